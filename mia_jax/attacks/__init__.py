@@ -1,0 +1,1 @@
+"""Attacks, one file each with make(...) -> Attack. HIGHER SCORE = MORE LIKELY A MEMBER."""

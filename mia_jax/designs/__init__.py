@@ -1,0 +1,1 @@
+"""Designs: who trains on what. One file each with make(...) -> Design."""

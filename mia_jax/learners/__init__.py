@@ -1,0 +1,1 @@
+"""Learning rules, one file each with make(...) -> Learner; plan.py (which rows when), stopping.py and schedules.py are their parts."""

@@ -1,0 +1,1 @@
+"""Per-example losses, one file each with make(...) -> Loss; never reduced."""

@@ -1,0 +1,48 @@
+"""Choosing is naming a file: config.model.name = 'mlp' is mia_jax/models/mlp.py and its `make`. There is no list to update."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Mapping
+from types import ModuleType
+
+from mia_jax import checks
+
+KINDS = dict(data="load", designs="make", models="make", objectives="make", learners="make", signals="make", attacks="make")
+_HELPERS = dict(data=("augment",), models=("layers",), learners=("plan", "stopping", "schedules"), signals=("transforms",))
+
+
+def names(kind: str) -> list[str]:
+    """The names that exist: the modules of mia_jax.<kind> that are not shared helpers."""
+    package = importlib.import_module(f"mia_jax.{kind}")
+    found = (m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))
+    return sorted(n for n in found if n not in _HELPERS.get(kind, ()))
+
+
+def load(kind: str, name: str) -> ModuleType:
+    """The module mia_jax.<kind>.<name>; ValueError that lists the known names and the closest one otherwise."""
+    known = names(kind)
+    if name not in known:
+        raise ValueError(f"{kind}: there is no {name!r}. Known: {', '.join(known)}.{checks.closest(name, known)}")
+    return importlib.import_module(f"mia_jax.{kind}.{name}")
+
+
+def keywords(kind: str, name: str) -> dict[str, inspect.Parameter]:
+    """The keyword arguments of the maker mia_jax.<kind>.<name>.make (load for data)."""
+    return dict(inspect.signature(getattr(load(kind, name), KINDS[kind])).parameters)
+
+
+def make(kind: str, name: str, /, given: Mapping = {}, **kwargs):
+    """Calls the maker with `kwargs` of the caller and `given`, the user's fields; a misspelt field is a ValueError with the fields that exist."""
+    allowed = keywords(kind, name)
+    free = [k for k in allowed if k not in kwargs]
+    for field in given:
+        if field not in free:
+            raise ValueError(f"{kind}/{name} has no field {field!r}. Fields: {', '.join(free) or 'none'}.{checks.closest(field, free)}")
+    missing = [k for k in free if allowed[k].default is inspect.Parameter.empty and k not in given]
+    if missing:
+        raise ValueError(f"{kind}/{name} needs the field{'s' * (len(missing) > 1)} {', '.join(missing)}.")
+    passed = {k: v for k, v in kwargs.items() if k in allowed}
+    return getattr(load(kind, name), KINDS[kind])(**passed, **given)

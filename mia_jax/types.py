@@ -1,0 +1,155 @@
+"""The vocabulary of the project: every seam between two folders is one of these types. See mia_jax/__init__.py for the axis letters."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+Variables = dict[str, Any]  # {'params': ..., 'stats': ... or absent}
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pool:
+    """All examples of an audit, in a fixed order: row n is example n everywhere.
+
+    `x` is [N, ...] float32 (images [N,H,W,C] in [0,1]), `y` is [N] int32 labels (float32 targets for regression). `columns` holds further
+    per-example columns of the user ([N] each); the boolean column `population` marks rows that no model may train on.
+    """
+
+    x: Any
+    y: Any
+    columns: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    name: str = dataclasses.field(default="", metadata=dict(static=True))
+    num_classes: int = dataclasses.field(default=0, metadata=dict(static=True))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Batch:
+    """B rows of a pool: `weight_B` is 0 on padding, `index_B` are the rows' numbers in the pool."""
+
+    x: Any
+    y: Any
+    weight_B: Any
+    index_B: Any
+
+
+class Model(NamedTuple):
+    """A network as pure functions; nothing outside mia_jax/models imports flax.
+
+    `init(key, x_B..) -> variables`; `apply(variables, x_B.., *, key_B=None, weight_B=None, train=False) -> (out_BC, stats)` where `stats` are
+    the running statistics after this batch ({} without BatchNorm), `key_B` one PRNG key an example (dropout), `weight_B` 0 on padded rows.
+    `summary(x_B..)` is a printable table of layers, shapes and parameter counts.
+    """
+
+    init: Callable[..., Variables]
+    apply: Callable[..., tuple[jax.Array, Any]]
+    summary: Callable[..., str]
+
+
+# (variables, batch, *, key_B=None, train=False) -> (loss_B, Aux). Never reduced: mean training, DP, loss attacks and padding share it.
+Loss = Callable[..., tuple[jax.Array, "Aux"]]
+
+
+class Aux(NamedTuple):
+    """What a loss hands back beside the losses: running statistics and per-example metrics ({'accuracy': [B]})."""
+
+    stats: Any
+    metrics: dict[str, jax.Array]
+
+
+# (key, epoch, rows_K, weight_K) -> (index_SB, weight_SB): which rows each step of one epoch sees. Pure, addressable by (key, epoch).
+Plan = Callable[..., tuple[jax.Array, jax.Array]]
+
+
+class Stop(NamedTuple):
+    """The state of an early-stopping rule of one model. Epochs are 1-based; 0 = not yet. `best_variables` is None unless restored."""
+
+    best: Any
+    wait: Any
+    best_epoch: Any
+    stopped_epoch: Any
+    done: Any
+    best_variables: Any
+
+
+class TrainState(NamedTuple):
+    """Everything that a resumed run of one model needs, and nothing else."""
+
+    step: Any
+    variables: Any
+    opt: Any
+    key: Any
+    stop: Any
+
+
+class Learner(NamedTuple):
+    """A learning rule for one model; a fleet is `vmap` of it.
+
+    `init(key, pool) -> TrainState`; `epoch(state, pool, index_SB, weight_SB) -> (state, sums)`; `evaluate(variables, pool, rows_K, weight_K) ->
+    sums`. `sums` are weighted sums over examples with 'weight' the divisor, so that parts of an epoch add up.
+    """
+
+    init: Callable[..., TrainState]
+    epoch: Callable[..., tuple[TrainState, dict[str, jax.Array]]]
+    evaluate: Callable[..., dict[str, jax.Array]]
+
+
+class Signal(NamedTuple):
+    """What a model is asked about an example: `measure(out_BC, y_B) -> value_B..` in float32.
+
+    `sign` is +1 if larger means member, -1 if smaller does, 0 if neither (vectors).
+    """
+
+    measure: Callable[..., jax.Array]
+    sign: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Design:
+    """Who trains on what, and what an attacker of each model may use.
+
+    `member_MN[m, n]`: model m trains on example n. `evaluated_MN[m, n]`: example n is scored when model m is the target. `shadow_MM[t, m]`: an
+    attacker of t may use model m (never t, never its twin). `population_N`: rows outside all models and outside the evaluation. `unit_M`:
+    models that are resampled together (twins share a number). `targets`: the models that are audited. `supports`: the shadow needs
+    (SHADOW_NEEDS of mia_jax.views) that the design can carry. `extra_MN`: rows beside the training set that a learner may use (adversarial
+    regularization). `remake(models)` builds the same design with another number of models.
+    """
+
+    name: str
+    member_MN: np.ndarray
+    evaluated_MN: np.ndarray
+    shadow_MM: np.ndarray
+    population_N: np.ndarray
+    unit_M: np.ndarray
+    targets: tuple[int, ...]
+    supports: frozenset[str]
+    note: str = ""
+    extra_MN: np.ndarray | None = None
+    remake: Callable[[int], Design] | None = dataclasses.field(default=None, compare=False, repr=False)
+
+    def extend(self, models: int) -> Design:
+        """The same design with `models` >= M models; the first M keep their rows."""
+        if models < len(self.member_MN):
+            raise ValueError(f"models={models} is fewer than the {len(self.member_MN)} models that exist; a design can only be extended.")
+        return self.remake(models)
+
+
+class Attack(NamedTuple):
+    """`score(view, key) -> score_N`, HIGHER = MORE LIKELY A MEMBER.
+
+    `needs` names every field of the View that it reads (the threat model): signal names, 'x', 'y', 'columns', 'population', 'shadow_in',
+    'shadow_out', 'shadow_own'. `knows` says whose knowledge fitted it: 'nothing', 'shadows' (or population rows), 'half_of_target_members' ...
+    `score_all(fleet, key) -> score_TN`, where present, is a faster program for every target at once with equal results.
+    """
+
+    score: Callable[..., np.ndarray]
+    needs: tuple[str, ...]
+    knows: str = "shadows"
+    score_all: Callable[..., np.ndarray] | None = None
+    note: str = ""

@@ -1,0 +1,107 @@
+"""What an attacker of one target may see: the only door between the fleet's files and an attack. Arrays only; NumPy only.
+
+Law: an attacker of t never sees t's row nor its twin's among the shadows, never t's membership, and nothing outside the attack's `needs`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from mia_jax.types import Attack, Design
+
+SHADOW_NEEDS = ("shadow_in", "shadow_out", "shadow_own")
+OTHER_NEEDS = ("x", "y", "columns", "population")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class View:
+    """The evidence against one target; a field outside the attack's needs is None, {} or NaN.
+
+    `target[name]` is [A,N..]: the target's signal, NaN on rows that are neither evaluated nor (if needed) population rows. `shadow[name]` is
+    [M,A,N..] over the M usable shadows only, NaN where `visible_MN` is False. `shadow_member_MN` is False where not visible.
+    'shadow_in'/'shadow_out' show a shadow's signals on the target's evaluated rows that it did / did not train on; 'shadow_own' shows each
+    shadow on its own evaluated rows (`shadow_evaluated_MN`); 'population' adds the population rows of target and shadows.
+    """
+
+    target: Mapping[str, np.ndarray]
+    shadow: Mapping[str, np.ndarray]
+    shadow_member_MN: np.ndarray | None
+    shadow_evaluated_MN: np.ndarray | None
+    visible_MN: np.ndarray | None
+    evaluated_N: np.ndarray
+    population_N: np.ndarray | None
+    num_classes: int
+    x: np.ndarray | None = None
+    y: np.ndarray | None = None
+    columns: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Fleet:
+    """Everything that was measured: `signal[name]` is [M,A,N..] float32, model m = row m of the design.
+
+    An attack's `score_all` reads it whole; `view` cuts out what an attacker of one target may see.
+    """
+
+    design: Design
+    signal: Mapping[str, np.ndarray]
+    num_classes: int
+    x: np.ndarray | None = None
+    y: np.ndarray | None = None
+    columns: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    def view(self, t: int, needs: tuple[str, ...]) -> View:
+        """The View of an attacker of model t whose attack declares `needs`."""
+        d = self.design
+        shadows = np.flatnonzero(d.shadow_MM[t])
+        uses = [n for n in needs if n in SHADOW_NEEDS]
+        signals = [n for n in needs if n not in SHADOW_NEEDS + OTHER_NEEDS]
+        evaluated_N = d.evaluated_MN[t]
+        population_N = d.population_N if "population" in needs else None
+        target_N = evaluated_N if population_N is None else evaluated_N | population_N
+        member_MN = visible_MN = own_MN = None
+        shadow = {}
+        if uses:
+            inside_MN, own_MN = d.member_MN[shadows], d.evaluated_MN[shadows]
+            visible_MN = np.zeros_like(inside_MN)
+            if "shadow_in" in uses:
+                visible_MN |= inside_MN & evaluated_N
+            if "shadow_out" in uses:
+                visible_MN |= ~inside_MN & evaluated_N
+            if "shadow_own" in uses:
+                visible_MN |= own_MN
+            if population_N is not None:
+                visible_MN |= population_N & ~inside_MN
+            member_MN, own_MN = inside_MN & visible_MN, own_MN & visible_MN
+            shadow = {n: _hide(self.signal[n][shadows], visible_MN[:, None]) for n in signals}
+        return View(
+            target={n: _hide(self.signal[n][t], target_N[None]) for n in signals},
+            shadow=shadow,
+            shadow_member_MN=member_MN,
+            shadow_evaluated_MN=own_MN,
+            visible_MN=visible_MN,
+            evaluated_N=evaluated_N,
+            population_N=population_N,
+            num_classes=self.num_classes,
+            x=self.x if "x" in needs else None,
+            y=self.y if "y" in needs else None,
+            columns=self.columns if "columns" in needs else {},
+        )
+
+    def refuse(self, attack: Attack, name: str) -> str:
+        """Why this design cannot carry the attack ('' if it can)."""
+        d = self.design
+        lacking = [n for n in attack.needs if n in SHADOW_NEEDS and n not in d.supports]
+        if lacking:
+            return f"attack {name!r} needs {', '.join(lacking)}, which the design {d.name!r} cannot give ({d.note})."
+        if "population" in attack.needs and not d.population_N.any():
+            return f"attack {name!r} needs population rows and the design {d.name!r} keeps none; set design.population."
+        return ""
+
+
+def _hide(value: np.ndarray, visible: np.ndarray) -> np.ndarray:
+    visible = visible.reshape(visible.shape + (1,) * (value.ndim - visible.ndim))
+    return np.where(visible, value, np.float32(np.nan))
