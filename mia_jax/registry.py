@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 
 from mia_jax import checks
@@ -35,14 +35,18 @@ def keywords(kind: str, name: str) -> dict[str, inspect.Parameter]:
 
 
 def make(kind: str, name: str, /, given: Mapping = {}, **kwargs):
-    """Calls the maker with `kwargs` of the caller and `given`, the user's fields; a misspelt field is a ValueError with the fields that exist."""
-    allowed = keywords(kind, name)
+    """Calls the maker with those of `kwargs` (the caller's) that it takes and with `given`, the user's fields."""
+    return call(getattr(load(kind, name), KINDS[kind]), f"{kind}/{name}", given, **kwargs)
+
+
+def call(maker: Callable, label: str, /, given: Mapping = {}, **kwargs):
+    """maker(**kwargs, **given); a misspelt or missing field is a ValueError that names `label` and the fields that exist."""
+    allowed = dict(inspect.signature(maker).parameters)
     free = [k for k in allowed if k not in kwargs]
     for field in given:
         if field not in free:
-            raise ValueError(f"{kind}/{name} has no field {field!r}. Fields: {', '.join(free) or 'none'}.{checks.closest(field, free)}")
+            raise ValueError(f"{label} has no field {field!r}. Fields: {', '.join(free) or 'none'}.{checks.closest(field, free)}")
     missing = [k for k in free if allowed[k].default is inspect.Parameter.empty and k not in given]
     if missing:
-        raise ValueError(f"{kind}/{name} needs the field{'s' * (len(missing) > 1)} {', '.join(missing)}.")
-    passed = {k: v for k, v in kwargs.items() if k in allowed}
-    return getattr(load(kind, name), KINDS[kind])(**passed, **given)
+        raise ValueError(f"{label} needs the field{'s' * (len(missing) > 1)} {', '.join(missing)}.")
+    return maker(**{k: v for k, v in kwargs.items() if k in allowed}, **given)

@@ -88,16 +88,30 @@ class TrainState(NamedTuple):
     stop: Any
 
 
+class Stopping(NamedTuple):
+    """An early-stopping rule: `init(variables) -> Stop`, `update(stop, value, epoch, variables) -> Stop`; pure, one model at a time."""
+
+    monitor: str
+    init: Callable[..., Stop]
+    update: Callable[..., Stop]
+    restore_best: bool
+
+
 class Learner(NamedTuple):
     """A learning rule for one model; a fleet is `vmap` of it.
 
     `init(key, pool) -> TrainState`; `epoch(state, pool, index_SB, weight_SB) -> (state, sums)`; `evaluate(variables, pool, rows_K, weight_K) ->
-    sums`. `sums` are weighted sums over examples with 'weight' the divisor, so that parts of an epoch add up.
+    sums`. `sums` are weighted sums over examples with 'weight' the divisor, so that parts of an epoch add up. `plan` says which rows each step
+    of an epoch sees, `stopping` when one model has had enough (None: after `epochs`). `model` answers the queries once it is trained.
     """
 
     init: Callable[..., TrainState]
     epoch: Callable[..., tuple[TrainState, dict[str, jax.Array]]]
     evaluate: Callable[..., dict[str, jax.Array]]
+    plan: Plan
+    epochs: int
+    stopping: Stopping | None
+    model: Model
 
 
 class Signal(NamedTuple):
@@ -118,7 +132,8 @@ class Design:
     attacker of t may use model m (never t, never its twin). `population_N`: rows outside all models and outside the evaluation. `unit_M`:
     models that are resampled together (twins share a number). `targets`: the models that are audited. `supports`: the shadow needs
     (SHADOW_NEEDS of mia_jax.views) that the design can carry. `extra_MN`: rows beside the training set that a learner may use (adversarial
-    regularization). `remake(models)` builds the same design with another number of models.
+    regularization). `num_rows`: K, the length of every model's padded row list, which depends on the design's fields alone and never on the
+    draw (designs/_rows.py makes the lists). `remake(models)` builds the same design with another number of models.
     """
 
     name: str
@@ -131,6 +146,7 @@ class Design:
     supports: frozenset[str]
     note: str = ""
     extra_MN: np.ndarray | None = None
+    num_rows: int = 0
     remake: Callable[[int], Design] | None = dataclasses.field(default=None, compare=False, repr=False)
 
     def extend(self, models: int) -> Design:

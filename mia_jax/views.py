@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mia_jax.types import Attack, Design
+if TYPE_CHECKING:
+    from mia_jax.types import Attack, Design
 
 SHADOW_NEEDS = ("shadow_in", "shadow_out", "shadow_own")
 OTHER_NEEDS = ("x", "y", "columns", "population")

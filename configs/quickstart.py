@@ -1,0 +1,36 @@
+"""Digits, 64 MLPs on complementary halves, every model a target in turn.
+
+    python launch.py --config=configs/quickstart.py --workdir=runs/quickstart
+
+Arguments: models (an even number), epochs, quick (16 models, 40 epochs), for example --config=configs/quickstart.py:models=16,epochs=50.
+"""
+
+from mia_jax import configuration
+
+
+def get_config(arg=None):
+    arg = configuration.arguments(arg, models=64, epochs=100, quick=False)
+    if arg.quick:
+        arg.models, arg.epochs = 16, 40
+    return configuration.complete(
+        data=dict(name="digits", flat=True),
+        design=dict(name="halves", models=arg.models, population=0.1),
+        model=dict(name="mlp", widths=(256,)),
+        learner=dict(name="backprop", optimizer="adam", learning_rate=3e-3, batch_size=32, epochs=arg.epochs),
+        attacks=dict(
+            gap=dict(),
+            threshold_loss=dict(name="threshold", signal="loss"),
+            threshold_confidence=dict(name="threshold", signal="confidence"),
+            threshold_max_confidence=dict(name="threshold", signal="max_confidence"),
+            threshold_entropy=dict(name="threshold", signal="entropy"),
+            threshold_modified_entropy=dict(name="threshold", signal="modified_entropy"),
+            threshold_hinge=dict(name="threshold", signal="hinge"),
+            threshold_rescaled_logit=dict(name="threshold", signal="rescaled_logit"),
+            lira=dict(mode="online", variance="per_example"),
+            lira_pooled=dict(name="lira", mode="online", variance="pooled"),
+            lira_median=dict(name="lira", mode="online", variance="per_example", center="median"),
+            lira_offline=dict(name="lira", mode="offline", offline_score="log_cdf"),
+            lira_offline_pdf=dict(name="lira", mode="offline", offline_score="log_pdf"),
+        ),
+        run=dict(chunk=8),
+    )

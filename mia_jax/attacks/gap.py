@@ -1,0 +1,23 @@
+"""Gap attack: a member iff the model classifies the example correctly."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mia_jax.attacks import _signals
+from mia_jax.types import Attack
+
+
+def make() -> Attack:
+    """score = 1 if the target predicts the true label of the unchanged example (query view 0), else 0.
+
+    On n members and n non-members its accuracy at the threshold 1 is 1/2 + (train accuracy - test accuracy) / 2. Labels only, no shadows.
+    Source: Yeom et al. 2018 (arXiv:1709.01604), adversary 1; Choquette-Choo et al. 2021 (arXiv:2007.14321).
+    """
+
+    def score(view, key):
+        del key
+        correct_AN = _signals.scalar(view.target["correct"], "AN", "correct")
+        return np.where(view.evaluated_N, correct_AN[0].astype(np.float64), np.nan)
+
+    return Attack(score, ("correct",), knows="nothing", note="correct at query view 0")

@@ -1,0 +1,102 @@
+"""Config files: arguments after the colon, typed and checked; every field filled in, so that any of them can be overridden on the command line."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+
+import ml_collections
+
+from mia_jax import checks, registry
+from mia_jax.learners import stopping
+
+# What experiment.py passes itself; everything else in a maker's signature is a field of the config.
+PASSED = dict(
+    data=(),
+    design=("num_examples", "seed", "given_population_N", "labels_N"),
+    model=("num_classes",),
+    learner=("model", "loss", "num_rows", "padded", "stopping"),
+    attacks=(),
+)
+LEARNER = dict(objective="cross_entropy", validation="none", stop=None)
+DATA = dict(standardize=False, drop_duplicates=False)
+QUERY = dict(views=("identity",), batch_size=500, signals=(), save_logits=False)
+REPORT = dict(fprs=(0.001, 0.01, 0.1), ppv_ratio=1.0, draws=200, level=0.95, shadow_curve=("lira",), figures=True)
+RUN = dict(chunk=8, devices=0, query_chunk=0, checkpoint_every=25, pool_bytes=2**31)  # how, not what: outside every config hash
+SECTIONS = ("seed", "data", "design", "model", "learner", "query", "attacks", "report", "run")
+
+
+def arguments(text: str | None, /, **defaults) -> ml_collections.ConfigDict:
+    """Typed arguments of a config file: 'models=16,quick' with defaults models=64, quick=False gives models=16, quick=True.
+
+    A value takes the type of its default; a bare name sets a boolean. ValueError names unknown keys and wrong values.
+
+    >>> arguments('models=16,quick', models=64, quick=False).models
+    16
+    """
+    found = dict(defaults)
+    for item in filter(None, (text or "").split(",")):
+        name, equals, value = (part.strip() for part in item.partition("="))
+        if name not in defaults:
+            raise ValueError(f"the config has no argument {name!r}. Arguments: {', '.join(defaults)}.{checks.closest(name, defaults)}")
+        kind = type(defaults[name])
+        try:
+            found[name] = _convert(value if equals else None, kind)
+        except ValueError:
+            raise ValueError(f"config argument {item!r}: expected {name}={kind.__name__}, as in {name}={defaults[name]}.") from None
+    return ml_collections.ConfigDict(found)
+
+
+def _convert(text: str | None, kind: type):
+    if kind is bool:
+        words = {None: True, "true": True, "1": True, "false": False, "0": False}
+        text = text.lower() if text else text
+        if text not in words:
+            raise ValueError
+        return words[text]
+    if text is None:
+        raise ValueError
+    return kind(text)
+
+
+def complete(*, seed=0, data: Mapping, design: Mapping, model: Mapping, learner: Mapping, attacks: Mapping, **sections) -> ml_collections.ConfigDict:
+    """The whole config with every field of the chosen modules at its default unless given; ValueError for a field that does not exist.
+
+    `query`, `report` and `run` are optional sections. The result is locked: an override of a field that does not exist is an error.
+    """
+    for name in sections:
+        checks.one_of(("query", "report", "run"), section=name)
+    config = dict(
+        seed=tuple(seed) if isinstance(seed, tuple | list) else (seed,),
+        data=_filled("data", "data", data, DATA),
+        design=_filled("design", "designs", design),
+        model=_filled("model", "models", model),
+        learner=_filled("learner", "learners", dict(name="backprop") | dict(learner), LEARNER),
+        query=_section("query", QUERY, sections.get("query", {})),
+        attacks={name: _filled("attacks", "attacks", dict(name=name) | dict(attack)) for name, attack in attacks.items()},
+        report=_section("report", REPORT, sections.get("report", {})),
+        run=_section("run", RUN, sections.get("run", {})),
+    )
+    stop = config["learner"]["stop"]
+    if stop is not None:
+        fields = {k: p.default for k, p in inspect.signature(stopping.make).parameters.items()}
+        config["learner"]["stop"] = _section("learner.stop", fields, stop)
+    result = ml_collections.ConfigDict(config, type_safe=False)
+    return result.lock()
+
+
+def _filled(section: str, kind: str, given: Mapping, more: Mapping = {}) -> dict:
+    """Name, given fields and the defaults of the maker's other fields."""
+    given = dict(given)
+    if "name" not in given:
+        raise ValueError(f"{section} needs a name. Known: {', '.join(registry.names(kind))}.")
+    fields = {k: p.default for k, p in registry.keywords(kind, given["name"]).items() if k not in PASSED[section]} | dict(more)
+    filled = _section(f"{section} ({given['name']})", dict(name=given["name"]) | fields, given)
+    return {k: v for k, v in filled.items() if v is not inspect.Parameter.empty}
+
+
+def _section(label: str, defaults: Mapping, given: Mapping) -> dict:
+    for field in given:
+        if field not in defaults:
+            raise ValueError(f"{label} has no field {field!r}. Fields: {', '.join(defaults)}.{checks.closest(field, defaults)}")
+    return dict(defaults) | dict(given)

@@ -1,0 +1,180 @@
+"""What every data source shares: checks, labels, the content hash, duplicates, standardization. NumPy on the host."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator
+
+import numpy as np
+
+from mia_jax import checks
+from mia_jax.types import Pool
+
+_BLOCK = 1 << 24  # bytes looked at together, so that a large pool is never copied whole
+
+
+def checked(pool: Pool) -> Pool:
+    """The pool with x float32 [N,...], y int32 [N] (float32 if num_classes=0: regression) and columns [N], all contiguous NumPy arrays.
+
+    ValueError that names the source if it is empty, lengths differ, a value is NaN or infinite (with the first such row), a label lies outside
+    0..num_classes-1, fewer than 2 classes are present, or no row is left outside the population.
+    """
+    name = pool.name or "data"
+    x = np.ascontiguousarray(pool.x, np.float32)
+    y = np.ascontiguousarray(pool.y, np.int32 if pool.num_classes else np.float32)
+    if x.ndim < 2 or not x.size:
+        raise ValueError(f"{name}: x has shape {x.shape}; expected at least one example of at least one feature, [N,F] or [N,H,W,C].")
+    if y.shape != (len(x),):
+        raise ValueError(f"{name}: y has shape {y.shape} but x has {len(x)} rows; expected one label a row, [N].")
+    _finite(name, "x", x)
+    if pool.num_classes:
+        _classes(name, y, pool.num_classes)
+    else:
+        _finite(name, "y", y)
+    columns = {}
+    for column, value in pool.columns.items():
+        value = np.ascontiguousarray(value)
+        if value.shape != (len(x),):
+            raise ValueError(f"{name}: column {column!r} has shape {value.shape}; expected one value for each of the {len(x)} rows.")
+        columns[column] = _population(name, value) if column == "population" else value
+    return dataclasses.replace(pool, x=x, y=y, columns=columns)
+
+
+def labels(y, *, source: str) -> np.ndarray:
+    """Integer labels [N] int32 from integers, whole floats or booleans [N] or [N,1], or one-hot rows [N,C]; ValueError otherwise."""
+    y = np.asarray(y)
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if y.ndim == 2:
+        if not (((y == 0) | (y == 1)).all() and (y.sum(1) == 1).all()):
+            raise ValueError(f"{source}: y has shape {y.shape} and is not one-hot; expected labels [N], [N,1] or one-hot [N,C].")
+        y = y.argmax(1)
+    if y.ndim != 1 or y.dtype.kind not in "iufb":
+        raise ValueError(f"{source}: y has shape {y.shape} and dtype {y.dtype}; expected integer labels [N].")
+    if y.dtype.kind == "f":
+        _finite(source, "y", y)
+        broken = np.flatnonzero(y != np.round(y))
+        if broken.size:
+            row = int(broken[0])
+            raise ValueError(f"{source}: label {y[row]} in row {row} is not a whole number; for regression targets set regression=True.")
+    return y.astype(np.int32)
+
+
+def first(examples: int | None, **arrays) -> list[np.ndarray]:
+    """The first `examples` rows of every array (all of them for None); ValueError with both numbers if there are fewer."""
+    available = len(next(iter(arrays.values())))
+    if examples is not None:
+        checks.positive(examples=examples)
+        if examples > available:
+            raise ValueError(f"examples={examples} but the data has only {available}.")
+    return [a[:examples] for a in arrays.values()]
+
+
+def content_hash(pool: Pool) -> str:
+    """16 hex digits of the SHA-256 of x, y and the population column with their shapes; the same on every machine."""
+    digest = hashlib.sha256()
+    parts = [("x", pool.x, "<f4"), ("y", pool.y, "<i4" if pool.num_classes else "<f4")]
+    if "population" in pool.columns:
+        parts.append(("population", pool.columns["population"], "|b1"))
+    for name, array, dtype in parts:
+        array = np.asarray(array)
+        digest.update(f"{name}{list(array.shape)}{dtype};".encode())
+        for block in _blocks(array):
+            digest.update(np.ascontiguousarray(array[block], dtype).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def duplicates(pool: Pool, member_N=None) -> dict[str, int]:
+    """Counts of rows whose x is equal bit for bit.
+
+    'rows': rows that have a twin; 'groups': sets of equal rows; 'label_conflicts': groups with different y; with `member_N` (boolean [N])
+    also 'crossing': groups that have rows on both sides.
+    """
+    group_N = _groups(pool.x)
+    size = np.bincount(group_N)
+    y = np.asarray(pool.y)
+    low, high = np.full(len(size), y.max()), np.full(len(size), y.min())
+    np.minimum.at(low, group_N, y)
+    np.maximum.at(high, group_N, y)
+    counts = dict(rows=int(size[size > 1].sum()), groups=int((size > 1).sum()), label_conflicts=int((low < high).sum()))
+    if member_N is not None:
+        member_N = _mask(member_N, len(y), "member_N")
+        members = np.bincount(group_N, weights=member_N, minlength=len(size))
+        counts["crossing"] = int(((members > 0) & (members < size)).sum())
+    return counts
+
+
+def drop_duplicates(pool: Pool) -> Pool:
+    """The pool with only the first row of every set of rows whose x is equal (whatever their labels), in the old order."""
+    keep = np.unique(_groups(pool.x), return_index=True)[1]
+    rows = {k: np.asarray(v)[keep] for k, v in pool.columns.items()}
+    return checked(dataclasses.replace(pool, x=np.asarray(pool.x)[keep], y=np.asarray(pool.y)[keep], columns=rows))
+
+
+def standardize(pool: Pool, population_N) -> Pool:
+    """x with mean 0 and sd 1 over the population rows only, per feature (per channel for images [N,H,W,C]); constant features keep sd 1.
+
+    `population_N` is boolean [N]: rows that no model trains on and that are not evaluated. ValueError without at least 2 of them.
+    """
+    population_N = _mask(population_N, len(pool.y), "population_N")
+    if population_N.sum() < 2:
+        raise ValueError(
+            f"standardizing needs at least 2 population rows (rows outside every model and outside the evaluation) and there are "
+            f"{int(population_N.sum())}: set design.population to a share above 0, or bring population_x and population_y."
+        )
+    x = np.asarray(pool.x)
+    axes = (0, 1, 2) if x.ndim == 4 else (0,)
+    rows = x[population_N]
+    mean = rows.mean(axes, dtype=np.float64)
+    deviation = rows.std(axes, dtype=np.float64)
+    deviation = np.where(rows.max(axes) == rows.min(axes), 1.0, deviation)
+    out = np.empty(x.shape, np.float32)
+    for block in _blocks(x):
+        out[block] = (x[block] - mean) / deviation
+    return checked(dataclasses.replace(pool, x=out))
+
+
+def _blocks(array: np.ndarray) -> Iterator[slice]:
+    step = max(1, _BLOCK // max(1, array[:1].nbytes))
+    return (slice(i, i + step) for i in range(0, len(array), step))
+
+
+def _finite(source: str, what: str, array: np.ndarray) -> None:
+    for block in _blocks(array):
+        bad = ~np.isfinite(array[block])
+        if bad.any():
+            at = (int(np.argwhere(bad)[0][0]) + block.start, *map(int, np.argwhere(bad)[0][1:]))
+            raise ValueError(f"{source}: {what} is {array[at]} in row {at[0]} (position {list(at)}, counted from 0); every value must be finite.")
+
+
+def _classes(source: str, y: np.ndarray, num_classes: int) -> None:
+    outside = np.flatnonzero((y < 0) | (y >= num_classes))
+    if outside.size:
+        row = int(outside[0])
+        raise ValueError(f"{source}: label {y[row]} in row {row} lies outside 0..{num_classes - 1} (num_classes={num_classes}).")
+    if y.min() == y.max():
+        raise ValueError(f"{source}: all {len(y)} rows have label {y[0]}; a classifier needs at least 2 classes.")
+
+
+def _population(source: str, value: np.ndarray) -> np.ndarray:
+    if not np.isin(value, (0, 1)).all():
+        raise ValueError(f"{source}: the column 'population' must be boolean; it is {value.dtype} with values other than 0 and 1.")
+    if value.all():
+        raise ValueError(f"{source}: all {len(value)} rows are population rows, so no model has anything to train on.")
+    return value.astype(bool)
+
+
+def _mask(value, rows: int, name: str) -> np.ndarray:
+    value = np.asarray(value)
+    if value.shape != (rows,) or value.dtype != bool:
+        raise ValueError(f"{name} has shape {value.shape} and dtype {value.dtype}; expected boolean [{rows}].")
+    return value
+
+
+def _groups(x) -> np.ndarray:
+    """[N] numbers: equal rows have equal ones, counted up in order of first appearance (0.0 equals -0.0)."""
+    seen: dict[bytes, int] = {}
+    zero = np.float32(0)
+    hashes = (hashlib.blake2b((row + zero).tobytes(), digest_size=16).digest() for row in np.ascontiguousarray(x, np.float32))
+    return np.fromiter((seen.setdefault(h, len(seen)) for h in hashes), np.int64, len(x))

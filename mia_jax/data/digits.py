@@ -1,0 +1,15 @@
+"""Scikit-learn's handwritten digits: 1,797 gray images of 8x8 pixels in 10 classes, no download."""
+
+from __future__ import annotations
+
+from mia_jax.data._pool import checked, first
+from mia_jax.types import Pool
+
+
+def load(*, flat: bool = True, examples: int | None = None) -> Pool:
+    """The digits as [N,64] (flat) or images [N,8,8,1], in [0,1]; `examples`: only the first so many."""
+    from sklearn import datasets
+
+    x, y = datasets.load_digits(return_X_y=True)
+    x, y = first(examples, x=x / 16.0, y=y)
+    return checked(Pool(x=x if flat else x.reshape(-1, 8, 8, 1), y=y, name="digits", num_classes=10))

@@ -1,0 +1,56 @@
+"""Independent coins: each example is in each model with the same probability, whatever the other examples and models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mia_jax import checks
+from mia_jax.designs import _rows
+from mia_jax.types import Design
+from mia_jax.views import SHADOW_NEEDS
+
+
+def make(
+    *,
+    num_examples: int,
+    seed: int,
+    given_population_N: np.ndarray | None = None,
+    labels_N: np.ndarray | None = None,
+    models: int = 64,
+    probability: float = 0.5,
+    population: float = 0.1,
+    targets: int | Sequence[int] | None = None,
+) -> Design:
+    """Model m trains on each row outside the population with `probability`, drawn from (seed, m) alone.
+
+    The number of rows differs between models; num_rows = K bounds it from (rows outside the population, probability) alone, so that the
+    padded row lists do not depend on the draw. An attacker of t uses every model but t: the coins are independent, so counts tell nothing.
+    ValueError for fewer than 2 models, or a model that draws no row or every row. Source: Shokri et al. 2017 (arXiv:1610.05820), in the
+    independent form of Steinke et al. 2023 (arXiv:2305.08846).
+    """
+    checks.at_least(2, models=models)
+    checks.fraction(closed="neither", probability=probability)
+    population_N, usable = _rows.kept_aside(num_examples, seed, population, given_population_N)
+    member_MN = np.stack([_rows.generator(seed, "bernoulli", m).random(num_examples) < probability for m in range(models)]) & ~population_N
+    for m, size in enumerate(member_MN.sum(1)):
+        if not 0 < size < len(usable):
+            raise ValueError(f"model {m} drew {size} of {len(usable)} rows with probability={probability}; use more data or one nearer to 1/2.")
+    same = dict(num_examples=num_examples, seed=seed, given_population_N=given_population_N, labels_N=labels_N)
+    same |= dict(probability=probability, population=population, targets=targets)
+    unit_M = np.arange(models)
+    return _rows.checked(
+        labels_N,
+        name="bernoulli",
+        member_MN=member_MN,
+        evaluated_MN=np.tile(~population_N, (models, 1)),
+        shadow_MM=_rows.all_but_unit(unit_M),
+        population_N=population_N,
+        unit_M=unit_M,
+        targets=_rows.chosen(targets, models),
+        supports=frozenset(SHADOW_NEEDS),
+        note=f"each example is in each model with probability {probability:g}, independently",
+        num_rows=_rows.k_max(len(usable), probability),
+        remake=lambda models: make(models=models, **same),
+    )

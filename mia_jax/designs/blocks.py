@@ -1,0 +1,74 @@
+"""Disjoint blocks of rows: one to train each model, one to test it, as the label-only attacks of Choquette-Choo et al. (arXiv:2007.14321)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mia_jax import checks
+from mia_jax.designs import _rows
+from mia_jax.types import Design
+
+
+def make(
+    *,
+    num_examples: int,
+    seed: int,
+    given_population_N: np.ndarray | None = None,
+    labels_N: np.ndarray | None = None,
+    size: int = 2500,
+    sources: int = 1,
+    drawn: bool = False,
+    extra: bool = False,
+    population: float = 0.0,
+) -> Design:
+    """Model 0 is the target with train/test blocks 0, 1; source s (models 1..`sources`) has blocks 2s, 2s+1; each block has `size` rows.
+
+    Block k = rows [k size, (k+1) size) of the pool without its population, in the pool's order or, if `drawn`, in a random one.
+    `extra` gives every model one more block of non-members that its learner may use (`extra_MN`): 4 and 5 with one source, and with s >= 2
+    the blocks of source s are 3s, 3s+1, 3s+2, so that further sources leave the first models alone. `population`: the share of rows kept
+    aside, the pool's last ones (random ones if `drawn`). The attacker of a source uses the other sources.
+    ValueError with both numbers if the blocks do not fit.
+    """
+    checks.at_least(1, size=size, sources=sources)
+    checks.fraction(closed="left", population=population)
+    population_N, order = _order(num_examples, seed, given_population_N, population, drawn)
+    models = 1 + sources
+    number_MB = np.stack([2 * np.arange(models), 2 * np.arange(models) + 1, 4 + np.arange(models)][: 3 if extra else 2], 1)
+    if extra:
+        number_MB[2:] = 3 * np.arange(2, models)[:, None] + np.arange(3)
+    needed = int(number_MB.max() + 1) * size
+    if needed > len(order):
+        raise ValueError(
+            f"{number_MB.max() + 1} blocks of size={size} need {needed} rows but the pool has {len(order)} of {num_examples} outside the population; "
+            f"use size <= {len(order) // (number_MB.max() + 1)} or fewer sources."
+        )
+    block_MBN = np.zeros((*number_MB.shape, num_examples), bool)
+    for (m, b), number in np.ndenumerate(number_MB):
+        block_MBN[m, b, order[number * size : (number + 1) * size]] = True
+    unit_M = np.arange(models)
+    same = dict(num_examples=num_examples, seed=seed, given_population_N=given_population_N, labels_N=labels_N, size=size)
+    same |= dict(drawn=drawn, extra=extra, population=population)
+    return _rows.checked(
+        labels_N,
+        name="blocks",
+        member_MN=block_MBN[:, 0],
+        evaluated_MN=block_MBN[:, :2].any(1),
+        shadow_MM=_rows.all_but_unit(unit_M) & (unit_M > 0),
+        population_N=population_N,
+        unit_M=unit_M,
+        targets=(0,),
+        supports=frozenset({"shadow_out", "shadow_own"}),
+        note="no source trains on the target's rows, so none is IN",
+        extra_MN=block_MBN[:, 2] if extra else None,
+        num_rows=size,
+        remake=lambda models: make(sources=models - 1, **same),
+    )
+
+
+def _order(num_examples, seed, given_population_N, population, drawn) -> tuple[np.ndarray, np.ndarray]:
+    """(population_N, the usable rows in block order)."""
+    population_N, usable = _rows.kept_aside(num_examples, seed, 0.0, given_population_N)
+    order = _rows.generator(seed, "blocks").permutation(usable) if drawn else usable
+    aside = min(max(0, round(population * num_examples) - int(population_N.sum())), len(order))
+    population_N[order[len(order) - aside :]] = True
+    return population_N, order[: len(order) - aside]

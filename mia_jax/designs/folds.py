@@ -1,0 +1,53 @@
+"""K-fold: model f trains on all folds but f, as a practitioner's cross-validation would."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mia_jax import checks
+from mia_jax.designs import _rows
+from mia_jax.types import Design
+
+
+def make(
+    *,
+    num_examples: int,
+    seed: int,
+    given_population_N: np.ndarray | None = None,
+    labels_N: np.ndarray | None = None,
+    folds: int = 5,
+    population: float = 0.0,
+) -> Design:
+    """`folds` random folds of equal size (up to folds - 1 rows go to the population); every model is a target on all folds' rows.
+
+    A non-member of model f is a member of every other model, so "no OUT shadow" is the answer itself: no shadow at all, only attacks on the
+    target's own outputs. Another number of folds is another draw, so it cannot be extended. ValueError if folds < 2 or > rows.
+    """
+    checks.at_least(2, folds=folds)
+    population_N, usable = _rows.kept_aside(num_examples, seed, population, given_population_N, multiple=folds)
+    fold_size = len(usable) // folds
+    order = _rows.generator(seed, "folds", folds).permutation(usable)
+    member_MN = np.tile(~population_N, (folds, 1))
+    for f in range(folds):
+        member_MN[f, order[f * fold_size : (f + 1) * fold_size]] = False
+    same = dict(num_examples=num_examples, seed=seed, given_population_N=given_population_N, labels_N=labels_N, folds=folds, population=population)
+
+    def remake(models: int) -> Design:
+        if models != folds:
+            raise ValueError(f"models={models}: {folds} folds train exactly {folds} models; another number of folds is another draw.")
+        return make(**same)
+
+    return _rows.checked(
+        labels_N,
+        name="folds",
+        member_MN=member_MN,
+        evaluated_MN=np.tile(~population_N, (folds, 1)),
+        shadow_MM=np.zeros((folds, folds), bool),
+        population_N=population_N,
+        unit_M=np.arange(folds),
+        targets=tuple(range(folds)),
+        supports=frozenset(),
+        note="a non-member of one model is a member of all others",
+        num_rows=len(usable) - fold_size,
+        remake=remake,
+    )

@@ -1,0 +1,71 @@
+"""Fits that several attacks share: moments over models, in float64, with masks. Imports no jax."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+BLOCK = 4096  # columns at a time: bounds the float64 copies
+
+
+class Moments(NamedTuple):
+    """Per column: how many values, their center, and the sum of squared residuals about that center. `center` is 0 where count is 0."""
+
+    count: np.ndarray
+    center: np.ndarray
+    m2: np.ndarray
+
+
+def blocks(n: int, size: int = BLOCK) -> Iterator[slice]:
+    """Slices that cover range(n), `size` at a time."""
+    return (slice(i, min(i + size, n)) for i in range(0, n, size))
+
+
+def moments(value_MN: np.ndarray, where_MN: np.ndarray, center: str = "mean") -> Moments:
+    """Moments over axis M of the values where `where_MN`; [N] each, float64. What lies outside the mask is never read (it may be NaN).
+
+    center 'mean' or 'median' (of an even number of values: the mean of the middle two).
+    """
+    count, middle, m2 = (np.zeros(value_MN.shape[1]) for _ in range(3))
+    for cols in blocks(value_MN.shape[1]):
+        where = where_MN[:, cols]
+        value = np.where(where, value_MN[:, cols], 0).astype(np.float64)
+        count[cols] = where.sum(0)
+        middle[cols] = value.sum(0) / np.maximum(count[cols], 1) if center == "mean" else _median(value, where)
+        m2[cols] = (np.where(where, value - middle[None, cols], 0) ** 2).sum(0)
+    return Moments(count, middle, m2)
+
+
+def merge(a: Moments, b: Moments) -> Moments:
+    """The moments of the union of two disjoint sets of values (mean centers). Source: Chan, Golub and LeVeque 1979, equation 2.1."""
+    count = a.count + b.count
+    share = b.count / np.maximum(count, 1)
+    delta = b.center - a.center
+    return Moments(count, a.center + delta * share, a.m2 + b.m2 + delta**2 * a.count * share)
+
+
+def leave_unit_out_moments(value_MN: np.ndarray, where_MN: np.ndarray, unit_M: np.ndarray) -> Moments:
+    """For every unit u, in ascending order, the moments over all models outside u: [U, N] each, in O(M N) time and O(U N) memory.
+
+    Merges of what comes before u with what comes after u, never a subtraction: row u does not depend on u's own values, mask or NaNs in
+    any bit, and nothing cancels. Mean centers.
+    """
+    units, row_M = np.unique(unit_M, return_inverse=True)
+    parts = [moments(value_MN[row_M == u], where_MN[row_M == u]) for u in range(len(units))]
+    nothing = Moments(*(np.zeros(value_MN.shape[1]) for _ in range(3)))
+    before = itertools.accumulate(parts[:-1], merge, initial=nothing)
+    after = list(itertools.accumulate(parts[:0:-1], merge, initial=nothing))[::-1]
+    return Moments(*(np.stack(field) for field in zip(*map(merge, before, after), strict=True)))
+
+
+def _median(value_MN: np.ndarray, where_MN: np.ndarray) -> np.ndarray:
+    if not len(value_MN):
+        return np.zeros(value_MN.shape[1])
+    sorted_MN = np.sort(np.where(where_MN, value_MN, np.inf), 0)
+    count_N = where_MN.sum(0)
+    middle = np.maximum(count_N - 1, 0) // 2, np.minimum(count_N // 2, len(value_MN) - 1)
+    low_N, high_N = (np.take_along_axis(sorted_MN, k_N[None], 0)[0] for k_N in middle)
+    return np.where(count_N > 0, (low_N + high_N) / 2, 0)

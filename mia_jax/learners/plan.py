@@ -1,0 +1,48 @@
+"""Which rows each step of an epoch sees: pure functions of (key, epoch, rows), so that a resumed run needs no replay."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from mia_jax import checks
+from mia_jax.types import Plan
+
+
+def permutation(*, batch_size: int, drop_last: bool = False) -> Plan:
+    """Every row once an epoch in a fresh random order; the last batch is padded with weight 0, or dropped with `drop_last`.
+
+    plan(key, epoch, rows_K, weight_K) -> (index_SB, weight_SB) with S = ceil(K / B), or floor(K / B) >= 1. Rows of weight 0 come last, so that
+    batches stay full; a batch may then be empty.
+    """
+    checks.at_least(1, batch_size=batch_size)
+
+    def plan(key, epoch, rows_K, weight_K):
+        num_rows = rows_K.shape[0]
+        steps = steps_per_epoch(num_rows=num_rows, batch_size=batch_size, drop_last=drop_last)
+        size = min(batch_size, num_rows)
+        bits_K = jax.random.bits(jax.random.fold_in(key, epoch), (num_rows,)) >> 1
+        order_K = jnp.argsort(jnp.where(weight_K > 0, bits_K, bits_K | jnp.uint32(1 << 31)))
+        rows_K, weight_K = rows_K[order_K], weight_K[order_K]
+        padding = max(0, steps * size - num_rows)
+        index = jnp.concatenate([rows_K, jnp.broadcast_to(rows_K[:1], (padding,))])[: steps * size]
+        weight = jnp.concatenate([weight_K, jnp.zeros(padding, weight_K.dtype)])[: steps * size]
+        return index.reshape(steps, size), weight.reshape(steps, size)
+
+    return plan
+
+
+def full_batch() -> Plan:
+    """All rows in one step an epoch, in their own order: (rows_1K, weight_1K)."""
+
+    def plan(key, epoch, rows_K, weight_K):
+        del key, epoch
+        return rows_K[None], weight_K[None]
+
+    return plan
+
+
+def steps_per_epoch(*, num_rows: int, batch_size: int, drop_last: bool = False) -> int:
+    """ceil(K / B), or floor(K / B) when the last batch is dropped; never 0."""
+    size = min(batch_size, num_rows)
+    return num_rows // size if drop_last else -(-num_rows // size)

@@ -1,0 +1,39 @@
+"""Learning-rate schedules and optimizers by name, from optax."""
+
+from __future__ import annotations
+
+import optax
+
+from mia_jax import checks
+
+
+def learning_rate(*, schedule: str, peak: float, total_steps: int, warmup_steps: int = 0) -> optax.Schedule:
+    """'constant' or 'cosine' (from `peak` to 0 at `total_steps`), after a linear warmup from 0 over `warmup_steps`."""
+    checks.one_of(("constant", "cosine"), schedule=schedule)
+    checks.positive(learning_rate=peak)
+    checks.at_least(0, warmup_steps=warmup_steps)
+    if warmup_steps >= total_steps:
+        raise ValueError(f"warmup covers {warmup_steps} of {total_steps} steps; it must end before training does.")
+    if schedule == "constant":
+        main = optax.constant_schedule(peak)
+    else:
+        main = optax.cosine_decay_schedule(peak, total_steps - warmup_steps)
+    if not warmup_steps:
+        return main
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup_steps), main], [warmup_steps])
+
+
+def optimizer(*, name: str, rate, momentum: float, nesterov: bool, epsilon: float, weight_decay: float) -> optax.GradientTransformation:
+    """sgd, momentum, adam or adamw. `weight_decay` is decoupled (w -= rate * decay * w) for every optimizer."""
+    checks.one_of(("sgd", "momentum", "adam", "adamw"), optimizer=name)
+    checks.at_least(0, weight_decay=weight_decay)
+    if name == "adamw":
+        return optax.adamw(rate, eps=epsilon, weight_decay=weight_decay)
+    if name == "adam":
+        scale = optax.scale_by_adam(eps=epsilon)
+    elif name == "momentum":
+        scale = optax.trace(decay=momentum, nesterov=nesterov)
+    else:
+        scale = optax.identity()
+    decay = [optax.add_decayed_weights(weight_decay)] if weight_decay else []
+    return optax.chain(scale, *decay, optax.scale_by_learning_rate(rate))

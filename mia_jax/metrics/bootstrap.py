@@ -1,0 +1,171 @@
+"""Bootstrap by weights: every draw reweights rows that were sorted once, and all targets and attacks share the draws (so differences pair up).
+
+Several targets share their records and their shadows, so neither may be resampled alone: a *crossed* draw multiplies one count a record with one
+count a unit of models (twins are one unit), the pigeonhole bootstrap of Owen (arXiv:0712.1111), which is conservative.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from mia_jax import checks
+
+FEWEST_UNITS = 5  # fewer units of models cannot be resampled: the range of 4 values covers their mean in 87% of cases only
+BLOCK = 1 << 22  # weights held at a time
+
+
+def resample_size(n: int) -> int:
+    """Rows to draw from n so that the bootstrap's spread is that of a t-interval: (n - 1)(1.96 / t_{.975, n-1})^2, at least 1."""
+    return n if n < 2 else max(1, int((n - 1) * (stats.norm.ppf(0.975) / stats.t.ppf(0.975, n - 1)) ** 2 + 0.5))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Draws:
+    """R shared draws: counts of records [N,R] and of the targets' units [T,R] (None = models are not resampled), float32 whole numbers.
+
+    `units` is how many units the targets form; `resampling` is 'crossed' or 'records'.
+    """
+
+    record_NR: np.ndarray
+    unit_TR: np.ndarray | None
+    units: int
+    seed: int
+
+    @property
+    def resampling(self) -> str:
+        return "records" if self.unit_TR is None else "crossed"
+
+    @property
+    def method(self) -> str:
+        """The words for the table."""
+        count = self.record_NR.shape[1]
+        if self.unit_TR is not None:
+            return f"bootstrap: {self.units} units of models x records, {count} draws"
+        why = f", given these models ({self.units} of the {FEWEST_UNITS} units needed to resample them)"
+        return f"bootstrap: records, {count} draws{why}"
+
+
+def make(num_records: int, unit_T, draws: int = 200, seed: int = 0) -> Draws:
+    """Draws for N = `num_records` records and T targets whose units are `unit_T` [T] (equal numbers are drawn together)."""
+    checks.at_least(40, draws=draws)
+    checks.at_least(1, num_records=num_records)
+    _, index_T = np.unique(np.asarray(unit_T), return_inverse=True)
+    units = int(index_T.max()) + 1
+    rng = np.random.default_rng(seed)
+    record_NR = counts(rng, num_records, draws)
+    unit_TR = counts(rng, units, draws)[index_T] if units >= FEWEST_UNITS else None
+    return Draws(record_NR=record_NR, unit_TR=unit_TR, units=units, seed=seed)
+
+
+def stratified(seed: int, member_N, evaluated_N, draws: int = 200) -> np.ndarray:
+    """Counts [N,R] for one target: its evaluated members and its evaluated non-members are drawn separately; 0 elsewhere."""
+    rng = np.random.default_rng(seed)
+    record_NR = np.zeros((len(member_N), draws), np.float32)
+    for side_N in (evaluated_N & member_N, evaluated_N & ~member_N):
+        record_NR[side_N] = counts(rng, int(side_N.sum()), draws)
+    return record_NR
+
+
+def counts(rng: np.random.Generator, n: int, draws: int) -> np.ndarray:
+    """How often each of n things is drawn, [n,R] float32: `resample_size(n)` draws with replacement in every column."""
+    at = rng.integers(n, size=(draws, resample_size(n))) + n * np.arange(draws)[:, None]
+    return np.ascontiguousarray(np.bincount(at.ravel(), minlength=n * draws).reshape(draws, n).T, np.float32)
+
+
+class Ranked(NamedTuple):
+    """Rows of one ROC, each side by falling score; `above_J` / `upto_J`: how many members score higher / at least as high as non-member j."""
+
+    member_I: np.ndarray
+    nonmember_J: np.ndarray
+    above_J: np.ndarray
+    upto_J: np.ndarray
+
+
+def ranked(score_K, member_K, row_K) -> Ranked:
+    """Sorts the rows [K] of one ROC once; `row_K` are the numbers by which `weigh` of `curve_draws` knows them."""
+    score_K = np.asarray(score_K, np.float64)
+    inside_K, outside_K = np.flatnonzero(member_K), np.flatnonzero(~member_K)
+    inside_K = inside_K[np.argsort(-score_K[inside_K], kind="stable")]
+    outside_K = outside_K[np.argsort(-score_K[outside_K], kind="stable")]
+    rising = score_K[inside_K][::-1]
+    above, upto = (len(rising) - np.searchsorted(rising, score_K[outside_K], side=side) for side in ("right", "left"))
+    return Ranked(row_K[inside_K], row_K[outside_K], above, upto)
+
+
+def redraw(rows: Ranked, record_NR: np.ndarray, unit_TR: np.ndarray | None, allowed_F) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(auc_R, low_FR, high_FR) of one ROC under R draws: its AUC, and a TPR that errs low and one that errs high at each number of false positives.
+
+    Row numbers are t N + n, weighted by record_NR[n] (times unit_TR[t]). With `allowed` = k >= 1 false positives the step rule's threshold has a true
+    FPR near (k + 1)/J, and a draw's one near (k + 3/2)/J, while FPR k/J was asked for: `high` is the step rule in the draw, `low` reads the curve
+    3/2 non-members earlier (between allowances k - 2 and k - 1). A mean over many targets needs this; for large k it does not show.
+    """
+    N, R = record_NR.shape
+    step = max(1, BLOCK // (len(rows.member_I) + len(rows.nonmember_J)))
+    needed = sorted({k - d for k in allowed_F for d in (0, 1, 2) if k >= d})
+    parts = []
+    for start in range(0, R, step):
+        record = np.ascontiguousarray(record_NR[:, start : start + step])
+        unit = None if unit_TR is None else np.ascontiguousarray(unit_TR[:, start : start + step])
+        parts.append(curve_draws(rows, lambda p, r=record, u=unit: r[p % N] if u is None else r[p % N] * u[p // N], needed))
+    auc_R = np.concatenate([auc for auc, _ in parts])
+    tpr = dict(zip(needed, np.concatenate([t for _, t in parts], axis=1)))
+    low = [tpr[0] * (1 - np.exp(-1)) if k == 1 else (tpr[k - 2] + tpr[k - 1]) / 2 for k in allowed_F]
+    high = [tpr[k] for k in allowed_F]
+    return auc_R, np.reshape(low, (len(low), R)), np.reshape(high, (len(high), R))
+
+
+def curve_draws(rows: Ranked, weigh: Callable[[np.ndarray], np.ndarray], allowed_F) -> tuple[np.ndarray, np.ndarray]:
+    """(auc_R, tpr_FR) of one ROC under R reweightings; `weigh(rows)` gives their counts [len(rows),R].
+
+    `allowed_F` are numbers of false positives among the J non-members: the threshold is chosen anew in every draw, at the vertex before
+    (allowed + 1/2)/J of the draw's own non-member weight is exceeded. NaN where a side has no weight.
+    """
+    inside_IR, outside_JR = weigh(rows.member_I), weigh(rows.nonmember_J)
+    J, R = outside_JR.shape
+    exact = np.float32 if max(len(inside_IR), J) < 1 << 22 else np.float64  # whole numbers up to 2^24 are exact
+    true_IR = np.zeros((len(inside_IR) + 1, R), exact)  # true_IR[i]: weight of the i members that score highest
+    np.cumsum(inside_IR, axis=0, dtype=exact, out=true_IR[1:])
+    weight_R = outside_JR.sum(0, dtype=np.float64)
+    total_R = np.where((weight_R > 0) & (true_IR[-1] > 0), true_IR[-1].astype(np.float64), np.nan)
+    tied = bool((rows.above_J != rows.upto_J).any())
+    pairs_R = np.zeros(R)
+    for start in range(0, J, 1024):
+        part = slice(start, start + 1024)
+        reach = true_IR[rows.above_J[part]]
+        if tied:
+            reach = (reach + true_IR[rows.upto_J[part]]) / 2
+        pairs_R += np.einsum("jr,jr->r", outside_JR[part], reach)
+    tpr_FR = np.zeros((len(allowed_F), R))
+    for f, first_R in enumerate(_first_beyond(outside_JR, weight_R, allowed_F)):
+        tpr_FR[f] = true_IR[np.append(rows.above_J, len(inside_IR))[first_R], np.arange(R)] / total_R
+    return pairs_R / (total_R * np.where(weight_R > 0, weight_R, 1.0)), tpr_FR
+
+
+def _first_beyond(outside_JR: np.ndarray, weight_R: np.ndarray, allowed_F) -> Iterator[np.ndarray]:
+    """For each allowance the place [R] of the non-member whose weight exceeds it (J = none does); only the head of the sorted rows is summed."""
+    J = len(outside_JR)
+    exact = np.float32 if J < 1 << 22 else np.float64
+    head, false_HR = 0, np.zeros((0, len(weight_R)), exact)
+    for allowed in allowed_F:
+        limit_R = (allowed + 0.5) / J * weight_R
+        reach = min(J, int(1.3 * allowed) + 32)
+        while True:
+            if reach > head:
+                head = min(J, max(reach, int(1.3 * max(allowed_F)) + 32))
+                false_HR = np.cumsum(outside_JR[:head], axis=0, dtype=exact)
+            if reach == J or (false_HR[reach - 1] > limit_R).all():
+                break
+            reach = min(J, 2 * reach)
+        yield (false_HR[:reach] <= limit_R).sum(0)
+
+
+def named_weight(member_TN, evaluated_TN, named_TN, record_NR: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Weights [T,R] under the draws of: members named, members, non-members named, non-members (evaluated rows alone)."""
+    inside_TN, outside_TN = evaluated_TN & member_TN, evaluated_TN & ~member_TN
+    sides = (inside_TN & named_TN, inside_TN, outside_TN & named_TN, outside_TN)
+    return tuple((side.astype(np.float32) @ record_NR).astype(np.float64) for side in sides)

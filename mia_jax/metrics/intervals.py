@@ -1,0 +1,77 @@
+"""Closed-form intervals of rates. Valid for a threshold fixed beforehand; `box` is for one that is read off the same non-members."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import stats
+
+from mia_jax import checks
+from mia_jax.metrics import roc
+
+
+def clopper_pearson(k, n, level: float = 0.95) -> tuple:
+    """(low, high) of a binomial proportion from k of n, of at least `level` coverage; numbers or arrays (Clopper and Pearson 1934).
+
+    low = Beta^-1((1-level)/2; k, n-k+1), high = Beta^-1((1+level)/2; k+1, n-k). Raises ValueError unless 0 <= k <= n, n > 0.
+
+    >>> [round(x, 4) for x in clopper_pearson(0, 10)]
+    [0.0, 0.3085]
+    """
+    checks.fraction(closed="neither", level=level)
+    k, n = np.broadcast_arrays(np.asarray(k, np.float64), np.asarray(n, np.float64))
+    if not (np.all(n > 0) and np.all((k >= 0) & (k <= n))):
+        raise ValueError(f"k={k} of n={n}: need 0 <= k <= n and n > 0.")
+    tail = (1 - level) / 2
+    low = np.where(k > 0, stats.beta.ppf(tail, np.maximum(k, 1), n - k + 1), 0.0)
+    high = np.where(k < n, stats.beta.ppf(1 - tail, k + 1, np.maximum(n - k, 1)), 1.0)
+    return (float(low), float(high)) if low.ndim == 0 else (low, high)
+
+
+def difference(k1, n1, k0, n0, level: float = 0.95) -> tuple[float, float]:
+    """(low, high) of p1 - p0 in [-1, 1] for two independent proportions k1 of n1 and k0 of n0.
+
+    Newcombe's square-and-add rule (Statistics in Medicine 17, 1998, method 10) over Clopper-Pearson limits.
+    """
+    p1, p0 = k1 / n1, k0 / n0
+    (low1, high1), (low0, high0) = clopper_pearson(k1, n1, level), clopper_pearson(k0, n0, level)
+    return p1 - p0 - float(np.hypot(p1 - low1, high0 - p0)), p1 - p0 + float(np.hypot(high1 - p1, p0 - low0))
+
+
+def box(score_N, member_N, fpr: float, level: float = 0.95) -> tuple[float, float]:
+    """(low, high) of the TPR at a true FPR of `fpr`, for one target and few false positives: threshold band x Clopper-Pearson.
+
+    The number of the m non-members above the true threshold is Binomial(m, fpr), which bounds that threshold by two of their order statistics; the
+    members above each bound give Clopper-Pearson limits. Each half takes (1 - level)/2, so the coverage is at least `level`, with ties too.
+    """
+    score_N, member_N = roc.two_sides(score_N, member_N)
+    inside, outside = np.sort(score_N[member_N]), np.sort(score_N[~member_N])[::-1]
+    half, tail = (1 + level) / 2, (1 - level) / 4
+    few, many = (int(stats.binom.ppf(q, len(outside), fpr)) for q in (tail, 1 - tail))
+    strict = 0 if few == 0 else len(inside) - np.searchsorted(inside, outside[few - 1], side="right")
+    loose = len(inside) if many >= len(outside) else len(inside) - np.searchsorted(inside, outside[many], side="right")
+    return clopper_pearson(strict, len(inside), half)[0], clopper_pearson(loose, len(inside), half)[1]
+
+
+def percentile(value_R, level: float = 0.95) -> tuple[float, float]:
+    """(low, high): the (1 ± level)/2 quantiles of bootstrap values [R] at ranks p (R + 1); NaN values are left out."""
+    value_R = np.asarray(value_R, np.float64)
+    low, high = np.quantile(value_R[~np.isnan(value_R)], [(1 - level) / 2, (1 + level) / 2], method="weibull")
+    return float(low), float(high)
+
+
+def logit(value: float, deviation: float, smaller_side: int, level: float = 0.95) -> tuple[float, float]:
+    """(low, high) of an AUC in [0, 1] whose bootstrap standard deviation is `deviation`: normal on the logit scale, by the delta method.
+
+    Where no draw differs (perfect order), the pairs (member i, non-member i), i <= `smaller_side`, are independent trials all won: Clopper-Pearson.
+    """
+    if not deviation > 0 or not 0 < value < 1:
+        low, high = clopper_pearson(smaller_side if value >= 0.5 else 0, smaller_side, level)
+        return (low, 1.0) if value >= 0.5 else (0.0, high)
+    center, half = np.log(value / (1 - value)), stats.norm.ppf((1 + level) / 2) * deviation / (value * (1 - value))
+    return float(1 / (1 + np.exp(half - center))), float(1 / (1 + np.exp(-half - center)))
+
+
+def ratio_box(k1, n1, k0, n0, weight: float, level: float = 0.95) -> tuple[float, float]:
+    """(low, high) of p1/(p1 + weight p0) for k1 of n1 and k0 of n0: Clopper-Pearson of both at (1 + level)/2, worst corners."""
+    (low1, high1), (low0, high0) = clopper_pearson(k1, n1, (1 + level) / 2), clopper_pearson(k0, n0, (1 + level) / 2)
+    return roc.ppv(low1, high0, weight), roc.ppv(high1, low0, weight)

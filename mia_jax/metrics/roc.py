@@ -1,0 +1,168 @@
+"""ROC curves and what is read off them. Higher scores = more likely a member; a tie is one vertex; a row is named a member iff score >= threshold."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from mia_jax import checks
+
+TINY = 1e-9  # relative slack of 'FPR <= fpr', so that 29 false positives of 100 count as an FPR of .29
+
+
+class Roc(NamedTuple):
+    """V vertices from (0, 0) to (1, 1), thresholds falling from +inf; `true_V` and `false_V` are the (weighted) members and non-members named."""
+
+    fpr_V: np.ndarray
+    tpr_V: np.ndarray
+    threshold_V: np.ndarray
+    false_V: np.ndarray
+    true_V: np.ndarray
+    n_member: float
+    n_nonmember: float
+
+
+class Operating(NamedTuple):
+    """One point of a ROC: `tpr` and the realized `fpr` in [0, 1], the counts behind them, and the score from which a row is named."""
+
+    tpr: float
+    fpr: float
+    true_positives: float
+    false_positives: float
+    threshold: float
+
+
+class Rates(NamedTuple):
+    """Rates of 'score >= threshold' in [0, 1], with the counts behind them; `precision` is 0 if nobody is named."""
+
+    tpr: float
+    fpr: float
+    balanced_accuracy: float
+    precision: float
+    true_positives: int
+    false_positives: int
+    n_member: int
+    n_nonmember: int
+
+
+def two_sides(score_N, member_N) -> tuple[np.ndarray, np.ndarray]:
+    """Scores [N] in float64 and membership [N] as booleans. Infinite scores are ordered values; NaN and an empty side raise ValueError."""
+    score_N, member_N = np.asarray(score_N, np.float64), np.asarray(member_N)
+    checks.shape("N", score=score_N, member=member_N)
+    checks.finite(score=np.nan_to_num(score_N, nan=np.nan, posinf=0.0, neginf=0.0), member=member_N)
+    member_N = member_N.astype(bool)
+    if not 0 < member_N.sum() < len(member_N):
+        raise ValueError(f"a ROC needs members and non-members; there are {int(member_N.sum())} members among {len(member_N)} rows.")
+    return score_N, member_N
+
+
+def roc(score_N, member_N, weight_N=None) -> Roc:
+    """The ROC of scores [N] against membership [N]: vertex v names the rows with score >= threshold_V[v].
+
+    A weight [N] >= 0 counts a row that many times. Raises ValueError on NaN scores, on a side without rows and on a side without weight.
+    """
+    score_N, member_N = two_sides(score_N, member_N)
+    weight_N = np.ones(len(score_N)) if weight_N is None else np.asarray(weight_N, np.float64)
+    checks.shape("N", score=score_N, weight=weight_N)
+    checks.finite(weight=weight_N)
+    checks.at_least(0, smallest_weight=weight_N.min())
+    order_N = np.argsort(-score_N, kind="stable")
+    sorted_N, inside_N, weight_N = score_N[order_N], member_N[order_N], weight_N[order_N]
+    last_V = np.flatnonzero(np.append(sorted_N[1:] != sorted_N[:-1], True))
+    true_V = np.append(0.0, np.cumsum(weight_N * inside_N)[last_V])
+    false_V = np.append(0.0, np.cumsum(weight_N * ~inside_N)[last_V])
+    checks.positive(weight_of_members=true_V[-1], weight_of_nonmembers=false_V[-1])
+    return Roc(
+        fpr_V=false_V / false_V[-1],
+        tpr_V=true_V / true_V[-1],
+        threshold_V=np.append(np.inf, sorted_N[last_V]),
+        false_V=false_V,
+        true_V=true_V,
+        n_member=float(true_V[-1]),
+        n_nonmember=float(false_V[-1]),
+    )
+
+
+def auc(curve: Roc) -> float:
+    """P(score of a member > score of a non-member) + P(equal)/2 over all pairs, in [0, 1] (the trapezoids under the curve).
+
+    >>> auc(roc([3.0, 2.0, 2.0, 1.0], [True, True, False, False]))
+    0.875
+    """
+    twice = np.sum(np.diff(curve.false_V) * (curve.true_V[1:] + curve.true_V[:-1]))
+    return float(twice / (2 * curve.n_member * curve.n_nonmember))
+
+
+def resolvable(fpr: float, n_nonmember: float) -> bool:
+    """Whether one false positive among `n_nonmember` non-members is at most `fpr`."""
+    return fpr * n_nonmember * (1 + TINY) >= 1
+
+
+def tpr_at_fpr(curve: Roc, fpr: float) -> Operating | None:
+    """The step rule: the vertex with the largest TPR among those with FPR <= fpr in [0, 1]; None where fpr < 1/n_nonmember (not resolvable)."""
+    checks.fraction(fpr=fpr)
+    if not resolvable(fpr, curve.n_nonmember):
+        return None
+    v = int(np.searchsorted(curve.false_V, fpr * curve.n_nonmember * (1 + TINY), side="right")) - 1
+    return Operating(*(float(a[v]) for a in (curve.tpr_V, curve.fpr_V, curve.true_V, curve.false_V, curve.threshold_V)))
+
+
+def advantage(curve: Roc) -> float:
+    """max |TPR - FPR| over all thresholds, in [0, 1]: optimistic, for the threshold is picked with the answer at hand (`null_advantage`)."""
+    return float(np.max(np.abs(curve.tpr_V - curve.fpr_V)))
+
+
+def null_advantage(n_member: float, n_nonmember: float, two_sided: bool = True) -> float:
+    """Mean of max |TPR - FPR| (two-sided) or max (TPR - FPR) when scores carry nothing: c sqrt(1/n + 1/m), Kolmogorov's limit law.
+
+    c = sqrt(pi/2) ln 2 = .869 two-sided, sqrt(pi/8) = .627 one-sided; for scores without ties.
+    """
+    c = math.sqrt(math.pi / 2) * math.log(2) if two_sided else math.sqrt(math.pi / 8)
+    return c * math.sqrt(1 / n_member + 1 / n_nonmember)
+
+
+def between(low: float, high: float) -> float:
+    """A threshold that names `high` and not `low` < `high`: the midpoint, or `high` where there is none."""
+    middle = low / 2 + high / 2
+    return middle if low < middle <= high else high
+
+
+def best_threshold(curve: Roc) -> tuple[float, float]:
+    """(threshold, balanced accuracy) of the rule 'score >= threshold' with the largest balanced accuracy (TPR + 1 - FPR)/2 in [.5, 1].
+
+    Candidates are the midpoints of neighboring distinct scores, +inf and -inf; among equals the highest threshold. Counts are compared, not
+    rounded rates, so the choice is the same on every machine.
+    """
+    gain_V = curve.true_V * curve.n_nonmember - curve.false_V * curve.n_member
+    v = int(np.argmax(gain_V))
+    balanced = 0.5 + 0.5 * float(gain_V[v] / (curve.n_member * curve.n_nonmember))
+    if v == 0:
+        return math.inf, balanced
+    if v == len(gain_V) - 1:
+        return -math.inf, balanced
+    return between(curve.threshold_V[v + 1], curve.threshold_V[v]), balanced
+
+
+def rates_at(score_N, member_N, threshold: float) -> Rates:
+    """Rates of naming the rows with score [N] >= threshold: TPR, FPR, balanced accuracy (TPR + 1 - FPR)/2, precision; +inf names nobody finite."""
+    score_N, member_N = two_sides(score_N, member_N)
+    checks.finite(threshold=np.nan_to_num(threshold, nan=np.nan, posinf=0.0, neginf=0.0))
+    named_N = score_N >= threshold
+    inside, tp, fp = int(member_N.sum()), int((named_N & member_N).sum()), int((named_N & ~member_N).sum())
+    outside = len(member_N) - inside
+    tpr, fpr = tp / inside, fp / outside
+    return Rates(tpr, fpr, (tpr + 1 - fpr) / 2, tp / max(tp + fp, 1), tp, fp, inside, outside)
+
+
+def ppv(tpr, fpr, ratio: float):
+    """Share of the named that are members, TPR/(TPR + ratio FPR), at `ratio` > 0 non-members a member; 1/(1 + ratio) where nobody is named.
+
+    `tpr` and `fpr` are numbers or arrays of one shape in [0, 1] (Jayaraman et al., arXiv:2005.10881).
+    """
+    checks.positive(ratio=ratio)
+    tpr, fpr = np.asarray(tpr, np.float64), np.asarray(fpr, np.float64)
+    named = tpr + ratio * fpr
+    value = np.where(named > 0, tpr / np.where(named > 0, named, 1.0), 1 / (1 + ratio))
+    return float(value) if value.ndim == 0 else value

@@ -1,0 +1,42 @@
+"""Thresholds that an attacker can really choose: on the models that it trained itself, never on the target."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mia_jax import checks
+from mia_jax.metrics import roc
+
+
+def shadow_thresholds(score_MN, member_MN, evaluated_MN, shadow_MM) -> np.ndarray:
+    """For each model t the threshold with the best balanced accuracy over the scored pairs of its shadows {m: shadow_MM[t, m]}, float64 [M].
+
+    Each shadow is scored as if it were the target, score_MN NaN where it was not; pairs of all shadows are pooled. The rule is score >= threshold,
+    candidates are midpoints of distinct scores and +-inf, the highest among equals. NaN where no shadow has scored members and non-members.
+    """
+    score_MN, member_MN = np.asarray(score_MN, np.float64), np.asarray(member_MN, bool)
+    evaluated_MN, shadow_MM = np.asarray(evaluated_MN, bool), np.asarray(shadow_MM, bool)
+    M = checks.shape("MN", score=score_MN, member=member_MN, evaluated=evaluated_MN)["M"]
+    if shadow_MM.shape != (M, M):
+        raise ValueError(f"shadow_MM has shape {shadow_MM.shape}; expected ({M}, {M}).")
+    at_M, at_N = np.nonzero(evaluated_MN & ~np.isnan(score_MN))
+    order = np.argsort(-score_MN[at_M, at_N], kind="stable")
+    at_M, at_N = at_M[order], at_N[order]
+    score_K, member_K = score_MN[at_M, at_N], member_MN[at_M, at_N]
+    inside_M, outside_M = np.bincount(at_M[member_K], minlength=M), np.bincount(at_M[~member_K], minlength=M)
+    last_V = np.flatnonzero(np.append(score_K[1:] != score_K[:-1], True))
+    known: dict[bytes, float] = {}  # models with equal shadows share a threshold
+    for shadow_M in shadow_MM:
+        if shadow_M.tobytes() not in known:
+            inside, outside = int(inside_M @ shadow_M), int(outside_M @ shadow_M)
+            known[shadow_M.tobytes()] = _best(score_K, member_K, shadow_M[at_M], last_V, inside, outside) if inside and outside else np.nan
+    return np.array([known[shadow_M.tobytes()] for shadow_M in shadow_MM])
+
+
+def _best(score_K, member_K, keep_K, last_V, inside: int, outside: int) -> float:
+    """`roc.best_threshold` of the kept among sorted pairs: one cumulative sum of whole numbers, read where a group of tied scores ends."""
+    gain_K = np.cumsum(np.where(member_K, outside, -inside) * keep_K)  # inside * outside * (TPR - FPR), exact
+    best = last_V[np.argmax(gain_K[last_V])]
+    if gain_K[best] <= 0:
+        return np.inf
+    return roc.between(score_K[best + 1 + np.argmax(keep_K[best + 1 :])], score_K[best])

@@ -1,0 +1,176 @@
+"""Convolutions whose program is chosen by what is batched: one rule, measured, for the forward pass and both gradients.
+
+A convolution y = x * w is bilinear, and so are its two gradients; the three functions below are each other's derivatives, so they differentiate
+to any order in reverse mode. Each exists in two programs that compute the same numbers: `ordinary` (XLA's convolution) and `patches` (im2col
+and one matrix product, whose batched form is a batched product where XLA would make a grouped convolution).
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_batching import custom_vmap
+
+FORMS = ("auto", "patches", "lax")
+_NHWC = ("NHWC", "HWIO", "NHWC")
+
+
+class Windows(NamedTuple):
+    """Where windows lie on an image; all static. `pads` is ((top, bottom), (left, right)), `out` the number of windows down and across."""
+
+    image: tuple[int, int]
+    window: tuple[int, int]
+    strides: tuple[int, int]
+    pads: tuple[tuple[int, int], tuple[int, int]]
+
+    @property
+    def out(self) -> tuple[int, int]:
+        return tuple((n + sum(p) - k) // s + 1 for n, k, s, p in zip(self.image, self.window, self.strides, self.pads))
+
+
+def pair(value) -> tuple[int, int]:
+    """(n, n) of an int n; a pair as a tuple."""
+    return (value, value) if isinstance(value, int) else tuple(value)
+
+
+def windows(shape, window, strides, padding) -> Windows:
+    """The Windows on images of shape [B,H,W,F]; `padding` is 'SAME', 'VALID', an int or ((top, bottom), (left, right))."""
+    if len(shape) != 4:
+        raise ValueError(f"expected images [B,H,W,F], got an array of shape {tuple(shape)}.")
+    image, window, strides = tuple(shape[1:3]), pair(window), pair(strides)
+    if isinstance(padding, str):
+        if padding not in ("SAME", "VALID"):
+            raise ValueError(f"padding={padding!r} is neither 'SAME', 'VALID', an int nor ((top, bottom), (left, right)).")
+        pads = lax.padtype_to_pads(image, window, strides, padding)
+    elif isinstance(padding, int):
+        pads = ((padding, padding), (padding, padding))
+    else:
+        pads = padding
+    found = Windows(image, window, strides, tuple((int(low), int(high)) for low, high in pads))
+    if min(found.out) < 1:
+        raise ValueError(f"a window of {window[0]}x{window[1]} does not fit into images of {image[0]}x{image[1]} with padding {padding!r}.")
+    return found
+
+
+def convolve(at: Windows, x, w, form: str = "auto") -> jax.Array:
+    """y[b,h,w,o] = sum_ijc x[b, h*s+i-top, w*s+j-left, c] * w[i,j,c,o]; x [B,H,W,C], w [I,J,C,O]. form='lax' also has a forward mode."""
+    return _ordinary(at, x, w) if form == "lax" else _forward((at, form), x, w)
+
+
+# The programs ------------------------------------------------------------------------------------------------------------------------------
+
+
+def _ordinary(at, x, w):
+    return lax.conv_general_dilated(x, w, at.strides, at.pads, dimension_numbers=_NHWC)
+
+
+def _ordinary_input_gradient(at, g, w):
+    """An ordinary convolution of the (dilated) cotangent with the flipped kernel."""
+    low = [k - 1 - p[0] for k, p in zip(at.window, at.pads)]
+    high = [n + k - 2 - (o - 1) * s - a for n, k, o, s, a in zip(at.image, at.window, at.out, at.strides, low)]
+    flipped = w[::-1, ::-1].transpose(0, 1, 3, 2)
+    return lax.conv_general_dilated(g, flipped, (1, 1), list(zip(low, high)), lhs_dilation=at.strides, dimension_numbers=_NHWC)
+
+
+def _ordinary_kernel_gradient(at, x, g):
+    kernel = jax.ShapeDtypeStruct((*at.window, x.shape[-1], g.shape[-1]), x.dtype)
+    return jax.linear_transpose(lambda w: _ordinary(at, x, w), kernel)(g)[0]
+
+
+def patches(at: Windows, x, fill=0.0) -> list[jax.Array]:
+    """For each window position (i, j), row by row, the [B,h,w,F] pixels that lie there."""
+    padded = x if at.pads == ((0, 0), (0, 0)) else lax.pad(x, jnp.asarray(fill, x.dtype), [(0, 0, 0), *((a, b, 0) for a, b in at.pads), (0, 0, 0)])
+    (h, w), (s, t) = at.out, at.strides
+    return [padded[:, i : i + (h - 1) * s + 1 : s, j : j + (w - 1) * t + 1 : t] for i in range(at.window[0]) for j in range(at.window[1])]
+
+
+def unpatch(at: Windows, pieces: list[jax.Array]) -> jax.Array:
+    """The transpose of `patches`: adds every [B,h,w,F] piece back to the pixels it came from; [B,H,W,F]."""
+    total = 0.0
+    for k, piece in enumerate(pieces):
+        low = [i - p[0] for i, p in zip(divmod(k, at.window[1]), at.pads)]
+        high = [n - (o - 1) * s - 1 - a for n, o, s, a in zip(at.image, at.out, at.strides, low)]
+        config = [(0, 0, 0), *((a, b, s - 1) for a, b, s in zip(low, high, at.strides)), (0, 0, 0)]
+        total = total + lax.pad(piece, jnp.zeros((), piece.dtype), config)
+    return total
+
+
+def _columns(at, x):
+    return jnp.concatenate(patches(at, x), -1).reshape(-1, at.window[0] * at.window[1] * x.shape[-1])
+
+
+def _patches_forward(at, x, w):
+    return (_columns(at, x) @ w.reshape(-1, w.shape[-1])).reshape(x.shape[0], *at.out, w.shape[-1])
+
+
+def _patches_input_gradient(at, g, w):
+    positions, channels = at.window[0] * at.window[1], w.shape[2]
+    columns = (g.reshape(-1, g.shape[-1]) @ w.reshape(-1, w.shape[-1]).T).reshape(*g.shape[:3], positions, channels)
+    return unpatch(at, [columns[:, :, :, k] for k in range(positions)])
+
+
+def _patches_kernel_gradient(at, x, g):
+    return (_columns(at, x).T @ g.reshape(-1, g.shape[-1])).reshape(*at.window, x.shape[-1], g.shape[-1])
+
+
+# The rule ----------------------------------------------------------------------------------------------------------------------------------
+RULE_PLACEHOLDER = True
+
+
+def _alone(at: Windows, form: str, what: str):
+    """The program for one kernel: the measured rule."""
+    programs = {
+        "forward": (_patches_forward, _ordinary),
+        "input": (_patches_input_gradient, _ordinary_input_gradient),
+        "kernel": (_patches_kernel_gradient, _ordinary_kernel_gradient),
+    }
+    by_patches, ordinary = programs[what]
+    if form == "patches":
+        return by_patches
+    if jax.default_backend() != "cpu":
+        return ordinary
+    return ordinary if what == "input" else by_patches
+
+
+def _bilinear(what: str, by_patches, key, a, b):
+    """`what` of one pair (a, b); under vmap, folds a's extra axis into the batch if b has none, and multiplies patches otherwise."""
+    at, form = key
+    f = custom_vmap(functools.partial(_alone(at, form, what), at))
+
+    @f.def_vmap
+    def rule(size, batched, a, b):
+        if what != "kernel" and not batched[1]:
+            out = f(a.reshape(-1, *a.shape[2:]), b)
+            return out.reshape(size, -1, *out.shape[1:]), True
+        axes = tuple(0 if yes else None for yes in batched)
+        return jax.vmap(functools.partial(by_patches, at), axes)(a, b), True
+
+    return f(a, b)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _forward(key, x, w):
+    return _bilinear("forward", _patches_forward, key, x, w)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _input_gradient(key, g, w):
+    return _bilinear("input", _patches_input_gradient, key, g, w)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _kernel_gradient(key, x, g):
+    return _bilinear("kernel", _patches_kernel_gradient, key, x, g)
+
+
+_forward.defvjp(lambda key, x, w: (_forward(key, x, w), (x, w)), lambda key, s, g: (_input_gradient(key, g, s[1]), _kernel_gradient(key, s[0], g)))
+_input_gradient.defvjp(
+    lambda key, g, w: (_input_gradient(key, g, w), (g, w)), lambda key, s, c: (_forward(key, c, s[1]), _kernel_gradient(key, c, s[0]))
+)
+_kernel_gradient.defvjp(
+    lambda key, x, g: (_kernel_gradient(key, x, g), (x, g)), lambda key, s, c: (_input_gradient(key, s[1], c), _forward(key, s[0], c))
+)

@@ -1,0 +1,12 @@
+"""Is the predicted label the true one?"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+
+from mia_jax.types import Signal
+
+
+def make() -> Signal:
+    """1 if argmax_j z_j = y, else 0; a tie goes to the lowest class number. Large = member. Source: Yeom et al. 2018 (arXiv:1709.01604)."""
+    return Signal(lambda out_BC, y_B: (out_BC.argmax(-1) == y_B).astype(jnp.float32), +1)

@@ -1,0 +1,12 @@
+"""The logits themselves, for attacks that read whole vectors and for signals to be computed later."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+
+from mia_jax.types import Signal
+
+
+def make() -> Signal:
+    """z [B,C] in float32, untouched. A vector: it has no sign."""
+    return Signal(lambda out_BC, y_B: out_BC.astype(jnp.float32), 0)

@@ -1,0 +1,206 @@
+"""The four stages over one workdir. Each reads plain files, writes plain files, and skips what is there."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import sys
+import zlib
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+
+from mia_jax import views, workdir
+from mia_jax.metrics import roc
+from mia_jax.progress import duration, size
+from mia_jax.training import checkpoint, fleet, measure
+from mia_jax.training import query as queries
+
+Path = pathlib.Path
+VALIDATION = ("none", "nonmembers", "members", "population")
+
+
+def say(text: str) -> None:
+    """A line for people, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def devices(audit) -> list:
+    """The local devices that the run may use (config.run.devices; 0 = all)."""
+    found, wanted = jax.local_devices(), audit.config["run"]["devices"]
+    if wanted > len(found):
+        raise ValueError(f"run.devices={wanted} but this machine has {len(found)} ({found[0].platform}).")
+    return found[: wanted or len(found)]
+
+
+def all_models(audit) -> list[int]:
+    """0..M-1."""
+    return list(range(len(audit.design.member_MN)))
+
+
+def train(audit, *, folder: Path) -> None:
+    """TRAIN: the models that are not on disk yet."""
+    todo = sorted(set(all_models(audit)) - set(checkpoint.finished(folder / "train", all_models(audit))))
+    if not todo:
+        say(f"train: all {len(all_models(audit))} models are on disk.")
+        return
+    plan = fleet_plan(audit, folder=folder, models=len(todo))
+    fleet.train(
+        learner=audit.learner,
+        pool=audit.pool,
+        rows_MK=audit.rows_MK,
+        weight_MK=audit.weight_MK,
+        validation=validation_rows(audit),
+        seed=audit.seed,
+        models=todo,
+        folder=folder / "train",
+        chunk=plan["chunk"],
+        devices=devices(audit),
+        checkpoint_every=audit.config["run"]["checkpoint_every"],
+        pool_bytes=audit.config["run"]["pool_bytes"],
+        metrics_file=folder / "metrics.jsonl",
+    )
+
+
+def fleet_plan(audit, *, folder: Path, models: int) -> dict:
+    """train/plan.json: the chunk (measured once if it is 'auto'), steps, parameters and memory; printed before the first step."""
+    path, wanted, limit = folder / "train" / "plan.json", audit.config["run"]["chunk"], measure.memory_bytes()
+    common = dict(learner=audit.learner, pool=audit.pool, rows_K=audit.rows_MK[0], weight_K=audit.weight_MK[0])
+    plan = workdir.read_json(path) if path.exists() else None
+    if plan is None or (wanted != "auto" and wanted != plan["chunk"]):
+        if wanted == "auto":
+            say("measuring the fastest chunk (kept in train/plan.json) ...")
+            chunk, cost = measure.best_chunk(**common, models=models, memory_bytes=limit, log=say)
+        else:
+            chunk = int(wanted)
+            cost = measure.cost(**common, chunk=chunk, timed=False)
+        plan = dict(chunk=chunk, steps=cost.steps, parameters=cost.parameters, bytes=cost.bytes, seconds=cost.seconds if wanted == "auto" else None)
+        workdir.write_json(path, plan)
+    count = len(devices(audit))
+    say(
+        f"plan: {models} model{'s' * (models > 1)} to train x {audit.learner.epochs} epochs x {plan['steps']} steps, {plan['parameters']:,} parameters each; "
+        f"chunk {plan['chunk']} on {count} device{'s' * (count > 1)}, about {size(plan['bytes'])} on each"
+    )
+    if plan["seconds"]:
+        say(
+            f"about {duration(plan['seconds'] * plan['steps'] * audit.learner.epochs * models / count)} by the measured step (upper bound if models stop early)"
+        )
+    if plan["bytes"] > 2 * limit:
+        say(f"warning: that is more than the {size(2 * limit)} of this device; lower --config.run.chunk.")
+    return plan
+
+
+def validation_rows(audit) -> tuple[np.ndarray, np.ndarray] | None:
+    """(rows_MV, weight_MV) of config.learner.validation: a model's evaluated non-members or members, or the population rows; padded."""
+    kind, design = audit.config["learner"]["validation"], audit.design
+    if kind == "none":
+        return None
+    chosen_MN = dict(
+        nonmembers=design.evaluated_MN & ~design.member_MN,
+        members=design.member_MN,
+        population=np.broadcast_to(design.population_N, design.member_MN.shape),
+    )[kind]
+    count_M = chosen_MN.sum(1)
+    if not count_M.all():
+        raise ValueError(f"learner.validation={kind!r}: model {int(np.argmin(count_M))} has no such row under the design {design.name!r}.")
+    order_MV = np.argsort(~chosen_MN, axis=1, kind="stable")[:, : count_M.max()]
+    weight_MV = np.arange(count_M.max())[None] < count_M[:, None]
+    return np.where(weight_MV, order_MV, order_MV[:, :1]).astype(np.int32), weight_MV.astype(np.float32)
+
+
+def query(audit, *, folder: Path, views: Sequence[Callable]) -> None:
+    """QUERY: every signal of every model."""
+    models = all_models(audit)
+    missing = sorted(set(models) - set(checkpoint.finished(folder / "train", models)))
+    if missing:
+        raise FileNotFoundError(
+            f"{len(missing)} of {len(models)} models are not trained (the first is {missing[0]}); add the stage: --stages=train,query,..."
+        )
+    own = {k: audit.config["query"][k] for k in ("views", "batch_size")}
+    workdir.claim(folder / "signal", own, remedy="Use another --workdir, or delete the folder signal/ to ask anew (and attack/, report/ with it).")
+    queries.query(
+        model=audit.learner.model,
+        pool=audit.pool,
+        signals=audit.signals,
+        views=views,
+        models=models,
+        models_folder=folder / "train",
+        folder=folder / "signal",
+        chunk=audit.config["run"]["query_chunk"] or workdir.read_json(folder / "train" / "plan.json")["chunk"],
+        batch_size=min(own["batch_size"], len(audit.pool.y)),
+        devices=devices(audit),
+    )
+
+
+def scored_models(audit) -> tuple[int, ...]:
+    """The targets and everything that is a shadow of one: a threshold for a target is chosen on its shadows' scores."""
+    shadows_M = audit.design.shadow_MM[list(audit.design.targets)].any(0)
+    return tuple(sorted({*audit.design.targets, *np.flatnonzero(shadows_M).tolist()}))
+
+
+def load_fleet(audit, *, folder: Path, names: Sequence[str]) -> views.Fleet:
+    """The measured signals of the whole fleet."""
+    signal = {name: queries.load(folder / "signal", name, all_models(audit)) for name in names}
+    pool = audit.pool
+    return views.Fleet(design=audit.design, signal=signal, num_classes=pool.num_classes, x=pool.x, y=pool.y, columns=pool.columns)
+
+
+def attack(audit, *, folder: Path) -> None:
+    """ATTACK: attack/<name>/scores.npz, the scores of every target and every shadow."""
+    measured = None
+    scored = scored_models(audit)
+    common = dict(
+        query=audit.config["query"]["views"], models=len(audit.design.member_MN), membership=workdir.digest(audit.design.member_MN), scored=scored
+    )
+    for name, one in audit.attacks.items():
+        own = folder / "attack" / name
+        remedy = f"Give the attack another name in the config, or delete {own} to run it anew."
+        workdir.claim(own, dict(attack=audit.config["attacks"][name]) | common, remedy=remedy)
+        if (own / "scores.npz").exists():
+            continue
+        if measured is None:
+            measured = load_fleet(audit, folder=folder, names=sorted({n for a in audit.attacks.values() for n in a.needs if n in audit.signals}))
+        key = jax.random.fold_in(jax.random.key(audit.seed), zlib.crc32(name.encode()))
+        score_TN = scores(one, measured, scored, key)
+        finite_or_raise(score_TN, measured.design.evaluated_MN, scored, name)
+        workdir.write_npz(own / "scores.npz", score_TN=score_TN, models=np.asarray(scored))
+    if measured is not None:
+        say(f"attack: {len(audit.attacks)} attacks on {len(audit.design.targets)} targets")
+
+
+def scores(one, measured: views.Fleet, scored: Sequence[int], key) -> np.ndarray:
+    """score_TN of the models `scored`, NaN on rows that are not evaluated and for models that the attack cannot reach without shadows."""
+    design = measured.design
+    score_TN = np.full((len(scored), design.member_MN.shape[1]), np.nan)
+    needs_shadows = any(need in views.SHADOW_NEEDS for need in one.needs)
+    reachable = [t for t in scored if not needs_shadows or design.shadow_MM[t].any()]
+    if one.score_all is not None and reachable:
+        found = one.score_all(dataclasses.replace(measured, design=dataclasses.replace(design, targets=tuple(reachable))), key)
+        score_TN[[scored.index(t) for t in reachable]] = found
+    else:
+        for t in reachable:
+            score_TN[scored.index(t)] = one.score(measured.view(t, one.needs), key)
+    return np.where(design.evaluated_MN[list(scored)], score_TN, np.nan)
+
+
+def finite_or_raise(score_TN: np.ndarray, evaluated_MN: np.ndarray, scored: Sequence[int], name: str) -> None:
+    """NaN in the score of an evaluated example is an attack's bug or a broken input: it stops the run and says where."""
+    bad = np.isnan(score_TN) & evaluated_MN[list(scored)] & ~np.isnan(score_TN).all(1, keepdims=True)
+    if bad.any():
+        t, n = np.argwhere(bad)[0]
+        raise ValueError(f"attack {name!r} scores example {n} of model {scored[t]} as NaN ({int(bad.sum())} such scores).")
+
+
+def read_scores(audit, *, folder: Path, name: str) -> np.ndarray:
+    """score_MN over all models of the design, NaN where an attack has no score."""
+    path = folder / "attack" / name / "scores.npz"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; run the attack stage first (--stages=attack,report).")
+    stored = workdir.read_npz(path)
+    score_MN = np.full(audit.design.member_MN.shape, np.nan)
+    score_MN[stored["models"]] = stored["score_TN"]
+    return score_MN
+
+
+__all__ = ["attack", "query", "report", "report_seeds", "train", "roc"]

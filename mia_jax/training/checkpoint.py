@@ -1,0 +1,101 @@
+"""Models on disk: one file a finished model, one file a running group, restored into an `eval_shape` template."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from mia_jax import workdir
+
+Path = pathlib.Path
+
+
+def flatten(tree) -> dict[str, np.ndarray]:
+    """{'a/b/c': array} of a pytree; typed PRNG keys become their key data under 'name@impl'."""
+    arrays = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            arrays[f"{name}@{jax.random.key_impl(leaf)}"] = np.asarray(jax.random.key_data(leaf))
+        else:
+            arrays[name] = np.asarray(leaf)
+    return arrays
+
+
+def unflatten(arrays: dict[str, np.ndarray], template, *, source: Path):
+    """The pytree of `template` (shapes and dtypes) filled from `flatten`'s arrays; ValueError if a name, shape or dtype differs."""
+    named = {name.split("@")[0]: (name, array) for name, array in arrays.items()}
+    leaves = []
+    for path, want in jax.tree_util.tree_leaves_with_path(template):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        if name not in named:
+            raise ValueError(f"{source} has no array {name!r}; it was written by another model or optimizer. Use another --workdir.")
+        stored, array = named[name]
+        if jax.dtypes.issubdtype(want.dtype, jax.dtypes.prng_key):
+            leaves.append(jax.random.wrap_key_data(array, impl=stored.split("@")[1]))
+            continue
+        if array.shape != want.shape or array.dtype != want.dtype:
+            raise ValueError(f"{source}: {name!r} is {array.dtype}{array.shape}, expected {want.dtype}{want.shape}. Use another --workdir.")
+        leaves.append(array)
+    return jax.tree.unflatten(jax.tree.structure(template), leaves)
+
+
+def model_file(folder: Path, m: int) -> Path:
+    """The file of finished model m."""
+    return folder / "model" / f"{m:05d}.npz"
+
+
+def finished(folder: Path, models: Sequence[int]) -> list[int]:
+    """Those of `models` whose final variables are on disk."""
+    return [m for m in models if model_file(folder, m).exists()]
+
+
+def save_model(folder: Path, m: int, variables, history: dict[str, np.ndarray]) -> None:
+    """Final variables of model m and its history ({name: [epochs]})."""
+    workdir.write_npz(model_file(folder, m), **flatten(dict(variables=variables)), **{f"history/{k}": v for k, v in history.items()})
+
+
+def load_models(folder: Path, models: Sequence[int], template):
+    """Variables of several models stacked on a leading axis M, on the host."""
+    trees = []
+    for m in models:
+        path = model_file(folder, m)
+        arrays = {k: v for k, v in workdir.read_npz(path).items() if k.startswith("variables/")}
+        trees.append(unflatten(arrays, dict(variables=template), source=path)["variables"])
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+
+
+def load_history(folder: Path, m: int) -> dict[str, np.ndarray]:
+    """{name: [epochs]} of finished model m."""
+    return {k.removeprefix("history/"): v for k, v in workdir.read_npz(model_file(folder, m)).items() if k.startswith("history/")}
+
+
+def running_file(folder: Path, models: Sequence[int]) -> Path:
+    """The checkpoint of a group of models in training."""
+    return folder / "running" / f"{models[0]:05d}-{models[-1]:05d}x{len(models)}.npz"
+
+
+def save_running(folder: Path, models: Sequence[int], epoch: int, state, history: dict[str, np.ndarray]) -> None:
+    """The state of a group after `epoch` epochs, with the metrics so far ({name: [epochs, M]})."""
+    arrays = flatten(dict(state=state)) | {f"history/{k}": v for k, v in history.items()}
+    workdir.write_npz(running_file(folder, models), models=np.asarray(models), epoch=np.asarray(epoch), **arrays)
+
+
+def load_running(folder: Path, models: Sequence[int], template):
+    """(epoch, state, history) of a group, or None if there is no checkpoint of just these models."""
+    path = running_file(folder, models)
+    if not path.exists():
+        return None
+    arrays = workdir.read_npz(path)
+    if arrays["models"].tolist() != list(models):
+        return None
+    state = unflatten({k: v for k, v in arrays.items() if k.startswith("state/")}, dict(state=template), source=path)["state"]
+    return int(arrays["epoch"]), state, {k.removeprefix("history/"): v for k, v in arrays.items() if k.startswith("history/")}
+
+
+def discard_running(folder: Path, models: Sequence[int]) -> None:
+    """Removes a group's checkpoint, after its models are finished."""
+    running_file(folder, models).unlink(missing_ok=True)

@@ -1,0 +1,68 @@
+"""The compiled programs of a chunk of models on one device: plan an epoch, run (a part of) it, finish it. Each is `vmap` of one model's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mia_jax.types import Learner, Pool, TrainState
+
+PLAN_KEY = 2**31 - 1  # fold_in(state.key, PLAN_KEY) draws the plans; steps use fold_in(state.key, step), which never gets there
+
+
+class Programs(NamedTuple):
+    """`init(key_M, pool)`, `plan(key_M, epoch, rows_MK, weight_MK)`, `run(state, pool, index_MSB, weight_MSB)`, `finish(state, sums, pool, epoch,
+    rows_MV, weight_MV)`; M is the chunk."""
+
+    init: Callable
+    plan: Callable
+    run: Callable
+    finish: Callable
+
+
+def make(*, learner: Learner, validation: bool = False) -> Programs:
+    """The programs of any chunk; `run` donates the state."""
+
+    def plan(key, epoch, rows_K, weight_K):
+        return learner.plan(jax.random.fold_in(key, PLAN_KEY), epoch, rows_K, weight_K)
+
+    def run(state: TrainState, pool: Pool, index_SB, weight_SB):
+        new, sums = learner.epoch(state, pool, index_SB, weight_SB)
+        return (freeze(state, new) if learner.stopping else new), sums
+
+    def finish(state: TrainState, sums, pool: Pool, epoch, rows_V, weight_V):
+        metrics = averages(sums)
+        if validation:
+            metrics |= {f"val_{name}": value for name, value in averages(learner.evaluate(state.variables, pool, rows_V, weight_V)).items()}
+        if learner.stopping:
+            stop = learner.stopping.update(state.stop, metrics[learner.stopping.monitor], epoch, state.variables)
+            state = state._replace(stop=stop)
+        return state, metrics
+
+    return Programs(
+        init=jax.jit(jax.vmap(learner.init, (0, None))),
+        plan=jax.jit(jax.vmap(plan, (0, None, 0, 0))),
+        run=jax.jit(jax.vmap(run, (0, None, 0, 0)), donate_argnums=(0,)),
+        finish=jax.jit(jax.vmap(finish, (0, 0, None, None, 0, 0))),
+    )
+
+
+def freeze(old: TrainState, new: TrainState) -> TrainState:
+    """`new`, or `old` for a model that has stopped."""
+    done = old.stop.done
+    keep = lambda a, b: jax.tree.map(lambda x, y: jnp.where(done, x, y), a, b)  # noqa: E731
+    return TrainState(keep(old.step, new.step), keep(old.variables, new.variables), keep(old.opt, new.opt), old.key, old.stop)
+
+
+def averages(sums: dict) -> dict:
+    """Weighted means from weighted sums; NaN never arises from an empty sum (it is 0)."""
+    return {name: value / jnp.maximum(sums["weight"], 1e-12) for name, value in sums.items() if name != "weight"}
+
+
+def model_keys(*, seed: int, models) -> jax.Array:
+    """One threefry key a model from (seed, model index) alone, [M]."""
+    root = jax.random.key(seed, impl="threefry2x32")
+    return jax.vmap(lambda m: jax.random.fold_in(root, m))(jnp.asarray(models, jnp.uint32))

@@ -1,0 +1,117 @@
+"""The QUERY stage: every finished model is asked about every example and its views; one file a signal and model.
+
+An answer depends on the model and the example alone: inference mode, deterministic views, a fixed batch size (short batches are padded).
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from mia_jax import workdir
+from mia_jax.progress import Progress
+from mia_jax.training import checkpoint
+from mia_jax.training.spread import spread
+from mia_jax.types import Model, Pool, Signal
+
+Path = pathlib.Path
+
+
+def signal_file(folder: Path, name: str, m: int) -> Path:
+    """The file of one signal of one model, [A,N..] float32."""
+    return folder / name / f"{m:05d}.npy"
+
+
+def answers(*, model: Model, signals: Mapping[str, Signal], views: Sequence[Callable], batch_size: int) -> Callable:
+    """ask(variables, x_N.., y_N) -> {signal: [A,N..]} for N a multiple of `batch_size`; pure, to be vmapped over variables."""
+
+    def batch(variables, x_B, y_B):
+        found = {name: [] for name in signals}
+        for view in views:
+            out_BC, _ = model.apply(variables, view(x_B), train=False)
+            for name, signal in signals.items():
+                found[name].append(signal.measure(out_BC, y_B).astype(jnp.float32))
+        return {name: jnp.stack(values) for name, values in found.items()}
+
+    def ask(variables, x, y):
+        split = lambda a: a.reshape(-1, batch_size, *a.shape[1:])  # noqa: E731
+        found = lax.map(lambda xy: batch(variables, *xy), (split(x), split(y)))
+        return {name: jnp.moveaxis(a, 0, 1).reshape(a.shape[1], -1, *a.shape[3:]) for name, a in found.items()}
+
+    return ask
+
+
+def query(
+    *,
+    model: Model,
+    pool: Pool,
+    signals: Mapping[str, Signal],
+    views: Sequence[Callable],
+    models: Sequence[int],
+    models_folder: Path,
+    folder: Path,
+    chunk: int = 8,
+    batch_size: int = 500,
+    devices: list | None = None,
+    segment_bytes: int = 2**29,
+) -> None:
+    """Writes folder/<signal>/<model>.npy for those of `models` that lack a file; ValueError naming model and signal if an answer is not finite."""
+    todo = [m for m in models if not all(signal_file(folder, name, m).exists() for name in signals)]
+    if not todo:
+        return
+    devices = devices or jax.local_devices()[:1]
+    ask = jax.jit(jax.vmap(answers(model=model, signals=signals, views=views, batch_size=batch_size), in_axes=(0, None, None)))
+    template = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *pool.x.shape[1:]), pool.x.dtype))
+    progress = Progress(title="query", total=len(todo), unit="model")
+
+    def work(own: list[int], device, check: Callable) -> None:
+        check()
+        padded = own + [own[-1]] * (chunk - len(own))
+        variables = jax.device_put(checkpoint.load_models(models_folder, padded, template), device)
+        parts = segments(pool=pool, batch_size=batch_size, segment_bytes=segment_bytes)
+        found = [jax.device_get(ask(variables, *jax.device_put(part, device))) for part in parts]
+        for name in signals:
+            value_MAN = np.concatenate([part[name] for part in found], axis=2)[:, :, : len(pool.y)]
+            for i, m in enumerate(own):
+                _save(signal_file(folder, name, m), value_MAN[i], name, m)
+        progress.advance(len(own))
+
+    spread(work, [todo[i : i + chunk] for i in range(0, len(todo), chunk)], devices)
+    seconds = progress.close()
+    progress.line(f"query: {len(todo)} models x {len(views)} views x {len(pool.y)} examples in {seconds:.1f} s")
+
+
+def _save(path: Path, value_AN: np.ndarray, name: str, m: int) -> None:
+    bad = ~np.isfinite(value_AN)
+    if bad.any():
+        view, example, *_ = (int(i) for i in np.argwhere(bad)[0])
+        raise ValueError(f"model {m} answers signal {name!r} with NaN or infinity for view {view} of example {example}.")
+    workdir.write_npy(path, value_AN)
+
+
+def segments(*, pool: Pool, batch_size: int, segment_bytes: int):
+    """(x, y) parts of the pool in order, all of one length (a multiple of the batch size); the last one is padded with its first row."""
+    total = len(pool.y)
+    row = max(1, np.asarray(pool.x).nbytes // total)
+    batches = max(1, min(-(-total // batch_size), segment_bytes // (row * batch_size)))
+    length = batches * batch_size
+    for start in range(0, total, length):
+        rows = np.arange(start, min(start + length, total))
+        rows = np.concatenate([rows, np.full(length - len(rows), rows[0])])
+        yield pool.x[rows], pool.y[rows]
+
+
+def load(folder: Path, name: str, models: Sequence[int]) -> np.ndarray:
+    """One signal of several models, [M,A,N..]; FileNotFoundError that says what to type if one was not asked."""
+    arrays = []
+    for m in models:
+        path = signal_file(folder, name, m)
+        if not path.exists():
+            raise FileNotFoundError(f"{path} does not exist; run the query stage first (--stages=query,attack,report).")
+        arrays.append(workdir.read_npy(path))
+    return np.stack(arrays)

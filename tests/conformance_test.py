@@ -1,0 +1,298 @@
+"""The laws that every attack, signal and design obeys, swept over whatever files exist, with their defaults."""
+
+import dataclasses
+import zlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mia_jax import registry, views
+from mia_jax.designs import halves
+from mia_jax.views import Fleet
+from tests import planted
+
+KEY = jax.random.key(0)
+ATTACKS, SIGNALS, DESIGNS = (registry.names(kind) for kind in ("attacks", "signals", "designs"))
+VARIANTS = dict(  # defaults are swept by themselves; further settings of an attack that take another way through it
+    lira=(dict(mode="offline"), dict(mode="offline", offline_score="log_pdf"), dict(center="median"), dict(variance="pooled")),
+)
+CASES = [(name, {}) for name in ATTACKS] + [(name, fields) for name in VARIANTS for fields in VARIANTS[name]]
+attack_case = pytest.mark.parametrize("name, fields", CASES, ids=[f"{n}{'-'.join(['', *map(str, f.values())])}" for n, f in CASES])
+
+
+def planted_fleet(attack, *, mu: float, seed: int, models: int = 12, num_examples: int = 120, query_views: int = 1) -> Fleet:
+    design = halves.make(num_examples=num_examples, seed=seed, models=models)
+    return planted.fleet(design, *planted.signal_names(attack), mu=mu, seed=seed, query_views=query_views)
+
+
+def programs(attack) -> list:
+    """The attack as (fleet -> score_TN): one View at a time and, where it exists, every target at once."""
+    return [lambda f: planted.scores(f, attack, KEY)] + ([lambda f: attack.score_all(f, KEY)] if attack.score_all else [])
+
+
+def within_four_standard_errors(aucs: list[float]) -> bool:
+    return abs(np.mean(aucs) - 0.5) <= 4 * np.std(aucs, ddof=1) / np.sqrt(len(aucs)) + 1e-12
+
+
+# ---- attacks: law 1 ----
+
+
+@attack_case
+def test_a_planted_leak_is_found(name, fields):
+    attack = registry.make("attacks", name, fields)
+    fleet = planted_fleet(attack, mu=6.0, seed=0, models=20, num_examples=300, query_views=2)
+    for program in programs(attack):
+        score_TN = program(fleet)
+        assert score_TN.shape == (20, 300) and score_TN.dtype == np.float64
+        assert planted.mean_auc(fleet, score_TN) > (0.9 if fields.get("offline_score") != "log_pdf" else 0.85), name
+
+
+@attack_case
+@pytest.mark.parametrize("models", [4, 8, 20])
+def test_signals_independent_of_membership_tell_nothing(name, fields, models):
+    attack = registry.make("attacks", name, fields)
+    aucs = []
+    for seed in range(30):
+        fleet = planted_fleet(attack, mu=0.0, seed=seed, models=models)
+        aucs.append(planted.mean_auc(fleet, programs(attack)[-1](fleet)))
+    assert within_four_standard_errors(aucs), (np.mean(aucs), np.std(aucs))
+
+
+@attack_case
+@pytest.mark.parametrize("models", [4, 8])
+def test_the_signals_of_another_pair_tell_nothing_about_this_target(name, fields, models):
+    attack = registry.make("attacks", name, fields)
+    aucs = []
+    for seed in range(30):
+        fleet = planted_fleet(attack, mu=2.0, seed=100 + seed, models=models)
+        swapped = dataclasses.replace(fleet, signal={k: np.concatenate([v[2:3], v[1:]]) for k, v in fleet.signal.items()})
+        evaluated_N, member_N = fleet.design.evaluated_MN[0], fleet.design.member_MN[0]
+        score_N = attack.score(swapped.view(0, attack.needs), KEY)  # model 2 poses as model 0
+        aucs.append(planted.auc(score_N[evaluated_N], member_N[evaluated_N]))
+    assert within_four_standard_errors(aucs), (np.mean(aucs), np.std(aucs))
+
+
+# ---- attacks: law 5 ----
+
+
+@attack_case
+def test_scores_do_not_depend_on_the_order_of_the_pool(name, fields):
+    attack = registry.make("attacks", name, fields)
+    fleet = planted_fleet(attack, mu=1.0, seed=0, query_views=2)
+    order_N = np.random.default_rng(1).permutation(120)
+    for program in programs(attack):
+        np.testing.assert_allclose(program(planted.permuted(fleet, order_N)), program(fleet)[:, order_N], rtol=1e-9, atol=1e-12)
+
+
+@attack_case
+@pytest.mark.parametrize("value", [0.0, 1.0, -1e4])
+def test_constant_signals_give_finite_ties(name, fields, value):
+    attack = registry.make("attacks", name, fields)
+    fleet = planted_fleet(attack, mu=0.0, seed=0)
+    fleet = dataclasses.replace(fleet, signal={k: np.full_like(v, value) for k, v in fleet.signal.items()})
+    for program in programs(attack):
+        score_TN = program(fleet)
+        assert np.isfinite(score_TN[fleet.design.evaluated_MN]).all()
+        assert planted.mean_auc(fleet, score_TN) == 0.5
+
+
+@attack_case
+def test_scores_are_deterministic_and_finite_where_evaluated(name, fields):
+    attack = registry.make("attacks", name, fields)
+    fleet = planted_fleet(attack, mu=1.0, seed=0)
+    for program in programs(attack):
+        score_TN = program(fleet)
+        assert np.isfinite(score_TN[fleet.design.evaluated_MN]).all()
+        np.testing.assert_array_equal(score_TN, program(fleet))
+
+
+@attack_case
+def test_every_target_at_once_equals_one_view_at_a_time(name, fields):
+    attack = registry.make("attacks", name, fields)
+    fleet = planted_fleet(attack, mu=1.0, seed=0, query_views=2)
+    one, *rest = [program(fleet) for program in programs(attack)]
+    for other in rest:
+        np.testing.assert_allclose(other, one, rtol=1e-9, atol=1e-9)
+
+
+# ---- attacks: law 6 ----
+
+
+def huge(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    return (rng.normal(size=shape) * 1e6).astype(np.float32)
+
+
+def poison(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    return np.choose(rng.integers(3, size=shape), [huge(shape, rng), np.nan, np.inf]).astype(np.float32)
+
+
+def mutated(fleet: Fleet, attack, t: int, garbage, rng: np.random.Generator) -> Fleet:
+    """The fleet with garbage in all that an attacker of t with these needs must not read, and t's and its twin's memberships shuffled."""
+    d, n = fleet.design, fleet.design.member_MN.shape[1]
+    uses = [need for need in attack.needs if need in views.SHADOW_NEEDS]
+    read_MN = np.zeros_like(d.member_MN)
+    shadows = d.shadow_MM[t] if uses else np.zeros(len(d.shadow_MM), bool)
+    for m in np.flatnonzero(shadows):
+        read_MN[m] |= d.member_MN[m] & d.evaluated_MN[t] if "shadow_in" in uses else False
+        read_MN[m] |= ~d.member_MN[m] & d.evaluated_MN[t] if "shadow_out" in uses else False
+        read_MN[m] |= d.evaluated_MN[m] if "shadow_own" in uses else False
+        read_MN[m] |= d.population_N if "population" in attack.needs else False
+    read_MN[t] = d.evaluated_MN[t] | (d.population_N if "population" in attack.needs else False)
+    signal = {}
+    for k, v in fleet.signal.items():
+        keep = np.broadcast_to(read_MN[:, None].reshape(len(read_MN), 1, n, *[1] * (v.ndim - 3)), v.shape)
+        signal[k] = np.where(keep, v, garbage(v.shape, rng))
+    signal["not_asked_for"] = garbage((len(read_MN), 1, n), rng)
+    member_MN = d.member_MN.copy()
+    for m in np.flatnonzero(d.unit_M == d.unit_M[t]):
+        member_MN[m, d.evaluated_MN[m]] = rng.permutation(member_MN[m, d.evaluated_MN[m]])
+    return dataclasses.replace(
+        fleet,
+        design=dataclasses.replace(d, member_MN=member_MN),
+        signal=signal,
+        x=fleet.x if "x" in attack.needs else garbage(fleet.x.shape, rng),
+        y=fleet.y if "y" in attack.needs else rng.permutation(fleet.y),
+        columns=fleet.columns if "columns" in attack.needs else dict(noise=garbage((n,), rng)),
+    )
+
+
+@attack_case
+@pytest.mark.parametrize("models", [4, 12])
+def test_garbage_outside_the_threat_model_does_not_change_a_bit(name, fields, models):
+    attack = registry.make("attacks", name, fields)
+    fleet = planted_fleet(attack, mu=1.0, seed=0, models=models, query_views=2)
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    for t in (0, 3):
+        expected_N = attack.score(fleet.view(t, attack.needs), KEY)
+        found_N = attack.score(mutated(fleet, attack, t, poison, rng).view(t, attack.needs), KEY)
+        np.testing.assert_array_equal(found_N, expected_N)
+        if attack.score_all:
+            expected_N = attack.score_all(fleet, KEY)[t]
+            np.testing.assert_array_equal(attack.score_all(mutated(fleet, attack, t, huge, rng), KEY)[t], expected_N)
+            alone = mutated(fleet, attack, t, poison, rng)
+            alone = dataclasses.replace(alone, design=dataclasses.replace(alone.design, targets=(t,)))
+            np.testing.assert_array_equal(attack.score_all(alone, KEY)[0], expected_N)
+
+
+@attack_case
+def test_needs_and_knowledge_are_declared(name, fields):
+    attack = registry.make("attacks", name, fields)
+    assert attack.needs and attack.knows in ("nothing", "shadows", "half_of_target_members", "oracle_threshold")
+    known = (*views.SHADOW_NEEDS, *views.OTHER_NEEDS, *SIGNALS)
+    assert set(attack.needs) <= set(known)
+    if attack.knows == "nothing":
+        assert not set(attack.needs) & {*views.SHADOW_NEEDS, "population"}
+
+
+# ---- signals ----
+
+
+def outputs(seed: int = 0, batch: int = 16, classes: int = 5):
+    rng = np.random.default_rng(seed)
+    return jnp.asarray(rng.normal(size=(batch, classes)) * 4, jnp.float32), jnp.asarray(rng.integers(classes, size=batch), jnp.int32)
+
+
+@pytest.mark.parametrize("name", SIGNALS)
+def test_a_signal_is_float32_one_row_an_example_and_the_same_alone_as_in_a_batch(name):
+    signal = registry.make("signals", name)
+    out_BC, y_B = outputs()
+    value = signal.measure(out_BC, y_B)
+    assert value.dtype == jnp.float32 and value.shape in ((16,), (16, 5)) and signal.sign in (-1, 0, 1)
+    assert (signal.sign == 0) == (value.ndim > 1)
+    for i in (0, 7):
+        np.testing.assert_allclose(signal.measure(out_BC[i : i + 1], y_B[i : i + 1])[0], value[i], rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", SIGNALS)
+def test_a_signal_works_under_jit_and_vmap_over_models(name):
+    measure = registry.make("signals", name).measure
+    out_BC, y_B = outputs()
+    out_MBC = jnp.stack([out_BC, 2 * out_BC, -out_BC])
+    fast = jax.jit(jax.vmap(measure, (0, None)))(out_MBC, y_B)
+    np.testing.assert_allclose(fast, jnp.stack([measure(out, y_B) for out in out_MBC]), rtol=2e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", SIGNALS)
+def test_a_signal_is_finite_at_saturation(name):
+    measure = registry.make("signals", name).measure
+    extreme_BC = jnp.asarray(np.random.default_rng(0).choice([-1e4, 0.0, 1e4], size=(64, 5)), jnp.float32)
+    assert np.isfinite(measure(extreme_BC, outputs(batch=64)[1])).all()
+
+
+@pytest.mark.parametrize("name", SIGNALS)
+def test_the_sign_points_to_confident_correct_answers(name):
+    signal = registry.make("signals", name)
+    confident_BC, unsure_BC = jnp.array([[8.0, 0.0, 0.0]]), jnp.array([[0.1, 0.2, 0.0]])
+    if signal.sign:
+        better, worse = (signal.sign * signal.measure(out_BC, jnp.array([0]))[0] for out_BC in (confident_BC, unsure_BC))
+        assert better > worse
+
+
+# ---- designs ----
+
+
+def design_of(name: str, seed: int = 0, num_examples: int = 12_000):
+    return registry.make("designs", name, num_examples=num_examples, seed=seed)
+
+
+@pytest.mark.parametrize("name", DESIGNS)
+def test_an_attacker_never_sees_the_target_nor_its_twin(name):
+    d = design_of(name)
+    m = len(d.member_MN)
+    assert not d.shadow_MM[np.arange(m), np.arange(m)].any()
+    if d.supports:
+        assert not d.shadow_MM[d.unit_M[:, None] == d.unit_M[None]].any()
+        assert d.shadow_MM[list(d.targets)].any(1).all()
+    assert d.supports <= set(views.SHADOW_NEEDS) and d.note and d.name == name
+
+
+@pytest.mark.parametrize("name", DESIGNS)
+def test_population_is_untouched_and_both_sides_are_evaluated(name):
+    d = design_of(name)
+    member_MN, evaluated_MN = d.member_MN, d.evaluated_MN
+    assert member_MN.dtype == evaluated_MN.dtype == d.population_N.dtype == d.shadow_MM.dtype == bool
+    assert not member_MN[:, d.population_N].any() and not evaluated_MN[:, d.population_N].any()
+    assert (member_MN & evaluated_MN).any(1).all() and (~member_MN & evaluated_MN).any(1).all()
+    assert (member_MN.sum(1) <= d.num_rows).all() and d.num_rows > 0
+
+
+@pytest.mark.parametrize("name", DESIGNS)
+def test_counting_in_shadows_tells_nothing(name):
+    d = design_of(name)
+    if d.supports:
+        aucs = []
+        for t in d.targets:
+            e = d.evaluated_MN[t]
+            aucs.append(planted.auc(d.member_MN[d.shadow_MM[t]].sum(0)[e], d.member_MN[t, e]))
+        assert 0.45 <= np.mean(aucs) <= 0.55
+    else:
+        assert not d.supports & set(views.SHADOW_NEEDS)
+
+
+@pytest.mark.parametrize("name", DESIGNS)
+def test_designs_are_reproducible_and_seeds_differ(name):
+    one, same, other = design_of(name, 0), design_of(name, 0), design_of(name, 1)
+    for field in ("member_MN", "evaluated_MN", "shadow_MM", "population_N", "unit_M"):
+        np.testing.assert_array_equal(getattr(one, field), getattr(same, field))
+    drawn = dict(drawn=True) if "drawn" in registry.keywords("designs", name) else {}
+    first, second = (registry.make("designs", name, drawn, num_examples=12_000, seed=s) for s in (0, 1))
+    assert (first.member_MN != second.member_MN).any()
+    assert one.num_rows == other.num_rows
+
+
+@pytest.mark.parametrize("name", DESIGNS)
+def test_an_extended_design_keeps_its_first_models(name):
+    d = design_of(name, num_examples=20_000)
+    models = len(d.member_MN)
+    try:
+        more = d.extend(models + 2)
+    except ValueError as refusal:
+        assert f"models={models + 2}" in str(refusal)  # a fixed number of models, and it says so
+        more = d.extend(models)
+    for field in ("member_MN", "evaluated_MN", "unit_M"):
+        np.testing.assert_array_equal(getattr(more, field)[:models], getattr(d, field))
+    np.testing.assert_array_equal(more.shadow_MM[:models, :models], d.shadow_MM)
+    np.testing.assert_array_equal(more.population_N, d.population_N)
+    assert more.num_rows == d.num_rows and more.supports == d.supports

@@ -1,0 +1,66 @@
+"""Fleets whose membership signal is planted by hand, for the tests of designs and attacks."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from scipy.stats import rankdata
+
+from mia_jax import registry, views
+from mia_jax.types import Attack, Design
+from mia_jax.views import Fleet
+
+
+def auc(score_N: np.ndarray, member_N: np.ndarray) -> float:
+    """Mann-Whitney: P(score of a member > score of a non-member), ties count half."""
+    rank_N, inside = rankdata(score_N), int(member_N.sum())
+    return (rank_N[member_N].sum() - inside * (inside + 1) / 2) / (inside * (len(member_N) - inside))
+
+
+def signal_names(attack: Attack) -> list[str]:
+    """The signals that an attack reads."""
+    return [n for n in attack.needs if n not in views.SHADOW_NEEDS + views.OTHER_NEEDS]
+
+
+def fleet(design: Design, *names: str, mu: float, seed: int, query_views: int = 1, spread: float = 0.5, classes: int = 10) -> Fleet:
+    """sign * signal of model m on example n ~ N(d_n + mu * member, 1) with difficulties d_n ~ N(0, spread^2), independent of everything.
+
+    'correct' thresholds such a value at mu / 2 without difficulties; 'logits' puts it on the true label.
+    """
+    rng = np.random.default_rng(seed)
+    m, n = design.member_MN.shape
+    y = rng.integers(classes, size=n).astype(np.int32)
+    signal = {}
+    for name in names:
+        sign = registry.make("signals", name).sign
+        noise_MAN = rng.normal(size=(m, query_views, n)) + mu * design.member_MN[:, None]
+        if name == "correct":
+            signal[name] = (noise_MAN > mu / 2).astype(np.float32)
+        elif sign == 0:
+            signal[name] = (np.eye(classes)[y] * (noise_MAN + rng.normal(size=n) * spread)[..., None]).astype(np.float32)
+        else:
+            signal[name] = (sign * (noise_MAN + rng.normal(size=n) * spread)).astype(np.float32)
+    x = rng.normal(size=(n, 4)).astype(np.float32)
+    return Fleet(design=design, signal=signal, num_classes=classes, x=x, y=y)
+
+
+def scores(fleet: Fleet, attack: Attack, key) -> np.ndarray:
+    """score_TN of the design's targets, each through its own View."""
+    return np.stack([attack.score(fleet.view(t, attack.needs), key) for t in fleet.design.targets])
+
+
+def mean_auc(fleet: Fleet, score_TN: np.ndarray) -> float:
+    """Mean over targets of the AUC on the evaluated rows."""
+    d = fleet.design
+    return float(np.mean([auc(s[e], i[e]) for s, e, i in zip(score_TN, d.evaluated_MN[list(d.targets)], d.member_MN[list(d.targets)], strict=True)]))
+
+
+def permuted(fleet: Fleet, order_N: np.ndarray) -> Fleet:
+    """The same fleet over the pool in another order."""
+    d = fleet.design
+    design = dataclasses.replace(
+        d, member_MN=d.member_MN[:, order_N], evaluated_MN=d.evaluated_MN[:, order_N], population_N=d.population_N[order_N]
+    )
+    signal = {k: v[:, :, order_N] for k, v in fleet.signal.items()}
+    return dataclasses.replace(fleet, design=design, signal=signal, x=fleet.x[order_N], y=fleet.y[order_N])

@@ -1,0 +1,64 @@
+"""Small pieces that several tests share: a hand-written network, pools, and the arguments of a fleet."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mia_jax.learners import backprop
+from mia_jax.objectives import cross_entropy
+from mia_jax.types import Model, Pool
+
+
+def mlp(num_classes=3, width=8, rate=0.0):
+    """A two-layer network without any library; dropout from per-example keys."""
+
+    def init(key, x):
+        a, b = jax.random.split(key)
+        features = int(np.prod(x.shape[1:]))
+        return dict(
+            params=dict(
+                Dense_0=dict(kernel=0.3 * jax.random.normal(a, (features, width)), bias=jnp.zeros(width)),
+                Dense_1=dict(kernel=0.3 * jax.random.normal(b, (width, num_classes)), bias=jnp.zeros(num_classes)),
+            )
+        )
+
+    def apply(variables, x, *, key_B=None, weight_B=None, train=False):
+        p = variables["params"]
+        h = jnp.tanh(x.reshape(len(x), -1) @ p["Dense_0"]["kernel"] + p["Dense_0"]["bias"][None])
+        if train and rate:
+            h *= jax.vmap(lambda k: jax.random.bernoulli(k, 1 - rate, (width,)))(key_B) / (1 - rate)
+        return h @ p["Dense_1"]["kernel"] + p["Dense_1"]["bias"][None], {}
+
+    return Model(init, apply, lambda x: "toy")
+
+
+def pool(examples=60, features=5, classes=3, seed=0):
+    """Gaussian classes."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, classes, examples).astype(np.int32)
+    x = rng.normal(size=(examples, features)).astype(np.float32) + y[:, None]
+    return Pool(x=x, y=y, name="toy", num_classes=classes)
+
+
+def halves(examples=60, models=4, seed=0):
+    """rows_MK, weight_MK of complementary halves."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for _ in range(models // 2):
+        order = rng.permutation(examples).astype(np.int32)
+        rows += [np.sort(order[: examples // 2]), np.sort(order[examples // 2 :])]
+    rows = np.stack(rows)
+    return rows, np.ones(rows.shape, np.float32)
+
+
+def learner(num_rows=30, model=None, **fields):
+    """backprop with cross-entropy on the toy network."""
+    model = model or mlp()
+    fields = dict(epochs=5, batch_size=8, learning_rate=0.05) | fields
+    return backprop.make(model=model, loss=cross_entropy.make(model=model), num_rows=num_rows, **fields)
+
+
+def same(a, b):
+    """Whether two pytrees are equal to the bit."""
+    a, b = jax.tree.leaves(a), jax.tree.leaves(b)
+    return len(a) == len(b) and all(np.array_equal(np.asarray(x), np.asarray(y)) for x, y in zip(a, b, strict=True))
