@@ -25,7 +25,7 @@ from mia_jax.types import Attack, Design, Learner, Model, Pool, Signal
 
 Path = pathlib.Path
 STAGES = ("train", "query", "attack", "report")
-GROWTH = ("models", "shadows", "sources")  # design fields that may grow in a workdir: the first models stay as they are
+GROWTH = ("models", "sources")  # design fields that may grow in a workdir: the first models stay as they are
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -207,3 +207,21 @@ def versions() -> dict:
         revision = None
     devices = [f"{d.platform}:{d.device_kind}" for d in jax.local_devices()]
     return dict(packages=found, python=platform.python_version(), devices=devices, cores=os.cpu_count(), git=revision)
+
+
+def model_summary(config) -> str:
+    """The table of the config's model: layers, shapes, parameters."""
+    audit = prepare({k: v for k, v in plain(config).items() if k != "seed"}, seed=0)
+    return audit.model.summary(audit.pool.x[:1])
+
+
+def debug_config(config):
+    """The config with 4 models (as many as its design allows), 1 epoch and small batches of work, for --debug."""
+    config = type(config)(config).unlock()
+    for field, small in dict(models=4, sources=1, targets=2).items():
+        if isinstance(config.design.get(field), int):
+            config.design[field] = min(config.design[field], small)
+    config.learner.epochs = min(config.learner.epochs, 1)
+    config.run.chunk = 2
+    config.report.draws = 40
+    return config

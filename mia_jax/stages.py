@@ -12,8 +12,10 @@ import jax
 import numpy as np
 
 from mia_jax import views, workdir
-from mia_jax.metrics import roc
+from mia_jax.data import _pool as pools
+from mia_jax.metrics import bootstrap, summary, thresholds
 from mia_jax.progress import duration, size
+from mia_jax.report import shadows
 from mia_jax.training import checkpoint, fleet, measure
 from mia_jax.training import query as queries
 
@@ -74,7 +76,7 @@ def fleet_plan(audit, *, folder: Path, models: int) -> dict:
             chunk, cost = measure.best_chunk(**common, models=models, memory_bytes=limit, log=say)
         else:
             chunk = int(wanted)
-            cost = measure.cost(**common, chunk=chunk, timed=False)
+            cost = measure.expected(**common, chunk=chunk)
         plan = dict(chunk=chunk, steps=cost.steps, parameters=cost.parameters, bytes=cost.bytes, seconds=cost.seconds if wanted == "auto" else None)
         workdir.write_json(path, plan)
     count = len(devices(audit))
@@ -203,4 +205,90 @@ def read_scores(audit, *, folder: Path, name: str) -> np.ndarray:
     return score_MN
 
 
-__all__ = ["attack", "query", "report", "report_seeds", "train", "roc"]
+def model_table(audit, *, folder: Path) -> list[dict]:
+    """One row a model: accuracy and mean loss on its members ('train') and its evaluated non-members ('validation'), epochs and seconds."""
+    loss, correct = (queries.load(folder / "signal", name, all_models(audit))[:, 0].astype(np.float64) for name in ("loss", "correct"))
+    table = []
+    for m in all_models(audit):
+        inside, outside = audit.design.member_MN[m], audit.design.evaluated_MN[m] & ~audit.design.member_MN[m]
+        history = checkpoint.load_history(folder / "train", m)
+        row = dict(model=m, target=m in audit.design.targets, epochs=int(history["summary/epochs"]), best_epoch=int(history["summary/best_epoch"]))
+        row |= dict(train_accuracy=correct[m, inside].mean(), train_loss=loss[m, inside].mean())
+        row |= dict(validation_accuracy=correct[m, outside].mean(), validation_loss=loss[m, outside].mean())
+        table.append(row | dict(seconds=float(history["summary/seconds"])))
+    return table
+
+
+def report(audit, *, folder: Path, versions: dict) -> dict:
+    """REPORT: report.json, report.md, tables and figures. A report of other inputs is set aside, never overwritten."""
+    design, wanted = audit.design, audit.config["report"]
+    targets = list(design.targets)
+    score_MN = {name: read_scores(audit, folder=folder, name=name) for name in audit.attacks}
+    own = dict(report=wanted, scores=workdir.digest(*score_MN.values()), attacks=list(score_MN), member=workdir.digest(design.member_MN))
+    config = folder / "report" / "config.json"
+    if config.exists() and workdir.differences(workdir.read_json(config), own):
+        say(f"report: the report of other inputs is kept in {workdir.set_aside(folder / 'report').name}/")
+    elif (folder / "report" / "report.md").exists():
+        say("report: nothing changed since it was written.")
+        return workdir.read_json(folder / "report" / "report.json")
+    draws = bootstrap.make(len(audit.pool.y), design.unit_M[targets], draws=wanted["draws"], seed=audit.seed)
+    attacks = {name: attack_evidence(audit, name, score_MN[name]) for name in audit.attacks}
+    shared = dict(member_TN=design.member_MN[targets], evaluated_TN=design.evaluated_MN[targets])
+    rows = summary.rows(
+        attacks,
+        **shared,
+        targets=targets,
+        unit_T=design.unit_M[targets],
+        draws=draws,
+        fprs=wanted["fprs"],
+        ppv_ratio=wanted["ppv_ratio"],
+        level=wanted["level"],
+    )
+    found = dict(
+        about=about(audit),
+        results=rows,
+        models=model_table(audit, folder=folder),
+        design=design_table(audit),
+        attacks={name: dict(audit.config["attacks"][name], needs=one.needs, knows=one.knows, note=one.note) for name, one in audit.attacks.items()},
+        shadow_curves=shadow_curves(audit, folder=folder),
+        versions=versions,
+    )
+    write_report(found, attacks=attacks, draws=draws, figures=wanted["figures"], folder=folder / "report", **shared)
+    workdir.write_json(config, own)
+    return found
+
+
+def attack_evidence(audit, name: str, score_MN: np.ndarray) -> dict:
+    """What the metrics need of one attack: the targets' scores and, where its shadows can be scored too, a threshold chosen on them."""
+    design, targets = audit.design, list(audit.design.targets)
+    threshold_M = thresholds.shadow_thresholds(score_MN, design.member_MN, design.evaluated_MN, design.shadow_MM)
+    return dict(score_TN=score_MN[targets], knows=audit.attacks[name].knows, threshold_T=threshold_M[targets])
+
+
+def about(audit) -> dict:
+    """What was attacked, in plain values."""
+    pool, design, config = audit.pool, audit.design, audit.config
+    crossing = pools.duplicates(pool, design.member_MN[design.targets[0]])["crossing"]
+    found = dict(data=pool.name, pool=audit.pool_hash, examples=len(pool.y), classes=pool.num_classes, shape=list(pool.x.shape[1:]), seed=audit.seed)
+    found |= dict(duplicates=dict(audit.duplicates, crossing=crossing), views=list(config["query"]["views"]))
+    return found | dict(model=config["model"], learner=config["learner"])
+
+
+def design_table(audit) -> dict:
+    """The design in numbers."""
+    d = audit.design
+    shadows = d.shadow_MM[list(d.targets)].sum(1)
+    counts = dict(models=len(d.member_MN), targets=list(d.targets), shadows_min=int(shadows.min()), shadows_max=int(shadows.max()))
+    rows = dict(train_rows=int(d.member_MN[0].sum()), evaluated_rows=int(d.evaluated_MN[0].sum()), population_rows=int(d.population_N.sum()))
+    return dict(name=d.name, note=d.note, supports=sorted(d.supports), **counts, **rows)
+
+
+def shadow_curves(audit, *, folder: Path) -> dict[str, dict]:
+    """{attack: {number of shadows: numbers}} of the attacks that config.report.shadow_curve names and the config has."""
+    names = [n for n in audit.config["report"]["shadow_curve"] if n in audit.attacks and audit.design.shadow_MM[list(audit.design.targets)].any()]
+    names = [n for n in names if any(need in views.SHADOW_NEEDS for need in audit.attacks[n].needs)]
+    if not names:
+        return {}
+    measured = load_fleet(audit, folder=folder, names=sorted({n for name in names for n in audit.attacks[name].needs if n in audit.signals}))
+    key = jax.random.key(audit.seed)
+    return {name: shadows.curve(attack=audit.attacks[name], fleet=measured, scores=scores, key=key, seed=audit.seed) for name in names}

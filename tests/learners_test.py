@@ -83,6 +83,8 @@ def test_best_variables_are_copies_of_the_best_epoch():
 def test_learning_rates():
     rate = schedules.learning_rate(schedule="cosine", peak=1.0, total_steps=110, warmup_steps=10)
     np.testing.assert_allclose([rate(0), rate(5), rate(10), rate(60), rate(110)], [0, 0.5, 1, 0.5, 0], atol=1e-6)
+    slow = schedules.learning_rate(schedule="cosine_7_16", peak=2.0, total_steps=100)
+    np.testing.assert_allclose([slow(0), slow(50), slow(100)], [2, 2 * np.cos(7 * np.pi / 32), 2 * np.cos(7 * np.pi / 16)], rtol=1e-6)
     with pytest.raises(ValueError, match="warmup covers 10 of 10"):
         schedules.learning_rate(schedule="constant", peak=1.0, total_steps=10, warmup_steps=10)
     with pytest.raises(ValueError, match="Did you mean 'cosine'"):

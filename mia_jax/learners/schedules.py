@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import jax.numpy as jnp
 import optax
 
 from mia_jax import checks
 
 
 def learning_rate(*, schedule: str, peak: float, total_steps: int, warmup_steps: int = 0) -> optax.Schedule:
-    """'constant' or 'cosine' (from `peak` to 0 at `total_steps`), after a linear warmup from 0 over `warmup_steps`."""
-    checks.one_of(("constant", "cosine"), schedule=schedule)
+    """'constant', 'cosine' (peak * (1 + cos(pi t)) / 2, t from 0 to 1) or 'cosine_7_16' (peak * cos(7 pi t / 16): ends at a fifth of the peak, as
+    published LiRA models were trained), after a linear warmup from 0 over `warmup_steps`.
+    """
+    checks.one_of(("constant", "cosine", "cosine_7_16"), schedule=schedule)
     checks.positive(learning_rate=peak)
     checks.at_least(0, warmup_steps=warmup_steps)
     if warmup_steps >= total_steps:
         raise ValueError(f"warmup covers {warmup_steps} of {total_steps} steps; it must end before training does.")
     if schedule == "constant":
         main = optax.constant_schedule(peak)
+    elif schedule == "cosine_7_16":
+        main = lambda step: peak * jnp.cos(7 * jnp.pi / 16 * jnp.minimum(step / (total_steps - warmup_steps), 1.0))  # noqa: E731
     else:
         main = optax.cosine_decay_schedule(peak, total_steps - warmup_steps)
     if not warmup_steps:

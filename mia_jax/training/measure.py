@@ -23,34 +23,55 @@ class Cost(NamedTuple):
     parameters: int
 
 
-def cost(*, learner: Learner, pool: Pool, rows_K: np.ndarray, weight_K: np.ndarray, chunk: int, probe_steps: int = 4, timed: bool = True) -> Cost:
-    """Compiles `probe_steps` steps of `chunk` models on one device and runs them (not with timed=False): nothing is kept."""
+def expected(*, learner: Learner, pool: Pool, rows_K: np.ndarray, weight_K: np.ndarray, chunk: int) -> Cost:
+    """The cost of a whole epoch as the compiler sees it, without running it; the persistent compile cache keeps the program for the run itself."""
+    program, shapes = programs.make(learner=learner), _shapes(learner, pool, rows_K, weight_K, chunk)
+    start = time.perf_counter()
+    run = program.run.lower(*shapes).compile()
+    return _cost(run, shapes, pool, chunk, seconds=float("nan"), compile_seconds=time.perf_counter() - start)
+
+
+def measured(*, learner: Learner, pool: Pool, rows_K: np.ndarray, weight_K: np.ndarray, chunk: int, probe_steps: int = 4) -> Cost:
+    """Compiles and runs `probe_steps` steps of `chunk` models on the first device, for at least .3 s: nothing is kept."""
     program = programs.make(learner=learner)
     keys = programs.model_keys(seed=0, models=np.zeros(chunk))
-    rows, weight = np.broadcast_to(rows_K, (chunk, len(rows_K))), np.broadcast_to(weight_K, (chunk, len(rows_K)))
-    index, weight = program.plan(keys, jnp.uint32(1), rows, weight)
+    index, weight = program.plan(keys, jnp.uint32(1), *(np.broadcast_to(a, (chunk, len(rows_K))) for a in (rows_K, weight_K)))
     steps = index.shape[1]
-    used = np.unique(np.asarray(index[:, :probe_steps]))
-    index = jnp.asarray(np.searchsorted(used, np.asarray(index[:, :probe_steps])).astype(np.int32))
-    part = stream.bare(pool, used)
+    used, local = np.unique(np.asarray(index[:, :probe_steps]), return_inverse=True)
+    index, weight = jnp.asarray(local.reshape(chunk, -1, index.shape[2]).astype(np.int32)), weight[:, :probe_steps]
+    part = jax.device_put(stream.bare(pool, used))
     state = program.init(keys, stream.bare(pool, np.arange(1)))
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.variables["params"])) // chunk
     start = time.perf_counter()
-    run = program.run.lower(state, part, index, weight[:, :probe_steps]).compile()
-    compiled = time.perf_counter() - start
-    memory = run.memory_analysis()
-    needed = stream.num_bytes(pool)
-    if memory is not None:
-        needed += memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-    if not timed:
-        return Cost(int(needed), float("nan"), compiled, steps, parameters)
-    state, _ = jax.block_until_ready(run(state, part, index, weight[:, :probe_steps]))
+    run = program.run.lower(state, part, index, weight).compile()
+    compile_seconds = time.perf_counter() - start
+    shapes = (state, part, jax.ShapeDtypeStruct((chunk, steps, index.shape[2]), jnp.int32), weight)
+    state, _ = jax.block_until_ready(run(state, part, index, weight))
     start, repeats = time.perf_counter(), 0
     while repeats < 3 or (time.perf_counter() - start < 0.3 and repeats < 50):
-        state, _ = jax.block_until_ready(run(state, part, index, weight[:, :probe_steps]))
+        state, _ = jax.block_until_ready(run(state, part, index, weight))
         repeats += 1
     seconds = (time.perf_counter() - start) / (repeats * index.shape[1] * chunk)
-    return Cost(int(needed), seconds, compiled, steps, parameters)
+    return _cost(run, shapes, pool, chunk, seconds=seconds, compile_seconds=compile_seconds)
+
+
+def _shapes(learner: Learner, pool: Pool, rows_K, weight_K, chunk: int) -> tuple:
+    """The arguments of `run` for one epoch of a chunk, as shapes."""
+    program, whole = programs.make(learner=learner), stream.bare(pool)
+    keys = jax.eval_shape(lambda: programs.model_keys(seed=0, models=np.zeros(chunk)))
+    rows, weight = (jax.ShapeDtypeStruct((chunk, len(rows_K)), a.dtype) for a in (rows_K, weight_K))
+    index, weight = jax.eval_shape(program.plan, keys, jax.ShapeDtypeStruct((), jnp.uint32), rows, weight)
+    pool_shape = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), whole)
+    state = jax.eval_shape(program.init, keys, stream.bare(pool, np.arange(1)))
+    return state, pool_shape, index, weight
+
+
+def _cost(run, shapes: tuple, pool: Pool, chunk: int, *, seconds: float, compile_seconds: float) -> Cost:
+    state, _, index, _ = shapes
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.variables["params"])) // chunk
+    memory, needed = run.memory_analysis(), stream.num_bytes(pool)
+    if memory is not None:
+        needed = max(needed, memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes)
+    return Cost(int(needed), seconds, compile_seconds, index.shape[1], parameters)
 
 
 def best_chunk(*, learner: Learner, pool: Pool, rows_K, weight_K, models: int, memory_bytes: int, largest: int = 64, log=print) -> tuple[int, Cost]:
@@ -61,7 +82,7 @@ def best_chunk(*, learner: Learner, pool: Pool, rows_K, weight_K, models: int, m
     best: tuple[int, Cost] | None = None
     chunk = 1
     while chunk <= min(models, largest):
-        found = cost(learner=learner, pool=pool, rows_K=rows_K, weight_K=weight_K, chunk=chunk)
+        found = measured(learner=learner, pool=pool, rows_K=rows_K, weight_K=weight_K, chunk=chunk)
         log(f"chunk {chunk}: {found.seconds * 1e3:.3g} ms a step and model, {found.bytes / 1e6:.3g} MB")
         if best is not None and found.bytes > memory_bytes:
             break

@@ -1,0 +1,36 @@
+"""Fashion-MNIST (or any MNIST-format folder), 16 small CNNs on complementary halves of 10,000 images, every model a target in turn.
+
+    apt-get install dataset-fashion-mnist
+    python launch.py --config=configs/fashion_mnist.py --workdir=runs/fashion_mnist
+
+Arguments: folder (the four .gz files), examples, models, epochs.
+"""
+
+from mia_jax import configuration
+
+
+def get_config(arg=None):
+    arg = configuration.arguments(arg, folder="/usr/share/datasets/fashion-mnist", examples=10_000, models=16, epochs=20)
+    return configuration.complete(
+        data=dict(name="idx", folder=arg.folder, examples=arg.examples),
+        design=dict(name="halves", models=arg.models, population=0.1),
+        model=dict(name="small_cnn", num_conv=2),
+        learner=dict(optimizer="adam", learning_rate=1e-3, epsilon=1e-7, batch_size=100, epochs=arg.epochs),
+        query=dict(views=("identity", "flip")),
+        attacks=dict(
+            gap=dict(),
+            threshold_loss=dict(name="threshold", signal="loss"),
+            threshold_confidence=dict(name="threshold", signal="confidence"),
+            threshold_max_confidence=dict(name="threshold", signal="max_confidence"),
+            threshold_entropy=dict(name="threshold", signal="entropy"),
+            threshold_modified_entropy=dict(name="threshold", signal="modified_entropy"),
+            threshold_hinge=dict(name="threshold", signal="hinge"),
+            threshold_rescaled_logit=dict(name="threshold", signal="rescaled_logit"),
+            lira=dict(mode="online", variance="per_example"),
+            lira_pooled=dict(name="lira", mode="online", variance="pooled"),
+            lira_median=dict(name="lira", mode="online", variance="per_example", center="median"),
+            lira_offline=dict(name="lira", mode="offline", offline_score="log_cdf"),
+            lira_offline_pdf=dict(name="lira", mode="offline", offline_score="log_pdf"),
+        ),
+        run=dict(chunk=1),
+    )

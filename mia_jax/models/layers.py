@@ -1,0 +1,173 @@
+"""The layers that all models share: parameters and outputs as flax's, programs of their own, randomness and masks per example.
+
+Images are [B,H,W,F], always with a batch axis. `Dense`, `Conv`, `GroupNorm` and `BatchNorm` are flax modules; pooling, dropout and activations
+are functions. Kernels start Glorot-uniform and biases at zero, as in Keras.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mia_jax import checks
+from mia_jax.models._convolution import FORMS, convolve, pair, windows
+from mia_jax.models._linen import as_model
+from mia_jax.models._pooling import avg_pool, max_pool
+
+__all__ = ["ACTIVATIONS", "INITIALIZERS", "BatchNorm", "Conv", "Dense", "GroupNorm"]
+__all__ += ["activation", "as_model", "avg_pool", "dropout", "flatten", "initializer", "max_pool"]
+
+glorot_uniform = jax.nn.initializers.glorot_uniform()  # U(-a, a), a = sqrt(6 / (fan_in + fan_out)); a window's size multiplies both fans
+he_normal = jax.nn.initializers.he_normal()  # normal of variance 2 / fan_in, truncated at two standard deviations
+zeros = jax.nn.initializers.zeros
+
+INITIALIZERS = dict(keras=glorot_uniform, he=he_normal)
+ACTIVATIONS = dict(
+    relu=jax.nn.relu,
+    tanh=jnp.tanh,
+    sigmoid=jax.nn.sigmoid,
+    elu=jax.nn.elu,
+    gelu=jax.nn.gelu,
+    leaky_relu=jax.nn.leaky_relu,
+    silu=jax.nn.silu,
+    softplus=jax.nn.softplus,
+)
+
+
+def activation(name: str) -> Callable[[jax.Array], jax.Array]:
+    """The elementwise function of that name; ValueError that lists the names otherwise."""
+    checks.one_of(ACTIVATIONS, activation=name)
+    return ACTIVATIONS[name]
+
+
+def initializer(name: str) -> Callable[..., jax.Array]:
+    """The kernel initializer of that name; ValueError that lists the names otherwise."""
+    checks.one_of(INITIALIZERS, init=name)
+    return INITIALIZERS[name]
+
+
+def flatten(x) -> jax.Array:
+    """[B,...] -> [B,F]."""
+    return x.reshape(x.shape[0], -1)
+
+
+def dropout(x, key_B, rate: float, site: int) -> jax.Array:
+    """x * mask / (1 - rate), mask ~ Bernoulli(1 - rate) from example b's own key and the site's number; x itself where `key_B` is None.
+
+    x [B,...], key_B [B]. An example's mask depends on neither its neighbours nor its place in the batch; sites of one network must have
+    different numbers, or they drop the same units. (Srivastava et al. 2014, inverted.)
+    """
+    if key_B is None or rate == 0:
+        return x
+    kept = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, site), 1 - rate, x.shape[1:]))(key_B)
+    return jnp.where(kept, x / (1 - rate), jnp.zeros((), x.dtype))
+
+
+def _along_features(vector_F, rank: int) -> jax.Array:
+    return vector_F.reshape((1,) * (rank - 1) + (-1,))
+
+
+class Dense(nn.Module):
+    """y = x @ kernel + bias; x [B,...,F] -> [B,...,features]. Parameters as flax.linen.Dense."""
+
+    features: int
+    use_bias: bool = True
+    kernel_init: Callable = glorot_uniform
+    bias_init: Callable = zeros
+
+    @nn.compact
+    def __call__(self, x):
+        y = x @ self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
+        if self.use_bias:
+            y = y + _along_features(self.param("bias", self.bias_init, (self.features,)), y.ndim)
+        return y
+
+
+class Conv(nn.Module):
+    """y[b,h,w,o] = sum_ijc x[b, h*s+i, w*s+j, c] kernel[i,j,c,o] + bias[o]; x [B,H,W,C] -> [B,h,w,features]. Parameters as flax.linen.Conv.
+
+    `padding` is 'SAME', 'VALID', an int or ((top, bottom), (left, right)). `form` chooses the program, never the result: 'auto' (the measured
+    rule), 'patches', or 'lax' (XLA's convolution and its own derivatives, forward mode included).
+    """
+
+    features: int
+    window: int | tuple[int, int] = (3, 3)
+    strides: int | tuple[int, int] = (1, 1)
+    padding: str | int | tuple = "SAME"
+    use_bias: bool = True
+    kernel_init: Callable = glorot_uniform
+    bias_init: Callable = zeros
+    form: str = "auto"
+
+    @nn.compact
+    def __call__(self, x):
+        checks.one_of(FORMS, form=self.form)
+        at = windows(x.shape, self.window, self.strides, self.padding)
+        kernel = self.param("kernel", self.kernel_init, (*pair(self.window), x.shape[-1], self.features))
+        y = convolve(at, x, kernel, self.form)
+        if self.use_bias:
+            y = y + _along_features(self.param("bias", self.bias_init, (self.features,)), y.ndim)
+        return y
+
+
+class GroupNorm(nn.Module):
+    """(x - mean) / sqrt(var + epsilon) * scale + bias over each example's pixels and the features of one group; x [B,...,F].
+
+    With F not a multiple of `groups`, the largest divisor of F below it. (Wu & He 2018, arXiv:1803.08494.)
+    """
+
+    groups: int = 16
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x):
+        features = x.shape[-1]
+        groups = max(n for n in range(1, min(self.groups, features) + 1) if features % n == 0)
+        grouped = x.reshape(x.shape[0], -1, groups, features // groups)
+        centered = grouped - jnp.broadcast_to(grouped.mean((1, 3), keepdims=True), grouped.shape)
+        scaled = centered * jnp.broadcast_to(jax.lax.rsqrt(jnp.square(centered).mean((1, 3), keepdims=True) + self.epsilon), grouped.shape)
+        return _scale_and_shift(self, scaled.reshape(x.shape))
+
+
+class BatchNorm(nn.Module):
+    """(x - mean_F) / sqrt(var_F + epsilon) * scale + bias; x [B,...,F]. (Ioffe & Szegedy 2015, arXiv:1502.03167.)
+
+    train=True normalizes by the batch's mean and (biased) variance over rows of weight > 0 and all pixels, and moves the running statistics:
+    running = momentum * running + (1 - momentum) * batch; a batch of padding alone leaves them. train=False uses the running statistics.
+    """
+
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x, *, weight_B=None, train: bool = False):
+        features = x.shape[-1]
+        mean = self.variable("stats", "mean", jnp.zeros, (features,))
+        var = self.variable("stats", "var", jnp.ones, (features,))
+        mean_F, var_F = mean.value, var.value
+        if train:
+            mean_F, var_F, any_row = _moments(x, weight_B)
+            if not self.is_initializing():
+                for running, batch_F in ((mean, mean_F), (var, var_F)):
+                    running.value = jnp.where(any_row, self.momentum * running.value + (1 - self.momentum) * batch_F, running.value)
+        centered = x - jnp.broadcast_to(_along_features(mean_F, x.ndim), x.shape)
+        return _scale_and_shift(self, centered * jnp.broadcast_to(_along_features(jax.lax.rsqrt(var_F + self.epsilon), x.ndim), x.shape))
+
+
+def _moments(x, weight_B):
+    """Mean [F] and biased variance [F] over the pixels of rows with weight > 0, and whether there is such a row."""
+    real_B = jnp.ones(x.shape[0], bool) if weight_B is None else weight_B > 0
+    real = jnp.broadcast_to(real_B.reshape(-1, *(1,) * (x.ndim - 1)), x.shape)
+    axes = tuple(range(x.ndim - 1))
+    mean_F = x.mean(axes, where=real)
+    centered = x - jnp.broadcast_to(_along_features(mean_F, x.ndim), x.shape)
+    return mean_F, jnp.square(centered).mean(axes, where=real), real_B.any()
+
+
+def _scale_and_shift(module: nn.Module, x):
+    scale = module.param("scale", jax.nn.initializers.ones, (x.shape[-1],))
+    bias = module.param("bias", zeros, (x.shape[-1],))
+    return x * jnp.broadcast_to(_along_features(scale, x.ndim), x.shape) + jnp.broadcast_to(_along_features(bias, x.ndim), x.shape)

@@ -1,0 +1,175 @@
+"""Result rows as text: CSV, Markdown and LaTeX. An attack that knows more than a real attacker could is never ranked with the rest."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+
+COLUMNS = (
+    *("attack", "target", "slice", "metric", "value", "low", "high", "interval", "method", "convention", "fpr_realized"),
+    *("n_member", "n_nonmember", "n_targets", "knows", "sd_over_models", "null_mean"),
+)
+RANKED = ("nothing", "shadows", "population")  # what a real attacker can have: `knows` of the attacks that are ranked
+OPTIMISTIC = ("advantage_optimistic", "oracle_threshold")
+UNRESOLVED = "not resolvable"
+ABSENT = "–"
+
+
+def find(rows: Sequence[Mapping], attack: str, metric: str, target=None, slice: str = "all") -> Mapping | None:
+    """The row of one attack, metric, target (None = mean over targets, 'pooled', or a model) and slice; None if there is none."""
+    wanted = dict(attack=attack, metric=metric, target=target, slice=slice)
+    return next((row for row in rows if all(row[k] == v for k, v in wanted.items())), None)
+
+
+def fprs(rows: Sequence[Mapping]) -> list[float]:
+    """The false-positive rates of the tpr@ rows, rising."""
+    return sorted({float(row["metric"].removeprefix("tpr@")) for row in rows if row["metric"].startswith("tpr@")})
+
+
+def sort_metric(rows: Sequence[Mapping]) -> str:
+    """What attacks are sorted by: tpr@0.01, or the tpr@ nearest to it, or the AUC."""
+    known = fprs(rows)
+    return f"tpr@{min(known, key=lambda f: abs(math.log(f / 0.01))):g}" if known else "auc"
+
+
+def ranking(rows: Sequence[Mapping]) -> tuple[list[str], list[str]]:
+    """(ranked, apart): names of the attacks by falling sort metric, then AUC (means over targets); `apart` are those that know more than RANKED."""
+    metric, knows = sort_metric(rows), {}
+    for row in rows:
+        if row["metric"] not in OPTIMISTIC:
+            knows.setdefault(row["attack"], row["knows"])
+
+    def key(name: str) -> tuple:
+        values = [(find(rows, name, m) or find(rows, name, m, "pooled") or {}).get("value") for m in (metric, "auc")]
+        return *(-math.inf if v is None else v for v in values), name
+
+    order = sorted(knows, key=key, reverse=True)
+    return [n for n in order if knows[n] in RANKED], [n for n in order if knows[n] not in RANKED]
+
+
+def resolved(rows: Sequence[Mapping], attack: str, metric: str) -> Mapping | None:
+    """The mean over targets, or the pooled row where only that one has a value."""
+    mean, pooled = find(rows, attack, metric), find(rows, attack, metric, "pooled")
+    return pooled if pooled and pooled["value"] is not None and (mean is None or mean["value"] is None) else mean
+
+
+def percent(value: float) -> str:
+    """A rate in percent: 0.0961 -> '9.6', 0.0043 -> '0.43'."""
+    digits = 2 if abs(value) < 0.00995 else 1
+    return f"{100 * value:.{digits}f}"
+
+
+def rate_name(fpr: float) -> str:
+    """0.001 -> '0.1%'."""
+    return f"{100 * fpr:g}%"
+
+
+def number(row: Mapping | None, *, bounds: bool = True, unit: str = "%") -> str:
+    """'9.6% [7.4, 12.1]', '0.645 [0.622, 0.668]' for an AUC, 'not resolvable', or a dash where there is no such row."""
+    if row is None:
+        return ABSENT
+    if row["value"] is None:
+        return UNRESOLVED if row["method"].startswith(UNRESOLVED) else ABSENT
+    if row["metric"] == "auc":
+        show, unit = lambda v: f"{v:.3f}", ""
+    else:
+        show = percent
+    text = show(row["value"]) + unit
+    if bounds and row["low"] is not None:
+        text += f" [{show(row['low'])}, {show(row['high'])}]"
+    return text + ("†" if row["target"] == "pooled" else "")
+
+
+def grid(rows: Sequence[Mapping], names: Sequence[str], unit: str = "%") -> tuple[list[str], list[list[str]]]:
+    """(header, lines) of the table of attacks: AUC, TPR at each FPR, balanced accuracy and advantage at the shadow-chosen threshold."""
+    metrics = {"AUC": "auc"} | {f"TPR@{rate_name(f)}FPR": f"tpr@{f:g}" for f in fprs(rows)}
+    metrics |= {"balanced accuracy": "balanced_accuracy", "advantage": "advantage"}
+    known = {row["attack"]: row["knows"] for row in rows if row["metric"] not in OPTIMISTIC}
+    lines = [[n, *(number(resolved(rows, n, m), unit=unit) for m in metrics.values()), known[n]] for n in names]
+    return ["attack", *metrics, "knows"], lines
+
+
+def optimistic_grid(rows: Sequence[Mapping], names: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """(header, lines) of what the best threshold does when it is chosen with the answer, and what it does on scores that carry nothing."""
+    lines = []
+    for name in names:
+        advantage, balanced = (find(rows, name, m) for m in OPTIMISTIC)
+        if advantage and balanced:
+            nulls = (percent(r["null_mean"]) + "%" if "null_mean" in r else ABSENT for r in (advantage, balanced))
+            lines.append([name, *(cell for row, null in zip((advantage, balanced), nulls) for cell in (number(row), null))])
+    return ["attack", "max advantage", "of pure noise", "best balanced accuracy", "of pure noise"], lines
+
+
+def to_csv(rows: Sequence[Mapping]) -> str:
+    """The rows as CSV with a header; an empty field = null (see `method`)."""
+    file = io.StringIO()
+    writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n", restval="")
+    writer.writeheader()
+    writer.writerows({k: "" if v is None else v for k, v in row.items()} for row in rows)
+    return file.getvalue()
+
+
+def markdown(header: Sequence[str], lines: Sequence[Sequence[str]], *, code_first: bool = True) -> str:
+    """A pipe table; the first column in code font (names), the others aligned right."""
+
+    def cell(text: str) -> str:
+        return str(text).replace("|", "\\|").replace("\n", " ")
+
+    rule = "|:--" + "|--:" * (len(header) - 1) + "|"
+    body = [[f"`{cell(line[0])}`" if code_first else cell(line[0]), *map(cell, line[1:])] for line in lines]
+    return "\n".join(["| " + " | ".join(map(cell, header)) + " |", rule, *("| " + " | ".join(line) + " |" for line in body)]) + "\n"
+
+
+LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "†": r"$^\dagger$", "–": "--", "±": r"$\pm$"}
+LATEX |= {c: "\\" + c for c in "&%$#_{}"}
+
+
+def escape(text: str) -> str:
+    """Text with LaTeX's special characters escaped."""
+    return "".join(LATEX.get(c, c) for c in str(text))
+
+
+def latex(header: Sequence[str], groups: Sequence[Sequence[Sequence[str]]], *, caption: str, label: str) -> str:
+    """A booktabs table (\\usepackage{booktabs}); groups of lines are set apart by a rule."""
+    body = [[" & ".join(map(escape, line)) + r" \\" for line in group] for group in groups if group]
+    text = [r"\begin{table}", r"\centering", rf"\caption{{{escape(caption)}}}", rf"\label{{{label}}}"]
+    text += [rf"\begin{{tabular}}{{l{'r' * (len(header) - 2)}l}}", r"\toprule", " & ".join(map(escape, header)) + r" \\", r"\midrule"]
+    text += ("\n" + r"\midrule" + "\n").join("\n".join(group) for group in body).split("\n")
+    return "\n".join([*text, r"\bottomrule", r"\end{tabular}", r"\end{table}"]) + "\n"
+
+
+def results_latex(rows: Sequence[Mapping], *, caption: str, label: str = "tab:membership") -> str:
+    """The table of attacks for a paper: ranked ones first, then those that know more than a real attacker."""
+    ranked, apart = ranking(rows)
+    header, lines = grid(rows, ranked)
+    return latex(header, [lines, grid(rows, apart)[1]], caption=caption, label=label)
+
+
+def statistic(values: Sequence[float], show=percent, unit: str = "%") -> str:
+    """'mean ± sd' over models, or the one value."""
+    values = [v for v in values if v is not None]
+    if not values:
+        return ABSENT
+    mean = sum(values) / len(values)
+    if len(values) == 1:
+        return show(mean) + unit
+    return f"{show(mean)} ± {show(math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1)))}{unit}"
+
+
+def models(table: Sequence[Mapping], most: int = 8) -> tuple[list[str], list[list[str]]]:
+    """(header, lines) of accuracies and losses model by model (up to `most`), and their mean ± sd in the last line."""
+    names = {"train_accuracy": "train accuracy", "validation_accuracy": "validation accuracy", "train_loss": "train loss"}
+    names |= {"validation_loss": "validation loss", "epochs": "epochs", "seconds": "seconds"}
+    names = {k: v for k, v in names.items() if any(row.get(k) is not None for row in table)}
+
+    def show(key: str):
+        return (percent, "%") if key.endswith("accuracy") else ((lambda v: f"{v:.3g}"), "")
+
+    lines = [[str(row.get("model", i)), *(statistic([row.get(k)], *show(k)) for k in names)] for i, row in enumerate(table[:most])]
+    if len(table) > most:
+        lines.append(["...", *("" for _ in names)])
+    if len(table) > 1:
+        lines.append([f"all {len(table)}", *(statistic([row.get(k) for row in table], *show(k)) for k in names)])
+    return ["model", *names.values()], lines
