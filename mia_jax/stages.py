@@ -6,7 +6,7 @@ import dataclasses
 import pathlib
 import sys
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -15,7 +15,7 @@ from mia_jax import views, workdir
 from mia_jax.data import _pool as pools
 from mia_jax.metrics import bootstrap, summary, thresholds
 from mia_jax.progress import duration, size
-from mia_jax.report import shadows
+from mia_jax.report import files, seeds, shadows
 from mia_jax.training import checkpoint, fleet, measure
 from mia_jax.training import query as queries
 
@@ -81,8 +81,8 @@ def fleet_plan(audit, *, folder: Path, models: int) -> dict:
         workdir.write_json(path, plan)
     count = len(devices(audit))
     say(
-        f"plan: {models} model{'s' * (models > 1)} to train x {audit.learner.epochs} epochs x {plan['steps']} steps, {plan['parameters']:,} parameters each; "
-        f"chunk {plan['chunk']} on {count} device{'s' * (count > 1)}, about {size(plan['bytes'])} on each"
+        f"plan: {models} model{'s' * (models > 1)} to train x {audit.learner.epochs} epochs x {plan['steps']} steps, "
+        f"{plan['parameters']:,} parameters each; chunk {plan['chunk']} on {count} device{'s' * (count > 1)}, about {size(plan['bytes'])} on each"
     )
     if plan["seconds"]:
         say(
@@ -253,7 +253,7 @@ def report(audit, *, folder: Path, versions: dict) -> dict:
         shadow_curves=shadow_curves(audit, folder=folder),
         versions=versions,
     )
-    write_report(found, attacks=attacks, draws=draws, figures=wanted["figures"], folder=folder / "report", **shared)
+    files.write(found, attacks=attacks, draws=draws, folder=folder / "report", plots=wanted["figures"], **shared)
     workdir.write_json(config, own)
     return found
 
@@ -292,3 +292,15 @@ def shadow_curves(audit, *, folder: Path) -> dict[str, dict]:
     measured = load_fleet(audit, folder=folder, names=sorted({n for name in names for n in audit.attacks[name].needs if n in audit.signals}))
     key = jax.random.key(audit.seed)
     return {name: shadows.curve(attack=audit.attacks[name], fleet=measured, scores=scores, key=key, seed=audit.seed) for name in names}
+
+
+def report_seeds(reports: Mapping[int, dict], *, folder: Path) -> dict:
+    """REPORT over several seeds: mean and sd of every number, in report.json, report.md and results.csv."""
+    own = dict(seeds=list(reports), reports=workdir.digest(*(r["results"] for r in reports.values())))
+    config = folder / "config.json"
+    if config.exists() and workdir.differences(workdir.read_json(config), own):
+        say(f"report: the report of other seeds is kept in {workdir.set_aside(folder).name}/")
+    found = seeds.summary(reports)
+    seeds.write(found, folder=folder)
+    workdir.write_json(config, own)
+    return found

@@ -52,6 +52,11 @@ def box(score_N, member_N, fpr: float, level: float = 0.95) -> tuple[float, floa
     return clopper_pearson(strict, len(inside), half)[0], clopper_pearson(loose, len(inside), half)[1]
 
 
+def usable(value_R) -> bool:
+    """Whether 9 of 10 bootstrap values [R] exist; with a handful of records most draws leave a side empty (NaN)."""
+    return bool(np.mean(~np.isnan(value_R)) >= 0.9)
+
+
 def percentile(value_R, level: float = 0.95) -> tuple[float, float]:
     """(low, high): the (1 ± level)/2 quantiles of bootstrap values [R] at ranks p (R + 1); NaN values are left out."""
     value_R = np.asarray(value_R, np.float64)
@@ -62,11 +67,12 @@ def percentile(value_R, level: float = 0.95) -> tuple[float, float]:
 def logit(value: float, deviation: float, smaller_side: int, level: float = 0.95) -> tuple[float, float]:
     """(low, high) of an AUC in [0, 1] whose bootstrap standard deviation is `deviation`: normal on the logit scale, by the delta method.
 
-    Where no draw differs (perfect order), the pairs (member i, non-member i), i <= `smaller_side`, are independent trials all won: Clopper-Pearson.
+    Where no draw differs (perfect order, or all scores tied), the pairs (member i, non-member i), i <= `smaller_side`, are independent trials that all
+    came out alike: u = Clopper-Pearson's limit of the others bounds the AUC by value - u value and value + u (1 - value).
     """
     if not deviation > 0 or not 0 < value < 1:
-        low, high = clopper_pearson(smaller_side if value >= 0.5 else 0, smaller_side, level)
-        return (low, 1.0) if value >= 0.5 else (0.0, high)
+        other = clopper_pearson(0, smaller_side, level)[1]
+        return value - other * value, value + other * (1 - value)
     center, half = np.log(value / (1 - value)), stats.norm.ppf((1 + level) / 2) * deviation / (value * (1 - value))
     return float(1 / (1 + np.exp(half - center))), float(1 / (1 + np.exp(-half - center)))
 

@@ -10,6 +10,7 @@ import numpy as np
 from mia_jax.metrics import intervals, roc
 
 FEW = 5  # with fewer false positives, members named or members missed, one target's bootstrap has too few distinct values
+TOO_FEW = "too few records to resample"
 STEP, TIES, RULE = "step", "ties 1/2", "score >= threshold"
 
 
@@ -47,6 +48,8 @@ def unresolvable(fpr: float, n_nonmember: int) -> Outcome:
 
 def area(value: float, auc_R, smaller_side: int, level: float, interval: str, method: str, more: Mapping[str, float] = {}) -> Outcome:
     """AUC with its interval on the logit scale."""
+    if not intervals.usable(auc_R):
+        return Outcome(value, method=TOO_FEW, convention=TIES, more=more)
     low, high = intervals.logit(value, float(np.nanstd(auc_R)), smaller_side, level)
     return Outcome(value, low, high, interval, method + ", logit scale", TIES, more=more)
 
@@ -97,6 +100,8 @@ def single_tprs(curve: roc.Roc, score_K, member_K, fprs: Sequence[float], low_FR
 
 def several_tpr(value: float, fpr_realized: float, counts: Counts, targets: int, low_R, high_R, level: float, draws, more={}) -> Outcome:
     """TPR at an FPR over several targets from R draws; `counts` are of all targets. Few members named or missed: at least one target's own limits."""
+    if not intervals.usable(low_R):
+        return Outcome(value, method=TOO_FEW, convention=STEP, fpr_realized=fpr_realized, more=more)
     low, high = intervals.percentile(low_R, level)[0], intervals.percentile(high_R, level)[1]
     how = f"{draws.method}, threshold chosen anew"
     if min(counts.tp, counts.inside - counts.tp) < FEW:
@@ -112,8 +117,11 @@ def several_at_threshold(
     typical = closed_form(Counts(*(round(c / targets) for c in counts)), ratio, level)
     out = {}
     for metric, value_R in drawn.items():
+        if not intervals.usable(value_R):
+            out[metric] = Outcome(float(value[metric]), None, None, None, TOO_FEW, RULE, float(value["fpr"]), more.get(metric, {}))
+            continue
         low, high = intervals.percentile(value_R, level)
-        how = draws.method
+        low, high, how = min(low, float(value[metric])), max(high, float(value[metric])), draws.method
         if not low < high:
             low, high = min(low, typical[metric][0]), max(high, typical[metric][1])
             how = f"{typical[metric][2]} of one target (the draws do not differ)"

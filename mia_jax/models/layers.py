@@ -6,6 +6,7 @@ are functions. Kernels start Glorot-uniform and biases at zero, as in Keras.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -17,7 +18,7 @@ from mia_jax.models._convolution import FORMS, convolve, pair, windows
 from mia_jax.models._linen import as_model
 from mia_jax.models._pooling import avg_pool, max_pool
 
-__all__ = ["ACTIVATIONS", "INITIALIZERS", "BatchNorm", "Conv", "Dense", "GroupNorm"]
+__all__ = ["ACTIVATIONS", "FORMS", "INITIALIZERS", "BatchNorm", "Conv", "Dense", "GroupNorm"]
 __all__ += ["activation", "as_model", "avg_pool", "dropout", "flatten", "initializer", "max_pool"]
 
 glorot_uniform = jax.nn.initializers.glorot_uniform()  # U(-a, a), a = sqrt(6 / (fan_in + fan_out)); a window's size multiplies both fans
@@ -63,7 +64,7 @@ def dropout(x, key_B, rate: float, site: int) -> jax.Array:
     if key_B is None or rate == 0:
         return x
     kept = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, site), 1 - rate, x.shape[1:]))(key_B)
-    return jnp.where(kept, x / (1 - rate), jnp.zeros((), x.dtype))
+    return jnp.where(kept, x / (1 - rate), 0)
 
 
 def _along_features(vector_F, rank: int) -> jax.Array:
@@ -127,8 +128,8 @@ class GroupNorm(nn.Module):
         features = x.shape[-1]
         groups = max(n for n in range(1, min(self.groups, features) + 1) if features % n == 0)
         grouped = x.reshape(x.shape[0], -1, groups, features // groups)
-        centered = grouped - jnp.broadcast_to(grouped.mean((1, 3), keepdims=True), grouped.shape)
-        scaled = centered * jnp.broadcast_to(jax.lax.rsqrt(jnp.square(centered).mean((1, 3), keepdims=True) + self.epsilon), grouped.shape)
+        centered = grouped - grouped.mean((1, 3), keepdims=True)
+        scaled = centered * jax.lax.rsqrt(jnp.square(centered).mean((1, 3), keepdims=True) + self.epsilon)
         return _scale_and_shift(self, scaled.reshape(x.shape))
 
 
@@ -153,21 +154,21 @@ class BatchNorm(nn.Module):
             if not self.is_initializing():
                 for running, batch_F in ((mean, mean_F), (var, var_F)):
                     running.value = jnp.where(any_row, self.momentum * running.value + (1 - self.momentum) * batch_F, running.value)
-        centered = x - jnp.broadcast_to(_along_features(mean_F, x.ndim), x.shape)
-        return _scale_and_shift(self, centered * jnp.broadcast_to(_along_features(jax.lax.rsqrt(var_F + self.epsilon), x.ndim), x.shape))
+        centered = x - _along_features(mean_F, x.ndim)
+        return _scale_and_shift(self, centered * _along_features(jax.lax.rsqrt(var_F + self.epsilon), x.ndim))
 
 
 def _moments(x, weight_B):
-    """Mean [F] and biased variance [F] over the pixels of rows with weight > 0, and whether there is such a row."""
+    """Mean [F] and biased variance [F] over the pixels of rows with weight > 0, and whether there is such a row (zeros if not)."""
     real_B = jnp.ones(x.shape[0], bool) if weight_B is None else weight_B > 0
-    real = jnp.broadcast_to(real_B.reshape(-1, *(1,) * (x.ndim - 1)), x.shape)
+    real = real_B.reshape(-1, *(1,) * (x.ndim - 1))
     axes = tuple(range(x.ndim - 1))
-    mean_F = x.mean(axes, where=real)
-    centered = x - jnp.broadcast_to(_along_features(mean_F, x.ndim), x.shape)
-    return mean_F, jnp.square(centered).mean(axes, where=real), real_B.any()
+    count = jnp.maximum(real_B.sum(), 1) * math.prod(x.shape[1:-1])
+    mean_F = jnp.where(real, x, 0).sum(axes) / count
+    return mean_F, jnp.where(real, jnp.square(x - _along_features(mean_F, x.ndim)), 0).sum(axes) / count, real_B.any()
 
 
 def _scale_and_shift(module: nn.Module, x):
     scale = module.param("scale", jax.nn.initializers.ones, (x.shape[-1],))
     bias = module.param("bias", zeros, (x.shape[-1],))
-    return x * jnp.broadcast_to(_along_features(scale, x.ndim), x.shape) + jnp.broadcast_to(_along_features(bias, x.ndim), x.shape)
+    return x * _along_features(scale, x.ndim) + _along_features(bias, x.ndim)

@@ -17,12 +17,18 @@ FIGURES = {"roc": "ROC curves", "scores": "Scores of members and non-members", "
 def report(found: Mapping, *, figures: Sequence[str] = ()) -> str:
     """The report of a run as Markdown; `figures` are paths relative to it.
 
-    `found` is report.json: `results` (rows of metrics.summary) and, each optional, `about` {data, examples, classes, shape, model, learner, duplicates,
-    seed, ...}, `models` [{model, train_accuracy, validation_accuracy, ...}], `design` {name, models, targets, ...}, `attacks`, `versions`.
+    `found` is report.json: `results` (rows of metrics.summary) and, each optional, `about` {data, examples, classes, shape, model, learner, seed,
+    duplicates, level, ...}, `models` [{model, train_accuracy, ...}], `design` {name, models, targets, ...}, `attacks`, `versions`.
     """
     rows = found["results"]
     ranked, apart = tables.ranking(rows)
-    parts = [title(found), attacked(found), headline(rows, ranked), comparison(rows, ranked, apart), *pictures(figures)]
+    parts = [
+        title(found),
+        attacked(found),
+        headline(rows, ranked, found.get("about", {}).get("level", 0.95)),
+        comparison(rows, ranked, apart),
+        *pictures(figures),
+    ]
     parts += [unresolved(rows), reading(rows), appendix(found)]
     return "\n".join(part for part in parts if part)
 
@@ -93,7 +99,7 @@ def warning(about: Mapping) -> str:
     return text + ". Such rows cannot be told apart, which hides leakage; drop them with `data.drop_duplicates=True`.\n"
 
 
-def headline(rows: Sequence[Mapping], ranked: Sequence[str]) -> str:
+def headline(rows: Sequence[Mapping], ranked: Sequence[str], level: float = 0.95) -> str:
     """AUC, TPR at 1% and at 0.1% FPR of the best ranked attack, in numbers and in words."""
     if not ranked:
         return ""
@@ -110,7 +116,7 @@ def headline(rows: Sequence[Mapping], ranked: Sequence[str]) -> str:
         lines.append([f"**{name}**", f"**{tables.number(row, bounds=False).replace('†', '')}**", bounds, basis(row)])
         words.append(in_words(row))
     text = f"## The numbers that matter\n\nThe strongest of {len(ranked)} attacks that a real attacker could run: `{best}`.\n\n"
-    header = ("", "value", "95% interval" if lines else "interval", "over")
+    header = ("", "value", f"{100 * level:g}% interval", "over")
     return text + tables.markdown(header, lines, code_first=False) + "\n" + "\n".join(f"- {w}" for w in words if w) + "\n"
 
 
@@ -195,8 +201,8 @@ def reading(rows: Sequence[Mapping]) -> str:
         "scores are named together).",
         "**balanced accuracy**, **advantage** = TPR - FPR: at a threshold chosen on shadow models, never on the target; – where there is none.",
         "**†**: one ROC over all (target, record) pairs, where a single target has too few non-members; else the mean over targets.",
-        "**[low, high]**: intervals at the level of the run. *crossed* resamples models (twins together) and records; *records* resamples records only "
-        "and speaks about these models alone; *fixed_threshold* is exact binomial. Overlapping intervals do not compare two attacks.",
+        "**[low, high]**: intervals. *crossed* resamples models (twins together) and records; *records* resamples records only and speaks about "
+        "these models alone; *fixed_threshold* is exact binomial. Two attacks are compared by the interval of their difference, not by these.",
         "**knows**: " + "; ".join(known) + "." if known else "",
         "Rates of one model's records are not a bound on differential privacy.",
     ]

@@ -1,0 +1,128 @@
+"""Figures as PNG files, drawn on matplotlib's Agg canvas without pyplot: no global state, the same bytes for the same numbers."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
+
+# Okabe and Ito's colors, told apart by people with any color vision; dashes tell them apart in grey.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 1)))
+MEMBER, OTHER = COLORS[1], COLORS[0]
+MOST_CURVES, MOST_PANELS = 6, 3
+
+
+def save(figure: Figure, path: pathlib.Path) -> None:
+    """Writes a PNG; equal figures give equal bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    FigureCanvasAgg(figure).print_png(str(path), metadata={"Software": None})
+
+
+def roc(curves: Mapping[str, Mapping], *, labels: Mapping[str, str] = {}, over: str = "") -> Figure:
+    """ROC curves on log-log axes, with the diagonal of guessing and pointwise interval bands.
+
+    `curves[attack]` is {fpr, tpr, low, high}, arrays of one length (`metrics.summary.band`), best attack first: the first six are drawn.
+    `labels[attack]` is its legend text; `over` says over what (for the title).
+    """
+    shown = dict(list(curves.items())[:MOST_CURVES])
+    figure, axes = _canvas(6.4, 5.6)
+    floor = min([1e-3, *(float(np.min(c["fpr"])) for c in shown.values())])
+    axes.plot([floor, 1], [floor, 1], color="0.55", linewidth=1, label="guessing")
+    for i, (name, c) in enumerate(shown.items()):
+        fpr, tpr, low, high = (np.maximum(np.asarray(c[k], float), floor / 2) for k in ("fpr", "tpr", "low", "high"))
+        axes.fill_between(fpr, low, high, step="post", color=COLORS[i], alpha=0.15, linewidth=0)
+        axes.step(fpr, tpr, where="post", color=COLORS[i], linestyle=DASHES[i], linewidth=1.6, label=labels.get(name, name))
+    axes.set(xscale="log", yscale="log", xlim=(floor, 1), ylim=(floor, 1), xlabel="false-positive rate", ylabel="true-positive rate", aspect="equal")
+    count = f"{len(shown)} of {len(curves)} attacks" if len(shown) < len(curves) else f"{len(shown)} attack{'s' * (len(shown) > 1)}"
+    _title(axes, f"Members named against non-members named: {count}", over)
+    axes.grid(True, which="major", color="0.9", linewidth=0.6)
+    axes.legend(loc="lower right", fontsize=7.5, framealpha=0.9)
+    return figure
+
+
+def scores(evidence: Mapping[str, tuple], *, over: str = "", bins: int = 60) -> Figure:
+    """Histograms of the scores of members and non-members, one panel an attack; the first three attacks are drawn.
+
+    `evidence[attack]` is (score [K], member [K]). Scores beyond the middle 99% (infinities among them) are counted in the outermost bins.
+    """
+    shown = list(evidence.items())[:MOST_PANELS]
+    figure, panels = _canvas(4.4 * len(shown), 3.6, columns=len(shown))
+    for axes, (name, (score, member)) in zip(np.atleast_1d(panels), shown):
+        score, member = np.asarray(score, float).ravel(), np.asarray(member, bool).ravel()
+        edges = _edges(score, bins)
+        clipped = np.clip(score, edges[0], edges[-1])
+        for side, color, hatch, text in ((~member, OTHER, None, "non-members"), (member, MEMBER, "///", "members")):
+            share = np.histogram(clipped[side], edges)[0] / max(side.sum(), 1)
+            axes.stairs(share, edges, fill=True, color=color, alpha=0.25, hatch=hatch)
+            axes.stairs(share, edges, color=color, linewidth=1.3, label=f"{text} (n = {int(side.sum()):,})")
+        axes.set(xlabel="score (higher = more likely a member)", ylabel="share of the rows")
+        _title(axes, f"{name}: scores of members and non-members", over)
+        axes.legend(fontsize=7.5)
+    return figure
+
+
+def _edges(score: np.ndarray, bins: int) -> np.ndarray:
+    finite = score[np.isfinite(score)]
+    low, high = np.quantile(finite, [0.005, 0.995]) if finite.size else (0.0, 1.0)
+    if not low < high:
+        low, high = low - 0.5, high + 0.5
+    return np.linspace(low, high, bins + 1)
+
+
+def shadows(curves: Mapping[str, Mapping[int, Mapping]], *, fpr: float = 0.01, over: str = "") -> Figure:
+    """AUC and TPR at one FPR against the number of shadow models used, with intervals.
+
+    `curves[attack][shadows]` is {auc, auc_low, auc_high, tpr, tpr_low, tpr_high} (or a tuple in that order); a None is left out.
+    """
+    figure, panels = _canvas(9.6, 3.8, columns=2)
+    keys = ("auc", "auc_low", "auc_high", "tpr", "tpr_low", "tpr_high")
+    titles = ("AUC", f"TPR at {100 * fpr:g}% FPR")
+    ticks = sorted({int(n) for points in curves.values() for n in points})
+    for axes, part, text, guess in zip(panels, (keys[:3], keys[3:]), titles, (0.5, fpr)):
+        axes.axhline(guess, color="0.55", linewidth=1, label="guessing")
+        for i, (name, points) in enumerate(curves.items()):
+            color, dash = COLORS[i % len(COLORS)], DASHES[i % len(DASHES)]
+            table = {int(n): p if isinstance(p, Mapping) else dict(zip(keys, p)) for n, p in points.items()}
+            found = [(n, *(table[n][k] for k in part)) for n in sorted(table) if table[n][part[0]] is not None]
+            if not found:
+                continue
+            at, value = [f[0] for f in found], [f[1] for f in found]
+            low, high = ([f[1] if f[k] is None else f[k] for f in found] for k in (2, 3))
+            axes.fill_between(at, low, high, color=color, alpha=0.15, linewidth=0)
+            show = f"{value[-1]:.3f}" if part[0] == "auc" else f"{100 * value[-1]:.1f}%"
+            axes.plot(at, value, color=color, linestyle=dash, marker="o", markersize=4, label=f"{name}: {show} with {at[-1]}")
+        axes.set(xscale="log", xlabel="shadow models used", ylabel=text)
+        axes.xaxis.set_major_locator(FixedLocator(ticks))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xticks(ticks, [str(n) for n in ticks])
+        _title(axes, f"{text} against shadow models", over)
+        axes.grid(True, axis="y", color="0.9", linewidth=0.6)
+        axes.legend(fontsize=7.5)
+    return figure
+
+
+def _canvas(width: float, height: float, columns: int = 1):
+    figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
+    return figure, figure.subplots(1, columns)
+
+
+def _title(axes, text: str, over: str) -> None:
+    axes.set_title(text + (f"\n{over}" if over else ""), fontsize=9)
+
+
+def legend_texts(rows: Sequence[Mapping], fpr: float = 0.01) -> dict[str, str]:
+    """{attack: 'lira: AUC 0.645, TPR@1%FPR 9.6%'} from the pooled rows."""
+    found: dict[str, str] = {}
+    for row in rows:
+        if row["target"] == "pooled" and row["value"] is not None:
+            if row["metric"] == "auc":
+                found[row["attack"]] = f"{row['attack']}: AUC {row['value']:.3f}"
+            elif row["metric"] == f"tpr@{fpr:g}":
+                found[row["attack"]] = found.get(row["attack"], row["attack"]) + f", TPR@{100 * fpr:g}%FPR {100 * row['value']:.1f}%"
+    return found

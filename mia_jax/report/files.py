@@ -1,0 +1,48 @@
+"""The files of a report: report.json, report.md, results.csv, table.tex and figures/, all made from plain arrays and rows."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from mia_jax import workdir
+from mia_jax.metrics import bootstrap, summary
+from mia_jax.report import figures, markdown, tables
+
+
+def write(
+    found: Mapping, *, attacks: Mapping[str, Mapping], member_TN, evaluated_TN, draws: bootstrap.Draws, folder: pathlib.Path, plots: bool = True
+) -> None:
+    """Writes the report `found` (see `markdown.report`) to `folder`; report.md comes last, so it stands for a whole report.
+
+    `attacks[name]['score_TN']`, the membership and the draws are what `metrics.summary.rows` had; `plots` False leaves the figures out.
+    """
+    paths = draw(found, attacks=attacks, member_TN=member_TN, evaluated_TN=evaluated_TN, draws=draws, folder=folder) if plots else []
+    caption = f"Membership inference, {markdown.title(found).removeprefix('# Membership inference').strip(': ') or 'all attacks'}."
+    workdir.write_json(folder / "report.json", found)
+    workdir.write_text(folder / "results.csv", tables.to_csv(found["results"]))
+    workdir.write_text(folder / "table.tex", tables.results_latex(found["results"], caption=caption))
+    workdir.write_text(folder / "report.md", markdown.report(found, figures=paths))
+
+
+def draw(found: Mapping, *, attacks, member_TN, evaluated_TN, draws: bootstrap.Draws, folder: pathlib.Path) -> list[str]:
+    """Draws the figures of a report; returns their paths relative to `folder`."""
+    member_TN, evaluated_TN = np.asarray(member_TN, bool), np.asarray(evaluated_TN, bool)
+    rows, T = found["results"], len(member_TN)
+    ranked = [name for name in tables.ranking(rows)[0] if name in attacks]
+    over = f"pooled over {T} targets" if T > 1 else "one target"
+    made = {}
+    if ranked:
+        curves = {n: summary.band(attacks[n]["score_TN"], member_TN, evaluated_TN, draws) for n in ranked[: figures.MOST_CURVES]}
+        curves |= {n: {} for n in ranked[figures.MOST_CURVES :]}  # counted in the title only
+        level = found.get("about", {}).get("level", 0.95)
+        made["roc"] = figures.roc(curves, labels=figures.legend_texts(rows), over=f"{over}; bands: pointwise {100 * level:g}% ({draws.resampling})")
+        evidence = {n: (np.asarray(attacks[n]["score_TN"])[evaluated_TN], member_TN[evaluated_TN]) for n in ranked[: figures.MOST_PANELS]}
+        made["scores"] = figures.scores(evidence, over=over)
+    if any(found.get("shadow_curves", {}).values()):
+        made["shadows"] = figures.shadows(found["shadow_curves"], over="mean over targets")
+    for name, figure in made.items():
+        figures.save(figure, folder / "figures" / f"{name}.png")
+    return [f"figures/{name}.png" for name in made]

@@ -1,0 +1,57 @@
+"""Several seeds of one config: the mean and standard deviation of every number over the seeds."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from mia_jax import workdir
+from mia_jax.report import tables
+
+KEY = ("attack", "target", "slice", "metric")
+KEPT = ("attack", "target", "slice", "metric", "convention", "n_member", "n_nonmember", "n_targets", "knows")
+
+
+def summary(reports: Mapping[int, Mapping]) -> dict:
+    """{about, seeds, results}: a row of every attack and metric over all targets (null and 'pooled') with value = mean over seeds, sd_over_seeds
+    and n_seeds. A number that one seed could not resolve is null. The sd describes the spread between runs; it is not an interval."""
+    first = next(iter(reports.values()))
+    found = []
+    for row in (r for r in first["results"] if r["target"] in (None, "pooled")):
+        same = [next((o for o in one["results"] if all(o[k] == row[k] for k in KEY)), None) for one in reports.values()]
+        values = [None if o is None else o["value"] for o in same]
+        mean, sd = (None, None) if None in values else (float(np.mean(values)), float(np.std(values, ddof=1)))
+        own = dict(value=mean, low=None, high=None, interval=None, method=f"mean over {len(values)} seeds", fpr_realized=None)
+        found.append({k: row[k] for k in KEPT} | own | dict(sd_over_seeds=sd, n_seeds=len(values)))
+    return dict(about=dict(first["about"], seed=list(reports)), seeds=list(reports), results=found, versions=first["versions"])
+
+
+def write(found: Mapping, *, folder: pathlib.Path) -> None:
+    """report.json, results.csv and report.md."""
+    workdir.write_json(folder / "report.json", found)
+    workdir.write_text(folder / "results.csv", tables.to_csv(found["results"]))
+    workdir.write_text(folder / "report.md", markdown(found))
+
+
+def markdown(found: Mapping) -> str:
+    """One table: attacks by TPR@1%FPR, mean +- sd over seeds."""
+    rows = found["results"]
+    ranked, apart = tables.ranking(rows)
+    metrics = ["auc", *(f"tpr@{fpr:g}" for fpr in sorted(tables.fprs(rows), reverse=True)), "balanced_accuracy", "advantage"]
+    lines = []
+    for name in [*ranked, *apart]:
+        cells = [tables.find(rows, name, metric) for metric in metrics]
+        lines.append(
+            [name, *("not resolvable" if c is None or c["value"] is None else f"{c['value']:.4f} ± {c['sd_over_seeds']:.4f}" for c in cells)]
+        )
+    about, count = found["about"], len(found["seeds"])
+    head = f"# Membership inference: {about['data']}, {tables_name(about['model'])}, {count} seeds\n\n"
+    body = f"Mean ± standard deviation over the seeds {', '.join(map(str, found['seeds']))} (each a run of its own, in `seed-<n>/`).\n\n"
+    return head + body + tables.markdown(["attack", *metrics], lines) + "\n"
+
+
+def tables_name(section) -> str:
+    """The name in a config section."""
+    return str(section.get("name", "")) if isinstance(section, Mapping) else str(section)

@@ -1,0 +1,161 @@
+"""What a user types and sees: --help, arguments, and every mistake as one message with exit code 1 and nothing lost."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+TINY = ["--config=configs/quickstart.py:models=4,epochs=2", "--config.run.chunk=2", "--config.report.draws=40", "--config.report.figures=False"]
+
+
+def launch(*flags, fails=False):
+    """stdout, stderr of launch.py; a failure must be one message without a traceback."""
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "launch.py", *flags], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == (1 if fails else 0), done.stderr[-2000:]
+    if fails:
+        assert "Traceback" not in done.stderr and "error: " in done.stderr
+        assert len(done.stderr.split("error: ")[-1].splitlines()) <= 8
+    return done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished tiny run."""
+    folder = tmp_path_factory.mktemp("run") / "workdir"
+    launch(*TINY, f"--workdir={folder}")
+    return folder
+
+
+def test_help_reads_well():
+    done = subprocess.run([sys.executable, "launch.py", "--help"], cwd=ROOT, capture_output=True, text=True)
+    text = done.stdout + done.stderr
+    assert "Traceback" not in text
+    for word in ("--config", "--workdir", "--stages", "--extend", "--debug", "--compile_cache", "configs/quickstart.py"):
+        assert word in text
+
+
+def test_a_run_leaves_its_files_and_the_same_command_does_nothing_again(run):
+    for name in ("config.json", "run.json", "metrics.jsonl", "design/membership.npz", "train/plan.json", "report/report.json", "report/report.md"):
+        assert (run / name).is_file(), name
+    assert len(list((run / "train" / "model").glob("*.npz"))) == 4 and not list((run / "train" / "running").glob("*.npz"))
+    assert len(list((run / "signal" / "loss").glob("*.npy"))) == 4 and (run / "attack" / "lira" / "scores.npz").is_file()
+    stamps = {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file() and p.name not in ("config.json", "run.json")}
+    _, said = launch(*TINY, f"--workdir={run}")
+    assert "all 4 models are on disk" in said
+    assert all(p.stat().st_mtime_ns == stamp for p, stamp in stamps.items())
+
+
+def test_summary_prints_the_model():
+    out, _ = launch("--config=configs/quickstart.py", "--summary")
+    assert "19,210" in out
+
+
+BAD = {
+    "no config": ([], "--config is missing"),
+    "no workdir": (["--config=configs/quickstart.py"], "--workdir is missing"),
+    "missing config file": (["--config=configs/quickstrat.py", "--workdir=W"], "quickstrat.py"),
+    "config argument": (["--config=configs/quickstart.py:modles=4", "--workdir=W"], "no argument 'modles'.*Did you mean 'models'"),
+    "config argument's type": (["--config=configs/quickstart.py:models=four", "--workdir=W"], "models=four.*expected models=int"),
+    "stage": ([*TINY, "--workdir=W", "--stages=train,atack"], "'atack'.*Did you mean 'attack'"),
+    "model": ([*TINY, "--workdir=W", "--config.model.name=mpl"], "there is no 'mpl'.*Did you mean 'mlp'"),
+    "attack": ([*TINY, "--workdir=W", "--config.attacks.lira.name=lyra"], "there is no 'lyra'.*Did you mean 'lira'"),
+    "field": ([*TINY, "--workdir=W", "--config.learner.lerning_rate=.1"], "lerning_rate"),
+    "value": ([*TINY, "--workdir=W", "--config.learner.optimizer=adm"], "optimizer='adm'.*Did you mean 'adam'"),
+    "number": ([*TINY, "--workdir=W", "--config.learner.learning_rate=fast"], "learning_rate"),
+    "flag": ([*TINY, "--worksdir=W"], "worksdir"),
+    "word": ([*TINY, "--workdir=W", "train"], "unexpected argument 'train'"),
+    "odd fleet": (["--config=configs/quickstart.py:models=5", "--workdir=W"], "models=5: halves trains complementary pairs.*models=6"),
+    "one model": (["--config=configs/quickstart.py:models=1", "--workdir=W"], "models=1.*even"),
+    "data folder": (["--config=configs/fashion_mnist.py:folder=/nowhere", "--workdir=W"], "/nowhere"),
+    "attack that the design cannot carry": (
+        ["--config=tests/data/offline_blocks.py", "--workdir=W"],
+        "attack 'lira' needs shadow_in, which the design 'blocks' cannot give",
+    ),
+    "NaN in the data": (["--config=tests/data/nan.py:path=NAN", "--workdir=W"], "NaN"),
+    "class without a member": (["--config=tests/data/nan.py:path=RARE", "--workdir=W"], "class 2 has no member in model"),
+    "query before train": ([*TINY, "--workdir=W", "--stages=query"], "not trained"),
+    "report before attack": ([*TINY, "--workdir=W", "--stages=report"], "run the attack stage first"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_mistake_is_one_message(case, tmp_path):
+    flags, message = BAD[case]
+    x, y = np.random.default_rng(0).normal(size=(40, 3)), np.arange(40) % 2
+    np.savez(tmp_path / "nan.npz", x=np.where(np.arange(40)[:, None] == 5, np.nan, x), y=y)
+    np.savez(tmp_path / "rare.npz", x=x, y=np.where(np.arange(40) == 7, 2, y))
+    names = {"=W": f"={tmp_path / 'w'}", "=NAN": f"={tmp_path / 'nan.npz'}", "=RARE": f"={tmp_path / 'rare.npz'}"}
+    for short, path in names.items():
+        flags = [f.replace(short, path) if f.endswith(short) else f for f in flags]
+    _, said = launch(*flags, fails=True)
+    import re
+
+    assert re.search(message, said, re.DOTALL), said
+
+
+def test_another_config_is_refused_with_the_differing_key(run):
+    _, said = launch(*TINY, f"--workdir={run}", "--config.learner.learning_rate=0.1", fails=True)
+    assert "learner.learning_rate: 0.003 on disk, 0.1 in this run" in said and "another --workdir" in said
+    _, said = launch(*TINY, f"--workdir={run}", "--config.seed=1", fails=True)
+    assert "seed: 0 on disk, 1 in this run" in said
+    _, said = launch(*TINY, f"--workdir={run}", "--config.attacks.lira.mode=offline", fails=True)
+    assert "attack.mode: 'online' on disk, 'offline' in this run" in said
+    assert (run / "report" / "report.md").is_file() and len(list((run / "train" / "model").glob("*.npz"))) == 4
+
+
+def test_how_a_run_is_computed_is_not_part_of_its_config(run):
+    _, said = launch(*TINY, f"--workdir={run}", "--config.run.chunk=4", "--config.run.checkpoint_every=1")
+    assert "nothing changed" in said
+
+
+def test_seeds_repeat_a_run_and_report_mean_and_sd(tmp_path):
+    import json
+
+    flags = [*TINY, "--config.seed=0,1", f"--workdir={tmp_path}"]
+    launch(*flags)
+    together = json.loads((tmp_path / "report" / "report.json").read_text())
+    singles = [json.loads((tmp_path / f"seed-{s}" / "report" / "report.json").read_text()) for s in (0, 1)]
+
+    def value(report, attack="lira", metric="auc"):
+        return next(r for r in report["results"] if (r["attack"], r["metric"], r["target"]) == (attack, metric, None))
+
+    values = [value(single)["value"] for single in singles]
+    row = value(together)
+    assert row["value"] == pytest.approx(np.mean(values)) and row["sd_over_seeds"] == pytest.approx(np.std(values, ddof=1)) and row["n_seeds"] == 2
+    assert values[0] != values[1]
+
+
+def test_a_fleet_grows_only_on_request_and_keeps_the_old_report(tmp_path):
+    launch(*TINY, f"--workdir={tmp_path}")
+    models = {p.name: p.read_bytes() for p in (tmp_path / "train" / "model").glob("*.npz")}
+    six = [TINY[0].replace("models=4", "models=6"), *TINY[1:], f"--workdir={tmp_path}"]
+    _, said = launch(*six, fails=True)
+    assert "4 on disk, 6 in this run" in said and "--extend" in said
+    launch(*six, "--extend")
+    assert len(list((tmp_path / "train" / "model").glob("*.npz"))) == 6
+    assert all((tmp_path / "train" / "model" / name).read_bytes() == content for name, content in models.items())
+    assert (tmp_path / "report.1" / "report.md").is_file() and (tmp_path / "attack.1").is_dir() and (tmp_path / "report" / "report.md").is_file()
+    _, said = launch(*TINY, f"--workdir={tmp_path}", fails=True)
+    assert "holds a fleet of 6 models" in said
+
+
+def test_a_damaged_model_is_named_and_made_anew(tmp_path):
+    launch(*TINY, f"--workdir={tmp_path}", "--stages=train")
+    path = tmp_path / "train" / "model" / "00002.npz"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-300])
+    _, said = launch(*TINY, f"--workdir={tmp_path}", fails=True)
+    assert "00002.npz is damaged" in said and "Delete it" in said
+    path.unlink()
+    launch(*TINY, f"--workdir={tmp_path}")
+    assert (tmp_path / "report" / "report.md").is_file()
+
+
+def test_debug_runs_a_tiny_fleet_beside_the_workdir(tmp_path):
+    launch("--config=configs/quickstart.py", f"--workdir={tmp_path}", "--debug", "--config.data.examples=60", "--stages=train,query,attack")
+    assert (tmp_path / "debug" / "attack" / "lira" / "scores.npz").is_file() and not (tmp_path / "train").exists()
