@@ -10,8 +10,11 @@ The run has four stages (train, query, attack, report) that talk through plain f
 run and skips what is done; a workdir of another config is left alone and the differing keys are named. The result is workdir/report/report.md.
 """
 
+import difflib
+import logging
 import os
 import pathlib
+import re
 import sys
 
 from absl import app, flags
@@ -34,6 +37,8 @@ def main(argv):
     for flag in (_CONFIG,) if _SUMMARY.value else (_CONFIG, _WORKDIR):
         if flag.value is None:
             raise ValueError(f"--{flag.name} is missing. Try: python launch.py --config=configs/quickstart.py --workdir=runs/quickstart")
+    check_config_file()
+    logging.getLogger("jax._src.xla_bridge").setLevel(logging.ERROR)  # no word of accelerators that are not there
     set_compile_cache(_CACHE.value)
     from mia_jax import experiment
 
@@ -76,24 +81,38 @@ def guarded(function, *args):
     """Runs a function; what a user can mend is printed as one message and exits with 1."""
     try:
         return function(*args)
-    except (ValueError, FileNotFoundError, FloatingPointError, flags.Error, AttributeError, KeyError, TypeError) as error:
-        if "--debug" in sys.argv or not users_own(error, function):
+    except Exception as error:
+        own = isinstance(error, ValueError | FileNotFoundError | FloatingPointError | flags.Error)
+        if "--debug" in sys.argv or not (own or function is parse):  # while flags are read, a config file may raise anything
             raise
-        text = str(error.args[0] if error.args else error).split("\n--------------------\n")[0]  # without JAX's note on tracebacks
-        print(f"error: {text}", file=sys.stderr)
+        print(f"error: {message(error)}", file=sys.stderr)
         sys.exit(1)
 
 
-def users_own(error: Exception, function) -> bool:
-    """Whether an error is the user's to mend: a ValueError, a missing file, a NaN; while flags are read, whatever a flag or a config file raises."""
-    return function is parse or isinstance(error, ValueError | FileNotFoundError | FloatingPointError | flags.Error)
+def message(error: Exception) -> str:
+    """The words of an error without the tracebacks that libraries write into them."""
+    text = str(error.args[0] if error.args else error).split("\n--------------------\n")[0]
+    if "Traceback (most recent call last)" in text:
+        text = re.split(r"\n(?:[\w.]+\.)?\w*(?:Error|Exception): ", text)[-1]
+    return text.strip().strip("'\"").replace("\\'", "'").replace("\\n", "\n")
+
+
+def check_config_file() -> None:
+    """FileNotFoundError with the configs that exist, if --config names a file that does not."""
+    path = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"]).split(":", 1)[0])
+    if not path.exists():
+        known = sorted(str(p) for p in pathlib.Path("configs").glob("*.py"))
+        close = difflib.get_close_matches(str(path), known, n=1)
+        hint = f" Did you mean {close[0]}?" if close else ""
+        raise FileNotFoundError(f"--config: there is no file {path}. Known: {', '.join(known) or 'none here'}.{hint}")
 
 
 def parse(argv):
     """absl's parser; config files run here."""
+    if any(word in argv for word in ("--help", "-h", "-help", "--helpfull", "--helpshort")):
+        return app.parse_flags_with_usage(argv)
     return flags.FLAGS(argv)
 
 
 if __name__ == "__main__":
-    flags.FLAGS.set_default("showprefixforinfo", False)
-    app.run(lambda argv: guarded(main, argv), flags_parser=lambda argv: guarded(app.parse_flags_with_usage if "--help" in argv else parse, argv))
+    app.run(lambda argv: guarded(main, argv), flags_parser=lambda argv: guarded(parse, argv))

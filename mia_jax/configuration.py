@@ -81,8 +81,14 @@ def complete(*, seed=0, data: Mapping, design: Mapping, model: Mapping, learner:
     if stop is not None:
         fields = {k: p.default for k, p in inspect.signature(stopping.make).parameters.items()}
         config["learner"]["stop"] = _section("learner.stop", fields, stop)
-    result = ml_collections.ConfigDict(config, type_safe=False)
-    return result.lock()
+    return ml_collections.ConfigDict(_overridable(config), type_safe=False).lock()
+
+
+def _overridable(value):
+    """None becomes a placeholder, which the command line can set (to a number, text or tuple literal)."""
+    if isinstance(value, Mapping):
+        return {k: _overridable(v) for k, v in value.items()}
+    return ml_collections.config_dict.placeholder(object) if value is None else value
 
 
 def _filled(section: str, kind: str, given: Mapping, more: Mapping = {}) -> dict:

@@ -85,6 +85,7 @@ def prepare(config: Mapping, *, seed: int) -> Audit:
     """Builds everything the config names, and refuses what cannot work, before anything is trained."""
     pool, duplicates = load_pool(config["data"])
     design = make_design(config["design"], pool=pool, seed=seed)
+    check_images(config, pool=pool)
     if config["data"]["standardize"]:
         pool = pools.standardize(pool, design.population_N)
     rows_MK, weight_MK = _rows.all_rows(design)
@@ -110,6 +111,15 @@ def prepare(config: Mapping, *, seed: int) -> Audit:
         signals={name: registry.make("signals", name) for name in sorted(asked)},
         attacks=attacks,
     )
+
+
+def check_images(config: Mapping, *, pool: Pool) -> None:
+    """ValueError before anything is trained if a query view or a training augmentation cannot be applied to these examples."""
+    x, keys = pool.x[:1], jax.random.split(jax.random.key(0), 1)
+    for view in augment.views(config["query"]["views"]):
+        view(x)
+    if config["learner"].get("augment"):
+        augment.augmentation(tuple(config["learner"]["augment"]))(x, keys)
 
 
 def make(kind: str, section: Mapping, **kwargs):

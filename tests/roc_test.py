@@ -202,7 +202,7 @@ def test_curve_of_a_draw_is_the_curve_of_repeated_rows(data, seed):
     count[np.flatnonzero(member)[0]] = count[np.flatnonzero(~member)[0]] = 1
     rank = bootstrap.ranked(score, member, np.arange(len(score)))
     outside = int((~member).sum())
-    allowed = [0, 1, outside - 1]
+    allowed = sorted({0, 1, outside - 1})
     auc, tpr = bootstrap.curve_draws(rank, lambda rows: count[rows], allowed)
     for r in range(7):
         curve = roc.roc(score, member, count[:, r])

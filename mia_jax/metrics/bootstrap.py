@@ -122,7 +122,7 @@ def redraw(rows: Ranked, record_NR: np.ndarray, unit_TR: np.ndarray | None, allo
 def curve_draws(rows: Ranked, weigh: Callable[[np.ndarray], np.ndarray], allowed_F) -> tuple[np.ndarray, np.ndarray]:
     """(auc_R, tpr_FR) of one ROC under R reweightings; `weigh(rows)` gives their counts [len(rows),R].
 
-    `allowed_F` are numbers of false positives among the J non-members: the threshold is chosen anew in every draw, at the vertex before
+    `allowed_F` are rising numbers of false positives among the J non-members: the threshold is chosen anew in every draw, at the vertex before
     (allowed + 1/2)/J of the draw's own non-member weight is exceeded. NaN where a side has no weight.
     """
     inside_IR, outside_JR = weigh(rows.member_I), weigh(rows.nonmember_J)
@@ -147,13 +147,14 @@ def curve_draws(rows: Ranked, weigh: Callable[[np.ndarray], np.ndarray], allowed
 
 
 def _first_beyond(outside_JR: np.ndarray, weight_R: np.ndarray, allowed_F) -> Iterator[np.ndarray]:
-    """For each allowance the place [R] of the non-member whose weight exceeds it (J = none does); only the head of the sorted rows is summed."""
+    """For rising allowances, the place [R] of the non-member whose weight exceeds each (J = none); only the head of the sorted rows is summed."""
     J = len(outside_JR)
     exact = np.float32 if J < 1 << 22 else np.float64
     head, false_HR = 0, np.zeros((0, len(weight_R)), exact)
-    for allowed in allowed_F:
+    low, high = 0, 0  # where the last allowance was exceeded: rising allowances are looked for from there
+    for allowed, before in zip(allowed_F, [0, *allowed_F]):
         limit_R = (allowed + 0.5) / J * weight_R
-        reach = min(J, int(1.3 * allowed) + 32)
+        reach = min(J, high + int(1.3 * (allowed - before)) + 32)
         while True:
             if reach > head:
                 head = min(J, max(reach, int(1.3 * max(allowed_F)) + 32))
@@ -161,7 +162,9 @@ def _first_beyond(outside_JR: np.ndarray, weight_R: np.ndarray, allowed_F) -> It
             if reach == J or (false_HR[reach - 1] > limit_R).all():
                 break
             reach = min(J, 2 * reach)
-        yield (false_HR[:reach] <= limit_R).sum(0)
+        first_R = low + (false_HR[low:reach] <= limit_R).sum(0)
+        low, high = int(first_R.min()), int(first_R.max())
+        yield first_R
 
 
 def named_weight(member_TN, evaluated_TN, named_TN, record_NR: np.ndarray) -> tuple[np.ndarray, ...]:

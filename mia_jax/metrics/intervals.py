@@ -67,8 +67,8 @@ def percentile(value_R, level: float = 0.95) -> tuple[float, float]:
 def logit(value: float, deviation: float, smaller_side: int, level: float = 0.95) -> tuple[float, float]:
     """(low, high) of an AUC in [0, 1] whose bootstrap standard deviation is `deviation`: normal on the logit scale, by the delta method.
 
-    Where no draw differs (perfect order, or all scores tied), the pairs (member i, non-member i), i <= `smaller_side`, are independent trials that all
-    came out alike: u = Clopper-Pearson's limit of the others bounds the AUC by value - u value and value + u (1 - value).
+    Where no draw differs (perfect order, or all scores tied), the pairs (member i, non-member i), i <= `smaller_side`, are independent trials that
+    all came out alike: u = Clopper-Pearson's limit of the others bounds the AUC by value - u value and value + u (1 - value).
     """
     if not deviation > 0 or not 0 < value < 1:
         other = clopper_pearson(0, smaller_side, level)[1]

@@ -241,13 +241,13 @@ def _pooled(study: Study, scored: Scored) -> dict[str, Outcome]:
     return out | outcomes.optimistic([curve], independent=False)
 
 
-def band(score_TN, member_TN, evaluated_TN, draws: bootstrap.Draws, points: int = 60, level: float = 0.95) -> dict[str, np.ndarray]:
-    """The pooled ROC for a figure: {fpr, tpr, low, high} at up to `points` FPRs from 1/n to 1, evenly on a log scale; pointwise `level` intervals."""
+def band(score_TN, member_TN, evaluated_TN, draws: bootstrap.Draws, points: int = 40, level: float = 0.95) -> dict[str, np.ndarray]:
+    """The pooled ROC for a figure: {fpr, tpr} at up to 300 FPRs from 1/n to 1 on a log scale, and pointwise intervals {band_fpr, low, high}."""
     curve, rank = pool(score_TN, member_TN, evaluated_TN)
-    steps = np.unique(np.geomspace(1, curve.n_nonmember, points).round().astype(int))
-    at = np.searchsorted(curve.false_V, steps, side="right") - 1
+    fine, steps = (np.unique(np.geomspace(1, curve.n_nonmember, count).round().astype(int)) for count in (300, points))
+    tpr, at = (curve.tpr_V[np.searchsorted(curve.false_V, k, side="right") - 1] for k in (fine, steps))
     _, low_FR, high_FR = bootstrap.redraw(rank, draws.record_NR, draws.unit_TR, steps.tolist())
     low = [intervals.percentile(x, level)[0] for x in low_FR]
     high = [intervals.percentile(x, level)[1] for x in high_FR]
-    tpr = curve.tpr_V[at]
-    return dict(fpr=steps / curve.n_nonmember, tpr=tpr, low=np.minimum(low, tpr), high=np.maximum(high, tpr))
+    n = curve.n_nonmember
+    return dict(fpr=fine / n, tpr=tpr, band_fpr=steps / n, low=np.minimum(low, at), high=np.maximum(high, at))

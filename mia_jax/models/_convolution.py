@@ -17,6 +17,7 @@ from jax.custom_batching import custom_vmap
 
 FORMS = ("auto", "patches", "lax")
 _NHWC = ("NHWC", "HWIO", "NHWC")
+_BLOCK_BYTES = 8 << 20
 
 
 class Windows(NamedTuple):
@@ -52,7 +53,8 @@ def windows(shape, window, strides, padding) -> Windows:
         pads = padding
     found = Windows(image, window, strides, tuple((int(low), int(high)) for low, high in pads))
     if min(found.out) < 1:
-        raise ValueError(f"a window of {window[0]}x{window[1]} does not fit into images of {image[0]}x{image[1]} with padding {padding!r}.")
+        size = f"a window of {window[0]}x{window[1]} does not fit into images of {image[0]}x{image[1]} with padding {padding!r}"
+        raise ValueError(f"{size}; use larger images or fewer layers.")
     return found
 
 
@@ -104,41 +106,67 @@ def _columns(at, x):
 
 
 def _patches_forward(at, x, w):
-    return (_columns(at, x) @ w.reshape(-1, w.shape[-1])).reshape(x.shape[0], *at.out, w.shape[-1])
+    def block(x):
+        return (_columns(at, x) @ w.reshape(-1, w.shape[-1])).reshape(x.shape[0], *at.out, w.shape[-1])
+
+    return _joined(_in_blocks(block, _block(at, x.shape[0], x.shape[-1]), x))
 
 
 def _patches_input_gradient(at, g, w):
     positions, channels = at.window[0] * at.window[1], w.shape[2]
-    columns = (g.reshape(-1, g.shape[-1]) @ w.reshape(-1, w.shape[-1]).T).reshape(*g.shape[:3], positions, channels)
-    return unpatch(at, [columns[:, :, :, k] for k in range(positions)])
+
+    def block(g):
+        columns = (g.reshape(-1, g.shape[-1]) @ w.reshape(-1, w.shape[-1]).T).reshape(*g.shape[:3], positions, channels)
+        return unpatch(at, [columns[:, :, :, k] for k in range(positions)])
+
+    return _joined(_in_blocks(block, _block(at, g.shape[0], channels), g))
 
 
 def _patches_kernel_gradient(at, x, g):
-    return (_columns(at, x).T @ g.reshape(-1, g.shape[-1])).reshape(*at.window, x.shape[-1], g.shape[-1])
+    def block(x, g):
+        return (_columns(at, x).T @ g.reshape(-1, g.shape[-1])).reshape(*at.window, x.shape[-1], g.shape[-1])
+
+    return _in_blocks(block, _block(at, x.shape[0], x.shape[-1], kernels=g.shape[-1]), x, g).sum(0)
 
 
 # The rule ----------------------------------------------------------------------------------------------------------------------------------
-RULE_PLACEHOLDER = True
+# Milliseconds a step and model, inside lax.scan (TABLE)
 
 
 def _alone(at: Windows, form: str, what: str):
-    """The program for one kernel: the measured rule."""
-    programs = {
-        "forward": (_patches_forward, _ordinary),
-        "input": (_patches_input_gradient, _ordinary_input_gradient),
-        "kernel": (_patches_kernel_gradient, _ordinary_kernel_gradient),
-    }
-    by_patches, ordinary = programs[what]
-    if form == "patches":
+    """The program of one kernel."""
+    by_patches, ordinary = _PROGRAMS[what]
+    if form == "patches" or (jax.default_backend() == "cpu" and (what != "input" or at.window == (1, 1))):
         return by_patches
-    if jax.default_backend() != "cpu":
-        return ordinary
-    return ordinary if what == "input" else by_patches
+    return ordinary
 
 
-def _bilinear(what: str, by_patches, key, a, b):
-    """`what` of one pair (a, b); under vmap, folds a's extra axis into the batch if b has none, and multiplies patches otherwise."""
+def _block(at: Windows, size: int, channels: int, examples: int = 1, kernels: int = 0) -> int:
+    """How many of `size` items, each of `examples` images, have their patches built at a time: a divisor of `size`."""
+    if jax.default_backend() != "cpu" or at.window == (1, 1):
+        return size
+    row = 4 * at.window[0] * at.window[1] * channels
+    limit = max(_BLOCK_BYTES, 2 * row * kernels)
+    most = max(1, min(size, limit // (row * at.out[0] * at.out[1] * examples)))
+    return max(n for n in range(1, most + 1) if size % n == 0)
+
+
+def _in_blocks(f, block: int, *args):
+    """f of each `block` rows of the arguments in turn, stacked."""
+    size = args[0].shape[0]
+    if block == size:
+        return f(*args)[None]
+    return lax.map(lambda rows: f(*rows), tuple(a.reshape(size // block, block, *a.shape[1:]) for a in args))
+
+
+def _joined(blocks):
+    return blocks.reshape(-1, *blocks.shape[2:])
+
+
+def _bilinear(what: str, key, a, b):
+    """`what` of one pair (a, b). Under vmap: if only the images are batched, one bigger batch; if kernels or their gradients are, patches."""
     at, form = key
+    by_patches = _PROGRAMS[what][0]
     f = custom_vmap(functools.partial(_alone(at, form, what), at))
 
     @f.def_vmap
@@ -146,25 +174,35 @@ def _bilinear(what: str, by_patches, key, a, b):
         if what != "kernel" and not batched[1]:
             out = f(a.reshape(-1, *a.shape[2:]), b)
             return out.reshape(size, -1, *out.shape[1:]), True
+        examples, channels = a.shape[1 if batched[0] else 0], (b.shape[-2] if what == "input" else a.shape[-1])
+        block = _block(at, size, channels, examples)
         axes = tuple(0 if yes else None for yes in batched)
-        return jax.vmap(functools.partial(by_patches, at), axes)(a, b), True
+
+        def some(*given):
+            given = iter(given)
+            pair = [next(given) if yes else whole for yes, whole in zip(batched, (a, b))]
+            if block > 1:
+                return jax.vmap(functools.partial(by_patches, at), axes)(*pair)
+            return f(*(v[0] if yes else v for yes, v in zip(batched, pair)))[None]
+
+        return _joined(_in_blocks(some, block, *(v for yes, v in zip(batched, (a, b)) if yes))), True
 
     return f(a, b)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _forward(key, x, w):
-    return _bilinear("forward", _patches_forward, key, x, w)
+    return _bilinear("forward", key, x, w)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _input_gradient(key, g, w):
-    return _bilinear("input", _patches_input_gradient, key, g, w)
+    return _bilinear("input", key, g, w)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _kernel_gradient(key, x, g):
-    return _bilinear("kernel", _patches_kernel_gradient, key, x, g)
+    return _bilinear("kernel", key, x, g)
 
 
 _forward.defvjp(lambda key, x, w: (_forward(key, x, w), (x, w)), lambda key, s, g: (_input_gradient(key, g, s[1]), _kernel_gradient(key, s[0], g)))
@@ -174,3 +212,9 @@ _input_gradient.defvjp(
 _kernel_gradient.defvjp(
     lambda key, x, g: (_kernel_gradient(key, x, g), (x, g)), lambda key, s, c: (_input_gradient(key, s[1], c), _forward(key, s[0], c))
 )
+
+_PROGRAMS = {
+    "forward": (_patches_forward, _ordinary),
+    "input": (_patches_input_gradient, _ordinary_input_gradient),
+    "kernel": (_patches_kernel_gradient, _ordinary_kernel_gradient),
+}

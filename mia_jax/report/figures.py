@@ -26,7 +26,7 @@ def save(figure: Figure, path: pathlib.Path) -> None:
 def roc(curves: Mapping[str, Mapping], *, labels: Mapping[str, str] = {}, over: str = "") -> Figure:
     """ROC curves on log-log axes, with the diagonal of guessing and pointwise interval bands.
 
-    `curves[attack]` is {fpr, tpr, low, high}, arrays of one length (`metrics.summary.band`), best attack first: the first six are drawn.
+    `curves[attack]` is {fpr, tpr, band_fpr, low, high} (`metrics.summary.band`), best attack first: the first six are drawn.
     `labels[attack]` is its legend text; `over` says over what (for the title).
     """
     shown = dict(list(curves.items())[:MOST_CURVES])
@@ -34,9 +34,9 @@ def roc(curves: Mapping[str, Mapping], *, labels: Mapping[str, str] = {}, over: 
     floor = min([1e-3, *(float(np.min(c["fpr"])) for c in shown.values())])
     axes.plot([floor, 1], [floor, 1], color="0.55", linewidth=1, label="guessing")
     for i, (name, c) in enumerate(shown.items()):
-        fpr, tpr, low, high = (np.maximum(np.asarray(c[k], float), floor / 2) for k in ("fpr", "tpr", "low", "high"))
-        axes.fill_between(fpr, low, high, step="post", color=COLORS[i], alpha=0.15, linewidth=0)
-        axes.step(fpr, tpr, where="post", color=COLORS[i], linestyle=DASHES[i], linewidth=1.6, label=labels.get(name, name))
+        tpr, low, high = (np.maximum(np.asarray(c[k], float), floor / 2) for k in ("tpr", "low", "high"))
+        axes.fill_between(c["band_fpr"], low, high, color=COLORS[i], alpha=0.15, linewidth=0)
+        axes.step(c["fpr"], tpr, where="post", color=COLORS[i], linestyle=DASHES[i], linewidth=1.6, label=labels.get(name, name))
     axes.set(xscale="log", yscale="log", xlim=(floor, 1), ylim=(floor, 1), xlabel="false-positive rate", ylabel="true-positive rate", aspect="equal")
     count = f"{len(shown)} of {len(curves)} attacks" if len(shown) < len(curves) else f"{len(shown)} attack{'s' * (len(shown) > 1)}"
     _title(axes, f"Members named against non-members named: {count}", over)
@@ -56,13 +56,15 @@ def scores(evidence: Mapping[str, tuple], *, over: str = "", bins: int = 60) -> 
         score, member = np.asarray(score, float).ravel(), np.asarray(member, bool).ravel()
         edges = _edges(score, bins)
         clipped = np.clip(score, edges[0], edges[-1])
-        for side, color, hatch, text in ((~member, OTHER, None, "non-members"), (member, MEMBER, "///", "members")):
+        tallest = 0.0
+        for side, color, dash, text in ((~member, OTHER, "--", "non-members"), (member, MEMBER, "-", "members")):
             share = np.histogram(clipped[side], edges)[0] / max(side.sum(), 1)
-            axes.stairs(share, edges, fill=True, color=color, alpha=0.25, hatch=hatch)
-            axes.stairs(share, edges, color=color, linewidth=1.3, label=f"{text} (n = {int(side.sum()):,})")
-        axes.set(xlabel="score (higher = more likely a member)", ylabel="share of the rows")
+            tallest = max(tallest, float(share.max()))
+            axes.stairs(share, edges, fill=True, color=color, alpha=0.25)
+            axes.stairs(share, edges, color=color, linestyle=dash, linewidth=1.4, label=f"{text} (n = {int(side.sum()):,})")
+        axes.set(xlabel="score (higher = more likely a member)", ylabel="share of the rows", ylim=(0, 1.3 * tallest))
         _title(axes, f"{name}: scores of members and non-members", over)
-        axes.legend(fontsize=7.5)
+        axes.legend(fontsize=7.5, loc="upper right")
     return figure
 
 

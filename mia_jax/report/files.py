@@ -11,6 +11,8 @@ from mia_jax import workdir
 from mia_jax.metrics import bootstrap, summary
 from mia_jax.report import figures, markdown, tables
 
+CAPTION = "Rates with [low, high] intervals; † pooled over targets, else the mean over targets."
+
 
 def write(
     found: Mapping, *, attacks: Mapping[str, Mapping], member_TN, evaluated_TN, draws: bootstrap.Draws, folder: pathlib.Path, plots: bool = True
@@ -20,7 +22,7 @@ def write(
     `attacks[name]['score_TN']`, the membership and the draws are what `metrics.summary.rows` had; `plots` False leaves the figures out.
     """
     paths = draw(found, attacks=attacks, member_TN=member_TN, evaluated_TN=evaluated_TN, draws=draws, folder=folder) if plots else []
-    caption = f"Membership inference, {markdown.title(found).removeprefix('# Membership inference').strip(': ') or 'all attacks'}."
+    caption = markdown.title(found).removeprefix("# ").strip() + ". " + CAPTION
     workdir.write_json(folder / "report.json", found)
     workdir.write_text(folder / "results.csv", tables.to_csv(found["results"]))
     workdir.write_text(folder / "table.tex", tables.results_latex(found["results"], caption=caption))

@@ -49,7 +49,7 @@ def attacked(found: Mapping) -> str:
     about, design, models = found.get("about", {}), found.get("design", {}), found.get("models", [])
     lines = []
     if about:
-        shape = " x ".join(str(n) for n in about.get("shape", ()))
+        shape = "shape " + " x ".join(str(n) for n in about["shape"]) if about.get("shape") else ""
         size = [
             f"{about['examples']:,} examples" if "examples" in about else "",
             f"{about['classes']} classes" if about.get("classes") else "",
@@ -68,7 +68,7 @@ def attacked(found: Mapping) -> str:
         lines.append(("accuracy of the targets", f"{pair[0]} on their members, {pair[1]} on non-members"))
     if not lines:
         return ""
-    return "## What was attacked\n\n" + tables.markdown(("", ""), lines, code_first=False) + warning(about)
+    return "## What was attacked\n\n" + tables.markdown(("", ""), lines, code_first=False, align="left") + warning(about)
 
 
 SIZES = {
@@ -77,13 +77,15 @@ SIZES = {
     "population_rows": "rows outside all models",
     "shadows_min": "shadows a target",
 }
+DETAILS = ("epsilon", "penalize", "init")
 
 
 def settings(section) -> str:
-    """'mlp (widths=[256])'."""
+    """'mlp (widths=[256])': a config section without what is off or a detail (all of it is in config.json)."""
     if not isinstance(section, Mapping):
         return str(section)
-    rest = ", ".join(f"{k}={name_of(v) if isinstance(v, Mapping) else v}" for k, v in section.items() if k != "name" and v is not None)
+    shown = {k: v for k, v in section.items() if k not in ("name", *DETAILS) and v not in (None, False, 0, "", "none", (), [], {})}
+    rest = ", ".join(f"{k}={name_of(v) if isinstance(v, Mapping) else v}" for k, v in shown.items())
     return name_of(section) + (f" ({rest})" if rest else "")
 
 
@@ -95,7 +97,7 @@ def warning(about: Mapping) -> str:
         return ""
     crossing = duplicates.get("crossing")
     text = f"\n> **Duplicates:** {duplicates['rows']:,} rows have an equal row elsewhere in the data"
-    text += f"; {crossing:,} sets of equal rows have members and non-members" if crossing else ""
+    text += f" ({crossing:,} {'sets hold' if crossing > 1 else 'set holds'} members and non-members of one model)" if crossing else ""
     return text + ". Such rows cannot be told apart, which hides leakage; drop them with `data.drop_duplicates=True`.\n"
 
 
@@ -115,9 +117,22 @@ def headline(rows: Sequence[Mapping], ranked: Sequence[str], level: float = 0.95
         bounds = tables.number(row).replace("†", "").partition(" ")[2]
         lines.append([f"**{name}**", f"**{tables.number(row, bounds=False).replace('†', '')}**", bounds, basis(row)])
         words.append(in_words(row))
-    text = f"## The numbers that matter\n\nThe strongest of {len(ranked)} attacks that a real attacker could run: `{best}`.\n\n"
+    words.append(at_threshold(rows, best))
+    text = f"## The numbers that matter\n\nThe strongest of {len(ranked)} attacks that a real attacker could run: `{best}`"
+    text += " (picked by these very numbers, so they err a little high).\n\n" if len(ranked) > 1 else ".\n\n"
     header = ("", "value", f"{100 * level:g}% interval", "over")
     return text + tables.markdown(header, lines, code_first=False) + "\n" + "\n".join(f"- {w}" for w in words if w) + "\n"
+
+
+def at_threshold(rows: Sequence[Mapping], attack: str) -> str:
+    """What the attack does at the threshold that its owner can really choose."""
+    tpr, fpr = (tables.find(rows, attack, metric) for metric in ("tpr", "fpr"))
+    precision = next((r for r in rows if r["attack"] == attack and r["target"] is None and r["metric"].startswith("ppv@")), None)
+    if not tpr or tpr["value"] is None or not fpr or not precision:
+        return ""
+    ratio = float(precision["metric"].removeprefix("ppv@"))
+    text = f"At the threshold chosen on shadow models it names {tables.number(tpr)} of the members and {tables.number(fpr)} of the non-members"
+    return text + f"; with {ratio:g} non-member{'s' * (ratio != 1)} a member, {tables.number(precision)} of those named are members."
 
 
 def basis(row: Mapping) -> str:
@@ -143,7 +158,9 @@ def in_words(row: Mapping) -> str:
     fpr = float(row["metric"].removeprefix("tpr@"))
     per, unit = (100, "100") if fpr >= 0.01 else (1000, "1,000")
     named, alarms = row["value"] * per, fpr * per
-    text = f"Of {unit} members, {named:.3g} are named at {alarms:g} false alarm{'s' * (alarms != 1)} per {unit} non-members"
+    text = (
+        f"Of {unit} members, {round(named, 1 if named >= 1 else 2):g} are named at {alarms:g} false alarm{'s' * (alarms != 1)} per {unit} non-members"
+    )
     low, high = row["low"], row["high"]
     if low is None:
         return text + f" (guessing: {alarms:g})."
@@ -217,11 +234,11 @@ def appendix(found: Mapping) -> str:
         text += "## Models\n\n" + tables.markdown(*tables.models(found["models"]), code_first=False)
     if found.get("design"):
         lines = [(k, compact(v)) for k, v in found["design"].items() if v not in (None, "", [], ())]
-        text += "\n## Design\n\n" + tables.markdown(("", ""), lines, code_first=False)
+        text += "\n## Design\n\n" + tables.markdown(("", ""), lines, code_first=False, align="left")
     if found.get("attacks"):
         fields = ("needs", "knows", "note")
         lines = [(name, *(compact(one.get(f, "")) for f in fields)) for name, one in found["attacks"].items()]
-        text += "\n## Attacks\n\n" + tables.markdown(("attack", *fields), lines)
+        text += "\n## Attacks\n\n" + tables.markdown(("attack", *fields), lines, align="left")
     versions, about = found.get("versions") or {}, found.get("about", {})
     facts = {**versions.get("packages", {}), **{k: compact(v) for k, v in versions.items() if k != "packages" and v is not None}}
     facts |= {k: about[k] for k in ("seed", "pool") if k in about}

@@ -103,21 +103,22 @@ def optimistic_grid(rows: Sequence[Mapping], names: Sequence[str]) -> tuple[list
 
 
 def to_csv(rows: Sequence[Mapping]) -> str:
-    """The rows as CSV with a header; an empty field = null (see `method`)."""
+    """The rows as CSV with a header (COLUMNS, then whatever else the rows carry); an empty field = null (see `method`)."""
     file = io.StringIO()
-    writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n", restval="")
+    columns = list(dict.fromkeys([*COLUMNS, *(key for row in rows for key in row)]))
+    writer = csv.DictWriter(file, columns, lineterminator="\n", restval="")
     writer.writeheader()
     writer.writerows({k: "" if v is None else v for k, v in row.items()} for row in rows)
     return file.getvalue()
 
 
-def markdown(header: Sequence[str], lines: Sequence[Sequence[str]], *, code_first: bool = True) -> str:
-    """A pipe table; the first column in code font (names), the others aligned right."""
+def markdown(header: Sequence[str], lines: Sequence[Sequence[str]], *, code_first: bool = True, align: str = "right") -> str:
+    """A pipe table; the first column left (in code font if it holds names), the others as `align` says."""
 
     def cell(text: str) -> str:
         return str(text).replace("|", "\\|").replace("\n", " ")
 
-    rule = "|:--" + "|--:" * (len(header) - 1) + "|"
+    rule = "|:--" + ("|--:" if align == "right" else "|:--") * (len(header) - 1) + "|"
     body = [[f"`{cell(line[0])}`" if code_first else cell(line[0]), *map(cell, line[1:])] for line in lines]
     return "\n".join(["| " + " | ".join(map(cell, header)) + " |", rule, *("| " + " | ".join(line) + " |" for line in body)]) + "\n"
 
@@ -155,7 +156,8 @@ def statistic(values: Sequence[float], show=percent, unit: str = "%") -> str:
     mean = sum(values) / len(values)
     if len(values) == 1:
         return show(mean) + unit
-    return f"{show(mean)} ± {show(math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1)))}{unit}"
+    deviation = math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1))
+    return f"{show(mean)} ± {show(deviation if deviation > 1e-12 * abs(mean) else 0.0)}{unit}"
 
 
 def models(table: Sequence[Mapping], most: int = 8) -> tuple[list[str], list[list[str]]]:

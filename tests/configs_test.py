@@ -1,0 +1,70 @@
+"""Every config file says how it is run, builds, and the heavy ones pass a small run on stand-in data."""
+
+import importlib.util
+import pathlib
+
+import pytest
+
+from mia_jax import experiment
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+CONFIGS = sorted((ROOT / "configs").glob("*.py"))
+FASHION = pathlib.Path("/usr/share/datasets/fashion-mnist")
+needs_fashion = pytest.mark.skipif(not FASHION.is_dir(), reason="apt-get install dataset-fashion-mnist")
+
+
+def load(name, arg=None):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(arg) if arg else module.get_config()
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_headers_say_how_to_run_and_configs_build(path):
+    head = path.read_text().split('"""')[1]
+    assert f"python launch.py --config=configs/{path.name}" in head and "Arguments:" in head
+    config = load(path.stem)
+    for section in ("seed", "data", "design", "model", "learner", "query", "attacks", "report", "run"):
+        assert section in config
+    with pytest.raises(ValueError, match="has no argument 'nonsense'"):
+        load(path.stem, "nonsense=1")
+
+
+def test_arguments_are_typed():
+    config = load("quickstart", "models=6,epochs=3")
+    assert config.design.models == 6 and config.learner.epochs == 3
+    assert load("quickstart", "quick").design.models == 16
+
+
+def test_lira_cifar10_runs_on_stand_in_data(tmp_path):
+    import tensorflow_datasets as tfds
+
+    with tfds.testing.mock_data(num_examples=256):
+        config = load("lira_cifar10", "smoke,norm=group")
+        config = type(config)(config).unlock()
+        config.run.chunk, config.report.draws, config.report.figures = 2, 40, False
+        report = experiment.run(config, workdir_path=tmp_path)
+    assert {r["attack"] for r in report["results"]} == {"threshold_loss", "lira", "lira_pooled", "lira_offline", "lira_offline_pooled"}
+    assert report["about"]["shape"] == [32, 32, 3] and len(report["models"]) == 4
+
+
+@needs_fashion
+def test_fashion_mnist_wiring(tmp_path):
+    config = load("fashion_mnist", "examples=200,models=4,epochs=1")
+    config = type(config)(config).unlock()
+    config.report.draws, config.report.figures = 40, False
+    report = experiment.run(config, workdir_path=tmp_path)
+    assert report["about"]["examples"] == 200 and report["about"]["views"] == ["identity", "flip"]
+
+
+@needs_fashion
+def test_blocks_wiring_and_gap(tmp_path):
+    config = load("label_only_blocks", "ndata=100,epochs=2")
+    config = type(config)(config).unlock()
+    config.report.draws, config.report.figures = 40, False
+    report = experiment.run(config, workdir_path=tmp_path)
+    gap = next(r for r in report["results"] if (r["attack"], r["metric"], r["target"]) == ("gap", "balanced_accuracy", None))
+    target = report["models"][0]
+    assert gap["value"] == pytest.approx(0.5 + 0.5 * (target["train_accuracy"] - target["validation_accuracy"]), abs=1e-9)
+    assert gap["knows"] == "nothing" and report["design"]["targets"] == [0]
