@@ -271,7 +271,7 @@ def about(audit) -> dict:
     crossing = pools.duplicates(pool, design.member_MN[design.targets[0]])["crossing"]
     found = dict(data=pool.name, pool=audit.pool_hash, examples=len(pool.y), classes=pool.num_classes, shape=list(pool.x.shape[1:]), seed=audit.seed)
     found |= dict(duplicates=dict(audit.duplicates, crossing=crossing), views=list(config["query"]["views"]))
-    return found | dict(model=config["model"], learner=config["learner"])
+    return found | dict(model=config["model"], learner=config["learner"], level=config["report"]["level"])
 
 
 def design_table(audit) -> dict:
