@@ -85,9 +85,8 @@ def fleet_plan(audit, *, folder: Path, models: int) -> dict:
         f"{plan['parameters']:,} parameters each; chunk {plan['chunk']} on {count} device{'s' * (count > 1)}, about {size(plan['bytes'])} on each"
     )
     if plan["seconds"]:
-        say(
-            f"about {duration(plan['seconds'] * plan['steps'] * audit.learner.epochs * models / count)} by the measured step (upper bound if models stop early)"
-        )
+        seconds = plan["seconds"] * plan["steps"] * audit.learner.epochs * models / count
+        say(f"about {duration(seconds)} by the measured step (an upper bound if models stop early)")
     if plan["bytes"] > 2 * limit:
         say(f"warning: that is more than the {size(2 * limit)} of this device; lower --config.run.chunk.")
     return plan

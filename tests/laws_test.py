@@ -1,4 +1,4 @@
-"""The laws on real fleets: memorized random labels are found by every attack, untrained models leak nothing, duplicates are told, gap is arithmetic."""
+"""The laws on real fleets: memorized labels are found by every attack, untrained models leak nothing, duplicates are told, gap is arithmetic."""
 
 import json
 
@@ -39,9 +39,10 @@ def value(report, attack, metric="auc", target=None):
 NOISE = dict(name="synthetic", examples=100, features=30, classes=4, random_labels=True)
 
 
-@pytest.mark.parametrize(
-    "design", [dict(name="halves", models=16), dict(name="bernoulli", models=16), dict(name="disjoint", models=16, targets=4)], ids=lambda d: d["name"]
-)
+DESIGNS = [dict(name="halves", models=16), dict(name="bernoulli", models=16), dict(name="disjoint", models=16, targets=4)]
+
+
+@pytest.mark.parametrize("design", DESIGNS, ids=lambda d: d["name"])
 def test_memorized_random_labels_are_found_by_every_attack(design, tmp_path):
     attacks = {k: v for k, v in ATTACKS.items() if design["name"] != "disjoint" or k != "lira"}
     report = run(tmp_path, data=NOISE, design=design, epochs=60, attacks=attacks)

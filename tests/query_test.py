@@ -96,7 +96,7 @@ def test_nan_answers_stop_the_run_and_say_where(tmp_path):
     variables = jax.device_get(model.init(jax.random.key(0), pool.x[:1]))
     variables["params"]["Dense_1"]["bias"] = np.full(3, np.nan, np.float32)
     checkpoint.save_model(tmp_path, 1, variables, {})
-    with pytest.raises(ValueError, match="model 1 answers signal '.*' with NaN or infinity for view 0 of example 0"):
+    with pytest.raises(ValueError, match=r"model 1 answers signal '.*' with NaN or infinity for view 0 of example 0"):
         ask(tmp_path, model, pool)
 
 
