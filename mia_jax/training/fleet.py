@@ -52,7 +52,7 @@ def train(
     todo = [m for m in models if m not in have]
     chunks = [todo[i : i + chunk] for i in range(0, len(todo), chunk)]
     devices = devices or jax.local_devices()[:1]
-    program = programs.make(learner=learner, validation=validation is not None)
+    program = programs.make(learner=learner, chunk=chunk, validation=validation is not None)
     source = _Source(pool, pool_bytes, devices)
     progress = Progress(title="train", total=len(todo) * max(1, learner.epochs), unit="epoch")
     begin, finished = time.monotonic(), 0

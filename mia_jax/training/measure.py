@@ -25,7 +25,7 @@ class Cost(NamedTuple):
 
 def expected(*, learner: Learner, pool: Pool, rows_K: np.ndarray, weight_K: np.ndarray, chunk: int) -> Cost:
     """The cost of a whole epoch as the compiler sees it, without running it; the persistent compile cache keeps the program for the run itself."""
-    program, shapes = programs.make(learner=learner), _shapes(learner, pool, rows_K, weight_K, chunk)
+    program, shapes = programs.make(learner=learner, chunk=chunk), _shapes(learner, pool, rows_K, weight_K, chunk)
     start = time.perf_counter()
     run = program.run.lower(*shapes).compile()
     return _cost(run, shapes, pool, chunk, seconds=float("nan"), compile_seconds=time.perf_counter() - start)
@@ -33,7 +33,7 @@ def expected(*, learner: Learner, pool: Pool, rows_K: np.ndarray, weight_K: np.n
 
 def measured(*, learner: Learner, pool: Pool, rows_K: np.ndarray, weight_K: np.ndarray, chunk: int, probe_steps: int = 4) -> Cost:
     """Compiles and runs `probe_steps` steps of `chunk` models on the first device, for at least .3 s: nothing is kept."""
-    program = programs.make(learner=learner)
+    program = programs.make(learner=learner, chunk=chunk)
     keys = programs.model_keys(seed=0, models=np.zeros(chunk))
     index, weight = program.plan(keys, jnp.uint32(1), *(np.broadcast_to(a, (chunk, len(rows_K))) for a in (rows_K, weight_K)))
     steps = index.shape[1]
@@ -56,7 +56,7 @@ def measured(*, learner: Learner, pool: Pool, rows_K: np.ndarray, weight_K: np.n
 
 def _shapes(learner: Learner, pool: Pool, rows_K, weight_K, chunk: int) -> tuple:
     """The arguments of `run` for one epoch of a chunk, as shapes."""
-    program, whole = programs.make(learner=learner), stream.bare(pool)
+    program, whole = programs.make(learner=learner, chunk=chunk), stream.bare(pool)
     keys = jax.eval_shape(lambda: programs.model_keys(seed=0, models=np.zeros(chunk)))
     rows, weight = (jax.ShapeDtypeStruct((chunk, len(rows_K)), a.dtype) for a in (rows_K, weight_K))
     index, weight = jax.eval_shape(program.plan, keys, jax.ShapeDtypeStruct((), jnp.uint32), rows, weight)

@@ -23,8 +23,8 @@ class Programs(NamedTuple):
     finish: Callable
 
 
-def make(*, learner: Learner, validation: bool = False) -> Programs:
-    """The programs of any chunk; `run` donates the state."""
+def make(*, learner: Learner, chunk: int, validation: bool = False) -> Programs:
+    """The programs of `chunk` models; `run` donates the state."""
 
     def plan(key, epoch, rows_K, weight_K):
         return learner.plan(jax.random.fold_in(key, PLAN_KEY), epoch, rows_K, weight_K)
@@ -43,11 +43,23 @@ def make(*, learner: Learner, validation: bool = False) -> Programs:
         return state, metrics
 
     return Programs(
-        init=jax.jit(jax.vmap(learner.init, (0, None))),
-        plan=jax.jit(jax.vmap(plan, (0, None, 0, 0))),
-        run=jax.jit(jax.vmap(run, (0, None, 0, 0)), donate_argnums=(0,)),
-        finish=jax.jit(jax.vmap(finish, (0, 0, None, None, 0, 0))),
+        init=jax.jit(over_models(learner.init, (0, None), chunk)),
+        plan=jax.jit(over_models(plan, (0, None, 0, 0), chunk)),
+        run=jax.jit(over_models(run, (0, None, 0, 0), chunk), donate_argnums=(0,)),
+        finish=jax.jit(over_models(finish, (0, 0, None, None, 0, 0), chunk)),
     )
+
+
+def over_models(function: Callable, in_axes: tuple, chunk: int) -> Callable:
+    """`vmap` over a leading axis of `chunk` models; a chunk of one is not batched at all, which leaves a convolution its faster forms."""
+    if chunk > 1:
+        return jax.vmap(function, in_axes)
+
+    def single(*args):
+        first = [jax.tree.map(lambda a: a[0], arg) if axis == 0 else arg for arg, axis in zip(args, in_axes, strict=True)]
+        return jax.tree.map(lambda a: a[None], function(*first))
+
+    return single
 
 
 def freeze(old: TrainState, new: TrainState) -> TrainState:

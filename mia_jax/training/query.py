@@ -16,6 +16,7 @@ from jax import lax
 from mia_jax import workdir
 from mia_jax.progress import Progress
 from mia_jax.training import checkpoint
+from mia_jax.training.programs import over_models
 from mia_jax.training.spread import spread
 from mia_jax.types import Model, Pool, Signal
 
@@ -65,7 +66,8 @@ def query(
     if not todo:
         return
     devices = devices or jax.local_devices()[:1]
-    ask = jax.jit(jax.vmap(answers(model=model, signals=signals, views=views, batch_size=batch_size), in_axes=(0, None, None)))
+    ask = answers(model=model, signals=signals, views=views, batch_size=batch_size)
+    ask = jax.jit(over_models(ask, (0, None, None), chunk))
     template = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *pool.x.shape[1:]), pool.x.dtype))
     progress = Progress(title="query", total=len(todo), unit="model")
 
