@@ -6,3 +6,12 @@ G slices (groups), R bootstrap draws, V vertices of a ROC curve, P patch feature
 """
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str):
+    """mia_jax.audit and mia_jax.Results, imported on first use: `import mia_jax` loads nothing."""
+    if name in ("audit", "Results"):
+        from mia_jax import results
+
+        return getattr(results, name)
+    raise AttributeError(f"module 'mia_jax' has no attribute {name!r}")

@@ -23,7 +23,7 @@ DATA = dict(standardize=False, drop_duplicates=False)
 QUERY = dict(views=("identity",), batch_size=500, signals=(), save_logits=False)
 REPORT = dict(fprs=(0.001, 0.01, 0.1), ppv_ratio=1.0, draws=200, level=0.95, shadow_curve=("lira",), figures=True)
 RUN = dict(chunk=8, devices=0, query_chunk=0, checkpoint_every=25, pool_bytes=2**31)  # how, not what: outside every config hash
-SECTIONS = ("seed", "data", "design", "model", "learner", "query", "attacks", "report", "run")
+TARGET = dict(signals="")
 
 
 def arguments(text: str | None, /, **defaults) -> ml_collections.ConfigDict:
@@ -65,7 +65,7 @@ def complete(*, seed=0, data: Mapping, design: Mapping, model: Mapping, learner:
     `query`, `report` and `run` are optional sections. The result is locked: an override of a field that does not exist is an error.
     """
     for name in sections:
-        checks.one_of(("query", "report", "run"), section=name)
+        checks.one_of(("query", "report", "run", "target"), section=name)
     config = dict(
         seed=tuple(seed) if isinstance(seed, tuple | list) else (seed,),
         data=_filled("data", "data", data, DATA),
@@ -73,14 +73,22 @@ def complete(*, seed=0, data: Mapping, design: Mapping, model: Mapping, learner:
         model=_filled("model", "models", model),
         learner=_filled("learner", "learners", dict(name="backprop") | dict(learner), LEARNER),
         query=_section("query", QUERY, sections.get("query", {})),
-        attacks={name: _filled("attacks", "attacks", dict(name=name) | dict(attack)) for name, attack in attacks.items()},
+        attacks={name: _attack(name, attack) for name, attack in attacks.items()},
         report=_section("report", REPORT, sections.get("report", {})),
         run=_section("run", RUN, sections.get("run", {})),
+        target=_section("target", TARGET, sections.get("target", {})),
     )
     stop = config["learner"]["stop"]
     if stop is not None:
         fields = {k: p.default for k, p in inspect.signature(stopping.make).parameters.items()}
         config["learner"]["stop"] = _section("learner.stop", fields, stop)
+    return ml_collections.ConfigDict(_overridable(config), type_safe=False).lock()
+
+
+def scores(*, path: str, seed: int = 0, attacks: Mapping | None = None, report: Mapping = {}) -> ml_collections.ConfigDict:
+    """The config of an audit of arrays that were brought (keys and shapes: mia_jax.brought); `attacks` None: every attack that they allow."""
+    attacks = None if attacks is None else {name: _attack(name, attack) for name, attack in attacks.items()}
+    config = dict(seed=(seed,), scores=str(path), attacks=attacks, report=_section("report", REPORT, report))
     return ml_collections.ConfigDict(_overridable(config), type_safe=False).lock()
 
 
@@ -94,11 +102,18 @@ def _overridable(value):
 def _filled(section: str, kind: str, given: Mapping, more: Mapping = {}) -> dict:
     """Name, given fields and the defaults of the maker's other fields."""
     given = dict(given)
+    if "path" in given and "name" not in given:  # a module outside the package
+        given["name"] = given.pop("path")
     if "name" not in given:
         raise ValueError(f"{section} needs a name. Known: {', '.join(registry.names(kind))}.")
     fields = {k: p.default for k, p in registry.keywords(kind, given["name"]).items() if k not in PASSED[section]} | dict(more)
     filled = _section(f"{section} ({given['name']})", dict(name=given["name"]) | fields, given)
     return {k: v for k, v in filled.items() if v is not inspect.Parameter.empty}
+
+
+def _attack(name: str, given: Mapping) -> dict:
+    """An attack without a name is the one its key names."""
+    return _filled("attacks", "attacks", given if "path" in given else dict(name=name) | dict(given))
 
 
 def _section(label: str, defaults: Mapping, given: Mapping) -> dict:

@@ -22,11 +22,26 @@ def names(kind: str) -> list[str]:
 
 
 def load(kind: str, name: str) -> ModuleType:
-    """The module mia_jax.<kind>.<name>; ValueError that lists the known names and the closest one otherwise."""
+    """The module mia_jax.<kind>.<name>, or the user's own module if the name has a dot; else ValueError that lists the known names."""
     known = names(kind)
+    if "." in name:
+        return own(kind, name)
     if name not in known:
         raise ValueError(f"{kind}: there is no {name!r}. Known: {', '.join(known)}.{checks.closest(name, known)}")
     return importlib.import_module(f"mia_jax.{kind}.{name}")
+
+
+def own(kind: str, path: str) -> ModuleType:
+    """A module outside the package, 'my_pkg.my_model'; it needs the same maker as the modules of mia_jax.<kind>."""
+    try:
+        module = importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        if error.name and not path.startswith(error.name):
+            raise
+        raise ValueError(f"{kind}: there is no module {path!r}; it must be importable from here (run in its folder, or set PYTHONPATH).") from error
+    if not hasattr(module, KINDS[kind]):
+        raise ValueError(f"{kind}: the module {path!r} has no function {KINDS[kind]}(...).")
+    return module
 
 
 def keywords(kind: str, name: str) -> dict[str, inspect.Parameter]:

@@ -20,6 +20,7 @@ from mia_jax.training import checkpoint, fleet, measure
 from mia_jax.training import query as queries
 
 Path = pathlib.Path
+TRAJECTORY = "loss_trajectory"  # the signal [A,N,E] of learner.snapshots
 VALIDATION = ("none", "nonmembers", "members", "population")
 
 
@@ -43,9 +44,10 @@ def all_models(audit) -> list[int]:
 
 def train(audit, *, folder: Path) -> None:
     """TRAIN: the models that are not on disk yet."""
-    todo = sorted(set(all_models(audit)) - set(checkpoint.finished(folder / "train", all_models(audit))))
+    todo = sorted(set(audit.own_models) - set(checkpoint.finished(folder / "train", audit.own_models)))
     if not todo:
-        say(f"train: all {len(all_models(audit))} models are on disk.")
+        if audit.own_models:
+            say(f"train: all {len(audit.own_models)} models are on disk.")
         return
     plan = fleet_plan(audit, folder=folder, models=len(todo))
     fleet.train(
@@ -111,8 +113,11 @@ def validation_rows(audit) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def query(audit, *, folder: Path, views: Sequence[Callable]) -> None:
-    """QUERY: every signal of every model."""
-    models = all_models(audit)
+    """QUERY: every signal of every model; signals that were brought are written as they are."""
+    save_given(audit, folder=folder)
+    models = audit.own_models
+    if not models:
+        return
     missing = sorted(set(models) - set(checkpoint.finished(folder / "train", models)))
     if missing:
         raise FileNotFoundError(
@@ -132,6 +137,16 @@ def query(audit, *, folder: Path, views: Sequence[Callable]) -> None:
         batch_size=min(own["batch_size"], len(audit.pool.y)),
         devices=devices(audit),
     )
+
+
+def save_given(audit, *, folder: Path) -> None:
+    """The brought signals as files, of the design's last models."""
+    for name, value_MAN in audit.given.items():
+        first = len(audit.design.member_MN) - len(value_MAN)
+        for i, value_AN in enumerate(value_MAN):
+            path = queries.signal_file(folder / "signal", name, first + i)
+            if not path.exists():
+                workdir.write_npy(path, value_AN)
 
 
 def scored_models(audit) -> tuple[int, ...]:
@@ -176,7 +191,7 @@ def scores(one, measured: views.Fleet, scored: Sequence[int], key) -> np.ndarray
     score_TN = np.full((len(scored), design.member_MN.shape[1]), np.nan)
     needs_shadows = any(need in views.SHADOW_NEEDS for need in one.needs)
     reachable = [t for t in scored if not needs_shadows or design.shadow_MM[t].any()]
-    if one.score_all is not None and reachable:
+    if one.score_all is not None and reachable and not design.balance:
         found = one.score_all(dataclasses.replace(measured, design=dataclasses.replace(design, targets=tuple(reachable))), key)
         score_TN[[scored.index(t) for t in reachable]] = found
     else:
@@ -205,16 +220,26 @@ def read_scores(audit, *, folder: Path, name: str) -> np.ndarray:
 
 
 def model_table(audit, *, folder: Path) -> list[dict]:
-    """One row a model: accuracy and mean loss on its members ('train') and its evaluated non-members ('validation'), epochs and seconds."""
-    loss, correct = (queries.load(folder / "signal", name, all_models(audit))[:, 0].astype(np.float64) for name in ("loss", "correct"))
+    """One row a model: accuracy and mean loss on its members ('train') and its evaluated non-members ('validation'), epochs and seconds.
+
+    What was brought without labels or loss has no such columns.
+    """
+    models = all_models(audit)
+    known = [name for name in ("correct", "loss") if all(queries.signal_file(folder / "signal", name, m).exists() for m in models)]
+    signal = {name: queries.load(folder / "signal", name, models)[:, 0].astype(np.float64) for name in known}
     table = []
-    for m in all_models(audit):
+    for m in models:
         inside, outside = audit.design.member_MN[m], audit.design.evaluated_MN[m] & ~audit.design.member_MN[m]
-        history = checkpoint.load_history(folder / "train", m)
-        row = dict(model=m, target=m in audit.design.targets, epochs=int(history["summary/epochs"]), best_epoch=int(history["summary/best_epoch"]))
-        row |= dict(train_accuracy=correct[m, inside].mean(), train_loss=loss[m, inside].mean())
-        row |= dict(validation_accuracy=correct[m, outside].mean(), validation_loss=loss[m, outside].mean())
-        table.append(row | dict(seconds=float(history["summary/seconds"])))
+        row = dict(model=m, target=m in audit.design.targets)
+        for name in known:
+            word = "accuracy" if name == "correct" else name
+            row |= {f"train_{word}": signal[name][m, inside].mean(), f"validation_{word}": signal[name][m, outside].mean()}
+        if m in audit.own_models:
+            history = checkpoint.load_history(folder / "train", m)
+            row |= dict(
+                epochs=int(history["summary/epochs"]), best_epoch=int(history["summary/best_epoch"]), seconds=float(history["summary/seconds"])
+            )
+        table.append(row)
     return table
 
 
@@ -254,7 +279,7 @@ def report(audit, *, folder: Path, versions: dict) -> dict:
     )
     files.write(found, attacks=attacks, draws=draws, folder=folder / "report", plots=wanted["figures"], **shared)
     workdir.write_json(config, own)
-    return found
+    return workdir.read_json(folder / "report" / "report.json")
 
 
 def attack_evidence(audit, name: str, score_MN: np.ndarray) -> dict:
@@ -270,6 +295,7 @@ def about(audit) -> dict:
     crossing = pools.duplicates(pool, design.member_MN[design.targets[0]])["crossing"]
     found = dict(data=pool.name, pool=audit.pool_hash, examples=len(pool.y), classes=pool.num_classes, shape=list(pool.x.shape[1:]), seed=audit.seed)
     found |= dict(duplicates=dict(audit.duplicates, crossing=crossing), views=list(config["query"]["views"]))
+    found |= dict(said=list(audit.said))
     return found | dict(model=config["model"], learner=config["learner"], level=config["report"]["level"])
 
 
@@ -286,7 +312,7 @@ def shadow_curves(audit, *, folder: Path) -> dict[str, dict]:
     """{attack: {number of shadows: numbers}} of the attacks that config.report.shadow_curve names and the config has."""
     names = [n for n in audit.config["report"]["shadow_curve"] if n in audit.attacks and audit.design.shadow_MM[list(audit.design.targets)].any()]
     names = [n for n in names if any(need in views.SHADOW_NEEDS for need in audit.attacks[n].needs)]
-    if not names:
+    if not names or audit.design.balance:  # a part of a fleet with fixed counts would tell who is a member
         return {}
     measured = load_fleet(audit, folder=folder, names=sorted({n for name in names for n in audit.attacks[name].needs if n in audit.signals}))
     key = jax.random.key(audit.seed)

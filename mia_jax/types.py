@@ -133,7 +133,8 @@ class Design:
     models that are resampled together (twins share a number). `targets`: the models that are audited. `supports`: the shadow needs
     (SHADOW_NEEDS of mia_jax.views) that the design can carry. `extra_MN`: rows beside the training set that a learner may use (adversarial
     regularization). `num_rows`: K, the length of every model's padded row list, which depends on the design's fields alone and never on the
-    draw (designs/_rows.py makes the lists). `remake(models)` builds the same design with another number of models.
+    draw (designs/_rows.py makes the lists). `remake(models)` builds the same design with another number of models. `balance`: every example is
+    in the same number of models, so a View hides some shadows (drawn from `seed`) until all examples have equally many IN and OUT ones.
     """
 
     name: str
@@ -147,6 +148,8 @@ class Design:
     note: str = ""
     extra_MN: np.ndarray | None = None
     num_rows: int = 0
+    balance: bool = False
+    seed: int = 0
     remake: Callable[[int], Design] | None = dataclasses.field(default=None, compare=False, repr=False)
 
     def extend(self, models: int) -> Design:

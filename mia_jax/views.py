@@ -77,6 +77,8 @@ class Fleet:
                 visible_MN |= own_MN
             if population_N is not None:
                 visible_MN |= population_N & ~inside_MN
+            if d.balance:
+                visible_MN &= balanced(inside_MN, evaluated_N, seed=d.seed, t=t) | ~evaluated_N
             member_MN, own_MN = inside_MN & visible_MN, own_MN & visible_MN
             shadow = {n: _hide(self.signal[n][shadows], visible_MN[:, None]) for n in signals}
         return View(
@@ -102,6 +104,21 @@ class Fleet:
         if "population" in attack.needs and not d.population_N.any():
             return f"attack {name!r} needs population rows and the design {d.name!r} keeps none; set design.population."
         return ""
+
+
+def balanced(inside_MN: np.ndarray, evaluated_N: np.ndarray, *, seed: int, t: int) -> np.ndarray:
+    """keep_MN with the same number of IN and the same number of OUT shadows on every evaluated row, drawn from (seed, t) alone.
+
+    With every example in exactly k of the models, leaving the target out would leave k - 1 IN shadows to members and k to non-members.
+    """
+    rank_MN = np.random.default_rng([seed, t]).permuted(np.broadcast_to(np.arange(len(inside_MN))[:, None], inside_MN.shape), axis=0)
+    keep_MN = np.zeros_like(inside_MN)
+    for side_MN in (inside_MN, ~inside_MN):
+        fewest = int(side_MN[:, evaluated_N].sum(0).min())
+        order_MN = np.argsort(np.where(side_MN, rank_MN, len(inside_MN)), axis=0)
+        place_MN = np.argsort(order_MN, axis=0)
+        keep_MN |= side_MN & (place_MN < fewest)
+    return keep_MN
 
 
 def _hide(value: np.ndarray, visible: np.ndarray) -> np.ndarray:

@@ -1,0 +1,262 @@
+"""From a plain config to the objects of a run: everything that cannot work is refused here, before anything is trained."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from mia_jax import brought, checks, configuration, registry, stages, views, workdir
+from mia_jax.data import _pool as pools
+from mia_jax.data import augment
+from mia_jax.designs import _rows
+from mia_jax.learners import stopping
+from mia_jax.types import Attack, Design, Learner, Model, Pool, Signal
+
+GROWTH = ("models", "sources")  # design fields that may grow in a workdir: the first models stay as they are
+ZOO = dict(  # what an audit of brought arrays tries; what they do not allow is left out, and that is said
+    gap=dict(),
+    threshold_score=dict(name="threshold", signal="score", sign=1),
+    threshold_loss=dict(name="threshold", signal="loss"),
+    threshold_confidence=dict(name="threshold", signal="max_confidence"),
+    threshold_modified_entropy=dict(name="threshold", signal="modified_entropy"),
+    lira_score=dict(name="lira", signal="score", sign=1),
+    lira_loss=dict(name="lira", signal="loss"),
+    lira=dict(),
+    lira_offline=dict(name="lira", mode="offline"),
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Audit:
+    """Everything that one run of one seed needs: the objects the config names, and the config as a plain dict.
+
+    `rows_MK`, `weight_MK` are of the models that are trained here; `given[name]` [M,A,N..] are signals that were brought, of the design's last
+    models (a target beside our fleet) or of all. `said` are sentences for the report.
+    """
+
+    config: Mapping[str, Any]
+    seed: int
+    pool: Pool
+    pool_hash: str
+    duplicates: Mapping[str, int]
+    design: Design
+    rows_MK: np.ndarray
+    weight_MK: np.ndarray
+    model: Model | None
+    learner: Learner | None
+    signals: Mapping[str, Signal]
+    attacks: Mapping[str, Attack]
+    given: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    said: tuple[str, ...] = ()
+
+    @property
+    def own_models(self) -> list[int]:
+        """The models that are trained here."""
+        return list(range(len(self.rows_MK)))
+
+    @property
+    def train_config(self) -> dict:
+        """What decides the variables of model m: everything upstream of the queries but the number of models."""
+        design = {k: v for k, v in self.config["design"].items() if k not in (*GROWTH, "targets")}
+        found = dict(seed=self.seed, data=self.config["data"], pool=self.pool_hash, design=design)
+        found |= dict(model=self.config["model"], learner=self.config["learner"])
+        return found | (dict(given=workdir.digest(*(self.given[name] for name in sorted(self.given)))) if self.given else {})
+
+
+def prepare(config: Mapping, *, seed: int) -> Audit:
+    """The objects of a config that trains models."""
+    pool, duplicates = load_pool(config["data"])
+    design = make_design(config["design"], pool=pool, seed=seed)
+    check_images(config, pool=pool)
+    if config["data"]["standardize"]:
+        pool = pools.standardize(pool, design.population_N)
+    rows_MK, weight_MK = _rows.all_rows(design)
+    model = make("models", config["model"], num_classes=pool.num_classes)
+    learner = make_learner(config["learner"], model=model, num_rows=rows_MK.shape[1], padded=bool((weight_MK == 0).any()))
+    attacks = {name: make("attacks", attack) for name, attack in config["attacks"].items()}
+    given = {}
+    if config["target"]["signals"]:
+        design, given = with_target(config["target"]["signals"], design=design, pool=pool, views=len(config["query"]["views"]))
+        check_given(attacks, given)
+    check_attacks(attacks, design=design)
+    asked = asked_signals(attacks) | {"loss", "correct", *config["query"]["signals"]} | ({"logits"} if config["query"]["save_logits"] else set())
+    return Audit(
+        config=config,
+        seed=seed,
+        pool=pool,
+        pool_hash=pools.content_hash(pool),
+        duplicates=duplicates,
+        design=design,
+        rows_MK=rows_MK,
+        weight_MK=weight_MK,
+        model=model,
+        learner=learner,
+        signals={name: registry.make("signals", name) for name in sorted(asked - {stages.TRAJECTORY})},
+        attacks=attacks,
+        given=given,
+    )
+
+
+def make(kind: str, section: Mapping, **kwargs):
+    """registry.make of a config section {'name': ..., field: value}."""
+    return registry.make(kind, section["name"], {k: v for k, v in section.items() if k != "name"}, **kwargs)
+
+
+def load_pool(section: Mapping) -> tuple[Pool, dict]:
+    """The pool of config.data and the count of its duplicates (dropped on request)."""
+    own = {k: v for k, v in section.items() if k not in configuration.DATA}
+    pool = make("data", own)
+    if section["drop_duplicates"]:
+        pool = pools.drop_duplicates(pool)
+    return pool, pools.duplicates(pool)
+
+
+def make_design(section: Mapping, *, pool: Pool, seed: int) -> Design:
+    """The design of config.design over this pool."""
+    given = pool.columns.get("population")
+    return make("designs", section, num_examples=len(pool.y), seed=seed, given_population_N=given, labels_N=pool.y)
+
+
+def make_learner(section: Mapping, *, model: Model, num_rows: int, padded: bool) -> Learner:
+    """The learner of config.learner with its objective and stopping rule."""
+    checks.one_of(stages.VALIDATION, validation=section["validation"])
+    objective = section["objective"]
+    objective = dict(name=objective) if isinstance(objective, str) else objective
+    loss = make("objectives", objective, model=model)
+    stop = None if section["stop"] is None else registry.call(stopping.make, "learner.stop", section["stop"])
+    own = {k: v for k, v in section.items() if k not in configuration.LEARNER}
+    return make("learners", own, model=model, loss=loss, num_rows=num_rows, padded=padded, stopping=stop)
+
+
+def check_images(config: Mapping, *, pool: Pool) -> None:
+    """ValueError if a query view or a training augmentation cannot be applied to these examples."""
+    x, keys = pool.x[:1], jax.random.split(jax.random.key(0), 1)
+    for view in augment.views(config["query"]["views"]):
+        view(x)
+    if config["learner"].get("augment"):
+        augment.augmentation(tuple(config["learner"]["augment"]))(x, keys)
+
+
+def asked_signals(attacks: Mapping[str, Attack]) -> set[str]:
+    """The signals that the attacks need."""
+    return {need for attack in attacks.values() for need in attack.needs if need not in views.SHADOW_NEEDS + views.OTHER_NEEDS}
+
+
+def check_attacks(attacks: Mapping[str, Attack], *, design: Design) -> None:
+    """ValueError with the reason of every attack that this design cannot carry."""
+    fleet = views.Fleet(design=design, signal={}, num_classes=0)
+    refusals = [text for name, attack in attacks.items() if (text := fleet.refuse(attack, name))]
+    if refusals:
+        raise ValueError("\n".join(refusals))
+
+
+def prepare_scores(config: Mapping, *, seed: int, arrays: Mapping | None = None) -> Audit:
+    """The objects of an audit of brought arrays (config.scores, or `arrays` from memory): nothing is trained."""
+    name = "arrays" if arrays is not None else config["scores"]
+    found = brought.build(brought.load(name) if arrays is None else arrays, name=str(name), seed=seed)
+    wanted, said = config["attacks"], list(found.said)
+    attacks = {n: make("attacks", dict(dict(name=n) | a)) for n, a in (ZOO if wanted is None else wanted).items()}
+    if wanted is None:
+        attacks, left_out = allowed(attacks, found)
+        said += left_out
+    else:
+        check_given(attacks, found.signal)
+        check_attacks(attacks, design=found.design)
+    count = next(iter(found.signal.values())).shape[1]
+    sections = dict(data=dict(name=str(name)), design=dict(name="brought"), model="brought", learner=None, target=dict(signals=""))
+    own = dict(attacks={n: dict(dict(name=n) | (ZOO if wanted is None else wanted)[n]) for n in attacks}, run=configuration.RUN)
+    query = dict(configuration.QUERY, views=tuple(f"view {a}" for a in range(count)))
+    return Audit(
+        config=dict(config) | sections | own | dict(query=query),
+        seed=seed,
+        pool=found.pool,
+        pool_hash=workdir.digest(*(found.signal[n] for n in sorted(found.signal))),
+        duplicates=pools.duplicates(found.pool) if found.pool.x.shape[1:] != (0,) else dict(rows=0, groups=0, label_conflicts=0),
+        design=found.design,
+        rows_MK=np.zeros((0, 0), np.int32),
+        weight_MK=np.zeros((0, 0), np.float32),
+        model=None,
+        learner=None,
+        signals=dict.fromkeys(found.signal),
+        attacks=attacks,
+        given=found.signal,
+        said=tuple(said),
+    )
+
+
+def allowed(attacks: Mapping[str, Attack], found: brought.Brought) -> tuple[dict[str, Attack], list[str]]:
+    """The attacks that the arrays allow, and a sentence for those that they do not."""
+    fleet = views.Fleet(design=found.design, signal={}, num_classes=0)
+    kept, left = {}, {}
+    for name, attack in attacks.items():
+        lacking = sorted(asked_signals({name: attack}) - set(found.signal))
+        reason = f"no {', '.join(lacking)}" if lacking else fleet.refuse(attack, name)
+        if reason:
+            left[name] = reason
+        else:
+            kept[name] = attack
+    if not kept:
+        raise ValueError(f"the arrays give the signals {', '.join(found.signal)}, which no attack of the standard set can use.")
+    return kept, [f"Left out: {', '.join(f'{n} ({why})' for n, why in left.items())}."] if left else []
+
+
+def check_given(attacks: Mapping[str, Attack], signal: Mapping) -> None:
+    """ValueError if an attack needs a signal that was not brought."""
+    for name, attack in attacks.items():
+        lacking = sorted(asked_signals({name: attack}) - set(signal))
+        if lacking:
+            raise ValueError(
+                f"attack {name!r} needs the signals {', '.join(lacking)}; the arrays that were brought give {', '.join(sorted(signal))}."
+            )
+
+
+def with_target(path: str, *, design: Design, pool: Pool, views: int) -> tuple[Design, dict[str, np.ndarray]]:
+    """The design with the brought target as its last model and only target, and the target's signals [1,A,N..].
+
+    The file's rows are the pool's rows in their order; `member` says which of them the target was trained on.
+    """
+    arrays = brought.load(path)
+    arrays.setdefault("labels", pool.y)
+    found = brought.build({k: v for k, v in arrays.items() if not k.startswith("shadow_")}, name=path)
+    if len(found.pool.y) != len(pool.y):
+        raise ValueError(f"{path} has {len(found.pool.y)} examples and the data {len(pool.y)}; they must be the same rows in the same order.")
+    if not np.array_equal(found.pool.y, pool.y):
+        raise ValueError(
+            f"{path}: labels differ from the data's at example {int(np.argmax(found.pool.y != pool.y))}; the rows must be in the same order."
+        )
+    count = next(iter(found.signal.values())).shape[1]
+    if count != views:
+        raise ValueError(f"{path} has {count} views and config.query.views {views}; bring one answer for each view.")
+    member_N = found.design.member_MN[0]
+    if (member_N & design.population_N).any():
+        raise ValueError(
+            f"{path}: {int((member_N & design.population_N).sum())} of the target's members are population rows. Bring population_x and population_y "
+            "with the data, or set design.population=0."
+        )
+    evaluated_N, models = ~design.population_N, len(design.member_MN)
+    shadow_MM = np.zeros((models + 1, models + 1), bool)
+    shadow_MM[:models, :models] = design.shadow_MM
+    shadow_MM[models, :models] = True
+    joined = dataclasses.replace(
+        design,
+        name=f"{design.name} + brought target",
+        member_MN=np.concatenate([design.member_MN, member_N[None]]),
+        evaluated_MN=np.concatenate([design.evaluated_MN, evaluated_N[None]]),
+        shadow_MM=shadow_MM,
+        unit_M=np.append(design.unit_M, design.unit_M.max() + 1),
+        targets=(models,),
+        supports=frozenset(found_support(design)),
+        note=f"{design.note}; the target was brought",
+        remake=None,
+    )
+    return joined, dict(found.signal)
+
+
+def found_support(design: Design) -> set[str]:
+    """What the shadows of a design give an attacker of a model outside it."""
+    inside = bool((design.member_MN.any(0) & ~design.population_N).any())
+    return {"shadow_own", "shadow_out"} | ({"shadow_in"} if inside else set())
