@@ -18,7 +18,7 @@ PASSED = dict(
     learner=("model", "loss", "num_rows", "padded", "stopping"),
     attacks=(),
 )
-LEARNER = dict(objective="cross_entropy", validation="none", stop=None)
+LEARNER = dict(objective="cross_entropy", validation="none", stop=None, snapshots=())
 DATA = dict(standardize=False, drop_duplicates=False)
 QUERY = dict(views=("identity",), batch_size=500, signals=(), save_logits=False)
 REPORT = dict(fprs=(0.001, 0.01, 0.1), ppv_ratio=1.0, draws=200, level=0.95, shadow_curve=("lira",), figures=True)

@@ -14,6 +14,7 @@ from mia_jax.data import _pool as pools
 from mia_jax.data import augment
 from mia_jax.designs import _rows
 from mia_jax.learners import stopping
+from mia_jax.training.trajectory import SIGNAL as TRAJECTORY
 from mia_jax.types import Attack, Design, Learner, Model, Pool, Signal
 
 GROWTH = ("models", "sources")  # design fields that may grow in a workdir: the first models stay as they are
@@ -59,6 +60,16 @@ class Audit:
         return list(range(len(self.rows_MK)))
 
     @property
+    def asked(self) -> set[str]:
+        """The signals that the attacks need."""
+        return asked_signals(self.attacks)
+
+    @property
+    def trajectory(self) -> bool:
+        """Whether the losses at the snapshots are needed."""
+        return TRAJECTORY in self.asked and self.model is not None
+
+    @property
     def train_config(self) -> dict:
         """What decides the variables of model m: everything upstream of the queries but the number of models."""
         design = {k: v for k, v in self.config["design"].items() if k not in (*GROWTH, "targets")}
@@ -83,6 +94,7 @@ def prepare(config: Mapping, *, seed: int) -> Audit:
         design, given = with_target(config["target"]["signals"], design=design, pool=pool, views=len(config["query"]["views"]))
         check_given(attacks, given)
     check_attacks(attacks, design=design)
+    check_snapshots(config["learner"], attacks)
     asked = asked_signals(attacks) | {"loss", "correct", *config["query"]["signals"]} | ({"logits"} if config["query"]["save_logits"] else set())
     return Audit(
         config=config,
@@ -95,7 +107,7 @@ def prepare(config: Mapping, *, seed: int) -> Audit:
         weight_MK=weight_MK,
         model=model,
         learner=learner,
-        signals={name: registry.make("signals", name) for name in sorted(asked - {stages.TRAJECTORY})},
+        signals={name: registry.make("signals", name) for name in sorted(asked - {TRAJECTORY})},
         attacks=attacks,
         given=given,
     )
@@ -152,6 +164,16 @@ def check_attacks(attacks: Mapping[str, Attack], *, design: Design) -> None:
     refusals = [text for name, attack in attacks.items() if (text := fleet.refuse(attack, name))]
     if refusals:
         raise ValueError("\n".join(refusals))
+
+
+def check_snapshots(learner: Mapping, attacks: Mapping[str, Attack]) -> None:
+    """ValueError unless learner.snapshots are epochs of the training, and there for the attacks that need them."""
+    snapshots, epochs = tuple(learner["snapshots"]), learner.get("epochs", 0)
+    if any(not isinstance(e, int) or not 1 <= e <= epochs for e in snapshots) or list(snapshots) != sorted(set(snapshots)):
+        raise ValueError(f"learner.snapshots={snapshots} must be rising epochs in 1..{epochs}.")
+    needing = [name for name, attack in attacks.items() if TRAJECTORY in attack.needs]
+    if needing and not snapshots:
+        raise ValueError(f"attack {needing[0]!r} needs the losses at several epochs: set learner.snapshots, for example (5, 10, {epochs}).")
 
 
 def prepare_scores(config: Mapping, *, seed: int, arrays: Mapping | None = None) -> Audit:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 import sys
 import zlib
@@ -16,11 +17,10 @@ from mia_jax.data import _pool as pools
 from mia_jax.metrics import bootstrap, summary, thresholds
 from mia_jax.progress import duration, size
 from mia_jax.report import files, seeds, shadows
-from mia_jax.training import checkpoint, fleet, measure
+from mia_jax.training import checkpoint, fleet, measure, trajectory
 from mia_jax.training import query as queries
 
 Path = pathlib.Path
-TRAJECTORY = "loss_trajectory"  # the signal [A,N,E] of learner.snapshots
 VALIDATION = ("none", "nonmembers", "members", "population")
 
 
@@ -49,7 +49,7 @@ def train(audit, *, folder: Path) -> None:
         if audit.own_models:
             say(f"train: all {len(audit.own_models)} models are on disk.")
         return
-    plan = fleet_plan(audit, folder=folder, models=len(todo))
+    plan, snapshots = fleet_plan(audit, folder=folder, models=len(todo)), audit.config["learner"]["snapshots"]
     fleet.train(
         learner=audit.learner,
         pool=audit.pool,
@@ -63,6 +63,7 @@ def train(audit, *, folder: Path) -> None:
         devices=devices(audit),
         checkpoint_every=audit.config["run"]["checkpoint_every"],
         pool_bytes=audit.config["run"]["pool_bytes"],
+        on_epoch=[trajectory.saver(folder / "train", snapshots)] if snapshots else [],
         metrics_file=folder / "metrics.jsonl",
     )
 
@@ -125,18 +126,20 @@ def query(audit, *, folder: Path, views: Sequence[Callable]) -> None:
         )
     own = {k: audit.config["query"][k] for k in ("views", "batch_size")}
     workdir.claim(folder / "signal", own, remedy="Use another --workdir, or delete the folder signal/ to ask anew (and attack/, report/ with it).")
-    queries.query(
+    common = dict(
         model=audit.learner.model,
         pool=audit.pool,
-        signals=audit.signals,
         views=views,
         models=models,
-        models_folder=folder / "train",
-        folder=folder / "signal",
         chunk=audit.config["run"]["query_chunk"] or workdir.read_json(folder / "train" / "plan.json")["chunk"],
         batch_size=min(own["batch_size"], len(audit.pool.y)),
         devices=devices(audit),
     )
+    queries.query(signals=audit.signals, models_folder=folder / "train", folder=folder / "signal", **common)
+    if audit.trajectory:
+        ask = functools.partial(queries.query, signals={"loss": audit.signals["loss"]}, **common)
+        snapshots = audit.config["learner"]["snapshots"]
+        trajectory.query(epochs=snapshots, models=models, train_folder=folder / "train", folder=folder / "signal", ask=ask)
 
 
 def save_given(audit, *, folder: Path) -> None:
@@ -176,7 +179,7 @@ def attack(audit, *, folder: Path) -> None:
         if (own / "scores.npz").exists():
             continue
         if measured is None:
-            measured = load_fleet(audit, folder=folder, names=sorted({n for a in audit.attacks.values() for n in a.needs if n in audit.signals}))
+            measured = load_fleet(audit, folder=folder, names=sorted({n for a in audit.attacks.values() for n in a.needs if n in audit.asked}))
         key = jax.random.fold_in(jax.random.key(audit.seed), zlib.crc32(name.encode()))
         score_TN = scores(one, measured, scored, key)
         finite_or_raise(score_TN, measured.design.evaluated_MN, scored, name)
@@ -314,7 +317,7 @@ def shadow_curves(audit, *, folder: Path) -> dict[str, dict]:
     names = [n for n in names if any(need in views.SHADOW_NEEDS for need in audit.attacks[n].needs)]
     if not names or audit.design.balance:  # a part of a fleet with fixed counts would tell who is a member
         return {}
-    measured = load_fleet(audit, folder=folder, names=sorted({n for name in names for n in audit.attacks[name].needs if n in audit.signals}))
+    measured = load_fleet(audit, folder=folder, names=sorted({n for name in names for n in audit.attacks[name].needs if n in audit.asked}))
     key = jax.random.key(audit.seed)
     return {name: shadows.curve(attack=audit.attacks[name], fleet=measured, scores=scores, key=key, seed=audit.seed) for name in names}
 

@@ -130,3 +130,20 @@ def test_views_are_asked_and_averaged(tmp_path):
     one = run(tmp_path / "a", data=data, design=dict(name="halves", models=4), views=("identity", "shift:1,0", "rotate:10"), epochs=3)
     signal = np.load(tmp_path / "a" / "signal" / "loss" / "00000.npy")
     assert signal.shape == (3, 200) and 0.3 < value(one, "lira") < 0.9
+
+
+def test_loss_trajectories_are_the_losses_at_the_snapshots(tmp_path):
+    """The last snapshot's column is the final loss, columns fall while the models memorize, and snapshots do not change the models."""
+    learner = dict(snapshots=(1, 5, 30))
+    attacks = dict(gap=dict(), trajectory=dict())
+    run(tmp_path / "a", data=NOISE, design=dict(name="halves", models=4), epochs=30, learner=learner, attacks=attacks)
+    loss = np.load(tmp_path / "a" / "signal" / "loss" / "00002.npy")
+    losses = np.load(tmp_path / "a" / "signal" / "loss_trajectory" / "00002.npy")
+    member = workdir.read_npz(tmp_path / "a" / "design" / "membership.npz")["member_MN"][2]
+    assert losses.shape == (1, 100, 3) and np.array_equal(losses[..., -1], loss)
+    assert (np.diff(losses[0, member].mean(0)) < 0).all()
+    run(tmp_path / "b", data=NOISE, design=dict(name="halves", models=4), epochs=30, attacks=dict(gap=dict()))
+    a, b = (workdir.read_npz(tmp_path / f / "train" / "model" / "00002.npz") for f in "ab")
+    assert all(np.array_equal(a[k], b[k]) for k in a if "seconds" not in k)
+    with pytest.raises(ValueError, match="set learner.snapshots"):
+        run(tmp_path / "c", data=NOISE, design=dict(name="halves", models=4), epochs=3, attacks=attacks)

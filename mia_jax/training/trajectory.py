@@ -1,0 +1,66 @@
+"""The loss of every example at several epochs of its models' own training: snapshots while they train, one query a snapshot afterwards."""
+
+from __future__ import annotations
+
+import pathlib
+import shutil
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+
+from mia_jax import workdir
+from mia_jax.training import checkpoint
+from mia_jax.training import query as queries
+
+Path = pathlib.Path
+SIGNAL = "loss_trajectory"  # [A,N,E], E = the epochs of learner.snapshots
+
+
+def snapshot_folder(folder: Path, epoch: int) -> Path:
+    """Where the variables after an epoch are."""
+    return folder / "snapshot" / f"{epoch:05d}"
+
+
+def saver(folder: Path, epochs: Sequence[int]) -> Callable:
+    """A hook of the fleet that keeps the variables of every model after these epochs."""
+    wanted = set(epochs)
+
+    def hook(models, epoch, state, metrics) -> None:
+        del metrics
+        if epoch in wanted:
+            variables = jax.device_get(state.variables)
+            for i, m in enumerate(models):
+                own = jax.tree.map(lambda a, i=i: a[i], variables)
+                checkpoint.save_model(snapshot_folder(folder, epoch), m, own, {})
+
+    return hook
+
+
+def query(*, epochs: Sequence[int], models: Sequence[int], train_folder: Path, folder: Path, ask: Callable) -> None:
+    """Writes folder/loss_trajectory/<model>.npy, [A,N,E]; `ask(models_folder=, folder=)` queries the loss of all models in a folder.
+
+    A model that stopped before a snapshot's epoch stands there with its final variables.
+    """
+    if all(queries.signal_file(folder, SIGNAL, m).exists() for m in models):
+        return
+    for epoch in epochs:
+        own = snapshot_folder(train_folder, epoch)
+        for m in models:
+            if not checkpoint.model_file(own, m).exists():
+                _stopped(train_folder, m, epoch, checkpoint.model_file(own, m))
+        ask(models_folder=own, folder=own / "signal")
+    for m in models:
+        parts = [queries.load(snapshot_folder(train_folder, e) / "signal", "loss", [m])[0] for e in epochs]
+        workdir.write_npy(queries.signal_file(folder, SIGNAL, m), np.stack(parts, axis=-1))
+
+
+def _stopped(train_folder: Path, m: int, epoch: int, target: Path) -> None:
+    """Copies the final variables of a model that had stopped by `epoch`."""
+    final = int(checkpoint.load_history(train_folder, m)["summary/epochs"])
+    if final > epoch:
+        raise FileNotFoundError(
+            f"model {m} was trained without a snapshot after epoch {epoch}; set learner.snapshots before training (use another --workdir)."
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(checkpoint.model_file(train_folder, m), target)
