@@ -9,6 +9,7 @@ import pathlib
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -54,24 +55,41 @@ def run_one(audit: Audit, *, folder: Path, wanted: Sequence[str], extend: bool) 
     """The wanted stages of one seed in one workdir."""
     grown = settle(audit, folder=folder, extend=extend)
     workdir.write_json(folder / "config.json", dict(audit.config) | dict(seed=audit.seed))
-    workdir.write_json(
-        folder / "run.json", versions() | dict(seed=audit.seed, started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"))
-    )
     if grown:
         for stale in ("attack", "report"):
             moved = workdir.set_aside(folder / stale)
             if moved:
                 print(f"{stale} of the smaller fleet is kept in {moved.name}/", file=sys.stderr)
-    report: dict = {}
-    if "train" in wanted:
-        stages.train(audit, folder=folder)
-    if "query" in wanted:
-        stages.query(audit, folder=folder, views=() if audit.model is None else augment.views(audit.config["query"]["views"]))
-    if "attack" in wanted:
-        stages.attack(audit, folder=folder)
-    if "report" in wanted:
-        report = stages.report(audit, folder=folder, versions=versions())
-    return report
+    log = RunLog(folder / "run.json", seed=audit.seed)
+    asked = () if audit.model is None else augment.views(audit.config["query"]["views"])
+    todo = dict(
+        train=lambda: stages.train(audit, folder=folder),
+        query=lambda: stages.query(audit, folder=folder, views=asked),
+        attack=lambda: stages.attack(audit, folder=folder),
+        report=lambda: stages.report(audit, folder=folder, versions=versions()),
+    )
+    results = {stage: log.timed(stage, work) for stage, work in todo.items() if stage in wanted}
+    return results.get("report", {})
+
+
+class RunLog:
+    """run.json: versions, devices and revision of every start in this workdir, and the seconds that each of its stages took."""
+
+    def __init__(self, path: Path, *, seed: int):
+        self.path = path
+        self.runs = workdir.read_json(path)["runs"] if path.exists() else []
+        started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        self.runs.append(versions() | dict(seed=seed, started=started, seconds={}))
+        workdir.write_json(path, dict(runs=self.runs))
+
+    def timed(self, stage: str, work):
+        """The result of work(); its seconds are written down, also if it fails."""
+        start = time.monotonic()
+        try:
+            return work()
+        finally:
+            self.runs[-1]["seconds"][stage] = round(time.monotonic() - start, 3)
+            workdir.write_json(self.path, dict(runs=self.runs))
 
 
 def settle(audit: Audit, *, folder: Path, extend: bool) -> bool:

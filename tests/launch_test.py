@@ -50,6 +50,8 @@ def test_a_run_leaves_its_files_and_the_same_command_does_nothing_again(run):
     _, said = launch(*TINY, f"--workdir={run}")
     assert "all 4 models are on disk" in said
     assert all(p.stat().st_mtime_ns == stamp for p, stamp in stamps.items())
+    runs = json.loads((run / "run.json").read_text())["runs"]
+    assert len(runs) >= 2 and set(runs[-1]["seconds"]) == {"train", "query", "attack", "report"} and runs[0]["packages"]["jax"]
 
 
 def test_summary_prints_the_model():
