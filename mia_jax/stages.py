@@ -199,7 +199,7 @@ def scores(one, measured: views.Fleet, scored: Sequence[int], key) -> np.ndarray
         score_TN[[scored.index(t) for t in reachable]] = found
     else:
         for t in reachable:
-            score_TN[scored.index(t)] = one.score(measured.view(t, one.needs), key)
+            score_TN[scored.index(t)] = one.score(measured.view(t, one.needs, one.knows), key)
     return np.where(design.evaluated_MN[list(scored)], score_TN, np.nan)
 
 

@@ -164,7 +164,9 @@ class Attack(NamedTuple):
 
     `needs` names every field of the View that it reads (the threat model): signal names, 'x', 'y', 'columns', 'population', 'shadow_in',
     'shadow_out', 'shadow_own'. `knows` says whose knowledge fitted it: 'nothing', 'shadows' (or population rows), 'half_of_target_members' ...
+    The need 'member', the target's membership, is for cross-fitted attacks with knows='half_of_target_members' alone.
     `score_all(fleet, key) -> score_TN`, where present, is a faster program for every target at once with equal results.
+    `diagnose(view) -> {name: number}`, where present, says how well this attack's assumptions hold for one target.
     """
 
     score: Callable[..., np.ndarray]
@@ -172,3 +174,4 @@ class Attack(NamedTuple):
     knows: str = "shadows"
     score_all: Callable[..., np.ndarray] | None = None
     note: str = ""
+    diagnose: Callable[..., dict[str, float]] | None = None

@@ -1,6 +1,7 @@
 """What an attacker of one target may see: the only door between the fleet's files and an attack. Arrays only; NumPy only.
 
 Law: an attacker of t never sees t's row nor its twin's among the shadows, never t's membership, and nothing outside the attack's `needs`.
+The one exception is the need 'member', for attacks that say `knows='half_of_target_members'`: cross-fits on the target's own answers.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from mia_jax.types import Attack, Design
 
 SHADOW_NEEDS = ("shadow_in", "shadow_out", "shadow_own")
-OTHER_NEEDS = ("x", "y", "columns", "population")
+OTHER_NEEDS = ("x", "y", "columns", "population", "member")
+CROSS_FITTED = "half_of_target_members"  # what an attack with the need 'member' must say that it knows
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,7 +27,8 @@ class View:
     `target[name]` is [A,N..]: the target's signal, NaN on rows that are neither evaluated nor (if needed) population rows. `shadow[name]` is
     [M,A,N..] over the M usable shadows only, NaN where `visible_MN` is False. `shadow_member_MN` is False where not visible.
     'shadow_in'/'shadow_out' show a shadow's signals on the target's evaluated rows that it did / did not train on; 'shadow_own' shows each
-    shadow on its own evaluated rows (`shadow_evaluated_MN`); 'population' adds the population rows of target and shadows.
+    shadow on its own evaluated rows (`shadow_evaluated_MN`); 'population' adds the population rows of target and shadows. `member_N`, the
+    target's own membership on its evaluated rows, is None but for cross-fitted attacks ('member').
     """
 
     target: Mapping[str, np.ndarray]
@@ -39,6 +42,7 @@ class View:
     x: np.ndarray | None = None
     y: np.ndarray | None = None
     columns: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    member_N: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,8 +59,10 @@ class Fleet:
     y: np.ndarray | None = None
     columns: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
-    def view(self, t: int, needs: tuple[str, ...]) -> View:
-        """The View of an attacker of model t whose attack declares `needs`."""
+    def view(self, t: int, needs: tuple[str, ...], knows: str = "shadows") -> View:
+        """The View of an attacker of model t whose attack declares `needs` and `knows`; ValueError if it needs 'member' and does not say so."""
+        if "member" in needs and knows != CROSS_FITTED:
+            raise ValueError(f"an attack that needs the target's membership must declare knows={CROSS_FITTED!r}, not {knows!r}.")
         d = self.design
         shadows = np.flatnonzero(d.shadow_MM[t])
         uses = [n for n in needs if n in SHADOW_NEEDS]
@@ -93,11 +99,14 @@ class Fleet:
             x=self.x if "x" in needs else None,
             y=self.y if "y" in needs else None,
             columns=self.columns if "columns" in needs else {},
+            member_N=d.member_MN[t] & evaluated_N if "member" in needs else None,
         )
 
     def refuse(self, attack: Attack, name: str) -> str:
         """Why this design cannot carry the attack ('' if it can)."""
         d = self.design
+        if "member" in attack.needs and attack.knows != CROSS_FITTED:
+            return f"attack {name!r} needs the target's membership and must declare knows={CROSS_FITTED!r}, not {attack.knows!r}."
         lacking = [n for n in attack.needs if n in SHADOW_NEEDS and n not in d.supports]
         if lacking:
             return f"attack {name!r} needs {', '.join(lacking)}, which the design {d.name!r} cannot give ({d.note})."

@@ -17,6 +17,7 @@ KEY = jax.random.key(0)
 ATTACKS, SIGNALS, DESIGNS = (registry.names(kind) for kind in ("attacks", "signals", "designs"))
 VARIANTS = dict(  # defaults are swept by themselves; further settings of an attack that take another way through it
     lira=(dict(mode="offline"), dict(mode="offline", offline_score="log_pdf"), dict(center="median"), dict(variance="pooled")),
+    attack_model=(dict(fit="target", features=("loss", "correct")),),
 )
 CASES = [(name, {}) for name in ATTACKS] + [(name, fields) for name in VARIANTS for fields in VARIANTS[name]]
 SMALL = dict(  # designs of 120 rows
@@ -88,7 +89,7 @@ def test_the_signals_of_another_pair_tell_nothing_about_this_target(name, fields
         fleet = planted_fleet(attack, mu=2.0, seed=100 + seed, models=models)
         swapped = dataclasses.replace(fleet, signal={k: np.concatenate([v[2:3], v[1:]]) for k, v in fleet.signal.items()})
         evaluated_N, member_N = fleet.design.evaluated_MN[0], fleet.design.member_MN[0]
-        score_N = attack.score(swapped.view(0, attack.needs), KEY)  # model 2 poses as model 0
+        score_N = attack.score(swapped.view(0, attack.needs, attack.knows), KEY)  # model 2 poses as model 0
         aucs.append(planted.auc(score_N[evaluated_N], member_N[evaluated_N]))
     assert within_four_standard_errors(aucs), (np.mean(aucs), np.std(aucs))
 
@@ -148,7 +149,10 @@ def poison(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
 
 
 def mutated(fleet: Fleet, attack, t: int, garbage, rng: np.random.Generator) -> Fleet:
-    """The fleet with garbage in all that an attacker of t with these needs must not read, and t's and its twin's memberships shuffled."""
+    """The fleet with garbage in all that an attacker of t with these needs must not read, and t's and its twin's memberships shuffled.
+
+    Exempt is the membership of t itself for an attack that needs 'member': a cross-fit on the target, which must say that it knows half of it.
+    """
     d, n = fleet.design, fleet.design.member_MN.shape[1]
     uses = [need for need in attack.needs if need in views.SHADOW_NEEDS]
     read_MN = np.zeros_like(d.member_MN)
@@ -166,6 +170,8 @@ def mutated(fleet: Fleet, attack, t: int, garbage, rng: np.random.Generator) -> 
     signal["not_asked_for"] = garbage((len(read_MN), 1, n), rng)
     member_MN = d.member_MN.copy()
     for m in np.flatnonzero(d.unit_M == d.unit_M[t]):
+        if m == t and "member" in attack.needs and attack.knows == views.CROSS_FITTED:
+            continue
         member_MN[m, d.evaluated_MN[m]] = rng.permutation(member_MN[m, d.evaluated_MN[m]])
     return dataclasses.replace(
         fleet,
@@ -187,8 +193,8 @@ def test_garbage_outside_the_threat_model_does_not_change_a_bit(name, fields, de
         return
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     for t in fleet.design.targets[:4:3]:
-        expected_N = attack.score(fleet.view(t, attack.needs), KEY)
-        found_N = attack.score(mutated(fleet, attack, t, poison, rng).view(t, attack.needs), KEY)
+        expected_N = attack.score(fleet.view(t, attack.needs, attack.knows), KEY)
+        found_N = attack.score(mutated(fleet, attack, t, poison, rng).view(t, attack.needs, attack.knows), KEY)
         np.testing.assert_array_equal(found_N, expected_N)
         if attack.score_all:
             expected_N = attack.score_all(fleet, KEY)[fleet.design.targets.index(t)]
@@ -205,6 +211,7 @@ def test_needs_and_knowledge_are_declared(name, fields):
     assert attack.needs and attack.knows in ("nothing", "shadows", "half_of_target_members", "oracle_threshold")
     known = (*views.SHADOW_NEEDS, *views.OTHER_NEEDS, *SIGNALS)
     assert set(attack.needs) <= set(known)
+    assert ("member" in attack.needs) == (attack.knows == views.CROSS_FITTED)
     if attack.knows == "nothing":
         assert not set(attack.needs) & {*views.SHADOW_NEEDS, "population"}
 

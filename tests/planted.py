@@ -47,7 +47,7 @@ def fleet(design: Design, *names: str, mu: float, seed: int, query_views: int = 
 
 def scores(fleet: Fleet, attack: Attack, key) -> np.ndarray:
     """score_TN of the design's targets, each through its own View."""
-    return np.stack([attack.score(fleet.view(t, attack.needs), key) for t in fleet.design.targets])
+    return np.stack([attack.score(fleet.view(t, attack.needs, attack.knows), key) for t in fleet.design.targets])
 
 
 def mean_auc(fleet: Fleet, score_TN: np.ndarray) -> float:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import log_ndtr
 
-from mia_jax import checks, fits
-from mia_jax.attacks import _signals
+from mia_jax import checks
+from mia_jax.attacks import _multivariate, _normality, _shrinkage, _sides, _student
+from mia_jax.attacks._sides import COUNT, DOF, IN, M2, OUT
+from mia_jax.attacks._student import Predictive
 from mia_jax.fits import Moments
 from mia_jax.types import Attack
 
@@ -21,7 +22,9 @@ def make(
     signal: str = "rescaled_logit",
     offline_score: str = "log_cdf",
     variance: str = "auto",
+    variance_side: str = "each",
     center: str = "mean",
+    views: str = "mean",
     sign: int | None = None,
 ) -> Attack:
     """Compares the target's signal s with the shadows that trained on the example (IN) and those that did not (OUT); mean over query views.
@@ -31,117 +34,99 @@ def make(
     counts as member too.
 
     center 'mean' or 'median' over the shadows of a side. variance 'per_example': squared residuals about the example's center over n - 1;
-    'pooled': their sum over all examples over the sum of n - 1, per side; 'auto': per example from 4 shadows a side on, pooled below.
+    'pooled': their sum over all examples over the sum of n - 1, per side; 'auto': per example from 4 shadows a side on, pooled below;
+    'global': residuals and the spread of the centers together over all values - 1, for comparison (it contains the difficulties).
+    variance_side: 'each' side its own, or 'in' / 'out' (that side's for both) or 'both' (residuals of the sides together).
     Few shadows: an example with fewer than 2 on a side takes the pooled variance; a side on which no example has 2 takes the other side's;
     where neither side has 2 (or OUT alone, offline) the score is s - the mean of the sides' centers. An example without IN (OUT) shadows
     takes the other side's center plus the mean IN - OUT difference over all examples (offline: the mean OUT signal).
     No sd is below the float32 resolution of s and its center, 1.2e-7 of the larger, so constant signals score 0 and not NaN.
 
+    variance 'shrunk': Student-t predictives with an empirical-Bayes prior over all examples: variances shrink toward a trend over difficulty
+    and IN - OUT differences toward theirs (_shrinkage.py). It needs 1 shadow a side, and is meant for few of them.
+    views 'multivariate': one t (or with 'pooled' Gaussian) density over all query views, whose correlation is pooled over examples; variance
+    'shrunk' or 'pooled' ('auto' is 'shrunk').
+
     `sign` None: as the signal declares. ValueError if no shadow is IN (OUT) on any evaluated row.
     """
     checks.one_of(("online", "offline"), mode=mode)
     checks.one_of(("log_cdf", "log_pdf"), offline_score=offline_score)
-    checks.one_of(ENOUGH, variance=variance)
+    checks.one_of((*ENOUGH, "global", "shrunk"), variance=variance)
+    checks.one_of(("each", "in", "out", "both"), variance_side=variance_side)
     checks.one_of(("mean", "median"), center=center)
-    sign = _signals.sign_of(signal, sign)
+    checks.one_of(("mean", "multivariate"), views=views)
     form = "online" if mode == "online" else offline_score
-    needs = (signal, "shadow_in", "shadow_out") if mode == "online" else (signal, "shadow_out")
-
-    def score(view, key):
-        del key
-        cols = np.flatnonzero(view.evaluated_N)
-        own_AN = sign * _signals.scalar(view.target[signal], "AN", signal)[:, cols].astype(np.float64)
-        member_MN, visible_MN = view.shadow_member_MN[:, cols], view.visible_MN[:, cols]
-        masks = [visible_MN & ~member_MN, visible_MN & member_MN][: len(needs) - 1]
-        total_N = np.zeros(len(cols))
-        for a, own_N in enumerate(own_AN):
-            value_MN = sign * view.shadow[signal][:, a, cols]
-            sides = [fits.moments(value_MN, where_MN, center) for where_MN in masks]
-            total_N += _score(own_N, sides, [_pool(side) for side in sides], form, ENOUGH[variance])
-        score_N = np.full(len(view.evaluated_N), np.nan)
-        score_N[cols] = total_N / len(own_AN)
-        return score_N
-
-    def score_all(fleet, key):
-        d = fleet.design
-        targets = list(d.targets)
-        if center != "mean" or not np.array_equal(d.shadow_MM[targets], d.unit_M[targets, None] != d.unit_M[None]):
-            return np.stack([score(fleet.view(t, needs), key) for t in targets])
-        value_MAN = _signals.scalar(fleet.signal[signal], "MAN", signal)
-        masks = [~d.member_MN, d.member_MN][: len(needs) - 1]
-        total_TN = sum(_score_all(value_MAN[:, a], masks, d, sign, form, ENOUGH[variance]) for a in range(value_MAN.shape[1]))
-        return total_TN / value_MAN.shape[1]
-
+    kinds = (OUT, IN) if mode == "online" else (OUT,)
+    if variance_side != "each" and mode == "offline":
+        raise ValueError(f"variance_side={variance_side!r} compares two sides; mode='offline' sees OUT shadows alone: use 'each'.")
+    if variance_side != "each" and variance == "shrunk":
+        raise ValueError(f"variance='shrunk' fits each side's own prior; variance_side={variance_side!r} goes with the other variances.")
     note = f"{mode}, {form + ', ' if mode == 'offline' else ''}{center} centers, variance {variance}"
-    if variance == "auto":
+    if variance == "auto" and views == "mean":
         note += " (per example from 4 shadows a side on, else pooled; s - center with one a side)"
-    return Attack(score, needs, knows="shadows", score_all=score_all, note=note)
+    if variance_side != "each":
+        note += f" of {variance_side}"
+    common = dict(signal=signal, sign=sign, kinds=kinds, center=center, diagnose=_normality.diagnosis(signal, kinds))
+    if views == "multivariate":
+        checks.one_of(("auto", "shrunk", "pooled"), variance=variance)
+        shrunk = variance != "pooled"
+        return _multivariate.attack(form=form, shrunk=shrunk, note=f"{note}, multivariate over query views", **common)
+    if variance == "shrunk":
+        steps, finish = (_sides.pool, _shrinkage.regressions), _shrunk(form)
+    elif variance == "global":
+        steps, finish = (_sides.pool, _between), _plain(form, np.inf, variance_side)
+    else:
+        steps, finish = (_sides.pool,), _plain(form, ENOUGH[variance], variance_side)
+    return _sides.attack(steps=steps, finish=finish, note=note, **common)
 
 
-class _Pool(NamedTuple):
-    """Sums over examples of one side: values, their number, squared residuals and degrees of freedom."""
-
-    total: float
-    count: float
-    m2: float
-    dof: float
+def _between(own_N, sides: Sequence[Moments], fitted: Sequence[np.ndarray]) -> np.ndarray:
+    """A step for variance 'global': the squared distances of the centers from their mean, once for every value."""
+    del own_N
+    mean = fitted[0][:, _sides.TOTAL] / fitted[0][:, COUNT]
+    return np.array([np.sum(s.count * (s.center - c) ** 2) for s, c in zip(sides, mean, strict=True)])
 
 
-def _pool(side: Moments) -> _Pool:
-    return _Pool(np.sum(side.count * side.center), np.sum(side.count), np.sum(side.m2), np.sum(np.maximum(side.count - 1, 0)))
+def _plain(form: str, enough: float, variance_side: str):
+    """finish(own_N, sides, fitted) with Gaussians."""
+
+    def finish(own_N, sides, fitted):
+        pools = fitted[0].copy()
+        centers = _sides.centers(sides, pools)
+        if len(fitted) == 2:  # variance 'global'
+            pools[:, M2] += fitted[1]
+            pools[:, DOF] = np.maximum(pools[:, COUNT] - 1, 0)
+        per_example_N = np.min([side.count for side in sides], 0) >= enough
+        residuals = [(side.m2, np.maximum(side.count - 1, 0), *pools[i, [M2, DOF]]) for i, side in enumerate(sides)]
+        if variance_side == "both":
+            residuals = [tuple(a + b for a, b in zip(*residuals, strict=True))] * 2
+        elif variance_side != "each":
+            residuals = [residuals[variance_side == "in"]] * 2
+        known = [r for r in residuals if r[3]]
+        if not known:
+            return own_N - np.mean(centers, 0)
+        variance = []
+        for own, (_, _, m2, dof) in zip(residuals, [r if r[3] else known[0] for r in residuals], strict=True):
+            variance.append(np.where(per_example_N, own[0] / np.maximum(own[1], 1), m2 / dof))
+        return _score(own_N, [Predictive(c, v, np.inf) for c, v in zip(centers, variance, strict=True)], form)
+
+    return finish
 
 
-def _score(own_N: np.ndarray, sides: list[Moments], pools: list[_Pool], form: str, enough: float) -> np.ndarray:
-    """Scores of examples with signals `own_N`; `sides` and `pools` are [OUT] or [OUT, IN]."""
-    for name, pool in zip(("OUT", "IN"), pools, strict=False):
-        if not pool.count:
-            raise ValueError(f"no usable shadow is {name} on any evaluated row; train more models or use another attack.")
-    centers = _centers(sides, pools)
-    if not any(pool.dof for pool in pools):
-        return own_N - np.mean(centers, 0)
-    per_example_N = np.min([side.count for side in sides], 0) >= enough
-    z, log_sd = [], []
-    for side, pool, center_N in zip(sides, pools, centers, strict=True):
-        pool = pool if pool.dof else next(p for p in pools if p.dof)
-        variance_N = np.where(per_example_N, side.m2 / np.maximum(side.count - 1, 1), pool.m2 / pool.dof)
-        floor_N = np.finfo(np.float32).eps * np.maximum(np.abs(center_N), np.abs(own_N))
-        sd_N = np.maximum(np.sqrt(variance_N), floor_N)
-        sd_N = np.where(sd_N > 0, sd_N, 1)
-        z.append((own_N - center_N) / sd_N)
-        log_sd.append(np.log(sd_N))
+def _shrunk(form: str):
+    """finish(own_N, sides, fitted) with Student-t predictives."""
+
+    def finish(own_N, sides, fitted):
+        found = _shrinkage.predictive(own_N, sides, fitted)
+        return own_N - np.mean(_sides.centers(sides, fitted[0]), 0) if found is None else _score(own_N, found, form)
+
+    return finish
+
+
+def _score(own_N: np.ndarray, sides: Sequence[Predictive], form: str) -> np.ndarray:
+    """The score in the given form under the predictives of [OUT] or [OUT, IN]."""
+    z, log_sd = zip(*(side.standardized(own_N) for side in sides), strict=True)
     if form == "log_cdf":
-        return log_ndtr(z[0])
-    if form == "log_pdf":
-        return z[0] ** 2 / 2 + log_sd[0]
-    return (z[0] ** 2 - z[1] ** 2) / 2 + log_sd[0] - log_sd[1]
-
-
-def _centers(sides: list[Moments], pools: list[_Pool]) -> list[np.ndarray]:
-    mean = [pool.total / pool.count for pool in pools]
-    if len(sides) == 1:
-        return [np.where(sides[0].count > 0, sides[0].center, mean[0])]
-    outside, inside = sides
-    shift = mean[1] - mean[0]
-    return [
-        np.where(outside.count > 0, outside.center, np.where(inside.count > 0, inside.center - shift, mean[0])),
-        np.where(inside.count > 0, inside.center, np.where(outside.count > 0, outside.center + shift, mean[1])),
-    ]
-
-
-def _score_all(value_MN, masks, design, sign: int, form: str, enough: float) -> np.ndarray:
-    """One query view, every target in turn: two passes over blocks of examples, the first for what is pooled over examples."""
-    unit_T = np.searchsorted(np.unique(design.unit_M), design.unit_M[list(design.targets)])
-    pools_T = [[_Pool(0.0, 0.0, 0.0, 0.0) for _ in masks] for _ in design.targets]
-    score_TN = np.full((len(design.targets), value_MN.shape[1]), np.nan)
-    for scoring in (False, True):
-        for cols in fits.blocks(value_MN.shape[1]):
-            block_MN = sign * value_MN[:, cols].astype(np.float64)
-            sides_UN = [fits.leave_unit_out_moments(block_MN, where_MN[:, cols], design.unit_M) for where_MN in masks]
-            for i, t in enumerate(design.targets):
-                keep = np.flatnonzero(design.evaluated_MN[t, cols])
-                sides = [Moments(*(field[unit_T[i], keep] for field in side)) for side in sides_UN]
-                if scoring:
-                    score_TN[i, cols.start + keep] = _score(block_MN[t, keep], sides, pools_T[i], form, enough)
-                else:
-                    pools_T[i] = [_Pool(*map(sum, zip(old, _pool(side), strict=True))) for old, side in zip(pools_T[i], sides, strict=True)]
-    return score_TN
+        return _student.log_cdf(z[0], sides[0].dof)
+    log_density = [_student.log_density(z_N**2, side.dof) - log_N for z_N, log_N, side in zip(z, log_sd, sides, strict=True)]
+    return -log_density[0] if form == "log_pdf" else log_density[1] - log_density[0]

@@ -64,6 +64,11 @@ def percentile(value_R, level: float = 0.95) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def normal_half(value_R, level: float = 0.95) -> float:
+    """Half the width of a normal interval whose standard deviation is that of bootstrap values [R]; NaN values are left out."""
+    return float(stats.norm.ppf((1 + level) / 2) * np.nanstd(np.asarray(value_R, np.float64)))
+
+
 def logit(value: float, deviation: float, smaller_side: int, level: float = 0.95) -> tuple[float, float]:
     """(low, high) of an AUC in [0, 1] whose bootstrap standard deviation is `deviation`: normal on the logit scale, by the delta method.
 

@@ -6,9 +6,11 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from scipy import optimize, special
 
 from mia_jax import checks
 
+CONVENTIONS = ("step", "strict", "linear", "hull")
 TINY = 1e-9  # relative slack of 'FPR <= fpr', so that 29 false positives of 100 count as an FPR of .29
 
 
@@ -100,13 +102,76 @@ def resolvable(fpr: float, n_nonmember: float) -> bool:
     return fpr * n_nonmember * (1 + TINY) >= 1
 
 
-def tpr_at_fpr(curve: Roc, fpr: float) -> Operating | None:
-    """The step rule: the vertex with the largest TPR among those with FPR <= fpr in [0, 1]; None where fpr < 1/n_nonmember (not resolvable)."""
+def tpr_at_fpr(curve: Roc, fpr: float, convention: str = "step") -> Operating | None:
+    """The TPR at a wanted `fpr` in [0, 1]; None where fpr < 1/n_nonmember (not resolvable).
+
+    'step' (default): the vertex with the largest TPR among those with FPR <= fpr. 'strict': FPR < fpr (the code of LiRA). 'linear': on the line
+    between neighboring vertices, 'hull': on the upper convex hull, which a guess that is randomized between two thresholds attains; counts are
+    then fractions and `threshold` is that of the vertex before.
+    """
+    checks.one_of(CONVENTIONS, convention=convention)
     checks.fraction(fpr=fpr)
     if not resolvable(fpr, curve.n_nonmember):
         return None
-    v = int(np.searchsorted(curve.false_V, fpr * curve.n_nonmember * (1 + TINY), side="right")) - 1
+    if convention in ("linear", "hull"):
+        return _interpolated(hull(curve) if convention == "hull" else curve, fpr)
+    limit, side = (fpr * (1 + TINY), "right") if convention == "step" else (fpr * (1 - TINY), "left")
+    return _vertex(curve, int(np.searchsorted(curve.false_V, limit * curve.n_nonmember, side=side)) - 1)
+
+
+def tpr_at_zero(curve: Roc) -> Operating:
+    """The members who score above every non-member: the last vertex with FPR 0 (the true FPR there is only known to be below about 3/n)."""
+    return _vertex(curve, int(np.searchsorted(curve.false_V, 0.0, side="right")) - 1)
+
+
+def _vertex(curve: Roc, v: int) -> Operating:
     return Operating(*(float(a[v]) for a in (curve.tpr_V, curve.fpr_V, curve.true_V, curve.false_V, curve.threshold_V)))
+
+
+def _interpolated(curve: Roc, fpr: float) -> Operating:
+    wanted = min(fpr * curve.n_nonmember, curve.n_nonmember)
+    v = int(np.searchsorted(curve.false_V, wanted * (1 + TINY), side="right")) - 1
+    if v == len(curve.false_V) - 1:
+        return _vertex(curve, v)
+    share = max(0.0, wanted - curve.false_V[v]) / (curve.false_V[v + 1] - curve.false_V[v])
+    true = float(curve.true_V[v] + share * (curve.true_V[v + 1] - curve.true_V[v]))
+    return Operating(true / curve.n_member, wanted / curve.n_nonmember, true, wanted, float(curve.threshold_V[v]))
+
+
+def hull(curve: Roc) -> Roc:
+    """The vertices on the upper convex hull of a ROC: by pooling adjacent violators over the share of members in each step (linear time).
+
+    Source: Fawcett and Niculescu-Mizil, Machine Learning 68 (2007): the hull and isotonic regression are the same.
+    """
+    true, both = np.diff(curve.true_V), np.diff(curve.true_V + curve.false_V)
+    step = np.flatnonzero(both > 0)
+    blocks = optimize.isotonic_regression(true[step] / both[step], weights=both[step], increasing=False).blocks
+    vertex = np.append(0, step + 1)[blocks]
+    return Roc(*(a[vertex] for a in curve[:5]), curve.n_member, curve.n_nonmember)
+
+
+def partial_auc(curve: Roc, fpr: float) -> float:
+    """The mean TPR over FPRs in [0, fpr], lines between vertices, in [0, 1]; guessing gives fpr/2. ValueError unless 0 < fpr <= 1."""
+    checks.fraction(fpr=fpr)
+    checks.positive(fpr=fpr)
+    last = int(np.searchsorted(curve.fpr_V, fpr, side="right"))
+    x, y = curve.fpr_V[:last], curve.tpr_V[:last]
+    if last < len(curve.fpr_V):
+        x, y = np.append(x, fpr), np.append(y, _interpolated(curve, fpr).tpr)
+    return float(np.trapezoid(y, x) / fpr)
+
+
+def mann_whitney(curve: Roc) -> float:
+    """P-value of 'members score no higher than non-members', one-sided: normal approximation, corrected for ties and continuity.
+
+    z = (U - nm/2 - 1/2)/sd, U = AUC nm, sd^2 = nm/12 (N + 1 - sum(t^3 - t)/(N (N - 1))) over tie groups of t rows, N = n + m. Valid for
+    independent records of one target.
+    """
+    n, m = curve.n_member, curve.n_nonmember
+    tied, total = np.diff(curve.true_V + curve.false_V), n + m
+    variance = n * m / 12 * (total + 1 - np.sum(tied**3 - tied) / (total * (total - 1)))
+    excess = (auc(curve) - 0.5) * n * m - 0.5
+    return float(special.ndtr(-excess / math.sqrt(variance))) if variance > 1e-9 * n * m else 1.0
 
 
 def advantage(curve: Roc) -> float:
@@ -137,12 +202,20 @@ def best_threshold(curve: Roc) -> tuple[float, float]:
     """
     gain_V = curve.true_V * curve.n_nonmember - curve.false_V * curve.n_member
     v = int(np.argmax(gain_V))
-    balanced = 0.5 + 0.5 * float(gain_V[v] / (curve.n_member * curve.n_nonmember))
+    return _threshold(curve, v), 0.5 + 0.5 * float(gain_V[v] / (curve.n_member * curve.n_nonmember))
+
+
+def best_accuracy(curve: Roc) -> tuple[float, float]:
+    """(threshold, accuracy) of the rule with the most rows right, (named members + other non-members) / rows; ties as in `best_threshold`."""
+    gain_V = curve.true_V - curve.false_V
+    v = int(np.argmax(gain_V))
+    return _threshold(curve, v), float((gain_V[v] + curve.n_nonmember) / (curve.n_member + curve.n_nonmember))
+
+
+def _threshold(curve: Roc, v: int) -> float:
     if v == 0:
-        return math.inf, balanced
-    if v == len(gain_V) - 1:
-        return -math.inf, balanced
-    return between(curve.threshold_V[v + 1], curve.threshold_V[v]), balanced
+        return math.inf
+    return -math.inf if v == len(curve.true_V) - 1 else between(curve.threshold_V[v + 1], curve.threshold_V[v])
 
 
 def rates_at(score_N, member_N, threshold: float) -> Rates:

@@ -31,8 +31,19 @@ class Study:
     level: float
 
 
+class Drawn(NamedTuple):
+    """A number and its bootstrap values [R]: `low_R` errs low, `high_R` errs high (equal for an AUC); kept to compare attacks draw by draw."""
+
+    outcome: Outcome
+    low_R: np.ndarray
+    high_R: np.ndarray
+
+
 class Scored(NamedTuple):
-    """One attack, sorted: a ROC and its rows for each target; `counts_T` and `named_TN` at the shadow-chosen thresholds (None without them)."""
+    """One attack, sorted: a ROC and its rows for each target; `counts_T` and `named_TN` at the shadow-chosen thresholds (None without them).
+
+    `drawn[target, metric]` collects what the attack drew over all targets (target None or 'pooled').
+    """
 
     score_TN: np.ndarray
     curves: tuple[roc.Roc, ...]
@@ -40,6 +51,7 @@ class Scored(NamedTuple):
     named_TN: np.ndarray | None
     counts_T: Counts | None
     no_threshold: str
+    drawn: dict[tuple, Drawn]
 
 
 def rows(
@@ -54,6 +66,7 @@ def rows(
     ppv_ratio: float = 1.0,
     level: float = 0.95,
     detail: int = 8,
+    keep: dict[str, dict] | None = None,
 ) -> list[dict]:
     """Rows {attack, target, slice, metric, value, low, high, interval, method, convention, fpr_realized, n_member, n_nonmember, n_targets, knows}.
 
@@ -63,7 +76,7 @@ def rows(
     together (twins). `n_member`, `n_nonmember` are a target's for None (their mean if they differ), all pairs' for 'pooled'. Metrics: auc, tpr@FPR;
     at the shadow-chosen threshold tpr, fpr, advantage = TPR - FPR, balanced_accuracy, ppv@RATIO (non-members a member); and, optimistic with
     knows='oracle_threshold' and `null_mean` beside them, advantage_optimistic = max |TPR - FPR| and oracle_threshold = best balanced accuracy.
-    Mean rows carry `sd_over_models`. Raises ValueError on NaN scores of evaluated rows and on targets without members or non-members.
+    Mean rows carry `sd_over_models`. A dict `keep` is filled with keep[attack][target, metric] = Drawn (`comparisons.rows`). Raises ValueError on NaN scores of evaluated rows and on targets without members or non-members.
     """
     member_TN, evaluated_TN = np.asarray(member_TN, bool), np.asarray(evaluated_TN, bool)
     T, N = checks.shape("TN", member=member_TN, evaluated=evaluated_TN).values()
@@ -81,10 +94,10 @@ def rows(
         ratio=ppv_ratio,
         level=level,
     )
-    return [row for name, attack in attacks.items() for row in _attack_rows(study, name, attack)]
+    return [row for name, attack in attacks.items() for row in _attack_rows(study, name, attack, keep)]
 
 
-def _attack_rows(study: Study, name: str, attack: Mapping) -> list[dict]:
+def _attack_rows(study: Study, name: str, attack: Mapping, keep: dict | None) -> list[dict]:
     scored, knows = _sorted(study, name, attack), attack.get("knows", "shadows")
     T = len(study.targets)
     inside_T, outside_T = (study.evaluated_TN & study.member_TN).sum(1), (study.evaluated_TN & ~study.member_TN).sum(1)
@@ -94,6 +107,8 @@ def _attack_rows(study: Study, name: str, attack: Mapping) -> list[dict]:
         ("pooled", single[0] if T == 1 else _pooled(study, scored), inside_T.sum(), outside_T.sum(), T),
         *((study.targets[t], single[t], inside_T[t], outside_T[t], 1) for t in range(T)),
     ]
+    if keep is not None:
+        keep[name] = scored.drawn
     return [
         dict(attack=name, target=target, slice="all", metric=metric, value=o.value, low=o.low, high=o.high, interval=o.interval, method=o.method)
         | dict(convention=o.convention, fpr_realized=o.fpr_realized, n_member=round(float(n1)), n_nonmember=round(float(n0)), n_targets=count)
@@ -117,10 +132,10 @@ def _sorted(study: Study, name: str, attack: Mapping) -> Scored:
         ranks.append(bootstrap.ranked(score_TN[t, at], study.member_TN[t, at], t * N + at))
     threshold_T = attack.get("threshold_T")
     if threshold_T is None or np.isnan(np.asarray(threshold_T, np.float64)).any():
-        return Scored(score_TN, tuple(curves), tuple(ranks), None, None, attack.get("no_threshold", "no shadow to choose a threshold on"))
+        return Scored(score_TN, tuple(curves), tuple(ranks), None, None, attack.get("no_threshold", "no shadow to choose a threshold on"), {})
     named_TN = study.evaluated_TN & (score_TN >= np.asarray(threshold_T, np.float64)[:, None])
     counts_T = bootstrap.named_weight(study.member_TN, study.evaluated_TN, named_TN, np.ones((N, 1), np.float32))
-    return Scored(score_TN, tuple(curves), tuple(ranks), named_TN, Counts(*(c[:, 0] for c in counts_T)), "")
+    return Scored(score_TN, tuple(curves), tuple(ranks), named_TN, Counts(*(c[:, 0] for c in counts_T)), "", {})
 
 
 def _missing(study: Study, scored: Scored) -> dict[str, Outcome]:
@@ -140,6 +155,8 @@ def _single(study: Study, scored: Scored, t: int) -> dict[str, Outcome]:
         out["auc"] = outcomes.area(roc.auc(curve), auc_R, min(len(rank.member_I), len(rank.nonmember_J)), level, "records", method)
     at = study.evaluated_TN[t]
     out |= outcomes.single_tprs(curve, scored.score_TN[t, at], study.member_TN[t, at], study.fprs, low_FR, high_FR, level, method)
+    if study.own and len(study.targets) == 1:
+        _keep(scored, None, out, auc_R, low_FR, high_FR, study.fprs)
     if scored.counts_T is None:
         out |= _missing(study, scored)
     else:
@@ -172,6 +189,7 @@ def _mean(study: Study, scored: Scored) -> dict[str, Outcome]:
         tprs, more = [p.tpr for p in points], outcomes.spread([p.tpr for p in points])
         realized = float(np.mean([p.fpr for p in points]))
         out[f"tpr@{fpr:g}"] = outcomes.several_tpr(float(np.mean(tprs)), realized, counts, T, low_FR[f], high_FR[f], level, draws, more)
+    _keep(scored, None, out, auc_R[0], low_FR, high_FR, study.fprs)
     if scored.counts_T is None:
         return out | _missing(study, scored) | outcomes.optimistic(scored.curves)
     tp_TR, in_TR, fp_TR, out_TR = bootstrap.named_weight(study.member_TN, study.evaluated_TN, scored.named_TN, draws.record_NR)
@@ -189,6 +207,13 @@ def _mean(study: Study, scored: Scored) -> dict[str, Outcome]:
         {m: outcomes.spread(v) for m, v in values.items()},
     )
     return out | outcomes.optimistic(scored.curves)
+
+
+def _keep(scored: Scored, target: str | None, found: Mapping[str, Outcome], auc_R, low_FR, high_FR, fprs) -> None:
+    """Keeps the draws of the numbers that have an interval."""
+    for metric, low_R, high_R in (("auc", auc_R, auc_R), *((f"tpr@{f:g}", low, high) for f, low, high in zip(fprs, low_FR, high_FR))):
+        if found[metric].low is not None:
+            scored.drawn[target, metric] = Drawn(found[metric], low_R, high_R)
 
 
 def _by_target(part: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -223,6 +248,7 @@ def _pooled(study: Study, scored: Scored) -> dict[str, Outcome]:
             continue
         counts = Counts(point.true_positives, curve.n_member, 0, 0)
         out[f"tpr@{fpr:g}"] = outcomes.several_tpr(point.tpr, point.fpr, counts, T, low_FR[f], high_FR[f], level, draws)
+    _keep(scored, "pooled", out, auc_R, low_FR, high_FR, study.fprs)
     if scored.counts_T is None:
         return out | _missing(study, scored) | outcomes.optimistic([curve], independent=False)
     unit_TR = 1.0 if draws.unit_TR is None else draws.unit_TR

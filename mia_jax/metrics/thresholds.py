@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from mia_jax import checks
@@ -40,3 +42,38 @@ def _best(score_K, member_K, keep_K, last_V, inside: int, outside: int) -> float
     if gain_K[best] <= 0:
         return np.inf
     return roc.between(score_K[best + 1 + np.argmax(keep_K[best + 1 :])], score_K[best])
+
+
+def shadow_thresholds_at(score_MN, member_MN, evaluated_MN, shadow_MM, fprs: Sequence[float]) -> np.ndarray:
+    """For each FPR and model t the lowest threshold that names at most that share of t's shadows' scored non-members, float64 [F,M].
+
+    Pairs of all shadows {m: shadow_MM[t, m]} are pooled, score_MN as in `shadow_thresholds`; the rule is score >= threshold, between two scores.
+    NaN where t has no shadow that was scored, or one false positive is more than the FPR allows.
+    """
+    score_MN, shadow_MM = np.asarray(score_MN, np.float64), np.asarray(shadow_MM, bool)
+    usable_MN = np.asarray(evaluated_MN, bool) & ~np.asarray(member_MN, bool) & ~np.isnan(score_MN)
+    M = checks.shape("MN", score=score_MN, usable=usable_MN)["M"]
+    if shadow_MM.shape != (M, M):
+        raise ValueError(f"shadow_MM has shape {shadow_MM.shape}; expected ({M}, {M}).")
+    at_M, at_N = np.nonzero(usable_MN)
+    order = np.argsort(-score_MN[at_M, at_N], kind="stable")
+    at_M, score_K = at_M[order], score_MN[at_M[order], at_N[order]]
+    last_V = np.flatnonzero(np.append(score_K[1:] != score_K[:-1], True))[: len(score_K)]
+    known: dict[bytes, list[float]] = {}  # models with equal shadows share thresholds
+    for shadow_M in shadow_MM:
+        if shadow_M.tobytes() not in known:
+            named_V = np.cumsum(shadow_M[at_M])[last_V] if len(score_K) else np.zeros(0, int)
+            known[shadow_M.tobytes()] = [_below(score_K[last_V], named_V, fpr) for fpr in fprs]
+    return np.array([known[shadow_M.tobytes()] for shadow_M in shadow_MM]).T.reshape(len(fprs), M)
+
+
+def _below(score_V, named_V, fpr: float) -> float:
+    """The lowest threshold that names at most fpr of the kept non-members; `named_V` are those with a score of at least the falling `score_V`."""
+    if not len(named_V) or not roc.resolvable(fpr, named_V[-1]):
+        return np.nan
+    count = int(np.searchsorted(named_V, fpr * named_V[-1] * (1 + roc.TINY), side="right"))  # distinct scores that may be named
+    if count == len(named_V):
+        return -np.inf
+    if count == 0 or named_V[count - 1] == 0:
+        return float(np.nextafter(score_V[count], np.inf))
+    return roc.between(score_V[count], score_V[np.searchsorted(named_V, named_V[count - 1])])

@@ -17,7 +17,7 @@ from jax.custom_batching import custom_vmap
 
 FORMS = ("auto", "patches", "lax")
 _NHWC = ("NHWC", "HWIO", "NHWC")
-_BLOCK_BYTES = 8 << 20
+_BLOCK_BYTES = 8 << 20  # of patches, on a CPU: what stays near the cores
 
 
 class Windows(NamedTuple):
@@ -60,7 +60,14 @@ def windows(shape, window, strides, padding) -> Windows:
 
 def convolve(at: Windows, x, w, form: str = "auto") -> jax.Array:
     """y[b,h,w,o] = sum_ijc x[b, h*s+i-top, w*s+j-left, c] * w[i,j,c,o]; x [B,H,W,C], w [I,J,C,O]. form='lax' also has a forward mode."""
-    return _ordinary(at, x, w) if form == "lax" else _forward((at, form), x, w)
+    return _ordinary(at, x, w) if form == "lax" else _forward((at, form), *_same_axes(x, w))
+
+
+def _same_axes(*arrays):
+    """The arrays, marked as varying over the same mesh axes: inside shard_map a gradient must have its argument's type."""
+    axes = frozenset().union(*(jax.typeof(a).manual_axis_type.varying for a in arrays))
+    missing = [tuple(axes - jax.typeof(a).manual_axis_type.varying) for a in arrays]
+    return [lax.pcast(a, m, to="varying") if m else a for a, m in zip(arrays, missing)]
 
 
 # The programs ------------------------------------------------------------------------------------------------------------------------------
@@ -129,20 +136,8 @@ def _patches_kernel_gradient(at, x, g):
     return _in_blocks(block, _block(at, x.shape[0], x.shape[-1], kernels=g.shape[-1]), x, g).sum(0)
 
 
-# The rule ----------------------------------------------------------------------------------------------------------------------------------
-# Milliseconds a step and model, inside lax.scan (TABLE)
-
-
-def _alone(at: Windows, form: str, what: str):
-    """The program of one kernel."""
-    by_patches, ordinary = _PROGRAMS[what]
-    if form == "patches" or (jax.default_backend() == "cpu" and (what != "input" or at.window == (1, 1))):
-        return by_patches
-    return ordinary
-
-
 def _block(at: Windows, size: int, channels: int, examples: int = 1, kernels: int = 0) -> int:
-    """How many of `size` items, each of `examples` images, have their patches built at a time: a divisor of `size`."""
+    """How many of `size` items, each of `examples` images, have their patches in memory at a time: a divisor of `size`."""
     if jax.default_backend() != "cpu" or at.window == (1, 1):
         return size
     row = 4 * at.window[0] * at.window[1] * channels
@@ -163,9 +158,33 @@ def _joined(blocks):
     return blocks.reshape(-1, *blocks.shape[2:])
 
 
-def _bilinear(what: str, key, a, b):
-    """`what` of one pair (a, b). Under vmap: if only the images are batched, one bigger batch; if kernels or their gradients are, patches."""
-    at, form = key
+# The rule ----------------------------------------------------------------------------------------------------------------------------------
+# Milliseconds a training step and model inside lax.scan, 2-core CPU (TABLE).
+
+_PROGRAMS = {
+    "forward": (_patches_forward, _ordinary),
+    "input": (_patches_input_gradient, _ordinary_input_gradient),
+    "kernel": (_patches_kernel_gradient, _ordinary_kernel_gradient),
+}
+
+
+def _alone(at: Windows, form: str, what: str):
+    """The program for one kernel: on a CPU patches for the forward pass and the kernel's gradient, an ordinary convolution for the input's.
+
+    Elsewhere ordinary convolutions for all three (not measured). A 1x1 window is a matrix product whatever it is for.
+    """
+    by_patches, ordinary = _PROGRAMS[what]
+    if form == "patches" or at.window == (1, 1) or (jax.default_backend() == "cpu" and what != "input"):
+        return by_patches
+    return ordinary
+
+
+def _bilinear(what: str, how, a, b):
+    """`what` of one pair (a, b). vmap over the images alone makes one bigger batch; over kernels (or their gradients) it multiplies patches.
+
+    Where the patches of all kernels are too large for the cache, groups of kernels (at last one by one, as if alone) take turns.
+    """
+    at, form = how
     by_patches = _PROGRAMS[what][0]
     f = custom_vmap(functools.partial(_alone(at, form, what), at))
 
@@ -175,46 +194,41 @@ def _bilinear(what: str, key, a, b):
             out = f(a.reshape(-1, *a.shape[2:]), b)
             return out.reshape(size, -1, *out.shape[1:]), True
         examples, channels = a.shape[1 if batched[0] else 0], (b.shape[-2] if what == "input" else a.shape[-1])
-        block = _block(at, size, channels, examples)
+        group = _block(at, size, channels, examples)
         axes = tuple(0 if yes else None for yes in batched)
 
         def some(*given):
             given = iter(given)
-            pair = [next(given) if yes else whole for yes, whole in zip(batched, (a, b))]
-            if block > 1:
-                return jax.vmap(functools.partial(by_patches, at), axes)(*pair)
-            return f(*(v[0] if yes else v for yes, v in zip(batched, pair)))[None]
+            both = [next(given) if yes else whole for yes, whole in zip(batched, (a, b))]
+            if group > 1:
+                return jax.vmap(functools.partial(by_patches, at), axes)(*both)
+            return f(*(v[0] if yes else v for yes, v in zip(batched, both)))[None]
 
-        return _joined(_in_blocks(some, block, *(v for yes, v in zip(batched, (a, b)) if yes))), True
+        return _joined(_in_blocks(some, group, *(v for yes, v in zip(batched, (a, b)) if yes))), True
 
     return f(a, b)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _forward(key, x, w):
-    return _bilinear("forward", key, x, w)
+def _forward(how, x, w):
+    return _bilinear("forward", how, x, w)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _input_gradient(key, g, w):
-    return _bilinear("input", key, g, w)
+def _input_gradient(how, g, w):
+    return _bilinear("input", how, g, w)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _kernel_gradient(key, x, g):
-    return _bilinear("kernel", key, x, g)
+def _kernel_gradient(how, x, g):
+    return _bilinear("kernel", how, x, g)
 
 
-_forward.defvjp(lambda key, x, w: (_forward(key, x, w), (x, w)), lambda key, s, g: (_input_gradient(key, g, s[1]), _kernel_gradient(key, s[0], g)))
+# c is the cotangent; for y = x * w: dx = input(c, w), dw = kernel(x, c); for dx = input(g, w) and dw = kernel(x, g) likewise.
+_forward.defvjp(lambda how, x, w: (_forward(how, x, w), (x, w)), lambda how, s, c: (_input_gradient(how, c, s[1]), _kernel_gradient(how, s[0], c)))
 _input_gradient.defvjp(
-    lambda key, g, w: (_input_gradient(key, g, w), (g, w)), lambda key, s, c: (_forward(key, c, s[1]), _kernel_gradient(key, c, s[0]))
+    lambda how, g, w: (_input_gradient(how, g, w), (g, w)), lambda how, s, c: (_forward(how, c, s[1]), _kernel_gradient(how, c, s[0]))
 )
 _kernel_gradient.defvjp(
-    lambda key, x, g: (_kernel_gradient(key, x, g), (x, g)), lambda key, s, c: (_input_gradient(key, s[1], c), _forward(key, s[0], c))
+    lambda how, x, g: (_kernel_gradient(how, x, g), (x, g)), lambda how, s, c: (_input_gradient(how, s[1], c), _forward(how, s[0], c))
 )
-
-_PROGRAMS = {
-    "forward": (_patches_forward, _ordinary),
-    "input": (_patches_input_gradient, _ordinary_input_gradient),
-    "kernel": (_patches_kernel_gradient, _ordinary_kernel_gradient),
-}

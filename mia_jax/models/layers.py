@@ -151,9 +151,8 @@ class BatchNorm(nn.Module):
         mean_F, var_F = mean.value, var.value
         if train:
             mean_F, var_F, any_row = _moments(x, weight_B)
-            if not self.is_initializing():
-                for running, batch_F in ((mean, mean_F), (var, var_F)):
-                    running.value = jnp.where(any_row, self.momentum * running.value + (1 - self.momentum) * batch_F, running.value)
+            for running, batch_F in ((mean, mean_F), (var, var_F)):
+                running.value = jnp.where(any_row, self.momentum * running.value + (1 - self.momentum) * batch_F, running.value)
         centered = x - _along_features(mean_F, x.ndim)
         return _scale_and_shift(self, centered * _along_features(jax.lax.rsqrt(var_F + self.epsilon), x.ndim))
 

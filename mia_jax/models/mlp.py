@@ -33,8 +33,9 @@ def make(*, num_classes: int, widths=(256,), activation: str = "relu", dropout: 
     `init` is 'he' (He et al. 2015, for relu) or 'keras' (Glorot uniform); biases start at zero.
     """
     checks.at_least(1, num_classes=num_classes)
+    widths = (widths,) if isinstance(widths, int) else tuple(widths)
     for width in widths:
         checks.at_least(1, widths=width)
     checks.fraction(closed="left", dropout=dropout)
     layers.activation(activation), layers.initializer(init)
-    return layers.as_model(MLP(num_classes, tuple(widths), activation, dropout, init))
+    return layers.as_model(MLP(num_classes, widths, activation, dropout, init))

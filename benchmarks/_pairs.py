@@ -1,0 +1,136 @@
+"""What every benchmark shares: contenders timed in turns, each in a process of its own, and the ratio that comes of it.
+
+Contenders take turns (A B A B ...), so that a machine that slows down slows all of them; a figure is the median of a contender's runs. Each run
+is a fresh interpreter: nothing is compiled yet, the threads of one library do not spin beside those of another, and the peak memory is its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import math
+import os
+import pathlib
+import resource
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+TORCH = "PyTorch is not installed here, and it is the peer of this benchmark: pip install -r requirements-bench.txt (or --peers none)."
+
+
+class Missing(Exception):
+    """Something that the benchmark needs is absent, or a contender failed; the message says what to do."""
+
+
+def parser(doc: str, *, peers: Sequence[str]) -> argparse.ArgumentParser:
+    """The flags that all benchmarks have: --quick, --runs, --peers."""
+    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--quick", action="store_true", help="small sizes and one run each: shows that it works, its ratios mean little")
+    made.add_argument("--runs", type=int, help="runs of each contender, in turns (default 3; 1 with --quick)")
+    made.add_argument("--peers", type=names(peers), default=list(peers), help=f"any of {','.join(peers)}; 'none' times ours alone (default: all)")
+    return made
+
+
+def names(known: Sequence[str]) -> Callable[[str], list[str]]:
+    """An argparse type: a comma-separated list of known names; 'none' is the empty list."""
+
+    def parse(text: str) -> list[str]:
+        chosen = [] if text == "none" else [name for name in text.split(",") if name]
+        for name in chosen:
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"there is no {name!r}; known: {', '.join(known)}")
+        return chosen
+
+    return parse
+
+
+def guarded(function: Callable, *args) -> int:
+    """The exit status of a benchmark: `Missing` is one message and 1."""
+    try:
+        function(*args)
+    except Missing as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def need(library: str, message: str) -> None:
+    """`Missing` with the message unless the library is installed."""
+    if importlib.util.find_spec(library) is None:
+        raise Missing(message)
+
+
+# Runs --------------------------------------------------------------------------------------------------------------------------------------
+
+
+def contender(module: str, **request) -> dict:
+    """What `python -m module --contender REQUEST` prints as its last line, a JSON object; no compile cache, whatever the environment says."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
+    environment |= dict(JAX_PLATFORMS="cpu", JAX_ENABLE_COMPILATION_CACHE="false")
+    command = [sys.executable, "-m", module, "--contender", json.dumps(request)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise Missing(f"{' '.join(command)} failed:\n{done.stderr.strip()[-2000:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def interleaved(contenders: Mapping[str, Callable[[], dict]], runs: int) -> dict[str, list[dict]]:
+    """{name: its samples}: every contender once, then every contender again, `runs` times."""
+    samples: dict[str, list[dict]] = {name: [] for name in contenders}
+    for _ in range(runs):
+        for name, run in contenders.items():
+            samples[name].append(run())
+    return samples
+
+
+def median(samples: Sequence[Mapping], field: str) -> float:
+    """The median of one field over the runs."""
+    return statistics.median(sample[field] for sample in samples)
+
+
+def peak_bytes() -> int:
+    """The most memory that this process ever held."""
+    try:
+        status = pathlib.Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
+    except (OSError, IndexError):  # not Linux; ru_maxrss would also count the parent that started this process
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+# Results -----------------------------------------------------------------------------------------------------------------------------------
+
+
+def comparison(*, benchmark: str, case: str, ours_s: float, peer: str, peer_s: float, **extra) -> dict:
+    """One comparison: ratio = peer / ours, so that more than 1 means that ours is faster."""
+    fixed = dict(benchmark=benchmark, case=case, ours_s=ours_s, peer=peer, peer_s=peer_s, ratio=peer_s / ours_s)
+    tunables = os.environ.get("GLIBC_TUNABLES")
+    return fixed | extra | (dict(glibc_tunables=tunables) if tunables else {}) | dict(cores=os.cpu_count())
+
+
+def line(record: Mapping) -> str:
+    """The JSON line of a comparison, four significant digits; ValueError if a number is not finite."""
+    return json.dumps({key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in record.items()}, allow_nan=False)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns for people: the first flush left, the others flush right."""
+    lines = [list(header), *[list(row) for row in rows]]
+    width = [max(len(row[i]) for row in lines) for i in range(len(header))]
+    pad = lambda row: "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, width, strict=True))).rstrip()  # noqa: E731
+    return "\n".join([pad(lines[0]), "  ".join("-" * w for w in width), *[pad(row) for row in lines[1:]]])
+
+
+def seconds(value: float) -> str:
+    """'12.3 s', '45.6 ms'."""
+    return f"{value:.3g} s" if value >= 1 else f"{value * 1e3:.3g} ms"
+
+
+def slope(x: Sequence[float], y: Sequence[float]) -> float:
+    """The exponent a of y ~ x^a: the slope of the least-squares line through (log x, log y)."""
+    u, v = [math.log(value) for value in x], [math.log(value) for value in y]
+    center_u, center_v = statistics.fmean(u), statistics.fmean(v)
+    return sum((a - center_u) * (b - center_v) for a, b in zip(u, v, strict=True)) / sum((a - center_u) ** 2 for a in u)

@@ -1,0 +1,61 @@
+"""The shadows of one View as targets in turn, each with the other shadows as its own: what an attacker tunes on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from mia_jax.types import Design
+from mia_jax.views import SHADOW_NEEDS, Fleet, View
+
+
+def views_of_shadows(view: View, needs: Sequence[str], *, limit: int) -> list[tuple[View, np.ndarray]]:
+    """[(View of an attacker of the shadow with these needs, the shadow's member_N)] of the first `limit` shadows that can be scored.
+
+    `view` must show each shadow on its own evaluated rows (need 'shadow_own'). A shadow's twin, the shadow with the complementary members, is
+    none of its shadows. What the outer view hides stays hidden. Left out: shadows without evaluated members and non-members and, if `needs`
+    asks for shadows, those that no other shadow shares a visible row with.
+    """
+    fleet = _fleet(view, needs)
+    d, found = fleet.design, []
+    uses = any(need in SHADOW_NEEDS for need in needs)
+    for j in d.targets:
+        inner = fleet.view(j, tuple(needs))
+        if uses:
+            others = np.flatnonzero(d.shadow_MM[j])
+            visible_MN = inner.visible_MN & view.visible_MN[others]
+            member_MN, own_MN = inner.shadow_member_MN & visible_MN, inner.shadow_evaluated_MN & visible_MN
+            inner = dataclasses.replace(inner, visible_MN=visible_MN, shadow_member_MN=member_MN, shadow_evaluated_MN=own_MN)
+        if not uses or visible_MN.any():
+            found.append((inner, d.member_MN[j]))
+        if len(found) == limit:
+            break
+    return found
+
+
+def _fleet(view: View, needs: Sequence[str]) -> Fleet:
+    """The View's shadows as a fleet; targets are the shadows that evaluate members and non-members."""
+    member_MN, evaluated_MN = view.shadow_member_MN, view.shadow_evaluated_MN
+    nobody = np.zeros_like(view.evaluated_N)
+    usable = (member_MN & evaluated_MN).any(1) & (~member_MN & evaluated_MN).any(1)
+    design = Design(
+        name="shadows",
+        member_MN=member_MN,
+        evaluated_MN=evaluated_MN,
+        shadow_MM=~twins(member_MN & evaluated_MN, evaluated_MN) & ~np.eye(len(member_MN), dtype=bool),
+        population_N=nobody if view.population_N is None else view.population_N,
+        unit_M=np.arange(len(member_MN)),
+        targets=tuple(int(j) for j in np.flatnonzero(usable)),
+        supports=frozenset(SHADOW_NEEDS),
+    )
+    return Fleet(design=design, signal=dict(view.shadow), num_classes=view.num_classes, x=view.x, y=view.y, columns=view.columns)
+
+
+def twins(member_MN: np.ndarray, evaluated_MN: np.ndarray) -> np.ndarray:
+    """[M,M]: on every row that both evaluate (at least one), exactly one of the two is trained."""
+    inside, known = member_MN.astype(np.float32), evaluated_MN.astype(np.float32)
+    outside = known - inside
+    common, agree = known @ known.T, inside @ inside.T + outside @ outside.T
+    return (common > 0) & (agree == 0)

@@ -1,0 +1,136 @@
+"""IN and OUT shadows of every example: the loop that LiRA, offset and their like share, one View at a time or all targets at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from mia_jax import fits
+from mia_jax.attacks import _signals
+from mia_jax.fits import Moments
+from mia_jax.types import Attack
+
+OUT, IN = "out", "in"
+TOTAL, COUNT, M2, DOF = range(4)  # columns of `pool`
+
+
+def attack(
+    *, signal: str, sign: int | None, kinds: Sequence[str], center: str, steps: Sequence[Callable], finish: Callable, note: str, **more
+) -> Attack:
+    """An Attack that compares the target's signal with the moments of its shadows' signals on the same example; mean over query views.
+
+    `kinds` are the sides it reads, ('out', 'in'), ('out',) or ('in',); the sides come in that order. A step(own_N, sides, fitted) returns an
+    array that adds up over examples, `fitted` holding the sums of the steps before; finish(own_N, sides, fitted) -> score_N.
+    """
+    sign = _signals.sign_of(signal, sign)
+    needs = (signal, *(f"shadow_{kind}" for kind in (IN, OUT) if kind in kinds))
+    common = dict(signal=signal, sign=sign, kinds=tuple(kinds), steps=tuple(steps), finish=finish)
+
+    def score(view, key):
+        del key
+        return score_view(view, center=center, **common)
+
+    def score_all(fleet, key):
+        if center == "mean" and every_other_unit(fleet.design):
+            return score_fleet(fleet, **common)
+        return np.stack([score(fleet.view(t, needs), key) for t in fleet.design.targets])
+
+    return Attack(score, needs, knows="shadows", score_all=score_all, note=note, **more)
+
+
+def every_other_unit(design) -> bool:
+    """Whether an attacker of each target may use exactly the models outside the target's unit."""
+    targets = list(design.targets)
+    return np.array_equal(design.shadow_MM[targets], design.unit_M[targets, None] != design.unit_M[None])
+
+
+def score_view(view, *, signal: str, sign: int, kinds: Sequence[str], center: str, steps, finish) -> np.ndarray:
+    """score_N through one View; ValueError if no shadow is IN (OUT) on any evaluated row."""
+    cols = np.flatnonzero(view.evaluated_N)
+    own_AN = sign * _signals.scalar(view.target[signal], "AN", signal)[:, cols].astype(np.float64)
+    masks = masks_of(view, cols, kinds)
+    total_N = np.zeros(len(cols))
+    for a, own_N in enumerate(own_AN):
+        value_MN = sign * view.shadow[signal][:, a, cols]
+        sides = [fits.moments(value_MN, where_MN, center) for where_MN in masks]
+        fitted: list[np.ndarray] = []
+        for step in steps:
+            fitted.append(step(own_N, sides, fitted))
+        total_N += finish(own_N, sides, fitted)
+    return spread_out(total_N / len(own_AN), view.evaluated_N)
+
+
+def masks_of(view, cols: np.ndarray, kinds: Sequence[str]) -> list[np.ndarray]:
+    """where_MN of every kind on the columns `cols`; ValueError if one of them has no shadow at all."""
+    member_MN, visible_MN = view.shadow_member_MN[:, cols], view.visible_MN[:, cols]
+    masks = [visible_MN & (member_MN if kind == IN else ~member_MN) for kind in kinds]
+    for kind, where_MN in zip(kinds, masks, strict=True):
+        refuse_empty(kind, where_MN.any(), len(member_MN))
+    return masks
+
+
+def refuse_empty(kind: str, found: bool, shadows: int) -> None:
+    """ValueError unless a shadow of this kind was found."""
+    if not found:
+        raise ValueError(
+            f"no usable shadow is {kind.upper()} on any evaluated row (0 of {shadows} shadows; at least 1 is needed): "
+            "train more models or use another attack."
+        )
+
+
+def spread_out(value_K: np.ndarray, chosen_N: np.ndarray) -> np.ndarray:
+    """[N] with the values on the chosen rows and NaN elsewhere."""
+    score_N = np.full(len(chosen_N), np.nan)
+    score_N[chosen_N] = value_K
+    return score_N
+
+
+def score_fleet(fleet, *, signal: str, sign: int, kinds: Sequence[str], steps, finish) -> np.ndarray:
+    """score_TN, equal to `score_view` with mean centers: leave-unit-out moments in blocks of examples, once for each step and for the scores."""
+    d = fleet.design
+    value_MAN = _signals.scalar(fleet.signal[signal], "MAN", signal)
+    masks = [d.member_MN if kind == IN else ~d.member_MN for kind in kinds]
+    unit_T = np.searchsorted(np.unique(d.unit_M), d.unit_M[list(d.targets)])
+    total_TN = np.zeros((len(d.targets), value_MAN.shape[2]))
+    for a in range(value_MAN.shape[1]):
+        fitted_T: list[list[np.ndarray]] = [[] for _ in d.targets]
+        for step in (*steps, None):
+            sums_T = [0.0] * len(d.targets)
+            found_TK = np.zeros((len(d.targets), len(kinds)), bool)
+            for cols in fits.blocks(value_MAN.shape[2]):
+                block_MN = sign * value_MAN[:, a, cols].astype(np.float64)
+                sides_UN = [fits.leave_unit_out_moments(block_MN, where_MN[:, cols], d.unit_M) for where_MN in masks]
+                for i, t in enumerate(d.targets):
+                    keep = np.flatnonzero(d.evaluated_MN[t, cols])
+                    sides = [Moments(*(field[unit_T[i], keep] for field in side)) for side in sides_UN]
+                    found_TK[i] |= [side.count.any() for side in sides]
+                    if step is None:
+                        total_TN[i, cols.start + keep] += finish(block_MN[t, keep], sides, fitted_T[i])
+                    else:
+                        sums_T[i] = sums_T[i] + step(block_MN[t, keep], sides, fitted_T[i])
+            for i, t in enumerate(d.targets):
+                for kind, found in zip(kinds, found_TK[i], strict=True):
+                    refuse_empty(kind, found, int(d.shadow_MM[t].sum()))
+                fitted_T[i].append(sums_T[i])
+    return np.where(d.evaluated_MN[list(d.targets)], total_TN / value_MAN.shape[1], np.nan)
+
+
+def pool(own_N: np.ndarray, sides: Sequence[Moments], fitted: Sequence[np.ndarray]) -> np.ndarray:
+    """A step: per side the sums over examples of values, their number, squared residuals and degrees of freedom (TOTAL, COUNT, M2, DOF)."""
+    del own_N, fitted
+    return np.array([(np.sum(s.count * s.center), np.sum(s.count), np.sum(s.m2), np.sum(np.maximum(s.count - 1, 0))) for s in sides], np.float64)
+
+
+def centers(sides: Sequence[Moments], pools: np.ndarray) -> list[np.ndarray]:
+    """The sides' centers. An example without shadows on a side takes the other side's center plus the mean difference between the sides.
+
+    With a single side it takes the mean over all examples. `pools` is what `pool` summed.
+    """
+    mean = pools[:, TOTAL] / pools[:, COUNT]
+    if len(sides) == 1:
+        return [np.where(sides[0].count > 0, sides[0].center, mean[0])]
+    return [
+        np.where(side.count > 0, side.center, np.where(other.count > 0, other.center + (mean[i] - mean[1 - i]), mean[i]))
+        for i, (side, other) in enumerate(zip(sides, sides[::-1], strict=True))
+    ]

@@ -1,0 +1,56 @@
+"""Several attacks stacked into one, with weights learned on shadows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from mia_jax import checks, registry
+from mia_jax.attacks import _inner, _logistic, _sides
+from mia_jax.types import Attack
+
+DEFAULT = dict(threshold=dict(name="threshold", signal="loss"), lira=dict(name="lira", variance="shrunk"), offset=dict(name="offset"))
+
+
+def make(*, attacks: Mapping[str, Mapping] = DEFAULT, shadows: int = 8, ridge: float = 1e-3) -> Attack:
+    """score = log odds of a logistic regression on the attacks' scores, each standardized to mean 0 and sd 1 over the target's evaluated rows.
+
+    `attacks` is {any name: {name: attack, field: value}}, as in a config. The regression is fitted on the first `shadows` shadows that can be
+    targets themselves, with the other shadows but the twin as theirs: the target takes no part. Members and non-members weigh the same, and
+    `ridge` keeps the weights finite. Where no shadow has shadows of its own the standardized scores are averaged.
+    ValueError below 2 attacks, or for an attack that knows more than shadows do.
+    """
+    checks.at_least(1, shadows=shadows)
+    checks.positive(ridge=ridge)
+    if len(attacks) < 2:
+        raise ValueError(f"attacks={dict(attacks)} must hold at least 2 attacks.")
+    parts = [registry.make("attacks", one["name"], {k: v for k, v in one.items() if k != "name"}) for one in attacks.values()]
+    for name, part in zip(attacks, parts, strict=True):
+        if part.knows not in ("nothing", "shadows"):
+            raise ValueError(f"attack {name!r} knows {part.knows!r}; an ensemble fitted on shadows takes 'nothing' or 'shadows'.")
+    read = tuple(dict.fromkeys(need for part in parts for need in part.needs))
+
+    def features(view, key) -> np.ndarray:
+        """Standardized scores [K,F] of the view's evaluated rows."""
+        return np.stack([standardized(part.score(view, key)[view.evaluated_N]) for part in parts], 1)
+
+    def score(view, key):
+        inner = _inner.views_of_shadows(view, read, limit=shadows)
+        x_KF = features(view, key)
+        if inner:
+            pairs = [(features(v, key), member_N[v.evaluated_N]) for v, member_N in inner]
+            weight_F, intercept = _logistic.fit(np.concatenate([x for x, _ in pairs]), np.concatenate([m for _, m in pairs]), ridge=ridge)
+            return _sides.spread_out(x_KF @ weight_F + intercept, view.evaluated_N)
+        return _sides.spread_out(x_KF.mean(1), view.evaluated_N)
+
+    needs = (*read, *(n for n in ("shadow_own",) if n not in read))
+    note = f"logistic over {', '.join(attacks)}, fitted on up to {shadows} shadows"
+    return Attack(score, needs, knows="shadows", note=note)
+
+
+def standardized(score_K: np.ndarray) -> np.ndarray:
+    """Mean 0 and sd 1; all 0 where every score is the same."""
+    away_K = score_K - score_K.mean()
+    sd = away_K.std()
+    return away_K / sd if sd > 1e-12 * np.abs(score_K).max() else np.zeros_like(score_K)

@@ -1,0 +1,57 @@
+"""LiRA on several signals at once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from mia_jax import checks, registry
+from mia_jax.attacks import _signals
+from mia_jax.types import Attack
+
+
+def make(
+    *,
+    signals: Sequence[str] = ("rescaled_logit", "hinge"),
+    joint: str = "sum",
+    mode: str = "online",
+    offline_score: str = "log_cdf",
+    variance: str = "shrunk",
+    center: str = "mean",
+) -> Attack:
+    """joint 'sum': the sum of LiRA's scores over the signals, as if they were independent; 'multivariate': one Student-t density over all
+
+    signals and query views with a correlation shared by all examples (variance 'shrunk' or 'pooled'). mode, offline_score, variance and center
+    as in lira. Every signal points the way it declares. ValueError below two signals or for one without a sign.
+    """
+    checks.one_of(("sum", "multivariate"), joint=joint)
+    if isinstance(signals, str) or len(signals) < 2:
+        raise ValueError(f"signals={signals!r} must name at least 2 signals, such as ('rescaled_logit', 'hinge'); for one there is lira.")
+    fields = dict(mode=mode, offline_score=offline_score, variance=variance, center=center)
+    parts = [registry.make("attacks", "lira", dict(fields, signal=name)) for name in signals]
+    shadow_needs = parts[0].needs[1:]
+    needs = (*signals, *shadow_needs)
+    note = f"{joint} over {', '.join(signals)}; {parts[0].note}"
+    if joint == "multivariate":
+        checks.one_of(("shrunk", "pooled"), variance=variance)
+        signs = [_signals.sign_of(name, None) for name in signals]
+        whole = registry.make("attacks", "lira", dict(fields, signal="all", sign=1, views="multivariate"))
+
+        def stacked(of) -> np.ndarray:
+            """The signals one after the other along the axis of the query views."""
+            return np.concatenate([sign * of[name] for name, sign in zip(signals, signs, strict=True)], axis=-2)
+
+        def joined(view, key):
+            return whole.score(dataclasses.replace(view, target={"all": stacked(view.target)}, shadow={"all": stacked(view.shadow)}), key)
+
+        return Attack(joined, needs, knows="shadows", note=note)
+
+    def score(view, key):
+        return sum(part.score(view, key) for part in parts)
+
+    def score_all(fleet, key):
+        return sum(part.score_all(fleet, key) for part in parts)
+
+    return Attack(score, needs, knows="shadows", score_all=score_all, note=note)

@@ -1,0 +1,27 @@
+"""Difficulty calibration: the target's signal minus what the shadows say of the same example (Watson et al. 2022, arXiv:2111.08440)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mia_jax import checks
+from mia_jax.attacks import _sides
+from mia_jax.types import Attack
+
+
+def make(*, signal: str = "loss", side: str = "out", center: str = "mean", sign: int | None = None) -> Attack:
+    """score = sign * (signal of the target - center of the shadows), mean over query views.
+
+    side 'out': the shadows that did not train on the example; 'in': those that did; 'both': the mean of the two centers, whatever their numbers.
+    center 'mean' or 'median'. An example without shadows on a side takes the other side's center plus the mean difference between the sides
+    (with one side: the overall mean). `sign` None: as the signal declares. ValueError if no shadow is on the side on any evaluated row.
+    """
+    kinds = dict(out=(_sides.OUT,), both=(_sides.OUT, _sides.IN)) | {"in": (_sides.IN,)}
+    checks.one_of(kinds, side=side)
+    checks.one_of(("mean", "median"), center=center)
+
+    def finish(own_N, sides, fitted):
+        return own_N - np.mean(_sides.centers(sides, fitted[0]), 0)
+
+    note = f"{signal} minus the {center} over {'IN and OUT' if side == 'both' else side.upper()} shadows"
+    return _sides.attack(signal=signal, sign=sign, kinds=kinds[side], center=center, steps=(_sides.pool,), finish=finish, note=note)

@@ -1,0 +1,56 @@
+"""The null that every audit carries with it: the scores of one model against the membership of another, which they cannot know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from scipy import special
+
+from mia_jax.metrics import bootstrap, intervals, outcomes, placements
+
+
+def partners(unit_T) -> np.ndarray:
+    """For each target one of the next unit of targets (-1 if there is only one unit)."""
+    units, index_T = np.unique(np.asarray(unit_T), return_inverse=True)
+    place = {u: np.flatnonzero(index_T == u) for u in range(len(units))}
+    if len(units) < 2:
+        return np.full(len(index_T), -1)
+    chosen = []
+    for t, u in enumerate(index_T):
+        other = place[(u + 1) % len(units)]
+        chosen.append(other[int((place[u] < t).sum()) % len(other)])
+    return np.array(chosen)
+
+
+def check(attacks: Mapping[str, Mapping], member_TN, evaluated_TN, *, unit_T, draws: bootstrap.Draws, level: float = 0.95) -> dict:
+    """{attacks: {name: {auc, low, high}}, excluded, level}: the AUC of scores of another unit's model against each target's members, mean over targets.
+
+    It is 1/2 whatever the attack if the models' memberships are independent, their shadows came in whole pairs, and nothing of the target's
+    membership entered the scores. Intervals from the draws of `summary.rows`. `excluded` are the attacks whose AUC is so far from 1/2 that one of all
+    would be so in 1 - level of honest audits (Bonferroni). {why} if there is no second unit, or no row is evaluated for both.
+    """
+    member_TN, evaluated_TN = np.asarray(member_TN, bool), np.asarray(evaluated_TN, bool)
+    partner_T = partners(unit_T)
+    if (partner_T < 0).any():
+        return dict(why="there is no second independent target")
+    common_TN = evaluated_TN & evaluated_TN[partner_T]
+    sides = [(common_TN & side_TN) for side_TN in (member_TN, ~member_TN)]
+    if not all(side_TN.any(1).all() for side_TN in sides):
+        return dict(why="the targets share no evaluated rows, or only members or non-members")
+    w, code_TN = placements.weights(*sides, draws.record_NR), common_TN.astype(np.int32) - 1
+    smaller, found, excluded = int(min(side_TN.sum(1).min() for side_TN in sides)), {}, []
+    limit = -float(special.ndtri((1 - level) / (2 * max(len(attacks), 1))))
+    for name, attack in attacks.items():
+        score_TN = np.asarray(attack["score_TN"], np.float64)[partner_T]
+        parts = [
+            placements.placements(placements.order(s, c), m, code, 1) for s, c, m, code in zip(score_TN, common_TN, member_TN, code_TN, strict=True)
+        ]
+        auc_T, place_TN = np.array([auc_G[0] for auc_G, _ in parts]), np.array([place_N for _, place_N in parts])
+        value, drawn_R = float(auc_T.mean()), outcomes.average(placements.auc_draws(auc_T, place_TN, w), draws.unit_TR)
+        deviation = float(np.nanstd(drawn_R)) if intervals.usable(drawn_R) else 0.0
+        low, high = intervals.logit(value, deviation, smaller, level)
+        found[name] = dict(auc=value, low=low, high=high)
+        if deviation > 0 and 0 < value < 1 and abs(np.log(value / (1 - value))) * value * (1 - value) > limit * deviation:
+            excluded.append(name)
+    return dict(attacks=found, excluded=excluded, level=level, method=draws.method)

@@ -1,0 +1,175 @@
+"""Rows beside the headline: other conventions, partial areas, precision and accuracy, calibration of thresholds chosen on shadows, heuristics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from mia_jax.metrics import bootstrap, intervals, outcomes, placements, ratio_bounds, roc, summary
+from mia_jax.metrics.outcomes import Counts, Outcome
+
+NO_SHADOW = "no shadow to choose a threshold on"
+
+
+class Study(NamedTuple):
+    """What all attacks share."""
+
+    member_TN: np.ndarray
+    evaluated_TN: np.ndarray
+    weights: placements.Weights
+    inside_T: np.ndarray
+    outside_T: np.ndarray
+    draws: bootstrap.Draws
+    fprs: tuple[float, ...]
+    level: float
+
+
+def rows(
+    attacks: Mapping[str, Mapping], member_TN, evaluated_TN, *, draws: bootstrap.Draws, fprs: Sequence[float] = summary.FPRS, level: float = 0.95
+) -> list[dict]:
+    """Rows as those of `summary.rows`, for target None (means over targets) and, of curves, 'pooled'.
+
+    Of the ROC, without intervals: strict_tpr@f, linear_tpr@f, hull_tpr@f (conventions of `roc.tpr_at_fpr`), hull_auc, partial_auc@f (mean TPR up to
+    f), mann_whitney_p (twice the median over targets of the one-sided p-values, valid whatever their dependence), best_accuracy (optimistic, with
+    `at_threshold`), eps_from_rates_heuristic (mean; `ratio_bounds`). At the shadow-chosen thresholds, with intervals: threshold (mean, none),
+    precision, recall, f1, accuracy; and with attack['threshold_FT'] (`thresholds.shadow_thresholds_at`) fpr_at_shadow@f, tpr_at_shadow@f: what the
+    threshold that names a share f of the shadows' non-members does to the target; `calibrated`: whether the interval of that FPR holds f.
+    """
+    member_TN, evaluated_TN = np.asarray(member_TN, bool), np.asarray(evaluated_TN, bool)
+    inside_TN, outside_TN = evaluated_TN & member_TN, evaluated_TN & ~member_TN
+    shared = placements.weights(inside_TN, outside_TN, draws.record_NR)
+    study = Study(member_TN, evaluated_TN, shared, inside_TN.sum(1).astype(float), outside_TN.sum(1).astype(float), draws, tuple(fprs), level)
+    return [row for name, attack in attacks.items() for row in _attack(study, name, attack)]
+
+
+def _attack(study: Study, name: str, attack: Mapping) -> list[dict]:
+    score_TN, T = np.asarray(attack["score_TN"], np.float64), len(study.member_TN)
+    pairs = [(s[e], m[e]) for s, m, e in zip(score_TN, study.member_TN, study.evaluated_TN)]
+    curves = [roc.roc(*pair) for pair in pairs]
+    found = {(None, metric): o for metric, o in _curves(curves, study.fprs).items()}
+    pooled = curves if T == 1 else [summary.pool(score_TN, study.member_TN, study.evaluated_TN)[0]]
+    found |= {("pooled", m): o for m, o in _curves(pooled, study.fprs).items() if "_tpr@" in m or m == "hull_auc"}
+    found |= {(None, metric): o for metric, o in _tests(curves, pairs, study.level).items()}
+    found |= {(None, metric): o for metric, o in (_at_threshold(study, score_TN, attack) | _calibration(study, score_TN, attack)).items()}
+    counts = {None: (study.inside_T.mean(), study.outside_T.mean()), "pooled": (study.inside_T.sum(), study.outside_T.sum())}
+    return [
+        dict(attack=name, target=target, slice="all", metric=metric, value=o.value, low=o.low, high=o.high, interval=o.interval, method=o.method)
+        | dict(convention=o.convention, fpr_realized=o.fpr_realized, n_member=round(counts[target][0]), n_nonmember=round(counts[target][1]))
+        | dict(n_targets=T, knows="oracle_threshold" if metric == "best_accuracy" else attack.get("knows", "shadows"), **o.more)
+        for (target, metric), o in found.items()
+    ]
+
+
+def _curves(curves: Sequence[roc.Roc], fprs: Sequence[float]) -> dict[str, Outcome]:
+    """What other conventions read off the curves; means over curves."""
+    hulls, out = [roc.hull(curve) for curve in curves], {}
+    for fpr in fprs:
+        fewest = min(curve.n_nonmember for curve in curves)
+        if not roc.resolvable(fpr, fewest):
+            names = {f"{c}_tpr@{fpr:g}": c for c in roc.CONVENTIONS[1:]} | {f"partial_auc@{fpr:g}": "linear"}
+            out |= {name: outcomes.unresolvable(fpr, int(fewest))._replace(convention=c) for name, c in names.items()}
+            continue
+        out[f"partial_auc@{fpr:g}"] = _mean([roc.partial_auc(curve, fpr) for curve in curves], "linear", f"guessing: {fpr / 2:g}")
+        for convention, used in (("strict", curves), ("linear", curves), ("hull", hulls)):
+            points = [roc.tpr_at_fpr(curve, fpr, "linear" if convention == "hull" else convention) for curve in used]
+            mean = _mean([p.tpr for p in points], convention)
+            out[f"{convention}_tpr@{fpr:g}"] = mean._replace(fpr_realized=float(np.mean([p.fpr for p in points])))
+    return out | {"hull_auc": _mean([roc.auc(one) for one in hulls], "hull")}
+
+
+def _mean(values: Sequence[float], convention: str, method: str = "value only") -> Outcome:
+    more = outcomes.spread(values) if len(values) > 1 else {}
+    return Outcome(float(np.mean(values)), method=method, convention=convention, more=more)
+
+
+def _tests(curves: Sequence[roc.Roc], pairs: Sequence[tuple], level: float) -> dict[str, Outcome]:
+    """The Mann-Whitney p-value, the best accuracy, and what rates of records suggest about epsilon."""
+    p = [roc.mann_whitney(curve) for curve in curves]
+    how = "one-sided, corrected for ties" + ("" if len(p) == 1 else "; twice the median over targets")
+    best = [roc.best_accuracy(curve) for curve in curves]
+    threshold = np.array([t for t, _ in best])
+    optimistic = _mean([a for _, a in best], outcomes.RULE, "optimistic: threshold chosen with the answer")
+    at = dict(at_threshold=float(threshold.mean())) if np.isfinite(threshold).all() else {}
+    eps = [ratio_bounds.eps_from_rates_heuristic(*pair, alpha=1 - level) for pair in pairs]
+    words = f"{eps[0].method}, TPR/FPR at level {level:g}; records of one model are no independent trials: no bound on differential privacy"
+    return {
+        "mann_whitney_p": Outcome(p[0] if len(p) == 1 else min(1.0, 2 * float(np.median(p))), method=how, convention=outcomes.TIES),
+        "best_accuracy": optimistic._replace(more=dict(optimistic.more) | at),
+        "eps_from_rates_heuristic": _mean([e.value for e in eps], outcomes.RULE, words),
+    }
+
+
+def at_threshold(tpr, fpr, ratio) -> dict[str, np.ndarray]:
+    """precision, recall, f1 and accuracy from rates and non-members a member (arrays that broadcast); precision is 0 where nobody is named."""
+    named = tpr + ratio * fpr
+    return {
+        "precision": np.where(named > 0, tpr / np.where(named > 0, named, 1.0), np.where(np.isnan(named), np.nan, 0.0)),
+        "recall": tpr,
+        "f1": 2 * tpr / (1 + named),
+        "accuracy": (tpr + ratio * (1 - fpr)) / (1 + ratio),
+    }
+
+
+def _at_threshold(study: Study, score_TN, attack: Mapping) -> dict[str, Outcome]:
+    threshold_T = attack.get("threshold_T")
+    if threshold_T is None or np.isnan(np.asarray(threshold_T, np.float64)).any():
+        why = attack.get("no_threshold", NO_SHADOW)
+        return {m: Outcome(None, method=why, convention=outcomes.RULE) for m in ("threshold", *at_threshold(0.0, 0.0, 1.0))}
+    threshold_T = np.asarray(threshold_T, np.float64)
+    named_TN, ratio_T = score_TN >= threshold_T[:, None], study.outside_T / study.inside_T
+    tpr_T, fpr_T = _rates(study, named_TN)
+    values = at_threshold(tpr_T, fpr_T, ratio_T)
+    drawn = at_threshold(*placements.shares(named_TN, study.weights), ratio_T[:, None])
+    finite = np.isfinite(threshold_T).all()
+    out = {"threshold": _mean(threshold_T, outcomes.RULE) if finite else Outcome(None, method="infinite: it names nobody or everybody")}
+    return out | {m: _interval(study, values[m], drawn[m], float(fpr_T.mean())) for m in values}
+
+
+def _rates(study: Study, named_TN) -> tuple[np.ndarray, np.ndarray]:
+    """TPR and FPR [T] of the named rows."""
+    named_TN = named_TN & study.evaluated_TN
+    return (named_TN & study.member_TN).sum(1) / study.inside_T, (named_TN & ~study.member_TN).sum(1) / study.outside_T
+
+
+def _interval(study: Study, value_T, value_TR, fpr: float) -> Outcome:
+    value, value_R = float(np.mean(value_T)), outcomes.average(value_TR, study.draws.unit_TR)
+    more = outcomes.spread(value_T) if len(value_T) > 1 else {}
+    if not intervals.usable(value_R) or np.nanmax(value_R) == np.nanmin(value_R):
+        return Outcome(value, method="the draws do not differ", convention=outcomes.RULE, fpr_realized=fpr, more=more)
+    low, high = intervals.percentile(value_R, study.level)
+    return Outcome(value, min(low, value), max(high, value), study.draws.resampling, study.draws.method, outcomes.RULE, fpr, more)
+
+
+def _calibration(study: Study, score_TN, attack: Mapping) -> dict[str, Outcome]:
+    """Realized rates of the thresholds that name a share of the shadows' non-members."""
+    if attack.get("threshold_FT") is None:
+        return {}
+    out, T = {}, len(score_TN)
+    for fpr, threshold_T in zip(study.fprs, np.asarray(attack["threshold_FT"], np.float64), strict=True):
+        names = {"tpr": f"tpr_at_shadow@{fpr:g}", "fpr": f"fpr_at_shadow@{fpr:g}"}
+        if np.isnan(threshold_T).any():
+            why = f"{NO_SHADOW}, or it has too few non-members"
+            out |= {name: Outcome(None, method=why, convention=outcomes.RULE) for name in names.values()}
+            continue
+        named_TN = score_TN >= threshold_T[:, None]
+        tpr_T, fpr_T = _rates(study, named_TN)
+        counts = Counts(*(float(c.sum()) for c in (tpr_T * study.inside_T, study.inside_T, fpr_T * study.outside_T, study.outside_T)))
+        if T == 1:
+            found = _closed_forms(counts, study.level)
+        else:
+            drawn = dict(zip(names, (outcomes.average(x, study.draws.unit_TR) for x in placements.shares(named_TN, study.weights))))
+            values = dict(tpr=float(tpr_T.mean()), fpr=float(fpr_T.mean()))
+            found = outcomes.several_at_threshold(values, drawn, counts, T, 1.0, study.level, study.draws)
+        inside = None if found["fpr"].low is None else bool(found["fpr"].low <= fpr <= found["fpr"].high)
+        out[names["tpr"]] = found["tpr"]
+        out[names["fpr"]] = found["fpr"]._replace(more=dict(found["fpr"].more) | dict(calibrated=inside))
+    return out
+
+
+def _closed_forms(counts: Counts, level: float) -> dict[str, Outcome]:
+    """One target at a threshold that was fixed beforehand: exact binomial intervals."""
+    limits = outcomes.closed_form(counts, 1.0, level)
+    values = dict(tpr=counts.tp / counts.inside, fpr=counts.fp / counts.outside)
+    return {m: Outcome(v, *limits[m][:2], "fixed_threshold", limits[m][2], outcomes.RULE, values["fpr"]) for m, v in values.items()}

@@ -1,0 +1,37 @@
+"""Several tests at once: adjusted p-values."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def holm(p_G) -> np.ndarray:
+    """Adjusted p-values [G]: rejecting those <= alpha errs at all with probability <= alpha, whatever their dependence (Holm 1979).
+
+    p_(i) -> max over j <= i of min(1, (G - j + 1) p_(j)).
+
+    >>> holm([0.01, 0.04, 0.03]).tolist()
+    [0.03, 0.06, 0.06]
+    """
+    p_G = np.asarray(p_G, np.float64)
+    order = np.argsort(p_G, kind="stable")
+    found = np.empty(len(p_G))
+    found[order] = np.minimum(1, np.maximum.accumulate(p_G[order] * np.arange(len(p_G), 0, -1)))
+    return found
+
+
+def benjamini_hochberg(p_N) -> np.ndarray:
+    """Adjusted p-values [N], NaN kept: of those <= alpha an expected share of at most alpha is wrong (Benjamini and Hochberg 1995).
+
+    p_(i) -> min over j >= i of min(1, N p_(j) / j), for independent or positively dependent tests.
+
+    >>> benjamini_hochberg([0.01, 0.04, 0.03]).tolist()
+    [0.03, 0.04, 0.04]
+    """
+    p_N = np.asarray(p_N, np.float64)
+    known = np.flatnonzero(~np.isnan(p_N))
+    order = known[np.argsort(p_N[known], kind="stable")]
+    found = np.full(len(p_N), np.nan)
+    scaled = p_N[order] * len(order) / np.arange(1, len(order) + 1)
+    found[order] = np.minimum(1, np.minimum.accumulate(scaled[::-1])[::-1])
+    return found

@@ -1,0 +1,149 @@
+"""What a study of this size could have seen: the smallest AUC and TPR that its intervals tell from guessing, and what more would be needed.
+
+Normal approximations on the ROC family Phi(mu + Phi^-1(FPR)). A crossed bootstrap of scores that differ in each (model, record) pair estimates three
+times their variance (Owen 2007, theorem 3): its intervals are sqrt 3 wider than the spread of the number itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from scipy import optimize, special, stats
+
+from mia_jax import checks
+from mia_jax.metrics import intervals, roc
+
+POWER = 0.8
+WIDER = dict(crossed=math.sqrt(3), records=1.0)
+MOST = 1 << 40
+
+
+def smallest_auc(n_member: int, n_nonmember: int, *, units: int = 1, resampling: str = "records", level: float = 0.95, power: float = POWER) -> float:
+    """The AUC > 1/2 whose interval lies above 1/2 with probability `power`: 1/2 + (c z_level + z_power) sqrt((n + m + 1)/(12 n m units)).
+
+    n members and m non-members a target, `units` independent targets (twins count once, which errs to the safe side); c = sqrt 3 for crossed
+    intervals. At most 1.
+    """
+    checks.positive(n_member=n_member, n_nonmember=n_nonmember, units=units)
+    checks.one_of(WIDER, resampling=resampling)
+    deviation = math.sqrt((n_member + n_nonmember + 1) / (12 * n_member * n_nonmember * units))
+    return float(min(1.0, 0.5 + _deviations(resampling, level, power) * deviation))
+
+
+def smallest_tpr(
+    fpr: float,
+    n_member: int,
+    n_nonmember: int,
+    *,
+    units: int = 1,
+    resampling: str = "records",
+    level: float = 0.95,
+    power: float = POWER,
+    pooled: bool = False,
+) -> float | None:
+    """The TPR > fpr whose interval lies above fpr with probability `power`; None where fpr < 1/m is not resolvable (`pooled`: < 1/(m units)).
+
+    Solves t - fpr = (c z_level + z_power) sqrt((t (1 - t)/n + s^2 fpr (1 - fpr)/m)/units), where s is the slope of the ROC through (fpr, t), for the
+    threshold has to be found as well. Fewer than 5 expected false positives of one target: Clopper-Pearson limits instead, as its interval.
+    """
+    checks.fraction(closed="neither", fpr=fpr)
+    checks.positive(n_member=n_member, n_nonmember=n_nonmember, units=units)
+    checks.one_of(WIDER, resampling=resampling)
+    if not roc.resolvable(fpr, n_nonmember * (units if pooled else 1)):
+        return None
+    if units == 1 and fpr * n_nonmember < 5:
+        return _smallest_by_box(fpr, n_member, n_nonmember, level, power)
+
+    def short(tpr: float) -> float:
+        mu = special.ndtri(tpr) - special.ndtri(fpr)
+        slope = math.exp((special.ndtri(fpr) ** 2 - (mu + special.ndtri(fpr)) ** 2) / 2)
+        variance = (tpr * (1 - tpr) / n_member + slope**2 * fpr * (1 - fpr) / n_nonmember) / units
+        return tpr - fpr - _deviations(resampling, level, power) * math.sqrt(variance)
+
+    top = 1 - 1e-12
+    return 1.0 if short(top) < 0 else float(optimize.brentq(short, fpr, top))
+
+
+def _deviations(resampling: str, level: float, power: float) -> float:
+    return WIDER[resampling] * special.ndtri((1 + level) / 2) + special.ndtri(power)
+
+
+def _smallest_by_box(fpr: float, n_member: int, n_nonmember: int, level: float, power: float) -> float:
+    """For `intervals.box`: enough members above the non-member that bounds the threshold from above, whose own FPR is that much lower."""
+    few = int(stats.binom.ppf((1 - level) / 4, n_nonmember, fpr))
+    enough = next((k for k in range(n_member + 1) if intervals.clopper_pearson(k, n_member, (1 + level) / 2)[0] > fpr), None)
+    if few == 0 or enough is None:
+        return 1.0  # the lower end is 0 whatever the members do
+    strict = special.ndtri(max(few - 0.5, 0.5) / n_nonmember)
+
+    def short(tpr: float) -> float:
+        there = special.ndtr(special.ndtri(tpr) - special.ndtri(fpr) + strict)
+        return float(stats.binom.sf(enough - 1, n_member, there)) - power
+
+    return 1.0 if short(1 - 1e-12) < 0 else float(optimize.brentq(short, fpr, 1 - 1e-12))
+
+
+def fewest(enough: Callable[[int], bool], start: int) -> int | None:
+    """The smallest count >= start that is enough (`enough` grows with it), to 5%; None above 2^40."""
+    low, high = start, start
+    if enough(start):
+        return start
+    while not enough(high):
+        low, high = high, 2 * high
+        if high > MOST:
+            return None
+    while high - low > max(1, low // 20):
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
+
+
+def table(
+    n_member: int,
+    n_nonmember: int,
+    *,
+    units: int,
+    resampling: str = "records",
+    fprs: Sequence[float] = (0.001, 0.01, 0.1),
+    level: float = 0.95,
+    power: float = POWER,
+    factor: float = 2.0,
+) -> list[dict]:
+    """A row for the AUC and for each FPR: {metric, guess, smallest, goal, units, units_needed, rows, rows_needed, pooled}.
+
+    `smallest` is what this study tells from `guess`; `goal` (AUC .55; TPR = `factor` x FPR) is a small leak, and `units_needed` independent targets
+    (with these rows) or `rows_needed` members and as many non-members a target (with these targets) would show it. `pooled`: the FPR is resolvable
+    only over all targets together.
+    """
+    common, rows = dict(level=level, power=power), min(n_member, n_nonmember)
+    # more than 5 units are resampled, which is what a larger study would do
+    crossed = lambda u: "crossed" if u >= 5 and (u > units or resampling == "crossed") else "records"  # noqa: E731
+    found = []
+    for metric, guess, goal in (("auc", 0.5, 0.55), *((f"tpr@{f:g}", f, min(1.0, factor * f)) for f in fprs)):
+        pooled = metric != "auc" and not roc.resolvable(guess, n_nonmember)
+
+        def smallest(n: int, m: int, u: int, metric=metric, guess=guess, pooled=pooled) -> float | None:
+            own = dict(units=u, resampling=crossed(u), **common)
+            return smallest_auc(n, m, **own) if metric == "auc" else smallest_tpr(guess, n, m, pooled=pooled and u > 1, **own)
+
+        shows = lambda value, goal=goal: value is not None and value <= goal  # noqa: E731
+        more_units = fewest(lambda u, s=smallest, shows=shows: shows(s(n_member, n_nonmember, u)), units)
+        more_rows = fewest(lambda r, s=smallest, shows=shows: shows(s(r, r, units)), rows)
+        row = dict(metric=metric, guess=guess, smallest=smallest(n_member, n_nonmember, units), goal=goal, pooled=pooled and units > 1)
+        found.append(row | dict(units=units, units_needed=more_units, rows=rows, rows_needed=more_rows))
+    return found
+
+
+def records(num_records: int, targets: int, *, level: float = 0.95) -> dict:
+    """{p_smallest, p_needed, targets, targets_needed}: can a single record stand out among `num_records`?
+
+    The smallest p-value of `metrics.records` with this many targets in two folds, a record in half of them, beside what Benjamini-Hochberg asks of
+    a single discovery.
+    """
+
+    def best(t: int) -> float:
+        return math.exp(-2 * (math.lgamma(t / 2 + 1) - 2 * math.lgamma(t / 4 + 1)))
+
+    needed = (1 - level) / num_records
+    return dict(p_smallest=best(targets), p_needed=needed, targets=targets, targets_needed=fewest(lambda t: best(t) <= needed, targets))

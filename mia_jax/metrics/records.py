@@ -1,0 +1,187 @@
+"""Which records are exposed: an AUC for every record, over the models that trained on it and those that did not.
+
+Scored with shadows that are targets themselves, a record's AUC is biased downward even if nothing leaks, and its spread is too large. So the targets
+are cut into two folds of whole units, a target's shadows come from the other fold (`other_fold`), and scores are compared within a fold alone.
+What is ranked highest in one fold is reported from the other: the highest of many is too high by its choice (the winner's curse).
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+from scipy import special
+
+from mia_jax import checks
+from mia_jax.metrics import bootstrap, intervals, multiple
+
+FEWEST_UNITS = 4  # units of models a fold
+EXACT = 1024  # up to so many pairs a fold, p-values come from the exact distribution
+
+
+class Vulnerability(NamedTuple):
+    """For N records, NaN where no fold has a model with and one without: AUC over both folds and its interval, p-value of 'AUC <= 1/2', q-value
+    (Benjamini-Hochberg), how many targets trained on the record and how many did not, and the AUC and pairs of each fold [2,N]."""
+
+    auc_N: np.ndarray
+    low_N: np.ndarray
+    high_N: np.ndarray
+    p_N: np.ndarray
+    q_N: np.ndarray
+    inside_N: np.ndarray
+    outside_N: np.ndarray
+    auc_2N: np.ndarray
+    low_2N: np.ndarray
+    high_2N: np.ndarray
+
+
+def folds(unit_T) -> np.ndarray:
+    """The fold 0 or 1 of every target: units of models (twins together) in turn."""
+    return np.unique(np.asarray(unit_T), return_inverse=True)[1] % 2
+
+
+def other_fold(shadow_MM, targets, fold_T) -> np.ndarray:
+    """shadow_MM without the shadows that are targets of the same fold as the target; rows of models that are no targets are unchanged."""
+    targets, fold_T, found = np.asarray(targets), np.asarray(fold_T), np.array(shadow_MM, bool)
+    found[np.ix_(targets, targets)] &= fold_T[:, None] != fold_T
+    return found
+
+
+def refused(unit_T) -> str:
+    """Why records cannot be told apart with these targets ('' if they can)."""
+    units = len(np.unique(unit_T))
+    return "" if units >= 2 * FEWEST_UNITS else f"{units} independent targets; two folds of {FEWEST_UNITS} are needed"
+
+
+def vulnerability(score_TN, member_TN, evaluated_TN, fold_T, *, level: float = 0.95) -> Vulnerability:
+    """Per-record AUCs of scores [T,N] whose shadows came from the other fold.
+
+    U counts the pairs (target with n, target without n) of one fold in which the first scores higher (ties 1/2); AUC = sum of U / sum of pairs.
+    P-value: exact distribution of the sum of the folds' U when scores carry nothing (conservative with ties), normal above 1,024 pairs a fold.
+    Interval: the AUCs a that satisfy |AUC - a| <= z sd(a), with Hanley and McNeil's variance at the two sides' mean size (Newcombe 2006, method 5).
+    """
+    score_TN, fold_T = np.asarray(score_TN, np.float64), np.asarray(fold_T)
+    checks.shape("TN", score=score_TN, member=np.asarray(member_TN), evaluated=np.asarray(evaluated_TN))
+    valid_TN = np.asarray(evaluated_TN, bool) & ~np.isnan(score_TN)
+    inside_TN, outside_TN = valid_TN & np.asarray(member_TN, bool), valid_TN & ~np.asarray(member_TN, bool)
+    above, sizes = [], []
+    for fold in (0, 1):
+        rows = np.flatnonzero(fold_T == fold)
+        above.append(pairs_above(score_TN[rows], inside_TN[rows], outside_TN[rows]))
+        sizes.append((inside_TN[rows].sum(0), outside_TN[rows].sum(0)))
+    above_2N, size_22N = np.array(above), np.array(sizes)
+    auc_N, low_N, high_N = _interval(above_2N, size_22N, level)
+    each = [_interval(above_2N[f : f + 1], size_22N[f : f + 1], level) for f in (0, 1)]
+    p_N = np.where(np.isnan(auc_N), np.nan, p_values(above_2N, size_22N))
+    found = dict(auc_N=auc_N, low_N=low_N, high_N=high_N, p_N=p_N, q_N=multiple.benjamini_hochberg(p_N))
+    found |= dict(inside_N=inside_TN.sum(0), outside_N=outside_TN.sum(0))
+    return Vulnerability(**found, **{f"{key}_2N": np.array([e[i] for e in each]) for i, key in enumerate(("auc", "low", "high"))})
+
+
+def pairs_above(score_TN, inside_TN, outside_TN, weight_T=None) -> np.ndarray:
+    """For every record the (weighted) pairs of a target with and one without it in which the first scores higher, ties 1/2, float64 [N]."""
+    weight_T = np.ones(len(score_TN)) if weight_T is None else np.asarray(weight_T, np.float64)
+    total_N = np.zeros(score_TN.shape[1])
+    for t, score_N in enumerate(score_TN):
+        won_TN = (score_N > score_TN) + 0.5 * (score_N == score_TN)
+        total_N += weight_T[t] * inside_TN[t] * (weight_T @ (won_TN * outside_TN))
+    return total_N
+
+
+def _interval(above_FN, size_F2N, level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(auc, low, high) [N] from pairs won [F,N] and sizes [F,2,N] of the folds."""
+    pairs_FN = size_F2N.prod(1).astype(np.float64)
+    total_N = pairs_FN.sum(0)
+    known_N = total_N > 0
+    share_FN = pairs_FN / np.where(known_N, total_N, 1)
+    auc_N = np.where(known_N, above_FN.sum(0) / np.where(known_N, total_N, 1), 0.5)
+    mean_FN, z = size_F2N.mean(1), special.ndtri((1 + level) / 2)
+
+    def deviation(a_N):
+        spread = 1 + (mean_FN - 1) * ((1 - a_N) / (2 - a_N) + a_N / (1 + a_N))
+        return np.sqrt(np.maximum((share_FN**2 * a_N * (1 - a_N) / np.maximum(pairs_FN, 1) * spread).sum(0), 0))
+
+    ends = []
+    for far in (0.0, 1.0):
+        near_N, far_N = auc_N.copy(), np.full(len(auc_N), far)  # inside and outside the interval
+        for _ in range(45):
+            middle_N = (near_N + far_N) / 2
+            within = np.abs(auc_N - middle_N) <= z * deviation(middle_N)
+            near_N, far_N = np.where(within, middle_N, near_N), np.where(within, far_N, middle_N)
+        ends.append(np.where(known_N, near_N, np.nan))
+    return np.where(known_N, auc_N, np.nan), *ends
+
+
+@functools.lru_cache(maxsize=4096)
+def distribution(inside: int, outside: int) -> np.ndarray:
+    """P(U = u) for u = 0 .. inside * outside when all orders are equally likely, by the recursion of Mann and Whitney 1947 (nothing cancels)."""
+    before = [np.ones(1) for _ in range(outside + 1)]  # no member yet: U = 0
+    for i in range(1, inside + 1):
+        row = [np.ones(1)]
+        for j in range(1, outside + 1):
+            found = np.zeros(i * j + 1)
+            found[j:] += i / (i + j) * before[j]  # the highest is one of the i: it beats all j
+            found[: len(row[-1])] += j / (i + j) * row[-1]
+            row.append(found)
+        before = row
+    return before[outside]
+
+
+def p_values(above_FN, size_F2N) -> np.ndarray:
+    """P(sum of U >= what was seen) when scores carry nothing, [N]."""
+    keys, code_N = np.unique(size_F2N.reshape(-1, size_F2N.shape[-1]), axis=1, return_inverse=True)
+    seen_N, p_N = np.floor(above_FN.sum(0)).astype(int), np.empty(above_FN.shape[1])
+    for k, key in enumerate(keys.T):
+        own, sizes = code_N.ravel() == k, key.reshape(-1, 2)
+        if sizes.prod(1).max() <= EXACT:
+            pmf = functools.reduce(np.convolve, (distribution(int(i), int(j)) for i, j in sizes))
+            p_N[own] = np.minimum(1, np.append(np.cumsum(pmf[::-1])[::-1], 0.0)[seen_N[own]])
+        else:
+            variance = (sizes.prod(1) * (sizes.sum(1) + 1) / 12).sum()
+            p_N[own] = special.ndtr(-(seen_N[own] - sizes.prod(1).sum() / 2 - 0.5) / np.sqrt(variance))
+    return p_N
+
+
+def most_exposed(found: Vulnerability, score_TN, member_TN, evaluated_TN, fold_T, unit_T, *, top: int = 20, draws: int = 200, seed: int = 0) -> dict:
+    """{records, ranked_auc, held_out_auc, low, high}: the `top` records of each fold, their mean AUC there and in the other fold; mean of both ways.
+
+    The interval resamples the units of the fold that did not choose (percentiles; None with fewer than 5 units).
+    """
+    valid_TN = np.asarray(evaluated_TN, bool) & ~np.isnan(np.asarray(score_TN, np.float64))
+    count = min(top, int((~np.isnan(found.auc_2N)).all(0).sum()))
+    ranked, held, drawn = [], [], []
+    rng = np.random.default_rng(seed)
+    for fold in (0, 1):
+        usable_N = np.where(np.isnan(found.auc_2N).any(0), -1.0, found.auc_2N[fold])
+        chosen = np.argsort(-usable_N, kind="stable")[:count]
+        ranked.append(float(found.auc_2N[fold, chosen].mean()))
+        held.append(float(found.auc_2N[1 - fold, chosen].mean()))
+        rows = np.flatnonzero(np.asarray(fold_T) != fold)
+        sides = (np.asarray(score_TN)[np.ix_(rows, chosen)], *(valid_TN[np.ix_(rows, chosen)] & s for s in _sides(member_TN, rows, chosen)))
+        drawn.append(_resampled(*sides, np.asarray(unit_T)[rows], rng, draws))
+    out = dict(records=count, ranked_auc=float(np.mean(ranked)), held_out_auc=float(np.mean(held)), low=None, high=None)
+    value_R = np.mean(drawn, 0)
+    if intervals.usable(value_R):
+        low, high = intervals.percentile(value_R)
+        out |= dict(low=min(low, out["held_out_auc"]), high=max(high, out["held_out_auc"]))
+    return out
+
+
+def _sides(member_TN, rows, chosen) -> tuple[np.ndarray, np.ndarray]:
+    member = np.asarray(member_TN, bool)[np.ix_(rows, chosen)]
+    return member, ~member
+
+
+def _resampled(score_TN, inside_TN, outside_TN, unit_T, rng, draws: int) -> np.ndarray:
+    """The mean AUC [R] over the given records when units of targets are drawn with replacement; NaN with fewer than 5 units."""
+    _, index_T = np.unique(unit_T, return_inverse=True)
+    units = int(index_T.max()) + 1
+    if units < bootstrap.FEWEST_UNITS:
+        return np.full(draws, np.nan)
+    value_R = np.empty(draws)
+    for r, weight_T in enumerate(bootstrap.counts(rng, units, draws)[index_T].T):
+        pairs_N = (weight_T @ inside_TN) * (weight_T @ outside_TN)
+        above_N = pairs_above(score_TN, inside_TN, outside_TN, weight_T)
+        value_R[r] = np.mean(above_N[pairs_N > 0] / pairs_N[pairs_N > 0]) if (pairs_N > 0).any() else np.nan
+    return value_R

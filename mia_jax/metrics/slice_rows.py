@@ -1,0 +1,257 @@
+"""The rows of slices: every metric of every attack in every slice, and which slices are most exposed. One sort for each attack and target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import special
+
+from mia_jax.metrics import bootstrap, intervals, multiple, outcomes, placements, roc
+from mia_jax.metrics.outcomes import Counts, Outcome
+from mia_jax.metrics.placements import Weights
+from mia_jax.metrics.slices import Layer
+
+FEWEST_RECORDS, FEWEST_OF_A_SIDE = 20, 5  # below that a slice is marked too small: no interval, not ranked
+
+
+class Ground(NamedTuple):
+    """What all attacks share about one slice: its place in the layers, counts, and the weights of its sides under the draws."""
+
+    name: str
+    layer: int
+    group: int
+    post_hoc: bool
+    inside_T: np.ndarray
+    outside_T: np.ndarray
+    records: int
+    weights: Weights
+    inside_R: np.ndarray
+    outside_R: np.ndarray
+
+    @property
+    def both_T(self) -> np.ndarray:
+        """The targets that have members and non-members in the slice."""
+        return (self.inside_T > 0) & (self.outside_T > 0)
+
+    @property
+    def too_small(self) -> str:
+        """Why the slice is too small ('' if it is not)."""
+        if not self.both_T.any():
+            return "too small: no target has members and non-members in it"
+        side = min(self.inside_T[self.both_T].mean(), self.outside_T[self.both_T].mean())
+        if self.records < FEWEST_RECORDS:
+            return f"too small: {self.records} records, fewer than {FEWEST_RECORDS}"
+        return f"too small: {side:.3g} rows on one side, fewer than {FEWEST_OF_A_SIDE}" if side < FEWEST_OF_A_SIDE else ""
+
+
+class Study(NamedTuple):
+    """What all attacks share: codes [L,T,N] of the layers (the last one holds all evaluated rows) and the ground of each slice."""
+
+    member_TN: np.ndarray
+    evaluated_TN: np.ndarray
+    code_LTN: list[np.ndarray]
+    grounds: list[Ground]
+    all: Ground
+    draws: bootstrap.Draws
+    fprs: tuple[float, ...]
+    ratio: float
+    level: float
+
+
+def rows(
+    attacks: Mapping[str, Mapping],
+    member_TN,
+    evaluated_TN,
+    layers: Sequence[Layer],
+    *,
+    draws: bootstrap.Draws,
+    fprs: Sequence[float] = (0.001, 0.01, 0.1),
+    ppv_ratio: float = 1.0,
+    level: float = 0.95,
+) -> tuple[list[dict], dict[str, list[dict]]]:
+    """(rows, ranking). Rows as `summary.rows` makes them, with `slice` names and for target None and 'pooled' alone; further `n_records`,
+    `post_hoc`, `too_small`, and on auc rows `p_value` (AUC <= 1/2, one-sided) and `p_holm` (over the slices of this attack).
+
+    `ranking[attack]`: the slices that are not too small, most exposed first, that is by the lower end of the AUC's interval: {slice, auc, low, high,
+    p_value, p_holm, excess, excess_low, excess_high (AUC minus that of all records, paired draws), n_records, n_member, n_nonmember, post_hoc}.
+    `attacks`, `draws` and the rest are those of `summary.rows`. AUC: mean over targets, interval from the draws of placements; TPR@FPR: the
+    interval is that of the pooled ROC, where the false-positive rates are resolvable.
+    """
+    member_TN, evaluated_TN = np.asarray(member_TN, bool), np.asarray(evaluated_TN, bool)
+    codes = [np.where(evaluated_TN, np.broadcast_to(layer.code, evaluated_TN.shape), -1) for layer in layers] + [evaluated_TN.astype(np.int32) - 1]
+    made = [
+        _ground(name, at, group, layer.post_hoc, codes[at] == group, member_TN, draws)
+        for at, layer in enumerate(layers)
+        for group, name in enumerate(layer.names)
+    ]
+    whole = _ground("all", len(layers), 0, False, evaluated_TN, member_TN, draws)
+    study = Study(member_TN, evaluated_TN, codes, made, whole, draws, tuple(fprs), ppv_ratio, level)
+    found, ranking = [], {}
+    for name, attack in attacks.items() if made else ():
+        own, ranking[name] = _attack(study, name, attack)
+        found += own
+    return found, ranking
+
+
+def _ground(name, layer, group, post_hoc, in_slice_TN, member_TN, draws) -> Ground:
+    w = placements.weights(in_slice_TN & member_TN, in_slice_TN & ~member_TN, draws.record_NR)
+    unit_TR = 1.0 if draws.unit_TR is None else draws.unit_TR
+    sides = ((w.side_Tn == 1).sum(1), (w.side_Tn == -1).sum(1))
+    totals = ((weight_TR * unit_TR).sum(0, dtype=np.float64) for weight_TR in (w.inside_TR, w.outside_TR))
+    return Ground(name, layer, group, post_hoc, *sides, int((w.side_Tn != 0).any(0).sum()), w, *totals)
+
+
+def _attack(study: Study, name: str, attack: Mapping) -> tuple[list[dict], list[dict]]:
+    """The rows and the ranking of one attack."""
+    score_TN = np.asarray(attack["score_TN"], np.float64)
+    threshold_T = attack.get("threshold_T")
+    named_TN = None
+    if threshold_T is not None and not np.isnan(np.asarray(threshold_T, np.float64)).any():
+        named_TN = study.evaluated_TN & (score_TN >= np.asarray(threshold_T, np.float64)[:, None])
+    auc_TG, place_TN = _placed(study, score_TN)
+    pooled = _segments(study, score_TN)
+    whole_R = outcomes.average(placements.auc_draws(auc_TG[-1][:, 0], place_TN[-1], study.all.weights), study.draws.unit_TR)
+    whole, found, ranking = float(np.mean(auc_TG[-1])), [], []
+    for ground in study.grounds:
+        small = ground.too_small
+        auc_T = auc_TG[ground.layer][:, ground.group]
+        drawn_R = np.full(len(whole_R), np.nan)
+        if not small:
+            drawn_R = outcomes.average(placements.auc_draws(auc_T, place_TN[ground.layer], ground.weights), study.draws.unit_TR)
+        mean = {"auc": _area(study, ground, auc_T, drawn_R)} | _at_threshold(study, ground, attack, named_TN)
+        points = _tprs(study, ground, pooled[ground.layer], ground.group)
+        if len(auc_T) == 1:
+            mean |= points
+        if not small and mean["auc"].low is not None:
+            ranking.append(_entry(study, ground, mean["auc"], drawn_R, whole, whole_R))
+        found += [_row(name, attack, ground, None, metric, o) for metric, o in mean.items()]
+        found += [_row(name, attack, ground, "pooled", metric, o) for metric, o in points.items()]
+    _rank(ranking, found)
+    return found, sorted(ranking, key=lambda entry: -entry["low"])
+
+
+def _placed(study: Study, score_TN) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """For every layer the AUCs [T,G] of its slices and the placements [T,N] of the records in theirs."""
+    orders = [placements.order(*pair) for pair in zip(score_TN, study.evaluated_TN)]
+    counts = [int(code_TN.max(initial=0)) + 1 for code_TN in study.code_LTN]
+    parts = [
+        [placements.placements(one, member_N, code_N, count) for one, member_N, code_N in zip(orders, study.member_TN, code_TN)]
+        for code_TN, count in zip(study.code_LTN, counts)
+    ]
+    return [np.array([auc_G for auc_G, _ in part]) for part in parts], [np.array([place_N for _, place_N in part]) for part in parts]
+
+
+def _segments(study: Study, score_TN) -> list[list[tuple]]:
+    """For every layer and slice (score, member, row number t N + n) of its pairs, by falling score."""
+    at = np.flatnonzero(study.evaluated_TN)
+    at = at[np.argsort(-score_TN.ravel()[at], kind="stable")]
+    score_K, member_K, found = score_TN.ravel()[at], study.member_TN.ravel()[at], []
+    for code_TN in study.code_LTN[:-1]:
+        code_K = code_TN.ravel()[at]
+        by = np.argsort(code_K, kind="stable")
+        edges = np.searchsorted(code_K[by], np.arange(int(code_K.max(initial=-1)) + 2))
+        found.append([(score_K[k], member_K[k], at[k]) for k in (by[a:b] for a, b in zip(edges[:-1], edges[1:]))])
+    return found
+
+
+def _area(study: Study, ground: Ground, auc_T, drawn_R) -> Outcome:
+    if not ground.both_T.any():
+        return Outcome(None, method=ground.too_small, convention=outcomes.TIES)
+    value, smaller = float(np.nanmean(auc_T)), int(min(ground.inside_T[ground.both_T].min(), ground.outside_T[ground.both_T].min()))
+    more = outcomes.spread(auc_T[ground.both_T]) if ground.both_T.sum() > 1 else {}
+    if ground.too_small:
+        return Outcome(value, method=ground.too_small, convention=outcomes.TIES, more=more)
+    found = outcomes.area(value, drawn_R, smaller, study.level, study.draws.resampling, study.draws.method, more)
+    if found.low is None:
+        return found
+    return found._replace(more=more | dict(p_value=one_sided(value, float(np.nanstd(drawn_R)), smaller)))
+
+
+def one_sided(value: float, deviation: float, smaller_side: int) -> float:
+    """P-value of 'AUC <= 1/2' from an AUC with a bootstrap standard deviation: normal on the logit scale, as the interval.
+
+    Where no draw differs, `smaller_side` independent pairs that all came out alike: 2^-smaller_side above 1/2, else 1.
+    """
+    if not deviation > 0 or not 0 < value < 1:
+        return 0.5**smaller_side if value > 0.5 else 1.0
+    return float(special.ndtr(-np.log(value / (1 - value)) * value * (1 - value) / deviation))
+
+
+def _at_threshold(study: Study, ground: Ground, attack: Mapping, named_TN) -> dict[str, Outcome]:
+    """The metrics at the shadow-chosen thresholds: means over the targets that have both sides in the slice."""
+    metrics = outcomes.at_threshold(0.0, 0.0, study.ratio)
+    if named_TN is None or not ground.both_T.any():
+        why = attack.get("no_threshold", "no shadow to choose a threshold on") if named_TN is None else ground.too_small
+        return {m: Outcome(None, method=why, convention=outcomes.RULE) for m in metrics}
+    w, both_T = ground.weights, ground.both_T
+    named_Tn = named_TN[:, w.columns]
+    tp_T, fp_T = ((named_Tn & (w.side_Tn == sign)).sum(1)[both_T].astype(float) for sign in (1, -1))
+    counts = Counts(tp_T, ground.inside_T[both_T].astype(float), fp_T, ground.outside_T[both_T].astype(float))
+    values = outcomes.at_threshold(counts.tp / counts.inside, counts.fp / counts.outside, study.ratio)
+    mean = {m: float(v.mean()) for m, v in values.items()}
+    if ground.too_small:
+        return {m: Outcome(v, method=ground.too_small, convention=outcomes.RULE, fpr_realized=mean["fpr"]) for m, v in mean.items()}
+    drawn = outcomes.at_threshold(*placements.shares(named_TN, w), study.ratio)
+    drawn = {m: outcomes.average(v, study.draws.unit_TR) for m, v in drawn.items()}
+    sums = Counts(*(float(c.sum()) for c in counts))
+    return outcomes.several_at_threshold(mean, drawn, sums, int(both_T.sum()), study.ratio, study.level, study.draws)
+
+
+def _tprs(study: Study, ground: Ground, segments: list[tuple], group: int) -> dict[str, Outcome]:
+    """TPR at every FPR of the slice's pooled ROC."""
+    score_K, member_K, at_K = segments[group]
+    inside, outside = int(member_K.sum()), int((~member_K).sum())
+    known = [fpr for fpr in study.fprs if inside and roc.resolvable(fpr, outside)]
+    out = {f"tpr@{fpr:g}": outcomes.unresolvable(fpr, outside) for fpr in study.fprs if fpr not in known}
+    if not known:
+        return out
+    curve = roc.roc(score_K, member_K)
+    points = [roc.tpr_at_fpr(curve, fpr) for fpr in known]
+    if ground.too_small:
+        return out | {f"tpr@{f:g}": Outcome(p.tpr, None, None, None, ground.too_small, outcomes.STEP, p.fpr) for f, p in zip(known, points)}
+    steps = [outcomes.allowed(fpr, outside) for fpr in known]
+    rank = bootstrap.ranked(score_K, member_K, at_K)
+    low_FR, high_FR = placements.tpr_draws(rank, study.draws, steps, ground.inside_R, ground.outside_R)
+    for f, (fpr, p) in enumerate(zip(known, points)):
+        counts = Counts(p.true_positives, inside, 0, 0)
+        targets = int(ground.both_T.sum())
+        out[f"tpr@{fpr:g}"] = outcomes.several_tpr(p.tpr, p.fpr, counts, targets, low_FR[f], high_FR[f], study.level, study.draws)
+    return out
+
+
+def _entry(study: Study, ground: Ground, area: Outcome, drawn_R, whole: float, whole_R) -> dict:
+    """One slice of the ranking; its excess over all records has a normal interval from the paired draws."""
+    half = intervals.normal_half(drawn_R - whole_R, study.level)
+    excess = area.value - whole
+    return dict(slice=ground.name, auc=area.value, low=area.low, high=area.high, p_value=area.more["p_value"], p_holm=None) | dict(
+        excess=excess,
+        excess_low=excess - half,
+        excess_high=excess + half,
+        n_records=ground.records,
+        n_member=round(float(ground.inside_T.mean())),
+        n_nonmember=round(float(ground.outside_T.mean())),
+        post_hoc=ground.post_hoc,
+    )
+
+
+def _rank(ranking: list[dict], found: list[dict]) -> None:
+    """Fills in p_holm, in the ranking and in the auc rows."""
+    for entry, p in zip(ranking, multiple.holm([entry["p_value"] for entry in ranking])):
+        entry["p_holm"] = float(p)
+    adjusted = {entry["slice"]: entry["p_holm"] for entry in ranking}
+    for row in found:
+        if row["metric"] == "auc" and row["slice"] in adjusted:
+            row["p_holm"] = adjusted[row["slice"]]
+
+
+def _row(name: str, attack: Mapping, ground: Ground, target, metric: str, o: Outcome) -> dict:
+    pooled, both_T = target == "pooled", ground.both_T
+    sides = (ground.inside_T, ground.outside_T)
+    n1, n0 = (int(side.sum()) if pooled else round(float(side[both_T].mean())) if both_T.any() else round(float(side.mean())) for side in sides)
+    return (
+        dict(attack=name, target=target, slice=ground.name, metric=metric, value=o.value, low=o.low, high=o.high, interval=o.interval, method=o.method)
+        | dict(convention=o.convention, fpr_realized=o.fpr_realized, n_member=n1, n_nonmember=n0, n_targets=int(both_T.sum()))
+        | dict(knows=attack.get("knows", "shadows"), n_records=ground.records, post_hoc=ground.post_hoc, too_small=bool(ground.too_small), **o.more)
+    )

@@ -1,0 +1,199 @@
+"""Slices of the evaluated records: what they are called and which records they hold. `metrics.slice_rows` measures them.
+
+A term is 'class', 'correct', 'loss' (10 deciles), 'group' (named records), 'column:<name>' or 'column:<name>:<bins>'; 'a & b' intersects two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from mia_jax import checks
+
+TERMS = ("class", "correct", "loss", "group", "column:<name>", "column:<name>:<bins>")
+POST_HOC = ("correct", "loss")  # these depend on the target's answers, so they are only known after the fact
+MOST_SLICES = 1000
+MOST_VALUES, BINS = 20, 4  # a numeric column with more values than that is cut at its quantiles into so many bins
+
+
+class Layer(NamedTuple):
+    """Slices that do not overlap: record n lies in the slice names[code[n]], or in none of them (-1).
+
+    `code` is [N], or [T,N] if the slices differ from target to target; `post_hoc` marks slices made from the target's own answers.
+    """
+
+    names: tuple[str, ...]
+    code: np.ndarray
+    post_hoc: bool
+
+
+def parse(wanted: Sequence[str]) -> list[tuple[str, ...]]:
+    """The terms of every wanted text, in its order and without repetitions; ValueError for a text that is none.
+
+    >>> parse(('class', 'class & correct'))
+    [('class',), ('class', 'correct')]
+    """
+    found = []
+    for text in (wanted,) if isinstance(wanted, str) else wanted:
+        terms = tuple(part.strip() for part in text.split("&"))
+        if len(terms) > 2:
+            raise ValueError(f"slices: {text!r} joins {len(terms)} terms; at most two can be intersected.")
+        for term in terms:
+            kind, _, rest = term.partition(":")
+            if term not in TERMS[:4] and not (kind == "column" and rest):
+                raise ValueError(f"slices: {term!r} in {text!r} is none of {', '.join(TERMS)}.{checks.closest(term, TERMS[:4])}")
+        found += [terms] if terms not in found else []
+    return found
+
+
+def check(wanted: Sequence[str], *, columns: Sequence[str] = (), groups: Mapping[str, Sequence[int]] = {}, num_examples: int | None = None) -> None:
+    """ValueError if a wanted slice names a column that the data lacks, or a group is empty or names rows that do not exist."""
+    terms = [term for pair in parse(wanted) for term in pair]
+    known = [c for c in columns if c != "population"]
+    for term in terms:
+        kind, _, rest = term.partition(":")
+        if kind == "column":
+            name, bins = column_of(term)
+            if name not in known:
+                raise ValueError(f"slices: the data has no column {name!r}; its columns: {', '.join(known) or 'none'}.{checks.closest(name, known)}")
+            if bins is not None:
+                checks.at_least(2, **{f"bins of {term}": bins})
+    if "group" in terms and not groups:
+        raise ValueError("slices: 'group' is wanted but report.groups is empty; name records as groups={'mine': (3, 17)}.")
+    for name, rows in groups.items():
+        rows = np.asarray(rows)
+        if not rows.size or rows.ndim != 1 or rows.dtype.kind not in "iu":
+            raise ValueError(f"groups: {name!r} must be a list of row numbers and has shape {rows.shape}, dtype {rows.dtype}.")
+        if rows.min() < 0 or (num_examples is not None and rows.max() >= num_examples):
+            raise ValueError(f"groups: {name!r} names row {rows.min() if rows.min() < 0 else rows.max()}; the data has rows 0..{num_examples - 1}.")
+
+
+def column_of(term: str) -> tuple[str, int | None]:
+    """('age', 4) of 'column:age:4', ('age', None) of 'column:age'."""
+    name = term.removeprefix("column:")
+    head, _, tail = name.rpartition(":")
+    return (head, int(tail)) if head and tail.isdigit() else (name, None)
+
+
+def make(
+    wanted: Sequence[str],
+    evaluated_TN,
+    *,
+    labels_N=None,
+    columns: Mapping[str, np.ndarray] = {},
+    loss_TN=None,
+    correct_TN=None,
+    groups: Mapping[str, Sequence[int]] = {},
+) -> list[Layer]:
+    """The wanted slices of the evaluated records as layers; groups are sliced even if no text says so.
+
+    `loss_TN` and `correct_TN` are the targets' answers. ValueError if a term needs what is not there, two slices share a name, or there are more
+    than 1,000. Slices without an evaluated record are left out.
+    """
+    evaluated_TN = np.asarray(evaluated_TN, bool)
+    texts = parse(wanted)
+    texts += [("group",)] if groups and not any("group" in terms for terms in texts) else []
+    check([" & ".join(t) for t in texts], columns=tuple(columns), groups=groups, num_examples=evaluated_TN.shape[1])
+    given = dict(labels_N=labels_N, columns=columns, loss_TN=loss_TN, correct_TN=correct_TN, groups=groups, evaluated_TN=evaluated_TN)
+    single = {term: _layers(term, **given) for terms in texts for term in terms}
+    layers = []
+    for terms in texts:
+        parts = single[terms[0]]
+        for term in terms[1:]:
+            parts = [crossed(a, b) for a in parts for b in single[term]]
+        layers += [used for part in parts if (used := compact(part, evaluated_TN)).names]
+    names = [name for layer in layers for name in layer.names]
+    if len(names) > MOST_SLICES:
+        raise ValueError(f"slices: {', '.join(map(' & '.join, texts))} make {len(names)} slices; at most {MOST_SLICES} are measured.")
+    repeated = {name for name in names if names.count(name) > 1}
+    if repeated:
+        raise ValueError(f"slices: two slices are called {sorted(repeated)[0]!r}.")
+    return layers
+
+
+def _layers(term: str, *, labels_N, columns, loss_TN, correct_TN, groups, evaluated_TN) -> list[Layer]:
+    N = evaluated_TN.shape[1]
+    if term == "class":
+        return [by_value("class", _there(labels_N, term, "class labels"))]
+    if term == "correct":
+        code = np.asarray(_there(correct_TN, term, "the targets' signal 'correct'")) < 0.5
+        return [Layer(("correct=True", "correct=False"), code.astype(np.int32), True)]
+    if term == "loss":
+        return by_percentile(_there(loss_TN, term, "the targets' signal 'loss'"), evaluated_TN)
+    if term == "group":
+        masks = {f"group={name}": np.isin(np.arange(N), rows) for name, rows in groups.items()}
+        return packed(masks, post_hoc=False)
+    name, bins = column_of(term)
+    return [by_value(name, columns[name]) if bins is None and _few_values(columns[name]) else by_quantile(name, columns[name], bins or BINS)]
+
+
+def _there(value, term: str, what: str):
+    if value is None:
+        raise ValueError(f"slices: {term!r} needs {what}, which are not there.")
+    return value
+
+
+def _few_values(column) -> bool:
+    column = np.asarray(column)
+    return column.dtype.kind not in "iuf" or len(np.unique(column)) <= MOST_VALUES
+
+
+def by_value(name: str, column) -> Layer:
+    """One slice a distinct value, '<name>=<value>', in sorted order; NaN is in none."""
+    column = np.asarray(column)
+    values, code = np.unique(column, return_inverse=True)
+    text = [f"{v:g}" if column.dtype.kind == "f" else v.decode() if isinstance(v, bytes) else str(v) for v in values]
+    missing = np.isnan(values) if column.dtype.kind == "f" else np.zeros(len(values), bool)
+    return Layer(tuple(f"{name}={t}" for t in text), np.where(missing[code], -1, code).astype(np.int32), False)
+
+
+def by_quantile(name: str, column, bins: int) -> Layer:
+    """`bins` slices at the column's quantiles, '<name>=[low, high)', the last one closed; equal quantiles are merged, NaN is in none."""
+    column = np.asarray(column)
+    if column.dtype.kind not in "iufb":
+        raise ValueError(f"slices: column {name!r} has dtype {column.dtype} and cannot be cut into bins; use 'column:{name}'.")
+    column = column.astype(np.float64)
+    edges = np.unique(np.nanquantile(column, np.linspace(0, 1, bins + 1)))
+    edges = np.append(edges, edges) if len(edges) == 1 else edges
+    code = np.clip(np.searchsorted(edges, column, side="right") - 1, 0, len(edges) - 2)
+    ends = [")"] * (len(edges) - 2) + ["]"]
+    names = tuple(f"{name}=[{a:g}, {b:g}{end}" for a, b, end in zip(edges[:-1], edges[1:], ends))
+    return Layer(names, np.where(np.isnan(column), -1, code).astype(np.int32), False)
+
+
+def by_percentile(loss_TN, evaluated_TN) -> list[Layer]:
+    """10 deciles 'loss 0-10%' .. 'loss 90-100%' of each target's loss over its evaluated members and non-members together, both ends inclusive."""
+    loss_TN = np.where(evaluated_TN, np.asarray(loss_TN, np.float64), np.nan)
+    edge_ET = np.nanpercentile(loss_TN, np.arange(0, 101, 10), axis=1)
+    within = lambda k: (loss_TN >= edge_ET[k][:, None]) & (loss_TN <= edge_ET[k + 1][:, None])  # noqa: E731
+    return packed({f"loss {10 * k}-{10 * k + 10}%": within(k) for k in range(10)}, post_hoc=True)
+
+
+def packed(masks: Mapping[str, np.ndarray], *, post_hoc: bool) -> list[Layer]:
+    """Layers for slices that may overlap: each goes to the first layer that it does not overlap."""
+    layers: list[tuple[list[str], np.ndarray]] = []
+    for name, mask in masks.items():
+        free = next((layer for layer in layers if not (mask & (layer[1] >= 0)).any()), None)
+        if free is None:
+            layers.append(free := ([], np.full(mask.shape, -1, np.int32)))
+        free[1][mask] = len(free[0])
+        free[0].append(name)
+    return [Layer(tuple(names), code, post_hoc) for names, code in layers]
+
+
+def crossed(a: Layer, b: Layer) -> Layer:
+    """The intersections 'x & y' of two layers' slices."""
+    names = tuple(f"{x} & {y}" for x in a.names for y in b.names)
+    code = np.where((a.code >= 0) & (b.code >= 0), a.code * len(b.names) + b.code, -1)
+    return Layer(names, code.astype(np.int32), a.post_hoc or b.post_hoc)
+
+
+def compact(layer: Layer, evaluated_TN) -> Layer:
+    """The layer without the slices that hold no evaluated record."""
+    code = np.broadcast_to(layer.code, evaluated_TN.shape)[evaluated_TN]
+    used = np.unique(code[code >= 0])
+    renumber = np.full(len(layer.names) + 1, -1, np.int32)  # the last entry is that of -1
+    renumber[used] = np.arange(len(used))
+    return Layer(tuple(layer.names[u] for u in used), renumber[layer.code], layer.post_hoc)
