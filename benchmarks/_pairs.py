@@ -16,6 +16,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -68,14 +69,28 @@ def need(library: str, message: str) -> None:
 
 
 def contender(module: str, **request) -> dict:
-    """What `python -m module --contender REQUEST` prints as its last line, a JSON object; no compile cache, whatever the environment says."""
+    """What `python -m module --contender REQUEST` prints as its last line, a JSON object, and 'others': the share of this machine that other
+    processes used meanwhile. No compile cache, whatever the environment says."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
     environment |= dict(JAX_PLATFORMS="cpu", JAX_ENABLE_COMPILATION_CACHE="false")
     command = [sys.executable, "-m", module, "--contender", json.dumps(request)]
+    before = busy_elsewhere()
+    start = time.perf_counter()
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    spent = (time.perf_counter() - start) * (os.cpu_count() or 1)
     if done.returncode:
         raise Missing(f"{' '.join(command)} failed:\n{done.stderr.strip()[-2000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return json.loads(done.stdout.strip().splitlines()[-1]) | dict(others=max(0.0, busy_elsewhere() - before) / spent)
+
+
+def busy_elsewhere() -> float:
+    """Processor seconds that processes other than this one's finished children have used since the machine started; 0 where that is unknown."""
+    try:
+        user, nice, system = (int(value) for value in pathlib.Path("/proc/stat").read_text().split()[1:4])
+    except (OSError, ValueError):
+        return 0.0
+    own = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (user + nice + system) / os.sysconf("SC_CLK_TCK") - own.ru_utime - own.ru_stime
 
 
 def interleaved(contenders: Mapping[str, Callable[[], dict]], runs: int) -> dict[str, list[dict]]:

@@ -135,9 +135,11 @@ def _train(peer: str, *, models: int, epochs: int, threads: int, form: str, stac
 
 
 def run(peer: str, **request) -> dict:
-    """One timed run after a short untimed one: {'seconds', 'epoch_s', 'accuracy', 'peak_mb'}."""
+    """One timed run after a short untimed one: {'seconds', 'epoch_s', 'cpu_s', 'accuracy', 'peak_mb'}."""
     _train(peer, **(request | dict(models=min(request["models"], request.get("stack", 1)), epochs=1)))
+    processor = time.process_time()
     timed = _train(peer, **request)
+    processor = time.process_time() - processor
     peak, epochs = _pairs.peak_bytes(), timed["epoch_seconds"]
     right = accuracy(timed["task"], timed["done"])
-    return dict(seconds=timed["seconds"], epoch_s=float(np.median(epochs)) if epochs else None, accuracy=right, peak_mb=peak / 1e6)
+    return dict(seconds=timed["seconds"], epoch_s=float(np.median(epochs)) if epochs else None, cpu_s=processor, accuracy=right, peak_mb=peak / 1e6)

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import pathlib
 import sys
 import tempfile
@@ -70,9 +69,6 @@ def benchmark(args) -> None:
     """Every case in turn: a table, then a JSON line for each comparison."""
     if args.peers:
         _pairs.need("torch", _pairs.TORCH)
-    print(
-        f"load of this machine before the start: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores (0 is what a fair timing needs)", file=sys.stderr
-    )
     runs = args.runs or (1 if args.quick else 3)
     with tempfile.TemporaryDirectory(prefix="mia_jax_fleet_") as folder:
         for name in args.cases:
@@ -128,6 +124,7 @@ def report(name: str, case: Case, samples: dict, chosen: dict, exponents: dict, 
     compile_s, own = _pairs.median(samples["ours"], "compile_s"), without
     if case.per == "step":
         own = _pairs.median(samples["ours"], "epoch_s") / unit
+    others = max(_pairs.median(runs_of, "others") for runs_of in samples.values())
     what = ", ".join(count(n, word) for n, word in ((case.models, "model"), (case.epochs, "epoch"), (steps, "step"), (runs, "run")))
     print(f"\n{name}: {what}, batches of {case.batch_size}")
     rows, records = [], []
@@ -140,13 +137,15 @@ def report(name: str, case: Case, samples: dict, chosen: dict, exponents: dict, 
         records.append(
             _pairs.comparison(benchmark="fleet", case=name, ours_s=with_compile if includes else own, peer=peer, peer_s=peer_s, per=case.per)
             | dict(includes_compile=includes, ours_without_compile_s=own, ratio_without_compile=peer_s / own, compile_s=compile_s, **both)
-            | dict(models=case.models, epochs=case.epochs, steps=steps, chunk=case.chunk, runs=runs, peer_settings=settings)
-            | {f"ours_{field}": _pairs.median(samples["ours"], field) for field in ("accuracy", "peak_mb")}
-            | {f"peer_{field}": _pairs.median(samples[peer], field) for field in ("accuracy", "peak_mb")}
+            | dict(models=case.models, epochs=case.epochs, steps=steps, chunk=case.chunk, runs=runs, peer_settings=settings, others=others)
+            | {f"ours_{field}": _pairs.median(samples["ours"], field) for field in ("accuracy", "peak_mb", "cpu_s")}
+            | {f"peer_{field}": _pairs.median(samples[peer], field) for field in ("accuracy", "peak_mb", "cpu_s")}
             | {f"exponent_{what}": value for what, value in exponents.items()}
         )
     print(_pairs.table(["", "with compile", "without", "steps/s", "peak memory", "accuracy", "ratio with", "ratio without"], rows))
     print(f"compile {_pairs.seconds(compile_s)}" + "".join(f"; {peer}: {text(settings)}" for peer, settings in chosen.items()))
+    if others > 0.05:
+        print(f"other processes used {others:.0%} of the machine meanwhile: repeat this when it is idle")
     if exponents:
         print("cost grows as " + ", ".join(f"{what}^{value:.2f}" for what, value in exponents.items()) + " (ours, without compile)")
     for record in records:
@@ -244,17 +243,18 @@ def ours(*, case: str, arrays: str, models: int, epochs: int, batch_size: int, l
     weight_MK = np.ones(rows_MK.shape, np.float32)
     with tempfile.TemporaryDirectory(prefix="mia_jax_fleet_") as folder:
         place = pathlib.Path(folder)
-        start = time.perf_counter()
+        start, processor = time.perf_counter(), time.process_time()
         fleet.train(
             learner=learner, pool=pool, rows_MK=rows_MK, weight_MK=weight_MK, seed=0, models=range(models), folder=place, chunk=chunk, on_epoch=hooks
         )
         seconds, compile_s = time.perf_counter() - start, compiling.seconds()
+        processor = time.process_time() - processor
         peak = _pairs.peak_bytes()
         template = jax.eval_shape(model.init, jax.random.key(0), pool.x[:1])
         variables = checkpoint.load_models(place, range(models), template)
     right = [accuracy(jax, model, jax.tree.map(lambda a, m=m: a[m], variables), pool, rows_MK[m]) for m in range(models)]
     epoch_s = float(np.median(np.diff(stamps))) if len(stamps) > 1 else None
-    times = dict(seconds=seconds, compile_s=compile_s, without_compile_s=seconds - compile_s, epoch_s=epoch_s)
+    times = dict(seconds=seconds, compile_s=compile_s, without_compile_s=seconds - compile_s, epoch_s=epoch_s, cpu_s=processor)
     return times | dict(peak_mb=peak / 1e6, accuracy=float(np.mean(right)))
 
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 import jax
 import numpy as np
 
-from mia_jax import checks, stages, workdir
+from mia_jax import checks, reporting, stages, workdir
 from mia_jax.data import augment
 from mia_jax.prepare import Audit, prepare, prepare_scores
 
@@ -42,7 +42,7 @@ def run(config, *, workdir_path: str | Path, stages_wanted: Sequence[str] = STAG
         audit = prepare_scores(config, seed=int(seed), arrays=arrays) if "scores" in config else prepare(config, seed=int(seed))
         reports[seed] = run_one(audit, folder=folder, wanted=stages_wanted, extend=extend)
     if len(seeds) > 1 and "report" in stages_wanted:
-        return stages.report_seeds(reports, folder=root / "report")
+        return reporting.report_seeds(reports, folder=root / "report")
     return reports[seeds[0]]
 
 
@@ -66,7 +66,7 @@ def run_one(audit: Audit, *, folder: Path, wanted: Sequence[str], extend: bool) 
         train=lambda: stages.train(audit, folder=folder),
         query=lambda: stages.query(audit, folder=folder, views=asked),
         attack=lambda: stages.attack(audit, folder=folder),
-        report=lambda: stages.report(audit, folder=folder, versions=versions()),
+        report=lambda: reporting.report(audit, folder=folder, versions=versions()),
     )
     results = {stage: log.timed(stage, work) for stage, work in todo.items() if stage in wanted}
     return results.get("report", {})

@@ -14,6 +14,7 @@ from mia_jax.data import _pool as pools
 from mia_jax.data import augment
 from mia_jax.designs import _rows
 from mia_jax.learners import stopping
+from mia_jax.metrics import slices
 from mia_jax.training.trajectory import SIGNAL as TRAJECTORY
 from mia_jax.types import Attack, Design, Learner, Model, Pool, Signal
 
@@ -94,6 +95,7 @@ def prepare(config: Mapping, *, seed: int) -> Audit:
         design, given = with_target(config["target"]["signals"], design=design, pool=pool, views=len(config["query"]["views"]))
         check_given(attacks, given)
     check_attacks(attacks, design=design)
+    slices.check(config["report"]["slices"], columns=tuple(pool.columns), groups=config["report"]["groups"], num_examples=len(pool.y))
     check_snapshots(config["learner"], attacks)
     asked = asked_signals(attacks) | {"loss", "correct", *config["query"]["signals"]} | ({"logits"} if config["query"]["save_logits"] else set())
     return Audit(
@@ -181,6 +183,8 @@ def prepare_scores(config: Mapping, *, seed: int, arrays: Mapping | None = None)
     name = "arrays" if arrays is not None else config["scores"]
     found = brought.build(brought.load(name) if arrays is None else arrays, name=str(name), seed=seed)
     wanted, said = config["attacks"], list(found.said)
+    columns = tuple(found.pool.columns)
+    slices.check(config["report"]["slices"], columns=columns, groups=config["report"]["groups"], num_examples=len(found.pool.y))
     attacks = {n: make("attacks", dict(dict(name=n) | a)) for n, a in (ZOO if wanted is None else wanted).items()}
     if wanted is None:
         attacks, left_out = allowed(attacks, found)

@@ -1,4 +1,4 @@
-"""The four stages over one workdir. Each reads plain files, writes plain files, and skips what is there."""
+"""Three of the four stages over one workdir (REPORT is reporting.py). Each reads plain files, writes plain files, and skips what is there."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ import functools
 import pathlib
 import sys
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
 
 from mia_jax import views, workdir
-from mia_jax.data import _pool as pools
-from mia_jax.metrics import bootstrap, summary, thresholds
 from mia_jax.progress import duration, size
-from mia_jax.report import files, seeds, shadows
+from mia_jax.report import stale
 from mia_jax.training import checkpoint, fleet, measure, trajectory
 from mia_jax.training import query as queries
 
@@ -135,7 +133,9 @@ def query(audit, *, folder: Path, views: Sequence[Callable]) -> None:
         batch_size=min(own["batch_size"], len(audit.pool.y)),
         devices=devices(audit),
     )
+    asked = stale.unanswered(folder, list(audit.signals), models)
     queries.query(signals=audit.signals, models_folder=folder / "train", folder=folder / "signal", **common)
+    stale.remember_models(folder, asked)
     if audit.trajectory:
         ask = functools.partial(queries.query, signals={"loss": audit.signals["loss"]}, **common)
         snapshots = audit.config["learner"]["snapshots"]
@@ -167,7 +167,7 @@ def load_fleet(audit, *, folder: Path, names: Sequence[str]) -> views.Fleet:
 
 def attack(audit, *, folder: Path) -> None:
     """ATTACK: attack/<name>/scores.npz, the scores of every target and every shadow."""
-    measured = None
+    measured, digests = None, {}
     scored = scored_models(audit)
     common = dict(
         query=audit.config["query"]["views"], models=len(audit.design.member_MN), membership=workdir.digest(audit.design.member_MN), scored=scored
@@ -184,6 +184,9 @@ def attack(audit, *, folder: Path) -> None:
         score_TN = scores(one, measured, scored, key)
         finite_or_raise(score_TN, measured.design.evaluated_MN, scored, name)
         workdir.write_npz(own / "scores.npz", score_TN=score_TN, models=np.asarray(scored))
+        for signal in sorted(set(one.needs) & audit.asked - set(digests)):
+            digests[signal] = stale.of_signal(folder / "signal", signal, len(audit.design.member_MN))
+        stale.remember_signals(folder, name, {signal: digests[signal] for signal in one.needs if signal in digests}, common["membership"])
     if measured is not None:
         say(f"attack: {len(audit.attacks)} attacks on {len(audit.design.targets)} targets")
 
@@ -220,115 +223,3 @@ def read_scores(audit, *, folder: Path, name: str) -> np.ndarray:
     score_MN = np.full(audit.design.member_MN.shape, np.nan)
     score_MN[stored["models"]] = stored["score_TN"]
     return score_MN
-
-
-def model_table(audit, *, folder: Path) -> list[dict]:
-    """One row a model: accuracy and mean loss on its members ('train') and its evaluated non-members ('validation'), epochs and seconds.
-
-    What was brought without labels or loss has no such columns.
-    """
-    models = all_models(audit)
-    known = [name for name in ("correct", "loss") if all(queries.signal_file(folder / "signal", name, m).exists() for m in models)]
-    signal = {name: queries.load(folder / "signal", name, models)[:, 0].astype(np.float64) for name in known}
-    table = []
-    for m in models:
-        inside, outside = audit.design.member_MN[m], audit.design.evaluated_MN[m] & ~audit.design.member_MN[m]
-        row = dict(model=m, target=m in audit.design.targets)
-        for name in known:
-            word = "accuracy" if name == "correct" else name
-            row |= {f"train_{word}": signal[name][m, inside].mean(), f"validation_{word}": signal[name][m, outside].mean()}
-        if m in audit.own_models:
-            history = checkpoint.load_history(folder / "train", m)
-            row |= dict(
-                epochs=int(history["summary/epochs"]), best_epoch=int(history["summary/best_epoch"]), seconds=float(history["summary/seconds"])
-            )
-        table.append(row)
-    return table
-
-
-def report(audit, *, folder: Path, versions: dict) -> dict:
-    """REPORT: report.json, report.md, tables and figures. A report of other inputs is set aside, never overwritten."""
-    design, wanted = audit.design, audit.config["report"]
-    targets = list(design.targets)
-    score_MN = {name: read_scores(audit, folder=folder, name=name) for name in audit.attacks}
-    own = dict(report=wanted, scores=workdir.digest(*score_MN.values()), attacks=list(score_MN), member=workdir.digest(design.member_MN))
-    config = folder / "report" / "config.json"
-    if config.exists() and workdir.differences(workdir.read_json(config), own):
-        say(f"report: the report of other inputs is kept in {workdir.set_aside(folder / 'report').name}/")
-    elif (folder / "report" / "report.md").exists():
-        say("report: nothing changed since it was written.")
-        return workdir.read_json(folder / "report" / "report.json")
-    draws = bootstrap.make(len(audit.pool.y), design.unit_M[targets], draws=wanted["draws"], seed=audit.seed)
-    attacks = {name: attack_evidence(audit, name, score_MN[name]) for name in audit.attacks}
-    shared = dict(member_TN=design.member_MN[targets], evaluated_TN=design.evaluated_MN[targets])
-    rows = summary.rows(
-        attacks,
-        **shared,
-        targets=targets,
-        unit_T=design.unit_M[targets],
-        draws=draws,
-        fprs=wanted["fprs"],
-        ppv_ratio=wanted["ppv_ratio"],
-        level=wanted["level"],
-    )
-    found = dict(
-        about=about(audit),
-        results=rows,
-        models=model_table(audit, folder=folder),
-        design=design_table(audit),
-        attacks={name: dict(audit.config["attacks"][name], needs=one.needs, knows=one.knows, note=one.note) for name, one in audit.attacks.items()},
-        shadow_curves=shadow_curves(audit, folder=folder),
-        versions=versions,
-    )
-    files.write(found, attacks=attacks, draws=draws, folder=folder / "report", plots=wanted["figures"], **shared)
-    workdir.write_json(config, own)
-    return workdir.read_json(folder / "report" / "report.json")
-
-
-def attack_evidence(audit, name: str, score_MN: np.ndarray) -> dict:
-    """What the metrics need of one attack: the targets' scores and, where its shadows can be scored too, a threshold chosen on them."""
-    design, targets = audit.design, list(audit.design.targets)
-    threshold_M = thresholds.shadow_thresholds(score_MN, design.member_MN, design.evaluated_MN, design.shadow_MM)
-    return dict(score_TN=score_MN[targets], knows=audit.attacks[name].knows, threshold_T=threshold_M[targets])
-
-
-def about(audit) -> dict:
-    """What was attacked, in plain values."""
-    pool, design, config = audit.pool, audit.design, audit.config
-    crossing = pools.duplicates(pool, design.member_MN[design.targets[0]])["crossing"]
-    found = dict(data=pool.name, pool=audit.pool_hash, examples=len(pool.y), classes=pool.num_classes, shape=list(pool.x.shape[1:]), seed=audit.seed)
-    found |= dict(duplicates=dict(audit.duplicates, crossing=crossing), views=list(config["query"]["views"]))
-    found |= dict(said=list(audit.said))
-    return found | dict(model=config["model"], learner=config["learner"], level=config["report"]["level"])
-
-
-def design_table(audit) -> dict:
-    """The design in numbers."""
-    d = audit.design
-    shadows = d.shadow_MM[list(d.targets)].sum(1)
-    counts = dict(models=len(d.member_MN), targets=list(d.targets), shadows_min=int(shadows.min()), shadows_max=int(shadows.max()))
-    rows = dict(train_rows=int(d.member_MN[0].sum()), evaluated_rows=int(d.evaluated_MN[0].sum()), population_rows=int(d.population_N.sum()))
-    return dict(name=d.name, note=d.note, supports=sorted(d.supports), **counts, **rows)
-
-
-def shadow_curves(audit, *, folder: Path) -> dict[str, dict]:
-    """{attack: {number of shadows: numbers}} of the attacks that config.report.shadow_curve names and the config has."""
-    names = [n for n in audit.config["report"]["shadow_curve"] if n in audit.attacks and audit.design.shadow_MM[list(audit.design.targets)].any()]
-    names = [n for n in names if any(need in views.SHADOW_NEEDS for need in audit.attacks[n].needs)]
-    if not names or audit.design.balance:  # a part of a fleet with fixed counts would tell who is a member
-        return {}
-    measured = load_fleet(audit, folder=folder, names=sorted({n for name in names for n in audit.attacks[name].needs if n in audit.asked}))
-    key = jax.random.key(audit.seed)
-    return {name: shadows.curve(attack=audit.attacks[name], fleet=measured, scores=scores, key=key, seed=audit.seed) for name in names}
-
-
-def report_seeds(reports: Mapping[int, dict], *, folder: Path) -> dict:
-    """REPORT over several seeds: mean and sd of every number, in report.json, report.md and results.csv."""
-    own = dict(seeds=list(reports), reports=workdir.digest(*(r["results"] for r in reports.values())))
-    config = folder / "config.json"
-    if config.exists() and workdir.differences(workdir.read_json(config), own):
-        say(f"report: the report of other seeds is kept in {workdir.set_aside(folder).name}/")
-    found = seeds.summary(reports)
-    seeds.write(found, folder=folder)
-    workdir.write_json(config, own)
-    return found

@@ -16,7 +16,22 @@ from tests import planted
 KEY = jax.random.key(0)
 ATTACKS, SIGNALS, DESIGNS = (registry.names(kind) for kind in ("attacks", "signals", "designs"))
 VARIANTS = dict(  # defaults are swept by themselves; further settings of an attack that take another way through it
-    lira=(dict(mode="offline"), dict(mode="offline", offline_score="log_pdf"), dict(center="median"), dict(variance="pooled")),
+    lira=(
+        dict(mode="offline"),
+        dict(mode="offline", offline_score="log_pdf"),
+        dict(center="median"),
+        dict(variance="pooled"),
+        dict(variance="global"),
+        dict(variance="shrunk"),
+        dict(variance="shrunk", mode="offline"),
+        dict(views="multivariate"),
+    ),
+    rmia=(dict(mode="offline"), dict(signal="loss", temperature=1.0, views="majority")),
+    base=(dict(mode="offline"),),
+    offset=(dict(side="both", center="median"), dict(side="in")),
+    multi_signal=(dict(joint="multivariate"),),
+    privacy_risk_score=(dict(per_class=True),),
+    trajectory=(dict(form="lira"),),
     attack_model=(dict(fit="target", features=("loss", "correct")),),
 )
 CASES = [(name, {}) for name in ATTACKS] + [(name, fields) for name in VARIANTS for fields in VARIANTS[name]]
@@ -209,7 +224,7 @@ def test_garbage_outside_the_threat_model_does_not_change_a_bit(name, fields, de
 def test_needs_and_knowledge_are_declared(name, fields):
     attack = registry.make("attacks", name, fields)
     assert attack.needs and attack.knows in ("nothing", "shadows", "half_of_target_members", "oracle_threshold")
-    known = (*views.SHADOW_NEEDS, *views.OTHER_NEEDS, *SIGNALS)
+    known = (*views.SHADOW_NEEDS, *views.OTHER_NEEDS, *SIGNALS, "loss_trajectory")
     assert set(attack.needs) <= set(known)
     assert ("member" in attack.needs) == (attack.knows == views.CROSS_FITTED)
     if attack.knows == "nothing":

@@ -17,7 +17,7 @@ LEVELS = (
     ("objectives", "models", "privacy", "evasion", "metrics", "fits", "heads"),
     ("learners", "signals", "attacks", "designs", "data"),
     ("training", "report", "workdir", "progress"),
-    ("experiment", "stages", "configuration"),
+    ("experiment", "stages", "reporting", "configuration"),
 )
 LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts}
 ONLY_IN = {  # library -> the parts that may import it, anywhere in a file

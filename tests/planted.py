@@ -26,13 +26,17 @@ def signal_names(attack: Attack) -> list[str]:
 def fleet(design: Design, *names: str, mu: float, seed: int, query_views: int = 1, spread: float = 0.5, classes: int = 10) -> Fleet:
     """sign * signal of model m on example n ~ N(d_n + mu * member, 1) with difficulties d_n ~ N(0, spread^2), independent of everything.
 
-    'correct' thresholds such a value at mu / 2 without difficulties; 'logits' puts it on the true label.
+    'correct' thresholds such a value at mu / 2 without difficulties; 'logits' puts it on the true label; 'loss_trajectory' is exp(-value) at 3
+    epochs with a third, two thirds and all of mu.
     """
     rng = np.random.default_rng(seed)
     m, n = design.member_MN.shape
     y = rng.integers(classes, size=n).astype(np.int32)
     signal = {}
     for name in names:
+        if name == "loss_trajectory":
+            signal[name] = trajectory(design, mu=mu, rng=rng, query_views=query_views, spread=spread)
+            continue
         sign = registry.make("signals", name).sign
         noise_MAN = rng.normal(size=(m, query_views, n)) + mu * design.member_MN[:, None]
         if name == "correct":
@@ -43,6 +47,13 @@ def fleet(design: Design, *names: str, mu: float, seed: int, query_views: int = 
             signal[name] = (sign * (noise_MAN + rng.normal(size=n) * spread)).astype(np.float32)
     x = rng.normal(size=(n, 4)).astype(np.float32)
     return Fleet(design=design, signal=signal, num_classes=classes, x=x, y=y)
+
+
+def trajectory(design: Design, *, mu: float, rng, query_views: int, spread: float, epochs: int = 3) -> np.ndarray:
+    """[M,A,N,E] losses > 0 whose -log is N(d_n + mu * member * e / E, 1) at epoch e = 1..E."""
+    m, n = design.member_MN.shape
+    noise = rng.normal(size=(m, query_views, n, epochs)) + spread * rng.normal(size=(n, 1))
+    return np.exp(-noise - mu * design.member_MN[:, None, :, None] * np.arange(1, epochs + 1) / epochs).astype(np.float32)
 
 
 def scores(fleet: Fleet, attack: Attack, key) -> np.ndarray:

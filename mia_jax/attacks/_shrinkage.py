@@ -18,6 +18,8 @@ from mia_jax.attacks import _sides, _student
 from mia_jax.attacks._student import Predictive
 from mia_jax.fits import Moments
 
+ZERO = 1e-30  # no standard deviation is smaller
+LARGE = 600.0  # |log variance| beyond it is cut
 GAUSSIAN = 1000.0  # from this many degrees of freedom on a Student-t is taken for a Gaussian
 
 
@@ -38,10 +40,12 @@ def regressions(own_N: np.ndarray, sides: Sequence[Moments], fitted: Sequence[np
     x_N3 = _basis(_sides.centers(sides, pools), pools)
     found = []
     for side in sides:
-        use = (side.count > 1) & (side.m2 > 0)
-        half = (side.count[use] - 1) / 2
-        log_N = np.log(side.m2[use] / (2 * half)) - digamma(half) + np.log(half)
-        found.append(_sums(x_N3[use], log_N, polygamma(1, half)))
+        use = (side.count > 1) & (side.m2 > (_student.EPS * side.center) ** 2)
+        count = side.count[use].astype(int)
+        half = np.arange(1, count.max(initial=2) + 1) / 2 - 0.5  # (count - 1) / 2
+        half[0] = 0.5
+        log_N = np.log(side.m2[use]) - (np.log(2) + digamma(half))[count - 1]
+        found.append(_sums(x_N3[use], log_N, polygamma(1, half)[count - 1]))
     if len(sides) == 2:
         out, inside = sides
         use = (out.count > 0) & (inside.count > 0)
@@ -64,7 +68,7 @@ def predictive(own_N: np.ndarray, sides: Sequence[Moments], fitted: Sequence[np.
     found = _variances(sides, pools, sums, x_N3)
     if found is None:
         return None
-    floor_N = np.maximum(_student.EPS * np.max(np.abs([own_N, *center]), 0), np.sqrt(_student.TINY)) ** 2
+    floor_N = np.maximum(_student.EPS * np.max(np.abs([own_N, *center]), 0), ZERO) ** 2
     variance, dof = [np.maximum(v, floor_N) for v in found[0]], found[1]
     if len(sides) == 1:
         return [Predictive(center[0], variance[0] * (1 + 1 / np.maximum(sides[0].count, 1)), dof[0])]
@@ -103,7 +107,7 @@ def _variances(sides, pools, sums, x_N3):
     variance, dof = [], []
     for side, fit in zip(sides, fits, strict=True):
         coefficients, prior_dof = fit or next(f for f in fits if f)
-        prior_N = np.zeros(len(x_N3)) if coefficients is None else np.exp(x_N3 @ coefficients)
+        prior_N = np.zeros(len(x_N3)) if coefficients is None else np.exp(np.clip(x_N3 @ coefficients, -LARGE, LARGE))
         own_dof = np.maximum(side.count - 1, 0)
         if np.isinf(prior_dof):
             variance.append(prior_N)
@@ -118,7 +122,7 @@ def _variance_prior(sums: Sums) -> tuple[np.ndarray | None, float]:
     """(coefficients of the log prior variance, prior degrees of freedom); inf if the variances differ by no more than their sampling noise."""
     count = sums.xx[0, 0]
     if not count:
-        return None, np.inf  # every residual is 0
+        return None, np.inf  # no residual above the resolution of the signal
     coefficients, left = _least_squares(sums)
     spread = left - sums.noise / count
     dof = 2 * _inverse_trigamma(spread) if spread > 0 else np.inf

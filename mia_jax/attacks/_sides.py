@@ -16,16 +16,26 @@ TOTAL, COUNT, M2, DOF = range(4)  # columns of `pool`
 
 
 def attack(
-    *, signal: str, sign: int | None, kinds: Sequence[str], center: str, steps: Sequence[Callable], finish: Callable, note: str, **more
+    *,
+    signal: str,
+    sign: int | None,
+    kinds: Sequence[str],
+    center: str,
+    steps: Sequence[Callable],
+    finish: Callable,
+    note: str,
+    enough: float = np.inf,
+    **more,
 ) -> Attack:
     """An Attack that compares the target's signal with the moments of its shadows' signals on the same example; mean over query views.
 
     `kinds` are the sides it reads, ('out', 'in'), ('out',) or ('in',); the sides come in that order. A step(own_N, sides, fitted) returns an
-    array that adds up over examples, `fitted` holding the sums of the steps before; finish(own_N, sides, fitted) -> score_N.
+    array that adds up over examples, `fitted` holding the sums of the steps before; finish(own_N, sides, fitted) -> score_N. Where every
+    example has `enough` shadows on every side the steps are left out and `fitted` is empty.
     """
     sign = _signals.sign_of(signal, sign)
     needs = (signal, *(f"shadow_{kind}" for kind in (IN, OUT) if kind in kinds))
-    common = dict(signal=signal, sign=sign, kinds=tuple(kinds), steps=tuple(steps), finish=finish)
+    common = dict(signal=signal, sign=sign, kinds=tuple(kinds), steps=tuple(steps), finish=finish, enough=enough)
 
     def score(view, key):
         del key
@@ -40,16 +50,18 @@ def attack(
 
 
 def every_other_unit(design) -> bool:
-    """Whether an attacker of each target may use exactly the models outside the target's unit."""
+    """Whether an attacker of each target sees exactly the models outside the target's unit, on every evaluated row."""
     targets = list(design.targets)
-    return np.array_equal(design.shadow_MM[targets], design.unit_M[targets, None] != design.unit_M[None])
+    return not design.balance and np.array_equal(design.shadow_MM[targets], design.unit_M[targets, None] != design.unit_M[None])
 
 
-def score_view(view, *, signal: str, sign: int, kinds: Sequence[str], center: str, steps, finish) -> np.ndarray:
+def score_view(view, *, signal: str, sign: int, kinds: Sequence[str], center: str, steps, finish, enough: float) -> np.ndarray:
     """score_N through one View; ValueError if no shadow is IN (OUT) on any evaluated row."""
     cols = np.flatnonzero(view.evaluated_N)
     own_AN = sign * _signals.scalar(view.target[signal], "AN", signal)[:, cols].astype(np.float64)
     masks = masks_of(view, cols, kinds)
+    if min(where_MN.sum(0).min() for where_MN in masks) >= enough:
+        steps = ()
     total_N = np.zeros(len(cols))
     for a, own_N in enumerate(own_AN):
         value_MN = sign * view.shadow[signal][:, a, cols]
@@ -86,12 +98,14 @@ def spread_out(value_K: np.ndarray, chosen_N: np.ndarray) -> np.ndarray:
     return score_N
 
 
-def score_fleet(fleet, *, signal: str, sign: int, kinds: Sequence[str], steps, finish) -> np.ndarray:
+def score_fleet(fleet, *, signal: str, sign: int, kinds: Sequence[str], steps, finish, enough: float) -> np.ndarray:
     """score_TN, equal to `score_view` with mean centers: leave-unit-out moments in blocks of examples, once for each step and for the scores."""
     d = fleet.design
     value_MAN = _signals.scalar(fleet.signal[signal], "MAN", signal)
     masks = [d.member_MN if kind == IN else ~d.member_MN for kind in kinds]
     unit_T = np.searchsorted(np.unique(d.unit_M), d.unit_M[list(d.targets)])
+    if min(fewest(where_MN, d) for where_MN in masks) >= enough:
+        steps = ()
     total_TN = np.zeros((len(d.targets), value_MAN.shape[2]))
     for a in range(value_MAN.shape[1]):
         fitted_T: list[list[np.ndarray]] = [[] for _ in d.targets]
@@ -116,17 +130,26 @@ def score_fleet(fleet, *, signal: str, sign: int, kinds: Sequence[str], steps, f
     return np.where(d.evaluated_MN[list(d.targets)], total_TN / value_MAN.shape[1], np.nan)
 
 
+def fewest(where_MN: np.ndarray, design) -> int:
+    """The smallest number of shadows with `where_MN` that an evaluated example of a target has, every model outside the target's unit a shadow."""
+    total_N = where_MN.sum(0)
+    units = {t: where_MN[design.unit_M == design.unit_M[t]].sum(0) for t in design.targets}
+    return min(int((total_N - own_N)[design.evaluated_MN[t]].min()) for t, own_N in units.items())
+
+
 def pool(own_N: np.ndarray, sides: Sequence[Moments], fitted: Sequence[np.ndarray]) -> np.ndarray:
     """A step: per side the sums over examples of values, their number, squared residuals and degrees of freedom (TOTAL, COUNT, M2, DOF)."""
     del own_N, fitted
     return np.array([(np.sum(s.count * s.center), np.sum(s.count), np.sum(s.m2), np.sum(np.maximum(s.count - 1, 0))) for s in sides], np.float64)
 
 
-def centers(sides: Sequence[Moments], pools: np.ndarray) -> list[np.ndarray]:
+def centers(sides: Sequence[Moments], pools: np.ndarray | None) -> list[np.ndarray]:
     """The sides' centers. An example without shadows on a side takes the other side's center plus the mean difference between the sides.
 
-    With a single side it takes the mean over all examples. `pools` is what `pool` summed.
+    With a single side it takes the mean over all examples. `pools` is what `pool` summed; None if every example has shadows on every side.
     """
+    if pools is None:
+        return [side.center for side in sides]
     mean = pools[:, TOTAL] / pools[:, COUNT]
     if len(sides) == 1:
         return [np.where(sides[0].count > 0, sides[0].center, mean[0])]

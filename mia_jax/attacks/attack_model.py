@@ -16,9 +16,7 @@ from mia_jax.heads.rows import Job
 from mia_jax.types import Attack
 from mia_jax.views import CROSS_FITTED, View
 
-KINDS = dict(
-    logistic=logistic.make, mlp=mlp.make, random_forest=grids.random_forest, knn=grids.knn, gradient_boosting=grids.gradient_boosting
-)
+KINDS = dict(logistic=logistic.make, mlp=mlp.make, random_forest=grids.random_forest, knn=grids.knn, gradient_boosting=grids.gradient_boosting)
 FEWEST = 3  # of each side that a head can learn from: one for every inner fold
 CLASS = 10  # of each side from which a class has a classifier of its own
 

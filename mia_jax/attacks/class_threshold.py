@@ -48,10 +48,11 @@ def learned(value_MN, member_MN, own_MN, shadow_MM, y_N: np.ndarray, classes: in
     """threshold_MC: for an attacker who has the shadows in row m of `shadow_MM`, each fitted on its rows `own_MN`."""
     pooled_M = thresholds.shadow_thresholds(value_MN, member_MN, own_MN, shadow_MM)
     if np.isnan(pooled_M).any():
-        m = int(np.argmax(np.isnan(pooled_M)))
+        shadows = shadow_MM[int(np.argmax(np.isnan(pooled_M)))]
+        inside, outside = (int((side_MN & own_MN)[shadows].sum()) for side_MN in (member_MN, ~member_MN))
         raise ValueError(
-            f"thresholds are learned on the shadows' own rows: {int(shadow_MM[m].sum())} shadows have {int((member_MN & own_MN)[shadow_MM[m]].sum())} "
-            f"evaluated members and {int((~member_MN & own_MN)[shadow_MM[m]].sum())} non-members; at least 1 of each is needed."
+            f"thresholds are learned on the shadows' own rows: {int(shadows.sum())} shadows have {inside} evaluated members and {outside} "
+            "non-members; at least 1 of each is needed."
         )
     pooled_M = np.where(np.isfinite(pooled_M), pooled_M, 0.0)
     per_class = [thresholds.shadow_thresholds(value_MN, member_MN, own_MN & (y_N == c), shadow_MM) for c in range(classes)]

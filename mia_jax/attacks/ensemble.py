@@ -10,11 +10,12 @@ from mia_jax import checks, registry
 from mia_jax.attacks import _inner, _logistic, _sides
 from mia_jax.types import Attack
 
+CUT = 10.0  # standardized scores beyond it are cut
 DEFAULT = dict(threshold=dict(name="threshold", signal="loss"), lira=dict(name="lira", variance="shrunk"), offset=dict(name="offset"))
 
 
-def make(*, attacks: Mapping[str, Mapping] = DEFAULT, shadows: int = 8, ridge: float = 1e-3) -> Attack:
-    """score = log odds of a logistic regression on the attacks' scores, each standardized to mean 0 and sd 1 over the target's evaluated rows.
+def make(*, attacks: Mapping[str, Mapping] = DEFAULT, shadows: int = 4, ridge: float = 1e-3) -> Attack:
+    """score = log odds of a logistic regression on the attacks' scores, each standardized over the target's evaluated rows.
 
     `attacks` is {any name: {name: attack, field: value}}, as in a config. The regression is fitted on the first `shadows` shadows that can be
     targets themselves, with the other shadows but the twin as theirs: the target takes no part. Members and non-members weigh the same, and
@@ -50,7 +51,11 @@ def make(*, attacks: Mapping[str, Mapping] = DEFAULT, shadows: int = 8, ridge: f
 
 
 def standardized(score_K: np.ndarray) -> np.ndarray:
-    """Mean 0 and sd 1; all 0 where every score is the same."""
-    away_K = score_K - score_K.mean()
-    sd = away_K.std()
-    return away_K / sd if sd > 1e-12 * np.abs(score_K).max() else np.zeros_like(score_K)
+    """(score - median) / (interquartile range / 1.349), cut at +-10: heavy tails must not set the scale. All 0 where every score is the same.
+
+    Where half of the scores tie, the standard deviation takes the place of the interquartile range.
+    """
+    away_K = score_K - np.median(score_K)
+    low, high = np.quantile(away_K, [0.25, 0.75])
+    scale = (high - low) / 1.349 if high > low else away_K.std()
+    return np.clip(away_K / scale, -CUT, CUT) if scale > 1e-12 * np.abs(score_K).max() else np.zeros_like(score_K)

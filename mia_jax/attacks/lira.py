@@ -77,7 +77,8 @@ def make(
         steps, finish = (_sides.pool, _between), _plain(form, np.inf, variance_side)
     else:
         steps, finish = (_sides.pool,), _plain(form, ENOUGH[variance], variance_side)
-    return _sides.attack(steps=steps, finish=finish, note=note, **common)
+    enough = ENOUGH.get(variance, np.inf)
+    return _sides.attack(steps=steps, finish=finish, enough=enough, note=note, **common)
 
 
 def _between(own_N, sides: Sequence[Moments], fitted: Sequence[np.ndarray]) -> np.ndarray:
@@ -91,26 +92,33 @@ def _plain(form: str, enough: float, variance_side: str):
     """finish(own_N, sides, fitted) with Gaussians."""
 
     def finish(own_N, sides, fitted):
-        pools = fitted[0].copy()
+        own = _of_sides([(side.m2, np.maximum(side.count - 1, 0)) for side in sides], variance_side)
+        pools = fitted[0].copy() if fitted else None
         centers = _sides.centers(sides, pools)
-        if len(fitted) == 2:  # variance 'global'
-            pools[:, M2] += fitted[1]
-            pools[:, DOF] = np.maximum(pools[:, COUNT] - 1, 0)
-        per_example_N = np.min([side.count for side in sides], 0) >= enough
-        residuals = [(side.m2, np.maximum(side.count - 1, 0), *pools[i, [M2, DOF]]) for i, side in enumerate(sides)]
-        if variance_side == "both":
-            residuals = [tuple(a + b for a, b in zip(*residuals, strict=True))] * 2
-        elif variance_side != "each":
-            residuals = [residuals[variance_side == "in"]] * 2
-        known = [r for r in residuals if r[3]]
-        if not known:
-            return own_N - np.mean(centers, 0)
-        variance = []
-        for own, (_, _, m2, dof) in zip(residuals, [r if r[3] else known[0] for r in residuals], strict=True):
-            variance.append(np.where(per_example_N, own[0] / np.maximum(own[1], 1), m2 / dof))
+        if pools is None:
+            variance = [m2 / dof for m2, dof in own]
+        else:
+            if len(fitted) == 2:  # variance 'global'
+                pools[:, M2] += fitted[1]
+                pools[:, DOF] = np.maximum(pools[:, COUNT] - 1, 0)
+            pooled = _of_sides([tuple(row) for row in pools[:, [M2, DOF]]], variance_side)
+            known = [row for row in pooled if row[1]]
+            if not known:
+                return own_N - np.mean(centers, 0)
+            per_example_N = np.min([side.count for side in sides], 0) >= enough
+            pooled = [row if row[1] else known[0] for row in pooled]
+            variance = [np.where(per_example_N, m2 / np.maximum(dof, 1), p[0] / p[1]) for (m2, dof), p in zip(own, pooled, strict=True)]
         return _score(own_N, [Predictive(c, v, np.inf) for c, v in zip(centers, variance, strict=True)], form)
 
     return finish
+
+
+def _of_sides(residuals: list[tuple], variance_side: str) -> list[tuple]:
+    """(squared residuals, degrees of freedom) that stand for each side."""
+    if variance_side == "each":
+        return residuals
+    one = tuple(map(sum, zip(*residuals, strict=True))) if variance_side == "both" else residuals[variance_side == "in"]
+    return [one] * len(residuals)
 
 
 def _shrunk(form: str):

@@ -21,10 +21,11 @@ def make(
     variance: str = "shrunk",
     center: str = "mean",
 ) -> Attack:
-    """joint 'sum': the sum of LiRA's scores over the signals, as if they were independent; 'multivariate': one Student-t density over all
+    """LiRA's log likelihood ratios of several signals together; every signal points the way it declares.
 
-    signals and query views with a correlation shared by all examples (variance 'shrunk' or 'pooled'). mode, offline_score, variance and center
-    as in lira. Every signal points the way it declares. ValueError below two signals or for one without a sign.
+    joint 'sum': the sum of lira's scores over the signals, as if they were independent; 'multivariate': one Student-t density over all signals
+    and query views, with a correlation that all examples share (variance 'shrunk' or 'pooled'). mode, offline_score, variance and center as in
+    lira. ValueError below two signals or for one without a sign.
     """
     checks.one_of(("sum", "multivariate"), joint=joint)
     if isinstance(signals, str) or len(signals) < 2:

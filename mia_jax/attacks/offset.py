@@ -21,7 +21,8 @@ def make(*, signal: str = "loss", side: str = "out", center: str = "mean", sign:
     checks.one_of(("mean", "median"), center=center)
 
     def finish(own_N, sides, fitted):
-        return own_N - np.mean(_sides.centers(sides, fitted[0]), 0)
+        return own_N - np.mean(_sides.centers(sides, fitted[0] if fitted else None), 0)
 
     note = f"{signal} minus the {center} over {'IN and OUT' if side == 'both' else side.upper()} shadows"
-    return _sides.attack(signal=signal, sign=sign, kinds=kinds[side], center=center, steps=(_sides.pool,), finish=finish, note=note)
+    common = dict(signal=signal, sign=sign, kinds=kinds[side], center=center)
+    return _sides.attack(steps=(_sides.pool,), finish=finish, enough=1, note=note, **common)

@@ -11,8 +11,8 @@ from mia_jax.types import Attack
 def make(*, signal: str = "loss", per_class: bool = False, sign: int | None = None) -> Attack:
     """score = 1 - p, p = (1 + #{z: sign s(z) >= sign s(x)}) / (Z + 1) over the Z population rows z; mean over query views.
 
-    One model is enough. p is the p-value of "x is not a member": under exchangeability score >= 1 - alpha has a false-positive rate of at
-    most alpha, so the score is a threshold that needs no shadow. `per_class`: among population rows with x's label (a label without population
+    One model is enough. With one view p is the p-value of "x is not a member": if x is exchangeable with the population rows, P(p <= alpha) <=
+    alpha, so score >= 1 - alpha is a rule that needs no shadow. `per_class`: among population rows with x's label (a label without population
     rows: among all). The score is a multiple of 1 / (Z + 1): `diagnose` tells the share of rows that tie at the top.
     `sign` None: as the signal declares. ValueError without population rows.
     """

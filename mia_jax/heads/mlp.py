@@ -16,9 +16,7 @@ from mia_jax.heads.rows import Head, Job
 RATES = (1e-3, 1e-2, 5e-3, 5e-2)  # in the order in which the label-only paper's code tries them
 SMALL = dict(slope=0.01, learning_rates=RATES, alphas=(0.0,), batch_size=1, epochs=1, select="source")
 NETWORKS = dict(
-    default=dict(
-        hidden=((64,), (32, 32)), slope=0.0, learning_rates=(1e-3,), alphas=(1e-4, 1e-3, 1e-2), batch_size=200, epochs=None, select="folds"
-    ),
+    default=dict(hidden=((64,), (32, 32)), slope=0.0, learning_rates=(1e-3,), alphas=(1e-4, 1e-3, 1e-2), batch_size=200, epochs=None, select="folds"),
     n=dict(SMALL, hidden=((64,),)),
     r=dict(SMALL, hidden=((10, 10),)),
     d=dict(SMALL, hidden=((10, 10),)),

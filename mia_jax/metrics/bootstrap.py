@@ -167,8 +167,8 @@ def _first_beyond(outside_JR: np.ndarray, weight_R: np.ndarray, allowed_F) -> It
         yield first_R
 
 
-def named_weight(member_TN, evaluated_TN, named_TN, record_NR: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Weights [T,R] under the draws of: members named, members, non-members named, non-members (evaluated rows alone)."""
-    inside_TN, outside_TN = evaluated_TN & member_TN, evaluated_TN & ~member_TN
-    sides = (inside_TN & named_TN, inside_TN, outside_TN & named_TN, outside_TN)
-    return tuple((side.astype(np.float32) @ record_NR).astype(np.float64) for side in sides)
+def side_weights(member_TN, evaluated_TN, named_TN, record_NR: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weights [T,R] under the draws of the members and of the non-members that are named (evaluated rows alone)."""
+    sides = (evaluated_TN & member_TN & named_TN, evaluated_TN & ~member_TN & named_TN)
+    inside_TR, outside_TR = ((side.astype(np.float32) @ record_NR).astype(np.float64) for side in sides)
+    return inside_TR, outside_TR

@@ -24,7 +24,7 @@ def partners(unit_T) -> np.ndarray:
 
 
 def check(attacks: Mapping[str, Mapping], member_TN, evaluated_TN, *, unit_T, draws: bootstrap.Draws, level: float = 0.95) -> dict:
-    """{attacks: {name: {auc, low, high}}, excluded, level}: the AUC of scores of another unit's model against each target's members, mean over targets.
+    """{attacks: {name: {auc, low, high}}, excluded, level}: AUC of another unit's scores against each target's members, mean over targets.
 
     It is 1/2 whatever the attack if the models' memberships are independent, their shadows came in whole pairs, and nothing of the target's
     membership entered the scores. Intervals from the draws of `summary.rows`. `excluded` are the attacks whose AUC is so far from 1/2 that one of all

@@ -51,7 +51,9 @@ def check(*, member_MN, evaluated_MN, shadow_MM, population_N, unit_M, targets: 
         problems.append("population rows are evaluated")
     attacking = [(a, b) for a, b in twins if (shadow_MM[a, b] and a in targets) or (shadow_MM[b, a] and b in targets)]
     if attacking and counts_matter:
-        problems.append(f"model {attacking[0][1]} is a shadow of its twin {attacking[0][0]} ({len(attacking)} such pairs): its membership is the answer")
+        problems.append(
+            f"model {attacking[0][1]} is a shadow of its twin {attacking[0][0]} ({len(attacking)} such pairs): its membership is the answer"
+        )
     apart = [(a, b) for a, b in twins if unit_M[a] != unit_M[b]]
     if apart:
         problems.append(f"models {apart[0]} are twins but resampled apart ({len(apart)} such pairs): intervals are too narrow")

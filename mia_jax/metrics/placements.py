@@ -2,7 +2,7 @@
 
 A member's *placement* is the share of its group's non-members that score lower (+ half of the tied), a non-member's the share of its group's members
 that score higher; the mean of either over its side is the group's AUC. To first order a reweighting moves the AUC by what it moves the two means
-(the Hajek projection), so R draws cost two products of matrices [T,N] [N,R].
+(the Hajek projection), so R draws cost one product of matrices [T,N] [N,R].
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from mia_jax.metrics import bootstrap
 
@@ -74,32 +75,39 @@ class Weights(NamedTuple):
     side_Tn: np.ndarray  # 1 member, -1 non-member, 0 outside
     inside_TR: np.ndarray
     outside_TR: np.ndarray
+    mean: float  # of a record's count over the draws
 
 
 def weights(inside_TN, outside_TN, record_NR) -> Weights:
-    """The shared part of `auc_draws` and `named_draws` for the group with these members and non-members."""
+    """The shared part of `auc_draws` and `shares` for the group with these members and non-members."""
     columns = np.flatnonzero((inside_TN | outside_TN).any(0))
     columns = columns if 2 * len(columns) < len(record_NR) else slice(None)
     record_nR = np.ascontiguousarray(record_NR[columns])  # most of the columns: all of them, without a copy
     side_Tn = inside_TN[:, columns].astype(np.int8) - outside_TN[:, columns]
     sums = ((side_Tn == sign).astype(np.float32) @ record_nR for sign in (1, -1))
-    return Weights(columns, record_nR, side_Tn, *sums)
+    return Weights(columns, record_nR, side_Tn, *sums, float(record_NR.mean()))
 
 
-def shares(value_TN, w: Weights) -> tuple[np.ndarray, np.ndarray]:
-    """Weighted means [T,R] of values [T,N] over a group's members and over its non-members under the draws; NaN where a side has no weight."""
-    value_Tn = np.asarray(value_TN)[:, w.columns].astype(np.float32)
-    found = []
+def shares(named_TN, w: Weights) -> tuple[np.ndarray, np.ndarray]:
+    """Weighted shares [T,R] of a group's members and of its non-members that are named [T,N], under the draws; NaN where a side has no weight."""
+    named_Tn = np.asarray(named_TN, bool)[:, w.columns]
+    sparse, found = 8 * np.count_nonzero(named_Tn) < named_Tn.size, []
     for sign, weight_TR in ((1, w.inside_TR), (-1, w.outside_TR)):
-        total_TR = (value_Tn * (w.side_Tn == sign)) @ w.record_nR
+        part_Tn = (named_Tn & (w.side_Tn == sign)).astype(np.float32)
+        total_TR = csr_array(part_Tn) @ w.record_nR if sparse else part_Tn @ w.record_nR
         found.append(np.where(weight_TR > 0, total_TR / np.where(weight_TR > 0, weight_TR, 1), np.nan).astype(np.float64))
     return found[0], found[1]
 
 
 def auc_draws(auc_T, place_TN, w: Weights) -> np.ndarray:
-    """AUCs [T,R] of a group under the draws: mean placement of members + mean placement of non-members - AUC."""
-    inside_TR, outside_TR = shares(place_TN, w)
-    return inside_TR + outside_TR - np.asarray(auc_T)[:, None]
+    """AUCs [T,R] of a group under the draws: AUC + sum of (placement - AUC)/(size of the side) x (count of the record); NaN as in `shares`."""
+    auc_T = np.asarray(auc_T, np.float64)
+    inside_Tn, outside_Tn = w.side_Tn == 1, w.side_Tn == -1
+    size_Tn = np.where(inside_Tn, inside_Tn.sum(1, keepdims=True), np.maximum(outside_Tn.sum(1, keepdims=True), 1))
+    pull_Tn = np.where(w.side_Tn != 0, (np.asarray(place_TN)[:, w.columns] - auc_T[:, None]) / (size_Tn * w.mean), 0.0)
+    pull_Tn[np.isnan(auc_T)] = 0.0
+    drawn_TR = auc_T[:, None] + (pull_Tn.astype(np.float32) @ w.record_nR).astype(np.float64)
+    return np.where((w.inside_TR > 0) & (w.outside_TR > 0), drawn_TR, np.nan)
 
 
 def tpr_draws(rows: bootstrap.Ranked, draws: bootstrap.Draws, allowed_F: Sequence[int], inside_R, outside_R) -> tuple[np.ndarray, np.ndarray]:

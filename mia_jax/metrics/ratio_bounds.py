@@ -89,7 +89,7 @@ _BOUNDS: dict[str, Callable] = dict(
 
 
 class Heuristic(NamedTuple):
-    """`value` = max(0, log of the lower bound of the ratio); the ratio's name, its threshold (None over several splits) and counts, and the method."""
+    """`value` = max(0, log of the ratio's lower bound); the ratio's name, its threshold and counts (None over several splits), and the method."""
 
     value: float
     ratio: str
@@ -153,7 +153,9 @@ def _at(score_N, member_N, side: int, thresholds, method: str, alpha: float) -> 
     """(bound, ratio, threshold, counts) of the best threshold for one ratio: side 0 TPR/FPR, side 1 TNR/FNR; rows with score >= t are named."""
     inside, outside = np.sort(score_N[member_N]), np.sort(score_N[~member_N])
     below1, below0 = np.searchsorted(inside, thresholds), np.searchsorted(outside, thresholds)
-    k1, n1, k0, n0 = (len(inside) - below1, len(inside), len(outside) - below0, len(outside)) if side == 0 else (below0, len(outside), below1, len(inside))
+    k1, n1, k0, n0 = (
+        (len(inside) - below1, len(inside), len(outside) - below0, len(outside)) if side == 0 else (below0, len(outside), below1, len(inside))
+    )
     bound = lower(k1, n1, k0, n0, method=method, alpha=alpha)
     best = int(np.argmax(bound))
     return float(bound[best]), ("TPR/FPR", "TNR/FNR")[side], float(thresholds[best]), (int(k1[best]), n1, int(k0[best]), n0)

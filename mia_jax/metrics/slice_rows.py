@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -152,7 +153,7 @@ def _segments(study: Study, score_TN) -> list[list[tuple]]:
         code_K = code_TN.ravel()[at]
         by = np.argsort(code_K, kind="stable")
         edges = np.searchsorted(code_K[by], np.arange(int(code_K.max(initial=-1)) + 2))
-        found.append([(score_K[k], member_K[k], at[k]) for k in (by[a:b] for a, b in zip(edges[:-1], edges[1:]))])
+        found.append([(score_K[k], member_K[k], at[k]) for k in (by[a:b] for a, b in itertools.pairwise(edges))])
     return found
 
 
@@ -166,17 +167,20 @@ def _area(study: Study, ground: Ground, auc_T, drawn_R) -> Outcome:
     found = outcomes.area(value, drawn_R, smaller, study.level, study.draws.resampling, study.draws.method, more)
     if found.low is None:
         return found
-    return found._replace(more=more | dict(p_value=one_sided(value, float(np.nanstd(drawn_R)), smaller)))
+    return found._replace(more=more | dict(p_value=one_sided(value, float(np.nanstd(drawn_R)), smaller, ground.records)))
 
 
-def one_sided(value: float, deviation: float, smaller_side: int) -> float:
-    """P-value of 'AUC <= 1/2' from an AUC with a bootstrap standard deviation: normal on the logit scale, as the interval.
+def one_sided(value: float, deviation: float, smaller_side: int, records: int) -> float:
+    """P-value of 'AUC <= 1/2' from an AUC with a bootstrap standard deviation, on the logit scale as the interval: Student's t over the records.
 
-    Where no draw differs, `smaller_side` independent pairs that all came out alike: 2^-smaller_side above 1/2, else 1.
+    The draws are as many as make 1.96 deviations a t-interval (`bootstrap.resample_size`), which is undone here to get the far tail right. Where no
+    draw differs, `smaller_side` independent pairs that all came out alike: 2^-smaller_side above 1/2, else 1.
     """
     if not deviation > 0 or not 0 < value < 1:
         return 0.5**smaller_side if value > 0.5 else 1.0
-    return float(special.ndtr(-np.log(value / (1 - value)) * value * (1 - value) / deviation))
+    freedom = records - 1
+    wider = special.stdtrit(freedom, 0.975) / special.ndtri(0.975)
+    return float(special.stdtr(freedom, -wider * np.log(value / (1 - value)) * value * (1 - value) / deviation))
 
 
 def _at_threshold(study: Study, ground: Ground, attack: Mapping, named_TN) -> dict[str, Outcome]:
@@ -251,7 +255,9 @@ def _row(name: str, attack: Mapping, ground: Ground, target, metric: str, o: Out
     sides = (ground.inside_T, ground.outside_T)
     n1, n0 = (int(side.sum()) if pooled else round(float(side[both_T].mean())) if both_T.any() else round(float(side.mean())) for side in sides)
     return (
-        dict(attack=name, target=target, slice=ground.name, metric=metric, value=o.value, low=o.low, high=o.high, interval=o.interval, method=o.method)
+        dict(
+            attack=name, target=target, slice=ground.name, metric=metric, value=o.value, low=o.low, high=o.high, interval=o.interval, method=o.method
+        )
         | dict(convention=o.convention, fpr_realized=o.fpr_realized, n_member=n1, n_nonmember=n0, n_targets=int(both_T.sum()))
         | dict(knows=attack.get("knows", "shadows"), n_records=ground.records, post_hoc=ground.post_hoc, too_small=bool(ground.too_small), **o.more)
     )

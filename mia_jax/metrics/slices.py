@@ -53,8 +53,7 @@ def check(wanted: Sequence[str], *, columns: Sequence[str] = (), groups: Mapping
     terms = [term for pair in parse(wanted) for term in pair]
     known = [c for c in columns if c != "population"]
     for term in terms:
-        kind, _, rest = term.partition(":")
-        if kind == "column":
+        if term.startswith("column:"):
             name, bins = column_of(term)
             if name not in known:
                 raise ValueError(f"slices: the data has no column {name!r}; its columns: {', '.join(known) or 'none'}.{checks.closest(name, known)}")

@@ -19,13 +19,17 @@ BRIEF = ("auc", "tpr@", "advantage", "balanced_accuracy")  # what single targets
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Study:
-    """What all attacks share; `own` are each target's stratified draws [N,R], empty when there are too many targets for intervals of their own."""
+    """What all attacks share; `own` are each target's stratified draws [N,R], empty when there are too many targets for intervals of their own.
+
+    `weight_2TR` are the weights of members and non-members under the draws.
+    """
 
     member_TN: np.ndarray
     evaluated_TN: np.ndarray
     targets: tuple[int, ...]
     draws: bootstrap.Draws
     own: tuple[np.ndarray, ...]
+    weight_2TR: tuple[np.ndarray, ...]
     fprs: tuple[float, ...]
     ratio: float
     level: float
@@ -42,7 +46,8 @@ class Drawn(NamedTuple):
 class Scored(NamedTuple):
     """One attack, sorted: a ROC and its rows for each target; `counts_T` and `named_TN` at the shadow-chosen thresholds (None without them).
 
-    `drawn[target, metric]` collects what the attack drew over all targets (target None or 'pooled').
+    `weight_2TR` are the weights of the named members and non-members under the draws; `drawn[target, metric]` collects what the attack drew over
+    all targets (target None or 'pooled').
     """
 
     score_TN: np.ndarray
@@ -52,6 +57,7 @@ class Scored(NamedTuple):
     counts_T: Counts | None
     no_threshold: str
     drawn: dict[tuple, Drawn]
+    weight_2TR: tuple[np.ndarray, ...] = ()
 
 
 def rows(
@@ -76,7 +82,8 @@ def rows(
     together (twins). `n_member`, `n_nonmember` are a target's for None (their mean if they differ), all pairs' for 'pooled'. Metrics: auc, tpr@FPR;
     at the shadow-chosen threshold tpr, fpr, advantage = TPR - FPR, balanced_accuracy, ppv@RATIO (non-members a member); and, optimistic with
     knows='oracle_threshold' and `null_mean` beside them, advantage_optimistic = max |TPR - FPR| and oracle_threshold = best balanced accuracy.
-    Mean rows carry `sd_over_models`. A dict `keep` is filled with keep[attack][target, metric] = Drawn (`comparisons.rows`). Raises ValueError on NaN scores of evaluated rows and on targets without members or non-members.
+    Mean rows carry `sd_over_models`. A dict `keep` is filled with keep[attack][target, metric] = Drawn (`comparisons.rows`).
+    Raises ValueError on NaN scores of evaluated rows and on targets without members or non-members.
     """
     member_TN, evaluated_TN = np.asarray(member_TN, bool), np.asarray(evaluated_TN, bool)
     T, N = checks.shape("TN", member=member_TN, evaluated=evaluated_TN).values()
@@ -92,6 +99,7 @@ def rows(
         own=tuple(bootstrap.stratified(draws.seed + 1 + t, member_TN[t], evaluated_TN[t], count) for t in range(T)) if T <= detail else (),
         fprs=tuple(fprs),
         ratio=ppv_ratio,
+        weight_2TR=bootstrap.side_weights(member_TN, evaluated_TN, evaluated_TN, draws.record_NR) if T > 1 else (),
         level=level,
     )
     return [row for name, attack in attacks.items() for row in _attack_rows(study, name, attack, keep)]
@@ -134,8 +142,10 @@ def _sorted(study: Study, name: str, attack: Mapping) -> Scored:
     if threshold_T is None or np.isnan(np.asarray(threshold_T, np.float64)).any():
         return Scored(score_TN, tuple(curves), tuple(ranks), None, None, attack.get("no_threshold", "no shadow to choose a threshold on"), {})
     named_TN = study.evaluated_TN & (score_TN >= np.asarray(threshold_T, np.float64)[:, None])
-    counts_T = bootstrap.named_weight(study.member_TN, study.evaluated_TN, named_TN, np.ones((N, 1), np.float32))
-    return Scored(score_TN, tuple(curves), tuple(ranks), named_TN, Counts(*(c[:, 0] for c in counts_T)), "", {})
+    sides = (study.evaluated_TN & study.member_TN, study.evaluated_TN & ~study.member_TN)
+    counts_T = Counts(*(rows_TN.sum(1).astype(float) for side_TN in sides for rows_TN in (side_TN & named_TN, side_TN)))
+    weight_2TR = bootstrap.side_weights(study.member_TN, study.evaluated_TN, named_TN, study.draws.record_NR) if study.weight_2TR else ()
+    return Scored(score_TN, tuple(curves), tuple(ranks), named_TN, counts_T, "", {}, weight_2TR)
 
 
 def _missing(study: Study, scored: Scored) -> dict[str, Outcome]:
@@ -192,7 +202,7 @@ def _mean(study: Study, scored: Scored) -> dict[str, Outcome]:
     _keep(scored, None, out, auc_R[0], low_FR, high_FR, study.fprs)
     if scored.counts_T is None:
         return out | _missing(study, scored) | outcomes.optimistic(scored.curves)
-    tp_TR, in_TR, fp_TR, out_TR = bootstrap.named_weight(study.member_TN, study.evaluated_TN, scored.named_TN, draws.record_NR)
+    (tp_TR, fp_TR), (in_TR, out_TR) = scored.weight_2TR, study.weight_2TR
     drawn = outcomes.at_threshold(_share(tp_TR, in_TR), _share(fp_TR, out_TR), study.ratio)
     counts = scored.counts_T
     values = outcomes.at_threshold(counts.tp / counts.inside, counts.fp / counts.outside, study.ratio)
@@ -252,8 +262,7 @@ def _pooled(study: Study, scored: Scored) -> dict[str, Outcome]:
     if scored.counts_T is None:
         return out | _missing(study, scored) | outcomes.optimistic([curve], independent=False)
     unit_TR = 1.0 if draws.unit_TR is None else draws.unit_TR
-    weights = bootstrap.named_weight(study.member_TN, study.evaluated_TN, scored.named_TN, draws.record_NR)
-    tp_R, in_R, fp_R, out_R = ((w * unit_TR).sum(0) for w in weights)
+    tp_R, fp_R, in_R, out_R = ((w * unit_TR).sum(0) for w in (*scored.weight_2TR, *study.weight_2TR))
     counts = Counts(*(float(c.sum()) for c in scored.counts_T))
     out |= outcomes.several_at_threshold(
         outcomes.at_threshold(counts.tp / counts.inside, counts.fp / counts.outside, study.ratio),

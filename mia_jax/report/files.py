@@ -25,14 +25,14 @@ def write(
     caption = markdown.title(found).removeprefix("# ").strip() + ". " + CAPTION
     workdir.write_json(folder / "report.json", found)
     workdir.write_text(folder / "results.csv", tables.to_csv(found["results"]))
-    workdir.write_text(folder / "table.tex", tables.results_latex(found["results"], caption=caption))
+    workdir.write_text(folder / "table.tex", tables.results_latex(tables.main_rows(found["results"]), caption=caption))
     workdir.write_text(folder / "report.md", markdown.report(found, figures=paths))
 
 
 def draw(found: Mapping, *, attacks, member_TN, evaluated_TN, draws: bootstrap.Draws, folder: pathlib.Path) -> list[str]:
     """Draws the figures of a report; returns their paths relative to `folder`."""
     member_TN, evaluated_TN = np.asarray(member_TN, bool), np.asarray(evaluated_TN, bool)
-    rows, T = found["results"], len(member_TN)
+    rows, T = tables.main_rows(found["results"]), len(member_TN)
     ranked = [name for name in tables.ranking(rows)[0] if name in attacks]
     over = f"pooled over {T} targets" if T > 1 else "one target"
     made = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mia_jax.report import tables
+from mia_jax.report import sections, tables, trust
 
 KNOWLEDGE = {
     "nothing": "`nothing`: the target's answers alone",
@@ -18,15 +18,21 @@ def report(found: Mapping, *, figures: Sequence[str] = ()) -> str:
     """The report of a run as Markdown; `figures` are paths relative to it.
 
     `found` is report.json: `results` (rows of metrics.summary) and, each optional, `about` {data, examples, classes, shape, model, learner, seed,
-    duplicates, level, ...}, `models` [{model, train_accuracy, ...}], `design` {name, models, targets, ...}, `attacks`, `versions`.
+    duplicates, level, ...}, `models` [{model, train_accuracy, ...}], `design` {name, models, targets, ...}, `attacks`, `versions`, `comparisons`
+    (rows of metrics.comparisons), `slices` {ranking, ...}, `records`, `validity` (report.validity).
     """
-    rows = found["results"]
+    rows = tables.main_rows(found["results"])
     ranked, apart = tables.ranking(rows)
     parts = [
         title(found),
         attacked(found),
         headline(rows, ranked, found.get("about", {}).get("level", 0.95)),
         comparison(rows, ranked, apart),
+        sections.differences(found, ranked),
+        sections.calibration(found, ranked),
+        sections.slices(found, ranked),
+        sections.records(found),
+        trust.trust(found),
         *pictures(figures),
     ]
     parts += [unresolved(rows), reading(rows), appendix(found)]

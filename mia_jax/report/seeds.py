@@ -18,9 +18,10 @@ def summary(reports: Mapping[int, Mapping]) -> dict:
     """{about, seeds, results}: a row of every attack and metric over all targets (null and 'pooled') with value = mean over seeds, sd_over_seeds
     and n_seeds. A number that one seed could not resolve is null. The sd describes the spread between runs; it is not an interval."""
     first = next(iter(reports.values()))
+    known = [{tuple(row[k] for k in KEY): row for row in one["results"]} for one in reports.values()]
     found = []
     for row in (r for r in first["results"] if r["target"] in (None, "pooled")):
-        same = [next((o for o in one["results"] if all(o[k] == row[k] for k in KEY)), None) for one in reports.values()]
+        same = [one.get(tuple(row[k] for k in KEY)) for one in known]
         values = [None if o is None else o["value"] for o in same]
         mean, sd = (None, None) if None in values else (float(np.mean(values)), float(np.std(values, ddof=1)))
         own = dict(value=mean, low=None, high=None, interval=None, method=f"mean over {len(values)} seeds", fpr_realized=None)
@@ -37,7 +38,7 @@ def write(found: Mapping, *, folder: pathlib.Path) -> None:
 
 def markdown(found: Mapping) -> str:
     """One table: attacks by TPR@1%FPR, mean +- sd over seeds."""
-    rows = found["results"]
+    rows = tables.main_rows(found["results"])
     ranked, apart = tables.ranking(rows)
     metrics = ["auc", *(f"tpr@{fpr:g}" for fpr in sorted(tables.fprs(rows), reverse=True)), "balanced_accuracy", "advantage"]
     lines = []

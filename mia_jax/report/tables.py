@@ -17,10 +17,18 @@ UNRESOLVED = "not resolvable"
 ABSENT = "–"
 
 
+MAIN = ("auc", "tpr", "fpr", "advantage", "balanced_accuracy", *OPTIMISTIC)
+
+
+def main_rows(rows: Sequence[Mapping]) -> list[Mapping]:
+    """The rows of the headline and its tables: all records, and the metrics of `metrics.summary`."""
+    return [row for row in rows if row["slice"] == "all" and (row["metric"] in MAIN or row["metric"].startswith(("tpr@", "ppv@")))]
+
+
 def find(rows: Sequence[Mapping], attack: str, metric: str, target=None, slice: str = "all") -> Mapping | None:
     """The row of one attack, metric, target (None = mean over targets, 'pooled', or a model) and slice; None if there is none."""
-    wanted = dict(attack=attack, metric=metric, target=target, slice=slice)
-    return next((row for row in rows if all(row[k] == v for k, v in wanted.items())), None)
+    same = (row for row in rows if row["metric"] == metric and row["attack"] == attack and row["target"] == target)
+    return next((row for row in same if row["slice"] == slice), None)
 
 
 def fprs(rows: Sequence[Mapping]) -> list[float]:

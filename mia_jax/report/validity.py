@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mia_jax import workdir
 from mia_jax.metrics import blind, bootstrap, cross_target, membership, power
-from mia_jax.report import stale
 from mia_jax.types import Design, Pool
 
 RANDOM = ("halves", "bernoulli", "disjoint", "folds")  # designs that draw members at random, whatever the example
@@ -20,19 +17,18 @@ def collect(
     design: Design,
     pool: Pool,
     attacks: Mapping[str, Mapping],
-    needs: Mapping[str, Sequence[str]],
     draws: bootstrap.Draws,
     duplicates: Mapping[str, int],
+    files: Mapping,
     drawn: bool,
     fprs: Sequence[float],
     level: float,
-    folder: pathlib.Path,
     seed: int = 0,
 ) -> dict:
     """{blind, cross_target, duplicates, membership, files, power, records}: the section `validity` of report.json.
 
-    `attacks` is what `summary.rows` had, `needs[name]` the signals that an attack reads, `drawn` whether the design drew the members at random,
-    `folder` the workdir whose files are compared with the digests recorded beside them.
+    `attacks` is what `summary.rows` had, `duplicates` the counts of data._pool.duplicates, `files` what `stale.check` found, `drawn` whether the
+    design drew the members at random.
     """
     targets = list(design.targets)
     member_TN, evaluated_TN, unit_T = design.member_MN[targets], design.evaluated_MN[targets], design.unit_M[targets]
@@ -50,9 +46,9 @@ def collect(
     return dict(
         blind=of_examples(design, pool, drawn=drawn, seed=seed),
         cross_target=of_other_targets(matrix, attacks, member_TN, evaluated_TN, unit_T=unit_T, draws=draws, level=level),
-        duplicates=dict(duplicates),
+        duplicates=dict(duplicates) if np.size(pool.x) else dict(why="the examples were not given"),
         membership=matrix,
-        files=stale.check(folder, needs, models=len(design.member_MN), membership=workdir.digest(design.member_MN)),
+        files=dict(files),
         power=power.table(*sides, units=units, resampling=draws.resampling, fprs=fprs, level=level),
         records=power.records(int(evaluated_TN.any(0).sum()), len(targets), level=level),
     )

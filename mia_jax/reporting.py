@@ -1,0 +1,196 @@
+"""The REPORT stage: the scores on disk against membership, in report.json, report.md, records.npz, tables and figures."""
+
+from __future__ import annotations
+
+import pathlib
+import zlib
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+import threadpoolctl
+
+from mia_jax import views, workdir
+from mia_jax.data import _pool as pools
+from mia_jax.metrics import bootstrap, comparisons, further, slice_rows, slices, summary, thresholds
+from mia_jax.report import files, seeds, shadows, stale, tables, validity, vulnerability
+from mia_jax.stages import all_models, load_fleet, read_scores, say, scores
+from mia_jax.training import checkpoint
+from mia_jax.training import query as queries
+
+Path = pathlib.Path
+
+
+@threadpoolctl.threadpool_limits.wrap(limits=1, user_api="blas")  # many small products: threads cost more than they give on busy cores
+def report(audit, *, folder: Path, versions: dict) -> dict:
+    """Writes the report and returns it as it is on disk. A report of other inputs is set aside, never overwritten."""
+    design, wanted = audit.design, audit.config["report"]
+    targets = list(design.targets)
+    score_MN = {name: read_scores(audit, folder=folder, name=name) for name in audit.attacks}
+    membership = workdir.digest(design.member_MN)
+    needs = {name: sorted(set(one.needs) & audit.asked) for name, one in audit.attacks.items()}
+    checked = stale.check(folder, needs, models=len(design.member_MN), membership=membership)
+    own = dict(report=wanted, scores=workdir.digest(*score_MN.values()), attacks=list(score_MN), member=membership, stale=checked["stale"])
+    config = folder / "report" / "config.json"
+    if config.exists() and workdir.differences(workdir.read_json(config), own):
+        say(f"report: the report of other inputs is kept in {workdir.set_aside(folder / 'report').name}/")
+    elif (folder / "report" / "report.md").exists():
+        say("report: nothing changed since it was written.")
+        return workdir.read_json(folder / "report" / "report.json")
+    draws = bootstrap.make(len(audit.pool.y), design.unit_M[targets], draws=wanted["draws"], seed=audit.seed)
+    attacks = {name: attack_evidence(audit, name, score_MN[name]) for name in audit.attacks}
+    shared = dict(member_TN=design.member_MN[targets], evaluated_TN=design.evaluated_MN[targets])
+    found = dict(about=about(audit)) | measured(audit, attacks, folder=folder, shared=shared, draws=draws)
+    table, arrays = exposed_records(audit, folder=folder)
+    found |= dict(
+        models=model_table(audit, folder=folder),
+        design=design_table(audit),
+        attacks={name: dict(audit.config["attacks"][name], needs=one.needs, knows=one.knows, note=one.note) for name, one in audit.attacks.items()},
+        shadow_curves=shadow_curves(audit, folder=folder),
+        records=table,
+        validity=checks(audit, attacks, files=checked, duplicates=found["about"]["duplicates"], draws=draws),
+        versions=versions,
+    )
+    if arrays:
+        workdir.write_npz(folder / "report" / "records.npz", **arrays)
+    files.write(found, attacks=attacks, draws=draws, folder=folder / "report", plots=wanted["figures"], **shared)
+    workdir.write_json(config, own)
+    return workdir.read_json(folder / "report" / "report.json")
+
+
+def attack_evidence(audit, name: str, score_MN: np.ndarray) -> dict:
+    """What the metrics need of one attack: the targets' scores and, where its shadows can be scored too, thresholds chosen on them."""
+    design, targets = audit.design, list(audit.design.targets)
+    evidence = (score_MN, design.member_MN, design.evaluated_MN, design.shadow_MM)
+    threshold_FM = thresholds.shadow_thresholds_at(*evidence, audit.config["report"]["fprs"])
+    found = dict(score_TN=score_MN[targets], knows=audit.attacks[name].knows)
+    return found | dict(threshold_T=thresholds.shadow_thresholds(*evidence)[targets], threshold_FT=threshold_FM[:, targets])
+
+
+def measured(audit, attacks: Mapping[str, Mapping], *, folder: Path, shared: Mapping, draws: bootstrap.Draws) -> dict:
+    """{results, comparisons, slices}: every row of the report, the differences between attacks, and the ranking of the slices."""
+    design, wanted = audit.design, audit.config["report"]
+    common = dict(draws=draws, fprs=wanted["fprs"], level=wanted["level"])
+    targets, kept = list(design.targets), {}
+    rows = summary.rows(attacks, **shared, targets=targets, unit_T=design.unit_M[targets], ppv_ratio=wanted["ppv_ratio"], keep=kept, **common)
+    order = [name for part in tables.ranking(rows) for name in part]
+    layers, said = slices_of(audit, folder=folder, evaluated_TN=shared["evaluated_TN"])
+    sliced, ranking = slice_rows.rows(attacks, **shared, layers=layers, ppv_ratio=wanted["ppv_ratio"], **common)
+    small = len({row["slice"] for row in sliced if row["too_small"]})
+    return dict(
+        results=rows + further.rows(attacks, **shared, **common) + sliced,
+        comparisons=comparisons.rows(kept, order, level=wanted["level"]),
+        slices=dict(wanted=list(wanted["slices"]), ranking=ranking, too_small=small, said=said),
+    )
+
+
+def slices_of(audit, *, folder: Path, evaluated_TN) -> tuple[list[slices.Layer], list[str]]:
+    """The slices that config.report asks for, and what is said about those that cannot be made."""
+    wanted, pool, targets = audit.config["report"], audit.pool, list(audit.design.targets)
+    terms, said = slices.parse(wanted["slices"]), []
+    if not pool.num_classes and any("class" in pair for pair in terms):
+        terms, said = [pair for pair in terms if "class" not in pair], ["There are no class labels to slice by."]
+    asked = {term for pair in terms for term in pair}
+    answers = {}
+    for name in ("loss", "correct"):
+        there = name in asked and all(queries.signal_file(folder / "signal", name, m).exists() for m in targets)
+        answers[f"{name}_TN"] = queries.load(folder / "signal", name, targets)[:, 0] if there else None
+    labels_N = pool.y if pool.num_classes else None
+    texts = [" & ".join(pair) for pair in terms]
+    return slices.make(texts, evaluated_TN, labels_N=labels_N, columns=pool.columns, groups=wanted["groups"], **answers), said
+
+
+def exposed_records(audit, *, folder: Path) -> tuple[dict, dict[str, np.ndarray]]:
+    """Per-record vulnerability under the attacks that config.report.records names: the tables for report.json and the arrays of records.npz."""
+    found, arrays = {}, {}
+    for name in (n for n in audit.config["report"]["records"] if n in audit.attacks and audit.attacks[n].knows in tables.RANKED):
+        one = audit.attacks[name]
+        fleet = load_fleet(audit, folder=folder, names=[n for n in one.needs if n in audit.asked])
+        key = jax.random.fold_in(jax.random.key(audit.seed), zlib.crc32(name.encode()))
+        level = audit.config["report"]["level"]
+        found[name], own = vulnerability.measure(attack=one, fleet=fleet, scores=scores, key=key, level=level, seed=audit.seed)
+        arrays |= {f"{name}/{field}": value for field, value in own.items()}
+    return found, arrays
+
+
+def checks(audit, attacks: Mapping[str, Mapping], *, files: Mapping, duplicates: Mapping, draws: bootstrap.Draws) -> dict:
+    """The section `validity`: can these numbers be trusted?"""
+    wanted = audit.config["report"]
+    return validity.collect(
+        design=audit.design,
+        pool=audit.pool,
+        attacks=attacks,
+        draws=draws,
+        duplicates=duplicates,
+        files=files,
+        drawn=audit.design.name in validity.RANDOM or bool(audit.config["design"].get("drawn")),
+        fprs=wanted["fprs"],
+        level=wanted["level"],
+        seed=audit.seed,
+    )
+
+
+def model_table(audit, *, folder: Path) -> list[dict]:
+    """One row a model: accuracy and mean loss on its members ('train') and its evaluated non-members ('validation'), epochs and seconds.
+
+    What was brought without labels or loss has no such columns.
+    """
+    models = all_models(audit)
+    known = [name for name in ("correct", "loss") if all(queries.signal_file(folder / "signal", name, m).exists() for m in models)]
+    signal = {name: queries.load(folder / "signal", name, models)[:, 0].astype(np.float64) for name in known}
+    table = []
+    for m in models:
+        inside, outside = audit.design.member_MN[m], audit.design.evaluated_MN[m] & ~audit.design.member_MN[m]
+        row = dict(model=m, target=m in audit.design.targets)
+        for name in known:
+            word = "accuracy" if name == "correct" else name
+            row |= {f"train_{word}": signal[name][m, inside].mean(), f"validation_{word}": signal[name][m, outside].mean()}
+        if m in audit.own_models:
+            history = checkpoint.load_history(folder / "train", m)
+            row |= dict(
+                epochs=int(history["summary/epochs"]), best_epoch=int(history["summary/best_epoch"]), seconds=float(history["summary/seconds"])
+            )
+        table.append(row)
+    return table
+
+
+def about(audit) -> dict:
+    """What was attacked, in plain values."""
+    pool, design, config = audit.pool, audit.design, audit.config
+    crossing = pools.duplicates(pool, design.member_MN[design.targets[0]])["crossing"] if audit.duplicates["rows"] else 0
+    found = dict(data=pool.name, pool=audit.pool_hash, examples=len(pool.y), classes=pool.num_classes, shape=list(pool.x.shape[1:]), seed=audit.seed)
+    found |= dict(duplicates=dict(audit.duplicates, crossing=crossing), views=list(config["query"]["views"]))
+    found |= dict(said=list(audit.said))
+    return found | dict(model=config["model"], learner=config["learner"], level=config["report"]["level"])
+
+
+def design_table(audit) -> dict:
+    """The design in numbers."""
+    d = audit.design
+    shadows = d.shadow_MM[list(d.targets)].sum(1)
+    counts = dict(models=len(d.member_MN), targets=list(d.targets), shadows_min=int(shadows.min()), shadows_max=int(shadows.max()))
+    rows = dict(train_rows=int(d.member_MN[0].sum()), evaluated_rows=int(d.evaluated_MN[0].sum()), population_rows=int(d.population_N.sum()))
+    return dict(name=d.name, note=d.note, supports=sorted(d.supports), **counts, **rows)
+
+
+def shadow_curves(audit, *, folder: Path) -> dict[str, dict]:
+    """{attack: {number of shadows: numbers}} of the attacks that config.report.shadow_curve names and the config has."""
+    names = [n for n in audit.config["report"]["shadow_curve"] if n in audit.attacks and audit.design.shadow_MM[list(audit.design.targets)].any()]
+    names = [n for n in names if any(need in views.SHADOW_NEEDS for need in audit.attacks[n].needs)]
+    if not names or audit.design.balance:  # a part of a fleet with fixed counts would tell who is a member
+        return {}
+    measured = load_fleet(audit, folder=folder, names=sorted({n for name in names for n in audit.attacks[name].needs if n in audit.asked}))
+    key = jax.random.key(audit.seed)
+    return {name: shadows.curve(attack=audit.attacks[name], fleet=measured, scores=scores, key=key, seed=audit.seed) for name in names}
+
+
+def report_seeds(reports: Mapping[int, dict], *, folder: Path) -> dict:
+    """REPORT over several seeds: mean and sd of every number, in report.json, report.md and results.csv."""
+    own = dict(seeds=list(reports), reports=workdir.digest(*(r["results"] for r in reports.values())))
+    config = folder / "config.json"
+    if config.exists() and workdir.differences(workdir.read_json(config), own):
+        say(f"report: the report of other seeds is kept in {workdir.set_aside(folder).name}/")
+    found = seeds.summary(reports)
+    seeds.write(found, folder=folder)
+    workdir.write_json(config, own)
+    return found
