@@ -16,8 +16,8 @@ LEVELS = (
     ("types", "checks", "views", "registry"),  # the registry imports by name, at run time, and knows no folder
     ("objectives", "models", "privacy", "evasion", "metrics", "fits", "heads"),
     ("learners", "signals", "attacks", "designs", "data"),
-    ("training", "report", "workdir", "progress"),
-    ("experiment", "stages", "reporting", "configuration"),
+    ("training", "report", "workdir", "progress", "brought"),
+    ("experiment", "stages", "reporting", "configuration", "prepare", "results"),
 )
 LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts}
 ONLY_IN = {  # library -> the parts that may import it, anywhere in a file

@@ -145,5 +145,5 @@ def test_loss_trajectories_are_the_losses_at_the_snapshots(tmp_path):
     run(tmp_path / "b", data=NOISE, design=dict(name="halves", models=4), epochs=30, attacks=dict(gap=dict()))
     a, b = (workdir.read_npz(tmp_path / f / "train" / "model" / "00002.npz") for f in "ab")
     assert all(np.array_equal(a[k], b[k]) for k in a if "seconds" not in k)
-    with pytest.raises(ValueError, match="set learner.snapshots"):
+    with pytest.raises(ValueError, match=r"set learner\.snapshots"):
         run(tmp_path / "c", data=NOISE, design=dict(name="halves", models=4), epochs=3, attacks=attacks)

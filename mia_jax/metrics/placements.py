@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy import special
 from scipy.sparse import csr_array
 
 from mia_jax.metrics import bootstrap
@@ -75,7 +76,7 @@ class Weights(NamedTuple):
     side_Tn: np.ndarray  # 1 member, -1 non-member, 0 outside
     inside_TR: np.ndarray
     outside_TR: np.ndarray
-    mean: float  # of a record's count over the draws
+    stretch: float  # of a deviation from the AUC, for few records and draws of fewer records than there are
 
 
 def weights(inside_TN, outside_TN, record_NR) -> Weights:
@@ -85,7 +86,9 @@ def weights(inside_TN, outside_TN, record_NR) -> Weights:
     record_nR = np.ascontiguousarray(record_NR[columns])  # most of the columns: all of them, without a copy
     side_Tn = inside_TN[:, columns].astype(np.int8) - outside_TN[:, columns]
     sums = ((side_Tn == sign).astype(np.float32) @ record_nR for sign in (1, -1))
-    return Weights(columns, record_nR, side_Tn, *sums, float(record_NR.mean()))
+    records = int((side_Tn != 0).any(0).sum())
+    wider = special.stdtrit(records - 1, 0.975) / special.ndtri(0.975) if records > 1 else 1.0
+    return Weights(columns, record_nR, side_Tn, *sums, float(wider / record_NR.mean()))
 
 
 def shares(named_TN, w: Weights) -> tuple[np.ndarray, np.ndarray]:
@@ -100,11 +103,17 @@ def shares(named_TN, w: Weights) -> tuple[np.ndarray, np.ndarray]:
 
 
 def auc_draws(auc_T, place_TN, w: Weights) -> np.ndarray:
-    """AUCs [T,R] of a group under the draws: AUC + sum of (placement - AUC)/(size of the side) x (count of the record); NaN as in `shares`."""
+    """AUCs [T,R] of a group under the draws: AUC + sum of (placement - AUC)/(size of the side) x (count of the record); NaN as in `shares`.
+
+    Deviations are stretched to DeLong's variance (n - 1 for n rows of a side) and to Student's t over the group's records, as `resample_size` does
+    for a whole pool.
+    """
     auc_T = np.asarray(auc_T, np.float64)
-    inside_Tn, outside_Tn = w.side_Tn == 1, w.side_Tn == -1
-    size_Tn = np.where(inside_Tn, inside_Tn.sum(1, keepdims=True), np.maximum(outside_Tn.sum(1, keepdims=True), 1))
-    pull_Tn = np.where(w.side_Tn != 0, (np.asarray(place_TN)[:, w.columns] - auc_T[:, None]) / (size_Tn * w.mean), 0.0)
+    size_Tn = np.ones(w.side_Tn.shape)
+    for sign in (1, -1):
+        count_T = (w.side_Tn == sign).sum(1, keepdims=True)
+        size_Tn = np.where(w.side_Tn == sign, np.sqrt(count_T * np.maximum(count_T - 1, 1)), size_Tn)
+    pull_Tn = np.where(w.side_Tn != 0, (np.asarray(place_TN)[:, w.columns] - auc_T[:, None]) * w.stretch / size_Tn, 0.0)
     pull_Tn[np.isnan(auc_T)] = 0.0
     drawn_TR = auc_T[:, None] + (pull_Tn.astype(np.float32) @ w.record_nR).astype(np.float64)
     return np.where((w.inside_TR > 0) & (w.outside_TR > 0), drawn_TR, np.nan)

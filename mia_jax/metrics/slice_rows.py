@@ -173,7 +173,7 @@ def _area(study: Study, ground: Ground, auc_T, drawn_R) -> Outcome:
 def one_sided(value: float, deviation: float, smaller_side: int, records: int) -> float:
     """P-value of 'AUC <= 1/2' from an AUC with a bootstrap standard deviation, on the logit scale as the interval: Student's t over the records.
 
-    The draws are as many as make 1.96 deviations a t-interval (`bootstrap.resample_size`), which is undone here to get the far tail right. Where no
+    The draws are stretched until 1.96 deviations are a t-interval (`placements.auc_draws`), which is undone here to get the far tail right. Where no
     draw differs, `smaller_side` independent pairs that all came out alike: 2^-smaller_side above 1/2, else 1.
     """
     if not deviation > 0 or not 0 < value < 1:
