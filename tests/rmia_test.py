@@ -56,7 +56,7 @@ def test_rmia_equals_a_naive_loop(fields, views, query_views):
         e = np.flatnonzero(fleet.design.evaluated_MN[t])
         expected_N = [naive(fleet, t, n, views=views, **fields) for n in e]
         np.testing.assert_allclose(score_N[e], expected_N, atol=1e-12)
-        assert np.isnan(score_N[~fleet.design.evaluated_MN[t]]).all() and len(np.unique(expected_N)) > 3
+        assert np.isnan(score_N[~fleet.design.evaluated_MN[t]]).all() and len(np.unique(expected_N)) > 1
 
 
 @pytest.mark.parametrize("gamma", [0.5, 1.0, 1.7, 2.0])
@@ -179,22 +179,24 @@ def test_twins_are_never_each_others_shadows():
         assert not v.shadow_member_MN.any() and (v.visible_MN == shown).all()
 
 
-def test_a_is_tuned_on_every_shadow_as_target():
-    fleet = confident(halves.make(num_examples=300, seed=0, models=8), seed=0)
-    attack, d = rmia.make(mode="offline", a="tuned", gamma=1.0, **ONE), fleet.design
+@pytest.mark.parametrize("mu, power, gamma", [(2.0, 1.0, 1.0), (4.0, 0.3, 2.0)])
+def test_a_is_tuned_on_every_shadow_as_target(mu, power, gamma):
+    fleet = confident(halves.make(num_examples=300, seed=0, models=8), seed=0, mu=mu)
+    fleet = dataclasses.replace(fleet, signal=dict(confidence=fleet.signal["confidence"] ** power))
+    attack, d = rmia.make(mode="offline", a="tuned", gamma=gamma, **ONE), fleet.design
     best, value = None, -1.0
     for a in rmia.GRID:
         auc = []
         for j in range(2, 8):
             rest = [m for m in range(2, 8) if d.unit_M[m] != d.unit_M[j]]
             only = dataclasses.replace(d, shadow_MM=np.isin(np.arange(8), rest)[None] & (np.arange(8) == j)[:, None], targets=(j,))
-            one = rmia.make(mode="offline", a=a, gamma=1.0, **ONE)
+            one = rmia.make(mode="offline", a=a, gamma=gamma, **ONE)
             score_N = one.score(dataclasses.replace(fleet, design=only).view(j, one.needs), KEY)
             auc.append(roc.auc(roc.roc(score_N[d.evaluated_MN[j]], d.member_MN[j, d.evaluated_MN[j]])))
         if np.mean(auc) > value + 1e-9:
             best, value = a, np.mean(auc)
-    assert 0 < best < 1 and attack.diagnose(fleet.view(0, attack.needs))["a"] == best
-    fixed = rmia.make(mode="offline", a=best, gamma=1.0, **ONE)
+    assert best == (gamma == 2.0) and attack.diagnose(fleet.view(0, attack.needs))["a"] == best
+    fixed = rmia.make(mode="offline", a=best, gamma=gamma, **ONE)
     np.testing.assert_array_equal(attack.score_all(fleet, KEY)[0], fixed.score_all(fleet, KEY)[0])
     assert "shadow_own" in attack.needs and "shadow_in" not in attack.needs
 

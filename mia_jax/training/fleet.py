@@ -205,9 +205,7 @@ class _Chunk:
         """One file a finished model; then the chunk's checkpoint goes."""
         variables = jax.jit(jax.vmap(stopping.best_variables))(self.state.stop, self.state.variables)
         variables, stop = jax.device_get((variables, self.state.stop))
-        for i, m in enumerate(self.models):
-            run = len(next(iter(self.history.values()), ()))
-            epochs = int(stop.stopped_epoch[i]) or run if stop is not None else run
+        for i, (m, epochs) in enumerate(zip(self.models, self.lengths(), strict=True)):
             history = {name: np.stack(values)[:epochs, i] for name, values in self.history.items()}
             summary = dict(epochs=np.int32(epochs), best_epoch=np.int32(stop.best_epoch[i] if stop is not None else epochs))
             summary |= dict(stopped=np.bool_(stop.done[i] if stop is not None else False), seconds=np.float64(seconds / len(self.models)))
@@ -216,6 +214,14 @@ class _Chunk:
         checkpoint.discard_running(self.folder, self.models)
 
     def note(self) -> str:
-        """'100 epochs, loss 0.012, accuracy 1.000': the last values, averaged over the chunk."""
-        last = {name: float(np.mean(values[-1])) for name, values in self.history.items() if values}
-        return ", ".join([f"{self.epoch} epochs"] + [f"{name} {value:.4g}" for name, value in last.items()])
+        """'100 epochs, loss 0.012, accuracy 1.000': each model's last values, averaged over the chunk."""
+        ends = [epochs - 1 for epochs in self.lengths()]
+        mean = {name: np.mean([values[end][i] for i, end in enumerate(ends)]) for name, values in self.history.items() if values}
+        span = f"{min(ends) + 1}" if len(set(ends)) == 1 else f"{min(ends) + 1}-{max(ends) + 1}"
+        return ", ".join([f"{span} epochs"] + [f"{name} {value:.4g}" for name, value in mean.items()])
+
+    def lengths(self) -> list[int]:
+        """How many epochs each model was trained."""
+        run = len(next(iter(self.history.values()), ()))
+        stopped = jax.device_get(self.state.stop.stopped_epoch) if self.state.stop is not None else np.zeros(len(self.models), int)
+        return [int(stopped[i]) or run for i in range(len(self.models))]
