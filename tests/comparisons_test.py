@@ -84,8 +84,7 @@ def test_a_difference_is_the_difference_of_the_rows():
     for row in found:
         a, b = (tables.find(rows, row[k], row["metric"], row["target"]) for k in ("attack", "versus"))
         assert row["value"] == pytest.approx(a["value"] - b["value"], abs=1e-12) and row["interval"] == "crossed" == a["interval"]
-    unresolved = {r["metric"] for r in rows if r["target"] is None and r["value"] is None}
-    assert unresolved == set() and len(found) == 3 * 2 * (1 + len(FPRS))
+    assert len(found) == 3 * 2 * (1 + len(FPRS))
 
 
 def test_pairing_is_sharper_than_two_intervals():

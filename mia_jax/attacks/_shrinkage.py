@@ -4,6 +4,7 @@ Per side, the variance of example n follows log var_n = trend(mid_n) + spread, a
 freedom are fitted to all examples by the moments of log squared residuals (Smyth 2004, "Linear models and empirical Bayes methods",
 section 6.2, here with a trend). Between the sides, IN - OUT differences follow N(trend(mid_n), tau^2) with tau^2 from the method of moments.
 Both trends are quadratic in mid_n, the middle of the sides' centers: hard examples vary and leak more. With one side the trend is constant.
+Student-t predictives against the noise of few shadows, under conjugate priors: Brännvall 2026 (arXiv:2603.11799).
 """
 
 from __future__ import annotations

@@ -138,12 +138,12 @@ def table(
 def records(num_records: int, targets: int, *, level: float = 0.95) -> dict:
     """{p_smallest, p_needed, targets, targets_needed}: can a single record stand out among `num_records`?
 
-    The smallest p-value of `metrics.records` with this many targets in two folds, a record in half of them, beside what Benjamini-Hochberg asks of
-    a single discovery.
+    The smallest p-value of `metrics.records` with this many targets in two folds, a record in half of them: 2 / C(T/2, T/4), beside what
+    Benjamini-Hochberg asks of a single discovery.
     """
 
     def best(t: int) -> float:
-        return math.exp(-2 * (math.lgamma(t / 2 + 1) - 2 * math.lgamma(t / 4 + 1)))
+        return min(1.0, 2 * math.exp(2 * math.lgamma(t / 4 + 1) - math.lgamma(t / 2 + 1)))
 
     needed = (1 - level) / num_records
     return dict(p_smallest=best(targets), p_needed=needed, targets=targets, targets_needed=fewest(lambda t: best(t) <= needed, targets))

@@ -2,7 +2,11 @@
 
 Scored with shadows that are targets themselves, a record's AUC is biased downward even if nothing leaks, and its spread is too large. So the targets
 are cut into two folds of whole units, a target's shadows come from the other fold (`other_fold`), and scores are compared within a fold alone.
-What is ranked highest in one fold is reported from the other: the highest of many is too high by its choice (the winner's curse).
+
+The two folds are still not independent of each other: if chance made IN shadows of a record look different from OUT ones in the same way in both,
+each fold's AUC is high, for each is the other's evidence. Given the shadows, the targets of one fold are independent. Therefore p-values are of one
+fold and corrected for choosing between two, intervals allow for full dependence, and what is ranked highest on half of a fold's targets is reported
+from its other half: the highest of many is too high by its choice (the winner's curse).
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ EXACT = 1024  # up to so many pairs a fold, p-values come from the exact distrib
 
 class Vulnerability(NamedTuple):
     """For N records, NaN where no fold has a model with and one without: AUC over both folds and its interval, p-value of 'AUC <= 1/2', q-value
-    (Benjamini-Hochberg), how many targets trained on the record and how many did not, and the AUC and pairs of each fold [2,N]."""
+    (Benjamini-Hochberg), how many targets trained on the record and how many did not, and each fold's AUC and interval [2,N]."""
 
     auc_N: np.ndarray
     low_N: np.ndarray
@@ -39,6 +43,11 @@ class Vulnerability(NamedTuple):
 def folds(unit_T) -> np.ndarray:
     """The fold 0 or 1 of every target: units of models (twins together) in turn."""
     return np.unique(np.asarray(unit_T), return_inverse=True)[1] % 2
+
+
+def halves(unit_T) -> np.ndarray:
+    """The half 0 or 1 of its fold that a target is in: what one half ranks highest is reported from the other."""
+    return np.unique(np.asarray(unit_T), return_inverse=True)[1] // 2 % 2
 
 
 def other_fold(shadow_MM, targets, fold_T) -> np.ndarray:
@@ -58,8 +67,9 @@ def vulnerability(score_TN, member_TN, evaluated_TN, fold_T, *, level: float = 0
     """Per-record AUCs of scores [T,N] whose shadows came from the other fold.
 
     U counts the pairs (target with n, target without n) of one fold in which the first scores higher (ties 1/2); AUC = sum of U / sum of pairs.
-    P-value: exact distribution of the sum of the folds' U when scores carry nothing (conservative with ties), normal above 1,024 pairs a fold.
-    Interval: the AUCs a that satisfy |AUC - a| <= z sd(a), with Hanley and McNeil's variance at the two sides' mean size (Newcombe 2006, method 5).
+    P-value: twice the smaller of the folds' exact Mann-Whitney p-values (conservative with ties; normal above 1,024 pairs a fold). Interval: the
+    AUCs a that satisfy |AUC - a| <= z sd(a), with Hanley and McNeil's variance at the two sides' mean size (Newcombe 2006, method 5), the
+    deviations of the folds added up as if they were fully dependent.
     """
     score_TN, fold_T = np.asarray(score_TN, np.float64), np.asarray(fold_T)
     checks.shape("TN", score=score_TN, member=np.asarray(member_TN), evaluated=np.asarray(evaluated_TN))
@@ -73,7 +83,7 @@ def vulnerability(score_TN, member_TN, evaluated_TN, fold_T, *, level: float = 0
     above_2N, size_22N = np.array(above), np.array(sizes)
     auc_N, low_N, high_N = _interval(above_2N, size_22N, level)
     each = [_interval(above_2N[f : f + 1], size_22N[f : f + 1], level) for f in (0, 1)]
-    p_N = np.where(np.isnan(auc_N), np.nan, p_values(above_2N, size_22N))
+    p_N = np.minimum(1, 2 * np.fmin(*(p_values(above_2N[f], size_22N[f]) for f in (0, 1))))
     found = dict(auc_N=auc_N, low_N=low_N, high_N=high_N, p_N=p_N, q_N=multiple.benjamini_hochberg(p_N))
     found |= dict(inside_N=inside_TN.sum(0), outside_N=outside_TN.sum(0))
     return Vulnerability(**found, **{f"{key}_2N": np.array([e[i] for e in each]) for i, key in enumerate(("auc", "low", "high"))})
@@ -100,7 +110,7 @@ def _interval(above_FN, size_F2N, level: float) -> tuple[np.ndarray, np.ndarray,
 
     def deviation(a_N):
         spread = 1 + (mean_FN - 1) * ((1 - a_N) / (2 - a_N) + a_N / (1 + a_N))
-        return np.sqrt(np.maximum((share_FN**2 * a_N * (1 - a_N) / np.maximum(pairs_FN, 1) * spread).sum(0), 0))
+        return (share_FN * np.sqrt(np.maximum(a_N * (1 - a_N) / np.maximum(pairs_FN, 1) * spread, 0))).sum(0)
 
     ends = []
     for far in (0.0, 1.0):
@@ -128,55 +138,60 @@ def distribution(inside: int, outside: int) -> np.ndarray:
     return before[outside]
 
 
-def p_values(above_FN, size_F2N) -> np.ndarray:
-    """P(sum of U >= what was seen) when scores carry nothing, [N]."""
-    keys, code_N = np.unique(size_F2N.reshape(-1, size_F2N.shape[-1]), axis=1, return_inverse=True)
-    seen_N, p_N = np.floor(above_FN.sum(0)).astype(int), np.empty(above_FN.shape[1])
-    for k, key in enumerate(keys.T):
-        own, sizes = code_N.ravel() == k, key.reshape(-1, 2)
-        if sizes.prod(1).max() <= EXACT:
-            pmf = functools.reduce(np.convolve, (distribution(int(i), int(j)) for i, j in sizes))
-            p_N[own] = np.minimum(1, np.append(np.cumsum(pmf[::-1])[::-1], 0.0)[seen_N[own]])
-        else:
-            variance = (sizes.prod(1) * (sizes.sum(1) + 1) / 12).sum()
-            p_N[own] = special.ndtr(-(seen_N[own] - sizes.prod(1).sum() / 2 - 0.5) / np.sqrt(variance))
+def p_values(above_N, size_2N) -> np.ndarray:
+    """P(U >= what was seen) when scores carry nothing [N], from the pairs won and the sizes of the two sides in one fold; NaN without a pair."""
+    keys, code_N = np.unique(size_2N, axis=1, return_inverse=True)
+    seen_N, p_N = np.floor(above_N).astype(int), np.full(len(above_N), np.nan)
+    for k, (inside, outside) in enumerate(keys.T.tolist()):
+        own, pairs = code_N.ravel() == k, inside * outside
+        if 0 < pairs <= EXACT:
+            tail = np.cumsum(distribution(inside, outside)[::-1])[::-1]
+            p_N[own] = np.minimum(1, tail[seen_N[own]])
+        elif pairs:
+            deviation = np.sqrt(pairs * (inside + outside + 1) / 12)
+            p_N[own] = special.ndtr(-(seen_N[own] - pairs / 2 - 0.5) / deviation)
     return p_N
 
 
-def most_exposed(found: Vulnerability, score_TN, member_TN, evaluated_TN, fold_T, unit_T, *, top: int = 20, draws: int = 200, seed: int = 0) -> dict:
-    """{records, ranked_auc, held_out_auc, low, high}: the `top` records of each fold, their mean AUC there and in the other fold; mean of both ways.
+def most_exposed(score_TN, member_TN, evaluated_TN, unit_T, *, top: int = 20, draws: int = 200, level: float = 0.95, seed: int = 0) -> dict:
+    """{records, ranked_auc, held_out_auc, low, high, listed}: what becomes of the records that half of a fold's targets rank highest.
 
-    The interval resamples the units of the fold that did not choose (percentiles; None with fewer than 5 units).
+    Mean AUCs of the `top` records where they were ranked and in the other half of the fold, averaged over both folds and both halves. The interval
+    resamples the units of the halves that did not choose (percentiles; None with fewer than 5 units). `listed`: the highest records of the first
+    half, {record, ranked_auc, auc, low, high} with AUC and interval of the second.
     """
-    valid_TN = np.asarray(evaluated_TN, bool) & ~np.isnan(np.asarray(score_TN, np.float64))
-    count = min(top, int((~np.isnan(found.auc_2N)).all(0).sum()))
-    ranked, held, drawn = [], [], []
-    rng = np.random.default_rng(seed)
+    score_TN, member_TN = np.asarray(score_TN, np.float64), np.asarray(member_TN, bool)
+    valid_TN = np.asarray(evaluated_TN, bool) & ~np.isnan(score_TN)
+    fold_T, half_T = folds(unit_T), halves(unit_T)
+    ranked, held, drawn, listed, count, rng = [], [], [], [], 0, np.random.default_rng(seed)
     for fold in (0, 1):
-        usable_N = np.where(np.isnan(found.auc_2N).any(0), -1.0, found.auc_2N[fold])
-        chosen = np.argsort(-usable_N, kind="stable")[:count]
-        ranked.append(float(found.auc_2N[fold, chosen].mean()))
-        held.append(float(found.auc_2N[1 - fold, chosen].mean()))
-        rows = np.flatnonzero(np.asarray(fold_T) != fold)
-        sides = (np.asarray(score_TN)[np.ix_(rows, chosen)], *(valid_TN[np.ix_(rows, chosen)] & s for s in _sides(member_TN, rows, chosen)))
-        drawn.append(_resampled(*sides, np.asarray(unit_T)[rows], rng, draws))
-    out = dict(records=count, ranked_auc=float(np.mean(ranked)), held_out_auc=float(np.mean(held)), low=None, high=None)
+        rows = [np.flatnonzero((fold_T == fold) & (half_T == half)) for half in (0, 1)]
+        sides = [(score_TN[r], valid_TN[r] & member_TN[r], valid_TN[r] & ~member_TN[r]) for r in rows]
+        found = [_interval(pairs_above(*side)[None], np.array([[side[1].sum(0), side[2].sum(0)]]), level) for side in sides]
+        known = np.flatnonzero(~np.isnan(found[0][0] + found[1][0]))
+        count = min(top, len(known))
+        for half in (0, 1):
+            chosen = known[np.argsort(-found[half][0][known], kind="stable")[:count]]
+            ranked.append(found[half][0][chosen].mean() if count else np.nan)
+            held.append(found[1 - half][0][chosen].mean() if count else np.nan)
+            drawn.append(_resampled(*(part[:, chosen] for part in sides[1 - half]), np.asarray(unit_T)[rows[1 - half]], rng, draws))
+            if fold == half == 0:
+                listed = [
+                    dict(record=int(n), ranked_auc=float(found[0][0][n])) | {k: float(v[n]) for k, v in zip(("auc", "low", "high"), found[1])}
+                    for n in chosen
+                ]
+    out = dict(records=count, ranked_auc=float(np.mean(ranked)), held_out_auc=float(np.mean(held)), low=None, high=None, listed=listed)
     value_R = np.mean(drawn, 0)
     if intervals.usable(value_R):
-        low, high = intervals.percentile(value_R)
+        low, high = intervals.percentile(value_R, level)
         out |= dict(low=min(low, out["held_out_auc"]), high=max(high, out["held_out_auc"]))
     return out
-
-
-def _sides(member_TN, rows, chosen) -> tuple[np.ndarray, np.ndarray]:
-    member = np.asarray(member_TN, bool)[np.ix_(rows, chosen)]
-    return member, ~member
 
 
 def _resampled(score_TN, inside_TN, outside_TN, unit_T, rng, draws: int) -> np.ndarray:
     """The mean AUC [R] over the given records when units of targets are drawn with replacement; NaN with fewer than 5 units."""
     _, index_T = np.unique(unit_T, return_inverse=True)
-    units = int(index_T.max()) + 1
+    units = len(np.unique(index_T))
     if units < bootstrap.FEWEST_UNITS:
         return np.full(draws, np.nan)
     value_R = np.empty(draws)

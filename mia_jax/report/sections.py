@@ -94,7 +94,9 @@ def records(found: Mapping) -> str:
         lines = [
             [str(e["record"]), f"{e['ranked_auc']:.3f}", f"{e['auc']:.3f} [{e['low']:.3f}, {e['high']:.3f}]", p_text(e["q"])] for e in table["listed"]
         ]
-        parts.append(text + tables.markdown(["record", "AUC in the fold that ranks", "AUC in the other fold", "q (both)"], lines, code_first=False))
+        parts.append(
+            text + tables.markdown(["record", "AUC where it was ranked", "AUC in the other half", "q (all targets)"], lines, code_first=False)
+        )
     return "## Which records are most exposed\n\n" + "\n".join(parts) if parts else ""
 
 
