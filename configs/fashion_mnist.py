@@ -16,7 +16,7 @@ def get_config(arg=None):
         design=dict(name="halves", models=arg.models, population=0.1),
         model=dict(name="small_cnn", num_conv=2),
         learner=dict(optimizer="adam", learning_rate=1e-3, epsilon=1e-7, batch_size=100, epochs=arg.epochs),
-        query=dict(views=("identity", "flip")),
+        query=dict(views=("identity", "flip"), batch_size=100),
         attacks=dict(
             gap=dict(),
             threshold_loss=dict(name="threshold", signal="loss"),
@@ -27,6 +27,7 @@ def get_config(arg=None):
             threshold_hinge=dict(name="threshold", signal="hinge"),
             threshold_rescaled_logit=dict(name="threshold", signal="rescaled_logit"),
             lira=dict(mode="online", variance="per_example"),
+            lira_shrunk=dict(name="lira", mode="online", variance="shrunk"),
             lira_pooled=dict(name="lira", mode="online", variance="pooled"),
             lira_median=dict(name="lira", mode="online", variance="per_example", center="median"),
             lira_offline=dict(name="lira", mode="offline", offline_score="log_cdf"),

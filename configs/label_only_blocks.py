@@ -26,6 +26,7 @@ def get_config(arg=None):
             stop=dict(monitor="loss", min_delta=0.005, patience=20),
             validation="nonmembers",
         ),
+        query=dict(batch_size=100),
         attacks=dict(
             gap=dict(),
             threshold_loss=dict(name="threshold", signal="loss"),

@@ -27,10 +27,12 @@ def get_config(arg=None):
             threshold_hinge=dict(name="threshold", signal="hinge"),
             threshold_rescaled_logit=dict(name="threshold", signal="rescaled_logit"),
             lira=dict(mode="online", variance="per_example"),
+            lira_shrunk=dict(name="lira", mode="online", variance="shrunk"),
             lira_pooled=dict(name="lira", mode="online", variance="pooled"),
             lira_median=dict(name="lira", mode="online", variance="per_example", center="median"),
             lira_offline=dict(name="lira", mode="offline", offline_score="log_cdf"),
             lira_offline_pdf=dict(name="lira", mode="offline", offline_score="log_pdf"),
         ),
+        report=dict(shadow_curve=("lira", "lira_shrunk")),
         run=dict(chunk=8),
     )
