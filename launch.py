@@ -91,7 +91,7 @@ def guarded(function, *args):
 
 def message(error: Exception) -> str:
     """The words of an error without the tracebacks that libraries write into them."""
-    text = str(error.args[0] if error.args else error).split("\n--------------------\n")[0]
+    text = (error.args[0] if error.args and isinstance(error.args[0], str) else str(error)).split("\n--------------------\n")[0]
     if "Traceback (most recent call last)" in text:
         text = re.split(r"\n(?:[\w.]+\.)?\w*(?:Error|Exception): ", text)[-1]
     return text.strip().strip("'\"").replace("\\'", "'").replace("\\n", "\n")

@@ -40,7 +40,7 @@ def get_config(arg=None):
             quantile=dict(),
             privacy_risk_score=dict(),
             attack_model=dict(kind="logistic"),
-            attack_model_mlp=dict(name="attack_model", kind="mlp"),
+            attack_model_mlp=dict(name="attack_model", kind="mlp", rows=4000),
             attack_model_target=dict(name="attack_model", kind="logistic", fit="target", features=("loss", "correct")),
             trajectory=dict(),
             range=dict(),

@@ -1,4 +1,4 @@
-"""Conventions, partial areas, exact tests and calibration: by hand on tied scores, and beside independent implementations."""
+"""Conventions, partial areas, exact and adjusted tests, calibration: by hand on tied scores, and beside independent implementations."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as sk
 
-from mia_jax.metrics import bootstrap, further, intervals, roc, summary, thresholds
+from mia_jax.metrics import bootstrap, further, intervals, multiple, roc, summary, thresholds
 
 TIED = np.array([0.9, 0.9, 0.8, 0.7, 0.5, 0.2, 0.9, 0.6, 0.5, 0.4, 0.3, 0.1])
 SIX = np.arange(12) < 6
@@ -42,7 +42,9 @@ def test_tied_scores_by_hand():
 
 def test_equal_scores_under_every_convention():
     curve = roc.roc(np.zeros(200), np.arange(200) < 80)
-    assert {c: roc.tpr_at_fpr(curve, 0.3, c).tpr for c in roc.CONVENTIONS} == dict(step=0, strict=0, linear=pytest.approx(0.3), hull=pytest.approx(0.3))
+    assert {c: roc.tpr_at_fpr(curve, 0.3, c).tpr for c in roc.CONVENTIONS} == dict(
+        step=0, strict=0, linear=pytest.approx(0.3), hull=pytest.approx(0.3)
+    )
     assert roc.mann_whitney(curve) == 1.0 and roc.partial_auc(curve, 0.1) == pytest.approx(0.05) and roc.auc(roc.hull(curve)) == 0.5
     assert roc.tpr_at_zero(curve).tpr == 0 and roc.best_accuracy(curve) == (np.inf, pytest.approx(0.6))
 
@@ -178,7 +180,7 @@ def test_rows_are_what_they_say():
 
 
 def test_a_threshold_that_does_not_carry_over_is_told():
-    score, member, unit, shadow = study(mu=0.0)
+    score, member, _, shadow = study(mu=0.0)
     shifted = score + 3.0 * (np.arange(12) < 2)[:, None]  # two models answer on another scale
     shared = (shifted, member, np.ones_like(member), shadow)
     at = thresholds.shadow_thresholds_at(*shared, (0.05,))
@@ -191,3 +193,18 @@ def test_a_threshold_that_does_not_carry_over_is_told():
     assert (row["low"], row["high"]) == pytest.approx(intervals.clopper_pearson(count, (~member[0]).sum()))
     assert by["precision"]["value"] is None and by["precision"]["method"] == further.NO_SHADOW
     assert by["mann_whitney_p"]["value"] == pytest.approx(roc.mann_whitney(roc.roc(shifted[0], member[0])))
+
+
+def test_holm_and_benjamini_hochberg_by_hand_and_beside_naive_twins():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        p = np.round(rng.random(8) ** 2, 2)
+        order, worst = np.argsort(p), 0.0
+        expected = np.empty(8)
+        for i, at in enumerate(order):
+            worst = max(worst, min(1, (8 - i) * p[at]))
+            expected[at] = worst
+        np.testing.assert_allclose(multiple.holm(p), expected)
+        np.testing.assert_allclose(multiple.benjamini_hochberg(p), stats.false_discovery_control(p))
+    np.testing.assert_array_equal(multiple.benjamini_hochberg([np.nan, 0.02]), [np.nan, 0.02])
+    assert multiple.holm([]).shape == (0,)

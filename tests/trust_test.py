@@ -1,0 +1,170 @@
+"""The report of a run says whether its numbers can be trusted: sections, files that no longer fit together, slices and checks from the config."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+import mia_jax
+from mia_jax import configuration, experiment, workdir
+from mia_jax.report import stale, trust
+
+ATTACKS = dict(threshold_loss=dict(name="threshold", signal="loss"), lira=dict(mode="online"))
+NOISE = dict(name="synthetic", examples=160, features=20, classes=4, random_labels=True)
+
+
+def run(folder, *, data=NOISE, design=dict(name="halves", models=16), epochs=15, attacks=ATTACKS, seed=0, **report):
+    config = configuration.complete(
+        seed=seed,
+        data=data,
+        design=design,
+        model=dict(name="mlp", widths=(32,)),
+        learner=dict(learning_rate=0.01, batch_size=16, epochs=epochs),
+        attacks=attacks,
+        report=dict(draws=60, figures=False, shadow_curve=()) | report,
+        run=dict(chunk=8, checkpoint_every=0),
+    )
+    found = experiment.run(config, workdir_path=folder)
+    return found, (folder / "report" / "report.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run with slices, and its folder."""
+    folder = tmp_path_factory.mktemp("trust") / "w"
+    settings = dict(slices=("class", "loss", "class & correct"), groups={"first": tuple(range(40)), "tiny": (0, 1)})
+    return folder, settings, *run(folder, **settings)
+
+
+def test_every_section_is_there_and_reads_well(finished):
+    folder, _, report, text = finished
+    for title in ("Is it really better?", "Thresholds chosen on shadows", "Which slices are most exposed", "Which records are most exposed"):
+        assert f"## {title}" in text
+    assert "## Can these numbers be trusted?" in text and not re.search(r"\b(nan|inf|None|NaN)\b", text)
+    json.dumps(report, allow_nan=False)
+    assert {"comparisons", "slices", "records", "validity"} <= set(report)
+    assert set(report["validity"]) == {"blind", "cross_target", "duplicates", "membership", "files", "power", "records"}
+    names = {row["slice"] for row in report["results"]}
+    assert {"all", "class=0", "loss 90-100%", "class=1 & correct=True", "group=first", "group=tiny"} <= names
+    tiny = [row for row in report["results"] if row["slice"] == "group=tiny"]
+    assert tiny and all(row["too_small"] and row["low"] is None for row in tiny)
+    post_hoc = {row["slice"]: row["post_hoc"] for row in report["results"] if row["slice"] != "all"}
+    assert post_hoc["loss 0-10%"] and post_hoc["class=1 & correct=True"] and not post_hoc["class=1"] and not post_hoc["group=first"]
+    assert {entry["slice"] for entry in report["slices"]["ranking"]["lira"]} >= {"class=0", "group=first"}
+    arrays = workdir.read_npz(folder / "report" / "records.npz")
+    assert arrays["lira/auc_N"].shape == (160,) and np.nanmean(arrays["lira/auc_N"]) == pytest.approx(report["records"]["lira"]["mean_auc"])
+    assert (folder / "report" / "results.csv").read_text().count("\n") == len(report["results"]) + 1
+
+
+def test_all_is_well_in_an_honest_run(finished):
+    _, _, report, text = finished
+    found = report["validity"]
+    assert found["files"]["stale"] == found["files"]["unknown"] == [] and found["files"]["checked"] == 16 + 2
+    assert found["membership"]["problems"] == [] and found["membership"]["count_auc"] == 0.5 and found["membership"]["twins"] == 8
+    assert found["cross_target"]["excluded"] == [] and found["blind"]["drawn"]
+    assert trust.BAD not in text and text.count(f"| {trust.GOOD} |") == 5
+
+
+def test_memorized_labels_expose_slices_and_records(finished):
+    report = finished[2]
+    entries = report["slices"]["ranking"]["lira"]
+    assert entries[0]["low"] > 0.7 and entries[0]["p_holm"] < 0.01
+    versus = next(r for r in report["comparisons"] if r["metric"] == "auc" and r["target"] is None)
+    assert {versus["attack"], versus["versus"]} == set(ATTACKS) and versus["low"] <= versus["value"] <= versus["high"]
+
+
+def test_files_that_no_longer_fit_together_are_told(finished):
+    """A changed answer and a changed model are noticed by the same command, and the older report is kept."""
+    folder, settings, *_ = finished
+    path = folder / "signal" / "rescaled_logit" / "00003.npy"
+    original = path.read_bytes()
+    workdir.write_npy(path, np.load(path) + 1)
+    report, text = run(folder, **settings)
+    assert report["validity"]["files"]["stale"] == ["the scores of lira were made from other files (rescaled_logit): delete attack/lira/ and report/"]
+    assert trust.BAD in text and (folder / "report.1" / "report.md").exists()
+    path.write_bytes(original)
+    models = folder / "train" / "model"
+    kept = (models / "00003.npz").read_bytes()
+    (models / "00003.npz").write_bytes((models / "00004.npz").read_bytes())
+    report, _ = run(folder, **settings)
+    assert report["validity"]["files"]["stale"] == ["model 3 has changed since it was asked: delete signal/*/00003.npy, attack/ and report/"]
+    (models / "00003.npz").write_bytes(kept)
+    (folder / "attack" / "lira" / stale.FILE).unlink()
+    report, text = run(folder, **settings)
+    assert report["validity"]["files"]["stale"] == [] and report["validity"]["files"]["unknown"] == ["the scores of lira"]
+    assert "no record for 1 (the first: the scores of lira)" in text
+
+
+def test_asking_a_changed_model_anew_is_remembered(tmp_path):
+    for m in (0, 1):
+        workdir.write_npz(tmp_path / "train" / "model" / f"{m:05d}.npz", a=np.arange(3) + m)
+    assert stale.unanswered(tmp_path, ["loss"], [0, 1]) == [0, 1]
+    stale.remember_models(tmp_path, [0, 1])
+    for m in (0, 1):
+        workdir.write_npy(tmp_path / "signal" / "loss" / f"{m:05d}.npy", np.zeros(2))
+    common = dict(models=2, membership="x")
+    assert stale.check(tmp_path, {}, **common) == dict(checked=2, stale=[], unknown=[])
+    workdir.write_npz(tmp_path / "train" / "model" / "00001.npz", a=np.arange(3) + 5)
+    assert len(stale.check(tmp_path, {}, **common)["stale"]) == 1
+    (tmp_path / "signal" / "loss" / "00001.npy").unlink()
+    again = stale.unanswered(tmp_path, ["loss"], [0, 1])
+    assert again == [1]
+    stale.remember_models(tmp_path, again)
+    assert stale.check(tmp_path, {}, **common)["stale"] == []
+    stale.remember_signals(tmp_path, "a", {"loss": "other"}, "y")
+    workdir.write_npy(tmp_path / "signal" / "loss" / "00001.npy", np.zeros(2))
+    assert "(loss, the membership)" in stale.check(tmp_path, {"a": ["loss"]}, **common)["stale"][0]
+    (tmp_path / "train" / "model" / "00000.npz").write_bytes(b"no zip")
+    with pytest.raises(ValueError, match=r"00000\.npz is damaged"):
+        stale.check(tmp_path, {}, **common)
+
+
+def brought_table(path, shift):
+    """200 rows whose first half differs from the second by `shift`, with columns."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 5)).astype(np.float32) + shift * (np.arange(200) < 100)[:, None]
+    np.savez(path, x=x, y=np.arange(200) % 2, age=rng.normal(size=200), site=np.arange(200) // 50)
+    return dict(name="npz", path=str(path))
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.0])
+def test_blind_baseline_runs_where_rows_are_split_by_order(shift, tmp_path):
+    data, attacks = brought_table(tmp_path / "t.npz", shift), dict(threshold_loss=ATTACKS["threshold_loss"])
+    report, text = run(tmp_path / "w", data=data, design=dict(name="two_way"), attacks=attacks, epochs=2, slices=("column:age", "column:site"))
+    found = report["validity"]["blind"]
+    assert (found["p_value"] < 0.01) == bool(shift) and ("members differ from non-members without any model" in text) == bool(shift)
+    assert "no second independent target" in text and "1 independent targets; two folds" not in text  # records were not asked of this attack
+    names = {row["slice"] for row in report["results"]}
+    assert {"site=0", "site=3"} <= names and sum(name.startswith("age=[") for name in names) == 4
+    random, _ = run(tmp_path / "d", data=data, design=dict(name="two_way", drawn=True), attacks=attacks, epochs=1)
+    assert random["validity"]["blind"]["drawn"]
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        (dict(slices=("column:nope",)), "no column 'nope'"),
+        (dict(slices=("clas",)), "Did you mean 'class'"),
+        (dict(groups={"mine": (500,)}), "row 500; the data has rows 0..159"),
+    ],
+)
+def test_slices_that_do_not_exist_are_refused_before_training(settings, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path / "w", **settings)
+    assert not (tmp_path / "w").exists()
+
+
+def test_arrays_that_were_brought_are_sliced_and_checked():
+    rng = np.random.default_rng(0)
+    member = rng.random((17, 200)) < 0.5
+    member[2::2] = ~member[1::2]
+    loss, site = rng.normal(size=(17, 200)) - 1.5 * member, np.arange(200) % 2
+    arrays = dict(loss=loss[0], member=member[0], shadow_loss=loss[1:], shadow_member=member[1:], column_site=site)
+    found = mia_jax.audit(arrays, slices=("class", "column:site"), draws=60)
+    assert found.value("threshold_loss", "auc", slice="site=1") > 0.7 and "[site=1]" in found.summary(by_slice=True)
+    assert found.report["slices"]["said"] == ["There are no class labels to slice by."] and "There are no class labels" in found.markdown
+    assert found.report["validity"]["duplicates"] == dict(why="the examples were not given")
+    assert "all alike, or were not given" in found.report["validity"]["blind"]["why"]
+    with pytest.raises(ValueError, match="no column 'sight'; its columns: site"):
+        mia_jax.audit(arrays, slices=("column:sight",))
