@@ -17,6 +17,7 @@ from mia_jax.progress import duration, size
 from mia_jax.report import stale
 from mia_jax.training import checkpoint, fleet, measure, trajectory
 from mia_jax.training import query as queries
+from mia_jax.training.spread import default_lanes
 
 Path = pathlib.Path
 VALIDATION = ("none", "nonmembers", "members", "population")
@@ -59,6 +60,7 @@ def train(audit, *, folder: Path) -> None:
         folder=folder / "train",
         chunk=plan["chunk"],
         devices=devices(audit),
+        lanes=audit.config["run"]["lanes"] or None,
         checkpoint_every=audit.config["run"]["checkpoint_every"],
         pool_bytes=audit.config["run"]["pool_bytes"],
         on_epoch=[trajectory.saver(folder / "train", snapshots)] if snapshots else [],
@@ -81,15 +83,17 @@ def fleet_plan(audit, *, folder: Path, models: int) -> dict:
         plan = dict(chunk=chunk, steps=cost.steps, parameters=cost.parameters, bytes=cost.bytes, seconds=cost.seconds if wanted == "auto" else None)
         workdir.write_json(path, plan)
     count = len(devices(audit))
+    lanes = min(audit.config["run"]["lanes"] or default_lanes(devices(audit)), -(-models // plan["chunk"]))
     say(
         f"plan: {models} model{'s' * (models > 1)} to train x {audit.learner.epochs} epochs x {plan['steps']} steps, "
-        f"{plan['parameters']:,} parameters each; chunk {plan['chunk']} on {count} device{'s' * (count > 1)}, about {size(plan['bytes'])} on each"
+        f"{plan['parameters']:,} parameters each; chunk {plan['chunk']}, {lanes} at a time on {count} device{'s' * (count > 1)}, "
+        f"about {size(plan['bytes'] * lanes)} on each"
     )
     if plan["seconds"]:
-        seconds = plan["seconds"] * plan["steps"] * audit.learner.epochs * models / count
+        seconds = plan["seconds"] * plan["steps"] * audit.learner.epochs * models / (count * lanes)
         say(f"about {duration(seconds)} by the measured step (an upper bound if models stop early)")
-    if plan["bytes"] > 2 * limit:
-        say(f"warning: that is more than the {size(2 * limit)} of this device; lower --config.run.chunk.")
+    if plan["bytes"] * lanes > 2 * limit:
+        say(f"warning: that is more than the {size(2 * limit)} of this device; lower --config.run.chunk or --config.run.lanes.")
     return plan
 
 

@@ -21,7 +21,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 def train(folder, *, models=4, learner=None, **fields):
     """The toy fleet in a folder; returns {model: arrays on disk but its seconds}."""
     rows, weight = toys.halves(models=max(models, 4))
-    fields = dict(chunk=2, checkpoint_every=2, seed=0) | fields
+    fields = dict(chunk=2, checkpoint_every=2, seed=0, lanes=1) | fields
     fleet.train(
         learner=learner or toys.learner(), pool=toys.pool(), rows_MK=rows, weight_MK=weight, models=range(models), folder=folder, **fields
     )
@@ -57,6 +57,10 @@ def test_an_extended_fleet_keeps_its_first_models(tmp_path):
     grown = train(tmp_path / "grown", models=6)
     assert checkpoint.model_file(tmp_path / "grown", 0).stat().st_mtime_ns == before
     assert all(toys.same(whole[m], grown[m]) for m in range(6))
+
+
+def test_lanes_give_the_bits_of_one(tmp_path):
+    assert toys.same(train(tmp_path / "a", models=6, lanes=3), train(tmp_path / "b", models=6))
 
 
 class Stopped(Exception):

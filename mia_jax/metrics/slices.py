@@ -143,9 +143,15 @@ def by_value(name: str, column) -> Layer:
     """One slice a distinct value, '<name>=<value>', in sorted order; NaN is in none."""
     column = np.asarray(column)
     values, code = np.unique(column, return_inverse=True)
-    text = [f"{v:g}" if column.dtype.kind == "f" else v.decode() if isinstance(v, bytes) else str(v) for v in values]
+    text = shown(values) if column.dtype.kind == "f" else [v.decode() if isinstance(v, bytes) else str(v) for v in values]
     missing = np.isnan(values) if column.dtype.kind == "f" else np.zeros(len(values), bool)
     return Layer(tuple(f"{name}={t}" for t in text), np.where(missing[code], -1, code).astype(np.int32), False)
+
+
+def shown(values) -> list[str]:
+    """Numbers with 6 digits, or with all of them where 6 do not tell them apart."""
+    short = [f"{v:g}" for v in values]
+    return short if len(set(short)) == len(set(np.asarray(values).tolist())) else [f"{v:.17g}" for v in values]
 
 
 def by_quantile(name: str, column, bins: int) -> Layer:
@@ -157,8 +163,8 @@ def by_quantile(name: str, column, bins: int) -> Layer:
     edges = np.unique(np.nanquantile(column, np.linspace(0, 1, bins + 1)))
     edges = np.append(edges, edges) if len(edges) == 1 else edges
     code = np.clip(np.searchsorted(edges, column, side="right") - 1, 0, len(edges) - 2)
-    ends = [")"] * (len(edges) - 2) + ["]"]
-    names = tuple(f"{name}=[{a:g}, {b:g}{end}" for a, b, end in zip(edges[:-1], edges[1:], ends))
+    text, ends = shown(edges), [")"] * (len(edges) - 2) + ["]"]
+    names = tuple(f"{name}=[{a}, {b}{end}" for a, b, end in zip(text[:-1], text[1:], ends))
     return Layer(names, np.where(np.isnan(column), -1, code).astype(np.int32), False)
 
 

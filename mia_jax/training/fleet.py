@@ -36,6 +36,7 @@ def train(
     folder: Path,
     chunk: int = 8,
     devices: list | None = None,
+    lanes: int | None = None,
     checkpoint_every: int = 25,
     pool_bytes: int = 2**31,
     on_epoch: Sequence[Callable] = (),
@@ -43,9 +44,10 @@ def train(
 ) -> None:
     """Trains those of `models` that are not on disk yet and leaves one file a model in folder/model.
 
-    `rows_MK`, `weight_MK` are indexed by model number, `validation` = (rows_MV, weight_MV) likewise. A chunk's state is on disk every
-    `checkpoint_every` epochs (0: only at its end). A pool larger than `pool_bytes` is streamed. `on_epoch(models, epoch, state, metrics)` hooks
-    see the state after each epoch. Raises FloatingPointError that names model and epoch when a loss is NaN or infinite.
+    `rows_MK`, `weight_MK` are indexed by model number, `validation` = (rows_MV, weight_MV) likewise. `lanes` chunks train at a time on each
+    device (None: one a core on CPU, one elsewhere). A chunk's state is on disk every `checkpoint_every` epochs (0: only at its end). A pool
+    larger than `pool_bytes` is streamed. `on_epoch(models, epoch, state, metrics)` hooks see the state after each epoch. Raises
+    FloatingPointError that names model and epoch when a loss is NaN or infinite.
     """
     check_monitor(learner=learner, pool=pool, validation=validation is not None)
     have = set(checkpoint.finished(folder, models))
@@ -70,7 +72,7 @@ def train(
         span = f"model {own[0]}" if len(own) == 1 else f"models {own[0]}-{own[-1]}"
         progress.line(f"train: {span} done in {duration(seconds)} ({run.note()}){rest}")
 
-    spread(work, chunks, devices)
+    spread(work, chunks, devices, lanes)
     progress.close()
     for leftover in (folder / "running").glob("*.npz"):
         leftover.unlink()

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from mia_jax.types import Learner, Pool, TrainState
 
 PLAN_KEY = 2**31 - 1  # fold_in(state.key, PLAN_KEY) draws the plans; steps use fold_in(state.key, step), which never gets there
+ONCE = {"xla_backend_optimization_level": 0}  # for a program that runs once a chunk: compiling it is what it costs
 
 
 class Programs(NamedTuple):
@@ -42,8 +43,11 @@ def make(*, learner: Learner, chunk: int, validation: bool = False) -> Programs:
             state = state._replace(stop=stop)
         return state, metrics
 
+    def init(key_M, pool: Pool):  # one model at a time: random bits under vmap cost twice the compilation
+        return jax.lax.map(lambda key: learner.init(key, pool), key_M)
+
     return Programs(
-        init=jax.jit(over_models(learner.init, (0, None), chunk)),
+        init=jax.jit(init, compiler_options=ONCE if jax.default_backend() == "cpu" else None),
         plan=jax.jit(over_models(plan, (0, None, 0, 0), chunk)),
         run=jax.jit(over_models(run, (0, None, 0, 0), chunk), donate_argnums=(0,)),
         finish=jax.jit(over_models(finish, (0, 0, None, None, 0, 0), chunk)),

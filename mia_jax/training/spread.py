@@ -1,4 +1,4 @@
-"""Work over several devices: one worker a device takes the next item, and every device runs the same single-device program.
+"""Work over several devices: a worker of a device takes the next item, and every device runs the same single-device program.
 
 Not one program over a mesh: measured on fake CPU devices, a partitioned program fuses its loops differently from the single-device one and differs
 in the last bit, so that the number of devices would change the models. Independent models need no communication, and a queue also keeps devices
@@ -7,6 +7,7 @@ busy when some models stop early. Each device compiles its own copy, all at the 
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections.abc import Callable, Sequence
@@ -16,8 +17,20 @@ class Cancelled(Exception):
     """Another worker failed; its error is the one that is raised."""
 
 
-def spread(work: Callable, items: Sequence, devices: Sequence) -> None:
-    """Calls work(item, device, check) for every item; `check()` raises Cancelled once another worker has failed. Raises the first error."""
+def default_lanes(devices: Sequence) -> int:
+    """How many workers a device can feed: on CPU as many as it has cores (a program of small arrays keeps one core busy), elsewhere one."""
+    if devices[0].platform != "cpu":
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, cores // len(devices))
+
+
+def spread(work: Callable, items: Sequence, devices: Sequence, lanes: int | None = None) -> None:
+    """Calls work(item, device, check) for every item, `lanes` items a device at a time (None: `default_lanes`).
+
+    `check()` raises Cancelled once another worker has failed. Raises the first error. All lanes of a device run the same compiled programs.
+    """
+    devices = list(devices) * (default_lanes(devices) if lanes is None else lanes)
     if len(devices) == 1 or len(items) <= 1:
         for item in items:
             work(item, devices[0], lambda: None)
