@@ -82,7 +82,7 @@ def guarded(function, *args):
     try:
         return function(*args)
     except Exception as error:
-        own = isinstance(error, ValueError | FileNotFoundError | FloatingPointError | flags.Error)
+        own = isinstance(error, ValueError | OSError | FloatingPointError | flags.Error)
         if "--debug" in sys.argv or not (own or function is parse):  # while flags are read, a config file may raise anything
             raise
         print(f"error: {message(error)}", file=sys.stderr)
@@ -94,7 +94,9 @@ def message(error: Exception) -> str:
     text = (error.args[0] if error.args and isinstance(error.args[0], str) else str(error)).split("\n--------------------\n")[0]
     if "Traceback (most recent call last)" in text:
         text = re.split(r"\n(?:[\w.]+\.)?\w*(?:Error|Exception): ", text)[-1]
-    return text.strip().strip("'\"").replace("\\'", "'").replace("\\n", "\n")
+    text = text.strip()
+    text = text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
+    return text.replace("\\'", "'").replace("\\n", "\n")
 
 
 def check_config_file() -> None:

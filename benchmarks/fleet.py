@@ -88,7 +88,7 @@ def measure(name: str, case: Case, folder: pathlib.Path, runs: int, peers: list[
     contenders, chosen = {"ours": lambda: call("ours", chunk=case.chunk, **common)}, {}
     for peer in peers:
         say(f"{name}: finding the best settings of {peer}")
-        chosen[peer] = call("settings", peer=peer, rounds=1 if args.quick else 3, **common)
+        chosen[peer] = call("settings", peer=peer, rounds=1 if args.quick else 3, **common)["settings"]
         contenders[peer] = lambda peer=peer: call("peer", peer=peer, **common, **chosen[peer])
     say(f"{name}: {runs} run{'s' * (runs > 1)} of each of {', '.join(contenders)}, in turns")
     samples = _pairs.interleaved(contenders, runs)
@@ -110,7 +110,7 @@ def answer(*, role: str, **request) -> dict:
         return ours(**request)
     from benchmarks import _torch_fleet
 
-    return _torch_fleet.settings(**request) if role == "settings" else _torch_fleet.run(**request)
+    return dict(settings=_torch_fleet.settings(**request)) if role == "settings" else _torch_fleet.run(**request)
 
 
 # What is printed ---------------------------------------------------------------------------------------------------------------------------

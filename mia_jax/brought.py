@@ -249,7 +249,7 @@ def design_of(arrays: Mapping, member_MN: np.ndarray, population_N: np.ndarray, 
     brought_target = any(form in arrays for form in FORMS)
     unit_M = np.arange(models)
     if not brought_target or models > 2:
-        unit_M = pairs(arrays, member_MN, first=int(brought_target))
+        unit_M = pairs(arrays, member_MN[:, ~population_N], first=int(brought_target))
     shadow_MM = unit_M[:, None] != unit_M[None]
     if brought_target:
         shadow_MM[:, 0] = False

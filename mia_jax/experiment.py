@@ -30,12 +30,16 @@ def run(config, *, workdir_path: str | Path, stages_wanted: Sequence[str] = STAG
     A config of configuration.scores audits arrays that were brought (`arrays`: from memory). With `extend` a fleet may grow; attacks and reports
     of the smaller one are set aside. Several seeds live in workdir/seed-<n>.
     """
+    if not stages_wanted:
+        raise ValueError(f"--stages is empty; name some of {', '.join(STAGES)}.")
     for stage in stages_wanted:
         checks.one_of(STAGES, stage=stage)
     root = Path(workdir_path)
     config = plain(config)
     seeds = config.pop("seed")
     seeds = tuple(seeds) if isinstance(seeds, tuple | list) else (seeds,)
+    if len(set(seeds)) < len(seeds) or any(not isinstance(s, int) or s < 0 for s in seeds):
+        raise ValueError(f"seed={seeds} must be different whole numbers >= 0.")
     reports = {}
     for seed in seeds:
         folder = root if len(seeds) == 1 else root / f"seed-{seed}"
@@ -54,7 +58,8 @@ def plain(config) -> dict:
 def run_one(audit: Audit, *, folder: Path, wanted: Sequence[str], extend: bool) -> dict:
     """The wanted stages of one seed in one workdir."""
     grown = settle(audit, folder=folder, extend=extend)
-    workdir.write_json(folder / "config.json", dict(audit.config) | dict(seed=audit.seed))
+    if not (folder / "config.json").exists():
+        workdir.write_json(folder / "config.json", dict(audit.config) | dict(seed=audit.seed))
     if grown:
         for stale in ("attack", "report"):
             moved = workdir.set_aside(folder / stale)
@@ -69,6 +74,7 @@ def run_one(audit: Audit, *, folder: Path, wanted: Sequence[str], extend: bool) 
         report=lambda: reporting.report(audit, folder=folder, versions=versions()),
     )
     results = {stage: log.timed(stage, work) for stage, work in todo.items() if stage in wanted}
+    workdir.write_json(folder / "config.json", dict(audit.config) | dict(seed=audit.seed))
     return results.get("report", {})
 
 
@@ -136,17 +142,24 @@ def versions() -> dict:
 
 def model_summary(config) -> str:
     """The table of the config's model: layers, shapes, parameters."""
+    if "scores" in config:
+        raise ValueError("--summary prints the model of a config; this config has none.")
     audit = prepare({k: v for k, v in plain(config).items() if k != "seed"}, seed=0)
     return audit.model.summary(audit.pool.x[:1])
 
 
 def debug_config(config):
     """The config with 4 models (as many as its design allows), 1 epoch and small batches of work, for --debug."""
+    if "scores" in config:
+        raise ValueError("--debug trains a tiny fleet; this config trains nothing.")
     config = type(config)(config).unlock()
     for field, small in dict(models=4, sources=1, targets=2).items():
         if isinstance(config.design.get(field), int):
             config.design[field] = min(config.design[field], small)
     config.learner.epochs = min(config.learner.epochs, 1)
+    config.learner.snapshots = (1,) if config.learner.snapshots else ()
+    if "warmup_epochs" in config.learner:
+        config.learner.warmup_epochs = 0.0
     config.run.chunk = 2
     config.report.draws = 40
     return config

@@ -81,6 +81,7 @@ class Audit:
 
 def prepare(config: Mapping, *, seed: int) -> Audit:
     """The objects of a config that trains models."""
+    check_fields(config)
     pool, duplicates = load_pool(config["data"])
     design = make_design(config["design"], pool=pool, seed=seed)
     check_images(config, pool=pool)
@@ -144,6 +145,32 @@ def make_learner(section: Mapping, *, model: Model, num_rows: int, padded: bool)
     stop = None if section["stop"] is None else registry.call(stopping.make, "learner.stop", section["stop"])
     own = {k: v for k, v in section.items() if k not in configuration.LEARNER}
     return make("learners", own, model=model, loss=loss, num_rows=num_rows, padded=padded, stopping=stop)
+
+
+def check_fields(config: Mapping) -> None:
+    """ValueError for a field of query, report or run that cannot work, before anything is trained."""
+    query, report, run = config["query"], config["report"], config["run"]
+    if not query["views"] or query["views"][0] != "identity":
+        raise ValueError(
+            f"query.views={tuple(query['views'])} must begin with 'identity': accuracies and the gap attack are of the unchanged example."
+        )
+    checks.at_least(1, **{"query.batch_size": query["batch_size"]})
+    if run["chunk"] not in stages.AUTO:
+        checks.at_least(1, **{"run.chunk": run["chunk"]})
+    checks.at_least(0, **{f"run.{k}": run[k] for k in ("lanes", "devices", "query_chunk", "checkpoint_every")})
+    check_report(report, config["attacks"])
+
+
+def check_report(report: Mapping, attacks: Mapping) -> None:
+    """ValueError for a field of config.report that cannot work."""
+    checks.at_least(40, **{"report.draws": report["draws"]})
+    checks.fraction(
+        closed="neither", **{"report.level": report["level"]}, **{"report.fprs": max(report["fprs"]), "smallest report.fprs": min(report["fprs"])}
+    )
+    checks.positive(**{"report.ppv_ratio": report["ppv_ratio"]})
+    for field in ("shadow_curve", "records"):
+        for name in set(report[field]) - {"lira", "lira_shrunk"}:
+            checks.one_of(attacks, **{f"report.{field}": name})
 
 
 def check_images(config: Mapping, *, pool: Pool) -> None:

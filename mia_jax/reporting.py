@@ -14,7 +14,7 @@ from mia_jax import views, workdir
 from mia_jax.data import _pool as pools
 from mia_jax.metrics import bootstrap, comparisons, further, slice_rows, slices, summary, thresholds
 from mia_jax.report import files, seeds, shadows, stale, tables, validity, vulnerability
-from mia_jax.stages import all_models, load_fleet, read_scores, say, scores
+from mia_jax.stages import all_models, attack_claim, load_fleet, read_scores, say, scores
 from mia_jax.training import checkpoint
 from mia_jax.training import query as queries
 
@@ -30,11 +30,13 @@ def report(audit, *, folder: Path, versions: dict) -> dict:
     membership = workdir.digest(design.member_MN)
     needs = {name: sorted(set(one.needs) & audit.asked) for name, one in audit.attacks.items()}
     checked = stale.check(folder, needs, models=len(design.member_MN), membership=membership)
-    own = dict(report=wanted, scores=workdir.digest(*score_MN.values()), attacks=list(score_MN), member=membership, stale=checked["stale"])
+    claims = {name: attack_claim(audit, name) for name in audit.attacks}
+    own = dict(report=wanted, scores=workdir.digest(*score_MN.values()), targets=targets, evidence=workdir.digest(claims), stale=checked["stale"])
+    own |= dict(attacks=list(score_MN), about=workdir.digest(about(audit)))
     config = folder / "report" / "config.json"
     if config.exists() and workdir.differences(workdir.read_json(config), own):
         say(f"report: the report of other inputs is kept in {workdir.set_aside(folder / 'report').name}/")
-    elif (folder / "report" / "report.md").exists():
+    elif config.exists() and all((folder / "report" / name).exists() for name in files.NAMES):
         say("report: nothing changed since it was written.")
         return workdir.read_json(folder / "report" / "report.json")
     draws = bootstrap.make(len(audit.pool.y), design.unit_M[targets], draws=wanted["draws"], seed=audit.seed)

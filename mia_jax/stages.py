@@ -20,6 +20,7 @@ from mia_jax.training import query as queries
 from mia_jax.training.spread import default_lanes
 
 Path = pathlib.Path
+AUTO = ("auto", 0)  # config.run.chunk: measure the fastest
 VALIDATION = ("none", "nonmembers", "members", "population")
 
 
@@ -73,14 +74,14 @@ def fleet_plan(audit, *, folder: Path, models: int) -> dict:
     path, wanted, limit = folder / "train" / "plan.json", audit.config["run"]["chunk"], measure.memory_bytes()
     common = dict(learner=audit.learner, pool=audit.pool, rows_K=audit.rows_MK[0], weight_K=audit.weight_MK[0])
     plan = workdir.read_json(path) if path.exists() else None
-    if plan is None or (wanted != "auto" and wanted != plan["chunk"]):
-        if wanted == "auto":
+    if plan is None or (wanted not in AUTO and wanted != plan["chunk"]):
+        if wanted in AUTO:
             say("measuring the fastest chunk (kept in train/plan.json) ...")
             chunk, cost = measure.best_chunk(**common, models=models, memory_bytes=limit, log=say)
         else:
             chunk = int(wanted)
             cost = measure.expected(**common, chunk=chunk)
-        plan = dict(chunk=chunk, steps=cost.steps, parameters=cost.parameters, bytes=cost.bytes, seconds=cost.seconds if wanted == "auto" else None)
+        plan = dict(chunk=chunk, steps=cost.steps, parameters=cost.parameters, bytes=cost.bytes, seconds=cost.seconds if wanted in AUTO else None)
         workdir.write_json(path, plan)
     count = len(devices(audit))
     lanes = min(audit.config["run"]["lanes"] or default_lanes(devices(audit)), -(-models // plan["chunk"]))
@@ -90,11 +91,17 @@ def fleet_plan(audit, *, folder: Path, models: int) -> dict:
         f"about {size(plan['bytes'] * lanes)} on each"
     )
     if plan["seconds"]:
-        seconds = plan["seconds"] * plan["steps"] * audit.learner.epochs * models / (count * lanes)
+        seconds = plan["seconds"] * plan["steps"] * audit.learner.epochs * models / count
         say(f"about {duration(seconds)} by the measured step (an upper bound if models stop early)")
     if plan["bytes"] * lanes > 2 * limit:
         say(f"warning: that is more than the {size(2 * limit)} of this device; lower --config.run.chunk or --config.run.lanes.")
     return plan
+
+
+def fleet_chunk(audit, *, folder: Path) -> int:
+    """The chunk that the fleet was trained with; config.run.chunk where plan.json is gone."""
+    path, wanted = folder / "train" / "plan.json", audit.config["run"]["chunk"]
+    return workdir.read_json(path)["chunk"] if path.exists() else (1 if wanted in AUTO else int(wanted))
 
 
 def validation_rows(audit) -> tuple[np.ndarray, np.ndarray] | None:
@@ -126,15 +133,14 @@ def query(audit, *, folder: Path, views: Sequence[Callable]) -> None:
         raise FileNotFoundError(
             f"{len(missing)} of {len(models)} models are not trained (the first is {missing[0]}); add the stage: --stages=train,query,..."
         )
-    own = {k: audit.config["query"][k] for k in ("views", "batch_size")}
-    workdir.claim(folder / "signal", own, remedy="Use another --workdir, or delete the folder signal/ to ask anew (and attack/, report/ with it).")
+    claim_signals(audit, folder=folder)
     common = dict(
         model=audit.learner.model,
         pool=audit.pool,
         views=views,
         models=models,
-        chunk=audit.config["run"]["query_chunk"] or workdir.read_json(folder / "train" / "plan.json")["chunk"],
-        batch_size=min(own["batch_size"], len(audit.pool.y)),
+        chunk=audit.config["run"]["query_chunk"] or fleet_chunk(audit, folder=folder),
+        batch_size=min(audit.config["query"]["batch_size"], len(audit.pool.y)),
         devices=devices(audit),
     )
     asked = stale.unanswered(folder, list(audit.signals), models)
@@ -156,6 +162,12 @@ def save_given(audit, *, folder: Path) -> None:
                 workdir.write_npy(path, value_AN)
 
 
+def claim_signals(audit, *, folder: Path) -> None:
+    """ValueError if the answers on disk are of other views or batches than this config's."""
+    own = {k: audit.config["query"][k] for k in ("views", "batch_size")}
+    workdir.claim(folder / "signal", own, remedy="Use another --workdir, or delete the folder signal/ to ask anew (and attack/, report/ with it).")
+
+
 def scored_models(audit) -> tuple[int, ...]:
     """The targets and everything that is a shadow of one: a threshold for a target is chosen on its shadows' scores."""
     shadows_M = audit.design.shadow_MM[list(audit.design.targets)].any(0)
@@ -164,6 +176,7 @@ def scored_models(audit) -> tuple[int, ...]:
 
 def load_fleet(audit, *, folder: Path, names: Sequence[str]) -> views.Fleet:
     """The measured signals of the whole fleet."""
+    claim_signals(audit, folder=folder)
     signal = {name: queries.load(folder / "signal", name, all_models(audit)) for name in names}
     pool = audit.pool
     return views.Fleet(design=audit.design, signal=signal, num_classes=pool.num_classes, x=pool.x, y=pool.y, columns=pool.columns)
@@ -173,13 +186,11 @@ def attack(audit, *, folder: Path) -> None:
     """ATTACK: attack/<name>/scores.npz, the scores of every target and every shadow."""
     measured, digests = None, {}
     scored = scored_models(audit)
-    common = dict(
-        query=audit.config["query"]["views"], models=len(audit.design.member_MN), membership=workdir.digest(audit.design.member_MN), scored=scored
-    )
+    membership = workdir.digest(audit.design.member_MN)
     for name, one in audit.attacks.items():
         own = folder / "attack" / name
         remedy = f"Give the attack another name in the config, or delete {own} to run it anew."
-        workdir.claim(own, dict(attack=audit.config["attacks"][name]) | common, remedy=remedy)
+        workdir.claim(own, attack_claim(audit, name), remedy=remedy)
         if (own / "scores.npz").exists():
             continue
         if measured is None:
@@ -190,9 +201,18 @@ def attack(audit, *, folder: Path) -> None:
         workdir.write_npz(own / "scores.npz", score_TN=score_TN, models=np.asarray(scored))
         for signal in sorted(set(one.needs) & audit.asked - set(digests)):
             digests[signal] = stale.of_signal(folder / "signal", signal, len(audit.design.member_MN))
-        stale.remember_signals(folder, name, {signal: digests[signal] for signal in one.needs if signal in digests}, common["membership"])
+        stale.remember_signals(folder, name, {signal: digests[signal] for signal in one.needs if signal in digests}, membership)
     if measured is not None:
         say(f"attack: {len(audit.attacks)} attacks on {len(audit.design.targets)} targets")
+
+
+def attack_claim(audit, name: str) -> dict:
+    """What decides the scores of an attack, beside the signals: its config, the views, and who trained on what, with labels and columns."""
+    d, pool = audit.design, audit.pool
+    evidence = workdir.digest(d.member_MN, d.evaluated_MN, d.shadow_MM, d.population_N, d.unit_M)
+    data = workdir.digest(np.asarray(pool.y), {k: np.asarray(v).tolist() for k, v in sorted(pool.columns.items())})
+    common = dict(query=audit.config["query"]["views"], models=len(d.member_MN), design=evidence, data=data, scored=scored_models(audit))
+    return dict(attack=audit.config["attacks"][name]) | common
 
 
 def scores(one, measured: views.Fleet, scored: Sequence[int], key) -> np.ndarray:
@@ -223,6 +243,9 @@ def read_scores(audit, *, folder: Path, name: str) -> np.ndarray:
     path = folder / "attack" / name / "scores.npz"
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; run the attack stage first (--stages=attack,report).")
+    workdir.claim(
+        path.parent, attack_claim(audit, name), remedy=f"Give the attack another name in the config, or delete {path.parent} to run it anew."
+    )
     stored = workdir.read_npz(path)
     score_MN = np.full(audit.design.member_MN.shape, np.nan)
     score_MN[stored["models"]] = stored["score_TN"]

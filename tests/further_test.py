@@ -208,3 +208,38 @@ def test_holm_and_benjamini_hochberg_by_hand_and_beside_naive_twins():
         np.testing.assert_allclose(multiple.benjamini_hochberg(p), stats.false_discovery_control(p))
     np.testing.assert_array_equal(multiple.benjamini_hochberg([np.nan, 0.02]), [np.nan, 0.02])
     assert multiple.holm([]).shape == (0,)
+
+
+SETTINGS = {"crossed": (8, 300, False), "few units": (2, 300, False), "one target": (1, 600, True)}
+
+
+def coverage(name, repeats, cut=0.8, mu=0.7):
+    """{metric: share of intervals that hold the population's value} at a fixed threshold."""
+    units, count, one = SETTINGS[name]
+    tpr, fpr = (float(stats.norm.sf((cut - m) / np.sqrt(2))) for m in (mu, 0.0))
+    truth = {m: float(v) for m, v in further.at_threshold(np.array(tpr), np.array(fpr), 1.0).items()}
+    truth |= {"tpr_at_shadow@0.3": tpr, "fpr_at_shadow@0.3": fpr}
+    hits = {}
+    for seed in range(repeats):
+        score, member, unit, _ = study(units, count, seed=[11, seed], mu=mu)
+        score, member, unit = (a[:1] for a in (score, member, unit)) if one else (score, member, unit)
+        score = score + 1e-3  # study rounds to hundredths: no tie with the threshold
+        at = np.full(len(score), cut)
+        attack, draws = dict(score_TN=score, threshold_T=at, threshold_FT=at[None]), bootstrap.make(count, unit, seed=seed, draws=120)
+        for row in further.rows({"a": attack}, member, np.ones_like(member), draws=draws, fprs=(0.3,)):
+            if row["low"] is not None:
+                hits.setdefault(row["metric"], []).append(row["low"] <= truth[row["metric"]] <= row["high"])
+    assert set(hits) == set(truth)
+    return {metric: np.mean(values) for metric, values in hits.items()}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_intervals_at_thresholds_cover(name):
+    assert min(coverage(name, 40).values()) >= 0.85
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_interval_at_thresholds_covers_in_200_simulations(name):
+    found = coverage(name, 200)
+    assert min(found.values()) >= 0.92, found

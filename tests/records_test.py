@@ -9,7 +9,7 @@ from scipy import stats
 
 from mia_jax import registry, stages
 from mia_jax.metrics import power, records
-from mia_jax.report import trust, vulnerability
+from mia_jax.report import sections, trust, vulnerability
 from tests import planted
 
 
@@ -131,6 +131,15 @@ def test_exposed_records_are_found_and_their_rate_is_not_the_ranking_one():
     assert best["ranked_auc"] >= table["listed"][-1]["ranked_auc"] and best["low"] <= best["auc"] <= best["high"]
     assert best["q"] == arrays["q_N"][best["record"]] and arrays["auc_2N"].shape == (2, 150)
     assert all(((fold == f) & (half == h)).sum() == 16 for f in (0, 1) for h in (0, 1)) and (fold[::2] == fold[1::2]).all()
+
+
+def test_halves_without_both_sides_of_a_record_list_nothing():
+    score, member, unit = scored_fleet(np.random.default_rng(7), 8, 30, 1.0)
+    member[:, :] = np.arange(16)[:, None] < 4  # trained on by the first two units alone: not even one fold's second half has both sides
+    found = records.most_exposed(score, member, np.ones_like(member), unit)
+    assert found == dict(records=0, ranked_auc=None, held_out_auc=None, low=None, high=None, listed=[])
+    table = dict(targets=16, tested=30, significant=0, mean_auc=0.5, level=0.95, most_exposed=found, listed=[])
+    assert sections.records(dict(records=dict(lira=table))).endswith("mean AUC of a record 0.500.\n")
 
 
 def test_records_need_enough_targets():

@@ -158,22 +158,24 @@ def most_exposed(score_TN, member_TN, evaluated_TN, unit_T, *, top: int = 20, dr
 
     Mean AUCs of the `top` records where they were ranked and in the other half of the fold, averaged over both folds and both halves. The interval
     resamples the units of the halves that did not choose (percentiles; None with fewer than 5 units). `listed`: the highest records of the first
-    half, {record, ranked_auc, auc, low, high} with AUC and interval of the second.
+    half, {record, ranked_auc, auc, low, high} with AUC and interval of the second. All None if no record has both sides in every half.
     """
     score_TN, member_TN = np.asarray(score_TN, np.float64), np.asarray(member_TN, bool)
     valid_TN = np.asarray(evaluated_TN, bool) & ~np.isnan(score_TN)
     fold_T, half_T = folds(unit_T), halves(unit_T)
-    ranked, held, drawn, listed, count, rng = [], [], [], [], 0, np.random.default_rng(seed)
+    ranked, held, drawn, listed, count, rng = [], [], [], [], top, np.random.default_rng(seed)
     for fold in (0, 1):
         rows = [np.flatnonzero((fold_T == fold) & (half_T == half)) for half in (0, 1)]
         sides = [(score_TN[r], valid_TN[r] & member_TN[r], valid_TN[r] & ~member_TN[r]) for r in rows]
         found = [_interval(pairs_above(*side)[None], np.array([[side[1].sum(0), side[2].sum(0)]]), level) for side in sides]
         known = np.flatnonzero(~np.isnan(found[0][0] + found[1][0]))
-        count = min(top, len(known))
+        count = min(count, len(known))
+        if not count:
+            return dict(records=0, ranked_auc=None, held_out_auc=None, low=None, high=None, listed=[])
         for half in (0, 1):
             chosen = known[np.argsort(-found[half][0][known], kind="stable")[:count]]
-            ranked.append(found[half][0][chosen].mean() if count else np.nan)
-            held.append(found[1 - half][0][chosen].mean() if count else np.nan)
+            ranked.append(found[half][0][chosen].mean())
+            held.append(found[1 - half][0][chosen].mean())
             drawn.append(_resampled(*(part[:, chosen] for part in sides[1 - half]), np.asarray(unit_T)[rows[1 - half]], rng, draws))
             if fold == half == 0:
                 listed = [

@@ -14,6 +14,9 @@ from mia_jax.report import figures, markdown, tables
 CAPTION = "Rates with [low, high] intervals; † pooled over targets, else the mean over targets."
 
 
+NAMES = ("report.json", "report.md", "results.csv", "table.tex")
+
+
 def write(
     found: Mapping, *, attacks: Mapping[str, Mapping], member_TN, evaluated_TN, draws: bootstrap.Draws, folder: pathlib.Path, plots: bool = True
 ) -> None:

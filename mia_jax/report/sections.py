@@ -75,29 +75,29 @@ def p_text(p: float) -> str:
 
 
 def records(found: Mapping) -> str:
-    """Per-record vulnerability: how many records stand out, what becomes of the most exposed ones in the other half of the models."""
-    parts = []
-    for name, table in (found.get("records") or {}).items():
-        if "why" in table:
-            parts.append(f"Not measured for `{name}`: {table['why']}.\n")
-            continue
-        winner, alpha = table["most_exposed"], 1 - table["level"]
-        bounds = "" if winner["low"] is None else f" [{winner['low']:.3f}, {winner['high']:.3f}]"
-        text = (
-            f"Under `{name}`, from {table['targets']} targets in two folds whose attackers used the shadows of the other fold (all in records.npz): "
-        )
-        text += f"{table['significant']:,} of {table['tested']:,} records are exposed at a false discovery rate of {100 * alpha:.3g}%; mean AUC of a "
-        text += (
-            f"record {table['mean_auc']:.3f}. The {winner['records']} highest of one fold have a mean AUC of {winner['ranked_auc']:.3f} there and "
-        )
-        text += f"**{winner['held_out_auc']:.3f}{bounds}** in the other fold, which did not choose them.\n\n"
-        lines = [
-            [str(e["record"]), f"{e['ranked_auc']:.3f}", f"{e['auc']:.3f} [{e['low']:.3f}, {e['high']:.3f}]", p_text(e["q"])] for e in table["listed"]
-        ]
-        parts.append(
-            text + tables.markdown(["record", "AUC where it was ranked", "AUC in the other half", "q (all targets)"], lines, code_first=False)
-        )
+    """Per-record vulnerability: how many records stand out, and what becomes of the most exposed ones among the targets that did not rank them."""
+    parts = [of_attack(name, table) for name, table in (found.get("records") or {}).items()]
     return "## Which records are most exposed\n\n" + "\n".join(parts) if parts else ""
+
+
+def of_attack(name: str, table: Mapping) -> str:
+    """The records under one attack."""
+    if "why" in table:
+        return f"Not measured for `{name}`: {table['why']}.\n"
+    text = f"Under `{name}`, from {table['targets']} targets in two folds whose attackers used the shadows of the other fold (all in records.npz): "
+    text += f"{table['significant']:,} of {table['tested']:,} records are exposed at a false discovery rate of {100 * (1 - table['level']):.3g}%; "
+    text += f"mean AUC of a record {table['mean_auc']:.3f}."
+    winner = table["most_exposed"]
+    if not winner["records"]:
+        return text + "\n"
+    bounds = "" if winner["low"] is None else f" [{winner['low']:.3f}, {winner['high']:.3f}]"
+    text += f" The {winner['records']} that half of a fold's targets rank highest have a mean AUC of {winner['ranked_auc']:.3f} there and "
+    text += f"**{winner['held_out_auc']:.3f}{bounds}** in the other half, which did not choose them.\n\n"
+    header = ["record", "AUC where it was ranked", "AUC in the other half", "q (all targets)"]
+    lines = [
+        [str(e["record"]), f"{e['ranked_auc']:.3f}", f"{e['auc']:.3f} [{e['low']:.3f}, {e['high']:.3f}]", p_text(e["q"])] for e in table["listed"]
+    ]
+    return text + tables.markdown(header, lines, code_first=False)
 
 
 def calibration(found: Mapping, ranked: Sequence[str]) -> str:

@@ -85,17 +85,24 @@ def save_running(folder: Path, models: Sequence[int], epoch: int, state, history
 
 
 def load_running(folder: Path, models: Sequence[int], template):
-    """(epoch, state, history) of a group, or None if there is no checkpoint of just these models."""
-    path = running_file(folder, models)
-    if not path.exists():
-        return None
-    arrays = workdir.read_npz(path)
-    if arrays["models"].tolist() != list(models):
-        return None
-    state = unflatten({k: v for k, v in arrays.items() if k.startswith("state/")}, dict(state=template), source=path)["state"]
-    return int(arrays["epoch"]), state, {k.removeprefix("history/"): v for k, v in arrays.items() if k.startswith("history/")}
+    """(epoch, state, history) of a group from the checkpoint that holds all its models, or None; a short group is padded with its last model."""
+    size = jax.tree.leaves(template)[0].shape[0]
+    for path in sorted((folder / "running").glob("[0-9]*.npz")):
+        arrays = workdir.read_npz(path)
+        saved = arrays["models"].tolist()
+        if not set(models) <= set(saved):
+            continue
+        take = np.asarray([saved.index(m) for m in [*models, *[models[-1]] * (size - len(models))]])
+        rows = {k: v[take] for k, v in arrays.items() if k.startswith("state/")}
+        state = unflatten(rows, dict(state=template), source=path)["state"]
+        history = {k.removeprefix("history/"): v[:, take[: len(models)]] for k, v in arrays.items() if k.startswith("history/")}
+        return int(arrays["epoch"]), state, history
+    return None
 
 
-def discard_running(folder: Path, models: Sequence[int]) -> None:
-    """Removes a group's checkpoint, after its models are finished."""
-    running_file(folder, models).unlink(missing_ok=True)
+def discard_running(folder: Path) -> None:
+    """Removes the checkpoints whose models are all finished."""
+    for path in (folder / "running").glob("[0-9]*.npz"):
+        first, last = path.stem.split("x")[0].split("-")
+        if len(finished(folder, range(int(first), int(last) + 1))) == int(last) - int(first) + 1:
+            path.unlink(missing_ok=True)

@@ -52,7 +52,7 @@ def train(
     check_monitor(learner=learner, pool=pool, validation=validation is not None)
     have = set(checkpoint.finished(folder, models))
     todo = [m for m in models if m not in have]
-    chunks = [todo[i : i + chunk] for i in range(0, len(todo), chunk)]
+    chunks = [[m for m in todo if m // chunk == group] for group in sorted({m // chunk for m in todo})]
     devices = devices or jax.local_devices()[:1]
     program = programs.make(learner=learner, chunk=chunk, validation=validation is not None)
     source = _Source(pool, pool_bytes, devices)
@@ -207,13 +207,20 @@ class _Chunk:
         """One file a finished model; then the chunk's checkpoint goes."""
         variables = jax.jit(jax.vmap(stopping.best_variables))(self.state.stop, self.state.variables)
         variables, stop = jax.device_get((variables, self.state.stop))
+        for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+            bad = ~np.isfinite(leaf.reshape(len(leaf), -1)).all(1)[: len(self.models)]
+            if bad.any():
+                name = jax.tree_util.keystr(path, simple=True, separator="/")
+                raise FloatingPointError(
+                    f"{name} of model {self.models[int(np.argmax(bad))]} is not finite after training; lower learner.learning_rate."
+                )
         for i, (m, epochs) in enumerate(zip(self.models, self.lengths(), strict=True)):
             history = {name: np.stack(values)[:epochs, i] for name, values in self.history.items()}
             summary = dict(epochs=np.int32(epochs), best_epoch=np.int32(stop.best_epoch[i] if stop is not None else epochs))
             summary |= dict(stopped=np.bool_(stop.done[i] if stop is not None else False), seconds=np.float64(seconds / len(self.models)))
             own = jax.tree.map(lambda a, i=i: a[i], variables)
             checkpoint.save_model(self.folder, m, own, history | {f"summary/{k}": v for k, v in summary.items()})
-        checkpoint.discard_running(self.folder, self.models)
+        checkpoint.discard_running(self.folder)
 
     def note(self) -> str:
         """'100 epochs, loss 0.012, accuracy 1.000': each model's last values, averaged over the chunk."""

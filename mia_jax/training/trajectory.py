@@ -49,9 +49,9 @@ def query(*, epochs: Sequence[int], models: Sequence[int], train_folder: Path, f
         for m in models:
             if not checkpoint.model_file(own, m).exists():
                 _stopped(train_folder, m, epoch, checkpoint.model_file(own, m))
-        ask(models_folder=own, folder=own / "signal")
+        ask(models_folder=own, folder=folder / "loss_at" / f"{epoch:05d}")
     for m in models:
-        parts = [queries.load(snapshot_folder(train_folder, e) / "signal", "loss", [m])[0] for e in epochs]
+        parts = [queries.load(folder / "loss_at" / f"{e:05d}", "loss", [m])[0] for e in epochs]
         workdir.write_npy(queries.signal_file(folder, SIGNAL, m), np.stack(parts, axis=-1))
 
 
