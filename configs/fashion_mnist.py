@@ -3,6 +3,9 @@
     apt-get install dataset-fashion-mnist
     python launch.py --config=configs/fashion_mnist.py --workdir=runs/fashion_mnist
 
+9 min 16 s on 2 busy CPU cores. Expected, mean over 16 targets with crossed 95% intervals: train accuracy .904, validation .853; lira AUC .541
+[.534, .547], lira_pooled AUC .544 [.537, .551] and TPR@1%FPR 1.8% [1.4, 2.4], threshold_loss AUC .513 [.511, .515].
+
 Arguments: folder (the four .gz files), examples, models, epochs.
 """
 
