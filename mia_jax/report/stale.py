@@ -21,7 +21,7 @@ def of_model(path: Path) -> str:
     """Digest of a model's variables from the names, sizes and checksums of its arrays; ValueError with the remedy if it is damaged."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return workdir.digest([[one.filename, one.file_size, one.CRC] for one in archive.infolist() if one.filename.startswith("variables/")])
+            return workdir.digest([[one.filename, one.file_size, one.CRC] for one in archive.infolist() if not one.filename.startswith("history/")])
     except (zipfile.BadZipFile, OSError) as error:
         if isinstance(error, FileNotFoundError):
             raise
