@@ -3,17 +3,18 @@
 python -m benchmarks.attacks [--quick] [--cases threshold,logistic,bootstrap,lira,rmia,scaling] [--runs 3] [--peers sklearn,newton,scipy,direct,lean]
 
 threshold  the losses of 50,000 members and 10,000 non-members in 11 slices (all, 10 classes): ROC, AUC, TPR@1%FPR, largest TPR - FPR; against
-           scikit-learn's roc_curve. Beside it the whole table of the slices, with intervals and p-values from 200 draws.
+           scikit-learn's roc_curve. `whole`: the report's table of these slices, with thresholds, intervals and p-values from 200 draws.
 logistic   attack_model on the same rows (10 probabilities and the loss, 10 C, 3 inner folds, 2 halves), pooled and per class; against GridSearchCV
-           over LogisticRegression on the same folds: the default solver (sklearn) and newton-cholesky (newton). The peers' time is that of
-           scikit-learn's calls alone, ours that of the whole attack.
+           over LogisticRegression on the same folds, with its default solver (sklearn) and with newton-cholesky (newton). The peers' seconds are
+           those of scikit-learn's calls alone, ours those of the whole attack.
 bootstrap  1,000 resamples of AUC and TPR@1%FPR of 50,000 + 50,000 scores; against resampling with roc_curve (fewer resamples, scaled).
-lira       one target, 64 shadows, 50,000 examples, 2 views, online; against a loop over the examples with scipy.stats.norm (fewer, scaled).
+lira       one target, 64 shadows, 50,000 examples, 2 views, online; against a loop over examples with scipy.stats.norm (fewer examples, scaled).
 rmia       one target, 20,000 examples, 2,000 population rows: from the ratios p(x | target) / p(x) to the scores; against all N x Z quotients
-           (direct) and against N x Z comparisons in blocks, without a division (lean). Beside it the whole attack with 16 shadows.
-scaling    ROC, AUC and TPR@1%FPR of 10^4 to 10^7 scores: how time and memory grow; against roc_curve.
+           (direct) and against N x Z comparisons in blocks, without a division (lean). `whole`: the attack from the probabilities of 16 shadows.
+scaling    ROC, AUC and TPR@1%FPR of 10^4 to 10^7 scores: how seconds and memory grow; against roc_curve.
 
-Figures are medians, and every function runs once before it is timed. Memory is what the arrays of one call add at their peak.
+Figures are medians; every function runs once before it is timed. Memory is what one call adds at its peak. `processor` is the ratio of processor
+seconds, which other processes on the machine change less.
 """
 
 from __future__ import annotations
@@ -23,41 +24,41 @@ import contextlib
 import json
 import statistics
 import sys
-import time
 import tracemalloc
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks import _pairs
+from benchmarks import _attack_ways, _pairs
 
 PEERS = ("sklearn", "newton", "scipy", "direct", "lean")
-FPR = 0.01
 
 
 class Case(NamedTuple):
-    """The peers and sizes of a case, how often a function is timed in each run, and by how much its numbers may differ (relative, absolute)."""
+    """Peers, sizes, how often a function is timed in each run, and by how much the numbers may differ (`relative`: one for all, or for each)."""
 
     peers: tuple[str, ...]
     sizes: dict
-    repeats: int
-    tolerance: tuple[float, float]
+    repeats: int = 1
+    relative: tuple[float, ...] = (0.0,)
+    absolute: float = 0.0
 
 
 CASES = dict(
-    threshold=Case(("sklearn",), dict(members=50_000, others=10_000), 15, (0, 1e-12)),
-    logistic=Case(("sklearn", "newton"), dict(members=50_000, others=10_000), 3, (0, 2e-3)),
-    bootstrap=Case(("sklearn",), dict(members=50_000, others=50_000, draws=1000, part=60), 1, (0.35, 1e-3)),
-    lira=Case(("scipy",), dict(shadows=64, examples=50_000, views=2, part=1000), 5, (1e-6, 1e-6)),
-    rmia=Case(("direct", "lean"), dict(shadows=16, examples=20_000, population=2000), 5, (0, 1e-3)),
-    scaling=Case(("sklearn",), dict(counts=[10**4, 10**5, 10**6, 10**7]), 1, (0, 1e-12)),
+    threshold=Case(("sklearn",), dict(members=50_000, others=10_000), 15, absolute=1e-12),
+    logistic=Case(("sklearn", "newton"), dict(members=50_000, others=10_000), 3, absolute=2e-3),
+    bootstrap=Case(("sklearn",), dict(rows=50_000, draws=1000, part=60), 1, relative=(0.01, 0.1, 0.5, 0.5)),
+    lira=Case(("scipy",), dict(shadows=64, examples=50_000, views=2, part=1000), 7, relative=(1e-8,), absolute=1e-8),
+    rmia=Case(("direct", "lean"), dict(shadows=16, examples=20_000, population=2000), 7, absolute=1e-3),
+    scaling=Case(("sklearn",), dict(counts=[10**4, 10**5, 10**6, 10**7]), absolute=1e-12),
 )
 QUICK = dict(
-    threshold=dict(members=5000, others=1000),
-    logistic=dict(members=2000, others=1000),
-    bootstrap=dict(members=2000, others=2000, draws=100, part=30),
+    threshold=dict(members=5000, others=2000),
+    logistic=dict(members=1500, others=1000),
+    bootstrap=dict(rows=2000, draws=100, part=30),
     lira=dict(examples=2000, part=100),
-    rmia=dict(examples=2000, population=200),
+    rmia=dict(examples=2000, population=1000),
     scaling=dict(counts=[10**3, 10**4, 10**5]),
 )
 
@@ -74,24 +75,13 @@ def main(argv: list[str] | None = None) -> int:
 
 def benchmark(args: argparse.Namespace) -> None:
     """Every case in turn: a table, then a JSON line for each comparison."""
-    if {"sklearn", "newton"} & set(args.peers):
-        _pairs.need("sklearn", "scikit-learn is not installed here: pip install -r requirements.txt (or --peers none).")
     runs = args.runs or (1 if args.quick else 3)
     for name in args.cases:
         case = CASES[name]
         case = case._replace(sizes=case.sizes | QUICK[name], repeats=1) if args.quick else case
-        request = dict(case=name, sizes=case.sizes, repeats=case.repeats)
-        roles = {"ours": dict(role="ours")} | {peer: dict(role=peer) for peer in case.peers if peer in args.peers}
-        if name == "logistic":
-            roles = {role: fields | dict(threads=fewer_threads(fields, request)) for role, fields in roles.items()}
+        roles = ["ours", *(peer for peer in case.peers if peer in args.peers)]
         print(f"{name}: {runs} run{'s' * (runs > 1)} of each of {', '.join(roles)}, in turns", file=sys.stderr, flush=True)
-        report(name, case, _pairs.interleaved({role: lambda fields=fields: call(**request, **fields) for role, fields in roles.items()}, runs), runs)
-
-
-def fewer_threads(fields: dict, request: dict) -> int | None:
-    """1 if one thread of BLAS and OpenMP is faster than as many as there are cores (None): so small a product can lose by sharing."""
-    spent = {threads: call(**request, **fields, threads=threads)["seconds"] for threads in (1, None)}
-    return min(spent, key=spent.get)
+        (scaling if name == "scaling" else compared)(name, case, roles, runs)
 
 
 def call(**request) -> dict:
@@ -99,20 +89,93 @@ def call(**request) -> dict:
     return _pairs.contender("benchmarks.attacks", **request)
 
 
+def compared(name: str, case: Case, roles: list[str], runs: int) -> None:
+    """One case: the runs in turns, with the faster of one thread and all for the small matrix products of `logistic`; what is printed."""
+    requests = {role: dict(case=name, role=role, sizes=case.sizes, repeats=case.repeats) for role in roles}
+    for role in roles if name == "logistic" else ():
+        requests[role]["threads"] = min((1, None), key=lambda threads, role=role: call(**requests[role] | dict(threads=threads))["seconds"])
+    samples = _pairs.interleaved({role: lambda role=role: call(**requests[role]) for role in roles}, runs)
+    middle = {role: {field: _pairs.median(samples[role], field) for field in ("seconds", "cpu_s", "added_mb", "others")} for role in roles}
+    whole = dict(whole_s=_pairs.median(samples["ours"], "whole_s")) if "whole_s" in samples["ours"][0] else {}
+    rows, records = [], []
+    for role in roles:
+        ours, own = middle["ours"], middle[role]
+        far = differ(case, samples["ours"][0]["numbers"], samples[role][0]["numbers"], f"{name}, {role}")
+        cells = [f"{own['added_mb']:,.3g} MB", f"{own['seconds'] / ours['seconds']:.1f}", f"{own['cpu_s'] / ours['cpu_s']:.1f}", f"{far:.1g}"]
+        rows.append([role, _pairs.seconds(own["seconds"]), *cells])
+        if role == "ours":
+            continue
+        record = _pairs.comparison(benchmark="attacks", case=name, ours_s=ours["seconds"], peer=role, peer_s=own["seconds"])
+        record |= dict(ratio_cpu=own["cpu_s"] / ours["cpu_s"], largest_difference=far, others=max(ours["others"], own["others"]))
+        record |= dict(ours_added_mb=ours["added_mb"], peer_added_mb=own["added_mb"], threads=requests[role].get("threads"))
+        records.append(record | case.sizes | dict(runs=runs) | whole)
+    print(f"\n{name}: {', '.join(f'{value:,} {field}' for field, value in case.sizes.items() if field != 'part')}")
+    print(_pairs.table(["", "seconds", "memory", "ratio", "processor", "difference"], rows))
+    if whole:
+        print(f"whole: {_pairs.seconds(whole['whole_s'])}")
+    if "part" in case.sizes:
+        print(f"the peer did {case.sizes['part']:,}; its seconds are scaled to the whole")
+    for record in records:
+        print(_pairs.line(record), flush=True)
+
+
+def scaling(name: str, case: Case, roles: list[str], runs: int) -> None:
+    """Seconds and memory at every count, and their exponents."""
+    counts = case.sizes["counts"]
+    request = lambda role, n: dict(case=name, role=role, sizes=dict(count=n), repeats=max(1, 10**6 // n))  # noqa: E731
+    contenders = {(role, n): lambda role=role, n=n: call(**request(role, n)) for n in counts for role in roles}
+    samples = _pairs.interleaved(contenders, runs)
+    spent = {role: [_pairs.median(samples[role, n], "cpu_s") for n in counts] for role in roles}
+    each = {role: [_pairs.median(samples[role, n], "added_mb") * 1e6 / n for n in counts] for role in roles}
+    for key, found in samples.items():
+        differ(case, samples["ours", key[1]][0]["numbers"], found[0]["numbers"], f"{name}, {key[0]}, {key[1]:,} scores")
+    rows = [[role, *(_pairs.seconds(s) for s in spent[role]), f"{_pairs.slope(counts, spent[role]):.2f}", f"{max(each[role]):.0f}"] for role in roles]
+    print(f"\n{name}: processor seconds of ROC, AUC and TPR@1%FPR, and the most bytes a score that a call adds (the scores themselves: 9)")
+    print(_pairs.table(["", *(f"{n:,}" for n in counts), "exponent", "bytes"], rows))
+    for role in roles[1:]:
+        ours_s, peer_s = (_pairs.median(samples[r, counts[-1]], "seconds") for r in ("ours", role))
+        record = _pairs.comparison(benchmark="attacks", case=name, ours_s=ours_s, peer=role, peer_s=peer_s) | dict(scores=counts, runs=runs)
+        for which, r in (("ours", "ours"), ("peer", role)):
+            record |= {f"{which}_exponent": _pairs.slope(counts, spent[r]), f"{which}_bytes_per_score": max(each[r])}
+        print(_pairs.line(record), flush=True)
+
+
+def differ(case: Case, ours: list[float], other: list[float], label: str) -> float:
+    """The largest difference of the numbers; `Missing` if it is too large."""
+    gap, limit = np.abs(np.subtract(ours, other)), case.absolute + np.multiply(case.relative, np.abs(other))
+    if (gap > limit).any():
+        raise _pairs.Missing(f"{label}: the numbers differ by up to {gap.max():.3g}, at least one of them by more than allowed.")
+    return float(gap.max())
+
+
+# Contenders --------------------------------------------------------------------------------------------------------------------------------
+
+
 def answer(*, case: str, role: str, sizes: dict, repeats: int, threads: int | None = None) -> dict:
-    """What a contender's process prints."""
+    """What a contender's process prints: median seconds, the numbers, the memory that one call adds, `whole_s` of the larger task."""
     import threadpoolctl
 
-    from benchmarks import _attacks
-
+    ways = _attack_ways.WAYS[case]
     with threadpoolctl.threadpool_limits(threads) if threads else contextlib.nullcontext():
-        data = _attacks.DATA[case](**sizes)
-        found = measured(_attacks.WAYS[case][role], data, repeats)
-        if role == "ours" and case in _attacks.WHOLE:
-            found["whole_s"] = measured(_attacks.WHOLE[case], data, repeats)["seconds"]
-    return found | dict(threads=threads)
+        data = ways["data"](**sizes)
+        numbers, _ = ways[role](data)
+        spent = [timed(ways[role], data) for _ in range(repeats)]
+        tracemalloc.start()
+        ways[role](data)
+        added = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        found = dict(zip(("seconds", "cpu_s"), map(statistics.median, zip(*spent)))) | dict(numbers=np.ravel(numbers).tolist(), added_mb=added / 1e6)
+        if role == "ours" and "whole" in ways:
+            found["whole_s"] = statistics.median([timed(ways["whole"], data)[0] for _ in range(repeats + 1)][1:])
+    return found
 
 
-def measured(function, data, repeats: int) -> dict:
-    """The median seconds of function(data) -> (numbers, seconds or None), the numbers, and the memory that one call adds at its peak."""
-    raise NotImplementedError
+def timed(way: Callable, data: dict) -> list[float]:
+    """Wall and processor seconds of one call, or those that it says."""
+    start = _attack_ways.clock()
+    _, spent = way(data)
+    return (_attack_ways.clock() - start if spent is None else spent).tolist()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
