@@ -36,11 +36,11 @@ def with_shadows(name: str, target_AN, shadow_MAN, member_MN, population_N=None)
 # Scores of one target ----------------------------------------------------------------------------------------------------------------------
 
 
-def softmax_rows(members: int, others: int) -> dict:
+def softmax_rows(members: int, nonmembers: int) -> dict:
     """Logits over 10 classes whose true class stands out more for members, and their loss."""
     from scipy.special import log_softmax
 
-    rng, count = np.random.default_rng(0), members + others
+    rng, count = np.random.default_rng(0), members + nonmembers
     y, member = rng.integers(10, size=count).astype(np.int32), rng.permutation(count) < members
     z = rng.normal(size=(count, 10)) * 2
     z[np.arange(count), y] += np.where(member, 4.0, 3.0)
@@ -120,7 +120,7 @@ def logistic_sklearn(data: dict, solver: str = "lbfgs"):
         nonlocal spent
         start, scores = clock(), []
         for job in jobs:
-            one = LogisticRegression(solver=solver, max_iter=1000)
+            one = LogisticRegression(solver=solver, tol=1e-6, max_iter=10_000)  # at the default of 1e-4 lbfgs stops short of the minimum
             grid = GridSearchCV(one, dict(C=logistic.CS), cv=StratifiedKFold(3)).fit(job.x_KF, job.member_K)
             scores.append(grid.decision_function(job.ask_NF))
         spent += clock() - start

@@ -13,15 +13,15 @@ rmia       one target, 20,000 examples, 2,000 population rows: from the ratios p
            (direct) and against N x Z comparisons in blocks, without a division (lean). `whole`: the attack from the probabilities of 16 shadows.
 scaling    ROC, AUC and TPR@1%FPR of 10^4 to 10^7 scores: how seconds and memory grow; against roc_curve.
 
-Figures are medians; every function runs once before it is timed. Memory is what one call adds at its peak. `processor` is the ratio of processor
-seconds, which other processes on the machine change less.
+All run on one thread: products this small are slower on two. Figures are medians; every function runs once before it is timed. Memory is what
+one call adds at its peak. `processor` is the ratio of processor seconds, which other processes on the machine change less.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
+import os
 import statistics
 import sys
 import tracemalloc
@@ -46,16 +46,16 @@ class Case(NamedTuple):
 
 
 CASES = dict(
-    threshold=Case(("sklearn",), dict(members=50_000, others=10_000), 15, absolute=1e-12),
-    logistic=Case(("sklearn", "newton"), dict(members=50_000, others=10_000), 3, absolute=2e-3),
+    threshold=Case(("sklearn",), dict(members=50_000, nonmembers=10_000), 15, absolute=1e-12),
+    logistic=Case(("sklearn", "newton"), dict(members=50_000, nonmembers=10_000), 3, absolute=1e-3),
     bootstrap=Case(("sklearn",), dict(rows=50_000, draws=1000, part=60), 1, relative=(0.01, 0.1, 0.5, 0.5)),
     lira=Case(("scipy",), dict(shadows=64, examples=50_000, views=2, part=1000), 7, relative=(1e-8,), absolute=1e-8),
     rmia=Case(("direct", "lean"), dict(shadows=16, examples=20_000, population=2000), 7, absolute=1e-3),
     scaling=Case(("sklearn",), dict(counts=[10**4, 10**5, 10**6, 10**7]), absolute=1e-12),
 )
 QUICK = dict(
-    threshold=dict(members=5000, others=2000),
-    logistic=dict(members=1500, others=1000),
+    threshold=dict(members=5000, nonmembers=2000),
+    logistic=dict(members=1500, nonmembers=1000),
     bootstrap=dict(rows=2000, draws=100, part=30),
     lira=dict(examples=2000, part=100),
     rmia=dict(examples=2000, population=1000),
@@ -90,11 +90,9 @@ def call(**request) -> dict:
 
 
 def compared(name: str, case: Case, roles: list[str], runs: int) -> None:
-    """One case: the runs in turns, with the faster of one thread and all for the small matrix products of `logistic`; what is printed."""
-    requests = {role: dict(case=name, role=role, sizes=case.sizes, repeats=case.repeats) for role in roles}
-    for role in roles if name == "logistic" else ():
-        requests[role]["threads"] = min((1, None), key=lambda threads, role=role: call(**requests[role] | dict(threads=threads))["seconds"])
-    samples = _pairs.interleaved({role: lambda role=role: call(**requests[role]) for role in roles}, runs)
+    """One case: the runs in turns and what is printed."""
+    request = dict(case=name, sizes=case.sizes, repeats=case.repeats)
+    samples = _pairs.interleaved({role: lambda role=role: call(role=role, **request) for role in roles}, runs)
     middle = {role: {field: _pairs.median(samples[role], field) for field in ("seconds", "cpu_s", "added_mb", "others")} for role in roles}
     whole = dict(whole_s=_pairs.median(samples["ours"], "whole_s")) if "whole_s" in samples["ours"][0] else {}
     rows, records = [], []
@@ -107,7 +105,7 @@ def compared(name: str, case: Case, roles: list[str], runs: int) -> None:
             continue
         record = _pairs.comparison(benchmark="attacks", case=name, ours_s=ours["seconds"], peer=role, peer_s=own["seconds"])
         record |= dict(ratio_cpu=own["cpu_s"] / ours["cpu_s"], largest_difference=far, others=max(ours["others"], own["others"]))
-        record |= dict(ours_added_mb=ours["added_mb"], peer_added_mb=own["added_mb"], threads=requests[role].get("threads"))
+        record |= dict(ours_added_mb=ours["added_mb"], peer_added_mb=own["added_mb"])
         records.append(record | case.sizes | dict(runs=runs) | whole)
     print(f"\n{name}: {', '.join(f'{value:,} {field}' for field, value in case.sizes.items() if field != 'part')}")
     print(_pairs.table(["", "seconds", "memory", "ratio", "processor", "difference"], rows))
@@ -151,12 +149,13 @@ def differ(case: Case, ours: list[float], other: list[float], label: str) -> flo
 # Contenders --------------------------------------------------------------------------------------------------------------------------------
 
 
-def answer(*, case: str, role: str, sizes: dict, repeats: int, threads: int | None = None) -> dict:
+def answer(*, case: str, role: str, sizes: dict, repeats: int) -> dict:
     """What a contender's process prints: median seconds, the numbers, the memory that one call adds, `whole_s` of the larger task."""
     import threadpoolctl
 
+    os.environ |= dict(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")  # for libraries that are loaded from here on
     ways = _attack_ways.WAYS[case]
-    with threadpoolctl.threadpool_limits(threads) if threads else contextlib.nullcontext():
+    with threadpoolctl.threadpool_limits(1):
         data = ways["data"](**sizes)
         numbers, _ = ways[role](data)
         spent = [timed(ways[role], data) for _ in range(repeats)]
