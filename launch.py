@@ -103,7 +103,7 @@ def check_config_file() -> None:
     """FileNotFoundError with the configs that exist, if --config names a file that does not."""
     path = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"]).split(":", 1)[0])
     if not path.exists():
-        known = sorted(str(p) for p in pathlib.Path("configs").glob("*.py"))
+        known = sorted(str(p) for p in pathlib.Path("configs").rglob("*.py"))
         close = difflib.get_close_matches(str(path), known, n=1)
         hint = f" Did you mean {close[0]}?" if close else ""
         raise FileNotFoundError(f"--config: there is no file {path}. Known: {', '.join(known) or 'none here'}.{hint}")

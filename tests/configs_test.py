@@ -8,28 +8,33 @@ import pytest
 from mia_jax import experiment
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-CONFIGS = sorted((ROOT / "configs").glob("*.py"))
+CONFIGS = sorted((ROOT / "configs").rglob("*.py"))
 FASHION = pathlib.Path("/usr/share/datasets/fashion-mnist")
 needs_fashion = pytest.mark.skipif(not FASHION.is_dir(), reason="apt-get install dataset-fashion-mnist")
 
 
 def load(name, arg=None):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
+    """configs/<name>.py's config; a name in a subfolder has its slash: zoo/lenet."""
+    spec = importlib.util.spec_from_file_location(name.replace("/", "_"), ROOT / "configs" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.get_config(arg) if arg else module.get_config()
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def name_of(path):
+    return path.relative_to(ROOT / "configs").with_suffix("").as_posix()
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=name_of)
 def test_headers_say_how_to_run_and_configs_build(path):
     head = path.read_text().split('"""')[1]
-    assert f"python launch.py --config=configs/{path.name}" in head and "Arguments:" in head
-    config = load(path.stem)
+    assert f"python launch.py --config=configs/{name_of(path)}.py" in head and "Arguments:" in head
+    config = load(name_of(path))
     trains = ("seed", "data", "design", "model", "learner", "query", "attacks", "report", "run")
     for section in ("seed", "scores", "attacks", "report") if path.stem == "scores" else trains:
         assert section in config
     with pytest.raises(ValueError, match="has no argument 'nonsense'"):
-        load(path.stem, "nonsense=1")
+        load(name_of(path), "nonsense=1")
 
 
 def test_arguments_are_typed():

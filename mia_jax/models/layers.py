@@ -18,14 +18,25 @@ from mia_jax.models._convolution import FORMS, convolve, pair, windows
 from mia_jax.models._linen import as_model
 from mia_jax.models._pooling import avg_pool, max_pool
 
-__all__ = ["ACTIVATIONS", "FORMS", "INITIALIZERS", "BatchNorm", "Conv", "Dense", "GroupNorm"]
-__all__ += ["activation", "as_model", "avg_pool", "dropout", "flatten", "initializer", "max_pool"]
+__all__ = ["ACTIVATIONS", "FORMS", "INITIALIZERS", "NORMS", "BatchNorm", "Conv", "Dense", "GroupNorm", "StandardizedConv"]
+__all__ += ["activation", "as_model", "avg_pool", "convolution", "dropout", "flatten", "initializer", "max_pool", "normalized", "output_size"]
+__all__ += ["outputs", "resized"]
 
 glorot_uniform = jax.nn.initializers.glorot_uniform()  # U(-a, a), a = sqrt(6 / (fan_in + fan_out)); a window's size multiplies both fans
+glorot_normal = jax.nn.initializers.variance_scaling(1.0, "fan_avg", "normal")  # N(0, 2 / (fan_in + fan_out)), not truncated
 he_normal = jax.nn.initializers.he_normal()  # normal of variance 2 / fan_in, truncated at two standard deviations
 zeros = jax.nn.initializers.zeros
 
-INITIALIZERS = dict(keras=glorot_uniform, he=he_normal)
+INITIALIZERS = dict(
+    keras=glorot_uniform,
+    xavier_uniform=glorot_uniform,
+    xavier_normal=glorot_normal,
+    he=he_normal,
+    normal=jax.nn.initializers.normal(0.01),  # N(0, .01^2): small nets
+    unit_normal=jax.nn.initializers.normal(1.0),
+    zeros=zeros,
+)
+NORMS = ("batch", "group", "layer", "none")
 ACTIVATIONS = dict(
     relu=jax.nn.relu,
     tanh=jnp.tanh,
@@ -35,6 +46,8 @@ ACTIVATIONS = dict(
     leaky_relu=jax.nn.leaky_relu,
     silu=jax.nn.silu,
     softplus=jax.nn.softplus,
+    rescaled_sigmoid=lambda x: 4 * jax.nn.sigmoid(x) - 2,  # slope 1 at 0, as tanh (Glorot & Bengio 2010, section 4)
+    identity=lambda x: x,
 )
 
 
@@ -48,6 +61,28 @@ def initializer(name: str) -> Callable[..., jax.Array]:
     """The kernel initializer of that name; ValueError that lists the names otherwise."""
     checks.one_of(INITIALIZERS, init=name)
     return INITIALIZERS[name]
+
+
+def outputs(num_classes: int) -> int:
+    """How many outputs a net has: one a class, or a single real number for regression (num_classes=0)."""
+    checks.at_least(0, num_classes=num_classes)
+    return num_classes or 1
+
+
+def resized(x, side: int) -> jax.Array:
+    """Images [B,H,W,F] as [B,side,side,F], bilinear (half-pixel centers); x itself for side=0 or where it has that size."""
+    checks.at_least(0, resize=side)
+    return x if side == 0 or x.shape[1:3] == (side, side) else jax.image.resize(x, (x.shape[0], side, side, x.shape[3]), "bilinear")
+
+
+def output_size(size: int, window: int, stride: int = 1, padding: int = 0) -> int:
+    """floor((size - window + padding + stride) / stride), `padding` on both sides together: windows along one axis of an image."""
+    return windows((1, size, 1, 1), (window, 1), (stride, 1), ((padding // 2, padding - padding // 2), (0, 0))).out[0]
+
+
+def convolution(x, kernel, strides=1, padding="VALID", form: str = "auto") -> jax.Array:
+    """y[b,h,w,o] = sum_ijc x[b, h*s+i, w*s+j, c] kernel[i,j,c,o] (the kernel is not flipped); x [B,H,W,C], kernel [I,J,C,O]."""
+    return convolve(windows(x.shape, kernel.shape[:2], strides, padding), x, kernel, form)
 
 
 def flatten(x) -> jax.Array:
@@ -114,6 +149,27 @@ class Conv(nn.Module):
         return y
 
 
+class StandardizedConv(Conv):
+    """A Conv whose kernel is used as gain_o * (w - mean_o) / sqrt(fan_in * var_o + 1e-8), moments over each output's fan_in weights.
+
+    Weight standardization (Qiao et al. 2019, arXiv:1903.10520) in the form of De et al. 2022 (arXiv:2204.13650) for private training; parameters:
+    kernel, gain (ones) and bias.
+    """
+
+    @nn.compact
+    def __call__(self, x):
+        checks.one_of(FORMS, form=self.form)
+        kernel = self.param("kernel", self.kernel_init, (*pair(self.window), x.shape[-1], self.features))
+        gain = self.param("gain", jax.nn.initializers.ones, (self.features,))
+        centered = kernel - kernel.mean((0, 1, 2), keepdims=True)
+        fan_in = math.prod(kernel.shape[:-1])
+        scale = jax.lax.rsqrt(fan_in * jnp.square(centered).mean((0, 1, 2), keepdims=True) + 1e-8)
+        y = convolution(x, centered * scale * _along_features(gain, 4), self.strides, self.padding, self.form)
+        if self.use_bias:
+            y = y + _along_features(self.param("bias", self.bias_init, (self.features,)), y.ndim)
+        return y
+
+
 class GroupNorm(nn.Module):
     """(x - mean) / sqrt(var + epsilon) * scale + bias over each example's pixels and the features of one group; x [B,...,F].
 
@@ -155,6 +211,17 @@ class BatchNorm(nn.Module):
                 running.value = jnp.where(any_row, self.momentum * running.value + (1 - self.momentum) * batch_F, running.value)
         centered = x - _along_features(mean_F, x.ndim)
         return _scale_and_shift(self, centered * _along_features(jax.lax.rsqrt(var_F + self.epsilon), x.ndim))
+
+
+def normalized(x, norm: str, *, weight_B=None, train: bool = False, groups: int = 16) -> jax.Array:
+    """x [B,...,F] after the normalization of that name, within a module's __call__: 'batch', 'group', 'layer' (one group: all of an example), 'none'.
+
+    Private training needs one that looks at each example alone: any but 'batch'.
+    """
+    checks.one_of(NORMS, norm=norm)
+    if norm == "batch":
+        return BatchNorm()(x, weight_B=weight_B, train=train)
+    return x if norm == "none" else GroupNorm(groups if norm == "group" else 1)(x)
 
 
 def _moments(x, weight_B):
