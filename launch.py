@@ -6,6 +6,8 @@ A config takes arguments after a colon and any of its fields as a flag; several 
 
     python launch.py --config=configs/quickstart.py:models=16,quick --workdir=runs/small --config.learner.learning_rate=0.1 --config.seed=0,1,2
 
+A file that defines grid() is a list of runs to compare: --grid runs them one after the other in workdir/<name> and writes workdir/table.md.
+
 The run has four stages (train, query, attack, report) that talk through plain files in the workdir. The same command continues an interrupted
 run and skips what is done; a workdir of another config is left alone and the differing keys are named. The result is workdir/report/report.md.
 """
@@ -25,6 +27,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; created if a
 _STAGES = flags.DEFINE_list("stages", ["train", "query", "attack", "report"], "Stages to run, in their order; finished work is skipped.")
 _EXTEND = flags.DEFINE_bool("extend", False, "Let the fleet of this workdir grow to the config's number of models; the first ones are kept.")
 _DEBUG = flags.DEFINE_bool("debug", False, "A tiny fleet in workdir/debug, step by step: jit off, NaN raises where it arises, tracebacks whole.")
+_GRID = flags.DEFINE_bool("grid", False, "Run every member of the config file's grid() in workdir/<name> and write one table over them.")
 _CACHE = flags.DEFINE_string(
     "compile_cache", "auto", "Folder of compiled programs, kept between runs; 'auto' is ~/.cache/mia_jax/xla, 'off' keeps none."
 )
@@ -43,6 +46,9 @@ def main(argv):
     from mia_jax import experiment
 
     config, workdir = _CONFIG.value, pathlib.Path(_WORKDIR.value or ".")
+    if _GRID.value:
+        run_grid(workdir)
+        return
     if _SUMMARY.value:
         print(experiment.model_summary(config))
         return
@@ -52,6 +58,25 @@ def main(argv):
     experiment.run(config, workdir_path=workdir, stages_wanted=_STAGES.value, extend=_EXTEND.value)
     if "report" in _STAGES.value:
         print(f"report: {workdir / 'report' / 'report.md'}")
+
+
+def run_grid(workdir: pathlib.Path) -> None:
+    """Every member of the config file's grid; exits with 1 if one failed, after the others have run."""
+    if _SUMMARY.value:
+        raise ValueError("--summary prints one model; it does not go with --grid.")
+    from mia_jax import grid
+
+    path, _, arg = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
+    module = grid.load(path)
+    found = grid.members(module, arg or None, config_flags.get_override_values(flags.FLAGS["config"]))
+    if _DEBUG.value:
+        set_debug()
+    failed = grid.run(module, found, workdir_path=workdir, debug=_DEBUG.value, stages_wanted=_STAGES.value, extend=_EXTEND.value)
+    if (workdir / "table.md").exists():
+        print(f"table: {workdir / 'table.md'}")
+    if failed:
+        reasons = "; ".join(f"{name}: {' '.join(why.split())}" for name, why in failed.items())
+        raise ValueError(f"{len(failed)} of {len(found)} members failed: {reasons}")
 
 
 def set_compile_cache(folder: str) -> None:

@@ -65,6 +65,7 @@ def complete(*, seed=0, data: Mapping, design: Mapping, model: Mapping, learner:
 
     `query`, `report` and `run` are optional sections. The result is locked: an override of a field that does not exist is an error.
     """
+    one_kind(learner=learner, model=model)
     for name in sections:
         checks.one_of(("query", "report", "run", "target"), section=name)
     config = dict(
@@ -84,6 +85,17 @@ def complete(*, seed=0, data: Mapping, design: Mapping, model: Mapping, learner:
         fields = {k: p.default for k, p in inspect.signature(stopping.make).parameters.items()}
         config["learner"]["stop"] = _section("learner.stop", fields, stop)
     return ml_collections.ConfigDict(_overridable(config), type_safe=False).lock()
+
+
+def one_kind(**sections) -> None:
+    """ValueError that names the remedy if a section asks for several kinds at once: a fleet has one learner and one model."""
+    for section, given in sections.items():
+        name = given.get("name", "") if isinstance(given, Mapping) else given
+        if not isinstance(name, str) or "," in name:
+            raise ValueError(
+                f"{section}={given!r}: a mixed fleet is not possible, all models of one fleet have one {section}. To compare several, let the config "
+                "file define grid() (mia_jax/grid.py says how) and add --grid: each becomes a run of its own, with one table over them."
+            )
 
 
 def scores(*, path: str, seed: int = 0, attacks: Mapping | None = None, report: Mapping = {}) -> ml_collections.ConfigDict:

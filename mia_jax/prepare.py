@@ -150,6 +150,7 @@ def make_learner(section: Mapping, *, model: Model, num_rows: int, padded: bool)
 def check_fields(config: Mapping) -> None:
     """ValueError for a field of query, report or run that cannot work, before anything is trained."""
     query, report, run = config["query"], config["report"], config["run"]
+    configuration.one_kind(learner=config["learner"], model=config["model"])
     if not query["views"] or query["views"][0] != "identity":
         raise ValueError(
             f"query.views={tuple(query['views'])} must begin with 'identity': accuracies and the gap attack are of the unchanged example."

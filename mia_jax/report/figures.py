@@ -109,6 +109,33 @@ def shadows(curves: Mapping[str, Mapping[int, Mapping]], *, fpr: float = 0.01, o
     return figure
 
 
+def members(rows: Sequence[Mapping], *, title: str = "") -> Figure:
+    """Runs side by side: one panel a metric, one line a run (in the rows' order, first on top), one mark with its interval an attack.
+
+    `rows` are {member, attack, metric, value, low, high} (report.members.rows); a value of None is left out.
+    """
+    names, attacks, metrics = (list(dict.fromkeys(row[k] for row in rows)) for k in ("member", "attack", "metric"))
+    figure, panels = _canvas(1.6 + 3.6 * len(metrics), 1.4 + 0.3 * len(names) * max(1, 0.6 * len(attacks)), columns=len(metrics))
+    for axes, metric in zip(np.atleast_1d(panels), metrics):
+        rate = metric.partition("@")[2]
+        axes.axvline(float(rate) if rate else (0.0 if metric == "advantage" else 0.5), color="0.55", linewidth=1, label="guessing")
+        for i, attack in enumerate(attacks):
+            own = [r for r in rows if (r["attack"], r["metric"]) == (attack, metric) and r["value"] is not None]
+            at = [names.index(r["member"]) + (i - (len(attacks) - 1) / 2) * 0.8 / len(attacks) for r in own]
+            value = np.array([r["value"] for r in own])
+            low, high = (np.array([r["value"] if r[k] is None else r[k] for r in own]) for k in ("low", "high"))
+            color, marker = COLORS[i % len(COLORS)], "osD^v*X"[i % 7]
+            axes.errorbar(
+                value, at, xerr=(value - low, high - value), color=color, fmt=marker, markersize=5, capsize=2.5, linewidth=1.4, label=attack
+            )
+        axes.set_yticks(range(len(names)), names, fontsize=8)
+        axes.set_ylim(len(names) - 0.4, -0.6)
+        axes.grid(True, axis="x", color="0.9", linewidth=0.6)
+        _title(axes, title, metric.replace("auc", "AUC").replace("tpr@", "TPR at FPR "))
+        axes.legend(fontsize=7)
+    return figure
+
+
 def _canvas(width: float, height: float, columns: int = 1):
     figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
     return figure, figure.subplots(1, columns)

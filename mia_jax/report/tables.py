@@ -112,8 +112,13 @@ def optimistic_grid(rows: Sequence[Mapping], names: Sequence[str]) -> tuple[list
 
 def to_csv(rows: Sequence[Mapping]) -> str:
     """The rows as CSV with a header (COLUMNS, then whatever else the rows carry); an empty field = null (see `method`)."""
+    return lines_csv(rows, COLUMNS)
+
+
+def lines_csv(rows: Sequence[Mapping], columns: Sequence[str] = ()) -> str:
+    """Mappings as CSV with a header (`columns`, then whatever else the rows carry); an empty field = null."""
     file = io.StringIO()
-    columns = list(dict.fromkeys([*COLUMNS, *(key for row in rows for key in row)]))
+    columns = list(dict.fromkeys([*columns, *(key for row in rows for key in row)]))
     writer = csv.DictWriter(file, columns, lineterminator="\n", restval="")
     writer.writeheader()
     writer.writerows({k: "" if v is None else v for k, v in row.items()} for row in rows)

@@ -1,0 +1,123 @@
+"""A grid: named variants of one config file, run one after the other in folders of their own, and one table over them.
+
+A fleet is of one learner and one model; what is to be compared are members of a grid. A config file has one if it defines
+
+    def grid(arg=None):                # [(name, overrides), ...]
+        return [("adam", dict(rule="backprop")), ("slow", {"rule": "backprop", "learner.learning_rate": 1e-4})]
+    TABLE = dict(attacks=("lira",), metrics=("auc", "tpr@0.01"))  # optional: what the table shows
+
+An override without a dot is an argument of the file's get_config, one with a dot a field of the finished config.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import pathlib
+import re
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+import jax
+
+from mia_jax import checks, experiment
+from mia_jax.report import members as tables
+
+Path = pathlib.Path
+METRICS = ("auc", "tpr@0.01")
+RATES = ("auc", "balanced_accuracy", "advantage")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Member:
+    """One run of a grid: its name (also its folder), what it overrides, and its finished config."""
+
+    name: str
+    overrides: Mapping[str, Any]
+    config: Any
+
+
+def load(path: str | Path) -> ModuleType:
+    """The module of a config file; ValueError if it defines no grid."""
+    spec = importlib.util.spec_from_file_location(f"_grid_{Path(path).stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "grid"):
+        raise ValueError(f"{path} defines no grid(arg=None), a list of (name, overrides); leave --grid out to run its one config.")
+    return module
+
+
+def members(module: ModuleType, arg: str | None = None, everywhere: Mapping[str, Any] = {}) -> list[Member]:
+    """The members of a config file's grid. `arg` is the text after the colon, `everywhere` are fields that every member overrides.
+
+    ValueError for names that cannot be folders or appear twice, and for a field that a member's config does not have.
+    """
+    found: list[Member] = []
+    for name, overrides in module.grid(arg) if arg else module.grid():
+        if not re.fullmatch(r"\w[\w.+-]*", str(name)) or name in {m.name for m in found}:
+            raise ValueError(f"grid: {name!r} must be a folder's name (letters, digits, . _ + -) and appear once.")
+        arguments = [f"{k}={v}" for k, v in overrides.items() if "." not in k]
+        text = ",".join(filter(None, [arg, *arguments]))
+        config = module.get_config(text) if text else module.get_config()
+        with config.unlocked():
+            for field, value in {**{k: v for k, v in overrides.items() if "." in k}, **everywhere}.items():
+                set_field(config, field, value, member=name)
+        found.append(Member(name=name, overrides=dict(overrides), config=config))
+    if not found:
+        raise ValueError("grid: there is no member.")
+    return found
+
+
+def set_field(config, field: str, value, *, member: str) -> None:
+    """Sets a dotted field of a ConfigDict that exists; ValueError that lists the fields there are."""
+    *path, last = field.split(".")
+    for part in path:
+        config = config.get(part) if hasattr(config, "keys") else None
+    if not hasattr(config, "keys") or last not in config:
+        known = list(config.keys()) if hasattr(config, "keys") else []
+        raise ValueError(f"grid member {member!r} has no field {field!r}. Fields there: {', '.join(known) or 'none'}.{checks.closest(last, known)}")
+    config[last] = value
+
+
+def chosen(module: ModuleType, grid: Sequence[Member]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(attacks, metrics) of the table: TABLE of the config file, else every attack with AUC and TPR at 1% FPR; ValueError for unknown ones."""
+    wanted = getattr(module, "TABLE", {})
+    known = dict.fromkeys(name for m in grid for name in (m.config.get("attacks") or {}))
+    attacks, metrics = tuple(wanted.get("attacks", known)), tuple(wanted.get("metrics", METRICS))
+    for name in attacks:
+        checks.one_of(known, **{"TABLE attack": name})
+    rates = (*RATES, *(f"{kind}@{fpr:g}" for m in grid for fpr in m.config.report.fprs for kind in ("tpr", "ppv")))
+    for name in metrics:
+        checks.one_of(dict.fromkeys(rates), **{"TABLE metric": name})
+    return attacks, metrics
+
+
+def run(module: ModuleType, grid: Sequence[Member], *, workdir_path: str | Path, debug: bool = False, **options) -> dict[str, str]:
+    """Runs the members in workdir/<name> (experiment.run with `options`), writes table.csv, .md and .png; returns {name: error} of those that failed.
+
+    A member that fails does not stop the others; the same command continues what is unfinished. A workdir of a single run is a ValueError.
+    """
+    root = Path(workdir_path)
+    if (root / "config.json").exists():
+        raise ValueError(f"{root} holds a single run; a grid needs a workdir of its own.")
+    attacks, metrics = chosen(module, grid)
+    reports, failed = {}, {}
+    for i, member in enumerate(grid):
+        print(f"grid: {member.name} ({i + 1} of {len(grid)})", file=sys.stderr, flush=True)
+        folder, config = root / member.name, member.config
+        if debug:
+            folder, config = folder / "debug", experiment.debug_config(config)
+        try:
+            reports[member.name] = experiment.run(config, workdir_path=folder, **options)
+        except Exception as error:
+            if not isinstance(error, ValueError | OSError | FloatingPointError):
+                traceback.print_exc()
+            failed[member.name] = f"{error}".strip() or type(error).__name__
+            print(f"grid: {member.name} failed: {failed[member.name]}", file=sys.stderr, flush=True)
+        jax.clear_caches()  # the next member's programs are others
+    if any(reports.values()):
+        tables.write(reports, failed=failed, attacks=attacks, metrics=metrics, folder=root)
+    return failed

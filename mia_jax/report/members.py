@@ -1,0 +1,56 @@
+"""Several runs side by side: table.csv, table.md and a figure of chosen metrics of chosen attacks, one line a run."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping, Sequence
+
+from mia_jax import workdir
+from mia_jax.report import figures, tables
+
+SIDES = ("train_accuracy", "validation_accuracy")
+KEPT = ("value", "low", "high", "interval", "method", "convention", "n_targets", "knows")
+
+
+def accuracy(report: Mapping, side: str) -> list[float]:
+    """A report's accuracies of its targets on one side; [] where it has none (a regression, several seeds together)."""
+    return [row[side] for row in report.get("models", ()) if row.get("target", True) and row.get(side) is not None]
+
+
+def rows(reports: Mapping[str, Mapping], *, attacks: Sequence[str], metrics: Sequence[str]) -> list[dict]:
+    """One row a run, attack and metric: accuracies (means over targets), value and interval; nulls where a run has no such number."""
+    found = []
+    for member, report in reports.items():
+        sides = {side: (sum(a) / len(a) if (a := accuracy(report, side)) else None) for side in SIDES}
+        for attack in attacks:
+            for metric in metrics:
+                row = tables.resolved(report["results"], attack, metric) or {}
+                target = "pooled" if row.get("target") == "pooled" else ""
+                found.append(dict(member=member, **sides, attack=attack, metric=metric, target=target) | {k: row.get(k) for k in KEPT})
+    return found
+
+
+def markdown(reports: Mapping[str, Mapping], *, failed: Mapping[str, str], attacks: Sequence[str], metrics: Sequence[str]) -> str:
+    """The table for people: a line a run; what failed is named below it."""
+    names = {m: "AUC" if m == "auc" else m.replace("tpr@", "TPR@").replace("_", " ") for m in metrics}
+    header = ["member", "train accuracy", "validation accuracy", *(f"{a} {names[m]}" for a in attacks for m in metrics)]
+    lines = []
+    for member, report in reports.items():
+        cells = [tables.number(tables.resolved(report["results"], a, m)) for a in attacks for m in metrics]
+        lines.append([member, *(tables.statistic(accuracy(report, side)) for side in SIDES), *cells])
+    lines += [[member, "failed", *[tables.ABSENT] * (len(header) - 2)] for member in failed]
+    text = "# Runs side by side\n\n" + tables.markdown(header, lines)
+    text += "\nAccuracies are mean ± sd over the targets, rates have [low, high] intervals; † pooled over targets, else the mean over targets.\n"
+    if failed:
+        text += "\nFailed:\n\n" + "".join(f"- `{name}`: {' '.join(why.split())}\n" for name, why in failed.items())
+    return text
+
+
+def write(reports: Mapping[str, Mapping], *, failed: Mapping[str, str], attacks: Sequence[str], metrics: Sequence[str], folder: pathlib.Path) -> None:
+    """table.csv (long: a line a run, attack and metric), table.md (wide) and table.png (value and interval of every run) in `folder`."""
+    reports = {name: report for name, report in reports.items() if report}
+    found = rows(reports, attacks=attacks, metrics=metrics)
+    workdir.write_text(folder / "table.csv", tables.lines_csv(found))
+    workdir.write_text(folder / "table.md", markdown(reports, failed=failed, attacks=attacks, metrics=metrics))
+    if any(row["value"] is not None for row in found):
+        figures.save(figures.members(found), folder / "table.png")
