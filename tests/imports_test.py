@@ -32,7 +32,18 @@ ONLY_IN = {  # library -> the parts that may import it, anywhere in a file
     "dp_accounting": {"privacy"},
     "optax": {"learners", "privacy"},
 }
-WITHOUT_JAX = ("checks", "views", "registry", "fits", "workdir", "metrics", "privacy.mechanism", "privacy.accounting", "privacy.audit")
+WITHOUT_JAX = (
+    "checks",
+    "views",
+    "registry",
+    "fits",
+    "workdir",
+    "metrics",
+    "privacy.mechanism",
+    "privacy.accounting",
+    "privacy.audit",
+    "privacy.audit_runs",
+)
 
 
 def part(module: str) -> str:

@@ -1,0 +1,207 @@
+"""Lower bounds on epsilon from one training run with many canaries; NumPy and SciPy only. Bounds from many runs: audit_runs.py.
+
+Every canary is in the training set by an independent fair coin of its own, everything else is in always. An attacker scores the canaries without
+knowing the coins, calls the k+ highest scores IN and the k- lowest OUT, and abstains on the rest. Under (epsilon, delta)-DP few of these
+guesses can be right, so many right ones prove a larger epsilon. k+ and k- are fixed before the scores are seen; several settings, models or
+attacks share alpha (Bonferroni).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import special, stats
+
+from mia_jax import checks
+
+METHODS = ("one_run", "fdp", "gdp")  # what is assumed of the mechanism: nothing; nothing; that its trade-off curve is a Gaussian's
+
+
+class Guesses(NamedTuple):
+    """`correct` of `guesses` right, with `canaries` coins tossed (abstentions included)."""
+
+    canaries: int
+    guesses: int
+    correct: int
+
+
+def guess(score_N, inside_N, *, high: int, low: int) -> Guesses:
+    """Calls the `high` largest scores [N] IN and the `low` smallest OUT, and counts the right calls; among ties the earlier row goes first.
+
+    `score_N`, higher = member, must not depend on the coins `inside_N` (boolean [N]) but through the trained model. ValueError unless
+    high + low lies in 1..N and the scores are finite.
+    """
+    score_N, inside_N = np.asarray(score_N, np.float64), np.asarray(inside_N)
+    total = checks.shape("N", score=score_N, inside=inside_N)["N"]
+    checks.finite(score=score_N)
+    if min(high, low) < 0 or not 1 <= high + low <= total:
+        raise ValueError(f"high={high} and low={low} are {high + low} guesses; they must be >= 0 and together 1 to {total}, the number of canaries.")
+    order = np.argsort(-score_N, kind="stable")
+    correct = int(inside_N[order[:high]].sum()) + int((~inside_N[order[total - low :]]).sum())
+    return Guesses(total, high + low, correct)
+
+
+def guess_pairs(score_P2, first_P, *, guesses: int) -> Guesses:
+    """Choose-one-of-two (replace-one adjacency): of every pair of canaries a fair coin picked one, the first where `first_P`.
+
+    Guesses the `guesses` pairs whose scores [P,2] differ most, calling the higher one IN; a pair of equal scores counts as 'first'.
+    """
+    score_P2 = np.asarray(score_P2, np.float64)
+    checks.shape("PA", score=score_P2)
+    checks.finite(score=score_P2)
+    first_P = np.asarray(first_P, bool)
+    if not 1 <= guesses <= len(first_P):
+        raise ValueError(f"guesses={guesses} must be 1 to {len(first_P)}, the number of pairs.")
+    gap_P = score_P2[:, 0] - score_P2[:, 1]
+    chosen = np.argsort(-np.abs(gap_P), kind="stable")[:guesses]
+    return Guesses(len(first_P), guesses, int(((gap_P >= 0) == first_P)[chosen].sum()))
+
+
+def p_value(*, canaries: int, guesses: int, correct: int, epsilon: float, delta: float = 0.0) -> float:
+    """The most probable `correct` or more right guesses can be under (epsilon, delta)-DP, in [0, 1].
+
+    With W ~ Binomial(guesses, e^epsilon / (1 + e^epsilon)): P(W >= v) + 2 m delta max_{1 <= i <= v} P(v > W >= v - i) / i, where m counts *all*
+    canaries, abstentions too. Source: Steinke, Nasr and Jagielski 2023 (arXiv:2305.08846), Theorem 5.2 and Appendix D.
+    """
+    _check(canaries, guesses, correct, delta)
+    checks.at_least(0, epsilon=epsilon)
+    rate = special.expit(epsilon)
+    tail = stats.binom.sf(correct - 1, guesses, rate)
+    if delta == 0 or correct == 0:
+        return float(min(tail, 1.0))
+    i = np.arange(1, correct + 1)
+    between = np.cumsum(stats.binom.pmf(correct - i, guesses, rate))
+    return float(min(tail + 2 * canaries * delta * np.max(between / i), 1.0))
+
+
+def fdp_rejected(blow_up_inverse: Callable[[float], float], *, canaries: int, guesses: int, correct: int, alpha: float) -> bool:
+    """Whether `correct` right guesses have probability <= alpha under every mechanism of a trade-off curve f.
+
+    `blow_up_inverse(r)` is the smallest t with 1 - f(t) >= r: an event of probability r under one data set has at least probability t under
+    its neighbor. The recursion: r_c = alpha c/m, h_c = alpha (k - c)/m; for i = c - 1, ..., 0: h_i = max(h_{i+1}, blow_up_inverse(r_{i+1})),
+    r_i = r_{i+1} + i/(k - i) (h_i - h_{i+1}); rejected if r_0 + h_0 > k/m. Source: Mahloujifar, Melis and Chaudhuri 2024 (arXiv:2410.22235),
+    Algorithm 3 with two options a canary.
+    """
+    _check(canaries, guesses, correct, 0.0)
+    r, h = alpha * correct / canaries, alpha * (guesses - correct) / canaries
+    for i in range(correct - 1, -1, -1):
+        higher = max(h, blow_up_inverse(r))
+        if higher == h:  # neither can change any more
+            break
+        r, h = min(r + i / (guesses - i) * (higher - h), 1.0), higher
+    return r + h > guesses / canaries
+
+
+def approximate(epsilon: float, delta: float) -> Callable[[float], float]:
+    """blow_up_inverse of (epsilon, delta)-DP: max(0, (r - delta) e^-epsilon, 1 - delta - (1 - r) e^epsilon)."""
+    up = math.exp(min(epsilon, 700.0))
+    return lambda r: max(0.0, (r - delta) / up, 1 - delta - (1 - r) * up)
+
+
+def gaussian(mu: float) -> Callable[[float], float]:
+    """blow_up_inverse of mu-Gaussian DP: Phi(Phi^-1(r) - mu)."""
+    return lambda r: float(special.ndtr(special.ndtri(r) - mu))
+
+
+def gdp_epsilon(mu: float, delta: float) -> float:
+    """The epsilon of mu-Gaussian DP at delta: the root of Phi(mu/2 - epsilon/mu) - e^epsilon Phi(-mu/2 - epsilon/mu) = delta; 0 if none is > 0.
+
+    Source: Dong, Roth and Su 2019 (arXiv:1905.02383), Corollary 2.13.
+    """
+    checks.at_least(0, mu=mu)
+    checks.fraction(closed="neither", delta=delta)
+
+    def gap(epsilon: float) -> bool:
+        own = special.ndtr(mu / 2 - epsilon / mu)
+        return own - math.exp(epsilon + special.log_ndtr(-mu / 2 - epsilon / mu)) > delta
+
+    return largest(gap) if mu > 0 else 0.0
+
+
+def one_run(found: Guesses, *, delta: float, alpha: float = 0.05, method: str = "one_run") -> float:
+    """The largest epsilon that is refuted at level alpha: with probability >= 1 - alpha the mechanism is not (epsilon', delta)-DP below it.
+
+    'one_run': `p_value`. 'fdp': `fdp_rejected` with the trade-off curve of (epsilon, delta)-DP. 'gdp': the same with a Gaussian's curve, turned
+    into an epsilon at delta: larger, and a bound only for mechanisms that are Gaussian (full batches); composed subsampled ones are so only
+    approximately.
+    """
+    checks.one_of(METHODS, method=method)
+    checks.fraction(closed="neither", alpha=alpha)
+    counts = found._asdict()
+    if method == "one_run":
+        return largest(lambda epsilon: p_value(**counts, epsilon=epsilon, delta=delta) <= alpha)
+    if method == "fdp":
+        return largest(lambda epsilon: fdp_rejected(approximate(epsilon, delta), **counts, alpha=alpha))
+    return gdp_epsilon(gdp_mu(found, alpha=alpha), delta)
+
+
+def gdp_mu(found: Guesses, *, alpha: float = 0.05) -> float:
+    """The largest mu such that mu-Gaussian DP is refuted at level alpha."""
+    return largest(lambda mu: fdp_rejected(gaussian(mu), **found._asdict(), alpha=alpha))
+
+
+def ceiling(*, canaries: int, guesses: int | None = None, delta: float = 0.0, alpha: float = 0.05, method: str = "one_run") -> float:
+    """What `one_run` gives when every one of `guesses` (None: all canaries) is right: no attack can show more.
+
+    >>> round(ceiling(canaries=100), 2), round(ceiling(canaries=1000), 2)
+    (3.49, 5.81)
+    """
+    guesses = canaries if guesses is None else guesses
+    return one_run(Guesses(canaries, guesses, guesses), delta=delta, alpha=alpha, method=method)
+
+
+class Bound(NamedTuple):
+    """A lower bound on epsilon at `delta` that holds with probability `level`, and how it was had.
+
+    `epsilon` is Bonferroni-corrected over `tests` tries; `ceiling` is what the same tries could show at most. `model`, `counts`: the try that
+    gave the bound.
+    """
+
+    epsilon: float
+    ceiling: float
+    delta: float
+    level: float
+    method: str
+    tests: int
+    model: int
+    counts: Guesses
+
+
+def best(tries: Sequence[tuple[int, Guesses]], *, delta: float, alpha: float = 0.05, method: str = "one_run", tests: int | None = None) -> Bound:
+    """The best bound over `tries` = (model, Guesses), each at level alpha / tests (None: their number).
+
+    Counts of several models are never added up: the guesses about one canary in several models are not independent.
+    """
+    tests = len(tries) if tests is None else tests
+    if not 1 <= len(tries) <= tests:
+        raise ValueError(f"{len(tries)} tries with tests={tests}: need at least one, and no more than were counted for the correction.")
+    share = alpha / tests
+    values = [one_run(found, delta=delta, alpha=share, method=method) for _, found in tries]
+    at = max(range(len(tries)), key=lambda i: (values[i], tries[i][1].correct / tries[i][1].guesses))
+    sizes = {(found.canaries, found.guesses) for _, found in tries}
+    top = max(ceiling(canaries=m, guesses=k, delta=delta, alpha=share, method=method) for m, k in sizes)
+    return Bound(values[at], top, delta, 1 - alpha, method, tests, *tries[at])
+
+
+def largest(refuted: Callable[[float], bool], *, tolerance: float = 1e-6) -> float:
+    """The end of the stretch from 0 on in which `refuted` holds (0 if it does not hold at 0+), by doubling and bisection."""
+    low, high = 0.0, 0.5
+    if not refuted(tolerance):
+        return 0.0
+    while refuted(high):
+        low, high = high, 2 * high
+        if high > 1000:
+            return low
+    while high - low > tolerance:
+        middle = (low + high) / 2
+        low, high = (middle, high) if refuted(middle) else (low, middle)
+    return low
+
+
+def _check(canaries: int, guesses: int, correct: int, delta: float) -> None:
+    if not 0 <= correct <= guesses <= canaries or guesses < 1:
+        raise ValueError(f"correct={correct}, guesses={guesses}, canaries={canaries}: need 0 <= correct <= guesses <= canaries and guesses >= 1.")
+    checks.fraction(closed="left", delta=delta)
