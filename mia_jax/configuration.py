@@ -20,7 +20,7 @@ PASSED = dict(
 )
 LEARNER = dict(objective="cross_entropy", validation="none", stop=None, snapshots=())
 DATA = dict(standardize=False, drop_duplicates=False)
-QUERY = dict(views=("identity",), batch_size=500, signals=(), save_logits=False)
+QUERY = dict(views=("identity",), batch_size=500, ask_batch_size=100, signals=(), save_logits=False)
 REPORT = dict(fprs=(0.001, 0.01, 0.1), ppv_ratio=1.0, draws=200, level=0.95, shadow_curve=("lira",), figures=True)
 REPORT |= dict(slices=("class",), groups={}, records=("lira",))  # slices: mia_jax/metrics/slices.py; groups: {name: row numbers}
 RUN = dict(chunk=8, lanes=0, devices=0, query_chunk=0, checkpoint_every=25, pool_bytes=2**31)  # how, not what: outside every config hash

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ from mia_jax.designs import _rows
 from mia_jax.learners import stopping
 from mia_jax.metrics import slices
 from mia_jax.training.trajectory import SIGNAL as TRAJECTORY
-from mia_jax.types import Attack, Design, Learner, Model, Pool, Signal
+from mia_jax.types import ACCESS, Attack, Design, Learner, Model, Pool, Signal
 
 GROWTH = ("models", "sources")  # design fields that may grow in a workdir: the first models stay as they are
 ZOO = dict(  # what an audit of brought arrays tries; what they do not allow is left out, and that is said
@@ -99,6 +99,7 @@ def prepare(config: Mapping, *, seed: int) -> Audit:
     slices.check(config["report"]["slices"], columns=tuple(pool.columns), groups=config["report"]["groups"], num_examples=len(pool.y))
     check_snapshots(config["learner"], attacks)
     asked = asked_signals(attacks) | {"loss", "correct", *config["query"]["signals"]} | ({"logits"} if config["query"]["save_logits"] else set())
+    signals = make_signals(asked - {TRAJECTORY}, pool=pool, model=model)
     return Audit(
         config=config,
         seed=seed,
@@ -110,10 +111,24 @@ def prepare(config: Mapping, *, seed: int) -> Audit:
         weight_MK=weight_MK,
         model=model,
         learner=learner,
-        signals={name: registry.make("signals", name) for name in sorted(asked - {TRAJECTORY})},
+        signals=signals,
         attacks=attacks,
         given=given,
     )
+
+
+def make_signals(names: Iterable[str], *, pool: Pool, model: Model) -> dict[str, Signal]:
+    """{the signal's one spelling: Signal}; ValueError for a signal that cannot be asked about these examples or of this model."""
+    made = {name: registry.make("signals", name) for name in sorted({registry.identity("signals", n) for n in names})}
+    for name, signal in made.items():
+        checks.one_of(ACCESS, **{f"access of signal {name}": signal.access})
+        if signal.check is not None:
+            signal.check(pool.x[:1])
+        if signal.access == "white_box" and model.inside is None:
+            raise ValueError(
+                f"signal {name!r} looks inside the model, and this one offers nothing (Model.inside); models made by layers.as_model do."
+            )
+    return made
 
 
 def make(kind: str, section: Mapping, **kwargs):
@@ -155,7 +170,7 @@ def check_fields(config: Mapping) -> None:
         raise ValueError(
             f"query.views={tuple(query['views'])} must begin with 'identity': accuracies and the gap attack are of the unchanged example."
         )
-    checks.at_least(1, **{"query.batch_size": query["batch_size"]})
+    checks.at_least(1, **{f"query.{field}": query[field] for field in ("batch_size", "ask_batch_size")})
     if run["chunk"] not in stages.AUTO:
         checks.at_least(1, **{"run.chunk": run["chunk"]})
     checks.at_least(0, **{f"run.{k}": run[k] for k in ("lanes", "devices", "query_chunk", "checkpoint_every")})

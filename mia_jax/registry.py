@@ -1,4 +1,7 @@
-"""Choosing is naming a file: config.model.name = 'mlp' is mia_jax/models/mlp.py and its `make`. There is no list to update."""
+"""Choosing is naming a file: config.model.name = 'mlp' is mia_jax/models/mlp.py and its `make`. There is no list to update.
+
+A signal can be named with its settings: 'correct_under_shift:d=2' is mia_jax/signals/correct_under_shift.py and make(d=2).
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,8 @@ def names(kind: str) -> list[str]:
 
 def load(kind: str, name: str) -> ModuleType:
     """The module mia_jax.<kind>.<name>, or the user's own module if the name has a dot; else ValueError that lists the known names."""
+    if kind == "signals":
+        name = name.partition(":")[0]
     known = names(kind)
     if "." in name:
         return own(kind, name)
@@ -51,6 +56,8 @@ def keywords(kind: str, name: str) -> dict[str, inspect.Parameter]:
 
 def make(kind: str, name: str, /, given: Mapping = {}, **kwargs):
     """Calls the maker with those of `kwargs` (the caller's) that it takes and with `given`, the user's fields."""
+    if kind == "signals":
+        given = settings(kind, name) | dict(given)
     return call(getattr(load(kind, name), KINDS[kind]), f"{kind}/{name}", given, **kwargs)
 
 
@@ -65,3 +72,39 @@ def call(maker: Callable, label: str, /, given: Mapping = {}, **kwargs):
     if missing:
         raise ValueError(f"{label} needs the field{'s' * (len(missing) > 1)} {', '.join(missing)}.")
     return maker(**{k: v for k, v in kwargs.items() if k in allowed}, **given)
+
+
+def settings(kind: str, name: str) -> dict:
+    """The fields in a name with settings, 'noise_robustness:sigma=.05,samples=100', each of its default's type; ValueError for others."""
+    base, _, text = name.partition(":")
+    if not text:
+        return {}
+    known = keywords(kind, base)
+    return {field: _converted(f"{kind}/{base}", field, value, known) for field, value in (item.partition("=")[::2] for item in text.split(","))}
+
+
+def identity(kind: str, name: str) -> str:
+    """The one spelling of a name with settings, every field written out ('correct_under_shift:d=1'): two settings never share a file.
+
+    A name without fields is itself, and so is one that is no file of this kind (an answer that was brought).
+    """
+    base = name.partition(":")[0]
+    if "." not in base and base not in names(kind):
+        return name
+    fields = {field: p.default for field, p in keywords(kind, name).items()} | settings(kind, name)
+    return base + ":" * bool(fields) + ",".join(f"{field}={value}" for field, value in fields.items())
+
+
+def spelled(name: str, **fields) -> str:
+    """The name of a signal with these settings."""
+    return identity("signals", name + ":" * bool(fields) + ",".join(f"{field}={value}" for field, value in fields.items()))
+
+
+def _converted(label: str, field: str, text: str, known: Mapping[str, inspect.Parameter]):
+    if field not in known:
+        raise ValueError(f"{label} has no field {field!r}. Fields: {', '.join(known) or 'none'}.{checks.closest(field, known)}")
+    kind = type(known[field].default)
+    try:
+        return {"True": True, "False": False}[text] if kind is bool else kind(text)
+    except (KeyError, ValueError):
+        raise ValueError(f"{label}:{field}={text!r} must be of type {kind.__name__}, as in {field}={known[field].default}.") from None

@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
-from mia_jax import views, workdir
+from mia_jax import registry, views, workdir
 from mia_jax.progress import duration, size
 from mia_jax.report import stale
-from mia_jax.training import checkpoint, fleet, measure, trajectory
+from mia_jax.training import checkpoint, fleet, measure, probing, trajectory
 from mia_jax.training import query as queries
 from mia_jax.training.spread import default_lanes
 
@@ -144,12 +144,34 @@ def query(audit, *, folder: Path, views: Sequence[Callable]) -> None:
         devices=devices(audit),
     )
     asked = stale.unanswered(folder, list(audit.signals), models)
-    queries.query(signals=audit.signals, models_folder=folder / "train", folder=folder / "signal", **common)
+    passes = {name: signal for name, signal in audit.signals.items() if signal.ask is None}
+    queries.query(signals=passes, models_folder=folder / "train", folder=folder / "signal", **common)
+    probes = {name: signal for name, signal in audit.signals.items() if signal.ask is not None}
+    if probes:
+        rows = {name: wanted_rows(audit, name) for name in probes}
+        own = common | dict(batch_size=audit.config["query"]["ask_batch_size"], seed=audit.seed)
+        probing.query(signals=probes, rows=rows, models_folder=folder / "train", folder=folder / "signal", **own)
     stale.remember_models(folder, asked)
     if audit.trajectory:
         ask = functools.partial(queries.query, signals={"loss": audit.signals["loss"]}, **common)
         snapshots = audit.config["learner"]["snapshots"]
         trajectory.query(epochs=snapshots, models=models, train_folder=folder / "train", folder=folder / "signal", ask=ask)
+
+
+def wanted_rows(audit, name: str) -> np.ndarray:
+    """[M,N]: the examples that a signal with questions of its own is asked about, model by model; those that some attack can read.
+
+    A model's own evaluated rows; those of all models if an attack looks at shadows on the target's rows or no attack names the signal; and the
+    population if an attack wants it.
+    """
+    design, same = audit.design, functools.partial(registry.identity, "signals")
+    readers = [one for one in audit.attacks.values() if same(name) in map(same, one.needs)]
+    wanted_MN = design.evaluated_MN.copy()
+    if not readers or any({"shadow_in", "shadow_out"} & set(one.needs) for one in readers):
+        wanted_MN |= design.evaluated_MN.any(0)
+    if any("population" in one.needs for one in readers):
+        wanted_MN |= design.population_N
+    return wanted_MN
 
 
 def save_given(audit, *, folder: Path) -> None:
@@ -164,8 +186,10 @@ def save_given(audit, *, folder: Path) -> None:
 
 def claim_signals(audit, *, folder: Path) -> None:
     """ValueError if the answers on disk are of other views or batches than this config's."""
-    own = {k: audit.config["query"][k] for k in ("views", "batch_size")}
-    workdir.claim(folder / "signal", own, remedy="Use another --workdir, or delete the folder signal/ to ask anew (and attack/, report/ with it).")
+    remedy = "Use another --workdir, or delete the folder signal/ to ask anew (and attack/, report/ with it)."
+    workdir.claim(folder / "signal", {k: audit.config["query"][k] for k in ("views", "batch_size")}, remedy=remedy)
+    for name in (name for name, signal in audit.signals.items() if signal is not None and signal.ask is not None):
+        workdir.claim(folder / "signal" / name, dict(ask_batch_size=audit.config["query"]["ask_batch_size"]), remedy=remedy)
 
 
 def scored_models(audit) -> tuple[int, ...]:

@@ -44,12 +44,14 @@ class Model(NamedTuple):
 
     `init(key, x_B..) -> variables`; `apply(variables, x_B.., *, key_B=None, weight_B=None, train=False) -> (out_BC, stats)` where `stats` are
     the running statistics after this batch ({} without BatchNorm), `key_B` one PRNG key an example (dropout), `weight_B` 0 on padded rows.
-    `summary(x_B..)` is a printable table of layers, shapes and parameter counts.
+    `summary(x_B..)` is a printable table of layers, shapes and parameter counts. `inside(variables, x_B..) -> {name: array}`, where present, are
+    the intermediate outputs in inference mode, 'penultimate' [B,F] among them: what enters the last layer with parameters.
     """
 
     init: Callable[..., Variables]
     apply: Callable[..., tuple[jax.Array, Any]]
     summary: Callable[..., str]
+    inside: Callable[..., dict[str, jax.Array]] | None = None
 
 
 # (variables, batch, *, key_B=None, train=False) -> (loss_B, Aux). Never reduced: mean training, DP, loss attacks and padding share it.
@@ -114,14 +116,38 @@ class Learner(NamedTuple):
     model: Model
 
 
-class Signal(NamedTuple):
-    """What a model is asked about an example: `measure(out_BC, y_B) -> value_B..` in float32.
+class Probe(NamedTuple):
+    """How a signal asks one model, in inference mode; what its `access` does not cover is None.
 
-    `sign` is +1 if larger means member, -1 if smaller does, 0 if neither (vectors).
+    `label(x_B..) -> label_B` int32 (argmax, a tie goes to the lowest class number); `out(x_B..) -> out_BC`, the logits, differentiable;
+    `inside(x_B..) -> {name: array}`, the intermediate outputs (None as well where the model has none).
     """
 
-    measure: Callable[..., jax.Array]
+    label: Callable[..., jax.Array]
+    out: Callable[..., jax.Array] | None = None
+    inside: Callable[..., dict[str, jax.Array]] | None = None
+
+
+ACCESS = ("labels", "outputs", "white_box")  # what a signal may be told: predicted labels, output vectors, the model itself
+
+
+class Signal(NamedTuple):
+    """What a model is asked about an example: `measure(out_BC, y_B) -> value_B..` in float32, from one forward pass.
+
+    `ask(probe, x_B.., y_B, key_B) -> value_B..` instead asks as it likes, in batches of its own; `key_B` is one key an example from (seed, signal,
+    example), so an answer is the same alone or in any batch. It may return (value_B.., count_B or count_BP), the queries that each value took.
+    `sign` is +1 if larger means member, -1 if smaller does, 0 if neither (vectors). `access`: one of ACCESS. `queries` is the most that one view
+    of an example costs, in labels or outputs asked. `check(x_B..)` raises ValueError for examples that cannot be asked about.
+    `transform(out_BC) -> out_BC`, where present, changes every output before it is seen: a defense at query time.
+    """
+
+    measure: Callable[..., jax.Array] | None
     sign: int
+    ask: Callable[..., Any] | None = None
+    access: str = "outputs"
+    queries: int = 1
+    check: Callable[..., None] | None = None
+    transform: Callable[..., jax.Array] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -10,11 +10,16 @@ import pytest
 
 from mia_jax import registry, views
 from mia_jax.designs import bernoulli, blocks, disjoint, folds, halves, two_way
+from mia_jax.training import probing
+from mia_jax.types import ACCESS
 from mia_jax.views import Fleet
-from tests import planted
+from tests import planted, toys
 
 KEY = jax.random.key(0)
 ATTACKS, SIGNALS, DESIGNS = (registry.names(kind) for kind in ("attacks", "signals", "designs"))
+ASKING = [name for name in SIGNALS if registry.make("signals", name).ask is not None]  # signals with questions of their own
+SIGNALS = [name for name in SIGNALS if name not in ASKING]
+SMALLER = dict()  # settings of an asking signal under which it is quick
 VARIANTS = dict(  # defaults are swept by themselves; further settings of an attack that take another way through it
     lira=(
         dict(mode="offline"),
@@ -224,8 +229,8 @@ def test_garbage_outside_the_threat_model_does_not_change_a_bit(name, fields, de
 def test_needs_and_knowledge_are_declared(name, fields):
     attack = registry.make("attacks", name, fields)
     assert attack.needs and attack.knows in ("nothing", "shadows", "half_of_target_members", "oracle_threshold")
-    known = (*views.SHADOW_NEEDS, *views.OTHER_NEEDS, *SIGNALS, "loss_trajectory")
-    assert set(attack.needs) <= set(known)
+    known = (*views.SHADOW_NEEDS, *views.OTHER_NEEDS, *SIGNALS, *ASKING, "loss_trajectory")
+    assert {need.partition(":")[0] for need in attack.needs} <= set(known)
     assert ("member" in attack.needs) == (attack.knows == views.CROSS_FITTED)
     if attack.knows == "nothing":
         assert not set(attack.needs) & {*views.SHADOW_NEEDS, "population"}
@@ -273,6 +278,65 @@ def test_the_sign_points_to_confident_correct_answers(name):
     if signal.sign:
         better, worse = (signal.sign * signal.measure(out_BC, jnp.array([0]))[0] for out_BC in (confident_BC, unsure_BC))
         assert better > worse
+
+
+# ---- signals with questions of their own ----
+
+
+def questions(name: str, transform=None):
+    """(ask(variables, x_B.., y_B, key_B) -> (value_B.., count_B..), signal, variables of a toy network, images, labels, keys)."""
+    signal = registry.make("signals", name + ":" * (name in SMALLER) + SMALLER.get(name, ""))._replace(transform=transform)
+    rng = np.random.default_rng(0)
+    x_B = jnp.asarray(rng.random((6, 4, 4, 1)), jnp.float32)
+    model = toys.mlp(num_classes=3, width=16)
+    variables = model.init(jax.random.key(0), x_B[:1])
+    model = model._replace(inside=lambda v, x: dict(penultimate=x.reshape(len(x), -1) @ v["params"]["Dense_0"]["kernel"]))
+    label_B = model.apply(variables, x_B)[0].argmax(-1)
+    y_B = jnp.where(jnp.arange(6) == 5, (label_B + 1) % 3, label_B)  # the last one is misclassified
+    key_B = probing.example_keys(seed=0, name=name, index_B=np.arange(6))
+
+    def ask(variables, x_B, y_B, key_B):
+        found = signal.ask(probing.probe_of(model, variables, signal=signal), x_B, y_B, key_B)
+        return found if isinstance(found, tuple) else (found,)
+
+    return ask, signal, variables, x_B, y_B, key_B
+
+
+@pytest.mark.parametrize("name", ASKING)
+def test_an_asking_signal_is_finite_float32_counted_and_the_same_for_an_example_whatever_its_neighbors(name):
+    ask, signal, variables, x_B, y_B, key_B = questions(name)
+    ask = jax.jit(ask)
+    value, *counts = ask(variables, x_B, y_B, key_B)
+    assert value.dtype == jnp.float32 and len(value) == 6 and np.isfinite(value).all()
+    assert signal.sign in (-1, 0, 1) and signal.access in ACCESS and signal.queries >= 1
+    if counts:
+        assert counts[0].shape in ((6,), value.shape) and (counts[0] >= 0).all() and counts[0].max() <= signal.queries
+    rolled = np.roll(np.arange(6), 2)
+    other = jnp.where((jnp.arange(6) == 2)[:, None, None, None], x_B[rolled], 0.5)  # example 0 third, among strangers
+    found, *again = ask(variables, other, y_B[rolled], key_B[rolled])
+    np.testing.assert_array_equal(found[2], value[0])
+    for a, b in zip(again, counts, strict=True):
+        np.testing.assert_array_equal(a[2], b[0])
+
+
+@pytest.mark.parametrize("name", ASKING)
+def test_an_asking_signal_works_under_vmap_over_models(name):
+    ask, _, variables, x_B, y_B, key_B = questions(name)
+    several = jax.tree.map(lambda a: jnp.stack([a, -a]), variables)
+    value_MB = jax.jit(jax.vmap(ask, (0, None, None, None)))(several, x_B, y_B, key_B)[0]
+    alone = jax.jit(ask)(variables, x_B, y_B, key_B)[0]
+    np.testing.assert_allclose(value_MB[0], alone, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", [n for n in ASKING if registry.make("signals", n).access == "labels"])
+def test_a_label_only_signal_sees_labels_only(name):
+    """It works on a probe without outputs, and a defense that leaves the labels leaves it unchanged to the bit."""
+    ask, signal, variables, *rest = questions(name)
+    probe = probing.probe_of(toys.mlp(num_classes=3, width=16), variables, signal=signal)
+    assert probe.out is None and probe.inside is None
+    plain = jax.jit(ask)(variables, *rest)
+    defended, _, variables, *rest = questions(name, transform=lambda out_BC: jax.nn.one_hot(out_BC.argmax(-1), out_BC.shape[-1]))
+    assert toys.same(plain, jax.jit(defended)(variables, *rest))
 
 
 # ---- designs ----

@@ -22,9 +22,7 @@ def train(folder, *, models=4, learner=None, **fields):
     """The toy fleet in a folder; returns {model: arrays on disk but its seconds}."""
     rows, weight = toys.halves(models=max(models, 4))
     fields = dict(chunk=2, checkpoint_every=2, seed=0, lanes=1) | fields
-    fleet.train(
-        learner=learner or toys.learner(), pool=toys.pool(), rows_MK=rows, weight_MK=weight, models=range(models), folder=folder, **fields
-    )
+    fleet.train(learner=learner or toys.learner(), pool=toys.pool(), rows_MK=rows, weight_MK=weight, models=range(models), folder=folder, **fields)
     return {m: read(folder, m) for m in range(models)}
 
 

@@ -35,7 +35,7 @@ def test_first_row_of_a_permutation_is_uniform():
     p = plan.permutation(batch_size=10)
     first = jax.vmap(lambda e: p(KEY, e, jnp.arange(10), jnp.ones(10))[0][0, 0])(jnp.arange(2000))
     count = np.bincount(np.asarray(first), minlength=10)
-    assert ((count - 200) ** 2 / 200).sum() < 33.7      # chi-squared, 9 degrees of freedom, p = 1e-4
+    assert ((count - 200) ** 2 / 200).sum() < 33.7  # chi-squared, 9 degrees of freedom, p = 1e-4
 
 
 def test_padded_rows_come_last_with_weight_zero():
@@ -65,7 +65,7 @@ def test_stop_modes_baseline_and_patience_zero():
     assert trace(stopping.make(monitor="loss", mode="max", patience=1), [1.0, 2.0, 1.5]) == (2, 3)
     assert trace(stopping.make(patience=0), [3.0, 2.0, 2.0, 1.0]) == (2, 3)
     assert trace(stopping.make(mode="max", baseline=0.9, patience=2), [0.5, 0.6, 0.95]) == (0, 2)
-    assert trace(stopping.make(min_delta=-0.5, patience=1), [1.0, 0.6]) == (1, 2)      # the sign of min_delta does not matter
+    assert trace(stopping.make(min_delta=-0.5, patience=1), [1.0, 0.6]) == (1, 2)  # the sign of min_delta does not matter
     assert trace(stopping.make(min_delta=0.5, patience=1), [1.0, 0.6]) == (1, 2)
     assert trace(stopping.make(min_delta=0.5, patience=1), [1.0, 0.4]) == (2, 0)
 
@@ -104,9 +104,7 @@ def test_one_step_equals_plain_optax(name):
         ce = optax.softmax_cross_entropy_with_integer_labels(out, data.y[:6]).mean()
         return ce + 0.01 * sum((params[d]["kernel"] ** 2).sum() for d in params)
 
-    tx = dict(
-        sgd=optax.sgd(0.05), momentum=optax.sgd(0.05, momentum=0.9), adam=optax.adam(0.05), adamw=optax.adamw(0.05, weight_decay=0.1)
-    )[name]
+    tx = dict(sgd=optax.sgd(0.05), momentum=optax.sgd(0.05, momentum=0.9), adam=optax.adam(0.05), adamw=optax.adamw(0.05, weight_decay=0.1))[name]
     value, gradient = jax.value_and_grad(loss)(state.variables["params"])
     updates, _ = tx.update(gradient, tx.init(state.variables["params"]), state.variables["params"])
     want = optax.apply_updates(state.variables["params"], updates)

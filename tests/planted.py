@@ -70,8 +70,6 @@ def mean_auc(fleet: Fleet, score_TN: np.ndarray) -> float:
 def permuted(fleet: Fleet, order_N: np.ndarray) -> Fleet:
     """The same fleet over the pool in another order."""
     d = fleet.design
-    design = dataclasses.replace(
-        d, member_MN=d.member_MN[:, order_N], evaluated_MN=d.evaluated_MN[:, order_N], population_N=d.population_N[order_N]
-    )
+    design = dataclasses.replace(d, member_MN=d.member_MN[:, order_N], evaluated_MN=d.evaluated_MN[:, order_N], population_N=d.population_N[order_N])
     signal = {k: v[:, :, order_N] for k, v in fleet.signal.items()}
     return dataclasses.replace(fleet, design=design, signal=signal, x=fleet.x[order_N], y=fleet.y[order_N])

@@ -24,7 +24,25 @@ def as_model(module: nn.Module) -> Model:
             return out, changed["stats"]
         return module.apply(variables, x, **given), variables.get("stats", {})
 
-    return Model(init, apply, lambda x: _table(module, x))
+    return Model(init, apply, lambda x: _table(module, x), lambda variables, x: _inside(module, variables, x))
+
+
+def _inside(module: nn.Module, variables, x) -> dict[str, jax.Array]:
+    """The output of every layer by its path, and 'penultimate' [B,F]: what enters the last layer that owns parameters."""
+    found: dict[str, jax.Array] = {}
+
+    def record(call, args, kwargs, context):
+        out = call(*args, **kwargs)
+        path = context.module.path
+        if context.method_name == "__call__" and path:
+            found["/".join(path)] = out
+            if any(not isinstance(leaf, dict) for leaf in context.module.variables.get("params", {}).values()):
+                found["penultimate"] = args[0].reshape(args[0].shape[0], -1)
+        return out
+
+    with nn.intercept_methods(record):
+        module.apply(variables, x, train=False)
+    return found
 
 
 def _table(module: nn.Module, x) -> str:

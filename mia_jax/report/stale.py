@@ -11,7 +11,7 @@ import pathlib
 import zipfile
 from collections.abc import Mapping, Sequence
 
-from mia_jax import workdir
+from mia_jax import registry, workdir
 
 Path = pathlib.Path
 FILE = "inputs.json"
@@ -32,14 +32,14 @@ def of_signal(folder: Path, name: str, models: int) -> str:
     """Digest of the files of one signal of models 0 .. models - 1."""
     found = hashlib.sha256()
     for m in range(models):
-        with open(folder / name / f"{m:05d}.npy", "rb") as file:
+        with open(folder / registry.identity("signals", name) / f"{m:05d}.npy", "rb") as file:
             found.update(hashlib.file_digest(file, "sha256").digest())
     return found.hexdigest()[:16]
 
 
 def unanswered(folder: Path, signals: Sequence[str], models: Sequence[int]) -> list[int]:
     """The models that lack an answer to one of the signals: those whose digest `remember_models` must write anew after they were asked."""
-    return [m for m in models if not all((folder / "signal" / name / f"{m:05d}.npy").exists() for name in signals)]
+    return [m for m in models if not all((folder / "signal" / registry.identity("signals", name) / f"{m:05d}.npy").exists() for name in signals)]
 
 
 def remember_models(folder: Path, models: Sequence[int]) -> None:

@@ -16,16 +16,12 @@ from jax import lax
 from mia_jax import workdir
 from mia_jax.progress import Progress
 from mia_jax.training import checkpoint
+from mia_jax.training.probing import signal_file
 from mia_jax.training.programs import over_models
 from mia_jax.training.spread import spread
 from mia_jax.types import Model, Pool, Signal
 
 Path = pathlib.Path
-
-
-def signal_file(folder: Path, name: str, m: int) -> Path:
-    """The file of one signal of one model, [A,N..] float32."""
-    return folder / name / f"{m:05d}.npy"
 
 
 def answers(*, model: Model, signals: Mapping[str, Signal], views: Sequence[Callable], batch_size: int) -> Callable:
@@ -36,7 +32,8 @@ def answers(*, model: Model, signals: Mapping[str, Signal], views: Sequence[Call
         for view in views:
             out_BC, _ = model.apply(variables, view(x_B), train=False)
             for name, signal in signals.items():
-                found[name].append(signal.measure(out_BC, y_B).astype(jnp.float32))
+                seen_BC = out_BC if signal.transform is None else signal.transform(out_BC)
+                found[name].append(signal.measure(seen_BC, y_B).astype(jnp.float32))
         return {name: jnp.stack(values) for name, values in found.items()}
 
     def ask(variables, x, y):
@@ -61,7 +58,10 @@ def query(
     devices: list | None = None,
     segment_bytes: int = 2**29,
 ) -> None:
-    """Writes folder/<signal>/<model>.npy for those of `models` that lack a file; ValueError naming model and signal if an answer is not finite."""
+    """Writes folder/<signal>/<model>.npy for those of `models` that lack a file; ValueError naming model and signal if an answer is not finite.
+
+    One forward pass a view answers all of them; signals with `ask` are training/probing.py's.
+    """
     todo = [m for m in models if not all(signal_file(folder, name, m).exists() for name in signals)]
     if not todo:
         return

@@ -1,0 +1,174 @@
+"""Signals that ask a model more than one forward pass (`Signal.ask`): their own batches, one key an example, only the rows that are needed.
+
+An example's key derives from (seed, signal, example), so its answer is the same alone or in any batch of the same size. What was asked so far is
+kept in signal/<name>/partial/ and never asked again.
+"""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+import time
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mia_jax import registry, workdir
+from mia_jax.progress import Progress
+from mia_jax.training import checkpoint
+from mia_jax.training.programs import over_models
+from mia_jax.training.spread import spread
+from mia_jax.types import Model, Pool, Probe, Signal
+
+Path = pathlib.Path
+SAVE_EVERY = 30.0  # seconds
+
+
+def signal_file(folder: Path, name: str, m: int) -> Path:
+    """The file of one signal of one model, [A,N..] float32; a name with settings has one spelling."""
+    return folder / registry.identity("signals", name) / f"{m:05d}.npy"
+
+
+def count_file(folder: Path, name: str, m: int) -> Path:
+    """How many queries each answer of one model took, [A,N] or [A,N,P] int32; there for signals that count."""
+    return signal_file(folder, name, m).with_suffix(".queries.npy")
+
+
+def probe_of(model: Model, variables, *, signal: Signal) -> Probe:
+    """What `signal` may ask of a model with these variables: no more than its access."""
+    change = signal.transform or (lambda out_BC: out_BC)
+    out = lambda x: change(model.apply(variables, x, train=False)[0])  # noqa: E731
+    label = lambda x: out(x).argmax(-1).astype(jnp.int32)  # noqa: E731
+    inside = None if model.inside is None or signal.access != "white_box" else lambda x: model.inside(variables, x)
+    return Probe(label, out if signal.access != "labels" else None, inside)
+
+
+def example_keys(*, seed: int, name: str, index_B) -> jax.Array:
+    """One threefry key an example, [B]: fold_in(fold_in(seed, signal), number of the example in the pool)."""
+    root = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), zlib.crc32(registry.identity("signals", name).encode()))
+    return jax.vmap(lambda n: jax.random.fold_in(root, n))(jnp.asarray(index_B, jnp.uint32))
+
+
+def asking(probe: Callable[..., Probe], signal: Signal, views: Sequence[Callable]) -> Callable:
+    """ask(variables, x_B.., y_B, key_B) -> (value_AB.. float32,) and, of a signal that counts, (value_AB.., count_AB.. int32); `probe(variables)`."""
+
+    def ask(variables, x_B, y_B, key_B):
+        found = [signal.ask(probe(variables), view(x_B), y_B, key_B) for view in views]
+        parts = zip(*(one if isinstance(one, tuple) else (one,) for one in found), strict=True)
+        return tuple(jnp.stack(part).astype(kind) for part, kind in zip(parts, (jnp.float32, jnp.int32)))
+
+    return ask
+
+
+def query(
+    *,
+    model: Model,
+    pool: Pool,
+    signals: Mapping[str, Signal],
+    views: Sequence[Callable],
+    rows: Mapping[str, np.ndarray],
+    models: Sequence[int],
+    models_folder: Path,
+    folder: Path,
+    seed: int,
+    chunk: int,
+    batch_size: int,
+    devices: list | None = None,
+) -> None:
+    """Writes folder/<signal>/<model>.npy, [A,N..] with NaN outside the rows `rows[signal]` [M,N] (indexed by model number) that are asked.
+
+    Rows that a file lacks are asked and added. ValueError naming model, signal and example if an answer is not finite.
+    """
+    template = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *pool.x.shape[1:]), pool.x.dtype))
+    load = lambda own: checkpoint.load_models(models_folder, own, template)  # noqa: E731
+    for name, signal in signals.items():
+        found = {m: Answers(folder, name, m, len(pool.y)) for m in models}
+        ask = asking(functools.partial(probe_of, model, signal=signal), signal, views)
+        program = jax.jit(over_models(ask, (0, None, None, None), chunk))
+        _one(program, load, found, rows[name], pool=pool, seed=seed, chunk=chunk, batch_size=batch_size, devices=devices or jax.local_devices()[:1])
+
+
+def _one(program: Callable, load: Callable, found: Mapping[int, Answers], rows_MN, *, pool: Pool, seed, chunk, batch_size, devices) -> None:
+    """One signal of several models, a chunk at a time."""
+    lacking = {m: one.lacking(rows_MN[m]) for m, one in found.items()}
+    todo = [m for m in found if lacking[m].any()]
+    if not todo:
+        return
+    name = found[todo[0]].name
+    progress = Progress(title=f"query {name}", total=sum(int(lacking[m].sum()) for m in todo), unit="example")
+
+    def work(own: list[int], device, check: Callable) -> None:
+        variables = jax.device_put(load(own + [own[-1]] * (chunk - len(own))), device)
+        wanted_N = np.any([lacking[m] for m in own], 0)
+        for index_B, count in batches(np.flatnonzero(wanted_N), batch_size):
+            check()
+            key_B = example_keys(seed=seed, name=name, index_B=index_B)
+            parts = jax.device_get(program(variables, *jax.device_put((pool.x[index_B], pool.y[index_B], key_B), device)))
+            for i, m in enumerate(own):
+                new_B = np.flatnonzero(lacking[m][index_B[:count]])
+                found[m].add(index_B[new_B], *(part[i][:, new_B] for part in parts))
+                progress.advance(len(new_B))
+        for m in own:
+            found[m].close()
+
+    spread(work, [todo[i : i + chunk] for i in range(0, len(todo), chunk)], devices)
+    seconds = progress.close()
+    progress.line(f"query: {name} of {len(todo)} models, {progress.total} examples in {seconds:.1f} s")
+
+
+def batches(rows: np.ndarray, size: int):
+    """(row numbers [size], how many of them are real) in order; the last batch is filled up with its last row."""
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
+        yield np.concatenate([part, np.full(size - len(part), part[-1])]), len(part)
+
+
+class Answers:
+    """The answers of one model to one signal on disk: what is there, what is added, and the counts of queries beside it."""
+
+    def __init__(self, folder: Path, name: str, m: int, num_examples: int):
+        self.name, self.m, self.num_examples = name, m, num_examples
+        self.paths = [signal_file(folder, name, m), count_file(folder, name, m)]
+        self.partial = [path.parent / "partial" / path.name for path in self.paths]
+        self.arrays: list[np.ndarray] = []
+        for done, partial in zip(self.paths, self.partial, strict=True):
+            path = partial if partial.exists() else done
+            if path.exists():
+                self.arrays.append(np.array(workdir.read_npy(path)))
+        self.saved = time.monotonic()
+
+    def lacking(self, rows_N: np.ndarray) -> np.ndarray:
+        """Which of these rows have no answer yet."""
+        if not self.arrays:
+            return rows_N
+        value_AN = self.arrays[0]
+        return rows_N & np.isnan(value_AN.reshape(*value_AN.shape[:2], -1)).any((0, 2))
+
+    def add(self, index_B: np.ndarray, value_AB: np.ndarray, *count_AB: np.ndarray) -> None:
+        """Adds answers; on disk every SAVE_EVERY seconds."""
+        bad = ~np.isfinite(value_AB.reshape(*value_AB.shape[:2], -1)).all((0, 2))
+        if bad.any():
+            example = index_B[int(np.argmax(bad))]
+            raise ValueError(f"model {self.m} answers signal {self.name!r} with NaN or infinity for example {example}.")
+        if not self.arrays:
+            empty = lambda part, fill: np.full((len(part), self.num_examples, *part.shape[2:]), fill, part.dtype)  # noqa: E731
+            self.arrays = [empty(value_AB, np.nan), *(empty(part, 0) for part in count_AB)]
+        for array, part in zip(self.arrays, (value_AB, *count_AB), strict=True):
+            array[:, index_B] = part
+        if time.monotonic() - self.saved > SAVE_EVERY:
+            self.save(self.partial)
+
+    def save(self, paths: Sequence[Path]) -> None:
+        """Counts first: an answer never stands there without them."""
+        for path, array in reversed(list(zip(paths, self.arrays))):
+            workdir.write_npy(path, array)
+        self.saved = time.monotonic()
+
+    def close(self) -> None:
+        """The finished files; the partial ones go."""
+        self.save(self.paths)
+        for path in self.partial:
+            path.unlink(missing_ok=True)
