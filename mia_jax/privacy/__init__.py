@@ -1,2 +1,1 @@
-"""Differentially private training: one mechanism, from which the plan, the noise and the accounting event are derived."""
-
+"""Differentially private training (one mechanism, from which plan, noise and accounting event are derived) and audits of its claim."""

@@ -1,0 +1,182 @@
+"""Accounting: published values, the table of the central-limit formula, pairs without a bound, budgets that are never exceeded."""
+
+import dataclasses
+import math
+
+import pytest
+
+from mia_jax.privacy import accounting
+from mia_jax.privacy.mechanism import Mechanism, ledger
+
+DELTA = 1 / 2500
+
+
+def mechanism(noise=1.0, steps=25, n=2500, batch=100, **changes):
+    fields = dict(sampling="poisson", rate=batch / n, clip_norm=2.0, noise_multiplier=noise, expected_batch=batch, steps=steps)
+    return Mechanism(**fields | changes)
+
+
+@pytest.mark.parametrize(("noise", "epochs", "by_rdp", "by_pld"), [(1.1, 60, 2.597, 2.382), (1.3, 15, 0.954, 0.864), (0.7, 45, 6.319, 5.639)])
+def test_the_mnist_tutorials_of_tensorflow_privacy(noise, epochs, by_rdp, by_pld):
+    """n = 60,000, batch 256, delta 1e-5; today's conversion from RDP (their READMEs print the older 3.01, 1.19, 7.10)."""
+    one = mechanism(noise, steps=epochs * 60000 // 256, n=60000, batch=256)
+    assert accounting.epsilon(one, delta=1e-5, accountant="rdp") == pytest.approx(by_rdp, abs=6e-4)
+    assert accounting.epsilon(one, delta=1e-5, accountant="pld") == pytest.approx(by_pld, abs=6e-4)
+
+
+CENTRAL_LIMIT = {  # n = 2500, batch 100, delta = 1/n, after 1, 2, 10, 50 and 100 epochs
+    0.5: (5.466, 8.497, 25.495, 87.447, 155.389),
+    1.0: (0.7064, 1.0562, 2.7259, 7.3674, 11.5869),
+    1.1: (0.5971, 0.8922, 2.2919, 6.1254, 9.5630),
+    2.0: (0.2487, 0.3721, 0.9454, 2.4323, 3.6933),
+}
+
+
+@pytest.mark.parametrize("noise", CENTRAL_LIMIT)
+def test_the_published_table_of_the_central_limit_accountant(noise):
+    found = [accounting.epsilon(mechanism(noise, 25 * e), delta=DELTA, accountant="gdp") for e in (1, 2, 10, 50, 100)]
+    assert found == pytest.approx(CENTRAL_LIMIT[noise], rel=2e-4)
+
+
+def test_the_central_limit_lies_below_the_bounds_it_stands_for():
+    """One epoch at multiplier 1: .706, tight bound 1.056, RDP 1.48. Multiplier .5: 6.5 after one epoch, so a budget of 1 fits none."""
+    found = {a: accounting.epsilon(mechanism(), delta=DELTA, accountant=a) for a in accounting.ACCOUNTANTS}
+    assert found == pytest.approx(dict(gdp=0.706, pld=1.056, rdp=1.477), abs=2e-3)
+    assert accounting.epsilon(mechanism(0.5), delta=DELTA) == pytest.approx(6.5, abs=0.05)
+    assert accounting.epochs_for(1.0, mechanism(0.5), delta=DELTA, most=100) == 0
+
+
+def test_mu_of_the_table():
+    found = [accounting.gdp_mu(mechanism(noise)) for noise in (0.5, 1.0, 1.1, 2.0)]
+    assert found == pytest.approx([1.4642, 0.2622, 0.2267, 0.1066], abs=5e-5)
+
+
+def test_gaussian_epsilon_survives_what_broke_the_original():
+    """A bracket that ended at 500 and exp(eps) that overflowed: 500 epochs at multiplier .5, and mu so large that no float holds epsilon."""
+    assert 500 < accounting.epsilon(mechanism(0.5, 25 * 500), delta=DELTA, accountant="gdp") < 1000
+    assert accounting.gaussian_epsilon(1e9, 1e-5) == math.inf
+    assert accounting.gaussian_epsilon(0.0, 1e-5) == accounting.gaussian_epsilon(1e-9, 1e-5) == 0.0
+    for mu, delta in ((0.3, 1e-5), (1.0, 1e-3), (20.0, 1e-6)):
+        assert accounting.gaussian_delta(accounting.gaussian_epsilon(mu, delta), mu) == pytest.approx(delta, rel=1e-6)
+
+
+def test_edges_are_zero_and_infinite():
+    for accountant in accounting.ACCOUNTANTS:
+        assert accounting.epsilon(mechanism(steps=0), delta=DELTA, accountant=accountant) == 0
+        assert accounting.epsilon(mechanism(0.0), delta=DELTA, accountant=accountant) == math.inf
+    assert math.isinf(accounting.epsilon(mechanism(0.0, sampling="shuffle", adjacency="zero_out"), delta=DELTA))
+
+
+@pytest.mark.parametrize("accountant", accounting.ACCOUNTANTS)
+def test_epsilon_is_monotone(accountant):
+    def one(delta=DELTA, **changes):
+        return accounting.epsilon(mechanism(**changes), delta=delta, accountant=accountant)
+
+    assert one() < one(steps=50) and one() < one(noise=0.8) and one() < one(batch=200) and one() < one(delta=DELTA / 10)
+    if accountant != "gdp":
+        return
+    assert accounting.epsilon(mechanism(), delta=DELTA, accountant="pld") <= accounting.epsilon(mechanism(), delta=DELTA, accountant="rdp")
+
+
+def test_replace_one_means_the_same_to_both_accountants():
+    """Multiplier x sensitivity is the noise: at rate 1 adding 1 x C and replacing 1 x 2C cost the same (dp_accounting's PLD counts in C)."""
+    for sampling in ("poisson", "balls_in_bins"):
+        common = dict(sampling=sampling, batch=2500, noise=4.0, steps=3)
+        values = [
+            accounting.epsilon(mechanism(adjacency=adjacency, **common), delta=DELTA, accountant=accountant)
+            for adjacency, accountant in (("add_remove", "pld"), ("zero_out", "pld"), ("replace_one", "pld"))
+        ]
+        assert values == pytest.approx([values[0]] * 3, rel=1e-3)
+    kinds = [mechanism(adjacency=a, sampling="shuffle") for a in ("zero_out", "replace_one")]
+    assert [m.noise_std_of_sum() for m in kinds] == [2.0, 4.0] and kinds[1].noise_std() == 4.0 / 100
+    rdp = [accounting.epsilon(m, delta=DELTA, accountant="rdp") for m in kinds]
+    pld = [accounting.epsilon(m, delta=DELTA, accountant="pld") for m in kinds]
+    assert rdp[0] == rdp[1] and pld[0] == pytest.approx(pld[1], rel=1e-3) and pld[0] < rdp[0]
+
+
+def test_shuffled_batches_have_no_amplification():
+    """30 epochs at multiplier 1: Poisson below 3, one participation an epoch 37.6 (n = 60,000, batch 256, delta 1e-5)."""
+    common = dict(n=60000, batch=256, steps=30 * 235)
+    poisson = accounting.epsilon(mechanism(**common), delta=1e-5, accountant="pld")
+    one = mechanism(sampling="shuffle", adjacency="zero_out", **common)
+    shuffled = accounting.epsilon(one, delta=1e-5, accountant="pld")
+    assert one.epochs == 30 and poisson < 3 and shuffled == pytest.approx(accounting.gaussian_epsilon(math.sqrt(30), 1e-5), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "accountant", "words"),
+    [
+        (dict(sampling="shuffle"), "pld", "add_remove"),
+        (dict(sampling="without_replacement"), "rdp", "replace_one"),
+        (dict(sampling="without_replacement", adjacency="replace_one"), "pld", "does not support SampledWithoutReplacement"),
+        (dict(adjacency="replace_one"), "rdp", "does not support PoissonSampled"),
+        (dict(cap=140), "rdp", "does not support TruncatedSubsampledGaussian"),
+        (dict(microbatch=2, adjacency="replace_one"), "pld", "microbatch"),
+    ],
+)
+def test_a_pair_without_a_bound_is_refused(changes, accountant, words):
+    with pytest.raises(ValueError, match=words):
+        accounting.epsilon(mechanism(**changes), delta=DELTA, accountant=accountant)
+
+
+def test_a_cap_is_accounted():
+    free, capped, tight = (accounting.epsilon(mechanism(cap=cap), delta=DELTA) for cap in (None, 140, 100))
+    assert free < capped < 1.01 * free < tight
+
+
+@pytest.mark.parametrize("accountant", accounting.ACCOUNTANTS)
+def test_budgets_are_met_and_not_exceeded(accountant):
+    one = mechanism(steps=50)
+    multiplier = accounting.noise_for(2.0, one, delta=DELTA, accountant=accountant)
+    found = accounting.epsilon(dataclasses.replace(one, noise_multiplier=multiplier), delta=DELTA, accountant=accountant)
+    assert 1.98 < found <= 2.0
+    steps = accounting.steps_for(2.0, one, delta=DELTA, accountant=accountant)
+    after = [accounting.epsilon(one.after(steps + more), delta=DELTA, accountant=accountant) for more in (0, 1)]
+    assert after[0] <= 2.0 < after[1]
+    epochs = accounting.epochs_for(2.0, one, delta=DELTA, accountant=accountant, most=10**4)
+    assert epochs == steps // 25
+
+
+def test_a_ledger_that_differs_is_found():
+    one = mechanism(steps=50)
+    assert one.differences(ledger(one)) == [] and Mechanism.from_json(one.to_json()) == one
+    assert one.differences(ledger(one) | dict(steps=49)) == ["steps: declared 50, ran 49"]
+    assert "noise_std: declared 0.02, ran 0.0002" in one.differences(ledger(one) | dict(noise_std=0.0002))
+    assert len(one.differences({})) == len(ledger(one))
+
+
+def test_the_private_count_takes_its_share_of_the_noise():
+    one = mechanism(count_std=5.0)
+    assert one.gradient_multiplier**-2 + (2 * 5.0) ** -2 == pytest.approx(1.0)
+    assert one.noise_std_of_sum() == pytest.approx(2 * one.gradient_multiplier) and one.gradient_multiplier > 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict(rate=1.5),
+        dict(rate=0.0),
+        dict(clip_norm=0.0),
+        dict(clip_norm=-1.0),
+        dict(noise=-1.0),
+        dict(clip_norm=math.inf),
+        dict(sampling="bernoulli"),
+        dict(adjacency="add"),
+        dict(count_std=0.5),
+        dict(microbatch=0),
+        dict(expected_batch=0),
+    ],
+)
+def test_a_mechanism_that_cannot_be_is_refused(changes):
+    with pytest.raises(ValueError, match=next(k if k != "noise" else "noise_multiplier" for k in changes)):
+        mechanism(**changes)
+
+
+def test_bad_deltas_and_budgets_are_refused():
+    for delta in (0.0, 1.0, 2.0):
+        with pytest.raises(ValueError, match="delta"):
+            accounting.epsilon(mechanism(), delta=delta)
+    with pytest.raises(ValueError, match="epsilon"):
+        accounting.noise_for(0.0, mechanism(), delta=DELTA)
+    with pytest.raises(ValueError, match="accountant"):
+        accounting.epsilon(mechanism(), delta=DELTA, accountant="prv")
