@@ -13,13 +13,13 @@ from mia_jax.learners import stopping
 # What experiment.py passes itself; everything else in a maker's signature is a field of the config.
 PASSED = dict(
     data=(),
-    design=("num_examples", "seed", "given_population_N", "labels_N"),
+    design=("num_examples", "seed", "given_population_N", "given_canary_N", "labels_N"),
     model=("num_classes",),
     learner=("model", "loss", "num_rows", "padded", "stopping"),
     attacks=(),
 )
 LEARNER = dict(objective="cross_entropy", validation="none", stop=None, snapshots=())
-DATA = dict(standardize=False, drop_duplicates=False)
+DATA = dict(standardize=False, drop_duplicates=False, canaries=None)  # canaries: fields of data/_canaries.py
 QUERY = dict(views=("identity",), batch_size=500, ask_batch_size=100, signals=(), save_logits=False)
 REPORT = dict(fprs=(0.001, 0.01, 0.1), ppv_ratio=1.0, draws=200, level=0.95, shadow_curve=("lira",), figures=True)
 REPORT |= dict(slices=("class",), groups={}, records=("lira",))  # slices: mia_jax/metrics/slices.py; groups: {name: row numbers}

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from mia_jax import brought, checks, configuration, registry, stages, views, workdir
+from mia_jax.data import _canaries as canaries
 from mia_jax.data import _pool as pools
 from mia_jax.data import augment
 from mia_jax.designs import _rows
@@ -137,18 +138,20 @@ def make(kind: str, section: Mapping, **kwargs):
 
 
 def load_pool(section: Mapping) -> tuple[Pool, dict]:
-    """The pool of config.data and the count of its duplicates (dropped on request)."""
+    """The pool of config.data, with its canaries, and the count of its duplicates (dropped on request)."""
     own = {k: v for k, v in section.items() if k not in configuration.DATA}
     pool = make("data", own)
     if section["drop_duplicates"]:
         pool = pools.drop_duplicates(pool)
+    if section["canaries"] is not None:
+        pool = registry.call(canaries.insert, "data.canaries", section["canaries"], pool=pool)
     return pool, pools.duplicates(pool)
 
 
 def make_design(section: Mapping, *, pool: Pool, seed: int) -> Design:
     """The design of config.design over this pool."""
-    given = pool.columns.get("population")
-    return make("designs", section, num_examples=len(pool.y), seed=seed, given_population_N=given, labels_N=pool.y)
+    marked = {f"given_{name}_N": pool.columns.get(name) for name in ("population", "canary")}
+    return make("designs", section, num_examples=len(pool.y), seed=seed, labels_N=pool.y, **marked)
 
 
 def make_learner(section: Mapping, *, model: Model, num_rows: int, padded: bool) -> Learner:

@@ -161,6 +161,8 @@ class Design:
     regularization). `num_rows`: K, the length of every model's padded row list, which depends on the design's fields alone and never on the
     draw (designs/_rows.py makes the lists). `remake(models)` builds the same design with another number of models. `balance`: every example is
     in the same number of models, so a View hides some shadows (drawn from `seed`) until all examples have equally many IN and OUT ones.
+    `coin_N`: the number of the independent fair coin that decides about a row in every model anew (-1: none; two rows of one number are
+    alternatives); None where membership is not drawn so, and no epsilon can be audited.
     """
 
     name: str
@@ -176,6 +178,7 @@ class Design:
     num_rows: int = 0
     balance: bool = False
     seed: int = 0
+    coin_N: np.ndarray | None = None
     remake: Callable[[int], Design] | None = dataclasses.field(default=None, compare=False, repr=False)
 
     def extend(self, models: int) -> Design:

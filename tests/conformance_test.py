@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mia_jax import registry, views
-from mia_jax.designs import bernoulli, blocks, disjoint, folds, halves, two_way
+from mia_jax.designs import bernoulli, blocks, canaries, disjoint, folds, halves, two_way
 from mia_jax.training import probing
 from mia_jax.types import ACCESS
 from mia_jax.views import Fleet
@@ -44,6 +44,7 @@ SMALL = dict(  # designs of 120 rows
     halves_4=lambda: halves.make(num_examples=120, seed=0, models=4),
     halves=lambda: halves.make(num_examples=120, seed=0, models=12),
     bernoulli=lambda: bernoulli.make(num_examples=120, seed=0, models=8),
+    canaries=lambda: canaries.make(num_examples=120, seed=0, models=8),
     disjoint=lambda: disjoint.make(num_examples=120, seed=0, models=10, targets=4),
     blocks=lambda: blocks.make(num_examples=120, seed=0, size=12, sources=3, population=0.1),
     two_way=lambda: two_way.make(num_examples=120, seed=0, drawn=True),

@@ -52,5 +52,6 @@ def make(
         supports=frozenset(SHADOW_NEEDS),
         note=f"each example is in each model with probability {probability:g}, independently",
         num_rows=_rows.k_max(len(usable), probability),
+        coin_N=np.where(population_N, -1, np.cumsum(~population_N) - 1) if probability == 0.5 else None,
         remake=lambda models: make(models=models, **same),
     )

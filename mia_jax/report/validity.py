@@ -9,7 +9,7 @@ import numpy as np
 from mia_jax.metrics import blind, bootstrap, cross_target, membership, power
 from mia_jax.types import Design, Pool
 
-RANDOM = ("halves", "bernoulli", "disjoint", "folds")  # designs that draw members at random, whatever the example
+RANDOM = ("halves", "bernoulli", "disjoint", "folds", "canaries")  # designs that draw members at random, whatever the example
 
 
 def collect(

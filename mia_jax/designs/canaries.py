@@ -1,0 +1,111 @@
+"""Canaries: an independent fair coin decides about each of a few rows, in every model anew; all other rows are always in. For audits of epsilon."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mia_jax import checks
+from mia_jax.designs import _rows
+from mia_jax.types import Design
+from mia_jax.views import SHADOW_NEEDS
+
+MOST = 1000  # canaries drawn by default, if half of the rows are as many
+
+
+def make(
+    *,
+    num_examples: int,
+    seed: int,
+    given_population_N: np.ndarray | None = None,
+    given_canary_N: np.ndarray | None = None,
+    labels_N: np.ndarray | None = None,
+    models: int = 8,
+    canaries: int = 0,
+    pairs: bool = False,
+    population: float = 0.1,
+    targets: int | Sequence[int] | None = None,
+) -> Design:
+    """Model m trains on every row that is neither canary nor population, and on the canaries whose coins, drawn from (seed, m), fall so.
+
+    The canaries are the rows that the data marks (data.canaries), else `canaries` rows drawn at random (0: half of the rows, at most 1,000).
+    `pairs`: two canaries share a coin, which picks one of them, so that all models have equally many rows (replace-one adjacency). Only canaries
+    are evaluated; `coin_N` says which coin decides about a row. An attacker of t uses every model but t: coins are independent over models.
+    num_rows = K bounds the rows from the number of canaries alone. ValueError for fewer than 2 models or 2 coins, or a model without a canary.
+    Source: Steinke et al. 2023 (arXiv:2305.08846), Algorithm 1; one of two: section 6 there and Mahloujifar et al. 2024 (arXiv:2410.22235).
+    """
+    checks.at_least(2, models=models)
+    chosen_N = _canaries(num_examples, seed, given_population_N, given_canary_N, canaries)
+    population_N, usable = _aside(num_examples, seed, given_population_N, chosen_N, population)
+    order = _rows.generator(seed, "canary pairs").permutation(np.flatnonzero(chosen_N))
+    if pairs and len(order) % 2:
+        raise ValueError(f"pairs=True needs an even number of canaries and there are {len(order)}.")
+    coins = len(order) // 2 if pairs else len(order)
+    checks.at_least(2, coins=coins)
+    coin_N = np.full(num_examples, -1)
+    coin_N[order] = np.arange(len(order)) % coins
+    member_MN = np.tile(~population_N & ~chosen_N, (models, 1))
+    for m in range(models):
+        heads = _rows.generator(seed, "canaries", m).random(coins) < 0.5
+        member_MN[m, order] = np.append(heads, ~heads) if pairs else heads
+    others = len(usable) - len(order)
+    return _rows.checked(
+        labels_N,
+        name="canaries",
+        member_MN=member_MN,
+        evaluated_MN=np.tile(chosen_N, (models, 1)),
+        shadow_MM=~np.eye(models, dtype=bool),
+        population_N=population_N,
+        unit_M=np.arange(models),
+        targets=_rows.chosen(targets, models),
+        supports=frozenset(SHADOW_NEEDS),
+        note=f"{len(order):,} canaries, {coins:,} fair coins a model; the other {others:,} rows are in every model",
+        num_rows=others + (coins if pairs else _rows.k_max(coins, 0.5)),
+        coin_N=coin_N,
+        remake=lambda models: make(
+            models=models,
+            num_examples=num_examples,
+            seed=seed,
+            given_population_N=given_population_N,
+            given_canary_N=given_canary_N,
+            labels_N=labels_N,
+            canaries=canaries,
+            pairs=pairs,
+            population=population,
+            targets=targets,
+        ),
+    )
+
+
+def _canaries(num_examples: int, seed: int, given_population_N, given_canary_N, canaries: int) -> np.ndarray:
+    """chosen_N, boolean: the rows that the data marks, or random ones."""
+    free_N = np.ones(num_examples, bool) if given_population_N is None else ~np.asarray(given_population_N, bool)
+    checks.shape("N", num_examples=np.zeros(num_examples), given_population=free_N)
+    if given_canary_N is not None:
+        chosen_N = np.asarray(given_canary_N, bool)
+        checks.shape("N", num_examples=free_N, given_canary=chosen_N)
+        if (chosen_N & ~free_N).any():
+            raise ValueError(f"{int((chosen_N & ~free_N).sum())} of the rows that the data marks as canaries are population rows.")
+        if canaries not in (0, int(chosen_N.sum())):
+            raise ValueError(f"canaries={canaries} but the data marks {int(chosen_N.sum())} rows as canaries; leave design.canaries at 0.")
+        return chosen_N
+    checks.at_least(0, canaries=canaries)
+    free = np.flatnonzero(free_N)
+    count = canaries or min(MOST, len(free) // 4 * 2)
+    if count > len(free):
+        raise ValueError(f"canaries={count} but only {len(free)} of {num_examples} rows lie outside the population.")
+    chosen_N = np.zeros(num_examples, bool)
+    chosen_N[_rows.generator(seed, "canary rows").permutation(free)[:count]] = True
+    return chosen_N
+
+
+def _aside(num_examples: int, seed: int, given_population_N, chosen_N, population: float) -> tuple[np.ndarray, np.ndarray]:
+    """(population_N, usable rows): the share of *all* rows, drawn from those that are no canaries."""
+    others = np.flatnonzero(~chosen_N)
+    share = min(population * num_examples / max(1, len(others)), 0.999) if 0 <= population < 1 else population
+    given = None if given_population_N is None else np.asarray(given_population_N, bool)[others]
+    inside_N, _ = _rows.kept_aside(len(others), seed, share, given)
+    population_N = np.zeros(num_examples, bool)
+    population_N[others] = inside_N
+    return population_N, np.flatnonzero(~population_N)
