@@ -6,9 +6,17 @@ import numpy as np
 import pytest
 
 from mia_jax import registry
+from mia_jax.models import layers
 
 KEY = jax.random.key(0)
-SMALL = dict(wide_resnet=dict(depth=10, width=1))
+SMALL = dict(  # of the nets that are too large to run in a test: fields of a narrow one on the smallest images
+    wide_resnet=dict(depth=10, width=1),
+    alexnet=dict(resize=65, divide=32),
+    vgg=dict(resize=32, divide=32, hidden=16),
+    nin=dict(resize=67, divide=32),
+    googlenet=dict(resize=0, divide=16),
+    resnet18=dict(resize=0, width=4),
+)
 NAMES = registry.names("models")
 
 
@@ -17,7 +25,7 @@ def model(name, /, num_classes=5, **fields):
 
 
 def parameters(built, shape) -> int:
-    variables = jax.eval_shape(built.init, KEY, jnp.zeros(shape))
+    variables = jax.eval_shape(built.init, KEY, jax.ShapeDtypeStruct(shape, jnp.float32))
     return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
 
 
@@ -33,12 +41,71 @@ def parameters(built, shape) -> int:
         ("conv", dict(num_classes=10, depth=2), (1, 32, 32, 3), 982_762),
         ("small_cnn", dict(num_classes=10, num_conv=2), (1, 32, 32, 3), 84_586),
         ("small_cnn", dict(num_classes=10), (1, 32, 32, 3), 28_298),
+        ("linear", dict(num_classes=10), (1, 28, 28, 1), 7_850),
+        ("linear", dict(num_classes=0), (1, 2), 3),
+        ("perceptron", dict(num_classes=2), (1, 2), 3),
+        ("perceptron", dict(num_classes=4), (1, 2), 12),
+        ("mlp", dict(num_classes=10), (1, 28, 28, 1), 203_530),
+        ("mlp", dict(num_classes=10, widths=(256, 256), dropout=(0.2, 0.5)), (1, 28, 28, 1), 269_322),
+        ("mlp", dict(num_classes=0, widths=(4,)), (1, 7), 37),
+        ("lenet", dict(num_classes=10), (1, 28, 28, 1), 61_706),
+        ("lenet_bn", dict(num_classes=10), (1, 28, 28, 1), 44_878),
+        ("lenet_bn", dict(num_classes=10, norm="group"), (1, 28, 28, 1), 44_878),
+        ("lenet_bn", dict(num_classes=10, norm="none"), (1, 28, 28, 1), 44_426),
+        ("alexnet", dict(num_classes=10), (1, 28, 28, 1), 46_764_746),
+        ("alexnet", dict(num_classes=10, resize=65), (1, 28, 28, 1), 21_598_922),
+        ("vgg", dict(num_classes=10, divide=1), (1, 28, 28, 1), 128_806_154),
+        ("vgg", dict(num_classes=10), (1, 28, 28, 1), 43_093_322),
+        ("vgg", dict(num_classes=10, divide=1, resize=32), (1, 28, 28, 1), 28_142_858),
+        ("vgg", dict(num_classes=10, resize=0), (1, 32, 32, 1), 17_927_498),
+        ("vgg", dict(num_classes=1000, depth=16, divide=1), (1, 224, 224, 3), 138_357_544),
+        ("nin", dict(num_classes=10), (1, 28, 28, 1), 1_992_166),
+        ("nin", dict(num_classes=10, resize=67), (1, 28, 28, 1), 1_992_166),
+        ("googlenet", dict(num_classes=10), (1, 28, 28, 1), 5_977_530),
+        ("googlenet", dict(num_classes=10, resize=0), (1, 28, 28, 1), 5_977_530),
+        ("resnet18", dict(num_classes=10), (1, 28, 28, 1), 11_178_378),
+        ("resnet18", dict(num_classes=10, norm="layer", resize=0), (1, 28, 28, 1), 11_178_378),
+        ("resnet18", dict(num_classes=10, norm="none", resize=0), (1, 28, 28, 1), 11_170_570),
     ],
 )
 def test_parameter_counts(name, fields, shape, count):
     built = model(name, **fields)
     assert parameters(built, shape) == count
-    assert built.summary(jnp.zeros(shape)).splitlines()[-1].split()[-1] == f"{count:,}"
+    if count < 2e6:
+        assert built.summary(jnp.zeros(shape)).splitlines()[-1].split()[-1] == f"{count:,}"
+
+
+def sizes(built, shape) -> list[tuple]:
+    """(height, features) of the output of every convolution, as the summary prints them."""
+    table = [line.split()[:2] for line in built.summary(jax.ShapeDtypeStruct(shape, jnp.float32)).splitlines()]
+    return [tuple(map(int, out.strip("[]").split(",")[2:])) for path, out in table if "Conv_" in path]
+
+
+@pytest.mark.parametrize(
+    "name,fields,expected",
+    [
+        ("lenet", {}, [(28, 6), (10, 16)]),
+        ("lenet_bn", {}, [(24, 6), (8, 16)]),
+        ("alexnet", {}, [(54, 96), (26, 256), (12, 384), (12, 384), (12, 256)]),
+        ("alexnet", dict(resize=65), [(15, 96), (7, 256), (3, 384), (3, 384), (3, 256)]),
+        ("vgg", dict(divide=1), [(224, 64), (112, 128), *[(56, 256)] * 2, *[(28, 512)] * 2, *[(14, 512)] * 2]),
+        ("vgg", dict(resize=32), [(32, 16), (16, 32), *[(8, 64)] * 2, *[(4, 128)] * 2, *[(2, 128)] * 2]),
+        ("nin", {}, [*[(54, 96)] * 3, *[(26, 256)] * 3, *[(12, 384)] * 3, *[(5, 10)] * 3]),
+        ("nin", dict(resize=67), [*[(15, 96)] * 3, *[(7, 256)] * 3, *[(3, 384)] * 3, *[(1, 10)] * 3]),
+        ("resnet18", {}, [(48, 64), *[(24, 64)] * 4, *[(12, 128)] * 5, *[(6, 256)] * 5, *[(3, 512)] * 5]),
+        ("resnet18", dict(resize=0), [(14, 64), *[(7, 64)] * 4, *[(4, 128)] * 5, *[(2, 256)] * 5, *[(1, 512)] * 5]),
+    ],
+)
+def test_sizes_of_the_convolutions(name, fields, expected):
+    assert sizes(model(name, num_classes=10, **fields), (1, 28, 28, 1)) == expected
+
+
+def test_googlenet_sizes_and_features():
+    found = sizes(model("googlenet"), (1, 28, 28, 1))
+    assert found[:3] == [(48, 64), (24, 64), (24, 192)] and len(found) == 3 + 9 * 6
+    blocks = [found[i : i + 6] for i in range(3, len(found), 6)]
+    assert [block[0][0] for block in blocks] == [12] * 2 + [6] * 5 + [3] * 2
+    assert [sum(block[i][1] for i in (0, 2, 4, 5)) for block in blocks] == [256, 480, 512, 512, 512, 528, 832, 832, 1024]
 
 
 def wide_resnet_parameters(depth, width, channels, classes):
@@ -157,18 +224,49 @@ def test_a_fleet_is_its_members_and_form_changes_nothing(name, shape):
         ("mlp", dict(activation="rleu"), "activation='rleu' is not one of .*Did you mean 'relu'"),
         ("mlp", dict(init="torch"), "init='torch' is not one of"),
         ("mlp", dict(widths=(4, 0)), "widths=0 must be at least 1"),
-        ("mlp", dict(num_classes=0), "num_classes=0 must be at least 1"),
+        ("mlp", dict(num_classes=-1), "num_classes=-1 must be at least 0"),
         ("fc", dict(dropout=1.0), r"dropout=1.0 must lie in \[0, 1\)"),
         ("conv", dict(depth=0), "depth=0 must be at least 1"),
         ("conv", dict(form="fast"), "form='fast' is not one of"),
         ("small_cnn", dict(num_convs=2), "no field 'num_convs'.*Did you mean 'num_conv'"),
         ("wide_resnet", dict(depth=20), "depth=20 is not 6n \\+ 4; allowed depths are 10, 16, 22, 28"),
-        ("wide_resnet", dict(norm="layer"), "norm='layer' is not one of"),
+        ("wide_resnet", dict(norm="instance"), "norm='instance' is not one of"),
+        ("resnet18", dict(norm="batchnorm"), "norm='batchnorm' is not one of .*Did you mean 'batch'"),
+        ("mlp", dict(widths=(4, 5), dropout=(0.1,)), r"dropout=\(0.1,\) has 1 rates and widths=\(4, 5\) 2 layers"),
+        ("perceptron", dict(num_classes=1), "num_classes=1 must be at least 2"),
+        ("lenet", dict(num_classes=0), "num_classes=0 must be at least 1"),
+        ("lenet", dict(pool="mean"), "pool='mean' is not one of"),
+        ("vgg", dict(depth=12), "depth=12 is not one of"),
+        ("alexnet", dict(resize=-1), "resize=-1 must be at least 0"),
+        ("googlenet", dict(divide=17), "divide=17 is not one of"),
     ],
 )
 def test_bad_fields(name, fields, message):
     with pytest.raises(ValueError, match=message):
         model(name, **fields)
+
+
+@pytest.mark.parametrize("name,small", [("nin", 66), ("alexnet", 64), ("vgg", 31), ("lenet", 11), ("lenet_bn", 15)])
+def test_the_smallest_images_are_what_the_docstrings_say(name, small):
+    fields = {"resize": 0} if name in ("nin", "alexnet", "vgg") else {}
+    with pytest.raises(ValueError, match="does not fit into images of"):
+        jax.eval_shape(model(name, **fields).init, KEY, jnp.zeros((1, small, small, 1)))
+    jax.eval_shape(model(name, **fields).init, KEY, jnp.zeros((1, small + 1, small + 1, 1)))
+
+
+def test_resizing_is_the_first_layer():
+    x = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    assert layers.resized(x, 0) is x and layers.resized(x, 4) is x
+    rows = np.asarray(layers.resized(x, 8))[0, :, 0, 0]
+    np.testing.assert_allclose(rows, [0, 1, 3, 5, 7, 9, 11, 12], atol=1e-5)  # half-pixel centers: a quarter of the way, edges held
+
+
+def test_a_perceptron_names_class_one_above_zero():
+    built = model("perceptron", num_classes=2)
+    variables = {"params": {"Dense_0": {"kernel": jnp.array([[1.0], [2.0]]), "bias": jnp.array([-1.0])}}}
+    out, _ = built.apply(variables, jnp.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0]]))
+    np.testing.assert_allclose(out, [[0.5, -0.5], [-0.5, 0.5], [0, 0]])
+    assert out.argmax(1).tolist() == [0, 1, 0]
 
 
 def test_too_small_images_are_refused():

@@ -10,32 +10,36 @@ from mia_jax.types import Model
 
 
 class MLP(nn.Module):
-    num_classes: int
+    features: int
     widths: tuple[int, ...]
     activation: str
-    dropout: float
+    dropout: tuple[float, ...]
     initializer: str
 
     @nn.compact
     def __call__(self, x, *, key_B=None, weight_B=None, train=False):
         kernel_init, activation = layers.initializer(self.initializer), layers.activation(self.activation)
         x = layers.flatten(x)
-        for site, width in enumerate(self.widths):
+        for site, (width, rate) in enumerate(zip(self.widths, self.dropout, strict=True)):
             x = activation(layers.Dense(width, kernel_init=kernel_init)(x))
-            x = layers.dropout(x, key_B if train else None, self.dropout, site)
-        return layers.Dense(self.num_classes, kernel_init=kernel_init)(x)
+            x = layers.dropout(x, key_B if train else None, rate, site)
+        return layers.Dense(self.features, kernel_init=kernel_init)(x)
 
 
-def make(*, num_classes: int, widths=(256,), activation: str = "relu", dropout: float = 0.0, init: str = "he") -> Model:
-    """flatten, {dense width, activation, dropout} for each width, dense C: logits [B,C].
+def make(*, num_classes: int, widths=(256,), activation: str = "relu", dropout=0.0, init: str = "he") -> Model:
+    """flatten, {dense width, activation, dropout} for each width, dense C: logits [B,C], or [B,1] where the pool has real targets.
 
-    Parameters: sum over layers of (in + 1) * out; 8x8 images and 10 classes with the defaults: 64*256 + 256 + 256*10 + 10 = 19,210.
-    `init` is 'he' (He et al. 2015, for relu) or 'keras' (Glorot uniform); biases start at zero.
+    Parameters: sum over layers of (in + 1) * out. With 10 classes: 8x8 images and the defaults 64*256 + 256 + 256*10 + 10 = 19,210; 28x28 images
+    203,530, and 269,322 with widths=(256, 256), the dropout net (dropout=(.2, .5)). `dropout` is one rate for every layer or one a layer.
+    `init`: 'he' (He et al. 2015, for relu), 'keras' or 'xavier_uniform' (Glorot), ..., see layers.INITIALIZERS; biases start at zero.
     """
-    checks.at_least(1, num_classes=num_classes)
     widths = (widths,) if isinstance(widths, int) else tuple(widths)
     for width in widths:
         checks.at_least(1, widths=width)
-    checks.fraction(closed="left", dropout=dropout)
+    rates = tuple(dropout) if isinstance(dropout, tuple | list) else (dropout,) * len(widths)
+    if len(rates) != len(widths):
+        raise ValueError(f"dropout={rates} has {len(rates)} rates and widths={widths} {len(widths)} layers; give one rate a layer, or one for all.")
+    for rate in rates:
+        checks.fraction(closed="left", dropout=rate)
     layers.activation(activation), layers.initializer(init)
-    return layers.as_model(MLP(num_classes, widths, activation, dropout, init))
+    return layers.as_model(MLP(layers.outputs(num_classes), widths, activation, rates, init))
