@@ -1,5 +1,7 @@
 """Every model: shapes, parameter counts, batch independence, per-example dropout, and a fleet equal to its members."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +20,9 @@ SMALL = dict(  # of the nets that are too large to run in a test: fields of a na
     resnet18=dict(resize=0, width=4),
 )
 NAMES = registry.names("models")
+
+
+once = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiling is what a test pays for
 
 
 def model(name, /, num_classes=5, **fields):
@@ -147,11 +152,11 @@ def test_summary_is_a_plain_table():
 def test_an_example_is_answered_alone_as_in_any_batch(name):
     built = model(name, **SMALL.get(name, {}))
     x = jax.random.uniform(KEY, (3, 24, 24, 3))
-    variables = jax.jit(built.init)(KEY, x)
+    variables = once(built.init)(KEY, x)
     assert set(variables) in ({"params"}, {"params", "stats"})
     if "stats" in variables:
         variables["stats"] = jax.tree.map(lambda s: s + 0.1, variables["stats"])
-    apply = jax.jit(lambda x: built.apply(variables, x))
+    apply = once(lambda x: built.apply(variables, x))
     out, stats = apply(x)
     assert out.shape == (3, 5) and out.dtype == jnp.float32 and np.isfinite(out).all()
     jax.tree.map(np.testing.assert_array_equal, stats, variables.get("stats", {}))
