@@ -16,6 +16,7 @@ from mia_jax.data import augment
 from mia_jax.designs import _rows
 from mia_jax.learners import stopping
 from mia_jax.metrics import slices
+from mia_jax.report import privacy
 from mia_jax.training.trajectory import SIGNAL as TRAJECTORY
 from mia_jax.types import ACCESS, Attack, Design, Learner, Model, Pool, Signal
 
@@ -99,6 +100,7 @@ def prepare(config: Mapping, *, seed: int) -> Audit:
     check_attacks(attacks, design=design)
     slices.check(config["report"]["slices"], columns=tuple(pool.columns), groups=config["report"]["groups"], num_examples=len(pool.y))
     check_snapshots(config["learner"], attacks)
+    privacy.settings(config["report"]["audit"], design=design, knows={n: a.knows for n, a in attacks.items()}, level=config["report"]["level"])
     asked = asked_signals(attacks) | {"loss", "correct", *config["query"]["signals"]} | ({"logits"} if config["query"]["save_logits"] else set())
     signals = make_signals(asked - {TRAJECTORY}, pool=pool, model=model)
     return Audit(

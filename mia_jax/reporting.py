@@ -13,7 +13,7 @@ import threadpoolctl
 from mia_jax import views, workdir
 from mia_jax.data import _pool as pools
 from mia_jax.metrics import bootstrap, comparisons, further, slice_rows, slices, summary, thresholds
-from mia_jax.report import files, seeds, shadows, stale, tables, validity, vulnerability
+from mia_jax.report import files, privacy, seeds, shadows, stale, tables, validity, vulnerability
 from mia_jax.stages import all_models, attack_claim, load_fleet, read_scores, say, scores
 from mia_jax.training import checkpoint
 from mia_jax.training import query as queries
@@ -50,6 +50,7 @@ def report(audit, *, folder: Path, versions: dict) -> dict:
         attacks={name: dict(audit.config["attacks"][name], needs=one.needs, knows=one.knows, note=one.note) for name, one in audit.attacks.items()},
         shadow_curves=shadow_curves(audit, folder=folder),
         records=table,
+        audit=audited(audit, score_MN),
         validity=checks(audit, attacks, files=checked, duplicates=found["about"]["duplicates"], draws=draws),
         versions=versions,
     )
@@ -115,6 +116,23 @@ def exposed_records(audit, *, folder: Path) -> tuple[dict, dict[str, np.ndarray]
     return found, arrays
 
 
+def audited(audit, score_MN: Mapping[str, np.ndarray]) -> dict | None:
+    """The section `audit`: what the canaries prove about epsilon, next to what the accountant claims; a violated claim is said aloud."""
+    config, design = audit.config["report"], audit.design
+    wanted = privacy.settings(config.get("audit"), design=design, knows={n: a.knows for n, a in audit.attacks.items()}, level=config["level"])
+    if wanted is None:
+        return None
+    found = privacy.measure(wanted, design=design, score_TN={n: s[list(design.targets)] for n, s in score_MN.items()}, claim=claim(audit, wanted))
+    if found.get("violated"):
+        say("audit: " + privacy.verdict(found).replace(">", "").replace("*", "").strip())
+    return found
+
+
+def claim(audit, wanted: Mapping) -> dict | None:
+    """What an accountant proves about one model of this training; None without one."""
+    return None
+
+
 def checks(audit, attacks: Mapping[str, Mapping], *, files: Mapping, duplicates: Mapping, draws: bootstrap.Draws) -> dict:
     """The section `validity`: can these numbers be trusted?"""
     wanted = audit.config["report"]
@@ -147,6 +165,8 @@ def model_table(audit, *, folder: Path) -> list[dict]:
         for name in known:
             word = "accuracy" if name == "correct" else name
             row |= {f"train_{word}": signal[name][m, inside].mean(), f"validation_{word}": signal[name][m, outside].mean()}
+        if "correct" in signal and audit.design.population_N.any() and m in audit.own_models:
+            row["population_accuracy"] = signal["correct"][m, audit.design.population_N].mean()
         if m in audit.own_models:
             history = checkpoint.load_history(folder / "train", m)
             row |= dict(

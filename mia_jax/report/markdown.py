@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mia_jax.report import sections, tables, trust
+from mia_jax.report import privacy, sections, tables, trust
 
 KNOWLEDGE = {
     "nothing": "`nothing`: the target's answers alone",
@@ -23,10 +23,11 @@ def report(found: Mapping, *, figures: Sequence[str] = ()) -> str:
     """
     rows = tables.main_rows(found["results"])
     ranked, apart = tables.ranking(rows)
+    first = [headline(rows, ranked, found.get("about", {}).get("level", 0.95)), privacy.section(found)]
     parts = [
         title(found),
         attacked(found),
-        headline(rows, ranked, found.get("about", {}).get("level", 0.95)),
+        *(first[::-1] if (found.get("audit") or {}).get("violated") else first),
         comparison(rows, ranked, apart),
         sections.differences(found, ranked),
         sections.calibration(found, ranked),
@@ -35,7 +36,7 @@ def report(found: Mapping, *, figures: Sequence[str] = ()) -> str:
         trust.trust(found),
         *pictures(figures),
     ]
-    parts += [unresolved(rows), reading(rows), appendix(found)]
+    parts += [unresolved(rows), reading(rows, bool(found.get("audit"))), appendix(found)]
     return "\n".join(part for part in parts if part)
 
 
@@ -71,7 +72,9 @@ def attacked(found: Mapping) -> str:
     if models:
         of_targets = [m for m in models if m.get("target", True)]
         pair = [tables.statistic([m.get(f"{side}_accuracy") for m in of_targets]) for side in ("train", "validation")]
-        lines.append(("accuracy of the targets", f"{pair[0]} on their members, {pair[1]} on non-members"))
+        known = [m["population_accuracy"] for m in of_targets if "population_accuracy" in m]
+        outside = f", {tables.statistic(known)} on rows that are neither" if known else ""
+        lines.append(("accuracy of the targets", f"{pair[0]} on their members, {pair[1]} on non-members" + outside))
     if not lines:
         return ""
     return "## What was attacked\n\n" + tables.markdown(("", ""), lines, code_first=False, align="left") + warning(about)
@@ -214,7 +217,7 @@ def unresolved(rows: Sequence[Mapping]) -> str:
     return "## What was not resolvable\n\n" + "\n".join(lines) + "\n"
 
 
-def reading(rows: Sequence[Mapping]) -> str:
+def reading(rows: Sequence[Mapping], audited: bool = False) -> str:
     """Conventions, in plain words."""
     known = [KNOWLEDGE[k] for k in dict.fromkeys(row["knows"] for row in rows) if k in KNOWLEDGE]
     methods = dict.fromkeys(f"{row['interval']}: {row['method']}" for row in rows if row["interval"] and row["target"] in (None, "pooled"))
@@ -227,7 +230,7 @@ def reading(rows: Sequence[Mapping]) -> str:
         "**[low, high]**: intervals. *crossed* resamples models (twins together) and records; *records* resamples records only and speaks about "
         "these models alone; *fixed_threshold* is exact binomial. Two attacks are compared by the interval of their difference, not by these.",
         "**knows**: " + "; ".join(known) + "." if known else "",
-        "Rates of one model's records are not a bound on differential privacy.",
+        "Rates of one model's records are not a bound on differential privacy" + (f"; the only one is under '{privacy.TITLE}'." if audited else "."),
     ]
     text = "## How to read this\n\n" + "\n".join(f"- {line}" for line in lines if line) + "\n"
     return text + "\nIntervals used: " + "; ".join(methods) + ".\n" if methods else text

@@ -176,6 +176,7 @@ def statistic(values: Sequence[float], show=percent, unit: str = "%") -> str:
 def models(table: Sequence[Mapping], most: int = 8) -> tuple[list[str], list[list[str]]]:
     """(header, lines) of accuracies and losses model by model (up to `most`), and their mean ± sd in the last line."""
     names = {"train_accuracy": "train accuracy", "validation_accuracy": "validation accuracy", "train_loss": "train loss"}
+    names |= {"population_accuracy": "population accuracy"}
     names |= {"validation_loss": "validation loss", "epochs": "epochs", "seconds": "seconds"}
     names = {k: v for k, v in names.items() if any(row.get(k) is not None for row in table)}
 

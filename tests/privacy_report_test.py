@@ -1,0 +1,116 @@
+"""The audit in the report: fixed beforehand, refused without independent coins, shared over everything tried, loud when a claim is violated."""
+
+import numpy as np
+import pytest
+
+from mia_jax import configuration, experiment
+from mia_jax.designs import bernoulli, canaries, halves
+from mia_jax.privacy import audit
+from mia_jax.report import markdown, privacy
+
+KNOWS = dict(loss="nothing", lira="shadows", cheat="half_of_target_members")
+COINS = canaries.make(num_examples=2000, seed=0, models=3, canaries=1000)
+
+
+def scores(mu=0.0, design=COINS, seed=0):
+    """Gaussian scores [T,N] of the evaluated rows."""
+    score = np.random.default_rng(seed).normal(size=design.member_MN.shape) + mu * design.member_MN
+    return np.where(design.evaluated_MN, score, np.nan)
+
+
+def wanted(design=COINS, knows=KNOWS, **fields):
+    return privacy.settings(fields, design=design, knows=knows, level=0.95)
+
+
+def test_an_audit_is_fixed_before_scores_are_seen():
+    assert wanted() == dict(attacks=["loss", "lira"], guesses=[0.05], delta=1e-5, method="one_run", level=0.95)
+    assert privacy.settings(None, design=COINS, knows=KNOWS, level=0.95) == wanted()
+    plain = halves.make(num_examples=100, seed=0, models=4)
+    assert privacy.settings(None, design=plain, knows=KNOWS, level=0.95) is None
+    assert wanted(bernoulli.make(num_examples=100, seed=0, models=4))["attacks"] == ["loss", "lira"]
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        (dict(design=halves.make(num_examples=100, seed=0, models=4)), "independent fair coins, and in the design 'halves'"),
+        (dict(design=bernoulli.make(num_examples=100, seed=0, models=4, probability=0.3)), "independent fair coins"),
+        (dict(guess=(0.1,)), "report.audit has no field 'guess'. .* Did you mean 'guesses'"),
+        (dict(attacks=("lyra",)), "report.audit.attacks='lyra' is not one of .*'lira'"),
+        (dict(attacks=("cheat",)), "attack 'cheat' knows 'half_of_target_members'"),
+        (dict(knows=dict(cheat="half_of_target_members")), "needs at least one attack"),
+        (dict(guesses=(0.6,)), r"report.audit.guesses=\(0.6,\)"),
+        (dict(delta=0.0), "report.audit.delta=0.0"),
+        (dict(method="best"), "report.audit.method='best'"),
+    ],
+)
+def test_what_cannot_be_audited_is_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        wanted(**fields)
+
+
+def test_the_bound_shares_alpha_over_attacks_targets_and_numbers_of_guesses():
+    own = dict(loss=scores(0.0), lira=scores(2.0))
+    found = privacy.measure(wanted(guesses=(0.05, 0.2)), design=COINS, score_TN=own)
+    assert found["bound"]["tests"] == 12 and found["attacks"]["lira"]["tests"] == 6
+    assert (
+        found["bound"]["attack"] == "lira" and 2 < found["bound"]["epsilon"] < found["attacks"]["lira"]["epsilon"] < found["bound"]["ceiling"] + 0.5
+    )
+    t, counts = found["bound"]["model"], (found["bound"][k] for k in ("canaries", "guesses", "correct"))
+    assert found["bound"]["epsilon"] == audit.one_run(audit.Guesses(*counts), delta=1e-5, alpha=0.05 / 12)
+    expected = privacy.counts(own["lira"][t], COINS, t, 0.05), privacy.counts(own["lira"][t], COINS, t, 0.2)
+    assert [e.guesses for e in expected] == [100, 400] and found["bound"]["guesses"] in (100, 400)
+    assert found["attacks"]["loss"]["epsilon"] < 0.3 and not found["violated"]
+
+
+def test_guesses_are_joined_by_coin_and_not_by_place():
+    design = canaries.make(num_examples=300, seed=1, models=2, canaries=200, pairs=True)
+    exact = np.where(design.member_MN, 1.0, -1.0)
+    for t in (0, 1):
+        assert privacy.counts(exact[t], design, t, 0.5) == audit.Guesses(100, 100, 100)
+        assert privacy.counts(-exact[t], design, t, 0.5) == audit.Guesses(100, 100, 0)
+        assert privacy.counts(np.where(COINS.member_MN[t], 1.0, 0.0), COINS, t, 0.05) == audit.Guesses(1000, 100, 100)
+
+
+def test_scores_of_nothing_prove_nothing():
+    bounds = [privacy.measure(wanted(attacks=("loss",)), design=COINS, score_TN=dict(loss=scores(seed=s)))["bound"]["epsilon"] for s in range(60)]
+    assert np.mean(np.array(bounds) > 0) <= 0.05
+
+
+CLAIM = dict(epsilon=1.0, delta=1e-5, accountant="pld", adjacency="add_remove", sampling="poisson")
+
+
+def test_a_violated_claim_comes_first_and_is_said_aloud():
+    rows = []
+    for mu, violated in ((0.0, False), (4.0, True)):
+        found = dict(audit=privacy.measure(wanted(), design=COINS, score_TN=dict(loss=scores(mu), lira=scores(0.0)), claim=CLAIM))
+        assert found["audit"]["violated"] is violated
+        rows.append(privacy.section(found))
+    honest, broken = rows
+    assert "no violation was seen, which does not prove" in honest and "VIOLATED" not in honest
+    assert "THE CLAIM IS VIOLATED: epsilon is at least 2.9" in broken and "and 1 is claimed" in broken
+    for text in rows:
+        assert (
+            "upper bound, accounted | 1 | pld, add_remove, poisson, delta 1e-05" in text
+            and "95% confidence" in text
+            and "1,000 coins a model" in text
+        )
+    page = markdown.report(dict(results=[], audit=found["audit"]))
+    assert page.index("VIOLATED") < page.index("## All attacks") and privacy.TITLE in page.split("## How to read this")[1]
+
+
+def test_an_unprivate_run_with_canaries_is_audited_end_to_end(tmp_path):
+    config = configuration.complete(
+        data=dict(name="digits", flat=True, canaries=dict(kind="mislabeled", count=400)),
+        design=dict(name="canaries", models=4, population=0.2, targets=1),
+        model=dict(name="mlp", widths=(128,)),
+        learner=dict(epochs=40, learning_rate=3e-3),
+        attacks=dict(threshold_loss=dict(name="threshold"), lira=dict(variance="pooled")),
+        report=dict(draws=40, figures=False, audit=dict(guesses=(0.1,))),
+        run=dict(chunk=4),
+    )
+    found = experiment.run(config, workdir_path=tmp_path)["audit"]
+    assert found["coins"] == 400 and found["claim"] is None and found["bound"]["tests"] == 2
+    assert found["bound"]["epsilon"] > 1.5 and found["bound"]["guesses"] == 80
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "no accountant claims an upper bound" in text and "on rows that are neither" in text
