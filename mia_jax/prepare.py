@@ -75,7 +75,7 @@ class Audit:
     @property
     def train_config(self) -> dict:
         """What decides the variables of model m: everything upstream of the queries but the number of models."""
-        design = {k: v for k, v in self.config["design"].items() if k not in (*GROWTH, "targets")}
+        design = {k: v for k, v in self.config["design"].items() if k not in (*GROWTH, "targets", "scored")}
         found = dict(seed=self.seed, data=self.config["data"], pool=self.pool_hash, design=design)
         found |= dict(model=self.config["model"], learner=self.config["learner"])
         return found | (dict(given=workdir.digest(*(self.given[name] for name in sorted(self.given)))) if self.given else {})
@@ -126,7 +126,7 @@ def make_signals(names: Iterable[str], *, pool: Pool, model: Model) -> dict[str,
     for name, signal in made.items():
         checks.one_of(ACCESS, **{f"access of signal {name}": signal.access})
         if signal.check is not None:
-            signal.check(pool.x[:1])
+            signal.check(pool.x)
         if signal.access == "white_box" and model.inside is None:
             raise ValueError(
                 f"signal {name!r} looks inside the model, and this one offers nothing (Model.inside); models made by layers.as_model do."

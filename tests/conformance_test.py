@@ -19,7 +19,11 @@ KEY = jax.random.key(0)
 ATTACKS, SIGNALS, DESIGNS = (registry.names(kind) for kind in ("attacks", "signals", "designs"))
 ASKING = [name for name in SIGNALS if registry.make("signals", name).ask is not None]  # signals with questions of their own
 SIGNALS = [name for name in SIGNALS if name not in ASKING]
-SMALLER = dict()  # settings of an asking signal under which it is quick
+SMALLER = dict(  # settings of an asking signal under which it is quick
+    boundary_distance="iterations=2,evaluations=8",
+    boundary_distance_under_shift="iterations=1,evaluations=8",
+    noise_robustness="samples=30",
+)
 VARIANTS = dict(  # defaults are swept by themselves; further settings of an attack that take another way through it
     lira=(
         dict(mode="offline"),
@@ -309,9 +313,11 @@ def test_an_asking_signal_is_finite_float32_counted_and_the_same_for_an_example_
     ask = jax.jit(ask)
     value, *counts = ask(variables, x_B, y_B, key_B)
     assert value.dtype == jnp.float32 and len(value) == 6 and np.isfinite(value).all()
-    assert signal.sign in (-1, 0, 1) and signal.access in ACCESS and signal.queries >= 1
+    assert signal.sign in (-1, 0, 1) and signal.access in ACCESS
+    most = signal.queries(16) if callable(signal.queries) else signal.queries
+    assert most >= 1
     if counts:
-        assert counts[0].shape in ((6,), value.shape) and (counts[0] >= 0).all() and counts[0].max() <= signal.queries
+        assert counts[0].shape in ((6,), value.shape) and (counts[0] >= 0).all() and counts[0].max() <= most
     rolled = np.roll(np.arange(6), 2)
     other = jnp.where((jnp.arange(6) == 2)[:, None, None, None], x_B[rolled], 0.5)  # example 0 third, among strangers
     found, *again = ask(variables, other, y_B[rolled], key_B[rolled])

@@ -79,7 +79,7 @@ def test_what_was_asked_before_an_error_is_kept(tmp_path, monkeypatch):
     bad = toys.pool()
     bad.x[40] = np.nan
     with pytest.raises(ValueError, match="model 0 answers signal 'noisy' with NaN or infinity for example 40"):
-        ask(tmp_path, pool=bad, signals={"noisy": SIGNALS["noisy"]}, rows=some, chunk=1)
+        ask(tmp_path, pool=bad, signals={"noisy": SIGNALS["noisy"]}, rows=some, models=[0], chunk=1)
     assert not probing.signal_file(tmp_path / "signal", "noisy", 0).exists()
     kept = probing.Answers(tmp_path / "signal", "noisy", 0, 60)
     assert kept.lacking(np.ones(60, bool)).sum() == 60 - 32

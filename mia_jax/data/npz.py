@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import pathlib
 import zipfile
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,18 +13,20 @@ from mia_jax.data._pool import checked, labels
 from mia_jax.types import Pool
 
 
-def load(*, path: str, scale: float | None = None, num_classes: int | None = None, regression: bool = False) -> Pool:
+def load(*, path: str, scale: float | None = None, num_classes: int | None = None, regression: bool = False, shape: Sequence[int] = ()) -> Pool:
     """The pool in an .npz file: x [N,...] and y [N] (or [N,1], or one-hot [N,C]); x of rank 3 is taken as gray images [N,H,W].
 
     `population_x` and `population_y` are appended as rows that no model may train on (column 'population'). Every other array [N] becomes a
     column; its population part is `population_<name>`, or zeros. `scale` multiplies x; None is 1/255 for uint8 images, 1 otherwise.
-    `num_classes`: None is the largest label + 1. `regression=True`: y holds float targets. No pickled objects are read.
+    `num_classes`: None is the largest label + 1. `regression=True`: y holds float targets. `shape` (such as (28, 28, 1)) is what the numbers of one
+    example are arranged in, where x holds images as rows. No pickled objects are read.
     """
     arrays = read(path)
     source = pathlib.Path(path).name
     lacking = [k for k in ("x", "y") if k not in arrays]
     if lacking or ("population_x" in arrays) != ("population_y" in arrays):
         raise ValueError(f"{path} must hold the arrays x and y (and both or none of population_x, population_y); it has {sorted(arrays)}.")
+    arrays |= {k: _arranged(arrays[k], shape, source) for k in ("x", "population_x") if k in arrays and shape}
     x, y = _scaled(_images(arrays.pop("x"), source), scale, source), _targets(arrays.pop("y"), regression, source)
     columns, rows = {}, len(x)
     if "population_x" in arrays:
@@ -52,6 +56,13 @@ def read(path: str) -> dict[str, np.ndarray]:
             return {k: archive[k] for k in archive.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{file} cannot be read as an .npz of plain arrays (no pickled objects): {error}") from error
+
+
+def _arranged(x: np.ndarray, shape: Sequence[int], source: str) -> np.ndarray:
+    """x [N, prod(shape)] or [N, ...] as [N, *shape]."""
+    if x.ndim == 0 or math.prod(x.shape[1:]) != math.prod(shape):
+        raise ValueError(f"{source}: x has shape {x.shape}, whose examples cannot be arranged in shape={tuple(shape)}.")
+    return x.reshape(len(x), *shape)
 
 
 def _images(x: np.ndarray, source: str) -> np.ndarray:

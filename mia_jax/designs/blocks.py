@@ -20,16 +20,19 @@ def make(
     drawn: bool = False,
     extra: bool = False,
     population: float = 0.0,
+    scored: int = 0,
 ) -> Design:
     """Model 0 is the target with train/test blocks 0, 1; source s (models 1..`sources`) has blocks 2s, 2s+1; each block has `size` rows.
 
     Block k = rows [k size, (k+1) size) of the pool without its population, in the pool's order or, if `drawn`, in a random one.
     `extra` gives every model one more block of non-members that its learner may use (`extra_MN`): 4 and 5 with one source, and with s >= 2
     the blocks of source s are 3s, 3s+1, 3s+2, so that further sources leave the first models alone. `population`: the share of rows kept
-    aside, the pool's last ones (random ones if `drawn`). The attacker of a source uses the other sources.
+    aside, the pool's last ones (random ones if `drawn`). The attacker of a source uses the other sources. `scored`: how many members and
+    non-members of each model are evaluated, the first of its blocks (0: all), where a query of every example would cost too much.
     ValueError with both numbers if the blocks do not fit.
     """
     checks.at_least(1, size=size, sources=sources)
+    checks.at_least(0, scored=scored)
     checks.fraction(closed="left", population=population)
     population_N, order = _order(num_examples, seed, given_population_N, population, drawn)
     models = 1 + sources
@@ -42,17 +45,19 @@ def make(
             f"{number_MB.max() + 1} blocks of size={size} need {needed} rows but the pool has {len(order)} of {num_examples} outside the population; "
             f"use size <= {len(order) // (number_MB.max() + 1)} or fewer sources."
         )
-    block_MBN = np.zeros((*number_MB.shape, num_examples), bool)
+    block_MBN, evaluated_MN = np.zeros((*number_MB.shape, num_examples), bool), np.zeros((models, num_examples), bool)
     for (m, b), number in np.ndenumerate(number_MB):
         block_MBN[m, b, order[number * size : (number + 1) * size]] = True
+        if b < 2:
+            evaluated_MN[m, order[number * size : number * size + (min(scored, size) or size)]] = True
     unit_M = np.arange(models)
     same = dict(num_examples=num_examples, seed=seed, given_population_N=given_population_N, labels_N=labels_N, size=size)
-    same |= dict(drawn=drawn, extra=extra, population=population)
+    same |= dict(drawn=drawn, extra=extra, population=population, scored=scored)
     return _rows.checked(
         labels_N,
         name="blocks",
         member_MN=block_MBN[:, 0],
-        evaluated_MN=block_MBN[:, :2].any(1),
+        evaluated_MN=evaluated_MN,
         shadow_MM=_rows.all_but_unit(unit_M) & (unit_M > 0),
         population_N=population_N,
         unit_M=unit_M,

@@ -1,23 +1,42 @@
-"""What signals of images share: the check, and the correctness of the label under given views."""
+"""What signals of images share: checks, and the correctness of the label under given views."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
+import numpy as np
 
 from mia_jax.data import augment
 from mia_jax.types import Signal
 
+BOXES = dict(unit=(0.0, 1.0), none=None)  # where queries must stay
 
-def check(name: str) -> Callable:
-    """A Signal.check that refuses what is not [B,H,W,C]."""
 
-    def refuse(x) -> None:
+def images(name: str, also: Callable | None = None) -> Callable:
+    """A Signal.check that refuses what is not [B,H,W,C], and what `also` refuses."""
+
+    def check(x) -> None:
         if x.ndim != 4:
             raise ValueError(f"signal {name!r} needs images [B,H,W,C]; these examples have shape {tuple(x.shape[1:])}, which is not an image.")
+        if also is not None:
+            also(x)
 
-    return refuse
+    return check
+
+
+def inside(name: str, box: str) -> Callable | None:
+    """A Signal.check that refuses examples outside [0, 1] if queries must stay there."""
+
+    def check(x) -> None:
+        low, high = float(np.min(x)), float(np.max(x))
+        if low < 0 or high > 1:
+            raise ValueError(
+                f"signal {name!r} keeps its queries in [0, 1], and these examples lie in [{low:.4g}, {high:.4g}]; scale them (data.scale), "
+                f"or search everywhere with {name}:box=none."
+            )
+
+    return check if box == "unit" else None
 
 
 def correctness(names: Sequence[str], *, name: str) -> Signal:
@@ -26,6 +45,7 @@ def correctness(names: Sequence[str], *, name: str) -> Signal:
 
     def ask(probe, x_B, y_B, key_B):
         del key_B
-        return jnp.stack([(probe.label(view(x_B)) == y_B).astype(jnp.float32) for view in views], -1)
+        correct_BP = jnp.stack([(probe.label(view(x_B)) == y_B).astype(jnp.float32) for view in views], -1)
+        return correct_BP, jnp.broadcast_to(jnp.arange(1, len(views) + 1)[None], correct_BP.shape)
 
-    return Signal(None, +1, ask, "labels", len(views), check(name))
+    return Signal(None, +1, ask, "labels", len(views), images(name))

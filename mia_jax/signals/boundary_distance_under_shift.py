@@ -1,0 +1,29 @@
+"""How far are the moved images from the decision boundary? The distances that the combined attack learns from."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from mia_jax.data import augment
+from mia_jax.signals import _images, _walk
+from mia_jax.signals.correct_under_shift import shifts
+from mia_jax.types import Signal
+
+
+def make(*, d: int = 1, iterations: int = 10, norm: str = "l2", evaluations: int = 100, budget: int = 0, box: str = "unit") -> Signal:
+    """[B, 4d + 1]: HopSkipJump's distance (signal boundary_distance, its last column) of the image and of its 4d shifts (correct_under_shift).
+
+    `budget` holds for each shift. Labels only; counts are of the first j shifts together. Large = member. ValueError for what is not an image, and
+    as for boundary_distance. Source: Choquette-Choo et al. 2021 (arXiv:2007.14321), the combined attack.
+    """
+    walker = _walk.walker("boundary_distance_under_shift", iterations=iterations, norm=norm, evaluations=evaluations, budget=budget, box=box)
+    views = augment.views([f"shift:{dy},{dx}" for dy, dx in shifts(d)])
+
+    def ask(probe, x_B, y_B, key_B):
+        keys = [key_B] + [jax.vmap(lambda key, i=i: jax.random.fold_in(key, i))(key_B) for i in range(1, len(views))]
+        walks = [walker.run(probe.label, view(x_B), y_B, key) for view, key in zip(views, keys, strict=True)]
+        return jnp.stack([w.distance_B for w in walks], 1), jnp.cumsum(jnp.stack([w.queries_B for w in walks], 1), 1)
+
+    check = _images.images("boundary_distance_under_shift", walker.check)
+    return Signal(None, +1, ask, "labels", lambda features: len(views) * walker.most(features), check)

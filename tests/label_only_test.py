@@ -1,0 +1,185 @@
+"""The label-only signals: their views, counts and distances against hand-made and independent forms."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import ndimage, stats
+
+from mia_jax import registry
+from mia_jax.signals import correct_under_shift, noise_robustness
+from mia_jax.training import probing
+from mia_jax.types import Probe
+
+KEYS = probing.example_keys(seed=0, name="test", index_B=np.arange(40))
+
+
+def answers(name: str, label, x, y, keys=None):
+    """(value, counts) of a signal asked of a labelling function."""
+    signal = registry.make("signals", name)
+    keys = KEYS[: len(x)] if keys is None else keys
+    value, count = jax.jit(lambda x, y, k: signal.ask(Probe(label), x, y, k))(jnp.asarray(x, jnp.float32), jnp.asarray(y), keys)
+    return np.asarray(value), np.asarray(count)
+
+
+def recorded(name: str, x):
+    """The images that a signal asks about, in order (the label function hands them on)."""
+    seen = []
+    registry.make("signals", name).ask(Probe(lambda q: (seen.append(np.asarray(q)), jnp.zeros(len(q), jnp.int32))[1]), x, jnp.zeros(len(x)), None)
+    return seen
+
+
+def test_shifts_are_in_the_order_of_the_original_code():
+    assert correct_under_shift.shifts(0) == [(0, 0)]
+    assert correct_under_shift.shifts(1) == [(0, 0), (1, 0), (0, -1), (-1, 0), (0, 1)]
+    two = [(0, 0), (2, 0), (1, -1), (0, -2), (-1, -1), (-2, 0), (-1, 1), (0, 2), (1, 1)]
+    assert correct_under_shift.shifts(2) == two
+    for d in (3, 4):
+        found = correct_under_shift.shifts(d)
+        assert len(set(found)) == 4 * d + 1 and all(abs(y) + abs(x) == d for y, x in found[1:])
+
+
+def test_shifted_images_repeat_their_edges_and_equal_scipy():
+    x = np.random.default_rng(0).random((3, 6, 7, 2)).astype(np.float32)
+    for (dy, dx), asked in zip(correct_under_shift.shifts(2), recorded("correct_under_shift:d=2", x), strict=True):
+        expected = [ndimage.shift(image, (dy, dx, 0), order=0, mode="nearest") for image in x]
+        np.testing.assert_array_equal(asked, np.stack(expected))
+
+
+@pytest.mark.parametrize("setting, degrees", [("r=4.0", [0, -4, 4]), ("r=2.0,mode=code", [0, -1, 1, -2, 2]), ("r=1,mode=code", [0, -1, 1])])
+def test_rotated_images_equal_scipy(setting, degrees):
+    x = np.random.default_rng(0).random((2, 9, 8, 1)).astype(np.float32)
+    asked = recorded(f"correct_under_rotation:{setting}", x)
+    assert len(asked) == len(degrees)
+    for angle, images in zip(degrees, asked, strict=True):
+        expected = [ndimage.rotate(image, angle, reshape=False, order=3, mode="constant", cval=0.0) if angle else image for image in x]
+        np.testing.assert_allclose(images, np.stack(expected), atol=1e-4)
+
+
+def test_correctness_is_per_view_and_every_view_is_a_query():
+    x = np.zeros((2, 4, 4, 1), np.float32)
+    x[0, 1, 1], x[1, 0, 0] = 1, 1
+    value, count = answers("correct_under_shift", lambda q: (q[:, 1, 1, 0] > 0.5).astype(jnp.int32), x, [1, 1])
+    np.testing.assert_array_equal(value, [[1, 0, 0, 0, 0], [0, 1, 0, 0, 1]])  # a corner is repeated when it moves inwards
+    np.testing.assert_array_equal(count, [[1, 2, 3, 4, 5]] * 2)
+
+
+# ---- noise ----
+
+
+def test_noise_robustness_is_the_probability_of_the_label_under_noise():
+    """A half space at distance m: the share of noisy copies with the label tends to Phi(m / sigma)."""
+    margin = np.array([0.02, 0.05, 0.1])
+    x = np.full((3, 25), 0.5) + margin[:, None] / 5  # direction of ones, length 5
+    label = lambda q: (q.sum(1) > 12.5).astype(jnp.int32)  # noqa: E731
+    value, count = answers("noise_robustness:samples=4000,sigma=0.05", label, x, [1, 1, 1])
+    expected = stats.norm.cdf(margin / 0.05)
+    assert (np.abs(value[:, -1] - expected) < 4 * np.sqrt(expected * (1 - expected) / 4000) + 1e-3).all()
+    k_P = [k for k in noise_robustness.PREFIXES if k < 4000] + [4000]
+    np.testing.assert_array_equal(count, np.tile(1 + np.array(k_P), (3, 1)))
+
+
+def test_fewer_noisy_copies_are_a_prefix_and_errors_score_zero_after_one_query():
+    rng = np.random.default_rng(0)
+    x = rng.random((6, 8)).astype(np.float32)
+    label = lambda q: (q.sum(1) > 4.0).astype(jnp.int32)  # noqa: E731
+    y = np.asarray(label(x))
+    y[3] = 1 - y[3]
+    more, _ = answers("noise_robustness:samples=50,sigma=0.3", label, x, y)
+    fewer, count = answers("noise_robustness:samples=10,sigma=0.3", label, x, y)
+    np.testing.assert_allclose(fewer, more[:, :6])  # 1, 2, 3, 4, 5, 10
+    assert (fewer[3] == 0).all() and (count[3] == 1).all() and (np.delete(more, 3, 0) > 0).any()
+    shares = fewer[:, :5] * np.arange(1, 6)
+    np.testing.assert_allclose(shares, np.round(shares), atol=1e-5)
+
+
+def test_noisy_images_stay_in_the_box_and_flips_are_as_many_as_wanted():
+    seen = []
+
+    def label(q):
+        jax.debug.callback(lambda q: seen.append(np.array(q)), q)
+        return jnp.zeros(len(q), jnp.int32)
+
+    x = np.random.default_rng(0).random((2, 3, 3, 1))
+    answers("noise_robustness:samples=40,sigma=0.5", label, x, [0, 0])
+    jax.effects_barrier()
+    copies = np.concatenate(seen[1:])
+    assert copies.min() == 0 and copies.max() == 1 and copies.shape[1:] == (3, 3, 1)
+    seen.clear()
+    binary = np.random.default_rng(0).integers(2, size=(2, 50)).astype(np.float32)
+    answers("noise_robustness:samples=1000,noise=flip,flips=3,continuous=2,sigma=0.1", label, binary, [0, 0])
+    jax.effects_barrier()
+    copies = np.concatenate([part.reshape(2, -1, 50) for part in seen if len(part) > 2], 1)
+    flipped = copies[:, :, 2:] != binary[:, None, 2:]
+    assert np.isin(copies[:, :, 2:], (0, 1)).all() and abs(flipped.mean() * 50 - 3) < 0.15
+    assert abs((copies[:, :, :2] - binary[:, None, :2]).std() - 0.1) < 0.01
+
+
+# ---- distances ----
+
+
+def half_space(features=20, seed=0):
+    w = np.random.default_rng(seed).normal(size=features)
+    w /= np.linalg.norm(w)
+    return w, lambda q: (q.reshape(len(q), -1) @ jnp.asarray(w, jnp.float32) > 0).astype(jnp.int32)
+
+
+def test_the_distance_to_a_half_space_is_found_and_falls_with_the_iterations():
+    w, label = half_space()
+    x = np.random.default_rng(1).normal(size=(12, 20))
+    y = np.asarray(label(x))
+    y[0] = 1 - y[0]
+    value, count = answers("boundary_distance:iterations=6,box=none", label, x, y)
+    assert value.shape == count.shape == (12, 7) and (value[0] == 0).all() and (count[0] == 1).all()
+    truth = np.abs(x @ w)[1:]
+    assert (value[1:, -1] >= truth * (1 - 1e-4)).all() and np.median(value[1:, -1] / truth) < 1.1
+    assert (np.diff(value, axis=1) <= 0).all() and (np.diff(count, axis=1) >= 0).all()
+    most = registry.make("signals", "boundary_distance:iterations=6,box=none").queries(20)
+    assert count.max() <= most
+
+
+def test_the_distance_of_the_unmoved_image_is_the_first_of_the_combined_ones():
+    _, label = half_space(16)
+    x = np.random.default_rng(1).random((5, 4, 4, 1))
+    y = np.asarray(label(x.astype(np.float32)))
+    one, one_count = answers("boundary_distance:iterations=2,evaluations=10,box=none", label, x, y)
+    five, count = answers("boundary_distance_under_shift:iterations=2,evaluations=10,box=none", label, x, y)
+    assert five.shape == (5, 5)
+    np.testing.assert_allclose(five[:, 0], one[:, -1], rtol=1e-5)
+    np.testing.assert_array_equal(count[:, 0], one_count[:, -1])
+    assert (np.diff(count, axis=1) >= 1).all() and len(np.unique(five[0])) > 2
+
+
+# ---- bad input ----
+
+
+@pytest.mark.parametrize(
+    "name, x, text",
+    [
+        ("correct_under_rotation", np.zeros((2, 9)), r"'correct_under_rotation' needs images .* \(9,\)"),
+        ("boundary_distance_under_shift", np.zeros((2, 9)), "needs images"),
+        ("boundary_distance", np.full((2, 3, 3, 1), 3.0), r"in \[3, 3\]; scale them .* boundary_distance:box=none"),
+        ("noise_robustness", np.full((2, 3), -0.5), r"keeps its queries in \[0, 1\]"),
+        ("noise_robustness:noise=flip", np.full((2, 3), 0.5), "needs binary features after the first continuous=0; one is 0.5"),
+        ("boundary_distance:budget=20", np.zeros((2, 3, 3, 1)), "budget=20 queries is less than"),
+    ],
+)
+def test_examples_that_cannot_be_asked_are_refused_before_training(name, x, text):
+    with pytest.raises(ValueError, match=text):
+        registry.make("signals", name).check(x)
+
+
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("correct_under_rotation:mode=book", "mode='book' is not one of"),
+        ("correct_under_rotation:r=1.5,mode=code", "whole number of degrees"),
+        ("correct_under_shift:d=-1", "d=-1 must be at least 0"),
+        ("noise_robustness:samples=0", "samples=0 must be at least 1"),
+        ("boundary_distance:norm=l1", "norm='l1' is not one of"),
+        ("noise_robustness:box=2", "box='2' is not one of"),
+    ],
+)
+def test_wrong_settings_are_named(name, text):
+    with pytest.raises(ValueError, match=text):
+        registry.make("signals", name)
