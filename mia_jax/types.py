@@ -135,10 +135,11 @@ class Signal(NamedTuple):
     """What a model is asked about an example: `measure(out_BC, y_B) -> value_B..` in float32, from one forward pass.
 
     `ask(probe, x_B.., y_B, key_B) -> value_B..` instead asks as it likes, in batches of its own; `key_B` is one key an example from (seed, signal,
-    example), so an answer is the same alone or in any batch. It may return (value_B, count_B) or (value_BP, count_BP): the queries that each value took, rising along P.
-    `sign` is +1 if larger means member, -1 if smaller does (of every component), 0 if neither. `access`: one of ACCESS. `queries` is the most that one view
-    of an example of F numbers costs, in labels or outputs asked: a number, or queries(F). `check(x_N..)` raises ValueError for examples that cannot be asked about.
-    `transform(out_BC) -> out_BC`, where present, changes every output before it is seen: a defense at query time.
+    example), so an answer is the same alone or in any batch. It may return (value_B, count_B) or (value_BP, count_BP): the queries that each value
+    took, rising along P. `sign` is +1 if larger means member, -1 if smaller does (of every component), 0 if neither. `access`: one of ACCESS.
+    `queries` is the most that one view of an example of F numbers costs, in labels or outputs asked: a number, or queries(F). `check(x_N..)`
+    raises ValueError for examples that cannot be asked about. `transform(out_BC) -> out_BC`, where present, changes every output before it is
+    seen: a defense at query time.
     """
 
     measure: Callable[..., jax.Array] | None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from mia_jax.data import augment
 from mia_jax.signals import _images, _walk
@@ -21,9 +22,14 @@ def make(*, d: int = 1, iterations: int = 10, norm: str = "l2", evaluations: int
     views = augment.views([f"shift:{dy},{dx}" for dy, dx in shifts(d)])
 
     def ask(probe, x_B, y_B, key_B):
-        keys = [key_B] + [jax.vmap(lambda key, i=i: jax.random.fold_in(key, i))(key_B) for i in range(1, len(views))]
-        walks = [walker.run(probe.label, view(x_B), y_B, key) for view, key in zip(views, keys, strict=True)]
-        return jnp.stack([w.distance_B for w in walks], 1), jnp.cumsum(jnp.stack([w.queries_B for w in walks], 1), 1)
+        def one(v_and_x):
+            v, x_B = v_and_x
+            own_B = jax.vmap(lambda key: jnp.where(v == 0, jax.random.key_data(key), jax.random.key_data(jax.random.fold_in(key, v))))(key_B)
+            walk = walker.run(probe.label, x_B, y_B, jax.random.wrap_key_data(own_B, impl=jax.random.key_impl(key_B)))
+            return walk.distance_B, walk.queries_B
+
+        distance_VB, queries_VB = lax.map(one, (jnp.arange(len(views)), jnp.stack([view(x_B) for view in views])))
+        return distance_VB.T, jnp.cumsum(queries_VB, 0).T
 
     check = _images.images("boundary_distance_under_shift", walker.check)
     return Signal(None, +1, ask, "labels", lambda features: len(views) * walker.most(features), check)
