@@ -196,6 +196,8 @@ class Attack(NamedTuple):
     'shadow_out', 'shadow_own'. `knows` says whose knowledge fitted it: 'nothing', 'shadows' (or population rows), 'half_of_target_members' ...
     The need 'member', the target's membership, is for cross-fitted attacks with knows='half_of_target_members' alone.
     `score_all(fleet, key) -> score_TN`, where present, is a faster program for every target at once with equal results.
+    `at(p)`, where present, is the same attack with the queries of the signal's part p alone (its prefixes are drawn against their cost).
+    `threshold`, where present, is the score from which the attack itself names a member, chosen without any shadow.
     `diagnose(view) -> {name: number}`, where present, says how well this attack's assumptions hold for one target.
     """
 
@@ -205,3 +207,5 @@ class Attack(NamedTuple):
     score_all: Callable[..., np.ndarray] | None = None
     note: str = ""
     diagnose: Callable[..., dict[str, float]] | None = None
+    at: Callable[[int], Attack] | None = None
+    threshold: float | None = None

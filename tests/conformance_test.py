@@ -41,7 +41,9 @@ VARIANTS = dict(  # defaults are swept by themselves; further settings of an att
     multi_signal=(dict(joint="multivariate"),),
     privacy_risk_score=(dict(per_class=True),),
     trajectory=(dict(form="lira"),),
-    attack_model=(dict(fit="target", features=("loss", "correct")),),
+    attack_model=(dict(fit="target", features=("loss", "correct")), dict(features=("boundary_distance_under_shift",))),
+    threshold=(dict(signal="boundary_distance"), dict(signal="noise_robustness", prefix=2)),
+    lookup=(dict(per_class=True),),
 )
 CASES = [(name, {}) for name in ATTACKS] + [(name, fields) for name in VARIANTS for fields in VARIANTS[name]]
 SMALL = dict(  # designs of 120 rows

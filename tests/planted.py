@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from scipy.stats import rankdata
 
 from mia_jax import registry, views
-from mia_jax.types import Attack, Design
+from mia_jax.types import Attack, Design, Probe
 from mia_jax.views import Fleet
 
 
@@ -37,9 +39,13 @@ def fleet(design: Design, *names: str, mu: float, seed: int, query_views: int = 
         if name == "loss_trajectory":
             signal[name] = trajectory(design, mu=mu, rng=rng, query_views=query_views, spread=spread)
             continue
-        sign = registry.make("signals", name).sign
+        sign, parts = registry.make("signals", name).sign, components(name)
         noise_MAN = rng.normal(size=(m, query_views, n)) + mu * design.member_MN[:, None]
-        if name == "correct":
+        if parts:  # a vector whose components all point the same way: as many noisy looks at one value
+            value = noise_MAN[..., None] + 0.3 * rng.normal(size=(*noise_MAN.shape, *parts))
+            value = value > mu / 2 if name.startswith("correct") else sign * (value + rng.normal(size=(n, 1)) * spread)
+            signal[name] = value.astype(np.float32)
+        elif name == "correct":
             signal[name] = (noise_MAN > mu / 2).astype(np.float32)
         elif sign == 0:
             signal[name] = (np.eye(classes)[y] * (noise_MAN + rng.normal(size=n) * spread)[..., None]).astype(np.float32)
@@ -47,6 +53,17 @@ def fleet(design: Design, *names: str, mu: float, seed: int, query_views: int = 
             signal[name] = (sign * (noise_MAN + rng.normal(size=n) * spread)).astype(np.float32)
     x = rng.normal(size=(n, 4)).astype(np.float32)
     return Fleet(design=design, signal=signal, num_classes=classes, x=x, y=y)
+
+
+def components(name: str) -> tuple[int, ...]:
+    """The shape of an asking signal's answer to one 4x4 image: () for a scalar, and for signals from one forward pass."""
+    signal = registry.make("signals", name)
+    if signal.ask is None:
+        return ()
+    one = jnp.zeros((2, 4, 4, 1)), jnp.zeros(2, jnp.int32), jax.random.split(jax.random.key(0), 2)
+    probe = Probe(lambda x: jnp.zeros(len(x), jnp.int32), lambda x: x.reshape(len(x), -1)[:, :3], lambda x: dict(penultimate=x.reshape(len(x), -1)))
+    found = jax.eval_shape(lambda *x_y_key: signal.ask(probe, *x_y_key), *one)
+    return (found[0] if isinstance(found, tuple) else found).shape[1:]
 
 
 def trajectory(design: Design, *, mu: float, rng, query_views: int, spread: float, epochs: int = 3) -> np.ndarray:

@@ -21,3 +21,13 @@ def scalar(value: np.ndarray, axes: str, signal: str) -> np.ndarray:
     if value.ndim != len(axes):
         raise ValueError(f"signal {signal!r} has shape {value.shape}; this attack needs one number an example, axes [{','.join(axes)}].")
     return value
+
+
+def part(value_AN: np.ndarray, prefix: int | None, signal: str) -> np.ndarray:
+    """[A,N]: component `prefix` of a signal with prefixes [A,N,P] (None: the last), a scalar signal itself; ValueError if there is no such part."""
+    if value_AN.ndim == 2 and prefix is None:
+        return value_AN
+    parts = value_AN.shape[2] if value_AN.ndim == 3 else 0
+    if prefix is not None and not 0 <= prefix < parts:
+        raise ValueError(f"prefix={prefix} of signal {signal!r}: it has {parts} parts, numbered from 0.")
+    return value_AN[:, :, -1 if prefix is None else prefix] if parts else value_AN
