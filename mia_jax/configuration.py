@@ -15,9 +15,10 @@ PASSED = dict(
     data=(),
     design=("num_examples", "seed", "given_population_N", "given_canary_N", "labels_N"),
     model=("num_classes",),
-    learner=("model", "loss", "num_rows", "padded", "stopping"),
+    learner=("model", "loss", "num_rows", "padded", "stopping", "labels_N"),
     attacks=(),
 )
+OWN = "own"  # learner.objective of a learning rule that takes no objective
 LEARNER = dict(objective="cross_entropy", validation="none", stop=None, snapshots=())
 DATA = dict(standardize=False, drop_duplicates=False, canaries=None)  # canaries: fields of data/_canaries.py
 QUERY = dict(views=("identity",), batch_size=500, ask_batch_size=100, signals=(), save_logits=False)
@@ -74,7 +75,7 @@ def complete(*, seed=0, data: Mapping, design: Mapping, model: Mapping, learner:
         data=_filled("data", "data", data, DATA),
         design=_filled("design", "designs", design),
         model=_filled("model", "models", model),
-        learner=_filled("learner", "learners", dict(name="backprop") | dict(learner), LEARNER),
+        learner=_learner(dict(name="backprop") | dict(learner)),
         query=_section("query", QUERY, sections.get("query", {})),
         attacks={name: _attack(name, attack) for name, attack in attacks.items()},
         report=_section("report", REPORT, sections.get("report", {})),
@@ -123,6 +124,13 @@ def _filled(section: str, kind: str, given: Mapping, more: Mapping = {}) -> dict
     fields = {k: p.default for k, p in registry.keywords(kind, given["name"]).items() if k not in PASSED[section]} | dict(more)
     filled = _section(f"{section} ({given['name']})", dict(name=given["name"]) | fields, given)
     return {k: v for k, v in filled.items() if v is not inspect.Parameter.empty}
+
+
+def _learner(given: Mapping) -> dict:
+    """A learning rule that takes no objective has its own, and says so."""
+    name = given.get("path", given["name"])
+    takes = "loss" in registry.keywords("learners", name)
+    return _filled("learner", "learners", given, LEARNER | ({} if takes else dict(objective=OWN)))
 
 
 def _attack(name: str, given: Mapping) -> dict:

@@ -91,7 +91,8 @@ def prepare(config: Mapping, *, seed: int) -> Audit:
         pool = pools.standardize(pool, design.population_N)
     rows_MK, weight_MK = _rows.all_rows(design)
     model = make("models", config["model"], num_classes=pool.num_classes)
-    learner = make_learner(config["learner"], model=model, num_rows=rows_MK.shape[1], padded=bool((weight_MK == 0).any()))
+    padded = bool((weight_MK == 0).any())
+    learner = make_learner(config["learner"], model=model, num_rows=rows_MK.shape[1], padded=padded, labels_N=pool.y)
     attacks = {name: make("attacks", attack) for name, attack in config["attacks"].items()}
     given = {}
     if config["target"]["signals"]:
@@ -156,15 +157,21 @@ def make_design(section: Mapping, *, pool: Pool, seed: int) -> Design:
     return make("designs", section, num_examples=len(pool.y), seed=seed, labels_N=pool.y, **marked)
 
 
-def make_learner(section: Mapping, *, model: Model, num_rows: int, padded: bool) -> Learner:
+def make_learner(section: Mapping, *, model: Model, num_rows: int, padded: bool, labels_N: np.ndarray) -> Learner:
     """The learner of config.learner with its objective and stopping rule."""
     checks.one_of(stages.VALIDATION, validation=section["validation"])
     objective = section["objective"]
     objective = dict(name=objective) if isinstance(objective, str) else objective
-    loss = make("objectives", objective, model=model)
+    if "loss" in registry.keywords("learners", section["name"]):
+        loss = make("objectives", objective, model=model)
+    elif objective["name"] == configuration.OWN:
+        loss = None
+    else:
+        raise ValueError(f"learner.objective={objective['name']!r}: the learning rule {section['name']!r} has an objective of its own; leave it out.")
     stop = None if section["stop"] is None else registry.call(stopping.make, "learner.stop", section["stop"])
     own = {k: v for k, v in section.items() if k not in configuration.LEARNER}
-    return make("learners", own, model=model, loss=loss, num_rows=num_rows, padded=padded, stopping=stop)
+    common = dict(model=model, num_rows=num_rows, padded=padded, stopping=stop, labels_N=labels_N)
+    return make("learners", own, **common, **({} if loss is None else dict(loss=loss)))
 
 
 def check_fields(config: Mapping) -> None:

@@ -45,13 +45,15 @@ class Model(NamedTuple):
     `init(key, x_B..) -> variables`; `apply(variables, x_B.., *, key_B=None, weight_B=None, train=False) -> (out_BC, stats)` where `stats` are
     the running statistics after this batch ({} without BatchNorm), `key_B` one PRNG key an example (dropout), `weight_B` 0 on padded rows.
     `summary(x_B..)` is a printable table of layers, shapes and parameter counts. `inside(variables, x_B..) -> {name: array}`, where present, are
-    the intermediate outputs in inference mode, 'penultimate' [B,F] among them: what enters the last layer with parameters.
+    the intermediate outputs in inference mode, 'penultimate' [B,F] among them: what enters the last layer with parameters. `parts` {name: function}
+    is what a learning rule of its own needs of its nets (models/forward_forward.py and models/siamese.py say what theirs are); empty for others.
     """
 
     init: Callable[..., Variables]
     apply: Callable[..., tuple[jax.Array, Any]]
     summary: Callable[..., str]
     inside: Callable[..., dict[str, jax.Array]] | None = None
+    parts: Mapping[str, Any] = {}
 
 
 # (variables, batch, *, key_B=None, train=False) -> (loss_B, Aux). Never reduced: mean training, DP, loss attacks and padding share it.

@@ -84,9 +84,15 @@ def check_monitor(*, learner: Learner, pool: Pool, validation: bool) -> None:
         return
     sample = stream.bare(pool, np.arange(1))
     one = np.zeros(1, np.int32), np.ones(1, np.float32)
-    sums = jax.eval_shape(lambda key: learner.evaluate(learner.init(key, sample).variables, sample, *one), jax.random.key(0))
-    known = [name for name in sums if name != "weight"]
-    known += [f"val_{name}" for name in known] if validation else []
+
+    def metrics(key):
+        state = learner.init(key, sample)
+        trained = learner.epoch(state, sample, *learner.plan(key, jnp.uint32(1), *one))[1]
+        return trained, learner.evaluate(state.variables, sample, *one)
+
+    trained, evaluated = jax.eval_shape(metrics, jax.random.key(0))
+    known = [name for name in trained if name != "weight"]
+    known += [f"val_{name}" for name in evaluated if name != "weight"] if validation else []
     if learner.stopping.monitor not in known:
         hint = "" if validation else " (val_* need learner.validation)"
         raise ValueError(f"learner.stop.monitor={learner.stopping.monitor!r} is not a metric of this run. Metrics: {', '.join(known)}{hint}.")
