@@ -17,8 +17,9 @@ from mia_jax import checks
 from mia_jax.models._convolution import FORMS, convolve, pair, windows
 from mia_jax.models._linen import as_model
 from mia_jax.models._pooling import avg_pool, max_pool
+from mia_jax.models._taps import Convolution, Lookup, Product, Scale, Shift, tapped
 
-__all__ = ["ACTIVATIONS", "FORMS", "INITIALIZERS", "NORMS", "BatchNorm", "Conv", "Dense", "GroupNorm", "StandardizedConv"]
+__all__ = ["ACTIVATIONS", "FORMS", "INITIALIZERS", "NORMS", "BatchNorm", "Conv", "Dense", "Embedding", "GroupNorm", "LayerNorm", "StandardizedConv"]
 __all__ += ["activation", "as_model", "avg_pool", "convolution", "dropout", "flatten", "initializer", "max_pool", "normalized", "output_size"]
 __all__ += ["outputs", "resized"]
 
@@ -106,6 +107,15 @@ def _along_features(vector_F, rank: int) -> jax.Array:
     return vector_F.reshape((1,) * (rank - 1) + (-1,))
 
 
+def _tap(module: nn.Module, name: str):
+    """The tap of a parameter (models/_taps.py), where the caller's variables hold one."""
+    return module.get_variable("tap", name) if module.has_variable("tap", name) else None
+
+
+def _shifted(module: nn.Module, y, init: Callable = zeros) -> jax.Array:
+    return tapped(Shift(), y, module.param("bias", init, (y.shape[-1],)), _tap(module, "bias"))
+
+
 class Dense(nn.Module):
     """y = x @ kernel + bias; x [B,...,F] -> [B,...,features]. Parameters as flax.linen.Dense."""
 
@@ -116,10 +126,21 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        y = x @ self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
-        if self.use_bias:
-            y = y + _along_features(self.param("bias", self.bias_init, (self.features,)), y.ndim)
-        return y
+        y = tapped(Product(), x, self.param("kernel", self.kernel_init, (x.shape[-1], self.features)), _tap(self, "kernel"))
+        return _shifted(self, y, self.bias_init) if self.use_bias else y
+
+
+class Embedding(nn.Module):
+    """y = table[x], whole numbers x [B,...] in 0..num_embeddings-1 -> [B,...,features]. Parameters as flax.linen.Embed ('embedding')."""
+
+    num_embeddings: int
+    features: int
+    embedding_init: Callable = jax.nn.initializers.variance_scaling(1.0, "fan_in", "normal", out_axis=0)
+
+    @nn.compact
+    def __call__(self, x):
+        table = self.param("embedding", self.embedding_init, (self.num_embeddings, self.features))
+        return tapped(Lookup(), x, table, _tap(self, "embedding"))
 
 
 class Conv(nn.Module):
@@ -143,10 +164,8 @@ class Conv(nn.Module):
         checks.one_of(FORMS, form=self.form)
         at = windows(x.shape, self.window, self.strides, self.padding)
         kernel = self.param("kernel", self.kernel_init, (*pair(self.window), x.shape[-1], self.features))
-        y = convolve(at, x, kernel, self.form)
-        if self.use_bias:
-            y = y + _along_features(self.param("bias", self.bias_init, (self.features,)), y.ndim)
-        return y
+        y = tapped(Convolution(at, self.form), x, kernel, _tap(self, "kernel"))
+        return _shifted(self, y, self.bias_init) if self.use_bias else y
 
 
 class StandardizedConv(Conv):
@@ -187,6 +206,17 @@ class GroupNorm(nn.Module):
         centered = grouped - grouped.mean((1, 3), keepdims=True)
         scaled = centered * jax.lax.rsqrt(jnp.square(centered).mean((1, 3), keepdims=True) + self.epsilon)
         return _scale_and_shift(self, scaled.reshape(x.shape))
+
+
+class LayerNorm(nn.Module):
+    """(x - mean) / sqrt(var + epsilon) * scale + bias over the features of each position; x [B,...,F]. (Ba et al. 2016, arXiv:1607.06450.)"""
+
+    epsilon: float = 1e-6
+
+    @nn.compact
+    def __call__(self, x):
+        centered = x - x.mean(-1, keepdims=True)
+        return _scale_and_shift(self, centered * jax.lax.rsqrt(jnp.square(centered).mean(-1, keepdims=True) + self.epsilon))
 
 
 class BatchNorm(nn.Module):
@@ -236,5 +266,4 @@ def _moments(x, weight_B):
 
 def _scale_and_shift(module: nn.Module, x):
     scale = module.param("scale", jax.nn.initializers.ones, (x.shape[-1],))
-    bias = module.param("bias", zeros, (x.shape[-1],))
-    return x * _along_features(scale, x.ndim) + _along_features(bias, x.ndim)
+    return _shifted(module, tapped(Scale(), x, scale, _tap(module, "scale")))
