@@ -107,6 +107,8 @@ class Learner(NamedTuple):
     `init(key, pool) -> TrainState`; `epoch(state, pool, index_SB, weight_SB) -> (state, sums)`; `evaluate(variables, pool, rows_K, weight_K) ->
     sums`. `sums` are weighted sums over examples with 'weight' the divisor, so that parts of an epoch add up. `plan` says which rows each step
     of an epoch sees, `stopping` when one model has had enough (None: after `epochs`). `model` answers the queries once it is trained.
+    `guarantee` (privacy.guarantee) is what a private learner promises, None for others. `released(state) -> variables`, where present, are the
+    variables that a model is evaluated and saved with (None: state.variables).
     """
 
     init: Callable[..., TrainState]
@@ -116,6 +118,8 @@ class Learner(NamedTuple):
     epochs: int
     stopping: Stopping | None
     model: Model
+    guarantee: Any = None
+    released: Callable[..., Variables] | None = None
 
 
 class Probe(NamedTuple):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 
-from mia_jax import checks
+from mia_jax import checks, registry
 from mia_jax.data import augment as augmentation
+from mia_jax.learners import _parameters as parameters
+from mia_jax.learners import _private as private
 from mia_jax.learners import plan as plans
 from mia_jax.learners import schedules
 from mia_jax.types import Batch, Learner, Loss, Model, Pool, Stopping, TrainState
@@ -24,6 +28,10 @@ def make(
     num_rows: int,
     padded: bool = False,
     stopping: Stopping | None = None,
+    sample: Pool | None = None,
+    initial: Mapping[str, np.ndarray] = {},
+    gradient: str = "mean",
+    privacy: Mapping | None = None,
     epochs: int = 100,
     batch_size: int = 32,
     plan: str = "permutation",
@@ -40,17 +48,32 @@ def make(
     l2: float = 0.0,
     penalize: str = r"Dense_\d+/kernel$",
     augment: Sequence[str] = (),
+    trainable: str = "",
+    ema: float = 0.0,
 ) -> Learner:
     """A step follows the gradient of sum(weight_B * loss_B) / sum(weight_B) + l1 * sum|w| + l2 * sum w^2.
 
     The penalties run over the parameters whose path matches `penalize` (default: the kernels of dense layers) and are part of the monitored
     loss. `num_rows` is K, the rows of one model; `padded` says that some of them have weight 0 (an empty batch then changes nothing). `plan` is
     'permutation' or 'full_batch'. Step s draws from fold_in(state.key, s), example slot b from fold_in(that, b).
+
+    gradient='private' clips every example's gradient and adds noise (learners/_private.py has the fields of `privacy`, and draws its own batches);
+    penalties stay outside the clipping. `sample` is then a Pool of one example, and loss_b must depend on example b alone.
+    `trainable`: only parameters whose path matches this pattern are trained ('': all). `initial` {path: array} are parameters to start from.
+    `ema` > 0: the model is the moving average of its parameters, with decay min(ema, (1 + s) / (10 + s)) at step s.
     """
     checks.at_least(0, epochs=epochs, l1=l1, l2=l2)
     checks.one_of(("permutation", "full_batch"), plan=plan)
-    rows_plan = plans.full_batch() if plan == "full_batch" else plans.permutation(batch_size=batch_size, drop_last=drop_last)
-    steps = 1 if plan == "full_batch" else plans.steps_per_epoch(num_rows=num_rows, batch_size=batch_size, drop_last=drop_last)
+    checks.one_of(("mean", "private"), gradient=gradient)
+    checks.fraction(closed="left", ema=ema)
+    settings = dict(num_rows=num_rows, batch_size=batch_size, epochs=epochs, padded=padded, columns={} if sample is None else sample.columns)
+    secret = None if gradient == "mean" else registry.call(private.make, "learner.privacy", dict(privacy or {}), **settings)
+    if secret is None:
+        rows_plan = plans.full_batch() if plan == "full_batch" else plans.permutation(batch_size=batch_size, drop_last=drop_last)
+        steps = 1 if plan == "full_batch" else plans.steps_per_epoch(num_rows=num_rows, batch_size=batch_size, drop_last=drop_last)
+    else:
+        check_private(model=model, sample=sample, plan=plan, drop_last=drop_last, stopping=stopping)
+        rows_plan, steps, epochs = secret.plan, secret.guarantee.mechanism.epoch_steps, secret.epochs
     warmup = round(warmup_epochs * steps)
     rate = schedules.learning_rate(schedule=schedule, peak=learning_rate, total_steps=max(1, epochs * steps), warmup_steps=warmup)
     tx = schedules.optimizer(name=optimizer, rate=rate, momentum=momentum, nesterov=nesterov, epsilon=epsilon, weight_decay=weight_decay)
@@ -60,24 +83,45 @@ def make(
     def init(key, pool: Pool) -> TrainState:
         init_key, train_key = jax.random.split(key)
         variables = model.init(init_key, pool.x[:1])
+        variables["params"] = parameters.started(variables["params"], initial, trainable)
         penalty(variables["params"])
         stop = stopping.init(variables) if stopping else None
-        return TrainState(jnp.int32(0), variables, tx.init(variables["params"]), train_key, stop)
+        opt = tx.init(parameters.split(variables["params"], trainable)[0])
+        if secret is not None or ema:
+            opt = dict(tx=opt)
+            opt |= dict(clip_norm=jnp.float32(secret.clip)) if secret is not None else {}
+            opt |= dict(ema=jax.tree.map(jnp.array, variables["params"])) if ema else {}
+        return TrainState(jnp.int32(0), variables, opt, train_key, stop)
 
-    def step(state: TrainState, pool: Pool, index_B, weight_B):
+    def batch_of(state: TrainState, pool: Pool, index_B, weight_B):
         key_B = slot_keys(jax.random.fold_in(state.key, state.step), index_B.shape[0])
         batch = rows(pool, index_B, weight_B)
-        if transform is not None:
-            batch = Batch(x=transform(batch.x, key_B), y=batch.y, weight_B=weight_B, index_B=index_B)
+        return (batch if transform is None else dataclasses.replace(batch, x=transform(batch.x, key_B))), key_B
 
-        def objective(params):
+    def moved(state: TrainState, gradient, opt):
+        """(params, optimizer state) after the step along `gradient`, which is None on frozen leaves."""
+        chosen, frozen = parameters.split(state.variables["params"], trainable)
+        updates, opt = tx.update(gradient, opt, chosen)
+        return parameters.merge(optax.apply_updates(chosen, updates), frozen), opt
+
+    def averaged(state: TrainState, params) -> dict:
+        decay = jnp.minimum(ema, (1.0 + state.step) / (10.0 + state.step))
+        return jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, state.opt["ema"], params)
+
+    def step(state: TrainState, pool: Pool, index_B, weight_B):
+        batch, key_B = batch_of(state, pool, index_B, weight_B)
+        chosen, frozen = parameters.split(state.variables["params"], trainable)
+
+        def objective(chosen):
+            params = parameters.merge(chosen, frozen)
             loss_B, aux = loss({**state.variables, "params": params}, batch, key_B=key_B, train=True)
             total = weight_B.sum()
             return (weight_B * loss_B).sum() / jnp.maximum(total, 1e-12) + penalty(params), (aux, total)
 
-        (value, (aux, total)), gradient = jax.value_and_grad(objective, has_aux=True)(state.variables["params"])
-        updates, opt = tx.update(gradient, state.opt, state.variables["params"])
-        variables = {"params": optax.apply_updates(state.variables["params"], updates)}
+        (value, (aux, total)), gradient = jax.value_and_grad(objective, has_aux=True)(chosen)
+        params, opt = moved(state, gradient, state.opt["tx"] if ema else state.opt)
+        opt = dict(tx=opt, ema=averaged(state, params)) if ema else opt
+        variables = {"params": params}
         if aux.stats:
             variables["stats"] = aux.stats
         if padded:  # an empty batch must not move momentum or statistics
@@ -85,11 +129,80 @@ def make(
         sums = dict(loss=total * value, weight=total) | {name: (weight_B * value_B).sum() for name, value_B in aux.metrics.items()}
         return TrainState(state.step + 1, variables, opt, state.key, state.stop), sums
 
+    def private_step(secret: private.Private, state: TrainState, pool: Pool, index_B, weight_B):
+        overflow = jnp.isnan(weight_B).any()
+        weight_B = jnp.where(overflow, 0, weight_B)
+        batch, key_B = batch_of(state, pool, index_B, weight_B)
+        chosen, frozen = parameters.split(state.variables["params"], trainable)
+        key = jax.random.fold_in(state.key, state.step)
+        noisy, clip, found, numbers = secret.gradient(losses_of(loss, frozen), chosen, (batch, key_B), weight_B, key, state.opt["clip_norm"])
+        extra, outside = jax.value_and_grad(lambda p: penalty(parameters.merge(p, frozen)))(chosen)
+        noisy = jax.tree.map(jnp.add, noisy, outside) if l1 or l2 else noisy
+        params, tx_state = moved(state, noisy, state.opt["tx"])  # an empty batch too: its noise is part of the mechanism
+        opt = dict(tx=tx_state, clip_norm=clip) | (dict(ema=averaged(state, params)) if ema else {})
+        total = weight_B.sum()
+        metrics = dict(loss=found.loss_B + extra) | found.aux
+        sums = {name: jnp.where((weight_B > 0) & jnp.isfinite(v), weight_B * v, 0).sum() for name, v in metrics.items()}
+        sums |= {name: total * v for name, v in numbers.items()} | dict(weight=total, overflow=overflow.astype(jnp.float32))
+        return TrainState(state.step + 1, {"params": params}, opt, state.key, state.stop), sums
+
+    if secret is None:
+        one_step = step
+    else:
+        secret = secret.choose(*example_step(model=model, loss=loss, sample=sample, trainable=trainable))
+        one_step = lambda *args: private_step(secret, *args)  # noqa: E731
+
     def epoch(state: TrainState, pool: Pool, index_SB, weight_SB):
-        state, sums_S = lax.scan(lambda s, iw: step(s, pool, *iw), state, (index_SB, weight_SB))
+        state, sums_S = lax.scan(lambda s, iw: one_step(s, pool, *iw), state, (index_SB, weight_SB))
         return state, jax.tree.map(lambda a: a.sum(0), sums_S)
 
-    return Learner(init, epoch, evaluation(loss=loss, penalty=penalty), rows_plan, epochs, stopping, model)
+    released = (lambda state: {**state.variables, "params": state.opt["ema"]}) if ema else None
+    guarantee = None if secret is None else secret.guarantee
+    return Learner(init, epoch, evaluation(loss=loss, penalty=penalty), rows_plan, epochs, stopping, model, guarantee, released)
+
+
+def losses_of(loss: Loss, frozen) -> Callable:
+    """losses(params, taps, (Batch, key_B)) -> (loss_B, metrics), as privacy.gradients takes them; `params` has None where `frozen` has leaves."""
+
+    def losses(params, taps, rows):
+        batch, key_B = rows
+        variables = {"params": parameters.merge(params, frozen)} | ({"tap": parameters.nested(taps)} if taps else {})
+        loss_B, aux = loss(variables, batch, key_B=key_B, train=True)
+        return loss_B, aux.metrics
+
+    return losses
+
+
+def example_step(*, model: Model, loss: Loss, sample: Pool, trainable: str) -> tuple:
+    """(losses, params, rows) of one example as shapes: what a private learner looks at when it is built."""
+    one = Pool(x=jnp.asarray(sample.x[:1]), y=jnp.asarray(sample.y[:1]), num_classes=sample.num_classes)
+    key = jax.random.key(0)
+    params, frozen = parameters.split(jax.eval_shape(model.init, key, one.x)["params"], trainable)
+    batch = jax.eval_shape(lambda: (rows(one, jnp.zeros(1, jnp.int32), jnp.ones(1)), slot_keys(key, 1)))
+
+    def losses(params, taps, rows):
+        zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), frozen)
+        return losses_of(loss, zeros)(params, taps, rows)
+
+    return losses, params, batch
+
+
+def check_private(*, model: Model, sample: Pool | None, plan: str, drop_last: bool, stopping: Stopping | None) -> None:
+    """ValueError for what a private learner cannot have: batch statistics, other plans, a stopping rule on private rows."""
+    if sample is None:
+        raise ValueError("gradient='private' needs `sample`, a Pool of one example.")
+    if "stats" in jax.eval_shape(model.init, jax.random.key(0), jnp.asarray(sample.x[:1])):
+        raise ValueError(
+            "gradient='private': this model normalizes by batch statistics, which mix examples, so no example's gradient is its own. "
+            "Use a norm that looks at each example alone (model.norm='group' or 'layer')."
+        )
+    if plan != "permutation" or drop_last:
+        raise ValueError("gradient='private' draws its own batches; leave plan and drop_last alone and choose privacy.sampling.")
+    if stopping is not None and not stopping.monitor.startswith("val_"):
+        raise ValueError(
+            f"learner.stop.monitor={stopping.monitor!r} is computed from private rows without noise, which no epsilon covers; monitor 'val_loss' "
+            "with learner.validation='population', or train for fixed epochs."
+        )
 
 
 def evaluation(*, loss: Loss, penalty: Callable, batch_size: int = 512) -> Callable:

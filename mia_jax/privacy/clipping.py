@@ -1,4 +1,4 @@
-"""How much of each unit's gradient counts: clipping rules as factors from squared norms. Norms are float32; a gradient that is not finite counts 0."""
+"""How much of each unit's gradient counts: clipping rules as factors from squared norms, in float32."""
 
 from __future__ import annotations
 

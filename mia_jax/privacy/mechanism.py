@@ -85,9 +85,14 @@ class Mechanism:
         """Standard deviation of the noise of the sum of clipped gradients: multiplier * sensitivity, each coordinate."""
         return self.gradient_multiplier * self.sensitivity if self.noise_multiplier else 0.0
 
+    @property
+    def divisor(self) -> float:
+        """What the noisy sum is divided by: expected_batch / microbatch, never the realized batch."""
+        return self.expected_batch / self.microbatch
+
     def noise_std(self) -> float:
-        """Standard deviation of the noise of the gradient that the optimizer sees: that of the sum / expected_batch, never the realized batch."""
-        return self.noise_std_of_sum() / self.expected_batch
+        """Standard deviation of the noise of the gradient that the optimizer sees: that of the sum / divisor."""
+        return self.noise_std_of_sum() / self.divisor
 
     @property
     def epochs(self) -> int:

@@ -6,8 +6,6 @@ of the mechanism: the learner counts it and the run stops.
 
 from __future__ import annotations
 
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,13 +19,13 @@ from mia_jax.types import Plan
 OVERFLOW = 1e-9  # at most this chance that any step of a run has more units than slots
 
 
-def slots(*, sampling: str, num_units: int, rate: float, expected_batch: int, steps: int, cap: int | None) -> int:
-    """The slots of a batch: `cap`, the fixed size, or so many that a run of `steps` overflows with probability below 1e-9."""
+def slots(*, sampling: str, num_units: int, rate: float, expected_batch: int, steps: int, cap: int | None, chance: float = OVERFLOW) -> int:
+    """The slots of a batch: `cap`, the fixed size, or so many that a run of `steps` overflows with probability below `chance`."""
     if cap is not None:
         return min(cap, num_units)
     if sampling in ("shuffle", "without_replacement"):
         return min(expected_batch, num_units)
-    return int(min(num_units, stats.binom.isf(OVERFLOW / max(1, steps), num_units, rate) + 1))
+    return int(min(num_units, stats.binom.isf(chance / max(1, steps), num_units, rate) + 1))
 
 
 def plan(*, sampling: str, rate: float, size: int, steps: int, cap: bool = False, spread: bool = False) -> Plan:
@@ -56,7 +54,9 @@ def plan(*, sampling: str, rate: float, size: int, steps: int, cap: bool = False
                 drawn_K = real_K & ((bits_K < np.int32(min(2**31 - 1, round(rate * 2**31)))) | (rate >= 1))
             else:
                 drawn_K = real_K & (bin_K == s) if sampling == "balls_in_bins" else real_K
-            smallest, chosen_B = lax.top_k(jnp.where(drawn_K, -1 - (bits_K >> 1), jnp.iinfo(jnp.int32).min), size)  # a uniform subset, in random order
+            smallest, chosen_B = lax.top_k(
+                jnp.where(drawn_K, -1 - (bits_K >> 1), jnp.iinfo(jnp.int32).min), size
+            )  # a uniform subset, in random order
             taken_B = smallest > jnp.iinfo(jnp.int32).min
             weight_B = jnp.where(taken_B, weight_K[chosen_B], 0.0)
             if sampling != "without_replacement" and not cap:
@@ -85,6 +85,17 @@ def repeated(plan: Plan, times: int) -> Plan:
     return draw if times > 1 else plan
 
 
+def rounded(plan: Plan, multiple: int) -> Plan:
+    """Empty slots at the end of every batch, up to a multiple of `multiple` (0: as it is)."""
+
+    def draw(key, epoch, rows_K, weight_K):
+        index_SB, weight_SB = plan(key, epoch, rows_K, weight_K)
+        more = -index_SB.shape[1] % multiple
+        return jnp.pad(index_SB, ((0, 0), (0, more)), mode="edge"), jnp.pad(weight_SB, ((0, 0), (0, more)))
+
+    return draw if multiple else plan
+
+
 def of_groups(plan: Plan, *, group_N: np.ndarray, rows_each: int) -> Plan:
     """A plan of users: `plan` draws users, and each brings up to `rows_each` of its own rows of this model (a uniform subset, new each epoch).
 
@@ -107,8 +118,3 @@ def of_groups(plan: Plan, *, group_N: np.ndarray, rows_each: int) -> Plan:
         return index_GJ[user_SB].reshape(len(user_SB), -1), weight.reshape(len(user_SB), -1)
 
     return draw
-
-
-def steps_per_epoch(*, num_units: int, expected_batch: int) -> int:
-    """ceil(n / B)."""
-    return math.ceil(num_units / expected_batch)
