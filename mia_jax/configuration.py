@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import ml_collections
 
 from mia_jax import checks, registry
+from mia_jax.learners import _private as private
 from mia_jax.learners import stopping
 
 # What experiment.py passes itself; everything else in a maker's signature is a field of the config.
@@ -15,11 +16,12 @@ PASSED = dict(
     data=(),
     design=("num_examples", "seed", "given_population_N", "given_canary_N", "labels_N"),
     model=("num_classes",),
-    learner=("model", "loss", "num_rows", "padded", "stopping", "labels_N"),
+    learner=("model", "loss", "num_rows", "padded", "stopping", "labels_N", "sample", "initial"),
     attacks=(),
 )
 OWN = "own"  # learner.objective of a learning rule that takes no objective
-LEARNER = dict(objective="cross_entropy", validation="none", stop=None, snapshots=())
+PRIVATE_PASSED = ("num_rows", "batch_size", "epochs", "padded", "columns")  # what the learner passes to its private part
+LEARNER = dict(objective="cross_entropy", validation="none", stop=None, snapshots=(), init_from="")
 DATA = dict(standardize=False, drop_duplicates=False, canaries=None)  # canaries: fields of data/_canaries.py
 QUERY = dict(views=("identity",), batch_size=500, ask_batch_size=100, signals=(), save_logits=False)
 REPORT = dict(fprs=(0.001, 0.01, 0.1), ppv_ratio=1.0, draws=200, level=0.95, shadow_curve=("lira",), figures=True)

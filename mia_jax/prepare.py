@@ -17,6 +17,7 @@ from mia_jax.designs import _rows
 from mia_jax.learners import stopping
 from mia_jax.metrics import slices
 from mia_jax.report import privacy
+from mia_jax.training import checkpoint
 from mia_jax.training.trajectory import SIGNAL as TRAJECTORY
 from mia_jax.types import ACCESS, Attack, Design, Learner, Model, Pool, Signal
 
@@ -78,6 +79,8 @@ class Audit:
         design = {k: v for k, v in self.config["design"].items() if k not in (*GROWTH, "targets", "scored")}
         found = dict(seed=self.seed, data=self.config["data"], pool=self.pool_hash, design=design)
         found |= dict(model=self.config["model"], learner=self.config["learner"])
+        if self.config["learner"] and self.config["learner"].get("init_from"):
+            found |= dict(init=workdir.digest(brought_parameters(self.config["learner"]["init_from"])))
         return found | (dict(given=workdir.digest(*(self.given[name] for name in sorted(self.given)))) if self.given else {})
 
 
@@ -91,8 +94,10 @@ def prepare(config: Mapping, *, seed: int) -> Audit:
         pool = pools.standardize(pool, design.population_N)
     rows_MK, weight_MK = _rows.all_rows(design)
     model = make("models", config["model"], num_classes=pool.num_classes)
-    padded = bool((weight_MK == 0).any())
-    learner = make_learner(config["learner"], model=model, num_rows=rows_MK.shape[1], padded=padded, labels_N=pool.y)
+    padded, sample = bool((weight_MK == 0).any()), dataclasses.replace(pool, x=pool.x[:1], y=pool.y[:1])
+    learner = make_learner(config["learner"], model=model, num_rows=rows_MK.shape[1], padded=padded, labels_N=pool.y, sample=sample)
+    if learner.guarantee is not None:
+        stages.say("\n".join(f"privacy: {note}" for note in learner.guarantee.notes))
     attacks = {name: make("attacks", attack) for name, attack in config["attacks"].items()}
     given = {}
     if config["target"]["signals"]:
@@ -157,8 +162,8 @@ def make_design(section: Mapping, *, pool: Pool, seed: int) -> Design:
     return make("designs", section, num_examples=len(pool.y), seed=seed, labels_N=pool.y, **marked)
 
 
-def make_learner(section: Mapping, *, model: Model, num_rows: int, padded: bool, labels_N: np.ndarray) -> Learner:
-    """The learner of config.learner with its objective and stopping rule."""
+def make_learner(section: Mapping, *, model: Model, num_rows: int, padded: bool, labels_N: np.ndarray, sample: Pool | None = None) -> Learner:
+    """The learner of config.learner with its objective and stopping rule; `sample` is the pool with its first example alone, and all columns."""
     checks.one_of(stages.VALIDATION, validation=section["validation"])
     objective = section["objective"]
     objective = dict(name=objective) if isinstance(objective, str) else objective
@@ -169,9 +174,29 @@ def make_learner(section: Mapping, *, model: Model, num_rows: int, padded: bool,
     else:
         raise ValueError(f"learner.objective={objective['name']!r}: the learning rule {section['name']!r} has an objective of its own; leave it out.")
     stop = None if section["stop"] is None else registry.call(stopping.make, "learner.stop", section["stop"])
+    if stop is not None and section.get("gradient") == "private" and section["validation"] != "population":
+        raise ValueError(
+            f"learner.validation={section['validation']!r}: a stopping rule of private training may watch population rows alone; what it learns from "
+            "other rows is covered by no epsilon. Set learner.validation='population' (design.population > 0), or learner.stop=None."
+        )
     own = {k: v for k, v in section.items() if k not in configuration.LEARNER}
+    given = dict(sample=sample, initial=brought_parameters(section["init_from"]))
+    if given["initial"] and "initial" not in registry.keywords("learners", section["name"]):
+        raise ValueError(f"learner.init_from: the learning rule {section['name']!r} has no such start.")
     common = dict(model=model, num_rows=num_rows, padded=padded, stopping=stop, labels_N=labels_N)
-    return make("learners", own, **common, **({} if loss is None else dict(loss=loss)))
+    return make("learners", own, **common, **given, **({} if loss is None else dict(loss=loss)))
+
+
+def brought_parameters(path: str) -> dict[str, np.ndarray]:
+    """{path: array} of the parameters of a model of another run, 'runs/pretrained' (its model 0) or 'runs/pretrained:3'; {} for ''."""
+    if not path:
+        return {}
+    folder, _, number = path.partition(":")
+    file = checkpoint.model_file(workdir.Path(folder) / "train", int(number or 0))
+    if not file.exists():
+        raise FileNotFoundError(f"learner.init_from={path!r}: {file} does not exist; name the workdir of a finished run, or workdir:model.")
+    start = "variables/params/"
+    return {k.removeprefix(start): v for k, v in workdir.read_npz(file).items() if k.startswith(start)}
 
 
 def check_fields(config: Mapping) -> None:

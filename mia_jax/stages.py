@@ -64,7 +64,7 @@ def train(audit, *, folder: Path) -> None:
         lanes=audit.config["run"]["lanes"] or None,
         checkpoint_every=audit.config["run"]["checkpoint_every"],
         pool_bytes=audit.config["run"]["pool_bytes"],
-        on_epoch=[trajectory.saver(folder / "train", snapshots)] if snapshots else [],
+        on_epoch=[trajectory.saver(folder / "train", snapshots, audit.learner.released)] if snapshots else [],
         metrics_file=folder / "metrics.jsonl",
     )
 

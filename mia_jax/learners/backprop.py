@@ -66,6 +66,10 @@ def make(
     checks.one_of(("permutation", "full_batch"), plan=plan)
     checks.one_of(("mean", "private"), gradient=gradient)
     checks.fraction(closed="left", ema=ema)
+    if ema and stopping is not None and stopping.restore_best:
+        raise ValueError(f"ema={ema} and stop.restore_best both say which variables are the model's; choose one.")
+    if privacy and gradient == "mean":
+        raise ValueError("learner.privacy is for gradient='private'; with gradient='mean' nothing is clipped and no noise is added.")
     settings = dict(num_rows=num_rows, batch_size=batch_size, epochs=epochs, padded=padded, columns={} if sample is None else sample.columns)
     secret = None if gradient == "mean" else registry.call(private.make, "learner.privacy", dict(privacy or {}), **settings)
     if secret is None:

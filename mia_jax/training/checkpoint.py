@@ -48,6 +48,11 @@ def model_file(folder: Path, m: int) -> Path:
     return folder / "model" / f"{m:05d}.npz"
 
 
+def ledger_file(folder: Path, m: int) -> Path:
+    """What private training recorded about model m."""
+    return folder / "privacy" / f"{m:05d}.json"
+
+
 def finished(folder: Path, models: Sequence[int]) -> list[int]:
     """Those of `models` whose final variables are on disk."""
     return [m for m in models if model_file(folder, m).exists()]

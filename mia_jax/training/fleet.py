@@ -186,6 +186,7 @@ class _Chunk:
         """Keeps one epoch's metrics; returns whether every model of the chunk has stopped."""
         metrics, done = jax.device_get(result)
         active = self._active(epoch)
+        metrics = self._accounted(epoch, metrics)
         for name, values in metrics.items():
             self.history.setdefault(name, []).append(values[: len(self.models)])
         loss = metrics["loss"][: len(self.models)]
@@ -202,6 +203,19 @@ class _Chunk:
         progress.advance(len(self.models), note=f"loss {loss.mean():.4g}")
         return done is not None and bool(done.all())
 
+    def _accounted(self, epoch: int, metrics: dict) -> dict:
+        """A private learner's metrics with the epsilon so far; RuntimeError if a batch had more units than slots."""
+        guarantee = self.learner.guarantee
+        if guarantee is None:
+            return metrics
+        over = metrics.pop("overflow")[: len(self.models)] > 0
+        if over.any():
+            raise RuntimeError(
+                f"a batch of model {self.models[int(np.argmax(over))]} in epoch {epoch} drew more units than it has slots, and dropping some is not "
+                "what is accounted. Train with another seed, or set privacy.overflow='truncate'."
+            )
+        return metrics | dict(epsilon=np.full(len(metrics["loss"]), guarantee.epsilon(epoch)))
+
     def _active(self, epoch: int) -> np.ndarray:
         """Which models were still training in this epoch."""
         if not self.learner.stopping:
@@ -211,7 +225,8 @@ class _Chunk:
 
     def save(self, *, seconds: float) -> None:
         """One file a finished model; then the chunk's checkpoint goes."""
-        variables = jax.jit(jax.vmap(stopping.best_variables))(self.state.stop, self.state.variables)
+        released = self.learner.released or (lambda state: stopping.best_variables(state.stop, state.variables))
+        variables = jax.jit(jax.vmap(released))(self.state)
         variables, stop = jax.device_get((variables, self.state.stop))
         for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
             bad = ~np.isfinite(leaf.reshape(len(leaf), -1)).all(1)[: len(self.models)]
@@ -225,8 +240,16 @@ class _Chunk:
             summary = dict(epochs=np.int32(epochs), best_epoch=np.int32(stop.best_epoch[i] if stop is not None else epochs))
             summary |= dict(stopped=np.bool_(stop.done[i] if stop is not None else False), seconds=np.float64(seconds / len(self.models)))
             own = jax.tree.map(lambda a, i=i: a[i], variables)
+            if self.learner.guarantee is not None:
+                workdir.write_json(checkpoint.ledger_file(self.folder, m), self._ledger(i, history))
             checkpoint.save_model(self.folder, m, own, history | {f"summary/{k}": v for k, v in summary.items()})
         checkpoint.discard_running(self.folder)
+
+    def _ledger(self, i: int, history: dict) -> dict:
+        """What model i of the chunk really did: the steps it took and the least noise that it added in any epoch."""
+        noise = history.get("noise_multiplier", np.zeros(0))
+        least = float(noise[noise > 0].min()) if (noise > 0).any() else 0.0
+        return self.learner.guarantee.ran(steps=int(jax.device_get(self.state.step)[i]), noise_multiplier=least)
 
     def note(self) -> str:
         """'100 epochs, loss 0.012, accuracy 1.000': each model's last values, averaged over the chunk."""

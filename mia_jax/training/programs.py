@@ -37,7 +37,8 @@ def make(*, learner: Learner, chunk: int, validation: bool = False) -> Programs:
     def finish(state: TrainState, sums, pool: Pool, epoch, rows_V, weight_V):
         metrics = averages(sums)
         if validation:
-            metrics |= {f"val_{name}": value for name, value in averages(learner.evaluate(state.variables, pool, rows_V, weight_V)).items()}
+            shown = learner.released(state) if learner.released else state.variables
+            metrics |= {f"val_{name}": value for name, value in averages(learner.evaluate(shown, pool, rows_V, weight_V)).items()}
         if learner.stopping:
             stop = learner.stopping.update(state.stop, metrics[learner.stopping.monitor], epoch, state.variables)
             state = state._replace(stop=stop)

@@ -22,14 +22,14 @@ def snapshot_folder(folder: Path, epoch: int) -> Path:
     return folder / "snapshot" / f"{epoch:05d}"
 
 
-def saver(folder: Path, epochs: Sequence[int]) -> Callable:
-    """A hook of the fleet that keeps the variables of every model after these epochs."""
+def saver(folder: Path, epochs: Sequence[int], released: Callable | None = None) -> Callable:
+    """A hook of the fleet that keeps the variables of every model after these epochs; `released` is the learner's."""
     wanted = set(epochs)
 
     def hook(models, epoch, state, metrics) -> None:
         del metrics
         if epoch in wanted:
-            variables = jax.device_get(state.variables)
+            variables = jax.device_get(jax.vmap(released)(state) if released else state.variables)
             for i, m in enumerate(models):
                 own = jax.tree.map(lambda a, i=i: a[i], variables)
                 checkpoint.save_model(snapshot_folder(folder, epoch), m, own, {})
