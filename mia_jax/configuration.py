@@ -88,6 +88,9 @@ def complete(*, seed=0, data: Mapping, design: Mapping, model: Mapping, learner:
     if stop is not None:
         fields = {k: p.default for k, p in inspect.signature(stopping.make).parameters.items()}
         config["learner"]["stop"] = _section("learner.stop", fields, stop)
+    if config["learner"].get("gradient") == "private":  # all fields, so that the command line can set any of them
+        fields = {k: p.default for k, p in inspect.signature(private.make).parameters.items() if k not in PRIVATE_PASSED}
+        config["learner"]["privacy"] = _section("learner.privacy", fields, config["learner"]["privacy"] or {})
     return ml_collections.ConfigDict(_overridable(config), type_safe=False).lock()
 
 

@@ -80,7 +80,8 @@ class Audit:
         found = dict(seed=self.seed, data=self.config["data"], pool=self.pool_hash, design=design)
         found |= dict(model=self.config["model"], learner=self.config["learner"])
         if self.config["learner"] and self.config["learner"].get("init_from"):
-            found |= dict(init=workdir.digest(brought_parameters(self.config["learner"]["init_from"])))
+            start = brought_parameters(self.config["learner"]["init_from"])
+            found |= dict(init=workdir.digest(*(start[name] for name in sorted(start))))
         return found | (dict(given=workdir.digest(*(self.given[name] for name in sorted(self.given)))) if self.given else {})
 
 

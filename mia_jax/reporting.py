@@ -50,7 +50,8 @@ def report(audit, *, folder: Path, versions: dict) -> dict:
         attacks={name: dict(audit.config["attacks"][name], needs=one.needs, knows=one.knows, note=one.note) for name, one in audit.attacks.items()},
         shadow_curves=shadow_curves(audit, folder=folder),
         records=table,
-        audit=audited(audit, score_MN),
+        audit=audited(audit, score_MN, folder=folder),
+        guarantee=promised(audit, folder=folder),
         validity=checks(audit, attacks, files=checked, duplicates=found["about"]["duplicates"], draws=draws),
         versions=versions,
     )
@@ -116,21 +117,31 @@ def exposed_records(audit, *, folder: Path) -> tuple[dict, dict[str, np.ndarray]
     return found, arrays
 
 
-def audited(audit, score_MN: Mapping[str, np.ndarray]) -> dict | None:
+def audited(audit, score_MN: Mapping[str, np.ndarray], *, folder: Path) -> dict | None:
     """The section `audit`: what the canaries prove about epsilon, next to what the accountant claims; a violated claim is said aloud."""
     config, design = audit.config["report"], audit.design
     wanted = privacy.settings(config.get("audit"), design=design, knows={n: a.knows for n, a in audit.attacks.items()}, level=config["level"])
     if wanted is None:
         return None
-    found = privacy.measure(wanted, design=design, score_TN={n: s[list(design.targets)] for n, s in score_MN.items()}, claim=claim(audit, wanted))
+    found = privacy.measure(
+        wanted, design=design, score_TN={n: s[list(design.targets)] for n, s in score_MN.items()}, claim=claim(audit, wanted, folder=folder)
+    )
     if found.get("violated"):
         say("audit: " + privacy.verdict(found).replace(">", "").replace("*", "").strip())
     return found
 
 
-def claim(audit, wanted: Mapping) -> dict | None:
-    """What an accountant proves about one model of this training; None without one."""
-    return None
+def claim(audit, wanted: Mapping, *, folder: Path) -> dict | None:
+    """What an accountant proves about one model of this training, at the audit's delta; None without one, or if what ran is not what was declared."""
+    found = promised(audit, folder=folder, delta=wanted["delta"])
+    return None if found is None or found["refused"] else found
+
+
+def promised(audit, *, folder: Path, delta: float | None = None) -> dict | None:
+    """The section `guarantee`: epsilon with all that it depends on, from the ledgers of the models; None without private training."""
+    if audit.learner is None or audit.learner.guarantee is None:
+        return None
+    return audit.learner.guarantee.claim([workdir.read_json(checkpoint.ledger_file(folder / "train", m)) for m in audit.own_models], delta=delta)
 
 
 def checks(audit, attacks: Mapping[str, Mapping], *, files: Mapping, duplicates: Mapping, draws: bootstrap.Draws) -> dict:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mia_jax.report import privacy, sections, tables, trust
+from mia_jax.report import guarantee, privacy, sections, tables, trust
 
 KNOWLEDGE = {
     "nothing": "`nothing`: the target's answers alone",
@@ -33,6 +33,7 @@ def report(found: Mapping, *, figures: Sequence[str] = ()) -> str:
         sections.calibration(found, ranked),
         sections.slices(found, ranked),
         sections.records(found),
+        guarantee.section(found),
         trust.trust(found),
         *pictures(figures),
     ]

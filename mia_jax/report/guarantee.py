@@ -1,0 +1,35 @@
+"""The privacy statement of a run: epsilon with everything that it depends on, what it covers and what it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mia_jax.report import tables
+from mia_jax.report.privacy import number
+
+NEIGHBORS = dict(
+    add_remove="one {unit} more or less",
+    zero_out="one {unit} replaced by one whose gradient is zero",
+    replace_one="one {unit} replaced by any other",
+)
+
+
+def section(found: Mapping) -> str:
+    """The section of report.md; '' for a run without private training."""
+    one = found.get("guarantee")
+    if not one:
+        return ""
+    head = "## What is promised: differential privacy\n\n"
+    if one["refused"]:
+        listed = "".join(f"- {text}\n" for text in one["refused"])
+        return head + f"> **No epsilon: what ran is not the mechanism that was declared.**\n\n{listed}"
+    unit = "example" if one["unit"] == "example" else f"user (column `{one['unit']}`, all rows)"
+    text = head + f"Each model is **({number(one['epsilon'])}, {one['delta']:.3g})-differentially private** by the accountant `{one['accountant']}`: "
+    text += f"neighbors are data sets with {NEIGHBORS[one['adjacency']].format(unit=unit)}.\n\n"
+    lines = [[name, number(value)] for name, value in one["others"].items()]
+    lines = [[one["accountant"], number(one["epsilon"])], *lines]
+    text += tables.markdown(["accountant", f"epsilon at delta {one['delta']:.3g}"], lines, code_first=False)
+    text += f"\nMechanism: {one['steps']:,} steps, sampling `{one['sampling']}`, expected batch {one['expected_batch']:g}, clip norm {one['clip_norm']:.4g}, "
+    text += f"noise multiplier {one['noise_multiplier']:.4g} (of the sensitivity), gradients by `{one['method']}`.\n\n"
+    text += f"It covers {one['covers']}. It does not cover:\n\n" + "".join(f"- {what};\n" for what in one["not_covered"])
+    return text + ("\n" + "".join(f"{note} " for note in one["notes"]).strip() + "\n" if one["notes"] else "")
