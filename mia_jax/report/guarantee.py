@@ -29,7 +29,9 @@ def section(found: Mapping) -> str:
     lines = [[name, number(value)] for name, value in one["others"].items()]
     lines = [[one["accountant"], number(one["epsilon"])], *lines]
     text += tables.markdown(["accountant", f"epsilon at delta {one['delta']:.3g}"], lines, code_first=False)
-    text += f"\nMechanism: {one['steps']:,} steps, sampling `{one['sampling']}`, expected batch {one['expected_batch']:g}, clip norm {one['clip_norm']:.4g}, "
-    text += f"noise multiplier {one['noise_multiplier']:.4g} (of the sensitivity), gradients by `{one['method']}`.\n\n"
-    text += f"It covers {one['covers']}. It does not cover:\n\n" + "".join(f"- {what};\n" for what in one["not_covered"])
+    text += f"\nMechanism: {one['steps']:,} steps, sampling `{one['sampling']}`, expected batch {one['expected_batch']:g}, "
+    text += (
+        f"clip norm {one['clip_norm']:.4g}, noise multiplier {one['noise_multiplier']:.4g} (of the sensitivity), gradients by `{one['method']}`.\n\n"
+    )
+    text += f"It covers {one['covers']}. It does not cover:\n\n" + "".join(f"- {what}\n" for what in one["not_covered"])
     return text + ("\n" + "".join(f"{note} " for note in one["notes"]).strip() + "\n" if one["notes"] else "")
