@@ -38,6 +38,8 @@ def plan(*, sampling: str, rate: float, size: int, steps: int, cap: bool = False
     checks.one_of(SAMPLINGS, sampling=sampling)
 
     def draw(key, epoch, rows_K, weight_K):
+        more = max(0, size - len(rows_K))  # a batch of more slots than rows
+        rows_K, weight_K = jnp.pad(rows_K, (0, more), mode="edge"), jnp.pad(weight_K, (0, more))
         key, real_K = jax.random.fold_in(key, epoch), weight_K > 0
         if sampling == "shuffle":
             order_K = jnp.argsort(jnp.where(real_K, _bits(key, len(rows_K)), jnp.iinfo(jnp.int32).max))

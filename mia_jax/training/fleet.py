@@ -83,7 +83,7 @@ def check_monitor(*, learner: Learner, pool: Pool, validation: bool) -> None:
     if not learner.stopping:
         return
     sample = stream.bare(pool, np.arange(1))
-    one = np.zeros(1, np.int32), np.ones(1, np.float32)
+    one = jnp.zeros(1, jnp.int32), jnp.ones(1, jnp.float32)
 
     def metrics(key):
         state = learner.init(key, sample)
