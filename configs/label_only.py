@@ -3,7 +3,7 @@
 python launch.py --config=configs/label_only.py --workdir=runs/label_only
 """
 
-from mia_jax import configuration
+from mia_jax import configuration, registry
 
 
 def get_config(arg=None):
@@ -19,18 +19,24 @@ def get_config(arg=None):
         batch_size=100,
         noise=0.5,
         epochs=1000,
-        r=9,
+        r=4.0,
         d=1,
-        noise_samples=300,
+        sigma=0.05,
+        noise_samples=100,
         max_samples=500,
-        attacks="bndgac",
+        source_samples=250,
+        iterations=4,
+        evaluations=40,
+        shift_iterations=2,
+        shift_evaluations=30,
+        attacks="bndrgac",
     )
     file = arg.data.endswith(".npz")
     return configuration.complete(
         data=dict(name="npz", path=arg.data, shape=(arg.side, arg.side, 1) if arg.side else ())
         if file
         else dict(name="idx", folder=arg.data, examples=4 * arg.ndata),
-        design=dict(name="blocks", size=arg.ndata, scored=arg.max_samples, drawn=file),
+        design=dict(name="blocks", size=arg.ndata, scored=arg.max_samples, scored_sources=arg.source_samples, drawn=file),
         model=dict(name=arg.model, depth=arg.depth),
         learner=dict(
             optimizer="adam",
@@ -41,7 +47,33 @@ def get_config(arg=None):
             stop=dict(monitor="loss", min_delta=0.005, patience=20),
             validation="nonmembers",
         ),
-        query=dict(batch_size=100),
-        attacks=dict(gap=dict()),
+        query=dict(batch_size=100, ask_batch_size=100),
+        attacks=attacks(arg),
         run=dict(chunk=1),
     )
+
+
+def attacks(arg) -> dict:
+    """The attacks of each letter, as the original's pipeline names them."""
+    shift = registry.spelled("correct_under_shift", d=arg.d)
+    rotation = registry.spelled("correct_under_rotation", r=arg.r)
+    noise = registry.spelled("noise_robustness", samples=arg.noise_samples, sigma=arg.sigma)
+    distance = registry.spelled("boundary_distance", iterations=arg.iterations, evaluations=arg.evaluations)
+    own = dict(d=arg.d, iterations=arg.shift_iterations, evaluations=arg.shift_evaluations)
+    combined = registry.spelled("boundary_distance_under_shift", **own)
+    learned = dict(name="attack_model", kind="logistic")
+    networks = dict(name="attack_model", kind="mlp", per_class=True, scale=False)
+    letters = dict(
+        b=dict(gap=dict()),
+        n=dict(confidence=dict(name="threshold", signal="max_confidence"), confidence_of_label=dict(name="threshold", signal="confidence")),
+        d=dict(
+            translation=dict(name="lookup", signal=shift),
+            translation_logistic=dict(learned, features=(shift,)),
+            translation_networks=dict(networks, features=(shift,), options=dict(network="d")),
+        ),
+        r=dict(rotation=dict(name="lookup", signal=rotation), rotation_networks=dict(networks, features=(rotation,), options=dict(network="r"))),
+        g=dict(noise=dict(name="threshold", signal=noise)),
+        a=dict(boundary=dict(name="threshold", signal=distance)),
+        c=dict(combined=dict(learned, features=(combined,))),
+    )
+    return {name: attack for letter in arg.attacks for name, attack in letters[letter].items()}

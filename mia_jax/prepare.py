@@ -22,6 +22,7 @@ from mia_jax.training.trajectory import SIGNAL as TRAJECTORY
 from mia_jax.types import ACCESS, Attack, Design, Learner, Model, Pool, Signal
 
 GROWTH = ("models", "sources")  # design fields that may grow in a workdir: the first models stay as they are
+SCORED = ("targets", "scored", "scored_sources")  # who and what is scored: no model depends on them
 ZOO = dict(  # what an audit of brought arrays tries; what they do not allow is left out, and that is said
     gap=dict(),
     threshold_score=dict(name="threshold", signal="score", sign=1),
@@ -76,7 +77,7 @@ class Audit:
     @property
     def train_config(self) -> dict:
         """What decides the variables of model m: everything upstream of the queries but the number of models."""
-        design = {k: v for k, v in self.config["design"].items() if k not in (*GROWTH, "targets", "scored")}
+        design = {k: v for k, v in self.config["design"].items() if k not in (*GROWTH, *SCORED)}
         found = dict(seed=self.seed, data=self.config["data"], pool=self.pool_hash, design=design)
         found |= dict(model=self.config["model"], learner=self.config["learner"])
         if self.config["learner"] and self.config["learner"].get("init_from"):

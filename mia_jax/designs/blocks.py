@@ -21,6 +21,7 @@ def make(
     extra: bool = False,
     population: float = 0.0,
     scored: int = 0,
+    scored_sources: int = 0,
 ) -> Design:
     """Model 0 is the target with train/test blocks 0, 1; source s (models 1..`sources`) has blocks 2s, 2s+1; each block has `size` rows.
 
@@ -28,11 +29,12 @@ def make(
     `extra` gives every model one more block of non-members that its learner may use (`extra_MN`): 4 and 5 with one source, and with s >= 2
     the blocks of source s are 3s, 3s+1, 3s+2, so that further sources leave the first models alone. `population`: the share of rows kept
     aside, the pool's last ones (random ones if `drawn`). The attacker of a source uses the other sources. `scored`: how many members and
-    non-members of each model are evaluated, the first of its blocks (0: all), where a query of every example would cost too much.
+    non-members of each model are evaluated, the first of its blocks (0: all), where a query of every example would cost too much;
+    `scored_sources` is the sources' own number (0: as the target).
     ValueError with both numbers if the blocks do not fit.
     """
     checks.at_least(1, size=size, sources=sources)
-    checks.at_least(0, scored=scored)
+    checks.at_least(0, scored=scored, scored_sources=scored_sources)
     checks.fraction(closed="left", population=population)
     population_N, order = _order(num_examples, seed, given_population_N, population, drawn)
     models = 1 + sources
@@ -49,10 +51,11 @@ def make(
     for (m, b), number in np.ndenumerate(number_MB):
         block_MBN[m, b, order[number * size : (number + 1) * size]] = True
         if b < 2:
-            evaluated_MN[m, order[number * size : number * size + (min(scored, size) or size)]] = True
+            count = (scored_sources or scored) if m else scored
+            evaluated_MN[m, order[number * size : number * size + (min(count, size) or size)]] = True
     unit_M = np.arange(models)
     same = dict(num_examples=num_examples, seed=seed, given_population_N=given_population_N, labels_N=labels_N, size=size)
-    same |= dict(drawn=drawn, extra=extra, population=population, scored=scored)
+    same |= dict(drawn=drawn, extra=extra, population=population, scored=scored, scored_sources=scored_sources)
     return _rows.checked(
         labels_N,
         name="blocks",
