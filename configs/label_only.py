@@ -1,9 +1,23 @@
 """The label-only attacks of Choquette-Choo et al. 2021 on disjoint blocks: one target, one source model, each with and without MemGuard.
 
-python launch.py --config=configs/label_only.py --workdir=runs/label_only
+    apt-get install dataset-fashion-mnist
+    python launch.py --config=configs/label_only.py --workdir=runs/label_only
+    python launch.py --config=configs/label_only.py:data=mnist10k.npz,side=28,ndata=1000 --workdir=runs/label_only_mnist
+
+Rows [0, n) train the target and [n, 2n) are its non-members; the source has the next two blocks (random blocks of an npz file). max_samples members
+and as many non-members of the target are asked about, source_samples of the source, where thresholds and attack models are chosen.
+
+Not measured yet.
+
+Arguments, as the original's flags: data (a folder of MNIST files, or an npz with x and y; side=28 arranges rows as images), ndata, model (conv, fc),
+depth, defense ('', l1, l2, dropout with strength reg_constant), batch_size, epochs, attacks (letters: b gap, n confidence, d translation by d pixels,
+r rotation by r degrees, g noise of sigma with noise_samples copies, a boundary distance, c distances at every translation), max_samples (0: all).
+iterations and evaluations (shift_*: of c) set the query budget of HopSkipJump: iterations=10,evaluations=100 is the paper's 2,500.
 """
 
-from mia_jax import configuration, registry
+from mia_jax import checks, configuration, registry
+
+DEFENSES = ("l1", "l2", "dropout")
 
 
 def get_config(arg=None):
@@ -17,7 +31,6 @@ def get_config(arg=None):
         defense="",
         reg_constant=1.0,
         batch_size=100,
-        noise=0.5,
         epochs=1000,
         r=4.0,
         d=1,
@@ -32,12 +45,19 @@ def get_config(arg=None):
         attacks="bndrgac",
     )
     file = arg.data.endswith(".npz")
+    checks.one_of(("", *DEFENSES), defense=arg.defense)
+    penalty, rate = {}, {}
+    if arg.defense in ("l1", "l2"):
+        penalty = {arg.defense: arg.reg_constant}
+    elif arg.defense == "dropout":
+        checks.fraction(closed="left", reg_constant=arg.reg_constant)
+        rate = dict(dropout=arg.reg_constant)
     return configuration.complete(
         data=dict(name="npz", path=arg.data, shape=(arg.side, arg.side, 1) if arg.side else ())
         if file
         else dict(name="idx", folder=arg.data, examples=4 * arg.ndata),
         design=dict(name="blocks", size=arg.ndata, scored=arg.max_samples, scored_sources=arg.source_samples, drawn=file),
-        model=dict(name=arg.model, depth=arg.depth),
+        model=dict(name=arg.model, depth=arg.depth, **rate),
         learner=dict(
             optimizer="adam",
             learning_rate=1e-3,
@@ -46,6 +66,7 @@ def get_config(arg=None):
             epochs=arg.epochs,
             stop=dict(monitor="loss", min_delta=0.005, patience=20),
             validation="nonmembers",
+            **penalty,
         ),
         query=dict(batch_size=100, ask_batch_size=100),
         attacks=attacks(arg),
@@ -76,4 +97,8 @@ def attacks(arg) -> dict:
         a=dict(boundary=dict(name="threshold", signal=distance)),
         c=dict(combined=dict(learned, features=(combined,))),
     )
-    return {name: attack for letter in arg.attacks for name, attack in letters[letter].items()}
+    for letter in arg.attacks:
+        checks.one_of(letters, attacks=letter)
+    plain = {name: attack for letter in arg.attacks for name, attack in letters[letter].items()}
+    behind = {f"{name}_memguard": dict(name=name) | attack | dict(defense="memguard") for name, attack in plain.items() if "_net" not in name}
+    return plain | behind

@@ -24,6 +24,7 @@ PRIVATE_PASSED = ("num_rows", "batch_size", "epochs", "padded", "columns")  # wh
 LEARNER = dict(objective="cross_entropy", validation="none", stop=None, snapshots=(), init_from="")
 DATA = dict(standardize=False, drop_duplicates=False, canaries=None)  # canaries: fields of data/_canaries.py
 QUERY = dict(views=("identity",), batch_size=500, ask_batch_size=100, signals=(), save_logits=False)
+ATTACK = dict(defense="", adaptive=False)  # of every attack: mia_jax/answers.py
 REPORT = dict(fprs=(0.001, 0.01, 0.1), ppv_ratio=1.0, draws=200, level=0.95, shadow_curve=("lira",), figures=True)
 REPORT |= dict(slices=("class",), groups={}, records=("lira",))  # slices: mia_jax/metrics/slices.py; groups: {name: row numbers}
 REPORT |= dict(audit=None)  # fields of report/privacy.py; None: with its defaults under the design canaries, else no audit
@@ -140,7 +141,7 @@ def _learner(given: Mapping) -> dict:
 
 def _attack(name: str, given: Mapping) -> dict:
     """An attack without a name is the one its key names."""
-    return _filled("attacks", "attacks", given if "path" in given else dict(name=name) | dict(given))
+    return _filled("attacks", "attacks", given if "path" in given else dict(name=name) | dict(given), ATTACK)
 
 
 def _section(label: str, defaults: Mapping, given: Mapping) -> dict:

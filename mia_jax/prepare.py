@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from mia_jax import brought, checks, configuration, registry, stages, views, workdir
+from mia_jax import answers, brought, checks, configuration, registry, stages, views, workdir
 from mia_jax.data import _canaries as canaries
 from mia_jax.data import _pool as pools
 from mia_jax.data import augment
@@ -19,7 +19,7 @@ from mia_jax.metrics import slices
 from mia_jax.report import privacy
 from mia_jax.training import checkpoint
 from mia_jax.training.trajectory import SIGNAL as TRAJECTORY
-from mia_jax.types import ACCESS, Attack, Design, Learner, Model, Pool, Signal
+from mia_jax.types import Attack, Design, Learner, Model, Pool, Signal
 
 GROWTH = ("models", "sources")  # design fields that may grow in a workdir: the first models stay as they are
 SCORED = ("targets", "scored", "scored_sources")  # who and what is scored: no model depends on them
@@ -100,7 +100,7 @@ def prepare(config: Mapping, *, seed: int) -> Audit:
     learner = make_learner(config["learner"], model=model, num_rows=rows_MK.shape[1], padded=padded, labels_N=pool.y, sample=sample)
     if learner.guarantee is not None:
         stages.say("\n".join(f"privacy: {note}" for note in learner.guarantee.notes))
-    attacks = {name: make("attacks", attack) for name, attack in config["attacks"].items()}
+    attacks = {name: make("attacks", answers.own_fields(attack)) for name, attack in config["attacks"].items()}
     given = {}
     if config["target"]["signals"]:
         design, given = with_target(config["target"]["signals"], design=design, pool=pool, views=len(config["query"]["views"]))
@@ -109,8 +109,13 @@ def prepare(config: Mapping, *, seed: int) -> Audit:
     slices.check(config["report"]["slices"], columns=tuple(pool.columns), groups=config["report"]["groups"], num_examples=len(pool.y))
     check_snapshots(config["learner"], attacks)
     privacy.settings(config["report"]["audit"], design=design, knows={n: a.knows for n, a in attacks.items()}, level=config["report"]["level"])
-    asked = asked_signals(attacks) | {"loss", "correct", *config["query"]["signals"]} | ({"logits"} if config["query"]["save_logits"] else set())
-    signals = make_signals(asked - {TRAJECTORY}, pool=pool, model=model)
+    answers.check_defenses(config["attacks"], design=design)
+    asked = (
+        answers.names(attacks, config["attacks"])
+        | {"loss", "correct", *config["query"]["signals"]}
+        | ({"logits"} if config["query"]["save_logits"] else set())
+    )
+    signals = answers.make_signals(asked - {TRAJECTORY}, pool=pool, model=model)
     return Audit(
         config=config,
         seed=seed,
@@ -126,20 +131,6 @@ def prepare(config: Mapping, *, seed: int) -> Audit:
         attacks=attacks,
         given=given,
     )
-
-
-def make_signals(names: Iterable[str], *, pool: Pool, model: Model) -> dict[str, Signal]:
-    """{the signal's one spelling: Signal}; ValueError for a signal that cannot be asked about these examples or of this model."""
-    made = {name: registry.make("signals", name) for name in sorted({registry.identity("signals", n) for n in names})}
-    for name, signal in made.items():
-        checks.one_of(ACCESS, **{f"access of signal {name}": signal.access})
-        if signal.check is not None:
-            signal.check(pool.x)
-        if signal.access == "white_box" and model.inside is None:
-            raise ValueError(
-                f"signal {name!r} looks inside the model, and this one offers nothing (Model.inside); models made by layers.as_model do."
-            )
-    return made
 
 
 def make(kind: str, section: Mapping, **kwargs):
@@ -267,7 +258,7 @@ def prepare_scores(config: Mapping, *, seed: int, arrays: Mapping | None = None)
     wanted, said = config["attacks"], list(found.said)
     columns = tuple(found.pool.columns)
     slices.check(config["report"]["slices"], columns=columns, groups=config["report"]["groups"], num_examples=len(found.pool.y))
-    attacks = {n: make("attacks", dict(dict(name=n) | a)) for n, a in (ZOO if wanted is None else wanted).items()}
+    attacks = {n: make("attacks", answers.own_fields(dict(name=n) | a)) for n, a in (ZOO if wanted is None else wanted).items()}
     if wanted is None:
         attacks, left_out = allowed(attacks, found)
         said += left_out

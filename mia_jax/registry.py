@@ -88,11 +88,12 @@ def identity(kind: str, name: str) -> str:
 
     A name without fields is itself, and so is one that is no file of this kind (an answer that was brought).
     """
+    name, at, defense = name.partition("@")
     base = name.partition(":")[0]
     if "." not in base and base not in names(kind):
-        return name
+        return name + at + defense
     fields = {field: p.default for field, p in keywords(kind, name).items()} | settings(kind, name)
-    return base + ":" * bool(fields) + ",".join(f"{field}={value}" for field, value in fields.items())
+    return base + ":" * bool(fields) + ",".join(f"{field}={value}" for field, value in fields.items()) + at + defense
 
 
 def spelled(name: str, **fields) -> str:

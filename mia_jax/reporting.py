@@ -10,11 +10,11 @@ import jax
 import numpy as np
 import threadpoolctl
 
-from mia_jax import views, workdir
+from mia_jax import answers, views, workdir
 from mia_jax.data import _pool as pools
 from mia_jax.metrics import bootstrap, comparisons, further, slice_rows, slices, summary, thresholds
 from mia_jax.report import files, privacy, seeds, shadows, stale, tables, validity, vulnerability
-from mia_jax.stages import all_models, attack_claim, load_fleet, read_scores, say, scores
+from mia_jax.stages import all_models, attack_claim, read_scores, say, scores
 from mia_jax.training import checkpoint
 from mia_jax.training import query as queries
 
@@ -28,7 +28,7 @@ def report(audit, *, folder: Path, versions: dict) -> dict:
     targets = list(design.targets)
     score_MN = {name: read_scores(audit, folder=folder, name=name) for name in audit.attacks}
     membership = workdir.digest(design.member_MN)
-    needs = {name: sorted(set(one.needs) & audit.asked) for name, one in audit.attacks.items()}
+    needs = {name: answers.read_by(audit, name) for name in audit.attacks}
     checked = stale.check(folder, needs, models=len(design.member_MN), membership=membership)
     claims = {name: attack_claim(audit, name) for name in audit.attacks}
     own = dict(report=wanted, scores=workdir.digest(*score_MN.values()), targets=targets, evidence=workdir.digest(claims), stale=checked["stale"])
@@ -109,7 +109,7 @@ def exposed_records(audit, *, folder: Path) -> tuple[dict, dict[str, np.ndarray]
     found, arrays = {}, {}
     for name in (n for n in audit.config["report"]["records"] if n in audit.attacks and audit.attacks[n].knows in tables.RANKED):
         one = audit.attacks[name]
-        fleet = load_fleet(audit, folder=folder, names=[n for n in one.needs if n in audit.asked])
+        fleet = answers.load_fleet(audit, folder=folder, names=[n for n in one.needs if n in audit.asked], attack=name)
         key = jax.random.fold_in(jax.random.key(audit.seed), zlib.crc32(name.encode()))
         level = audit.config["report"]["level"]
         found[name], own = vulnerability.measure(attack=one, fleet=fleet, scores=scores, key=key, level=level, seed=audit.seed)
@@ -212,9 +212,10 @@ def shadow_curves(audit, *, folder: Path) -> dict[str, dict]:
     names = [n for n in names if any(need in views.SHADOW_NEEDS for need in audit.attacks[n].needs)]
     if not names or audit.design.balance:  # a part of a fleet with fixed counts would tell who is a member
         return {}
-    measured = load_fleet(audit, folder=folder, names=sorted({n for name in names for n in audit.attacks[name].needs if n in audit.asked}))
     key = jax.random.key(audit.seed)
-    return {name: shadows.curve(attack=audit.attacks[name], fleet=measured, scores=scores, key=key, seed=audit.seed) for name in names}
+    read = lambda name: [n for n in audit.attacks[name].needs if n in audit.asked]  # noqa: E731
+    fleets = {name: answers.load_fleet(audit, folder=folder, names=read(name), attack=name) for name in names}
+    return {name: shadows.curve(attack=audit.attacks[name], fleet=fleets[name], scores=scores, key=key, seed=audit.seed) for name in names}
 
 
 def report_seeds(reports: Mapping[int, dict], *, folder: Path) -> dict:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
-from mia_jax import registry, views, workdir
+from mia_jax import answers, views, workdir
 from mia_jax.progress import duration, size
 from mia_jax.report import stale
 from mia_jax.training import checkpoint, fleet, measure, probing, trajectory
@@ -124,7 +124,7 @@ def validation_rows(audit) -> tuple[np.ndarray, np.ndarray] | None:
 
 def query(audit, *, folder: Path, views: Sequence[Callable]) -> None:
     """QUERY: every signal of every model; signals that were brought are written as they are."""
-    save_given(audit, folder=folder)
+    answers.save_given(audit, folder=folder)
     models = audit.own_models
     if not models:
         return
@@ -133,7 +133,7 @@ def query(audit, *, folder: Path, views: Sequence[Callable]) -> None:
         raise FileNotFoundError(
             f"{len(missing)} of {len(models)} models are not trained (the first is {missing[0]}); add the stage: --stages=train,query,..."
         )
-    claim_signals(audit, folder=folder)
+    answers.claim_signals(audit, folder=folder)
     common = dict(
         model=audit.learner.model,
         pool=audit.pool,
@@ -148,7 +148,7 @@ def query(audit, *, folder: Path, views: Sequence[Callable]) -> None:
     queries.query(signals=passes, models_folder=folder / "train", folder=folder / "signal", **common)
     probes = {name: signal for name, signal in audit.signals.items() if signal.ask is not None}
     if probes:
-        rows = {name: wanted_rows(audit, name) for name in probes}
+        rows = {name: answers.wanted_rows(audit, name) for name in probes}
         own = common | dict(batch_size=audit.config["query"]["ask_batch_size"], seed=audit.seed)
         probing.query(signals=probes, rows=rows, models_folder=folder / "train", folder=folder / "signal", **own)
     stale.remember_models(folder, asked)
@@ -158,75 +158,36 @@ def query(audit, *, folder: Path, views: Sequence[Callable]) -> None:
         trajectory.query(epochs=snapshots, models=models, train_folder=folder / "train", folder=folder / "signal", ask=ask)
 
 
-def wanted_rows(audit, name: str) -> np.ndarray:
-    """[M,N]: the examples that a signal with questions of its own is asked about, model by model; those that some attack can read.
-
-    A model's own evaluated rows; those of all models if an attack looks at shadows on the target's rows or no attack names the signal; and the
-    population if an attack wants it.
-    """
-    design, same = audit.design, functools.partial(registry.identity, "signals")
-    readers = [one for one in audit.attacks.values() if same(name) in map(same, one.needs)]
-    wanted_MN = design.evaluated_MN.copy()
-    if not readers or any({"shadow_in", "shadow_out"} & set(one.needs) for one in readers):
-        wanted_MN |= design.evaluated_MN.any(0)
-    if any("population" in one.needs for one in readers):
-        wanted_MN |= design.population_N
-    return wanted_MN
-
-
-def save_given(audit, *, folder: Path) -> None:
-    """The brought signals as files, of the design's last models."""
-    for name, value_MAN in audit.given.items():
-        first = len(audit.design.member_MN) - len(value_MAN)
-        for i, value_AN in enumerate(value_MAN):
-            path = queries.signal_file(folder / "signal", name, first + i)
-            if not path.exists():
-                workdir.write_npy(path, value_AN)
-
-
-def claim_signals(audit, *, folder: Path) -> None:
-    """ValueError if the answers on disk are of other views or batches than this config's."""
-    remedy = "Use another --workdir, or delete the folder signal/ to ask anew (and attack/, report/ with it)."
-    workdir.claim(folder / "signal", {k: audit.config["query"][k] for k in ("views", "batch_size")}, remedy=remedy)
-    for name in (name for name, signal in audit.signals.items() if signal is not None and signal.ask is not None):
-        workdir.claim(folder / "signal" / name, dict(ask_batch_size=audit.config["query"]["ask_batch_size"]), remedy=remedy)
-
-
 def scored_models(audit) -> tuple[int, ...]:
     """The targets and everything that is a shadow of one: a threshold for a target is chosen on its shadows' scores."""
     shadows_M = audit.design.shadow_MM[list(audit.design.targets)].any(0)
     return tuple(sorted({*audit.design.targets, *np.flatnonzero(shadows_M).tolist()}))
 
 
-def load_fleet(audit, *, folder: Path, names: Sequence[str]) -> views.Fleet:
-    """The measured signals of the whole fleet."""
-    claim_signals(audit, folder=folder)
-    signal = {name: queries.load(folder / "signal", name, all_models(audit)) for name in names}
-    pool = audit.pool
-    return views.Fleet(design=audit.design, signal=signal, num_classes=pool.num_classes, x=pool.x, y=pool.y, columns=pool.columns)
-
-
 def attack(audit, *, folder: Path) -> None:
     """ATTACK: attack/<name>/scores.npz, the scores of every target and every shadow."""
-    measured, digests = None, {}
+    measured, digests = {}, {}
     scored = scored_models(audit)
     membership = workdir.digest(audit.design.member_MN)
+    needed = sorted({n for a in audit.attacks.values() for n in a.needs if n in audit.asked})
     for name, one in audit.attacks.items():
         own = folder / "attack" / name
         remedy = f"Give the attack another name in the config, or delete {own} to run it anew."
         workdir.claim(own, attack_claim(audit, name), remedy=remedy)
         if (own / "scores.npz").exists():
             continue
-        if measured is None:
-            measured = load_fleet(audit, folder=folder, names=sorted({n for a in audit.attacks.values() for n in a.needs if n in audit.asked}))
+        behind = answers.defense_of(audit, name)
+        if behind not in measured:
+            names = needed if not behind[0] else [n for a in audit.attacks if answers.defense_of(audit, a) == behind for n in audit.attacks[a].needs]
+            measured[behind] = answers.load_fleet(audit, folder=folder, names=sorted(set(names) & audit.asked), attack=name)
         key = jax.random.fold_in(jax.random.key(audit.seed), zlib.crc32(name.encode()))
-        score_TN = scores(one, measured, scored, key)
-        finite_or_raise(score_TN, measured.design.evaluated_MN, scored, name)
+        score_TN = scores(one, measured[behind], scored, key)
+        finite_or_raise(score_TN, audit.design.evaluated_MN, scored, name)
         workdir.write_npz(own / "scores.npz", score_TN=score_TN, models=np.asarray(scored))
-        for signal in sorted(set(one.needs) & audit.asked - set(digests)):
+        for signal in set(answers.read_by(audit, name)) - set(digests):
             digests[signal] = stale.of_signal(folder / "signal", signal, len(audit.design.member_MN))
-        stale.remember_signals(folder, name, {signal: digests[signal] for signal in one.needs if signal in digests}, membership)
-    if measured is not None:
+        stale.remember_signals(folder, name, {signal: digests[signal] for signal in answers.read_by(audit, name)}, membership)
+    if measured:
         say(f"attack: {len(audit.attacks)} attacks on {len(audit.design.targets)} targets")
 
 
@@ -236,7 +197,7 @@ def attack_claim(audit, name: str) -> dict:
     evidence = workdir.digest(d.member_MN, d.evaluated_MN, d.shadow_MM, d.population_N, d.unit_M)
     data = workdir.digest(np.asarray(pool.y), {k: np.asarray(v).tolist() for k, v in sorted(pool.columns.items())})
     common = dict(query=audit.config["query"]["views"], models=len(d.member_MN), design=evidence, data=data, scored=scored_models(audit))
-    return dict(attack=audit.config["attacks"][name]) | common
+    return dict(attack=answers.without_defaults(audit.config["attacks"][name])) | common
 
 
 def scores(one, measured: views.Fleet, scored: Sequence[int], key) -> np.ndarray:

@@ -1,17 +1,18 @@
 """Law 9 for signals with questions of their own: the same answer alone or in any batch, asked once, only where it is needed, and never lost."""
 
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mia_jax import registry, stages
+from mia_jax import answers, registry
 from mia_jax.data import augment
 from mia_jax.models import conv, mlp, small_cnn
 from mia_jax.training import checkpoint, probing, query
-from mia_jax.types import Pool, Signal
+from mia_jax.types import Attack, Pool, Signal
 from tests import toys
 
 
@@ -138,8 +139,9 @@ def test_rows_are_asked_where_an_attack_can_read_them():
     design = blocks.make(num_examples=100, seed=0, size=10, sources=1, population=0.1)
 
     def wanted(*needs):
-        attacks = {"a": type("A", (), dict(needs=needs))} if needs else {}
-        return stages.wanted_rows(type("Audit", (), dict(design=design, attacks=attacks)), "correct_under_shift:d=1")
+        attacks = {"a": Attack(None, needs)} if needs else {}
+        audit = types.SimpleNamespace(design=design, attacks=attacks, asked=set(needs[:1]), config=dict(attacks=dict(a={})))
+        return answers.wanted_rows(audit, "correct_under_shift:d=1")
 
     np.testing.assert_array_equal(wanted("correct_under_shift", "shadow_own"), design.evaluated_MN)
     assert wanted("correct_under_shift", "shadow_out")[:, :40].all() and wanted()[:, :40].all() and not wanted()[:, 40:].any()

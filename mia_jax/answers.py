@@ -1,0 +1,138 @@
+"""Which answers on disk an attack reads: its signals, changed by a defense where it has one, of every model.
+
+An attack's general fields: `defense` (mia_jax/signals/transforms.py) stands between the attacker and the target's outputs; with `adaptive` the
+attacker defends the shadows in the same way, without it the shadows answer undefended, thresholds included. A signal under a defense is a file of
+its own, '<signal>@<defense>', unless it reads labels only and the defense leaves labels alone: then it is the same answer.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from mia_jax import checks, configuration, registry, views, workdir
+from mia_jax.signals import transforms
+from mia_jax.training import query as queries
+from mia_jax.types import ACCESS, Attack, Design, Model, Pool, Signal
+
+Path = pathlib.Path
+GENERAL = configuration.ATTACK
+
+
+def own_fields(section: Mapping) -> dict:
+    """A section of config.attacks without the general fields."""
+    return {k: v for k, v in section.items() if k not in GENERAL}
+
+
+def without_defaults(section: Mapping) -> dict:
+    """A section of config.attacks without the general fields that are off."""
+    return {k: v for k, v in section.items() if k not in GENERAL or v != GENERAL[k]}
+
+
+def defense_of(audit, attack: str) -> tuple[str, bool]:
+    """(defense, adaptive) of an attack."""
+    section = audit.config["attacks"][attack]
+    return section.get("defense", ""), section.get("adaptive", False)
+
+
+def check_defenses(sections: Mapping[str, Mapping], *, design: Design) -> None:
+    """ValueError for an unknown defense, and for one of the target alone under a design whose targets are also shadows."""
+    targets = list(design.targets)
+    for name, section in sections.items():
+        if section.get("defense"):
+            transforms.make(section["defense"])
+            if not section.get("adaptive") and design.shadow_MM[np.ix_(targets, targets)].any():
+                raise ValueError(
+                    f"attack {name!r}: defense={section['defense']!r} of the target alone needs targets that are nobody's shadows, and under the "
+                    f"design {design.name!r} they are; set adaptive=True, or use the design blocks or disjoint, or bring a target."
+                )
+        elif section.get("adaptive"):
+            raise ValueError(f"attack {name!r}: adaptive=True without a defense has nothing to adapt to.")
+
+
+def defended(name: str, defense: str) -> str:
+    """The name of a signal's file under a defense."""
+    if not defense or (registry.make("signals", name).access == "labels" and transforms.make(defense).keeps_labels):
+        return name
+    return f"{name}@{defense}"
+
+
+def names(attacks: Mapping[str, Attack], sections: Mapping[str, Mapping]) -> set[str]:
+    """Every signal that the attacks need, without and with their defenses."""
+    found = set()
+    for name, one in attacks.items():
+        needed = [need for need in one.needs if need not in views.SHADOW_NEEDS + views.OTHER_NEEDS]
+        found |= {*needed, *(defended(need, sections[name].get("defense", "")) for need in needed)}
+    return found
+
+
+def read_by(audit, attack: str) -> list[str]:
+    """The signals whose files an attack reads, sorted."""
+    needed = sorted(set(audit.attacks[attack].needs) & audit.asked)
+    return sorted({*needed, *(defended(need, defense_of(audit, attack)[0]) for need in needed)})
+
+
+def make_signals(wanted: Iterable[str], *, pool: Pool, model: Model) -> dict[str, Signal]:
+    """{the signal's one spelling: Signal}; ValueError for a signal that cannot be asked about these examples or of this model."""
+    made = {}
+    for name in sorted({registry.identity("signals", n) for n in wanted}):
+        base, _, defense = name.partition("@")
+        signal = registry.make("signals", base)
+        checks.one_of(ACCESS, **{f"access of signal {base}": signal.access})
+        if signal.check is not None:
+            signal.check(pool.x)
+        if signal.access == "white_box" and model.inside is None:
+            raise ValueError(f"signal {base!r} looks inside the model, and this one has no Model.inside; models made by layers.as_model have.")
+        made[name] = signal._replace(transform=transforms.make(defense).apply) if defense else signal
+    return made
+
+
+def wanted_rows(audit, name: str) -> np.ndarray:
+    """[M,N]: the examples that a signal with questions of its own is asked about, model by model; those that some attack can read.
+
+    A model's own evaluated rows; those of all models if an attack looks at shadows on the target's rows or no attack names the signal; and the
+    population if an attack wants it. Under a defense of the target alone, the targets only.
+    """
+    design, same = audit.design, lambda n: registry.identity("signals", n)
+    readers = [a for a in audit.attacks if same(name) in map(same, read_by(audit, a))]
+    needs = [set(audit.attacks[a].needs) for a in readers]
+    wanted_MN = design.evaluated_MN.copy()
+    if not readers or any({"shadow_in", "shadow_out"} & own for own in needs):
+        wanted_MN |= design.evaluated_MN.any(0)
+    if any("population" in own for own in needs):
+        wanted_MN |= design.population_N
+    if "@" in name and not any(defense_of(audit, a)[1] for a in readers):
+        wanted_MN[[m for m in range(len(wanted_MN)) if m not in design.targets]] = False
+    return wanted_MN
+
+
+def save_given(audit, *, folder: Path) -> None:
+    """The brought signals as files, of the design's last models."""
+    for name, value_MAN in audit.given.items():
+        first = len(audit.design.member_MN) - len(value_MAN)
+        for i, value_AN in enumerate(value_MAN):
+            path = queries.signal_file(folder / "signal", name, first + i)
+            if not path.exists():
+                workdir.write_npy(path, value_AN)
+
+
+def claim_signals(audit, *, folder: Path) -> None:
+    """ValueError if the answers on disk are of other views or batches than this config's."""
+    remedy = "Use another --workdir, or delete the folder signal/ to ask anew (and attack/, report/ with it)."
+    workdir.claim(folder / "signal", {k: audit.config["query"][k] for k in ("views", "batch_size")}, remedy=remedy)
+    for name in (name for name, signal in audit.signals.items() if signal is not None and signal.ask is not None):
+        workdir.claim(folder / "signal" / name, dict(ask_batch_size=audit.config["query"]["ask_batch_size"]), remedy=remedy)
+
+
+def load_fleet(audit, *, folder: Path, names: Sequence[str], attack: str | None = None) -> views.Fleet:
+    """The measured signals of the whole fleet, as the attacker behind `attack` sees them (None: no defense)."""
+    claim_signals(audit, folder=folder)
+    defense, adaptive = defense_of(audit, attack) if attack else ("", False)
+    signal = {}
+    for name in names:
+        files = [defended(name, defense if adaptive or m in audit.design.targets else "") for m in range(len(audit.design.member_MN))]
+        signal[name] = np.concatenate([queries.load(folder / "signal", file, [m]) for m, file in enumerate(files)])
+    pool = audit.pool
+    return views.Fleet(design=audit.design, signal=signal, num_classes=pool.num_classes, x=pool.x, y=pool.y, columns=pool.columns)
