@@ -8,8 +8,10 @@ its own, '<signal>@<defense>', unless it reads labels only and the defense leave
 from __future__ import annotations
 
 import pathlib
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 
+import jax
 import numpy as np
 
 from mia_jax import checks, configuration, registry, views, workdir
@@ -35,6 +37,14 @@ def defense_of(audit, attack: str) -> tuple[str, bool]:
     """(defense, adaptive) of an attack."""
     section = audit.config["attacks"][attack]
     return section.get("defense", ""), section.get("adaptive", False)
+
+
+def key_of(audit, attack: str):
+    """The PRNG key of an attack, from (seed, name); behind a defense that of the same attack without one, so that equal answers give equal scores."""
+    sections = audit.config["attacks"]
+    same = [n for n, one in sections.items() if own_fields(one) == own_fields(sections[attack]) and not one.get("defense")]
+    name = attack if attack in same or not same else same[0]
+    return jax.random.fold_in(jax.random.key(audit.seed), zlib.crc32(name.encode()))
 
 
 def check_defenses(sections: Mapping[str, Mapping], *, design: Design) -> None:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import pathlib
-import zlib
 from collections.abc import Mapping
 
 import jax
 import numpy as np
 import threadpoolctl
 
-from mia_jax import answers, views, workdir
+from mia_jax import answers, registry, views, workdir
 from mia_jax.data import _pool as pools
 from mia_jax.metrics import bootstrap, comparisons, further, slice_rows, slices, summary, thresholds
-from mia_jax.report import files, privacy, seeds, shadows, stale, tables, validity, vulnerability
-from mia_jax.stages import all_models, attack_claim, read_scores, say, scores
+from mia_jax.report import budget, files, privacy, seeds, shadows, stale, tables, validity, vulnerability
+from mia_jax.stages import all_models, attack_claim, read_scores, say, scored_models, scores
 from mia_jax.training import checkpoint
 from mia_jax.training import query as queries
 
@@ -67,8 +66,11 @@ def attack_evidence(audit, name: str, score_MN: np.ndarray) -> dict:
     design, targets = audit.design, list(audit.design.targets)
     evidence = (score_MN, design.member_MN, design.evaluated_MN, design.shadow_MM)
     threshold_FM = thresholds.shadow_thresholds_at(*evidence, audit.config["report"]["fprs"])
-    found = dict(score_TN=score_MN[targets], knows=audit.attacks[name].knows)
-    return found | dict(threshold_T=thresholds.shadow_thresholds(*evidence)[targets], threshold_FT=threshold_FM[:, targets])
+    found, own = dict(score_TN=score_MN[targets], knows=audit.attacks[name].knows), audit.attacks[name].threshold
+    threshold_T = thresholds.shadow_thresholds(*evidence)[targets]
+    if own is not None:  # what was learned on shadows says itself from where on it names a member, if no shadow can be scored
+        threshold_T = np.where(np.isnan(threshold_T), own, threshold_T)
+    return found | dict(threshold_T=threshold_T, threshold_FT=threshold_FM[:, targets])
 
 
 def measured(audit, attacks: Mapping[str, Mapping], *, folder: Path, shared: Mapping, draws: bootstrap.Draws) -> dict:
@@ -81,11 +83,51 @@ def measured(audit, attacks: Mapping[str, Mapping], *, folder: Path, shared: Map
     layers, said = slices_of(audit, folder=folder, evaluated_TN=shared["evaluated_TN"])
     sliced, ranking = slice_rows.rows(attacks, **shared, layers=layers, ppv_ratio=wanted["ppv_ratio"], **common)
     small = len({row["slice"] for row in sliced if row["too_small"]})
+    costs = {name: cost for name in attacks if (cost := cost_of(audit, name, folder=folder))}
+    rows = [row | {k: costs[row["attack"]][k] for k in ("queries", "queries_max")} if row["attack"] in costs else row for row in rows]
+    kept_pairs = comparisons.rows(kept, order, level=wanted["level"])
+    kept_pairs += comparisons.accuracies(attacks, **shared, names=order, draws=draws, level=wanted["level"])
     return dict(
         results=rows + further.rows(attacks, **shared, **common) + sliced,
-        comparisons=comparisons.rows(kept, order, level=wanted["level"]),
+        queries=query_curves(audit, rows, costs, folder=folder, shared=shared, draws=draws),
+        comparisons=kept_pairs,
         slices=dict(wanted=list(wanted["slices"]), ranking=ranking, too_small=small, said=said),
     )
+
+
+def cost_of(audit, name: str, *, folder: Path) -> dict | None:
+    """{queries, queries_max} an example of a label-only attack on the targets; None for other attacks and for signals that were brought."""
+    read = sorted(set(audit.attacks[name].needs) & audit.asked)
+    signals = {n: audit.signals.get(registry.identity("signals", n)) for n in read}
+    if not budget.labels_only(read, signals):
+        return None
+    common = dict(models=audit.design.targets, evaluated_MN=audit.design.evaluated_MN, views=len(audit.config["query"]["views"]))
+    return budget.spent(folder / "signal", read, signals, **common)
+
+
+def query_curves(audit, rows, costs: Mapping[str, Mapping], *, folder: Path, shared: Mapping, draws: bootstrap.Draws) -> dict[str, list[dict]]:
+    """{label-only attack: points of accuracy and TPR against queries per example}; of an attack whose signal has parts a point for each of them."""
+    wanted, design, tpr, found = audit.config["report"], audit.design, tables.sort_metric(tables.main_rows(rows)), {}
+    for name, cost in costs.items():
+        one, curve = audit.attacks[name], []
+        defense = answers.defense_of(audit, name)[0]
+        file = budget.counted(folder / "signal", one.needs, design.targets)
+        if defense:
+            continue  # the same answers, the same curve
+        if one.at is not None and file is not None:
+            fleet = answers.load_fleet(audit, folder=folder, names=[n for n in one.needs if n in audit.asked], attack=name)
+            count_P = np.mean([counts_NP[design.evaluated_MN[t]].mean(0) for t, counts_NP in zip(design.targets, file, strict=True)], 0)
+            for part, queries_spent in enumerate(count_P[:-1]):
+                score_MN = np.full(design.member_MN.shape, np.nan)
+                models = scored_models(audit)
+                score_MN[list(models)] = scores(one.at(part), fleet, models, answers.key_of(audit, name))
+                evidence = {name: attack_evidence(audit, name, score_MN)}
+                own = summary.rows(
+                    evidence, **shared, unit_T=design.unit_M[list(design.targets)], draws=draws, fprs=wanted["fprs"], level=wanted["level"]
+                )
+                curve.append(budget.point(own, name, float(queries_spent), tpr))
+        found[name] = [*curve, budget.point(rows, name, cost["queries"], tpr)]
+    return found
 
 
 def slices_of(audit, *, folder: Path, evaluated_TN) -> tuple[list[slices.Layer], list[str]]:
@@ -110,7 +152,7 @@ def exposed_records(audit, *, folder: Path) -> tuple[dict, dict[str, np.ndarray]
     for name in (n for n in audit.config["report"]["records"] if n in audit.attacks and audit.attacks[n].knows in tables.RANKED):
         one = audit.attacks[name]
         fleet = answers.load_fleet(audit, folder=folder, names=[n for n in one.needs if n in audit.asked], attack=name)
-        key = jax.random.fold_in(jax.random.key(audit.seed), zlib.crc32(name.encode()))
+        key = answers.key_of(audit, name)
         level = audit.config["report"]["level"]
         found[name], own = vulnerability.measure(attack=one, fleet=fleet, scores=scores, key=key, level=level, seed=audit.seed)
         arrays |= {f"{name}/{field}": value for field, value in own.items()}

@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import pathlib
 import sys
-import zlib
 from collections.abc import Callable, Sequence
 
 import jax
@@ -180,8 +179,7 @@ def attack(audit, *, folder: Path) -> None:
         if behind not in measured:
             names = needed if not behind[0] else [n for a in audit.attacks if answers.defense_of(audit, a) == behind for n in audit.attacks[a].needs]
             measured[behind] = answers.load_fleet(audit, folder=folder, names=sorted(set(names) & audit.asked), attack=name)
-        key = jax.random.fold_in(jax.random.key(audit.seed), zlib.crc32(name.encode()))
-        score_TN = scores(one, measured[behind], scored, key)
+        score_TN = scores(one, measured[behind], scored, answers.key_of(audit, name))
         finite_or_raise(score_TN, audit.design.evaluated_MN, scored, name)
         workdir.write_npz(own / "scores.npz", score_TN=score_TN, models=np.asarray(scored))
         for signal in set(answers.read_by(audit, name)) - set(digests):

@@ -17,6 +17,7 @@ from mia_jax.types import Attack
 from mia_jax.views import CROSS_FITTED, View
 
 KINDS = dict(logistic=logistic.make, mlp=mlp.make, random_forest=grids.random_forest, knn=grids.knn, gradient_boosting=grids.gradient_boosting)
+NEUTRAL = dict(logistic=0.0, mlp=0.0, random_forest=0.5, knn=0.5, gradient_boosting=0.0)  # the score of an undecided classifier
 FEWEST = 3  # of each side that a head can learn from: one for every inner fold
 CLASS = 10  # of each side from which a class has a classifier of its own
 
@@ -71,7 +72,7 @@ def make(
     note = f"{kind} on {', '.join([*wanted.names, *wanted.columns])}; learned on {where}; {'one a class' if per_class else 'all classes pooled'}"
     if per_class:
         note += f" (pooled where a class has fewer than {CLASS} rows of a side to learn from)"
-    return Attack(score, tuple(dict.fromkeys(needs)), knows=CROSS_FITTED if fit == "target" else "shadows", note=note)
+    return Attack(score, tuple(dict.fromkeys(needs)), knows=CROSS_FITTED if fit == "target" else "shadows", note=note, threshold=NEUTRAL[kind])
 
 
 class _Table(NamedTuple):

@@ -37,7 +37,7 @@ def make(*, signal: str = "correct_under_shift", per_class: bool = False) -> Att
         score_N[cols] = np.where(seen_N, exact_N, sums_N)
         return score_N
 
-    return Attack(score, needs, note=f"share of members among equal patterns of {signal}{' of a class' if per_class else ''}")
+    return Attack(score, needs, note=f"share of members among equal patterns of {signal}{' of a class' if per_class else ''}", threshold=0.5)
 
 
 def _rows(wanted, signal, view, rows_K: np.ndarray, per_class: bool) -> tuple[np.ndarray, np.ndarray]:

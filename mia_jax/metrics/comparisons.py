@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mia_jax.metrics import intervals
+import numpy as np
+
+from mia_jax.metrics import bootstrap, intervals, outcomes
 from mia_jax.metrics.summary import Drawn
 
 
@@ -21,6 +23,44 @@ def rows(kept: Mapping[str, Mapping[tuple, Drawn]], names: Sequence[str], *, lev
         for (target, metric), one in kept[a].items()
         if (target, metric) in kept[b]
     ]
+
+
+def accuracies(
+    attacks: Mapping[str, Mapping], member_TN, evaluated_TN, *, names: Sequence[str], draws: bootstrap.Draws, level: float = 0.95
+) -> list[dict]:
+    """Rows as `rows`, of the balanced accuracy at the threshold that each attack chose without the target (attacks[name]['threshold_T']).
+
+    The difference of every draw: one target's records within members and non-members, or records and units of targets where there are several.
+    """
+    member_TN, evaluated_TN = np.asarray(member_TN, bool), np.asarray(evaluated_TN, bool)
+    single, found = len(member_TN) == 1, {}
+    record_NR = bootstrap.stratified(draws.seed + 1, member_TN[0], evaluated_TN[0], draws.record_NR.shape[1]) if single else draws.record_NR
+    inside_TR, outside_TR = bootstrap.side_weights(member_TN, evaluated_TN, evaluated_TN, record_NR)
+    for name in names:
+        threshold_T, score_TN = attacks[name].get("threshold_T"), np.asarray(attacks[name]["score_TN"], np.float64)
+        if threshold_T is None or np.isnan(np.asarray(threshold_T, np.float64)).any():
+            continue
+        named_TN = evaluated_TN & (score_TN >= np.asarray(threshold_T, np.float64)[:, None])
+        tp_TR, fp_TR = bootstrap.side_weights(member_TN, evaluated_TN, named_TN, record_NR)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            drawn_TR = (1 + tp_TR / inside_TR - fp_TR / outside_TR) / 2
+        value = np.mean([(1 + n[e & m].mean() - n[e & ~m].mean()) / 2 for n, m, e in zip(named_TN, member_TN, evaluated_TN, strict=True)])
+        found[name] = float(value), drawn_TR[0] if single else outcomes.average(drawn_TR, draws.unit_TR)
+    kept = [name for name in names if name in found]
+    return [
+        dict(attack=a, versus=b, target=None, slice="all", metric="balanced_accuracy")
+        | _accuracy_difference(found[a], found[b], draws, single, level)
+        for i, a in enumerate(kept)
+        for b in kept[i + 1 :]
+    ]
+
+
+def _accuracy_difference(one: tuple, other: tuple, draws: bootstrap.Draws, single: bool, level: float) -> dict:
+    value, spread_R = one[0] - other[0], one[1] - other[1]
+    low, high = intervals.percentile(spread_R, level)
+    how = f"{'stratified bootstrap' if single else draws.method}, paired, percentiles"
+    found = dict(value=value, interval="records" if single else draws.resampling, convention=outcomes.RULE, method=how)
+    return found | dict(low=min(value, low), high=max(value, high))
 
 
 def difference(one: Drawn, other: Drawn, *, level: float = 0.95) -> dict:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mia_jax import workdir
+from mia_jax.report import tables
 from mia_jax.training import probing
 from mia_jax.types import Signal
 
@@ -43,6 +44,34 @@ def counts(folder: Path, name: str, signal: Signal, m: int, num_examples: int, v
         return np.full((num_examples, 1), signal.queries * views)
     count_AN = workdir.read_npy(path)
     return count_AN.sum(0).reshape(num_examples, -1)
+
+
+def counted(folder: Path, needs: Sequence[str], models: Sequence[int]) -> list[np.ndarray] | None:
+    """[N,P] of every model, where the first signal of an attack counts the queries of several parts of its budget; else None."""
+    paths = [probing.count_file(folder, needs[0], m) for m in models]
+    if not all(path.exists() for path in paths):
+        return None
+    found = [workdir.read_npy(path) for path in paths]
+    return [count_ANP.sum(0) for count_ANP in found] if found[0].ndim == 3 and found[0].shape[2] > 1 else None
+
+
+def section(found: Mapping, ranked: Sequence[str]) -> str:
+    """The section of report.md: every label-only attack with its whole budget."""
+    curves = found.get("queries") or {}
+    if not curves:
+        return ""
+    percent = lambda p, k: tables.ABSENT if p[k] is None else tables.percent(p[k]) + "%"  # noqa: E731
+    bounds = lambda p, k: "" if p[f"{k}_low"] is None else f" [{tables.percent(p[f'{k}_low'])}, {tables.percent(p[f'{k}_high'])}]"  # noqa: E731
+    lines = []
+    for name in sorted(curves, key=lambda n: curves[n][-1]["queries"]):
+        for one in [p for i, p in enumerate(curves[name]) if i in (0, len(curves[name]) // 2, len(curves[name]) - 1)]:
+            lines.append(
+                [name, f"{one['queries']:,.1f}", percent(one, "accuracy") + bounds(one, "accuracy"), percent(one, "tpr") + bounds(one, "tpr")]
+            )
+    by = tables.sort_metric(tables.main_rows(found["results"]))
+    header = ["attack", "queries an example", "balanced accuracy", f"TPR@{tables.rate_name(float(by[4:]))}FPR" if "@" in by else "TPR"]
+    text = "## What labels cost\n\nAttacks that are told predicted labels alone, with the mean number of queries an example; of those that can stop "
+    return text + "early, the first, a middle and the last part of the budget (all are in report.json).\n\n" + tables.markdown(header, lines)
 
 
 def point(rows: Sequence[Mapping], attack: str, queries: float, tpr: str) -> dict:

@@ -136,6 +136,32 @@ def members(rows: Sequence[Mapping], *, title: str = "") -> Figure:
     return figure
 
 
+def queries(curves: Mapping[str, Sequence[Mapping]], *, over: str = "") -> Figure:
+    """Balanced accuracy and TPR at a low FPR against queries per example, with intervals; an attack of one point is a marker.
+
+    `curves[attack]` are points {queries, accuracy, accuracy_low, accuracy_high, tpr, tpr_low, tpr_high}; a None is left out.
+    """
+    figure, panels = _canvas(9.6, 3.8, columns=2)
+    for axes, key, text in zip(panels, ("accuracy", "tpr"), ("balanced accuracy", "TPR at a low FPR"), strict=True):
+        for i, (name, points) in enumerate(curves.items()):
+            found = [p for p in points if p[key] is not None]
+            if not found:
+                continue
+            at, value = [p["queries"] for p in found], [p[key] for p in found]
+            low, high = ([p[key] if p[f"{key}_{end}"] is None else p[f"{key}_{end}"] for p in found] for end in ("low", "high"))
+            color = COLORS[i % len(COLORS)]
+            if len(found) > 1:
+                axes.fill_between(at, low, high, color=color, alpha=0.15, linewidth=0)
+            else:
+                axes.errorbar(at, value, yerr=[[value[0] - low[0]], [high[0] - value[0]]], color=color, linewidth=1, capsize=2)
+            axes.plot(at, value, color=color, linestyle=DASHES[i % len(DASHES)], marker="o", markersize=4, label=name)
+        axes.set(xscale="log", xlabel="queries an example", ylabel=text)
+        _title(axes, f"{text} against queries", over)
+        axes.grid(True, axis="y", color="0.9", linewidth=0.6)
+        axes.legend(fontsize=7)
+    return figure
+
+
 def _canvas(width: float, height: float, columns: int = 1):
     figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
     return figure, figure.subplots(1, columns)

@@ -48,6 +48,8 @@ def draw(found: Mapping, *, attacks, member_TN, evaluated_TN, draws: bootstrap.D
         made["scores"] = figures.scores(evidence, over=over)
     if any(found.get("shadow_curves", {}).values()):
         made["shadows"] = figures.shadows(found["shadow_curves"], over="mean over targets")
+    if any(len(points) > 1 for points in (found.get("queries") or {}).values()):
+        made["queries"] = figures.queries(found["queries"], over=over)
     for name, figure in made.items():
         figures.save(figure, folder / "figures" / f"{name}.png")
     return [f"figures/{name}.png" for name in made]

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mia_jax.report import guarantee, privacy, sections, tables, trust
+from mia_jax.report import budget, guarantee, privacy, sections, tables, trust
 
 KNOWLEDGE = {
     "nothing": "`nothing`: the target's answers alone",
     "shadows": "`shadows`: models that the attacker trained",
     "population": "`population`: rows that no model saw",
 }
-FIGURES = {"roc": "ROC curves", "scores": "Scores of members and non-members", "shadows": "What more shadow models buy"}
+FIGURES = {
+    "roc": "ROC curves",
+    "scores": "Scores of members and non-members",
+    "shadows": "What more shadow models buy",
+    "queries": "What more queries buy",
+}
 
 
 def report(found: Mapping, *, figures: Sequence[str] = ()) -> str:
@@ -31,6 +36,7 @@ def report(found: Mapping, *, figures: Sequence[str] = ()) -> str:
         comparison(rows, ranked, apart),
         sections.differences(found, ranked),
         sections.calibration(found, ranked),
+        budget.section(found, ranked),
         sections.slices(found, ranked),
         sections.records(found),
         guarantee.section(found),

@@ -32,6 +32,9 @@ def differences(found: Mapping, ranked: Sequence[str]) -> str:
     by = tables.sort_metric(tables.main_rows(found["results"]))
     metrics = ["auc", by] if by != "auc" else ["auc"]
     names = {"auc": "AUC"} | {m: f"TPR@{tables.rate_name(float(m[4:]))}FPR" for m in metrics[1:]}
+    if any(row["metric"] == "balanced_accuracy" for row in rows):
+        metrics.append("balanced_accuracy")
+        names["balanced_accuracy"] = "balanced accuracy"
 
     def cell(other: str, metric: str) -> str:
         same = {row["target"]: row for row in rows if (row["versus"], row["metric"]) == (other, metric)}
