@@ -158,7 +158,8 @@ def queries(curves: Mapping[str, Sequence[Mapping]], *, over: str = "") -> Figur
         axes.set(xscale="log", xlabel="queries an example", ylabel=text)
         _title(axes, f"{text} against queries", over)
         axes.grid(True, axis="y", color="0.9", linewidth=0.6)
-        axes.legend(fontsize=7)
+        if axes.lines:
+            axes.legend(fontsize=7)
     return figure
 
 
