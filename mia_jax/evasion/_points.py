@@ -33,6 +33,11 @@ def flat(x) -> jax.Array:
     return jnp.asarray(x, jnp.float32).reshape(len(x), -1)
 
 
+def like(value, x) -> jax.Array:
+    """A number or one number an example [B], shaped to be multiplied with x [B,...]."""
+    return jnp.broadcast_to(jnp.asarray(value, jnp.float32), x.shape[:1]).reshape(-1, *(1,) * (x.ndim - 1))
+
+
 def clip(x, box: Box):
     """x inside the box; x itself without one."""
     return x if box is None else jnp.clip(x, *box)

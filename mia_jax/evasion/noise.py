@@ -1,0 +1,50 @@
+"""Whether the label survives random noise. Choquette-Choo et al. 2021 (arXiv:2007.14321), sections 4.2 and 5."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from mia_jax import checks
+from mia_jax.evasion import _points
+
+
+def gaussian(key, x, sigma, box: tuple[float, float] | None = (0.0, 1.0)) -> jax.Array:
+    """clip(x + sigma N(0, I)) of one example."""
+    return _points.clip(x + sigma * jax.random.normal(key, x.shape), box)
+
+
+def flips(key, x, rate, box: tuple[float, float] = (0.0, 1.0)) -> jax.Array:
+    """low + high - x (0 <-> 1) in each feature with probability `rate`, of one example."""
+    return jnp.where(jax.random.bernoulli(key, rate, x.shape), box[0] + box[1] - x, x)
+
+
+def survives(
+    label: Callable,
+    x,
+    y_B,
+    key_B,
+    *,
+    copies: int,
+    draw: Callable,
+    chunk: int = 50,
+) -> jax.Array:
+    """Whether noisy copy k = 0..copies-1 of each example is labeled y, [B,K] bool; `copies` queries an example.
+
+    `draw(key, x) -> x` changes one example, as `lambda key, x: noise.gaussian(key, x, 0.05)`; copy k is drawn by fold_in(key_B, k), so that the
+    first copies of more are the copies of fewer. `label(x_B'..) -> [B']` sees B * chunk copies at a time; the result does not depend on it.
+    """
+    checks.at_least(1, copies=copies, chunk=chunk)
+    x, y_B = jnp.asarray(x, jnp.float32), jnp.asarray(y_B)
+    chunk = min(chunk, copies)
+
+    def some(c):
+        k_K = c * chunk + jnp.arange(chunk)
+        noisy = jax.vmap(lambda key, x: jax.vmap(lambda k: draw(jax.random.fold_in(key, k), x))(k_K))(key_B, x)
+        return (label(noisy.reshape(-1, *x.shape[1:])) == jnp.repeat(y_B, chunk)).reshape(-1, chunk)
+
+    right = lax.map(some, jnp.arange(-(-copies // chunk)))
+    return jnp.moveaxis(right, 0, 1).reshape(len(x), -1)[:, :copies]
