@@ -29,7 +29,7 @@ REPORT = dict(fprs=(0.001, 0.01, 0.1), ppv_ratio=1.0, draws=200, level=0.95, sha
 REPORT |= dict(slices=("class",), groups={}, records=("lira",))  # slices: mia_jax/metrics/slices.py; groups: {name: row numbers}
 REPORT |= dict(audit=None)  # fields of report/privacy.py; None: with its defaults under the design canaries, else no audit
 RUN = dict(chunk=8, lanes=0, devices=0, query_chunk=0, checkpoint_every=25, pool_bytes=2**31)  # how, not what: outside every config hash
-TARGET = dict(signals="")
+TARGET = dict(signals="", oracle="", member="", rate=0.0, batch_size=256)  # a target of your own: its answers, or a black box that is asked
 
 
 def arguments(text: str | None, /, **defaults) -> ml_collections.ConfigDict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ from mia_jax.designs import _rows
 from mia_jax.learners import stopping
 from mia_jax.metrics import slices
 from mia_jax.report import privacy
-from mia_jax.training import checkpoint
+from mia_jax.training import checkpoint, oracle
 from mia_jax.training.trajectory import SIGNAL as TRAJECTORY
 from mia_jax.types import Attack, Design, Learner, Model, Pool, Signal
 
@@ -105,6 +106,9 @@ def prepare(config: Mapping, *, seed: int) -> Audit:
     if config["target"]["signals"]:
         design, given = with_target(config["target"]["signals"], design=design, pool=pool, views=len(config["query"]["views"]))
         check_given(attacks, given)
+    elif config["target"]["oracle"]:
+        design = with_oracle(config["target"], design=design, pool=pool)
+        check_labels_only(attacks)
     check_attacks(attacks, design=design)
     slices.check(config["report"]["slices"], columns=tuple(pool.columns), groups=config["report"]["groups"], num_examples=len(pool.y))
     check_snapshots(config["learner"], attacks)
@@ -330,17 +334,45 @@ def with_target(path: str, *, design: Design, pool: Pool, views: int) -> tuple[D
     count = next(iter(found.signal.values())).shape[1]
     if count != views:
         raise ValueError(f"{path} has {count} views and config.query.views {views}; bring one answer for each view.")
-    member_N = found.design.member_MN[0]
+    return with_model(design, found.design.member_MN[0], path=path), dict(found.signal)
+
+
+def with_oracle(section: Mapping, *, design: Design, pool: Pool) -> Design:
+    """The design with the black box config.target.oracle as its last model and only target.
+
+    config.target.member is an npz with member [N] and, if not all rows shall be asked about, evaluated [N].
+    """
+    if section["oracle"] and not section["oracle"].endswith(".npz"):
+        oracle.answering(section["oracle"], folder=pathlib.Path())
+    if not section["member"]:
+        raise ValueError("target.oracle needs target.member, an npz with member [N]: which of the data's rows the black box was trained on.")
+    arrays = brought.load(section["member"])
+    shape, path = (len(pool.y),), section["member"]
+    evaluated_N = brought.truth(arrays, "evaluated", shape, path) if "evaluated" in arrays else None
+    return with_model(design, brought.truth(arrays, "member", shape, path), evaluated_N, path=path)
+
+
+def check_labels_only(attacks: Mapping[str, Attack]) -> None:
+    """ValueError if an attack asks a black box for more than labels."""
+    for name, attack in attacks.items():
+        for need in sorted(asked_signals({name: attack})):
+            access = registry.make("signals", need).access
+            if access != "labels":
+                raise ValueError(f"attack {name!r} needs the signal {need!r} (access: {access}); target.oracle answers labels alone.")
+
+
+def with_model(design: Design, member_N: np.ndarray, evaluated_N: np.ndarray | None = None, *, path: str) -> Design:
+    """The design with one more model, the only target, which all others are shadows of; evaluated on all rows outside the population if None."""
     if (member_N & design.population_N).any():
         raise ValueError(
             f"{path}: {int((member_N & design.population_N).sum())} of the target's members are population rows. Bring population_x and population_y "
             "with the data, or set design.population=0."
         )
-    evaluated_N, models = ~design.population_N, len(design.member_MN)
+    evaluated_N, models = ~design.population_N if evaluated_N is None else evaluated_N & ~design.population_N, len(design.member_MN)
     shadow_MM = np.zeros((models + 1, models + 1), bool)
     shadow_MM[:models, :models] = design.shadow_MM
     shadow_MM[models, :models] = True
-    joined = dataclasses.replace(
+    return dataclasses.replace(
         design,
         name=f"{design.name} + brought target",
         member_MN=np.concatenate([design.member_MN, member_N[None]]),
@@ -352,7 +384,6 @@ def with_target(path: str, *, design: Design, pool: Pool, views: int) -> tuple[D
         note=f"{design.note}; the target was brought",
         remake=None,
     )
-    return joined, dict(found.signal)
 
 
 def found_support(design: Design) -> set[str]:

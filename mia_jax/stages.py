@@ -15,6 +15,7 @@ from mia_jax import answers, views, workdir
 from mia_jax.progress import duration, size
 from mia_jax.report import stale
 from mia_jax.training import checkpoint, fleet, measure, probing, trajectory
+from mia_jax.training import oracle as oracles
 from mia_jax.training import query as queries
 from mia_jax.training.spread import default_lanes
 
@@ -151,10 +152,27 @@ def query(audit, *, folder: Path, views: Sequence[Callable]) -> None:
         own = common | dict(batch_size=audit.config["query"]["ask_batch_size"], seed=audit.seed)
         probing.query(signals=probes, rows=rows, models_folder=folder / "train", folder=folder / "signal", **own)
     stale.remember_models(folder, asked)
+    if audit.config["target"]["oracle"]:
+        ask_oracle(audit, folder=folder, views=views)
     if audit.trajectory:
         ask = functools.partial(queries.query, signals={"loss": audit.signals["loss"]}, **common)
         snapshots = audit.config["learner"]["snapshots"]
         trajectory.query(epochs=snapshots, models=models, train_folder=folder / "train", folder=folder / "signal", ask=ask)
+
+
+def ask_oracle(audit, *, folder: Path, views: Sequence[Callable]) -> None:
+    """The label-only signals of the black box, the design's last model; its query log is signal/oracle/log."""
+    section, own, m = audit.config["target"], folder / "signal" / "oracle", len(audit.design.member_MN) - 1
+    workdir.claim(own, dict(oracle=section["oracle"]), remedy="Use another --workdir for another black box, or delete that folder to ask anew.")
+    answer = oracles.answering(section["oracle"], folder=own)
+    settings = dict(rate=section["rate"], batch_size=section["batch_size"])
+    box = oracles.Oracle(answer, num_classes=audit.pool.num_classes, log=own / "log", **settings)
+    rows = {name: answers.wanted_rows(audit, name)[m] for name in audit.signals}
+    common = dict(seed=audit.seed, batch_size=audit.config["query"]["ask_batch_size"], folder=folder / "signal")
+    try:
+        oracles.query(oracle=box, m=m, pool=audit.pool, signals=audit.signals, views=views, rows=rows, **common)
+    finally:
+        say(f"query: the black box was asked {box.asked:,} times in this run; {box.known:,} answers are in {own / 'log'}")
 
 
 def scored_models(audit) -> tuple[int, ...]:
