@@ -143,6 +143,11 @@ def load_fleet(audit, *, folder: Path, names: Sequence[str], attack: str | None 
     signal = {}
     for name in names:
         files = [defended(name, defense if adaptive or m in audit.design.targets else "") for m in range(len(audit.design.member_MN))]
-        signal[name] = np.concatenate([queries.load(folder / "signal", file, [m]) for m, file in enumerate(files)])
+        parts = [queries.load(folder / "signal", file, [m]) for m, file in enumerate(files)]
+        whole = max(parts, key=np.ndim)  # the file of a model that could not be asked has NaN and no components
+        parts = [
+            one if one.ndim == whole.ndim else np.broadcast_to(one.reshape(*one.shape, *(1,) * (whole.ndim - one.ndim)), whole.shape) for one in parts
+        ]
+        signal[name] = np.concatenate(parts)
     pool = audit.pool
     return views.Fleet(design=audit.design, signal=signal, num_classes=pool.num_classes, x=pool.x, y=pool.y, columns=pool.columns)

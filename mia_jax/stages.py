@@ -150,7 +150,7 @@ def query(audit, *, folder: Path, views: Sequence[Callable]) -> None:
     if probes:
         rows = {name: answers.wanted_rows(audit, name) for name in probes}
         own = common | dict(batch_size=audit.config["query"]["ask_batch_size"], seed=audit.seed)
-        probing.query(signals=probes, rows=rows, models_folder=folder / "train", folder=folder / "signal", **own)
+        probing.query(signals=probes, rows=rows, design=audit.design, models_folder=folder / "train", folder=folder / "signal", **own)
     stale.remember_models(folder, asked)
     if audit.config["target"]["oracle"]:
         ask_oracle(audit, folder=folder, views=views)
@@ -169,8 +169,15 @@ def ask_oracle(audit, *, folder: Path, views: Sequence[Callable]) -> None:
     box = oracles.Oracle(answer, num_classes=audit.pool.num_classes, log=own / "log", **settings)
     rows = {name: answers.wanted_rows(audit, name)[m] for name in audit.signals}
     common = dict(seed=audit.seed, batch_size=audit.config["query"]["ask_batch_size"], folder=folder / "signal")
+    template = jax.eval_shape(audit.learner.model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *audit.pool.x.shape[1:]), np.float32))
+
+    def shadows(count: int, index_B: np.ndarray):
+        own = probing.own_models(audit.design, m, count, len(audit.own_models))
+        variables = checkpoint.load_models(folder / "train", own.tolist(), template)
+        return probing.shadows_of(audit.learner.model, variables, audit.design.member_MN[own][:, index_B])
+
     try:
-        oracles.query(oracle=box, m=m, pool=audit.pool, signals=audit.signals, views=views, rows=rows, **common)
+        oracles.query(oracle=box, m=m, pool=audit.pool, signals=audit.signals, views=views, rows=rows, shadows=shadows, **common)
     finally:
         say(f"query: the black box was asked {box.asked:,} times in this run; {box.known:,} answers are in {own / 'log'}")
 

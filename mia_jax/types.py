@@ -122,16 +122,24 @@ class Learner(NamedTuple):
     released: Callable[..., Variables] | None = None
 
 
+class Shadows(NamedTuple):
+    """S models of the attacker's own, with which a question is made: `out(x_B..) -> out_SBC`, and `member_SB`, which trained on which example."""
+
+    out: Callable[..., jax.Array]
+    member_SB: jax.Array
+
+
 class Probe(NamedTuple):
     """How a signal asks one model, in inference mode; what its `access` does not cover is None.
 
     `label(x_B..) -> label_B` int32 (argmax, a tie goes to the lowest class number); `out(x_B..) -> out_BC`, the logits, differentiable;
-    `inside(x_B..) -> {name: array}`, the intermediate outputs (None as well where the model has none).
+    `inside(x_B..) -> {name: array}`, the intermediate outputs (None as well where the model has none). `shadows`: never the target nor its twin.
     """
 
     label: Callable[..., jax.Array]
     out: Callable[..., jax.Array] | None = None
     inside: Callable[..., dict[str, jax.Array]] | None = None
+    shadows: Shadows | None = None
 
 
 ACCESS = ("labels", "outputs", "white_box")  # what a signal may be told: predicted labels, output vectors, the model itself
@@ -145,7 +153,7 @@ class Signal(NamedTuple):
     took, rising along P. `sign` is +1 if larger means member, -1 if smaller does (of every component), 0 if neither. `access`: one of ACCESS.
     `queries` is the most that one view of an example of F numbers costs, in labels or outputs asked: a number, or queries(F). `check(x_N..)`
     raises ValueError for examples that cannot be asked about. `transform(out_BC) -> out_BC`, where present, changes every output before it is
-    seen: a defense at query time.
+    seen: a defense at query time. `shadows`: how many models of the attacker's own the question is made with (Probe.shadows; fewer are repeated).
     """
 
     measure: Callable[..., jax.Array] | None
@@ -155,6 +163,7 @@ class Signal(NamedTuple):
     queries: int | Callable[[int], int] = 1
     check: Callable[..., None] | None = None
     transform: Callable[..., jax.Array] | None = None
+    shadows: int = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

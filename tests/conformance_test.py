@@ -23,6 +23,9 @@ SMALLER = dict(  # settings of an asking signal under which it is quick
     boundary_distance="iterations=2,evaluations=8",
     boundary_distance_under_shift="iterations=1,evaluations=8",
     noise_robustness="samples=30",
+    carlini_wagner_distance="iterations=20,search_steps=2",
+    one_query="steps=3",
+    transfer="steps=3,queries=3",
 )
 VARIANTS = dict(  # defaults are swept by themselves; further settings of an attack that take another way through it
     lira=(
@@ -301,9 +304,11 @@ def questions(name: str, transform=None):
     label_B = model.apply(variables, x_B)[0].argmax(-1)
     y_B = jnp.where(jnp.arange(6) == 5, (label_B + 1) % 3, label_B)  # the last one is misclassified
     key_B = probing.example_keys(seed=0, name=name, index_B=np.arange(6))
+    own = jax.vmap(lambda key: model.init(key, x_B[:1]))(jax.random.split(jax.random.key(9), signal.shadows)) if signal.shadows else None
+    member_SB = (np.arange(signal.shadows) % 2 == 0)[:, None] & np.ones(6, bool)[None]
 
     def ask(variables, x_B, y_B, key_B):
-        found = signal.ask(probing.probe_of(model, variables, signal=signal), x_B, y_B, key_B)
+        found = signal.ask(probing.probe_of(model, variables, (own, member_SB) if signal.shadows else (), signal=signal), x_B, y_B, key_B)
         return found if isinstance(found, tuple) else (found,)
 
     return ask, signal, variables, x_B, y_B, key_B

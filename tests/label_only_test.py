@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from mia_jax import registry
+from mia_jax import configuration, registry
+from mia_jax.attacks import outlier
+from mia_jax.designs import blocks, halves
+from mia_jax.experiment import run
 from mia_jax.signals import correct_under_shift, noise_robustness
 from mia_jax.training import probing
-from mia_jax.types import Probe
+from mia_jax.types import Probe, Shadows
+from mia_jax.views import Fleet
 
 KEYS = probing.example_keys(seed=0, name="test", index_B=np.arange(40))
 
@@ -150,6 +154,116 @@ def test_the_distance_of_the_unmoved_image_is_the_first_of_the_combined_ones():
     assert (np.diff(count, axis=1) >= 1).all() and len(np.unique(five[0])) > 2
 
 
+def test_the_white_box_distance_to_a_half_space_is_close():
+    w, _ = half_space()
+    x = jnp.asarray(0.3 * np.random.default_rng(1).normal(size=(8, 20)), jnp.float32)
+    out = lambda q: 4 * (q @ jnp.asarray(w, jnp.float32))[:, None] * jnp.array([[-1.0, 1.0]])  # noqa: E731
+    y = np.array(out(x).argmax(1))
+    y[0] = 1 - y[0]
+    signal = registry.make("signals", "carlini_wagner_distance:box=none")
+    distance, count = jax.jit(lambda x, y: signal.ask(Probe(None, out), x, y, None))(x, y)
+    assert distance[0] == 0 and signal.access == "white_box" and count.max() <= signal.queries
+    np.testing.assert_allclose(distance[1:], np.abs(np.asarray(x) @ w)[1:], rtol=0.03)
+
+
+# ---- questions made with shadows ----
+
+
+@pytest.fixture(scope="module")
+def memorized(tmp_path_factory):
+    """Eight MLPs on halves of noisy digits with a tenth of the labels wrong: they remember."""
+    attacks = dict(gap=dict(), one_query=dict(name="threshold", signal="one_query"))
+    attacks |= dict(transfer=dict(name="threshold", signal="transfer:queries=4"))
+    attacks |= dict(outlier=dict(name="outlier", beta=0.05), distance=dict(name="threshold", signal="boundary_distance:iterations=1,evaluations=20"))
+    config = configuration.complete(
+        data=dict(name="synthetic", examples=240, features=16, classes=4, separation=1.5),
+        design=dict(name="halves", models=8),
+        model=dict(name="mlp", widths=(64,)),
+        learner=dict(epochs=150, batch_size=40, learning_rate=1e-2),
+        attacks=attacks,
+        report=dict(figures=False, slices=()),
+    )
+    folder = tmp_path_factory.mktemp("memorized")
+    config = type(config)(config).unlock()
+    for name in ("one_query", "transfer"):
+        config.attacks[name].signal += ("," if ":" in config.attacks[name].signal else ":") + "box=none,step=0.05"
+    config.attacks.distance.signal += ",box=none"
+    return run(config, workdir_path=folder), folder
+
+
+def auc_of(report, name):
+    return next(r["value"] for r in report["results"] if (r["attack"], r["metric"], r["target"], r["slice"]) == (name, "auc", None, "all"))
+
+
+def test_questions_made_with_shadows_find_members_in_one_query_and_in_a_few(memorized):
+    report, folder = memorized
+    cost = {r["attack"]: r.get("queries_max") for r in report["results"] if r["metric"] == "auc" and r["slice"] == "all"}
+    assert cost["one_query"] == 1 and cost["transfer"] == 4 and cost["outlier"] is None
+    assert auc_of(report, "gap") > 0.55 and auc_of(report, "one_query") > 0.55 and auc_of(report, "transfer") > 0.55
+    assert len(report["queries"]["transfer"]) == 4 and auc_of(report, "outlier") > 0.55
+    name = registry.identity("signals", "one_query:box=none,step=0.05")
+    assert set(np.unique(np.nan_to_num(np.load(folder / "signal" / name / "00000.npy")))) == {0, 1}
+
+
+def test_a_question_for_a_model_is_made_without_it_and_its_twin(memorized):
+    design = halves.make(num_examples=100, seed=0, models=8)
+    assert probing.own_models(design, 4, 4, 8).tolist() == [0, 1, 2, 3] and probing.own_models(design, 0, 4, 8).tolist() == [2, 3, 4, 5]
+    assert probing.own_models(design, 0, 4, 4).tolist() == [2, 3, 2, 3]
+    lonely = blocks.make(num_examples=100, seed=0, size=20)
+    assert probing.own_models(lonely, 0, 2, 2).tolist() == [1, 1] and not len(probing.own_models(lonely, 1, 2, 2))
+
+
+def test_a_source_without_shadows_is_not_asked_and_the_target_is(tmp_path):
+    config = configuration.complete(
+        data=dict(name="synthetic", examples=160, features=16, classes=4),
+        design=dict(name="blocks", size=40),
+        model=dict(name="mlp", widths=(8,)),
+        learner=dict(epochs=2),
+        attacks=dict(transfer=dict(name="threshold", signal="transfer:box=none,queries=2,steps=3")),
+        report=dict(figures=False, slices=()),
+    )
+    report = run(config, workdir_path=tmp_path)
+    name = registry.identity("signals", "transfer:box=none,queries=2,steps=3")
+    target, source = (np.load(tmp_path / "signal" / name / f"0000{m}.npy") for m in (0, 1))
+    assert np.isfinite(target).any() and np.isnan(source).all() and auc_of(report, "transfer") is not None
+
+
+def test_questions_wander_where_shadows_without_the_example_disagree_and_those_with_it_agree():
+    """One coordinate: OUT models say y below 0.6, IN models below 0.9; the question has to end between."""
+    logit = lambda x, edge: jnp.stack([edge - x[:, 0], x[:, 0] - edge], 1) * 40  # noqa: E731
+    member_SB = np.array([[True], [True], [False], [False]])
+    own = Shadows(lambda x: jnp.stack([logit(x, 0.9), logit(x, 0.9), logit(x, 0.6), logit(x, 0.6)]), jnp.asarray(member_SB))
+    seen = []
+
+    def label(x):
+        seen.append(float(x[0, 0]))
+        return jnp.zeros(1, jnp.int32)
+
+    with jax.disable_jit():
+        registry.make("signals", "one_query:steps=60").ask(Probe(label, shadows=own), jnp.full((1, 3), 0.5), jnp.zeros(1, jnp.int32), None)
+        registry.make("signals", "transfer:queries=2,steps=60").ask(Probe(label, shadows=own), jnp.full((1, 3), 0.5), jnp.zeros(1, jnp.int32), None)
+    assert 0.6 < seen[0] < 0.9 and 0.58 < seen[1] < 0.63 and seen[1] < seen[2] < 0.9
+
+
+def test_outliers_are_the_rows_that_stand_alone():
+    rng = np.random.default_rng(0)
+    feature_SKF = np.abs(rng.normal(size=(1, 12))) + 0.05 * rng.normal(size=(2, 200, 12))
+    feature_SKF[:, :4] = rng.normal(size=(2, 4, 12))
+    feature_SKF[0, 100:] = np.nan
+    lonely_K = outlier.loneliness(feature_SKF, 5)
+    assert set(np.argsort(-lonely_K)[:4]) == {0, 1, 2, 3} and np.isfinite(lonely_K).all()
+    np.testing.assert_array_equal(outlier.mid_ranks(np.array([2.0, 1.0, 2.0, 5.0])), [0.5, 0.125, 0.5, 0.875])
+    design = blocks.make(num_examples=400, seed=0, size=100)
+    correct = np.ones((2, 1, 400), np.float32)
+    correct[:, :, 50:200] = 0
+    penultimate = np.zeros((2, 1, 400, 12), np.float32)
+    penultimate[:, 0, :200], penultimate[:, 0, 200:] = feature_SKF[1], feature_SKF[1]
+    fleet = Fleet(design=design, signal=dict(correct=correct, penultimate=penultimate), num_classes=2)
+    attack = registry.make("attacks", "outlier", dict(beta=0.02))
+    score_N = attack.score(fleet.view(0, attack.needs), None)
+    assert set(np.flatnonzero(score_N > 1)) == {0, 1, 2, 3}  # correct and alone
+
+
 # ---- bad input ----
 
 
@@ -177,6 +291,8 @@ def test_examples_that_cannot_be_asked_are_refused_before_training(name, x, text
         ("correct_under_shift:d=-1", "d=-1 must be at least 0"),
         ("noise_robustness:samples=0", "samples=0 must be at least 1"),
         ("boundary_distance:norm=l1", "norm='l1' is not one of"),
+        ("transfer:queries=11", "queries=11 must be at most 10"),
+        ("one_query:step=0", "step=0.0 must be > 0"),
         ("noise_robustness:box=2", "box='2' is not one of"),
     ],
 )

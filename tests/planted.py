@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from mia_jax import registry, views
-from mia_jax.types import Attack, Design, Probe
+from mia_jax.types import Attack, Design, Probe, Shadows
 from mia_jax.views import Fleet
 
 
@@ -62,6 +62,7 @@ def components(name: str) -> tuple[int, ...]:
         return ()
     one = jnp.zeros((2, 4, 4, 1)), jnp.zeros(2, jnp.int32), jax.random.split(jax.random.key(0), 2)
     probe = Probe(lambda x: jnp.zeros(len(x), jnp.int32), lambda x: x.reshape(len(x), -1)[:, :3], lambda x: dict(penultimate=x.reshape(len(x), -1)))
+    probe = probe._replace(shadows=Shadows(lambda x: jnp.stack([x.reshape(len(x), -1)[:, :3]] * signal.shadows), jnp.ones((signal.shadows, 2), bool)))
     found = jax.eval_shape(lambda *x_y_key: signal.ask(probe, *x_y_key), *one)
     return (found[0] if isinstance(found, tuple) else found).shape[1:]
 

@@ -7,10 +7,22 @@ from collections.abc import Callable, Sequence
 import jax.numpy as jnp
 import numpy as np
 
+from mia_jax import checks
 from mia_jax.data import augment
 from mia_jax.types import Signal
 
 BOXES = dict(unit=(0.0, 1.0), none=None)  # where queries must stay
+
+
+def limits(box: str) -> tuple[float, float]:
+    """(low, high) of a box by name; ValueError for another name."""
+    checks.one_of(BOXES, box=box)
+    return BOXES[box] or (-jnp.inf, jnp.inf)
+
+
+def along(value_B, x_B) -> jnp.ndarray:
+    """value_B with as many axes as x_B."""
+    return value_B.reshape(len(value_B), *(1,) * (x_B.ndim - 1))
 
 
 def images(name: str, also: Callable | None = None) -> Callable:

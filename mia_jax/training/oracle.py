@@ -117,24 +117,38 @@ def answering(name: str, *, folder: Path) -> Callable:
 
 
 def query(
-    *, oracle: Oracle, m: int, pool: Pool, signals: Mapping[str, Signal], views, rows: Mapping[str, np.ndarray], folder: Path, seed, batch_size
+    *,
+    oracle: Oracle,
+    m: int,
+    pool: Pool,
+    signals: Mapping[str, Signal],
+    views,
+    rows: Mapping[str, np.ndarray],
+    folder: Path,
+    seed: int,
+    batch_size: int,
+    shadows: Callable,
 ) -> None:
     """Writes folder/<signal>/<m>.npy of the label-only signals, asked of a black box; other signals have no file of this model.
 
-    The signals run uncompiled, one operation at a time, so that the black box is called like any Python function.
+    `shadows(count, index_B) -> Shadows` are models of the attacker's own. The signals run uncompiled, one operation at a time, so that the black
+    box is called like any Python function.
     """
     for name, signal in signals.items():
         if signal.access != "labels":
             continue
         found = probing.Answers(folder, name, m, len(pool.y))
         one_hot = lambda probe, x_B, y_B, key_B, s=signal: s.measure(jax.nn.one_hot(probe.label(x_B), pool.num_classes), y_B)  # noqa: E731
-        ask = probing.asking(lambda _: Probe(oracle.label), signal if signal.ask is not None else signal._replace(ask=one_hot), views)
+        ask = probing.asking(
+            lambda _, own: Probe(oracle.label, shadows=own), signal if signal.ask is not None else signal._replace(ask=one_hot), views
+        )
         lacking_N = found.lacking(rows[name])
         try:
             for index_B, count in probing.batches(np.flatnonzero(lacking_N), min(batch_size, max(1, int(lacking_N.sum())))):
                 key_B = probing.example_keys(seed=seed, name=name, index_B=index_B)
+                own = shadows(signal.shadows, index_B) if signal.shadows else None
                 with jax.disable_jit():
-                    parts = ask(None, jnp.asarray(pool.x[index_B]), jnp.asarray(pool.y[index_B]), key_B)
+                    parts = ask(None, own, jnp.asarray(pool.x[index_B]), jnp.asarray(pool.y[index_B]), key_B)
                 found.add(index_B[:count], *(np.asarray(part)[:, :count] for part in parts))
         finally:
             if found.arrays:

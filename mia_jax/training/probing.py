@@ -21,7 +21,7 @@ from mia_jax.progress import Progress
 from mia_jax.training import checkpoint
 from mia_jax.training.programs import over_models
 from mia_jax.training.spread import spread
-from mia_jax.types import Model, Pool, Probe, Signal
+from mia_jax.types import Design, Model, Pool, Probe, Shadows, Signal
 
 Path = pathlib.Path
 SAVE_EVERY = 30.0  # seconds
@@ -37,13 +37,24 @@ def count_file(folder: Path, name: str, m: int) -> Path:
     return signal_file(folder, name, m).with_suffix(".queries.npy")
 
 
-def probe_of(model: Model, variables, *, signal: Signal) -> Probe:
-    """What `signal` may ask of a model with these variables: no more than its access."""
+def probe_of(model: Model, variables, shadows=(), *, signal: Signal) -> Probe:
+    """What `signal` may ask of a model with these variables: no more than its access. `shadows`: (variables [S,...], member_SB) or ()."""
     change = signal.transform or (lambda out_BC: out_BC)
     out = lambda x: change(model.apply(variables, x, train=False)[0])  # noqa: E731
     label = lambda x: out(x).argmax(-1).astype(jnp.int32)  # noqa: E731
     inside = None if model.inside is None or signal.access != "white_box" else lambda x: model.inside(variables, x)
-    return Probe(label, out if signal.access != "labels" else None, inside)
+    return Probe(label, out if signal.access != "labels" else None, inside, shadows_of(model, *shadows) if shadows else None)
+
+
+def shadows_of(model: Model, variables_S, member_SB) -> Shadows:
+    """The attacker's own models as a question sees them."""
+    return Shadows(lambda x: jax.lax.map(lambda variables: model.apply(variables, x, train=False)[0], variables_S), jnp.asarray(member_SB))
+
+
+def own_models(design: Design, m: int, count: int, available: int) -> np.ndarray:
+    """The first `count` models, of those with numbers below `available`, that an attacker of m may use; fewer are repeated, none is [0]."""
+    usable = np.flatnonzero(design.shadow_MM[m][:available])
+    return np.resize(usable, count) if len(usable) else usable
 
 
 def example_keys(*, seed: int, name: str, index_B) -> jax.Array:
@@ -53,10 +64,13 @@ def example_keys(*, seed: int, name: str, index_B) -> jax.Array:
 
 
 def asking(probe: Callable[..., Probe], signal: Signal, views: Sequence[Callable]) -> Callable:
-    """ask(variables, x_B.., y_B, key_B) -> (value_AB.. float32,) and, of a signal that counts, (value_AB.., count_AB.. int32); `probe(variables)`."""
+    """ask(variables, shadows, x_B.., y_B, key_B) -> (value_AB.. float32,) and, of a signal that counts, (value_AB.., count_AB.. int32).
 
-    def ask(variables, x_B, y_B, key_B):
-        found = [signal.ask(probe(variables), view(x_B), y_B, key_B) for view in views]
+    `probe(variables, shadows)` is what the signal asks.
+    """
+
+    def ask(variables, shadows, x_B, y_B, key_B):
+        found = [signal.ask(probe(variables, shadows), view(x_B), y_B, key_B) for view in views]
         parts = zip(*(one if isinstance(one, tuple) else (one,) for one in found), strict=True)
         return tuple(jnp.stack(part).astype(kind) for part, kind in zip(parts, (jnp.float32, jnp.int32)))
 
@@ -77,22 +91,29 @@ def query(
     chunk: int,
     batch_size: int,
     devices: list | None = None,
+    design: Design | None = None,
 ) -> None:
     """Writes folder/<signal>/<model>.npy, [A,N..] with NaN outside the rows `rows[signal]` [M,N] (indexed by model number) that are asked.
 
-    Rows that a file lacks are asked and added. ValueError naming model, signal and example if an answer is not finite.
+    A signal that needs shadows takes them from `design`; a model that has none is not asked, its file is all NaN. Rows that a file lacks are
+    asked and added. ValueError naming model, signal and example if an answer is not finite.
     """
     template = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *pool.x.shape[1:]), pool.x.dtype))
     load = lambda own: checkpoint.load_models(models_folder, own, template)  # noqa: E731
     for name, signal in signals.items():
         found = {m: Answers(folder, name, m, len(pool.y)) for m in models}
         ask = asking(functools.partial(probe_of, model, signal=signal), signal, views)
-        program = jax.jit(over_models(ask, (0, None, None, None), chunk))
-        _one(program, load, found, rows[name], pool=pool, seed=seed, chunk=chunk, batch_size=batch_size, devices=devices or jax.local_devices()[:1])
+        program = jax.jit(over_models(ask, (0, 0, None, None, None), chunk))
+        own = {m: own_models(design, m, signal.shadows, len(models)) for m in models} if signal.shadows else {}
+        for m in (m for m, shadows in own.items() if not len(shadows)):
+            found.pop(m).nothing(len(views))
+        shadows = (own, None if design is None else design.member_MN) if own else None
+        common = dict(pool=pool, seed=seed, chunk=chunk, batch_size=batch_size, devices=devices or jax.local_devices()[:1])
+        _one(program, load, found, rows[name], shadows, **common)
 
 
-def _one(program: Callable, load: Callable, found: Mapping[int, Answers], rows_MN, *, pool: Pool, seed, chunk, batch_size, devices) -> None:
-    """One signal of several models, a chunk at a time."""
+def _one(program: Callable, load: Callable, found: Mapping[int, Answers], rows_MN, shadows, *, pool: Pool, seed, chunk, batch_size, devices) -> None:
+    """One signal of several models, a chunk at a time; `shadows`: ({model: its shadows}, member_MN) or None."""
     lacking = {m: one.lacking(rows_MN[m]) for m, one in found.items()}
     todo = [m for m in found if lacking[m].any()]
     if not todo:
@@ -101,12 +122,15 @@ def _one(program: Callable, load: Callable, found: Mapping[int, Answers], rows_M
     progress = Progress(title=f"query {name}", total=sum(int(lacking[m].sum()) for m in todo), unit="example")
 
     def work(own: list[int], device, check: Callable) -> None:
-        variables = jax.device_put(load(own + [own[-1]] * (chunk - len(own))), device)
+        padded = own + [own[-1]] * (chunk - len(own))
+        variables = jax.device_put(load(padded), device)
+        helpers = () if shadows is None else jax.device_put(_stacked([load(shadows[0][m].tolist()) for m in padded]), device)
         wanted_N = np.any([lacking[m] for m in own], 0)
         for index_B, count in batches(np.flatnonzero(wanted_N), batch_size):
             check()
+            extra = () if shadows is None else (helpers, np.stack([shadows[1][shadows[0][m]][:, index_B] for m in padded]))
             key_B = example_keys(seed=seed, name=name, index_B=index_B)
-            parts = jax.device_get(program(variables, *jax.device_put((pool.x[index_B], pool.y[index_B], key_B), device)))
+            parts = jax.device_get(program(variables, extra, *jax.device_put((pool.x[index_B], pool.y[index_B], key_B), device)))
             for i, m in enumerate(own):
                 new_B = np.flatnonzero(lacking[m][index_B[:count]])
                 found[m].add(index_B[new_B], *(part[i][:, new_B] for part in parts))
@@ -117,6 +141,10 @@ def _one(program: Callable, load: Callable, found: Mapping[int, Answers], rows_M
     spread(work, [todo[i : i + chunk] for i in range(0, len(todo), chunk)], devices)
     seconds = progress.close()
     progress.line(f"query: {name} of {len(todo)} models, {progress.total} examples in {seconds:.1f} s")
+
+
+def _stacked(trees: Sequence):
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
 
 
 def batches(rows: np.ndarray, size: int):
@@ -146,6 +174,12 @@ class Answers:
             return rows_N
         value_AN = self.arrays[0]
         return rows_N & np.isnan(value_AN.reshape(*value_AN.shape[:2], -1)).any((0, 2))
+
+    def nothing(self, views: int) -> None:
+        """A file without answers, of a model that cannot be asked."""
+        if not self.arrays:
+            self.arrays = [np.full((views, self.num_examples), np.nan, np.float32)]
+            self.close()
 
     def add(self, index_B: np.ndarray, value_AB: np.ndarray, *count_AB: np.ndarray) -> None:
         """Adds answers; on disk every SAVE_EVERY seconds."""

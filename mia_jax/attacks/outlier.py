@@ -1,0 +1,57 @@
+"""Outliers first: members that stand alone among the attacker's own features are named before all others."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mia_jax import checks
+from mia_jax.attacks import _signals
+from mia_jax.types import Attack
+
+
+def make(*, signal: str = "correct", beta: float = 0.01, neighbors: int = 10, shadows: int = 4, sign: int | None = None) -> Attack:
+    """score = u + [outlier and u above the median], u in (0, 1) the mid-rank of sign * signal (its last part) over the target's evaluated rows.
+
+    An outlier is one of the share `beta` whose `neighbors`-th nearest row by cosine distance of the penultimate features is farthest: fewer than
+    `neighbors` rows lie within the radius that makes it so. The features are the shadows' (up to `shadows`, on rows that they did not train on),
+    averaged; the target itself is asked for `signal` alone. Source: Choquette-Choo et al. 2021 (arXiv:2007.14321), section 7.
+    """
+    checks.fraction(closed="neither", beta=beta)
+    checks.at_least(1, neighbors=neighbors, shadows=shadows)
+    sign = _signals.sign_of(signal, sign)
+
+    def score(view, key):
+        del key
+        cols = np.flatnonzero(view.evaluated_N)
+        value_K = sign * _signals.scalar(_signals.part(view.target[signal], None, signal), "AN", signal).astype(np.float64)[:, cols].mean(0)
+        u_K = mid_ranks(value_K)
+        lonely_K = loneliness(view.shadow["penultimate"][:shadows, 0][:, cols].astype(np.float64), neighbors)
+        outlier_K = lonely_K > np.quantile(lonely_K, 1 - beta)
+        score_N = np.full(len(view.evaluated_N), np.nan)
+        score_N[cols] = u_K + (outlier_K & (u_K > 0.5))
+        return score_N
+
+    note = f"mid-rank of {signal}, the {100 * beta:g}% of outliers by {neighbors} neighbors first"
+    return Attack(score, (signal, "penultimate", "shadow_out"), note=note)
+
+
+def mid_ranks(value_K: np.ndarray) -> np.ndarray:
+    """(rank - 1/2) / K in (0, 1), ties share their mean rank: equal values all have 1/2."""
+    _, number_K, count = np.unique(value_K, return_inverse=True, return_counts=True)
+    below = np.cumsum(count) - count
+    return (below + count / 2)[number_K] / len(value_K)
+
+
+def loneliness(feature_SKF: np.ndarray, neighbors: int) -> np.ndarray:
+    """Mean over models of the cosine distance [K] to the `neighbors`-th nearest other row; rows of NaN are no neighbors, and 0 if in no model."""
+    total_K, seen_K = np.zeros(feature_SKF.shape[1]), np.zeros(feature_SKF.shape[1])
+    for feature_KF in feature_SKF:
+        rows = np.flatnonzero(~np.isnan(feature_KF).any(1))
+        if len(rows) > neighbors:
+            length_K = np.linalg.norm(feature_KF[rows], axis=1, keepdims=True)
+            unit_KF = feature_KF[rows] / np.where(length_K > 0, length_K, 1)
+            distance_KK = np.round(1 - unit_KF @ unit_KF.T, 9)  # equal rows stay equal in any order
+            np.fill_diagonal(distance_KK, np.inf)
+            total_K[rows] += np.partition(distance_KK, neighbors - 1, axis=1)[:, neighbors - 1]
+            seen_K[rows] += 1
+    return total_K / np.maximum(seen_K, 1)
