@@ -12,7 +12,7 @@ import threadpoolctl
 from mia_jax import answers, registry, views, workdir
 from mia_jax.data import _pool as pools
 from mia_jax.metrics import bootstrap, comparisons, further, slice_rows, slices, summary, thresholds
-from mia_jax.report import budget, files, privacy, seeds, shadows, stale, tables, validity, vulnerability
+from mia_jax.report import budget, evasion, files, privacy, seeds, shadows, stale, tables, validity, vulnerability
 from mia_jax.stages import all_models, attack_claim, read_scores, say, scored_models, scores
 from mia_jax.training import checkpoint
 from mia_jax.training import query as queries
@@ -51,12 +51,15 @@ def report(audit, *, folder: Path, versions: dict) -> dict:
         records=table,
         audit=audited(audit, score_MN, folder=folder),
         guarantee=promised(audit, folder=folder),
+        evasion=evasion.measure(folder / "signal", list(audit.signals), models=targets, **shared),
         validity=checks(audit, attacks, files=checked, duplicates=found["about"]["duplicates"], draws=draws),
         versions=versions,
     )
     if arrays:
         workdir.write_npz(folder / "report" / "records.npz", **arrays)
-    files.write(found, attacks=attacks, draws=draws, folder=folder / "report", plots=wanted["figures"], **shared)
+    first = dict(m=targets[0], x_N=audit.pool.x, y_N=audit.pool.y, member_N=shared["member_TN"][0], evaluated_N=shared["evaluated_TN"][0])
+    pictures = evasion.chosen(folder / "signal", list(audit.signals), **first) if wanted["figures"] else None
+    files.write(found, attacks=attacks, draws=draws, folder=folder / "report", plots=wanted["figures"], pictures=pictures, **shared)
     workdir.write_json(config, own)
     return workdir.read_json(folder / "report" / "report.json")
 

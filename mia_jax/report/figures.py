@@ -163,6 +163,36 @@ def queries(curves: Mapping[str, Sequence[Mapping]], *, over: str = "") -> Figur
     return figure
 
 
+def evasion(curves: Mapping[str, Mapping], *, over: str = "") -> Figure:
+    """Accuracy against the radius of an attack, non-members solid and members dashed; `curves[attack]` as report.evasion.measure gives them."""
+    figure, axes = _canvas(6.4, 4.2)
+    for i, (name, one) in enumerate(curves.items()):
+        for side, dash, text in (("nonmembers", "-", "non-members"), ("members", "--", "members")):
+            axes.plot(one["epsilon"], one[side], color=COLORS[i % len(COLORS)], linestyle=dash, marker="o", markersize=4, label=f"{name}, {text}")
+    axes.set_xscale("symlog", linthresh=1 / 255)
+    axes.set(ylim=(0, 1.02), xlabel="epsilon: the most that a coordinate may move", ylabel="accuracy")
+    _title(axes, "Accuracy under attack", over)
+    axes.grid(True, color="0.9", linewidth=0.6)
+    axes.legend(fontsize=7)
+    return figure
+
+
+def adversarial(before, after, y, *, epsilon: float) -> Figure:
+    """Examples [P,H,W,C] in the upper row, the adversarial ones in the lower."""
+    figure = Figure(figsize=(1.25 * len(before), 3.0), dpi=130, layout="constrained")
+    panels = figure.subplots(2, len(before), squeeze=False)
+    for row, images in zip(panels, (before, after), strict=True):
+        for axes, image, label in zip(row, np.asarray(images), y, strict=True):
+            image = np.clip(image, 0, 1)
+            axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            axes.set(xticks=[], yticks=[])
+            if images is before:
+                axes.set_title(f"class {label}", fontsize=8)
+    panels[0, 0].set_ylabel("example", fontsize=8)
+    panels[1, 0].set_ylabel(f"epsilon {epsilon:.3g}", fontsize=8)
+    return figure
+
+
 def _canvas(width: float, height: float, columns: int = 1):
     figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
     return figure, figure.subplots(1, columns)

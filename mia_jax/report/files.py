@@ -18,13 +18,23 @@ NAMES = ("report.json", "report.md", "results.csv", "table.tex")
 
 
 def write(
-    found: Mapping, *, attacks: Mapping[str, Mapping], member_TN, evaluated_TN, draws: bootstrap.Draws, folder: pathlib.Path, plots: bool = True
+    found: Mapping,
+    *,
+    attacks: Mapping[str, Mapping],
+    member_TN,
+    evaluated_TN,
+    draws: bootstrap.Draws,
+    folder: pathlib.Path,
+    plots: bool = True,
+    pictures=None,
 ) -> None:
     """Writes the report `found` (see `markdown.report`) to `folder`; report.md comes last, so it stands for a whole report.
 
-    `attacks[name]['score_TN']`, the membership and the draws are what `metrics.summary.rows` had; `plots` False leaves the figures out.
+    `attacks[name]['score_TN']`, the membership and the draws are what `metrics.summary.rows` had; `plots` False leaves the figures out. `pictures`:
+    adversarial examples to draw (report.evasion.chosen).
     """
-    paths = draw(found, attacks=attacks, member_TN=member_TN, evaluated_TN=evaluated_TN, draws=draws, folder=folder) if plots else []
+    shared = dict(attacks=attacks, member_TN=member_TN, evaluated_TN=evaluated_TN, draws=draws)
+    paths = draw(found, **shared, folder=folder, pictures=pictures) if plots else []
     caption = markdown.title(found).removeprefix("# ").strip() + ". " + CAPTION
     workdir.write_json(folder / "report.json", found)
     workdir.write_text(folder / "results.csv", tables.to_csv(found["results"]))
@@ -32,7 +42,7 @@ def write(
     workdir.write_text(folder / "report.md", markdown.report(found, figures=paths))
 
 
-def draw(found: Mapping, *, attacks, member_TN, evaluated_TN, draws: bootstrap.Draws, folder: pathlib.Path) -> list[str]:
+def draw(found: Mapping, *, attacks, member_TN, evaluated_TN, draws: bootstrap.Draws, folder: pathlib.Path, pictures=None) -> list[str]:
     """Draws the figures of a report; returns their paths relative to `folder`."""
     member_TN, evaluated_TN = np.asarray(member_TN, bool), np.asarray(evaluated_TN, bool)
     rows, T = tables.main_rows(found["results"]), len(member_TN)
@@ -50,6 +60,10 @@ def draw(found: Mapping, *, attacks, member_TN, evaluated_TN, draws: bootstrap.D
         made["shadows"] = figures.shadows(found["shadow_curves"], over="mean over targets")
     if any(len(points) > 1 for points in (found.get("queries") or {}).values()):
         made["queries"] = figures.queries(found["queries"], over=over)
+    if found.get("evasion"):
+        made["evasion"] = figures.evasion(found["evasion"], over=over)
+    if pictures:
+        made["adversarial"] = figures.adversarial(**pictures)
     for name, figure in made.items():
         figures.save(figure, folder / "figures" / f"{name}.png")
     return [f"figures/{name}.png" for name in made]

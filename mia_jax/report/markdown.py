@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mia_jax.report import budget, guarantee, privacy, sections, tables, trust
+from mia_jax.report import budget, evasion, guarantee, privacy, sections, tables, trust
 
 KNOWLEDGE = {
     "nothing": "`nothing`: the target's answers alone",
@@ -16,6 +16,8 @@ FIGURES = {
     "scores": "Scores of members and non-members",
     "shadows": "What more shadow models buy",
     "queries": "What more queries buy",
+    "evasion": "Accuracy under attack",
+    "adversarial": "Adversarial examples",
 }
 
 
@@ -37,6 +39,7 @@ def report(found: Mapping, *, figures: Sequence[str] = ()) -> str:
         sections.differences(found, ranked),
         sections.calibration(found, ranked),
         budget.section(found, ranked),
+        evasion.section(found),
         sections.slices(found, ranked),
         sections.records(found),
         guarantee.section(found),

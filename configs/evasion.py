@@ -1,0 +1,42 @@
+"""Accuracy under FGSM and PGD of a plain and of an adversarially trained network, and what both tell about their training sets.
+
+    apt-get install dataset-fashion-mnist
+    python launch.py --config=configs/evasion.py --grid --workdir=runs/evasion                  # both, and a table of their membership leak
+    python launch.py --config=configs/evasion.py:robust --workdir=runs/robust                  # one of them
+
+One target and one source of n = 2,500 Fashion-MNIST images each (design blocks), the small CNN, 30 epochs of Adam. The robust model is trained at
+the worst point that one step finds within epsilon 0.1 of each image. Radii: 0, 1/255, 2/255, 4/255, 8/255, 16/255, .1, .3 (largest change of a
+pixel); report.md has the accuracies, the radius at which 33.2% is left, figures/evasion.png and figures/adversarial.png.
+
+Time and numbers: not measured yet.
+
+Arguments: folder, ndata, epochs, robust, epsilon, steps.
+"""
+
+from mia_jax import configuration
+
+TABLE = dict(attacks=("gap", "threshold_loss", "threshold_confidence"), metrics=("auc", "balanced_accuracy"))
+
+
+def get_config(arg=None):
+    arg = configuration.arguments(arg, folder="/usr/share/datasets/fashion-mnist", ndata=2500, epochs=30, robust=False, epsilon=0.1, steps=1)
+    objective = dict(name="adversarial", epsilon=arg.epsilon, steps=arg.steps) if arg.robust else "cross_entropy"
+    return configuration.complete(
+        data=dict(name="idx", folder=arg.folder, examples=4 * arg.ndata),
+        design=dict(name="blocks", size=arg.ndata),
+        model=dict(name="small_cnn"),
+        learner=dict(objective=objective, optimizer="adam", learning_rate=1e-3, batch_size=100, epochs=arg.epochs),
+        query=dict(batch_size=100, signals=("correct_under_fgsm", "correct_under_pgd", "fgsm_image")),
+        attacks=dict(
+            gap=dict(),
+            threshold_loss=dict(name="threshold", signal="loss"),
+            threshold_confidence=dict(name="threshold", signal="confidence"),
+        ),
+        run=dict(chunk=1),
+    )
+
+
+def grid(arg=None):
+    """The same network trained plainly and adversarially."""
+    del arg
+    return [("plain", dict(robust=False)), ("robust", dict(robust=True))]

@@ -1,0 +1,41 @@
+"""Adversarial training: softmax cross-entropy at the worst point that a few steps uphill find near each example."""
+
+from __future__ import annotations
+
+import jax
+
+from mia_jax import checks
+from mia_jax.evasion import _points
+from mia_jax.evasion.pgd import pgd
+from mia_jax.objectives import cross_entropy
+from mia_jax.types import Aux, Batch, Loss, Model, Variables
+
+BOXES = dict(unit=(0.0, 1.0), none=None)
+
+
+def make(
+    *, model: Model, epsilon: float = 0.1, steps: int = 1, step_size: float = 0.0, norm: str = "linf", box: str = "unit", label_smoothing: float = 0.0
+) -> Loss:
+    """loss_B = cross_entropy(x + d) with d = argmax_{|d| <= epsilon} of the cross-entropy, approximated by `steps` steps of PGD while training.
+
+    The start is drawn uniformly from the ball by each example's own key; `step_size` 0 is 1.25 epsilon for one step (FGSM from a random start)
+    and 2.5 epsilon / steps for several. The inner steps ask the model in inference mode. Evaluation (train=False) is on the example itself.
+    `box` 'unit' keeps x + d in [0, 1], 'none' anywhere. Metric: 'accuracy' [B], of the perturbed example in training. Sources: Madry et al. 2018
+    (arXiv:1706.06083), eq. 2.1; Wong et al. 2020 (arXiv:2001.03994) for one step.
+    """
+    checks.at_least(0, epsilon=epsilon, step_size=step_size)
+    checks.at_least(1, steps=steps)
+    checks.one_of(_points.NORMS, norm=norm)
+    checks.one_of(BOXES, box=box)
+    clean = cross_entropy.make(model=model, label_smoothing=label_smoothing)
+    size = step_size or (1.25 * epsilon if steps == 1 else 2.5 * epsilon / steps)
+    settings = dict(epsilon=epsilon, steps=steps, step_size=size, norm=norm, keep="last", box=BOXES[box])
+
+    def loss(variables: Variables, batch: Batch, *, key_B=None, train: bool = False) -> tuple[jax.Array, Aux]:
+        if train:
+            out = lambda x: model.apply(variables, x, train=False)[0]  # noqa: E731
+            x = pgd(out, batch.x, batch.y, key_B, restarts=0 if key_B is None else 1, **settings)
+            batch = Batch(x=jax.lax.stop_gradient(x), y=batch.y, weight_B=batch.weight_B, index_B=batch.index_B)
+        return clean(variables, batch, key_B=key_B, train=train)
+
+    return loss

@@ -1,0 +1,79 @@
+"""Accuracy under attack: how far examples must move until the targets err, for members and for the rest."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mia_jax import workdir
+from mia_jax.report import tables
+from mia_jax.signals._adversarial import EPSILONS
+from mia_jax.training import probing
+
+CURVES = ("correct_under_fgsm", "correct_under_pgd")
+LEVEL = 0.332  # accuracy at which a radius is given: what a tutorial's ResNet-18 keeps under a radius that it does not state
+PICTURES = 8
+
+
+def measure(folder: pathlib.Path, names: Sequence[str], *, models: Sequence[int], member_TN, evaluated_TN) -> dict[str, dict]:
+    """{signal: {epsilon [E], members [E], nonmembers [E], crossing}}: mean accuracies over the targets' evaluated rows.
+
+    `crossing` is the radius at which the accuracy on non-members falls to LEVEL, interpolated; None if it does not.
+    """
+    found = {}
+    for name in (n for n in names if n.partition(":")[0] in CURVES):
+        sides: dict[str, list] = dict(members=[], nonmembers=[])
+        for m, member_N, evaluated_N in zip(models, np.asarray(member_TN, bool), np.asarray(evaluated_TN, bool), strict=True):
+            value_NE = workdir.read_npy(probing.signal_file(folder, name, m))[0]
+            sides["members"].append(value_NE[member_N & evaluated_N].mean(0))
+            sides["nonmembers"].append(value_NE[~member_N & evaluated_N].mean(0))
+        means = {side: np.mean(values, 0) for side, values in sides.items()}
+        curve = dict(epsilon=list(EPSILONS), crossing=crossing(EPSILONS, means["nonmembers"]))
+        found[name] = curve | {side: [float(v) for v in value_E] for side, value_E in means.items()}
+    return found
+
+
+def crossing(epsilon_E: Sequence[float], accuracy_E: Sequence[float], level: float = LEVEL) -> float | None:
+    """The first radius at which the line through the points falls to `level`; None if it stays above or starts below.
+
+    >>> crossing([0.0, 0.1, 0.3], [0.9, 0.5, 0.1], 0.3)
+    0.2
+    """
+    for i in range(1, len(epsilon_E)):
+        high, low = accuracy_E[i - 1], accuracy_E[i]
+        if high > level >= low:
+            return round(float(epsilon_E[i - 1] + (high - level) / (high - low) * (epsilon_E[i] - epsilon_E[i - 1])), 6)
+    return None
+
+
+def section(found: Mapping) -> str:
+    """The section of report.md; '' if no such signal was asked."""
+    curves = found.get("evasion") or {}
+    if not curves:
+        return ""
+    lines = []
+    for name, one in curves.items():
+        for side, text in (("nonmembers", "non-members"), ("members", "members")):
+            lines.append([name, text, *(f"{tables.percent(v)}%" for v in one[side])])
+    header = ["attack", "rows", *(f"{e:.3g}" for e in next(iter(curves.values()))["epsilon"])]
+    text = (
+        "## Accuracy under attack\n\nMean accuracy of the targets when every example may move by epsilon in each coordinate (units of the data).\n\n"
+    )
+    text += tables.markdown(header, lines)
+    for name, one in curves.items():
+        if one["crossing"] is not None:
+            text += f"\n`{name}`: {tables.percent(LEVEL)}% on non-members at epsilon {one['crossing']:.3g}."
+    return text + "\n"
+
+
+def chosen(folder: pathlib.Path, names: Sequence[str], *, m: int, x_N, y_N, member_N, evaluated_N) -> dict | None:
+    """{before [P,...], after [P,...], y [P], epsilon} of the first non-members of target m; None if no images of them were asked for."""
+    name = next((n for n in names if n.partition(":")[0] == "fgsm_image"), None)
+    if name is None or np.ndim(x_N) != 4:
+        return None
+    rows = np.flatnonzero(np.asarray(evaluated_N) & ~np.asarray(member_N))[:PICTURES]
+    after = workdir.read_npy(probing.signal_file(folder, name, m))[0, rows].reshape(-1, *np.shape(x_N)[1:])
+    before = np.asarray(x_N)[rows]
+    return dict(before=before, after=after, y=np.asarray(y_N)[rows], epsilon=float(np.abs(after - before).max()))
