@@ -17,7 +17,7 @@ import numpy as np
 from mia_jax import checks, configuration, registry, views, workdir
 from mia_jax.signals import transforms
 from mia_jax.training import query as queries
-from mia_jax.types import ACCESS, Attack, Design, Model, Pool, Signal
+from mia_jax.types import ACCESS, Attack, Design, Learner, Model, Pool, Signal
 
 Path = pathlib.Path
 GENERAL = configuration.ATTACK
@@ -69,6 +69,16 @@ def defended(name: str, defense: str) -> str:
     return f"{name}@{defense}"
 
 
+def check_real_attacks(attacks: Mapping[str, Attack]) -> None:
+    """ValueError for an attack that reads the logits of classes where the data has real targets."""
+    for name, attack in attacks.items():
+        if "logits" in attack.needs:
+            raise ValueError(
+                f"attack {name!r} reads the logits of classes and the data has real targets (num_classes=0); give it a signal='loss' where it has "
+                "that field, or use threshold, lira, reference, offset or population."
+            )
+
+
 def names(attacks: Mapping[str, Attack], sections: Mapping[str, Mapping]) -> set[str]:
     """Every signal that the attacks need, without and with their defenses."""
     found = set()
@@ -95,8 +105,38 @@ def make_signals(wanted: Iterable[str], *, pool: Pool, model: Model) -> dict[str
             signal.check(pool.x)
         if signal.access == "white_box" and model.inside is None:
             raise ValueError(f"signal {base!r} looks inside the model, and this one has no Model.inside; models made by layers.as_model have.")
+        if not pool.num_classes:
+            check_real_targets(base, signal)
         made[name] = signal._replace(transform=transforms.make(defense).apply) if defense else signal
     return made
+
+
+def check_objective(learner: Learner, *, pool: Pool) -> None:
+    """ValueError, before anything is trained, if the objective cannot measure this model's answers to these examples."""
+    one = Pool(x=pool.x[:1], y=pool.y[:1], num_classes=pool.num_classes)
+
+    def evaluate(key):
+        return learner.evaluate(learner.init(key, one).variables, one, np.zeros(1, np.int32), np.ones(1, np.float32))
+
+    jax.eval_shape(evaluate, jax.random.key(0))
+
+
+def check_real_targets(name: str, signal: Signal) -> None:
+    """ValueError that lists the signals for real targets if this one needs classes."""
+
+    def takes(one: Signal) -> bool:
+        try:
+            jax.eval_shape(one.measure, jax.ShapeDtypeStruct((1, 1), np.float32), jax.ShapeDtypeStruct((1,), np.float32))
+        except (ValueError, TypeError):
+            return False
+        return True
+
+    if signal.measure is None or not takes(signal):
+        others = {n: registry.make("signals", n) for n in registry.names("signals")}
+        known = [n for n, one in others.items() if one.measure is not None and takes(one)]
+        raise ValueError(
+            f"signal {name!r} needs classes and the data has real targets (num_classes=0); signals for real targets: {', '.join(known)}."
+        )
 
 
 def wanted_rows(audit, name: str) -> np.ndarray:

@@ -99,6 +99,8 @@ def prepare(config: Mapping, *, seed: int) -> Audit:
     model = make("models", config["model"], num_classes=pool.num_classes)
     padded, sample = bool((weight_MK == 0).any()), dataclasses.replace(pool, x=pool.x[:1], y=pool.y[:1])
     learner = make_learner(config["learner"], model=model, num_rows=rows_MK.shape[1], padded=padded, labels_N=pool.y, sample=sample)
+    if not pool.num_classes or "squared" in str(config["learner"].get("objective")):
+        answers.check_objective(learner, pool=pool)
     if learner.guarantee is not None:
         stages.say("\n".join(f"privacy: {note}" for note in learner.guarantee.notes))
     attacks = {name: make("attacks", answers.own_fields(attack)) for name, attack in config["attacks"].items()}
@@ -113,10 +115,13 @@ def prepare(config: Mapping, *, seed: int) -> Audit:
     slices.check(config["report"]["slices"], columns=tuple(pool.columns), groups=config["report"]["groups"], num_examples=len(pool.y))
     check_snapshots(config["learner"], attacks)
     privacy.settings(config["report"]["audit"], design=design, knows={n: a.knows for n, a in attacks.items()}, level=config["report"]["level"])
+    reported = {"loss", "correct"} if pool.num_classes else {"loss"}
     answers.check_defenses(config["attacks"], design=design)
+    if not pool.num_classes:
+        answers.check_real_attacks(attacks)
     asked = (
         answers.names(attacks, config["attacks"])
-        | {"loss", "correct", *config["query"]["signals"]}
+        | {*reported, *config["query"]["signals"]}
         | ({"logits"} if config["query"]["save_logits"] else set())
     )
     signals = answers.make_signals(asked - {TRAJECTORY}, pool=pool, model=model)

@@ -12,7 +12,7 @@ import threadpoolctl
 from mia_jax import answers, registry, views, workdir
 from mia_jax.data import _pool as pools
 from mia_jax.metrics import bootstrap, comparisons, further, slice_rows, slices, summary, thresholds
-from mia_jax.report import budget, evasion, files, privacy, seeds, shadows, stale, tables, validity, vulnerability
+from mia_jax.report import budget, cross_validation, evasion, files, privacy, seeds, shadows, stale, tables, validity, vulnerability
 from mia_jax.stages import all_models, attack_claim, read_scores, say, scored_models, scores
 from mia_jax.training import checkpoint
 from mia_jax.training import query as queries
@@ -43,8 +43,11 @@ def report(audit, *, folder: Path, versions: dict) -> dict:
     shared = dict(member_TN=design.member_MN[targets], evaluated_TN=design.evaluated_MN[targets])
     found = dict(about=about(audit)) | measured(audit, attacks, folder=folder, shared=shared, draws=draws)
     table, arrays = exposed_records(audit, folder=folder)
+    models = model_table(audit, folder=folder)
+    if design.name == "folds":
+        found["cross_validation"] = cross_validation.summary(models)
     found |= dict(
-        models=model_table(audit, folder=folder),
+        models=models,
         design=design_table(audit),
         attacks={name: dict(audit.config["attacks"][name], needs=one.needs, knows=one.knows, note=one.note) for name, one in audit.attacks.items()},
         shadow_curves=shadow_curves(audit, folder=folder),

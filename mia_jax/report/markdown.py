@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mia_jax.report import budget, evasion, guarantee, privacy, sections, tables, trust
+from mia_jax.report import budget, cross_validation, evasion, guarantee, privacy, sections, tables, trust
 
 KNOWLEDGE = {
     "nothing": "`nothing`: the target's answers alone",
@@ -81,10 +81,14 @@ def attacked(found: Mapping) -> str:
         lines.append(("design", f"{design.get('name', '')}: {design.get('models', '?')} models, {count} of them targets; " + ", ".join(sizes)))
     if models:
         of_targets = [m for m in models if m.get("target", True)]
-        pair = [tables.statistic([m.get(f"{side}_accuracy") for m in of_targets]) for side in ("train", "validation")]
-        known = [m["population_accuracy"] for m in of_targets if "population_accuracy" in m]
-        outside = f", {tables.statistic(known)} on rows that are neither" if known else ""
-        lines.append(("accuracy of the targets", f"{pair[0]} on their members, {pair[1]} on non-members" + outside))
+        metric = "accuracy" if any("train_accuracy" in m for m in of_targets) else "loss"
+        show = {} if metric == "accuracy" else dict(show=lambda v: f"{v:.3g}", unit="")
+        pair = [tables.statistic([m.get(f"{side}_{metric}") for m in of_targets], **show) for side in ("train", "validation")]
+        known = [m[f"population_{metric}"] for m in of_targets if f"population_{metric}" in m]
+        outside = f", {tables.statistic(known, **show)} on rows that are neither" if known else ""
+        lines.append((f"{metric} of the targets", f"{pair[0]} on their members, {pair[1]} on non-members" + outside))
+    if found.get("cross_validation"):
+        lines.append(("cross-validation", cross_validation.text(found["cross_validation"])))
     if not lines:
         return ""
     return "## What was attacked\n\n" + tables.markdown(("", ""), lines, code_first=False, align="left") + warning(about)

@@ -1,4 +1,4 @@
-"""Cross-entropy of the true label."""
+"""Cross-entropy of the true label, or the squared error of a real target."""
 
 from __future__ import annotations
 
@@ -11,6 +11,12 @@ from mia_jax.types import Signal
 def make() -> Signal:
     """-log p_y >= 0 [nats], as softplus(-log odds): distinct down to 1e-38 where logsumexp(z) - z_y is 0 in float32. Small = member.
 
-    Source: Yeom et al. 2018 (arXiv:1709.01604).
+    Where the target is a real number: (z - y)^2 of the single output. Source: Yeom et al. 2018 (arXiv:1709.01604).
     """
-    return Signal(lambda out_BC, y_B: jax.nn.softplus(-_logits.log_odds(out_BC, y_B)), -1)
+
+    def measure(out_BC, y_B):
+        if _logits.regression(out_BC, y_B):
+            return _logits.squared_error(out_BC, y_B)
+        return jax.nn.softplus(-_logits.log_odds(out_BC, y_B))
+
+    return Signal(measure, -1)

@@ -1,0 +1,19 @@
+"""Exclusive or: the four corners that no line separates."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mia_jax import checks
+from mia_jax.data._pool import checked
+from mia_jax.types import Pool
+
+
+def load(*, examples: int = 200, noise: float = 0.1, seed: int = 0) -> Pool:
+    """Row n is the corner (n // 2 % 2, n % 2) plus Gaussian noise of sd `noise` a coordinate, [N,2]; y is 1 where the corner's coordinates differ."""
+    checks.at_least(4, examples=examples)
+    checks.at_least(0, noise=noise)
+    n = np.arange(examples)
+    corner_N2 = np.stack([n // 2 % 2, n % 2], 1)
+    x = corner_N2 + noise * np.random.default_rng(seed).standard_normal((examples, 2))
+    return checked(Pool(x=x, y=corner_N2.sum(1) % 2, name="xor", num_classes=2))
