@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mia_jax import registry, views
-from mia_jax.designs import bernoulli, blocks, canaries, disjoint, folds, halves, two_way
+from mia_jax.designs import bernoulli, blocks, canaries, disjoint, folds, halves, holdout, two_way
 from mia_jax.training import probing
 from mia_jax.types import ACCESS
 from mia_jax.views import Fleet
@@ -58,6 +58,7 @@ SMALL = dict(  # designs of 120 rows
     blocks=lambda: blocks.make(num_examples=120, seed=0, size=12, sources=3, population=0.1),
     two_way=lambda: two_way.make(num_examples=120, seed=0, drawn=True),
     folds=lambda: folds.make(num_examples=120, seed=0),
+    holdout=lambda: holdout.make(num_examples=120, seed=0, drawn=True),
 )
 attack_case = pytest.mark.parametrize("name, fields", CASES, ids=[f"{n}{'-'.join(['', *map(str, f.values())])}" for n, f in CASES])
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mia_jax.attacks import lira
-from mia_jax.designs import _rows, bernoulli, blocks, disjoint, folds, halves, two_way
+from mia_jax.designs import _rows, bernoulli, blocks, disjoint, folds, halves, holdout, two_way
 from mia_jax.views import SHADOW_NEEDS, Fleet
 from tests.planted import auc
 
@@ -93,6 +93,16 @@ def test_two_way_swaps_members_and_non_members():
     assert drawn.num_rows == 20 and np.flatnonzero(drawn.member_MN[0]).tolist() != list(range(20))
 
 
+def test_holdout_is_one_model_on_the_first_rows():
+    d = holdout.make(num_examples=70, seed=0, members=60)
+    assert np.flatnonzero(d.member_MN[0]).tolist() == list(range(60)) and d.evaluated_MN.all() and d.num_rows == 60
+    assert not d.supports and d.targets == (0,) and not d.shadow_MM.any()
+    given = holdout.make(num_examples=70, seed=0, members=60, given_population_N=np.arange(70) < 5)
+    assert np.flatnonzero(given.member_MN[0]).tolist() == list(range(5, 65))
+    drawn = holdout.make(num_examples=70, seed=0, drawn=True)
+    assert drawn.num_rows == 35 and np.flatnonzero(drawn.member_MN[0]).tolist() != list(range(35))
+
+
 def test_bernoulli_coins_are_independent():
     d = bernoulli.make(num_examples=4000, seed=0, models=12, probability=0.3)
     member_MN = d.member_MN[:, ~d.population_N]
@@ -156,6 +166,7 @@ def test_folds_split_the_rows():
         (blocks, dict(size=20), "4 blocks of size=20 need 80 rows but the pool has 60 of 60 .* size <= 15"),
         (blocks, dict(size=10, extra=True, sources=2), "9 blocks of size=10 need 90 rows but the pool has 60"),
         (blocks, dict(size=5, sources=0), "sources=0 must be at least 1"),
+        (holdout, dict(members=60), "members=60 leaves no non-member of the 60 rows"),
         (two_way, dict(size=31), "2 halves of size=31 need 62 rows but the pool has 60"),
         (bernoulli, dict(models=1), "models=1 must be at least 2"),
         (bernoulli, dict(probability=1.0), r"probability=1.0 must lie in \(0, 1\)"),
@@ -179,11 +190,11 @@ def test_a_class_without_a_member_is_named():
     blocks.make(num_examples=100, seed=0, size=25, labels_N=labels_N.astype(np.float32))  # regression targets have no classes
 
 
-@pytest.mark.parametrize("maker", [two_way, folds])
+@pytest.mark.parametrize("maker", [two_way, folds, holdout])
 def test_designs_of_fixed_size_say_so(maker):
     d = maker.make(num_examples=60, seed=0)
     np.testing.assert_array_equal(d.extend(len(d.member_MN)).member_MN, d.member_MN)
     with pytest.raises(ValueError, match="models=9"):
         d.extend(9)
     with pytest.raises(ValueError, match="fewer than"):
-        d.extend(1)
+        d.extend(0)

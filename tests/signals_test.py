@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import expit, log1p, log_softmax, logsumexp, softmax
 
-from mia_jax.signals import confidence, correct, entropy, hinge, logits, loss, max_confidence, modified_entropy, rescaled_logit
+from mia_jax.signals import confidence, correct, entropy, hinge, logits, loss, max_confidence, modified_entropy, rescaled_logit, squared_loss
 
 
 def naive(name: str, z_BC: np.ndarray, y_B: np.ndarray) -> np.ndarray:
@@ -26,12 +26,13 @@ def naive(name: str, z_BC: np.ndarray, y_B: np.ndarray) -> np.ndarray:
         hinge=z_BC[at] - others_BC.max(1),
         correct=(z_BC.argmax(1) == y_B).astype(float),
         logits=z_BC,
+        squared_loss=np.square(p_BC - label_BC).sum(1),
     )[name]
 
 
 MAKERS = dict(
     loss=loss, confidence=confidence, max_confidence=max_confidence, rescaled_logit=rescaled_logit, entropy=entropy,
-    modified_entropy=modified_entropy, hinge=hinge, correct=correct, logits=logits,
+    modified_entropy=modified_entropy, hinge=hinge, correct=correct, logits=logits, squared_loss=squared_loss,
 )  # fmt: skip
 
 
@@ -122,3 +123,25 @@ def test_half_precision_logits_are_measured_in_float32():
 def test_one_output_is_refused(name):
     with pytest.raises(ValueError, match="at least 2 classes, got 1"):
         MAKERS[name].make().measure(jnp.zeros((3, 1)), jnp.zeros(3, jnp.int32))
+
+
+# Real targets ------------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("maker", [loss, squared_loss])
+def test_the_loss_of_a_real_target_is_its_squared_error(maker):
+    value = maker.make().measure(jnp.array([[1.0], [-2.0]]), jnp.array([3.0, -2.5]))
+    np.testing.assert_allclose(value, [4.0, 0.25])
+    assert value.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("name", [name for name in MAKERS if name not in ("loss", "squared_loss", "logits")])
+def test_signals_of_classes_refuse_one_output(name):
+    with pytest.raises(ValueError, match="at least 2 classes, got 1"):
+        MAKERS[name].make().measure(jnp.ones((3, 1)), jnp.ones(3))
+
+
+@pytest.mark.parametrize("name", ["loss", "squared_loss"])
+def test_one_output_and_class_labels_do_not_fit(name):
+    with pytest.raises(ValueError, match="at least 2 classes, got 1"):
+        MAKERS[name].make().measure(jnp.ones((3, 1)), jnp.ones(3, jnp.int32))
