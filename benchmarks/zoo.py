@@ -1,0 +1,118 @@
+"""Training steps of the classic nets against PyTorch, side by side in one run.
+
+    python -m benchmarks.zoo [--quick] [--cases lenet,resnet18,...] [--runs 3] [--peers torch]
+
+Each case is a net of configs/zoo at the size of its run there, random images 28x28x1, batches of 32 (256 for the small nets),
+SGD. Ours is one epoch of 5 steps of the fleet's compiled program (chunk 1), resizing, dropout and running statistics included; PyTorch's is the
+same 5 steps, tensors in memory, with the threads and the memory layout that a short trial finds fastest. Compilation is not timed. Figures are
+seconds a step: medians over the runs, contenders in turns, each in a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+import numpy as np
+
+from benchmarks import _pairs
+
+STEPS = 5
+CASES = dict(  # name: (model, fields, batch)
+    softmax=("linear", {}, 256),
+    mlp=("mlp", dict(widths=(256,)), 256),
+    dropout=("mlp", dict(widths=(256, 256), dropout=(0.2, 0.5)), 256),
+    lenet=("lenet", {}, 256),
+    lenet_bn=("lenet_bn", {}, 256),
+    alexnet=("alexnet", dict(resize=65, divide=2), 32),
+    vgg=("vgg", dict(resize=32), 32),
+    nin=("nin", dict(resize=67), 32),
+    googlenet=("googlenet", dict(resize=0), 32),
+    resnet18=("resnet18", dict(resize=0), 32),
+    wide_resnet=("wide_resnet", dict(depth=10, width=1, norm="group"), 32),
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["--contender"]:
+        print(json.dumps(answer(**json.loads(argv[1]))))
+        return 0
+    parser = _pairs.parser(__doc__, peers=("torch",))
+    parser.add_argument("--cases", type=_pairs.names(tuple(CASES)), default=list(CASES), help=f"any of {','.join(CASES)} (default: all)")
+    return _pairs.guarded(benchmark, parser.parse_args(argv))
+
+
+def benchmark(args) -> None:
+    """A table line and a JSON line for every case."""
+    if args.peers:
+        _pairs.need("torch", _pairs.TORCH)
+    runs, repeats = args.runs or (1 if args.quick else 3), 2 if args.quick else 6
+    rows, records = [], []
+    for case in args.cases:
+        roles = ["ours", *args.peers]
+        contenders = {role: lambda role=role, case=case: _pairs.contender("benchmarks.zoo", role=role, case=case, repeats=repeats) for role in roles}
+        samples = _pairs.interleaved(contenders, runs)
+        ours_s = _pairs.median(samples["ours"], "seconds")
+        rows.append([case, _pairs.seconds(ours_s), *("" for _ in args.peers), *("" for _ in args.peers)])
+        for peer in args.peers:
+            peer_s = _pairs.median(samples[peer], "seconds")
+            rows[-1][2:4] = [_pairs.seconds(peer_s), f"{peer_s / ours_s:.2f}"]
+            others = max(_pairs.median(found, "others") for found in samples.values())
+            extra = dict(per="step", batch=CASES[case][2], steps=STEPS, runs=runs, peer_settings=samples[peer][-1]["settings"], others=others)
+            extra |= dict(compile_s=_pairs.median(samples["ours"], "compile_s"))
+            records.append(_pairs.comparison(benchmark="zoo", case=case, ours_s=ours_s, peer=peer, peer_s=peer_s, **extra))
+            print(_pairs.line(records[-1]), flush=True)
+    print(_pairs.table(["net", "ours", *args.peers, *("ratio" for _ in args.peers)], rows))
+
+
+def answer(*, role: str, case: str, repeats: int) -> dict:
+    """What a contender's process prints."""
+    if role == "torch":
+        from benchmarks import _torch_zoo
+
+        return _torch_zoo.run(case=case, repeats=repeats, steps=STEPS, batch=CASES[case][2])
+    return ours(case=case, repeats=repeats)
+
+
+def images(batch: int) -> tuple[np.ndarray, np.ndarray]:
+    """x [N,28,28,1] in [0,1) and labels of 10 classes: the rows of 5 steps."""
+    rng = np.random.default_rng(0)
+    return rng.random((STEPS * batch, 28, 28, 1), np.float32), rng.integers(0, 10, STEPS * batch).astype(np.int32)
+
+
+def ours(*, case: str, repeats: int) -> dict:
+    """The program that the fleet runs an epoch with, on one model."""
+    import jax
+
+    from mia_jax import registry
+    from mia_jax.learners import backprop
+    from mia_jax.objectives import cross_entropy
+    from mia_jax.training import programs
+    from mia_jax.types import Pool
+
+    name, fields, batch = CASES[case]
+    x, y = images(batch)
+    pool = jax.device_put(Pool(x=x, y=y, num_classes=10))
+    model = registry.make("models", name, dict(fields), num_classes=10)
+    loss = cross_entropy.make(model=model)
+    learner = backprop.make(model=model, loss=loss, num_rows=len(y), epochs=1, batch_size=batch, optimizer="sgd", learning_rate=0.01)
+    program = programs.make(learner=learner, chunk=1)
+    keys = programs.model_keys(seed=0, models=[0])
+    rows, weight = np.arange(len(y), dtype=np.int32)[None], np.ones((1, len(y)), np.float32)
+    index, weight = program.plan(keys, np.uint32(1), rows, weight)
+    state = program.init(keys, pool)
+    start = time.perf_counter()
+    run = program.run.lower(state, pool, index, weight).compile()
+    compile_s = time.perf_counter() - start
+    times = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        state, _ = jax.block_until_ready(run(state, pool, index, weight))
+        times.append((time.perf_counter() - start) / STEPS)
+    return dict(seconds=float(np.median(times[1:])), compile_s=compile_s, peak_mb=_pairs.peak_bytes() / 1e6)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,23 @@
+"""Gradients through depth: a deep MLP on the digits that sigmoids keep at chance and rescaled sigmoids, tanh or relu do not.
+
+    python launch.py --config=configs/zoo/vanishing.py --workdir=runs/zoo/vanishing
+    python launch.py --config=configs/zoo/vanishing.py:activation=tanh --workdir=runs/zoo/vanishing_tanh
+
+Two models on complementary halves, 10 hidden layers of 64, SGD .1. Printed by the source: pictures only. Measured: not measured yet.
+
+Arguments: activation (of layers.ACTIVATIONS), init (of layers.INITIALIZERS), depth, epochs, models (an even number).
+"""
+
+from mia_jax import configuration
+
+
+def get_config(arg=None):
+    arg = configuration.arguments(arg, activation="sigmoid", init="xavier_uniform", depth=10, epochs=30, models=2)
+    return configuration.complete(
+        data=dict(name="digits", flat=True),
+        design=dict(name="halves", models=arg.models, population=0.1),
+        model=dict(name="mlp", widths=(64,) * arg.depth, activation=arg.activation, init=arg.init),
+        learner=dict(optimizer="sgd", learning_rate=0.1, batch_size=32, epochs=arg.epochs),
+        attacks=dict(gap=dict(), threshold_loss=dict(name="threshold", signal="loss")),
+        run=dict(chunk=2),
+    )

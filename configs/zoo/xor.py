@@ -1,0 +1,30 @@
+"""Exclusive or: the four corners with a little noise, by a perceptron, which cannot, and by a net with one hidden layer, which can.
+
+    python launch.py --config=configs/zoo/xor.py --workdir=runs/zoo/xor
+    python launch.py --config=configs/zoo/xor.py:net=perceptron --workdir=runs/zoo/xor_perceptron
+
+8 models on complementary halves of 200 rows. Printed by the source: a perceptron cannot. Measured: not measured yet.
+
+Arguments: net (mlp or perceptron), examples, models, epochs.
+"""
+
+from mia_jax import configuration
+
+
+def get_config(arg=None):
+    arg = configuration.arguments(arg, net="mlp", examples=200, models=8, epochs=300)
+    mlp = dict(name="mlp", widths=(8,), activation="tanh", init="xavier_uniform")
+    return configuration.complete(
+        data=dict(name="xor", examples=arg.examples),
+        design=dict(name="halves", models=arg.models, population=0.1),
+        model=dict(name="perceptron") if arg.net == "perceptron" else mlp,
+        learner=dict(
+            objective="perceptron" if arg.net == "perceptron" else "cross_entropy",
+            optimizer="sgd",
+            learning_rate=1.0 if arg.net == "perceptron" else 0.5,
+            batch_size=10,
+            epochs=arg.epochs,
+        ),
+        attacks=dict(gap=dict(), threshold_loss=dict(name="threshold", signal="loss"), lira=dict(variance="shrunk")),
+        run=dict(chunk=8),
+    )
