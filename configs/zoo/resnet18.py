@@ -11,7 +11,7 @@ Printed by the source (Dive into Deep Learning, 60,000 images): loss .012, train
 Measured: not measured yet.
 
 Arguments: folder, full, train, test (rows of the two sides), epochs, models (1, or an even number), batch, rate, optimizer, resize, norm
-(batch, group, layer, none).
+(batch, group, layer, none), fgsm (accuracy under one-step adversarial changes too).
 """
 
 from mia_jax import configuration
@@ -31,6 +31,7 @@ def get_config(arg=None):
         optimizer="momentum",
         resize=0,
         norm="batch",
+        fgsm=False,
     )
     if arg.full:
         arg.train, arg.test, arg.epochs, arg.batch, arg.rate, arg.optimizer, arg.resize = 60_000, 10_000, 10, 256, 0.05, "sgd", 96
@@ -47,7 +48,7 @@ def get_config(arg=None):
             epochs=arg.epochs,
             validation="nonmembers",
         ),
-        query=dict(batch_size=500),
+        query=dict(batch_size=500, signals=("correct_under_fgsm",) if arg.fgsm else ()),
         attacks=dict(
             gap=dict(),
             threshold_loss=dict(name="threshold", signal="loss"),
