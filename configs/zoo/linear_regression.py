@@ -5,7 +5,7 @@
 8 models on complementary halves, SGD .03, batches of 10, 3 epochs; w and b start at N(0, .01^2) and 0; loss (z - y)^2 / 2.
 
 Printed by the source (Dive into Deep Learning), on all 1,000 rows: loss after epochs 1, 2, 3: .035, .00012, .00005. Measured on the same rows over
-10 draws (tests/zoo_demos_test.py): loss 5e-5 after epoch 3, w and b within .002. This fleet trains on 450 rows a model, so 3 epochs end at a squared error
+10 draws (tests/zoo_demos_test.py): loss 5e-5 after epoch 3, w and b within .002. This fleet trains on 450 rows a model, so it ends at a squared error
 of .017: threshold_loss AUC .504 [.498, .510]; with the arguments below AUC .955 [.943, .965], lira .937 [.921, .950]. 15 s.
 
 Arguments: examples, features, models, epochs. More features than members overfit and leak: features=200,examples=220,epochs=100.
