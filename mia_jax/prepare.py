@@ -17,6 +17,7 @@ from mia_jax.data import augment
 from mia_jax.designs import _rows
 from mia_jax.learners import stopping
 from mia_jax.metrics import slices
+from mia_jax.privacy import watch
 from mia_jax.report import privacy
 from mia_jax.training import checkpoint, oracle
 from mia_jax.training.trajectory import SIGNAL as TRAJECTORY
@@ -101,6 +102,7 @@ def prepare(config: Mapping, *, seed: int) -> Audit:
     learner = make_learner(config["learner"], model=model, num_rows=rows_MK.shape[1], padded=padded, labels_N=pool.y, sample=sample)
     if not pool.num_classes or "squared" in str(config["learner"].get("objective")):
         answers.check_objective(learner, pool=pool)
+    learner = watched(learner, config, model=model, pool=pool, design=design)
     if learner.guarantee is not None:
         stages.say("\n".join(f"privacy: {note}" for note in learner.guarantee.notes))
     attacks = {name: make("attacks", answers.own_fields(attack)) for name, attack in config["attacks"].items()}
@@ -124,7 +126,7 @@ def prepare(config: Mapping, *, seed: int) -> Audit:
         | {*reported, *config["query"]["signals"]}
         | ({"logits"} if config["query"]["save_logits"] else set())
     )
-    signals = answers.make_signals(asked - {TRAJECTORY}, pool=pool, model=model)
+    signals = answers.make_signals(asked - {TRAJECTORY, *watch.SIGNALS}, pool=pool, model=model)
     return Audit(
         config=config,
         seed=seed,
@@ -187,6 +189,25 @@ def make_learner(section: Mapping, *, model: Model, num_rows: int, padded: bool,
         raise ValueError(f"learner.init_from: the learning rule {section['name']!r} has no such start.")
     common = dict(model=model, num_rows=num_rows, padded=padded, stopping=stop, labels_N=labels_N)
     return make("learners", own, **common, **given, **({} if loss is None else dict(loss=loss)))
+
+
+def watched(learner: Learner, config: Mapping, *, model: Model, pool: Pool, design: Design) -> Learner:
+    """The learner with learner.watch: it also keeps how the canaries' gradients lie to the updates (privacy/watch.py)."""
+    section = config["learner"]
+    asking = [name for name, attack in config["attacks"].items() if attack.get("signal") in watch.SIGNALS]
+    if not section["watch"]:
+        if asking:
+            raise ValueError(f"attack {asking[0]!r} needs the updates of the training, which are kept with learner.watch=True alone.")
+        return learner
+    if design.coin_N is None:
+        raise ValueError(f"learner.watch keeps scores of canaries, and the design {design.name!r} has none; use design.name='canaries'.")
+    objective = section["objective"]
+    objective = dict(name=objective) if isinstance(objective, str) else objective
+    if "loss" not in registry.keywords("learners", section["name"]):
+        raise ValueError(f"learner.watch needs a per-example loss, and the learning rule {section['name']!r} has none.")
+    clip_norm = (section.get("privacy") or {}).get("clip_norm", np.inf) if section.get("gradient") == "private" else np.inf
+    rows = np.flatnonzero(design.coin_N >= 0)
+    return watch.watched(learner, loss=make("objectives", objective, model=model), x=pool.x[rows], y=pool.y[rows], clip_norm=clip_norm)
 
 
 def brought_parameters(path: str) -> dict[str, np.ndarray]:

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from mia_jax import answers, views, workdir
+from mia_jax.privacy import watch
 from mia_jax.progress import duration, size
 from mia_jax.report import stale
 from mia_jax.training import checkpoint, fleet, measure, probing, trajectory
@@ -49,7 +50,7 @@ def train(audit, *, folder: Path) -> None:
         if audit.own_models:
             say(f"train: all {len(audit.own_models)} models are on disk.")
         return
-    plan, snapshots = fleet_plan(audit, folder=folder, models=len(todo)), audit.config["learner"]["snapshots"]
+    plan = fleet_plan(audit, folder=folder, models=len(todo))
     fleet.train(
         learner=audit.learner,
         pool=audit.pool,
@@ -64,9 +65,20 @@ def train(audit, *, folder: Path) -> None:
         lanes=audit.config["run"]["lanes"] or None,
         checkpoint_every=audit.config["run"]["checkpoint_every"],
         pool_bytes=audit.config["run"]["pool_bytes"],
-        on_epoch=[trajectory.saver(folder / "train", snapshots, audit.learner.released)] if snapshots else [],
+        on_epoch=hooks(audit, folder=folder),
         metrics_file=folder / "metrics.jsonl",
     )
+
+
+def hooks(audit, *, folder: Path) -> list[Callable]:
+    """What is kept after epochs: snapshots of the variables, scores of watched canaries."""
+    section = audit.config["learner"]
+    found = [trajectory.saver(folder / "train", section["snapshots"], audit.learner.released)] if section["snapshots"] else []
+    if section["watch"]:
+        rows = np.flatnonzero(audit.design.coin_N >= 0)
+        write = lambda name, m, value_AN: workdir.write_npy(queries.signal_file(folder / "signal", name, m), value_AN)  # noqa: E731
+        found.append(watch.saver(rows, len(audit.pool.y), write))
+    return found
 
 
 def fleet_plan(audit, *, folder: Path, models: int) -> dict:

@@ -114,3 +114,22 @@ def test_an_unprivate_run_with_canaries_is_audited_end_to_end(tmp_path):
     assert found["bound"]["epsilon"] > 1.5 and found["bound"]["guesses"] == 80
     text = (tmp_path / "report" / "report.md").read_text()
     assert "no accountant claims an upper bound" in text and "on rows that are neither" in text
+
+
+@pytest.mark.slow
+def test_a_watched_private_run_scores_updates_and_claims_its_epsilon(tmp_path):
+    fields = dict(
+        data=dict(name="digits", flat=True, canaries=dict(kind="mislabeled", count=60)),
+        design=dict(name="canaries", models=2, population=0.8, targets=1),
+        model=dict(name="mlp", widths=(8,)),
+        report=dict(draws=40, figures=False, audit=dict(guesses=(0.1,))),
+        run=dict(chunk=2),
+    )
+    learner = dict(epochs=2, batch_size=100, optimizer="sgd", gradient="private", privacy=dict(noise_multiplier=1.0), watch=True)
+    attacks = {name: dict(name="threshold", signal=name, sign=1) for name in ("update_alignment", "update_change")}
+    with pytest.raises(ValueError, match=r"attack 'update_alignment' needs the updates .* learner.watch=True"):
+        experiment.run(configuration.complete(**fields, learner=learner | dict(watch=False), attacks=attacks), workdir_path=tmp_path / "a")
+    found = experiment.run(configuration.complete(**fields, learner=learner, attacks=attacks), workdir_path=tmp_path / "b")["audit"]
+    assert set(found["attacks"]) == set(attacks) and found["claim"]["accountant"] == "pld" and found["claim"]["epsilon"] > 1
+    value_AN = np.load(tmp_path / "b" / "signal" / "update_alignment" / "00000.npy")
+    assert (value_AN != 0).sum() == 60 and not found["violated"]

@@ -66,7 +66,9 @@ def watched(learner: Learner, *, loss: Loss, x: np.ndarray, y: np.ndarray, clip_
         state, sums_S = lax.scan(lambda s, iw: step(s, pool, iw[0][None], iw[1][None]), state, (index_SB, weight_SB))
         return state, jax.tree.map(lambda a: a.sum(0), sums_S)
 
-    return learner._replace(init=init, epoch=epoch)
+    if learner.released is None:
+        return learner._replace(init=init, epoch=epoch)
+    return learner._replace(init=init, epoch=epoch, released=lambda state: learner.released(state._replace(opt=state.opt.opt)))
 
 
 def _single(loss: Loss, variables, x, y):
