@@ -99,6 +99,15 @@ def test_a_violated_claim_comes_first_and_is_said_aloud():
     assert page.index("VIOLATED") < page.index("## All attacks") and privacy.TITLE in page.split("## How to read this")[1]
 
 
+def test_a_claim_about_other_neighbors_is_not_judged():
+    found = privacy.measure(wanted(), design=COINS, score_TN=dict(loss=scores(4.0), lira=scores(0.0)), claim=CLAIM | dict(adjacency="replace_one"))
+    assert not found["violated"] and "audit with design.pairs=True" in privacy.section(dict(audit=found))
+    pairs = canaries.make(num_examples=2000, seed=0, models=3, canaries=1000, pairs=True)
+    own = dict(loss=scores(4.0, pairs), lira=scores(0.0, pairs))
+    assert privacy.measure(wanted(pairs), design=pairs, score_TN=own, claim=CLAIM | dict(adjacency="replace_one"))["violated"]
+    assert not privacy.measure(wanted(pairs), design=pairs, score_TN=own, claim=CLAIM)["violated"]
+
+
 def test_an_unprivate_run_with_canaries_is_audited_end_to_end(tmp_path):
     config = configuration.complete(
         data=dict(name="digits", flat=True, canaries=dict(kind="mislabeled", count=400)),

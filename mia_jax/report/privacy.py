@@ -78,11 +78,20 @@ def measure(wanted: Mapping, *, design: Design, score_TN: Mapping[str, np.ndarra
     best = {name: audit.best(found, alpha=alpha, tests=total, **share) for name, found in tries.items()}
     name = max(best, key=lambda n: best[n].epsilon)
     bound = row(best[name]) | dict(attack=name, ceiling=max(one.ceiling for one in best.values()))
-    claimed = None if claim is None else claim["epsilon"]
-    violated = claimed is not None and bound["epsilon"] > claimed
     coins = int(design.coin_N.max()) + 1
     pairs = bool((np.bincount(design.coin_N[design.coin_N >= 0]) == 2).all())
-    found = dict(bound=bound, attacks=lines, claim=None if claim is None else dict(claim), violated=violated, coins=coins, one_of_two=pairs)
+    claimed = None if claim is None else claim["epsilon"]
+    comparable = claim is None or (claim.get("adjacency") == "replace_one") == pairs
+    violated = claimed is not None and comparable and bound["epsilon"] > claimed
+    found = dict(
+        bound=bound,
+        attacks=lines,
+        claim=None if claim is None else dict(claim),
+        violated=violated,
+        comparable=comparable,
+        coins=coins,
+        one_of_two=pairs,
+    )
     return found | dict(
         level=wanted["level"], delta=wanted["delta"], method=wanted["method"], assumes=ASSUMES[wanted["method"]], guesses=wanted["guesses"]
     )
@@ -134,6 +143,10 @@ def verdict(one: Mapping) -> str:
     bound, claim = one["bound"], one["claim"]
     if claim is None:
         return f"At least {number(bound['epsilon'])} (`{bound['attack']}`); no accountant claims an upper bound for this training.\n\n"
+    if not one["comparable"]:
+        wanted = "design.pairs=True" if claim["adjacency"] == "replace_one" else "design.pairs=False"
+        text = f"At least {number(bound['epsilon'])}, but not under adjacency {claim['adjacency']}, which is what is claimed: "
+        return text + f"these coins test another neighbor; audit with {wanted}.\n\n"
     if one["violated"]:
         text = f"> **THE CLAIM IS VIOLATED: epsilon is at least {number(bound['epsilon'])}, and {number(claim['epsilon'])} is claimed.** "
         text += f"`{bound['attack']}` was right {bound['correct']} times of {bound['guesses']} on model {bound['model']}. "
