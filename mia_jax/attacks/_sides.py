@@ -57,14 +57,15 @@ def every_other_unit(design) -> bool:
 
 def score_view(view, *, signal: str, sign: int, kinds: Sequence[str], center: str, steps, finish, enough: float) -> np.ndarray:
     """score_N through one View; ValueError if no shadow is IN (OUT) on any evaluated row."""
-    cols = np.flatnonzero(view.evaluated_N)
+    cols = slice(None) if view.evaluated_N.all() else np.flatnonzero(view.evaluated_N)  # a slice copies nothing
     own_AN = sign * _signals.scalar(view.target[signal], "AN", signal)[:, cols].astype(np.float64)
     masks = masks_of(view, cols, kinds)
     if min(where_MN.sum(0).min() for where_MN in masks) >= enough:
         steps = ()
-    total_N = np.zeros(len(cols))
+    total_N = np.zeros(own_AN.shape[1])
     for a, own_N in enumerate(own_AN):
-        value_MN = sign * view.shadow[signal][:, a, cols]
+        value_MN = view.shadow[signal][:, a, cols]
+        value_MN = value_MN if sign == 1 else sign * value_MN
         sides = [fits.moments(value_MN, where_MN, center) for where_MN in masks]
         fitted: list[np.ndarray] = []
         for step in steps:
@@ -73,7 +74,7 @@ def score_view(view, *, signal: str, sign: int, kinds: Sequence[str], center: st
     return spread_out(total_N / len(own_AN), view.evaluated_N)
 
 
-def masks_of(view, cols: np.ndarray, kinds: Sequence[str]) -> list[np.ndarray]:
+def masks_of(view, cols: np.ndarray | slice, kinds: Sequence[str]) -> list[np.ndarray]:
     """where_MN of every kind on the columns `cols`; ValueError if one of them has no shadow at all."""
     member_MN, visible_MN = view.shadow_member_MN[:, cols], view.visible_MN[:, cols]
     masks = [visible_MN & (member_MN if kind == IN else ~member_MN) for kind in kinds]

@@ -66,13 +66,16 @@ def roc(score_N, member_N, weight_N=None) -> Roc:
     A weight [N] >= 0 counts a row that many times. Raises ValueError on NaN scores, on a side without rows and on a side without weight.
     """
     score_N, member_N = two_sides(score_N, member_N)
-    kind = None if weight_N is None else "stable"  # a tie is one vertex, and sums of ones do not depend on their order
-    weight_N = np.ones(len(score_N)) if weight_N is None else np.asarray(weight_N, np.float64)
-    checks.shape("N", score=score_N, weight=weight_N)
-    checks.finite(weight=weight_N)
-    checks.at_least(0, smallest_weight=weight_N.min())
-    order_N = np.argsort(-score_N, kind=kind)
-    sorted_N, inside_N, weight_N = score_N[order_N], member_N[order_N], weight_N[order_N]
+    if weight_N is None:  # a tie is one vertex, and counts do not depend on their order
+        order_N, weight_N = np.argsort(-score_N), 1
+    else:
+        weight_N = np.asarray(weight_N, np.float64)
+        checks.shape("N", score=score_N, weight=weight_N)
+        checks.finite(weight=weight_N)
+        checks.at_least(0, smallest_weight=weight_N.min())
+        order_N = np.argsort(-score_N, kind="stable")
+        weight_N = weight_N[order_N]
+    sorted_N, inside_N = score_N[order_N], member_N[order_N]
     last_V = np.flatnonzero(np.append(sorted_N[1:] != sorted_N[:-1], True))
     true_V = np.append(0.0, np.cumsum(weight_N * inside_N)[last_V])
     false_V = np.append(0.0, np.cumsum(weight_N * ~inside_N)[last_V])
