@@ -63,12 +63,18 @@ def make(num_records: int, unit_T, draws: int = 200, seed: int = 0) -> Draws:
 
 
 def stratified(seed: int, member_N, evaluated_N, draws: int = 200) -> np.ndarray:
-    """Counts [N,R] for one target: its evaluated members and its evaluated non-members are drawn separately; 0 elsewhere."""
+    """Counts [N,R] for one target: its evaluated members and its evaluated non-members are drawn separately; 0 elsewhere.
+
+    Whole numbers below 2^16, and the counts of one draw lie together in memory: `redraw` then goes draw by draw, each near the core.
+    """
     rng = np.random.default_rng(seed)
-    record_NR = np.zeros((len(member_N), draws), np.float32)
-    for side_N in (evaluated_N & member_N, evaluated_N & ~member_N):
-        record_NR[side_N] = counts(rng, int(side_N.sum()), draws)
-    return record_NR
+    record_RN = np.zeros((draws, len(member_N)), np.uint16)
+    sides = [np.flatnonzero(side_N) for side_N in (evaluated_N & member_N, evaluated_N & ~member_N)]
+    for side in filter(len, sides):
+        size = resample_size(len(side))
+        for count_N in record_RN:
+            count_N[side] = np.bincount(rng.integers(len(side), size=size), minlength=len(side)).astype(np.uint16)
+    return record_RN.T
 
 
 def counts(rng: np.random.Generator, n: int, draws: int) -> np.ndarray:
@@ -84,6 +90,11 @@ class Ranked(NamedTuple):
     nonmember_J: np.ndarray
     above_J: np.ndarray
     upto_J: np.ndarray
+
+    @property
+    def tied(self) -> bool:
+        """Whether a member scores as high as a non-member."""
+        return bool((self.above_J != self.upto_J).any())
 
 
 def ranked(score_K, member_K, row_K) -> Ranked:
@@ -108,15 +119,40 @@ def redraw(rows: Ranked, record_NR: np.ndarray, unit_TR: np.ndarray | None, allo
     step = max(1, BLOCK // (len(rows.member_I) + len(rows.nonmember_J)))
     needed = sorted({k - d for k in allowed_F for d in (0, 1, 2) if k >= d})
     parts = []
-    for start in range(0, R, step):
+    alone = unit_TR is None and record_NR.T.flags.c_contiguous  # as `stratified` lays them out
+    if alone:
+        own = rows.member_I % N, rows.nonmember_J % N, np.append(rows.above_J, len(rows.member_I)), rows.tied
+        parts = [one_draw(rows, own, count_N, needed) for count_N in record_NR.T]
+    for start in () if alone else range(0, R, step):
         record = np.ascontiguousarray(record_NR[:, start : start + step])
         unit = None if unit_TR is None else np.ascontiguousarray(unit_TR[:, start : start + step])
         parts.append(curve_draws(rows, lambda p, r=record, u=unit: r[p % N] if u is None else r[p % N] * u[p // N], needed))
-    auc_R = np.concatenate([auc for auc, _ in parts])
-    tpr = dict(zip(needed, np.concatenate([t for _, t in parts], axis=1)))
+    auc_R = np.concatenate([np.atleast_1d(auc) for auc, _ in parts])
+    tpr = dict(zip(needed, np.concatenate([t.reshape(len(needed), -1) for _, t in parts], axis=1)))
     low = [tpr[0] * (1 - np.exp(-1)) if k == 1 else (tpr[k - 2] + tpr[k - 1]) / 2 for k in allowed_F]
     high = [tpr[k] for k in allowed_F]
     return auc_R, np.reshape(low, (len(low), R)), np.reshape(high, (len(high), R))
+
+
+def one_draw(rows: Ranked, own: tuple, count_N, allowed_F) -> tuple[float, np.ndarray]:
+    """(auc, tpr_F) of `curve_draws` for a single draw of counts [N]: its arrays fit into the cache, which is worth more than longer vectors.
+
+    `own` is (members' and non-members' records by rank, `above_J` with the number of members behind it, whether a member ties a non-member).
+    """
+    member_I, nonmember_J, above_K, tied = own
+    true_I = np.zeros(len(member_I) + 1, np.int64)
+    np.cumsum(count_N.take(member_I).astype(np.int64), out=true_I[1:])
+    outside_J = count_N.take(nonmember_J).astype(np.int64)
+    false_J = np.cumsum(outside_J)
+    total, weight = int(true_I[-1]), int(false_J[-1])
+    if not (total and weight):
+        return np.nan, np.full(len(allowed_F), np.nan)
+    reach_J = true_I.take(rows.above_J)
+    if tied:
+        reach_J = reach_J + true_I.take(rows.upto_J)
+    pairs = int(outside_J @ reach_J) / (2 if tied else 1)
+    limit_F = ((np.asarray(allowed_F) + 0.5) / len(false_J) * weight).astype(np.int64)  # rounded down: counts are whole
+    return pairs / (total * weight), true_I[above_K[np.searchsorted(false_J, limit_F, side="right")]] / total
 
 
 def curve_draws(rows: Ranked, weigh: Callable[[np.ndarray], np.ndarray], allowed_F) -> tuple[np.ndarray, np.ndarray]:
@@ -132,7 +168,7 @@ def curve_draws(rows: Ranked, weigh: Callable[[np.ndarray], np.ndarray], allowed
     np.cumsum(inside_IR, axis=0, dtype=exact, out=true_IR[1:])
     weight_R = outside_JR.sum(0, dtype=np.float64)
     total_R = np.where((weight_R > 0) & (true_IR[-1] > 0), true_IR[-1].astype(np.float64), np.nan)
-    tied = bool((rows.above_J != rows.upto_J).any())
+    tied = rows.tied
     pairs_R = np.zeros(R)
     for start in range(0, J, 1024):
         part = slice(start, start + 1024)
