@@ -58,6 +58,26 @@ def test_conv_equals_flax(window, strides, padding):
         close(value_and_gradients(ours.apply, params, x), expected)
 
 
+@pytest.mark.parametrize(
+    "size,window,strides,padding,used",
+    [
+        (1, 3, 1, 1, (1, 1)),
+        (2, 3, 2, 1, (2, 2)),
+        (2, 3, 1, 1, (3, 3)),
+        (1, 5, 1, 2, (1, 1)),
+        (2, 5, 1, 2, (3, 3)),
+        (4, 3, 2, 1, (3, 3)),
+        (3, 2, 2, ((2, 2), (0, 1)), (2, 2)),
+    ],
+)
+def test_rows_of_a_kernel_that_never_meet_the_image_are_left_out(size, window, strides, padding, used):
+    at = _convolution.windows((2, size, size, 3), window, strides, padding)
+    assert _convolution._on_the_image(at)[0].window == used and _convolution._on_the_image(at)[0].out == at.out
+    x, w = jax.random.normal(KEY, (2, size, size, 3)), jax.random.normal(KEY, (window, window, 3, 4))
+    found, expected = (value_and_gradients(lambda x, w, form=form: _convolution.convolve(at, x, w, form), x, w) for form in ("auto", "lax"))
+    close(found, expected)
+
+
 @pytest.mark.parametrize("window,strides,padding,limit", [(*GEOMETRIES[0], 1), (*GEOMETRIES[2], 4000), (*GEOMETRIES[3], 4000)])
 def test_patches_in_blocks_are_the_same_convolution(window, strides, padding, limit, monkeypatch):
     x = jax.random.normal(KEY, (6, 9, 8, 3))

@@ -60,7 +60,24 @@ def windows(shape, window, strides, padding) -> Windows:
 
 def convolve(at: Windows, x, w, form: str = "auto") -> jax.Array:
     """y[b,h,w,o] = sum_ijc x[b, h*s+i-top, w*s+j-left, c] * w[i,j,c,o]; x [B,H,W,C], w [I,J,C,O]. form='lax' also has a forward mode."""
-    return _ordinary(at, x, w) if form == "lax" else _forward((at, form), *_same_axes(x, w))
+    if form == "lax":
+        return _ordinary(at, x, w)
+    at, rows, columns = _on_the_image(at)
+    return _forward((at, form), *_same_axes(x, w[rows, columns]))
+
+
+def _on_the_image(at: Windows) -> tuple[Windows, slice, slice]:
+    """The windows without the rows and columns that lie on padding wherever the window stands: a 3x3 window on a 1x1 image is its center."""
+    used, pads = [], []
+    for n, k, s, (low, _), o in zip(at.image, at.window, at.strides, at.pads, at.out):
+        hits = [i for i in range(k) if any(0 <= h * s + i - low < n for h in range(o))] or [0]
+        first, last = hits[0], hits[-1]
+        used.append(slice(first, last + 1))
+        low -= first
+        pads.append((low, (o - 1) * s + last + 1 - first - n - low))
+    if used == [slice(0, k) for k in at.window]:
+        return at, *used
+    return Windows(at.image, tuple(u.stop - u.start for u in used), at.strides, tuple(pads)), *used
 
 
 def _same_axes(*arrays):
