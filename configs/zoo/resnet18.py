@@ -8,7 +8,7 @@ exact layers on images of 28x28, as two cores can; `full` is the source's recipe
 an accelerator).
 
 Printed by the source (Dive into Deep Learning, 60,000 images): loss .012, train accuracy .997, test .893 (another reader: .008, .998, .921).
-Measured: not measured yet.
+Measured: not measured to the end; after 2 of 8 epochs of 10,000 images loss .565, train accuracy .789, test .826.
 
 Arguments: folder, full, train, test (rows of the two sides), epochs, models (1, or an even number), batch, rate, optimizer, resize, norm
 (batch, group, layer, none), fgsm (accuracy under one-step adversarial changes too).
