@@ -1,0 +1,97 @@
+"""HopSkipJump batched over examples against the Adversarial Robustness Toolbox, which loops over them, side by side in one run.
+
+    python -m benchmarks.label_only [--quick] [--runs 3] [--peers art] [--batch 50] [--chunk 10]
+
+hop_skip_jump  a small CNN (two convolutions) on 28x28 images, 10 iterations from 100 evaluations (about 2,400 queries a sample), l2, box [0, 1].
+               The peer runs the same weights in PyTorch with the same iterations and evaluations, on the first samples only. Compared: seconds a
+               sample (compilation apart), the median distance, queries per second beside the plain forward pass's at its best batch size, and
+               what a sample costs at other batch sizes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import sys
+import tempfile
+
+from benchmarks import _boundary_ways, _pairs
+
+PEERS = ("art",)
+ART = "The Adversarial Robustness Toolbox and PyTorch are the peer of this benchmark: pip install -r requirements-bench.txt (or --peers none)."
+SIZES = (1, 10, 25, 50, 100)
+
+
+def main(argv: list[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["--contender"]:
+        print(json.dumps(answer(**json.loads(argv[1]))))
+        return 0
+    parser = _pairs.parser(__doc__, peers=PEERS)
+    parser.add_argument("--batch", type=int, default=50, help="examples that walk at once (default 50)")
+    parser.add_argument("--chunk", type=int, default=10, help="directions an example that are asked at once (default 10)")
+    parser.add_argument("--sizes", type=lambda text: [int(n) for n in text.split(",") if n], help="batch sizes of the cost table; '' for none")
+    return _pairs.guarded(benchmark, parser.parse_args(argv))
+
+
+def answer(*, role: str, **request) -> dict:
+    """What a contender's process prints."""
+    return dict(ours=_boundary_ways.ours, art=_boundary_ways.art)[role](**request)
+
+
+def call(role: str, **request) -> dict:
+    """A contender's answer from a fresh process."""
+    return _pairs.contender("benchmarks.label_only", role=role, **request)
+
+
+def benchmark(args) -> None:
+    """The table, the cost at other batch sizes, and a JSON line."""
+    for library in ("torch", "art") if args.peers else ():
+        _pairs.need(library, ART)
+    runs = args.runs or (1 if args.quick else 3)
+    side, iterations, samples, peer_samples = (16, 2, args.batch, 5) if args.quick else (28, 10, max(100, args.batch), 25)
+    samples = -(-samples // args.batch) * args.batch
+    settings = dict(iterations=iterations, evaluations=100)
+    with tempfile.TemporaryDirectory(prefix="mia_jax_label_only_") as folder:
+        path = str(pathlib.Path(folder) / "weights.npz")
+        _boundary_ways.weights(path, examples=samples, side=side, epochs=2 if args.quick else 3)
+        contenders = dict(ours=lambda: call("ours", path=path, batch_size=args.batch, chunk=args.chunk, **settings))
+        if args.peers:
+            contenders["art"] = lambda: call("art", path=path, samples=peer_samples, threads=os.cpu_count() or 1, **settings)
+        found = _pairs.interleaved(contenders, runs)
+        sizes = args.sizes if args.sizes is not None else ([] if args.quick else [n for n in SIZES if n <= samples])
+        costs = {n: call("ours", path=path, batch_size=n, chunk=args.chunk, **settings) for n in sizes}
+    report(found, costs, args, runs)
+
+
+def report(found: dict, costs: dict, args, runs: int) -> None:
+    """What people read, then a JSON line for the peer."""
+    middle = lambda name, field: _pairs.median(found[name], field)  # noqa: E731
+    rows = [
+        [name, _pairs.seconds(middle(name, "seconds")), f"{middle(name, 'distance'):.4g}", f"{middle(name, 'queries'):,.0f}"]
+        + [f"{middle(name, 'queries_per_s'):,.0f}", f"{middle(name, 'peak_mb'):,.0f} MB"]
+        for name in found
+    ]
+    print(f"hop_skip_jump: {runs} run{'s' * (runs != 1)}, batches of {args.batch}, chunks of {args.chunk} directions")
+    print(_pairs.table(["", "a sample", "median distance", "queries", "queries/s", "peak memory"], rows))
+    forward = middle("ours", "forward_per_s")
+    share = middle("ours", "queries_per_s") / forward
+    print(f"plain forward pass {forward:,.0f} images/s at its best batch size: the walk asks {share:.0%} as many labels a second")
+    print(f"compile {_pairs.seconds(middle('ours', 'compile_s'))}")
+    for size, one in costs.items():
+        print(f"batches of {size}: {_pairs.seconds(one['seconds'])} a sample, {one['queries_per_s']:,.0f} queries/s")
+    others = max(_pairs.median(samples, "others") for samples in found.values())
+    if others > 0.05:
+        print(f"other processes used {others:.0%} of the machine meanwhile: repeat this when it is idle")
+    for peer in (name for name in found if name != "ours"):
+        record = _pairs.comparison(
+            benchmark="label_only", case="hop_skip_jump", ours_s=middle("ours", "seconds"), peer=peer, peer_s=middle(peer, "seconds"), per="sample"
+        )
+        record |= dict(forward_share=share, runs=runs, batch=args.batch, chunk=args.chunk, others=others)
+        record |= {f"{who}_{field}": middle(name, field) for who, name in (("ours", "ours"), ("peer", peer)) for field in ("distance", "queries")}
+        print(_pairs.line(record), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
