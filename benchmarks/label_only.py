@@ -1,6 +1,6 @@
 """HopSkipJump batched over examples against the Adversarial Robustness Toolbox, which loops over them, side by side in one run.
 
-    python -m benchmarks.label_only [--quick] [--runs 3] [--peers art] [--batch 50] [--chunk 10]
+    python -m benchmarks.label_only [--quick] [--runs 3] [--peers art] [--batch 25] [--chunk 4]
 
 hop_skip_jump  a small CNN (two convolutions) on 28x28 images, 10 iterations from 100 evaluations (about 2,400 queries a sample), l2, box [0, 1].
                The peer runs the same weights in PyTorch with the same iterations and evaluations, on the first samples only. Compared: seconds a
@@ -29,8 +29,8 @@ def main(argv: list[str] | None = None) -> int:
         print(json.dumps(answer(**json.loads(argv[1]))))
         return 0
     parser = _pairs.parser(__doc__, peers=PEERS)
-    parser.add_argument("--batch", type=int, default=50, help="examples that walk at once (default 50)")
-    parser.add_argument("--chunk", type=int, default=10, help="directions an example that are asked at once (default 10)")
+    parser.add_argument("--batch", type=int, default=25, help="examples that walk at once (default 25)")
+    parser.add_argument("--chunk", type=int, default=4, help="directions an example that are asked at once (default 4)")
     parser.add_argument("--sizes", type=lambda text: [int(n) for n in text.split(",") if n], help="batch sizes of the cost table; '' for none")
     return _pairs.guarded(benchmark, parser.parse_args(argv))
 

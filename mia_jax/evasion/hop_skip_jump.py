@@ -70,13 +70,14 @@ def hop_skip_jump(
     tries: int = 100,
     halvings: int = 16,
     budget: int | None = None,
-    chunk: int = 20,
+    chunk: int | None = None,
 ) -> Walk:
     """The distance from each example to the nearest point found that `label` puts elsewhere than y; 0 if it is misclassified already.
 
     `label(x_B'..) -> [B']` is all that is known of the model; it must be traceable and is called with batches of B and of B * chunk examples.
     x [B,...], y_B [B] the true labels, key_B [B] one key an example: an example's walk depends on its own row alone, not on `chunk` either,
-    which is how many directions an example are evaluated (and held in memory) at once.
+    which is how many directions an example are evaluated (and held in memory) at once; None: 20, and on a CPU about 100 points in all, which
+    stay near the cores.
 
     From uniform noise in the box with another label (up to `tries` draws; or from `start` [B,...] where that has another label), bisected back
     towards x, iteration t = 1..iterations estimates the boundary's normal from n_t = floor(evaluations sqrt(t)) random directions u,
@@ -91,6 +92,8 @@ def hop_skip_jump(
     """
     _points.check(x, norm=norm, box=box)
     checks.one_of(KEEP, keep=keep)
+    if chunk is None:
+        chunk = max(1, 100 // len(x)) if jax.default_backend() == "cpu" else 20
     checks.at_least(1, evaluations=evaluations, max_evaluations=max_evaluations, tries=tries, halvings=halvings, chunk=chunk)
     checks.at_least(0, iterations=iterations)
     checks.positive(gamma=gamma, first_radius=first_radius)
@@ -189,7 +192,7 @@ def _normal(elsewhere_each, point_BF, delta_B, key_B, n, chunk: int, norm: str, 
     point_B1F = point_BF[:, None]
 
     def some(c, sums):
-        phi_sum_BF, sum_BF, phi_sum_B = sums
+        sum_B2F, phi_sum_B = sums
         j_K = c * chunk + jnp.arange(chunk)
         u_BKF = jax.vmap(lambda key: jax.vmap(lambda j: _direction(jax.random.fold_in(key, j), point_BF.shape[1], norm))(j_K))(key_B)
         if box is not None:  # what the clipped query really moved by
@@ -197,12 +200,13 @@ def _normal(elsewhere_each, point_BF, delta_B, key_B, n, chunk: int, norm: str, 
         u_BKF = lax.optimization_barrier(u_BKF)  # drawn once, not once for the query and once for the sum
         used_BK = jnp.broadcast_to((j_K < n)[None], u_BKF.shape[:2]).astype(jnp.float32)
         phi_BK = used_BK * jnp.where(elsewhere_each(point_B1F + radius_B11 * u_BKF), 1.0, -1.0)
-        add = lambda total, weight_BK: total + jnp.einsum("bk,bkf->bf", weight_BK, u_BKF)  # noqa: E731
-        return add(phi_sum_BF, phi_BK), add(sum_BF, used_BK), phi_sum_B + phi_BK.sum(1)
+        weight_B2K = jnp.stack([phi_BK, used_BK], 1)
+        return sum_B2F + jnp.einsum("bwk,bkf->bwf", weight_B2K, u_BKF), phi_sum_B + phi_BK.sum(1)
 
-    zeros_BF = jnp.zeros_like(point_BF)
+    examples, features = point_BF.shape
     chunks = (n + chunk - 1) // chunk
-    phi_sum_BF, sum_BF, phi_sum_B = lax.fori_loop(0, chunks, some, (zeros_BF, zeros_BF, jnp.zeros(len(point_BF))))
+    sum_B2F, phi_sum_B = lax.fori_loop(0, chunks, some, (jnp.zeros((examples, 2, features)), jnp.zeros(examples)))
+    phi_sum_BF, sum_BF = sum_B2F[:, 0], sum_B2F[:, 1]
     mean_B1 = (phi_sum_B / n)[:, None]
     g_BF = jnp.where(jnp.abs(mean_B1) == 1, phi_sum_BF, phi_sum_BF - mean_B1 * sum_BF)
     if norm == "linf":
