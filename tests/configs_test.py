@@ -3,6 +3,7 @@
 import importlib.util
 import pathlib
 
+import numpy as np
 import pytest
 
 from mia_jax import experiment
@@ -74,3 +75,25 @@ def test_blocks_wiring_and_gap(tmp_path):
     target = report["models"][0]
     assert gap["value"] == pytest.approx(0.5 + 0.5 * (target["train_accuracy"] - target["validation_accuracy"]), abs=1e-9)
     assert gap["knows"] == "nothing" and report["design"]["targets"] == [0]
+
+
+def test_label_only_runs_small_and_every_defense_builds(tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "small.npz", x=rng.integers(0, 255, size=(90, 64)).astype(np.uint8), y=np.arange(90) % 3)
+    base = f"data={tmp_path}/small.npz,side=8,model=fc,ndata=20,epochs=2,max_samples=8,source_samples=8,iterations=1,evaluations=5"
+    config = load("label_only", base + ",shift_iterations=1,shift_evaluations=5,noise_samples=5,attacks=bnrgaqt")
+    config = type(config)(config).unlock()
+    config.report.draws, config.report.figures, config.report.slices = 40, False, ()
+    report = experiment.run(config, workdir_path=tmp_path / "run")
+    found = {r["attack"]: r["value"] for r in report["results"] if (r["metric"], r["target"], r["slice"]) == ("auc", None, "all")}
+    assert {"gap", "boundary", "noise", "rotation", "one_query", "transfer", "boundary_memguard", "confidence_memguard"} <= set(found)
+    assert found["boundary"] == found["boundary_memguard"] and found["noise"] == found["noise_memguard"]
+    for defense, text in (("l2", "l2"), ("dropout", "dropout"), ("dp", "privacy"), ("last_layer,weights=runs/x", "Dense_1/")):
+        built = load("label_only", f"{base},defense={defense},reg_constant=0.5")
+        assert text in str(built.learner) + str(built.model)
+    with pytest.raises(ValueError, match=r"starts from a trained model: weights="):
+        load("label_only", f"{base},defense=full_fine_tune")
+    with pytest.raises(ValueError, match=r"reg_constant=1.0 must lie in \[0, 1\)"):
+        load("label_only", f"{base},defense=dropout")
+    with pytest.raises(ValueError, match=r"attacks='x' is not one of"):
+        load("label_only", f"{base},attacks=bx")
