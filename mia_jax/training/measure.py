@@ -37,14 +37,15 @@ def measured(*, learner: Learner, pool: Pool, rows_K: np.ndarray, weight_K: np.n
     keys = programs.model_keys(seed=0, models=np.zeros(chunk))
     index, weight = program.plan(keys, jnp.uint32(1), *(np.broadcast_to(a, (chunk, len(rows_K))) for a in (rows_K, weight_K)))
     steps = index.shape[1]
-    used, local = np.unique(np.asarray(index[:, :probe_steps]), return_inverse=True)
-    index, weight = jnp.asarray(local.reshape(chunk, -1, index.shape[2]).astype(np.int32)), weight[:, :probe_steps]
+    index, weight = index[:, :probe_steps], weight[:, :probe_steps]
+    used, local = np.unique(np.asarray(index), return_inverse=True)
+    index = jnp.asarray(local.reshape(index.shape).astype(np.int32))
     part = jax.device_put(stream.bare(pool, used))
     state = program.init(keys, stream.bare(pool, np.arange(1)))
     start = time.perf_counter()
     run = program.run.lower(state, part, index, weight).compile()
     compile_seconds = time.perf_counter() - start
-    shapes = (state, part, jax.ShapeDtypeStruct((chunk, steps, index.shape[2]), jnp.int32), weight)
+    shapes = (state, part, jax.ShapeDtypeStruct((chunk, steps, *index.shape[2:]), jnp.int32), weight)
     state, _ = jax.block_until_ready(run(state, part, index, weight))
     start, repeats = time.perf_counter(), 0
     while repeats < 3 or (time.perf_counter() - start < 0.3 and repeats < 50):

@@ -25,7 +25,8 @@ def parts(*, pool: Pool, index_MSB: np.ndarray, weight_MSB: np.ndarray, limit: i
 
     The pool of a part holds the distinct rows of its steps, padded to a fixed number of rows so that one program serves all full parts.
     """
-    models, steps, batch = index_MSB.shape
+    models, steps, *batch = index_MSB.shape  # a batch of pairs has one more axis
+    batch = int(np.prod(batch))
     row = max(1, num_bytes(pool) // len(pool.y))
     length = int(np.clip(limit // (row * models * batch), 1, steps))
     capacity = models * length * batch
