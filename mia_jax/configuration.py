@@ -65,6 +65,17 @@ def _convert(text: str | None, kind: type):
     return kind(text)
 
 
+def chosen(among: Mapping, /, **given):
+    """among[value] of the one config argument given; ValueError that lists the keys otherwise.
+
+    >>> chosen(dict(a=1, b=2), rule='b')
+    2
+    """
+    ((name, value),) = given.items()
+    checks.one_of(among, **{f"config argument {name}": value})
+    return among[value]
+
+
 def complete(*, seed=0, data: Mapping, design: Mapping, model: Mapping, learner: Mapping, attacks: Mapping, **sections) -> ml_collections.ConfigDict:
     """The whole config with every field of the chosen modules at its default unless given; ValueError for a field that does not exist.
 

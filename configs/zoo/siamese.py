@@ -1,0 +1,41 @@
+"""A siamese net that says whether two digits are the same: 784-500-10, exponential contrastive loss, exactly balanced pairs of training rows.
+
+    python launch.py --config=configs/zoo/siamese.py:path=mnist.npz --workdir=runs/zoo/siamese
+
+`path` is an .npz with x [N,784] uint8 and y [N]: the first `members` rows train one model, the others are held out. Without it: Fashion-MNIST
+(apt-get install dataset-fashion-mnist). The report compares 10,000 fixed balanced pairs of held-out rows, and the attacks ask whether an image was in
+any training pair. models=8 trains a fleet on complementary halves instead and adds LiRA.
+
+Printed by the source: "more than 97%" (a collapsed net on pairs that were 97% of one kind: tests/siamese_test.py replays it). MEASURED
+
+Arguments: path, folder, members, models, epochs (of 62 batches of 128 pairs with 8,000 members), form (exponential or margin).
+"""
+
+from mia_jax import configuration
+
+
+def get_config(arg=None):
+    arg = configuration.arguments(arg, path="", folder="/usr/share/datasets/fashion-mnist", members=8000, models=1, epochs=100, form="exponential")
+    several = arg.models > 1
+    return configuration.complete(
+        data=dict(name="npz", path=arg.path, shape=(28, 28, 1)) if arg.path else dict(name="idx", folder=arg.folder, examples=10_000),
+        design=dict(name="halves", models=arg.models, population=0.1) if several else dict(name="holdout", members=arg.members),
+        model=dict(name="siamese"),
+        learner=dict(
+            name="balanced_pairs",
+            objective=dict(name="contrastive", form=arg.form),
+            learning_rate=1e-3,
+            batch_size=128,
+            epochs=arg.epochs,
+            validation="nonmembers",
+        ),
+        attacks=dict(
+            gap=dict(),
+            threshold_loss=dict(name="threshold", signal="loss"),
+            view_similarity=dict(name="threshold", signal="view_similarity"),
+            **({} if not several else dict(pair_distance=dict())),
+            **(dict(lira=dict(variance="shrunk"), lira_views=dict(name="lira", signal="view_similarity")) if arg.models >= 4 else {}),
+        ),
+        report=dict(pairs=10_000),
+        run=dict(chunk=1),
+    )

@@ -1,0 +1,89 @@
+"""Least squares in closed form: the last layer of a net is solved for, the layers below it stay as they were drawn."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from mia_jax import checks
+from mia_jax.learners import plan as plans
+from mia_jax.learners.backprop import evaluation, rows
+from mia_jax.types import Aux, Batch, Learner, Model, Pool, TrainState
+
+
+def make(*, model: Model, num_rows: int, ridge: float = 0.0) -> Learner:
+    """(w, b) = argmin sum_k weight_k |f_k w + b - t_k|^2 + ridge |w|^2 over a model's rows; one epoch of one step.
+
+    f is what enters the last layer ('penultimate' of Model.inside: the flattened example of a linear model), t the one-hot label, or the real
+    target. b is not penalized: solving for it is a column of ones. By the singular values of the centered features, those below 1e-6 of the
+    largest left out: the smallest solution where it is not unique. ValueError if the model's last layer is not one kernel [F,C] (and a bias).
+    """
+    del num_rows
+    checks.at_least(0, ridge=ridge)
+
+    def init(key, pool: Pool) -> TrainState:
+        init_key, train_key = jax.random.split(key)
+        variables = model.init(init_key, pool.x[:1])
+        last_layer(model, variables, pool.x[:1])
+        return TrainState(jnp.int32(0), variables, {}, train_key, None)
+
+    def epoch(state: TrainState, pool: Pool, index_SB, weight_SB):
+        batch = rows(pool, index_SB[0], weight_SB[0])
+        name = last_layer(model, state.variables, batch.x[:1])
+        feature_KF = features(model, state.variables, batch.x)
+        own = state.variables["params"][name]
+        kernel_FC, bias_C = solve(feature_KF, targets(model, state.variables, batch), batch.weight_B, ridge=ridge, bias="bias" in own)
+        solved = dict(kernel=kernel_FC) | (dict(bias=bias_C) if "bias" in own else {})
+        variables = {**state.variables, "params": {**state.variables["params"], name: solved}}
+        return state._replace(step=state.step + 1, variables=variables), evaluate(variables, pool, index_SB[0], weight_SB[0])
+
+    def loss(variables, batch: Batch, *, key_B=None, train: bool = False):
+        out_BC, _ = model.apply(variables, batch.x)
+        loss_B = jnp.square(out_BC - targets(model, variables, batch)).sum(-1)
+        real = jnp.issubdtype(batch.y.dtype, jnp.floating)
+        metrics = dict(squared_error=loss_B) if real else dict(accuracy=(out_BC.argmax(-1) == batch.y).astype(jnp.float32))
+        return loss_B, Aux(stats={}, metrics=metrics)
+
+    evaluate = evaluation(loss=loss, penalty=lambda params: jnp.float32(0))
+    return Learner(init, epoch, evaluate, plans.full_batch(), 1, None, model)
+
+
+def features(model: Model, variables, x, batch_size: int = 512) -> jax.Array:
+    """What enters the last layer, [K,F], asked in batches."""
+    padding = -len(x) % batch_size
+    x_SB = jnp.concatenate([x, jnp.broadcast_to(x[:1], (padding, *x.shape[1:]))]).reshape(-1, batch_size, *x.shape[1:])
+    found = lax.map(lambda x_B: model.inside(variables, x_B)["penultimate"], x_SB)
+    return found.reshape(-1, found.shape[-1])[: len(x)]
+
+
+def targets(model: Model, variables, batch: Batch) -> jax.Array:
+    """One-hot labels [K,C], or real targets [K,1]."""
+    if jnp.issubdtype(batch.y.dtype, jnp.floating):
+        return batch.y[:, None]
+    return jax.nn.one_hot(batch.y, jax.eval_shape(model.apply, variables, batch.x[:1])[0].shape[-1])
+
+
+def last_layer(model: Model, variables, x) -> str:
+    """The name of the layer whose kernel [F,C] leads from 'penultimate' to the outputs; ValueError if there is none."""
+    if model.inside is None:
+        raise ValueError("least_squares looks at what enters the last layer, and this model does not tell (Model.inside).")
+    wide, out = jax.eval_shape(lambda v: (model.inside(v, x)["penultimate"], model.apply(v, x)[0]), variables)
+    params = variables["params"]
+    fitting = [n for n, p in params.items() if set(p) <= {"kernel", "bias"} and jnp.shape(p.get("kernel")) == (wide.shape[1], out.shape[1])]
+    if not fitting:
+        raise ValueError(f"least_squares needs a last layer of one kernel [{wide.shape[1]},{out.shape[1]}]; the layers are {', '.join(params)}.")
+    return max(fitting, key=lambda name: (len(name), name))
+
+
+def solve(feature_KF, target_KC, weight_K, *, ridge: float, bias: bool) -> tuple[jax.Array, jax.Array]:
+    """(kernel [F,C], bias [C]) of weighted ridge regression; bias 0 without one."""
+    total, zero = weight_K.sum(), jnp.zeros(())
+    mean_F = (weight_K @ feature_KF / total) if bias else jnp.broadcast_to(zero, feature_KF.shape[1:])
+    mean_C = (weight_K @ target_KC / total) if bias else jnp.broadcast_to(zero, target_KC.shape[1:])
+    root_K1 = jnp.sqrt(weight_K)[:, None]
+    left, size_R, right = jnp.linalg.svd(root_K1 * (feature_KF - mean_F[None]), full_matrices=False)
+    kept_R = size_R > 1e-6 * size_R[0]
+    shrunk_R = jnp.where(kept_R, size_R / jnp.where(kept_R, size_R**2 + ridge, 1), 0)
+    kernel_FC = right.T @ (shrunk_R[:, None] * (left.T @ (root_K1 * (target_KC - mean_C[None]))))
+    return kernel_FC, mean_C - mean_F @ kernel_FC

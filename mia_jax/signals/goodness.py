@@ -1,0 +1,18 @@
+"""Goodness of the true label, for nets whose outputs are goodness (models/forward_forward.py)."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+
+from mia_jax.signals import _logits
+from mia_jax.types import Signal
+
+
+def make() -> Signal:
+    """z_y, any real number; with Forward-Forward the total squared activity when the label is y. Large = member. The margin to the next label: hinge."""
+
+    def measure(out_BC, y_B):
+        out_BC, label_BC = _logits.picked(out_BC, y_B)
+        return jnp.where(label_BC, out_BC, 0).sum(-1)
+
+    return Signal(measure, +1)
