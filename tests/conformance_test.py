@@ -301,7 +301,10 @@ def questions(name: str, transform=None):
     x_B = jnp.asarray(rng.random((6, 4, 4, 1)), jnp.float32)
     model = toys.mlp(num_classes=3, width=16)
     variables = model.init(jax.random.key(0), x_B[:1])
-    model = model._replace(inside=lambda v, x: dict(penultimate=x.reshape(len(x), -1) @ v["params"]["Dense_0"]["kernel"]))
+    flat = lambda x: x.reshape(len(x), -1)  # noqa: E731
+    model = model._replace(
+        inside=lambda v, x: dict(penultimate=flat(x) @ v["params"]["Dense_0"]["kernel"], goodness=jnp.stack([flat(x)[:, :10]] * 2, -1))
+    )
     label_B = model.apply(variables, x_B)[0].argmax(-1)
     y_B = jnp.where(jnp.arange(6) == 5, (label_B + 1) % 3, label_B)  # the last one is misclassified
     key_B = probing.example_keys(seed=0, name=name, index_B=np.arange(6))

@@ -43,7 +43,7 @@ def fleet(design: Design, *names: str, mu: float, seed: int, query_views: int = 
         noise_MAN = rng.normal(size=(m, query_views, n)) + mu * design.member_MN[:, None]
         if parts:  # a vector whose components all point the same way: as many noisy looks at one value
             value = noise_MAN[..., None] + 0.3 * rng.normal(size=(*noise_MAN.shape, *parts))
-            value = value > mu / 2 if name.startswith("correct") else sign * (value + rng.normal(size=(n, 1)) * spread)
+            value = value > mu / 2 if name.startswith("correct") else (sign or 1) * (value + rng.normal(size=(n, 1)) * spread)
             signal[name] = value.astype(np.float32)
         elif name == "correct":
             signal[name] = (noise_MAN > mu / 2).astype(np.float32)
@@ -61,7 +61,11 @@ def components(name: str) -> tuple[int, ...]:
     if signal.ask is None:
         return ()
     one = jnp.zeros((2, 4, 4, 1)), jnp.zeros(2, jnp.int32), jax.random.split(jax.random.key(0), 2)
-    probe = Probe(lambda x: jnp.zeros(len(x), jnp.int32), lambda x: x.reshape(len(x), -1)[:, :3], lambda x: dict(penultimate=x.reshape(len(x), -1)))
+    probe = Probe(
+        lambda x: jnp.zeros(len(x), jnp.int32),
+        lambda x: x.reshape(len(x), -1)[:, :3],
+        lambda x: dict(penultimate=x.reshape(len(x), -1), goodness=x.reshape(len(x), -1)[:, :10, None]),
+    )
     probe = probe._replace(shadows=Shadows(lambda x: jnp.stack([x.reshape(len(x), -1)[:, :3]] * signal.shadows), jnp.ones((signal.shadows, 2), bool)))
     found = jax.eval_shape(lambda *x_y_key: signal.ask(probe, *x_y_key), *one)
     return (found[0] if isinstance(found, tuple) else found).shape[1:]

@@ -3,12 +3,12 @@
     python launch.py --config=configs/zoo/forward_forward.py:path=mnist.npz --workdir=runs/zoo/forward_forward
     python launch.py --config=configs/zoo/forward_forward.py:path=mnist.npz --grid --workdir=runs/zoo/forward_forward_grid
 
-`path` is an .npz with x [N,784] uint8 and y [N]: the first `members` rows train one model, the others are held out. Without it: Fashion-MNIST
+`path` is an .npz with x [N,784] uint8 and y [N]: `members` of its rows, drawn at random, train one model, the others are held out. Without it: Fashion-MNIST
 (apt-get install dataset-fashion-mnist). models=8 trains a fleet on complementary halves instead and adds LiRA. The grid: the schedule of its own
 (`schedule`), the same losses under the common trainer (`local`), and backpropagation through a net of the same size (`backprop`).
 
 Printed by the source (Keras example, MNIST 60,000/10,000, rule=faithful): FinalLoss .7247 after epoch 1, .5853 after 10, .4090 after 50, .3138 after
-250 (metric layer_loss_so_far); test accuracy .9756. MEASURED
+250 (metric layer_loss_so_far); test accuracy .9756. Not measured yet.
 
 Arguments: path, folder, members, models, rule (schedule, faithful, local or backprop), epochs (0: the rule's own).
 """
@@ -34,7 +34,7 @@ def get_config(arg=None):
     several = arg.models > 1
     return configuration.complete(
         data=dict(name="npz", path=arg.path, shape=(28, 28, 1)) if arg.path else dict(name="idx", folder=arg.folder, examples=10_000),
-        design=dict(name="halves", models=arg.models, population=0.1) if several else dict(name="holdout", members=arg.members),
+        design=dict(name="halves", models=arg.models, population=0.1) if several else dict(name="holdout", members=arg.members, drawn=True),
         model=dict(name="mlp", widths=(500, 500)) if arg.rule == "backprop" else dict(name="forward_forward", widths=(500, 500)),
         learner=rule | dict(epochs=arg.epochs or rule["epochs"], validation="nonmembers"),
         attacks=dict(

@@ -2,11 +2,11 @@
 
     python launch.py --config=configs/zoo/half_image.py:path=mnist.npz --workdir=runs/zoo/half_image
 
-`path` is an .npz with x [N,784] uint8 and y [N]: the first `members` rows train one model, the others are held out. Without it: Fashion-MNIST
-(apt-get install dataset-fashion-mnist). report/weights/ has the weights as ten pictures of 14 x 28. models=8 trains a fleet on complementary halves
+`path` is an .npz with x [N,784] uint8 and y [N]: `members` of its rows, drawn at random, train one model, the others are held out. Without it: Fashion-MNIST
+(apt-get install dataset-fashion-mnist). models=8 trains a fleet on complementary halves
 instead and adds LiRA.
 
-Printed by the source (MNIST 60,000/10,000, batch 32): test accuracy .8603 after the first epoch of 1,875 steps, .9019 after ten. MEASURED
+Printed by the source (MNIST 60,000/10,000, batch 32): test accuracy .8603 after the first epoch of 1,875 steps, .9019 after ten. Not measured yet.
 
 Arguments: path, folder, members, models, epochs (of 250 steps with 8,000 members).
 """
@@ -19,7 +19,7 @@ def get_config(arg=None):
     several = arg.models > 1
     return configuration.complete(
         data=dict(name="npz", path=arg.path, shape=(28, 28, 1)) if arg.path else dict(name="idx", folder=arg.folder, examples=10_000),
-        design=dict(name="halves", models=arg.models, population=0.1) if several else dict(name="holdout", members=arg.members),
+        design=dict(name="halves", models=arg.models, population=0.1) if several else dict(name="holdout", members=arg.members, drawn=True),
         model=dict(name="half_image"),
         learner=dict(optimizer="adam", learning_rate=3e-4, epsilon=1e-7, batch_size=32, epochs=arg.epochs, validation="nonmembers"),
         attacks=dict(
@@ -27,6 +27,5 @@ def get_config(arg=None):
             threshold_loss=dict(name="threshold", signal="loss"),
             **(dict(lira=dict(variance="shrunk")) if arg.models >= 4 else {}),
         ),
-        report=dict(weights=True),
         run=dict(chunk=1),
     )

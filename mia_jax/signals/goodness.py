@@ -9,7 +9,7 @@ from mia_jax.types import Signal
 
 
 def make() -> Signal:
-    """z_y, any real number; with Forward-Forward the total squared activity when the label is y. Large = member. The margin to the next label: hinge."""
+    """z_y, any real number; with Forward-Forward the total squared activity when the label is y. Large = member. Margin: hinge."""
 
     def measure(out_BC, y_B):
         out_BC, label_BC = _logits.picked(out_BC, y_B)
