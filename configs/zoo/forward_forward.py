@@ -3,12 +3,12 @@
     python launch.py --config=configs/zoo/forward_forward.py:path=mnist.npz --workdir=runs/zoo/forward_forward
     python launch.py --config=configs/zoo/forward_forward.py:path=mnist.npz --grid --workdir=runs/zoo/forward_forward_grid
 
-`path` is an .npz with x [N,784] uint8 and y [N]: `members` of its rows, drawn at random, train one model, the others are held out. Without it: Fashion-MNIST
-(apt-get install dataset-fashion-mnist). models=8 trains a fleet on complementary halves instead and adds LiRA. The grid: the schedule of its own
-(`schedule`), the same losses under the common trainer (`local`), and backpropagation through a net of the same size (`backprop`).
+`path` is an .npz with x [N,784] uint8 and y [N]: `members` of its rows, drawn at random, train one model, the others are held out. Without it:
+Fashion-MNIST (apt-get install dataset-fashion-mnist). models=8 trains a fleet on complementary halves instead and adds LiRA. The grid: the schedule
+of its own (`schedule`), the same losses under the common trainer (`local`), and backpropagation through a net of the same size (`backprop`).
 
-Printed by the source (Keras example, MNIST 60,000/10,000, rule=faithful): FinalLoss .7247 after epoch 1, .5853 after 10, .4090 after 50, .3138 after
-250 (metric layer_loss_so_far); test accuracy .9756. Not measured yet.
+Printed by the source (Keras example, MNIST 60,000/10,000, rule=faithful): FinalLoss .7247 after epoch 1, .5853 after 10, .4090 after 50, .3138
+after 250 (metric layer_loss_so_far); test accuracy .9756. Not measured yet.
 
 Arguments: path, folder, members, models, rule (schedule, faithful, local or backprop), epochs (0: the rule's own).
 """

@@ -2,9 +2,8 @@
 
     python launch.py --config=configs/zoo/half_image.py:path=mnist.npz --workdir=runs/zoo/half_image
 
-`path` is an .npz with x [N,784] uint8 and y [N]: `members` of its rows, drawn at random, train one model, the others are held out. Without it: Fashion-MNIST
-(apt-get install dataset-fashion-mnist). models=8 trains a fleet on complementary halves
-instead and adds LiRA.
+`path` is an .npz with x [N,784] uint8 and y [N]: `members` of its rows, drawn at random, train one model, the others are held out. Without it:
+Fashion-MNIST (apt-get install dataset-fashion-mnist). models=8 trains a fleet on complementary halves instead and adds LiRA.
 
 Printed by the source (MNIST 60,000/10,000, batch 32): test accuracy .8603 after the first epoch of 1,875 steps, .9019 after ten. Not measured yet.
 

@@ -2,9 +2,9 @@
 
     python launch.py --config=configs/zoo/siamese.py:path=mnist.npz --workdir=runs/zoo/siamese
 
-`path` is an .npz with x [N,784] uint8 and y [N]: `members` of its rows, drawn at random, train one model, the others are held out. Without it: Fashion-MNIST
-(apt-get install dataset-fashion-mnist). The attacks ask whether an image was in
-any training pair. models=8 trains a fleet on complementary halves instead and adds LiRA.
+`path` is an .npz with x [N,784] uint8 and y [N]: `members` of its rows, drawn at random, train one model, the others are held out. Without it:
+Fashion-MNIST (apt-get install dataset-fashion-mnist). The attacks ask whether an image was in any training pair. models=8 trains a fleet on
+complementary halves instead and adds LiRA.
 
 Printed by the source: "more than 97%" (a collapsed net on pairs that were 97% of one kind). Not measured yet.
 

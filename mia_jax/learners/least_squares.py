@@ -70,7 +70,8 @@ def last_layer(model: Model, variables, x) -> str:
         raise ValueError("least_squares looks at what enters the last layer, and this model does not tell (Model.inside).")
     wide, out = jax.eval_shape(lambda v: (model.inside(v, x)["penultimate"], model.apply(v, x)[0]), variables)
     params = variables["params"]
-    fitting = [n for n, p in params.items() if set(p) <= {"kernel", "bias"} and jnp.shape(p.get("kernel")) == (wide.shape[1], out.shape[1])]
+    layers = {n: p for n, p in params.items() if isinstance(p, dict) and set(p) <= {"kernel", "bias"}}
+    fitting = [n for n, p in layers.items() if jnp.shape(p.get("kernel")) == (wide.shape[1], out.shape[1])]
     if not fitting:
         raise ValueError(f"least_squares needs a last layer of one kernel [{wide.shape[1]},{out.shape[1]}]; the layers are {', '.join(params)}.")
     return max(fitting, key=lambda name: (len(name), name))
