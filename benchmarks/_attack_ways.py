@@ -126,7 +126,7 @@ def logistic_sklearn(data: dict, solver: str = "lbfgs"):
         spent += clock() - start
         return scores
 
-    attack_model.KINDS["scikit-learn"] = lambda: head
+    attack_model.KINDS["scikit-learn"], attack_model.NEUTRAL["scikit-learn"] = lambda: head, attack_model.NEUTRAL["logistic"]
     return logistic_ours(data, "scikit-learn")[0], spent
 
 
