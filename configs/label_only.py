@@ -7,7 +7,8 @@
 Rows [0, n) train the target and [n, 2n) are its non-members; the source has the next two blocks (random blocks of an npz file). max_samples members
 and as many non-members of the target are asked about, source_samples of the source, where thresholds and attack models are chosen.
 
-Measured stage by stage on 2 CPU cores that were busy with other work (26 min of training, 22 min of queries; not timed as one run). Balanced accuracy of the target in percent at thresholds and
+Measured stage by stage on 2 CPU cores that were busy with other work: 26 min of training, 22 min of queries, not timed as one run. Balanced
+accuracy of the target in percent at thresholds and
 classifiers chosen on the source, 95% intervals over 500 members and 500 non-members, queries an example; behind MemGuard in the last column:
 
                       Fashion-MNIST, n=2500     MNIST, n=1000          queries        MemGuard
@@ -20,8 +21,8 @@ classifiers chosen on the source, 95% intervals over 500 members and 500 non-mem
     boundary          63.1 [61.1, 65.2]         54.9 [53.6, 56.4]          300; 319   the same
     combined          61.9 [59.0, 64.7]         52.5 [49.3, 55.6]          534; 582   the same
 
-boundary - gap, paired: +4.9 [3.5, 6.6] and +2.5 [1.7, 3.5]. combined learns on 250 + 250 rows of the source and is not better than boundary here; its classifier (a
-random forest) was picked among five with these results in sight, so 61.9 errs high.
+boundary - gap, paired: +4.9 [3.5, 6.6] and +2.5 [1.7, 3.5]. combined learns on 250 + 250 rows of the source and is
+not better than boundary here; its classifier (a random forest) was picked among five with these results in sight, so 61.9 errs high.
 At the paper's budget (iterations=10,evaluations=100: 2,363 queries, 28 min on busy cores) boundary on MNIST is 55.2 [53.8, 56.8], and
 boundary - gap +2.8 [1.8, 3.8].
 Both models remember all members (train accuracy 1.0, non-members .836 and .952).

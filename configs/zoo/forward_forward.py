@@ -8,7 +8,8 @@ Fashion-MNIST (apt-get install dataset-fashion-mnist). models=8 trains a fleet o
 of its own (`schedule`), the same losses under the common trainer (`local`), and backpropagation through a net of the same size (`backprop`).
 
 Printed by the source (Keras example, MNIST 60,000/10,000, rule=faithful): FinalLoss .7247 after epoch 1, .5853 after 10, .4090 after 50, .3138
-after 250 (metric layer_loss_so_far); test accuracy .9756. Not measured yet.
+after 250 (metric layer_loss_so_far); test accuracy .9756. Measured
+on the 10,000 MNIST digits (8,000 drawn, rule=schedule, 3 min): train .932, held out .905; the other rules are not measured.
 
 Arguments: path, folder, members, models, rule (schedule, faithful, local or backprop), epochs (0: the rule's own).
 """

