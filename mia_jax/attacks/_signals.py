@@ -27,6 +27,8 @@ def part(value_AN: np.ndarray, prefix: int | None, signal: str) -> np.ndarray:
     """[A,N]: component `prefix` of a signal with prefixes [A,N,P] (None: the last), a scalar signal itself; ValueError if there is no such part."""
     if value_AN.ndim == 2 and prefix is None:
         return value_AN
+    if value_AN.ndim == 3 and registry.make("signals", signal).sign == 0:  # a vector, not answers to growing prefixes of a budget
+        scalar(value_AN, "AN", signal)
     parts = value_AN.shape[2] if value_AN.ndim == 3 else 0
     if prefix is not None and not 0 <= prefix < parts:
         raise ValueError(f"prefix={prefix} of signal {signal!r}: it has {parts} parts, numbered from 0.")

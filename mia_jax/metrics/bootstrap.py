@@ -128,7 +128,7 @@ def redraw(rows: Ranked, record_NR: np.ndarray, unit_TR: np.ndarray | None, allo
         unit = None if unit_TR is None else np.ascontiguousarray(unit_TR[:, start : start + step])
         parts.append(curve_draws(rows, lambda p, r=record, u=unit: r[p % N] if u is None else r[p % N] * u[p // N], needed))
     auc_R = np.concatenate([np.atleast_1d(auc) for auc, _ in parts])
-    tpr = dict(zip(needed, np.concatenate([t.reshape(len(needed), -1) for _, t in parts], axis=1)))
+    tpr = dict(zip(needed, np.concatenate([t[:, None] if t.ndim == 1 else t for _, t in parts], axis=1)))
     low = [tpr[0] * (1 - np.exp(-1)) if k == 1 else (tpr[k - 2] + tpr[k - 1]) / 2 for k in allowed_F]
     high = [tpr[k] for k in allowed_F]
     return auc_R, np.reshape(low, (len(low), R)), np.reshape(high, (len(high), R))
