@@ -229,6 +229,23 @@ def test_figures_say_what_they_show(study):
     assert [text.get_text() for text in auc.get_xticklabels()] == ["2", "4"]
 
 
+def test_a_heavy_tail_does_not_squeeze_all_other_scores_into_one_bar():
+    rng = np.random.default_rng(0)
+    score = np.where(np.arange(2000) < 40, -300.0, rng.normal(size=2000))
+    edges = figures._edges(score, 60)
+    counts = np.histogram(np.clip(score, edges[0], edges[-1]), edges)[0]
+    assert counts.max() < 0.25 * len(score) and counts.sum() == len(score)
+    plain = figures._edges(rng.normal(size=2000), 60)
+    assert -3.5 < plain[0] < -2 and 2 < plain[-1] < 3.5  # without such a tail: the middle 99%
+
+
+def test_pictures_hold_the_best_attack_without_shadows():
+    knows = dict(lira="shadows", rmia="shadows", loss="nothing", gap="nothing")
+    assert files.with_baseline(list(knows), knows, 2) == ["lira", "loss"]
+    assert files.with_baseline(list(knows), knows, 4) == list(knows)
+    assert files.with_baseline(["lira", "rmia"], knows, 1) == ["lira"]
+
+
 def test_models_table_is_short():
     header, lines = tables.models([dict(model=m, train_accuracy=1.0, validation_accuracy=None, epochs=3) for m in range(20)])
     assert header == ["model", "train accuracy", "epochs"] and len(lines) == 10

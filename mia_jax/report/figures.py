@@ -48,7 +48,8 @@ def roc(curves: Mapping[str, Mapping], *, labels: Mapping[str, str] = {}, over: 
 def scores(evidence: Mapping[str, tuple], *, over: str = "", bins: int = 60) -> Figure:
     """Histograms of the scores of members and non-members, one panel an attack; the first three attacks are drawn.
 
-    `evidence[attack]` is (score [K], member [K]). Scores beyond the middle 99% (infinities among them) are counted in the outermost bins.
+    `evidence[attack]` is (score [K], member [K]). Scores beyond the middle 99%, or more than ten interquartile ranges from the middle half (a tail
+    that would squeeze all others into one bar; infinities among them), are counted in the outermost bins.
     """
     shown = list(evidence.items())[:MOST_PANELS]
     figure, panels = _canvas(4.4 * len(shown), 3.6, columns=len(shown))
@@ -70,7 +71,9 @@ def scores(evidence: Mapping[str, tuple], *, over: str = "", bins: int = 60) -> 
 
 def _edges(score: np.ndarray, bins: int) -> np.ndarray:
     finite = score[np.isfinite(score)]
-    low, high = np.quantile(finite, [0.005, 0.995]) if finite.size else (0.0, 1.0)
+    low, lower, upper, high = np.quantile(finite, [0.005, 0.25, 0.75, 0.995]) if finite.size else (0.0, 0.0, 0.0, 1.0)
+    if lower < upper:
+        low, high = max(low, lower - 10 * (upper - lower)), min(high, upper + 10 * (upper - lower))
     if not low < high:
         low, high = low - 0.5, high + 0.5
     return np.linspace(low, high, bins + 1)

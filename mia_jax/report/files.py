@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -42,6 +42,16 @@ def write(
     workdir.write_text(folder / "report.md", markdown.report(found, figures=paths))
 
 
+def with_baseline(ranked: Sequence[str], knows: Mapping[str, str], most: int) -> list[str]:
+    """The first `most` of a ranking; if all of those used shadows, the last gives way to the best that needs the target alone.
+
+    >>> with_baseline(['lira', 'rmia', 'loss'], dict(lira='shadows', rmia='shadows', loss='nothing'), 2)
+    ['lira', 'loss']
+    """
+    first, alone = list(ranked[:most]), [name for name in ranked if knows[name] == "nothing"]
+    return first if not alone or set(first) & set(alone) else [*first[:-1], alone[0]]
+
+
 def draw(found: Mapping, *, attacks, member_TN, evaluated_TN, draws: bootstrap.Draws, folder: pathlib.Path, pictures=None) -> list[str]:
     """Draws the figures of a report; returns their paths relative to `folder`."""
     member_TN, evaluated_TN = np.asarray(member_TN, bool), np.asarray(evaluated_TN, bool)
@@ -50,11 +60,13 @@ def draw(found: Mapping, *, attacks, member_TN, evaluated_TN, draws: bootstrap.D
     over = f"pooled over {T} targets" if T > 1 else "one target"
     made = {}
     if ranked:
-        curves = {n: summary.band(attacks[n]["score_TN"], member_TN, evaluated_TN, draws) for n in ranked[: figures.MOST_CURVES]}
-        curves |= {n: {} for n in ranked[figures.MOST_CURVES :]}  # counted in the title only
+        knows = {row["attack"]: row["knows"] for row in rows}
+        first, panels = (with_baseline(ranked, knows, most) for most in (figures.MOST_CURVES, figures.MOST_PANELS))
+        curves = {n: summary.band(attacks[n]["score_TN"], member_TN, evaluated_TN, draws) for n in first}
+        curves |= {n: {} for n in ranked if n not in first}  # counted in the title only
         level = found.get("about", {}).get("level", 0.95)
         made["roc"] = figures.roc(curves, labels=figures.legend_texts(rows), over=f"{over}; bands: pointwise {100 * level:g}% ({draws.resampling})")
-        evidence = {n: (np.asarray(attacks[n]["score_TN"])[evaluated_TN], member_TN[evaluated_TN]) for n in ranked[: figures.MOST_PANELS]}
+        evidence = {n: (np.asarray(attacks[n]["score_TN"])[evaluated_TN], member_TN[evaluated_TN]) for n in panels}
         made["scores"] = figures.scores(evidence, over=over)
     if any(found.get("shadow_curves", {}).values()):
         made["shadows"] = figures.shadows(found["shadow_curves"], over="mean over targets")
