@@ -74,6 +74,7 @@ def make(
     """
     units, rows_each = _units(num_rows, columns, user, user_rows)
     checks.one_of(("stop", "truncate"), overflow=overflow)
+    checks.one_of(gradients.METHODS, method=method)
     checks.at_least(1, batch_size=batch_size, augmentations=augmentations, microbatch=microbatch, user_rows=user_rows)
     checks.at_least(0, physical_batch=physical_batch, max_batch=max_batch)
     checks.fraction(closed="neither", quantile=quantile, delta=delta)

@@ -1,0 +1,297 @@
+"""Private training: the mechanism that is accounted is the one that runs."""
+
+import dataclasses
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from mia_jax.learners import backprop
+from mia_jax.models import lenet_bn, mlp
+from mia_jax.objectives import cross_entropy
+from mia_jax.privacy import accounting, noise
+from mia_jax.training import checkpoint, fleet
+from mia_jax.types import Aux
+from tests import toys
+
+N = 40
+POOL = toys.pool(examples=N)
+FULL = dict(sampling="shuffle", adjacency="zero_out", delta=1e-5)  # every row once: the whole data in one batch of 40
+
+
+def learner(model=None, pool=POOL, loss=None, num_rows=N, **fields):
+    model = model or mlp.make(num_classes=3, widths=(6,))
+    sample = dataclasses.replace(pool, x=pool.x[:1], y=pool.y[:1])
+    fields = dict(epochs=2, batch_size=N, optimizer="sgd", learning_rate=1.0, gradient="private", privacy=FULL) | fields
+    return backprop.make(model=model, loss=loss or cross_entropy.make(model=model), num_rows=num_rows, sample=sample, **fields)
+
+
+def one_epoch(one, pool=POOL, key=0, weight=None, rows=None):
+    """(state before, state after, sums) of one epoch."""
+    rows = jnp.arange(len(pool.y)) if rows is None else rows
+    before = one.init(jax.random.key(key), pool)
+    plan = one.plan(jax.random.key(9), jnp.uint32(1), rows, jnp.ones(len(rows)) if weight is None else weight)
+    return (before, *jax.jit(one.epoch)(before, pool, *plan))
+
+
+def moved(before, after):
+    return jax.tree.map(lambda a, b: np.asarray(b - a), before.variables["params"], after.variables["params"])
+
+
+def flat(tree):
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+
+
+def test_without_noise_and_bound_a_step_is_the_gradient_over_the_expected_batch():
+    one = learner(privacy=FULL | dict(clip_norm=math.inf, noise_multiplier=0.0))
+    weight = jnp.ones(N).at[30:].set(0)  # 30 of 40 expected rows are real
+    before, after, _ = one_epoch(one, weight=weight)
+    loss = cross_entropy.make(model=one.model)
+    batch = backprop.rows(POOL, jnp.arange(30), jnp.ones(30))
+    gradient = jax.grad(lambda p: loss({"params": p}, batch, train=True)[0].sum() / N)(before.variables["params"])
+    np.testing.assert_allclose(flat(moved(before, after)), -flat(gradient), atol=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_without_noise_and_bound_training_is_ordinary_training(optimizer):
+    common = dict(optimizer=optimizer, learning_rate=0.1)
+    private = learner(privacy=FULL | dict(clip_norm=math.inf, noise_multiplier=0.0), **common)
+    plain = learner(gradient="mean", privacy=None, plan="full_batch", **common)
+    assert np.abs(flat(moved(*one_epoch(private)[:2]))).max() > 1e-3
+    np.testing.assert_allclose(flat(moved(*one_epoch(private)[:2])), flat(moved(*one_epoch(plain)[:2])), atol=1e-5)
+
+
+def still(model):
+    """A loss whose gradient is zero although every layer is called (a tap needs its layer): what moves the net is noise alone."""
+
+    def loss(variables, batch, *, key_B=None, train=False):
+        out_BC, _ = model.apply(variables, batch.x)
+        return 0.0 * out_BC.sum(1), Aux({}, {})
+
+    return loss
+
+
+def noises(clip=2.0, multiplier=1.5, adjacency="zero_out", draws=40):
+    """(the moves of a net without gradients, the standard deviation that the mechanism declares)."""
+    model = mlp.make(num_classes=3, widths=(64,))
+    one = learner(model=model, loss=still(model), privacy=FULL | dict(clip_norm=clip, noise_multiplier=multiplier, adjacency=adjacency))
+    epoch = jax.jit(one.epoch)
+    plan = one.plan(jax.random.key(9), jnp.uint32(1), jnp.arange(N), jnp.ones(N))
+    starts = [one.init(jax.random.key(k), POOL) for k in range(draws)]
+    return np.concatenate([flat(moved(start, epoch(start, POOL, *plan)[0])) for start in starts]), one.guarantee.mechanism.noise_std()
+
+
+def test_the_noise_is_gaussian_with_the_declared_deviation_and_a_tenth_more_or_less_is_rejected():
+    moves, std = noises()
+    assert std == pytest.approx(1.5 * 2.0 / N)
+    assert stats.kstest(moves / std, "norm").pvalue > 1e-3
+    for factor in (0.9, 1.1):
+        assert stats.kstest(moves / (factor * std), "norm").pvalue < 1e-6
+
+
+def test_replacing_one_takes_twice_the_noise():
+    moves, std = noises(adjacency="replace_one", draws=10)
+    assert std == pytest.approx(2 * 1.5 * 2.0 / N)
+    assert np.std(moves) == pytest.approx(std, rel=0.05)
+
+
+def test_noise_depends_on_key_and_leaf_alone():
+    tree = dict(a=jnp.zeros((200, 50)), b=jnp.zeros((200, 50)))
+    one = noise.gaussian(jax.random.key(0), tree, 1.0)
+    assert np.array_equal(one["a"], noise.gaussian(jax.random.key(0), dict(a=tree["a"]), 1.0)["a"])
+    for other in (one["b"], noise.gaussian(jax.random.key(1), tree, 1.0)["a"]):
+        assert abs(np.corrcoef(one["a"].ravel(), other.ravel())[0, 1]) < 0.04
+    assert (np.asarray(noise.gaussian(jax.random.key(0), tree, 0.0)["a"]) == 0).all()
+
+
+def test_steps_have_noise_of_their_own_whatever_the_batch():
+    """Units at a time and the number of real rows change nothing about the noise; the next step draws another."""
+    model = mlp.make(num_classes=3, widths=(6,))
+    base = learner(model=model, loss=still(model))
+    first = flat(moved(*one_epoch(base)[:2]))
+    small = learner(model=model, loss=still(model), privacy=FULL | dict(physical_batch=8))
+    for other, weight in ((small, None), (base, jnp.ones(N).at[1:].set(0)), (base, jnp.zeros(N))):
+        np.testing.assert_allclose(flat(moved(*one_epoch(other, weight=weight)[:2])), first, atol=1e-7)
+    after = one_epoch(base)[1]
+    again = jax.jit(base.epoch)(after, POOL, *base.plan(jax.random.key(9), jnp.uint32(2), jnp.arange(N), jnp.ones(N)))[0]
+    assert abs(np.corrcoef(first, flat(moved(after, again)))[0, 1]) < 0.4 and not np.allclose(first, flat(moved(after, again)))
+
+
+@pytest.mark.parametrize("method", ["vmap", "tapped", "bookkeeping", "scan"])
+def test_methods_are_one_mechanism(method):
+    found = learner(privacy=FULL | dict(clip_norm=0.1, method=method))
+    reference = learner(privacy=FULL | dict(clip_norm=0.1, method="vmap"))
+    np.testing.assert_allclose(flat(moved(*one_epoch(found)[:2])), flat(moved(*one_epoch(reference)[:2])), atol=1e-5)
+    assert found.guarantee.mechanism == reference.guarantee.mechanism
+
+
+def test_auto_says_what_it_chose():
+    tapped = learner()
+    assert tapped.guarantee.method == "bookkeeping" and any("bookkeeping" in note for note in tapped.guarantee.notes)
+    untapped = learner(model=toys.mlp())
+    assert untapped.guarantee.method == "vmap" and any("has no tap" in note for note in untapped.guarantee.notes)
+
+
+def test_copies_of_an_example_are_averaged_before_clipping():
+    """Without a random augmentation K copies are the example itself; with one, the mean of K gradients."""
+    settings = FULL | dict(clip_norm=0.1, noise_multiplier=0.0)
+    one, copies = (one_epoch(learner(privacy=settings | dict(augmentations=k))) for k in (1, 3))
+    np.testing.assert_allclose(flat(moved(*copies[:2])), flat(moved(*one[:2])), atol=1e-6)
+
+
+def test_microbatches_are_another_mechanism_of_twice_the_sensitivity():
+    one = learner(privacy=FULL | dict(clip_norm=0.1, noise_multiplier=1.0, microbatch=4))
+    mechanism = one.guarantee.mechanism
+    assert mechanism.sensitivity == pytest.approx(0.2) and mechanism.divisor == N / 4
+    assert any("not the usual per-example mechanism" in note for note in one.guarantee.notes)
+    alike = dataclasses.replace(POOL, x=np.tile(POOL.x[:1], (N, 1)), y=np.tile(POOL.y[:1], N))
+    silent = learner(pool=alike, privacy=FULL | dict(clip_norm=0.1, noise_multiplier=0.0, microbatch=4))
+    plain = learner(pool=alike, privacy=FULL | dict(clip_norm=0.1, noise_multiplier=0.0))
+    np.testing.assert_allclose(flat(moved(*one_epoch(silent, alike)[:2])), flat(moved(*one_epoch(plain, alike)[:2])), atol=1e-6)
+
+
+def test_a_users_rows_are_one_unit():
+    """Four users of ten equal rows: one row a step each moves the net as the mean over users does, however many rows a user has."""
+    pool = dataclasses.replace(POOL, columns=dict(user=np.repeat(np.arange(4), 10)))
+    settings = FULL | dict(clip_norm=0.05, noise_multiplier=0.0, user="user", user_rows=10)
+    one = learner(pool=pool, batch_size=4, privacy=settings)
+    assert one.guarantee.mechanism.unit == "user" and one.guarantee.mechanism.num_units == 4
+    before, after, _ = one_epoch(one, pool)
+    loss, expected = cross_entropy.make(model=one.model), 0.0
+    for user in range(4):
+        batch = backprop.rows(pool, jnp.arange(10 * user, 10 * user + 10), jnp.ones(10))
+        gradient = flat(jax.grad(lambda p, b=batch: loss({"params": p}, b, train=True)[0].mean())(before.variables["params"]))
+        expected = expected + gradient * min(1, 0.05 / np.linalg.norm(gradient)) / 4
+    np.testing.assert_allclose(flat(moved(before, after)), -expected, atol=1e-6)
+
+
+def test_adaptive_clipping_moves_the_norm_and_its_noise():
+    settings = FULL | dict(clip_norm=0.01, clipping="adaptive", quantile=0.5, count_std=3.0)
+    one = learner(privacy=settings, epochs=1)
+    _, after, sums = one_epoch(one)
+    assert float(after.opt["clip_norm"]) > 0.01  # nearly all gradients are longer than .01
+    mechanism = one.guarantee.mechanism
+    assert mechanism.gradient_multiplier > mechanism.noise_multiplier
+    np.testing.assert_allclose(sums["noise_multiplier"] / sums["weight"], mechanism.gradient_multiplier, rtol=1e-5)
+
+
+def test_frozen_parameters_keep_every_bit_and_the_others_start_where_they_are_told():
+    start = {"Dense_0/kernel": np.full((5, 6), 0.25, np.float32), "Dense_0/bias": np.full(6, 0.5, np.float32)}
+    one = learner(trainable="Dense_1", initial=start)
+    before, after, _ = one_epoch(one)
+    assert (np.asarray(after.variables["params"]["Dense_0"]["kernel"]) == 0.25).all() and (
+        np.asarray(after.variables["params"]["Dense_0"]["bias"]) == 0.5
+    ).all()
+    assert np.abs(moved(before, after)["Dense_1"]["kernel"]).max() > 0
+    with pytest.raises(ValueError, match="leaves them untrained"):
+        learner(trainable="Dense_1", initial={"Dense_0/kernel": start["Dense_0/kernel"]}).init(jax.random.key(0), POOL)
+    with pytest.raises(ValueError, match="matches no parameter"):
+        learner(trainable="nothing")
+
+
+def test_the_moving_average_is_what_is_released():
+    one = learner(ema=0.9)
+    before, after, _ = one_epoch(one)
+    decay = min(0.9, 1 / 10)  # after the first step
+    expected = jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, before.variables["params"], after.variables["params"])
+    np.testing.assert_allclose(flat(one.released(after)["params"]), flat(expected), atol=1e-6)
+
+
+def test_a_budget_stops_before_the_epoch_that_would_exceed_it():
+    settings = dict(noise_multiplier=1.0, epsilon=6.0, delta=1e-3)
+    one = learner(batch_size=8, epochs=50, privacy=settings)
+    assert 0 < one.epochs < 50
+    assert one.guarantee.epsilon(one.epochs) <= 6.0 < one.guarantee.epsilon(one.epochs + 1)
+    assert any(f"after {one.epochs} of 50 epochs" in note for note in one.guarantee.notes)
+
+
+def test_the_noise_can_be_chosen_for_the_epochs():
+    one = learner(batch_size=8, epochs=5, privacy=dict(noise_multiplier=None, epsilon=2.0, delta=1e-3))
+    assert one.epochs == 5 and 1.95 < one.guarantee.epsilon(5) <= 2.0
+
+
+@pytest.mark.parametrize(
+    "fields, words",
+    [
+        (dict(privacy=dict(epsilon=0.1, noise_multiplier=0.6)), "not one epoch fits"),
+        (dict(privacy=dict(epsilon=1.0, noise_multiplier=0.0)), "cannot be had with noise_multiplier=0"),
+        (dict(privacy=dict(noise_multiplier=None)), "needs privacy.epsilon"),
+        (dict(privacy=dict(clip_norm=0.0)), "clip_norm"),
+        (dict(privacy=dict(clip_norm=-1.0)), "clip_norm"),
+        (dict(batch_size=N + 1), "must be at most 1"),
+        (dict(privacy=dict(sampling="shuffle")), "no guarantee under adjacency='add_remove'"),
+        (dict(privacy=dict(noise_multipler=1.0)), "noise_multipler"),
+        (dict(privacy=dict(method="taped")), "taped"),
+        (dict(plan="full_batch"), "draws its own batches"),
+        (dict(gradient="mean"), "learner.privacy is for gradient='private'"),
+        (dict(privacy=FULL | dict(user="user")), "user"),
+        (dict(privacy=FULL | dict(physical_batch=6, microbatch=4)), "multiple of microbatch"),
+    ],
+)
+def test_what_cannot_be_is_refused(fields, words):
+    with pytest.raises((ValueError, TypeError), match=words):
+        learner(**fields)
+
+
+def test_batch_statistics_are_refused_with_the_remedy():
+    model = lenet_bn.make(num_classes=3)
+    pool = dataclasses.replace(POOL, x=np.zeros((N, 28, 28, 1), np.float32))
+    with pytest.raises(ValueError, match=r"batch statistics.*model.norm='group'"):
+        learner(model=model, pool=pool)
+
+
+def test_taps_that_are_wanted_and_not_there_are_refused():
+    with pytest.raises(ValueError, match="every parameter has a tap"):
+        learner(model=toys.mlp(), privacy=FULL | dict(method="tapped"))
+
+
+def test_a_large_delta_is_a_warning():
+    assert any("Warning: delta" in note for note in learner(privacy=FULL | dict(delta=0.5)).guarantee.notes)
+
+
+def trained(folder, one, models=(0, 1), **more):
+    rows, weight = np.tile(np.arange(N, dtype=np.int32), (2, 1)), np.ones((2, N), np.float32)
+    fleet.train(learner=one, pool=POOL, rows_MK=rows, weight_MK=weight, seed=0, models=list(models), folder=folder, chunk=2, **more)
+
+
+class Stopped(Exception):
+    pass
+
+
+def test_a_resumed_fleet_equals_an_uninterrupted_one_and_its_ledger_is_the_mechanism(tmp_path):
+    one = learner(batch_size=8, epochs=4, privacy=dict(delta=1e-3))
+    trained(tmp_path / "whole", one)
+
+    def stop(models, epoch, state, metrics):
+        if epoch == 3:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        trained(tmp_path / "cut", one, checkpoint_every=2, on_epoch=[stop])
+    trained(tmp_path / "cut", one, checkpoint_every=2)
+    template = jax.eval_shape(one.model.init, jax.random.key(0), POOL.x[:1])
+    whole, cut = (checkpoint.load_models(tmp_path / name, [0, 1], template) for name in ("whole", "cut"))
+    assert toys.same(whole, cut)
+    for name in ("whole", "cut"):
+        ran = json.loads(checkpoint.ledger_file(tmp_path / name, 1).read_text())
+        assert ran["steps"] == one.guarantee.mechanism.steps == 20 and one.guarantee.differences(ran) == []
+        claim = one.guarantee.claim([ran])
+        assert claim["epsilon"] == pytest.approx(accounting.epsilon(one.guarantee.mechanism, delta=1e-3))
+        assert {"adjacency", "sampling", "accountant", "delta", "covers", "not_covered"} <= set(claim)
+        for field, wrong in dict(noise_multiplier=0.9, steps=21, sampling="shuffle", rate=0.1).items():
+            refused = one.guarantee.claim([ran | {field: wrong}])
+            assert refused["epsilon"] is None and refused["refused"], field
+
+
+def test_metrics_carry_epsilon_and_an_overflow_stops_the_run(tmp_path):
+    one = learner(batch_size=8, epochs=2, privacy=dict(delta=1e-3))
+    seen = []
+    trained(tmp_path / "a", one, on_epoch=[lambda m, epoch, s, metrics: seen.append(metrics["epsilon"][0])])
+    assert seen == [one.guarantee.epsilon(1), one.guarantee.epsilon(2)] and 0 < seen[0] < seen[1]
+    narrow = one._replace(plan=lambda key, epoch, rows, weight: (jnp.zeros((5, 8), jnp.int32), jnp.full((5, 8), jnp.nan)))
+    with pytest.raises(RuntimeError, match="drew more units than it has slots"):
+        trained(tmp_path / "b", narrow)
