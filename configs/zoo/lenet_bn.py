@@ -11,24 +11,9 @@ over the last epoch), test .881; threshold_loss AUC .507 [.500, .513]. 160 s on 
 Arguments: folder, train, test (rows of the two sides), epochs, models (1, or an even number), norm (batch, group, layer, none).
 """
 
-from mia_jax import configuration
+from mia_jax import classic
 
 
 def get_config(arg=None):
-    arg = configuration.arguments(arg, folder="/usr/share/datasets/fashion-mnist", train=60_000, test=10_000, epochs=10, models=1, norm="batch")
-    one = dict(name="holdout", members=arg.train)
-    return configuration.complete(
-        data=dict(name="idx", folder=arg.folder, examples=arg.train + arg.test),
-        design=one if arg.models == 1 else dict(name="halves", models=arg.models, population=0.1),
-        model=dict(name="lenet_bn", norm=arg.norm),
-        learner=dict(optimizer="sgd", learning_rate=1.0, batch_size=256, epochs=arg.epochs, validation="nonmembers"),
-        query=dict(batch_size=500),
-        attacks=dict(
-            gap=dict(),
-            threshold_loss=dict(name="threshold", signal="loss"),
-            threshold_confidence=dict(name="threshold", signal="confidence"),
-            threshold_modified_entropy=dict(name="threshold", signal="modified_entropy"),
-            **(dict(lira=dict(variance="shrunk"), lira_offline=dict(name="lira", mode="offline")) if arg.models >= 4 else {}),
-        ),
-        run=dict(chunk=1),
-    )
+    arg = classic.arguments(arg, norm="batch")
+    return classic.config(arg, model=dict(name="lenet_bn", norm=arg.norm), learner=dict(optimizer="sgd", learning_rate=1.0, batch_size=256))

@@ -14,47 +14,16 @@ Arguments: folder, full, train, test (rows of the two sides), epochs, models (1,
 (batch, group, layer, none), fgsm (accuracy under one-step adversarial changes too).
 """
 
-from mia_jax import configuration
+from mia_jax import classic
 
 
 def get_config(arg=None):
-    arg = configuration.arguments(
-        arg,
-        folder="/usr/share/datasets/fashion-mnist",
-        full=False,
-        train=10_000,
-        test=2_000,
-        epochs=8,
-        models=1,
-        batch=64,
-        rate=0.02,
-        optimizer="momentum",
-        resize=0,
-        norm="batch",
-        fgsm=False,
+    arg = classic.large_arguments(
+        arg, full=dict(batch=256, rate=0.05, resize=96), train=10_000, test=2_000, batch=64, rate=0.02, norm="batch", fgsm=False
     )
-    if arg.full:
-        arg.train, arg.test, arg.epochs, arg.batch, arg.rate, arg.optimizer, arg.resize = 60_000, 10_000, 10, 256, 0.05, "sgd", 96
-    one = dict(name="holdout", members=arg.train)
-    return configuration.complete(
-        data=dict(name="idx", folder=arg.folder, examples=arg.train + arg.test),
-        design=one if arg.models == 1 else dict(name="halves", models=arg.models, population=0.1),
+    return classic.config(
+        arg,
         model=dict(name="resnet18", norm=arg.norm, resize=arg.resize),
-        learner=dict(
-            optimizer=arg.optimizer,
-            learning_rate=arg.rate,
-            schedule="constant" if arg.full else "cosine",
-            batch_size=arg.batch,
-            epochs=arg.epochs,
-            validation="nonmembers",
-        ),
-        query=dict(batch_size=500, signals=("correct_under_fgsm",) if arg.fgsm else ()),
-        attacks=dict(
-            gap=dict(),
-            threshold_loss=dict(name="threshold", signal="loss"),
-            threshold_confidence=dict(name="threshold", signal="confidence"),
-            threshold_modified_entropy=dict(name="threshold", signal="modified_entropy"),
-            **(dict(lira=dict(variance="shrunk"), lira_offline=dict(name="lira", mode="offline")) if arg.models >= 4 else {}),
-        ),
-        run=dict(chunk=1),
+        learner=classic.large_learner(arg),
+        query=dict(signals=("correct_under_fgsm",) if arg.fgsm else ()),
     )
