@@ -16,6 +16,7 @@ import numpy as np
 
 from mia_jax import checks, configuration, registry, views, workdir
 from mia_jax.signals import transforms
+from mia_jax.training import probing
 from mia_jax.training import query as queries
 from mia_jax.types import ACCESS, Attack, Design, Learner, Model, Pool, Signal
 
@@ -79,11 +80,16 @@ def check_real_attacks(attacks: Mapping[str, Attack]) -> None:
             )
 
 
+def asked_signals(attacks: Mapping[str, Attack]) -> set[str]:
+    """The signals that the attacks need."""
+    return {need for attack in attacks.values() for need in attack.needs if need not in views.SHADOW_NEEDS + views.OTHER_NEEDS}
+
+
 def names(attacks: Mapping[str, Attack], sections: Mapping[str, Mapping]) -> set[str]:
     """Every signal that the attacks need, without and with their defenses."""
     found = set()
     for name, one in attacks.items():
-        needed = [need for need in one.needs if need not in views.SHADOW_NEEDS + views.OTHER_NEEDS]
+        needed = asked_signals({name: one})
         found |= {*needed, *(defended(need, sections[name].get("defense", "")) for need in needed)}
     return found
 
@@ -105,10 +111,22 @@ def make_signals(wanted: Iterable[str], *, pool: Pool, model: Model) -> dict[str
             signal.check(pool.x)
         if signal.access == "white_box" and model.inside is None:
             raise ValueError(f"signal {base!r} looks inside the model, and this one has no Model.inside; models made by layers.as_model have.")
+        if signal.access == "white_box" and not signal.shadows:
+            check_inside(signal, pool=pool, model=model)
         if not pool.num_classes:
             check_real_targets(base, signal)
         made[name] = signal._replace(transform=transforms.make(defense).apply) if defense else signal
     return made
+
+
+def check_inside(signal: Signal, *, pool: Pool, model: Model) -> None:
+    """ValueError, before anything is trained, if the signal looks for something inside the model that is not there."""
+
+    def ask(key, x, y, key_B):
+        return signal.ask(probing.probe_of(model, model.init(key, x), signal=signal), x, y, key_B)
+
+    key = jax.random.key(0)
+    jax.eval_shape(ask, key, jax.numpy.asarray(pool.x[:1]), jax.numpy.asarray(pool.y[:1]), jax.random.split(key, 1))
 
 
 def check_objective(learner: Learner, *, pool: Pool) -> None:

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
-from mia_jax import answers, brought, checks, configuration, registry, stages, views, workdir
+from mia_jax import answers, brought, checks, configuration, refusals, registry, stages, targets, workdir
 from mia_jax.data import _canaries as canaries
 from mia_jax.data import _pool as pools
-from mia_jax.data import augment
 from mia_jax.designs import _rows
 from mia_jax.learners import stopping
 from mia_jax.metrics import slices
 from mia_jax.privacy import watch
 from mia_jax.report import privacy
-from mia_jax.training import checkpoint, oracle
+from mia_jax.training import checkpoint
 from mia_jax.training.trajectory import SIGNAL as TRAJECTORY
 from mia_jax.types import Attack, Design, Learner, Model, Pool, Signal
 
@@ -69,7 +66,7 @@ class Audit:
     @property
     def asked(self) -> set[str]:
         """The signals that the attacks need."""
-        return asked_signals(self.attacks)
+        return answers.asked_signals(self.attacks)
 
     @property
     def trajectory(self) -> bool:
@@ -90,10 +87,10 @@ class Audit:
 
 def prepare(config: Mapping, *, seed: int) -> Audit:
     """The objects of a config that trains models."""
-    check_fields(config)
+    refusals.check_fields(config)
     pool, duplicates = load_pool(config["data"])
     design = make_design(config["design"], pool=pool, seed=seed)
-    check_images(config, pool=pool)
+    refusals.check_images(config, pool=pool)
     if config["data"]["standardize"]:
         pool = pools.standardize(pool, design.population_N)
     rows_MK, weight_MK = _rows.all_rows(design)
@@ -108,14 +105,14 @@ def prepare(config: Mapping, *, seed: int) -> Audit:
     attacks = {name: make("attacks", answers.own_fields(attack)) for name, attack in config["attacks"].items()}
     given = {}
     if config["target"]["signals"]:
-        design, given = with_target(config["target"]["signals"], design=design, pool=pool, views=len(config["query"]["views"]))
-        check_given(attacks, given)
+        design, given = targets.with_target(config["target"]["signals"], design=design, pool=pool, views=len(config["query"]["views"]))
+        targets.check_given(attacks, given)
     elif config["target"]["oracle"]:
-        design = with_oracle(config["target"], design=design, pool=pool)
-        check_labels_only(attacks)
-    check_attacks(attacks, design=design)
+        design = targets.with_oracle(config["target"], design=design, pool=pool)
+        targets.check_labels_only(attacks)
+    refusals.check_attacks(attacks, design=design)
     slices.check(config["report"]["slices"], columns=tuple(pool.columns), groups=config["report"]["groups"], num_examples=len(pool.y))
-    check_snapshots(config["learner"], attacks)
+    refusals.check_snapshots(config["learner"], attacks)
     privacy.settings(config["report"]["audit"], design=design, knows={n: a.knows for n, a in attacks.items()}, level=config["report"]["level"])
     reported = {"loss", "correct"} if pool.num_classes else {"loss"}
     answers.check_defenses(config["attacks"], design=design)
@@ -222,65 +219,6 @@ def brought_parameters(path: str) -> dict[str, np.ndarray]:
     return {k.removeprefix(start): v for k, v in workdir.read_npz(file).items() if k.startswith(start)}
 
 
-def check_fields(config: Mapping) -> None:
-    """ValueError for a field of query, report or run that cannot work, before anything is trained."""
-    query, report, run = config["query"], config["report"], config["run"]
-    configuration.one_kind(learner=config["learner"], model=config["model"])
-    if not query["views"] or query["views"][0] != "identity":
-        raise ValueError(
-            f"query.views={tuple(query['views'])} must begin with 'identity': accuracies and the gap attack are of the unchanged example."
-        )
-    checks.at_least(1, **{f"query.{field}": query[field] for field in ("batch_size", "ask_batch_size")})
-    if run["chunk"] not in stages.AUTO:
-        checks.at_least(1, **{"run.chunk": run["chunk"]})
-    checks.at_least(0, **{f"run.{k}": run[k] for k in ("lanes", "devices", "query_chunk", "checkpoint_every")})
-    check_report(report, config["attacks"])
-
-
-def check_report(report: Mapping, attacks: Mapping) -> None:
-    """ValueError for a field of config.report that cannot work."""
-    checks.at_least(40, **{"report.draws": report["draws"]})
-    checks.fraction(
-        closed="neither", **{"report.level": report["level"]}, **{"report.fprs": max(report["fprs"]), "smallest report.fprs": min(report["fprs"])}
-    )
-    checks.positive(**{"report.ppv_ratio": report["ppv_ratio"]})
-    for field in ("shadow_curve", "records"):
-        for name in set(report[field]) - {"lira", "lira_shrunk"}:
-            checks.one_of(attacks, **{f"report.{field}": name})
-
-
-def check_images(config: Mapping, *, pool: Pool) -> None:
-    """ValueError if a query view or a training augmentation cannot be applied to these examples."""
-    x, keys = pool.x[:1], jax.random.split(jax.random.key(0), 1)
-    for view in augment.views(config["query"]["views"]):
-        view(x)
-    if config["learner"].get("augment"):
-        augment.augmentation(tuple(config["learner"]["augment"]))(x, keys)
-
-
-def asked_signals(attacks: Mapping[str, Attack]) -> set[str]:
-    """The signals that the attacks need."""
-    return {need for attack in attacks.values() for need in attack.needs if need not in views.SHADOW_NEEDS + views.OTHER_NEEDS}
-
-
-def check_attacks(attacks: Mapping[str, Attack], *, design: Design) -> None:
-    """ValueError with the reason of every attack that this design cannot carry."""
-    fleet = views.Fleet(design=design, signal={}, num_classes=0)
-    refusals = [text for name, attack in attacks.items() if (text := fleet.refuse(attack, name))]
-    if refusals:
-        raise ValueError("\n".join(refusals))
-
-
-def check_snapshots(learner: Mapping, attacks: Mapping[str, Attack]) -> None:
-    """ValueError unless learner.snapshots are epochs of the training, and there for the attacks that need them."""
-    snapshots, epochs = tuple(learner["snapshots"]), learner.get("epochs", 0)
-    if any(not isinstance(e, int) or not 1 <= e <= epochs for e in snapshots) or list(snapshots) != sorted(set(snapshots)):
-        raise ValueError(f"learner.snapshots={snapshots} must be rising epochs in 1..{epochs}.")
-    needing = [name for name, attack in attacks.items() if TRAJECTORY in attack.needs]
-    if needing and not snapshots:
-        raise ValueError(f"attack {needing[0]!r} needs the losses at several epochs: set learner.snapshots, for example (5, 10, {epochs}).")
-
-
 def prepare_scores(config: Mapping, *, seed: int, arrays: Mapping | None = None) -> Audit:
     """The objects of an audit of brought arrays (config.scores, or `arrays` from memory): nothing is trained."""
     name = "arrays" if arrays is not None else config["scores"]
@@ -290,11 +228,11 @@ def prepare_scores(config: Mapping, *, seed: int, arrays: Mapping | None = None)
     slices.check(config["report"]["slices"], columns=columns, groups=config["report"]["groups"], num_examples=len(found.pool.y))
     attacks = {n: make("attacks", answers.own_fields(dict(name=n) | a)) for n, a in (ZOO if wanted is None else wanted).items()}
     if wanted is None:
-        attacks, left_out = allowed(attacks, found)
+        attacks, left_out = targets.allowed(attacks, found)
         said += left_out
     else:
-        check_given(attacks, found.signal)
-        check_attacks(attacks, design=found.design)
+        targets.check_given(attacks, found.signal)
+        refusals.check_attacks(attacks, design=found.design)
     count = next(iter(found.signal.values())).shape[1]
     sections = dict(data=dict(name=str(name)), design=dict(name="brought"), model="brought", learner=None, target=dict(signals=""))
     own = dict(attacks={n: dict(dict(name=n) | (ZOO if wanted is None else wanted)[n]) for n in attacks}, run=configuration.RUN)
@@ -315,104 +253,3 @@ def prepare_scores(config: Mapping, *, seed: int, arrays: Mapping | None = None)
         given=found.signal,
         said=tuple(said),
     )
-
-
-def allowed(attacks: Mapping[str, Attack], found: brought.Brought) -> tuple[dict[str, Attack], list[str]]:
-    """The attacks that the arrays allow, and a sentence for those that they do not."""
-    fleet = views.Fleet(design=found.design, signal={}, num_classes=0)
-    kept, left = {}, {}
-    for name, attack in attacks.items():
-        lacking = sorted(asked_signals({name: attack}) - set(found.signal))
-        reason = f"no {', '.join(lacking)}" if lacking else fleet.refuse(attack, name)
-        if reason:
-            left[name] = reason
-        else:
-            kept[name] = attack
-    if not kept:
-        raise ValueError(f"the arrays give the signals {', '.join(found.signal)}, which no attack of the standard set can use.")
-    return kept, [f"Left out: {', '.join(f'{n} ({why})' for n, why in left.items())}."] if left else []
-
-
-def check_given(attacks: Mapping[str, Attack], signal: Mapping) -> None:
-    """ValueError if an attack needs a signal that was not brought."""
-    for name, attack in attacks.items():
-        lacking = sorted(asked_signals({name: attack}) - set(signal))
-        if lacking:
-            raise ValueError(
-                f"attack {name!r} needs the signals {', '.join(lacking)}; the arrays that were brought give {', '.join(sorted(signal))}."
-            )
-
-
-def with_target(path: str, *, design: Design, pool: Pool, views: int) -> tuple[Design, dict[str, np.ndarray]]:
-    """The design with the brought target as its last model and only target, and the target's signals [1,A,N..].
-
-    The file's rows are the pool's rows in their order; `member` says which of them the target was trained on.
-    """
-    arrays = brought.load(path)
-    arrays.setdefault("labels", pool.y)
-    found = brought.build({k: v for k, v in arrays.items() if not k.startswith("shadow_")}, name=path)
-    if len(found.pool.y) != len(pool.y):
-        raise ValueError(f"{path} has {len(found.pool.y)} examples and the data {len(pool.y)}; they must be the same rows in the same order.")
-    if not np.array_equal(found.pool.y, pool.y):
-        raise ValueError(
-            f"{path}: labels differ from the data's at example {int(np.argmax(found.pool.y != pool.y))}; the rows must be in the same order."
-        )
-    count = next(iter(found.signal.values())).shape[1]
-    if count != views:
-        raise ValueError(f"{path} has {count} views and config.query.views {views}; bring one answer for each view.")
-    return with_model(design, found.design.member_MN[0], path=path), dict(found.signal)
-
-
-def with_oracle(section: Mapping, *, design: Design, pool: Pool) -> Design:
-    """The design with the black box config.target.oracle as its last model and only target.
-
-    config.target.member is an npz with member [N] and, if not all rows shall be asked about, evaluated [N].
-    """
-    if section["oracle"] and not section["oracle"].endswith(".npz"):
-        oracle.answering(section["oracle"], folder=pathlib.Path())
-    if not section["member"]:
-        raise ValueError("target.oracle needs target.member, an npz with member [N]: which of the data's rows the black box was trained on.")
-    arrays = brought.load(section["member"])
-    shape, path = (len(pool.y),), section["member"]
-    evaluated_N = brought.truth(arrays, "evaluated", shape, path) if "evaluated" in arrays else None
-    return with_model(design, brought.truth(arrays, "member", shape, path), evaluated_N, path=path)
-
-
-def check_labels_only(attacks: Mapping[str, Attack]) -> None:
-    """ValueError if an attack asks a black box for more than labels."""
-    for name, attack in attacks.items():
-        for need in sorted(asked_signals({name: attack})):
-            access = registry.make("signals", need).access
-            if access != "labels":
-                raise ValueError(f"attack {name!r} needs the signal {need!r} (access: {access}); target.oracle answers labels alone.")
-
-
-def with_model(design: Design, member_N: np.ndarray, evaluated_N: np.ndarray | None = None, *, path: str) -> Design:
-    """The design with one more model, the only target, which all others are shadows of; evaluated on all rows outside the population if None."""
-    if (member_N & design.population_N).any():
-        raise ValueError(
-            f"{path}: {int((member_N & design.population_N).sum())} of the target's members are population rows. Bring population_x and population_y "
-            "with the data, or set design.population=0."
-        )
-    evaluated_N, models = ~design.population_N if evaluated_N is None else evaluated_N & ~design.population_N, len(design.member_MN)
-    shadow_MM = np.zeros((models + 1, models + 1), bool)
-    shadow_MM[:models, :models] = design.shadow_MM
-    shadow_MM[models, :models] = True
-    return dataclasses.replace(
-        design,
-        name=f"{design.name} + brought target",
-        member_MN=np.concatenate([design.member_MN, member_N[None]]),
-        evaluated_MN=np.concatenate([design.evaluated_MN, evaluated_N[None]]),
-        shadow_MM=shadow_MM,
-        unit_M=np.append(design.unit_M, design.unit_M.max() + 1),
-        targets=(models,),
-        supports=frozenset(found_support(design)),
-        note=f"{design.note}; the target was brought",
-        remake=None,
-    )
-
-
-def found_support(design: Design) -> set[str]:
-    """What the shadows of a design give an attacker of a model outside it."""
-    inside = bool((design.member_MN.any(0) & ~design.population_N).any())
-    return {"shadow_own", "shadow_out"} | ({"shadow_in"} if inside else set())

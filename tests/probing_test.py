@@ -160,3 +160,9 @@ def test_pool_rows_are_numbered_in_the_pool_of_the_audit():
     other = probing.example_keys(seed=3, name="entropy", index_B=[9])
     assert (jax.random.key_data(other) != jax.random.key_data(key(index_B=[9]))).any()
     assert Pool(x=np.zeros((2, 3)), y=np.zeros(2)).num_classes == 0
+
+
+def test_what_a_net_does_not_have_inside_is_refused_before_training():
+    with pytest.raises(ValueError, match=r"layer_goodness.*model.name='forward_forward'"):
+        answers.make_signals(["layer_goodness"], pool=toys.pool(), model=mlp.make(num_classes=3))
+    assert list(answers.make_signals(["penultimate"], pool=toys.pool(), model=mlp.make(num_classes=3))) == ["penultimate"]

@@ -1,0 +1,66 @@
+"""What a config asks for and cannot have, refused with the remedy before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import jax
+
+from mia_jax import checks, configuration, stages, views
+from mia_jax.data import augment
+from mia_jax.training.trajectory import SIGNAL as TRAJECTORY
+from mia_jax.types import Attack, Design, Pool
+
+
+def check_fields(config: Mapping) -> None:
+    """ValueError for a field of query, report or run that cannot work, before anything is trained."""
+    query, report, run = config["query"], config["report"], config["run"]
+    configuration.one_kind(learner=config["learner"], model=config["model"])
+    if not query["views"] or query["views"][0] != "identity":
+        raise ValueError(
+            f"query.views={tuple(query['views'])} must begin with 'identity': accuracies and the gap attack are of the unchanged example."
+        )
+    checks.at_least(1, **{f"query.{field}": query[field] for field in ("batch_size", "ask_batch_size")})
+    if run["chunk"] not in stages.AUTO:
+        checks.at_least(1, **{"run.chunk": run["chunk"]})
+    checks.at_least(0, **{f"run.{k}": run[k] for k in ("lanes", "devices", "query_chunk", "checkpoint_every")})
+    check_report(report, config["attacks"])
+
+
+def check_report(report: Mapping, attacks: Mapping) -> None:
+    """ValueError for a field of config.report that cannot work."""
+    checks.at_least(40, **{"report.draws": report["draws"]})
+    checks.fraction(
+        closed="neither", **{"report.level": report["level"]}, **{"report.fprs": max(report["fprs"]), "smallest report.fprs": min(report["fprs"])}
+    )
+    checks.positive(**{"report.ppv_ratio": report["ppv_ratio"]})
+    for field in ("shadow_curve", "records"):
+        for name in set(report[field]) - {"lira", "lira_shrunk"}:
+            checks.one_of(attacks, **{f"report.{field}": name})
+
+
+def check_images(config: Mapping, *, pool: Pool) -> None:
+    """ValueError if a query view or a training augmentation cannot be applied to these examples."""
+    x, keys = pool.x[:1], jax.random.split(jax.random.key(0), 1)
+    for view in augment.views(config["query"]["views"]):
+        view(x)
+    if config["learner"].get("augment"):
+        augment.augmentation(tuple(config["learner"]["augment"]))(x, keys)
+
+
+def check_attacks(attacks: Mapping[str, Attack], *, design: Design) -> None:
+    """ValueError with the reason of every attack that this design cannot carry."""
+    fleet = views.Fleet(design=design, signal={}, num_classes=0)
+    refusals = [text for name, attack in attacks.items() if (text := fleet.refuse(attack, name))]
+    if refusals:
+        raise ValueError("\n".join(refusals))
+
+
+def check_snapshots(learner: Mapping, attacks: Mapping[str, Attack]) -> None:
+    """ValueError unless learner.snapshots are epochs of the training, and there for the attacks that need them."""
+    snapshots, epochs = tuple(learner["snapshots"]), learner.get("epochs", 0)
+    if any(not isinstance(e, int) or not 1 <= e <= epochs for e in snapshots) or list(snapshots) != sorted(set(snapshots)):
+        raise ValueError(f"learner.snapshots={snapshots} must be rising epochs in 1..{epochs}.")
+    needing = [name for name, attack in attacks.items() if TRAJECTORY in attack.needs]
+    if needing and not snapshots:
+        raise ValueError(f"attack {needing[0]!r} needs the losses at several epochs: set learner.snapshots, for example (5, 10, {epochs}).")

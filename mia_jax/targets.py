@@ -1,0 +1,115 @@
+"""A target of the user's own beside our fleet, or instead of one: its answers, or a black box that is asked."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from mia_jax import brought, registry, views
+from mia_jax.answers import asked_signals
+from mia_jax.training import oracle
+from mia_jax.types import Attack, Design, Pool
+
+
+def allowed(attacks: Mapping[str, Attack], found: brought.Brought) -> tuple[dict[str, Attack], list[str]]:
+    """The attacks that the arrays allow, and a sentence for those that they do not."""
+    fleet = views.Fleet(design=found.design, signal={}, num_classes=0)
+    kept, left = {}, {}
+    for name, attack in attacks.items():
+        lacking = sorted(asked_signals({name: attack}) - set(found.signal))
+        reason = f"no {', '.join(lacking)}" if lacking else fleet.refuse(attack, name)
+        if reason:
+            left[name] = reason
+        else:
+            kept[name] = attack
+    if not kept:
+        raise ValueError(f"the arrays give the signals {', '.join(found.signal)}, which no attack of the standard set can use.")
+    return kept, [f"Left out: {', '.join(f'{n} ({why})' for n, why in left.items())}."] if left else []
+
+
+def check_given(attacks: Mapping[str, Attack], signal: Mapping) -> None:
+    """ValueError if an attack needs a signal that was not brought."""
+    for name, attack in attacks.items():
+        lacking = sorted(asked_signals({name: attack}) - set(signal))
+        if lacking:
+            raise ValueError(
+                f"attack {name!r} needs the signals {', '.join(lacking)}; the arrays that were brought give {', '.join(sorted(signal))}."
+            )
+
+
+def with_target(path: str, *, design: Design, pool: Pool, views: int) -> tuple[Design, dict[str, np.ndarray]]:
+    """The design with the brought target as its last model and only target, and the target's signals [1,A,N..].
+
+    The file's rows are the pool's rows in their order; `member` says which of them the target was trained on.
+    """
+    arrays = brought.load(path)
+    arrays.setdefault("labels", pool.y)
+    found = brought.build({k: v for k, v in arrays.items() if not k.startswith("shadow_")}, name=path)
+    if len(found.pool.y) != len(pool.y):
+        raise ValueError(f"{path} has {len(found.pool.y)} examples and the data {len(pool.y)}; they must be the same rows in the same order.")
+    if not np.array_equal(found.pool.y, pool.y):
+        raise ValueError(
+            f"{path}: labels differ from the data's at example {int(np.argmax(found.pool.y != pool.y))}; the rows must be in the same order."
+        )
+    count = next(iter(found.signal.values())).shape[1]
+    if count != views:
+        raise ValueError(f"{path} has {count} views and config.query.views {views}; bring one answer for each view.")
+    return with_model(design, found.design.member_MN[0], path=path), dict(found.signal)
+
+
+def with_oracle(section: Mapping, *, design: Design, pool: Pool) -> Design:
+    """The design with the black box config.target.oracle as its last model and only target.
+
+    config.target.member is an npz with member [N] and, if not all rows shall be asked about, evaluated [N].
+    """
+    if section["oracle"] and not section["oracle"].endswith(".npz"):
+        oracle.answering(section["oracle"], folder=pathlib.Path())
+    if not section["member"]:
+        raise ValueError("target.oracle needs target.member, an npz with member [N]: which of the data's rows the black box was trained on.")
+    arrays = brought.load(section["member"])
+    shape, path = (len(pool.y),), section["member"]
+    evaluated_N = brought.truth(arrays, "evaluated", shape, path) if "evaluated" in arrays else None
+    return with_model(design, brought.truth(arrays, "member", shape, path), evaluated_N, path=path)
+
+
+def check_labels_only(attacks: Mapping[str, Attack]) -> None:
+    """ValueError if an attack asks a black box for more than labels."""
+    for name, attack in attacks.items():
+        for need in sorted(asked_signals({name: attack})):
+            access = registry.make("signals", need).access
+            if access != "labels":
+                raise ValueError(f"attack {name!r} needs the signal {need!r} (access: {access}); target.oracle answers labels alone.")
+
+
+def with_model(design: Design, member_N: np.ndarray, evaluated_N: np.ndarray | None = None, *, path: str) -> Design:
+    """The design with one more model, the only target, which all others are shadows of; evaluated on all rows outside the population if None."""
+    if (member_N & design.population_N).any():
+        raise ValueError(
+            f"{path}: {int((member_N & design.population_N).sum())} of the target's members are population rows. Bring population_x and population_y "
+            "with the data, or set design.population=0."
+        )
+    evaluated_N, models = ~design.population_N if evaluated_N is None else evaluated_N & ~design.population_N, len(design.member_MN)
+    shadow_MM = np.zeros((models + 1, models + 1), bool)
+    shadow_MM[:models, :models] = design.shadow_MM
+    shadow_MM[models, :models] = True
+    return dataclasses.replace(
+        design,
+        name=f"{design.name} + brought target",
+        member_MN=np.concatenate([design.member_MN, member_N[None]]),
+        evaluated_MN=np.concatenate([design.evaluated_MN, evaluated_N[None]]),
+        shadow_MM=shadow_MM,
+        unit_M=np.append(design.unit_M, design.unit_M.max() + 1),
+        targets=(models,),
+        supports=frozenset(found_support(design)),
+        note=f"{design.note}; the target was brought",
+        remake=None,
+    )
+
+
+def found_support(design: Design) -> set[str]:
+    """What the shadows of a design give an attacker of a model outside it."""
+    inside = bool((design.member_MN.any(0) & ~design.population_N).any())
+    return {"shadow_own", "shadow_out"} | ({"shadow_in"} if inside else set())
