@@ -201,3 +201,19 @@ def test_speed_and_memory_of_a_whole_quickstart():
     rows = summary.rows(attacks, member, np.ones_like(member), unit_T=np.arange(64) // 2)
     assert time.thread_time() - started < 6  # .6 s on one quiet core
     assert len(rows) == 2 * (2 * 11 + 64 * 6)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_draw_by_draw_is_the_same_as_all_draws_at_once(tied):
+    rng = np.random.default_rng(3)
+    member_N = rng.random(300) < 0.4
+    score_N = rng.normal(size=300) + member_N
+    score_N = np.round(score_N) if tied else score_N
+    evaluated_N = rng.random(300) < 0.9
+    rank = bootstrap.ranked(score_N[evaluated_N], member_N[evaluated_N], np.flatnonzero(evaluated_N))
+    record_NR = bootstrap.stratified(5, member_N, evaluated_N, 50)
+    assert (record_NR[~evaluated_N] == 0).all() and (record_NR[member_N].sum(0) == record_NR[member_N].sum(0)[0]).all()
+    alone = bootstrap.redraw(rank, record_NR, None, [1, 4, 20])
+    together = bootstrap.redraw(rank, np.ascontiguousarray(record_NR, np.float32), None, [1, 4, 20])
+    for a, b in zip(alone, together, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-9)
