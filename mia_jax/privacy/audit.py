@@ -16,6 +16,7 @@ import numpy as np
 from scipy import special, stats
 
 from mia_jax import checks
+from mia_jax.privacy import accounting
 
 METHODS = ("one_run", "fdp", "gdp")  # what is assumed of the mechanism: nothing; nothing; that its trade-off curve is a Gaussian's
 
@@ -113,12 +114,7 @@ def gdp_epsilon(mu: float, delta: float) -> float:
     """
     checks.at_least(0, mu=mu)
     checks.fraction(closed="neither", delta=delta)
-
-    def gap(epsilon: float) -> bool:
-        own = special.ndtr(mu / 2 - epsilon / mu)
-        return own - math.exp(epsilon + special.log_ndtr(-mu / 2 - epsilon / mu)) > delta
-
-    return largest(gap) if mu > 0 else 0.0
+    return accounting.gaussian_epsilon(mu, delta)
 
 
 def one_run(found: Guesses, *, delta: float, alpha: float = 0.05, method: str = "one_run") -> float:
