@@ -82,4 +82,10 @@ def make(*, num_classes: int, widths=(500, 500), goodness: str = "mean", skip_fi
         names=names,
         num_classes=num_classes,
     )
-    return layers.as_model(module)._replace(parts=parts)
+    model = layers.as_model(module)
+
+    def inside(variables, x):
+        every_BC = jnp.broadcast_to(jnp.arange(num_classes), (x.shape[0], num_classes))
+        return model.inside(variables, x) | dict(goodness=module.apply(variables, x, label_BK=every_BC))
+
+    return model._replace(parts=parts, inside=inside)
