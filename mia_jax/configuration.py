@@ -103,7 +103,9 @@ def complete(*, seed=0, data: Mapping, design: Mapping, model: Mapping, learner:
     if config["learner"].get("gradient") == "private":  # all fields, so that the command line can set any of them
         fields = {k: p.default for k, p in inspect.signature(private.make).parameters.items() if k not in PRIVATE_PASSED}
         config["learner"]["privacy"] = _section("learner.privacy", fields, config["learner"]["privacy"] or {})
-    return ml_collections.ConfigDict(_overridable(config), type_safe=False).lock()
+    config = _overridable(config)
+    config["run"]["chunk"] = ml_collections.FieldReference(config["run"]["chunk"], field_type=object)  # a number or 'auto'
+    return ml_collections.ConfigDict(config, type_safe=False).lock()
 
 
 def one_kind(**sections) -> None:

@@ -22,6 +22,8 @@ def check_fields(config: Mapping) -> None:
         )
     checks.at_least(1, **{f"query.{field}": query[field] for field in ("batch_size", "ask_batch_size")})
     if run["chunk"] not in stages.AUTO:
+        if not isinstance(run["chunk"], int):
+            raise ValueError(f"run.chunk={run['chunk']!r} must be a whole number of models >= 1, or 'auto' to have the fastest measured.")
         checks.at_least(1, **{"run.chunk": run["chunk"]})
     checks.at_least(0, **{f"run.{k}": run[k] for k in ("lanes", "devices", "query_chunk", "checkpoint_every")})
     check_report(report, config["attacks"])

@@ -54,6 +54,13 @@ def test_a_run_leaves_its_files_and_the_same_command_does_nothing_again(run):
     assert len(runs) >= 2 and set(runs[-1]["seconds"]) == {"train", "query", "attack", "report"} and runs[0]["packages"]["jax"]
 
 
+def test_the_chunk_is_a_number_or_auto(tmp_path):
+    _, said = launch(*TINY, f"--workdir={tmp_path}", "--config.run.chunk=auto", "--stages=train")
+    assert "measuring the fastest chunk" in said and json.loads((tmp_path / "train" / "plan.json").read_text())["chunk"] >= 1
+    _, said = launch(*TINY, f"--workdir={tmp_path / 'b'}", "--config.run.chunk=fast", fails=True)
+    assert "run.chunk='fast' must be a whole number of models >= 1, or 'auto'" in said
+
+
 def test_summary_prints_the_model():
     out, _ = launch("--config=configs/quickstart.py", "--summary")
     assert "19,210" in out
