@@ -12,7 +12,21 @@ import threadpoolctl
 from mia_jax import answers, registry, views, workdir
 from mia_jax.data import _pool as pools
 from mia_jax.metrics import bootstrap, comparisons, further, slice_rows, slices, summary, thresholds
-from mia_jax.report import budget, cross_validation, evasion, files, privacy, seeds, shadows, stale, tables, validity, vulnerability
+from mia_jax.report import (
+    assumptions,
+    budget,
+    cross_validation,
+    evasion,
+    files,
+    privacy,
+    seeds,
+    shadows,
+    stale,
+    tables,
+    usage,
+    validity,
+    vulnerability,
+)
 from mia_jax.stages import all_models, attack_claim, read_scores, say, scored_models, scores
 from mia_jax.training import checkpoint
 from mia_jax.training import query as queries
@@ -51,6 +65,8 @@ def report(audit, *, folder: Path, versions: dict) -> dict:
         design=design_table(audit),
         attacks={name: dict(audit.config["attacks"][name], needs=one.needs, knows=one.knows, note=one.note) for name, one in audit.attacks.items()},
         shadow_curves=shadow_curves(audit, folder=folder),
+        assumptions=assumed(audit, folder=folder),
+        usage=used(audit, attacks, score_MN, found["results"]),
         records=table,
         audit=audited(audit, score_MN, folder=folder),
         guarantee=promised(audit, folder=folder),
@@ -163,6 +179,25 @@ def exposed_records(audit, *, folder: Path) -> tuple[dict, dict[str, np.ndarray]
         found[name], own = vulnerability.measure(attack=one, fleet=fleet, scores=scores, key=key, level=level, seed=audit.seed)
         arrays |= {f"{name}/{field}": value for field, value in own.items()}
     return found, arrays
+
+
+def assumed(audit, *, folder: Path) -> dict[str, dict]:
+    """{attack: what its diagnosis says on the first targets} of the attacks that have one."""
+    found = {}
+    for name, one in audit.attacks.items():
+        if one.diagnose is not None:
+            fleet = answers.load_fleet(audit, folder=folder, names=[n for n in one.needs if n in audit.asked], attack=name)
+            found[name] = assumptions.measure(one, view=lambda t, fleet=fleet, one=one: fleet.view(t, one.needs), targets=audit.design.targets)
+    return found
+
+
+def used(audit, attacks: Mapping[str, Mapping], score_MN: Mapping[str, np.ndarray], rows) -> dict | None:
+    """The share of the rows that was trained on, as the best ranked attack with thresholds from shadows estimates it."""
+    ranked = [name for name in tables.ranking(tables.main_rows(rows))[0] if not np.isnan(attacks[name]["threshold_T"]).any()]
+    if not ranked:
+        return None
+    name, level = ranked[0], audit.config["report"]["level"]
+    return usage.measure(score_MN[name], attack=name, design=audit.design, threshold_T=attacks[name]["threshold_T"], level=level)
 
 
 def audited(audit, score_MN: Mapping[str, np.ndarray], *, folder: Path) -> dict | None:

@@ -8,7 +8,7 @@ import pytest
 
 import mia_jax
 from mia_jax import configuration, experiment, workdir
-from mia_jax.report import stale, trust
+from mia_jax.report import assumptions, stale, trust, usage
 
 ATTACKS = dict(threshold_loss=dict(name="threshold", signal="loss"), lira=dict(mode="online"))
 NOISE = dict(name="synthetic", examples=160, features=20, classes=4, random_labels=True)
@@ -55,6 +55,31 @@ def test_every_section_is_there_and_reads_well(finished):
     arrays = workdir.read_npz(folder / "report" / "records.npz")
     assert arrays["lira/auc_N"].shape == (160,) and np.nanmean(arrays["lira/auc_N"]) == pytest.approx(report["records"]["lira"]["mean_auc"])
     assert (folder / "report" / "results.csv").read_text().count("\n") == len(report["results"]) + 1
+
+
+def test_assumptions_are_told_attack_by_attack(finished):
+    """What diagnose says on the first four targets, in report.json and in words; attacks without a diagnosis are not named."""
+    _, _, report, text = finished
+    found = report["assumptions"]
+    assert list(found) == ["lira"] and found["lira"]["targets"] == assumptions.TARGETS
+    assert found["lira"]["in_normality_tested"] == 0  # 14 shadows: 7 a side, and the test needs 8
+    assert "| `lira` | too few IN shadows to test normality; too few OUT shadows to test normality |" in text
+    tested = dict(out_normality_tested=1200.0, out_normality_rejected=0.114, resolution=0.005, top_tie_share=0.25, a=0.3, targets=4)
+    said = "OUT shadows not normal on 11.4% of 1,200 examples and views; scores are multiples of 0.005, 25.0% of the rows tie at the top; a = 0.3"
+    assert assumptions.sentence(tested).startswith(said)
+    assert "5.0% would be rejected" in assumptions.section(dict(assumptions=dict(lira=tested))) and not assumptions.section({})
+
+
+def test_the_share_of_the_data_that_was_used_is_estimated(finished):
+    """Every row of `usage` is (named - FPR) / (TPR - FPR); labels are random here, so the share is met closely, and its interval holds it."""
+    _, _, report, text = finished
+    rows = report["usage"]["rows"]
+    assert len(rows) == 16 and "## How much of the data was used?" in text and f"{rows[0]['rows']:,} rows were in" in text
+    for row in rows:
+        assert row["share"] == pytest.approx((row["named"] - row["fpr"]) / (row["tpr"] - row["fpr"])) and row["true_share"] == 0.5
+        assert row["low"] <= row["share"] <= row["high"] and abs(row["share"] - 0.5) < 0.2
+    assert sum(row["low"] <= 0.5 <= row["high"] for row in rows) >= 13
+    assert usage.section(dict(usage=dict(attack="x", why="no shadows."))).endswith("Not estimated from `x`: no shadows.\n") and usage.section({}) == ""
 
 
 def test_all_is_well_in_an_honest_run(finished):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mia_jax.report import budget, cross_validation, evasion, guarantee, privacy, sections, tables, trust
+from mia_jax.report import assumptions, budget, cross_validation, evasion, guarantee, privacy, sections, tables, trust, usage
 
 KNOWLEDGE = {
     "nothing": "`nothing`: the target's answers alone",
@@ -42,8 +42,10 @@ def report(found: Mapping, *, figures: Sequence[str] = ()) -> str:
         evasion.section(found),
         sections.slices(found, ranked),
         sections.records(found),
+        usage.section(found),
         guarantee.section(found),
         trust.trust(found),
+        assumptions.section(found),
         *pictures(figures),
     ]
     parts += [unresolved(rows), reading(rows, bool(found.get("audit"))), appendix(found)]
