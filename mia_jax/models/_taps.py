@@ -20,8 +20,13 @@ from jax import lax
 
 from mia_jax.models._convolution import Windows, convolve, patches
 
-HIGHEST = lax.Precision.HIGHEST
 SLACK = 2.0**-22  # of the Gram form's terms: its rounding error, added so that a norm is never too small
+
+
+def exact():
+    """The precision of products in full float32: to be asked for where a device rounds their factors (TF32, bfloat16), so that clipped sums keep
+    their bound. A CPU never does, and its fastest products are those of no precision asked for."""
+    return None if jax.default_backend() == "cpu" else lax.Precision.HIGHEST
 
 
 class Norms(NamedTuple):
@@ -90,7 +95,7 @@ def _outer(x_UTF, g_UTO):
     """What is kept of sum_t x_t g_t': (x, g), or the sums themselves where they are not much larger than x and g."""
     (_, t, f), o = x_UTF.shape, g_UTO.shape[2]
     if t > 1 and f * o <= 2 * t * (f + o):
-        return (jnp.einsum("utf,uto->ufo", x_UTF, g_UTO, precision=HIGHEST, preferred_element_type=jnp.float32),)
+        return (jnp.einsum("utf,uto->ufo", x_UTF, g_UTO, precision=exact(), preferred_element_type=jnp.float32),)
     return x_UTF, g_UTO
 
 
@@ -100,7 +105,7 @@ def _outer_squares(parts):
     x, g = (part.astype(jnp.float32) for part in parts)
     if x.shape[1] == 1:
         return _square(x) * _square(g)
-    gram = [jnp.einsum("uti,usi->uts", a, a, precision=HIGHEST) for a in (x, g)]
+    gram = [jnp.einsum("uti,usi->uts", a, a, precision=exact()) for a in (x, g)]
     terms = (jnp.sqrt(jnp.square(x).sum(2)) * jnp.sqrt(jnp.square(g).sum(2))).sum(1)
     return jnp.maximum((gram[0] * gram[1]).sum((1, 2)), 0) + SLACK * jnp.square(terms)
 
@@ -108,11 +113,11 @@ def _outer_squares(parts):
 def _outer_gradient(parts, weight_U):
     if len(parts) == 1:
         (u, *shape) = parts[0].shape
-        return (weight_U[None] @ parts[0].reshape(u, -1)).reshape(shape)
+        return jnp.matmul(weight_U[None], parts[0].reshape(u, -1), precision=exact()).reshape(shape)
     x, g = parts
     g = weight_U[:, None, None] * g.astype(jnp.float32)
     x, g = (a.reshape(-1, a.shape[2]) for a in (x.astype(jnp.float32), g))
-    return jnp.matmul(x.T, g, precision=HIGHEST)
+    return jnp.matmul(x.T, g, precision=exact())
 
 
 def _square(a):
@@ -186,7 +191,7 @@ class Shift(NamedTuple):
         return _square(parts[0])
 
     def gradient(self, parts, weight_U, w):
-        return jnp.matmul(weight_U, parts[0], precision=HIGHEST)
+        return jnp.matmul(weight_U, parts[0], precision=exact())
 
 
 class Scale(Shift):
@@ -212,7 +217,7 @@ class Lookup(NamedTuple):
         x, g = parts
         g = g.astype(jnp.float32)
         same = x[:, :, None] == x[:, None, :]
-        gram = jnp.where(same, jnp.einsum("uti,usi->uts", g, g, precision=HIGHEST), 0).sum((1, 2))
+        gram = jnp.where(same, jnp.einsum("uti,usi->uts", g, g, precision=exact()), 0).sum((1, 2))
         return jnp.maximum(gram, 0) + SLACK * jnp.square(jnp.sqrt(jnp.square(g).sum(2)).sum(1))
 
     def gradient(self, parts, weight_U, w):

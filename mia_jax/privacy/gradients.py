@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -115,7 +116,7 @@ def _by_vmap(losses, params, rows, weight_B, units, rule, clip) -> Clipped:
 
     def total(path, g):
         g = jnp.where(counted_U.reshape(-1, *(1,) * (g.ndim - 1)), g.astype(jnp.float32), 0)
-        return jnp.tensordot(factors[path], g, 1, precision=lax.Precision.HIGHEST)
+        return jnp.tensordot(factors[path], g, 1, precision=_taps.exact())
 
     tree = jax.tree.unflatten(jax.tree.structure(gradient), [total(path, g) for path, g in flat.items()])
     joined = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), (loss_UK, aux))
@@ -123,7 +124,12 @@ def _by_vmap(losses, params, rows, weight_B, units, rule, clip) -> Clipped:
 
 
 def _tapped(losses, params, rows, weight_B, units, rule, clip) -> Clipped:
-    """Norms by taps in one backward pass, then the gradient of sum_u factor_u loss_u in another."""
+    """Norms by taps in one backward pass, then the gradient of sum_u factor_u loss_u in another, in full float32: both must see the same gradient."""
+    with jax.default_matmul_precision("highest") if _taps.exact() else contextlib.nullcontext():
+        return _two_passes(losses, params, rows, weight_B, units, rule, clip)
+
+
+def _two_passes(losses, params, rows, weight_B, units, rule, clip) -> Clipped:
     taps = {path: _taps.Norms(jnp.zeros(units, jnp.float32)) for path in paths(params)}
 
     def first(taps):
