@@ -1,11 +1,12 @@
 """HopSkipJump batched over examples against the Adversarial Robustness Toolbox, which loops over them, side by side in one run.
 
-    python -m benchmarks.label_only [--quick] [--runs 3] [--peers art] [--batch 25] [--chunk 4]
+    python -m benchmarks.label_only [--quick] [--runs 3] [--peers art] [--batch 25] [--chunk 4] [--lanes CORES]
 
 hop_skip_jump  a small CNN (two convolutions) on 28x28 images, 10 iterations from 100 evaluations (about 2,400 queries a sample), l2, box [0, 1].
                The peer runs the same weights in PyTorch with the same iterations and evaluations, on the first samples only. Compared: seconds a
-               sample (compilation apart), the median distance, queries per second beside the plain forward pass's at its best batch size, and
-               what a sample costs at other batch sizes.
+               sample (compilation apart), the median distance over the samples that both walk from, queries per second beside the plain forward
+               pass's at its best batch size, and what a sample costs at other batch sizes; and, as a second ratio, the seconds until our median
+               distance is no larger than the peer's last one (seconds in proportion to the queries asked until then).
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = _pairs.parser(__doc__, peers=PEERS)
     parser.add_argument("--batch", type=int, default=25, help="examples that walk at once (default 25)")
     parser.add_argument("--chunk", type=int, default=4, help="directions an example that are asked at once (default 4)")
+    parser.add_argument("--lanes", type=int, default=os.cpu_count() or 1, help="batches that walk at a time, each in a thread (default: the cores)")
     parser.add_argument("--sizes", type=lambda text: [int(n) for n in text.split(",") if n], help="batch sizes of the cost table; '' for none")
     return _pairs.guarded(benchmark, parser.parse_args(argv))
 
@@ -56,12 +58,13 @@ def benchmark(args) -> None:
     with tempfile.TemporaryDirectory(prefix="mia_jax_label_only_") as folder:
         path = str(pathlib.Path(folder) / "weights.npz")
         _boundary_ways.weights(path, examples=samples, side=side, epochs=2 if args.quick else 3)
-        contenders = dict(ours=lambda: call("ours", path=path, batch_size=args.batch, chunk=args.chunk, **settings))
+        settings_of_ours = dict(path=path, chunk=args.chunk, lanes=args.lanes, compared=min(samples, peer_samples), **settings)
+        contenders = dict(ours=lambda: call("ours", batch_size=args.batch, **settings_of_ours))
         if args.peers:
             contenders["art"] = lambda: call("art", path=path, samples=peer_samples, threads=os.cpu_count() or 1, **settings)
         found = _pairs.interleaved(contenders, runs)
         sizes = args.sizes if args.sizes is not None else ([] if args.quick else [n for n in SIZES if n <= samples])
-        costs = {n: call("ours", path=path, batch_size=n, chunk=args.chunk, **settings) for n in sizes}
+        costs = {n: call("ours", batch_size=n, **settings_of_ours) for n in sizes}
     report(found, costs, args, runs)
 
 
@@ -73,7 +76,7 @@ def report(found: dict, costs: dict, args, runs: int) -> None:
         + [f"{middle(name, 'queries_per_s'):,.0f}", f"{middle(name, 'peak_mb'):,.0f} MB"]
         for name in found
     ]
-    print(f"hop_skip_jump: {runs} run{'s' * (runs != 1)}, batches of {args.batch}, chunks of {args.chunk} directions")
+    print(f"hop_skip_jump: {runs} run{'s' * (runs != 1)}, batches of {args.batch}, chunks of {args.chunk} directions, {args.lanes} batches at a time")
     print(_pairs.table(["", "a sample", "median distance", "queries", "queries/s", "peak memory"], rows))
     forward = middle("ours", "forward_per_s")
     share = middle("ours", "queries_per_s") / forward
@@ -88,9 +91,20 @@ def report(found: dict, costs: dict, args, runs: int) -> None:
         record = _pairs.comparison(
             benchmark="label_only", case="hop_skip_jump", ours_s=middle("ours", "seconds"), peer=peer, peer_s=middle(peer, "seconds"), per="sample"
         )
-        record |= dict(forward_share=share, runs=runs, batch=args.batch, chunk=args.chunk, others=others)
+        record |= at_equal_distance(found["ours"], peer_s=record["peer_s"], distance=middle(peer, "distance"))
+        record |= dict(forward_share=share, runs=runs, batch=args.batch, chunk=args.chunk, lanes=args.lanes, others=others)
         record |= {f"{who}_{field}": middle(name, field) for who, name in (("ours", "ours"), ("peer", peer)) for field in ("distance", "queries")}
         print(_pairs.line(record), flush=True)
+
+
+def at_equal_distance(ours: list[dict], *, peer_s: float, distance: float) -> dict:
+    """What our walk has cost after the first iteration whose median distance is at most `distance`; empty if none is."""
+    steps = ours[0]["steps"]  # of the same keys in every run
+    reached = next((step for step in steps if step[1] <= distance), None)
+    if reached is None:
+        return {}
+    seconds = _pairs.median(ours, "seconds") * reached[0] / steps[-1][0]
+    return dict(equal_distance_s=seconds, equal_distance_queries=reached[0], equal_distance_ratio=peer_s / seconds)
 
 
 if __name__ == "__main__":
