@@ -125,7 +125,7 @@ def attacks(arg) -> dict:
         g=dict(noise=dict(name="threshold", signal=noise)),
         a=dict(boundary=dict(name="threshold", signal=distance)),
         w=dict(carlini_wagner=dict(name="threshold", signal="carlini_wagner_distance")),
-        c=dict(combined=dict(learned, kind="random_forest", features=(combined,))),
+        c=dict(combined=dict(learned, kind="chosen", features=(combined,))),
         o=dict(outlier=dict()),
         q=dict(one_query=dict(name="threshold", signal=registry.spelled("one_query", shadows=1))),
         t=dict(transfer=dict(name="threshold", signal=registry.spelled("transfer", shadows=1))),

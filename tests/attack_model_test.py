@@ -21,6 +21,7 @@ FAST = dict(  # the kinds with grids small enough for a test
     random_forest=dict(trees=20, grid={}),
     knn={},
     gradient_boosting=dict(grid=dict(max_iter=(20,), min_samples_leaf=(5,))),
+    chosen=dict(kinds=dict(logistic={}, knn={})),
 )
 
 

@@ -10,14 +10,14 @@ import numpy as np
 
 from mia_jax import checks, registry
 from mia_jax.attacks import _features
-from mia_jax.heads import grids, logistic, mlp
+from mia_jax.heads import chosen
 from mia_jax.heads import rows as ordered
 from mia_jax.heads.rows import Job
 from mia_jax.types import Attack
 from mia_jax.views import CROSS_FITTED, View
 
-KINDS = dict(logistic=logistic.make, mlp=mlp.make, random_forest=grids.random_forest, knn=grids.knn, gradient_boosting=grids.gradient_boosting)
-NEUTRAL = dict(logistic=0.0, mlp=0.0, random_forest=0.5, knn=0.5, gradient_boosting=0.0)  # the score of an undecided classifier
+KINDS = chosen.KINDS | dict(chosen=chosen.make)
+NEUTRAL = chosen.NEUTRAL | dict(chosen=0.0)
 FEWEST = 3  # of each side that a head can learn from: one for every inner fold
 CLASS = 10  # of each side from which a class has a classifier of its own
 
@@ -41,8 +41,9 @@ def make(
     scores every row of the other, those left out of learning too; it knows half of the target's members and is never ranked with the rest.
     Both learn on equally many members and non-members, at most `rows` in all (a class, with `per_class`), drawn by key.
 
-    kind 'logistic', 'mlp', 'random_forest', 'knn', 'gradient_boosting'; `options` are its maker's arguments (mia_jax.heads). features: any
-    of 'probabilities', 'logits', 'label' (one-hot), 'x', and signal names; `columns` of the pool; `views` 'each' is a feature or their 'mean'.
+    kind 'logistic', 'mlp', 'random_forest', 'knn', 'gradient_boosting', or 'chosen', the one of several that is most often right over folds of the
+    rows learned from; `options` are its maker's arguments (mia_jax.heads). features: any of 'probabilities', 'logits', 'label' (one-hot), 'x', and
+    signal names; `columns` of the pool; `views` 'each' is a feature or their 'mean'.
     `scale`: columns to mean 0 and sd 1 on the rows learned from. per_class: one classifier a class; a class with fewer than 10 rows of a side
     (in a half) takes the pooled one. Rows enter in the order of a hash of their features, so the pool's order changes nothing; rows with equal
     features may trade places between the halves. ValueError below 3 members and 3 non-members to learn from.
