@@ -115,6 +115,8 @@ def prepare(config: Mapping, *, seed: int) -> Audit:
     refusals.check_snapshots(config["learner"], attacks)
     privacy.settings(config["report"]["audit"], design=design, knows={n: a.knows for n, a in attacks.items()}, level=config["report"]["level"])
     reported = {"loss", "correct"} if pool.num_classes else {"loss"}
+    if "pairs" in model.parts and not config["target"]["signals"] and not config["target"]["oracle"]:
+        reported |= {"embedding"}  # report/pairs.py
     answers.check_defenses(config["attacks"], design=design)
     if not pool.num_classes:
         answers.check_real_attacks(attacks)

@@ -15,10 +15,12 @@ from mia_jax.report import (
     cross_validation,
     evasion,
     files,
+    pairs,
     privacy,
     seeds,
     stale,
     validity,
+    weights,
 )
 from mia_jax.stages import all_models, attack_claim, read_scores, say
 from mia_jax.training import checkpoint
@@ -64,16 +66,36 @@ def report(audit, *, folder: Path, versions: dict) -> dict:
         audit=audited(audit, score_MN, folder=folder),
         guarantee=promised(audit, folder=folder),
         evasion=evasion.measure(folder / "signal", list(audit.signals), models=targets, **shared),
+        pairs=told_apart(audit, folder=folder, shared=shared),
         validity=checks(audit, attacks, files=checked, duplicates=found["about"]["duplicates"], draws=draws),
         versions=versions,
     )
     if arrays:
         workdir.write_npz(folder / "report" / "records.npz", **arrays)
-    first = dict(m=targets[0], x_N=audit.pool.x, y_N=audit.pool.y, member_N=shared["member_TN"][0], evaluated_N=shared["evaluated_TN"][0])
-    pictures = evasion.chosen(folder / "signal", list(audit.signals), **first) if wanted["figures"] else None
+    pictures = chosen_pictures(audit, folder=folder, shared=shared) if wanted["figures"] else {}
     files.write(found, attacks=attacks, draws=draws, folder=folder / "report", plots=wanted["figures"], pictures=pictures, **shared)
     workdir.write_json(config, own)
     return workdir.read_json(folder / "report" / "report.json")
+
+
+def told_apart(audit, *, folder: Path, shared: Mapping) -> dict | None:
+    """The section `pairs` of a net that embeds pairs (models/siamese.py); None for others."""
+    if audit.model is None or "pairs" not in audit.model.parts:
+        return None
+    objective = audit.config["learner"]["objective"]
+    threshold = objective.get("threshold", pairs.THRESHOLD) if isinstance(objective, Mapping) else pairs.THRESHOLD
+    common = dict(models=audit.design.targets, y_N=audit.pool.y, threshold=threshold, level=audit.config["report"]["level"])
+    return pairs.measure(folder / "signal", **common, **shared)
+
+
+def chosen_pictures(audit, *, folder: Path, shared: Mapping) -> dict[str, dict]:
+    """{figure: what it is drawn from}: adversarial examples and the weights of the first target, where there are any."""
+    m, pool = audit.design.targets[0], audit.pool
+    first = dict(m=m, x_N=pool.x, y_N=pool.y, member_N=shared["member_TN"][0], evaluated_N=shared["evaluated_TN"][0])
+    found = dict(adversarial=evasion.chosen(folder / "signal", list(audit.signals), **first))
+    if audit.model is not None and m in audit.own_models:
+        found["weights"] = weights.chosen(folder / "train", model=audit.model, m=m, x=pool.x[:1])
+    return {name: one for name, one in found.items() if one}
 
 
 def audited(audit, score_MN: Mapping[str, np.ndarray], *, folder: Path) -> dict | None:

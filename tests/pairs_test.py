@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mia_jax import registry
+from mia_jax import configuration, experiment, registry, workdir
 from mia_jax.learners import balanced_pairs, least_squares
 from mia_jax.models import half_image, linear, siamese
 from mia_jax.objectives import contrastive
+from mia_jax.report import pairs, weights
 from mia_jax.types import Batch, Pool
 
 
@@ -77,3 +78,66 @@ def test_least_squares_refuses_a_net_whose_last_layer_it_cannot_solve():
     pool = Pool(x=jnp.ones((4, 6)), y=jnp.zeros(4, jnp.int32), num_classes=3)
     with pytest.raises(ValueError, match="last layer"):
         least_squares.make(model=model, num_rows=4).init(jax.random.key(0), pool)
+
+
+def embedding_files(folder, embedded_MNE):
+    for m, embedded_NE in enumerate(embedded_MNE):
+        workdir.write_npy(folder / "embedding" / f"{m:05d}.npy", np.asarray(embedded_NE, np.float32)[None])
+    return dict(folder=folder, models=range(len(embedded_MNE)), threshold=1.0)
+
+
+def test_pairs_of_the_report_are_balanced_and_their_numbers_are_those_of_the_distances(tmp_path):
+    y_N, side_TN = np.arange(60) % 3, (np.arange(60) < 30)[None]
+    pair_P2 = pairs.drawn(y_N, np.arange(30, 60))
+    assert pair_P2.shape == (pairs.PAIRS, 2) and pair_P2.min() == 30 and pair_P2.max() == 59 and (pair_P2[:, 0] != pair_P2[:, 1]).all()
+    np.testing.assert_array_equal(y_N[pair_P2[:, 0]] == y_N[pair_P2[:, 1]], np.arange(pairs.PAIRS) < pairs.PAIRS // 2)
+
+    line_NE = 3.0 * y_N[:, None]  # classes at 0, 3 and 6; one row that no training pair holds lies with another class
+    line_NE[45] = 3.0
+    found = pairs.measure(**embedding_files(tmp_path, [line_NE]), y_N=y_N, member_TN=side_TN, evaluated_TN=np.ones((1, 60), bool))
+    target = found["targets"][0]
+    assert target["chosen"] == 1.5 and not target["collapsed"]
+    assert target["members"]["accuracy"] == target["members"]["auc"] == 1 and target["members"]["same"] == 0
+    E_P = np.abs(line_NE[pair_P2[:, 0]] - line_NE[pair_P2[:, 1]])[:, 0]
+    outside = target["nonmembers"]
+    assert outside["accuracy"] == outside["accuracy_chosen"] == np.mean((E_P >= 1) == (np.arange(pairs.PAIRS) >= pairs.PAIRS // 2)) < 1
+    assert outside["low"] < outside["accuracy"] < outside["high"]
+    text = pairs.section(dict(pairs=found))
+    assert f"{100 * outside['accuracy']:.1f}%" in text and "Collapsed" not in text
+
+
+def test_a_collapsed_embedding_is_named(tmp_path):
+    y_N, side_TN, everyone = np.arange(40) % 2, (np.arange(40) < 20)[None], np.ones((1, 40), bool)
+    found = pairs.measure(**embedding_files(tmp_path, [np.zeros((40, 4))]), y_N=y_N, member_TN=side_TN, evaluated_TN=everyone)
+    assert found["targets"][0]["collapsed"] and found["targets"][0]["nonmembers"]["accuracy"] == found["targets"][0]["nonmembers"]["auc"] == 0.5
+    assert "**Collapsed:** in 1 of 1" in pairs.section(dict(pairs=found))
+    assert pairs.measure(tmp_path / "nothing", models=[0], y_N=y_N, member_TN=side_TN, evaluated_TN=everyone, threshold=1.0) is None
+    assert pairs.section(dict(pairs=None)) == ""
+
+
+def run(tmp_path, *, model, learner, **data):
+    config = configuration.complete(
+        data=dict(name="digits", examples=300) | data,
+        design=dict(name="holdout", members=150, drawn=True),
+        model=dict(name=model),
+        learner=dict(epochs=1) | learner,
+        attacks=dict(gap=dict()),
+        report=dict(draws=40, slices=()),
+    )
+    return experiment.run(config, workdir_path=tmp_path)
+
+
+def test_a_pair_learners_report_says_how_well_it_tells_pairs(tmp_path):
+    report = run(tmp_path, model="siamese", learner=dict(name="balanced_pairs", objective=dict(name="contrastive", threshold=0.7), batch_size=50))
+    assert report["pairs"]["threshold"] == 0.7 and report["pairs"]["targets"][0]["nonmembers"]["accuracy"] > 0.5
+    assert "right at E = 0.7" in (tmp_path / "report" / "report.md").read_text()
+
+
+def test_the_half_image_nets_report_shows_its_weights(tmp_path):
+    report = run(tmp_path, model="half_image", learner={}, flat=False)
+    assert report["pairs"] is None and (tmp_path / "report" / "figures" / "weights.png").stat().st_size > 1000
+    shown = weights.chosen(tmp_path / "train", model=half_image.make(num_classes=10), m=0, x=np.zeros((1, 8, 8, 1)))["pictures"]
+    kernel_FC = workdir.read_npz(tmp_path / "train" / "model" / "00000.npz")["variables/params/shared/kernel"]
+    np.testing.assert_array_equal(shown[3, 1], kernel_FC[8:16, 3])
+    assert shown.shape == (10, 4, 8)
+    assert weights.chosen(tmp_path / "train", model=linear.make(num_classes=10), m=0, x=np.zeros((1, 8, 8, 1))) is None

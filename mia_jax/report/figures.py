@@ -196,6 +196,22 @@ def adversarial(before, after, y, *, epsilon: float) -> Figure:
     return figure
 
 
+def weights(pictures) -> Figure:
+    """Weights as pictures [C,H,W], one a class; red is positive, blue negative, white zero, on one scale."""
+    pictures = np.asarray(pictures, float)
+    columns = min(len(pictures), 5)
+    rows = -(-len(pictures) // columns)
+    figure = Figure(figsize=(1.9 * columns, 0.4 + 1.9 * rows * pictures.shape[1] / pictures.shape[2] + 0.25 * rows), dpi=130, layout="constrained")
+    panels, largest = figure.subplots(rows, columns, squeeze=False).ravel(), np.abs(pictures).max() or 1
+    for axes in panels:
+        axes.set_axis_off()
+    for c, (axes, picture) in enumerate(zip(panels, pictures)):
+        image = axes.imshow(picture, cmap="RdBu_r", vmin=-largest, vmax=largest, interpolation="nearest")
+        axes.set_title(f"class {c}", fontsize=8)
+    figure.colorbar(image, ax=list(panels), shrink=0.8).ax.tick_params(labelsize=7)
+    return figure
+
+
 def _canvas(width: float, height: float, columns: int = 1):
     figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
     return figure, figure.subplots(1, columns)

@@ -26,12 +26,12 @@ def write(
     draws: bootstrap.Draws,
     folder: pathlib.Path,
     plots: bool = True,
-    pictures=None,
+    pictures: Mapping[str, Mapping] = {},
 ) -> None:
     """Writes the report `found` (see `markdown.report`) to `folder`; report.md comes last, so it stands for a whole report.
 
-    `attacks[name]['score_TN']`, the membership and the draws are what `metrics.summary.rows` had; `plots` False leaves the figures out. `pictures`:
-    adversarial examples to draw (report.evasion.chosen).
+    `attacks[name]['score_TN']`, the membership and the draws are what `metrics.summary.rows` had; `plots` False leaves the figures out.
+    `pictures` {figure: arguments} are further functions of report.figures to call.
     """
     shared = dict(attacks=attacks, member_TN=member_TN, evaluated_TN=evaluated_TN, draws=draws)
     paths = draw(found, **shared, folder=folder, pictures=pictures) if plots else []
@@ -52,7 +52,9 @@ def with_baseline(ranked: Sequence[str], knows: Mapping[str, str], most: int) ->
     return first if not alone or set(first) & set(alone) else [*first[:-1], alone[0]]
 
 
-def draw(found: Mapping, *, attacks, member_TN, evaluated_TN, draws: bootstrap.Draws, folder: pathlib.Path, pictures=None) -> list[str]:
+def draw(
+    found: Mapping, *, attacks, member_TN, evaluated_TN, draws: bootstrap.Draws, folder: pathlib.Path, pictures: Mapping[str, Mapping] = {}
+) -> list[str]:
     """Draws the figures of a report; returns their paths relative to `folder`."""
     member_TN, evaluated_TN = np.asarray(member_TN, bool), np.asarray(evaluated_TN, bool)
     rows, T = tables.main_rows(found["results"]), len(member_TN)
@@ -74,8 +76,7 @@ def draw(found: Mapping, *, attacks, member_TN, evaluated_TN, draws: bootstrap.D
         made["queries"] = figures.queries(found["queries"], over=over)
     if found.get("evasion"):
         made["evasion"] = figures.evasion(found["evasion"], over=over)
-    if pictures:
-        made["adversarial"] = figures.adversarial(**pictures)
+    made |= {name: getattr(figures, name)(**arguments) for name, arguments in pictures.items()}
     for name, figure in made.items():
         figures.save(figure, folder / "figures" / f"{name}.png")
     return [f"figures/{name}.png" for name in made]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mia_jax.report import assumptions, budget, cross_validation, evasion, guarantee, privacy, sections, tables, trust, usage
+from mia_jax.report import assumptions, budget, cross_validation, evasion, guarantee, pairs, privacy, sections, tables, trust, usage
 
 KNOWLEDGE = {
     "nothing": "`nothing`: the target's answers alone",
@@ -18,6 +18,7 @@ FIGURES = {
     "queries": "What more queries buy",
     "evasion": "Accuracy under attack",
     "adversarial": "Adversarial examples",
+    "weights": "What the weights look like",
 }
 
 
@@ -40,6 +41,7 @@ def report(found: Mapping, *, figures: Sequence[str] = ()) -> str:
         sections.calibration(found, ranked),
         budget.section(found, ranked),
         evasion.section(found),
+        pairs.section(found),
         sections.slices(found, ranked),
         sections.records(found),
         usage.section(found),
