@@ -115,14 +115,24 @@ def patches(at: Windows, x, fill=0.0) -> list[jax.Array]:
 
 
 def unpatch(at: Windows, pieces: list[jax.Array]) -> jax.Array:
-    """The transpose of `patches`: adds every [B,h,w,F] piece back to the pixels it came from; [B,H,W,F]."""
+    """The transpose of `patches`: adds every [B,h,w,F] piece back to the pixels it came from; [B,H,W,F]. First across, then down: fewer pads."""
     total = 0.0
-    for k, piece in enumerate(pieces):
-        low = [i - p[0] for i, p in zip(divmod(k, at.window[1]), at.pads)]
-        high = [n - (o - 1) * s - 1 - a for n, o, s, a in zip(at.image, at.out, at.strides, low)]
-        config = [(0, 0, 0), *((a, b, s - 1) for a, b, s in zip(low, high, at.strides)), (0, 0, 0)]
-        total = total + lax.pad(piece, jnp.zeros((), piece.dtype), config)
+    for i in range(at.window[0]):
+        row = 0.0
+        for j, piece in enumerate(pieces[i * at.window[1] : (i + 1) * at.window[1]]):
+            row = row + _spread(at, 1, j, piece)
+        total = total + _spread(at, 0, i, row)
     return total
+
+
+def _spread(at: Windows, axis: int, offset: int, piece) -> jax.Array:
+    """`piece`, one entry a window along the image's `axis`, at the pixels that lie `offset` into each window; zeros elsewhere."""
+    stride = at.strides[axis]
+    low = offset - at.pads[axis][0]
+    high = at.image[axis] - (at.out[axis] - 1) * stride - 1 - low
+    config = [(0, 0, 0)] * 4
+    config[1 + axis] = (low, high, stride - 1)
+    return lax.pad(piece, jnp.zeros((), piece.dtype), config)
 
 
 def _columns(at, x):
@@ -157,7 +167,7 @@ def _patches_kernel_gradient(at, x, g):
         parts = [strip[:, i : i + (h - 1) * s + 1 : s].reshape(-1, strip.shape[-1]).T @ g for i in range(rows)]
         return jnp.stack(parts).reshape(rows, across, x.shape[-1], g.shape[-1])
 
-    return _in_blocks(block, _block(at, x.shape[0], x.shape[-1], kernels=g.shape[-1]), x, g).sum(0)
+    return _summed(block, _block(at, x.shape[0], x.shape[-1], kernels=g.shape[-1]), x, g)
 
 
 def _block(at: Windows, size: int, channels: int, examples: int = 1, kernels: int = 0) -> int:
@@ -172,10 +182,23 @@ def _block(at: Windows, size: int, channels: int, examples: int = 1, kernels: in
 
 def _in_blocks(f, block: int, *args):
     """f of each `block` rows of the arguments in turn, stacked."""
-    size = args[0].shape[0]
-    if block == size:
+    if block == args[0].shape[0]:
         return f(*args)[None]
-    return lax.map(lambda rows: f(*rows), tuple(a.reshape(size // block, block, *a.shape[1:]) for a in args))
+    return lax.map(lambda rows: f(*rows), _split(block, args))
+
+
+def _summed(f, block: int, *args):
+    """The sum of f over blocks of `block` rows, in place: XLA's sum over stacked kernels took longer than their products (NiN: 23 of 85 ms)."""
+    if block == args[0].shape[0]:
+        return f(*args)
+    blocks = _split(block, args)
+    shape = jax.eval_shape(f, *(a[0] for a in blocks))
+    zero = _same_axes(jnp.zeros(shape.shape, shape.dtype), *args)[0]
+    return lax.scan(lambda total, rows: (total + f(*rows), None), zero, blocks)[0]
+
+
+def _split(block: int, args):
+    return tuple(a.reshape(a.shape[0] // block, block, *a.shape[1:]) for a in args)
 
 
 def _joined(blocks):
@@ -183,16 +206,28 @@ def _joined(blocks):
 
 
 # The rule ----------------------------------------------------------------------------------------------------------------------------------
-# Milliseconds a training step and model inside lax.scan, 2-core CPU shared with others, each variant interleaved with the rule, best of 6-8:
-#                                         all three ordinary   the rule   without blocks   forward ordinary   input gradient by patches
+# Milliseconds a training step and model inside lax.scan, 2-core CPU shared with others, each variant interleaved with the rule, best of 6-8
+# (with an ordinary convolution for the input's gradient, patches of the whole window for the kernel's, blocks of 8 MiB):
+#                                         all three ordinary   patches    without blocks   forward ordinary   input gradient by patches
 #   small_cnn 28x28x1 B=100, alone                  286              14            15               18                    14
 #   small_cnn, fleet of 4 (in turns)                244              21            25               24                    21
 #   conv 32x32x3 B=64, alone                      4,308              98            92              134                   101
 #   conv, fleet of 4 (in turns)                   4,827             117           133              156                   123
 # The grouped convolution that vmap makes of four ordinary ones costs twice as much a model as one alone (small_cnn: 1,261 against 642, busy
 # machine); wide_resnet 16-2 B=64, alone, busy machine: 21,500 against 860. A forward pass of conv outside a scan: 41 in blocks, 63 without.
-# Those figures are with patches of the whole window in blocks of 8 MiB for the kernel's gradient too. On an idle machine, conv alone, interleaved,
-# best of 8: 90 so; 78 with strips and blocks of 4 MiB (5 MiB: 80, 2 MiB: 83, 8 MiB: 78 to 80); 97 with an ordinary forward pass.
+# On an idle machine, conv alone: 90 so; 78 with strips for the kernel's gradient and blocks of 4 MiB (5 MiB: 80, 2 MiB: 83, 8 MiB: 78 to 80).
+#
+# The input's gradient alone, idle machine, best of 6 (images B n n C to O features, window, stride):
+#                                              ordinary   patches, one pad a position   patches, across then down
+#   32  2 2 256 -> 256, 3                         20.9             .81                         .77
+#   32  4 4 128 -> 256, 3, 2                       7.9             .47                         .45
+#   32  7 7  96 -> 256, 5                         15.7            11.0                        10.7
+#   32  7 7  64 ->  64, 3                         1.25             .65                         .62
+#   64  32 32 32 -> 32, 3                         15.3            17.6                        11.6
+#   32  28 28 16 -> 16, 3                         1.40            3.07                        1.80
+#   256 14 14  6 -> 16, 5 (no padding)             6.5             4.0                         3.1
+# Where the window is larger than the image, or the stride is 2, XLA falls back on a slower program: with an ordinary convolution there, three
+# layers with images of 2x2 took 64 of the 117 ms of a step of ResNet-18 (28x28, B=32), which now takes 48.
 
 _PROGRAMS = {
     "forward": (_patches_forward, _ordinary),
@@ -202,17 +237,16 @@ _PROGRAMS = {
 
 
 def _alone(at: Windows, form: str, what: str, x):
-    """The program for one kernel: on a CPU patches for the forward pass and the kernel's gradient, an ordinary convolution for the input's.
+    """The program for one kernel: patches on a CPU, elsewhere ordinary convolutions (not measured), but a 1x1 window is a matrix product anywhere.
 
-    The forward pass of windows of fewer than 16 numbers (3x3 on gray images) is ordinary there as well: to gather them costs more than the product
+    The forward pass of windows of fewer than 16 numbers (3x3 on gray images) is ordinary on a CPU too: to gather them costs more than the product
     (28x28x1 -> 32, B=100, in a scan: .70 ms ordinary, 1.05 by patches; two at a time on 2 cores .85 and 1.71; 5x5 -> 6: 5.2 and 3.2).
-    Elsewhere ordinary convolutions for all three (not measured). A 1x1 window is a matrix product whatever it is for.
     """
     by_patches, ordinary = _PROGRAMS[what]
     if form == "patches" or at.window == (1, 1):
         return by_patches
     tiny = what == "forward" and at.window[0] * at.window[1] * x.shape[-1] < 16
-    return by_patches if jax.default_backend() == "cpu" and what != "input" and not tiny else ordinary
+    return by_patches if jax.default_backend() == "cpu" and not tiny else ordinary
 
 
 def _bilinear(what: str, how, a, b):
