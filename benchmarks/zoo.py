@@ -2,10 +2,10 @@
 
     python -m benchmarks.zoo [--quick] [--cases lenet,resnet18,...] [--runs 3] [--peers torch]
 
-Each case is a net of configs/zoo at the size of its run there, random images 28x28x1, batches of 32 (256 for the small nets),
-SGD. Ours is one epoch of 5 steps of the fleet's compiled program (chunk 1), resizing, dropout and running statistics included; PyTorch's is the
-same 5 steps, tensors in memory, with the threads and the memory layout that a short trial finds fastest. Compilation is not timed. Figures are
-seconds a step: medians over the runs, contenders in turns, each in a process of its own.
+Each case is a net of configs/zoo at the size of its run there, random images 28x28x1, batches of 32, SGD. Ours is one epoch of 5 steps of the
+fleet's compiled program (chunk 1), resizing, dropout and running statistics included; PyTorch's is the same 5 steps, tensors in memory, with the
+threads and the memory layout that a short trial finds fastest. Compilation is not timed. Figures are seconds a step: medians over the runs,
+contenders in turns, each in a process of its own.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from benchmarks import _pairs
 
 STEPS = 5
 CASES = dict(  # name: (model, fields, batch)
-    softmax=("linear", {}, 256),
-    mlp=("mlp", dict(widths=(256,)), 256),
-    dropout=("mlp", dict(widths=(256, 256), dropout=(0.2, 0.5)), 256),
-    lenet=("lenet", {}, 256),
-    lenet_bn=("lenet_bn", {}, 256),
+    softmax=("linear", {}, 32),
+    mlp=("mlp", dict(widths=(256,)), 32),
+    dropout=("mlp", dict(widths=(256, 256), dropout=(0.2, 0.5)), 32),
+    lenet=("lenet", {}, 32),
+    lenet_bn=("lenet_bn", {}, 32),
     alexnet=("alexnet", dict(resize=65, divide=2), 32),
     vgg=("vgg", dict(resize=32), 32),
     nin=("nin", dict(resize=67), 32),

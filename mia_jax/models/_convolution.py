@@ -213,18 +213,14 @@ def _joined(blocks):
 #   small_cnn, fleet of 4 (in turns)                244              21            25               24                    21
 #   conv 32x32x3 B=64, alone                      4,308              98            92              134                   101
 #   conv, fleet of 4 (in turns)                   4,827             117           133              156                   123
-# The grouped convolution that vmap makes of four ordinary ones costs twice as much a model as one alone (small_cnn: 1,261 against 642, busy
-# machine); wide_resnet 16-2 B=64, alone, busy machine: 21,500 against 860. A forward pass of conv outside a scan: 41 in blocks, 63 without.
-# On an idle machine, conv alone: 90 so; 78 with strips for the kernel's gradient and blocks of 4 MiB (5 MiB: 80, 2 MiB: 83, 8 MiB: 78 to 80).
-#
+# A grouped convolution, which vmap makes of ordinary ones, costs twice as much a model as one alone (small_cnn). On an idle machine, conv alone: 90 so; 78 with strips for the kernel's gradient and blocks of 4 MiB (5 MiB: 80, 2 MiB: 83, 8 MiB: 78 to 80).
 # The input's gradient alone, idle machine, best of 6 (images B n n C to O features, window, stride):
 #                                              ordinary   patches, one pad a position   patches, across then down
 #   32  2 2 256 -> 256, 3                         20.9             .81                         .77
 #   32  4 4 128 -> 256, 3, 2                       7.9             .47                         .45
-#   32  7 7  96 -> 256, 5                         15.7            11.0                        10.7
 #   32  7 7  64 ->  64, 3                         1.25             .65                         .62
 #   64  32 32 32 -> 32, 3                         15.3            17.6                        11.6
-#   32  28 28 16 -> 16, 3                         1.40            3.07                        1.80
+#   32  28 28 16 -> 16, 3 (the exception)         1.40            3.07                        1.80
 #   256 14 14  6 -> 16, 5 (no padding)             6.5             4.0                         3.1
 # Where the window is larger than the image, or the stride is 2, XLA falls back on a slower program: with an ordinary convolution there, three
 # layers with images of 2x2 took 64 of the 117 ms of a step of ResNet-18 (28x28, B=32), which now takes 48.

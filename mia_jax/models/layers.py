@@ -202,9 +202,9 @@ class GroupNorm(nn.Module):
     def __call__(self, x):
         features = x.shape[-1]
         groups = max(n for n in range(1, min(self.groups, features) + 1) if features % n == 0)
-        grouped = x.reshape(x.shape[0], -1, groups, features // groups)
-        centered = grouped - grouped.mean((1, 3), keepdims=True)
-        scaled = centered * jax.lax.rsqrt(jnp.square(centered).mean((1, 3), keepdims=True) + self.epsilon)
+        flat = x.reshape(x.shape[0], -1, features)
+        centered = flat - _group_mean(flat, groups)
+        scaled = centered * jax.lax.rsqrt(_group_mean(jnp.square(centered), groups) + self.epsilon)
         return _scale_and_shift(self, scaled.reshape(x.shape))
 
 
@@ -262,6 +262,16 @@ def _moments(x, weight_B):
     count = jnp.maximum(real_B.sum(), 1) * math.prod(x.shape[1:-1])
     mean_F = jnp.where(real, x, 0).sum(axes) / count
     return mean_F, jnp.where(real, jnp.square(x - _along_features(mean_F, x.ndim)), 0).sum(axes) / count, real_B.any()
+
+
+def _group_mean(x, groups: int) -> jax.Array:
+    """The mean over an example's pixels and the features of one group, for each feature; x [B,P,F] -> [B,1,F].
+
+    Pixels first, then features: a sum over both axes at once and its gradient took 3.7 ms instead of .64 on a CPU (32 28 28 16, 16 groups).
+    """
+    each = x.shape[-1] // groups
+    mean_BG = x.mean(1).reshape(-1, groups, each).mean(-1)
+    return jnp.repeat(mean_BG, each, -1)[:, None]
 
 
 def _scale_and_shift(module: nn.Module, x):
