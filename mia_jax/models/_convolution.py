@@ -207,13 +207,14 @@ def _joined(blocks):
 
 # The rule ----------------------------------------------------------------------------------------------------------------------------------
 # Milliseconds a training step and model inside lax.scan, 2-core CPU shared with others, each variant interleaved with the rule, best of 6-8
-# (with an ordinary convolution for the input's gradient, patches of the whole window for the kernel's, blocks of 8 MiB):
+# ('patches': input gradient ordinary, the kernel's by whole windows, blocks of 8 MiB):
 #                                         all three ordinary   patches    without blocks   forward ordinary   input gradient by patches
 #   small_cnn 28x28x1 B=100, alone                  286              14            15               18                    14
 #   small_cnn, fleet of 4 (in turns)                244              21            25               24                    21
 #   conv 32x32x3 B=64, alone                      4,308              98            92              134                   101
 #   conv, fleet of 4 (in turns)                   4,827             117           133              156                   123
-# A grouped convolution, which vmap makes of ordinary ones, costs twice as much a model as one alone (small_cnn). On an idle machine, conv alone: 90 so; 78 with strips for the kernel's gradient and blocks of 4 MiB (5 MiB: 80, 2 MiB: 83, 8 MiB: 78 to 80).
+# A grouped convolution, which vmap makes of ordinary ones, costs twice as much a model as one alone. On an idle machine, conv alone: 90 so; 78 with
+# strips for the kernel's gradient and blocks of 4 MiB (5 MiB: 80, 2 MiB: 83, 8 MiB: 78 to 80).
 # The input's gradient alone, idle machine, best of 6 (images B n n C to O features, window, stride):
 #                                              ordinary   patches, one pad a position   patches, across then down
 #   32  2 2 256 -> 256, 3                         20.9             .81                         .77
