@@ -37,7 +37,7 @@ query budget: iterations=10,evaluations=100 is the paper's 2,500.
 
 from mia_jax import checks, configuration, registry
 
-DEFENSES = ("l1", "l2", "dropout", "dp", "last_layer", "full_fine_tune")
+DEFENSES = ("l1", "l2", "dropout", "dp", "advreg", "last_layer", "full_fine_tune")
 
 
 def get_config(arg=None):
@@ -66,14 +66,14 @@ def get_config(arg=None):
         shift_evaluations=30,
         attacks="bndrgac",
     )
-    file = arg.data.endswith(".npz")
+    file, extra = arg.data.endswith(".npz"), arg.defense == "advreg"  # its attacker learns on a third block of each model
     checks.one_of(("", *DEFENSES), defense=arg.defense)
     model, learner = defended(arg)
     return configuration.complete(
         data=dict(name="npz", path=arg.data, shape=(arg.side, arg.side, 1) if arg.side else ())
         if file
-        else dict(name="idx", folder=arg.data, examples=4 * arg.ndata),
-        design=dict(name="blocks", size=arg.ndata, scored=arg.max_samples, scored_sources=arg.source_samples, drawn=file),
+        else dict(name="idx", folder=arg.data, examples=(6 if extra else 4) * arg.ndata),
+        design=dict(name="blocks", size=arg.ndata, scored=arg.max_samples, scored_sources=arg.source_samples, drawn=file, extra=extra),
         model=dict(name=arg.model, depth=arg.depth, **model),
         learner=learner,
         query=dict(batch_size=100, ask_batch_size=100),
@@ -95,6 +95,9 @@ def defended(arg) -> tuple[dict, dict]:
     if arg.defense == "dp":  # reg_constant is the budget
         privacy = dict(clip_norm=2.0, noise_multiplier=arg.noise, epsilon=arg.reg_constant, delta=1 / arg.ndata)
         return {}, dict(common, learning_rate=1e-4, gradient="private", privacy=privacy)
+    if arg.defense == "advreg":
+        own = {k: v for k, v in plain.items() if k != "optimizer"}
+        return {}, dict(own, name="adversarial_regularization", strength=arg.reg_constant)
     if arg.defense:
         if not arg.weights:
             raise ValueError(f"defense={arg.defense} starts from a trained model: weights= is the workdir of its run.")

@@ -16,7 +16,7 @@ PASSED = dict(
     data=(),
     design=("num_examples", "seed", "given_population_N", "given_canary_N", "labels_N"),
     model=("num_classes",),
-    learner=("model", "loss", "num_rows", "padded", "stopping", "labels_N", "sample", "initial"),
+    learner=("model", "loss", "num_rows", "num_extra", "padded", "stopping", "labels_N", "sample", "initial"),
     attacks=(),
 )
 OWN = "own"  # learner.objective of a learning rule that takes no objective

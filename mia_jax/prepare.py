@@ -96,7 +96,11 @@ def prepare(config: Mapping, *, seed: int) -> Audit:
     rows_MK, weight_MK = _rows.all_rows(design)
     model = make("models", config["model"], num_classes=pool.num_classes)
     padded, sample = bool((weight_MK == 0).any()), dataclasses.replace(pool, x=pool.x[:1], y=pool.y[:1])
-    learner = make_learner(config["learner"], model=model, num_rows=rows_MK.shape[1], padded=padded, labels_N=pool.y, sample=sample)
+    extra_MK = _rows.extra_rows(design)
+    sizes = dict(num_rows=rows_MK.shape[1], num_extra=extra_MK.shape[1])
+    learner = make_learner(config["learner"], model=model, **sizes, padded=padded, labels_N=pool.y, sample=sample)
+    if "num_extra" in registry.keywords("learners", config["learner"]["name"]):
+        rows_MK, weight_MK = np.hstack([rows_MK, extra_MK]), np.hstack([weight_MK, np.zeros(extra_MK.shape, np.float32)])
     if not pool.num_classes or "squared" in str(config["learner"].get("objective")):
         answers.check_objective(learner, pool=pool)
     learner = watched(learner, config, model=model, pool=pool, design=design)
@@ -165,8 +169,11 @@ def make_design(section: Mapping, *, pool: Pool, seed: int) -> Design:
     return make("designs", section, num_examples=len(pool.y), seed=seed, labels_N=pool.y, **marked)
 
 
-def make_learner(section: Mapping, *, model: Model, num_rows: int, padded: bool, labels_N: np.ndarray, sample: Pool | None = None) -> Learner:
-    """The learner of config.learner with its objective and stopping rule; `sample` is the pool with its first example alone, and all columns."""
+def make_learner(section: Mapping, *, model: Model, sample: Pool | None = None, **rows) -> Learner:
+    """The learner of config.learner with its objective and stopping rule; `sample` is the pool with its first example alone, and all columns.
+
+    `rows` is what it may be told of the models' rows: num_rows, num_extra, padded, labels_N.
+    """
     checks.one_of(stages.VALIDATION, validation=section["validation"])
     objective = section["objective"]
     objective = dict(name=objective) if isinstance(objective, str) else objective
@@ -186,8 +193,7 @@ def make_learner(section: Mapping, *, model: Model, num_rows: int, padded: bool,
     given = dict(sample=sample, initial=brought_parameters(section["init_from"]))
     if given["initial"] and "initial" not in registry.keywords("learners", section["name"]):
         raise ValueError(f"learner.init_from: the learning rule {section['name']!r} has no such start.")
-    common = dict(model=model, num_rows=num_rows, padded=padded, stopping=stop, labels_N=labels_N)
-    return make("learners", own, **common, **given, **({} if loss is None else dict(loss=loss)))
+    return make("learners", own, model=model, stopping=stop, **rows, **given, **({} if loss is None else dict(loss=loss)))
 
 
 def watched(learner: Learner, config: Mapping, *, model: Model, pool: Pool, design: Design) -> Learner:

@@ -66,6 +66,13 @@ def all_rows(design: Design) -> tuple[np.ndarray, np.ndarray]:
     return np.stack(rows_MK), np.stack(weight_MK)
 
 
+def extra_rows(design: Design) -> np.ndarray:
+    """The rows beside each model's training set that its learner may use, [M,E] int32; E = 0 in a design without any."""
+    if design.extra_MN is None:
+        return np.zeros((len(design.member_MN), 0), np.int32)
+    return np.stack([np.flatnonzero(extra_N) for extra_N in design.extra_MN]).astype(np.int32)
+
+
 def all_but_unit(unit_M: np.ndarray) -> np.ndarray:
     """shadow_MM of a design in which an attacker of t may use every model outside t's unit."""
     return unit_M[:, None] != unit_M[None]
