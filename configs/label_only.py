@@ -27,12 +27,12 @@ At the paper's budget (iterations=10,evaluations=100: 2,363 queries, 28 min on b
 boundary - gap +2.8 [1.8, 3.8].
 Both models remember all members (train accuracy 1.0, non-members .836 and .952).
 
-Arguments: as the original's flags, data (a folder of MNIST files, or an npz with x and y; side=28 arranges its rows as images), ndata, model (conv,
-fc), depth, defense ('', l1, l2, dropout with strength reg_constant; dp with noise multiplier `noise` and budget reg_constant; last_layer and
-full_fine_tune from weights, the workdir of another run), batch_size, epochs, attacks (letters: b gap, n confidence, d translation by d pixels, r
-rotation by r degrees, g noise of sigma with noise_samples copies, a boundary distance, c distances at every translation, w Carlini-Wagner white
-box, o outliers first, q one query, t transfer), max_samples, source_samples (0: all). iterations and evaluations (shift_*: of c) are HopSkipJump's
-query budget: iterations=10,evaluations=100 is the paper's 2,500.
+Arguments, as the original's flags: data (a folder of MNIST files, or an npz with x and y; side=28 arranges its rows as images), ndata, model (conv,
+fc), depth, batch_size, epochs, attacks (letters: b gap, n confidence, d translation by d pixels, r rotation by r degrees, g noise of sigma with
+noise_samples copies, a boundary distance, c distances at every translation, w Carlini-Wagner white box, o outliers first, q one query, t transfer),
+max_samples, source_samples (0: all); iterations and evaluations (shift_*: of c), HopSkipJump's query budget (iterations=10,evaluations=100 is the
+paper's 2,500); defense: '', l1, l2 or dropout with strength reg_constant; dp with noise multiplier `noise` and budget reg_constant; advreg with
+reg_constant as the weight of its attacker, over six blocks of rows; last_layer and full_fine_tune from weights, the workdir of another run.
 """
 
 from mia_jax import checks, configuration, registry
