@@ -148,7 +148,13 @@ def _filled(section: str, kind: str, given: Mapping, more: Mapping = {}) -> dict
 def _learner(given: Mapping) -> dict:
     """A learning rule that takes no objective has its own, and says so."""
     name = given.get("path", given["name"])
-    takes = "loss" in registry.keywords("learners", name)
+    fields = registry.keywords("learners", name)
+    if "gradient" not in fields and ("privacy" in given or "gradient" in given):
+        raise ValueError(
+            f"learner {name!r} has no private gradient, so no epsilon can be had for it: learner.name='backprop' has one, for objectives of single "
+            "examples (learner.objective='forward_forward' is one; pairs and closed forms are not)."
+        )
+    takes = "loss" in fields
     return _filled("learner", "learners", given, LEARNER | ({} if takes else dict(objective=OWN)))
 
 

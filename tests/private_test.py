@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from mia_jax import configuration
 from mia_jax.learners import backprop
-from mia_jax.models import lenet_bn, mlp
-from mia_jax.objectives import cross_entropy
+from mia_jax.models import half_image, lenet_bn, mlp, siamese
+from mia_jax.objectives import contrastive, cross_entropy
 from mia_jax.privacy import accounting, noise
 from mia_jax.training import checkpoint, fleet
 from mia_jax.types import Aux
@@ -247,6 +248,24 @@ def test_batch_statistics_are_refused_with_the_remedy():
 def test_taps_that_are_wanted_and_not_there_are_refused():
     with pytest.raises(ValueError, match="every parameter has a tap"):
         learner(model=toys.mlp(), privacy=FULL | dict(method="tapped"))
+
+
+@pytest.mark.parametrize("name", ["balanced_pairs", "forward_forward", "least_squares"])
+@pytest.mark.parametrize("private", [dict(gradient="private"), dict(privacy=dict(epsilon=1.0))])
+def test_learning_rules_without_a_private_gradient_say_which_have_one(name, private):
+    parts = dict(data=dict(name="digits"), design=dict(name="halves"), model=dict(name="siamese"), attacks={})
+    with pytest.raises(ValueError, match=rf"'{name}' has no private gradient.*learner.name='backprop'"):
+        configuration.complete(**parts, learner=dict(name=name) | private)
+
+
+def test_pairs_cannot_be_private_and_a_net_of_halves_can_where_its_bias_needs_no_tap():
+    net = siamese.make(num_classes=3, widths=(4,), embedding=2)
+    with pytest.raises(ValueError, match=r"contrastive needs pairs.*balanced_pairs"):
+        learner(model=net, loss=contrastive.make(model=net))
+    pool = dataclasses.replace(POOL, x=np.zeros((N, 12), np.float32))
+    with pytest.raises(ValueError, match="every parameter has a tap"):
+        learner(model=half_image.make(num_classes=3), pool=pool, privacy=FULL | dict(method="tapped"))
+    assert learner(model=half_image.make(num_classes=3), pool=pool).guarantee is not None
 
 
 def test_a_large_delta_is_a_warning():
