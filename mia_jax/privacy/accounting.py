@@ -9,21 +9,19 @@ import logging
 import math
 from collections.abc import Callable
 from importlib import metadata
+from typing import TYPE_CHECKING
 
-import dp_accounting
 import numpy as np
-from dp_accounting import pld, rdp
 from scipy import optimize, special, stats
 
 from mia_jax import checks
 from mia_jax.privacy.mechanism import Mechanism
 
+if TYPE_CHECKING:
+    import dp_accounting  # below, inside the two functions that need it: a second of every start that private runs alone should pay
+
 ACCOUNTANTS = ("pld", "rdp", "gdp")
-RELATIONS = dict(
-    add_remove=dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE,
-    zero_out=dp_accounting.NeighboringRelation.REPLACE_SPECIAL,
-    replace_one=dp_accounting.NeighboringRelation.REPLACE_ONE,
-)
+RELATIONS = dict(add_remove="ADD_OR_REMOVE_ONE", zero_out="REPLACE_SPECIAL", replace_one="REPLACE_ONE")  # dp_accounting.NeighboringRelation
 APPROXIMATION = "approximation, not a guarantee"
 
 
@@ -34,6 +32,8 @@ def event(mechanism: Mechanism, *, accountant: str = "pld") -> dp_accounting.DpE
     an epoch, so E epochs are E Gaussian releases without amplification (shuffled batches of fixed size have no add_remove neighbor; in balls in
     bins nobody else moves when a unit is added). The multiplier is noise / sensitivity; dp_accounting's PLD wants noise / C under replace_one.
     """
+    import dp_accounting
+
     checks.one_of(ACCOUNTANTS, accountant=accountant)
     checks_pair(mechanism)
     if not mechanism.steps:
@@ -87,8 +87,10 @@ def epsilon(mechanism: Mechanism, *, delta: float, accountant: str = "pld") -> f
 
 @functools.lru_cache(maxsize=4096)
 def _composed_epsilon(composed, adjacency: str, delta: float, accountant: str) -> float:
+    from dp_accounting import NeighboringRelation, pld, rdp
+
     make = pld.PLDAccountant if accountant == "pld" else rdp.RdpAccountant
-    one = make(neighboring_relation=RELATIONS[adjacency])
+    one = make(neighboring_relation=NeighboringRelation[RELATIONS[adjacency]])
     if not one.supports(composed):
         raise ValueError(
             f"accountant={accountant!r} does not support {_kind(composed)} under adjacency={adjacency!r} (dp_accounting {dp_accounting_version()}). "
