@@ -37,6 +37,7 @@ reg_constant as the weight of its attacker, over six blocks of rows; last_layer 
 
 from mia_jax import checks, configuration, registry
 
+TABLE = dict(attacks=("gap", "confidence", "confidence_of_label", "translation"), metrics=("balanced_accuracy",))  # of the grid
 DEFENSES = ("l1", "l2", "dropout", "dp", "advreg", "last_layer", "full_fine_tune")
 
 
@@ -138,3 +139,11 @@ def attacks(arg) -> dict:
     plain = {name: attack for letter in arg.attacks for name, attack in letters[letter].items()}
     behind = {f"{name}_memguard": dict(name=name) | attack | dict(defense="memguard") for name, attack in plain.items() if "_net" not in name}
     return plain | behind
+
+
+def grid(arg=None):
+    """The nets that are really trained under a defense, beside one without; transfer needs a workdir to start from and is run by hand."""
+    del arg
+    private = {"defense": "dp", "noise": 1.0, "reg_constant": 10.0, "learner.learning_rate": 1e-3}  # 1e-4 would need ten times the epochs
+    strengths = dict(l1=1e-3, l2=0.1, dropout=0.5, advreg=3.0)
+    return [("none", {}), *((name, dict(defense=name, reg_constant=value)) for name, value in strengths.items()), ("dp", private)]
