@@ -29,10 +29,11 @@ Both models remember all members (train accuracy 1.0, non-members .836 and .952)
 
 Arguments, as the original's flags: data (a folder of MNIST files, or an npz with x and y; side=28 arranges its rows as images), ndata, model (conv,
 fc), depth, batch_size, epochs, attacks (letters: b gap, n confidence, d translation by d pixels, r rotation by r degrees, g noise of sigma with
-noise_samples copies, a boundary distance, c distances at every translation, w Carlini-Wagner white box, o outliers first, q one query, t transfer),
-max_samples, source_samples (0: all); iterations and evaluations (shift_*: of c), HopSkipJump's query budget (iterations=10,evaluations=100 is the
-paper's 2,500); defense: '', l1, l2 or dropout with strength reg_constant; dp with noise multiplier `noise` and budget reg_constant; advreg with
-reg_constant as the weight of its attacker, over six blocks of rows; last_layer and full_fine_tune from weights, the workdir of another run.
+noise_samples copies, a boundary distance, u the same at a threshold from random inputs, c distances at every translation, w Carlini-Wagner white
+box, o outliers first, q one query, t transfer), max_samples, source_samples (0: all); iterations and evaluations (shift_*: of c), HopSkipJump's
+query budget (iterations=10,evaluations=100 is the paper's 2,500); defense: '', l1, l2 or dropout with strength reg_constant; dp with noise
+multiplier `noise` and budget reg_constant; advreg with reg_constant as the weight of its attacker, over six blocks of rows; last_layer and
+full_fine_tune from weights, the workdir of another run.
 """
 
 from mia_jax import checks, configuration, registry
@@ -113,6 +114,7 @@ def attacks(arg) -> dict:
     rotation = registry.spelled("correct_under_rotation", r=arg.r)
     noise = registry.spelled("noise_robustness", samples=arg.noise_samples, sigma=arg.sigma)
     distance = registry.spelled("boundary_distance", iterations=arg.iterations, evaluations=arg.evaluations)
+    noise_distance = registry.spelled("noise_distance", iterations=arg.iterations, evaluations=arg.evaluations)
     own = dict(d=arg.d, iterations=arg.shift_iterations, evaluations=arg.shift_evaluations)
     combined = registry.spelled("boundary_distance_under_shift", **own)
     learned = dict(name="attack_model", kind="logistic")
@@ -128,6 +130,7 @@ def attacks(arg) -> dict:
         r=dict(rotation=dict(name="lookup", signal=rotation), rotation_networks=dict(networks, features=(rotation,), options=dict(network="r"))),
         g=dict(noise=dict(name="threshold", signal=noise)),
         a=dict(boundary=dict(name="threshold", signal=distance)),
+        u=dict(boundary_unsupervised=dict(name="unsupervised", signal=distance, reference=noise_distance)),
         w=dict(carlini_wagner=dict(name="threshold", signal="carlini_wagner_distance")),
         c=dict(combined=dict(learned, kind="chosen", features=(combined,))),
         o=dict(outlier=dict()),

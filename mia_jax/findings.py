@@ -18,14 +18,14 @@ Path = pathlib.Path
 
 
 def attack_evidence(audit, name: str, score_MN: np.ndarray) -> dict:
-    """What the metrics need of one attack: the targets' scores and, where its shadows can be scored too, thresholds chosen on them."""
+    """What the metrics need of one attack: the targets' scores and thresholds, chosen on its shadows where those can be scored, or its own."""
     design, targets = audit.design, list(audit.design.targets)
     evidence = (score_MN, design.member_MN, design.evaluated_MN, design.shadow_MM)
     threshold_FM = thresholds.shadow_thresholds_at(*evidence, audit.config["report"]["fprs"])
     found, own = dict(score_TN=score_MN[targets], knows=audit.attacks[name].knows), audit.attacks[name].threshold
     threshold_T = thresholds.shadow_thresholds(*evidence)[targets]
-    if own is not None:  # what was learned on shadows says itself from where on it names a member, if no shadow can be scored
-        threshold_T = np.where(np.isnan(threshold_T), own, threshold_T)
+    if own is not None:  # the attack says itself from where on it names a member: of one that knows no shadows always, else if none can be scored
+        threshold_T = np.where((found["knows"] == "nothing") | np.isnan(threshold_T), own, threshold_T)
     return found | dict(threshold_T=threshold_T, threshold_FT=threshold_FM[:, targets])
 
 

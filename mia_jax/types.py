@@ -212,7 +212,8 @@ class Attack(NamedTuple):
     The need 'member', the target's membership, is for cross-fitted attacks with knows='half_of_target_members' alone.
     `score_all(fleet, key) -> score_TN`, where present, is a faster program for every target at once with equal results.
     `at(p)`, where present, is the same attack with the queries of the signal's part p alone (its prefixes are drawn against their cost).
-    `threshold`, where present, is the score from which the attack itself names a member; used where no shadow can be scored to choose one.
+    `threshold`, where present, is the score from which the attack itself names a member; used if it knows='nothing', or where no shadow can be
+    scored to choose one.
     `diagnose(view) -> {name: number}`, where present, says how well this attack's assumptions hold for one target.
     """
 

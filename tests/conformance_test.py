@@ -22,6 +22,7 @@ SIGNALS = [name for name in SIGNALS if name not in ASKING]
 SMALLER = dict(  # settings of an asking signal under which it is quick
     boundary_distance="iterations=2,evaluations=8",
     boundary_distance_under_shift="iterations=1,evaluations=8",
+    noise_distance="iterations=1,evaluations=8",
     noise_robustness="samples=30",
     carlini_wagner_distance="iterations=20,search_steps=2",
     one_query="steps=3",

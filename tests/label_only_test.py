@@ -1,12 +1,14 @@
 """The label-only signals: their views, counts and distances against hand-made and independent forms."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from mia_jax import configuration, registry
+from mia_jax import configuration, findings, registry
 from mia_jax.attacks import outlier
 from mia_jax.designs import blocks, halves
 from mia_jax.experiment import run
@@ -14,6 +16,7 @@ from mia_jax.signals import correct_under_shift, noise_robustness
 from mia_jax.training import probing
 from mia_jax.types import Probe, Shadows
 from mia_jax.views import Fleet
+from tests import planted
 
 KEYS = probing.example_keys(seed=0, name="test", index_B=np.arange(40))
 
@@ -152,6 +155,35 @@ def test_the_distance_of_the_unmoved_image_is_the_first_of_the_combined_ones():
     np.testing.assert_allclose(five[:, 0], one[:, -1], rtol=1e-5)
     np.testing.assert_array_equal(count[:, 0], one_count[:, -1])
     assert (np.diff(count, axis=1) >= 1).all() and len(np.unique(five[0])) > 2
+
+
+def test_random_inputs_are_as_far_from_the_boundary_as_they_are():
+    """The boundary is half-way along the first coordinate, so the distance of u is |u_0 - 1/2|, whatever x and y are."""
+    label = lambda q: (q[:, 0] > 0.5).astype(jnp.int32)  # noqa: E731
+    x = np.zeros((9, 5), np.float32)
+    value, count = answers("noise_distance:iterations=4,evaluations=40", label, x, np.zeros(9))
+    u = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, 1), (5,)))(KEYS[:9])
+    truth = np.abs(np.asarray(u)[:, 0] - 0.5)
+    assert (value >= truth * (1 - 1e-4)).all() and np.median(value / truth) < 1.1 and len(np.unique(value)) == 9
+    walked = answers("boundary_distance:iterations=4,evaluations=40", label, u, label(u))[1][:, -1]
+    np.testing.assert_array_equal(count, 1 + walked)
+
+
+def test_the_unsupervised_threshold_is_a_quantile_of_random_inputs_and_no_source_chooses_it():
+    design = blocks.make(num_examples=100, seed=0, size=20, scored=15)
+    names = ("boundary_distance", "noise_distance")
+    fleet = planted.fleet(design, *names, mu=2.0, seed=0)
+    attack = registry.make("attacks", "unsupervised", dict(share=0.7))
+    score_MN = np.stack([attack.score(fleet.view(m, attack.needs, attack.knows), None) for m in (0, 1)])
+    audit = types.SimpleNamespace(design=design, attacks=dict(alone=attack), config=dict(report=dict(fprs=(0.1,))))
+    evidence = findings.attack_evidence(audit, "alone", score_MN)
+    own_N, noise_N = (fleet.signal[name][0, 0].reshape(100, -1)[:, -1] for name in names)
+    rows = np.flatnonzero(design.evaluated_MN[0])
+    assert len(rows) == 30 and np.isnan(np.delete(evidence["score_TN"][0], rows)).all()
+    named = evidence["score_TN"][0, rows] >= evidence["threshold_T"][0]
+    np.testing.assert_array_equal(named, own_N[rows] >= np.quantile(noise_N[rows], 0.7))
+    audit.attacks["alone"] = attack._replace(knows="shadows")
+    assert findings.attack_evidence(audit, "alone", score_MN)["threshold_T"][0] != 0  # whoever knows the source has its threshold
 
 
 def test_the_white_box_distance_to_a_half_space_is_close():

@@ -5,9 +5,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from mia_jax import checks
+from mia_jax.evasion import noise as noises
 from mia_jax.signals import _images
 from mia_jax.types import Signal
 
@@ -30,26 +30,16 @@ def make(*, samples: int = 300, noise: str = "gaussian", sigma: float = 0.05, fl
     checks.positive(sigma=sigma, flips=flips)
     k_P = np.array([k for k in PREFIXES if k < samples] + [samples])
 
-    def noisy(x_F, key):
+    def noisy(key, x):
         gaussian_key, flip_key = jax.random.split(key)
         if noise == "gaussian":
-            moved_F = x_F + sigma * jax.random.normal(gaussian_key, x_F.shape)
-            return jnp.clip(moved_F, 0, 1) if box == "unit" else moved_F
-        flipped_F = jnp.where(jax.random.bernoulli(flip_key, min(1.0, flips / x_F.size), x_F.shape), 1 - x_F, x_F)
-        return jnp.where(jnp.arange(x_F.size) < continuous, x_F + sigma * jax.random.normal(gaussian_key, x_F.shape), flipped_F)
+            return noises.gaussian(gaussian_key, x, sigma, _images.BOXES[box])
+        flipped = noises.flips(flip_key, x, min(1.0, flips / x.size))
+        return jnp.where(jnp.arange(x.size).reshape(x.shape) < continuous, noises.gaussian(gaussian_key, x, sigma, None), flipped)
 
     def ask(probe, x_B, y_B, key_B):
-        x_BF = x_B.reshape(len(x_B), -1)
-
-        def some(k_K):
-            one = lambda x_F, key: jax.vmap(lambda k: noisy(x_F, jax.random.fold_in(key, k)))(k_K)  # noqa: E731
-            copies = jax.vmap(one)(x_BF, key_B).reshape(-1, *x_B.shape[1:])
-            return (probe.label(copies) == jnp.repeat(y_B, len(k_K))).reshape(len(x_B), -1)
-
         right_B = probe.label(x_B) == y_B
-        together = min(TOGETHER, samples)
-        k_SK = jnp.arange(-(-samples // together) * together).reshape(-1, together)
-        same_BK = jnp.moveaxis(lax.map(some, k_SK), 0, 1).reshape(len(x_B), -1)
+        same_BK = noises.survives(probe.label, x_B, y_B, key_B, copies=samples, draw=noisy, chunk=TOGETHER)
         share_BP = jnp.cumsum(same_BK, 1)[:, k_P - 1] / k_P[None]
         return jnp.where(right_B[:, None], share_BP, 0.0), jnp.where(right_B[:, None], 1 + k_P[None], 1)
 
