@@ -121,7 +121,25 @@ def message(error: Exception) -> str:
         text = re.split(r"\n(?:[\w.]+\.)?\w*(?:Error|Exception): ", text)[-1]
     text = text.strip()
     text = text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
-    return text.replace("\\'", "'").replace("\\n", "\n")
+    return of_empty_section(text.replace("\\'", "'").replace("\\n", "\n"))
+
+
+REMEDIES = dict(
+    privacy="Private training is chosen in the config file, learner=dict(gradient='private', privacy=dict(clip_norm=1.0, ...)), as in "
+    "configs/dp_fashion_mnist.py and configs/dp_label_only.py (configs/label_only.py: the argument defense=dp); every field of learner.privacy is a "
+    "flag there. --config.learner.gradient=private alone takes all of them at their defaults.",
+    stop="A stopping rule is chosen in the config file, learner=dict(stop=dict(monitor='loss', patience=20)); its fields are flags there.",
+    audit="Give the whole of it in the config file, report=dict(audit=dict(...)).",
+)
+
+
+def of_empty_section(text: str) -> str:
+    """ml_collections' message about a flag inside a section that is None, with the remedy; any other text as it is."""
+    found = re.match(r'Override (\S+) can not be applied because field "(\w+)" is None', text)
+    if not found:
+        return text
+    flag, section = found.groups()
+    return f"--config.{flag} cannot be set: this config has no {section}. {REMEDIES.get(section, 'Give it in the config file.')}"
 
 
 def check_config_file() -> None:

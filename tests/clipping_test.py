@@ -172,6 +172,38 @@ def test_a_unit_adds_at_most_the_rules_bound(rule):
             assert norm <= clipping.rule(rule).bound(clip) * (1 + 1e-5), (rule, scale, clip)
 
 
+EDGES = dict(huge=1e12, tiny=1e-30, denormal=1e-42, zero=0.0, nan=jnp.nan, infinite=jnp.inf)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("method", METHODS)
+def test_neighbors_differ_by_at_most_the_sensitivity(method, dtype):
+    """Example 2 is removed, or replaced by one of every edge, by one of zero gradient, or by an ordinary one of the other sign."""
+    losses, params, (batch, keys) = setting("conv_group_norm")
+    clip = 0.05  # below every norm: each example adds all that it may
+
+    def total(x, weight_B=None):
+        rows = (Batch(x=x.astype(dtype), y=batch.y, weight_B=batch.weight_B, index_B=batch.index_B), keys)
+        return clipped((losses, params, rows), method, clip, weight_B=jnp.ones(B) if weight_B is None else weight_B).total
+
+    def distance(a, b):
+        return np.sqrt(sum(np.square(np.asarray(x, np.float64) - y).sum() for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)))
+
+    whole, without = total(batch.x), total(batch.x, jnp.ones(B).at[2].set(0))
+    assert clip * 0.99 < distance(whole, without) <= clip * (1 + 1e-5)
+    for value in (*EDGES.values(), -batch.x[2]):
+        other = total(batch.x.at[2].set(value))
+        assert distance(other, without) <= clip * (1 + 1e-5) and distance(other, whole) <= 2 * clip * (1 + 1e-5), value
+
+
+@pytest.mark.parametrize("method", ["vmap", "scan"])
+def test_a_layer_that_is_called_twice_is_exact_without_taps(method):
+    case = setting(Twice())
+    gradient = each_gradient(Twice())
+    factor_B = np.minimum(1, 0.5 / norms(gradient))
+    close(clipped(case, method, 0.5).total, jax.tree.map(lambda g: np.tensordot(factor_B, g, 1), gradient))
+
+
 def test_factors_of_the_rules_by_hand():
     squares, sizes = {"a/w": jnp.array([9.0, 0.0]), "a/b": jnp.array([0.0, 0.0]), "c/w": jnp.array([16.0, 0.0])}, {"a/w": 2, "a/b": 1, "c/w": 9}
     factors = {name: clipping.rule(name).factors(squares, 1.0, sizes) for name in clipping.RULES}

@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from mia_jax import experiment
+from mia_jax import experiment, prepare
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CONFIGS = sorted((ROOT / "configs").rglob("*.py"))
@@ -75,6 +75,35 @@ def test_blocks_wiring_and_gap(tmp_path):
     target = report["models"][0]
     assert gap["value"] == pytest.approx(0.5 + 0.5 * (target["train_accuracy"] - target["validation_accuracy"]), abs=1e-9)
     assert gap["knows"] == "nothing" and report["design"]["targets"] == [0]
+
+
+def small(config, **fields):
+    """The config with a short report and other fields, {'learner.batch_size': 8}."""
+    config = type(config)(config).unlock()
+    config.update_from_flattened_dict({"report.draws": 40, "report.figures": False} | fields)
+    return config
+
+
+@needs_fashion
+def test_dp_label_only_stops_before_its_budget_and_refuses_the_originals():
+    with pytest.raises(ValueError, match=r"epsilon=1.0: not one epoch fits, the first one costs .*pld"):
+        prepare.prepare(load("dp_label_only", "budget=1.0").to_dict(), seed=0)
+    learner = prepare.prepare(load("dp_label_only").to_dict(), seed=0).learner
+    one = learner.guarantee
+    assert one.epsilon(learner.epochs) <= 20.0 < one.epsilon(learner.epochs + 1) and learner.epochs == 13
+    assert (one.mechanism.clip_norm, one.mechanism.noise_multiplier, one.mechanism.expected_batch, one.delta) == (2.0, 0.5, 100, 1 / 2500)
+
+
+@needs_fashion
+def test_the_published_recipe_of_private_fashion_mnist_trains(tmp_path):
+    config = load("dp_fashion_mnist", "full,models=2,canaries=20")
+    learner = config.learner
+    assert (learner.batch_size, learner.epochs, learner.privacy.clip_norm, learner.optimizer) == (2048, 40, 0.1, "momentum")
+    assert (config.data.examples, config.model.name, config.model.activation) == (70_000, "tanh_cnn", "tanh")
+    tiny = {"data.examples": 120, "learner.batch_size": 64, "learner.epochs": 1, "report.slices": ()}
+    experiment.run(small(config, **tiny), workdir_path=tmp_path, stages_wanted=["train"])
+    assert len(list((tmp_path / "train" / "model").glob("*.npz"))) == 2
+    assert load("dp_fashion_mnist", "full,private=false").learner.gradient == "mean"
 
 
 def test_label_only_runs_small_and_every_defense_builds(tmp_path):

@@ -76,6 +76,7 @@ BAD = {
     "model": ([*TINY, "--workdir=W", "--config.model.name=mpl"], "there is no 'mpl'.*Did you mean 'mlp'"),
     "attack": ([*TINY, "--workdir=W", "--config.attacks.lira.name=lyra"], "there is no 'lyra'.*Did you mean 'lira'"),
     "field": ([*TINY, "--workdir=W", "--config.learner.lerning_rate=.1"], "lerning_rate"),
+    "privacy of a run without": ([*TINY, "--workdir=W", "--config.learner.privacy.clip_norm=2.0"], "this config has no privacy.*gradient='private'"),
     "value": ([*TINY, "--workdir=W", "--config.learner.optimizer=adm"], "optimizer='adm'.*Did you mean 'adam'"),
     "number": ([*TINY, "--workdir=W", "--config.learner.learning_rate=fast"], "learning_rate"),
     "flag": ([*TINY, "--worksdir=W"], "worksdir"),

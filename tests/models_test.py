@@ -46,6 +46,7 @@ def parameters(built, shape) -> int:
         ("conv", dict(num_classes=10, depth=2), (1, 32, 32, 3), 982_762),
         ("small_cnn", dict(num_classes=10, num_conv=2), (1, 32, 32, 3), 84_586),
         ("small_cnn", dict(num_classes=10), (1, 32, 32, 3), 28_298),
+        ("tanh_cnn", dict(num_classes=10), (1, 28, 28, 1), 26_010),
         ("linear", dict(num_classes=10), (1, 28, 28, 1), 7_850),
         ("linear", dict(num_classes=0), (1, 2), 3),
         ("perceptron", dict(num_classes=2), (1, 2), 3),

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mia_jax import configuration
+from mia_jax import configuration, experiment
+from mia_jax.data import digits
 from mia_jax.learners import backprop
 from mia_jax.models import half_image, lenet_bn, mlp, siamese
 from mia_jax.objectives import contrastive, cross_entropy
@@ -107,6 +108,16 @@ def test_noise_depends_on_key_and_leaf_alone():
     for other in (one["b"], noise.gaussian(jax.random.key(1), tree, 1.0)["a"]):
         assert abs(np.corrcoef(one["a"].ravel(), other.ravel())[0, 1]) < 0.04
     assert (np.asarray(noise.gaussian(jax.random.key(0), tree, 0.0)["a"]) == 0).all()
+    assert "erf_inv" not in str(jax.make_jaxpr(lambda key: noise.gaussian(key, tree, 0.0))(jax.random.key(0)))  # no noise costs nothing
+
+
+@pytest.mark.parametrize("shape", [(784, 25), (7,), (3, 3, 2, 5), ()])
+def test_normals_are_those_of_jax_bit_for_bit(shape):
+    keys = jax.random.split(jax.random.key(3), 2)
+    expected = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+    assert np.array_equal(jax.jit(jax.vmap(lambda key: noise.normal(key, shape)))(keys), expected)
+    other = jax.random.key(3, impl="rbg")
+    assert np.array_equal(noise.normal(other, shape), jax.random.normal(other, shape))
 
 
 def test_steps_have_noise_of_their_own_whatever_the_batch():
@@ -120,6 +131,25 @@ def test_steps_have_noise_of_their_own_whatever_the_batch():
     after = one_epoch(base)[1]
     again = jax.jit(base.epoch)(after, POOL, *base.plan(jax.random.key(9), jnp.uint32(2), jnp.arange(N), jnp.ones(N)))[0]
     assert abs(np.corrcoef(first, flat(moved(after, again)))[0, 1]) < 0.4 and not np.allclose(first, flat(moved(after, again)))
+
+
+def test_an_epoch_is_traced_once_whatever_is_drawn_and_equals_itself_without_jit():
+    model, traces = mlp.make(num_classes=3, widths=(6,)), []
+
+    def loss(variables, batch, *, key_B=None, train=False):
+        traces.append(batch.x.shape)
+        return cross_entropy.make(model=model)(variables, batch, key_B=key_B, train=train)
+
+    one = learner(model=model, loss=loss, batch_size=8, privacy=dict(delta=1e-3))
+    state, epoch = one.init(jax.random.key(0), POOL), jax.jit(one.epoch)
+    index, weight = (a[:2] for a in one.plan(jax.random.key(9), jnp.uint32(1), jnp.arange(N), jnp.ones(N)))
+    again, _ = epoch(state, POOL, index, weight)
+    seen = len(traces)
+    epoch(again, POOL, index[::-1], weight.at[0].set(0))  # an empty batch
+    assert len(traces) == seen
+    with jax.disable_jit():
+        plain, _ = one.epoch(state, POOL, index, weight)
+    np.testing.assert_allclose(flat(plain.variables), flat(again.variables), atol=1e-6)
 
 
 @pytest.mark.parametrize("method", ["vmap", "tapped", "bookkeeping", "scan"])
@@ -272,9 +302,9 @@ def test_a_large_delta_is_a_warning():
     assert any("Warning: delta" in note for note in learner(privacy=FULL | dict(delta=0.5)).guarantee.notes)
 
 
-def trained(folder, one, models=(0, 1), **more):
+def trained(folder, one, models=(0, 1), chunk=2, **more):
     rows, weight = np.tile(np.arange(N, dtype=np.int32), (2, 1)), np.ones((2, N), np.float32)
-    fleet.train(learner=one, pool=POOL, rows_MK=rows, weight_MK=weight, seed=0, models=list(models), folder=folder, chunk=2, **more)
+    fleet.train(learner=one, pool=POOL, rows_MK=rows, weight_MK=weight, seed=0, models=list(models), folder=folder, chunk=chunk, **more)
 
 
 class Stopped(Exception):
@@ -304,6 +334,53 @@ def test_a_resumed_fleet_equals_an_uninterrupted_one_and_its_ledger_is_the_mecha
         for field, wrong in dict(noise_multiplier=0.9, steps=21, sampling="shuffle", rate=0.1).items():
             refused = one.guarantee.claim([ran | {field: wrong}])
             assert refused["epsilon"] is None and refused["refused"], field
+
+
+def test_a_private_fleet_of_two_equals_its_models_alone(tmp_path):
+    """Noise and batches of a model depend on neither its neighbors in the chunk nor on how many there are."""
+    one = learner(batch_size=8, epochs=2, privacy=dict(delta=1e-3))
+    template = jax.eval_shape(one.model.init, jax.random.key(0), POOL.x[:1])
+    for chunk in (1, 2):
+        trained(tmp_path / str(chunk), one, chunk=chunk)
+    alone, together = (checkpoint.load_models(tmp_path / str(chunk), [0, 1], template) for chunk in (1, 2))
+    np.testing.assert_allclose(flat(alone), flat(together), atol=1e-5)
+
+
+def test_digits_are_learned_privately():
+    """An MLP that is (3, 1e-4)-DP is right on most held-out digits."""
+    pool = digits.load(flat=True)
+    order = np.random.default_rng(0).permutation(len(pool.y))
+    kept, held = jnp.asarray(order[:1400]), order[1400:]
+    model = mlp.make(num_classes=10, widths=(32,))
+    privacy = dict(clip_norm=0.5, noise_multiplier=None, epsilon=3.0, delta=1e-4)
+    one = learner(model=model, pool=pool, num_rows=1400, batch_size=140, epochs=20, learning_rate=2.0, privacy=privacy)
+    state, epoch = one.init(jax.random.key(0), pool), jax.jit(one.epoch)
+    for e in range(1, one.epochs + 1):
+        state, _ = epoch(state, pool, *one.plan(jax.random.key(1), jnp.uint32(e), kept, jnp.ones(1400)))
+    accuracy = (model.apply(state.variables, pool.x[held])[0].argmax(1) == pool.y[held]).mean()
+    assert one.guarantee.epsilon(20) <= 3.0 and accuracy > 0.8, accuracy
+
+
+def test_private_fine_tuning_starts_from_a_finished_run(tmp_path):
+    """The last layer alone, from a workdir: the body keeps every bit of the other run's model, the head moves."""
+    fields = dict(
+        data=dict(name="digits"),
+        design=dict(name="blocks", size=60, drawn=True),
+        model=dict(name="mlp", widths=(8,)),
+        attacks=dict(gap=dict()),
+        run=dict(chunk=2),
+    )
+    body = configuration.complete(**fields, learner=dict(epochs=2, batch_size=30))
+    experiment.run(body, workdir_path=tmp_path / "body", stages_wanted=["train"])
+    tuned = dict(epochs=1, batch_size=30, gradient="private", privacy=dict(delta=1e-3), init_from=str(tmp_path / "body"))
+    template = jax.eval_shape(mlp.make(num_classes=10, widths=(8,)).init, jax.random.key(0), jnp.zeros((1, 64)))
+    start = checkpoint.load_models(tmp_path / "body" / "train", [0], template)["params"]
+    config = configuration.complete(**fields, learner=tuned | dict(trainable="Dense_1/"))
+    experiment.run(config, workdir_path=tmp_path / "head", stages_wanted=["train"])
+    found = checkpoint.load_models(tmp_path / "head" / "train", [0, 1], template)["params"]
+    for m in (0, 1):  # every model of the fleet starts from that one
+        assert np.array_equal(found["Dense_0"]["kernel"][m], start["Dense_0"]["kernel"][0])
+        assert not np.array_equal(found["Dense_1"]["kernel"][m], start["Dense_1"]["kernel"][0])
 
 
 def test_metrics_carry_epsilon_and_an_overflow_stops_the_run(tmp_path):
