@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 import pytest
+from dp_accounting import pld
 
 from mia_jax.privacy import accounting
 from mia_jax.privacy.mechanism import Mechanism, ledger
@@ -44,6 +45,19 @@ def test_the_central_limit_lies_below_the_bounds_it_stands_for():
     assert found == pytest.approx(dict(gdp=0.706, pld=1.056, rdp=1.477), abs=2e-3)
     assert accounting.epsilon(mechanism(0.5), delta=DELTA) == pytest.approx(6.5, abs=0.05)
     assert accounting.epochs_for(1.0, mechanism(0.5), delta=DELTA, most=100) == 0
+
+
+def test_a_budget_by_the_central_limit_fits_the_printed_epochs():
+    fit = [accounting.epochs_for(budget, mechanism(), delta=DELTA, accountant="gdp", most=1000) for budget in (1.0, 3.0, 8.0)]
+    assert fit == [1, 11, 56]
+
+
+def test_two_phases_cost_what_one_run_does():
+    one = mechanism(steps=60)
+    whole, first, second = (accounting.event(one.after(n)) for n in (60, 25, 35))
+    phases = pld.PLDAccountant().compose(first).compose(second)
+    assert phases.get_epsilon(DELTA) == pytest.approx(pld.PLDAccountant().compose(whole).get_epsilon(DELTA), rel=1e-3)
+    assert accounting.epsilon(one, delta=DELTA) == pytest.approx(phases.get_epsilon(DELTA), rel=1e-3)
 
 
 def test_mu_of_the_table():
@@ -139,6 +153,7 @@ def test_budgets_are_met_and_not_exceeded(accountant):
 
 def test_a_ledger_that_differs_is_found():
     one = mechanism(steps=50)
+    assert mechanism(0.5).noise_std() == 0.01
     assert one.differences(ledger(one)) == [] and Mechanism.from_json(one.to_json()) == one
     assert one.differences(ledger(one) | dict(steps=49)) == ["steps: declared 50, ran 49"]
     assert "noise_std: declared 0.02, ran 0.0002" in one.differences(ledger(one) | dict(noise_std=0.0002))
