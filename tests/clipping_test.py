@@ -50,6 +50,17 @@ class Embedded(nn.Module):
         return layers.Dense(3)(layers.Embedding(5, 4)(x).sum(1))
 
 
+class Attentive(nn.Module):
+    """Queries, keys and values of the same positions: one head of self-attention."""
+
+    @nn.compact
+    def __call__(self, x, *, key_B=None, weight_B=None, train=False):
+        x = x.reshape(len(x), 4, -1)
+        q, k, v = (layers.Dense(5)(x) for _ in range(3))
+        mixed = jax.nn.softmax(q @ k.mT / np.sqrt(5)) @ v
+        return layers.Dense(3)(jnp.tanh(mixed).reshape(len(x), -1))
+
+
 class Twice(nn.Module):
     @nn.compact
     def __call__(self, x, *, key_B=None, weight_B=None, train=False):
@@ -81,6 +92,7 @@ CASES = dict(
     dropout=(Dropped(), images()),
     conv_group_norm=(Normalized(), images(1, (5, 6, 2))),
     shared_layer_norm=(Shared(), images(2, (12,))),
+    attention=(Attentive(), images(6, (12,))),
     embedding=(Embedded(), jax.random.randint(jax.random.key(3), (B, 6), 0, 5)),  # numbers repeat within an example
 )
 
@@ -238,6 +250,7 @@ def test_a_nonfinite_example_and_padding_add_exactly_nothing(method, bad):
 def test_units_at_a_time_change_nothing(method):
     case = setting("dropout")
     close(clipped(case, method, 0.3, physical_units=2).total, clipped(case, method, 0.3).total, 1e-6)
+    close(clipped(case, method, 0.3, physical_units=1).total, clipped(case, method, 0.3).total, 1e-6)
     with pytest.raises(ValueError, match=r"physical_units=4 must divide the 6 units"):
         clipped(case, method, 0.3, physical_units=4)
 

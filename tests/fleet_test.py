@@ -8,11 +8,12 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 
 from mia_jax.learners import stopping
-from mia_jax.training import checkpoint, fleet, measure
+from mia_jax.training import checkpoint, fleet, measure, programs
 from tests import toys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -199,10 +200,22 @@ from tests import fleet_test
 assert len(jax.devices()) == 8
 fleet_test.train(pathlib.Path(sys.argv[1]), models=6, chunk=2, devices=jax.devices())
 fleet_test.train(pathlib.Path(sys.argv[2]), models=6, chunk=2, devices=jax.devices()[:1])
+from mia_jax.privacy import noise
+leaf = jax.ShapeDtypeStruct((16, 9), "float32")
+spread = jax.sharding.NamedSharding(jax.make_mesh((8,), ("devices",)), jax.sharding.PartitionSpec("devices"))
+drawn, alone = (jax.jit(lambda key: noise.gaussian(key, leaf, 1.5), out_shardings=to)(jax.random.key(0)) for to in (spread, None))
+assert len(drawn.sharding.device_set) == 8 and len(alone.sharding.device_set) == 1 and (jax.device_get(drawn) == jax.device_get(alone)).all()
 """
 
 
 def test_eight_devices_give_the_bits_of_one(tmp_path):
+    """Of a fleet that is spread over them, and of a private step's noise on parameters that are."""
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
     subprocess.run([sys.executable, "-c", DEVICES, str(tmp_path / "eight"), str(tmp_path / "one")], cwd=ROOT, env=environment, check=True)
     assert toys.same([read(tmp_path / "eight", m) for m in range(6)], [read(tmp_path / "one", m) for m in range(6)])
+
+
+def test_every_bit_of_a_seed_counts():
+    keys = [jax.random.key_data(programs.model_keys(seed=seed, models=[0]))[0] for seed in (5, 5 + 2**32, 5 + 2**62)]
+    assert (keys[0] == jax.random.key_data(jax.random.fold_in(jax.random.key(5, impl="threefry2x32"), 0))).all()
+    assert all((keys[a] != keys[b]).any() for a, b in ((0, 1), (0, 2), (1, 2)))

@@ -106,6 +106,9 @@ def test_a_claim_about_other_neighbors_is_not_judged():
     own = dict(loss=scores(4.0, pairs), lira=scores(0.0, pairs))
     assert privacy.measure(wanted(pairs), design=pairs, score_TN=own, claim=CLAIM | dict(adjacency="replace_one"))["violated"]
     assert not privacy.measure(wanted(pairs), design=pairs, score_TN=own, claim=CLAIM)["violated"]
+    for changes, words in ((dict(unit="user"), "all rows of one `user`"), (dict(sampling="shuffle", adjacency="zero_out"), "balls_in_bins")):
+        found = privacy.measure(wanted(), design=COINS, score_TN=dict(loss=scores(4.0), lira=scores(0.0)), claim=CLAIM | changes)
+        assert not found["violated"] and words in privacy.section(dict(audit=found))
 
 
 def test_an_unprivate_run_with_canaries_is_audited_end_to_end(tmp_path):

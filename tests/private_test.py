@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mia_jax import configuration, experiment
+from mia_jax import configuration, experiment, prepare
 from mia_jax.data import digits
-from mia_jax.learners import backprop
+from mia_jax.learners import backprop, stopping
 from mia_jax.models import half_image, lenet_bn, mlp, siamese
 from mia_jax.objectives import contrastive, cross_entropy
 from mia_jax.privacy import accounting, noise
@@ -79,7 +79,7 @@ def still(model):
 
 def noises(clip=2.0, multiplier=1.5, adjacency="zero_out", draws=40):
     """(the moves of a net without gradients, the standard deviation that the mechanism declares)."""
-    model = mlp.make(num_classes=3, widths=(64,))
+    model = mlp.make(num_classes=3, widths=(560,))  # 5,043 parameters: 200,000 draws
     one = learner(model=model, loss=still(model), privacy=FULL | dict(clip_norm=clip, noise_multiplier=multiplier, adjacency=adjacency))
     epoch = jax.jit(one.epoch)
     plan = one.plan(jax.random.key(9), jnp.uint32(1), jnp.arange(N), jnp.ones(N))
@@ -98,7 +98,7 @@ def test_the_noise_is_gaussian_with_the_declared_deviation_and_a_tenth_more_or_l
 def test_replacing_one_takes_twice_the_noise():
     moves, std = noises(adjacency="replace_one", draws=10)
     assert std == pytest.approx(2 * 1.5 * 2.0 / N)
-    assert np.std(moves) == pytest.approx(std, rel=0.05)
+    assert np.std(moves) == pytest.approx(std, rel=0.02)
 
 
 def test_noise_depends_on_key_and_leaf_alone():
@@ -142,7 +142,7 @@ def test_an_epoch_is_traced_once_whatever_is_drawn_and_equals_itself_without_jit
 
     one = learner(model=model, loss=loss, batch_size=8, privacy=dict(delta=1e-3))
     state, epoch = one.init(jax.random.key(0), POOL), jax.jit(one.epoch)
-    index, weight = (a[:2] for a in one.plan(jax.random.key(9), jnp.uint32(1), jnp.arange(N), jnp.ones(N)))
+    index, weight = (a[:1] for a in one.plan(jax.random.key(9), jnp.uint32(1), jnp.arange(N), jnp.ones(N)))
     again, _ = epoch(state, POOL, index, weight)
     seen = len(traces)
     epoch(again, POOL, index[::-1], weight.at[0].set(0))  # an empty batch
@@ -163,15 +163,25 @@ def test_methods_are_one_mechanism(method):
 def test_auto_says_what_it_chose():
     tapped = learner()
     assert tapped.guarantee.method == "bookkeeping" and any("bookkeeping" in note for note in tapped.guarantee.notes)
+    assert any("is not amplified" in note and "no Poisson epsilon" in note for note in tapped.guarantee.notes)  # shuffled batches
     untapped = learner(model=toys.mlp())
     assert untapped.guarantee.method == "vmap" and any("has no tap" in note for note in untapped.guarantee.notes)
 
 
 def test_copies_of_an_example_are_averaged_before_clipping():
-    """Without a random augmentation K copies are the example itself; with one, the mean of K gradients."""
+    """Without a random augmentation K copies are the example itself; with one (dropout of its own here), the mean of K gradients."""
     settings = FULL | dict(clip_norm=0.1, noise_multiplier=0.0)
     one, copies = (one_epoch(learner(privacy=settings | dict(augmentations=k))) for k in (1, 3))
     np.testing.assert_allclose(flat(moved(*copies[:2])), flat(moved(*one[:2])), atol=1e-6)
+    dropped = mlp.make(num_classes=3, widths=(6,), dropout=0.5)
+    found = learner(model=dropped, privacy=settings | dict(augmentations=3))
+    before, after, _ = one_epoch(found)
+    index, _ = found.plan(jax.random.key(9), jnp.uint32(1), jnp.arange(N), jnp.ones(N))
+    batch, key_B = backprop.rows(POOL, index[0], jnp.ones(3 * N)), backprop.slot_keys(jax.random.fold_in(before.key, 0), 3 * N)
+    jacobian = jax.jacrev(lambda p: cross_entropy.make(model=dropped)({"params": p}, batch, key_B=key_B, train=True)[0])(before.variables["params"])
+    mean_UP = np.concatenate([np.reshape(leaf, (N, 3, -1)).mean(1) for leaf in jax.tree.leaves(jacobian)], 1)
+    clipped_UP = mean_UP * np.minimum(1, 0.1 / np.linalg.norm(mean_UP, axis=1))[:, None]
+    np.testing.assert_allclose(flat(moved(before, after)), -clipped_UP.sum(0) / N, atol=1e-6)
 
 
 def test_microbatches_are_another_mechanism_of_twice_the_sensitivity():
@@ -185,9 +195,13 @@ def test_microbatches_are_another_mechanism_of_twice_the_sensitivity():
     np.testing.assert_allclose(flat(moved(*one_epoch(silent, alike)[:2])), flat(moved(*one_epoch(plain, alike)[:2])), atol=1e-6)
 
 
+WITHOUT_REPLACEMENT = dict(sampling="without_replacement", adjacency="replace_one", accountant="rdp")
+USERS = dataclasses.replace(POOL, columns=dict(user=np.repeat(np.arange(4), 10)))
+
+
 def test_a_users_rows_are_one_unit():
     """Four users of ten equal rows: one row a step each moves the net as the mean over users does, however many rows a user has."""
-    pool = dataclasses.replace(POOL, columns=dict(user=np.repeat(np.arange(4), 10)))
+    pool = USERS
     settings = FULL | dict(clip_norm=0.05, noise_multiplier=0.0, user="user", user_rows=10)
     one = learner(pool=pool, batch_size=4, privacy=settings)
     assert one.guarantee.mechanism.unit == "user" and one.guarantee.mechanism.num_units == 4
@@ -208,6 +222,9 @@ def test_adaptive_clipping_moves_the_norm_and_its_noise():
     mechanism = one.guarantee.mechanism
     assert mechanism.gradient_multiplier > mechanism.noise_multiplier
     np.testing.assert_allclose(sums["noise_multiplier"] / sums["weight"], mechanism.gradient_multiplier, rtol=1e-5)
+    flatter = learner(loss=still(one.model), model=one.model, privacy=settings, epochs=1)  # rows without a gradient count as absent ones do
+    full, empty = (one_epoch(flatter, weight=weight)[1].opt["clip_norm"] for weight in (None, jnp.zeros(N)))
+    assert full == empty != np.float32(0.01)
 
 
 def test_frozen_parameters_keep_every_bit_and_the_others_start_where_they_are_told():
@@ -258,6 +275,10 @@ def test_the_noise_can_be_chosen_for_the_epochs():
         (dict(privacy=dict(noise_multipler=1.0)), "noise_multipler"),
         (dict(privacy=dict(method="taped")), "taped"),
         (dict(plan="full_batch"), "draws its own batches"),
+        (dict(drop_last=True), "draws its own batches"),
+        (dict(stopping=stopping.make(monitor="loss", patience=3)), "private rows without noise"),
+        (dict(pool=USERS, batch_size=2, privacy=dict(user="user") | WITHOUT_REPLACEMENT), "number of users"),
+        (dict(padded=True, privacy=WITHOUT_REPLACEMENT), "same number of rows"),
         (dict(gradient="mean"), "learner.privacy is for gradient='private'"),
         (dict(privacy=FULL | dict(user="user")), "user"),
         (dict(privacy=FULL | dict(physical_batch=6, microbatch=4)), "multiple of microbatch"),
@@ -312,16 +333,21 @@ class Stopped(Exception):
 
 
 def test_a_resumed_fleet_equals_an_uninterrupted_one_and_its_ledger_is_the_mechanism(tmp_path):
-    one = learner(batch_size=8, epochs=4, privacy=dict(delta=1e-3))
+    """Stopped in the second, the third and the last epoch, with all the state there is: Adam, moving averages, a clip norm that moves."""
+    state = dict(optimizer="adam", learning_rate=0.01, ema=0.9)
+    one = learner(batch_size=8, epochs=4, privacy=dict(delta=1e-3, clipping="adaptive", count_std=3.0), **state)
     trained(tmp_path / "whole", one)
+    left = [2, 3, 4]
 
     def stop(models, epoch, state, metrics):
-        if epoch == 3:
+        if left and epoch == left[0]:
             raise Stopped
 
-    with pytest.raises(Stopped):
-        trained(tmp_path / "cut", one, checkpoint_every=2, on_epoch=[stop])
-    trained(tmp_path / "cut", one, checkpoint_every=2)
+    while left:
+        with pytest.raises(Stopped):
+            trained(tmp_path / "cut", one, checkpoint_every=1, on_epoch=[stop])
+        left.pop(0)
+    trained(tmp_path / "cut", one, checkpoint_every=1)
     template = jax.eval_shape(one.model.init, jax.random.key(0), POOL.x[:1])
     whole, cut = (checkpoint.load_models(tmp_path / name, [0, 1], template) for name in ("whole", "cut"))
     assert toys.same(whole, cut)
@@ -378,6 +404,8 @@ def test_private_fine_tuning_starts_from_a_finished_run(tmp_path):
     config = configuration.complete(**fields, learner=tuned | dict(trainable="Dense_1/"))
     experiment.run(config, workdir_path=tmp_path / "head", stages_wanted=["train"])
     found = checkpoint.load_models(tmp_path / "head" / "train", [0, 1], template)["params"]
+    audit = prepare.prepare(config.to_dict() | dict(seed=0), seed=0)
+    assert any("the rows of that run is not covered" in note for note in audit.learner.guarantee.notes)
     for m in (0, 1):  # every model of the fleet starts from that one
         assert np.array_equal(found["Dense_0"]["kernel"][m], start["Dense_0"]["kernel"][0])
         assert not np.array_equal(found["Dense_1"]["kernel"][m], start["Dense_1"]["kernel"][0])

@@ -42,6 +42,7 @@ def make(
     batch_size: int,
     epochs: int,
     padded: bool = False,
+    started: bool = False,
     columns: Mapping[str, np.ndarray] = {},
     clip_norm: float = 1.0,
     noise_multiplier: float | None = 1.0,
@@ -70,7 +71,8 @@ def make(
     noise_multiplier=None the noise is what `epochs` need. `clipping`, `method`, `sampling`, `adjacency`, `accountant`: see mia_jax/privacy.
     `overflow` is 'stop', or 'truncate' Poisson batches to `max_batch` units (0: exceeded once in 10,000 steps), which is accounted.
     `physical_batch` units at a time fit into memory (0: all). `augmentations` copies of every example are averaged before clipping (De et al. 2022).
-    `microbatch` > 1 clips means of that many examples. `quantile`, `quantile_rate`, `count_std` (0: batch_size / 20) belong to clipping='adaptive'.
+    `started`: from brought parameters, which is said. `microbatch` > 1 clips means of that many examples. `quantile`, `quantile_rate`, `count_std`
+    (0: batch_size / 20) belong to clipping='adaptive'.
     """
     units, rows_each = _units(num_rows, columns, user, user_rows)
     checks.one_of(("stop", "truncate"), overflow=overflow)
@@ -85,6 +87,8 @@ def make(
         raise ValueError("microbatch > 1 cannot be combined with user-level clipping; a user's rows are averaged anyway (user_rows).")
     if padded and sampling == "without_replacement":
         raise ValueError("sampling='without_replacement' needs the same number of rows for every model; this design's differ. Use 'poisson'.")
+    if user and sampling == "without_replacement":  # its rate is batch / users, and a model may have rows of fewer
+        raise ValueError("sampling='without_replacement' needs the number of users of every model, which is not public here. Use 'poisson'.")
     if overflow == "truncate" and sampling != "poisson":
         raise ValueError(f"overflow='truncate' is accounted for sampling='poisson' alone, not {sampling!r}; use overflow='stop'.")
     rule, steps = clips.rule(clipping), math.ceil(units / batch_size)
@@ -107,6 +111,8 @@ def make(
     size = _slots(mechanism, epochs)
     draw = _plan(mechanism, size, columns, user, rows_each, augmentations, physical_batch)
     notes = _notes(mechanism, delta, epsilon, epochs, fit, augmentations, accountant, units)
+    if started:
+        notes.append("Training starts from another run's parameters; what they tell about the rows of that run is not covered.")
     guarantee = Guarantee(
         mechanism=mechanism, delta=delta, accountant=accountant, budget=epsilon, wanted_epochs=epochs, method=method, notes=tuple(notes)
     )
@@ -150,7 +156,8 @@ def _finished(guarantee, plan, epochs, clip, rule, rows_each, physical_units, ad
             clip_norm=clip,
         )
         if adaptive:
-            inside = jnp.where(found.counted_U, jnp.where(found.norm_U <= clip, 0.5, -0.5), 0).sum()
+            counts_U = found.counted_U & (found.norm_U > 0)  # without a gradient a unit is as good as absent: it moves the count by 1/2 alone
+            inside = jnp.where(counts_U, jnp.where(found.norm_U <= clip, 0.5, -0.5), 0).sum()
             wide = mechanism.count_std * mechanism.sensitivity / mechanism.clip_norm
             draw = wide * jax.random.normal(jax.random.fold_in(key, jnp.uint32(COUNT_KEY)), ())
             clip = clips.moved_clip(clip, inside, draw, expected_batch=mechanism.divisor, **adaptive)

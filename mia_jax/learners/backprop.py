@@ -71,6 +71,7 @@ def make(
     if privacy and gradient == "mean":
         raise ValueError("learner.privacy is for gradient='private'; with gradient='mean' nothing is clipped and no noise is added.")
     settings = dict(num_rows=num_rows, batch_size=batch_size, epochs=epochs, padded=padded, columns={} if sample is None else sample.columns)
+    settings |= dict(started=bool(initial))
     secret = None if gradient == "mean" else registry.call(private.make, "learner.privacy", dict(privacy or {}), **settings)
     if secret is None:
         rows_plan = plans.full_batch() if plan == "full_batch" else plans.permutation(batch_size=batch_size, drop_last=drop_last)

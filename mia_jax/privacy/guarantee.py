@@ -77,5 +77,5 @@ NOT_COVERED = (
     "several models together: M models of overlapping rows compose, and so does everything that is computed from their answers",
     "losses, accuracies and shares of clipped gradients in metrics.jsonl and in this report: they are computed from private rows without noise",
     "the choice of hyper-parameters on these rows, and standardization or other preparation fitted on them",
-    "readers of the seed: whoever knows it can subtract the noise; and the gaps of floating-point noise",
+    "readers of the seed: whoever knows it, or can try all seeds of its size, subtracts the noise; and the gaps of floating-point noise",
 )

@@ -81,20 +81,36 @@ def measure(wanted: Mapping, *, design: Design, score_TN: Mapping[str, np.ndarra
     coins = int(design.coin_N.max()) + 1
     pairs = bool((np.bincount(design.coin_N[design.coin_N >= 0]) == 2).all())
     claimed = None if claim is None else claim["epsilon"]
-    comparable = claim is None or (claim.get("adjacency") == "replace_one") == pairs
-    violated = claimed is not None and comparable and bound["epsilon"] > claimed
+    other = "" if claim is None else other_neighbors(claim, pairs=pairs)
+    violated = claimed is not None and not other and bound["epsilon"] > claimed
     found = dict(
         bound=bound,
         attacks=lines,
         claim=None if claim is None else dict(claim),
         violated=violated,
-        comparable=comparable,
+        other_neighbors=other,
         coins=coins,
         one_of_two=pairs,
     )
     return found | dict(
         level=wanted["level"], delta=wanted["delta"], method=wanted["method"], assumes=ASSUMES[wanted["method"]], guesses=wanted["guesses"]
     )
+
+
+def other_neighbors(claim: Mapping, *, pairs: bool) -> str:
+    """Why these coins do not test the neighbors that the claim is about, with the remedy; '' where they do."""
+    adjacency = claim.get("adjacency")
+    if (adjacency == "replace_one") != pairs:
+        wanted = "design.pairs=True" if adjacency == "replace_one" else "design.pairs=False"
+        return f"not under adjacency {adjacency}, which is what is claimed: these coins test another neighbor; audit with {wanted}."
+    if claim.get("unit", "example") != "example":
+        return f"about one row, and the claim is about all rows of one `{claim['unit']}`: audit it with canaries that are users of their own."
+    if claim.get("sampling") == "shuffle" and not pairs:
+        return (
+            f"a canary that is out moves others to other batches of a shuffled epoch, and the claim ({adjacency}) leaves them where they are: audit "
+            "privacy.sampling='poisson' or 'balls_in_bins'."
+        )
+    return ""
 
 
 def counts(score_N: np.ndarray, design: Design, t: int, share: float) -> audit.Guesses:
@@ -143,10 +159,8 @@ def verdict(one: Mapping) -> str:
     bound, claim = one["bound"], one["claim"]
     if claim is None:
         return f"At least {number(bound['epsilon'])} (`{bound['attack']}`); no accountant claims an upper bound for this training.\n\n"
-    if not one["comparable"]:
-        wanted = "design.pairs=True" if claim["adjacency"] == "replace_one" else "design.pairs=False"
-        text = f"At least {number(bound['epsilon'])}, but not under adjacency {claim['adjacency']}, which is what is claimed: "
-        return text + f"these coins test another neighbor; audit with {wanted}.\n\n"
+    if one["other_neighbors"]:
+        return f"At least {number(bound['epsilon'])}, but {one['other_neighbors']}\n\n"
     if one["violated"]:
         text = f"> **THE CLAIM IS VIOLATED: epsilon is at least {number(bound['epsilon'])}, and {number(claim['epsilon'])} is claimed.** "
         text += f"`{bound['attack']}` was right {bound['correct']} times of {bound['guesses']} on model {bound['model']}. "

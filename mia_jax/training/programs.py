@@ -80,6 +80,7 @@ def averages(sums: dict) -> dict:
 
 
 def model_keys(*, seed: int, models) -> jax.Array:
-    """One threefry key a model from (seed, model index) alone, [M]."""
-    root = jax.random.key(seed, impl="threefry2x32")
+    """One threefry key a model from (seed, model index) alone, [M]. Of a seed every bit counts (jax.random.key takes its last 32 alone)."""
+    root, rest = jax.random.key(seed & 0xFFFFFFFF, impl="threefry2x32"), seed >> 32
+    root = jax.random.fold_in(root, rest) if rest else root
     return jax.vmap(lambda m: jax.random.fold_in(root, m))(jnp.asarray(models, jnp.uint32))
