@@ -1,6 +1,7 @@
 """Forward-Forward: the overlay, the loss by hand, gradients that stay in their layer, the schedule against a plain loop, and that it learns."""
 
 import jax
+import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -184,6 +185,24 @@ def test_an_epoch_equals_a_plain_loop_over_layers_and_steps():
     later, more = jax.jit(one.epoch)(new, pool, index, weight)
     np.testing.assert_allclose(more["layer_loss_so_far"], (sums["layer_loss"] + more["layer_loss"]) / 2, rtol=1e-5)
     assert later.step == 2
+
+
+def loops(jaxpr):
+    """Nested scans of a traced function, (length, loops inside) each; AssertionError for anything that would ask the host."""
+    found = []
+    for equation in jaxpr.eqns:
+        assert "callback" not in equation.primitive.name and "feed" not in equation.primitive.name
+        inside = [loop for sub in jax.extend.core.jaxprs_in_params(equation.params) for loop in loops(sub)]
+        found += [(equation.params["length"], inside)] if equation.primitive.name == "scan" else inside
+    return found
+
+
+def test_the_inner_steps_are_loops_on_the_device():
+    """An epoch is one program: a loop over batches, in it one loop of 50 steps a layer, and nothing goes back to the host."""
+    model, pool = net(), data()
+    one = learners.make(model=model, num_rows=12, batch_size=4, inner_steps=50)
+    traced = jax.make_jaxpr(one.epoch)(one.init(KEY, pool), pool, jnp.arange(12).reshape(3, 4), jnp.ones((3, 4)))
+    assert loops(traced.jaxpr) == [(3, [(50, []), (50, [])])]
 
 
 def test_an_empty_batch_changes_nothing():
