@@ -110,6 +110,16 @@ def test_augmentation_of_an_example_depends_on_its_key_alone():
     assert not np.allclose(apply(x, keys(9)[1:]), out)
 
 
+def test_both_images_of_a_pair_change_on_their_own():
+    x_BHWC = jnp.asarray(np.random.default_rng(0).random((30, 6, 6, 1)), jnp.float32)
+    pair_B2HWC, keys = jnp.stack([x_BHWC, x_BHWC], axis=1), jax.random.split(jax.random.key(1), 30)
+    changed = augment.augmentation(["shift:2"])(pair_B2HWC, keys)
+    assert changed.shape == pair_B2HWC.shape and not np.array_equal(changed[:, 0], changed[:, 1])
+    key_B2 = jax.vmap(lambda key: jax.random.split(key, 2))(keys)
+    for side in range(2):
+        np.testing.assert_array_equal(changed[:, side], augment.augmentation(["shift:2"])(x_BHWC, key_B2[:, side]))
+
+
 def test_augmentation_under_vmap_and_scan():
     x, key_B = images(4, 6, 6, 1), keys(4)
     apply = augment.augmentation(SPECS)

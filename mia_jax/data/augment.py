@@ -33,7 +33,8 @@ def augmentation(specs: Sequence[str]) -> Callable[[jax.Array, jax.Array], jax.A
     """(x_BHWC, key_B) -> x_BHWC with the random changes in `specs`, one after the other.
 
     'flip' (left-right with probability 1/2), 'shift:r' (up to r pixels each way, edges repeated), 'crop:r' (the same with reflected edges),
-    'rotate:degrees' (an angle in +-degrees, bilinear, 0 outside). Each example changes by its own key alone, whatever else is in the batch.
+    'rotate:degrees' (an angle in +-degrees, bilinear, 0 outside). Each example changes by its own key alone, whatever else is in the batch; of
+    pairs x_B2HWC each image changes on its own.
     """
     if isinstance(specs, str):
         raise ValueError(f"augmentation={specs!r} must be a list such as ['flip']. Forms: {_AUGMENTATIONS}.")
@@ -47,6 +48,9 @@ def augmentation(specs: Sequence[str]) -> Callable[[jax.Array, jax.Array], jax.A
     def apply(x, key_B):
         if not changes:
             return x
+        if x.ndim == 5:
+            key_B2 = jax.vmap(lambda key: jax.random.split(key, x.shape[1]))(key_B)
+            return jax.vmap(jax.vmap(one))(x, key_B2)
         _image(x, f"augmentation {specs[0]!r}")
         return jax.vmap(one)(x, key_B)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,12 +32,13 @@ def make(
     schedule: str = "constant",
     epsilon: float = 1e-7,
     weight_decay: float = 0.0,
+    augment: Sequence[str] = (),
 ) -> Learner:
     """backprop on batches x [B,2,..], y [B,2] of an objective over pairs (objectives/contrastive.py), fresh pairs every epoch.
 
     `pairs` an epoch (0: as many as a model has rows), rounded down to whole batches of an even `batch_size`. Pairs are drawn from the model's own
-    training rows: see `draw`. An evaluation looks at 2,048 fixed pairs of the rows it is given. ValueError for an odd batch or an objective
-    over single examples.
+    training rows: see `draw`; `augment` (data/augment.py) changes each image of a pair on its own. An evaluation looks at 2,048 fixed pairs of the
+    rows it is given. ValueError for an odd batch or an objective over single examples.
     """
     del padded  # every drawn row has weight 1
     labels_N = np.asarray(labels_N)
@@ -46,7 +49,7 @@ def make(
     if labels_N.dtype.kind not in "iu":
         raise ValueError("balanced_pairs needs class labels; this pool has real targets.")
     steps = max(1, (pairs or num_rows) // batch_size)
-    descent = dict(optimizer=optimizer, learning_rate=learning_rate, schedule=schedule, epsilon=epsilon, weight_decay=weight_decay)
+    descent = dict(optimizer=optimizer, learning_rate=learning_rate, schedule=schedule, epsilon=epsilon, weight_decay=weight_decay, augment=augment)
     inner = backprop.make(model=model, loss=loss, num_rows=steps * batch_size, stopping=stopping, epochs=epochs, batch_size=batch_size, **descent)
 
     def init(key, pool: Pool):
