@@ -14,22 +14,23 @@ Arguments: path, folder, members, models, epochs (of 62 batches of 128 pairs wit
 
 from mia_jax import configuration
 
+FORMS = dict(
+    margin=dict(
+        objective=dict(name="contrastive", form="margin", margin=2.0), learning_rate=3e-3, schedule="cosine", epochs=60, augment=("shift:1",)
+    ),
+    exponential=dict(objective=dict(name="contrastive", form="exponential"), learning_rate=1e-3, epochs=100),
+)
+
 
 def get_config(arg=None):
-    arg = configuration.arguments(arg, path="", folder="/usr/share/datasets/fashion-mnist", members=8000, models=1, epochs=100, form="exponential")
+    arg = configuration.arguments(arg, path="", folder="/usr/share/datasets/fashion-mnist", members=8000, models=1, epochs=0, form="margin")
+    learner = configuration.chosen(FORMS, form=arg.form)
     several = arg.models > 1
     return configuration.complete(
         data=dict(name="npz", path=arg.path, shape=(28, 28, 1)) if arg.path else dict(name="idx", folder=arg.folder, examples=10_000),
         design=dict(name="halves", models=arg.models, population=0.1) if several else dict(name="holdout", members=arg.members, drawn=True),
         model=dict(name="siamese"),
-        learner=dict(
-            name="balanced_pairs",
-            objective=dict(name="contrastive", form=arg.form),
-            learning_rate=1e-3,
-            batch_size=128,
-            epochs=arg.epochs,
-            validation="nonmembers",
-        ),
+        learner=dict(name="balanced_pairs", batch_size=128) | learner | dict(epochs=arg.epochs or learner["epochs"]),
         attacks=dict(
             gap=dict(),
             threshold_loss=dict(name="threshold", signal="loss"),
