@@ -130,6 +130,7 @@ def prepare(config: Mapping, *, seed: int) -> Audit:
         | ({"logits"} if config["query"]["save_logits"] else set())
     )
     signals = answers.make_signals(asked - {TRAJECTORY, *watch.SIGNALS}, pool=pool, model=model)
+    refusals.check_epochs(config["report"]["epochs"], attacks, signals, target=bool(given or config["target"]["oracle"]))
     return Audit(
         config=config,
         seed=seed,
@@ -233,6 +234,7 @@ def prepare_scores(config: Mapping, *, seed: int, arrays: Mapping | None = None)
     found = brought.build(brought.load(name) if arrays is None else arrays, name=str(name), seed=seed)
     wanted, said = config["attacks"], list(found.said)
     columns = tuple(found.pool.columns)
+    refusals.check_epochs(config["report"]["epochs"], {}, {}, target=True)
     slices.check(config["report"]["slices"], columns=columns, groups=config["report"]["groups"], num_examples=len(found.pool.y))
     attacks = {n: make("attacks", answers.own_fields(dict(name=n) | a)) for n, a in (ZOO if wanted is None else wanted).items()}
     if wanted is None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
 
-from mia_jax import checks, configuration, stages, views
+from mia_jax import answers, checks, configuration, stages, views
 from mia_jax.data import augment
 from mia_jax.training.trajectory import SIGNAL as TRAJECTORY
-from mia_jax.types import Attack, Design, Pool
+from mia_jax.types import Attack, Design, Pool, Signal
 
 
 def check_fields(config: Mapping) -> None:
@@ -27,6 +27,9 @@ def check_fields(config: Mapping) -> None:
         checks.at_least(1, **{"run.chunk": run["chunk"]})
     checks.at_least(0, **{f"run.{k}": run[k] for k in ("lanes", "devices", "query_chunk", "checkpoint_every")})
     check_report(report, config["attacks"])
+    if report["epochs"] and not config["learner"]["snapshots"]:
+        example = (1, config["learner"].get("epochs", 10))
+        raise ValueError(f"report.epochs={tuple(report['epochs'])} needs learner.snapshots, the epochs to look at, for example {example}.")
 
 
 def check_report(report: Mapping, attacks: Mapping) -> None:
@@ -36,8 +39,8 @@ def check_report(report: Mapping, attacks: Mapping) -> None:
         closed="neither", **{"report.level": report["level"]}, **{"report.fprs": max(report["fprs"]), "smallest report.fprs": min(report["fprs"])}
     )
     checks.positive(**{"report.ppv_ratio": report["ppv_ratio"]})
-    for field in ("shadow_curve", "records"):
-        for name in set(report[field]) - {"lira", "lira_shrunk"}:
+    for field in ("shadow_curve", "records", "epochs"):
+        for name in set(report[field]) - ({"lira", "lira_shrunk"} if field != "epochs" else set()):
             checks.one_of(attacks, **{f"report.{field}": name})
 
 
@@ -66,3 +69,17 @@ def check_snapshots(learner: Mapping, attacks: Mapping[str, Attack]) -> None:
     needing = [name for name, attack in attacks.items() if TRAJECTORY in attack.needs]
     if needing and not snapshots:
         raise ValueError(f"attack {needing[0]!r} needs the losses at several epochs: set learner.snapshots, for example (5, 10, {epochs}).")
+
+
+def check_epochs(names: Sequence[str], attacks: Mapping[str, Attack], signals: Mapping[str, Signal], *, target: bool) -> None:
+    """ValueError if an attack of config.report.epochs reads what snapshots are not asked: questions of its own, trajectories, brought answers."""
+    if names and target:
+        raise ValueError(f"report.epochs={tuple(names)}: a target of your own has no epochs; leave it empty.")
+    passes = {name for name, signal in signals.items() if signal.ask is None}
+    for name in names:
+        own = answers.asked_signals({name: attacks[name]}) - passes
+        if own:
+            raise ValueError(
+                f"report.epochs: attack {name!r} reads {', '.join(sorted(own))}, which snapshots are not asked; attacks on "
+                f"{', '.join(sorted(n for n in passes if '@' not in n))} can be repeated."
+            )

@@ -9,6 +9,7 @@ import numpy as np
 import threadpoolctl
 
 from mia_jax import answers, findings, workdir
+from mia_jax import over_epochs as epochs
 from mia_jax.data import _pool as pools
 from mia_jax.metrics import bootstrap
 from mia_jax.report import (
@@ -19,6 +20,7 @@ from mia_jax.report import (
     privacy,
     seeds,
     stale,
+    tables,
     validity,
     weights,
 )
@@ -53,6 +55,7 @@ def report(audit, *, folder: Path, versions: dict) -> dict:
     found = dict(about=about(audit)) | findings.measured(audit, attacks, folder=folder, shared=shared, draws=draws)
     table, arrays = findings.exposed_records(audit, folder=folder)
     models = model_table(audit, folder=folder)
+    over_epochs, epoch_rows = epochs.measure(audit, folder=folder, shared=shared, draws=draws)
     if design.name == "folds":
         found["cross_validation"] = cross_validation.summary(models)
     found |= dict(
@@ -63,6 +66,7 @@ def report(audit, *, folder: Path, versions: dict) -> dict:
         assumptions=findings.assumed(audit, folder=folder),
         usage=findings.used(audit, attacks, score_MN, found["results"]),
         records=table,
+        epochs=over_epochs,
         audit=audited(audit, score_MN, folder=folder),
         guarantee=promised(audit, folder=folder),
         evasion=evasion.measure(folder / "signal", list(audit.signals), models=targets, **shared),
@@ -70,6 +74,8 @@ def report(audit, *, folder: Path, versions: dict) -> dict:
         validity=checks(audit, attacks, files=checked, duplicates=found["about"]["duplicates"], draws=draws),
         versions=versions,
     )
+    if epoch_rows:
+        workdir.write_text(folder / "report" / "epochs.csv", tables.lines_csv(epoch_rows, ("epoch", *tables.COLUMNS)))
     if arrays:
         workdir.write_npz(folder / "report" / "records.npz", **arrays)
     pictures = chosen_pictures(audit, folder=folder, shared=shared) if wanted["figures"] else {}

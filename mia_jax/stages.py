@@ -170,6 +170,24 @@ def query(audit, *, folder: Path, views: Sequence[Callable]) -> None:
         ask = functools.partial(queries.query, signals={"loss": audit.signals["loss"]}, **common)
         snapshots = audit.config["learner"]["snapshots"]
         trajectory.query(epochs=snapshots, models=models, train_folder=folder / "train", folder=folder / "signal", ask=ask)
+    if audit.config["report"]["epochs"]:
+        query_snapshots(audit, folder=folder, **common)
+
+
+def query_snapshots(audit, *, folder: Path, **common) -> None:
+    """epoch/<epoch>/signal: what the attacks of config.report.epochs read, of every model as it was after each epoch of learner.snapshots."""
+    wanted = {signal for name in audit.config["report"]["epochs"] for signal in answers.read_by(audit, name)} | {"loss", "correct"}
+    part = dataclasses.replace(audit, signals={name: signal for name, signal in audit.signals.items() if name in wanted})
+    snapshots = dict(epochs=audit.config["learner"]["snapshots"], models=common["models"])
+    for epoch, own in trajectory.complete(**snapshots, train_folder=folder / "train").items():
+        answers.claim_signals(part, folder=epoch_folder(folder, epoch))
+        answered = dict(models_folder=own, folder=epoch_folder(folder, epoch) / "signal")
+        queries.query(signals=part.signals, **answered, **common, title=f"query after epoch {epoch}")
+
+
+def epoch_folder(folder: Path, epoch: int) -> Path:
+    """Where the answers of the models after an epoch are."""
+    return folder / "epoch" / f"{epoch:05d}"
 
 
 def ask_oracle(audit, *, folder: Path, views: Sequence[Callable]) -> None:

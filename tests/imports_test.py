@@ -17,7 +17,10 @@ LEVELS = (
     ("objectives", "models", "privacy", "evasion", "metrics", "fits", "heads"),
     ("learners", "signals", "attacks", "designs", "data"),
     ("training", "report", "workdir", "progress", "brought"),
-    ("experiment", "answers", "stages", "findings", "reporting", "configuration", "prepare", "refusals", "targets", "results", "grid", "classic"),
+    (
+        *("experiment", "answers", "stages", "findings", "over_epochs", "reporting", "configuration"),
+        *("prepare", "refusals", "targets", "results", "grid", "classic"),
+    ),
 )
 LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts}
 ONLY_IN = {  # library -> the parts that may import it, anywhere in a file

@@ -305,6 +305,7 @@ def test_outliers_are_the_rows_that_stand_alone():
         ("correct_under_rotation", np.zeros((2, 9)), r"'correct_under_rotation' needs images .* \(9,\)"),
         ("boundary_distance_under_shift", np.zeros((2, 9)), "needs images"),
         ("boundary_distance", np.full((2, 3, 3, 1), 3.0), r"in \[3, 3\]; scale them .* boundary_distance:box=none"),
+        ("correct_under_fgsm", np.full((2, 3), 3.0), r"scale them \(data.scale\)\.$"),
         ("noise_robustness", np.full((2, 3), -0.5), r"keeps its queries in \[0, 1\]"),
         ("noise_robustness:noise=flip", np.full((2, 3), 0.5), "needs binary features after the first continuous=0; one is 0.5"),
         ("boundary_distance:budget=20", np.zeros((2, 3, 3, 1)), "budget=20 queries is less than"),

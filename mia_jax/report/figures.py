@@ -166,6 +166,29 @@ def queries(curves: Mapping[str, Sequence[Mapping]], *, over: str = "") -> Figur
     return figure
 
 
+def epochs(curves: Mapping[str, Sequence[Mapping]], *, titles: Mapping[str, str], over: str = "") -> Figure:
+    """Metrics against the epoch (above) and against the accuracy on non-members (below), one line an attack; `titles` {metric: its name}.
+
+    `curves[attack]` are points {epoch, validation_accuracy, <metric>: {value, low, high}} (report.epochs.curves); a value of None is left out.
+    """
+    figure, panels = _canvas(4.1 * len(titles), 6.6, rows=2, columns=len(titles))
+    for row, (along, text) in zip(panels, dict(epoch="epoch", validation_accuracy="accuracy on non-members").items(), strict=True):
+        for axes, (metric, name) in zip(row, titles.items(), strict=True):
+            for i, (attack, points) in enumerate(curves.items()):
+                found = [p for p in points if p[metric]["value"] is not None and p[along] is not None]
+                at, value = [p[along] for p in found], [p[metric]["value"] for p in found]
+                color = COLORS[i % len(COLORS)]
+                if along == "epoch":
+                    ends = ([p[metric]["value" if p[metric][end] is None else end] for p in found] for end in ("low", "high"))
+                    axes.fill_between(at, *ends, color=color, alpha=0.15, linewidth=0)
+                axes.plot(at, value, color=color, linestyle=DASHES[i % len(DASHES)], marker="o", markersize=2.5, linewidth=1.2, label=attack)
+            axes.set(xlabel=text, ylabel=name)
+            _title(axes, f"{name} against {text}", over)
+            axes.grid(True, color="0.9", linewidth=0.6)
+    panels[0][0].legend(fontsize=7)
+    return figure
+
+
 def evasion(curves: Mapping[str, Mapping], *, over: str = "") -> Figure:
     """Accuracy against the radius of an attack, non-members solid and members dashed; `curves[attack]` as report.evasion.measure gives them."""
     figure, axes = _canvas(6.4, 4.2)
@@ -212,9 +235,9 @@ def weights(pictures) -> Figure:
     return figure
 
 
-def _canvas(width: float, height: float, columns: int = 1):
+def _canvas(width: float, height: float, rows: int = 1, columns: int = 1):
     figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
-    return figure, figure.subplots(1, columns)
+    return figure, figure.subplots(rows, columns)
 
 
 def _title(axes, text: str, over: str) -> None:

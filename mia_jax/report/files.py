@@ -9,7 +9,7 @@ import numpy as np
 
 from mia_jax import workdir
 from mia_jax.metrics import bootstrap, summary
-from mia_jax.report import figures, markdown, tables
+from mia_jax.report import epochs, figures, markdown, tables
 
 CAPTION = "Rates with [low, high] intervals; † pooled over targets, else the mean over targets."
 
@@ -74,6 +74,8 @@ def draw(
         made["shadows"] = figures.shadows(found["shadow_curves"], over="mean over targets")
     if any(len(points) > 1 for points in (found.get("queries") or {}).values()):
         made["queries"] = figures.queries(found["queries"], over=over)
+    if found.get("epochs"):
+        made["epochs"] = figures.epochs(epochs.curves(found["epochs"]), titles={m: epochs.title(m) for m in found["epochs"]["metrics"]}, over=over)
     if found.get("evasion"):
         made["evasion"] = figures.evasion(found["evasion"], over=over)
     made |= {name: getattr(figures, name)(**arguments) for name, arguments in pictures.items()}

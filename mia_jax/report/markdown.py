@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mia_jax.report import assumptions, budget, cross_validation, evasion, guarantee, pairs, privacy, sections, tables, trust, usage
+from mia_jax.report import assumptions, budget, cross_validation, epochs, evasion, guarantee, pairs, privacy, sections, tables, trust, usage
 
 KNOWLEDGE = {
     "nothing": "`nothing`: the target's answers alone",
@@ -16,6 +16,7 @@ FIGURES = {
     "scores": "Scores of members and non-members",
     "shadows": "What more shadow models buy",
     "queries": "What more queries buy",
+    "epochs": "How the leak grows with training",
     "evasion": "Accuracy under attack",
     "adversarial": "Adversarial examples",
     "weights": "What the weights look like",
@@ -40,6 +41,7 @@ def report(found: Mapping, *, figures: Sequence[str] = ()) -> str:
         sections.differences(found, ranked),
         sections.calibration(found, ranked),
         budget.section(found, ranked),
+        epochs.section(found),
         evasion.section(found),
         pairs.section(found),
         sections.slices(found, ranked),

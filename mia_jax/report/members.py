@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 from mia_jax import workdir
-from mia_jax.report import figures, tables
+from mia_jax.report import epochs, figures, tables
 
 SIDES = ("train_accuracy", "validation_accuracy")
 KEPT = ("value", "low", "high", "interval", "method", "convention", "n_targets", "knows")
@@ -47,10 +47,18 @@ def markdown(reports: Mapping[str, Mapping], *, failed: Mapping[str, str], attac
 
 
 def write(reports: Mapping[str, Mapping], *, failed: Mapping[str, str], attacks: Sequence[str], metrics: Sequence[str], folder: pathlib.Path) -> None:
-    """table.csv (long: a line a run, attack and metric), table.md (wide) and table.png (value and interval of every run) in `folder`."""
+    """table.csv (long: a line a run, attack and metric), table.md (wide), table.png (value and interval of every run) in `folder`.
+
+    Runs with attacks over epochs are drawn together in epochs.png.
+    """
     reports = {name: report for name, report in reports.items() if report}
     found = rows(reports, attacks=attacks, metrics=metrics)
     workdir.write_text(folder / "table.csv", tables.lines_csv(found))
     workdir.write_text(folder / "table.md", markdown(reports, failed=failed, attacks=attacks, metrics=metrics))
     if any(row["value"] is not None for row in found):
         figures.save(figures.members(found), folder / "table.png")
+    over = {name: report["epochs"] for name, report in reports.items() if report.get("epochs")}
+    if over:
+        curves = {k: v for name, one in over.items() for k, v in epochs.curves(one, prefix=f"{name} ").items()}
+        common = [m for m in next(iter(over.values()))["metrics"] if all(m in one["metrics"] for one in over.values())]
+        figures.save(figures.epochs(curves, titles={m: epochs.title(m) for m in common}), folder / "epochs.png")

@@ -37,15 +37,15 @@ def images(name: str, also: Callable | None = None) -> Callable:
     return check
 
 
-def inside(name: str, box: str) -> Callable | None:
-    """A Signal.check that refuses examples outside [0, 1] if queries must stay there."""
+def inside(name: str, box: str, *, fixed: bool = False) -> Callable | None:
+    """A Signal.check that refuses examples outside [0, 1] if queries must stay there; `fixed`: the signal has no other box to offer."""
 
     def check(x) -> None:
         low, high = float(np.min(x)), float(np.max(x))
         if low < 0 or high > 1:
+            other = "" if fixed else f", or search everywhere with {name}:box=none"
             raise ValueError(
-                f"signal {name!r} keeps its queries in [0, 1], and these examples lie in [{low:.4g}, {high:.4g}]; scale them (data.scale), "
-                f"or search everywhere with {name}:box=none."
+                f"signal {name!r} keeps its queries in [0, 1], and these examples lie in [{low:.4g}, {high:.4g}]; scale them (data.scale){other}."
             )
 
     return check if box == "unit" else None

@@ -16,4 +16,4 @@ def make(*, epsilon: float = 0.1) -> Signal:
         del key_B
         return fgsm(probe.out, x_B, y_B, epsilon=epsilon).reshape(len(x_B), -1)
 
-    return Signal(None, 0, ask, "white_box", 1, _images.inside("fgsm_image", "unit"))
+    return Signal(None, 0, ask, "white_box", 1, _images.inside("fgsm_image", "unit", fixed=True))

@@ -57,6 +57,7 @@ def query(
     batch_size: int = 500,
     devices: list | None = None,
     segment_bytes: int = 2**29,
+    title: str = "query",
 ) -> None:
     """Writes folder/<signal>/<model>.npy for those of `models` that lack a file; ValueError naming model and signal if an answer is not finite.
 
@@ -69,7 +70,7 @@ def query(
     ask = answers(model=model, signals=signals, views=views, batch_size=batch_size)
     ask = jax.jit(over_models(ask, (0, None, None), chunk))
     template = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *pool.x.shape[1:]), pool.x.dtype))
-    progress = Progress(title="query", total=len(todo), unit="model")
+    progress = Progress(title=title, total=len(todo), unit="model")
 
     def work(own: list[int], device, check: Callable) -> None:
         check()
@@ -85,7 +86,7 @@ def query(
 
     spread(work, [todo[i : i + chunk] for i in range(0, len(todo), chunk)], devices)
     seconds = progress.close()
-    progress.line(f"query: {len(todo)} models x {len(views)} views x {len(pool.y)} examples in {seconds:.1f} s")
+    progress.line(f"{title}: {len(todo)} models x {len(views)} views x {len(pool.y)} examples in {seconds:.1f} s")
 
 
 def _save(path: Path, value_AN: np.ndarray, name: str, m: int) -> None:

@@ -37,18 +37,25 @@ def saver(folder: Path, epochs: Sequence[int], released: Callable | None = None)
     return hook
 
 
-def query(*, epochs: Sequence[int], models: Sequence[int], train_folder: Path, folder: Path, ask: Callable) -> None:
-    """Writes folder/loss_trajectory/<model>.npy, [A,N,E]; `ask(models_folder=, folder=)` queries the loss of all models in a folder.
+def complete(*, epochs: Sequence[int], models: Sequence[int], train_folder: Path) -> dict[int, Path]:
+    """{epoch: the folder that holds all models as they were after it}, rising.
 
-    A model that stopped before a snapshot's epoch stands there with its final variables.
+    A model that stopped before a snapshot's epoch stands there with its final variables. FileNotFoundError for a model that was trained without.
     """
+    found = {}
+    for epoch in epochs:
+        found[epoch] = snapshot_folder(train_folder, epoch)
+        for m in models:
+            if not checkpoint.model_file(found[epoch], m).exists():
+                _stopped(train_folder, m, epoch, checkpoint.model_file(found[epoch], m))
+    return found
+
+
+def query(*, epochs: Sequence[int], models: Sequence[int], train_folder: Path, folder: Path, ask: Callable) -> None:
+    """Writes folder/loss_trajectory/<model>.npy, [A,N,E]; `ask(models_folder=, folder=)` queries the loss of all models in a folder."""
     if all(queries.signal_file(folder, SIGNAL, m).exists() for m in models):
         return
-    for epoch in epochs:
-        own = snapshot_folder(train_folder, epoch)
-        for m in models:
-            if not checkpoint.model_file(own, m).exists():
-                _stopped(train_folder, m, epoch, checkpoint.model_file(own, m))
+    for epoch, own in complete(epochs=epochs, models=models, train_folder=train_folder).items():
         ask(models_folder=own, folder=folder / "loss_at" / f"{epoch:05d}")
     for m in models:
         parts = [queries.load(folder / "loss_at" / f"{e:05d}", "loss", [m])[0] for e in epochs]
