@@ -9,6 +9,14 @@ Clip norm 1, noise multiplier 1, SGD, the same batch size everywhere. Ours is th
 from the pool. `clipping alone` is the private step without noise, `noise` the difference to the whole step. `plain` is the same learner with
 gradient='mean', `vmap` with method='vmap'. The peers repeat one step on one batch that is in memory already; their threads or microbatches are
 chosen by a short trial. Seconds are of one step, compilation excluded; memory is the peak of a contender's process.
+
+Measured (2 CPU cores, nothing else running, medians of 2 runs):
+
+                 whole          clipping alone         plain          Opacus ghost   vmap            noise in place
+    mlp          2.14 ms        1.56 ms, 1.11 x plain  1.41 ms        4.88 ms        48.1 ms         .59 ms
+                 605 MB         581 MB                 523 MB         434 MB         816 MB
+    conv         99.0 ms        99.9 ms, 1.34 x plain  74.3 ms        158 ms         222 ms          below the spread
+                 1,093 MB       1,058 MB               788 MB         625 MB         1,091 MB
 """
 
 from __future__ import annotations
