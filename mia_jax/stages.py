@@ -155,12 +155,12 @@ def query(audit, *, folder: Path, views: Sequence[Callable]) -> None:
         batch_size=min(audit.config["query"]["batch_size"], len(audit.pool.y)),
         devices=devices(audit),
     )
-    asked = stale.unanswered(folder, list(audit.signals), models)
+    probes = {name: signal for name, signal in audit.signals.items() if signal.ask is not None}
+    rows = {name: answers.wanted_rows(audit, name) for name in probes}
+    asked = stale.unanswered(folder, list(audit.signals), models, rows)
     passes = {name: signal for name, signal in audit.signals.items() if signal.ask is None}
     queries.query(signals=passes, models_folder=folder / "train", folder=folder / "signal", **common)
-    probes = {name: signal for name, signal in audit.signals.items() if signal.ask is not None}
     if probes:
-        rows = {name: answers.wanted_rows(audit, name) for name in probes}
         own = common | dict(batch_size=audit.config["query"]["ask_batch_size"], seed=audit.seed)
         probing.query(signals=probes, rows=rows, design=audit.design, models_folder=folder / "train", folder=folder / "signal", **own)
     stale.remember_models(folder, asked)

@@ -78,6 +78,7 @@ def audited(tmp_path_factory):
         loss=dict(threshold, signal="loss"),
         shift=dict(name="lookup"),
         boundary=dict(threshold, signal="boundary_distance:iterations=1,evaluations=5"),
+        outlier=dict(name="outlier", beta=0.05),
     )
     sections = {n + end: a | more for n, a in plain.items() for end, more in (("", {}), ("_behind", dict(defense="memguard")))}
     sections["confidence_adaptive"] = dict(threshold, signal="confidence", defense="memguard", adaptive=True)
@@ -110,7 +111,7 @@ def test_confidence_at_the_undefended_threshold_is_guessing_and_the_gap_attack_i
 
 def test_label_only_attacks_are_unchanged_to_the_bit(audited):
     report, folder = audited
-    for name in ("gap", "shift", "boundary"):
+    for name in ("gap", "shift", "boundary", "outlier"):
         plain, behind = (np.load(folder / "attack" / n / "scores.npz")["score_TN"] for n in (name, f"{name}_behind"))
         np.testing.assert_array_equal(plain, behind)
         for metric in ("auc", "balanced_accuracy"):
@@ -125,6 +126,8 @@ def test_the_source_answers_undefended_unless_the_attacker_adapts(audited):
     assert len(np.unique(loss[1][0][~np.isnan(loss[1][0])])) == 2
     adaptive = np.load(folder / "attack" / "confidence_adaptive" / "scores.npz")["score_TN"]
     assert len(np.unique(adaptive[1][~np.isnan(adaptive[1])])) == 2
+    asked = [p.name for p in sorted((folder / "signal" / "penultimate@memguard").glob("*.npy"))]
+    assert asked == ["00000.npy"]  # the source is not asked behind the target's defense, and nothing misses its answers
 
 
 def test_the_defense_really_applied_to_the_model_leaves_label_only_answers_alone():

@@ -135,7 +135,8 @@ def test_asking_a_changed_model_anew_is_remembered(tmp_path):
     assert len(stale.check(tmp_path, {}, **common)["stale"]) == 1
     (tmp_path / "signal" / "loss" / "00001.npy").unlink()
     again = stale.unanswered(tmp_path, ["loss"], [0, 1])
-    assert again == [1]
+    assert again == [1] and stale.unanswered(tmp_path, ["loss"], [0, 1], dict(loss=np.array([[True], [False]]))) == []
+    assert stale.of_signal(tmp_path / "signal", "loss", 2) != stale.of_signal(tmp_path / "signal", "loss", 1)
     stale.remember_models(tmp_path, again)
     assert stale.check(tmp_path, {}, **common)["stale"] == []
     stale.remember_signals(tmp_path, "a", {"loss": "other"}, "y")

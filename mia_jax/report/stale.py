@@ -11,6 +11,8 @@ import pathlib
 import zipfile
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from mia_jax import registry, workdir
 
 Path = pathlib.Path
@@ -29,17 +31,27 @@ def of_model(path: Path) -> str:
 
 
 def of_signal(folder: Path, name: str, models: int) -> str:
-    """Digest of the files of one signal of models 0 .. models - 1."""
+    """Digest of the files of one signal of models 0 .. models - 1; a model that was never asked (a shadow, behind the target's defense) has none."""
     found = hashlib.sha256()
-    for m in range(models):
-        with open(folder / registry.identity("signals", name) / f"{m:05d}.npy", "rb") as file:
-            found.update(hashlib.file_digest(file, "sha256").digest())
+    for path in (_answers(folder, name, m) for m in range(models)):
+        if path.exists():
+            with open(path, "rb") as file:
+                found.update(hashlib.file_digest(file, "sha256").digest())
+        else:
+            found.update(b"not asked")
     return found.hexdigest()[:16]
 
 
-def unanswered(folder: Path, signals: Sequence[str], models: Sequence[int]) -> list[int]:
-    """The models that lack an answer to one of the signals: those whose digest `remember_models` must write anew after they were asked."""
-    return [m for m in models if not all((folder / "signal" / registry.identity("signals", name) / f"{m:05d}.npy").exists() for name in signals)]
+def unanswered(folder: Path, signals: Sequence[str], models: Sequence[int], rows: Mapping[str, np.ndarray] = {}) -> list[int]:
+    """The models that lack an answer to one of the signals: those whose digest `remember_models` must write anew after they were asked.
+
+    `rows[signal]` [M,N], where present, are the examples that each model is asked about; a model that is asked about none lacks nothing.
+    """
+
+    def lacks(name: str, m: int) -> bool:
+        return not _answers(folder / "signal", name, m).exists() and (name not in rows or rows[name][m].any())
+
+    return [m for m in models if any(lacks(name, m) for name in signals)]
 
 
 def remember_models(folder: Path, models: Sequence[int]) -> None:
@@ -84,6 +96,10 @@ def check(folder: Path, attacks: Mapping[str, Sequence[str]], *, models: int, me
         if changed:
             stale.append(f"the scores of {name} were made from other files ({', '.join(changed)}): delete attack/{name}/ and report/")
     return dict(checked=checked, stale=stale, unknown=unknown)
+
+
+def _answers(folder: Path, name: str, m: int) -> Path:
+    return folder / registry.identity("signals", name) / f"{m:05d}.npy"
 
 
 def _model(folder: Path, m: int) -> Path:
