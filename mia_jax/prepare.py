@@ -14,7 +14,7 @@ from mia_jax.data import _pool as pools
 from mia_jax.designs import _rows
 from mia_jax.learners import stopping
 from mia_jax.metrics import slices
-from mia_jax.privacy import watch
+from mia_jax.privacy import alone, watch
 from mia_jax.report import privacy
 from mia_jax.training import checkpoint
 from mia_jax.training.trajectory import SIGNAL as TRAJECTORY
@@ -194,7 +194,10 @@ def make_learner(section: Mapping, *, model: Model, sample: Pool | None = None, 
     given = dict(sample=sample, initial=brought_parameters(section["init_from"]))
     if given["initial"] and "initial" not in registry.keywords("learners", section["name"]):
         raise ValueError(f"learner.init_from: the learning rule {section['name']!r} has no such start.")
-    return make("learners", own, model=model, stopping=stop, **rows, **given, **({} if loss is None else dict(loss=loss)))
+    learner = make("learners", own, model=model, stopping=stop, **rows, **given, **({} if loss is None else dict(loss=loss)))
+    if learner.guarantee is not None and sample is not None:
+        alone.check(model=model, loss=loss, sample=sample)
+    return learner
 
 
 def watched(learner: Learner, config: Mapping, *, model: Model, pool: Pool, design: Design) -> Learner:

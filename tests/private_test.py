@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +14,7 @@ from scipy import stats
 from mia_jax import configuration, experiment, prepare
 from mia_jax.data import digits
 from mia_jax.learners import backprop, stopping
-from mia_jax.models import half_image, lenet_bn, mlp, siamese
+from mia_jax.models import half_image, layers, lenet_bn, mlp, siamese
 from mia_jax.objectives import contrastive, cross_entropy
 from mia_jax.privacy import accounting, noise
 from mia_jax.training import checkpoint, fleet
@@ -294,6 +295,25 @@ def test_batch_statistics_are_refused_with_the_remedy():
     pool = dataclasses.replace(POOL, x=np.zeros((N, 28, 28, 1), np.float32))
     with pytest.raises(ValueError, match=r"batch statistics.*model.norm='group'"):
         learner(model=model, pool=pool)
+
+
+class Centered(nn.Module):
+    """Subtracts the mean over the batch, and keeps no statistics."""
+
+    @nn.compact
+    def __call__(self, x, *, key_B=None, weight_B=None, train=False):
+        x = layers.Dense(4)(layers.flatten(x))
+        return layers.Dense(3)(jnp.tanh(x - x.mean(0, keepdims=True)))
+
+
+def test_a_loss_that_mixes_examples_is_refused(monkeypatch):
+    fields = dict(data=dict(name="synthetic", examples=100), design=dict(name="halves", models=2), attacks=dict(gap=dict()))
+    config = configuration.complete(**fields, model=dict(name="mlp"), learner=dict(gradient="private", epochs=1, privacy=dict(delta=1e-3)))
+    assert prepare.prepare(config.to_dict() | dict(seed=0), seed=0).learner.guarantee is not None
+    monkeypatch.setattr(mlp, "make", lambda *, num_classes: layers.as_model(Centered()))
+    config.model = dict(name="mlp")
+    with pytest.raises(ValueError, match="depends on the other examples of its batch"):
+        prepare.prepare(config.to_dict() | dict(seed=0), seed=0)
 
 
 def test_taps_that_are_wanted_and_not_there_are_refused():
