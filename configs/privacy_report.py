@@ -11,6 +11,12 @@ a loss threshold and a cross-fitted logistic classifier of probabilities and los
 rows end at train/validation accuracy .918/.661 (two convolutions) and .811/.685 (three; it has a third of the parameters, not more, as the text there
 says): an advantage of at least their difference, .257 and .126. Argument tfds=cifar10 runs that where the data set is installed.
 
+Measured (10,000 members, 2,000 non-members of Fashion-MNIST; 25 reports of 11 slices x 2 attacks a net; 21 min for both on 2 CPU cores beside
+other work): two convolutions learn more and leak more. After epochs 2, 26, 50: train/validation accuracy .850/.842, .979/.890, 1.000/.891, AUC of
+the classifier .504 [.491, .518], .553 [.538, .568], .601 [.585, .617], of the loss threshold .504, .525, .538 [.523, .553]. Three convolutions:
+.781/.775, .922/.862, .978/.854; classifier .508, .535 [.520, .549], .565 [.550, .579]; loss .505, .524, .539 [.523, .555]. The best advantage at
+epoch 50, .157 and .134, exceeds the gap of the accuracies, .109 and .124. TPR at 1% FPR stays at 1%: what the target alone says names nobody.
+
 Arguments: folder, tfds (a data set of tensorflow-datasets instead of the folder), train, test, conv (2 or 3), epochs, every, models (more than 1: a
 fleet on complementary halves, and LiRA over epochs).
 """

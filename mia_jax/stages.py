@@ -179,10 +179,11 @@ def query_snapshots(audit, *, folder: Path, **common) -> None:
     wanted = {signal for name in audit.config["report"]["epochs"] for signal in answers.read_by(audit, name)} | {"loss", "correct"}
     part = dataclasses.replace(audit, signals={name: signal for name, signal in audit.signals.items() if name in wanted})
     snapshots = dict(epochs=audit.config["learner"]["snapshots"], models=common["models"])
+    ask = queries.program(signals=part.signals, **{k: common[k] for k in ("model", "views", "batch_size", "chunk")})
     for epoch, own in trajectory.complete(**snapshots, train_folder=folder / "train").items():
         answers.claim_signals(part, folder=epoch_folder(folder, epoch))
         answered = dict(models_folder=own, folder=epoch_folder(folder, epoch) / "signal")
-        queries.query(signals=part.signals, **answered, **common, title=f"query after epoch {epoch}")
+        queries.query(signals=part.signals, **answered, **common, ask=ask, title=f"query after epoch {epoch}")
 
 
 def epoch_folder(folder: Path, epoch: int) -> Path:

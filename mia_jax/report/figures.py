@@ -181,7 +181,8 @@ def epochs(curves: Mapping[str, Sequence[Mapping]], *, titles: Mapping[str, str]
                 if along == "epoch":
                     ends = ([p[metric]["value" if p[metric][end] is None else end] for p in found] for end in ("low", "high"))
                     axes.fill_between(at, *ends, color=color, alpha=0.15, linewidth=0)
-                axes.plot(at, value, color=color, linestyle=DASHES[i % len(DASHES)], marker="o", markersize=2.5, linewidth=1.2, label=attack)
+                look = dict(linewidth=1.2, markersize=2.5) if along == "epoch" else dict(linewidth=0.4, markersize=3.5)
+                axes.plot(at, value, color=color, linestyle=DASHES[i % len(DASHES)], marker="os^Dv"[i % 5], label=attack, **look)
             axes.set(xlabel=text, ylabel=name)
             _title(axes, f"{name} against {text}", over)
             axes.grid(True, color="0.9", linewidth=0.6)

@@ -44,6 +44,11 @@ def answers(*, model: Model, signals: Mapping[str, Signal], views: Sequence[Call
     return ask
 
 
+def program(*, model: Model, signals: Mapping[str, Signal], views: Sequence[Callable], batch_size: int, chunk: int) -> Callable:
+    """`answers` of `chunk` models at once, compiled when it is first called; one program serves any number of folders of the same models."""
+    return jax.jit(over_models(answers(model=model, signals=signals, views=views, batch_size=batch_size), (0, None, None), chunk))
+
+
 def query(
     *,
     model: Model,
@@ -58,17 +63,17 @@ def query(
     devices: list | None = None,
     segment_bytes: int = 2**29,
     title: str = "query",
+    ask: Callable | None = None,
 ) -> None:
     """Writes folder/<signal>/<model>.npy for those of `models` that lack a file; ValueError naming model and signal if an answer is not finite.
 
-    One forward pass a view answers all of them; signals with `ask` are training/probing.py's.
+    One forward pass a view answers all of them; signals with `ask` are training/probing.py's. `ask`: the `program` of these, if made before.
     """
     todo = [m for m in models if not all(signal_file(folder, name, m).exists() for name in signals)]
     if not todo:
         return
     devices = devices or jax.local_devices()[:1]
-    ask = answers(model=model, signals=signals, views=views, batch_size=batch_size)
-    ask = jax.jit(over_models(ask, (0, None, None), chunk))
+    ask = ask or program(model=model, signals=signals, views=views, batch_size=batch_size, chunk=chunk)
     template = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *pool.x.shape[1:]), pool.x.dtype))
     progress = Progress(title=title, total=len(todo), unit="model")
 
