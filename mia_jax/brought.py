@@ -17,13 +17,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mia_jax import checks, registry, workdir
-from mia_jax.designs import _rows
+from mia_jax import checks, workdir
+from mia_jax.designs import _brought as designs
+from mia_jax.signals import _brought as signals
 from mia_jax.types import Design, Pool
-from mia_jax.views import SHADOW_NEEDS
 
 FORMS = dict(score=0, loss=0, probs=1, logits=1, predictions=None)  # axes after N; None: as many as the labels have after N
-FROM_LOGITS = ("loss", "confidence", "max_confidence", "rescaled_logit", "entropy", "modified_entropy", "hinge", "correct", "logits")
 OTHERS = ("labels", "member", "shadow_member", "pair", "x")
 
 
@@ -47,17 +46,17 @@ def load(path: str | pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def lira_folder(folder: pathlib.Path) -> dict[str, np.ndarray]:
-    """Arrays of experiment*/keep.npy, experiment*/logits/<step>.npy ([N,C], [N,A,C] or [N,1,A,C]) and y_train.npy, as shadow_* keys."""
+    """Arrays of <model>/keep.npy, <model>/logits/<step>.npy ([N,C], [N,A,C] or [N,1,A,C]; the last step that all have) and y_train.npy."""
     models = sorted(p.parent for p in folder.glob("*/keep.npy"))
     labels = folder / "y_train.npy"
     if not models or not labels.exists():
         raise FileNotFoundError(f"{folder} needs y_train.npy and, for each model, <model>/keep.npy and <model>/logits/<step>.npy.")
     steps = set.intersection(*({p.name for p in (m / "logits").glob("*.npy")} for m in models))
-    if len(steps) != 1:
-        raise ValueError(f"{folder}: all models must share exactly one file logits/<step>.npy; they share {sorted(steps) or 'none'}.")
+    if not steps:
+        raise ValueError(f"{folder}: all models must share a file logits/<step>.npy (the last one is read); they share none.")
     logits = []
     for model in models:
-        one = workdir.read_npy(model / "logits" / next(iter(steps)))
+        one = workdir.read_npy(model / "logits" / max(steps))
         one = one[:, 0] if one.ndim == 4 and one.shape[1] == 1 else one
         logits.append(np.moveaxis(one, 0, -2) if one.ndim == 3 else one)
     keep = np.stack([workdir.read_npy(m / "keep.npy") for m in models])
@@ -69,18 +68,29 @@ def build(arrays: Mapping[str, np.ndarray], *, name: str = "brought", seed: int 
     arrays = {key: np.asarray(value) for key, value in arrays.items()}
     unknown = [k for k in arrays if not known(k)]
     if unknown:
-        raise ValueError(f"{name}: unknown key {unknown[0]!r}. Keys: {', '.join([*FORMS, *OTHERS])}, shadow_<key>, population_<key>, column_<name>.")
-    arrays, population_N = with_population(arrays, name)
+        words = [*FORMS, *OTHERS, *(f"shadow_{form}" for form in FORMS)]
+        raise ValueError(
+            f"{name}: unknown key {unknown[0]!r}.{checks.closest(unknown[0], words)} Keys: {', '.join([*FORMS, *OTHERS])}, shadow_<key>, "
+            "population_<key>, column_<name>."
+        )
     parts = [(prefix, form) for prefix in ("", "shadow_") for form in FORMS if prefix + form in arrays]
     if not parts:
-        raise ValueError(f"{name}: none of {', '.join(FORMS)} (or shadow_*) is there; the keys are {', '.join(arrays)}.")
+        raise ValueError(f"{name}: none of {', '.join(FORMS)} (or shadow_*) is there; the keys are {', '.join(arrays) or 'none'}.")
+    arrays, population_N = with_population(arrays, name)
     examples = len(population_N)
-    member_MN, said = membership(arrays, parts, examples, name)
     labels = labels_of(arrays, parts, examples, name)
     answers = {form: stacked(arrays, parts, form, examples, labels, name) for form in FORMS if any(f == form for _, f in parts)}
-    signal = signals(answers, labels, name)
-    design = design_of(arrays, member_MN, population_N, seed=seed)
-    said += said_of(design, member_MN)
+    member_MN = membership(arrays, parts, population_N, name)
+    signal = signals.make(answers, labels, name=name)
+    target, shadows = (any(p == prefix for p, _ in parts) for prefix in ("", "shadow_"))
+    design, said = designs.make(member_MN, population_N, target=target, shadows=shadows, pair_M=pairs(arrays, name), seed=seed)
+    for key in (k for k in arrays if k == "x" or k.startswith("column_")):
+        if arrays[key].shape[:1] != (examples,) or (key != "x" and arrays[key].ndim > 1):
+            raise ValueError(f"{name}: {key} has shape {arrays[key].shape}; expected {'[N, ..]' if key == 'x' else '[N]'} with N={examples}.")
+    if "x" in arrays:
+        checks.finite(x=arrays["x"])
+    if "loss" in answers and (answers["loss"] < 0).any():
+        said.append(f"{int((answers['loss'] < 0).sum()):,} losses are negative. A loss is lower on members; of log-likelihoods bring the negative.")
     columns = {k.removeprefix("column_"): v for k, v in arrays.items() if k.startswith("column_")}
     x = arrays.get("x", np.zeros((examples, 0)))
     y = np.zeros(examples, np.int32) if labels is None else labels
@@ -110,53 +120,76 @@ def with_population(arrays: dict, name: str) -> tuple[dict, np.ndarray]:
             if not key.startswith("column_"):
                 raise ValueError(f"{name}: population_{key} is missing; {key} is there and population rows need it too.")
             more[key] = np.zeros(extra, own[key].dtype)
-    joined = {k: v if k == "pair" else np.concatenate([v, more[k]], axis=axis_of(k, v, count)) for k, v in own.items()}
+    joined = {k: v if k == "pair" else with_rows(k, v, more[k], np.ndim(own.get("labels")), name) for k, v in own.items()}
     return joined, np.arange(count + extra) >= count
 
 
+def with_rows(key: str, value: np.ndarray, more: np.ndarray, label_axes: int, name: str) -> np.ndarray:
+    """The array with its population rows behind it on the axis of examples, which is counted from behind where a view axis may lead."""
+    form = key.removeprefix("shadow_")
+    after = FORMS[form] if form in FORMS and FORMS[form] is not None else max(label_axes - 1, 0)
+    axis = value.ndim - 1 - after if form in FORMS else int(key == "shadow_member")
+    if value.ndim != more.ndim or not 0 <= axis < value.ndim or np.delete(value.shape, axis).tolist() != np.delete(more.shape, axis).tolist():
+        raise ValueError(f"{name}: population_{key} has shape {more.shape} and {key} {value.shape}; all axes but that of the examples must agree.")
+    return np.concatenate([value, more], axis=axis)
+
+
 def count_of(arrays: Mapping, name: str) -> int:
-    """N, from labels or membership."""
-    for key in ("labels", "member", "loss", "score", "shadow_member"):
-        if key in arrays:
-            return arrays[key].shape[-1] if key in ("shadow_member", "loss", "score") else len(arrays[key])
+    """N, from labels, losses, scores or membership."""
+    for key in ("labels", "x", "loss", "score", "shadow_loss", "shadow_score", "member", "shadow_member"):
+        if key in arrays and arrays[key].ndim:
+            return arrays[key].shape[0 if key in ("labels", "x", "member") else -1]
     raise ValueError(f"{name}: labels [N] or member [N] is needed to know the number of examples; the keys are {', '.join(arrays)}.")
 
 
-def axis_of(key: str, value: np.ndarray, count: int) -> int:
-    """The axis of examples."""
-    if key in ("labels", "x", "member") or key.startswith("column_"):
-        return 0
-    if key == "shadow_member":
-        return 1
-    matching = [axis for axis in range(value.ndim) if value.shape[axis] == count]
-    return matching[-1] if matching else 0
-
-
-def membership(arrays: Mapping, parts: list, examples: int, name: str) -> tuple[np.ndarray, list[str]]:
-    """member_MN with the target first (if its answers are there), then the shadows."""
-    rows, said = [], []
-    if any(prefix == "" for prefix, _ in parts):
+def membership(arrays: Mapping, parts: list, population_N: np.ndarray, name: str) -> np.ndarray:
+    """member_MN with the target first (if its answers are there), then the shadows. ValueError for a target without members or non-members."""
+    rows, examples, target = [], len(population_N), any(prefix == "" for prefix, _ in parts)
+    if target:
         rows.append(truth(arrays, "member", (examples,), name)[None])
     if any(prefix for prefix, _ in parts):
-        shadow = arrays.get("shadow_member", np.zeros((0, 0)))
-        rows.append(truth(arrays, "shadow_member", (len(shadow), examples), name))
-    return np.concatenate(rows), said
+        models = {p + f: len(arrays[p + f]) for p, f in parts if p}
+        if len(set(models.values())) > 1:
+            raise ValueError(f"{name}: {', '.join(f'{k} has {m} models' for k, m in models.items())}; they must be the same M models.")
+        rows.append(truth(arrays, "shadow_member", (next(iter(models.values())), examples), name))
+    for m, row_N in enumerate(rows[0]):
+        inside, outside = int(row_N[~population_N].sum()), int((~row_N[~population_N]).sum())
+        if not inside or not outside:
+            key = "member" if target else f"shadow_member[{m}]"
+            raise ValueError(
+                f"{name}: {key} has {inside} members and {outside} non-members; an audit compares the two and needs some of each: bring answers "
+                "on examples that the model was trained on and on examples that it was not."
+            )
+    return np.concatenate(rows)
 
 
 def truth(arrays: Mapping, key: str, shape: tuple, name: str) -> np.ndarray:
     """A boolean array of one shape."""
+    axes = "[M,N]" if len(shape) == 2 else "[N]"
     if key not in arrays:
-        raise ValueError(f"{name}: {key} {list(shape)} is missing; it says who was a member. The keys are {', '.join(arrays)}.")
+        raise ValueError(f"{name}: {key} {axes} = {list(shape)} is missing; it says who was a member. The keys are {', '.join(arrays)}.")
     value = arrays[key]
     if value.shape != shape:
-        raise ValueError(f"{name}: {key} has shape {value.shape}; expected {shape}.")
-    if not np.isin(value, (0, 1)).all():
-        raise ValueError(f"{name}: {key} must hold 0 and 1 only; it holds {np.unique(value)[:5]}.")
+        numbers = value.ndim == 1 and value.dtype.kind in "iu" and value.max(initial=0) > 1
+        remedy = f" Row numbers? Bring np.isin(np.arange({shape[-1]}), {key})." if numbers else ""
+        raise ValueError(f"{name}: {key} has shape {value.shape}; expected {axes} = {shape}{', one row a shadow model' * (len(shape) == 2)}.{remedy}")
+    if value.dtype.kind not in "biuf" or not np.isin(value, (0, 1)).all():
+        raise ValueError(f"{name}: {key} must hold 0 and 1 only (1: trained on the example); it holds {np.unique(value)[:5]}.")
     return value.astype(bool)
 
 
+def pairs(arrays: Mapping, name: str) -> np.ndarray | None:
+    """`pair` [M], checked; None if it was not brought."""
+    if "pair" not in arrays:
+        return None
+    models = len(arrays.get("shadow_member", ()))
+    if arrays["pair"].shape != (models,):
+        raise ValueError(f"{name}: pair has shape {arrays['pair'].shape}; expected ({models},): one number a shadow model.")
+    return arrays["pair"]
+
+
 def labels_of(arrays: Mapping, parts: list, examples: int, name: str) -> np.ndarray | None:
-    """Labels: int32 [N], float32 [N] or [N,F] for predictions, 0/1 [N,C] for several labels an example; None where no answer needs them."""
+    """Labels: int32 [N], float32 [N] or [N,F] for predictions, 0/1 [N,C] for several labels an example; None without labels."""
     forms = {form for _, form in parts}
     if "labels" not in arrays:
         if forms & {"probs", "logits", "predictions"}:
@@ -165,12 +198,30 @@ def labels_of(arrays: Mapping, parts: list, examples: int, name: str) -> np.ndar
     labels = arrays["labels"]
     if len(labels) != examples:
         raise ValueError(f"{name}: labels has shape {labels.shape}; expected ({examples},).")
+    if labels.dtype.kind not in "biuf":
+        raise ValueError(f"{name}: labels are {labels.dtype}; bring class numbers 0, 1, ..: np.unique(labels, return_inverse=True)[1] makes them.")
     checks.finite(labels=labels)
-    if "predictions" in forms or labels.ndim == 2:
+    if "predictions" in forms:
         return labels.astype(np.float32)
-    if labels.dtype.kind == "f" and not np.array_equal(labels, labels.round()):
+    if labels.ndim > 1:
+        return several(labels, name)
+    whole = labels.dtype.kind != "f" or np.array_equal(labels, labels.round())
+    if not whole and forms & {"probs", "logits"}:
         raise ValueError(f"{name}: labels must be class numbers; the first that is not is {labels[labels != labels.round()][0]}.")
-    return labels.astype(np.int32)
+    if whole and labels.min() < 0:
+        raise ValueError(f"{name}: labels must be class numbers from 0 on; label {labels.min()} of example {int(labels.argmin())} is not.")
+    return labels.astype(np.int32 if whole else np.float32)
+
+
+def several(labels: np.ndarray, name: str) -> np.ndarray:
+    """Labels [N,C] of 0 and 1: several an example; ValueError for one-hot rows, which are one label an example."""
+    if labels.ndim != 2 or labels.shape[1] == 1:
+        raise ValueError(f"{name}: labels has shape {labels.shape}; bring [N] class numbers (labels[:, 0]?) or [N,C] of 0 and 1.")
+    if not np.isin(labels, (0, 1)).all():
+        raise ValueError(f"{name}: labels [N,C] must hold 0 and 1 only (several labels an example); it holds {np.unique(labels)[:5]}.")
+    if (labels.sum(1) == 1).all():
+        raise ValueError(f"{name}: labels {labels.shape} are one-hot, one class an example; bring class numbers: labels.argmax(1).")
+    return labels.astype(np.float32)
 
 
 def stacked(arrays: Mapping, parts: list, form: str, examples: int, labels, name: str) -> np.ndarray:
@@ -187,116 +238,17 @@ def stacked(arrays: Mapping, parts: list, form: str, examples: int, labels, name
         base = after + 1 + bool(prefix)
         if value.ndim not in (base, base + 1):
             axes = ["M"] * bool(prefix) + ["A (optional)", "N"] + ["C"] * after
-            raise ValueError(f"{name}: {key} has shape {value.shape}; expected [{', '.join(axes)}] with N={examples}.")
+            binary = " One probability p of class 1 an example: bring np.stack([1 - p, p], -1)." * (form == "probs" and value.ndim == base - 1)
+            raise ValueError(f"{name}: {key} has shape {value.shape}; expected [{', '.join(axes)}] with N={examples}.{binary}")
+        if value.dtype.kind not in "biuf":
+            raise ValueError(f"{name}: {key} must be numbers; its dtype is {value.dtype}.")
         value = value if prefix else value[None]
         value = value if value.ndim == base + 1 + (not prefix) else value[:, None]
-        if value.shape[2] != examples or (prefix and "shadow_member" in arrays and len(value) != len(arrays["shadow_member"])):
-            models = f"M={len(arrays['shadow_member'])}, " if prefix else ""
-            raise ValueError(f"{name}: {key} has shape {arrays[key].shape}; expected {models}N={examples}.")
+        if value.shape[2] != examples:
+            axes = ["M"] * bool(prefix) + ["A"] * (arrays[key].ndim == base + 1) + [f"N={examples}"] + ["C"] * after
+            raise ValueError(f"{name}: {key} has shape {arrays[key].shape}; expected [{', '.join(axes)}].")
         checks.finite(**{key: value})
         found.append(value.astype(np.float64))
     if len({v.shape[1:] for v in found}) > 1:
         raise ValueError(f"{name}: {form} and shadow_{form} differ in views or classes: {found[0].shape[1:]} and {found[1].shape[1:]}.")
     return np.concatenate(found)
-
-
-def signals(answers: Mapping[str, np.ndarray], labels, name: str) -> dict[str, np.ndarray]:
-    """Every signal that the answers give, [M,A,N..] float32."""
-    found = {form: answers[form].astype(np.float32) for form in ("score", "loss") if form in answers}
-    if "predictions" in answers:
-        error = (answers["predictions"] - labels[None, None]) ** 2
-        found["loss"] = error.reshape(*error.shape[:3], -1).sum(-1).astype(np.float32)
-    logits = answers.get("logits")
-    if logits is None and "probs" in answers:
-        logits = log_probabilities(answers["probs"], several=labels.ndim == 2, name=name)
-    if logits is None:
-        return found
-    if labels.ndim == 2:
-        if logits.shape[-1] != labels.shape[-1]:
-            raise ValueError(f"{name}: labels has {labels.shape[-1]} columns and the answers {logits.shape[-1]}.")
-        losses = np.logaddexp(0, logits) - logits * labels[None, None]
-        return found | dict(loss=losses.sum(-1).astype(np.float32))
-    outside = (labels < 0) | (labels >= logits.shape[-1])
-    if outside.any():
-        n = int(np.argmax(outside))
-        raise ValueError(f"{name}: label {labels[n]} of example {n} lies outside 0..{logits.shape[-1] - 1} ({logits.shape[-1]} columns of answers).")
-    measured = {n: registry.make("signals", n).measure for n in FROM_LOGITS}
-    return {n: per_view(measure, logits, labels) for n, measure in measured.items()} | found
-
-
-def per_view(measure, logits_MANC: np.ndarray, labels_N: np.ndarray) -> np.ndarray:
-    """measure(out_NC, y_N) for every model and view."""
-    return np.stack([np.stack([np.asarray(measure(out_NC.astype(np.float32), labels_N)) for out_NC in out_ANC]) for out_ANC in logits_MANC])
-
-
-def log_probabilities(probs: np.ndarray, *, several: bool, name: str) -> np.ndarray:
-    """log p (or log odds where labels are independent), zeros at the smallest float32. ValueError unless rows are probabilities."""
-    low, high = float(probs.min()), float(probs.max())
-    total = np.ones(1) if several else probs.sum(-1)
-    if low < 0 or high > 1 or np.abs(total - 1).max() > 1e-3:
-        worst = total.flat[int(np.abs(total - 1).argmax())]
-        raise ValueError(f"{name}: probs must lie in [0, 1] and sum to 1; they lie in [{low:.4g}, {high:.4g}] and one row sums to {worst:.4g}.")
-    tiny = np.finfo(np.float32).tiny
-    clipped = np.clip(probs, tiny, 1.0)
-    return np.log(clipped) - (np.log(np.clip(1 - probs, tiny, 1.0)) if several else 0.0)
-
-
-def design_of(arrays: Mapping, member_MN: np.ndarray, population_N: np.ndarray, *, seed: int) -> Design:
-    """Who may attack whom: a target that was brought is attacked by all shadows; without one, every model by all but its pair."""
-    models = len(member_MN)
-    evaluated_MN = np.tile(~population_N, (models, 1))
-    alone = not any(k.startswith("shadow_") and k != "shadow_member" for k in arrays)
-    brought_target = any(form in arrays for form in FORMS)
-    unit_M = np.arange(models)
-    if not brought_target or models > 2:
-        unit_M = pairs(arrays, member_MN[:, ~population_N], first=int(brought_target))
-    shadow_MM = unit_M[:, None] != unit_M[None]
-    if brought_target:
-        shadow_MM[:, 0] = False
-    counts = member_MN[int(brought_target) :][:, ~population_N].sum(0)
-    balance = not brought_target and models > 2 and len(np.unique(counts)) == 1 and len(np.unique(unit_M)) == models
-    return _rows.checked(
-        name="brought",
-        member_MN=member_MN,
-        evaluated_MN=evaluated_MN,
-        shadow_MM=shadow_MM,
-        population_N=population_N,
-        unit_M=unit_M,
-        targets=(0,) if brought_target else tuple(range(models)),
-        supports=frozenset() if alone else frozenset(SHADOW_NEEDS),
-        note="no shadow models were brought" if alone else "arrays of the user's own",
-        num_rows=int(member_MN.sum(1).max()),
-        balance=balance,
-        seed=seed,
-    )
-
-
-def pairs(arrays: Mapping, member_MN: np.ndarray, first: int) -> np.ndarray:
-    """unit_M: `pair` where it was brought, else complementary rows of membership are twins."""
-    models = len(member_MN)
-    unit_M = np.arange(models)
-    if "pair" in arrays:
-        if arrays["pair"].shape != (models - first,):
-            raise ValueError(f"pair has shape {arrays['pair'].shape}; expected ({models - first},): one number a shadow model.")
-        unit_M[first:] = np.unique(arrays["pair"], return_inverse=True)[1] + first
-        return unit_M
-    rows = {row.tobytes(): m for m, row in enumerate(member_MN) if m >= first}
-    for m in range(first, models):
-        twin = rows.get((~member_MN[m]).tobytes())
-        if twin is not None and twin < m:
-            unit_M[m] = unit_M[twin]
-    return unit_M
-
-
-def said_of(design: Design, member_MN: np.ndarray) -> list[str]:
-    """What the membership matrix told."""
-    said = []
-    sizes = np.unique(design.unit_M, return_counts=True)[1]
-    if (sizes > 1).any():
-        said.append(f"{int((sizes > 1).sum())} pairs of models have complementary members: no model attacks its twin.")
-    if design.balance:
-        said.append(
-            "Every example is in the same number of models, so that leaving the target out would tell whether it is a member: for every example the "
-            "same number of IN and of OUT shadows is drawn."
-        )
-    return said

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import ml_collections
 
@@ -120,9 +120,12 @@ def one_kind(**sections) -> None:
             )
 
 
-def scores(*, path: str, seed: int = 0, attacks: Mapping | None = None, report: Mapping = {}) -> ml_collections.ConfigDict:
-    """The config of an audit of arrays that were brought (keys and shapes: mia_jax.brought); `attacks` None: every attack that they allow."""
-    attacks = None if attacks is None else {name: _attack(name, attack) for name, attack in attacks.items()}
+def scores(*, path: str, seed: int = 0, attacks: Mapping | Sequence[str] | str | None = None, report: Mapping = {}) -> ml_collections.ConfigDict:
+    """The config of an audit of arrays that were brought (keys and shapes: mia_jax.brought).
+
+    `attacks`: sections as in other configs, or names; None: all quick ones that the arrays allow (mia_jax.standard).
+    """
+    attacks = {name: _attack(name, attack) for name, attack in attacks.items()} if isinstance(attacks, Mapping) else attacks
     config = dict(seed=(seed,), scores=str(path), attacks=attacks, report=_section("report", REPORT, report))
     return ml_collections.ConfigDict(_overridable(config), type_safe=False).lock()
 

@@ -105,7 +105,7 @@ def settle(audit: Audit, *, folder: Path, extend: bool) -> bool:
     path = folder / "design" / "membership.npz"
     design = audit.design
     arrays = dict(member_MN=design.member_MN, evaluated_MN=design.evaluated_MN, shadow_MM=design.shadow_MM, population_N=design.population_N)
-    arrays["targets"] = np.asarray(design.targets)
+    arrays |= dict(targets=np.asarray(design.targets), unit_M=design.unit_M)
     if not path.exists():
         workdir.write_npz(path, **arrays)
         return False

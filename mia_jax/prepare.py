@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mia_jax import answers, brought, checks, configuration, refusals, registry, stages, targets, workdir
+from mia_jax import answers, brought, checks, configuration, refusals, registry, stages, standard, targets, workdir
 from mia_jax.data import _canaries as canaries
 from mia_jax.data import _pool as pools
 from mia_jax.designs import _rows
@@ -22,17 +22,6 @@ from mia_jax.types import Attack, Design, Learner, Model, Pool, Signal
 
 GROWTH = ("models", "sources")  # design fields that may grow in a workdir: the first models stay as they are
 SCORED = ("targets", "scored", "scored_sources")  # who and what is scored: no model depends on them
-ZOO = dict(  # what an audit of brought arrays tries; what they do not allow is left out, and that is said
-    gap=dict(),
-    threshold_score=dict(name="threshold", signal="score", sign=1),
-    threshold_loss=dict(name="threshold", signal="loss"),
-    threshold_confidence=dict(name="threshold", signal="max_confidence"),
-    threshold_modified_entropy=dict(name="threshold", signal="modified_entropy"),
-    lira_score=dict(name="lira", signal="score", sign=1),
-    lira_loss=dict(name="lira", signal="loss"),
-    lira=dict(),
-    lira_offline=dict(name="lira", mode="offline"),
-)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -233,22 +222,25 @@ def brought_parameters(path: str) -> dict[str, np.ndarray]:
 
 def prepare_scores(config: Mapping, *, seed: int, arrays: Mapping | None = None) -> Audit:
     """The objects of an audit of brought arrays (config.scores, or `arrays` from memory): nothing is trained."""
-    name = "arrays" if arrays is not None else config["scores"]
+    name = config["scores"] or "arrays"
     found = brought.build(brought.load(name) if arrays is None else arrays, name=str(name), seed=seed)
     wanted, said = config["attacks"], list(found.said)
     columns = tuple(found.pool.columns)
     refusals.check_epochs(config["report"]["epochs"], {}, {}, target=True)
     slices.check(config["report"]["slices"], columns=columns, groups=config["report"]["groups"], num_examples=len(found.pool.y))
-    attacks = {n: make("attacks", answers.own_fields(dict(name=n) | a)) for n, a in (ZOO if wanted is None else wanted).items()}
     if wanted is None:
-        attacks, left_out = targets.allowed(attacks, found)
+        named, left_out = standard.allowed(found)
         said += left_out
     else:
-        targets.check_given(attacks, found.signal)
-        refusals.check_attacks(attacks, design=found.design)
+        named = standard.named(wanted, found)
+    for sentence in said:
+        stages.say(f"{name}: {sentence}")
+    attacks = {n: make("attacks", answers.own_fields(section)) for n, section in named.items()}
+    targets.check_given(attacks, found.signal)
+    refusals.check_attacks(attacks, design=found.design)
     count = next(iter(found.signal.values())).shape[1]
     sections = dict(data=dict(name=str(name)), design=dict(name="brought"), model="brought", learner=None, target=dict(signals=""))
-    own = dict(attacks={n: dict(dict(name=n) | (ZOO if wanted is None else wanted)[n]) for n in attacks}, run=configuration.RUN)
+    own = dict(attacks=named, run=configuration.RUN)
     query = dict(configuration.QUERY, views=tuple(f"view {a}" for a in range(count)))
     return Audit(
         config=dict(config) | sections | own | dict(query=query),

@@ -178,7 +178,8 @@ def about(audit) -> dict:
     """What was attacked, in plain values."""
     pool, design, config = audit.pool, audit.design, audit.config
     crossing = pools.duplicates(pool, design.member_MN[design.targets[0]])["crossing"] if audit.duplicates["rows"] else 0
-    found = dict(data=pool.name, pool=audit.pool_hash, examples=len(pool.y), classes=pool.num_classes, shape=list(pool.x.shape[1:]), seed=audit.seed)
+    shape = [n for n in pool.x.shape[1:] if n]  # empty for arrays that were brought without x
+    found = dict(data=pool.name, pool=audit.pool_hash, examples=len(pool.y), classes=pool.num_classes, shape=shape, seed=audit.seed)
     found |= dict(duplicates=dict(audit.duplicates, crossing=crossing), views=list(config["query"]["views"]))
     found |= dict(said=list(audit.said))
     return found | dict(model=config["model"], learner=config["learner"], level=config["report"]["level"])

@@ -8,48 +8,69 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mia_jax import configuration, experiment, workdir
+from mia_jax import brought, checks, configuration, experiment, workdir
+from mia_jax.metrics import bootstrap
+from mia_jax.report import figures as drawing
+from mia_jax.report import files
 
 COLUMNS = ("auc", "tpr@0.01", "tpr@0.001", "advantage", "balanced_accuracy")
 
 
 def audit(
-    arrays: Mapping[str, np.ndarray] | None = None,
+    arrays: Mapping[str, np.ndarray] | str | pathlib.Path | None = None,
     *,
-    attacks: Mapping | None = None,
-    slices: Sequence[str] | None = None,
+    attacks: Mapping | Sequence[str] | str | None = None,
+    slices: Sequence[str] | str | None = None,
+    groups: Mapping[str, Sequence[int]] = {},
     draws: int = 200,
     figures: bool = False,
+    report: Mapping = {},
     seed: int = 0,
     folder: str | pathlib.Path | None = None,
     **more: np.ndarray,
 ) -> Results:
-    """Audits arrays: the keys of mia_jax.brought as a mapping or as keywords (loss=..., labels=..., member=..., shadow_loss=...).
+    """Audits arrays: the keys of mia_jax.brought as keywords (loss=..., labels=..., member=..., shadow_loss=...), a mapping, or an npz file's path.
 
-    `attacks` {name: {'name': ..., field: value}}, None = all that the arrays allow; `folder` keeps the workdir (default: a temporary one).
+    `attacks`: names ('lira', 'rmia', any file of mia_jax/attacks), or {name: {'name': ..., field: value}}; None: all quick ones that the arrays
+    allow. `slices`: 'class', 'loss', 'correct', 'column:<name>', 'a & b'; `groups` {name: row numbers}, sliced as well. `report`: further fields
+    of config.report (fprs, level, ppv_ratio, ...). `figures`: also in report.md; `Results.plot` draws them anyway. `folder` keeps the workdir.
 
     >>> rng = np.random.default_rng(0)
     >>> member = np.arange(200) < 100
-    >>> found = audit(loss=rng.normal(size=200) - 3 * member, member=member)
+    >>> found = audit(loss=rng.normal(size=200) - 3 * member, member=member, draws=40)
     >>> found.value('threshold_loss', 'auc') > .9
     True
     """
-    report = dict(draws=draws, figures=figures) | ({} if slices is None else dict(slices=tuple(slices)))
-    config = configuration.scores(path="", seed=seed, attacks=attacks, report=report)
+    fields = dict(report, draws=draws, figures=figures, groups={name: [int(n) for n in rows] for name, rows in groups.items()})
+    fields |= {} if slices is None else dict(slices=(slices,) if isinstance(slices, str) else tuple(slices))
+    name = str(arrays) if isinstance(arrays, str | pathlib.Path) else ""
+    given = brought.load(name) if name else dict(arrays or {})
+    config = configuration.scores(path=name, seed=seed, attacks=attacks, report=fields)
     with tempfile.TemporaryDirectory() as temporary:
         place = pathlib.Path(folder or temporary)
-        found = experiment.run(config, workdir_path=place, arrays=dict(arrays or {}) | more)
+        found = experiment.run(config, workdir_path=place, arrays=given | more)
         scores = {name: workdir.read_npz(place / "attack" / name / "scores.npz") for name in found["attacks"]}
         pictures = {p.name: p.read_bytes() for p in sorted((place / "report" / "figures").glob("*.png"))}
-        text = (place / "report" / "report.md").read_text()
-    return Results(found, scores, pictures, text)
+        text, design = (place / "report" / "report.md").read_text(), workdir.read_npz(place / "design" / "membership.npz")
+    targets = design["targets"]
+    evidence = dict(targets=targets, member_TN=design["member_MN"][targets], evaluated_TN=design["evaluated_MN"][targets])
+    return Results(found, scores, pictures, text, evidence | dict(unit_T=design["unit_M"][targets], draws=np.asarray(draws)))
 
 
 class Results:
-    """What an audit found: `table` (rows as in report.json), `scores[attack]` {score_TN, models}, `report`, `markdown`."""
+    """What an audit found: `table` (rows as in report.json), `scores[attack]` {score_TN, models}, `evidence` (who was a member, what was scored,
+    of each target), `report`, `markdown`.
+    """
 
-    def __init__(self, report: dict, scores: Mapping[str, Mapping[str, np.ndarray]], pictures: Mapping[str, bytes] = {}, markdown: str = ""):
-        self.report, self.scores, self.pictures, self.markdown = report, dict(scores), dict(pictures), markdown
+    def __init__(
+        self,
+        report: dict,
+        scores: Mapping[str, Mapping[str, np.ndarray]],
+        pictures: Mapping[str, bytes] = {},
+        markdown: str = "",
+        evidence: Mapping[str, np.ndarray] = {},
+    ):
+        self.report, self.scores, self.pictures, self.markdown, self.evidence = report, dict(scores), dict(pictures), markdown, dict(evidence)
 
     @property
     def table(self) -> list[dict]:
@@ -80,25 +101,40 @@ class Results:
         head = f"{'attack [slice]':<{width}}" + "".join(f"{c:>18}" for c in COLUMNS)
         return "\n".join([head, *(f"{f'{a} [{s}]':<{width}}" + "".join(cell(v.get(c)) for c in COLUMNS) for (a, s), v in ordered)])
 
-    def plot(self, folder: str | pathlib.Path) -> list[pathlib.Path]:
-        """Writes the figures (audit(..., figures=True)) to a folder; returns their paths."""
-        if not self.pictures:
-            raise ValueError("this audit drew no figures; call audit(..., figures=True).")
-        paths = []
-        for name, content in self.pictures.items():
-            workdir.write(pathlib.Path(folder) / name, lambda file, content=content: file.write(content))
-            paths.append(pathlib.Path(folder) / name)
-        return paths
+    def plot(self, name: str = "roc", *, folder: str | pathlib.Path | None = None):
+        """The matplotlib Figure 'roc' (log-log, with bands) or 'scores' (histograms), shown by a notebook as it is.
+
+        With a `folder`: writes every figure there as PNG and returns their paths.
+        """
+        scored = {attack: dict(score_TN=self.target_scores(attack)) for attack in self.scores}
+        shared = {k: self.evidence[k] for k in ("member_TN", "evaluated_TN")}
+        count, seed = int(self.evidence["draws"]), self.report["about"]["seed"]
+        draws = bootstrap.make(shared["member_TN"].shape[1], self.evidence["unit_T"], draws=count, seed=seed)
+        made = files.drawn(self.report, attacks=scored, draws=draws, **shared)
+        if folder is None:
+            checks.one_of(made, name=name)
+            return made[name]
+        paths = {n: pathlib.Path(folder) / f"{n}.png" for n in made}
+        for n, path in paths.items():
+            drawing.save(made[n], path)
+        return list(paths.values())
+
+    def target_scores(self, attack: str) -> np.ndarray:
+        """score_TN of an attack, higher = more likely a member, NaN where an example is not scored; row t is model evidence['targets'][t]."""
+        checks.one_of(self.scores, attack=attack)
+        models = self.scores[attack]["models"].tolist()
+        return self.scores[attack]["score_TN"][[models.index(t) for t in self.evidence["targets"]]]
 
     def save(self, folder: str | pathlib.Path) -> None:
-        """report.json, report.md, figures/ and scores/<attack>.npz in a folder that must not hold another audit."""
+        """report.json, report.md, evidence.npz, scores/<attack>.npz and figures/ in a folder that must not hold another audit."""
         folder = pathlib.Path(folder)
         if (folder / "report.json").exists():
             raise ValueError(f"{folder} holds an audit already; nothing is overwritten. Choose another folder.")
         for name, arrays in self.scores.items():
             workdir.write_npz(folder / "scores" / f"{name}.npz", **arrays)
-        if self.pictures:
-            self.plot(folder / "figures")
+        workdir.write_npz(folder / "evidence.npz", **self.evidence)
+        for name, content in self.pictures.items():
+            workdir.write(folder / "figures" / name, lambda file, content=content: file.write(content))
         workdir.write_text(folder / "report.md", self.markdown)
         workdir.write_json(folder / "report.json", self.report)
 
@@ -110,4 +146,5 @@ class Results:
             raise FileNotFoundError(f"{folder} holds no audit (no report.json).")
         scores = {p.stem: workdir.read_npz(p) for p in sorted((folder / "scores").glob("*.npz"))}
         pictures = {p.name: p.read_bytes() for p in sorted((folder / "figures").glob("*.png"))}
-        return cls(workdir.read_json(folder / "report.json"), scores, pictures, (folder / "report.md").read_text())
+        evidence = workdir.read_npz(folder / "evidence.npz")
+        return cls(workdir.read_json(folder / "report.json"), scores, pictures, (folder / "report.md").read_text(), evidence)

@@ -242,7 +242,8 @@ def attack(audit, *, folder: Path) -> None:
             digests[signal] = stale.of_signal(folder / "signal", signal, len(audit.design.member_MN))
         stale.remember_signals(folder, name, {signal: digests[signal] for signal in answers.read_by(audit, name)}, membership)
     if measured:
-        say(f"attack: {len(audit.attacks)} attacks on {len(audit.design.targets)} targets")
+        attacks, targets = len(audit.attacks), len(audit.design.targets)
+        say(f"attack: {attacks} attack{'s' * (attacks > 1)} on {targets} target{'s' * (targets > 1)}")
 
 
 def attack_claim(audit, name: str) -> dict:

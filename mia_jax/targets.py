@@ -8,26 +8,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mia_jax import brought, registry, views
+from mia_jax import brought, registry
 from mia_jax.answers import asked_signals
 from mia_jax.training import oracle
 from mia_jax.types import Attack, Design, Pool
-
-
-def allowed(attacks: Mapping[str, Attack], found: brought.Brought) -> tuple[dict[str, Attack], list[str]]:
-    """The attacks that the arrays allow, and a sentence for those that they do not."""
-    fleet = views.Fleet(design=found.design, signal={}, num_classes=0)
-    kept, left = {}, {}
-    for name, attack in attacks.items():
-        lacking = sorted(asked_signals({name: attack}) - set(found.signal))
-        reason = f"no {', '.join(lacking)}" if lacking else fleet.refuse(attack, name)
-        if reason:
-            left[name] = reason
-        else:
-            kept[name] = attack
-    if not kept:
-        raise ValueError(f"the arrays give the signals {', '.join(found.signal)}, which no attack of the standard set can use.")
-    return kept, [f"Left out: {', '.join(f'{n} ({why})' for n, why in left.items())}."] if left else []
 
 
 def check_given(attacks: Mapping[str, Attack], signal: Mapping) -> None:

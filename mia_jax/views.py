@@ -111,7 +111,7 @@ class Fleet:
         if lacking:
             return f"attack {name!r} needs {', '.join(lacking)}, which the design {d.name!r} cannot give ({d.note})."
         if "population" in attack.needs and not d.population_N.any():
-            return f"attack {name!r} needs population rows and the design {d.name!r} keeps none; set design.population."
+            return f"attack {name!r} needs population rows and the design {d.name!r} keeps none; set design.population, or bring population_<key>."
         return ""
 
 

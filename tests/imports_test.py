@@ -19,7 +19,7 @@ LEVELS = (
     ("training", "report", "workdir", "progress", "brought"),
     (
         *("experiment", "answers", "stages", "findings", "over_epochs", "reporting", "configuration"),
-        *("prepare", "refusals", "targets", "results", "grid", "classic"),
+        *("prepare", "refusals", "targets", "standard", "results", "grid", "classic"),
     ),
 )
 LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts}

@@ -9,7 +9,7 @@ import numpy as np
 
 from mia_jax.metrics import intervals, roc
 
-FEW = 5  # with fewer false positives, members named or members missed, one target's bootstrap has too few distinct values
+FEW = 5  # with fewer false positives, members named or missed, or records of a side, one target's bootstrap has too few distinct values
 TOO_FEW = "too few records to resample"
 STEP, TIES, RULE = "step", "ties 1/2", "score >= threshold"
 
@@ -48,7 +48,8 @@ def unresolvable(fpr: float, n_nonmember: int) -> Outcome:
 
 def area(value: float, auc_R, smaller_side: int, level: float, interval: str, method: str, more: Mapping[str, float] = {}) -> Outcome:
     """AUC with its interval on the logit scale."""
-    if not intervals.usable(auc_R):
+    few = smaller_side < FEW and 0 < value < 1  # too few to show how their ranks spread; a perfect order is bounded by their number alone
+    if few or not intervals.usable(auc_R):
         return Outcome(value, method=TOO_FEW, convention=TIES, more=more)
     low, high = intervals.logit(value, float(np.nanstd(auc_R)), smaller_side, level)
     return Outcome(value, low, high, interval, method + ", logit scale", TIES, more=more)

@@ -130,7 +130,7 @@ def _layers(term: str, *, labels_N, columns, loss_TN, correct_TN, groups, evalua
 
 def _there(value, term: str, what: str):
     if value is None:
-        raise ValueError(f"slices: {term!r} needs {what}, which are not there.")
+        raise ValueError(f"slices: {term!r} needs {what}, and there is none; leave it out, or bring logits or probs with labels.")
     return value
 
 

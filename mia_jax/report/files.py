@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from mia_jax import workdir
 from mia_jax.metrics import bootstrap, summary
@@ -52,10 +53,16 @@ def with_baseline(ranked: Sequence[str], knows: Mapping[str, str], most: int) ->
     return first if not alone or set(first) & set(alone) else [*first[:-1], alone[0]]
 
 
-def draw(
-    found: Mapping, *, attacks, member_TN, evaluated_TN, draws: bootstrap.Draws, folder: pathlib.Path, pictures: Mapping[str, Mapping] = {}
-) -> list[str]:
-    """Draws the figures of a report; returns their paths relative to `folder`."""
+def draw(found: Mapping, *, folder: pathlib.Path, **shared) -> list[str]:
+    """Writes the figures of a report (arguments of `drawn`) as PNG files; returns their paths relative to `folder`."""
+    made = drawn(found, **shared)
+    for name, figure in made.items():
+        figures.save(figure, folder / "figures" / f"{name}.png")
+    return [f"figures/{name}.png" for name in made]
+
+
+def drawn(found: Mapping, *, attacks, member_TN, evaluated_TN, draws: bootstrap.Draws, pictures: Mapping[str, Mapping] = {}) -> dict[str, Figure]:
+    """{name: matplotlib Figure} of a report: 'roc', 'scores', and whatever else was measured."""
     member_TN, evaluated_TN = np.asarray(member_TN, bool), np.asarray(evaluated_TN, bool)
     rows, T = tables.main_rows(found["results"]), len(member_TN)
     ranked = [name for name in tables.ranking(rows)[0] if name in attacks]
@@ -79,6 +86,4 @@ def draw(
     if found.get("evasion"):
         made["evasion"] = figures.evasion(found["evasion"], over=over)
     made |= {name: getattr(figures, name)(**arguments) for name, arguments in pictures.items()}
-    for name, figure in made.items():
-        figures.save(figure, folder / "figures" / f"{name}.png")
-    return [f"figures/{name}.png" for name in made]
+    return made

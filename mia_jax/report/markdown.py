@@ -97,7 +97,7 @@ def attacked(found: Mapping) -> str:
         lines.append(("cross-validation", cross_validation.text(found["cross_validation"])))
     if not lines:
         return ""
-    return "## What was attacked\n\n" + tables.markdown(("", ""), lines, code_first=False, align="left") + warning(about)
+    return "## What was attacked\n\n" + tables.markdown(("", ""), lines, code_first=False, align="left") + warning(about) + told(about)
 
 
 SIZES = {
@@ -128,6 +128,12 @@ def warning(about: Mapping) -> str:
     text = f"\n> **Duplicates:** {duplicates['rows']:,} rows have an equal row elsewhere in the data"
     text += f" ({crossing:,} {'sets hold' if crossing > 1 else 'set holds'} members and non-members of one model)" if crossing else ""
     return text + ". Such rows cannot be told apart, which hides leakage; drop them with `data.drop_duplicates=True`.\n"
+
+
+def told(about: Mapping) -> str:
+    """What was noticed about arrays that were brought, and which attacks they do not allow."""
+    said = "\n".join(f"- {sentence}" for sentence in about.get("said", ()))
+    return f"\nAbout these arrays:\n\n{said}\n" if said else ""
 
 
 def headline(rows: Sequence[Mapping], ranked: Sequence[str], level: float = 0.95) -> str:
