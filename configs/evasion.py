@@ -19,22 +19,23 @@ Arguments: folder, ndata, epochs, robust, epsilon, steps.
 
 from mia_jax import configuration
 
-TABLE = dict(attacks=("gap", "threshold_loss", "threshold_confidence"), metrics=("auc", "balanced_accuracy"))
+TABLE = dict(attacks=("gap", "threshold_loss", "threshold_confidence", "curve"), metrics=("auc", "balanced_accuracy"))
 
 
 def get_config(arg=None):
-    arg = configuration.arguments(arg, folder="/usr/share/datasets/fashion-mnist", ndata=1000, epochs=150, robust=False, epsilon=0.1, steps=1)
+    arg = configuration.arguments(arg, folder="/usr/share/datasets/fashion-mnist", ndata=1000, epochs=250, robust=False, epsilon=0.1, steps=1)
     objective = dict(name="adversarial", epsilon=arg.epsilon, steps=arg.steps) if arg.robust else "cross_entropy"
     return configuration.complete(
         data=dict(name="idx", folder=arg.folder, examples=4 * arg.ndata),
         design=dict(name="blocks", size=arg.ndata),
         model=dict(name="small_cnn", num_conv=1),
-        learner=dict(objective=objective, optimizer="adam", learning_rate=2e-3, batch_size=50, epochs=arg.epochs),
+        learner=dict(objective=objective, optimizer="adam", learning_rate=2e-3, schedule="cosine", batch_size=50, epochs=arg.epochs),
         query=dict(batch_size=100, signals=("correct_under_fgsm", "correct_under_pgd", "fgsm_image")),
         attacks=dict(
             gap=dict(),
             threshold_loss=dict(name="threshold", signal="loss"),
             threshold_confidence=dict(name="threshold", signal="confidence"),
+            curve=dict(name="attack_model", kind="logistic", features=("correct_under_fgsm", "correct_under_pgd")),
         ),
         run=dict(chunk=1),
     )
