@@ -179,6 +179,8 @@ def make_learner(section: Mapping, *, model: Model, sample: Pool | None = None, 
             f"learner.validation={section['validation']!r}: a stopping rule of private training may watch population rows alone; what it learns from "
             "other rows is covered by no epsilon. Set learner.validation='population' (design.population > 0), or learner.stop=None."
         )
+    if (section.get("privacy") or {}).get("clip_norm") == np.inf:
+        raise ValueError("learner.privacy.clip_norm=inf: a config holds finite numbers; clip_norm=1e9 with noise_multiplier=0 clips nothing.")
     own = {k: v for k, v in section.items() if k not in configuration.LEARNER}
     given = dict(sample=sample, initial=brought_parameters(section["init_from"]))
     if given["initial"] and "initial" not in registry.keywords("learners", section["name"]):

@@ -119,9 +119,9 @@ def audited(audit, score_MN: Mapping[str, np.ndarray], *, folder: Path) -> dict 
 
 
 def claim(audit, wanted: Mapping, *, folder: Path) -> dict | None:
-    """What an accountant proves about one model of this training, at the audit's delta; None without one, or if what ran is not what was declared."""
+    """What an accountant proves about one model of this training, at the audit's delta; None without one, without noise, or if something else ran."""
     found = promised(audit, folder=folder, delta=wanted["delta"])
-    return None if found is None or found["refused"] else found
+    return None if found is None or found["epsilon"] is None else found
 
 
 def promised(audit, *, folder: Path, delta: float | None = None) -> dict | None:

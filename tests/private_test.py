@@ -17,6 +17,7 @@ from mia_jax.learners import backprop, stopping
 from mia_jax.models import half_image, layers, lenet_bn, mlp, siamese
 from mia_jax.objectives import contrastive, cross_entropy
 from mia_jax.privacy import accounting, noise
+from mia_jax.report import guarantee
 from mia_jax.training import checkpoint, fleet
 from mia_jax.types import Aux
 from tests import toys
@@ -337,6 +338,19 @@ def test_pairs_cannot_be_private_and_a_net_of_halves_can_where_its_bias_needs_no
     with pytest.raises(ValueError, match="every parameter has a tap"):
         learner(model=half_image.make(num_classes=3), pool=pool, privacy=FULL | dict(method="tapped"))
     assert learner(model=half_image.make(num_classes=3), pool=pool).guarantee is not None
+
+
+def test_without_noise_or_steps_a_run_says_so(tmp_path):
+    silent = learner(batch_size=8, epochs=1, privacy=dict(noise_multiplier=0.0, delta=1e-3))
+    trained(tmp_path / "a", silent, metrics_file=tmp_path / "metrics.jsonl")
+    ran = json.loads(checkpoint.ledger_file(tmp_path / "a", 0).read_text())
+    claim = silent.guarantee.claim([ran])
+    assert claim["epsilon"] is None and set(claim["others"].values()) == {None} and not claim["refused"]
+    text = guarantee.section(dict(guarantee=claim))
+    assert "No epsilon: none is finite" in text and "No noise is added" in text
+    assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0], parse_constant=pytest.fail)["epsilon"] is None
+    untrained = learner(batch_size=8, epochs=0, privacy=dict(delta=1e-3)).guarantee
+    assert untrained.claim([untrained.ran(steps=0, noise_multiplier=0.0)])["epsilon"] == 0
 
 
 def test_a_large_delta_is_a_warning():

@@ -35,6 +35,8 @@ class Guarantee:
         """The ledger of a run: the mechanism with what was counted while it trained, the steps and the multiplier of the noise that was added."""
         one = self.mechanism
         found = ledger(one.after(steps))
+        if not steps:  # nothing was released, and no noise was there to be measured
+            return found
         share = noise_multiplier / one.gradient_multiplier if one.gradient_multiplier else math.inf if noise_multiplier else 1.0
         return found | dict(noise_multiplier=one.noise_multiplier * share, noise_std=found["noise_std"] * share)
 
@@ -46,9 +48,10 @@ class Guarantee:
         return self.mechanism.differences(ran)
 
     def claim(self, ledgers: Sequence[Mapping], *, delta: float | None = None) -> dict:
-        """{epsilon, delta, accountant, adjacency, sampling, unit, others}, of the model that took most steps; epsilon None where a ledger differs.
+        """{epsilon, delta, accountant, adjacency, sampling, unit, others}, of the model that took most steps; epsilon None where a ledger differs,
+        and where none is finite (no noise).
 
-        `others` are the other accountants' epsilons where they support the mechanism; `refused` says why there is none.
+        `others` are the other accountants' epsilons where they support the mechanism; `refused` says in what ledgers differ.
         """
         delta = self.delta if delta is None else delta
         refused = [text for one in ledgers for text in self.differences(one)]
@@ -65,6 +68,7 @@ class Guarantee:
                 value = accounting.epsilon(one, delta=delta, accountant=accountant)
             except ValueError:
                 continue
+            value = value if math.isfinite(value) else None  # JSON has no infinity
             if accountant == self.accountant:
                 found["epsilon"] = value
             else:

@@ -23,6 +23,8 @@ def section(found: Mapping) -> str:
     if one["refused"]:
         listed = "".join(f"- {text}\n" for text in one["refused"])
         return head + f"> **No epsilon: what ran is not the mechanism that was declared.**\n\n{listed}"
+    if one["epsilon"] is None:
+        return head + "> **No epsilon: none is finite.**\n\n" + " ".join(one["notes"]) + "\n"
     unit = "example" if one["unit"] == "example" else f"user (column `{one['unit']}`, all rows)"
     text = head + f"Each model is **({number(one['epsilon'])}, {one['delta']:.3g})-differentially private** by the accountant `{one['accountant']}`: "
     text += f"neighbors are data sets with {NEIGHBORS[one['adjacency']].format(unit=unit)}.\n\n"

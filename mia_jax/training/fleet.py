@@ -198,7 +198,10 @@ class _Chunk:
             )
         if metrics_file is not None:
             running = [(i, m) for i, m in enumerate(self.models) if active[i]]
-            records = [dict(stage="train", model=m, epoch=epoch) | {name: float(v[i]) for name, v in metrics.items()} for i, m in running]
+            plain = {
+                name: [float(x) if np.isfinite(x) else None for x in v] for name, v in metrics.items()
+            }  # JSON has no infinity: epsilon without noise
+            records = [dict(stage="train", model=m, epoch=epoch) | {name: v[i] for name, v in plain.items()} for i, m in running]
             workdir.append_jsonl(metrics_file, records)
         progress.advance(len(self.models), note=f"loss {loss.mean():.4g}")
         return done is not None and bool(done.all())
