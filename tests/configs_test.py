@@ -56,6 +56,16 @@ def test_lira_cifar10_runs_on_stand_in_data(tmp_path):
     assert report["about"]["shape"] == [32, 32, 3] and len(report["models"]) == 4
 
 
+def test_least_squares_leak_through_residuals_and_leverage(tmp_path):
+    config = load("zoo/least_squares", "features=60,examples=200")
+    config = type(config)(config).unlock()
+    config.report.draws, config.report.figures = 40, False
+    report = experiment.run(config, workdir_path=tmp_path)
+    auc = {r["attack"]: r["value"] for r in report["results"] if (r["metric"], r["target"], r["slice"]) == ("auc", None, "all")}
+    assert auc["threshold_loss"] > 0.6 and auc["leverage"] > 0.6 and auc["lira"] > 0.6
+    assert all(2 * row["train_loss"] < row["validation_loss"] for row in report["models"])
+
+
 @needs_fashion
 def test_fashion_mnist_wiring(tmp_path):
     config = load("fashion_mnist", "examples=200,models=4,epochs=1")
