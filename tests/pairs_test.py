@@ -1,6 +1,7 @@
 """Pairs, contrastive losses, the half-image net and least squares: hand-computable cases."""
 
 import jax
+import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -86,6 +87,20 @@ def test_least_squares_equals_lstsq_with_a_column_of_ones_and_ridge_its_normal_e
         solution = np.linalg.solve(ones_KF.T @ ones_KF + penalty, ones_KF.T @ onehot_KC)
         out = model.apply(state.variables, jnp.asarray(x))[0]
         np.testing.assert_allclose(out, np.c_[x, np.ones(40)] @ solution, atol=1e-5)
+
+
+def test_a_fleet_of_least_squares_decomposes_one_model_at_a_time():
+    """Two lanes of a batched decomposition can wait for each other's threads forever."""
+    pool = Pool(x=jnp.ones((12, 6)), y=jnp.arange(12) % 3, num_classes=3)
+    one = least_squares.make(model=linear.make(num_classes=3), num_rows=12)
+    state = jax.vmap(one.init, (0, None))(jax.random.split(jax.random.key(0), 2), pool)
+    epoch = jax.vmap(lambda state, row_K: one.epoch(state, pool, row_K[None], jnp.ones((1, 12))))
+    seen, waiting = [], [jax.make_jaxpr(epoch)(state, jnp.stack([jnp.arange(12), jnp.arange(12)[::-1]])).jaxpr]
+    while waiting:
+        for equation in waiting.pop().eqns:
+            waiting += jax.extend.core.jaxprs_in_params(equation.params)
+            seen += [equation.invars[0].aval.shape] if equation.primitive.name == "svd" else []
+    assert seen == [(12, 6)]
 
 
 def test_least_squares_refuses_a_net_whose_last_layer_it_cannot_solve():

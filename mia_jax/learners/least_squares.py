@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax
+import jax.custom_batching
 import jax.numpy as jnp
 from jax import lax
 
@@ -83,8 +84,16 @@ def solve(feature_KF, target_KC, weight_K, *, ridge: float, bias: bool) -> tuple
     mean_F = (weight_K @ feature_KF / total) if bias else jnp.broadcast_to(zero, feature_KF.shape[1:])
     mean_C = (weight_K @ target_KC / total) if bias else jnp.broadcast_to(zero, target_KC.shape[1:])
     root_K1 = jnp.sqrt(weight_K)[:, None]
-    left, size_R, right = jnp.linalg.svd(root_K1 * (feature_KF - mean_F[None]), full_matrices=False)
+    left, size_R, right = decomposed(root_K1 * (feature_KF - mean_F[None]))
     kept_R = size_R > 1e-6 * size_R[0]
     shrunk_R = jnp.where(kept_R, size_R / jnp.where(kept_R, size_R**2 + ridge, 1), 0)
     kernel_FC = right.T @ (shrunk_R[:, None] * (left.T @ (root_K1 * (target_KC - mean_C[None]))))
     return kernel_FC, mean_C - mean_F @ kernel_FC
+
+
+@jax.custom_batching.sequential_vmap
+def decomposed(matrix_KF) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Thin singular value decomposition, also in a fleet one model at a time: the batched one waits in a thread of the pool that is to do the
+    work (jaxlib 0.10 on a CPU), so two lanes of it wait for each other forever.
+    """
+    return tuple(jnp.linalg.svd(matrix_KF, full_matrices=False))
