@@ -4,7 +4,7 @@ import dataclasses
 import math
 
 import pytest
-from dp_accounting import pld
+from dp_accounting import NeighboringRelation, pld
 
 from mia_jax.privacy import accounting
 from mia_jax.privacy.mechanism import Mechanism, ledger
@@ -58,6 +58,14 @@ def test_two_phases_cost_what_one_run_does():
     phases = pld.PLDAccountant().compose(first).compose(second)
     assert phases.get_epsilon(DELTA) == pytest.approx(pld.PLDAccountant().compose(whole).get_epsilon(DELTA), rel=1e-3)
     assert accounting.epsilon(one, delta=DELTA) == pytest.approx(phases.get_epsilon(DELTA), rel=1e-3)
+
+
+@pytest.mark.parametrize("adjacency", ["add_remove", "zero_out", "replace_one"])
+def test_a_kept_release_costs_what_dp_accounting_says(adjacency):
+    for steps in (1, 50):
+        one = mechanism(steps=steps, adjacency=adjacency)
+        accountant = pld.PLDAccountant(neighboring_relation=getattr(NeighboringRelation, accounting.RELATIONS[adjacency]))
+        assert accounting.epsilon(one, delta=DELTA) == pytest.approx(accountant.compose(accounting.event(one)).get_epsilon(DELTA), rel=1e-9)
 
 
 def test_mu_of_the_table():
