@@ -10,6 +10,9 @@ A file that defines grid() is a list of runs to compare: --grid runs them one af
 
 The run has four stages (train, query, attack, report) that talk through plain files in the workdir. The same command continues an interrupted
 run and skips what is done; a workdir of another config is left alone and the differing keys are named. The result is workdir/report/report.md.
+
+On a cluster, --task=0/8 .. --task=7/8 train shares of one fleet beside each other (docs/slurm.sh is an array job). Asked to stop (SIGTERM, SIGUSR1,
+Ctrl-C), a run keeps what it has and ends with code 75: start the same command again.
 """
 
 import difflib
@@ -31,6 +34,10 @@ _GRID = flags.DEFINE_bool("grid", False, "Run every member of the config file's 
 _CACHE = flags.DEFINE_string(
     "compile_cache", "auto", "Folder of compiled programs, kept between runs; 'auto' is ~/.cache/mia_jax/xla, 'off' keeps none."
 )
+_TASK = flags.DEFINE_string(
+    "task", "", "i/n, one of n jobs on one workdir: trains its share of the models (--grid: runs its share of the members). The rest is left to the "
+    "same command without --task.",
+)
 _SUMMARY = flags.DEFINE_bool("summary", False, "Print the model's layers, shapes and parameters, and stop.")
 
 
@@ -43,11 +50,14 @@ def main(argv):
     check_config_file()
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.ERROR)  # no word of accelerators that are not there
     set_compile_cache(_CACHE.value)
-    from mia_jax import experiment
+    from mia_jax import experiment, jobs
 
+    task, pause = jobs.task(_TASK.value), jobs.Pause()
+    pause.listen()
+    options = dict(stages_wanted=_STAGES.value, extend=_EXTEND.value, task=task, pause=pause.check)
     config, workdir = _CONFIG.value, pathlib.Path(_WORKDIR.value or ".")
     if _GRID.value:
-        run_grid(workdir)
+        run_grid(workdir, **options)
         return
     if _SUMMARY.value:
         print(experiment.model_summary(config))
@@ -55,13 +65,15 @@ def main(argv):
     if _DEBUG.value:
         config, workdir = experiment.debug_config(config), workdir / "debug"
         set_debug()
-    experiment.run(config, workdir_path=workdir, stages_wanted=_STAGES.value, extend=_EXTEND.value)
-    if "report" in _STAGES.value:
+    experiment.run(config, workdir_path=workdir, **options)
+    if task is not None:
+        print(f"task {task[0]} of {task[1]} has trained its share; when all have, the same command without --task goes on.")
+    elif "report" in _STAGES.value:
         print(f"report: {workdir / 'report' / 'report.md'}")
 
 
-def run_grid(workdir: pathlib.Path) -> None:
-    """Every member of the config file's grid; exits with 1 if one failed, after the others have run."""
+def run_grid(workdir: pathlib.Path, **options) -> None:
+    """Every member of the config file's grid (or a task's share); exits with 1 if one failed, after the others have run."""
     if _SUMMARY.value:
         raise ValueError("--summary prints one model; it does not go with --grid.")
     from mia_jax import grid
@@ -71,8 +83,8 @@ def run_grid(workdir: pathlib.Path) -> None:
     found = grid.members(module, arg or None, config_flags.get_override_values(flags.FLAGS["config"]))
     if _DEBUG.value:
         set_debug()
-    failed = grid.run(module, found, workdir_path=workdir, debug=_DEBUG.value, stages_wanted=_STAGES.value, extend=_EXTEND.value)
-    if (workdir / "table.md").exists():
+    failed = grid.run(module, found, workdir_path=workdir, debug=_DEBUG.value, **options)
+    if options["task"] is None and (workdir / "table.md").exists():
         print(f"table: {workdir / 'table.md'}")
     if failed:
         reasons = "; ".join(f"{name}: {' '.join(why.split())}" for name, why in failed.items())
@@ -107,6 +119,9 @@ def guarded(function, *args):
     try:
         return function(*args)
     except Exception as error:
+        if type(error).__name__ == "Paused":
+            print("paused: what is done is on disk; start the same command again.", file=sys.stderr)
+            sys.exit(75)
         own = isinstance(error, ValueError | OSError | FloatingPointError | flags.Error)
         if "--debug" in sys.argv or not (own or function is parse):  # while flags are read, a config file may raise anything
             raise

@@ -10,7 +10,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -23,12 +23,22 @@ Path = pathlib.Path
 STAGES = ("train", "query", "attack", "report")
 
 
-def run(config, *, workdir_path: str | Path, stages_wanted: Sequence[str] = STAGES, extend: bool = False, arrays: Mapping | None = None) -> dict:
+def run(
+    config,
+    *,
+    workdir_path: str | Path,
+    stages_wanted: Sequence[str] = STAGES,
+    extend: bool = False,
+    arrays: Mapping | None = None,
+    task: tuple[int, int] | None = None,
+    pause: Callable = lambda: None,
+) -> dict:
     """Runs the wanted stages of every seed of the config; returns the report (of the seeds together if there are several).
 
     `config` is what configuration.complete made. Finished stages are skipped; a workdir of another config is a ValueError that names the keys.
     A config of configuration.scores audits arrays that were brought (`arrays`: from memory). With `extend` a fleet may grow; attacks and reports
-    of the smaller one are set aside. Several seeds live in workdir/seed-<n>.
+    of the smaller one are set aside. Several seeds live in workdir/seed-<n>. A `task` (i, n) trains its share of the models and does nothing else;
+    `pause()` is called at safe places and may raise to end the run (mia_jax.jobs).
     """
     if not stages_wanted:
         raise ValueError(f"--stages is empty; name some of {', '.join(STAGES)}.")
@@ -44,8 +54,8 @@ def run(config, *, workdir_path: str | Path, stages_wanted: Sequence[str] = STAG
     for seed in seeds:
         folder = root if len(seeds) == 1 else root / f"seed-{seed}"
         audit = prepare_scores(config, seed=int(seed), arrays=arrays) if "scores" in config else prepare(config, seed=int(seed))
-        reports[seed] = run_one(audit, folder=folder, wanted=stages_wanted, extend=extend)
-    if len(seeds) > 1 and "report" in stages_wanted:
+        reports[seed] = run_one(audit, folder=folder, wanted=stages_wanted, extend=extend, task=task, pause=pause)
+    if len(seeds) > 1 and task is None and "report" in stages_wanted:
         return reporting.report_seeds(reports, folder=root / "report")
     return reports[seeds[0]]
 
@@ -55,8 +65,11 @@ def plain(config) -> dict:
     return config.to_dict() if hasattr(config, "to_dict") else dict(config)
 
 
-def run_one(audit: Audit, *, folder: Path, wanted: Sequence[str], extend: bool) -> dict:
+def run_one(audit: Audit, *, folder: Path, wanted: Sequence[str], extend: bool, task: tuple[int, int] | None, pause: Callable) -> dict:
     """The wanted stages of one seed in one workdir."""
+    if task is not None and (audit.model is None or extend or "train" not in wanted):
+        what = "--extend: grow the fleet by a first command without --task" if extend else "no training: only the train stage is shared"
+        raise ValueError(f"--task={task[0]}/{task[1]} does not go with {what}.")
     grown = settle(audit, folder=folder, extend=extend)
     if not (folder / "config.json").exists():
         workdir.write_json(folder / "config.json", dict(audit.config) | dict(seed=audit.seed))
@@ -65,15 +78,20 @@ def run_one(audit: Audit, *, folder: Path, wanted: Sequence[str], extend: bool) 
             moved = workdir.set_aside(folder / stale)
             if moved:
                 print(f"{stale} of the smaller fleet is kept in {moved.name}/", file=sys.stderr)
-    log = RunLog(folder / "run.json", seed=audit.seed)
+    log = RunLog(folder / ("run.json" if task is None else f"run.task-{task[0]}-of-{task[1]}.json"), seed=audit.seed)
     asked = () if audit.model is None else augment.views(audit.config["query"]["views"])
     todo = dict(
-        train=lambda: stages.train(audit, folder=folder),
-        query=lambda: stages.query(audit, folder=folder, views=asked),
+        train=lambda: stages.train(audit, folder=folder, task=task, pause=pause),
+        query=lambda: stages.query(audit, folder=folder, views=asked, pause=pause),
         attack=lambda: stages.attack(audit, folder=folder),
         report=lambda: reporting.report(audit, folder=folder, versions=versions()),
     )
-    results = {stage: log.timed(stage, work) for stage, work in todo.items() if stage in wanted}
+    if task is not None:
+        todo = dict(train=todo["train"])
+    results = {}
+    for stage in (stage for stage in todo if stage in wanted):
+        pause()
+        results[stage] = log.timed(stage, todo[stage])
     workdir.write_json(folder / "config.json", dict(audit.config) | dict(seed=audit.seed))
     return results.get("report", {})
 

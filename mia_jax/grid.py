@@ -23,7 +23,7 @@ from typing import Any
 
 import jax
 
-from mia_jax import checks, experiment
+from mia_jax import checks, experiment, jobs
 from mia_jax.report import members as tables
 
 Path = pathlib.Path
@@ -95,8 +95,18 @@ def chosen(module: ModuleType, grid: Sequence[Member]) -> tuple[tuple[str, ...],
     return attacks, metrics
 
 
-def run(module: ModuleType, grid: Sequence[Member], *, workdir_path: str | Path, debug: bool = False, **options) -> dict[str, str]:
+def run(
+    module: ModuleType,
+    grid: Sequence[Member],
+    *,
+    workdir_path: str | Path,
+    debug: bool = False,
+    task: tuple[int, int] | None = None,
+    **options,
+) -> dict[str, str]:
     """Runs the members in workdir/<name> (experiment.run with `options`), writes table.csv, .md and .png; returns {name: error} of those that failed.
+
+    A `task` (i, n) runs its share of the members and writes no table.
 
     A member that fails does not stop the others; the same command continues what is unfinished. A workdir of a single run is a ValueError.
     """
@@ -105,6 +115,7 @@ def run(module: ModuleType, grid: Sequence[Member], *, workdir_path: str | Path,
         raise ValueError(f"{root} holds a single run; a grid needs a workdir of its own.")
     attacks, metrics = chosen(module, grid)
     reports, failed = {}, {}
+    grid = jobs.share(grid, task)
     for i, member in enumerate(grid):
         print(f"grid: {member.name} ({i + 1} of {len(grid)})", file=sys.stderr, flush=True)
         folder, config = root / member.name, member.config
@@ -112,12 +123,14 @@ def run(module: ModuleType, grid: Sequence[Member], *, workdir_path: str | Path,
             folder, config = folder / "debug", experiment.debug_config(config)
         try:
             reports[member.name] = experiment.run(config, workdir_path=folder, **options)
+        except jobs.Paused:
+            raise
         except Exception as error:
             if not isinstance(error, ValueError | OSError | FloatingPointError):
                 traceback.print_exc()
             failed[member.name] = f"{error}".strip() or type(error).__name__
             print(f"grid: {member.name} failed: {failed[member.name]}", file=sys.stderr, flush=True)
         jax.clear_caches()  # the next member's programs are others
-    if any(reports.values()):
+    if any(reports.values()) and task is None:
         tables.write(reports, failed=failed, attacks=attacks, metrics=metrics, folder=root)
     return failed

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
-from mia_jax import answers, views, workdir
+from mia_jax import answers, jobs, views, workdir
 from mia_jax.privacy import watch
 from mia_jax.progress import duration, size
 from mia_jax.report import stale
@@ -43,12 +43,16 @@ def all_models(audit) -> list[int]:
     return list(range(len(audit.design.member_MN)))
 
 
-def train(audit, *, folder: Path) -> None:
-    """TRAIN: the models that are not on disk yet."""
-    todo = sorted(set(audit.own_models) - set(checkpoint.finished(folder / "train", audit.own_models)))
+def train(audit, *, folder: Path, task: tuple[int, int] | None = None, pause: Callable = lambda: None) -> None:
+    """TRAIN: the models that are not on disk yet; of a `task` (i, n) those of its share, whole chunks dealt out in turn."""
+    chunk = audit.config["run"]["chunk"]
+    if task is not None and chunk in AUTO:
+        raise ValueError(f"--task={task[0]}/{task[1]} needs a number in run.chunk: tasks that measure the fastest chunk would not share one fleet.")
+    own = jobs.share(audit.own_models, task, block=1 if task is None else chunk)
+    todo = sorted(set(own) - set(checkpoint.finished(folder / "train", own)))
     if not todo:
         if audit.own_models:
-            say(f"train: all {len(audit.own_models)} models are on disk.")
+            say(f"train: all {len(own)} models {'of this task ' * (task is not None)}are on disk.")
         return
     plan = fleet_plan(audit, folder=folder, models=len(todo))
     fleet.train(
@@ -67,6 +71,7 @@ def train(audit, *, folder: Path) -> None:
         pool_bytes=audit.config["run"]["pool_bytes"],
         on_epoch=hooks(audit, folder=folder),
         metrics_file=folder / "metrics.jsonl",
+        pause=pause,
     )
 
 
@@ -134,7 +139,7 @@ def validation_rows(audit) -> tuple[np.ndarray, np.ndarray] | None:
     return np.where(weight_MV, order_MV, order_MV[:, :1]).astype(np.int32), weight_MV.astype(np.float32)
 
 
-def query(audit, *, folder: Path, views: Sequence[Callable]) -> None:
+def query(audit, *, folder: Path, views: Sequence[Callable], pause: Callable = lambda: None) -> None:
     """QUERY: every signal of every model; signals that were brought are written as they are."""
     answers.save_given(audit, folder=folder)
     models = audit.own_models
@@ -154,6 +159,7 @@ def query(audit, *, folder: Path, views: Sequence[Callable]) -> None:
         chunk=audit.config["run"]["query_chunk"] or fleet_chunk(audit, folder=folder),
         batch_size=min(audit.config["query"]["batch_size"], len(audit.pool.y)),
         devices=devices(audit),
+        pause=pause,
     )
     probes = {name: signal for name, signal in audit.signals.items() if signal.ask is not None}
     rows = {name: answers.wanted_rows(audit, name) for name in probes}

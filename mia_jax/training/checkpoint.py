@@ -93,6 +93,9 @@ def load_running(folder: Path, models: Sequence[int], template):
     """(epoch, state, history) of a group from the checkpoint that holds all its models, or None; a short group is padded with its last model."""
     size = jax.tree.leaves(template)[0].shape[0]
     for path in sorted((folder / "running").glob("[0-9]*.npz")):
+        first, last = span(path)
+        if not first <= models[0] <= models[-1] <= last:
+            continue  # unread: another process may be about to remove it
         arrays = workdir.read_npz(path)
         saved = arrays["models"].tolist()
         if not set(models) <= set(saved):
@@ -108,6 +111,12 @@ def load_running(folder: Path, models: Sequence[int], template):
 def discard_running(folder: Path) -> None:
     """Removes the checkpoints whose models are all finished."""
     for path in (folder / "running").glob("[0-9]*.npz"):
-        first, last = path.stem.split("x")[0].split("-")
-        if len(finished(folder, range(int(first), int(last) + 1))) == int(last) - int(first) + 1:
+        first, last = span(path)
+        if len(finished(folder, range(first, last + 1))) == last - first + 1:
             path.unlink(missing_ok=True)
+
+
+def span(path: Path) -> tuple[int, int]:
+    """The first and the last model of a running group, from its file's name."""
+    first, last = path.stem.split("x")[0].split("-")
+    return int(first), int(last)

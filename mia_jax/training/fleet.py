@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mia_jax import workdir
+from mia_jax import jobs, workdir
 from mia_jax.learners import stopping
 from mia_jax.progress import Progress, duration
 from mia_jax.training import checkpoint, programs, stream
@@ -41,13 +41,15 @@ def train(
     pool_bytes: int = 2**31,
     on_epoch: Sequence[Callable] = (),
     metrics_file: Path | None = None,
+    pause: Callable = lambda: None,
 ) -> None:
     """Trains those of `models` that are not on disk yet and leaves one file a model in folder/model.
 
     `rows_MK`, `weight_MK` are indexed by model number, `validation` = (rows_MV, weight_MV) likewise. `lanes` chunks train at a time on each
     device (None: one a core on CPU, one elsewhere). A chunk's state is on disk every `checkpoint_every` epochs (0: only at its end). A pool
-    larger than `pool_bytes` is streamed. `on_epoch(models, epoch, state, metrics)` hooks see the state after each epoch. Raises
-    FloatingPointError that names model and epoch when a loss is NaN or infinite.
+    larger than `pool_bytes` is streamed. `on_epoch(models, epoch, state, metrics)` hooks see the state after each epoch. `pause()`, called
+    before each epoch, may raise to end the run; every chunk's state is on disk then. Raises FloatingPointError that names model and epoch when a loss
+    is NaN or infinite.
     """
     check_monitor(learner=learner, pool=pool, validation=validation is not None)
     have = set(checkpoint.finished(folder, models))
@@ -72,10 +74,9 @@ def train(
         span = f"model {own[0]}" if len(own) == 1 else f"models {own[0]}-{own[-1]}"
         progress.line(f"train: {span} done in {duration(seconds)} ({run.note()}){rest}")
 
-    spread(work, chunks, devices, lanes)
+    spread(work, chunks, devices, lanes, pause)
     progress.close()
-    for leftover in (folder / "running").glob("*.npz"):
-        leftover.unlink()
+    checkpoint.discard_running(folder)
 
 
 def check_monitor(*, learner: Learner, pool: Pool, validation: bool) -> None:
@@ -152,7 +153,14 @@ class _Chunk:
         pending = None  # metrics are read one epoch late, so that the device never waits for the host
         stop = False
         while self.epoch < self.learner.epochs and not stop:
-            check()
+            try:
+                check()
+            except jobs.Paused:
+                if pending is not None:
+                    self._record(*pending, progress, metrics_file)
+                if self.epoch:
+                    self._keep()
+                raise
             self.epoch += 1
             metrics = self._epoch()
             if pending is not None:
@@ -164,11 +172,15 @@ class _Chunk:
                 for hook in on_epoch:
                     hook(self.models, self.epoch, self.state, {name: values[-1] for name, values in self.history.items()})
             if due and not stop:
-                history = {name: np.stack(values) for name, values in self.history.items()}
-                checkpoint.save_running(self.folder, self.models, self.epoch, self.state, history)
+                self._keep()
         if pending is not None:
             self._record(*pending, progress, metrics_file)
         progress.advance((self.learner.epochs - self.epoch) * len(self.models))
+
+    def _keep(self) -> None:
+        """The chunk's state on disk; its history goes to this epoch."""
+        history = {name: np.stack(values) for name, values in self.history.items()}
+        checkpoint.save_running(self.folder, self.models, self.epoch, self.state, history)
 
     def _epoch(self):
         epoch = jnp.uint32(self.epoch)

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mia_jax import registry, workdir
+from mia_jax import jobs, registry, workdir
 from mia_jax.progress import Progress
 from mia_jax.training import checkpoint
 from mia_jax.training.programs import over_models
@@ -92,6 +92,7 @@ def query(
     batch_size: int,
     devices: list | None = None,
     design: Design | None = None,
+    pause: Callable = lambda: None,
 ) -> None:
     """Writes folder/<signal>/<model>.npy, [A,N..] with NaN outside the rows `rows[signal]` [M,N] (indexed by model number) that are asked.
 
@@ -108,11 +109,11 @@ def query(
         for m in (m for m, shadows in own.items() if not len(shadows)):
             found.pop(m).nothing(len(views))
         shadows = (own, None if design is None else design.member_MN) if own else None
-        common = dict(pool=pool, seed=seed, chunk=chunk, batch_size=batch_size, devices=devices or jax.local_devices()[:1])
+        common = dict(pool=pool, seed=seed, chunk=chunk, batch_size=batch_size, devices=devices or jax.local_devices()[:1], pause=pause)
         _one(program, load, found, rows[name], shadows, **common)
 
 
-def _one(program: Callable, load: Callable, found: Mapping[int, Answers], rows_MN, shadows, *, pool: Pool, seed, chunk, batch_size, devices) -> None:
+def _one(program: Callable, load, found: Mapping[int, Answers], rows_MN, shadows, *, pool: Pool, seed, chunk, batch_size, devices, pause) -> None:
     """One signal of several models, a chunk at a time; `shadows`: ({model: its shadows}, member_MN) or None."""
     lacking = {m: one.lacking(rows_MN[m]) for m, one in found.items()}
     todo = [m for m in found if lacking[m].any()]
@@ -127,7 +128,12 @@ def _one(program: Callable, load: Callable, found: Mapping[int, Answers], rows_M
         helpers = () if shadows is None else jax.device_put(_stacked([load(shadows[0][m].tolist()) for m in padded]), device)
         wanted_N = np.any([lacking[m] for m in own], 0)
         for index_B, count in batches(np.flatnonzero(wanted_N), batch_size):
-            check()
+            try:
+                check()
+            except jobs.Paused:
+                for m in own:
+                    found[m].save(found[m].partial)
+                raise
             extra = () if shadows is None else (helpers, np.stack([shadows[1][shadows[0][m]][:, index_B] for m in padded]))
             key_B = example_keys(seed=seed, name=name, index_B=index_B)
             parts = jax.device_get(program(variables, extra, *jax.device_put((pool.x[index_B], pool.y[index_B], key_B), device)))
@@ -138,7 +144,7 @@ def _one(program: Callable, load: Callable, found: Mapping[int, Answers], rows_M
         for m in own:
             found[m].close()
 
-    spread(work, [todo[i : i + chunk] for i in range(0, len(todo), chunk)], devices)
+    spread(work, [todo[i : i + chunk] for i in range(0, len(todo), chunk)], devices, pause=pause)
     seconds = progress.close()
     progress.line(f"query: {name} of {len(todo)} models, {progress.total} examples in {seconds:.1f} s")
 

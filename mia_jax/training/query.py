@@ -64,6 +64,7 @@ def query(
     segment_bytes: int = 2**29,
     title: str = "query",
     ask: Callable | None = None,
+    pause: Callable = lambda: None,
 ) -> None:
     """Writes folder/<signal>/<model>.npy for those of `models` that lack a file; ValueError naming model and signal if an answer is not finite.
 
@@ -89,7 +90,7 @@ def query(
                 _save(signal_file(folder, name, m), value_MAN[i], name, m)
         progress.advance(len(own))
 
-    spread(work, [todo[i : i + chunk] for i in range(0, len(todo), chunk)], devices)
+    spread(work, [todo[i : i + chunk] for i in range(0, len(todo), chunk)], devices, pause=pause)
     seconds = progress.close()
     progress.line(f"{title}: {len(todo)} models x {len(views)} views x {len(pool.y)} examples in {seconds:.1f} s")
 

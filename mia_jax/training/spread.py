@@ -25,15 +25,16 @@ def default_lanes(devices: Sequence) -> int:
     return max(1, cores // len(devices))
 
 
-def spread(work: Callable, items: Sequence, devices: Sequence, lanes: int | None = None) -> None:
+def spread(work: Callable, items: Sequence, devices: Sequence, lanes: int | None = None, pause: Callable = lambda: None) -> None:
     """Calls work(item, device, check) for every item, `lanes` items a device at a time (None: `default_lanes`).
 
-    `check()` raises Cancelled once another worker has failed. Raises the first error. All lanes of a device run the same compiled programs.
+    `check()` calls `pause()`, which raises what ends all work at its next safe place, and raises Cancelled once another worker has failed. Raises
+    the first error. All lanes of a device run the same compiled programs.
     """
     devices = list(devices) * (default_lanes(devices) if lanes is None else lanes)
     if len(devices) == 1 or len(items) <= 1:
         for item in items:
-            work(item, devices[0], lambda: None)
+            work(item, devices[0], pause)
         return
     todo: queue.SimpleQueue = queue.SimpleQueue()
     for item in items:
@@ -41,6 +42,7 @@ def spread(work: Callable, items: Sequence, devices: Sequence, lanes: int | None
     errors: list[BaseException] = []
 
     def check() -> None:
+        pause()  # first: every worker has something to keep
         if errors:
             raise Cancelled
 
