@@ -33,7 +33,7 @@ budget (iterations=10,evaluations=100: 2,363 queries) a net of an earlier run ga
 Time on 2 CPU cores: Fashion-MNIST 12 min 37 s, nearly alone (24 CPU-minutes); MNIST 17.6 CPU-minutes, which took 42 min beside other work: not timed
 alone. A smoke run: ndata=200,epochs=30,max_samples=50,source_samples=25.
 
-model=fc,attacks=bnawoqtu on MNIST (n=1000, 2 minutes of CPU time): gap 55.2 [53.9, 56.7], confidence 61.7 [59.3, 64.1], boundary 60.2 [58.1, 62.3]
+model=fc,attacks=bnawoqtu on MNIST (n=1000, one minute of CPU time): gap 55.2 [53.9, 56.7], confidence 61.7 [59.3, 64.1], boundary 60.2 [58.1, 62.3]
 (310 queries), the same at the median distance of random inputs 60.1 [58.2, 62.1], Carlini-Wagner 61.6 [59.2, 64.0] (never farther than
 HopSkipJump, median .73 against 2.00). AUC: gap .552, boundary .583 [.548, .617], one query .633 [.605, .660], transfer (5 queries) .661
 [.632, .689], outliers first .549 [.534, .563].

@@ -76,5 +76,6 @@ def test_every_model_has_its_own_block_of_opponents(tmp_path):
     audit = prepare.prepare(config.to_dict(), seed=0)
     design = blocks.make(num_examples=60, seed=0, size=10, extra=True)
     assert audit.config["learner"]["objective"] == configuration.OWN
+    assert not (design.extra_MN.any(0) & (design.member_MN | design.evaluated_MN).any(0)).any()  # nobody's members, and evaluated for nobody
     np.testing.assert_array_equal(np.sort(audit.rows_MK[:, 10:]), [np.flatnonzero(extra_N) for extra_N in design.extra_MN])
     np.testing.assert_array_equal(audit.weight_MK, np.tile([1.0] * 10 + [0.0] * 10, (2, 1)))
