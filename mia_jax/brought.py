@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mia_jax import checks, workdir
+from mia_jax.data import npz
 from mia_jax.designs import _brought as designs
 from mia_jax.signals import _brought as signals
 from mia_jax.types import Design, Pool
@@ -42,7 +43,7 @@ def load(path: str | pathlib.Path) -> dict[str, np.ndarray]:
         return lira_folder(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; bring an npz file or a folder with one experiment-* folder a model.")
-    return workdir.read_npz(path)
+    return npz.read(path)
 
 
 def lira_folder(folder: pathlib.Path) -> dict[str, np.ndarray]:

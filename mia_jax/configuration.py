@@ -77,11 +77,16 @@ def chosen(among: Mapping, /, **given):
     return among[value]
 
 
-def complete(*, seed=0, data: Mapping, design: Mapping, model: Mapping, learner: Mapping, attacks: Mapping, **sections) -> ml_collections.ConfigDict:
+def complete(
+    *, seed=0, data: Mapping, design: Mapping, attacks: Mapping, model: Mapping = {}, learner: Mapping = {}, shadow: Mapping = {}, **sections
+) -> ml_collections.ConfigDict:
     """The whole config with every field of the chosen modules at its default unless given; ValueError for a field that does not exist.
 
-    `query`, `report` and `run` are optional sections. The result is locked: an override of a field that does not exist is an error.
+    `query`, `report`, `run` and `target` are optional sections. Beside a target of your own (target.signals or target.oracle) all models that are
+    trained are its shadows: `shadow` {model, learner} then are `model` and `learner` under another name. The result is locked: an override of a
+    field that does not exist is an error.
     """
+    model, learner = _shadows(shadow, sections.get("target", {}), model=model, learner=learner)
     one_kind(learner=learner, model=model)
     for name in sections:
         checks.one_of(("query", "report", "run", "target"), section=name)
@@ -107,6 +112,20 @@ def complete(*, seed=0, data: Mapping, design: Mapping, model: Mapping, learner:
     config = _overridable(config)
     config["run"]["chunk"] = ml_collections.FieldReference(config["run"]["chunk"], field_type=object)  # a number or 'auto'
     return ml_collections.ConfigDict(config, type_safe=False).lock()
+
+
+def _shadows(shadow: Mapping, target: Mapping, **given: Mapping) -> list[Mapping]:
+    """The sections model and learner, from config.shadow where that has them."""
+    for name in shadow:
+        checks.one_of(given, shadow=name)
+        if given[name]:
+            raise ValueError(f"{name} and shadow.{name} are both given; beside a target of your own they are the same section: give one of them.")
+    if shadow and not (target.get("signals") or target.get("oracle")):
+        raise ValueError(
+            "shadow: the models of a fleet are each other's shadows, so all have the same model and learner. Shadows of another kind than the target "
+            "are for a target of your own: set target.signals to the file of its answers (or target.oracle), or leave shadow out."
+        )
+    return [shadow.get(name, section) for name, section in given.items()]
 
 
 def one_kind(**sections) -> None:
@@ -158,6 +177,9 @@ def _learner(given: Mapping) -> dict:
             f"learner {name!r} has no private gradient, so no epsilon can be had for it: learner.name='backprop' has one, for objectives of single "
             "examples (learner.objective='forward_forward' is one; pairs and closed forms are not)."
         )
+    objective = given.get("objective")
+    if isinstance(objective, Mapping) and "path" in objective:  # a module outside the package
+        given = dict(given, objective=dict(name=objective["path"]) | {k: v for k, v in objective.items() if k != "path"})
     takes = "loss" in fields
     return _filled("learner", "learners", given, LEARNER | ({} if takes else dict(objective=OWN)))
 

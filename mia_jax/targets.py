@@ -72,8 +72,8 @@ def with_model(design: Design, member_N: np.ndarray, evaluated_N: np.ndarray | N
     """The design with one more model, the only target, which all others are shadows of; evaluated on all rows outside the population if None."""
     if (member_N & design.population_N).any():
         raise ValueError(
-            f"{path}: {int((member_N & design.population_N).sum())} of the target's members are population rows. Bring population_x and population_y "
-            "with the data, or set design.population=0."
+            f"{path}: {int((member_N & design.population_N).sum())} of the target's members are population rows. Set design.population=0 (and "
+            "design.name='bernoulli' where the number of rows is odd), or bring population_x and population_y with the data."
         )
     evaluated_N, models = ~design.population_N if evaluated_N is None else evaluated_N & ~design.population_N, len(design.member_MN)
     shadow_MM = np.zeros((models + 1, models + 1), bool)

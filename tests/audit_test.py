@@ -1,5 +1,7 @@
 """Bring your own: arrays in, results out, beside trained shadows or alone; modules of your own."""
 
+import textwrap
+
 import numpy as np
 import pytest
 
@@ -172,48 +174,129 @@ def test_a_single_member_is_marked():
     assert "attack_model_target" not in found.scores and "fewer than 10 members" in found.report["about"]["said"][0]
 
 
-def test_your_target_beside_our_shadows(tmp_path):
-    """A published target: its answers and members in a file, the shadows trained here on the same rows."""
+@pytest.fixture
+def target_files(tmp_path):
+    """data.npz, and target.npz of a model that is sure of its members; an odd number of rows."""
     rng = np.random.default_rng(0)
-    x, y = rng.normal(size=(120, 8)).astype(np.float32), rng.integers(0, 3, 120)
+    x, y = rng.normal(size=(121, 8)).astype(np.float32), rng.integers(0, 3, 121)
+    member = rng.random(121) < 0.5
     np.savez(tmp_path / "data.npz", x=x, y=y)
-    member = rng.random(120) < 0.5
-    np.savez(tmp_path / "target.npz", logits=rng.normal(size=(120, 3)) + 9 * member[:, None] * np.eye(3)[y], member=member)
-    config = configuration.complete(
-        data=dict(name="npz", path=str(tmp_path / "data.npz")),
-        design=dict(name="halves", models=8, population=0.0),
-        model=dict(name="mlp", widths=(32,)),
-        learner=dict(epochs=10),
+    np.savez(tmp_path / "target.npz", logits=rng.normal(size=(121, 3)) + 9 * member[:, None] * np.eye(3)[y], member=member)
+    return tmp_path, member, y
+
+
+def beside(folder, *, design=dict(name="bernoulli", population=0.0), **sections):
+    """The config of a target of one's own in `folder` beside 8 shadows."""
+    return configuration.complete(
+        data=dict(name="npz", path=str(folder / "data.npz")),
+        design=dict(design, models=8),
         attacks=dict(gap=dict(), threshold_loss=dict(name="threshold"), lira=dict(), lira_offline=dict(name="lira", mode="offline")),
-        target=dict(signals=str(tmp_path / "target.npz")),
         report=dict(draws=40, figures=False),
+        **sections,
     )
-    report = experiment.run(config, workdir_path=tmp_path / "w")
+
+
+def test_your_target_beside_our_shadows(target_files):
+    """A published target: its answers and members in a file, the shadows trained here on the same rows, of any net and learner."""
+    folder, *_ = target_files
+    kind = dict(model=dict(name="fc", width=32), learner=dict(epochs=10, optimizer="adam"))
+    config = beside(folder, target=dict(signals=str(folder / "target.npz")), shadow=kind)
+    assert config == beside(folder, target=dict(signals=str(folder / "target.npz")), **kind) and config.model.name == "fc"
+    report = experiment.run(config, workdir_path=folder / "w")
     assert report["design"]["targets"] == [8] and report["design"]["shadows_min"] == 8 and len(report["models"]) == 9
     value = {r["attack"]: r["value"] for r in report["results"] if r["metric"] == "auc" and r["target"] is None}
     assert value["threshold_loss"] > 0.95 and value["lira_offline"] > 0.7
-    assert not (tmp_path / "w" / "train" / "model" / "00008.npz").exists()
-    np.savez(tmp_path / "target.npz", logits=np.zeros((119, 3)), member=member[:119], labels=y[:119])
-    with pytest.raises(ValueError, match="119 examples and the data 120"):
-        experiment.run(config, workdir_path=tmp_path / "v")
+    assert not (folder / "w" / "train" / "model" / "00008.npz").exists() and (folder / "w" / "train" / "model" / "00007.npz").exists()
 
 
-def test_a_model_of_your_own(tmp_path, monkeypatch):
+def test_targets_that_do_not_fit_are_refused_before_training(target_files):
+    folder, member, y = target_files
+    target, kind = dict(signals=str(folder / "target.npz")), dict(model=dict(name="mlp"), learner=dict(epochs=1))
+
+    def refused(message, **fields):
+        with pytest.raises(ValueError, match=message):
+            experiment.run(beside(folder, **(dict(target=target) | kind | fields)), workdir_path=folder / "v")
+
+    refused(r"\d+ of the target's members are population rows. Set design.population=0 .*bernoulli", design=dict(name="halves"))
+    refused("model and shadow.model are both given", shadow=dict(model=dict(name="fc")))
+    refused("shadow='net' must be one of model, learner|shadow='net'", shadow=dict(net=dict(name="fc")))
+    refused("all have the same model and learner", target={}, model={}, shadow=dict(model=dict(name="fc")))
+    refused("model needs a name", model={})
+    np.savez(folder / "target.npz", logits=np.zeros((119, 3)), member=member[:119], labels=y[:119])
+    refused("119 examples and the data 121")
+    np.savez(folder / "target.npz", logits=np.zeros((121, 3)), member=member, labels=(y + 1) % 3)
+    refused("labels differ from the data's at example 0; the rows must be in the same order")
+    np.savez(folder / "target.npz", logits=np.zeros((2, 121, 3)), member=member)
+    refused("has 2 views and config.query.views 1")
+    np.savez(folder / "target.npz", loss=np.arange(121.0), member=member)
+    refused("attack 'gap' needs the signals correct")
+    assert not (folder / "v").exists()
+
+
+MINE = dict(
+    model=dict(
+        path="my_pkg.my_model",
+        width=5,
+        text="from tests import toys\n\n\ndef make(*, num_classes, width=8):\n    return toys.mlp(num_classes, width)\n",
+    ),
+    objective=dict(
+        path="my_pkg.my_objective",
+        scale=2.0,
+        text="""
+            import jax.numpy as jnp
+            from mia_jax.types import Aux
+            def make(*, model, scale=1.0):
+                def loss(variables, batch, *, key_B=None, train=False):
+                    out, stats = model.apply(variables, batch.x, key_B=key_B, weight_B=batch.weight_B, train=train)
+                    return scale * ((out - jnp.eye(3)[batch.y]) ** 2).sum(1), Aux(stats=stats, metrics={})
+                return loss
+        """,
+    ),
+    attack=dict(
+        path="my_pkg.my_attack",
+        power=3,
+        text="""
+            from mia_jax.types import Attack
+            def make(*, power=1):
+                return Attack(lambda view, key: -view.target["loss"].mean(0) ** power, ("loss",), knows="nothing", note=f"power {power}")
+        """,
+    ),
+    data=dict(
+        path="my_pkg.my_data",
+        rows=60,
+        text="""
+            import numpy as np
+            from mia_jax.data._pool import checked
+            from mia_jax.types import Pool
+            def load(*, rows=10):
+                rng = np.random.default_rng(0)
+                y = rng.integers(0, 3, rows).astype(np.int32)
+                return checked(Pool(x=rng.normal(size=(rows, 4)).astype(np.float32), y=y, name="mine", num_classes=3))
+        """,
+    ),
+)
+
+
+def test_modules_of_your_own(tmp_path, monkeypatch):
+    """A model, an objective, an attack and data from a package beside ours, with fields of their own."""
     (tmp_path / "my_pkg").mkdir()
     (tmp_path / "my_pkg" / "__init__.py").write_text("")
-    (tmp_path / "my_pkg" / "my_model.py").write_text(
-        "from tests import toys\n\n\ndef make(*, num_classes, width=8):\n    return toys.mlp(num_classes, width)\n"
-    )
+    for kind, one in MINE.items():
+        (tmp_path / "my_pkg" / f"my_{kind}.py").write_text(textwrap.dedent(one["text"]))
     monkeypatch.syspath_prepend(str(tmp_path))
-    common = dict(
-        data=dict(name="synthetic", examples=60),
-        design=dict(name="halves", models=4),
-        learner=dict(epochs=2),
-        attacks=dict(gap=dict()),
-        report=dict(draws=40, figures=False),
+    own = {kind: {k: v for k, v in one.items() if k != "text"} for kind, one in MINE.items()}
+    common = dict(design=dict(name="halves", models=4), report=dict(draws=40, figures=False))
+    config = configuration.complete(
+        data=own["data"], model=own["model"], learner=dict(epochs=2, objective=own["objective"]), attacks=dict(mine=own["attack"]), **common
     )
-    config = configuration.complete(model=dict(path="my_pkg.my_model", width=5), **common)
     report = experiment.run(config, workdir_path=tmp_path / "w")
-    assert report["about"]["model"] == dict(name="my_pkg.my_model", width=5)
-    with pytest.raises(ValueError, match=r"no module 'my_pkg\.other'"):
-        configuration.complete(model=dict(path="my_pkg.other"), **common)
+    assert report["about"]["model"] == dict(name="my_pkg.my_model", width=5) and report["about"]["data"] == "mine"
+    assert report["attacks"]["mine"]["note"] == "power 3" and {r["attack"] for r in report["results"]} == {"mine"}
+    given = dict(data=own["data"], model=own["model"], learner=dict(epochs=1), attacks=dict(mine=own["attack"])) | common
+    for section, kind in dict(model="models", data="data").items():
+        with pytest.raises(ValueError, match=rf"{kind}: there is no module 'my_pkg\.other'; it must be importable from here"):
+            configuration.complete(**(given | {section: dict(path="my_pkg.other")}))
+    with pytest.raises(ValueError, match=r"the module 'my_pkg\.my_data' has no function make"):
+        configuration.complete(**(given | dict(model=dict(path="my_pkg.my_data"))))
+    with pytest.raises(ValueError, match=r"no field 'widht'.*Did you mean 'width'"):
+        configuration.complete(**(given | dict(model=dict(path="my_pkg.my_model", widht=3))))

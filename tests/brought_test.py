@@ -142,7 +142,13 @@ def test_bad_arrays_name_the_key_and_both_shapes(given, message):
         brought.build(given)
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_files_that_cannot_be_read_are_named(tmp_path):
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    with pytest.raises(ValueError, match=r"one\.npy cannot be read as an \.npz .* single array \(np\.save\), not an archive \(np\.savez\)"):
+        brought.load(tmp_path / "one.npy")
+    (tmp_path / "text.npz").write_text("score")
+    with pytest.raises(ValueError, match=r"text\.npz cannot be read as an \.npz of plain arrays"):
+        brought.load(tmp_path / "text.npz")
     with pytest.raises(FileNotFoundError, match=r"no\.npz does not exist; bring an npz file or a folder"):
         brought.load(tmp_path / "no.npz")
 

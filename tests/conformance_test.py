@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mia_jax import registry, views
-from mia_jax.designs import bernoulli, blocks, canaries, disjoint, folds, halves, holdout, two_way
+from mia_jax.designs import _brought, bernoulli, blocks, canaries, disjoint, folds, halves, holdout, two_way
 from mia_jax.training import probing
 from mia_jax.types import ACCESS
 from mia_jax.views import Fleet
@@ -50,6 +50,17 @@ VARIANTS = dict(  # defaults are swept by themselves; further settings of an att
     lookup=(dict(per_class=True),),
 )
 CASES = [(name, {}) for name in ATTACKS] + [(name, fields) for name in VARIANTS for fields in VARIANTS[name]]
+
+
+def brought(member_MN, target=False):
+    """The design of a membership matrix that a user brings, with 20 population rows; a target has its twin and itself among the shadows."""
+    population_N = np.arange(120) >= 100
+    member_MN = member_MN & ~population_N
+    if target:
+        member_MN[2:4] = member_MN[0], ~member_MN[0] & ~population_N
+    return _brought.make(member_MN, population_N, target=target, shadows=True)[0]
+
+
 SMALL = dict(  # designs of 120 rows
     halves_4=lambda: halves.make(num_examples=120, seed=0, models=4),
     halves=lambda: halves.make(num_examples=120, seed=0, models=12),
@@ -60,6 +71,8 @@ SMALL = dict(  # designs of 120 rows
     two_way=lambda: two_way.make(num_examples=120, seed=0, drawn=True),
     folds=lambda: folds.make(num_examples=120, seed=0),
     holdout=lambda: holdout.make(num_examples=120, seed=0, drawn=True),
+    brought_fixed_counts=lambda: brought(np.random.default_rng(0).random((8, 120)).argsort(0) < 4),
+    brought_target=lambda: brought(np.random.default_rng(0).random((7, 120)) < 0.5, target=True),
 )
 attack_case = pytest.mark.parametrize("name, fields", CASES, ids=[f"{n}{'-'.join(['', *map(str, f.values())])}" for n, f in CASES])
 
