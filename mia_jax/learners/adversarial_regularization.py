@@ -126,7 +126,7 @@ def opponents_beside(*, num_rows: int, batch_size: int, attack_steps: int) -> Pl
     batches = plans.permutation(batch_size=batch_size)
 
     def plan(key, epoch, rows, weight):
-        own_K, extra_E = rows[:num_rows], rows[min(num_rows, len(rows) - 1) :]
+        own_K, extra_E = rows[:num_rows], rows[min(num_rows, len(rows) - 1) :]  # one row at least: fleet.check_monitor asks for shapes with one
         index_SB, weight_SB = batches(key, epoch, own_K, weight[:num_rows])
         inside_key, outside_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, epoch), 1))
         shape, real_K = (len(index_SB), attack_steps, index_SB.shape[1]), weight[:num_rows] > 0
