@@ -166,7 +166,7 @@ def at_threshold(rows: Sequence[Mapping], attack: str) -> str:
     if not tpr or tpr["value"] is None or not fpr or not precision:
         return ""
     ratio = float(precision["metric"].removeprefix("ppv@"))
-    text = f"At the threshold chosen on shadow models it names {tables.number(tpr)} of the members and {tables.number(fpr)} of the non-members"
+    text = f"At its threshold (of shadow models, or its own) it names {tables.number(tpr)} of the members and {tables.number(fpr)} of the non-members"
     return text + f"; with {ratio:g} non-member{'s' * (ratio != 1)} a member, {tables.number(precision)} of those named are members."
 
 
@@ -251,7 +251,7 @@ def reading(rows: Sequence[Mapping], audited: bool = False) -> str:
         "**AUC**: how often a member scores above a non-member; 0.5 is guessing. It hides what low false-positive rates show.",
         "**TPR@x%FPR**: share of the members named when at most x% of the non-members are (the largest at or below x%, no interpolation; tied "
         "scores are named together).",
-        "**balanced accuracy**, **advantage** = TPR - FPR: at a threshold chosen on shadow models, never on the target; – where there is none.",
+        "**balanced accuracy**, **advantage** = TPR - FPR: at a threshold from shadow models or the attack itself, never the target's; – where none.",
         "**†**: one ROC over all (target, record) pairs, where a single target has too few non-members; else the mean over targets.",
         "**[low, high]**: intervals. *crossed* resamples models (twins together) and records; *records* resamples records only and speaks about "
         "these models alone; *fixed_threshold* is exact binomial. Two attacks are compared by the interval of their difference, not by these.",
