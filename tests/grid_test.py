@@ -9,7 +9,7 @@ import pytest
 from mia_jax import configuration, grid, prepare
 from mia_jax.report import figures
 from mia_jax.report import members as tables
-from tests.launch_test import launch
+from tests.launching import launch
 
 FILE = pathlib.Path(__file__).parent / "data" / "grid.py"
 

@@ -1,7 +1,6 @@
 """What a user types and sees: --help, arguments, and every mistake as one message with exit code 1 and nothing lost."""
 
 import json
-import os
 import pathlib
 import re
 import subprocess
@@ -10,19 +9,10 @@ import sys
 import numpy as np
 import pytest
 
+from tests.launching import launch
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TINY = ["--config=configs/quickstart.py:models=4,epochs=2", "--config.run.chunk=2", "--config.report.draws=40", "--config.report.figures=False"]
-
-
-def launch(*flags, fails=False):
-    """stdout, stderr of launch.py; a failure must be one message without a traceback."""
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-    done = subprocess.run([sys.executable, "launch.py", *flags], cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == (1 if fails else 0), done.stderr[-2000:]
-    if fails:
-        assert "Traceback" not in done.stderr and "error: " in done.stderr
-        assert len(done.stderr.split("error: ")[-1].splitlines()) <= 8
-    return done.stdout, done.stderr
 
 
 @pytest.fixture(scope="module")
