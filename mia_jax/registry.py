@@ -5,6 +5,7 @@ A signal can be named with its settings: 'correct_under_shift:d=2' is mia_jax/si
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -17,11 +18,12 @@ KINDS = dict(data="load", designs="make", models="make", objectives="make", lear
 _HELPERS = dict(data=("augment",), models=("layers",), learners=("plan", "stopping", "schedules"), signals=("transforms",))
 
 
-def names(kind: str) -> list[str]:
-    """The names that exist: the modules of mia_jax.<kind> that are not shared helpers."""
+@functools.cache  # a fleet's every answer asks for the spelling of its signal's name
+def names(kind: str) -> tuple[str, ...]:
+    """The names that exist, sorted: the modules of mia_jax.<kind> that are not shared helpers."""
     package = importlib.import_module(f"mia_jax.{kind}")
     found = (m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))
-    return sorted(n for n in found if n not in _HELPERS.get(kind, ()))
+    return tuple(sorted(n for n in found if n not in _HELPERS.get(kind, ())))
 
 
 def load(kind: str, name: str) -> ModuleType:
