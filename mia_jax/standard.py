@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from mia_jax import answers, registry, views
 from mia_jax.brought import Brought
 from mia_jax.types import Attack
 
-FEWEST = 10  # members and non-members of every target from which a classifier is cross-fitted
+FEWEST = 10  # members and non-members that a classifier or a threshold is fitted on
 
 
 def sections(found: Brought) -> dict[str, dict]:
@@ -80,9 +78,11 @@ def lacking(name: str, attack: Attack, found: Brought, fleet: views.Fleet) -> st
         return "no shadow models: bring shadow_<key> and shadow_member"
     if fleet.refuse(attack, name):
         return design.note
-    sides = [(design.evaluated_MN & side_MN)[list(design.targets)].sum(1).min() for side_MN in (design.member_MN, ~design.member_MN)]
-    if "member" in attack.needs and np.min(sides) < FEWEST:
-        return f"fewer than {FEWEST} members or non-members"
+    for t in design.targets:
+        learned_MN = design.evaluated_MN[[t]] if "member" in attack.needs else design.evaluated_MN & design.shadow_MM[t][:, None]
+        member_MN = design.member_MN[[t]] if "member" in attack.needs else design.member_MN
+        if {"member", "shadow_own"} & set(attack.needs) and min((learned_MN & member_MN).sum(), (learned_MN & ~member_MN).sum()) < FEWEST:
+            return f"fewer than {FEWEST} members or non-members to learn from"
     return ""
 
 

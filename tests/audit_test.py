@@ -196,6 +196,19 @@ def beside(folder, *, design=dict(name="bernoulli", population=0.0), **sections)
     )
 
 
+def test_a_handful_of_examples_is_no_crash():
+    """One member and one non-member, with figures; and a shadow of four examples, from which nothing can be learned."""
+    found = mia_jax.audit(loss=np.arange(2.0), member=[1, 0], figures=True, **QUICK)
+    assert found.value("threshold_loss", "auc") == 1 and found.row("threshold_loss", "auc")["low"] < 0.05
+    assert "roc.png" in found.pictures
+    one = arrays(models=1, examples=4, pairs=False) | dict(member=[1, 0, 1, 0], shadow_member=[[1, 0, 0, 1]])
+    found = mia_jax.audit(one, **QUICK)
+    said = found.report["about"]["said"][-1]
+    assert "attack_model_target, class_threshold, privacy_risk_score, attack_model (fewer than 10 members or non-members to learn from)" in said
+    with pytest.raises(ValueError, match=r"the shadows give 2 members and 2 non-members to learn from; an attack model needs at least 3"):
+        mia_jax.audit(one, attacks="attack_model", **QUICK)
+
+
 def test_your_target_beside_our_shadows(target_files):
     """A published target: its answers and members in a file, the shadows trained here on the same rows, of any net and learner."""
     folder, *_ = target_files

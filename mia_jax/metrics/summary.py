@@ -282,7 +282,8 @@ def band(score_TN, member_TN, evaluated_TN, draws: bootstrap.Draws, points: int 
     fine, steps = (np.unique(np.geomspace(1, curve.n_nonmember, count).round().astype(int)) for count in (300, points))
     tpr, at = (curve.tpr_V[np.searchsorted(curve.false_V, k, side="right") - 1] for k in (fine, steps))
     _, low_FR, high_FR = bootstrap.redraw(rank, draws.record_NR, draws.unit_TR, steps.tolist())
-    low = [intervals.percentile(x, level)[0] for x in low_FR]
-    high = [intervals.percentile(x, level)[1] for x in high_FR]
+    low, high = (
+        [intervals.percentile(x, level)[end] if intervals.usable(x) else float(end) for x in x_FR] for end, x_FR in enumerate((low_FR, high_FR))
+    )  # too few records to resample: the whole of [0, 1]
     n = curve.n_nonmember
     return dict(fpr=fine / n, tpr=tpr, band_fpr=steps / n, low=np.minimum(low, at), high=np.maximum(high, at))
