@@ -346,7 +346,15 @@ def test_without_noise_or_steps_a_run_says_so(tmp_path):
     assert "No epsilon: none is finite" in text and "No noise is added" in text
     assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0], parse_constant=pytest.fail)["epsilon"] is None
     untrained = learner(batch_size=8, epochs=0, privacy=dict(delta=1e-3)).guarantee
-    assert untrained.claim([untrained.ran(steps=0, noise_multiplier=0.0)])["epsilon"] == 0
+    assert untrained.claim([untrained.ran(steps=0, noise_multiplier=0.0, plan=untrained.plan)])["epsilon"] == 0
+
+
+def test_batches_of_another_plan_are_no_ground_for_an_epsilon(tmp_path):
+    one = learner(batch_size=8, epochs=1, privacy=dict(delta=1e-3))
+    other = learner(batch_size=8, epochs=1, privacy=FULL)  # shuffled batches, of the same size
+    trained(tmp_path, one._replace(plan=other.plan))
+    claim = one.guarantee.claim([json.loads(checkpoint.ledger_file(tmp_path, 0).read_text())])
+    assert claim["epsilon"] is None and claim["refused"] == ["sampling: declared poisson, ran a plan that is not the mechanism's"]
 
 
 def test_a_large_delta_is_a_warning():

@@ -114,7 +114,7 @@ def make(
     if started:
         notes.append("Training starts from another run's parameters; what they tell about the rows of that run is not covered.")
     guarantee = Guarantee(
-        mechanism=mechanism, delta=delta, accountant=accountant, budget=epsilon, wanted_epochs=epochs, method=method, notes=tuple(notes)
+        mechanism=mechanism, delta=delta, accountant=accountant, budget=epsilon, wanted_epochs=epochs, method=method, notes=tuple(notes), plan=draw
     )
     adaptive = dict(quantile=quantile, rate=quantile_rate) if clipping == "adaptive" else None
     each = rows_each * augmentations * microbatch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from mia_jax.privacy import accounting
 from mia_jax.privacy.mechanism import Mechanism, ledger
@@ -14,8 +14,8 @@ from mia_jax.privacy.mechanism import Mechanism, ledger
 class Guarantee:
     """The mechanism of a whole run, how it is accounted, and by which method its gradients are computed (which plays no part in the guarantee).
 
-    `budget`: the epsilon that no epoch may exceed (None: none was set); `wanted_epochs` were asked for, mechanism.epochs fit. `notes` are sentences
-    for log and report.
+    `plan` is the sampler that was made from the mechanism. `budget`: the epsilon that no epoch may exceed (None: none was set); `wanted_epochs` were
+    asked for, mechanism.epochs fit. `notes` are sentences for log and report.
     """
 
     mechanism: Mechanism
@@ -25,16 +25,18 @@ class Guarantee:
     wanted_epochs: int = 0
     method: str = ""
     notes: tuple[str, ...] = ()
+    plan: Callable | None = dataclasses.field(default=None, compare=False, repr=False)
 
     def epsilon(self, epochs: int) -> float:
         """Epsilon after so many whole epochs; 0 after none, inf without noise."""
         one = self.mechanism
         return accounting.epsilon(one.after(epochs * one.epoch_steps), delta=self.delta, accountant=self.accountant)
 
-    def ran(self, *, steps: int, noise_multiplier: float) -> dict:
-        """The ledger of a run: the mechanism with what was counted while it trained, the steps and the multiplier of the noise that was added."""
+    def ran(self, *, steps: int, noise_multiplier: float, plan: Callable | None) -> dict:
+        """The ledger of a run: the mechanism with what was counted while it trained, the steps and the multiplier of the noise that was added, and
+        whether its batches were drawn by the mechanism's own `plan`."""
         one = self.mechanism
-        found = ledger(one.after(steps))
+        found = ledger(one.after(steps)) | ({} if plan is self.plan else dict(sampling=OTHER_PLAN))
         if not steps:  # nothing was released, and no noise was there to be measured
             return found
         share = noise_multiplier / one.gradient_multiplier if one.gradient_multiplier else math.inf if noise_multiplier else 1.0
@@ -76,6 +78,7 @@ class Guarantee:
         return found
 
 
+OTHER_PLAN = "a plan that is not the mechanism's"
 COVERS = "the final variables, and all intermediate ones, of one model of the fleet"
 NOT_COVERED = (
     "several models together: M models of overlapping rows compose, and so does everything that is computed from their answers",

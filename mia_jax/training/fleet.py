@@ -264,7 +264,8 @@ class _Chunk:
         """What model i of the chunk really did: the steps it took and the least noise that it added in any epoch."""
         noise = history.get("noise_multiplier", np.zeros(0))
         least = float(noise[noise > 0].min()) if (noise > 0).any() else 0.0
-        return self.learner.guarantee.ran(steps=int(jax.device_get(self.state.step)[i]), noise_multiplier=least)
+        steps = int(jax.device_get(self.state.step)[i])
+        return self.learner.guarantee.ran(steps=steps, noise_multiplier=least, plan=self.learner.plan)
 
     def note(self) -> str:
         """'100 epochs, loss 0.012, accuracy 1.000': each model's last values, averaged over the chunk."""
