@@ -80,6 +80,16 @@ def test_goodness_is_the_output_of_the_label_and_sums_over_layers():
     layered = registry.make("signals", "layer_goodness").ask(probe(lambda x: net.inside(variables, x)), x, y, None)
     assert layered.shape == (6, 2)
     np.testing.assert_allclose(layered.sum(1), goodness, rtol=1e-5)
+    goodness_BCL = np.asarray(net.inside(variables, x)["goodness"])
+    for name, layer in (("layer_goodness:layer=2", 1), ("layer_goodness:layer=1,margin=True", 0)):
+        signal = registry.make("signals", name)
+        found = signal.ask(probe(lambda x: net.inside(variables, x)), x, y, None)
+        own_B = goodness_BCL[np.arange(6), np.asarray(y), layer]
+        others_B = [max(goodness_BCL[b, c, layer] for c in range(3) if c != y[b]) for b in range(6)]
+        np.testing.assert_allclose(found, own_B - others_B if "margin" in name else own_B, rtol=1e-5)
+        assert signal.sign == 1
+    with pytest.raises(ValueError, match="layer=3: the net has 2 layers"):
+        registry.make("signals", "layer_goodness:layer=3").ask(probe(lambda x: net.inside(variables, x)), x, y, None)
 
 
 def test_a_standardized_kernel_has_mean_0_and_variance_1_over_its_fan_in():

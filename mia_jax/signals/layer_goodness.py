@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 
+from mia_jax import checks
 from mia_jax.types import Signal
 
 
-def make() -> Signal:
-    """[B,L]: goodness of layer l when the label is y. A vector: it has no sign. White box: one query. ValueError for a net without goodness."""
+def make(*, layer: int = 0, margin: bool = False) -> Signal:
+    """g_l(x, y), the goodness of layer l when the label is y; with `margin` g_l(x, y) - max_{j != y} g_l(x, j).
+
+    `layer` counts from 1: [B], large = member. With 0 all layers: [B,L], a vector without a sign. White box: one query. ValueError for a net
+    without goodness and for a layer that it does not have.
+    """
+    checks.at_least(0, layer=layer)
 
     def ask(probe, x_B, y_B, key_B):
         del key_B
         found = probe.inside(x_B)
         if "goodness" not in found:
             raise ValueError("signal 'layer_goodness' needs a net that is trained layer by layer: model.name='forward_forward'.")
-        return jnp.take_along_axis(found["goodness"], y_B[:, None, None], axis=1)[:, 0]
+        goodness_BCL = found["goodness"]
+        if layer > goodness_BCL.shape[2]:
+            raise ValueError(f"layer_goodness:layer={layer}: the net has {goodness_BCL.shape[2]} layers, counted from 1 (0: all of them).")
+        own_BC1 = jax.nn.one_hot(y_B, goodness_BCL.shape[1])[..., None] > 0
+        value_BL = jnp.where(own_BC1, goodness_BCL, 0).sum(1)
+        value_BL -= jnp.where(own_BC1, -jnp.inf, goodness_BCL).max(1) if margin else 0.0
+        return value_BL[:, layer - 1] if layer else value_BL
 
-    return Signal(None, 0, ask, "white_box", 1)
+    return Signal(None, 1 if layer else 0, ask, "white_box", 1)
