@@ -161,7 +161,7 @@ def test_blind_baseline_runs_where_rows_are_split_by_order(shift, tmp_path):
     report, text = run(tmp_path / "w", data=data, design=dict(name="two_way"), attacks=attacks, epochs=2, slices=("column:age", "column:site"))
     found = report["validity"]["blind"]
     assert (found["p_value"] < 0.01) == bool(shift) and ("members differ from non-members without any model" in text) == bool(shift)
-    assert "no second independent target" in text and "1 independent targets; two folds" not in text  # records were not asked of this attack
+    assert "no second independent target" in text and "1 independent target; two folds" not in text  # records were not asked of this attack
     names = {row["slice"] for row in report["results"]}
     assert {"site=0", "site=3"} <= names and sum(name.startswith("age=[") for name in names) == 4
     random, _ = run(tmp_path / "d", data=data, design=dict(name="two_way", drawn=True), attacks=attacks, epochs=1)

@@ -121,7 +121,7 @@ def test_blind_baseline_is_quiet_in_noise_and_sees_shifts():
         found = blind.baseline(shifted, y, member)
         assert found["p_value"] < 1e-4 and found["auc"] > 0.65 and found["rows"] == 400
     labels = blind.baseline(np.zeros((400, 0)), np.where(member, y, 3 * y // 2), member)
-    assert labels["p_value"] < 0.01
+    assert labels["p_value"] < 0.01 and "of the labels alone" in labels["method"] and "labels alone" not in found["method"]
     images = blind.baseline(rng.normal(size=(400, 6, 6, 3)) + 0.2 * member[:, None, None, None], y, member, most_rows=200)
     assert images["rows"] == 200 and images["features"] == blind.FEATURES + 3 and images["p_value"] < 0.01
     assert blind.baseline(linear, y, member) == blind.baseline(linear, y, member)  # repeatable

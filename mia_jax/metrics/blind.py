@@ -35,7 +35,8 @@ def baseline(x, y, member_N, *, most_rows: int = 2000, seed: int = 0) -> dict:
     curves = [roc.roc(_scored(features, member, half == h, seed), member[half == h]) for h in (0, 1)]
     p_value = min(1.0, 2 * min(roc.mann_whitney(curve) for curve in curves))
     found = dict(auc=float(np.mean([roc.auc(curve) for curve in curves])), p_value=p_value)
-    return found | dict(rows=len(rows), features=features.shape[1], method="logistic regression + random forest, cross-fitted on halves")
+    alone = "" if x_NF.shape[1] else " of the labels alone, for the examples were not given"
+    return found | dict(rows=len(rows), features=features.shape[1], method=f"logistic regression + random forest{alone}, cross-fitted on halves")
 
 
 def _features(x, y) -> np.ndarray:

@@ -60,7 +60,7 @@ def other_fold(shadow_MM, targets, fold_T) -> np.ndarray:
 def refused(unit_T) -> str:
     """Why records cannot be told apart with these targets ('' if they can)."""
     units = len(np.unique(unit_T))
-    return "" if units >= 2 * FEWEST_UNITS else f"{units} independent targets; two folds of {FEWEST_UNITS} are needed"
+    return "" if units >= 2 * FEWEST_UNITS else f"{units} independent target{'s' * (units > 1)}; two folds of {FEWEST_UNITS} are needed"
 
 
 def vulnerability(score_TN, member_TN, evaluated_TN, fold_T, *, level: float = 0.95) -> Vulnerability:
