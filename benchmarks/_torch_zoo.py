@@ -11,7 +11,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from benchmarks import zoo
 from mia_jax.models.googlenet import STAGES
 
 
@@ -127,19 +126,19 @@ def network(case: str) -> nn.Module:
     return nn.Sequential(*body, nn.GroupNorm(16, 64), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
 
 
-def run(*, case: str, repeats: int, steps: int, batch: int) -> dict:
-    """Seconds a step in the fastest setting of threads and layout that two epochs of each find."""
+def run(*, case: str, x: np.ndarray, y: np.ndarray, repeats: int, batch: int) -> dict:
+    """Seconds a step on images x [N,H,W,F] in the fastest setting of threads and layout that two epochs of each find."""
     best = None
     for threads, layout in itertools.product(sorted({1, os.cpu_count() or 1}), ("contiguous", "channels_last")):
         torch.set_num_threads(threads)
-        epoch = trainer(case=case, steps=steps, batch=batch, layout=layout)
+        epoch = trainer(case=case, x=x, y=y, batch=batch, layout=layout)
         epoch()
         seconds = min(timed(epoch) for _ in range(2))
         if best is None or seconds < best[0]:
             best = (seconds, threads, layout, epoch)
     _, threads, layout, epoch = best
     torch.set_num_threads(threads)
-    return dict(seconds=float(np.median([timed(epoch) for _ in range(repeats)])) / steps, settings=dict(threads=threads, layout=layout))
+    return dict(seconds=float(np.median([timed(epoch) for _ in range(repeats)])) / (len(y) // batch), settings=dict(threads=threads, layout=layout))
 
 
 def timed(function) -> float:
@@ -148,10 +147,10 @@ def timed(function) -> float:
     return time.perf_counter() - start
 
 
-def trainer(*, case: str, steps: int, batch: int, layout: str):
-    """epoch(): `steps` steps of SGD over shuffled batches."""
+def trainer(*, case: str, x: np.ndarray, y: np.ndarray, batch: int, layout: str):
+    """epoch(): SGD over shuffled batches of all images."""
     form = torch.channels_last if layout == "channels_last" else torch.contiguous_format
-    x, y = (torch.from_numpy(a) for a in zoo.images(batch))
+    x, y = torch.from_numpy(x), torch.from_numpy(y)
     x, y, net = x.permute(0, 3, 1, 2).contiguous(memory_format=form), y.long(), network(case).to(memory_format=form)
     opt = torch.optim.SGD(net.parameters(), lr=0.01)
 

@@ -72,7 +72,8 @@ def answer(*, role: str, case: str, repeats: int) -> dict:
     if role == "torch":
         from benchmarks import _torch_zoo
 
-        return _torch_zoo.run(case=case, repeats=repeats, steps=STEPS, batch=CASES[case][2])
+        x, y = images(CASES[case][2])
+        return _torch_zoo.run(case=case, x=x, y=y, repeats=repeats, batch=CASES[case][2])
     return ours(case=case, repeats=repeats)
 
 

@@ -9,7 +9,7 @@ import ml_collections
 from mia_jax import configuration
 
 ARGUMENTS = dict(folder="/usr/share/datasets/fashion-mnist", train=60_000, test=10_000, epochs=10, models=1)
-LARGE = dict(full=False, train=4_000, test=1_000, epochs=8, batch=32, rate=0.01, optimizer="momentum", resize=0)
+LARGE = dict(full=False, train=10_000, test=2_000, epochs=10, batch=32, rate=0.01, optimizer="momentum", resize=0)
 FULL = dict(train=60_000, test=10_000, epochs=10, optimizer="sgd")  # the source's, where `full` is asked for
 
 

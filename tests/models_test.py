@@ -57,6 +57,7 @@ def parameters(built, shape) -> int:
         ("lenet", dict(num_classes=10), (1, 28, 28, 1), 61_706),
         ("lenet_bn", dict(num_classes=10), (1, 28, 28, 1), 44_878),
         ("lenet_bn", dict(num_classes=10, norm="group"), (1, 28, 28, 1), 44_878),
+        ("lenet_bn", dict(num_classes=10, norm="layer"), (1, 28, 28, 1), 44_878),
         ("lenet_bn", dict(num_classes=10, norm="none"), (1, 28, 28, 1), 44_426),
         ("alexnet", dict(num_classes=10), (1, 28, 28, 1), 46_764_746),
         ("alexnet", dict(num_classes=10, resize=65), (1, 28, 28, 1), 21_598_922),
@@ -70,6 +71,7 @@ def parameters(built, shape) -> int:
         ("googlenet", dict(num_classes=10), (1, 28, 28, 1), 5_977_530),
         ("googlenet", dict(num_classes=10, resize=0), (1, 28, 28, 1), 5_977_530),
         ("resnet18", dict(num_classes=10), (1, 28, 28, 1), 11_178_378),
+        ("resnet18", dict(num_classes=10, norm="group", resize=0), (1, 28, 28, 1), 11_178_378),
         ("resnet18", dict(num_classes=10, norm="layer", resize=0), (1, 28, 28, 1), 11_178_378),
         ("resnet18", dict(num_classes=10, norm="none", resize=0), (1, 28, 28, 1), 11_170_570),
     ],
@@ -130,6 +132,12 @@ def test_wide_resnet_parameter_counts(depth, width, count, norm):
     expected = wide_resnet_parameters(depth, width, 3, 10)
     assert count in (None, expected)
     assert parameters(model("wide_resnet", num_classes=10, depth=depth, width=width, norm=norm), (1, 32, 32, 3)) == expected
+
+
+def test_standardized_kernels_add_a_gain_a_feature():
+    gains = 16 + sum(2 * 2 * features + features for features in (64, 128, 256))  # two blocks a stage, a 1x1 convolution in its first
+    built = model("wide_resnet", num_classes=10, depth=16, width=4, norm="group", standardize=True)
+    assert parameters(built, (1, 32, 32, 3)) == 2_748_890 + gains == 2_751_146
 
 
 def test_conv_depth_two_has_eight_convolutions():

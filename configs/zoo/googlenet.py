@@ -16,5 +16,5 @@ from mia_jax import classic
 
 
 def get_config(arg=None):
-    arg = classic.large_arguments(arg, full=dict(batch=128, rate=0.1, resize=96))
+    arg = classic.large_arguments(arg, full=dict(batch=128, rate=0.1, resize=96), optimizer="adam", rate=5e-4)
     return classic.config(arg, model=dict(name="googlenet", resize=arg.resize), learner=classic.large_learner(arg))
