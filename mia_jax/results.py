@@ -11,7 +11,7 @@ import numpy as np
 from mia_jax import brought, checks, configuration, experiment, workdir
 from mia_jax.metrics import bootstrap
 from mia_jax.report import figures as drawing
-from mia_jax.report import files
+from mia_jax.report import files, tables
 
 COLUMNS = ("auc", "tpr@0.01", "tpr@0.001", "advantage", "balanced_accuracy")
 
@@ -90,16 +90,21 @@ class Results:
         return self.row(attack, metric, target, slice)["value"]
 
     def summary(self, by_slice: bool = False) -> str:
-        """A table of the attacks, best AUC first; by_slice=True has a line a slice."""
+        """A table of the attacks, best AUC first, those that know more than a real attacker last; by_slice=True has a line a slice."""
         rows = [r for r in self.table if r["target"] is None and r["metric"] in COLUMNS and (by_slice or r["slice"] == "all")]
-        lines = {}
+        lines, knows = {}, {r["attack"]: r["knows"] for r in rows}
         for row in rows:
             lines.setdefault((row["attack"], row["slice"]), {})[row["metric"]] = row["value"]
-        ordered = sorted(lines.items(), key=lambda item: (item[0][1] != "all", item[0][1], -(item[1].get("auc") or 0)))
+        place = lambda item: (item[0][1] != "all", item[0][1], knows[item[0][0]] not in tables.RANKED, -(item[1].get("auc") or 0))  # noqa: E731
         cell = lambda value: f"{'–' if value is None else format(value, '.4f'):>18}"  # noqa: E731
         width = max(len(f"{attack} [{where}]") for attack, where in lines)
-        head = f"{'attack [slice]':<{width}}" + "".join(f"{c:>18}" for c in COLUMNS)
-        return "\n".join([head, *(f"{f'{a} [{s}]':<{width}}" + "".join(cell(v.get(c)) for c in COLUMNS) for (a, s), v in ordered)])
+        head = f"{'attack [slice]':<{width}}" + "".join(f"{c:>18}" for c in COLUMNS) + "  knows"
+        body = (
+            f"{f'{a} [{s}]':<{width}}" + "".join(cell(v.get(c)) for c in COLUMNS) + f"  {knows[a]}" for (a, s), v in sorted(lines.items(), key=place)
+        )
+        return "\n".join([head, *body])
+
+    __repr__ = summary
 
     def plot(self, name: str = "roc", *, folder: str | pathlib.Path | None = None):
         """The matplotlib Figure 'roc' (log-log, with bands) or 'scores' (histograms), shown by a notebook as it is.

@@ -48,6 +48,10 @@ def test_a_target_alone_is_told_what_else_to_bring():
     (said,) = found.report["about"]["said"]
     assert "lira, lira_shrunk" in said and "bring shadow_<key> and shadow_member" in said and "rmia" in said and said in found.markdown
     assert found.row("attack_model_target", "auc")["knows"] == "half_of_target_members"
+    ordered = [line.split()[0] for line in repr(found).splitlines()[1:]]  # best first, but one that knows members is never ranked with the others
+    assert ordered[-1] == "attack_model_target" and repr(found).endswith("half_of_target_members")
+    aucs = [found.value(name, "auc") for name in ordered[:-1]]
+    assert aucs == sorted(aucs, reverse=True) and len(aucs) == 6
 
 
 def test_views_columns_population_and_scores():

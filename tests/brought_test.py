@@ -57,6 +57,22 @@ def test_fixed_counts_leak_nothing_and_are_told():
     assert abs(np.mean(aucs) - 0.5) < 4 * np.std(aucs, ddof=1) / np.sqrt(8)
 
 
+def test_nearly_fixed_counts_are_hidden_as_well_and_honest_coins_are_left_alone():
+    given = fixed_counts()
+    given["shadow_member"][:, :20] = np.random.default_rng(1).random((8, 20)).argsort(0) < np.arange(20) % 3 + 3
+    assert brought.build(given).design.balance
+    given["shadow_member"][:, 0] = True  # an example without OUT shadows has none to spare: nothing is hidden, and the report says what counts tell
+    found = mia_jax.audit(given, attacks="lira", **QUICK)
+    assert not brought.build(given).design.balance and "the number of shadows that trained on a record tells who is a member" in found.markdown
+    assert not any(brought.build(dict(loss=np.zeros(200), **coins(seed))).design.balance for seed in range(30))
+
+
+def coins(seed):
+    """Membership of a target and 8 shadows by independent coins, and constant losses."""
+    member = np.random.default_rng(seed).random((9, 200)) < 0.5
+    return dict(member=member[0], shadow_member=member[1:], shadow_loss=np.zeros((8, 200)))
+
+
 def test_the_official_layout_is_read(tmp_path):
     one = arrays(pairs=False)
     for m in range(8):

@@ -33,6 +33,7 @@ def make(
         shadow_MM[:, 0] = False
     targets = (0,) if target else tuple(range(models))
     balance = any(count_tells(member_MN, evaluated_MN, shadow_MM, t) for t in targets)
+    balance = balance or count_hints(member_MN, evaluated_MN, shadow_MM, unit_M, targets)
     supports, lacking = carried(member_MN, evaluated_MN, shadow_MM, targets, balance)
     design = _rows.checked(
         name="brought",
@@ -56,6 +57,17 @@ def count_tells(member_MN: np.ndarray, evaluated_MN: np.ndarray, shadow_MM: np.n
     count_N = member_MN[shadow_MM[t]].sum(0)
     inside, outside = (np.unique(count_N[evaluated_MN[t] & side_N]) for side_N in (member_MN[t], ~member_MN[t]))
     return len(inside) == len(outside) == 1 and inside[0] != outside[0]
+
+
+def count_hints(member_MN: np.ndarray, evaluated_MN: np.ndarray, shadow_MM: np.ndarray, unit_M: np.ndarray, targets: Sequence[int]) -> bool:
+    """Whether the number of IN shadows tells more than chance who is a member, and every scored example has shadows of both sides to hide some."""
+    targets = [t for t in targets if shadow_MM[t].any()]
+    if not targets:
+        return False
+    off = membership.counted(member_MN, evaluated_MN, shadow_MM, targets).mean() - 0.5
+    if abs(off) <= membership.chance(member_MN[targets], evaluated_MN[targets], unit_M[targets]):
+        return False
+    return all(side_MN[shadow_MM[t]].sum(0)[evaluated_MN[t]].min() > 0 for t in targets for side_MN in (member_MN, ~member_MN))
 
 
 def carried(member_MN: np.ndarray, evaluated_MN: np.ndarray, shadow_MM: np.ndarray, targets: Sequence[int], balance: bool) -> tuple[set[str], str]:
