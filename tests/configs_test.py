@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from mia_jax import experiment, prepare
+from mia_jax import experiment, grid, prepare
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CONFIGS = sorted((ROOT / "configs").rglob("*.py"))
@@ -36,6 +36,13 @@ def test_headers_say_how_to_run_and_configs_build(path):
         assert section in config
     with pytest.raises(ValueError, match="has no argument 'nonsense'"):
         load(name_of(path), "nonsense=1")
+
+
+@pytest.mark.parametrize("path", [path for path in CONFIGS if "\ndef grid(" in path.read_text()], ids=name_of)
+def test_grids_build_and_their_tables_hold_what_their_members_have(path):
+    module = grid.load(path)
+    members = grid.members(module)
+    assert len(members) > 1 and grid.chosen(module, members)[0]
 
 
 def test_arguments_are_typed():

@@ -15,8 +15,9 @@ the 10,000 MNIST digits, 8,000 drawn, 10,000 fixed balanced pairs of the 2,000 h
     exponential   .957 [.947, .966]    .938 (.81)                           .988   .43 / 2.16                .954          43 s
 
 The margin form's images are shifted by up to a pixel in training. AUC of attacks, margin and exponential: threshold_loss .524 [.508, .539] and
-.610 [.593, .627], view_similarity .504 [.490, .519] and .488 [.473, .503]. Was an image in any training pair, with form=exponential,models=8 (4,500
-rows each, 3 min of CPU time): pair_distance .855 [.852, .859], LiRA on the head's answers .777 [.772, .782], view_similarity .500 [.498, .502].
+.610 [.593, .627], view_similarity .504 [.490, .519] and .488 [.473, .503]. Was an image in any training pair, with
+models=8 (4,500 rows each, 2 and 3 min of CPU time): pair_distance .613 [.607, .620] and .855 [.852, .859], LiRA on the head's answers .608 [.603,
+.614] and .777 [.772, .782], view_similarity .513 [.511, .515] and .500 [.498, .502].
 
 Arguments: path, folder, members, models, epochs (of 62 batches of 128 pairs with 8,000 members; 0: the form's own), form (margin or exponential).
 """
