@@ -41,7 +41,7 @@ def audit(
     >>> found.value('threshold_loss', 'auc') > .9
     True
     """
-    fields = dict(report, draws=draws, figures=figures, groups={name: [int(n) for n in rows] for name, rows in groups.items()})
+    fields = dict(report, draws=draws, figures=figures, groups={name: np.asarray(rows).tolist() for name, rows in groups.items()})
     fields |= {} if slices is None else dict(slices=(slices,) if isinstance(slices, str) else tuple(slices))
     name = str(arrays) if isinstance(arrays, str | pathlib.Path) else ""
     given = brought.load(name) if name else dict(arrays or {})

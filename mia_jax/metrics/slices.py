@@ -64,7 +64,8 @@ def check(wanted: Sequence[str], *, columns: Sequence[str] = (), groups: Mapping
     for name, rows in groups.items():
         rows = np.asarray(rows)
         if not rows.size or rows.ndim != 1 or rows.dtype.kind not in "iu":
-            raise ValueError(f"groups: {name!r} must be a list of row numbers and has shape {rows.shape}, dtype {rows.dtype}.")
+            remedy = " Of a mask bring np.flatnonzero(mask)." if rows.dtype.kind == "b" else ""
+            raise ValueError(f"groups: {name!r} must be a list of row numbers and has shape {rows.shape}, dtype {rows.dtype}.{remedy}")
         if rows.min() < 0 or (num_examples is not None and rows.max() >= num_examples):
             raise ValueError(f"groups: {name!r} names row {rows.min() if rows.min() < 0 else rows.max()}; the data has rows 0..{num_examples - 1}.")
 
