@@ -1,6 +1,7 @@
 """The classic demonstrations, each with the number it is known for: regression, weight decay, XOR, dropout, gradients through depth."""
 
 import functools
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -8,12 +9,13 @@ import numpy as np
 import pytest
 
 from mia_jax import registry
-from mia_jax.data import linear, xor
+from mia_jax.data import idx, linear, xor
 from mia_jax.learners import backprop
 from mia_jax.models import layers
 from mia_jax.types import Batch, Pool
 
 KEY = jax.random.key(0)
+FASHION = pathlib.Path("/usr/share/datasets/fashion-mnist")
 once = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
@@ -46,15 +48,29 @@ def mean_loss(built, variables, x, y, rows):
     return np.square(np.asarray(out)[..., 0] - y[:, rows]).mean(1) / 2
 
 
-def test_linear_regression_finds_its_weights_in_three_epochs():
+@pytest.mark.parametrize("epochs,low,high", [(1, 0.025, 0.05), (2, 9e-5, 2e-4), (3, 4.5e-5, 5.5e-5)])  # printed: .035, .00012, .00005
+def test_linear_regression_finds_its_weights_in_three_epochs(epochs, low, high):
     pools = [linear.load(seed=s) for s in range(10)]
     model, objective = ("linear", {}), ("squared", dict(factor=0.5))
-    built, variables, loss_E, x, y = trained(pools, model=model, objective=objective, train=1000, epochs=3, learning_rate=0.03, batch_size=10)
-    dense = variables["params"]["Dense_0"]
-    assert np.abs(np.asarray(dense["kernel"])[..., 0] - [2, -3.4]).max() < 2e-3
-    assert np.abs(np.asarray(dense["bias"]) - 4.2).max() < 2e-3
-    assert loss_E[:, 2].max() < 1e-4
-    assert mean_loss(built, variables, x, y, slice(None)).mean() == pytest.approx(5e-5, rel=0.1)  # half of the noise's variance
+    built, variables, _, x, y = trained(pools, model=model, objective=objective, train=1000, epochs=epochs, learning_rate=0.03, batch_size=10)
+    assert low < mean_loss(built, variables, x, y, slice(None)).mean() < high  # at last half of the noise's variance
+    if epochs == 3:
+        dense = variables["params"]["Dense_0"]
+        assert np.abs(np.asarray(dense["kernel"])[..., 0] - [2, -3.4]).max() < 2e-3
+        assert np.abs(np.asarray(dense["bias"]) - 4.2).max() < 2e-3
+
+
+@pytest.mark.skipif(not FASHION.is_dir(), reason="apt-get install dataset-fashion-mnist")
+def test_softmax_mlp_and_dropout_net_pass_the_books_bounds():
+    """Train loss below .5, train and test accuracy between .7 and 1, at a tenth of the images (batches of 64)."""
+    pool = idx.load(folder=FASHION, examples=8_000)
+    wide = dict(widths=(256, 256), dropout=(0.2, 0.5), init="normal")
+    for model, rate in ((("linear", {}), 0.1), (("mlp", dict(widths=(256,), init="normal")), 0.1), (("mlp", wide), 0.2)):
+        fields = dict(objective=("cross_entropy", {}), train=6_000, epochs=12, learning_rate=rate, batch_size=64)
+        built, variables, loss_E, x, y = trained([pool], model=model, **fields)
+        out, _ = built.apply(jax.tree.map(lambda a: a[0], variables), x[0])
+        right = np.asarray(out).argmax(-1) == y[0]
+        assert loss_E[0, -1] < 0.5 and 0.7 < right[:6_000].mean() <= 1 and 0.7 < right[6_000:].mean() <= 1
 
 
 @pytest.mark.parametrize("decay,norm,train_loss,test_loss", [(0, (11.6, 14.0), (0, 1e-4), (60, 110)), (3, (0.31, 0.38), (5e-4, 2e-3), (0.06, 0.12))])

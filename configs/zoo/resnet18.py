@@ -19,7 +19,7 @@ from mia_jax import classic
 
 def get_config(arg=None):
     arg = classic.large_arguments(
-        arg, full=dict(batch=256, rate=0.05, resize=96), train=10_000, test=2_000, batch=64, rate=0.02, norm="batch", fgsm=False
+        arg, full=dict(batch=256, rate=0.05, resize=96), epochs=20, batch=64, optimizer="adam", rate=1e-3, norm="batch", fgsm=False
     )
     return classic.config(
         arg,

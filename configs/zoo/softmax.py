@@ -6,7 +6,7 @@
 Fashion-MNIST's own split, one model; models=8 trains a fleet on complementary halves instead and adds LiRA.
 
 Printed by the source (Dive into Deep Learning): train loss below .5, train and test accuracy above .7. Measured: train loss .447, accuracy .848
-(both averages over the last epoch), test .831; threshold_loss AUC .508 [.502, .514]. 22 s on 2 busy CPU cores.
+(both averages over the last epoch), test .831; threshold_loss AUC .508 [.502, .514]. 12 s of CPU time.
 
 Arguments: folder, train, test (rows of the two sides), epochs, models (1, or an even number).
 """
