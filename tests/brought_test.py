@@ -201,6 +201,9 @@ def test_the_targets_twin_and_the_target_itself_are_not_used_against_it():
     assert found.design.shadow_MM[0].tolist() == [False, True, True, False, False, True, True]
     assert any(s.startswith("Shadow 3 trained on exactly the examples that the target did not") for s in found.said)
     assert any(s.startswith("Shadow 2 trained on exactly the target's members") for s in found.said)
+    rest = member[[0, 1, 2, 4, 5]]  # the copy without its twin
+    found_copy = brought.build(dict(loss=np.zeros(20), member=member[2], shadow_loss=np.zeros((5, 20)), shadow_member=rest))
+    assert found_copy.design.shadow_MM[0].tolist() == [False, True, True, False, True, True]
     with_pairs = dict(loss=np.zeros(20), member=member[2], shadow_loss=np.zeros((6, 20)), shadow_member=member, pair=[0, 0, 1, 1, 2, 2])
     assert brought.build(with_pairs).design.shadow_MM[0].tolist() == found.design.shadow_MM[0].tolist()
 
