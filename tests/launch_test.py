@@ -157,3 +157,23 @@ def test_a_damaged_model_is_named_and_made_anew(tmp_path):
 def test_debug_runs_a_tiny_fleet_beside_the_workdir(tmp_path):
     launch("--config=configs/quickstart.py", f"--workdir={tmp_path}", "--debug", "--config.data.examples=60")
     assert (tmp_path / "debug" / "report" / "report.md").is_file() and not (tmp_path / "train").exists()
+
+
+def test_your_own_files_from_the_command_line(tmp_path):
+    """Answers alone, with named attacks; a target's answers beside shadows of another net; a file without labels is one message."""
+    rng = np.random.default_rng(0)
+    y, member = rng.integers(0, 3, 121), rng.random((7, 121)) < 0.5
+    logits = rng.normal(size=(7, 121, 3)) + 4 * member[..., None] * np.eye(3)[y]
+    np.savez(tmp_path / "data.npz", x=rng.normal(size=(121, 4)).astype(np.float32), y=y)
+    np.savez(tmp_path / "target.npz", logits=logits[0], member=member[0])
+    np.savez(tmp_path / "mine.npz", logits=logits[0], member=member[0], labels=y, shadow_logits=logits[1:], shadow_member=member[1:])
+    scores, brief = "--config=configs/scores.py", ["--config.report.draws=40", "--config.report.figures=False"]
+    launch(scores, f"--config.scores={tmp_path / 'mine.npz'}", "--config.attacks=lira,gap", f"--workdir={tmp_path / 'a'}", *brief)
+    found = json.loads((tmp_path / "a" / "report" / "report.json").read_text())
+    assert set(found["attacks"]) == {"lira", "gap"} and found["attacks"]["lira"]["signal"] == "rescaled_logit"
+    files = f"data={tmp_path / 'data.npz'},signals={tmp_path / 'target.npz'}"
+    launch(f"--config=configs/your_target.py:{files},model=fc,models=4,epochs=1", "--config.run.chunk=4", f"--workdir={tmp_path / 'b'}", *brief)
+    found = json.loads((tmp_path / "b" / "report" / "report.json").read_text())
+    assert found["design"]["targets"] == [4] and found["about"]["model"]["name"] == "fc" and "lira_shrunk" in found["attacks"]
+    _, said = launch(scores, f"--config.scores={tmp_path / 'target.npz'}", f"--workdir={tmp_path / 'c'}", fails=True)
+    assert said.strip().endswith("target.npz: labels [N] is missing; logits need it.") and not (tmp_path / "c").exists()
