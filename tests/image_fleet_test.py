@@ -30,7 +30,8 @@ def run(folder, *, model, models):
 
 
 @pytest.mark.parametrize(
-    "name,fields", [("lenet_bn", {}), pytest.param("resnet18", dict(width=2, resize=0), marks=pytest.mark.slow)]  # the second compiles for long
+    "name,fields",
+    [("lenet_bn", {}), pytest.param("resnet18", dict(width=2, resize=0), marks=pytest.mark.slow)],  # the second compiles for long
 )
 def test_a_fleet_keeps_each_members_batch_statistics(name, fields, tmp_path):
     auc, saved, logits_MNC = run(tmp_path, model=dict(name=name, **fields), models=4)
