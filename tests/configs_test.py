@@ -73,6 +73,23 @@ def test_least_squares_leak_through_residuals_and_leverage(tmp_path):
     assert all(2 * row["train_loss"] < row["validation_loss"] for row in report["models"])
 
 
+@pytest.mark.parametrize(
+    "name,rate,batch,side,divide",
+    [
+        ("alexnet", 0.01, 128, 224, 1),
+        ("vgg", 0.05, 128, 224, 4),
+        ("nin", 0.1, 128, 224, 1),
+        ("googlenet", 0.1, 128, 96, 1),
+        ("resnet18", 0.05, 256, 96, None),
+    ],
+)
+def test_full_is_the_recipe_of_the_book(name, rate, batch, side, divide):
+    full = load(f"zoo/{name}", "full")
+    learner = full.learner
+    assert (learner.optimizer, learner.schedule, learner.learning_rate, learner.batch_size, learner.epochs) == ("sgd", "constant", rate, batch, 10)
+    assert (full.data.examples, full.design.members, full.model.resize, full.model.get("divide", None)) == (70_000, 60_000, side, divide)
+
+
 @needs_fashion
 def test_fashion_mnist_wiring(tmp_path):
     config = load("fashion_mnist", "examples=200,models=4,epochs=1")
