@@ -27,12 +27,14 @@ class Missing(Exception):
     """Something that the benchmark needs is absent, or a contender failed; the message says what to do."""
 
 
-def parser(doc: str, *, peers: Sequence[str]) -> argparse.ArgumentParser:
-    """The flags that all benchmarks have: --quick, --runs, --peers."""
+def parser(doc: str, *, peers: Sequence[str], cases: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The flags that all benchmarks have: --quick, --runs, --peers, and --cases where there are several."""
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--quick", action="store_true", help="small sizes and one run each: shows that it works, its ratios mean little")
     made.add_argument("--runs", type=int, help="runs of each contender, in turns (default 3; 1 with --quick)")
     made.add_argument("--peers", type=names(peers), default=list(peers), help=f"any of {','.join(peers)}; 'none' times ours alone (default: all)")
+    if cases:
+        made.add_argument("--cases", type=names(tuple(cases)), default=list(cases), help=f"any of {','.join(cases)} (default: all)")
     return made
 
 
@@ -49,10 +51,14 @@ def names(known: Sequence[str]) -> Callable[[str], list[str]]:
     return parse
 
 
-def guarded(function: Callable, *args) -> int:
-    """The exit status of a benchmark: `Missing` is one message and 1."""
+def run(benchmark: Callable, answer: Callable, parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
+    """The exit status of benchmark(args), in which `Missing` is one message and 1; in the process of a `contender` prints answer(**request)."""
+    argv = sys.argv[1:] if argv is None else argv
+    if list(argv[:1]) == ["--contender"]:
+        print(json.dumps(answer(**json.loads(argv[1]))))
+        return 0
     try:
-        function(*args)
+        benchmark(parser.parse_args(argv))
     except Missing as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -20,7 +20,6 @@ one call adds at its peak. `processor` is the ratio of processor seconds, which 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -64,13 +63,8 @@ QUICK = dict(
 
 
 def main(argv: list[str] | None = None) -> int:
-    argv = sys.argv[1:] if argv is None else argv
-    if argv[:1] == ["--contender"]:
-        print(json.dumps(answer(**json.loads(argv[1]))))
-        return 0
-    parser = _pairs.parser(__doc__, peers=PEERS)
-    parser.add_argument("--cases", type=_pairs.names(tuple(CASES)), default=list(CASES), help=f"any of {','.join(CASES)} (default: all)")
-    return _pairs.guarded(benchmark, parser.parse_args(argv))
+    parser = _pairs.parser(__doc__, peers=PEERS, cases=CASES)
+    return _pairs.run(benchmark, answer, parser, argv)
 
 
 def benchmark(args: argparse.Namespace) -> None:

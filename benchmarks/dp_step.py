@@ -24,7 +24,6 @@ In single runs beside the whole step (2.08 and 97.3 ms): jax-privacy 60.6 ms, 1,
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import NamedTuple
 
@@ -51,13 +50,8 @@ CASES = dict(mlp=Case("mlp", 256, (28, 28, 1), 40, 15), conv=Case("conv", 64, (3
 
 
 def main(argv: list[str] | None = None) -> int:
-    argv = sys.argv[1:] if argv is None else argv
-    if argv[:1] == ["--contender"]:
-        print(json.dumps(answer(**json.loads(argv[1]))))
-        return 0
-    parser = _pairs.parser(__doc__, peers=PEERS)
-    parser.add_argument("--cases", type=_pairs.names(tuple(CASES)), default=list(CASES), help=f"any of {','.join(CASES)} (default: all)")
-    return _pairs.guarded(benchmark, parser.parse_args(argv))
+    parser = _pairs.parser(__doc__, peers=PEERS, cases=CASES)
+    return _pairs.run(benchmark, answer, parser, argv)
 
 
 def benchmark(args) -> None:

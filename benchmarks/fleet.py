@@ -15,7 +15,6 @@ shuffling and optimizer (Adam). The peers' threads, Adam form, memory layout and
 from __future__ import annotations
 
 import argparse
-import json
 import pathlib
 import sys
 import tempfile
@@ -52,17 +51,12 @@ QUICK = dict(digits_mlp=dict(models=8, epochs=10), small_cnn=dict(models=2, epoc
 
 
 def main(argv: list[str] | None = None) -> int:
-    argv = sys.argv[1:] if argv is None else argv
-    if argv[:1] == ["--contender"]:
-        print(json.dumps(answer(**json.loads(argv[1]))))
-        return 0
-    parser = _pairs.parser(__doc__, peers=PEERS)
-    parser.add_argument("--cases", type=_pairs.names(tuple(CASES)), default=list(CASES), help=f"any of {','.join(CASES)} (default: all)")
+    parser = _pairs.parser(__doc__, peers=PEERS, cases=CASES)
     parser.add_argument("--models", type=int, help="models of digits_mlp (an even number; default 64, 8 with --quick)")
     parser.add_argument("--epochs", type=int, help="epochs of digits_mlp (default 100, 10 with --quick)")
     parser.add_argument("--chunk", type=int, help="models that our program trains at a time, in every case (default: 8 MLPs, 1 convolutional net)")
     parser.add_argument("--exponents", action=argparse.BooleanOptionalAction, default=True, help="measure the exponents of digits_mlp")
-    return _pairs.guarded(benchmark, parser.parse_args(argv))
+    return _pairs.run(benchmark, answer, parser, argv)
 
 
 def benchmark(args) -> None:

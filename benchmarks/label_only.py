@@ -11,7 +11,6 @@ hop_skip_jump  a small CNN (two convolutions) on 28x28 images, 10 iterations fro
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 import sys
@@ -25,16 +24,12 @@ SIZES = (1, 10, 25, 50, 100)
 
 
 def main(argv: list[str] | None = None) -> int:
-    argv = sys.argv[1:] if argv is None else argv
-    if argv[:1] == ["--contender"]:
-        print(json.dumps(answer(**json.loads(argv[1]))))
-        return 0
     parser = _pairs.parser(__doc__, peers=PEERS)
     parser.add_argument("--batch", type=int, default=25, help="examples that walk at once (default 25)")
     parser.add_argument("--chunk", type=int, default=4, help="directions an example that are asked at once (default 4)")
     parser.add_argument("--lanes", type=int, default=os.cpu_count() or 1, help="batches that walk at a time, each in a thread (default: the cores)")
     parser.add_argument("--sizes", type=lambda text: [int(n) for n in text.split(",") if n], help="batch sizes of the cost table; '' for none")
-    return _pairs.guarded(benchmark, parser.parse_args(argv))
+    return _pairs.run(benchmark, answer, parser, argv)
 
 
 def answer(*, role: str, **request) -> dict:

@@ -10,7 +10,6 @@ contenders in turns, each in a process of its own.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 
@@ -35,13 +34,8 @@ CASES = dict(  # name: (model, fields, batch)
 
 
 def main(argv: list[str] | None = None) -> int:
-    argv = sys.argv[1:] if argv is None else argv
-    if argv[:1] == ["--contender"]:
-        print(json.dumps(answer(**json.loads(argv[1]))))
-        return 0
-    parser = _pairs.parser(__doc__, peers=("torch",))
-    parser.add_argument("--cases", type=_pairs.names(tuple(CASES)), default=list(CASES), help=f"any of {','.join(CASES)} (default: all)")
-    return _pairs.guarded(benchmark, parser.parse_args(argv))
+    parser = _pairs.parser(__doc__, peers=("torch",), cases=CASES)
+    return _pairs.run(benchmark, answer, parser, argv)
 
 
 def benchmark(args) -> None:
