@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 
+from mia_jax import registry
 from mia_jax.learners import backprop
 from mia_jax.models import half_image, layers
 from mia_jax.objectives import cross_entropy
@@ -273,6 +274,25 @@ def test_the_rows_of_a_unit_are_averaged_before_clipping(method):
 @pytest.mark.parametrize("name", CASES)
 def test_taps_see_every_parameter_of_these_nets(name):
     assert gradients.untapped(*setting(name)) == ""
+
+
+@pytest.mark.parametrize(
+    "name,fields,found",
+    [
+        ("lenet_bn", dict(norm="group"), ""),
+        ("resnet18", dict(norm="group", resize=0), ""),
+        ("resnet18", dict(norm="layer", resize=0), ""),
+        ("wide_resnet", dict(depth=10, width=1, norm="group"), ""),
+        ("wide_resnet", dict(depth=10, width=1, norm="group", standardize=True), "has no tap"),  # 'auto' takes vmap then
+    ],
+)
+def test_which_image_nets_are_tapped(name, fields, found):
+    model, x = registry.make("models", name, dict(fields), num_classes=3), jax.ShapeDtypeStruct((B, 28, 28, 1), jnp.float32)
+    params = jax.eval_shape(model.init, jax.random.key(0), x)["params"]
+    losses = backprop.losses_of(cross_entropy.make(model=model), jax.tree.map(lambda _: None, params))
+    batch = Batch(x=x, y=jnp.zeros(B, jnp.int32), weight_B=jnp.ones(B), index_B=jnp.arange(B))
+    why = gradients.untapped(losses, params, (batch, backprop.slot_keys(jax.random.key(5), B)))
+    assert found in why if found else why == ""
 
 
 @pytest.mark.parametrize("module, why", [(Twice(), "used by 2"), (Raw(), "has no tap"), (Penalized(), "also used outside")])
