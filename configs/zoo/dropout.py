@@ -6,7 +6,7 @@
 Fashion-MNIST's own split, one model; models=8 trains a fleet on complementary halves instead and adds LiRA.
 
 Printed by the source (Dive into Deep Learning): train loss below .5, train and test accuracy above .7. Measured: train loss .360, accuracy .867
-(both averages over the last epoch), test .862; threshold_loss AUC .510 [.504, .517]. 99 s on 2 busy CPU cores.
+(both averages over the last epoch), test .862; threshold_loss AUC .510 [.504, .517]. 21 s of CPU time.
 
 Arguments: folder, train, test (rows of the two sides), epochs, models (1, or an even number), dropout (both rates at 0 without it).
 """

@@ -6,7 +6,7 @@
 Fashion-MNIST's own split, one model; models=8 trains a fleet on complementary halves instead and adds LiRA.
 
 Printed by the source (Dive into Deep Learning): loss .469, train accuracy .823, test .779. Measured: loss .469, train accuracy .822 (both averages
-over the last epoch), test .816; threshold_loss AUC .508 [.501, .514]. 6 min on 2 busy CPU cores.
+over the last epoch), test .816; threshold_loss AUC .508 [.501, .514]. 118 s of CPU time.
 
 Arguments: folder, train, test (rows of the two sides), epochs, models (1, or an even number), activation, pool.
 """
