@@ -21,8 +21,9 @@ quickstart: $(VENV)/run.stamp
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 
+# most of a first run is compilation: less of it here, all of it in test-all
 test: lint
-	$(BIN)/python -m pytest -q -n 2 -m "not slow"
+	XLA_FLAGS="--xla_backend_optimization_level=0 $(XLA_FLAGS)" $(BIN)/python -m pytest -q -n 2 -m "not slow"
 
 test-all: lint
 	$(BIN)/python -m pytest -q -n 2

@@ -141,12 +141,13 @@ def test_a_pair_without_a_bound_is_refused(changes, accountant, words):
         accounting.epsilon(mechanism(**changes), delta=DELTA, accountant=accountant)
 
 
+@pytest.mark.slow
 def test_a_cap_is_accounted():
     free, capped, tight = (accounting.epsilon(mechanism(cap=cap), delta=DELTA) for cap in (None, 140, 100))
     assert free < capped < 1.01 * free < tight
 
 
-@pytest.mark.parametrize("accountant", accounting.ACCOUNTANTS)
+@pytest.mark.parametrize("accountant", [pytest.param(a, marks=pytest.mark.slow) if a == "pld" else a for a in accounting.ACCOUNTANTS])
 def test_budgets_are_met_and_not_exceeded(accountant):
     one = mechanism(steps=50)
     multiplier = accounting.noise_for(2.0, one, delta=DELTA, accountant=accountant)

@@ -35,6 +35,7 @@ def test_without_its_gain_it_trains_as_backprop_does():
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_gain_closes_the_gap_between_members_and_others():
     """Random labels: what tells members from others is memory alone."""
     rng = np.random.default_rng(0)

@@ -51,6 +51,7 @@ def test_arguments_are_typed():
     assert load("quickstart", "quick").design.models == 16
 
 
+@pytest.mark.slow
 def test_lira_cifar10_runs_on_stand_in_data(tmp_path):
     import tensorflow_datasets as tfds
 
@@ -129,6 +130,7 @@ def test_dp_label_only_stops_before_its_budget_and_refuses_the_originals():
 
 
 @needs_fashion
+@pytest.mark.slow
 def test_the_published_recipe_of_private_fashion_mnist_trains(tmp_path):
     config = load("dp_fashion_mnist", "full,models=2,canaries=20")
     learner = config.learner

@@ -115,7 +115,7 @@ def test_a_planted_leak_is_found_on_every_design_that_carries_the_attack(name, f
 
 
 @attack_case
-@pytest.mark.parametrize("models", [4, pytest.param(8, marks=pytest.mark.slow), 20])
+@pytest.mark.parametrize("models", [4, 8, pytest.param(20, marks=pytest.mark.slow)])
 def test_signals_independent_of_membership_tell_nothing(name, fields, models):
     attack = registry.make("attacks", name, fields)
     aucs = []

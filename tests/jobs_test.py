@@ -115,6 +115,7 @@ def test_a_paused_probe_keeps_the_answers_it_has(tmp_path):
     assert experiment.run(config(**asking), workdir_path=tmp_path / "cut")["results"] == whole["results"]
 
 
+@pytest.mark.slow
 def test_tasks_of_a_grid_run_its_members_and_write_no_table(tmp_path):
     class Module:
         grid = staticmethod(lambda: [("a", {}), ("b", {"learner.learning_rate": 0.1}), ("c", {"learner.learning_rate": 0.2})])
@@ -129,7 +130,7 @@ def test_tasks_of_a_grid_run_its_members_and_write_no_table(tmp_path):
     assert (tmp_path / "table.md").exists()
 
 
-@pytest.mark.parametrize("name", ["SIGUSR1", "SIGINT"])
+@pytest.mark.parametrize("name", [pytest.param("SIGUSR1", marks=pytest.mark.slow), "SIGINT"])
 def test_a_signal_ends_a_command_with_75_and_the_same_command_finishes(name, tmp_path):
     flags = ["--config=configs/quickstart.py:models=4,epochs=3000", "--config.run.chunk=2", f"--workdir={tmp_path}", "--stages=train"]
     command = [sys.executable, "launch.py", *flags, "--config.run.checkpoint_every=0"]

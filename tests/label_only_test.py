@@ -260,6 +260,7 @@ def test_a_source_without_shadows_is_not_asked_and_the_target_is(tmp_path):
     assert np.isfinite(target).any() and np.isnan(source).all() and auc_of(report, "transfer") is not None
 
 
+@pytest.mark.slow
 def test_questions_wander_where_shadows_without_the_example_disagree_and_those_with_it_agree():
     """One coordinate: OUT models say y below 0.6, IN models below 0.9; the question has to end between."""
     logit = lambda x, edge: jnp.stack([edge - x[:, 0], x[:, 0] - edge], 1) * 40  # noqa: E731

@@ -166,6 +166,7 @@ def test_shrinkage_is_no_worse_than_the_distance_to_the_centers(models, side, ma
         assert np.mean(gain["per_example"]) > 0.03, gain
 
 
+@pytest.mark.slow
 def test_on_digits_more_shadows_never_hurt(tmp_path):
     """The curve over shadows of plain LiRA dips where per-example variances begin; the shrunk one rises, and beats every other at 2 to 8."""
     config = configuration.complete(

@@ -157,7 +157,10 @@ def test_summary_is_a_plain_table():
     ]
 
 
-@pytest.mark.parametrize("name", NAMES)
+LARGE = ("alexnet", "googlenet", "nin", "resnet18", "vgg")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LARGE else n for n in NAMES])
 def test_an_example_is_answered_alone_as_in_any_batch(name):
     built = model(name, **SMALL.get(name, {}))
     x = jax.random.uniform(KEY, (3, 24, 24, 3))
@@ -205,7 +208,7 @@ def test_wide_resnet_trains_on_batch_statistics_of_real_rows():
     assert not any(name == "stats" for name in jax.eval_shape(model("wide_resnet", norm="group", **SMALL["wide_resnet"]).init, KEY, x))
 
 
-@pytest.mark.parametrize("name,shape", [("small_cnn", (4, 22, 22, 1)), ("wide_resnet", (4, 8, 8, 3))])
+@pytest.mark.parametrize("name,shape", [("small_cnn", (4, 22, 22, 1)), pytest.param("wide_resnet", (4, 8, 8, 3), marks=pytest.mark.slow)])
 def test_a_fleet_is_its_members_and_form_changes_nothing(name, shape):
     x, y = jax.random.normal(KEY, shape), jnp.arange(4)
     fields = SMALL.get(name, {})

@@ -123,6 +123,7 @@ def test_brought_answers_have_no_epochs(tmp_path):
         experiment.run(configuration.scores(path=tmp_path / "mine.npz", report=dict(epochs=("lira",))), workdir_path=tmp_path / "w")
 
 
+@pytest.mark.slow
 def test_a_grids_runs_are_drawn_together(tmp_path):
     """configs/privacy_report.py, its two nets on stand-in images: 11 slices, 2 attacks, one figure over both."""
     module = grid.load(ROOT / "configs" / "privacy_report.py")

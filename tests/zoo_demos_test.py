@@ -61,6 +61,7 @@ def test_linear_regression_finds_its_weights_in_three_epochs(epochs, low, high):
 
 
 @pytest.mark.skipif(not FASHION.is_dir(), reason="apt-get install dataset-fashion-mnist")
+@pytest.mark.slow
 def test_softmax_mlp_and_dropout_net_pass_the_books_bounds():
     """Train loss below .5, train and test accuracy between .7 and 1, at a tenth of the images (batches of 64)."""
     pool = idx.load(folder=FASHION, examples=8_000)
