@@ -101,6 +101,7 @@ def test_fashion_mnist_wiring(tmp_path):
 
 
 @needs_fashion
+@pytest.mark.slow
 def test_blocks_wiring_and_gap(tmp_path):
     config = load("label_only_blocks", "ndata=100,epochs=2")
     config = type(config)(config).unlock()
@@ -142,6 +143,7 @@ def test_the_published_recipe_of_private_fashion_mnist_trains(tmp_path):
     assert load("dp_fashion_mnist", "full,private=false").learner.gradient == "mean"
 
 
+@pytest.mark.slow
 def test_label_only_runs_small_and_every_defense_builds(tmp_path):
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "small.npz", x=rng.integers(0, 255, size=(90, 64)).astype(np.uint8), y=np.arange(90) % 3)

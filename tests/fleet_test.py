@@ -165,6 +165,7 @@ def test_metrics_are_logged_once_an_epoch_and_model(tmp_path):
     assert all(np.isfinite(r["loss"]) and 0 <= r["accuracy"] <= 1 for r in records)
 
 
+@pytest.mark.slow
 def test_best_chunk_is_a_power_of_two_that_fits():
     rows, weight = toys.halves(models=8)
     common = dict(learner=toys.learner(), pool=toys.pool(), rows_K=rows[0], weight_K=weight[0], models=8, log=lambda text: None)

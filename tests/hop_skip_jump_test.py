@@ -83,6 +83,7 @@ def test_a_budget_ends_a_walk_where_the_longer_one_was():
         walk(budget=20)
 
 
+@pytest.mark.slow
 def test_a_walk_depends_on_its_own_row_alone_and_not_on_the_chunk():
     w, b, x, y = linear(features=70, examples=4)
     walk = lambda rows, **more: hop_skip_jump(labels(w, b), x[rows], y[rows], keys(4)[rows], iterations=2, evaluations=30, **more)  # noqa: E731
@@ -131,6 +132,7 @@ def test_without_a_box_points_leave_it_and_the_last_point_can_be_asked_for():
     np.testing.assert_allclose(np.minimum.accumulate(last.distance_SB), found.distance_SB, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_vmap_over_models_is_one_model_after_the_other():
     w, _, x, _ = linear(examples=3)
     w_MF = np.stack([w, w[::-1]])

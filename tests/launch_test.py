@@ -154,6 +154,7 @@ def test_a_damaged_model_is_named_and_made_anew(tmp_path):
     assert (tmp_path / "report" / "report.md").is_file()
 
 
+@pytest.mark.slow
 def test_debug_runs_a_tiny_fleet_beside_the_workdir(tmp_path):
     launch("--config=configs/quickstart.py", f"--workdir={tmp_path}", "--debug", "--config.data.examples=60")
     assert (tmp_path / "debug" / "report" / "report.md").is_file() and not (tmp_path / "train").exists()

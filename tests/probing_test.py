@@ -96,6 +96,7 @@ def test_queries_are_counted_beside_the_answers(tmp_path):
     assert not probing.count_file(tmp_path / "signal", "labels", 2).exists()
 
 
+@pytest.mark.slow
 def test_a_probe_offers_what_the_access_covers():
     model = conv.make(num_classes=3)
     x = jnp.ones((2, 12, 12, 1))
