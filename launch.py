@@ -119,9 +119,11 @@ def guarded(function, *args):
     try:
         return function(*args)
     except Exception as error:
-        if type(error).__name__ == "Paused":
+        from mia_jax import jobs
+
+        if isinstance(error, jobs.Paused):
             print("paused: what is done is on disk; start the same command again.", file=sys.stderr)
-            sys.exit(75)
+            sys.exit(jobs.PAUSED)
         own = isinstance(error, ValueError | OSError | FloatingPointError | flags.Error)
         if "--debug" in sys.argv or not (own or function is parse):  # while flags are read, a config file may raise anything
             raise
