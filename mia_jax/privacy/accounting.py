@@ -18,7 +18,7 @@ from mia_jax import checks
 from mia_jax.privacy.mechanism import Mechanism
 
 if TYPE_CHECKING:
-    import dp_accounting  # below, inside the two functions that need it: a second of every start that private runs alone should pay
+    import dp_accounting  # below, inside the functions that need it: a quarter of a CPU second of every start that private runs alone should pay
 
 ACCOUNTANTS = ("pld", "rdp", "gdp")
 RELATIONS = dict(add_remove="ADD_OR_REMOVE_ONE", zero_out="REPLACE_SPECIAL", replace_one="REPLACE_ONE")  # dp_accounting.NeighboringRelation
