@@ -203,7 +203,7 @@ def labels_of(arrays: Mapping, parts: list, examples: int, name: str) -> np.ndar
         raise ValueError(f"{name}: labels are {labels.dtype}; bring class numbers 0, 1, ..: np.unique(labels, return_inverse=True)[1] makes them.")
     checks.finite(labels=labels)
     if "predictions" in forms:
-        return labels.astype(np.float32)
+        return labels.astype(np.float64)
     if labels.ndim > 1:
         return several(labels, name)
     whole = labels.dtype.kind != "f" or np.array_equal(labels, labels.round())

@@ -16,6 +16,7 @@ from mia_jax.report import (
     cross_validation,
     evasion,
     files,
+    meaning,
     pairs,
     privacy,
     seeds,
@@ -71,7 +72,7 @@ def report(audit, *, folder: Path, versions: dict) -> dict:
         guarantee=promised(audit, folder=folder),
         evasion=evasion.measure(folder / "signal", list(audit.signals), models=targets, **shared),
         pairs=told_apart(audit, folder=folder, shared=shared),
-        validity=checks(audit, attacks, files=checked, duplicates=found["about"]["duplicates"], draws=draws),
+        validity=checks(audit, attacks, folder=folder, files=checked, duplicates=found["about"]["duplicates"], draws=draws),
         versions=versions,
     )
     if epoch_rows:
@@ -131,10 +132,12 @@ def promised(audit, *, folder: Path, delta: float | None = None) -> dict | None:
     return audit.learner.guarantee.claim([workdir.read_json(checkpoint.ledger_file(folder / "train", m)) for m in audit.own_models], delta=delta)
 
 
-def checks(audit, attacks: Mapping[str, Mapping], *, files: Mapping, duplicates: Mapping, draws: bootstrap.Draws) -> dict:
+def checks(audit, attacks: Mapping[str, Mapping], *, folder: Path, files: Mapping, duplicates: Mapping, draws: bootstrap.Draws) -> dict:
     """The section `validity`: can these numbers be trusted?"""
-    wanted = audit.config["report"]
+    wanted, labeled = audit.config["report"], bool(audit.pool.num_classes) or bool(np.ptp(audit.pool.y))
+    own = dict(design=audit.design, pool=audit.pool, given=bool(audit.given), labeled=labeled, seed=audit.seed)
     return validity.collect(
+        meaning=meaning.measure(folder / "signal", **own),
         design=audit.design,
         pool=audit.pool,
         attacks=attacks,

@@ -44,7 +44,8 @@ def test_every_section_is_there_and_reads_well(finished):
     assert "## Can these numbers be trusted?" in text and not re.search(r"\b(nan|inf|None|NaN)\b", text)
     json.dumps(report, allow_nan=False)
     assert {"comparisons", "slices", "records", "validity"} <= set(report)
-    assert set(report["validity"]) == {"blind", "cross_target", "duplicates", "membership", "files", "power", "records"}
+    sections = {"blind", "cross_target", "duplicates", "membership", "files", "label_agreement", "shadow_fit", "power", "records"}
+    assert set(report["validity"]) == sections
     names = {row["slice"] for row in report["results"]}
     assert {"all", "class=0", "loss 90-100%", "class=1 & correct=True", "group=first", "group=tiny"} <= names
     tiny = [row for row in report["results"] if row["slice"] == "group=tiny"]
@@ -89,7 +90,7 @@ def test_all_is_well_in_an_honest_run(finished):
     assert found["files"]["stale"] == found["files"]["unknown"] == [] and found["files"]["checked"] == 16 + 2
     assert found["membership"]["problems"] == [] and found["membership"]["count_auc"] == 0.5 and found["membership"]["twins"] == 8
     assert found["cross_target"]["excluded"] == [] and found["blind"]["drawn"]
-    assert trust.BAD not in text and text.count(f"| {trust.GOOD} |") == 5
+    assert trust.BAD not in text and text.count(f"| {trust.GOOD} |") == 7
 
 
 def test_memorized_labels_expose_slices_and_records(finished):

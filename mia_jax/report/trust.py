@@ -21,6 +21,8 @@ def trust(found: Mapping) -> str:
         ["equal rows", *duplicates(section["duplicates"])],
         ["files made from each other", *files(section["files"])],
     ]
+    named = dict(label_agreement="labels and answers", shadow_fit="shadows and target")
+    lines += [[title, *stated(section[name])] for name, title in named.items() if name in section]
     text = "## Can these numbers be trusted?\n\n" + tables.markdown(["check", "", "what was found"], lines, code_first=False, align="left")
     return text + "\n" + power(section)
 
@@ -69,6 +71,11 @@ def files(one: Mapping) -> tuple[str, str]:
     if one["unknown"]:
         text += f"; no record for {len(one['unknown'])} (the first: {one['unknown'][0]})"
     return (BAD if one["stale"] else OPEN if one["unknown"] and not one["checked"] else GOOD), text
+
+
+def stated(one: Mapping) -> tuple[str, str]:
+    """A check that says its status itself (metrics/fit.py)."""
+    return dict(zip(("ok", "failed", "not checked"), (GOOD, BAD, OPEN)))[one["status"]], one["text"]
 
 
 def power(section: Mapping) -> str:

@@ -23,12 +23,13 @@ def collect(
     drawn: bool,
     fprs: Sequence[float],
     level: float,
+    meaning: Mapping[str, Mapping],
     seed: int = 0,
 ) -> dict:
-    """{blind, cross_target, duplicates, membership, files, power, records}: the section `validity` of report.json.
+    """{blind, cross_target, duplicates, membership, files, label_agreement, shadow_fit, power, records}: the section `validity` of report.json.
 
     `attacks` is what `summary.rows` had, `duplicates` the counts of data._pool.duplicates, `files` what `stale.check` found, `drawn` whether the
-    design drew the members at random.
+    design drew the members at random, `meaning` the checks of report/meaning.py: each {status: 'ok' | 'failed' | 'not checked', text, ..}.
     """
     targets = list(design.targets)
     member_TN, evaluated_TN, unit_T = design.member_MN[targets], design.evaluated_MN[targets], design.unit_M[targets]
@@ -49,6 +50,7 @@ def collect(
         duplicates=dict(duplicates) if np.size(pool.x) else dict(why="the examples were not given"),
         membership=matrix,
         files=dict(files),
+        **meaning,
         power=power.table(*sides, units=units, resampling=draws.resampling, fprs=fprs, level=level),
         records=power.records(int(evaluated_TN.any(0).sum()), len(targets), level=level),
     )

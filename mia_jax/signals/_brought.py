@@ -21,6 +21,7 @@ def make(answers: Mapping[str, np.ndarray], labels: np.ndarray | None, *, name: 
     if "predictions" in answers:
         error = (answers["predictions"] - labels[None, None]) ** 2
         found["loss"] = error.reshape(*error.shape[:3], -1).sum(-1).astype(np.float32)
+        found |= dict(predictions=answers["predictions"]) if labels.ndim == 1 else {}
     logits = answers.get("logits")
     if logits is None and "probs" in answers:
         logits = _log_probabilities(answers["probs"], several=labels.ndim == 2, name=name)
