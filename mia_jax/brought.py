@@ -4,20 +4,23 @@ Keys (A views, M shadow models, N examples, C classes; a view axis may be left o
   score [A,N] (higher = member) | loss [A,N] | probs [A,N,C] | logits [A,N,C] | predictions [A,N] or [A,N,F]   the target
   shadow_score | shadow_loss | shadow_probs | shadow_logits | shadow_predictions                               the same with M in front
   labels [N] (or [N,C] of 0/1: several labels an example; real numbers with predictions: regression)
+  logits [N] or [N,1] with labels of 0 and 1: the logit z of class 1, taken as (0, z)
   member [N], shadow_member [M,N] of 0/1; pair [M]: models that share a number never attack each other; x [N,..]; column_<name> [N]
   population_<key>: the same keys for further rows that no model trained on
-Without target arrays every model of shadow_* is a target in turn.
+Without target arrays every model of shadow_* is a target in turn. Numbers keep the precision in which they were brought, up to float64.
 """
 
 from __future__ import annotations
 
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from mia_jax import checks, workdir
+from mia_jax.data import _given as given
 from mia_jax.data import npz
 from mia_jax.designs import _brought as designs
 from mia_jax.signals import _brought as signals
@@ -25,6 +28,9 @@ from mia_jax.types import Design, Pool
 
 FORMS = dict(score=0, loss=0, probs=1, logits=1, predictions=None)  # axes after N; None: as many as the labels have after N
 OTHERS = ("labels", "member", "shadow_member", "pair", "x")
+MOST_CLASSES = 1_000_000  # a larger label is an identifier
+LARGEST = 1e150
+SAME = 0.01  # by how much a loss may differ, absolutely and relatively, from that of logits, probabilities or predictions beside it
 
 
 class Brought(NamedTuple):
@@ -38,51 +44,65 @@ class Brought(NamedTuple):
 
 def load(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     """The arrays of an npz file or of a folder in the layout of LiRA's released code."""
-    path = pathlib.Path(path)
+    path = pathlib.Path(path).expanduser()
     if path.is_dir():
         return lira_folder(path)
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; bring an npz file or a folder with one experiment-* folder a model.")
+        raise FileNotFoundError(f"{path} does not exist; bring an npz file or a folder with one experiment-* folder per model.")
     return npz.read(path)
 
 
 def lira_folder(folder: pathlib.Path) -> dict[str, np.ndarray]:
     """Arrays of <model>/keep.npy, <model>/logits/<step>.npy ([N,C], [N,A,C] or [N,1,A,C]; the last step that all have) and y_train.npy."""
-    models = sorted(p.parent for p in folder.glob("*/keep.npy"))
+    models = sorted((p.parent for p in folder.glob("*/keep.npy")), key=lambda p: numbered(p.name))
     labels = folder / "y_train.npy"
     if not models or not labels.exists():
         raise FileNotFoundError(f"{folder} needs y_train.npy and, for each model, <model>/keep.npy and <model>/logits/<step>.npy.")
     steps = set.intersection(*({p.name for p in (m / "logits").glob("*.npy")} for m in models))
     if not steps:
         raise ValueError(f"{folder}: all models must share a file logits/<step>.npy (the last one is read); they share none.")
-    logits = []
+    last, logits = max(steps, key=numbered), []
     for model in models:
-        one = workdir.read_npy(model / "logits" / max(steps))
+        one = workdir.read_npy(model / "logits" / last)
         one = one[:, 0] if one.ndim == 4 and one.shape[1] == 1 else one
         logits.append(np.moveaxis(one, 0, -2) if one.ndim == 3 else one)
-    keep = np.stack([workdir.read_npy(m / "keep.npy") for m in models])
-    return dict(shadow_logits=np.stack(logits), shadow_member=keep, labels=workdir.read_npy(labels).reshape(-1))
+    keep = [workdir.read_npy(m / "keep.npy") for m in models]
+    for what, parts in (("keep.npy", keep), (f"logits/{last}", logits)):
+        odd = next((m for m, part in zip(models, parts, strict=True) if part.shape != parts[0].shape), None)
+        if odd is not None:
+            other = parts[models.index(odd)].shape
+            raise ValueError(f"{folder}: {what} of {models[0].name} has shape {parts[0].shape} and that of {odd.name} {other}; they must agree.")
+    return dict(shadow_logits=np.stack(logits), shadow_member=np.stack(keep), labels=workdir.read_npy(labels).reshape(-1))
+
+
+def numbered(name: str) -> list:
+    """A key that sorts names by the numbers in them: '90.npy' before '100.npy', 'experiment-2' before 'experiment-10'.
+
+    >>> max(['0090.npy', '100.npy', '90.npy'], key=numbered)
+    '100.npy'
+    """
+    parts = re.split(r"(\d+)", name)
+    return [(int(part), "") if i % 2 else (-1, part) for i, part in enumerate(parts)]
 
 
 def build(arrays: Mapping[str, np.ndarray], *, name: str = "brought", seed: int = 0) -> Brought:
     """Checks the arrays and makes them a pool, a design and signals. ValueError names the key, its shape and the shape that was expected."""
-    arrays = {key: np.asarray(value) for key, value in arrays.items()}
-    unknown = [k for k in arrays if not known(k)]
+    unknown = [k for k in arrays if not isinstance(k, str) or not known(k)]
     if unknown:
-        words = [*FORMS, *OTHERS, *(f"shadow_{form}" for form in FORMS)]
-        raise ValueError(
-            f"{name}: unknown key {unknown[0]!r}.{checks.closest(unknown[0], words)} Keys: {', '.join([*FORMS, *OTHERS])}, shadow_<key>, "
-            "population_<key>, column_<name>."
-        )
+        raise ValueError(f"{name}: unknown key {unknown[0]!r}.{hint(unknown[0])} Keys: {', '.join([*FORMS, *OTHERS])}, {FURTHER}.")
+    arrays = {key: read(key, value, name) for key, value in arrays.items()}
     parts = [(prefix, form) for prefix in ("", "shadow_") for form in FORMS if prefix + form in arrays]
     if not parts:
         raise ValueError(f"{name}: none of {', '.join(FORMS)} (or shadow_*) is there; the keys are {', '.join(arrays) or 'none'}.")
+    check_forms({form for _, form in parts}, name)
+    arrays = {key: two_columns(key, value, arrays, name) for key, value in arrays.items()}
     arrays, population_N = with_population(arrays, name)
     examples = len(population_N)
     labels = labels_of(arrays, parts, examples, name)
     answers = {form: stacked(arrays, parts, form, examples, labels, name) for form in FORMS if any(f == form for _, f in parts)}
     member_MN = membership(arrays, parts, population_N, name)
     signal = signals.make(answers, labels, name=name)
+    check_loss(answers, signal, name)
     target, shadows = (any(p == prefix for p, _ in parts) for prefix in ("", "shadow_"))
     design, said = designs.make(member_MN, population_N, target=target, shadows=shadows, pair_M=pairs(arrays, name), seed=seed)
     for key in (k for k in arrays if k == "x" or k.startswith("column_")):
@@ -93,11 +113,81 @@ def build(arrays: Mapping[str, np.ndarray], *, name: str = "brought", seed: int 
     if "loss" in answers and (answers["loss"] < 0).any():
         said.append(f"{int((answers['loss'] < 0).sum()):,} losses are negative. A loss is lower on members; of log-likelihoods bring the negative.")
     columns = {k.removeprefix("column_"): v for k, v in arrays.items() if k.startswith("column_")}
-    x = arrays.get("x", np.zeros((examples, 0)))
+    x = arrays.get("x", np.zeros((examples, 0), np.float32))
     y = np.zeros(examples, np.int32) if labels is None else labels
     classes = int(y.max()) + 1 if y.dtype.kind in "iu" and y.ndim == 1 and labels is not None else 0
-    pool = Pool(x=np.asarray(x, np.float32), y=y, columns=columns | dict(population=population_N), name=name, num_classes=classes)
+    x = x.astype(np.float64) if x.dtype.itemsize > 4 or x.dtype.kind in "iu" else x.astype(np.float32)
+    pool = Pool(x=x, y=y, columns=columns | dict(population=population_N), name=name, num_classes=classes)
     return Brought(pool, design, signal, tuple(said))
+
+
+def read(key: str, value, name: str) -> np.ndarray:
+    """One array of a user's own, of numbers, words (labels, and columns) or dates (columns); ValueError that names the key."""
+    value, own = given.array(f"{name}: {key}", value), key.removeprefix("population_")
+    if own.startswith("column_"):
+        return given.column(f"{name}: {key}", value)
+    if own == "x" and not given.numeric(value.dtype) and value.dtype.kind != "O":
+        raise ValueError(f"{name}: {key} must be numbers; its dtype is {value.dtype}. Encode words as numbers, or bring them as column_<name>.")
+    if own in ("labels", "member", "shadow_member", "pair") and value.dtype.kind in "SUT":
+        return value  # refused with the remedy of each where it is read
+    return given.numbers(f"{name}: {key}", value)
+
+
+def two_columns(key: str, value: np.ndarray, arrays: Mapping, name: str) -> np.ndarray:
+    """Logits (0, z) of the one logit z of class 1 that a model of two classes answers with, [N] or [..,N,1]; any other array as it is."""
+    own = key.removeprefix("population_")
+    if own not in ("logits", "shadow_logits"):
+        return value
+    flat = value.ndim == 1 + (own == "shadow_logits")
+    if not flat and (value.ndim < 2 or value.shape[-1] != 1):
+        return value
+    labels = arrays.get("labels")
+    if labels is None or labels.ndim != 1 or labels.dtype.kind not in "biuf" or not np.isin(labels, (0, 1)).all():
+        if flat:
+            return value  # its shape is refused
+        raise ValueError(
+            f"{name}: {key} has one column, the logit of class 1 of two, so labels must hold 0 and 1; bring a column per class "
+            "(np.stack([0 * z, z], -1))."
+        )
+    value = value[..., None] if flat else value
+    return np.concatenate([np.zeros_like(value), value], -1)
+
+
+def check_forms(forms: set[str], name: str) -> None:
+    """ValueError for two forms of which each says all that the other does."""
+    several = [form for form in ("probs", "logits", "predictions") if form in forms]
+    if len(several) > 1:
+        raise ValueError(f"{name}: {' and '.join(several)} are both given, and both say what the model answers; bring one of them.")
+
+
+def check_loss(answers: Mapping[str, np.ndarray], signal: Mapping[str, np.ndarray], name: str) -> None:
+    """ValueError if a loss was brought beside answers of which it is not the loss."""
+    if "loss" not in answers or "from_answers" not in signal:
+        return
+    given_MAN, own_MAN = answers["loss"], signal.pop("from_answers")
+    if given_MAN.shape != own_MAN.shape:
+        raise ValueError(f"{name}: loss and the answers beside it differ in models or views: {given_MAN.shape} and {own_MAN.shape}.")
+    wrong = np.abs(given_MAN - own_MAN) > SAME * (1 + np.abs(own_MAN))
+    if wrong.any():
+        at = tuple(int(i) for i in np.argwhere(wrong)[0])
+        form = next(form for form in ("logits", "probs", "predictions") if form in answers)
+        raise ValueError(
+            f"{name}: loss contradicts {form}: of example {at[-1]} it is {given_MAN[at]:.6g} and by {form} and labels {own_MAN[at]:.6g} "
+            f"({int(wrong.sum()):,} of {wrong.size:,} differ). Bring one of them, or a loss of another kind as score = -loss."
+        )
+
+
+FURTHER = "shadow_<key>, population_<key>, column_<name>"
+
+
+def hint(key: str) -> str:
+    """What a user may have meant by a key that does not exist."""
+    words, key = [*FORMS, *OTHERS, *(f"shadow_{form}" for form in FORMS)], str(key)
+    lower = key.lower()
+    meant = dict(y="labels", label="labels", targets="labels", target="labels", members="member", is_member="member", features="x", data="x")
+    if lower in words or lower in meant:
+        return f" Did you mean {meant.get(lower, lower)!r}?"
+    return checks.closest(key, words) or f" A further column of the examples is column_{key}."
 
 
 def known(key: str) -> bool:
@@ -121,6 +211,9 @@ def with_population(arrays: dict, name: str) -> tuple[dict, np.ndarray]:
             if not key.startswith("column_"):
                 raise ValueError(f"{name}: population_{key} is missing; {key} is there and population rows need it too.")
             more[key] = np.zeros(extra, own[key].dtype)
+    alone = [key for key in more if key not in own]
+    if alone:
+        raise ValueError(f"{name}: population_{alone[0]} is there and {alone[0]} is not; population rows go behind the rows of {alone[0]}.")
     joined = {k: v if k == "pair" else with_rows(k, v, more[k], np.ndim(own.get("labels")), name) for k, v in own.items()}
     return joined, np.arange(count + extra) >= count
 
@@ -174,7 +267,7 @@ def truth(arrays: Mapping, key: str, shape: tuple, name: str) -> np.ndarray:
         numbers = value.ndim == 1 and value.dtype.kind in "iu" and value.max(initial=0) > 1
         remedy = f" Row numbers? Bring np.isin(np.arange({shape[-1]}), {key})." if numbers else ""
         raise ValueError(f"{name}: {key} has shape {value.shape}; expected {axes} = {shape}{', one row a shadow model' * (len(shape) == 2)}.{remedy}")
-    if value.dtype.kind not in "biuf" or not np.isin(value, (0, 1)).all():
+    if value.dtype.kind not in "biuf" or not np.isin(value, (0, 1)).all():  # words are refused here as well
         raise ValueError(f"{name}: {key} must hold 0 and 1 only (1: trained on the example); it holds {np.unique(value)[:5]}.")
     return value.astype(bool)
 
@@ -197,7 +290,7 @@ def labels_of(arrays: Mapping, parts: list, examples: int, name: str) -> np.ndar
             raise ValueError(f"{name}: labels [N] is missing; {', '.join(sorted(forms))} need it.")
         return None
     labels = arrays["labels"]
-    if len(labels) != examples:
+    if labels.shape[:1] != (examples,):
         raise ValueError(f"{name}: labels has shape {labels.shape}; expected ({examples},).")
     if labels.dtype.kind not in "biuf":
         raise ValueError(f"{name}: labels are {labels.dtype}; bring class numbers 0, 1, ..: np.unique(labels, return_inverse=True)[1] makes them.")
@@ -209,9 +302,11 @@ def labels_of(arrays: Mapping, parts: list, examples: int, name: str) -> np.ndar
     whole = labels.dtype.kind != "f" or np.array_equal(labels, labels.round())
     if not whole and forms & {"probs", "logits"}:
         raise ValueError(f"{name}: labels must be class numbers; the first that is not is {labels[labels != labels.round()][0]}.")
+    if whole and labels.max() >= MOST_CLASSES:
+        raise ValueError(f"{name}: label {labels.max()} is no class number 0, 1, ..: np.unique(labels, return_inverse=True)[1] makes them.")
     if whole and labels.min() < 0:
         raise ValueError(f"{name}: labels must be class numbers from 0 on; label {labels.min()} of example {int(labels.argmin())} is not.")
-    return labels.astype(np.int32 if whole else np.float32)
+    return labels.astype(np.int32 if whole else np.float64)
 
 
 def several(labels: np.ndarray, name: str) -> np.ndarray:
@@ -241,14 +336,15 @@ def stacked(arrays: Mapping, parts: list, form: str, examples: int, labels, name
             axes = ["M"] * bool(prefix) + ["A (optional)", "N"] + ["C"] * after
             binary = " One probability p of class 1 an example: bring np.stack([1 - p, p], -1)." * (form == "probs" and value.ndim == base - 1)
             raise ValueError(f"{name}: {key} has shape {value.shape}; expected [{', '.join(axes)}] with N={examples}.{binary}")
-        if value.dtype.kind not in "biuf":
-            raise ValueError(f"{name}: {key} must be numbers; its dtype is {value.dtype}.")
         value = value if prefix else value[None]
         value = value if value.ndim == base + 1 + (not prefix) else value[:, None]
         if value.shape[2] != examples:
             axes = ["M"] * bool(prefix) + ["A"] * (arrays[key].ndim == base + 1) + [f"N={examples}"] + ["C"] * after
             raise ValueError(f"{name}: {key} has shape {arrays[key].shape}; expected [{', '.join(axes)}].")
         checks.finite(**{key: value})
+        if value.size and float(np.abs(value).max()) > LARGEST:
+            most = float(np.abs(value).max())
+            raise ValueError(f"{name}: {key} holds numbers as large as {most:.3g}, whose squares float64 cannot hold: take logarithms.")
         found.append(value.astype(np.float64))
     if len({v.shape[1:] for v in found}) > 1:
         raise ValueError(f"{name}: {form} and shadow_{form} differ in views or classes: {found[0].shape[1:]} and {found[1].shape[1:]}.")

@@ -25,6 +25,8 @@ def attack(*, signal: str, sign: int | None, kinds: Sequence[str], center: str, 
         del key
         value_MAN, own_AN = (v.astype(np.float64) * sign for v in (view.shadow[signal], view.target[signal]))
         _signals.scalar(own_AN, "AN", signal)
+        middle_A1 = np.array([[_sides.origin(own_N[view.evaluated_N], view.target[signal].dtype)] for own_N in own_AN])
+        own_AN, value_MAN = own_AN - middle_A1, value_MAN - middle_A1
         return score(view, own_AN, value_MAN, kinds=kinds, center=center, form=form, shrunk=shrunk)
 
     return Attack(of_view, needs, knows="shadows", note=note, diagnose=diagnose)

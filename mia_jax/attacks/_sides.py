@@ -66,12 +66,21 @@ def score_view(view, *, signal: str, sign: int, kinds: Sequence[str], center: st
     for a, own_N in enumerate(own_AN):
         value_MN = view.shadow[signal][:, a, cols]
         value_MN = value_MN if sign == 1 else sign * value_MN
+        middle = origin(own_N, value_MN.dtype)
+        own_N, value_MN = (own_N - middle, value_MN - middle) if middle else (own_N, value_MN)
         sides = [fits.moments(value_MN, where_MN, center) for where_MN in masks]
         fitted: list[np.ndarray] = []
         for step in steps:
             fitted.append(step(own_N, sides, fitted))
         total_N += finish(own_N, sides, fitted)
     return spread_out(total_N / len(own_AN), view.evaluated_N)
+
+
+def origin(own: np.ndarray, dtype: np.dtype) -> float:
+    """The median of signals that were brought in float64, 0 of others: sds are bounded below by the float32 resolution of a signal's size, which must
+    be the size of its differences and not that of an offset.
+    """
+    return float(np.median(own)) if dtype == np.float64 and own.size else 0.0
 
 
 def masks_of(view, cols: np.ndarray | slice, kinds: Sequence[str]) -> list[np.ndarray]:
@@ -109,12 +118,13 @@ def score_fleet(fleet, *, signal: str, sign: int, kinds: Sequence[str], steps, f
         steps = ()
     total_TN = np.zeros((len(d.targets), value_MAN.shape[2]))
     for a in range(value_MAN.shape[1]):
+        middle = origin(sign * value_MAN[list(d.targets), a], value_MAN.dtype)
         fitted_T: list[list[np.ndarray]] = [[] for _ in d.targets]
         for step in (*steps, None):
             sums_T = [0.0] * len(d.targets)
             found_TK = np.zeros((len(d.targets), len(kinds)), bool)
             for cols in fits.blocks(value_MAN.shape[2]):
-                block_MN = sign * value_MAN[:, a, cols].astype(np.float64)
+                block_MN = sign * value_MAN[:, a, cols].astype(np.float64) - middle
                 sides_UN = [fits.leave_unit_out_moments(block_MN, where_MN[:, cols], d.unit_M) for where_MN in masks]
                 for i, t in enumerate(d.targets):
                     keep = np.flatnonzero(d.evaluated_MN[t, cols])

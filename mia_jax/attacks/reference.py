@@ -29,7 +29,8 @@ def make(*, signal: str = "loss", quantile: str = "smooth", sign: int | None = N
         (where_MN,) = _sides.masks_of(view, x, (_sides.OUT,))
         own_AN = sign * _signals.scalar(view.target[signal], "AN", signal)[:, x].astype(np.float64)
         value_AMN = sign * view.shadow[signal][:, :, x].swapaxes(0, 1)
-        total_X = sum(tail(own_N, value_MN, where_MN) for own_N, value_MN in zip(own_AN, value_AMN, strict=True))
+        middle_A = [_sides.origin(own_N, value_AMN.dtype) for own_N in own_AN]
+        total_X = sum(tail(own_N - c, value_MN - np.asarray(c, value_MN.dtype), where_MN) for own_N, value_MN, c in zip(own_AN, value_AMN, middle_A))
         return _sides.spread_out(total_X / len(own_AN), view.evaluated_N)
 
     return Attack(score, (signal, "shadow_out"), knows="shadows", note=f"{signal}, {quantile} quantile among OUT shadows")
