@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 import numpy as np
 
-from mia_jax import checks, reporting, stages, workdir
+from mia_jax import checks, precision, reporting, stages, workdir
 from mia_jax.data import augment
 from mia_jax.prepare import Audit, prepare, prepare_scores
 
@@ -50,13 +50,16 @@ def run(
     seeds = tuple(seeds) if isinstance(seeds, tuple | list) else (seeds,)
     if len(set(seeds)) < len(seeds) or any(not isinstance(s, int) or s < 0 for s in seeds):
         raise ValueError(f"seed={seeds} must be different whole numbers >= 0.")
-    reports = {}
-    for seed in seeds:
-        folder = root if len(seeds) == 1 else root / f"seed-{seed}"
-        audit = prepare_scores(config, seed=int(seed), arrays=arrays) if "scores" in config else prepare(config, seed=int(seed))
-        reports[seed] = run_one(audit, folder=folder, wanted=stages_wanted, extend=extend, task=task, pause=pause)
-    if len(seeds) > 1 and task is None and "report" in stages_wanted:
-        return reporting.report_seeds(reports, folder=root / "report")
+    reports, numerics = {}, precision.settings()
+    if numerics["x64"]:
+        stages.say("jax_enable_x64 is on: this run computes in 32 bits all the same, so that its results are those of a run without it.")
+    with precision.single():
+        for seed in seeds:
+            folder = root if len(seeds) == 1 else root / f"seed-{seed}"
+            audit = prepare_scores(config, seed=int(seed), arrays=arrays) if "scores" in config else prepare(config, seed=int(seed))
+            reports[seed] = run_one(audit, folder=folder, wanted=stages_wanted, extend=extend, task=task, pause=pause, numerics=numerics)
+        if len(seeds) > 1 and task is None and "report" in stages_wanted:
+            return reporting.report_seeds(reports, folder=root / "report")
     return reports[seeds[0]]
 
 
@@ -65,8 +68,10 @@ def plain(config) -> dict:
     return config.to_dict() if hasattr(config, "to_dict") else dict(config)
 
 
-def run_one(audit: Audit, *, folder: Path, wanted: Sequence[str], extend: bool, task: tuple[int, int] | None, pause: Callable) -> dict:
-    """The wanted stages of one seed in one workdir."""
+def run_one(
+    audit: Audit, *, folder: Path, wanted: Sequence[str], extend: bool, task: tuple[int, int] | None, pause: Callable, numerics: Mapping
+) -> dict:
+    """The wanted stages of one seed in one workdir; `numerics` (precision.settings) go to run.json."""
     if task is not None and (audit.model is None or extend or "train" not in wanted):
         what = "--extend: grow the fleet by a first command without --task" if extend else "no training: only the train stage is shared"
         raise ValueError(f"--task={task[0]}/{task[1]} does not go with {what}.")
@@ -78,7 +83,7 @@ def run_one(audit: Audit, *, folder: Path, wanted: Sequence[str], extend: bool, 
             moved = workdir.set_aside(folder / stale)
             if moved:
                 print(f"{stale} of the smaller fleet is kept in {moved.name}/", file=sys.stderr)
-    log = RunLog(folder / ("run.json" if task is None else f"run.task-{task[0]}-of-{task[1]}.json"), seed=audit.seed)
+    log = RunLog(folder / ("run.json" if task is None else f"run.task-{task[0]}-of-{task[1]}.json"), seed=audit.seed, numerics=numerics)
     asked = () if audit.model is None else augment.views(audit.config["query"]["views"])
     todo = dict(
         train=lambda: stages.train(audit, folder=folder, task=task, pause=pause),
@@ -97,13 +102,13 @@ def run_one(audit: Audit, *, folder: Path, wanted: Sequence[str], extend: bool, 
 
 
 class RunLog:
-    """run.json: versions, devices and revision of every start in this workdir, and the seconds that each of its stages took."""
+    """run.json: versions, devices, JAX's arithmetic and revision of every start in this workdir, and the seconds that each of its stages took."""
 
-    def __init__(self, path: Path, *, seed: int):
+    def __init__(self, path: Path, *, seed: int, numerics: Mapping):
         self.path = path
         self.runs = workdir.read_json(path)["runs"] if path.exists() else []
         started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        self.runs.append(versions() | dict(seed=seed, started=started, seconds={}))
+        self.runs.append(versions() | dict(numerics=dict(numerics), seed=seed, started=started, seconds={}))
         workdir.write_json(path, dict(runs=self.runs))
 
     def timed(self, stage: str, work):
@@ -162,8 +167,9 @@ def model_summary(config) -> str:
     """The table of the config's model: layers, shapes, parameters."""
     if "scores" in config:
         raise ValueError("--summary prints the model of a config; this config has none.")
-    audit = prepare({k: v for k, v in plain(config).items() if k != "seed"}, seed=0)
-    return audit.model.summary(audit.pool.x[:1])
+    with precision.single():
+        audit = prepare({k: v for k, v in plain(config).items() if k != "seed"}, seed=0)
+        return audit.model.summary(audit.pool.x[:1])
 
 
 def debug_config(config):

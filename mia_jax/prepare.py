@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mia_jax import answers, brought, checks, configuration, refusals, registry, stages, standard, targets, workdir
+from mia_jax import answers, brought, checks, configuration, precision, refusals, registry, stages, standard, targets, workdir
 from mia_jax.data import _canaries as canaries
 from mia_jax.data import _pool as pools
 from mia_jax.designs import _rows
@@ -71,6 +71,8 @@ class Audit:
         if self.config["learner"] and self.config["learner"].get("init_from"):
             start = brought_parameters(self.config["learner"]["init_from"])
             found |= dict(init=workdir.digest(*(start[name] for name in sorted(start))))
+        if self.model is not None and (numerics := precision.unusual()):
+            found |= dict(numerics=numerics)
         return found | (dict(given=workdir.digest(*(self.given[name] for name in sorted(self.given)))) if self.given else {})
 
 

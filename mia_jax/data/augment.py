@@ -76,7 +76,7 @@ def _change(spec: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
     if numbers:
         checks.at_least(0, **{spec: numbers[0]})
     if kind == "flip":
-        return lambda x, key: jnp.where(jax.random.bernoulli(key), x[:, ::-1], x)
+        return lambda x, key: jnp.where(jax.random.bernoulli(key, jnp.float32(0.5)), x[:, ::-1], x)
     if kind == "rotate":
         return functools.partial(_turned, degrees=numbers[0])
     return functools.partial(_moved, reach=numbers[0], reflect=kind == "crop")
@@ -147,8 +147,8 @@ def _mirrored(index, length: int):
 
 def _moved(x: jax.Array, key: jax.Array, reach: int, reflect: bool) -> jax.Array:
     height, width = x.shape[:2]
-    step = jax.random.randint(key, (2,), -reach, reach + 1)
-    rows, columns = jnp.arange(height) - step[0], jnp.arange(width) - step[1]
+    step = jax.random.randint(key, (2,), -reach, reach + 1, jnp.int32)
+    rows, columns = jnp.arange(height, dtype=jnp.int32) - step[0], jnp.arange(width, dtype=jnp.int32) - step[1]
     if reflect:
         return x[_mirrored(rows, height)][:, _mirrored(columns, width)]
     return x[jnp.clip(rows, 0, height - 1)][:, jnp.clip(columns, 0, width - 1)]
@@ -156,8 +156,9 @@ def _moved(x: jax.Array, key: jax.Array, reach: int, reflect: bool) -> jax.Array
 
 def _turned(x: jax.Array, key: jax.Array, degrees: float) -> jax.Array:
     height, width, channels = x.shape
-    angle = jnp.deg2rad(degrees) * jax.random.uniform(key, minval=-1.0, maxval=1.0)
-    rows, columns = jnp.arange(height)[:, None] - (height - 1) / 2, jnp.arange(width)[None, :] - (width - 1) / 2
+    angle = jnp.deg2rad(jnp.float32(degrees)) * jax.random.uniform(key, (), jnp.float32, minval=-1.0, maxval=1.0)
+    rows = jnp.arange(height, dtype=jnp.float32)[:, None] - (height - 1) / 2
+    columns = jnp.arange(width, dtype=jnp.float32)[None, :] - (width - 1) / 2
     from_row = jnp.cos(angle) * rows + jnp.sin(angle) * columns + (height - 1) / 2
     from_column = jnp.cos(angle) * columns - jnp.sin(angle) * rows + (width - 1) / 2
     top, left = jnp.floor(from_row), jnp.floor(from_column)

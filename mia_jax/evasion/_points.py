@@ -75,5 +75,5 @@ def bisected(adversarial: Callable, x_BF, far_BF, *, steps: int, norm: str, box:
         yes_B = adversarial(point_BF)
         return jnp.where(yes_B, low_B, middle_B), jnp.where(yes_B, middle_B, high_B), jnp.where(yes_B[:, None], point_BF, near_BF)
 
-    ends = jnp.zeros(len(x_BF)), jnp.ones(len(x_BF))
+    ends = jnp.zeros(len(x_BF), jnp.float32), jnp.ones(len(x_BF), jnp.float32)
     return jax.lax.fori_loop(0, steps, halve, (*ends, far_BF))[2]

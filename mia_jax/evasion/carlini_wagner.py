@@ -87,7 +87,8 @@ def carlini_wagner(
         nearer_B = hit_B & (square_B < run.best_B)
         k = run.k + 1
         mean_BF, square_BF = 0.9 * run.mean_BF + 0.1 * gradient_BF, 0.999 * run.square_BF + 0.001 * jnp.square(gradient_BF)
-        rate = learning_rate * jnp.exp(-5 * run.k / iterations) * jnp.sqrt(1 - 0.999**k) / (1 - 0.9**k)
+        falling = learning_rate * jnp.exp((-5 * run.k).astype(jnp.float32) / iterations)
+        rate = falling * jnp.sqrt(1 - jnp.float32(0.999) ** k) / (1 - jnp.float32(0.9) ** k)
         moved_BF = _points.clip(run.point_BF - rate * mean_BF / (jnp.sqrt(square_BF) + 1e-8), box)
         least_B = jnp.minimum(run.least_B, value_B)
         look = jnp.bool_(abort_early) & (k % look_every == 0)
@@ -107,7 +108,7 @@ def carlini_wagner(
 
     def search(state, _):
         low_B, high_B, c_B, best_B, best_BF, queries_B = state
-        zeros_BF, huge_B = jnp.zeros_like(x_BF), jnp.full(len(x_BF), jnp.inf)
+        zeros_BF, huge_B = jnp.zeros_like(x_BF), jnp.full(len(x_BF), jnp.inf, jnp.float32)
         fresh = _Run(jnp.int32(0), x_BF, zeros_BF, zeros_BF, ~wrong_B, huge_B, huge_B, jnp.zeros(len(x_BF), bool), best_B, best_BF, queries_B)
         run = lax.while_loop(lambda run: (run.k < iterations) & run.going_B.any(), lambda run: step(c_B, run), fresh)
         high_B = jnp.where(run.success_B, jnp.minimum(high_B, c_B), high_B)
@@ -116,7 +117,7 @@ def carlini_wagner(
         return (low_B, high_B, c_B, run.best_B, run.best_BF, run.queries_B), None
 
     wrong_B = excess(x_BF) < confidence
-    some_B = jnp.ones(len(x_BF))
+    some_B = jnp.ones(len(x_BF), jnp.float32)
     state = 0 * some_B, jnp.inf * some_B, const * some_B, jnp.inf * some_B, x_BF, jnp.ones(len(x_BF), jnp.int32)
     *_, best_B, best_BF, queries_B = lax.scan(search, state, length=search_steps)[0]
     found_B = jnp.isfinite(best_B)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -124,7 +125,7 @@ def hop_skip_jump(
         delta_B = jnp.where(t == 1, first_radius * width, state.before_B * gamma / features)
         normal_BF = _normal(elsewhere_each, state.point_BF, delta_B, jax.vmap(jax.random.fold_in, (0, None))(key_B, t), n, chunk, norm, box)
         room_B = jnp.where(walks_B, limit - state.queries_B - n - steps, 0)
-        size_B = _points.length(state.point_BF - x_BF, norm) / jnp.sqrt(t)
+        size_B = _points.length(state.point_BF - x_BF, norm) / jnp.sqrt(t.astype(jnp.float32))
         far_BF, moved_B, asked_B = _step(elsewhere, state.point_BF, normal_BF, size_B, room_B, halvings, box)
         point_BF = jnp.where(moved_B[:, None], project(far_BF), state.point_BF)
         distance_B = _points.length(point_BF - x_BF, norm)
@@ -165,7 +166,7 @@ def _beginning(elsewhere, x_BF, start_BF, wrong_B, key_B, tries: int, limit: int
         far_BF, found_B, asked_B = start_BF, elsewhere(start_BF) & ~wrong_B, jnp.where(wrong_B, 0, 1)
 
     def noise(k):
-        unit_BF = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(jax.random.fold_in(key, 0), k), x_BF.shape[1:]))(key_B)
+        unit_BF = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(jax.random.fold_in(key, 0), k), x_BF.shape[1:], jnp.float32))(key_B)
         if box is None:
             return x_BF + radius * 1.25 ** k.astype(jnp.float32) * (2 * unit_BF - 1)
         return box[0] + (box[1] - box[0]) * unit_BF
@@ -193,7 +194,7 @@ def _normal(elsewhere_each, point_BF, delta_B, key_B, n, chunk: int, norm: str, 
 
     def some(c, sums):
         sum_B2F, phi_sum_B = sums
-        j_K = c * chunk + jnp.arange(chunk)
+        j_K = c * chunk + jnp.arange(chunk, dtype=jnp.int32)
         u_BKF = jax.vmap(lambda key: jax.vmap(lambda j: _direction(jax.random.fold_in(key, j), point_BF.shape[1], norm))(j_K))(key_B)
         if box is not None:  # what the clipped query really moved by
             u_BKF = jnp.clip(u_BKF, (box[0] - point_B1F) / radius_B11, (box[1] - point_B1F) / radius_B11)
@@ -205,9 +206,9 @@ def _normal(elsewhere_each, point_BF, delta_B, key_B, n, chunk: int, norm: str, 
 
     examples, features = point_BF.shape
     chunks = (n + chunk - 1) // chunk
-    sum_B2F, phi_sum_B = lax.fori_loop(0, chunks, some, (jnp.zeros((examples, 2, features)), jnp.zeros(examples)))
+    sum_B2F, phi_sum_B = lax.fori_loop(0, chunks, some, (jnp.zeros((examples, 2, features), jnp.float32), jnp.zeros(examples, jnp.float32)))
     phi_sum_BF, sum_BF = sum_B2F[:, 0], sum_B2F[:, 1]
-    mean_B1 = (phi_sum_B / n)[:, None]
+    mean_B1 = (phi_sum_B / n.astype(jnp.float32))[:, None]
     g_BF = jnp.where(jnp.abs(mean_B1) == 1, phi_sum_BF, phi_sum_BF - mean_B1 * sum_BF)
     if norm == "linf":
         return jnp.sign(g_BF)
@@ -221,9 +222,10 @@ def _direction(key, features: int, norm: str) -> jax.Array:
     which are all that matters, are as normal.
     """
     if features < 64:
-        u_F = jax.random.normal(key, (features,)) if norm == "l2" else jax.random.uniform(key, (features,), minval=-1.0)
+        draw = jax.random.normal if norm == "l2" else functools.partial(jax.random.uniform, minval=-1.0)
+        u_F = draw(key, (features,), jnp.float32)
     else:
-        word_P = jax.random.bits(key, (-(-features // 4),))
+        word_P = jax.random.bits(key, (-(-features // 4),), jnp.uint32)
         byte_F = ((word_P[:, None] >> jnp.array([[0, 8, 16, 24]], jnp.uint32)) & 255).reshape(-1)[:features]
         u_F = lax.population_count(byte_F).astype(jnp.float32) - 4.0 if norm == "l2" else byte_F.astype(jnp.float32) - 127.5
     return u_F / jnp.maximum(_points.length(u_F, "l2"), 1e-30)
@@ -238,7 +240,7 @@ def _step(elsewhere, point_BF, normal_BF, size_B, room_B, halvings: int, box):
     def attempt(state):
         k, far_BF, moved_B, asked_B = state
         wanted_B = wanted(moved_B, asked_B)
-        candidate_BF = _points.clip(point_BF + (size_B * 0.5**k)[:, None] * normal_BF, box)
+        candidate_BF = _points.clip(point_BF + (size_B * jnp.float32(0.5) ** k)[:, None] * normal_BF, box)
         hit_B = wanted_B & elsewhere(candidate_BF)
         return k + 1, jnp.where(hit_B[:, None], candidate_BF, far_BF), moved_B | hit_B, asked_B + wanted_B
 

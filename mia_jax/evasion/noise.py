@@ -14,12 +14,12 @@ from mia_jax.evasion import _points
 
 def gaussian(key, x, sigma, box: tuple[float, float] | None = (0.0, 1.0)) -> jax.Array:
     """clip(x + sigma N(0, I)) of one example."""
-    return _points.clip(x + sigma * jax.random.normal(key, x.shape), box)
+    return _points.clip(x + sigma * jax.random.normal(key, x.shape, jnp.float32), box)
 
 
 def flips(key, x, rate, box: tuple[float, float] = (0.0, 1.0)) -> jax.Array:
     """low + high - x (0 <-> 1) in each feature with probability `rate`, of one example."""
-    return jnp.where(jax.random.bernoulli(key, rate, x.shape), box[0] + box[1] - x, x)
+    return jnp.where(jax.random.bernoulli(key, jnp.float32(rate), x.shape), box[0] + box[1] - x, x)
 
 
 def survives(
@@ -42,9 +42,9 @@ def survives(
     chunk = min(chunk, copies)
 
     def some(c):
-        k_K = c * chunk + jnp.arange(chunk)
+        k_K = c * chunk + jnp.arange(chunk, dtype=jnp.int32)
         noisy = jax.vmap(lambda key, x: jax.vmap(lambda k: draw(jax.random.fold_in(key, k), x))(k_K))(key_B, x)
         return (label(noisy.reshape(-1, *x.shape[1:])) == jnp.repeat(y_B, chunk)).reshape(-1, chunk)
 
-    right = lax.map(some, jnp.arange(-(-copies // chunk)))
+    right = lax.map(some, jnp.arange(-(-copies // chunk), dtype=jnp.int32))
     return jnp.moveaxis(right, 0, 1).reshape(len(x), -1)[:, :copies]

@@ -64,8 +64,8 @@ def pgd(
         (point_BF, best), _ = lax.scan(step, (point_BF, best), length=steps)
         return better(best, _margins.odds_against(out(point_BF.reshape(shape)), y_B), point_BF), None
 
-    nothing = jnp.full(x_BF.shape[:1], -jnp.inf), x_BF
-    (_, best_BF), _ = lax.scan(run, nothing, jnp.arange(max(1, restarts)))
+    nothing = jnp.full(x_BF.shape[:1], -jnp.inf, jnp.float32), x_BF
+    (_, best_BF), _ = lax.scan(run, nothing, jnp.arange(max(1, restarts), dtype=jnp.int32))
     return best_BF.reshape(shape)
 
 
@@ -90,7 +90,7 @@ def project(x_BF, point_BF, epsilon_B, norm: str, box) -> jax.Array:
 def in_ball(key, features: int, norm: str) -> jax.Array:
     """A point drawn uniformly from the ball of radius 1, [F]."""
     if norm == "linf":
-        return jax.random.uniform(key, (features,), minval=-1.0)
+        return jax.random.uniform(key, (features,), jnp.float32, minval=-1.0)
     direction, radius = jax.random.split(key)
-    u_F = jax.random.normal(direction, (features,))
-    return u_F / jnp.maximum(_points.length(u_F, "l2"), 1e-30) * jax.random.uniform(radius) ** (1 / features)
+    u_F = jax.random.normal(direction, (features,), jnp.float32)
+    return u_F / jnp.maximum(_points.length(u_F, "l2"), 1e-30) * jax.random.uniform(radius, (), jnp.float32) ** (1 / features)

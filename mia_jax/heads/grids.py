@@ -57,7 +57,7 @@ def _head(build: Callable, grid_of: Callable[[Job], Mapping], inner_folds: int) 
     checks.at_least(2, inner_folds=inner_folds)
 
     def head(jobs, key):
-        seeds = np.asarray(jax.random.randint(key, (len(jobs),), 0, np.iinfo(np.int32).max))
+        seeds = np.asarray(jax.random.randint(key, (len(jobs),), 0, np.iinfo(np.int32).max, np.int32))
         return [_score(build(int(seed)), grid_of(job), inner_folds, job) for seed, job in zip(seeds, jobs, strict=True)]
 
     return head

@@ -87,7 +87,7 @@ def _train(key, x_DKF, y_DK, index_DQL, count_DQ, rate_P, penalty_P, level_T, *,
 def _train_one(key, x_KF, y_K, index_L, count, rate, penalty, *, level_T, shape: Shape):
     layers = _init(jax.random.fold_in(key, 0), shape.widths)
     zeros = jax.tree.map(jnp.zeros_like, layers)
-    weight_SB = (jnp.arange(len(index_L)) < count).astype(jnp.float32).reshape(-1, shape.batch_size)
+    weight_SB = (jnp.arange(len(index_L), dtype=jnp.int32) < count).astype(jnp.float32).reshape(-1, shape.batch_size)
     total = jnp.maximum(-(-count // shape.batch_size) * shape.epochs, 1).astype(jnp.float32)
 
     def mean_loss(layers, x_BF, y_B, weight_B):
@@ -103,17 +103,17 @@ def _train_one(key, x_KF, y_K, index_L, count, rate, penalty, *, level_T, shape:
         return jax.tree.map(lambda a, b: jnp.where(weight_B.sum() > 0, a, b), new, state), None
 
     def epoch(state, number):
-        noise_L = jax.random.uniform(jax.random.fold_in(key, number), index_L.shape)
-        order_L = jnp.argsort(jnp.where(jnp.arange(len(index_L)) < count, noise_L, 2.0))
+        noise_L = jax.random.uniform(jax.random.fold_in(key, number), index_L.shape, jnp.float32)
+        order_L = jnp.argsort(jnp.where(jnp.arange(len(index_L), dtype=jnp.int32) < count, noise_L, 2.0))
         return jax.lax.scan(step, state, (index_L[order_L].reshape(weight_SB.shape), weight_SB))[0], None
 
-    return jax.lax.scan(epoch, (layers, zeros, zeros, jnp.float32(0)), jnp.arange(1, shape.epochs + 1))[0][0]
+    return jax.lax.scan(epoch, (layers, zeros, zeros, jnp.float32(0)), jnp.arange(1, shape.epochs + 1, dtype=jnp.int32))[0][0]
 
 
 def _init(key, widths: tuple[int, ...]) -> list[tuple]:
-    glorot = jax.nn.initializers.glorot_normal()
+    glorot = jax.nn.initializers.glorot_normal(dtype=jnp.float32)
     keys = jax.random.split(key, len(widths) - 1)
-    return [(glorot(k, (a, b)), jnp.zeros(b)) for k, a, b in zip(keys, widths[:-1], widths[1:], strict=True)]
+    return [(glorot(k, (a, b)), jnp.zeros(b, jnp.float32)) for k, a, b in zip(keys, widths[:-1], widths[1:], strict=True)]
 
 
 def _forward(layers, x_BF, slope: float):

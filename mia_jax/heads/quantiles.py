@@ -63,7 +63,7 @@ def gradient_boosting(*, rounds: int = 100, learning_rate: float = 0.1, max_leaf
         from sklearn.ensemble import HistGradientBoostingRegressor
 
         own = dict(max_iter=rounds, learning_rate=learning_rate, max_leaf_nodes=max_leaf_nodes, min_samples_leaf=min_samples_leaf)
-        own |= dict(early_stopping=False, random_state=int(jax.random.randint(key, (), 0, np.iinfo(np.int32).max)))
+        own |= dict(early_stopping=False, random_state=int(jax.random.randint(key, (), 0, np.iinfo(np.int32).max, np.int32)))
         with rows.one_thread(x_KF.size * 256):
             models = (HistGradientBoostingRegressor(loss="quantile", quantile=float(t), **own).fit(x_KF, s_K) for t in level_T)
             return np.sort(np.stack([model.predict(ask_NF) for model in models], 1), 1)

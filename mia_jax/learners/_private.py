@@ -159,7 +159,7 @@ def _finished(guarantee, plan, epochs, clip, rule, rows_each, physical_units, ad
             counts_U = found.counted_U & (found.norm_U > 0)  # without a gradient a unit is as good as absent: it moves the count by 1/2 alone
             inside = jnp.where(counts_U, jnp.where(found.norm_U <= clip, 0.5, -0.5), 0).sum()
             wide = mechanism.count_std * mechanism.sensitivity / mechanism.clip_norm
-            draw = wide * jax.random.normal(jax.random.fold_in(key, jnp.uint32(COUNT_KEY)), ())
+            draw = wide * jax.random.normal(jax.random.fold_in(key, jnp.uint32(COUNT_KEY)), (), jnp.float32)
             clip = clips.moved_clip(clip, inside, draw, expected_batch=mechanism.divisor, **adaptive)
         return noisy, clip, found, numbers
 

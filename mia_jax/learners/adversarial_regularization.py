@@ -72,9 +72,9 @@ def make(
     def attack_step(variables, pool: Pool, state, index_B):
         """One step of the attack network on rows of which the first half are members."""
         attacker, opt = state
-        batch = backprop.rows(pool, index_B, jnp.ones(len(index_B)))
+        batch = backprop.rows(pool, index_B, jnp.ones(len(index_B), jnp.float32))
         out_BC = model.apply(variables, batch.x, train=False)[0]
-        sign_B = jnp.where(jnp.arange(len(index_B)) < len(index_B) // 2, 1.0, -1.0)
+        sign_B = jnp.where(jnp.arange(len(index_B), dtype=jnp.int32) < len(index_B) // 2, 1.0, -1.0)
 
         def objective(attacker):
             odds_B = log_odds(attacker, out_BC, batch.y)
@@ -131,8 +131,8 @@ def opponents_beside(*, num_rows: int, batch_size: int, attack_steps: int) -> Pl
         inside_key, outside_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, epoch), 1))
         shape, real_K = (len(index_SB), attack_steps, index_SB.shape[1]), weight[:num_rows] > 0
         first_K = own_K[jnp.argsort(~real_K)]  # rows of weight > 0 first
-        inside = first_K[jax.random.randint(inside_key, shape, 0, real_K.sum())]
-        outside = extra_E[jax.random.randint(outside_key, shape, 0, len(extra_E))]
+        inside = first_K[jax.random.randint(inside_key, shape, 0, real_K.sum(), jnp.int32)]
+        outside = extra_E[jax.random.randint(outside_key, shape, 0, len(extra_E), jnp.int32)]
         opponents = jnp.concatenate([inside, outside], 2).reshape(len(index_SB), -1)
         return jnp.concatenate([index_SB, opponents], 1), jnp.pad(weight_SB, ((0, 0), (0, opponents.shape[1])))
 
@@ -142,10 +142,10 @@ def opponents_beside(*, num_rows: int, batch_size: int, attack_steps: int) -> Pl
 def attack_network(key, classes: int) -> dict:
     """{branch: [(kernel, bias), ...]} with the widths of BRANCHES, Glorot-uniform."""
     inputs = dict(p=classes, y=classes, both=BRANCHES["p"][-1] + BRANCHES["y"][-1])
-    glorot, layers = jax.nn.initializers.glorot_uniform(), {}
+    glorot, layers = jax.nn.initializers.glorot_uniform(dtype=jnp.float32), {}
     for b, (branch, widths) in enumerate(BRANCHES.items()):
         sides = zip((inputs[branch], *widths), widths)
-        layers[branch] = [(glorot(jax.random.fold_in(key, 10 * b + i), side), jnp.zeros(side[1])) for i, side in enumerate(sides)]
+        layers[branch] = [(glorot(jax.random.fold_in(key, 10 * b + i), side), jnp.zeros(side[1], jnp.float32)) for i, side in enumerate(sides)]
     return layers
 
 
@@ -158,5 +158,5 @@ def log_odds(attacker: dict, out_BC, y_B) -> jax.Array:
         return x
 
     p_BF = through(attacker["p"], jax.nn.softmax(out_BC))
-    y_BF = through(attacker["y"], jax.nn.one_hot(y_B, out_BC.shape[-1]))
+    y_BF = through(attacker["y"], jax.nn.one_hot(y_B, out_BC.shape[-1], dtype=jnp.float32))
     return through(attacker["both"], jnp.concatenate([p_BF, y_BF], 1), last=lambda x: x)[:, 0]

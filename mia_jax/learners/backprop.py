@@ -183,7 +183,7 @@ def example_step(*, model: Model, loss: Loss, sample: Pool, trainable: str) -> t
     one = Pool(x=jnp.asarray(sample.x[:1]), y=jnp.asarray(sample.y[:1]), num_classes=sample.num_classes)
     key = jax.random.key(0)
     params, frozen = parameters.split(jax.eval_shape(model.init, key, one.x)["params"], trainable)
-    batch = jax.eval_shape(lambda: (rows(one, jnp.zeros(1, jnp.int32), jnp.ones(1)), slot_keys(key, 1)))
+    batch = jax.eval_shape(lambda: (rows(one, jnp.zeros(1, jnp.int32), jnp.ones(1, jnp.float32)), slot_keys(key, 1)))
 
     def losses(params, taps, rows):
         zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), frozen)
@@ -237,7 +237,7 @@ def rows(pool: Pool, index_B, weight_B) -> Batch:
 
 def slot_keys(key, size: int):
     """One key an example slot: fold_in(key, slot), [B]."""
-    return jax.vmap(lambda slot: jax.random.fold_in(key, slot))(jnp.arange(size))
+    return jax.vmap(lambda slot: jax.random.fold_in(key, slot))(jnp.arange(size, dtype=jnp.int32))
 
 
 def weight_penalty(*, l1: float, l2: float, penalize: str) -> Callable:

@@ -54,7 +54,7 @@ def make(
 
     def init(key, pool: Pool):
         state = inner.init(key, pool)
-        sample = backprop.rows(pool, jnp.zeros((2, 2), jnp.int32), jnp.ones(2))
+        sample = backprop.rows(pool, jnp.zeros((2, 2), jnp.int32), jnp.ones(2, jnp.float32))
         shape = jax.eval_shape(lambda variables: loss(variables, sample)[0], state.variables).shape
         if shape != (2,):
             raise ValueError(f"balanced_pairs needs a loss of pairs [B], not {shape}: learner.objective='contrastive'.")
@@ -92,13 +92,13 @@ def draw(key, label_K, weight_K, *, count: int) -> tuple[jax.Array, jax.Array]:
     total = real_K.sum()
 
     def uniform(key, allowed_K):
-        return jnp.argsort(~allowed_K)[jax.random.randint(key, (count,), 0, jnp.maximum(allowed_K.sum(), 1))]
+        return jnp.argsort(~allowed_K)[jax.random.randint(key, (count,), 0, jnp.maximum(allowed_K.sum(), 1), jnp.int32)]
 
     first = uniform(keys[0], real_K & (size_K > 1))
-    ahead = jax.random.randint(keys[1], (count,), 1, jnp.maximum(size_K[first], 2))
+    ahead = jax.random.randint(keys[1], (count,), 1, jnp.maximum(size_K[first], 2), jnp.int32)
     second = order_K[start_K[first] + (rank_K[first] + ahead) % size_K[first]]
     one = uniform(keys[2], real_K & (size_K < total))
-    place = jax.random.randint(keys[3], (count,), 0, jnp.maximum(total - size_K[one], 1))
+    place = jax.random.randint(keys[3], (count,), 0, jnp.maximum(total - size_K[one], 1), jnp.int32)
     other = order_K[place + jnp.where(place >= start_K[one], size_K[one], 0)]
     return jnp.stack([first, second], axis=1), jnp.stack([one, other], axis=1)
 
@@ -111,7 +111,7 @@ def evaluation(*, loss: Loss, batch_size: int = 512):
         index_SB2 = jnp.concatenate([rows_K[p].reshape(-1, batch_size // 2, 2) for p in both], axis=1)
 
         def one(_, index_B2):
-            loss_B, aux = loss(variables, backprop.rows(pool, index_B2, jnp.ones(batch_size)), train=False)
+            loss_B, aux = loss(variables, backprop.rows(pool, index_B2, jnp.ones(batch_size, jnp.float32)), train=False)
             return None, {name: value_B.sum() for name, value_B in (dict(loss=loss_B, weight=jnp.ones_like(loss_B)) | aux.metrics).items()}
 
         return jax.tree.map(lambda a: a.sum(0), lax.scan(one, None, index_SB2)[1])

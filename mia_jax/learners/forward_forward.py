@@ -101,9 +101,9 @@ def make(
 def negative_labels(key, y_B, weight_B, num_classes: int, negatives: str) -> jax.Array:
     """[B]: labels from the other C - 1, from any of the C, or the labels of the rows of weight > 0 in a random order."""
     if negatives != "permuted":
-        key_B = jax.vmap(lambda slot: jax.random.fold_in(key, slot))(jnp.arange(len(y_B)))
+        key_B = jax.vmap(lambda slot: jax.random.fold_in(key, slot))(jnp.arange(len(y_B), dtype=jnp.int32))
         return jax.vmap(objective.draw, (0, 0, None, None))(key_B, y_B, num_classes, negatives)
     real_B = weight_B > 0
-    from_B = jnp.argsort(jnp.where(real_B, jax.random.uniform(key, y_B.shape), 2.0))  # rows of weight > 0 in a random order, first
+    from_B = jnp.argsort(jnp.where(real_B, jax.random.uniform(key, y_B.shape, jnp.float32), 2.0))  # rows of weight > 0 in a random order, first
     place_B = jnp.argsort(~real_B)  # their places, in their own order (the sort is stable)
     return jnp.zeros_like(y_B).at[place_B].set(y_B[from_B])

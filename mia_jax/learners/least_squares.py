@@ -62,7 +62,7 @@ def targets(model: Model, variables, batch: Batch) -> jax.Array:
     """One-hot labels [K,C], or real targets [K,1]."""
     if jnp.issubdtype(batch.y.dtype, jnp.floating):
         return batch.y[:, None]
-    return jax.nn.one_hot(batch.y, jax.eval_shape(model.apply, variables, batch.x[:1])[0].shape[-1])
+    return jax.nn.one_hot(batch.y, jax.eval_shape(model.apply, variables, batch.x[:1])[0].shape[-1], dtype=jnp.float32)
 
 
 def last_layer(model: Model, variables, x) -> str:
@@ -80,7 +80,7 @@ def last_layer(model: Model, variables, x) -> str:
 
 def solve(feature_KF, target_KC, weight_K, *, ridge: float, bias: bool) -> tuple[jax.Array, jax.Array]:
     """(kernel [F,C], bias [C]) of weighted ridge regression; bias 0 without one."""
-    total, zero = weight_K.sum(), jnp.zeros(())
+    total, zero = weight_K.sum(), jnp.zeros((), jnp.float32)
     mean_F = (weight_K @ feature_KF / total) if bias else jnp.broadcast_to(zero, feature_KF.shape[1:])
     mean_C = (weight_K @ target_KC / total) if bias else jnp.broadcast_to(zero, target_KC.shape[1:])
     root_K1 = jnp.sqrt(weight_K)[:, None]

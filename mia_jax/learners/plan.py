@@ -21,7 +21,7 @@ def permutation(*, batch_size: int, drop_last: bool = False) -> Plan:
         num_rows = rows_K.shape[0]
         steps = steps_per_epoch(num_rows=num_rows, batch_size=batch_size, drop_last=drop_last)
         size = min(batch_size, num_rows)
-        bits_K = jax.random.bits(jax.random.fold_in(key, epoch), (num_rows,)) >> 1
+        bits_K = jax.random.bits(jax.random.fold_in(key, epoch), (num_rows,), jnp.uint32) >> 1
         order_K = jnp.argsort(jnp.where(weight_K > 0, bits_K, bits_K | jnp.uint32(1 << 31)))
         rows_K, weight_K = rows_K[order_K], weight_K[order_K]
         padding = max(0, steps * size - num_rows)

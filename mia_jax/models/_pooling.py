@@ -61,7 +61,7 @@ def _max_pool_backward(at, chosen, g):
         return (unpatch(at, [jnp.where(chosen == k, g, zero) for k in range(at.window[0] * at.window[1])]),)
     b, h, w, f = g.shape
     (i, j), shape = at.window, (b, h, at.window[0], w, at.window[1], f)
-    here = jnp.broadcast_to(jnp.arange(i * j).reshape(1, 1, i, 1, j, 1), shape)
+    here = jnp.broadcast_to(jnp.arange(i * j, dtype=jnp.int32).reshape(1, 1, i, 1, j, 1), shape)
     own = jnp.broadcast_to(chosen.reshape(b, h, 1, w, 1, f), shape) == here
     full = jnp.where(own, jnp.broadcast_to(g.reshape(b, h, 1, w, 1, f), shape), zero).reshape(b, h * i, w * j, f)
     edges = ((-p[0], n + p[0] - o * k, 0) for n, o, k, p in zip(at.image, at.out, at.window, at.pads))

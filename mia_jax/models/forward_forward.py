@@ -25,7 +25,7 @@ class ForwardForward(nn.Module):
         """Goodness of each layer for the given labels, [B,K,L], gradients kept within their layer; without labels the logits [B,C]."""
         local = label_BK is not None
         if not local:
-            label_BK = jnp.broadcast_to(jnp.arange(self.num_classes), (x.shape[0], self.num_classes))
+            label_BK = jnp.broadcast_to(jnp.arange(self.num_classes, dtype=jnp.int32), (x.shape[0], self.num_classes))
         h_BKF, found = overlay(x, label_BK, self.num_classes), []
         for width in self.widths:
             h_BKF = lax.stop_gradient(h_BKF) if local else h_BKF
@@ -40,7 +40,7 @@ def overlay(x, label_BK, num_classes: int) -> jax.Array:
     x_BF = layers.flatten(x)
     if x_BF.shape[1] <= num_classes:
         raise ValueError(f"forward_forward writes the label into the first {num_classes} features; an example has only {x_BF.shape[1]}.")
-    hot_BKC = jax.nn.one_hot(label_BK, num_classes) * x_BF.max(1)[:, None, None]
+    hot_BKC = jax.nn.one_hot(label_BK, num_classes, dtype=jnp.float32) * x_BF.max(1)[:, None, None]
     rest = x_BF[:, None, num_classes:]
     return jnp.concatenate([hot_BKC, jnp.broadcast_to(rest, (*label_BK.shape, rest.shape[2]))], axis=-1)
 
@@ -85,7 +85,7 @@ def make(*, num_classes: int, widths=(500, 500), goodness: str = "mean", skip_fi
     model = layers.as_model(module)
 
     def inside(variables, x):
-        every_BC = jnp.broadcast_to(jnp.arange(num_classes), (x.shape[0], num_classes))
+        every_BC = jnp.broadcast_to(jnp.arange(num_classes, dtype=jnp.int32), (x.shape[0], num_classes))
         return model.inside(variables, x) | dict(goodness=module.apply(variables, x, label_BK=every_BC))
 
     return model._replace(parts=parts, inside=inside)

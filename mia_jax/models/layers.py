@@ -6,6 +6,7 @@ are functions. Kernels start Glorot-uniform and biases at zero, as in Keras.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -23,18 +24,20 @@ __all__ = ["ACTIVATIONS", "FORMS", "INITIALIZERS", "NORMS", "BatchNorm", "Conv",
 __all__ += ["activation", "as_model", "avg_pool", "convolution", "dropout", "flatten", "initializer", "max_pool", "normalized", "output_size"]
 __all__ += ["outputs", "resized"]
 
-glorot_uniform = jax.nn.initializers.glorot_uniform()  # U(-a, a), a = sqrt(6 / (fan_in + fan_out)); a window's size multiplies both fans
-glorot_normal = jax.nn.initializers.variance_scaling(1.0, "fan_avg", "normal")  # N(0, 2 / (fan_in + fan_out)), not truncated
-he_normal = jax.nn.initializers.he_normal()  # normal of variance 2 / fan_in, truncated at two standard deviations
-zeros = jax.nn.initializers.zeros
+# every initializer has its dtype: its default is float, which jax_enable_x64 turns into float64, and a convolution takes no two dtypes
+glorot_uniform = jax.nn.initializers.glorot_uniform(dtype=jnp.float32)  # U(-a, a), a = sqrt(6 / (fan_in + fan_out)); a window multiplies both
+glorot_normal = jax.nn.initializers.variance_scaling(1.0, "fan_avg", "normal", dtype=jnp.float32)  # N(0, 2 / (fan_in + fan_out)), not truncated
+he_normal = jax.nn.initializers.he_normal(dtype=jnp.float32)  # normal of variance 2 / fan_in, truncated at two standard deviations
+zeros = functools.partial(jax.nn.initializers.zeros, dtype=jnp.float32)
+ones = functools.partial(jax.nn.initializers.ones, dtype=jnp.float32)
 
 INITIALIZERS = dict(
     keras=glorot_uniform,
     xavier_uniform=glorot_uniform,
     xavier_normal=glorot_normal,
     he=he_normal,
-    normal=jax.nn.initializers.normal(0.01),  # N(0, .01^2): small nets
-    unit_normal=jax.nn.initializers.normal(1.0),
+    normal=jax.nn.initializers.normal(0.01, dtype=jnp.float32),  # N(0, .01^2): small nets
+    unit_normal=jax.nn.initializers.normal(1.0, dtype=jnp.float32),
     zeros=zeros,
 )
 NORMS = ("batch", "group", "layer", "none")
@@ -99,7 +102,7 @@ def dropout(x, key_B, rate: float, site: int) -> jax.Array:
     """
     if key_B is None or rate == 0:
         return x
-    kept = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, site), 1 - rate, x.shape[1:]))(key_B)
+    kept = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, site), jnp.float32(1 - rate), x.shape[1:]))(key_B)
     return jnp.where(kept, x / (1 - rate), 0)
 
 
@@ -135,7 +138,7 @@ class Embedding(nn.Module):
 
     num_embeddings: int
     features: int
-    embedding_init: Callable = jax.nn.initializers.variance_scaling(1.0, "fan_in", "normal", out_axis=0)
+    embedding_init: Callable = jax.nn.initializers.variance_scaling(1.0, "fan_in", "normal", out_axis=0, dtype=jnp.float32)
 
     @nn.compact
     def __call__(self, x):
@@ -179,7 +182,7 @@ class StandardizedConv(Conv):
     def __call__(self, x):
         checks.one_of(FORMS, form=self.form)
         kernel = self.param("kernel", self.kernel_init, (*pair(self.window), x.shape[-1], self.features))
-        gain = self.param("gain", jax.nn.initializers.ones, (self.features,))
+        gain = self.param("gain", ones, (self.features,))
         centered = kernel - kernel.mean((0, 1, 2), keepdims=True)
         fan_in = math.prod(kernel.shape[:-1])
         scale = jax.lax.rsqrt(fan_in * jnp.square(centered).mean((0, 1, 2), keepdims=True) + 1e-8)
@@ -232,8 +235,8 @@ class BatchNorm(nn.Module):
     @nn.compact
     def __call__(self, x, *, weight_B=None, train: bool = False):
         features = x.shape[-1]
-        mean = self.variable("stats", "mean", jnp.zeros, (features,))
-        var = self.variable("stats", "var", jnp.ones, (features,))
+        mean = self.variable("stats", "mean", jnp.zeros, (features,), jnp.float32)
+        var = self.variable("stats", "var", jnp.ones, (features,), jnp.float32)
         mean_F, var_F = mean.value, var.value
         if train:
             mean_F, var_F, any_row = _moments(x, weight_B)
@@ -275,5 +278,5 @@ def _group_mean(x, groups: int) -> jax.Array:
 
 
 def _scale_and_shift(module: nn.Module, x):
-    scale = module.param("scale", jax.nn.initializers.ones, (x.shape[-1],))
+    scale = module.param("scale", ones, (x.shape[-1],))
     return _shifted(module, tapped(Scale(), x, scale, _tap(module, "scale")))

@@ -24,7 +24,7 @@ def make(*, model: Model, theta: float = 1.5, negatives: str = "other") -> Loss:
 
     def loss(variables: Variables, batch: Batch, *, key_B=None, train: bool = False) -> tuple[jax.Array, Aux]:
         if key_B is None:
-            other_BK = (batch.y[:, None] + jnp.arange(negatives == "other", num_classes)[None]) % num_classes
+            other_BK = (batch.y[:, None] + jnp.arange(negatives == "other", num_classes, dtype=jnp.int32)[None]) % num_classes
         else:
             other_BK = jax.vmap(draw, (0, 0, None, None))(key_B, batch.y, num_classes, negatives)[:, None]
         goodness_BKL = model.parts["goodness"](variables, batch.x, jnp.concatenate([batch.y[:, None], other_BK], axis=1))
@@ -46,8 +46,8 @@ def local(goodness_BKL, theta: float) -> jax.Array:
 def draw(key, y, num_classes: int, negatives: str) -> jax.Array:
     """One negative label: uniform over the other C - 1 labels, or over all C."""
     if negatives == "any":
-        return jax.random.randint(key, (), 0, num_classes)
-    return (y + jax.random.randint(key, (), 1, num_classes)) % num_classes
+        return jax.random.randint(key, (), 0, num_classes, jnp.int32)
+    return (y + jax.random.randint(key, (), 1, num_classes, jnp.int32)) % num_classes
 
 
 def needs(model: Model) -> None:

@@ -25,7 +25,7 @@ def check(*, model: Model, loss: Loss, sample: Pool) -> None:
 
     def first(x):
         variables = jax.tree.map(lambda leaf: jnp.full(leaf.shape, SMALL, leaf.dtype), shapes)
-        batch = Batch(x=x, y=y, weight_B=jnp.ones(2), index_B=jnp.arange(2))
+        batch = Batch(x=x, y=y, weight_B=jnp.ones(2, jnp.float32), index_B=jnp.arange(2, dtype=jnp.int32))
         return loss(variables, batch, key_B=jax.random.split(jax.random.key(0), 2), train=True)[0][0]
 
     program = jax.jit(first, compiler_options=QUICK if jax.default_backend() == "cpu" else None)

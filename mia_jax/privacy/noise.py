@@ -56,7 +56,7 @@ def _threefry(key, shape: tuple[int, ...]):
     first, second = jax.random.key_data(key)
     keys = (first, second, first ^ second ^ jnp.uint32(0x1BD11BDA))
     position = lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
-    a, b = jnp.full(shape, keys[0]), position + keys[1]
+    a, b = jnp.full(shape, keys[0], jnp.uint32), position + keys[1]
     for turn in range(5):
         for by in ROTATIONS[turn % 2]:
             a = a + b

@@ -47,7 +47,7 @@ def plan(*, sampling: str, rate: float, size: int, steps: int, cap: bool = False
             chosen = jnp.concatenate([order_K, jnp.zeros(max(0, padding), order_K.dtype)])[: steps * size].reshape(steps, size)
             weight = jnp.concatenate([weight_K[order_K], jnp.zeros(max(0, padding), weight_K.dtype)])[: steps * size].reshape(steps, size)
             return rows_K[chosen], weight
-        bin_K = jax.random.randint(jax.random.fold_in(key, steps), rows_K.shape, 0, steps) if sampling == "balls_in_bins" else None
+        bin_K = jax.random.randint(jax.random.fold_in(key, steps), rows_K.shape, 0, steps, jnp.int32) if sampling == "balls_in_bins" else None
 
         def step(s):
             own = jax.random.fold_in(key, s)
@@ -64,18 +64,18 @@ def plan(*, sampling: str, rate: float, size: int, steps: int, cap: bool = False
             if sampling != "without_replacement" and not cap:
                 weight_B = jnp.where(drawn_K.sum() > size, jnp.nan, weight_B)
             if spread:
-                order_B = jax.random.permutation(jax.random.fold_in(own, 1), size)
+                order_B = jax.random.permutation(jax.random.fold_in(own, 1), jnp.arange(size, dtype=jnp.int32))
                 chosen_B, weight_B = chosen_B[order_B], weight_B[order_B]
             return rows_K[chosen_B], weight_B
 
-        return lax.map(step, jnp.arange(steps))
+        return lax.map(step, jnp.arange(steps, dtype=jnp.int32))
 
     return draw
 
 
 def _bits(key, size: int):
     """Uniform whole numbers in 0..2^31-1."""
-    return (jax.random.bits(key, (size,)) >> 1).astype(jnp.int32)
+    return (jax.random.bits(key, (size,), jnp.uint32) >> 1).astype(jnp.int32)
 
 
 def repeated(plan: Plan, times: int) -> Plan:
@@ -111,11 +111,11 @@ def of_groups(plan: Plan, *, group_N: np.ndarray, rows_each: int) -> Plan:
         user_K = jnp.where(weight_K > 0, jnp.asarray(group)[rows_K], count)[order_K]
         order_K = order_K[jnp.argsort(user_K, stable=True)]
         user_K = jnp.sort(user_K)
-        rank_K = jnp.arange(len(rows_K)) - jnp.searchsorted(user_K, user_K)
+        rank_K = jnp.arange(len(rows_K), dtype=jnp.int32) - jnp.searchsorted(user_K, user_K)
         place = (user_K, rank_K)
-        index_GJ = jnp.full((count, rows_each), rows_K[0]).at[place].set(rows_K[order_K], mode="drop")
+        index_GJ = jnp.full((count, rows_each), rows_K[0], rows_K.dtype).at[place].set(rows_K[order_K], mode="drop")
         weight_GJ = jnp.zeros((count, rows_each), weight_K.dtype).at[place].set(weight_K[order_K], mode="drop")
-        user_SB, drawn_SB = plan(key, epoch, jnp.arange(count), (weight_GJ > 0).any(1).astype(weight_K.dtype))
+        user_SB, drawn_SB = plan(key, epoch, jnp.arange(count, dtype=jnp.int32), (weight_GJ > 0).any(1).astype(weight_K.dtype))
         weight = drawn_SB[:, :, None] * weight_GJ[user_SB]
         return index_GJ[user_SB].reshape(len(user_SB), -1), weight.reshape(len(user_SB), -1)
 

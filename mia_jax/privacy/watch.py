@@ -42,7 +42,7 @@ def watched(learner: Learner, *, loss: Loss, x: np.ndarray, y: np.ndarray, clip_
     def init(key, pool: Pool) -> TrainState:
         state = learner.init(key, pool)
         zero = jax.tree.map(jnp.zeros_like, state.variables["params"])
-        return state._replace(opt=Watch(state.opt, zero, jnp.zeros(canaries), jnp.zeros(canaries)))
+        return state._replace(opt=Watch(state.opt, zero, jnp.zeros(canaries, jnp.float32), jnp.zeros(canaries, jnp.float32)))
 
     def step(state: TrainState, pool: Pool, index_1B, weight_1B):
         watch, before = state.opt, state.variables
@@ -73,7 +73,7 @@ def watched(learner: Learner, *, loss: Loss, x: np.ndarray, y: np.ndarray, clip_
 
 def _single(loss: Loss, variables, x, y):
     """The loss of one example, as a batch of one (a model always sees a batch axis)."""
-    one = Batch(x=x[None], y=y[None], weight_B=jnp.ones(1), index_B=jnp.zeros(1, jnp.int32))
+    one = Batch(x=x[None], y=y[None], weight_B=jnp.ones(1, jnp.float32), index_B=jnp.zeros(1, jnp.int32))
     return loss(variables, one, train=False)[0][0]
 
 

@@ -48,7 +48,7 @@ def drawn(y_N, rows_K: np.ndarray) -> np.ndarray:
     """[PAIRS, 2] of the rows, always the same ones: first the pairs of one class, then as many of two (balanced_pairs.draw)."""
     label_K = jnp.asarray(np.asarray(y_N)[rows_K], jnp.int32)
     both = jax.jit(balanced_pairs.draw, static_argnames="count")(
-        jax.random.key(0, impl="threefry2x32"), label_K, jnp.ones(len(rows_K)), count=PAIRS // 2
+        jax.random.key(0, impl="threefry2x32"), label_K, jnp.ones(len(rows_K), jnp.float32), count=PAIRS // 2
     )
     return rows_K[np.concatenate(both)]
 

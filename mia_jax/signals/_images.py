@@ -58,6 +58,6 @@ def correctness(names: Sequence[str], *, name: str) -> Signal:
     def ask(probe, x_B, y_B, key_B):
         del key_B
         correct_BP = jnp.stack([(probe.label(view(x_B)) == y_B).astype(jnp.float32) for view in views], -1)
-        return correct_BP, jnp.broadcast_to(jnp.arange(1, len(views) + 1)[None], correct_BP.shape)
+        return correct_BP, jnp.broadcast_to(jnp.arange(1, len(views) + 1, dtype=jnp.int32)[None], correct_BP.shape)
 
     return Signal(None, +1, ask, "labels", len(views), images(name))

@@ -28,7 +28,7 @@ def make(*, d: int = 1, iterations: int = 10, norm: str = "l2", evaluations: int
             walk = walker.run(probe.label, x_B, y_B, jax.random.wrap_key_data(own_B, impl=jax.random.key_impl(key_B)))
             return walk.distance_B, walk.queries_B
 
-        distance_VB, queries_VB = lax.map(one, (jnp.arange(len(views)), jnp.stack([view(x_B) for view in views])))
+        distance_VB, queries_VB = lax.map(one, (jnp.arange(len(views), dtype=jnp.int32), jnp.stack([view(x_B) for view in views])))
         return distance_VB.T, jnp.cumsum(queries_VB, 0).T
 
     check = _images.images("boundary_distance_under_shift", walker.check)

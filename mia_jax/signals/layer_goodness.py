@@ -25,7 +25,7 @@ def make(*, layer: int = 0, margin: bool = False) -> Signal:
         goodness_BCL = found["goodness"]
         if layer > goodness_BCL.shape[2]:
             raise ValueError(f"layer_goodness:layer={layer}: the net has {goodness_BCL.shape[2]} layers, counted from 1 (0: all of them).")
-        own_BC1 = jax.nn.one_hot(y_B, goodness_BCL.shape[1])[..., None] > 0
+        own_BC1 = jax.nn.one_hot(y_B, goodness_BCL.shape[1], dtype=bool)[..., None]
         value_BL = jnp.where(own_BC1, goodness_BCL, 0).sum(1)
         value_BL -= jnp.where(own_BC1, -jnp.inf, goodness_BCL).max(1) if margin else 0.0
         return value_BL[:, layer - 1] if layer else value_BL

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 
 from mia_jax.signals import _walk
 from mia_jax.types import Signal
@@ -19,7 +20,7 @@ def make(*, iterations: int = 10, norm: str = "l2", evaluations: int = 100, budg
 
     def ask(probe, x_B, y_B, key_B):
         del y_B
-        noise_B = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, 1), x_B.shape[1:]))(key_B)
+        noise_B = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, 1), x_B.shape[1:], jnp.float32))(key_B)
         walk = walker.run(probe.label, noise_B, probe.label(noise_B), key_B)
         return walk.distance_B, 1 + walk.queries_B
 

@@ -35,7 +35,7 @@ def make(*, samples: int = 300, noise: str = "gaussian", sigma: float = 0.05, fl
         if noise == "gaussian":
             return noises.gaussian(gaussian_key, x, sigma, _images.BOXES[box])
         flipped = noises.flips(flip_key, x, min(1.0, flips / x.size))
-        return jnp.where(jnp.arange(x.size).reshape(x.shape) < continuous, noises.gaussian(gaussian_key, x, sigma, None), flipped)
+        return jnp.where(jnp.arange(x.size, dtype=jnp.int32).reshape(x.shape) < continuous, noises.gaussian(gaussian_key, x, sigma, None), flipped)
 
     def ask(probe, x_B, y_B, key_B):
         right_B = probe.label(x_B) == y_B

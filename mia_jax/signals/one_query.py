@@ -42,7 +42,7 @@ def make(*, shadows: int = 4, steps: int = 30, step: float = 0.01, alpha: float 
             (slope_B,) = back(jnp.ones_like(value_B))
             return (jnp.clip(moved_B - step * jnp.sign(slope_B), *limits), best_B, jnp.minimum(least_B, value_B)), None
 
-        moved_B, best_B, least_B = lax.scan(one, (x_B, x_B, jnp.full(len(x_B), jnp.inf)), None, length=steps)[0]
+        moved_B, best_B, least_B = lax.scan(one, (x_B, x_B, jnp.full(len(x_B), jnp.inf, jnp.float32)), None, length=steps)[0]
         best_B = jnp.where(_images.along(objective(moved_B) < least_B, x_B), moved_B, best_B)
         return (probe.label(best_B) == y_B).astype(jnp.float32), jnp.ones(len(x_B), jnp.int32)
 

@@ -44,13 +44,13 @@ def make(*, shadows: int = 4, queries: int = 5, steps: int = 40, step: float = 0
             _, back, held_B = jax.vjp(loss, moved_B, has_aux=True)
             new_PB = ~done_PB & (held_B[None] < tau_P[:, None])
             asked_PB = jnp.where(jax.vmap(_images.along, (0, None))(done_PB, x_B), asked_PB, moved_B[None])
-            (slope_B,) = back(jnp.ones(len(x_B)))
+            (slope_B,) = back(jnp.ones(len(x_B), jnp.float32))
             return (jnp.clip(moved_B - step * jnp.sign(slope_B), *limits), asked_PB, done_PB | new_PB), None
 
         first = x_B, jnp.broadcast_to(x_B[None], (queries, *x_B.shape)), jnp.zeros((queries, len(x_B)), bool)
         asked_PB = lax.scan(one, first, None, length=steps + 1)[0][1]
         same_PB = jnp.stack([(probe.label(asked_B) == y_B).astype(jnp.float32) for asked_B in asked_PB])
-        count_P = jnp.arange(1, queries + 1)
+        count_P = jnp.arange(1, queries + 1, dtype=jnp.int32)
         return (jnp.cumsum(same_PB, 0) / count_P[:, None]).T, jnp.broadcast_to(count_P[None], (len(x_B), queries))
 
     return Signal(None, +1, ask, "labels", queries, _images.inside("transfer", box), shadows=shadows)

@@ -23,14 +23,14 @@ def make(*, views: int = 8, shift: int = 2, noise: float = 0.05) -> Signal:
         moved = x
         if shift and x.ndim == 3:
             padded = jnp.pad(x, ((shift, shift), (shift, shift), (0, 0)), mode="edge")
-            start = jax.random.randint(jax.random.fold_in(key, 0), (2,), 0, 2 * shift + 1)
+            start = jax.random.randint(jax.random.fold_in(key, 0), (2,), 0, 2 * shift + 1, jnp.int32)
             moved = jax.lax.dynamic_slice(padded, (start[0], start[1], 0), x.shape)
-        return moved + noise * jax.random.normal(jax.random.fold_in(key, 1), x.shape)
+        return moved + noise * jax.random.normal(jax.random.fold_in(key, 1), x.shape, jnp.float32)
 
     def ask(probe, x_B, y_B, key_B):
         del y_B
         draw = jax.vmap(view, (0, 0))
-        key_AB = jax.vmap(lambda a: jax.vmap(lambda key: jax.random.fold_in(key, a))(key_B))(jnp.arange(views))
+        key_AB = jax.vmap(lambda a: jax.vmap(lambda key: jax.random.fold_in(key, a))(key_B))(jnp.arange(views, dtype=jnp.int32))
         embedded_ABE = jnp.stack([probe.inside(draw(x_B, key_AB[a]))["penultimate"] for a in range(views)])
         length_AB = jnp.sqrt(jnp.square(embedded_ABE).sum(-1, keepdims=True))
         unit_ABE = embedded_ABE / jnp.where(length_AB > 0, length_AB, 1)

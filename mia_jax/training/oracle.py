@@ -138,7 +138,7 @@ def query(
         if signal.access != "labels":
             continue
         found = probing.Answers(folder, name, m, len(pool.y))
-        one_hot = lambda probe, x_B, y_B, key_B, s=signal: s.measure(jax.nn.one_hot(probe.label(x_B), pool.num_classes), y_B)  # noqa: E731
+        one_hot = lambda probe, x_B, y_B, key_B, s=signal: s.measure(jax.nn.one_hot(probe.label(x_B), pool.num_classes, dtype=jnp.float32), y_B)  # noqa: E731
         ask = probing.asking(
             lambda _, own: Probe(oracle.label, shadows=own), signal if signal.ask is not None else signal._replace(ask=one_hot), views
         )

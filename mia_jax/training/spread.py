@@ -12,6 +12,8 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 
+from mia_jax import precision
+
 
 class Cancelled(Exception):
     """Another worker failed; its error is the one that is raised."""
@@ -55,7 +57,8 @@ def spread(work: Callable, items: Sequence, devices: Sequence, lanes: int | None
         except BaseException as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=worker, args=(device,), name=f"device {device.id}", daemon=True) for device in devices[: len(items)]]
+    target = precision.same_in_threads(worker)
+    threads = [threading.Thread(target=target, args=(device,), name=f"device {device.id}", daemon=True) for device in devices[: len(items)]]
     for thread in threads:
         thread.start()
     for thread in threads:
