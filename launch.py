@@ -35,7 +35,9 @@ _CACHE = flags.DEFINE_string(
     "compile_cache", "auto", "Folder of compiled programs, kept between runs; 'auto' is ~/.cache/mia_jax/xla, 'off' keeps none."
 )
 _TASK = flags.DEFINE_string(
-    "task", "", "i/n, one of n jobs on one workdir: trains its share of the models (--grid: runs its share of the members). The rest is left to the "
+    "task",
+    "",
+    "i/n, one of n jobs on one workdir: trains its share of the models (--grid: runs its share of the members). The rest is left to the "
     "same command without --task.",
 )
 _SUMMARY = flags.DEFINE_bool("summary", False, "Print the model's layers, shapes and parameters, and stop.")
@@ -51,6 +53,7 @@ def main(argv):
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.ERROR)  # no word of accelerators that are not there
     set_compile_cache(_CACHE.value)
     from mia_jax import experiment, jobs
+    from mia_jax.report import answer
 
     task, pause = jobs.task(_TASK.value), jobs.Pause()
     pause.listen()
@@ -65,11 +68,11 @@ def main(argv):
     if _DEBUG.value:
         config, workdir = experiment.debug_config(config), workdir / "debug"
         set_debug()
-    experiment.run(config, workdir_path=workdir, **options)
+    found = experiment.run(config, workdir_path=workdir, **options)
     if task is not None:
         print(f"task {task[0]} of {task[1]} has trained its share; when all have, the same command without --task goes on.")
     elif "report" in _STAGES.value:
-        print(f"report: {workdir / 'report' / 'report.md'}")
+        print(answer.terminal(found, report=workdir / "report" / "report.md"))
 
 
 def run_grid(workdir: pathlib.Path, **options) -> None:

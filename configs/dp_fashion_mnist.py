@@ -44,6 +44,6 @@ def get_config(arg=None):
             threshold_rescaled_logit=dict(name="threshold", signal="rescaled_logit"),
             lira_shrunk=dict(name="lira", mode="online", variance="shrunk"),
         ),
-        report=dict(audit=dict(attacks=("threshold_loss", "lira_shrunk"), guesses=(0.05,), delta=1e-5), records=()),
+        report=dict(audit=dict(attacks=("threshold_loss", "lira_shrunk"), guesses=(0.05,)), records=()),
         run=dict(chunk=1),
     )

@@ -26,7 +26,8 @@ DATA = dict(standardize=False, drop_duplicates=False, canaries=None)  # canaries
 QUERY = dict(views=("identity",), batch_size=500, ask_batch_size=100, signals=(), save_logits=False)
 ATTACK = dict(defense="", adaptive=False)  # of every attack: mia_jax/answers.py
 REPORT = dict(fprs=(0.001, 0.01, 0.1), ppv_ratio=1.0, draws=200, level=0.95, shadow_curve=("lira",), figures=True)
-REPORT |= dict(slices=("class",), groups={}, records=("lira",))  # slices: mia_jax/metrics/slices.py; groups: {name: row numbers}
+REPORT |= dict(slices=("class",), groups={}, records=None)  # slices: mia_jax/metrics/slices.py; groups: {name: row numbers}; records: attacks whose
+# exposed records are looked for (None: the attack that leads the ranking, (): none)
 REPORT |= dict(epochs=())  # attacks that are repeated on the models of learner.snapshots: mia_jax/over_epochs.py
 REPORT |= dict(audit=None)  # fields of report/privacy.py; None: with its defaults under the design canaries, else no audit
 RUN = dict(chunk=8, lanes=0, devices=0, query_chunk=0, checkpoint_every=25, pool_bytes=2**31)  # how, not what: outside every config hash

@@ -57,7 +57,8 @@ def run(
         for seed in seeds:
             folder = root if len(seeds) == 1 else root / f"seed-{seed}"
             audit = prepare_scores(config, seed=int(seed), arrays=arrays) if "scores" in config else prepare(config, seed=int(seed))
-            reports[seed] = run_one(audit, folder=folder, wanted=stages_wanted, extend=extend, task=task, pause=pause, numerics=numerics)
+            given = dict(folder=folder, wanted=stages_wanted, extend=extend, task=task, pause=pause, numerics=numerics)
+            reports[seed] = run_one(audit, **given, lines=arrays is None)
         if len(seeds) > 1 and task is None and "report" in stages_wanted:
             return reporting.report_seeds(reports, folder=root / "report")
     return reports[seeds[0]]
@@ -69,9 +70,20 @@ def plain(config) -> dict:
 
 
 def run_one(
-    audit: Audit, *, folder: Path, wanted: Sequence[str], extend: bool, task: tuple[int, int] | None, pause: Callable, numerics: Mapping
+    audit: Audit,
+    *,
+    folder: Path,
+    wanted: Sequence[str],
+    extend: bool,
+    task: tuple[int, int] | None,
+    pause: Callable,
+    numerics: Mapping,
+    lines: bool = True,
 ) -> dict:
-    """The wanted stages of one seed in one workdir; `numerics` (precision.settings) go to run.json."""
+    """The wanted stages of one seed in one workdir; `numerics` (precision.settings) go to run.json.
+
+    Without `lines`, the progress of attacks and report is shown on a terminal only.
+    """
     if task is not None and (audit.model is None or extend or "train" not in wanted):
         what = "--extend: grow the fleet by a first command without --task" if extend else "no training: only the train stage is shared"
         raise ValueError(f"--task={task[0]}/{task[1]} does not go with {what}.")
@@ -88,8 +100,8 @@ def run_one(
     todo = dict(
         train=lambda: stages.train(audit, folder=folder, task=task, pause=pause),
         query=lambda: stages.query(audit, folder=folder, views=asked, pause=pause),
-        attack=lambda: stages.attack(audit, folder=folder),
-        report=lambda: reporting.report(audit, folder=folder, versions=versions()),
+        attack=lambda: stages.attack(audit, folder=folder, lines=lines),
+        report=lambda: reporting.report(audit, folder=folder, versions=versions(), lines=lines),
     )
     if task is not None:
         todo = dict(train=todo["train"])

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
 
 from mia_jax import answers, registry, views
 from mia_jax.metrics import bootstrap, comparisons, further, slice_rows, slices, summary, thresholds
-from mia_jax.report import assumptions, budget, shadows, tables, usage, vulnerability
+from mia_jax.report import assumptions, budget, shadows, standing, tables, usage, vulnerability
 from mia_jax.stages import scored_models, scores
 from mia_jax.training import query as queries
 
@@ -29,21 +29,33 @@ def attack_evidence(audit, name: str, score_MN: np.ndarray) -> dict:
     return found | dict(threshold_T=threshold_T, threshold_FT=threshold_FM[:, targets])
 
 
-def measured(audit, attacks: Mapping[str, Mapping], *, folder: Path, shared: Mapping, draws: bootstrap.Draws) -> dict:
-    """{results, comparisons, slices}: every row of the report, the differences between attacks, and the ranking of the slices."""
+def measured(
+    audit, attacks: Mapping[str, Mapping], *, folder: Path, shared: Mapping, draws: bootstrap.Draws, tick: Callable = lambda parts, following: None
+) -> dict:
+    """{verdict, results, comparisons, ..}: the verdict over all attacks, every row of the report, differences between attacks, ranked slices.
+
+    `tick(1, what follows)` is called after each of the three parts.
+    """
     design, wanted = audit.design, audit.config["report"]
     common = dict(draws=draws, fprs=wanted["fprs"], level=wanted["level"])
     targets, kept = list(design.targets), {}
     rows = summary.rows(attacks, **shared, targets=targets, unit_T=design.unit_M[targets], ppv_ratio=wanted["ppv_ratio"], keep=kept, **common)
-    order = [name for part in tables.ranking(rows) for name in part]
+    verdict = standing.decide(tables.main_rows(rows), level=wanted["level"])
+    order = [*verdict["ranked"], *verdict["apart"]]
+    tick(1, "slices")
     layers, said = slices_of(audit, folder=folder, evaluated_TN=shared["evaluated_TN"])
     sliced, ranking = slice_rows.rows(attacks, **shared, layers=layers, ppv_ratio=wanted["ppv_ratio"], **common)
     small = len({row["slice"] for row in sliced if row["too_small"]})
     costs = {name: cost for name in attacks if (cost := cost_of(audit, name, folder=folder))}
     rows = [row | {k: costs[row["attack"]][k] for k in ("queries", "queries_max")} if row["attack"] in costs else row for row in rows]
+    tick(1, "differences between attacks")
     kept_pairs = comparisons.rows(kept, order, level=wanted["level"])
     kept_pairs += comparisons.accuracies(attacks, **shared, names=order, draws=draws, level=wanted["level"])
+    sides = (int((shared["evaluated_TN"] & side_TN).sum(1).min()) for side_TN in (shared["member_TN"], ~shared["member_TN"]))
+    size = dict(zip(("n_member", "n_nonmember"), sides, strict=True), units=len(np.unique(design.unit_M[targets])), resampling=draws.resampling)
+    tick(1, "records")
     return dict(
+        verdict=dict(verdict, detectable=standing.detectable(verdict, fprs=wanted["fprs"], **size)),
         results=rows + further.rows(attacks, **shared, **common) + sliced,
         queries=query_curves(audit, rows, costs, folder=folder, shared=shared, draws=draws),
         comparisons=kept_pairs,
@@ -102,11 +114,19 @@ def slices_of(audit, *, folder: Path, evaluated_TN) -> tuple[list[slices.Layer],
     return slices.make(texts, evaluated_TN, labels_N=labels_N, columns=pool.columns, groups=wanted["groups"], **answers), said
 
 
-def exposed_records(audit, *, folder: Path) -> tuple[dict, dict[str, np.ndarray]]:
-    """Per-record vulnerability under the attacks that config.report.records names: the tables for report.json and the arrays of records.npz."""
-    found, arrays = {}, {}
-    for name in (n for n in audit.config["report"]["records"] if n in audit.attacks and audit.attacks[n].knows in tables.RANKED):
+def exposed_records(audit, *, folder: Path, ranked: Sequence[str]) -> tuple[dict, dict[str, np.ndarray]]:
+    """Per-record vulnerability under the attacks that config.report.records names (None: the first of the ranked ones): the tables for
+    report.json and the arrays of records.npz. An attack that was asked for and cannot be had is there with its {why}.
+    """
+    found, arrays, wanted = {}, {}, audit.config["report"]["records"]
+    for name in ranked[:1] if wanted is None else wanted.split(",") if isinstance(wanted, str) else wanted:
+        if name not in audit.attacks:
+            found[name] = dict(why=f"this audit has no attack of that name; its attacks: {', '.join(audit.attacks)}")
+            continue
         one = audit.attacks[name]
+        if one.knows not in tables.RANKED:
+            found[name] = dict(why=f"it knows more than a real attacker could ({one.knows}), so its records would not tell who is exposed to one")
+            continue
         fleet = answers.load_fleet(audit, folder=folder, names=[n for n in one.needs if n in audit.asked], attack=name)
         key = answers.key_of(audit, name)
         level = audit.config["report"]["level"]
@@ -137,9 +157,9 @@ def assumed(audit, *, folder: Path) -> dict[str, dict]:
     return found
 
 
-def used(audit, attacks: Mapping[str, Mapping], score_MN: Mapping[str, np.ndarray], rows) -> dict | None:
-    """The share of the rows that was trained on, as the best ranked attack with thresholds from shadows estimates it."""
-    ranked = [name for name in tables.ranking(tables.main_rows(rows))[0] if not np.isnan(attacks[name]["threshold_T"]).any()]
+def used(audit, attacks: Mapping[str, Mapping], score_MN: Mapping[str, np.ndarray], ranked: Sequence[str]) -> dict | None:
+    """The share of the rows that was trained on, as the first of the ranked attacks with thresholds from shadows estimates it."""
+    ranked = [name for name in ranked if not np.isnan(attacks[name]["threshold_T"]).any()]
     if not ranked:
         return None
     name, level = ranked[0], audit.config["report"]["level"]

@@ -24,6 +24,7 @@ from typing import Any
 import jax
 
 from mia_jax import checks, experiment, jobs
+from mia_jax.report import answer
 from mia_jax.report import members as tables
 
 Path = pathlib.Path
@@ -104,7 +105,8 @@ def run(
     task: tuple[int, int] | None = None,
     **options,
 ) -> dict[str, str]:
-    """Runs the members in workdir/<name> (experiment.run with `options`), writes table.csv, .md and .png; returns {name: error} of those that failed.
+    """Runs the members in workdir/<name> (experiment.run with `options`), writes table.csv, .md and .png, prints every run's answer;
+    returns {name: error} of those that failed.
 
     A `task` (i, n) runs its share of the members and writes no table.
 
@@ -133,4 +135,7 @@ def run(
         jax.clear_caches()  # the next member's programs are others
     if any(reports.values()) and task is None:
         tables.write(reports, failed=failed, attacks=attacks, metrics=metrics, folder=root)
+        for name, report in reports.items():
+            if report:
+                print(f"{name}: {answer.line(report)}")
     return failed

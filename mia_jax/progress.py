@@ -12,10 +12,12 @@ class Progress:
     """Counts `total` units of work of one stage; `advance` adds units, and `line` prints a sentence without breaking the bar.
 
     On a terminal a bar shows the remaining time; otherwise a line is printed at most every `seconds`, with the remaining time once it is known.
+    Without `lines` nothing is printed where there is no terminal: the work of a function that a program calls.
     """
 
-    def __init__(self, *, title: str, total: int, unit: str, file=None, seconds: float = 15.0):
+    def __init__(self, *, title: str, total: int, unit: str, file=None, seconds: float = 15.0, lines: bool = True):
         self.title, self.total, self.unit, self.file, self.seconds = title, total, unit, file or sys.stderr, seconds
+        self.lines = lines
         self.count, self.start = 0, time.monotonic()
         self.printed = self.start
         self.bar = tqdm.tqdm(total=total, desc=title, unit=unit, file=self.file, leave=False) if self.file.isatty() else None
@@ -28,7 +30,7 @@ class Progress:
             self.bar.update(units)
             return
         now = time.monotonic()
-        if now - self.printed >= self.seconds and self.count < self.total:
+        if self.lines and now - self.printed >= self.seconds and self.count < self.total:
             self.printed = now
             left = (now - self.start) / max(1, self.count) * (self.total - self.count)
             self.line(f"{self.title}: {self.count} of {self.total} {self.unit}s, about {duration(left)} left {note}".rstrip())

@@ -1,4 +1,4 @@
-"""The REPORT stage: the scores on disk against membership, in report.json, report.md, records.npz, tables and figures."""
+"""The REPORT stage: the scores on disk against membership, in report.json, report.md, records.csv, records.npz, tables and figures."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from mia_jax import answers, findings, workdir
 from mia_jax import over_epochs as epochs
 from mia_jax.data import _pool as pools
 from mia_jax.metrics import bootstrap
+from mia_jax.progress import Progress
 from mia_jax.report import (
     cross_validation,
     evasion,
@@ -23,6 +24,7 @@ from mia_jax.report import (
     stale,
     tables,
     validity,
+    vulnerability,
     weights,
 )
 from mia_jax.stages import all_models, attack_claim, read_scores, say
@@ -30,11 +32,13 @@ from mia_jax.training import checkpoint
 from mia_jax.training import query as queries
 
 Path = pathlib.Path
+RECORDS = "records.csv"
+PARTS, SECONDS = 6, 5.0  # of the progress of a report: intervals, slices, differences, records, models with checks, figures
 
 
 @threadpoolctl.threadpool_limits.wrap(limits=1, user_api="blas")  # many small products: threads cost more than they give on busy cores
-def report(audit, *, folder: Path, versions: dict) -> dict:
-    """Writes the report and returns it as it is on disk. A report of other inputs is set aside, never overwritten."""
+def report(audit, *, folder: Path, versions: dict, lines: bool = True) -> dict:
+    """Writes the report and returns it as it is on disk. A report of other inputs is set aside, never overwritten. `lines`: of progress.Progress."""
     design, wanted = audit.design, audit.config["report"]
     targets = list(design.targets)
     score_MN = {name: read_scores(audit, folder=folder, name=name) for name in audit.attacks}
@@ -47,14 +51,21 @@ def report(audit, *, folder: Path, versions: dict) -> dict:
     config = folder / "report" / "config.json"
     if config.exists() and workdir.differences(workdir.read_json(config), own):
         say(f"report: the report of other inputs is kept in {workdir.set_aside(folder / 'report').name}/")
-    elif config.exists() and all((folder / "report" / name).exists() for name in files.NAMES):
+    elif config.exists() and all((folder / "report" / name).exists() for name in (*files.NAMES, RECORDS)):
         say("report: nothing changed since it was written.")
         return workdir.read_json(folder / "report" / "report.json")
     draws = bootstrap.make(len(audit.pool.y), design.unit_M[targets], draws=wanted["draws"], seed=audit.seed)
     attacks = {name: findings.attack_evidence(audit, name, score_MN[name]) for name in audit.attacks}
     shared = dict(member_TN=design.member_MN[targets], evaluated_TN=design.evaluated_MN[targets])
-    found = dict(about=about(audit)) | findings.measured(audit, attacks, folder=folder, shared=shared, draws=draws)
-    table, arrays = findings.exposed_records(audit, folder=folder)
+    progress = Progress(title="report", total=PARTS, unit="part", seconds=SECONDS, lines=lines)
+    if lines:
+        progress.line(
+            f"report: intervals of {len(attacks)} attack{'s' * (len(attacks) != 1)} from {wanted['draws']} draws, slices, records, checks ..."
+        )
+    found = dict(about=about(audit)) | findings.measured(audit, attacks, folder=folder, shared=shared, draws=draws, tick=progress.advance)
+    ranked = found["verdict"]["ranked"]
+    table, arrays = findings.exposed_records(audit, folder=folder, ranked=ranked)
+    progress.advance(1, "models and epochs")
     models = model_table(audit, folder=folder)
     over_epochs, epoch_rows = epochs.measure(audit, folder=folder, shared=shared, draws=draws)
     if design.name == "folds":
@@ -65,7 +76,7 @@ def report(audit, *, folder: Path, versions: dict) -> dict:
         attacks={name: dict(audit.config["attacks"][name], needs=one.needs, knows=one.knows, note=one.note) for name, one in audit.attacks.items()},
         shadow_curves=findings.shadow_curves(audit, folder=folder),
         assumptions=findings.assumed(audit, folder=folder),
-        usage=findings.used(audit, attacks, score_MN, found["results"]),
+        usage=findings.used(audit, attacks, score_MN, ranked),
         records=table,
         epochs=over_epochs,
         audit=audited(audit, score_MN, folder=folder),
@@ -75,14 +86,27 @@ def report(audit, *, folder: Path, versions: dict) -> dict:
         validity=checks(audit, attacks, folder=folder, files=checked, duplicates=found["about"]["duplicates"], draws=draws),
         versions=versions,
     )
+    progress.advance(1, "figures")
     if epoch_rows:
         workdir.write_text(folder / "report" / "epochs.csv", tables.lines_csv(epoch_rows, ("epoch", *tables.COLUMNS)))
     if arrays:
         workdir.write_npz(folder / "report" / "records.npz", **arrays)
+    workdir.write_text(folder / "report" / RECORDS, records_csv(audit, table, arrays))
     pictures = chosen_pictures(audit, folder=folder, shared=shared) if wanted["figures"] else {}
     files.write(found, attacks=attacks, draws=draws, folder=folder / "report", plots=wanted["figures"], pictures=pictures, **shared)
     workdir.write_json(config, own)
+    progress.close()
     return workdir.read_json(folder / "report" / "report.json")
+
+
+def records_csv(audit, table: Mapping, arrays: Mapping[str, np.ndarray]) -> str:
+    """records.csv: every scored record with its label and how exposed it is; the column `id` of the data where it has one."""
+    pool, scored_N = audit.pool, audit.design.evaluated_MN[list(audit.design.targets)].any(0)
+    labels = pool.y if np.ndim(pool.y) == 1 and (pool.num_classes or np.ptp(pool.y)) else None
+    lines = vulnerability.lines(
+        arrays, table, evaluated_N=scored_N, labels_N=labels, id_N=pool.columns.get("id"), level=audit.config["report"]["level"]
+    )
+    return tables.lines_csv(lines, vulnerability.CSV)
 
 
 def told_apart(audit, *, folder: Path, shared: Mapping) -> dict | None:
@@ -108,7 +132,8 @@ def chosen_pictures(audit, *, folder: Path, shared: Mapping) -> dict[str, dict]:
 def audited(audit, score_MN: Mapping[str, np.ndarray], *, folder: Path) -> dict | None:
     """The section `audit`: what the canaries prove about epsilon, next to what the accountant claims; a violated claim is said aloud."""
     config, design = audit.config["report"], audit.design
-    wanted = privacy.settings(config.get("audit"), design=design, knows={n: a.knows for n, a in audit.attacks.items()}, level=config["level"])
+    knows, brought = {n: a.knows for n, a in audit.attacks.items()}, audit.model is None
+    wanted = privacy.settings(config.get("audit"), design=design, knows=knows, level=config["level"], promised=promised_delta(audit), arrays=brought)
     if wanted is None:
         return None
     found = privacy.measure(
@@ -117,6 +142,11 @@ def audited(audit, score_MN: Mapping[str, np.ndarray], *, folder: Path) -> dict 
     if found.get("violated"):
         say("audit: " + privacy.verdict(found).replace(">", "").replace("*", "").strip())
     return found
+
+
+def promised_delta(audit) -> float | None:
+    """The delta of the private training; None without one."""
+    return None if audit.learner is None or audit.learner.guarantee is None else audit.learner.guarantee.delta
 
 
 def claim(audit, wanted: Mapping, *, folder: Path) -> dict | None:
@@ -184,8 +214,24 @@ def about(audit) -> dict:
     shape = [n for n in pool.x.shape[1:] if n]  # empty for arrays that were brought without x
     found = dict(data=pool.name, pool=audit.pool_hash, examples=len(pool.y), classes=pool.num_classes, shape=shape, seed=audit.seed)
     found |= dict(duplicates=dict(audit.duplicates, crossing=crossing), views=list(config["query"]["views"]))
-    found |= dict(said=list(audit.said))
+    found |= dict(said=list(audit.said), arrays=audit.model is None, target=own_target(config), canaries=canaries_of(audit))
     return found | dict(model=config["model"], learner=config["learner"], level=config["report"]["level"])
+
+
+def own_target(config: Mapping) -> str:
+    """What is known of an audited model of the user's own beside shadows that are trained here; '' where the audited models are trained here, too."""
+    target = config["target"]
+    return "answers" if target.get("signals") else "labels (a black box)" if target.get("oracle") else ""
+
+
+def canaries_of(audit) -> dict | None:
+    """{kind, count} where only canaries are scored."""
+    if audit.design.coin_N is None or audit.design.name != "canaries":
+        return None
+    section = audit.config["data"].get("canaries")
+    kind = "marked" if "canary" in audit.pool.columns else "natural"
+    kind = section.get("kind", "mislabeled") if section else kind
+    return dict(kind=kind, count=int((audit.design.coin_N >= 0).sum()))
 
 
 def design_table(audit) -> dict:

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mia_jax import brought, checks, configuration, experiment, workdir
+from mia_jax import brought, checks, configuration, experiment, reporting, workdir
 from mia_jax.metrics import bootstrap
+from mia_jax.report import answer, files, standing, tables
 from mia_jax.report import figures as drawing
-from mia_jax.report import files, tables
 
 COLUMNS = ("auc", "tpr@0.01", "tpr@0.001", "advantage", "balanced_accuracy")
 
@@ -51,15 +51,17 @@ def audit(
         found = experiment.run(config, workdir_path=place, arrays=given | more)
         scores = {name: workdir.read_npz(place / "attack" / name / "scores.npz") for name in found["attacks"]}
         pictures = {p.name: p.read_bytes() for p in sorted((place / "report" / "figures").glob("*.png"))}
-        text, design = (place / "report" / "report.md").read_text(), workdir.read_npz(place / "design" / "membership.npz")
+        text, records = ((place / "report" / name).read_text(encoding="utf-8") for name in ("report.md", reporting.RECORDS))
+        design = workdir.read_npz(place / "design" / "membership.npz")
     targets = design["targets"]
     evidence = dict(targets=targets, member_TN=design["member_MN"][targets], evaluated_TN=design["evaluated_MN"][targets])
-    return Results(found, scores, pictures, text, evidence | dict(unit_T=design["unit_M"][targets], draws=np.asarray(draws)))
+    evidence |= dict(unit_T=design["unit_M"][targets], draws=np.asarray(draws))
+    return Results(found, scores, pictures, text, evidence, records)
 
 
 class Results:
     """What an audit found: `table` (rows as in report.json), `scores[attack]` {score_TN, models}, `evidence` (who was a member, what was scored,
-    of each target), `report`, `markdown`.
+    of each target), `report`, `markdown`, `records` (records.csv: how exposed every record is, as text).
     """
 
     def __init__(
@@ -69,8 +71,10 @@ class Results:
         pictures: Mapping[str, bytes] = {},
         markdown: str = "",
         evidence: Mapping[str, np.ndarray] = {},
+        records: str = "",
     ):
         self.report, self.scores, self.pictures, self.markdown, self.evidence = report, dict(scores), dict(pictures), markdown, dict(evidence)
+        self.records = records
 
     @property
     def table(self) -> list[dict]:
@@ -90,19 +94,22 @@ class Results:
         return self.row(attack, metric, target, slice)["value"]
 
     def summary(self, by_slice: bool = False) -> str:
-        """A table of the attacks, best AUC first, those that know more than a real attacker last; by_slice=True has a line a slice."""
+        """The verdict in the first line (or the failed check that takes its place), then how many checks passed, then a table of the attacks in the
+        report's order, those that know more than a real attacker last; by_slice=True has a line per slice. The columns are keys of `value`."""
         rows = [r for r in self.table if r["target"] is None and r["metric"] in COLUMNS and (by_slice or r["slice"] == "all")]
-        lines, knows = {}, {r["attack"]: r["knows"] for r in rows}
+        cells, knows = {}, {r["attack"]: r["knows"] for r in rows}
         for row in rows:
-            lines.setdefault((row["attack"], row["slice"]), {})[row["metric"]] = row["value"]
-        place = lambda item: (item[0][1] != "all", item[0][1], knows[item[0][0]] not in tables.RANKED, -(item[1].get("auc") or 0))  # noqa: E731
-        cell = lambda value: f"{'–' if value is None else format(value, '.4f'):>18}"  # noqa: E731
-        width = max(len(f"{attack} [{where}]") for attack, where in lines)
+            cells.setdefault((row["attack"], row["slice"]), {})[row["metric"]] = row["value"]
+        order = {name: i for i, name in enumerate(name for part in standing.order(self.report) for name in part)}
+        place = lambda key: (key[1] != "all", key[1], order.get(key[0], len(order)))  # noqa: E731
+        number = lambda value: f"{'–' if value is None else format(value, '.4f'):>18}"  # noqa: E731
+        label = {key: tables.shown(f"{key[0]} [{key[1]}]") for key in cells}
+        width = max(map(len, (*label.values(), "attack [slice]")))
         head = f"{'attack [slice]':<{width}}" + "".join(f"{c:>18}" for c in COLUMNS) + "  knows"
         body = (
-            f"{f'{a} [{s}]':<{width}}" + "".join(cell(v.get(c)) for c in COLUMNS) + f"  {knows[a]}" for (a, s), v in sorted(lines.items(), key=place)
+            f"{label[key]:<{width}}" + "".join(number(cells[key].get(c)) for c in COLUMNS) + f"  {knows[key[0]]}" for key in sorted(cells, key=place)
         )
-        return "\n".join([head, *body])
+        return "\n".join([*answer.lines(self.report), "", head, *body])
 
     __repr__ = summary
 
@@ -131,7 +138,7 @@ class Results:
         return self.scores[attack]["score_TN"][[models.index(t) for t in self.evidence["targets"]]]
 
     def save(self, folder: str | pathlib.Path) -> None:
-        """report.json, report.md, evidence.npz, scores/<attack>.npz and figures/ in a folder that must not hold another audit."""
+        """report.json, report.md, records.csv, evidence.npz, scores/<attack>.npz and figures/ in a folder that must not hold another audit."""
         folder = pathlib.Path(folder)
         if (folder / "report.json").exists():
             raise ValueError(f"{folder} holds an audit already; nothing is overwritten. Choose another folder.")
@@ -141,6 +148,7 @@ class Results:
         for name, content in self.pictures.items():
             workdir.write(folder / "figures" / name, lambda file, content=content: file.write(content))
         workdir.write_text(folder / "report.md", self.markdown)
+        workdir.write_text(folder / reporting.RECORDS, self.records)
         workdir.write_json(folder / "report.json", self.report)
 
     @classmethod
@@ -152,4 +160,5 @@ class Results:
         scores = {p.stem: workdir.read_npz(p) for p in sorted((folder / "scores").glob("*.npz"))}
         pictures = {p.name: p.read_bytes() for p in sorted((folder / "figures").glob("*.png"))}
         evidence = workdir.read_npz(folder / "evidence.npz")
-        return cls(workdir.read_json(folder / "report.json"), scores, pictures, (folder / "report.md").read_text(), evidence)
+        text, records = (p.read_text(encoding="utf-8") if p.exists() else "" for p in (folder / "report.md", folder / reporting.RECORDS))
+        return cls(workdir.read_json(folder / "report.json"), scores, pictures, text, evidence, records)

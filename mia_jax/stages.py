@@ -13,7 +13,7 @@ import numpy as np
 
 from mia_jax import answers, jobs, views, workdir
 from mia_jax.privacy import watch
-from mia_jax.progress import duration, size
+from mia_jax.progress import Progress, duration, size
 from mia_jax.report import stale
 from mia_jax.training import checkpoint, fleet, measure, probing, trajectory
 from mia_jax.training import oracle as oracles
@@ -225,13 +225,15 @@ def scored_models(audit) -> tuple[int, ...]:
     return tuple(sorted({*audit.design.targets, *np.flatnonzero(shadows_M).tolist()}))
 
 
-def attack(audit, *, folder: Path) -> None:
-    """ATTACK: attack/<name>/scores.npz, the scores of every target and every shadow."""
+def attack(audit, *, folder: Path, lines: bool = True) -> None:
+    """ATTACK: attack/<name>/scores.npz, the scores of every target and every shadow. `lines`: of progress.Progress."""
+    progress = Progress(title="attack", total=len(audit.attacks), unit="attack", lines=lines)
     measured, digests = {}, {}
     scored = scored_models(audit)
     membership = workdir.digest(audit.design.member_MN)
     needed = sorted({n for a in audit.attacks.values() for n in a.needs if n in audit.asked})
-    for name, one in audit.attacks.items():
+    for done, (name, one) in enumerate(audit.attacks.items()):
+        progress.advance(min(done, 1), name)
         own = folder / "attack" / name
         remedy = f"Give the attack another name in the config, or delete {own} to run it anew."
         workdir.claim(own, attack_claim(audit, name), remedy=remedy)
@@ -247,6 +249,7 @@ def attack(audit, *, folder: Path) -> None:
         for signal in set(answers.read_by(audit, name)) - set(digests):
             digests[signal] = stale.of_signal(folder / "signal", signal, len(audit.design.member_MN))
         stale.remember_signals(folder, name, {signal: digests[signal] for signal in answers.read_by(audit, name)}, membership)
+    progress.close()
     if measured:
         attacks, targets = len(audit.attacks), len(audit.design.targets)
         say(f"attack: {attacks} attack{'s' * (attacks > 1)} on {targets} target{'s' * (targets > 1)}")

@@ -87,13 +87,14 @@ def test_a_violated_claim_comes_first_and_is_said_aloud():
         assert found["audit"]["violated"] is violated
         rows.append(privacy.section(found))
     honest, broken = rows
-    assert "no violation was seen, which does not prove" in honest and "VIOLATED" not in honest
+    assert "Claimed at delta 1e-05: at most 1. Audited: at least 0." in honest and "No violation was seen, which does not prove" in honest
+    assert "VIOLATED" not in honest
     assert "THE CLAIM IS VIOLATED: epsilon is at least 2.9" in broken and "and 1 is claimed" in broken
     for text in rows:
         assert (
-            "upper bound, accounted | 1 | pld, add_remove, poisson, delta 1e-05" in text
+            "accounted upper bound | 1 | pld, add_remove, poisson, delta 1e-05" in text
             and "95% confidence" in text
-            and "1,000 coins a model" in text
+            and "1,000 coins per model" in text
         )
     page = markdown.report(dict(results=[], audit=found["audit"]))
     assert page.index("VIOLATED") < page.index("## All attacks") and privacy.TITLE in page.split("## How to read this")[1]

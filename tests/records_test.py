@@ -138,7 +138,7 @@ def test_halves_without_both_sides_of_a_record_list_nothing():
     member[:, :] = np.arange(16)[:, None] < 4  # trained on by the first two units alone: not even one fold's second half has both sides
     found = records.most_exposed(score, member, np.ones_like(member), unit)
     assert found == dict(records=0, ranked_auc=None, held_out_auc=None, low=None, high=None, listed=[])
-    table = dict(targets=16, tested=30, significant=0, mean_auc=0.5, level=0.95, most_exposed=found, listed=[])
+    table = dict(targets=16, tested=30, significant=2, mean_auc=0.5, level=0.95, most_exposed=found, listed=[])
     assert sections.records(dict(records=dict(lira=table))).endswith("mean AUC of a record 0.500.\n")
 
 
@@ -158,4 +158,5 @@ def test_power_for_a_single_record():
     assert few["p_smallest"] == pytest.approx(2 / math.comb(8, 4)) and few["p_smallest"] > few["p_needed"]
     assert many["p_smallest"] < many["p_needed"] == pytest.approx(0.05 / 1600)
     assert power.records(1600, few["targets_needed"])["p_smallest"] <= few["p_needed"]
-    assert "would not be seen" in trust.lone(few) and "would be seen: 64 targets" in trust.lone(many)
+    assert "16 target models, a single exposed record would not be detected (that takes 37" in trust.lone(few)
+    assert "With 64 target models, a single exposed record would be detected" in trust.lone(many)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mia_jax.metrics import bootstrap, roc, summary, thresholds
-from mia_jax.report import figures, files, markdown, tables
+from mia_jax.report import figures, files, markdown, standing, tables
 
 
 def evidence(targets=10, records=240, seed=0):
@@ -113,8 +113,8 @@ def test_bad_scores_are_named():
 
 def test_what_knows_more_is_never_ranked(study):
     rows = study[0]["results"]
-    assert tables.ranking(rows) == (["strong", "weak_100%", "gap"], ["cheat"])
-    assert tables.ranking(rows[::-1]) == tables.ranking(rows)
+    assert standing.order(dict(results=rows)) == (["strong", "weak_100%", "gap"], ["cheat"])
+    assert standing.order(dict(results=rows[::-1])) == standing.order(dict(results=rows))
     text = markdown.report(study[0])
     ranked, apart = text.split("Not ranked: these know more")
     assert "| `cheat` " not in ranked and "| `cheat` " in apart
@@ -130,9 +130,9 @@ def test_markdown_holds_the_three_numbers_and_says_what_is_missing(study):
         assert re.search(rf"\| \*\*{re.escape(number)}\*\* \| \[[\d., ]+\] \|", text), number
     assert "pooled: 1,100 members, 1,100 non-members" in text and "mean over 10 targets, each 110 members" in text
     assert not re.search(r"\b(nan|inf|None|NaN)\b", text)
-    assert re.search(r"not resolvable: FPR 0\.001 < 1/1\d\d\. The pooled value", text) and "`gap`): no shadow to choose a threshold on" in text
+    assert re.search(r"TPR at 0\.1% FPR .* not resolvable: FPR 0\.001 < 1/1\d\d\. The pooled value", text) and "`gap`): no shadow to choose a threshold on" in text
     assert "**Duplicates:** 4 rows" in text and "2 sets hold members" in text
-    assert "of 100 pairs" in text and "guessing names 1" in text and "![ROC curves](figures/roc.png)" in text
+    assert "of 100 pairs" in text and "random guessing identifies 1" in text and "![ROC curves](figures/roc.png)" in text
     assert "99.0 ± 0.00% on their members, 90.9 ± 0.61% on non-members" in text and "seed 3" in text and "| 0..9 |" in text
     assert r"a\|b" in text
 
@@ -148,11 +148,11 @@ def test_markdown_of_scores_alone():
 @pytest.mark.parametrize(
     "row, words",
     [
-        (dict(metric="tpr@0.01", value=0.07, low=0.05, high=0.09), "Of 100 members, 7 are named at 1 false alarm per 100 non-members"),
-        (dict(metric="tpr@0.001", value=0.004, low=0.0, high=0.009), "Of 1,000 members, 4 are named at 1 false alarm per 1,000"),
-        (dict(metric="tpr@0.01", value=0.01, low=0.005, high=0.02), "not distinguishable from guessing"),
-        (dict(metric="auc", value=0.5, low=0.48, high=0.52), "The interval includes 50%"),
-        (dict(metric="auc", value=0.6, low=0.55, high=0.65), "The interval excludes 50%"),
+        (dict(metric="tpr@0.01", value=0.07, low=0.05, high=0.09), "It identifies 7 of 100 members at 1% FPR; random guessing identifies 1. Significant."),
+        (dict(metric="tpr@0.001", value=0.004, low=0.0, high=0.009), "It identifies 4 of 1,000 members at 0.1% FPR; random guessing identifies 1. Not disting"),
+        (dict(metric="tpr@0.01", value=0.01, low=0.005, high=0.02), "Not distinguishable from guessing."),
+        (dict(metric="auc", value=0.5, low=0.48, high=0.52), "(guessing: 50). Not distinguishable from guessing."),
+        (dict(metric="auc", value=0.6, low=0.55, high=0.65), "(guessing: 50). Significant."),
         (dict(metric="auc", value=0.4, low=0.35, high=0.45), "points the wrong way"),
     ],
 )
@@ -186,8 +186,8 @@ def test_csv_is_read_back(study):
 
 
 def test_latex_is_escaped(study):
-    text = tables.results_latex(study[0]["results"], caption="50% of_it & {more} ~ ^ \\ #1 $")
-    assert r"weak\_100\% & " in text and r"TPR@0.1\%FPR" in text
+    text = tables.results_latex(study[0]["results"], *standing.order(study[0]), caption="50% of_it & {more} ~ ^ \\ #1 $")
+    assert r"weak\_100\% & " in text and r"TPR at 0.1\% FPR" in text
     assert r"50\% of\_it \& \{more\} \textasciitilde{} \textasciicircum{} \textbackslash{} \#1 \$" in text
     body = text[text.index(r"\toprule") : text.index(r"\bottomrule")]
     assert {line.count(" & ") for line in body.splitlines() if line.endswith(r"\\")} == {7}
@@ -218,7 +218,7 @@ def test_figures_say_what_they_show(study):
         assert (curve["low"] <= curve["high"]).all() and curve["fpr"][0] == pytest.approx(1 / 1100) and curve["fpr"][-1] == 1 == curve["tpr"][-1]
     axes = figures.roc(curves, labels=figures.legend_texts(found["results"]), over="pooled over 10 targets").axes[0]
     legend = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert legend[0] == "guessing" and re.fullmatch(r"strong: AUC 0\.\d{3}, TPR@1%FPR \d+\.\d%", legend[2])
+    assert legend[0] == "guessing" and re.fullmatch(r"strong: AUC 0\.\d{3}, TPR at 1% FPR \d+\.\d%", legend[2])
     assert axes.get_xscale() == axes.get_yscale() == "log" and "pooled over 10 targets" in axes.get_title()
     infinite = np.where(member, np.inf, -np.inf)
     panels = figures.scores({"strong": (infinite, member), "gap": (np.ones(8), np.arange(8) < 4)}).axes

@@ -69,9 +69,9 @@ def section(found: Mapping, ranked: Sequence[str]) -> str:
                 [name, f"{one['queries']:,.1f}", percent(one, "accuracy") + bounds(one, "accuracy"), percent(one, "tpr") + bounds(one, "tpr")]
             )
     by = tables.sort_metric(tables.main_rows(found["results"]))
-    header = ["attack", "queries an example", "balanced accuracy", f"TPR@{tables.rate_name(float(by[4:]))}FPR" if "@" in by else "TPR"]
-    text = "## What labels cost\n\nAttacks that are told predicted labels alone, with the mean number of queries an example; of those that can stop "
-    return text + "early, the first, a middle and the last part of the budget (all are in report.json).\n\n" + tables.markdown(header, lines)
+    header = ["attack", "queries per example", "balanced accuracy", tables.metric_name(by) if "@" in by else "TPR"]
+    text = "## Query cost\n\nAttacks that see predicted labels only, with the mean number of queries per example; of those that can stop early, the "
+    return text + "first, a middle and the last part of the budget (all are in report.json).\n\n" + tables.markdown(header, lines)
 
 
 def point(rows: Sequence[Mapping], attack: str, queries: float, tpr: str) -> dict:

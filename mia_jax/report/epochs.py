@@ -34,13 +34,12 @@ def curves(over: Mapping, *, prefix: str = "") -> dict[str, list[dict]]:
 
 
 def title(metric: str) -> str:
-    """'TPR@1%FPR' of 'tpr@0.01'.
+    """A metric in prose.
 
     >>> title('tpr@0.01')
-    'TPR@1%FPR'
+    'TPR at 1% FPR'
     """
-    named = {"auc": "AUC", OPTIMISTIC: "best advantage"}
-    return named.get(metric) or f"TPR@{tables.rate_name(float(metric[4:]))}FPR"
+    return "best possible advantage" if metric == OPTIMISTIC else tables.metric_name(metric)
 
 
 def section(found: Mapping) -> str:
@@ -50,7 +49,12 @@ def section(found: Mapping) -> str:
         return ""
     every = max(1, -(-len(over["accuracy"]) // MOST))
     kept = [i for i in range(len(over["accuracy"])) if (len(over["accuracy"]) - 1 - i) % every == 0]
-    header = ["epoch", "train accuracy", "validation accuracy", *(f"{a} {title(m)}" for a in over["attacks"] for m in over["metrics"][:2])]
+    header = [
+        "epoch",
+        "train accuracy",
+        "validation accuracy",
+        *(f"{tables.plain(a)} {title(m)}" for a in over["attacks"] for m in over["metrics"][:2]),
+    ]
     share = lambda v: tables.ABSENT if v is None else f"{tables.percent(v)}%"  # noqa: E731
     lines = []
     for i in kept:

@@ -64,7 +64,7 @@ def section(found: Mapping) -> str:
     text += tables.markdown(header, lines)
     for name, one in curves.items():
         if one["crossing"] is not None:
-            text += f"\n`{name}`: {tables.percent(LEVEL)}% on non-members at epsilon {one['crossing']:.3g}."
+            text += f"\n{tables.code(name)}: {tables.percent(LEVEL)}% on non-members at epsilon {one['crossing']:.3g}."
     return text + "\n"
 
 

@@ -10,11 +10,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
+from mia_jax.report import tables
+
 # Okabe and Ito's colors, told apart by people with any color vision; dashes tell them apart in grey.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 1)))
 MEMBER, OTHER = COLORS[1], COLORS[0]
-MOST_CURVES, MOST_PANELS = 6, 3
+MOST_CURVES, MOST_PANELS, MOST_LETTERS = 6, 3, 80
 
 
 def save(figure: Figure, path: pathlib.Path) -> None:
@@ -36,10 +38,10 @@ def roc(curves: Mapping[str, Mapping], *, labels: Mapping[str, str] = {}, over: 
     for i, (name, c) in enumerate(shown.items()):
         tpr, low, high = (np.maximum(np.asarray(c[k], float), floor / 2) for k in ("tpr", "low", "high"))
         axes.fill_between(c["band_fpr"], low, high, color=COLORS[i], alpha=0.15, linewidth=0)
-        axes.step(c["fpr"], tpr, where="post", color=COLORS[i], linestyle=DASHES[i], linewidth=1.6, label=labels.get(name, name))
+        axes.step(c["fpr"], tpr, where="post", color=COLORS[i], linestyle=DASHES[i], linewidth=1.6, label=_name(labels.get(name, name)))
     axes.set(xscale="log", yscale="log", xlim=(floor, 1), ylim=(floor, 1), xlabel="false-positive rate", ylabel="true-positive rate", aspect="equal")
     count = f"{len(shown)} of {len(curves)} attacks" if len(shown) < len(curves) else f"{len(shown)} attack{'s' * (len(shown) > 1)}"
-    _title(axes, f"Members named against non-members named: {count}", over)
+    _title(axes, f"True positives against false positives: {count}", over)
     axes.grid(True, which="major", color="0.9", linewidth=0.6)
     axes.legend(loc="lower right", fontsize=7.5, framealpha=0.9)
     return figure
@@ -64,7 +66,7 @@ def scores(evidence: Mapping[str, tuple], *, over: str = "", bins: int = 60) -> 
             axes.stairs(share, edges, fill=True, color=color, alpha=0.25)
             axes.stairs(share, edges, color=color, linestyle=dash, linewidth=1.4, label=f"{text} (n = {int(side.sum()):,})")
         axes.set(xlabel="score (higher = more likely a member)", ylabel="share of the rows", ylim=(0, 1.3 * tallest))
-        _title(axes, f"{name}: scores of members and non-members", over)
+        _title(axes, f"{_name(name)}: scores of members and non-members", over)
         axes.legend(fontsize=7.5, loc="upper right")
     return figure
 
@@ -100,7 +102,7 @@ def shadows(curves: Mapping[str, Mapping[int, Mapping]], *, fpr: float = 0.01, o
             low, high = ([f[1] if f[k] is None else f[k] for f in found] for k in (2, 3))
             axes.fill_between(at, low, high, color=color, alpha=0.15, linewidth=0)
             show = f"{value[-1]:.3f}" if part[0] == "auc" else f"{100 * value[-1]:.1f}%"
-            axes.plot(at, value, color=color, linestyle=dash, marker="o", markersize=4, label=f"{name}: {show} with {at[-1]}")
+            axes.plot(at, value, color=color, linestyle=dash, marker="o", markersize=4, label=_name(f"{name}: {show} with {at[-1]}"))
         axes.set(xscale="log", xlabel="shadow models used", ylabel=text)
         axes.xaxis.set_major_locator(FixedLocator(ticks))
         axes.xaxis.set_minor_locator(NullLocator())
@@ -129,12 +131,12 @@ def members(rows: Sequence[Mapping], *, title: str = "") -> Figure:
             low, high = (np.array([r["value"] if r[k] is None else r[k] for r in own]) for k in ("low", "high"))
             color, marker = COLORS[i % len(COLORS)], "osD^v*X"[i % 7]
             axes.errorbar(
-                value, at, xerr=(value - low, high - value), color=color, fmt=marker, markersize=5, capsize=2.5, linewidth=1.4, label=attack
+                value, at, xerr=(value - low, high - value), color=color, fmt=marker, markersize=5, capsize=2.5, linewidth=1.4, label=_name(attack)
             )
-        axes.set_yticks(range(len(names)), names, fontsize=8)
+        axes.set_yticks(range(len(names)), list(map(_name, names)), fontsize=8)
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.grid(True, axis="x", color="0.9", linewidth=0.6)
-        _title(axes, title, metric.replace("auc", "AUC").replace("tpr@", "TPR at FPR "))
+        _title(axes, title, tables.metric_name(metric))
         axes.legend(fontsize=7)
     return figure
 
@@ -157,8 +159,8 @@ def queries(curves: Mapping[str, Sequence[Mapping]], *, over: str = "") -> Figur
                 axes.fill_between(at, low, high, color=color, alpha=0.15, linewidth=0)
             else:
                 axes.errorbar(at, value, yerr=[[value[0] - low[0]], [high[0] - value[0]]], color=color, linewidth=1, capsize=2)
-            axes.plot(at, value, color=color, linestyle=DASHES[i % len(DASHES)], marker="o", markersize=4, label=name)
-        axes.set(xscale="log", xlabel="queries an example", ylabel=text)
+            axes.plot(at, value, color=color, linestyle=DASHES[i % len(DASHES)], marker="o", markersize=4, label=_name(name))
+        axes.set(xscale="log", xlabel="queries per example", ylabel=text)
         _title(axes, f"{text} against queries", over)
         axes.grid(True, axis="y", color="0.9", linewidth=0.6)
         if axes.lines:
@@ -182,7 +184,7 @@ def epochs(curves: Mapping[str, Sequence[Mapping]], *, titles: Mapping[str, str]
                     ends = ([p[metric]["value" if p[metric][end] is None else end] for p in found] for end in ("low", "high"))
                     axes.fill_between(at, *ends, color=color, alpha=0.15, linewidth=0)
                 look = dict(linewidth=1.2, markersize=2.5) if along == "epoch" else dict(linewidth=0.4, markersize=3.5)
-                axes.plot(at, value, color=color, linestyle=DASHES[i % len(DASHES)], marker="os^Dv"[i % 5], label=attack, **look)
+                axes.plot(at, value, color=color, linestyle=DASHES[i % len(DASHES)], marker="os^Dv"[i % 5], label=_name(attack), **look)
             axes.set(xlabel=text, ylabel=name)
             _title(axes, f"{name} against {text}", over)
             axes.grid(True, color="0.9", linewidth=0.6)
@@ -195,7 +197,9 @@ def evasion(curves: Mapping[str, Mapping], *, over: str = "") -> Figure:
     figure, axes = _canvas(6.4, 4.2)
     for i, (name, one) in enumerate(curves.items()):
         for side, dash, text in (("nonmembers", "-", "non-members"), ("members", "--", "members")):
-            axes.plot(one["epsilon"], one[side], color=COLORS[i % len(COLORS)], linestyle=dash, marker="o", markersize=4, label=f"{name}, {text}")
+            axes.plot(
+                one["epsilon"], one[side], color=COLORS[i % len(COLORS)], linestyle=dash, marker="o", markersize=4, label=_name(f"{name}, {text}")
+            )
     axes.set_xscale("symlog", linthresh=1 / 255)
     axes.set(ylim=(0, 1.02), xlabel="epsilon: the most that a coordinate may move", ylabel="accuracy")
     _title(axes, "Accuracy under attack", over)
@@ -241,17 +245,24 @@ def _canvas(width: float, height: float, rows: int = 1, columns: int = 1):
     return figure, figure.subplots(rows, columns)
 
 
+def _name(text: str) -> str:
+    """A name from data or a config as matplotlib draws it letter by letter: no mathematics between dollars, and no legend entry that it hides."""
+    text = tables.shown(text)
+    text = text if len(text) <= MOST_LETTERS else text[: MOST_LETTERS - 1] + "…"
+    return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
+
+
 def _title(axes, text: str, over: str) -> None:
     axes.set_title(text + (f"\n{over}" if over else ""), fontsize=9)
 
 
 def legend_texts(rows: Sequence[Mapping], fpr: float = 0.01) -> dict[str, str]:
-    """{attack: 'lira: AUC 0.645, TPR@1%FPR 9.6%'} from the pooled rows."""
+    """{attack: 'lira: AUC 0.645, TPR at 1% FPR 9.6%'} from the pooled rows."""
     found: dict[str, str] = {}
     for row in rows:
         if row["target"] == "pooled" and row["value"] is not None:
             if row["metric"] == "auc":
                 found[row["attack"]] = f"{row['attack']}: AUC {row['value']:.3f}"
             elif row["metric"] == f"tpr@{fpr:g}":
-                found[row["attack"]] = found.get(row["attack"], row["attack"]) + f", TPR@{100 * fpr:g}%FPR {100 * row['value']:.1f}%"
+                found[row["attack"]] = found.get(row["attack"], row["attack"]) + f", TPR at {100 * fpr:g}% FPR {100 * row['value']:.1f}%"
     return found

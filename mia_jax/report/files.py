@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from mia_jax import workdir
 from mia_jax.metrics import bootstrap, summary
-from mia_jax.report import epochs, figures, markdown, tables
+from mia_jax.report import epochs, figures, markdown, standing, tables
 
 CAPTION = "Rates with [low, high] intervals; † pooled over targets, else the mean over targets."
 
@@ -36,10 +36,10 @@ def write(
     """
     shared = dict(attacks=attacks, member_TN=member_TN, evaluated_TN=evaluated_TN, draws=draws)
     paths = draw(found, **shared, folder=folder, pictures=pictures) if plots else []
-    caption = markdown.title(found).removeprefix("# ").strip() + ". " + CAPTION
+    caption = markdown.subject(found) + ". " + CAPTION
     workdir.write_json(folder / "report.json", found)
     workdir.write_text(folder / "results.csv", tables.to_csv(found["results"]))
-    workdir.write_text(folder / "table.tex", tables.results_latex(tables.main_rows(found["results"]), caption=caption))
+    workdir.write_text(folder / "table.tex", tables.results_latex(tables.main_rows(found["results"]), *standing.order(found), caption=caption))
     workdir.write_text(folder / "report.md", markdown.report(found, figures=paths))
 
 
@@ -65,7 +65,7 @@ def drawn(found: Mapping, *, attacks, member_TN, evaluated_TN, draws: bootstrap.
     """{name: matplotlib Figure} of a report: 'roc', 'scores', and whatever else was measured."""
     member_TN, evaluated_TN = np.asarray(member_TN, bool), np.asarray(evaluated_TN, bool)
     rows, T = tables.main_rows(found["results"]), len(member_TN)
-    ranked = [name for name in tables.ranking(rows)[0] if name in attacks]
+    ranked = [name for name in standing.order(found)[0] if name in attacks]
     over = f"pooled over {T} targets" if T > 1 else "one target"
     made = {}
     if ranked:

@@ -32,8 +32,7 @@ def rows(reports: Mapping[str, Mapping], *, attacks: Sequence[str], metrics: Seq
 
 def markdown(reports: Mapping[str, Mapping], *, failed: Mapping[str, str], attacks: Sequence[str], metrics: Sequence[str]) -> str:
     """The table for people: a line a run; what failed is named below it."""
-    names = {m: "AUC" if m == "auc" else m.replace("tpr@", "TPR@").replace("_", " ") for m in metrics}
-    header = ["member", "train accuracy", "validation accuracy", *(f"{a} {names[m]}" for a in attacks for m in metrics)]
+    header = ["run", "train accuracy", "validation accuracy", *(f"{tables.plain(a)} {tables.metric_name(m)}" for a in attacks for m in metrics)]
     lines = []
     for member, report in reports.items():
         cells = [tables.number(tables.resolved(report["results"], a, m)) for a in attacks for m in metrics]
@@ -42,7 +41,7 @@ def markdown(reports: Mapping[str, Mapping], *, failed: Mapping[str, str], attac
     text = "# Runs side by side\n\n" + tables.markdown(header, lines)
     text += "\nAccuracies are mean ± sd over the targets, rates have [low, high] intervals; † pooled over targets, else the mean over targets.\n"
     if failed:
-        text += "\nFailed:\n\n" + "".join(f"- `{name}`: {' '.join(why.split())}\n" for name, why in failed.items())
+        text += "\nFailed:\n\n" + "".join(f"- {tables.code(name)}: {tables.plain(' '.join(why.split()))}\n" for name, why in failed.items())
     return text
 
 

@@ -12,8 +12,9 @@ from mia_jax.privacy import audit
 from mia_jax.report import tables
 from mia_jax.types import Design
 
-FIELDS = dict(attacks=(), guesses=(0.05,), delta=1e-5, method="one_run")
-TITLE = "How much epsilon is proved"
+FIELDS = dict(attacks=(), guesses=(0.05,), delta=None, method="one_run")
+DELTA = 1e-5  # of an audit without a promise
+TITLE = "Audited lower bound on epsilon"
 ALLOWED = ("nothing", "shadows", "population")  # what an attacker may know: nothing that was fitted on the target's own coins
 ASSUMES = dict(
     one_run="any mechanism (Steinke et al. 2023)",
@@ -22,11 +23,14 @@ ASSUMES = dict(
 )
 
 
-def settings(wanted: Mapping | None, *, design: Design, knows: Mapping[str, str], level: float) -> dict | None:
+def settings(
+    wanted: Mapping | None, *, design: Design, knows: Mapping[str, str], level: float, promised: float | None = None, arrays: bool = False
+) -> dict | None:
     """The audit that config.report.audit asks for, every field filled in; None without one. Nothing is fixed here after scores were seen.
 
     `wanted` {attacks, guesses, delta, method}: () means every attack of `knows` = {attack: what it knows} that knows no more than shadows do;
-    `guesses` are k+/m = k-/m, the shares of the coins guessed IN and OUT. None audits the design `canaries` with the defaults.
+    `guesses` are k+/m = k-/m, the shares of the coins guessed IN and OUT; `delta` None is `promised`, the delta of the private training that is
+    audited (DELTA without one). None audits the design `canaries` with the defaults. `arrays`: the caller brought arrays and has no design to choose.
     ValueError without independent fair coins, for unknown fields or attacks, and for attacks fitted on the target's own members.
     """
     if wanted is None:
@@ -36,6 +40,11 @@ def settings(wanted: Mapping | None, *, design: Design, knows: Mapping[str, str]
     for field in wanted:
         if field not in FIELDS:
             raise ValueError(f"report.audit has no field {field!r}. Fields: {', '.join(FIELDS)}.{checks.closest(field, FIELDS)}")
+    if design.coin_N is None and arrays:
+        raise ValueError(
+            "report.audit needs canaries, rows that independent fair coins put into the training set, and arrays do not say which rows those are. "
+            "Leave report.audit out; an audit of epsilon trains with canaries (configs/dp_fashion_mnist.py)."
+        )
     if design.coin_N is None:
         raise ValueError(
             f"report.audit needs independent fair coins, and in the design {design.name!r} members depend on each other or are not drawn: exact "
@@ -50,6 +59,7 @@ def settings(wanted: Mapping | None, *, design: Design, knows: Mapping[str, str]
     if not names:
         raise ValueError("report.audit needs at least one attack.")
     checks.one_of(audit.METHODS, **{"report.audit.method": found["method"]})
+    found["delta"] = (DELTA if promised is None else promised) if found["delta"] is None else found["delta"]
     checks.fraction(closed="neither", **{"report.audit.delta": found["delta"]})
     shares = tuple(found["guesses"])
     if not shares or not all(0 < share <= 0.5 for share in shares):
@@ -104,7 +114,9 @@ def other_neighbors(claim: Mapping, *, pairs: bool) -> str:
         wanted = "design.pairs=True" if adjacency == "replace_one" else "design.pairs=False"
         return f"not under adjacency {adjacency}, which is what is claimed: these coins test another neighbor; audit with {wanted}."
     if claim.get("unit", "example") != "example":
-        return f"about one row, and the claim is about all rows of one `{claim['unit']}`: audit it with canaries that are users of their own."
+        return (
+            f"about one row, and the claim is about all rows of one {tables.code(claim['unit'])}: audit it with canaries that are users of their own."
+        )
     if claim.get("sampling") == "shuffle" and not pairs:
         return (
             f"a canary that is out moves others to other batches of a shuffled epoch, and the claim ({adjacency}) leaves them where they are: audit "
@@ -142,31 +154,46 @@ def section(found: Mapping) -> str:
         return head + f"Nothing: {one['why']}.\n"
     bound, claim = one["bound"], one["claim"]
     said = f"{100 * one['level']:g}% confidence, delta {one['delta']:g}"
-    text = head + verdict(one)
-    lines = [["lower bound, audited", number(bound["epsilon"]), f"{said}; {one['method']}, for {one['assumes']}; best of {bound['tests']} tries"]]
+    text = head + verdict(one) + other_delta(one, found.get("guarantee"))
+    lines = [["audited lower bound", number(bound["epsilon"]), f"{said}; {one['method']}, for {one['assumes']}; best of {bound['tests']} tests"]]
     if claim is not None:
-        lines.append(["upper bound, accounted", number(claim["epsilon"]), basis(claim)])
-    lines.append(["the most this audit could show", number(bound["ceiling"]), f"every guess right, {one['coins']:,} coins a model"])
+        lines.append(["accounted upper bound", number(claim["epsilon"]), basis(claim)])
+    lines.append(["the most this audit could have shown", number(bound["ceiling"]), f"every guess right, {one['coins']:,} coins per model"])
     text += tables.markdown(["", "epsilon", ""], lines, code_first=False, align="left")
-    text += "\n" + tables.markdown(["attack", "its own bound", "right", "guesses", "ceiling"], attack_lines(one["attacks"]))
+    text += "\n" + tables.markdown(["attack", "bound of this attack", "right", "guesses", "most it could have shown"], attack_lines(one["attacks"]))
     kind = "which of two canaries a model was trained on" if one["one_of_two"] else "which canaries a model was trained on"
-    text += f"\nAttackers guess {kind}; numbers of guesses were fixed before, one model's coins are never pooled with another's. "
-    return text + "An attack's own bound holds for an attack that was picked beforehand; the first line for whichever was best.\n"
+    text += f"\nAttackers guess {kind}; the numbers of guesses were fixed beforehand, and the coins of several models are never pooled. "
+    return text + "An attack's bound holds for an attack that was chosen beforehand; the first line holds for whichever was best.\n"
+
+
+def other_delta(one: Mapping, promise: Mapping | None) -> str:
+    """A sentence where the audit is at another delta than the promise: the two epsilons are not the same quantity."""
+    if not promise or promise.get("epsilon") is None or one["delta"] == promise["delta"]:
+        return ""
+    text = f"This audit was asked for at delta {one['delta']:g}, the promise is at delta {promise['delta']:.3g}: epsilon depends on delta. "
+    claimed = f"What the accountant proves at delta {one['delta']:g} is {number(one['claim']['epsilon'])}. " if one["claim"] else ""
+    return text + claimed + "Leave report.audit.delta out to audit at the promised delta.\n\n"
 
 
 def verdict(one: Mapping) -> str:
     """A sentence about bound and claim."""
     bound, claim = one["bound"], one["claim"]
     if claim is None:
-        return f"At least {number(bound['epsilon'])} (`{bound['attack']}`); no accountant claims an upper bound for this training.\n\n"
+        text = f"Epsilon is at least {number(bound['epsilon'])} ({tables.code(bound['attack'])}); "
+        return text + "no accountant claims an upper bound for this training.\n\n"
     if one["other_neighbors"]:
-        return f"At least {number(bound['epsilon'])}, but {one['other_neighbors']}\n\n"
+        return f"Epsilon is at least {number(bound['epsilon'])}, but {one['other_neighbors']}\n\n"
     if one["violated"]:
         text = f"> **THE CLAIM IS VIOLATED: epsilon is at least {number(bound['epsilon'])}, and {number(claim['epsilon'])} is claimed.** "
-        text += f"`{bound['attack']}` was right {bound['correct']} times of {bound['guesses']} on model {bound['model']}. "
+        text += f"{tables.code(bound['attack'])} was right {bound['correct']} times of {bound['guesses']} on model {bound['model']}. "
         return text + f"The mechanism that ran is not the one that was accounted{' (if it is Gaussian)' if one['method'] == 'gdp' else ''}.\n\n"
-    text = f"At least {number(bound['epsilon'])}, at most {number(claim['epsilon'])}: "
-    return text + "no violation was seen, which does not prove that there is none.\n\n"
+    text = f"Claimed at delta {one['delta']:g}: at most {number(claim['epsilon'])}. Audited: at least {number(bound['epsilon'])}. "
+    if bound["ceiling"] <= claim["epsilon"]:
+        text += (
+            f"**This audit could at most have shown {number(bound['ceiling'])}, so it could not have contradicted {number(claim['epsilon'])}**: that "
+        )
+        return text + "no violation was seen is no evidence. More canaries or more guesses raise what it can show.\n\n"
+    return text + f"No violation was seen, which does not prove that there is none (the audit could have shown up to {number(bound['ceiling'])}).\n\n"
 
 
 def basis(claim: Mapping) -> str:

@@ -8,15 +8,17 @@ from collections.abc import Mapping
 import numpy as np
 
 from mia_jax import workdir
-from mia_jax.report import tables
+from mia_jax.report import answer, standing, tables
 
 KEY = ("attack", "target", "slice", "metric")
 KEPT = ("attack", "target", "slice", "metric", "convention", "n_member", "n_nonmember", "n_targets", "knows")
 
 
 def summary(reports: Mapping[int, Mapping]) -> dict:
-    """{about, seeds, results}: a row of every attack and metric over all targets (null and 'pooled') with value = mean over seeds, sd_over_seeds
-    and n_seeds. A number that one seed could not resolve is null. The sd describes the spread between runs; it is not an interval."""
+    """{about, seeds, answers, results}: `answers` {seed: its verdict in one line}, and a row of every attack and metric over all targets (null and
+    'pooled') with value = mean over seeds, sd_over_seeds and n_seeds. A number that one seed could not resolve is null. The sd describes the spread
+    between runs; it is not an interval.
+    """
     first = next(iter(reports.values()))
     known = [{tuple(row[k] for k in KEY): row for row in one["results"]} for one in reports.values()]
     found = []
@@ -26,7 +28,8 @@ def summary(reports: Mapping[int, Mapping]) -> dict:
         mean, sd = (None, None) if None in values else (float(np.mean(values)), float(np.std(values, ddof=1)))
         own = dict(value=mean, low=None, high=None, interval=None, method=f"mean over {len(values)} seeds", fpr_realized=None)
         found.append({k: row[k] for k in KEPT} | own | dict(sd_over_seeds=sd, n_seeds=len(values)))
-    return dict(about=dict(first["about"], seed=list(reports)), seeds=list(reports), results=found, versions=first["versions"])
+    answers = {str(seed): answer.first_line(one) for seed, one in reports.items()}
+    return dict(about=dict(first["about"], seed=list(reports)), seeds=list(reports), answers=answers, results=found, versions=first["versions"])
 
 
 def write(found: Mapping, *, folder: pathlib.Path) -> None:
@@ -37,20 +40,16 @@ def write(found: Mapping, *, folder: pathlib.Path) -> None:
 
 
 def markdown(found: Mapping) -> str:
-    """One table: attacks by TPR@1%FPR, mean +- sd over seeds."""
+    """The verdict of every seed, and one table: attacks in the ranking's order, mean ± sd over seeds."""
     rows = tables.main_rows(found["results"])
-    ranked, apart = tables.ranking(rows)
+    ranked, apart = standing.order(found)
     metrics = ["auc", *(f"tpr@{fpr:g}" for fpr in sorted(tables.fprs(rows), reverse=True)), "balanced_accuracy", "advantage"]
-    lines = []
-    for name in [*ranked, *apart]:
-        cells = [tables.find(rows, name, metric) for metric in metrics]
-        lines.append(
-            [name, *("not resolvable" if c is None or c["value"] is None else f"{c['value']:.4f} ± {c['sd_over_seeds']:.4f}" for c in cells)]
-        )
+    lines = [[name, *(tables.mean_sd(tables.find(rows, name, metric)) for metric in metrics)] for name in [*ranked, *apart]]
     about, count = found["about"], len(found["seeds"])
-    head = f"# Membership inference: {about['data']}, {tables_name(about['model'])}, {count} seeds\n\n"
-    body = f"Mean ± standard deviation over the seeds {', '.join(map(str, found['seeds']))} (each a run of its own, in `seed-<n>/`).\n\n"
-    return head + body + tables.markdown(["attack", *metrics], lines) + "\n"
+    head = f"# Membership inference: {tables.plain(about['data'])}, {tables.plain(tables_name(about['model']))}, {count} seeds\n\n"
+    head += "".join(f"- seed {seed}: {tables.plain(text)}\n" for seed, text in found.get("answers", {}).items()) + "\n"
+    body = f"Mean ± standard deviation over the seeds {', '.join(map(str, found['seeds']))} (each a run in `seed-<n>/`).\n\n"
+    return head + body + tables.markdown(["attack", *map(tables.metric_name, metrics)], lines) + "\n"
 
 
 def tables_name(section) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Mapping, Sequence
 
 COLUMNS = (
@@ -42,21 +43,6 @@ def sort_metric(rows: Sequence[Mapping]) -> str:
     return f"tpr@{min(known, key=lambda f: abs(math.log(f / 0.01))):g}" if known else "auc"
 
 
-def ranking(rows: Sequence[Mapping]) -> tuple[list[str], list[str]]:
-    """(ranked, apart): names of the attacks by falling sort metric, then AUC (means over targets); `apart` are those that know more than RANKED."""
-    metric, knows = sort_metric(rows), {}
-    for row in rows:
-        if row["metric"] not in OPTIMISTIC:
-            knows.setdefault(row["attack"], row["knows"])
-
-    def key(name: str) -> tuple:
-        values = [(find(rows, name, m) or find(rows, name, m, "pooled") or {}).get("value") for m in (metric, "auc")]
-        return *(-math.inf if v is None else v for v in values), name
-
-    order = sorted(knows, key=key, reverse=True)
-    return [n for n in order if knows[n] in RANKED], [n for n in order if knows[n] not in RANKED]
-
-
 def resolved(rows: Sequence[Mapping], attack: str, metric: str) -> Mapping | None:
     """The mean over targets, or the pooled row where only that one has a value."""
     mean, pooled = find(rows, attack, metric), find(rows, attack, metric, "pooled")
@@ -72,6 +58,20 @@ def percent(value: float) -> str:
 def rate_name(fpr: float) -> str:
     """0.001 -> '0.1%'."""
     return f"{100 * fpr:g}%"
+
+
+def metric_name(metric: str) -> str:
+    """The one spelling of a metric in prose; its key ('tpr@0.01') stands in report.json and CSV files only.
+
+    >>> [metric_name(m) for m in ('auc', 'tpr@0.01', 'ppv@1', 'balanced_accuracy')]
+    ['AUC', 'TPR at 1% FPR', 'precision at 1:1', 'balanced accuracy']
+    """
+    kind, at, rate = metric.partition("@")
+    if at and kind == "tpr":
+        return f"TPR at {rate_name(float(rate))} FPR"
+    if at and kind == "ppv":
+        return f"precision at 1:{float(rate):g}"
+    return {"auc": "AUC", "tpr": "TPR", "fpr": "FPR"}.get(metric) or metric.replace("_", " ")
 
 
 def number(row: Mapping | None, *, bounds: bool = True, unit: str = "%") -> str:
@@ -92,8 +92,7 @@ def number(row: Mapping | None, *, bounds: bool = True, unit: str = "%") -> str:
 
 def grid(rows: Sequence[Mapping], names: Sequence[str], unit: str = "%") -> tuple[list[str], list[list[str]]]:
     """(header, lines) of the table of attacks: AUC, TPR at each FPR, balanced accuracy and advantage at the shadow-chosen threshold."""
-    metrics = {"AUC": "auc"} | {f"TPR@{rate_name(f)}FPR": f"tpr@{f:g}" for f in fprs(rows)}
-    metrics |= {"balanced accuracy": "balanced_accuracy", "advantage": "advantage"}
+    metrics = {metric_name(m): m for m in ("auc", *(f"tpr@{f:g}" for f in fprs(rows)), "balanced_accuracy", "advantage")}
     known = {row["attack"]: row["knows"] for row in rows if row["metric"] not in OPTIMISTIC}
     lines = [[n, *(number(resolved(rows, n, m), unit=unit) for m in metrics.values()), known[n]] for n in names]
     return ["attack", *metrics, "knows"], lines
@@ -107,7 +106,7 @@ def optimistic_grid(rows: Sequence[Mapping], names: Sequence[str]) -> tuple[list
         if advantage and balanced:
             nulls = (percent(r["null_mean"]) + "%" if "null_mean" in r else ABSENT for r in (advantage, balanced))
             lines.append([name, *(cell for row, null in zip((advantage, balanced), nulls) for cell in (number(row), null))])
-    return ["attack", "max advantage", "of pure noise", "best balanced accuracy", "of pure noise"], lines
+    return ["attack", "best possible advantage", "expected by chance", "best possible balanced accuracy", "expected by chance"], lines
 
 
 def to_csv(rows: Sequence[Mapping]) -> str:
@@ -121,19 +120,64 @@ def lines_csv(rows: Sequence[Mapping], columns: Sequence[str] = ()) -> str:
     columns = list(dict.fromkeys([*columns, *(key for row in rows for key in row)]))
     writer = csv.DictWriter(file, columns, lineterminator="\n", restval="")
     writer.writeheader()
-    writer.writerows({k: "" if v is None else v for k, v in row.items()} for row in rows)
+    writer.writerows({k: cell(v) for k, v in row.items()} for row in rows)
     return file.getvalue()
 
 
-def markdown(header: Sequence[str], lines: Sequence[Sequence[str]], *, code_first: bool = True, align: str = "right") -> str:
-    """A pipe table; the first column left (in code font if it holds names), the others as `align` says."""
+def cell(value):
+    """A value in a CSV file. Text that a spreadsheet would run as a formula (it begins with = + - @ or a control character) gets an apostrophe.
 
-    def cell(text: str) -> str:
-        return str(text).replace("|", "\\|").replace("\n", " ")
+    >>> cell(None), cell(-1.5), cell('lira'), cell('=1+2'), cell('-x')
+    ('', -1.5, 'lira', "'=1+2", "'-x")
+    """
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
+        return "'" + value
+    return "" if value is None else value
+
+
+def shown(text) -> str:
+    """A name from data or a config on one line of printable characters: control characters (of a terminal, too) become spaces.
+
+    >>> shown('a\\x1b[31m\\nb')
+    'a [31m b'
+    """
+    return "".join(c if c.isprintable() else " " for c in str(text))
+
+
+def plain(text) -> str:
+    """A name as plain text in Markdown: nothing in it is markup, HTML or the end of a table cell.
+
+    >>> plain('<img src=x>|*a*_'), plain('small_cnn')
+    ('&lt;img src=x&gt;\\\\|\\\\*a\\\\*\\\\_', 'small_cnn')
+    """
+    text = shown(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"[\\`*\[\]|~$]|(?<![a-zA-Z0-9])_|_(?![a-zA-Z0-9])", lambda found: "\\" + found[0], text)
+
+
+def code(text) -> str:
+    """A name in code font, with a longer fence where it holds backticks.
+
+    >>> code('lira'), code('a`b')
+    ('`lira`', '`` a`b ``')
+    """
+    text = shown(text).strip() or " "
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence, space = "`" * (longest + 1), " " * bool(longest)
+    return fence + space + text + space + fence
+
+
+def markdown(header: Sequence[str], lines: Sequence[Sequence[str]], *, code_first: bool = True, align: str = "right") -> str:
+    """A pipe table; the first column left (in code font if it holds names), the others as `align` says.
+
+    Pipes are escaped; names from data that stand in other cells must have passed `plain` or `code`.
+    """
+
+    def inner(text: str) -> str:
+        return re.sub(r"(?<!\\)\|", r"\\|", str(text)).replace("\n", " ")
 
     rule = "|:--" + ("|--:" if align == "right" else "|:--") * (len(header) - 1) + "|"
-    body = [[f"`{cell(line[0])}`" if code_first else cell(line[0]), *map(cell, line[1:])] for line in lines]
-    return "\n".join(["| " + " | ".join(map(cell, header)) + " |", rule, *("| " + " | ".join(line) + " |" for line in body)]) + "\n"
+    body = [[inner(code(line[0]) if code_first else line[0]), *map(inner, line[1:])] for line in lines]
+    return "\n".join(["| " + " | ".join(map(inner, header)) + " |", rule, *("| " + " | ".join(line) + " |" for line in body)]) + "\n"
 
 
 LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "†": r"$^\dagger$", "–": "--", "±": r"$\pm$"}
@@ -142,7 +186,7 @@ LATEX |= {c: "\\" + c for c in "&%$#_{}"}
 
 def escape(text: str) -> str:
     """Text with LaTeX's special characters escaped."""
-    return "".join(LATEX.get(c, c) for c in str(text))
+    return "".join(LATEX.get(c, c) for c in shown(text))
 
 
 def latex(header: Sequence[str], groups: Sequence[Sequence[Sequence[str]]], *, caption: str, label: str) -> str:
@@ -154,9 +198,8 @@ def latex(header: Sequence[str], groups: Sequence[Sequence[Sequence[str]]], *, c
     return "\n".join([*text, r"\bottomrule", r"\end{tabular}", r"\end{table}"]) + "\n"
 
 
-def results_latex(rows: Sequence[Mapping], *, caption: str, label: str = "tab:membership") -> str:
+def results_latex(rows: Sequence[Mapping], ranked: Sequence[str], apart: Sequence[str] = (), *, caption: str, label: str = "tab:membership") -> str:
     """The table of attacks for a paper: ranked ones first, then those that know more than a real attacker."""
-    ranked, apart = ranking(rows)
     header, lines = grid(rows, ranked)
     return latex(header, [lines, grid(rows, apart)[1]], caption=caption, label=label)
 
@@ -171,6 +214,15 @@ def statistic(values: Sequence[float], show=percent, unit: str = "%") -> str:
         return show(mean) + unit
     deviation = math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1))
     return f"{show(mean)} ± {show(deviation if deviation > 1e-12 * abs(mean) else 0.0)}{unit}"
+
+
+def mean_sd(row: Mapping | None) -> str:
+    """Mean ± sd over seeds: '0.645 ± 0.012', '9.6 ± 1.1%', 'not resolvable'."""
+    if row is None or row["value"] is None:
+        return UNRESOLVED
+    if row["metric"] == "auc":
+        return f"{row['value']:.3f} ± {row['sd_over_seeds']:.3f}"
+    return f"{percent(row['value'])} ± {percent(row['sd_over_seeds'])}%"
 
 
 def models(table: Sequence[Mapping], most: int = 8) -> tuple[list[str], list[list[str]]]:

@@ -1,30 +1,85 @@
-"""The section 'Can these numbers be trusted?' of report.md."""
+"""The section 'Can these numbers be trusted?' of report.md, and the list of checks that stand above every verdict."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from mia_jax.report import tables
 
-GOOD, BAD, OPEN = "ok", "**look at this**", "not checked"
+GOOD, BAD, OPEN = "ok", "**failed**", "not checked"
+INVALIDATES, QUALIFIES = "invalidates", "qualifies"  # a failed check of the first kind withholds the verdict, one of the second marks it
+
+
+class Check(NamedTuple):
+    """One check of a report: its key, title, status (GOOD, BAD, OPEN), what was found, what a failure does to the verdict, and the remedy."""
+
+    key: str
+    title: str
+    status: str
+    text: str
+    effect: str
+    remedy: str
+
+
+def checks(found: Mapping) -> list[Check]:
+    """Every check of a report, in the order of its table; [] for a report without the section `validity`. The remedies are the caller's own."""
+    section, arrays = found.get("validity") or {}, bool(found.get("about", {}).get("arrays"))
+    listed = []
+    for key, (title, speak, effect, remedies) in CHECKS.items():
+        if section.get(key):
+            one = section[key]
+            status, text = speak(one)
+            effect = QUALIFIES if one.get("problem") == "fit" else effect
+            listed.append(Check(key, title, status, text, effect, remedies[0 if arrays else -1]))
+    return listed
+
+
+def failed(found: Mapping, effect: str | None = None) -> list[Check]:
+    """The checks that failed, those that invalidate the verdict first; with `effect` only those of one kind."""
+    bad = [check for check in checks(found) if check.status == BAD and effect in (None, check.effect)]
+    return sorted(bad, key=lambda check: check.effect != INVALIDATES)
+
+
+def counted(found: Mapping) -> str:
+    """'4 of 5 checks passed, 1 failed (equal rows)'; '' without checks."""
+    listed = checks(found)
+    if not listed:
+        return ""
+    by = {status: [check.title for check in listed if check.status == status] for status in (GOOD, BAD, OPEN)}
+    text = f"{len(by[GOOD])} of {len(listed)} checks passed"
+    text += f", {len(by[BAD])} failed ({', '.join(by[BAD])})" if by[BAD] else ""
+    return text + (f", {len(by[OPEN])} not possible here ({', '.join(by[OPEN])})" if by[OPEN] else "")
+
+
+def above(found: Mapping) -> str:
+    """The failed checks as a quotation that stands above everything else in report.md; '' where none failed."""
+    lines = [f"> **Check failed: {check.title}.** {words(check, mark='*')}" for check in failed(found)]
+    return "\n>\n".join(lines) + "\n" if lines else ""
+
+
+def words(check: Check, *, mark: str = "") -> str:
+    """What was found and what to do about it."""
+    return sentence(check.text) + (f" {mark}What to do:{mark} {check.remedy}" if check.remedy else "")
+
+
+def sentence(text: str) -> str:
+    """The text with a capital letter and a full stop.
+
+    >>> sentence('no row is there twice')
+    'No row is there twice.'
+    """
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")
 
 
 def trust(found: Mapping) -> str:
-    """A line a check: what was looked at, what was found, and whether it is as it must be; then what a study of this size can see."""
-    section = found.get("validity")
-    if not section:
+    """One line per check: what was looked at, whether it passed, and what was found; then what a study of this size can detect."""
+    listed = checks(found)
+    if not listed:
         return ""
-    lines = [
-        ["examples alone (blind baseline)", *blind(section["blind"])],
-        ["scores of one model, members of another", *cross_target(section["cross_target"])],
-        ["membership matrix", *membership(section["membership"])],
-        ["equal rows", *duplicates(section["duplicates"])],
-        ["files made from each other", *files(section["files"])],
-    ]
-    named = dict(label_agreement="labels and answers", shadow_fit="shadows and target")
-    lines += [[title, *stated(section[name])] for name, title in named.items() if name in section]
-    text = "## Can these numbers be trusted?\n\n" + tables.markdown(["check", "", "what was found"], lines, code_first=False, align="left")
-    return text + "\n" + power(section)
+    lines = [[check.title, check.status, check.text] for check in listed]
+    text = "## Can these numbers be trusted?\n\n" + tables.markdown(["check", "", "result"], lines, code_first=False, align="left")
+    return text + "\n" + power(found["validity"])
 
 
 def blind(one: Mapping) -> tuple[str, str]:
@@ -42,9 +97,9 @@ def cross_target(one: Mapping) -> tuple[str, str]:
         return OPEN, one["why"]
     values = [a["auc"] for a in one["attacks"].values()]
     covering = sum(a["low"] <= 0.5 <= a["high"] for a in one["attacks"].values())
-    text = f"AUC {min(values):.3f} to {max(values):.3f}; {covering} of {len(values)} intervals ({100 * one['level']:g}%) hold 0.5"
+    text = f"AUC {min(values):.3f} to {max(values):.3f}; {covering} of {len(values)} intervals ({100 * one['level']:g}%) include 0.5"
     if one["excluded"]:
-        text += f"; too far from it, corrected for {len(values)} attacks: {', '.join(f'`{name}`' for name in one['excluded'])}"
+        text += f"; too far from 0.5, corrected for {len(values)} attacks: {', '.join(tables.code(name) for name in one['excluded'])}"
     return (BAD if one["excluded"] else GOOD), text
 
 
@@ -52,7 +107,7 @@ def membership(one: Mapping) -> tuple[str, str]:
     low, high = one["column_sums"]
     text = f"{one['models']} models, {one['twins']} complementary pairs; a record is in {low if low == high else f'{low} to {high}'} of them"
     if one["count_auc"] is not None:
-        text += f"; counting the shadows that hold a record tells its membership with AUC {one['count_auc']:.3f}"
+        text += f"; counting the shadow models that were trained on a record predicts its membership with AUC {one['count_auc']:.3f}"
     return (BAD if one["problems"] else GOOD), text + "".join(f"; {problem}" for problem in one["problems"])
 
 
@@ -60,53 +115,100 @@ def duplicates(one: Mapping) -> tuple[str, str]:
     if "why" in one:
         return OPEN, one["why"]
     if not one.get("rows"):
-        return GOOD, "no row is there twice"
+        return GOOD, "no two rows are equal"
     crossing = one.get("crossing", 0)
-    text = f"{one['rows']:,} rows have an equal one; {crossing:,} sets of them lie on both sides of the first target"
+    text = f"{one['rows']:,} rows have an equal one; {crossing:,} sets of them contain members and non-members of the first target"
     return (BAD if crossing else GOOD), text + (", which hides leakage" if crossing else "")
 
 
 def files(one: Mapping) -> tuple[str, str]:
-    text = f"{one['checked']} digests of inputs agree" if not one["stale"] else "; ".join(one["stale"])
+    text = f"{one['checked']} input digests match" if not one["stale"] else "; ".join(one["stale"])
     if one["unknown"]:
         text += f"; no record for {len(one['unknown'])} (the first: {one['unknown'][0]})"
     return (BAD if one["stale"] else OPEN if one["unknown"] and not one["checked"] else GOOD), text
 
 
 def stated(one: Mapping) -> tuple[str, str]:
-    """A check that says its status itself (metrics/fit.py)."""
-    return dict(zip(("ok", "failed", "not checked"), (GOOD, BAD, OPEN)))[one["status"]], one["text"]
+    """A check that states its status and the remedy itself (metrics/fit.py)."""
+    return dict(zip(("ok", "failed", "not checked"), (GOOD, BAD, OPEN), strict=True))[one["status"]], one["text"]
+
+
+# key of `validity`: (title, what it says, effect of a failure, remedies: of a caller with arrays, of launch.py's user)
+CHECKS: dict[str, tuple[str, Callable[[Mapping], tuple[str, str]], str, tuple[str, ...]]] = dict(
+    blind=(
+        "blind baseline (the examples alone)",
+        blind,
+        INVALIDATES,
+        (
+            "bring members and non-members from the same source, split at random. With these rows no attack can be judged.",
+            "choose members and non-members from the same source at random (a design that draws them, or data shuffled before it is split). With "
+            "these rows no attack can be judged.",
+        ),
+    ),
+    cross_target=(
+        "scores of one model against members of another",
+        cross_target,
+        INVALIDATES,
+        (
+            "look for models that share their members or for answers in the wrong order: member, shadow_member and the answers must list the same "
+            "models and rows.",
+            "look for models whose memberships depend on each other, or files of another run in this workdir.",
+        ),
+    ),
+    membership=(
+        "membership matrix",
+        membership,
+        INVALIDATES,
+        (
+            "correct member and shadow_member: every shadow model's members must be drawn independently of the target's (give models that belong "
+            "together one number in pair).",
+            "use a design of mia_jax/designs as it is; a membership of your own must be drawn independently for every model.",
+        ),
+    ),
+    duplicates=(
+        "equal rows",
+        duplicates,
+        QUALIFIES,
+        ("keep one row of each set of equal rows in the arrays.", "drop them with data.drop_duplicates=True."),
+    ),
+    files=(
+        "input provenance",
+        files,
+        INVALIDATES,
+        ("delete the files named above, or audit into an empty folder.", "delete the files named above and run the same command again."),
+    ),
+    label_agreement=("labels and answers", stated, INVALIDATES, ("",)),
+    shadow_fit=("shadow models and target", stated, INVALIDATES, ("",)),  # a fit that differs (problem='fit') only qualifies
+)
 
 
 def power(section: Mapping) -> str:
-    """What this many rows and targets can tell from guessing, and what it would take to see a small leak."""
+    """What this many rows and targets can detect, and what it would take to detect a small leak."""
     lines = []
     for row in section["power"]:
-        is_auc = row["metric"] == "auc"
-        show = (lambda v: f"{v:.3f}") if is_auc else lambda v: tables.percent(v) + "%"
-        name = "AUC" if is_auc else f"TPR at {tables.rate_name(row['guess'])} FPR"
+        show = (lambda v: f"{v:.3f}") if row["metric"] == "auc" else lambda v: tables.percent(v) + "%"
         smallest = tables.UNRESOLVED if row["smallest"] is None else show(row["smallest"]) + ("†" if row["pooled"] else "")
         enough = row["smallest"] is not None and row["smallest"] <= row["goal"]
-        lines.append([name, show(row["guess"]), smallest, show(row["goal"]), "this study does" if enough else more(row)])
-    text = "What a study of this size can tell from guessing (with 80% probability, by an interval as above), and what a small leak would take:\n\n"
-    text += tables.markdown(["", "guessing", "smallest it can tell", "a small leak", "would be seen with"], lines, code_first=False, align="left")
+        lines.append([tables.metric_name(row["metric"]), show(row["guess"]), smallest, show(row["goal"]), "this study" if enough else more(row)])
+    text = "Minimum detectable effect of one attack (80% power, by an interval as above), and what it takes to detect a small leak:\n\n"
+    text += tables.markdown(["", "guessing", "minimum detectable", "a small leak", "is detected with"], lines, code_first=False, align="left")
     return text + lone(section["records"])
 
 
 def lone(one: Mapping) -> str:
-    """Whether one exposed record among all would be seen."""
+    """Whether one exposed record among all would be detected."""
+    count = f"{one['targets']} target model{'s' * (one['targets'] != 1)}"
     if one["p_smallest"] <= one["p_needed"]:
-        return f"\nA single exposed record would be seen: {one['targets']} targets allow p = {one['p_smallest']:.1g}.\n"
-    wanted = f"it takes {one['targets_needed']:,} targets" if one["targets_needed"] else "no number of targets is enough"
-    count = f"{one['targets']} target{'s' * (one['targets'] != 1)}"
-    return f"\nA single exposed record would not be seen among all with {count} ({wanted}); many at once may be.\n"
+        return f"\nWith {count}, a single exposed record would be detected (smallest possible p-value {one['p_smallest']:.1g}).\n"
+    wanted = f"that takes {one['targets_needed']:,} targets" if one["targets_needed"] else "no number of targets is enough"
+    return f"\nWith {count}, a single exposed record would not be detected ({wanted}); many at once may be.\n"
 
 
 def more(row: Mapping) -> str:
-    """'124 independent targets (now 32) or 3,131 members a target (now 808)'."""
+    """'124 independent targets (now 32) or 3,131 members and non-members per target (now 808)'."""
     parts = []
     if row["units_needed"]:
         parts.append(f"{row['units_needed']:,} independent targets (now {row['units']:,})")
     if row["rows_needed"]:
-        parts.append(f"{row['rows_needed']:,} members and non-members a target (now {row['rows']:,})")
+        parts.append(f"{row['rows_needed']:,} members and non-members per target (now {row['rows']:,})")
     return " or ".join(parts) or "no study of this kind"

@@ -34,16 +34,20 @@ def section(found: Mapping) -> str:
         return ""
     text = "## How much of the data was used?\n\n"
     if "why" in one:
-        return text + f"Not estimated from `{one['attack']}`: {one['why']}\n"
+        return text + f"Not estimated from {tables.code(one['attack'])}: {one['why']}\n"
     rows: Sequence[Mapping] = one["rows"]
-    first = rows[0]
-    low, high = (tables.percent(first[k]) for k in ("low", "high"))
-    text += f"From how many rows `{one['attack']}` names at its threshold: {tables.percent(first['share'])}% [{low}, {high}] of {first['rows']:,} "
-    text += f"rows were in the training set of model {first['target']}; in truth {tables.percent(first['true_share'])}%."
+    first, known = rows[0], [row for row in rows if row["share"] is not None and row["low"] <= row["share"] <= row["high"]]
+    interval = f"[{tables.percent(first['low'])}, {tables.percent(first['high'])}]"
+    text += f"Estimated share of the {first['rows']:,} scored rows that were used to train model {first['target']}, from the rates of "
+    text += f"{tables.code(one['attack'])} at its threshold: "
+    text += f"{tables.percent(first['share'])}% {interval}" if first in known else f"no estimate; the {100 * one['level']:g}% interval is {interval}"
+    text += f" (true: {tables.percent(first['true_share'])}%)."
     if len(rows) > 1:
-        error = statistics.fmean(abs(row["share"] - row["true_share"]) for row in rows)
         held = sum(row["low"] <= row["true_share"] <= row["high"] for row in rows)
-        text += f" Over {len(rows)} targets: off by {tables.percent(error)} points on average; {held} intervals ({100 * one['level']:g}%) hold"
-        text += " the truth."
+        text += f" Over {len(rows)} targets: {held} intervals ({100 * one['level']:g}%) include the true share"
+        if known:
+            error = statistics.fmean(abs(row["share"] - row["true_share"]) for row in known)
+            text += f"; {len(known)} estimates are off by {tables.percent(error)} points on average"
+        text += "."
     kind = "the spread between shadows" if first["method"] == "shadows" else "independent rows (too short if rows depend on each other)"
     return text + f" Intervals: {kind}.\n"

@@ -1,0 +1,146 @@
+"""The answer of an audit in plain words, for the first lines of report.md, `Results.summary()` and the last lines on a terminal.
+
+`standing.decide` decides it, `trust.checks` says whether it may be given; here it is spoken. Nothing is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from mia_jax.report import privacy, standing, tables, trust
+
+
+def first_line(found: Mapping) -> str:
+    """The verdict in one line: a violated claim of privacy, then failed checks, then what the attacks show."""
+    audit = found.get("audit") or {}
+    text = verdict(found)
+    if audit.get("violated"):
+        claimed, proved = (privacy.number(audit[k]["epsilon"]) for k in ("claim", "bound"))
+        text = f"PRIVACY CLAIM VIOLATED: epsilon is at least {proved}, and {claimed} is claimed. {text}"
+    bad = trust.failed(found, trust.INVALIDATES)
+    if bad:
+        return f"VERDICT WITHHELD, check failed: {'; '.join(check.title for check in bad)}. " + trust.words(bad[0])
+    marked = trust.failed(found, trust.QUALIFIES)
+    return text + (f" BUT a check failed: {'; '.join(check.title for check in marked)}. {trust.words(marked[0])}" if marked else "")
+
+
+def verdict(found: Mapping, name: Callable[[str], str] = tables.shown) -> str:
+    """What the attacks show, whatever the checks say. `name` writes an attack's name: for a terminal, or `tables.code` for Markdown."""
+    one = standing.of(found)
+    ranked, attacks = one["ranked"], one["attacks"]
+    shown = [n for n in (*ranked, *one["apart"]) if attacks[n]["shown"]]
+    if one["leak"] == "untested":
+        return "NO VERDICT: no attack has an interval, for there are too few records or no attacks."
+    if one["leak"] == "shown":
+        strongest = attacks[one["strongest"]]
+        real = [n for n in ranked if attacks[n]["shown"]]
+        return f"LEAK SHOWN ({strength(strongest)}) by {count(real, ranked)}; strongest: {name(one['strongest'])}."
+    none = f"no leak shown by {'any of the ' * (len(ranked) > 1)}{len(ranked)} attack{'s' * (len(ranked) != 1)} that a real attacker could run"
+    if one["leak"] == "privileged":
+        best = shown[0]
+        return f"LEAK SHOWN ({strength(attacks[best])}) only by {name(best)}, which knows more than a real attacker; {none}."
+    wrong = [n for n in (*ranked, *one["apart"]) if attacks[n]["inverted"]]
+    if one["leak"] == "inverted":
+        text = f"SCORES POINT THE WRONG WAY ({count(wrong, [*ranked, *one['apart']])}): members score lower than non-members. Check the sign of the "
+        return text + "score (higher must mean member; a loss is lower on members) and that member is 1 for rows the model was trained on."
+    words = f"NO LEAK SHOWN by {'any of the ' * (len(ranked) > 1)}{len(ranked)} attack{'s' * (len(ranked) != 1)}{seen(one)}."
+    alone = [n for n in ranked if attacks[n]["alone"]]
+    if alone:
+        words += (
+            f" Undecided: {names(alone, name)} {'is' if len(alone) == 1 else 'are'} above guessing by {'its' if len(alone) == 1 else 'their'} own "
+        )
+        words += f"{100 * one['level']:g}% interval, which does not survive the correction for {one['tests']} tests; a larger study would tell."
+    return words
+
+
+def strength(attack: Mapping) -> str:
+    """'strong evidence' or 'evidence' with the p-value after correction."""
+    p = attack["p_holm"]
+    return ("strong evidence" if p <= standing.STRONG else "evidence") + f", p {'< 0.001' if p < 0.001 else f'= {p:.3f}'} after correction"
+
+
+def count(some: Sequence[str], all_of: Sequence[str]) -> str:
+    """'3 of 14 attacks', 'the one attack'."""
+    return f"{len(some)} of {len(all_of)} attacks" if len(all_of) > 1 else "the one attack"
+
+
+def names(attacks: Sequence[str], name: Callable[[str], str], most: int = 3) -> str:
+    """'a, b, c and 2 more'."""
+    first = ", ".join(map(name, attacks[:most]))
+    return first + (f" and {len(attacks) - most} more" if len(attacks) > most else "")
+
+
+def seen(one: Mapping) -> str:
+    """' (minimum detectable: AUC 0.511, TPR at 1% FPR 1.5%)'."""
+    smallest = one.get("detectable") or {}
+    parts = [f"{tables.metric_name(m)} {v:.3f}" if m == "auc" else f"{tables.metric_name(m)} {tables.percent(v)}%" for m, v in smallest.items()]
+    return f" (minimum detectable: {', '.join(parts)})" if parts else ""
+
+
+def numbers(found: Mapping) -> list[str]:
+    """One line per headline number of the leading attack: 'AUC 0.657 [0.644, 0.669] (guessing: 0.500)'."""
+    rows, one = tables.main_rows(found["results"]), standing.of(found)
+    lines = []
+    for metric in ("auc", tables.sort_metric(rows)):
+        row = tables.resolved(rows, one["strongest"], metric) if one["strongest"] else None
+        if row is not None and (metric, row["value"]) != ("auc", None):
+            lines.append(f"{tables.metric_name(metric)} {tables.number(row)} (guessing: {guessing(metric)})")
+    return list(dict.fromkeys(lines))
+
+
+def guessing(metric: str) -> str:
+    """What guessing reaches, as the metric is written.
+
+    >>> guessing('auc'), guessing('tpr@0.01')
+    ('0.500', '1.0%')
+    """
+    value = standing.guess(metric)
+    return f"{value:.3f}" if metric == "auc" else f"{tables.percent(value)}%"
+
+
+def lines(found: Mapping) -> list[str]:
+    """The answer for a terminal: verdict, the leading attack's numbers, the other failed checks, how many checks passed."""
+    one, withheld = standing.of(found), trust.failed(found, trust.INVALIDATES)
+    text = [first_line(found)]
+    if one["strongest"]:
+        lead = "without a verdict, " if withheld else ""
+        text.append(f"  {lead}{tables.shown(one['strongest'])}: {'; '.join(numbers(found))}; {100 * one['level']:g}% intervals")
+    text += [f"  CHECK FAILED, {check.title}: {trust.words(check)}" for check in trust.failed(found)[1:]]
+    if found.get("guarantee"):
+        text.append("  " + promise(found))
+    checks = trust.counted(found)
+    return [*text, *([f"checks: {checks}"] if checks else [])]
+
+
+def line(found: Mapping) -> str:
+    """The answer of one run among several, in one line."""
+    return " ".join(" | ".join(text.strip() for text in (seeds(found) if "seeds" in found else lines(found))).split())
+
+
+def promise(found: Mapping) -> str:
+    """The promised epsilon in one line."""
+    one = found["guarantee"]
+    if one["epsilon"] is None:
+        return "differential privacy: no epsilon can be claimed (see the report)"
+    return f"differential privacy: epsilon {privacy.number(one['epsilon'])} at delta {one['delta']:.3g} per model ({one['accountant']})"
+
+
+def terminal(found: Mapping, *, report: object) -> str:
+    """The last lines of a run: the answer, and where the report is. `found` is a report, or that of several seeds (`report.seeds`)."""
+    said = seeds(found) if "seeds" in found else lines(found) if found.get("results") else []
+    return "\n".join([*said, f"report: {report}"])
+
+
+def seeds(found: Mapping) -> list[str]:
+    """The answer of several seeds: each one's verdict, then mean and sd of the leading attack's numbers."""
+    text = [f"seed {seed}: {line}" for seed, line in found.get("answers", {}).items()]
+    ranked, _ = standing.order(found)
+    rows = tables.main_rows(found["results"])
+    if ranked:
+        parts = []
+        for metric in dict.fromkeys(("auc", tables.sort_metric(rows))):
+            row = tables.resolved(rows, ranked[0], metric)
+            if row is not None and row["value"] is not None:
+                parts.append(f"{tables.metric_name(metric)} {tables.mean_sd(row)}")
+        text.append(f"{tables.shown(ranked[0])}, mean ± sd over {len(found['seeds'])} seeds: " + "; ".join(parts or [tables.UNRESOLVED]))
+    return text
