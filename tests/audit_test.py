@@ -5,6 +5,7 @@ import pytest
 
 import mia_jax
 from mia_jax import brought, configuration, experiment
+from mia_jax.report import tables
 from tests.answered import QUICK, arrays
 
 
@@ -31,12 +32,13 @@ def test_a_target_alone_is_told_what_else_to_bring():
     thresholds = {f"threshold_{n}" for n in ("loss", "confidence", "entropy", "modified_entropy", "hinge")}
     assert set(found.scores) == {"gap", "attack_model_target"} | thresholds
     (said,) = found.report["about"]["said"]
-    assert "lira, lira_shrunk" in said and "bring shadow_<key> and shadow_member" in said and "rmia" in said and said in found.markdown
+    assert "lira, lira_shrunk" in said and "bring shadow_<key> and shadow_member" in said and "rmia" in said and tables.plain(said) in found.markdown
     assert found.row("attack_model_target", "auc")["knows"] == "half_of_target_members"
-    ordered = [line.split()[0] for line in repr(found).splitlines()[1:]]  # best first, but one that knows members is never ranked with the others
-    assert ordered[-1] == "attack_model_target" and repr(found).endswith("half_of_target_members")
-    aucs = [found.value(name, "auc") for name in ordered[:-1]]
-    assert aucs == sorted(aucs, reverse=True) and len(aucs) == 6
+    lines = repr(found).splitlines()
+    assert lines[0].startswith("LEAK SHOWN (strong evidence") and lines[2].startswith("checks: ")
+    ordered = [line.split()[0] for line in lines[lines.index("") + 2 :]]  # the report's order: one that knows members is never ranked with the others
+    assert ordered[-1] == "attack_model_target" and repr(found).endswith("half_of_target_members") and len(ordered) == 7
+    assert ordered == [*found.report["verdict"]["ranked"], *found.report["verdict"]["apart"]]
 
 
 def test_views_columns_population_and_scores():

@@ -130,7 +130,10 @@ def test_markdown_holds_the_three_numbers_and_says_what_is_missing(study):
         assert re.search(rf"\| \*\*{re.escape(number)}\*\* \| \[[\d., ]+\] \|", text), number
     assert "pooled: 1,100 members, 1,100 non-members" in text and "mean over 10 targets, each 110 members" in text
     assert not re.search(r"\b(nan|inf|None|NaN)\b", text)
-    assert re.search(r"TPR at 0\.1% FPR .* not resolvable: FPR 0\.001 < 1/1\d\d\. The pooled value", text) and "`gap`): no shadow to choose a threshold on" in text
+    assert (
+        re.search(r"TPR at 0\.1% FPR .* not resolvable: FPR 0\.001 < 1/1\d\d\. The pooled value", text)
+        and "`gap`): no shadow to choose a threshold on" in text
+    )
     assert "**Duplicates:** 4 rows" in text and "2 sets hold members" in text
     assert "of 100 pairs" in text and "random guessing identifies 1" in text and "![ROC curves](figures/roc.png)" in text
     assert "99.0 ± 0.00% on their members, 90.9 ± 0.61% on non-members" in text and "seed 3" in text and "| 0..9 |" in text
@@ -148,8 +151,14 @@ def test_markdown_of_scores_alone():
 @pytest.mark.parametrize(
     "row, words",
     [
-        (dict(metric="tpr@0.01", value=0.07, low=0.05, high=0.09), "It identifies 7 of 100 members at 1% FPR; random guessing identifies 1. Significant."),
-        (dict(metric="tpr@0.001", value=0.004, low=0.0, high=0.009), "It identifies 4 of 1,000 members at 0.1% FPR; random guessing identifies 1. Not disting"),
+        (
+            dict(metric="tpr@0.01", value=0.07, low=0.05, high=0.09),
+            "It identifies 7 of 100 members at 1% FPR; random guessing identifies 1. Significant.",
+        ),
+        (
+            dict(metric="tpr@0.001", value=0.004, low=0.0, high=0.009),
+            "It identifies 4 of 1,000 members at 0.1% FPR; random guessing identifies 1. Not disting",
+        ),
         (dict(metric="tpr@0.01", value=0.01, low=0.005, high=0.02), "Not distinguishable from guessing."),
         (dict(metric="auc", value=0.5, low=0.48, high=0.52), "(guessing: 50). Not distinguishable from guessing."),
         (dict(metric="auc", value=0.6, low=0.55, high=0.65), "(guessing: 50). Significant."),

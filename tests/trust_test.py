@@ -22,7 +22,7 @@ def run(folder, *, data=NOISE, design=dict(name="halves", models=16), epochs=15,
         model=dict(name="mlp", widths=(32,)),
         learner=dict(learning_rate=0.01, batch_size=16, epochs=epochs),
         attacks=attacks,
-        report=dict(draws=60, figures=False, shadow_curve=()) | report,
+        report=dict(draws=60, figures=False, shadow_curve=(), records=tuple({"lira"} & set(attacks))) | report,
         run=dict(chunk=8, checkpoint_every=0),
     )
     found = experiment.run(config, workdir_path=folder)
@@ -39,7 +39,7 @@ def finished(tmp_path_factory):
 
 def test_every_section_is_there_and_reads_well(finished):
     folder, _, report, text = finished
-    for title in ("Is it really better?", "Thresholds chosen on shadows", "Which slices are most exposed", "Which records are most exposed"):
+    for title in ("Pairwise comparison", "Thresholds calibrated on shadow models", "Which slices are most exposed", "Which records are most exposed"):
         assert f"## {title}" in text
     assert "## Can these numbers be trusted?" in text and not re.search(r"\b(nan|inf|None|NaN)\b", text)
     json.dumps(report, allow_nan=False)
@@ -75,7 +75,7 @@ def test_the_share_of_the_data_that_was_used_is_estimated(finished):
     """Every row of `usage` is (named - FPR) / (TPR - FPR); labels are random here, so the share is met closely, and its interval holds it."""
     _, _, report, text = finished
     rows = report["usage"]["rows"]
-    assert len(rows) == 16 and "## How much of the data was used?" in text and f"{rows[0]['rows']:,} rows were in" in text
+    assert len(rows) == 16 and "## How much of the data was used?" in text and f"share of the {rows[0]['rows']:,} scored rows that were used" in text
     for row in rows:
         assert row["share"] == pytest.approx((row["named"] - row["fpr"]) / (row["tpr"] - row["fpr"])) and row["true_share"] == 0.5
         assert row["low"] <= row["share"] <= row["high"] and abs(row["share"] - 0.5) < 0.2

@@ -88,7 +88,7 @@ def test_another_models_scores_know_nothing_and_a_leak_between_targets_is_seen()
     found = cross_target.check({"a": dict(score_TN=score), "b": dict(score_TN=leaking)}, member, np.ones_like(member), unit_T=unit, draws=draws)
     assert found["excluded"] == ["b"] and found["attacks"]["b"]["auc"] > 0.6
     text = trust.cross_target(found)
-    assert text[0] == trust.BAD and "corrected for 2 attacks: `b`" in text[1]
+    assert text[0] == trust.BAD and "corrected for 2 attacks: b" in text[1]
 
 
 def test_partners_are_of_another_unit_and_one_unit_has_none():

@@ -54,13 +54,17 @@ def counted(found: Mapping) -> str:
 
 def above(found: Mapping) -> str:
     """The failed checks as a quotation that stands above everything else in report.md; '' where none failed."""
-    lines = [f"> **Check failed: {check.title}.** {words(check, mark='*')}" for check in failed(found)]
+    lines = [
+        f"> **Check failed: {check.title}.** {tables.plain(sentence(check.text))}"
+        + (f" *What to do:* {tables.plain(check.remedy)}" * bool(check.remedy))
+        for check in failed(found)
+    ]
     return "\n>\n".join(lines) + "\n" if lines else ""
 
 
-def words(check: Check, *, mark: str = "") -> str:
-    """What was found and what to do about it."""
-    return sentence(check.text) + (f" {mark}What to do:{mark} {check.remedy}" if check.remedy else "")
+def words(check: Check) -> str:
+    """What was found and what to do about it, for a terminal."""
+    return tables.shown(sentence(check.text) + (f" What to do: {check.remedy}" if check.remedy else ""))
 
 
 def sentence(text: str) -> str:
@@ -77,7 +81,7 @@ def trust(found: Mapping) -> str:
     listed = checks(found)
     if not listed:
         return ""
-    lines = [[check.title, check.status, check.text] for check in listed]
+    lines = [[check.title, check.status, tables.plain(check.text)] for check in listed]
     text = "## Can these numbers be trusted?\n\n" + tables.markdown(["check", "", "result"], lines, code_first=False, align="left")
     return text + "\n" + power(found["validity"])
 
@@ -99,7 +103,7 @@ def cross_target(one: Mapping) -> tuple[str, str]:
     covering = sum(a["low"] <= 0.5 <= a["high"] for a in one["attacks"].values())
     text = f"AUC {min(values):.3f} to {max(values):.3f}; {covering} of {len(values)} intervals ({100 * one['level']:g}%) include 0.5"
     if one["excluded"]:
-        text += f"; too far from 0.5, corrected for {len(values)} attacks: {', '.join(tables.code(name) for name in one['excluded'])}"
+        text += f"; too far from 0.5, corrected for {len(values)} attacks: {', '.join(one['excluded'])}"
     return (BAD if one["excluded"] else GOOD), text
 
 
