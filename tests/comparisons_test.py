@@ -117,7 +117,7 @@ def test_differences_are_in_the_report_best_attack_first():
     scores, member = two_attacks(np.random.default_rng(4), 8, 400, mu=(1.5, 0.3))
     found, rows = compared(scores, member)
     text = sections.differences(dict(comparisons=found, results=rows), ["a0", "a1"])
-    assert "| `a0 − a1` | **+0." in text and "TPR@1%FPR" in text
+    assert "| `a0 − a1` | **+0." in text and "TPR at 1% FPR" in text
     assert sections.differences(dict(comparisons=found, results=rows), ["a1", "a0"]) == "" == sections.differences(dict(results=rows), ["a0"])
     assert sections.difference_cell(None) == tables.ABSENT
     pooled = dict(metric="tpr@0.001", value=-0.002, low=-0.004, high=0.001, target="pooled")
