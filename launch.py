@@ -50,14 +50,18 @@ def main(argv):
         if flag.value is None:
             raise ValueError(f"--{flag.name} is missing. Try: python launch.py --config=configs/quickstart.py --workdir=runs/quickstart")
     check_config_file()
-    logging.getLogger("jax._src.xla_bridge").setLevel(logging.ERROR)  # no word of accelerators that are not there
-    set_compile_cache(_CACHE.value)
-    from mia_jax import experiment, jobs
-    from mia_jax.report import answer
+    from mia_jax import jobs
 
     task, pause = jobs.task(_TASK.value), jobs.Pause()
     pause.listen()
-    options = dict(stages_wanted=_STAGES.value, extend=_EXTEND.value, task=task, pause=pause.check)
+    logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)  # which backends it tried is no news, that it fell back to the CPU is
+    set_compile_cache(_CACHE.value)
+    from mia_jax import accelerators, experiment
+    from mia_jax.report import answer
+
+    options = dict(stages_wanted=_STAGES.value, extend=_EXTEND.value, task=task, pause=pause)
+    if unused := accelerators.unused():
+        jobs.say(f"warning: {unused}")
     config, workdir = _CONFIG.value, pathlib.Path(_WORKDIR.value or ".")
     if _GRID.value:
         run_grid(workdir, **options)
@@ -121,16 +125,21 @@ def guarded(function, *args):
     """Runs a function; what a user can mend is printed as one message and exits with 1."""
     try:
         return function(*args)
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         from mia_jax import jobs
 
+        if isinstance(error, KeyboardInterrupt):  # before the run listens to signals
+            jobs.say("stopped before anything was begun.")
+            jobs.leave(130)
         if isinstance(error, jobs.Paused):
-            print("paused: what is done is on disk; start the same command again.", file=sys.stderr)
-            sys.exit(jobs.PAUSED)
-        own = isinstance(error, ValueError | OSError | FloatingPointError | flags.Error)
+            jobs.say("paused: what is done is on disk; start the same command again.")
+            jobs.leave(jobs.PAUSED)
+        own = isinstance(error, (*jobs.MENDABLE, flags.Error))
         if "--debug" in sys.argv or not (own or function is parse):  # while flags are read, a config file may raise anything
             raise
-        print(f"error: {message(error)}", file=sys.stderr)
+        jobs.say(f"error: {message(error)}")
+        if isinstance(error, MemoryError):
+            jobs.leave(1)  # a device that has lost a program never ends by itself
         sys.exit(1)
 
 

@@ -200,12 +200,16 @@ def load_fleet(audit, *, folder: Path, names: Sequence[str], attack: str | None 
     defense, adaptive = defense_of(audit, attack) if attack else ("", False)
     signal = {}
     for name in names:
-        files = [defended(name, defense if adaptive or m in audit.design.targets else "") for m in range(len(audit.design.member_MN))]
-        parts = [queries.load(folder / "signal", file, [m]) for m, file in enumerate(files)]
+        there = [m for m in range(len(audit.design.member_MN)) if m not in audit.failed]
+        parts = [queries.load(folder / "signal", defended(name, defense if adaptive or m in audit.design.targets else ""), [m]) for m in there]
         whole = max(parts, key=np.ndim)  # the file of a model that could not be asked has NaN and no components
         parts = [
             one if one.ndim == whole.ndim else np.broadcast_to(one.reshape(*one.shape, *(1,) * (whole.ndim - one.ndim)), whole.shape) for one in parts
         ]
         signal[name] = np.concatenate(parts)
+        if audit.failed:  # NaN in the rows of the models that failed, which no attacker sees
+            answered = signal[name]
+            signal[name] = np.full((len(audit.design.member_MN), *answered.shape[1:]), np.nan, answered.dtype)
+            signal[name][there] = answered
     pool = audit.pool
     return views.Fleet(design=audit.design, signal=signal, num_classes=pool.num_classes, x=pool.x, y=pool.y, columns=pool.columns)

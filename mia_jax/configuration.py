@@ -31,6 +31,7 @@ REPORT |= dict(slices=("class",), groups={}, records=None)  # slices: mia_jax/me
 REPORT |= dict(epochs=())  # attacks that are repeated on the models of learner.snapshots: mia_jax/over_epochs.py
 REPORT |= dict(audit=None)  # fields of report/privacy.py; None: with its defaults under the design canaries, else no audit
 RUN = dict(chunk=8, lanes=0, devices=0, query_chunk=0, checkpoint_every=25, pool_bytes=2**31)  # how, not what: outside every config hash
+RUN |= dict(memory_bytes=0, retries=0)  # memory_bytes: what the training may use (0: what is available); retries: of models that failed
 TARGET = dict(signals="", oracle="", member="", rate=0.0, batch_size=256)  # a target of your own: its answers, or a black box that is asked
 
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import importlib.metadata
 import os
 import pathlib
 import platform
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
 
-from mia_jax import checks, precision, reporting, stages, workdir
+from mia_jax import checks, jobs, precision, reporting, stages, workdir
 from mia_jax.data import augment
 from mia_jax.prepare import Audit, prepare, prepare_scores
+from mia_jax.progress import size
+from mia_jax.training import memory
 
 Path = pathlib.Path
 STAGES = ("train", "query", "attack", "report")
@@ -50,18 +52,38 @@ def run(
     seeds = tuple(seeds) if isinstance(seeds, tuple | list) else (seeds,)
     if len(set(seeds)) < len(seeds) or any(not isinstance(s, int) or s < 0 for s in seeds):
         raise ValueError(f"seed={seeds} must be different whole numbers >= 0.")
-    reports, numerics = {}, precision.settings()
+    reports, failed, numerics = {}, {}, precision.settings()
     if numerics["x64"]:
         stages.say("jax_enable_x64 is on: this run computes in 32 bits all the same, so that its results are those of a run without it.")
     with precision.single():
         for seed in seeds:
             folder = root if len(seeds) == 1 else root / f"seed-{seed}"
-            audit = prepare_scores(config, seed=int(seed), arrays=arrays) if "scores" in config else prepare(config, seed=int(seed))
             given = dict(folder=folder, wanted=stages_wanted, extend=extend, task=task, pause=pause, numerics=numerics)
-            reports[seed] = run_one(audit, **given, lines=arrays is None)
+            try:
+                with in_memory("preparing the data, the design and the model", "Use fewer examples, or a smaller model."):
+                    audit = prepare_scores(config, seed=int(seed), arrays=arrays) if "scores" in config else prepare(config, seed=int(seed))
+                reports[seed] = run_one(audit, **given, lines=arrays is None)
+            except jobs.Paused:
+                raise
+            except Exception as error:
+                if len(seeds) == 1:
+                    raise
+                failed[seed] = error
+                jobs.say(f"seed {seed} failed: {jobs.failure(error)}")
+        if failed:
+            raise_failed(failed, seeds=len(seeds))
         if len(seeds) > 1 and task is None and "report" in stages_wanted:
             return reporting.report_seeds(reports, folder=root / "report")
     return reports[seeds[0]]
+
+
+def raise_failed(failed: Mapping[int, Exception], *, seeds: int) -> None:
+    """The error of a run of several seeds of which some failed: the one that all share, or ValueError that names each seed."""
+    first = next(iter(failed.values()))
+    if len(failed) == seeds and len({str(error) for error in failed.values()}) == 1:
+        raise first
+    reasons = "; ".join(f"seed {seed}: {' '.join(str(error).split()) or type(error).__name__}" for seed, error in failed.items())
+    raise ValueError(f"{len(failed)} of {seeds} seeds failed, the others are finished, and there is no report over all seeds: {reasons}") from first
 
 
 def plain(config) -> dict:
@@ -94,23 +116,48 @@ def run_one(
         for stale in ("attack", "report"):
             moved = workdir.set_aside(folder / stale)
             if moved:
-                print(f"{stale} of the smaller fleet is kept in {moved.name}/", file=sys.stderr)
+                jobs.say(f"{stale} of the smaller fleet is kept in {moved.name}/")
     log = RunLog(folder / ("run.json" if task is None else f"run.task-{task[0]}-of-{task[1]}.json"), seed=audit.seed, numerics=numerics)
     asked = () if audit.model is None else augment.views(audit.config["query"]["views"])
+    usable = lambda: stages.without_failed(audit, folder=folder)  # noqa: E731  (as it is when a stage begins)
     todo = dict(
         train=lambda: stages.train(audit, folder=folder, task=task, pause=pause),
-        query=lambda: stages.query(audit, folder=folder, views=asked, pause=pause),
-        attack=lambda: stages.attack(audit, folder=folder, lines=lines),
-        report=lambda: reporting.report(audit, folder=folder, versions=versions(), lines=lines),
+        query=lambda: stages.query(usable(), folder=folder, views=asked, pause=pause),
+        attack=lambda: stages.attack(usable(), folder=folder, lines=lines),
+        report=lambda: reporting.report(usable(), folder=folder, versions=versions(), lines=lines),
     )
     if task is not None:
         todo = dict(train=todo["train"])
     results = {}
     for stage in (stage for stage in todo if stage in wanted):
         pause()
-        results[stage] = log.timed(stage, todo[stage])
+        with in_memory(f"running the stage {stage}", remedy_of(stage, audit)):
+            results[stage] = log.timed(stage, todo[stage])
     workdir.write_json(folder / "config.json", dict(audit.config) | dict(seed=audit.seed))
     return results.get("report", {})
+
+
+@contextlib.contextmanager
+def in_memory(what: str, remedy: str):
+    """Turns any error by which memory ran out into OutOfMemory, one message with the numbers and the remedy."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, memory.OutOfMemory) or not memory.ran_out(error):
+            raise
+        device = jax.local_devices()[0] if "stage" in what else None
+        raise memory.OutOfMemory(memory.sentence(error, what=what, remedy=remedy, limit=memory.available(device))) from error
+
+
+def remedy_of(stage: str, audit: Audit) -> str:
+    """How the memory of a stage is lowered, with the numbers of this run."""
+    run, query = audit.config["run"], audit.config["query"]
+    if audit.model is None or stage in ("attack", "report"):
+        return f"Use fewer attacks, examples or models, or fewer bootstrap draws (draws={audit.config['report']['draws']})."
+    if stage == "query":
+        return f"Lower --config.run.query_chunk ({run['query_chunk'] or 'as run.chunk'}) or --config.query.batch_size ({query['batch_size']})."
+    lanes = run["lanes"] or "one per core"
+    return f"Lower --config.run.chunk ({run['chunk']}), --config.run.lanes ({lanes}) or --config.run.pool_bytes ({size(run['pool_bytes'])})."
 
 
 class RunLog:

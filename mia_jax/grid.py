@@ -15,8 +15,6 @@ import dataclasses
 import importlib.util
 import pathlib
 import re
-import sys
-import traceback
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
@@ -119,7 +117,7 @@ def run(
     reports, failed = {}, {}
     grid = jobs.share(grid, task)
     for i, member in enumerate(grid):
-        print(f"grid: {member.name} ({i + 1} of {len(grid)})", file=sys.stderr, flush=True)
+        jobs.say(f"grid: {member.name} ({i + 1} of {len(grid)})")
         folder, config = root / member.name, member.config
         if debug:
             folder, config = folder / "debug", experiment.debug_config(config)
@@ -128,10 +126,8 @@ def run(
         except jobs.Paused:
             raise
         except Exception as error:
-            if not isinstance(error, ValueError | OSError | FloatingPointError):
-                traceback.print_exc()
-            failed[member.name] = f"{error}".strip() or type(error).__name__
-            print(f"grid: {member.name} failed: {failed[member.name]}", file=sys.stderr, flush=True)
+            failed[member.name] = jobs.failure(error)
+            jobs.say(f"grid: {member.name} failed: {failed[member.name]}")
         jax.clear_caches()  # the next member's programs are others
     if any(reports.values()) and task is None:
         tables.write(reports, failed=failed, attacks=attacks, metrics=metrics, folder=root)

@@ -29,7 +29,8 @@ class Audit:
     """Everything that one run of one seed needs: the objects the config names, and the config as a plain dict.
 
     `rows_MK`, `weight_MK` are of the models that are trained here; `given[name]` [M,A,N..] are signals that were brought, of the design's last
-    models (a target beside our fleet) or of all. `said` are sentences for the report.
+    models (a target beside our fleet) or of all. `said` are sentences for the report. `failed` {model: record} are the models that the run goes on
+    without (training/failures.py): they are targets and shadows of nobody, and have no answers.
     """
 
     config: Mapping[str, Any]
@@ -46,11 +47,12 @@ class Audit:
     attacks: Mapping[str, Attack]
     given: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     said: tuple[str, ...] = ()
+    failed: Mapping[int, Mapping] = dataclasses.field(default_factory=dict)
 
     @property
     def own_models(self) -> list[int]:
-        """The models that are trained here."""
-        return list(range(len(self.rows_MK)))
+        """The models that are trained here and have not failed."""
+        return [m for m in range(len(self.rows_MK)) if m not in self.failed]
 
     @property
     def asked(self) -> set[str]:

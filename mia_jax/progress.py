@@ -7,6 +7,8 @@ import time
 
 import tqdm
 
+from mia_jax import jobs
+
 
 class Progress:
     """Counts `total` units of work of one stage; `advance` adds units, and `line` prints a sentence without breaking the bar.
@@ -16,11 +18,11 @@ class Progress:
     """
 
     def __init__(self, *, title: str, total: int, unit: str, file=None, seconds: float = 15.0, lines: bool = True):
-        self.title, self.total, self.unit, self.file, self.seconds = title, total, unit, file or sys.stderr, seconds
-        self.lines = lines
+        self.title, self.total, self.unit, self.seconds, self.lines = title, total, unit, seconds, lines
+        self.file = sys.stderr if file is None else file  # None if stderr is closed
         self.count, self.start = 0, time.monotonic()
         self.printed = self.start
-        self.bar = tqdm.tqdm(total=total, desc=title, unit=unit, file=self.file, leave=False) if self.file.isatty() else None
+        self.bar = tqdm.tqdm(total=total, desc=title, unit=unit, file=self.file, leave=False) if terminal(self.file) else None
 
     def advance(self, units: int, note: str = "") -> None:
         """`units` more are done."""
@@ -36,17 +38,25 @@ class Progress:
             self.line(f"{self.title}: {self.count} of {self.total} {self.unit}s, about {duration(left)} left {note}".rstrip())
 
     def line(self, text: str) -> None:
-        """Prints a sentence."""
+        """Prints a sentence; where nothing can be printed the work goes on."""
         if self.bar is not None:
             self.bar.write(text, file=self.file)
         else:
-            print(text, file=self.file, flush=True)
+            jobs.say(text, file=self.file)
 
     def close(self) -> float:
         """Ends the bar; returns the seconds since the start."""
         if self.bar is not None:
             self.bar.close()
         return time.monotonic() - self.start
+
+
+def terminal(file) -> bool:
+    """Whether a stream is a terminal; a closed one and None are not."""
+    try:
+        return file.isatty()
+    except (AttributeError, ValueError, OSError):
+        return False
 
 
 def duration(seconds: float) -> str:

@@ -25,7 +25,7 @@ def check_fields(config: Mapping) -> None:
         if not isinstance(run["chunk"], int):
             raise ValueError(f"run.chunk={run['chunk']!r} must be a whole number of models >= 1, or 'auto' to have the fastest measured.")
         checks.at_least(1, **{"run.chunk": run["chunk"]})
-    checks.at_least(0, **{f"run.{k}": run[k] for k in ("lanes", "devices", "query_chunk", "checkpoint_every")})
+    checks.at_least(0, **{f"run.{k}": run[k] for k in ("lanes", "devices", "query_chunk", "checkpoint_every", "memory_bytes", "retries")})
     check_report(report, config["attacks"])
     if report["epochs"] and not config["learner"]["snapshots"]:
         example = (1, config["learner"].get("epochs", 10))

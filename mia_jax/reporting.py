@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import threadpoolctl
@@ -11,6 +11,7 @@ import threadpoolctl
 from mia_jax import answers, findings, workdir
 from mia_jax import over_epochs as epochs
 from mia_jax.data import _pool as pools
+from mia_jax.designs import _failed
 from mia_jax.metrics import bootstrap
 from mia_jax.progress import Progress
 from mia_jax.report import (
@@ -28,7 +29,7 @@ from mia_jax.report import (
     weights,
 )
 from mia_jax.stages import all_models, attack_claim, read_scores, say
-from mia_jax.training import checkpoint
+from mia_jax.training import checkpoint, failures
 from mia_jax.training import query as queries
 
 Path = pathlib.Path
@@ -72,7 +73,7 @@ def report(audit, *, folder: Path, versions: dict, lines: bool = True) -> dict:
         found["cross_validation"] = cross_validation.summary(models)
     found |= dict(
         models=models,
-        design=design_table(audit),
+        design=design_table(audit) | retried(models),
         attacks={name: dict(audit.config["attacks"][name], needs=one.needs, knows=one.knows, note=one.note) for name, one in audit.attacks.items()},
         shadow_curves=findings.shadow_curves(audit, folder=folder),
         assumptions=findings.assumed(audit, folder=folder),
@@ -159,7 +160,26 @@ def promised(audit, *, folder: Path, delta: float | None = None) -> dict | None:
     """The section `guarantee`: epsilon with all that it depends on, from the ledgers of the models; None without private training."""
     if audit.learner is None or audit.learner.guarantee is None:
         return None
-    return audit.learner.guarantee.claim([workdir.read_json(checkpoint.ledger_file(folder / "train", m)) for m in audit.own_models], delta=delta)
+    found = audit.learner.guarantee.claim([workdir.read_json(checkpoint.ledger_file(folder / "train", m)) for m in audit.own_models], delta=delta)
+    again = [m for m in audit.own_models if "summary/attempt" in checkpoint.load_history(folder / "train", m)]
+    return found | dict(notes=[*found["notes"], *selection(audit.failed, again)])
+
+
+def selection(failed: Sequence[int], again: Sequence[int]) -> list[str]:
+    """What epsilon does not cover where models of private training failed or were trained again."""
+    found = []
+    if failed:
+        found.append(
+            f"{len(failed)} models that failed are left out of this report. Whether a training fails depends on its private rows, so choosing the "
+            "models that did not is a selection after the fact, which epsilon does not cover; neither does the knowledge which ones failed."
+        )
+    if again:
+        were = "were" if len(again) > 1 else "was"
+        found.append(
+            f"{failures.listed(list(again)).capitalize()} {were} trained again with another key after a failed attempt. Every attempt read the "
+            "private rows: epsilon is that of the last attempt only, and attempts compose."
+        )
+    return found
 
 
 def checks(audit, attacks: Mapping[str, Mapping], *, folder: Path, files: Mapping, duplicates: Mapping, draws: bootstrap.Draws) -> dict:
@@ -190,19 +210,20 @@ def model_table(audit, *, folder: Path) -> list[dict]:
     known = [name for name in ("correct", "loss") if all(queries.signal_file(folder / "signal", name, m).exists() for m in models)]
     signal = {name: queries.load(folder / "signal", name, models)[:, 0].astype(np.float64) for name in known}
     table = []
-    for m in models:
+    for i, m in enumerate(models):
         inside, outside = audit.design.member_MN[m], audit.design.evaluated_MN[m] & ~audit.design.member_MN[m]
         row = dict(model=m, target=m in audit.design.targets)
         for name in known:
             word = "accuracy" if name == "correct" else name
-            row |= {f"train_{word}": signal[name][m, inside].mean(), f"validation_{word}": signal[name][m, outside].mean()}
+            row |= {f"train_{word}": signal[name][i, inside].mean(), f"validation_{word}": signal[name][i, outside].mean()}
         if "correct" in signal and audit.design.population_N.any() and m in audit.own_models:
-            row["population_accuracy"] = signal["correct"][m, audit.design.population_N].mean()
+            row["population_accuracy"] = signal["correct"][i, audit.design.population_N].mean()
         if m in audit.own_models:
             history = checkpoint.load_history(folder / "train", m)
             row |= dict(
                 epochs=int(history["summary/epochs"]), best_epoch=int(history["summary/best_epoch"]), seconds=float(history["summary/seconds"])
             )
+            row |= dict(attempt=int(history["summary/attempt"])) if "summary/attempt" in history else {}
         table.append(row)
     return table
 
@@ -239,8 +260,15 @@ def design_table(audit) -> dict:
     d = audit.design
     shadows = d.shadow_MM[list(d.targets)].sum(1)
     counts = dict(models=len(d.member_MN), targets=list(d.targets), shadows_min=int(shadows.min()), shadows_max=int(shadows.max()))
+    counts |= dict(failed=list(audit.failed.values()), without_twin=_failed.without_twin(d, audit.failed)) if audit.failed else {}
     rows = dict(train_rows=int(d.member_MN[0].sum()), evaluated_rows=int(d.evaluated_MN[0].sum()), population_rows=int(d.population_N.sum()))
     return dict(name=d.name, note=d.note, supports=sorted(d.supports), **counts, **rows)
+
+
+def retried(models: Sequence[Mapping]) -> dict:
+    """{'retried': models that are a further attempt with another key}; {} without any."""
+    found = [row["model"] for row in models if row.get("attempt")]
+    return dict(retried=found) if found else {}
 
 
 def report_seeds(reports: Mapping[int, dict], *, folder: Path) -> dict:

@@ -5,20 +5,20 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
 
 from mia_jax import answers, jobs, views, workdir
+from mia_jax.designs import _failed
 from mia_jax.privacy import watch
 from mia_jax.progress import Progress, duration, size
 from mia_jax.report import stale
-from mia_jax.training import checkpoint, fleet, measure, probing, trajectory
+from mia_jax.training import checkpoint, failures, fleet, measure, memory, probing, trajectory
 from mia_jax.training import oracle as oracles
 from mia_jax.training import query as queries
-from mia_jax.training.spread import default_lanes
+from mia_jax.training.spread import cores, default_lanes
 
 Path = pathlib.Path
 AUTO = ("auto", 0)  # config.run.chunk: measure the fastest
@@ -26,8 +26,8 @@ VALIDATION = ("none", "nonmembers", "members", "population")
 
 
 def say(text: str) -> None:
-    """A line for people, on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    """A line for people, on stderr if that takes it."""
+    jobs.say(text)
 
 
 def devices(audit) -> list:
@@ -39,8 +39,23 @@ def devices(audit) -> list:
 
 
 def all_models(audit) -> list[int]:
-    """0..M-1."""
-    return list(range(len(audit.design.member_MN)))
+    """0..M-1 without those that failed."""
+    return [m for m in range(len(audit.design.member_MN)) if m not in audit.failed]
+
+
+def without_failed(audit, *, folder: Path):
+    """The audit without the models that failed, as recorded in the workdir; FloatingPointError if nothing is left to be audited."""
+    failed = failures.known(folder / "train", range(len(audit.rows_MK)))
+    if not failed:
+        return audit
+    left = dataclasses.replace(audit, design=_failed.without(audit.design, failed), failed=failed)
+    if not left.own_models:
+        raise FloatingPointError(failures.refusal(failed, why=f"all {len(failed)} models failed"))
+    if not left.design.targets:
+        raise FloatingPointError(
+            failures.refusal(failed, why=f"{len(failed)} of {len(audit.rows_MK)} models failed and no target with shadows is left")
+        )
+    return left
 
 
 def train(audit, *, folder: Path, task: tuple[int, int] | None = None, pause: Callable = lambda: None) -> None:
@@ -49,30 +64,48 @@ def train(audit, *, folder: Path, task: tuple[int, int] | None = None, pause: Ca
     if task is not None and chunk in AUTO:
         raise ValueError(f"--task={task[0]}/{task[1]} needs a number in run.chunk: tasks that measure the fastest chunk would not share one fleet.")
     own = jobs.share(audit.own_models, task, block=1 if task is None else chunk)
-    todo = sorted(set(own) - set(checkpoint.finished(folder / "train", own)))
-    if not todo:
-        if audit.own_models:
-            say(f"train: all {len(own)} models {'of this task ' * (task is not None)}are on disk.")
-        return
-    plan = fleet_plan(audit, folder=folder, models=len(todo))
-    fleet.train(
-        learner=audit.learner,
-        pool=audit.pool,
-        rows_MK=audit.rows_MK,
-        weight_MK=audit.weight_MK,
-        validation=validation_rows(audit),
-        seed=audit.seed,
-        models=todo,
-        folder=folder / "train",
-        chunk=plan["chunk"],
-        devices=devices(audit),
-        lanes=audit.config["run"]["lanes"] or None,
-        checkpoint_every=audit.config["run"]["checkpoint_every"],
-        pool_bytes=audit.config["run"]["pool_bytes"],
-        on_epoch=hooks(audit, folder=folder),
-        metrics_file=folder / "metrics.jsonl",
-        pause=pause,
-    )
+    whose, trained = "of this task " * (task is not None), False
+    while True:  # again for every further attempt at the models that failed
+        failed = failures.known(folder / "train", own)
+        attempts = failures.attempts(failed, audit.config["run"]["retries"])
+        todo = sorted(set(own) - set(checkpoint.finished(folder / "train", own)) - (set(failed) - set(attempts)))
+        if not todo:
+            break
+        trained = True
+        for m in attempts:
+            say(f"train: model {m} failed and is trained anew with another key (attempt {attempts[m] + 1}).")
+            failures.forget(folder, m)
+        plan = fleet_plan(audit, folder=folder, models=len(todo))
+        with jobs.deferred(pause):
+            fleet.train(
+                learner=audit.learner,
+                pool=audit.pool,
+                rows_MK=audit.rows_MK,
+                weight_MK=audit.weight_MK,
+                validation=validation_rows(audit),
+                seed=audit.seed,
+                models=todo,
+                folder=folder / "train",
+                chunk=plan["chunk"],
+                devices=devices(audit),
+                lanes=audit.config["run"]["lanes"] or None,
+                checkpoint_every=audit.config["run"]["checkpoint_every"],
+                pool_bytes=audit.config["run"]["pool_bytes"],
+                on_epoch=hooks(audit, folder=folder),
+                metrics_file=folder / "metrics.jsonl",
+                pause=pause,
+                attempts=attempts,
+            )
+    if not trained and len(own) > len(failed):
+        say(f"train: all {len(own) - len(failed)} models {whose}are on disk.")
+    if task is None:
+        without_failed(audit, folder=folder)  # enough are left
+    if failed:
+        say(
+            f"warning: {len(failed)} of {len(own)} models {whose}failed and the run goes on without them: {'; '.join(failures.sentences(failed)[:3])}"
+            f"{'; ...' * (len(failed) > 3)}. --config.run.retries=1 trains each anew with another key; the usual remedy is a lower "
+            "learner.learning_rate (with another --workdir)."
+        )
 
 
 def hooks(audit, *, folder: Path) -> list[Callable]:
@@ -88,31 +121,65 @@ def hooks(audit, *, folder: Path) -> list[Callable]:
 
 def fleet_plan(audit, *, folder: Path, models: int) -> dict:
     """train/plan.json: the chunk (measured once if it is 'auto'), steps, parameters and memory; printed before the first step."""
-    path, wanted, limit = folder / "train" / "plan.json", audit.config["run"]["chunk"], measure.memory_bytes()
-    common = dict(learner=audit.learner, pool=audit.pool, rows_K=audit.rows_MK[0], weight_K=audit.weight_MK[0])
+    path, run, here = folder / "train" / "plan.json", audit.config["run"], devices(audit)
+    wanted, limit, count = run["chunk"], memory_limit(audit), len(here)
+    common = dict(learner=audit.learner, pool=audit.pool, rows_K=audit.rows_MK[0], weight_K=audit.weight_MK[0], pool_bytes=run["pool_bytes"])
+    lanes_of = lambda chunk: min(run["lanes"] or default_lanes(here), -(-models // chunk))  # noqa: E731
     plan = workdir.read_json(path) if path.exists() else None
     if plan is None or (wanted not in AUTO and wanted != plan["chunk"]):
         if wanted in AUTO:
+            check_memory(audit, measure.least(**common, chunk=1), chunk=1, lanes=lanes_of(1), limit=limit)
             say("measuring the fastest chunk (kept in train/plan.json) ...")
-            chunk, cost = measure.best_chunk(**common, models=models, memory_bytes=limit, log=say)
+            share = 1 if here[0].platform != "cpu" else count
+            chunk, cost = measure.best_chunk(**common, models=models, memory_bytes=limit.bytes // (share * lanes_of(1)), log=say)
         else:
             chunk = int(wanted)
+            check_memory(audit, measure.least(**common, chunk=chunk), chunk=chunk, lanes=lanes_of(chunk), limit=limit)
             cost = measure.expected(**common, chunk=chunk)
         plan = dict(chunk=chunk, steps=cost.steps, parameters=cost.parameters, bytes=cost.bytes, seconds=cost.seconds if wanted in AUTO else None)
+        plan |= dict(shared=cost.shared)
         workdir.write_json(path, plan)
-    count = len(devices(audit))
-    lanes = min(audit.config["run"]["lanes"] or default_lanes(devices(audit)), -(-models // plan["chunk"]))
+    cost = measure.Cost(plan["bytes"], 0.0, 0.0, plan["steps"], plan["parameters"], plan.get("shared", 0))
+    check_memory(audit, cost, chunk=plan["chunk"], lanes=lanes_of(plan["chunk"]), limit=limit)
+    lanes = lanes_of(plan["chunk"])
     say(
         f"plan: {models} model{'s' * (models > 1)} to train x {audit.learner.epochs} epochs x {plan['steps']} steps, "
-        f"{plan['parameters']:,} parameters each; chunk {plan['chunk']}, {lanes} at a time on {count} device{'s' * (count > 1)}, "
+        f"{plan['parameters']:,} parameters each; chunk {plan['chunk']}, {lanes} at a time on {platform(here)}, "
         f"about {size(plan['bytes'] * lanes)} on each"
     )
     if plan["seconds"]:
         seconds = plan["seconds"] * plan["steps"] * audit.learner.epochs * models / count
         say(f"about {duration(seconds)} by the measured step (an upper bound if models stop early)")
-    if plan["bytes"] * lanes > 2 * limit:
-        say(f"warning: that is more than the {size(2 * limit)} of this device; lower --config.run.chunk or --config.run.lanes.")
     return plan
+
+
+def platform(devices: Sequence) -> str:
+    """'1 device (cpu, 2 cores)', '4 devices (gpu, NVIDIA H100)'."""
+    one, count = devices[0], len(devices)
+    kind = f"{cores()} core{'s' * (cores() > 1)}" if one.platform == "cpu" else one.device_kind
+    return f"{count} device{'s' * (count > 1)} ({one.platform}, {kind})"
+
+
+def memory_limit(audit) -> memory.Limit:
+    """What the training may use: config.run.memory_bytes, or what is available."""
+    given = audit.config["run"]["memory_bytes"]
+    return memory.Limit(given, "config.run.memory_bytes") if given else memory.available(devices(audit)[0])
+
+
+def check_memory(audit, cost: measure.Cost, *, chunk: int, lanes: int, limit: memory.Limit) -> None:
+    """OutOfMemory, before anything is trained, if a plan needs more memory than there is; devices that are parts of a CPU share theirs."""
+    here, run = devices(audit), audit.config["run"]
+    share = len(here) if here[0].platform == "cpu" else 1
+    needed = share * (cost.bytes + (lanes - 1) * (cost.bytes - cost.shared))
+    if needed <= limit.bytes:
+        return
+    one = (cost.bytes - cost.shared) / chunk
+    raise memory.OutOfMemory(
+        f"the plan needs about {size(needed)} and {size(limit.bytes)} are left ({limit.source}): chunk {chunk} x {lanes} chunks at a time x "
+        f"{size(one)} per model of {cost.parameters:,} parameters, and examples of {size(cost.shared or min(run['pool_bytes'], cost.bytes))}. Lower "
+        "--config.run.chunk or --config.run.lanes (how many chunks train at a time), or --config.run.pool_bytes, the size from which examples are "
+        "streamed; or take a smaller model. If this computation is mistaken, --config.run.memory_bytes=... is taken for what there is."
+    )
 
 
 def fleet_chunk(audit, *, folder: Path) -> int:
@@ -146,6 +213,7 @@ def query(audit, *, folder: Path, views: Sequence[Callable], pause: Callable = l
     if not models:
         return
     missing = sorted(set(models) - set(checkpoint.finished(folder / "train", models)))
+    bad: dict[int, str] = {}
     if missing:
         raise FileNotFoundError(
             f"{len(missing)} of {len(models)} models are not trained (the first is {missing[0]}); add the stage: --stages=train,query,..."
@@ -160,24 +228,51 @@ def query(audit, *, folder: Path, views: Sequence[Callable], pause: Callable = l
         batch_size=min(audit.config["query"]["batch_size"], len(audit.pool.y)),
         devices=devices(audit),
         pause=pause,
+        on_bad=bad.setdefault,
     )
     probes = {name: signal for name, signal in audit.signals.items() if signal.ask is not None}
     rows = {name: answers.wanted_rows(audit, name) for name in probes}
     asked = stale.unanswered(folder, list(audit.signals), models, rows)
     passes = {name: signal for name, signal in audit.signals.items() if signal.ask is None}
     queries.query(signals=passes, models_folder=folder / "train", folder=folder / "signal", **common)
+    common["models"] = answering(models, bad)
     if probes:
         own = common | dict(batch_size=audit.config["query"]["ask_batch_size"], seed=audit.seed)
-        probing.query(signals=probes, rows=rows, design=audit.design, models_folder=folder / "train", folder=folder / "signal", **own)
-    stale.remember_models(folder, asked)
-    if audit.config["target"]["oracle"]:
-        ask_oracle(audit, folder=folder, views=views)
+        with jobs.deferred(pause):
+            probing.query(signals=probes, rows=rows, design=audit.design, models_folder=folder / "train", folder=folder / "signal", **own)
+        common["models"] = answering(models, bad)
+    stale.remember_models(folder, [m for m in asked if m not in bad])
     if audit.trajectory:
         ask = functools.partial(queries.query, signals={"loss": audit.signals["loss"]}, **common)
         snapshots = audit.config["learner"]["snapshots"]
-        trajectory.query(epochs=snapshots, models=models, train_folder=folder / "train", folder=folder / "signal", ask=ask)
+        trajectory.query(epochs=snapshots, models=common["models"], train_folder=folder / "train", folder=folder / "signal", ask=ask, bad=bad)
+        common["models"] = answering(models, bad)
     if audit.config["report"]["epochs"]:
         query_snapshots(audit, folder=folder, **common)
+        answering(models, bad)
+    for m, reason in sorted(bad.items()):
+        say(f"query: model {m} has failed, it {reason}; the run goes on without it.")
+        failures.record(folder / "train", m, stage="query", reason=reason, attempt=attempt_of(folder, m))
+    audit = without_failed(audit, folder=folder)
+    if audit.config["target"]["oracle"]:
+        ask_oracle(audit, folder=folder, views=views)
+
+
+def answering(models: Sequence[int], bad: Mapping[int, str]) -> list[int]:
+    """The models without those whose answers are not finite, `bad` {model: what happened}; ValueError if that are all."""
+    left = [m for m in models if m not in bad]
+    if not left:
+        m = min(bad)
+        raise ValueError(
+            f"no model gives finite answers; {len(bad)} of {len(bad)} fail, the first is model {m}: {bad[m]}. Leave that signal out, or train with a "
+            "lower learner.learning_rate in another --workdir."
+        )
+    return left
+
+
+def attempt_of(folder: Path, m: int) -> int:
+    """Which attempt a finished model is; 0 is the first."""
+    return int(checkpoint.load_history(folder / "train", m).get("summary/attempt", 0))
 
 
 def query_snapshots(audit, *, folder: Path, **common) -> None:
@@ -209,7 +304,7 @@ def ask_oracle(audit, *, folder: Path, views: Sequence[Callable]) -> None:
     template = jax.eval_shape(audit.learner.model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *audit.pool.x.shape[1:]), np.float32))
 
     def shadows(count: int, index_B: np.ndarray):
-        own = probing.own_models(audit.design, m, count, len(audit.own_models))
+        own = probing.own_models(audit.design, m, count, len(audit.rows_MK))
         variables = checkpoint.load_models(folder / "train", own.tolist(), template)
         return probing.shadows_of(audit.learner.model, variables, audit.design.member_MN[own][:, index_B])
 
@@ -227,6 +322,7 @@ def scored_models(audit) -> tuple[int, ...]:
 
 def attack(audit, *, folder: Path, lines: bool = True) -> None:
     """ATTACK: attack/<name>/scores.npz, the scores of every target and every shadow. `lines`: of progress.Progress."""
+    set_aside_scores(audit, folder=folder)
     progress = Progress(title="attack", total=len(audit.attacks), unit="attack", lines=lines)
     measured, digests = {}, {}
     scored = scored_models(audit)
@@ -255,12 +351,23 @@ def attack(audit, *, folder: Path, lines: bool = True) -> None:
         say(f"attack: {attacks} attack{'s' * (attacks > 1)} on {targets} target{'s' * (targets > 1)}")
 
 
+def set_aside_scores(audit, *, folder: Path) -> None:
+    """Renames attack/ and report/ if their scores were computed without other failed models than this audit's; nothing is overwritten."""
+    claims = [workdir.read_json(path).get("failed", []) for path in sorted((folder / "attack").glob("*/config.json"))]
+    if any(claim != sorted(audit.failed) for claim in claims):
+        for stale_part in ("attack", "report"):
+            moved = workdir.set_aside(folder / stale_part)
+            if moved:
+                say(f"{stale_part} of another set of failed models is kept in {moved.name}/")
+
+
 def attack_claim(audit, name: str) -> dict:
     """What decides the scores of an attack, beside the signals: its config, the views, and who trained on what, with labels and columns."""
     d, pool = audit.design, audit.pool
     evidence = workdir.digest(d.member_MN, d.evaluated_MN, d.shadow_MM, d.population_N, d.unit_M)
     data = workdir.digest(np.asarray(pool.y), {k: np.asarray(v).tolist() for k, v in sorted(pool.columns.items())})
     common = dict(query=audit.config["query"]["views"], models=len(d.member_MN), design=evidence, data=data, scored=scored_models(audit))
+    common |= dict(failed=sorted(audit.failed)) if audit.failed else {}
     return dict(attack=answers.without_defaults(audit.config["attacks"][name])) | common
 
 
@@ -284,7 +391,10 @@ def finite_or_raise(score_TN: np.ndarray, evaluated_MN: np.ndarray, scored: Sequ
     bad = np.isnan(score_TN) & evaluated_MN[list(scored)] & ~np.isnan(score_TN).all(1, keepdims=True)
     if bad.any():
         t, n = np.argwhere(bad)[0]
-        raise ValueError(f"attack {name!r} scores example {n} of model {scored[t]} as NaN ({int(bad.sum())} such scores).")
+        raise ValueError(
+            f"attack {name!r} scores example {n} of model {scored[t]} as NaN ({int(bad.sum())} such scores). The answers that it reads are finite, "
+            "so this is a fault of the attack, not of the model: run without this attack, the others do not depend on it."
+        )
 
 
 def read_scores(audit, *, folder: Path, name: str) -> np.ndarray:

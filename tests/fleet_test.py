@@ -121,10 +121,13 @@ def test_zero_epochs_are_the_initial_models(tmp_path):
     assert found[0]["summary/epochs" if "summary/epochs" in found[0] else "history/summary/epochs"] == 0
 
 
-def test_a_diverging_model_is_named_and_finished_ones_are_kept(tmp_path):
+def test_a_diverging_model_is_named_and_recorded_and_finished_ones_are_kept(tmp_path):
+    """It does not end the fleet (tests/failures_test.py): its record takes the place of the model."""
     train(tmp_path / "a", models=2)
-    with pytest.raises(FloatingPointError, match=r"the loss of model 2 became (nan|inf) in epoch \d+.*learning_rate"):
-        train(tmp_path / "a", learner=toys.learner(optimizer="sgd", learning_rate=1e38))
+    rows, weight = toys.halves()
+    learner = toys.learner(optimizer="sgd", learning_rate=1e38)
+    found = fleet.train(learner=learner, pool=toys.pool(), rows_MK=rows, weight_MK=weight, models=range(4), folder=tmp_path / "a", chunk=2, seed=0)
+    assert sorted(found) == [2, 3] and all("its loss became" in one["reason"] for one in found.values())
     assert checkpoint.finished(tmp_path / "a", range(4)) == [0, 1]
 
 

@@ -13,7 +13,7 @@ FILES = sorted((ROOT / "mia_jax").rglob("*.py"))
 
 # A file imports from its own level or lower ones; within a level the folders' imports form no cycle.
 LEVELS = (
-    ("types", "checks", "jobs", "precision", "views", "registry"),  # the registry imports by name, at run time, and knows no folder
+    ("types", "checks", "jobs", "precision", "views", "registry", "accelerators"),  # the registry imports by name, at run time, and knows no folder
     ("objectives", "models", "privacy", "evasion", "metrics", "fits", "heads"),
     ("learners", "signals", "attacks", "designs", "data"),
     ("training", "report", "workdir", "progress", "brought"),

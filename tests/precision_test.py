@@ -357,4 +357,3 @@ def test_that_test_sees_what_it_looks_for(line):
 @pytest.mark.parametrize("line", ["jax.random.bits(key, (3,), jnp.uint32)", "jnp.zeros(3, jnp.float32)", "jnp.arange(3, dtype=jnp.int32)"])
 def test_that_test_accepts_what_says_its_dtype(line):
     assert faults(ast.parse(line)) == []
-

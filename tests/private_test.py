@@ -363,7 +363,7 @@ def test_a_large_delta_is_a_warning():
 
 def trained(folder, one, models=(0, 1), chunk=2, **more):
     rows, weight = np.tile(np.arange(N, dtype=np.int32), (2, 1)), np.ones((2, N), np.float32)
-    fleet.train(learner=one, pool=POOL, rows_MK=rows, weight_MK=weight, seed=0, models=list(models), folder=folder, chunk=chunk, **more)
+    return fleet.train(learner=one, pool=POOL, rows_MK=rows, weight_MK=weight, seed=0, models=list(models), folder=folder, chunk=chunk, **more)
 
 
 class Stopped(Exception):
@@ -449,11 +449,12 @@ def test_private_fine_tuning_starts_from_a_finished_run(tmp_path):
         assert not np.array_equal(found["Dense_1"]["kernel"][m], start["Dense_1"]["kernel"][0])
 
 
-def test_metrics_carry_epsilon_and_an_overflow_stops_the_run(tmp_path):
+def test_metrics_carry_epsilon_and_a_model_whose_batch_overflows_has_failed(tmp_path):
     one = learner(batch_size=8, epochs=2, privacy=dict(delta=1e-3))
     seen = []
     trained(tmp_path / "a", one, on_epoch=[lambda m, epoch, s, metrics: seen.append(metrics["epsilon"][0])])
     assert seen == [one.guarantee.epsilon(1), one.guarantee.epsilon(2)] and 0 < seen[0] < seen[1]
     narrow = one._replace(plan=lambda key, epoch, rows, weight: (jnp.zeros((5, 8), jnp.int32), jnp.full((5, 8), jnp.nan)))
-    with pytest.raises(RuntimeError, match="drew more units than it has slots"):
-        trained(tmp_path / "b", narrow)
+    failed = trained(tmp_path / "b", narrow)
+    assert failed and all("a batch of epoch 1 drew more units than it has slots" in one["reason"] for one in failed.values())
+    assert not checkpoint.finished(tmp_path / "b", list(failed))

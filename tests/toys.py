@@ -6,6 +6,7 @@ import numpy as np
 
 from mia_jax.learners import backprop
 from mia_jax.objectives import cross_entropy
+from mia_jax.training import programs
 from mia_jax.types import Model, Pool
 
 
@@ -62,3 +63,22 @@ def same(a, b):
     """Whether two pytrees are equal to the bit."""
     a, b = jax.tree.leaves(a), jax.tree.leaves(b)
     return len(a) == len(b) and all(np.array_equal(np.asarray(x), np.asarray(y)) for x, y in zip(a, b, strict=True))
+
+
+def trained_keys(key_M):
+    """The data of the keys that backprop's states of models with these keys hold, [M,2]."""
+    return np.asarray(jax.random.key_data(jax.vmap(lambda key: jax.random.split(key)[1])(key_M)))
+
+
+def failing(learner, *, models, seed=0, after=4, attempts=(0,)):
+    """The learner, of which the first attempts at some models become NaN after so many steps; no other model's numbers are touched."""
+    keys = [programs.model_keys(seed=seed, models=list(models), attempt=attempt) for attempt in attempts]
+    bad_K2 = np.concatenate([trained_keys(key) for key in keys])
+
+    def epoch(state, pool, index, weight):
+        new, sums = learner.epoch(state, pool, index, weight)
+        bad = (jax.random.key_data(state.key)[None] == bad_K2).all(-1).any() & (new.step > after)
+        spoil = lambda a: jnp.where(bad, jnp.nan, a) if jnp.issubdtype(a.dtype, jnp.floating) else a  # noqa: E731
+        return new._replace(variables=jax.tree.map(spoil, new.variables)), sums | dict(loss=spoil(sums["loss"]))
+
+    return learner._replace(epoch=epoch)

@@ -50,9 +50,16 @@ def attack(
 
 
 def every_other_unit(design) -> bool:
-    """Whether an attacker of each target sees exactly the models outside the target's unit, on every evaluated row."""
-    targets = list(design.targets)
-    return not design.balance and np.array_equal(design.shadow_MM[targets], design.unit_M[targets, None] != design.unit_M[None])
+    """Whether an attacker of each target sees exactly the `shadows_M` outside the target's unit, on every evaluated row."""
+    targets, usable_M = list(design.targets), shadows_M(design)
+    outside_MM = design.unit_M[targets, None] != design.unit_M[None]
+    some = usable_M.all() or usable_M[targets].any()  # where no target is a shadow, one View per target is the cheaper way
+    return not design.balance and some and np.array_equal(design.shadow_MM[targets], outside_MM & usable_M)
+
+
+def shadows_M(design) -> np.ndarray:
+    """Which models are a shadow of some target: all but those that failed, and their twins (designs/_failed.py)."""
+    return design.shadow_MM[list(design.targets)].any(0)
 
 
 def score_view(view, *, signal: str, sign: int, kinds: Sequence[str], center: str, steps, finish, enough: float) -> np.ndarray:
@@ -112,7 +119,8 @@ def score_fleet(fleet, *, signal: str, sign: int, kinds: Sequence[str], steps, f
     """score_TN, equal to `score_view` with mean centers: leave-unit-out moments in blocks of examples, once for each step and for the scores."""
     d = fleet.design
     value_MAN = _signals.scalar(fleet.signal[signal], "MAN", signal)
-    masks = [d.member_MN if kind == IN else ~d.member_MN for kind in kinds]
+    usable_M1 = shadows_M(d)[:, None]
+    masks = [(d.member_MN if kind == IN else ~d.member_MN) & usable_M1 for kind in kinds]
     unit_T = np.searchsorted(np.unique(d.unit_M), d.unit_M[list(d.targets)])
     if min(fewest(where_MN, d) for where_MN in masks) >= enough:
         steps = ()

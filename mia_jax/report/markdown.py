@@ -119,8 +119,9 @@ def attacked(found: Mapping) -> str:
         targets = design.get("targets", ())
         count = len(targets) if isinstance(targets, Sequence) else targets
         sizes = [f"{design[k]:,} {text}" for k, text in SIZES.items() if design.get(k)]
+        failed = f" ({len(design['failed'])} failed)" if design.get("failed") else ""
         audited = f"{count} of them audited as target{'s' * (count != 1)}"
-        lines.append(("design", f"{design.get('name', '')}: {design.get('models', '?')} models, {audited}; " + ", ".join(sizes)))
+        lines.append(("design", f"{design.get('name', '')}: {design.get('models', '?')} models{failed}, {audited}; " + ", ".join(sizes)))
     canaries = about.get("canaries")
     lines += fits(models, f" ({canaries['kind']} canaries that were left out)" if canaries else "")
     if found.get("cross_validation"):
@@ -128,7 +129,7 @@ def attacked(found: Mapping) -> str:
     if not lines:
         return ""
     table = tables.markdown(("", ""), lines, code_first=False, align="left")
-    return "## What was attacked\n\n" + table + canary_note(canaries) + warning(about) + told(about)
+    return "## What was attacked\n\n" + table + failed_models(design) + canary_note(canaries) + warning(about) + told(about)
 
 
 def fits(models: Sequence[Mapping], outsiders: str = "") -> list[tuple[str, str]]:
@@ -200,6 +201,25 @@ def nested(value) -> str:
     if not isinstance(value, Mapping):
         return str(value)
     return name_of(value) or "(" + ", ".join(f"{k}={v}" for k, v in value.items() if v not in (None, False, "", (), [], {})) + ")"
+
+
+def failed_models(design: Mapping) -> str:
+    """Which models could not be used, why, and what that means for the others."""
+    failed, unpaired, retried = (design.get(name) or [] for name in ("failed", "without_twin", "retried"))
+    text = ""
+    if failed:
+        count, shown = len(failed), [f"model {one['model']}: {one['reason']}" for one in failed[:5]]
+        text = f"\n> **{count} of {design['models']} models failed** and {'are' if count > 1 else 'is'} neither target{'s' * (count > 1)} nor "
+        text += f"shadow{'s' * (count > 1)} ({'; '.join(shown)}{'; ...' * (count > 5)}). All numbers are of the models that did not fail."
+        if unpaired:
+            text += (
+                f" Not used as a shadow either, because its twin failed: {', '.join(map(str, unpaired))} (an example then has as many shadows that"
+            )
+            text += " trained on it as shadows that did not, whether it is a member or not)."
+        text += "\n"
+    if retried:
+        text += f"\n> Trained again with another key after a failed attempt: {', '.join(map(str, retried))}.\n"
+    return text
 
 
 def warning(about: Mapping) -> str:

@@ -34,15 +34,16 @@ def curve(*, attack: Attack, fleet: Fleet, scores: Callable, key, draws: int = 1
 def cut(fleet: Fleet, count: int) -> list[Fleet]:
     """Fleets in which every target has `count` shadows (fewer only if the units of models do not divide)."""
     d = fleet.design
-    if not np.array_equal(d.shadow_MM, d.unit_M[:, None] != d.unit_M[None]):
+    usable_M = d.shadow_MM.any(0)  # without models that failed and their twins
+    if not np.array_equal(d.shadow_MM[usable_M], (d.unit_M[usable_M, None] != d.unit_M[None]) & usable_M):
         shadow_MM = d.shadow_MM & (np.cumsum(d.shadow_MM, axis=1) <= count)
         return [dataclasses.replace(fleet, design=dataclasses.replace(d, shadow_MM=shadow_MM))]
-    units, sizes = np.unique(d.unit_M, return_counts=True)
+    units, sizes = np.unique(d.unit_M[usable_M], return_counts=True)
     size = int(sizes.max())
     needed = -(-count // size) + 1
     fleets = []
     for start in range(0, len(units) - needed + 1, needed):
-        models = np.flatnonzero(np.isin(d.unit_M, units[start : start + needed]))
+        models = np.flatnonzero(np.isin(d.unit_M, units[start : start + needed]) & usable_M)
         unit_M = d.unit_M[models]
         shadow_MM = unit_M[:, None] != unit_M[None]
         if count % size:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
@@ -78,23 +78,24 @@ def load_history(folder: Path, m: int) -> dict[str, np.ndarray]:
     return {k.removeprefix("history/"): v for k, v in workdir.read_npz(model_file(folder, m)).items() if k.startswith("history/")}
 
 
-def running_file(folder: Path, models: Sequence[int]) -> Path:
-    """The checkpoint of a group of models in training."""
-    return folder / "running" / f"{models[0]:05d}-{models[-1]:05d}x{len(models)}.npz"
+def running_file(folder: Path, models: Sequence[int], attempt: int = 0) -> Path:
+    """The checkpoint of a group of models in training; of a further attempt at models that failed another file than of the first."""
+    return folder / "running" / (f"{models[0]:05d}-{models[-1]:05d}x{len(models)}" + f"r{attempt}" * (attempt > 0) + ".npz")
 
 
-def save_running(folder: Path, models: Sequence[int], epoch: int, state, history: dict[str, np.ndarray]) -> None:
+def save_running(folder: Path, models: Sequence[int], epoch: int, state, history: dict[str, np.ndarray], attempt: int = 0) -> None:
     """The state of a group after `epoch` epochs, with the metrics so far ({name: [epochs, M]})."""
     arrays = flatten(dict(state=state)) | {f"history/{k}": v for k, v in history.items()}
-    workdir.write_npz(running_file(folder, models), models=np.asarray(models), epoch=np.asarray(epoch), **arrays)
+    workdir.write_npz(running_file(folder, models, attempt), models=np.asarray(models), epoch=np.asarray(epoch), **arrays)
 
 
-def load_running(folder: Path, models: Sequence[int], template):
-    """(epoch, state, history) of a group from the checkpoint that holds all its models, or None; a short group is padded with its last model."""
+def load_running(folder: Path, models: Sequence[int], template, attempt: int = 0):
+    """(epoch, state, history) of a group from the checkpoint that holds all its models in this attempt, or None; a short group is padded with its
+    last model."""
     size = jax.tree.leaves(template)[0].shape[0]
     for path in sorted((folder / "running").glob("[0-9]*.npz")):
         first, last = span(path)
-        if not first <= models[0] <= models[-1] <= last:
+        if not first <= models[0] <= models[-1] <= last or attempt_of(path) != attempt:
             continue  # unread: another process may be about to remove it
         arrays = workdir.read_npz(path)
         saved = arrays["models"].tolist()
@@ -108,12 +109,18 @@ def load_running(folder: Path, models: Sequence[int], template):
     return None
 
 
-def discard_running(folder: Path) -> None:
-    """Removes the checkpoints whose models are all finished."""
+def discard_running(folder: Path, failed: Mapping[int, int] = {}) -> None:
+    """Removes the checkpoints whose models are all finished, or `failed` {model: attempt} in that attempt or a later one."""
     for path in (folder / "running").glob("[0-9]*.npz"):
         first, last = span(path)
-        if len(finished(folder, range(first, last + 1))) == last - first + 1:
+        over = {m for m, attempt in failed.items() if attempt >= attempt_of(path)} | set(finished(folder, range(first, last + 1)))
+        if over >= set(range(first, last + 1)):
             path.unlink(missing_ok=True)
+
+
+def attempt_of(path: Path) -> int:
+    """The attempt that a running group is, from its file's name."""
+    return int(path.stem.partition("r")[2] or 0)
 
 
 def span(path: Path) -> tuple[int, int]:

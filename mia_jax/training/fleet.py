@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +17,12 @@ import numpy as np
 from mia_jax import jobs, workdir
 from mia_jax.learners import stopping
 from mia_jax.progress import Progress, duration
-from mia_jax.training import checkpoint, programs, stream
+from mia_jax.training import checkpoint, failures, memory, programs, stream
 from mia_jax.training.spread import spread
 from mia_jax.types import Learner, Pool
 
 Path = pathlib.Path
+KEEP = 300.0  # seconds
 
 
 def train(
@@ -42,19 +43,25 @@ def train(
     on_epoch: Sequence[Callable] = (),
     metrics_file: Path | None = None,
     pause: Callable = lambda: None,
-) -> None:
+    attempts: Mapping[int, int] = {},
+) -> dict[int, dict]:
     """Trains those of `models` that are not on disk yet and leaves one file a model in folder/model.
 
     `rows_MK`, `weight_MK` are indexed by model number, `validation` = (rows_MV, weight_MV) likewise. `lanes` chunks train at a time on each
-    device (None: one a core on CPU, one elsewhere). A chunk's state is on disk every `checkpoint_every` epochs (0: only at its end). A pool
+    device (None: one a core on CPU, one elsewhere). A chunk's state is on disk every `checkpoint_every` epochs (0: only at its end), and after
+    KEEP seconds, so that long epochs lose no more to a job that must end at once. A pool
     larger than `pool_bytes` is streamed. `on_epoch(models, epoch, state, metrics)` hooks see the state after each epoch. `pause()`, called
-    before each epoch, may raise to end the run; every chunk's state is on disk then. Raises FloatingPointError that names model and epoch when a loss
-    is NaN or infinite.
+    before each epoch, may raise to end the run; every chunk's state is on disk then.
+
+    A model whose loss, or in the end a variable, is NaN or infinite has failed: it leaves a record in folder/failed in place of a model, all others
+    are trained as if it had not. Returns the records of those of `models` that failed, now or before. A failed model is trained again only if
+    `attempts` {model: number of the attempt, from 1 on} says so, with a key of (seed, model, attempt).
     """
     check_monitor(learner=learner, pool=pool, validation=validation is not None)
-    have = set(checkpoint.finished(folder, models))
+    have = set(checkpoint.finished(folder, models)) | (set(failures.known(folder, models)) - set(attempts))
     todo = [m for m in models if m not in have]
-    chunks = [[m for m in todo if m // chunk == group] for group in sorted({m // chunk for m in todo})]
+    group = lambda m: (attempts.get(m, 0), m // chunk)  # noqa: E731
+    chunks = [[m for m in todo if group(m) == one] for one in sorted(set(map(group, todo)))]
     devices = devices or jax.local_devices()[:1]
     program = programs.make(learner=learner, chunk=chunk, validation=validation is not None)
     source = _Source(pool, pool_bytes, devices)
@@ -64,7 +71,8 @@ def train(
     def work(own: list[int], device, check: Callable) -> None:
         nonlocal finished
         start = time.monotonic()
-        run = _Chunk(learner, program, source, own, chunk, rows_MK, weight_MK, validation, seed, folder, device)
+        attempt = attempts.get(own[0], 0)
+        run = _Chunk(learner, program, source, own, chunk, rows_MK, weight_MK, validation, seed, folder, device, attempt)
         run.train(checkpoint_every=checkpoint_every, on_epoch=on_epoch, progress=progress, metrics_file=metrics_file, check=check)
         seconds = time.monotonic() - start
         run.save(seconds=seconds)
@@ -76,7 +84,9 @@ def train(
 
     spread(work, chunks, devices, lanes, pause)
     progress.close()
-    checkpoint.discard_running(folder)
+    failed = failures.known(folder, models)
+    checkpoint.discard_running(folder, {m: one["attempt"] for m, one in failed.items()})
+    return failed
 
 
 def check_monitor(*, learner: Learner, pool: Pool, validation: bool) -> None:
@@ -127,21 +137,31 @@ class _Source:
 
 
 class _Chunk:
-    """A chunk of models in training on one device; a short one is padded with copies of its last model, which are dropped at the end."""
+    """A chunk of models in training on one device; a short one is padded with copies of its last model, which are dropped at the end.
 
-    def __init__(self, learner, program, source, models, chunk, rows_MK, weight_MK, validation, seed, folder, device):
+    `failed` {model: what happened} are those whose numbers are not finite any more. They go on as NaN in their lane of the program, which no other
+    lane reads, so that the others are trained by the same program on the same numbers as without them.
+    """
+
+    def __init__(self, learner, program, source, models, chunk, rows_MK, weight_MK, validation, seed, folder, device, attempt=0):
         self.learner, self.program, self.source, self.models, self.folder, self.device = learner, program, source, models, folder, device
         padded = models + [models[-1]] * (chunk - len(models))
         sample = source.sample(device)
-        keys, self.rows, self.weight = jax.device_put((programs.model_keys(seed=seed, models=padded), rows_MK[padded], weight_MK[padded]), device)
-        self.epoch, self.history = 0, {}
-        saved = checkpoint.load_running(folder, models, jax.eval_shape(program.init, keys, sample))
+        self.attempt, self.failed = attempt, {}
+        keys = programs.model_keys(seed=seed, models=padded, attempt=attempt)
+        keys, self.rows, self.weight = jax.device_put((keys, rows_MK[padded], weight_MK[padded]), device)
+        self.epoch, self.history, self.overflow = 0, {}, []  # overflow: of private training, which models' batches had too many units, [M] per epoch
+        saved = checkpoint.load_running(folder, models, jax.eval_shape(program.init, keys, sample), attempt)
         if saved is None:
             self.state = program.init(keys, sample)
         else:
             self.epoch, state, history = saved
             self.state = jax.device_put(state, device)
             self.history = {name: list(values) for name, values in history.items()}
+            self.overflow = self.history.pop("overflow", [])
+            for epoch, loss in enumerate(self.history.get("loss", ()), 1):
+                self._overflowed(epoch, self.overflow[epoch - 1] if self.overflow else np.zeros(0, bool))
+                self._diverged(epoch, loss, self._active(epoch))
         self.validation = (sample, *jax.device_put((np.zeros((chunk, 1), np.int32), np.zeros((chunk, 1), np.float32)), device))
         if validation is not None:
             pool, rows = source.subset(validation[0][padded], device)
@@ -150,6 +170,7 @@ class _Chunk:
     def train(self, *, checkpoint_every: int, on_epoch, progress: Progress, metrics_file: Path | None, check: Callable) -> None:
         """Epochs until the last one, or until every model has stopped."""
         progress.advance(self.epoch * len(self.models))
+        kept = time.monotonic()
         pending = None  # metrics are read one epoch late, so that the device never waits for the host
         stop = False
         while self.epoch < self.learner.epochs and not stop:
@@ -166,21 +187,22 @@ class _Chunk:
             if pending is not None:
                 stop, pending = self._record(*pending, progress, metrics_file), None
             pending = (self.epoch, metrics)
-            due = checkpoint_every and self.epoch % checkpoint_every == 0 and self.epoch < self.learner.epochs
+            due = checkpoint_every and (self.epoch % checkpoint_every == 0 or time.monotonic() - kept > KEEP) and self.epoch < self.learner.epochs
             if due or on_epoch:
                 stop, pending = self._record(*pending, progress, metrics_file) or stop, None
                 for hook in on_epoch:
                     hook(self.models, self.epoch, self.state, {name: values[-1] for name, values in self.history.items()})
             if due and not stop:
                 self._keep()
+                kept = time.monotonic()
         if pending is not None:
             self._record(*pending, progress, metrics_file)
         progress.advance((self.learner.epochs - self.epoch) * len(self.models))
 
     def _keep(self) -> None:
         """The chunk's state on disk; its history goes to this epoch."""
-        history = {name: np.stack(values) for name, values in self.history.items()}
-        checkpoint.save_running(self.folder, self.models, self.epoch, self.state, history)
+        history = {name: np.stack(values) for name, values in (self.history | ({"overflow": self.overflow} if self.overflow else {})).items()}
+        checkpoint.save_running(self.folder, self.models, self.epoch, self.state, history, self.attempt)
 
     def _epoch(self):
         epoch = jnp.uint32(self.epoch)
@@ -195,19 +217,17 @@ class _Chunk:
         return metrics, (done if done is None else jnp.array(done))
 
     def _record(self, epoch: int, result, progress: Progress, metrics_file: Path | None) -> bool:
-        """Keeps one epoch's metrics; returns whether every model of the chunk has stopped."""
-        metrics, done = jax.device_get(result)
-        active = self._active(epoch)
+        """Keeps one epoch's metrics; returns whether every model of the chunk has stopped or failed."""
+        metrics, done = memory.fetch(result)
+        before = dict(self.failed)
+        active = self._active(epoch) & ~self._failed_M()
         metrics = self._accounted(epoch, metrics)
         for name, values in metrics.items():
             self.history.setdefault(name, []).append(values[: len(self.models)])
         loss = metrics["loss"][: len(self.models)]
-        if not np.isfinite(loss[active]).all():
-            bad = self.models[int(np.flatnonzero(active & ~np.isfinite(loss))[0])]
-            raise FloatingPointError(
-                f"the loss of model {bad} became {loss[self.models.index(bad)]} in epoch {epoch}. A lower learner.learning_rate is the usual remedy; "
-                f"finished models and the last checkpoint are kept."
-            )
+        self._diverged(epoch, loss, active)
+        for m in [m for m in self.failed if m not in before]:
+            progress.line(f"train: model {m} has failed, {self.failed[m]['reason']}; the other models go on.")
         if metrics_file is not None:
             running = [(i, m) for i, m in enumerate(self.models) if active[i]]
             plain = {
@@ -215,20 +235,36 @@ class _Chunk:
             }  # JSON has no infinity: epsilon without noise
             records = [dict(stage="train", model=m, epoch=epoch) | {name: v[i] for name, v in plain.items()} for i, m in running]
             workdir.append_jsonl(metrics_file, records)
-        progress.advance(len(self.models), note=f"loss {loss.mean():.4g}")
-        return done is not None and bool(done.all())
+        over = self._failed_M()
+        progress.advance(len(self.models), note="" if over.all() else f"loss {loss[~over].mean():.4g}")
+        return bool((over if done is None else over | done[: len(self.models)]).all())
+
+    def _diverged(self, epoch: int, loss_M: np.ndarray, active_M: np.ndarray) -> None:
+        """Marks the models that trained in this epoch and whose loss is not finite."""
+        for i in np.flatnonzero(active_M & ~np.isfinite(loss_M)):
+            self._fail(i, f"its loss became {loss_M[i]} in epoch {epoch}", epoch=epoch, loss=str(loss_M[i]))
+
+    def _overflowed(self, epoch: int, over_M: np.ndarray) -> None:
+        """Marks the models of private training whose batches did not fit."""
+        for i in np.flatnonzero(over_M):
+            reason = f"a batch of epoch {epoch} drew more units than it has slots, and dropping some is not what is accounted (privacy.overflow)"
+            self._fail(i, reason, epoch=epoch)
+
+    def _fail(self, i: int, reason: str, **more) -> None:
+        """Model i of the chunk has failed; the first reason stays."""
+        self.failed.setdefault(self.models[i], dict(reason=reason, **more))
+
+    def _failed_M(self) -> np.ndarray:
+        """Which models of the chunk have failed."""
+        return np.isin(self.models, list(self.failed))
 
     def _accounted(self, epoch: int, metrics: dict) -> dict:
-        """A private learner's metrics with the epsilon so far; RuntimeError if a batch had more units than slots."""
+        """A private learner's metrics with the epsilon so far; a model whose batch had more units than slots has failed."""
         guarantee = self.learner.guarantee
         if guarantee is None:
             return metrics
-        over = metrics.pop("overflow")[: len(self.models)] > 0
-        if over.any():
-            raise RuntimeError(
-                f"a batch of model {self.models[int(np.argmax(over))]} in epoch {epoch} drew more units than it has slots, and dropping some is not "
-                "what is accounted. Train with another seed, or set privacy.overflow='truncate'."
-            )
+        self.overflow.append(metrics.pop("overflow")[: len(self.models)] > 0)
+        self._overflowed(epoch, self.overflow[-1])
         return metrics | dict(epsilon=np.full(len(metrics["loss"]), guarantee.epsilon(epoch)))
 
     def _active(self, epoch: int) -> np.ndarray:
@@ -239,26 +275,29 @@ class _Chunk:
         return (stopped == 0) | (epoch <= stopped)
 
     def save(self, *, seconds: float) -> None:
-        """One file a finished model; then the chunk's checkpoint goes."""
+        """One file a finished model, or the record of one that failed; then the chunk's checkpoint goes."""
         released = self.learner.released or (lambda state: stopping.best_variables(state.stop, state.variables))
         variables = jax.jit(jax.vmap(released))(self.state)
-        variables, stop = jax.device_get((variables, self.state.stop))
+        variables, stop = memory.fetch((variables, self.state.stop))
         for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
-            bad = ~np.isfinite(leaf.reshape(len(leaf), -1)).all(1)[: len(self.models)]
-            if bad.any():
-                name = jax.tree_util.keystr(path, simple=True, separator="/")
-                raise FloatingPointError(
-                    f"{name} of model {self.models[int(np.argmax(bad))]} is not finite after training; lower learner.learning_rate."
-                )
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            for i in np.flatnonzero(~np.isfinite(leaf.reshape(len(leaf), -1)).all(1)[: len(self.models)] & ~self._failed_M()):
+                self._fail(i, f"{name} is not finite after training", epoch=self.lengths()[i])
+        for m, one in self.failed.items():
+            failures.record(self.folder, m, stage="train", attempt=self.attempt, **one)
         for i, (m, epochs) in enumerate(zip(self.models, self.lengths(), strict=True)):
+            if m in self.failed:
+                continue
             history = {name: np.stack(values)[:epochs, i] for name, values in self.history.items()}
             summary = dict(epochs=np.int32(epochs), best_epoch=np.int32(stop.best_epoch[i] if stop is not None else epochs))
             summary |= dict(stopped=np.bool_(stop.done[i] if stop is not None else False), seconds=np.float64(seconds / len(self.models)))
             own = jax.tree.map(lambda a, i=i: a[i], variables)
             if self.learner.guarantee is not None:
                 workdir.write_json(checkpoint.ledger_file(self.folder, m), self._ledger(i, history))
+            summary |= dict(attempt=np.int32(self.attempt)) if self.attempt else {}
             checkpoint.save_model(self.folder, m, own, history | {f"summary/{k}": v for k, v in summary.items()})
-        checkpoint.discard_running(self.folder)
+            failures.failed_file(self.folder, m).unlink(missing_ok=True)
+        checkpoint.discard_running(self.folder, dict.fromkeys(self.failed, self.attempt))
 
     def _ledger(self, i: int, history: dict) -> dict:
         """What model i of the chunk really did: the steps it took and the least noise that it added in any epoch."""
@@ -269,10 +308,14 @@ class _Chunk:
 
     def note(self) -> str:
         """'100 epochs, loss 0.012, accuracy 1.000': each model's last values, averaged over the chunk."""
-        ends = [epochs - 1 for epochs in self.lengths()]
-        mean = {name: np.mean([values[end][i] for i, end in enumerate(ends)]) for name, values in self.history.items() if values}
-        span = f"{min(ends) + 1}" if len(set(ends)) == 1 else f"{min(ends) + 1}-{max(ends) + 1}"
-        return ", ".join([f"{span} epochs"] + [f"{name} {value:.4g}" for name, value in mean.items()])
+        if len(self.failed) == len(self.models):
+            return "all failed"
+        ends = {i: epochs - 1 for i, epochs in enumerate(self.lengths()) if self.models[i] not in self.failed}
+        mean = {name: np.mean([values[end][i] for i, end in ends.items()]) for name, values in self.history.items() if values}
+        first, last = min(ends.values()) + 1, max(ends.values()) + 1
+        span = f"{first}" if first == last else f"{first}-{last}"
+        failed = [f"{len(self.failed)} failed"] if self.failed else []
+        return ", ".join([f"{span} epochs"] + [f"{name} {value:.4g}" for name, value in mean.items()] + failed)
 
     def lengths(self) -> list[int]:
         """How many epochs each model was trained."""

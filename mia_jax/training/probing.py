@@ -18,7 +18,7 @@ import numpy as np
 
 from mia_jax import jobs, registry, workdir
 from mia_jax.progress import Progress
-from mia_jax.training import checkpoint
+from mia_jax.training import checkpoint, memory
 from mia_jax.training.programs import over_models
 from mia_jax.training.spread import spread
 from mia_jax.types import Design, Model, Pool, Probe, Shadows, Signal
@@ -93,27 +93,36 @@ def query(
     devices: list | None = None,
     design: Design | None = None,
     pause: Callable = lambda: None,
+    on_bad: Callable[[int, str], None] | None = None,
 ) -> None:
     """Writes folder/<signal>/<model>.npy, [A,N..] with NaN outside the rows `rows[signal]` [M,N] (indexed by model number) that are asked.
 
     A signal that needs shadows takes them from `design`; a model that has none is not asked, its file is all NaN. Rows that a file lacks are
-    asked and added. ValueError naming model, signal and example if an answer is not finite.
+    asked and added. A model with an answer that is not finite gets no file: on_bad(model, what happened), or ValueError without `on_bad`.
     """
+    failed: set[int] = set()
+
+    def bad(m: int, reason: str) -> None:
+        if on_bad is None:
+            raise ValueError(f"model {m} {reason}.")
+        failed.add(m)
+        on_bad(m, reason)
+
     template = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *pool.x.shape[1:]), pool.x.dtype))
     load = lambda own: checkpoint.load_models(models_folder, own, template)  # noqa: E731
     for name, signal in signals.items():
-        found = {m: Answers(folder, name, m, len(pool.y)) for m in models}
+        found = {m: Answers(folder, name, m, len(pool.y)) for m in models if m not in failed}
         ask = asking(functools.partial(probe_of, model, signal=signal), signal, views)
         program = jax.jit(over_models(ask, (0, 0, None, None, None), chunk))
-        own = {m: own_models(design, m, signal.shadows, len(models)) for m in models} if signal.shadows else {}
+        own = {m: own_models(design, m, signal.shadows, max(models) + 1) for m in models} if signal.shadows else {}
         for m in (m for m, shadows in own.items() if not len(shadows)):
             found.pop(m).nothing(len(views))
         shadows = (own, None if design is None else design.member_MN) if own else None
-        common = dict(pool=pool, seed=seed, chunk=chunk, batch_size=batch_size, devices=devices or jax.local_devices()[:1], pause=pause)
+        common = dict(pool=pool, seed=seed, chunk=chunk, batch_size=batch_size, devices=devices or jax.local_devices()[:1], pause=pause, bad=bad)
         _one(program, load, found, rows[name], shadows, **common)
 
 
-def _one(program: Callable, load, found: Mapping[int, Answers], rows_MN, shadows, *, pool: Pool, seed, chunk, batch_size, devices, pause) -> None:
+def _one(program: Callable, load, found: Mapping[int, Answers], rows_MN, shadows, *, pool, seed, chunk, batch_size, devices, pause, bad) -> None:
     """One signal of several models, a chunk at a time; `shadows`: ({model: its shadows}, member_MN) or None."""
     lacking = {m: one.lacking(rows_MN[m]) for m, one in found.items()}
     todo = [m for m in found if lacking[m].any()]
@@ -124,24 +133,31 @@ def _one(program: Callable, load, found: Mapping[int, Answers], rows_MN, shadows
 
     def work(own: list[int], device, check: Callable) -> None:
         padded = own + [own[-1]] * (chunk - len(own))
-        variables = jax.device_put(load(padded), device)
+        variables, alive = jax.device_put(load(padded), device), set(own)
         helpers = () if shadows is None else jax.device_put(_stacked([load(shadows[0][m].tolist()) for m in padded]), device)
         wanted_N = np.any([lacking[m] for m in own], 0)
         for index_B, count in batches(np.flatnonzero(wanted_N), batch_size):
             try:
                 check()
             except jobs.Paused:
-                for m in own:
+                for m in sorted(alive):
                     found[m].save(found[m].partial)
                 raise
             extra = () if shadows is None else (helpers, np.stack([shadows[1][shadows[0][m]][:, index_B] for m in padded]))
             key_B = example_keys(seed=seed, name=name, index_B=index_B)
-            parts = jax.device_get(program(variables, extra, *jax.device_put((pool.x[index_B], pool.y[index_B], key_B), device)))
+            parts = memory.fetch(program(variables, extra, *jax.device_put((pool.x[index_B], pool.y[index_B], key_B), device)))
             for i, m in enumerate(own):
                 new_B = np.flatnonzero(lacking[m][index_B[:count]])
-                found[m].add(index_B[new_B], *(part[i][:, new_B] for part in parts))
                 progress.advance(len(new_B))
-        for m in own:
+                if m not in alive:
+                    continue
+                reason = not_finite(index_B[new_B], parts[0][i][:, new_B], name)
+                if reason:
+                    alive.remove(m)
+                    bad(m, reason)
+                else:
+                    found[m].add(index_B[new_B], *(part[i][:, new_B] for part in parts))
+        for m in sorted(alive):
             found[m].close()
 
     spread(work, [todo[i : i + chunk] for i in range(0, len(todo), chunk)], devices, pause=pause)
@@ -158,6 +174,12 @@ def batches(rows: np.ndarray, size: int):
     for start in range(0, len(rows), size):
         part = rows[start : start + size]
         yield np.concatenate([part, np.full(size - len(part), part[-1])]), len(part)
+
+
+def not_finite(index_B: np.ndarray, value_AB: np.ndarray, name: str) -> str:
+    """Where an answer to signal `name` about the examples `index_B` is NaN or infinite; '' if none is."""
+    bad = ~np.isfinite(value_AB.reshape(*value_AB.shape[:2], -1)).all((0, 2))
+    return f"answers signal {name!r} with NaN or infinity for example {index_B[int(np.argmax(bad))]}" if bad.any() else ""
 
 
 class Answers:
@@ -188,11 +210,10 @@ class Answers:
             self.close()
 
     def add(self, index_B: np.ndarray, value_AB: np.ndarray, *count_AB: np.ndarray) -> None:
-        """Adds answers; on disk every SAVE_EVERY seconds."""
-        bad = ~np.isfinite(value_AB.reshape(*value_AB.shape[:2], -1)).all((0, 2))
-        if bad.any():
-            example = index_B[int(np.argmax(bad))]
-            raise ValueError(f"model {self.m} answers signal {self.name!r} with NaN or infinity for example {example}.")
+        """Adds answers; on disk every SAVE_EVERY seconds. ValueError naming model, signal and example if one is not finite."""
+        reason = not_finite(index_B, value_AB, self.name)
+        if reason:
+            raise ValueError(f"model {self.m} {reason}.")
         if not self.arrays:
             empty = lambda part, fill: np.full((len(part), self.num_examples, *part.shape[2:]), fill, part.dtype)  # noqa: E731
             self.arrays = [empty(value_AB, np.nan), *(empty(part, 0) for part in count_AB)]

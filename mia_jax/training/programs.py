@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from mia_jax.types import Learner, Pool, TrainState
 
+ATTEMPTS = 2**32 - 1  # fold_in(root, ATTEMPTS) is the root of the further attempts at models that failed; no model has this number
 PLAN_KEY = 2**31 - 1  # fold_in(state.key, PLAN_KEY) draws the plans; steps use fold_in(state.key, step), which never gets there
 ONCE = {"xla_backend_optimization_level": 0}  # for a program that runs once a chunk: compiling it is what it costs
 
@@ -79,8 +80,9 @@ def averages(sums: dict) -> dict:
     return {name: value / jnp.maximum(sums["weight"], 1e-12) for name, value in sums.items() if name != "weight"}
 
 
-def model_keys(*, seed: int, models) -> jax.Array:
-    """One threefry key a model from (seed, model index) alone, [M]. Of a seed every bit counts (jax.random.key takes its last 32 alone)."""
+def model_keys(*, seed: int, models, attempt: int = 0) -> jax.Array:
+    """One threefry key a model from (seed, model index, attempt) alone, [M]. Of a seed every bit counts (jax.random.key takes its last 32 alone)."""
     root, rest = jax.random.key(seed & 0xFFFFFFFF, impl="threefry2x32"), seed >> 32
     root = jax.random.fold_in(root, rest) if rest else root
+    root = jax.random.fold_in(jax.random.fold_in(root, ATTEMPTS), attempt) if attempt else root
     return jax.vmap(lambda m: jax.random.fold_in(root, m))(jnp.asarray(models, jnp.uint32))

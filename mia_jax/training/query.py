@@ -15,7 +15,7 @@ from jax import lax
 
 from mia_jax import workdir
 from mia_jax.progress import Progress
-from mia_jax.training import checkpoint
+from mia_jax.training import checkpoint, memory
 from mia_jax.training.probing import signal_file
 from mia_jax.training.programs import over_models
 from mia_jax.training.spread import spread
@@ -65,9 +65,11 @@ def query(
     title: str = "query",
     ask: Callable | None = None,
     pause: Callable = lambda: None,
+    on_bad: Callable[[int, str], None] | None = None,
 ) -> None:
-    """Writes folder/<signal>/<model>.npy for those of `models` that lack a file; ValueError naming model and signal if an answer is not finite.
+    """Writes folder/<signal>/<model>.npy for those of `models` that lack a file.
 
+    A model with an answer that is not finite gets no file: on_bad(model, what happened), or ValueError naming model and signal without `on_bad`.
     One forward pass a view answers all of them; signals with `ask` are training/probing.py's. `ask`: the `program` of these, if made before.
     """
     todo = [m for m in models if not all(signal_file(folder, name, m).exists() for name in signals)]
@@ -79,15 +81,23 @@ def query(
     progress = Progress(title=title, total=len(todo), unit="model")
 
     def work(own: list[int], device, check: Callable) -> None:
-        check()
         padded = own + [own[-1]] * (chunk - len(own))
         variables = jax.device_put(checkpoint.load_models(models_folder, padded, template), device)
         parts = segments(pool=pool, batch_size=batch_size, segment_bytes=segment_bytes)
-        found = [jax.device_get(ask(variables, *jax.device_put(part, device))) for part in parts]
-        for name in signals:
-            value_MAN = np.concatenate([part[name] for part in found], axis=2)[:, :, : len(pool.y)]
-            for i, m in enumerate(own):
-                _save(signal_file(folder, name, m), value_MAN[i], name, m)
+        found = []
+        for part in parts:
+            check()
+            found.append(memory.fetch(ask(variables, *jax.device_put(part, device))))
+        values = {name: np.concatenate([part[name] for part in found], axis=2)[:, :, : len(pool.y)] for name in signals}
+        for i, m in enumerate(own):
+            reason = next(filter(None, (not_finite(value_MAN[i], name) for name, value_MAN in values.items())), "")
+            if reason and on_bad is None:
+                raise ValueError(f"model {m} {reason}.")
+            if reason:
+                on_bad(m, reason)
+                continue
+            for name, value_MAN in values.items():
+                workdir.write_npy(signal_file(folder, name, m), value_MAN[i])
         progress.advance(len(own))
 
     spread(work, [todo[i : i + chunk] for i in range(0, len(todo), chunk)], devices, pause=pause)
@@ -95,12 +105,13 @@ def query(
     progress.line(f"{title}: {len(todo)} models x {len(views)} views x {len(pool.y)} examples in {seconds:.1f} s")
 
 
-def _save(path: Path, value_AN: np.ndarray, name: str, m: int) -> None:
+def not_finite(value_AN: np.ndarray, name: str) -> str:
+    """Where an answer to signal `name` is NaN or infinite; '' if none is."""
     bad = ~np.isfinite(value_AN)
-    if bad.any():
-        view, example, *_ = (int(i) for i in np.argwhere(bad)[0])
-        raise ValueError(f"model {m} answers signal {name!r} with NaN or infinity for view {view} of example {example}.")
-    workdir.write_npy(path, value_AN)
+    if not bad.any():
+        return ""
+    view, example, *_ = (int(i) for i in np.argwhere(bad)[0])
+    return f"answers signal {name!r} with NaN or infinity for view {view} of example {example}"
 
 
 def segments(*, pool: Pool, batch_size: int, segment_bytes: int):

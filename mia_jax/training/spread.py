@@ -23,8 +23,12 @@ def default_lanes(devices: Sequence) -> int:
     """How many workers a device can feed: on CPU as many as it has cores (a program of small arrays keeps one core busy), elsewhere one."""
     if devices[0].platform != "cpu":
         return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, cores // len(devices))
+    return max(1, cores() // len(devices))
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def spread(work: Callable, items: Sequence, devices: Sequence, lanes: int | None = None, pause: Callable = lambda: None) -> None:

@@ -20,16 +20,22 @@ def bare(pool: Pool, rows_K=None) -> Pool:
     return Pool(x=take(pool.x), y=take(pool.y), name=pool.name, num_classes=pool.num_classes)
 
 
+def part_size(*, pool: Pool, shape_MSB: tuple[int, ...], limit: int) -> tuple[int, int]:
+    """(steps, rows) of a full part of an epoch with these indices; a part of one step is the smallest, whatever the limit."""
+    models, steps, *batch = shape_MSB  # a batch of pairs has one more axis
+    batch = int(np.prod(batch))
+    row = max(1, num_bytes(pool) // len(pool.y))
+    length = int(np.clip(limit // (row * models * batch), 1, steps))
+    return length, models * length * batch
+
+
 def parts(*, pool: Pool, index_MSB: np.ndarray, weight_MSB: np.ndarray, limit: int) -> Iterator[tuple]:
     """(pool, index, weight) for consecutive steps whose rows together fit in `limit` bytes; the same steps in the same order.
 
     The pool of a part holds the distinct rows of its steps, padded to a fixed number of rows so that one program serves all full parts.
     """
-    models, steps, *batch = index_MSB.shape  # a batch of pairs has one more axis
-    batch = int(np.prod(batch))
-    row = max(1, num_bytes(pool) // len(pool.y))
-    length = int(np.clip(limit // (row * models * batch), 1, steps))
-    capacity = models * length * batch
+    steps = index_MSB.shape[1]
+    length, capacity = part_size(pool=pool, shape_MSB=index_MSB.shape, limit=limit)
     for start in range(0, steps, length):
         index = index_MSB[:, start : start + length]
         rows, local = np.unique(index, return_inverse=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -51,13 +51,16 @@ def complete(*, epochs: Sequence[int], models: Sequence[int], train_folder: Path
     return found
 
 
-def query(*, epochs: Sequence[int], models: Sequence[int], train_folder: Path, folder: Path, ask: Callable) -> None:
-    """Writes folder/loss_trajectory/<model>.npy, [A,N,E]; `ask(models_folder=, folder=)` queries the loss of all models in a folder."""
+def query(*, epochs: Sequence[int], models: Sequence[int], train_folder: Path, folder: Path, ask: Callable, bad: Mapping = {}) -> None:
+    """Writes folder/loss_trajectory/<model>.npy, [A,N,E]; `ask(models_folder=, folder=)` queries the loss of all models in a folder.
+
+    `bad` are models that got no answers, also while this asks.
+    """
     if all(queries.signal_file(folder, SIGNAL, m).exists() for m in models):
         return
     for epoch, own in complete(epochs=epochs, models=models, train_folder=train_folder).items():
         ask(models_folder=own, folder=folder / "loss_at" / f"{epoch:05d}")
-    for m in models:
+    for m in (m for m in models if m not in bad):
         parts = [queries.load(folder / "loss_at" / f"{e:05d}", "loss", [m])[0] for e in epochs]
         workdir.write_npy(queries.signal_file(folder, SIGNAL, m), np.stack(parts, axis=-1))
 
