@@ -297,7 +297,9 @@ def test_names_from_data_are_text_in_every_output(tmp_path):
         assert not name["attack"].startswith(("=", "+", "-", "@", "\t"))
     tex = (tmp_path / "table.tex").read_text()
     assert (
-        r"\$x\textasciicircum{}\{\$" in tex and "\x1b" not in tex and {line.count(" & ") for line in tex.splitlines() if line.endswith(r"\\")} == {5}
+        r"\$x\textasciicircum{}\{\$" in tex
+        and "\x1b" not in tex
+        and {line.count(" & ") for line in tex.splitlines() if line.endswith(r"\\")} == {5}
     )
     figures.save(figures.members([dict(member=n, attack=n, metric="auc", value=0.6, low=0.5, high=0.7) for n in EVIL]), tmp_path / "m.png")
     (axes,) = figures.roc({n: summary.band(attacks[n]["score_TN"], **shared, draws=draws) for n in EVIL[:6]}).axes
