@@ -10,6 +10,7 @@ import numpy as np
 
 BLOCK = 4096  # columns at a time: bounds the float64 copies
 NEAR = 1024  # columns at a time of what is read several times: stays near the core
+ROUNDING = 4 * np.finfo(np.float64).eps  # relative error of a mean of a few equal numbers
 
 
 class Moments(NamedTuple):
@@ -28,7 +29,8 @@ def blocks(n: int, size: int = BLOCK) -> Iterator[slice]:
 def moments(value_MN: np.ndarray, where_MN: np.ndarray, center: str = "mean") -> Moments:
     """Moments over axis M of the values where `where_MN`; [N] each, float64. What lies outside the mask is never read (it may be NaN).
 
-    center 'mean' or 'median' (of an even number of values: the mean of the middle two).
+    center 'mean' or 'median' (of an even number of values: the mean of the middle two). The mean of equal values is that value and m2 is 0,
+    whatever their number: rounding must not tell how many models have one.
     """
     count, middle, m2 = (np.zeros(value_MN.shape[1]) for _ in range(3))
     for cols in blocks(value_MN.shape[1], NEAR):
@@ -40,7 +42,17 @@ def moments(value_MN: np.ndarray, where_MN: np.ndarray, center: str = "mean") ->
         value -= middle[None, cols]
         value *= one
         m2[cols] = np.einsum("mn,mn->n", value, value)
+        if center == "mean":
+            _settle_equal(middle[cols], m2[cols], count[cols], value_MN[:, cols], where)
     return Moments(count, middle, m2)
+
+
+def _settle_equal(middle_N: np.ndarray, m2_N: np.ndarray, count_N: np.ndarray, value_MN: np.ndarray, where_MN: np.ndarray) -> None:
+    """Sets, in place, the center of columns whose values differ from their mean by rounding alone to the smallest of them, and m2 to 0."""
+    (equal,) = np.nonzero((m2_N > 0) & (m2_N <= count_N * (ROUNDING * middle_N) ** 2))
+    if len(equal):
+        middle_N[equal] = np.min(value_MN[:, equal], axis=0, initial=np.inf, where=where_MN[:, equal])
+        m2_N[equal] = 0
 
 
 def kept(value: np.ndarray, where: np.ndarray) -> np.ndarray:

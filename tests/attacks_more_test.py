@@ -9,9 +9,10 @@ from scipy.special import logsumexp
 from scipy.stats import norm
 from sklearn.linear_model import LogisticRegression
 
-from mia_jax import registry
+from mia_jax import fits, registry
 from mia_jax.attacks import (
     _logistic,
+    _probability,
     base,
     class_threshold,
     ensemble,
@@ -21,6 +22,7 @@ from mia_jax.attacks import (
     population,
     privacy_risk_score,
     reference,
+    rmia,
     threshold,
     trajectory,
 )
@@ -31,6 +33,7 @@ from mia_jax.views import Fleet
 from tests import planted
 
 KEY = jax.random.key(0)
+LOSS_BASE = dict(name="base", signal="loss", temperature=1.0)
 
 
 def small(*names: str, models: int = 10, mu: float = 1.0, query_views: int = 2, num_examples: int = 60, **fields) -> Fleet:
@@ -171,6 +174,45 @@ def test_base_equals_a_naive_log_sum_exp(mode):
         return np.mean(log_p[t, :, n] - log_mean)
 
     check(fleet, base.make(mode=mode), expected)
+
+
+@pytest.mark.parametrize("nats", [100.0, 2_500.0, 1e6])
+def test_attacks_that_compare_probabilities_do_so_in_logarithms(nats):
+    """Losses of a sequence: exp(-nats) is no float64, and a constant added to every loss changes no difference."""
+    design = bernoulli.make(num_examples=300, seed=0, models=8, population=0.2)
+    rng = np.random.default_rng(0)
+    loss_MN = rng.normal(size=(8, 300)) + rng.normal(size=300) - 1.5 * design.member_MN  # float32 holds them to 1e-7; so they stay float64
+    for attack in (base.make(signal="loss", temperature=1.0), rmia.make(signal="loss", temperature=1.0, population_p="out"), range_attack.make(attack=LOSS_BASE)):
+        aucs = []
+        for level in (30.0, nats):
+            fleet = Fleet(design=design, signal=dict(loss=level + loss_MN[:, None]), num_classes=2)
+            aucs.append(planted.mean_auc(fleet, attack.score_all(fleet, KEY)))
+        assert aucs[0] == pytest.approx(aucs[1], abs=5e-3) and aucs[0] > 0.7
+
+
+def test_offline_base_on_long_sequences_is_its_formula():
+    design = bernoulli.make(num_examples=100, seed=0, models=8)
+    rng = np.random.default_rng(0)
+    loss_MN = 2_500 + rng.normal(size=(8, 100)) - 5.0 * design.member_MN
+    fleet = Fleet(design=design, signal=dict(loss=loss_MN[:, None]), num_classes=2)
+    score_N = base.make(signal="loss", temperature=1.0, mode="offline").score_all(fleet, KEY)[0]
+    e = design.evaluated_MN[0]
+    np.testing.assert_allclose(score_N[e], (-loss_MN[0] - np.log(0.67 / 2))[e], rtol=1e-12)  # 1.33 out is nothing beside .67
+
+
+def test_the_mean_of_equal_values_is_that_value_whatever_their_number():
+    rng = np.random.default_rng(0)
+    value_N = np.concatenate([rng.normal(size=50), [-2_500.0, 0.1, 1 / 3, 1e100, -745.2]])
+    for models in range(1, 12):
+        value_MN, everyone = np.tile(value_N, (models, 1)), np.ones((models, len(value_N)), bool)
+        np.testing.assert_array_equal(_probability.log_mean(value_MN, everyone), value_N)
+        moments = fits.moments(value_MN, everyone)
+        np.testing.assert_array_equal(moments.center, value_N)
+        np.testing.assert_array_equal(moments.m2, 0)
+    two_MN = np.array([[-800.0, 0.0], [-801.0, np.nan]])
+    found_N = _probability.log_mean(two_MN, ~np.isnan(two_MN))
+    np.testing.assert_allclose(found_N, [-800 + np.log((1 + np.exp(-1)) / 2), 0.0])
+    assert np.isnan(_probability.log_mean(two_MN, np.zeros((2, 2), bool))).all()
 
 
 # ---- several signals ----
@@ -452,10 +494,37 @@ def used(seed: int, *, models: int = 14, offset: float = 0.3) -> dict:
 
 def test_shares_are_unbiased_and_their_intervals_cover():
     found = [used(seed) for seed in range(200)]
-    error = np.array([row["share"] - row["true_share"] for row in found])
+    error = np.array([row["unbiased"] - row["true_share"] for row in found])
     assert abs(error.mean()) < 4 * error.std() / np.sqrt(200)
     assert np.mean([row["low"] <= row["true_share"] <= row["high"] for row in found]) >= 0.92
     assert {row["method"] for row in found} == {"shadows"} and found[0]["rows"] == 150
+
+
+def test_a_share_lies_within_its_interval_or_there_is_none():
+    """Scores that carry nothing, few rows: the quotient often leaves [0, 1]; a target unlike its shadows leaves it for certain."""
+    outside = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        shadow_SN, member_SN = rng.normal(size=(6, 60)), rng.random((6, 60)) < 0.5
+        try:
+            found = dataset_usage.usage(
+                rng.normal(size=60), threshold=0.3, rows_N=np.ones(60, bool), shadow_score_SN=shadow_SN, shadow_member_SN=member_SN
+            )
+        except ValueError:
+            continue  # TPR is not above FPR
+        outside += not 0 <= found.unbiased <= 1
+        assert found.share is None or 0 <= found.low <= found.share <= found.high <= 1
+    assert outside > 10
+    rng = np.random.default_rng(0)
+    member_SN = rng.random((12, 400)) < 0.5
+    shadow_SN = 4.0 * member_SN + rng.normal(size=(12, 400))
+    fields = dict(threshold=2.0, rows_N=np.ones(400, bool), shadow_score_SN=shadow_SN, shadow_member_SN=member_SN)
+    unlike = dataset_usage.usage(np.where(np.arange(400) < 20, 5.0, -9.0), **fields)
+    assert 0 <= unlike.low <= unlike.share <= unlike.high <= 1 and unlike.high < 0.2  # 5% flagged: few members, or none at the shadows' FPR
+    fields["shadow_score_SN"] = np.where(member_SN, 4.0, rng.random((12, 400)) < 0.3) + 0.0
+    fields["threshold"] = 1.0
+    nothing = dataset_usage.usage(np.full(400, -9.0), **fields)  # no row is flagged where the shadows flag 30% of their non-members
+    assert nothing.unbiased < -0.3 and (nothing.share, nothing.low, nothing.high) == (None, None, None)
 
 
 def test_an_attack_that_cannot_tell_gives_no_share():

@@ -115,6 +115,23 @@ def test_a_planted_leak_is_found_on_every_design_that_carries_the_attack(name, f
 
 
 @attack_case
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_equal_answers_of_all_models_about_all_rows_are_a_coin_flip(name, fields, dtype):
+    """All scores of a target tie, whatever the number of shadows a row has: rounding must not tell it."""
+    attack = registry.make("attacks", name, fields)
+    for design in (SMALL["bernoulli"], SMALL["canaries"], SMALL["brought_target"]):
+        fleet = planted.fleet(design(), *planted.signal_names(attack), mu=0.0, seed=3)
+        if fleet.refuse(attack, name):
+            continue
+        scale = np.asarray(1.1 if dtype == np.float64 else 1, dtype)  # 1.1 times a float32: sums of a few such float64 are not exact
+        equal = {k: np.broadcast_to(v[:1, :1, :1].astype(dtype) * scale, v.shape) for k, v in fleet.signal.items()}
+        fleet = dataclasses.replace(fleet, signal=equal, x=np.zeros_like(fleet.x), y=np.zeros_like(fleet.y))
+        for program in programs(attack):
+            for score_N, evaluated_N in zip(program(fleet), fleet.design.evaluated_MN[list(fleet.design.targets)], strict=True):
+                assert len(np.unique(score_N[evaluated_N])) == 1
+
+
+@attack_case
 @pytest.mark.parametrize("models", [4, 8, pytest.param(20, marks=pytest.mark.slow)])
 def test_signals_independent_of_membership_tell_nothing(name, fields, models):
     attack = registry.make("attacks", name, fields)

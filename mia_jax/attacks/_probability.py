@@ -1,9 +1,13 @@
-"""p_y at a temperature, from whatever signal carries it, for the attacks that divide probabilities."""
+"""log p_y at a temperature, from whatever signal carries it, for the attacks that compare probabilities.
+
+Everything stays a logarithm: a sequence of tokens easily has a likelihood of exp(-2500), which no float64 holds, and quotients of such
+likelihoods are differences of their logarithms.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -12,32 +16,34 @@ from mia_jax.types import Attack
 from mia_jax.views import Fleet, View
 
 SIGNALS = ("logits", "loss", "confidence")
-RANGE = 340.0  # |log p| beyond which values are clipped, so that quotients of two probabilities stay finite
+TINY = np.nextafter(0.0, 1.0)  # stands for a confidence of 0
 SIZE = 2**22  # numbers at a time: bounds the float64 copies of logits
 
 
 def attack(score: Callable, *, signal: str, temperature: float, needs: Sequence[str], note: str, diagnose: Callable | None = None) -> Attack:
-    """The Attack of score(view) -> score_N, whose view holds the one signal 'p', p_y at the temperature [..,N]; `needs` without signals and y.
+    """Returns the Attack of score(view) -> score_N; its view holds one signal, 'log_p', log p_y at the temperature [..,N].
 
-    Probabilities are computed once for all targets. diagnose(view) sees the same views.
+    `needs` are those without signals and y.
+
+    Log probabilities are computed once for all targets. diagnose(view) sees the same views.
     """
     asked = _needs(signal, temperature)
     of = dict(signal=signal, temperature=temperature)
 
-    def as_p(view: View) -> View:
-        target, shadow = ({"p": _probabilities(v[signal], view.y, **of)} if signal in v else {} for v in (view.target, view.shadow))
+    def as_log_p(view: View) -> View:
+        target, shadow = ({"log_p": _log_probabilities(v[signal], view.y, **of)} if signal in v else {} for v in (view.target, view.shadow))
         return dataclasses.replace(view, target=target, shadow=shadow)
 
     def of_view(view, key):
         del key
-        return score(as_p(view))
+        return score(as_log_p(view))
 
     def of_fleet(fleet, key):
         del key
-        of_p: Fleet = dataclasses.replace(fleet, signal={"p": _probabilities(fleet.signal[signal], fleet.y, **of)})
-        return np.stack([score(of_p.view(t, ("p", *needs))) for t in fleet.design.targets])
+        measured: Fleet = dataclasses.replace(fleet, signal={"log_p": _log_probabilities(fleet.signal[signal], fleet.y, **of)})
+        return np.stack([score(measured.view(t, ("log_p", *needs))) for t in fleet.design.targets])
 
-    told = None if diagnose is None else lambda view: diagnose(as_p(view))
+    told = None if diagnose is None else lambda view: diagnose(as_log_p(view))
     return Attack(of_view, (*asked, *needs), knows="shadows", score_all=of_fleet, note=note, diagnose=told)
 
 
@@ -50,8 +56,8 @@ def _needs(signal: str, temperature: float) -> tuple[str, ...]:
     return ("logits", "y") if signal == "logits" else (signal,)
 
 
-def _probabilities(value: np.ndarray, y_N: np.ndarray | None, *, signal: str, temperature: float) -> np.ndarray:
-    """p_y [..,N] in float64 and (1e-148, 1e148): softmax(z / temperature)_y of logits [..,N,C], exp(-loss) or the confidence itself.
+def _log_probabilities(value: np.ndarray, y_N: np.ndarray | None, *, signal: str, temperature: float) -> np.ndarray:
+    """Returns log p_y [..,N] in float64: log softmax(z / temperature)_y of logits [..,N,C], -loss, or the log of the confidence.
 
     ValueError unless logits have a class axis, and the others have none. NaN (a hidden row) stays NaN.
     """
@@ -60,15 +66,15 @@ def _probabilities(value: np.ndarray, y_N: np.ndarray | None, *, signal: str, te
         wanted = "[..,A,N,C]" if signal == "logits" else "[..,A,N]"
         raise ValueError(f"signal {signal!r} has shape {value.shape}; this attack needs {wanted}.")
     if signal == "loss":
-        return np.exp(np.clip(-value.astype(np.float64), -RANGE, RANGE))
+        return -value.astype(np.float64)
     if signal == "confidence":
-        return np.clip(value.astype(np.float64), np.exp(-RANGE), np.exp(RANGE))
-    p = np.empty(value.shape[:-1])
+        return np.log(np.maximum(value.astype(np.float64), TINY))
+    log_p = np.empty(value.shape[:-1])
     size = max(1, SIZE // max(1, value[..., 0, :].size))
     for start in range(0, value.shape[-2], size):
         rows = slice(start, start + size)
-        p[..., rows] = np.exp(np.maximum(log_softmax_at(value[..., rows, :], y_N[rows], temperature), -RANGE))
-    return p
+        log_p[..., rows] = log_softmax_at(value[..., rows, :], y_N[rows], temperature)
+    return log_p
 
 
 def log_softmax_at(z: np.ndarray, y_N: np.ndarray, temperature: float) -> np.ndarray:
@@ -81,12 +87,34 @@ def log_softmax_at(z: np.ndarray, y_N: np.ndarray, temperature: float) -> np.nda
     return -(top + np.where(top > 0, np.log(np.exp(-top) + rest), np.log1p(rest)))
 
 
-def mean(p_MN: np.ndarray, where_MN: np.ndarray) -> np.ndarray:
-    """Mean over M where `where_MN`, NaN where that is nowhere."""
+def log_mean(value_MN: Iterable[np.ndarray], where_MN: np.ndarray) -> np.ndarray:
+    """Returns log mean_m exp(value) over the m where `where_MN`, NaN where that is nowhere; values are read one row [N] after another.
+
+    Sums are relative to the largest value so far: exp(value) may lie outside float64, and the mean of equal values is that value exactly,
+    whatever their number.
+
+    >>> log_mean(np.array([[-2500.0], [-2500.0]]), np.ones((2, 1), bool)).tolist()
+    [-2500.0]
+    """
+    top_N, sum_N = np.full(where_MN.shape[1], -np.inf), np.zeros(where_MN.shape[1])
+    for value_N, where_N in zip(value_MN, where_MN, strict=True):
+        value_N = np.where(where_N, value_N, -np.inf)
+        new_N = np.maximum(top_N, value_N)
+        base_N = np.where(np.isneginf(new_N), 0, new_N)
+        sum_N = sum_N * np.exp(top_N - base_N) + np.exp(value_N - base_N)
+        top_N = new_N
     count_N = where_MN.sum(0)
-    return np.where(count_N > 0, np.where(where_MN, p_MN, 0).sum(0) / np.maximum(count_N, 1), np.nan)
+    return np.where(count_N > 0, top_N + np.log(np.where(count_N > 0, sum_N / np.maximum(count_N, 1), 1)), np.nan)
 
 
-def offline(out_N: np.ndarray, a: float) -> np.ndarray:
-    """p from OUT models alone: ((1 + a) out + 1 - a) / 2."""
-    return ((1 + a) * out_N + 1 - a) / 2
+def log_mean_over_examples(log_p_N: np.ndarray) -> float:
+    """Returns the log of the mean probability over the examples that have one (not NaN)."""
+    known_K = log_p_N[~np.isnan(log_p_N)]
+    return float(log_mean(known_K[:, None], np.ones((len(known_K), 1), bool))[0])
+
+
+def offline(log_out_N: np.ndarray, a: float) -> np.ndarray:
+    """Returns log p from OUT models alone: p = ((1 + a) out + 1 - a) / 2, which takes a out + 1 - a for the unknown IN mean."""
+    if a == 1:
+        return log_out_N
+    return np.logaddexp(np.log((1 + a) / 2) + log_out_N, np.log((1 - a) / 2))

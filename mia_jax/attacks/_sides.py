@@ -13,6 +13,7 @@ from mia_jax.types import Attack
 
 OUT, IN = "out", "in"
 TOTAL, COUNT, M2, DOF = range(4)  # columns of `pool`
+ROUNDING = 1e-12  # relative error of a float64 sum over many examples
 
 
 def attack(
@@ -169,10 +170,21 @@ def centers(sides: Sequence[Moments], pools: np.ndarray | None) -> list[np.ndarr
     """
     if pools is None:
         return [side.center for side in sides]
-    mean = pools[:, TOTAL] / pools[:, COUNT]
+    mean = [_mean(row, side) for row, side in zip(pools, sides, strict=True)]
     if len(sides) == 1:
         return [np.where(sides[0].count > 0, sides[0].center, mean[0])]
     return [
         np.where(side.count > 0, side.center, np.where(other.count > 0, other.center + (mean[i] - mean[1 - i]), mean[i]))
         for i, (side, other) in enumerate(zip(sides, sides[::-1], strict=True))
     ]
+
+
+def _mean(pooled: np.ndarray, side: Moments) -> float:
+    """Returns a side's mean over all examples; where all centers are equal it is that center, not what a sum makes of it in the last bit.
+
+    Otherwise the rounding of the sum would set the examples without shadows on this side apart from all others.
+    """
+    mean, known = pooled[TOTAL] / pooled[COUNT], side.center[side.count > 0]
+    if len(known) and np.all(known == known[0]) and abs(mean - known[0]) <= ROUNDING * abs(known[0]):
+        return float(known[0])
+    return mean

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.special import log_ndtr
 
 from mia_jax import checks, fits
-from mia_jax.attacks import _sides, _signals
+from mia_jax.attacks import _probability, _sides, _signals
 from mia_jax.types import Attack
 
 
@@ -51,9 +51,11 @@ def _smooth(own_N: np.ndarray, value_MN: np.ndarray, where_MN: np.ndarray) -> np
     width_N = sd * (4 / (3 * count_N)) ** 0.2
     width_N = np.maximum(width_N, np.finfo(np.float32).eps * np.maximum(np.abs(center_N), np.abs(own_N)))
     width_N = np.where(width_N > 0, width_N, 1)
-    tail_N = np.full(len(own_N), -np.inf)
-    for value_N, where_N in zip(value_MN, where_MN, strict=True):
-        shadow_N = np.where(where_N, value_N, own_N)
-        tail_N = np.where(where_N, np.logaddexp(tail_N, log_ndtr((shadow_N - own_N) / width_N)), tail_N)
+    tail_N = _probability.log_mean((_log_tail(value_N, own_N, width_N) for value_N in value_MN), where_MN)
     alone_N = log_ndtr((center_N - own_N) / width_N)
-    return np.where(side.count > 0, np.log(count_N) - tail_N, -alone_N)
+    return np.where(side.count > 0, -tail_N, -alone_N)
+
+
+def _log_tail(value_N: np.ndarray, own_N: np.ndarray, width_N: np.ndarray) -> np.ndarray:
+    """Returns log Phi((s_m - s) / h) of one shadow."""
+    return log_ndtr((value_N - own_N) / width_N)

@@ -13,6 +13,7 @@ from mia_jax.types import Attack
 from mia_jax.views import View
 
 GRID = tuple(i / 10 for i in range(11))  # of `a`
+ROUNDING = 64 * np.finfo(np.float64).eps  # relative error of a difference of two log means
 
 
 def make(
@@ -33,11 +34,11 @@ def make(
     a 'tuned' (offline): the best mean AUC over 0, .1 .. 1 with every shadow as target in turn and OUT models of the rest.
     views 'mean': mean of the scores of the query views, x against z under the same view; 'majority': a z counts if ratio(x) >= gamma ratio(z)
     under more than half of x's views, z under view 0.
-    An example without IN shadows online takes the offline map of its OUT mean; one without OUT shadows its IN mean times the overall
-    OUT / IN quotient (offline: the overall OUT mean).
+    An example without shadows on a side takes the other side's mean times the overall quotient of the sides (offline: the overall OUT mean).
 
     signal 'logits' (any temperature), 'loss' or 'confidence' (temperature 1). The counts are exact, by sorting ratio(z): O((N + Z) log Z) time
-    and O(N + Z) memory a target. The score is a multiple of 1 / Z: `diagnose` tells the share of rows that tie at the top.
+    and O(N + Z) memory per target; ratios are differences of logarithms,
+    equal up to rounding counts as equal. The score is a multiple of 1 / Z: `diagnose` tells the share of rows that tie at the top.
     ValueError without population rows, or if no shadow is OUT (IN) on any evaluated row.
     """
     checks.one_of(("online", "offline"), mode=mode)
@@ -54,13 +55,13 @@ def make(
     rule = dict(kinds=kinds, gamma=gamma, population_p=population_p, views=views)
 
     def score(view):
-        best = tune(view, ("p", *needs), **rule) if tuned else a
+        best = tune(view, ("log_p", *needs), **rule) if tuned else a
         return scores(view, a=best, **rule)
 
     def diagnose(view):
         score_N = score(view)[view.evaluated_N]
         found = dict(resolution=1 / int(view.population_N.sum()), top_tie_share=float((score_N == score_N.max()).mean()))
-        return found | (dict(a=tune(view, ("p", *needs), **rule)) if tuned else {})
+        return found | (dict(a=tune(view, ("log_p", *needs), **rule)) if tuned else {})
 
     note = f"{mode}, gamma {gamma:g}, temperature {temperature:g}, a {a}, p(z) {population_p}, {views} over views; scores are multiples of 1/Z"
     read = (*needs, "shadow_own") if tuned else needs
@@ -94,35 +95,39 @@ def _has_out(view: View) -> bool:
 
 
 def scores(view: View, *, kinds: Sequence[str], a: float, gamma: float, population_p: str, views: str) -> np.ndarray:
-    """score_N of a view whose signal 'p' is the true label's probability."""
+    """Returns score_N of a view whose signal 'log_p' is the log probability of the true label."""
     x, z = np.flatnonzero(view.evaluated_N), np.flatnonzero(view.population_N)
     if not len(z):
         raise ValueError("there are 0 population rows to compare with; at least 1 is needed: set design.population.")
     masks = _sides.masks_of(view, x, kinds)
     out_z = view.visible_MN[:, z] & ~view.shadow_member_MN[:, z]
-    own_AN, p_MAN = view.target["p"], view.shadow["p"]
+    own_AN, log_p_MAN = view.target["log_p"], view.shadow["log_p"]
     ratio_x, ratio_z = [], []
-    for own_N, p_MN in zip(own_AN, p_MAN.swapaxes(0, 1), strict=True):
-        ratio_x.append(own_N[x] / average([_probability.mean(p_MN[:, x], where_MN) for where_MN in masks], a))
-        mean_Z = _probability.mean(p_MN[:, z], out_z)
-        ratio_z.append(own_N[z] / (_probability.offline(mean_Z, a) if population_p == "offline" else mean_Z))
+    for own_N, log_p_MN in zip(own_AN, log_p_MAN.swapaxes(0, 1), strict=True):
+        ratio_x.append(own_N[x] - average([_probability.log_mean(log_p_MN[:, x], where_MN) for where_MN in masks], a))
+        mean_Z = _probability.log_mean(log_p_MN[:, z], out_z)
+        ratio_z.append(own_N[z] - (_probability.offline(mean_Z, a) if population_p == "offline" else mean_Z))
+    log_gamma, rounding = np.log(gamma), ROUNDING * max(1.0, float(np.abs(own_AN[:, np.concatenate([x, z])]).max()))
     if views == "mean":
-        score_X = np.mean([share_dominated(x_N, z_N, gamma) for x_N, z_N in zip(ratio_x, ratio_z, strict=True)], 0)
+        dominated = [share_dominated(x_N, z_N, log_gamma, rounding=rounding) for x_N, z_N in zip(ratio_x, ratio_z, strict=True)]
+        score_X = np.mean(dominated, 0)
     else:
         needed = len(ratio_x) // 2 + 1
-        score_X = share_dominated(np.sort(ratio_x, 0)[-needed], ratio_z[0], gamma)
+        score_X = share_dominated(np.sort(ratio_x, 0)[-needed], ratio_z[0], log_gamma, rounding=rounding)
     return _sides.spread_out(score_X, view.evaluated_N)
 
 
-def share_dominated(ratio_N: np.ndarray, ratio_Z: np.ndarray, gamma: float) -> np.ndarray:
-    """Share of z with ratio_N >= gamma ratio_Z for every n: the exact counts of the N x Z comparison."""
-    return np.searchsorted(np.sort(gamma * ratio_Z), ratio_N, side="right") / len(ratio_Z)
+def share_dominated(log_ratio_N: np.ndarray, log_ratio_Z: np.ndarray, log_gamma: float, *, rounding: float = 0.0) -> np.ndarray:
+    """Returns the share of z with log ratio_N >= log gamma + log ratio_Z - rounding for every n: the exact counts of the N x Z comparison."""
+    return np.searchsorted(np.sort(log_gamma + log_ratio_Z) - rounding, log_ratio_N, side="right") / len(log_ratio_Z)
 
 
-def average(means: Sequence[np.ndarray], a: float) -> np.ndarray:
-    """p(x) from the mean over OUT shadows or over OUT and IN shadows, NaN where an example has none of a kind."""
-    if len(means) == 1:
-        return _probability.offline(np.where(np.isnan(means[0]), np.nanmean(means[0]), means[0]), a)
-    out_N, in_N = means
-    quotient = np.nanmean(out_N) / np.nanmean(in_N)
-    return np.where(np.isnan(in_N), _probability.offline(out_N, a), (np.where(np.isnan(out_N), in_N * quotient, out_N) + in_N) / 2)
+def average(log_means: Sequence[np.ndarray], a: float) -> np.ndarray:
+    """Returns log p(x) from the log mean over OUT shadows or over OUT and IN shadows, NaN where an example has none of a kind."""
+    overall = [_probability.log_mean_over_examples(log_mean_N) for log_mean_N in log_means]
+    if len(log_means) == 1:
+        return _probability.offline(np.where(np.isnan(log_means[0]), overall[0], log_means[0]), a)
+    out_N, in_N = log_means
+    quotient = overall[1] - overall[0]
+    in_N, out_N = np.where(np.isnan(in_N), out_N + quotient, in_N), np.where(np.isnan(out_N), in_N - quotient, out_N)
+    return np.logaddexp(out_N, in_N) - np.log(2)

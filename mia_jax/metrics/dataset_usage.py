@@ -17,11 +17,16 @@ FEW = 2  # units of shadows below which their spread is not used
 
 
 class Usage(NamedTuple):
-    """The estimated share (it may leave [0, 1] by chance) and its interval within [0, 1]."""
+    """The estimated share and its interval, both within [0, 1].
 
-    share: float
-    low: float
-    high: float
+    `unbiased` is the estimate before it is limited to [0, 1]: by chance it lies outside where the attack reveals little. share, low and high are
+    None where the whole interval of `unbiased` lies outside: then the target does not behave like the shadows that the rates come from.
+    """
+
+    share: float | None
+    low: float | None
+    high: float | None
+    unbiased: float
     method: str
     named: float
     tpr: float
@@ -75,8 +80,10 @@ def usage(score_N, *, threshold: float, rows_N, shadow_score_SN, shadow_member_S
         inside, outside = count_S4[:, 2:].sum(0)
         variance = named * (1 - named) / rows + share**2 * tpr * (1 - tpr) / inside + (1 - share) ** 2 * fpr * (1 - fpr) / outside
         half = norm.ppf((1 + level) / 2) * np.sqrt(variance) / (tpr - fpr)
-    low, high = float(np.clip(share - half, 0, 1)), float(np.clip(share + half, 0, 1))
-    return Usage(float(share), low, high, "shadows" if units >= FEW else "records", named, tpr, fpr, rows, shadows)
+    values = tuple(float(np.clip(v, 0, 1)) for v in (share, share - half, share + half))
+    if share - half > 1 or share + half < 0:
+        values = (None, None, None)
+    return Usage(*values, float(share), "shadows" if units >= FEW else "records", named, tpr, fpr, rows, shadows)
 
 
 def table(score_MN, member_MN, evaluated_MN, shadow_MM, *, targets, threshold_M, rows_N=None, unit_M=None, level: float = 0.95) -> list[dict]:

@@ -36,18 +36,27 @@ def section(found: Mapping) -> str:
     if "why" in one:
         return text + f"Not estimated from {tables.code(one['attack'])}: {one['why']}\n"
     rows: Sequence[Mapping] = one["rows"]
-    first, known = rows[0], [row for row in rows if row["share"] is not None and row["low"] <= row["share"] <= row["high"]]
-    interval = f"[{tables.percent(first['low'])}, {tables.percent(first['high'])}]"
-    text += f"Estimated share of the {first['rows']:,} scored rows that were used to train model {first['target']}, from the rates of "
-    text += f"{tables.code(one['attack'])} at its threshold: "
-    text += f"{tables.percent(first['share'])}% {interval}" if first in known else f"no estimate; the {100 * one['level']:g}% interval is {interval}"
-    text += f" (true: {tables.percent(first['true_share'])}%)."
-    if len(rows) > 1:
-        held = sum(row["low"] <= row["true_share"] <= row["high"] for row in rows)
-        text += f" Over {len(rows)} targets: {held} intervals ({100 * one['level']:g}%) include the true share"
-        if known:
-            error = statistics.fmean(abs(row["share"] - row["true_share"]) for row in known)
-            text += f"; {len(known)} estimates are off by {tables.percent(error)} points on average"
-        text += "."
+    first = rows[0]
+    text += _estimate(first, attack=tables.code(one["attack"]))
+    known = [row for row in rows if row["share"] is not None]
+    if len(rows) > 1 and known:
+        error = statistics.fmean(abs(row["share"] - row["true_share"]) for row in known)
+        held = sum(row["low"] <= row["true_share"] <= row["high"] for row in known)
+        text += f" Over {len(known)} of {len(rows)} targets with an estimate: mean absolute error {tables.percent(error)} points; {held} "
+        text += f"intervals ({100 * one['level']:g}%) contain the true share."
     kind = "the spread between shadows" if first["method"] == "shadows" else "independent rows (too short if rows depend on each other)"
     return text + f" Intervals: {kind}.\n"
+
+
+def _estimate(row: Mapping, *, attack: str) -> str:
+    """The estimate of one target as a sentence; says so where there is none or where it may be any share."""
+    which = f"rows used to train model {row['target']} (true: {tables.percent(row['true_share'])}% of {row['rows']:,} rows)"
+    if row["share"] is None:
+        return (
+            f"No share of the {which}: what {attack} flags at its threshold fits no share between 0% and 100%, so the target does not behave like "
+            "its shadow models."
+        )
+    low, high = (tables.percent(row[k]) for k in ("low", "high"))
+    if row["low"] == 0 and row["high"] == 1:
+        return f"{attack} reveals too little to estimate the share of the {which}: the interval is 0% to 100%."
+    return f"Estimated share of the {which}, from how many rows {attack} flags at its threshold: {tables.percent(row['share'])}% [{low}, {high}]."
