@@ -16,7 +16,7 @@ from mia_jax.learners import stopping
 from mia_jax.metrics import slices
 from mia_jax.privacy import alone, watch
 from mia_jax.report import privacy
-from mia_jax.training import checkpoint
+from mia_jax.training import checkpoint, programs
 from mia_jax.training.trajectory import SIGNAL as TRAJECTORY
 from mia_jax.types import Attack, Design, Learner, Model, Pool, Signal
 
@@ -88,6 +88,8 @@ def prepare(config: Mapping, *, seed: int) -> Audit:
         pool = pools.standardize(pool, design.population_N)
     rows_MK, weight_MK = _rows.all_rows(design)
     model = make("models", config["model"], num_classes=pool.num_classes)
+    model = programs.lenient(model) if "." in config["model"]["name"] else model
+    out = refusals.check_outputs(model, pool=pool, name=config["model"]["name"])
     padded, sample = bool((weight_MK == 0).any()), dataclasses.replace(pool, x=pool.x[:1], y=pool.y[:1])
     extra_MK = _rows.extra_rows(design)
     sizes = dict(num_rows=rows_MK.shape[1], num_extra=extra_MK.shape[1])
@@ -123,6 +125,7 @@ def prepare(config: Mapping, *, seed: int) -> Audit:
         | ({"logits"} if config["query"]["save_logits"] else set())
     )
     signals = answers.make_signals(asked - {TRAJECTORY, *watch.SIGNALS}, pool=pool, model=model)
+    refusals.check_signals(signals, out=out, pool=pool)
     refusals.check_epochs(config["report"]["epochs"], attacks, signals, target=bool(given or config["target"]["oracle"]))
     return Audit(
         config=config,
@@ -173,6 +176,9 @@ def make_learner(section: Mapping, *, model: Model, sample: Pool | None = None, 
     objective = dict(name=objective) if isinstance(objective, str) else objective
     if "loss" in registry.keywords("learners", section["name"]):
         loss = make("objectives", objective, model=model)
+        if sample is not None:
+            rows = getattr(registry.load("learners", section["name"]), "ROWS", ())
+            refusals.check_loss(loss, model=model, pool=sample, name=objective["name"], rows=rows)
     elif objective["name"] == configuration.OWN:
         loss = None
     else:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import jax
+import numpy as np
 
 from mia_jax import answers, checks, configuration, stages, views
 from mia_jax.data import augment
+from mia_jax.training import query as queries
 from mia_jax.training.trajectory import SIGNAL as TRAJECTORY
-from mia_jax.types import Attack, Design, Pool, Signal
+from mia_jax.types import Attack, Batch, Design, Loss, Model, Pool, Signal
 
 
 def check_fields(config: Mapping) -> None:
@@ -52,6 +54,65 @@ def check_images(config: Mapping, *, pool: Pool) -> None:
         view(x)
     if config["learner"].get("augment"):
         augment.augmentation(tuple(config["learner"]["augment"]))(x, keys)
+
+
+def check_outputs(model: Model, *, pool: Pool, name: str) -> jax.ShapeDtypeStruct:
+    """Returns shape and dtype of the model's answer to a few examples, which must be what the task needs; nothing is computed.
+
+    Classification: [B,C] with at least `pool.num_classes` columns of logits; regression: [B,1]. ValueError that says what to return instead.
+    """
+    batch = pool.num_classes + 2  # no other axis of the answer has this length
+    x = jax.ShapeDtypeStruct((batch, *pool.x.shape[1:]), pool.x.dtype)
+    variables = jax.eval_shape(model.init, jax.random.key(0), x)
+    out, _ = jax.eval_shape(lambda variables, x: model.apply(variables, x, train=False), variables, x)
+    shape = tuple(getattr(out, "shape", ()))
+    said = f"model {name!r} answers {batch} examples with an array of shape {shape}"
+    if not pool.num_classes:
+        if shape != (batch, 1):
+            raise ValueError(f"{said}; regression needs [B,1], here ({batch}, 1): one number per example.")
+        return out
+    wanted = f"classification with {pool.num_classes} classes needs logits [B,C], here ({batch}, {pool.num_classes})"
+    if shape in ((batch, 1), (batch,)) and pool.num_classes == 2:
+        raise ValueError(f"{said}; {wanted}. For one logit z of class 1 return jnp.stack([jnp.zeros_like(z), z], -1), with z of shape [B].")
+    if len(shape) != 2 or shape[0] != batch:
+        hint = "one row of logits per example"
+        hint += "; a model of sequences or pixels reduces its positions to one row, or its losses are audited as arrays: mia_jax.audit(loss=...)"
+        raise ValueError(f"{said}; {wanted}: {hint}.")
+    if shape[1] < pool.num_classes:
+        raise ValueError(f"{said}; {wanted}: labels 0..{pool.num_classes - 1} need a column each.")
+    return out
+
+
+def check_loss(loss: Loss, *, model: Model, pool: Pool, name: str, rows: tuple[int, ...] = ()) -> None:
+    """ValueError unless the objective returns one loss, and one value of every metric, per example; nothing is computed.
+
+    `rows`: the axes between the batch and the rows of the pool that make one example, (2,) for pairs.
+    """
+    batch = 5
+    like = lambda a: jax.ShapeDtypeStruct((batch, *rows, *np.shape(a)[1:]), a.dtype)  # noqa: E731
+    x = like(pool.x)
+    variables = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *pool.x.shape[1:]), pool.x.dtype))
+
+    def measure(variables, x, y, weight_B, index_B, key):
+        return loss(variables, Batch(x=x, y=y, weight_B=weight_B, index_B=index_B), key_B=jax.random.split(key, batch), train=True)
+
+    vector = lambda dtype: jax.ShapeDtypeStruct((batch,), dtype)  # noqa: E731
+    loss_B, aux = jax.eval_shape(measure, variables, x, like(pool.y), vector(np.float32), vector(np.int32), jax.random.key(0))
+    for what, value in (("loss", loss_B), *((f"metric {metric!r}", value) for metric, value in aux.metrics.items())):
+        if value.shape != (batch,):
+            raise ValueError(
+                f"objective {name!r}: the {what} of {batch} examples has shape {value.shape}; it must be one number per example, ({batch},). "
+                "Reduce over outputs and positions, never over the batch."
+            )
+
+
+def check_signals(signals: Mapping[str, Signal], *, out: jax.ShapeDtypeStruct, pool: Pool) -> None:
+    """ValueError for a signal whose value is not [B] or [B,K] for the model's answer `out` [B,..]; nothing is computed."""
+    y = jax.ShapeDtypeStruct((out.shape[0], *np.shape(pool.y)[1:]), pool.y.dtype)
+    for name, signal in signals.items():
+        if signal.measure is not None:
+            seen = out if signal.transform is None else jax.eval_shape(signal.transform, out)
+            queries.check_value(jax.eval_shape(signal.measure, seen, y), name=name, batch=out.shape[0])
 
 
 def check_attacks(attacks: Mapping[str, Attack], *, design: Design) -> None:

@@ -182,7 +182,8 @@ def test_attacks_that_compare_probabilities_do_so_in_logarithms(nats):
     design = bernoulli.make(num_examples=300, seed=0, models=8, population=0.2)
     rng = np.random.default_rng(0)
     loss_MN = rng.normal(size=(8, 300)) + rng.normal(size=300) - 1.5 * design.member_MN  # float32 holds them to 1e-7; so they stay float64
-    for attack in (base.make(signal="loss", temperature=1.0), rmia.make(signal="loss", temperature=1.0, population_p="out"), range_attack.make(attack=LOSS_BASE)):
+    fields = dict(signal="loss", temperature=1.0)
+    for attack in (base.make(**fields), rmia.make(population_p="out", **fields), range_attack.make(attack=LOSS_BASE)):
         aucs = []
         for level in (30.0, nats):
             fleet = Fleet(design=design, signal=dict(loss=level + loss_MN[:, None]), num_classes=2)

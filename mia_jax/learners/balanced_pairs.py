@@ -14,6 +14,7 @@ from mia_jax.learners import backprop
 from mia_jax.types import Learner, Loss, Model, Plan, Pool, Stopping
 
 EVALUATED = 2048  # pairs that an evaluation looks at, always the same ones
+ROWS = (2,)  # an example of a batch is a pair of rows of the pool: x [B,2,..], y [B,2]
 
 
 def make(

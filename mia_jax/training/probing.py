@@ -19,7 +19,7 @@ import numpy as np
 from mia_jax import jobs, registry, workdir
 from mia_jax.progress import Progress
 from mia_jax.training import checkpoint, memory
-from mia_jax.training.programs import over_models
+from mia_jax.training.programs import over_models, strict
 from mia_jax.training.spread import spread
 from mia_jax.types import Design, Model, Pool, Probe, Shadows, Signal
 
@@ -113,7 +113,7 @@ def query(
     for name, signal in signals.items():
         found = {m: Answers(folder, name, m, len(pool.y)) for m in models if m not in failed}
         ask = asking(functools.partial(probe_of, model, signal=signal), signal, views)
-        program = jax.jit(over_models(ask, (0, 0, None, None, None), chunk))
+        program = jax.jit(over_models(strict(ask), (0, 0, None, None, None), chunk))
         own = {m: own_models(design, m, signal.shadows, max(models) + 1) for m in models} if signal.shadows else {}
         for m in (m for m, shadows in own.items() if not len(shadows)):
             found.pop(m).nothing(len(views))

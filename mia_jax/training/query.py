@@ -17,7 +17,7 @@ from mia_jax import workdir
 from mia_jax.progress import Progress
 from mia_jax.training import checkpoint, memory
 from mia_jax.training.probing import signal_file
-from mia_jax.training.programs import over_models
+from mia_jax.training.programs import over_models, strict
 from mia_jax.training.spread import spread
 from mia_jax.types import Model, Pool, Signal
 
@@ -33,7 +33,9 @@ def answers(*, model: Model, signals: Mapping[str, Signal], views: Sequence[Call
             out_BC, _ = model.apply(variables, view(x_B), train=False)
             for name, signal in signals.items():
                 seen_BC = out_BC if signal.transform is None else signal.transform(out_BC)
-                found[name].append(signal.measure(seen_BC, y_B).astype(jnp.float32))
+                value = signal.measure(seen_BC, y_B)
+                check_value(value, name=name, batch=batch_size)
+                found[name].append(value.astype(jnp.float32))
         return {name: jnp.stack(values) for name, values in found.items()}
 
     def ask(variables, x, y):
@@ -44,9 +46,18 @@ def answers(*, model: Model, signals: Mapping[str, Signal], views: Sequence[Call
     return ask
 
 
+def check_value(value, *, name: str, batch: int) -> None:
+    """ValueError unless a signal's value is one number or one vector per example, [B] or [B,K]: what broadcasts to another shape is garbage."""
+    if len(value.shape) not in (1, 2) or value.shape[0] != batch:
+        raise ValueError(
+            f"signal {name!r} of {batch} examples has shape {tuple(value.shape)}; it must be one number or one vector per example, ({batch},) or "
+            f"({batch}, K)."
+        )
+
+
 def program(*, model: Model, signals: Mapping[str, Signal], views: Sequence[Callable], batch_size: int, chunk: int) -> Callable:
     """`answers` of `chunk` models at once, compiled when it is first called; one program serves any number of folders of the same models."""
-    return jax.jit(over_models(answers(model=model, signals=signals, views=views, batch_size=batch_size), (0, None, None), chunk))
+    return jax.jit(over_models(strict(answers(model=model, signals=signals, views=views, batch_size=batch_size)), (0, None, None), chunk))
 
 
 def query(
