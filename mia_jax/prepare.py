@@ -177,8 +177,8 @@ def make_learner(section: Mapping, *, model: Model, sample: Pool | None = None, 
     if "loss" in registry.keywords("learners", section["name"]):
         loss = make("objectives", objective, model=model)
         if sample is not None:
-            rows = getattr(registry.load("learners", section["name"]), "ROWS", ())
-            refusals.check_loss(loss, model=model, pool=sample, name=objective["name"], rows=rows)
+            axes = getattr(registry.load("learners", section["name"]), "ROWS", ())
+            refusals.check_loss(loss, model=model, pool=sample, name=objective["name"], rows=axes)
     elif objective["name"] == configuration.OWN:
         loss = None
     else:
