@@ -62,7 +62,7 @@ def run(
             try:
                 with in_memory("preparing the data, the design and the model", "Use fewer examples, or a smaller model."):
                     audit = prepare_scores(config, seed=int(seed), arrays=arrays) if "scores" in config else prepare(config, seed=int(seed))
-                reports[seed] = run_one(audit, **given, lines=arrays is None)
+                reports[seed] = run_one(audit, **given, called=arrays is not None)
             except jobs.Paused:
                 raise
             except Exception as error:
@@ -100,16 +100,16 @@ def run_one(
     task: tuple[int, int] | None,
     pause: Callable,
     numerics: Mapping,
-    lines: bool = True,
+    called: bool = False,
 ) -> dict:
     """The wanted stages of one seed in one workdir; `numerics` (precision.settings) go to run.json.
 
-    Without `lines`, the progress of attacks and report is shown on a terminal only.
+    `called` by a program (mia_jax.audit): progress of attacks and report is shown on a terminal only, and remedies are its arguments, not flags.
     """
     if task is not None and (audit.model is None or extend or "train" not in wanted):
         what = "--extend: grow the fleet by a first command without --task" if extend else "no training: only the train stage is shared"
         raise ValueError(f"--task={task[0]}/{task[1]} does not go with {what}.")
-    grown = settle(audit, folder=folder, extend=extend)
+    grown = settle(audit, folder=folder, extend=extend, remedy=OTHER_FOLDER if called else OTHER_WORKDIR)
     if not (folder / "config.json").exists():
         workdir.write_json(folder / "config.json", dict(audit.config) | dict(seed=audit.seed))
     if grown:
@@ -123,8 +123,8 @@ def run_one(
     todo = dict(
         train=lambda: stages.train(audit, folder=folder, task=task, pause=pause),
         query=lambda: stages.query(usable(), folder=folder, views=asked, pause=pause),
-        attack=lambda: stages.attack(usable(), folder=folder, lines=lines),
-        report=lambda: reporting.report(usable(), folder=folder, versions=versions(), lines=lines),
+        attack=lambda: stages.attack(usable(), folder=folder, lines=not called),
+        report=lambda: reporting.report(usable(), folder=folder, versions=versions(), lines=not called),
     )
     if task is not None:
         todo = dict(train=todo["train"])
@@ -180,9 +180,12 @@ class RunLog:
             workdir.write_json(self.path, dict(runs=self.runs))
 
 
-def settle(audit: Audit, *, folder: Path, extend: bool) -> bool:
+OTHER_WORKDIR = "Use another --workdir for another config, or type the values on disk."
+OTHER_FOLDER = "Give other arrays or settings another folder=, or leave folder out."
+
+
+def settle(audit: Audit, *, folder: Path, extend: bool, remedy: str = OTHER_WORKDIR) -> bool:
     """Checks that the workdir is this config's, draws or verifies the membership; returns whether the fleet grows."""
-    remedy = "Use another --workdir for another config, or type the values on disk."
     workdir.claim(folder / "train", audit.train_config, remedy=remedy)
     path = folder / "design" / "membership.npz"
     design = audit.design
@@ -192,6 +195,8 @@ def settle(audit: Audit, *, folder: Path, extend: bool) -> bool:
         workdir.write_npz(path, **arrays)
         return False
     stored, models = workdir.read_npz(path)["member_MN"], len(design.member_MN)
+    if remedy == OTHER_FOLDER and len(stored) != models:
+        raise ValueError(f"{folder} holds an audit of {len(stored)} models, and these arrays are of {models}. {remedy}")
     if len(stored) > models:
         raise ValueError(
             f"{folder} holds a fleet of {len(stored)} models and the config asks for {models}. A fleet can grow, not shrink: use "

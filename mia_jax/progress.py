@@ -35,7 +35,7 @@ class Progress:
         if self.lines and now - self.printed >= self.seconds and self.count < self.total:
             self.printed = now
             left = (now - self.start) / max(1, self.count) * (self.total - self.count)
-            self.line(f"{self.title}: {self.count} of {self.total} {self.unit}s, about {duration(left)} left {note}".rstrip())
+            self.line(f"{self.title}: {self.count:,} of {self.total:,} {self.unit}s, about {duration(left)} left" + (f" ({note})" if note else ""))
 
     def line(self, text: str) -> None:
         """Prints a sentence; where nothing can be printed the work goes on."""

@@ -126,6 +126,17 @@ def test_a_path_groups_and_one_slice(tmp_path):
     assert {r["slice"] for r in found.table} == {"all", "group=first", *(f"class={c}" for c in range(4))}
 
 
+def test_a_folder_of_another_audit_is_refused_in_the_caller_s_words(tmp_path):
+    """Other labels or another number of models: the remedy is the argument folder=, never a flag."""
+    one, fewer = arrays(examples=40), arrays(examples=40, models=6)
+    mia_jax.audit(one, attacks="threshold_loss", folder=tmp_path, **QUICK)
+    other = one | dict(labels=(one["labels"] + 1) % 4)
+    for changed in (other, fewer):
+        with pytest.raises(ValueError, match="another folder=, or leave folder out") as refusal:
+            mia_jax.audit(changed, attacks="threshold_loss", folder=tmp_path, **QUICK)
+        assert "--" not in str(refusal.value)
+
+
 @pytest.mark.parametrize(
     "settings, message",
     [

@@ -167,7 +167,7 @@ def test_a_failed_check_stands_before_the_verdict_everywhere(name, arrays):
     )
     assert ("VERDICT WITHHELD" in first) == ("VERDICT WITHHELD" in rest) == withheld
     assert ("LEAK SHOWN" in first) == ("LEAK SHOWN" in text) == (not withheld)
-    assert answer.lines(found)[-1].startswith("checks: 6 of 7 checks passed, 1 failed (")
+    assert answer.lines(found)[-1].startswith("checks: 6 of 7 passed; 1 FAILED (")
     (check,) = trust.failed(found)
     assert tables.plain(check.remedy) in failed and check.remedy in first
     flags = ("data.drop_duplicates", "workdir", "design", "same command")
@@ -366,4 +366,4 @@ def test_the_answer_of_seeds_and_of_runs_side_by_side():
     lines = answer.terminal(seeds.summary({0: one, 1: two}), report="r.md").splitlines()
     assert lines[0].startswith("seed 0: LEAK SHOWN") and lines[1].startswith("seed 1: LEAK SHOWN") and lines[-1] == "report: r.md"
     assert lines[2] == "threshold_loss, mean ± sd over 2 seeds: AUC 0.567 ± 0.009; TPR at 1% FPR 1.0 ± 0.14%"
-    assert answer.line(one).startswith("LEAK SHOWN") and "checks: 7 of 7 checks passed" in answer.line(one) and "\n" not in answer.line(one)
+    assert answer.line(one).startswith("LEAK SHOWN") and "checks: 7 of 7 passed" in answer.line(one) and "\n" not in answer.line(one)

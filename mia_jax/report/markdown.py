@@ -270,7 +270,8 @@ def headline(found: Mapping) -> str:
     words += [at_threshold(rows, best), highest_auc(rows, one)]
     known = "that a real attacker could run" if best in one["ranked"] else "that know more than a real attacker could"
     among = one["ranked"] if best in one["ranked"] else one["apart"]
-    text += f"The strongest of {len(among)} attacks {known}: {tables.code(best)}" if len(among) > 1 else f"The one attack: {tables.code(best)}"
+    first = "The strongest" if one["attacks"][best]["shown"] else "Ranked first"
+    text += f"{first} of {len(among)} attacks {known}: {tables.code(best)}" if len(among) > 1 else f"The one attack: {tables.code(best)}"
     text += " (selected on these same numbers, hence slightly optimistic).\n\n" if len(among) > 1 else ".\n\n"
     header = ("", "value", f"{100 * one['level']:g}% interval", "over")
     return text + tables.markdown(header, lines, code_first=False) + "\n" + "\n".join(f"- {w}" for w in words if w) + "\n"

@@ -35,12 +35,12 @@ def decide(rows: Sequence[Mapping], *, level: float = 0.95) -> dict:
     tests = [(name, metric, row, p) for name in knows for metric, row in tested(rows, name) if (p := p_value(row, level)) is not None]
     corrected = multiple.holm([p for *_, p in tests]).tolist()
     attacks: dict[str, dict] = {name: dict(standing=OPEN, shown=[], alone=[], p_holm=None, inverted=False) for name in knows}
-    for (name, metric, row, p), p_holm in zip(tests, corrected, strict=True):
+    for (name, metric, row, _), p_holm in zip(tests, corrected, strict=True):
         one, above = attacks[name], row["value"] > guess(metric)
         significant = p_holm <= 1 - level
         if above and significant:
             one["shown"].append(metric)
-        elif above and p <= 1 - level:
+        elif row["low"] > guess(metric):
             one["alone"].append(metric)
         one["inverted"] |= metric == "auc" and significant and not above
         if above:
@@ -104,22 +104,34 @@ def guess(metric: str) -> float:
 def p_value(row: Mapping, level: float) -> float | None:
     """Two-sided p-value of 'no better than guessing' that belongs to a row's interval; None without an interval.
 
-    The interval is stretched until it touches guessing, as a normal one on the logit scale: p <= 1 - level exactly where guessing lies outside the
-    interval. A rate below guessing is no evidence (a TPR at a threshold that nobody passes is 0), except an AUC: its score points the wrong way.
+    Twice the row's own one-sided `p_value` where it has one (metrics.summary). Else the interval is stretched until it touches guessing, on the logit
+    scale, with Student's t where models were resampled. In either case no number is significant whose interval includes guessing. A rate below
+    guessing is no evidence (a TPR at a threshold that nobody passes is 0), except an AUC: its score points the wrong way.
     """
-    value, nothing = row["value"], guess(row["metric"])
-    if value is None or row["low"] is None or row["high"] is None:
+    value, low, high, nothing = row["value"], row["low"], row["high"], guess(row["metric"])
+    if value is None or low is None or high is None:
         return None
     above = value >= nothing
     if not above and row["metric"] != "auc":
         return 1.0
-    end = row["low"] if above else row["high"]
+    if row.get("p_value") is not None:
+        found = min(1.0, 2 * (row["p_value"] if above else 1 - row["p_value"]))
+    else:
+        found = stretched(value, low if above else high, nothing, level, freedom=freedom(row))
+    return max(found, math.nextafter(1 - level, 1)) if low <= nothing <= high else found
+
+
+def stretched(value: float, end: float, nothing: float, level: float, *, freedom: float) -> float:
+    """The two-sided p-value of `nothing` by an interval of this level about `value` with this end on the side of `nothing`."""
     distance, half = (abs(scale(value, value, end, nothing) - scale(x, value, end, nothing)) for x in (nothing, end))
-    if distance == 0:
-        return 1.0
-    if half == 0:
-        return 0.0
-    return float(2 * special.ndtr(-special.ndtri((1 + level) / 2) * distance / half))
+    if distance == 0 or half == 0:
+        return 1.0 if distance == 0 else 0.0
+    return float(2 * special.stdtr(freedom, -special.stdtrit(freedom, (1 + level) / 2) * distance / half))
+
+
+def freedom(row: Mapping) -> float:
+    """Degrees of freedom of a row's standard error: of half of the targets where models are resampled (they may be twins), else many."""
+    return float(max(row["n_targets"] // 2 - 1, 1)) if row.get("interval") == "crossed" else 1e6
 
 
 def scale(x: float, *shown: float) -> float:

@@ -42,14 +42,14 @@ def failed(found: Mapping, effect: str | None = None) -> list[Check]:
 
 
 def counted(found: Mapping) -> str:
-    """'4 of 5 checks passed, 1 failed (equal rows)'; '' without checks."""
+    """'4 of 5 passed; 1 failed (equal rows)'; '' without checks."""
     listed = checks(found)
     if not listed:
         return ""
     by = {status: [check.title for check in listed if check.status == status] for status in (GOOD, BAD, OPEN)}
-    text = f"{len(by[GOOD])} of {len(listed)} checks passed"
-    text += f", {len(by[BAD])} failed ({', '.join(by[BAD])})" if by[BAD] else ""
-    return text + (f", {len(by[OPEN])} not possible here ({', '.join(by[OPEN])})" if by[OPEN] else "")
+    text = f"{len(by[GOOD])} of {len(listed)} passed"
+    text += f"; {len(by[BAD])} FAILED ({', '.join(by[BAD])})" if by[BAD] else ""
+    return text + (f"; {len(by[OPEN])} not possible here ({', '.join(by[OPEN])})" if by[OPEN] else "")
 
 
 def above(found: Mapping) -> str:
