@@ -21,7 +21,9 @@ def first_line(found: Mapping) -> str:
     if bad:
         return f"VERDICT WITHHELD, check failed: {'; '.join(check.title for check in bad)}. " + trust.words(bad[0])
     marked = trust.failed(found, trust.QUALIFIES)
-    return text + (f" BUT a check failed: {'; '.join(check.title for check in marked)}. {trust.words(marked[0])}" if marked else "")
+    if marked:
+        return f"CHECK FAILED: {'; '.join(check.title for check in marked)}. {trust.words(marked[0])} Subject to this: {text}"
+    return text
 
 
 def verdict(found: Mapping, name: Callable[[str], str] = tables.shown) -> str:

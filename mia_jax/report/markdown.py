@@ -253,8 +253,8 @@ def headline(found: Mapping) -> str:
         text += "no evidence for or against a leak.\n\n"
     else:
         marked = trust.failed(found, trust.QUALIFIES)
-        but = f" **Marked by a failed check (above): {'; '.join(check.title for check in marked)}.**" if marked else ""
-        text += f"**{answer.verdict(found, name=tables.code)}**{but}\n\n"
+        text += f"**Subject to the failed check above ({'; '.join(check.title for check in marked)}):** " if marked else ""
+        text += f"**{answer.verdict(found, name=tables.code)}**\n\n"
     best, lines, words = one["strongest"], [], []
     for metric in ["auc", *(f"tpr@{f:g}" for f in sorted(tables.fprs(rows), reverse=True) if f <= 0.01 or len(tables.fprs(rows)) < 3)]:
         row = tables.resolved(rows, best, metric)

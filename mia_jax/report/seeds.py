@@ -15,7 +15,7 @@ KEPT = ("attack", "target", "slice", "metric", "convention", "n_member", "n_nonm
 
 
 def summary(reports: Mapping[int, Mapping]) -> dict:
-    """{about, seeds, answers, results}: `answers` {seed: its verdict in one line}, and a row of every attack and metric over all targets (null and
+    """{about, seeds, answers, results}: `answers` {seed: its answer in one line}, and a row of every attack and metric over all targets (null and
     'pooled') with value = mean over seeds, sd_over_seeds and n_seeds. A number that one seed could not resolve is null. The sd describes the spread
     between runs; it is not an interval.
     """
@@ -28,7 +28,7 @@ def summary(reports: Mapping[int, Mapping]) -> dict:
         mean, sd = (None, None) if None in values else (float(np.mean(values)), float(np.std(values, ddof=1)))
         own = dict(value=mean, low=None, high=None, interval=None, method=f"mean over {len(values)} seeds", fpr_realized=None)
         found.append({k: row[k] for k in KEPT} | own | dict(sd_over_seeds=sd, n_seeds=len(values)))
-    answers = {str(seed): answer.first_line(one) for seed, one in reports.items()}
+    answers = {str(seed): answer.line(one) for seed, one in reports.items()}
     return dict(about=dict(first["about"], seed=list(reports)), seeds=list(reports), answers=answers, results=found, versions=first["versions"])
 
 
@@ -44,11 +44,11 @@ def markdown(found: Mapping) -> str:
     rows = tables.main_rows(found["results"])
     ranked, apart = standing.order(found)
     metrics = ["auc", *(f"tpr@{fpr:g}" for fpr in sorted(tables.fprs(rows), reverse=True)), "balanced_accuracy", "advantage"]
-    lines = [[name, *(tables.mean_sd(tables.find(rows, name, metric)) for metric in metrics)] for name in [*ranked, *apart]]
+    lines = [[name, *(tables.mean_sd(tables.resolved(rows, name, metric)) for metric in metrics)] for name in [*ranked, *apart]]
     about, count = found["about"], len(found["seeds"])
     head = f"# Membership inference: {tables.plain(about['data'])}, {tables.plain(tables_name(about['model']))}, {count} seeds\n\n"
     head += "".join(f"- seed {seed}: {tables.plain(text)}\n" for seed, text in found.get("answers", {}).items()) + "\n"
-    body = f"Mean ± standard deviation over the seeds {', '.join(map(str, found['seeds']))} (each a run in `seed-<n>/`).\n\n"
+    body = f"Mean ± standard deviation over the seeds {', '.join(map(str, found['seeds']))} (each a run in `seed-<n>/`). † pooled over targets.\n\n"
     return head + body + tables.markdown(["attack", *map(tables.metric_name, metrics)], lines) + "\n"
 
 

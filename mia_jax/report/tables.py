@@ -220,9 +220,10 @@ def mean_sd(row: Mapping | None) -> str:
     """Mean ± sd over seeds: '0.645 ± 0.012', '9.6 ± 1.1%', 'not resolvable'."""
     if row is None or row["value"] is None:
         return UNRESOLVED
+    pooled = "†" * (row["target"] == "pooled")
     if row["metric"] == "auc":
-        return f"{row['value']:.3f} ± {row['sd_over_seeds']:.3f}"
-    return f"{percent(row['value'])} ± {percent(row['sd_over_seeds'])}%"
+        return f"{row['value']:.3f} ± {row['sd_over_seeds']:.3f}{pooled}"
+    return f"{percent(row['value'])} ± {percent(row['sd_over_seeds'])}%{pooled}"
 
 
 def models(table: Sequence[Mapping], most: int = 8) -> tuple[list[str], list[list[str]]]:
