@@ -12,7 +12,8 @@ The run has four stages (train, query, attack, report) that talk through plain f
 run and skips what is done; a workdir of another config is left alone and the differing keys are named. The result is workdir/report/report.md.
 
 On a cluster, --task=0/8 .. --task=7/8 train shares of one fleet beside each other (docs/slurm.sh is an array job). Asked to stop (SIGTERM, SIGUSR1,
-Ctrl-C), a run keeps what it has and ends with code 75: start the same command again.
+Ctrl-C), a run keeps what it has and ends with code 75 within 20 seconds: start the same command again. A second signal stops it at once. A model that
+diverges does not end the run: it is left out, and said so; --config.run.retries=1 trains it again with another key.
 """
 
 import difflib

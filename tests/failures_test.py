@@ -196,8 +196,11 @@ def spoil(monkeypatch):
     """spoil(models, attempts): from now on the training of these models fails in these attempts."""
     make = prepare.make_learner
 
-    def choose(models, attempts=(0,)):
-        wrapped = lambda *args, **kwargs: toys.failing(make(*args, **kwargs), models=models, attempts=attempts) if models else make(*args, **kwargs)  # noqa: E731
+    def choose(models, attempts=(0,), seed=0):
+        def wrapped(*args, **kwargs):
+            learner = make(*args, **kwargs)
+            return toys.failing(learner, models=models, attempts=attempts, seed=seed) if models else learner
+
         monkeypatch.setattr(prepare, "make_learner", wrapped)
 
     return choose
@@ -333,3 +336,23 @@ def test_a_model_whose_answers_are_not_finite_has_failed_too(asking, tmp_path, m
     with pytest.raises(ValueError, match="no model gives finite answers; 12 of 12 fail, the first is model 0"):
         experiment.run(config(**own), workdir_path=tmp_path / "b")
     assert len(checkpoint.finished(tmp_path / "b" / "train", range(12))) == 12
+
+
+def test_a_failing_seed_does_not_end_the_others(tmp_path, spoil):
+    """It is named in the end; the same command with its remedy finishes it, and then there is a report over all."""
+    spoil(range(4), seed=1)
+    several = lambda **run: config(models=4, attacks=dict(loss=dict(name="threshold", signal="loss")), seed=(0, 1, 2), run=run)  # noqa: E731
+    with pytest.raises(ValueError, match=r"^1 of 3 seeds failed, the others are finished, and .*: seed 1: all 4 models failed"):
+        experiment.run(several(), workdir_path=tmp_path)
+    assert [(tmp_path / f"seed-{s}" / "report" / "report.json").exists() for s in range(3)] == [True, False, True]
+    assert not (tmp_path / "report").exists()
+    stamps = {path: path.stat().st_mtime_ns for s in (0, 2) for path in (tmp_path / f"seed-{s}" / "train" / "model").glob("*")}
+    report = experiment.run(several(retries=1), workdir_path=tmp_path)
+    assert {row.get("n_seeds") for row in report["results"]} == {3} and all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
+
+
+def test_what_fails_for_every_seed_is_said_once(tmp_path):
+    wrong = config(models=4, seed=(0, 1)).to_dict()
+    wrong["learner"]["optimizer"] = "adm"
+    with pytest.raises(ValueError, match=r"^optimizer='adm'"):
+        experiment.run(wrong, workdir_path=tmp_path)
