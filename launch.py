@@ -2,9 +2,13 @@
 
     python launch.py --config=configs/quickstart.py --workdir=runs/quickstart
 
-A config takes arguments after a colon and any of its fields as a flag; several seeds repeat the run and report mean and sd:
+A config takes arguments after a colon and any of its fields as a flag, in any order; several seeds repeat the run and report mean and sd:
 
     python launch.py --config=configs/quickstart.py:models=16,quick --workdir=runs/small --config.learner.learning_rate=0.1 --config.seed=0,1,2
+    python launch.py --config=configs/quickstart.py --workdir=runs/cnn --config.data.flat=false --config.model.name=small_cnn --attacks=+rmia,-gap
+
+--list=attacks, --list=models, --list=fields:learner, ... say what there is (--list=kinds says of what), without a config. A list is typed as a,b,c.
+A config file is Python code that runs, and model.name, model.path and target.oracle may import modules: run only configs that you trust.
 
 A file that defines grid() is a list of runs to compare: --grid runs them one after the other in workdir/<name> and writes workdir/table.md.
 
@@ -16,17 +20,39 @@ Ctrl-C), a run keeps what it has and ends with code 75 within 20 seconds: start 
 diverges does not end the run: it is left out, and said so; --config.run.retries=1 trains it again with another key.
 """
 
-import difflib
+import importlib.util
 import logging
 import os
 import pathlib
 import re
 import sys
+import traceback
 
-from absl import app, flags
-from ml_collections import config_flags
+PACKAGES = ("absl", "ml_collections", "jax", "flax", "optax", "numpy", "scipy", "sklearn", "matplotlib", "tqdm", "threadpoolctl", "dp_accounting")
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/, with its arguments after a colon.", lock_config=True)
+
+def check_packages():
+    """Ends with one sentence if this Python is too old or lacks packages: most often the virtual environment is not active."""
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing or sys.version_info < (3, 11):
+        version = ".".join(map(str, sys.version_info[:2]))
+        lack = f"has no {', '.join(missing)}" if missing else f"is {version} and 3.11 is needed"
+        there = pathlib.Path(__file__).resolve().with_name(".venv").exists()
+        remedy = "type `. .venv/bin/activate`" if there else "type `make quickstart`, which installs them into .venv, and `. .venv/bin/activate`"
+        sys.exit(f"error: this Python ({sys.executable}) {lack}; {remedy}, then the same command again.")
+
+
+check_packages()
+
+from absl import app, flags  # noqa: E402
+
+from mia_jax import command_line  # noqa: E402
+
+_CONFIG = flags.DEFINE_string("config", None, "The experiment: a file of configs/, with its arguments after a colon. Its fields are flags: "
+    "--config.learner.epochs=10.")
+_ATTACKS = flags.DEFINE_string("attacks", "", "Attacks to run: '+rmia,-gap' adds and takes away, 'lira,rmia' runs these alone; else the config's.")
+_LIST = flags.DEFINE_string("list", "", "Print what there is and stop: attacks, models, signals, data, designs, objectives, learners, configs, "
+    "fields:learner, fields:model:mlp, ...; kinds lists them.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; created if absent.")
 _STAGES = flags.DEFINE_list("stages", ["train", "query", "attack", "report"], "Stages to run, in their order; finished work is skipped.")
 _EXTEND = flags.DEFINE_bool("extend", False, "Let the fleet of this workdir grow to the config's number of models; the first ones are kept.")
@@ -47,10 +73,16 @@ _SUMMARY = flags.DEFINE_bool("summary", False, "Print the model's layers, shapes
 def main(argv):
     if len(argv) > 1:
         raise ValueError(f"unexpected argument {argv[1]!r}; every option is a flag (--workdir=..., --config.seed=1).")
+    if _LIST.value:
+        from mia_jax import listing
+
+        print(listing.text(_LIST.value))
+        return
     for flag in (_CONFIG,) if _SUMMARY.value else (_CONFIG, _WORKDIR):
         if flag.value is None:
             raise ValueError(f"--{flag.name} is missing. Try: python launch.py --config=configs/quickstart.py --workdir=runs/quickstart")
-    check_config_file()
+    path, _, argument = _CONFIG.value.partition(":")
+    path = command_line.check_file(path)
     from mia_jax import jobs
 
     task, pause = jobs.task(_TASK.value), jobs.Pause()
@@ -63,10 +95,11 @@ def main(argv):
     options = dict(stages_wanted=_STAGES.value, extend=_EXTEND.value, task=task, pause=pause)
     if unused := accelerators.unused():
         jobs.say(f"warning: {unused}")
-    config, workdir = _CONFIG.value, pathlib.Path(_WORKDIR.value or ".")
+    workdir = folder_of(_WORKDIR.value or ".")
     if _GRID.value:
-        run_grid(workdir, **options)
+        run_grid(workdir, path, argument, **options)
         return
+    config = overridden(command_line.config_of(path, argument))
     if _SUMMARY.value:
         print(experiment.model_summary(config))
         return
@@ -80,15 +113,40 @@ def main(argv):
         print(answer.terminal(found, report=workdir / "report" / "report.md"))
 
 
-def run_grid(workdir: pathlib.Path, **options) -> None:
+def folder_of(text: str) -> pathlib.Path:
+    """The folder of a run, '~' expanded; ValueError if a file is in its place."""
+    folder = pathlib.Path(text).expanduser()
+    for place in (folder, *folder.parents):
+        if place.exists():
+            if not place.is_dir():
+                raise ValueError(f"--workdir={text}: {place} is a file; name a folder (it is created if absent).")
+            break
+    return folder
+
+
+def overridden(config):
+    """The config with the fields and attacks that were typed."""
+    from mia_jax import overrides
+
+    return overrides.overridden(config, GIVEN, attacks=_ATTACKS.value, prefix=overrides.FLAG, said=said)
+
+
+GIVEN: dict = {}  # {'learner.epochs': '10'}: the fields of the config on the command line, which `parse` fills
+
+
+def said(text: str) -> None:
+    """A line for people, on stderr."""
+    print(f"note: {text}", file=sys.stderr)
+
+
+def run_grid(workdir: pathlib.Path, path: pathlib.Path, argument: str, **options) -> None:
     """Every member of the config file's grid (or a task's share); exits with 1 if one failed, after the others have run."""
     if _SUMMARY.value:
         raise ValueError("--summary prints one model; it does not go with --grid.")
     from mia_jax import grid
 
-    path, _, arg = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
     module = grid.load(path)
-    found = grid.members(module, arg or None, config_flags.get_override_values(flags.FLAGS["config"]))
+    found = grid.members(module, argument or None, finished=overridden)
     if _DEBUG.value:
         set_debug()
     failed = grid.run(module, found, workdir_path=workdir, debug=_DEBUG.value, **options)
@@ -110,7 +168,7 @@ def set_compile_cache(folder: str) -> None:
         if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
             return
         folder = str(pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "mia_jax" / "xla")
-    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(folder).expanduser()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
@@ -135,10 +193,10 @@ def guarded(function, *args):
         if isinstance(error, jobs.Paused):
             jobs.say("paused: what is done is on disk; start the same command again.")
             jobs.leave(jobs.PAUSED)
-        own = isinstance(error, (*jobs.MENDABLE, flags.Error))
-        if "--debug" in sys.argv or not (own or function is parse):  # while flags are read, a config file may raise anything
+        if "--debug" in sys.argv:
             raise
-        jobs.say(f"error: {message(error)}")
+        own = isinstance(error, (*jobs.MENDABLE, flags.Error))
+        jobs.say(f"error: {message(error) if own else unexpected(error)}")
         if isinstance(error, MemoryError):
             jobs.leave(1)  # a device that has lost a program never ends by itself
         sys.exit(1)
@@ -146,47 +204,71 @@ def guarded(function, *args):
 
 def message(error: Exception) -> str:
     """The words of an error without the tracebacks that libraries write into them."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"a file is not {error.encoding.upper()} ({error.reason} at byte {error.start:,}); save it as UTF-8."
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'a file'}: {error.strerror}."
     text = (error.args[0] if error.args and isinstance(error.args[0], str) else str(error)).split("\n--------------------\n")[0]
     if "Traceback (most recent call last)" in text:
         text = re.split(r"\n(?:[\w.]+\.)?\w*(?:Error|Exception): ", text)[-1]
-    text = text.strip()
-    text = text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
-    return of_empty_section(text.replace("\\'", "'").replace("\\n", "\n"))
+    return in_flags(text.strip().replace("\\'", "'").replace("\\n", "\n"))
 
 
-REMEDIES = dict(
-    privacy="Private training is chosen in the config file, learner=dict(gradient='private', privacy=dict(clip_norm=1.0, ...)), as in "
-    "configs/dp_fashion_mnist.py and configs/dp_label_only.py (configs/label_only.py: the argument defense=dp); every field of learner.privacy is a "
-    "flag there. --config.learner.gradient=private alone takes all of them at their defaults.",
-    stop="A stopping rule is chosen in the config file, learner=dict(stop=dict(monitor='loss', patience=20)); its fields are flags there.",
-    audit="Give the whole of it in the config file, report=dict(audit=dict(...)).",
-)
+def unexpected(error: Exception) -> str:
+    """One line about an error that no user should see: where it arose, and how to see more."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    what = " ".join(str(error).split())
+    return (
+        f"{type(error).__name__} in {last.filename}, line {last.lineno}: {what[:500]} This is a mistake in that code, not in what was typed; "
+        "the same command with --debug shows the whole traceback."
+    )
 
 
-def of_empty_section(text: str) -> str:
-    """ml_collections' message about a flag inside a section that is None, with the remedy; any other text as it is."""
-    found = re.match(r'Override (\S+) can not be applied because field "(\w+)" is None', text)
-    if not found:
-        return text
-    flag, section = found.groups()
-    return f"--config.{flag} cannot be set: this config has no {section}. {REMEDIES.get(section, 'Give it in the config file.')}"
+# what a function's caller is told, and its flag
+REMEDIES = {"another workdir": "another --workdir", "extend=True": "--extend", "stages_wanted=": "--stages=", "run it as a grid": "add --grid"}
 
 
-def check_config_file() -> None:
-    """FileNotFoundError with the configs that exist, if --config names a file that does not."""
-    path = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"]).split(":", 1)[0])
-    if not path.exists():
-        known = sorted(str(p) for p in pathlib.Path("configs").rglob("*.py"))
-        close = difflib.get_close_matches(str(path), known, n=1)
-        hint = f" Did you mean {close[0]}?" if close else ""
-        raise FileNotFoundError(f"--config: there is no file {path}. Known: {', '.join(known) or 'none here'}.{hint}")
+def in_flags(text: str) -> str:
+    """A message with the fields of the config as the flags that set them: learner.epochs becomes --config.learner.epochs."""
+    from mia_jax import listing
+
+    def flag(found: re.Match) -> str:
+        section, field = found[1], found[2].split(".")[0]
+        return f"--config.{found[0]}" if field in listing.field_names(section) or (section == "attacks" and "." in found[2]) else found[0]
+
+    for call, option in REMEDIES.items():
+        text = re.sub(rf"(?<![\w-]){call}", option, text)
+    return re.sub(r"(?<![\w./'-])(?:config\.)?(data|design|model|learner|query|report|run|target|attacks)\.(\w+(?:\.\w+)*)", flag, text)
 
 
 def parse(argv):
-    """absl's parser; config files run here."""
+    """absl's parser for the flags that are no fields of the config, which are set aside."""
     if any(word in argv for word in ("--help", "-h", "-help", "--helpfull", "--helpshort")):
         return app.parse_flags_with_usage(argv)
-    return flags.FLAGS(argv)
+    argv, given = command_line.separated(flags.FLAGS.read_flags_from_files(argv, force_gnu=False), said=said)
+    GIVEN.update(given)
+    try:
+        return flags.FLAGS(argv)
+    except flags.UnrecognizedFlagError as error:
+        raise flags.Error(f"{error}." + flag_hint(argv, error.flagname)) from None
+
+
+def flag_hint(argv, word: str) -> str:
+    """' Did you mean --config.seed?' of an unknown flag that is a field of the config."""
+    from mia_jax import overrides
+
+    paths = [found for w, nxt in zip(argv, [*argv[1:], ""], strict=True) if (found := config_word(w, nxt))]
+    try:
+        path, _, argument = (paths or ["configs/quickstart.py"])[-1].partition(":")
+        return overrides.hint(word, command_line.config_of(command_line.check_file(path), argument))
+    except (ValueError, OSError):
+        return ""
+
+
+def config_word(word: str, following: str) -> str:
+    """The value of --config in one of its two spellings."""
+    name, equals, value = word.lstrip("-").partition("=")
+    return "" if name != "config" or not word.startswith("-") else value if equals else following
 
 
 if __name__ == "__main__":

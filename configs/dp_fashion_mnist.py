@@ -25,13 +25,15 @@ from mia_jax import configuration
 
 def get_config(arg=None):
     folder = "/usr/share/datasets/fashion-mnist"
-    arg = configuration.arguments(arg, folder=folder, private=True, epsilon=3.0, epochs=0, models=4, canaries=1000, full=False)
+    needs = dict(epsilon=("private", True))
+    arg = configuration.arguments(arg, {}, needs, folder=folder, private=True, epsilon=3.0, epochs=int, models=4, canaries=1000, full=False)
+    epochs = arg.epochs if arg.epochs is not None else (40 if arg.full else 30) if arg.private else 60
     if arg.private:
         privacy = dict(clip_norm=0.1, noise_multiplier=None, epsilon=arg.epsilon, delta=1e-5)
-        size = dict(batch_size=2048, learning_rate=4.0, epochs=arg.epochs or 40) if arg.full else dict(batch_size=512, learning_rate=2.0)
-        learner = dict(optimizer="momentum", momentum=0.9, gradient="private", privacy=privacy, epochs=arg.epochs or 30) | size
+        size = dict(batch_size=2048, learning_rate=4.0) if arg.full else dict(batch_size=512, learning_rate=2.0)
+        learner = dict(optimizer="momentum", momentum=0.9, gradient="private", privacy=privacy, epochs=epochs) | size
     else:
-        learner = dict(optimizer="adam", learning_rate=2e-3, batch_size=128, epochs=arg.epochs or 60)
+        learner = dict(optimizer="adam", learning_rate=2e-3, batch_size=128, epochs=epochs)
     return configuration.complete(
         data=dict(name="idx", folder=arg.folder, examples=70_000 if arg.full else 13_000, canaries=dict(kind="mislabeled", count=arg.canaries)),
         design=dict(name="canaries", models=arg.models, population=1 / 7 if arg.full else 0.2),

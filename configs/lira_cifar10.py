@@ -21,9 +21,9 @@ from mia_jax import configuration
 
 
 def get_config(arg=None):
-    arg = configuration.arguments(arg, models=16, epochs=100, depth=28, width=2, norm="batch", examples=50_000, data_dir="", smoke=False)
-    if arg.smoke:
-        arg.models, arg.epochs, arg.depth, arg.width, arg.examples = 4, 1, 10, 1, 256
+    tiny = dict(models=4, epochs=1, depth=10, width=1, examples=256)
+    defaults = dict(models=16, epochs=100, depth=28, width=2, norm="batch", examples=50_000, data_dir="")
+    arg = configuration.arguments(arg, dict(smoke=tiny), **defaults, smoke=False)
     return configuration.complete(
         data=dict(name="tfds", dataset="cifar10", splits=("train",), examples=arg.examples, data_dir=arg.data_dir or None),
         design=dict(name="halves", models=arg.models, population=0.1),

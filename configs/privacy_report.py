@@ -32,8 +32,9 @@ TABLE = dict(attacks=("threshold_loss", "attack_model_target"), metrics=("auc", 
 
 
 def get_config(arg=None):
+    needs = dict(folder=("tfds", ""))
     arg = configuration.arguments(
-        arg, folder="/usr/share/datasets/fashion-mnist", tfds="", train=10_000, test=2_000, conv=2, epochs=50, every=2, models=1
+        arg, {}, needs, folder="/usr/share/datasets/fashion-mnist", tfds="", train=10_000, test=2_000, conv=2, epochs=50, every=2, models=1
     )
     rows = dict(examples=arg.train + arg.test)
     attacks = dict(

@@ -6,16 +6,15 @@
 lira AUC .652 [.639, .665], TPR@1%FPR 9.9% [8.1, 11.4]; lira_shrunk AUC .657 [.644, .669], TPR@1%FPR 10.9% [9.0, 12.2]; threshold_loss AUC .532
 [.527, .536], TPR@1%FPR 1.1% [.79, 1.4].
 
-Arguments: models (an even number), epochs, quick (16 models, 40 epochs), for example --config=configs/quickstart.py:models=16,epochs=50.
+Arguments: models (an even number), epochs, quick (16 models and 40 epochs unless they are typed), for example
+--config=configs/quickstart.py:models=16,epochs=50.
 """
 
 from mia_jax import configuration
 
 
 def get_config(arg=None):
-    arg = configuration.arguments(arg, models=64, epochs=100, quick=False)
-    if arg.quick:
-        arg.models, arg.epochs = 16, 40
+    arg = configuration.arguments(arg, dict(quick=dict(models=16, epochs=40)), models=64, epochs=100, quick=False)
     return configuration.complete(
         data=dict(name="digits", flat=True),
         design=dict(name="halves", models=arg.models, population=0.1),

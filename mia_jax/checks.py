@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 import numpy as np
 
 
+def number(**values) -> None:
+    """Raises ValueError unless every value is a number (true and false are none)."""
+    for name, value in values.items():
+        kind = np.asarray(value).dtype.kind if np.isscalar(value) or hasattr(value, "dtype") else "O"
+        if np.ndim(value) or not (kind in "iuf" or isinstance(value, int)) or isinstance(value, bool):
+            raise ValueError(f"{name}={value!r} must be a number.")
+
+
 def positive(**values) -> None:
     """Raises ValueError unless every value is > 0."""
+    number(**values)
     for name, value in values.items():
         if not value > 0:
             raise ValueError(f"{name}={value} must be > 0.")
@@ -17,6 +27,7 @@ def positive(**values) -> None:
 
 def at_least(low, **values) -> None:
     """Raises ValueError unless every value is >= low."""
+    number(**values)
     for name, value in values.items():
         if not value >= low:
             raise ValueError(f"{name}={value} must be at least {low}.")
@@ -24,6 +35,7 @@ def at_least(low, **values) -> None:
 
 def fraction(*, closed: str = "both", **values) -> None:
     """Raises ValueError unless every value lies in [0, 1] (closed='both'), [0, 1) ('left') or (0, 1) ('neither')."""
+    number(**values)
     for name, value in values.items():
         low = value >= 0 if closed in ("both", "left") else value > 0
         high = value <= 1 if closed == "both" else value < 1
@@ -65,11 +77,33 @@ def one_of(allowed: Iterable, **values) -> None:
     """Raises ValueError that lists the allowed values and the closest one."""
     allowed = list(allowed)
     for name, value in values.items():
-        if value not in allowed:
+        if not any(_equal(value, one) for one in allowed):
             raise ValueError(f"{name}={value!r} is not one of {allowed}.{closest(value, allowed)}")
 
 
+def _equal(a, b) -> bool:
+    """a == b of two values that may not be comparable, such as a list of numbers and a text."""
+    try:
+        return bool(a == b)
+    except (TypeError, ValueError):
+        return False
+
+
 def closest(word, known: Iterable) -> str:
-    """' Did you mean ...?' for the most similar known word, or ''."""
-    match = difflib.get_close_matches(str(word), [str(k) for k in known], n=1)
+    """' Did you mean ...?' for the most similar known word, or ''.
+
+    >>> closest('lr', ['epochs', 'learning_rate'])
+    " Did you mean 'learning_rate'?"
+    """
+    match = similar(word, known)
     return f" Did you mean {match[0]!r}?" if match else ""
+
+
+def similar(word, known: Iterable) -> list[str]:
+    """The known word that looks most like this one, or that it abbreviates ('lr', 'batch', 'rate'); [] if none does."""
+    word, known = str(word), [str(k) for k in known]
+    plain = re.sub(r"[^a-z0-9]", "", word.lower())
+    initials = [k for k in known if len(plain) > 1 and "".join(part[:1] for part in k.split("_")) == plain]
+    close = difflib.get_close_matches(word, known, n=1) or difflib.get_close_matches(word.lower(), known, n=1)
+    inside = [k for k in known if len(plain) > 2 and plain in k.split("_")] or [k for k in known if len(plain) > 2 and k.startswith(plain)]
+    return (close or initials or inside)[:1]

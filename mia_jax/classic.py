@@ -19,11 +19,8 @@ def arguments(text: str | None, **own) -> ml_collections.ConfigDict:
 
 
 def large_arguments(text: str | None, *, full: Mapping, **own) -> ml_collections.ConfigDict:
-    """Those of nets that are too large for two cores: the reduced run of LARGE and `own`, or with the argument `full` the source's recipe."""
-    arg = configuration.arguments(text, **ARGUMENTS | LARGE | own)
-    if arg.full:
-        arg.update(FULL | dict(full))
-    return arg
+    """Those of nets that are too large for two cores: the run of LARGE and `own`, or with `full` the source's recipe but for what is typed."""
+    return configuration.arguments(text, dict(full=FULL | dict(full)), **ARGUMENTS | LARGE | own)
 
 
 def large_learner(arg) -> dict:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
+import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import ml_collections
 
-from mia_jax import checks, registry
+from mia_jax import checks, fields, registry
+from mia_jax.data import _canaries as canaries
 from mia_jax.learners import _private as private
 from mia_jax.learners import stopping
+from mia_jax.report import privacy
 
 # What experiment.py passes itself; everything else in a maker's signature is a field of the config.
 PASSED = dict(
@@ -33,39 +36,113 @@ REPORT |= dict(audit=None)  # fields of report/privacy.py; None: with its defaul
 RUN = dict(chunk=8, lanes=0, devices=0, query_chunk=0, checkpoint_every=25, pool_bytes=2**31)  # how, not what: outside every config hash
 RUN |= dict(memory_bytes=0, retries=0)  # memory_bytes: what the training may use (0: what is available); retries: of models that failed
 TARGET = dict(signals="", oracle="", member="", rate=0.0, batch_size=256)  # a target of your own: its answers, or a black box that is asked
+KINDS = dict(data="data", design="designs", model="models", learner="learners", attacks="attacks")  # section -> folder of what it chooses
+GENERAL = dict(data=DATA, learner=LEARNER, attacks=ATTACK)  # fields of a section whatever it chooses
+TABLES = dict(query=QUERY, report=REPORT, run=RUN, target=TARGET)
+Whole, Names = Sequence[int], Sequence[str]
+HINTS = dict(  # the types of fields whose default does not show them
+    data=dict(canaries=Mapping | None),
+    learner=dict(objective=str | Mapping, stop=Mapping | None, snapshots=Whole),
+    query=dict(signals=Names),
+    report=dict(slices=Names, groups=Mapping, epochs=Names, audit=Mapping | None, records=Names, shadow_curve=Names),
+    run=dict(chunk=int | str),
+    audit=dict(attacks=Names),
+)
+MEANINGS = dict(  # of fields that no maker's docstring explains
+    standardize="Features are scaled to mean 0 and variance 1, by the population rows where there are some.",
+    drop_duplicates="Rows that are equal to an earlier one are left out.",
+    canaries="Rows made canaries: fields:data.canaries.",
+    objective="The loss of one example: --list=objectives; its fields are --config.learner.objective.<field>.",
+    validation="The rows on which models are measured while they train.",
+    stop="Early stopping: fields:learner.stop; none trains all epochs.",
+    snapshots="Epochs after which every model is kept as well, for attacks over the training.",
+    init_from="The workdir of a run whose model (workdir:number) every model starts from.",
+    watch="Keep how canaries' gradients lie to the updates.",
+    epochs="Attacks that are repeated on the models of learner.snapshots.",
+    views="What every example is asked as: identity, flip, rotate:5, shift:1, ...",
+    signals="Signals that are asked beside those that the attacks need, or the file of a target's answers.",
+    save_logits="Keep the logits of every model.",
+    ask_batch_size="Examples per batch for signals that ask more than one forward pass.",
+    defense="A transform of the outputs before the attack sees them (memguard, top_k, rounding).",
+    adaptive="The attacker defends the shadows in the same way.",
+    fprs="False-positive rates at which the true-positive rate is reported.",
+    ppv_ratio="Non-members per member for which the precision is reported.",
+    draws="Bootstrap draws of every interval.",
+    level="Level of every interval.",
+    shadow_curve="Attacks that are repeated with fewer shadows.",
+    figures="Draw the figures.",
+    slices="Slices of the records: class, correct, loss, column:<name>, or two joined by &.",
+    groups="Named lists of rows, sliced as well: --config.report.groups.<name>=3,17.",
+    records="Attacks whose scores say which records are exposed.",
+    audit="The audit of epsilon: fields:report.audit.",
+    chunk="Models that are trained at once, or auto to have the fastest measured.",
+    lanes="Chunks that are trained at once on one device; 0 chooses.",
+    devices="Devices that are used; 0 takes all.",
+    query_chunk="Models that are queried at once; 0 chooses.",
+    checkpoint_every="Epochs between two checkpoints of a model in training.",
+    pool_bytes="The most that the data may take on a device before it is streamed.",
+    oracle="A black box of labels that is asked: 'my_module:function', which is imported and called, or an npz of answers.",
+    member="The file that says which rows the target was trained on.",
+    rate="The most questions per second; 0 sets no limit.",
+    attacks="Attacks that are audited; none named takes all that know no more than shadows do.",
+    guesses="Shares of the canaries that are guessed.",
+    delta="The delta at which epsilon is audited.",
+    method="How the bound is computed: one_run, fdp or gdp.",
+    optimizer="sgd, momentum, adam or adamw.",
+    learning_rate="The peak of the schedule.",
+    batch_size="Examples per step or per question.",
+    schedule="constant, cosine or cosine_7_16.",
+    models="How many models are trained.",
+    population="The share of rows that no model trains on.",
+    targets="The models that are audited: how many, or which; none audits all.",
+    examples="The first so many rows; none takes all.",
+    signal="The signal that is read: --list=signals.",
+    sign="1 if larger values mean member, -1 if smaller; none takes the signal's own.",
+)
+NAME = r"\w[\w+-]*"  # of an attack: a folder, a key, a word in a figure
 
 
-def arguments(text: str | None, /, **defaults) -> ml_collections.ConfigDict:
+def arguments(
+    text: str | None, presets: Mapping[str, Mapping[str, Any]] = {}, needs: Mapping[str, tuple[str, Any]] = {}, /, **defaults
+) -> ml_collections.ConfigDict:
     """Typed arguments of a config file: 'models=16,quick' with defaults models=64, quick=False gives models=16, quick=True.
 
-    A value takes the type of its default; a bare name sets a boolean. ValueError names unknown keys and wrong values.
+    A value takes the type of its default; a bare name sets a boolean. A default that is a type (epochs=int) stands for none: the argument is then
+    None unless it was typed. `presets` {boolean argument: {argument: value}} are other defaults where that argument is set: they never replace
+    what was typed, whatever the order. `needs` {argument: (other, value)}: typing it is an error unless the other argument has that value, because it
+    would do nothing. ValueError names unknown and repeated arguments and wrong values.
 
     >>> arguments('models=16,quick', models=64, quick=False).models
     16
+    >>> arguments('quick,models=16', dict(quick=dict(models=8, epochs=2)), models=64, epochs=9, quick=False).to_dict()
+    {'models': 16, 'epochs': 2, 'quick': True}
     """
-    found = dict(defaults)
-    for item in filter(None, (text or "").split(",")):
+    typed: dict[str, Any] = {}
+    for item in filter(None, (part.strip() for part in (text or "").split(","))):
         name, equals, value = (part.strip() for part in item.partition("="))
         if name not in defaults:
             raise ValueError(f"the config has no argument {name!r}. Arguments: {', '.join(defaults)}.{checks.closest(name, defaults)}")
-        kind = type(defaults[name])
+        default = defaults[name]
+        kind = default if isinstance(default, type) else type(default)
+        example = f", as in {name}={default}" if not isinstance(default, type) and default != "" else ""
         try:
-            found[name] = _convert(value if equals else None, kind)
+            if not equals and kind is not bool:
+                raise ValueError
+            found = fields.value(value if equals else True, fields.Kind(scalars=(kind,)), label=name)
         except ValueError:
-            raise ValueError(f"config argument {item!r}: expected {name}={kind.__name__}, as in {name}={defaults[name]}.") from None
+            raise ValueError(f"config argument {item!r}: expected {name}={kind.__name__}{example}.") from None
+        if typed.setdefault(name, found) != found:
+            raise ValueError(f"config argument {name} is given twice, as {typed[name]} and as {found}; give it once.")
+    found = {name: None if isinstance(default, type) else default for name, default in defaults.items()} | typed
+    for flag, others in presets.items():
+        if found[flag]:
+            found |= {name: value for name, value in others.items() if name not in typed}
+    for name, (other, value) in needs.items():
+        if name in typed and found[other] != value:
+            now = f"{other}={found[other]}" if found[other] != "" else f"no {other}"
+            wanted = f"with {other}={value}" if value != "" else f"without {other}"
+            raise ValueError(f"config argument {name}={typed[name]} would do nothing: it counts {wanted} alone, and this config has {now}.")
     return ml_collections.ConfigDict(found)
-
-
-def _convert(text: str | None, kind: type):
-    if kind is bool:
-        words = {None: True, "true": True, "1": True, "false": False, "0": False}
-        text = text.lower() if text else text
-        if text not in words:
-            raise ValueError
-        return words[text]
-    if text is None:
-        raise ValueError
-    return kind(text)
 
 
 def chosen(among: Mapping, /, **given):
@@ -92,28 +169,124 @@ def complete(
     one_kind(learner=learner, model=model)
     for name in sections:
         checks.one_of(("query", "report", "run", "target"), section=name)
+    for name in attacks:
+        check_name(name)
     config = dict(
-        seed=tuple(seed) if isinstance(seed, tuple | list) else (seed,),
-        data=_filled("data", "data", data, DATA),
-        design=_filled("design", "designs", design),
-        model=_filled("model", "models", model),
+        seed=seed,
+        data=_filled("data", data),
+        design=_filled("design", design),
+        model=_filled("model", model),
         learner=_learner(dict(name="backprop") | dict(learner)),
-        query=_section("query", QUERY, sections.get("query", {})),
-        attacks={name: _attack(name, attack) for name, attack in attacks.items()},
-        report=_section("report", REPORT, sections.get("report", {})),
-        run=_section("run", RUN, sections.get("run", {})),
-        target=_section("target", TARGET, sections.get("target", {})),
+        attacks={name: attack_section(name, attack) for name, attack in attacks.items()},
     )
-    stop = config["learner"]["stop"]
-    if stop is not None:
-        fields = {k: p.default for k, p in inspect.signature(stopping.make).parameters.items()}
-        config["learner"]["stop"] = _section("learner.stop", fields, stop)
-    if config["learner"].get("gradient") == "private":  # all fields, so that the command line can set any of them
-        fields = {k: p.default for k, p in inspect.signature(private.make).parameters.items() if k not in PRIVATE_PASSED}
-        config["learner"]["privacy"] = _section("learner.privacy", fields, config["learner"]["privacy"] or {})
+    return locked(config | {name: _section(name, section_fields(name), sections.get(name, {})) for name in TABLES})
+
+
+def locked(config: Mapping) -> ml_collections.ConfigDict:
+    """The ConfigDict of a config whose sections have all their fields: every value of its field's type, sub-sections filled in."""
+    config = typed(config)
+    learner = config.get("learner") or {}
+    if learner.get("stop") is not None:
+        learner["stop"] = _section("learner.stop", SUBSECTIONS["stop"](), learner["stop"])
+    if learner.get("gradient") == "private":  # all fields, so that the command line can set any of them
+        learner["privacy"] = _section("learner.privacy", SUBSECTIONS["privacy"](), learner["privacy"] or {})
     config = _overridable(config)
-    config["run"]["chunk"] = ml_collections.FieldReference(config["run"]["chunk"], field_type=object)  # a number or 'auto'
+    if "run" in config:
+        config["run"]["chunk"] = ml_collections.FieldReference(config["run"]["chunk"], field_type=object)  # a number or 'auto'
     return ml_collections.ConfigDict(config, type_safe=False).lock()
+
+
+SUBLABELS = dict(stop="learner.stop", privacy="learner.privacy", canaries="data.canaries", audit="report.audit")
+SUBSECTIONS = dict(  # sections within a section, None where there is none
+    stop=lambda: fields.of(stopping.make),
+    privacy=lambda: fields.of(private.make, without=PRIVATE_PASSED),
+    canaries=lambda: fields.of(canaries.insert, without=("pool",)),
+    audit=lambda: fields.table(privacy.FIELDS, HINTS["audit"]),
+)
+
+
+def section_fields(section: str, name: str = "") -> dict[str, fields.Field]:
+    """The fields of a section with the choice `name`, in words 'learner (backprop)': those of its maker and those of every choice."""
+    if section in TABLES:
+        return fields.table(TABLES[section], HINTS.get(section, {}))
+    maker = registry.maker(KINDS[section], name)
+    own = fields.of(maker, without=PASSED[section])
+    general = GENERAL.get(section, {})
+    if section == "learner" and "loss" not in registry.keywords("learners", name):
+        general = general | dict(objective=OWN)
+    return dict(name=fields.Field(fields.Kind(scalars=(str,)), fields.EMPTY)) | own | fields.table(general, HINTS.get(section, {}))
+
+
+def typed(config: Mapping) -> dict:
+    """The config as nested dicts, every value of its field's type; ValueError names the first field that is not, and what it may be.
+
+    A field that does not exist is an error as well. Sections that a config need not have (of an audit of arrays) may be absent.
+    """
+    found = {k: v for k, v in config.items()}
+    if "seed" in found:
+        found["seed"] = fields.value(found["seed"], fields.Kind(items=(int,)), label="seed")
+    if "scores" in found:
+        found["scores"] = fields.value(found["scores"], fields.Kind(scalars=(str,)), label="scores")
+    for section in (*KINDS, *TABLES):
+        given = found.get(section)
+        if section == "attacks" and isinstance(given, Mapping):
+            found[section] = {name: typed_section(f"attacks.{name}", "attacks", one) for name, one in given.items()}
+        elif section != "attacks" and section in found:
+            found[section] = typed_section(section, section, given)
+    return found
+
+
+def typed_section(label: str, section: str, given: Any) -> dict:
+    """One section of a config with its values typed."""
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{label}={given!r} is a section: a mapping of its fields, such as {label}=dict(name=...).")
+    return typed_values(label, section_fields(section, given.get("name", "")), given)
+
+
+def typed_values(label: str, known: Mapping[str, fields.Field], given: Mapping) -> dict:
+    """The given fields, each of its type, and the fields within them."""
+    found = {}
+    for name, value in given.items():
+        if name not in known:
+            raise ValueError(no_field(label, name, known))
+        within = isinstance(value, Mapping) and known[name].kind.mapping
+        found[name] = _typed_within(label, name, value) if within else fields.value(value, known[name].kind, label=f"{label}.{name}")
+    return found
+
+
+def _typed_within(label: str, name: str, given: Mapping) -> dict:
+    where = f"{label}.{name}"
+    if name in SUBSECTIONS and where == SUBLABELS[name]:
+        return typed_values(where, SUBSECTIONS[name](), given)
+    if where == "learner.objective" and "name" in given:
+        return dict(name=given["name"]) | typed_values(where, objective_fields(given["name"]), {k: v for k, v in given.items() if k != "name"})
+    if where == "report.groups":
+        for key in given:
+            check_group(key)
+        return {key: fields.value(rows, fields.Kind(items=(int,)), label=f"{where}.{key}") for key, rows in given.items()}
+    return fields.value(given, fields.Kind(mapping=True), label=where)
+
+
+def objective_fields(name: str) -> dict[str, fields.Field]:
+    """The fields of an objective."""
+    return fields.of(registry.maker("objectives", name), without=("model",))
+
+
+def no_field(label: str, name: str, known: Mapping, more: str = "") -> str:
+    """The sentence about a field that does not exist, the closest one and all that there are."""
+    return f"{label} has no field {name!r}.{checks.closest(name, known)} Fields: {', '.join(known) or 'none'}.{more}"
+
+
+def check_name(name: Any) -> None:
+    """ValueError unless the name of an attack can be a folder, a key of a config and a word in a figure."""
+    if not isinstance(name, str) or not re.fullmatch(NAME, name):
+        raise ValueError(f"attack {name!r}: its name must be of letters, digits, '_', '+' and '-', as it is a folder and a key of the config.")
+
+
+def check_group(name: Any) -> None:
+    """ValueError unless the name of a group can be a key of a config."""
+    if not isinstance(name, str) or not name.strip() or "." in name or not name.isprintable():
+        raise ValueError(f"group {name!r}: its name must be text without dots, as it is a key of the config.")
 
 
 def _shadows(shadow: Mapping, target: Mapping, **given: Mapping) -> list[Mapping]:
@@ -137,7 +310,7 @@ def one_kind(**sections) -> None:
         if not isinstance(name, str) or "," in name:
             raise ValueError(
                 f"{section}={given!r}: a mixed fleet is not possible, all models of one fleet have one {section}. To compare several, let the config "
-                "file define grid() (mia_jax/grid.py says how) and add --grid: each becomes a run of its own, with one table over them."
+                "file define grid() (mia_jax/grid.py says how) and run it as a grid: each becomes a run of its own, with one table over them."
             )
 
 
@@ -146,53 +319,59 @@ def scores(*, path: str, seed: int = 0, attacks: Mapping | Sequence[str] | str |
 
     `attacks`: sections as in other configs, or names; None: all quick ones that the arrays allow (mia_jax.standard).
     """
-    attacks = {name: _attack(name, attack) for name, attack in attacks.items()} if isinstance(attacks, Mapping) else attacks
-    config = dict(seed=(seed,), scores=str(path), attacks=attacks, report=_section("report", REPORT, report))
-    return ml_collections.ConfigDict(_overridable(config), type_safe=False).lock()
+    if isinstance(attacks, Mapping):
+        for name in attacks:
+            check_name(name)
+        attacks = {name: attack_section(name, attack) for name, attack in attacks.items()}
+    return locked(dict(seed=seed, scores=str(path), attacks=attacks, report=_section("report", section_fields("report"), report)))
 
 
 def _overridable(value):
-    """None becomes a placeholder, which the command line can set (to a number, text or tuple literal)."""
+    """None becomes a placeholder, which a script can set (to a number, text or tuple) in the unlocked config."""
     if isinstance(value, Mapping):
         return {k: _overridable(v) for k, v in value.items()}
     return ml_collections.config_dict.placeholder(object) if value is None else value
 
 
-def _filled(section: str, kind: str, given: Mapping, more: Mapping = {}) -> dict:
+def _filled(section: str, given: Mapping) -> dict:
     """Name, given fields and the defaults of the maker's other fields."""
     given = dict(given)
     if "path" in given and "name" not in given:  # a module outside the package
         given["name"] = given.pop("path")
     if "name" not in given:
-        raise ValueError(f"{section} needs a name. Known: {', '.join(registry.names(kind))}.")
-    fields = {k: p.default for k, p in registry.keywords(kind, given["name"]).items() if k not in PASSED[section]} | dict(more)
-    filled = _section(f"{section} ({given['name']})", dict(name=given["name"]) | fields, given)
-    return {k: v for k, v in filled.items() if v is not inspect.Parameter.empty}
+        raise ValueError(f"{section} needs a name. Known: {', '.join(registry.names(KINDS[section]))}.")
+    return _section(f"{section} ({given['name']})", section_fields(section, given["name"]), given)
 
 
 def _learner(given: Mapping) -> dict:
     """A learning rule that takes no objective has its own, and says so."""
     name = given.get("path", given["name"])
-    fields = registry.keywords("learners", name)
-    if "gradient" not in fields and ("privacy" in given or "gradient" in given):
-        raise ValueError(
-            f"learner {name!r} has no private gradient, so no epsilon can be had for it: learner.name='backprop' has one, for objectives of single "
-            "examples (learner.objective='forward_forward' is one; pairs and closed forms are not)."
-        )
+    if "gradient" not in registry.keywords("learners", name) and ("privacy" in given or "gradient" in given):
+        raise ValueError(no_private_gradient(name))
     objective = given.get("objective")
     if isinstance(objective, Mapping) and "path" in objective:  # a module outside the package
         given = dict(given, objective=dict(name=objective["path"]) | {k: v for k, v in objective.items() if k != "path"})
-    takes = "loss" in fields
-    return _filled("learner", "learners", given, LEARNER | ({} if takes else dict(objective=OWN)))
+    return _filled("learner", given)
 
 
-def _attack(name: str, given: Mapping) -> dict:
+def no_private_gradient(name: str) -> str:
+    """The sentence about a learning rule that was asked to be private and cannot be."""
+    return (
+        f"learner {name!r} has no private gradient, so no epsilon can be had for it: learner.name='backprop' has one, for objectives of single "
+        "examples (learner.objective='forward_forward' is one; pairs and closed forms are not)."
+    )
+
+
+def attack_section(name: str, given: Mapping) -> dict:
     """An attack without a name is the one its key names."""
-    return _filled("attacks", "attacks", given if "path" in given else dict(name=name) | dict(given), ATTACK)
+    if not isinstance(given, Mapping):
+        raise ValueError(f"attacks.{name}={given!r} must be a mapping of the attack's fields; dict() takes all at their defaults.")
+    return _filled("attacks", given if "path" in given else dict(name=name) | dict(given))
 
 
-def _section(label: str, defaults: Mapping, given: Mapping) -> dict:
+def _section(label: str, known: Mapping[str, fields.Field], given: Mapping) -> dict:
+    """The given fields and the defaults of the others; a field without a default stays out."""
     for field in given:
-        if field not in defaults:
-            raise ValueError(f"{label} has no field {field!r}. Fields: {', '.join(defaults)}.{checks.closest(field, defaults)}")
-    return dict(defaults) | dict(given)
+        if field not in known:
+            raise ValueError(no_field(label, field, known))
+    return {name: field.default for name, field in known.items() if field.default is not fields.EMPTY} | dict(given)

@@ -42,16 +42,10 @@ def run(
     of the smaller one are set aside. Several seeds live in workdir/seed-<n>. A `task` (i, n) trains its share of the models and does nothing else;
     `pause()` is called at safe places and may raise to end the run (mia_jax.jobs).
     """
-    if not stages_wanted:
-        raise ValueError(f"--stages is empty; name some of {', '.join(STAGES)}.")
-    for stage in stages_wanted:
-        checks.one_of(STAGES, stage=stage)
+    check_wanted(stages_wanted)
     root = Path(workdir_path)
     config = plain(config)
-    seeds = config.pop("seed")
-    seeds = tuple(seeds) if isinstance(seeds, tuple | list) else (seeds,)
-    if len(set(seeds)) < len(seeds) or any(not isinstance(s, int) or s < 0 for s in seeds):
-        raise ValueError(f"seed={seeds} must be different whole numbers >= 0.")
+    seeds = checked_seeds(config.pop("seed"))
     reports, failed, numerics = {}, {}, precision.settings()
     if numerics["x64"]:
         stages.say("jax_enable_x64 is on: this run computes in 32 bits all the same, so that its results are those of a run without it.")
@@ -62,6 +56,7 @@ def run(
             try:
                 with in_memory("preparing the data, the design and the model", "Use fewer examples, or a smaller model."):
                     audit = prepare_scores(config, seed=int(seed), arrays=arrays) if "scores" in config else prepare(config, seed=int(seed))
+                check_stages(folder, wanted=stages_wanted, trains=audit.model is not None)
                 reports[seed] = run_one(audit, **given, called=arrays is not None)
             except jobs.Paused:
                 raise
@@ -84,6 +79,34 @@ def raise_failed(failed: Mapping[int, Exception], *, seeds: int) -> None:
         raise first
     reasons = "; ".join(f"seed {seed}: {' '.join(str(error).split()) or type(error).__name__}" for seed, error in failed.items())
     raise ValueError(f"{len(failed)} of {seeds} seeds failed, the others are finished, and there is no report over all seeds: {reasons}") from first
+
+
+def check_wanted(stages_wanted: Sequence[str]) -> None:
+    """ValueError unless there are stages, and all exist."""
+    if not stages_wanted:
+        raise ValueError(f"stages_wanted= is empty; name some of {', '.join(STAGES)}.")
+    for stage in stages_wanted:
+        checks.one_of(STAGES, stage=stage)
+
+
+def checked_seeds(given) -> tuple[int, ...]:
+    """The seeds of a config; ValueError unless they are different whole numbers >= 0, at least one."""
+    seeds = tuple(given) if isinstance(given, tuple | list) else (given,)
+    if not seeds or len(set(seeds)) < len(seeds) or any(not isinstance(s, int) or s < 0 for s in seeds):
+        raise ValueError(f"seed={seeds} must be different whole numbers >= 0, at least one.")
+    return seeds
+
+
+def check_stages(folder: Path, *, wanted: Sequence[str], trains: bool) -> None:
+    """ValueError that names every earlier stage of which a workdir holds nothing and which is not wanted, before the workdir is touched."""
+    first = min(STAGES.index(stage) for stage in wanted)
+    made = dict(train=folder / "train" / "model", query=folder / "signal", attack=folder / "attack")
+    missing = [stage for stage in STAGES[:first] if not made[stage].exists() and (trains or stage == "attack")]
+    if missing:
+        raise ValueError(
+            f"the stage {STAGES[first]} reads what earlier stages made, and {folder} holds nothing of {', '.join(missing)}: ask for all of them, "
+            f"stages_wanted={','.join(dict.fromkeys([*missing, *wanted]))}."
+        )
 
 
 def plain(config) -> dict:
@@ -230,7 +253,7 @@ def versions() -> dict:
 def model_summary(config) -> str:
     """The table of the config's model: layers, shapes, parameters."""
     if "scores" in config:
-        raise ValueError("--summary prints the model of a config; this config has none.")
+        raise ValueError("this config has no model, so there is no summary of one: nothing is trained.")
     with precision.single():
         audit = prepare({k: v for k, v in plain(config).items() if k != "seed"}, seed=0)
         return audit.model.summary(audit.pool.x[:1])
@@ -239,7 +262,7 @@ def model_summary(config) -> str:
 def debug_config(config):
     """The config with 4 models (as many as its design allows), 1 epoch and small batches of work, for --debug."""
     if "scores" in config:
-        raise ValueError("--debug trains a tiny fleet; this config trains nothing.")
+        raise ValueError("this config trains nothing, so there is no tiny fleet of it for debugging.")
     config = type(config)(config).unlock()
     for field, small in dict(models=4, sources=1, targets=2).items():
         if isinstance(config.design.get(field), int):

@@ -12,16 +12,15 @@ An override without a dot is an argument of the file's get_config, one with a do
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
 import jax
 
-from mia_jax import checks, experiment, jobs
+from mia_jax import checks, command_line, experiment, jobs, overrides
 from mia_jax.report import answer
 from mia_jax.report import members as tables
 
@@ -41,44 +40,35 @@ class Member:
 
 def load(path: str | Path) -> ModuleType:
     """The module of a config file; ValueError if it defines no grid."""
-    spec = importlib.util.spec_from_file_location(f"_grid_{Path(path).stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = command_line.module_of(path)
     if not hasattr(module, "grid"):
-        raise ValueError(f"{path} defines no grid(arg=None), a list of (name, overrides); leave --grid out to run its one config.")
+        raise ValueError(f"{path} defines no grid(arg=None), a list of (name, overrides); it has one config, which runs without a grid.")
     return module
 
 
-def members(module: ModuleType, arg: str | None = None, everywhere: Mapping[str, Any] = {}) -> list[Member]:
+def members(
+    module: ModuleType, arg: str | None = None, everywhere: Mapping[str, Any] = {}, finished: Callable[[Any], Any] = lambda config: config
+) -> list[Member]:
     """The members of a config file's grid. `arg` is the text after the colon, `everywhere` are fields that every member overrides.
 
-    ValueError for names that cannot be folders or appear twice, and for a field that a member's config does not have.
+    `finished` has the last word about every member's config (launch.py sets what was typed). ValueError for names that cannot be folders or
+    appear twice, and for a field that a member's config does not have.
     """
     found: list[Member] = []
-    for name, overrides in module.grid(arg) if arg else module.grid():
+    for name, changes in module.grid(arg) if arg else module.grid():
         if not re.fullmatch(r"\w[\w.+-]*", str(name)) or name in {m.name for m in found}:
             raise ValueError(f"grid: {name!r} must be a folder's name (letters, digits, . _ + -) and appear once.")
-        arguments = [f"{k}={v}" for k, v in overrides.items() if "." not in k]
+        arguments = [f"{k}={v}" for k, v in changes.items() if "." not in k]
         text = ",".join(filter(None, [arg, *arguments]))
-        config = module.get_config(text) if text else module.get_config()
-        with config.unlocked():
-            for field, value in {**{k: v for k, v in overrides.items() if "." in k}, **everywhere}.items():
-                set_field(config, field, value, member=name)
-        found.append(Member(name=name, overrides=dict(overrides), config=config))
+        try:
+            config = command_line.config_of(module.__file__, text, module=module)
+            config = overrides.overridden(config, {k: v for k, v in changes.items() if "." in k} | dict(everywhere))
+        except ValueError as error:
+            raise ValueError(f"grid member {name!r}: {error}") from error
+        found.append(Member(name=name, overrides=dict(changes), config=finished(config)))
     if not found:
         raise ValueError("grid: there is no member.")
     return found
-
-
-def set_field(config, field: str, value, *, member: str) -> None:
-    """Sets a dotted field of a ConfigDict that exists; ValueError that lists the fields there are."""
-    *path, last = field.split(".")
-    for part in path:
-        config = config.get(part) if hasattr(config, "keys") else None
-    if not hasattr(config, "keys") or last not in config:
-        known = list(config.keys()) if hasattr(config, "keys") else []
-        raise ValueError(f"grid member {member!r} has no field {field!r}. Fields there: {', '.join(known) or 'none'}.{checks.closest(last, known)}")
-    config[last] = value
 
 
 def chosen(module: ModuleType, grid: Sequence[Member]) -> tuple[tuple[str, ...], tuple[str, ...]]:

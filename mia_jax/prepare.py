@@ -80,6 +80,8 @@ class Audit:
 
 def prepare(config: Mapping, *, seed: int) -> Audit:
     """The objects of a config that trains models."""
+    configuration.one_kind(learner=config["learner"], model=config["model"])
+    config = dict(config) | configuration.typed(config)
     refusals.check_fields(config)
     pool, duplicates = load_pool(config["data"])
     design = make_design(config["design"], pool=pool, seed=seed)
@@ -89,7 +91,10 @@ def prepare(config: Mapping, *, seed: int) -> Audit:
     rows_MK, weight_MK = _rows.all_rows(design)
     model = make("models", config["model"], num_classes=pool.num_classes)
     model = programs.lenient(model) if "." in config["model"]["name"] else model
+    refusals.check_model(model, pool=pool, config=config)
     out = refusals.check_outputs(model, pool=pool, name=config["model"]["name"])
+    for sentence in refusals.check_training(config["learner"], num_rows=rows_MK.shape[1]):
+        stages.say(sentence)
     padded, sample = bool((weight_MK == 0).any()), dataclasses.replace(pool, x=pool.x[:1], y=pool.y[:1])
     extra_MK = _rows.extra_rows(design)
     sizes = dict(num_rows=rows_MK.shape[1], num_extra=extra_MK.shape[1])
@@ -152,7 +157,14 @@ def make(kind: str, section: Mapping, **kwargs):
 def load_pool(section: Mapping) -> tuple[Pool, dict]:
     """The pool of config.data, with its canaries, and the count of its duplicates (dropped on request)."""
     own = {k: v for k, v in section.items() if k not in configuration.DATA}
-    pool = make("data", own)
+    try:
+        pool = make("data", own)
+    except UnicodeDecodeError as error:
+        files = ", ".join(str(own[field]) for field in ("path", "label_path", "folder") if own.get(field))
+        raise ValueError(
+            f"data ({own['name']}): {files} is not {error.encoding.upper()} ({error.reason} at byte {error.start:,}). Save it as UTF-8, for example "
+            "with `iconv -f latin1 -t utf-8 old.csv > new.csv`."
+        ) from error
     if section["drop_duplicates"]:
         pool = pools.drop_duplicates(pool)
     if section["canaries"] is not None:
@@ -163,6 +175,7 @@ def load_pool(section: Mapping) -> tuple[Pool, dict]:
 def make_design(section: Mapping, *, pool: Pool, seed: int) -> Design:
     """The design of config.design over this pool."""
     marked = {f"given_{name}_N": pool.columns.get(name) for name in ("population", "canary")}
+    refusals.check_memory(f"design.models={section.get('models')}: the memberships", float(section.get("models") or 0) * len(pool.y))
     return make("designs", section, num_examples=len(pool.y), seed=seed, labels_N=pool.y, **marked)
 
 
@@ -225,7 +238,7 @@ def brought_parameters(path: str) -> dict[str, np.ndarray]:
     if not path:
         return {}
     folder, _, number = path.partition(":")
-    file = checkpoint.model_file(workdir.Path(folder) / "train", int(number or 0))
+    file = checkpoint.model_file(workdir.Path(folder).expanduser() / "train", int(number or 0))
     if not file.exists():
         raise FileNotFoundError(f"learner.init_from={path!r}: {file} does not exist; name the workdir of a finished run, or workdir:model.")
     start = "variables/params/"
@@ -240,11 +253,8 @@ def prepare_scores(config: Mapping, *, seed: int, arrays: Mapping | None = None)
     columns = tuple(found.pool.columns)
     refusals.check_epochs(config["report"]["epochs"], {}, {}, target=True)
     slices.check(config["report"]["slices"], columns=columns, groups=config["report"]["groups"], num_examples=len(found.pool.y))
-    if wanted is None:
-        named, left_out = standard.allowed(found)
-        said += left_out
-    else:
-        named = standard.named(wanted, found)
+    named, left_out = standard.chosen(wanted, found)
+    said += left_out
     for sentence in said:
         stages.say(f"{name}: {sentence}")
     attacks = {n: make("attacks", answers.own_fields(section)) for n, section in named.items()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -13,11 +15,15 @@ from mia_jax.training import query as queries
 from mia_jax.training.trajectory import SIGNAL as TRAJECTORY
 from mia_jax.types import Attack, Batch, Design, Loss, Model, Pool, Signal
 
+MOST_DRAWS = 1_000_000
+MOST_STEPS = 2**31 - 1
+
 
 def check_fields(config: Mapping) -> None:
     """ValueError for a field of query, report or run that cannot work, before anything is trained."""
     query, report, run = config["query"], config["report"], config["run"]
-    configuration.one_kind(learner=config["learner"], model=config["model"])
+    for name in config["attacks"]:
+        configuration.check_name(name)
     if not query["views"] or query["views"][0] != "identity":
         raise ValueError(
             f"query.views={tuple(query['views'])} must begin with 'identity': accuracies and the gap attack are of the unchanged example."
@@ -37,6 +43,10 @@ def check_fields(config: Mapping) -> None:
 def check_report(report: Mapping, attacks: Mapping) -> None:
     """ValueError for a field of config.report that cannot work."""
     checks.at_least(40, **{"report.draws": report["draws"]})
+    if report["draws"] > MOST_DRAWS:
+        raise ValueError(f"report.draws={report['draws']:,} must be at most {MOST_DRAWS:,}; intervals change little from 1,000 on.")
+    if not report["fprs"]:
+        raise ValueError("report.fprs is empty; give at least one false-positive rate, for example (0.01,).")
     checks.fraction(
         closed="neither", **{"report.level": report["level"]}, **{"report.fprs": max(report["fprs"]), "smallest report.fprs": min(report["fprs"])}
     )
@@ -45,6 +55,49 @@ def check_report(report: Mapping, attacks: Mapping) -> None:
         wanted = report[field].split(",") if isinstance(report[field], str) else report[field] or ()
         for name in set(wanted) - ({"lira", "lira_shrunk"} if field == "shadow_curve" else set()):
             checks.one_of(attacks, **{f"report.{field}": name})
+
+
+def check_training(learner: Mapping, *, num_rows: int) -> list[str]:
+    """Sentences about a training that may be a slip: none at all, batches larger than a model's rows. ValueError for more steps than are counted."""
+    epochs, batch_size, said = learner.get("epochs"), learner.get("batch_size"), []
+    if epochs is None or not isinstance(epochs, int):
+        return said
+    steps = -(-num_rows // min(batch_size, num_rows)) if batch_size and batch_size > 0 and num_rows else 1
+    if epochs * steps > MOST_STEPS:
+        raise ValueError(
+            f"learner.epochs={epochs:,} of {steps:,} steps are {epochs * steps:,} steps; a model takes at most {MOST_STEPS:,} (its counter has 32 "
+            f"bits), which is learner.epochs={MOST_STEPS // steps:,} here. At a millisecond per step they take {epochs * steps / 8.64e7:,.0f} days."
+        )
+    if epochs == 0:
+        said.append("learner.epochs=0 trains nothing: a null test. The models are as initialized, and no attack should find their members.")
+    if batch_size and batch_size > num_rows and learner.get("pairs") is None:
+        said.append(f"learner.batch_size={batch_size:,} is more than the {num_rows:,} rows of a model: every epoch is one step with all of them.")
+    return said
+
+
+def check_memory(what: str, size: float) -> None:
+    """ValueError if something needs more bytes than this machine has."""
+    have = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if size > have:
+        raise ValueError(f"{what} need {size / 2**30:,.0f} GiB of memory, and this machine has {have / 2**30:,.0f} GiB; ask for fewer.")
+
+
+def check_model(model: Model, *, pool: Pool, config: Mapping) -> None:
+    """ValueError, before anything is trained, if the model cannot take these examples, or has more parameters than fit into memory."""
+    name, x = config["model"]["name"], jax.ShapeDtypeStruct((1, *pool.x.shape[1:]), pool.x.dtype)
+    try:
+        variables = jax.eval_shape(model.init, jax.random.key(0), x)
+    except (ValueError, TypeError, IndexError, OverflowError) as error:
+        remedy = ""
+        if config["data"].get("flat"):
+            remedy = " data.flat=False gives images."
+        elif "shape" in config["data"]:
+            remedy = " data.shape=(28, 28, 1) arranges rows as images."
+        raise ValueError(
+            f"model.name={name!r} cannot take the examples of data.name={config['data']['name']!r}, which have shape {pool.x.shape[1:]}: "
+            f"{str(error).rstrip('.')}.{remedy}"
+        ) from error
+    check_memory(f"the parameters of a model (model.name={name!r})", sum(math.prod(leaf.shape) * 4.0 for leaf in jax.tree.leaves(variables)))
 
 
 def check_images(config: Mapping, *, pool: Pool) -> None:

@@ -51,6 +51,11 @@ def own(kind: str, path: str) -> ModuleType:
     return module
 
 
+def maker(kind: str, name: str) -> Callable:
+    """The function mia_jax.<kind>.<name>.make (load for data)."""
+    return getattr(load(kind, name), KINDS[kind])
+
+
 def keywords(kind: str, name: str) -> dict[str, inspect.Parameter]:
     """The keyword arguments of the maker mia_jax.<kind>.<name>.make (load for data)."""
     return dict(inspect.signature(getattr(load(kind, name), KINDS[kind])).parameters)
@@ -73,7 +78,10 @@ def call(maker: Callable, label: str, /, given: Mapping = {}, **kwargs):
     missing = [k for k in free if allowed[k].default is inspect.Parameter.empty and k not in given]
     if missing:
         raise ValueError(f"{label} needs the field{'s' * (len(missing) > 1)} {', '.join(missing)}.")
-    return maker(**{k: v for k, v in kwargs.items() if k in allowed}, **given)
+    try:
+        return maker(**{k: v for k, v in kwargs.items() if k in allowed}, **given)
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"{label}: {error}".rstrip(".") + f" ({type(error).__name__} in {getattr(maker, '__module__', 'its maker')}).") from error
 
 
 def settings(kind: str, name: str) -> dict:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mia_jax import answers, registry, views
+from mia_jax import answers, checks, registry, views
 from mia_jax.brought import Brought
 from mia_jax.types import Attack
 
@@ -12,8 +12,12 @@ FEWEST = 10  # members and non-members that a classifier or a threshold is fitte
 
 
 def sections(found: Brought) -> dict[str, dict]:
+    """{name: section of config.attacks} of the standard set for these arrays."""
+    return sections_of(set(found.signal), classes=found.pool.num_classes > 0)
+
+
+def sections_of(have: set[str], *, classes: bool) -> dict[str, dict]:
     """{name: section of config.attacks}: LiRA and its like read the rescaled logit, without one the loss, without that the score."""
-    have, classes = set(found.signal), found.pool.num_classes > 0
     best = next((s for s in ("rescaled_logit", "loss", "score") if s in have), "rescaled_logit")
     plain = "loss" if "loss" in have or "score" not in have else "score"
     own, simple = (dict(signal=s) | (dict(sign=1) if s == "score" else {}) for s in (best, plain))
@@ -84,6 +88,39 @@ def lacking(name: str, attack: Attack, found: Brought, fleet: views.Fleet) -> st
         if {"member", "shadow_own"} & set(attack.needs) and min((learned_MN & member_MN).sum(), (learned_MN & ~member_MN).sum()) < FEWEST:
             return f"fewer than {FEWEST} members or non-members to learn from"
     return ""
+
+
+SECTIONS = sections_of({"logits", "rescaled_logit", "loss"}, classes=True)  # of nets that give logits
+
+
+def section(name: str, *, label: str = "attacks") -> dict:
+    """The fields of an attack of the standard set, or {'name': name} of any other; ValueError that lists the names."""
+    if name not in SECTIONS and "." not in name and name not in registry.names("attacks"):
+        known = list(dict.fromkeys([*registry.names("attacks"), *SECTIONS]))
+        raise ValueError(f"{label}: there is no attack {name!r}.{checks.closest(name, known)} Known: {', '.join(known)}.")
+    return dict(SECTIONS.get(name, dict(name=name)))
+
+
+def chosen(wanted: str | Sequence[str] | Mapping | None, found: Brought) -> tuple[dict[str, dict], list[str]]:
+    """Sections of the attacks that are run, and sentences about those that are not.
+
+    None: all that the arrays allow; '+rmia,-gap': these and rmia without gap; anything else: those alone.
+    """
+    items = wanted.split(",") if isinstance(wanted, str) else []
+    if wanted is not None and not any(item.strip()[:1] in ("+", "-") for item in items):
+        return named(wanted, found), []
+    kept, left_out = allowed(found)
+    for item in (item.strip() for item in items):
+        name = item[1:]
+        if item[0] == "-" and name not in kept:
+            raise ValueError(f"attacks={item}: the attack {name!r} is not among those that are run: {', '.join(kept)}.{checks.closest(name, kept)}")
+        if item[0] == "-":
+            del kept[name]
+        else:
+            kept |= named(name, found)
+    if not kept:
+        raise ValueError(f"attacks={wanted}: no attack is left.")
+    return kept, left_out
 
 
 def named(wanted: str | Sequence[str] | Mapping, found: Brought) -> dict[str, dict]:

@@ -13,13 +13,14 @@ FILES = sorted((ROOT / "mia_jax").rglob("*.py"))
 
 # A file imports from its own level or lower ones; within a level the folders' imports form no cycle.
 LEVELS = (
-    ("types", "checks", "jobs", "precision", "views", "registry", "accelerators"),  # the registry imports by name, at run time, and knows no folder
+    # the registry imports by name, at run time, and knows no folder
+    ("types", "checks", "jobs", "precision", "views", "registry", "fields", "command_line", "accelerators"),
     ("objectives", "models", "privacy", "evasion", "metrics", "fits", "heads"),
     ("learners", "signals", "attacks", "designs", "data"),
     ("training", "report", "workdir", "progress", "brought"),
     (
         *("experiment", "answers", "stages", "findings", "over_epochs", "reporting", "configuration"),
-        *("prepare", "refusals", "targets", "standard", "results", "grid", "classic"),
+        *("prepare", "refusals", "targets", "standard", "results", "grid", "classic", "overrides", "listing"),
     ),
 )
 LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts}
@@ -39,6 +40,8 @@ WITHOUT_JAX = (
     "checks",
     "views",
     "registry",
+    "fields",
+    "command_line",
     "fits",
     "workdir",
     "metrics",

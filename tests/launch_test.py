@@ -80,8 +80,8 @@ BAD = {
     ),
     "NaN in the data": (["--config=tests/data/nan.py:path=NAN", "--workdir=W"], r"nan: x is nan in row 5 .*must be finite"),
     "class without a member": (["--config=tests/data/nan.py:path=RARE", "--workdir=W"], "class 2 has no member in model"),
-    "query before train": ([*TINY, "--workdir=W", "--stages=query"], "not trained"),
-    "report before attack": ([*TINY, "--workdir=W", "--stages=report"], "run the attack stage first"),
+    "query before train": ([*TINY, "--workdir=W", "--stages=query"], "the stage query reads .* holds nothing of train: .*--stages=train,query"),
+    "report before attack": ([*TINY, "--workdir=W", "--stages=report"], "nothing of train, query, attack: .*--stages=train,query,attack,report"),
 }
 
 

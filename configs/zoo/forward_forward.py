@@ -25,7 +25,7 @@ With the mean of squares and theta 1.5, as the source has it, `schedule` stops a
 
 27 s of CPU time an epoch of 8,000 (50 steps a layer, one program on the device); the source reports 40 s an epoch of 60,000, on hardware of its own.
 
-Arguments: path, folder, members, models, rule (local, schedule, faithful or backprop), epochs (0: the rule's own).
+Arguments: path, folder, members, models, rule (local, schedule, faithful or backprop), epochs (the rule's own unless typed).
 """
 
 from mia_jax import configuration
@@ -45,14 +45,17 @@ def grid(arg=None):
 
 
 def get_config(arg=None):
-    arg = configuration.arguments(arg, path="", folder="/usr/share/datasets/fashion-mnist", members=8000, models=1, rule="local", epochs=0)
+    needs = dict(members=("models", 1), folder=("path", ""))
+    arg = configuration.arguments(
+        arg, {}, needs, path="", folder="/usr/share/datasets/fashion-mnist", members=8000, models=1, rule="local", epochs=int
+    )
     learner, net = configuration.chosen(RULES, rule=arg.rule)
     several = arg.models > 1
     return configuration.complete(
         data=dict(name="npz", path=arg.path, shape=(28, 28, 1)) if arg.path else dict(name="idx", folder=arg.folder, examples=10_000),
         design=dict(name="halves", models=arg.models, population=0.1) if several else dict(name="holdout", members=arg.members, drawn=True),
         model=dict(name="mlp", widths=(500, 500)) if net is None else dict(name="forward_forward", widths=(500, 500), **net),
-        learner=learner | dict(epochs=arg.epochs or learner["epochs"]),
+        learner=learner | dict(epochs=learner["epochs"] if arg.epochs is None else arg.epochs),
         attacks=dict(
             gap=dict(),
             threshold_loss=dict(name="threshold", signal="loss"),

@@ -16,7 +16,8 @@ from mia_jax import configuration
 
 
 def get_config(arg=None):
-    arg = configuration.arguments(arg, path="", folder="/usr/share/datasets/fashion-mnist", members=8000, models=1, epochs=75)
+    needs = dict(members=("models", 1), folder=("path", ""))
+    arg = configuration.arguments(arg, {}, needs, path="", folder="/usr/share/datasets/fashion-mnist", members=8000, models=1, epochs=75)
     several = arg.models > 1
     return configuration.complete(
         data=dict(name="npz", path=arg.path, shape=(28, 28, 1)) if arg.path else dict(name="idx", folder=arg.folder, examples=10_000),

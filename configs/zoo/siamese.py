@@ -19,7 +19,8 @@ The margin form's images are shifted by up to a pixel in training. AUC of attack
 models=8 (4,500 rows each, 2 and 3 min of CPU time): pair_distance .613 [.607, .620] and .855 [.852, .859], LiRA on the head's answers .608 [.603,
 .614] and .777 [.772, .782], view_similarity .513 [.511, .515] and .500 [.498, .502].
 
-Arguments: path, folder, members, models, epochs (of 62 batches of 128 pairs with 8,000 members; 0: the form's own), form (margin or exponential).
+Arguments: path, folder, members, models, epochs (of 62 batches of 128 pairs with 8,000 members; the form's own unless typed), form (margin or
+exponential).
 """
 
 from mia_jax import configuration
@@ -33,14 +34,17 @@ FORMS = dict(
 
 
 def get_config(arg=None):
-    arg = configuration.arguments(arg, path="", folder="/usr/share/datasets/fashion-mnist", members=8000, models=1, epochs=0, form="margin")
+    needs = dict(members=("models", 1), folder=("path", ""))
+    arg = configuration.arguments(
+        arg, {}, needs, path="", folder="/usr/share/datasets/fashion-mnist", members=8000, models=1, epochs=int, form="margin"
+    )
     learner = configuration.chosen(FORMS, form=arg.form)
     several = arg.models > 1
     return configuration.complete(
         data=dict(name="npz", path=arg.path, shape=(28, 28, 1)) if arg.path else dict(name="idx", folder=arg.folder, examples=10_000),
         design=dict(name="halves", models=arg.models, population=0.1) if several else dict(name="holdout", members=arg.members, drawn=True),
         model=dict(name="siamese"),
-        learner=dict(name="balanced_pairs", batch_size=128) | learner | dict(epochs=arg.epochs or learner["epochs"]),
+        learner=dict(name="balanced_pairs", batch_size=128) | learner | dict(epochs=learner["epochs"] if arg.epochs is None else arg.epochs),
         attacks=dict(
             gap=dict(),
             threshold_loss=dict(name="threshold", signal="loss"),

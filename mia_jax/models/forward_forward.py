@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -55,7 +57,7 @@ def squared_activity(h, goodness: str) -> jax.Array:
     return jnp.square(h).mean(-1) if goodness == "mean" else jnp.square(h).sum(-1)
 
 
-def make(*, num_classes: int, widths=(500, 500), goodness: str = "mean", skip_first: bool = False) -> Model:
+def make(*, num_classes: int, widths: Sequence[int] = (500, 500), goodness: str = "mean", skip_first: bool = False) -> Model:
     """{x / (|x| + 1e-4), dense width, relu} for each width on the overlaid input; out[b,c] = sum over layers of goodness with label c: [B,C].
 
     Goodness is the `mean` (or `sum`) of a layer's squared activities; `skip_first` leaves the first hidden layer out of the prediction. Parameters:

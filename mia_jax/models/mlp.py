@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 
 from mia_jax import checks
@@ -26,7 +28,9 @@ class MLP(nn.Module):
         return layers.Dense(self.features, kernel_init=kernel_init)(x)
 
 
-def make(*, num_classes: int, widths=(256,), activation: str = "relu", dropout=0.0, init: str = "he") -> Model:
+def make(
+    *, num_classes: int, widths: Sequence[int] = (256,), activation: str = "relu", dropout: float | Sequence[float] = 0.0, init: str = "he"
+) -> Model:
     """flatten, {dense width, activation, dropout} for each width, dense C: logits [B,C], or [B,1] where the pool has real targets.
 
     Parameters: sum over layers of (in + 1) * out. With 10 classes: 8x8 images and the defaults 64*256 + 256 + 256*10 + 10 = 19,210; 28x28 images

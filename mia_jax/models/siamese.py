@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 from jax import lax
 
@@ -25,7 +27,7 @@ class Siamese(nn.Module):
         return (embedded, head(lax.stop_gradient(embedded))) if pairs else head(embedded)
 
 
-def make(*, num_classes: int, widths=(500,), embedding: int = 10) -> Model:
+def make(*, num_classes: int, widths: Sequence[int] = (500,), embedding: int = 10) -> Model:
     """{dense width, relu} for each width, dense `embedding` (linear), dense C: logits [B,C]; the embedding is `inside`'s 'penultimate' [B,E].
 
     Parameters: 28x28 images with the defaults 784*500 + 500 + 500*10 + 10 = 397,510 for the embedding and 10*10 + 10 for the head of 10 classes.

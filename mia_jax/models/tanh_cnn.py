@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 
 from mia_jax import checks
@@ -23,7 +25,7 @@ class TanhCNN(nn.Module):
         return layers.Dense(self.num_classes)(x)
 
 
-def make(*, num_classes: int, widths=(16, 32), activation: str = "tanh") -> Model:
+def make(*, num_classes: int, widths: Sequence[int] = (16, 32), activation: str = "tanh") -> Model:
     """conv 8x8 / 2 (2 pixels of padding), tanh, max pool 2x2 / 1, conv 4x4 / 2, tanh, max pool 2x2 / 1, dense 32, tanh, dense C: logits [B,C].
 
     Parameters with 28x28x1 images and 10 classes: 26,010 (1,040 + 8,224 + 16,416 + 330). Tanh in place of relu is what private training gains from:

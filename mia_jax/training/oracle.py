@@ -98,9 +98,9 @@ def answering(name: str, *, folder: Path) -> Callable:
             return getattr(importlib.import_module(module), function)
         except (ImportError, AttributeError, ValueError) as error:
             raise ValueError(f"target.oracle={name!r} is neither an .npz file nor an importable package.module.function ({error}).") from error
-    if not Path(name).exists():
+    if not Path(name).expanduser().exists():
         raise FileNotFoundError(f"target.oracle={name!r} does not exist; bring an npz with x and label, or package.module.function.")
-    arrays = workdir.read_npz(Path(name))
+    arrays = workdir.read_npz(Path(name).expanduser())
     if not {"x", "label"} <= set(arrays) or len(arrays["x"]) != len(arrays["label"]):
         raise ValueError(f"{name} must hold x [Q,...] and label [Q]; it has { ({k: v.shape for k, v in arrays.items()}) }.")
     known = {row.tobytes(): label for row, label in zip(arrays["x"].astype(np.float32), arrays["label"], strict=True)}

@@ -1,0 +1,161 @@
+"""What there is to choose, as text: attacks, models, signals, data, ... one line each, and the fields of a section with type, default and meaning."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+import pathlib
+import re
+import textwrap
+from collections.abc import Mapping
+
+from mia_jax import checks, configuration, fields, registry
+from mia_jax.views import OTHER_NEEDS, SHADOW_NEEDS
+
+FOLDERS = ("attacks", "models", "signals", "data", "designs", "objectives", "learners")
+SECTIONS = (*configuration.KINDS, *configuration.TABLES)
+OF = dict(model="models", design="designs", attack="attacks", learner="learners", signal="signals", objective="objectives", config="configs")
+READS = dict(shadow_in="shadows that trained on the row", shadow_out="shadows that did not", shadow_own="shadows on their own rows")
+READS |= dict(x="the examples", y="the labels", columns="further columns", population="population rows", member="half of the target's members")
+WIDTH = 118
+
+
+def text(kind: str) -> str:
+    """The list of that kind, a line per entry; ValueError that lists the kinds.
+
+    >>> text('objectives').splitlines()[2].split()[0]
+    'cross_entropy'
+    """
+    kind, _, rest = kind.strip().partition(":")
+    kind = OF.get(kind, kind)
+    if kind == "kinds":
+        return "\n".join(f"--list={known}" for known in known_kinds())
+    if kind == "fields":
+        return section_text(rest)
+    checks.one_of(known_kinds(), list=kind + ":" * bool(rest) + rest)
+    if kind == "configs":
+        return table("Configs (--config=<file>:<arguments>)", config_lines())
+    folder = "data" if kind == "data" else kind
+    lines = {name: first_line(registry.load(folder, name)) for name in registry.names(folder)}
+    lines = {name: f"{line} {attack_line(name)}" if kind == "attacks" else line for name, line in lines.items()}
+    singular = {v: k for k, v in configuration.KINDS.items()}.get(kind)
+    how = dict(attacks="--attacks=+<name>", signals="--config.query.signals=<name>,<name>", objectives="--config.learner.objective=<name>")
+    return table(f"{kind.capitalize()} ({how.get(kind, f'--config.{singular}.name=<name>')})", lines)
+
+
+def known_kinds() -> tuple[str, ...]:
+    """What --list takes."""
+    return (*FOLDERS, "configs", *(f"fields:{section}" for section in SECTIONS))
+
+
+def table(title: str, lines: Mapping[str, str]) -> str:
+    """A title and one entry per name, its text wrapped beside it."""
+    left = min(26, max(map(len, lines), default=0)) + 2
+    rows = []
+    for name, line in lines.items():
+        wrapped = textwrap.wrap(line, WIDTH - left) or [""]
+        rows += [f"{name:<{left}}{wrapped[0]}" if len(name) < left else f"{name}\n{'':<{left}}{wrapped[0]}"]
+        rows += [" " * left + more for more in wrapped[1:]]
+    return "\n".join([title, "", *(row.rstrip() for row in rows)])
+
+
+def first_line(module) -> str:
+    """The first line of a module's docstring."""
+    return (inspect.getdoc(module) or "").split("\n")[0].strip()
+
+
+def attack_line(name: str) -> str:
+    """What an attack reads at its default settings, and which fields it has."""
+    attack = registry.make("attacks", name)
+    signals = [need for need in attack.needs if need not in SHADOW_NEEDS + OTHER_NEEDS]
+    reads = [*signals, *(READS[need] for need in attack.needs if need in READS)]
+    own = [field for field in registry.keywords("attacks", name)]
+    return f"Reads: {', '.join(reads)}." + (f" Fields: {', '.join(own)}." if own else "")
+
+
+def config_lines() -> dict[str, str]:
+    """{path: first docstring line} of configs/, read without running them."""
+    found = {}
+    for path in sorted(pathlib.Path("configs").rglob("*.py")):
+        try:
+            doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        except (SyntaxError, ValueError):
+            doc = "(cannot be read)"
+        found[str(path)] = doc.split("\n")[0]
+    return found
+
+
+def section_text(rest: str) -> str:
+    """The fields of a section, of one of its choices ('model:mlp') or of a section within it ('learner.stop')."""
+    section, _, choice = rest.partition(":")
+    within = {label: name for name, label in configuration.SUBLABELS.items()}
+    if section in within:
+        return fields_table(f"Fields of {section}", section, configuration.SUBSECTIONS[within[section]](), docs_of(section))
+    checks.one_of((*SECTIONS, *within), **{"list=fields": section})
+    if section in configuration.TABLES:
+        if choice:
+            raise ValueError(f"--list=fields:{rest}: the section {section} has no choices; type --list=fields:{section}.")
+        return fields_table(f"Fields of {section}", section, configuration.section_fields(section), docs_of(section))
+    kind = configuration.KINDS[section]
+    general = fields.table(configuration.GENERAL.get(section, {}), configuration.HINTS.get(section, {}))
+    flag = "attacks.<attack>" if section == "attacks" else section
+    parts = []
+    if choice:
+        registry.load(kind, choice)
+    elif general:
+        parts.append(fields_table(f"Fields of {section} whatever its name", flag, general, docs_of(section)))
+    for name in (choice,) if choice else registry.names(kind):
+        own = {k: f for k, f in configuration.section_fields(section, name).items() if k != "name" and (choice or k not in general)}
+        title = f"Fields of {section} with --config.{flag}.name={name}"
+        parts.append(fields_table(title, flag, own, docs_of(section, name)) if own else f"{title}: none")
+    return "\n\n".join(parts)
+
+
+def fields_table(title: str, section: str, known: Mapping[str, fields.Field], docs: str) -> str:
+    """Type, default and meaning of every field."""
+
+    def line(name: str, field: fields.Field) -> str:
+        default = "must be given" if field.default is fields.EMPTY else f"default {shown(field.default)}"
+        about = meaning(name, docs)
+        return f"{field.kind.words}; {default}.{' ' + about if about else ''}"
+
+    return table(f"{title} (--config.{section}.<field>=<value>)", {name: line(name, field) for name, field in known.items()})
+
+
+def shown(value) -> str:
+    """A default as it is typed: lists with commas."""
+    if isinstance(value, tuple | list):
+        return ",".join(map(str, value)) or "()"
+    return {None: "none", True: "true", False: "false", "": "''"}.get(value, str(value)) if isinstance(value, str | bool | None) else str(value)
+
+
+def docs_of(section: str, choice: str = "") -> str:
+    """The texts in which a field's meaning may stand."""
+    if choice:
+        kind = configuration.KINDS[section]
+        return "\n".join(filter(None, (inspect.getdoc(registry.maker(kind, choice)), inspect.getdoc(registry.load(kind, choice)))))
+    from mia_jax.data import _canaries
+    from mia_jax.learners import _private, stopping
+
+    makers = {"learner.stop": stopping.make, "learner.privacy": _private.make, "data.canaries": _canaries.insert}
+    return inspect.getdoc(makers[section]) or "" if section in makers else ""
+
+
+def meaning(name: str, docs: str) -> str:
+    """The sentence of a docstring that names the field in backticks, or what configuration.MEANINGS says; '' if none does."""
+    for sentence in re.split(r"(?<=[.;:])\s+(?=[A-Z`'])", re.sub(r"\s+", " ", docs)):
+        if f"`{name}`" in sentence:
+            return sentence.strip().rstrip(";") + ("" if sentence.strip()[-1:] in ".:" else ".")
+    return configuration.MEANINGS.get(name, "")
+
+
+@functools.cache
+def field_names(section: str) -> frozenset[str]:
+    """Every field that a section has with any choice."""
+    if section in configuration.TABLES:
+        return frozenset(configuration.TABLES[section])
+    known = {"name", *configuration.GENERAL.get(section, {})}
+    for name in registry.names(configuration.KINDS.get(section, section)):
+        known |= set(registry.keywords(configuration.KINDS[section], name)) - set(configuration.PASSED[section])
+    return frozenset(known)
