@@ -44,7 +44,7 @@ HINTS = dict(  # the types of fields whose default does not show them
     data=dict(canaries=Mapping | None),
     learner=dict(objective=str | Mapping, stop=Mapping | None, snapshots=Whole),
     query=dict(signals=Names),
-    report=dict(slices=Names, groups=Mapping, epochs=Names, audit=Mapping | None, records=Names, shadow_curve=Names),
+    report=dict(slices=Names, groups=Mapping, epochs=Names, audit=Mapping | None, records=Names | None, shadow_curve=Names),
     run=dict(chunk=int | str),
     audit=dict(attacks=Names),
 )

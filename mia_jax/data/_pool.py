@@ -21,8 +21,9 @@ def checked(pool: Pool) -> Pool:
     0..num_classes-1, fewer than 2 classes are present, or no row is left outside the population.
     """
     name = pool.name or "data"
-    x = np.ascontiguousarray(pool.x, np.float32)
-    y = np.ascontiguousarray(pool.y, np.int32 if pool.num_classes else np.float32)
+    with np.errstate(over="ignore"):  # what is too large for float32 is refused as infinite
+        x = np.ascontiguousarray(pool.x, np.float32)
+        y = np.ascontiguousarray(pool.y, np.int32 if pool.num_classes else np.float32)
     if x.ndim < 2 or not x.size:
         raise ValueError(f"{name}: x has shape {x.shape}; expected at least one example of at least one feature, [N,F] or [N,H,W,C].")
     if y.shape != (len(x),):
