@@ -19,7 +19,8 @@ TINY = ["--config=configs/quickstart.py:models=4,epochs=2", "--config.run.chunk=
 def run(tmp_path_factory):
     """A finished tiny run."""
     folder = tmp_path_factory.mktemp("run") / "workdir"
-    launch(*TINY, f"--workdir={folder}")
+    said, _ = launch(*TINY, f"--workdir={folder}")
+    (folder.parent / "said.txt").write_text(said)
     return folder
 
 
@@ -42,6 +43,21 @@ def test_a_run_leaves_its_files_and_the_same_command_does_nothing_again(run):
     assert all(p.stat().st_mtime_ns == stamp for p, stamp in stamps.items())
     runs = json.loads((run / "run.json").read_text())["runs"]
     assert len(runs) >= 2 and set(runs[-1]["seconds"]) == {"train", "query", "attack", "report"} and runs[0]["packages"]["jax"]
+
+
+def test_a_run_ends_with_its_answer(run):
+    """The last lines on the terminal: verdict, the leading attack's numbers with intervals, how many checks passed, the report's path; the same again
+    when nothing is left to do, and the first of them in report.md."""
+    said = (run.parent / "said.txt").read_text().splitlines()
+    assert (
+        re.match(r"(LEAK SHOWN \(|NO LEAK SHOWN|VERDICT WITHHELD|CHECK FAILED)", said[-4]) and said[-1] == f"report: {run / 'report' / 'report.md'}"
+    )
+    assert re.match(r"  (without a verdict, )?\w+: AUC 0\.\d{3} \[0\.\d{3}, 0\.\d{3}\] \(guessing: 0\.500\)", said[-3])
+    assert re.match(r"checks: \d of 7 passed", said[-2])
+    again, _ = launch(*TINY, f"--workdir={run}")
+    assert again.splitlines()[-4:] == said[-4:]
+    report = json.loads((run / "report" / "report.json").read_text())
+    assert report["verdict"]["strongest"] in said[-3] and (run / "report" / "records.csv").is_file()
 
 
 def test_the_chunk_is_a_number_or_auto(tmp_path):

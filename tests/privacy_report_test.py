@@ -151,3 +151,66 @@ def test_a_watched_private_run_scores_updates_and_claims_its_epsilon(tmp_path):
     assert set(found["attacks"]) == set(attacks) and found["claim"]["accountant"] == "pld" and found["claim"]["epsilon"] > 1
     value_AN = np.load(tmp_path / "b" / "signal" / "update_alignment" / "00000.npy")
     assert (value_AN != 0).sum() == 60 and not found["violated"]
+
+
+# ------------------------------------------------------------------------------------------------ one epsilon, at the promised delta
+PROMISE = dict(epsilon=3.0, delta=1e-4, accountant="pld", adjacency="add_remove", sampling="poisson", unit="example", others={}, refused=[], notes=[])
+PROMISE |= dict(steps=200, expected_batch=64.0, clip_norm=0.5, noise_multiplier=1.1, method="bookkeeping", covers="one model")
+PROMISE |= dict(not_covered=["several models together", "readers of the seed: whoever knows it subtracts the noise"])
+
+
+def test_the_audit_is_at_the_promised_delta_unless_another_one_is_asked_for():
+    assert privacy.settings({}, design=COINS, knows=KNOWS, level=0.95, promised=1e-4)["delta"] == 1e-4
+    assert privacy.settings(None, design=COINS, knows=KNOWS, level=0.95, promised=1e-4)["delta"] == 1e-4
+    assert privacy.settings(dict(delta=1e-6), design=COINS, knows=KNOWS, level=0.95, promised=1e-4)["delta"] == 1e-6
+    assert wanted()["delta"] == privacy.DELTA  # nothing is promised
+
+
+def audited(claim, **fields):
+    settings = privacy.settings(fields, design=COINS, knows=KNOWS, level=0.95, promised=1e-4)
+    return privacy.measure(settings, design=COINS, score_TN=dict(loss=scores(0.0), lira=scores(0.0)), claim=claim)
+
+
+def test_a_report_has_one_epsilon_and_says_where_an_audit_is_at_another_delta():
+    """The first epsilon of the page is the promised one; at another delta the two are named as what they are."""
+    found = dict(
+        results=[], guarantee=PROMISE, audit=audited(PROMISE), about=dict(data="d", seed=0, learner=dict(name="backprop", plan="permutation"))
+    )
+    page = markdown.report(found)
+    assert page.index("**(3, 0.0001)-differentially private**") < page.index("Claimed at delta 0.0001: at most 3.")
+    assert "asked for at delta" not in page and "1e-05" not in page
+    other = audited(dict(PROMISE, epsilon=3.51, delta=1e-5), delta=1e-5)
+    page = markdown.report(found | dict(audit=other))
+    assert page.index("**(3, 0.0001)-differentially private**") < page.index("3.51")
+    assert "This audit was asked for at delta 1e-05, the promise is at delta 0.0001: epsilon depends on delta." in page
+    assert "What the accountant proves at delta 1e-05 is 3.51." in page
+
+
+def test_an_audit_that_could_not_have_failed_says_so():
+    """The ceiling stands next to the claim: 1,000 coins and 100 guesses show at most about 2."""
+    weak, strong = audited(PROMISE | dict(epsilon=8.0)), audited(PROMISE | dict(epsilon=1.0))
+    ceiling = privacy.number(weak["bound"]["ceiling"])
+    text = privacy.section(dict(audit=weak))
+    assert f"**This audit could at most have shown {ceiling}, so it could not have contradicted 8**" in text
+    text = privacy.section(dict(audit=strong))
+    assert "could not have contradicted" not in text and f"(the audit could have shown up to {ceiling})" in text
+
+
+def test_private_training_and_canaries_are_called_what_they_are():
+    """DP-SGD with its sampling in place of a plan that was not used; an accuracy of canaries is not one of the task; the seed is public."""
+    learner = dict(name="backprop", epochs=5, gradient="private", plan="permutation", privacy=dict(clip_norm=0.5, epsilon=3.0))
+    models = [dict(model=0, target=True, train_accuracy=0.9, validation_accuracy=0.017)]
+    about = dict(data="d", seed=7, learner=learner, canaries=dict(kind="mislabeled", count=200))
+    page = markdown.report(dict(results=[], guarantee=PROMISE, about=about, models=models))
+    assert "| learner | backprop (epochs=5) |" in page and "permutation" not in page and "privacy=" not in page
+    assert "| private training | DP-SGD, Poisson sampling, 200 steps, expected batch 64, clip norm 0.5, noise multiplier 1.1 (of the" in page
+    assert "1.7% on non-members (mislabeled canaries that were left out)" in page and "Only the 200 canaries are scored" in page
+    assert "says nothing about the task" in page
+    assert page.index("> **Only against those who do not know the seed.** It is 7") < page.index("It covers one model")
+    assert markdown.settings(learner | dict(gradient="mean")).endswith("privacy=(clip_norm=0.5, epsilon=3.0))")
+
+
+def test_a_caller_with_arrays_is_not_sent_to_a_design():
+    with pytest.raises(ValueError, match=r"arrays do not say which rows those are\. Leave report\.audit out") as refusal:
+        privacy.settings({}, design=halves.make(num_examples=100, seed=0, models=4), knows=KNOWS, level=0.95, arrays=True)
+    assert "design.name" not in str(refusal.value)

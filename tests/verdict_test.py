@@ -118,10 +118,14 @@ def test_equal_standing_is_ranked_by_the_lower_end_and_those_that_know_more_are_
 
 def test_inverted_scores_and_privileged_leaks_have_verdicts_of_their_own():
     inverted = report_of(rows_of(score=(0.3, 0.25, 0.36, 0.004, 0.001, 0.01), quiet=QUIET))
-    assert answer.first_line(inverted).startswith("SCORES POINT THE WRONG WAY (1 of 2 attacks): members score lower than non-members. Check the sign")
+    first = "SCORES POINT THE WRONG WAY (1 of 2 attacks; the first: score): members score lower than non-members. Check the sign"
+    assert answer.first_line(inverted).startswith(first)
     cheat = (0.9, 0.88, 0.92, 0.5, 0.4, 0.6, "half_of_target_members")
     line = answer.first_line(report_of(rows_of(quiet=QUIET, cheat=cheat)))
     assert "only by cheat, which knows more than a real attacker; no leak shown by 1 attack that a real attacker could run" in line
+    both = rows_of(quiet=QUIET, score=(0.3, 0.25, 0.36, 0.004, 0.001, 0.01), cheat=cheat)
+    line = answer.first_line(report_of(both))  # the wrong sign comes first, whoever else shows a leak
+    assert line.startswith(first) and line.endswith("A leak is shown by cheat, which knows more than a real attacker.")
     assert answer.first_line(report_of(rows_of(a=(0.6, None, None, None, None, None)))).startswith("NO VERDICT")
 
 

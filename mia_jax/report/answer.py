@@ -37,20 +37,23 @@ def verdict(found: Mapping, name: Callable[[str], str] = tables.shown) -> str:
         strongest = attacks[one["strongest"]]
         real = [n for n in ranked if attacks[n]["shown"]]
         return f"LEAK SHOWN ({strength(strongest)}) by {count(real, ranked)}; strongest: {name(one['strongest'])}."
-    none = f"no leak shown by {'any of the ' * (len(ranked) > 1)}{len(ranked)} attack{'s' * (len(ranked) != 1)} that a real attacker could run"
-    if one["leak"] == "privileged":
-        best = shown[0]
-        return f"LEAK SHOWN ({strength(attacks[best])}) only by {name(best)}, which knows more than a real attacker; {none}."
-    wrong = [n for n in (*ranked, *one["apart"]) if attacks[n]["inverted"]]
+    privileged = f"{name(shown[0])}, which knows more than a real attacker" if shown else ""
     if one["leak"] == "inverted":
-        text = f"SCORES POINT THE WRONG WAY ({count(wrong, [*ranked, *one['apart']])}): members score lower than non-members. Check the sign of the "
-        return text + "score (higher must mean member; a loss is lower on members) and that member is 1 for rows the model was trained on."
+        wrong = [n for n in ranked if attacks[n]["inverted"]]
+        text = f"SCORES POINT THE WRONG WAY ({count(wrong, ranked)}; the first: {name(wrong[0])}): members score lower than non-members. "
+        text += (
+            "Check the sign of the score (higher must mean member; a loss is lower on members), and that member is 1 for the rows of the training "
+        )
+        text += "set."
+        return text + (f" A leak is shown by {privileged}." if shown else "")
+    if one["leak"] == "privileged":
+        none = f"no leak shown by {'any of the ' * (len(ranked) > 1)}{len(ranked)} attack{'s' * (len(ranked) != 1)} that a real attacker could run"
+        return f"LEAK SHOWN ({strength(attacks[shown[0]])}) only by {privileged}; {none}."
     words = f"NO LEAK SHOWN by {'any of the ' * (len(ranked) > 1)}{len(ranked)} attack{'s' * (len(ranked) != 1)}{seen(one)}."
     alone = [n for n in ranked if attacks[n]["alone"]]
     if alone:
-        words += (
-            f" Undecided: {names(alone, name)} {'is' if len(alone) == 1 else 'are'} above guessing by {'its' if len(alone) == 1 else 'their'} own "
-        )
+        are, their = ("is", "its") if len(alone) == 1 else ("are", "their")
+        words += f" Undecided: {names(alone, name)} {are} above guessing by {their} own "
         words += f"{100 * one['level']:g}% interval, which does not survive the correction for {one['tests']} tests; a larger study would tell."
     return words
 

@@ -21,9 +21,10 @@ SHOWN_LOW, SHOWN, OPEN, INVERTED = 3, 2, 1, 0  # standings, best first: at a low
 def decide(rows: Sequence[Mapping], *, level: float = 0.95) -> dict:
     """The section `verdict` of report.json, from the rows of `tables.main_rows`.
 
-    {leak, strongest, ranked, apart, level, tests, attacks}. `leak`: 'shown'; 'privileged' (only by attacks that know more than a real attacker
-    can); 'inverted' (none shows one, and a score is significantly *lower* on members); 'none'; 'untested' (no interval). `strongest`: the attack
-    that leads. `ranked`: attacks that a real attacker could run, by falling standing, then by the lower end of the interval; `apart`: the others.
+    {leak, strongest, ranked, apart, level, tests, attacks}. `leak`: 'shown'; 'inverted' (none that a real attacker could run shows one, and the score
+    of one is significantly *lower* on members); 'privileged' (only attacks that know more than a real attacker show one); 'none'; 'untested' (no
+    interval). `strongest`: the attack that leads. `ranked`: attacks that a real attacker could run, by falling standing, then by the lower end of the
+    interval; `apart`: the others.
     `attacks[name]`: {standing, shown, alone, p_holm, inverted}: the metrics above guessing after Holm's correction over all `tests`, those above
     guessing by their own interval only, the smallest corrected p-value, and whether the AUC is significantly below 1/2.
     """
@@ -68,9 +69,9 @@ def leak(attacks: Mapping[str, Mapping], ranked: Sequence[str], apart: Sequence[
         return "untested"
     if any(attacks[name]["shown"] for name in ranked):
         return "shown"
-    if any(attacks[name]["shown"] for name in apart):
-        return "privileged"
-    return "inverted" if any(one["inverted"] for one in attacks.values()) else "none"
+    if any(attacks[name]["inverted"] for name in ranked):
+        return "inverted"
+    return "privileged" if any(attacks[name]["shown"] for name in apart) else "none"
 
 
 def order(found: Mapping) -> tuple[list[str], list[str]]:

@@ -73,7 +73,7 @@ def sentence(text: str) -> str:
     >>> sentence('no row is there twice')
     'No row is there twice.'
     """
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")
+    return text[:1].upper() + text[1:] + ("" if text.rstrip(")").endswith((".", "?", "!")) else ".")
 
 
 def trust(found: Mapping) -> str:
