@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mia_jax import checks, workdir
+from mia_jax import checks
 from mia_jax.data import _given as given
 from mia_jax.data import npz
 from mia_jax.designs import _brought as designs
@@ -49,7 +49,13 @@ def load(path: str | pathlib.Path) -> dict[str, np.ndarray]:
         return lira_folder(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; bring an npz file or a folder with one experiment-* folder per model.")
-    return npz.read(path)
+    try:
+        return npz.read(path)
+    except ValueError as error:
+        if "it is a text file" not in str(error):
+            raise
+        remedy = "Read it (np.genfromtxt(path, delimiter=',', names=True), pandas.read_csv) and bring its columns: loss=table['loss'], member=..."
+        raise ValueError(f"{error} {remedy}") from error
 
 
 def lira_folder(folder: pathlib.Path) -> dict[str, np.ndarray]:
@@ -63,16 +69,27 @@ def lira_folder(folder: pathlib.Path) -> dict[str, np.ndarray]:
         raise ValueError(f"{folder}: all models must share a file logits/<step>.npy (the last one is read); they share none.")
     last, logits = max(steps, key=numbered), []
     for model in models:
-        one = workdir.read_npy(model / "logits" / last)
+        one = npy(model / "logits" / last)
         one = one[:, 0] if one.ndim == 4 and one.shape[1] == 1 else one
         logits.append(np.moveaxis(one, 0, -2) if one.ndim == 3 else one)
-    keep = [workdir.read_npy(m / "keep.npy") for m in models]
+    keep = [npy(m / "keep.npy") for m in models]
     for what, parts in (("keep.npy", keep), (f"logits/{last}", logits)):
         odd = next((m for m, part in zip(models, parts, strict=True) if part.shape != parts[0].shape), None)
         if odd is not None:
             other = parts[models.index(odd)].shape
             raise ValueError(f"{folder}: {what} of {models[0].name} has shape {parts[0].shape} and that of {odd.name} {other}; they must agree.")
-    return dict(shadow_logits=np.stack(logits), shadow_member=np.stack(keep), labels=workdir.read_npy(labels).reshape(-1))
+    return dict(shadow_logits=np.stack(logits), shadow_member=np.stack(keep), labels=npy(labels).reshape(-1))
+
+
+def npy(path: pathlib.Path) -> np.ndarray:
+    """The array of a .npy file of the user's; ValueError that names it."""
+    try:
+        return np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # NumPy's reader raises many types on damaged bytes
+        what = "it holds Python objects (pickles), which are never read" if "pickle" in str(error) else f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path} cannot be read as one array of numbers (np.save): {what}.") from error
 
 
 def numbered(name: str) -> list:

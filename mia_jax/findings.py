@@ -21,12 +21,17 @@ def attack_evidence(audit, name: str, score_MN: np.ndarray) -> dict:
     """What the metrics need of one attack: the targets' scores and thresholds, chosen on its shadows where those can be scored, or its own."""
     design, targets = audit.design, list(audit.design.targets)
     evidence = (score_MN, design.member_MN, design.evaluated_MN, design.shadow_MM)
-    threshold_FM = thresholds.shadow_thresholds_at(*evidence, audit.config["report"]["fprs"])
+    threshold_FM = thresholds.shadow_thresholds_at(*evidence, resolved_fprs(audit.config["report"]))
     found, own = dict(score_TN=score_MN[targets], knows=audit.attacks[name].knows), audit.attacks[name].threshold
     threshold_T = thresholds.shadow_thresholds(*evidence)[targets]
     if own is not None:  # the attack says itself from where on it names a member: of one that knows no shadows always, else if none can be scored
         threshold_T = np.where((found["knows"] == "nothing") | np.isnan(threshold_T), own, threshold_T)
     return found | dict(threshold_T=threshold_T, threshold_FT=threshold_FM[:, targets])
+
+
+def resolved_fprs(wanted: Mapping) -> tuple[float, ...]:
+    """The false-positive rates of config.report above 0; at 0 there is a TPR alone (further.at_zero)."""
+    return tuple(fpr for fpr in wanted["fprs"] if fpr > 0)
 
 
 def measured(
@@ -37,7 +42,7 @@ def measured(
     `tick(1, what follows)` is called after each of the three parts.
     """
     design, wanted = audit.design, audit.config["report"]
-    common = dict(draws=draws, fprs=wanted["fprs"], level=wanted["level"])
+    common = dict(draws=draws, fprs=resolved_fprs(wanted), level=wanted["level"])
     targets, kept = list(design.targets), {}
     rows = summary.rows(attacks, **shared, targets=targets, unit_T=design.unit_M[targets], ppv_ratio=wanted["ppv_ratio"], keep=kept, **common)
     verdict = standing.decide(tables.main_rows(rows), level=wanted["level"])
@@ -49,14 +54,15 @@ def measured(
     costs = {name: cost for name in attacks if (cost := cost_of(audit, name, folder=folder))}
     rows = [row | {k: costs[row["attack"]][k] for k in ("queries", "queries_max")} if row["attack"] in costs else row for row in rows]
     tick(1, "differences between attacks")
+    zero = further.at_zero(attacks, **shared) if 0 in wanted["fprs"] else []
     kept_pairs = comparisons.rows(kept, order, level=wanted["level"])
     kept_pairs += comparisons.accuracies(attacks, **shared, names=order, draws=draws, level=wanted["level"])
     sides = (int((shared["evaluated_TN"] & side_TN).sum(1).min()) for side_TN in (shared["member_TN"], ~shared["member_TN"]))
     size = dict(zip(("n_member", "n_nonmember"), sides, strict=True), units=len(np.unique(design.unit_M[targets])), resampling=draws.resampling)
     tick(1, "records")
     return dict(
-        verdict=dict(verdict, detectable=standing.detectable(verdict, fprs=wanted["fprs"], **size)),
-        results=rows + further.rows(attacks, **shared, **common) + sliced,
+        verdict=dict(verdict, detectable=standing.detectable(verdict, fprs=resolved_fprs(wanted), **size)),
+        results=rows + zero + further.rows(attacks, **shared, **common) + sliced,
         queries=query_curves(audit, rows, costs, folder=folder, shared=shared, draws=draws),
         comparisons=kept_pairs,
         slices=dict(wanted=list(wanted["slices"]), ranking=ranking, too_small=small, said=said),
@@ -91,7 +97,7 @@ def query_curves(audit, rows, costs: Mapping[str, Mapping], *, folder: Path, sha
                 score_MN[list(models)] = scores(one.at(part), fleet, models, answers.key_of(audit, name))
                 evidence = {name: attack_evidence(audit, name, score_MN)}
                 own = summary.rows(
-                    evidence, **shared, unit_T=design.unit_M[list(design.targets)], draws=draws, fprs=wanted["fprs"], level=wanted["level"]
+                    evidence, **shared, unit_T=design.unit_M[list(design.targets)], draws=draws, fprs=resolved_fprs(wanted), level=wanted["level"]
                 )
                 curve.append(budget.point(own, name, float(queries_spent), tpr))
         found[name] = [*curve, budget.point(rows, name, cost["queries"], tpr)]

@@ -43,7 +43,7 @@ def measure_one(audit, *, folder: Path, shared: Mapping, draws: bootstrap.Draws)
         score_MN = np.full(design.member_MN.shape, np.nan)
         score_MN[list(models)] = score_TN
         attacks[name] = findings.attack_evidence(audit, name, score_MN)
-    common = dict(draws=draws, fprs=wanted["fprs"], level=wanted["level"], ppv_ratio=wanted["ppv_ratio"])
+    common = dict(draws=draws, fprs=findings.resolved_fprs(wanted), level=wanted["level"], ppv_ratio=wanted["ppv_ratio"])
     targets = list(design.targets)
     layers, _ = findings.slices_of(audit, folder=folder, evaluated_TN=shared["evaluated_TN"])
     sliced, _ = slice_rows.rows(attacks, **shared, layers=layers, **common)
@@ -56,4 +56,5 @@ def accuracies(audit, *, folder: Path, member_TN, evaluated_TN) -> dict[str, flo
         return dict(train_accuracy=None, validation_accuracy=None)
     correct_TN = queries.load(folder / "signal", "correct", audit.design.targets)[:, 0]
     sides = dict(train_accuracy=member_TN & evaluated_TN, validation_accuracy=~member_TN & evaluated_TN)
-    return {name: float(np.mean([row[own].mean() for row, own in zip(correct_TN, rows, strict=True)])) for name, rows in sides.items()}
+    means = {name: [row[own].mean() for row, own in zip(correct_TN, rows, strict=True) if own.any()] for name, rows in sides.items()}
+    return {name: float(np.mean(values)) if values else None for name, values in means.items()}

@@ -255,9 +255,12 @@ def prepare_scores(config: Mapping, *, seed: int, arrays: Mapping | None = None)
     slices.check(config["report"]["slices"], columns=columns, groups=config["report"]["groups"], num_examples=len(found.pool.y))
     named, left_out = standard.chosen(wanted, found)
     said += left_out
+    refusals.check_report(config["report"], named)
     for sentence in said:
         stages.say(f"{name}: {sentence}")
     attacks = {n: make("attacks", answers.own_fields(section)) for n, section in named.items()}
+    knows = {n: a.knows for n, a in attacks.items()}
+    privacy.settings(config["report"]["audit"], design=found.design, knows=knows, level=config["report"]["level"], arrays=True)
     targets.check_given(attacks, found.signal)
     refusals.check_attacks(attacks, design=found.design)
     count = next(iter(found.signal.values())).shape[1]

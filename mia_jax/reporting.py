@@ -195,7 +195,7 @@ def checks(audit, attacks: Mapping[str, Mapping], *, folder: Path, files: Mappin
         duplicates=duplicates,
         files=files,
         drawn=audit.design.name in validity.RANDOM or bool(audit.config["design"].get("drawn")),
-        fprs=wanted["fprs"],
+        fprs=findings.resolved_fprs(wanted),
         level=wanted["level"],
         seed=audit.seed,
     )
@@ -204,7 +204,7 @@ def checks(audit, attacks: Mapping[str, Mapping], *, folder: Path, files: Mappin
 def model_table(audit, *, folder: Path) -> list[dict]:
     """One row a model: accuracy and mean loss on its members ('train') and its evaluated non-members ('validation'), epochs and seconds.
 
-    What was brought without labels or loss has no such columns.
+    None where a model has no row of a side. What was brought without labels or loss has no such columns.
     """
     models = all_models(audit)
     known = [name for name in ("correct", "loss") if all(queries.signal_file(folder / "signal", name, m).exists() for m in models)]
@@ -215,7 +215,7 @@ def model_table(audit, *, folder: Path) -> list[dict]:
         row = dict(model=m, target=m in audit.design.targets)
         for name in known:
             word = "accuracy" if name == "correct" else name
-            row |= {f"train_{word}": signal[name][i, inside].mean(), f"validation_{word}": signal[name][i, outside].mean()}
+            row |= {f"train_{word}": mean_or_none(signal[name][i, inside]), f"validation_{word}": mean_or_none(signal[name][i, outside])}
         if "correct" in signal and audit.design.population_N.any() and m in audit.own_models:
             row["population_accuracy"] = signal["correct"][i, audit.design.population_N].mean()
         if m in audit.own_models:
@@ -226,6 +226,11 @@ def model_table(audit, *, folder: Path) -> list[dict]:
             row |= dict(attempt=int(history["summary/attempt"])) if "summary/attempt" in history else {}
         table.append(row)
     return table
+
+
+def mean_or_none(values: np.ndarray) -> float | None:
+    """The mean; None of no values, such as the members of a reference model that saw no scored row."""
+    return float(values.mean()) if values.size else None
 
 
 def about(audit) -> dict:

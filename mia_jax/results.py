@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 
@@ -41,22 +42,98 @@ def audit(
     >>> found.value('threshold_loss', 'auc') > .9
     True
     """
-    fields = dict(report, draws=draws, figures=figures, groups={name: np.asarray(rows).tolist() for name, rows in groups.items()})
+    if not isinstance(report, Mapping):
+        raise ValueError(f"report={report!r} must be a mapping of further settings, such as dict(level=0.9).")
+    if slices is not None and (not isinstance(slices, str | Sequence) or not all(isinstance(text, str) for text in slices)):
+        raise ValueError(f"slices={slices!r} must be texts, such as 'class' or ['class', 'column:age'].")
+    fields = dict(report, draws=draws, figures=figures, groups=named_groups(groups))
     fields |= {} if slices is None else dict(slices=(slices,) if isinstance(slices, str) else tuple(slices))
     name = str(arrays) if isinstance(arrays, str | pathlib.Path) else ""
-    given = brought.load(name) if name else dict(arrays or {})
-    config = configuration.scores(path=name, seed=seed, attacks=attacks, report=fields)
-    with tempfile.TemporaryDirectory() as temporary:
-        place = pathlib.Path(folder or temporary)
-        found = experiment.run(config, workdir_path=place, arrays=given | more)
-        scores = {name: workdir.read_npz(place / "attack" / name / "scores.npz") for name in found["attacks"]}
-        pictures = {p.name: p.read_bytes() for p in sorted((place / "report" / "figures").glob("*.png"))}
-        text, records = ((place / "report" / name).read_text(encoding="utf-8") for name in ("report.md", reporting.RECORDS))
-        design = workdir.read_npz(place / "design" / "membership.npz")
+    given = brought.load(name) if name else mapping(arrays)
+    twice = sorted(map(str, set(given) & set(more)))
+    if twice:
+        raise ValueError(f"{twice[0]} is given twice, in the first argument and as a keyword; bring it once.")
+    try:
+        config = configuration.scores(path=name, seed=seed, attacks=named_attacks(attacks), report=fields)
+        with tempfile.TemporaryDirectory() as temporary:
+            place = pathlib.Path(folder).expanduser() if folder else pathlib.Path(temporary)
+            found = experiment.run(config, workdir_path=place, arrays=given | more)
+            scores = {name: workdir.read_npz(place / "attack" / name / "scores.npz") for name in found["attacks"]}
+            pictures = {p.name: p.read_bytes() for p in sorted((place / "report" / "figures").glob("*.png"))}
+            text, records = ((place / "report" / name).read_text(encoding="utf-8") for name in ("report.md", reporting.RECORDS))
+            design = workdir.read_npz(place / "design" / "membership.npz")
+    except (ValueError, FileNotFoundError) as error:
+        told = in_arguments(str(error))
+        if told == str(error):
+            raise
+        raise type(error)(told) from error
     targets = design["targets"]
     evidence = dict(targets=targets, member_TN=design["member_MN"][targets], evaluated_TN=design["evaluated_MN"][targets])
     evidence |= dict(unit_T=design["unit_M"][targets], draws=np.asarray(draws))
     return Results(found, scores, pictures, text, evidence, records)
+
+
+def mapping(arrays) -> dict:
+    """The first argument of audit() as a dict; ValueError for an array, which needs a name."""
+    if arrays is None:
+        return {}
+    if isinstance(arrays, Mapping) or (hasattr(arrays, "keys") and hasattr(arrays, "__getitem__")):
+        return {key: arrays[key] for key in arrays.keys()}
+    keys = ", ".join(f"{form}=..." for form in brought.FORMS)
+    raise ValueError(
+        f"the first argument is a {type(arrays).__name__} and must be a mapping of arrays or a path; name an array by what it holds: {keys}, with "
+        "labels=... and member=... ."
+    )
+
+
+def named_attacks(attacks):
+    """The argument `attacks`, checked: names in a text or a list, or {name: {field: value}}."""
+    if attacks is None or isinstance(attacks, str):
+        return attacks
+    if isinstance(attacks, Mapping):
+        wrong = next((name for name, one in attacks.items() if not isinstance(name, str) or not isinstance(one, Mapping)), None)
+        if wrong is not None:
+            example = "'mine': dict(name='lira', mode='offline')"
+            raise ValueError(f"attacks: {wrong!r}: {attacks[wrong]!r} must be a name and its fields, such as {example}.")
+        return attacks
+    if not isinstance(attacks, Sequence) or not attacks or not all(isinstance(name, str) for name in attacks):
+        raise ValueError(f"attacks={attacks!r} must be names, such as 'lira, rmia' or ['lira', 'rmia'], or {{name: {{field: value}}}}.")
+    return attacks
+
+
+def named_groups(groups) -> dict[str, list]:
+    """The argument `groups` with text as names; ValueError for two of one name, and for a name that no slice can have."""
+    if not isinstance(groups, Mapping):
+        raise ValueError(f"groups must be {{name: row numbers}} and is a {type(groups).__name__}.")
+    found: dict[str, list] = {}
+    for name, rows in groups.items():
+        if str(name) in found:
+            raise ValueError(f"groups: two groups are called {str(name)!r}.")
+        if "." in str(name):
+            raise ValueError(f"groups: {str(name)!r} holds a dot; choose a name without one.")
+        found[str(name)] = np.asarray(rows).tolist()
+    return found
+
+
+def in_arguments(text: str) -> str:
+    """A message of a run in the words of audit()'s arguments.
+
+    >>> in_arguments("report.draws=3 must be at least 40. Use another --workdir for another config, or type the values on disk.")
+    'draws=3 must be at least 40. Choose another folder= for other arrays or settings, or give the same ones.'
+    """
+    for said, meant in WORDS.items():
+        text = re.sub(said, meant, text)
+    return text
+
+
+WORDS = {  # what a run says, and what a caller of audit() can do
+    r"Use another (--)?workdir for another config, or [^.]*\.": "Choose another folder= for other arrays or settings, or give the same ones.",
+    r"[Uu]se another (--)?workdir": "choose another folder=",
+    r"another (--)?workdir": "another folder=",
+    r"Give the attack another name in the config, or delete (\S+) to run it anew\.": r"Give the attack another name, or choose another folder=.",
+    r"report\.(draws|figures|slices|groups)\b": r"\1",
+    r"(?<![\w/])report\.(level|fprs|ppv_ratio|records|shadow_curve|audit|epochs)\b": r"report \1",
+}
 
 
 class Results:
@@ -126,7 +203,7 @@ class Results:
         if folder is None:
             checks.one_of(made, name=name)
             return made[name]
-        paths = {n: pathlib.Path(folder) / f"{n}.png" for n in made}
+        paths = {n: pathlib.Path(folder).expanduser() / f"{n}.png" for n in made}
         for n, path in paths.items():
             drawing.save(made[n], path)
         return list(paths.values())
@@ -139,7 +216,7 @@ class Results:
 
     def save(self, folder: str | pathlib.Path) -> None:
         """report.json, report.md, records.csv, evidence.npz, scores/<attack>.npz and figures/ in a folder that must not hold another audit."""
-        folder = pathlib.Path(folder)
+        folder = pathlib.Path(folder).expanduser()
         if (folder / "report.json").exists():
             raise ValueError(f"{folder} holds an audit already; nothing is overwritten. Choose another folder.")
         for name, arrays in self.scores.items():
@@ -154,7 +231,7 @@ class Results:
     @classmethod
     def load(cls, folder: str | pathlib.Path) -> Results:
         """What `save` wrote."""
-        folder = pathlib.Path(folder)
+        folder = pathlib.Path(folder).expanduser()
         if not (folder / "report.json").exists():
             raise FileNotFoundError(f"{folder} holds no audit (no report.json).")
         scores = {p.stem: workdir.read_npz(p) for p in sorted((folder / "scores").glob("*.npz"))}

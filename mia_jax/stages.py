@@ -372,11 +372,14 @@ def attack_claim(audit, name: str) -> dict:
 
 
 def scores(one, measured: views.Fleet, scored: Sequence[int], key) -> np.ndarray:
-    """score_TN of the models `scored`, NaN on rows that are not evaluated and for models that the attack cannot reach without shadows."""
+    """score_TN of the models `scored`, NaN on rows that are not evaluated, for models that the attack cannot reach without shadows, and for shadows
+    that cannot be attacked as if they were targets (`attackable`): a threshold is then chosen on the others.
+    """
     design = measured.design
     score_TN = np.full((len(scored), design.member_MN.shape[1]), np.nan)
     needs_shadows = any(need in views.SHADOW_NEEDS for need in one.needs)
     reachable = [t for t in scored if not needs_shadows or design.shadow_MM[t].any()]
+    reachable = [t for t in reachable if t in design.targets or attackable(one, design, t)]
     if one.score_all is not None and reachable and not design.balance:
         found = one.score_all(dataclasses.replace(measured, design=dataclasses.replace(design, targets=tuple(reachable))), key)
         score_TN[[scored.index(t) for t in reachable]] = found
@@ -384,6 +387,23 @@ def scores(one, measured: views.Fleet, scored: Sequence[int], key) -> np.ndarray
         for t in reachable:
             score_TN[scored.index(t)] = one.score(measured.view(t, one.needs, one.knows), key)
     return np.where(design.evaluated_MN[list(scored)], score_TN, np.nan)
+
+
+FEWEST = 3  # members and non-members that an attack learns from, of each half where it is cross-fitted
+
+
+def attackable(one, design, t: int) -> bool:
+    """Whether an attack finds what it needs if shadow t is taken for a target: reference models that saw no scored row, or all, lack a side."""
+    evaluated_N, others = design.evaluated_MN[t], design.shadow_MM[t]
+    inside_MN, outside_MN = design.member_MN[others], ~design.member_MN[others]
+    least = np.min if design.balance else np.max  # where shadows are hidden, the row with the fewest decides for all
+    for need, side_MN in (("shadow_in", inside_MN), ("shadow_out", outside_MN)):
+        if need in one.needs and not least(side_MN.sum(0)[evaluated_N], initial=0 if least is np.max else len(others)):
+            return False
+    if "shadow_own" in one.needs and min(int((side_MN & design.evaluated_MN[others]).sum()) for side_MN in (inside_MN, outside_MN)) < FEWEST:
+        return False
+    own = [int((side_N & evaluated_N).sum()) for side_N in (design.member_MN[t], ~design.member_MN[t])]
+    return "member" not in one.needs or min(own) >= 2 * FEWEST
 
 
 def finite_or_raise(score_TN: np.ndarray, evaluated_MN: np.ndarray, scored: Sequence[int], name: str) -> None:

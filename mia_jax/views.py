@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
 SHADOW_NEEDS = ("shadow_in", "shadow_out", "shadow_own")
 OTHER_NEEDS = ("x", "y", "columns", "population", "member")
+NEEDED = dict(
+    shadow_in="shadow models that trained on some of the scored examples",
+    shadow_out="shadow models that did not train on some of the scored examples",
+    shadow_own="shadow models with members and non-members among the scored examples",
+)
 CROSS_FITTED = "half_of_target_members"  # what an attack with the need 'member' must say that it knows
 
 
@@ -109,9 +114,13 @@ class Fleet:
             return f"attack {name!r} needs the target's membership and must declare knows={CROSS_FITTED!r}, not {attack.knows!r}."
         lacking = [n for n in attack.needs if n in SHADOW_NEEDS and n not in d.supports]
         if lacking:
+            if d.name == "brought":
+                needed = " and ".join(NEEDED[n] for n in lacking)
+                return f"attack {name!r} needs {needed}: {d.note}. Bring shadow_<key> and shadow_member of such models."
             return f"attack {name!r} needs {', '.join(lacking)}, which the design {d.name!r} cannot give ({d.note})."
         if "population" in attack.needs and not d.population_N.any():
-            return f"attack {name!r} needs population rows and the design {d.name!r} keeps none; set design.population, or bring population_<key>."
+            remedy = "bring population_<key>" if d.name == "brought" else "set design.population, or bring population_x with the data"
+            return f"attack {name!r} needs population rows that no model trained on, and there are none: {remedy}."
         return ""
 
 

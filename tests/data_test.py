@@ -204,7 +204,7 @@ def write(tmp_path, text: str, name: str = "table.csv") -> str:
 
 
 def test_tabular_label_first_without_header(tmp_path):
-    pool = tabular.load(path=write(tmp_path, "10,1,2.5\n1,3,4\n\n10,5,6\n2,7,8e1\n"))
+    pool = tabular.load(path=write(tmp_path, "10,1,2.5\n1,3,4\n\n10,5,6\n2,7,8e1\n"), label=0)
     np.testing.assert_allclose(pool.x, [[1, 2.5], [3, 4], [5, 6], [7, 80]])
     assert pool.y.tolist() == [2, 0, 2, 1] and pool.num_classes == 3 and pool.name == "table" and pool.y.dtype == np.int32
 
@@ -222,7 +222,7 @@ def test_tabular_header_names_words_and_drop(tmp_path):
 
 def test_tabular_other_files(tmp_path):
     (tmp_path / "table.csv.gz").write_bytes(gzip.compress(b"1;1;2\n2;3;4\n"))
-    assert tabular.load(path=str(tmp_path / "table.csv.gz"), delimiter=";").x.tolist() == [[1, 2], [3, 4]]
+    assert tabular.load(path=str(tmp_path / "table.csv.gz"), delimiter=";", label=0).x.tolist() == [[1, 2], [3, 4]]
     features, answers = write(tmp_path, "7,1,2\n8,3,4\n9,5,6\n"), write(tmp_path, "3\n1\n3\n", "labels")
     pool = tabular.load(path=features, label_path=answers, drop=(0,))
     assert pool.x.tolist() == [[1, 2], [3, 4], [5, 6]] and pool.y.tolist() == [1, 0, 1]
@@ -234,15 +234,15 @@ def test_tabular_other_files(tmp_path):
 
 
 def test_tabular_large_label_numbers_stay_apart(tmp_path):
-    assert tabular.load(path=write(tmp_path, "100000001,1\n100000002,2\n100000001,3\n")).y.tolist() == [0, 1, 0]
+    assert tabular.load(path=write(tmp_path, "100000001,1\n100000002,2\n100000001,3\n"), label=0).y.tolist() == [0, 1, 0]
 
 
 def test_tabular_errors(tmp_path):
     cases = [
-        ("a,b,y\n1,2,0\n1,?,1\n", dict(label="y"), r"line 3, column 1 \('b'\): '\?' is not a number"),
-        ("0,1,2\n1,x,2\n", {}, r"line 2, column 1: 'x' is not a number"),
-        ("0,?,2\n1,1,2\n", {}, r"line 1, column 1: '\?' is not a number"),
-        ("0,1,2\n1,,2\n", {}, r"line 2, column 1: '' is not a number"),
+        ("a,b,y\n1,2,0\n1,?,1\n", dict(label="y"), r"in column 1 'b' \(1 cells, the first in line 3: '\?'\). Gaps \(b\): fill.* data\.drop=b\."),
+        ("0,1,2\n1,x,2\n", {}, r"in column 1 \(1 cells, the first in line 2: 'x'\). Words: one column per value with data\.one_hot=1\."),
+        ("0,?,2\n1,1,2\n", {}, r"in column 1 \(1 cells, the first in line 1: '\?'\)"),
+        ("0,1,2\n1,,2\n", {}, r"in column 1 \(1 cells, the first in line 2: ''\)"),
         ("0,1,2\n1,1\n", {}, "line 2: 2 cells, but 3 in the lines above"),
         ("0,1,2\n1,1,3,4\n", {}, "line 2: 4 cells, but 3 in the lines above"),
         ("0,1\n1,nan\n", {}, "table: x is nan in row 1"),
@@ -256,7 +256,7 @@ def test_tabular_errors(tmp_path):
     ]
     for text, options, message in cases:
         with pytest.raises(ValueError, match=message):
-            tabular.load(path=write(tmp_path, text), **options)
+            tabular.load(path=write(tmp_path, text), **(dict(label=0) | options))
     with pytest.raises(FileNotFoundError, match="does not exist"):
         tabular.load(path=str(tmp_path / "nowhere.csv"))
     with pytest.raises(ValueError, match=r"has 1 labels but .* has 2 rows"):
@@ -264,6 +264,102 @@ def test_tabular_errors(tmp_path):
     np.savez(tmp_path / "wrong.npz", a=np.ones(3), b=np.ones(3))
     with pytest.raises(ValueError, match=r"has the arrays \['a', 'b'\]; expected x and y"):
         tabular.load(path=str(tmp_path / "wrong.npz"))
+
+
+MIXED = "age,sex,city,out\n30,m,Rome,yes\n41,f,Oslo,no\n20,m,Rome,yes\n,f,Bern,no\n"
+
+
+def test_a_table_needs_a_label_and_lists_its_columns(tmp_path):
+    """What would be predicted is never guessed: the first column of a table is rather an age than a class."""
+    with pytest.raises(ValueError, match=r"which column is the label\? Set data\.label .* Columns: 0 'age', 1 'sex', 2 'city', 3 'out'\."):
+        tabular.load(path=write(tmp_path, MIXED))
+    with pytest.raises(ValueError, match=r"which column is the label\? .*Columns: 0\.\.2, without names"):
+        tabular.load(path=write(tmp_path, "1,2,3\n4,5,6\n"))
+    np.savez(tmp_path / "one.npz", table=np.ones((3, 4)))
+    with pytest.raises(ValueError, match=r"which column is the label\? Set data\.label to its number, 0\.\.3"):
+        tabular.load(path=str(tmp_path / "one.npz"))
+
+
+def test_words_are_named_all_at_once_and_become_columns(tmp_path):
+    message = (
+        r"in column 0 'age' \(1 cells, the first in line 5: ''\); 1 'sex' \(4 cells, the first in line 2: 'm'\); 2 'city' .*data\.one_hot=sex,city\. "
+        r"Gaps \(age\): fill them in\. Or leave columns out: data\.drop=sex,city,age\."
+    )
+    with pytest.raises(ValueError, match=message):
+        tabular.load(path=write(tmp_path, MIXED), label="out")
+    pool = tabular.load(path=write(tmp_path, MIXED.replace(",f,Bern", "50,f,Bern")), label="out", one_hot=("sex", 2))
+    assert pool.x.tolist() == [[30, 0, 1, 0, 0, 1], [41, 1, 0, 0, 1, 0], [20, 0, 1, 0, 0, 1], [50, 1, 0, 1, 0, 0]] and pool.y.tolist() == [1, 0, 1, 0]
+    numbers = tabular.load(path=write(tmp_path, "0,10,5\n1,9,6\n0,10,7\n"), label=0, one_hot=1)
+    assert numbers.x.tolist() == [[5, 0, 1], [6, 1, 0], [7, 0, 1]]
+    with pytest.raises(ValueError, match=r"data\.one_hot: column 3 is the label or is dropped"):
+        tabular.load(path=write(tmp_path, MIXED), label="out", one_hot="out")
+
+
+def test_labels_that_are_no_classes_are_refused(tmp_path):
+    real = "\n".join(f"{i + 0.5},{i % 7}" for i in range(60))
+    with pytest.raises(ValueError, match=r"the label holds 60 different real numbers, which are no classes.* data\.regression=True"):
+        tabular.load(path=write(tmp_path, real), label=0)
+    names = "\n".join(f"u{i},{i % 7}" for i in range(60))
+    with pytest.raises(ValueError, match=r"the label has 60 different values \(u0, u1, u10, \.\.\.\) in 60 rows, so it is rather an identifier"):
+        tabular.load(path=write(tmp_path, names), label=0)
+
+
+def test_tables_in_other_encodings_and_with_other_separators_are_named(tmp_path):
+    path = tmp_path / "table.csv"
+    cases = [
+        ("label,a\nné,1\nà,2\n".encode("latin-1"), r"table\.csv is not UTF-8 \(byte 0xe9\): save it as UTF-8, for example with `iconv -f latin1"),
+        ("label,a\n1,1\n".encode("utf-16"), r"table\.csv is UTF-16: save it as UTF-8, .*iconv -f utf-16"),
+        (b"PK\x03\x04\xff\xfe", "is an archive, such as Excel writes, and no csv"),
+        (b"label;a\n1;2\n2;3\n", "seem to be separated by ';': data.delimiter=';'"),
+        (b"label\ta\n1\t2\n2\t3\n", r"data.delimiter='\\t'"),
+    ]
+    for content, message in cases:
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            tabular.load(path=str(path), label="label")
+    (tmp_path / "bad.csv.gz").write_bytes(b"\x1f\x8b\x08\x00broken")
+    with pytest.raises(ValueError, match=r"bad\.csv\.gz cannot be read as a csv"):
+        tabular.load(path=str(tmp_path / "bad.csv.gz"), label=0)
+
+
+def test_numbers_that_models_cannot_distinguish_are_refused(tmp_path):
+    """float32 is what nets are given: rows of different identifiers would become copies of each other."""
+    ids, y = 100_100_037 + np.arange(200), np.arange(200) % 2
+    np.savez(tmp_path / "ids.npz", x=np.stack([ids, np.zeros(200, int)], 1), y=y)
+    table = write(tmp_path, "label,id\n" + "".join(f"{b},{a}\n" for a, b in zip(ids, y)))
+    for load in (lambda: npz.load(path=str(tmp_path / "ids.npz")), lambda: tabular.load(path=table, label="label")):
+        with pytest.raises(ValueError, match=r"rows 0 and 1 differ and become equal in float32.*feature 0: 100100037.* and 100100038.*identifier"):
+            load()
+    pool = npz.load(path=save(tmp_path, x=np.stack([ids, np.arange(200)], 1), y=y))  # another feature tells the rows apart
+    assert _pool.duplicates(pool)["rows"] == 0
+    rng = np.random.default_rng(0)
+    assert len(npz.load(path=save(tmp_path, x=rng.normal(size=(200, 3)), y=y)).y) == 200
+    with pytest.raises(ValueError, match=r"the targets lie around 1e\+09 with a spread of .*, which float32 cannot resolve.*subtract their mean"):
+        npz.load(path=save(tmp_path, x=rng.normal(size=(200, 3)), y=1e9 + rng.normal(size=200)), regression=True)
+
+
+def test_brought_rows_are_compared_in_their_own_digits():
+    from mia_jax import brought
+
+    ids = 100_100_037 + np.arange(200)
+    for x in (ids[:, None], ids[:, None] / 3, np.stack([ids, ids], 1)):
+        pool = brought.build(dict(loss=np.arange(200.0), member=np.arange(200) % 2, x=x)).pool
+        assert _pool.duplicates(pool) == dict(rows=0, groups=0, label_conflicts=0)
+    x = np.repeat(ids[:100], 2)[:, None]
+    assert _pool.duplicates(brought.build(dict(loss=np.arange(200.0), member=np.arange(200) % 2, x=x)).pool)["rows"] == 200
+
+
+def test_npz_takes_low_precision_words_and_dates(tmp_path):
+    x, y = np.ones((3, 2)), [0, 1, 0]
+    days = np.array(["2020-01-01", "NaT", "2020-01-02"], "datetime64[D]")
+    pool = npz.load(path=save(tmp_path, x=x.astype(np.float16), y=y, day=days, site=np.array([b"a", b"b", b"a"])))
+    assert pool.columns["day"].tolist() == ["2020-01-01", "missing", "2020-01-02"] and pool.columns["site"].tolist() == ["a", "b", "a"]
+    with pytest.raises(ValueError, match=r"has 'X' and no 'x'; did you mean 'x'"):
+        npz.load(path=save(tmp_path, X=x, y=y))
+    with pytest.raises(ValueError, match=r"x must be numbers; its dtype is \|V2.* as np\.savez writes bfloat16"):
+        npz.load(path=save(tmp_path, x=np.zeros((3, 2), "V2"), y=y))
+    with pytest.raises(ValueError, match=r"expected integer labels \[N\]\. np\.unique\(y, return_inverse=True\)\[1\] makes them"):
+        npz.load(path=save(tmp_path, x=x, y=["a", "b", "a"]))
 
 
 # --- what all pools share

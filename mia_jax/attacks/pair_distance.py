@@ -46,7 +46,7 @@ def distances(value: np.ndarray, y_N: np.ndarray, population_N: np.ndarray) -> d
     """{'same', 'different'}: mean distances [..., N] of embeddings [..., N, E] to the population rows; ValueError if there are none."""
     z = np.flatnonzero(population_N)
     if not len(z):
-        raise ValueError("there are 0 population rows to compare with; at least 1 is needed: set design.population.")
+        raise ValueError("there are 0 population rows to compare with; at least 1 is needed: set design.population, or bring population_<key>.")
     if value.ndim < 2 or value.shape[-2] != len(y_N):
         raise ValueError(f"pair_distance needs a vector an example, axes [..., N, E]; the signal has shape {value.shape}.")
     same_NZ = y_N[:, None] == y_N[None, z]

@@ -22,7 +22,7 @@ def make(*, signal: str = "loss", per_class: bool = False, sign: int | None = No
         del key
         x, z = np.flatnonzero(view.evaluated_N), np.flatnonzero(view.population_N)
         if not len(z):
-            raise ValueError("there are 0 population rows to rank among; at least 1 is needed: set design.population.")
+            raise ValueError("there are 0 population rows to rank among; at least 1 is needed: set design.population, or bring population_<key>.")
         total_X = np.zeros(len(x))
         value_AN = sign * _signals.scalar(view.target[signal], "AN", signal).astype(np.float64)
         for value_N in value_AN:

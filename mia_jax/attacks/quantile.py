@@ -58,7 +58,8 @@ def make(
         s_N = sign * _signals.scalar(view.target[signal], "AN", signal).astype(np.float64).mean(0)
         known, asked = np.flatnonzero(view.population_N), np.flatnonzero(view.evaluated_N)
         if len(known) < FEWEST:
-            raise ValueError(f"quantile regression needs at least {FEWEST} population rows; there are {len(known)}. Raise design.population.")
+            few = f"quantile regression needs at least {FEWEST} population rows; there are {len(known)}."
+            raise ValueError(f"{few} Raise design.population, or bring more population_<key>.")
         checks.finite(**{f"signal {signal!r} on evaluated and population rows": s_N[view.evaluated_N | view.population_N]})
         x_KF, x_NF = _inputs(view, signal, wanted, known, asked)
         salt = _features.salt(draw)

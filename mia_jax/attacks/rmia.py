@@ -98,7 +98,7 @@ def scores(view: View, *, kinds: Sequence[str], a: float, gamma: float, populati
     """Returns score_N of a view whose signal 'log_p' is the log probability of the true label."""
     x, z = np.flatnonzero(view.evaluated_N), np.flatnonzero(view.population_N)
     if not len(z):
-        raise ValueError("there are 0 population rows to compare with; at least 1 is needed: set design.population.")
+        raise ValueError("there are 0 population rows to compare with; at least 1 is needed: set design.population, or bring population_<key>.")
     masks = _sides.masks_of(view, x, kinds)
     out_z = view.visible_MN[:, z] & ~view.shadow_member_MN[:, z]
     own_AN, log_p_MAN = view.target["log_p"], view.shadow["log_p"]

@@ -21,9 +21,14 @@ def checked(pool: Pool) -> Pool:
     0..num_classes-1, fewer than 2 classes are present, or no row is left outside the population.
     """
     name = pool.name or "data"
+    x, y = np.asarray(pool.x), np.asarray(pool.y)
+    if x.ndim >= 2 and x.dtype != np.float32:
+        x = _narrowed(name, x)
+    if not pool.num_classes and y.dtype != np.float32:
+        _resolved(name, y)
     with np.errstate(over="ignore"):  # what is too large for float32 is refused as infinite
-        x = np.ascontiguousarray(pool.x, np.float32)
-        y = np.ascontiguousarray(pool.y, np.int32 if pool.num_classes else np.float32)
+        x = np.ascontiguousarray(x, np.float32)
+        y = np.ascontiguousarray(y, np.int32 if pool.num_classes else np.float32)
     if x.ndim < 2 or not x.size:
         raise ValueError(f"{name}: x has shape {x.shape}; expected at least one example of at least one feature, [N,F] or [N,H,W,C].")
     if y.shape != (len(x),):
@@ -42,6 +47,43 @@ def checked(pool: Pool) -> Pool:
     return dataclasses.replace(pool, x=x, y=y, columns=columns)
 
 
+MERGED = 0.1  # of the rows of real numbers: so many do not become equal by chance
+
+
+def _narrowed(name: str, x: np.ndarray) -> np.ndarray:
+    """x in float32, which is what models see; ValueError if that makes rows equal that are not, as with identifiers above 2^24."""
+    with np.errstate(over="ignore"):
+        narrow = x.astype(np.float32)
+    if x.dtype.itemsize <= 2 or np.array_equal(narrow, x):
+        return narrow
+    _finite(name, "x", x)
+    flat, narrow_flat = x.reshape(len(x), -1), narrow.reshape(len(x), -1)
+    group_N, after_N = _groups(flat), _groups(narrow_flat)
+    merged = int(group_N.max(initial=-1)) - int(after_N.max(initial=-1))
+    changed = np.flatnonzero((flat != narrow_flat).any(0))
+    whole = all((flat[:, f] == np.round(flat[:, f])).all() for f in changed)
+    if merged > (0 if whole else MERGED * len(x)):
+        first: dict[int, int] = {}
+        pairs = ((first.setdefault(int(after_N[n]), n), n) for n in np.unique(group_N, return_index=True)[1])  # a row of each set of equal rows
+        other, twin = next((a, b) for a, b in pairs if a != b)
+        f = int(np.flatnonzero(flat[twin] != flat[other])[0])
+        raise ValueError(
+            f"{name}: rows {other} and {twin} differ and become equal in float32, which is what models are given (feature {f}: {flat[other, f]} and "
+            f"{flat[twin, f]}; {merged:,} such rows). Leave that feature out if it is an identifier, or subtract an offset from it."
+        )
+    return narrow
+
+
+def _resolved(name: str, y: np.ndarray) -> None:
+    """ValueError if float32 cannot resolve real targets: their spread is small beside their size."""
+    y = y.astype(np.float64)
+    if np.isfinite(y).all() and y.size and 0 < y.std() < 1e3 * np.finfo(np.float32).eps * np.abs(y).max():
+        raise ValueError(
+            f"{name}: the targets lie around {y.mean():.6g} with a spread of {y.std():.3g}, which float32 cannot resolve, and models are trained in "
+            "float32: subtract their mean."
+        )
+
+
 def labels(y, *, source: str) -> np.ndarray:
     """Integer labels [N] int32 from integers, whole floats or booleans [N] or [N,1], or one-hot rows [N,C]; ValueError otherwise."""
     y = np.asarray(y)
@@ -52,7 +94,8 @@ def labels(y, *, source: str) -> np.ndarray:
             raise ValueError(f"{source}: y has shape {y.shape} and is not one-hot; expected labels [N], [N,1] or one-hot [N,C].")
         y = y.argmax(1)
     if y.ndim != 1 or y.dtype.kind not in "iufb":
-        raise ValueError(f"{source}: y has shape {y.shape} and dtype {y.dtype}; expected integer labels [N].")
+        words = " np.unique(y, return_inverse=True)[1] makes them." if y.ndim == 1 and y.dtype.kind in "SU" else ""
+        raise ValueError(f"{source}: y has shape {y.shape} and dtype {y.dtype}; expected integer labels [N].{words}")
     if y.dtype.kind == "f":
         _finite(source, "y", y)
         broken = np.flatnonzero(y != np.round(y))
@@ -94,7 +137,7 @@ def duplicates(pool: Pool, member_N=None) -> dict[str, int]:
     """
     group_N = _groups(pool.x)
     size = np.bincount(group_N)
-    y = np.asarray(pool.y)
+    y = np.asarray(pool.y) if np.ndim(pool.y) == 1 else _groups(pool.y)
     low, high = np.full(len(size), y.max()), np.full(len(size), y.min())
     np.minimum.at(low, group_N, y)
     np.maximum.at(high, group_N, y)
@@ -176,6 +219,8 @@ def _mask(value, rows: int, name: str) -> np.ndarray:
 def _groups(x) -> np.ndarray:
     """[N] numbers: equal rows have equal ones, counted up in order of first appearance (0.0 equals -0.0)."""
     seen: dict[bytes, int] = {}
-    zero = np.float32(0)
-    hashes = (hashlib.blake2b((row + zero).tobytes(), digest_size=16).digest() for row in np.ascontiguousarray(x, np.float32))
+    x = np.asarray(x)
+    x = np.ascontiguousarray(x, np.float32 if x.dtype.itemsize < 4 or x.dtype == np.float32 else x.dtype)  # in the digits that it has
+    zero = x.dtype.type(0)
+    hashes = (hashlib.blake2b((row + zero).tobytes(), digest_size=16).digest() for row in x)
     return np.fromiter((seen.setdefault(h, len(seen)) for h in hashes), np.int64, len(x))

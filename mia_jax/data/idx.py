@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import pathlib
 import zlib
 
@@ -57,6 +58,7 @@ def _read(path: pathlib.Path, axes: int) -> np.ndarray:
     if len(raw) < start or raw[:4] != bytes((0, 0, 8, axes)):
         raise ValueError(f"{path} is not an MNIST-format file of rank {axes}: it starts with {raw[:4].hex(' ')}, expected 00 00 08 {axes:02x}.")
     shape = np.frombuffer(raw, ">u4", axes, 4).astype(int)
-    if len(raw) - start != shape.prod():
-        raise ValueError(f"{path} is damaged: shape {shape.tolist()} needs {shape.prod()} bytes after the header; there are {len(raw) - start}.")
+    size = math.prod(shape.tolist())  # of Python's whole numbers, which do not overflow
+    if len(raw) - start != size:
+        raise ValueError(f"{path} is damaged: shape {shape.tolist()} needs {size} bytes after the header; there are {len(raw) - start}.")
     return np.frombuffer(raw, np.uint8, offset=start).reshape(shape)

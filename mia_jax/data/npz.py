@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import os
 import pathlib
 import zipfile
 from collections.abc import Sequence
 
 import numpy as np
 
+from mia_jax import checks
+from mia_jax.data import _given as given
 from mia_jax.data._pool import checked, labels
 from mia_jax.types import Pool
 
@@ -24,6 +27,9 @@ def load(*, path: str, scale: float | None = None, num_classes: int | None = Non
     arrays = read(path)
     source = pathlib.Path(path).name
     lacking = [k for k in ("x", "y") if k not in arrays]
+    upper = [k for k in lacking if k.upper() in arrays]
+    if upper:
+        raise ValueError(f"{path} has {upper[0].upper()!r} and no {upper[0]!r}; did you mean {upper[0]!r}? Save it under that name.")
     if lacking or ("population_x" in arrays) != ("population_y" in arrays):
         raise ValueError(f"{path} must hold the arrays x and y (and both or none of population_x, population_y); it has {sorted(arrays)}.")
     arrays |= {k: _arranged(arrays[k], shape, source) for k in ("x", "population_x") if k in arrays and shape}
@@ -43,19 +49,73 @@ def load(*, path: str, scale: float | None = None, num_classes: int | None = Non
     return checked(Pool(x=x, y=y, columns=columns, name=pathlib.Path(path).stem, num_classes=0 if regression else num_classes))
 
 
-def read(path: str) -> dict[str, np.ndarray]:
-    """All arrays of an .npz file; FileNotFoundError or a ValueError that says what is wrong with it."""
+def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
+    """All arrays of an .npz file; FileNotFoundError or a ValueError that says what is wrong with it. No pickled objects are read.
+
+    What an array's header claims is compared with what the file holds before memory is taken for it.
+    """
     file = pathlib.Path(path).expanduser()
     if not file.is_file():
-        raise FileNotFoundError(f"data file {file} does not exist.")
+        raise FileNotFoundError(f"data file {file} does not exist." if not file.is_dir() else f"data file {file} is a folder.")
     try:
-        archive = np.load(file, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError("it is a single array (np.save), not an archive (np.savez)")
-        with archive:
-            return {k: archive[k] for k in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{file} cannot be read as an .npz of plain arrays (no pickled objects): {error}") from error
+        with open(file, "rb") as raw:
+            start = raw.read(6)
+            raw.seek(0)
+            if start == b"\x93NUMPY":
+                raise ValueError("it is a single array (np.save), not an archive (np.savez)")
+            if start[:2] != b"PK":
+                raise ValueError(f"it is {_kind(start + raw.read(200))}, not an archive of arrays (np.savez)")
+            with zipfile.ZipFile(raw) as archive:
+                _check_members(archive)
+                return {entry.filename.removesuffix(".npy"): _member(archive, entry) for entry in archive.infolist()}
+    except PermissionError:
+        raise
+    except Exception as error:  # what zipfile, zlib and NumPy's header parser raise on damaged bytes is of many types
+        raise ValueError(f"{file} cannot be read as an .npz of plain arrays (no pickled objects): {_said(error)}.") from error
+
+
+def _kind(start: bytes) -> str:
+    """What a file seems to be, by its first bytes."""
+    if not start:
+        return "empty"
+    if start[:2] == b"\x1f\x8b":
+        return "a gzip file"
+    return "a text file" if b"\0" not in start and not any(c < 9 for c in start) and start[:1] != b"\x80" else "a file of another kind"
+
+
+def _check_members(archive: zipfile.ZipFile) -> None:
+    """ValueError for an archive that would not fit into memory, whatever its compressed size."""
+    total, have = sum(entry.file_size for entry in archive.infolist()), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if total > have:
+        raise ValueError(f"its arrays need {total / 2**30:,.0f} GiB of memory and this machine has {have / 2**30:,.0f} GiB")
+
+
+def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
+    """One array; ValueError if the entry is none, or if its header says another size than the entry has."""
+    name = entry.filename
+    with archive.open(entry) as stream:
+        if stream.read(6) != b"\x93NUMPY":
+            raise ValueError(f"its entry {name!r} is no array")
+    with archive.open(entry) as stream:
+        version = np.lib.format.read_magic(stream)
+        header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
+        if header is not None:  # version 3 is for field names, which a plain array has not
+            shape, _, dtype = header(stream)
+            size = math.prod(shape) * dtype.itemsize
+            if not dtype.hasobject and (min(shape, default=0) < 0 or size != entry.file_size - stream.tell()):
+                raise ValueError(f"the header of {name!r} claims an array of {size:,} bytes and {entry.file_size - stream.tell():,} are there")
+    with archive.open(entry) as stream:
+        return np.lib.format.read_array(stream, allow_pickle=False)
+
+
+def _said(error: Exception) -> str:
+    """The words of a reader's error, without its advice to load pickles."""
+    text = " ".join(str(error).split()).rstrip(".")
+    if "pickle" in text.lower():
+        return "it holds Python objects (pickles), which are never read; save arrays of numbers or text"
+    if isinstance(error, ValueError) and text and "header" not in text[:20].lower():
+        return text
+    return f"it is damaged ({type(error).__name__}{': ' * bool(text)}{text[:150]})"
 
 
 def _arranged(x: np.ndarray, shape: Sequence[int], source: str) -> np.ndarray:
@@ -66,8 +126,7 @@ def _arranged(x: np.ndarray, shape: Sequence[int], source: str) -> np.ndarray:
 
 
 def _images(x: np.ndarray, source: str) -> np.ndarray:
-    if x.dtype.kind not in "uifb":
-        raise ValueError(f"{source}: x has dtype {x.dtype}; expected numbers.")
+    x = given.numbers(f"{source}: x", x)
     if x.ndim == 4 and x.shape[1] in (1, 3) and x.shape[2] == x.shape[3] > 4:
         raise ValueError(f"{source}: x has shape {x.shape}, which looks like channels first; save np.moveaxis(x, 1, -1), [N,H,W,C].")
     return x[..., None] if x.ndim == 3 else x
@@ -79,25 +138,26 @@ def _scaled(x: np.ndarray, scale: float | None, source: str) -> np.ndarray:
             scale = 1 / 255
         elif x.max() > 1 and (x == np.round(x)).all():
             raise ValueError(f"{source}: images of dtype {x.dtype} hold whole numbers up to {x.max()}; set scale=1/255 (or scale=1 to keep them).")
-    x = x.astype(np.float32)
-    return x if scale is None else x * np.float32(scale)
+    if scale is None:
+        return x if x.dtype.itemsize > 2 else x.astype(np.float32)
+    return x.astype(np.float32) * np.float32(scale)
 
 
 def _targets(y: np.ndarray, regression: bool, source: str) -> np.ndarray:
     if not regression:
         return labels(y, source=source)
-    if y.dtype.kind not in "uifb":
-        raise ValueError(f"{source}: y has dtype {y.dtype}; expected float targets [N].")
-    return (y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y).astype(np.float32)
+    y = given.numbers(f"{source}: y", y).astype(np.float64)
+    return y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
 
 
 def _columns(arrays: dict[str, np.ndarray], rows: int, extra: int, source: str) -> dict[str, np.ndarray]:
     """The user's columns over all rows + extra rows; `arrays` is what the file has besides x and y."""
     columns = {}
     for name in [k for k in arrays if k.removeprefix("population_") not in arrays or not k.startswith("population_")]:
-        value = arrays[name]
+        value = given.column(f"{source}: column {name!r}", arrays[name])
         if value.shape != (rows,):
-            raise ValueError(f"{source}: array {name!r} has shape {value.shape}; a column needs one value for each of the {rows} rows of x.")
+            meant = checks.closest(name, ("x", "y", "population", "population_x", "population_y"))
+            raise ValueError(f"{source}: array {name!r} has shape {value.shape}; a column needs one value for each of the {rows} rows of x.{meant}")
         part = arrays.get(f"population_{name}", np.zeros(extra, value.dtype))
         if part.shape != (extra,):
             raise ValueError(f"{source}: array 'population_{name}' has shape {part.shape}; expected ({extra},) like population_y.")

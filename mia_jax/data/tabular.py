@@ -11,15 +11,18 @@ import csv
 import gzip
 import itertools
 import pathlib
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from mia_jax import checks
+from mia_jax.data import _given as given
 from mia_jax.data import npz
 from mia_jax.data._pool import checked, first, labels
 from mia_jax.types import Pool
 
+MANY, FEW = 20, 5  # a label of more values than that is none if they have fewer rows than that each
 _MISSING = ("", "?", "na", "n/a", "nan", "none", "null", "missing", "-")
 _NPZ_NAMES = (("x", "y"), ("X", "Y"), ("X", "y"), ("features", "labels"))
 
@@ -27,84 +30,171 @@ _NPZ_NAMES = (("x", "y"), ("X", "Y"), ("X", "y"), ("features", "labels"))
 def load(
     *,
     path: str,
-    label: str | int = 0,
+    label: str | int | None = None,
     label_path: str | None = None,
     drop: Sequence[str | int] = (),
+    one_hot: Sequence[str | int] = (),
     header: bool | None = None,
     delimiter: str = ",",
     examples: int | None = None,
 ) -> Pool:
     """x [N,F] as it stands in the file (standardize it on population rows), y the label column with its sorted values renumbered 0..C-1.
 
-    `path`: a csv (also .gz), or an .npz with x and y (or features and labels), or with one table. `label`, `drop`: columns by name or index
-    (-1 = last), `label_path`: labels from a file of their own, one a line (then `label` is unused). `header`: None looks whether the first line
-    has words over numbers. `examples`: only the first so many rows. FileNotFoundError, or ValueError with the row and the column of a cell
-    that is not a number.
+    `path`: a csv (also .gz), or an .npz with x and y (or features and labels), or with one table. `label`, `drop`, `one_hot`: columns by name or
+    index (-1 = last); a table needs a `label`, which is not guessed. `one_hot` columns, of words or numbers, become a column of 0 and 1 per value, in
+    their sorted order, behind the others. `label_path`: labels from a file of their own, one a line. `header`: None looks whether the first line has
+    words over numbers. `examples`: only the first so many rows. FileNotFoundError, or ValueError that names the cell, the row or all columns that
+    hold words.
     """
     file = pathlib.Path(path).expanduser()
+    columns = _listed(drop, "drop"), _listed(one_hot, "one_hot")
     if file.suffix == ".npz":
-        x, y = _from_npz(file, label, drop)
+        x, y = _from_npz(file, label, *columns)
     else:
-        x, y = _from_csv(file, None if label_path else label, drop, header, delimiter)
+        x, y = _from_csv(file, None if label_path else label, *columns, header, delimiter, labeled=not label_path)
     if label_path:
-        y = _from_csv(pathlib.Path(label_path).expanduser(), 0, (), None, delimiter)[1]
+        y = _from_csv(pathlib.Path(label_path).expanduser(), 0, (), (), None, delimiter)[1]
         if len(y) != len(x):
             raise ValueError(f"{label_path} has {len(y)} labels but {file} has {len(x)} rows.")
+    _classes(y, file)
     values, y = np.unique(y, return_inverse=True)
     x, y = first(examples, x=x, y=y)
     return checked(Pool(x=x, y=y, name=file.name.split(".")[0], num_classes=len(values)))
 
 
-def _from_npz(file: pathlib.Path, label: str | int, drop: Sequence[str | int]) -> tuple[np.ndarray, np.ndarray]:
+def _listed(columns, field: str) -> tuple:
+    """A list of columns; a single one may stand for itself."""
+    columns = (columns,) if isinstance(columns, str | int) else tuple(columns)
+    if not all(isinstance(c, str | int) and not isinstance(c, bool) for c in columns):
+        raise ValueError(f"data.{field}={columns!r} must be names or numbers of columns.")
+    return columns
+
+
+def _classes(y: np.ndarray, file: pathlib.Path) -> None:
+    """ValueError for a label that is no class: real numbers, or nearly as many values as rows."""
+    values = np.unique(y)
+    many = len(values) > MANY
+    if many and values.dtype.kind == "f" and not (values == np.round(values)).all():
+        raise ValueError(
+            f"{file}: the label holds {len(values):,} different real numbers, which are no classes. Choose another column as data.label, cut them "
+            "into classes, or save an .npz with x and y for data.name=npz with data.regression=True."
+        )
+    if many and len(values) * FEW > len(y):
+        shown = ", ".join(str(v) for v in values[:3].tolist())
+        raise ValueError(
+            f"{file}: the label has {len(values):,} different values ({shown}, ...) in {len(y):,} rows, so it is rather an identifier or a quantity "
+            "than a class. Choose another column as data.label, or join values into classes."
+        )
+
+
+def _from_npz(file: pathlib.Path, label: str | int | None, drop: Sequence, one_hot: Sequence) -> tuple[np.ndarray, np.ndarray]:
     arrays = npz.read(str(file))
     for x_name, y_name in _NPZ_NAMES:
         if x_name in arrays and y_name in arrays:
-            x, y = arrays[x_name], labels(arrays[y_name], source=file.name)
-            _table(x, file)
+            x, y = _table(arrays[x_name], file), labels(arrays[y_name], source=file.name)
             if len(y) != len(x):
                 raise ValueError(f"{file}: {x_name} has {len(x)} rows but {y_name} has {len(y)}.")
-            return np.delete(x, [_column(c, None, x.shape[1], file) for c in drop], axis=1), y
+            return _selected(x, {}, *([_column(c, None, x.shape[1], file) for c in part] for part in (drop, one_hot))), y
     if len(arrays) != 1:
         raise ValueError(f"{file} has the arrays {sorted(arrays)}; expected x and y, features and labels, or one table with a label column.")
-    table = next(iter(arrays.values()))
-    _table(table, file)
+    table = _table(next(iter(arrays.values())), file)
+    if label is None:
+        raise ValueError(f"{file}: which column is the label? Set data.label to its number, 0..{table.shape[1] - 1} (-1: the last).")
     at = _column(label, None, table.shape[1], file)
-    return np.delete(table, [at, *(_column(c, None, table.shape[1], file) for c in drop)], axis=1), labels(table[:, at], source=file.name)
+    skipped, hot = ([_column(c, None, table.shape[1], file) for c in part] for part in (drop, one_hot))
+    return _selected(table, {}, [at, *skipped], hot), labels(table[:, at], source=file.name)
 
 
-def _table(array: np.ndarray, file: pathlib.Path) -> None:
-    if array.ndim != 2 or array.dtype.kind not in "uifb":
+def _table(array: np.ndarray, file: pathlib.Path) -> np.ndarray:
+    if array.ndim != 2 or not given.numeric(array.dtype):
         raise ValueError(f"{file}: the table has shape {array.shape} and dtype {array.dtype}; expected numbers [N,F].")
+    return given.numbers(f"{file}: the table", array)
 
 
-def _from_csv(file: pathlib.Path, label: str | int | None, drop: Sequence[str | int], header: bool | None, delimiter: str):
-    """(x [N,F], label values [N] or None), read in one pass."""
+def _selected(table: np.ndarray, words: Mapping[int, dict[str, int]], unused: Sequence[int], hot: Sequence[int]) -> np.ndarray:
+    """The columns of a table that are features, those of `hot` as a column of 0 and 1 per value behind the others.
+
+    `words[c]` {cell: code} are the values of a column that was read as codes.
+    """
+    _apart(unused, hot)
+    parts = [np.delete(table, [*unused, *hot], axis=1)]
+    for c in hot:
+        values = _values(words[c])[table[:, c].astype(int)] if c in words else table[:, c]
+        parts.append((values[:, None] == np.unique(values)).astype(table.dtype))
+    return np.concatenate(parts, axis=1)
+
+
+def _apart(unused: Sequence[int], hot: Sequence[int]) -> None:
+    both = sorted(set(unused) & set(hot))
+    if both:
+        raise ValueError(f"data.one_hot: column {both[0]} is the label or is dropped.")
+
+
+def _from_csv(
+    file: pathlib.Path,
+    label: str | int | None,
+    drop: Sequence[str | int],
+    one_hot: Sequence[str | int],
+    header: bool | None,
+    delimiter: str,
+    *,
+    labeled: bool = True,
+):
+    """(x [N,F], label values [N] or None), read in one pass; every problem of the file is a ValueError that names it."""
     if not file.is_file():
-        raise FileNotFoundError(f"data file {file} does not exist.")
+        raise FileNotFoundError(f"data file {file} does not exist." if not file.is_dir() else f"data file {file} is a folder.")
+    if not isinstance(delimiter, str) or len(delimiter) != 1:
+        raise ValueError(f"data.delimiter={delimiter!r} must be one character, such as ',' or ';'.")
+    try:
+        return _parsed(file, label, drop, one_hot, header, delimiter, labeled)
+    except UnicodeDecodeError as error:
+        with open(file, "rb") as raw:
+            start = raw.read(4)
+        if start[:2] == b"PK":
+            raise ValueError(f"{file} is an archive, such as Excel writes, and no csv: save the sheet as csv (UTF-8).") from error
+        kind = "UTF-16" if start[:2] in (b"\xff\xfe", b"\xfe\xff") else "not UTF-8"
+        what = f"{kind} (byte 0x{error.object[error.start]:02x})" if kind == "not UTF-8" else kind
+        code = "utf-16" if kind == "UTF-16" else "latin1"
+        raise ValueError(f"{file} is {what}: save it as UTF-8, for example with `iconv -f {code} -t utf-8 old.csv > new.csv`.") from error
+    except (csv.Error, EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"{file} cannot be read as a csv: {error}.") from error
+
+
+def _parsed(file: pathlib.Path, label, drop, one_hot, header: bool | None, delimiter: str, labeled: bool):
     with _open(file) as lines:
-        head = list(itertools.islice(csv.reader(lines, delimiter=delimiter), 2))
+        head = list(itertools.islice((row for row in csv.reader(lines, delimiter=delimiter) if row), 2))
     if not head:
         raise ValueError(f"{file} is empty.")
+    if len(head[0]) == 1 and labeled:
+        other = next((d for d in ";\t|," if d != delimiter and all(d in row[0] for row in head)), None)
+        if other:
+            seem = f"its cells seem to be separated by {other!r}: data.delimiter={other!r}"
+            raise ValueError(f"{file} has one column at data.delimiter={delimiter!r}; {seem}.")
     if header is None:
-        header = isinstance(label, str) or any(isinstance(c, str) for c in drop) or _words_over_numbers(*head)
+        header = any(isinstance(c, str) for c in (label, *drop, *one_hot)) or _words_over_numbers(*head)
     names = [n.strip() for n in head[0]] if header else None
-    skipped = [_column(c, names, len(head[0]), file) for c in drop]
-    at = None if label is None else _column(label, names, len(head[0]), file)
-    codes: dict[str, int] = {}  # in order of first appearance
+    width = len(head[0])
+    if label is None and labeled:
+        listed = ", ".join(f"{i} {name!r}" for i, name in enumerate(names[:40])) if names else f"0..{width - 1}, without names"
+        raise ValueError(f"{file}: which column is the label? Set data.label to its name or number (-1: the last). Columns: {listed}.")
+    skipped, hot = ([_column(c, names, width, file) for c in part] for part in (drop, one_hot))
+    at = None if label is None else _column(label, names, width, file)
+    _apart([*skipped, *([] if at is None else [at])], hot)
+    words: dict[int, dict[str, int]] = {c: {} for c in (*hot, *([] if at is None else [at]))}  # codes in order of first appearance
     converters = {c: lambda cell: 0.0 for c in skipped}
-    if at is not None:
-        converters[at] = lambda cell: codes.setdefault(cell.strip(), len(codes))
+    converters |= {c: lambda cell, codes=codes: codes.setdefault(cell.strip(), len(codes)) for c, codes in words.items()}
     checks.at_least(1 + header, **{f"rows of {file.name}": len(head)})
     try:
         with _open(file) as lines:
             options = dict(delimiter=delimiter, skiprows=int(header), comments=None, quotechar='"', ndmin=2)
-            table = np.loadtxt(lines, np.float32, converters=converters, **options)
+            table = np.loadtxt(lines, np.float64, converters=converters, **options)
+    except UnicodeDecodeError:
+        raise
     except ValueError as error:
-        _explain(file, names, {at, *skipped}, delimiter, bool(header))
+        _explain(file, names, {*words, *skipped}, delimiter, bool(header))
         raise ValueError(f"{file} cannot be read: {error}") from error
-    unused = skipped if at is None else [at, *skipped]
-    y = None if at is None else _values(codes)[table[:, at].astype(int)]
-    return np.delete(table, unused, axis=1), y
+    y = None if at is None else _values(words[at])[table[:, at].astype(int)]
+    return _selected(table, words, skipped if at is None else [at, *skipped], hot), y
 
 
 def _open(file: pathlib.Path):
@@ -143,20 +233,36 @@ def _column(column: str | int, names: list[str] | None, width: int, file: pathli
 
 
 def _explain(file: pathlib.Path, names: list[str] | None, free: set, delimiter: str, header: bool) -> None:
-    """Raises ValueError that names the first bad cell or the first row of another length; returns if it finds neither."""
+    """Raises ValueError that names the first row of another length, or all columns that hold what is no number; returns if there are none."""
+    wrong: dict[int, dict] = {}
     with _open(file) as lines:
         reader = csv.reader(lines, delimiter=delimiter)
-        width = len(next(reader)) if header else None
+        width = None
         for row in reader:
             if not row:
+                continue
+            if width is None and header:
+                width = len(row)
                 continue
             width = width or len(row)
             if len(row) != width:
                 raise ValueError(f"{file}, line {reader.line_num}: {len(row)} cells, but {width} in the lines above.")
             for at, cell in enumerate(row):
                 if at not in free and not _number(cell):
-                    column = f"{at} ({names[at]!r})" if names else str(at)
-                    raise ValueError(
-                        f"{file}, line {reader.line_num}, column {column}: {cell!r} is not a number. Fill it in, encode words as numbers, "
-                        f"or leave the column out: drop=({(names[at] if names else at)!r},)."
-                    )
+                    one = wrong.setdefault(at, dict(line=reader.line_num, cell=cell, count=0, words=set()))
+                    one["count"] += 1
+                    if cell.strip().lower() not in _MISSING:
+                        one["words"].add(cell.strip())
+    if not wrong:
+        return
+    called = lambda at: names[at] if names else str(at)  # noqa: E731
+    parts = [
+        f"{at} {f'{called(at)!r} ' * bool(names)}({one['count']:,} cells, the first in line {one['line']}: {one['cell']!r})"
+        for at, one in sorted(wrong.items())
+    ]
+    texts = [called(at) for at, one in sorted(wrong.items()) if one["words"]]
+    gaps = [called(at) for at, one in sorted(wrong.items()) if not one["words"]]
+    remedy = f" Words: one column per value with data.one_hot={','.join(texts)}." if texts else ""
+    remedy += f" Gaps ({', '.join(gaps)}): fill them in." if gaps else ""
+    remedy += f" Or leave columns out: data.drop={','.join(texts + gaps)}."
+    raise ValueError(f"{file}: cells that are no numbers in column {'; '.join(parts)}.{remedy}")

@@ -44,6 +44,21 @@ def rows(
     return [row for name, attack in attacks.items() for row in _attack(study, name, attack)]
 
 
+def at_zero(attacks: Mapping[str, Mapping], member_TN, evaluated_TN) -> list[dict]:
+    """Rows tpr@0, the TPR without a false positive (means over targets): values alone, for the one highest non-member sets the threshold."""
+    member_TN, evaluated_TN = np.asarray(member_TN, bool), np.asarray(evaluated_TN, bool)
+    sides = [round(float((evaluated_TN & side_TN).sum(1).mean())) for side_TN in (member_TN, ~member_TN)]
+    found = []
+    for name, attack in attacks.items():
+        score_TN = np.asarray(attack["score_TN"], np.float64)
+        values = [roc.tpr_at_zero(roc.roc(s[e], m[e])).tpr for s, m, e in zip(score_TN, member_TN, evaluated_TN, strict=True)]
+        one = _mean(values, outcomes.STEP, "value only: the highest non-member alone sets the threshold")
+        row = dict(attack=name, target=None, slice="all", metric="tpr@0", value=one.value, low=None, high=None, interval=None, method=one.method)
+        row |= dict(convention=one.convention, fpr_realized=0.0, n_member=sides[0], n_nonmember=sides[1], n_targets=len(values))
+        found.append(row | dict(knows=attack.get("knows", "shadows"), **one.more))
+    return found
+
+
 def _attack(study: Study, name: str, attack: Mapping) -> list[dict]:
     score_TN, T = np.asarray(attack["score_TN"], np.float64), len(study.member_TN)
     pairs = [(s[e], m[e]) for s, m, e in zip(score_TN, study.member_TN, study.evaluated_TN)]

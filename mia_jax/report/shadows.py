@@ -24,7 +24,10 @@ def curve(*, attack: Attack, fleet: Fleet, scores: Callable, key, draws: int = 1
     counts = sorted({*(2**i for i in range(most.bit_length()) if 2**i <= most), most} - {0})
     found = {}
     for count in counts:
-        parts = [(f, scores(attack, f, f.design.targets, key)) for f in cut(fleet, count)]
+        try:
+            parts = [(f, scores(attack, f, f.design.targets, key)) for f in cut(fleet, count)]
+        except ValueError:  # so few shadows lack a side that the attack needs
+            continue
         if not parts or any(np.isnan(score[f.design.evaluated_MN[list(f.design.targets)]]).any() for f, score in parts):
             continue
         found[count] = measured(parts, draws=draws, seed=seed)

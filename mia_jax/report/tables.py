@@ -39,7 +39,7 @@ def fprs(rows: Sequence[Mapping]) -> list[float]:
 
 def sort_metric(rows: Sequence[Mapping]) -> str:
     """What attacks are sorted by: tpr@0.01, or the tpr@ nearest to it, or the AUC."""
-    known = fprs(rows)
+    known = [fpr for fpr in fprs(rows) if fpr > 0]
     return f"tpr@{min(known, key=lambda f: abs(math.log(f / 0.01))):g}" if known else "auc"
 
 
