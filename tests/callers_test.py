@@ -60,7 +60,7 @@ def test_a_folder_of_other_arrays_and_equal_rows_name_what_audit_has(tmp_path):
     x[150] = x[3]
     found = mia_jax.audit(GIVEN, x=x, folder=tmp_path / "w", **QUICK)
     assert "Duplicates" in found.markdown and not [flag for flag in FLAGS if flag in found.markdown]
-    with pytest.raises(ValueError, match="Choose another folder= for other arrays or settings"):
+    with pytest.raises(ValueError, match="other arrays or settings"):
         mia_jax.audit(loss=LOSS + 1, member=MEMBER, folder=tmp_path / "w", **QUICK)
 
 

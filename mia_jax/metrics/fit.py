@@ -277,7 +277,7 @@ def _auc(score_N, inside_N, outside_N) -> float:
 def _rate(correct_MN, side_MN) -> np.ndarray:
     """[M]: the mean over each model's rows of one side; NaN where there is none."""
     count_M = side_MN.sum(1)
-    return np.where(count_M > 0, np.where(side_MN, correct_MN, 0).sum(1) / np.maximum(count_M, 1), np.nan)
+    return np.where(count_M > 0, np.nansum(np.where(side_MN, correct_MN, 0), 1) / np.maximum(count_M, 1), np.nan)
 
 
 def _mean(values) -> float | None:

@@ -16,7 +16,7 @@ MOST_TARGETS = 8  # audited models whose labels are checked
 def measure(folder: pathlib.Path, *, design: Design, pool: Pool, given: bool, labeled: bool = True, seed: int = 0) -> dict[str, dict]:
     """{label_agreement, shadow_fit} from the answers in `folder`; `given`: a user's own answers are among them, and with `labeled` labels too."""
     names = names_of(design)
-    known = {name: there(folder, name, len(design.member_MN)) for name in ("correct", "loss", "score", "logits")}
+    known = {name: all(queries.signal_file(folder, name, m).exists() for m in used(design)) for name in ("correct", "loss", "score", "logits")}
     found_M = {m: answers_of(folder, m, design=design, pool=pool) for m in sampled(design)} if known["logits"] and labeled else {}
     value_MN = next((sign * first_view(folder, name, design) for name, sign in (("loss", 1), ("score", -1)) if known[name]), None)
     shadows = design.shadow_MM[list(design.targets)].any(0)
@@ -81,28 +81,29 @@ def answers_of(folder: pathlib.Path, m: int, *, design: Design, pool: Pool) -> t
 
 def errors_of_shadows(folder: pathlib.Path, design: Design) -> float | None:
     """The shadows' error rate on scored rows that they did not train on; None where it is not known."""
-    used = np.flatnonzero(design.shadow_MM[list(design.targets)].any(0))
-    used = [m for m in used if m not in design.targets][: fit.MOST_MODELS]
-    if not used or not all(queries.signal_file(folder, "correct", m).exists() for m in used):
+    shadows = [m for m in used(design) if m not in design.targets][: fit.MOST_MODELS]
+    if not shadows or not all(queries.signal_file(folder, "correct", m).exists() for m in shadows):
         return None
-    outside_MN = ~design.member_MN[used] & design.evaluated_MN[used]
-    return float(1 - queries.load(folder, "correct", used)[:, 0][outside_MN].mean()) if outside_MN.any() else None
+    outside_MN = ~design.member_MN[shadows] & design.evaluated_MN[shadows]
+    return float(1 - queries.load(folder, "correct", shadows)[:, 0][outside_MN].mean()) if outside_MN.any() else None
 
 
 def sampled(design: Design) -> list[int]:
     """The targets and shadows whose answers are looked at."""
-    used = np.flatnonzero(design.shadow_MM[list(design.targets)].any(0)).tolist()
-    return list(dict.fromkeys([*design.targets, *used]))[: fit.MOST_MODELS]
+    return used(design)[: fit.MOST_MODELS]
 
 
-def there(folder: pathlib.Path, name: str, models: int) -> bool:
-    """Whether every model has answered a signal."""
-    return all(queries.signal_file(folder, name, m).exists() for m in range(models))
+def used(design: Design) -> list[int]:
+    """The targets and all their shadows; a model that failed in training is none of them."""
+    return list(dict.fromkeys([*design.targets, *np.flatnonzero(design.shadow_MM[list(design.targets)].any(0)).tolist()]))
 
 
 def first_view(folder: pathlib.Path, name: str, design: Design) -> np.ndarray:
-    """[M,N] of the first view."""
-    return np.stack([queries.load(folder, name, [m])[0, 0] for m in range(len(design.member_MN))]).astype(np.float64)
+    """[M,N] of the first view, NaN for models that are not used."""
+    found_MN = np.full(design.member_MN.shape, np.nan)
+    for m in used(design):
+        found_MN[m] = queries.load(folder, name, [m])[0, 0]
+    return found_MN
 
 
 def names_of(design: Design) -> list[str]:
