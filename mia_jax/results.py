@@ -11,6 +11,7 @@ import numpy as np
 
 from mia_jax import brought, checks, configuration, experiment, reporting, workdir
 from mia_jax.metrics import bootstrap
+from mia_jax.metrics import slices as slices_of_rows
 from mia_jax.report import answer, files, standing, tables
 from mia_jax.report import figures as drawing
 
@@ -112,6 +113,7 @@ def named_groups(groups) -> dict[str, list]:
         if "." in str(name):
             raise ValueError(f"groups: {str(name)!r} holds a dot; choose a name without one.")
         found[str(name)] = np.asarray(rows).tolist()
+    slices_of_rows.check((), groups=found)
     return found
 
 
