@@ -83,6 +83,7 @@ def main(argv):
             raise ValueError(f"--{flag.name} is missing. Try: python launch.py --config=configs/quickstart.py --workdir=runs/quickstart")
     path, _, argument = _CONFIG.value.partition(":")
     path = command_line.check_file(path)
+    sys.path += [str(pathlib.Path.cwd()), str(path.resolve().parent)]  # modules of a user's own: here, or beside the config
     from mia_jax import jobs
 
     task, pause = jobs.task(_TASK.value), jobs.Pause()

@@ -139,7 +139,7 @@ class _Overriding:
         if name == old["name"]:
             return dict(old)
         kind = configuration.KINDS[section]
-        if "." not in name and name not in registry.names(kind):
+        if name not in registry.names(kind) and not registry.outside(kind, name):
             known = registry.names(kind)
             raise self.refuse(path, f"{kind}: there is no {name!r}. Known: {', '.join(known)}.{checks.closest(name, known)}")
         if section == "learner" and old.get("gradient") == "private" and "gradient" not in registry.keywords("learners", name):
@@ -216,7 +216,7 @@ class _Overriding:
                 raise self.refuse(path, f"the learning rule {given['name']!r} has an objective of its own; leave it out.")
             return
         known = registry.names("objectives")
-        if "." not in name and name not in known:
+        if name not in known and not registry.outside("objectives", name):
             raise self.refuse(path, f"there is no objective {name!r}. Known: {', '.join(known)}.{checks.closest(name, known)}")
 
     def set_within(self, path: tuple[str, ...], value: Any, given: dict, depth: int) -> None:

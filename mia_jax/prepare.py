@@ -90,7 +90,8 @@ def prepare(config: Mapping, *, seed: int) -> Audit:
         pool = pools.standardize(pool, design.population_N)
     rows_MK, weight_MK = _rows.all_rows(design)
     model = make("models", config["model"], num_classes=pool.num_classes)
-    model = programs.lenient(model) if "." in config["model"]["name"] else model
+    if registry.outside("models", config["model"]["name"]):
+        model = programs.lenient(own_model(model, name=config["model"]["name"]))
     refusals.check_model(model, pool=pool, config=config)
     out = refusals.check_outputs(model, pool=pool, name=config["model"]["name"])
     for sentence in refusals.check_training(config["learner"], num_rows=rows_MK.shape[1]):
@@ -152,6 +153,13 @@ def prepare(config: Mapping, *, seed: int) -> Audit:
 def make(kind: str, section: Mapping, **kwargs):
     """registry.make of a config section {'name': ..., field: value}."""
     return registry.make(kind, section["name"], {k: v for k, v in section.items() if k != "name"}, **kwargs)
+
+
+def own_model(made, *, name: str) -> Model:
+    """The Model of what the `make` of a module outside the package returned, which may be a plain flax module."""
+    from mia_jax.models import _linen  # flax is loaded where there is a model
+
+    return _linen.taken(made, name=name)
 
 
 def load_pool(section: Mapping) -> tuple[Pool, dict]:

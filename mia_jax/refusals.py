@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import jax
 import numpy as np
 
-from mia_jax import answers, checks, configuration, stages, views
+from mia_jax import answers, checks, configuration, jobs, stages, views
 from mia_jax.data import augment
 from mia_jax.training import query as queries
 from mia_jax.training.trajectory import SIGNAL as TRAJECTORY
@@ -83,10 +83,18 @@ def check_memory(what: str, size: float) -> None:
 
 def check_model(model: Model, *, pool: Pool, config: Mapping) -> None:
     """ValueError, before anything is trained, if the model cannot take these examples, or has more parameters than fit into memory."""
-    name, x = config["model"]["name"], jax.ShapeDtypeStruct((1, *pool.x.shape[1:]), pool.x.dtype)
+    name, x = config["model"]["name"], jax.ShapeDtypeStruct((2, *pool.x.shape[1:]), pool.x.dtype)
+
+    def answered(key, x, weight_B):
+        variables = model.init(key, x[:1])
+        model.apply(variables, x, train=False)
+        return variables, model.apply(variables, x, key_B=jax.random.split(key, 2), weight_B=weight_B, train=True)[0]
+
     try:
-        variables = jax.eval_shape(model.init, jax.random.key(0), x)
-    except (ValueError, TypeError, IndexError, OverflowError) as error:
+        variables, _ = jax.eval_shape(answered, jax.random.key(0), x, jax.ShapeDtypeStruct((2,), np.float32))
+    except jobs.Paused:
+        raise
+    except Exception as error:  # whatever the net's code raises
         remedy = ""
         if config["data"].get("flat"):
             remedy = " data.flat=False gives images."

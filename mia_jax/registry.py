@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 import inspect
+import pathlib
 import pkgutil
+import sys
 from collections.abc import Callable, Mapping
 from types import ModuleType
 
@@ -31,21 +34,39 @@ def load(kind: str, name: str) -> ModuleType:
     if kind == "signals":
         name = name.partition(":")[0]
     known = names(kind)
-    if "." in name:
+    if outside(kind, name):
         return own(kind, name)
     if name not in known:
         raise ValueError(f"{kind}: there is no {name!r}. Known: {', '.join(known)}.{checks.closest(name, known)}")
     return importlib.import_module(f"mia_jax.{kind}.{name}")
 
 
+def outside(kind: str, name: str) -> bool:
+    """Whether a name is that of a module outside the package: 'my_pkg.my_model', or 'my_model' if such a file can be imported and has the maker."""
+    if "." in name or name in names(kind):
+        return "." in name
+    spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    return spec is not None and bool(spec.origin) and spec.origin.endswith(".py") and f"def {KINDS[kind]}(" in _text(spec.origin)
+
+
+def _text(path: str) -> str:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read()
+
+
 def own(kind: str, path: str) -> ModuleType:
     """A module outside the package, 'my_pkg.my_model'; it needs the same maker as the modules of mia_jax.<kind>."""
+    if not all(part.isidentifier() for part in path.split(".")):
+        raise ValueError(f"{kind}: {path!r} is no name of a module; expected my_pkg.my_module.")
     try:
         module = importlib.import_module(path)
     except ModuleNotFoundError as error:
         if error.name and not path.startswith(error.name):
             raise
-        raise ValueError(f"{kind}: there is no module {path!r}; it must be importable from here (run in its folder, or set PYTHONPATH).") from error
+        folders = ", ".join(dict.fromkeys(str(pathlib.Path(p or ".").resolve()) for p in sys.path if "python3" not in p and not p.endswith(".zip")))
+        raise ValueError(
+            f"{kind}: there is no module {path!r}; it must be importable from here: run in its folder, or set PYTHONPATH. Looked in {folders}."
+        ) from error
     if not hasattr(module, KINDS[kind]):
         raise ValueError(f"{kind}: the module {path!r} has no function {KINDS[kind]}(...).")
     return module

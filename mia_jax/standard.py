@@ -95,7 +95,7 @@ SECTIONS = sections_of({"logits", "rescaled_logit", "loss"}, classes=True)  # of
 
 def section(name: str, *, label: str = "attacks") -> dict:
     """The fields of an attack of the standard set, or {'name': name} of any other; ValueError that lists the names."""
-    if name not in SECTIONS and "." not in name and name not in registry.names("attacks"):
+    if name not in SECTIONS and name not in registry.names("attacks") and not registry.outside("attacks", name):
         known = list(dict.fromkeys([*registry.names("attacks"), *SECTIONS]))
         raise ValueError(f"{label}: there is no attack {name!r}.{checks.closest(name, known)} Known: {', '.join(known)}.")
     return dict(SECTIONS.get(name, dict(name=name)))
