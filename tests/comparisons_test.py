@@ -38,7 +38,7 @@ def truth(*, mu=(0.9, 0.5), spread=(0.3, 1.0), by_unit=0.2):
 def compared(scores, member, seed=0, **settings):
     unit = np.arange(len(member)) // 2
     draws = bootstrap.make(member.shape[1], unit, seed=seed)
-    attacks, kept = {f"a{i}": dict(score_TN=s) for i, s in enumerate(scores)}, {}
+    attacks, kept = {f"a{i}": dict(score_TN=s, knows="nothing") for i, s in enumerate(scores)}, {}  # no shadow makes these scores
     rows = summary.rows(attacks, member, np.ones_like(member), unit_T=unit, draws=draws, fprs=FPRS, keep=kept)
     return comparisons.rows(kept, list(attacks), **settings), rows
 

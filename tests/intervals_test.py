@@ -46,7 +46,7 @@ def simulate(repeats, units, records, seed=0, one=False, **model):
         score, member = (score[:1], member[:1]) if one else (score, member)
         unit = np.arange(len(score)) // 2
         draws = bootstrap.make(records, unit, seed=repeat + 10**6)
-        attack = dict(score_TN=score, threshold_T=np.full(len(score), CUT))
+        attack = dict(score_TN=score, threshold_T=np.full(len(score), CUT), knows="nothing")  # no shadow makes these scores
         for row in summary.rows({"a": attack}, member, np.ones_like(member), draws=draws, fprs=FPRS, ppv_ratio=10.0):
             if row["low"] is not None and (row["target"], row["metric"]) in expected:
                 found.setdefault((row["target"], row["metric"]), []).append((row["value"], row["low"], row["high"], row["interval"], row["method"]))

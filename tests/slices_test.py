@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mia_jax.metrics import bootstrap, outcomes, placements, roc, slice_rows, slices, summary
+from mia_jax.metrics.components import Error
 
 FPRS = (0.05, 0.1)
 
@@ -269,8 +270,8 @@ def test_equal_and_perfect_scores_have_honest_p_values():
     _, perfect = measured(np.where(member, np.inf, -np.inf), member, y)
     assert [e["p_holm"] for e in constant["a"]] == [1.0, 1.0] and all(e["low"] < 0.5 < e["high"] for e in constant["a"])
     assert all(e["auc"] == 1 and e["p_value"] < 1e-9 for e in perfect["a"])
-    assert slice_rows.one_sided(0.7, 0.1, 10, 50) == pytest.approx(1 - slice_rows.one_sided(0.3, 0.1, 10, 50))
-    assert slice_rows.one_sided(0.5, 0.1, 10, 50) == 0.5
+    assert slice_rows.one_sided(0.7, Error(0.1), 10, 50) == pytest.approx(1 - slice_rows.one_sided(0.3, Error(0.1), 10, 50))
+    assert slice_rows.one_sided(0.5, Error(0.1), 10, 50) == 0.5
 
 
 def test_no_slices_make_no_rows():

@@ -1,7 +1,8 @@
 """Bootstrap by weights: every draw reweights rows that were sorted once, and all targets and attacks share the draws (so differences pair up).
 
-Several targets share their records and their shadows, so neither may be resampled alone: a *crossed* draw multiplies one count a record with one
-count a unit of models (twins are one unit), the pigeonhole bootstrap of Owen (arXiv:0712.1111), which is conservative.
+Several targets share their records and their shadows, so neither may be resampled alone: a *crossed* draw multiplies one count per record with one
+count per unit of models (twins are one unit), the pigeonhole bootstrap of Owen (arXiv:0712.1111). Its draws vary too much (`components`): crossed
+intervals take their standard errors from the draws of records in every unit and from the spread among units.
 """
 
 from __future__ import annotations
@@ -28,11 +29,12 @@ def resample_size(n: int) -> int:
 class Draws:
     """R shared draws: counts of records [N,R] and of the targets' units [T,R] (None = models are not resampled), float32 whole numbers.
 
-    `units` is how many units the targets form; `resampling` is 'crossed' or 'records'.
+    `units` is how many units the targets form and `index_T` [T] the unit of each; `resampling` is 'crossed' or 'records'.
     """
 
     record_NR: np.ndarray
     unit_TR: np.ndarray | None
+    index_T: np.ndarray
     units: int
     seed: int
 
@@ -45,7 +47,7 @@ class Draws:
         """The words for the table."""
         count = self.record_NR.shape[1]
         if self.unit_TR is not None:
-            return f"bootstrap: {self.units} units of models x records, {count} draws"
+            return f"bootstrap: {self.units} units of models x records, {count} draws, variance components"
         why = f", given these models ({self.units} of the {FEWEST_UNITS} units needed to resample them)"
         return f"bootstrap: records, {count} draws{why}"
 
@@ -59,7 +61,7 @@ def make(num_records: int, unit_T, draws: int = 200, seed: int = 0) -> Draws:
     rng = np.random.default_rng(seed)
     record_NR = counts(rng, num_records, draws)
     unit_TR = counts(rng, units, draws)[index_T] if units >= FEWEST_UNITS else None
-    return Draws(record_NR=record_NR, unit_TR=unit_TR, units=units, seed=seed)
+    return Draws(record_NR=record_NR, unit_TR=unit_TR, index_T=index_T, units=units, seed=seed)
 
 
 def stratified(seed: int, member_N, evaluated_N, draws: int = 200) -> np.ndarray:
@@ -108,16 +110,18 @@ def ranked(score_K, member_K, row_K) -> Ranked:
     return Ranked(row_K[inside_K], row_K[outside_K], above, upto)
 
 
-def redraw(rows: Ranked, record_NR: np.ndarray, unit_TR: np.ndarray | None, allowed_F) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def redraw(
+    rows: Ranked, record_NR: np.ndarray, unit_TR: np.ndarray | None, allowed_F, *, low: bool = True
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(auc_R, low_FR, high_FR) of one ROC under R draws: its AUC, and a TPR that errs low and one that errs high at each number of false positives.
 
     Row numbers are t N + n, weighted by record_NR[n] (times unit_TR[t]). With `allowed` = k >= 1 false positives the step rule's threshold has a true
     FPR near (k + 1)/J, and a draw's one near (k + 3/2)/J, while FPR k/J was asked for: `high` is the step rule in the draw, `low` reads the curve
-    3/2 non-members earlier (between allowances k - 2 and k - 1). A mean over many targets needs this; for large k it does not show.
+    3/2 non-members earlier (between allowances k - 2 and k - 1); for large k it does not show. Without `low` it is `high` as well.
     """
     N, R = record_NR.shape
     step = max(1, BLOCK // (len(rows.member_I) + len(rows.nonmember_J)))
-    needed = sorted({k - d for k in allowed_F for d in (0, 1, 2) if k >= d})
+    needed = sorted({k - d for k in allowed_F for d in ((0, 1, 2) if low else (0,)) if k >= d})
     parts = []
     alone = unit_TR is None and record_NR.T.flags.c_contiguous  # as `stratified` lays them out
     if alone:
@@ -129,9 +133,11 @@ def redraw(rows: Ranked, record_NR: np.ndarray, unit_TR: np.ndarray | None, allo
         parts.append(curve_draws(rows, lambda p, r=record, u=unit: r[p % N] if u is None else r[p % N] * u[p // N], needed))
     auc_R = np.concatenate([np.atleast_1d(auc) for auc, _ in parts])
     tpr = dict(zip(needed, np.concatenate([t[:, None] if t.ndim == 1 else t for _, t in parts], axis=1)))
-    low = [tpr[0] * (1 - np.exp(-1)) if k == 1 else (tpr[k - 2] + tpr[k - 1]) / 2 for k in allowed_F]
-    high = [tpr[k] for k in allowed_F]
-    return auc_R, np.reshape(low, (len(low), R)), np.reshape(high, (len(high), R))
+    high_FR = np.reshape([tpr[k] for k in allowed_F], (len(allowed_F), R))
+    if not low:
+        return auc_R, high_FR, high_FR
+    low_FR = [tpr[0] * (1 - np.exp(-1)) if k == 1 else (tpr[k - 2] + tpr[k - 1]) / 2 for k in allowed_F]
+    return auc_R, np.reshape(low_FR, high_FR.shape), high_FR
 
 
 def one_draw(rows: Ranked, own: tuple, count_N, allowed_F) -> tuple[float, np.ndarray]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mia_jax.metrics import bootstrap, intervals, outcomes
+from mia_jax.metrics import bootstrap, components, intervals, outcomes
 from mia_jax.metrics.summary import Drawn
 
 
@@ -45,7 +45,11 @@ def accuracies(
         with np.errstate(invalid="ignore", divide="ignore"):
             drawn_TR = (1 + tp_TR / inside_TR - fp_TR / outside_TR) / 2
         value = np.mean([(1 + n[e & m].mean() - n[e & ~m].mean()) / 2 for n, m, e in zip(named_TN, member_TN, evaluated_TN, strict=True)])
-        found[name] = float(value), drawn_TR[0] if single else outcomes.average(drawn_TR, draws.unit_TR)
+        if single:
+            found[name] = float(value), drawn_TR[0], None, ""
+        else:
+            rate_T = [(1 + n[e & m].mean() - n[e & ~m].mean()) / 2 for n, m, e in zip(named_TN, member_TN, evaluated_TN, strict=True)]
+            found[name] = float(value), None, components.parts(rate_T, drawn_TR, draws.index_T), attacks[name].get("knows", "shadows")
     kept = [name for name in names if name in found]
     return [
         dict(attack=a, versus=b, target=None, slice="all", metric="balanced_accuracy")
@@ -56,32 +60,48 @@ def accuracies(
 
 
 def _accuracy_difference(one: tuple, other: tuple, draws: bootstrap.Draws, single: bool, level: float) -> dict:
-    value, spread_R = one[0] - other[0], one[1] - other[1]
-    low, high = intervals.percentile(spread_R, level)
-    how = f"{'stratified bootstrap' if single else draws.method}, paired, percentiles"
-    found = dict(value=value, interval="records" if single else draws.resampling, convention=outcomes.RULE, method=how)
-    return found | dict(low=min(value, low), high=max(value, high))
+    value = one[0] - other[0]
+    found = dict(value=value, interval="records" if single else draws.resampling, convention=outcomes.RULE)
+    if single:
+        low, high = intervals.percentile(one[1] - other[1], level)
+        return found | dict(low=min(value, low), high=max(value, high), method="stratified bootstrap, paired, percentiles")
+    knows = knowing(one[3], other[3])
+    error = components.error(components.minus(one[2], other[2]), crossed=draws.unit_TR is not None, knows=knows)
+    half = intervals.t_half(error.deviation, level, error.freedom)
+    return found | dict(low=value - half, high=value + half, method=f"{draws.method}, paired, Student's t")
 
 
 def difference(one: Drawn, other: Drawn, *, level: float = 0.95) -> dict:
     """{value, low, high, interval, method, convention} of one - other, draw by draw.
 
-    AUC: normal with the standard deviation of the drawn differences. TPR@FPR: their percentiles, the wider of those that err low and those that
-    err high. Where a closed form made one of the two intervals (few counts, no draw differs), the two intervals' worst corners.
+    Several targets: the standard error of the difference by the variance components of the units' differences, with Student's t, about the
+    difference of the centers of the two intervals. One target: AUC normal with the standard deviation of the drawn differences, TPR@FPR their
+    percentiles, the wider of those that err low and those that err high. Where a closed form made one of the two intervals (few counts, no draw
+    differs), the two intervals' worst corners.
     """
     a, b = one.outcome, other.outcome
     value = a.value - b.value
     found = dict(value=value, interval=a.interval, convention=a.convention)
     spread_R, upper_R = one.low_R - other.low_R, one.high_R - other.high_R
+    how = f"{a.method.removesuffix(', logit scale').removesuffix(', angular scale')}, paired"
     if _closed_form(one) or _closed_form(other):
         low, high, how = a.low - b.high, a.high - b.low, "worst corners of the two intervals"
+    elif one.parts is not None:
+        error = components.error(components.minus(one.parts, other.parts), crossed=a.interval == "crossed", knows=knowing(one.knows, other.knows))
+        center, half = one.center - other.center, intervals.t_half(error.deviation, level, error.freedom)
+        low, high, how = min(value, center - half), max(value, center + half), how + ", Student's t"
     elif one.low_R is one.high_R:
         half = intervals.normal_half(spread_R, level)
-        low, high, how = value - half, value + half, f"{a.method.removesuffix(', logit scale')}, paired, normal"
+        low, high, how = value - half, value + half, how + ", normal"
     else:
         bounds = [intervals.percentile(values_R, level) for values_R in (spread_R, upper_R)]
-        low, high, how = min(value, *(x[0] for x in bounds)), max(value, *(x[1] for x in bounds)), f"{a.method}, paired"
+        low, high = min(value, *(x[0] for x in bounds)), max(value, *(x[1] for x in bounds))
     return found | dict(low=max(low, -1.0), high=min(high, 1.0), method=how)
+
+
+def knowing(*knows: str) -> str:
+    """What a difference of attacks knows: shadows, if one of them does."""
+    return next((k for k in knows if k not in components.ALONE), knows[0])
 
 
 def _closed_form(drawn: Drawn) -> bool:

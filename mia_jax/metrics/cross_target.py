@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from scipy import special
 
-from mia_jax.metrics import bootstrap, intervals, outcomes, placements
+from mia_jax.metrics import bootstrap, components, intervals, outcomes, placements
 
 
 def partners(unit_T) -> np.ndarray:
@@ -40,17 +39,22 @@ def check(attacks: Mapping[str, Mapping], member_TN, evaluated_TN, *, unit_T, dr
         return dict(why="the targets share no evaluated rows, or only members or non-members")
     w, code_TN = placements.weights(*sides, draws.record_NR), common_TN.astype(np.int32) - 1
     smaller, found, excluded = int(min(side_TN.sum(1).min() for side_TN in sides)), {}, []
-    limit = -float(special.ndtri((1 - level) / (2 * max(len(attacks), 1))))
+    each = 1 - (1 - level) / max(len(attacks), 1)
     for name, attack in attacks.items():
         score_TN = np.asarray(attack["score_TN"], np.float64)[partner_T]
         parts = [
             placements.placements(placements.order(s, c), m, code, 1) for s, c, m, code in zip(score_TN, common_TN, member_TN, code_TN, strict=True)
         ]
         auc_T, place_TN = np.array([auc_G[0] for auc_G, _ in parts]), np.array([place_N for _, place_N in parts])
-        value, drawn_R = float(auc_T.mean()), outcomes.average(placements.auc_draws(auc_T, place_TN, w), draws.unit_TR)
-        deviation = float(np.nanstd(drawn_R)) if intervals.usable(drawn_R) else 0.0
-        low, high = intervals.logit(value, deviation, smaller, level)
+        value, drawn_TR = float(auc_T.mean()), placements.auc_draws(auc_T, place_TN, w)
+        parts = components.parts(auc_T, drawn_TR, draws.index_T)
+        error = components.error(parts, crossed=draws.unit_TR is not None, knows=attack.get("knows", "shadows"))
+        if not intervals.usable(outcomes.average(drawn_TR, draws.unit_TR)):
+            error = components.Error(0.0)
+        low, high = intervals.logit(value, error.deviation, smaller, level, error.freedom)
         found[name] = dict(auc=value, low=low, high=high)
-        if deviation > 0 and 0 < value < 1 and abs(np.log(value / (1 - value))) * value * (1 - value) > limit * deviation:
-            excluded.append(name)
+        if error.deviation > 0 and 0 < value < 1:
+            bottom, top = intervals.logit(value, error.deviation, smaller, each, error.freedom)
+            if not bottom <= 0.5 <= top:
+                excluded.append(name)
     return dict(attacks=found, excluded=excluded, level=level, method=draws.method)

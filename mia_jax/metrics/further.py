@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mia_jax.metrics import bootstrap, intervals, outcomes, placements, ratio_bounds, roc, summary
+from mia_jax.metrics import bootstrap, components, intervals, outcomes, placements, ratio_bounds, roc, summary
 from mia_jax.metrics.outcomes import Counts, Outcome
 
 NO_SHADOW = "no shadow to choose a threshold on"
@@ -139,7 +139,8 @@ def _at_threshold(study: Study, score_TN, attack: Mapping) -> dict[str, Outcome]
     drawn = at_threshold(*placements.shares(named_TN, study.weights), ratio_T[:, None])
     finite = np.isfinite(threshold_T).all()
     out = {"threshold": _mean(threshold_T, outcomes.RULE) if finite else Outcome(None, method="infinite: it names nobody or everybody")}
-    return out | {m: _interval(study, values[m], drawn[m], float(fpr_T.mean())) for m in values}
+    knows = {m: outcomes.at_threshold_knows(m, attack.get("knows", "shadows")) for m in values}
+    return out | {m: _interval(study, values[m], drawn[m], float(fpr_T.mean()), knows[m]) for m in values}
 
 
 def _rates(study: Study, named_TN) -> tuple[np.ndarray, np.ndarray]:
@@ -148,13 +149,23 @@ def _rates(study: Study, named_TN) -> tuple[np.ndarray, np.ndarray]:
     return (named_TN & study.member_TN).sum(1) / study.inside_T, (named_TN & ~study.member_TN).sum(1) / study.outside_T
 
 
-def _interval(study: Study, value_T, value_TR, fpr: float) -> Outcome:
+def _interval(study: Study, value_T, value_TR, fpr: float, knows: str) -> Outcome:
     value, value_R = float(np.mean(value_T)), outcomes.average(value_TR, study.draws.unit_TR)
     more = outcomes.spread(value_T) if len(value_T) > 1 else {}
     if not intervals.usable(value_R) or np.nanmax(value_R) == np.nanmin(value_R):
         return Outcome(value, method="the draws do not differ", convention=outcomes.RULE, fpr_realized=fpr, more=more)
-    low, high = intervals.percentile(value_R, study.level)
+    if len(value_T) == 1:
+        low, high = intervals.percentile(value_R, study.level)
+    else:
+        error = _error(study, value_T, value_TR, knows)
+        low, high = intervals.angular(value, error.deviation, study.level, error.freedom)
     return Outcome(value, min(low, value), max(high, value), study.draws.resampling, study.draws.method, outcomes.RULE, fpr, more)
+
+
+def _error(study: Study, value_T, value_TR, knows: str) -> components.Error:
+    """The standard error of a mean over targets."""
+    parts = components.parts(value_T, value_TR, study.draws.index_T)
+    return components.error(parts, crossed=study.draws.unit_TR is not None, knows=knows)
 
 
 def _calibration(study: Study, score_TN, attack: Mapping) -> dict[str, Outcome]:
@@ -174,9 +185,11 @@ def _calibration(study: Study, score_TN, attack: Mapping) -> dict[str, Outcome]:
         if T == 1:
             found = _closed_forms(counts, study.level)
         else:
-            drawn = dict(zip(names, (outcomes.average(x, study.draws.unit_TR) for x in placements.shares(named_TN, study.weights))))
-            values = dict(tpr=float(tpr_T.mean()), fpr=float(fpr_T.mean()))
-            found = outcomes.several_at_threshold(values, drawn, counts, T, 1.0, study.level, study.draws)
+            drawn_TR = dict(zip(names, placements.shares(named_TN, study.weights)))
+            drawn = {m: outcomes.average(x_TR, study.draws.unit_TR) for m, x_TR in drawn_TR.items()}
+            values, rates_T = dict(tpr=float(tpr_T.mean()), fpr=float(fpr_T.mean())), dict(tpr=tpr_T, fpr=fpr_T)
+            errors = {m: _error(study, rates_T[m], x_TR, outcomes.at_threshold_knows(m, "shadows")) for m, x_TR in drawn_TR.items()}
+            found = outcomes.several_at_threshold(values, drawn, counts, T, 1.0, study.level, study.draws, errors)
         inside = None if found["fpr"].low is None else bool(found["fpr"].low <= fpr <= found["fpr"].high)
         out[names["tpr"]] = found["tpr"]
         out[names["fpr"]] = found["fpr"]._replace(more=dict(found["fpr"].more) | dict(calibrated=inside))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 from mia_jax import checks
 from mia_jax.metrics import roc
@@ -66,11 +66,40 @@ def percentile(value_R, level: float = 0.95) -> tuple[float, float]:
 
 def normal_half(value_R, level: float = 0.95) -> float:
     """Half the width of a normal interval whose standard deviation is that of bootstrap values [R]; NaN values are left out."""
-    return float(stats.norm.ppf((1 + level) / 2) * np.nanstd(np.asarray(value_R, np.float64)))
+    return t_half(float(np.nanstd(np.asarray(value_R, np.float64))), level)
 
 
-def logit(value: float, deviation: float, smaller_side: int, level: float = 0.95) -> tuple[float, float]:
-    """(low, high) of an AUC in [0, 1] whose bootstrap standard deviation is `deviation`: normal on the logit scale, by the delta method.
+def t_half(deviation: float, level: float = 0.95, freedom: float = np.inf) -> float:
+    """Half the width of an interval by Student's t (normal for `freedom` = inf) whose standard error is `deviation`."""
+    return float(special.stdtrit(freedom, (1 + level) / 2) if np.isfinite(freedom) else special.ndtri((1 + level) / 2)) * deviation
+
+
+def t_tail(value: float, freedom: float = np.inf) -> float:
+    """P(T >= value) for Student's t (normal for `freedom` = inf)."""
+    return float(special.stdtr(freedom, -value) if np.isfinite(freedom) else special.ndtr(-value))
+
+
+def angular(value: float, deviation: float, level: float = 0.95, freedom: float = np.inf) -> tuple[float, float]:
+    """(low, high) of a rate in [0, 1] with this standard error: Student's t on the scale arcsin(sqrt(rate)), by the delta method.
+
+    A rate of 0 or 1, or one without a standard error, is returned twice: no draw shows how it would vary.
+    """
+    if not deviation > 0 or not 0 < value < 1:
+        return value, value
+    center, half = np.arcsin(np.sqrt(value)), t_half(deviation, level, freedom) / (2 * np.sqrt(value * (1 - value)))
+    return float(np.sin(max(center - half, 0.0)) ** 2), float(np.sin(min(center + half, np.pi / 2)) ** 2)
+
+
+def angular_p(value: float, guess: float, deviation: float, freedom: float = np.inf) -> float:
+    """P-value of 'rate <= guess', one-sided, which is below (1 - level)/2 where the lower end of `angular` lies above `guess`."""
+    if not deviation > 0 or not 0 < value < 1:
+        return 1.0
+    return t_tail((np.arcsin(np.sqrt(value)) - np.arcsin(np.sqrt(guess))) * 2 * np.sqrt(value * (1 - value)) / deviation, freedom)
+
+
+def logit(value: float, deviation: float, smaller_side: int, level: float = 0.95, freedom: float = np.inf) -> tuple[float, float]:
+    """(low, high) of an AUC in [0, 1] whose standard error is `deviation`: Student's t (normal for `freedom` = inf) on the logit scale, by the delta
+    method.
 
     Where no draw differs (perfect order, or all scores tied), the pairs (member i, non-member i), i <= `smaller_side`, are independent trials that
     all came out alike: u = Clopper-Pearson's limit of the others bounds the AUC by value - u value and value + u (1 - value).
@@ -78,8 +107,18 @@ def logit(value: float, deviation: float, smaller_side: int, level: float = 0.95
     if not deviation > 0 or not 0 < value < 1:
         other = clopper_pearson(0, smaller_side, level)[1]
         return value - other * value, value + other * (1 - value)
-    center, half = np.log(value / (1 - value)), stats.norm.ppf((1 + level) / 2) * deviation / (value * (1 - value))
+    center, half = np.log(value / (1 - value)), t_half(deviation, level, freedom) / (value * (1 - value))
     return float(1 / (1 + np.exp(half - center))), float(1 / (1 + np.exp(-half - center)))
+
+
+def logit_p(value: float, deviation: float, smaller_side: int, freedom: float = np.inf) -> float:
+    """P-value of 'AUC <= 1/2', one-sided, which is below (1 - level)/2 where the lower end of `logit` lies above 1/2.
+
+    Where no draw differs, `smaller_side` independent pairs that all came out alike: 2^-smaller_side above 1/2, else 1.
+    """
+    if not deviation > 0 or not 0 < value < 1:
+        return 0.5**smaller_side if value > 0.5 else 1.0
+    return t_tail(float(np.log(value / (1 - value)) * value * (1 - value) / deviation), freedom)
 
 
 def ratio_box(k1, n1, k0, n0, weight: float, level: float = 0.95) -> tuple[float, float]:

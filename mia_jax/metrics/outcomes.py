@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from mia_jax.metrics import intervals, roc
+from mia_jax.metrics.components import Error
 
 FEW = 5  # with fewer false positives, members named or missed, or records of a side, one target's bootstrap has too few distinct values
 TOO_FEW = "too few records to resample"
@@ -46,13 +48,17 @@ def unresolvable(fpr: float, n_nonmember: int) -> Outcome:
     return Outcome(None, method=f"not resolvable: FPR {fpr:g} < 1/{n_nonmember}", convention=STEP)
 
 
-def area(value: float, auc_R, smaller_side: int, level: float, interval: str, method: str, more: Mapping[str, float] = {}) -> Outcome:
-    """AUC with its interval on the logit scale."""
+def area(
+    value: float, auc_R, smaller_side: int, level: float, interval: str, method: str, more: Mapping[str, float] = {}, error: Error | None = None
+) -> Outcome:
+    """AUC with its interval on the logit scale and the p-value of 'AUC <= 1/2'; `error` None = the deviation of the draws [R], normal."""
     few = smaller_side < FEW and 0 < value < 1  # too few to show how their ranks spread; a perfect order is bounded by their number alone
     if few or not intervals.usable(auc_R):
         return Outcome(value, method=TOO_FEW, convention=TIES, more=more)
-    low, high = intervals.logit(value, float(np.nanstd(auc_R)), smaller_side, level)
-    return Outcome(value, low, high, interval, method + ", logit scale", TIES, more=more)
+    error = Error(float(np.nanstd(auc_R))) if error is None else error
+    low, high = intervals.logit(value, error.deviation, smaller_side, level, error.freedom)
+    p = intervals.logit_p(value, error.deviation, smaller_side, error.freedom)
+    return Outcome(value, low, high, interval, method + ", logit scale", TIES, more=dict(more) | dict(p_value=p))
 
 
 def at_threshold(tpr, fpr, ratio: float) -> dict[str, np.ndarray]:
@@ -91,43 +97,121 @@ def single_tprs(curve: roc.Roc, score_K, member_K, fprs: Sequence[float], low_FR
             low, high, interval, how = None, None, None, "value only"
         elif few:
             (low, high), interval, how = intervals.box(score_K, member_K, fpr, level), "records", "box: threshold band x Clopper-Pearson"
+            p = box_p(score_K, member_K, fpr)
         else:
             low = min(intervals.percentile(low_FR[f], level)[0], point.tpr)
             high = max(intervals.percentile(high_FR[f], level)[1], point.tpr)
             interval, how = "records", f"{method}, threshold chosen anew"
-        out[f"tpr@{fpr:g}"] = Outcome(point.tpr, low, high, interval, how, STEP, point.fpr)
+            p = intervals.angular_p(float(np.nanmedian(low_FR[f])), fpr, float(np.nanstd(low_FR[f])))
+        out[f"tpr@{fpr:g}"] = Outcome(point.tpr, low, high, interval, how, STEP, point.fpr, {} if low_FR is None else dict(p_value=p))
     return out
 
 
-def several_tpr(value: float, fpr_realized: float, counts: Counts, targets: int, low_R, high_R, level: float, draws, more={}) -> Outcome:
-    """TPR at an FPR over several targets from R draws; `counts` are of all targets. Few members named or missed: at least one target's own limits."""
-    if not intervals.usable(low_R):
+def box_p(score_K, member_K, fpr: float) -> float:
+    """P-value of 'TPR <= FPR' for `intervals.box`: the smallest (1 - level)/2 whose lower end lies above `fpr`, by bisection on its logarithm."""
+    low, high = -36.0, float(np.log(0.5))  # below, 1 - level is 0 in float64
+    if not intervals.box(score_K, member_K, fpr, 1e-6)[0] > fpr:
+        return 1.0
+    for _ in range(20):
+        middle = (low + high) / 2
+        above = intervals.box(score_K, member_K, fpr, 1 - 2 * np.exp(middle))[0] > fpr
+        low, high = (low, middle) if above else (middle, high)
+    return float(np.exp(high))
+
+
+def several_tpr(
+    value: float,
+    center: float,
+    fpr: float,
+    fpr_realized: float,
+    counts: Counts,
+    targets: int,
+    tpr_R,
+    level: float,
+    draws,
+    error: Error,
+    more: Mapping = {},
+) -> Outcome:
+    """TPR at an FPR over several targets; `counts` are of all targets. Few members named or missed: at least one target's own limits.
+
+    The interval lies about `center` (`roc.tpr_between`), since the step rule's threshold has a true FPR that is one non-member too high on average,
+    which shows in a mean over many targets. It is on the angular scale; `p_value` is of 'TPR <= fpr'.
+    """
+    if not intervals.usable(tpr_R):
         return Outcome(value, method=TOO_FEW, convention=STEP, fpr_realized=fpr_realized, more=more)
-    low, high = intervals.percentile(low_R, level)[0], intervals.percentile(high_R, level)[1]
-    how = f"{draws.method}, threshold chosen anew"
-    if min(counts.tp, counts.inside - counts.tp) < FEW:
-        own = intervals.clopper_pearson(round(counts.tp / targets), round(counts.inside / targets), level)
+    low, high = intervals.angular(center, *_at_level(error, level))
+    p, how = intervals.angular_p(center, fpr, *error), f"{draws.method}, threshold chosen anew, angular scale"
+    if min(counts.tp, counts.inside - counts.tp) < FEW or not low < high:
+        tp, inside = round(counts.tp / targets), round(counts.inside / targets)
+        own = intervals.clopper_pearson(tp, inside, level)
         low, high, how = min(low, own[0]), max(high, own[1]), how + ", widened to Clopper-Pearson of one target"
+        p = max(p, float(stats.binom.sf(tp - 1, inside, fpr)))
+    more = dict(more) | dict(p_value=p)
     return Outcome(value, min(low, value), max(high, value), draws.resampling, how, STEP, fpr_realized, more)
 
 
+def percentiles(value: float, fpr: float, fpr_realized: float, counts: Counts, low_R, high_R, level: float, draws) -> Outcome:
+    """TPR at an FPR of one target's records from R draws of them: percentiles; few members named or missed: at least Clopper-Pearson."""
+    if not intervals.usable(low_R):
+        return Outcome(value, method=TOO_FEW, convention=STEP, fpr_realized=fpr_realized)
+    low, high = intervals.percentile(low_R, level)[0], intervals.percentile(high_R, level)[1]
+    how, p = f"{draws.method}, threshold chosen anew", intervals.angular_p(float(np.nanmedian(low_R)), fpr, float(np.nanstd(low_R)))
+    if min(counts.tp, counts.inside - counts.tp) < FEW:
+        own = intervals.clopper_pearson(round(counts.tp), round(counts.inside), level)
+        low, high, how = min(low, own[0]), max(high, own[1]), how + ", widened to Clopper-Pearson of one target"
+        p = max(p, float(stats.binom.sf(counts.tp - 1, counts.inside, fpr)))
+    return Outcome(value, min(low, value), max(high, value), draws.resampling, how, STEP, fpr_realized, dict(p_value=p))
+
+
+def _at_level(error: Error, level: float) -> tuple[float, float, float]:
+    return error.deviation, level, error.freedom
+
+
+def at_threshold_knows(metric: str, knows: str) -> str:
+    """What an attack knows as far as a metric's standard error goes: TPR and FPR at a threshold are those of these shadow models, like the threshold.
+
+    A shift that all shadows share moves the threshold and both rates together, and no score shows by how much; what compares the two rates
+    (advantage, balanced accuracy, precision) hardly feels it and speaks about other shadows, too.
+    """
+    return "nothing" if metric in ("tpr", "fpr", "recall") else knows
+
+
 def several_at_threshold(
-    value: Mapping[str, float], drawn: Mapping[str, np.ndarray], counts: Counts, targets: int, ratio: float, level: float, draws, more: Mapping = {}
+    value: Mapping[str, float],
+    drawn: Mapping[str, np.ndarray],
+    counts: Counts,
+    targets: int,
+    ratio: float,
+    level: float,
+    draws,
+    errors: Mapping[str, Error],
+    more: Mapping = {},
 ) -> dict[str, Outcome]:
-    """The metrics at the shadow-chosen thresholds over several targets; `drawn[metric]` are R draws, `counts` are of all targets."""
+    """The metrics at the shadow-chosen thresholds over several targets; `drawn[metric]` are R draws, `counts` are of all targets.
+
+    Rates on the angular scale, TPR - FPR and what is linear in it as they are.
+    """
     typical = closed_form(Counts(*(round(c / targets) for c in counts)), ratio, level)
     out = {}
     for metric, value_R in drawn.items():
         if not intervals.usable(value_R):
             out[metric] = Outcome(float(value[metric]), None, None, None, TOO_FEW, RULE, float(value["fpr"]), more.get(metric, {}))
             continue
-        low, high = intervals.percentile(value_R, level)
-        low, high, how = min(low, float(value[metric])), max(high, float(value[metric])), draws.method
+        low, high = at_level(metric, float(value[metric]), errors[metric], level)
+        how = draws.method
         if not low < high:
             low, high = min(low, typical[metric][0]), max(high, typical[metric][1])
             how = f"{typical[metric][2]} of one target (the draws do not differ)"
         out[metric] = Outcome(float(value[metric]), low, high, draws.resampling, how, RULE, float(value["fpr"]), more.get(metric, {}))
     return out
+
+
+def at_level(metric: str, value: float, error: Error, level: float) -> tuple[float, float]:
+    """(low, high) of a metric at a fixed threshold with this standard error."""
+    if metric in ("advantage", "balanced_accuracy"):
+        half = intervals.t_half(error.deviation, level, error.freedom)
+        return max(value - half, -1.0 if metric == "advantage" else 0.0), min(value + half, 1.0)
+    return intervals.angular(value, *_at_level(error, level))
 
 
 def optimistic(curves: Sequence[roc.Roc], independent: bool = True) -> dict[str, Outcome]:

@@ -1,7 +1,8 @@
 """What a study of this size could have seen: the smallest AUC and TPR that its intervals tell from guessing, and what more would be needed.
 
-Normal approximations on the ROC family Phi(mu + Phi^-1(FPR)). A crossed bootstrap of scores that differ in each (model, record) pair estimates three
-times their variance (Owen 2007, theorem 3): its intervals are sqrt 3 wider than the spread of the number itself.
+Normal approximations on the ROC family Phi(mu + Phi^-1(FPR)), for scores that differ in each (model, record) pair and an attack that knows shadows.
+The spread among few units of models is then above what records explain by chance, and counts as that of the models (`metrics.components`), so
+crossed intervals are wider than the spread of the number itself.
 """
 
 from __future__ import annotations
@@ -12,23 +13,23 @@ from collections.abc import Callable, Sequence
 from scipy import optimize, special, stats
 
 from mia_jax import checks
-from mia_jax.metrics import intervals, roc
+from mia_jax.metrics import components, intervals, roc
 
 POWER = 0.8
-WIDER = dict(crossed=math.sqrt(3), records=1.0)
+RESAMPLINGS = ("crossed", "records")
 MOST = 1 << 40
 
 
 def smallest_auc(n_member: int, n_nonmember: int, *, units: int = 1, resampling: str = "records", level: float = 0.95, power: float = POWER) -> float:
     """The AUC > 1/2 whose interval lies above 1/2 with probability `power`: 1/2 + (c z_level + z_power) sqrt((n + m + 1)/(12 n m units)).
 
-    n members and m non-members a target, `units` independent targets (twins count once, which errs to the safe side); c = sqrt 3 for crossed
+    n members and m non-members a target, `units` independent targets (twins count once, which errs to the safe side); c = `wider` for crossed
     intervals. At most 1.
     """
     checks.positive(n_member=n_member, n_nonmember=n_nonmember, units=units)
-    checks.one_of(WIDER, resampling=resampling)
+    checks.one_of(RESAMPLINGS, resampling=resampling)
     deviation = math.sqrt((n_member + n_nonmember + 1) / (12 * n_member * n_nonmember * units))
-    return float(min(1.0, 0.5 + _deviations(resampling, level, power) * deviation))
+    return float(min(1.0, 0.5 + _deviations(resampling, units, level, power) * deviation))
 
 
 def smallest_tpr(
@@ -49,7 +50,7 @@ def smallest_tpr(
     """
     checks.fraction(closed="neither", fpr=fpr)
     checks.positive(n_member=n_member, n_nonmember=n_nonmember, units=units)
-    checks.one_of(WIDER, resampling=resampling)
+    checks.one_of(RESAMPLINGS, resampling=resampling)
     if not roc.resolvable(fpr, n_nonmember * (units if pooled else 1)):
         return None
     if units == 1 and fpr * n_nonmember < 5:
@@ -59,14 +60,25 @@ def smallest_tpr(
         mu = special.ndtri(tpr) - special.ndtri(fpr)
         slope = math.exp((special.ndtri(fpr) ** 2 - (mu + special.ndtri(fpr)) ** 2) / 2)
         variance = (tpr * (1 - tpr) / n_member + slope**2 * fpr * (1 - fpr) / n_nonmember) / units
-        return tpr - fpr - _deviations(resampling, level, power) * math.sqrt(variance)
+        return tpr - fpr - _deviations(resampling, units, level, power) * math.sqrt(variance)
 
     top = 1 - 1e-12
     return 1.0 if short(top) < 0 else float(optimize.brentq(short, fpr, top))
 
 
-def _deviations(resampling: str, level: float, power: float) -> float:
-    return WIDER[resampling] * special.ndtri((1 + level) / 2) + special.ndtri(power)
+def _deviations(resampling: str, units: int, level: float, power: float) -> float:
+    factor = wider(units) if resampling == "crossed" else 1.0
+    return factor * special.ndtri((1 + level) / 2) + special.ndtri(power)
+
+
+def wider(units: int) -> float:
+    """How much wider than needed a crossed interval of `units` units is on average (of the square): sqrt(1 + f E(X - 1)+), f = `of_shadows`.
+
+    X is the estimated share of the spread among units, chi-squared over its U - 1 degrees of freedom; with k of their half E(X - 1)+ is
+    k^(k - 1) e^-k / Gamma(k).
+    """
+    half = (units - 1) / 2
+    return math.sqrt(1 + components.of_shadows(units) * math.exp((half - 1) * math.log(half) - half - math.lgamma(half))) if units > 1 else 1.0
 
 
 def _smallest_by_box(fpr: float, n_member: int, n_nonmember: int, level: float, power: float) -> float:

@@ -123,6 +123,18 @@ def tpr_at_fpr(curve: Roc, fpr: float, convention: str = "step") -> Operating | 
     return _vertex(curve, int(np.searchsorted(curve.false_V, limit * curve.n_nonmember, side=side)) - 1)
 
 
+def tpr_between(curve: Roc, fpr: float) -> float:
+    """The TPR where the expected true FPR is `fpr`: members above the j-th highest of n non-members have one of j/(n + 1) on average.
+
+    The step rule allows fpr n false positives and so goes on to the next non-member, whose expected FPR is 1/(n + 1) higher. Whole allowances are
+    joined by lines; with fewer than one false positive to allow, the members above all non-members.
+    """
+    wanted = max(fpr * (curve.n_nonmember + 1) - 1, 0.0)
+    few = math.floor(wanted)
+    low, high = (float(curve.tpr_V[np.searchsorted(curve.false_V, k, side="right") - 1]) for k in (few, few + 1))
+    return low + (wanted - few) * (high - low)
+
+
 def tpr_at_zero(curve: Roc) -> Operating:
     """The members who score above every non-member: the last vertex with FPR 0 (the true FPR there is only known to be below about 3/n)."""
     return _vertex(curve, int(np.searchsorted(curve.false_V, 0.0, side="right")) - 1)

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
-from mia_jax.metrics import bootstrap, intervals, multiple, outcomes, placements, roc
+from mia_jax.metrics import bootstrap, components, intervals, multiple, outcomes, placements, roc, summary
+from mia_jax.metrics.components import Error
 from mia_jax.metrics.outcomes import Counts, Outcome
 from mia_jax.metrics.placements import Weights
 from mia_jax.metrics.slices import Layer
@@ -113,20 +114,21 @@ def _attack(study: Study, name: str, attack: Mapping) -> tuple[list[dict], list[
         named_TN = study.evaluated_TN & (score_TN >= np.asarray(threshold_T, np.float64)[:, None])
     auc_TG, place_TN = _placed(study, score_TN)
     pooled = _segments(study, score_TN)
-    whole_R = outcomes.average(placements.auc_draws(auc_TG[-1][:, 0], place_TN[-1], study.all.weights), study.draws.unit_TR)
-    whole, found, ranking = float(np.mean(auc_TG[-1])), [], []
+    whole_T, knows = auc_TG[-1][:, 0], attack.get("knows", "shadows")
+    whole_TR = placements.auc_draws(whole_T, place_TN[-1], study.all.weights)
+    found, ranking = [], []
     for ground in study.grounds:
         small = ground.too_small
-        auc_T = auc_TG[ground.layer][:, ground.group]
-        drawn_R = np.full(len(whole_R), np.nan)
+        auc_T, drawn_TR = auc_TG[ground.layer][:, ground.group], np.full(whole_TR.shape, np.nan)
         if not small:
-            drawn_R = outcomes.average(placements.auc_draws(auc_T, place_TN[ground.layer], ground.weights), study.draws.unit_TR)
-        mean = {"auc": _area(study, ground, auc_T, drawn_R)} | _at_threshold(study, ground, attack, named_TN)
-        points = _tprs(study, ground, pooled[ground.layer], ground.group)
+            drawn_TR = placements.auc_draws(auc_T, place_TN[ground.layer], ground.weights)
+        mean = {"auc": _area(study, ground, auc_T, drawn_TR, knows)} | _at_threshold(study, ground, attack, named_TN)
+        points = _tprs(study, ground, pooled[ground.layer], ground.group, score_TN, knows)
         if len(auc_T) == 1:
             mean |= points
         if not small and mean["auc"].low is not None:
-            ranking.append(_entry(study, ground, mean["auc"], drawn_R, whole, whole_R))
+            error = _error(study, auc_T - whole_T, drawn_TR - whole_TR, knows)
+            ranking.append(_entry(study, ground, mean["auc"], float(np.mean(whole_T)), error))
         found += [_row(name, attack, ground, None, metric, o) for metric, o in mean.items()]
         found += [_row(name, attack, ground, "pooled", metric, o) for metric, o in points.items()]
     _rank(ranking, found)
@@ -157,30 +159,35 @@ def _segments(study: Study, score_TN) -> list[list[tuple]]:
     return found
 
 
-def _area(study: Study, ground: Ground, auc_T, drawn_R) -> Outcome:
+def _error(study: Study, value_T, drawn_TR, knows: str) -> Error:
+    """The standard error of a mean over the targets that have a value."""
+    return components.error(components.parts(value_T, drawn_TR, study.draws.index_T), crossed=study.draws.unit_TR is not None, knows=knows)
+
+
+def _area(study: Study, ground: Ground, auc_T, drawn_TR, knows: str) -> Outcome:
     if not ground.both_T.any():
         return Outcome(None, method=ground.too_small, convention=outcomes.TIES)
     value, smaller = float(np.nanmean(auc_T)), int(min(ground.inside_T[ground.both_T].min(), ground.outside_T[ground.both_T].min()))
     more = outcomes.spread(auc_T[ground.both_T]) if ground.both_T.sum() > 1 else {}
     if ground.too_small:
         return Outcome(value, method=ground.too_small, convention=outcomes.TIES, more=more)
-    found = outcomes.area(value, drawn_R, smaller, study.level, study.draws.resampling, study.draws.method, more)
+    drawn_R, error = outcomes.average(drawn_TR, study.draws.unit_TR), _error(study, auc_T, drawn_TR, knows)
+    found = outcomes.area(value, drawn_R, smaller, study.level, study.draws.resampling, study.draws.method, more, error)
     if found.low is None:
         return found
-    return found._replace(more=more | dict(p_value=one_sided(value, float(np.nanstd(drawn_R)), smaller, ground.records)))
+    return found._replace(more=more | dict(p_value=one_sided(value, error, smaller, ground.records)))
 
 
-def one_sided(value: float, deviation: float, smaller_side: int, records: int) -> float:
-    """P-value of 'AUC <= 1/2' from an AUC with a bootstrap standard deviation, on the logit scale as the interval: Student's t over the records.
+def one_sided(value: float, error: Error, smaller_side: int, records: int) -> float:
+    """P-value of 'AUC <= 1/2' on the logit scale as the interval, with the fewer degrees of freedom: those of the units or of the records.
 
-    The draws are stretched until 1.96 deviations are a t-interval (`placements.auc_draws`), which is undone here to get the far tail right. Where no
-    draw differs, `smaller_side` independent pairs that all came out alike: 2^-smaller_side above 1/2, else 1.
+    The draws are stretched until 1.96 deviations are a t-interval over the records (`placements.auc_draws`), which is undone here to get the far tail
+    right where the records' degrees of freedom are the fewer.
     """
-    if not deviation > 0 or not 0 < value < 1:
-        return 0.5**smaller_side if value > 0.5 else 1.0
-    freedom = records - 1
-    wider = special.stdtrit(freedom, 0.975) / special.ndtri(0.975)
-    return float(special.stdtr(freedom, -wider * np.log(value / (1 - value)) * value * (1 - value) / deviation))
+    freedom, deviation = records - 1, error.deviation
+    if freedom <= error.freedom:
+        deviation *= special.ndtri(0.975) / special.stdtrit(freedom, 0.975)
+    return intervals.logit_p(value, deviation, smaller_side, min(freedom, error.freedom))
 
 
 def _at_threshold(study: Study, ground: Ground, attack: Mapping, named_TN) -> dict[str, Outcome]:
@@ -197,13 +204,18 @@ def _at_threshold(study: Study, ground: Ground, attack: Mapping, named_TN) -> di
     mean = {m: float(v.mean()) for m, v in values.items()}
     if ground.too_small:
         return {m: Outcome(v, method=ground.too_small, convention=outcomes.RULE, fpr_realized=mean["fpr"]) for m, v in mean.items()}
-    drawn = outcomes.at_threshold(*placements.shares(named_TN, w), study.ratio)
-    drawn = {m: outcomes.average(v, study.draws.unit_TR) for m, v in drawn.items()}
+    drawn_TR = outcomes.at_threshold(*placements.shares(named_TN, w), study.ratio)
+    drawn = {m: outcomes.average(v, study.draws.unit_TR) for m, v in drawn_TR.items()}
+    filled = {m: np.full(len(both_T), np.nan) for m in values}
+    for m, v in values.items():
+        filled[m][both_T] = v
+    knows = attack.get("knows", "shadows")
+    errors = {m: _error(study, filled[m], v, outcomes.at_threshold_knows(m, knows)) for m, v in drawn_TR.items()}
     sums = Counts(*(float(c.sum()) for c in counts))
-    return outcomes.several_at_threshold(mean, drawn, sums, int(both_T.sum()), study.ratio, study.level, study.draws)
+    return outcomes.several_at_threshold(mean, drawn, sums, int(both_T.sum()), study.ratio, study.level, study.draws, errors)
 
 
-def _tprs(study: Study, ground: Ground, segments: list[tuple], group: int) -> dict[str, Outcome]:
+def _tprs(study: Study, ground: Ground, segments: list[tuple], group: int, score_TN, knows: str) -> dict[str, Outcome]:
     """TPR at every FPR of the slice's pooled ROC."""
     score_K, member_K, at_K = segments[group]
     inside, outside = int(member_K.sum()), int((~member_K).sum())
@@ -219,15 +231,21 @@ def _tprs(study: Study, ground: Ground, segments: list[tuple], group: int) -> di
     rank = bootstrap.ranked(score_K, member_K, at_K)
     low_FR, high_FR = placements.tpr_draws(rank, study.draws, steps, ground.inside_R, ground.outside_R)
     for f, (fpr, p) in enumerate(zip(known, points)):
-        counts = Counts(p.true_positives, inside, 0, 0)
-        targets = int(ground.both_T.sum())
-        out[f"tpr@{fpr:g}"] = outcomes.several_tpr(p.tpr, p.fpr, counts, targets, low_FR[f], high_FR[f], study.level, study.draws)
+        counts, targets = Counts(p.true_positives, inside, 0, 0), int(ground.both_T.sum())
+        if len(study.member_TN) == 1:
+            out[f"tpr@{fpr:g}"] = outcomes.percentiles(p.tpr, fpr, p.fpr, counts, low_FR[f], high_FR[f], study.level, study.draws)
+            continue
+        slope, named_TN = summary.slope_at(curve, steps[f]), score_TN >= p.threshold
+        parts = summary.pooled_rate_parts(named_TN, ground.weights, study.draws, tpr=p.tpr, fpr=p.fpr, slope=slope)
+        error = components.error(parts, crossed=study.draws.unit_TR is not None, knows=knows)
+        found = p.tpr, roc.tpr_between(curve, fpr), fpr, p.fpr, counts, targets, high_FR[f]
+        out[f"tpr@{fpr:g}"] = outcomes.several_tpr(*found, study.level, study.draws, error)
     return out
 
 
-def _entry(study: Study, ground: Ground, area: Outcome, drawn_R, whole: float, whole_R) -> dict:
-    """One slice of the ranking; its excess over all records has a normal interval from the paired draws."""
-    half = intervals.normal_half(drawn_R - whole_R, study.level)
+def _entry(study: Study, ground: Ground, area: Outcome, whole: float, error: Error) -> dict:
+    """One slice of the ranking; its excess over all records has an interval from the paired draws, `error` being its standard error."""
+    half = intervals.t_half(error.deviation, study.level, error.freedom)
     excess = area.value - whole
     return dict(slice=ground.name, auc=area.value, low=area.low, high=area.high, p_value=area.more["p_value"], p_holm=None) | dict(
         excess=excess,

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from mia_jax import checks
-from mia_jax.metrics import bootstrap, intervals, outcomes, roc
+from mia_jax.metrics import bootstrap, components, intervals, outcomes, placements, roc
+from mia_jax.metrics.components import Error, Parts
 from mia_jax.metrics.outcomes import Counts, Outcome
 
 FPRS = (0.001, 0.01, 0.1)
@@ -36,11 +37,17 @@ class Study:
 
 
 class Drawn(NamedTuple):
-    """A number and its bootstrap values [R]: `low_R` errs low, `high_R` errs high (equal for an AUC); kept to compare attacks draw by draw."""
+    """A number and its bootstrap values [R]: `low_R` errs low, `high_R` errs high (equal for an AUC); kept to compare attacks draw by draw.
+
+    Of several targets, `parts` are the same unit by unit, `center` is what the interval lies about, and `knows` what the attack knows.
+    """
 
     outcome: Outcome
     low_R: np.ndarray
     high_R: np.ndarray
+    parts: Parts | None = None
+    center: float | None = None
+    knows: str = "shadows"
 
 
 class Scored(NamedTuple):
@@ -58,6 +65,7 @@ class Scored(NamedTuple):
     no_threshold: str
     drawn: dict[tuple, Drawn]
     weight_2TR: tuple[np.ndarray, ...] = ()
+    knows: str = "shadows"
 
 
 def rows(
@@ -82,6 +90,9 @@ def rows(
     together (twins). `n_member`, `n_nonmember` are a target's for None (their mean if they differ), all pairs' for 'pooled'. Metrics: auc, tpr@FPR;
     at the shadow-chosen threshold tpr, fpr, advantage = TPR - FPR, balanced_accuracy, ppv@RATIO (non-members a member); and, optimistic with
     knows='oracle_threshold' and `null_mean` beside them, advantage_optimistic = max |TPR - FPR| and oracle_threshold = best balanced accuracy.
+    Rows of auc and tpr@FPR with an interval carry `p_value`, one-sided, of 'no better than guessing' (`multiple.leaks`). Where units of models can be
+    resampled the standard error comes from variance components, with more for attacks that know shadows (`components.error`); tpr and fpr at a
+    threshold speak about these shadow models alone.
     Mean rows carry `sd_over_models`. A dict `keep` is filled with keep[attack][target, metric] = Drawn (`comparisons.rows`).
     Raises ValueError on NaN scores of evaluated rows and on targets without members or non-members.
     """
@@ -140,12 +151,13 @@ def _sorted(study: Study, name: str, attack: Mapping) -> Scored:
         ranks.append(bootstrap.ranked(score_TN[t, at], study.member_TN[t, at], t * N + at))
     threshold_T = attack.get("threshold_T")
     if threshold_T is None or np.isnan(np.asarray(threshold_T, np.float64)).any():
-        return Scored(score_TN, tuple(curves), tuple(ranks), None, None, attack.get("no_threshold", "no shadow to choose a threshold on"), {})
+        why = attack.get("no_threshold", "no shadow to choose a threshold on")
+        return Scored(score_TN, tuple(curves), tuple(ranks), None, None, why, {}, knows=attack.get("knows", "shadows"))
     named_TN = study.evaluated_TN & (score_TN >= np.asarray(threshold_T, np.float64)[:, None])
     sides = (study.evaluated_TN & study.member_TN, study.evaluated_TN & ~study.member_TN)
     counts_T = Counts(*(rows_TN.sum(1).astype(float) for side_TN in sides for rows_TN in (side_TN & named_TN, side_TN)))
     weight_2TR = bootstrap.side_weights(study.member_TN, study.evaluated_TN, named_TN, study.draws.record_NR) if study.weight_2TR else ()
-    return Scored(score_TN, tuple(curves), tuple(ranks), named_TN, counts_T, "", {}, weight_2TR)
+    return Scored(score_TN, tuple(curves), tuple(ranks), named_TN, counts_T, "", {}, weight_2TR, attack.get("knows", "shadows"))
 
 
 def _missing(study: Study, scored: Scored) -> dict[str, Outcome]:
@@ -166,7 +178,8 @@ def _single(study: Study, scored: Scored, t: int) -> dict[str, Outcome]:
     at = study.evaluated_TN[t]
     out |= outcomes.single_tprs(curve, scored.score_TN[t, at], study.member_TN[t, at], study.fprs, low_FR, high_FR, level, method)
     if study.own and len(study.targets) == 1:
-        _keep(scored, None, out, auc_R, low_FR, high_FR, study.fprs)
+        for metric, drawn in (("auc", (auc_R, auc_R)), *((f"tpr@{fpr:g}", ends) for fpr, *ends in zip(study.fprs, low_FR, high_FR))):
+            _keep(scored, None, metric, out, drawn)
     if scored.counts_T is None:
         out |= _missing(study, scored)
     else:
@@ -185,21 +198,25 @@ def _mean(study: Study, scored: Scored) -> dict[str, Outcome]:
     """Means over targets of each target's metric; draws reweight records within a target and targets in the mean."""
     draws, level, T = study.draws, study.level, len(study.targets)
     steps_TF = [[outcomes.allowed(fpr, len(r.nonmember_J)) for fpr in study.fprs] for r in scored.ranks]
-    redrawn = [bootstrap.redraw(rank, draws.record_NR, None, steps) for rank, steps in zip(scored.ranks, steps_TF)]
-    auc_R, low_FR, high_FR = (np.array([outcomes.average(x_TR, draws.unit_TR) for x_TR in _by_target(part)]) for part in zip(*redrawn))
+    redrawn = [bootstrap.redraw(rank, draws.record_NR, None, steps, low=False) for rank, steps in zip(scored.ranks, steps_TF)]
+    (auc_TR,), tpr_FTR = (_by_target(part) for part in list(zip(*redrawn))[:2])
     areas = [roc.auc(curve) for curve in scored.curves]
     smaller = min(min(len(r.member_I), len(r.nonmember_J)) for r in scored.ranks)
-    out = {"auc": outcomes.area(float(np.mean(areas)), auc_R[0], smaller, level, draws.resampling, draws.method, outcomes.spread(areas))}
+    auc_R, parts = outcomes.average(auc_TR, draws.unit_TR), components.parts(areas, auc_TR, draws.index_T)
+    value, more, error = float(np.mean(areas)), outcomes.spread(areas), _error(study, scored, parts)
+    out = {"auc": outcomes.area(value, auc_R, smaller, level, draws.resampling, draws.method, more, error)}
+    _keep(scored, None, "auc", out, (auc_R, auc_R, parts, value))
     for f, fpr in enumerate(study.fprs):
         points = [roc.tpr_at_fpr(curve, fpr) for curve in scored.curves]
         if None in points:
             out[f"tpr@{fpr:g}"] = outcomes.unresolvable(fpr, int(min(c.n_nonmember for c in scored.curves)))
             continue
         counts = Counts(sum(p.true_positives for p in points), sum(c.n_member for c in scored.curves), 0, 0)
-        tprs, more = [p.tpr for p in points], outcomes.spread([p.tpr for p in points])
-        realized = float(np.mean([p.fpr for p in points]))
-        out[f"tpr@{fpr:g}"] = outcomes.several_tpr(float(np.mean(tprs)), realized, counts, T, low_FR[f], high_FR[f], level, draws, more)
-    _keep(scored, None, out, auc_R[0], low_FR, high_FR, study.fprs)
+        tprs, tpr_R = [p.tpr for p in points], outcomes.average(tpr_FTR[f], draws.unit_TR)
+        center, parts = float(np.mean([roc.tpr_between(c, fpr) for c in scored.curves])), components.parts(tprs, tpr_FTR[f], draws.index_T)
+        found = float(np.mean(tprs)), center, fpr, float(np.mean([p.fpr for p in points])), counts, T, tpr_R
+        out[f"tpr@{fpr:g}"] = outcomes.several_tpr(*found, level, draws, _error(study, scored, parts), outcomes.spread(tprs))
+        _keep(scored, None, f"tpr@{fpr:g}", out, (tpr_R, tpr_R, parts, center))
     if scored.counts_T is None:
         return out | _missing(study, scored) | outcomes.optimistic(scored.curves)
     (tp_TR, fp_TR), (in_TR, out_TR) = scored.weight_2TR, study.weight_2TR
@@ -214,16 +231,20 @@ def _mean(study: Study, scored: Scored) -> dict[str, Outcome]:
         study.ratio,
         level,
         draws,
+        {m: _error(study, scored, components.parts(values[m], v, draws.index_T), m) for m, v in drawn.items()},
         {m: outcomes.spread(v) for m, v in values.items()},
     )
     return out | outcomes.optimistic(scored.curves)
 
 
-def _keep(scored: Scored, target: str | None, found: Mapping[str, Outcome], auc_R, low_FR, high_FR, fprs) -> None:
-    """Keeps the draws of the numbers that have an interval."""
-    for metric, low_R, high_R in (("auc", auc_R, auc_R), *((f"tpr@{f:g}", low, high) for f, low, high in zip(fprs, low_FR, high_FR))):
-        if found[metric].low is not None:
-            scored.drawn[target, metric] = Drawn(found[metric], low_R, high_R)
+def _error(study: Study, scored: Scored, parts: Parts, metric: str = "") -> Error:
+    return components.error(parts, crossed=study.draws.unit_TR is not None, knows=outcomes.at_threshold_knows(metric, scored.knows))
+
+
+def _keep(scored: Scored, target: str | None, metric: str, found: Mapping[str, Outcome], drawn: Sequence) -> None:
+    """Keeps the draws of a number that has an interval; `drawn` are the fields of `Drawn` that follow the outcome."""
+    if found[metric].low is not None:
+        scored.drawn[target, metric] = Drawn(found[metric], *drawn)._replace(knows=scored.knows)
 
 
 def _by_target(part: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -248,32 +269,89 @@ def _pooled(study: Study, scored: Scored) -> dict[str, Outcome]:
     draws, level, T = study.draws, study.level, len(study.targets)
     curve, rank = pool(scored.score_TN, study.member_TN, study.evaluated_TN)
     steps = [outcomes.allowed(fpr, len(rank.nonmember_J)) for fpr in study.fprs]
-    auc_R, low_FR, high_FR = bootstrap.redraw(rank, draws.record_NR, draws.unit_TR, steps)
+    auc_R, tpr_FR, _ = bootstrap.redraw(rank, draws.record_NR, draws.unit_TR, steps, low=False)
     smaller = round(min(curve.n_member, curve.n_nonmember) / T)
-    out = {"auc": outcomes.area(roc.auc(curve), auc_R, smaller, level, draws.resampling, draws.method)}
+    w = placements.weights(study.evaluated_TN & study.member_TN, study.evaluated_TN & ~study.member_TN, draws.record_NR)
+    parts = pooled_area_parts(scored.score_TN, w, draws)
+    error = _error(study, scored, parts)
+    out = {"auc": outcomes.area(roc.auc(curve), auc_R, smaller, level, draws.resampling, draws.method, error=error)}
+    _keep(scored, "pooled", "auc", out, (auc_R, auc_R, parts, roc.auc(curve)))
     for f, fpr in enumerate(study.fprs):
         point = roc.tpr_at_fpr(curve, fpr)
         if point is None:
             out[f"tpr@{fpr:g}"] = outcomes.unresolvable(fpr, int(curve.n_nonmember))
             continue
         counts = Counts(point.true_positives, curve.n_member, 0, 0)
-        out[f"tpr@{fpr:g}"] = outcomes.several_tpr(point.tpr, point.fpr, counts, T, low_FR[f], high_FR[f], level, draws)
-    _keep(scored, "pooled", out, auc_R, low_FR, high_FR, study.fprs)
+        named_TN = study.evaluated_TN & (scored.score_TN >= point.threshold)
+        parts = pooled_rate_parts(named_TN, w, draws, tpr=point.tpr, fpr=point.fpr, slope=slope_at(curve, steps[f]))
+        center, error = roc.tpr_between(curve, fpr), _error(study, scored, parts)
+        out[f"tpr@{fpr:g}"] = outcomes.several_tpr(point.tpr, center, fpr, point.fpr, counts, T, tpr_FR[f], level, draws, error)
+        _keep(scored, "pooled", f"tpr@{fpr:g}", out, (tpr_FR[f], tpr_FR[f], parts, center))
     if scored.counts_T is None:
         return out | _missing(study, scored) | outcomes.optimistic([curve], independent=False)
     unit_TR = 1.0 if draws.unit_TR is None else draws.unit_TR
     tp_R, fp_R, in_R, out_R = ((w * unit_TR).sum(0) for w in (*scored.weight_2TR, *study.weight_2TR))
+    (tp_TR, fp_TR), (in_TR, out_TR) = scored.weight_2TR, study.weight_2TR
     counts = Counts(*(float(c.sum()) for c in scored.counts_T))
+    values = outcomes.at_threshold(counts.tp / counts.inside, counts.fp / counts.outside, study.ratio)
+    linear_T = _linear(scored.counts_T.tp / scored.counts_T.inside, scored.counts_T.fp / scored.counts_T.outside, values, study.ratio)
+    linear_TR = _linear(_share(tp_TR, in_TR), _share(fp_TR, out_TR), values, study.ratio)
     out |= outcomes.several_at_threshold(
-        outcomes.at_threshold(counts.tp / counts.inside, counts.fp / counts.outside, study.ratio),
+        values,
         outcomes.at_threshold(_share(tp_R, in_R), _share(fp_R, out_R), study.ratio),
         counts,
         T,
         study.ratio,
         level,
         draws,
+        {m: _error(study, scored, components.parts(linear_T[m], linear_TR[m], draws.index_T), m) for m in values},
     )
     return out | outcomes.optimistic([curve], independent=False)
+
+
+def _linear(tpr, fpr, at: Mapping[str, float], ratio: float) -> dict[str, np.ndarray]:
+    """The metrics of a threshold from targets' rates, the precision by its tangent at the rates of all pairs."""
+    found = outcomes.at_threshold(tpr, fpr, ratio)
+    named, precision = at["tpr"] + ratio * at["fpr"], f"ppv@{ratio:g}"
+    if named > 0:  # d TPR/(TPR + r FPR) = r (FPR dTPR - TPR dFPR) / (TPR + r FPR)^2
+        found[precision] = at[precision] + ratio * (at["fpr"] * (tpr - at["tpr"]) - at["tpr"] * (fpr - at["fpr"])) / named**2
+    return found
+
+
+def slope_at(curve: roc.Roc, allowed: int) -> float:
+    """The slope of a ROC about `allowed` false positives: its rise from half to one and a half times as many."""
+    few, many = allowed // 2, min(allowed // 2 + max(allowed, 1), int(curve.n_nonmember))
+    low, high = (curve.tpr_V[np.searchsorted(curve.false_V, k, side="right") - 1] for k in (few, many))
+    return float((high - low) / (many - few) * curve.n_nonmember)
+
+
+def pooled_rate_parts(named_TN, w: placements.Weights, draws: bootstrap.Draws, *, tpr: float, fpr: float, slope: float) -> Parts:
+    """What each unit adds to a pooled TPR at a fixed FPR, to first order, at the pooled threshold with these rates.
+
+    TPR + (its members named - TPR x its members) / mean members of a target - `slope` x the same of its non-members.
+    """
+    found_T, found_TR, named_Tn = tpr, tpr, named_TN[:, w.columns]
+    shares = placements.shares(named_TN, w)
+    for sign, rate, factor, share_TR, weight_TR in zip((1, -1), (tpr, fpr), (1.0, -slope), shares, (w.inside_TR, w.outside_TR), strict=True):
+        side_Tn = w.side_Tn == sign
+        count_T = side_Tn.sum(1)
+        scale = factor / count_T.mean()
+        found_T = found_T + scale * ((named_Tn & side_Tn).sum(1) - rate * count_T)
+        found_TR = found_TR + scale * weight_TR * (np.nan_to_num(share_TR) - rate)
+    return components.parts(found_T, found_TR, draws.index_T)
+
+
+def pooled_area_parts(score_TN, w: placements.Weights, draws: bootstrap.Draws) -> Parts:
+    """What each unit adds to a pooled AUC, to first order: the mean placements of its members and of its non-members among all pairs."""
+    score_Tn, value_T, drawn_TR = score_TN[:, w.columns], 0.0, 0.0
+    for sign, weight_TR in ((1, w.inside_TR), (-1, w.outside_TR)):
+        side_Tn = w.side_Tn == sign
+        sorted_K, own_K = np.sort(sign * score_Tn[w.side_Tn == -sign]), sign * score_Tn[side_Tn]
+        place_Tn = np.zeros(score_Tn.shape, np.float32)
+        place_Tn[side_Tn] = (np.searchsorted(sorted_K, own_K, side="left") + np.searchsorted(sorted_K, own_K, side="right")) / (2 * len(sorted_K))
+        value_T = value_T + place_Tn.sum(1, dtype=np.float64) / side_Tn.sum(1)
+        drawn_TR = drawn_TR + _share((place_Tn @ w.record_nR).astype(np.float64), weight_TR.astype(np.float64))
+    return components.parts(value_T, drawn_TR, draws.index_T)
 
 
 def band(score_TN, member_TN, evaluated_TN, draws: bootstrap.Draws, points: int = 40, level: float = 0.95) -> dict[str, np.ndarray]:

@@ -395,8 +395,9 @@ def reading(rows: Sequence[Mapping], audited: bool = False) -> str:
         "x%, no interpolation; tied scores are flagged together).",
         "**balanced accuracy**, **advantage** = TPR - FPR: at a threshold from shadow models or the attack itself, never the target's; – where none.",
         "**†**: one ROC over all (target, record) pairs, where a single target has too few non-members; else the mean over targets.",
-        "**[low, high]**: intervals. *crossed* resamples models (twins together) and records; *records* resamples records only and speaks about "
-        "these models alone; *fixed_threshold* is exact binomial. Two attacks are compared by the interval of their difference, not by these.",
+        "**[low, high]**: intervals. *crossed* speaks about further models (twins are one) and records, shadow models included; *records* resamples "
+        "records only and speaks about these models alone; *fixed_threshold* is exact binomial. TPR and FPR at a threshold speak about these shadow "
+        "models. Two attacks are compared by the interval of their difference, not by these.",
         "**significant**: above guessing after Holm's correction over all rates of all attacks in the table; only then a leak is called shown.",
         "**knows**: " + "; ".join(known) + "." if known else "",
         "Rates of one model's records are not a bound on differential privacy" + (f"; the only one is under '{privacy.TITLE}'." if audited else "."),

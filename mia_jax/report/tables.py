@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 COLUMNS = (
     *("attack", "target", "slice", "metric", "value", "low", "high", "interval", "method", "convention", "fpr_realized"),
-    *("n_member", "n_nonmember", "n_targets", "knows", "sd_over_models", "null_mean"),
+    *("n_member", "n_nonmember", "n_targets", "knows", "sd_over_models", "null_mean", "p_value"),
 )
 RANKED = ("nothing", "shadows", "population")  # what a real attacker can have: `knows` of the attacks that are ranked
 OPTIMISTIC = ("advantage_optimistic", "oracle_threshold")
