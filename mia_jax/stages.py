@@ -88,7 +88,7 @@ def train(audit, *, folder: Path, task: tuple[int, int] | None = None, pause: Ca
                 folder=folder / "train",
                 chunk=plan["chunk"],
                 devices=devices(audit),
-                lanes=audit.config["run"]["lanes"] or None,
+                lanes=plan["lanes"],
                 checkpoint_every=audit.config["run"]["checkpoint_every"],
                 pool_bytes=audit.config["run"]["pool_bytes"],
                 on_epoch=hooks(audit, folder=folder),
@@ -120,7 +120,11 @@ def hooks(audit, *, folder: Path) -> list[Callable]:
 
 
 def fleet_plan(audit, *, folder: Path, models: int) -> dict:
-    """train/plan.json: the chunk (measured once if it is 'auto'), steps, parameters and memory; printed before the first step."""
+    """train/plan.json: the chunk (measured once if it is 'auto'), steps, parameters and memory; printed before the first step.
+
+    `lanes`, which change no result, are not on disk: as many as are wanted, or by default as cores feed and memory allows. OutOfMemory if one does
+    not fit.
+    """
     path, run, here = folder / "train" / "plan.json", audit.config["run"], devices(audit)
     wanted, limit, count = run["chunk"], memory_limit(audit), len(here)
     common = dict(learner=audit.learner, pool=audit.pool, rows_K=audit.rows_MK[0], weight_K=audit.weight_MK[0], pool_bytes=run["pool_bytes"])
@@ -128,29 +132,31 @@ def fleet_plan(audit, *, folder: Path, models: int) -> dict:
     plan = workdir.read_json(path) if path.exists() else None
     if plan is None or (wanted not in AUTO and wanted != plan["chunk"]):
         if wanted in AUTO:
-            check_memory(audit, measure.least(**common, chunk=1), chunk=1, lanes=lanes_of(1), limit=limit)
+            check_memory(audit, measure.least(**common, chunk=1), chunk=1, lanes=run["lanes"] or 1, limit=limit)
             say("measuring the fastest chunk (kept in train/plan.json) ...")
             share = 1 if here[0].platform != "cpu" else count
             chunk, cost = measure.best_chunk(**common, models=models, memory_bytes=limit.bytes // (share * lanes_of(1)), log=say)
         else:
             chunk = int(wanted)
-            check_memory(audit, measure.least(**common, chunk=chunk), chunk=chunk, lanes=lanes_of(chunk), limit=limit)
+            check_memory(audit, measure.least(**common, chunk=chunk), chunk=chunk, lanes=lanes_of(chunk) if run["lanes"] else 1, limit=limit)
             cost = measure.expected(**common, chunk=chunk)
         plan = dict(chunk=chunk, steps=cost.steps, parameters=cost.parameters, bytes=cost.bytes, seconds=cost.seconds if wanted in AUTO else None)
         plan |= dict(shared=cost.shared)
         workdir.write_json(path, plan)
     cost = measure.Cost(plan["bytes"], 0.0, 0.0, plan["steps"], plan["parameters"], plan.get("shared", 0))
-    check_memory(audit, cost, chunk=plan["chunk"], lanes=lanes_of(plan["chunk"]), limit=limit)
     lanes = lanes_of(plan["chunk"])
+    if not run["lanes"]:
+        lanes = max((n for n in range(1, lanes + 1) if needed_bytes(audit, cost, lanes=n) <= limit.bytes), default=1)
+    check_memory(audit, cost, chunk=plan["chunk"], lanes=lanes, limit=limit)
     say(
         f"plan: {models} model{'s' * (models > 1)} to train x {audit.learner.epochs} epochs x {plan['steps']} steps, "
         f"{plan['parameters']:,} parameters each; chunk {plan['chunk']}, {lanes} at a time on {platform(here)}, "
-        f"about {size(plan['bytes'] * lanes)} on each"
+        f"about {size(needed_bytes(audit, cost, lanes=lanes) / (count if here[0].platform == 'cpu' else 1))} on each"
     )
     if plan["seconds"]:
         seconds = plan["seconds"] * plan["steps"] * audit.learner.epochs * models / count
         say(f"about {duration(seconds)} by the measured step (an upper bound if models stop early)")
-    return plan
+    return plan | dict(lanes=lanes)
 
 
 def platform(devices: Sequence) -> str:
@@ -166,11 +172,16 @@ def memory_limit(audit) -> memory.Limit:
     return memory.Limit(given, "config.run.memory_bytes") if given else memory.available(devices(audit)[0])
 
 
-def check_memory(audit, cost: measure.Cost, *, chunk: int, lanes: int, limit: memory.Limit) -> None:
-    """OutOfMemory, before anything is trained, if a plan needs more memory than there is; devices that are parts of a CPU share theirs."""
-    here, run = devices(audit), audit.config["run"]
+def needed_bytes(audit, cost: measure.Cost, *, lanes: int) -> int:
+    """What a plan needs of one memory: chunks on a device share its examples, devices that are parts of a CPU share their memory."""
+    here = devices(audit)
     share = len(here) if here[0].platform == "cpu" else 1
-    needed = share * (cost.bytes + (lanes - 1) * (cost.bytes - cost.shared))
+    return share * (cost.bytes + (lanes - 1) * (cost.bytes - cost.shared))
+
+
+def check_memory(audit, cost: measure.Cost, *, chunk: int, lanes: int, limit: memory.Limit) -> None:
+    """OutOfMemory, before anything is trained, if a plan needs more memory than there is."""
+    run, needed = audit.config["run"], needed_bytes(audit, cost, lanes=lanes)
     if needed <= limit.bytes:
         return
     one = (cost.bytes - cost.shared) / chunk

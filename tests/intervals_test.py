@@ -217,3 +217,18 @@ def test_draw_by_draw_is_the_same_as_all_draws_at_once(tied):
     together = bootstrap.redraw(rank, np.ascontiguousarray(record_NR, np.float32), None, [1, 4, 20])
     for a, b in zip(alone, together, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-9)
+
+
+def test_draws_in_blocks_are_the_draws_of_one_call(monkeypatch):
+    """Blocks bound memory and the length of a call; they change no number."""
+    n, draws = 37, 53
+    at = np.random.default_rng(3).integers(n, size=(draws, bootstrap.resample_size(n))) + n * np.arange(draws)[:, None]
+    whole = np.bincount(at.ravel(), minlength=n * draws).reshape(draws, n).T
+    for block in (1, 100, 1 << 22):
+        monkeypatch.setattr(bootstrap, "SHORT", block)
+        monkeypatch.setattr(bootstrap, "BLOCK", block)
+        member, named = np.arange(2 * n).reshape(2, n) % 2 == 0, np.arange(2 * n).reshape(2, n) % 3 == 0
+        weights = bootstrap.side_weights(member, np.ones((2, n), bool), named, whole.astype(np.float32))
+        assert np.array_equal(weights[0], (member & named).astype(int) @ whole) and np.array_equal(weights[1], (~member & named).astype(int) @ whole)
+        found = bootstrap.counts(np.random.default_rng(3), n, draws)
+        assert found.dtype == np.float32 and found.flags.c_contiguous and np.array_equal(found, whole)

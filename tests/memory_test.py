@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mia_jax import configuration, experiment, stages
+from mia_jax import configuration, experiment, stages, workdir
 from mia_jax.training import measure, memory, stream
 from tests import toys
 
@@ -126,6 +126,22 @@ def test_lanes_and_cpu_devices_share_the_memory_and_the_examples_are_counted_onc
         memory.OutOfMemory, match=r"0.00018 MB.*chunk 2 x 3 chunks at a time x 2e-05 MB per model of 5 parameters, and examples of 6e-05"
     ):
         check(3, 179)
+
+
+def test_fewer_chunks_train_at_a_time_where_memory_is_short_and_nobody_said_how_many(tmp_path, capsys):
+    """They change no result; a number of lanes that was given is taken as it is, or refused."""
+    experiment.run(config(run=dict(lanes=1)), workdir_path=tmp_path / "a", stages_wanted=["train"])
+    plan = workdir.read_json(tmp_path / "a" / "train" / "plan.json")
+    enough = plan["bytes"] + (plan["bytes"] - plan["shared"]) // 2  # for one chunk, not for two
+    for lanes in (0, 2):
+        place = dict(workdir_path=tmp_path / f"b{lanes}", stages_wanted=["train"])
+        settings = config(models=8, run=dict(lanes=lanes, memory_bytes=enough))
+        if lanes:
+            with pytest.raises(memory.OutOfMemory, match="chunk 2 x 2 chunks at a time"):
+                experiment.run(settings, **place)
+        else:
+            experiment.run(settings, **place)
+            assert "chunk 2, 1 at a time on 1 device (cpu" in capsys.readouterr().err
 
 
 def test_a_streamed_pool_is_planned_with_its_parts():

@@ -18,6 +18,7 @@ from mia_jax import checks
 
 FEWEST_UNITS = 5  # fewer units of models cannot be resampled: the range of 4 values covers their mean in 87% of cases only
 BLOCK = 1 << 22  # weights held at a time
+SHORT = 1 << 19  # weights that one call works on where that costs no time
 
 
 def resample_size(n: int) -> int:
@@ -80,9 +81,16 @@ def stratified(seed: int, member_N, evaluated_N, draws: int = 200) -> np.ndarray
 
 
 def counts(rng: np.random.Generator, n: int, draws: int) -> np.ndarray:
-    """How often each of n things is drawn, [n,R] float32: `resample_size(n)` draws with replacement in every column."""
-    at = rng.integers(n, size=(draws, resample_size(n))) + n * np.arange(draws)[:, None]
-    return np.ascontiguousarray(np.bincount(at.ravel(), minlength=n * draws).reshape(draws, n).T, np.float32)
+    """How often each of n things is drawn, [n,R] float32: `resample_size(n)` draws with replacement in every column.
+
+    In blocks of draws: the same numbers as all at once, without their memory, and no single call lasts so long that a signal is not heard.
+    """
+    found_NR, step = np.empty((n, draws), np.float32), max(1, SHORT // n)
+    for start in range(0, draws, step):
+        rows = min(step, draws - start)
+        at = rng.integers(n, size=(rows, resample_size(n))) + n * np.arange(rows)[:, None]
+        found_NR[:, start : start + rows] = np.bincount(at.ravel(), minlength=n * rows).reshape(rows, n).T
+    return found_NR
 
 
 class Ranked(NamedTuple):
@@ -212,5 +220,8 @@ def _first_beyond(outside_JR: np.ndarray, weight_R: np.ndarray, allowed_F) -> It
 def side_weights(member_TN, evaluated_TN, named_TN, record_NR: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Weights [T,R] under the draws of the members and of the non-members that are named (evaluated rows alone)."""
     sides = (evaluated_TN & member_TN & named_TN, evaluated_TN & ~member_TN & named_TN)
-    inside_TR, outside_TR = ((side.astype(np.float32) @ record_NR).astype(np.float64) for side in sides)
+    N, R = record_NR.shape
+    step = max(1, BLOCK // N)  # the sums are whole numbers, exact in any order
+    parts = [[side.astype(np.float32) @ record_NR[:, start : start + step] for start in range(0, R, step)] for side in sides]
+    inside_TR, outside_TR = (np.concatenate(part, axis=1).astype(np.float64) for part in parts)
     return inside_TR, outside_TR

@@ -18,7 +18,7 @@ from mia_jax import jobs, workdir
 from mia_jax.learners import stopping
 from mia_jax.progress import Progress, duration
 from mia_jax.training import checkpoint, failures, memory, programs, stream
-from mia_jax.training.spread import spread
+from mia_jax.training.spread import Cancelled, spread
 from mia_jax.types import Learner, Pool
 
 Path = pathlib.Path
@@ -176,7 +176,7 @@ class _Chunk:
         while self.epoch < self.learner.epochs and not stop:
             try:
                 check()
-            except jobs.Paused:
+            except (jobs.Paused, Cancelled):
                 if pending is not None:
                     self._record(*pending, progress, metrics_file)
                 if self.epoch:
@@ -201,6 +201,7 @@ class _Chunk:
 
     def _keep(self) -> None:
         """The chunk's state on disk; its history goes to this epoch."""
+        memory.wait(self.state)
         history = {name: np.stack(values) for name, values in (self.history | ({"overflow": self.overflow} if self.overflow else {})).items()}
         checkpoint.save_running(self.folder, self.models, self.epoch, self.state, history, self.attempt)
 

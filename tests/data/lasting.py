@@ -15,11 +15,11 @@ def get_config(arg=None):
     stage = configuration.chosen(dict(zip(STAGES, STAGES, strict=True)), stage=configuration.arguments(arg, stage="attack").stage)
     wide, trained = stage in ("epoch", "query"), stage in ("train", "epoch")
     attacks = dict(loss=dict(name="threshold", signal="loss"))
-    attacks |= dict(slow=dict(path=__file__)) if stage == "attack" else {}
+    attacks |= dict(slow=dict(path="tests.data.lasting")) if stage == "attack" else {}
     attacks |= dict(slow=dict(name="threshold", signal="noise_robustness:samples=200000,box=none")) if stage == "ask" else {}
     made = dict(name="synthetic", examples=dict(epoch=4000, query=100_000).get(stage, 200), features=10, classes=2)
     return configuration.complete(
-        data=dict(path=__file__) if stage == "data" else made,
+        data=dict(path="tests.data.lasting") if stage == "data" else made,
         design=dict(name="halves", models=4),
         model=dict(name="mlp", widths=(2000, 2000) if wide else (8,)),
         learner=dict(epochs=10**6 if trained else 0, batch_size=1 if stage == "epoch" else 100),
