@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from mia_jax import configuration, experiment, jobs, prepare, workdir
+from mia_jax import configuration, experiment, jobs, prepare, targets, workdir
 from mia_jax.designs import _failed, bernoulli, blocks, disjoint, halves, two_way
 from mia_jax.metrics import membership
 from mia_jax.training import checkpoint, failures, fleet, programs
@@ -356,3 +356,26 @@ def test_what_fails_for_every_seed_is_said_once(tmp_path):
     wrong["learner"]["optimizer"] = "adm"
     with pytest.raises(ValueError, match=r"^optimizer='adm'"):
         experiment.run(wrong, workdir_path=tmp_path)
+
+
+def test_of_private_training_the_selection_is_said_where_epsilon_is(tmp_path, spoil):
+    """Which models failed, and that others were trained twice, depends on private rows and is covered by no epsilon."""
+    spoil([1, 6])
+    private = dict(epochs=2, gradient="private", privacy=dict(delta=1e-3, clip_norm=1.0, noise_multiplier=2.0))
+    fields = dict(models=8, learner=private, attacks=dict(loss=dict(name="threshold", signal="loss")))
+    report = experiment.run(config(**fields), workdir_path=tmp_path)
+    notes, plain = report["guarantee"]["notes"], report["guarantee"]["epsilon"]
+    assert any(note.startswith("2 models that failed are left out") and "epsilon does not cover" in note for note in notes)
+    assert "which epsilon does not cover" in (tmp_path / "report" / "report.md").read_text()
+    report = experiment.run(config(**fields, run=dict(retries=1)), workdir_path=tmp_path)
+    notes = report["guarantee"]["notes"]
+    assert any(note.startswith("Models 1, 6 were trained again") and "attempts compose" in note for note in notes)
+    assert not any("left out" in note for note in notes) and report["guarantee"]["epsilon"] == plain > 0
+
+
+def test_shadows_beside_a_target_of_the_users_own_stay_pairs():
+    member = np.arange(100) % 2 == 0
+    whole = targets.with_model(halves.make(num_examples=100, seed=0, models=8, population=0.0), member, path="a target")
+    left = _failed.without(whole, [5])
+    assert left.targets == (8,) and np.flatnonzero(left.shadow_MM[8]).tolist() == [0, 1, 2, 3, 6, 7]
+    assert np.unique(left.member_MN[left.shadow_MM[8]].sum(0)).tolist() == [3]
