@@ -14,13 +14,14 @@ from mia_jax.data import _pool as pools
 from mia_jax.designs import _rows
 from mia_jax.learners import stopping
 from mia_jax.metrics import slices
-from mia_jax.privacy import alone, watch
+from mia_jax.privacy import watch
 from mia_jax.report import privacy
 from mia_jax.training import checkpoint, programs
 from mia_jax.training.trajectory import SIGNAL as TRAJECTORY
 from mia_jax.types import Attack, Design, Learner, Model, Pool, Signal
 
 GROWTH = ("models", "sources")  # design fields that may grow in a workdir: the first models stay as they are
+EXAMPLES = 8  # of the pool, whose shapes, range and spread a learner may look at when it is built
 SCORED = ("targets", "scored", "scored_sources")  # who and what is scored: no model depends on them
 
 
@@ -96,7 +97,7 @@ def prepare(config: Mapping, *, seed: int) -> Audit:
     out = refusals.check_outputs(model, pool=pool, name=config["model"]["name"])
     for sentence in refusals.check_training(config["learner"], num_rows=rows_MK.shape[1]):
         stages.say(sentence)
-    padded, sample = bool((weight_MK == 0).any()), dataclasses.replace(pool, x=pool.x[:1], y=pool.y[:1])
+    padded, sample = bool((weight_MK == 0).any()), dataclasses.replace(pool, x=pool.x[:EXAMPLES], y=pool.y[:EXAMPLES])
     extra_MK = _rows.extra_rows(design)
     sizes = dict(num_rows=rows_MK.shape[1], num_extra=extra_MK.shape[1])
     learner = make_learner(config["learner"], model=model, **sizes, padded=padded, labels_N=pool.y, sample=sample)
@@ -188,7 +189,7 @@ def make_design(section: Mapping, *, pool: Pool, seed: int) -> Design:
 
 
 def make_learner(section: Mapping, *, model: Model, sample: Pool | None = None, **rows) -> Learner:
-    """The learner of config.learner with its objective and stopping rule; `sample` is the pool with its first example alone, and all columns.
+    """The learner of config.learner with its objective and stopping rule; `sample` is the pool with its first few examples only, and all columns.
 
     `rows` is what it may be told of the models' rows: num_rows, num_extra, padded, labels_N.
     """
@@ -216,10 +217,7 @@ def make_learner(section: Mapping, *, model: Model, sample: Pool | None = None, 
     given = dict(sample=sample, initial=brought_parameters(section["init_from"]))
     if given["initial"] and "initial" not in registry.keywords("learners", section["name"]):
         raise ValueError(f"learner.init_from: the learning rule {section['name']!r} has no such start.")
-    learner = make("learners", own, model=model, stopping=stop, **rows, **given, **({} if loss is None else dict(loss=loss)))
-    if learner.guarantee is not None and sample is not None:
-        alone.check(model=model, loss=loss, sample=sample)
-    return learner
+    return make("learners", own, model=model, stopping=stop, **rows, **given, **({} if loss is None else dict(loss=loss)))
 
 
 def watched(learner: Learner, config: Mapping, *, model: Model, pool: Pool, design: Design) -> Learner:

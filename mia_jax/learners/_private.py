@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mia_jax import checks
-from mia_jax.privacy import accounting, gradients, noise
+from mia_jax.privacy import accounting, alone, gradients, noise
 from mia_jax.privacy import clipping as clips
 from mia_jax.privacy import sampling as samplings
 from mia_jax.privacy.guarantee import Guarantee
@@ -25,7 +25,8 @@ class Private(NamedTuple):
     """`plan` draws batches of U * rows_each rows; `gradient(losses, params, rows, weight_B, key, clip) -> (gradient, clip, Clipped,
     numbers)`.
 
-    `epochs` are those that the budget allows. `clip` is C, which the adaptive rule moves. `choose(losses, params, rows)` settles method 'auto'.
+    `epochs` are those that the budget allows. `clip` is C, which the adaptive rule moves. `choose(losses, params, rows, tried)` settles method 'auto'
+    and refuses a loss that mixes the examples of a batch.
     """
 
     guarantee: Guarantee
@@ -118,31 +119,45 @@ def make(
     )
     adaptive = dict(quantile=quantile, rate=quantile_rate) if clipping == "adaptive" else None
     each = rows_each * augmentations * microbatch
-    return _finished(guarantee, draw, fit, clip_norm, rule, each, physical_batch // microbatch, adaptive)
+    at_once = physical_batch or size  # examples or users whose gradients are computed together
+    return _finished(guarantee, draw, fit, clip_norm, rule, each, physical_batch // microbatch, at_once // microbatch, adaptive)
 
 
-def _finished(guarantee, plan, epochs, clip, rule, rows_each, physical_units, adaptive) -> Private:
+def _finished(guarantee, plan, epochs, clip, rule, rows_each, physical_units, units, adaptive) -> Private:
     mechanism = guarantee.mechanism
 
-    def choose(losses, params, rows) -> Private:
-        """The same with method 'auto' settled: bookkeeping where taps see every parameter, else vmap. ValueError if the wanted method cannot be."""
-        if guarantee.method in ("vmap", "scan"):
-            return here
-        why = gradients.untapped(losses, params, rows)
-        if why and guarantee.method != "auto":
+    def choose(losses, params, rows, tried) -> Private:
+        """The same with the method settled: what the settings say, or for 'auto' bookkeeping where taps see every parameter and the units of a batch
+        are proved to stay apart, else vmap. `rows` are one example's as shapes; `tried(rounds)` is the Trial of so many rounds.
+
+        ValueError if the wanted method cannot be, and for every method if a trial batch shows that examples are mixed.
+        """
+        many = separation(guarantee.method, losses, params, rows, units=units, rows_each=rows_each)
+        trial = tried(1 if many.proved else 3)
+        if trial.mixes:
             raise ValueError(
-                f"privacy.method={guarantee.method!r} needs models whose every parameter has a tap (mia_jax/models/layers.py): {why}. "
-                "Use method='auto' or 'vmap'."
+                "gradient='private': the loss of an example depends on the other examples of its batch"
+                f"{f', which meet in {many.meeting}' if many.meeting else ''}, so no example's gradient is its own. Use norms and means over the "
+                "features of one example (model.norm='group' or 'layer') and an objective of single examples."
             )
-        method = ("vmap" if why else "bookkeeping") if guarantee.method == "auto" else guarantee.method
-        said = f"Per-example gradients by {method!r}" + (f", because {why}." if why else ".")
-        settled = Guarantee(**{**vars(guarantee), "method": method, "notes": (*guarantee.notes, said)})
-        return _finished(settled, plan, epochs, clip, rule, rows_each, physical_units, adaptive)
+        method, many = settled_method(guarantee.method, many, losses, params, rows)
+        said = (f"Per-example gradients by {method!r}{f', because {many.untapped}' if many.untapped else ''}.", many.note(method, trial))
+        settled = Guarantee(**{**vars(guarantee), "method": method, "notes": (*guarantee.notes, *said)})
+        return _finished(settled, plan, epochs, clip, rule, rows_each, physical_units, units, adaptive)
+
+    def checked(losses, params, rows, size: int) -> None:
+        """ValueError if a batch of another size than the plan's mixes units: a program may depend on the size of its batch."""
+        many = physical_units or size // rows_each
+        if guarantee.method in ("tapped", "bookkeeping") and many != units:
+            params, batch = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), (params, rows))
+            batch = jax.tree.map(lambda a: jax.ShapeDtypeStruct((many * rows_each, *a.shape[1:]), a.dtype), batch)
+            if met := alone.meeting(losses, params, batch, many):
+                raise ValueError(f"in a batch of {many * rows_each} rows, other than the plan's {units * rows_each}, examples may meet in {met}.")
 
     def gradient(losses, params, rows, weight_B, key, clip):
         """The noisy gradient (float32), the next C, and {clipped, nonfinite, noise_multiplier, clip_norm} of this step."""
-        units = weight_B.shape[0] // rows_each
-        how = dict(units=units, rule=rule, clip=clip, method=guarantee.method, physical_units=physical_units)
+        checked(losses, params, rows, weight_B.shape[0])
+        how = dict(units=weight_B.shape[0] // rows_each, rule=rule, clip=clip, method=guarantee.method, physical_units=physical_units)
         found = gradients.clipped_sum(losses, params, rows, weight_B, **how)
         scale = clip / mechanism.clip_norm if adaptive else 1.0
         std = mechanism.noise_std_of_sum() * scale
@@ -165,6 +180,73 @@ def _finished(guarantee, plan, epochs, clip, rule, rows_each, physical_units, ad
 
     here = Private(guarantee, plan, epochs, clip, choose, gradient)
     return here
+
+
+class Separation(NamedTuple):
+    """How the units of a batch are kept apart: `proved` by the analysis of the program of `rows` rows, or `meeting` says where it could not rule
+    out that they meet; `untapped`: why taps cannot be used; `foreign`: an operation that brings its own batching."""
+
+    rows: int
+    proved: bool = False
+    meeting: str = ""
+    untapped: str = ""
+    foreign: str = ""
+
+    def note(self, method: str, trial: alone.Trial) -> str:
+        """The sentence of the guarantee: which check was made, and which could not be."""
+        trials = f"{trial.batches} trial batches agree" if not trial.unable else f"trial batches could not be compared, because {trial.unable}"
+        if self.proved:
+            return (
+                f"Checked on the program of a batch of {self.rows} rows: what is clipped for a unit depends on that unit's rows only "
+                f"(data-flow analysis; {trials})."
+            )
+        why = f"The data-flow analysis could not rule out that examples of a batch meet in {self.meeting}. " if self.meeting else ""
+        if self.meeting and not trial.unable:
+            trials += "; if examples do meet, training sees batches of one unit, evaluation larger ones"
+        foreign = f" The batching of {self.foreign}, which is not JAX's own, is trusted to keep the models of a fleet apart." if self.foreign else ""
+        return (
+            f"{why}By construction, what is clipped for a unit depends on that unit's rows only: {method!r} computes each gradient from a batch of "
+            f"its own ({trials}).{foreign}"
+        )
+
+
+def separation(method: str, losses, params, rows, *, units: int, rows_each: int) -> Separation:
+    """How this method may keep units apart. `rows` are one example's as shapes; `units` are computed together. ValueError for a missing tap."""
+    many = Separation(rows=units * rows_each)
+    if method in ("vmap", "scan"):
+        return many
+    why = gradients.untapped(losses, params, rows)
+    if why and method != "auto":
+        raise ValueError(
+            f"privacy.method={method!r} needs models whose every parameter has a tap (mia_jax/models/layers.py): {why}. Use method='auto' or 'vmap'."
+        )
+    if why:
+        return many._replace(untapped=why)
+    batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((many.rows, *leaf.shape[1:]), leaf.dtype), rows)
+    met = alone.meeting(losses, params, batch, units)
+    return many._replace(proved=not met, meeting=met)
+
+
+def settled_method(method: str, many: Separation, losses, params, rows) -> tuple[str, Separation]:
+    """(the method that 'auto' stands for, how it keeps units apart). ValueError for a method whose sum would have no bound, with one that has."""
+    if not many.proved and method in ("tapped", "bookkeeping"):
+        raise ValueError(
+            f"privacy.method={method!r}: it cannot be ruled out that the examples of a batch meet in {many.meeting}, and then no clipped sum by "
+            "taps has a bound. Use method='auto' or 'vmap', which compute every example's gradient from a batch of its own."
+        )
+    if method == "tapped" and (own := alone.foreign_derivative(losses, params, rows)):
+        raise ValueError(
+            f"privacy.method='tapped' needs derivatives that are linear in their cotangent, and {own} brings its own. "
+            "Use method='auto' or 'bookkeeping'."
+        )
+    if many.proved:
+        return "bookkeeping" if method == "auto" else method, many
+    foreign = alone.foreign_batching(losses, params, rows)
+    if foreign and method == "vmap":
+        raise ValueError(
+            f"privacy.method='vmap': {foreign} is batched by code of its own, which may mix examples. Use method='scan', one example at a time."
+        )
+    return ("scan" if foreign else "vmap") if method == "auto" else method, many._replace(foreign=foreign)
 
 
 def _units(num_rows: int, columns: Mapping, user: str, user_rows: int) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from mia_jax.learners import _parameters as parameters
 from mia_jax.learners import _private as private
 from mia_jax.learners import plan as plans
 from mia_jax.learners import schedules
+from mia_jax.privacy import alone
 from mia_jax.types import Batch, Learner, Loss, Model, Pool, Stopping, TrainState
 
 
@@ -58,7 +59,8 @@ def make(
     'permutation' or 'full_batch'. Step s draws from fold_in(state.key, s), example slot b from fold_in(that, b).
 
     gradient='private' clips every example's gradient and adds noise (learners/_private.py has the fields of `privacy`, and draws its own batches);
-    penalties stay outside the clipping. `sample` is then a Pool of one example, and loss_b must depend on example b alone.
+    penalties stay outside the clipping. `sample` is then a Pool of a few examples (with the columns of all), and loss_b must depend on example b
+    only: ValueError where trial batches show otherwise; the guarantee's notes say what was checked (privacy/alone.py).
     `trainable`: only parameters whose path matches this pattern are trained ('': all). `initial` {path: array} are parameters to start from.
     `ema` > 0: the model is the moving average of its parameters, with decay min(ema, (1 + s) / (10 + s)) at step s.
     """
@@ -154,7 +156,8 @@ def make(
     if secret is None:
         one_step = step
     else:
-        secret = secret.choose(*example_step(model=model, loss=loss, sample=sample, trainable=trainable))
+        tried = lambda rounds: alone.tried(model=model, loss=loss, sample=sample, rounds=rounds)  # noqa: E731
+        secret = secret.choose(*example_step(model=model, loss=loss, sample=sample, trainable=trainable), tried)
         one_step = lambda *args: private_step(secret, *args)  # noqa: E731
 
     def epoch(state: TrainState, pool: Pool, index_SB, weight_SB):
@@ -195,7 +198,7 @@ def example_step(*, model: Model, loss: Loss, sample: Pool, trainable: str) -> t
 def check_private(*, model: Model, sample: Pool | None, plan: str, drop_last: bool, stopping: Stopping | None) -> None:
     """ValueError for what a private learner cannot have: batch statistics, other plans, a stopping rule on private rows."""
     if sample is None:
-        raise ValueError("gradient='private' needs `sample`, a Pool of one example.")
+        raise ValueError("gradient='private' needs `sample`, a Pool of a few examples.")
     if "stats" in jax.eval_shape(model.init, jax.random.key(0), jnp.asarray(sample.x[:1])):
         raise ValueError(
             "gradient='private': this model normalizes by batch statistics, which mix examples, so no example's gradient is its own. "

@@ -63,7 +63,7 @@ def convolve(at: Windows, x, w, form: str = "auto") -> jax.Array:
     if form == "lax":
         return _ordinary(at, x, w)
     at, rows, columns = _on_the_image(at)
-    return _forward((at, form), *_same_axes(x, w[rows, columns]))
+    return _forward((at, form, jax.config.jax_default_matmul_precision), *_same_axes(x, w[rows, columns]))
 
 
 def _on_the_image(at: Windows) -> tuple[Windows, slice, slice]:
@@ -246,14 +246,27 @@ def _alone(at: Windows, form: str, what: str, x):
     return by_patches if jax.default_backend() == "cpu" and not tiny else ordinary
 
 
+def _at_precision(precision, f):
+    """f, whose products have this precision whenever it is traced (None: what is asked for then)."""
+
+    def precise(*args):
+        with jax.default_matmul_precision(precision):
+            return f(*args)
+
+    return f if precision is None else precise
+
+
 def _bilinear(what: str, how, a, b):
     """`what` of one pair (a, b). vmap over the images alone makes one bigger batch; over kernels (or their gradients) it multiplies patches.
 
     Where the patches of all kernels are too large for the cache, groups of kernels (at last one by one, as if alone) take turns.
+
+    `how` holds the precision that was asked for when the convolution was called: vmap of a program that was traced before, such as a fleet's steps,
+    runs the rule when the caller's `jax.default_matmul_precision` is over, and clipped sums need full float32 there too.
     """
-    at, form = how
-    by_patches = _PROGRAMS[what][0]
-    f = custom_vmap(functools.partial(_alone(at, form, what, a), at))
+    at, form, precision = how
+    by_patches = _at_precision(precision, _PROGRAMS[what][0])
+    f = custom_vmap(functools.partial(_at_precision(precision, _alone(at, form, what, a)), at))
 
     @f.def_vmap
     def rule(size, batched, a, b):

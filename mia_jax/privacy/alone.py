@@ -1,36 +1,133 @@
-"""Whether a loss looks at one example at a time: what clipping one example's gradient takes for granted."""
+"""Checks that what is clipped for one unit depends on that unit's rows only, which every bound on a clipped sum takes for granted.
+
+`meeting` follows the program that makes the clipped sum (privacy/dependence.py) and can prove it. Where it cannot, vmap computes each gradient
+from a batch of its own rows, so that the bound holds whatever the net does across a batch. `tried` runs the loss on small batches and compares
+bits: it can only show that examples are mixed, never that they are not. A net that is shown to mix them is refused by every method, because batches
+of one unit would train another function than the one that is evaluated.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import math
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from mia_jax.privacy import dependence, gradients
 from mia_jax.types import Batch, Loss, Model, Pool
 
-QUICK = {"xla_backend_optimization_level": 0}  # it runs twice: compiling it is what it costs
-SMALL = 0.01  # every parameter; what is NaN stays NaN behind any
+QUICK = {"xla_backend_optimization_level": 0}  # it runs a few times: compiling it is what it costs
+ROWS = 3  # of a trial batch
+MOST = 16  # examples of the sample that are looked at
+FAR = 30.0  # standard deviations: gates on a mean over the batch open and close
 
 
-def check(*, model: Model, loss: Loss, sample: Pool) -> None:
-    """ValueError if loss_0 of a batch of two becomes NaN when example 1 is: a norm or a mean over the batch, whatever keeps no statistics.
+class Trial(NamedTuple):
+    """`mixes`: a loss changed with other rows; `batches` were compared; `unable`: why none could be ('' if some were)."""
 
-    Taps and vmap would both take such a gradient for the example's own. Examples of whole numbers cannot be NaN and are not tested; neither is a
-    loss that is not finite to begin with.
+    mixes: bool
+    batches: int
+    unable: str
+
+
+def meeting(losses: gradients.Losses, params, rows, units: int) -> str:
+    """'' if what taps hand to the clipped sum keeps the units of a batch apart, else where two units may meet; from shapes alone.
+
+    `params` and `rows` are shapes, `rows` = (Batch, key_B) with `units` times as many rows as a unit has. Keys are no unit's data.
     """
-    x = jnp.asarray(sample.x[:1])
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        return
-    x, y = (jnp.concatenate([a, a]) for a in (x, jnp.asarray(sample.y[:1])))
-    shapes = jax.eval_shape(model.init, jax.random.key(0), x[:1])
+    batch, key_B = rows
 
-    def first(x):
-        variables = jax.tree.map(lambda leaf: jnp.full(leaf.shape, SMALL, leaf.dtype), shapes)
-        batch = Batch(x=x, y=y, weight_B=jnp.ones(2, jnp.float32), index_B=jnp.arange(2, dtype=jnp.int32))
-        return loss(variables, batch, key_B=jax.random.split(jax.random.key(0), 2), train=True)[0][0]
+    def parts(params, batch, key_B, weight_B):
+        return jax.tree.leaves(gradients.residues(losses, params, (batch, key_B), weight_B, units)[0])
 
-    program = jax.jit(first, compiler_options=QUICK if jax.default_backend() == "cpu" else None)
-    if jnp.isfinite(program(x)) and not jnp.isfinite(program(x.at[1].set(jnp.nan))):
-        raise ValueError(
-            "gradient='private': the loss of an example depends on the other examples of its batch, so no example's gradient is its own. Use norms "
-            "and means over the features of one example (model.norm='group' or 'layer') and an objective of single examples."
-        )
+    return dependence.separate(parts, (params, batch, key_B, batch.weight_B), (None, units, None, units))
+
+
+def foreign_batching(losses: gradients.Losses, params, rows) -> str:
+    """The first operation that is not batched by JAX's own rules, '' without one; vmap keeps units apart only where there is none."""
+    return dependence.opaque(jax.make_jaxpr(lambda params, rows: losses(params, {}, rows)[0])(params, rows))
+
+
+def foreign_derivative(losses: gradients.Losses, params, rows) -> str:
+    """The first operation with a derivative of its own, '' without one. Two backward passes agree only if derivatives are linear in the cotangent."""
+    return dependence.derivatives(jax.make_jaxpr(lambda params, rows: losses(params, {}, rows)[0])(params, rows))
+
+
+def tried(*, model: Model, loss: Loss, sample: Pool, rounds: int) -> Trial:
+    """Compares, bit by bit, the loss of every row of a training batch with its loss beside other rows, labels, weights and row numbers.
+
+    Each round draws parameters, none of them zero, and rows like those of `sample` (a Pool of a few examples): its own rows with noise of
+    its spread, or whole numbers within its range. The others are replaced by fresh rows, rows far away on both sides, and NaN.
+    """
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.asarray(sample.x[:1]))
+    sample = dataclasses.replace(sample, x=np.asarray(sample.x[:MOST]), y=np.asarray(sample.y[:MOST]))
+
+    def losses(variables, batch):
+        return loss(variables, batch, key_B=jax.random.split(jax.random.key(0), ROWS), train=True)[0]
+
+    program = jax.jit(losses, compiler_options=QUICK if jax.default_backend() == "cpu" else None)
+    compared = 0
+    for r in range(rounds):
+        rng = np.random.default_rng(r)
+        variables = jax.tree.map(lambda leaf, rng=rng: _parameter(rng, leaf), shapes)
+        base = _rows(rng, sample) | dict(weight_B=np.ones(ROWS, np.float32), index_B=np.arange(ROWS, dtype=np.int32))
+        own = _bits(program(variables, Batch(**base)))
+        if own != _bits(program(variables, Batch(**base))):
+            return Trial(False, 0, "the same batch gives other bits when it is run again")
+        usable = [b for b in range(ROWS) if np.isfinite(np.frombuffer(own[b], np.float32)).all()]
+        for others in _replacements(rng, sample):
+            for b in usable:
+                rows = {name: np.concatenate([value[:b], base[name][b : b + 1], value[b + 1 :]]) for name, value in others.items()}
+                compared += 1
+                if _bits(program(variables, Batch(**rows)))[b] != own[b]:
+                    return Trial(True, compared, "")
+    return Trial(False, compared, "" if compared else "no loss of a trial batch is finite")
+
+
+def _bits(loss_B) -> list[bytes]:
+    return [value.tobytes() for value in np.asarray(loss_B, np.float32)]
+
+
+def _parameter(rng, leaf) -> np.ndarray:
+    """Normals that keep the size of what passes through; the same for a bias or a scale, far from 0 and 1."""
+    fan_in = math.prod(leaf.shape[:-1]) if len(leaf.shape) > 1 else 2
+    return (rng.standard_normal(leaf.shape, np.float32) * (1.5 / fan_in) ** 0.5).astype(leaf.dtype)
+
+
+def _rows(rng, sample: Pool) -> dict[str, np.ndarray]:
+    """{x, y} of a trial batch like the sample."""
+    chosen = rng.integers(0, len(sample.y), ROWS)
+    return dict(x=_like(rng, np.asarray(sample.x), chosen), y=_labels(rng, sample, chosen))
+
+
+def _like(rng, x: np.ndarray, chosen) -> np.ndarray:
+    if x.dtype == bool:
+        return rng.integers(0, 2, (ROWS, *x.shape[1:])).astype(bool)
+    if x.dtype.kind in "iu":
+        drawn = rng.integers(min(0, int(x.min())), max(1, int(x.max())) + 1, (ROWS, *x.shape[1:])).astype(x.dtype)
+        real = rng.integers(0, 2, (ROWS, *(1,) * (x.ndim - 1))).astype(bool)
+        return np.where(real, x[chosen], drawn)
+    spread = float(np.std(np.asarray(x, np.float32))) or 1.0
+    return (np.asarray(x[chosen], np.float32) + spread * rng.standard_normal((ROWS, *x.shape[1:]), np.float32)).astype(x.dtype)
+
+
+def _labels(rng, sample: Pool, chosen) -> np.ndarray:
+    y = np.asarray(sample.y)
+    if y.dtype.kind in "iu":
+        return rng.integers(0, sample.num_classes or max(1, int(y.max())) + 1, (ROWS, *y.shape[1:])).astype(y.dtype)
+    return (y[chosen] + rng.standard_normal((ROWS, *y.shape[1:]))).astype(y.dtype)
+
+
+def _replacements(rng, sample: Pool):
+    """Batches {x, y, weight_B, index_B} whose rows stand in for the others."""
+    ones, index = np.ones(ROWS, np.float32), np.arange(ROWS, dtype=np.int32)
+    yield _rows(rng, sample) | dict(weight_B=ones, index_B=index)
+    yield _rows(rng, sample) | dict(weight_B=0 * ones, index_B=index[::-1] + ROWS)
+    if jnp.issubdtype(jnp.asarray(sample.x[:1]).dtype, jnp.floating):
+        spread = FAR * (float(np.std(np.asarray(sample.x, np.float32))) or 1.0)
+        for shift in (-spread, spread, np.nan):
+            rows = _rows(rng, sample)
+            yield rows | dict(x=(rows["x"] + np.float32(shift)).astype(rows["x"].dtype), weight_B=ones, index_B=index)

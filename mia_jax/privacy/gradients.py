@@ -151,8 +151,11 @@ def _two_passes(losses, params, rows, weight_B, units, rule, clip) -> Clipped:
     return Clipped(total, norm_U, counted_U, real_U, loss_B, aux)
 
 
-def _bookkeeping(losses, params, rows, weight_B, units, rule, clip) -> Clipped:
-    """One backward pass that keeps every layer's inputs and output cotangents; norms and the weighted sum come from those."""
+def residues(losses: Losses, params, rows, weight_B, units: int) -> tuple[dict, dict, tuple]:
+    """({leaf path: a Residue whose leaves are [U,...]}, {leaf path: its operation}, (loss_B, aux)): all that a clipped sum by taps is made of.
+
+    The sum is bounded only if row u of every residue depends on unit u alone, which privacy/alone.py checks on this very function.
+    """
     calls = recorded(losses, params, rows)
     flat = paths(params)
 
@@ -165,8 +168,14 @@ def _bookkeeping(losses, params, rows, weight_B, units, rule, clip) -> Clipped:
         loss_B, aux = losses(params, taps, rows)
         return unit_losses(loss_B, weight_B, units).sum(), (loss_B, aux)
 
-    found, (loss_B, aux) = jax.grad(loss, has_aux=True)({path: empty(path) for path in flat})
-    ops = {path: calls[path][0][0] for path in flat}
+    found, seen = jax.grad(loss, has_aux=True)({path: empty(path) for path in flat})
+    return found, {path: calls[path][0][0] for path in flat}, seen
+
+
+def _bookkeeping(losses, params, rows, weight_B, units, rule, clip) -> Clipped:
+    """One backward pass that keeps every layer's inputs and output cotangents; norms and the weighted sum come from those."""
+    found, ops, (loss_B, aux) = residues(losses, params, rows, weight_B, units)
+    flat = paths(params)
     squares = {path: ops[path].squares(tap.parts) for path, tap in found.items()}
     norm_U, counted_U, real_U = _judged(squares, weight_B, units)
     factors = _factors(rule, squares, counted_U, clip, params)
