@@ -154,6 +154,15 @@ def test_the_guarantee_says_that_no_trial_batch_could_be_compared():
     assert any("trial batches could not be compared, because no loss of a trial batch is finite" in note for note in learner.guarantee.notes)
 
 
+def test_a_learner_may_be_built_while_a_program_is_traced():
+    def built(scale):
+        learner = sensitivity.built("plain", "auto")
+        assert any("15 trial batches agree" in note for note in learner.guarantee.notes), learner.guarantee.notes
+        return scale
+
+    jax.eval_shape(built, 1.0)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, np.int32, np.uint8, bool])
 @pytest.mark.parametrize("examples", [1, 8])
 def test_trial_batches_differ_for_inputs_of_every_type(dtype, examples):

@@ -62,6 +62,13 @@ def tried(*, model: Model, loss: Loss, sample: Pool, rounds: int) -> Trial:
     Each round draws parameters, none of them zero, and rows like those of `sample` (a Pool of a few examples): its own rows with noise of
     its spread, or whole numbers within its range. The others are replaced by fresh rows, rows far away on both sides, and NaN.
     """
+    if isinstance(sample.x, jax.core.Tracer) or isinstance(sample.y, jax.core.Tracer):
+        return Trial(False, 0, "the examples are being traced")
+    with jax.ensure_compile_time_eval():  # a learner may be built while a program is traced
+        return _tried(model=model, loss=loss, sample=sample, rounds=rounds)
+
+
+def _tried(*, model: Model, loss: Loss, sample: Pool, rounds: int) -> Trial:
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.asarray(sample.x[:1]))
     sample = dataclasses.replace(sample, x=np.asarray(sample.x[:MOST]), y=np.asarray(sample.y[:MOST]))
 
