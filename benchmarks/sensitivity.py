@@ -11,7 +11,7 @@ examples is not refused, or a net that keeps them apart is refused.
 Measured (CPU, jax 0.10.2, 4 draws of a parameter vector and a row; largest change for a replaced and a removed row):
 
     15 nets that keep examples apart     1.57 to 1.96, 1.00      none refused; 12 by bookkeeping, 3 by vmap (no taps, asked several times, a mask)
-    20 nets that mix them, unchecked     up to 18.1, 1.38        17 refused by every method, 3 by vmap within 1.73, 1.00 (taps refused)
+    21 nets that mix them, unchecked     up to 18.1, 1.38        18 refused by every method, 3 by vmap within 1.73, 1.00 (taps refused)
         h + h.sum(0), gate on the mean, running sum, arg max: 18.1, 15.9, 13.2, 12.6; behind an embedding: 5.7; a gate that no trial opens: 16.0
 """
 
