@@ -71,6 +71,21 @@ def test_an_interval_above_guessing_that_fails_the_correction_is_said():
     assert "NO LEAK SHOWN" in line and "Undecided: edge is above guessing by its own 95% interval" in line and "40 tests" in line
 
 
+def test_a_leak_in_parts_of_the_data_is_no_contradiction():
+    """Slices, records or canaries that leak are named in the verdict of an audit whose attacks show nothing on average."""
+    entry = dict(auc=0.6, low=0.55, high=0.7, excess=0.1, excess_low=0.0, excess_high=0.2, p_holm=0.01, n_records=9, post_hoc=False)
+    ranking = dict(lira=[entry | dict(slice="class=8"), entry | dict(slice="loss 0-10%", post_hoc=True), entry | dict(slice="class=1", p_holm=0.3)])
+    found = report_of(rows_of(lira=QUIET), slices=dict(ranking=ranking), records=dict(lira=dict(why="too few targets")))
+    line = answer.first_line(found)
+    assert line.startswith("NO LEAK SHOWN ON AVERAGE by 1 attack") and line.endswith(
+        "BUT 1 of 3 slices leak under lira (corrected over the slices): class=8."
+    )
+    table = dict(significant=3, tested=200)
+    line = answer.first_line(found | dict(slices={}, records=dict(lira=table), audit=dict(violated=False, bound=dict(epsilon=0.4), claim=None)))
+    assert line.endswith("BUT 3 of 200 records are exposed under lira; the audit of canaries proves that epsilon is at least 0.4.")
+    assert "BUT" not in answer.first_line(found | dict(slices={}, audit=dict(violated=False, bound=dict(epsilon=0.0), claim=None)))
+
+
 @pytest.mark.parametrize("level", [0.9, 0.95, 0.99])
 def test_a_single_interval_and_its_p_value_agree(level):
     """p <= 1 - level exactly where the interval excludes guessing: on both scales, at the ends, for AUC and TPR."""

@@ -16,7 +16,8 @@ def baseline(x, y, member_N, *, most_rows: int = 2000, seed: int = 0) -> dict:
     """{auc, p_value, rows, features, method} of classifiers on the examples and their labels, which see no model; {why} if it cannot be run.
 
     x [N,..] and y [N] (class numbers as one-hot, other labels as they are) of the evaluated rows, at most `most_rows` of them, as many members as
-    non-members as there are. The mean rank of a logistic regression and a random forest; each half of the rows is scored by fits on the other half.
+    non-members as there are; where x is empty, `labels_only` is there and True. The mean rank of a logistic regression and a random forest; each half
+    of the rows is scored by fits on the other half.
     `auc` is the mean of the halves'. P-value of 'AUC <= 1/2': twice the smaller of the halves' Mann-Whitney p-values, each of which is valid since
     its rows are independent of the fit; their sum would not be, for either half trained the other's scores.
     """
@@ -36,6 +37,7 @@ def baseline(x, y, member_N, *, most_rows: int = 2000, seed: int = 0) -> dict:
     p_value = min(1.0, 2 * min(roc.mann_whitney(curve) for curve in curves))
     found = dict(auc=float(np.mean([roc.auc(curve) for curve in curves])), p_value=p_value)
     alone = "" if x_NF.shape[1] else " of the labels alone, for the examples were not given"
+    found |= {} if x_NF.shape[1] else dict(labels_only=True)
     return found | dict(rows=len(rows), features=features.shape[1], method=f"logistic regression + random forest{alone}, cross-fitted on halves")
 
 

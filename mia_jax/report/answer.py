@@ -49,13 +49,34 @@ def verdict(found: Mapping, name: Callable[[str], str] = tables.shown) -> str:
     if one["leak"] == "privileged":
         none = f"no leak shown by {'any of the ' * (len(ranked) > 1)}{len(ranked)} attack{'s' * (len(ranked) != 1)} that a real attacker could run"
         return f"LEAK SHOWN ({strength(attacks[shown[0]])}) only by {privileged}; {none}."
-    words = f"NO LEAK SHOWN by {'any of the ' * (len(ranked) > 1)}{len(ranked)} attack{'s' * (len(ranked) != 1)}{seen(one)}."
+    parts = in_parts(found, name)
+    words = (
+        f"NO LEAK SHOWN{' ON AVERAGE' * bool(parts)} by {'any of the ' * (len(ranked) > 1)}{len(ranked)} attack{'s' * (len(ranked) != 1)}{seen(one)}."
+    )
+    words += f" BUT {'; '.join(parts)}." if parts else ""
     alone = [n for n in ranked if attacks[n]["alone"]]
     if alone:
         are, their = ("is", "its") if len(alone) == 1 else ("are", "their")
         words += f" Undecided: {names(alone, name)} {are} above guessing by {their} own "
         words += f"{100 * one['level']:g}% interval, which does not survive the correction for {one['tests']} tests; a larger study would tell."
     return words
+
+
+def in_parts(found: Mapping, name: Callable[[str], str]) -> list[str]:
+    """What the report shows in parts of the data where no attack shows a leak on average: slices, single records, canaries."""
+    level, said = found.get("about", {}).get("level", 0.95), []
+    section = (found.get("slices") or {}).get("ranking", {})
+    best = next((n for n in standing.order(found)[0] if section.get(n)), None)
+    leaking = [entry["slice"] for entry in section.get(best, ()) if entry["p_holm"] <= 1 - level and not entry["post_hoc"]]
+    if leaking:
+        said.append(f"{len(leaking)} of {len(section[best])} slices leak under {name(best)} (corrected over the slices): {names(leaking, name)}")
+    for attack, table in (found.get("records") or {}).items():
+        if table.get("significant"):
+            said.append(f"{table['significant']:,} of {table['tested']:,} records are exposed under {name(attack)}")
+    bound = (found.get("audit") or {}).get("bound") or {}
+    if bound.get("epsilon"):
+        said.append(f"the audit of canaries proves that epsilon is at least {privacy.number(bound['epsilon'])}")
+    return said
 
 
 def strength(attack: Mapping) -> str:

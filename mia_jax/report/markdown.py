@@ -120,8 +120,9 @@ def attacked(found: Mapping) -> str:
         count = len(targets) if isinstance(targets, Sequence) else targets
         sizes = [f"{design[k]:,} {text}" for k, text in SIZES.items() if design.get(k)]
         failed = f" ({len(design['failed'])} failed)" if design.get("failed") else ""
-        audited = f"{count} of them audited as target{'s' * (count != 1)}"
-        lines.append(("design", f"{design.get('name', '')}: {design.get('models', '?')} models{failed}, {audited}; " + ", ".join(sizes)))
+        models_of, name = design.get("models", "?"), "your arrays" if about.get("arrays") else design.get("name", "")
+        audited = f"{count} of them audited as target{'s' * (count != 1)}" if models_of != 1 else "the target"
+        lines.append(("design", f"{name}: {models_of} model{'s' * (models_of != 1)}{failed}, {audited}; " + ", ".join(sizes)))
     canaries = about.get("canaries")
     lines += fits(models, f" ({canaries['kind']} canaries that were left out)" if canaries else "")
     if found.get("cross_validation"):
@@ -370,10 +371,11 @@ def unresolved(rows: Sequence[Mapping]) -> str:
     """Every number that could not be computed, grouped by reason, and which of them the tables replace by a pooled one."""
     reasons: dict[tuple[str, str, bool], list[tuple[str, str]]] = {}
     for row in rows:
-        if row["value"] is None and row["target"] in (None, "pooled"):
+        if row["value"] is None and (row["target"] is None or (row["target"] == "pooled" and row["n_targets"] > 1)):
             pooled = row["target"] == "pooled"
             instead = not pooled and (tables.resolved(rows, row["attack"], row["metric"]) or row)["value"] is not None
-            reasons.setdefault((row["method"], "pooled" if pooled else "mean over targets", instead), []).append((row["metric"], row["attack"]))
+            scope = "pooled" if pooled else "mean over targets" if row["n_targets"] > 1 else ""
+            reasons.setdefault((row["method"], scope, instead), []).append((row["metric"], row["attack"]))
     if not reasons:
         return "## What was not resolvable\n\nNothing: every number above was measured.\n"
     lines, everyone = [], {row["attack"] for row in rows}
@@ -381,7 +383,9 @@ def unresolved(rows: Sequence[Mapping]) -> str:
         metrics, attacks = list(dict.fromkeys(m for m, _ in cells)), list(dict.fromkeys(a for _, a in cells))
         who = "all attacks" if set(attacks) == everyone else ", ".join(map(tables.code, attacks))
         named = ", ".join(map(tables.metric_name, metrics))
-        lines.append(f"- {named} ({scope}; {who}): {method}." + (" The pooled value (†) is shown instead." if instead else ""))
+        lines.append(
+            f"- {named} ({'; '.join(filter(None, (scope, who)))}): {method}." + (" The pooled value (†) is shown instead." if instead else "")
+        )
     return "## What was not resolvable\n\n" + "\n".join(lines) + "\n"
 
 

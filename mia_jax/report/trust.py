@@ -93,6 +93,8 @@ def blind(one: Mapping) -> tuple[str, str]:
     text = f"AUC {one['auc']:.3f}, p = {one['p_value']:.2g} ({one['method']}; {one['rows']:,} rows, {one['features']} features)"
     if told:
         text += ": members differ from non-members without any model, so an attack's success is no evidence of leakage"
+    elif one.get("labels_only"):
+        return OPEN, f"the examples were not given (bring x); from the labels alone, {text}"
     return (BAD if told else GOOD), text
 
 
@@ -109,7 +111,8 @@ def cross_target(one: Mapping) -> tuple[str, str]:
 
 def membership(one: Mapping) -> tuple[str, str]:
     low, high = one["column_sums"]
-    text = f"{one['models']} models, {one['twins']} complementary pairs; a record is in {low if low == high else f'{low} to {high}'} of them"
+    text = f"{one['models']} model{'s' * (one['models'] != 1)}, {one['twins']} complementary pairs; "
+    text += f"a record is in {low if low == high else f'{low} to {high}'} of them"
     if one["count_auc"] is not None:
         text += f"; counting the shadow models that were trained on a record predicts its membership with AUC {one['count_auc']:.3f}"
     return (BAD if one["problems"] else GOOD), text + "".join(f"; {problem}" for problem in one["problems"])
