@@ -269,10 +269,17 @@ def test_records_are_always_in_a_file_and_listed_only_where_they_stand_out(tmp_p
     assert flags.count("exposed") == many.report["records"]["threshold_loss"]["significant"] > 20 and "| record |" in many.markdown
 
 
-def test_a_record_attack_that_was_asked_for_and_is_missing_says_so():
-    found = mia_jax.audit(brought(), attacks=("threshold_loss",), draws=60, report=dict(records=("lira", "threshold_loss")))
-    assert list(found.report["records"]) == ["lira", "threshold_loss"]
-    assert "Not measured for `lira`: this audit has no attack of that name; its attacks: threshold_loss." in found.markdown
+def test_a_record_attack_that_was_asked_for_and_cannot_be_had_says_so():
+    """One that the audit does not have is refused beforehand; one that knows more than a real attacker has a sentence in place of a list."""
+    with pytest.raises(ValueError, match=r"records='lira' is not one of \['threshold_loss'\]"):
+        mia_jax.audit(brought(), attacks=("threshold_loss",), draws=60, report=dict(records=("lira", "threshold_loss")))
+    one = {k: v for k, v in brought(target=True).items() if not k.startswith("shadow")}
+    found = mia_jax.audit(one, attacks=("attack_model_target",), draws=60, report=dict(records=("attack_model_target",)))
+    assert "Not measured for `attack_model_target`: it knows more than a real attacker could (half_of_target_members)" in found.markdown
+    missing = dict(records=dict(lira=dict(why="this audit has no attack of that name; its attacks: gap")))
+    assert "Not measured for `lira`: this audit has no attack of that name; its attacks: gap." in markdown.report(
+        report_of(rows_of(gap=LOSS)) | missing
+    )
 
 
 # ------------------------------------------------------------------------------------------------ names from data
