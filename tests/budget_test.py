@@ -65,7 +65,7 @@ def test_the_curve_of_a_budget_ends_in_the_whole_attack_and_begins_with_its_firs
     row = next(r for r in found["results"] if (r["attack"], r["metric"], r["target"]) == ("noise", "balanced_accuracy", None))
     assert curve[-1]["accuracy"] == row["value"] and (folder / "report" / "figures" / "queries.png").is_file()
     text = (folder / "report" / "report.md").read_text()
-    assert "## What labels cost" in text and "queries an example" in text
+    assert "## Query cost" in text and "queries per example" in text
 
 
 def test_what_learned_on_the_only_source_names_members_from_its_own_threshold(report):
