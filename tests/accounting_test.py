@@ -5,9 +5,12 @@ import math
 
 import pytest
 from dp_accounting import NeighboringRelation, pld
+from dp_accounting.pld import privacy_loss_distribution
 
-from mia_jax.privacy import accounting
+from mia_jax.learners import _private
+from mia_jax.privacy import accounting, guarantee, losses
 from mia_jax.privacy.mechanism import Mechanism, ledger
+from mia_jax.report import guarantee as report
 
 DELTA = 1 / 2500
 
@@ -204,3 +207,99 @@ def test_bad_deltas_and_budgets_are_refused():
         accounting.noise_for(0.0, mechanism(), delta=DELTA)
     with pytest.raises(ValueError, match="accountant"):
         accounting.epsilon(mechanism(), delta=DELTA, accountant="prv")
+
+
+# Small deltas, little noise: bounded time and memory ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("delta", [1e-5, 1e-15, 1e-18, 1e-30, 1e-250])
+@pytest.mark.parametrize(("noise", "steps"), [(1.0, 1), (20.0, 400), (0.02, 100), (5.0, 10**5), (1e3, 10)])
+def test_composed_losses_bound_a_gaussian_from_above_and_tightly_at_any_delta(noise, steps, delta):
+    """At rate 1 the answer is known in closed form; composing the discretized losses must not lie below it."""
+    exact = accounting.gaussian_epsilon(math.sqrt(steps) / noise, delta)
+    found = losses.epsilon(rate=1.0, multiplier=noise, relation="ADD_OR_REMOVE_ONE", steps=steps, delta=delta)
+    assert exact * (1 - 1e-11) <= found <= exact * (1 + 1e-4)
+
+
+def test_full_batches_have_the_closed_form_at_any_delta():
+    for sampling, adjacency in (("poisson", "add_remove"), ("poisson", "replace_one"), ("shuffle", "zero_out"), ("balls_in_bins", "add_remove")):
+        one = mechanism(20.0, 400, batch=2500, sampling=sampling, adjacency=adjacency, epoch_steps=1)
+        for delta in (1e-5, 1e-15, 1e-30):
+            assert accounting.epsilon(one, delta=delta) == pytest.approx(accounting.gaussian_epsilon(1.0, delta), rel=1e-12)
+
+
+@pytest.mark.parametrize(("rate", "noise", "steps"), [(0.04, 1.0, 1), (0.04, 0.5, 200), (0.1, 2.0, 100), (0.001, 1.0, 10**5), (0.5, 5.0, 1000)])
+@pytest.mark.parametrize("relation", ["ADD_OR_REMOVE_ONE", "REPLACE_ONE"])
+def test_composed_losses_are_those_of_dp_accounting(rate, noise, steps, relation):
+    release = privacy_loss_distribution.from_gaussian_mechanism(noise, sampling_prob=rate, neighboring_relation=NeighboringRelation[relation])
+    found = losses.epsilon(rate=rate, multiplier=noise, relation=relation, steps=steps, delta=1e-5)
+    assert found == pytest.approx(release.self_compose(steps).get_epsilon_for_delta(1e-5), rel=1e-5)
+
+
+def test_the_tilt_changes_no_epsilon(monkeypatch):
+    """Where the bulk is moved to is a choice; the bound is not."""
+    one = losses.releases(rate=0.001, multiplier=1.0, relation="ADD_OR_REMOVE_ONE", floor=losses.FLOOR, units=0, cap=0, interval=losses.FINE)[0]
+    best, choose = losses.composed(one, steps=10**4, delta=1e-10), losses._smallest
+    for shift in (-0.3, 0.2):
+        monkeypatch.setattr(losses, "_smallest", lambda function, orders, shift=shift: choose(function, orders) + shift)
+        assert losses.composed(one, steps=10**4, delta=1e-10) == pytest.approx(best, rel=3e-5)  # of the margin for rounding errors
+
+
+@pytest.mark.parametrize("changes", [{}, dict(adjacency="zero_out"), dict(adjacency="replace_one")])
+@pytest.mark.parametrize("noise", [0.01, 0.05, 0.3, 2.6])
+def test_every_epsilon_is_finite_and_falls_with_delta(noise, changes):
+    one = mechanism(noise, 30, **changes)
+    found = [accounting.epsilon(one, delta=delta) for delta in (1e-30, 1e-18, 1e-15, 1e-12, 1e-5)]
+    assert all(map(math.isfinite, found)) and sorted(found, reverse=True) == found and found[0] > found[-1]
+    if "adjacency" not in changes:
+        assert all(value <= accounting.epsilon(one, delta=delta, accountant="rdp") for value, delta in zip(found, (1e-30, 1e-18, 1e-15, 1e-12, 1e-5)))
+
+
+def test_less_noise_costs_no_more_time_and_memory(monkeypatch):
+    """The grid is as coarse as the losses are wide: at most CELLS of a release, WINDOW of a composition."""
+    cells, windows = [], []
+    make, power = losses.releases, losses.fft.irfft
+    monkeypatch.setattr(losses, "releases", lambda **how: cells.extend(len(one.prob) for one in make(**how)) or make(**how))
+    monkeypatch.setattr(losses.fft, "irfft", lambda a, size: windows.append(size) or power(a, size))
+    for noise, steps in ((1.0, 100), (0.05, 10**5), (0.01, 10**5), (1e-3, 10)):
+        assert math.isfinite(losses.epsilon(rate=0.04, multiplier=noise, relation="ADD_OR_REMOVE_ONE", steps=steps, delta=1e-5))
+    assert max(cells) <= 1.01 * losses.CELLS and max(windows) <= 1.01 * losses.WINDOW and len(windows) == 8
+
+
+def test_where_floats_end_the_number_is_rdps_or_infinite_and_never_0():
+    """dp_accounting's RDP takes NaN for an epsilon of 0."""
+    tiny = mechanism(1e-5, 10)
+    found = accounting.bound(tiny, delta=1e-5)
+    assert found.accountant == "rdp" and 1e9 < found.epsilon < math.inf
+    assert found.epsilon == accounting.epsilon(tiny, delta=1e-5, accountant="rdp")
+    for accountant in ("pld", "rdp"):
+        assert accounting.epsilon(mechanism(1e-160), delta=1e-5, accountant=accountant) == math.inf
+    assert accounting.epsilon(mechanism(1e-5, adjacency="replace_one"), delta=1e-5) > 1e9  # RDP has none here; PLD's grid, at its coarsest, has
+
+
+def test_a_claim_says_which_accountant_answered():
+    one = guarantee.Guarantee(mechanism=mechanism(1e-5, 10), delta=1e-5, accountant="pld")
+    found = one.claim([ledger(one.mechanism)])
+    assert found["accountant"] == "rdp" and found["epsilon"] > 1e9 and "rdp" not in found["others"]
+    assert "no finite epsilon" in found["notes"][-1]
+    assert "by the accountant `rdp`" in report.section(dict(guarantee=found))
+    none = guarantee.Guarantee(mechanism=mechanism(1e-160, 10), delta=1e-5, accountant="pld")
+    found = none.claim([ledger(none.mechanism)])
+    assert found["epsilon"] is None and "Raise noise_multiplier" in found["notes"][-1]
+    gdp = guarantee.Guarantee(mechanism=mechanism(0.01, 10), delta=1e-5, accountant="gdp")
+    text = report.section(dict(guarantee=gdp.claim([ledger(gdp.mechanism)])))
+    assert "that of `gdp` is not finite" in text and "`pld`" in text and "none is finite" not in text
+
+
+def test_a_budget_out_of_reach_is_refused_with_what_can_be_reached():
+    with pytest.raises(ValueError, match=r"1e6 gives .*Raise epsilon or delta"):
+        accounting.noise_for(1e-8, mechanism(steps=10**5), delta=1e-30, accountant="rdp")
+
+
+def test_noise_that_dominates_is_said():
+    common = dict(num_rows=800, batch_size=32, epochs=4)
+    assert not [note for note in _private.make(**common, noise_multiplier=1.0).guarantee.notes if "dominates" in note]
+    assert not [note for note in _private.make(**common, noise_multiplier=31.0).guarantee.notes if "dominates" in note]
+    notes = _private.make(**common, noise_multiplier=None, epsilon=0.01, accountant="rdp").guarantee.notes
+    assert any("noise dominates" in note and "expected batch 32" in note for note in notes)
+    assert any("dominates" in note for note in _private.make(**common, noise_multiplier=33.0).guarantee.notes)

@@ -47,6 +47,7 @@ WITHOUT_JAX = (
     "metrics",
     "privacy.mechanism",
     "privacy.accounting",
+    "privacy.losses",
     "privacy.audit",
     "privacy.audit_runs",
 )

@@ -324,6 +324,13 @@ def _notes(mechanism: Mechanism, delta, epsilon, epochs, fit, augmentations, acc
         notes.append(f"The budget epsilon={epsilon:g} ends training after {fit} of {epochs} epochs.")
     if mechanism.noise_multiplier == 0:
         notes.append("No noise is added: epsilon is infinite.")
+    elif mechanism.noise_std() >= mechanism.clip_norm:
+        notes.append(
+            f"Warning: the noise dominates. Every coordinate of every step's gradient gets noise of standard deviation {mechanism.noise_std():.3g} "
+            f"(noise multiplier {mechanism.noise_multiplier:.3g} * sensitivity {mechanism.sensitivity:.3g} / expected batch {mechanism.divisor:g}), "
+            f"and the mean of the clipped gradients has a norm of at most {mechanism.clip_norm:g} over all coordinates together: training learns "
+            "next to nothing and may diverge. A larger learner.batch_size or privacy.epsilon, or fewer epochs, need less noise."
+        )
     if mechanism.sampling in ("shuffle", "balls_in_bins"):
         notes.append(f"sampling={mechanism.sampling!r} is not amplified: every unit takes part once an epoch, and no Poisson epsilon is claimed.")
     if mechanism.microbatch > 1:

@@ -67,15 +67,24 @@ class Guarantee:
             return found
         for accountant in accounting.ACCOUNTANTS:
             try:
-                value = accounting.epsilon(one, delta=delta, accountant=accountant)
+                bound = accounting.bound(one, delta=delta, accountant=accountant)
             except ValueError:
                 continue
-            value = value if math.isfinite(value) else None  # JSON has no infinity
+            value = bound.epsilon if math.isfinite(bound.epsilon) else None  # JSON has no infinity
             if accountant == self.accountant:
-                found["epsilon"] = value
-            else:
+                found |= dict(epsilon=value, accountant=bound.accountant)
+                found["notes"] += unanswered(bound, wanted=accountant, delta=delta, noise=one.noise_multiplier)
+            elif bound.accountant == accountant != found["accountant"]:  # and not RDP's number a second time
                 found["others"][f"{accountant} ({accounting.APPROXIMATION})" if accountant == "gdp" else accountant] = value
         return found
+
+
+def unanswered(bound: accounting.Bound, *, wanted: str, delta: float, noise: float) -> list[str]:
+    """What to tell of an accountant that has no finite epsilon, [] as a rule."""
+    why = f"The accountant {wanted!r} has no finite epsilon at noise multiplier {noise:.3g} and delta {delta:.3g}, which floats do not resolve"
+    if bound.accountant != wanted:
+        return [f"{why}; the number is that of {bound.accountant!r}, an upper bound too."]
+    return [f"{why}. Raise noise_multiplier or delta."] if noise and not math.isfinite(bound.epsilon) else []
 
 
 OTHER_PLAN = "a plan that is not the mechanism's"

@@ -27,7 +27,9 @@ def section(found: Mapping) -> str:
         listed = "".join(f"- {text}\n" for text in one["refused"])
         return head + f"> **No epsilon: what ran is not the mechanism that was declared.**\n\n{listed}"
     if one["epsilon"] is None:
-        return head + "> **No epsilon: none is finite.**\n\n" + " ".join(one["notes"]) + "\n"
+        others = ", ".join(f"`{name}`: {number(value)}" for name, value in one["others"].items() if value is not None)
+        which = f"that of `{one['accountant']}` is not finite. Others, at delta {one['delta']:.3g}: {others}" if others else "none is finite"
+        return head + f"> **No epsilon: {which}.**\n\n" + " ".join(one["notes"]) + "\n"
     unit = "example" if one["unit"] == "example" else f"user (column {tables.code(one['unit'])}, all rows)"
     text = head + f"Each model is **({number(one['epsilon'])}, {one['delta']:.3g})-differentially private** by the accountant `{one['accountant']}`: "
     text += f"neighbors are data sets with {NEIGHBORS[one['adjacency']].format(unit=unit)}.\n\n"
