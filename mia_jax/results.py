@@ -96,10 +96,12 @@ def named_attacks(attacks):
         if wrong is not None:
             example = "'mine': dict(name='lira', mode='offline')"
             raise ValueError(f"attacks: {wrong!r}: {attacks[wrong]!r} must be a name and its fields, such as {example}.")
-        return attacks
+        return {str(name): one for name, one in attacks.items()}
+    if isinstance(attacks, np.ndarray):
+        attacks = attacks.tolist()
     if not isinstance(attacks, Sequence) or not attacks or not all(isinstance(name, str) for name in attacks):
         raise ValueError(f"attacks={attacks!r} must be names, such as 'lira, rmia' or ['lira', 'rmia'], or {{name: {{field: value}}}}.")
-    return attacks
+    return [str(name) for name in attacks]
 
 
 def named_groups(groups) -> dict[str, list]:

@@ -28,10 +28,18 @@ def curve(*, attack: Attack, fleet: Fleet, scores: Callable, key, draws: int = 1
             parts = [(f, scores(attack, f, f.design.targets, key)) for f in cut(fleet, count)]
         except ValueError:  # so few shadows lack a side that the attack needs
             continue
+        if not all(two_sided(f) for f, _ in parts):
+            continue
         if not parts or any(np.isnan(score[f.design.evaluated_MN[list(f.design.targets)]]).any() for f, score in parts):
             continue
         found[count] = measured(parts, draws=draws, seed=seed)
     return found
+
+
+def two_sided(fleet: Fleet) -> bool:
+    """Whether every target has members and non-members; reference models that saw no scored row are targets of a smaller fleet, too."""
+    d, targets = fleet.design, list(fleet.design.targets)
+    return all((d.evaluated_MN[targets] & side_MN[targets]).any(1).all() for side_MN in (d.member_MN, ~d.member_MN))
 
 
 def cut(fleet: Fleet, count: int) -> list[Fleet]:
