@@ -34,10 +34,9 @@ def with_target(path: str, *, design: Design, pool: Pool, views: int) -> tuple[D
     found = brought.build({k: v for k, v in arrays.items() if not k.startswith("shadow_")}, name=path)
     if len(found.pool.y) != len(pool.y):
         raise ValueError(f"{path} has {len(found.pool.y)} examples and the data {len(pool.y)}; they must be the same rows in the same order.")
-    if not np.array_equal(found.pool.y, pool.y):
-        raise ValueError(
-            f"{path}: labels differ from the data's at example {int(np.argmax(found.pool.y != pool.y))}; the rows must be in the same order."
-        )
+    labels = found.pool.y.astype(pool.y.dtype)  # real labels of the data are rounded to what models are trained with
+    if not np.array_equal(labels, pool.y):
+        raise ValueError(f"{path}: labels differ from the data's at example {int(np.argmax(labels != pool.y))}; the rows must be in the same order.")
     count = next(iter(found.signal.values())).shape[1]
     if count != views:
         raise ValueError(f"{path} has {count} views and config.query.views {views}; bring one answer for each view.")

@@ -52,7 +52,7 @@ class View:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Fleet:
-    """Everything that was measured: `signal[name]` is [M,A,N..] float32, model m = row m of the design.
+    """Everything that was measured: `signal[name]` is [M,A,N..] float32 (float64 where arrays were brought), model m = row m of the design.
 
     An attack's `score_all` reads it whole; `view` cuts out what an attacker of one target may see.
     """

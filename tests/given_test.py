@@ -237,3 +237,24 @@ def test_columns_with_gaps_are_sliced():
     text = np.where(np.arange(400) % 7 == 0, None, np.array(["m", "f"] * 200, object))
     found = mia_jax.audit(loss=NORMAL - MEMBER, member=MEMBER, column_sex=text, column_day=DAYS[np.arange(400) % 6], slices="column:sex", **QUICK)
     assert {row["slice"] for row in found.table} == {"all", "sex=f", "sex=m", "sex=missing"}
+
+
+def test_a_target_of_real_labels_beside_our_shadows_may_bring_them_in_float64(tmp_path):
+    """The data's own labels are rounded to what models are trained with."""
+    from mia_jax import registry, targets
+    from mia_jax.data import npz
+
+    rng = np.random.default_rng(0)
+    x, y, member = rng.normal(size=(40, 3)), rng.normal(size=40), np.arange(40) % 2 == 0
+    np.savez(tmp_path / "data.npz", x=x, y=y)
+    np.savez(tmp_path / "target.npz", predictions=y + 0.1, labels=y, member=member)
+    pool = npz.load(path=str(tmp_path / "data.npz"), regression=True)
+    design = registry.make("designs", "bernoulli", dict(models=4, population=0.0), num_examples=40, seed=0)
+    found, given = targets.with_target(str(tmp_path / "target.npz"), design=design, pool=pool, views=1)
+    assert found.targets == (4,) and found.member_MN[4].tolist() == member.tolist()
+    np.testing.assert_allclose(given["loss"][0, 0], 0.01, rtol=1e-9)
+
+
+def test_names_of_attacks_may_come_from_an_array():
+    found = mia_jax.audit(loss=NORMAL - MEMBER, member=MEMBER, attacks=np.array(["threshold_loss"]), **QUICK)
+    assert list(found.scores) == ["threshold_loss"] and type(next(iter(found.report["attacks"]))) is str
