@@ -159,17 +159,24 @@ def run_grid(workdir: pathlib.Path, path: pathlib.Path, argument: str, **options
 
 
 def set_compile_cache(folder: str) -> None:
-    """Compiled programs are kept in a folder, so that the next start of the same program compiles nothing."""
+    """Compiled programs are kept in a folder, so that the next start of the same program compiles nothing. Only this user may write to it."""
     import jax
 
+    from mia_jax import workdir
+
+    ours = False
     if folder == "off":
         jax.config.update("jax_enable_compilation_cache", False)
         return
     if folder == "auto":
         if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
             return
-        folder = str(pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "mia_jax" / "xla")
-    jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(folder).expanduser()))
+        folder, ours = str(pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "mia_jax" / "xla"), True
+    folder = str(pathlib.Path(folder).expanduser())
+    warning = workdir.private_folder(pathlib.Path(folder), ours=ours)
+    if warning:
+        print(warning, file=sys.stderr)
+    jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 

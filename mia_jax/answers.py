@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pathlib
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -22,6 +22,7 @@ from mia_jax.types import ACCESS, Attack, Design, Learner, Model, Pool, Signal
 
 Path = pathlib.Path
 GENERAL = configuration.ATTACK
+LONGEST = 250  # bytes of a signal's name with its settings: a folder's name has at most 255
 
 
 def own_fields(section: Mapping) -> dict:
@@ -104,6 +105,8 @@ def make_signals(wanted: Iterable[str], *, pool: Pool, model: Model) -> dict[str
     """{the signal's one spelling: Signal}; ValueError for a signal that cannot be asked about these examples or of this model."""
     made = {}
     for name in sorted({registry.identity("signals", n) for n in wanted}):
+        if len(name.encode()) > LONGEST:
+            raise ValueError(f"signal {name!r} names a folder with all its settings, {len(name.encode())} bytes; at most {LONGEST} fit.")
         base, _, defense = name.partition("@")
         signal = registry.make("signals", base)
         checks.one_of(ACCESS, **{f"access of signal {base}": signal.access})
@@ -176,32 +179,50 @@ def wanted_rows(audit, name: str) -> np.ndarray:
     return wanted_MN
 
 
-def save_given(audit, *, folder: Path) -> None:
+def save_given(audit, *, folder: Path, begin: Callable = lambda: None) -> None:
     """The brought signals as files, of the design's last models."""
     for name, value_MAN in audit.given.items():
         first = len(audit.design.member_MN) - len(value_MAN)
         for i, value_AN in enumerate(value_MAN):
             path = queries.signal_file(folder / "signal", name, first + i)
             if not path.exists():
-                workdir.write_npy(path, value_AN)
+                begin()
+                workdir.write_npy(path, value_AN, probing.place(audit.run, name, first + i))
 
 
-def claim_signals(audit, *, folder: Path) -> None:
+def claim_signals(audit, *, folder: Path, begin: Callable = lambda: None) -> None:
+    """Claims the folders of the answers; ValueError if those on disk are of other views or batches than this config's."""
+    for own, config in _claims(audit, folder=folder):
+        if not (own / "config.json").exists():
+            begin()
+        workdir.claim(own, config, remedy=_REMEDY)
+
+
+def check_signals(audit, *, folder: Path) -> None:
     """ValueError if the answers on disk are of other views or batches than this config's."""
-    remedy = "Use another --workdir, or delete the folder signal/ to ask anew (and attack/, report/ with it)."
-    workdir.claim(folder / "signal", {k: audit.config["query"][k] for k in ("views", "batch_size")}, remedy=remedy)
-    for name in (name for name, signal in audit.signals.items() if signal is not None and signal.ask is not None):
-        workdir.claim(folder / "signal" / name, dict(ask_batch_size=audit.config["query"]["ask_batch_size"]), remedy=remedy)
+    for own, config in _claims(audit, folder=folder):
+        workdir.check_claim(own, config, remedy=_REMEDY)
 
 
-def load_fleet(audit, *, folder: Path, names: Sequence[str], attack: str | None = None) -> views.Fleet:
-    """The measured signals of the whole fleet, as the attacker behind `attack` sees them (None: no defense)."""
-    claim_signals(audit, folder=folder)
+_REMEDY = "Use another --workdir, or delete the folder signal/ to ask anew (and attack/, report/ with it)."
+
+
+def _claims(audit, *, folder: Path) -> list[tuple[Path, dict]]:
+    found = [(folder / "signal", {k: audit.config["query"][k] for k in ("views", "batch_size")})]
+    asking = [name for name, signal in audit.signals.items() if signal is not None and signal.ask is not None]
+    return found + [(folder / "signal" / name, dict(ask_batch_size=audit.config["query"]["ask_batch_size"])) for name in asking]
+
+
+def load_fleet(audit, *, folder: Path, names: Sequence[str], attack: str | None = None, epoch: int | None = None) -> views.Fleet:
+    """The measured signals of the whole fleet, as the attacker behind `attack` sees them (None: no defense); of snapshots after `epoch`."""
+    check_signals(audit, folder=folder)
     defense, adaptive = defense_of(audit, attack) if attack else ("", False)
     signal = {}
     for name in names:
         there = [m for m in range(len(audit.design.member_MN)) if m not in audit.failed]
-        parts = [queries.load(folder / "signal", defended(name, defense if adaptive or m in audit.design.targets else ""), [m]) for m in there]
+        files = [defended(name, defense if adaptive or m in audit.design.targets else "") for m in there]
+        parts = [queries.load(folder / "signal", file, [m], run=audit.run, epoch=epoch) for m, file in zip(there, files, strict=True)]
+        check_shapes(parts, [queries.signal_file(folder / "signal", file, m) for m, file in zip(there, files, strict=True)], audit)
         whole = max(parts, key=np.ndim)  # the file of a model that could not be asked has NaN and no components
         parts = [
             one if one.ndim == whole.ndim else np.broadcast_to(one.reshape(*one.shape, *(1,) * (whole.ndim - one.ndim)), whole.shape) for one in parts
@@ -213,3 +234,14 @@ def load_fleet(audit, *, folder: Path, names: Sequence[str], attack: str | None 
             signal[name][there] = answered
     pool = audit.pool
     return views.Fleet(design=audit.design, signal=signal, num_classes=pool.num_classes, x=pool.x, y=pool.y, columns=pool.columns)
+
+
+def check_shapes(parts: Sequence[np.ndarray], paths: Sequence[Path], audit) -> None:
+    """ValueError naming the file whose answers are not [1, views, examples, ...] like those of the other models."""
+    views, examples = len(audit.config["query"]["views"]), len(audit.pool.y)
+    rests = [one.shape[3:] for one in parts if one.ndim > 3]
+    usual = max(rests, key=rests.count) if rests else ()
+    for one, path in zip(parts, paths, strict=True):
+        if one.shape[1:3] != (views, examples) or (one.ndim > 3 and one.shape[3:] != usual):
+            error = ValueError(f"it holds an array of shape {list(one.shape[1:])}, expected {[views, examples, *usual]}")
+            raise ValueError(workdir.damaged(path, error))

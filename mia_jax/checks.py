@@ -89,6 +89,35 @@ def _equal(a, b) -> bool:
         return False
 
 
+LONGEST_NAME = 100  # bytes: names become part of file names, which most file systems limit to 255
+
+
+def folder_name(**values) -> None:
+    """Raises ValueError unless every value can name a folder and a config key: letters, digits, _ + - and single spaces, at most 100 bytes.
+
+    >>> folder_name(attack='lira-2')
+    """
+    for name, value in values.items():
+        if not isinstance(value, str) or not re.fullmatch(r"\w[\w+-]*( [\w+-]+)*", value) or len(value.encode()) > LONGEST_NAME:
+            raise ValueError(f"{name}={_short(value)} must be a name of letters, digits, _ + - and single spaces, at most {LONGEST_NAME} bytes long.")
+
+
+def label(**values) -> None:
+    """Raises ValueError unless every value can stand in tables, figures and flags: printable, not empty, at most 100 bytes, without . $ ` | \\ and /.
+
+    >>> label(group='age > 60')
+    """
+    for name, value in values.items():
+        text = str(value)
+        if not text.strip() or not text.isprintable() or re.search(r"[.$`|\\/]", text) or len(text.encode()) > LONGEST_NAME:
+            raise ValueError(f"{name}={_short(value)} must be printable text of at most {LONGEST_NAME} bytes without any of . $ ` | \\ /")
+
+
+def _short(value) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def closest(word, known: Iterable) -> str:
     """' Did you mean ...?' for the most similar known word, or ''.
 

@@ -363,7 +363,8 @@ def no_private_gradient(name: str) -> str:
 
 
 def attack_section(name: str, given: Mapping) -> dict:
-    """An attack without a name is the one its key names."""
+    """An attack without a name is the one its key names; the key is also the name of its folder."""
+    checks.folder_name(**{"attacks: the name of an attack": name})
     if not isinstance(given, Mapping):
         raise ValueError(f"attacks.{name}={given!r} must be a mapping of the attack's fields; dict() takes all at their defaults.")
     return _filled("attacks", given if "path" in given else dict(name=name) | dict(given))
@@ -371,6 +372,9 @@ def attack_section(name: str, given: Mapping) -> dict:
 
 def _section(label: str, known: Mapping[str, fields.Field], given: Mapping) -> dict:
     """The given fields and the defaults of the others; a field without a default stays out."""
+    if isinstance(given.get("groups"), Mapping):
+        for name in given["groups"]:
+            checks.label(**{f"{label}.groups: the name of a group": name})
     for field in given:
         if field not in known:
             raise ValueError(no_field(label, field, known))

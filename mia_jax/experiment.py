@@ -132,31 +132,32 @@ def run_one(
     if task is not None and (audit.model is None or extend or "train" not in wanted):
         what = "--extend: grow the fleet by a first command without --task" if extend else "no training: only the train stage is shared"
         raise ValueError(f"--task={task[0]}/{task[1]} does not go with {what}.")
-    grown = settle(audit, folder=folder, extend=extend, remedy=OTHER_FOLDER if called else OTHER_WORKDIR)
-    if not (folder / "config.json").exists():
-        workdir.write_json(folder / "config.json", dict(audit.config) | dict(seed=audit.seed))
-    if grown:
-        for stale in ("attack", "report"):
-            moved = workdir.set_aside(folder / stale)
-            if moved:
-                jobs.say(f"{stale} of the smaller fleet is kept in {moved.name}/")
+    workdir.sweep(folder)
     log = RunLog(folder / ("run.json" if task is None else f"run.task-{task[0]}-of-{task[1]}.json"), seed=audit.seed, numerics=numerics)
+    place = Place(audit, folder=folder, extend=extend, called=called, begin=log.begin)
     asked = () if audit.model is None else augment.views(audit.config["query"]["views"])
     usable = lambda: stages.without_failed(audit, folder=folder)  # noqa: E731  (as it is when a stage begins)
+    begin = place.begin
     todo = dict(
-        train=lambda: stages.train(audit, folder=folder, task=task, pause=pause),
-        query=lambda: stages.query(usable(), folder=folder, views=asked, pause=pause),
-        attack=lambda: stages.attack(usable(), folder=folder, lines=not called),
-        report=lambda: reporting.report(usable(), folder=folder, versions=versions(), lines=not called),
+        train=lambda: stages.train(audit, folder=folder, task=task, pause=pause, begin=begin),
+        query=lambda: stages.query(usable(), folder=folder, views=asked, pause=pause, begin=begin),
+        attack=lambda: stages.attack(usable(), folder=folder, lines=not called, begin=begin),
+        report=lambda: reporting.report(usable(), folder=folder, versions=versions(), lines=not called, begin=begin),
     )
     if task is not None:
         todo = dict(train=todo["train"])
     results = {}
-    for stage in (stage for stage in todo if stage in wanted):
-        pause()
-        with in_memory(f"running the stage {stage}", remedy_of(stage, audit)):
-            results[stage] = log.timed(stage, todo[stage])
-    workdir.write_json(folder / "config.json", dict(audit.config) | dict(seed=audit.seed))
+    try:
+        for stage in (stage for stage in todo if stage in wanted):
+            pause()
+            with in_memory(f"running the stage {stage}", remedy_of(stage, audit)):
+                results[stage] = log.timed(stage, todo[stage])
+    except jobs.Paused:
+        raise
+    except Exception:
+        place.release()
+        raise
+    place.write_config()
     return results.get("report", {})
 
 
@@ -183,56 +184,145 @@ def remedy_of(stage: str, audit: Audit) -> str:
     return f"Lower --config.run.chunk ({run['chunk']}), --config.run.lanes ({lanes}) or --config.run.pool_bytes ({size(run['pool_bytes'])})."
 
 
+class Place:
+    """The workdir of one run. It is checked at once and becomes this run's with the first file that is written, by `begin()`.
+
+    A run that fails before it has made anything lets go of it, so that another config can be tried in the same folder.
+    """
+
+    def __init__(self, audit: Audit, *, folder: Path, extend: bool, called: bool, begin: Callable):
+        self.audit, self.folder, self.called, self.tell, self.begun, self.first = audit, folder, called, begin, False, False
+        workdir.check_claim(folder / "train", audit.train_config, remedy=remedy(folder, called=called))
+        self.grows = growing(audit, folder=folder, extend=extend, called=called)
+
+    def begin(self) -> None:
+        """Claims the folder, draws the membership, sets aside what belongs to a smaller fleet, and writes down the start; only once."""
+        if self.begun:
+            return
+        self.first = workdir.claim(self.folder / "train", self.audit.train_config, remedy=remedy(self.folder, called=self.called))
+        self.begun = True
+        if self.grows:
+            for stale in ("attack", "report"):
+                moved = workdir.set_aside(self.folder / stale)
+                if moved:
+                    stages.say(f"{stale} of the smaller fleet is kept in {moved.name}/")
+        path = membership_file(self.folder)
+        if self.grows or not path.exists():
+            workdir.write_npz(path, dict(run=self.audit.run), **membership_arrays(self.audit.design))
+        self.write_config()
+        self.tell()
+
+    def write_config(self) -> None:
+        """config.json, the whole config as it was typed last; unchanged on a disk that cannot be written if there was nothing to do."""
+        path, config = self.folder / "config.json", dict(self.audit.config) | dict(seed=self.audit.seed)
+        try:
+            if path.exists() and not workdir.differences(workdir.read_json(path, needs={}), config):
+                return
+        except ValueError:
+            pass  # damaged: nothing reads it, and it is written anew
+        _unless_read_only(lambda: workdir.write_json(path, config), strict=self.begun)
+
+    def release(self) -> None:
+        """Lets go of the folder if this run was the first in it and has made nothing that another config could not use."""
+        made = [p for p in self.folder.rglob("*") if p.is_file() and p.name not in ("config.json", "run.json", "metrics.jsonl")]
+        if not self.first or set(made) - {membership_file(self.folder), self.folder / "train" / "plan.json"}:
+            return
+        workdir.set_aside(self.folder / "metrics.jsonl")
+        for path in [*made, self.folder / "config.json", self.folder / "train" / "config.json"]:
+            path.unlink(missing_ok=True)
+
+
+def _unless_read_only(write: Callable, *, strict: bool) -> None:
+    """write(); that the disk is read-only is only an error if the run has something to do (`strict`)."""
+    try:
+        write()
+    except OSError as error:
+        if strict or error.errno not in workdir.READ_ONLY:
+            raise
+
+
 class RunLog:
     """run.json: versions, devices, JAX's arithmetic and revision of every start in this workdir, and the seconds that each of its stages took."""
 
     def __init__(self, path: Path, *, seed: int, numerics: Mapping):
-        self.path = path
-        self.runs = workdir.read_json(path)["runs"] if path.exists() else []
+        self.path, self.begun, self.runs = path, False, None
         started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        self.runs.append(versions() | dict(numerics=dict(numerics), seed=seed, started=started, seconds={}))
-        workdir.write_json(path, dict(runs=self.runs))
+        self.run = versions() | dict(numerics=dict(numerics), seed=seed, started=started, seconds={})
+
+    def begin(self) -> None:
+        """Writes down the start of a run that has something to do."""
+        self.begun = True
+        self.write()
+
+    def write(self) -> None:
+        """The file with this start as its last entry; a damaged one is set aside."""
+        if self.runs is None:
+            try:
+                self.runs = workdir.read_json(self.path, needs=dict(runs=list))["runs"] if self.path.exists() else []
+            except ValueError as error:
+                stages.say(f"{error} It is kept as {workdir.set_aside(self.path).name}; no result depends on it.")
+                self.runs = []
+        workdir.write_json(self.path, dict(runs=[*self.runs, self.run]), seal=True)
 
     def timed(self, stage: str, work):
         """The result of work(); its seconds are written down, also if it fails."""
         start = time.monotonic()
         try:
-            return work()
-        finally:
-            self.runs[-1]["seconds"][stage] = round(time.monotonic() - start, 3)
-            workdir.write_json(self.path, dict(runs=self.runs))
+            result = work()
+        except BaseException:
+            self._took(stage, start, done=False)
+            raise
+        self._took(stage, start, done=True)
+        return result
+
+    def _took(self, stage: str, start: float, *, done: bool) -> None:
+        self.run["seconds"][stage] = round(time.monotonic() - start, 3)
+        if self.begun or (done and self.path.exists()):
+            _unless_read_only(self.write, strict=self.begun)
 
 
 OTHER_WORKDIR = "Use another --workdir for another config, or type the values on disk."
 OTHER_FOLDER = "Give other arrays or settings another folder=, or leave folder out."
 
 
-def settle(audit: Audit, *, folder: Path, extend: bool, remedy: str = OTHER_WORKDIR) -> bool:
-    """Checks that the workdir is this config's, draws or verifies the membership; returns whether the fleet grows."""
-    workdir.claim(folder / "train", audit.train_config, remedy=remedy)
-    path = folder / "design" / "membership.npz"
-    design = audit.design
-    arrays = dict(member_MN=design.member_MN, evaluated_MN=design.evaluated_MN, shadow_MM=design.shadow_MM, population_N=design.population_N)
-    arrays |= dict(targets=np.asarray(design.targets), unit_M=design.unit_M)
+def remedy(folder: Path, *, called: bool) -> str:
+    """What to do about a workdir of another config."""
+    text = OTHER_FOLDER if called else OTHER_WORKDIR
+    made = any(any((folder / "train" / name).glob("*")) for name in ("model", "running", "failed")) or (folder / "signal").exists()
+    return text if made else f"{text} Nothing has been made there yet: if no other process is at work in it, the folder can be deleted."
+
+
+def membership_file(folder: Path) -> Path:
+    """Who trained on what."""
+    return folder / "design" / "membership.npz"
+
+
+def membership_arrays(design) -> dict[str, np.ndarray]:
+    """The arrays of `membership_file`."""
+    names = ("member_MN", "evaluated_MN", "shadow_MM", "population_N", "unit_M")
+    return dict(targets=np.asarray(design.targets)) | {name: getattr(design, name) for name in names}
+
+
+def growing(audit: Audit, *, folder: Path, extend: bool, called: bool) -> bool:
+    """Whether the fleet on disk grows; ValueError if it is another one, or may not."""
+    path, design = membership_file(folder), audit.design
     if not path.exists():
-        workdir.write_npz(path, **arrays)
         return False
-    stored, models = workdir.read_npz(path)["member_MN"], len(design.member_MN)
-    if remedy == OTHER_FOLDER and len(stored) != models:
-        raise ValueError(f"{folder} holds an audit of {len(stored)} models, and these arrays are of {models}. {remedy}")
+    stored, models = workdir.read_npz(path).get("member_MN", np.zeros(0)), len(design.member_MN)
+    if stored.ndim != 2 or stored.dtype != design.member_MN.dtype:
+        raise ValueError(workdir.damaged(path, ValueError(f"its member_MN is {stored.dtype}{list(stored.shape)}")))
+    if called and len(stored) != models:
+        raise ValueError(f"{folder} holds an audit of {len(stored)} models, and these arrays are of {models}. {OTHER_FOLDER}")
     if len(stored) > models:
         raise ValueError(
             f"{folder} holds a fleet of {len(stored)} models and the config asks for {models}. A fleet can grow, not shrink: use "
             f"--config.design.models={len(stored)} (design.targets chooses which are audited), or another --workdir."
         )
     if not np.array_equal(stored, design.member_MN[: len(stored)]):
-        raise ValueError(f"{path} records another membership than this config draws, so the results would be wrong. {remedy}")
-    if len(stored) == models:
-        return False
-    if not extend:
+        raise ValueError(f"{path} records another membership than this config draws, so the results would be wrong. {remedy(folder, called=called)}")
+    if len(stored) < models and not extend:
         raise ValueError(f"design.models: {len(stored)} on disk, {models} in this run. Add --extend to grow the fleet, or use another --workdir.")
-    workdir.write_npz(path, **arrays)
-    return True
+    return len(stored) < models
 
 
 def versions() -> dict:

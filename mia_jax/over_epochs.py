@@ -28,16 +28,16 @@ def measure(audit, *, folder: Path, shared: Mapping, draws: bootstrap.Draws) -> 
     for epoch in audit.config["learner"]["snapshots"]:
         own = epoch_folder(folder, epoch)
         accuracy.append(dict(epoch=epoch) | accuracies(audit, folder=own, **shared))
-        rows += [dict(epoch=epoch) | row for row in measure_one(audit, folder=own, shared=shared, draws=draws)]
+        rows += [dict(epoch=epoch) | row for row in measure_one(audit, folder=own, epoch=epoch, shared=shared, draws=draws)]
     return section.points(accuracy, rows), rows
 
 
-def measure_one(audit, *, folder: Path, shared: Mapping, draws: bootstrap.Draws) -> list[dict]:
+def measure_one(audit, *, folder: Path, epoch: int, shared: Mapping, draws: bootstrap.Draws) -> list[dict]:
     """Rows of all records and of every slice, of the repeated attacks after one epoch whose answers are in folder/signal."""
     wanted, design, attacks = audit.config["report"], audit.design, {}
     for name in wanted["epochs"]:
         one, models = audit.attacks[name], scored_models(audit)
-        fleet = answers.load_fleet(audit, folder=folder, names=[n for n in one.needs if n in audit.asked], attack=name)
+        fleet = answers.load_fleet(audit, folder=folder, names=[n for n in one.needs if n in audit.asked], attack=name, epoch=epoch)
         score_TN = scores(one, fleet, models, answers.key_of(audit, name))
         finite_or_raise(score_TN, design.evaluated_MN, models, name)
         score_MN = np.full(design.member_MN.shape, np.nan)

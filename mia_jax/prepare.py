@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -77,6 +78,11 @@ class Audit:
         if self.model is not None and (numerics := precision.unusual()):
             found |= dict(numerics=numerics)
         return found | (dict(given=workdir.digest(*(self.given[name] for name in sorted(self.given)))) if self.given else {})
+
+    @functools.cached_property
+    def run(self) -> str:
+        """The digest of `train_config`: which run a file belongs to."""
+        return workdir.digest(self.train_config)
 
 
 def prepare(config: Mapping, *, seed: int) -> Audit:

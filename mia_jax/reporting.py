@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import threadpoolctl
@@ -28,7 +29,7 @@ from mia_jax.report import (
     vulnerability,
     weights,
 )
-from mia_jax.stages import all_models, attack_claim, read_scores, say
+from mia_jax.stages import all_models, attack_claim, read_scores, say, snapshot_signals
 from mia_jax.training import checkpoint, failures
 from mia_jax.training import query as queries
 
@@ -38,23 +39,25 @@ PARTS, SECONDS = 6, 5.0  # of the progress of a report: intervals, slices, diffe
 
 
 @threadpoolctl.threadpool_limits.wrap(limits=1, user_api="blas")  # many small products: threads cost more than they give on busy cores
-def report(audit, *, folder: Path, versions: dict, lines: bool = True) -> dict:
-    """Writes the report and returns it as it is on disk. A report of other inputs is set aside, never overwritten. `lines`: of progress.Progress."""
+def report(audit, *, folder: Path, versions: dict, lines: bool = True, begin: Callable = lambda: None) -> dict:
+    """Writes the report and returns it as it is on disk; `lines`: of progress.Progress.
+
+    A report of other inputs, or one that was changed, is set aside, never overwritten.
+    """
     design, wanted = audit.design, audit.config["report"]
     targets = list(design.targets)
     score_MN = {name: read_scores(audit, folder=folder, name=name) for name in audit.attacks}
     membership = workdir.digest(design.member_MN)
     needs = {name: answers.read_by(audit, name) for name in audit.attacks}
-    checked = stale.check(folder, needs, models=len(design.member_MN), membership=membership)
+    asked = dict(signals=list(audit.signals), snapshots={e: snapshot_signals(audit) for e in epochs_asked(audit)}, run=audit.run)
+    checked = stale.check(folder, needs, models=len(design.member_MN), membership=membership, **asked)
     claims = {name: attack_claim(audit, name) for name in audit.attacks}
     own = dict(report=wanted, scores=workdir.digest(*score_MN.values()), targets=targets, evidence=workdir.digest(claims), stale=checked["stale"])
     own |= dict(attacks=list(score_MN), about=workdir.digest(about(audit)))
-    config = folder / "report" / "config.json"
-    if config.exists() and workdir.differences(workdir.read_json(config), own):
-        say(f"report: the report of other inputs is kept in {workdir.set_aside(folder / 'report').name}/")
-    elif config.exists() and all((folder / "report" / name).exists() for name in (*files.NAMES, RECORDS)):
-        say("report: nothing changed since it was written.")
+    if finished(folder / "report", own):
         return workdir.read_json(folder / "report" / "report.json")
+    begin()
+    (folder / "report" / "config.json").unlink(missing_ok=True)  # what is half written is no finished report
     draws = bootstrap.make(len(audit.pool.y), design.unit_M[targets], draws=wanted["draws"], seed=audit.seed)
     attacks = {name: findings.attack_evidence(audit, name, score_MN[name]) for name in audit.attacks}
     shared = dict(member_TN=design.member_MN[targets], evaluated_TN=design.evaluated_MN[targets])
@@ -95,7 +98,7 @@ def report(audit, *, folder: Path, versions: dict, lines: bool = True) -> dict:
     workdir.write_text(folder / "report" / RECORDS, records_csv(audit, table, arrays))
     pictures = chosen_pictures(audit, folder=folder, shared=shared) if wanted["figures"] else {}
     files.write(found, attacks=attacks, draws=draws, folder=folder / "report", plots=wanted["figures"], pictures=pictures, **shared)
-    workdir.write_json(config, own)
+    finish(folder / "report", own)
     progress.close()
     return workdir.read_json(folder / "report" / "report.json")
 
@@ -108,6 +111,53 @@ def records_csv(audit, table: Mapping, arrays: Mapping[str, np.ndarray]) -> str:
         arrays, table, evaluated_N=scored_N, labels_N=labels, id_N=pool.columns.get("id"), level=audit.config["report"]["level"]
     )
     return tables.lines_csv(lines, vulnerability.CSV)
+
+
+def epochs_asked(audit) -> tuple[int, ...]:
+    """The epochs whose snapshots are asked for config.report.epochs."""
+    return tuple(audit.config["learner"]["snapshots"]) if snapshot_signals(audit) else ()
+
+
+def finished(folder: Path, own: Mapping) -> bool:
+    """Whether the folder holds the report of these inputs, as it was written; one of other inputs, or one that was changed since, is set aside."""
+    config, why = folder / "config.json", ""
+    if not config.exists():
+        return False
+    try:
+        known = workdir.read_json(config, needs={})
+    except ValueError as error:
+        known, why = {}, f"{error} The report is written anew; the old one"
+    digests = known.pop("files", None)
+    changed = [] if digests is None else [name for name, digest in digests.items() if file_digest(folder / name) not in (digest, None)]
+    if not why and workdir.differences(known, own):
+        why = "the report of other inputs"
+    elif not why and changed:
+        why = f"{', '.join(changed)} in {folder.name}/ changed after the report was written. It is written anew; the old one"
+    if why:
+        say(f"report: {why} is kept in {workdir.set_aside(folder).name}/")
+        return False
+    if not all((folder / name).exists() for name in (files.NAMES if digests is None else digests)):
+        return False
+    older = " (by an older version, which kept no checksums: whether a file was changed is not known)" * (digests is None)
+    say(f"report: nothing changed since it was written{older}.")
+    return True
+
+
+def finish(folder: Path, own: Mapping) -> None:
+    """config.json of a report, the last file: what it was made from, and the digest of every file."""
+    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "config.json" and not p.name.startswith("."))
+    digests = {p.relative_to(folder).as_posix(): file_digest(p) for p in paths}
+    workdir.write_json(folder / "config.json", dict(own) | dict(files=digests), seal=True)
+
+
+def file_digest(path: Path) -> str | None:
+    """16 hex digits of a file's bytes; None if there is no such file."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    except FileNotFoundError:
+        return None
+    except IsADirectoryError:
+        return "a folder"
 
 
 def told_apart(audit, *, folder: Path, shared: Mapping) -> dict | None:
@@ -160,7 +210,7 @@ def promised(audit, *, folder: Path, delta: float | None = None) -> dict | None:
     """The section `guarantee`: epsilon with all that it depends on, from the ledgers of the models; None without private training."""
     if audit.learner is None or audit.learner.guarantee is None:
         return None
-    found = audit.learner.guarantee.claim([workdir.read_json(checkpoint.ledger_file(folder / "train", m)) for m in audit.own_models], delta=delta)
+    found = audit.learner.guarantee.claim([checkpoint.load_ledger(folder / "train", m, run=audit.run) for m in audit.own_models], delta=delta)
     again = [m for m in audit.own_models if "summary/attempt" in checkpoint.load_history(folder / "train", m)]
     return found | dict(notes=[*found["notes"], *selection(audit.failed, again)])
 
@@ -279,10 +329,10 @@ def retried(models: Sequence[Mapping]) -> dict:
 def report_seeds(reports: Mapping[int, dict], *, folder: Path) -> dict:
     """REPORT over several seeds: mean and sd of every number, in report.json, report.md and results.csv."""
     own = dict(seeds=list(reports), reports=workdir.digest(*(r["results"] for r in reports.values())))
-    config = folder / "config.json"
-    if config.exists() and workdir.differences(workdir.read_json(config), own):
-        say(f"report: the report of other seeds is kept in {workdir.set_aside(folder).name}/")
+    if finished(folder, own):
+        return workdir.read_json(folder / "report.json")
+    (folder / "config.json").unlink(missing_ok=True)
     found = seeds.summary(reports)
     seeds.write(found, folder=folder)
-    workdir.write_json(config, own)
+    finish(folder, own)
     return found

@@ -58,8 +58,15 @@ def without_failed(audit, *, folder: Path):
     return left
 
 
-def train(audit, *, folder: Path, task: tuple[int, int] | None = None, pause: Callable = lambda: None) -> None:
-    """TRAIN: the models that are not on disk yet; of a `task` (i, n) those of its share, whole chunks dealt out in turn."""
+def nothing() -> None:
+    """The default of `begin` and `pause`."""
+
+
+def train(audit, *, folder: Path, task: tuple[int, int] | None = None, pause: Callable = nothing, begin: Callable = nothing) -> None:
+    """TRAIN: the models that are not on disk yet; of a `task` (i, n) those of its share, whole chunks dealt out in turn.
+
+    In every stage `begin()` is called before the first file is written, and not at all if there is nothing to do.
+    """
     chunk = audit.config["run"]["chunk"]
     if task is not None and chunk in AUTO:
         raise ValueError(f"--task={task[0]}/{task[1]} needs a number in run.chunk: tasks that measure the fastest chunk would not share one fleet.")
@@ -72,6 +79,7 @@ def train(audit, *, folder: Path, task: tuple[int, int] | None = None, pause: Ca
         if not todo:
             break
         trained = True
+        begin()
         for m in attempts:
             say(f"train: model {m} failed and is trained anew with another key (attempt {attempts[m] + 1}).")
             failures.forget(folder, m)
@@ -86,6 +94,7 @@ def train(audit, *, folder: Path, task: tuple[int, int] | None = None, pause: Ca
                 seed=audit.seed,
                 models=todo,
                 folder=folder / "train",
+                run=audit.run,
                 chunk=plan["chunk"],
                 devices=devices(audit),
                 lanes=plan["lanes"],
@@ -111,10 +120,13 @@ def train(audit, *, folder: Path, task: tuple[int, int] | None = None, pause: Ca
 def hooks(audit, *, folder: Path) -> list[Callable]:
     """What is kept after epochs: snapshots of the variables, scores of watched canaries."""
     section = audit.config["learner"]
-    found = [trajectory.saver(folder / "train", section["snapshots"], audit.learner.released)] if section["snapshots"] else []
+    found = [trajectory.saver(folder / "train", section["snapshots"], audit.learner.released, run=audit.run)] if section["snapshots"] else []
     if section["watch"]:
         rows = np.flatnonzero(audit.design.coin_N >= 0)
-        write = lambda name, m, value_AN: workdir.write_npy(queries.signal_file(folder / "signal", name, m), value_AN)  # noqa: E731
+
+        def write(name: str, m: int, value_AN: np.ndarray) -> None:
+            workdir.write_npy(queries.signal_file(folder / "signal", name, m), value_AN, probing.place(audit.run, name, m))
+
         found.append(watch.saver(rows, len(audit.pool.y), write))
     return found
 
@@ -129,7 +141,7 @@ def fleet_plan(audit, *, folder: Path, models: int) -> dict:
     wanted, limit, count = run["chunk"], memory_limit(audit), len(here)
     common = dict(learner=audit.learner, pool=audit.pool, rows_K=audit.rows_MK[0], weight_K=audit.weight_MK[0], pool_bytes=run["pool_bytes"])
     lanes_of = lambda chunk: min(run["lanes"] or default_lanes(here), -(-models // chunk))  # noqa: E731
-    plan = workdir.read_json(path) if path.exists() else None
+    plan = read_plan(path, run=audit.run)
     if plan is None or (wanted not in AUTO and wanted != plan["chunk"]):
         if wanted in AUTO:
             check_memory(audit, measure.least(**common, chunk=1), chunk=1, lanes=run["lanes"] or 1, limit=limit)
@@ -142,7 +154,7 @@ def fleet_plan(audit, *, folder: Path, models: int) -> dict:
             cost = measure.expected(**common, chunk=chunk)
         plan = dict(chunk=chunk, steps=cost.steps, parameters=cost.parameters, bytes=cost.bytes, seconds=cost.seconds if wanted in AUTO else None)
         plan |= dict(shared=cost.shared)
-        workdir.write_json(path, plan)
+        workdir.write_json(path, plan | dict(run=audit.run), seal=True)
     cost = measure.Cost(plan["bytes"], 0.0, 0.0, plan["steps"], plan["parameters"], plan.get("shared", 0))
     lanes = lanes_of(plan["chunk"])
     if not run["lanes"]:
@@ -193,10 +205,24 @@ def check_memory(audit, cost: measure.Cost, *, chunk: int, lanes: int, limit: me
     )
 
 
+def read_plan(path: Path, *, run: str) -> dict | None:
+    """The plan of this run in train/plan.json; None if there is none. ValueError if it is damaged."""
+    if not path.exists():
+        return None
+    plan = workdir.read_json(path, needs=dict(chunk=int, steps=int, parameters=int, bytes=int, seconds=int | float | None))
+    if plan["chunk"] < 1:
+        raise ValueError(workdir.damaged(path, ValueError(f"chunk is {plan['chunk']}")))
+    if plan.get("run", run) != run:
+        say(f"{path} belongs to another run; it is measured anew.")
+        return None
+    return plan
+
+
 def fleet_chunk(audit, *, folder: Path) -> int:
     """The chunk that the fleet was trained with; config.run.chunk where plan.json is gone."""
     path, wanted = folder / "train" / "plan.json", audit.config["run"]["chunk"]
-    return workdir.read_json(path)["chunk"] if path.exists() else (1 if wanted in AUTO else int(wanted))
+    plan = read_plan(path, run=audit.run)
+    return plan["chunk"] if plan is not None else (1 if wanted in AUTO else int(wanted))
 
 
 def validation_rows(audit) -> tuple[np.ndarray, np.ndarray] | None:
@@ -217,9 +243,9 @@ def validation_rows(audit) -> tuple[np.ndarray, np.ndarray] | None:
     return np.where(weight_MV, order_MV, order_MV[:, :1]).astype(np.int32), weight_MV.astype(np.float32)
 
 
-def query(audit, *, folder: Path, views: Sequence[Callable], pause: Callable = lambda: None) -> None:
+def query(audit, *, folder: Path, views: Sequence[Callable], pause: Callable = nothing, begin: Callable = nothing) -> None:
     """QUERY: every signal of every model; signals that were brought are written as they are."""
-    answers.save_given(audit, folder=folder)
+    answers.save_given(audit, folder=folder, begin=begin)
     models = audit.own_models
     if not models:
         return
@@ -229,7 +255,7 @@ def query(audit, *, folder: Path, views: Sequence[Callable], pause: Callable = l
         raise FileNotFoundError(
             f"{len(missing)} of {len(models)} models are not trained (the first is {missing[0]}); add the stage: --stages=train,query,..."
         )
-    answers.claim_signals(audit, folder=folder)
+    answers.claim_signals(audit, folder=folder, begin=begin)
     common = dict(
         model=audit.learner.model,
         pool=audit.pool,
@@ -240,10 +266,11 @@ def query(audit, *, folder: Path, views: Sequence[Callable], pause: Callable = l
         devices=devices(audit),
         pause=pause,
         on_bad=bad.setdefault,
+        begin=begin,
+        run=audit.run,
     )
     probes = {name: signal for name, signal in audit.signals.items() if signal.ask is not None}
     rows = {name: answers.wanted_rows(audit, name) for name in probes}
-    asked = stale.unanswered(folder, list(audit.signals), models, rows)
     passes = {name: signal for name, signal in audit.signals.items() if signal.ask is None}
     queries.query(signals=passes, models_folder=folder / "train", folder=folder / "signal", **common)
     common["models"] = answering(models, bad)
@@ -252,11 +279,11 @@ def query(audit, *, folder: Path, views: Sequence[Callable], pause: Callable = l
         with jobs.deferred(pause):
             probing.query(signals=probes, rows=rows, design=audit.design, models_folder=folder / "train", folder=folder / "signal", **own)
         common["models"] = answering(models, bad)
-    stale.remember_models(folder, [m for m in asked if m not in bad])
     if audit.trajectory:
         ask = functools.partial(queries.query, signals={"loss": audit.signals["loss"]}, **common)
         snapshots = audit.config["learner"]["snapshots"]
-        trajectory.query(epochs=snapshots, models=common["models"], train_folder=folder / "train", folder=folder / "signal", ask=ask, bad=bad)
+        own = dict(train_folder=folder / "train", folder=folder / "signal", run=audit.run, begin=begin)
+        trajectory.query(epochs=snapshots, models=common["models"], ask=ask, bad=bad, **own)
         common["models"] = answering(models, bad)
     if audit.config["report"]["epochs"]:
         query_snapshots(audit, folder=folder, **common)
@@ -266,7 +293,7 @@ def query(audit, *, folder: Path, views: Sequence[Callable], pause: Callable = l
         failures.record(folder / "train", m, stage="query", reason=reason, attempt=attempt_of(folder, m))
     audit = without_failed(audit, folder=folder)
     if audit.config["target"]["oracle"]:
-        ask_oracle(audit, folder=folder, views=views)
+        ask_oracle(audit, folder=folder, views=views, begin=begin)
 
 
 def answering(models: Sequence[int], bad: Mapping[int, str]) -> list[int]:
@@ -288,14 +315,21 @@ def attempt_of(folder: Path, m: int) -> int:
 
 def query_snapshots(audit, *, folder: Path, **common) -> None:
     """epoch/<epoch>/signal: what the attacks of config.report.epochs read, of every model as it was after each epoch of learner.snapshots."""
-    wanted = {signal for name in audit.config["report"]["epochs"] for signal in answers.read_by(audit, name)} | {"loss", "correct"}
-    part = dataclasses.replace(audit, signals={name: signal for name, signal in audit.signals.items() if name in wanted})
-    snapshots = dict(epochs=audit.config["learner"]["snapshots"], models=common["models"])
+    part = dataclasses.replace(audit, signals={name: audit.signals[name] for name in snapshot_signals(audit)})
+    snapshots = dict(epochs=audit.config["learner"]["snapshots"], models=common["models"], run=audit.run)
     ask = queries.program(signals=part.signals, **{k: common[k] for k in ("model", "views", "batch_size", "chunk")})
     for epoch, own in trajectory.complete(**snapshots, train_folder=folder / "train").items():
-        answers.claim_signals(part, folder=epoch_folder(folder, epoch))
-        answered = dict(models_folder=own, folder=epoch_folder(folder, epoch) / "signal")
+        answers.claim_signals(part, folder=epoch_folder(folder, epoch), begin=common["begin"])
+        answered = dict(models_folder=own, folder=epoch_folder(folder, epoch) / "signal", epoch=epoch)
         queries.query(signals=part.signals, **answered, **common, ask=ask, title=f"query after epoch {epoch}")
+
+
+def snapshot_signals(audit) -> list[str]:
+    """The signals that the models of learner.snapshots are asked for config.report.epochs."""
+    if not audit.config["report"]["epochs"] or audit.learner is None:
+        return []
+    wanted = {signal for name in audit.config["report"]["epochs"] for signal in answers.read_by(audit, name)} | {"loss", "correct"}
+    return [name for name in audit.signals if name in wanted]
 
 
 def epoch_folder(folder: Path, epoch: int) -> Path:
@@ -303,20 +337,22 @@ def epoch_folder(folder: Path, epoch: int) -> Path:
     return folder / "epoch" / f"{epoch:05d}"
 
 
-def ask_oracle(audit, *, folder: Path, views: Sequence[Callable]) -> None:
+def ask_oracle(audit, *, folder: Path, views: Sequence[Callable], begin: Callable = nothing) -> None:
     """The label-only signals of the black box, the design's last model; its query log is signal/oracle/log."""
     section, own, m = audit.config["target"], folder / "signal" / "oracle", len(audit.design.member_MN) - 1
+    if not (own / "config.json").exists():
+        begin()
     workdir.claim(own, dict(oracle=section["oracle"]), remedy="Use another --workdir for another black box, or delete that folder to ask anew.")
     answer = oracles.answering(section["oracle"], folder=own)
-    settings = dict(rate=section["rate"], batch_size=section["batch_size"])
+    settings = dict(rate=section["rate"], batch_size=section["batch_size"], name=section["oracle"])
     box = oracles.Oracle(answer, num_classes=audit.pool.num_classes, log=own / "log", **settings)
     rows = {name: answers.wanted_rows(audit, name)[m] for name in audit.signals}
-    common = dict(seed=audit.seed, batch_size=audit.config["query"]["ask_batch_size"], folder=folder / "signal")
+    common = dict(seed=audit.seed, batch_size=audit.config["query"]["ask_batch_size"], folder=folder / "signal", begin=begin, run=audit.run)
     template = jax.eval_shape(audit.learner.model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *audit.pool.x.shape[1:]), np.float32))
 
     def shadows(count: int, index_B: np.ndarray):
         own = probing.own_models(audit.design, m, count, len(audit.rows_MK))
-        variables = checkpoint.load_models(folder / "train", own.tolist(), template)
+        variables = checkpoint.load_models(folder / "train", own.tolist(), template, run=audit.run)
         return probing.shadows_of(audit.learner.model, variables, audit.design.member_MN[own][:, index_B])
 
     try:
@@ -331,9 +367,12 @@ def scored_models(audit) -> tuple[int, ...]:
     return tuple(sorted({*audit.design.targets, *np.flatnonzero(shadows_M).tolist()}))
 
 
-def attack(audit, *, folder: Path, lines: bool = True) -> None:
-    """ATTACK: attack/<name>/scores.npz, the scores of every target and every shadow. `lines`: of progress.Progress."""
-    set_aside_scores(audit, folder=folder)
+def attack(audit, *, folder: Path, lines: bool = True, begin: Callable = nothing) -> None:
+    """ATTACK: attack/<name>/scores.npz, the scores of every target and every shadow, with the digests of what they were made from.
+
+    `lines`: of progress.Progress.
+    """
+    set_aside_scores(audit, folder=folder, begin=begin)
     progress = Progress(title="attack", total=len(audit.attacks), unit="attack", lines=lines)
     measured, digests = {}, {}
     scored = scored_models(audit)
@@ -341,9 +380,8 @@ def attack(audit, *, folder: Path, lines: bool = True) -> None:
     needed = sorted({n for a in audit.attacks.values() for n in a.needs if n in audit.asked})
     for done, (name, one) in enumerate(audit.attacks.items()):
         progress.advance(min(done, 1), name)
-        own = folder / "attack" / name
-        remedy = f"Give the attack another name in the config, or delete {own} to run it anew."
-        workdir.claim(own, attack_claim(audit, name), remedy=remedy)
+        own, claim = folder / "attack" / name, attack_claim(audit, name)
+        workdir.check_claim(own, claim, remedy=attack_remedy(own))
         if (own / "scores.npz").exists():
             continue
         behind = answers.defense_of(audit, name)
@@ -352,24 +390,37 @@ def attack(audit, *, folder: Path, lines: bool = True) -> None:
             measured[behind] = answers.load_fleet(audit, folder=folder, names=sorted(set(names) & audit.asked), attack=name)
         score_TN = scores(one, measured[behind], scored, answers.key_of(audit, name))
         finite_or_raise(score_TN, audit.design.evaluated_MN, scored, name)
-        workdir.write_npz(own / "scores.npz", score_TN=score_TN, models=np.asarray(scored))
         for signal in set(answers.read_by(audit, name)) - set(digests):
             digests[signal] = stale.of_signal(folder / "signal", signal, len(audit.design.member_MN))
-        stale.remember_signals(folder, name, {signal: digests[signal] for signal in answers.read_by(audit, name)}, membership)
+        inputs = dict(signals={signal: digests[signal] for signal in answers.read_by(audit, name)}, membership=membership)
+        begin()
+        workdir.claim(own, claim, remedy=attack_remedy(own))
+        workdir.write_npz(own / "scores.npz", score_place(audit, name) | inputs, score_TN=score_TN, models=np.asarray(scored))
     progress.close()
     if measured:
         attacks, targets = len(audit.attacks), len(audit.design.targets)
         say(f"attack: {attacks} attack{'s' * (attacks > 1)} on {targets} target{'s' * (targets > 1)}")
 
 
-def set_aside_scores(audit, *, folder: Path) -> None:
+def set_aside_scores(audit, *, folder: Path, begin: Callable = nothing) -> None:
     """Renames attack/ and report/ if their scores were computed without other failed models than this audit's; nothing is overwritten."""
-    claims = [workdir.read_json(path).get("failed", []) for path in sorted((folder / "attack").glob("*/config.json"))]
+    claims = [workdir.read_json(path, needs={}).get("failed", []) for path in sorted((folder / "attack").glob("*/config.json"))]
     if any(claim != sorted(audit.failed) for claim in claims):
+        begin()
         for stale_part in ("attack", "report"):
             moved = workdir.set_aside(folder / stale_part)
             if moved:
                 say(f"{stale_part} of another set of failed models is kept in {moved.name}/")
+
+
+def attack_remedy(own: Path) -> str:
+    """What to do about scores of another config."""
+    return f"Give the attack another name in the config, or delete {own} to run it anew."
+
+
+def score_place(audit, name: str) -> dict:
+    """The record of the scores of one attack, apart from their inputs."""
+    return dict(run=audit.run, attack=name)
 
 
 def attack_claim(audit, name: str) -> dict:
@@ -433,10 +484,16 @@ def read_scores(audit, *, folder: Path, name: str) -> np.ndarray:
     path = folder / "attack" / name / "scores.npz"
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; run the attack stage first (--stages=attack,report).")
-    workdir.claim(
-        path.parent, attack_claim(audit, name), remedy=f"Give the attack another name in the config, or delete {path.parent} to run it anew."
-    )
-    stored = workdir.read_npz(path)
+    workdir.check_claim(path.parent, attack_claim(audit, name), remedy=attack_remedy(path.parent))
+    stored = workdir.read_npz(path, record=score_place(audit, name))
     score_MN = np.full(audit.design.member_MN.shape, np.nan)
+    lacking = [key for key in ("models", "score_TN") if key not in stored]
+    if lacking or stored["models"].tolist() != list(scored_models(audit)) or not _fits(stored["score_TN"], score_MN[stored["models"]]):
+        shapes = {key: array.shape for key, array in stored.items()}
+        raise ValueError(workdir.damaged(path, ValueError(f"it does not hold the scores of the models of this design; it has {shapes}")))
     score_MN[stored["models"]] = stored["score_TN"]
     return score_MN
+
+
+def _fits(score_TN: np.ndarray, like_TN: np.ndarray) -> bool:
+    return score_TN.shape == like_TN.shape and score_TN.dtype.kind == "f"

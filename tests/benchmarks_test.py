@@ -11,7 +11,8 @@ import benchmarks
 from benchmarks import _pairs, fleet
 
 STUDIES = ("coverage", "lira_variance")  # of statistics, not of speed: nobody is timed, results are kept in a folder
-NAMES = sorted(m.name for m in pkgutil.iter_modules(benchmarks.__path__) if not m.name.startswith("_") and m.name not in STUDIES)
+ALONE = ("damage", "kills", *STUDIES)  # what a run survives: there are no peers to be compared with
+NAMES = sorted(m.name for m in pkgutil.iter_modules(benchmarks.__path__) if not m.name.startswith("_") and m.name not in ALONE)
 
 
 @pytest.mark.parametrize("name", NAMES)

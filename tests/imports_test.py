@@ -17,7 +17,7 @@ LEVELS = (
     ("types", "checks", "jobs", "precision", "views", "registry", "fields", "command_line", "accelerators"),
     ("objectives", "models", "privacy", "evasion", "metrics", "fits", "heads"),
     ("learners", "signals", "attacks", "designs", "data"),
-    ("training", "report", "workdir", "progress", "brought"),
+    ("training", "report", "workdir", "sealed", "progress", "brought"),
     (
         *("experiment", "answers", "stages", "findings", "over_epochs", "reporting", "configuration"),
         *("prepare", "refusals", "targets", "standard", "results", "grid", "classic", "overrides", "listing"),
@@ -44,6 +44,7 @@ WITHOUT_JAX = (
     "command_line",
     "fits",
     "workdir",
+    "sealed",
     "metrics",
     "privacy.mechanism",
     "privacy.accounting",

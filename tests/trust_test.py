@@ -9,6 +9,7 @@ import pytest
 import mia_jax
 from mia_jax import configuration, experiment, workdir
 from mia_jax.report import assumptions, stale, trust, usage
+from mia_jax.training import checkpoint
 
 ATTACKS = dict(threshold_loss=dict(name="threshold", signal="loss"), lira=dict(mode="online"))
 NOISE = dict(name="synthetic", examples=160, features=20, classes=4, random_labels=True)
@@ -115,38 +116,68 @@ def test_files_that_no_longer_fit_together_are_told(finished):
     models = folder / "train" / "model"
     kept = (models / "00003.npz").read_bytes()
     (models / "00003.npz").write_bytes((models / "00004.npz").read_bytes())
+    with pytest.raises(ValueError, match=r"00003\.npz belongs to another place \(model: 4 in the file, 3 expected\)"):
+        run(folder, **settings)  # a file that says whose it is is never taken for another
+    arrays, record = workdir.read_npz_and_record(models / "00004.npz")
+    workdir.write_npz(models / "00003.npz", record | dict(model=3), **arrays)
     report, _ = run(folder, **settings)
     assert report["validity"]["files"]["stale"] == ["model 3 has changed since it was asked: delete signal/*/00003.npy, attack/ and report/"]
     (models / "00003.npz").write_bytes(kept)
-    (folder / "attack" / "lira" / stale.FILE).unlink()
+    scores = folder / "attack" / "lira" / "scores.npz"
+    workdir.write_npz(scores, **workdir.read_npz(scores))  # as an older version wrote them, without their inputs.json
     report, text = run(folder, **settings)
     assert report["validity"]["files"]["stale"] == [] and report["validity"]["files"]["unknown"] == ["the scores of lira"]
     assert "no record for 1 (the first: the scores of lira)" in text
 
 
+def answer(folder, m, asked=None):
+    """The loss of a model, as it was when its file had the digest `asked` (None: now)."""
+    asked = asked or checkpoint.digest(folder / "train", m)
+    workdir.write_npy(folder / "signal" / "loss" / f"{m:05d}.npy", np.zeros((1, 2)), dict(asked={str(m): asked}))
+
+
 def test_asking_a_changed_model_anew_is_remembered(tmp_path):
     for m in (0, 1):
         workdir.write_npz(tmp_path / "train" / "model" / f"{m:05d}.npz", a=np.arange(3) + m)
-    assert stale.unanswered(tmp_path, ["loss"], [0, 1]) == [0, 1]
-    stale.remember_models(tmp_path, [0, 1])
-    for m in (0, 1):
-        workdir.write_npy(tmp_path / "signal" / "loss" / f"{m:05d}.npy", np.zeros(2))
-    common = dict(models=2, membership="x")
+        answer(tmp_path, m)
+    common = dict(models=2, membership="x", signals=["loss"])
     assert stale.check(tmp_path, {}, **common) == dict(checked=2, stale=[], unknown=[])
     workdir.write_npz(tmp_path / "train" / "model" / "00001.npz", a=np.arange(3) + 5)
-    assert len(stale.check(tmp_path, {}, **common)["stale"]) == 1
-    (tmp_path / "signal" / "loss" / "00001.npy").unlink()
-    again = stale.unanswered(tmp_path, ["loss"], [0, 1])
-    assert again == [1] and stale.unanswered(tmp_path, ["loss"], [0, 1], dict(loss=np.array([[True], [False]]))) == []
+    (sentence,) = stale.check(tmp_path, {}, **common)["stale"]
+    assert sentence == "model 1 has changed since it was asked: delete signal/*/00001.npy, attack/ and report/"
     assert stale.of_signal(tmp_path / "signal", "loss", 2) != stale.of_signal(tmp_path / "signal", "loss", 1)
-    stale.remember_models(tmp_path, again)
+    answer(tmp_path, 1)
     assert stale.check(tmp_path, {}, **common)["stale"] == []
-    stale.remember_signals(tmp_path, "a", {"loss": "other"}, "y")
-    workdir.write_npy(tmp_path / "signal" / "loss" / "00001.npy", np.zeros(2))
+    workdir.write_npz(tmp_path / "attack" / "a" / "scores.npz", dict(signals={"loss": "other"}, membership="y"), score_TN=np.zeros((1, 2)))
     assert "(loss, the membership)" in stale.check(tmp_path, {"a": ["loss"]}, **common)["stale"][0]
     (tmp_path / "train" / "model" / "00000.npz").write_bytes(b"no zip")
     with pytest.raises(ValueError, match=r"00000\.npz is damaged"):
         stale.check(tmp_path, {}, **common)
+
+
+def test_workdirs_of_older_versions_keep_their_records_in_json_files(tmp_path):
+    """Files without a record are believed; the digests beside them are compared, and what has none is said to have none."""
+    models, asked = tmp_path / "train" / "model", {}
+    for m in (0, 1):
+        workdir.write_npz(models / f"{m:05d}.npz", a=np.arange(3) + m)
+        (tmp_path / "signal" / "loss").mkdir(parents=True, exist_ok=True)
+        np.save(tmp_path / "signal" / "loss" / f"{m:05d}.npy", np.zeros((1, 2)))
+        asked[str(m)] = checkpoint.digest(tmp_path / "train", m)
+    attack = tmp_path / "attack" / "a"
+    workdir.write_npz(attack / "scores.npz", score_TN=np.zeros((1, 2)))
+    common = dict(models=2, membership="x", signals=["loss"], run="of a newer version")
+    unknown = ["the answers of model 0", "the answers of model 1", "the scores of a"]
+    assert stale.check(tmp_path, {"a": ["loss"]}, **common) == dict(checked=0, stale=[], unknown=unknown)
+    workdir.write_json(tmp_path / "signal" / stale.FILE, asked)
+    known = dict(signals={"loss": stale.of_signal(tmp_path / "signal", "loss", 2)}, membership="x")
+    workdir.write_json(attack / stale.FILE, known)
+    assert stale.check(tmp_path, {"a": ["loss"]}, **common) == dict(checked=3, stale=[], unknown=[])
+    workdir.write_npz(models / "00001.npz", a=np.arange(3) + 5)
+    assert "model 1 has changed since it was asked" in stale.check(tmp_path, {"a": ["loss"]}, **common)["stale"][0]
+    for text, words in (("{}", "its keys are none"), ('{"signal": {}, "membership": "x"}', "its keys are 'signal', 'membership'")):
+        (attack / stale.FILE).write_text(text)
+        with pytest.raises(ValueError, match=r"a/inputs\.json is damaged .*has no 'signals'; " + words):
+            stale.check(tmp_path, {"a": ["loss"]}, **common)
 
 
 def brought_table(path, shift):

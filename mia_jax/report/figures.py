@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
+from mia_jax import workdir
 from mia_jax.report import tables
 
 # Okabe and Ito's colors, told apart by people with any color vision; dashes tell them apart in grey.
@@ -20,9 +21,8 @@ MOST_CURVES, MOST_PANELS, MOST_LETTERS = 6, 3, 80
 
 
 def save(figure: Figure, path: pathlib.Path) -> None:
-    """Writes a PNG; equal figures give equal bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    FigureCanvasAgg(figure).print_png(str(path), metadata={"Software": None})
+    """Writes a PNG, atomically; equal figures give equal bytes."""
+    workdir.write(path, lambda file: FigureCanvasAgg(figure).print_png(file, metadata={"Software": None}))
 
 
 def roc(curves: Mapping[str, Mapping], *, labels: Mapping[str, str] = {}, over: str = "") -> Figure:

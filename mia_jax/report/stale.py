@@ -1,33 +1,23 @@
-"""Was every file made from the files that are there now? Digests of the inputs are recorded beside the outputs and compared when a report is written.
+"""Was every file made from the files that are there now? Every output records the digests of its inputs, and a report compares them.
 
-`signal/inputs.json` holds the digest of each model that was asked; `attack/<name>/inputs.json` those of the signals that were read and of the
-membership. A model file is a zip archive whose directory holds a checksum of every array, so it need not be read whole.
+The answers of a model hold the digest of the model that was asked, and the scores of an attack those of the signals that were read and of the
+membership, in the same file: no pause or kill can part them. Workdirs of older versions have signal/inputs.json and attack/<name>/inputs.json.
+A model file is a zip archive whose directory holds a checksum of every array, so large fleets are not read whole.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import pathlib
-import zipfile
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from mia_jax import registry, workdir
+from mia_jax.training import checkpoint, probing, trajectory
 
 Path = pathlib.Path
-FILE = "inputs.json"
-
-
-def of_model(path: Path) -> str:
-    """Digest of a model's variables from the names, sizes and checksums of its arrays; ValueError with the remedy if it is damaged."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return workdir.digest([[one.filename, one.file_size, one.CRC] for one in archive.infolist() if not one.filename.startswith("history/")])
-    except (zipfile.BadZipFile, OSError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise ValueError(workdir.damaged(path, error)) from error
+FILE = "inputs.json"  # of older versions
+WHOLE = 2**30  # bytes of all models up to which every array's checksum is verified and not the archives' directories alone
 
 
 def of_signal(folder: Path, name: str, models: int) -> str:
@@ -42,65 +32,98 @@ def of_signal(folder: Path, name: str, models: int) -> str:
     return found.hexdigest()[:16]
 
 
-def unanswered(folder: Path, signals: Sequence[str], models: Sequence[int], rows: Mapping[str, np.ndarray] = {}) -> list[int]:
-    """The models that lack an answer to one of the signals: those whose digest `remember_models` must write anew after they were asked.
-
-    `rows[signal]` [M,N], where present, are the examples that each model is asked about; a model that is asked about none lacks nothing.
-    """
-
-    def lacks(name: str, m: int) -> bool:
-        return not _answers(folder / "signal", name, m).exists() and (name not in rows or rows[name][m].any())
-
-    return [m for m in models if any(lacks(name, m) for name in signals)]
-
-
-def remember_models(folder: Path, models: Sequence[int]) -> None:
-    """Records the digests of the models that were just asked, in signal/inputs.json."""
-    if models:
-        path = folder / "signal" / FILE
-        known = workdir.read_json(path) if path.exists() else {}
-        workdir.write_json(path, known | {str(m): of_model(_model(folder, m)) for m in models})
-
-
-def remember_signals(folder: Path, attack: str, digests: Mapping[str, str], membership: str) -> None:
-    """Records what the scores of an attack were made from, in attack/<name>/inputs.json."""
-    workdir.write_json(folder / "attack" / attack / FILE, dict(signals=dict(digests), membership=membership))
-
-
-def check(folder: Path, attacks: Mapping[str, Sequence[str]], *, models: int, membership: str) -> dict:
+def check(
+    folder: Path,
+    attacks: Mapping[str, Sequence[str]],
+    *,
+    models: int,
+    membership: str,
+    signals: Sequence[str] = (),
+    snapshots: Mapping[int, Sequence[str]] = {},
+    run: str = "",
+) -> dict:
     """{checked, stale, unknown}: how many outputs were compared, sentences about those whose inputs have changed, and outputs without a record.
 
-    `attacks[name]` are the signals that it reads. Models that were not trained here have no file and no record.
+    `attacks[name]` are the signals that it reads, `signals` all that were asked and `snapshots[epoch]` those that were asked after an epoch.
+    ValueError that names a file which is damaged or belongs to another run, model or signal. Models that were not trained here have no file and no
+    record; the outputs of one model, and those of one attack, count as one.
     """
-    stale, unknown, checked, current = [], [], 0, {}
-    path = folder / "signal" / FILE
-    asked = workdir.read_json(path) if path.exists() else {}
-    for m in range(models):
-        if _model(folder, m).exists():
-            if str(m) not in asked:
-                unknown.append(f"the answers of model {m}")
-                continue
-            checked += 1
-            if of_model(_model(folder, m)) != asked[str(m)]:
-                stale.append(f"model {m} has changed since it was asked: delete signal/*/{m:05d}.npy, attack/ and report/")
-    for name, signals in attacks.items():
-        path = folder / "attack" / name / FILE
-        if not path.exists():
-            unknown.append(f"the scores of {name}")
+    found: dict = dict(checked=0, stale=[], unknown=[])
+    _check_models(folder, found, models=models, signals=sorted({*signals, *(name for read in attacks.values() for name in read)}), run=run)
+    for epoch, names in snapshots.items():
+        _check_snapshots(folder, found, epoch, names, models=models, run=run)
+    current = functools.cache(lambda signal: of_signal(folder / "signal", signal, models))
+    for name, read in attacks.items():
+        known = _inputs(folder / "attack" / name, dict(run=run, attack=name) if run else {})
+        if known is None:
+            found["unknown"].append(f"the scores of {name}")
             continue
-        checked += 1
-        known = workdir.read_json(path)
-        for signal in signals:
-            current.setdefault(signal, of_signal(folder / "signal", signal, models))
-        changed = [s for s in signals if known["signals"].get(s) != current[s]] + (["the membership"] if known["membership"] != membership else [])
+        found["checked"] += 1
+        changed = [s for s in read if known["signals"].get(s) != current(s)] + (["the membership"] if known["membership"] != membership else [])
         if changed:
-            stale.append(f"the scores of {name} were made from other files ({', '.join(changed)}): delete attack/{name}/ and report/")
-    return dict(checked=checked, stale=stale, unknown=unknown)
+            found["stale"].append(f"the scores of {name} were made from other files ({', '.join(changed)}): delete attack/{name}/ and report/")
+    return found
+
+
+def _check_models(folder: Path, found: dict, *, models: int, signals: Sequence[str], run: str) -> None:
+    """The answers of every model against the models as they are now."""
+    path = folder / "signal" / FILE
+    older = workdir.read_json(path, needs={}, remedy=OLDER) if path.exists() else {}
+    files = {m: checkpoint.model_file(folder / "train", m) for m in range(models)}
+    files = {m: path for m, path in files.items() if path.exists()}
+    whole = sum(path.stat().st_size for path in files.values()) <= WHOLE
+    digest = functools.cache(lambda m: checkpoint.digest(folder / "train", m, run=run, whole=whole) if m in files else None)
+    for m in range(models):
+        records = [one for name in signals for one in _records(folder / "signal", name, m, run=run)]
+        if digest(m) is None or not records:
+            continue
+        asked = {(int(n), known) for one in records for n, known in one.get("asked", {}).items()}
+        if not all(records):
+            if str(m) not in older:
+                found["unknown"].append(f"the answers of model {m}")
+                continue
+            asked.add((m, older[str(m)]))
+        found["checked"] += 1
+        parts = {(int(epoch), known) for one in records for epoch, known in one.get("snapshots", {}).items()}
+        since = lambda n: "it was asked" if n == m else f"the answers of model {m} were made with it"  # noqa: E731, B023
+        changed = [f"model {n} has changed since {since(n)}" for n, known in asked if digest(n) != known]
+        changed += [f"model {m} after epoch {epoch} has changed since it was asked" for epoch, d in parts if _snapshot(folder, epoch, m, run) != d]
+        if changed:
+            found["stale"].append(f"{min(changed)}: delete signal/*/{m:05d}.npy, attack/ and report/")
+
+
+def _check_snapshots(folder: Path, found: dict, epoch: int, names: Sequence[str], *, models: int, run: str) -> None:
+    """The answers of the models after one epoch against their snapshots."""
+    place = folder / "epoch" / f"{epoch:05d}"
+    for m in range(models):
+        asked = {d for name in names for one in _records(place / "signal", name, m, run=run, epoch=epoch) for d in one.get("asked", {}).values()}
+        if asked - {_snapshot(folder, epoch, m, run)}:
+            found["stale"].append(f"model {m} after epoch {epoch} has changed since it was asked: delete {place.relative_to(folder)}/ and report/")
+
+
+def _snapshot(folder: Path, epoch: int, m: int, run: str) -> str | None:
+    own = trajectory.snapshot_folder(folder / "train", epoch)
+    return checkpoint.digest(own, m, run=run, epoch=epoch) if checkpoint.model_file(own, m).exists() else None
+
+
+def _records(folder: Path, name: str, m: int, *, run: str, epoch: int | None = None) -> list[dict]:
+    """The records of one model's answers and of their counts, {} for a file without; ValueError if one is damaged or belongs elsewhere."""
+    place, paths = probing.place(run, name, m, epoch), [probing.signal_file(folder, name, m), probing.count_file(folder, name, m)]
+    return [workdir.read_npy_and_record(path, record=place)[1] or {} for path in paths if path.exists()]
+
+
+OLDER = "Delete it: the report then says that there is no record of what these files were made from."
+
+
+def _inputs(folder: Path, place: Mapping) -> dict | None:
+    """{signals: {signal: digest}, membership} of an attack's scores; None without a record."""
+    path = folder / "scores.npz"
+    record = workdir.read_npz_and_record(path, record=place)[1] if path.exists() else None
+    if record is not None and {"signals", "membership"} <= set(record):
+        return record
+    older = folder / FILE
+    return workdir.read_json(older, needs=dict(signals=dict, membership=str), remedy=OLDER) if older.exists() else None
 
 
 def _answers(folder: Path, name: str, m: int) -> Path:
     return folder / registry.identity("signals", name) / f"{m:05d}.npy"
-
-
-def _model(folder: Path, m: int) -> Path:
-    return folder / "train" / "model" / f"{m:05d}.npz"

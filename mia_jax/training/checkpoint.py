@@ -1,4 +1,8 @@
-"""Models on disk: one file a finished model, one file a running group, restored into an `eval_shape` template."""
+"""Models on disk: one file a finished model, one file a running group, restored into an `eval_shape` template.
+
+Every file records its place: `run` (the digest of what decides the variables; '' is not recorded), its models, and the epoch of a snapshot. A file
+of another place is a ValueError that names it.
+"""
 
 from __future__ import annotations
 
@@ -58,24 +62,70 @@ def finished(folder: Path, models: Sequence[int]) -> list[int]:
     return [m for m in models if model_file(folder, m).exists()]
 
 
-def save_model(folder: Path, m: int, variables, history: dict[str, np.ndarray]) -> None:
-    """Final variables of model m and its history ({name: [epochs]})."""
-    workdir.write_npz(model_file(folder, m), **flatten(dict(variables=variables)), **{f"history/{k}": v for k, v in history.items()})
+def place(run: str, m: int, epoch: int | None = None) -> dict:
+    """The record of a model's file; `epoch` is that of a snapshot. {} without a run."""
+    return dict(run=run, model=m, epoch=epoch) if run else {}
 
 
-def load_models(folder: Path, models: Sequence[int], template):
+def save_model(folder: Path, m: int, variables, history: dict[str, np.ndarray], *, run: str = "", epoch: int | None = None) -> None:
+    """Final variables of model m and its history ({name: [epochs]}); of a snapshot the variables after `epoch`."""
+    arrays = flatten(dict(variables=variables)) | {f"history/{k}": v for k, v in history.items()}
+    workdir.write_npz(model_file(folder, m), record=place(run, m, epoch) or None, **arrays)
+
+
+def load_models(folder: Path, models: Sequence[int], template, *, run: str = "", epoch: int | None = None):
     """Variables of several models stacked on a leading axis M, on the host."""
     trees = []
     for m in models:
         path = model_file(folder, m)
-        arrays = {k: v for k, v in workdir.read_npz(path).items() if k.startswith("variables/")}
+        found = workdir.read_npz(path, record=place(run, m, epoch), remedy=workdir.ANEW if epoch is None else snapshot_remedy(m))
+        arrays = {k: v for k, v in found.items() if k.startswith("variables/")}
         trees.append(unflatten(arrays, dict(variables=template), source=path)["variables"])
     return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
 
 
+def snapshot_remedy(m: int) -> str:
+    """What to do about a lost snapshot of model m."""
+    return (
+        f"A snapshot can only be made while its model trains: delete train/model/{m:05d}.npz and train/snapshot/*/model/{m:05d}.npz and type the "
+        "same command again, which trains this model anew."
+    )
+
+
 def load_history(folder: Path, m: int) -> dict[str, np.ndarray]:
-    """{name: [epochs]} of finished model m."""
-    return {k.removeprefix("history/"): v for k, v in workdir.read_npz(model_file(folder, m)).items() if k.startswith("history/")}
+    """{name: [epochs]} of finished model m, with its numbers 'summary/...'; ValueError if the file has none."""
+    path = model_file(folder, m)
+    found = {k.removeprefix("history/"): v for k, v in workdir.read_npz(path).items() if k.startswith("history/")}
+    for name in ("summary/epochs", "summary/best_epoch", "summary/seconds"):
+        if name not in found or found[name].shape or found[name].dtype.kind not in "if":
+            raise ValueError(workdir.damaged(path, ValueError(f"it has no number history/{name}")))
+    return found
+
+
+def digest(folder: Path, m: int, *, run: str = "", epoch: int | None = None, whole: bool = False) -> str:
+    """16 hex digits of the variables of model m, from the names, sizes and checksums of its arrays.
+
+    ValueError with the remedy if the file is damaged or belongs elsewhere. The archive's directory is read and not its arrays, unless `whole`.
+    """
+    path, remedy = model_file(folder, m), workdir.ANEW if epoch is None else snapshot_remedy(m)
+    return workdir.read_digest(path, record=place(run, m, epoch), without="history/", whole=whole, remedy=remedy)
+
+
+def save_ledger(folder: Path, m: int, ledger: Mapping, *, run: str = "") -> None:
+    """What private training recorded about model m."""
+    workdir.write_json(ledger_file(folder, m), dict(ledger) | (dict(place=place(run, m)) if run else {}), seal=True)
+
+
+def load_ledger(folder: Path, m: int, *, run: str = "") -> dict:
+    """What `save_ledger` wrote; ValueError if it is damaged or of another model or run."""
+    path = ledger_file(folder, m)
+    remedy = f"Delete it and train/model/{m:05d}.npz and type the same command again, which trains this model anew."
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist, and no epsilon is known without it. {remedy}")
+    found = workdir.read_json(path, needs=dict(steps=int, noise_multiplier=int | float), remedy=remedy)
+    if run and found.pop("place", place(run, m)) != place(run, m):
+        raise ValueError(f"{path} belongs to another model or run. {remedy}")
+    return found
 
 
 def running_file(folder: Path, models: Sequence[int], attempt: int = 0) -> Path:
@@ -83,13 +133,16 @@ def running_file(folder: Path, models: Sequence[int], attempt: int = 0) -> Path:
     return folder / "running" / (f"{models[0]:05d}-{models[-1]:05d}x{len(models)}" + f"r{attempt}" * (attempt > 0) + ".npz")
 
 
-def save_running(folder: Path, models: Sequence[int], epoch: int, state, history: dict[str, np.ndarray], attempt: int = 0) -> None:
+def save_running(
+    folder: Path, models: Sequence[int], epoch: int, state, history: dict[str, np.ndarray], attempt: int = 0, *, run: str = ""
+) -> None:
     """The state of a group after `epoch` epochs, with the metrics so far ({name: [epochs, M]})."""
     arrays = flatten(dict(state=state)) | {f"history/{k}": v for k, v in history.items()}
-    workdir.write_npz(running_file(folder, models, attempt), models=np.asarray(models), epoch=np.asarray(epoch), **arrays)
+    record = dict(run=run, models=list(models), attempt=attempt) if run else None
+    workdir.write_npz(running_file(folder, models, attempt), record=record, models=np.asarray(models), epoch=np.asarray(epoch), **arrays)
 
 
-def load_running(folder: Path, models: Sequence[int], template, attempt: int = 0):
+def load_running(folder: Path, models: Sequence[int], template, attempt: int = 0, *, run: str = ""):
     """(epoch, state, history) of a group from the checkpoint that holds all its models in this attempt, or None; a short group is padded with its
     last model."""
     size = jax.tree.leaves(template)[0].shape[0]
@@ -97,8 +150,8 @@ def load_running(folder: Path, models: Sequence[int], template, attempt: int = 0
         first, last = span(path)
         if not first <= models[0] <= models[-1] <= last or attempt_of(path) != attempt:
             continue  # unread: another process may be about to remove it
-        arrays = workdir.read_npz(path)
-        saved = arrays["models"].tolist()
+        arrays = workdir.read_npz(path, record=dict(run=run, attempt=attempt) if run else {}, remedy=RUNNING)
+        saved = _saved(arrays, path)
         if not set(models) <= set(saved):
             continue
         take = np.asarray([saved.index(m) for m in [*models, *[models[-1]] * (size - len(models))]])
@@ -107,6 +160,21 @@ def load_running(folder: Path, models: Sequence[int], template, attempt: int = 0
         history = {k.removeprefix("history/"): v[:, take[: len(models)]] for k, v in arrays.items() if k.startswith("history/")}
         return int(arrays["epoch"]), state, history
     return None
+
+
+RUNNING = "Delete it and type the same command again: its models are trained from their start."
+
+
+def _saved(arrays: Mapping[str, np.ndarray], path: Path) -> list[int]:
+    """The models of a checkpoint; ValueError if its arrays do not fit each other or the file's name."""
+    first, last = span(path)
+    saved = np.atleast_1d(arrays.get("models", np.zeros(0, int))).tolist()
+    if not saved or arrays.get("epoch", np.zeros(1)).shape or (saved[0], saved[-1]) != (first, last):
+        raise ValueError(workdir.damaged(path, ValueError(f"it holds the models {saved}, not {first} to {last}"), remedy=RUNNING))
+    for name, array in arrays.items():
+        if name.startswith(("state/", "history/")) and array.shape[name.startswith("history/") :][:1] != (len(saved),):
+            raise ValueError(workdir.damaged(path, ValueError(f"{name} has the shape {array.shape} for {len(saved)} models"), remedy=RUNNING))
+    return saved
 
 
 def discard_running(folder: Path, failed: Mapping[int, int] = {}) -> None:

@@ -24,7 +24,7 @@ def failed_file(folder: Path, m: int) -> Path:
 def record(folder: Path, m: int, *, stage: str, reason: str, epoch: int | None = None, loss: str = "", attempt: int = 0) -> dict:
     """Records that an attempt (0 is the first) at model m failed; of the stage 'query' the model itself is kept beside the record."""
     found = dict(model=m, stage=stage, attempt=attempt, epoch=epoch, loss=loss, reason=reason)
-    workdir.write_json(failed_file(folder, m), found)
+    workdir.write_json(failed_file(folder, m), found, seal=True)
     model = checkpoint.model_file(folder, m)
     if model.exists():
         os.replace(model, failed_file(folder, m).with_suffix(".npz"))
@@ -34,7 +34,16 @@ def record(folder: Path, m: int, *, stage: str, reason: str, epoch: int | None =
 def known(folder: Path, models: Iterable[int]) -> dict[int, dict]:
     """{model: record} of those of `models` that failed and were not trained since."""
     there = [m for m in models if failed_file(folder, m).exists() and not checkpoint.model_file(folder, m).exists()]
-    return {m: workdir.read_json(failed_file(folder, m)) for m in there}
+    return {m: _read(failed_file(folder, m), m) for m in there}
+
+
+def _read(path: Path, m: int) -> dict:
+    """The record of one model; ValueError if it is damaged or another model's."""
+    remedy = "Delete it and type the same command again: the model is trained again, with the same key."
+    found = workdir.read_json(path, needs=dict(model=int, stage=str, attempt=int, reason=str), remedy=remedy)
+    if found["model"] != m:
+        raise ValueError(workdir.damaged(path, ValueError(f"it is of model {found['model']}"), remedy=remedy))
+    return found
 
 
 def attempts(failed: Mapping[int, Mapping], retries: int) -> dict[int, int]:

@@ -35,6 +35,7 @@ def train(
     seed: int,
     models: Sequence[int],
     folder: Path,
+    run: str = "",
     chunk: int = 8,
     devices: list | None = None,
     lanes: int | None = None,
@@ -45,7 +46,7 @@ def train(
     pause: Callable = lambda: None,
     attempts: Mapping[int, int] = {},
 ) -> dict[int, dict]:
-    """Trains those of `models` that are not on disk yet and leaves one file a model in folder/model.
+    """Trains those of `models` that are not on disk yet and leaves one file a model in folder/model; `run` is recorded in every file.
 
     `rows_MK`, `weight_MK` are indexed by model number, `validation` = (rows_MV, weight_MV) likewise. `lanes` chunks train at a time on each
     device (None: one a core on CPU, one elsewhere). A chunk's state is on disk every `checkpoint_every` epochs (0: only at its end), and after
@@ -72,15 +73,15 @@ def train(
         nonlocal finished
         start = time.monotonic()
         attempt = attempts.get(own[0], 0)
-        run = _Chunk(learner, program, source, own, chunk, rows_MK, weight_MK, validation, seed, folder, device, attempt)
-        run.train(checkpoint_every=checkpoint_every, on_epoch=on_epoch, progress=progress, metrics_file=metrics_file, check=check)
+        part = _Chunk(learner, program, source, own, chunk, rows_MK, weight_MK, validation, seed, folder, device, attempt, run)
+        part.train(checkpoint_every=checkpoint_every, on_epoch=on_epoch, progress=progress, metrics_file=metrics_file, check=check)
         seconds = time.monotonic() - start
-        run.save(seconds=seconds)
+        part.save(seconds=seconds)
         finished += len(own)
         left = len(todo) - finished
         rest = f"; {left} left, about {duration((time.monotonic() - begin) / finished * left)}" if left else ""
         span = f"model {own[0]}" if len(own) == 1 else f"models {own[0]}-{own[-1]}"
-        progress.line(f"train: {span} done in {duration(seconds)} ({run.note()}){rest}")
+        progress.line(f"train: {span} done in {duration(seconds)} ({part.note()}){rest}")
 
     spread(work, chunks, devices, lanes, pause)
     progress.close()
@@ -143,15 +144,16 @@ class _Chunk:
     lane reads, so that the others are trained by the same program on the same numbers as without them.
     """
 
-    def __init__(self, learner, program, source, models, chunk, rows_MK, weight_MK, validation, seed, folder, device, attempt=0):
+    def __init__(self, learner, program, source, models, chunk, rows_MK, weight_MK, validation, seed, folder, device, attempt=0, run=""):
         self.learner, self.program, self.source, self.models, self.folder, self.device = learner, program, source, models, folder, device
+        self.run = run
         padded = models + [models[-1]] * (chunk - len(models))
         sample = source.sample(device)
         self.attempt, self.failed = attempt, {}
         keys = programs.model_keys(seed=seed, models=padded, attempt=attempt)
         keys, self.rows, self.weight = jax.device_put((keys, rows_MK[padded], weight_MK[padded]), device)
         self.epoch, self.history, self.overflow = 0, {}, []  # overflow: of private training, which models' batches had too many units, [M] per epoch
-        saved = checkpoint.load_running(folder, models, jax.eval_shape(program.init, keys, sample), attempt)
+        saved = checkpoint.load_running(folder, models, jax.eval_shape(program.init, keys, sample), attempt, run=run)
         if saved is None:
             self.state = program.init(keys, sample)
         else:
@@ -203,7 +205,7 @@ class _Chunk:
         """The chunk's state on disk; its history goes to this epoch."""
         memory.wait(self.state)
         history = {name: np.stack(values) for name, values in (self.history | ({"overflow": self.overflow} if self.overflow else {})).items()}
-        checkpoint.save_running(self.folder, self.models, self.epoch, self.state, history, self.attempt)
+        checkpoint.save_running(self.folder, self.models, self.epoch, self.state, history, self.attempt, run=self.run)
 
     def _epoch(self):
         epoch = jnp.uint32(self.epoch)
@@ -294,9 +296,9 @@ class _Chunk:
             summary |= dict(stopped=np.bool_(stop.done[i] if stop is not None else False), seconds=np.float64(seconds / len(self.models)))
             own = jax.tree.map(lambda a, i=i: a[i], variables)
             if self.learner.guarantee is not None:
-                workdir.write_json(checkpoint.ledger_file(self.folder, m), self._ledger(i, history))
+                checkpoint.save_ledger(self.folder, m, self._ledger(i, history), run=self.run)
             summary |= dict(attempt=np.int32(self.attempt)) if self.attempt else {}
-            checkpoint.save_model(self.folder, m, own, history | {f"summary/{k}": v for k, v in summary.items()})
+            checkpoint.save_model(self.folder, m, own, history | {f"summary/{k}": v for k, v in summary.items()}, run=self.run)
             failures.failed_file(self.folder, m).unlink(missing_ok=True)
         checkpoint.discard_running(self.folder, dict.fromkeys(self.failed, self.attempt))
 

@@ -1,7 +1,8 @@
 """A deployed model as a black box that answers labels: asked in batches, at a limited rate, and never twice the same question.
 
-Every answer is appended to a log (20 bytes a query: digest of the example, label) before the next batch is asked, so that a run which was
-interrupted, or whose black box failed, goes on where it was.
+Every answer is appended to a log (24 bytes a query: digest of the example, label, checksum) before the next batch is asked, so that a run which was
+interrupted, or whose black box failed, goes on where it was. A record whose checksum is another one is asked again. Logs of older versions, 20 bytes
+a query without a checksum, can be read.
 """
 
 from __future__ import annotations
@@ -10,39 +11,68 @@ import hashlib
 import importlib
 import pathlib
 import time
+import zlib
 from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mia_jax import checks, workdir
+from mia_jax import checks, jobs, workdir
 from mia_jax.training import probing
 from mia_jax.types import Pool, Probe, Signal
 
 Path = pathlib.Path
-RECORD = np.dtype([("digest", "S16"), ("label", "<i4")])
+RECORD = np.dtype([("digest", "V16"), ("label", "<i4"), ("check", "<u4")])
+OLD_RECORD = np.dtype([("digest", "V16"), ("label", "<i4")])
+HEAD = b"mia_jax log v2\n\n"  # of the first record, whose other 8 bytes are a digest of the black box's name
 
 
 class Oracle:
     """`label(x_B..) -> label_B` int32 of a black box; `asked` counts the queries of this run, `known` those of the log as well.
 
     `answer(x_B.. float32) -> labels [B]` is asked for at most `batch_size` examples at a time and `rate` a second (0: no limit). Raises ValueError
-    that says which answer cannot be a label; what was answered before stays in the log.
+    that says which answer cannot be a label; what was answered before stays in the log, which belongs to the black box `name`.
     """
 
-    def __init__(self, answer: Callable, *, num_classes: int, log: Path, rate: float = 0.0, batch_size: int = 256):
+    def __init__(self, answer: Callable, *, num_classes: int, log: Path, rate: float = 0.0, batch_size: int = 256, name: str = ""):
         checks.at_least(0, **{"target.rate": rate})
         checks.at_least(1, **{"target.batch_size": batch_size})
         self.answer, self.num_classes, self.log, self.rate, self.batch_size = answer, num_classes, log, rate, batch_size
         self.asked, self.due = 0, time.monotonic()
-        self.labels: dict[bytes, int] = {}
-        if log.exists():
-            whole = log.stat().st_size // RECORD.itemsize  # a record that was cut off in the middle is asked again
-            with open(log, "r+b") as file:
-                file.truncate(whole * RECORD.itemsize)
-            records = np.fromfile(log, RECORD)
-            self.labels = {bytes(d).ljust(16, b"\0"): int(v) for d, v in zip(records["digest"], records["label"], strict=True)}
+        self.head = HEAD + hashlib.blake2b(name.encode(), digest_size=8).digest()
+        self.labels, self.whole = self._read()
+
+    def _read(self) -> tuple[dict[bytes, int], bool]:
+        """({digest of an example: label}, whether the log can be appended to as it is)."""
+        data = self.log.read_bytes() if self.log.exists() else b""
+        if data.startswith(HEAD) and len(data) >= len(self.head):
+            if not data.startswith(self.head):
+                raise ValueError(f"{self.log} belongs to another black box. Delete it to ask this one, or use another workdir.")
+            records = np.frombuffer(data, RECORD, len(data) // RECORD.itemsize)[1:]
+            good = [one for one in records if one["check"] == _check(one["digest"].tobytes(), int(one["label"]))]
+        else:
+            data = b"" if self.head.startswith(data) else data
+            good = records = np.frombuffer(data, OLD_RECORD, len(data) // OLD_RECORD.itemsize)
+        labels = {one["digest"].tobytes(): int(one["label"]) for one in good}
+        outside = [label for label in labels.values() if not 0 <= label < self.num_classes]
+        if outside:
+            raise ValueError(
+                f"{self.log} is damaged (it holds the label {outside[0]}, and there are {self.num_classes} classes). Delete it to ask the black box "
+                "anew, or put a copy of it back."
+            )
+        if len(good) < len(records):
+            jobs.say(f"query: {len(records) - len(good)} of {len(records)} answers in {self.log} are damaged; they are asked again.")
+        return labels, data.startswith(self.head) and len(data) == (len(good) + 1) * RECORD.itemsize
+
+    def _keep(self, labels: Mapping[bytes, int]) -> None:
+        """Appends answers to the log; one that is new, of an older version or cut off in the middle is written whole first."""
+        self.labels |= labels
+        if self.whole:
+            workdir.append(self.log, _records(labels))
+        else:
+            workdir.write(self.log, lambda file: file.write(self.head + _records(self.labels)))
+            self.whole = True
 
     @property
     def known(self) -> int:
@@ -59,11 +89,7 @@ class Oracle:
             part = new[start : start + self.batch_size]
             self._wait(len(part))
             found = self._checked(self.answer(x[[place[d] for d in part]]), len(part))
-            records = np.array([(d, v) for d, v in zip(part, found.tolist(), strict=True)], RECORD)
-            self.log.parent.mkdir(parents=True, exist_ok=True)
-            with open(self.log, "ab") as file:
-                file.write(records.tobytes())
-            self.labels |= dict(zip(part, found.tolist(), strict=True))
+            self._keep(dict(zip(part, found.tolist(), strict=True)))
             self.asked += len(part)
         return jnp.asarray([self.labels[d] for d in digests], jnp.int32)
 
@@ -87,6 +113,14 @@ class Oracle:
         return label_B.astype(np.int32)
 
 
+def _check(digest: bytes, label: int) -> int:
+    return zlib.crc32(digest + label.to_bytes(4, "little", signed=True))
+
+
+def _records(labels: Mapping[bytes, int]) -> bytes:
+    return np.array([(np.void(d), v, _check(d, v)) for d, v in labels.items()], RECORD).tobytes()
+
+
 def answering(name: str, *, folder: Path) -> Callable:
     """The function that answers queries: 'package.module.function', or an npz with x [Q,...] and label [Q].
 
@@ -100,7 +134,7 @@ def answering(name: str, *, folder: Path) -> Callable:
             raise ValueError(f"target.oracle={name!r} is neither an .npz file nor an importable package.module.function ({error}).") from error
     if not Path(name).expanduser().exists():
         raise FileNotFoundError(f"target.oracle={name!r} does not exist; bring an npz with x and label, or package.module.function.")
-    arrays = workdir.read_npz(Path(name).expanduser())
+    arrays = workdir.read_npz(Path(name).expanduser(), remedy="Write it again with numpy.savez(x=..., label=...).")
     if not {"x", "label"} <= set(arrays) or len(arrays["x"]) != len(arrays["label"]):
         raise ValueError(f"{name} must hold x [Q,...] and label [Q]; it has { ({k: v.shape for k, v in arrays.items()}) }.")
     known = {row.tobytes(): label for row, label in zip(arrays["x"].astype(np.float32), arrays["label"], strict=True)}
@@ -128,6 +162,8 @@ def query(
     seed: int,
     batch_size: int,
     shadows: Callable,
+    begin: Callable = lambda: None,
+    run: str = "",
 ) -> None:
     """Writes folder/<signal>/<m>.npy of the label-only signals, asked of a black box; other signals have no file of this model.
 
@@ -137,12 +173,15 @@ def query(
     for name, signal in signals.items():
         if signal.access != "labels":
             continue
-        found = probing.Answers(folder, name, m, len(pool.y))
+        found = probing.Answers(folder, name, m, len(pool.y), run=run, counts=probing.counts_queries(signal))
         one_hot = lambda probe, x_B, y_B, key_B, s=signal: s.measure(jax.nn.one_hot(probe.label(x_B), pool.num_classes, dtype=jnp.float32), y_B)  # noqa: E731
         ask = probing.asking(
             lambda _, own: Probe(oracle.label, shadows=own), signal if signal.ask is not None else signal._replace(ask=one_hot), views
         )
         lacking_N = found.lacking(rows[name])
+        if not lacking_N.any() and not found.unfinished:
+            continue
+        begin()
         try:
             for index_B, count in probing.batches(np.flatnonzero(lacking_N), min(batch_size, max(1, int(lacking_N.sum())))):
                 key_B = probing.example_keys(seed=seed, name=name, index_B=index_B)
@@ -153,5 +192,4 @@ def query(
         finally:
             if found.arrays:
                 found.save(found.partial)
-        if lacking_N.any():
-            found.close()
+        found.close()

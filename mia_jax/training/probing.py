@@ -32,6 +32,11 @@ def signal_file(folder: Path, name: str, m: int) -> Path:
     return folder / registry.identity("signals", name) / f"{m:05d}.npy"
 
 
+def place(run: str, name: str, m: int, epoch: int | None = None) -> dict:
+    """The record of one signal of one model; {} without a run."""
+    return dict(run=run, signal=registry.identity("signals", name), model=m, epoch=epoch) if run else {}
+
+
 def count_file(folder: Path, name: str, m: int) -> Path:
     """How many queries each answer of one model took, [A,N] or [A,N,P] int32; there for signals that count."""
     return signal_file(folder, name, m).with_suffix(".queries.npy")
@@ -94,11 +99,15 @@ def query(
     design: Design | None = None,
     pause: Callable = lambda: None,
     on_bad: Callable[[int, str], None] | None = None,
+    begin: Callable = lambda: None,
+    run: str = "",
 ) -> None:
     """Writes folder/<signal>/<model>.npy, [A,N..] with NaN outside the rows `rows[signal]` [M,N] (indexed by model number) that are asked.
 
     A signal that needs shadows takes them from `design`; a model that has none is not asked, its file is all NaN. Rows that a file lacks are
-    asked and added. A model with an answer that is not finite gets no file: on_bad(model, what happened), or ValueError without `on_bad`.
+    asked and added. A model with an answer that is not finite gets no file: on_bad(model, what happened), or ValueError without `on_bad`. A file
+    records its place (`run`, signal, model) and the digests of the models that were asked. `begin()` is called before anything is written, if there
+    is something to ask.
     """
     failed: set[int] = set()
 
@@ -109,25 +118,47 @@ def query(
         on_bad(m, reason)
 
     template = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *pool.x.shape[1:]), pool.x.dtype))
-    load = lambda own: checkpoint.load_models(models_folder, own, template)  # noqa: E731
+    load = lambda own: checkpoint.load_models(models_folder, own, template, run=run)  # noqa: E731
     for name, signal in signals.items():
-        found = {m: Answers(folder, name, m, len(pool.y)) for m in models if m not in failed}
+        common = dict(run=run, counts=counts_queries(signal))
+        found = {m: Answers(folder, name, m, len(pool.y), **common) for m in models if m not in failed}
         ask = asking(functools.partial(probe_of, model, signal=signal), signal, views)
         program = jax.jit(over_models(strict(ask), (0, 0, None, None, None), chunk))
         own = {m: own_models(design, m, signal.shadows, max(models) + 1) for m in models} if signal.shadows else {}
         for m in (m for m, shadows in own.items() if not len(shadows)):
-            found.pop(m).nothing(len(views))
+            found.pop(m).nothing(len(views), begin)
         shadows = (own, None if design is None else design.member_MN) if own else None
-        common = dict(pool=pool, seed=seed, chunk=chunk, batch_size=batch_size, devices=devices or jax.local_devices()[:1], pause=pause, bad=bad)
+        common = dict(pool=pool, seed=seed, chunk=chunk, batch_size=batch_size, devices=devices or jax.local_devices()[:1])
+        common |= dict(pause=pause, bad=bad, begin=begin, digest=functools.partial(checkpoint.digest, models_folder))
         _one(program, load, found, rows[name], shadows, **common)
 
 
-def _one(program: Callable, load, found: Mapping[int, Answers], rows_MN, shadows, *, pool, seed, chunk, batch_size, devices, pause, bad) -> None:
+def _one(
+    program: Callable,
+    load: Callable,
+    found: Mapping[int, Answers],
+    rows_MN: np.ndarray,
+    shadows: tuple | None,
+    *,
+    pool: Pool,
+    seed: int,
+    chunk: int,
+    batch_size: int,
+    devices: list,
+    pause: Callable,
+    bad: Callable,
+    begin: Callable,
+    digest: Callable,
+) -> None:
     """One signal of several models, a chunk at a time; `shadows`: ({model: its shadows}, member_MN) or None."""
     lacking = {m: one.lacking(rows_MN[m]) for m, one in found.items()}
+    for m in (m for m, one in found.items() if one.unfinished and not lacking[m].any()):
+        begin()
+        found[m].close()  # a process was killed between its last answer and its files
     todo = [m for m in found if lacking[m].any()]
     if not todo:
         return
+    begin()
     name = found[todo[0]].name
     progress = Progress(title=f"query {name}", total=sum(int(lacking[m].sum()) for m in todo), unit="example")
 
@@ -135,6 +166,8 @@ def _one(program: Callable, load, found: Mapping[int, Answers], rows_MN, shadows
         padded = own + [own[-1]] * (chunk - len(own))
         variables, alive = jax.device_put(load(padded), device), set(own)
         helpers = () if shadows is None else jax.device_put(_stacked([load(shadows[0][m].tolist()) for m in padded]), device)
+        for m in own:
+            found[m].asked |= {str(n): digest(n) for n in {m, *(() if shadows is None else shadows[0][m].tolist())}}
         wanted_N = np.any([lacking[m] for m in own], 0)
         for index_B, count in batches(np.flatnonzero(wanted_N), batch_size):
             try:
@@ -182,19 +215,41 @@ def not_finite(index_B: np.ndarray, value_AB: np.ndarray, name: str) -> str:
     return f"answers signal {name!r} with NaN or infinity for example {index_B[int(np.argmax(bad))]}" if bad.any() else ""
 
 
-class Answers:
-    """The answers of one model to one signal on disk: what is there, what is added, and the counts of queries beside it."""
+def counts_queries(signal: Signal) -> bool:
+    """Whether the signal is known to count the queries of each answer: those whose number depends on the example declare no fixed one."""
+    return callable(signal.queries)
 
-    def __init__(self, folder: Path, name: str, m: int, num_examples: int):
+
+class Answers:
+    """The answers of one model to one signal on disk: what is there, what is added, and the counts of queries beside it.
+
+    Counts are written before their answers, and are read only if those are there: a process that is killed between the two asks again. `counts`:
+    answers without their counts are worth nothing and are asked anew. `asked` {model: digest} is recorded with the answers.
+    """
+
+    def __init__(self, folder: Path, name: str, m: int, num_examples: int, *, run: str = "", counts: bool = False):
         self.name, self.m, self.num_examples = name, m, num_examples
+        self.place, self.asked = place(run, name, m), {}
         self.paths = [signal_file(folder, name, m), count_file(folder, name, m)]
         self.partial = [path.parent / "partial" / path.name for path in self.paths]
         self.arrays: list[np.ndarray] = []
-        for done, partial in zip(self.paths, self.partial, strict=True):
-            path = partial if partial.exists() else done
-            if path.exists():
-                self.arrays.append(np.array(workdir.read_npy(path)))
+        self.unfinished = self.partial[0].exists()
+        for paths in (self.partial, self.paths):
+            if not self.arrays and paths[0].exists():
+                self._read(paths, counts)
         self.saved = time.monotonic()
+
+    def _read(self, paths: Sequence[Path], counts: bool) -> None:
+        """Takes the answers of one pair of files, unless they lack their counts."""
+        value_AN, record = workdir.read_npy_and_record(paths[0], record=self.place)
+        if not paths[1].exists() and (record or {}).get("counts", counts):
+            return
+        self.asked = dict((record or {}).get("asked", {}))
+        self.arrays = [value_AN, *(workdir.read_npy(path, record=self.place) for path in paths[1:] if path.exists())]
+        for path, array, kinds in zip(paths, self.arrays, ("f", "iu"), strict=False):
+            if array.ndim < 2 or array.shape[:2] != (len(self.arrays[0]), self.num_examples) or array.dtype.kind not in kinds:
+                error = ValueError(f"it holds {array.dtype}{list(array.shape)}, expected numbers of {self.num_examples} examples")
+                raise ValueError(workdir.damaged(path, error))
 
     def lacking(self, rows_N: np.ndarray) -> np.ndarray:
         """Which of these rows have no answer yet."""
@@ -203,9 +258,10 @@ class Answers:
         value_AN = self.arrays[0]
         return rows_N & np.isnan(value_AN.reshape(*value_AN.shape[:2], -1)).any((0, 2))
 
-    def nothing(self, views: int) -> None:
+    def nothing(self, views: int, begin: Callable) -> None:
         """A file without answers, of a model that cannot be asked."""
         if not self.arrays:
+            begin()
             self.arrays = [np.full((views, self.num_examples), np.nan, np.float32)]
             self.close()
 
@@ -224,12 +280,13 @@ class Answers:
 
     def save(self, paths: Sequence[Path]) -> None:
         """Counts first: an answer never stands there without them."""
+        record = self.place | dict(asked=self.asked, counts=len(self.arrays) > 1)
         for path, array in reversed(list(zip(paths, self.arrays))):
-            workdir.write_npy(path, array)
+            workdir.write_npy(path, array, record)
         self.saved = time.monotonic()
 
     def close(self) -> None:
-        """The finished files; the partial ones go."""
+        """The finished files; the partial ones go, answers first: counts alone are never read."""
         self.save(self.paths)
         for path in self.partial:
             path.unlink(missing_ok=True)

@@ -16,7 +16,7 @@ from jax import lax
 from mia_jax import workdir
 from mia_jax.progress import Progress
 from mia_jax.training import checkpoint, memory
-from mia_jax.training.probing import signal_file
+from mia_jax.training.probing import place, signal_file
 from mia_jax.training.programs import over_models, strict
 from mia_jax.training.spread import spread
 from mia_jax.types import Model, Pool, Signal
@@ -77,15 +77,21 @@ def query(
     ask: Callable | None = None,
     pause: Callable = lambda: None,
     on_bad: Callable[[int, str], None] | None = None,
+    begin: Callable = lambda: None,
+    run: str = "",
+    epoch: int | None = None,
 ) -> None:
     """Writes folder/<signal>/<model>.npy for those of `models` that lack a file.
 
     A model with an answer that is not finite gets no file: on_bad(model, what happened), or ValueError naming model and signal without `on_bad`.
-    One forward pass a view answers all of them; signals with `ask` are training/probing.py's. `ask`: the `program` of these, if made before.
+    One forward pass a view answers all of them; signals with `ask` are training/probing.py's. `ask`: the `program` of these, if made before. Each
+    file records its place (`run`, signal, model, `epoch` of a snapshot) and the digest of the model that answered, so that a run which is killed
+    anywhere knows what its answers were made from. `begin()` is called before anything is written, if there is something to ask.
     """
     todo = [m for m in models if not all(signal_file(folder, name, m).exists() for name in signals)]
     if not todo:
         return
+    begin()
     devices = devices or jax.local_devices()[:1]
     ask = ask or program(model=model, signals=signals, views=views, batch_size=batch_size, chunk=chunk)
     template = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *pool.x.shape[1:]), pool.x.dtype))
@@ -93,7 +99,8 @@ def query(
 
     def work(own: list[int], device, check: Callable) -> None:
         padded = own + [own[-1]] * (chunk - len(own))
-        variables = jax.device_put(checkpoint.load_models(models_folder, padded, template), device)
+        variables = jax.device_put(checkpoint.load_models(models_folder, padded, template, run=run, epoch=epoch), device)
+        digests = {m: checkpoint.digest(models_folder, m) for m in own}
         parts = segments(pool=pool, batch_size=batch_size, segment_bytes=segment_bytes)
         found = []
         for part in parts:
@@ -108,7 +115,8 @@ def query(
                 on_bad(m, reason)
                 continue
             for name, value_MAN in values.items():
-                workdir.write_npy(signal_file(folder, name, m), value_MAN[i])
+                record = place(run, name, m, epoch) | dict(asked={str(m): digests[m]})
+                workdir.write_npy(signal_file(folder, name, m), value_MAN[i], record)
         progress.advance(len(own))
 
     spread(work, [todo[i : i + chunk] for i in range(0, len(todo), chunk)], devices, pause=pause)
@@ -137,12 +145,18 @@ def segments(*, pool: Pool, batch_size: int, segment_bytes: int):
         yield pool.x[rows], pool.y[rows]
 
 
-def load(folder: Path, name: str, models: Sequence[int]) -> np.ndarray:
-    """One signal of several models, [M,A,N..]; FileNotFoundError that says what to type if one was not asked."""
+def load(folder: Path, name: str, models: Sequence[int], *, run: str = "", epoch: int | None = None) -> np.ndarray:
+    """One signal of several models, [M,A,N..]; FileNotFoundError that says what to type if one was not asked, ValueError if one does not fit."""
     arrays = []
     for m in models:
         path = signal_file(folder, name, m)
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist; run the query stage first (--stages=query,attack,report).")
-        arrays.append(workdir.read_npy(path))
+        arrays.append(workdir.read_npy(path, record=place(run, name, m, epoch)))
+    shapes = [array.shape for array in arrays]
+    usual = max(shapes, key=shapes.count)
+    for m, array in zip(models, arrays, strict=True):
+        if array.shape != usual or array.ndim < 2 or array.dtype.kind not in "fiub":
+            error = ValueError(f"it holds {array.dtype}{list(array.shape)}, the other models' files numbers of shape {list(usual)}")
+            raise ValueError(workdir.damaged(signal_file(folder, name, m), error))
     return np.stack(arrays)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pathlib
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
@@ -22,7 +21,7 @@ def snapshot_folder(folder: Path, epoch: int) -> Path:
     return folder / "snapshot" / f"{epoch:05d}"
 
 
-def saver(folder: Path, epochs: Sequence[int], released: Callable | None = None) -> Callable:
+def saver(folder: Path, epochs: Sequence[int], released: Callable | None = None, *, run: str = "") -> Callable:
     """A hook of the fleet that keeps the variables of every model after these epochs; `released` is the learner's."""
     wanted = set(epochs)
 
@@ -32,12 +31,12 @@ def saver(folder: Path, epochs: Sequence[int], released: Callable | None = None)
             variables = jax.device_get(jax.vmap(released)(state) if released else state.variables)
             for i, m in enumerate(models):
                 own = jax.tree.map(lambda a, i=i: a[i], variables)
-                checkpoint.save_model(snapshot_folder(folder, epoch), m, own, {})
+                checkpoint.save_model(snapshot_folder(folder, epoch), m, own, {}, run=run, epoch=epoch)
 
     return hook
 
 
-def complete(*, epochs: Sequence[int], models: Sequence[int], train_folder: Path) -> dict[int, Path]:
+def complete(*, epochs: Sequence[int], models: Sequence[int], train_folder: Path, run: str = "") -> dict[int, Path]:
     """{epoch: the folder that holds all models as they were after it}, rising.
 
     A model that stopped before a snapshot's epoch stands there with its final variables. FileNotFoundError for a model that was trained without.
@@ -47,30 +46,47 @@ def complete(*, epochs: Sequence[int], models: Sequence[int], train_folder: Path
         found[epoch] = snapshot_folder(train_folder, epoch)
         for m in models:
             if not checkpoint.model_file(found[epoch], m).exists():
-                _stopped(train_folder, m, epoch, checkpoint.model_file(found[epoch], m))
+                _stopped(train_folder, m, epoch, run=run)
     return found
 
 
-def query(*, epochs: Sequence[int], models: Sequence[int], train_folder: Path, folder: Path, ask: Callable, bad: Mapping = {}) -> None:
-    """Writes folder/loss_trajectory/<model>.npy, [A,N,E]; `ask(models_folder=, folder=)` queries the loss of all models in a folder.
+def query(
+    *,
+    epochs: Sequence[int],
+    models: Sequence[int],
+    train_folder: Path,
+    folder: Path,
+    ask: Callable,
+    bad: Mapping = {},
+    run: str = "",
+    begin: Callable = lambda: None,
+) -> None:
+    """Writes folder/loss_trajectory/<model>.npy, [A,N,E]; `ask(models_folder=, folder=, epoch=)` queries the loss of all models in a folder.
 
     `bad` are models that got no answers, also while this asks.
     """
     if all(queries.signal_file(folder, SIGNAL, m).exists() for m in models):
         return
-    for epoch, own in complete(epochs=epochs, models=models, train_folder=train_folder).items():
-        ask(models_folder=own, folder=folder / "loss_at" / f"{epoch:05d}")
+    begin()
+    for epoch, own in complete(epochs=epochs, models=models, train_folder=train_folder, run=run).items():
+        ask(models_folder=own, folder=folder / "loss_at" / f"{epoch:05d}", epoch=epoch)
     for m in (m for m in models if m not in bad):
-        parts = [queries.load(folder / "loss_at" / f"{e:05d}", "loss", [m])[0] for e in epochs]
-        workdir.write_npy(queries.signal_file(folder, SIGNAL, m), np.stack(parts, axis=-1))
+        if not queries.signal_file(folder, SIGNAL, m).exists():
+            parts = [queries.load(folder / "loss_at" / f"{e:05d}", "loss", [m], run=run, epoch=e)[0] for e in epochs]
+            record = queries.place(run, SIGNAL, m)
+            record |= dict(snapshots={str(e): checkpoint.digest(snapshot_folder(train_folder, e), m) for e in epochs})
+            workdir.write_npy(queries.signal_file(folder, SIGNAL, m), np.stack(parts, axis=-1), record)
 
 
-def _stopped(train_folder: Path, m: int, epoch: int, target: Path) -> None:
-    """Copies the final variables of a model that had stopped by `epoch`."""
+def _stopped(train_folder: Path, m: int, epoch: int, *, run: str) -> None:
+    """Keeps the final variables of a model that had stopped by `epoch` as its snapshot."""
     final = int(checkpoint.load_history(train_folder, m)["summary/epochs"])
     if final > epoch:
         raise FileNotFoundError(
-            f"model {m} was trained without a snapshot after epoch {epoch}; set learner.snapshots before training (use another --workdir)."
+            f"model {m} was trained without a snapshot after epoch {epoch}. {checkpoint.snapshot_remedy(m)} If learner.snapshots did not name this "
+            "epoch when the models were trained, use another workdir."
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(checkpoint.model_file(train_folder, m), target)
+    stored = workdir.read_npz(checkpoint.model_file(train_folder, m), record=checkpoint.place(run, m))
+    variables = {name: array for name, array in stored.items() if name.startswith("variables/")}
+    record = checkpoint.place(run, m, epoch) or None
+    workdir.write_npz(checkpoint.model_file(snapshot_folder(train_folder, epoch), m), record=record, **variables)

@@ -1,0 +1,347 @@
+"""Damages every kind of file of a run in many ways, gives the same command again, and says what became of it; prints a Markdown table.
+
+python -m benchmarks.damage [--quick] [--kinds model,scores,...] [--damages ...] [--list]
+
+The file is damaged just before it is read (a model before it is queried, a signal before it is attacked, ...). Then:
+
+named      an error that names the file; where it says so, deleting it and typing the same command again makes every file of the undisturbed run
+           (`remedy` counts how often that was tried, and how often it held)
+remade     the file is made anew, or set aside, and every other file is that of the undisturbed run
+harmless   every other file is that of the undisturbed run, and this one holds the same arrays or is a log
+flagged    the report says which outputs no longer fit their inputs, or have no record of them
+silent     other numbers, or a file that is wrong, without a word
+traceback  an exception that is no message for a user, or a message that does not say which file
+
+Exits with 1 if anything is silent, a traceback, or a remedy that does not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from benchmarks import _disk
+from mia_jax import jobs, workdir
+
+STAGES = ("paused", "train", "query", "attack", "report")  # what a workdir has been through when a file of it is damaged
+OUTCOMES = ("named", "remade", "harmless", "flagged", "silent", "traceback")
+PROBE = "signal/boundary_distance:iterations=1,norm=l2,evaluations=100,budget=0,box=none"
+
+
+class Kind(NamedTuple):
+    """A kind of file: one of it, another of the same run, the state of the workdir, and whether the fleet is a private one."""
+
+    path: str
+    sibling: str
+    state: str
+    private: bool = False
+
+
+KINDS = {
+    "checkpoint of a group": Kind("train/running/00000-00001x2.npz", "train/model/00000.npz", "paused"),
+    "model": Kind("train/model/00001.npz", "train/model/00002.npz", "train"),
+    "model, finished run": Kind("train/model/00001.npz", "train/model/00002.npz", "report"),
+    "snapshot": Kind("train/snapshot/00002/model/00001.npz", "train/snapshot/00004/model/00001.npz", "train"),
+    "ledger": Kind("train/privacy/00001.json", "train/privacy/00002.json", "attack", private=True),
+    "signal": Kind("signal/rescaled_logit/00001.npy", "signal/rescaled_logit/00002.npy", "query"),
+    "signal, finished run": Kind("signal/rescaled_logit/00001.npy", "signal/loss/00001.npy", "report"),
+    "probing signal": Kind(f"{PROBE}/00001.npy", f"{PROBE}/00002.npy", "query"),
+    "counts of queries": Kind(f"{PROBE}/00001.queries.npy", f"{PROBE}/00002.queries.npy", "query"),
+    "signal after an epoch": Kind("epoch/00002/signal/loss/00001.npy", "epoch/00004/signal/loss/00001.npy", "query"),
+    "scores": Kind("attack/lira/scores.npz", "attack/loss/scores.npz", "attack"),
+    "membership": Kind("design/membership.npz", "attack/loss/scores.npz", "query"),
+    "train/config.json": Kind("train/config.json", "signal/config.json", "query"),
+    "attack/*/config.json": Kind("attack/lira/config.json", "attack/loss/config.json", "attack"),
+    "plan.json": Kind("train/plan.json", "signal/config.json", "train"),
+    "run.json": Kind("run.json", "train/plan.json", "query"),
+    "metrics.jsonl": Kind("metrics.jsonl", "train/plan.json", "query"),
+    "report.json": Kind("report/report.json", "report/config.json", "report"),
+    "report.md": Kind("report/report.md", "report/results.csv", "report"),
+    "report/config.json": Kind("report/config.json", "report/report.json", "report"),
+}
+
+
+def edited(change: Callable[[bytearray], bytes | bytearray]) -> Callable:
+    """A damage of the bytes of the file."""
+
+    def damage(path: Path, places: Places) -> None:
+        del places
+        path.write_bytes(bytes(change(bytearray(path.read_bytes()))))
+
+    return damage
+
+
+def flipped(share: float | None = None, at: int | None = None) -> Callable:
+    """One bit is flipped, at a share of the file or at a byte."""
+
+    def change(data: bytearray) -> bytearray:
+        place = at if at is not None else int(share * len(data))
+        data[min(max(place, -len(data)), len(data) - 1)] ^= 0x10
+        return data
+
+    return edited(change)
+
+
+def zeroed(data: bytearray) -> bytearray:
+    """A page in the middle is lost."""
+    start = len(data) // 2 // 512 * 512
+    data[start : start + 512] = bytes(len(data[start : start + 512]))
+    return data
+
+
+class Places(NamedTuple):
+    """The same file of another seed, of a run with another learning rate, and a sibling of this run."""
+
+    seed: Path
+    rate: Path
+    sibling: Path
+
+
+def replaced(by: str) -> Callable:
+    """Another file is put in its place."""
+
+    def damage(path: Path, places: Places) -> None:
+        shutil.copyfile(getattr(places, by), path)
+
+    return damage
+
+
+def linked(target: str | None) -> Callable:
+    """A symbolic link is in its place: to nowhere, or to a sibling."""
+
+    def damage(path: Path, places: Places) -> None:
+        path.unlink()
+        os.symlink(places.sibling if target else path.parent / "nowhere", path)
+
+    return damage
+
+
+def a_folder(path: Path, places: Places) -> None:
+    """A folder is in its place."""
+    del places
+    path.unlink()
+    path.mkdir()
+
+
+def stored(make: Callable[[np.ndarray], np.ndarray] | None) -> Callable:
+    """The file as NumPy writes it, with arrays of another shape or type, or (None) as it is: an older version, without a record."""
+
+    def damage(path: Path, places: Places) -> None:
+        del places
+        change = make or (lambda a: a)
+        if path.suffix == ".npy":
+            np.save(path, change(workdir.read_npy(path)))
+        elif path.suffix == ".npz":
+            np.savez(path, **{k: change(v) for k, v in workdir.read_npz(path).items()})
+        else:
+            path.write_text("[" * 1000)
+
+    return damage
+
+
+def rewritten(change: Callable[[object], object]) -> Callable:
+    """Valid JSON of another content; the bytes themselves where the file is none."""
+
+    def damage(path: Path, places: Places) -> None:
+        del places
+        if path.suffix == ".json":
+            path.write_text(json.dumps(change(json.loads(path.read_text()))))
+        else:
+            path.write_text(json.dumps(change({"x": 1})))
+
+    return damage
+
+
+def renamed(value):
+    """The first key has another name."""
+    first, *rest = value.items()
+    return {f"{first[0]}_": first[1], **dict(rest)}
+
+
+DAMAGES = {
+    "empty": edited(lambda data: b""),
+    "first byte alone": edited(lambda data: data[:1]),
+    "half": edited(lambda data: data[: len(data) // 2]),
+    "last byte lost": edited(lambda data: data[:-1]),
+    "last 100 bytes lost": edited(lambda data: data[:-100]),
+    "first byte flipped": flipped(at=0),
+    "header flipped": flipped(at=22),
+    "byte 60 flipped": flipped(at=60),
+    "flipped at 1/4": flipped(0.25),
+    "flipped at 1/2": flipped(0.5),
+    "flipped at 3/4": flipped(0.75),
+    "byte -40 flipped": flipped(at=-40),
+    "last byte flipped": flipped(at=-1),
+    "page of zeros": edited(zeroed),
+    "7 bytes appended": edited(lambda data: data + b"1234567"),
+    "page appended": edited(lambda data: data + bytes(4096)),
+    "of another seed": replaced("seed"),
+    "of another learning rate": replaced("rate"),
+    "sibling in its place": replaced("sibling"),
+    "without its record": stored(None),
+    "another shape": stored(lambda a: np.zeros((1, 3), a.dtype)),
+    "text for numbers": stored(lambda a: np.full(a.shape, "abc")),
+    "a folder": a_folder,
+    "link to nowhere": linked(None),
+    "link to a sibling": linked("sibling"),
+    "{}": rewritten(lambda value: {}),
+    "a list": rewritten(lambda value: [value]),
+    "a key renamed": rewritten(renamed),
+    "a key lost": rewritten(lambda value: dict(list(value.items())[1:])),
+    "values of other types": rewritten(lambda value: {k: [str(v)] for k, v in value.items()}),
+}
+QUICK = dict(
+    kinds=("signal", "counts of queries", "scores", "report.json", "plan.json"),
+    damages=("half", "flipped at 1/2", "of another learning rate", "sibling in its place", "without its record", "{}"),
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.damage", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a few kinds and damages")
+    parser.add_argument("--kinds", help="some of them, separated by ;")
+    parser.add_argument("--damages", help="some of them, separated by ;")
+    parser.add_argument("--list", action="store_true", help="a line for every case")
+    flags = parser.parse_args(arguments)
+    kinds = flags.kinds.split(";") if flags.kinds else QUICK["kinds"] if flags.quick else list(KINDS)
+    damages = flags.damages.split(";") if flags.damages else QUICK["damages"] if flags.quick else list(DAMAGES)
+    print(f"| file | {' | '.join(OUTCOMES)} | remedy held |\n|---|{'---|' * (len(OUTCOMES) + 1)}", flush=True)
+    bad, total, tried = [], Counter(), Counter()
+    with tempfile.TemporaryDirectory() as place:
+        fleets = Fleets(Path(place))
+        for kind in kinds:
+            found = [(damage, *case(fleets, KINDS[kind], DAMAGES[damage])) for damage in damages]
+            counts, remedies = Counter(word for _, word, _, _ in found), [held for *_, held in found if held is not None]
+            total, tried = total + counts, tried + Counter(remedies)
+            print(f"| {kind} | {' | '.join(str(counts[o] or '') for o in OUTCOMES)} | {sum(remedies)} of {len(remedies)} |", flush=True)
+            for damage, word, why, held in found:
+                wrong = word in ("silent", "traceback") or held is False
+                bad += [damage] if wrong else []
+                if wrong or flags.list:
+                    print(f"  {kind}, {damage}: {word}{' (the remedy does not hold)' * (held is False)}: {why[:300]}", flush=True)
+    print(f"| all | {' | '.join(str(total[o]) for o in OUTCOMES)} | {tried[True]} of {tried.total()} |")
+    return int(bool(bad))
+
+
+class Fleets:
+    """Workdirs of the same config in every state, with another seed and with another learning rate, made when they are first wanted."""
+
+    def __init__(self, root: Path):
+        self.root, self.audits = root, {}
+
+    def audit(self, private: bool = False, **fields):
+        key = (private, *fields.items())
+        if key not in self.audits:
+            self.audits[key] = _disk.prepared(private=private, **fields)
+        return self.audits[key]
+
+    def at(self, state: str, private: bool = False, **fields) -> Path:
+        """The workdir that has been through `state` and no further."""
+        name = "-".join([state, str(private), *(f"{k}{v}" for k, v in fields.items())])
+        folder = self.root / name
+        if not folder.exists():
+            before = STAGES[: STAGES.index(state)]
+            if before[1:]:
+                shutil.copytree(self.at(before[-1], private, **fields), folder, symlinks=True)
+            with _disk.quiet(), contextlib.suppress(jobs.Paused):
+                stop = _disk.Countdown(4) if state == "paused" else lambda: None
+                _disk.run(self.audit(private, **fields), folder, stages=["train" if state == "paused" else state], pause=stop)
+        return folder
+
+
+def case(fleets: Fleets, kind: Kind, damage: Callable) -> tuple[str, str, bool | None]:
+    """(outcome, message, whether the remedy held or None) of one damage of one kind of file."""
+    audit, whole = fleets.audit(kind.private), fleets.at("report", kind.private)
+    with tempfile.TemporaryDirectory(dir=fleets.root) as place:
+        folder = Path(place) / "run"
+        shutil.copytree(fleets.at(kind.state, kind.private), folder, symlinks=True)
+        others = [fleets.at(kind.state, kind.private, **fields) / kind.path for fields in (dict(seed=1), dict(learning_rate=0.2))]
+        sibling = folder / kind.sibling if (folder / kind.sibling).exists() else whole / kind.sibling
+        path = folder / kind.path
+        try:
+            damage(path, Places(*others, sibling))
+        except (AttributeError, IndexError, TypeError, ValueError):  # this file cannot be damaged so: it has no such key or header
+            return "harmless", "no such damage", None
+        damaged = path.read_bytes() if path.is_file() else None
+        try:
+            said = tried(audit, folder)
+        except Exception as error:
+            text = f"{type(error).__name__}: {error}"
+            if not isinstance(error, ValueError | OSError) or not any(part in text for part in (path.name, f"{path.parent} ")):
+                return "traceback", text, None
+            return "named", text, remedied(audit, folder, path, text, whole)
+        return judged(folder, path, damaged, whole, said)
+
+
+def tried(audit, folder: Path) -> str:
+    """The same command again; returns what it said."""
+    said = io.StringIO()
+    with _disk.quiet(), contextlib.redirect_stderr(said):
+        _disk.run(audit, folder)
+    return said.getvalue()
+
+
+def judged(folder: Path, path: Path, damaged: bytes | None, whole: Path, said: str) -> tuple[str, str, None]:
+    """The outcome of a run that ended."""
+    ours = {k: v for k, v in _disk.contents(folder).items() if not k.startswith("report.1/")}
+    differing = [name for name in _disk.differences(_disk.contents(whole), ours) if folder / name != path]
+    if not differing:
+        now = path.read_bytes() if path.is_file() else None
+        same = path.name in ("run.json", "metrics.jsonl") or same_content(path, whole / path.relative_to(folder))
+        if not same:
+            return ("named" if path.name in said else "silent"), said, None
+        return ("harmless" if now == damaged else "remade"), said, None
+    files = json.loads((folder / "report" / "report.json").read_text())["validity"]["files"]
+    if files["stale"] or files["unknown"]:
+        return "flagged", "; ".join([*files["stale"], *files["unknown"]]), None
+    return "silent", f"{', '.join(differing[:5])} differ; {said}", None
+
+
+def same_content(path: Path, other: Path) -> bool:
+    """Whether a file has the bytes, or at least the arrays, of another."""
+    if path.read_bytes() == other.read_bytes():
+        return True
+    read = dict(npz=lambda p: workdir.read_npz(p), npy=lambda p: dict(a=workdir.read_npy(p))).get(path.suffix[1:])
+    if read is None:
+        return False
+    one, two = read(path), read(other)
+    return one.keys() == two.keys() and all(np.array_equal(one[k], two[k], equal_nan=one[k].dtype.kind == "f") for k in one)
+
+
+def remedied(audit, folder: Path, path: Path, text: str, whole: Path) -> bool | None:
+    """Whether the files are those of the undisturbed run once what the message says is deleted; None if it says so of nothing."""
+    if "elete" not in text:
+        return None
+    gone = [path]
+    if "train/model/00001.npz" in text:
+        gone += [folder / "train" / "model" / "00001.npz", *folder.glob("train/snapshot/*/model/00001.npz")]
+    if str(path.parent) in text and "delete " + str(path.parent) + " " in text:
+        gone = [path.parent]
+    for one in gone:
+        if one.is_dir() and not one.is_symlink():
+            shutil.rmtree(one)
+        else:
+            one.unlink(missing_ok=True)
+    try:
+        tried(audit, folder)
+    except Exception:
+        return False
+    ours = {k: v for k, v in _disk.contents(folder).items() if not k.startswith("report.1/")}
+    differing = _disk.differences(_disk.contents(whole), ours)
+    return not [name for name in differing if folder / name != path or path.exists()]  # train/plan.json is only written while there is training
+
+
+if __name__ == "__main__":
+    sys.exit(main())
