@@ -129,11 +129,12 @@ def prepared(**fields) -> prepare.Audit:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """No lines on stderr, no clock in the files, and partial answers on disk after every batch."""
+    """No lines on stderr, no clock and no revision in the files, and partial answers on disk after every batch."""
     clock = types.SimpleNamespace(**{**vars(time), "monotonic": lambda: 0.0})
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(fleet, "time", clock))
         stack.enter_context(mock.patch.object(probing, "SAVE_EVERY", -1.0))
+        stack.enter_context(mock.patch.object(experiment, "versions", lambda: dict(git="of no commit")))
         stack.enter_context(contextlib.redirect_stderr(stack.enter_context(open(os.devnull, "w"))))
         yield
 

@@ -172,7 +172,8 @@ def _saved(arrays: Mapping[str, np.ndarray], path: Path) -> list[int]:
     if not saved or arrays.get("epoch", np.zeros(1)).shape or (saved[0], saved[-1]) != (first, last):
         raise ValueError(workdir.damaged(path, ValueError(f"it holds the models {saved}, not {first} to {last}"), remedy=RUNNING))
     for name, array in arrays.items():
-        if name.startswith(("state/", "history/")) and array.shape[name.startswith("history/") :][:1] != (len(saved),):
+        axis = array.shape[name.startswith("history/") :][:1]  # of a short group's state as long as the program's chunk
+        if name.startswith(("state/", "history/")) and (not axis or axis[0] < len(saved)):
             raise ValueError(workdir.damaged(path, ValueError(f"{name} has the shape {array.shape} for {len(saved)} models"), remedy=RUNNING))
     return saved
 

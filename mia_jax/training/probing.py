@@ -182,7 +182,7 @@ def _one(
             for i, m in enumerate(own):
                 new_B = np.flatnonzero(lacking[m][index_B[:count]])
                 progress.advance(len(new_B))
-                if m not in alive:
+                if m not in alive or not len(new_B):  # another model of the chunk lacks these examples
                     continue
                 reason = not_finite(index_B[new_B], parts[0][i][:, new_B], name)
                 if reason:
@@ -233,7 +233,7 @@ class Answers:
         self.paths = [signal_file(folder, name, m), count_file(folder, name, m)]
         self.partial = [path.parent / "partial" / path.name for path in self.paths]
         self.arrays: list[np.ndarray] = []
-        self.unfinished = self.partial[0].exists()
+        self.unfinished = any(path.exists() for path in self.partial)
         for paths in (self.partial, self.paths):
             if not self.arrays and paths[0].exists():
                 self._read(paths, counts)
