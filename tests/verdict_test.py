@@ -204,8 +204,20 @@ def test_all_failed_checks_are_said_those_that_invalidate_first():
     assert "VERDICT" not in answer.first_line(report_of(rows_of(threshold_loss=LOSS), validity=GOOD))
 
 
+def test_the_terminal_says_what_is_promised_proved_and_left_out():
+    promise = dict(epsilon=3.0, delta=1e-4, accountant="pld")
+    audit = dict(violated=False, bound=dict(epsilon=0.0, ceiling=0.955), claim=promise)
+    found = report_of(
+        rows_of(lira=QUIET), audit=audit, guarantee=promise, design=dict(models=64, failed=[dict(model=3, reason="NaN")]), validity=GOOD
+    )
+    lines = answer.terminal(found, report="r.md").splitlines()
+    assert "  differential privacy: epsilon 3 at delta 0.0001 per model (pld)" in lines
+    assert "  audit of canaries: epsilon is at least 0 (at most 0.955 could have been shown)" in lines
+    assert "  left out: 1 of 64 models, which failed (see the report)" in lines and lines[-2:] == ["checks: 7 of 7 passed", "report: r.md"]
+
+
 def test_a_violated_claim_is_the_first_word():
-    audit = dict(violated=True, bound=dict(epsilon=2.9), claim=dict(epsilon=1.0))
+    audit = dict(violated=True, bound=dict(epsilon=2.9, ceiling=3.0), claim=dict(epsilon=1.0))
     line = answer.first_line(dict(report_of(rows_of(lira=QUIET)), audit=audit))
     assert line.startswith("PRIVACY CLAIM VIOLATED: epsilon is at least 2.9, and 1 is claimed. NO LEAK SHOWN")
 

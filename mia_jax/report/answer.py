@@ -134,6 +134,13 @@ def lines(found: Mapping) -> list[str]:
     text += [f"  CHECK FAILED, {check.title}: {trust.words(check)}" for check in trust.failed(found)[1:]]
     if found.get("guarantee"):
         text.append("  " + promise(found))
+    bound = (found.get("audit") or {}).get("bound")
+    if bound:
+        proved, most = (privacy.number(bound[k]) for k in ("epsilon", "ceiling"))
+        text.append(f"  audit of canaries: epsilon is at least {proved} (at most {most} could have been shown)")
+    design = found.get("design") or {}
+    if design.get("failed"):
+        text.append(f"  left out: {len(design['failed'])} of {design['models']} models, which failed (see the report)")
     checks = trust.counted(found)
     return [*text, *([f"checks: {checks}"] if checks else [])]
 

@@ -209,7 +209,7 @@ def failed_models(design: Mapping) -> str:
     failed, unpaired, retried = (design.get(name) or [] for name in ("failed", "without_twin", "retried"))
     text = ""
     if failed:
-        count, shown = len(failed), [f"model {one['model']}: {one['reason']}" for one in failed[:5]]
+        count, shown = len(failed), [f"model {one['model']}: {tables.plain(one['reason'])}" for one in failed[:5]]
         text = f"\n> **{count} of {design['models']} models failed** and {'are' if count > 1 else 'is'} neither target{'s' * (count > 1)} nor "
         text += f"shadow{'s' * (count > 1)} ({'; '.join(shown)}{'; ...' * (count > 5)}). All numbers are of the models that did not fail."
         if unpaired:
