@@ -154,7 +154,7 @@ def _dropped(x, key_B, rate: float, broadcast_dims, site: int) -> jax.Array:
     if rate == 1:
         return jnp.zeros_like(x)
     shape = tuple(1 if axis in broadcast_dims else size for axis, size in enumerate(x.shape))[1:]
-    kept = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, site), 1 - rate, shape))(key_B)
+    kept = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, site), jnp.float32(1 - rate), shape))(key_B)
     return jnp.where(jnp.broadcast_to(kept, x.shape), x / (1 - rate), 0)
 
 
