@@ -163,6 +163,12 @@ def test_a_learner_may_be_built_while_a_program_is_traced():
     jax.eval_shape(built, 1.0)
 
 
+def test_a_learner_may_be_built_where_nan_raises():
+    with jax.debug_nans(True), jax.debug_infs(True), jax.disable_jit():
+        assert sensitivity.built("words", "auto").guarantee.method == "bookkeeping"
+        assert sensitivity.built("plain", "vmap").guarantee.method == "vmap"
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, np.int32, np.uint8, bool])
 @pytest.mark.parametrize("examples", [1, 8])
 def test_trial_batches_differ_for_inputs_of_every_type(dtype, examples):

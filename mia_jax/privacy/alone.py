@@ -64,7 +64,8 @@ def tried(*, model: Model, loss: Loss, sample: Pool, rounds: int) -> Trial:
     """
     if isinstance(sample.x, jax.core.Tracer) or isinstance(sample.y, jax.core.Tracer):
         return Trial(False, 0, "the examples are being traced")
-    with jax.ensure_compile_time_eval():  # a learner may be built while a program is traced
+    # A learner may be built while a program is traced, and NaN is among the rows whatever a debugging session says of it.
+    with jax.ensure_compile_time_eval(), jax.debug_nans(False), jax.debug_infs(False):
         return _tried(model=model, loss=loss, sample=sample, rounds=rounds)
 
 
