@@ -23,7 +23,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 NOBODY = 2**30  # the lower end of an empty interval; the upper one is -1
 BUDGET = 2**28  # interval ends computed before the analysis gives up
 KNOWN = 2**20  # elements of the largest constant that is evaluated for its indices
-STEPS = 4096  # steps of a scan that are followed one by one
+STEPS = 2**15  # steps of a scan that are followed one by one
 
 ELEMENTWISE = frozenset(
     """abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil clamp clz complex conj convert_element_type copy
