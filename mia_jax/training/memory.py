@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import pathlib
 import resource
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -21,7 +22,8 @@ ROOT = Path("/")
 UNLIMITED = 1 << 60  # control groups write a larger number where there is no limit
 V2 = ("memory.max", "memory.current", "inactive_file")  # of a control group: its limit, what it uses, and what of that the system can drop
 V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-WINDOW = 60.0  # seconds of waiting in which a CPU device that computes takes more than IDLE of a core
+RESERVED = 768 * 2**20  # of a limit of addresses: stacks, arenas and holes that threads and allocators take beside the arrays
+WINDOW = 30.0  # seconds of waiting in which a CPU device that computes takes more than IDLE of a core
 IDLE = 0.01
 SIGNS = ("resource_exhausted", "out of memory", "failed to allocate", "ynnpack operation failed", "bad_alloc")
 
@@ -79,6 +81,7 @@ def _of_process(root: Path) -> Iterator[Limit]:
     for kind, name, words in ((resource.RLIMIT_AS, "VmSize", "ulimit -v"), (resource.RLIMIT_DATA, "VmData", "ulimit -d")):
         limit = resource.getrlimit(kind)[0]
         if limit != resource.RLIM_INFINITY:
+            limit -= RESERVED if kind == resource.RLIMIT_AS else 0
             yield Limit(max(0, limit - used.get(name, 0) * 1024), f"memory that is left of this process's limit ({words})")
 
 
@@ -112,28 +115,46 @@ def sentence(error: BaseException, *, what: str, remedy: str, limit: Limit) -> s
 
 def fetch(tree):
     """The arrays of a pytree on the host, as jax.device_get; OutOfMemory if they never come."""
-    wait(tree)
-    return jax.device_get(tree)
+    return watched(lambda: jax.device_get(tree)) if _on_cpu(tree) else jax.device_get(tree)
 
 
-def wait(tree, *, window: float = WINDOW):
-    """Blocks until the arrays of a pytree are computed and returns it; OutOfMemory if the device does nothing any more.
+def wait(tree):
+    """Blocks until the arrays of a pytree are computed and returns it; OutOfMemory if they never are."""
+    return watched(lambda: jax.block_until_ready(tree)) if _on_cpu(tree) else jax.block_until_ready(tree)
 
-    XLA's CPU device loses a program whose memory could not be allocated: no error is raised and its results are never ready. A process that computes
-    takes processor time, so one that takes none for `window` seconds of waiting waits in vain. Time in which it is stopped does not count.
+
+def _on_cpu(tree) -> bool:
+    """Whether the arrays of a pytree are on a CPU device."""
+    array = next((leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)), None)
+    return array is not None and next(iter(array.devices())).platform == "cpu"
+
+
+def watched(work: Callable, *, window: float = WINDOW):
+    """The result of work(), which waits for a CPU device; OutOfMemory if this process computes nothing any more.
+
+    XLA's CPU device loses a program whose memory could not be allocated: no error is raised, and whoever waits for its results waits forever, deaf to
+    signals. A process that computes takes processor time, so one that takes none for `window` seconds waits in vain. `work` is done in a thread of
+    its own, which is left behind then.
     """
-    for leaf in jax.tree.leaves(tree):
-        ready = getattr(leaf, "is_ready", None)
-        if ready is None or ready():
-            continue
-        on_cpu = next(iter(leaf.devices())).platform == "cpu"
-        slept, total, used = 0.0, 0.0, time.process_time()
-        while not ready():
-            step = min(0.05, max(2e-5, 0.02 * total))
-            time.sleep(step)
-            slept, total = slept + step, total + step
-            if slept >= window:
-                if on_cpu and time.process_time() - used < IDLE * slept:
-                    raise OutOfMemory(f"the device has computed nothing for {slept:.0f} s and gives no result: most likely an allocation failed")
-                slept, used = 0.0, time.process_time()
-    return tree
+    found, done = [], threading.Event()
+
+    def run() -> None:
+        try:
+            found.append((work(), None))
+        except BaseException as error:
+            found.append((None, error))
+        finally:
+            done.set()
+
+    threading.Thread(target=run, name="waiting for the device", daemon=True).start()
+    waited, used, step = 0.0, time.process_time(), min(1.0, window / 4)
+    while not done.wait(step):
+        waited += step  # not by the clock: time in which the process was stopped does not count
+        if waited >= window:
+            if time.process_time() - used < IDLE * waited:
+                raise OutOfMemory(f"the device has computed nothing for {waited:.0f} s and gives no result: most likely an allocation failed")
+            waited, used = 0.0, time.process_time()
+    result, error = found[0]
+    if error is not None:
+        raise error
+    return result
