@@ -17,6 +17,7 @@ $(VENV)/test.stamp: requirements.txt requirements-test.txt | $(BIN)/python
 .PHONY: quickstart test test-all lint clean
 quickstart: $(VENV)/run.stamp
 	$(BIN)/python launch.py --config=configs/quickstart.py --workdir=runs/quickstart
+	@echo "next: . $(BIN)/activate, then python launch.py --help"
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 """The command line: what is typed is obeyed or refused in one sentence, whatever it is, and never a traceback."""
 
+import ast
 import contextlib
 import importlib.util
 import io
@@ -7,6 +8,7 @@ import pathlib
 import random
 import re
 import signal
+import subprocess
 import sys
 
 import numpy as np
@@ -426,3 +428,23 @@ def test_values_of_a_config_file_are_typed_as_well():
     config["report"]["draws"] = "many"
     with pytest.raises(ValueError, match=r"report.draws=many: it must be a whole number"):
         prepare.prepare(config, seed=0)
+
+
+@pytest.mark.parametrize("folder", [ROOT, "/"])
+def test_a_python_without_the_packages_says_what_to_type(folder):
+    done = subprocess.run([sys.executable, "-S", "-E", str(ROOT / "launch.py"), "--list=attacks"], capture_output=True, text=True, cwd=folder)
+    assert done.returncode == 1 and re.match(r"error: this Python \(.*\) has no absl, ml_collections, jax, .*activate", done.stderr), done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_nobody_but_the_command_line_is_told_flags():
+    """A function's caller is never told a flag: only the modules of the command line have any in their texts."""
+    for path in sorted((ROOT / "mia_jax").rglob("*.py")):
+        if path.stem in ("command_line", "overrides", "listing", "jobs"):
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        bodies = [node.body for node in ast.walk(tree) if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)]
+        docs = {id(body[0].value) for body in bodies if body and isinstance(body[0], ast.Expr)}
+        texts = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs]
+        told = [(node.lineno, node.value) for node in texts if re.search(r"(?<![\w-])--[a-z]", node.value)]
+        assert not told, f"{path.relative_to(ROOT)}: {told}"

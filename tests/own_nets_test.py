@@ -1,5 +1,6 @@
 """Ordinary flax nets of a user's own: taken as they are, with what a Model promises, or refused with the signature that is needed."""
 
+import pathlib
 import textwrap
 
 import flax.linen as nn
@@ -205,3 +206,12 @@ def test_a_module_that_is_not_there_says_where_it_was_looked_for(tmp_path, monke
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ValueError, match=rf"no module 'nowhere.net'.*run in its folder.*Looked in .*{tmp_path.name}"):
         registry.load("models", "nowhere.net")
+
+
+def test_the_net_of_the_readme_is_a_model(tmp_path, monkeypatch):
+    text = (pathlib.Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8").split("## Your own net")[1]
+    (tmp_path / "readme_net.py").write_text(text.split("```python\n")[1].split("```")[0])
+    monkeypatch.syspath_prepend(str(tmp_path))
+    model = _linen.taken(registry.make("models", "readme_net", dict(width=4), num_classes=3), name="readme_net")
+    out, stats = model.apply(model.init(jax.random.key(0), X), X, key_B=KEYS, weight_B=np.ones(6, np.float32), train=True)
+    assert out.shape == (6, 3) and stats

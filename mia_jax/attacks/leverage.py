@@ -1,4 +1,4 @@
-"""Membership in a least-squares fit: a fitted line passes closer to its own points, and the more so the further out they lie."""
+"""Membership in a least-squares fit: a fitted line passes closer to its own points, the more so the further out they lie."""
 
 from __future__ import annotations
 

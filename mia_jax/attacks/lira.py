@@ -1,4 +1,4 @@
-"""LiRA, the likelihood-ratio attack of Carlini et al. 2022 (arXiv:2112.03570): Gaussians over shadow models, one pair an example."""
+"""LiRA, the likelihood-ratio attack of Carlini et al. 2022 (arXiv:2112.03570): Gaussians over shadow models, one pair per example."""
 
 from __future__ import annotations
 

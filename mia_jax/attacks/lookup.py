@@ -1,4 +1,4 @@
-"""Exact lookup: how often was this very pattern of answers a member's, among the shadows?"""
+"""Exact lookup: how often, among the shadows, did exactly this pattern of answers belong to a member?"""
 
 from __future__ import annotations
 

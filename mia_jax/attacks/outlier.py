@@ -1,4 +1,4 @@
-"""Outliers first: members that stand alone among the attacker's own features are named before all others."""
+"""Outliers first: records far from all others in the attacker's own features are ranked above the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RMIA, the relative attack of Zarifzadeh et al. 2024 (arXiv:2312.03262): is the target's rise on x larger than on population rows?"""
+"""RMIA, the relative attack of Zarifzadeh et al. 2024 (arXiv:2312.03262): does the target's probability rise more on x than on population rows?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Threshold attack: a scalar signal of the target alone."""
+"""Threshold attack: a threshold on one signal of the target alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Distances against those of random inputs: a member is what lies farther from the boundary. No source model, not even for the threshold."""
+"""Threshold from random inputs: a member lies farther from the boundary than they do. No source model is needed."""
 
 from __future__ import annotations
 

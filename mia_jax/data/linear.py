@@ -1,4 +1,4 @@
-"""A linear relation with Gaussian noise: real targets, drawn on the spot."""
+"""A linear relation with Gaussian noise, for regression; drawn when it is loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gaussian classes drawn on the spot: as hard, as small and as leaky as asked."""
+"""Gaussian classes of chosen size and difficulty, drawn when they are loaded."""
 
 from __future__ import annotations
 

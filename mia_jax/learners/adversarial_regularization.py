@@ -1,4 +1,4 @@
-"""Training against an attacker: the classifier also lowers what an attack network, trained beside it, says for its members. Nasr et al. 2018."""
+"""Training against an attacker: the classifier also lowers the score that an attack network, trained with it, gives its members. Nasr et al. 2018."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gradient descent on a per-example objective: any objective x optimizer x penalty x augmentation x plan."""
+"""Gradient descent on a per-example objective, with any objective, optimizer, penalty, augmentation and plan."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gradient descent on pairs of training rows, half of them of one class and half of two, in every batch."""
+"""Gradient descent on pairs of training rows; in every batch half of the pairs are of one class and half of two."""
 
 from __future__ import annotations
 

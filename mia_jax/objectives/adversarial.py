@@ -1,4 +1,4 @@
-"""Adversarial training: softmax cross-entropy at the worst point that a few steps uphill find near each example."""
+"""Adversarial training: softmax cross-entropy at the worst point that a few gradient steps find near each example."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Squared error with real targets (linear regression)."""
+"""Squared error, for regression."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far is the example from the decision boundary, judged by labels alone?"""
+"""Distance from the decision boundary, found with labels alone."""
 
 from __future__ import annotations
 

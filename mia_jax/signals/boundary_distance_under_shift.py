@@ -1,4 +1,4 @@
-"""How far are the moved images from the decision boundary? The distances that the combined attack learns from."""
+"""Distances of shifted images from the decision boundary: what the combined attack learns from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far is the example from the decision boundary, by gradients: what the label-only distances are bounded by."""
+"""Distance from the decision boundary, found with gradients: a reference for the label-only distances."""
 
 from __future__ import annotations
 

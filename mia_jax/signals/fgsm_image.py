@@ -1,4 +1,4 @@
-"""The adversarial example itself, for pictures."""
+"""The adversarial example itself (one gradient step), for pictures in the report."""
 
 from __future__ import annotations
 

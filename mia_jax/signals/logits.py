@@ -1,4 +1,4 @@
-"""The logits themselves, for attacks that read whole vectors and for signals to be computed later."""
+"""The logits themselves, for attacks that read whole vectors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cross-entropy of the true label, or the squared error of a real target."""
+"""Cross-entropy of the true label, or the squared error in regression."""
 
 from __future__ import annotations
 

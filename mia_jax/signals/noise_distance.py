@@ -1,4 +1,4 @@
-"""How far is a random input from the decision boundary? What label-only distances can be compared with where there is no source model."""
+"""Distance of a random input from the decision boundary: a scale for label-only distances where there is no source model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One question that was made for the example: the attacker's own models say yes to it if, and only if, they were trained on the example."""
+"""One query made for the example: the attacker's own models predict its label if, and only if, they were trained on it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Squared error: of a real target, or of the class probabilities (the Brier score)."""
+"""Squared error, in regression or of the class probabilities (the Brier score)."""
 
 from __future__ import annotations
 

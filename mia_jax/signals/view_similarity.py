@@ -1,4 +1,4 @@
-"""How alike are the embeddings of random views of one example? Encoders map the views of their training images closer together."""
+"""Similarity of the embeddings of random views of one example: encoders map the views of their training images closer together."""
 
 from __future__ import annotations
 
