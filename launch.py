@@ -233,7 +233,13 @@ def unexpected(error: Exception) -> str:
 
 
 # what a function's caller is told, and its flag
-REMEDIES = {"another workdir": "another --workdir", "extend=True": "--extend", "stages_wanted=": "--stages=", "run it as a grid": "add --grid"}
+REMEDIES = {
+    "another workdir": "another --workdir",
+    "extend=True": "--extend",
+    "stages_wanted=": "--stages=",
+    "task=": "--task=",
+    "run it as a grid": "add --grid",
+}
 
 
 def in_flags(text: str) -> str:

@@ -204,7 +204,7 @@ def check_signals(audit, *, folder: Path) -> None:
         workdir.check_claim(own, config, remedy=_REMEDY)
 
 
-_REMEDY = "Use another --workdir, or delete the folder signal/ to ask anew (and attack/, report/ with it)."
+_REMEDY = "Use another workdir, or delete the folder signal/ to ask anew (and attack/, report/ with it)."
 
 
 def _claims(audit, *, folder: Path) -> list[tuple[Path, dict]]:

@@ -56,7 +56,8 @@ def run(
             try:
                 with in_memory("preparing the data, the design and the model", "Use fewer examples, or a smaller model."):
                     audit = prepare_scores(config, seed=int(seed), arrays=arrays) if "scores" in config else prepare(config, seed=int(seed))
-                check_stages(folder, wanted=stages_wanted, trains=audit.model is not None)
+                if task is None:
+                    check_stages(folder, wanted=stages_wanted, trains=audit.model is not None)
                 reports[seed] = run_one(audit, **given, called=arrays is not None)
             except jobs.Paused:
                 raise
@@ -130,8 +131,8 @@ def run_one(
     `called` by a program (mia_jax.audit): progress of attacks and report is shown on a terminal only, and remedies are its arguments, not flags.
     """
     if task is not None and (audit.model is None or extend or "train" not in wanted):
-        what = "--extend: grow the fleet by a first command without --task" if extend else "no training: only the train stage is shared"
-        raise ValueError(f"--task={task[0]}/{task[1]} does not go with {what}.")
+        what = "extend=True: grow the fleet first, without a task" if extend else "no training: only the train stage is shared"
+        raise ValueError(f"task={task[0]}/{task[1]} does not go with {what}.")
     workdir.sweep(folder)
     log = RunLog(folder / ("run.json" if task is None else f"run.task-{task[0]}-of-{task[1]}.json"), seed=audit.seed, numerics=numerics)
     place = Place(audit, folder=folder, extend=extend, called=called, begin=log.begin)
@@ -179,9 +180,9 @@ def remedy_of(stage: str, audit: Audit) -> str:
     if audit.model is None or stage in ("attack", "report"):
         return f"Use fewer attacks, examples or models, or fewer bootstrap draws (draws={audit.config['report']['draws']})."
     if stage == "query":
-        return f"Lower --config.run.query_chunk ({run['query_chunk'] or 'as run.chunk'}) or --config.query.batch_size ({query['batch_size']})."
+        return f"Lower run.query_chunk ({run['query_chunk'] or 'as run.chunk'}) or query.batch_size ({query['batch_size']})."
     lanes = run["lanes"] or "one per core"
-    return f"Lower --config.run.chunk ({run['chunk']}), --config.run.lanes ({lanes}) or --config.run.pool_bytes ({size(run['pool_bytes'])})."
+    return f"Lower run.chunk ({run['chunk']}), run.lanes ({lanes}) or run.pool_bytes ({size(run['pool_bytes'])})."
 
 
 class Place:
@@ -281,7 +282,7 @@ class RunLog:
             _unless_read_only(self.write, strict=self.begun)
 
 
-OTHER_WORKDIR = "Use another --workdir for another config, or type the values on disk."
+OTHER_WORKDIR = "Use another workdir for another config, or type the values on disk."
 OTHER_FOLDER = "Give other arrays or settings another folder=, or leave folder out."
 
 
@@ -316,12 +317,12 @@ def growing(audit: Audit, *, folder: Path, extend: bool, called: bool) -> bool:
     if len(stored) > models:
         raise ValueError(
             f"{folder} holds a fleet of {len(stored)} models and the config asks for {models}. A fleet can grow, not shrink: use "
-            f"--config.design.models={len(stored)} (design.targets chooses which are audited), or another --workdir."
+            f"design.models={len(stored)} (design.targets chooses which are audited), or another workdir."
         )
     if not np.array_equal(stored, design.member_MN[: len(stored)]):
         raise ValueError(f"{path} records another membership than this config draws, so the results would be wrong. {remedy(folder, called=called)}")
     if len(stored) < models and not extend:
-        raise ValueError(f"design.models: {len(stored)} on disk, {models} in this run. Add --extend to grow the fleet, or use another --workdir.")
+        raise ValueError(f"design.models: {len(stored)} on disk, {models} in this run. Set extend=True to grow the fleet, or use another workdir.")
     return len(stored) < models
 
 

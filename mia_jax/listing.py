@@ -19,6 +19,57 @@ OF = dict(model="models", design="designs", attack="attacks", learner="learners"
 READS = dict(shadow_in="shadows that trained on the row", shadow_out="shadows that did not", shadow_own="shadows on their own rows")
 READS |= dict(x="the examples", y="the labels", columns="further columns", population="population rows", member="half of the target's members")
 WIDTH = 118
+MEANINGS = dict(  # of fields that no maker's docstring explains
+    standardize="Features are scaled to mean 0 and variance 1, by the population rows where there are some.",
+    drop_duplicates="Rows that are equal to an earlier one are left out.",
+    canaries="Rows made canaries: fields:data.canaries.",
+    objective="The loss of one example: --list=objectives; its fields are --config.learner.objective.<field>.",
+    validation="The rows on which models are measured while they train.",
+    stop="Early stopping: fields:learner.stop; none trains all epochs.",
+    snapshots="Epochs after which every model is kept as well, for attacks over the training.",
+    init_from="The workdir of a run whose model (workdir:number) every model starts from.",
+    watch="Keep how canaries' gradients lie to the updates.",
+    epochs="Attacks that are repeated on the models of learner.snapshots.",
+    views="What every example is asked as: identity, flip, rotate:5, shift:1, ...",
+    signals="Signals that are asked beside those that the attacks need, or the file of a target's answers.",
+    save_logits="Keep the logits of every model.",
+    ask_batch_size="Examples per batch for signals that ask more than one forward pass.",
+    defense="A transform of the outputs before the attack sees them (memguard, top_k, rounding).",
+    adaptive="The attacker defends the shadows in the same way.",
+    fprs="False-positive rates at which the true-positive rate is reported.",
+    ppv_ratio="Non-members per member for which the precision is reported.",
+    draws="Bootstrap draws of every interval.",
+    level="Level of every interval.",
+    shadow_curve="Attacks that are repeated with fewer shadows.",
+    figures="Draw the figures.",
+    slices="Slices of the records: class, correct, loss, column:<name>, or two joined by &.",
+    groups="Named lists of rows, sliced as well: --config.report.groups.<name>=3,17.",
+    records="Attacks whose scores say which records are exposed.",
+    audit="The audit of epsilon: fields:report.audit.",
+    chunk="Models that are trained at once, or auto to have the fastest measured.",
+    lanes="Chunks that are trained at once on one device; 0 chooses.",
+    devices="Devices that are used; 0 takes all.",
+    query_chunk="Models that are queried at once; 0 chooses.",
+    checkpoint_every="Epochs between two checkpoints of a model in training.",
+    pool_bytes="The most that the data may take on a device before it is streamed.",
+    oracle="A black box of labels that is asked: 'my_module:function', which is imported and called, or an npz of answers.",
+    member="The file that says which rows the target was trained on.",
+    rate="The most questions per second; 0 sets no limit.",
+    attacks="Attacks that are audited; none named takes all that know no more than shadows do.",
+    guesses="Shares of the canaries that are guessed.",
+    delta="The delta at which epsilon is audited.",
+    method="How the bound is computed: one_run, fdp or gdp.",
+    optimizer="sgd, momentum, adam or adamw.",
+    learning_rate="The peak of the schedule.",
+    batch_size="Examples per step or per question.",
+    schedule="constant, cosine or cosine_7_16.",
+    models="How many models are trained.",
+    population="The share of rows that no model trains on.",
+    targets="The models that are audited: how many, or which; none audits all.",
+    examples="The first so many rows; none takes all.",
+    signal="The signal that is read: --list=signals.",
+    sign="1 if larger values mean member, -1 if smaller; none takes the signal's own.",
+)
 
 
 def text(kind: str) -> str:
@@ -143,11 +194,11 @@ def docs_of(section: str, choice: str = "") -> str:
 
 
 def meaning(name: str, docs: str) -> str:
-    """The sentence of a docstring that names the field in backticks, or what configuration.MEANINGS says; '' if none does."""
+    """The sentence of a docstring that names the field in backticks, or what MEANINGS says; '' if none does."""
     for sentence in re.split(r"(?<=[.;:])\s+(?=[A-Z`'])", re.sub(r"\s+", " ", docs)):
         if f"`{name}`" in sentence:
             return sentence.strip().rstrip(";") + ("" if sentence.strip()[-1:] in ".:" else ".")
-    return configuration.MEANINGS.get(name, "")
+    return MEANINGS.get(name, "")
 
 
 @functools.cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 
@@ -82,16 +81,16 @@ def check_memory(what: str, size: float) -> None:
 
 
 def check_model(model: Model, *, pool: Pool, config: Mapping) -> None:
-    """ValueError, before anything is trained, if the model cannot take these examples, or has more parameters than fit into memory."""
+    """ValueError, before anything is trained, if the model cannot take these examples."""
     name, x = config["model"]["name"], jax.ShapeDtypeStruct((2, *pool.x.shape[1:]), pool.x.dtype)
 
     def answered(key, x, weight_B):
         variables = model.init(key, x[:1])
         model.apply(variables, x, train=False)
-        return variables, model.apply(variables, x, key_B=jax.random.split(key, 2), weight_B=weight_B, train=True)[0]
+        return model.apply(variables, x, key_B=jax.random.split(key, 2), weight_B=weight_B, train=True)[0]
 
     try:
-        variables, _ = jax.eval_shape(answered, jax.random.key(0), x, jax.ShapeDtypeStruct((2,), np.float32))
+        jax.eval_shape(answered, jax.random.key(0), x, jax.ShapeDtypeStruct((2,), np.float32))
     except jobs.Paused:
         raise
     except Exception as error:  # whatever the net's code raises
@@ -104,7 +103,6 @@ def check_model(model: Model, *, pool: Pool, config: Mapping) -> None:
             f"model.name={name!r} cannot take the examples of data.name={config['data']['name']!r}, which have shape {pool.x.shape[1:]}: "
             f"{str(error).rstrip('.')}.{remedy}"
         ) from error
-    check_memory(f"the parameters of a model (model.name={name!r})", sum(math.prod(leaf.shape) * 4.0 for leaf in jax.tree.leaves(variables)))
 
 
 def check_images(config: Mapping, *, pool: Pool) -> None:

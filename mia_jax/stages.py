@@ -69,7 +69,7 @@ def train(audit, *, folder: Path, task: tuple[int, int] | None = None, pause: Ca
     """
     chunk = audit.config["run"]["chunk"]
     if task is not None and chunk in AUTO:
-        raise ValueError(f"--task={task[0]}/{task[1]} needs a number in run.chunk: tasks that measure the fastest chunk would not share one fleet.")
+        raise ValueError(f"task={task[0]}/{task[1]} needs a number in run.chunk: tasks that measure the fastest chunk would not share one fleet.")
     own = jobs.share(audit.own_models, task, block=1 if task is None else chunk)
     whose, trained = "of this task " * (task is not None), False
     while True:  # again for every further attempt at the models that failed
@@ -112,8 +112,8 @@ def train(audit, *, folder: Path, task: tuple[int, int] | None = None, pause: Ca
     if failed:
         say(
             f"warning: {len(failed)} of {len(own)} models {whose}failed and the run goes on without them: {'; '.join(failures.sentences(failed)[:3])}"
-            f"{'; ...' * (len(failed) > 3)}. --config.run.retries=1 trains each anew with another key; the usual remedy is a lower "
-            "learner.learning_rate (with another --workdir)."
+            f"{'; ...' * (len(failed) > 3)}. run.retries=1 trains each anew with another key; the usual remedy is a lower "
+            "learner.learning_rate (with another workdir)."
         )
 
 
@@ -200,8 +200,8 @@ def check_memory(audit, cost: measure.Cost, *, chunk: int, lanes: int, limit: me
     raise memory.OutOfMemory(
         f"the plan needs about {size(needed)} and {size(limit.bytes)} are left ({limit.source}): chunk {chunk} x {lanes} chunks at a time x "
         f"{size(one)} per model of {cost.parameters:,} parameters, and examples of {size(cost.shared or min(run['pool_bytes'], cost.bytes))}. Lower "
-        "--config.run.chunk or --config.run.lanes (how many chunks train at a time), or --config.run.pool_bytes, the size from which examples are "
-        "streamed; or take a smaller model. If this computation is mistaken, --config.run.memory_bytes=... is taken for what there is."
+        "run.chunk or run.lanes (how many chunks train at a time), or run.pool_bytes, the size from which examples are "
+        "streamed; or take a smaller model. If this computation is mistaken, run.memory_bytes=... is taken for what there is."
     )
 
 
@@ -253,7 +253,7 @@ def query(audit, *, folder: Path, views: Sequence[Callable], pause: Callable = n
     bad: dict[int, str] = {}
     if missing:
         raise FileNotFoundError(
-            f"{len(missing)} of {len(models)} models are not trained (the first is {missing[0]}); add the stage: --stages=train,query,..."
+            f"{len(missing)} of {len(models)} models are not trained (the first is {missing[0]}); add the stage: stages_wanted=train,query,..."
         )
     answers.claim_signals(audit, folder=folder, begin=begin)
     common = dict(
@@ -303,7 +303,7 @@ def answering(models: Sequence[int], bad: Mapping[int, str]) -> list[int]:
         m = min(bad)
         raise ValueError(
             f"no model gives finite answers; {len(bad)} of {len(bad)} fail, the first is model {m}: {bad[m]}. Leave that signal out, or train with a "
-            "lower learner.learning_rate in another --workdir."
+            "lower learner.learning_rate in another workdir."
         )
     return left
 
@@ -342,7 +342,7 @@ def ask_oracle(audit, *, folder: Path, views: Sequence[Callable], begin: Callabl
     section, own, m = audit.config["target"], folder / "signal" / "oracle", len(audit.design.member_MN) - 1
     if not (own / "config.json").exists():
         begin()
-    workdir.claim(own, dict(oracle=section["oracle"]), remedy="Use another --workdir for another black box, or delete that folder to ask anew.")
+    workdir.claim(own, dict(oracle=section["oracle"]), remedy="Use another workdir for another black box, or delete that folder to ask anew.")
     answer = oracles.answering(section["oracle"], folder=own)
     settings = dict(rate=section["rate"], batch_size=section["batch_size"], name=section["oracle"])
     box = oracles.Oracle(answer, num_classes=audit.pool.num_classes, log=own / "log", **settings)
@@ -483,7 +483,7 @@ def read_scores(audit, *, folder: Path, name: str) -> np.ndarray:
     """score_MN over all models of the design, NaN where an attack has no score."""
     path = folder / "attack" / name / "scores.npz"
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; run the attack stage first (--stages=attack,report).")
+        raise FileNotFoundError(f"{path} does not exist; run the attack stage first (stages_wanted=attack,report).")
     workdir.check_claim(path.parent, attack_claim(audit, name), remedy=attack_remedy(path.parent))
     stored = workdir.read_npz(path, record=score_place(audit, name))
     score_MN = np.full(audit.design.member_MN.shape, np.nan)

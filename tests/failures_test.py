@@ -293,12 +293,12 @@ def test_if_all_models_fail_the_remedy_is_named(again, tmp_path, spoil):
             FloatingPointError, match=r"all 4 models failed: model 0: its loss became nan in epoch 2;.*lower learner.learning_rate"
         ) as found:
             experiment.run(config(models=4), **options)
-    assert "use another --workdir" in str(found.value) and "--config.run.retries=1" in str(found.value)
+    assert "use another workdir" in str(found.value) and "run.retries=1" in str(found.value)
 
 
 def test_a_fleet_without_a_pair_of_shadows_left_is_refused_with_the_remedy(tmp_path, spoil):
     spoil([1, 2])
-    with pytest.raises(FloatingPointError, match=r"2 of 4 models failed and no target with shadows is left.*--config.run.retries=1"):
+    with pytest.raises(FloatingPointError, match=r"2 of 4 models failed and no target with shadows is left.*run.retries=1"):
         experiment.run(config(models=4), workdir_path=tmp_path)
 
 

@@ -102,7 +102,7 @@ def test_a_model_of_billions_of_parameters_is_refused_before_anything_is_compile
             memory.OutOfMemory, match=r"the plan needs about \d+\.\d GB and .* are left \(.*\): chunk \d x 1 .*28,\d+,\d+,\d+ param"
         ) as found:
             experiment.run(config(width=168_000, chunk=chunk), workdir_path=tmp_path)
-        for remedy in ("--config.run.chunk", "--config.run.lanes", "--config.run.pool_bytes", "--config.run.memory_bytes"):
+        for remedy in ("run.chunk", "run.lanes", "run.pool_bytes", "run.memory_bytes"):
             assert remedy in str(found.value)
     assert not (tmp_path / "train" / "plan.json").exists() and not (tmp_path / "train" / "model").exists()
 
@@ -194,7 +194,7 @@ def test_memory_that_runs_out_is_one_sentence_in_every_stage(stage, tmp_path, mo
     with pytest.raises(MemoryError, match=r"^out of memory while .* are left \(.*\)\. (Lower|Use fewer) ") as found:
         experiment.run(config(), workdir_path=tmp_path)
     assert "\n" not in str(found.value) and (stage == "prepare" or f"the stage {stage}" in str(found.value))
-    assert {"train": "--config.run.chunk (2)", "query": "--config.run.query_chunk"}.get(stage, "Use fewer") in str(found.value)
+    assert {"train": "run.chunk (2)", "query": "run.query_chunk"}.get(stage, "Use fewer") in str(found.value)
 
 
 def test_waiting_gives_the_arrays_and_raises_what_the_computation_raises():

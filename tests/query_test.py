@@ -108,5 +108,5 @@ def test_missing_and_damaged_signals_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"loss/00002.npy is damaged .*Delete it"):
         query.load(tmp_path / "signal", "loss", [0, 1, 2])
     path.unlink()
-    with pytest.raises(FileNotFoundError, match="--stages=query"):
+    with pytest.raises(FileNotFoundError, match="stages_wanted=query"):
         query.load(tmp_path / "signal", "loss", [0, 1, 2])

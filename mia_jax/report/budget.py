@@ -40,7 +40,7 @@ def counts(folder: Path, name: str, signal: Signal, m: int, num_examples: int, v
     path = probing.count_file(folder, name, m)
     if not path.exists():
         if callable(signal.queries):
-            raise FileNotFoundError(f"{path} does not exist; run the query stage first (--stages=query,attack,report).")
+            raise FileNotFoundError(f"{path} does not exist; run the query stage first (stages_wanted=query,attack,report).")
         return np.full((num_examples, 1), signal.queries * views)
     count_AN = workdir.read_npy(path)
     return count_AN.sum(0).reshape(num_examples, -1)

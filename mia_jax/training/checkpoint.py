@@ -36,13 +36,13 @@ def unflatten(arrays: dict[str, np.ndarray], template, *, source: Path):
     for path, want in jax.tree_util.tree_leaves_with_path(template):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         if name not in named:
-            raise ValueError(f"{source} has no array {name!r}; it was written by another model or optimizer. Use another --workdir.")
+            raise ValueError(f"{source} has no array {name!r}; it was written by another model or optimizer. Use another workdir.")
         stored, array = named[name]
         if jax.dtypes.issubdtype(want.dtype, jax.dtypes.prng_key):
             leaves.append(jax.random.wrap_key_data(array, impl=stored.split("@")[1]))
             continue
         if array.shape != want.shape or array.dtype != want.dtype:
-            raise ValueError(f"{source}: {name!r} is {array.dtype}{array.shape}, expected {want.dtype}{want.shape}. Use another --workdir.")
+            raise ValueError(f"{source}: {name!r} is {array.dtype}{array.shape}, expected {want.dtype}{want.shape}. Use another workdir.")
         leaves.append(array)
     return jax.tree.unflatten(jax.tree.structure(template), leaves)
 

@@ -82,6 +82,6 @@ def refusal(failed: Mapping[int, Mapping], *, why: str) -> str:
     shown = sentences(failed)
     text = f"{why}: " + "; ".join(shown[:3]) + (f"; and {len(shown) - 3} more" if len(shown) > 3 else "")
     return (
-        f"{text}. A lower learner.learning_rate is the usual remedy. That is another training: use another --workdir for it. In this workdir "
-        "--config.run.retries=1 (or more) trains each failed model anew with another key. What is known about each is in train/failed."
+        f"{text}. A lower learner.learning_rate is the usual remedy. That is another training: use another workdir for it. In this workdir "
+        "run.retries=1 (or more) trains each failed model anew with another key. What is known about each is in train/failed."
     )

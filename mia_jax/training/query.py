@@ -151,7 +151,7 @@ def load(folder: Path, name: str, models: Sequence[int], *, run: str = "", epoch
     for m in models:
         path = signal_file(folder, name, m)
         if not path.exists():
-            raise FileNotFoundError(f"{path} does not exist; run the query stage first (--stages=query,attack,report).")
+            raise FileNotFoundError(f"{path} does not exist; run the query stage first (stages_wanted=query,attack,report).")
         arrays.append(workdir.read_npy(path, record=place(run, name, m, epoch)))
     shapes = [array.shape for array in arrays]
     usual = max(shapes, key=shapes.count)
