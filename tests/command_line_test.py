@@ -411,7 +411,7 @@ def test_the_name_of_an_attack_is_a_folder(name):
 def test_the_name_of_a_group_is_text_without_dots():
     parts = dict(data=dict(name="digits"), design=dict(name="halves"), model=dict(name="mlp"), attacks={})
     for name in ("", "v1.2", 3):
-        with pytest.raises(ValueError, match="its name must be text without dots|the name of a group"):
+        with pytest.raises(ValueError, match=r"its name must be text without dots|the name of a group"):
             configuration.complete(**parts, report=dict(groups={name: (1, 2)}))
     assert configuration.complete(**parts, report=dict(groups={"age > 40": (1, 2)})).report.groups["age > 40"] == (1, 2)
 
