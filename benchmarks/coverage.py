@@ -100,11 +100,11 @@ def metrics_of(score: np.ndarray, member: np.ndarray) -> dict[str, float]:
     return found | {m: float(v) for m, v in outcomes.at_threshold((inside >= CUT).mean(), (outside >= CUT).mean(), RATIO).items()}
 
 
-def truth(case: Case, *, fleets: int = TRUE_FLEETS) -> dict[str, dict]:
+def truth(case: Case) -> dict[str, dict]:
     """{attack: {(target, metric): value}}: the mean over large fleets; pooled rates at a threshold as rates of all pairs."""
     shift_U = fixed_shifts(case)
     found = {name: [] for name in ATTACKS[case.shadows]}
-    for i in range(max(40, 4 * fleets // case.units)):
+    for i in range(max(10, 4 * TRUE_FLEETS // case.units)):
         scores, member = fleet(np.random.default_rng([3, i]), case, shift_U=shift_U, records=TRUE_RECORDS)
         for name, score in scores.items():
             found[name] += [metrics_of(s, m) for s, m in zip(score, member)]

@@ -32,7 +32,7 @@ def get_config(arg=None):
             lira_shrunk=dict(name="lira", variance="shrunk"),
             lira_multivariate=dict(name="lira", variance="shrunk", views="multivariate"),
             lira_pooled=dict(name="lira", variance="pooled"),
-            lira_offline=dict(name="lira", mode="offline"),
+            lira_offline=dict(name="lira", mode="offline", variance="per_example"),
             lira_offline_shrunk=dict(name="lira", mode="offline", variance="shrunk"),
             rmia=dict(mode="online"),
             rmia_offline=dict(name="rmia", mode="offline"),

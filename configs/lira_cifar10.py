@@ -45,7 +45,7 @@ def get_config(arg=None):
             threshold_loss=dict(name="threshold", signal="loss"),
             lira=dict(mode="online", variance="per_example", center="median"),
             lira_pooled=dict(name="lira", mode="online", variance="pooled", center="median"),
-            lira_offline=dict(name="lira", mode="offline", offline_score="log_pdf", center="median"),
+            lira_offline=dict(name="lira", mode="offline", offline_score="log_pdf", variance="per_example", center="median"),
             lira_offline_pooled=dict(name="lira", mode="offline", offline_score="log_pdf", variance="pooled", center="median"),
         ),
         run=dict(chunk="auto"),

@@ -24,7 +24,7 @@ def get_config(arg=None):
         ),
         attacks=dict(
             threshold_loss=dict(name="threshold", signal="loss"),
-            lira=dict(mode="online", signal=arg.signal),
+            lira=dict(mode="online", variance="gaussian", signal=arg.signal),
             lira_shrunk=dict(name="lira", mode="online", variance="shrunk", signal=arg.signal),
             lira_offline=dict(name="lira", mode="offline", signal=arg.signal),
             attack_model=dict(features=("loss",)),

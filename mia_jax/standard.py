@@ -30,7 +30,7 @@ def sections_of(have: set[str], *, classes: bool) -> dict[str, dict]:
     wanted |= {f"threshold_{name}": dict(name="threshold", signal=signal) for name, signal in scalars.items()}
     wanted |= dict(
         attack_model_target=dict(learned, name="attack_model", fit="target"),
-        lira=own,
+        lira=dict(own, variance="gaussian"),
         lira_shrunk=dict(own, name="lira", variance="shrunk"),
         lira_offline=dict(own, name="lira", mode="offline"),
         multi_signal=dict(),

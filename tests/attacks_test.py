@@ -151,16 +151,28 @@ def test_roc_tends_to_the_analytic_one():
 def test_with_one_shadow_a_side_the_score_is_the_distance_to_the_centers():
     fleet = planted.fleet(halves.make(num_examples=100, seed=0, models=4), "rescaled_logit", mu=1.0, seed=0)
     s_MN, e = fleet.signal["rescaled_logit"][:, 0].astype(float), fleet.design.evaluated_MN[0]
-    np.testing.assert_allclose(lira.make().score_all(fleet, KEY)[0, e], (s_MN[0] - (s_MN[2] + s_MN[3]) / 2)[e], rtol=1e-12)
+    np.testing.assert_allclose(lira.make(variance="gaussian").score_all(fleet, KEY)[0, e], (s_MN[0] - (s_MN[2] + s_MN[3]) / 2)[e], rtol=1e-12)
     outside_N = np.where(fleet.design.member_MN[2], s_MN[3], s_MN[2])
     np.testing.assert_allclose(lira.make(mode="offline").score_all(fleet, KEY)[0, e], (s_MN[0] - outside_N)[e], rtol=1e-12)
 
 
-@pytest.mark.parametrize("models, same_as", [(8, "pooled"), (10, "per_example")])
-def test_auto_variance_is_pooled_below_4_shadows_a_side(models, same_as):
+@pytest.mark.parametrize("models, same_as", [(32, "pooled"), (34, "per_example")])
+def test_gaussian_variance_is_pooled_below_16_shadows_per_side(models, same_as):
     fleet = planted.fleet(halves.make(num_examples=100, seed=0, models=models), "rescaled_logit", mu=1.0, seed=0)
-    np.testing.assert_array_equal(lira.make().score_all(fleet, KEY), lira.make(variance=same_as).score_all(fleet, KEY))
-    assert "4 shadows" in lira.make().note and "s - center" in lira.make().note
+    gaussian = lira.make(variance="gaussian")
+    np.testing.assert_array_equal(gaussian.score_all(fleet, KEY), lira.make(variance=same_as).score_all(fleet, KEY))
+    assert "16 shadows" in gaussian.note and "s - center" in gaussian.note
+
+
+@pytest.mark.parametrize("models", [4, 8, 16, 40])
+@pytest.mark.parametrize("mode", ["online", "offline"])
+def test_the_variance_is_shrunk_unless_told_otherwise(models, mode):
+    fleet = planted.fleet(halves.make(num_examples=100, seed=0, models=models), "rescaled_logit", mu=1.0, seed=0)
+    plain, shrunk = (lira.make(mode=mode, **fields) for fields in ({}, dict(variance="shrunk")))
+    np.testing.assert_array_equal(plain.score_all(fleet, KEY), shrunk.score_all(fleet, KEY))
+    assert plain.note == shrunk.note and "variance shrunk" in plain.note
+    sides = [lira.make(variance_side="both", **fields).score_all(fleet, KEY) for fields in ({}, dict(variance="gaussian"))]
+    np.testing.assert_array_equal(*sides)  # shrinkage fits each side's own prior
 
 
 def test_examples_without_in_or_out_shadows_take_a_shifted_center():

@@ -158,7 +158,7 @@ def _interval(study: Study, value_T, value_TR, fpr: float, knows: str) -> Outcom
         low, high = intervals.percentile(value_R, study.level)
     else:
         error = _error(study, value_T, value_TR, knows)
-        low, high = intervals.angular(value, error.deviation, study.level, error.freedom)
+        low, high = intervals.angular(outcomes.unbiased(value, value_R), error.deviation, study.level, error.freedom)
     return Outcome(value, min(low, value), max(high, value), study.draws.resampling, study.draws.method, outcomes.RULE, fpr, more)
 
 

@@ -197,13 +197,21 @@ def several_at_threshold(
         if not intervals.usable(value_R):
             out[metric] = Outcome(float(value[metric]), None, None, None, TOO_FEW, RULE, float(value["fpr"]), more.get(metric, {}))
             continue
-        low, high = at_level(metric, float(value[metric]), errors[metric], level)
-        how = draws.method
+        center, how = float(value[metric]), draws.method
+        if metric.startswith("ppv@"):
+            center = unbiased(center, value_R)
+        low, high = at_level(metric, center, errors[metric], level)
+        low, high = min(low, float(value[metric])), max(high, float(value[metric]))
         if not low < high:
             low, high = min(low, typical[metric][0]), max(high, typical[metric][1])
             how = f"{typical[metric][2]} of one target (the draws do not differ)"
         out[metric] = Outcome(float(value[metric]), low, high, draws.resampling, how, RULE, float(value["fpr"]), more.get(metric, {}))
     return out
+
+
+def unbiased(value: float, value_R) -> float:
+    """A share of ratios in [0, 1] less its bias: as much as its draws lie above it on average. In a mean over many targets the bias would show."""
+    return float(np.clip(2 * value - np.nanmean(value_R), 0.0, 1.0))
 
 
 def at_level(metric: str, value: float, error: Error, level: float) -> tuple[float, float]:
