@@ -135,6 +135,8 @@ WORDS = {  # what a run says, and what a caller of audit() can do
     r"[Uu]se another (--)?workdir": "choose another folder=",
     r"another (--)?workdir": "another folder=",
     r"Give the attack another name in the config, or delete (\S+) to run it anew\.": r"Give the attack another name, or choose another folder=.",
+    r"Raise design\.population, or bring": "Bring",
+    r"set design\.population, or bring": "bring",
     r"report\.(draws|figures|slices|groups)\b": r"\1",
     r"(?<![\w/])report\.(level|fprs|ppv_ratio|records|shadow_curve|audit|epochs)\b": r"report \1",
 }

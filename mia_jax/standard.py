@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from mia_jax import answers, checks, registry, views
+from mia_jax.attacks import quantile
 from mia_jax.brought import Brought
 from mia_jax.types import Attack
 
@@ -76,6 +77,8 @@ def lacking(name: str, attack: Attack, found: Brought, fleet: views.Fleet) -> st
         return "they need logits or probs, and class labels"
     if "population" in attack.needs and not design.population_N.any():
         return "no examples that no model saw: bring population_<key>"
+    if {"population", "x"} <= set(attack.needs) and design.population_N.sum() < quantile.FEWEST:
+        return f"fewer than {quantile.FEWEST} examples that no model saw: bring more population_<key>"
     if "x" in attack.needs and not pool.x[0].size:
         return "no x: the examples themselves"
     if any(n in views.SHADOW_NEEDS for n in attack.needs) and len(design.member_MN) == 1:
