@@ -358,7 +358,7 @@ def stacked(arrays: Mapping, parts: list, form: str, examples: int, labels, name
         if value.shape[2] != examples:
             axes = ["M"] * bool(prefix) + ["A"] * (arrays[key].ndim == base + 1) + [f"N={examples}"] + ["C"] * after
             raise ValueError(f"{name}: {key} has shape {arrays[key].shape}; expected [{', '.join(axes)}].")
-        checks.finite(**{key: value})
+        checks.finite(**{key: arrays[key]})
         if value.size and float(np.abs(value).max()) > LARGEST:
             most = float(np.abs(value).max())
             raise ValueError(f"{name}: {key} holds numbers as large as {most:.3g}, whose squares float64 cannot hold: take logarithms.")

@@ -235,7 +235,8 @@ def selection(failed: Sequence[int], again: Sequence[int]) -> list[str]:
 def checks(audit, attacks: Mapping[str, Mapping], *, folder: Path, files: Mapping, duplicates: Mapping, draws: bootstrap.Draws) -> dict:
     """The section `validity`: can these numbers be trusted?"""
     wanted, labeled = audit.config["report"], bool(audit.pool.num_classes) or bool(np.ptp(audit.pool.y))
-    own = dict(design=audit.design, pool=audit.pool, given=bool(audit.given), labeled=labeled, seed=audit.seed)
+    given = bool(audit.given) or bool(audit.config["target"].get("oracle"))
+    own = dict(design=audit.design, pool=audit.pool, given=given, labeled=labeled, seed=audit.seed)
     return validity.collect(
         meaning=meaning.measure(folder / "signal", **own),
         design=audit.design,

@@ -258,3 +258,15 @@ def test_a_target_of_real_labels_beside_our_shadows_may_bring_them_in_float64(tm
 def test_names_of_attacks_may_come_from_an_array():
     found = mia_jax.audit(loss=NORMAL - MEMBER, member=MEMBER, attacks=np.array(["threshold_loss"]), **QUICK)
     assert list(found.scores) == ["threshold_loss"] and type(next(iter(found.report["attacks"]))) is str
+
+
+def test_large_losses_and_places_are_told_in_the_users_axes():
+    """Losses near 1e39 are no infinity; a NaN is located as in the array that was brought."""
+    member = np.random.default_rng(0).random((4, 60)) < 0.5
+    loss = 1e39 * (1 + np.random.default_rng(1).random((4, 60)))
+    found = mia_jax.audit(loss=loss[0], member=member[0], shadow_loss=loss[1:], shadow_member=member[1:], **QUICK)
+    assert found.value("threshold_loss", "auc") == pytest.approx(roc_auc_score(member[0], -loss[0]))
+    shadow = np.zeros((3, 60))
+    shadow[2, 7] = np.nan
+    with pytest.raises(ValueError, match=r"shadow_loss has 1 of 180 values that are NaN or infinite; the first is nan at \(2, 7\)"):
+        mia_jax.audit(loss=loss[0], member=member[0], shadow_loss=shadow, shadow_member=member[1:], **QUICK)

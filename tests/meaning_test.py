@@ -102,3 +102,17 @@ def test_a_shadow_like_its_target_is_flagged_by_chance_alone_at_most_rarely():
         settings["shadow_MM"][:, 0] = False
         found = fit.shadow_fit(**settings, targets=(0,), correct_MN=right, value_MN=loss(answers), guessing_M=np.full(5, 0.1))
         assert found["status"] == "ok", (seed, found)
+
+
+def test_shadows_of_one_learner_are_what_the_design_made_them():
+    """Where all models are trained here nobody can train the shadows longer; a model that guesses is still seen."""
+    names = [f"model {m}" for m in range(M + 1)]
+    settings = dict(member_MN=MEMBER, evaluated_MN=np.ones_like(MEMBER), shadow_MM=~np.eye(M + 1, dtype=bool), names=names)
+    settings["shadow_MM"][:, 0] = False
+    weak = np.concatenate([ALL[:1], logits(5, 4.5, MEMBER[1:])])
+    both = dict(correct_MN=(weak.argmax(-1) == Y).astype(float), value_MN=loss(weak), guessing_M=np.full(M + 1, 0.1))
+    assert fit.shadow_fit(**settings, targets=(0,), **both)["status"] == "failed"
+    assert fit.shadow_fit(**settings, targets=(0,), **both, trained=True)["status"] == "ok"
+    both["correct_MN"][3] = np.arange(N) % C == 0
+    found = fit.shadow_fit(**settings, targets=(0,), **both, trained=True)
+    assert found["status"] == "failed" and found["model"] == 3 and "did its training fail?" in found["text"]

@@ -150,7 +150,7 @@ def shadow_fit(
 ) -> dict:
     """Are the shadows like the target? `correct_MN` is 1 where a model is right, `value_MN` its loss, or minus its score (lower = member); `names`
     says what each model is called, `guessing_M` how often it would be right with labels in random order. `mixed`: every model is a target in turn.
-    `trained`: the models were trained here, so that their rows are in order.
+    `trained`: all were trained here by one learner, so that their rows are in order and a model that guesses is one whose training failed.
 
     Failed if a model's rows seem to be in another order than the others', or if the shadows fit their members clearly more or less than the target.
     """
@@ -186,6 +186,8 @@ def shadow_fit(
     if mixed:
         return numbers | dict(status=OK, text="every model is audited by the others in turn, and all fit their rows alike" + _both(numbers))
     shadows = [m for m in np.flatnonzero(used_M) if m not in targets]
+    if trained:  # by one learner: where they fit their rows otherwise, the design gave them other rows, which it says
+        return numbers | dict(status=OK, text="target and shadows were trained here by one learner" + _both(numbers))
     unlike = _unlike(right_SM, value_MN, sides, targets, shadows) if shadows else None
     if unlike:
         text, direction = unlike
