@@ -99,6 +99,16 @@ def test_a_single_interval_and_its_p_value_agree(level):
     assert standing.p_value(row("a", "auc", 0.6, None, None), level) is None
 
 
+def test_a_row_s_own_p_value_counts_and_never_against_its_interval():
+    """One-sided p-values of the rows are doubled; one below an AUC of 1/2 counts from the other end; an interval that includes guessing wins."""
+    shown = row("a", "auc", 0.6, 0.55, 0.65)
+    assert standing.p_value(shown | dict(p_value=0.001), 0.95) == 0.002
+    assert standing.p_value(row("a", "auc", 0.4, 0.35, 0.45) | dict(p_value=0.999), 0.95) == pytest.approx(0.002)
+    assert standing.p_value(row("a", TPR, 0.005, 0.0, 0.02) | dict(p_value=0.9), 0.95) == 1.0
+    open_ = row("a", "auc", 0.6, 0.45, 0.7) | dict(p_value=1e-9)
+    assert standing.p_value(open_, 0.95) > 0.05 and standing.decide([open_])["leak"] == "none"
+
+
 def test_the_verdict_rejects_no_more_often_than_its_level():
     """Holm over all attacks: of 100 audits of noise by 6 attacks at most a few say that there is a leak, and none of a real leak denies it."""
     wrong, missed = 0, 0
