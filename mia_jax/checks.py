@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterable
 
@@ -42,6 +43,13 @@ def fraction(*, closed: str = "both", **values) -> None:
         if not (low and high):
             text = {"both": "[0, 1]", "left": "[0, 1)", "neither": "(0, 1)"}[closed]
             raise ValueError(f"{name}={value} must lie in {text}.")
+
+
+def in_memory(what: str, size: float) -> None:
+    """Raises ValueError if something needs more bytes than this machine has, before a library tries to allocate them."""
+    have = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if size > have:
+        raise ValueError(f"{what} need {size / 2**30:,.0f} GiB of memory, and this machine has {have / 2**30:,.0f} GiB; ask for fewer.")
 
 
 def finite(**arrays) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -48,7 +47,6 @@ HINTS = dict(  # the types of fields whose default does not show them
     run=dict(chunk=int | str),
     audit=dict(attacks=Names),
 )
-NAME = r"\w[\w+-]*"  # of an attack: a folder, a key, a word in a figure
 
 
 def arguments(
@@ -228,8 +226,7 @@ def no_field(label: str, name: str, known: Mapping, more: str = "") -> str:
 
 def check_name(name: Any) -> None:
     """ValueError unless the name of an attack can be a folder, a key of a config and a word in a figure."""
-    if not isinstance(name, str) or not re.fullmatch(NAME, name):
-        raise ValueError(f"attack {name!r}: its name must be of letters, digits, '_', '+' and '-', as it is a folder and a key of the config.")
+    checks.folder_name(**{"attacks: the name of an attack": name})
 
 
 def check_group(name: Any) -> None:

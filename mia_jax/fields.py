@@ -144,7 +144,8 @@ def _read(text: str, kind: Kind) -> Any:
 def split(text: str) -> list[str]:
     """The items of a list as it is typed: commas outside quotes and brackets part them, brackets around the whole and quotes around one go.
 
-    An item 'field=value' after one with a colon belongs to it: 'noise_robustness:samples=4,sigma=.05,loss' has two items.
+    An item 'field=value' or a number after one with a colon belongs to it: 'noise_robustness:samples=4,sigma=.05,loss' has two items, and so has
+    'identity,shift:1,0'.
 
     >>> split("identity, flip"), split('["a,b", c]'), split("noise_robustness:samples=4,sigma=.05,loss")
     (['identity', 'flip'], ['a,b', 'c'], ['noise_robustness:samples=4,sigma=.05', 'loss'])
@@ -172,7 +173,7 @@ def split(text: str) -> list[str]:
         items.pop()
     joined: list[str] = []
     for item in items:
-        if joined and ":" in joined[-1] and re.match(r"\w+=", item):
+        if joined and ":" in joined[-1] and re.match(r"\w+=|[+-]?\d+$", item):
             joined[-1] += "," + item
         else:
             joined.append(item)

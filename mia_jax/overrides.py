@@ -336,7 +336,8 @@ def with_attacks(config: Mapping, text: str, *, label: str) -> Any:
         elif item[0] == "+" and name in now:
             raise ValueError(f"{label}={text}: the attack {name!r} is there already; its fields are set by {FLAG}attacks.{name}.<field>.")
         else:
-            found[name] = now.get(name) or configuration.attack_section(name, standard.section(name, label=label))
+            key = name.rpartition(".")[2]  # a module of a user's own goes by its last name
+            found[key] = now.get(name) or configuration.attack_section(key, standard.section(name, label=label))
     if not found:
         raise ValueError(f"{label}={text}: no attack is left. {ADD_ATTACKS}.")
     return found

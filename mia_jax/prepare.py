@@ -190,7 +190,7 @@ def load_pool(section: Mapping) -> tuple[Pool, dict]:
 def make_design(section: Mapping, *, pool: Pool, seed: int) -> Design:
     """The design of config.design over this pool."""
     marked = {f"given_{name}_N": pool.columns.get(name) for name in ("population", "canary")}
-    refusals.check_memory(f"design.models={section.get('models')}: the memberships", float(section.get("models") or 0) * len(pool.y))
+    checks.in_memory(f"design.models={section.get('models')}: the memberships", float(section.get("models") or 0) * len(pool.y))
     return make("designs", section, num_examples=len(pool.y), seed=seed, labels_N=pool.y, **marked)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -71,13 +70,6 @@ def check_training(learner: Mapping, *, num_rows: int) -> list[str]:
     if batch_size and batch_size > num_rows and learner.get("pairs") is None:
         said.append(f"learner.batch_size={batch_size:,} is more than the {num_rows:,} rows of a model: every epoch is one step with all of them.")
     return said
-
-
-def check_memory(what: str, size: float) -> None:
-    """ValueError if something needs more bytes than this machine has."""
-    have = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if size > have:
-        raise ValueError(f"{what} need {size / 2**30:,.0f} GiB of memory, and this machine has {have / 2**30:,.0f} GiB; ask for fewer.")
 
 
 def check_model(model: Model, *, pool: Pool, config: Mapping) -> None:

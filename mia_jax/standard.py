@@ -132,4 +132,4 @@ def named(wanted: str | Sequence[str] | Mapping, found: Brought) -> dict[str, di
         return {name: dict(dict(name=name) | section) for name, section in wanted.items()}
     names = [n.strip() for n in wanted.split(",")] if isinstance(wanted, str) else list(wanted)
     known = sections(found)
-    return {name: known.get(name, dict(name=name)) for name in names}
+    return {name.rpartition(".")[2]: known.get(name, dict(name=name)) for name in names}  # a module of a user's own goes by its last name

@@ -265,6 +265,7 @@ OBEYED = {
     "--config.report.fprs=0.001,0.01": ("report.fprs", (0.001, 0.01)),
     "--config.report.slices=class,correct": ("report.slices", ("class", "correct")),
     "--config.query.signals=noise_robustness:samples=4,sigma=.05,hinge": ("query.signals", ("noise_robustness:samples=4,sigma=.05", "hinge")),
+    "--config.query.views=identity,identity": ("query.views", ("identity", "identity")),
     "--config.learner.learning_rate=1": ("learner.learning_rate", 1.0),
     "--config.report.figures": ("report.figures", True),
     "--noconfig.report.figures": ("report.figures", False),
@@ -339,6 +340,24 @@ def test_attacks_are_added_and_taken_away(launcher, files):
     assert set(launcher(scores, "--attacks=threshold")[0][1].attacks) == {"threshold"}
 
 
+def test_lists_of_names_with_settings():
+    assert fields.split("identity,shift:1,0,flip") == ["identity", "shift:1,0", "flip"]
+    assert fields.split("noise_robustness:samples=4,sigma=.05,loss") == ["noise_robustness:samples=4,sigma=.05", "loss"]
+    assert fields.split("('a,b', c)") == ["a,b", "c"] and fields.split("[1, 2]") == ["1", "2"] and fields.split("()") == []
+
+
+def test_an_attack_of_ones_own_goes_by_its_last_name(tmp_path, monkeypatch, launcher):
+    (tmp_path / "my_own").mkdir()
+    (tmp_path / "my_own" / "mine.py").write_text(
+        "from mia_jax.types import Attack\n\n\ndef make(*, power: int = 1):\n"
+        "    return Attack(lambda view, key: -view.target['loss'].mean(0) ** power, ('loss',), knows='nothing')\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found, said, _ = launcher(QUICK, "--attacks=gap,my_own.mine", "--config.attacks.mine.power=3")
+    assert found is not None, said
+    assert found[0].attacks.mine.to_dict() == dict(name="my_own.mine", power=3, defense="", adaptive=False)
+
+
 @pytest.mark.parametrize("words", ["quick,models=32", "models=32,quick"])
 def test_quick_changes_what_was_not_typed(words):
     config = command_line.config_of("configs/quickstart.py", words)
@@ -397,14 +416,14 @@ def test_a_config_file_with_a_mistake_names_its_line(code, tmp_path, launcher):
     check_sentence(said, code)
 
 
-@pytest.mark.parametrize("name", ["a/b", "/elsewhere/evil", "", "..", "$x^{$", "a b", "a.b"])
+@pytest.mark.parametrize("name", ["a/b", "/elsewhere/evil", "", "..", "$x^{$", "a.b"])
 def test_the_name_of_an_attack_is_a_folder(name):
     parts = dict(data=dict(name="digits"), design=dict(name="halves"), model=dict(name="mlp"))
-    with pytest.raises(ValueError, match="its name must be of letters"):
+    with pytest.raises(ValueError, match="must be a name of letters"):
         configuration.complete(**parts, attacks={name: dict(name="gap")})
     config = configuration.complete(**parts, attacks={}).to_dict()
     config["attacks"] = {name: dict(name="gap", defense="", adaptive=False)}
-    with pytest.raises(ValueError, match="its name must be of letters"):
+    with pytest.raises(ValueError, match="must be a name of letters"):
         prepare.prepare(config, seed=0)
 
 

@@ -21,6 +21,7 @@ def load(
     checks.at_least(1, features=features)
     checks.at_least(2, examples=examples)
     checks.at_least(0, noise=noise)
+    checks.in_memory(f"examples={examples} of {features} features", 12.0 * examples * features)
     w_F = np.asarray(weights, float)
     if w_F.ndim and len(w_F) != features:
         raise ValueError(f"weights={tuple(w_F.tolist())} are {len(w_F)} numbers for features={features}; give one a feature, or a single number.")

@@ -34,6 +34,7 @@ def load(
     checks.positive(features=size)
     if shape is not None and len(shape) != 3:
         raise ValueError(f"shape={tuple(shape)} must be (height, width, channels).")
+    checks.in_memory(f"examples={examples} of {size} features", 20.0 * (examples + classes) * size)
     rng = np.random.default_rng(seed)
     center_CF = rng.standard_normal((classes, size))
     center_CF *= separation / np.linalg.norm(center_CF, axis=1, keepdims=True)

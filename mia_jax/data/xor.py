@@ -13,6 +13,7 @@ def load(*, examples: int = 200, noise: float = 0.1, seed: int = 0) -> Pool:
     """Row n is the corner (n // 2 % 2, n % 2) plus Gaussian noise of sd `noise` a coordinate, [N,2]; y is 1 where the corner's coordinates differ."""
     checks.at_least(4, examples=examples)
     checks.at_least(0, noise=noise)
+    checks.in_memory(f"examples={examples}", 56.0 * examples)
     n = np.arange(examples)
     corner_N2 = np.stack([n // 2 % 2, n % 2], 1)
     x = corner_N2 + noise * np.random.default_rng(seed).standard_normal((examples, 2))
