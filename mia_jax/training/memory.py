@@ -114,12 +114,12 @@ def sentence(error: BaseException, *, what: str, remedy: str, limit: Limit) -> s
 
 
 def fetch(tree):
-    """The arrays of a pytree on the host, as jax.device_get; OutOfMemory if they never come."""
+    """The arrays of a pytree on the host, as jax.device_get; MemoryError if they never come."""
     return watched(lambda: jax.device_get(tree)) if _on_cpu(tree) else jax.device_get(tree)
 
 
 def wait(tree):
-    """Blocks until the arrays of a pytree are computed and returns it; OutOfMemory if they never are."""
+    """Blocks until the arrays of a pytree are computed and returns it; MemoryError if they never are."""
     return watched(lambda: jax.block_until_ready(tree)) if _on_cpu(tree) else jax.block_until_ready(tree)
 
 
@@ -130,7 +130,7 @@ def _on_cpu(tree) -> bool:
 
 
 def watched(work: Callable, *, window: float = WINDOW):
-    """The result of work(), which waits for a CPU device; OutOfMemory if this process computes nothing any more.
+    """The result of work(), which waits for a CPU device; MemoryError if this process computes nothing any more.
 
     XLA's CPU device loses a program whose memory could not be allocated: no error is raised, and whoever waits for its results waits forever, deaf to
     signals. A process that computes takes processor time, so one that takes none for `window` seconds waits in vain. `work` is done in a thread of
@@ -152,7 +152,7 @@ def watched(work: Callable, *, window: float = WINDOW):
         waited += step  # not by the clock: time in which the process was stopped does not count
         if waited >= window:
             if time.process_time() - used < IDLE * waited:
-                raise OutOfMemory(f"the device has computed nothing for {waited:.0f} s and gives no result: most likely an allocation failed")
+                raise MemoryError(f"the device has computed nothing for {waited:.0f} s and gives no result: most likely an allocation failed")
             waited, used = 0.0, time.process_time()
     result, error = found[0]
     if error is not None:
