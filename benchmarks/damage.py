@@ -9,6 +9,7 @@ named      an error that names the file; where it says so, deleting it and typin
 remade     the file is made anew, or set aside, and every other file is that of the undisturbed run
 harmless   every other file is that of the undisturbed run, and this one holds the same arrays or is a log
 flagged    the report says which outputs no longer fit their inputs, or have no record of them
+(a damage that a kind of file cannot have, such as a lost key of an archive, is not counted)
 silent     other numbers, or a file that is wrong, without a word
 traceback  an exception that is no message for a user, or a message that does not say which file
 
@@ -239,7 +240,7 @@ class Fleets:
     """Workdirs of the same config in every state, with another seed and with another learning rate, made when they are first wanted."""
 
     def __init__(self, root: Path):
-        self.root, self.audits = root, {}
+        self.root, self.audits, self.remedies = root, {}, {}
 
     def audit(self, private: bool = False, **fields):
         key = (private, *fields.items())
@@ -272,8 +273,8 @@ def case(fleets: Fleets, kind: Kind, damage: Callable) -> tuple[str, str, bool |
         path = folder / kind.path
         try:
             damage(path, Places(*others, sibling))
-        except (AttributeError, IndexError, TypeError, ValueError):  # this file cannot be damaged so: it has no such key or header
-            return "harmless", "no such damage", None
+        except (AttributeError, IndexError, TypeError, ValueError):
+            return "", "this file cannot be damaged so: it has no such key or header", None
         damaged = path.read_bytes() if path.is_file() else None
         try:
             said = tried(audit, folder)
@@ -281,7 +282,7 @@ def case(fleets: Fleets, kind: Kind, damage: Callable) -> tuple[str, str, bool |
             text = f"{type(error).__name__}: {error}"
             if not isinstance(error, ValueError | OSError) or not any(part in text for part in (path.name, f"{path.parent} ")):
                 return "traceback", text, None
-            return "named", text, remedied(audit, folder, path, text, whole)
+            return "named", text, remedied(fleets, audit, folder, path, text, whole)
         return judged(folder, path, damaged, whole, said)
 
 
@@ -310,7 +311,9 @@ def judged(folder: Path, path: Path, damaged: bytes | None, whole: Path, said: s
 
 
 def same_content(path: Path, other: Path) -> bool:
-    """Whether a file has the bytes, or at least the arrays, of another."""
+    """Whether a file has the bytes, or at least the arrays, of another; a checkpoint of a finished group is gone in both."""
+    if not other.exists():
+        return not path.exists()
     if path.read_bytes() == other.read_bytes():
         return True
     read = dict(npz=lambda p: workdir.read_npz(p), npy=lambda p: dict(a=workdir.read_npy(p))).get(path.suffix[1:])
@@ -320,7 +323,7 @@ def same_content(path: Path, other: Path) -> bool:
     return one.keys() == two.keys() and all(np.array_equal(one[k], two[k], equal_nan=one[k].dtype.kind == "f") for k in one)
 
 
-def remedied(audit, folder: Path, path: Path, text: str, whole: Path) -> bool | None:
+def remedied(fleets: Fleets, audit, folder: Path, path: Path, text: str, whole: Path) -> bool | None:
     """Whether the files are those of the undisturbed run once what the message says is deleted; None if it says so of nothing."""
     if "elete" not in text:
         return None
@@ -329,15 +332,23 @@ def remedied(audit, folder: Path, path: Path, text: str, whole: Path) -> bool | 
         gone += [folder / "train" / "model" / "00001.npz", *folder.glob("train/snapshot/*/model/00001.npz")]
     if str(path.parent) in text and "delete " + str(path.parent) + " " in text:
         gone = [path.parent]
+    key = (path.name, *(one.relative_to(folder).as_posix() for one in gone))
+    if key in fleets.remedies:  # the same files are gone, whatever was wrong with them
+        return fleets.remedies[key]
     for one in gone:
         if one.is_dir() and not one.is_symlink():
             shutil.rmtree(one)
         else:
             one.unlink(missing_ok=True)
-    try:
+    fleets.remedies[key] = False
+    with contextlib.suppress(Exception):
         tried(audit, folder)
-    except Exception:
-        return False
+        fleets.remedies[key] = healed(folder, path, whole)
+    return fleets.remedies[key]
+
+
+def healed(folder: Path, path: Path, whole: Path) -> bool:
+    """Whether the files are those of the undisturbed run."""
     ours = {k: v for k, v in _disk.contents(folder).items() if not k.startswith("report.1/")}
     differing = _disk.differences(_disk.contents(whole), ours)
     return not [name for name in differing if folder / name != path or path.exists()]  # train/plan.json is only written while there is training
