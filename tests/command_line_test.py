@@ -398,6 +398,14 @@ def test_a_file_of_another_encoding_is_named(tmp_path, launcher):
     assert found is None and "table.csv is not UTF-8" in said
 
 
+def test_a_mistake_in_code_is_one_line_that_says_where(tmp_path, monkeypatch, launcher):
+    (tmp_path / "broken_net.py").write_text("def make(*, num_classes):\n    return {}['width']\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found, said, _ = launcher(QUICK, "--config.model.name=broken_net")
+    assert found is None and "Traceback" not in said
+    assert re.search(r"error: KeyError in .*broken_net.py, line 2: 'width' .*--debug shows the whole traceback", said), said
+
+
 CODE = {
     "import nothing_of_the_kind": "line 1: No module named",
     "def get_config(arg=None):\n    return nothing": "line 2: name 'nothing' is not defined",

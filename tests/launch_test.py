@@ -112,6 +112,8 @@ def test_a_mistake_is_one_message(case, tmp_path):
         flags = [f.replace(short, path) if f.endswith(short) else f for f in flags]
     _, said = launch(*flags, fails=True)
     assert re.search(message, said, re.DOTALL), said
+    if "holds nothing of" in message or "nothing of train" in message:
+        assert not (tmp_path / "w").exists()  # nothing was claimed
 
 
 def test_another_config_is_refused_with_the_differing_key(run):
