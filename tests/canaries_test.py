@@ -97,7 +97,7 @@ def test_a_config_names_them():
     audit = prepare.prepare(config.to_dict() | dict(seed=0), seed=0)
     np.testing.assert_array_equal(audit.design.coin_N >= 0, audit.pool.columns["canary"])
     config.data.canaries = dict(kindd="natural")
-    with pytest.raises(ValueError, match=r"data.canaries has no field 'kindd'. Fields: kind, count, seed"):
+    with pytest.raises(ValueError, match=r"data.canaries has no field 'kindd'. Did you mean 'kind'. Fields: kind, count, seed"):
         prepare.prepare(config.to_dict() | dict(seed=0), seed=0)
 
 
