@@ -5,8 +5,8 @@ python -m benchmarks.coverage [--quick] [--workdir runs/coverage] [--cases names
 A fleet is 2 x units complementary targets. Signals are hardness of the record + (gain + a shift of the unit) x member + noise. The scores of
 attacks that know nothing are these signals; those of attacks that know shadows compare a target with the models of all other units, so that all
 targets share the shifts of their shadows. 'Hard' cases have strong shifts (.3 standard deviations of the noise per unit of models), 'null' cases no
-gain. With fewer than 5 units the intervals speak of these models alone: their shifts are then the same in every repetition. TPR and FPR at a
-threshold speak of these shadow models, so they are tried on attacks that know none.
+gain. With fewer than 5 units the intervals speak of these models alone: their shifts are then the same in every repetition. TPR, FPR
+and precision at a threshold speak of these shadow models, so they are tried on attacks that know none.
 
 For every interval: how often it holds the true value, its mean width, and that width over 2 x 1.96 standard deviations of the estimates, which is
 what an interval of known variance would need. Finished cases are read from WORKDIR; the table is written to WORKDIR/coverage.md.
@@ -144,7 +144,7 @@ def simulate(case: Case, *, repeats: int, draws: int = 200, seed: int = 0) -> li
             found.setdefault(key, []).append((row["value"], row["low"], row["high"], row["interval"]))
     report, names = [], ATTACKS[case.shadows]
     for (attack, target, metric), values in found.items():
-        if (None, metric) not in expected[names[0]] or (case.shadows and metric in ("tpr", "fpr")):
+        if (None, metric) not in expected[names[0]] or (case.shadows and metric in ("tpr", "fpr", f"ppv@{RATIO:g}")):
             continue
         at = (None if case.one else target, metric)
         want = expected[attack][at] if attack in expected else expected[names[0]][at] - expected[names[1]][at]

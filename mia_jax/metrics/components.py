@@ -65,7 +65,8 @@ def minus(one: Parts, other: Parts) -> Parts:
 def error(found: Parts, *, crossed: bool, knows: str = "shadows") -> Error:
     """The standard error of the mean: sqrt(B + E) over records alone, sqrt(A + B + E) if `crossed`, with more of A if the attack knows shadows.
 
-    Degrees of freedom by Satterthwaite's rule from the U - 1 of the spread among units, at least U - 1.
+    Degrees of freedom by Satterthwaite's rule from the U - 1 of the spread among units, at least U - 1; of an attack that knows shadows also where A
+    is estimated as 0, for it would count several times.
     """
     drawn_UR = found.drawn_UR.astype(np.float64)
     there_UR = ~np.isnan(drawn_UR)
@@ -79,8 +80,9 @@ def error(found: Parts, *, crossed: bool, knows: str = "shadows") -> Error:
     square_U = found.share_U**2 * units / (units - 1)
     among = float(square_U @ (found.value_U - found.share_U @ found.value_U) ** 2)
     own = float(square_U @ np.nanvar(drawn_UR - mean_R, axis=1))
-    if among <= own:
+    if knows in ALONE and among <= own:
         return Error(records**0.5)
     factor = 1.0 if knows in ALONE else of_shadows(units)
-    total = records + factor * (among - own)
-    return Error(total**0.5, max(units - 1.0, total**2 * (units - 1) / (factor * among) ** 2))
+    total = records + factor * max(among - own, 0.0)
+    freedom = total**2 * (units - 1) / (factor * among) ** 2 if among > 0 else np.inf
+    return Error(total**0.5, max(units - 1.0, freedom))

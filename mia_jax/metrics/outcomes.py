@@ -168,12 +168,12 @@ def _at_level(error: Error, level: float) -> tuple[float, float, float]:
 
 
 def at_threshold_knows(metric: str, knows: str) -> str:
-    """What an attack knows as far as a metric's standard error goes: TPR and FPR at a threshold are those of these shadow models, like the threshold.
+    """What an attack knows as far as a metric's standard error goes: rates at a threshold are those of these shadow models, like the threshold.
 
-    A shift that all shadows share moves the threshold and both rates together, and no score shows by how much; what compares the two rates
-    (advantage, balanced accuracy, precision) hardly feels it and speaks about other shadows, too.
+    A shift that all shadows share moves the scores and the threshold together, and with them TPR, FPR and precision; no score shows by how much.
+    TPR - FPR (advantage, balanced accuracy) hardly feels it and speaks about other shadows, too.
     """
-    return "nothing" if metric in ("tpr", "fpr", "recall") else knows
+    return knows if metric in ("", "advantage", "balanced_accuracy") else "nothing"
 
 
 def several_at_threshold(

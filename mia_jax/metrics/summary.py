@@ -91,8 +91,8 @@ def rows(
     at the shadow-chosen threshold tpr, fpr, advantage = TPR - FPR, balanced_accuracy, ppv@RATIO (non-members a member); and, optimistic with
     knows='oracle_threshold' and `null_mean` beside them, advantage_optimistic = max |TPR - FPR| and oracle_threshold = best balanced accuracy.
     Rows of auc and tpr@FPR with an interval carry `p_value`, one-sided, of 'no better than guessing' (`multiple.leaks`). Where units of models can be
-    resampled the standard error comes from variance components, with more for attacks that know shadows (`components.error`); tpr and fpr at a
-    threshold speak about these shadow models alone.
+    resampled the standard error comes from variance components, with more for attacks that know shadows (`components.error`); tpr, fpr
+    and ppv at a threshold speak about these shadow models alone.
     Mean rows carry `sd_over_models`. A dict `keep` is filled with keep[attack][target, metric] = Drawn (`comparisons.rows`).
     Raises ValueError on NaN scores of evaluated rows and on targets without members or non-members.
     """

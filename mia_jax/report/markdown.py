@@ -400,8 +400,8 @@ def reading(rows: Sequence[Mapping], audited: bool = False) -> str:
         "**balanced accuracy**, **advantage** = TPR - FPR: at a threshold from shadow models or the attack itself, never the target's; – where none.",
         "**†**: one ROC over all (target, record) pairs, where a single target has too few non-members; else the mean over targets.",
         "**[low, high]**: intervals. *crossed* speaks about further models (twins are one) and records, shadow models included; *records* resamples "
-        "records only and speaks about these models alone; *fixed_threshold* is exact binomial. TPR and FPR at a threshold speak about these shadow "
-        "models. Two attacks are compared by the interval of their difference, not by these.",
+        "records only and speaks about these models alone; *fixed_threshold* is exact binomial. TPR, FPR and precision at a "
+        "threshold speak about these shadow models. Two attacks are compared by the interval of their difference, not by these.",
         "**significant**: above guessing after Holm's correction over all rates of all attacks in the table; only then a leak is called shown.",
         "**knows**: " + "; ".join(known) + "." if known else "",
         "Rates of one model's records are not a bound on differential privacy" + (f"; the only one is under '{privacy.TITLE}'." if audited else "."),
