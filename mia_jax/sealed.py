@@ -28,7 +28,7 @@ def save_npy(file, array: np.ndarray, record: Mapping) -> None:
     """Writes the array, then the line with its checksum and record."""
     hashed = _Hashed(file)
     np.lib.format.write_array(hashed, np.asanyarray(array), allow_pickle=False)
-    file.write(MARK + _canonical({SEAL: _sealed(hashed.state, record), RECORD: record}) + b"\n")
+    file.write(_line({SEAL: _sealed(hashed.state, record), RECORD: record}))
 
 
 def parse_npy(data: bytes) -> tuple[np.ndarray, dict | None]:
@@ -40,7 +40,7 @@ def parse_npy(data: bytes) -> tuple[np.ndarray, dict | None]:
     if not tail.startswith(MARK):
         raise ValueError(f"{len(tail)} bytes follow the array that do not belong to it")
     found = json_value(tail[len(MARK) :])
-    if not isinstance(found, dict) or set(found) != {SEAL, RECORD} or not isinstance(found[RECORD], dict):
+    if not isinstance(found, dict) or set(found) != {SEAL, RECORD} or not isinstance(found[RECORD], dict) or tail != _line(found):
         raise ValueError("its last line is not the record that it was written with")
     state = hashlib.sha256()
     state.update(memoryview(data)[:end])
@@ -150,6 +150,11 @@ class _Hashed:
     def write(self, data) -> int:
         self.state.update(data)
         return self.file.write(data)
+
+
+def _line(value: Mapping) -> bytes:
+    """The last line of an .npy file."""
+    return MARK + _canonical(value) + b"\n"
 
 
 def _sealed(state, record: Mapping) -> str:

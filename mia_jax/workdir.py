@@ -172,7 +172,10 @@ def write_npz(path: Path, /, record: Mapping | None = None, **arrays) -> None:
 def read_json(path: Path, *, needs: Mapping[str, type | tuple] | None = None, remedy: str = ANEW):
     """The JSON value of a file; ValueError with the remedy if it is damaged. With `needs` {key: type} it must be an object that has these."""
     try:
-        value = sealed.json_value(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        value = sealed.json_value(text)
+        if isinstance(value, dict) and sealed.SEAL in value and not text.endswith("\n"):
+            raise ValueError("its last byte is lost")
         if needs is not None:
             if not isinstance(value, dict):
                 raise ValueError(f"it holds a {type(value).__name__}, expected an object")

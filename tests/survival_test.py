@@ -47,19 +47,15 @@ def test_every_flipped_bit_of_an_array_file_is_noticed(tmp_path):
     for place in range(len(whole)):
         for bit in (1, 32):
             path.write_bytes(whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :])
-            try:
-                found, record = workdir.read_npy_and_record(path, record=PLACE)
-            except ValueError as error:
-                assert "a.npy" in str(error)
-            else:
-                assert record == PLACE and np.array_equal(found, ARRAY)  # white space between the words of the record
+            with pytest.raises(ValueError, match=r"a\.npy (is damaged|belongs to another place)"):
+                workdir.read_npy_and_record(path, record=PLACE)
 
 
 def test_every_truncated_or_extended_array_file_is_noticed_or_has_no_record(tmp_path):
     path = tmp_path / "a.npy"
     workdir.write_npy(path, ARRAY, PLACE)
     whole, unrecorded = path.read_bytes(), 0
-    for data in [whole[:n] for n in range(len(whole) - 1)] + [whole + b"x", whole + bytes(512)]:
+    for data in [whole[:n] for n in range(len(whole))] + [whole + b"x", whole + bytes(512)]:
         path.write_bytes(data)
         try:
             unrecorded += workdir.read_npy_and_record(path, record=PLACE)[1] is None
