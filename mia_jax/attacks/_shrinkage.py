@@ -61,6 +61,8 @@ def regressions(own_N: np.ndarray, sides: Sequence[Moments], fitted: Sequence[np
 def predictive(own_N: np.ndarray, sides: Sequence[Moments], fitted: Sequence[np.ndarray]) -> list[Predictive] | None:
     """Posterior predictives of the sides from the sums of `_sides.pool` and `regressions`; None where nothing tells a variance.
 
+    With one side that is also where all shadows answer alike, so that the number of an example's shadows is all that densities would differ in.
+
     Squared scale: (d0 var0_n + residuals) / (d0 + n - 1) with d0 + n - 1 degrees of freedom, plus the uncertainty of the center. With one
     shadow a side there are no residuals: the differences about their trend are then taken as noise of both sides, equal and Gaussian.
     No variance is below the squared float32 resolution of the signal.
@@ -102,8 +104,10 @@ def _joint(sides, variance, prior_N, tau2: float, center) -> list[tuple[np.ndarr
 def _variances(sides, pools, sums, x_N3):
     """(variance_N of each side, dof_N of each side); a side without residuals takes the other side's prior; None if nothing is known."""
     fits = [_variance_prior(s) if pools[i, _sides.DOF] else None for i, s in enumerate(sums[: len(sides)])]
+    if len(sides) == 1 and all(fit is None or fit[0] is None for fit in fits):
+        return None
     if not any(fits):
-        if len(sides) == 1 or not sums[-1].xx[0, 0]:
+        if not sums[-1].xx[0, 0]:
             return None
         _, left = _least_squares(sums[-1])
         return [np.full(len(x_N3), left / 2)] * 2, [np.full(len(x_N3), np.inf)] * 2
