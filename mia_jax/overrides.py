@@ -25,7 +25,7 @@ def overridden(config, given: Mapping[str, Any], *, attacks: str = "", prefix: s
     line, where `attacks` is the flag --attacks); `said` is told what was dropped. ValueError for what does not exist or has no such value.
     """
     tree = _copied(config.to_dict() if hasattr(config, "to_dict") else config)
-    paths = {tuple(name.split(".")): value for name, value in given.items()}
+    paths = {path: value for name, value in given.items() for path, value in _leaves(tuple(name.split(".")), value)}
     paths = {_aliased(tree, path, paths): value for path, value in paths.items()}
     one = _Overriding(tree, paths, prefix, said)
     if attacks:
@@ -34,6 +34,18 @@ def overridden(config, given: Mapping[str, Any], *, attacks: str = "", prefix: s
         one.set(path, paths[path])
     one.finish()
     return configuration.locked(tree)
+
+
+def _leaves(path: tuple[str, ...], value: Any) -> list[tuple[tuple[str, ...], Any]]:
+    """The fields of a whole section that is given as a mapping, {'data': {'name': 'npz', ...}}; any other value is one field.
+
+    >>> _leaves(('data',), {'name': 'npz'}), _leaves(('report', 'groups'), {})
+    ([(('data', 'name'), 'npz')], [(('report', 'groups'), {})])
+    """
+    value = value.to_dict() if hasattr(value, "to_dict") else value
+    if len(path) > 1 or path[0] not in configuration.KINDS or not isinstance(value, Mapping):
+        return [(path, value)]
+    return [((*path, field), inner) for field, inner in value.items()]
 
 
 def _copied(value):

@@ -116,3 +116,18 @@ def test_shadows_of_one_learner_are_what_the_design_made_them():
     both["correct_MN"][3] = np.arange(N) % C == 0
     found = fit.shadow_fit(**settings, targets=(0,), **both, trained=True)
     assert found["status"] == "failed" and found["model"] == 3 and "did its training fail?" in found["text"]
+
+
+def test_a_model_that_learned_little_is_no_proof_of_labels_in_another_order():
+    """Right on a little more rows than in random order: no verdict on the labels; on no more than that: failed; on clearly more: fine."""
+    rng = np.random.default_rng(0)
+    found = {}
+    for share in (0.0, 0.1, 0.6):
+        y = rng.integers(0, 4, 600)
+        skilled = rng.random(600) < share
+        logits = 3.0 * np.eye(4)[np.where(skilled, y, rng.integers(0, 4, 600))] + rng.normal(size=(600, 4))
+        one = fit.of_answers(logits, y) | dict(rows=300)
+        found[share] = fit.label_agreement({"the target": one}, members={"the target": one})
+    assert found[0.0]["status"] == fit.FAILED and found[0.6]["status"] == fit.OK
+    between = dict(accuracy=0.31, guessing=0.25, z=3.4, unsure=100.0, enough=True, rows=300)
+    assert fit.label_agreement({"it": between}, members={"it": between})["status"] == fit.OPEN
