@@ -321,6 +321,8 @@ def differences(old: Mapping, new: Mapping) -> list[str]:
 def check_claim(folder: Path, config: Mapping, *, remedy: str) -> None:
     """ValueError naming the differing keys if the folder is another config's; a folder of nobody is left alone."""
     path = folder / "config.json"
+    if path.is_symlink() and not path.exists():
+        raise ValueError(damaged(path, ValueError("it is a link to nowhere")))
     if path.exists():
         lines = differences(read_json(path, needs={}), config)
         if lines:

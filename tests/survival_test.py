@@ -177,6 +177,12 @@ def test_of_two_configs_on_one_new_folder_one_is_refused(tmp_path, monkeypatch):
     assert not workdir.claim(tmp_path, first, remedy="R") and os.listdir(tmp_path) == ["config.json"]  # a run of an equal config is welcome
 
 
+def test_a_claim_that_is_a_link_to_nowhere_is_named(tmp_path):
+    os.symlink(tmp_path / "nowhere", tmp_path / "config.json")
+    with pytest.raises(ValueError, match=r"config\.json is damaged \(it is a link to nowhere\)"):
+        workdir.claim(tmp_path, dict(a=1), remedy="R")
+
+
 def test_a_claim_without_hard_links_is_exclusive_too(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(PermissionError(errno.EPERM, "no links here")))
     assert workdir.claim(tmp_path, dict(a=1), remedy="R") and not workdir.create(tmp_path / "config.json", lambda file: file.write(b""))
