@@ -19,6 +19,20 @@ OF = dict(model="models", design="designs", attack="attacks", learner="learners"
 READS = dict(shadow_in="shadows that trained on the row", shadow_out="shadows that did not", shadow_own="shadows on their own rows")
 READS |= dict(x="the examples", y="the labels", columns="further columns", population="population rows", member="half of the target's members")
 WIDTH = 118
+IN_SECTION = {  # of fields whose name means something else in another section
+    "learner.epochs": "Passes over a model's training rows.",
+    "learner.batch_size": "Examples per step.",
+    "report.epochs": "Attacks that are repeated on the models of learner.snapshots.",
+    "query.batch_size": "Examples per batch of questions.",
+    "query.views": "What every example is asked as: identity, flip, rotate:5, shift:1, ...",
+    "query.signals": "Signals that are asked beside those that the attacks need.",
+    "target.signals": "The file of the target's answers.",
+    "target.batch_size": "Examples per question to the black box.",
+    "report.audit.delta": "The delta at which epsilon is audited; none takes the promised one.",
+    "report.audit.attacks": "Attacks that are audited; none named takes all that know no more than shadows do.",
+    "report.audit.method": "How the bound is computed: one_run, fdp or gdp.",
+    "report.audit.guesses": "Shares of the canaries that are guessed.",
+}
 MEANINGS = dict(  # of fields that no maker's docstring explains
     standardize="Features are scaled to mean 0 and variance 1, by the population rows where there are some.",
     drop_duplicates="Rows that are equal to an earlier one are left out.",
@@ -29,9 +43,6 @@ MEANINGS = dict(  # of fields that no maker's docstring explains
     snapshots="Epochs after which every model is kept as well, for attacks over the training.",
     init_from="The workdir of a run whose model (workdir:number) every model starts from.",
     watch="Keep how canaries' gradients lie to the updates.",
-    epochs="Attacks that are repeated on the models of learner.snapshots.",
-    views="What every example is asked as: identity, flip, rotate:5, shift:1, ...",
-    signals="Signals that are asked beside those that the attacks need, or the file of a target's answers.",
     save_logits="Keep the logits of every model.",
     ask_batch_size="Examples per batch for signals that ask more than one forward pass.",
     defense="A transform of the outputs before the attack sees them (memguard, top_k, rounding).",
@@ -55,13 +66,8 @@ MEANINGS = dict(  # of fields that no maker's docstring explains
     oracle="A black box of labels that is asked: 'my_module:function', which is imported and called, or an npz of answers.",
     member="The file that says which rows the target was trained on.",
     rate="The most questions per second; 0 sets no limit.",
-    attacks="Attacks that are audited; none named takes all that know no more than shadows do.",
-    guesses="Shares of the canaries that are guessed.",
-    delta="The delta at which epsilon is audited.",
-    method="How the bound is computed: one_run, fdp or gdp.",
     optimizer="sgd, momentum, adam or adamw.",
     learning_rate="The peak of the schedule.",
-    batch_size="Examples per step or per question.",
     schedule="constant, cosine or cosine_7_16.",
     models="How many models are trained.",
     population="The share of rows that no model trains on.",
@@ -168,7 +174,7 @@ def fields_table(title: str, section: str, known: Mapping[str, fields.Field], do
 
     def line(name: str, field: fields.Field) -> str:
         default = "must be given" if field.default is fields.EMPTY else f"default {shown(field.default)}"
-        about = meaning(name, docs)
+        about = meaning(name, docs, section=section)
         return f"{field.kind.words}; {default}.{' ' + about if about else ''}"
 
     return table(f"{title} (--config.{section}.<field>=<value>)", {name: line(name, field) for name, field in known.items()})
@@ -193,8 +199,10 @@ def docs_of(section: str, choice: str = "") -> str:
     return inspect.getdoc(makers[section]) or "" if section in makers else ""
 
 
-def meaning(name: str, docs: str) -> str:
-    """The sentence of a docstring that names the field in backticks, or what MEANINGS says; '' if none does."""
+def meaning(name: str, docs: str, *, section: str) -> str:
+    """What IN_SECTION says of the field, the sentence of a docstring that names it in backticks, or what MEANINGS says; '' if none does."""
+    if f"{section}.{name}" in IN_SECTION:
+        return IN_SECTION[f"{section}.{name}"]
     for sentence in re.split(r"(?<=[.;:])\s+(?=[A-Z`'])", re.sub(r"\s+", " ", docs)):
         if f"`{name}`" in sentence:
             return sentence.strip().rstrip(";") + ("" if sentence.strip()[-1:] in ".:" else ".")

@@ -387,6 +387,7 @@ def test_lists_say_what_there_is(kind, launcher):
         assert re.search(r"lira .*LiRA.*\n.*Reads: rescaled_logit", out) or "Reads: rescaled_logit" in out
     if kind == "fields:learner":
         assert re.search(r"learning_rate +a number; default 0.001", out)
+        assert "Passes over a model's training rows." in out and "repeated" not in out  # report.epochs means something else
     if kind == "fields:data":
         assert re.search(r"path +text; must be given", out)
 
