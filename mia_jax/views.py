@@ -119,8 +119,10 @@ class Fleet:
                 return f"attack {name!r} needs {needed}: {d.note}. Bring shadow_<key> and shadow_member of such models."
             return f"attack {name!r} needs {', '.join(lacking)}, which the design {d.name!r} cannot give ({d.note})."
         if "population" in attack.needs and not d.population_N.any():
-            remedy = "bring population_<key>" if d.name == "brought" else "set design.population, or bring population_x with the data"
-            return f"attack {name!r} needs population rows that no model trained on, and there are none: {remedy}."
+            if d.name == "brought":
+                return f"attack {name!r} needs population rows that no model trained on, and there are none: bring population_<key>."
+            remedy = "set design.population, or bring population_x with the data"
+            return f"attack {name!r} needs population rows that no model trained on, and the design {d.name!r} keeps none: {remedy}."
         return ""
 
 

@@ -267,6 +267,25 @@ def test_garbage_outside_the_threat_model_does_not_change_a_bit(name, fields, de
             np.testing.assert_array_equal(attack.score_all(alone, KEY)[0], expected_N)
 
 
+@pytest.mark.parametrize("fields", [{}, dict(mode="offline"), dict(variance="pooled"), dict(views="multivariate")])
+@pytest.mark.parametrize("name", ["lira", "offset", "reference", "multi_signal"])
+def test_garbage_does_not_change_a_bit_of_scores_of_float64_signals(name, fields):
+    """Signals that were brought keep float64 and are centered first: on what the attacker of this target sees, nothing else."""
+    if set(fields) - set(registry.keywords("attacks", name)):
+        return
+    attack = registry.make("attacks", name, fields)
+    fleet = planted.fleet(SMALL["halves"](), *planted.signal_names(attack), mu=1.0, seed=0, query_views=2)
+    fleet = dataclasses.replace(fleet, signal={k: v.astype(np.float64) + 1e9 for k, v in fleet.signal.items()})
+    rng = np.random.default_rng(0)
+    for t in fleet.design.targets[:4:3]:
+        expected_N = attack.score(fleet.view(t, attack.needs), KEY)
+        np.testing.assert_array_equal(attack.score(mutated(fleet, attack, t, poison, rng).view(t, attack.needs), KEY), expected_N)
+        if attack.score_all:
+            all_N = attack.score_all(mutated(fleet, attack, t, huge, rng), KEY)[fleet.design.targets.index(t)]
+            np.testing.assert_allclose(all_N, expected_N, rtol=1e-8, atol=1e-9)
+            np.testing.assert_array_equal(all_N, attack.score_all(fleet, KEY)[fleet.design.targets.index(t)])
+
+
 @attack_case
 def test_needs_and_knowledge_are_declared(name, fields):
     attack = registry.make("attacks", name, fields)

@@ -43,7 +43,7 @@ def attack(
         return score_view(view, center=center, **common)
 
     def score_all(fleet, key):
-        if center == "mean" and every_other_unit(fleet.design):
+        if center == "mean" and every_other_unit(fleet.design) and fleet.signal[signal].dtype != np.float64:  # see `origin`
             return score_fleet(fleet, **common)
         return np.stack([score(fleet.view(t, needs), key) for t in fleet.design.targets])
 
@@ -52,10 +52,9 @@ def attack(
 
 def every_other_unit(design) -> bool:
     """Whether an attacker of each target sees exactly the `shadows_M` outside the target's unit, on every evaluated row."""
-    targets, usable_M = list(design.targets), shadows_M(design)
+    targets = list(design.targets)
     outside_MM = design.unit_M[targets, None] != design.unit_M[None]
-    some = usable_M.all() or usable_M[targets].any()  # where no target is a shadow, one View per target is the cheaper way
-    return not design.balance and some and np.array_equal(design.shadow_MM[targets], outside_MM & usable_M)
+    return not design.balance and np.array_equal(design.shadow_MM[targets], outside_MM & shadows_M(design))
 
 
 def shadows_M(design) -> np.ndarray:
@@ -86,7 +85,7 @@ def score_view(view, *, signal: str, sign: int, kinds: Sequence[str], center: st
 
 def origin(own: np.ndarray, dtype: np.dtype) -> float:
     """The median of signals that were brought in float64, 0 of others: sds are bounded below by the float32 resolution of a signal's size, which must
-    be the size of its differences and not that of an offset.
+    be the size of its differences and not that of an offset. It is the target's own median, so each target has its own moments.
     """
     return float(np.median(own)) if dtype == np.float64 and own.size else 0.0
 
@@ -127,13 +126,12 @@ def score_fleet(fleet, *, signal: str, sign: int, kinds: Sequence[str], steps, f
         steps = ()
     total_TN = np.zeros((len(d.targets), value_MAN.shape[2]))
     for a in range(value_MAN.shape[1]):
-        middle = origin(sign * value_MAN[list(d.targets), a], value_MAN.dtype)
         fitted_T: list[list[np.ndarray]] = [[] for _ in d.targets]
         for step in (*steps, None):
             sums_T = [0.0] * len(d.targets)
             found_TK = np.zeros((len(d.targets), len(kinds)), bool)
             for cols in fits.blocks(value_MAN.shape[2]):
-                block_MN = sign * value_MAN[:, a, cols].astype(np.float64) - middle
+                block_MN = sign * value_MAN[:, a, cols].astype(np.float64)
                 sides_UN = [fits.leave_unit_out_moments(block_MN, where_MN[:, cols], d.unit_M) for where_MN in masks]
                 for i, t in enumerate(d.targets):
                     keep = np.flatnonzero(d.evaluated_MN[t, cols])
