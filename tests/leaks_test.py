@@ -1,9 +1,10 @@
-"""`multiple.leaks`: p-values that belong to the printed intervals, Holm's correction over correlated attacks, its level and its power."""
+"""The verdict over correlated attacks: p-values that belong to the printed intervals, its level and its power."""
 
 import numpy as np
 import pytest
 
-from mia_jax.metrics import bootstrap, multiple, summary
+from mia_jax.metrics import bootstrap, summary
+from mia_jax.report import standing, tables
 
 FPRS = (0.01, 0.1)
 
@@ -36,29 +37,12 @@ def test_a_p_value_agrees_with_the_interval_of_its_row(units, records, gain):
     assert np.mean(agree) > 0.95
 
 
-def test_holm_over_attacks_by_hand():
-    def row(attack, metric, p, target=None):
-        return dict(attack=attack, metric=metric, target=target, slice="all", p_value=p)
-
-    rows = [row("a", "auc", 0.001), row("a", "tpr@0.01", 0.04), row("b", "auc", 0.5), row("b", "tpr@0.01", 0.009)]
-    rows += [row("c", "auc", 0.9), dict(attack="c", metric="tpr@0.01", target=None, slice="all"), row("c", "tpr@0.01", 0.2, "pooled")]
-    rows += [dict(attack="d", metric="auc", target=None, slice="all"), row("a", "auc", 1e-9, 3), dict(row("a", "auc", 1e-9), slice="class 1")]
-    found = {r["attack"]: r for r in multiple.leaks(rows)}
-    assert [found[a]["p_value"] for a in "abcd"] == [0.002, 0.018, 0.4, None]
-    assert [found[a]["p_holm"] for a in "abc"] == pytest.approx([0.006, 0.036, 0.4])
-    assert [found[a]["leaks"] for a in "abcd"] == [True, False, False, False]
-    assert found["b"]["by"]["metric"] == "tpr@0.01" and found["c"]["by"]["target"] == "pooled" and found["d"]["by"] is None
-    assert [r["attack"] for r in multiple.leaks(rows)] == ["a", "b", "c", "d"]
-    assert multiple.leaks(rows, metrics=("auc",), attacks=("b",))[0]["p_holm"] == 0.5
-    assert multiple.leaks(rows, level=0.9)[1]["leaks"]
-
-
 def shares(repeats, **settings):
     """How often any of 11 attacks is reported, and how often the first one."""
     found = []
     for repeat in range(repeats):
         rows = fleets_rows(np.random.default_rng([5, repeat]), attacks=11, seed=repeat, **settings)
-        leaking = [r["attack"] for r in multiple.leaks(rows) if r["leaks"]]
+        leaking = [name for name, one in standing.decide(tables.main_rows(rows))["attacks"].items() if one["shown"]]
         found.append((bool(leaking), "a0" in leaking))
     return np.mean(found, axis=0)
 
