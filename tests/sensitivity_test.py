@@ -11,10 +11,9 @@ from benchmarks import sensitivity
 from benchmarks.sensitivity import CLIP, METHODS, NETS, ROWS
 from mia_jax import registry
 from mia_jax.learners import backprop
-from mia_jax.models import layers
 from mia_jax.objectives import cross_entropy
 from mia_jax.privacy import alone
-from mia_jax.types import Aux, Pool
+from mia_jax.types import Aux, Model, Pool
 
 REFUSED = [name for name, net in NETS.items() if net.kind == "refused"]
 MEASURED = ("words", "dropout", "rounded", "chosen_by_a_mask", "far_gate", "summed_if_large_batch", "normalized_backwards")
@@ -180,7 +179,7 @@ def test_trial_batches_differ_for_inputs_of_every_type(dtype, examples):
         x = x.astype(jnp.float32) @ variables["params"]["w"]
         return x + mixing * x.mean(0, keepdims=True), {}
 
-    model = layers.as_model(None)._replace(init=lambda key, x: dict(params=dict(w=jnp.zeros((6, 3)))), apply=apply)
+    model = Model(lambda key, x: dict(params=dict(w=jnp.zeros((6, 3)))), apply, lambda x: "")
     for mixing in (0.0, 1.0):
         if mixing == 0.0:
             model = model._replace(apply=lambda variables, x, **_: (x.astype(jnp.float32) @ variables["params"]["w"], {}))
