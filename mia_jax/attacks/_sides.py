@@ -52,9 +52,11 @@ def attack(
 
 def every_other_unit(design) -> bool:
     """Whether an attacker of each target sees exactly the `shadows_M` outside the target's unit, on every evaluated row."""
-    targets = list(design.targets)
-    outside_MM = design.unit_M[targets, None] != design.unit_M[None]
-    return not design.balance and np.array_equal(design.shadow_MM[targets], outside_MM & shadows_M(design))
+    targets, usable_M = list(design.targets), shadows_M(design)
+    shadow_MM, outside_MM = design.shadow_MM[targets], design.unit_M[targets, None] != design.unit_M[None]
+    everyone = np.array_equal(shadow_MM, outside_MM)
+    without_failed = bool(usable_M[targets].any()) and np.array_equal(shadow_MM, outside_MM & usable_M)
+    return not design.balance and (everyone or without_failed)
 
 
 def shadows_M(design) -> np.ndarray:
