@@ -245,6 +245,7 @@ def test_the_tilt_changes_no_epsilon(monkeypatch):
         assert losses.composed(one, steps=10**4, delta=1e-10) == pytest.approx(best, rel=3e-5)  # of the margin for rounding errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, dict(adjacency="zero_out"), dict(adjacency="replace_one")])
 @pytest.mark.parametrize("noise", [0.01, 0.05, 0.3, 2.6])
 def test_every_epsilon_is_finite_and_falls_with_delta(noise, changes):

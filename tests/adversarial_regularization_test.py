@@ -24,6 +24,7 @@ def trained(pool, *, epochs: int, **fields):
     return state, {name: float(value / sums["weight"]) for name, value in sums.items()}
 
 
+@pytest.mark.slow
 def test_without_its_gain_it_trains_as_backprop_does():
     pool = toys.pool(examples=80)
     state, _ = trained(pool, epochs=3, strength=0.0)

@@ -144,6 +144,7 @@ def left_out_by_the_last_fold(x: np.ndarray, member: np.ndarray, rng) -> np.ndar
     return score
 
 
+@pytest.mark.slow
 def test_signals_that_tell_nothing_tell_nothing_with_unequal_sides():
     """300 members, 100 non-members, features independent of membership: AUC .5 and the advantage of random scores; the old recipe fails."""
     attack = attack_model.make(fit="target", features=("loss", "hinge"))

@@ -106,6 +106,7 @@ def test_a_contender_that_fails_is_one_message(capsys):
         _pairs.contender("benchmarks.fleet", role="ours", nonsense=1)
 
 
+@pytest.mark.slow
 def test_ours_alone_on_a_tiny_fleet(capsys):
     assert fleet.main(["--quick", "--peers=none", "--cases=digits_mlp", "--models=2", "--epochs=2", "--chunk=2", "--no-exponents"]) == 0
     out = capsys.readouterr().out

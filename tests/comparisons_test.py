@@ -64,6 +64,7 @@ def simulate(name, repeats):
     return {key: np.mean(values, axis=0) for key, values in found.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
 def test_intervals_of_differences_cover_and_see_the_difference(name):
     found = simulate(name, 40)

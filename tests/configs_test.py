@@ -91,6 +91,7 @@ def test_full_is_the_recipe_of_the_book(name, rate, batch, side, divide):
     assert (full.data.examples, full.design.members, full.model.resize, full.model.get("divide", None)) == (70_000, 60_000, side, divide)
 
 
+@pytest.mark.slow
 @needs_fashion
 def test_fashion_mnist_wiring(tmp_path):
     config = load("fashion_mnist", "examples=200,models=4,epochs=1")
@@ -120,6 +121,7 @@ def small(config, **fields):
     return config
 
 
+@pytest.mark.slow
 @needs_fashion
 def test_dp_label_only_stops_before_its_budget_and_refuses_the_originals():
     with pytest.raises(ValueError, match=r"epsilon=1.0: not one epoch fits, the first one costs .*pld"):

@@ -132,7 +132,7 @@ def test_equal_answers_of_all_models_about_all_rows_are_a_coin_flip(name, fields
 
 
 @attack_case
-@pytest.mark.parametrize("models", [4, 8, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("models", [4, *(pytest.param(n, marks=pytest.mark.slow) for n in (8, 20))])
 def test_signals_independent_of_membership_tell_nothing(name, fields, models):
     attack = registry.make("attacks", name, fields)
     aucs = []

@@ -125,6 +125,7 @@ def test_a_layers_loss_moves_its_own_parameters_alone(which):
     assert norm[f"Dense_{which}"] > 0 and norm[f"Dense_{1 - which}"] == 0
 
 
+@pytest.mark.slow
 def test_the_logits_pass_gradients_to_the_input():
     model, pool = net(), data()
     variables = model.init(KEY, pool.x)

@@ -37,6 +37,7 @@ def test_no_digit_of_a_score_or_loss_is_lost(name, form, sign):
     assert found.value(f"threshold_{form}", "auc") == pytest.approx(want, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_shadows_and_population_keep_their_digits():
     """An offset of a billion changes no answer of the attacks that compare differences."""
     member = np.random.default_rng(1).random((9, 300)) < 0.5

@@ -29,6 +29,7 @@ def run(folder, *, model, models):
     return {r["attack"]: r["value"] for r in report["results"] if r["metric"] == "auc" and r["target"] is None}, saved, logits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name,fields",
     [("lenet_bn", {}), pytest.param("resnet18", dict(width=2, resize=0), marks=pytest.mark.slow)],  # the second compiles for long

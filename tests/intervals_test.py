@@ -77,6 +77,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["crossed", "few units", "one target", "one target, few records"])
 def test_intervals_cover_and_are_not_vacuous(name):
     model, interval, how, widest = SETTINGS[name]

@@ -90,6 +90,7 @@ def test_answers_in_a_file_are_looked_up_and_what_lacks_is_written_down(tmp_path
             oracles.answering(wrong, folder=tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["boundary_distance:iterations=1,evaluations=6,box=none", "noise_robustness:samples=7", "correct_under_shift"])
 def test_a_black_box_gets_the_answers_that_a_traced_model_gets(tmp_path, name):
     w = np.random.default_rng(1).normal(size=(16, 3)).astype(np.float32)

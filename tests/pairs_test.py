@@ -14,6 +14,7 @@ from mia_jax.report import pairs, weights
 from mia_jax.types import Batch, Pool
 
 
+@pytest.mark.slow
 def test_every_batch_is_half_of_one_class_and_half_of_two_from_training_rows_alone():
     labels_N = np.repeat(np.arange(5), 8).astype(np.int32)
     rows_K, weight_K = jnp.arange(10, 40), jnp.ones(30).at[-4:].set(0)
@@ -163,6 +164,7 @@ def test_a_pair_learners_report_says_how_well_it_tells_pairs(tmp_path):
     assert "right at E = 0.7" in (tmp_path / "report" / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_half_image_nets_report_shows_its_weights(tmp_path):
     report = run(tmp_path, model="half_image", learner={}, flat=False)
     assert report["pairs"] is None and (tmp_path / "report" / "figures" / "weights.png").stat().st_size > 1000

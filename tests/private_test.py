@@ -255,6 +255,7 @@ def test_a_budget_stops_before_the_epoch_that_would_exceed_it():
     assert any(f"after {one.epochs} of 50 epochs" in note for note in one.guarantee.notes)
 
 
+@pytest.mark.slow
 def test_the_noise_can_be_chosen_for_the_epochs():
     one = learner(batch_size=8, epochs=5, privacy=dict(noise_multiplier=None, epsilon=2.0, delta=1e-3))
     assert one.epochs == 5 and 1.95 < one.guarantee.epsilon(5) <= 2.0
@@ -410,6 +411,7 @@ def test_a_private_fleet_of_two_equals_its_models_alone(tmp_path):
     np.testing.assert_allclose(flat(alone), flat(together), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_digits_are_learned_privately():
     """An MLP that is (3, 1e-4)-DP is right on most held-out digits."""
     pool = digits.load(flat=True)
@@ -425,6 +427,7 @@ def test_digits_are_learned_privately():
     assert one.guarantee.epsilon(20) <= 3.0 and accuracy > 0.8, accuracy
 
 
+@pytest.mark.slow
 def test_private_fine_tuning_starts_from_a_finished_run(tmp_path):
     """The last layer alone, from a workdir: the body keeps every bit of the other run's model, the head moves."""
     fields = dict(

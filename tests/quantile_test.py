@@ -52,6 +52,7 @@ def test_the_linear_head_minimizes_the_pinball_loss_as_scikit_learn_does():
     assert np.abs(found - oracle).max() < 0.15 * s.std()
 
 
+@pytest.mark.slow
 def test_heads_learn_known_quantiles():
     x, s = skewed(4000, 0)
     ask, fresh = skewed(4000, 1)

@@ -214,6 +214,7 @@ def tprs(rows):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_planted_leak_ranks_first_and_holm_is_quiet_in_noise(name):
     rejected, cover, cover_tpr, first = simulate(name, 40)

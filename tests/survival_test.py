@@ -314,7 +314,7 @@ def finished(fleets):
 DEATHS = [(0.02, "after"), (0.35, "half"), (0.5, "before"), (0.64, "after"), (0.93, "before"), (0.975, "half")]
 
 
-@pytest.mark.parametrize("share, mode", DEATHS)
+@pytest.mark.parametrize("share, mode", [*DEATHS[:4], *(pytest.param(*death, marks=pytest.mark.slow) for death in DEATHS[4:])])
 def test_a_killed_run_is_continued_to_the_same_bytes(share, mode, fleets, finished, tmp_path):
     """Provenance included, and nothing is left over; the shares are of the file operations of a whole run."""
     whole, at = _disk.contents(finished), int(share * 640)

@@ -63,6 +63,7 @@ def test_unknown_name():
         tfds.load(dataset="cifar1O")
 
 
+@pytest.mark.slow
 @real
 def test_fashion_mnist_equals_the_original_files(data_dir):
     ours = tfds.load(dataset="fashion_mnist", data_dir=data_dir, splits="test")

@@ -107,6 +107,7 @@ def test_partners_are_of_another_unit_and_one_unit_has_none():
     assert "depend on each other" in validity.of_other_targets(constant, {}, folds.member_MN, folds.evaluated_MN)["why"]
 
 
+@pytest.mark.slow
 def test_blind_baseline_is_quiet_in_noise_and_sees_shifts():
     p = []
     for seed in range(12):

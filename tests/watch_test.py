@@ -130,6 +130,7 @@ def test_a_reused_key_is_seen_in_successive_updates_alone(own):
     assert flagged("reused key", 10, ("loss", "alignment"), own) == 0 and flagged("reused key", 10, ("change",), own) >= 0.9
 
 
+@pytest.mark.slow
 def test_the_private_learner_is_caught_when_it_is_broken():
     assert all(flagged(broken, 2) == 1 for broken in BROKEN) and flagged("honest", 3) == 0
 

@@ -204,6 +204,7 @@ def deep(depth, width, act, init):
     return float(jnp.abs(gradient).mean()), np.asarray(var_L)
 
 
+@pytest.mark.slow
 def test_sigmoids_lose_the_gradient_at_depth_20():
     lost, _ = deep(20, 64, "sigmoid", "xavier_uniform")
     kept, _ = deep(20, 64, "tanh", "xavier_uniform")
