@@ -112,7 +112,7 @@ def logistic_sklearn(data: dict, solver: str = "lbfgs"):
     from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
     from mia_jax.attacks import attack_model
-    from mia_jax.heads import logistic
+    from mia_jax.fitting import logistic
 
     spent = np.zeros(2)
 

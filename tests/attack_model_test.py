@@ -9,8 +9,8 @@ import pytest
 from mia_jax import registry
 from mia_jax.attacks import _features, attack_model
 from mia_jax.designs import blocks, folds, halves
-from mia_jax.heads import logistic, rows
-from mia_jax.heads.rows import Job
+from mia_jax.fitting import logistic, rows
+from mia_jax.fitting.rows import Job
 from mia_jax.views import CROSS_FITTED, View
 from tests import planted
 

@@ -9,7 +9,7 @@ from scipy.special import logsumexp
 from scipy.stats import norm
 from sklearn.linear_model import LogisticRegression
 
-from mia_jax import fits, registry
+from mia_jax import registry
 from mia_jax.attacks import (
     _logistic,
     _probability,
@@ -28,6 +28,7 @@ from mia_jax.attacks import (
 )
 from mia_jax.attacks import range as range_attack
 from mia_jax.designs import bernoulli, blocks, disjoint, halves, two_way
+from mia_jax.fitting import moments
 from mia_jax.metrics import dataset_usage, roc
 from mia_jax.views import Fleet
 from tests import planted
@@ -207,9 +208,9 @@ def test_the_mean_of_equal_values_is_that_value_whatever_their_number():
     for models in range(1, 12):
         value_MN, everyone = np.tile(value_N, (models, 1)), np.ones((models, len(value_N)), bool)
         np.testing.assert_array_equal(_probability.log_mean(value_MN, everyone), value_N)
-        moments = fits.moments(value_MN, everyone)
-        np.testing.assert_array_equal(moments.center, value_N)
-        np.testing.assert_array_equal(moments.m2, 0)
+        side = moments.moments(value_MN, everyone)
+        np.testing.assert_array_equal(side.center, value_N)
+        np.testing.assert_array_equal(side.m2, 0)
     two_MN = np.array([[-800.0, 0.0], [-801.0, np.nan]])
     found_N = _probability.log_mean(two_MN, ~np.isnan(two_MN))
     np.testing.assert_allclose(found_N, [-800 + np.log((1 + np.exp(-1)) / 2), 0.0])

@@ -9,9 +9,9 @@ import pytest
 from scipy.special import ndtr, ndtri
 from scipy.stats import norm
 
-from mia_jax import fits
 from mia_jax.attacks import gap, lira, threshold
 from mia_jax.designs import bernoulli, blocks, disjoint, folds, halves, two_way
+from mia_jax.fitting import moments
 from mia_jax.views import Fleet
 from tests import planted
 
@@ -27,7 +27,7 @@ def test_moments_equal_numpy(center):
     value_MN = rng.normal(size=(9, 50)) + 1e4
     where_MN = rng.random((9, 50)) < 0.5
     where_MN[:, 0], where_MN[:, 1] = False, True
-    found = fits.moments(np.where(where_MN, value_MN, np.nan), where_MN, center)
+    found = moments.moments(np.where(where_MN, value_MN, np.nan), where_MN, center)
     for n in range(1, 50):
         kept = value_MN[where_MN[:, n], n]
         middle = np.mean(kept) if center == "mean" else np.median(kept)
@@ -39,9 +39,9 @@ def test_leave_unit_out_moments_equal_direct_ones_without_cancellation():
     rng = np.random.default_rng(0)
     value_MN = rng.normal(size=(10, 7)) * 0.05 + 25
     where_MN, unit_M = rng.random((10, 7)) < 0.6, np.array([4, 4, 0, 0, 1, 7, 7, 7, 2, 2])
-    found = fits.leave_unit_out_moments(value_MN, where_MN, unit_M)
+    found = moments.leave_unit_out_moments(value_MN, where_MN, unit_M)
     for row, u in enumerate(np.unique(unit_M)):
-        direct = fits.moments(value_MN[unit_M != u], where_MN[unit_M != u])
+        direct = moments.moments(value_MN[unit_M != u], where_MN[unit_M != u])
         for a, b in zip(found, direct, strict=True):
             np.testing.assert_allclose(a[row], b, rtol=1e-9, atol=1e-14)
 
@@ -49,10 +49,10 @@ def test_leave_unit_out_moments_equal_direct_ones_without_cancellation():
 def test_a_unit_has_no_bit_of_influence_on_its_own_row():
     rng = np.random.default_rng(0)
     value_MN, where_MN, unit_M = rng.normal(size=(6, 40)), rng.random((6, 40)) < 0.5, np.arange(6) // 2
-    before = fits.leave_unit_out_moments(value_MN, where_MN, unit_M)
+    before = moments.leave_unit_out_moments(value_MN, where_MN, unit_M)
     value_MN[2:4], where_MN[2:4] = np.nan, ~where_MN[2:4]
     value_MN[2] = 1e30
-    after = fits.leave_unit_out_moments(value_MN, where_MN, unit_M)
+    after = moments.leave_unit_out_moments(value_MN, where_MN, unit_M)
     for a, b in zip(before, after, strict=True):
         np.testing.assert_array_equal(a[1], b[1])
         assert (a[0] != b[0]).any()
@@ -61,10 +61,10 @@ def test_a_unit_has_no_bit_of_influence_on_its_own_row():
 def test_blocks_do_not_change_moments(monkeypatch):
     rng = np.random.default_rng(0)
     value_MN, where_MN = rng.normal(size=(5, 33)), rng.random((5, 33)) < 0.5
-    whole = fits.moments(value_MN, where_MN)
-    monkeypatch.setattr(fits, "BLOCK", 7)
-    assert [s for s in fits.blocks(15, 7)] == [slice(0, 7), slice(7, 14), slice(14, 15)]
-    for a, b in zip(whole, fits.moments(value_MN, where_MN), strict=True):
+    whole = moments.moments(value_MN, where_MN)
+    monkeypatch.setattr(moments, "BLOCK", 7)
+    assert [s for s in moments.blocks(15, 7)] == [slice(0, 7), slice(7, 14), slice(14, 15)]
+    for a, b in zip(whole, moments.moments(value_MN, where_MN), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -115,7 +115,7 @@ def test_lira_equals_a_naive_loop(mode, offline_score, variance, center):
 @pytest.mark.parametrize("fields", [{}, dict(mode="offline"), dict(mode="offline", offline_score="log_pdf"), dict(center="median")])
 @pytest.mark.parametrize("models", [4, 6, 20])
 def test_score_all_equals_one_view_at_a_time(maker, fields, models, monkeypatch):
-    monkeypatch.setattr(fits, "BLOCK", 64)  # several blocks
+    monkeypatch.setattr(moments, "BLOCK", 64)  # several blocks
     attack = lira.make(**fields)
     fleet = planted.fleet(maker.make(num_examples=150, seed=0, models=models), "rescaled_logit", mu=1.0, seed=0, query_views=2)
     np.testing.assert_allclose(attack.score_all(fleet, KEY), planted.scores(fleet, attack, KEY), rtol=1e-9, atol=1e-9)

@@ -15,7 +15,7 @@ FILES = sorted((ROOT / "mia_jax").rglob("*.py"))
 LEVELS = (
     # the registry imports by name, at run time, and knows no folder
     ("types", "checks", "jobs", "precision", "views", "registry", "fields", "command_line", "accelerators"),
-    ("objectives", "models", "privacy", "evasion", "metrics", "fits", "heads"),
+    ("objectives", "models", "privacy", "evasion", "metrics", "fitting"),
     ("learners", "signals", "attacks", "designs", "data"),
     ("training", "report", "workdir", "sealed", "progress", "brought"),
     (
@@ -42,7 +42,9 @@ WITHOUT_JAX = (
     "registry",
     "fields",
     "command_line",
-    "fits",
+    "fitting.logistic",
+    "fitting.moments",
+    "fitting.rows",
     "workdir",
     "sealed",
     "metrics",
@@ -123,9 +125,9 @@ def test_heavy_libraries_stay_in_their_folder(path):
 def test_an_attack_imports_no_other_attack(path):
     for module in own(path):
         if part(module) == "attacks":
-            assert module.split(".")[2].startswith("_"), f"{module_of(path)} imports {module}; share code in mia_jax/fits.py"
+            assert module.split(".")[2].startswith("_"), f"{module_of(path)} imports {module}; share code in mia_jax/fitting/"
         else:
-            assert part(module) in ("fits", "heads", "metrics", "types", "checks", "views", "registry"), f"{module_of(path)} imports {module}"
+            assert part(module) in ("fitting", "metrics", "types", "checks", "views", "registry"), f"{module_of(path)} imports {module}"
 
 
 def fresh(code: str, **environment: str) -> str:
@@ -156,4 +158,4 @@ def test_no_module_computes_at_import():
 
 
 def test_imports_print_nothing():
-    assert fresh(f"import {', '.join(modules('attacks', 'signals', 'designs', 'metrics', 'fits', 'views', 'registry'))}") == ""
+    assert fresh(f"import {', '.join(modules('attacks', 'signals', 'designs', 'metrics', 'fitting', 'views', 'registry'))}") == ""

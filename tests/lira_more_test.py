@@ -9,9 +9,10 @@ from scipy import stats
 from scipy.optimize import brentq
 from scipy.special import digamma, ndtr, polygamma
 
-from mia_jax import configuration, experiment, fits, registry, views
+from mia_jax import configuration, experiment, registry, views
 from mia_jax.attacks import _normality, _shrinkage, _student, lira
 from mia_jax.designs import bernoulli, disjoint, halves
+from mia_jax.fitting import moments
 from mia_jax.report import shadows
 from mia_jax.training import query
 from mia_jax.views import Fleet
@@ -104,7 +105,7 @@ def test_shrunk_equals_a_naive_loop(fields, models):
 @pytest.mark.parametrize("maker, models", [(halves, 4), (halves, 6), (halves, 14), (bernoulli, 3), (bernoulli, 5), (bernoulli, 12)])
 @pytest.mark.parametrize("fields", [dict(variance="shrunk"), dict(variance="shrunk", mode="offline"), dict(variance="global")])
 def test_score_all_equals_one_view_at_a_time(maker, models, fields, monkeypatch):
-    monkeypatch.setattr(fits, "BLOCK", 64)
+    monkeypatch.setattr(moments, "BLOCK", 64)
     fleet = uneven(maker.make(num_examples=150, seed=0, models=models), seed=0, query_views=2)
     attack = lira.make(**fields)
     np.testing.assert_allclose(attack.score_all(fleet, KEY), planted.scores(fleet, attack, KEY), rtol=1e-8, atol=1e-8)
@@ -116,7 +117,7 @@ def test_the_prior_is_recovered():
     n, k, d0 = 20_000, 5, 6.0
     u_N = rng.normal(size=n)
     variance_N = np.exp(1 + u_N / 2) * d0 / rng.chisquare(d0, size=n)
-    sides = [fits.moments(u_N + shift + rng.normal(size=(k, n)) * 1e-9, np.ones((k, n), bool)) for shift in (0.0, 3.0)]
+    sides = [moments.moments(u_N + shift + rng.normal(size=(k, n)) * 1e-9, np.ones((k, n), bool)) for shift in (0.0, 3.0)]
     sides = [s._replace(m2=variance_N * rng.chisquare(k - 1, size=n)) for s in sides]
     pools = np.array([[np.sum(s.count * s.center), np.sum(s.count), np.sum(s.m2), n * (k - 1)] for s in sides])
     sums = [_shrinkage._unpack(row) for row in _shrinkage.regressions(u_N, sides, [pools])]

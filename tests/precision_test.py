@@ -13,7 +13,7 @@ import pytest
 from mia_jax import configuration, experiment, registry, workdir
 from mia_jax.data import augment
 from mia_jax.evasion import carlini_wagner, fgsm, hop_skip_jump, noise, pgd
-from mia_jax.heads import network
+from mia_jax.fitting import network
 from mia_jax.learners import _private, adversarial_regularization, balanced_pairs, plan
 from mia_jax.privacy import noise as privacy_noise
 from mia_jax.privacy import sampling

@@ -12,8 +12,8 @@ from sklearn.linear_model import QuantileRegressor
 from mia_jax import registry
 from mia_jax.attacks import quantile, threshold
 from mia_jax.designs import bernoulli, halves
-from mia_jax.heads import quantiles
-from mia_jax.heads.quantiles import pinball
+from mia_jax.fitting import quantiles
+from mia_jax.fitting.quantiles import pinball
 from tests import planted
 
 KEY = jax.random.key(0)

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from mia_jax import fits
 from mia_jax.attacks import _shrinkage, _sides, _signals, _student
 from mia_jax.attacks._sides import DOF, M2
 from mia_jax.attacks._student import Predictive
-from mia_jax.fits import Moments
+from mia_jax.fitting import moments
+from mia_jax.fitting.moments import Moments
 from mia_jax.types import Attack
 
 LEAST = 1e-6  # share of the identity in a correlation, so that two equal views can be inverted
@@ -41,7 +41,7 @@ def score(view, own_AN: np.ndarray, value_MAN: np.ndarray, *, kinds: Sequence[st
     masks = _sides.masks_of(view, cols, kinds)
     axes, distance, residuals = [], [], [[] for _ in masks]
     for own_N, value_MN in zip(own_AN[:, cols], value_MAN[:, :, cols].swapaxes(0, 1), strict=True):
-        sides = [fits.moments(value_MN, where_MN, center) for where_MN in masks]
+        sides = [moments.moments(value_MN, where_MN, center) for where_MN in masks]
         pools = _sides.pool(own_N, sides, [])
         distance.append(own_N - np.mean(_sides.centers(sides, pools), 0))
         found = _predictive(own_N, sides, pools, shrunk)

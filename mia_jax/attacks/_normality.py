@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy.special import chdtrc
 
-from mia_jax import fits
 from mia_jax.attacks import _sides
+from mia_jax.fitting import moments
 
 LEAST = 8  # values from which the test's level is close to its name
 LEVEL = 0.05
@@ -41,8 +41,8 @@ def p_values(value_MN: np.ndarray, where_MN: np.ndarray) -> np.ndarray:
     Sources: D'Agostino 1970 for the skewness, Anscombe and Glynn 1983 for the kurtosis; scipy.stats.normaltest on each column.
     """
     p_N = np.full(value_MN.shape[1], np.nan)
-    for cols in fits.blocks(value_MN.shape[1]):
-        n, center, m2 = fits.moments(value_MN[:, cols], where_MN[:, cols])
+    for cols in moments.blocks(value_MN.shape[1]):
+        n, center, m2 = moments.moments(value_MN[:, cols], where_MN[:, cols])
         tested = (n >= LEAST) & (m2 > (1e-6 * center) ** 2)
         away_MN = np.where(where_MN[:, cols], value_MN[:, cols] - center, 0)[:, tested]
         n, m2 = n[tested], m2[tested]

@@ -17,7 +17,7 @@ from scipy.special import digamma, polygamma
 
 from mia_jax.attacks import _sides, _student
 from mia_jax.attacks._student import Predictive
-from mia_jax.fits import Moments
+from mia_jax.fitting.moments import Moments
 
 ZERO = 1e-30  # no standard deviation is smaller
 LARGE = 600.0  # |log variance| beyond it is cut

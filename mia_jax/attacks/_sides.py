@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from mia_jax import fits
 from mia_jax.attacks import _signals
-from mia_jax.fits import Moments
+from mia_jax.fitting import moments
+from mia_jax.fitting.moments import Moments
 from mia_jax.types import Attack
 
 OUT, IN = "out", "in"
@@ -77,7 +77,7 @@ def score_view(view, *, signal: str, sign: int, kinds: Sequence[str], center: st
         value_MN = value_MN if sign == 1 else sign * value_MN
         middle = origin(own_N, value_MN.dtype)
         own_N, value_MN = (own_N - middle, value_MN - middle) if middle else (own_N, value_MN)
-        sides = [fits.moments(value_MN, where_MN, center) for where_MN in masks]
+        sides = [moments.moments(value_MN, where_MN, center) for where_MN in masks]
         fitted: list[np.ndarray] = []
         for step in steps:
             fitted.append(step(own_N, sides, fitted))
@@ -132,9 +132,9 @@ def score_fleet(fleet, *, signal: str, sign: int, kinds: Sequence[str], steps, f
         for step in (*steps, None):
             sums_T = [0.0] * len(d.targets)
             found_TK = np.zeros((len(d.targets), len(kinds)), bool)
-            for cols in fits.blocks(value_MAN.shape[2]):
+            for cols in moments.blocks(value_MAN.shape[2]):
                 block_MN = sign * value_MAN[:, a, cols].astype(np.float64)
-                sides_UN = [fits.leave_unit_out_moments(block_MN, where_MN[:, cols], d.unit_M) for where_MN in masks]
+                sides_UN = [moments.leave_unit_out_moments(block_MN, where_MN[:, cols], d.unit_M) for where_MN in masks]
                 for i, t in enumerate(d.targets):
                     keep = np.flatnonzero(d.evaluated_MN[t, cols])
                     sides = [Moments(*(field[unit_T[i], keep] for field in side)) for side in sides_UN]

@@ -10,9 +10,9 @@ import numpy as np
 
 from mia_jax import checks, registry
 from mia_jax.attacks import _features
-from mia_jax.heads import chosen
-from mia_jax.heads import rows as ordered
-from mia_jax.heads.rows import Job
+from mia_jax.fitting import chosen
+from mia_jax.fitting import rows as ordered
+from mia_jax.fitting.rows import Job
 from mia_jax.types import Attack
 from mia_jax.views import CROSS_FITTED, View
 
@@ -42,7 +42,7 @@ def make(
     Both learn on equally many members and non-members, at most `rows` in all (a class, with `per_class`), drawn by key.
 
     kind 'logistic', 'mlp', 'random_forest', 'knn', 'gradient_boosting', or 'chosen', the one of several that is most often right over folds of the
-    rows learned from; `options` are its maker's arguments (mia_jax.heads). features: any of 'probabilities', 'logits', 'label' (one-hot), 'x', and
+    rows learned from; `options` are its maker's arguments (mia_jax.fitting). features: any of 'probabilities', 'logits', 'label' (one-hot), 'x', and
     signal names; `columns` of the pool; `views` 'each' is a feature or their 'mean'.
     `scale`: columns to mean 0 and sd 1 on the rows learned from. per_class: one classifier a class; a class with fewer than 10 rows of a side
     (in a half) takes the pooled one. Rows enter in the order of a hash of their features, so the pool's order changes nothing; rows with equal

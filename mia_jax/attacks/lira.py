@@ -10,7 +10,7 @@ from mia_jax import checks
 from mia_jax.attacks import _multivariate, _normality, _shrinkage, _sides, _student
 from mia_jax.attacks._sides import COUNT, DOF, IN, M2, OUT
 from mia_jax.attacks._student import Predictive
-from mia_jax.fits import Moments
+from mia_jax.fitting.moments import Moments
 from mia_jax.types import Attack
 
 ENOUGH = dict(gaussian=16, per_example=2, pooled=np.inf)  # shadows per side from which an example's own variance is used

@@ -10,7 +10,7 @@ from scipy.special import ndtri
 
 from mia_jax import checks, registry
 from mia_jax.attacks import _features, _signals
-from mia_jax.heads import quantiles, rows
+from mia_jax.fitting import quantiles, rows
 from mia_jax.types import Attack
 
 HEADS = dict(linear=quantiles.linear, mlp=quantiles.mlp, gradient_boosting=quantiles.gradient_boosting)
@@ -36,7 +36,7 @@ def make(
     the middle one, whose inverse is at least 5% of its mean over the population. So z is finite, grows with s and orders beyond every level.
     Where all population rows have one value, z is the distance from it.
 
-    head 'linear', 'mlp' or 'gradient_boosting', with `options` for its maker (mia_jax.heads.quantiles). features known without the target's
+    head 'linear', 'mlp' or 'gradient_boosting', with `options` for its maker (mia_jax.fitting.quantiles). features known without the target's
     answer: 'x' (flattened), 'label', `columns`, and 'shadow_out', the mean over the shadows that did not train on the example (the mean over
     rows where there is none). Rows enter in the order of a hash of their values. `sign` None: as the signal declares.
     ValueError below 5 population rows, for NaN, and unless `levels` ascend in (0, 1) with the same number on both sides of the middle one.

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import log_ndtr
 
-from mia_jax import checks, fits
+from mia_jax import checks
 from mia_jax.attacks import _probability, _sides, _signals
+from mia_jax.fitting import moments
 from mia_jax.types import Attack
 
 
@@ -42,7 +43,7 @@ def _count(own_N: np.ndarray, value_MN: np.ndarray, where_MN: np.ndarray) -> np.
 
 
 def _smooth(own_N: np.ndarray, value_MN: np.ndarray, where_MN: np.ndarray) -> np.ndarray:
-    side = fits.moments(value_MN, where_MN)
+    side = moments.moments(value_MN, where_MN)
     pools = _sides.pool(own_N, [side], [])
     (center_N,) = _sides.centers([side], pools)
     dof = pools[0, _sides.DOF]

@@ -9,15 +9,15 @@ import numpy as np
 from scipy.optimize import minimize
 
 from mia_jax import checks
-from mia_jax.heads import rows
-from mia_jax.heads.rows import Head
+from mia_jax.fitting import rows
+from mia_jax.fitting.rows import Classifier
 
 CS = tuple(np.logspace(-4, 2, 10).tolist())
 WIDE = 128  # above this many columns quasi-Newton steps, without a Hessian
 CHUNK = 512  # factors in (1, 2] whose product is below the largest float64
 
 
-def make(*, cs: Sequence[float] = CS, inner_folds: int = 3) -> Head:
+def make(*, cs: Sequence[float] = CS, inner_folds: int = 3) -> Classifier:
     """score = log-odds w.x + b that minimize |w|^2 / 2 + C sum_k log(1 + exp(-+ (w.x_k + b))); b is not penalized.
 
     C: the one of `cs` with the best mean accuracy over `inner_folds` stratified folds of the training rows, the first of equals; then fitted
@@ -28,11 +28,11 @@ def make(*, cs: Sequence[float] = CS, inner_folds: int = 3) -> Head:
     checks.positive(**{f"cs[{i}]": c for i, c in enumerate(cs)})
     cs = np.asarray(cs, np.float64)
 
-    def head(jobs, key):
+    def classify(jobs, key):
         del key
         return [_score(job, cs, inner_folds) for job in jobs]
 
-    return head
+    return classify
 
 
 def _score(job: rows.Job, cs: np.ndarray, inner_folds: int) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mia_jax import fits
+from mia_jax.fitting import moments
 
 
 class Job(NamedTuple):
@@ -20,7 +20,7 @@ class Job(NamedTuple):
     family: int = 0
 
 
-Head = Callable[[Sequence[Job], Any], list[np.ndarray]]  # (jobs, key) -> one score_N a job, larger = member
+Classifier = Callable[[Sequence[Job], Any], list[np.ndarray]]  # (jobs, key) -> one score_N a job, larger = member
 
 
 def hashes(x_NF: np.ndarray, salt: int) -> np.ndarray:
@@ -30,7 +30,7 @@ def hashes(x_NF: np.ndarray, salt: int) -> np.ndarray:
     """
     salt_F = np.random.default_rng(salt).integers(2**64, size=x_NF.shape[1], dtype=np.uint64)
     found_N = np.zeros(len(x_NF), np.uint64)
-    for rows in fits.blocks(len(x_NF)):
+    for rows in moments.blocks(len(x_NF)):
         bits_KF = (np.ascontiguousarray(x_NF[rows], np.float64) + 0.0).view(np.uint64)
         found_N[rows] = _mix(_mix(bits_KF ^ salt_F[None]).sum(1, dtype=np.uint64))
     return found_N
@@ -72,7 +72,7 @@ def one_thread(work: int):
 
 
 class Scaling(NamedTuple):
-    """Columns to mean 0 and sd 1 over the rows that a head learns from; a column that is constant there becomes 0 everywhere."""
+    """Columns to mean 0 and sd 1 over the rows that are learned from; a column that is constant there becomes 0 everywhere."""
 
     center_F: np.ndarray
     factor_F: np.ndarray

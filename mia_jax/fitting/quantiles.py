@@ -1,4 +1,4 @@
-"""Heads that predict conditional quantiles by minimizing the pinball loss: linear, a small network, gradient boosting."""
+"""Regressions that predict conditional quantiles by minimizing the pinball loss: linear, a small network, gradient boosting."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from mia_jax import checks
-from mia_jax.heads import network as networks
-from mia_jax.heads import rows
+from mia_jax.fitting import network as networks
+from mia_jax.fitting import rows
 
 # (x_KF, s_K, ask_NF, level_T, key) -> quantiles [N,T], ascending in T
-QuantileHead = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Any], np.ndarray]
+QuantileRegression = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Any], np.ndarray]
 STEPS = 2000
 
 
@@ -22,7 +22,7 @@ def pinball(s_K: np.ndarray, quantile_KT: np.ndarray, level_T: np.ndarray) -> np
     return np.maximum(level_T * error_KT, (level_T - 1) * error_KT).mean(0)
 
 
-def linear(*, penalty: float = 1e-3, learning_rate: float = 0.02, batch_size: int = 256, epochs: int | None = None) -> QuantileHead:
+def linear(*, penalty: float = 1e-3, learning_rate: float = 0.02, batch_size: int = 256, epochs: int | None = None) -> QuantileRegression:
     """q_t(x) = w_t . x + b_t; see `mlp`."""
     return mlp(hidden=(), penalty=penalty, learning_rate=learning_rate, batch_size=batch_size, epochs=epochs)
 
@@ -34,7 +34,7 @@ def mlp(
     learning_rate: float = 0.005,
     batch_size: int = 256,
     epochs: int | None = None,
-) -> QuantileHead:
+) -> QuantileRegression:
     """One ReLU network with an output a level, trained with Adam on the summed pinball losses + penalty / 2 |kernels|^2.
 
     The rate falls to 0 along a cosine; epochs None: 2,000 steps or 10 epochs, whichever is longer. Outputs are sorted: quantiles never cross.
@@ -43,7 +43,7 @@ def mlp(
     checks.at_least(0, penalty=penalty)
     checks.at_least(1, batch_size=batch_size, epochs=1 if epochs is None else epochs)
 
-    def head(x_KF, s_K, ask_NF, level_T, key):
+    def regress(x_KF, s_K, ask_NF, level_T, key):
         size = min(batch_size, len(s_K))
         data = networks.sets([x_KF], [s_K.astype(np.float32)], [[np.arange(len(s_K))]], size)
         count = max(10, STEPS // networks.steps(data, size)) if epochs is None else epochs
@@ -51,14 +51,14 @@ def mlp(
         layers = networks.train(key, data, rate_P=[learning_rate], penalty_P=[penalty], level_T=level_T, shape=shape)
         return np.sort(networks.forward([(kernel[0, 0, 0], bias[0, 0, 0]) for kernel, bias in layers], ask_NF, 0.0), 1)
 
-    return head
+    return regress
 
 
-def gradient_boosting(*, rounds: int = 100, learning_rate: float = 0.1, max_leaf_nodes: int = 31, min_samples_leaf: int = 20) -> QuantileHead:
+def gradient_boosting(*, rounds: int = 100, learning_rate: float = 0.1, max_leaf_nodes: int = 31, min_samples_leaf: int = 20) -> QuantileRegression:
     """scikit-learn's HistGradientBoostingRegressor(loss='quantile'), one a level, without early stopping; outputs are sorted."""
     checks.at_least(1, rounds=rounds, min_samples_leaf=min_samples_leaf)
 
-    def head(x_KF, s_K, ask_NF, level_T, key):
+    def regress(x_KF, s_K, ask_NF, level_T, key):
         import jax
         from sklearn.ensemble import HistGradientBoostingRegressor
 
@@ -68,4 +68,4 @@ def gradient_boosting(*, rounds: int = 100, learning_rate: float = 0.1, max_leaf
             models = (HistGradientBoostingRegressor(loss="quantile", quantile=float(t), **own).fit(x_KF, s_K) for t in level_T)
             return np.sort(np.stack([model.predict(ask_NF) for model in models], 1), 1)
 
-    return head
+    return regress

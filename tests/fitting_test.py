@@ -1,4 +1,4 @@
-"""Heads: the order of rows, logistic regression and networks against scikit-learn, many fits in one program, and what chooses among them."""
+"""Fitting: the order of rows, logistic regression and networks against scikit-learn, many fits in one program, and what chooses among them."""
 
 import jax
 import numpy as np
@@ -8,8 +8,8 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.neural_network import MLPClassifier
 
 from mia_jax.attacks import attack_model
-from mia_jax.heads import chosen, logistic, mlp, network, rows
-from mia_jax.heads.rows import Job
+from mia_jax.fitting import chosen, logistic, mlp, network, rows
+from mia_jax.fitting.rows import Job
 from tests import planted
 from tests.attack_model_test import FAST
 

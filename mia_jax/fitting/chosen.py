@@ -8,15 +8,15 @@ import jax
 import numpy as np
 
 from mia_jax import checks
-from mia_jax.heads import grids, logistic, mlp, rows
-from mia_jax.heads.rows import Head, Job
+from mia_jax.fitting import grids, logistic, mlp, rows
+from mia_jax.fitting.rows import Classifier, Job
 
 KINDS = dict(logistic=logistic.make, mlp=mlp.make, random_forest=grids.random_forest, knn=grids.knn, gradient_boosting=grids.gradient_boosting)
 NEUTRAL = dict(logistic=0.0, mlp=0.0, random_forest=0.5, knn=0.5, gradient_boosting=0.0)  # the score of an undecided classifier
 FEW = dict(logistic={}, random_forest=dict(grid=dict(min_samples_leaf=(1, 4, 16))), gradient_boosting={})  # what `make` tries: {kind: its options}
 
 
-def make(*, kinds: Mapping[str, Mapping] = FEW, inner_folds: int = 3) -> Head:
+def make(*, kinds: Mapping[str, Mapping] = FEW, inner_folds: int = 3) -> Classifier:
     """score = that of the kind of most accuracy over `inner_folds` folds of the rows learned from, less its neutral score; each job for itself.
 
     `kinds`: {kind: options of its maker}; the first of equals wins. Rows to score never enter the choice.
@@ -25,24 +25,24 @@ def make(*, kinds: Mapping[str, Mapping] = FEW, inner_folds: int = 3) -> Head:
     checks.at_least(1, kinds=len(kinds))
     for kind in kinds:
         checks.one_of(KINDS, kinds=kind)
-    heads = {kind: KINDS[kind](**options) for kind, options in kinds.items()}
+    classifiers = {kind: KINDS[kind](**options) for kind, options in kinds.items()}
 
-    def head(jobs: Sequence[Job], key) -> list[np.ndarray]:
-        tried = [_tried(one, jobs, jax.random.fold_in(key, i), NEUTRAL[kind], inner_folds) for i, (kind, one) in enumerate(heads.items())]
+    def classify(jobs: Sequence[Job], key) -> list[np.ndarray]:
+        tried = [_tried(one, jobs, jax.random.fold_in(key, i), NEUTRAL[kind], inner_folds) for i, (kind, one) in enumerate(classifiers.items())]
         return [max(of_job, key=lambda found: found[0])[1] for of_job in zip(*tried, strict=True)]
 
-    return head
+    return classify
 
 
-def _tried(head: Head, jobs: Sequence[Job], key, neutral: float, folds: int) -> list[tuple[float, np.ndarray]]:
-    """(accuracy over the held folds, score_N less the neutral one) a job; all fits in one call of the head."""
+def _tried(classify: Classifier, jobs: Sequence[Job], key, neutral: float, folds: int) -> list[tuple[float, np.ndarray]]:
+    """(accuracy over the held folds, score_N less the neutral one) a job; all fits in one call of the classifier."""
     fold_of = [rows.folds(job.member_K, folds) for job in jobs]
     inner = [
         Job(job.x_KF[fold_K != f], job.member_K[fold_K != f], job.x_KF[fold_K == f], job.family)
         for job, fold_K in zip(jobs, fold_of, strict=True)
         for f in range(folds)
     ]
-    scores = [score_N - neutral for score_N in head([*inner, *jobs], key)]
+    scores = [score_N - neutral for score_N in classify([*inner, *jobs], key)]
     found = []
     for i, (job, fold_K) in enumerate(zip(jobs, fold_of, strict=True)):
         held = [rows.accuracy(score_N, job.member_K[fold_K == f]) * len(score_N) for f, score_N in enumerate(scores[i * folds : (i + 1) * folds])]

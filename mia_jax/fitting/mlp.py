@@ -9,9 +9,9 @@ import jax
 import numpy as np
 
 from mia_jax import checks
-from mia_jax.heads import network as networks
-from mia_jax.heads import rows
-from mia_jax.heads.rows import Head, Job
+from mia_jax.fitting import network as networks
+from mia_jax.fitting import rows
+from mia_jax.fitting.rows import Classifier, Job
 
 RATES = (1e-3, 1e-2, 5e-3, 5e-2)  # in the order in which the label-only paper's code tries them
 SMALL = dict(slope=0.01, learning_rates=RATES, alphas=(0.0,), batch_size=1, epochs=1, select="source")
@@ -42,7 +42,7 @@ def make(
     epochs: int | None = None,
     select: str | None = None,
     inner_folds: int = 3,
-) -> Head:
+) -> Classifier:
     """score = z_member - z_nonmember of a leaky-ReLU network trained with Adam on cross-entropy + alpha / (2 batch) |kernels|^2.
 
     network 'default': hidden layers (64) or (32, 32), alpha 1e-4..1e-2, batches of 200 and 2,000 steps, chosen by mean accuracy over
