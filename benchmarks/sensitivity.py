@@ -35,7 +35,8 @@ from benchmarks import _pairs
 from mia_jax.learners import backprop
 from mia_jax.models import layers
 from mia_jax.objectives import adversarial, cross_entropy
-from mia_jax.privacy import alone, clipping, gradients
+from mia_jax.privacy import clipping, gradients
+from mia_jax.privacy.independence import trials
 from mia_jax.types import Aux, Loss, Model, Pool
 
 ROWS, CLASSES, WORDS, CLIP = 32, 3, 50, 0.1
@@ -254,7 +255,7 @@ def changes(name: str, sums: Callable, draws: int = 6) -> tuple[float, float]:
     replaced, removed = [], []
     for draw in range(draws):
         rng = np.random.default_rng(draw)
-        params = jax.tree.map(lambda leaf, rng=rng: alone._parameter(rng, leaf), shapes)
+        params = jax.tree.map(lambda leaf, rng=rng: trials._parameter(rng, leaf), shapes)
         row, ones = int(rng.integers(ROWS)), np.ones(ROWS, np.float32)
         whole = np.asarray(sums(params, pool, ones))
         removed.append(np.linalg.norm(whole - sums(params, pool, np.where(np.arange(ROWS) == row, 0, ones).astype(np.float32))))

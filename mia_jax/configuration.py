@@ -23,7 +23,7 @@ PASSED = dict(
 )
 OWN = "own"  # learner.objective of a learning rule that takes no objective
 PRIVATE_PASSED = ("num_rows", "batch_size", "epochs", "padded", "started", "columns")  # what the learner passes to its private part
-LEARNER = dict(objective="cross_entropy", validation="none", stop=None, snapshots=(), init_from="", watch=False)  # watch: privacy/watch.py
+LEARNER = dict(objective="cross_entropy", validation="none", stop=None, snapshots=(), init_from="", watch=False)  # watch: privacy/canary_scores.py
 DATA = dict(standardize=False, drop_duplicates=False, canaries=None)  # canaries: fields of data/_canaries.py
 QUERY = dict(views=("identity",), batch_size=500, ask_batch_size=100, signals=(), save_logits=False)
 ATTACK = dict(defense="", adaptive=False)  # of every attack: mia_jax/answers.py

@@ -15,7 +15,7 @@ from mia_jax.data import _pool as pools
 from mia_jax.designs import _rows
 from mia_jax.learners import stopping
 from mia_jax.metrics import slices
-from mia_jax.privacy import watch
+from mia_jax.privacy import canary_scores
 from mia_jax.report import privacy
 from mia_jax.training import checkpoint, programs
 from mia_jax.training.trajectory import SIGNAL as TRAJECTORY
@@ -137,7 +137,7 @@ def prepare(config: Mapping, *, seed: int) -> Audit:
         | {*reported, *config["query"]["signals"]}
         | ({"logits"} if config["query"]["save_logits"] else set())
     )
-    signals = answers.make_signals(asked - {TRAJECTORY, *watch.SIGNALS}, pool=pool, model=model)
+    signals = answers.make_signals(asked - {TRAJECTORY, *canary_scores.SIGNALS}, pool=pool, model=model)
     refusals.check_signals(signals, out=out, pool=pool)
     refusals.check_epochs(config["report"]["epochs"], attacks, signals, target=bool(given or config["target"]["oracle"]))
     return Audit(
@@ -227,9 +227,9 @@ def make_learner(section: Mapping, *, model: Model, sample: Pool | None = None, 
 
 
 def watched(learner: Learner, config: Mapping, *, model: Model, pool: Pool, design: Design) -> Learner:
-    """The learner with learner.watch: it also keeps how the canaries' gradients lie to the updates (privacy/watch.py)."""
+    """The learner with learner.watch: it also keeps how the canaries' gradients lie to the updates (privacy/canary_scores.py)."""
     section = config["learner"]
-    asking = [name for name, attack in config["attacks"].items() if attack.get("signal") in watch.SIGNALS]
+    asking = [name for name, attack in config["attacks"].items() if attack.get("signal") in canary_scores.SIGNALS]
     if not section["watch"]:
         if asking:
             raise ValueError(f"attack {asking[0]!r} needs the updates of the training, which are kept with learner.watch=True alone.")
@@ -242,7 +242,7 @@ def watched(learner: Learner, config: Mapping, *, model: Model, pool: Pool, desi
         raise ValueError(f"learner.watch needs a per-example loss, and the learning rule {section['name']!r} has none.")
     clip_norm = (section.get("privacy") or {}).get("clip_norm", np.inf) if section.get("gradient") == "private" else np.inf
     rows = np.flatnonzero(design.coin_N >= 0)
-    return watch.watched(learner, loss=make("objectives", objective, model=model), x=pool.x[rows], y=pool.y[rows], clip_norm=clip_norm)
+    return canary_scores.watched(learner, loss=make("objectives", objective, model=model), x=pool.x[rows], y=pool.y[rows], clip_norm=clip_norm)
 
 
 def brought_parameters(path: str) -> dict[str, np.ndarray]:

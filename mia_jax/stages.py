@@ -12,7 +12,7 @@ import numpy as np
 
 from mia_jax import answers, jobs, views, workdir
 from mia_jax.designs import _failed
-from mia_jax.privacy import watch
+from mia_jax.privacy import canary_scores
 from mia_jax.progress import Progress, duration, size
 from mia_jax.report import stale
 from mia_jax.training import checkpoint, failures, fleet, measure, memory, probing, trajectory
@@ -127,7 +127,7 @@ def hooks(audit, *, folder: Path) -> list[Callable]:
         def write(name: str, m: int, value_AN: np.ndarray) -> None:
             workdir.write_npy(queries.signal_file(folder / "signal", name, m), value_AN, probing.place(audit.run, name, m))
 
-        found.append(watch.saver(rows, len(audit.pool.y), write))
+        found.append(canary_scores.saver(rows, len(audit.pool.y), write))
     return found
 
 

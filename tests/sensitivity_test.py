@@ -12,7 +12,7 @@ from benchmarks.sensitivity import CLIP, METHODS, NETS, ROWS
 from mia_jax import registry
 from mia_jax.learners import backprop
 from mia_jax.objectives import cross_entropy
-from mia_jax.privacy import alone
+from mia_jax.privacy.independence import proof, trials
 from mia_jax.types import Aux, Model, Pool
 
 REFUSED = [name for name, net in NETS.items() if net.kind == "refused"]
@@ -183,7 +183,7 @@ def test_trial_batches_differ_for_inputs_of_every_type(dtype, examples):
     for mixing in (0.0, 1.0):
         if mixing == 0.0:
             model = model._replace(apply=lambda variables, x, **_: (x.astype(jnp.float32) @ variables["params"]["w"], {}))
-        trial = alone.tried(model=model, loss=cross_entropy.make(model=model), sample=sample, rounds=1)
+        trial = trials.tried(model=model, loss=cross_entropy.make(model=model), sample=sample, rounds=1)
         assert trial.mixes is bool(mixing) and not trial.unable
         model = model._replace(apply=apply)
 
@@ -211,11 +211,11 @@ def image_net(name, fields, shape=(28, 28, 1), batch=64):
 def test_our_nets_are_proved_to_keep_examples_apart(name, fields, batch):
     """At batch sizes at which convolutions go block by block."""
     losses, params, rows = image_net(name, fields, (32, 32, 3) if name == "conv" else (28, 28, 1), batch)
-    assert alone.meeting(losses, params, rows, batch) == ""
-    assert alone.meeting(losses, params, rows, batch // 2) == ""  # two rows a unit
+    assert proof.meeting(losses, params, rows, batch) == ""
+    assert proof.meeting(losses, params, rows, batch // 2) == ""  # two rows a unit
     batch_rows, keys = rows
     turned = lambda params, taps, rows: losses(params, taps, (dataclasses.replace(rows[0], x=rows[0].x[::-1]), rows[1]))  # noqa: E731
-    assert alone.meeting(turned, params, (batch_rows, keys), batch) != ""
+    assert proof.meeting(turned, params, (batch_rows, keys), batch) != ""
 
 
 def test_the_clip_norm_binds_in_these_tests():

@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from mia_jax import checks
-from mia_jax.privacy import accounting, alone, gradients, noise
+from mia_jax.privacy import accounting, gradients, noise
 from mia_jax.privacy import clipping as clips
 from mia_jax.privacy import sampling as samplings
 from mia_jax.privacy.guarantee import Guarantee
+from mia_jax.privacy.independence import proof, trials
 from mia_jax.privacy.mechanism import Mechanism
 from mia_jax.types import Plan
 
@@ -151,7 +152,7 @@ def _finished(guarantee, plan, epochs, clip, rule, rows_each, physical_units, un
         if guarantee.method in ("tapped", "bookkeeping") and many != units:
             params, batch = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), (params, rows))
             batch = jax.tree.map(lambda a: jax.ShapeDtypeStruct((many * rows_each, *a.shape[1:]), a.dtype), batch)
-            if met := alone.meeting(losses, params, batch, many):
+            if met := proof.meeting(losses, params, batch, many):
                 raise ValueError(f"in a batch of {many * rows_each} rows, other than the plan's {units * rows_each}, examples may meet in {met}.")
 
     def gradient(losses, params, rows, weight_B, key, clip):
@@ -192,7 +193,7 @@ class Separation(NamedTuple):
     untapped: str = ""
     foreign: str = ""
 
-    def note(self, method: str, trial: alone.Trial) -> str:
+    def note(self, method: str, trial: trials.Trial) -> str:
         """The sentence of the guarantee: which check was made, and which could not be."""
         trials = f"{trial.batches} trial batches agree" if not trial.unable else f"trial batches could not be compared, because {trial.unable}"
         if self.proved:
@@ -223,7 +224,7 @@ def separation(method: str, losses, params, rows, *, units: int, rows_each: int)
     if why:
         return many._replace(untapped=why)
     batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((many.rows, *leaf.shape[1:]), leaf.dtype), rows)
-    met = alone.meeting(losses, params, batch, units)
+    met = proof.meeting(losses, params, batch, units)
     return many._replace(proved=not met, meeting=met)
 
 
@@ -234,14 +235,14 @@ def settled_method(method: str, many: Separation, losses, params, rows) -> tuple
             f"privacy.method={method!r}: it cannot be ruled out that the examples of a batch meet in {many.meeting}, and then no clipped sum by "
             "taps has a bound. Use method='auto' or 'vmap', which compute every example's gradient from a batch of its own."
         )
-    if method == "tapped" and (own := alone.foreign_derivative(losses, params, rows)):
+    if method == "tapped" and (own := proof.foreign_derivative(losses, params, rows)):
         raise ValueError(
             f"privacy.method='tapped' needs derivatives that are linear in their cotangent, and {own} brings its own. "
             "Use method='auto' or 'bookkeeping'."
         )
     if many.proved:
         return "bookkeeping" if method == "auto" else method, many
-    foreign = alone.foreign_batching(losses, params, rows)
+    foreign = proof.foreign_batching(losses, params, rows)
     if foreign and method == "vmap":
         raise ValueError(
             f"privacy.method='vmap': {foreign} is batched by code of its own, which may mix examples. Use method='scan', one example at a time."

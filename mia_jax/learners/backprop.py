@@ -18,7 +18,7 @@ from mia_jax.learners import _parameters as parameters
 from mia_jax.learners import _private as private
 from mia_jax.learners import plan as plans
 from mia_jax.learners import schedules
-from mia_jax.privacy import alone
+from mia_jax.privacy.independence import trials
 from mia_jax.types import Batch, Learner, Loss, Model, Pool, Stopping, TrainState
 
 
@@ -60,7 +60,7 @@ def make(
 
     gradient='private' clips every example's gradient and adds noise (learners/_private.py has the fields of `privacy`, and draws its own batches);
     penalties stay outside the clipping. `sample` is then a Pool of a few examples (with the columns of all), and loss_b must depend on example b
-    only: ValueError where trial batches show otherwise; the guarantee's notes say what was checked (privacy/alone.py).
+    only: ValueError where trial batches show otherwise; the guarantee's notes say what was checked (privacy/independence).
     `trainable`: only parameters whose path matches this pattern are trained ('': all). `initial` {path: array} are parameters to start from.
     `ema` > 0: the model is the moving average of its parameters, with decay min(ema, (1 + s) / (10 + s)) at step s.
     """
@@ -156,7 +156,7 @@ def make(
     if secret is None:
         one_step = step
     else:
-        tried = lambda rounds: alone.tried(model=model, loss=loss, sample=sample, rounds=rounds)  # noqa: E731
+        tried = lambda rounds: trials.tried(model=model, loss=loss, sample=sample, rounds=rounds)  # noqa: E731
         secret = secret.choose(*example_step(model=model, loss=loss, sample=sample, trainable=trainable), tried)
         one_step = lambda *args: private_step(secret, *args)  # noqa: E731
 

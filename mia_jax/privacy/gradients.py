@@ -154,7 +154,7 @@ def _two_passes(losses, params, rows, weight_B, units, rule, clip) -> Clipped:
 def residues(losses: Losses, params, rows, weight_B, units: int) -> tuple[dict, dict, tuple]:
     """({leaf path: a Residue whose leaves are [U,...]}, {leaf path: its operation}, (loss_B, aux)): all that a clipped sum by taps is made of.
 
-    The sum is bounded only if row u of every residue depends on unit u alone, which privacy/alone.py checks on this very function.
+    The sum is bounded only if row u of every residue depends on unit u alone, which privacy/independence/proof.py checks on this very function.
     """
     calls = recorded(losses, params, rows)
     flat = paths(params)

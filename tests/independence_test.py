@@ -8,7 +8,7 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 
 from mia_jax.models import layers
-from mia_jax.privacy import dependence
+from mia_jax.privacy.independence import programs, walk
 
 B, F = 6, 4
 Y = np.arange(B) % F
@@ -191,39 +191,39 @@ def test_what_running_shows_is_never_overlooked_and_what_is_apart_is_seen(name):
     f, apart = CASES[name]
     x = jax.random.normal(jax.random.key(0), (B, F))
     assert rows_change(f, x) is not apart, "the table of this test is wrong"
-    found = dependence.separate(f, (x,), (B,))
+    found = walk.separate(f, (x,), (B,))
     assert (found == "") is apart, found
 
 
 def test_rows_of_one_unit_may_meet_and_rows_of_two_may_not():
     x = jnp.zeros((B, F))
     pairs = lambda x: x.reshape(3, 2, F).mean(1)  # noqa: E731
-    assert dependence.separate(pairs, (x,), (3,)) == ""
-    assert dependence.separate(lambda x: pairs(jnp.roll(x, 1, 0)), (x,), (3,)) != ""
-    assert dependence.separate(lambda x: x[:3] * x[3:], (x,), (3,)) != ""
+    assert walk.separate(pairs, (x,), (3,)) == ""
+    assert walk.separate(lambda x: pairs(jnp.roll(x, 1, 0)), (x,), (3,)) != ""
+    assert walk.separate(lambda x: x[:3] * x[3:], (x,), (3,)) != ""
 
 
 def test_an_argument_without_data_may_reach_everything():
     x, w = jnp.zeros((B, F)), jnp.zeros((B, F))
-    assert dependence.separate(lambda x, w: x + w.sum(0)[None], (x, w), (B, None)) == ""
-    assert dependence.separate(lambda x, w: x + w.sum(0)[None], (x, w), (B, B)) != ""
+    assert walk.separate(lambda x, w: x + w.sum(0)[None], (x, w), (B, None)) == ""
+    assert walk.separate(lambda x, w: x + w.sum(0)[None], (x, w), (B, B)) != ""
 
 
 def test_where_rows_meet_is_said_with_file_and_line():
-    assert "`reduce_sum` (tests/dependence_test.py:" in dependence.separate(lambda x: x + x.sum(0)[None], (jnp.zeros((B, F)),), (B,))
+    assert "`reduce_sum` (tests/independence_test.py:" in walk.separate(lambda x: x + x.sum(0)[None], (jnp.zeros((B, F)),), (B,))
 
 
 def test_an_operation_without_a_rule_is_taken_for_one_that_mixes():
     def host(x):
         return jax.pure_callback(lambda x: x, jax.ShapeDtypeStruct((B, F), jnp.float32), x)
 
-    assert "pure_callback" in dependence.separate(host, (jnp.zeros((B, F)),), (B,))
-    assert "pure_callback" in dependence.opaque(jax.make_jaxpr(host)(jnp.zeros((B, F))))
+    assert "pure_callback" in walk.separate(host, (jnp.zeros((B, F)),), (B,))
+    assert "pure_callback" in programs.opaque(jax.make_jaxpr(host)(jnp.zeros((B, F))))
 
 
 def test_a_program_that_is_too_large_is_not_called_apart(monkeypatch):
-    monkeypatch.setattr(dependence.Analysis.__init__, "__defaults__", (10,))
-    assert "too large" in dependence.separate(lambda x: x + x, (jnp.zeros((B, F)),), (B,))
+    monkeypatch.setattr(walk.Analysis.__init__, "__defaults__", (10,))
+    assert "too large" in walk.separate(lambda x: x + x, (jnp.zeros((B, F)),), (B,))
 
 
 @custom_vmap
@@ -249,6 +249,6 @@ def test_rules_of_batching_and_differentiation_of_others_are_found_and_ours_are_
     ours = lambda x: layers.max_pool(layers.convolution(images(x), kernel(3, 3, 2, 3)), (2, 2)).sum() + jax.nn.relu(x).sum()  # noqa: E731
     for function in (ours, jax.grad(ours)):
         closed = jax.make_jaxpr(function)(x)
-        assert dependence.opaque(closed) == dependence.derivatives(closed) == ""
-    assert "custom_vmap" in dependence.opaque(jax.make_jaxpr(jax.jit(doubled))(x)) and dependence.separate(doubled, (x,), (B,)) != ""
-    assert "custom_vjp" in dependence.derivatives(jax.make_jaxpr(jax.jit(reversed_gradient))(x))
+        assert programs.opaque(closed) == programs.derivatives(closed) == ""
+    assert "custom_vmap" in programs.opaque(jax.make_jaxpr(jax.jit(doubled))(x)) and walk.separate(doubled, (x,), (B,)) != ""
+    assert "custom_vjp" in programs.derivatives(jax.make_jaxpr(jax.jit(reversed_gradient))(x))

@@ -1,10 +1,4 @@
-"""Checks that what is clipped for one unit depends on that unit's rows only, which every bound on a clipped sum takes for granted.
-
-`meeting` follows the program that makes the clipped sum (privacy/dependence.py) and can prove it. Where it cannot, vmap computes each gradient
-from a batch of its own rows, so that the bound holds whatever the net does across a batch. `tried` runs the loss on small batches and compares
-bits: it can only show that examples are mixed, never that they are not. A net that is shown to mix them is refused by every method, because batches
-of one unit would train another function than the one that is evaluated.
-"""
+"""Runs a loss on small batches and compares bits: shows that a net mixes the examples of a batch, never that it does not."""
 
 from __future__ import annotations
 
@@ -16,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mia_jax.privacy import dependence, gradients
 from mia_jax.types import Batch, Loss, Model, Pool
 
 QUICK = {"xla_backend_optimization_level": 0}  # it runs a few times: compiling it is what it costs
@@ -31,29 +24,6 @@ class Trial(NamedTuple):
     mixes: bool
     batches: int
     unable: str
-
-
-def meeting(losses: gradients.Losses, params, rows, units: int) -> str:
-    """'' if what taps hand to the clipped sum keeps the units of a batch apart, else where two units may meet; from shapes alone.
-
-    `params` and `rows` are shapes, `rows` = (Batch, key_B) with `units` times as many rows as a unit has. Keys are no unit's data.
-    """
-    batch, key_B = rows
-
-    def parts(params, batch, key_B, weight_B):
-        return jax.tree.leaves(gradients.residues(losses, params, (batch, key_B), weight_B, units)[0])
-
-    return dependence.separate(parts, (params, batch, key_B, batch.weight_B), (None, units, None, units))
-
-
-def foreign_batching(losses: gradients.Losses, params, rows) -> str:
-    """The first operation that is not batched by JAX's own rules, '' without one; vmap keeps units apart only where there is none."""
-    return dependence.opaque(jax.make_jaxpr(lambda params, rows: losses(params, {}, rows)[0])(params, rows))
-
-
-def foreign_derivative(losses: gradients.Losses, params, rows) -> str:
-    """The first operation with a derivative of its own, '' without one. Two backward passes agree only if derivatives are linear in the cotangent."""
-    return dependence.derivatives(jax.make_jaxpr(lambda params, rows: losses(params, {}, rows)[0])(params, rows))
 
 
 def tried(*, model: Model, loss: Loss, sample: Pool, rounds: int) -> Trial:

@@ -13,7 +13,7 @@ import pytest
 from mia_jax.learners import backprop
 from mia_jax.models import linear
 from mia_jax.objectives import cross_entropy
-from mia_jax.privacy import accounting, audit, gradients, noise, watch
+from mia_jax.privacy import accounting, audit, canary_scores, gradients, noise
 from mia_jax.privacy.mechanism import Mechanism
 from mia_jax.types import Learner, Pool, TrainState
 from tests import toys
@@ -84,7 +84,7 @@ def trained(seed, *, broken, own):
     inside_N = jax.random.bernoulli(coin, 0.5, (CANARIES,))
     pool = Pool(x=x, y=y, num_classes=CLASSES)
     learner, loss = private_learner() if own else (dp_sgd(broken, inside_N), softmax_loss)
-    watched = watch.watched(learner, loss=loss, x=x, y=y, clip_norm=CLAIMED.clip_norm, size=CANARIES)
+    watched = canary_scores.watched(learner, loss=loss, x=x, y=y, clip_norm=CLAIMED.clip_norm, size=CANARIES)
     state = watched.init(run, pool)
     with pytest.MonkeyPatch.context() as patch:
         if own and broken in BROKEN:
@@ -95,7 +95,7 @@ def trained(seed, *, broken, own):
             if own:
                 plan = learner.plan(run, jnp.uint32(epoch), jnp.arange(CANARIES), inside_N.astype(jnp.float32))
             state, _ = watched.epoch(state, pool, *plan)
-    loss_N = jax.vmap(lambda x, y: watch._single(loss, state.variables, x, y))(x, y)
+    loss_N = jax.vmap(lambda x, y: canary_scores._single(loss, state.variables, x, y))(x, y)
     return inside_N, dict(loss=-loss_N, alignment=state.opt.alignment_C, change=state.opt.change_C)
 
 
@@ -139,7 +139,7 @@ def test_the_sums_are_those_of_a_plain_loop_and_the_training_is_unchanged():
     pool, rows = toys.pool(20), np.arange(20, dtype=np.int32)
     plain = toys.learner(num_rows=20, optimizer="sgd")
     x, y = pool.x[:6], pool.y[:6]
-    own = watch.watched(plain, loss=LOSS, x=x, y=y, clip_norm=0.3, size=4)
+    own = canary_scores.watched(plain, loss=LOSS, x=x, y=y, clip_norm=0.3, size=4)
     start, other = plain.init(jax.random.key(1), pool), own.init(jax.random.key(1), pool)
     index_SB, weight_SB = plain.plan(jax.random.key(2), 1, rows, np.ones(20, np.float32))
     expected, previous, state = np.zeros((2, 6)), None, start
