@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import jax
 import numpy as np
 
-from mia_jax import checks, configuration, registry, views, workdir
+from mia_jax import checks, registry, settings, views, workdir
 from mia_jax.signals import transforms
 from mia_jax.training import probing
 from mia_jax.training import query as queries
 from mia_jax.types import ACCESS, Attack, Design, Learner, Model, Pool, Signal
 
 Path = pathlib.Path
-GENERAL = configuration.ATTACK
+GENERAL = settings.defaults(settings.AttackSettings)
 LONGEST = 250  # bytes of a signal's name with its settings: a folder's name has at most 255
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import ml_collections
 
-from mia_jax import checks, fields, registry
+from mia_jax import checks, fields, registry, settings
 from mia_jax.data import _canaries as canaries
 from mia_jax.learners import _private as private
 from mia_jax.learners import stopping
@@ -23,30 +23,8 @@ PASSED = dict(
 )
 OWN = "own"  # learner.objective of a learning rule that takes no objective
 PRIVATE_PASSED = ("num_rows", "batch_size", "epochs", "padded", "started", "columns")  # what the learner passes to its private part
-LEARNER = dict(objective="cross_entropy", validation="none", stop=None, snapshots=(), init_from="", watch=False)  # watch: privacy/canary_scores.py
-DATA = dict(standardize=False, drop_duplicates=False, canaries=None)  # canaries: fields of data/_canaries.py
-QUERY = dict(views=("identity",), batch_size=500, ask_batch_size=100, signals=(), save_logits=False)
-ATTACK = dict(defense="", adaptive=False)  # of every attack: mia_jax/answers.py
-REPORT = dict(fprs=(0.001, 0.01, 0.1), ppv_ratio=1.0, draws=200, level=0.95, shadow_curve=("lira",), figures=True)
-REPORT |= dict(slices=("class",), groups={}, records=None)  # slices: mia_jax/metrics/slices.py; groups: {name: row numbers}; records: attacks whose
-# exposed records are looked for (None: the attack that leads the ranking, (): none)
-REPORT |= dict(epochs=())  # attacks that are repeated on the models of learner.snapshots: mia_jax/over_epochs.py
-REPORT |= dict(audit=None)  # fields of report/privacy.py; None: with its defaults under the design canaries, else no audit
-RUN = dict(chunk=8, lanes=0, devices=0, query_chunk=0, checkpoint_every=25, pool_bytes=2**31)  # how, not what: outside every config hash
-RUN |= dict(memory_bytes=0, retries=0)  # memory_bytes: what the training may use (0: what is available); retries: of models that failed
-TARGET = dict(signals="", oracle="", member="", rate=0.0, batch_size=256)  # a target of your own: its answers, or a black box that is asked
 KINDS = dict(data="data", design="designs", model="models", learner="learners", attacks="attacks")  # section -> folder of what it chooses
-GENERAL = dict(data=DATA, learner=LEARNER, attacks=ATTACK)  # fields of a section whatever it chooses
-TABLES = dict(query=QUERY, report=REPORT, run=RUN, target=TARGET)
-Whole, Names = Sequence[int], Sequence[str]
-HINTS = dict(  # the types of fields whose default does not show them
-    data=dict(canaries=Mapping | None),
-    learner=dict(objective=str | Mapping, stop=Mapping | None, snapshots=Whole),
-    query=dict(signals=Names),
-    report=dict(slices=Names, groups=Mapping, epochs=Names, audit=Mapping | None, records=Names | None, shadow_curve=Names),
-    run=dict(chunk=int | str),
-    audit=dict(attacks=Names),
-)
+AUDIT_HINTS = dict(attacks=Sequence[str])
 
 
 def arguments(
@@ -126,7 +104,7 @@ def complete(
         learner=_learner(dict(name="backprop") | dict(learner)),
         attacks={name: attack_section(name, attack) for name, attack in attacks.items()},
     )
-    return locked(config | {name: _section(name, section_fields(name), sections.get(name, {})) for name in TABLES})
+    return locked(config | {name: _section(name, section_fields(name), sections.get(name, {})) for name in settings.SECTIONS})
 
 
 def locked(config: Mapping) -> ml_collections.ConfigDict:
@@ -148,20 +126,26 @@ SUBSECTIONS = dict(  # sections within a section, None where there is none
     stop=lambda: fields.of(stopping.make),
     privacy=lambda: fields.of(private.make, without=PRIVATE_PASSED),
     canaries=lambda: fields.of(canaries.insert, without=("pool",)),
-    audit=lambda: fields.table(privacy.FIELDS, HINTS["audit"]),
+    audit=lambda: fields.table(privacy.FIELDS, AUDIT_HINTS),
 )
+
+
+def general_fields(section: str) -> dict[str, fields.Field]:
+    """The fields that a section has whatever it chooses."""
+    kind = settings.GENERAL.get(section)
+    return fields.of_settings(kind) if kind else {}
 
 
 def section_fields(section: str, name: str = "") -> dict[str, fields.Field]:
     """The fields of a section with the choice `name`, in words 'learner (backprop)': those of its maker and those of every choice."""
-    if section in TABLES:
-        return fields.table(TABLES[section], HINTS.get(section, {}))
+    if section in settings.SECTIONS:
+        return fields.of_settings(settings.SECTIONS[section])
     maker = registry.maker(KINDS[section], name)
     own = fields.of(maker, without=PASSED[section])
-    general = GENERAL.get(section, {})
+    general = general_fields(section)
     if section == "learner" and "loss" not in registry.keywords("learners", name):
-        general = general | dict(objective=OWN)
-    return dict(name=fields.Field(fields.Kind(scalars=(str,)), fields.EMPTY)) | own | fields.table(general, HINTS.get(section, {}))
+        general |= dict(objective=general["objective"]._replace(default=OWN))
+    return dict(name=fields.Field(fields.Kind(scalars=(str,)), fields.EMPTY)) | own | general
 
 
 def typed(config: Mapping) -> dict:
@@ -174,7 +158,7 @@ def typed(config: Mapping) -> dict:
         found["seed"] = fields.value(found["seed"], fields.Kind(items=(int,)), label="seed")
     if "scores" in found:
         found["scores"] = fields.value(found["scores"], fields.Kind(scalars=(str,)), label="scores")
-    for section in (*KINDS, *TABLES):
+    for section in (*KINDS, *settings.SECTIONS):
         given = found.get(section)
         if section == "attacks" and isinstance(given, Mapping):
             found[section] = {name: typed_section(f"attacks.{name}", "attacks", one) for name, one in given.items()}

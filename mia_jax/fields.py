@@ -6,6 +6,7 @@ One way of writing lists holds everywhere: `64,64`, `(64, 64)` and `[64,64]` are
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 import math
 import re
@@ -59,6 +60,16 @@ def of(function: Callable, *, without: Collection[str] = ()) -> dict[str, Field]
     parameters = inspect.signature(function).parameters
     named = {k: p for k, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and k not in without}
     return {k: Field(kind_of(hints.get(k, EMPTY), p.default), p.default) for k, p in named.items()}
+
+
+def of_settings(kind: type) -> dict[str, Field]:
+    """Returns the fields of a settings class (a dataclass whose fields all have defaults)."""
+    hints, fields = typing.get_type_hints(kind), {}
+    for field in dataclasses.fields(kind):
+        made = field.default_factory is not dataclasses.MISSING
+        default = field.default_factory() if made else field.default
+        fields[field.name] = Field(kind_of(hints[field.name], default), default)
+    return fields
 
 
 def table(defaults: Mapping[str, Any], hints: Mapping[str, Any] = {}) -> dict[str, Field]:

@@ -10,11 +10,11 @@ import re
 import textwrap
 from collections.abc import Mapping
 
-from mia_jax import checks, configuration, fields, registry
+from mia_jax import checks, configuration, fields, registry, settings
 from mia_jax.views import OTHER_NEEDS, SHADOW_NEEDS
 
 FOLDERS = ("attacks", "models", "signals", "data", "designs", "objectives", "learners")
-SECTIONS = (*configuration.KINDS, *configuration.TABLES)
+SECTIONS = (*configuration.KINDS, *settings.SECTIONS)
 OF = dict(model="models", design="designs", attack="attacks", learner="learners", signal="signals", objective="objectives", config="configs")
 READS = dict(shadow_in="shadows that trained on the row", shadow_out="shadows that did not", shadow_own="shadows on their own rows")
 READS |= dict(x="the examples", y="the labels", columns="further columns", population="population rows", member="half of the target's members")
@@ -150,12 +150,12 @@ def section_text(rest: str) -> str:
     if section in within:
         return fields_table(f"Fields of {section}", section, configuration.SUBSECTIONS[within[section]](), docs_of(section))
     checks.one_of((*SECTIONS, *within), **{"list=fields": section})
-    if section in configuration.TABLES:
+    if section in settings.SECTIONS:
         if choice:
             raise ValueError(f"--list=fields:{rest}: the section {section} has no choices; type --list=fields:{section}.")
         return fields_table(f"Fields of {section}", section, configuration.section_fields(section), docs_of(section))
     kind = configuration.KINDS[section]
-    general = fields.table(configuration.GENERAL.get(section, {}), configuration.HINTS.get(section, {}))
+    general = configuration.general_fields(section)
     flag = "attacks.<attack>" if section == "attacks" else section
     parts = []
     if choice:
@@ -212,9 +212,9 @@ def meaning(name: str, docs: str, *, section: str) -> str:
 @functools.cache
 def field_names(section: str) -> frozenset[str]:
     """Every field that a section has with any choice."""
-    if section in configuration.TABLES:
-        return frozenset(configuration.TABLES[section])
-    known = {"name", *configuration.GENERAL.get(section, {})}
+    if section in settings.SECTIONS:
+        return frozenset(settings.names(settings.SECTIONS[section]))
+    known = {"name", *configuration.general_fields(section)}
     for name in registry.names(configuration.KINDS.get(section, section)):
         known |= set(registry.keywords(configuration.KINDS[section], name)) - set(configuration.PASSED[section])
     return frozenset(known)

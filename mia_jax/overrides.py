@@ -10,10 +10,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mia_jax import checks, configuration, fields, registry, standard
+from mia_jax import checks, configuration, fields, registry, settings, standard
 
 FLAG = "--config."
-SECTIONS = (*configuration.KINDS, *configuration.TABLES)
+SECTIONS = (*configuration.KINDS, *settings.SECTIONS)
 ADD_ATTACKS = "--attacks=+rmia adds an attack, --attacks=-gap takes one away, --attacks=lira,rmia runs these alone"
 OBJECTIVE = ("learner", "objective")
 
@@ -361,7 +361,7 @@ def hint(word: str, config) -> str:
     word = re.sub(r"\W", "_", word)
     if word in ("seed", "scores") and word in tree:
         return f" Did you mean {FLAG}{word}?"
-    sections = [s for s in ("learner", "design", "data", "model", *configuration.TABLES) if isinstance(tree.get(s), Mapping)]
+    sections = [s for s in ("learner", "design", "data", "model", *settings.SECTIONS) if isinstance(tree.get(s), Mapping)]
     known = {s: configuration.section_fields(s, tree[s].get("name", "")) for s in sections}
     exact = [f"{FLAG}{s}.{word}" for s in sections if word in known[s]]
     if word in SECTIONS:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mia_jax import answers, brought, checks, configuration, precision, refusals, registry, stages, standard, targets, workdir
+from mia_jax import answers, brought, checks, configuration, precision, refusals, registry, stages, settings, standard, targets, workdir
 from mia_jax.data import _canaries as canaries
 from mia_jax.data import _pool as pools
 from mia_jax.designs import _rows
@@ -171,7 +171,7 @@ def own_model(made, *, name: str) -> Model:
 
 def load_pool(section: Mapping) -> tuple[Pool, dict]:
     """The pool of config.data, with its canaries, and the count of its duplicates (dropped on request)."""
-    own = {k: v for k, v in section.items() if k not in configuration.DATA}
+    own = {k: v for k, v in section.items() if k not in settings.names(settings.DataSettings)}
     try:
         pool = make("data", own)
     except UnicodeDecodeError as error:
@@ -219,7 +219,7 @@ def make_learner(section: Mapping, *, model: Model, sample: Pool | None = None, 
         )
     if (section.get("privacy") or {}).get("clip_norm") == np.inf:
         raise ValueError("learner.privacy.clip_norm=inf: a config holds finite numbers; clip_norm=1e9 with noise_multiplier=0 clips nothing.")
-    own = {k: v for k, v in section.items() if k not in configuration.LEARNER}
+    own = {k: v for k, v in section.items() if k not in settings.names(settings.LearnerSettings)}
     given = dict(sample=sample, initial=brought_parameters(section["init_from"]))
     if given["initial"] and "initial" not in registry.keywords("learners", section["name"]):
         raise ValueError(f"learner.init_from: the learning rule {section['name']!r} has no such start.")
@@ -277,8 +277,8 @@ def prepare_scores(config: Mapping, *, seed: int, arrays: Mapping | None = None)
     refusals.check_attacks(attacks, design=found.design)
     count = next(iter(found.signal.values())).shape[1]
     sections = dict(data=dict(name=str(name)), design=dict(name="brought"), model="brought", learner=None, target=dict(signals=""))
-    own = dict(attacks=named, run=configuration.RUN)
-    query = dict(configuration.QUERY, views=tuple(f"view {a}" for a in range(count)))
+    own = dict(attacks=named, run=settings.defaults(settings.RunSettings))
+    query = dict(settings.defaults(settings.QuerySettings), views=tuple(f"view {a}" for a in range(count)))
     return Audit(
         config=dict(config) | sections | own | dict(query=query),
         seed=seed,

@@ -24,6 +24,7 @@ from mia_jax import sealed
 
 Path = pathlib.Path
 FILE_MODE, FOLDER_MODE = 0o600, 0o700
+CLAIM = "config.json"  # which config a folder belongs to
 ANEW = "Delete it and type the same command again: only what it held is made anew."
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 _NEW = os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
@@ -320,7 +321,7 @@ def differences(old: Mapping, new: Mapping) -> list[str]:
 
 def check_claim(folder: Path, config: Mapping, *, remedy: str) -> None:
     """ValueError naming the differing keys if the folder is another config's; a folder of nobody is left alone."""
-    path = folder / "config.json"
+    path = folder / CLAIM
     if path.is_symlink() and not path.exists():
         raise ValueError(damaged(path, ValueError("it is a link to nowhere")))
     if path.exists():
@@ -334,7 +335,7 @@ def claim(folder: Path, config: Mapping, *, remedy: str) -> bool:
 
     Of two processes that begin at the same time one is first, and the other reads what that one wrote. Returns whether this one was.
     """
-    path = folder / "config.json"
+    path = folder / CLAIM
     first = not path.exists() and create(path, lambda file: file.write(_json_text(config).encode()))
     check_claim(folder, config, remedy=remedy)
     return first

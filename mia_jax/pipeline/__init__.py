@@ -1,0 +1,1 @@
+"""The stages of a run: build, validate, train, query, attack, measure, report."""

@@ -1,0 +1,1 @@
+"""What any run needs and that knows nothing of membership."""

@@ -1,0 +1,335 @@
+"""The layout of a workdir: the only module that spells the paths of its files.
+
+```
+config.json  run.json  metrics.jsonl
+design/membership.npz                    who trained on what
+train/                Trained            config.json plan.json model/ privacy/ running/ failed/
+train/snapshot/<epoch>/                  a Trained of the variables after an epoch
+signal/<name>/        Answers            <model>.npy <model>.queries.npy partial/
+signal/loss_at/<epoch>/, epoch/<epoch>/signal/   Answers of snapshots
+attack/<name>/                           config.json scores.npz
+report/               ReportFiles        report.json report.md results.csv ... figures/
+```
+
+How a kind of file is written and read (atomically, with checksum and record) is said where its
+content is known; the primitives are `mia_jax.workdir`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from mia_jax import workdir
+
+Path = pathlib.Path
+CLAIM = workdir.CLAIM  # config.json: which config a folder belongs to
+
+
+class Trained(NamedTuple):
+    """The files of trained models: `train/` of a workdir, or of the snapshots after one epoch."""
+
+    folder: Path
+
+    @property
+    def plan(self) -> Path:
+        """How the fleet is trained: chunk, steps, parameters and memory."""
+        return self.folder / "plan.json"
+
+    def model(self, m: int) -> Path:
+        """The file of finished model m."""
+        return self.folder / "model" / f"{m:05d}.npz"
+
+    def ledger(self, m: int) -> Path:
+        """What private training recorded about model m."""
+        return self.folder / "privacy" / f"{m:05d}.json"
+
+    def failed(self, m: int) -> Path:
+        """What is recorded about model m, which cannot be used."""
+        return self.folder / "failed" / f"{m:05d}.json"
+
+    def failed_model(self, m: int) -> Path:
+        """The variables of a model whose answers were not finite."""
+        return self.failed(m).with_suffix(".npz")
+
+    def running(self, models: Sequence[int], attempt: int = 0) -> Path:
+        """The checkpoint of a group of models in training; a further attempt has another file."""
+        retry = f"r{attempt}" if attempt else ""
+        group = f"{models[0]:05d}-{models[-1]:05d}x{len(models)}{retry}"
+        return self.folder / "running" / f"{group}.npz"
+
+    def running_groups(self) -> list[Path]:
+        """All checkpoints of groups, by name."""
+        return sorted((self.folder / "running").glob("[0-9]*.npz"))
+
+    def snapshot(self, epoch: int) -> Trained:
+        """The variables as they were after an epoch."""
+        return Trained(self.folder / "snapshot" / f"{epoch:05d}")
+
+    def snapshots_of(self, m: int) -> list[Path]:
+        """The snapshots of model m, of all epochs."""
+        return list(self.folder.glob(f"snapshot/*/model/{m:05d}.npz"))
+
+    def started(self) -> bool:
+        """Whether any model is finished, in training, or has failed."""
+        return any(any((self.folder / part).glob("*")) for part in ("model", "running", "failed"))
+
+    def has_models(self) -> bool:
+        """Whether there is a folder of finished models."""
+        return (self.folder / "model").exists()
+
+
+class Answers(NamedTuple):
+    """The files of measured signals: `signal/` of a workdir, or of the snapshots after one epoch.
+
+    `name` is the one spelling of a signal with its settings (`registry.identity`).
+    """
+
+    folder: Path
+
+    def of(self, name: str) -> Path:
+        """The folder of one signal."""
+        return self.folder / name
+
+    def signal(self, name: str, m: int) -> Path:
+        """One signal of one model, [A,N..]."""
+        return self.of(name) / f"{m:05d}.npy"
+
+    def counts(self, name: str, m: int) -> Path:
+        """How many queries each answer of one model took, [A,N] or [A,N,P]."""
+        return self.signal(name, m).with_suffix(".queries.npy")
+
+    def unfinished(self, path: Path) -> Path:
+        """Where the answers of `path` are kept until all are there."""
+        return path.parent / "partial" / path.name
+
+    def losses_after(self, epoch: int) -> Answers:
+        """The losses of the snapshots after an epoch, of which loss trajectories are made."""
+        return Answers(self.folder / "loss_at" / f"{epoch:05d}")
+
+    def files_of(self, m: int) -> Iterator[Path]:
+        """Every file of model m."""
+        for name in (f"{m:05d}.npy", f"{m:05d}.queries.npy"):
+            yield from self.folder.rglob(name)
+
+    @property
+    def black_box(self) -> Path:
+        """The folder of a black box of labels."""
+        return self.folder / "oracle"
+
+    @property
+    def black_box_log(self) -> Path:
+        """Every query to the black box and its answer."""
+        return self.black_box / "log"
+
+    @property
+    def older_inputs(self) -> Path:
+        """What versions before records in the files wrote about the models that answered."""
+        return self.folder / "inputs.json"
+
+
+class ReportFiles(NamedTuple):
+    """The files of a report."""
+
+    folder: Path
+
+    @property
+    def json(self) -> Path:
+        """Every number of the report."""
+        return self.folder / "report.json"
+
+    @property
+    def markdown(self) -> Path:
+        """The report as a page."""
+        return self.folder / "report.md"
+
+    @property
+    def results(self) -> Path:
+        """The rows of report.json as CSV."""
+        return self.folder / "results.csv"
+
+    @property
+    def latex(self) -> Path:
+        """The main table."""
+        return self.folder / "table.tex"
+
+    @property
+    def records(self) -> Path:
+        """How exposed every record is, as CSV."""
+        return self.folder / "records.csv"
+
+    @property
+    def record_arrays(self) -> Path:
+        """The same as arrays."""
+        return self.folder / "records.npz"
+
+    @property
+    def epochs(self) -> Path:
+        """Rows of attacks repeated after epochs, as CSV."""
+        return self.folder / "epochs.csv"
+
+    def figure(self, name: str) -> Path:
+        """One figure."""
+        return self.folder / "figures" / f"{name}.png"
+
+    def figures(self) -> list[Path]:
+        """All figures, by name."""
+        return sorted((self.folder / "figures").glob("*.png"))
+
+    @property
+    def claim(self) -> Path:
+        """What the report was made from and the digest of its files; written last."""
+        return self.folder / CLAIM
+
+
+class ScoreFiles(NamedTuple):
+    """The files of one attack."""
+
+    folder: Path
+
+    @property
+    def scores(self) -> Path:
+        """score_TN of the models that were scored."""
+        return self.folder / "scores.npz"
+
+    @property
+    def claim(self) -> Path:
+        """What decides the scores."""
+        return self.folder / CLAIM
+
+    @property
+    def older_inputs(self) -> Path:
+        """What versions before records in the files wrote about the signals that were read."""
+        return self.folder / "inputs.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Store:
+    """A workdir of one seed. `run` is the digest of what decides its models.
+
+    Files say which run they belong to.
+    """
+
+    root: Path
+    run: str = ""
+
+    @property
+    def config(self) -> Path:
+        """The config as it was last given."""
+        return self.root / CLAIM
+
+    def log(self, task: tuple[int, int] | None = None) -> Path:
+        """Versions, devices and times of every start; each task of a fleet has its own."""
+        return self.root / ("run.json" if task is None else f"run.task-{task[0]}-of-{task[1]}.json")
+
+    @property
+    def training_metrics(self) -> Path:
+        """Metrics of the training, one JSON object per line."""
+        return self.root / "metrics.jsonl"
+
+    @property
+    def membership(self) -> Path:
+        """Who trained on what."""
+        return self.root / "design" / "membership.npz"
+
+    @property
+    def train(self) -> Trained:
+        """The trained models."""
+        return Trained(self.root / "train")
+
+    @property
+    def answers(self) -> Answers:
+        """The measured signals."""
+        return Answers(self.root / "signal")
+
+    def after(self, epoch: int) -> Answers:
+        """The signals of the snapshots after an epoch, for the report over epochs."""
+        return Answers(self.root / "epoch" / f"{epoch:05d}" / "signal")
+
+    def answers_of(self, m: int) -> Iterator[Path]:
+        """Every file of answers of model m, snapshots included."""
+        for folder in (self.root / "signal", self.root / "epoch"):
+            yield from Answers(folder).files_of(m)
+
+    @property
+    def attacks(self) -> Path:
+        """The scores of all attacks."""
+        return self.root / "attack"
+
+    def attack(self, name: str) -> ScoreFiles:
+        """The scores of one attack."""
+        return ScoreFiles(self.attacks / name)
+
+    def attacked(self) -> list[ScoreFiles]:
+        """The scores of every attack that is on disk."""
+        return [ScoreFiles(path.parent) for path in sorted(self.attacks.glob(f"*/{CLAIM}"))]
+
+    @property
+    def report(self) -> ReportFiles:
+        """The report."""
+        return ReportFiles(self.root / "report")
+
+    def holds(self, stage: str) -> bool:
+        """Whether anything of a stage ('train', 'query', 'attack') is there."""
+        if stage == "train":
+            return self.train.has_models()
+        return dict(query=self.answers.folder, attack=self.attacks)[stage].exists()
+
+    def provenance(self) -> set[str]:
+        """The names of the files that tell about runs and are no results."""
+        return {self.config.name, self.log().name, self.training_metrics.name}
+
+
+def seed_folder(root: Path, seed: int) -> Path:
+    """The workdir of one of several seeds."""
+    return root / f"seed-{seed}"
+
+
+def debug_folder(root: Path) -> Path:
+    """The workdir of --debug."""
+    return root / "debug"
+
+
+class SavedResults(NamedTuple):
+    """The files of `mia_jax.Results.save`."""
+
+    folder: Path
+
+    @property
+    def report(self) -> ReportFiles:
+        """The report's files, in the folder itself."""
+        return ReportFiles(self.folder)
+
+    @property
+    def evidence(self) -> Path:
+        """Membership and evaluated rows of the targets."""
+        return self.folder / "evidence.npz"
+
+    def scores(self, attack: str) -> Path:
+        """The scores of one attack."""
+        return self.folder / "scores" / f"{attack}.npz"
+
+    def all_scores(self) -> list[Path]:
+        """The scores of all attacks, by name."""
+        return sorted((self.folder / "scores").glob("*.npz"))
+
+
+class GridFiles(NamedTuple):
+    """The files of a grid: one workdir per variant and the table over them."""
+
+    folder: Path
+
+    def variant(self, name: str) -> Path:
+        """The workdir of one variant."""
+        return self.folder / name
+
+    def table(self, ending: str) -> Path:
+        """The table over the variants: 'csv', 'md' or 'png'."""
+        return self.folder / f"table.{ending}"
+
+    @property
+    def epochs(self) -> Path:
+        """The figure over epochs."""
+        return self.folder / "epochs.png"
