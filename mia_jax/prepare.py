@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mia_jax import answers, brought, checks, configuration, precision, refusals, registry, stages, settings, standard, targets, workdir
+from mia_jax import answers, brought, checks, configuration, precision, refusals, registry, settings, stages, standard, targets, workdir
 from mia_jax.data import _canaries as canaries
 from mia_jax.data import _pool as pools
 from mia_jax.designs import _rows
