@@ -14,13 +14,13 @@ FILES = sorted((ROOT / "mia_jax").rglob("*.py"))
 # A file imports from its own level or lower ones; within a level the folders' imports form no cycle.
 LEVELS = (
     # the registry imports by name, at run time, and knows no folder
-    ("types", "checks", "jobs", "precision", "views", "registry", "fields", "command_line", "accelerators"),
+    ("types", "checks", "jobs", "precision", "views", "registry", "fields", "settings", "command_line", "accelerators"),
     ("objectives", "models", "privacy", "evasion", "metrics", "fitting"),
     ("learners", "signals", "attacks", "designs", "data"),
-    ("training", "report", "workdir", "sealed", "progress", "brought"),
+    ("runtime", "training", "report", "workdir", "sealed", "progress", "brought"),
     (
         *("experiment", "answers", "stages", "findings", "over_epochs", "reporting", "configuration"),
-        *("prepare", "refusals", "targets", "standard", "results", "grid", "classic", "overrides", "listing"),
+        *("pipeline", "prepare", "refusals", "targets", "standard", "results", "grid", "classic", "overrides", "listing"),
     ),
 )
 LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts}
