@@ -52,7 +52,6 @@ WITHOUT_JAX = (
     "privacy.accounting",
     "privacy.losses",
     "privacy.audit",
-    "privacy.audit_runs",
 )
 
 

@@ -7,7 +7,7 @@ import pytest
 from jax_privacy import auditing
 from scipy import special, stats
 
-from mia_jax.privacy import audit, audit_runs
+from mia_jax.privacy import audit
 from mia_jax.privacy.audit import Guesses
 
 MU = {2: 0.501552, 4: 0.924931, 8: 1.666031}  # mu-Gaussian DP is (epsilon, 1e-5)-DP for these epsilons
@@ -53,8 +53,6 @@ def test_ceilings():
     assert audit.ceiling(canaries=100) == pytest.approx(3.49, abs=0.005)
     assert audit.ceiling(canaries=1000) == pytest.approx(5.81, abs=0.005)
     assert audit.ceiling(canaries=1000, guesses=100, delta=1e-5) == pytest.approx(3.46, abs=0.01)
-    assert audit_runs.ceiling(32, 32) == pytest.approx(2.10, abs=0.005)
-    assert audit_runs.ceiling(32, 32, delta=1e-3) < audit_runs.ceiling(32, 32)
     q = special.expit(audit.ceiling(canaries=100))
     assert q**100 == pytest.approx(0.05, rel=1e-4)  # by hand: all 100 right with probability q^100 = alpha
 
@@ -155,46 +153,6 @@ def test_best_shares_alpha_over_models_and_prints_its_ceiling():
         audit.best(tries, delta=1e-5, tests=2)
 
 
-# ---- many runs ----
-
-
-def test_limits_of_the_rates_by_hand():
-    rates = audit_runs.box(32, 32, 0, 32)
-    assert rates.tpr == pytest.approx(0.025 ** (1 / 32)) and rates.fpr == pytest.approx(1 - 0.025 ** (1 / 32))
-    assert audit_runs.epsilon_of(rates, delta=0) == pytest.approx(np.log(rates.tpr / rates.fpr))
-    assert audit_runs.epsilon_of(audit_runs.Box(0.9, 0.6), delta=0.0) == pytest.approx(np.log(0.4 / 0.1))  # from the non-members
-    assert audit_runs.epsilon_of(audit_runs.Box(0.3, 0.6), delta=0.0) == 0 and audit_runs.mu_of(audit_runs.Box(0.3, 0.6)) == 0
-    assert audit_runs.mu_of(audit_runs.Box(special.ndtr(1.0), special.ndtr(-0.5))) == pytest.approx(1.5)
-    assert audit_runs.epsilon_of(audit_runs.box(0, 5, 5, 5), delta=1e-5) == 0
-
-
-@pytest.mark.parametrize("selection", ["bonferroni", "split"])
-@pytest.mark.parametrize("runs", [20, 100])
-def test_many_run_bounds_keep_their_level_on_nulls_and_at_the_truth(selection, runs):
-    """Both bounds of both kinds, epsilon and mu, on scores that carry nothing and on those of a mu-Gaussian mechanism."""
-    for mu, truth in ((0.0, 0.0), (MU[4], 4.0)):
-        wrong = []
-        for s in range(200):
-            rng = np.random.default_rng([runs, s])
-            found = audit_runs.clopper_pearson(rng.normal(size=runs) + mu, rng.normal(size=runs), delta=1e-5, selection=selection)
-            wrong.append((found.epsilon > truth, found.mu > mu, found.gdp_epsilon > truth))
-        assert (np.mean(wrong, 0) <= 0.05).all()
-
-
-def test_many_run_bounds_have_power():
-    draws = [(rng.normal(size=500) + MU[4], rng.normal(size=500)) for rng in map(np.random.default_rng, range(10))]
-    for selection, share in (("bonferroni", 0.55), ("split", 0.45)):
-        found = [audit_runs.clopper_pearson(*draw, delta=1e-5, selection=selection) for draw in draws]
-        assert np.mean([one.mu for one in found]) > share * MU[4] and np.mean([one.epsilon for one in found]) > 0.4
-    perfect = audit_runs.clopper_pearson(np.ones(32), np.zeros(32), delta=0.0, selection="explicit", threshold=0.5)
-    assert perfect.epsilon == pytest.approx(2.10, abs=5e-3)
-
-
-def test_ties_are_counted_whole():
-    found = audit_runs.clopper_pearson(np.repeat([0.0, 1.0], 10), np.repeat([0.0, 1.0], 10), delta=1e-5)
-    assert found.epsilon == found.mu == 0
-
-
 @pytest.mark.parametrize(
     "call, message",
     [
@@ -206,9 +164,6 @@ def test_ties_are_counted_whole():
         (lambda: audit.p_value(canaries=5, guesses=5, correct=1, epsilon=-1.0), "epsilon=-1.0"),
         (lambda: audit.one_run(Guesses(5, 5, 5), delta=1.0), "delta=1.0"),
         (lambda: audit.one_run(Guesses(5, 5, 5), delta=0.1, method="pooled"), "method='pooled' is not one of"),
-        (lambda: audit_runs.clopper_pearson([1.0], [0.0, 1.0], delta=0.0), "1 runs with and 2 runs|1 runs with and 2 without"),
-        (lambda: audit_runs.clopper_pearson([1.0, 2], [0.0, 1], delta=0.0, selection="explicit"), "needs a threshold"),
-        (lambda: audit_runs.box(3, 2, 0, 1), "k1=3 of n1=2"),
     ],
 )
 def test_bad_arguments_are_named(call, message):

@@ -1,4 +1,4 @@
-"""Lower bounds on epsilon from one training run with many canaries; NumPy and SciPy only. Bounds from many runs: audit_runs.py.
+"""Lower bounds on epsilon from one training run with many canaries; NumPy and SciPy only.
 
 Every canary is in the training set by an independent fair coin of its own, everything else is in always. An attacker scores the canaries without
 knowing the coins, calls the k+ highest scores IN and the k- lowest OUT, and abstains on the rest. Under (epsilon, delta)-DP few of these
