@@ -97,6 +97,7 @@ def _equal(a, b) -> bool:
         return False
 
 
+LISTED = 50  # names in a message
 LONGEST_NAME = 100  # bytes: names become part of file names, which most file systems limit to 255
 
 
@@ -134,6 +135,17 @@ def closest(word, known: Iterable) -> str:
     """
     match = similar(word, known)
     return f" Did you mean {match[0]!r}?" if match else ""
+
+
+def lacks(owner: str, noun: str, name, known: Iterable) -> str:
+    """Returns the sentence about a field (column, ...) that does not exist: the closest one and all that there are.
+
+    >>> lacks('learner', 'field', 'lr', ['epochs', 'learning_rate'])
+    "learner has no field 'lr'. Did you mean 'learning_rate'? Fields: epochs, learning_rate."
+    """
+    known = [str(k) for k in known]
+    more = f", ... ({len(known)} in all)" if len(known) > LISTED else ""
+    return f"{owner} has no {noun} {name!r}.{closest(name, known)} {noun.capitalize()}s: {', '.join(known[:LISTED]) or 'none'}{more}."
 
 
 def similar(word, known: Iterable) -> list[str]:

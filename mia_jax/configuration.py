@@ -43,19 +43,18 @@ def arguments(
     {'models': 16, 'epochs': 2, 'quick': True}
     """
     typed: dict[str, Any] = {}
-    for item in filter(None, (part.strip() for part in (text or "").split(","))):
-        name, equals, value = (part.strip() for part in item.partition("="))
+    for name, value in fields.pairs(text or ""):
         if name not in defaults:
-            raise ValueError(f"the config has no argument {name!r}. Arguments: {', '.join(defaults)}.{checks.closest(name, defaults)}")
+            raise ValueError(checks.lacks("the config", "argument", name, defaults))
         default = defaults[name]
         kind = default if isinstance(default, type) else type(default)
         example = f", as in {name}={default}" if not isinstance(default, type) and default != "" else ""
         try:
-            if not equals and kind is not bool:
+            if value is None and kind is not bool:
                 raise ValueError
-            found = fields.value(value if equals else True, fields.Kind(scalars=(kind,)), label=name)
+            found = fields.value(True if value is None else value, fields.Kind(scalars=(kind,)), label=name)
         except ValueError:
-            raise ValueError(f"config argument {item!r}: expected {name}={kind.__name__}{example}.") from None
+            raise ValueError(f"config argument {name if value is None else f'{name}={value}'!r}: expected {name}={kind.__name__}{example}.") from None
         if typed.setdefault(name, found) != found:
             raise ValueError(f"config argument {name} is given twice, as {typed[name]} and as {found}; give it once.")
     found = {name: None if isinstance(default, type) else default for name, default in defaults.items()} | typed
@@ -179,7 +178,7 @@ def typed_values(label: str, known: Mapping[str, fields.Field], given: Mapping) 
     found = {}
     for name, value in given.items():
         if name not in known:
-            raise ValueError(no_field(label, name, known))
+            raise ValueError(checks.lacks(label, "field", name, known))
         within = isinstance(value, Mapping) and known[name].kind.mapping
         found[name] = _typed_within(label, name, value) if within else fields.value(value, known[name].kind, label=f"{label}.{name}")
     return found
@@ -201,11 +200,6 @@ def _typed_within(label: str, name: str, given: Mapping) -> dict:
 def objective_fields(name: str) -> dict[str, fields.Field]:
     """The fields of an objective."""
     return fields.of(registry.maker("objectives", name), without=("model",))
-
-
-def no_field(label: str, name: str, known: Mapping, more: str = "") -> str:
-    """The sentence about a field that does not exist, the closest one and all that there are."""
-    return f"{label} has no field {name!r}.{checks.closest(name, known)} Fields: {', '.join(known) or 'none'}.{more}"
 
 
 def check_name(name: Any) -> None:
@@ -307,5 +301,5 @@ def _section(label: str, known: Mapping[str, fields.Field], given: Mapping) -> d
             checks.label(**{f"{label}.groups: the name of a group": name})
     for field in given:
         if field not in known:
-            raise ValueError(no_field(label, field, known))
+            raise ValueError(checks.lacks(label, "field", field, known))
     return {name: field.default for name, field in known.items() if field.default is not fields.EMPTY} | dict(given)

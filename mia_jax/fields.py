@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mia_jax import checks
+
 EMPTY = inspect.Parameter.empty
 LARGEST = 2**63 - 1
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
@@ -150,6 +152,39 @@ def _read(text: str, kind: Kind) -> Any:
     if kind.scalars:
         return _scalar(text, kind.scalars)
     raise _No
+
+
+def named(text: str) -> tuple[str, dict[str, str]]:
+    """Returns the name and the settings, as text, of 'name:field=value,field=value'. Inverse of `spelled`.
+
+    >>> named('top_k:k=3'), named('memguard')
+    (('top_k', {'k': '3'}), ('memguard', {}))
+    """
+    name, _, rest = text.partition(":")
+    return name, {field: value or "" for field, value in pairs(rest)}
+
+
+def spelled(name: str, settings: Mapping[str, Any]) -> str:
+    """Returns 'name:field=value,field=value', the name alone without settings."""
+    return name + ":" * bool(settings) + ",".join(f"{field}={value}" for field, value in settings.items())
+
+
+def pairs(text: str) -> list[tuple[str, str | None]]:
+    """Returns (field, value) of every item of 'field=value,field'; the value is None where no '=' is typed.
+
+    >>> pairs('models=16, quick')
+    [('models', '16'), ('quick', None)]
+    """
+    items = (item.strip().partition("=") for item in text.split(",") if item.strip())
+    return [(name.strip(), value.strip() if equals else None) for name, equals, value in items]
+
+
+def typed(given: Mapping[str, Any], known: Mapping[str, Field], *, label: str) -> dict[str, Any]:
+    """Returns the given fields, each of its type. ValueError for a field that is not among the known ones, or has a wrong value."""
+    for name in given:
+        if name not in known:
+            raise ValueError(checks.lacks(label, "field", name, known))
+    return {name: value(item, known[name].kind, label=f"{label}.{name}") for name, item in given.items()}
 
 
 def split(text: str) -> list[str]:

@@ -152,8 +152,7 @@ class _Overriding:
             return dict(old)
         kind = configuration.KINDS[section]
         if name not in registry.names(kind) and not registry.outside(kind, name):
-            known = registry.names(kind)
-            raise self.refuse(path, f"{kind}: there is no {name!r}. Known: {', '.join(known)}.{checks.closest(name, known)}")
+            raise self.refuse(path, registry.unknown(kind, name))
         if section == "learner" and old.get("gradient") == "private" and "gradient" not in registry.keywords("learners", name):
             raise self.refuse(path, configuration.no_private_gradient(name))
         before, after = self.fields(section, old), self.fields(section, dict(name=name))
@@ -181,7 +180,7 @@ class _Overriding:
         known = self.fields(section, given)
         if name not in known:
             choice = f" ({given['name']})" if "name" in given else ""
-            raise self.refuse(path, configuration.no_field(".".join(where) + choice, name, known))
+            raise self.refuse(path, checks.lacks(".".join(where) + choice, "field", name, known))
         if len(path) == depth + 1:
             if where + (name,) == OBJECTIVE and isinstance(value, str):
                 given[name] = self.objective(path, given, value)
@@ -211,7 +210,7 @@ class _Overriding:
         known = configuration.SUBSECTIONS[name]()
         for field in found:
             if field not in known:
-                raise self.refuse(path, configuration.no_field(".".join(path), field, known))
+                raise self.refuse(path, checks.lacks(".".join(path), "field", field, known))
         return {f: fields.value(v, known[f].kind, label=f"{self.label(path)}.{f}") for f, v in found.items()}
 
     def objective(self, path: tuple[str, ...], given: Mapping, value: str) -> Any:
@@ -229,7 +228,7 @@ class _Overriding:
             return
         known = registry.names("objectives")
         if name not in known and not registry.outside("objectives", name):
-            raise self.refuse(path, f"there is no objective {name!r}. Known: {', '.join(known)}.{checks.closest(name, known)}")
+            raise self.refuse(path, registry.unknown("objectives", name))
 
     def set_within(self, path: tuple[str, ...], value: Any, given: dict, depth: int) -> None:
         """Sets a field of a section within a section, path[:depth]."""
@@ -255,7 +254,7 @@ class _Overriding:
                 )
             known = configuration.SUBSECTIONS[section]()
             if name not in known:
-                raise self.refuse(path, configuration.no_field(label, name, known))
+                raise self.refuse(path, checks.lacks(label, "field", name, known))
             if len(path) > depth + 1:
                 raise self.refuse(path, f"{label}.{name} is a value, not a section.")
             given[section] = dict(given[section] or {}) | {name: fields.value(value, known[name].kind, label=self.label(path))}
@@ -296,7 +295,7 @@ class _Overriding:
             raise self.refuse(path, f"the learning rule {given['name']!r} has an objective of its own, without fields here.")
         known = configuration.objective_fields(now["name"])
         if name not in known:
-            raise self.refuse(path, configuration.no_field(f"learner.objective ({now['name']})", name, known))
+            raise self.refuse(path, checks.lacks(f"learner.objective ({now['name']})", "field", name, known))
         given["objective"] = now | {name: fields.value(value, known[name].kind, label=self.label(path))}
 
     def finish(self) -> None:

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Mapping
 from types import ModuleType
 
-from mia_jax import checks
+from mia_jax import checks, fields
 
 KINDS = dict(data="load", designs="make", models="make", objectives="make", learners="make", signals="make", attacks="make")
 _HELPERS = dict(data=("augment",), models=("layers",), learners=("plan", "stopping", "schedules"), signals=("transforms",))
@@ -32,13 +32,18 @@ def names(kind: str) -> tuple[str, ...]:
 def load(kind: str, name: str) -> ModuleType:
     """The module mia_jax.<kind>.<name>, or the user's own module if the name has a dot; else ValueError that lists the known names."""
     if kind == "signals":
-        name = name.partition(":")[0]
+        name = fields.named(name)[0]
     known = names(kind)
     if outside(kind, name):
         return own(kind, name)
     if name not in known:
-        raise ValueError(f"{kind}: there is no {name!r}. Known: {', '.join(known)}.{checks.closest(name, known)}")
+        raise ValueError(unknown(kind, name))
     return importlib.import_module(f"mia_jax.{kind}.{name}")
+
+
+def unknown(kind: str, name: str) -> str:
+    """Returns the sentence about a name that does not exist: the closest one and all that there are."""
+    return f"{kind}: there is no {name!r}.{checks.closest(name, names(kind))} Known: {', '.join(names(kind))}."
 
 
 def outside(kind: str, name: str) -> bool:
@@ -95,7 +100,7 @@ def call(maker: Callable, label: str, /, given: Mapping = {}, **kwargs):
     free = [k for k in allowed if k not in kwargs]
     for field in given:
         if field not in free:
-            raise ValueError(f"{label} has no field {field!r}. Fields: {', '.join(free) or 'none'}.{checks.closest(field, free)}")
+            raise ValueError(checks.lacks(label, "field", field, free))
     missing = [k for k in free if allowed[k].default is inspect.Parameter.empty and k not in given]
     if missing:
         raise ValueError(f"{label} needs the field{'s' * (len(missing) > 1)} {', '.join(missing)}.")
@@ -106,12 +111,9 @@ def call(maker: Callable, label: str, /, given: Mapping = {}, **kwargs):
 
 
 def settings(kind: str, name: str) -> dict:
-    """The fields in a name with settings, 'noise_robustness:sigma=.05,samples=100', each of its default's type; ValueError for others."""
-    base, _, text = name.partition(":")
-    if not text:
-        return {}
-    known = keywords(kind, base)
-    return {field: _converted(f"{kind}/{base}", field, value, known) for field, value in (item.partition("=")[::2] for item in text.split(","))}
+    """The fields in a name with settings, 'noise_robustness:sigma=.05,samples=100', each of its own type; ValueError for others."""
+    base, given = fields.named(name)
+    return fields.typed(given, fields.of(maker(kind, base)), label=f"{kind}/{base}") if given else {}
 
 
 def identity(kind: str, name: str) -> str:
@@ -120,23 +122,13 @@ def identity(kind: str, name: str) -> str:
     A name without fields is itself, and so is one that is no file of this kind (an answer that was brought).
     """
     name, at, defense = name.partition("@")
-    base = name.partition(":")[0]
+    base = fields.named(name)[0]
     if "." not in base and base not in names(kind):
         return name + at + defense
-    fields = {field: p.default for field, p in keywords(kind, name).items()} | settings(kind, name)
-    return base + ":" * bool(fields) + ",".join(f"{field}={value}" for field, value in fields.items()) + at + defense
+    given = {field: p.default for field, p in keywords(kind, name).items()} | settings(kind, name)
+    return fields.spelled(base, given) + at + defense
 
 
-def spelled(name: str, **fields) -> str:
+def spelled(name: str, **settings) -> str:
     """The name of a signal with these settings."""
-    return identity("signals", name + ":" * bool(fields) + ",".join(f"{field}={value}" for field, value in fields.items()))
-
-
-def _converted(label: str, field: str, text: str, known: Mapping[str, inspect.Parameter]):
-    if field not in known:
-        raise ValueError(f"{label} has no field {field!r}. Fields: {', '.join(known) or 'none'}.{checks.closest(field, known)}")
-    kind = type(known[field].default)
-    try:
-        return {"True": True, "False": False}[text] if kind is bool else kind(text)
-    except (KeyError, ValueError):
-        raise ValueError(f"{label}:{field}={text!r} must be of type {kind.__name__}, as in {field}={known[field].default}.") from None
+    return identity("signals", fields.spelled(name, settings))

@@ -268,7 +268,7 @@ def test_bad_arguments_are_named(fields, message):
         (dict(features=("probabilities",)), dict(logits=np.full((40, 3), np.inf)), "feature 'logits' has 120 of 120"),
         (dict(columns=("age",)), dict(columns=dict(age=np.full(40, np.nan))), "feature 'column age' has 40 of 40"),
         (dict(columns=("city",)), dict(columns=dict(city=np.full(40, "Riga"))), "column 'city' has dtype <U4; a feature must be a number"),
-        (dict(columns=("age",)), dict(columns=dict(ages=np.zeros(40))), "no column 'age'. Columns: ages. Did you mean 'ages'"),
+        (dict(columns=("age",)), dict(columns=dict(ages=np.zeros(40))), "no column 'age'. Did you mean 'ages'. Columns: ages"),
         (dict(features=("loss", "label")), dict(y=np.linspace(0, 1, 40)), "not one class number an example"),
         (dict(per_class=True), dict(y=np.full(40, 7), num_classes=3), r"labels lie in 7..7; expected 0..2"),
         ({}, dict(member=np.ones(40, bool)), "a half of the target's rows give 20 members and 0 non-members"),

@@ -148,7 +148,7 @@ def test_a_folder_of_another_audit_is_refused_in_the_caller_s_words(tmp_path):
         (dict(groups={"some": [1.5]}), "groups: 'some' must be a list of row numbers .* dtype float64"),
         (dict(groups={"some": [40]}), r"groups: 'some' names row 40; the data has rows 0\.\.39"),
         (dict(slices="clas"), "Did you mean 'class'"),
-        (dict(slices="column:age"), "no column 'age'; its columns: none"),
+        (dict(slices="column:age"), "no column 'age'. Columns: none"),
         (dict(draws=10), "draws=10 must be at least 40"),
         (dict(seed=-1), "must be different whole numbers >= 0"),
     ],

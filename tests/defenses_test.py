@@ -43,7 +43,9 @@ def test_rounding_rounds_probabilities():
     assert np.isfinite(transforms.make("rounding:digits=0").apply(jnp.asarray([[90.0, 0.0]]))).all()
 
 
-@pytest.mark.parametrize("spec, text", [("mask", "defense='mask' is not one of"), ("top_k:m=1", "no field 'm'"), ("top_k:k=x", "whole numbers")])
+@pytest.mark.parametrize(
+    "spec, text", [("mask", "defense='mask' is not one of"), ("top_k:m=1", "no field 'm'"), ("top_k:k=x", "k=x: it must be a whole number")]
+)
 def test_wrong_defenses_are_named(spec, text):
     with pytest.raises(ValueError, match=text):
         transforms.make(spec)

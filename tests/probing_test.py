@@ -129,7 +129,8 @@ def test_a_signal_with_settings_has_one_spelling_and_two_settings_have_two_files
     assert same("loss") == "loss" and same("score") == "score" and same("loss_trajectory") == "loss_trajectory"
     paths = {probing.signal_file(tmp_path, f"correct_under_shift:d={d}", 0) for d in (1, 2)}
     assert len(paths) == 2 and registry.make("signals", "correct_under_shift:d=2").queries == 9
-    for wrong, text in (("correct_under_shift:e=1", "has no field 'e'"), ("correct_under_shift:d=x", "must be of type int")):
+    refused = {"correct_under_shift:e=1": "has no field 'e'", "correct_under_shift:d=x": "correct_under_shift.d=x: it must be a whole number"}
+    for wrong, text in refused.items():
         with pytest.raises(ValueError, match=text):
             registry.make("signals", wrong)
 

@@ -44,7 +44,7 @@ def test_terms_are_parsed_and_wrong_ones_are_named():
     ]:
         with pytest.raises(ValueError, match=message):
             slices.parse((text,))
-    with pytest.raises(ValueError, match=r"no column 'agee'; its columns: age\. Did you mean 'age'"):
+    with pytest.raises(ValueError, match=r"no column 'agee'\. Did you mean 'age'\? Columns: age"):
         slices.check(("column:agee",), columns=("age", "population"))
     with pytest.raises(ValueError, match=r"bins of column:age:1=1 must be at least 2"):
         slices.check(("column:age:1",), columns=("age",))

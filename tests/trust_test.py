@@ -226,5 +226,5 @@ def test_arrays_that_were_brought_are_sliced_and_checked():
     assert found.report["slices"]["said"] == ["There are no class labels to slice by."] and "There are no class labels" in found.markdown
     assert found.report["validity"]["duplicates"] == dict(why="the examples were not given")
     assert "all alike, or were not given" in found.report["validity"]["blind"]["why"]
-    with pytest.raises(ValueError, match="no column 'sight'; its columns: site"):
+    with pytest.raises(ValueError, match=r"no column 'sight'\. Did you mean 'site'\? Columns: site"):
         mia_jax.audit(arrays, slices=("column:sight",))

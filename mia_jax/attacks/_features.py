@@ -89,7 +89,7 @@ def _feature(name: str, signal: Mapping, view: View, rows_K: np.ndarray, views: 
 
 def _column(name: str, view: View, rows_K: np.ndarray) -> np.ndarray:
     if name not in view.columns:
-        raise ValueError(f"there is no column {name!r}. Columns: {', '.join(view.columns) or 'none'}.{checks.closest(name, view.columns)}")
+        raise ValueError(checks.lacks("the data", "column", name, view.columns))
     column = np.asarray(view.columns[name])
     if column.dtype.kind not in "biuf":
         raise ValueError(f"column {name!r} has dtype {column.dtype}; a feature must be a number.")

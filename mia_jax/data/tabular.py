@@ -225,7 +225,7 @@ def _column(column: str | int, names: list[str] | None, width: int, file: pathli
         if names is None:
             raise ValueError(f"{file} has no header, so the column {column!r} must be given by its index 0..{width - 1}.")
         if column not in names:
-            raise ValueError(f"{file} has no column {column!r}. Columns: {', '.join(names[:30])}.{checks.closest(column, names)}")
+            raise ValueError(checks.lacks(str(file), "column", column, names))
         return names.index(column)
     if not -width <= column < width:
         raise ValueError(f"{file} has no column {column}: it has {width}.")

@@ -50,7 +50,7 @@ def _features(builder: Any, name: str, image_key: str, label_key: str) -> Any:
     features = builder.info.features
     for key in (image_key, label_key):
         if key not in features:
-            raise ValueError(f"{name} has no feature {key!r}. Features: {', '.join(features)}.{checks.closest(key, features)}")
+            raise ValueError(checks.lacks(name, "feature", key, features))
     if not getattr(features[label_key], "num_classes", None):
         raise ValueError(f"{name}: the feature {label_key!r} is {type(features[label_key]).__name__}, not a class label.")
     return features[label_key]
@@ -68,7 +68,7 @@ def _source(builder: Any, name: str, data_dir: str | None, split: str) -> Any:
             raise ValueError(f"{text} Prepare it once more elsewhere:\n{_commands(name, other)}\nand set data_dir to {other!r}.") from error
         known = list(builder.info.splits)
         if split.split("[")[0] not in known:
-            raise ValueError(f"{name} has no split {split!r}. Splits: {', '.join(known)}.{checks.closest(split, known)}") from error
+            raise ValueError(checks.lacks(name, "split", split, known)) from error
         raise ValueError(f"{name}: split {split!r} in {builder.data_dir} cannot be read: {error}") from error
 
 

@@ -56,7 +56,7 @@ def check(wanted: Sequence[str], *, columns: Sequence[str] = (), groups: Mapping
         if term.startswith("column:"):
             name, bins = column_of(term)
             if name not in known:
-                raise ValueError(f"slices: the data has no column {name!r}; its columns: {', '.join(known) or 'none'}.{checks.closest(name, known)}")
+                raise ValueError(checks.lacks("slices: the data", "column", name, known))
             if bins is not None:
                 checks.at_least(2, **{f"bins of {term}": bins})
     if "group" in terms and not groups:

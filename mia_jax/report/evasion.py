@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mia_jax import workdir
+from mia_jax import fields, workdir
 from mia_jax.report import tables
 from mia_jax.signals._adversarial import EPSILONS
 from mia_jax.training import probing
@@ -23,7 +23,7 @@ def measure(folder: pathlib.Path, names: Sequence[str], *, models: Sequence[int]
     `crossing` is the radius at which the accuracy on non-members falls to LEVEL, interpolated; None if it does not.
     """
     found = {}
-    for name in (n for n in names if n.partition(":")[0] in CURVES):
+    for name in (n for n in names if fields.named(n)[0] in CURVES):
         sides: dict[str, list] = dict(members=[], nonmembers=[])
         for m, member_N, evaluated_N in zip(models, np.asarray(member_TN, bool), np.asarray(evaluated_TN, bool), strict=True):
             value_NE = workdir.read_npy(probing.signal_file(folder, name, m))[0]
@@ -70,7 +70,7 @@ def section(found: Mapping) -> str:
 
 def chosen(folder: pathlib.Path, names: Sequence[str], *, m: int, x_N, y_N, member_N, evaluated_N) -> dict | None:
     """{before [P,...], after [P,...], y [P], epsilon} of the first non-members of target m; None if no images of them were asked for."""
-    name = next((n for n in names if n.partition(":")[0] == "fgsm_image"), None)
+    name = next((n for n in names if fields.named(n)[0] == "fgsm_image"), None)
     if name is None or np.ndim(x_N) != 4:
         return None
     rows = np.flatnonzero(np.asarray(evaluated_N) & ~np.asarray(member_N))[:PICTURES]

@@ -39,7 +39,7 @@ def settings(
         wanted = {}
     for field in wanted:
         if field not in FIELDS:
-            raise ValueError(f"report.audit has no field {field!r}. Fields: {', '.join(FIELDS)}.{checks.closest(field, FIELDS)}")
+            raise ValueError(checks.lacks("report.audit", "field", field, FIELDS))
     if design.coin_N is None and arrays:
         raise ValueError(
             "report.audit needs canaries, rows that independent fair coins put into the training set, and arrays do not say which rows those are. "

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mia_jax import checks, registry
+from mia_jax import checks, fields
 
 FLOOR = 1e-12  # the smallest probability that is ever handed on
 
@@ -58,11 +58,6 @@ TRANSFORMS = dict(memguard=memguard, top_k=top_k, rounding=rounding)
 
 def make(spec: str) -> Transform:
     """'memguard', 'top_k:k=3', 'rounding:digits=1'; ValueError that lists the transforms otherwise."""
-    name, _, text = spec.partition(":")
+    name, given = fields.named(spec)
     checks.one_of(TRANSFORMS, defense=name)
-    given = dict(item.partition("=")[::2] for item in text.split(",")) if text else {}
-    try:
-        fields = {field: int(value) for field, value in given.items()}
-    except ValueError:
-        raise ValueError(f"defense={spec!r}: the fields of {name} are whole numbers, as in 'top_k:k=3'.") from None
-    return registry.call(TRANSFORMS[name], f"defense {name}", fields)
+    return TRANSFORMS[name](**fields.typed(given, fields.of(TRANSFORMS[name]), label=f"defense {name}"))
