@@ -31,7 +31,7 @@ def get_config(arg=None):
     if arg.private:
         privacy = dict(clip_norm=0.1, noise_multiplier=None, epsilon=arg.epsilon, delta=1e-5)
         size = dict(batch_size=2048, learning_rate=4.0) if arg.full else dict(batch_size=512, learning_rate=2.0)
-        learner = dict(optimizer="momentum", momentum=0.9, gradient="private", privacy=privacy, epochs=epochs) | size
+        learner = dict(optimizer=dict(name="sgd", momentum=0.9), gradient="private", privacy=privacy, epochs=epochs) | size
     else:
         learner = dict(optimizer="adam", learning_rate=2e-3, batch_size=128, epochs=epochs)
     return configuration.complete(

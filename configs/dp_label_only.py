@@ -28,9 +28,8 @@ def get_config(arg=None):
         learner=dict(
             gradient="private",
             privacy=dict(clip_norm=2.0, noise_multiplier=arg.noise, epsilon=arg.budget, delta=1 / arg.ndata),
-            optimizer="adam",
+            optimizer=dict(name="adam", eps=1e-7),
             learning_rate=1e-4,
-            epsilon=1e-7,
             batch_size=100,
             epochs=arg.epochs,
             validation="nonmembers",

@@ -35,7 +35,7 @@ def get_config(arg=None):
         data=dict(name="idx", folder=arg.folder, examples=4 * arg.ndata),
         design=dict(name="blocks", size=arg.ndata),
         model=dict(name="small_cnn", num_conv=1),
-        learner=dict(objective=objective, optimizer="adam", learning_rate=2e-3, schedule="cosine", batch_size=50, epochs=arg.epochs),
+        learner=dict(objective=objective, optimizer="adam", learning_rate=2e-3, schedule="cosine_decay_schedule", batch_size=50, epochs=arg.epochs),
         query=dict(batch_size=100, signals=("correct_under_fgsm", "correct_under_pgd", "fgsm_image")),
         attacks=dict(
             gap=dict(),

@@ -19,7 +19,7 @@ def get_config(arg=None):
         data=dict(name="idx", folder=arg.folder, examples=arg.examples),
         design=dict(name="halves", models=arg.models, population=0.1),
         model=dict(name="small_cnn", num_conv=2),
-        learner=dict(optimizer="adam", learning_rate=1e-3, epsilon=1e-7, batch_size=100, epochs=arg.epochs),
+        learner=dict(optimizer=dict(name="adam", eps=1e-7), learning_rate=1e-3, batch_size=100, epochs=arg.epochs),
         query=dict(views=("identity", "flip"), batch_size=100),
         attacks=dict(
             gap=dict(),

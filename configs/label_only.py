@@ -110,7 +110,7 @@ def get_config(arg=None):
 def defended(arg) -> tuple[dict, dict]:
     """(model fields, learner) of the defense; the original's recipe without one."""
     stop = dict(monitor="loss", min_delta=0.005, patience=20)
-    common = dict(optimizer="adam", epsilon=1e-7, batch_size=arg.batch_size, epochs=arg.epochs)
+    common = dict(optimizer=dict(name="adam", eps=1e-7), batch_size=arg.batch_size, epochs=arg.epochs)
     plain = dict(common, learning_rate=1e-3, stop=stop, validation="nonmembers")
     if arg.defense in ("l1", "l2"):
         return {}, plain | {arg.defense: arg.reg_constant}

@@ -22,9 +22,8 @@ def get_config(arg=None):
         design=dict(name="blocks", size=arg.ndata),
         model=dict(name="conv", depth=arg.depth),
         learner=dict(
-            optimizer="adam",
+            optimizer=dict(name="adam", eps=1e-7),
             learning_rate=1e-3,
-            epsilon=1e-7,
             batch_size=100,
             epochs=arg.epochs,
             stop=dict(monitor="loss", min_delta=0.005, patience=20),

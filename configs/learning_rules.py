@@ -24,6 +24,7 @@ Arguments: rule, path (an .npz of images of 28x28 instead of the digits), models
 from mia_jax import configuration
 
 RULES = ("backprop", "dp_sgd", "forward_forward", "forward_forward_dp", "siamese", "least_squares")
+COSINE = "cosine_decay_schedule"
 TABLE = dict(attacks=("lira", "lira_hinge", "pair_distance", "layer_margins", "threshold_loss"), metrics=("auc", "tpr@0.01"))
 
 
@@ -64,7 +65,7 @@ def inside(model: str) -> dict[str, dict]:
 def systems(width: int, epsilon: float) -> dict[str, tuple[dict, dict]]:
     """{rule: (model, learner)}: two hidden layers of `width` each."""
     net, twin = dict(name="mlp", widths=(width, width)), dict(name="forward_forward", widths=(width, width), goodness="sum")
-    adam = dict(optimizer="adam", epsilon=1e-7)
+    adam = dict(optimizer=dict(name="adam", eps=1e-7))
 
     def private(clip_norm: float) -> dict:
         return dict(gradient="private", privacy=dict(clip_norm=clip_norm, noise_multiplier=None, epsilon=epsilon, delta=1e-4))
@@ -75,14 +76,14 @@ def systems(width: int, epsilon: float) -> dict[str, tuple[dict, dict]]:
     return dict(
         backprop=(net, adam | dict(learning_rate=1e-3, batch_size=32, epochs=60)),
         dp_sgd=(net, adam | private(1.0) | dict(learning_rate=2e-3, batch_size=64, epochs=40)),
-        forward_forward=(twin, adam | dict(objective=local(10.0), learning_rate=1e-2, schedule="cosine", batch_size=32, epochs=60)),
+        forward_forward=(twin, adam | dict(objective=local(10.0), learning_rate=1e-2, schedule=COSINE, batch_size=32, epochs=60)),
         forward_forward_dp=(
             twin,
-            adam | private(0.05) | dict(objective=local(2.0), learning_rate=3e-2, schedule="cosine", batch_size=200, epochs=80),
+            adam | private(0.05) | dict(objective=local(2.0), learning_rate=3e-2, schedule=COSINE, batch_size=200, epochs=80),
         ),
         siamese=(
             dict(name="siamese", widths=(width,), embedding=width),
-            dict(name="balanced_pairs", objective="contrastive", learning_rate=3e-3, schedule="cosine", batch_size=64, epochs=120),
+            dict(name="balanced_pairs", objective="contrastive", learning_rate=3e-3, schedule=COSINE, batch_size=64, epochs=120),
         ),
         least_squares=(net, dict(name="least_squares", ridge=0.0)),
     )

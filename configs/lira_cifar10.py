@@ -29,11 +29,9 @@ def get_config(arg=None):
         design=dict(name="halves", models=arg.models, population=0.1),
         model=dict(name="wide_resnet", depth=arg.depth, width=arg.width, norm=arg.norm),
         learner=dict(
-            optimizer="momentum",
-            momentum=0.9,
+            optimizer=dict(name="sgd", momentum=0.9),
             learning_rate=0.1,
-            schedule="cosine_7_16",
-            warmup_epochs=0.01 * arg.epochs,
+            schedule=dict(name="cosine_7_16", warmup_epochs=0.01 * arg.epochs),
             l2=2.5e-4,
             penalize="kernel$",
             batch_size=256,

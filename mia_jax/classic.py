@@ -9,8 +9,8 @@ import ml_collections
 from mia_jax import configuration
 
 ARGUMENTS = dict(folder="/usr/share/datasets/fashion-mnist", train=60_000, test=10_000, epochs=10, models=1)
-LARGE = dict(full=False, train=10_000, test=2_000, epochs=10, batch=32, rate=0.01, optimizer="momentum", resize=0)
-FULL = dict(train=60_000, test=10_000, epochs=10, optimizer="sgd")  # the source's, where `full` is asked for
+LARGE = dict(full=False, train=10_000, test=2_000, epochs=10, batch=32, rate=0.01, optimizer="sgd", momentum=0.9, resize=0)
+FULL = dict(train=60_000, test=10_000, epochs=10, optimizer="sgd", momentum=0.0)  # the source's, where `full` is asked for
 
 
 def arguments(text: str | None, **own) -> ml_collections.ConfigDict:
@@ -25,7 +25,8 @@ def large_arguments(text: str | None, *, full: Mapping, **own) -> ml_collections
 
 def large_learner(arg) -> dict:
     """The learner that `large_arguments` describe: the reduced run ends on a falling rate, the source's is constant."""
-    descent = dict(optimizer=arg.optimizer, learning_rate=arg.rate, schedule="constant" if arg.full else "cosine")
+    optimizer = dict(name=arg.optimizer, momentum=arg.momentum) if arg.optimizer == "sgd" and arg.momentum else arg.optimizer
+    descent = dict(optimizer=optimizer, learning_rate=arg.rate, schedule="constant_schedule" if arg.full else "cosine_decay_schedule")
     return descent | dict(batch_size=arg.batch, epochs=arg.epochs)
 
 

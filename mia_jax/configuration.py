@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_collections
 
@@ -135,6 +135,33 @@ def general_fields(section: str) -> dict[str, fields.Field]:
     return fields.of_settings(kind) if kind else {}
 
 
+class Choice(NamedTuple):
+    """A choice within a section, given as a name or as {'name': ..., field: value}: a kind of the registry, and what the caller sets itself."""
+
+    kind: str
+    passed: tuple[str, ...]
+
+
+CHOICES = {
+    "learner.objective": Choice("objectives", ("model",)),
+    "learner.optimizer": Choice("optimizers", ("learning_rate",)),
+    "learner.schedule": Choice("schedules", ("learning_rate", "steps")),
+}
+WARMUP = dict(warmup_epochs=0.0)  # of a schedule without `warmup_steps`: learners/_descent.py
+MOVED = dict(  # fields that learners had before their optimizers and schedules were choices of their own -> where they are now
+    momentum="learner.optimizer.momentum, of learner.optimizer=dict(name='sgd', momentum=0.9)",
+    nesterov="learner.optimizer.nesterov",
+    epsilon="learner.optimizer.eps, of learner.optimizer=dict(name='adam', eps=1e-8)",
+    weight_decay="learner.optimizer.weight_decay, of optimizers that have one, such as learner.optimizer=dict(name='adamw', weight_decay=0.1)",
+    warmup_epochs="learner.schedule.warmup_epochs, of learner.schedule=dict(name='cosine_decay_schedule', warmup_epochs=1)",
+)
+RENAMED = {
+    ("learner.optimizer", "momentum"): "dict(name='sgd', momentum=0.9)",
+    ("learner.schedule", "constant"): "'constant_schedule'",
+    ("learner.schedule", "cosine"): "'cosine_decay_schedule'",
+}
+
+
 def section_fields(section: str, name: str = "") -> dict[str, fields.Field]:
     """The fields of a section with the choice `name`, in words 'learner (backprop)': those of its maker and those of every choice."""
     if section in settings.SECTIONS:
@@ -178,7 +205,7 @@ def typed_values(label: str, known: Mapping[str, fields.Field], given: Mapping) 
     found = {}
     for name, value in given.items():
         if name not in known:
-            raise ValueError(checks.lacks(label, "field", name, known))
+            raise ValueError(lacks(label, name, known))
         within = isinstance(value, Mapping) and known[name].kind.mapping
         found[name] = _typed_within(label, name, value) if within else fields.value(value, known[name].kind, label=f"{label}.{name}")
     return found
@@ -188,8 +215,8 @@ def _typed_within(label: str, name: str, given: Mapping) -> dict:
     where = f"{label}.{name}"
     if name in SUBSECTIONS and where == SUBLABELS[name]:
         return typed_values(where, SUBSECTIONS[name](), given)
-    if where == "learner.objective" and "name" in given:
-        return dict(name=given["name"]) | typed_values(where, objective_fields(given["name"]), {k: v for k, v in given.items() if k != "name"})
+    if where in CHOICES and "name" in given:
+        return dict(name=given["name"]) | typed_values(where, choice_fields(where, given["name"]), {k: v for k, v in given.items() if k != "name"})
     if where == "report.groups":
         for key in given:
             check_group(key)
@@ -197,9 +224,20 @@ def _typed_within(label: str, name: str, given: Mapping) -> dict:
     return fields.value(given, fields.Kind(mapping=True), label=where)
 
 
-def objective_fields(name: str) -> dict[str, fields.Field]:
-    """The fields of an objective."""
-    return fields.of(registry.maker("objectives", name), without=("model",))
+def choice_fields(choice: str, name: str) -> dict[str, fields.Field]:
+    """Returns the fields of one choice within a section, choice_fields('learner.optimizer', 'lion')."""
+    kind, passed = CHOICES[choice]
+    own = fields.of(registry.maker(kind, name), without=passed)
+    return own | (fields.table(WARMUP) if kind == "schedules" and "warmup_steps" not in own else {})
+
+
+def lacks(label: str, name: str, known: Mapping) -> str:
+    """Returns the sentence about a field that does not exist, and where it is if it has moved."""
+    if name == "learning_rate" and "learner.optimizer" in label:
+        return f"{label} has no field 'learning_rate': it is learner.learning_rate, whatever the optimizer."
+    if name in MOVED and "optimizer" in known:
+        return f"{label} has no field {name!r}: it is {MOVED[name]}."
+    return checks.lacks(label, "field", name, known)
 
 
 def check_name(name: Any) -> None:
@@ -272,10 +310,48 @@ def _learner(given: Mapping) -> dict:
     name = given.get("path", given["name"])
     if "gradient" not in registry.keywords("learners", name) and ("privacy" in given or "gradient" in given):
         raise ValueError(no_private_gradient(name))
-    objective = given.get("objective")
-    if isinstance(objective, Mapping) and "path" in objective:  # a module outside the package
-        given = dict(given, objective=dict(name=objective["path"]) | {k: v for k, v in objective.items() if k != "path"})
-    return _filled("learner", given)
+    given = dict(given)
+    for where in CHOICES:
+        field = where.partition(".")[2]
+        if isinstance(given.get(field), Mapping):
+            given[field] = _choice(where, given[field])
+    optimizer = given.get("optimizer")
+    if isinstance(optimizer, Mapping) and "learning_rate" in optimizer:
+        given = one_learning_rate(given)
+    filled = _filled("learner", given)
+    for where in CHOICES:
+        if isinstance(chosen := filled.get(where.partition(".")[2]), str) and chosen != OWN:
+            check_choice(where, chosen)
+    return filled
+
+
+def _choice(where: str, given: Mapping) -> dict:
+    """The mapping of a choice with its name first; `path` is the name of a module outside the package."""
+    given = dict(given)
+    if "path" in given and "name" not in given:
+        given = dict(name=given.pop("path")) | given
+    if "name" not in given:
+        raise ValueError(f"{where}={given!r} needs a name. Known: {', '.join(registry.names(CHOICES[where].kind))}.")
+    check_choice(where, given["name"])
+    return given
+
+
+def check_choice(where: str, name: str) -> None:
+    """Raises ValueError, which lists the known names, unless a choice within a section exists."""
+    if (where, name) in RENAMED:
+        raise ValueError(f"{where}={name!r} is called as in optax: {where}={RENAMED[where, name]}.")
+    choice_fields(where, name)
+
+
+def one_learning_rate(learner: Mapping) -> dict:
+    """Returns the learner's section with the learning rate of its optimizer's mapping at its one place, learner.learning_rate."""
+    optimizer = dict(learner["optimizer"])
+    rate = optimizer.pop("learning_rate")
+    if learner.get("learning_rate", rate) != rate:
+        raise ValueError(
+            f"learner.learning_rate={learner['learning_rate']} and learner.optimizer.learning_rate={rate} are the same field; give it once."
+        )
+    return dict(learner) | dict(optimizer=optimizer if len(optimizer) > 1 else optimizer["name"], learning_rate=rate)
 
 
 def no_private_gradient(name: str) -> str:
@@ -301,5 +377,5 @@ def _section(label: str, known: Mapping[str, fields.Field], given: Mapping) -> d
             checks.label(**{f"{label}.groups: the name of a group": name})
     for field in given:
         if field not in known:
-            raise ValueError(checks.lacks(label, "field", field, known))
+            raise ValueError(lacks(label, field, known))
     return {name: field.default for name, field in known.items() if field.default is not fields.EMPTY} | dict(given)

@@ -361,7 +361,9 @@ def debug_config(config):
     config.learner.epochs = min(config.learner.epochs, 1)
     config.learner.snapshots = (1,) if config.learner.snapshots else ()
     if "warmup_epochs" in config.learner:
-        config.learner.warmup_epochs = 0.0
+        config.learner.warmup_epochs = 0
+    if not isinstance(config.learner.get("schedule", ""), str):  # its steps and epochs are those of the whole training
+        config.learner.schedule = "constant_schedule"
     config.run.chunk = 2
     config.report.draws = 40
     return config

@@ -55,10 +55,7 @@ class Field(NamedTuple):
 
 def of(function: Callable, *, without: Collection[str] = ()) -> dict[str, Field]:
     """The fields of a maker: its keyword arguments but those in `without`."""
-    try:
-        hints = typing.get_type_hints(function)
-    except Exception:  # a user's annotations may name anything; the defaults then say the type
-        hints = {}
+    hints = _hints(function)
     parameters = inspect.signature(function).parameters
     named = {k: p for k, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and k not in without}
     return {k: Field(kind_of(hints.get(k, EMPTY), p.default), p.default) for k, p in named.items()}
@@ -72,6 +69,20 @@ def of_settings(kind: type) -> dict[str, Field]:
         default = field.default_factory() if made else field.default
         fields[field.name] = Field(kind_of(hints[field.name], default), default)
     return fields
+
+
+def _hints(function: Callable) -> dict[str, Any]:
+    """Returns the annotations that can be read; of another argument, which may name anything, the default says the type."""
+    try:
+        return typing.get_type_hints(function)
+    except Exception:
+        hints = {}
+        for name, annotation in getattr(function, "__annotations__", {}).items():
+            try:
+                hints[name] = eval(annotation, function.__globals__) if isinstance(annotation, str) else annotation
+            except Exception:
+                continue
+        return hints
 
 
 def table(defaults: Mapping[str, Any], hints: Mapping[str, Any] = {}) -> dict[str, Field]:

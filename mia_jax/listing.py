@@ -13,9 +13,17 @@ from collections.abc import Mapping
 from mia_jax import checks, configuration, fields, registry, settings
 from mia_jax.views import OTHER_NEEDS, SHADOW_NEEDS
 
-FOLDERS = ("attacks", "models", "signals", "data", "designs", "objectives", "learners")
+FOLDERS = ("attacks", "models", "signals", "data", "designs", "objectives", "learners", "optimizers", "schedules")
 SECTIONS = (*configuration.KINDS, *settings.SECTIONS)
 OF = dict(model="models", design="designs", attack="attacks", learner="learners", signal="signals", objective="objectives", config="configs")
+OF |= dict(optimizer="optimizers", schedule="schedules")
+HOW = dict(  # how a kind that is no section is chosen
+    attacks="--attacks=+<name>",
+    signals="--config.query.signals=<name>,<name>",
+    objectives="--config.learner.objective=<name>",
+    optimizers="--config.learner.optimizer=<name>; fields of one: --list=fields:learner.optimizer:<name>",
+    schedules="--config.learner.schedule=<name>; fields of one: --list=fields:learner.schedule:<name>",
+)
 READS = dict(shadow_in="shadows that trained on the row", shadow_out="shadows that did not", shadow_own="shadows on their own rows")
 READS |= dict(x="the examples", y="the labels", columns="further columns", population="population rows", member="half of the target's members")
 WIDTH = 118
@@ -66,9 +74,12 @@ MEANINGS = dict(  # of fields that no maker's docstring explains
     oracle="A black box of labels that is asked: 'my_module:function', which is imported and called, or an npz of answers.",
     member="The file that says which rows the target was trained on.",
     rate="The most questions per second; 0 sets no limit.",
-    optimizer="sgd, momentum, adam or adamw.",
-    learning_rate="The peak of the schedule.",
-    schedule="constant, cosine or cosine_7_16.",
+    optimizer="An optimizer of optax or of your own: --list=optimizers; its fields are --config.learner.optimizer.<field>.",
+    learning_rate="The largest learning rate of the schedule.",
+    schedule="How the learning rate moves: --list=schedules; its fields are --config.learner.schedule.<field>.",
+    warmup_epochs="Epochs before the schedule, in which the learning rate rises linearly from 0.",
+    decay_steps="Steps until the schedule has ended; none takes those of the training.",
+    transition_steps="Steps of the schedule, which optax's function explains; none takes those of the training.",
     models="How many models are trained.",
     population="The share of rows that no model trains on.",
     targets="The models that are audited: how many, or which; none audits all.",
@@ -93,12 +104,10 @@ def text(kind: str) -> str:
     checks.one_of(known_kinds(), list=kind + ":" * bool(rest) + rest)
     if kind == "configs":
         return table("Configs (--config=<file>:<arguments>)", config_lines())
-    folder = "data" if kind == "data" else kind
-    lines = {name: first_line(registry.load(folder, name)) for name in registry.names(folder)}
+    lines = {name: registry.about(kind, name).split("\n")[0].strip() for name in registry.names(kind)}
     lines = {name: f"{line} {attack_line(name)}" if kind == "attacks" else line for name, line in lines.items()}
     singular = {v: k for k, v in configuration.KINDS.items()}.get(kind)
-    how = dict(attacks="--attacks=+<name>", signals="--config.query.signals=<name>,<name>", objectives="--config.learner.objective=<name>")
-    return table(f"{kind.capitalize()} ({how.get(kind, f'--config.{singular}.name=<name>')})", lines)
+    return table(f"{kind.capitalize().replace('_', ' ')} ({HOW.get(kind, f'--config.{singular}.name=<name>')})", lines)
 
 
 def known_kinds() -> tuple[str, ...]:
@@ -115,11 +124,6 @@ def table(title: str, lines: Mapping[str, str]) -> str:
         rows += [f"{name:<{left}}{wrapped[0]}" if len(name) < left else f"{name}\n{'':<{left}}{wrapped[0]}"]
         rows += [" " * left + more for more in wrapped[1:]]
     return "\n".join([title, "", *(row.rstrip() for row in rows)])
-
-
-def first_line(module) -> str:
-    """The first line of a module's docstring."""
-    return (inspect.getdoc(module) or "").split("\n")[0].strip()
 
 
 def attack_line(name: str) -> str:
@@ -149,7 +153,9 @@ def section_text(rest: str) -> str:
     within = {label: name for name, label in configuration.SUBLABELS.items()}
     if section in within:
         return fields_table(f"Fields of {section}", section, configuration.SUBSECTIONS[within[section]](), docs_of(section))
-    checks.one_of((*SECTIONS, *within), **{"list=fields": section})
+    if section in configuration.CHOICES:
+        return choice_text(section, choice)
+    checks.one_of((*SECTIONS, *within, *configuration.CHOICES), **{"list=fields": section})
     if section in settings.SECTIONS:
         if choice:
             raise ValueError(f"--list=fields:{rest}: the section {section} has no choices; type --list=fields:{section}.")
@@ -167,6 +173,17 @@ def section_text(rest: str) -> str:
         title = f"Fields of {section} with --config.{flag}.name={name}"
         parts.append(fields_table(title, flag, own, docs_of(section, name)) if own else f"{title}: none")
     return "\n\n".join(parts)
+
+
+def choice_text(section: str, choice: str) -> str:
+    """Returns the fields of one choice within a section, 'learner.optimizer' and 'lion', or the names if none is given."""
+    kind = configuration.CHOICES[section].kind
+    if not choice:
+        return text(kind)
+    known = configuration.choice_fields(section, choice)
+    docs = inspect.getdoc(registry.maker(kind, choice)) or ""
+    title = f"Fields of {section} with --config.{section}={choice}"
+    return fields_table(title, section, known, docs) if known else f"{title}: none"
 
 
 def fields_table(title: str, section: str, known: Mapping[str, fields.Field], docs: str) -> str:
@@ -203,6 +220,8 @@ def meaning(name: str, docs: str, *, section: str) -> str:
     """What IN_SECTION says of the field, the sentence of a docstring that names it in backticks, or what MEANINGS says; '' if none does."""
     if f"{section}.{name}" in IN_SECTION:
         return IN_SECTION[f"{section}.{name}"]
+    if described := re.search(rf"^\s*{name}: (.+?)(?=^\s*\w+: |^\s*$|\Z)", docs, re.MULTILINE | re.DOTALL):  # a list of arguments in Google's style
+        return re.sub(r"\s+", " ", described[1]).replace("``", "`").strip().split(". ")[0].rstrip(".") + "."
     for sentence in re.split(r"(?<=[.;:])\s+(?=[A-Z`'])", re.sub(r"\s+", " ", docs)):
         if f"`{name}`" in sentence:
             return sentence.strip().rstrip(";") + ("" if sentence.strip()[-1:] in ".:" else ".")

@@ -15,7 +15,7 @@ from mia_jax import checks, configuration, fields, registry, settings, standard
 FLAG = "--config."
 SECTIONS = (*configuration.KINDS, *settings.SECTIONS)
 ADD_ATTACKS = "--attacks=+rmia adds an attack, --attacks=-gap takes one away, --attacks=lira,rmia runs these alone"
-OBJECTIVE = ("learner", "objective")
+CHOICES = tuple(tuple(where.split(".")) for where in configuration.CHOICES)  # ("learner", "objective"), ...
 
 
 def overridden(config, given: Mapping[str, Any], *, attacks: str = "", prefix: str = "", said: Callable[[str], None] = lambda text: None):
@@ -54,18 +54,24 @@ def _copied(value):
 
 def _order(path: tuple[str, ...]) -> tuple[int, int]:
     """Choices before fields, outer ones first; the gradient, which makes learner.privacy a section, between them."""
-    return (0 if path[-1] == "name" or path == OBJECTIVE else 1 if path == ("learner", "gradient") else 2, len(path))
+    return (0 if path[-1] == "name" or path in CHOICES else 1 if path == ("learner", "gradient") else 2, len(path))
 
 
 def _aliased(tree: Mapping, path: tuple[str, ...], paths: Mapping) -> tuple[str, ...]:
-    """model.path='my_pkg.my_model' chooses as model.name does, unless the choice has a field `path` of its own."""
-    if path[-1:] != ("path",) or path[0] not in configuration.KINDS or len(path) != (3 if path[0] == "attacks" or path[1:2] == ("objective",) else 2):
+    """model.path='my_pkg.my_model' chooses as model.name does, unless the choice has a field `path` of its own.
+
+    learner.optimizer.learning_rate is learner.learning_rate, where every learner has it.
+    """
+    if path == ("learner", "optimizer", "learning_rate") and path[::2] not in paths:
+        return ("learner", "learning_rate")
+    depth = 3 if path[0] == "attacks" or path[:2] in CHOICES else 2
+    if path[-1:] != ("path",) or path[0] not in configuration.KINDS or len(path) != depth:
         return path
     name = (*path[:-1], "name")
     section = tree.get(path[0])
     section = section.get(path[1]) if path[0] == "attacks" and isinstance(section, Mapping) else section
-    if not isinstance(section, Mapping) or "name" not in section or path[:2] == OBJECTIVE or name in paths:
-        return name if path[:2] == OBJECTIVE and name not in paths else path
+    if not isinstance(section, Mapping) or "name" not in section or path[:2] in CHOICES or name in paths:
+        return name if path[:2] in CHOICES and name not in paths else path
     return path if "path" in registry.keywords(configuration.KINDS[path[0]], section["name"]) else name
 
 
@@ -180,10 +186,13 @@ class _Overriding:
         known = self.fields(section, given)
         if name not in known:
             choice = f" ({given['name']})" if "name" in given else ""
-            raise self.refuse(path, checks.lacks(".".join(where) + choice, "field", name, known))
+            raise self.refuse(path, configuration.lacks(".".join(where) + choice, name, known))
         if len(path) == depth + 1:
-            if where + (name,) == OBJECTIVE and isinstance(value, str):
-                given[name] = self.objective(path, given, value)
+            if where + (name,) in CHOICES and isinstance(value, str) and value.strip()[:1] != "{":
+                self.check_choice(path, given, value)
+                given[name] = value
+            elif where + (name,) in CHOICES:
+                given[name] = self.whole_choice(path, given, value)
             elif name in configuration.SUBSECTIONS and configuration.SUBLABELS[name] == ".".join(path):
                 given[name] = self.subsection(path, name, value)
             else:
@@ -213,12 +222,27 @@ class _Overriding:
                 raise self.refuse(path, checks.lacks(".".join(path), "field", field, known))
         return {f: fields.value(v, known[f].kind, label=f"{self.label(path)}.{f}") for f, v in found.items()}
 
-    def objective(self, path: tuple[str, ...], given: Mapping, value: str) -> Any:
-        """The objective of that name: a learning rule that has its own takes no other."""
-        self.check_objective(path, given, value)
-        return value
+    def whole_choice(self, path: tuple[str, ...], given: Mapping, value: Any) -> dict:
+        """The value of a whole choice within a section, a mapping with its name and fields."""
+        found = fields.value(value, fields.Kind(mapping=True), label=self.label(path))
+        if "name" not in found:
+            raise self.refuse(path, f"it needs a name, as in {{'name': {given[path[1]]!r}}}.")
+        self.check_choice(path, given, found["name"])
+        known, label = configuration.choice_fields(".".join(path), found["name"]), ".".join(path)
+        for field in found:
+            if field != "name" and field not in known:
+                raise self.refuse(path, configuration.lacks(f"{label} ({found['name']})", field, known))
+        typed = {f: fields.value(v, known[f].kind, label=f"{self.label(path)}.{f}") for f, v in found.items() if f != "name"}
+        return dict(name=found["name"]) | typed
 
-    def check_objective(self, path: tuple[str, ...], given: Mapping, name: str) -> None:
+    def check_choice(self, path: tuple[str, ...], given: Mapping, name: str) -> None:
+        """ValueError unless the choice of that name exists; a learning rule that has an objective of its own takes no other."""
+        if path[:2] != ("learner", "objective"):
+            try:
+                configuration.check_choice(".".join(path[:2]), name)
+            except ValueError as error:
+                raise self.refuse(path, str(error)) from None
+            return
         takes = "loss" in registry.keywords("learners", given["name"])
         if name == configuration.OWN or not takes:
             if takes:
@@ -235,8 +259,8 @@ class _Overriding:
         where, name = path[:depth], path[depth]
         label = ".".join(where)
         section = where[-1]
-        if label == "learner.objective":
-            self.set_objective(path, value, given, depth)
+        if label in configuration.CHOICES:
+            self.set_choice(path, value, given, depth)
             return
         if label == "report.groups":
             configuration.check_group(name)
@@ -274,29 +298,31 @@ class _Overriding:
             here = here[part]
         here[path[-1]] = fields.value(value, fields.Kind(), label=self.label(path))
 
-    def set_objective(self, path: tuple[str, ...], value: Any, given: dict, depth: int) -> None:
-        name, now = path[depth], given["objective"]
+    def set_choice(self, path: tuple[str, ...], value: Any, given: dict, depth: int) -> None:
+        """Sets the name or a field of a choice within a section."""
+        name, choice, where = path[depth], path[depth - 1], ".".join(path[:depth])
+        now = given[choice]
         now = dict(name=now) if isinstance(now, str) else dict(now)
         if len(path) > depth + 1:
             raise self.refuse(path, f"{'.'.join(path[: depth + 1])} is a value, not a section.")
         if name == "name":
             chosen = fields.value(value, fields.Kind(scalars=(str,)), label=self.label(path))
-            self.check_objective(path, given, chosen)
+            self.check_choice(path, given, chosen)
             if chosen != now["name"]:
-                known = {} if chosen == configuration.OWN else configuration.objective_fields(chosen)
+                known = {} if chosen == configuration.OWN else configuration.choice_fields(where, chosen)
                 lost = {k: v for k, v in now.items() if k != "name" and k not in known}
                 if lost:
                     what = ", ".join(f"{k}={v!r}" for k, v in lost.items())
                     self.said(f"{self.label(path)}={chosen}: {what} of the config file is left out; {chosen} has no such field.")
                 now = dict(name=chosen) | {k: v for k, v in now.items() if k in known}
-            given["objective"] = now if len(now) > 1 else now["name"]
+            given[choice] = now if len(now) > 1 else now["name"]
             return
         if now["name"] == configuration.OWN:
             raise self.refuse(path, f"the learning rule {given['name']!r} has an objective of its own, without fields here.")
-        known = configuration.objective_fields(now["name"])
+        known = configuration.choice_fields(where, now["name"])
         if name not in known:
-            raise self.refuse(path, checks.lacks(f"learner.objective ({now['name']})", "field", name, known))
-        given["objective"] = now | {name: fields.value(value, known[name].kind, label=self.label(path))}
+            raise self.refuse(path, configuration.lacks(f"{where} ({now['name']})", name, known))
+        given[choice] = now | {name: fields.value(value, known[name].kind, label=self.label(path))}
 
     def finish(self) -> None:
         """ValueError for a field without a default that nothing has set."""

@@ -1,5 +1,7 @@
 """Choosing is naming a file: config.model.name = 'mlp' is mia_jax/models/mlp.py and its `make`. There is no list to update.
 
+A name with a dot is a module outside the package with the same function: 'my_pkg.my_model'. Two kinds also know the functions of a library, which
+their package lists (`library()` in mia_jax/optimizers and mia_jax/schedules): there a dotted name may be that of a function as well.
 A signal can be named with its settings: 'correct_under_shift:d=2' is mia_jax/signals/correct_under_shift.py and make(d=2).
 """
 
@@ -17,28 +19,64 @@ from types import ModuleType
 
 from mia_jax import checks, fields
 
-KINDS = dict(data="load", designs="make", models="make", objectives="make", learners="make", signals="make", attacks="make")
-_HELPERS = dict(data=("augment",), models=("layers",), learners=("plan", "stopping", "schedules"), signals=("transforms",))
+KINDS = dict(  # kind -> the function that its modules have
+    data="load",
+    designs="make",
+    models="make",
+    objectives="make",
+    learners="make",
+    optimizers="make",
+    schedules="make",
+    signals="make",
+    attacks="make",
+)
+SPELLED = ("signals",)  # kinds whose names may carry settings, 'name:field=value'
+_FOLDERS: dict[str, str] = {}  # the folder of a kind that is not called like it
+_HELPERS = dict(data=("augment",), models=("layers",), learners=("plan", "stopping"), signals=("transforms",))
+
+
+def package(kind: str) -> ModuleType:
+    """Returns the package that holds the modules of a kind."""
+    return importlib.import_module(f"mia_jax.{_FOLDERS.get(kind, kind)}")
 
 
 @functools.cache  # a fleet's every answer asks for the spelling of its signal's name
+def files(kind: str) -> tuple[str, ...]:
+    """Returns the modules of a kind's folder that are not shared helpers, sorted."""
+    modules = (m.name for m in pkgutil.iter_modules(package(kind).__path__) if not m.name.startswith("_"))
+    return tuple(sorted(name for name in modules if name not in _HELPERS.get(kind, ())))
+
+
+def library(kind: str) -> Mapping[str, Callable]:
+    """Returns {name: function} of the library whose functions a kind knows beside its own files; {} for most kinds."""
+    functions = getattr(package(kind), "library", None)
+    return functions() if functions else {}
+
+
+@functools.cache
 def names(kind: str) -> tuple[str, ...]:
-    """The names that exist, sorted: the modules of mia_jax.<kind> that are not shared helpers."""
-    package = importlib.import_module(f"mia_jax.{kind}")
-    found = (m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))
-    return tuple(sorted(n for n in found if n not in _HELPERS.get(kind, ())))
+    """Returns the names that exist, sorted: the kind's files and the functions of its library."""
+    return tuple(sorted({*files(kind), *library(kind)}))
 
 
 def load(kind: str, name: str) -> ModuleType:
-    """The module mia_jax.<kind>.<name>, or the user's own module if the name has a dot; else ValueError that lists the known names."""
-    if kind == "signals":
+    """Returns the module mia_jax.<kind>.<name>, or the user's own module if the name has a dot.
+
+    Raises:
+        ValueError: There is no such module; the message lists the known names.
+    """
+    if kind in SPELLED:
         name = fields.named(name)[0]
-    known = names(kind)
     if outside(kind, name):
         return own(kind, name)
-    if name not in known:
+    check(kind, name)
+    return importlib.import_module(f"{package(kind).__name__}.{name}")
+
+
+def check(kind: str, name: str) -> None:
+    """Raises ValueError, which lists the known names, unless the name exists or is that of a module outside the package."""
+    if name not in names(kind) and not outside(kind, name):
         raise ValueError(unknown(kind, name))
-    return importlib.import_module(f"mia_jax.{kind}.{name}")
 
 
 def unknown(kind: str, name: str) -> str:
@@ -60,7 +98,7 @@ def _text(path: str) -> str:
 
 
 def own(kind: str, path: str) -> ModuleType:
-    """A module outside the package, 'my_pkg.my_model'; it needs the same maker as the modules of mia_jax.<kind>."""
+    """A module outside the package, 'my_pkg.my_module'; it needs the same maker as the modules of mia_jax.<kind>."""
     if not all(part.isidentifier() for part in path.split(".")):
         raise ValueError(f"{kind}: {path!r} is no name of a module; expected my_pkg.my_module.")
     try:
@@ -78,20 +116,48 @@ def own(kind: str, path: str) -> ModuleType:
 
 
 def maker(kind: str, name: str) -> Callable:
-    """The function mia_jax.<kind>.<name>.make (load for data)."""
+    """Returns the function that makes this choice: mia_jax.<kind>.<name>.make (load for data), the library's or the user's own.
+
+    Raises:
+        ValueError: There is no such choice; the message lists the known names.
+    """
+    if kind in SPELLED:
+        name = fields.named(name)[0]
+    if name not in files(kind) and (functions := library(kind)):
+        if name in functions:
+            return functions[name]
+        if function := _function(kind, name):
+            return function
     return getattr(load(kind, name), KINDS[kind])
+
+
+def _function(kind: str, path: str) -> Callable | None:
+    """Returns the function of a dotted name, 'optax.contrib.prodigy', as the kind's package adapts it; None if the name is that of a module."""
+    parent, _, name = path.rpartition(".")
+    if not parent or not all(part.isidentifier() for part in path.split(".")):
+        return None
+    try:
+        function = getattr(importlib.import_module(parent), name, None)
+    except ModuleNotFoundError:
+        return None
+    return None if function is None or isinstance(function, ModuleType) or not callable(function) else package(kind).adapted(function)
 
 
 def keywords(kind: str, name: str) -> dict[str, inspect.Parameter]:
     """The keyword arguments of the maker mia_jax.<kind>.<name>.make (load for data)."""
-    return dict(inspect.signature(getattr(load(kind, name), KINDS[kind])).parameters)
+    return dict(inspect.signature(maker(kind, name)).parameters)
+
+
+def about(kind: str, name: str) -> str:
+    """Returns the documentation of a choice: that of its module, or of its library's function."""
+    return inspect.getdoc(library(kind)[name] if name in library(kind) and name not in files(kind) else load(kind, name)) or ""
 
 
 def make(kind: str, name: str, /, given: Mapping = {}, **kwargs):
     """Calls the maker with those of `kwargs` (the caller's) that it takes and with `given`, the user's fields."""
-    if kind == "signals":
+    if kind in SPELLED:
         given = settings(kind, name) | dict(given)
-    return call(getattr(load(kind, name), KINDS[kind]), f"{kind}/{name}", given, **kwargs)
+    return call(maker(kind, name), f"{kind}/{name}", given, **kwargs)
 
 
 def call(maker: Callable, label: str, /, given: Mapping = {}, **kwargs):
@@ -123,7 +189,7 @@ def identity(kind: str, name: str) -> str:
     """
     name, at, defense = name.partition("@")
     base = fields.named(name)[0]
-    if "." not in base and base not in names(kind):
+    if "." not in base and base not in files(kind):
         return name + at + defense
     given = {field: p.default for field, p in keywords(kind, name).items()} | settings(kind, name)
     return fields.spelled(base, given) + at + defense

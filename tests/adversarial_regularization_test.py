@@ -28,7 +28,7 @@ def trained(pool, *, epochs: int, **fields):
 def test_without_its_gain_it_trains_as_backprop_does():
     pool = toys.pool(examples=80)
     state, _ = trained(pool, epochs=3, strength=0.0)
-    plain = toys.learner(num_rows=40, model=toys.mlp(width=32), batch_size=8, learning_rate=0.01, epsilon=1e-7)
+    plain = toys.learner(num_rows=40, model=toys.mlp(width=32), batch_size=8, learning_rate=0.01, optimizer=dict(name="adam", eps=1e-7))
     other = plain.init(jax.random.key(0), pool)
     for epoch in range(1, 4):
         other, _ = jax.jit(plain.epoch)(other, pool, *plain.plan(jax.random.key(1), epoch, jnp.asarray(ROWS), jnp.ones(40)))

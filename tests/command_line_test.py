@@ -476,3 +476,59 @@ def test_nobody_but_the_command_line_is_told_flags():
         texts = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs]
         told = [(node.lineno, node.value) for node in texts if re.search(r"(?<![\w-])--[a-z]", node.value)]
         assert not told, f"{path.relative_to(ROOT)}: {told}"
+
+
+def test_an_optimizer_of_optax_is_chosen_by_name_and_set_by_its_arguments(launcher):
+    """In a config file and on the command line; what optax does not have is refused with its arguments and the closest."""
+    found, said, _ = launcher(QUICK, "--config.learner.optimizer=lion", "--config.learner.optimizer.b1=.8", "--config.learner.learning_rate=.1")
+    assert found is not None, said
+    learner = found[0].learner
+    assert learner.optimizer.to_dict() == dict(name="lion", b1=0.8) and learner.learning_rate == 0.1
+    words = (
+        "--config.learner.schedule=cosine_decay_schedule",
+        "--config.learner.schedule.warmup_epochs=.5",
+        "--config.learner.optimizer.learning_rate=.2",
+    )
+    found, said, _ = launcher(QUICK, *words)
+    assert found is not None, said
+    assert found[0].learner.schedule.to_dict() == dict(name="cosine_decay_schedule", warmup_epochs=0.5)
+    assert found[0].learner.learning_rate == 0.2 and found[0].learner.optimizer == "adam"
+
+
+REFUSED_OPTIMIZERS = {
+    "name": (["--config.learner.optimizer=adm"], r"there is no 'adm'.*Did you mean 'adam'"),
+    "old name": (["--config.learner.optimizer=momentum"], r"dict\(name='sgd', momentum=0.9\)"),
+    "old schedule": (["--config.learner.schedule=cosine"], "'cosine_decay_schedule'"),
+    "argument": (
+        ["--config.learner.optimizer=lion", "--config.learner.optimizer.weightdecay=.9"],
+        "no field 'weightdecay'.*Did you mean 'weight_decay'.*b1, b2",
+    ),
+    "value": (["--config.learner.optimizer.b1=fast"], "optimizer.b1=fast: it must be a number"),
+    "moved": (["--config.learner.momentum=.9"], "no field 'momentum': it is .*learner.optimizer.momentum"),
+    "moved too": (["--config.learner.epsilon=1e-7"], "no field 'epsilon': it is .*learner.optimizer.eps"),
+    "another's": (["--config.learner.optimizer=sgd", "--config.learner.optimizer.b1=.9"], "no field 'b1'. Fields|no field 'b1'.*momentum"),
+    "module": (["--config.learner.optimizer=nowhere.mine"], "there is no module 'nowhere.mine'"),
+}
+
+
+@pytest.mark.parametrize("words, message", REFUSED_OPTIMIZERS.values(), ids=REFUSED_OPTIMIZERS)
+def test_what_optax_does_not_have_is_refused(words, message, launcher):
+    found, said, _ = launcher(QUICK, *words)
+    assert found is None and re.search(message, said), said
+
+
+def test_config_files_set_an_optimizer_and_its_learning_rate_once():
+    parts = dict(data=dict(name="digits"), design=dict(name="halves", models=4), attacks=dict(gap=dict()), model=dict(name="mlp"))
+    config = configuration.complete(**parts, learner=dict(optimizer=dict(name="lion", learning_rate=1e-4, b1=0.8)))
+    assert config.learner.learning_rate == 1e-4 and config.learner.optimizer.to_dict() == dict(name="lion", b1=0.8)
+    refused = {
+        "are the same field; give it once": dict(optimizer=dict(name="lion", learning_rate=1e-4), learning_rate=1e-3),
+        r"learner.optimizer has no field 'weightdecay'.*Did you mean 'weight_decay'": dict(optimizer=dict(name="lion", weightdecay=0.9)),
+        r"learner.optimizer.b1='fast'|learner.optimizer.b1=fast": dict(optimizer=dict(name="lion", b1="fast")),
+        "needs a name": dict(optimizer=dict(b1=0.9)),
+        "no field 'weight_decay': it is learner.optimizer.weight_decay": dict(weight_decay=0.1),
+        "learner.schedule='constant' is called as in optax": dict(schedule="constant"),
+    }
+    for message, learner in refused.items():
+        with pytest.raises(ValueError, match=message):
+            configuration.complete(**parts, learner=learner)

@@ -16,6 +16,7 @@ LEVELS = (
     # the registry imports by name, at run time, and knows no folder
     ("types", "checks", "jobs", "precision", "views", "registry", "fields", "settings", "command_line", "accelerators"),
     ("objectives", "models", "privacy", "evasion", "metrics", "fitting"),
+    ("optimizers", "schedules"),
     ("learners", "signals", "attacks", "designs", "data"),
     ("runtime", "training", "report", "workdir", "sealed", "progress", "brought"),
     (
@@ -34,7 +35,7 @@ ONLY_IN = {  # library -> the parts that may import it, anywhere in a file
     "matplotlib": {"report"},
     "jinja2": {"report"},
     "dp_accounting": {"privacy"},
-    "optax": {"learners", "privacy"},
+    "optax": {"learners", "optimizers", "privacy", "schedules"},
 }
 WITHOUT_JAX = (
     "checks",

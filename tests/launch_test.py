@@ -83,7 +83,7 @@ BAD = {
     "attack": ([*TINY, "--workdir=W", "--config.attacks.lira.name=lyra"], "there is no 'lyra'.*Did you mean 'lira'"),
     "field": ([*TINY, "--workdir=W", "--config.learner.lerning_rate=.1"], "lerning_rate"),
     "privacy of a run without": ([*TINY, "--workdir=W", "--config.learner.privacy.clip_norm=2.0"], "this config has no privacy.*gradient='private'"),
-    "value": ([*TINY, "--workdir=W", "--config.learner.optimizer=adm"], "optimizer='adm'.*Did you mean 'adam'"),
+    "value": ([*TINY, "--workdir=W", "--config.learner.optimizer=adm"], "there is no 'adm'.*Did you mean 'adam'"),
     "number": ([*TINY, "--workdir=W", "--config.learner.learning_rate=fast"], "learning_rate"),
     "flag": ([*TINY, "--worksdir=W"], "worksdir"),
     "word": ([*TINY, "--workdir=W", "train"], "unexpected argument 'train'"),

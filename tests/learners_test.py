@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from mia_jax.learners import plan, schedules, stopping
+from mia_jax.learners import _descent, plan, stopping
 from mia_jax.objectives import cross_entropy
 from mia_jax.types import Batch
 from tests import toys
@@ -81,20 +81,47 @@ def test_best_variables_are_copies_of_the_best_epoch():
 
 
 def test_learning_rates():
-    rate = schedules.learning_rate(schedule="cosine", peak=1.0, total_steps=110, warmup_steps=10)
+    warm = dict(name="cosine_decay_schedule", warmup_epochs=1.0)
+    rate = _descent.learning_rates(warm, learning_rate=1.0, total_steps=110, epoch_steps=10)
     np.testing.assert_allclose([rate(0), rate(5), rate(10), rate(60), rate(110)], [0, 0.5, 1, 0.5, 0], atol=1e-6)
-    slow = schedules.learning_rate(schedule="cosine_7_16", peak=2.0, total_steps=100)
+    slow = _descent.learning_rates("cosine_7_16", learning_rate=2.0, total_steps=100, epoch_steps=10)
     np.testing.assert_allclose([slow(0), slow(50), slow(100)], [2, 2 * np.cos(7 * np.pi / 32), 2 * np.cos(7 * np.pi / 16)], rtol=1e-6)
     with pytest.raises(ValueError, match="warmup covers 10 of 10"):
-        schedules.learning_rate(schedule="constant", peak=1.0, total_steps=10, warmup_steps=10)
-    with pytest.raises(ValueError, match="Did you mean 'cosine'"):
-        schedules.learning_rate(schedule="cosin", peak=1.0, total_steps=10)
+        _descent.learning_rates(warm, learning_rate=1.0, total_steps=10, epoch_steps=10)
+    with pytest.raises(ValueError, match="Did you mean 'cosine_decay_schedule'"):
+        _descent.learning_rates("cosine_decay", learning_rate=1.0, total_steps=10, epoch_steps=1)
+    with pytest.raises(ValueError, match="has a warm-up of its own; set its warmup_steps"):
+        own = dict(name="warmup_cosine_decay_schedule", warmup_steps=2, warmup_epochs=1.0)
+        _descent.learning_rates(own, learning_rate=1.0, total_steps=10, epoch_steps=1)
 
 
-@pytest.mark.parametrize("name", ["sgd", "momentum", "adam", "adamw"])
+def test_schedules_of_optax_end_with_the_training_and_reach_the_learning_rate():
+    own = dict(learning_rate=0.5, total_steps=100, epoch_steps=10)
+    warm = _descent.learning_rates(dict(name="warmup_cosine_decay_schedule", warmup_steps=20), **own)
+    theirs = optax.warmup_cosine_decay_schedule(0.0, 0.5, warmup_steps=20, decay_steps=100)
+    falling = _descent.learning_rates(dict(name="exponential_decay", decay_rate=0.1), **own)
+    early = _descent.learning_rates(dict(name="cosine_decay_schedule", decay_steps=50, alpha=0.1), **own)
+    steps = _descent.learning_rates(dict(name="piecewise_constant_schedule", boundaries_and_scales={"30": 0.1}), **own)
+    np.testing.assert_allclose([warm(s) for s in range(101)], [theirs(s) for s in range(101)], rtol=1e-6)
+    np.testing.assert_allclose([falling(0), falling(100)], [0.5, 0.05], rtol=1e-6)
+    np.testing.assert_allclose([early(0), early(50), early(90)], [0.5, 0.05, 0.05], rtol=1e-6)
+    np.testing.assert_allclose([steps(0), steps(29), steps(31)], [0.5, 0.5, 0.05], rtol=1e-6)
+
+
+OPTIMIZERS = dict(
+    sgd=("sgd", optax.sgd(0.05)),
+    momentum=(dict(name="sgd", momentum=0.9), optax.sgd(0.05, momentum=0.9)),
+    adam=("adam", optax.adam(0.05)),
+    adamw=(dict(name="adamw", weight_decay=0.1), optax.adamw(0.05, weight_decay=0.1)),
+    lion=(dict(name="lion", b1=0.8), optax.lion(0.05, b1=0.8)),
+)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_one_step_equals_plain_optax(name):
     data, model = toys.pool(), toys.mlp()
-    one = toys.learner(model=model, optimizer=name, l2=0.01, penalize="kernel", weight_decay=0.1 if name == "adamw" else 0.0)
+    chosen, tx = OPTIMIZERS[name]
+    one = toys.learner(model=model, optimizer=chosen, l2=0.01, penalize="kernel")
     state = one.init(KEY, data)
     index, weight = jnp.arange(8)[None], jnp.array([[1.0, 1, 1, 1, 1, 1, 0, 0]])
     new, sums = jax.jit(one.epoch)(state, data, index, weight)
@@ -104,7 +131,6 @@ def test_one_step_equals_plain_optax(name):
         ce = optax.softmax_cross_entropy_with_integer_labels(out, data.y[:6]).mean()
         return ce + 0.01 * sum((params[d]["kernel"] ** 2).sum() for d in params)
 
-    tx = dict(sgd=optax.sgd(0.05), momentum=optax.sgd(0.05, momentum=0.9), adam=optax.adam(0.05), adamw=optax.adamw(0.05, weight_decay=0.1))[name]
     value, gradient = jax.value_and_grad(loss)(state.variables["params"])
     updates, _ = tx.update(gradient, tx.init(state.variables["params"]), state.variables["params"])
     want = optax.apply_updates(state.variables["params"], updates)

@@ -198,7 +198,7 @@ def config(tmp_path, **changes):
         data=dict(name="digits", flat=False, examples=300),
         design=dict(name="halves", models=4, population=0.1),
         model=dict(name="small_cnn", num_conv=1),
-        learner=dict(name="backprop", batch_size=16, epochs=2, augment=("shift:1",), schedule="cosine", optimizer="sgd", stop=None),
+        learner=dict(name="backprop", batch_size=16, epochs=2, augment=("shift:1",), schedule="cosine_decay_schedule", optimizer="sgd", stop=None),
         attacks={f"a{i}": dict(name="threshold", signal=signal) for i, signal in enumerate(SIGNALS)} | dict(lira=dict(name="lira")),
         report=dict(slices=(), draws=40, figures=False),
         run=dict(chunk=2, lanes=2),

@@ -11,7 +11,7 @@ Printed by the source (Dive into Deep Learning, 60,000 images): loss .327, train
 images at 65x65, half the features (divide=2), 10 epochs of batches of 32): loss .261, train accuracy .909 (both averages over the last epoch; .912 of
 the members after it), test .880 of 2,000; threshold_loss AUC .509 [.496, .523]. 27 min beside other work on 2 CPU cores.
 
-Arguments: folder, full, train, test (rows of the two sides), epochs, models (1, or an even number), batch, rate, optimizer, resize.
+Arguments: folder, full, train, test (rows of the two sides), epochs, models (1, or an even number), batch, rate, optimizer, momentum, resize.
 """
 
 from mia_jax import classic

@@ -30,9 +30,10 @@ Arguments: path, folder, members, models, rule (local, schedule, faithful or bac
 
 from mia_jax import configuration
 
-ADAM = dict(name="backprop", optimizer="adam", epsilon=1e-7, batch_size=100)
+ADAM = dict(name="backprop", optimizer=dict(name="adam", eps=1e-7), batch_size=100)
+LOCAL = dict(objective=dict(name="forward_forward", theta=10.0), learning_rate=1e-2, schedule="cosine_decay_schedule", epochs=60)
 RULES = dict(  # the learner, what its net is given besides the widths
-    local=(ADAM | dict(objective=dict(name="forward_forward", theta=10.0), learning_rate=1e-2, schedule="cosine", epochs=60), dict(goodness="sum")),
+    local=(ADAM | LOCAL, dict(goodness="sum")),
     schedule=(dict(name="forward_forward", theta=10.0, batch_size=500, inner_steps=5, learning_rate=0.01, epochs=40), dict(goodness="sum")),
     faithful=(dict(name="forward_forward", batch_size=0, inner_steps=50, learning_rate=0.03, negatives="permuted", epochs=250), {}),
     backprop=(ADAM | dict(learning_rate=1e-3, epochs=20), None),

@@ -11,7 +11,7 @@ Printed by the source (Dive into Deep Learning, 60,000 images): loss .262, train
 images at 28x28, Adam 5e-4, 10 epochs of batches of 32): loss .222, train accuracy .922 (both averages over the last epoch; .923 of the members after
 it), test .886 of 2,000; threshold_loss AUC .513 [.500, .526]. 9 min beside other work (9.1 of CPU time) on 2 CPU cores.
 
-Arguments: folder, full, train, test (rows of the two sides), epochs, models (1, or an even number), batch, rate, optimizer, resize.
+Arguments: folder, full, train, test (rows of the two sides), epochs, models (1, or an even number), batch, rate, optimizer, momentum, resize.
 """
 
 from mia_jax import classic

@@ -23,7 +23,7 @@ def get_config(arg=None):
         data=dict(name="npz", path=arg.path, shape=(28, 28, 1)) if arg.path else dict(name="idx", folder=arg.folder, examples=10_000),
         design=dict(name="halves", models=arg.models, population=0.1) if several else dict(name="holdout", members=arg.members, drawn=True),
         model=dict(name="half_image"),
-        learner=dict(optimizer="adam", learning_rate=3e-4, epsilon=1e-7, batch_size=32, epochs=arg.epochs, validation="nonmembers"),
+        learner=dict(optimizer=dict(name="adam", eps=1e-7), learning_rate=3e-4, batch_size=32, epochs=arg.epochs, validation="nonmembers"),
         attacks=dict(
             gap=dict(),
             threshold_loss=dict(name="threshold", signal="loss"),

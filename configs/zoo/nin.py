@@ -11,7 +11,7 @@ Printed by the source (Dive into Deep Learning, 60,000 images): no printed figur
 (10,000 images at 67x67, Adam 5e-4, 10 epochs of batches of 32): loss .365, train accuracy .854 (both averages over the last epoch; .856 of the
 members after it), test .839 of 2,000; threshold_loss AUC .508 [.495, .522]. 13 min beside other work (8.9 of CPU time) on 2 CPU cores.
 
-Arguments: folder, full, train, test (rows of the two sides), epochs, models (1, or an even number), batch, rate, optimizer, resize.
+Arguments: folder, full, train, test (rows of the two sides), epochs, models (1, or an even number), batch, rate, optimizer, momentum, resize.
 """
 
 from mia_jax import classic

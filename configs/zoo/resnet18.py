@@ -13,10 +13,10 @@ Measured with 10,000 images at 28x28, Adam 1e-3 with a cosine, 20 epochs of batc
 on), test .899 of 2,000; threshold_loss AUC .558 [.543, .574], gap .551. FGSM, accuracy at epsilon 0, 1/255, 2/255, 4/255, 8/255, 16/255, .1, .3:
 non-members .899, .850, .793, .674, .482, .250, .108, .003 (33.2%, the lab notes' figure at an unstated epsilon, at .052), members 1.000, .999,
 .971, .791, .515, .259, .103, .005. The first command took 5 min 50 s on 2 cores, beside a little other work (9.9 minutes of CPU time), the second
-12.6 minutes of CPU time. SGD .02 with momentum .9 and 15 epochs of 10,000 images instead (rate=0.02,optimizer=momentum,epochs=15): train .952, test
+12.6 minutes of CPU time. SGD .02 with momentum .9 and 15 epochs of 10,000 images instead (rate=0.02,optimizer=sgd,epochs=15): train .952, test
 .893.
 
-Arguments: folder, full, train, test (rows of the two sides), epochs, models (1, or an even number), batch, rate, optimizer, resize, norm
+Arguments: folder, full, train, test (rows of the two sides), epochs, models (1, or an even number), batch, rate, optimizer, momentum, resize, norm
 (batch, group, layer, none), fgsm (accuracy under one-step adversarial changes too).
 """
 

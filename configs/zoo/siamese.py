@@ -27,7 +27,11 @@ from mia_jax import configuration
 
 FORMS = dict(
     margin=dict(
-        objective=dict(name="contrastive", form="margin", margin=2.0), learning_rate=3e-3, schedule="cosine", epochs=60, augment=("shift:1",)
+        objective=dict(name="contrastive", form="margin", margin=2.0),
+        learning_rate=3e-3,
+        schedule="cosine_decay_schedule",
+        epochs=60,
+        augment=("shift:1",),
     ),
     exponential=dict(objective=dict(name="contrastive", form="exponential"), learning_rate=1e-3, epochs=100),
 )

@@ -11,7 +11,7 @@ Printed by the source (Dive into Deep Learning, 60,000 images): loss .178, train
 images at 32x32, 10 epochs of batches of 32): loss .311, train accuracy .884 (both averages over the last epoch; .890 of the members after it), test
 .867 of 2,000; threshold_loss AUC .508 [.495, .521]. 5 min (8.4 of CPU time) on 2 CPU cores.
 
-Arguments: folder, full, train, test (rows of the two sides), epochs, models (1, or an even number), batch, rate, optimizer, resize.
+Arguments: folder, full, train, test (rows of the two sides), epochs, models (1, or an even number), batch, rate, optimizer, momentum, resize.
 """
 
 from mia_jax import classic

@@ -14,10 +14,10 @@ from jax import lax
 
 from mia_jax import checks, registry
 from mia_jax.data import augment as augmentation
+from mia_jax.learners import _descent as descent
 from mia_jax.learners import _parameters as parameters
 from mia_jax.learners import _private as private
 from mia_jax.learners import plan as plans
-from mia_jax.learners import schedules
 from mia_jax.privacy.independence import trials
 from mia_jax.types import Batch, Learner, Loss, Model, Pool, Stopping, TrainState
 
@@ -37,14 +37,9 @@ def make(
     batch_size: int = 32,
     plan: str = "permutation",
     drop_last: bool = False,
-    optimizer: str = "adam",
+    optimizer: str | Mapping = "adam",
     learning_rate: float = 1e-3,
-    schedule: str = "constant",
-    warmup_epochs: float = 0.0,
-    momentum: float = 0.9,
-    nesterov: bool = False,
-    epsilon: float = 1e-8,
-    weight_decay: float = 0.0,
+    schedule: str | Mapping = "constant_schedule",
     l1: float = 0.0,
     l2: float = 0.0,
     penalize: str = r"Dense_\d+/kernel$",
@@ -56,7 +51,8 @@ def make(
 
     The penalties run over the parameters whose path matches `penalize` (default: the kernels of dense layers) and are part of the monitored
     loss. `num_rows` is K, the rows of one model; `padded` says that some of them have weight 0 (an empty batch then changes nothing). `plan` is
-    'permutation' or 'full_batch'. Step s draws from fold_in(state.key, s), example slot b from fold_in(that, b).
+    'permutation' or 'full_batch'. `optimizer` and `schedule` are names or {'name': ..., argument: value} (mia_jax/optimizers, mia_jax/schedules);
+    `learning_rate` is the largest rate of the schedule. Step s draws from fold_in(state.key, s), example slot b from fold_in(that, b).
 
     gradient='private' clips every example's gradient and adds noise (learners/_private.py has the fields of `privacy`, and draws its own batches);
     penalties stay outside the clipping. `sample` is then a Pool of a few examples (with the columns of all), and loss_b must depend on example b
@@ -81,9 +77,8 @@ def make(
     else:
         check_private(model=model, sample=sample, plan=plan, drop_last=drop_last, stopping=stopping)
         rows_plan, steps, epochs = secret.plan, secret.guarantee.mechanism.epoch_steps, secret.epochs
-    warmup = round(warmup_epochs * steps)
-    rate = schedules.learning_rate(schedule=schedule, peak=learning_rate, total_steps=max(1, epochs * steps), warmup_steps=warmup)
-    tx = schedules.optimizer(name=optimizer, rate=rate, momentum=momentum, nesterov=nesterov, epsilon=epsilon, weight_decay=weight_decay)
+    length = dict(total_steps=max(1, epochs * steps), epoch_steps=steps)
+    tx = descent.optimizer(optimizer, learning_rate=learning_rate, schedule=schedule, **length)
     transform = augmentation.augmentation(tuple(augment)) if augment else None
     penalty = weight_penalty(l1=l1, l2=l2, penalize=penalize)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from mia_jax.learners import backprop
 from mia_jax.types import Learner, Loss, Model, Plan, Pool, Stopping
 
 EVALUATED = 2048  # pairs that an evaluation looks at, always the same ones
+ADAM = dict(name="adam", eps=1e-7)
 ROWS = (2,)  # an example of a batch is a pair of rows of the pool: x [B,2,..], y [B,2]
 
 
@@ -28,11 +29,9 @@ def make(
     epochs: int = 30,
     pairs: int = 0,
     batch_size: int = 128,
-    optimizer: str = "adam",
+    optimizer: str | Mapping = ADAM,
     learning_rate: float = 1e-3,
-    schedule: str = "constant",
-    epsilon: float = 1e-7,
-    weight_decay: float = 0.0,
+    schedule: str | Mapping = "constant_schedule",
     augment: Sequence[str] = (),
 ) -> Learner:
     """backprop on batches x [B,2,..], y [B,2] of an objective over pairs (objectives/contrastive.py), fresh pairs every epoch.
@@ -50,7 +49,7 @@ def make(
     if labels_N.dtype.kind not in "iu":
         raise ValueError("balanced_pairs needs class labels; this pool has real targets.")
     steps = max(1, (pairs or num_rows) // batch_size)
-    descent = dict(optimizer=optimizer, learning_rate=learning_rate, schedule=schedule, epsilon=epsilon, weight_decay=weight_decay, augment=augment)
+    descent = dict(optimizer=optimizer, learning_rate=learning_rate, schedule=schedule, augment=augment)
     inner = backprop.make(model=model, loss=loss, num_rows=steps * batch_size, stopping=stopping, epochs=epochs, batch_size=batch_size, **descent)
 
     def init(key, pool: Pool):

@@ -9,7 +9,6 @@ from jax import lax
 
 from mia_jax import checks
 from mia_jax.learners import plan as plans
-from mia_jax.learners import schedules
 from mia_jax.learners.backprop import evaluation
 from mia_jax.objectives import forward_forward as objective
 from mia_jax.types import Learner, Model, Pool, Stopping, TrainState
@@ -46,7 +45,7 @@ def make(
     checks.one_of(NEGATIVES, negatives=negatives)
     names, num_classes, layer, score = (model.parts[k] for k in ("names", "num_classes", "layer", "score"))
     plan = plans.permutation(batch_size=batch_size) if batch_size else plans.full_batch()
-    tx = schedules.optimizer(name="adam", rate=learning_rate, momentum=0.0, nesterov=False, epsilon=epsilon, weight_decay=0.0)
+    tx = optax.adam(learning_rate, eps=epsilon)
 
     def init(key, pool: Pool) -> TrainState:
         init_key, train_key = jax.random.split(key)

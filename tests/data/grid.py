@@ -6,7 +6,7 @@ TABLE = dict(attacks=("threshold_loss",), metrics=("auc", "tpr@0.1"))
 
 
 def grid(arg=None):
-    return [("narrow", dict(width=4)), ("broken", {"learner.optimizer": "adm"}), ("slow", {"width": 8, "learner.learning_rate": 1e-4})]
+    return [("narrow", dict(width=4)), ("broken", {"learner.optimizer": "optax.lbfgs"}), ("slow", {"width": 8, "learner.learning_rate": 1e-4})]
 
 
 def get_config(arg=None):
