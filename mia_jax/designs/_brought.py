@@ -28,7 +28,7 @@ def make(
         unit_M[first:] = np.unique(pair_M, return_inverse=True)[1] + first
     for a, b in [*(p for p in twins if pair_M is None or (target and p[0] == 0)), *copies]:
         unit_M[unit_M == unit_M[b]] = unit_M[a]
-    shadow_MM = _rows.all_but_unit(unit_M)
+    shadow_MM = unit_M[:, None] != unit_M[None]
     if target:
         shadow_MM[:, 0] = False
     targets = (0,) if target else tuple(range(models))

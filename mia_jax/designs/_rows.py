@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 from scipy.special import bdtrc
 
 from mia_jax import checks
 from mia_jax.types import Design
+from mia_jax.views import SHADOW_NEEDS
 
 TAIL = 1e-12  # a binomial number of rows exceeds k_max with at most this probability
 
@@ -73,11 +76,6 @@ def extra_rows(design: Design) -> np.ndarray:
     return np.stack([np.flatnonzero(extra_N) for extra_N in design.extra_MN]).astype(np.int32)
 
 
-def all_but_unit(unit_M: np.ndarray) -> np.ndarray:
-    """shadow_MM of a design in which an attacker of t may use every model outside t's unit."""
-    return unit_M[:, None] != unit_M[None]
-
-
 def chosen(targets: int | Sequence[int] | None, models: int) -> tuple[int, ...]:
     """The audited models: None = all, an int n = the first n, or their numbers. ValueError if one does not exist."""
     if targets is None:
@@ -92,10 +90,59 @@ def chosen(targets: int | Sequence[int] | None, models: int) -> tuple[int, ...]:
     return numbers
 
 
-def checked(labels_N=None, **fields) -> Design:
-    """Design(**fields) after the checks: population untouched, members and non-members evaluated, no class without a member."""
-    design = Design(**fields)
-    member_MN, evaluated_MN = design.member_MN, design.evaluated_MN
+def remade(grown: Callable[[int], dict] | None = None, *, more: str = "") -> Callable:
+    """Decorates the `make` of a design: `remake(models)` calls it again with the same arguments, replaced by those of `grown(models)`.
+
+    Without `grown` the number of models is fixed: ValueError for another one, with what to do for `more`.
+    """
+
+    def decorate(make: Callable[..., Design]) -> Callable[..., Design]:
+        @functools.wraps(make)
+        def made(**arguments) -> Design:
+            design = make(**arguments)
+
+            def remake(models: int) -> Design:
+                if grown is None and models != len(design.member_MN):
+                    raise ValueError(f"models={models}: {design.name} has exactly {len(design.member_MN)} here; {more}.")
+                return made(**arguments | (grown(models) if grown else {}))
+
+            return dataclasses.replace(design, remake=remake)
+
+        return made
+
+    return decorate
+
+
+def checked(
+    labels_N=None,
+    *,
+    member_MN: np.ndarray,
+    population_N: np.ndarray,
+    evaluated_MN: np.ndarray | None = None,
+    unit_M: np.ndarray | None = None,
+    shadow_MM: np.ndarray | None = None,
+    targets: int | Sequence[int] | None = None,
+    supports: Collection[str] = SHADOW_NEEDS,
+    **fields,
+) -> Design:
+    """Returns the Design after the checks: population untouched, members and non-members evaluated, no class without a member.
+
+    Left out are: every row outside the population is evaluated, every model is a unit of its own, a target's shadows are the models of all other
+    units, and they meet every need. `targets` as in `chosen`; `fields` are Design's others.
+    """
+    models = len(member_MN)
+    evaluated_MN = np.tile(~population_N, (models, 1)) if evaluated_MN is None else evaluated_MN
+    unit_M = np.arange(models) if unit_M is None else unit_M
+    design = Design(
+        member_MN=member_MN,
+        evaluated_MN=evaluated_MN,
+        shadow_MM=unit_M[:, None] != unit_M[None] if shadow_MM is None else shadow_MM,
+        population_N=population_N,
+        unit_M=unit_M,
+        targets=chosen(targets, models),
+        supports=frozenset(supports),
+        **fields,
+    )
     if ((member_MN | evaluated_MN) & design.population_N).any():
         raise ValueError("population rows must lie outside every model and outside the evaluation.")
     for t in design.targets:

@@ -9,9 +9,9 @@ import numpy as np
 from mia_jax import checks
 from mia_jax.designs import _rows
 from mia_jax.types import Design
-from mia_jax.views import SHADOW_NEEDS
 
 
+@_rows.remade(lambda models: dict(models=models))
 def make(
     *,
     num_examples: int,
@@ -37,21 +37,13 @@ def make(
     for m, size in enumerate(member_MN.sum(1)):
         if not 0 < size < len(usable):
             raise ValueError(f"model {m} drew {size} of {len(usable)} rows with probability={probability}; use more data or one nearer to 1/2.")
-    same = dict(num_examples=num_examples, seed=seed, given_population_N=given_population_N, labels_N=labels_N)
-    same |= dict(probability=probability, population=population, targets=targets)
-    unit_M = np.arange(models)
     return _rows.checked(
         labels_N,
         name="bernoulli",
         member_MN=member_MN,
-        evaluated_MN=np.tile(~population_N, (models, 1)),
-        shadow_MM=_rows.all_but_unit(unit_M),
         population_N=population_N,
-        unit_M=unit_M,
-        targets=_rows.chosen(targets, models),
-        supports=frozenset(SHADOW_NEEDS),
+        targets=targets,
         note=f"each example is in each model with probability {probability:g}, independently",
         num_rows=_rows.k_max(len(usable), probability),
         coin_N=np.where(population_N, -1, np.cumsum(~population_N) - 1) if probability == 0.5 else None,
-        remake=lambda models: make(models=models, **same),
     )

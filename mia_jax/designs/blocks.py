@@ -9,6 +9,7 @@ from mia_jax.designs import _rows
 from mia_jax.types import Design
 
 
+@_rows.remade(lambda models: dict(sources=models - 1))
 def make(
     *,
     num_examples: int,
@@ -53,23 +54,18 @@ def make(
         if b < 2:
             count = (scored_sources or scored) if m else scored
             evaluated_MN[m, order[number * size : number * size + (min(count, size) or size)]] = True
-    unit_M = np.arange(models)
-    same = dict(num_examples=num_examples, seed=seed, given_population_N=given_population_N, labels_N=labels_N, size=size)
-    same |= dict(drawn=drawn, extra=extra, population=population, scored=scored, scored_sources=scored_sources)
     return _rows.checked(
         labels_N,
         name="blocks",
         member_MN=block_MBN[:, 0],
         evaluated_MN=evaluated_MN,
-        shadow_MM=_rows.all_but_unit(unit_M) & (unit_M > 0),
+        shadow_MM=~np.eye(models, dtype=bool) & (np.arange(models) > 0),
         population_N=population_N,
-        unit_M=unit_M,
         targets=(0,),
-        supports=frozenset({"shadow_out", "shadow_own"}),
+        supports=("shadow_out", "shadow_own"),
         note="no source trains on the target's rows, so none is IN",
         extra_MN=block_MBN[:, 2] if extra else None,
         num_rows=size,
-        remake=lambda models: make(sources=models - 1, **same),
     )
 
 

@@ -9,11 +9,11 @@ import numpy as np
 from mia_jax import checks
 from mia_jax.designs import _rows
 from mia_jax.types import Design
-from mia_jax.views import SHADOW_NEEDS
 
 MOST = 1000  # canaries drawn by default, if half of the rows are as many
 
 
+@_rows.remade(lambda models: dict(models=models))
 def make(
     *,
     num_examples: int,
@@ -55,26 +55,11 @@ def make(
         name="canaries",
         member_MN=member_MN,
         evaluated_MN=np.tile(chosen_N, (models, 1)),
-        shadow_MM=~np.eye(models, dtype=bool),
         population_N=population_N,
-        unit_M=np.arange(models),
-        targets=_rows.chosen(targets, models),
-        supports=frozenset(SHADOW_NEEDS),
+        targets=targets,
         note=f"{len(order):,} canaries, {coins:,} fair coins a model; the other {others:,} rows are in every model",
         num_rows=others + (coins if pairs else _rows.k_max(coins, 0.5)),
         coin_N=coin_N,
-        remake=lambda models: make(
-            models=models,
-            num_examples=num_examples,
-            seed=seed,
-            given_population_N=given_population_N,
-            given_canary_N=given_canary_N,
-            labels_N=labels_N,
-            canaries=canaries,
-            pairs=pairs,
-            population=population,
-            targets=targets,
-        ),
     )
 
 

@@ -9,6 +9,7 @@ from mia_jax.designs import _rows
 from mia_jax.types import Design
 
 
+@_rows.remade(lambda models: dict(models=models))
 def make(
     *,
     num_examples: int,
@@ -42,19 +43,16 @@ def make(
         member_MN[m, half[quarter:] if m % 2 and not is_shadow else half[:quarter]] = True
         evaluated_MN[m, part] = True
     unit_M = np.where(np.arange(models) < targets, np.arange(models) // 2, np.arange(models))
-    same = dict(num_examples=num_examples, seed=seed, given_population_N=given_population_N, labels_N=labels_N)
-    same |= dict(targets=targets, population=population)
     return _rows.checked(
         labels_N,
         name="disjoint",
         member_MN=member_MN,
         evaluated_MN=evaluated_MN,
-        shadow_MM=_rows.all_but_unit(unit_M) & (np.arange(models) >= targets),
+        shadow_MM=(unit_M[:, None] != unit_M[None]) & (np.arange(models) >= targets),
         population_N=population_N,
         unit_M=unit_M,
-        targets=tuple(range(targets)),
-        supports=frozenset({"shadow_out", "shadow_own"}),
+        targets=targets,
+        supports=("shadow_out", "shadow_own"),
         note="shadows train on another part of the pool than the targets, so none is IN",
         num_rows=quarter,
-        remake=lambda models: make(models=models, **same),
     )

@@ -9,6 +9,7 @@ from mia_jax.designs import _rows
 from mia_jax.types import Design
 
 
+@_rows.remade(more="another number of folds is another draw")
 def make(
     *,
     num_examples: int,
@@ -30,24 +31,13 @@ def make(
     member_MN = np.tile(~population_N, (folds, 1))
     for f in range(folds):
         member_MN[f, order[f * fold_size : (f + 1) * fold_size]] = False
-    same = dict(num_examples=num_examples, seed=seed, given_population_N=given_population_N, labels_N=labels_N, folds=folds, population=population)
-
-    def remake(models: int) -> Design:
-        if models != folds:
-            raise ValueError(f"models={models}: {folds} folds train exactly {folds} models; another number of folds is another draw.")
-        return make(**same)
-
     return _rows.checked(
         labels_N,
         name="folds",
         member_MN=member_MN,
-        evaluated_MN=np.tile(~population_N, (folds, 1)),
         shadow_MM=np.zeros((folds, folds), bool),
         population_N=population_N,
-        unit_M=np.arange(folds),
-        targets=tuple(range(folds)),
-        supports=frozenset(),
+        supports=(),
         note="a non-member of one model is a member of all others",
         num_rows=len(usable) - fold_size,
-        remake=remake,
     )

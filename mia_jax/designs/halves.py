@@ -11,6 +11,7 @@ from mia_jax.types import Design
 from mia_jax.views import SHADOW_NEEDS
 
 
+@_rows.remade(lambda models: dict(models=models))
 def make(
     *,
     num_examples: int,
@@ -36,21 +37,15 @@ def make(
         order = _rows.generator(seed, "halves", pair).permutation(usable)
         member_MN[2 * pair, order[: len(usable) // 2]] = True
         member_MN[2 * pair + 1, order[len(usable) // 2 :]] = True
-    same = dict(num_examples=num_examples, seed=seed, given_population_N=given_population_N, labels_N=labels_N)
-    same |= dict(population=population, targets=targets)
-    unit_M = np.arange(models) // 2
     alone = models == 2
     return _rows.checked(
         labels_N,
         name="halves",
         member_MN=member_MN,
-        evaluated_MN=np.tile(~population_N, (models, 1)),
-        shadow_MM=_rows.all_but_unit(unit_M),
         population_N=population_N,
-        unit_M=unit_M,
-        targets=_rows.chosen(targets, models),
-        supports=frozenset() if alone else frozenset(SHADOW_NEEDS),
+        unit_M=np.arange(models) // 2,
+        targets=targets,
+        supports=() if alone else SHADOW_NEEDS,
         note="the only other model is the target's twin; use more models" if alone else "the target's twin is never a shadow",
         num_rows=len(usable) // 2,
-        remake=lambda models: make(models=models, **same),
     )

@@ -9,6 +9,7 @@ from mia_jax.designs import _rows
 from mia_jax.types import Design
 
 
+@_rows.remade(more="use the design halves or bernoulli for more")
 def make(
     *,
     num_examples: int,
@@ -31,24 +32,12 @@ def make(
     order = _rows.generator(seed, "holdout").permutation(usable) if drawn else usable
     member_MN = np.zeros((1, num_examples), bool)
     member_MN[0, order[:members]] = True
-    same = dict(num_examples=num_examples, seed=seed, given_population_N=given_population_N, labels_N=labels_N, members=members, drawn=drawn)
-
-    def remake(models: int) -> Design:
-        if models != 1:
-            raise ValueError(f"models={models}: holdout has exactly 1 model; use the design halves or bernoulli for more.")
-        return make(**same)
-
     return _rows.checked(
         labels_N,
         name="holdout",
         member_MN=member_MN,
-        evaluated_MN=~population_N[None],
-        shadow_MM=np.zeros((1, 1), bool),
         population_N=population_N,
-        unit_M=np.zeros(1, int),
-        targets=(0,),
-        supports=frozenset(),
+        supports=(),
         note="one model, no shadows",
         num_rows=members,
-        remake=remake,
     )

@@ -9,6 +9,7 @@ from mia_jax.designs import _rows
 from mia_jax.types import Design
 
 
+@_rows.remade(more="use the design halves or blocks for more")
 def make(
     *,
     num_examples: int,
@@ -34,12 +35,6 @@ def make(
     member_MN = np.zeros((2, num_examples), bool)
     member_MN[0, order[:size]] = True
     member_MN[1, order[size : 2 * size]] = True
-
-    def remake(models: int) -> Design:
-        if models != 2:
-            raise ValueError(f"models={models}: two_way has exactly 2 models; use the design halves or blocks for more.")
-        return make(num_examples=num_examples, seed=seed, given_population_N=given_population_N, labels_N=labels_N, size=size, drawn=drawn)
-
     return _rows.checked(
         labels_N,
         name="two_way",
@@ -49,8 +44,7 @@ def make(
         population_N=population_N,
         unit_M=np.zeros(2, int),
         targets=(0,),
-        supports=frozenset(),
+        supports=(),
         note="the source is the target's twin",
         num_rows=size,
-        remake=remake,
     )
