@@ -31,6 +31,7 @@ KINDS = dict(  # kind -> the function that its modules have
     attacks="make",
 )
 SPELLED = ("signals",)  # kinds whose names may carry settings, 'name:field=value'
+RENAMED = dict(signals=dict(penultimate="embedding"))  # {kind: {old name: new name}}
 _FOLDERS: dict[str, str] = {}  # the folder of a kind that is not called like it
 _HELPERS = dict(data=("augment",), models=("layers",), learners=("plan", "stopping"), signals=("transforms",))
 
@@ -80,7 +81,9 @@ def check(kind: str, name: str) -> None:
 
 
 def unknown(kind: str, name: str) -> str:
-    """Returns the sentence about a name that does not exist: the closest one and all that there are."""
+    """Returns the sentence about a name that does not exist: its new name, or the closest one and all that there are."""
+    if name in RENAMED.get(kind, {}):
+        return f"{kind}: {name!r} is called {RENAMED[kind][name]!r} now; use that name."
     return f"{kind}: there is no {name!r}.{checks.closest(name, names(kind))} Known: {', '.join(names(kind))}."
 
 

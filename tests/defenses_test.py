@@ -128,7 +128,7 @@ def test_the_source_answers_undefended_unless_the_attacker_adapts(audited):
     assert len(np.unique(loss[1][0][~np.isnan(loss[1][0])])) == 2
     adaptive = np.load(folder / "attack" / "confidence_adaptive" / "scores.npz")["score_TN"]
     assert len(np.unique(adaptive[1][~np.isnan(adaptive[1])])) == 2
-    asked = [p.name for p in sorted((folder / "signal" / "penultimate@memguard").glob("*.npy"))]
+    asked = [p.name for p in sorted((folder / "signal" / "embedding@memguard").glob("*.npy"))]
     assert asked == ["00000.npy"]  # the source is not asked behind the target's defense, and nothing misses its answers
 
 

@@ -325,9 +325,9 @@ def test_a_model_whose_answers_are_not_finite_has_failed_too(asking, tmp_path, m
     monkeypatch.setattr(checkpoint, "load_models", loading)
     if asking:  # forward passes do not notice
         monkeypatch.setattr("mia_jax.training.query.not_finite", lambda value_AN, name: "")
-    own = dict(attacks=dict(loss=dict(name="threshold", signal="loss")), query=dict(signals=("penultimate",), ask_batch_size=7))
+    own = dict(attacks=dict(loss=dict(name="threshold", signal="loss")), query=dict(signals=("embedding",), ask_batch_size=7))
     report = experiment.run(config(**own), workdir_path=tmp_path)
-    name = "penultimate" if asking else "loss"
+    name = "embedding" if asking else "loss"
     assert f"query: model 5 has failed, it answers signal '{name}' with NaN or infinity for" in capsys.readouterr().err
     assert report["design"]["targets"] == [m for m in range(12) if m != 5]
     record = failures.known(tmp_path / "train", range(12))[5]

@@ -289,9 +289,9 @@ def test_outliers_are_the_rows_that_stand_alone():
     design = blocks.make(num_examples=400, seed=0, size=100)
     correct = np.ones((2, 1, 400), np.float32)
     correct[:, :, 50:200] = 0
-    penultimate = np.zeros((2, 1, 400, 12), np.float32)
-    penultimate[:, 0, :200], penultimate[:, 0, 200:] = feature_SKF[1], feature_SKF[1]
-    fleet = Fleet(design=design, signal=dict(correct=correct, penultimate=penultimate), num_classes=2)
+    embedding = np.zeros((2, 1, 400, 12), np.float32)
+    embedding[:, 0, :200], embedding[:, 0, 200:] = feature_SKF[1], feature_SKF[1]
+    fleet = Fleet(design=design, signal=dict(correct=correct, embedding=embedding), num_classes=2)
     attack = registry.make("attacks", "outlier", dict(beta=0.02))
     score_N = attack.score(fleet.view(0, attack.needs), None)
     assert set(np.flatnonzero(score_N > 1)) == {0, 1, 2, 3}  # correct and alone

@@ -167,4 +167,6 @@ def test_pool_rows_are_numbered_in_the_pool_of_the_audit():
 def test_what_a_net_does_not_have_inside_is_refused_before_training():
     with pytest.raises(ValueError, match=r"layer_goodness.*model.name='forward_forward'"):
         answers.make_signals(["layer_goodness"], pool=toys.pool(), model=mlp.make(num_classes=3))
-    assert list(answers.make_signals(["penultimate"], pool=toys.pool(), model=mlp.make(num_classes=3))) == ["penultimate"]
+    assert list(answers.make_signals(["embedding"], pool=toys.pool(), model=mlp.make(num_classes=3))) == ["embedding"]
+    with pytest.raises(ValueError, match="'penultimate' is called 'embedding' now; use that name"):
+        answers.make_signals(["penultimate"], pool=toys.pool(), model=mlp.make(num_classes=3))

@@ -12,8 +12,8 @@ from mia_jax.types import Attack
 def make(*, signal: str = "correct", beta: float = 0.01, neighbors: int = 10, shadows: int = 4, sign: int | None = None) -> Attack:
     """score = u + [outlier and u above the median], u in (0, 1) the mid-rank of sign * signal (its last part) over the target's evaluated rows.
 
-    An outlier is one of the share `beta` whose `neighbors`-th nearest row by cosine distance of the penultimate features is farthest: fewer than
-    `neighbors` rows lie within the radius that makes it so. The features are the shadows' (up to `shadows`, on rows that they did not train on),
+    An outlier is one of the share `beta` whose `neighbors`-th nearest row by cosine distance of the embeddings is farthest: fewer than
+    `neighbors` rows lie within the radius that makes it so. The embeddings are the shadows' (up to `shadows`, on rows that they did not train on),
     averaged; the target itself is asked for `signal` alone. Source: Choquette-Choo et al. 2021 (arXiv:2007.14321), section 7.
     """
     checks.fraction(closed="neither", beta=beta)
@@ -25,14 +25,14 @@ def make(*, signal: str = "correct", beta: float = 0.01, neighbors: int = 10, sh
         cols = np.flatnonzero(view.evaluated_N)
         value_K = sign * _signals.scalar(_signals.part(view.target[signal], None, signal), "AN", signal).astype(np.float64)[:, cols].mean(0)
         u_K = mid_ranks(value_K)
-        lonely_K = loneliness(view.shadow["penultimate"][:shadows, 0][:, cols].astype(np.float64), neighbors)
+        lonely_K = loneliness(view.shadow["embedding"][:shadows, 0][:, cols].astype(np.float64), neighbors)
         outlier_K = lonely_K > np.quantile(lonely_K, 1 - beta)
         score_N = np.full(len(view.evaluated_N), np.nan)
         score_N[cols] = u_K + (outlier_K & (u_K > 0.5))
         return score_N
 
     note = f"mid-rank of {signal}, the {100 * beta:g}% of outliers by {neighbors} neighbors first"
-    return Attack(score, (signal, "penultimate", "shadow_out"), note=note)
+    return Attack(score, (signal, "embedding", "shadow_out"), note=note)
 
 
 def mid_ranks(value_K: np.ndarray) -> np.ndarray:

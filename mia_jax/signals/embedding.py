@@ -1,4 +1,4 @@
-"""What enters a net's last layer: its embedding of an example."""
+"""What enters a net's last layer: its embedding of an example, for attacks that compare examples."""
 
 from __future__ import annotations
 
