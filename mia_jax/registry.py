@@ -29,10 +29,11 @@ KINDS = dict(  # kind -> the function that its modules have
     schedules="make",
     signals="make",
     attacks="make",
+    sections="text",  # of report.md
 )
 SPELLED = ("signals",)  # kinds whose names may carry settings, 'name:field=value'
 RENAMED = dict(signals=dict(penultimate="embedding"))  # {kind: {old name: new name}}
-_FOLDERS: dict[str, str] = {}  # the folder of a kind that is not called like it
+_FOLDERS = dict(sections="report.sections")  # the folder of a kind that is not called like it
 _HELPERS = dict(data=("augment",), models=("layers",), learners=("plan", "stopping"), signals=("transforms",))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
@@ -29,6 +28,8 @@ from mia_jax.report import (
     vulnerability,
     weights,
 )
+from mia_jax.report.files import file_digest, finish
+from mia_jax.report.sections import privacy_audit
 from mia_jax.stages import all_models, attack_claim, read_scores, say, snapshot_signals
 from mia_jax.training import checkpoint, failures
 from mia_jax.training import query as queries
@@ -143,23 +144,6 @@ def finished(folder: Path, own: Mapping) -> bool:
     return True
 
 
-def finish(folder: Path, own: Mapping) -> None:
-    """config.json of a report, the last file: what it was made from, and the digest of every file."""
-    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "config.json" and not p.name.startswith("."))
-    digests = {p.relative_to(folder).as_posix(): file_digest(p) for p in paths}
-    workdir.write_json(folder / "config.json", dict(own) | dict(files=digests), seal=True)
-
-
-def file_digest(path: Path) -> str | None:
-    """16 hex digits of a file's bytes; None if there is no such file."""
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    except FileNotFoundError:
-        return None
-    except IsADirectoryError:
-        return "a folder"
-
-
 def told_apart(audit, *, folder: Path, shared: Mapping) -> dict | None:
     """The section `pairs` of a net that embeds pairs (models/siamese.py); None for others."""
     if audit.model is None or "pairs" not in audit.model.parts:
@@ -191,7 +175,7 @@ def audited(audit, score_MN: Mapping[str, np.ndarray], *, folder: Path) -> dict 
         wanted, design=design, score_TN={n: s[list(design.targets)] for n, s in score_MN.items()}, claim=claim(audit, wanted, folder=folder)
     )
     if found.get("violated"):
-        say("audit: " + privacy.verdict(found).replace(">", "").replace("*", "").strip())
+        say("audit: " + privacy_audit.violation(found).replace("*", ""))
     return found
 
 

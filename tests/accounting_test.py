@@ -10,7 +10,7 @@ from dp_accounting.pld import privacy_loss_distribution
 from mia_jax.learners import _private
 from mia_jax.privacy import accounting, guarantee, losses
 from mia_jax.privacy.mechanism import Mechanism, ledger
-from mia_jax.report import guarantee as report
+from mia_jax.report.sections import guarantee as report
 
 DELTA = 1 / 2500
 
@@ -283,12 +283,12 @@ def test_a_claim_says_which_accountant_answered():
     found = one.claim([ledger(one.mechanism)])
     assert found["accountant"] == "rdp" and found["epsilon"] > 1e9 and "rdp" not in found["others"]
     assert "no finite epsilon" in found["notes"][-1]
-    assert "by the accountant `rdp`" in report.section(dict(guarantee=found))
+    assert "by the accountant `rdp`" in report.text(guarantee=found)
     none = guarantee.Guarantee(mechanism=mechanism(1e-160, 10), delta=1e-5, accountant="pld")
     found = none.claim([ledger(none.mechanism)])
     assert found["epsilon"] is None and "Raise noise_multiplier" in found["notes"][-1]
     gdp = guarantee.Guarantee(mechanism=mechanism(0.01, 10), delta=1e-5, accountant="gdp")
-    text = report.section(dict(guarantee=gdp.claim([ledger(gdp.mechanism)])))
+    text = report.text(guarantee=gdp.claim([ledger(gdp.mechanism)]))
     assert "that of `gdp` is not finite" in text and "`pld`" in text and "none is finite" not in text
 
 

@@ -5,7 +5,8 @@ import pytest
 from scipy import stats
 
 from mia_jax.metrics import bootstrap, comparisons, summary
-from mia_jax.report import sections, tables
+from mia_jax.report import page, tables
+from mia_jax.report.sections import comparisons as section
 
 FPRS = (0.01, 0.05)
 
@@ -117,9 +118,11 @@ def test_few_counts_are_not_certain():
 def test_differences_are_in_the_report_best_attack_first():
     scores, member = two_attacks(np.random.default_rng(4), 8, 400, mu=(1.5, 0.3))
     found, rows = compared(scores, member)
-    text = sections.differences(dict(comparisons=found, results=rows), ["a0", "a1"])
+    verdict = dict(ranked=["a0", "a1"], level=0.95)
+    text = section.text(comparisons=found, results=rows, verdict=verdict)
     assert "| `a0 − a1` | **+0." in text and "TPR at 1% FPR" in text
-    assert sections.differences(dict(comparisons=found, results=rows), ["a1", "a0"]) == "" == sections.differences(dict(results=rows), ["a0"])
-    assert sections.difference_cell(None) == tables.ABSENT
+    assert section.text(comparisons=found, results=rows, verdict=dict(verdict, ranked=["a1", "a0"])) == ""
+    assert "## Pairwise comparison" not in page.report(dict(results=rows)) and "## Pairwise comparison" in page.report(dict(results=rows, comparisons=found))
+    assert section.difference(None) == tables.ABSENT
     pooled = dict(metric="tpr@0.001", value=-0.002, low=-0.004, high=0.001, target="pooled")
-    assert sections.difference_cell(pooled) == "-0.20% [-0.40%, +0.10%]†"
+    assert section.difference(pooled) == "-0.20 pp [-0.40, +0.10]†"

@@ -79,7 +79,7 @@ def test_every_slice_and_epoch_is_in_the_csv_and_the_report_shows_them(run):
     assert {r["epoch"] for r in rows} == {str(e) for e in EPOCHS}
     assert {r["slice"] for r in rows if r["metric"] == "auc"} == {"all", *(f"class={c}" for c in range(4))}
     text = (folder / "report" / "report.md").read_text()
-    assert "How the leak grows with training" in text and (folder / "report" / "figures" / "epochs.png").is_file()
+    assert "Leakage over the epochs of training" in text and (folder / "report" / "figures" / "epochs.png").is_file()
 
 
 def test_another_attack_can_be_repeated_later_without_training_anew(run):

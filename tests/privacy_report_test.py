@@ -6,7 +6,9 @@ import pytest
 from mia_jax import configuration, experiment
 from mia_jax.designs import bernoulli, canaries, halves
 from mia_jax.privacy import audit
-from mia_jax.report import markdown, privacy
+from mia_jax.report import page as pages
+from mia_jax.report import privacy, tables
+from mia_jax.report.sections import privacy_audit, target
 
 KNOWS = dict(loss="nothing", lira="shadows", cheat="half_of_target_members")
 COINS = canaries.make(num_examples=2000, seed=0, models=3, canaries=1000)
@@ -77,6 +79,8 @@ def test_scores_of_nothing_prove_nothing():
     assert np.mean(np.array(bounds) > 0) <= 0.05
 
 
+ROW = dict(attack="lira", target=None, slice="all", metric="auc", value=0.6, low=0.55, high=0.65, interval="records", method="bootstrap")
+ROW |= dict(convention="", fpr_realized=None, n_member=500, n_nonmember=500, n_targets=1, knows="shadows")
 CLAIM = dict(epsilon=1.0, delta=1e-5, accountant="pld", adjacency="add_remove", sampling="poisson")
 
 
@@ -85,9 +89,9 @@ def test_a_violated_claim_comes_first_and_is_said_aloud():
     for mu, violated in ((0.0, False), (4.0, True)):
         found = dict(audit=privacy.measure(wanted(), design=COINS, score_TN=dict(loss=scores(mu), lira=scores(0.0)), claim=CLAIM))
         assert found["audit"]["violated"] is violated
-        rows.append(privacy.section(found))
+        rows.append(privacy_audit.text(**found))
     honest, broken = rows
-    assert "Claimed at delta 1e-05: at most 1. Audited: at least 0." in honest and "No violation was seen, which does not prove" in honest
+    assert "Claimed at delta 1e-05: epsilon at most 1. Audited: epsilon at least 0." in honest and "No violation was detected, which does not prove" in honest
     assert "VIOLATED" not in honest
     assert "THE CLAIM IS VIOLATED: epsilon is at least 2.9" in broken and "and 1 is claimed" in broken
     for text in rows:
@@ -96,20 +100,20 @@ def test_a_violated_claim_comes_first_and_is_said_aloud():
             and "95% confidence" in text
             and "1,000 coins per model" in text
         )
-    page = markdown.report(dict(results=[], audit=found["audit"]))
-    assert page.index("VIOLATED") < page.index("## All attacks") and privacy.TITLE in page.split("## How to read this")[1]
+    page = pages.report(dict(results=[ROW], audit=found["audit"]))
+    assert page.index("VIOLATED") < page.index("## All attacks") and privacy_audit.TITLE in page.split("## How to read this")[1]
 
 
 def test_a_claim_about_other_neighbors_is_not_judged():
     found = privacy.measure(wanted(), design=COINS, score_TN=dict(loss=scores(4.0), lira=scores(0.0)), claim=CLAIM | dict(adjacency="replace_one"))
-    assert not found["violated"] and "audit with design.pairs=True" in privacy.section(dict(audit=found))
+    assert not found["violated"] and "audit with design.pairs=True" in privacy_audit.text(audit=found)
     pairs = canaries.make(num_examples=2000, seed=0, models=3, canaries=1000, pairs=True)
     own = dict(loss=scores(4.0, pairs), lira=scores(0.0, pairs))
     assert privacy.measure(wanted(pairs), design=pairs, score_TN=own, claim=CLAIM | dict(adjacency="replace_one"))["violated"]
     assert not privacy.measure(wanted(pairs), design=pairs, score_TN=own, claim=CLAIM)["violated"]
     for changes, words in ((dict(unit="user"), "all rows of one `user`"), (dict(sampling="shuffle", adjacency="zero_out"), "balls_in_bins")):
         found = privacy.measure(wanted(), design=COINS, score_TN=dict(loss=scores(4.0), lira=scores(0.0)), claim=CLAIM | changes)
-        assert not found["violated"] and words in privacy.section(dict(audit=found))
+        assert not found["violated"] and words in privacy_audit.text(audit=found)
 
 
 def test_an_unprivate_run_with_canaries_is_audited_end_to_end(tmp_path):
@@ -126,7 +130,7 @@ def test_an_unprivate_run_with_canaries_is_audited_end_to_end(tmp_path):
     assert found["coins"] == 400 and found["claim"] is None and found["bound"]["tests"] == 2
     assert found["bound"]["epsilon"] > 1.5 and found["bound"]["guesses"] == 80
     text = (tmp_path / "report" / "report.md").read_text()
-    assert "no accountant claims an upper bound" in text and "on rows that are neither" in text
+    assert "no accountant claims an upper bound" in text and "on population rows" in text
 
 
 @pytest.mark.slow
@@ -171,23 +175,23 @@ def test_a_report_has_one_epsilon_and_says_where_an_audit_is_at_another_delta():
     found = dict(
         results=[], guarantee=PROMISE, audit=audited(PROMISE), about=dict(data="d", seed=0, learner=dict(name="backprop", plan="permutation"))
     )
-    page = markdown.report(found)
-    assert page.index("**(3, 0.0001)-differentially private**") < page.index("Claimed at delta 0.0001: at most 3.")
+    page = pages.report(found)
+    assert page.index("**(3, 0.0001)-differentially private**") < page.index("Claimed at delta 0.0001: epsilon at most 3.")
     assert "asked for at delta" not in page and "1e-05" not in page
     other = audited(dict(PROMISE, epsilon=3.51, delta=1e-5), delta=1e-5)
-    page = markdown.report(found | dict(audit=other))
+    page = pages.report(found | dict(audit=other))
     assert page.index("**(3, 0.0001)-differentially private**") < page.index("3.51")
-    assert "This audit was asked for at delta 1e-05, the promise is at delta 0.0001: epsilon depends on delta." in page
-    assert "What the accountant proves at delta 1e-05 is 3.51." in page
+    assert "This audit was asked for at delta 1e-05, and the guarantee is at delta 0.0001: epsilon depends on delta." in page
+    assert "At delta 1e-05 the accountant proves 3.51." in page
 
 
 def test_an_audit_that_could_not_have_failed_says_so():
     """The ceiling stands next to the claim: 1,000 coins and 100 guesses show at most about 2."""
     weak, strong = audited(PROMISE | dict(epsilon=8.0)), audited(PROMISE | dict(epsilon=1.0))
-    ceiling = privacy.number(weak["bound"]["ceiling"])
-    text = privacy.section(dict(audit=weak))
+    ceiling = tables.epsilon(weak["bound"]["ceiling"])
+    text = privacy_audit.text(audit=weak)
     assert f"**This audit could at most have shown {ceiling}, so it could not have contradicted 8**" in text
-    text = privacy.section(dict(audit=strong))
+    text = privacy_audit.text(audit=strong)
     assert "could not have contradicted" not in text and f"(the audit could have shown up to {ceiling})" in text
 
 
@@ -196,13 +200,13 @@ def test_private_training_and_canaries_are_called_what_they_are():
     learner = dict(name="backprop", epochs=5, gradient="private", plan="permutation", privacy=dict(clip_norm=0.5, epsilon=3.0))
     models = [dict(model=0, target=True, train_accuracy=0.9, validation_accuracy=0.017)]
     about = dict(data="d", seed=7, learner=learner, canaries=dict(kind="mislabeled", count=200))
-    page = markdown.report(dict(results=[], guarantee=PROMISE, about=about, models=models))
+    page = pages.report(dict(results=[], guarantee=PROMISE, about=about, models=models))
     assert "| learner | backprop (epochs=5) |" in page and "permutation" not in page and "privacy=" not in page
     assert "| private training | DP-SGD, Poisson sampling, 200 steps, expected batch 64, clip norm 0.5, noise multiplier 1.1 (of the" in page
-    assert "1.7% on non-members (mislabeled canaries that were left out)" in page and "Only the 200 canaries are scored" in page
+    assert "1.7% on non-members (held-out mislabeled canaries)" in page and "Only the 200 canaries are scored" in page
     assert "says nothing about the task" in page
-    assert page.index("> **Only against those who do not know the seed.** It is 7") < page.index("It covers one model")
-    assert markdown.settings(learner | dict(gradient="mean")).endswith("privacy=(clip_norm=0.5, epsilon=3.0))")
+    assert page.index("> **The guarantee holds only against parties who do not know the seed.** The seed is 7") < page.index("The guarantee covers one model")
+    assert target.settings(learner | dict(gradient="mean")).endswith("privacy=(clip_norm=0.5, epsilon=3.0))")
 
 
 def test_a_caller_with_arrays_is_not_sent_to_a_design():

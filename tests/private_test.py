@@ -17,7 +17,7 @@ from mia_jax.learners import backprop, stopping
 from mia_jax.models import half_image, layers, lenet_bn, linear, mlp, siamese
 from mia_jax.objectives import contrastive, cross_entropy
 from mia_jax.privacy import accounting, noise
-from mia_jax.report import guarantee
+from mia_jax.report.sections import guarantee
 from mia_jax.training import checkpoint, fleet
 from mia_jax.types import Aux
 from tests import toys
@@ -343,7 +343,7 @@ def test_without_noise_or_steps_a_run_says_so(tmp_path):
     ran = json.loads(checkpoint.ledger_file(tmp_path / "a", 0).read_text())
     claim = silent.guarantee.claim([ran])
     assert claim["epsilon"] is None and set(claim["others"].values()) == {None} and not claim["refused"]
-    text = guarantee.section(dict(guarantee=claim))
+    text = guarantee.text(guarantee=claim)
     assert "No epsilon: none is finite" in text and "No noise is added" in text
     assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0], parse_constant=pytest.fail)["epsilon"] is None
     untrained = learner(batch_size=8, epochs=0, privacy=dict(delta=1e-3)).guarantee

@@ -9,7 +9,9 @@ from scipy import stats
 
 from mia_jax import registry, stages
 from mia_jax.metrics import power, records
-from mia_jax.report import sections, trust, vulnerability
+from mia_jax.report import vulnerability
+from mia_jax.report.sections import records as records_section
+from mia_jax.report.sections import trust
 from tests import planted
 
 
@@ -139,7 +141,7 @@ def test_halves_without_both_sides_of_a_record_list_nothing():
     found = records.most_exposed(score, member, np.ones_like(member), unit)
     assert found == dict(records=0, ranked_auc=None, held_out_auc=None, low=None, high=None, listed=[])
     table = dict(targets=16, tested=30, significant=2, mean_auc=0.5, level=0.95, most_exposed=found, listed=[])
-    assert sections.records(dict(records=dict(lira=table))).endswith("mean AUC of a record 0.500.\n")
+    assert records_section.text(records=dict(lira=table)).endswith("mean AUC of a record 0.500.\n")
 
 
 def test_records_need_enough_targets():
@@ -158,5 +160,5 @@ def test_power_for_a_single_record():
     assert few["p_smallest"] == pytest.approx(2 / math.comb(8, 4)) and few["p_smallest"] > few["p_needed"]
     assert many["p_smallest"] < many["p_needed"] == pytest.approx(0.05 / 1600)
     assert power.records(1600, few["targets_needed"])["p_smallest"] <= few["p_needed"]
-    assert "16 target models, a single exposed record would not be detected (that takes 37" in trust.lone(few)
-    assert "With 64 target models, a single exposed record would be detected" in trust.lone(many)
+    assert "16 target models, a single exposed record would not be detected (that takes 37" in trust.single_record(few)
+    assert "With 64 target models, a single exposed record would be detected" in trust.single_record(many)

@@ -6,6 +6,7 @@ import pytest
 from mia_jax import configuration, experiment
 from mia_jax.data import linear, xor
 from mia_jax.report import cross_validation
+from mia_jax.report.sections import target
 
 HALVES = dict(name="halves", models=8, population=0.1)
 ATTACKS = dict(threshold_loss=dict(name="threshold", signal="loss"), lira=dict(signal="loss", variance="shrunk"))
@@ -44,7 +45,7 @@ def test_cross_validation_is_the_mean_and_sd_over_the_held_out_folds(tmp_path):
 def test_cross_validation_by_hand():
     found = cross_validation.summary([dict(validation_accuracy=a, validation_loss=1 - a) for a in (0.5, 0.7)])
     assert found["accuracy"]["mean"] == pytest.approx(0.6) and found["accuracy"]["sd"] == pytest.approx(np.sqrt(0.02))
-    assert cross_validation.text(found) == "accuracy 60.0 ± 14.1%, loss 0.4 ± 0.141 on the held-out fold (mean ± sd over 2 folds)"
+    assert target.folds(found) == "accuracy 60.0 ± 14.1%, loss 0.4 ± 0.141 on the held-out fold (mean ± sd over 2 folds)"
 
 
 @pytest.mark.parametrize(

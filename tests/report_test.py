@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from mia_jax.metrics import bootstrap, roc, summary, thresholds
-from mia_jax.report import figures, files, markdown, standing, tables
+from mia_jax.report import figures, files, page, standing, tables
+from mia_jax.report.sections import answer, target
 
 
 def evidence(targets=10, records=240, seed=0):
@@ -115,7 +116,7 @@ def test_what_knows_more_is_never_ranked(study):
     rows = study[0]["results"]
     assert standing.order(dict(results=rows)) == (["strong", "weak_100%", "gap"], ["cheat"])
     assert standing.order(dict(results=rows[::-1])) == standing.order(dict(results=rows))
-    text = markdown.report(study[0])
+    text = page.report(study[0])
     ranked, apart = text.split("Not ranked: these know more")
     assert "| `cheat` " not in ranked and "| `cheat` " in apart
     assert ranked.index("| `strong` ") < ranked.index("| `weak_100%` ") < ranked.index("| `gap` ")
@@ -123,18 +124,18 @@ def test_what_knows_more_is_never_ranked(study):
 
 def test_markdown_holds_the_three_numbers_and_says_what_is_missing(study):
     found = study[0]
-    text, rows = markdown.report(found, figures=["figures/roc.png"]), found["results"]
+    text, rows = page.report(found, figures=["figures/roc.png"]), found["results"]
     for metric, target in (("auc", None), ("tpr@0.01", None), ("tpr@0.001", "pooled")):
         row = tables.find(rows, "strong", metric, target)
         number = tables.number(row, bounds=False).rstrip("†")
         assert re.search(rf"\| \*\*{re.escape(number)}\*\* \| \[[\d., ]+\] \|", text), number
-    assert "pooled: 1,100 members, 1,100 non-members" in text and "mean over 10 targets, each 110 members" in text
+    assert "pooled: 1,100 members and 1,100 non-members" in text and "mean over 10 targets with 110 members and 110 non-members each" in text
     assert not re.search(r"\b(nan|inf|None|NaN)\b", text)
     assert (
         re.search(r"TPR at 0\.1% FPR .* not resolvable: FPR 0\.001 < 1/1\d\d\. The pooled value", text)
         and "`gap`): no shadow to choose a threshold on" in text
     )
-    assert "**Duplicates:** 4 rows" in text and "2 sets hold members" in text
+    assert "**Duplicates:** 4 rows" in text and "2 sets contain members" in text
     assert "of 100 pairs" in text and "random guessing identifies 1" in text and "![ROC curves](figures/roc.png)" in text
     assert "99.0 ± 0.00% on their members, 90.9 ± 0.61% on non-members" in text and "seed 3" in text and "| 0..9 |" in text
     assert r"a\|b" in text
@@ -143,7 +144,7 @@ def test_markdown_holds_the_three_numbers_and_says_what_is_missing(study):
 def test_markdown_of_scores_alone():
     attacks, member, evaluated, _ = evidence(targets=2, records=60)
     rows = summary.rows({"strong": dict(score_TN=attacks["strong"]["score_TN"])}, member, evaluated, unit_T=[4, 4])
-    text = markdown.report(dict(results=rows))
+    text = page.report(dict(results=rows))
     assert text.startswith("# Membership inference\n") and "not resolvable" in text and not re.search(r"\b(nan|None)\b", text)
     assert "1 of the 5 units needed" in text
 
@@ -159,14 +160,14 @@ def test_markdown_of_scores_alone():
             dict(metric="tpr@0.001", value=0.004, low=0.0, high=0.009),
             "It identifies 4 of 1,000 members at 0.1% FPR; random guessing identifies 1. Not disting",
         ),
-        (dict(metric="tpr@0.01", value=0.01, low=0.005, high=0.02), "Not distinguishable from guessing."),
-        (dict(metric="auc", value=0.5, low=0.48, high=0.52), "(guessing: 50). Not distinguishable from guessing."),
-        (dict(metric="auc", value=0.6, low=0.55, high=0.65), "(guessing: 50). Significant."),
+        (dict(metric="tpr@0.01", value=0.01, low=0.005, high=0.02), "Not distinguishable from random guessing."),
+        (dict(metric="auc", value=0.5, low=0.48, high=0.52), "(random guessing: 50). Not distinguishable from random guessing."),
+        (dict(metric="auc", value=0.6, low=0.55, high=0.65), "(random guessing: 50). Significant."),
         (dict(metric="auc", value=0.4, low=0.35, high=0.45), "points the wrong way"),
     ],
 )
 def test_numbers_in_words(row, words):
-    assert words in markdown.in_words(row)
+    assert words in answer.in_words(row)
 
 
 def test_numbers_as_text():
@@ -182,8 +183,8 @@ def test_numbers_as_text():
 
 def test_settings_leave_out_what_is_off():
     section = dict(name="backprop", epochs=5, l1=0.0, augment=(), stop=None, validation="none", epsilon=1e-8, objective=dict(name="squared"))
-    assert markdown.settings(section) == "backprop (epochs=5, objective=squared)"
-    assert markdown.settings("mlp") == "mlp"
+    assert target.settings(section) == "backprop (epochs=5, objective=squared)"
+    assert target.settings("mlp") == "mlp"
 
 
 def test_csv_is_read_back(study):

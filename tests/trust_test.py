@@ -8,7 +8,9 @@ import pytest
 
 import mia_jax
 from mia_jax import configuration, experiment, workdir
-from mia_jax.report import assumptions, stale, trust, usage
+from mia_jax.report import assumptions, stale, trust
+from mia_jax.report.sections import assumptions as assumptions_section
+from mia_jax.report.sections import usage
 from mia_jax.training import checkpoint
 
 ATTACKS = dict(threshold_loss=dict(name="threshold", signal="loss"), lira=dict(mode="online"))
@@ -67,9 +69,10 @@ def test_assumptions_are_told_attack_by_attack(finished):
     assert found["lira"]["in_normality_tested"] == 0  # 14 shadows: 7 a side, and the test needs 8
     assert "| `lira` | too few IN shadows to test normality; too few OUT shadows to test normality |" in text
     tested = dict(out_normality_tested=1200.0, out_normality_rejected=0.114, resolution=0.005, top_tie_share=0.25, a=0.3, targets=4)
-    said = "OUT shadows not normal on 11.4% of 1,200 examples and views; scores are multiples of 0.005, 25.0% of the rows tie at the top"
-    assert assumptions.sentence(tested) == f"{said}; a = 0.3 tuned on shadows"
-    assert "5.0% would be rejected" in assumptions.section(dict(assumptions=dict(lira=tested))) and not assumptions.section({})
+    said = "normality of OUT shadows rejected for 11.4% of 1,200 examples and views; scores are multiples of 0.005, 25.0% of the rows tie at the top"
+    assert assumptions_section.diagnosis(tested) == f"{said}; a = 0.3 tuned on shadow models"
+    page = assumptions_section.text(assumptions=dict(lira=tested))
+    assert "normality would be rejected for 5.0%" in page and not assumptions_section.text(assumptions={})
 
 
 def test_the_share_of_the_data_that_was_used_is_estimated(finished):
@@ -77,13 +80,12 @@ def test_the_share_of_the_data_that_was_used_is_estimated(finished):
     _, _, report, text = finished
     rows = report["usage"]["rows"]
     assert len(rows) == 16 and "## How much of the data was used?" in text
-    assert f"rows used to train model 0 (true: 50.0% of {rows[0]['rows']:,} rows)" in text
+    assert "rows used to train model 0: " in text and f"(true: 50.0%), from the share of the {rows[0]['rows']:,} scored rows" in text
     for row in rows:
         assert row["share"] == pytest.approx((row["named"] - row["fpr"]) / (row["tpr"] - row["fpr"])) and row["true_share"] == 0.5
         assert row["low"] <= row["share"] <= row["high"] and abs(row["share"] - 0.5) < 0.2
     assert sum(row["low"] <= 0.5 <= row["high"] for row in rows) >= 13
-    assert usage.section(dict(usage=dict(attack="x", why="no shadows."))).endswith("Not estimated from `x`: no shadows.\n")
-    assert usage.section({}) == ""
+    assert usage.text(usage=dict(attack="x", why="no shadows.")).endswith("Not estimated from `x`: no shadows.\n")
 
 
 def test_all_is_well_in_an_honest_run(finished):

@@ -9,7 +9,9 @@ import pytest
 
 import mia_jax
 from mia_jax.metrics import bootstrap, summary
-from mia_jax.report import answer, figures, files, markdown, members, seeds, standing, tables, trust
+from mia_jax.report import answer, figures, files, members, seeds, standing, tables, trust
+from mia_jax.report import page as pages
+from mia_jax.report.sections import unresolved
 
 TPR = "tpr@0.01"
 
@@ -43,7 +45,7 @@ def test_a_leak_that_one_attack_shows_is_never_denied():
     found = report_of(rows_of(lira=LIRA, threshold_loss=LOSS))
     assert found["verdict"]["leak"] == "shown" and found["verdict"]["strongest"] == "threshold_loss"
     assert found["verdict"]["attacks"]["threshold_loss"]["shown"] == ["auc"] and not found["verdict"]["attacks"]["lira"]["shown"]
-    text = markdown.report(found)
+    text = pages.report(found)
     said = text.split("## The answer\n\n")[1].split("\n")[0]
     assert said.startswith("**LEAK SHOWN (strong evidence, p < 0.001 after correction) by 1 of 2 attacks; strongest: `threshold_loss`.**")
     assert not re.search("no leak", text, re.IGNORECASE)
@@ -136,7 +138,7 @@ def test_equal_standing_is_ranked_by_the_lower_end_and_those_that_know_more_are_
     one = standing.decide(rows)
     assert one["ranked"] == ["sure", "lucky", "average", "quiet", "wrong"] and one["apart"] == ["cheat"] and one["strongest"] == "sure"
     assert standing.decide(rows[::-1])["ranked"] == one["ranked"] and one["attacks"]["wrong"]["inverted"]
-    text = markdown.report(report_of(rows))
+    text = pages.report(report_of(rows))
     assert "Highest AUC, by the lower end of its interval: `average`, 0.700 [0.680, 0.720]." in text
     assert "Pointing the wrong way (AUC significantly below 0.5, members score lower): `wrong`." in text
 
@@ -185,7 +187,7 @@ def test_a_failed_check_stands_before_the_verdict_everywhere(name, arrays):
     section, withheld, words = FAILURES[name]
     key = "shadow_fit" if name == "order" else name
     found = report_of(rows_of(threshold_loss=LOSS), validity=GOOD | {key: section}, about=dict(data="mine", arrays=arrays))
-    text = markdown.report(found)
+    text = pages.report(found)
     failed, rest = text.split("## The answer")
     assert "> **Check failed: " in failed and words in failed.lower()
     first = mia_jax.Results(found, {}).summary().splitlines()[0]
@@ -209,7 +211,7 @@ def test_all_failed_checks_are_said_those_that_invalidate_first():
     text = answer.terminal(found, report="r.md")
     assert text.startswith("VERDICT WITHHELD, check failed: blind baseline (the examples alone); input provenance. ")
     assert "CHECK FAILED, equal rows: " in text and text.endswith("\nreport: r.md") and "without a verdict, threshold_loss: AUC 0.573" in text
-    page = markdown.report(found)
+    page = pages.report(found)
     assert page.count("> **Check failed: ") == 3 and page.index("**Check failed: blind") < page.index("**Check failed: equal rows")
     assert "VERDICT" not in answer.first_line(report_of(rows_of(threshold_loss=LOSS), validity=GOOD))
 
@@ -273,7 +275,7 @@ def test_members_from_another_source_withhold_the_verdict_of_an_audit():
 def test_records_are_always_in_a_file_and_listed_only_where_they_stand_out(tmp_path):
     """One target: no list, and how to get it; too few: one sentence; many: a list of significant ones. records.csv has every scored record."""
     one = mia_jax.audit(brought(target=True), attacks=("threshold_loss",), draws=60)
-    assert "bring the shadow models' arrays without the target's" in one.markdown and "| record |" not in one.markdown
+    assert "give the shadow models' arrays without the target's" in one.markdown and "| record |" not in one.markdown
     lines = list(csv.DictReader(io.StringIO(one.records)))
     assert len(lines) == 300 and {line["flag"] for line in lines} == {"not tested"} and [line["record"] for line in lines] == [*map(str, range(300))]
     few = mia_jax.audit(brought(models=16, gain=0.0) | dict(column_id=[f"p{n}" for n in range(300)]), attacks=("lira_shrunk",), draws=60)
@@ -299,7 +301,7 @@ def test_a_record_attack_that_was_asked_for_and_cannot_be_had_says_so():
     found = mia_jax.audit(one, attacks=("attack_model_target",), draws=60, report=dict(records=("attack_model_target",)))
     assert "Not measured for `attack_model_target`: it knows more than a real attacker could (half_of_target_members)" in found.markdown
     missing = dict(records=dict(lira=dict(why="this audit has no attack of that name; its attacks: gap")))
-    assert "Not measured for `lira`: this audit has no attack of that name; its attacks: gap." in markdown.report(
+    assert "Not measured for `lira`: this audit has no attack of that name; its attacks: gap." in pages.report(
         report_of(rows_of(gap=LOSS)) | missing
     )
 
@@ -369,7 +371,7 @@ def test_a_pooled_value_is_promised_only_where_it_is_shown():
     score = rng.normal(size=(2, 50)) + member
     attacks = dict(with_threshold=dict(score_TN=score, threshold_T=[0.5, 0.5]), without=dict(score_TN=score))
     rows = summary.rows(attacks, member, np.ones_like(member), unit_T=[0, 0], fprs=(0.001, 0.03))
-    text = markdown.unresolved(tables.main_rows(rows))
+    text = unresolved.text(results=rows)
     for line in text.splitlines():
         if "balanced accuracy" in line or "0.1%" in line:
             assert "pooled value (†)" not in line, line
@@ -382,17 +384,17 @@ def test_a_pooled_value_is_promised_only_where_it_is_shown():
 def test_slices_that_are_cut_are_counted():
     entry = dict(auc=0.6, low=0.55, high=0.7, excess=0.1, excess_low=0.0, excess_high=0.2, p_holm=0.01, n_records=9, post_hoc=False)
     found = report_of(rows_of(lira=LOSS[:6]), slices=dict(ranking=dict(lira=[entry | dict(slice=f"class={c}") for c in range(10)])))
-    assert "The 8 most exposed of 10 are shown; all are in results.csv." in markdown.report(found)
+    assert "The 8 most exposed of 10 are shown; all are in results.csv." in pages.report(found)
     found["slices"]["ranking"]["lira"] = found["slices"]["ranking"]["lira"][:8]
-    assert "are shown" not in markdown.report(found)
+    assert "are shown" not in pages.report(found)
 
 
 def test_models_of_a_target_of_ones_own_are_said_to_be_its_shadows():
     models = [dict(model=m, target=m == 8, train_accuracy=0.99 if m == 8 else 0.91, validation_accuracy=0.83 if m == 8 else 0.87) for m in range(9)]
     about = dict(data="mine", model=dict(name="mlp"), learner=dict(name="backprop", epochs=5), target="answers")
-    text = markdown.report(report_of(rows_of(lira=QUIET), about=about, models=models))
-    assert text.startswith("# Membership inference: mine, your target\n") and "| model of the shadows | mlp |" in text
-    assert "| learner of the shadows | backprop (epochs=5) |" in text
+    text = pages.report(report_of(rows_of(lira=QUIET), about=about, models=models))
+    assert text.startswith("# Membership inference: mine, your target\n") and "| model of the shadow models | mlp |" in text
+    assert "| learner of the shadow models | backprop (epochs=5) |" in text
     assert "| accuracy of the target | 99.0% on its members, 83.0% on non-members |" in text
     assert "| accuracy of the shadow models | 91.0 ± 0.00% on their members, 87.0 ± 0.00% on non-members |" in text
     assert text.index("accuracy of the shadow models") < text.index("## The answer")
@@ -401,8 +403,8 @@ def test_models_of_a_target_of_ones_own_are_said_to_be_its_shadows():
 def test_one_spelling_of_a_rate_in_prose():
     """'TPR at 1% FPR' in report.md, table.tex and figures; the key 'tpr@0.01' in report.json and CSV files alone."""
     found = report_of(rows_of(lira=LIRA, threshold_loss=LOSS))
-    text = markdown.report(found) + tables.results_latex(found["results"], *standing.order(found), caption="")
-    text += seeds.markdown(seeds.summary({0: dict(found, about=dict(data="d", model="m"), versions={}), 1: found}))
+    text = pages.report(found) + tables.results_latex(found["results"], *standing.order(found), caption="")
+    text += pages.seeds(seeds.summary({0: dict(found, about=dict(data="d", model="m"), versions={}), 1: found}))
     assert "TPR at 1% FPR" in text and not re.search("tpr@", text, re.IGNORECASE)
 
 

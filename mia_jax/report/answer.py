@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from mia_jax.report import privacy, standing, tables, trust
+from mia_jax.report import standing, tables, trust
 
 
 def first_line(found: Mapping) -> str:
@@ -15,7 +15,7 @@ def first_line(found: Mapping) -> str:
     audit = found.get("audit") or {}
     text = verdict(found)
     if audit.get("violated"):
-        claimed, proved = (privacy.number(audit[k]["epsilon"]) for k in ("claim", "bound"))
+        claimed, proved = (tables.epsilon(audit[k]["epsilon"]) for k in ("claim", "bound"))
         text = f"PRIVACY CLAIM VIOLATED: epsilon is at least {proved}, and {claimed} is claimed. {text}"
     bad = trust.failed(found, trust.INVALIDATES)
     if bad:
@@ -75,7 +75,7 @@ def in_parts(found: Mapping, name: Callable[[str], str]) -> list[str]:
             said.append(f"{table['significant']:,} of {table['tested']:,} records are exposed under {name(attack)}")
     bound = (found.get("audit") or {}).get("bound") or {}
     if bound.get("epsilon"):
-        said.append(f"the audit of canaries proves that epsilon is at least {privacy.number(bound['epsilon'])}")
+        said.append(f"the audit of canaries proves that epsilon is at least {tables.epsilon(bound['epsilon'])}")
     return said
 
 
@@ -136,7 +136,7 @@ def lines(found: Mapping) -> list[str]:
         text.append("  " + promise(found))
     bound = (found.get("audit") or {}).get("bound")
     if bound:
-        proved, most = (privacy.number(bound[k]) for k in ("epsilon", "ceiling"))
+        proved, most = (tables.epsilon(bound[k]) for k in ("epsilon", "ceiling"))
         text.append(f"  audit of canaries: epsilon is at least {proved} (at most {most} could have been shown)")
     design = found.get("design") or {}
     if design.get("failed"):
@@ -155,7 +155,7 @@ def promise(found: Mapping) -> str:
     one = found["guarantee"]
     if one["epsilon"] is None:
         return "differential privacy: no epsilon can be claimed (see the report)"
-    return f"differential privacy: epsilon {privacy.number(one['epsilon'])} at delta {one['delta']:.3g} per model ({one['accountant']})"
+    return f"differential privacy: epsilon {tables.epsilon(one['epsilon'])} at delta {one['delta']:.3g} per model ({one['accountant']})"
 
 
 def terminal(found: Mapping, *, report: object) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mia_jax import workdir
-from mia_jax.report import tables
 from mia_jax.training import probing
 from mia_jax.types import Signal
 
@@ -53,25 +52,6 @@ def counted(folder: Path, needs: Sequence[str], models: Sequence[int]) -> list[n
         return None
     found = [workdir.read_npy(path) for path in paths]
     return [count_ANP.sum(0) for count_ANP in found] if found[0].ndim == 3 and found[0].shape[2] > 1 else None
-
-
-def section(found: Mapping, ranked: Sequence[str]) -> str:
-    """The section of report.md: every label-only attack with its whole budget."""
-    curves = found.get("queries") or {}
-    if not curves:
-        return ""
-    percent = lambda p, k: tables.ABSENT if p[k] is None else tables.percent(p[k]) + "%"  # noqa: E731
-    bounds = lambda p, k: "" if p[f"{k}_low"] is None else f" [{tables.percent(p[f'{k}_low'])}, {tables.percent(p[f'{k}_high'])}]"  # noqa: E731
-    lines = []
-    for name in sorted(curves, key=lambda n: curves[n][-1]["queries"]):
-        for one in [p for i, p in enumerate(curves[name]) if i in (0, len(curves[name]) // 2, len(curves[name]) - 1)]:
-            lines.append(
-                [name, f"{one['queries']:,.1f}", percent(one, "accuracy") + bounds(one, "accuracy"), percent(one, "tpr") + bounds(one, "tpr")]
-            )
-    by = tables.sort_metric(tables.main_rows(found["results"]))
-    header = ["attack", "queries per example", "balanced accuracy", tables.metric_name(by) if "@" in by else "TPR"]
-    text = "## Query cost\n\nAttacks that see predicted labels only, with the mean number of queries per example; of those that can stop early, the "
-    return text + "first, a middle and the last part of the budget (all are in report.json).\n\n" + tables.markdown(header, lines)
 
 
 def point(rows: Sequence[Mapping], attack: str, queries: float, tpr: str) -> dict:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 
-from mia_jax.report import tables
-
 
 def summary(models: Sequence[Mapping]) -> dict:
     """{'folds': K, metric: {'mean', 'sd', 'folds': [K]}} of accuracy and loss on the held-out folds, one a model.
@@ -20,11 +18,3 @@ def summary(models: Sequence[Mapping]) -> dict:
         if len(values) == len(models):
             found[metric] = dict(mean=statistics.fmean(values), sd=statistics.stdev(values), folds=values)
     return found
-
-
-def text(found: Mapping) -> str:
-    """'accuracy 84.1 ± 0.5%, loss 0.45 ± 0.01 on the held-out fold (mean ± sd over 5 folds)'."""
-    accuracy, loss = found.get("accuracy"), found.get("loss")
-    parts = [f"accuracy {tables.statistic(accuracy['folds'])}"] if accuracy else []
-    parts += [f"loss {tables.statistic(loss['folds'], lambda v: f'{v:.3g}', '')}"] if loss else []
-    return f"{', '.join(parts)} on the held-out fold (mean ± sd over {found['folds']} folds)"

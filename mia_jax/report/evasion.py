@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from mia_jax import fields, workdir
-from mia_jax.report import tables
 from mia_jax.signals._adversarial import EPSILONS
 from mia_jax.training import probing
 
@@ -46,26 +45,6 @@ def crossing(epsilon_E: Sequence[float], accuracy_E: Sequence[float], level: flo
         if high > level >= low:
             return round(float(epsilon_E[i - 1] + (high - level) / (high - low) * (epsilon_E[i] - epsilon_E[i - 1])), 6)
     return None
-
-
-def section(found: Mapping) -> str:
-    """The section of report.md; '' if no such signal was asked."""
-    curves = found.get("evasion") or {}
-    if not curves:
-        return ""
-    lines = []
-    for name, one in curves.items():
-        for side, text in (("nonmembers", "non-members"), ("members", "members")):
-            lines.append([name, text, *(f"{tables.percent(v)}%" for v in one[side])])
-    header = ["attack", "rows", *(f"{e:.3g}" for e in next(iter(curves.values()))["epsilon"])]
-    text = (
-        "## Accuracy under attack\n\nMean accuracy of the targets when every example may move by epsilon in each coordinate (units of the data).\n\n"
-    )
-    text += tables.markdown(header, lines)
-    for name, one in curves.items():
-        if one["crossing"] is not None:
-            text += f"\n{tables.code(name)}: {tables.percent(LEVEL)}% on non-members at epsilon {one['crossing']:.3g}."
-    return text + "\n"
 
 
 def chosen(folder: pathlib.Path, names: Sequence[str], *, m: int, x_N, y_N, member_N, evaluated_N) -> dict | None:

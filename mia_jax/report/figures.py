@@ -20,6 +20,11 @@ MEMBER, OTHER = COLORS[1], COLORS[0]
 MOST_CURVES, MOST_PANELS, MOST_LETTERS = 6, 3, 80
 
 
+def targets_text(count: int) -> str:
+    """Says over what a figure's numbers are: 'pooled over 64 targets', 'one target'."""
+    return f"pooled over {count} targets" if count > 1 else "one target"
+
+
 def save(figure: Figure, path: pathlib.Path) -> None:
     """Writes a PNG, atomically; equal figures give equal bytes."""
     workdir.write(path, lambda file: FigureCanvasAgg(figure).print_png(file, metadata={"Software": None}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 
 from mia_jax import workdir
 from mia_jax.metrics import bootstrap, summary
-from mia_jax.report import epochs, figures, markdown, standing, tables
+from mia_jax.report import figures, page, standing, tables
 
 CAPTION = "Rates with [low, high] intervals; † pooled over targets, else the mean over targets."
 
@@ -29,18 +30,74 @@ def write(
     plots: bool = True,
     pictures: Mapping[str, Mapping] = {},
 ) -> None:
-    """Writes the report `found` (see `markdown.report`) to `folder`; report.md comes last, so it stands for a whole report.
+    """Writes the report `found` (see `page.report`) to `folder`; report.md comes last, so that it stands for a whole report.
 
     `attacks[name]['score_TN']`, the membership and the draws are what `metrics.summary.rows` had; `plots` False leaves the figures out.
     `pictures` {figure: arguments} are further functions of report.figures to call.
     """
     shared = dict(attacks=attacks, member_TN=member_TN, evaluated_TN=evaluated_TN, draws=draws)
-    paths = draw(found, **shared, folder=folder, pictures=pictures) if plots else []
-    caption = markdown.subject(found) + ". " + CAPTION
     workdir.write_json(folder / "report.json", found)
-    workdir.write_text(folder / "results.csv", tables.to_csv(found["results"]))
-    workdir.write_text(folder / "table.tex", tables.results_latex(tables.main_rows(found["results"]), *standing.order(found), caption=caption))
-    workdir.write_text(folder / "report.md", markdown.report(found, figures=paths))
+    if plots:
+        draw(found, **shared, folder=folder, pictures=pictures)
+    write_texts(folder)
+
+
+def rewrite(folder: str | pathlib.Path) -> pathlib.Path:
+    """Writes report.md, results.csv, table.tex and the figures of sections again, from report.json alone.
+
+    Needs neither data nor models: what was computed is in report.json. The figures roc, scores, adversarial and weights are drawn from
+    scores, which are not in report.json; they stay as they are. A report without figures stays without.
+
+    Args:
+        folder: the folder of report.json, or the workdir whose report/ has it; that of one seed or of several.
+
+    Returns:
+        The path of report.md.
+    """
+    folder = pathlib.Path(folder).expanduser()
+    folder = folder if (folder / "report.json").exists() else folder / "report"
+    if not (folder / "report.json").exists():
+        raise FileNotFoundError(f"folder={str(folder.parent)!r} holds no report.json, nor does its report/; name the workdir of a finished run.")
+    report = workdir.read_json(folder / "report.json")
+    if (folder / "figures").is_dir() and "seeds" not in report:
+        for name, figure in page.figures(report).items():
+            figures.save(figure, folder / "figures" / f"{name}.png")
+    write_texts(folder)
+    if (folder / "config.json").exists():
+        made_from = workdir.read_json(folder / "config.json", needs={})
+        made_from.pop("files", None)
+        finish(folder, made_from)
+    return folder / "report.md"
+
+
+def write_texts(folder: pathlib.Path) -> None:
+    """Writes results.csv, table.tex and report.md from the report.json and the figures in `folder`."""
+    report = workdir.read_json(folder / "report.json")
+    workdir.write_text(folder / "results.csv", tables.to_csv(report["results"]))
+    if "seeds" in report:
+        workdir.write_text(folder / "report.md", page.seeds(report))
+        return
+    paths = [f"figures/{path.name}" for path in sorted((folder / "figures").glob("*.png"))]
+    caption = page.subject(report) + ". " + CAPTION
+    workdir.write_text(folder / "table.tex", tables.results_latex(tables.main_rows(report["results"]), *standing.order(report), caption=caption))
+    workdir.write_text(folder / "report.md", page.report(report, figures=paths))
+
+
+def finish(folder: pathlib.Path, made_from: Mapping) -> None:
+    """Writes config.json of a report, the last file: what the report was made from, and the digest of every file."""
+    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "config.json" and not p.name.startswith("."))
+    digests = {p.relative_to(folder).as_posix(): file_digest(p) for p in paths}
+    workdir.write_json(folder / "config.json", dict(made_from) | dict(files=digests), seal=True)
+
+
+def file_digest(path: pathlib.Path) -> str | None:
+    """Returns 16 hex digits of a file's bytes; None if there is no such file."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    except FileNotFoundError:
+        return None
+    except IsADirectoryError:
+        return "a folder"
 
 
 def with_baseline(ranked: Sequence[str], knows: Mapping[str, str], most: int) -> list[str]:
@@ -53,12 +110,10 @@ def with_baseline(ranked: Sequence[str], knows: Mapping[str, str], most: int) ->
     return first if not alone or set(first) & set(alone) else [*first[:-1], alone[0]]
 
 
-def draw(found: Mapping, *, folder: pathlib.Path, **shared) -> list[str]:
-    """Writes the figures of a report (arguments of `drawn`) as PNG files; returns their paths relative to `folder`."""
-    made = drawn(found, **shared)
-    for name, figure in made.items():
+def draw(found: Mapping, *, folder: pathlib.Path, **shared) -> None:
+    """Writes the figures of a report (arguments of `drawn`) as PNG files in figures/."""
+    for name, figure in drawn(found, **shared).items():
         figures.save(figure, folder / "figures" / f"{name}.png")
-    return [f"figures/{name}.png" for name in made]
 
 
 def drawn(found: Mapping, *, attacks, member_TN, evaluated_TN, draws: bootstrap.Draws, pictures: Mapping[str, Mapping] = {}) -> dict[str, Figure]:
@@ -66,7 +121,7 @@ def drawn(found: Mapping, *, attacks, member_TN, evaluated_TN, draws: bootstrap.
     member_TN, evaluated_TN = np.asarray(member_TN, bool), np.asarray(evaluated_TN, bool)
     rows, T = tables.main_rows(found["results"]), len(member_TN)
     ranked = [name for name in standing.order(found)[0] if name in attacks]
-    over = f"pooled over {T} targets" if T > 1 else "one target"
+    over = figures.targets_text(T)
     made = {}
     if ranked:
         knows = {row["attack"]: row["knows"] for row in rows}
@@ -77,13 +132,6 @@ def drawn(found: Mapping, *, attacks, member_TN, evaluated_TN, draws: bootstrap.
         made["roc"] = figures.roc(curves, labels=figures.legend_texts(rows), over=f"{over}; bands: pointwise {100 * level:g}% ({draws.resampling})")
         evidence = {n: (np.asarray(attacks[n]["score_TN"])[evaluated_TN], member_TN[evaluated_TN]) for n in panels}
         made["scores"] = figures.scores(evidence, over=over)
-    if any(found.get("shadow_curves", {}).values()):
-        made["shadows"] = figures.shadows(found["shadow_curves"], over="mean over targets")
-    if any(len(points) > 1 for points in (found.get("queries") or {}).values()):
-        made["queries"] = figures.queries(found["queries"], over=over)
-    if found.get("epochs"):
-        made["epochs"] = figures.epochs(epochs.curves(found["epochs"]), titles={m: epochs.title(m) for m in found["epochs"]["metrics"]}, over=over)
-    if found.get("evasion"):
-        made["evasion"] = figures.evasion(found["evasion"], over=over)
+    made |= page.figures(found)
     made |= {name: getattr(figures, name)(**arguments) for name, arguments in pictures.items()}
     return made

@@ -1,4 +1,4 @@
-"""Several runs side by side: table.csv, table.md and a figure of chosen metrics of chosen attacks, one line a run."""
+"""The variants of a grid side by side: table.csv, table.md and a figure of chosen metrics of chosen attacks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 from mia_jax import workdir
-from mia_jax.report import epochs, figures, tables
+from mia_jax.report import epochs, figures, rendering, tables
+from mia_jax.report.sections.epochs import title
 
 SIDES = ("train_accuracy", "validation_accuracy")
 KEPT = ("value", "low", "high", "interval", "method", "convention", "n_targets", "knows")
@@ -31,18 +32,16 @@ def rows(reports: Mapping[str, Mapping], *, attacks: Sequence[str], metrics: Seq
 
 
 def markdown(reports: Mapping[str, Mapping], *, failed: Mapping[str, str], attacks: Sequence[str], metrics: Sequence[str]) -> str:
-    """The table for people: a line a run; what failed is named below it."""
-    header = ["run", "train accuracy", "validation accuracy", *(f"{tables.plain(a)} {tables.metric_name(m)}" for a in attacks for m in metrics)]
+    """Writes the table for people: a line per variant; what failed is named below it."""
+    columns = [f"{tables.plain(a)} {tables.metric_name(m)}" for a in attacks for m in metrics]
+    header = ["variant", "train accuracy", "validation accuracy", *columns]
     lines = []
     for member, report in reports.items():
         cells = [tables.number(tables.resolved(report["results"], a, m)) for a in attacks for m in metrics]
         lines.append([member, *(tables.statistic(accuracy(report, side)) for side in SIDES), *cells])
     lines += [[member, "failed", *[tables.ABSENT] * (len(header) - 2)] for member in failed]
-    text = "# Runs side by side\n\n" + tables.markdown(header, lines)
-    text += "\nAccuracies are mean ± sd over the targets, rates have [low, high] intervals; † pooled over targets, else the mean over targets.\n"
-    if failed:
-        text += "\nFailed:\n\n" + "".join(f"- {tables.code(name)}: {tables.plain(' '.join(why.split()))}\n" for name, why in failed.items())
-    return text
+    reasons = {name: " ".join(why.split()) for name, why in failed.items()}
+    return rendering.render("variants", header=header, lines=lines, failed=reasons)
 
 
 def write(reports: Mapping[str, Mapping], *, failed: Mapping[str, str], attacks: Sequence[str], metrics: Sequence[str], folder: pathlib.Path) -> None:
@@ -60,4 +59,4 @@ def write(reports: Mapping[str, Mapping], *, failed: Mapping[str, str], attacks:
     if over:
         curves = {k: v for name, one in over.items() for k, v in epochs.curves(one, prefix=f"{name} ").items()}
         common = [m for m in next(iter(over.values()))["metrics"] if all(m in one["metrics"] for one in over.values())]
-        figures.save(figures.epochs(curves, titles={m: epochs.title(m) for m in common}), folder / "epochs.png")
+        figures.save(figures.epochs(curves, titles={m: title(m) for m in common}), folder / "epochs.png")

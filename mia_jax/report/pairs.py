@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,6 @@ import numpy as np
 from mia_jax import workdir
 from mia_jax.learners import balanced_pairs
 from mia_jax.metrics import bootstrap, intervals, roc
-from mia_jax.report import tables
 from mia_jax.training import probing
 
 PAIRS = 10_000
@@ -71,30 +70,3 @@ def numbers(distance_P, pair_P2, *, threshold: float, chosen: float, level: floa
         same=float(distance_P[~different_P].mean()),
         different=float(distance_P[different_P].mean()),
     )
-
-
-def section(found: Mapping) -> str:
-    """The section of report.md; '' if the net is no pair learner."""
-    pairs = found.get("pairs")
-    if not pairs:
-        return ""
-    targets = pairs["targets"]
-    chosen = tables.statistic([t["chosen"] for t in targets], lambda v: f"{v:.2f}", "")
-    text = "## Are two examples of one class?\n\nE is the distance between the embeddings of a pair, 'different' is said from "
-    text += f"E = {pairs['threshold']:g} on, or from the threshold that is best on pairs of the target's own members ({chosen}). "
-    text += f"{pairs['pairs']:,} fixed pairs a line, half of either kind: always the same answer is right in 50%.\n\n"
-    lines = []
-    for side, name in SIDES.items():
-        own = [t[side] for t in targets]
-        accuracy = tables.statistic([n["accuracy"] for n in own])
-        accuracy += f" [{tables.percent(own[0]['low'])}, {tables.percent(own[0]['high'])}]" if len(own) == 1 else ""
-        plain = {k: tables.statistic([n[k] for n in own], lambda v: f"{v:.3f}", "") for k in ("auc", "same", "different")}
-        lines.append([name, accuracy, tables.statistic([n["accuracy_chosen"] for n in own]), *plain.values()])
-    header = ["pairs of rows", f"right at E = {pairs['threshold']:g}", "at the chosen threshold", "AUC of E", "mean E in a class", "between classes"]
-    text += tables.markdown(header, lines, code_first=False)
-    text += "\n[low, high] resamples records, a single target's only; ± is the sd over targets.\n"
-    collapsed = sum(t["collapsed"] for t in targets)
-    if collapsed:
-        text += f"\n> **Collapsed:** in {collapsed} of {len(targets)} targets the mean E in a class is not below {pairs['threshold'] / 2:g} or that "
-        text += f"between classes not above {pairs['threshold']:g}: the embedding does not keep classes apart.\n"
-    return text

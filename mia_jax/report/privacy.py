@@ -1,9 +1,8 @@
-"""What the canaries prove: an audited lower bound on epsilon next to the accountant's upper bound."""
+"""Audits epsilon with canaries: a lower bound next to the accountant's upper bound."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -14,7 +13,6 @@ from mia_jax.types import Design
 
 FIELDS = dict(attacks=(), guesses=(0.05,), delta=None, method="one_run")
 DELTA = 1e-5  # of an audit without a promise
-TITLE = "Audited lower bound on epsilon"
 ALLOWED = ("nothing", "shadows", "population")  # what an attacker may know: nothing that was fitted on the target's own coins
 ASSUMES = dict(
     one_run="any mechanism (Steinke et al. 2023)",
@@ -112,15 +110,16 @@ def other_neighbors(claim: Mapping, *, pairs: bool) -> str:
     adjacency = claim.get("adjacency")
     if (adjacency == "replace_one") != pairs:
         wanted = "design.pairs=True" if adjacency == "replace_one" else "design.pairs=False"
-        return f"not under adjacency {adjacency}, which is what is claimed: these coins test another neighbor; audit with {wanted}."
+        return f"not under the claimed adjacency {adjacency}: these coins test a different one; audit with {wanted}."
     if claim.get("unit", "example") != "example":
         return (
-            f"about one row, and the claim is about all rows of one {tables.code(claim['unit'])}: audit it with canaries that are users of their own."
+            f"that is about one row, and the claim is about all rows of one {tables.code(claim['unit'])}: audit it with canaries that are users "
+            "of their own."
         )
     if claim.get("sampling") == "shuffle" and not pairs:
         return (
-            f"a canary that is out moves others to other batches of a shuffled epoch, and the claim ({adjacency}) leaves them where they are: audit "
-            "privacy.sampling='poisson' or 'balls_in_bins'."
+            f"leaving out a canary moves other rows to other batches of a shuffled epoch, while the claim ({adjacency}) keeps them in place: audit "
+            "with privacy.sampling='poisson' or 'balls_in_bins'."
         )
     return ""
 
@@ -142,73 +141,3 @@ def row(bound: audit.Bound) -> dict:
     """A bound as plain values."""
     found = bound._asdict() | bound.counts._asdict()
     return {k: v for k, v in found.items() if k != "counts"}
-
-
-def section(found: Mapping) -> str:
-    """The section of report.md; a violated claim comes first, in capitals."""
-    one = found.get("audit")
-    if not one:
-        return ""
-    head = f"## {TITLE}\n\n"
-    if "why" in one:
-        return head + f"Nothing: {one['why']}.\n"
-    bound, claim = one["bound"], one["claim"]
-    said = f"{100 * one['level']:g}% confidence, delta {one['delta']:g}"
-    text = head + verdict(one) + other_delta(one, found.get("guarantee"))
-    lines = [["audited lower bound", number(bound["epsilon"]), f"{said}; {one['method']}, for {one['assumes']}; best of {bound['tests']} tests"]]
-    if claim is not None:
-        lines.append(["accounted upper bound", number(claim["epsilon"]), basis(claim)])
-    lines.append(["the most this audit could have shown", number(bound["ceiling"]), f"every guess right, {one['coins']:,} coins per model"])
-    text += tables.markdown(["", "epsilon", ""], lines, code_first=False, align="left")
-    text += "\n" + tables.markdown(["attack", "bound of this attack", "right", "guesses", "most it could have shown"], attack_lines(one["attacks"]))
-    kind = "which of two canaries a model was trained on" if one["one_of_two"] else "which canaries a model was trained on"
-    text += f"\nAttackers guess {kind}; the numbers of guesses were fixed beforehand, and the coins of several models are never pooled. "
-    return text + "An attack's bound holds for an attack that was chosen beforehand; the first line holds for whichever was best.\n"
-
-
-def other_delta(one: Mapping, promise: Mapping | None) -> str:
-    """A sentence where the audit is at another delta than the promise: the two epsilons are not the same quantity."""
-    if not promise or promise.get("epsilon") is None or one["delta"] == promise["delta"]:
-        return ""
-    text = f"This audit was asked for at delta {one['delta']:g}, the promise is at delta {promise['delta']:.3g}: epsilon depends on delta. "
-    claimed = f"What the accountant proves at delta {one['delta']:g} is {number(one['claim']['epsilon'])}. " if one["claim"] else ""
-    return text + claimed + "Leave report.audit.delta out to audit at the promised delta.\n\n"
-
-
-def verdict(one: Mapping) -> str:
-    """A sentence about bound and claim."""
-    bound, claim = one["bound"], one["claim"]
-    if claim is None:
-        text = f"Epsilon is at least {number(bound['epsilon'])} ({tables.code(bound['attack'])}); "
-        return text + "no accountant claims an upper bound for this training.\n\n"
-    if one["other_neighbors"]:
-        return f"Epsilon is at least {number(bound['epsilon'])}, but {one['other_neighbors']}\n\n"
-    if one["violated"]:
-        text = f"> **THE CLAIM IS VIOLATED: epsilon is at least {number(bound['epsilon'])}, and {number(claim['epsilon'])} is claimed.** "
-        text += f"{tables.code(bound['attack'])} was right {bound['correct']} times of {bound['guesses']} on model {bound['model']}. "
-        return text + f"The mechanism that ran is not the one that was accounted{' (if it is Gaussian)' if one['method'] == 'gdp' else ''}.\n\n"
-    text = f"Claimed at delta {one['delta']:g}: at most {number(claim['epsilon'])}. Audited: at least {number(bound['epsilon'])}. "
-    if bound["ceiling"] <= claim["epsilon"]:
-        text += (
-            f"**This audit could at most have shown {number(bound['ceiling'])}, so it could not have contradicted {number(claim['epsilon'])}**: that "
-        )
-        return text + "no violation was seen is no evidence. More canaries or more guesses raise what it can show.\n\n"
-    return text + f"No violation was seen, which does not prove that there is none (the audit could have shown up to {number(bound['ceiling'])}).\n\n"
-
-
-def basis(claim: Mapping) -> str:
-    """'pld, delta 1e-05, add_remove, poisson'."""
-    parts = [str(claim[k]) for k in ("accountant", "adjacency", "sampling") if claim.get(k)]
-    others = [f"{k} {number(v)}" for k, v in (claim.get("others") or {}).items()]
-    return ", ".join([*parts, f"delta {claim['delta']:g}", *others])
-
-
-def attack_lines(attacks: Mapping[str, Mapping]) -> Sequence[Sequence[str]]:
-    """One line an attack, the best first."""
-    order = sorted(attacks.items(), key=lambda item: -item[1]["epsilon"])
-    return [[name, number(a["epsilon"]), f"{a['correct']:,}", f"{a['guesses']:,}", number(a["ceiling"])] for name, a in order]
-
-
-def number(value: float | None) -> str:
-    """An epsilon for a person."""
-    return tables.ABSENT if value is None else "infinite" if math.isinf(value) else f"{value:.3g}" if value else "0"

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from mia_jax import workdir
-from mia_jax.report import answer, standing, tables
+from mia_jax.report import answer, page, tables
 
 KEY = ("attack", "target", "slice", "metric")
 KEPT = ("attack", "target", "slice", "metric", "convention", "n_member", "n_nonmember", "n_targets", "knows")
@@ -36,22 +36,4 @@ def write(found: Mapping, *, folder: pathlib.Path) -> None:
     """report.json, results.csv and report.md."""
     workdir.write_json(folder / "report.json", found)
     workdir.write_text(folder / "results.csv", tables.to_csv(found["results"]))
-    workdir.write_text(folder / "report.md", markdown(found))
-
-
-def markdown(found: Mapping) -> str:
-    """The verdict of every seed, and one table: attacks in the ranking's order, mean ± sd over seeds."""
-    rows = tables.main_rows(found["results"])
-    ranked, apart = standing.order(found)
-    metrics = ["auc", *(f"tpr@{fpr:g}" for fpr in sorted(tables.fprs(rows), reverse=True)), "balanced_accuracy", "advantage"]
-    lines = [[name, *(tables.mean_sd(tables.resolved(rows, name, metric)) for metric in metrics)] for name in [*ranked, *apart]]
-    about, count = found["about"], len(found["seeds"])
-    head = f"# Membership inference: {tables.plain(about['data'])}, {tables.plain(tables_name(about['model']))}, {count} seeds\n\n"
-    head += "".join(f"- seed {seed}: {tables.plain(text)}\n" for seed, text in found.get("answers", {}).items()) + "\n"
-    body = f"Mean ± standard deviation over the seeds {', '.join(map(str, found['seeds']))} (each a run in `seed-<n>/`). † pooled over targets.\n\n"
-    return head + body + tables.markdown(["attack", *map(tables.metric_name, metrics)], lines) + "\n"
-
-
-def tables_name(section) -> str:
-    """The name in a config section."""
-    return str(section.get("name", "")) if isinstance(section, Mapping) else str(section)
+    workdir.write_text(folder / "report.md", page.seeds(found))

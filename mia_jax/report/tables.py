@@ -49,6 +49,26 @@ def resolved(rows: Sequence[Mapping], attack: str, metric: str) -> Mapping | Non
     return pooled if pooled and pooled["value"] is not None and (mean is None or mean["value"] is None) else mean
 
 
+def epsilon(value: float | None) -> str:
+    """Writes an epsilon with three digits: '3.27', '0', 'infinite'."""
+    return ABSENT if value is None else "infinite" if math.isinf(value) else f"{value:.3g}" if value else "0"
+
+
+def section_name(section) -> str:
+    """Returns the name in a config section, or the text itself."""
+    return str(section.get("name", "")) if isinstance(section, Mapping) else str(section or "")
+
+
+def signed(value: float, show) -> str:
+    """Writes a difference with its sign: '+1.2' or '-0.3'."""
+    return ("+" if value >= 0 else "-") + show(abs(value))
+
+
+def p_text(p: float) -> str:
+    """Writes a p-value: '0.031', '< 0.001'."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def percent(value: float) -> str:
     """A rate in percent: 0.0961 -> '9.6', 0.0043 -> '0.43'."""
     digits = 2 if abs(value) < 0.00995 else 1
@@ -61,7 +81,7 @@ def rate_name(fpr: float) -> str:
 
 
 def metric_name(metric: str) -> str:
-    """The one spelling of a metric in prose; its key ('tpr@0.01') stands in report.json and CSV files only.
+    """The one spelling of a metric in prose; its key ('tpr@0.01') is used in report.json and CSV files only.
 
     >>> [metric_name(m) for m in ('auc', 'tpr@0.01', 'ppv@1', 'balanced_accuracy')]
     ['AUC', 'TPR at 1% FPR', 'precision at 1:1', 'balanced accuracy']
@@ -99,14 +119,15 @@ def grid(rows: Sequence[Mapping], names: Sequence[str], unit: str = "%") -> tupl
 
 
 def optimistic_grid(rows: Sequence[Mapping], names: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """(header, lines) of what the best threshold does when it is chosen with the answer, and what it does on scores that carry nothing."""
+    """(header, lines) of the rates at the oracle threshold (chosen with the true membership), next to their values for random scores."""
     lines = []
     for name in names:
         advantage, balanced = (find(rows, name, m) for m in OPTIMISTIC)
         if advantage and balanced:
             nulls = (percent(r["null_mean"]) + "%" if "null_mean" in r else ABSENT for r in (advantage, balanced))
             lines.append([name, *(cell for row, null in zip((advantage, balanced), nulls) for cell in (number(row), null))])
-    return ["attack", "best possible advantage", "expected by chance", "best possible balanced accuracy", "expected by chance"], lines
+    header = ["attack", "advantage at the oracle threshold", "random scores", "balanced accuracy at the oracle threshold", "random scores"]
+    return header, lines
 
 
 def to_csv(rows: Sequence[Mapping]) -> str:

@@ -1,4 +1,4 @@
-"""The section 'Can these numbers be trusted?' of report.md, and the list of checks that stand above every verdict."""
+"""The checks of a report: title, status, what was found, what a failure does to the verdict, and the remedy."""
 
 from __future__ import annotations
 
@@ -52,16 +52,6 @@ def counted(found: Mapping) -> str:
     return text + (f"; {len(by[OPEN])} not possible here ({', '.join(by[OPEN])})" if by[OPEN] else "")
 
 
-def above(found: Mapping) -> str:
-    """The failed checks as a quotation that stands above everything else in report.md; '' where none failed."""
-    lines = [
-        f"> **Check failed: {check.title}.** {tables.plain(sentence(check.text))}"
-        + (f" *What to do:* {tables.plain(check.remedy)}" * bool(check.remedy))
-        for check in failed(found)
-    ]
-    return "\n>\n".join(lines) + "\n" if lines else ""
-
-
 def words(check: Check) -> str:
     """What was found and what to do about it, for a terminal."""
     return tables.shown(sentence(check.text) + (f" What to do: {check.remedy}" if check.remedy else ""))
@@ -74,16 +64,6 @@ def sentence(text: str) -> str:
     'No row is there twice.'
     """
     return text[:1].upper() + text[1:] + ("" if text.rstrip(")").endswith((".", "?", "!")) else ".")
-
-
-def trust(found: Mapping) -> str:
-    """One line per check: what was looked at, whether it passed, and what was found; then what a study of this size can detect."""
-    listed = checks(found)
-    if not listed:
-        return ""
-    lines = [[check.title, check.status, tables.plain(check.text)] for check in listed]
-    text = "## Can these numbers be trusted?\n\n" + tables.markdown(["check", "", "result"], lines, code_first=False, align="left")
-    return text + "\n" + power(found["validity"])
 
 
 def blind(one: Mapping) -> tuple[str, str]:
@@ -187,35 +167,3 @@ CHECKS: dict[str, tuple[str, Callable[[Mapping], tuple[str, str]], str, tuple[st
     label_agreement=("labels and answers", stated, INVALIDATES, ("",)),
     shadow_fit=("shadow models and target", stated, INVALIDATES, ("",)),  # a fit that differs (problem='fit') only qualifies
 )
-
-
-def power(section: Mapping) -> str:
-    """What this many rows and targets can detect, and what it would take to detect a small leak."""
-    lines = []
-    for row in section["power"]:
-        show = (lambda v: f"{v:.3f}") if row["metric"] == "auc" else lambda v: tables.percent(v) + "%"
-        smallest = tables.UNRESOLVED if row["smallest"] is None else show(row["smallest"]) + ("†" if row["pooled"] else "")
-        enough = row["smallest"] is not None and row["smallest"] <= row["goal"]
-        lines.append([tables.metric_name(row["metric"]), show(row["guess"]), smallest, show(row["goal"]), "this study" if enough else more(row)])
-    text = "Minimum detectable effect of one attack (80% power, by an interval as above), and what it takes to detect a small leak:\n\n"
-    text += tables.markdown(["", "guessing", "minimum detectable", "a small leak", "is detected with"], lines, code_first=False, align="left")
-    return text + lone(section["records"])
-
-
-def lone(one: Mapping) -> str:
-    """Whether one exposed record among all would be detected."""
-    count = f"{one['targets']} target model{'s' * (one['targets'] != 1)}"
-    if one["p_smallest"] <= one["p_needed"]:
-        return f"\nWith {count}, a single exposed record would be detected (smallest possible p-value {one['p_smallest']:.1g}).\n"
-    wanted = f"that takes {one['targets_needed']:,} targets" if one["targets_needed"] else "no number of targets is enough"
-    return f"\nWith {count}, a single exposed record would not be detected ({wanted}); many at once may be.\n"
-
-
-def more(row: Mapping) -> str:
-    """'124 independent targets (now 32) or 3,131 members and non-members per target (now 808)'."""
-    parts = []
-    if row["units_needed"]:
-        parts.append(f"{row['units_needed']:,} independent targets (now {row['units']:,})")
-    if row["rows_needed"]:
-        parts.append(f"{row['rows_needed']:,} members and non-members per target (now {row['rows']:,})")
-    return " or ".join(parts) or "no study of this kind"

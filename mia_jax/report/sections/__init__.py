@@ -1,0 +1,1 @@
+"""Sections of report.md, one per file: NEEDS, text(...) and optionally figure(...); see mia_jax/report/page.py."""

@@ -1,0 +1,24 @@
+"""The table of all attacks; those that know more than a real attacker, and the oracle threshold, separately."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from mia_jax.report import rendering, tables
+
+ORDER = 70
+NEEDS = ("results", "verdict")
+
+
+def text(*, results: Sequence[Mapping], verdict: Mapping) -> str:
+    """Writes the attacks in the verdict's order."""
+    rows, ranked, apart = tables.main_rows(results), verdict["ranked"], verdict["apart"]
+    return rendering.render(
+        "attacks",
+        ranked=tables.grid(rows, ranked),
+        apart=tables.grid(rows, apart) if apart else None,
+        oracle=tables.optimistic_grid(rows, [*ranked, *apart]),
+        metric=tables.sort_metric(rows),
+        tests=verdict["tests"],
+        inverted=[name for name in (*ranked, *apart) if verdict["attacks"][name]["inverted"]],
+    )

@@ -1,0 +1,64 @@
+"""Attacks over the epochs of training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mia_jax.report import epochs as points
+from mia_jax.report import figures, rendering, tables
+
+ORDER = 120
+NEEDS = ("epochs",)
+MOST = 8  # lines of the table; every epoch is in epochs.csv
+
+
+def text(*, epochs: Mapping) -> str:
+    """Writes accuracies and the attacks' AUC and TPR at up to MOST epochs, the last one included."""
+    accuracy, metrics = epochs["accuracy"], epochs["metrics"][:2]
+    every = max(1, -(-len(accuracy) // MOST))
+    share = lambda value: tables.ABSENT if value is None else f"{tables.percent(value)}%"  # noqa: E731
+    lines = []
+    for i in (i for i in range(len(accuracy)) if (len(accuracy) - 1 - i) % every == 0):
+        row = accuracy[i]
+        cells = [
+            tables.number(dict(curve[i][m], metric=m))
+            for curve in epochs["attacks"].values()
+            for m in metrics
+        ]
+        lines.append(
+            [
+                str(row["epoch"]),
+                share(row["train_accuracy"]),
+                share(row["validation_accuracy"]),
+                *cells,
+            ]
+        )
+    columns = [
+        f"{tables.plain(name)} {title(metric)}" for name in epochs["attacks"] for metric in metrics
+    ]
+    return rendering.render(
+        "epochs", header=["epoch", "train accuracy", "validation accuracy", *columns], lines=lines
+    )
+
+
+def figure(*, epochs: Mapping, design: Mapping = {}):
+    """Draws every metric against the epoch and against the accuracy on non-members."""
+    over = figures.targets_text(len(design.get("targets", ())))
+    return figures.epochs(
+        points.curves(epochs),
+        titles={metric: title(metric) for metric in epochs["metrics"]},
+        over=over,
+    )
+
+
+def title(metric: str) -> str:
+    """Names a metric in prose.
+
+    >>> title('tpr@0.01')
+    'TPR at 1% FPR'
+    """
+    return (
+        "advantage at the oracle threshold"
+        if metric == points.OPTIMISTIC
+        else tables.metric_name(metric)
+    )

@@ -1,0 +1,42 @@
+"""The most exposed slices under the leading attack."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mia_jax.report import rendering, tables
+
+ORDER = 150
+NEEDS = ("slices", "verdict")
+MOST = 8  # slices in the table; all are in results.csv
+
+
+def text(*, slices: Mapping, verdict: Mapping, about: Mapping = {}) -> str:
+    """Writes the slices by the lower end of their AUC's interval; what cannot be sliced has a sentence."""
+    notes = [tables.plain(note) for note in slices.get("said", ())]
+    attack = next((name for name in verdict["ranked"] if slices.get("ranking", {}).get(name)), None)
+    if attack is None:
+        return "".join(f"\n{note}\n" for note in notes)
+    entries, alpha = slices["ranking"][attack], 1 - about.get("level", 0.95)
+    three = "{:.3f}".format
+    lines = [
+        [
+            entry["slice"] + ("*" if entry["post_hoc"] else ""),
+            f"{entry['auc']:.3f} [{entry['low']:.3f}, {entry['high']:.3f}]",
+            f"{tables.signed(entry['excess'], three)} [{', '.join(tables.signed(entry[k], three) for k in ('excess_low', 'excess_high'))}]",
+            tables.p_text(entry["p_holm"]),
+            f"{entry['n_records']:,}",
+        ]
+        for entry in entries[:MOST]
+    ]
+    return rendering.render(
+        "slices",
+        attack=attack,
+        lines=lines,
+        leaking=sum(entry["p_holm"] <= alpha for entry in entries),
+        count=len(entries),
+        alpha=f"{100 * alpha:.3g}%",
+        small=slices.get("too_small", 0),
+        post_hoc=any(entry["post_hoc"] for entry in entries[:MOST]),
+        notes=notes,
+    )

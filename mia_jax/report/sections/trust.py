@@ -1,0 +1,67 @@
+"""Can these numbers be trusted: every check with its result, and what a study of this size can detect."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from mia_jax.report import rendering, tables, trust
+
+ORDER = 180
+NEEDS = ("validity",)
+
+
+def text(*, validity: Mapping, about: Mapping = {}) -> str:
+    """Writes a line per check, and the minimum detectable effects."""
+    checks = trust.checks(dict(validity=validity, about=about))
+    if not checks:
+        return ""
+    return rendering.render(
+        "trust",
+        checks=[[check.title, check.status, tables.plain(check.text)] for check in checks],
+        power=power_lines(validity["power"]),
+        single=validity["records"],
+    )
+
+
+def power_lines(power: Sequence[Mapping]) -> list[list[str]]:
+    """Writes a line per metric: the smallest effect that this study detects, and what a small leak takes."""
+    lines = []
+    for row in power:
+        show = (
+            (lambda value: f"{value:.3f}")
+            if row["metric"] == "auc"
+            else lambda value: tables.percent(value) + "%"
+        )
+        smallest = (
+            tables.UNRESOLVED
+            if row["smallest"] is None
+            else show(row["smallest"]) + ("†" if row["pooled"] else "")
+        )
+        enough = row["smallest"] is not None and row["smallest"] <= row["goal"]
+        lines.append(
+            [
+                tables.metric_name(row["metric"]),
+                show(row["guess"]),
+                smallest,
+                show(row["goal"]),
+                "this study" if enough else more(row),
+            ]
+        )
+    return lines
+
+
+def more(row: Mapping) -> str:
+    """Writes '124 independent targets (now 32) or 3,131 members and non-members per target (now 808)'."""
+    parts = []
+    if row["units_needed"]:
+        parts.append(f"{row['units_needed']:,} independent targets (now {row['units']:,})")
+    if row["rows_needed"]:
+        parts.append(
+            f"{row['rows_needed']:,} members and non-members per target (now {row['rows']:,})"
+        )
+    return " or ".join(parts) or "no study of this kind"
+
+
+def single_record(records: Mapping) -> str:
+    """Says whether one exposed record among all would be detected."""
+    return rendering.render("single_record", single=records)

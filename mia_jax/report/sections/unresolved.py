@@ -1,0 +1,43 @@
+"""The numbers that could not be computed, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from mia_jax.report import rendering, tables
+
+ORDER = 210
+NEEDS = ("results",)
+
+
+def text(*, results: Sequence[Mapping]) -> str:
+    """Groups the numbers by reason, and says which of them the tables replace by a pooled one."""
+    rows = tables.main_rows(results)
+    reasons: dict[tuple[str, str, bool], list[tuple[str, str]]] = {}
+    for row in rows:
+        if row["value"] is None and (
+            row["target"] is None or (row["target"] == "pooled" and row["n_targets"] > 1)
+        ):
+            pooled = row["target"] == "pooled"
+            instead = (
+                not pooled
+                and (tables.resolved(rows, row["attack"], row["metric"]) or row)["value"]
+                is not None
+            )
+            scope = "pooled" if pooled else "mean over targets" if row["n_targets"] > 1 else ""
+            reasons.setdefault((row["method"], scope, instead), []).append(
+                (row["metric"], row["attack"])
+            )
+    everyone, groups = {row["attack"] for row in rows}, []
+    for (method, scope, instead), cells in reasons.items():
+        metrics, attacks = (list(dict.fromkeys(cell[i] for cell in cells)) for i in (0, 1))
+        who = "all attacks" if set(attacks) == everyone else ", ".join(map(tables.code, attacks))
+        groups.append(
+            dict(
+                metrics=", ".join(map(tables.metric_name, metrics)),
+                scope="; ".join(filter(None, (scope, who))),
+                reason=method,
+                instead=instead,
+            )
+        )
+    return rendering.render("unresolved", groups=groups)
