@@ -64,6 +64,7 @@ MEANINGS = dict(  # of fields that no maker's docstring explains
     slices="Slices of the records: class, correct, loss, column:<name>, or two joined by &.",
     groups="Named lists of rows, sliced as well: --config.report.groups.<name>=3,17.",
     records="Attacks whose scores say which records are exposed.",
+    sections="Modules of your own that add sections to report.md: my_pkg.my_section.",
     audit="The audit of epsilon: fields:report.audit.",
     chunk="Models that are trained at once, or auto to have the fastest measured.",
     lanes="Chunks that are trained at once on one device; 0 chooses.",

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import jax
 import numpy as np
 
-from mia_jax import answers, checks, configuration, jobs, stages, views
+from mia_jax import answers, checks, configuration, jobs, registry, stages, views
 from mia_jax.data import augment
 from mia_jax.training import query as queries
 from mia_jax.training.trajectory import SIGNAL as TRAJECTORY
@@ -48,6 +48,8 @@ def check_report(report: Mapping, attacks: Mapping) -> None:
     if not fprs or not all(isinstance(fpr, int | float) and 0 <= fpr < 1 for fpr in fprs):
         raise ValueError(f"report.fprs={report['fprs']!r} must be false-positive rates in [0, 1), such as (0.001, 0.01); 0 is the TPR without any.")
     checks.positive(**{"report.ppv_ratio": report["ppv_ratio"]})
+    for name in report["sections"]:
+        registry.load("sections", name)
     for field in ("shadow_curve", "records", "epochs"):
         wanted = report[field].split(",") if isinstance(report[field], str) else report[field] or ()
         for name in set(wanted) - ({"lira", "lira_shrunk"} if field == "shadow_curve" else set()):

@@ -90,6 +90,7 @@ def report(audit, *, folder: Path, versions: dict, lines: bool = True, begin: Ca
         pairs=told_apart(audit, folder=folder, shared=shared),
         validity=checks(audit, attacks, folder=folder, files=checked, duplicates=found["about"]["duplicates"], draws=draws),
         versions=versions,
+        sections=list(wanted["sections"]),
     )
     progress.advance(1, "figures")
     if epoch_rows:

@@ -138,7 +138,7 @@ WORDS = {  # what a run says, and what a caller of audit() can do
     r"Raise design\.population, or bring": "Bring",
     r"set design\.population, or bring": "bring",
     r"report\.(draws|figures|slices|groups)\b": r"\1",
-    r"(?<![\w/])report\.(level|fprs|ppv_ratio|records|shadow_curve|audit|epochs)\b": r"report \1",
+    r"(?<![\w/])report\.(level|fprs|ppv_ratio|records|shadow_curve|audit|epochs|sections)\b": r"report \1",
 }
 
 

@@ -71,7 +71,8 @@ class ReportSettings:
     `slices`, `groups` {name: row numbers}: metrics/slices.py. `records`: attacks whose exposed
     records are looked for (None: the attack that leads the ranking, (): none). `epochs`: attacks
     that are repeated on the models of learner.snapshots. `audit`: fields of report/privacy.py
-    (None: with its defaults under the design canaries, else no audit).
+    (None: with its defaults under the design canaries, else no audit). `sections`: modules of
+    further sections of report.md, by dotted path: report/page.py.
     """
 
     fprs: Sequence[float] = (0.001, 0.01, 0.1)
@@ -85,6 +86,7 @@ class ReportSettings:
     records: Sequence[str] | None = None
     epochs: Sequence[str] = ()
     audit: Mapping | None = None
+    sections: Sequence[str] = ()
 
     @property
     def resolved_fprs(self) -> tuple[float, ...]:

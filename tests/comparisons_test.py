@@ -122,7 +122,8 @@ def test_differences_are_in_the_report_best_attack_first():
     text = section.text(comparisons=found, results=rows, verdict=verdict)
     assert "| `a0 − a1` | **+0." in text and "TPR at 1% FPR" in text
     assert section.text(comparisons=found, results=rows, verdict=dict(verdict, ranked=["a1", "a0"])) == ""
-    assert "## Pairwise comparison" not in page.report(dict(results=rows)) and "## Pairwise comparison" in page.report(dict(results=rows, comparisons=found))
+    title = "## Pairwise comparison"
+    assert title not in page.report(dict(results=rows)) and title in page.report(dict(results=rows, comparisons=found))
     assert section.difference(None) == tables.ABSENT
     pooled = dict(metric="tpr@0.001", value=-0.002, low=-0.004, high=0.001, target="pooled")
     assert section.difference(pooled) == "-0.20 pp [-0.40, +0.10]†"

@@ -125,8 +125,8 @@ def test_what_knows_more_is_never_ranked(study):
 def test_markdown_holds_the_three_numbers_and_says_what_is_missing(study):
     found = study[0]
     text, rows = page.report(found, figures=["figures/roc.png"]), found["results"]
-    for metric, target in (("auc", None), ("tpr@0.01", None), ("tpr@0.001", "pooled")):
-        row = tables.find(rows, "strong", metric, target)
+    for metric, scope in (("auc", None), ("tpr@0.01", None), ("tpr@0.001", "pooled")):
+        row = tables.find(rows, "strong", metric, scope)
         number = tables.number(row, bounds=False).rstrip("†")
         assert re.search(rf"\| \*\*{re.escape(number)}\*\* \| \[[\d., ]+\] \|", text), number
     assert "pooled: 1,100 members and 1,100 non-members" in text and "mean over 10 targets with 110 members and 110 non-members each" in text

@@ -1,19 +1,20 @@
-"""python -m mia_jax.report FOLDER ...: writes the report of a workdir again, from its report.json; no data is read."""
+"""Writes the report of workdirs again, from their report.json; no data is read."""
 
 from __future__ import annotations
 
+import argparse
 import sys
+from collections.abc import Sequence
 
 from mia_jax import report
 
 
-def main(folders: list[str]) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Rewrites the report of every folder and prints its path."""
-    if not folders or any(folder.startswith("-") for folder in folders):
-        print(__doc__, file=sys.stdout if set(folders) & {"-h", "--help"} else sys.stderr)
-        return 0 if set(folders) & {"-h", "--help"} else 2
+    parser = argparse.ArgumentParser(prog="python -m mia_jax.report", description=__doc__)
+    parser.add_argument("folder", nargs="+", help="a workdir, or the folder of its report")
     try:
-        for folder in folders:
+        for folder in parser.parse_args(arguments).folder:
             print(report.rewrite(folder))
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -22,4 +23,4 @@ def main(folders: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

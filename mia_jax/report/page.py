@@ -35,7 +35,7 @@ class Section(NamedTuple):
 
 
 def sections(more: Sequence[str] = ()) -> list[Section]:
-    """Lists the built-in sections and `more`, modules by dotted path, in the order of the page."""
+    """Lists the built-in sections and `more`, modules by dotted path, in their order."""
     listed = []
     for name in dict.fromkeys([*registry.names("sections"), *more]):
         module = registry.load("sections", name)
@@ -46,7 +46,7 @@ def sections(more: Sequence[str] = ()) -> list[Section]:
 
 
 def arguments(function: Callable, needs: Sequence[str], report: Mapping) -> dict | None:
-    """Picks the keys of a report that a section's function takes; None where a needed one is absent or empty."""
+    """Picks the keys that a section's function takes; None where a needed one is absent or empty."""
     if any(absent(report.get(key)) for key in needs):
         return None
     parameters = inspect.signature(function).parameters

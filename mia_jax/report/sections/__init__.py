@@ -1,1 +1,1 @@
-"""Sections of report.md, one per file: NEEDS, text(...) and optionally figure(...); see mia_jax/report/page.py."""
+"""Sections of report.md, one per file; mia_jax/report/page.py says what a section has."""

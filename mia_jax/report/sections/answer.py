@@ -1,4 +1,4 @@
-"""The verdict, and the leading attack's AUC and TPR at low false-positive rates, in numbers and words."""
+"""The verdict, and the leading attack's AUC and TPR at low FPR, in numbers and words."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NEEDS = ("results", "verdict")
 
 
 def text(*, results: Sequence[Mapping], verdict: Mapping, **report) -> str:
-    """Writes the verdict, or the failed check that takes its place, and the leading attack's numbers."""
+    """Writes the verdict, or the failed check in its place, and the leading attack's numbers."""
     rows, best = tables.main_rows(results), verdict["strongest"]
     if not best:
         return ""
@@ -55,7 +55,7 @@ def shown_metrics(rows: Sequence[Mapping]) -> list[str]:
 
 
 def basis(row: Mapping) -> str:
-    """Says on how many members, non-members and targets a number rests, and what its interval resamples."""
+    """Says how many members, non-members and targets a number has, and what its interval resamples."""
     counts = f"{row['n_member']:,} members and {row['n_nonmember']:,} non-members"
     if row["target"] == "pooled" and row["n_targets"] > 1:
         counts = f"{row['n_targets']} targets pooled: {counts}"
@@ -70,15 +70,20 @@ def basis(row: Mapping) -> str:
 
 
 def in_words(row: Mapping, attack: Mapping | None = None) -> str:
-    """Writes a number as a sentence; `attack` is the attack's entry of the verdict, which says what is significant."""
+    """Writes a number as a sentence.
+
+    `attack` is the attack's entry of the verdict, which says what is significant.
+    """
     if row["metric"] == "auc":
-        text = f"A random member scores higher than a random non-member in {tables.percent(row['value'])} of 100 pairs (random guessing: 50)."
+        percent = tables.percent(row["value"])
+        text = f"A random member scores higher than a random non-member in {percent} of 100 pairs "
+        text += "(random guessing: 50)."
         return " ".join(filter(None, (text, judged(row, attack))))
     fpr = float(row["metric"].removeprefix("tpr@"))
     per, unit = (100, "100") if fpr >= 0.01 else (1000, "1,000")
     found, guess = row["value"] * per, fpr * per
-    text = f"It identifies {round(found, 1 if found >= 1 else 2):g} of {unit} members at {tables.rate_name(fpr)} FPR; "
-    text += f"random guessing identifies {guess:g}."
+    text = f"It identifies {round(found, 1 if found >= 1 else 2):g} of {unit} members "
+    text += f"at {tables.rate_name(fpr)} FPR; random guessing identifies {guess:g}."
     return " ".join(filter(None, (text, judged(row, attack))))
 
 
@@ -94,7 +99,8 @@ def judged(row: Mapping, attack: Mapping | None) -> str:
     if row["low"] <= guess:
         return "Not distinguishable from random guessing."
     if attack is not None and metric not in attack["shown"]:
-        return "Above random guessing by its own interval, but not significant after the correction for all attacks."
+        text = "Above random guessing by its own interval, "
+        return text + "but not significant after the correction for all attacks."
     return "Significant."
 
 
@@ -112,7 +118,8 @@ def at_threshold(rows: Sequence[Mapping], attack: str) -> str:
     if not tpr or tpr["value"] is None or not fpr or not precision:
         return ""
     ratio = float(precision["metric"].removeprefix("ppv@"))
-    text = f"At the shadow-calibrated threshold (or the attack's own): TPR {tables.number(tpr)}, FPR {tables.number(fpr)}, "
+    text = f"At the shadow-calibrated threshold (or the attack's own): TPR {tables.number(tpr)}, "
+    text += f"FPR {tables.number(fpr)}, "
     return (
         text
         + f"precision {tables.number(precision)} at a 1:{ratio:g} ratio of members to non-members."
@@ -134,4 +141,5 @@ def highest_auc(rows: Sequence[Mapping], verdict: Mapping) -> str:
         or auc[best]["low"] <= auc[leading]["low"]
     ):
         return ""
-    return f"Highest AUC, by the lower end of its interval: {tables.code(best)}, {tables.number(auc[best])}."
+    number = tables.number(auc[best])
+    return f"Highest AUC, by the lower end of its interval: {tables.code(best)}, {number}."

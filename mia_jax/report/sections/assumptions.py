@@ -12,7 +12,7 @@ NEEDS = ("assumptions",)
 
 
 def text(*, assumptions: Mapping[str, Mapping]) -> str:
-    """Writes a line per attack: normality of its shadow models' answers, resolution of its scores, tuned constants."""
+    """Writes a line per attack: normality, resolution of the scores, tuned constants."""
     lines = [
         [name, sentence]
         for name, numbers in assumptions.items()

@@ -1,4 +1,4 @@
-"""The table of all attacks; those that know more than a real attacker, and the oracle threshold, separately."""
+"""All attacks; separately those that know too much, and the oracle threshold."""
 
 from __future__ import annotations
 

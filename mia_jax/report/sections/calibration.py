@@ -1,4 +1,4 @@
-"""What thresholds that are calibrated on shadow models for a false-positive rate do on the targets."""
+"""What thresholds that are calibrated on shadow models do on the targets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NEEDS = ("results", "verdict")
 
 
 def text(*, results: Sequence[Mapping], verdict: Mapping) -> str:
-    """Writes the intended and the realized rates of the leading attack; '' without such thresholds."""
+    """Writes intended and realized rates of the leading attack; '' without such thresholds."""
     ranked = verdict["ranked"]
     rows = [
         r

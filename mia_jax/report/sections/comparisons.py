@@ -11,7 +11,7 @@ NEEDS = ("comparisons", "verdict", "results")
 
 
 def text(*, comparisons: Sequence[Mapping], verdict: Mapping, results: Sequence[Mapping]) -> str:
-    """Writes a line per other attack: the paired differences in AUC, the main TPR and balanced accuracy."""
+    """Writes a line per other attack: differences in AUC, the main TPR and balanced accuracy."""
     ranked = verdict["ranked"]
     rows = [row for row in comparisons if ranked and row["attack"] == ranked[0]]
     if not rows:
@@ -39,11 +39,12 @@ def text(*, comparisons: Sequence[Mapping], verdict: Mapping, results: Sequence[
 
 
 def difference(row: Mapping | None) -> str:
-    """Writes '+0.120 [+0.101, +0.139]', of rates in percentage points, in bold where the interval excludes 0."""
+    """Writes '+0.120 [+0.101, +0.139]', of rates in points; bold where the interval excludes 0."""
     if row is None:
         return tables.ABSENT
     auc = row["metric"] == "auc"
     show, unit = ((lambda value: f"{value:.3f}") if auc else tables.percent), "" if auc else " pp"
-    text = f"{tables.signed(row['value'], show)}{unit} [{', '.join(tables.signed(row[end], show) for end in ('low', 'high'))}]"
+    value, low, high = (tables.signed(row[key], show) for key in ("value", "low", "high"))
+    text = f"{value}{unit} [{low}, {high}]"
     text = f"**{text}**" if row["low"] > 0 or row["high"] < 0 else text
     return text + ("†" if row["target"] == "pooled" else "")

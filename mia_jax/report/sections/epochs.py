@@ -13,7 +13,7 @@ MOST = 8  # lines of the table; every epoch is in epochs.csv
 
 
 def text(*, epochs: Mapping) -> str:
-    """Writes accuracies and the attacks' AUC and TPR at up to MOST epochs, the last one included."""
+    """Writes accuracies and the attacks' AUC and TPR at up to MOST epochs."""
     accuracy, metrics = epochs["accuracy"], epochs["metrics"][:2]
     every = max(1, -(-len(accuracy) // MOST))
     share = lambda value: tables.ABSENT if value is None else f"{tables.percent(value)}%"  # noqa: E731

@@ -1,4 +1,4 @@
-"""The differential-privacy guarantee of a run: epsilon with all it depends on, what it covers and what not."""
+"""The differential-privacy guarantee: epsilon with all it depends on, and what it covers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NEIGHBORS = dict(
 SAMPLING = dict(
     poisson="Poisson sampling", shuffle="shuffled batches", balls_in_bins="balls-in-bins batches"
 )
-SEED = "readers of the seed"  # how the part of `not_covered` about the seed begins (privacy/guarantee.py)
+SEED = "readers of the seed"  # begins the part of `not_covered` about it: privacy/guarantee.py
 
 
 def text(*, guarantee: Mapping, about: Mapping = {}) -> str:

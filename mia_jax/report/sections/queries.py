@@ -11,7 +11,7 @@ NEEDS = ("queries", "results")
 
 
 def text(*, queries: Mapping[str, Sequence[Mapping]], results: Sequence[Mapping]) -> str:
-    """Writes the first, a middle and the last point of every label-only attack's curve, the cheapest attack first."""
+    """Writes the first, a middle and the last point of every curve, the cheapest attack first."""
     lines = []
     for name in sorted(queries, key=lambda name: queries[name][-1]["queries"]):
         points = queries[name]

@@ -12,7 +12,7 @@ MOST = 8  # slices in the table; all are in results.csv
 
 
 def text(*, slices: Mapping, verdict: Mapping, about: Mapping = {}) -> str:
-    """Writes the slices by the lower end of their AUC's interval; what cannot be sliced has a sentence."""
+    """Writes the slices by the lower end of their AUC's interval, and what cannot be sliced."""
     notes = [tables.plain(note) for note in slices.get("said", ())]
     attack = next((name for name in verdict["ranked"] if slices.get("ranking", {}).get(name)), None)
     if attack is None:
@@ -23,7 +23,9 @@ def text(*, slices: Mapping, verdict: Mapping, about: Mapping = {}) -> str:
         [
             entry["slice"] + ("*" if entry["post_hoc"] else ""),
             f"{entry['auc']:.3f} [{entry['low']:.3f}, {entry['high']:.3f}]",
-            f"{tables.signed(entry['excess'], three)} [{', '.join(tables.signed(entry[k], three) for k in ('excess_low', 'excess_high'))}]",
+            "{} [{}, {}]".format(
+                *(tables.signed(entry[k], three) for k in ("excess", "excess_low", "excess_high"))
+            ),
             tables.p_text(entry["p_holm"]),
             f"{entry['n_records']:,}",
         ]

@@ -148,7 +148,7 @@ def accuracies(models: Sequence[Mapping], held_out: str = "") -> list[tuple[str,
 
 
 def folds(cross_validation: Mapping) -> str:
-    """Writes 'accuracy 84.1 ± 0.5%, loss 0.45 ± 0.01 on the held-out fold (mean ± sd over 5 folds)'."""
+    """Writes 'accuracy 84.1 ± 0.5% on the held-out fold (mean ± sd over 5 folds)'."""
     accuracy, loss = cross_validation.get("accuracy"), cross_validation.get("loss")
     parts = [f"accuracy {tables.statistic(accuracy['folds'])}"] if accuracy else []
     parts += (
@@ -177,7 +177,7 @@ def settings(section, *, private: bool = False) -> str:
 
 
 def nested(value) -> str:
-    """Writes a value of a config section; of a section inside it the name, or the fields that are set."""
+    """Writes a value of a config section; of a nested section its name, or its set fields."""
     if not isinstance(value, Mapping):
         return str(value)
     fields = ", ".join(

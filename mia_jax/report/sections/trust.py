@@ -1,4 +1,4 @@
-"""Can these numbers be trusted: every check with its result, and what a study of this size can detect."""
+"""Every check with its result, and what a study of this size can detect."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def text(*, validity: Mapping, about: Mapping = {}) -> str:
 
 
 def power_lines(power: Sequence[Mapping]) -> list[list[str]]:
-    """Writes a line per metric: the smallest effect that this study detects, and what a small leak takes."""
+    """Writes a line per metric: the minimum detectable effect, and what a small leak takes."""
     lines = []
     for row in power:
         show = (
@@ -51,7 +51,7 @@ def power_lines(power: Sequence[Mapping]) -> list[list[str]]:
 
 
 def more(row: Mapping) -> str:
-    """Writes '124 independent targets (now 32) or 3,131 members and non-members per target (now 808)'."""
+    """Writes '124 independent targets (now 32) or 3,131 members and non-members ...'."""
     parts = []
     if row["units_needed"]:
         parts.append(f"{row['units_needed']:,} independent targets (now {row['units']:,})")
