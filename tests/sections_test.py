@@ -51,6 +51,12 @@ def files(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
+def clear():
+    """Forgets which files there are."""
+    registry.files.cache_clear()
+    registry.names.cache_clear()
+
+
 @pytest.mark.parametrize("name", registry.names("sections"))
 def test_a_section_says_what_it_needs(name):
     """NEEDS are the arguments without a default, of `text` and `figure` alike; every section has a place of its own."""
@@ -73,13 +79,13 @@ def test_a_section_is_left_out_where_something_is_missing():
 def test_a_file_in_the_folder_of_sections_is_on_the_page(tmp_path, monkeypatch):
     (tmp_path / "added_here.py").write_text(OWN)
     monkeypatch.setattr(mia_jax.report.sections, "__path__", [*mia_jax.report.sections.__path__, str(tmp_path)])
-    registry.names.cache_clear()
+    clear()
     try:
         text = page.report(dict(results=[], about=dict(examples=7), attacks=dict(a=dict(needs=("loss",), knows="nothing", note=""))))
         assert text.index("## What was attacked") < text.index("## My section\n\n7 examples, None.") < text.index("## Attacks")
         assert "added_here" in page.figures(dict(results=[], about=dict(examples=7)))
     finally:
-        registry.names.cache_clear()
+        clear()
         sys.modules.pop("mia_jax.report.sections.added_here", None)
 
 
