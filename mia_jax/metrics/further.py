@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from mia_jax.metrics import bootstrap, components, intervals, outcomes, placements, ratio_bounds, roc, summary
 from mia_jax.metrics.outcomes import Counts, Outcome
+from mia_jax.metrics.study import Study, result_row
 
 NO_SHADOW = "no shadow to choose a threshold on"
 
 
-class Study(NamedTuple):
-    """What all attacks share."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Weighted(Study):
+    """A study with the weights of its members and non-members under the draws."""
 
-    member_TN: np.ndarray
-    evaluated_TN: np.ndarray
     weights: placements.Weights
-    inside_T: np.ndarray
-    outside_T: np.ndarray
-    draws: bootstrap.Draws
-    fprs: tuple[float, ...]
-    level: float
 
 
 def rows(
@@ -38,9 +33,14 @@ def rows(
     threshold that names a share f of the shadows' non-members does to the target; `calibrated`: whether the interval of that FPR holds f.
     """
     member_TN, evaluated_TN = np.asarray(member_TN, bool), np.asarray(evaluated_TN, bool)
-    inside_TN, outside_TN = evaluated_TN & member_TN, evaluated_TN & ~member_TN
-    shared = placements.weights(inside_TN, outside_TN, draws.record_NR)
-    study = Study(member_TN, evaluated_TN, shared, inside_TN.sum(1).astype(float), outside_TN.sum(1).astype(float), draws, tuple(fprs), level)
+    study = Weighted(
+        member_TN=member_TN,
+        evaluated_TN=evaluated_TN,
+        weights=placements.weights(evaluated_TN & member_TN, evaluated_TN & ~member_TN, draws.record_NR),
+        draws=draws,
+        fprs=tuple(fprs),
+        level=level,
+    )
     return [row for name, attack in attacks.items() for row in _attack(study, name, attack)]
 
 
@@ -52,14 +52,13 @@ def at_zero(attacks: Mapping[str, Mapping], member_TN, evaluated_TN) -> list[dic
     for name, attack in attacks.items():
         score_TN = np.asarray(attack["score_TN"], np.float64)
         values = [roc.tpr_at_zero(roc.roc(s[e], m[e])).tpr for s, m, e in zip(score_TN, member_TN, evaluated_TN, strict=True)]
-        one = _mean(values, outcomes.STEP, "value only: the highest non-member alone sets the threshold")
-        row = dict(attack=name, target=None, slice="all", metric="tpr@0", value=one.value, low=None, high=None, interval=None, method=one.method)
-        row |= dict(convention=one.convention, fpr_realized=0.0, n_member=sides[0], n_nonmember=sides[1], n_targets=len(values))
-        found.append(row | dict(knows=attack.get("knows", "shadows"), **one.more))
+        mean = _mean(values, outcomes.STEP, "value only: the highest non-member alone sets the threshold")._replace(fpr_realized=0.0)
+        rows_of = dict(attack=name, target=None, n_member=sides[0], n_nonmember=sides[1], n_targets=len(values))
+        found.append(result_row(mean, metric="tpr@0", knows=attack.get("knows", "shadows"), **rows_of))
     return found
 
 
-def _attack(study: Study, name: str, attack: Mapping) -> list[dict]:
+def _attack(study: Weighted, name: str, attack: Mapping) -> list[dict]:
     score_TN, T = np.asarray(attack["score_TN"], np.float64), len(study.member_TN)
     pairs = [(s[e], m[e]) for s, m, e in zip(score_TN, study.member_TN, study.evaluated_TN)]
     curves = [roc.roc(*pair) for pair in pairs]
@@ -70,10 +69,17 @@ def _attack(study: Study, name: str, attack: Mapping) -> list[dict]:
     found |= {(None, metric): o for metric, o in (_at_threshold(study, score_TN, attack) | _calibration(study, score_TN, attack)).items()}
     counts = {None: (study.inside_T.mean(), study.outside_T.mean()), "pooled": (study.inside_T.sum(), study.outside_T.sum())}
     return [
-        dict(attack=name, target=target, slice="all", metric=metric, value=o.value, low=o.low, high=o.high, interval=o.interval, method=o.method)
-        | dict(convention=o.convention, fpr_realized=o.fpr_realized, n_member=round(counts[target][0]), n_nonmember=round(counts[target][1]))
-        | dict(n_targets=T, knows="oracle_threshold" if metric == "best_accuracy" else attack.get("knows", "shadows"), **o.more)
-        for (target, metric), o in found.items()
+        result_row(
+            outcome,
+            attack=name,
+            target=target,
+            metric=metric,
+            n_member=counts[target][0],
+            n_nonmember=counts[target][1],
+            n_targets=T,
+            knows="oracle_threshold" if metric == "best_accuracy" else attack.get("knows", "shadows"),
+        )
+        for (target, metric), outcome in found.items()
     ]
 
 
@@ -127,7 +133,7 @@ def at_threshold(tpr, fpr, ratio) -> dict[str, np.ndarray]:
     }
 
 
-def _at_threshold(study: Study, score_TN, attack: Mapping) -> dict[str, Outcome]:
+def _at_threshold(study: Weighted, score_TN, attack: Mapping) -> dict[str, Outcome]:
     threshold_T = attack.get("threshold_T")
     if threshold_T is None or np.isnan(np.asarray(threshold_T, np.float64)).any():
         why = attack.get("no_threshold", NO_SHADOW)
@@ -143,13 +149,13 @@ def _at_threshold(study: Study, score_TN, attack: Mapping) -> dict[str, Outcome]
     return out | {m: _interval(study, values[m], drawn[m], float(fpr_T.mean()), knows[m]) for m in values}
 
 
-def _rates(study: Study, named_TN) -> tuple[np.ndarray, np.ndarray]:
+def _rates(study: Weighted, named_TN) -> tuple[np.ndarray, np.ndarray]:
     """TPR and FPR [T] of the named rows."""
     named_TN = named_TN & study.evaluated_TN
     return (named_TN & study.member_TN).sum(1) / study.inside_T, (named_TN & ~study.member_TN).sum(1) / study.outside_T
 
 
-def _interval(study: Study, value_T, value_TR, fpr: float, knows: str) -> Outcome:
+def _interval(study: Weighted, value_T, value_TR, fpr: float, knows: str) -> Outcome:
     value, value_R = float(np.mean(value_T)), outcomes.average(value_TR, study.draws.unit_TR)
     more = outcomes.spread(value_T) if len(value_T) > 1 else {}
     if not intervals.usable(value_R) or np.nanmax(value_R) == np.nanmin(value_R):
@@ -162,13 +168,13 @@ def _interval(study: Study, value_T, value_TR, fpr: float, knows: str) -> Outcom
     return Outcome(value, min(low, value), max(high, value), study.draws.resampling, study.draws.method, outcomes.RULE, fpr, more)
 
 
-def _error(study: Study, value_T, value_TR, knows: str) -> components.Error:
+def _error(study: Weighted, value_T, value_TR, knows: str) -> components.Error:
     """The standard error of a mean over targets."""
     parts = components.parts(value_T, value_TR, study.draws.index_T)
     return components.error(parts, crossed=study.draws.unit_TR is not None, knows=knows)
 
 
-def _calibration(study: Study, score_TN, attack: Mapping) -> dict[str, Outcome]:
+def _calibration(study: Weighted, score_TN, attack: Mapping) -> dict[str, Outcome]:
     """Realized rates of the thresholds that name a share of the shadows' non-members."""
     if attack.get("threshold_FT") is None:
         return {}

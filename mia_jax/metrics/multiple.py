@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy import stats
 
 
 def holm(p_G) -> np.ndarray:
@@ -29,9 +30,6 @@ def benjamini_hochberg(p_N) -> np.ndarray:
     [0.03, 0.04, 0.04]
     """
     p_N = np.asarray(p_N, np.float64)
-    known = np.flatnonzero(~np.isnan(p_N))
-    order = known[np.argsort(p_N[known], kind="stable")]
-    found = np.full(len(p_N), np.nan)
-    scaled = p_N[order] * len(order) / np.arange(1, len(order) + 1)
-    found[order] = np.minimum(1, np.minimum.accumulate(scaled[::-1])[::-1])
-    return found
+    known_N, adjusted_N = ~np.isnan(p_N), np.full(len(p_N), np.nan)
+    adjusted_N[known_N] = stats.false_discovery_control(p_N[known_N])
+    return adjusted_N

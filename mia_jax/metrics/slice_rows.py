@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from mia_jax.metrics.components import Error
 from mia_jax.metrics.outcomes import Counts, Outcome
 from mia_jax.metrics.placements import Weights
 from mia_jax.metrics.slices import Layer
+from mia_jax.metrics.study import Study, result_row
 
 FEWEST_RECORDS, FEWEST_OF_A_SIDE = 20, 5  # below that a slice is marked too small: no interval, not ranked
 
@@ -48,18 +50,13 @@ class Ground(NamedTuple):
         return f"too small: {side:.3g} rows on one side, fewer than {FEWEST_OF_A_SIDE}" if side < FEWEST_OF_A_SIDE else ""
 
 
-class Study(NamedTuple):
-    """What all attacks share: codes [L,T,N] of the layers (the last one holds all evaluated rows) and the ground of each slice."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sliced(Study):
+    """A study with codes [L,T,N] of the layers (the last one holds all evaluated rows) and the ground of each slice."""
 
-    member_TN: np.ndarray
-    evaluated_TN: np.ndarray
     code_LTN: list[np.ndarray]
     grounds: list[Ground]
     all: Ground
-    draws: bootstrap.Draws
-    fprs: tuple[float, ...]
-    ratio: float
-    level: float
 
 
 def rows(
@@ -89,7 +86,8 @@ def rows(
         for group, name in enumerate(layer.names)
     ]
     whole = _ground("all", len(layers), 0, False, evaluated_TN, member_TN, draws)
-    study = Study(member_TN, evaluated_TN, codes, made, whole, draws, tuple(fprs), ppv_ratio, level)
+    shared = dict(member_TN=member_TN, evaluated_TN=evaluated_TN, draws=draws, fprs=tuple(fprs), ratio=ppv_ratio, level=level)
+    study = Sliced(code_LTN=codes, grounds=made, all=whole, **shared)
     found, ranking = [], {}
     for name, attack in attacks.items() if made else ():
         own, ranking[name] = _attack(study, name, attack)
@@ -105,7 +103,7 @@ def _ground(name, layer, group, post_hoc, in_slice_TN, member_TN, draws) -> Grou
     return Ground(name, layer, group, post_hoc, *sides, int((w.side_Tn != 0).any(0).sum()), w, *totals)
 
 
-def _attack(study: Study, name: str, attack: Mapping) -> tuple[list[dict], list[dict]]:
+def _attack(study: Sliced, name: str, attack: Mapping) -> tuple[list[dict], list[dict]]:
     """The rows and the ranking of one attack."""
     score_TN = np.asarray(attack["score_TN"], np.float64)
     threshold_T = attack.get("threshold_T")
@@ -135,7 +133,7 @@ def _attack(study: Study, name: str, attack: Mapping) -> tuple[list[dict], list[
     return found, sorted(ranking, key=lambda entry: -entry["low"])
 
 
-def _placed(study: Study, score_TN) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def _placed(study: Sliced, score_TN) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """For every layer the AUCs [T,G] of its slices and the placements [T,N] of the records in theirs."""
     orders = [placements.order(*pair) for pair in zip(score_TN, study.evaluated_TN)]
     counts = [int(code_TN.max(initial=0)) + 1 for code_TN in study.code_LTN]
@@ -146,7 +144,7 @@ def _placed(study: Study, score_TN) -> tuple[list[np.ndarray], list[np.ndarray]]
     return [np.array([auc_G for auc_G, _ in part]) for part in parts], [np.array([place_N for _, place_N in part]) for part in parts]
 
 
-def _segments(study: Study, score_TN) -> list[list[tuple]]:
+def _segments(study: Sliced, score_TN) -> list[list[tuple]]:
     """For every layer and slice (score, member, row number t N + n) of its pairs, by falling score."""
     at = np.flatnonzero(study.evaluated_TN)
     at = at[np.argsort(-score_TN.ravel()[at], kind="stable")]
@@ -159,12 +157,12 @@ def _segments(study: Study, score_TN) -> list[list[tuple]]:
     return found
 
 
-def _error(study: Study, value_T, drawn_TR, knows: str) -> Error:
+def _error(study: Sliced, value_T, drawn_TR, knows: str) -> Error:
     """The standard error of a mean over the targets that have a value."""
     return components.error(components.parts(value_T, drawn_TR, study.draws.index_T), crossed=study.draws.unit_TR is not None, knows=knows)
 
 
-def _area(study: Study, ground: Ground, auc_T, drawn_TR, knows: str) -> Outcome:
+def _area(study: Sliced, ground: Ground, auc_T, drawn_TR, knows: str) -> Outcome:
     if not ground.both_T.any():
         return Outcome(None, method=ground.too_small, convention=outcomes.TIES)
     value, smaller = float(np.nanmean(auc_T)), int(min(ground.inside_T[ground.both_T].min(), ground.outside_T[ground.both_T].min()))
@@ -190,7 +188,7 @@ def one_sided(value: float, error: Error, smaller_side: int, records: int) -> fl
     return intervals.logit_p(value, deviation, smaller_side, min(freedom, error.freedom))
 
 
-def _at_threshold(study: Study, ground: Ground, attack: Mapping, named_TN) -> dict[str, Outcome]:
+def _at_threshold(study: Sliced, ground: Ground, attack: Mapping, named_TN) -> dict[str, Outcome]:
     """The metrics at the shadow-chosen thresholds: means over the targets that have both sides in the slice."""
     metrics = outcomes.at_threshold(0.0, 0.0, study.ratio)
     if named_TN is None or not ground.both_T.any():
@@ -215,7 +213,7 @@ def _at_threshold(study: Study, ground: Ground, attack: Mapping, named_TN) -> di
     return outcomes.several_at_threshold(mean, drawn, sums, int(both_T.sum()), study.ratio, study.level, study.draws, errors)
 
 
-def _tprs(study: Study, ground: Ground, segments: list[tuple], group: int, score_TN, knows: str) -> dict[str, Outcome]:
+def _tprs(study: Sliced, ground: Ground, segments: list[tuple], group: int, score_TN, knows: str) -> dict[str, Outcome]:
     """TPR at every FPR of the slice's pooled ROC."""
     score_K, member_K, at_K = segments[group]
     inside, outside = int(member_K.sum()), int((~member_K).sum())
@@ -243,7 +241,7 @@ def _tprs(study: Study, ground: Ground, segments: list[tuple], group: int, score
     return out
 
 
-def _entry(study: Study, ground: Ground, area: Outcome, whole: float, error: Error) -> dict:
+def _entry(study: Sliced, ground: Ground, area: Outcome, whole: float, error: Error) -> dict:
     """One slice of the ranking; its excess over all records has an interval from the paired draws, `error` being its standard error."""
     half = intervals.t_half(error.deviation, study.level, error.freedom)
     excess = area.value - whole
@@ -272,10 +270,17 @@ def _row(name: str, attack: Mapping, ground: Ground, target, metric: str, o: Out
     pooled, both_T = target == "pooled", ground.both_T
     sides = (ground.inside_T, ground.outside_T)
     n1, n0 = (int(side.sum()) if pooled else round(float(side[both_T].mean())) if both_T.any() else round(float(side.mean())) for side in sides)
-    return (
-        dict(
-            attack=name, target=target, slice=ground.name, metric=metric, value=o.value, low=o.low, high=o.high, interval=o.interval, method=o.method
-        )
-        | dict(convention=o.convention, fpr_realized=o.fpr_realized, n_member=n1, n_nonmember=n0, n_targets=int(both_T.sum()))
-        | dict(knows=attack.get("knows", "shadows"), n_records=ground.records, post_hoc=ground.post_hoc, too_small=bool(ground.too_small), **o.more)
+    return result_row(
+        o,
+        attack=name,
+        target=target,
+        metric=metric,
+        n_member=n1,
+        n_nonmember=n0,
+        n_targets=int(both_T.sum()),
+        knows=attack.get("knows", "shadows"),
+        slice_name=ground.name,
+        n_records=ground.records,
+        post_hoc=ground.post_hoc,
+        too_small=bool(ground.too_small),
     )

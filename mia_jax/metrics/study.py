@@ -1,0 +1,74 @@
+"""What every attack's results share (`Study`), and the row of one result (`result_row`)."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import numpy as np
+
+from mia_jax.metrics import bootstrap
+from mia_jax.metrics.outcomes import Outcome
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Study:
+    """What all attacks share: membership and evaluated rows of the targets, the draws of the intervals, and what is reported.
+
+    `ratio` is the number of non-members per member at which precision is reported.
+    """
+
+    member_TN: np.ndarray
+    evaluated_TN: np.ndarray
+    draws: bootstrap.Draws
+    fprs: tuple[float, ...]
+    level: float
+    ratio: float = 1.0
+
+    @functools.cached_property
+    def inside_T(self) -> np.ndarray:
+        """The number of evaluated members of each target, float64."""
+        return (self.evaluated_TN & self.member_TN).sum(1).astype(np.float64)
+
+    @functools.cached_property
+    def outside_T(self) -> np.ndarray:
+        """The number of evaluated non-members of each target, float64."""
+        return (self.evaluated_TN & ~self.member_TN).sum(1).astype(np.float64)
+
+
+def result_row(
+    outcome: Outcome,
+    *,
+    attack: str,
+    target: int | str | None,
+    metric: str,
+    n_member: float,
+    n_nonmember: float,
+    n_targets: int,
+    knows: str,
+    slice_name: str = "all",
+    **more,
+) -> dict:
+    """Returns the row of one result, in the order of results.csv; `more` and the outcome's own further columns come last.
+
+    `target` is None for a mean over targets, 'pooled' for one ROC over all pairs, else the number of a model. Counts are rounded.
+    """
+    return dict(
+        attack=attack,
+        target=target,
+        slice=slice_name,
+        metric=metric,
+        value=outcome.value,
+        low=outcome.low,
+        high=outcome.high,
+        interval=outcome.interval,
+        method=outcome.method,
+        convention=outcome.convention,
+        fpr_realized=outcome.fpr_realized,
+        n_member=round(n_member),
+        n_nonmember=round(n_nonmember),
+        n_targets=n_targets,
+        knows=knows,
+        **more,
+        **outcome.more,
+    )
