@@ -1,12 +1,13 @@
-"""Every score-based attack in one run: digits, 32 MLPs on complementary halves, three query views, every model a target in turn.
+"""Every score-based attack in one run: digits, 32 MLPs on complementary halves, three query views, every model the target in turn.
 
     python launch.py --config=configs/attack_zoo.py --workdir=runs/attack_zoo
 
-2 min 49 s on 2 CPU cores beside tests. Expected, TPR@1%FPR with crossed 95% intervals, means over 32 targets: multi_signal 9.1% [7.1, 10.6],
-lira_shrunk 9.1% [7.1, 10.5], lira 6.7% [5.0, 8.2], rmia 3.4% [2.4, 4.4], attack_model 2.7% [1.9, 3.2], the best threshold on the target alone
-(modified entropy) 1.1% [.75, 1.6].
+2 min 49 s on 2 CPU cores while tests were running. Expected, TPR at 1% FPR with crossed 95%
+intervals, means over 32 targets: multi_signal 9.1% [7.1, 10.6], lira_shrunk 9.1% [7.1, 10.5], lira
+6.7% [5.0, 8.2], rmia 3.4% [2.4, 4.4], attack_model 2.7% [1.9, 3.2], the best threshold on the
+target alone (modified entropy) 1.1% [0.75, 1.6].
 
-Arguments: models, epochs. A cross-fitted attack (attack_model_target) knows half of the target's members: it is listed apart, never ranked.
+Arguments: models, epochs. A cross-fitted attack (attack_model_target) knows half of the target's members: it is listed separately and never ranked.
 """
 
 from mia_jax import configuration

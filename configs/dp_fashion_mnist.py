@@ -5,20 +5,21 @@
     python launch.py --config=configs/dp_fashion_mnist.py:private=false --workdir=runs/not_dp
 
 4 tanh nets of 26,010 parameters, each on 9,896 rows: 9,400 images and those of 1,000 mislabeled canaries that its coins picked; 2,600 further images
-test it. The private ones are trained by DP-SGD with momentum (clip .1, batches of 512 expected, 30 epochs), the others by Adam for 60 epochs.
-Measured, both at once beside other work: 13 min 41 s and 13 min 45 s, about 5 CPU-minutes each, on 2 CPU cores; 4 targets, canaries' AUC with 95%
+test it. The private ones are trained by DP-SGD with momentum (clip 0.1, batches of 512 expected, 30 epochs), the others by Adam for 60 epochs.
+Measured, both at once under other load: 13 min 41 s and 13 min 45 s, about 5 CPU-minutes each, on 2 CPU cores; 4 targets, canaries' AUC with 95%
 intervals over records, accuracy on the images outside all models (mean and sd over models):
 
                   accuracy          epsilon, delta 1e-5      lira_shrunk           threshold_loss        audited epsilon, one run, 95%
-    private       80.9% +- .63%     3.00 PLD, 3.27 RDP       .535 [.516, .553]     .526 [.509, .544]     >= 0 (61 and 62 of 100 right)
-    private=false 84.8% +- .46%     none                     .986 [.982, .988]     .978 [.972, .982]     >= 2.86, the most that 100 guesses can show
+    private       80.9% +- 0.63%     3.00 PLD, 3.27 RDP      0.535 [0.516, 0.553]    0.526 [0.509, 0.544]     >= 0 (61 and 62 of 100 correct)
+    private=false 84.8% +- 0.46%     none                    0.986 [0.982, 0.988]    0.978 [0.972, 0.982]     >= 2.86, the maximum for 100 guesses
 
-Epsilon: add/remove, Poisson, noise multiplier 1.93. The leak falls, and the best attack on the private models is still told from guessing.
+Epsilon: add/remove, Poisson, noise multiplier 1.93. The leakage falls, but the best attack on the
+private models is still distinguishable from random guessing.
 
-Arguments: folder (the four .gz files), private, epsilon, epochs, models, canaries; full: the published recipe (the tanh net of Tramer and Boneh
-2021, arXiv:2011.11660, batches of 2,048 of 60,000 rows, 40 epochs, clip .1, SGD with momentum; Papernot et al. 2021, arXiv:2007.14191, printed 86% at
-epsilon 2.7 for such nets); its wiring is tested, it was not run here.
-"""
+Arguments: folder (the four .gz files), private, epsilon, epochs, models, canaries; full: the
+published recipe (the tanh net of Tramer and Boneh 2021, arXiv:2011.11660, batches of 2,048 of
+60,000 rows, 40 epochs, clip 0.1, SGD with momentum; Papernot et al. 2021, arXiv:2007.14191, printed
+86% at epsilon 2.7 for such nets); its wiring is tested, it was not run here. """
 
 from mia_jax import configuration
 

@@ -5,10 +5,11 @@
     python launch.py --config=configs/label_only.py:data=mnist10k.npz,side=28,ndata=1000 --workdir=runs/label_only_mnist
 
 Rows [0, n) train the target and [n, 2n) are its non-members; the source has the next two blocks (random blocks of an npz file). max_samples members
-and as many non-members of the target are asked about, source_samples of the source, where thresholds and attack models are chosen.
+and as many non-members of the target are queried, and source_samples of the source, on which thresholds and attack models are calibrated.
 
 Balanced accuracy of the target in percent at thresholds and classifiers chosen on the source, 95% intervals over 500 members and 500
-non-members; queries an example; behind MemGuard (the target's outputs masked, the attacker's own not) in the last column:
+non-members; queries per example; the last column is with MemGuard (on the target's outputs, not
+on those of the attacker's source model):
 
                       Fashion-MNIST, n=2500     MNIST, n=1000          queries        MemGuard
     gap               58.4 [56.8, 60.2]         51.9 [51.1, 52.9]            1        the same
@@ -23,31 +24,34 @@ non-members; queries an example; behind MemGuard (the target's outputs masked, t
     boundary          63.3 [61.0, 65.5]         53.7 [52.5, 55.1]          299; 320   the same
     combined          59.6 [56.6, 62.5]         53.2 [50.0, 56.3]          534; 585   the same
 
-boundary - gap, paired: +4.9 [3.3, 6.7] and +1.8 [1.0, 2.9]. combined learns on 250 + 250 rows of the source; its classifier is the one of five
-that is right most often over folds of those rows, and it is not better than boundary. The lookup of MNIST's translations fails because all five
-answers right are as frequent outside (215 of 250) as inside (213) of the source's sample, so it calls nearly everybody a non-member. Both models
-remember all members (train accuracy 1.0, non-members .832 and .962).
-The same MNIST run with convolutions that round differently: gap 52.8, boundary 54.8 [53.3, 56.4], boundary - gap +2.0 [.5, 3.1]. At the paper's
-budget (iterations=10,evaluations=100: 2,363 queries) a net of an earlier run gave boundary 55.2 [53.8, 56.8], boundary - gap +2.8 [1.8, 3.8].
+boundary - gap, paired: +4.9 [3.3, 6.7] and +1.8 [1.0, 2.9]. combined learns on 250 + 250 rows of
+the source; its classifier is the one of five that is right most often in cross-validation over
+those rows, and it is not better than boundary. The lookup of MNIST's translations fails because all
+five answers right are as frequent among non-members (215 of 250) as among members (213) of the
+source's sample, so it predicts a non-member for nearly everybody. Both models memorize all members
+(train accuracy 1.0, non-members 0.832 and 0.962). The same MNIST run with convolutions that round
+differently: gap 52.8, boundary 54.8 [53.3, 56.4], boundary - gap +2.0 [0.5, 3.1]. At the paper's
+budget (iterations=10,evaluations=100: 2,363 queries) a net of an earlier run gave boundary 55.2
+[53.8, 56.8], boundary - gap +2.8 [1.8, 3.8].
 
-Time on 2 CPU cores: Fashion-MNIST 12 min 37 s, nearly alone (24 CPU-minutes); MNIST 17.6 CPU-minutes, which took 42 min beside other work: not timed
+Time on 2 CPU cores: Fashion-MNIST 12 min 37 s, nearly alone (24 CPU-minutes); MNIST 17.6 CPU-minutes, which took 42 min under other load: not timed
 alone. A smoke run: ndata=200,epochs=30,max_samples=50,source_samples=25.
 
 model=fc,attacks=bnawoqtu on MNIST (n=1000, one minute of CPU time): gap 55.2 [53.9, 56.7], confidence 61.7 [59.3, 64.1], boundary 60.2 [58.1, 62.3]
 (310 queries), the same at the median distance of random inputs 60.1 [58.2, 62.1], Carlini-Wagner 61.6 [59.2, 64.0] (never farther than
-HopSkipJump, median .73 against 2.00). AUC: gap .552, boundary .583 [.548, .617], one query .633 [.605, .660], transfer (5 queries) .661
-[.632, .689], outliers first .549 [.534, .563].
+HopSkipJump, median 0.73 against 2.00). AUC: gap 0.552, boundary 0.583 [0.548, 0.617], one query 0.633 [0.605, 0.660], transfer (5 queries) 0.661
+[0.632, 0.689], outliers first 0.549 [0.534, 0.563].
 
-Really trained under a defense: --grid with data=mnist10k.npz,side=28,ndata=1000,epochs=30,attacks=bnd,max_samples=0,source_samples=0 (1,000 + 1,000
-each; 20 minutes of CPU time); balanced accuracy of the attacks, and how often the target is right on its members and on others:
+Models trained with a defense: --grid with data=mnist10k.npz,side=28,ndata=1000,epochs=30,attacks=bnd,max_samples=0,source_samples=0 (1,000 + 1,000
+each; 20 minutes of CPU time); balanced accuracy of the attacks, and the accuracy of the target on members and non-members:
                               members  others  gap                 max confidence      p of the label      translation
-    none                        1.000   .960   52.0 [51.4, 52.7]   54.2 [52.7, 55.7]   54.2 [52.7, 55.7]   53.2 [52.3, 54.3]
-    l1, .001                     .993   .942   52.5 [51.8, 53.4]   50.6 [48.8, 52.5]   53.4 [52.0, 54.8]   52.3 [51.2, 53.5]
-    l2, .1                       .991   .948   52.2 [51.4, 53.0]   53.2 [52.1, 54.4]   52.9 [52.0, 53.9]   52.6 [51.4, 53.8]
-    dropout, .5                 1.000   .968   51.6 [51.1, 52.2]   54.3 [52.8, 55.8]   54.4 [52.9, 55.9]   52.2 [51.1, 53.4]
-    advreg, 3                    .999   .959   52.0 [51.4, 52.7]   52.2 [50.3, 54.2]   52.8 [51.1, 54.5]   52.3 [51.1, 53.6]
-    dp, noise 1, epsilon 9.05    .843   .828   50.8 [49.1, 52.4]   50.7 [48.5, 52.9]   50.4 [48.2, 52.6]   50.2 [48.4, 52.1]
-    last_layer                   .869   .830   52.0 [50.3, 53.6]   50.8 [48.6, 53.0]   52.4 [50.9, 53.9]   52.0 [50.0, 54.1]
+    none                        1.000  0.960   52.0 [51.4, 52.7]   54.2 [52.7, 55.7]   54.2 [52.7, 55.7]   53.2 [52.3, 54.3]
+    l1, 0.001                    0.993  0.942   52.5 [51.8, 53.4]   50.6 [48.8, 52.5]   53.4 [52.0, 54.8]   52.3 [51.2, 53.5]
+    l2, 0.1                      0.991  0.948   52.2 [51.4, 53.0]   53.2 [52.1, 54.4]   52.9 [52.0, 53.9]   52.6 [51.4, 53.8]
+    dropout, 0.5                 1.000  0.968   51.6 [51.1, 52.2]   54.3 [52.8, 55.8]   54.4 [52.9, 55.9]   52.2 [51.1, 53.4]
+    advreg, 3                   0.999  0.959   52.0 [51.4, 52.7]   52.2 [50.3, 54.2]   52.8 [51.1, 54.5]   52.3 [51.1, 53.6]
+    dp, noise 1, epsilon 9.05   0.843  0.828   50.8 [49.1, 52.4]   50.7 [48.5, 52.9]   50.4 [48.2, 52.6]   50.2 [48.4, 52.1]
+    last_layer                  0.869  0.830   52.0 [50.3, 53.6]   50.8 [48.6, 53.0]   52.4 [50.9, 53.9]   52.0 [50.0, 54.1]
 last_layer (not in the grid) learns on the body of the Fashion-MNIST net: defense=last_layer,weights=runs/label_only. full_fine_tune not measured.
 
 Arguments: as the original's flags, data (a folder of MNIST files, or an npz with x and y; side=28 arranges its rows as images), ndata, model (conv,

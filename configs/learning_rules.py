@@ -1,22 +1,23 @@
-"""Who leaks most? The same rows and about as many weights under backpropagation, DP-SGD, Forward-Forward, a siamese net and least squares.
+"""Which learning rule leaks most? The same rows and about as many weights under backpropagation,
+DP-SGD, Forward-Forward, a siamese net and least squares.
 
     python launch.py --config=configs/learning_rules.py --grid --workdir=runs/learning_rules
     python launch.py --config=configs/learning_rules.py:rule=siamese --workdir=runs/siamese          # one of them
 
-32 models a rule on complementary halves (808 rows) of scikit-learn's digits, two layers of 128; 26,122 weights, Forward-Forward 24,832 (no last
+32 models per rule on complementary halves (808 rows) of scikit-learn's digits, two layers of 128; 26,122 weights, Forward-Forward 24,832 (no last
 layer), least squares solves for the last 1,290 of them; epsilon 8 (delta 1e-4) for the private ones.
-5 min 20 s beside other work, 2 min 51 s of CPU time. Measured, means over 32 targets, AUC (95% interval) and TPR at 1% FPR:
+5 min 20 s under other load, 2 min 51 s of CPU time. Measured, means over 32 targets, AUC (95% interval) and TPR at 1% FPR:
 
-    rule                  train   others   lira                       lira_hinge                 inside the net             threshold_loss
-    backprop              1.000   .974     .639 [.626, .652] 8.5%     .638 [.625, .651] 8.4%     .540 [.528, .552] 2.7%     .531 [.525, .536] 1.1%
-    dp_sgd                .910    .893     .548 [.537, .558] 1.4%     .547 [.537, .557] 1.5%     .504 [.494, .513] 1.1%     .520 [.516, .524] 1.3%
-    forward_forward       .963    .940     .582 [.570, .593] 3.3%     .580 [.568, .591] 3.2%     .585 [.574, .597] 3.6%     .521 [.518, .525] 1.0%
-    forward_forward_dp    .867    .846     .531 [.521, .540] 1.4%     .530 [.521, .540] 1.4%     .530 [.520, .541] 1.5%     .521 [.516, .527] 1.2%
-    siamese, linear head  .987    .937     .609 [.597, .620] 4.3%     .605 [.593, .617] 4.2%     .648 [.636, .660] 5.6%     .550 [.544, .557] .49%
-    least_squares         .982    .938     .594 [.585, .604] 1.9%     .617 [.609, .626] 2.4%     .501 [.491, .512] 1.1%     .546 [.539, .552] .51%
+    rule                  train  others  lira                      lira_hinge                inside the net            threshold_loss
+    backprop              1.000   0.974  0.639 [0.626, 0.652] 8.5% 0.638 [0.625, 0.651] 8.4% 0.540 [0.528, 0.552] 2.7% 0.531 [0.525, 0.536] 1.1%
+    dp_sgd                0.910   0.893  0.548 [0.537, 0.558] 1.4% 0.547 [0.537, 0.557] 1.5% 0.504 [0.494, 0.513] 1.1% 0.520 [0.516, 0.524] 1.3%
+    forward_forward       0.963   0.940  0.582 [0.570, 0.593] 3.3% 0.580 [0.568, 0.591] 3.2% 0.585 [0.574, 0.597] 3.6% 0.521 [0.518, 0.525] 1.0%
+    forward_forward_dp    0.867   0.846  0.531 [0.521, 0.540] 1.4% 0.530 [0.521, 0.540] 1.4% 0.530 [0.520, 0.541] 1.5% 0.521 [0.516, 0.527] 1.2%
+    siamese, linear head  0.987   0.937  0.609 [0.597, 0.620] 4.3% 0.605 [0.593, 0.617] 4.2% 0.648 [0.636, 0.660] 5.6% 0.550 [0.544, 0.557] 0.49%
+    least_squares         0.982   0.938  0.594 [0.585, 0.604] 1.9% 0.617 [0.609, 0.626] 2.4% 0.501 [0.491, 0.512] 1.1% 0.546 [0.539, 0.552] 0.51%
 
 Inside the net: layer_margins for Forward-Forward, pair_distance on what enters the last layer for the others; under least squares these are random
-features, which hold nothing of the rows. The rules' settings were chosen by hand for accuracy on these digits, which no epsilon covers.
+features, which do not depend on the rows. The rules' settings were chosen by hand for accuracy on these digits, which no epsilon covers.
 
 Arguments: rule, path (an .npz of images of 28x28 instead of the digits), models, width, epsilon.
 """

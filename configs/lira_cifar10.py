@@ -2,18 +2,18 @@
 
     python launch.py --config=configs/lira_cifar10.py --workdir=runs/lira_cifar10
 
-CIFAR-10 must have been prepared by TensorFlow Datasets as array_record; the error of an unprepared one says what to type. Printed by the authors'
-released code for 16 models (their README; online, no claim of ours):
+CIFAR-10 must have been prepared by TensorFlow Datasets as array_record; the error of an unprepared one says what to type. Published with the authors'
+released code for 16 models (their README; not reproduced here):
 
-    attack                     AUC    accuracy  TPR@0.1%FPR
-    online                    .6676     .6077      .0169
-    online, fixed variance    .6856     .6137      .0593
-    offline                   .5488     .5500      .0130
-    offline, fixed variance   .5549     .5537      .0299
-    global threshold          .5921     .6044      .0009
+    attack                     AUC    accuracy  TPR at 0.1% FPR
+    online                   0.6676    0.6077     0.0169
+    online, fixed variance   0.6856    0.6137     0.0593
+    offline                  0.5488    0.5500     0.0130
+    offline, fixed variance  0.5549    0.5537     0.0299
+    global threshold         0.5921    0.6044     0.0009
 
-Differences: complementary pairs in place of exact counts (with every example in exactly half of the models, leaving the target out gives the answer
-away), a tenth of the rows kept aside, the plain weights queried in place of their moving average, inputs in [0,1]. Arguments: models, epochs,
+Differences: complementary pairs in place of exact counts (with every example in exactly half of the models, leaving the target out reveals the
+answer), a tenth of the rows kept aside, the plain weights queried in place of their moving average, inputs in [0,1]. Arguments: models, epochs,
 depth, width, norm (batch or group), examples, data_dir ('' = TFDS's own), smoke (4 tiny models, a few images: a test of the wiring).
 """
 

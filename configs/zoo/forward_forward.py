@@ -12,18 +12,19 @@ Measured on the 10,000 MNIST digits (8,000 drawn, 2,000 held out; Forward-Forwar
 backpropagation), 2 min 42 s of CPU time in all:
 
     rule       goodness, theta   train   held out   threshold_loss AUC
-    local      sum, 10           .991    .950       .518 [.503, .534]        60 epochs, 62 s beside other work
-    schedule   sum, 10           .995    .951       .528 [.513, .543]        40 epochs of 16 batches, 5 steps a layer on each, 151 s
-    backprop                     1.000   .963       .519 [.503, .536]        20 epochs, 15 s
+    local      sum, 10          0.991   0.950      0.518 [0.503, 0.534]        60 epochs, 62 s under other load
+    schedule   sum, 10          0.995   0.951      0.528 [0.513, 0.543]        40 epochs of 16 batches, 5 steps per layer on each, 151 s
+    backprop                     1.000  0.963      0.519 [0.503, 0.536]        20 epochs, 15 s
 
-With the mean of squares and theta 1.5, as the source has it, `schedule` stops at .905. rule=faithful is the source (Keras example, MNIST
+With the mean of squares and theta 1.5, as the source has it, `schedule` stops at 0.905. rule=faithful is the source (Keras example, MNIST
 60,000/10,000; metric layer_loss_so_far is its FinalLoss), here on the 8,000 drawn digits, full batches all the same:
 
     epoch                   1      2      3      5      10     50     250
-    printed, 60,000         .7247  .7089  .6978  .6644  .5853  .4090  .3138   test accuracy .9756
-    measured, 8,000         .7190  .7055  .6989  .6603  .5776  not run        held out .881 after 10 epochs (train .895)
+    printed, 60,000        0.7247 0.7089 0.6978 0.6644 0.5853 0.4090 0.3138   test accuracy 0.9756
+    measured, 8,000        0.7190 0.7055 0.6989 0.6603 0.5776  not run        held out 0.881 after 10 epochs (train 0.895)
 
-27 s of CPU time an epoch of 8,000 (50 steps a layer, one program on the device); the source reports 40 s an epoch of 60,000, on hardware of its own.
+27 s of CPU time an epoch of 8,000 (50 steps per layer, one program on the device); the source
+reports 40 s an epoch of 60,000, on hardware of its own.
 
 Arguments: path, folder, members, models, rule (local, schedule, faithful or backprop), epochs (the rule's own unless typed).
 """

@@ -5,8 +5,9 @@
 
 Fashion-MNIST's own split, one model; models=8 trains a fleet on complementary halves instead and adds LiRA.
 
-Printed by the source (Dive into Deep Learning): loss .469, train accuracy .823, test .779. Measured: loss .469, train accuracy .822 (both averages
-over the last epoch), test .816; threshold_loss AUC .508 [.501, .514]. 118 s of CPU time.
+Published by the source (Dive into Deep Learning): loss 0.469, train accuracy 0.823, test 0.779.
+Measured: loss 0.469, train accuracy 0.822 (both averages over the last epoch), test 0.816;
+threshold_loss AUC 0.508 [0.501, 0.514]. 118 s of CPU time.
 
 Arguments: folder, train, test (rows of the two sides), epochs, models (1, or an even number), activation, pool.
 """

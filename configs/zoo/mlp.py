@@ -5,8 +5,8 @@
 
 Fashion-MNIST's own split, one model; models=8 trains a fleet on complementary halves instead and adds LiRA.
 
-Printed by the source (Dive into Deep Learning): train loss below .5, train and test accuracy above .7. Measured: train loss .383, accuracy .863
-(both averages over the last epoch), test .846; threshold_loss AUC .508 [.502, .515]. 18 s of CPU time.
+Published by the source (Dive into Deep Learning): train loss below 0.5, train and test accuracy above 0.7. Measured: train loss 0.383, accuracy 0.863
+(both averages over the last epoch), test 0.846; threshold_loss AUC 0.508 [0.502, 0.515]. 18 s of CPU time.
 
 Arguments: folder, train, test (rows of the two sides), epochs, models (1, or an even number), activation (of layers.ACTIVATIONS).
 """

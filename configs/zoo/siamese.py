@@ -7,17 +7,19 @@
 Fashion-MNIST (apt-get install dataset-fashion-mnist). The attacks ask whether an image was in any training pair. models=8 trains a fleet on
 complementary halves instead and adds LiRA.
 
-Printed by the source: "more than 97%" (a collapsed net on pairs that were 97% of one kind; always one answer is right in 50% here). Measured on
+Published by the source: "more than 97%" (a collapsed net on pairs that were 97% of one kind; always one answer is right in 50% here). Measured on
 the 10,000 MNIST digits, 8,000 drawn, 10,000 fixed balanced pairs of the 2,000 held out (settings of `margin` chosen on 1,500 of the 8,000):
 
     form          right at E = 1       at the threshold of training pairs   AUC    mean E, one class / two   linear head   CPU time
-    margin        .972 [.964, .979]    .976 (1.13)                          .996   .42 / 2.05                .978          40 s
-    exponential   .957 [.947, .966]    .938 (.81)                           .988   .43 / 2.16                .954          43 s
+    margin       0.972 [0.964, 0.979]   0.976 (1.13)                         0.996  0.42 / 2.05               0.978          40 s
+    exponential  0.957 [0.947, 0.966]   0.938 (0.81)                          0.988  0.43 / 2.16               0.954          43 s
 
-The margin form's images are shifted by up to a pixel in training. AUC of attacks, margin and exponential: threshold_loss .524 [.508, .539] and
-.610 [.593, .627], view_similarity .504 [.490, .519] and .488 [.473, .503]. Was an image in any training pair, with
-models=8 (4,500 rows each, 2 and 3 min of CPU time): pair_distance .613 [.607, .620] and .855 [.852, .859], LiRA on the head's answers .608 [.603,
-.614] and .777 [.772, .782], view_similarity .513 [.511, .515] and .500 [.498, .502].
+The margin form's images are shifted by up to a pixel in training. AUC of attacks, margin and
+exponential: threshold_loss 0.524 [0.508, 0.539] and 0.610 [0.593, 0.627], view_similarity 0.504
+[0.490, 0.519] and 0.488 [0.473, 0.503]. Was an image in any training pair, with models=8 (4,500
+rows each, 2 and 3 min of CPU time): pair_distance 0.613 [0.607, 0.620] and 0.855 [0.852, 0.859],
+LiRA on the head's answers 0.608 [0.603, 0.614] and 0.777 [0.772, 0.782], view_similarity 0.513
+[0.511, 0.515] and 0.500 [0.498, 0.502].
 
 Arguments: path, folder, members, models, epochs (of 62 batches of 128 pairs with 8,000 members; the form's own unless typed), form (margin or
 exponential).

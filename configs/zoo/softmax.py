@@ -5,8 +5,8 @@
 
 Fashion-MNIST's own split, one model; models=8 trains a fleet on complementary halves instead and adds LiRA.
 
-Printed by the source (Dive into Deep Learning): train loss below .5, train and test accuracy above .7. Measured: train loss .447, accuracy .848
-(both averages over the last epoch), test .831; threshold_loss AUC .508 [.502, .514]. 12 s of CPU time.
+Published by the source (Dive into Deep Learning): train loss below 0.5, train and test accuracy above 0.7. Measured: train loss 0.447, accuracy 0.848
+(both averages over the last epoch), test 0.831; threshold_loss AUC 0.508 [0.502, 0.514]. 12 s of CPU time.
 
 Arguments: folder, train, test (rows of the two sides), epochs, models (1, or an even number).
 """

@@ -1,14 +1,15 @@
-"""Weight decay against overfitting: 200 weights learned from 20 examples, y = .05 + sum .01 x_i + N(0, .01^2).
+"""Weight decay against overfitting: 200 weights learned from 20 examples, y = 0.05 + sum 0.01 x_i + N(0, 0.01^2).
 
     python launch.py --config=configs/zoo/weight_decay.py --workdir=runs/zoo/weight_decay
     python launch.py --config=configs/zoo/weight_decay.py:decay=3 --workdir=runs/zoo/weight_decay_3
 
-One model on the first 20 of 120 rows; SGD .003, batches of 5, 100 epochs, w from N(0, 1); loss (z - y)^2 / 2 + decay / 2 * ||w||^2, the bias is free.
+One model on the first 20 of 120 rows; SGD 0.003, batches of 5, 100 epochs, w from N(0, 1); loss (z
+- y)^2 / 2 + decay / 2 * ||w||^2, the bias is free.
 
-Printed by the source (Dive into Deep Learning, several draws): decay 0: ||w|| 11.6 to 14.0, test loss 84; decay 3: ||w|| .31 to .38, train loss
-.0012, test loss .084. Measured over 10 draws (tests/zoo_demos_test.py), losses halved: decay 0: ||w|| 13.4 (11.5 to 14.7), train 6e-6, test 89;
-decay 3: ||w|| .363 (.316 to .399), train .00098, test .080. threshold_loss AUC 1.000 [.832, 1.000] without
-decay and .946 [.890, .974] with decay 3. 4 s of CPU time.
+Published by the source (Dive into Deep Learning, several draws): decay 0: ||w|| 11.6 to 14.0, test loss 84; decay 3: ||w|| 0.31 to 0.38, train loss
+0.0012, test loss 0.084. Measured over 10 draws (tests/zoo_demos_test.py), losses halved: decay 0: ||w|| 13.4 (11.5 to 14.7), train 6e-6, test 89;
+decay 3: ||w|| 0.363 (0.316 to 0.399), train 0.00098, test 0.080. threshold_loss AUC 1.000 [0.832, 1.000] without
+decay and 0.946 [0.890, 0.974] with decay 3. 4 s of CPU time.
 
 Arguments: decay, models (1, or an even number: complementary halves of 40 rows).
 """
