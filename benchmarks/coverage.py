@@ -23,10 +23,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mia_jax import workdir
-from mia_jax.metrics import bootstrap, comparisons, outcomes, summary
+from mia_jax import settings, workdir
+from mia_jax.metrics import bootstrap, comparisons, jackknife, outcomes, summary
 
 FPRS, RATIO, CUT = (0.01, 0.1), 10.0, 0.8
+GROUPS = settings.ReportSettings().jackknife  # of units that are left out, as in a run
 TRUE_FLEETS, TRUE_RECORDS = 600, 2000  # the true values of attacks that know shadows are means over so many large fleets
 
 
@@ -68,8 +69,8 @@ CASES = {
 ATTACKS = {False: ("signal", "noisy"), True: ("likelihood", "distance")}
 
 
-def fleet(rng: np.random.Generator, case: Case, *, shift_U=None, records: int | None = None) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """(scores [T,N] of two attacks, member_TN) of one fleet."""
+def signals(rng: np.random.Generator, case: Case, *, shift_U=None, records: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """(signal_TN, member_TN) of one fleet."""
     n, units = records or case.records, case.units
     member = np.zeros((2 * units, n), bool)
     for u in range(units):
@@ -77,16 +78,39 @@ def fleet(rng: np.random.Generator, case: Case, *, shift_U=None, records: int | 
         member[2 * u + 1] = ~member[2 * u]
     shift_U = case.by_unit * rng.normal(size=units) if shift_U is None else shift_U
     gain = case.gain + np.repeat(shift_U, 2)[:, None] + case.by_record * rng.normal(size=n)
-    signal = case.spread * rng.normal(size=n) + gain * member + rng.normal(size=member.shape)
+    return case.spread * rng.normal(size=n) + gain * member + rng.normal(size=member.shape), member
+
+
+def scores_of(signal: np.ndarray, member: np.ndarray) -> dict[str, np.ndarray]:
+    """Scores [T,N] of two attacks that compare each target with the models of all other units."""
+    units, n = len(member) // 2, member.shape[1]
+    sides = [np.where(side, signal, 0.0).reshape(units, 2, n).sum(1) for side in (member, ~member)]
+    inside, outside = (np.repeat((side.sum(0) - side) / (units - 1), 2, axis=0) for side in sides)  # the target's unit left out
+    distance = signal - (inside + outside) / 2
+    return dict(likelihood=(inside - outside) * distance, distance=distance)
+
+
+def fleet(
+    rng: np.random.Generator, case: Case, *, shift_U=None, records: int | None = None
+) -> tuple[dict[str, np.ndarray], np.ndarray, dict[str, list[jackknife.Rerun]]]:
+    """(scores [T,N] of two attacks, member_TN, reruns of the attacks that know shadows without each group of units) of one fleet."""
+    signal, member = signals(rng, case, shift_U=shift_U, records=records)
     if not case.shadows:
         scores = dict(signal=signal, noisy=signal + rng.normal(size=signal.shape))
-    else:
-        sides = [np.where(side, signal, 0.0).reshape(units, 2, n).sum(1) for side in (member, ~member)]
-        inside, outside = (np.repeat((side.sum(0) - side) / (units - 1), 2, axis=0) for side in sides)  # the target's unit left out
-        distance = signal - (inside + outside) / 2
-        scores = dict(likelihood=(inside - outside) * distance, distance=distance)
-    kept = slice(0, 1) if case.one else slice(None)
-    return {name: score[kept] for name, score in scores.items()}, member[kept]
+        kept = slice(0, 1) if case.one else slice(None)
+        return {name: score[kept] for name, score in scores.items()}, member[kept], {}
+    scores = scores_of(signal, member)
+    if case.fixed or records:
+        return scores, member, {}
+    groups, without = min(GROUPS, case.units), {name: [] for name in scores}
+    group = np.repeat(np.arange(case.units) * groups // case.units, 2)
+    for g in range(groups):
+        left = group == g
+        wanted = dict(evaluated_TN=np.ones_like(member[~left]), fprs=FPRS)
+        for name, score in scores_of(signal[~left], member[~left]).items():
+            found = jackknife.numbers(score, np.full(len(score), CUT), member_TN=member[~left], **wanted)
+            without[name].append(jackknife.Rerun(left, found))
+    return scores, member, without
 
 
 def metrics_of(score: np.ndarray, member: np.ndarray) -> dict[str, float]:
@@ -105,7 +129,7 @@ def truth(case: Case) -> dict[str, dict]:
     shift_U = fixed_shifts(case)
     found = {name: [] for name in ATTACKS[case.shadows]}
     for i in range(max(10, 4 * TRUE_FLEETS // case.units)):
-        scores, member = fleet(np.random.default_rng([3, i]), case, shift_U=shift_U, records=TRUE_RECORDS)
+        scores, member, _ = fleet(np.random.default_rng([3, i]), case, shift_U=shift_U, records=TRUE_RECORDS)
         for name, score in scores.items():
             found[name] += [metrics_of(s, m) for s, m in zip(score, member)]
     expected = {}
@@ -121,12 +145,14 @@ def fixed_shifts(case: Case) -> np.ndarray | None:
     return case.by_unit * np.random.default_rng(17).normal(size=case.units) if case.fixed else None
 
 
-def intervals_of(scores: dict, member: np.ndarray, case: Case, *, seed: int, draws: int) -> dict[tuple, dict]:
+def intervals_of(scores: dict, member: np.ndarray, without: dict, case: Case, *, seed: int, draws: int) -> dict[tuple, dict]:
     """{(attack or pair, target, metric): row} of one fleet."""
     unit = np.arange(len(member)) // 2
     drawn, kept = bootstrap.make(member.shape[1], unit, draws=draws, seed=seed), {}
     known = "shadows" if case.shadows else "nothing"
-    attacks = {name: dict(score_TN=score, threshold_T=np.full(len(score), CUT), knows=known) for name, score in scores.items()}
+    attacks = {
+        name: dict(score_TN=score, threshold_T=np.full(len(score), CUT), knows=known, without=without.get(name, ())) for name, score in scores.items()
+    }
     everyone, names = np.ones_like(member), list(scores)
     rows = summary.rows(attacks, member, everyone, unit_T=unit, draws=drawn, fprs=FPRS, ppv_ratio=RATIO, keep=kept, detail=1)
     found = {(r["attack"], r["target"], r["metric"]): r for r in rows}
@@ -139,8 +165,8 @@ def simulate(case: Case, *, repeats: int, draws: int = 200, seed: int = 0) -> li
     """Rows {attack, target, metric, interval, truth, cover, width, needed, shown}; `needed` = width / (2 x 1.96 sd of the estimates)."""
     expected, shift_U, found = truth(case), fixed_shifts(case), {}
     for repeat in range(repeats):
-        scores, member = fleet(np.random.default_rng([seed, repeat]), case, shift_U=shift_U)
-        for key, row in intervals_of(scores, member, case, seed=repeat + 10**6, draws=draws).items():
+        found_fleet = fleet(np.random.default_rng([seed, repeat]), case, shift_U=shift_U)
+        for key, row in intervals_of(*found_fleet, case, seed=repeat + 10**6, draws=draws).items():
             found.setdefault(key, []).append((row["value"], row["low"], row["high"], row["interval"]))
     report, names = [], ATTACKS[case.shadows]
     for (attack, target, metric), values in found.items():

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 import numpy as np
 
-from mia_jax import answers, registry, views
-from mia_jax.metrics import bootstrap, comparisons, further, slice_rows, slices, summary, thresholds
+from mia_jax import answers, registry, reruns, views
+from mia_jax.metrics import bootstrap, comparisons, further, jackknife, slice_rows, slices, summary, thresholds
 from mia_jax.report import assumptions, budget, shadows, standing, tables, usage, vulnerability
 from mia_jax.stages import scored_models, scores
 from mia_jax.training import query as queries
@@ -27,6 +27,25 @@ def attack_evidence(audit, name: str, score_MN: np.ndarray) -> dict:
     if own is not None:  # the attack says itself from where on it names a member: of one that knows no shadows always, else if none can be scored
         threshold_T = np.where((found["knows"] == "nothing") | np.isnan(threshold_T), own, threshold_T)
     return found | dict(threshold_T=threshold_T, threshold_FT=threshold_FM[:, targets])
+
+
+def rerun_evidence(audit, name: str, *, folder: Path) -> dict:
+    """What the metrics need of an attack's reruns without groups of units, {} where it is not rerun (reruns.wanted)."""
+    attack, groups = audit.attacks[name], audit.config["report"]["jackknife"]
+    if not reruns.wanted(attack, audit.design, groups=groups):
+        return {}
+    fleet = answers.load_fleet(audit, folder=folder, names=[n for n in attack.needs if n in audit.asked], attack=name)
+
+    def measure(design, score_MN: np.ndarray) -> jackknife.Rerun:
+        evidence, targets = (score_MN, design.member_MN, design.evaluated_MN), list(design.targets)
+        threshold_T = thresholds.shadow_thresholds(*evidence, design.shadow_MM)[targets]
+        score_TN, member_TN, evaluated_TN = (part_MN[targets] for part_MN in evidence)
+        sides = dict(member_TN=member_TN, evaluated_TN=evaluated_TN)
+        found = jackknife.numbers(score_TN, threshold_T, **sides, fprs=resolved_fprs(audit.config["report"]))
+        return jackknife.Rerun(np.isin(audit.design.targets, targets, invert=True), found)
+
+    common = dict(scored=scored_models(audit), groups=groups, scores=scores, key=answers.key_of(audit, name))
+    return dict(without=reruns.each(attack, fleet, **common, measure=measure))
 
 
 def resolved_fprs(wanted: Mapping) -> tuple[float, ...]:

@@ -59,6 +59,7 @@ MEANINGS = dict(  # of fields that no maker's docstring explains
     ppv_ratio="Non-members per member for which the precision is reported.",
     draws="Bootstrap draws of every interval.",
     level="Level of every interval.",
+    jackknife="Groups of units without which attacks on shadows are rerun for their intervals; 0 never reruns.",
     shadow_curve="Attacks that are repeated with fewer shadows.",
     figures="Draw the figures.",
     slices="Slices of the records: class, correct, loss, column:<name>, or two joined by &.",

@@ -48,6 +48,7 @@ def check_report(report: Mapping, attacks: Mapping) -> None:
     if not fprs or not all(isinstance(fpr, int | float) and 0 <= fpr < 1 for fpr in fprs):
         raise ValueError(f"report.fprs={report['fprs']!r} must be false-positive rates in [0, 1), such as (0.001, 0.01); 0 is the TPR without any.")
     checks.positive(**{"report.ppv_ratio": report["ppv_ratio"]})
+    checks.at_least(0, **{"report.jackknife": report["jackknife"]})
     for name in report["sections"]:
         registry.load("sections", name)
     for field in ("shadow_curve", "records", "epochs"):

@@ -61,6 +61,7 @@ def report(audit, *, folder: Path, versions: dict, lines: bool = True, begin: Ca
     (folder / "report" / "config.json").unlink(missing_ok=True)  # what is half written is no finished report
     draws = bootstrap.make(len(audit.pool.y), design.unit_M[targets], draws=wanted["draws"], seed=audit.seed)
     attacks = {name: findings.attack_evidence(audit, name, score_MN[name]) for name in audit.attacks}
+    attacks = {name: evidence | findings.rerun_evidence(audit, name, folder=folder) for name, evidence in attacks.items()}
     shared = dict(member_TN=design.member_MN[targets], evaluated_TN=design.evaluated_MN[targets])
     progress = Progress(title="report", total=PARTS, unit="part", seconds=SECONDS, lines=lines)
     if lines:

@@ -69,10 +69,11 @@ class ReportSettings:
     """What the report computes.
 
     `slices`, `groups` {name: row numbers}: metrics/slices.py. `records`: attacks whose exposed
-    records are looked for (None: the attack that leads the ranking, (): none). `epochs`: attacks
-    that are repeated on the models of learner.snapshots. `audit`: fields of report/privacy.py
-    (None: with its defaults under the design canaries, else no audit). `sections`: modules of
-    further sections of report.md, by dotted path: report/page.py.
+    records are looked for (None: the attack that leads the ranking, (): none). `jackknife`: groups
+    of units without which attacks on shadows are rerun for their intervals (reruns.py; 0: never).
+    `epochs`: attacks that are repeated on the models of learner.snapshots. `audit`: fields of
+    report/privacy.py (None: with its defaults under the design canaries, else no audit).
+    `sections`: modules of further sections of report.md, by dotted path: report/page.py.
     """
 
     fprs: Sequence[float] = (0.001, 0.01, 0.1)
@@ -84,6 +85,7 @@ class ReportSettings:
     slices: Sequence[str] = ("class",)
     groups: Mapping = dataclasses.field(default_factory=dict)
     records: Sequence[str] | None = None
+    jackknife: int = 8
     epochs: Sequence[str] = ()
     audit: Mapping | None = None
     sections: Sequence[str] = ()

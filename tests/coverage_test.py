@@ -16,7 +16,7 @@ def test_an_auc_covers_where_targets_share_the_shifts_of_their_shadows():
     """A bootstrap of targets with their scores as they are covers three times in four: it never sees that other shadows would score differently."""
     hits = []
     for repeat in range(60):
-        scores, member = coverage.fleet(np.random.default_rng([0, repeat]), HARD)
+        scores, member, _ = coverage.fleet(np.random.default_rng([0, repeat]), HARD)
         drawn = bootstrap.make(member.shape[1], np.arange(16) // 2, draws=60, seed=repeat)
         attack = dict(score_TN=scores["likelihood"])
         rows = summary.rows({"a": attack}, member, np.ones_like(member), unit_T=np.arange(16) // 2, draws=drawn, fprs=(), detail=0)

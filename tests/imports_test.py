@@ -20,7 +20,7 @@ LEVELS = (
     ("learners", "signals", "attacks", "designs", "data"),
     ("runtime", "training", "report", "workdir", "sealed", "progress", "brought"),
     (
-        *("experiment", "answers", "stages", "findings", "over_epochs", "reporting", "configuration"),
+        *("experiment", "answers", "stages", "findings", "reruns", "over_epochs", "reporting", "configuration"),
         *("pipeline", "prepare", "refusals", "targets", "standard", "results", "grid", "classic", "overrides", "listing"),
     ),
 )

@@ -31,6 +31,7 @@ class Draws:
     """R shared draws: counts of records [N,R] and of the targets' units [T,R] (None = models are not resampled), float32 whole numbers.
 
     `units` is how many units the targets form and `index_T` [T] the unit of each; `resampling` is 'crossed' or 'records'.
+    `reruns` > 0 makes `method` say that the standard error comes from so many reruns of the attack (`jackknife`).
     """
 
     record_NR: np.ndarray
@@ -38,6 +39,7 @@ class Draws:
     index_T: np.ndarray
     units: int
     seed: int
+    reruns: int = 0
 
     @property
     def resampling(self) -> str:
@@ -48,7 +50,8 @@ class Draws:
         """The words for the table."""
         count = self.record_NR.shape[1]
         if self.unit_TR is not None:
-            return f"bootstrap: {self.units} units of models x records, {count} draws, variance components"
+            rerun = f" (attack rerun without each of {self.reruns} groups of units)" * (self.reruns > 0)
+            return f"bootstrap: {self.units} units of models x records, {count} draws, variance components{rerun}"
         why = f", given these models ({self.units} of the {FEWEST_UNITS} units needed to resample them)"
         return f"bootstrap: records, {count} draws{why}"
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mia_jax.metrics import bootstrap, components, intervals, outcomes
+from mia_jax.metrics import bootstrap, components, intervals, jackknife, outcomes
+from mia_jax.metrics.components import Error, Left, Parts
 from mia_jax.metrics.summary import Drawn
 
 
@@ -46,10 +48,14 @@ def accuracies(
             drawn_TR = (1 + tp_TR / inside_TR - fp_TR / outside_TR) / 2
         value = np.mean([(1 + n[e & m].mean() - n[e & ~m].mean()) / 2 for n, m, e in zip(named_TN, member_TN, evaluated_TN, strict=True)])
         if single:
-            found[name] = float(value), drawn_TR[0], None, ""
+            found[name] = float(value), drawn_TR[0], None, "", None
         else:
             rate_T = [(1 + n[e & m].mean() - n[e & ~m].mean()) / 2 for n, m, e in zip(named_TN, member_TN, evaluated_TN, strict=True)]
-            found[name] = float(value), None, components.parts(rate_T, drawn_TR, draws.index_T), attacks[name].get("knows", "shadows")
+            parts = components.parts(rate_T, drawn_TR, draws.index_T)
+            common = dict(draws=draws, fprs=None)
+            left = jackknife.parts(attacks[name], member_TN, evaluated_TN, **common).get((None, "balanced_accuracy"))
+            left = None if left is None else left._replace(whole_R=components.whole(parts))
+            found[name] = float(value), None, parts, attacks[name].get("knows", "shadows"), left
     kept = [name for name in names if name in found]
     return [
         dict(attack=a, versus=b, target=None, slice="all", metric="balanced_accuracy")
@@ -65,10 +71,24 @@ def _accuracy_difference(one: tuple, other: tuple, draws: bootstrap.Draws, singl
     if single:
         low, high = intervals.percentile(one[1] - other[1], level)
         return found | dict(low=min(value, low), high=max(value, high), method="stratified bootstrap, paired, percentiles")
-    knows = knowing(one[3], other[3])
-    error = components.error(components.minus(one[2], other[2]), crossed=draws.unit_TR is not None, knows=knows)
-    half = intervals.t_half(error.deviation, level, error.freedom)
-    return found | dict(low=value - half, high=value + half, method=f"{draws.method}, paired, Student's t")
+    error, groups = paired(one[2:], other[2:], crossed=draws.unit_TR is not None)
+    half, how = intervals.t_half(error.deviation, level, error.freedom), dataclasses.replace(draws, reruns=groups).method
+    return found | dict(low=value - half, high=value + half, method=f"{how}, paired, Student's t")
+
+
+def paired(one: tuple[Parts, str, Left | None], other: tuple[Parts, str, Left | None], *, crossed: bool) -> tuple[Error, int]:
+    """The standard error of a difference from (parts, knows, left) of either number, and from how many reruns it is (0: none).
+
+    An attack that knows no shadows needs no rerun: without a group it scores the other targets as before. Where an attack that knows shadows was not
+    rerun, the difference is not jackknifed either.
+    """
+    lefts = [n[2] for n in (one, other)]
+    groups = next((left.group_U for left in lefts if left is not None), None)
+    if groups is None or any(left is None and n[1] not in components.ALONE for n, left in zip((one, other), lefts)):
+        knows = knowing(one[1], other[1])
+        return components.error(components.minus(one[0], other[0]), crossed=crossed, knows=knows), 0
+    first, second = (components.grouped(n[0], groups) if left is None else left for n, left in zip((one, other), lefts))
+    return components.left_error(components.left_minus(first, second)), len(first.value_G)
 
 
 def difference(one: Drawn, other: Drawn, *, level: float = 0.95) -> dict:
@@ -87,7 +107,9 @@ def difference(one: Drawn, other: Drawn, *, level: float = 0.95) -> dict:
     if _closed_form(one) or _closed_form(other):
         low, high, how = a.low - b.high, a.high - b.low, "worst corners of the two intervals"
     elif one.parts is not None:
-        error = components.error(components.minus(one.parts, other.parts), crossed=a.interval == "crossed", knows=knowing(one.knows, other.knows))
+        error, groups = paired((one.parts, one.knows, one.left), (other.parts, other.knows, other.left), crossed=a.interval == "crossed")
+        how = a.method if one.left is not None or not groups else b.method
+        how = f"{how.removesuffix(', logit scale').removesuffix(', angular scale')}, paired"
         center, half = one.center - other.center, intervals.t_half(error.deviation, level, error.freedom)
         low, high, how = min(value, center - half), max(value, center + half), how + ", Student's t"
     elif one.low_R is one.high_R:

@@ -10,6 +10,10 @@ parts. The spread among targets, given their shadows, shows one part only. In a 
 unit's influence (Hoeffding 1948), so A counts 4 times for attacks that know shadows, and ((U - 1)/(U - 2))^2 times that: a target is compared with
 the U - 1 other units, so what is high about it is missing among its shadows, and the spread among targets shows (U - 2)/(U - 1) of their part. This
 is exact for equal parts, and too much where shadows matter less than the target. Scores alone cannot tell: all targets have nearly the same shadows.
+
+Where the attack was rerun without groups of units (`jackknife`), their jackknife variance J is A + E with both roles of every unit counted, in each
+metric and in each difference of two attacks, and the groups' own reactions to the records' weights are E as J shows it: what several units do
+together counts more than once in both, and cancels.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 SHARED = 4.0  # by how much A grows, with many units, where targets are each other's shadows
+FEWEST_FREEDOM = 3.0  # with fewer degrees of freedom Student's t has no variance to speak of
 ALONE = ("nothing", "half_of_target_members")  # what attacks know that read no shadow
 
 
@@ -33,6 +38,21 @@ class Parts(NamedTuple):
     value_U: np.ndarray
     drawn_UR: np.ndarray
     share_U: np.ndarray
+
+
+class Left(NamedTuple):
+    """A number without each of G groups of units: pseudo-values of the jackknife.
+
+    `value_G` are number + (1/share - 1) (number - number without the group), `apart_GR` how far these
+    are from the whole's under R draws of records, `share_G` the groups' shares of the targets,
+    `group_U` the group of each unit of targets, and `whole_R` the number under the draws.
+    """
+
+    value_G: np.ndarray
+    apart_GR: np.ndarray
+    share_G: np.ndarray
+    group_U: np.ndarray
+    whole_R: np.ndarray = np.zeros(1)
 
 
 class Error(NamedTuple):
@@ -62,17 +82,58 @@ def minus(one: Parts, other: Parts) -> Parts:
     return Parts(one.value_U - other.value_U, one.drawn_UR - other.drawn_UR, one.share_U)
 
 
+def whole(found: Parts) -> np.ndarray:
+    """The number itself [R] under the draws of records: the mean over the units that have a value."""
+    drawn_UR = found.drawn_UR.astype(np.float64)
+    there_UR = ~np.isnan(drawn_UR)
+    weight_R = found.share_U @ there_UR
+    total_R = found.share_U @ np.where(there_UR, drawn_UR, 0.0)
+    return np.where(weight_R > 0, total_R / np.where(weight_R > 0, weight_R, 1.0), np.nan)
+
+
+def grouped(found: Parts, group_U) -> Left:
+    """Reads a number that is a mean over units as if its groups of units had been left out."""
+    of_GU = np.arange(int(group_U.max()) + 1)[:, None] == group_U
+    share_G, whole_R = of_GU @ found.share_U, whole(found)
+    value_G = of_GU @ (found.share_U * found.value_U) / share_G
+    drawn_UR = np.where(np.isnan(found.drawn_UR), whole_R, found.drawn_UR)
+    drawn_GR = of_GU @ (found.share_U[:, None] * drawn_UR) / share_G[:, None]
+    return Left(value_G, drawn_GR - whole_R, share_G, group_U, whole_R)
+
+
+def left_minus(one: Left, other: Left) -> Left:
+    """The difference of two numbers without the same groups under the same draws."""
+    return one._replace(
+        value_G=one.value_G - other.value_G,
+        apart_GR=one.apart_GR - other.apart_GR,
+        whole_R=one.whole_R - other.whole_R,
+    )
+
+
+def left_error(left: Left) -> Error:
+    """The standard error sqrt(B + E + (J - E)) of a number that was jackknifed.
+
+    J is the jackknife variance and E the part of it that is due to records; where E exceeds J, no
+    variance between units shows and the error is that over records. Degrees of freedom by
+    Satterthwaite's rule from the G - 1 of J, at least `FEWEST_FREEDOM`.
+    """
+    records, groups = float(np.nanvar(left.whole_R)), len(left.value_G)
+    square_G = left.share_G**2 * groups / (groups - 1)
+    among = float(square_G @ (left.value_G - left.share_G @ left.value_G) ** 2)
+    own = float(square_G @ np.var(left.apart_GR, axis=1))
+    if among <= own:
+        return Error(records**0.5)
+    total = records + among - own
+    return Error(total**0.5, max(FEWEST_FREEDOM, total**2 * (groups - 1) / among**2))
+
+
 def error(found: Parts, *, crossed: bool, knows: str = "shadows") -> Error:
     """The standard error of the mean: sqrt(B + E) over records alone, sqrt(A + B + E) if `crossed`, with more of A if the attack knows shadows.
 
     Degrees of freedom by Satterthwaite's rule from the U - 1 of the spread among units, at least U - 1; of an attack that knows shadows also where A
     is estimated as 0, for it would count several times.
     """
-    drawn_UR = found.drawn_UR.astype(np.float64)
-    there_UR = ~np.isnan(drawn_UR)
-    weight_R = found.share_U @ there_UR
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean_R = np.where(weight_R > 0, found.share_U @ np.where(there_UR, drawn_UR, 0.0) / weight_R, np.nan)
+    drawn_UR, mean_R = found.drawn_UR.astype(np.float64), whole(found)
     records = float(np.nanvar(mean_R))
     units = len(found.value_U)
     if not crossed or units < 2:

@@ -173,7 +173,7 @@ def at_threshold_knows(metric: str, knows: str) -> str:
     A shift that all shadows share moves the scores and the threshold together, and with them TPR, FPR and precision; no score shows by how much.
     TPR - FPR (advantage, balanced accuracy) hardly feels it and speaks about other shadows, too.
     """
-    return knows if metric in ("", "advantage", "balanced_accuracy") else "nothing"
+    return "nothing" if metric in ("tpr", "fpr", "precision", "recall", "f1", "accuracy") or metric.startswith("ppv@") else knows
 
 
 def several_at_threshold(
@@ -186,10 +186,11 @@ def several_at_threshold(
     draws,
     errors: Mapping[str, Error],
     more: Mapping = {},
+    methods: Mapping[str, str] = {},
 ) -> dict[str, Outcome]:
     """The metrics at the shadow-chosen thresholds over several targets; `drawn[metric]` are R draws, `counts` are of all targets.
 
-    Rates on the angular scale, TPR - FPR and what is linear in it as they are.
+    Rates on the angular scale, TPR - FPR and what is linear in it as they are. `methods` are words where those of `draws` do not fit.
     """
     typical = closed_form(Counts(*(round(c / targets) for c in counts)), ratio, level)
     out = {}
@@ -197,7 +198,7 @@ def several_at_threshold(
         if not intervals.usable(value_R):
             out[metric] = Outcome(float(value[metric]), None, None, None, TOO_FEW, RULE, float(value["fpr"]), more.get(metric, {}))
             continue
-        center, how = float(value[metric]), draws.method
+        center, how = float(value[metric]), methods.get(metric, draws.method)
         if metric.startswith("ppv@"):
             center = unbiased(center, value_R)
         low, high = at_level(metric, center, errors[metric], level)

@@ -233,7 +233,7 @@ def _tprs(study: Sliced, ground: Ground, segments: list[tuple], group: int, scor
         if len(study.member_TN) == 1:
             out[f"tpr@{fpr:g}"] = outcomes.percentiles(p.tpr, fpr, p.fpr, counts, low_FR[f], high_FR[f], study.level, study.draws)
             continue
-        slope, named_TN = summary.slope_at(curve, steps[f]), score_TN >= p.threshold
+        slope, named_TN = roc.slope_at(curve, steps[f]), score_TN >= p.threshold
         parts = summary.pooled_rate_parts(named_TN, ground.weights, study.draws, tpr=p.tpr, fpr=p.fpr, slope=slope)
         error = components.error(parts, crossed=study.draws.unit_TR is not None, knows=knows)
         found = p.tpr, roc.tpr_between(curve, fpr), fpr, p.fpr, counts, targets, high_FR[f]

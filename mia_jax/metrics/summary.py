@@ -9,8 +9,16 @@ from typing import NamedTuple
 import numpy as np
 
 from mia_jax import checks
-from mia_jax.metrics import bootstrap, components, intervals, outcomes, placements, roc
-from mia_jax.metrics.components import Error, Parts
+from mia_jax.metrics import (
+    bootstrap,
+    components,
+    intervals,
+    jackknife,
+    outcomes,
+    placements,
+    roc,
+)
+from mia_jax.metrics.components import Error, Left, Parts
 from mia_jax.metrics.outcomes import Counts, Outcome
 
 FPRS = (0.001, 0.01, 0.1)
@@ -39,7 +47,8 @@ class Study:
 class Drawn(NamedTuple):
     """A number and its bootstrap values [R]: `low_R` errs low, `high_R` errs high (equal for an AUC); kept to compare attacks draw by draw.
 
-    Of several targets, `parts` are the same unit by unit, `center` is what the interval lies about, and `knows` what the attack knows.
+    Of several targets, `parts` are the same unit by unit, `center` is what the interval lies about, `knows` what the attack knows, and `left` the
+    number without each group of units (None unless the attack was rerun).
     """
 
     outcome: Outcome
@@ -48,13 +57,14 @@ class Drawn(NamedTuple):
     parts: Parts | None = None
     center: float | None = None
     knows: str = "shadows"
+    left: Left | None = None
 
 
 class Scored(NamedTuple):
     """One attack, sorted: a ROC and its rows for each target; `counts_T` and `named_TN` at the shadow-chosen thresholds (None without them).
 
     `weight_2TR` are the weights of the named members and non-members under the draws; `drawn[target, metric]` collects what the attack drew over
-    all targets (target None or 'pooled').
+    all targets (target None or 'pooled'); `left` are the numbers without each group of units.
     """
 
     score_TN: np.ndarray
@@ -66,6 +76,7 @@ class Scored(NamedTuple):
     drawn: dict[tuple, Drawn]
     weight_2TR: tuple[np.ndarray, ...] = ()
     knows: str = "shadows"
+    left: Mapping[jackknife.Key, Left] = {}
 
 
 def rows(
@@ -85,14 +96,15 @@ def rows(
     """Rows {attack, target, slice, metric, value, low, high, interval, method, convention, fpr_realized, n_member, n_nonmember, n_targets, knows}.
 
     `attacks[name]` has `score_TN` (higher = more likely a member; NaN outside evaluated_TN) and optionally `knows`, `threshold_T` (chosen on shadows:
-    `thresholds.shadow_thresholds`; None or NaN = no shadows) and `no_threshold` (why). `target` None = mean over targets, 'pooled' = one ROC over all
+    `thresholds.shadow_thresholds`; None or NaN = no shadows), `no_threshold` (why) and `without` (its numbers without groups of units, a sequence
+    of `jackknife.Rerun`). `target` None = mean over targets, 'pooled' = one ROC over all
     (target, record) pairs, else the model's number from `targets`; up to `detail` targets get intervals of their own. `unit_T`: targets resampled
     together (twins). `n_member`, `n_nonmember` are a target's for None (their mean if they differ), all pairs' for 'pooled'. Metrics: auc, tpr@FPR;
     at the shadow-chosen threshold tpr, fpr, advantage = TPR - FPR, balanced_accuracy, ppv@RATIO (non-members a member); and, optimistic with
     knows='oracle_threshold' and `null_mean` beside them, advantage_optimistic = max |TPR - FPR| and oracle_threshold = best balanced accuracy.
     Rows of auc and tpr@FPR with an interval carry `p_value`, one-sided, of 'no better than guessing' (`multiple.leaks`). Where units of models can be
-    resampled the standard error comes from variance components, with more for attacks that know shadows (`components.error`); tpr, fpr
-    and ppv at a threshold speak about these shadow models alone.
+    resampled the standard error comes from variance components: of attacks that know shadows from their reruns (`components.left_error`), without
+    reruns by a rule that is often too wide (`components.error`). Either way tpr, fpr and ppv at a threshold speak about these shadow models alone.
     Mean rows carry `sd_over_models`. A dict `keep` is filled with keep[attack][target, metric] = Drawn (`comparisons.rows`).
     Raises ValueError on NaN scores of evaluated rows and on targets without members or non-members.
     """
@@ -150,14 +162,16 @@ def _sorted(study: Study, name: str, attack: Mapping) -> Scored:
             raise ValueError(f"attack {name!r}, target {target}: {e}") from e
         ranks.append(bootstrap.ranked(score_TN[t, at], study.member_TN[t, at], t * N + at))
     threshold_T = attack.get("threshold_T")
+    left = jackknife.parts(attack, study.member_TN, study.evaluated_TN, draws=study.draws, fprs=study.fprs)
+    more = dict(knows=attack.get("knows", "shadows"), left=left)
     if threshold_T is None or np.isnan(np.asarray(threshold_T, np.float64)).any():
         why = attack.get("no_threshold", "no shadow to choose a threshold on")
-        return Scored(score_TN, tuple(curves), tuple(ranks), None, None, why, {}, knows=attack.get("knows", "shadows"))
+        return Scored(score_TN, tuple(curves), tuple(ranks), None, None, why, {}, **more)
     named_TN = study.evaluated_TN & (score_TN >= np.asarray(threshold_T, np.float64)[:, None])
     sides = (study.evaluated_TN & study.member_TN, study.evaluated_TN & ~study.member_TN)
     counts_T = Counts(*(rows_TN.sum(1).astype(float) for side_TN in sides for rows_TN in (side_TN & named_TN, side_TN)))
     weight_2TR = bootstrap.side_weights(study.member_TN, study.evaluated_TN, named_TN, study.draws.record_NR) if study.weight_2TR else ()
-    return Scored(score_TN, tuple(curves), tuple(ranks), named_TN, counts_T, "", {}, weight_2TR, attack.get("knows", "shadows"))
+    return Scored(score_TN, tuple(curves), tuple(ranks), named_TN, counts_T, "", {}, weight_2TR, **more)
 
 
 def _missing(study: Study, scored: Scored) -> dict[str, Outcome]:
@@ -197,32 +211,39 @@ def _single(study: Study, scored: Scored, t: int) -> dict[str, Outcome]:
 def _mean(study: Study, scored: Scored) -> dict[str, Outcome]:
     """Means over targets of each target's metric; draws reweight records within a target and targets in the mean."""
     draws, level, T = study.draws, study.level, len(study.targets)
-    steps_TF = [[outcomes.allowed(fpr, len(r.nonmember_J)) for fpr in study.fprs] for r in scored.ranks]
-    redrawn = [bootstrap.redraw(rank, draws.record_NR, None, steps, low=False) for rank, steps in zip(scored.ranks, steps_TF)]
-    (auc_TR,), tpr_FTR = (_by_target(part) for part in list(zip(*redrawn))[:2])
+    auc_TR = np.stack([bootstrap.redraw(rank, draws.record_NR, None, [], low=False)[0] for rank in scored.ranks])
     areas = [roc.auc(curve) for curve in scored.curves]
     smaller = min(min(len(r.member_I), len(r.nonmember_J)) for r in scored.ranks)
     auc_R, parts = outcomes.average(auc_TR, draws.unit_TR), components.parts(areas, auc_TR, draws.index_T)
-    value, more, error = float(np.mean(areas)), outcomes.spread(areas), _error(study, scored, parts)
-    out = {"auc": outcomes.area(value, auc_R, smaller, level, draws.resampling, draws.method, more, error)}
+    value, more = float(np.mean(areas)), outcomes.spread(areas)
+    error, how = _error(study, scored, parts, (None, "auc"))
+    out = {"auc": outcomes.area(value, auc_R, smaller, level, how.resampling, how.method, more, error)}
     _keep(scored, None, "auc", out, (auc_R, auc_R, parts, value))
-    for f, fpr in enumerate(study.fprs):
-        points = [roc.tpr_at_fpr(curve, fpr) for curve in scored.curves]
+    w = placements.weights(study.evaluated_TN & study.member_TN, study.evaluated_TN & ~study.member_TN, draws.record_NR)
+    for fpr in study.fprs:
+        points, metric = [roc.tpr_at_fpr(curve, fpr) for curve in scored.curves], f"tpr@{fpr:g}"
+        fewest = int(min(c.n_nonmember for c in scored.curves))
         if None in points:
-            out[f"tpr@{fpr:g}"] = outcomes.unresolvable(fpr, int(min(c.n_nonmember for c in scored.curves)))
+            out[metric] = outcomes.unresolvable(fpr, fewest)
             continue
         counts = Counts(sum(p.true_positives for p in points), sum(c.n_member for c in scored.curves), 0, 0)
-        tprs, tpr_R = [p.tpr for p in points], outcomes.average(tpr_FTR[f], draws.unit_TR)
-        center, parts = float(np.mean([roc.tpr_between(c, fpr) for c in scored.curves])), components.parts(tprs, tpr_FTR[f], draws.index_T)
+        tprs = [p.tpr for p in points]
+        slope = float(np.mean([roc.slope_at(c, outcomes.allowed(fpr, int(c.n_nonmember))) for c in scored.curves]))
+        tpr_TR = mean_rate_draws(study, scored, w, [p.threshold for p in points], slope)
+        tpr_R, parts = outcomes.average(tpr_TR, draws.unit_TR), components.parts(tprs, tpr_TR, draws.index_T)
+        between = float(np.mean([roc.tpr_between(c, fpr) for c in scored.curves]))
+        center = roc.between_true(between, fpr, float(np.mean([c.n_nonmember for c in scored.curves])), slope)
         found = float(np.mean(tprs)), center, fpr, float(np.mean([p.fpr for p in points])), counts, T, tpr_R
-        out[f"tpr@{fpr:g}"] = outcomes.several_tpr(*found, level, draws, _error(study, scored, parts), outcomes.spread(tprs))
-        _keep(scored, None, f"tpr@{fpr:g}", out, (tpr_R, tpr_R, parts, center))
+        error, how = _error(study, scored, parts, (None, metric))
+        out[metric] = outcomes.several_tpr(*found, level, how, error, outcomes.spread(tprs))
+        _keep(scored, None, metric, out, (tpr_R, tpr_R, parts, center))
     if scored.counts_T is None:
         return out | _missing(study, scored) | outcomes.optimistic(scored.curves)
     (tp_TR, fp_TR), (in_TR, out_TR) = scored.weight_2TR, study.weight_2TR
     drawn = outcomes.at_threshold(_share(tp_TR, in_TR), _share(fp_TR, out_TR), study.ratio)
     counts = scored.counts_T
     values = outcomes.at_threshold(counts.tp / counts.inside, counts.fp / counts.outside, study.ratio)
+    errors = {m: _error(study, scored, components.parts(values[m], v, draws.index_T), (None, m)) for m, v in drawn.items()}
     out |= outcomes.several_at_threshold(
         {m: v.mean() for m, v in values.items()},
         {m: outcomes.average(v, draws.unit_TR) for m, v in drawn.items()},
@@ -231,26 +252,44 @@ def _mean(study: Study, scored: Scored) -> dict[str, Outcome]:
         study.ratio,
         level,
         draws,
-        {m: _error(study, scored, components.parts(values[m], v, draws.index_T), m) for m, v in drawn.items()},
+        {m: error for m, (error, _) in errors.items()},
         {m: outcomes.spread(v) for m, v in values.items()},
+        {m: how.method for m, (_, how) in errors.items()},
     )
     return out | outcomes.optimistic(scored.curves)
 
 
-def _error(study: Study, scored: Scored, parts: Parts, metric: str = "") -> Error:
-    return components.error(parts, crossed=study.draws.unit_TR is not None, knows=outcomes.at_threshold_knows(metric, scored.knows))
+def mean_rate_draws(study: Study, scored: Scored, w: placements.Weights, thresholds: Sequence[float], slope: float) -> np.ndarray:
+    """TPRs [T,R] at an FPR under the draws, to first order: a target's TPR less `slope` times its FPR at its own threshold.
+
+    A draw that chose the threshold anew would overstate the spread where few non-members lie above it: of few order statistics it repeats some and
+    skips others. `slope` is that of all targets' curves, for one target's is as rough as its few points.
+    """
+    named_TN = study.evaluated_TN & (scored.score_TN >= np.asarray(thresholds)[:, None])
+    inside_TR, outside_TR = placements.shares(named_TN, w)
+    outside_T = (named_TN & ~study.member_TN).sum(1) / (study.evaluated_TN & ~study.member_TN).sum(1)
+    return inside_TR - slope * (outside_TR - outside_T[:, None])
+
+
+def _error(study: Study, scored: Scored, parts: Parts, key: jackknife.Key) -> tuple[Error, bootstrap.Draws]:
+    """The standard error of a number, and the draws with the words for how it was made."""
+    left = _left(scored, parts, key)
+    if left is not None:
+        return components.left_error(left), dataclasses.replace(study.draws, reruns=len(left.value_G))
+    knows = outcomes.at_threshold_knows(key[1], scored.knows)
+    return components.error(parts, crossed=study.draws.unit_TR is not None, knows=knows), study.draws
+
+
+def _left(scored: Scored, parts: Parts, key: jackknife.Key) -> Left | None:
+    return scored.left[key]._replace(whole_R=components.whole(parts)) if key in scored.left else None
 
 
 def _keep(scored: Scored, target: str | None, metric: str, found: Mapping[str, Outcome], drawn: Sequence) -> None:
     """Keeps the draws of a number that has an interval; `drawn` are the fields of `Drawn` that follow the outcome."""
     if found[metric].low is not None:
-        scored.drawn[target, metric] = Drawn(found[metric], *drawn)._replace(knows=scored.knows)
-
-
-def _by_target(part: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """[T] arrays [R] or [F,R] -> a list of [T,R], one for each leading entry."""
-    stacked = np.stack([np.atleast_2d(p) for p in part])
-    return [stacked[:, f] for f in range(stacked.shape[1])]
+        one = Drawn(found[metric], *drawn)
+        left = None if one.parts is None else _left(scored, one.parts, (target, metric))
+        scored.drawn[target, metric] = one._replace(knows=scored.knows, left=left)
 
 
 def _share(part_TR: np.ndarray, whole_TR: np.ndarray) -> np.ndarray:
@@ -273,8 +312,8 @@ def _pooled(study: Study, scored: Scored) -> dict[str, Outcome]:
     smaller = round(min(curve.n_member, curve.n_nonmember) / T)
     w = placements.weights(study.evaluated_TN & study.member_TN, study.evaluated_TN & ~study.member_TN, draws.record_NR)
     parts = pooled_area_parts(scored.score_TN, w, draws)
-    error = _error(study, scored, parts)
-    out = {"auc": outcomes.area(roc.auc(curve), auc_R, smaller, level, draws.resampling, draws.method, error=error)}
+    error, how = _error(study, scored, parts, ("pooled", "auc"))
+    out = {"auc": outcomes.area(roc.auc(curve), auc_R, smaller, level, how.resampling, how.method, error=error)}
     _keep(scored, "pooled", "auc", out, (auc_R, auc_R, parts, roc.auc(curve)))
     for f, fpr in enumerate(study.fprs):
         point = roc.tpr_at_fpr(curve, fpr)
@@ -283,9 +322,9 @@ def _pooled(study: Study, scored: Scored) -> dict[str, Outcome]:
             continue
         counts = Counts(point.true_positives, curve.n_member, 0, 0)
         named_TN = study.evaluated_TN & (scored.score_TN >= point.threshold)
-        parts = pooled_rate_parts(named_TN, w, draws, tpr=point.tpr, fpr=point.fpr, slope=slope_at(curve, steps[f]))
-        center, error = roc.tpr_between(curve, fpr), _error(study, scored, parts)
-        out[f"tpr@{fpr:g}"] = outcomes.several_tpr(point.tpr, center, fpr, point.fpr, counts, T, tpr_FR[f], level, draws, error)
+        parts = pooled_rate_parts(named_TN, w, draws, tpr=point.tpr, fpr=point.fpr, slope=roc.slope_at(curve, steps[f]))
+        center, (error, how) = roc.tpr_between(curve, fpr), _error(study, scored, parts, ("pooled", f"tpr@{fpr:g}"))
+        out[f"tpr@{fpr:g}"] = outcomes.several_tpr(point.tpr, center, fpr, point.fpr, counts, T, tpr_FR[f], level, how, error)
         _keep(scored, "pooled", f"tpr@{fpr:g}", out, (tpr_FR[f], tpr_FR[f], parts, center))
     if scored.counts_T is None:
         return out | _missing(study, scored) | outcomes.optimistic([curve], independent=False)
@@ -296,6 +335,7 @@ def _pooled(study: Study, scored: Scored) -> dict[str, Outcome]:
     values = outcomes.at_threshold(counts.tp / counts.inside, counts.fp / counts.outside, study.ratio)
     linear_T = _linear(scored.counts_T.tp / scored.counts_T.inside, scored.counts_T.fp / scored.counts_T.outside, values, study.ratio)
     linear_TR = _linear(_share(tp_TR, in_TR), _share(fp_TR, out_TR), values, study.ratio)
+    errors = {m: _error(study, scored, components.parts(linear_T[m], linear_TR[m], draws.index_T), ("pooled", m)) for m in values}
     out |= outcomes.several_at_threshold(
         values,
         outcomes.at_threshold(_share(tp_R, in_R), _share(fp_R, out_R), study.ratio),
@@ -304,7 +344,8 @@ def _pooled(study: Study, scored: Scored) -> dict[str, Outcome]:
         study.ratio,
         level,
         draws,
-        {m: _error(study, scored, components.parts(linear_T[m], linear_TR[m], draws.index_T), m) for m in values},
+        {m: error for m, (error, _) in errors.items()},
+        methods={m: how.method for m, (_, how) in errors.items()},
     )
     return out | outcomes.optimistic([curve], independent=False)
 
@@ -316,13 +357,6 @@ def _linear(tpr, fpr, at: Mapping[str, float], ratio: float) -> dict[str, np.nda
     if named > 0:  # d TPR/(TPR + r FPR) = r (FPR dTPR - TPR dFPR) / (TPR + r FPR)^2
         found[precision] = at[precision] + ratio * (at["fpr"] * (tpr - at["tpr"]) - at["tpr"] * (fpr - at["fpr"])) / named**2
     return found
-
-
-def slope_at(curve: roc.Roc, allowed: int) -> float:
-    """The slope of a ROC about `allowed` false positives: its rise from half to one and a half times as many."""
-    few, many = allowed // 2, min(allowed // 2 + max(allowed, 1), int(curve.n_nonmember))
-    low, high = (curve.tpr_V[np.searchsorted(curve.false_V, k, side="right") - 1] for k in (few, many))
-    return float((high - low) / (many - few) * curve.n_nonmember)
 
 
 def pooled_rate_parts(named_TN, w: placements.Weights, draws: bootstrap.Draws, *, tpr: float, fpr: float, slope: float) -> Parts:
