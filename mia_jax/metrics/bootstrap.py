@@ -2,7 +2,7 @@
 
 Several targets share their records and their shadows, so neither may be resampled alone: a *crossed* draw multiplies one count per record with one
 count per unit of models (twins are one unit), the pigeonhole bootstrap of Owen (arXiv:0712.1111). Its draws vary too much (`components`): crossed
-intervals take their standard errors from the draws of records in every unit and from the spread among units.
+intervals take their standard errors from the draws of records in every unit and from the spread among units or from reruns (`jackknife`).
 """
 
 from __future__ import annotations

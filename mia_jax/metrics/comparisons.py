@@ -94,10 +94,10 @@ def paired(one: tuple[Parts, str, Left | None], other: tuple[Parts, str, Left | 
 def difference(one: Drawn, other: Drawn, *, level: float = 0.95) -> dict:
     """{value, low, high, interval, method, convention} of one - other, draw by draw.
 
-    Several targets: the standard error of the difference by the variance components of the units' differences, with Student's t, about the
-    difference of the centers of the two intervals. One target: AUC normal with the standard deviation of the drawn differences, TPR@FPR their
-    percentiles, the wider of those that err low and those that err high. Where a closed form made one of the two intervals (few counts, no draw
-    differs), the two intervals' worst corners.
+    Several targets: the standard error of the difference by the variance components of the units' differences, or of the differences without each
+    group of units (`paired`), with Student's t, about the difference of the centers of the two intervals. One target: AUC normal with the standard
+    deviation of the drawn differences, TPR@FPR their percentiles, the wider of those that err low and those that err high. Where a closed form made
+    one of the two intervals (few counts, no draw differs), the two intervals' worst corners.
     """
     a, b = one.outcome, other.outcome
     value = a.value - b.value
@@ -108,7 +108,7 @@ def difference(one: Drawn, other: Drawn, *, level: float = 0.95) -> dict:
         low, high, how = a.low - b.high, a.high - b.low, "worst corners of the two intervals"
     elif one.parts is not None:
         error, groups = paired((one.parts, one.knows, one.left), (other.parts, other.knows, other.left), crossed=a.interval == "crossed")
-        how = a.method if one.left is not None or not groups else b.method
+        how = a.method if (one.left is not None) == (groups > 0) else b.method  # of the one that was made like the difference
         how = f"{how.removesuffix(', logit scale').removesuffix(', angular scale')}, paired"
         center, half = one.center - other.center, intervals.t_half(error.deviation, level, error.freedom)
         low, high, how = min(value, center - half), max(value, center + half), how + ", Student's t"

@@ -120,11 +120,20 @@ def left_error(left: Left) -> Error:
     records, groups = float(np.nanvar(left.whole_R)), len(left.value_G)
     square_G = left.share_G**2 * groups / (groups - 1)
     among = float(square_G @ (left.value_G - left.share_G @ left.value_G) ** 2)
-    own = float(square_G @ np.var(left.apart_GR, axis=1))
+    own = float(square_G @ np.var(left.apart_GR - left.share_G @ left.apart_GR, axis=1))
     if among <= own:
         return Error(records**0.5)
     total = records + among - own
     return Error(total**0.5, max(FEWEST_FREEDOM, total**2 * (groups - 1) / among**2))
+
+
+def of_few(error: Error, events: int) -> Error:
+    """The standard error of a rate at a threshold with so many false positives in all.
+
+    Where the threshold lies is as uncertain as a sum of that many exponentials, whose variance has
+    twice as many degrees of freedom.
+    """
+    return error._replace(freedom=min(error.freedom, 2.0 * events))
 
 
 def error(found: Parts, *, crossed: bool, knows: str = "shadows") -> Error:

@@ -77,7 +77,9 @@ def parts(
     return found
 
 
-def numbers(score_TN, threshold_T, *, member_TN, evaluated_TN, fprs: Sequence[float] | None, ratio: float) -> dict[Key, Influence]:
+def numbers(
+    score_TN, threshold_T, *, member_TN, evaluated_TN, fprs: Sequence[float] | None
+) -> dict[Key, Influence]:
     """Computes every metric, as means over targets and pooled.
 
     Args:

@@ -134,13 +134,14 @@ def several_tpr(
 ) -> Outcome:
     """TPR at an FPR over several targets; `counts` are of all targets. Few members named or missed: at least one target's own limits.
 
-    The interval lies about `center` (`roc.tpr_between`), since the step rule's threshold has a true FPR that is one non-member too high on average,
-    which shows in a mean over many targets. It is on the angular scale; `p_value` is of 'TPR <= fpr'.
+    The interval lies about `center` (`roc.tpr_between`, for means `roc.between_true`), since the step rule's threshold has a true FPR that is one
+    non-member too high on average, which shows in a mean over many targets; it reaches to the step rule's value. It is on the angular scale;
+    `p_value` is of 'TPR <= fpr'.
     """
     if not intervals.usable(tpr_R):
         return Outcome(value, method=TOO_FEW, convention=STEP, fpr_realized=fpr_realized, more=more)
     low, high = intervals.angular(center, *_at_level(error, level))
-    p, how = intervals.angular_p(center, fpr, *error), f"{draws.method}, threshold chosen anew, angular scale"
+    p, how = intervals.angular_p(center, fpr, *error), f"{draws.method}, threshold by the slope of the ROC, angular scale"
     if min(counts.tp, counts.inside - counts.tp) < FEW or not low < high:
         tp, inside = round(counts.tp / targets), round(counts.inside / targets)
         own = intervals.clopper_pearson(tp, inside, level)

@@ -235,6 +235,7 @@ def _mean(study: Study, scored: Scored) -> dict[str, Outcome]:
         center = roc.between_true(between, fpr, float(np.mean([c.n_nonmember for c in scored.curves])), slope)
         found = float(np.mean(tprs)), center, fpr, float(np.mean([p.fpr for p in points])), counts, T, tpr_R
         error, how = _error(study, scored, parts, (None, metric))
+        error = components.of_few(error, sum(outcomes.allowed(fpr, int(c.n_nonmember)) for c in scored.curves))
         out[metric] = outcomes.several_tpr(*found, level, how, error, outcomes.spread(tprs))
         _keep(scored, None, metric, out, (tpr_R, tpr_R, parts, center))
     if scored.counts_T is None:
@@ -324,6 +325,7 @@ def _pooled(study: Study, scored: Scored) -> dict[str, Outcome]:
         named_TN = study.evaluated_TN & (scored.score_TN >= point.threshold)
         parts = pooled_rate_parts(named_TN, w, draws, tpr=point.tpr, fpr=point.fpr, slope=roc.slope_at(curve, steps[f]))
         center, (error, how) = roc.tpr_between(curve, fpr), _error(study, scored, parts, ("pooled", f"tpr@{fpr:g}"))
+        error = components.of_few(error, steps[f])
         out[f"tpr@{fpr:g}"] = outcomes.several_tpr(point.tpr, center, fpr, point.fpr, counts, T, tpr_FR[f], level, how, error)
         _keep(scored, "pooled", f"tpr@{fpr:g}", out, (tpr_FR[f], tpr_FR[f], parts, center))
     if scored.counts_T is None:
