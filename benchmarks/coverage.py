@@ -6,7 +6,8 @@ A fleet is 2 x units complementary targets. Signals are hardness of the record +
 attacks that know nothing are these signals; those of attacks that know shadows compare a target with the models of all other units, so that all
 targets share the shifts of their shadows; they are rerun without each group of units as in a run. 'Hard' cases have strong shifts (.3 standard
 deviations of the noise per unit of models), 'null' cases no gain. With fewer than 5 units the intervals speak of these models alone: their shifts
-are then the same in every repetition. TPR, FPR and precision at a threshold speak of these shadow models, so they are tried on attacks that know none.
+are then the same in every repetition. TPR, FPR and precision at a threshold speak of these shadow models, so they are tried on attacks that know
+none.
 
 For every interval: how often it holds the true value, its mean width, and that width over 2 x 1.96 standard deviations of the estimates, which is
 what an interval of known variance would need. Finished cases are read from WORKDIR; the table is written to WORKDIR/coverage.md.
