@@ -11,7 +11,6 @@ from sklearn.linear_model import LogisticRegression
 
 from mia_jax import registry
 from mia_jax.attacks import (
-    _logistic,
     _probability,
     base,
     class_threshold,
@@ -28,7 +27,7 @@ from mia_jax.attacks import (
 )
 from mia_jax.attacks import range as range_attack
 from mia_jax.designs import bernoulli, blocks, disjoint, halves, two_way
-from mia_jax.fitting import moments
+from mia_jax.fitting import logistic, moments
 from mia_jax.metrics import dataset_usage, roc
 from mia_jax.views import Fleet
 from tests import planted
@@ -321,7 +320,7 @@ def test_logistic_equals_scikit_learn():
     rng = np.random.default_rng(0)
     member_K = rng.random(400) < 0.3
     x_KF = rng.normal(size=(400, 3)) + member_K[:, None] * [1.0, -0.5, 0.0]
-    weight_F, intercept = _logistic.fit(x_KF, member_K, ridge=0.01)
+    weight_F, intercept = logistic.balanced(x_KF, member_K, ridge=0.01)
     peer = LogisticRegression(C=1 / (0.01 * 400), class_weight="balanced", tol=1e-12, max_iter=10_000).fit(x_KF, member_K)
     np.testing.assert_allclose(weight_F, peer.coef_[0], rtol=1e-5)
     np.testing.assert_allclose(intercept, peer.intercept_[0], rtol=1e-5)
@@ -329,14 +328,14 @@ def test_logistic_equals_scikit_learn():
 
 def test_logistic_ends_on_separable_and_on_constant_data():
     member_K = np.arange(10) < 5
-    weight_F, intercept = _logistic.fit(np.where(member_K, 1.0, -1.0)[:, None], member_K, ridge=1e-6)
+    weight_F, intercept = logistic.balanced(np.where(member_K, 1.0, -1.0)[:, None], member_K, ridge=1e-6)
     assert np.isfinite(weight_F).all() and weight_F[0] > 5 and abs(intercept) < 1e-6
-    weight_F, intercept = _logistic.fit(np.zeros((10, 2)), member_K)
+    weight_F, intercept = logistic.balanced(np.zeros((10, 2)), member_K)
     assert (weight_F == 0).all() and abs(intercept) < 1e-9
     with pytest.raises(ValueError, match="10 member and 0 non-member rows"):
-        _logistic.fit(np.zeros((10, 2)), member_K | True)
-    with pytest.raises(ValueError, match="2 of 20 features are NaN"):
-        _logistic.fit(np.where(np.arange(10)[:, None] == 3, np.nan, np.zeros((10, 2))), member_K)
+        logistic.balanced(np.zeros((10, 2)), member_K | True)
+    with pytest.raises(ValueError, match="features has 2 of 20 values that are NaN"):
+        logistic.balanced(np.where(np.arange(10)[:, None] == 3, np.nan, np.zeros((10, 2))), member_K)
 
 
 PARTS = dict(a=dict(name="threshold", signal="loss"), b=dict(name="offset", signal="hinge"), c=dict(name="lira", variance="pooled"))

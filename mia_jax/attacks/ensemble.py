@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from mia_jax import checks, registry
-from mia_jax.attacks import _inner, _logistic, _sides
+from mia_jax.attacks import _inner, _sides
+from mia_jax.fitting import logistic
 from mia_jax.types import Attack
 
 CUT = 10.0  # standardized scores beyond it are cut
@@ -41,7 +42,7 @@ def make(*, attacks: Mapping[str, Mapping] = DEFAULT, shadows: int = 4, ridge: f
         x_KF = features(view, key)
         if inner:
             pairs = [(features(v, key), member_N[v.evaluated_N]) for v, member_N in inner]
-            weight_F, intercept = _logistic.fit(np.concatenate([x for x, _ in pairs]), np.concatenate([m for _, m in pairs]), ridge=ridge)
+            weight_F, intercept = logistic.balanced(np.concatenate([x for x, _ in pairs]), np.concatenate([m for _, m in pairs]), ridge=ridge)
             return _sides.spread_out(x_KF @ weight_F + intercept, view.evaluated_N)
         return _sides.spread_out(x_KF.mean(1), view.evaluated_N)
 

@@ -7,7 +7,8 @@ import dataclasses
 import numpy as np
 
 from mia_jax import checks, registry
-from mia_jax.attacks import _logistic, _sides
+from mia_jax.attacks import _sides
+from mia_jax.fitting import logistic
 from mia_jax.types import Attack
 
 SIGNAL = "loss_trajectory"  # [A,N,E]: the loss after each of E epochs of a run, the last one at its end
@@ -40,7 +41,7 @@ def make(*, form: str = "logistic", shadows: int = 16, ridge: float = 1e-3, mode
         x_KE, member_K = features(view.shadow[SIGNAL][:shadows])[own_MN], view.shadow_member_MN[:shadows][own_MN]
         center_E, scale_E = x_KE.mean(0), x_KE.std(0)
         scale_E = np.where(scale_E > 1e-12 * np.abs(center_E), scale_E, np.inf)
-        weight_E, intercept = _logistic.fit((x_KE - center_E) / scale_E, member_K, ridge=ridge)
+        weight_E, intercept = logistic.balanced((x_KE - center_E) / scale_E, member_K, ridge=ridge)
         x = view.evaluated_N
         return _sides.spread_out((features(view.target[SIGNAL])[x] - center_E) / scale_E @ weight_E + intercept, x)
 

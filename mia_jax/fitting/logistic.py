@@ -59,8 +59,23 @@ def predict(x_NF: np.ndarray, beta_FP: np.ndarray) -> np.ndarray:
     return x_NF @ beta_FP[:-1] + beta_FP[-1:]
 
 
-def path(x_KF: np.ndarray, member_K: np.ndarray, cs: np.ndarray, *, tolerance: float = 1e-8) -> np.ndarray:
-    """Coefficients [F+1,P] at every C, found in ascending order of C; the first starts at 0."""
+def balanced(x_KF: np.ndarray, member_K: np.ndarray, *, ridge: float = 1e-3) -> tuple[np.ndarray, float]:
+    """Returns (weight_F, intercept) that minimize the mean log loss, members and non-members weighing 1/2 each, plus ridge/2 |weight|^2.
+
+    Raises:
+        ValueError: There are no rows of one kind, or values that are not finite.
+    """
+    inside, outside = int(member_K.sum()), int((~member_K).sum())
+    if not inside or not outside:
+        raise ValueError(f"a logistic regression needs both kinds: there are {inside} member and {outside} non-member rows.")
+    checks.finite(features=x_KF)
+    share_K = np.where(member_K, 0.5 / inside, 0.5 / outside)
+    beta_F = path(x_KF, member_K, np.array([1 / ridge]), tolerance=1e-18, weight_K=share_K)[:, 0]
+    return beta_F[:-1], float(beta_F[-1])
+
+
+def path(x_KF: np.ndarray, member_K: np.ndarray, cs: np.ndarray, *, tolerance: float = 1e-8, weight_K: np.ndarray | None = None) -> np.ndarray:
+    """Coefficients [F+1,P] at every C, found in ascending order of C; the first starts at 0. `weight_K`: of the rows' losses, 1 without it."""
     x_KF = np.concatenate([x_KF, np.ones((len(x_KF), 1))], 1)
     y_K = member_K.astype(np.float64)
     beta_FP = np.zeros((x_KF.shape[1], len(cs)))
@@ -68,9 +83,9 @@ def path(x_KF: np.ndarray, member_K: np.ndarray, cs: np.ndarray, *, tolerance: f
     for p in np.argsort(cs, kind="stable"):
         ridge_F = np.append(np.full(x_KF.shape[1] - 1, 1 / cs[p]), 0.0)
         if x_KF.shape[1] > WIDE:
-            beta_F = _quasi_newton(x_KF, y_K, ridge_F, beta_F)
+            beta_F = _quasi_newton(x_KF, y_K, weight_K, ridge_F, beta_F)
         else:
-            beta_F, found = _newton(x_KF, y_K, ridge_F, beta_F, found, tolerance)
+            beta_F, found = _newton(x_KF, y_K, weight_K, ridge_F, beta_F, found, tolerance)
         beta_FP[:, p] = beta_F
     return beta_FP
 
@@ -83,36 +98,41 @@ class _Loss(NamedTuple):
     hessian_FF: np.ndarray | None
 
 
-def _loss(x_KF: np.ndarray, y_K: np.ndarray, beta_F: np.ndarray, hessian: bool = True) -> _Loss:
-    """One exponential an entry; the sum of log(1 + e) is the logarithm of products of CHUNK factors."""
+def _loss(x_KF: np.ndarray, y_K: np.ndarray, beta_F: np.ndarray, *, hessian: bool = True, weight_K: np.ndarray | None = None) -> _Loss:
+    """One exponential per entry; without weights the sum of log(1 + e) is the logarithm of products of CHUNK factors."""
     margin_K = x_KF @ beta_F
     e_K = np.exp(-np.abs(margin_K))
     factor_K = 1 + e_K
-    whole = len(e_K) - len(e_K) % CHUNK
-    logs = np.log(factor_K[:whole].reshape(-1, CHUNK).prod(1)).sum() + np.log(factor_K[whole:].prod())
-    value = np.maximum(margin_K, 0).sum() - y_K @ margin_K + logs
     tail_K = e_K / factor_K
-    error_K = np.where(margin_K > 0, 1 - tail_K, tail_K) - y_K
-    return _Loss(float(value), error_K @ x_KF, (x_KF * (tail_K / factor_K)[:, None]).T @ x_KF if hessian else None)
+    error_K, curvature_K = np.where(margin_K > 0, 1 - tail_K, tail_K) - y_K, tail_K / factor_K
+    if weight_K is None:
+        whole = len(e_K) - len(e_K) % CHUNK
+        logs = np.log(factor_K[:whole].reshape(-1, CHUNK).prod(1)).sum() + np.log(factor_K[whole:].prod())
+        value = np.maximum(margin_K, 0).sum() - y_K @ margin_K + logs
+    else:
+        value = weight_K @ (np.maximum(margin_K, 0) - y_K * margin_K + np.log1p(e_K))
+        error_K, curvature_K = weight_K * error_K, weight_K * curvature_K
+    return _Loss(float(value), error_K @ x_KF, (x_KF * curvature_K[:, None]).T @ x_KF if hessian else None)
 
 
-def _newton(x_KF, y_K, ridge_F, beta_F, found: _Loss | None, tolerance: float) -> tuple[np.ndarray, _Loss]:
+def _newton(x_KF, y_K, weight_K, ridge_F, beta_F, found: _Loss | None, tolerance: float) -> tuple[np.ndarray, _Loss]:
     """(beta_F, the loss at it): Newton steps from beta_F, halved while the objective rises.
 
     Ends when half the Newton decrement, the distance of the objective from its minimum up to third order, is below `tolerance` times the
     objective at 0. `found`: the loss at beta_F if it is known (the penalty does not enter it).
     """
-    found = _loss(x_KF, y_K, beta_F) if found is None else found
+    found = _loss(x_KF, y_K, beta_F, weight_K=weight_K) if found is None else found
+    total = len(x_KF) if weight_K is None else weight_K.sum()
     for _ in range(200):
         gradient_F = found.gradient_F + ridge_F * beta_F
         step_F = np.linalg.solve(found.hessian_FF + np.diag(ridge_F + 1e-12), gradient_F)
         decrement = float(step_F @ gradient_F)
-        if decrement / 2 <= tolerance * len(x_KF) * np.log(2):
+        if decrement / 2 <= tolerance * total * np.log(2):
             break
         here, share = found.value + ridge_F @ beta_F**2 / 2, 1.0
         while share > 1e-8:
             new_F = beta_F - share * step_F
-            new = _loss(x_KF, y_K, new_F)
+            new = _loss(x_KF, y_K, new_F, weight_K=weight_K)
             if new.value + ridge_F @ new_F**2 / 2 <= here - 1e-4 * share * decrement:
                 break
             share /= 2
@@ -122,9 +142,9 @@ def _newton(x_KF, y_K, ridge_F, beta_F, found: _Loss | None, tolerance: float) -
     return beta_F, found
 
 
-def _quasi_newton(x_KF, y_K, ridge_F, beta_F) -> np.ndarray:
+def _quasi_newton(x_KF, y_K, weight_K, ridge_F, beta_F) -> np.ndarray:
     def objective(beta_F):
-        loss = _loss(x_KF, y_K, beta_F, hessian=False)
+        loss = _loss(x_KF, y_K, beta_F, hessian=False, weight_K=weight_K)
         return loss.value + ridge_F @ beta_F**2 / 2, loss.gradient_F + ridge_F * beta_F
 
     return minimize(objective, beta_F, jac=True, method="L-BFGS-B", options=dict(maxiter=1000, ftol=1e-12, gtol=1e-5)).x
