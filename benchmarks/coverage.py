@@ -200,6 +200,27 @@ def table(found: dict[str, list[dict]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+KINDS = {
+    "AUC": lambda row: row["metric"] == "auc" and " - " not in row["attack"],
+    "TPR at 1%": lambda row: row["metric"] == "tpr@0.01" and " - " not in row["attack"],
+    "TPR at 10%": lambda row: row["metric"] == "tpr@0.1" and " - " not in row["attack"],
+    "at a threshold": lambda row: row["metric"] not in ("auc", "tpr@0.01", "tpr@0.1") and " - " not in row["attack"],
+    "differences": lambda row: " - " in row["attack"],
+}
+
+
+def overview(found: dict[str, list[dict]]) -> str:
+    """Markdown: a case per line, with the lowest and highest coverage of each kind of interval and the greatest width in times the needed."""
+    lines = [f"| case | {' | '.join(KINDS)} |", "|:--" + "|--:" * len(KINDS) + "|"]
+    for name, rows in found.items():
+        cells = []
+        for of_kind in KINDS.values():
+            cover, widths = zip(*((r["cover"], r["needed"]) for r in rows if of_kind(r)), strict=True)
+            cells.append(f"{min(cover):.3f} to {max(cover):.3f}; {max(width or 0.0 for width in widths):.2f}")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="10 repetitions: shows that it works, its shares mean little")
@@ -221,7 +242,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             workdir.write_json(path, dict(rows=simulate(CASES[name], repeats=repeats)))
             print(f"{name}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
         found[name] = workdir.read_json(path)["rows"]
-    text = table(found)
+    text = overview(found) + "\n" + table(found)
     (args.workdir / "coverage.md").write_text(text, encoding="utf-8")
     print(text)
     return 0
