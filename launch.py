@@ -90,8 +90,10 @@ def main(argv):
     pause.listen()
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)  # which backends it tried is no news, that it fell back to the CPU is
     set_compile_cache(_CACHE.value)
-    from mia_jax import accelerators, experiment
+    from mia_jax import accelerators
+    from mia_jax.pipeline import run
     from mia_jax.report import answer
+    from mia_jax.runtime import store
 
     options = dict(stages_wanted=_STAGES.value, extend=_EXTEND.value, task=task, pause=pause)
     if unused := accelerators.unused():
@@ -102,16 +104,16 @@ def main(argv):
         return
     config = overridden(command_line.config_of(path, argument))
     if _SUMMARY.value:
-        print(experiment.model_summary(config))
+        print(run.model_summary(config))
         return
     if _DEBUG.value:
-        config, workdir = experiment.debug_config(config), workdir / "debug"
+        config, workdir = run.debug_config(config), store.debug_folder(workdir)
         set_debug()
-    found = experiment.run(config, workdir_path=workdir, **options)
+    found = run.run(config, workdir_path=workdir, **options)
     if task is not None:
         print(f"task {task[0]} of {task[1]} has trained its share; when all have, the same command without --task goes on.")
     elif "report" in _STAGES.value:
-        print(answer.terminal(found, report=workdir / "report" / "report.md"))
+        print(answer.terminal(found, report=store.Store(workdir).report.markdown))
 
 
 def folder_of(text: str) -> pathlib.Path:

@@ -19,12 +19,16 @@ from unittest import mock
 
 import numpy as np
 
-from mia_jax import configuration, experiment, jobs, precision, prepare
+from mia_jax import configuration, jobs, precision
+from mia_jax.pipeline import build
+from mia_jax.pipeline import run as pipeline_run
+from mia_jax.runtime import provenance
+from mia_jax.runtime.store import Store
 from mia_jax.training import fleet, probing
 
 Path = pathlib.Path
 MODES = ("before", "half", "after")
-STAGES = experiment.STAGES
+STAGES = pipeline_run.STAGES
 
 
 class Killed(BaseException):
@@ -118,13 +122,13 @@ def config(*, seed: int = 0, learning_rate: float = 0.1, private: bool = False) 
         report=dict(draws=40, figures=False, epochs=("loss",)),
         run=dict(chunk=2, lanes=1, checkpoint_every=1),
     )
-    return experiment.plain(found)
+    return pipeline_run.plain(found)
 
 
-def prepared(**fields) -> prepare.Audit:
+def prepared(**fields) -> build.Experiment:
     """The objects of `config`, so that every run of them uses the same compiled programs."""
     found = config(**fields)
-    return prepare.prepare({k: v for k, v in found.items() if k != "seed"}, seed=found["seed"][0])
+    return build.build({k: v for k, v in found.items() if k != "seed"}, seed=found["seed"][0])
 
 
 @contextlib.contextmanager
@@ -134,16 +138,16 @@ def quiet() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(fleet, "time", clock))
         stack.enter_context(mock.patch.object(probing, "SAVE_EVERY", -1.0))
-        stack.enter_context(mock.patch.object(experiment, "versions", lambda: dict(git="of no commit")))
+        stack.enter_context(mock.patch.object(provenance, "versions", lambda: dict(git="of no commit")))
         stack.enter_context(contextlib.redirect_stderr(stack.enter_context(open(os.devnull, "w"))))
         yield
 
 
-def run(audit: prepare.Audit, folder: Path, *, stages=STAGES, pause: Callable = lambda: None) -> dict:
+def run(audit: build.Experiment, folder: Path, *, stages=STAGES, pause: Callable = lambda: None) -> dict:
     """The stages of one run in this process."""
     with precision.single():
         given = dict(wanted=stages, extend=False, task=None, pause=pause, numerics=precision.settings())
-        return experiment.run_one(audit, folder=folder, **given)
+        return pipeline_run.run_one(audit, store=Store(folder, audit.run), **given)
 
 
 def contents(folder: Path) -> dict[str, object]:

@@ -20,8 +20,9 @@ import pathlib
 import jax
 import numpy as np
 
-from mia_jax import configuration, experiment, prepare, registry, workdir
+from mia_jax import configuration, registry, workdir
 from mia_jax.metrics import bootstrap, comparisons, summary
+from mia_jax.pipeline import build, run
 from mia_jax.report import shadows
 from mia_jax.training import query
 from mia_jax.views import Fleet
@@ -55,8 +56,8 @@ def fleet_of(name: str, *, models: int, seed: int, epochs: int | None, folder: p
     """Trains what is missing of one fleet and loads its signals."""
     config = config_of(name, models=models, epochs=epochs)
     config.seed = seed
-    experiment.run(config, workdir_path=folder, stages_wanted=("train", "query"))
-    audit = prepare.prepare(experiment.plain(config), seed=seed)
+    run.run(config, workdir_path=folder, stages_wanted=("train", "query"))
+    audit = build.build(run.plain(config), seed=seed)
     signal = query.load(folder / "signal", SIGNAL, range(models))
     return Fleet(design=audit.design, signal={SIGNAL: signal}, num_classes=audit.pool.num_classes)
 

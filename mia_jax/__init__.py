@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str):
     """mia_jax.audit and mia_jax.Results, imported on first use: `import mia_jax` loads nothing."""
     if name in ("audit", "Results"):
-        from mia_jax import results
+        from mia_jax import api
 
-        return getattr(results, name)
+        return getattr(api, name)
     raise AttributeError(f"module 'mia_jax' has no attribute {name!r}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mia_jax import answers, checks, registry, views
+from mia_jax import checks, registry, views
 from mia_jax.attacks import quantile
 from mia_jax.brought import Brought
 from mia_jax.types import Attack
@@ -70,7 +70,7 @@ def allowed(found: Brought) -> tuple[dict[str, dict], list[str]]:
 def lacking(name: str, attack: Attack, found: Brought, fleet: views.Fleet) -> str:
     """What the arrays lack for this attack, in words; '' for nothing."""
     design, pool = found.design, found.pool
-    missing = answers.asked_signals({name: attack}) - set(found.signal)
+    missing = views.asked_signals({name: attack}) - set(found.signal)
     if missing == {"loss"}:
         return "no loss"
     if missing or ("y" in attack.needs and not pool.num_classes):

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from mia_jax import brought, registry
-from mia_jax.answers import asked_signals
+from mia_jax.settings import TargetSettings
 from mia_jax.training import oracle
 from mia_jax.types import Attack, Design, Pool
+from mia_jax.views import asked_signals
 
 
 def check_given(attacks: Mapping[str, Attack], signal: Mapping) -> None:
@@ -43,17 +44,17 @@ def with_target(path: str, *, design: Design, pool: Pool, views: int) -> tuple[D
     return with_model(design, found.design.member_MN[0], path=path), dict(found.signal)
 
 
-def with_oracle(section: Mapping, *, design: Design, pool: Pool) -> Design:
+def with_oracle(target: TargetSettings, *, design: Design, pool: Pool) -> Design:
     """The design with the black box config.target.oracle as its last model and only target.
 
     config.target.member is an npz with member [N] and, if not all rows shall be asked about, evaluated [N].
     """
-    if section["oracle"] and not section["oracle"].endswith(".npz"):
-        oracle.answering(section["oracle"], folder=pathlib.Path())
-    if not section["member"]:
+    if target.oracle and not target.oracle.endswith(".npz"):
+        oracle.answering(target.oracle, folder=pathlib.Path())
+    if not target.member:
         raise ValueError("target.oracle needs target.member, an npz with member [N]: which of the data's rows the black box was trained on.")
-    arrays = brought.load(section["member"])
-    shape, path = (len(pool.y),), section["member"]
+    arrays = brought.load(target.member)
+    shape, path = (len(pool.y),), target.member
     evaluated_N = brought.truth(arrays, "evaluated", shape, path) if "evaluated" in arrays else None
     return with_model(design, brought.truth(arrays, "member", shape, path), evaluated_N, path=path)
 

@@ -197,11 +197,35 @@ class Design:
     coin_N: np.ndarray | None = None
     remake: Callable[[int], Design] | None = dataclasses.field(default=None, compare=False, repr=False)
 
+    def of_targets(self) -> TargetRows:
+        """The rows of the audited models, cut out once for everything that is computed of them."""
+        targets = list(self.targets)
+        return TargetRows(
+            targets=tuple(targets),
+            member_TN=self.member_MN[targets],
+            evaluated_TN=self.evaluated_MN[targets],
+            unit_T=self.unit_M[targets],
+        )
+
     def extend(self, models: int) -> Design:
         """The same design with `models` >= M models; the first M keep their rows."""
         if models < len(self.member_MN):
             raise ValueError(f"models={models} is fewer than the {len(self.member_MN)} models that exist; a design can only be extended.")
         return self.remake(models)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TargetRows:
+    """The design's rows of the T audited models.
+
+    `targets` are their numbers; `member_TN` who trained on what; `evaluated_TN` what is scored;
+    `unit_T` targets of one number are resampled together (twins).
+    """
+
+    targets: tuple[int, ...]
+    member_TN: np.ndarray
+    evaluated_TN: np.ndarray
+    unit_T: np.ndarray
 
 
 class Attack(NamedTuple):

@@ -126,6 +126,12 @@ class Fleet:
         return ""
 
 
+def asked_signals(attacks: Mapping[str, Attack]) -> set[str]:
+    """The signals that attacks need."""
+    others = SHADOW_NEEDS + OTHER_NEEDS
+    return {need for attack in attacks.values() for need in attack.needs if need not in others}
+
+
 def balanced(inside_MN: np.ndarray, evaluated_N: np.ndarray, *, seed: int, t: int) -> np.ndarray:
     """keep_MN with the same number of IN and the same number of OUT shadows on every evaluated row, drawn from (seed, t) alone.
 

@@ -319,6 +319,11 @@ def differences(old: Mapping, new: Mapping) -> list[str]:
     return [f"{k}: {old.get(k, absent)!r} on disk, {new.get(k, absent)!r} in this run" for k in keys]
 
 
+def claimed(folder: Path) -> bool:
+    """Whether a folder belongs to a config already."""
+    return (folder / CLAIM).exists()
+
+
 def check_claim(folder: Path, config: Mapping, *, remedy: str) -> None:
     """ValueError naming the differing keys if the folder is another config's; a folder of nobody is left alone."""
     path = folder / CLAIM

@@ -3,7 +3,8 @@
 import jax
 import pytest
 
-from mia_jax import accelerators, stages
+from mia_jax import accelerators
+from mia_jax.pipeline import train
 
 
 def machine(root, *paths):
@@ -47,5 +48,5 @@ def test_the_plan_names_the_platform():
     class Device:
         platform, device_kind = "gpu", "NVIDIA H100"
 
-    assert stages.platform([Device()] * 4) == "4 devices (gpu, NVIDIA H100)"
-    assert stages.platform(jax.devices("cpu")[:1]).startswith("1 device (cpu, ")
+    assert train.platform([Device()] * 4) == "4 devices (gpu, NVIDIA H100)"
+    assert train.platform(jax.devices("cpu")[:1]).startswith("1 device (cpu, ")

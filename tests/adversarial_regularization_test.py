@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mia_jax import configuration, prepare
+from mia_jax import configuration
 from mia_jax.designs import blocks
 from mia_jax.learners import adversarial_regularization as advreg
+from mia_jax.pipeline import build
 from tests import toys
 
 ROWS, EXTRA = np.arange(40, dtype=np.int32), np.arange(40, 80, dtype=np.int32)
@@ -75,7 +76,7 @@ def test_every_model_has_its_own_block_of_opponents(tmp_path):
         learner=dict(name="adversarial_regularization", epochs=1),
         attacks=dict(gap=dict()),
     )
-    audit = prepare.prepare(config.to_dict(), seed=0)
+    audit = build.build(config.to_dict(), seed=0)
     design = blocks.make(num_examples=60, seed=0, size=10, extra=True)
     assert audit.config["learner"]["objective"] == configuration.OWN
     assert not (design.extra_MN.any(0) & (design.member_MN | design.evaluated_MN).any(0)).any()  # nobody's members, and evaluated for nobody

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import mia_jax
-from mia_jax import brought, configuration, experiment
+from mia_jax import brought, configuration
+from mia_jax.pipeline import run
 from mia_jax.report import tables
 from tests.answered import QUICK, arrays
 
@@ -220,7 +221,7 @@ def test_your_target_beside_our_shadows(target_files):
     kind = dict(model=dict(name="fc", width=32), learner=dict(epochs=10, optimizer="adam"))
     config = beside(folder, target=dict(signals=str(folder / "target.npz")), shadow=kind)
     assert config == beside(folder, target=dict(signals=str(folder / "target.npz")), **kind) and config.model.name == "fc"
-    report = experiment.run(config, workdir_path=folder / "w")
+    report = run.run(config, workdir_path=folder / "w")
     assert report["design"]["targets"] == [8] and report["design"]["shadows_min"] == 8 and len(report["models"]) == 9
     value = {r["attack"]: r["value"] for r in report["results"] if r["metric"] == "auc" and r["target"] is None}
     assert value["threshold_loss"] > 0.95 and value["lira_offline"] > 0.7
@@ -233,7 +234,7 @@ def test_targets_that_do_not_fit_are_refused_before_training(target_files):
 
     def refused(message, **fields):
         with pytest.raises(ValueError, match=message):
-            experiment.run(beside(folder, **(dict(target=target) | kind | fields)), workdir_path=folder / "v")
+            run.run(beside(folder, **(dict(target=target) | kind | fields)), workdir_path=folder / "v")
 
     refused(r"\d+ of the target's members are population rows. Set design.population=0 .*bernoulli", design=dict(name="halves"))
     refused("model and shadow.model are both given", shadow=dict(model=dict(name="fc")))

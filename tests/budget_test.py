@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from mia_jax import configuration, workdir
-from mia_jax.experiment import run
 from mia_jax.metrics import bootstrap, comparisons
+from mia_jax.pipeline.run import run
 from mia_jax.report import budget
 from mia_jax.training import probing
 from mia_jax.types import Signal

@@ -47,9 +47,8 @@ REFUSED = [
 
 @pytest.mark.parametrize("call, message", REFUSED, ids=range(len(REFUSED)))
 def test_callers_are_told_about_their_arguments_before_anything_runs(call, message, monkeypatch):
-    from mia_jax import stages
 
-    monkeypatch.setattr(stages, "attack", lambda *args, **kwargs: pytest.fail("attacks ran"))
+    monkeypatch.setattr("mia_jax.pipeline.run.attack", lambda *args, **kwargs: pytest.fail("attacks ran"))
     with pytest.raises(ValueError, match=message) as refusal:
         call()
     assert not [flag for flag in FLAGS if flag in str(refusal.value).replace("configs/dp_fashion_mnist.py", "")]

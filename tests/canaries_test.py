@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from mia_jax import configuration, prepare
+from mia_jax import configuration
 from mia_jax.data import _canaries
 from mia_jax.designs import bernoulli, canaries, halves
+from mia_jax.pipeline import build
 from mia_jax.types import Pool
 
 
@@ -94,11 +95,11 @@ def test_a_config_names_them():
     config = configuration.complete(
         data=dict(name="digits", canaries=dict(kind="mislabeled", count=200)), design=dict(name="canaries", models=2), **fields
     )
-    audit = prepare.prepare(config.to_dict() | dict(seed=0), seed=0)
+    audit = build.build(config.to_dict() | dict(seed=0), seed=0)
     np.testing.assert_array_equal(audit.design.coin_N >= 0, audit.pool.columns["canary"])
     config.data.canaries = dict(kindd="natural")
     with pytest.raises(ValueError, match=r"data.canaries has no field 'kindd'. Did you mean 'kind'. Fields: kind, count, seed"):
-        prepare.prepare(config.to_dict() | dict(seed=0), seed=0)
+        build.build(config.to_dict() | dict(seed=0), seed=0)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,9 @@ import sys
 import numpy as np
 import pytest
 
-from mia_jax import command_line, configuration, experiment, fields, jobs, listing, prepare
+from mia_jax import command_line, configuration, fields, jobs, listing
+from mia_jax.pipeline import build
+from mia_jax.pipeline import run as pipeline_run
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 LIBRARY_WORDS = ("NoneType", "object is not", "unhashable", "malformed node", "<class", "Traceback", "not supported between")
@@ -52,12 +54,12 @@ def launcher(tmp_path_factory):
     found = []
 
     def stub(config, **options):
-        plain = experiment.plain(config)
-        seeds = experiment.checked_seeds(plain.pop("seed"))
-        experiment.check_wanted(options["stages_wanted"])
-        found.append((config, prepare.prepare_scores(plain, seed=seeds[0]) if "scores" in plain else prepare.prepare(plain, seed=seeds[0])))
+        plain = pipeline_run.plain(config)
+        seeds = pipeline_run.checked_seeds(plain.pop("seed"))
+        pipeline_run.check_wanted(options["stages_wanted"])
+        found.append((config, build.build_supplied(plain, seed=seeds[0]) if "scores" in plain else build.build(plain, seed=seeds[0])))
 
-    patch.setattr(experiment, "run", stub)
+    patch.setattr(pipeline_run, "run", stub)
     workdir = tmp_path_factory.mktemp("work")
 
     def run(*words):
@@ -433,7 +435,7 @@ def test_the_name_of_an_attack_is_a_folder(name):
     config = configuration.complete(**parts, attacks={}).to_dict()
     config["attacks"] = {name: dict(name="gap", defense="", adaptive=False)}
     with pytest.raises(ValueError, match="must be a name of letters"):
-        prepare.prepare(config, seed=0)
+        build.build(config, seed=0)
 
 
 def test_the_name_of_a_group_is_text_without_dots():
@@ -455,7 +457,7 @@ def test_values_of_a_config_file_are_typed_as_well():
     config = config.to_dict()
     config["report"]["draws"] = "many"
     with pytest.raises(ValueError, match=r"report.draws=many: it must be a whole number"):
-        prepare.prepare(config, seed=0)
+        build.build(config, seed=0)
 
 
 @pytest.mark.parametrize("folder", [ROOT, "/"])

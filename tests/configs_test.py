@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from mia_jax import experiment, grid, prepare
+from mia_jax.pipeline import build, grid, run
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CONFIGS = sorted((ROOT / "configs").rglob("*.py"))
@@ -59,7 +59,7 @@ def test_lira_cifar10_runs_on_stand_in_data(tmp_path):
         config = load("lira_cifar10", "smoke,norm=group")
         config = type(config)(config).unlock()
         config.run.chunk, config.report.draws, config.report.figures = 2, 40, False
-        report = experiment.run(config, workdir_path=tmp_path)
+        report = run.run(config, workdir_path=tmp_path)
     assert {r["attack"] for r in report["results"]} == {"threshold_loss", "lira", "lira_pooled", "lira_offline", "lira_offline_pooled"}
     assert report["about"]["shape"] == [32, 32, 3] and len(report["models"]) == 4
 
@@ -68,7 +68,7 @@ def test_least_squares_leak_through_residuals_and_leverage(tmp_path):
     config = load("zoo/least_squares", "features=60,examples=200")
     config = type(config)(config).unlock()
     config.report.draws, config.report.figures = 40, False
-    report = experiment.run(config, workdir_path=tmp_path)
+    report = run.run(config, workdir_path=tmp_path)
     auc = {r["attack"]: r["value"] for r in report["results"] if (r["metric"], r["target"], r["slice"]) == ("auc", None, "all")}
     assert auc["threshold_loss"] > 0.6 and auc["leverage"] > 0.6 and auc["lira"] > 0.6
     assert all(2 * row["train_loss"] < row["validation_loss"] for row in report["models"])
@@ -98,7 +98,7 @@ def test_fashion_mnist_wiring(tmp_path):
     config = load("fashion_mnist", "examples=200,models=4,epochs=1")
     config = type(config)(config).unlock()
     config.report.draws, config.report.figures = 40, False
-    report = experiment.run(config, workdir_path=tmp_path)
+    report = run.run(config, workdir_path=tmp_path)
     assert report["about"]["examples"] == 200 and report["about"]["views"] == ["identity", "flip"]
 
 
@@ -108,7 +108,7 @@ def test_blocks_wiring_and_gap(tmp_path):
     config = load("label_only_blocks", "ndata=100,epochs=2")
     config = type(config)(config).unlock()
     config.report.draws, config.report.figures = 40, False
-    report = experiment.run(config, workdir_path=tmp_path)
+    report = run.run(config, workdir_path=tmp_path)
     gap = next(r for r in report["results"] if (r["attack"], r["metric"], r["target"]) == ("gap", "balanced_accuracy", None))
     target = report["models"][0]
     assert gap["value"] == pytest.approx(0.5 + 0.5 * (target["train_accuracy"] - target["validation_accuracy"]), abs=1e-9)
@@ -126,8 +126,8 @@ def small(config, **fields):
 @needs_fashion
 def test_dp_label_only_stops_before_its_budget_and_refuses_the_originals():
     with pytest.raises(ValueError, match=r"epsilon=1.0: not one epoch fits, the first one costs .*pld"):
-        prepare.prepare(load("dp_label_only", "budget=1.0").to_dict(), seed=0)
-    learner = prepare.prepare(load("dp_label_only").to_dict(), seed=0).learner
+        build.build(load("dp_label_only", "budget=1.0").to_dict(), seed=0)
+    learner = build.build(load("dp_label_only").to_dict(), seed=0).learner
     one = learner.guarantee
     assert one.epsilon(learner.epochs) <= 20.0 < one.epsilon(learner.epochs + 1) and learner.epochs == 13
     assert (one.mechanism.clip_norm, one.mechanism.noise_multiplier, one.mechanism.expected_batch, one.delta) == (2.0, 0.5, 100, 1 / 2500)
@@ -142,7 +142,7 @@ def test_the_published_recipe_of_private_fashion_mnist_trains(tmp_path):
     assert learner.optimizer.to_dict() == dict(name="sgd", momentum=0.9)
     assert (config.data.examples, config.model.name, config.model.activation) == (70_000, "tanh_cnn", "tanh")
     tiny = {"data.examples": 120, "learner.batch_size": 64, "learner.epochs": 1, "report.slices": ()}
-    experiment.run(small(config, **tiny), workdir_path=tmp_path, stages_wanted=["train"])
+    run.run(small(config, **tiny), workdir_path=tmp_path, stages_wanted=["train"])
     assert len(list((tmp_path / "train" / "model").glob("*.npz"))) == 2
     assert load("dp_fashion_mnist", "full,private=false").learner.gradient == "mean"
 
@@ -155,7 +155,7 @@ def test_label_only_runs_small_and_every_defense_builds(tmp_path):
     config = load("label_only", base + ",shift_iterations=1,shift_evaluations=5,noise_samples=5,attacks=bnrgaqt")
     config = type(config)(config).unlock()
     config.report.draws, config.report.figures, config.report.slices = 40, False, ()
-    report = experiment.run(config, workdir_path=tmp_path / "run")
+    report = run.run(config, workdir_path=tmp_path / "run")
     found = {r["attack"]: r["value"] for r in report["results"] if (r["metric"], r["target"], r["slice"]) == ("auc", None, "all")}
     assert {"gap", "boundary", "noise", "rotation", "one_query", "transfer", "boundary_memguard", "confidence_memguard"} <= set(found)
     assert found["boundary"] == found["boundary_memguard"] and found["noise"] == found["noise_memguard"]

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from mia_jax import answers, configuration, registry
+from mia_jax import configuration, registry
 from mia_jax.designs import blocks, halves
-from mia_jax.experiment import run
+from mia_jax.pipeline import build, validate
+from mia_jax.pipeline.run import run
 from mia_jax.signals import transforms
+from mia_jax.types import Attack
 
 OUT_BC = jnp.asarray(np.random.default_rng(0).normal(size=(50, 4)) * 3, jnp.float32)
 
@@ -52,21 +54,25 @@ def test_wrong_defenses_are_named(spec, text):
 
 
 def test_label_only_signals_keep_their_files_and_others_get_their_own():
-    assert answers.defended("correct", "memguard") == "correct"
-    assert answers.defended("boundary_distance:iterations=3", "memguard") == "boundary_distance:iterations=3"
-    assert answers.defended("loss", "memguard") == "loss@memguard" and answers.defended("correct", "rounding") == "correct@rounding"
+    assert build.defended("correct", "memguard") == "correct"
+    assert build.defended("boundary_distance:iterations=3", "memguard") == "boundary_distance:iterations=3"
+    assert build.defended("loss", "memguard") == "loss@memguard" and build.defended("correct", "rounding") == "correct@rounding"
     assert registry.identity("signals", "correct_under_shift@rounding:digits=1") == "correct_under_shift:d=1@rounding:digits=1"
 
 
 def test_a_defense_of_the_target_alone_needs_targets_that_are_nobodys_shadows():
+    def check(sections, design):
+        planned = build.plan_attacks(dict(a=Attack(None, ("loss",))), sections, seed=0)
+        validate.check_defenses(planned, design=design)
+
     sections = dict(a=dict(defense="memguard", adaptive=False))
     design = halves.make(num_examples=40, seed=0, models=4)
     with pytest.raises(ValueError, match=r"attack 'a': defense='memguard' of the target alone .* 'halves' .* adaptive=True"):
-        answers.check_defenses(sections, design=design)
-    answers.check_defenses(dict(a=dict(defense="memguard", adaptive=True)), design=design)
-    answers.check_defenses(sections, design=blocks.make(num_examples=40, seed=0, size=10))
+        check(sections, design=design)
+    check(dict(a=dict(defense="memguard", adaptive=True)), design=design)
+    check(sections, design=blocks.make(num_examples=40, seed=0, size=10))
     with pytest.raises(ValueError, match="adaptive=True without a defense"):
-        answers.check_defenses(dict(a=dict(adaptive=True)), design=design)
+        check(dict(a=dict(adaptive=True)), design=design)
 
 
 @pytest.fixture(scope="module")

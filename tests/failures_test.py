@@ -5,9 +5,11 @@ import jax
 import numpy as np
 import pytest
 
-from mia_jax import configuration, experiment, jobs, prepare, targets, workdir
+from mia_jax import configuration, jobs, targets, workdir
 from mia_jax.designs import _failed, bernoulli, blocks, disjoint, halves, two_way
 from mia_jax.metrics import membership
+from mia_jax.pipeline import build, run
+from mia_jax.runtime.store import Store
 from mia_jax.training import checkpoint, failures, fleet, programs
 from tests import toys
 
@@ -193,14 +195,14 @@ def config(*, models=12, learner={}, attacks=ATTACKS, design="halves", run={}, *
 @pytest.fixture
 def spoil(monkeypatch):
     """spoil(models, attempts): from now on the training of these models fails in these attempts."""
-    make = prepare.make_learner
+    make = build.make_learner
 
     def choose(models, attempts=(0,), seed=0):
         def wrapped(*args, **kwargs):
             learner = make(*args, **kwargs)
             return toys.failing(learner, models=models, attempts=attempts, seed=seed) if models else learner
 
-        monkeypatch.setattr(prepare, "make_learner", wrapped)
+        monkeypatch.setattr(build, "make_learner", wrapped)
 
     return choose
 
@@ -208,7 +210,7 @@ def spoil(monkeypatch):
 def test_a_run_goes_on_without_a_failed_model_and_says_so(tmp_path, spoil, capsys):
     """No attack, metric or table meets the failed model: every attack's scores of a target are those of its Views, the report names it twice."""
     spoil([5])
-    report = experiment.run(config(attacks=ALL), workdir_path=tmp_path)
+    report = run.run(config(attacks=ALL), workdir_path=tmp_path)
     assert "1 of 12 models failed and the run goes on without them: model 5: its loss became nan in epoch 2" in capsys.readouterr().err
     assert report["design"]["targets"] == [m for m in range(12) if m != 5] and report["design"]["without_twin"] == [4]
     assert [one["model"] for one in report["design"]["failed"]] == [5] and [row["model"] for row in report["models"]] == report["design"]["targets"]
@@ -221,19 +223,21 @@ def test_a_run_goes_on_without_a_failed_model_and_says_so(tmp_path, spoil, capsy
         stored = workdir.read_npz(tmp_path / "attack" / name / "scores.npz")
         assert 5 not in stored["models"] and np.isfinite(stored["score_TN"]).any(1).all()
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.np?")}
-    experiment.run(config(attacks=ALL), workdir_path=tmp_path)
+    run.run(config(attacks=ALL), workdir_path=tmp_path)
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in before.items())
     assert "train: all 11 models are on disk" in capsys.readouterr().err
 
 
 def test_scores_without_a_failed_model_are_those_of_one_view_per_target(tmp_path, spoil):
     """The fast program for all targets at once, equal to Views one by one; NaN of the failed model in neither."""
-    from mia_jax import answers, stages
 
     spoil([5])
-    experiment.run(config(attacks=dict(lira={})), workdir_path=tmp_path, stages_wanted=["train", "query"])
-    audit = stages.without_failed(prepare.prepare(config(attacks=dict(lira={})).to_dict(), seed=0), folder=tmp_path)
-    one, measured = audit.attacks["lira"], answers.load_fleet(audit, folder=tmp_path, names=["rescaled_logit"])
+    run.run(config(attacks=dict(lira={})), workdir_path=tmp_path, stages_wanted=["train", "query"])
+    experiment = build.build(config(attacks=dict(lira={})).to_dict(), seed=0)
+    store = Store(tmp_path, run.run)
+    audit = experiment.without_failed(store)
+    (planned,) = audit.attacks
+    one, measured = planned.attack, audit.reader(store).fleet(planned)
     assert np.isnan(measured.signal["rescaled_logit"][5]).all() and np.isfinite(measured.signal["rescaled_logit"][4]).all()
     every = one.score_all(measured, None)
     views = np.stack([one.score(measured.view(t, one.needs), None) for t in audit.design.targets])
@@ -245,42 +249,42 @@ def test_scores_without_a_failed_model_are_those_of_one_view_per_target(tmp_path
 
 def test_retries_train_a_failed_model_with_another_key_and_the_scores_are_made_anew(tmp_path, spoil):
     spoil([5, 6], attempts=(0,))
-    experiment.run(config(), workdir_path=tmp_path)
+    run.run(config(), workdir_path=tmp_path)
     kept = checkpoint.model_file(tmp_path / "train", 4).stat().st_mtime_ns
-    report = experiment.run(config(run=dict(retries=2)), workdir_path=tmp_path)
+    report = run.run(config(run=dict(retries=2)), workdir_path=tmp_path)
     assert report["design"]["targets"] == list(range(12)) and report["design"]["retried"] == [5, 6] and "failed" not in report["design"]
     assert [row.get("attempt") for row in report["models"]] == [None] * 5 + [1, 1] + [None] * 5
     assert checkpoint.model_file(tmp_path / "train", 4).stat().st_mtime_ns == kept
     assert (tmp_path / "attack.1").is_dir() and (tmp_path / "report.1" / "report.md").exists() and not list((tmp_path / "train" / "failed").iterdir())
     assert "Trained again with another key after a failed attempt: 5, 6" in (tmp_path / "report" / "report.md").read_text()
-    at_once = experiment.run(config(run=dict(retries=1)), workdir_path=tmp_path / "b")
+    at_once = run.run(config(run=dict(retries=1)), workdir_path=tmp_path / "b")
     assert at_once["results"] == report["results"]
 
 
 def test_an_attempt_that_fails_again_is_recorded_with_its_number(tmp_path, spoil):
     spoil([5], attempts=(0, 1))
     options = dict(workdir_path=tmp_path, stages_wanted=["train"])
-    experiment.run(config(run=dict(retries=1)), **options)
+    run.run(config(run=dict(retries=1)), **options)
     assert failures.known(tmp_path / "train", range(12))[5]["attempt"] == 1
-    experiment.run(config(run=dict(retries=2)), **options)
+    run.run(config(run=dict(retries=2)), **options)
     assert failures.known(tmp_path / "train", range(12)) == {}
 
 
 def test_tasks_record_and_retry_the_failures_of_their_shares(tmp_path, spoil):
     spoil([1, 5])
-    whole = experiment.run(config(), workdir_path=tmp_path / "one")
+    whole = run.run(config(), workdir_path=tmp_path / "one")
     for i in (0, 1):
-        experiment.run(config(), workdir_path=tmp_path / "shared", task=(i, 2))
+        run.run(config(), workdir_path=tmp_path / "shared", task=(i, 2))
     assert sorted(failures.known(tmp_path / "shared" / "train", range(12))) == [1, 5]
-    assert experiment.run(config(), workdir_path=tmp_path / "shared")["results"] == whole["results"]
-    experiment.run(config(run=dict(retries=1)), workdir_path=tmp_path / "shared", task=(1, 2))
+    assert run.run(config(), workdir_path=tmp_path / "shared")["results"] == whole["results"]
+    run.run(config(run=dict(retries=1)), workdir_path=tmp_path / "shared", task=(1, 2))
     assert sorted(failures.known(tmp_path / "shared" / "train", range(12))) == [1]
 
 
 def test_a_fleet_with_a_failed_model_can_grow(tmp_path, spoil):
     spoil([5])
-    experiment.run(config(models=8), workdir_path=tmp_path)
-    report = experiment.run(config(models=12), workdir_path=tmp_path, extend=True)
+    run.run(config(models=8), workdir_path=tmp_path)
+    report = run.run(config(models=12), workdir_path=tmp_path, extend=True)
     assert len(report["design"]["targets"]) == 11 and (tmp_path / "attack.1").is_dir()
 
 
@@ -292,24 +296,24 @@ def test_if_all_models_fail_the_remedy_is_named(again, tmp_path, spoil):
         with pytest.raises(
             FloatingPointError, match=r"all 4 models failed: model 0: its loss became nan in epoch 2;.*lower learner.learning_rate"
         ) as found:
-            experiment.run(config(models=4), **options)
+            run.run(config(models=4), **options)
     assert "use another workdir" in str(found.value) and "run.retries=1" in str(found.value)
 
 
 def test_a_fleet_without_a_pair_of_shadows_left_is_refused_with_the_remedy(tmp_path, spoil):
     spoil([1, 2])
     with pytest.raises(FloatingPointError, match=r"2 of 4 models failed and no target with shadows is left.*run.retries=1"):
-        experiment.run(config(models=4), workdir_path=tmp_path)
+        run.run(config(models=4), workdir_path=tmp_path)
 
 
 def test_a_paused_run_with_a_failed_model_goes_on_to_the_same_bits(tmp_path, spoil):
     from tests.jobs_test import Countdown
 
     spoil([5])
-    whole = experiment.run(config(), workdir_path=tmp_path / "whole")
+    whole = run.run(config(), workdir_path=tmp_path / "whole")
     with pytest.raises(jobs.Paused):
-        experiment.run(config(), workdir_path=tmp_path / "cut", pause=Countdown(7))
-    assert experiment.run(config(), workdir_path=tmp_path / "cut")["results"] == whole["results"]
+        run.run(config(), workdir_path=tmp_path / "cut", pause=Countdown(7))
+    assert run.run(config(), workdir_path=tmp_path / "cut")["results"] == whole["results"]
 
 
 @pytest.mark.parametrize("asking", [False, True])
@@ -326,7 +330,7 @@ def test_a_model_whose_answers_are_not_finite_has_failed_too(asking, tmp_path, m
     if asking:  # forward passes do not notice
         monkeypatch.setattr("mia_jax.training.query.not_finite", lambda value_AN, name: "")
     own = dict(attacks=dict(loss=dict(name="threshold", signal="loss")), query=dict(signals=("embedding",), ask_batch_size=7))
-    report = experiment.run(config(**own), workdir_path=tmp_path)
+    report = run.run(config(**own), workdir_path=tmp_path)
     name = "embedding" if asking else "loss"
     assert f"query: model 5 has failed, it answers signal '{name}' with NaN or infinity for" in capsys.readouterr().err
     assert report["design"]["targets"] == [m for m in range(12) if m != 5]
@@ -334,7 +338,7 @@ def test_a_model_whose_answers_are_not_finite_has_failed_too(asking, tmp_path, m
     assert record["stage"] == "query" and (tmp_path / "train" / "failed" / "00005.npz").exists()
     spoiled[:] = range(12)
     with pytest.raises(ValueError, match="no model gives finite answers; 12 of 12 fail, the first is model 0"):
-        experiment.run(config(**own), workdir_path=tmp_path / "b")
+        run.run(config(**own), workdir_path=tmp_path / "b")
     assert len(checkpoint.finished(tmp_path / "b" / "train", range(12))) == 12
 
 
@@ -343,11 +347,11 @@ def test_a_failing_seed_does_not_end_the_others(tmp_path, spoil):
     spoil(range(4), seed=1)
     several = lambda **run: config(models=4, attacks=dict(loss=dict(name="threshold", signal="loss")), seed=(0, 1, 2), run=run)  # noqa: E731
     with pytest.raises(ValueError, match=r"^1 of 3 seeds failed, the others are finished, and .*: seed 1: all 4 models failed"):
-        experiment.run(several(), workdir_path=tmp_path)
+        run.run(several(), workdir_path=tmp_path)
     assert [(tmp_path / f"seed-{s}" / "report" / "report.json").exists() for s in range(3)] == [True, False, True]
     assert not (tmp_path / "report").exists()
     stamps = {path: path.stat().st_mtime_ns for s in (0, 2) for path in (tmp_path / f"seed-{s}" / "train" / "model").glob("*")}
-    report = experiment.run(several(retries=1), workdir_path=tmp_path)
+    report = run.run(several(retries=1), workdir_path=tmp_path)
     assert {row.get("n_seeds") for row in report["results"]} == {3} and all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
 
 
@@ -355,7 +359,7 @@ def test_what_fails_for_every_seed_is_said_once(tmp_path):
     wrong = config(models=4, seed=(0, 1)).to_dict()
     wrong["learner"]["optimizer"] = "adm"
     with pytest.raises(ValueError, match=r"^optimizers: there is no 'adm'"):
-        experiment.run(wrong, workdir_path=tmp_path)
+        run.run(wrong, workdir_path=tmp_path)
 
 
 def test_of_private_training_the_selection_is_said_where_epsilon_is(tmp_path, spoil):
@@ -363,11 +367,11 @@ def test_of_private_training_the_selection_is_said_where_epsilon_is(tmp_path, sp
     spoil([1, 6])
     private = dict(epochs=2, gradient="private", privacy=dict(delta=1e-3, clip_norm=1.0, noise_multiplier=2.0))
     fields = dict(models=8, learner=private, attacks=dict(loss=dict(name="threshold", signal="loss")))
-    report = experiment.run(config(**fields), workdir_path=tmp_path)
+    report = run.run(config(**fields), workdir_path=tmp_path)
     notes, plain = report["guarantee"]["notes"], report["guarantee"]["epsilon"]
     assert any(note.startswith("2 models that failed are left out") and "epsilon does not cover" in note for note in notes)
     assert "which epsilon does not cover" in (tmp_path / "report" / "report.md").read_text()
-    report = experiment.run(config(**fields, run=dict(retries=1)), workdir_path=tmp_path)
+    report = run.run(config(**fields, run=dict(retries=1)), workdir_path=tmp_path)
     notes = report["guarantee"]["notes"]
     assert any(note.startswith("Models 1, 6 were trained again") and "attempts compose" in note for note in notes)
     assert not any("left out" in note for note in notes) and report["guarantee"]["epsilon"] == plain > 0

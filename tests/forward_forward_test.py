@@ -7,11 +7,12 @@ import numpy as np
 import optax
 import pytest
 
-from mia_jax import configuration, prepare
+from mia_jax import configuration
 from mia_jax.learners import forward_forward as learners
 from mia_jax.models import forward_forward as models
 from mia_jax.models import mlp
 from mia_jax.objectives import forward_forward as objectives
+from mia_jax.pipeline import build
 from mia_jax.training import checkpoint, fleet
 from mia_jax.types import Batch, Pool
 from tests import toys
@@ -238,7 +239,7 @@ def test_both_ways_of_training_learn(learner, tmp_path):
         learner=dict(name=learner) | own,
         attacks={},
     )
-    made = prepare.make_learner(config.learner.to_dict(), model=net(widths=(16, 16)), num_rows=60, padded=False, labels_N=pool.y)
+    made = build.make_learner(config.learner.to_dict(), model=net(widths=(16, 16)), num_rows=60, padded=False, labels_N=pool.y)
     rows, weight = toys.halves(examples=120, models=2)
     fleet.train(learner=made, pool=pool, rows_MK=rows, weight_MK=weight, seed=0, models=[0, 1], folder=tmp_path, chunk=2)
     fresh = made.init(KEY, pool).variables
@@ -260,4 +261,4 @@ def test_what_cannot_work_is_refused():
     parts = dict(data=dict(name="digits"), design=dict(name="halves"), model=dict(name="forward_forward"), attacks={})
     config = configuration.complete(**parts, learner=dict(name="forward_forward", objective="cross_entropy"))
     with pytest.raises(ValueError, match="'forward_forward' has an objective of its own"):
-        prepare.make_learner(config.learner.to_dict(), model=net(), num_rows=4, padded=False, labels_N=np.zeros(4))
+        build.make_learner(config.learner.to_dict(), model=net(), num_rows=4, padded=False, labels_N=np.zeros(4))

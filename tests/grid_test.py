@@ -6,7 +6,8 @@ import pathlib
 
 import pytest
 
-from mia_jax import configuration, grid, prepare
+from mia_jax import configuration
+from mia_jax.pipeline import build, grid
 from mia_jax.report import figures
 from mia_jax.report import members as tables
 from tests.launching import launch
@@ -65,7 +66,7 @@ def test_a_mixed_fleet_is_refused_with_the_remedy(several):
             configuration.complete(**parts, model=dict(name="mlp"), learner=several)
     config = configuration.complete(**parts, model=dict(name="mlp"), learner={}).to_dict()
     with pytest.raises(ValueError, match="mixed fleet"):
-        prepare.prepare(config | dict(model=dict(name="mlp,fc")), seed=0)
+        build.build(config | dict(model=dict(name="mlp,fc")), seed=0)
 
 
 def test_a_failing_member_loses_nothing_and_the_same_command_resumes(tmp_path):

@@ -4,8 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from mia_jax import configuration, experiment, registry, workdir
+from mia_jax import configuration, registry, workdir
 from mia_jax.data import synthetic
+from mia_jax.pipeline import run as pipeline_run
 from mia_jax.training import checkpoint
 
 IMAGES = dict(examples=90, shape=(16, 16, 1), classes=3, random_labels=True)  # 45 rows a model: the last batch has padding
@@ -23,7 +24,7 @@ def run(folder, *, model, models):
         report=dict(draws=40, figures=False, shadow_curve=()),
         run=dict(chunk=models, checkpoint_every=0),
     )
-    report = experiment.run(config, workdir_path=folder)
+    report = pipeline_run.run(config, workdir_path=folder)
     saved = [workdir.read_npz(checkpoint.model_file(folder / "train", m)) for m in range(models)]
     logits = np.stack([np.load(folder / "signal" / "logits" / f"{m:05}.npy")[0] for m in range(models)])
     return {r["attack"]: r["value"] for r in report["results"] if r["metric"] == "auc" and r["target"] is None}, saved, logits

@@ -11,7 +11,8 @@ import time
 import numpy as np
 import pytest
 
-from mia_jax import configuration, experiment, grid, jobs, workdir
+from mia_jax import configuration, jobs, workdir
+from mia_jax.pipeline import grid, run
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 NOISE = dict(name="synthetic", examples=60, features=10, classes=3, random_labels=True)
@@ -42,15 +43,15 @@ def equal(a, b):
 
 
 def test_tasks_train_disjoint_shares_of_the_fleet_that_one_process_trains(tmp_path):
-    report = experiment.run(config(), workdir_path=tmp_path / "one")
+    report = run.run(config(), workdir_path=tmp_path / "one")
     seen = []
     for i in range(2):
-        assert experiment.run(config(), workdir_path=tmp_path / "shared", task=(i, 2)) == {}
+        assert run.run(config(), workdir_path=tmp_path / "shared", task=(i, 2)) == {}
         seen.append(sorted(int(name[:5]) for name in models(tmp_path / "shared")))
     assert seen == [[0, 1, 4, 5], [0, 1, 2, 3, 4, 5]] and not (tmp_path / "shared" / "signal").exists()
     assert {p.name for p in (tmp_path / "shared").glob("run*.json")} == {"run.task-0-of-2.json", "run.task-1-of-2.json"}
     assert equal(models(tmp_path / "one"), models(tmp_path / "shared"))
-    whole = experiment.run(config(), workdir_path=tmp_path / "shared")
+    whole = run.run(config(), workdir_path=tmp_path / "shared")
     assert whole["results"] == report["results"]
 
 
@@ -69,11 +70,11 @@ def test_a_task_is_i_of_n(text):
 
 def test_what_tasks_cannot_share_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"task=0/2 needs a number in run.chunk"):
-        experiment.run(config(chunk="auto"), workdir_path=tmp_path, task=(0, 2))
+        run.run(config(chunk="auto"), workdir_path=tmp_path, task=(0, 2))
     with pytest.raises(ValueError, match="only the train stage is shared"):
-        experiment.run(config(), workdir_path=tmp_path, task=(0, 2), stages_wanted=["report"])
+        run.run(config(), workdir_path=tmp_path, task=(0, 2), stages_wanted=["report"])
     with pytest.raises(ValueError, match="extend=True: grow the fleet first"):
-        experiment.run(config(), workdir_path=tmp_path, task=(0, 2), extend=True)
+        run.run(config(), workdir_path=tmp_path, task=(0, 2), extend=True)
 
 
 class Countdown:
@@ -91,13 +92,13 @@ class Countdown:
 @pytest.mark.parametrize("places", [0, 2, 4, 7])
 def test_a_paused_run_goes_on_to_the_same_bits(places, tmp_path):
     """Paused before any epoch, after some, between chunks and stages; nothing but the pause writes checkpoints here."""
-    experiment.run(config(), workdir_path=tmp_path / "whole")
+    run.run(config(), workdir_path=tmp_path / "whole")
     with pytest.raises(jobs.Paused):
-        experiment.run(config(), workdir_path=tmp_path / "cut", pause=Countdown(places))
+        run.run(config(), workdir_path=tmp_path / "cut", pause=Countdown(places))
     if places in (2, 4):  # one call before the stage, then one before each epoch
         (path,) = (tmp_path / "cut" / "train" / "running").glob("*.npz")
         assert workdir.read_npz(path)["epoch"] == places - 1
-    again = experiment.run(config(), workdir_path=tmp_path / "cut")
+    again = run.run(config(), workdir_path=tmp_path / "cut")
     assert equal(models(tmp_path / "whole"), models(tmp_path / "cut"))
     assert not list((tmp_path / "cut" / "train" / "running").glob("*.npz"))
     assert again["results"] == workdir.read_json(tmp_path / "whole" / "report" / "report.json")["results"]
@@ -105,14 +106,14 @@ def test_a_paused_run_goes_on_to_the_same_bits(places, tmp_path):
 
 def test_a_paused_probe_keeps_the_answers_it_has(tmp_path):
     asking = dict(attacks=dict(noise=dict(name="threshold", signal="noise_robustness:samples=4,box=none")), query=dict(ask_batch_size=5), epochs=1)
-    whole = experiment.run(config(**asking), workdir_path=tmp_path / "whole")
-    experiment.run(config(**asking), workdir_path=tmp_path / "cut", stages_wanted=["train"])
+    whole = run.run(config(**asking), workdir_path=tmp_path / "whole")
+    run.run(config(**asking), workdir_path=tmp_path / "cut", stages_wanted=["train"])
     with pytest.raises(jobs.Paused):
-        experiment.run(config(**asking), workdir_path=tmp_path / "cut", stages_wanted=["query"], pause=Countdown(8))
+        run.run(config(**asking), workdir_path=tmp_path / "cut", stages_wanted=["query"], pause=Countdown(8))
     (folder,) = (p for p in (tmp_path / "cut" / "signal").iterdir() if p.name.startswith("noise"))
     kept = np.load(next((folder / "partial").glob("*[0-9].npy")))
     assert 0 < np.isfinite(kept.reshape(*kept.shape[:2], -1)).any((0, 2)).sum() < 54
-    assert experiment.run(config(**asking), workdir_path=tmp_path / "cut")["results"] == whole["results"]
+    assert run.run(config(**asking), workdir_path=tmp_path / "cut")["results"] == whole["results"]
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
 """The label-only signals: their views, counts and distances against hand-made and independent forms."""
 
-import types
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from mia_jax import configuration, findings, registry
+from mia_jax import configuration, registry
 from mia_jax.attacks import outlier
 from mia_jax.designs import blocks, halves
-from mia_jax.experiment import run
+from mia_jax.pipeline.evidence import attack_evidence
+from mia_jax.pipeline.run import run
+from mia_jax.planned import PlannedAttack
+from mia_jax.settings import ReportSettings
 from mia_jax.signals import correct_under_shift, noise_robustness
 from mia_jax.training import probing
 from mia_jax.types import Probe, Shadows
@@ -175,15 +178,16 @@ def test_the_unsupervised_threshold_is_a_quantile_of_random_inputs_and_no_source
     fleet = planted.fleet(design, *names, mu=2.0, seed=0)
     attack = registry.make("attacks", "unsupervised", dict(share=0.7))
     score_MN = np.stack([attack.score(fleet.view(m, attack.needs, attack.knows), None) for m in (0, 1)])
-    audit = types.SimpleNamespace(design=design, attacks=dict(alone=attack), config=dict(report=dict(fprs=(0.1,))))
-    evidence = findings.attack_evidence(audit, "alone", score_MN)
+    planned = PlannedAttack(name="alone", attack=attack, section={}, key=None)
+    settings = ReportSettings(fprs=(0.1,))
+    evidence = attack_evidence(planned, score_MN, design, settings)
     own_N, noise_N = (fleet.signal[name][0, 0].reshape(100, -1)[:, -1] for name in names)
     rows = np.flatnonzero(design.evaluated_MN[0])
     assert len(rows) == 30 and np.isnan(np.delete(evidence["score_TN"][0], rows)).all()
     named = evidence["score_TN"][0, rows] >= evidence["threshold_T"][0]
     np.testing.assert_array_equal(named, own_N[rows] >= np.quantile(noise_N[rows], 0.7))
-    audit.attacks["alone"] = attack._replace(knows="shadows")
-    assert findings.attack_evidence(audit, "alone", score_MN)["threshold_T"][0] != 0  # whoever knows the source has its threshold
+    planned = dataclasses.replace(planned, attack=attack._replace(knows="shadows"))
+    assert attack_evidence(planned, score_MN, design, settings)["threshold_T"][0] != 0  # whoever knows the source has its threshold
 
 
 def test_the_white_box_distance_to_a_half_space_is_close():

@@ -18,7 +18,7 @@ SERVER = """
 import json, os, runpy, sys, traceback
 sys.path.insert(0, "")
 import matplotlib.figure, scipy.stats, sklearn.datasets, absl.app, ml_collections.config_flags
-import mia_jax.grid, mia_jax.data.digits, mia_jax.models.mlp
+import mia_jax.pipeline.grid, mia_jax.data.digits, mia_jax.models.mlp
 for line in sys.stdin:
     argv, out, err = json.loads(line)
     child = os.fork()

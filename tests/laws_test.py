@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from mia_jax import configuration, experiment, workdir
+from mia_jax import configuration, workdir
 from mia_jax.metrics import roc
+from mia_jax.pipeline import run as pipeline_run
 
 ATTACKS = dict(
     gap=dict(),
@@ -29,7 +30,7 @@ def run(folder, *, data, design, seed=0, epochs=3, attacks=ATTACKS, learner={}, 
         report=dict(draws=40, figures=False, shadow_curve=()) | report,
         run=dict(chunk=8, checkpoint_every=0),
     )
-    return experiment.run(config, workdir_path=folder)
+    return pipeline_run.run(config, workdir_path=folder)
 
 
 def value(report, attack, metric="auc", target=None):

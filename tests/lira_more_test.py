@@ -9,10 +9,11 @@ from scipy import stats
 from scipy.optimize import brentq
 from scipy.special import digamma, ndtr, polygamma
 
-from mia_jax import configuration, experiment, registry, views
+from mia_jax import configuration, registry, views
 from mia_jax.attacks import _normality, _shrinkage, _student, lira
 from mia_jax.designs import bernoulli, disjoint, halves
 from mia_jax.fitting import moments
+from mia_jax.pipeline import run
 from mia_jax.report import shadows
 from mia_jax.training import query
 from mia_jax.views import Fleet
@@ -179,7 +180,7 @@ def test_on_digits_more_shadows_never_hurt(tmp_path):
         report=dict(draws=40, figures=False, shadow_curve=()),
         run=dict(chunk=10),
     )
-    experiment.run(config, workdir_path=tmp_path, stages_wanted=("train", "query"))
+    run.run(config, workdir_path=tmp_path, stages_wanted=("train", "query"))
     signal = query.load(tmp_path / "signal", "rescaled_logit", range(20))
     design = halves.make(num_examples=signal.shape[2], seed=0, models=20)
     fleet = Fleet(design=design, signal=dict(rescaled_logit=signal), num_classes=10)

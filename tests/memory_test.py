@@ -7,14 +7,15 @@ import subprocess
 import sys
 import threading
 import time
-import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mia_jax import configuration, experiment, stages, workdir
+from mia_jax import configuration, workdir
+from mia_jax.pipeline import run, train
+from mia_jax.settings import RunSettings
 from mia_jax.training import measure, memory, stream
 from tests import toys
 
@@ -101,7 +102,7 @@ def test_a_model_of_billions_of_parameters_is_refused_before_anything_is_compile
         with pytest.raises(
             memory.OutOfMemory, match=r"the plan needs about \d+\.\d GB and .* are left \(.*\): chunk \d x 1 .*28,\d+,\d+,\d+ param"
         ) as found:
-            experiment.run(config(width=168_000, chunk=chunk), workdir_path=tmp_path)
+            run.run(config(width=168_000, chunk=chunk), workdir_path=tmp_path)
         for remedy in ("run.chunk", "run.lanes", "run.pool_bytes", "run.memory_bytes"):
             assert remedy in str(found.value)
     assert not (tmp_path / "train" / "plan.json").exists() and not (tmp_path / "train" / "model").exists()
@@ -111,19 +112,19 @@ def test_a_plan_is_checked_against_the_memory_that_there_is_now(tmp_path):
     """At the first start and at every later one; memory_bytes is taken for what there is, in both directions."""
     options = dict(workdir_path=tmp_path, stages_wanted=["train"])
     with pytest.raises(memory.OutOfMemory, match=r"needs about 0\.\d+ MB and 0\.001 MB are left \(config.run.memory_bytes\)"):
-        experiment.run(config(run=dict(memory_bytes=1000)), **options)
-    experiment.run(config(), **options)
+        run.run(config(run=dict(memory_bytes=1000)), **options)
+    run.run(config(), **options)
     (tmp_path / "train" / "model" / "00003.npz").unlink()
     with pytest.raises(memory.OutOfMemory, match="memory_bytes"):
-        experiment.run(config(run=dict(memory_bytes=1000)), **options)
-    experiment.run(config(run=dict(memory_bytes=10**9)), **options)
+        run.run(config(run=dict(memory_bytes=1000)), **options)
+    run.run(config(run=dict(memory_bytes=10**9)), **options)
 
 
 def test_lanes_and_cpu_devices_share_the_memory_and_the_examples_are_counted_once():
     cost = measure.Cost(bytes=100, seconds=0.0, compile_seconds=0.0, steps=1, parameters=5, shared=60)
 
-    audit = types.SimpleNamespace(config=dict(run=dict(devices=1, pool_bytes=1000)))
-    check = lambda lanes, there: stages.check_memory(audit, cost, chunk=2, lanes=lanes, limit=memory.Limit(there, "a test"))  # noqa: E731
+    settings = RunSettings(devices=1, pool_bytes=1000)
+    check = lambda lanes, there: train.check_memory(settings, cost, chunk=2, lanes=lanes, limit=memory.Limit(there, "a test"))  # noqa: E731
     check(3, 180)
     with pytest.raises(
         memory.OutOfMemory, match=r"0.00018 MB.*chunk 2 x 3 chunks at a time x 2e-05 MB per model of 5 parameters, and examples of 6e-05"
@@ -133,7 +134,7 @@ def test_lanes_and_cpu_devices_share_the_memory_and_the_examples_are_counted_onc
 
 def test_fewer_chunks_train_at_a_time_where_memory_is_short_and_nobody_said_how_many(tmp_path, capsys):
     """They change no result; a number of lanes that was given is taken as it is, or refused."""
-    experiment.run(config(run=dict(lanes=1)), workdir_path=tmp_path / "a", stages_wanted=["train"])
+    run.run(config(run=dict(lanes=1)), workdir_path=tmp_path / "a", stages_wanted=["train"])
     plan = workdir.read_json(tmp_path / "a" / "train" / "plan.json")
     enough = plan["bytes"] + (plan["bytes"] - plan["shared"]) // 2  # for one chunk, not for two
     for lanes in (0, 2):
@@ -141,9 +142,9 @@ def test_fewer_chunks_train_at_a_time_where_memory_is_short_and_nobody_said_how_
         settings = config(models=8, run=dict(lanes=lanes, memory_bytes=enough))
         if lanes:
             with pytest.raises(memory.OutOfMemory, match="chunk 2 x 2 chunks at a time"):
-                experiment.run(settings, **place)
+                run.run(settings, **place)
         else:
-            experiment.run(settings, **place)
+            run.run(settings, **place)
             assert "chunk 2, 1 at a time on 1 device (cpu" in capsys.readouterr().err
 
 
@@ -189,10 +190,10 @@ def test_memory_that_runs_out_is_one_sentence_in_every_stage(stage, tmp_path, mo
     def exhausted(*args, **kwargs):
         raise of_xla if stage in ("train", "query") else MemoryError
 
-    place = dict(prepare="mia_jax.experiment.prepare", report="mia_jax.reporting.report").get(stage, f"mia_jax.stages.{stage}")
+    place = dict(prepare="mia_jax.pipeline.build.build", report="mia_jax.pipeline.report.report").get(stage, f"mia_jax.pipeline.run.{stage}")
     monkeypatch.setattr(place, exhausted)
     with pytest.raises(MemoryError, match=r"^out of memory while .* are left \(.*\)\. (Lower|Use fewer) ") as found:
-        experiment.run(config(), workdir_path=tmp_path)
+        run.run(config(), workdir_path=tmp_path)
     assert "\n" not in str(found.value) and (stage == "prepare" or f"the stage {stage}" in str(found.value))
     assert {"train": "run.chunk (2)", "query": "run.query_chunk"}.get(stage, "Use fewer") in str(found.value)
 

@@ -9,7 +9,7 @@ import pytest
 
 from mia_jax import configuration, registry
 from mia_jax.data import digits
-from mia_jax.experiment import run
+from mia_jax.pipeline.run import run
 from mia_jax.training import oracle as oracles
 from mia_jax.training import probing
 from mia_jax.types import Probe

@@ -7,8 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from mia_jax import configuration, experiment, grid, prepare, workdir
+from mia_jax import configuration, workdir
 from mia_jax.metrics import roc
+from mia_jax.pipeline import build, grid
+from mia_jax.pipeline import run as pipeline_run
 from mia_jax.report import tables
 from mia_jax.training import checkpoint
 
@@ -32,7 +34,7 @@ def config(*, data=NOISE, design=dict(name="halves", models=8), attacks=ATTACKS,
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("over_epochs")
-    return folder, experiment.run(config(report=dict(figures=True)), workdir_path=folder)
+    return folder, pipeline_run.run(config(report=dict(figures=True)), workdir_path=folder)
 
 
 def test_the_last_epoch_is_the_reports_own(run):
@@ -61,7 +63,7 @@ def test_memorizing_is_seen_as_it_happens(run):
 def test_an_early_epoch_equals_the_snapshots_own_losses(run):
     """AUC of the loss after epoch 5, from the variables on disk alone."""
     folder, report = run
-    audit = prepare.prepare({k: v for k, v in config().to_dict().items() if k != "seed"}, seed=0)
+    audit = build.build({k: v for k, v in config().to_dict().items() if k != "seed"}, seed=0)
     template = jax.eval_shape(audit.learner.model.init, jax.random.key(0), audit.pool.x[:1])
     found = []
     for m in audit.design.targets:
@@ -86,7 +88,7 @@ def test_another_attack_can_be_repeated_later_without_training_anew(run):
     folder, before = run
     stamps = {p: p.stat().st_mtime_ns for p in (folder / "train").rglob("*.npz")}
     attacks = ATTACKS | dict(entropy=dict(name="threshold", signal="modified_entropy"))
-    report = experiment.run(config(attacks=attacks), workdir_path=folder)
+    report = pipeline_run.run(config(attacks=attacks), workdir_path=folder)
     assert all(p.stat().st_mtime_ns == stamp for p, stamp in stamps.items())
     assert set(report["epochs"]["attacks"]) == set(attacks)
     assert report["epochs"]["attacks"]["lira"] == before["epochs"]["attacks"]["lira"]
@@ -95,7 +97,7 @@ def test_another_attack_can_be_repeated_later_without_training_anew(run):
 def test_a_model_that_stopped_stands_as_it_stopped(tmp_path):
     stop = dict(monitor="loss", min_delta=10.0, patience=2)
     attacks = dict(threshold_loss=ATTACKS["threshold_loss"])
-    report = experiment.run(config(design=dict(name="two_way"), attacks=attacks, stop=stop), workdir_path=tmp_path)
+    report = pipeline_run.run(config(design=dict(name="two_way"), attacks=attacks, stop=stop), workdir_path=tmp_path)
     first, second, third = (p["auc"]["value"] for p in report["epochs"]["attacks"]["threshold_loss"])
     assert report["models"][0]["epochs"] == 3 and second == third == tables.find(report["results"], "threshold_loss", "auc")["value"] != first
 
@@ -114,13 +116,13 @@ BAD = {
 def test_what_cannot_be_repeated_is_refused(case):
     fields, message = BAD[case]
     with pytest.raises(ValueError, match=message):
-        prepare.prepare({k: v for k, v in config(**fields).to_dict().items() if k != "seed"}, seed=0)
+        build.build({k: v for k, v in config(**fields).to_dict().items() if k != "seed"}, seed=0)
 
 
 def test_brought_answers_have_no_epochs(tmp_path):
     np.savez(tmp_path / "mine.npz", loss=np.arange(20.0), member=np.arange(20) < 10)
     with pytest.raises(ValueError, match="no epochs"):
-        experiment.run(configuration.scores(path=tmp_path / "mine.npz", report=dict(epochs=("lira",))), workdir_path=tmp_path / "w")
+        pipeline_run.run(configuration.scores(path=tmp_path / "mine.npz", report=dict(epochs=("lira",))), workdir_path=tmp_path / "w")
 
 
 @pytest.mark.slow

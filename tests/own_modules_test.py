@@ -4,7 +4,8 @@ import textwrap
 
 import pytest
 
-from mia_jax import configuration, experiment
+from mia_jax import configuration
+from mia_jax.pipeline import run
 
 MINE = dict(
     model=dict(
@@ -62,7 +63,7 @@ def test_modules_of_your_own(tmp_path, monkeypatch):
     config = configuration.complete(
         data=own["data"], model=own["model"], learner=dict(epochs=2, objective=own["objective"]), attacks=dict(mine=own["attack"]), **common
     )
-    report = experiment.run(config, workdir_path=tmp_path / "w")
+    report = run.run(config, workdir_path=tmp_path / "w")
     assert report["about"]["model"] == dict(name="my_pkg.my_model", width=5) and report["about"]["data"] == "mine"
     assert report["attacks"]["mine"]["note"] == "power 3" and {r["attack"] for r in report["results"]} == {"mine"}
     given = dict(data=own["data"], model=own["model"], learner=dict(epochs=1), attacks=dict(mine=own["attack"])) | common

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mia_jax import configuration, experiment, registry
+from mia_jax import configuration, registry
 from mia_jax.models import _linen, layers
+from mia_jax.pipeline import run
 from tests.launching import launch
 
 X = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)
@@ -198,7 +199,7 @@ def test_a_private_plain_net_is_clipped_per_example(tmp_path, monkeypatch):
         attacks=dict(gap=dict()),
         run=dict(chunk=2),
     )
-    experiment.run(config, workdir_path=tmp_path / "w", stages_wanted=["train"])
+    run.run(config, workdir_path=tmp_path / "w", stages_wanted=["train"])
     assert (tmp_path / "w" / "train" / "model" / "00001.npz").exists()
 
 

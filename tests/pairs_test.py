@@ -6,10 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mia_jax import configuration, experiment, registry, workdir
+from mia_jax import configuration, registry, workdir
 from mia_jax.learners import balanced_pairs, least_squares
 from mia_jax.models import half_image, linear, siamese
 from mia_jax.objectives import contrastive
+from mia_jax.pipeline import run as pipeline_run
 from mia_jax.report import pairs, weights
 from mia_jax.report.sections import pairs as section
 from mia_jax.types import Batch, Pool
@@ -155,7 +156,7 @@ def run(tmp_path, *, model, learner, **data):
         attacks=dict(gap=dict()),
         report=dict(draws=40, slices=()),
     )
-    return experiment.run(config, workdir_path=tmp_path)
+    return pipeline_run.run(config, workdir_path=tmp_path)
 
 
 def test_a_pair_learners_report_says_how_well_it_tells_pairs(tmp_path):

@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mia_jax import configuration, experiment, registry, workdir
+from mia_jax import configuration, registry, workdir
 from mia_jax.data import augment
 from mia_jax.evasion import carlini_wagner, fgsm, hop_skip_jump, noise, pgd
 from mia_jax.fitting import network
 from mia_jax.learners import _private, adversarial_regularization, balanced_pairs, plan
+from mia_jax.pipeline import run
 from mia_jax.privacy import noise as privacy_noise
 from mia_jax.privacy import sampling
 from mia_jax.training import programs
@@ -219,7 +220,7 @@ def equal_runs(wanted, tmp_path, **options):
     for x64 in (False, True):
         folder = tmp_path / str(x64)
         with jax.enable_x64(x64):
-            experiment.run(wanted, workdir_path=folder, **options)
+            run.run(wanted, workdir_path=folder, **options)
         found.append(files(folder))
         assert workdir.read_json(folder / "run.json")["runs"][-1]["numerics"]["x64"] is x64
     assert found[0].keys() == found[1].keys() and len(found[0]) > 5
@@ -255,23 +256,23 @@ def test_a_module_of_a_users_own_is_the_same_and_a_workdir_goes_on_with_x64(tmp_
     changes |= dict(learner=dict(name="backprop", batch_size=16, epochs=2))
     equal_runs(config(tmp_path, **changes), tmp_path)
     with jax.enable_x64(True):  # nothing is refused, nothing trained again
-        experiment.run(config(tmp_path, **changes), workdir_path=tmp_path / "False")
+        run.run(config(tmp_path, **changes), workdir_path=tmp_path / "False")
     assert [run["numerics"]["x64"] for run in workdir.read_json(tmp_path / "False" / "run.json")["runs"]] == [False, True]
 
 
 def test_strict_promotion_does_not_stop_a_run(tmp_path):
     changes = dict(model=dict(name="mlp", widths=(4,)), attacks=dict(a=dict(name="threshold")))
     with jax.numpy_dtype_promotion("strict"):
-        experiment.run(config(tmp_path, **changes), workdir_path=tmp_path)
+        run.run(config(tmp_path, **changes), workdir_path=tmp_path)
 
 
 def test_a_lower_matmul_precision_is_part_of_what_identifies_a_training(tmp_path):
     changes = dict(model=dict(name="mlp", widths=(4,)), attacks=dict(a=dict(name="threshold")))
-    experiment.run(config(tmp_path, **changes), workdir_path=tmp_path, stages_wanted=("train",))
+    run.run(config(tmp_path, **changes), workdir_path=tmp_path, stages_wanted=("train",))
     assert "numerics" not in workdir.read_json(tmp_path / "train" / "config.json")
     assert workdir.read_json(tmp_path / "run.json")["runs"][-1]["numerics"]["matmul_precision"] is None
     with jax.default_matmul_precision("bfloat16"), pytest.raises(ValueError, match=r"numerics\.matmul_precision"):
-        experiment.run(config(tmp_path, **changes), workdir_path=tmp_path, stages_wanted=("train",))
+        run.run(config(tmp_path, **changes), workdir_path=tmp_path, stages_wanted=("train",))
 
 
 def test_threads_compute_as_the_thread_that_started_them():

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from mia_jax import configuration, experiment
+from mia_jax import configuration
 from mia_jax.designs import bernoulli, canaries, halves
+from mia_jax.pipeline import run
 from mia_jax.privacy import audit
 from mia_jax.report import page as pages
 from mia_jax.report import privacy, tables
@@ -127,7 +128,7 @@ def test_an_unprivate_run_with_canaries_is_audited_end_to_end(tmp_path):
         report=dict(draws=40, figures=False, audit=dict(guesses=(0.1,))),
         run=dict(chunk=4),
     )
-    found = experiment.run(config, workdir_path=tmp_path)["audit"]
+    found = run.run(config, workdir_path=tmp_path)["audit"]
     assert found["coins"] == 400 and found["claim"] is None and found["bound"]["tests"] == 2
     assert found["bound"]["epsilon"] > 1.5 and found["bound"]["guesses"] == 80
     text = (tmp_path / "report" / "report.md").read_text()
@@ -146,8 +147,8 @@ def test_a_watched_private_run_scores_updates_and_claims_its_epsilon(tmp_path):
     learner = dict(epochs=2, batch_size=100, optimizer="sgd", gradient="private", privacy=dict(noise_multiplier=1.0), watch=True)
     attacks = {name: dict(name="threshold", signal=name, sign=1) for name in ("update_alignment", "update_change")}
     with pytest.raises(ValueError, match=r"attack 'update_alignment' needs the updates .* learner.watch=True"):
-        experiment.run(configuration.complete(**fields, learner=learner | dict(watch=False), attacks=attacks), workdir_path=tmp_path / "a")
-    found = experiment.run(configuration.complete(**fields, learner=learner, attacks=attacks), workdir_path=tmp_path / "b")["audit"]
+        run.run(configuration.complete(**fields, learner=learner | dict(watch=False), attacks=attacks), workdir_path=tmp_path / "a")
+    found = run.run(configuration.complete(**fields, learner=learner, attacks=attacks), workdir_path=tmp_path / "b")["audit"]
     assert set(found["attacks"]) == set(attacks) and found["claim"]["accountant"] == "pld" and found["claim"]["epsilon"] > 1
     value_AN = np.load(tmp_path / "b" / "signal" / "update_alignment" / "00000.npy")
     assert (value_AN != 0).sum() == 60 and not found["violated"]

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mia_jax import configuration, experiment, prepare
+from mia_jax import configuration
 from mia_jax.data import digits
 from mia_jax.learners import backprop, stopping
 from mia_jax.models import half_image, layers, lenet_bn, linear, mlp, siamese
 from mia_jax.objectives import contrastive, cross_entropy
+from mia_jax.pipeline import build, run
 from mia_jax.privacy import accounting, noise
 from mia_jax.report.sections import guarantee
 from mia_jax.training import checkpoint, fleet
@@ -307,11 +308,11 @@ class Centered(nn.Module):
 def test_a_loss_that_mixes_examples_is_refused(monkeypatch):
     fields = dict(data=dict(name="synthetic", examples=100), design=dict(name="halves", models=2), attacks=dict(gap=dict()))
     config = configuration.complete(**fields, model=dict(name="mlp"), learner=dict(gradient="private", epochs=1, privacy=dict(delta=1e-3)))
-    assert prepare.prepare(config.to_dict() | dict(seed=0), seed=0).learner.guarantee is not None
+    assert build.build(config.to_dict() | dict(seed=0), seed=0).learner.guarantee is not None
     monkeypatch.setattr(mlp, "make", lambda *, num_classes: layers.as_model(Centered()))
     config.model = dict(name="mlp")
     with pytest.raises(ValueError, match="depends on the other examples of its batch"):
-        prepare.prepare(config.to_dict() | dict(seed=0), seed=0)
+        build.build(config.to_dict() | dict(seed=0), seed=0)
 
 
 def test_taps_that_are_wanted_and_not_there_are_refused():
@@ -438,14 +439,14 @@ def test_private_fine_tuning_starts_from_a_finished_run(tmp_path):
         run=dict(chunk=2),
     )
     body = configuration.complete(**fields, learner=dict(epochs=2, batch_size=30))
-    experiment.run(body, workdir_path=tmp_path / "body", stages_wanted=["train"])
+    run.run(body, workdir_path=tmp_path / "body", stages_wanted=["train"])
     tuned = dict(epochs=1, batch_size=30, gradient="private", privacy=dict(delta=1e-3), init_from=str(tmp_path / "body"))
     template = jax.eval_shape(mlp.make(num_classes=10, widths=(8,)).init, jax.random.key(0), jnp.zeros((1, 64)))
     start = checkpoint.load_models(tmp_path / "body" / "train", [0], template)["params"]
     config = configuration.complete(**fields, learner=tuned | dict(trainable="Dense_1/"))
-    experiment.run(config, workdir_path=tmp_path / "head", stages_wanted=["train"])
+    run.run(config, workdir_path=tmp_path / "head", stages_wanted=["train"])
     found = checkpoint.load_models(tmp_path / "head" / "train", [0, 1], template)["params"]
-    audit = prepare.prepare(config.to_dict() | dict(seed=0), seed=0)
+    audit = build.build(config.to_dict() | dict(seed=0), seed=0)
     assert any("the rows of that run is not covered" in note for note in audit.learner.guarantee.notes)
     for m in (0, 1):  # every model of the fleet starts from that one
         assert np.array_equal(found["Dense_0"]["kernel"][m], start["Dense_0"]["kernel"][0])

@@ -1,16 +1,17 @@
 """Law 9 for signals with questions of their own: the same answer alone or in any batch, asked once, only where it is needed, and never lost."""
 
 import functools
-import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mia_jax import answers, registry
+from mia_jax import registry
 from mia_jax.data import augment
 from mia_jax.models import conv, mlp, small_cnn
+from mia_jax.pipeline import build, validate
+from mia_jax.pipeline.attack import wanted_rows
 from mia_jax.training import checkpoint, probing, query
 from mia_jax.types import Attack, Pool, Signal
 from tests import toys
@@ -141,9 +142,8 @@ def test_rows_are_asked_where_an_attack_can_read_them():
     design = blocks.make(num_examples=100, seed=0, size=10, sources=1, population=0.1)
 
     def wanted(*needs):
-        attacks = {"a": Attack(None, needs)} if needs else {}
-        audit = types.SimpleNamespace(design=design, attacks=attacks, asked=set(needs[:1]), config=dict(attacks=dict(a={})))
-        return answers.wanted_rows(audit, "correct_under_shift:d=1")
+        attacks = build.plan_attacks({"a": Attack(None, needs)}, dict(a={}), seed=0) if needs else ()
+        return wanted_rows("correct_under_shift:d=1", attacks, design)
 
     np.testing.assert_array_equal(wanted("correct_under_shift", "shadow_own"), design.evaluated_MN)
     assert wanted("correct_under_shift", "shadow_out")[:, :40].all() and wanted()[:, :40].all() and not wanted()[:, 40:].any()
@@ -166,7 +166,7 @@ def test_pool_rows_are_numbered_in_the_pool_of_the_audit():
 
 def test_what_a_net_does_not_have_inside_is_refused_before_training():
     with pytest.raises(ValueError, match=r"layer_goodness.*model.name='forward_forward'"):
-        answers.make_signals(["layer_goodness"], pool=toys.pool(), model=mlp.make(num_classes=3))
-    assert list(answers.make_signals(["embedding"], pool=toys.pool(), model=mlp.make(num_classes=3))) == ["embedding"]
+        validate.make_signals(["layer_goodness"], pool=toys.pool(), model=mlp.make(num_classes=3))
+    assert list(validate.make_signals(["embedding"], pool=toys.pool(), model=mlp.make(num_classes=3))) == ["embedding"]
     with pytest.raises(ValueError, match="'penultimate' is called 'embedding' now; use that name"):
-        answers.make_signals(["penultimate"], pool=toys.pool(), model=mlp.make(num_classes=3))
+        validate.make_signals(["penultimate"], pool=toys.pool(), model=mlp.make(num_classes=3))

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mia_jax import registry, stages
+from mia_jax import registry
 from mia_jax.metrics import power, records
+from mia_jax.pipeline.attack import scores
 from mia_jax.report import vulnerability
 from mia_jax.report.sections import records as records_section
 from mia_jax.report.sections import trust
@@ -87,7 +88,7 @@ def measured(seed, mu, models=32, examples=150):
     design = registry.make("designs", "halves", dict(models=models), num_examples=examples, seed=seed)
     attack = registry.make("attacks", "lira", dict(variance="per_example"))
     fleet = planted.fleet(design, "rescaled_logit", mu=mu, seed=seed)
-    return vulnerability.measure(attack=attack, fleet=fleet, scores=stages.scores, key=jax.random.key(0), seed=seed), fleet, attack
+    return vulnerability.measure(attack=attack, fleet=fleet, scores=scores, key=jax.random.key(0), seed=seed), fleet, attack
 
 
 def null_fleets(count):
@@ -98,7 +99,7 @@ def null_fleets(count):
         (table, arrays), fleet, attack = measured(seed, mu=0.0)
         known = ~np.isnan(arrays["auc_N"])
         winner, design = table["most_exposed"], fleet.design
-        score = stages.scores(attack, fleet, design.targets, jax.random.key(0))
+        score = scores(attack, fleet, design.targets, jax.random.key(0))
         naive = records.vulnerability(score, design.member_MN, design.evaluated_MN, np.zeros(len(score), int)).auc_N
         held = (arrays["low_N"] <= 0.5) & (0.5 <= arrays["high_N"])
         one = (table["mean_auc"], table["significant"] > 0, winner["ranked_auc"], winner["held_out_auc"], np.mean((arrays["p_N"] <= 0.05)[known]))

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from mia_jax import configuration, experiment
+from mia_jax import configuration
 from mia_jax.data import linear, xor
+from mia_jax.pipeline import run
 from mia_jax.report import cross_validation
 from mia_jax.report.sections import target
 
@@ -25,7 +26,7 @@ def config(design=HALVES, attacks=ATTACKS, objective="squared", data=None, model
 
 
 def test_an_overfitted_regression_leaks_through_its_squared_losses(tmp_path):
-    report = experiment.run(config(), workdir_path=tmp_path)
+    report = run.run(config(), workdir_path=tmp_path)
     auc = {r["attack"]: r["value"] for r in report["results"] if r["metric"] == "auc" and r["target"] is None and r["slice"] == "all"}
     assert auc["threshold_loss"] > 0.6 and auc["lira"] > 0.6
     assert all(row["train_loss"] < row["validation_loss"] and "train_accuracy" not in row for row in report["models"])
@@ -34,7 +35,7 @@ def test_an_overfitted_regression_leaks_through_its_squared_losses(tmp_path):
 
 
 def test_cross_validation_is_the_mean_and_sd_over_the_held_out_folds(tmp_path):
-    report = experiment.run(config(design=dict(name="folds", folds=4), attacks=dict(threshold_loss=ATTACKS["threshold_loss"])), workdir_path=tmp_path)
+    report = run.run(config(design=dict(name="folds", folds=4), attacks=dict(threshold_loss=ATTACKS["threshold_loss"])), workdir_path=tmp_path)
     losses = [row["validation_loss"] for row in report["models"]]
     found = report["cross_validation"]
     assert found["folds"] == 4 and "accuracy" not in found
@@ -64,7 +65,7 @@ def test_cross_validation_by_hand():
 )
 def test_what_does_not_fit_is_refused_before_training(fields, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        experiment.run(config(**fields), workdir_path=tmp_path)
+        run.run(config(**fields), workdir_path=tmp_path)
     assert not (tmp_path / "train").exists()
 
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from mia_jax import reruns, stages
+from mia_jax.pipeline import reruns
 from mia_jax.attacks import attack_model, lira, threshold
 from mia_jax.designs import bernoulli, disjoint, halves
 from mia_jax.metrics import bootstrap, comparisons, components, jackknife, roc, summary
@@ -38,7 +38,7 @@ def test_a_rerun_is_the_attack_on_the_smaller_fleet(maker, center):
         cut |= dict(shadow_MM=design.shadow_MM[np.ix_(kept, kept)], targets=tuple(range(len(kept))))
         signal = {name: value[kept] for name, value in fleet.signal.items()}
         smaller = dataclasses.replace(fleet, design=dataclasses.replace(fleet.design, remake=None, **cut), signal=signal)
-        expected = stages.scores(attack, smaller, smaller.design.targets, KEY)
+        expected = attack_stage.scores(attack, smaller, smaller.design.targets, KEY)
         np.testing.assert_allclose(score_MN[kept], expected, rtol=1e-9, atol=1e-9)
         assert np.isnan(np.delete(score_MN, kept, axis=0)).all()
 

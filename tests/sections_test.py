@@ -14,7 +14,8 @@ import pytest
 
 import mia_jax
 import mia_jax.report.sections
-from mia_jax import configuration, experiment, registry, report, reporting, workdir
+from mia_jax import configuration, registry, report, workdir
+from mia_jax.pipeline import report, run
 from mia_jax.report import page, rendering
 
 ROOT = pathlib.Path(report.__file__).parent
@@ -131,7 +132,7 @@ def test_a_rewritten_report_is_taken_for_the_one_of_the_run(finished, tmp_path, 
     assert "- a further note" in (tmp_path / "w" / "report" / "report.md").read_text()
     made_from = workdir.read_json(tmp_path / "w" / "report" / "config.json", needs={})
     made_from.pop("files")
-    assert reporting.finished(tmp_path / "w" / "report", made_from) and "nothing changed since it was written" in capsys.readouterr().err
+    assert report.finished(tmp_path / "w" / "report", made_from) and "nothing changed since it was written" in capsys.readouterr().err
 
 
 def test_several_seeds_are_rewritten(tmp_path):
@@ -145,7 +146,7 @@ def test_several_seeds_are_rewritten(tmp_path):
         report=dict(draws=40, figures=False, records=(), shadow_curve=()),
         run=dict(chunk=4),
     )
-    experiment.run(config, workdir_path=tmp_path)
+    run.run(config, workdir_path=tmp_path)
     before = files(tmp_path / "report")
     (tmp_path / "report" / "report.md").write_text("changed")
     report.rewrite(tmp_path)

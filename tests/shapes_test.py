@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mia_jax import configuration, prepare, refusals, registry
+from mia_jax import configuration, registry
 from mia_jax.data import augment
 from mia_jax.objectives import cross_entropy
+from mia_jax.pipeline import build, validate
 from mia_jax.training import programs, query
 from mia_jax.types import Aux, Model, Pool, Signal
 from tests import toys
@@ -23,7 +24,7 @@ def answering(shape_of) -> Model:
 @pytest.mark.parametrize("name", registry.names("models"))
 def test_every_model_answers_with_a_row_of_logits_per_example(name):
     pool = Pool(x=IMAGES.x, y=IMAGES.y, num_classes=2) if name == "perceptron" else IMAGES
-    out = refusals.check_outputs(registry.make("models", name, num_classes=pool.num_classes), pool=pool, name=name)
+    out = validate.check_outputs(registry.make("models", name, num_classes=pool.num_classes), pool=pool, name=name)
     assert out.shape == (pool.num_classes + 2, pool.num_classes)
 
 
@@ -40,23 +41,23 @@ def test_every_model_answers_with_a_row_of_logits_per_example(name):
 )
 def test_answers_of_another_shape_are_refused(shape_of, words):
     with pytest.raises(ValueError, match=words):
-        refusals.check_outputs(answering(shape_of), pool=IMAGES, name="odd")
+        validate.check_outputs(answering(shape_of), pool=IMAGES, name="odd")
 
 
 def test_one_logit_for_two_classes_has_its_remedy_and_regression_its_shape():
     pool = toys.pool(classes=2)
     for shape_of in (lambda b: (b, 1), lambda b: (b,)):
         with pytest.raises(ValueError, match=r"return jnp.stack\(\[jnp.zeros_like\(z\), z\], -1\)"):
-            refusals.check_outputs(answering(shape_of), pool=pool, name="odd")
+            validate.check_outputs(answering(shape_of), pool=pool, name="odd")
     real = Pool(x=pool.x, y=pool.x[:, 0], num_classes=0)
-    assert refusals.check_outputs(answering(lambda b: (b, 1)), pool=real, name="linear").shape == (2, 1)
+    assert validate.check_outputs(answering(lambda b: (b, 1)), pool=real, name="linear").shape == (2, 1)
     with pytest.raises(ValueError, match=r"regression needs \[B,1\], here \(2, 1\)"):
-        refusals.check_outputs(answering(lambda b: (b,)), pool=real, name="odd")
+        validate.check_outputs(answering(lambda b: (b,)), pool=real, name="odd")
 
 
 def test_an_objective_returns_one_number_per_example():
     model, pool = toys.mlp(), toys.pool()
-    refusals.check_loss(cross_entropy.make(model=model), model=model, pool=pool, name="cross_entropy")
+    validate.check_loss(cross_entropy.make(model=model), model=model, pool=pool, name="cross_entropy")
     for value, metric, words in (
         (lambda out: out.mean(), jnp.zeros_like, r"the loss of 5 examples has shape \(\)"),
         (lambda out: out, jnp.zeros_like, r"the loss of 5 examples has shape \(5, 3\)"),
@@ -68,13 +69,13 @@ def test_an_objective_returns_one_number_per_example():
             return loss_B, Aux(stats={}, metrics=dict(m=metric(loss_B)))
 
         with pytest.raises(ValueError, match=words):
-            refusals.check_loss(loss, model=model, pool=pool, name="odd")
+            validate.check_loss(loss, model=model, pool=pool, name="odd")
 
 
 def test_an_objective_of_pairs_is_asked_with_pairs():
     model = registry.make("models", "siamese", num_classes=10)
     rows = registry.load("learners", "balanced_pairs").ROWS
-    refusals.check_loss(registry.make("objectives", "contrastive", model=model), model=model, pool=IMAGES, name="contrastive", rows=rows)
+    validate.check_loss(registry.make("objectives", "contrastive", model=model), model=model, pool=IMAGES, name="contrastive", rows=rows)
 
 
 @pytest.mark.parametrize("name", [n for n in registry.names("signals") if registry.make("signals", n).measure is not None])
@@ -82,10 +83,10 @@ def test_every_signal_of_one_pass_is_a_number_or_a_vector_per_example(name):
     signal = registry.make("signals", name)
     out = jax.ShapeDtypeStruct((12, 10), np.float32)
     if name != "squared_loss":
-        refusals.check_signals({name: signal}, out=out, pool=IMAGES)
+        validate.check_signals({name: signal}, out=out, pool=IMAGES)
     real = Pool(x=IMAGES.x, y=np.zeros(2, np.float32), num_classes=0)
     if name in ("loss", "squared_loss", "logits"):
-        refusals.check_signals({name: signal}, out=jax.ShapeDtypeStruct((2, 1), np.float32), pool=real)
+        validate.check_signals({name: signal}, out=jax.ShapeDtypeStruct((2, 1), np.float32), pool=real)
 
 
 def test_a_signal_that_broadcasts_is_refused_when_it_is_made_and_when_it_is_asked():
@@ -93,7 +94,7 @@ def test_a_signal_that_broadcasts_is_refused_when_it_is_made_and_when_it_is_aske
     outer, over_batch, total = lambda out, y: out[:, None] * out[..., None], lambda out, y: out.mean(0), lambda out, y: out.sum()
     for measure, shape in ((outer, "12, 10, 10"), (over_batch, "10"), (total, "")):
         with pytest.raises(ValueError, match=rf"signal 'odd' of 12 examples has shape \({shape}"):
-            refusals.check_signals(dict(odd=Signal(measure, +1)), out=out, pool=IMAGES)
+            validate.check_signals(dict(odd=Signal(measure, +1)), out=out, pool=IMAGES)
     ask = query.answers(model=toys.mlp(), signals=dict(odd=Signal(lambda out, y: out.mean(), +1)), views=augment.views(("identity",)), batch_size=4)
     pool = toys.pool(8)
     variables = toys.mlp().init(jax.random.key(0), pool.x[:1])
@@ -135,4 +136,4 @@ def test_a_config_with_a_model_of_sequences_is_refused_before_training(monkeypat
     sections = dict(data=dict(name="synthetic"), design=dict(name="halves", models=4), attacks=dict(threshold=dict(signal="loss")))
     config = configuration.complete(model=dict(name="per_token.model"), **sections).to_dict()
     with pytest.raises(ValueError, match=r"model 'per_token.model' answers .* needs logits \[B,C\]"):
-        prepare.prepare(config, seed=0)
+        build.build(config, seed=0)

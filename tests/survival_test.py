@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from benchmarks import _disk, damage, kills
-from mia_jax import configuration, reporting, sealed, workdir
+from mia_jax import configuration, sealed, workdir
+from mia_jax.pipeline import report
+from mia_jax.runtime.store import ReportFiles
 from mia_jax.training import checkpoint, oracle, probing
 
 PLACE = dict(run="r", signal="loss", model=3, epoch=None)
@@ -379,8 +381,8 @@ def test_a_run_that_made_nothing_does_not_own_its_workdir(fleets, tmp_path):
 def test_a_report_over_seeds_that_was_edited_is_set_aside(tmp_path, capsys):
     own = dict(seeds=[0])
     workdir.write_text(tmp_path / "report" / "report.md", "as it was")
-    reporting.finish(tmp_path / "report", own)
-    assert reporting.finished(tmp_path / "report", own)
+    report.finish(ReportFiles(tmp_path / "report"), own)
+    assert report.finished(ReportFiles(tmp_path / "report"), own)
     (tmp_path / "report" / "report.md").write_text("edited")
-    assert not reporting.finished(tmp_path / "report", own) and "report.md in report/ changed" in capsys.readouterr().err
+    assert not report.finished(ReportFiles(tmp_path / "report"), own) and "report.md in report/ changed" in capsys.readouterr().err
     assert (tmp_path / "report.1" / "report.md").read_text() == "edited"

@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 
 import mia_jax
-from mia_jax import configuration, experiment, workdir
-from mia_jax.report import assumptions, stale, trust
+from mia_jax import configuration, workdir
+from mia_jax.pipeline import inputs
+from mia_jax.pipeline import run as pipeline_run
+from mia_jax.report import assumptions, trust
 from mia_jax.report.sections import assumptions as assumptions_section
 from mia_jax.report.sections import usage
+from mia_jax.runtime.store import Store
 from mia_jax.training import checkpoint
 
 ATTACKS = dict(threshold_loss=dict(name="threshold", signal="loss"), lira=dict(mode="online"))
@@ -28,7 +31,7 @@ def run(folder, *, data=NOISE, design=dict(name="halves", models=16), epochs=15,
         report=dict(draws=60, figures=False, shadow_curve=(), records=tuple({"lira"} & set(attacks))) | report,
         run=dict(chunk=8, checkpoint_every=0),
     )
-    found = experiment.run(config, workdir_path=folder)
+    found = pipeline_run.run(config, workdir_path=folder)
     return found, (folder / "report" / "report.md").read_text()
 
 
@@ -142,19 +145,19 @@ def test_asking_a_changed_model_anew_is_remembered(tmp_path):
     for m in (0, 1):
         workdir.write_npz(tmp_path / "train" / "model" / f"{m:05d}.npz", a=np.arange(3) + m)
         answer(tmp_path, m)
-    common = dict(models=2, membership="x", signals=["loss"])
-    assert stale.check(tmp_path, {}, **common) == dict(checked=2, stale=[], unknown=[])
+    common, store = dict(models=2, membership="x", signals=["loss"]), Store(tmp_path)
+    assert inputs.check(store, {}, **common) == dict(checked=2, stale=[], unknown=[])
     workdir.write_npz(tmp_path / "train" / "model" / "00001.npz", a=np.arange(3) + 5)
-    (sentence,) = stale.check(tmp_path, {}, **common)["stale"]
+    (sentence,) = inputs.check(store, {}, **common)["stale"]
     assert sentence == "model 1 has changed since it was asked: delete signal/*/00001.npy, attack/ and report/"
-    assert stale.of_signal(tmp_path / "signal", "loss", 2) != stale.of_signal(tmp_path / "signal", "loss", 1)
+    assert inputs.of_signal(tmp_path / "signal", "loss", 2) != inputs.of_signal(tmp_path / "signal", "loss", 1)
     answer(tmp_path, 1)
-    assert stale.check(tmp_path, {}, **common)["stale"] == []
+    assert inputs.check(store, {}, **common)["stale"] == []
     workdir.write_npz(tmp_path / "attack" / "a" / "scores.npz", dict(signals={"loss": "other"}, membership="y"), score_TN=np.zeros((1, 2)))
-    assert "(loss, the membership)" in stale.check(tmp_path, {"a": ["loss"]}, **common)["stale"][0]
+    assert "(loss, the membership)" in inputs.check(store, {"a": ["loss"]}, **common)["stale"][0]
     (tmp_path / "train" / "model" / "00000.npz").write_bytes(b"no zip")
     with pytest.raises(ValueError, match=r"00000\.npz is damaged"):
-        stale.check(tmp_path, {}, **common)
+        inputs.check(store, {}, **common)
 
 
 def test_workdirs_of_older_versions_keep_their_records_in_json_files(tmp_path):
@@ -167,19 +170,19 @@ def test_workdirs_of_older_versions_keep_their_records_in_json_files(tmp_path):
         asked[str(m)] = checkpoint.digest(tmp_path / "train", m)
     attack = tmp_path / "attack" / "a"
     workdir.write_npz(attack / "scores.npz", score_TN=np.zeros((1, 2)))
-    common = dict(models=2, membership="x", signals=["loss"], run="of a newer version")
+    common, store = dict(models=2, membership="x", signals=["loss"]), Store(tmp_path, "of a newer version")
     unknown = ["the answers of model 0", "the answers of model 1", "the scores of a"]
-    assert stale.check(tmp_path, {"a": ["loss"]}, **common) == dict(checked=0, stale=[], unknown=unknown)
-    workdir.write_json(tmp_path / "signal" / stale.FILE, asked)
-    known = dict(signals={"loss": stale.of_signal(tmp_path / "signal", "loss", 2)}, membership="x")
-    workdir.write_json(attack / stale.FILE, known)
-    assert stale.check(tmp_path, {"a": ["loss"]}, **common) == dict(checked=3, stale=[], unknown=[])
+    assert inputs.check(store, {"a": ["loss"]}, **common) == dict(checked=0, stale=[], unknown=unknown)
+    workdir.write_json(tmp_path / "signal" / "inputs.json", asked)
+    known = dict(signals={"loss": inputs.of_signal(tmp_path / "signal", "loss", 2)}, membership="x")
+    workdir.write_json(attack / "inputs.json", known)
+    assert inputs.check(store, {"a": ["loss"]}, **common) == dict(checked=3, stale=[], unknown=[])
     workdir.write_npz(models / "00001.npz", a=np.arange(3) + 5)
-    assert "model 1 has changed since it was asked" in stale.check(tmp_path, {"a": ["loss"]}, **common)["stale"][0]
+    assert "model 1 has changed since it was asked" in inputs.check(store, {"a": ["loss"]}, **common)["stale"][0]
     for text, words in (("{}", "its keys are none"), ('{"signal": {}, "membership": "x"}', "its keys are 'signal', 'membership'")):
-        (attack / stale.FILE).write_text(text)
+        (attack / "inputs.json").write_text(text)
         with pytest.raises(ValueError, match=r"a/inputs\.json is damaged .*has no 'signals'; " + words):
-            stale.check(tmp_path, {"a": ["loss"]}, **common)
+            inputs.check(store, {"a": ["loss"]}, **common)
 
 
 def brought_table(path, shift):

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from mia_jax import workdir
 from mia_jax.metrics import bootstrap, summary
 from mia_jax.report import figures, page, standing, tables
+from mia_jax.runtime.store import ReportFiles, Store
 
 CAPTION = "Rates with [low, high] intervals; † pooled over targets, else the mean over targets."
 
@@ -36,7 +37,7 @@ def write(
     `pictures` {figure: arguments} are further functions of report.figures to call.
     """
     shared = dict(attacks=attacks, member_TN=member_TN, evaluated_TN=evaluated_TN, draws=draws)
-    workdir.write_json(folder / "report.json", found)
+    workdir.write_json(ReportFiles(folder).json, found)
     if plots:
         draw(found, **shared, folder=folder, pictures=pictures)
     write_texts(folder)
@@ -55,39 +56,39 @@ def rewrite(folder: str | pathlib.Path) -> pathlib.Path:
         The path of report.md.
     """
     folder = pathlib.Path(folder).expanduser()
-    folder = folder if (folder / "report.json").exists() else folder / "report"
-    if not (folder / "report.json").exists():
+    folder = folder if ReportFiles(folder).json.exists() else Store(folder).report.folder
+    if not ReportFiles(folder).json.exists():
         raise FileNotFoundError(f"folder={str(folder.parent)!r} holds no report.json, nor does its report/; name the workdir of a finished run.")
-    report = workdir.read_json(folder / "report.json")
-    if (folder / "figures").is_dir() and "seeds" not in report:
+    report = workdir.read_json(ReportFiles(folder).json)
+    if ReportFiles(folder).has_figures() and "seeds" not in report:
         for name, figure in page.figures(report).items():
-            figures.save(figure, folder / "figures" / f"{name}.png")
+            figures.save(figure, ReportFiles(folder).figure(name))
     write_texts(folder)
-    if (folder / "config.json").exists():
-        made_from = workdir.read_json(folder / "config.json", needs={})
+    if ReportFiles(folder).claim.exists():
+        made_from = workdir.read_json(ReportFiles(folder).claim, needs={})
         made_from.pop("files", None)
         finish(folder, made_from)
-    return folder / "report.md"
+    return ReportFiles(folder).markdown
 
 
 def write_texts(folder: pathlib.Path) -> None:
     """Writes results.csv, table.tex and report.md from the report.json and the figures in `folder`."""
-    report = workdir.read_json(folder / "report.json")
-    workdir.write_text(folder / "results.csv", tables.to_csv(report["results"]))
+    report = workdir.read_json(ReportFiles(folder).json)
+    workdir.write_text(ReportFiles(folder).results, tables.to_csv(report["results"]))
     if "seeds" in report:
-        workdir.write_text(folder / "report.md", page.seeds(report))
+        workdir.write_text(ReportFiles(folder).markdown, page.seeds(report))
         return
-    paths = [f"figures/{path.name}" for path in sorted((folder / "figures").glob("*.png"))]
+    paths = [path.relative_to(folder).as_posix() for path in ReportFiles(folder).figures()]
     caption = page.subject(report) + ". " + CAPTION
-    workdir.write_text(folder / "table.tex", tables.results_latex(tables.main_rows(report["results"]), *standing.order(report), caption=caption))
-    workdir.write_text(folder / "report.md", page.report(report, figures=paths))
+    workdir.write_text(ReportFiles(folder).latex, tables.results_latex(tables.main_rows(report["results"]), *standing.order(report), caption=caption))
+    workdir.write_text(ReportFiles(folder).markdown, page.report(report, figures=paths))
 
 
 def finish(folder: pathlib.Path, made_from: Mapping) -> None:
     """Writes config.json of a report, the last file: what the report was made from, and the digest of every file."""
-    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "config.json" and not p.name.startswith("."))
+    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p != ReportFiles(folder).claim and not p.name.startswith("."))
     digests = {p.relative_to(folder).as_posix(): file_digest(p) for p in paths}
-    workdir.write_json(folder / "config.json", dict(made_from) | dict(files=digests), seal=True)
+    workdir.write_json(ReportFiles(folder).claim, dict(made_from) | dict(files=digests), seal=True)
 
 
 def file_digest(path: pathlib.Path) -> str | None:
@@ -113,7 +114,7 @@ def with_baseline(ranked: Sequence[str], knows: Mapping[str, str], most: int) ->
 def draw(found: Mapping, *, folder: pathlib.Path, **shared) -> None:
     """Writes the figures of a report (arguments of `drawn`) as PNG files in figures/."""
     for name, figure in drawn(found, **shared).items():
-        figures.save(figure, folder / "figures" / f"{name}.png")
+        figures.save(figure, ReportFiles(folder).figure(name))
 
 
 def drawn(found: Mapping, *, attacks, member_TN, evaluated_TN, draws: bootstrap.Draws, pictures: Mapping[str, Mapping] = {}) -> dict[str, Figure]:

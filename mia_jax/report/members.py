@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from mia_jax import workdir
 from mia_jax.report import epochs, figures, rendering, tables
 from mia_jax.report.sections.epochs import title
+from mia_jax.runtime.store import GridFiles
 
 SIDES = ("train_accuracy", "validation_accuracy")
 KEPT = ("value", "low", "high", "interval", "method", "convention", "n_targets", "knows")
@@ -51,12 +52,12 @@ def write(reports: Mapping[str, Mapping], *, failed: Mapping[str, str], attacks:
     """
     reports = {name: report for name, report in reports.items() if report}
     found = rows(reports, attacks=attacks, metrics=metrics)
-    workdir.write_text(folder / "table.csv", tables.lines_csv(found))
-    workdir.write_text(folder / "table.md", markdown(reports, failed=failed, attacks=attacks, metrics=metrics))
+    workdir.write_text(GridFiles(folder).table("csv"), tables.lines_csv(found))
+    workdir.write_text(GridFiles(folder).table("md"), markdown(reports, failed=failed, attacks=attacks, metrics=metrics))
     if any(row["value"] is not None for row in found):
-        figures.save(figures.members(found), folder / "table.png")
+        figures.save(figures.members(found), GridFiles(folder).table("png"))
     over = {name: report["epochs"] for name, report in reports.items() if report.get("epochs")}
     if over:
         curves = {k: v for name, one in over.items() for k, v in epochs.curves(one, prefix=f"{name} ").items()}
         common = [m for m in next(iter(over.values()))["metrics"] if all(m in one["metrics"] for one in over.values())]
-        figures.save(figures.epochs(curves, titles={m: title(m) for m in common}), folder / "epochs.png")
+        figures.save(figures.epochs(curves, titles={m: title(m) for m in common}), GridFiles(folder).epochs)

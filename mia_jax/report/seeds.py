@@ -9,6 +9,7 @@ import numpy as np
 
 from mia_jax import workdir
 from mia_jax.report import answer, page, tables
+from mia_jax.runtime.store import ReportFiles
 
 KEY = ("attack", "target", "slice", "metric")
 KEPT = ("attack", "target", "slice", "metric", "convention", "n_member", "n_nonmember", "n_targets", "knows")
@@ -34,6 +35,6 @@ def summary(reports: Mapping[int, Mapping]) -> dict:
 
 def write(found: Mapping, *, folder: pathlib.Path) -> None:
     """report.json, results.csv and report.md."""
-    workdir.write_json(folder / "report.json", found)
-    workdir.write_text(folder / "results.csv", tables.to_csv(found["results"]))
-    workdir.write_text(folder / "report.md", page.seeds(found))
+    workdir.write_json(ReportFiles(folder).json, found)
+    workdir.write_text(ReportFiles(folder).results, tables.to_csv(found["results"]))
+    workdir.write_text(ReportFiles(folder).markdown, page.seeds(found))

@@ -30,7 +30,7 @@ def curve(*, attack: Attack, fleet: Fleet, scores: Callable, key, draws: int = 1
             continue
         if not all(two_sided(f) for f, _ in parts):
             continue
-        if not parts or any(np.isnan(score[f.design.evaluated_MN[list(f.design.targets)]]).any() for f, score in parts):
+        if not parts or any(np.isnan(score[f.design.of_targets().evaluated_TN]).any() for f, score in parts):
             continue
         found[count] = measured(parts, draws=draws, seed=seed)
     return found
@@ -38,8 +38,8 @@ def curve(*, attack: Attack, fleet: Fleet, scores: Callable, key, draws: int = 1
 
 def two_sided(fleet: Fleet) -> bool:
     """Whether every target has members and non-members; reference models that saw no scored row are targets of a smaller fleet, too."""
-    d, targets = fleet.design, list(fleet.design.targets)
-    return all((d.evaluated_MN[targets] & side_MN[targets]).any(1).all() for side_MN in (d.member_MN, ~d.member_MN))
+    rows = fleet.design.of_targets()
+    return all((rows.evaluated_TN & side_TN).any(1).all() for side_TN in (rows.member_TN, ~rows.member_TN))
 
 
 def cut(fleet: Fleet, count: int) -> list[Fleet]:
@@ -67,10 +67,8 @@ def cut(fleet: Fleet, count: int) -> list[Fleet]:
 
 def measured(parts: list[tuple[Fleet, np.ndarray]], *, draws: int, seed: int) -> dict:
     """AUC and TPR@1%FPR over the targets of all parts, with crossed intervals."""
-    targets = [list(f.design.targets) for f, _ in parts]
-    member_TN = np.concatenate([f.design.member_MN[t] for (f, _), t in zip(parts, targets)])
-    evaluated_TN = np.concatenate([f.design.evaluated_MN[t] for (f, _), t in zip(parts, targets)])
-    unit_T = np.concatenate([f.design.unit_M[t] for (f, _), t in zip(parts, targets)])
+    rows = [f.design.of_targets() for f, _ in parts]
+    member_TN, evaluated_TN, unit_T = (np.concatenate([getattr(part, name) for part in rows]) for name in ("member_TN", "evaluated_TN", "unit_T"))
     drawn = bootstrap.make(member_TN.shape[1], unit_T, seed=seed, draws=draws)
     attack = dict(score_TN=np.concatenate([score for _, score in parts]))
     rows = summary.rows({"attack": attack}, member_TN, evaluated_TN, unit_T=unit_T, draws=drawn, fprs=(FPR,))

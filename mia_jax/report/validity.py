@@ -32,7 +32,8 @@ def collect(
     design drew the members at random, `meaning` the checks of report/meaning.py: each {status: 'ok' | 'failed' | 'not checked', text, ..}.
     """
     targets = list(design.targets)
-    member_TN, evaluated_TN, unit_T = design.member_MN[targets], design.evaluated_MN[targets], design.unit_M[targets]
+    rows = design.of_targets()
+    member_TN, evaluated_TN, unit_T = rows.member_TN, rows.evaluated_TN, rows.unit_T
     matrix = membership.check(
         member_MN=design.member_MN,
         evaluated_MN=design.evaluated_MN,

@@ -34,6 +34,11 @@ class Trained(NamedTuple):
     folder: Path
 
     @property
+    def claim(self) -> Path:
+        """What decides the models."""
+        return self.folder / CLAIM
+
+    @property
     def plan(self) -> Path:
         """How the fleet is trained: chunk, steps, parameters and memory."""
         return self.folder / "plan.json"
@@ -173,6 +178,10 @@ class ReportFiles(NamedTuple):
     def figure(self, name: str) -> Path:
         """One figure."""
         return self.folder / "figures" / f"{name}.png"
+
+    def has_figures(self) -> bool:
+        """Whether figures were drawn."""
+        return (self.folder / "figures").is_dir()
 
     def figures(self) -> list[Path]:
         """All figures, by name."""

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from mia_jax import workdir
+from mia_jax.runtime.store import Trained
 
 Path = pathlib.Path
 
@@ -49,12 +50,12 @@ def unflatten(arrays: dict[str, np.ndarray], template, *, source: Path):
 
 def model_file(folder: Path, m: int) -> Path:
     """The file of finished model m."""
-    return folder / "model" / f"{m:05d}.npz"
+    return Trained(folder).model(m)
 
 
 def ledger_file(folder: Path, m: int) -> Path:
     """What private training recorded about model m."""
-    return folder / "privacy" / f"{m:05d}.json"
+    return Trained(folder).ledger(m)
 
 
 def finished(folder: Path, models: Sequence[int]) -> list[int]:
@@ -130,7 +131,7 @@ def load_ledger(folder: Path, m: int, *, run: str = "") -> dict:
 
 def running_file(folder: Path, models: Sequence[int], attempt: int = 0) -> Path:
     """The checkpoint of a group of models in training; of a further attempt at models that failed another file than of the first."""
-    return folder / "running" / (f"{models[0]:05d}-{models[-1]:05d}x{len(models)}" + f"r{attempt}" * (attempt > 0) + ".npz")
+    return Trained(folder).running(models, attempt)
 
 
 def save_running(
@@ -146,7 +147,7 @@ def load_running(folder: Path, models: Sequence[int], template, attempt: int = 0
     """(epoch, state, history) of a group from the checkpoint that holds all its models in this attempt, or None; a short group is padded with its
     last model."""
     size = jax.tree.leaves(template)[0].shape[0]
-    for path in sorted((folder / "running").glob("[0-9]*.npz")):
+    for path in Trained(folder).running_groups():
         first, last = span(path)
         if not first <= models[0] <= models[-1] <= last or attempt_of(path) != attempt:
             continue  # unread: another process may be about to remove it
@@ -180,7 +181,7 @@ def _saved(arrays: Mapping[str, np.ndarray], path: Path) -> list[int]:
 
 def discard_running(folder: Path, failed: Mapping[int, int] = {}) -> None:
     """Removes the checkpoints whose models are all finished, or `failed` {model: attempt} in that attempt or a later one."""
-    for path in (folder / "running").glob("[0-9]*.npz"):
+    for path in Trained(folder).running_groups():
         first, last = span(path)
         over = {m for m, attempt in failed.items() if attempt >= attempt_of(path)} | set(finished(folder, range(first, last + 1)))
         if over >= set(range(first, last + 1)):

@@ -11,6 +11,7 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 
 from mia_jax import workdir
+from mia_jax.runtime.store import Store, Trained
 from mia_jax.training import checkpoint
 
 Path = pathlib.Path
@@ -18,7 +19,7 @@ Path = pathlib.Path
 
 def failed_file(folder: Path, m: int) -> Path:
     """What is recorded about model m, which cannot be used."""
-    return folder / "failed" / f"{m:05d}.json"
+    return Trained(folder).failed(m)
 
 
 def record(folder: Path, m: int, *, stage: str, reason: str, epoch: int | None = None, loss: str = "", attempt: int = 0) -> dict:
@@ -27,7 +28,7 @@ def record(folder: Path, m: int, *, stage: str, reason: str, epoch: int | None =
     workdir.write_json(failed_file(folder, m), found, seal=True)
     model = checkpoint.model_file(folder, m)
     if model.exists():
-        os.replace(model, failed_file(folder, m).with_suffix(".npz"))
+        os.replace(model, Trained(folder).failed_model(m))
     return found
 
 
@@ -51,14 +52,13 @@ def attempts(failed: Mapping[int, Mapping], retries: int) -> dict[int, int]:
     return {m: one["attempt"] + 1 for m, one in failed.items() if one["attempt"] < retries}
 
 
-def forget(folder: Path, m: int) -> None:
-    """Removes what an earlier attempt at model m left in a workdir: its answers, snapshots and ledger. Its record stays until there is a model."""
-    number, train = f"{m:05d}", folder / "train"
-    for part in (folder / "signal", folder / "epoch"):
-        for name in (f"{number}.npy", f"{number}.queries.npy"):
-            for path in part.rglob(name):
-                path.unlink(missing_ok=True)
-    for path in [*train.glob(f"snapshot/*/model/{number}.npz"), checkpoint.ledger_file(train, m)]:
+def forget(store: Store, m: int) -> None:
+    """Removes what an earlier attempt at model m left in a workdir: answers, snapshots, ledger.
+
+    Its record stays until there is a model.
+    """
+    train = store.train
+    for path in [*store.answers_of(m), *train.snapshots_of(m), train.ledger(m)]:
         path.unlink(missing_ok=True)
 
 

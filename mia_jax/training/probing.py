@@ -18,6 +18,7 @@ import numpy as np
 
 from mia_jax import jobs, registry, workdir
 from mia_jax.progress import Progress
+from mia_jax.runtime.store import Answers as AnswerFiles
 from mia_jax.training import checkpoint, memory
 from mia_jax.training.programs import over_models, strict
 from mia_jax.training.spread import spread
@@ -29,7 +30,7 @@ SAVE_EVERY = 30.0  # seconds
 
 def signal_file(folder: Path, name: str, m: int) -> Path:
     """The file of one signal of one model, [A,N..] float32; a name with settings has one spelling."""
-    return folder / registry.identity("signals", name) / f"{m:05d}.npy"
+    return AnswerFiles(folder).signal(registry.identity("signals", name), m)
 
 
 def place(run: str, name: str, m: int, epoch: int | None = None) -> dict:
@@ -39,7 +40,7 @@ def place(run: str, name: str, m: int, epoch: int | None = None) -> dict:
 
 def count_file(folder: Path, name: str, m: int) -> Path:
     """How many queries each answer of one model took, [A,N] or [A,N,P] int32; there for signals that count."""
-    return signal_file(folder, name, m).with_suffix(".queries.npy")
+    return AnswerFiles(folder).counts(registry.identity("signals", name), m)
 
 
 def probe_of(model: Model, variables, shadows=(), *, signal: Signal) -> Probe:
@@ -231,7 +232,7 @@ class Answers:
         self.name, self.m, self.num_examples = name, m, num_examples
         self.place, self.asked = place(run, name, m), {}
         self.paths = [signal_file(folder, name, m), count_file(folder, name, m)]
-        self.partial = [path.parent / "partial" / path.name for path in self.paths]
+        self.partial = [AnswerFiles(folder).unfinished(path) for path in self.paths]
         self.arrays: list[np.ndarray] = []
         self.unfinished = any(path.exists() for path in self.partial)
         for paths in (self.partial, self.paths):

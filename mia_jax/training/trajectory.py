@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from mia_jax import workdir
+from mia_jax.runtime.store import Answers, Trained
 from mia_jax.training import checkpoint
 from mia_jax.training import query as queries
 
@@ -18,7 +19,7 @@ SIGNAL = "loss_trajectory"  # [A,N,E], E = the epochs of learner.snapshots
 
 def snapshot_folder(folder: Path, epoch: int) -> Path:
     """Where the variables after an epoch are."""
-    return folder / "snapshot" / f"{epoch:05d}"
+    return Trained(folder).snapshot(epoch).folder
 
 
 def saver(folder: Path, epochs: Sequence[int], released: Callable | None = None, *, run: str = "") -> Callable:
@@ -69,10 +70,10 @@ def query(
         return
     begin()
     for epoch, own in complete(epochs=epochs, models=models, train_folder=train_folder, run=run).items():
-        ask(models_folder=own, folder=folder / "loss_at" / f"{epoch:05d}", epoch=epoch)
+        ask(models_folder=own, folder=Answers(folder).losses_after(epoch).folder, epoch=epoch)
     for m in (m for m in models if m not in bad):
         if not queries.signal_file(folder, SIGNAL, m).exists():
-            parts = [queries.load(folder / "loss_at" / f"{e:05d}", "loss", [m], run=run, epoch=e)[0] for e in epochs]
+            parts = [queries.load(Answers(folder).losses_after(e).folder, "loss", [m], run=run, epoch=e)[0] for e in epochs]
             record = queries.place(run, SIGNAL, m)
             record |= dict(snapshots={str(e): checkpoint.digest(snapshot_folder(train_folder, e), m) for e in epochs})
             workdir.write_npy(queries.signal_file(folder, SIGNAL, m), np.stack(parts, axis=-1), record)

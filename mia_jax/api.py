@@ -9,11 +9,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mia_jax import brought, checks, configuration, experiment, reporting, workdir
+from mia_jax import brought, checks, configuration, workdir
 from mia_jax.metrics import bootstrap
 from mia_jax.metrics import slices as slices_of_rows
+from mia_jax.pipeline import run
 from mia_jax.report import answer, files, standing, tables
 from mia_jax.report import figures as drawing
+from mia_jax.runtime.store import SavedResults, Store
 
 COLUMNS = ("auc", "tpr@0.01", "tpr@0.001", "advantage", "balanced_accuracy")
 
@@ -58,11 +60,12 @@ def audit(
         config = configuration.scores(path=name, seed=seed, attacks=named_attacks(attacks), report=fields)
         with tempfile.TemporaryDirectory() as temporary:
             place = pathlib.Path(folder).expanduser() if folder else pathlib.Path(temporary)
-            found = experiment.run(config, workdir_path=place, arrays=given | more)
-            scores = {name: workdir.read_npz(place / "attack" / name / "scores.npz") for name in found["attacks"]}
-            pictures = {p.name: p.read_bytes() for p in sorted((place / "report" / "figures").glob("*.png"))}
-            text, records = ((place / "report" / name).read_text(encoding="utf-8") for name in ("report.md", reporting.RECORDS))
-            design = workdir.read_npz(place / "design" / "membership.npz")
+            found = run.run(config, workdir_path=place, arrays=given | more)
+            store = Store(place)
+            scores = {name: workdir.read_npz(store.attack(name).scores) for name in found["attacks"]}
+            pictures = {p.name: p.read_bytes() for p in store.report.figures()}
+            text, records = (path.read_text(encoding="utf-8") for path in (store.report.markdown, store.report.records))
+            design = workdir.read_npz(store.membership)
     except (ValueError, FileNotFoundError) as error:
         told = in_arguments(str(error))
         if told == str(error):
@@ -223,25 +226,27 @@ class Results:
     def save(self, folder: str | pathlib.Path) -> None:
         """report.json, report.md, records.csv, evidence.npz, scores/<attack>.npz and figures/ in a folder that must not hold another audit."""
         folder = pathlib.Path(folder).expanduser()
-        if (folder / "report.json").exists():
+        saved = SavedResults(folder)
+        if saved.report.json.exists():
             raise ValueError(f"{folder} holds an audit already; nothing is overwritten. Choose another folder.")
         for name, arrays in self.scores.items():
-            workdir.write_npz(folder / "scores" / f"{name}.npz", **arrays)
-        workdir.write_npz(folder / "evidence.npz", **self.evidence)
+            workdir.write_npz(saved.scores(name), **arrays)
+        workdir.write_npz(saved.evidence, **self.evidence)
         for name, content in self.pictures.items():
-            workdir.write(folder / "figures" / name, lambda file, content=content: file.write(content))
-        workdir.write_text(folder / "report.md", self.markdown)
-        workdir.write_text(folder / reporting.RECORDS, self.records)
-        workdir.write_json(folder / "report.json", self.report)
+            workdir.write(saved.report.figure(pathlib.Path(name).stem), lambda file, content=content: file.write(content))
+        workdir.write_text(saved.report.markdown, self.markdown)
+        workdir.write_text(saved.report.records, self.records)
+        workdir.write_json(saved.report.json, self.report)
 
     @classmethod
     def load(cls, folder: str | pathlib.Path) -> Results:
         """What `save` wrote."""
         folder = pathlib.Path(folder).expanduser()
-        if not (folder / "report.json").exists():
+        saved = SavedResults(folder)
+        if not saved.report.json.exists():
             raise FileNotFoundError(f"{folder} holds no audit (no report.json).")
-        scores = {p.stem: workdir.read_npz(p) for p in sorted((folder / "scores").glob("*.npz"))}
-        pictures = {p.name: p.read_bytes() for p in sorted((folder / "figures").glob("*.png"))}
-        evidence = workdir.read_npz(folder / "evidence.npz")
-        text, records = (p.read_text(encoding="utf-8") if p.exists() else "" for p in (folder / "report.md", folder / reporting.RECORDS))
-        return cls(workdir.read_json(folder / "report.json"), scores, pictures, text, evidence, records)
+        scores = {p.stem: workdir.read_npz(p) for p in saved.all_scores()}
+        pictures = {p.name: p.read_bytes() for p in saved.report.figures()}
+        evidence = workdir.read_npz(saved.evidence)
+        text, records = (p.read_text(encoding="utf-8") if p.exists() else "" for p in (saved.report.markdown, saved.report.records))
+        return cls(workdir.read_json(saved.report.json), scores, pictures, text, evidence, records)

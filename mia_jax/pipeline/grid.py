@@ -20,9 +20,11 @@ from typing import Any
 
 import jax
 
-from mia_jax import checks, command_line, experiment, jobs, overrides
+from mia_jax import checks, command_line, jobs, overrides
+from mia_jax.pipeline import run as run_module
 from mia_jax.report import answer
 from mia_jax.report import members as tables
+from mia_jax.runtime.store import GridFiles, Store, debug_folder
 
 Path = pathlib.Path
 METRICS = ("auc", "tpr@0.01")
@@ -93,7 +95,7 @@ def run(
     task: tuple[int, int] | None = None,
     **options,
 ) -> dict[str, str]:
-    """Runs the members in workdir/<name> (experiment.run with `options`), writes table.csv, .md and .png, prints every run's answer;
+    """Runs the members in workdir/<name> (pipeline.run with `options`), writes table.csv, .md and .png, prints every run's answer;
     returns {name: error} of those that failed.
 
     A `task` (i, n) runs its share of the members and writes no table.
@@ -101,18 +103,18 @@ def run(
     A member that fails does not stop the others; the same command continues what is unfinished. A workdir of a single run is a ValueError.
     """
     root = Path(workdir_path)
-    if (root / "config.json").exists():
+    if Store(root).config.exists():
         raise ValueError(f"{root} holds a single run; a grid needs a workdir of its own.")
     attacks, metrics = chosen(module, grid)
     reports, failed = {}, {}
     grid = jobs.share(grid, task)
     for i, member in enumerate(grid):
         jobs.say(f"grid: {member.name} ({i + 1} of {len(grid)})")
-        folder, config = root / member.name, member.config
+        folder, config = GridFiles(root).variant(member.name), member.config
         if debug:
-            folder, config = folder / "debug", experiment.debug_config(config)
+            folder, config = debug_folder(folder), run_module.debug_config(config)
         try:
-            reports[member.name] = experiment.run(config, workdir_path=folder, **options)
+            reports[member.name] = run_module.run(config, workdir_path=folder, **options)
         except jobs.Paused:
             raise
         except Exception as error:

@@ -12,18 +12,18 @@ import hashlib
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from mia_jax import registry, workdir
-from mia_jax.training import checkpoint, probing, trajectory
+from mia_jax import workdir
+from mia_jax.runtime.store import ScoreFiles, Store
+from mia_jax.training import checkpoint, probing
 
 Path = pathlib.Path
-FILE = "inputs.json"  # of older versions
 WHOLE = 2**30  # bytes of all models up to which every array's checksum is verified and not the archives' directories alone
 
 
 def of_signal(folder: Path, name: str, models: int) -> str:
     """Digest of the files of one signal of models 0 .. models - 1; a model that was never asked (a shadow, behind the target's defense) has none."""
     found = hashlib.sha256()
-    for path in (_answers(folder, name, m) for m in range(models)):
+    for path in (probing.signal_file(folder, name, m) for m in range(models)):
         if path.exists():
             with open(path, "rb") as file:
                 found.update(hashlib.file_digest(file, "sha256").digest())
@@ -33,14 +33,13 @@ def of_signal(folder: Path, name: str, models: int) -> str:
 
 
 def check(
-    folder: Path,
+    store: Store,
     attacks: Mapping[str, Sequence[str]],
     *,
     models: int,
     membership: str,
     signals: Sequence[str] = (),
     snapshots: Mapping[int, Sequence[str]] = {},
-    run: str = "",
 ) -> dict:
     """{checked, stale, unknown}: how many outputs were compared, sentences about those whose inputs have changed, and outputs without a record.
 
@@ -49,12 +48,13 @@ def check(
     record; the outputs of one model, and those of one attack, count as one.
     """
     found: dict = dict(checked=0, stale=[], unknown=[])
-    _check_models(folder, found, models=models, signals=sorted({*signals, *(name for read in attacks.values() for name in read)}), run=run)
+    run = store.run
+    _check_models(store, found, models=models, signals=sorted({*signals, *(name for read in attacks.values() for name in read)}), run=run)
     for epoch, names in snapshots.items():
-        _check_snapshots(folder, found, epoch, names, models=models, run=run)
-    current = functools.cache(lambda signal: of_signal(folder / "signal", signal, models))
+        _check_snapshots(store, found, epoch, names, models=models, run=run)
+    current = functools.cache(lambda signal: of_signal(store.answers.folder, signal, models))
     for name, read in attacks.items():
-        known = _inputs(folder / "attack" / name, dict(run=run, attack=name) if run else {})
+        known = _inputs(store.attack(name), dict(run=run, attack=name) if run else {})
         if known is None:
             found["unknown"].append(f"the scores of {name}")
             continue
@@ -65,16 +65,16 @@ def check(
     return found
 
 
-def _check_models(folder: Path, found: dict, *, models: int, signals: Sequence[str], run: str) -> None:
+def _check_models(store: Store, found: dict, *, models: int, signals: Sequence[str], run: str) -> None:
     """The answers of every model against the models as they are now."""
-    path = folder / "signal" / FILE
+    folder, path = store.answers.folder, store.answers.older_inputs
     older = workdir.read_json(path, needs={}, remedy=OLDER) if path.exists() else {}
-    files = {m: checkpoint.model_file(folder / "train", m) for m in range(models)}
+    files = {m: store.train.model(m) for m in range(models)}
     files = {m: path for m, path in files.items() if path.exists()}
     whole = sum(path.stat().st_size for path in files.values()) <= WHOLE
-    digest = functools.cache(lambda m: checkpoint.digest(folder / "train", m, run=run, whole=whole) if m in files else None)
+    digest = functools.cache(lambda m: checkpoint.digest(store.train.folder, m, run=run, whole=whole) if m in files else None)
     for m in range(models):
-        records = [one for name in signals for one in _records(folder / "signal", name, m, run=run)]
+        records = [one for name in signals for one in _records(folder, name, m, run=run)]
         if digest(m) is None or not records:
             continue
         asked = {(int(n), known) for one in records for n, known in one.get("asked", {}).items()}
@@ -87,22 +87,23 @@ def _check_models(folder: Path, found: dict, *, models: int, signals: Sequence[s
         parts = {(int(epoch), known) for one in records for epoch, known in one.get("snapshots", {}).items()}
         since = lambda n: "it was asked" if n == m else f"the answers of model {m} were made with it"  # noqa: E731, B023
         changed = [f"model {n} has changed since {since(n)}" for n, known in asked if digest(n) != known]
-        changed += [f"model {m} after epoch {epoch} has changed since it was asked" for epoch, d in parts if _snapshot(folder, epoch, m, run) != d]
+        changed += [f"model {m} after epoch {epoch} has changed since it was asked" for epoch, d in parts if _snapshot(store, epoch, m, run) != d]
         if changed:
             found["stale"].append(f"{min(changed)}: delete signal/*/{m:05d}.npy, attack/ and report/")
 
 
-def _check_snapshots(folder: Path, found: dict, epoch: int, names: Sequence[str], *, models: int, run: str) -> None:
+def _check_snapshots(store: Store, found: dict, epoch: int, names: Sequence[str], *, models: int, run: str) -> None:
     """The answers of the models after one epoch against their snapshots."""
-    place = folder / "epoch" / f"{epoch:05d}"
+    place = store.after(epoch).folder
     for m in range(models):
-        asked = {d for name in names for one in _records(place / "signal", name, m, run=run, epoch=epoch) for d in one.get("asked", {}).values()}
-        if asked - {_snapshot(folder, epoch, m, run)}:
-            found["stale"].append(f"model {m} after epoch {epoch} has changed since it was asked: delete {place.relative_to(folder)}/ and report/")
+        asked = {d for name in names for one in _records(place, name, m, run=run, epoch=epoch) for d in one.get("asked", {}).values()}
+        if asked - {_snapshot(store, epoch, m, run)}:
+            where = place.parent.relative_to(store.root)
+            found["stale"].append(f"model {m} after epoch {epoch} has changed since it was asked: delete {where}/ and report/")
 
 
-def _snapshot(folder: Path, epoch: int, m: int, run: str) -> str | None:
-    own = trajectory.snapshot_folder(folder / "train", epoch)
+def _snapshot(store: Store, epoch: int, m: int, run: str) -> str | None:
+    own = store.train.snapshot(epoch).folder
     return checkpoint.digest(own, m, run=run, epoch=epoch) if checkpoint.model_file(own, m).exists() else None
 
 
@@ -115,15 +116,11 @@ def _records(folder: Path, name: str, m: int, *, run: str, epoch: int | None = N
 OLDER = "Delete it: the report then says that there is no record of what these files were made from."
 
 
-def _inputs(folder: Path, place: Mapping) -> dict | None:
+def _inputs(files: ScoreFiles, place: Mapping) -> dict | None:
     """{signals: {signal: digest}, membership} of an attack's scores; None without a record."""
-    path = folder / "scores.npz"
+    path = files.scores
     record = workdir.read_npz_and_record(path, record=place)[1] if path.exists() else None
     if record is not None and {"signals", "membership"} <= set(record):
         return record
-    older = folder / FILE
+    older = files.older_inputs
     return workdir.read_json(older, needs=dict(signals=dict, membership=str), remedy=OLDER) if older.exists() else None
-
-
-def _answers(folder: Path, name: str, m: int) -> Path:
-    return folder / registry.identity("signals", name) / f"{m:05d}.npy"

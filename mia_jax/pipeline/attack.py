@@ -1,0 +1,353 @@
+"""ATTACK: attack/<name>/scores.npz, the scores of every target and every shadow."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from mia_jax import jobs, registry, settings, views, workdir
+from mia_jax.pipeline import inputs
+from mia_jax.pipeline.query import REMEDY
+from mia_jax.pipeline.train import nothing
+from mia_jax.planned import PlannedAttack
+from mia_jax.progress import Progress
+from mia_jax.runtime.store import Answers, Store
+from mia_jax.training import probing
+from mia_jax.training import query as queries
+from mia_jax.types import Attack, Design, Pool, Signal
+
+FEWEST = 3  # members and non-members that an attack learns from, in each half if cross-fitted
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SignalReader:
+    """Reads what was measured, for attacks and the report: signals, examples and who trained on them.
+
+    Args:
+      store: the workdir.
+      design: who trains on what, without the models that failed.
+      pool: the examples.
+      views: names of the query views.
+      claims: claims(epoch) gives (folder, what decides its answers) of the measured signals.
+      failed: the models that the run goes on without.
+      measured: names of all signals.
+    """
+
+    store: Store
+    design: Design
+    pool: Pool
+    views: tuple[str, ...]
+    claims: Callable[[int | None], Sequence[tuple]]
+    failed: Mapping[int, Mapping]
+    measured: tuple[str, ...] = ()
+
+    @property
+    def models(self) -> list[int]:
+        """0..M-1 without those that failed."""
+        return [m for m in range(len(self.design.member_MN)) if m not in self.failed]
+
+    @property
+    def scored_models(self) -> tuple[int, ...]:
+        """The targets and their shadows: a target's threshold is chosen on its shadows' scores."""
+        shadows_M = self.design.shadow_MM[list(self.design.targets)].any(0)
+        return tuple(sorted({*self.design.targets, *np.flatnonzero(shadows_M).tolist()}))
+
+    def has(self, name: str, models: Sequence[int], *, epoch: int | None = None) -> bool:
+        """Whether a signal of all these models was measured (after an epoch)."""
+        folder = self._answers(epoch).folder
+        return all(probing.signal_file(folder, name, m).exists() for m in models)
+
+    def signal(
+        self, name: str, models: Sequence[int], *, epoch: int | None = None
+    ) -> np.ndarray:
+        """One signal of several models, [M,A,N..] (after an epoch)."""
+        return queries.load(self._answers(epoch).folder, name, models)
+
+    def _answers(self, epoch: int | None) -> Answers:
+        return self.store.answers if epoch is None else self.store.after(epoch)
+
+    def fleet(
+        self, attack: PlannedAttack, *, epoch: int | None = None
+    ) -> views.Fleet:
+        """Reads the signals of the whole fleet as the attacker behind `attack` sees them.
+
+        Args:
+          attack: whose signals are read, with its defense.
+          epoch: of the snapshots after this epoch; None: of the finished models.
+
+        Returns:
+          Rows of models that failed are NaN, and no attacker sees them.
+
+        Raises:
+          ValueError: the answers on disk are of other views or batches, damaged, or do not fit.
+        """
+        for claimed, config in self.claims(epoch):
+            workdir.check_claim(claimed, config, remedy=REMEDY)
+        folder, signal = self._answers(epoch).folder, {}
+        for name in attack.files:
+            signal[name] = self._of_fleet(attack, name, folder=folder, epoch=epoch)
+        pool = self.pool
+        return views.Fleet(
+            design=self.design,
+            signal=signal,
+            num_classes=pool.num_classes,
+            x=pool.x,
+            y=pool.y,
+            columns=pool.columns,
+        )
+
+    def _of_fleet(self, attack: PlannedAttack, name: str, *, folder, epoch: int | None):
+        targets, parts, paths = set(self.design.targets), [], []
+        for m in self.models:
+            file = attack.file(name, target=m in targets)
+            parts.append(queries.load(folder, file, [m], run=self.store.run, epoch=epoch))
+            paths.append(probing.signal_file(folder, file, m))
+        check_shapes(parts, paths, views=len(self.views), examples=len(self.pool.y))
+        whole = max(parts, key=np.ndim)  # a model that could not be asked has NaN, no components
+        for i, part in enumerate(parts):
+            if part.ndim != whole.ndim:
+                components = (1,) * (whole.ndim - part.ndim)
+                parts[i] = np.broadcast_to(part.reshape(*part.shape, *components), whole.shape)
+        answered = np.concatenate(parts)
+        if not self.failed:
+            return answered
+        shape = (len(self.design.member_MN), *answered.shape[1:])
+        value_MAN = np.full(shape, np.nan, answered.dtype)
+        value_MAN[self.models] = answered
+        return value_MAN
+
+
+def check_shapes(parts: Sequence[np.ndarray], paths: Sequence, *, views: int, examples: int):
+    """ValueError naming the file whose answers [1,A,N..] have another shape than the others'."""
+    components = [part.shape[3:] for part in parts if part.ndim > 3]
+    usual = max(components, key=components.count) if components else ()
+    for part, path in zip(parts, paths, strict=True):
+        if part.shape[1:3] != (views, examples) or (part.ndim > 3 and part.shape[3:] != usual):
+            error = ValueError(
+                f"it holds an array of shape {list(part.shape[1:])}, expected "
+                f"{[views, examples, *usual]}"
+            )
+            raise ValueError(workdir.damaged(path, error))
+
+
+def attack(
+    attacks: Sequence[PlannedAttack],
+    reader: SignalReader,
+    *,
+    lines: bool = True,
+    begin: Callable = nothing,
+) -> None:
+    """Scores every target and shadow with every attack whose scores are not on disk.
+
+    The scores are written with the digests of what they were made from.
+
+    Args:
+      attacks: the attacks.
+      reader: the measured signals.
+      lines: of progress.Progress.
+      begin: called before the first file is written.
+    """
+    store, design = reader.store, reader.design
+    set_aside_scores(reader, begin=begin)
+    progress = Progress(title="attack", total=len(attacks), unit="attack", lines=lines)
+    fleets: dict[tuple, views.Fleet] = {}
+    digests: dict[str, str] = {}
+    scored, membership = reader.scored_models, workdir.digest(design.member_MN)
+    for done, planned in enumerate(attacks):
+        name = planned.name
+        progress.advance(min(done, 1), name)
+        files, claim = store.attack(name), claim_of(planned, reader)
+        workdir.check_claim(files.folder, claim, remedy=claim_remedy(files.folder))
+        if files.scores.exists():
+            continue
+        if planned.behind not in fleets:
+            same = [a for a in attacks if not planned.defense or a.behind == planned.behind]
+            names = sorted({signal for a in same for signal in a.files})
+            files_of = {s: f for a in same for s, f in a.files.items()} if planned.defense else {}
+            shared = dataclasses.replace(planned, files={n: files_of.get(n, n) for n in names})
+            fleets[planned.behind] = reader.fleet(shared)
+        score_SN = scores(planned.attack, fleets[planned.behind], scored, planned.key)
+        finite_or_raise(score_SN, design.evaluated_MN, scored, name)
+        for signal in set(planned.signals) - set(digests):
+            folder = store.answers.folder
+            digests[signal] = inputs.of_signal(folder, signal, len(design.member_MN))
+        made_from = dict(signals={signal: digests[signal] for signal in planned.signals})
+        record = score_record(store, name) | made_from | dict(membership=membership)
+        begin()
+        workdir.claim(files.folder, claim, remedy=claim_remedy(files.folder))
+        workdir.write_npz(files.scores, record, score_TN=score_SN, models=np.asarray(scored))
+    progress.close()
+    if fleets:
+        count, targets = len(attacks), len(design.targets)
+        jobs.say(
+            f"attack: {count} attack{'s' * (count > 1)} on {targets} target{'s' * (targets > 1)}"
+        )
+
+
+def set_aside_scores(reader: SignalReader, *, begin: Callable = nothing) -> None:
+    """Renames attack/ and report/ if their scores are of another set of failed models."""
+    store, failed = reader.store, sorted(reader.failed)
+    known = [workdir.read_json(a.claim, needs={}).get("failed", []) for a in store.attacked()]
+    if any(claim != failed for claim in known):
+        begin()
+        for folder in (store.attacks, store.report.folder):
+            moved = workdir.set_aside(folder)
+            if moved:
+                jobs.say(f"{folder.name} of another set of failed models is kept in {moved.name}/")
+
+
+def claim_remedy(folder) -> str:
+    """What to do about scores of another config."""
+    return f"Give the attack another name in the config, or delete {folder} to run it again."
+
+
+def score_record(store: Store, name: str) -> dict:
+    """The record of the scores of one attack, apart from what they were made from."""
+    return dict(run=store.run, attack=name)
+
+
+def claim_of(planned: PlannedAttack, reader: SignalReader) -> dict:
+    """What decides the scores of an attack, beside the signals.
+
+    Its config, the views, and who trained on what, with labels and columns.
+    """
+    d, pool = reader.design, reader.pool
+    membership = workdir.digest(
+        d.member_MN, d.evaluated_MN, d.shadow_MM, d.population_N, d.unit_M
+    )
+    columns = {k: np.asarray(v).tolist() for k, v in sorted(pool.columns.items())}
+    claim = dict(attack=without_defaults(planned.section), query=reader.views)
+    claim |= dict(models=len(d.member_MN), design=membership)
+    claim |= dict(data=workdir.digest(np.asarray(pool.y), columns), scored=reader.scored_models)
+    return claim | (dict(failed=sorted(reader.failed)) if reader.failed else {})
+
+
+GENERAL = settings.defaults(settings.AttackSettings)
+
+
+def own_fields(section: Mapping) -> dict:
+    """The fields of a section of config.attacks that are the attack's own."""
+    return {k: v for k, v in section.items() if k not in GENERAL}
+
+
+def without_defaults(section: Mapping) -> dict:
+    """A section of config.attacks without the general fields that are off."""
+    return {k: v for k, v in section.items() if k not in GENERAL or v != GENERAL[k]}
+
+
+def scores(attack: Attack, fleet: views.Fleet, scored: Sequence[int], key) -> np.ndarray:
+    """Scores the models `scored`, score_SN.
+
+    NaN on rows that are not evaluated, for models that the attack cannot reach without shadows,
+    and for shadows that cannot be attacked as if they were targets (`attackable`): a threshold is
+    then chosen on the others.
+    """
+    design = fleet.design
+    score_SN = np.full((len(scored), design.member_MN.shape[1]), np.nan)
+    needs_shadows = any(need in views.SHADOW_NEEDS for need in attack.needs)
+    reachable = [t for t in scored if not needs_shadows or design.shadow_MM[t].any()]
+    reachable = [t for t in reachable if t in design.targets or attackable(attack, design, t)]
+    if attack.score_all is not None and reachable and not design.balance:
+        part = dataclasses.replace(design, targets=tuple(reachable))
+        score_RN = attack.score_all(dataclasses.replace(fleet, design=part), key)
+        score_SN[[scored.index(t) for t in reachable]] = score_RN
+    else:
+        for t in reachable:
+            score_SN[scored.index(t)] = attack.score(
+                fleet.view(t, attack.needs, attack.knows), key
+            )
+    return np.where(design.evaluated_MN[list(scored)], score_SN, np.nan)
+
+
+def attackable(attack: Attack, design: Design, t: int) -> bool:
+    """Whether an attack has what it needs if shadow t is taken for a target.
+
+    Reference models that saw no scored row, or all, lack a side.
+    """
+    evaluated_N, others = design.evaluated_MN[t], design.shadow_MM[t]
+    inside_MN, outside_MN = design.member_MN[others], ~design.member_MN[others]
+    # where shadows are hidden, the row with the fewest decides for all
+    least, initial = (np.min, len(others)) if design.balance else (np.max, 0)
+    for need, side_MN in (("shadow_in", inside_MN), ("shadow_out", outside_MN)):
+        if need in attack.needs and not least(side_MN.sum(0)[evaluated_N], initial=initial):
+            return False
+    if "shadow_own" in attack.needs:
+        rows_MN = design.evaluated_MN[others]
+        if min(int((side_MN & rows_MN).sum()) for side_MN in (inside_MN, outside_MN)) < FEWEST:
+            return False
+    sides = (design.member_MN[t], ~design.member_MN[t])
+    counts = [int((side_N & evaluated_N).sum()) for side_N in sides]
+    return "member" not in attack.needs or min(counts) >= 2 * FEWEST
+
+
+def finite_or_raise(score_SN, evaluated_MN, scored: Sequence[int], name: str) -> None:
+    """Raises ValueError with the place of a NaN in the score of an evaluated example.
+
+    It is a fault of the attack or of its inputs, and stops the run.
+    """
+    nan_SN = np.isnan(score_SN)
+    bad = nan_SN & evaluated_MN[list(scored)] & ~nan_SN.all(1, keepdims=True)
+    if bad.any():
+        t, n = np.argwhere(bad)[0]
+        raise ValueError(
+            f"attack {name!r} scores example {n} of model {scored[t]} as NaN ({int(bad.sum())} "
+            "such scores). The answers that it reads are finite, so this is a fault of the attack, "
+            "not of the model: run without this attack, the others do not depend on it."
+        )
+
+
+def read_scores(planned: PlannedAttack, reader: SignalReader) -> np.ndarray:
+    """Reads score_MN over all models of the design, NaN where an attack has no score."""
+    files, scored = reader.store.attack(planned.name), reader.scored_models
+    if not files.scores.exists():
+        raise FileNotFoundError(
+            f"{files.scores} does not exist; run the attack stage first "
+            "(stages_wanted=attack,report)."
+        )
+    claim = claim_of(planned, reader)
+    workdir.check_claim(files.folder, claim, remedy=claim_remedy(files.folder))
+    record = score_record(reader.store, planned.name)
+    stored = workdir.read_npz(files.scores, record=record)
+    score_MN = np.full(reader.design.member_MN.shape, np.nan)
+    lacking = [key for key in ("models", "score_TN") if key not in stored]
+    fits = not lacking and stored["models"].tolist() == list(scored)
+    if fits:
+        found, wanted = stored["score_TN"], (len(scored), score_MN.shape[1])
+        fits = found.shape == wanted and found.dtype.kind == "f"
+    if not fits:
+        shapes = {key: array.shape for key, array in stored.items()}
+        message = f"it does not hold the scores of the models of this design; it has {shapes}"
+        raise ValueError(workdir.damaged(files.scores, ValueError(message)))
+    score_MN[list(scored)] = stored["score_TN"]
+    return score_MN
+
+
+def wanted_rows(name: str, attacks: Sequence[PlannedAttack], design: Design) -> np.ndarray:
+    """[M,N]: the examples that each model is asked about a signal with questions of its own.
+
+    Those that some attack can read: a model's own evaluated rows; those of all models if an attack
+    looks at shadows on the target's rows or no attack names the signal; and the population if an
+    attack reads it. Behind a defense of the target alone, the targets only.
+    """
+
+    def same(signal: str) -> str:
+        return registry.identity("signals", signal)
+
+    readers = [a for a in attacks if same(name) in map(same, a.signals)]
+    needs = [set(a.attack.needs) for a in readers]
+    wanted_MN = design.evaluated_MN.copy()
+    if not readers or any({"shadow_in", "shadow_out"} & need for need in needs):
+        wanted_MN |= design.evaluated_MN.any(0)
+    if any("population" in need for need in needs):
+        wanted_MN |= design.population_N
+    if "@" in name and not any(a.adaptive for a in readers):
+        wanted_MN[[m for m in range(len(wanted_MN)) if m not in design.targets]] = False
+    return wanted_MN
+
+
+def labels_only(names: Sequence[str], signals: Mapping[str, Signal | None]) -> bool:
+    """Whether an attack with these signals is told predicted labels and nothing else."""
+    chosen = [signals.get(name) for name in names]
+    return bool(chosen) and all(s is not None and s.access == "labels" for s in chosen)

@@ -1,0 +1,101 @@
+"""What the metrics need of a run: an attack's scores with its thresholds, and the slices."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mia_jax.metrics import jackknife, slices, thresholds
+from mia_jax.pipeline import reruns
+from mia_jax.pipeline.attack import SignalReader, scores
+from mia_jax.planned import PlannedAttack
+from mia_jax.settings import ReportSettings
+from mia_jax.types import Design, TargetRows
+
+
+def attack_evidence(
+    planned: PlannedAttack, score_MN: np.ndarray, design: Design, settings: ReportSettings
+) -> dict:
+    """What the metrics need of one attack: the targets' scores and thresholds, what it knows.
+
+    Thresholds are chosen on the shadows of each target where those can be scored. An attack that
+    says itself from which score on it predicts membership uses that if it knows no shadows, or if
+    none can be scored.
+    """
+    targets = list(design.targets)
+    arrays = (score_MN, design.member_MN, design.evaluated_MN, design.shadow_MM)
+    threshold_FM = thresholds.shadow_thresholds_at(*arrays, settings.resolved_fprs)
+    threshold_T = thresholds.shadow_thresholds(*arrays)[targets]
+    fixed = planned.attack.threshold
+    if fixed is not None:
+        alone = planned.knows == "nothing"
+        threshold_T = np.where(alone | np.isnan(threshold_T), fixed, threshold_T)
+    evidence = dict(score_TN=score_MN[targets], knows=planned.knows, threshold_T=threshold_T)
+    return evidence | dict(threshold_FT=threshold_FM[:, targets])
+
+
+def rerun_evidence(
+    planned: PlannedAttack, reader: SignalReader, settings: ReportSettings
+) -> dict:
+    """What the metrics need of an attack's reruns without groups of units.
+
+    {} where the attack is not rerun (`reruns.wanted`).
+    """
+    if not reruns.wanted(planned.attack, reader.design, groups=settings.jackknife):
+        return {}
+
+    def measure(design: Design, score_MN: np.ndarray) -> jackknife.Rerun:
+        rows = design.of_targets()
+        arrays = (score_MN, design.member_MN, design.evaluated_MN, design.shadow_MM)
+        threshold_T = thresholds.shadow_thresholds(*arrays)[list(rows.targets)]
+        numbers = jackknife.numbers(
+            score_MN[list(rows.targets)],
+            threshold_T,
+            member_TN=rows.member_TN,
+            evaluated_TN=rows.evaluated_TN,
+            fprs=settings.resolved_fprs,
+        )
+        left_out_T = np.isin(reader.design.targets, rows.targets, invert=True)
+        return jackknife.Rerun(left_out_T, numbers)
+
+    without = reruns.each(
+        planned.attack,
+        reader.fleet(planned),
+        scored=reader.scored_models,
+        groups=settings.jackknife,
+        scores=scores,
+        key=planned.key,
+        measure=measure,
+    )
+    return dict(without=without)
+
+
+def layers_of(
+    reader: SignalReader,
+    settings: ReportSettings,
+    *,
+    rows: TargetRows,
+    epoch: int | None = None,
+) -> tuple[list[slices.Layer], list[str]]:
+    """The slices of report.slices, and notes about those that cannot be made.
+
+    `epoch`: by the answers of the models after this epoch; None: of the finished models.
+    """
+    pool, notes = reader.pool, []
+    terms = slices.parse(settings.slices)
+    if not pool.num_classes and any("class" in pair for pair in terms):
+        terms = [pair for pair in terms if "class" not in pair]
+        notes = ["There are no class labels to slice by."]
+    asked = {term for pair in terms for term in pair}
+    measured = {}
+    for name in ("loss", "correct"):
+        there = name in asked and reader.has(name, rows.targets, epoch=epoch)
+        measured[f"{name}_TN"] = reader.signal(name, rows.targets, epoch=epoch)[:, 0] if there else None
+    layers = slices.make(
+        [" & ".join(pair) for pair in terms],
+        rows.evaluated_TN,
+        labels_N=pool.y if pool.num_classes else None,
+        columns=pool.columns,
+        groups=settings.groups,
+        **measured,
+    )
+    return layers, notes

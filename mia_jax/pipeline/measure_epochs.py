@@ -1,0 +1,95 @@
+"""The report over epochs: attacks repeated on the models as they were after each snapshot.
+
+Shadows are taken at the target's epoch. TensorFlow Privacy's privacy report runs two attacks in a
+training callback; here snapshots are queried afterwards, so that any attack on signals of one
+forward pass can be repeated, and another one later without training again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mia_jax.metrics import bootstrap, slice_rows, summary
+from mia_jax.pipeline.attack import SignalReader, finite_or_raise, scores
+from mia_jax.pipeline.evidence import attack_evidence, layers_of
+from mia_jax.planned import PlannedAttack, Questions, by_name
+from mia_jax.report import epochs as section
+from mia_jax.settings import ReportSettings
+from mia_jax.types import TargetRows
+
+
+def measure_epochs(
+    attacks: Sequence[PlannedAttack],
+    reader: SignalReader,
+    *,
+    settings: ReportSettings,
+    questions: Questions | None,
+    rows: TargetRows,
+    draws: bootstrap.Draws,
+) -> tuple[dict | None, list[dict]]:
+    """Repeats the attacks of report.epochs on every snapshot.
+
+    Returns:
+      The section `epochs` of report.json (None unless report.epochs names attacks), and every row
+      with its epoch for epochs.csv.
+    """
+    if questions is None or not settings.epochs:
+        return None, []
+    planned = by_name(attacks)
+    repeated = [planned[name] for name in settings.epochs]
+    accuracy, table = [], []
+    for epoch in questions.snapshots:
+        accuracy.append(dict(epoch=epoch) | accuracies(reader, rows, epoch=epoch))
+        common = dict(settings=settings, rows=rows, draws=draws, epoch=epoch)
+        table += [dict(epoch=epoch) | row for row in rows_after(repeated, reader, **common)]
+    return section.points(accuracy, table), table
+
+
+def rows_after(
+    attacks: Sequence[PlannedAttack],
+    reader: SignalReader,
+    *,
+    settings: ReportSettings,
+    rows: TargetRows,
+    draws: bootstrap.Draws,
+    epoch: int,
+) -> list[dict]:
+    """Rows of all records and of every slice, of the repeated attacks after one epoch."""
+    design, models, evidence = reader.design, reader.scored_models, {}
+    for planned in attacks:
+        score_SN = scores(
+            planned.attack, reader.fleet(planned, epoch=epoch), models, planned.key
+        )
+        finite_or_raise(score_SN, design.evaluated_MN, models, planned.name)
+        score_MN = np.full(design.member_MN.shape, np.nan)
+        score_MN[list(models)] = score_SN
+        evidence[planned.name] = attack_evidence(planned, score_MN, design, settings)
+    shared = dict(member_TN=rows.member_TN, evaluated_TN=rows.evaluated_TN, draws=draws)
+    shared |= dict(fprs=settings.resolved_fprs, level=settings.level, ppv_ratio=settings.ppv_ratio)
+    layers, _ = layers_of(reader, settings, rows=rows, epoch=epoch)
+    sliced, _ = slice_rows.rows(evidence, **shared, layers=layers)
+    return summary.rows(evidence, **shared, targets=rows.targets, unit_T=rows.unit_T) + sliced
+
+
+def accuracies(
+    reader: SignalReader, rows: TargetRows, *, epoch: int
+) -> dict[str, float | None]:
+    """{train_accuracy, validation_accuracy}: means over the targets' members and non-members.
+
+    None for regression.
+    """
+    if not reader.pool.num_classes:
+        return dict(train_accuracy=None, validation_accuracy=None)
+    correct_TN = reader.signal("correct", rows.targets, epoch=epoch)[:, 0]
+    sides = dict(
+        train_accuracy=rows.member_TN & rows.evaluated_TN,
+        validation_accuracy=~rows.member_TN & rows.evaluated_TN,
+    )
+    means = {}
+    for name, side_TN in sides.items():
+        of_targets = zip(correct_TN, side_TN, strict=True)
+        values = [row[side_N].mean() for row, side_N in of_targets if side_N.any()]
+        means[name] = float(np.mean(values)) if values else None
+    return means

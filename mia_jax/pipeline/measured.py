@@ -1,0 +1,134 @@
+"""`Measured`: everything that a report shows. report.json is this object, key by key."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, get_type_hints
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class About:
+    """What was attacked.
+
+    `pool` is the digest of the examples; `said` are notes about the user's own arrays; `target`
+    says what is known of an audited model of the user's own ('answers', 'labels (a black box)',
+    or '').
+    """
+
+    data: str
+    pool: str
+    examples: int
+    classes: int
+    shape: Sequence[int]
+    seed: int
+    duplicates: Mapping[str, int]
+    views: Sequence[str]
+    said: Sequence[str]
+    arrays: bool
+    target: str
+    canaries: Mapping[str, Any] | None
+    model: Any
+    learner: Any
+    level: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DesignNumbers:
+    """The design in numbers; the last three are absent from report.json where they are None."""
+
+    name: str
+    note: str
+    supports: Sequence[str]
+    models: int
+    targets: Sequence[int]
+    shadows_min: int
+    shadows_max: int
+    train_rows: int
+    evaluated_rows: int
+    population_rows: int
+    failed: Sequence[Mapping[str, Any]] | None = None
+    without_twin: Sequence[int] | None = None
+    retried: Sequence[int] | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Measured:
+    """Every number of an audit.
+
+    Args:
+      about: what was attacked.
+      verdict: the standing of every attack, the ranking, and what a study of this size detects.
+      results: one row per attack, target, slice and metric (metrics/summary.py says the columns).
+      queries: {label-only attack: points of accuracy and TPR against queries per example}.
+      comparisons: differences between attacks.
+      slices: which slices were asked for, ranked, and what is too small.
+      models: one row per model: accuracies, losses, epochs, seconds.
+      design: the design in numbers.
+      attacks: {attack: its config, `needs`, `knows`, `note`}.
+      shadow_curves: {attack: {number of shadows: numbers}}.
+      assumptions: {attack: how well its assumptions hold}.
+      usage: the share of the rows that was used for training; None if it cannot be estimated.
+      records: {attack: the records that are most exposed}.
+      epochs: the report over epochs; None without one.
+      audit: what canaries prove about epsilon; None without an audit.
+      guarantee: epsilon and all that it depends on; None without private training.
+      evasion: {signal: accuracy against radius}.
+      pairs: how well a net that embeds pairs tells classes apart; None for other nets.
+      validity: the checks of whether these numbers can be trusted.
+      versions: packages, devices and revision.
+      sections: further sections of report.md, by dotted path.
+      cross_validation: accuracies over folds; absent for other designs.
+    """
+
+    about: About
+    verdict: Mapping[str, Any]
+    results: Rows
+    queries: Mapping[str, Rows]
+    comparisons: Rows
+    slices: Mapping[str, Any]
+    models: Rows
+    design: DesignNumbers
+    attacks: Mapping[str, Mapping]
+    shadow_curves: Mapping[str, Any]
+    assumptions: Mapping[str, Any]
+    usage: Mapping[str, Any] | None
+    records: Mapping[str, Any]
+    epochs: Any
+    audit: Mapping[str, Any] | None
+    guarantee: Mapping[str, Any] | None
+    evasion: Mapping[str, Any]
+    pairs: Mapping[str, Any] | None
+    validity: Mapping[str, Any]
+    versions: Mapping[str, Any]
+    sections: Sequence[str]
+    cross_validation: Mapping[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the object of report.json; fields with a default are absent if None."""
+        return _object(self)
+
+
+def _object(value: Any) -> dict[str, Any]:
+    parts = {}
+    for field in dataclasses.fields(value):
+        part = getattr(value, field.name)
+        if part is None and field.default is None:
+            continue
+        parts[field.name] = _object(part) if dataclasses.is_dataclass(part) else part
+    return parts
+
+
+def schema(kind: type = Measured) -> dict[str, Any]:
+    """Returns the schema of report.json: {key: type, or the schema of an object}.
+
+    Keys that may be absent end with '?'.
+    """
+    hints, keys = get_type_hints(kind), {}
+    for field in dataclasses.fields(kind):
+        hint = hints[field.name]
+        name = field.name + "?" * (field.default is None)
+        keys[name] = schema(hint) if dataclasses.is_dataclass(hint) else hint
+    return keys

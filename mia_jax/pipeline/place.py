@@ -1,0 +1,132 @@
+"""The workdir of one run: whose it is, and whether a fleet on disk grows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from mia_jax import jobs, workdir
+from mia_jax.pipeline.build import Experiment
+from mia_jax.runtime.provenance import unless_read_only
+from mia_jax.runtime.store import Store
+
+OTHER_WORKDIR = "Use another workdir for another config, or type the values on disk."
+OTHER_FOLDER = "Give other arrays or settings another folder=, or leave folder out."
+
+
+class Place:
+    """The workdir of one run.
+
+    It is checked at once and becomes this run's with the first file that is written, by `begin()`.
+    A run that fails before it has made anything lets go of it, so that another config can be tried
+    in the same folder.
+    """
+
+    def __init__(
+        self, experiment: Experiment, *, store: Store, extend: bool, called: bool, begin: Callable
+    ):
+        self.experiment, self.store, self.called = experiment, store, called
+        self.tell, self.begun, self.first = begin, False, False
+        claim = experiment.train_config
+        workdir.check_claim(store.train.folder, claim, remedy=remedy(store, called=called))
+        self.grows = growing(experiment.design, store=store, extend=extend, called=called)
+
+    def begin(self) -> None:
+        """Claims the folder and writes down the start; only once.
+
+        Draws the membership and sets aside what belongs to a smaller fleet.
+        """
+        if self.begun:
+            return
+        store = self.store
+        claim, what = self.experiment.train_config, remedy(store, called=self.called)
+        self.first = workdir.claim(store.train.folder, claim, remedy=what)
+        self.begun = True
+        if self.grows:
+            for stale in (store.attacks, store.report.folder):
+                moved = workdir.set_aside(stale)
+                if moved:
+                    jobs.say(f"{stale.name} of the smaller fleet is kept in {moved.name}/")
+        if self.grows or not store.membership.exists():
+            arrays = membership_arrays(self.experiment.design)
+            workdir.write_npz(store.membership, dict(run=store.run), **arrays)
+        self.write_config()
+        self.tell()
+
+    def write_config(self) -> None:
+        """Writes config.json, the whole config as it was typed last.
+
+        On a disk that cannot be written it is left as it is if there was nothing to do.
+        """
+        path = self.store.config
+        config = dict(self.experiment.config) | dict(seed=self.experiment.seed)
+        try:
+            if path.exists():
+                if not workdir.differences(workdir.read_json(path, needs={}), config):
+                    return
+        except ValueError:
+            pass  # damaged: nothing reads it, and it is written again
+        unless_read_only(lambda: workdir.write_json(path, config), strict=self.begun)
+
+    def release(self) -> None:
+        """Lets go of the folder if this run was the first in it and made nothing of use to it."""
+        store = self.store
+        provenance = store.provenance()
+        made = [p for p in store.root.rglob("*") if p.is_file() and p.name not in provenance]
+        if not self.first or set(made) - {store.membership, store.train.plan}:
+            return
+        workdir.set_aside(store.training_metrics)
+        for path in [*made, store.config, store.train.claim]:
+            path.unlink(missing_ok=True)
+
+
+def remedy(store: Store, *, called: bool) -> str:
+    """What to do about a workdir of another config."""
+    text = OTHER_FOLDER if called else OTHER_WORKDIR
+    if store.train.started() or store.answers.folder.exists():
+        return text
+    return (
+        f"{text} Nothing has been made there yet: if no other process is at work in it, the folder "
+        "can be deleted."
+    )
+
+
+def membership_arrays(design) -> dict[str, np.ndarray]:
+    """The arrays of design/membership.npz."""
+    names = ("member_MN", "evaluated_MN", "shadow_MM", "population_N", "unit_M")
+    arrays = {name: getattr(design, name) for name in names}
+    return dict(targets=np.asarray(design.targets)) | arrays
+
+
+def growing(design, *, store: Store, extend: bool, called: bool) -> bool:
+    """Whether the fleet on disk grows; ValueError if it is another one, or may not."""
+    path, models = store.membership, len(design.member_MN)
+    if not path.exists():
+        return False
+    stored = workdir.read_npz(path).get("member_MN", np.zeros(0))
+    if stored.ndim != 2 or stored.dtype != design.member_MN.dtype:
+        error = ValueError(f"its member_MN is {stored.dtype}{list(stored.shape)}")
+        raise ValueError(workdir.damaged(path, error))
+    if called and len(stored) != models:
+        raise ValueError(
+            f"{store.root} holds an audit of {len(stored)} models, and these arrays are of "
+            f"{models}. {OTHER_FOLDER}"
+        )
+    if len(stored) > models:
+        raise ValueError(
+            f"{store.root} holds a fleet of {len(stored)} models and the config asks for {models}. "
+            f"A fleet can grow, not shrink: use design.models={len(stored)} (design.targets "
+            "chooses which are audited), or another workdir."
+        )
+    if not np.array_equal(stored, design.member_MN[: len(stored)]):
+        raise ValueError(
+            f"{path} records another membership than this config draws, so the results would be "
+            f"wrong. {remedy(store, called=called)}"
+        )
+    if len(stored) < models and not extend:
+        raise ValueError(
+            f"design.models: {len(stored)} on disk, {models} in this run. Set extend=True to grow "
+            "the fleet, or use another workdir."
+        )
+    return len(stored) < models

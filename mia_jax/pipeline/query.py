@@ -1,0 +1,242 @@
+"""QUERY: every signal of every model; signals that the user supplied are written as they are."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import numpy as np
+
+from mia_jax import jobs, workdir
+from mia_jax.pipeline.train import devices, fleet_chunk, nothing
+from mia_jax.planned import Questions
+from mia_jax.runtime.store import Answers, Store
+from mia_jax.settings import RunSettings, TargetSettings
+from mia_jax.training import checkpoint, failures, probing, trajectory
+from mia_jax.training import oracle as black_boxes
+from mia_jax.training import query as queries
+from mia_jax.types import Design, Model, Pool
+
+REMEDY = (
+    "Use another workdir, or delete the folder signal/ to ask again (and attack/, report/ with it)."
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Asked:
+    """The models that are asked, and about what.
+
+    `models`: those that were trained here and have not failed.
+    """
+
+    model: Model
+    pool: Pool
+    design: Design
+    models: tuple[int, ...]
+
+
+def query(
+    asked: Asked,
+    questions: Questions,
+    *,
+    store: Store,
+    run: RunSettings,
+    pause: Callable = nothing,
+    begin: Callable = nothing,
+) -> dict[int, str]:
+    """Asks the models for every signal that is not on disk.
+
+    Returns:
+      {model: what happened} of models whose answers are not finite; they are recorded as failed.
+
+    Raises:
+      FileNotFoundError: a model is not trained.
+      ValueError: no model gives finite answers, or answers on disk are of other questions.
+    """
+    models, train = list(asked.models), store.train.folder
+    missing = sorted(set(models) - set(checkpoint.finished(train, models)))
+    if missing:
+        raise FileNotFoundError(
+            f"{len(missing)} of {len(models)} models are not trained (the first is {missing[0]}); "
+            "add the stage: stages_wanted=train,query,..."
+        )
+    claim_signals(questions, store=store, begin=begin)
+    bad: dict[int, str] = {}
+    common = dict(
+        model=asked.model,
+        pool=asked.pool,
+        views=questions.view_functions,
+        models=models,
+        chunk=run.query_chunk or fleet_chunk(store, run),
+        batch_size=min(questions.batch_size, len(asked.pool.y)),
+        devices=devices(run),
+        pause=pause,
+        on_bad=bad.setdefault,
+        begin=begin,
+        run=store.run,
+    )
+    folders = dict(models_folder=train, folder=store.answers.folder)
+    queries.query(signals=questions.passes, **folders, **common)
+    common["models"] = answering(models, bad)
+    if questions.probes:
+        probing_fields = common | dict(batch_size=questions.ask_batch_size, seed=questions.seed)
+        with jobs.deferred(pause):
+            probing.query(
+                signals=questions.probes,
+                rows={name: questions.rows[name] for name in questions.probes},
+                design=asked.design,
+                **folders,
+                **probing_fields,
+            )
+        common["models"] = answering(models, bad)
+    if questions.trajectory:
+        losses = {"loss": questions.signals["loss"]}
+        trajectory.query(
+            epochs=questions.snapshots,
+            models=common["models"],
+            ask=functools.partial(queries.query, signals=losses, **common),
+            bad=bad,
+            train_folder=train,
+            folder=store.answers.folder,
+            run=store.run,
+            begin=begin,
+        )
+        common["models"] = answering(models, bad)
+    if questions.asked_epochs:
+        query_snapshots(questions, store=store, **common)
+        answering(models, bad)
+    for m, reason in sorted(bad.items()):
+        jobs.say(f"query: model {m} has failed, it {reason}; the run goes on without it.")
+        attempt = attempt_of(store, m)
+        failures.record(train, m, stage="query", reason=reason, attempt=attempt)
+    return bad
+
+
+def answering(models: Sequence[int], bad: Mapping[int, str]) -> list[int]:
+    """The models without `bad` {model: what happened}; ValueError if none is left."""
+    left = [m for m in models if m not in bad]
+    if not left:
+        m = min(bad)
+        raise ValueError(
+            f"no model gives finite answers; {len(bad)} of {len(bad)} fail, the first is model {m}:"
+            f" {bad[m]}. Leave that signal out, or train with a lower learner.learning_rate in "
+            "another workdir."
+        )
+    return left
+
+
+def attempt_of(store: Store, m: int) -> int:
+    """Which attempt a finished model is; 0 is the first."""
+    return int(checkpoint.load_history(store.train.folder, m).get("summary/attempt", 0))
+
+
+def query_snapshots(questions: Questions, *, store: Store, **common) -> None:
+    """Asks the models as they were after each epoch what the attacks of report.epochs read."""
+    part = {name: questions.signals[name] for name in questions.repeated}
+    repeated = dataclasses.replace(questions, signals=part)
+    snapshots = dict(epochs=questions.snapshots, models=common["models"], run=store.run)
+    program_fields = {k: common[k] for k in ("model", "views", "batch_size", "chunk")}
+    ask = queries.program(signals=part, **program_fields)
+    complete = trajectory.complete(**snapshots, train_folder=store.train.folder)
+    for epoch, models_folder in complete.items():
+        answers = store.after(epoch)
+        _claim(repeated, folder=answers.folder, begin=common["begin"])
+        queries.query(
+            signals=part,
+            models_folder=models_folder,
+            folder=answers.folder,
+            epoch=epoch,
+            ask=ask,
+            title=f"query after epoch {epoch}",
+            **common,
+        )
+
+
+def save_supplied(
+    signals: Mapping[str, np.ndarray], *, design: Design, store: Store, begin: Callable = nothing
+) -> None:
+    """Writes signals [M,A,N..] that the user supplied, of the design's last models, as files."""
+    for name, value_MAN in signals.items():
+        first = len(design.member_MN) - len(value_MAN)
+        for i, value_AN in enumerate(value_MAN):
+            path = probing.signal_file(store.answers.folder, name, first + i)
+            if not path.exists():
+                begin()
+                record = probing.place(store.run, name, first + i)
+                workdir.write_npy(path, value_AN, record)
+
+
+def query_black_box(
+    asked: Asked,
+    questions: Questions,
+    *,
+    target: TargetSettings,
+    store: Store,
+    begin: Callable = nothing,
+) -> None:
+    """Asks the black box, the design's last model, for the label-only signals, and logs it."""
+    folder, m = store.answers.black_box, len(asked.design.member_MN) - 1
+    if not workdir.claimed(folder):
+        begin()
+    remedy = "Use another workdir for another black box, or delete that folder to ask again."
+    workdir.claim(folder, dict(oracle=target.oracle), remedy=remedy)
+    answer = black_boxes.answering(target.oracle, folder=folder)
+    box = black_boxes.Oracle(
+        answer,
+        num_classes=asked.pool.num_classes,
+        log=store.answers.black_box_log,
+        rate=target.rate,
+        batch_size=target.batch_size,
+        name=target.oracle,
+    )
+    net, train = asked.model, store.train.folder
+    x = jax.ShapeDtypeStruct((1, *asked.pool.x.shape[1:]), asked.pool.x.dtype)
+    template = jax.eval_shape(net.init, jax.random.key(0), x)
+    trained_here = len(asked.design.member_MN) - 1
+
+    def shadows(count: int, index_B: np.ndarray):
+        chosen = probing.own_models(asked.design, m, count, trained_here)
+        variables = checkpoint.load_models(train, chosen.tolist(), template, run=store.run)
+        return probing.shadows_of(net, variables, asked.design.member_MN[chosen][:, index_B])
+
+    try:
+        black_boxes.query(
+            oracle=box,
+            m=m,
+            pool=asked.pool,
+            signals=questions.signals,
+            views=questions.view_functions,
+            rows={name: rows_MN[m] for name, rows_MN in questions.rows.items()},
+            shadows=shadows,
+            seed=questions.seed,
+            batch_size=questions.ask_batch_size,
+            folder=store.answers.folder,
+            begin=begin,
+            run=store.run,
+        )
+    finally:
+        jobs.say(
+            f"query: the black box was asked {box.asked:,} times in this run; {box.known:,} "
+            f"answers are in {store.answers.black_box_log}"
+        )
+
+
+def claim_signals(questions: Questions, *, store: Store, begin: Callable = nothing) -> None:
+    """Claims the folders of the answers; ValueError if those on disk are of other questions."""
+    _claim(questions, folder=store.answers.folder, begin=begin)
+
+
+def _claim(questions: Questions, *, folder, begin: Callable) -> None:
+    for part, config in claims(questions, folder=folder):
+        if not workdir.claimed(part):
+            begin()
+        workdir.claim(part, config, remedy=REMEDY)
+
+
+def claims(questions: Questions, *, folder) -> list[tuple]:
+    """(folder, what decides its answers) of the signals together and of each with questions."""
+    common = dict(views=questions.views, batch_size=questions.batch_size)
+    asking = dict(ask_batch_size=questions.ask_batch_size)
+    return [(folder, common), *((Answers(folder).of(name), asking) for name in questions.probes)]

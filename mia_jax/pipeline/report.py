@@ -1,0 +1,225 @@
+"""REPORT: what was measured, in the files of report/. Nothing is computed here."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import threadpoolctl
+
+from mia_jax import jobs, workdir
+from mia_jax.pipeline import inputs
+from mia_jax.pipeline.attack import SignalReader, claim_of, read_scores
+from mia_jax.pipeline.measure import Measurement, about_of, measure
+from mia_jax.pipeline.train import nothing
+from mia_jax.planned import PlannedAttack, Questions, Subject, TrainedHere
+from mia_jax.progress import Progress
+from mia_jax.report import evasion, files, seeds, tables, vulnerability, weights
+from mia_jax.report.files import file_digest, finish
+from mia_jax.report.sections import privacy_audit
+from mia_jax.runtime.store import ReportFiles
+from mia_jax.settings import ReportSettings
+
+Path = pathlib.Path
+PARTS = 6  # of the progress: intervals, slices, differences, records, models, figures
+SECONDS = 5.0
+
+
+# many small products: threads cost more than they give on busy cores
+@threadpoolctl.threadpool_limits.wrap(limits=1, user_api="blas")
+def report(
+    attacks: Sequence[PlannedAttack],
+    reader: SignalReader,
+    *,
+    settings: ReportSettings,
+    questions: Questions | None,
+    subject: Subject,
+    trained: TrainedHere,
+    seed: int,
+    versions: Mapping,
+    lines: bool = True,
+    begin: Callable = nothing,
+) -> dict:
+    """Measures, writes the report, and returns it as it is on disk.
+
+    A report of other inputs, or one that was changed, is set aside, never overwritten; one of
+    these inputs is read.
+
+    Args:
+      attacks, reader, settings, questions, subject, trained, seed, versions: of `measure`.
+      lines: of progress.Progress.
+      begin: called before the first file is written.
+    """
+    store = reader.store
+    score_MN = {planned.name: read_scores(planned, reader) for planned in attacks}
+    epochs = () if questions is None else questions.asked_epochs
+    checked = inputs.check(
+        store,
+        {planned.name: planned.signals for planned in attacks},
+        models=len(reader.design.member_MN),
+        membership=workdir.digest(reader.design.member_MN),
+        signals=reader.measured,
+        snapshots={epoch: questions.repeated for epoch in epochs},
+    )
+    made_from = dict(
+        report=vars(settings),
+        scores=workdir.digest(*score_MN.values()),
+        targets=list(reader.design.targets),
+        evidence=workdir.digest({a.name: claim_of(a, reader) for a in attacks}),
+        stale=checked["stale"],
+        attacks=list(score_MN),
+        about=workdir.digest(vars(about_of(reader, subject, settings, seed=seed))),
+    )
+    if finished(store.report, made_from):
+        return workdir.read_json(store.report.json)
+    begin()
+    store.report.claim.unlink(missing_ok=True)  # what is half written is no finished report
+    progress = Progress(title="report", total=PARTS, unit="part", seconds=SECONDS, lines=lines)
+    if lines:
+        count = f"{len(attacks)} attack{'s' * (len(attacks) != 1)}"
+        progress.line(
+            f"report: intervals of {count} from {settings.draws} draws, slices, records, checks ..."
+        )
+    measurement = measure(
+        attacks,
+        reader,
+        score_MN,
+        settings=settings,
+        questions=questions,
+        subject=subject,
+        trained=trained,
+        seed=seed,
+        inputs=checked,
+        versions=versions,
+        tick=progress.advance,
+    )
+    announce(measurement)
+    progress.advance(1, "figures")
+    pictures = {}
+    if settings.figures:
+        pictures = chosen_pictures(reader, trained)
+    write(measurement, reader, settings=settings, pictures=pictures)
+    finish(store.report.folder, made_from)
+    progress.close()
+    return workdir.read_json(store.report.json)
+
+
+def announce(measurement: Measurement) -> None:
+    """Says on the terminal that canaries disprove the accountant's claim."""
+    audit = measurement.measured.audit
+    if audit is not None and audit.get("violated"):
+        jobs.say("audit: " + privacy_audit.violation(audit).replace("*", ""))
+
+
+def write(
+    measurement: Measurement,
+    reader: SignalReader,
+    *,
+    settings: ReportSettings,
+    pictures: Mapping[str, Mapping],
+) -> None:
+    """Writes every file of the report but the claim; report.md is the last."""
+    report_files, rows = reader.store.report, reader.design.of_targets()
+    if measurement.epochs:
+        text = tables.lines_csv(measurement.epochs, ("epoch", *tables.COLUMNS))
+        workdir.write_text(report_files.epochs, text)
+    if measurement.records:
+        workdir.write_npz(report_files.record_arrays, **measurement.records)
+    workdir.write_text(report_files.records, records_csv(measurement, reader, settings))
+    files.write(
+        measurement.measured.to_json(),
+        attacks=measurement.attacks,
+        draws=measurement.draws,
+        member_TN=rows.member_TN,
+        evaluated_TN=rows.evaluated_TN,
+        folder=report_files.folder,
+        plots=settings.figures,
+        pictures=pictures,
+    )
+
+
+def records_csv(
+    measurement: Measurement, reader: SignalReader, settings: ReportSettings
+) -> str:
+    """records.csv: every scored record with its label and how exposed it is.
+
+    With the column `id` of the data where it has one.
+    """
+    pool = reader.pool
+    labeled = np.ndim(pool.y) == 1 and (pool.num_classes or np.ptp(pool.y))
+    lines = vulnerability.lines(
+        measurement.records,
+        measurement.measured.records,
+        evaluated_N=reader.design.of_targets().evaluated_TN.any(0),
+        labels_N=pool.y if labeled else None,
+        id_N=pool.columns.get("id"),
+        level=settings.level,
+    )
+    return tables.lines_csv(lines, vulnerability.CSV)
+
+
+def chosen_pictures(reader: SignalReader, trained: TrainedHere) -> dict[str, dict]:
+    """{figure: what it is drawn from}: adversarial examples and weights of the first target."""
+    m, pool, rows = reader.design.targets[0], reader.pool, reader.design.of_targets()
+    first = dict(m=m, x_N=pool.x, y_N=pool.y)
+    first |= dict(member_N=rows.member_TN[0], evaluated_N=rows.evaluated_TN[0])
+    store = reader.store
+    pictures = dict(adversarial=evasion.chosen(store.answers.folder, reader.measured, **first))
+    if trained.model is not None and m in trained.models:
+        pictures["weights"] = weights.chosen(
+            store.train.folder, model=trained.model, m=m, x=pool.x[:1]
+        )
+    return {name: picture for name, picture in pictures.items() if picture}
+
+
+def finished(report_files: ReportFiles, made_from: Mapping) -> bool:
+    """Whether the folder holds the report of these inputs, as it was written.
+
+    One of other inputs, or one that was changed since, is set aside.
+    """
+    folder, why = report_files.folder, ""
+    if not report_files.claim.exists():
+        return False
+    try:
+        known = workdir.read_json(report_files.claim, needs={})
+    except ValueError as error:
+        known, why = {}, f"{error} The report is written again; the old one"
+    digests = known.pop("files", None)
+    changed = []
+    for name, digest in (digests or {}).items():
+        if file_digest(folder / name) not in (digest, None):
+            changed.append(name)
+    if not why and workdir.differences(known, made_from):
+        why = "the report of other inputs"
+    elif not why and changed:
+        why = (
+            f"{', '.join(changed)} in {folder.name}/ changed after the report was written. It is "
+            "written again; the old one"
+        )
+    if why:
+        jobs.say(f"report: {why} is kept in {workdir.set_aside(folder).name}/")
+        return False
+    if not all((folder / name).exists() for name in (digests or files.NAMES)):
+        return False
+    older = ""
+    if digests is None:
+        older = (
+            " (by an older version, which kept no checksums: whether a file was changed is not "
+            "known)"
+        )
+    jobs.say(f"report: nothing changed since it was written{older}.")
+    return True
+
+
+def report_seeds(reports: Mapping[int, dict], *, report_files: ReportFiles) -> dict:
+    """Writes the report over several seeds: mean and sd of every number."""
+    made_from = dict(seeds=list(reports))
+    made_from |= dict(reports=workdir.digest(*(r["results"] for r in reports.values())))
+    if finished(report_files, made_from):
+        return workdir.read_json(report_files.json)
+    report_files.claim.unlink(missing_ok=True)
+    summary = seeds.summary(reports)
+    seeds.write(summary, folder=report_files.folder)
+    finish(report_files.folder, made_from)
+    return summary

@@ -1,0 +1,337 @@
+"""RUN: the wanted stages of every seed of a config, in one workdir per seed."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+
+from mia_jax import checks, jobs, precision, workdir
+from mia_jax.pipeline import build, report
+from mia_jax.pipeline.attack import attack
+from mia_jax.pipeline.build import Experiment
+from mia_jax.pipeline.place import Place
+from mia_jax.pipeline.query import query, query_black_box, save_supplied
+from mia_jax.pipeline.train import train
+from mia_jax.progress import size
+from mia_jax.runtime import provenance
+from mia_jax.runtime.store import Store, seed_folder
+from mia_jax.settings import Settings
+from mia_jax.training import memory
+
+Path = pathlib.Path
+STAGES = ("train", "query", "attack", "report")
+
+
+def run(
+    config,
+    *,
+    workdir_path: str | Path,
+    stages_wanted: Sequence[str] = STAGES,
+    extend: bool = False,
+    arrays: Mapping | None = None,
+    task: tuple[int, int] | None = None,
+    pause: Callable = lambda: None,
+) -> dict:
+    """Runs the wanted stages of every seed of the config.
+
+    Finished stages are skipped. Several seeds have workdirs of their own, seed-<n>.
+
+    Args:
+      config: what configuration.complete made; one of configuration.scores audits the user's own
+        arrays.
+      workdir_path: where everything is kept.
+      stages_wanted: some of STAGES.
+      extend: a fleet may grow; attacks and reports of the smaller one are set aside.
+      arrays: the user's own arrays from memory.
+      task: (i, n) trains its share of the models and does nothing else.
+      pause: called at safe places; may raise to end the run (mia_jax.jobs).
+
+    Returns:
+      The report, of the seeds together if there are several.
+
+    Raises:
+      ValueError: the workdir is of another config; the message names the keys.
+    """
+    check_wanted(stages_wanted)
+    root, config = Path(workdir_path), plain(config)
+    seeds = checked_seeds(config.pop("seed"))
+    reports, failed, numerics = {}, {}, precision.settings()
+    if numerics["x64"]:
+        jobs.say(
+            "jax_enable_x64 is on: this run computes in 32 bits all the same, so that its results "
+            "are those of a run without it."
+        )
+    with precision.single():
+        for seed in seeds:
+            folder = root if len(seeds) == 1 else seed_folder(root, seed)
+            try:
+                experiment = built(config, seed=seed, arrays=arrays)
+                store = Store(folder, experiment.run)
+                if task is None:
+                    trains = experiment.learner is not None
+                    check_stages(store, wanted=stages_wanted, trains=trains)
+                reports[seed] = run_one(
+                    experiment,
+                    store=store,
+                    wanted=stages_wanted,
+                    extend=extend,
+                    task=task,
+                    pause=pause,
+                    numerics=numerics,
+                    called=arrays is not None,
+                )
+            except jobs.Paused:
+                raise
+            except Exception as error:
+                if len(seeds) == 1:
+                    raise
+                failed[seed] = error
+                jobs.say(f"seed {seed} failed: {jobs.failure(error)}")
+        if failed:
+            raise_failed(failed, seeds=len(seeds))
+        if len(seeds) > 1 and task is None and "report" in stages_wanted:
+            return report.report_seeds(reports, report_files=Store(root).report)
+    return reports[seeds[0]]
+
+
+def built(config: Mapping, *, seed: int, arrays: Mapping | None) -> Experiment:
+    """The experiment of one seed of a plain config."""
+    remedy = "Use fewer examples, or a smaller model."
+    with in_memory("preparing the data, the design and the model", remedy):
+        if "scores" in config:
+            return build.build_supplied(config, seed=seed, arrays=arrays)
+        return build.build(config, seed=seed)
+
+
+def raise_failed(failed: Mapping[int, Exception], *, seeds: int) -> None:
+    """The error of a run of several seeds of which some failed: the one that all share, or ValueError that names each seed."""
+    first = next(iter(failed.values()))
+    if len(failed) == seeds and len({str(error) for error in failed.values()}) == 1:
+        raise first
+    reasons = "; ".join(f"seed {seed}: {' '.join(str(error).split()) or type(error).__name__}" for seed, error in failed.items())
+    raise ValueError(f"{len(failed)} of {seeds} seeds failed, the others are finished, and there is no report over all seeds: {reasons}") from first
+
+
+def check_wanted(stages_wanted: Sequence[str]) -> None:
+    """ValueError unless there are stages, and all exist."""
+    if not stages_wanted:
+        raise ValueError(f"stages_wanted= is empty; name some of {', '.join(STAGES)}.")
+    for stage in stages_wanted:
+        checks.one_of(STAGES, stage=stage)
+
+
+def checked_seeds(given) -> tuple[int, ...]:
+    """The seeds of a config; ValueError unless they are different whole numbers >= 0, at least one."""
+    seeds = tuple(given) if isinstance(given, tuple | list) else (given,)
+    if not seeds or len(set(seeds)) < len(seeds) or any(not isinstance(s, int) or s < 0 for s in seeds):
+        raise ValueError(f"seed={seeds} must be different whole numbers >= 0, at least one.")
+    return seeds
+
+
+def check_stages(store: Store, *, wanted: Sequence[str], trains: bool) -> None:
+    """ValueError, before the workdir is touched, that names earlier stages of which it has nothing.
+
+    `trains`: whether there are models to train and to query.
+    """
+    first = min(STAGES.index(stage) for stage in wanted)
+    needed = [stage for stage in STAGES[:first] if trains or stage == "attack"]
+    missing = [stage for stage in needed if not store.holds(stage)]
+    if missing:
+        every = ",".join(dict.fromkeys([*missing, *wanted]))
+        raise ValueError(
+            f"the stage {STAGES[first]} reads what earlier stages made, and {store.root} holds "
+            f"nothing of {', '.join(missing)}: ask for all of them, stages_wanted={every}."
+        )
+
+
+def plain(config) -> dict:
+    """The config as nested dicts of plain values."""
+    return config.to_dict() if hasattr(config, "to_dict") else dict(config)
+
+
+def run_one(
+    experiment: Experiment,
+    *,
+    store: Store,
+    wanted: Sequence[str],
+    extend: bool,
+    task: tuple[int, int] | None,
+    pause: Callable,
+    numerics: Mapping,
+    called: bool = False,
+) -> dict:
+    """Runs the wanted stages of one seed in one workdir.
+
+    Args:
+      experiment: what is run.
+      store: the workdir.
+      wanted, extend, task, pause: of `run`.
+      numerics: precision.settings, for run.json.
+      called: by a program (mia_jax.audit): progress of attacks and report is shown on a terminal
+        only, and remedies are its arguments, not flags.
+
+    Returns:
+      The report; {} if it is not wanted.
+    """
+    if task is not None and (experiment.learner is None or extend or "train" not in wanted):
+        what = "no training: only the train stage is shared"
+        if extend:
+            what = "extend=True: grow the fleet first, without a task"
+        raise ValueError(f"task={task[0]}/{task[1]} does not go with {what}.")
+    workdir.sweep(store.root)
+    log = provenance.RunLog(store.log(task), seed=experiment.seed, numerics=numerics)
+    place = Place(experiment, store=store, extend=extend, called=called, begin=log.begin)
+    common = dict(store=store, begin=place.begin)
+    lines = not called
+    stages = dict(
+        train=lambda: train_stage(experiment, task=task, pause=pause, **common),
+        query=lambda: query_stage(experiment, pause=pause, **common),
+        attack=lambda: attack_stage(experiment, lines=lines, **common),
+        report=lambda: report_stage(experiment, lines=lines, **common),
+    )
+    if task is not None:
+        stages = dict(train=stages["train"])
+    results = {}
+    try:
+        for stage in (stage for stage in stages if stage in wanted):
+            pause()
+            trains = experiment.learner is not None
+            remedy = memory_remedy(stage, experiment.settings, trains=trains)
+            with in_memory(f"running the stage {stage}", remedy):
+                results[stage] = log.timed(stage, stages[stage])
+    except jobs.Paused:
+        raise
+    except Exception:
+        place.release()
+        raise
+    place.write_config()
+    return results.get("report", {})
+
+
+def train_stage(
+    experiment: Experiment, *, store: Store, task, pause: Callable, begin: Callable
+) -> None:
+    """TRAIN, if there are models to train; afterwards enough are left to be audited."""
+    if experiment.learner is not None:
+        train(
+            experiment.fleet_plan(),
+            store=store,
+            run=experiment.settings.run,
+            models=experiment.own_models,
+            task=task,
+            pause=pause,
+            begin=begin,
+        )
+    if task is None:
+        experiment.without_failed(store)
+
+
+def query_stage(
+    experiment: Experiment, *, store: Store, pause: Callable, begin: Callable
+) -> None:
+    """QUERY of all models, of the user's own arrays, and of a black box."""
+    left = experiment.without_failed(store)
+    save_supplied(left.supplied, design=left.design, store=store, begin=begin)
+    if not left.own_models:
+        return
+    run_settings = left.settings.run
+    common = dict(store=store, begin=begin)
+    query(left.asked(), left.questions(), run=run_settings, pause=pause, **common)
+    left = left.without_failed(store)
+    if left.settings.target.oracle:
+        target = left.settings.target
+        query_black_box(left.asked(), left.questions(), target=target, **common)
+
+
+def attack_stage(
+    experiment: Experiment, *, store: Store, lines: bool, begin: Callable
+) -> None:
+    """ATTACK without the models that failed."""
+    left = experiment.without_failed(store)
+    attack(left.attacks, left.reader(store), lines=lines, begin=begin)
+
+
+def report_stage(
+    experiment: Experiment, *, store: Store, lines: bool, begin: Callable
+) -> dict:
+    """MEASURE and REPORT without the models that failed."""
+    left = experiment.without_failed(store)
+    return report.report(
+        left.attacks,
+        left.reader(store),
+        settings=left.settings.report,
+        questions=left.questions(),
+        subject=left.subject(),
+        trained=left.trained(),
+        seed=left.seed,
+        versions=provenance.versions(),
+        lines=lines,
+        begin=begin,
+    )
+
+
+@contextlib.contextmanager
+def in_memory(what: str, remedy: str):
+    """Turns any error by which memory ran out into OutOfMemory, with numbers and the remedy."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, memory.OutOfMemory) or not memory.ran_out(error):
+            raise
+        device = jax.local_devices()[0] if "stage" in what else None
+        limit = memory.available(device)
+        sentence = memory.sentence(error, what=what, remedy=remedy, limit=limit)
+        raise memory.OutOfMemory(sentence) from error
+
+
+def memory_remedy(stage: str, settings: Settings, *, trains: bool) -> str:
+    """How the memory of a stage is lowered, with the numbers of this run."""
+    run, query = settings.run, settings.query
+    if not trains or stage in ("attack", "report"):
+        return (
+            "Use fewer attacks, examples or models, or fewer bootstrap draws "
+            f"(draws={settings.report.draws})."
+        )
+    if stage == "query":
+        chunk = run.query_chunk or "as run.chunk"
+        return f"Lower run.query_chunk ({chunk}) or query.batch_size ({query.batch_size})."
+    lanes = run.lanes or "one per core"
+    return (
+        f"Lower run.chunk ({run.chunk}), run.lanes ({lanes}) or run.pool_bytes "
+        f"({size(run.pool_bytes)})."
+    )
+
+
+def model_summary(config) -> str:
+    """The table of the config's model: layers, shapes, parameters."""
+    if "scores" in config:
+        raise ValueError(
+            "this config has no model, so there is no summary of one: nothing is trained."
+        )
+    with precision.single():
+        fields = {k: v for k, v in plain(config).items() if k != "seed"}
+        experiment = build.build(fields, seed=0)
+        return experiment.model.summary(experiment.pool.x[:1])
+
+
+def debug_config(config):
+    """The config with 4 models (as many as its design allows), 1 epoch and small batches of work, for --debug."""
+    if "scores" in config:
+        raise ValueError("this config trains nothing, so there is no tiny fleet of it for debugging.")
+    config = type(config)(config).unlock()
+    for field, small in dict(models=4, sources=1, targets=2).items():
+        if isinstance(config.design.get(field), int):
+            config.design[field] = min(config.design[field], small)
+    config.learner.epochs = min(config.learner.epochs, 1)
+    config.learner.snapshots = (1,) if config.learner.snapshots else ()
+    if "warmup_epochs" in config.learner:
+        config.learner.warmup_epochs = 0
+    if not isinstance(config.learner.get("schedule", ""), str):
+        # its steps and epochs are those of the whole training
+        config.learner.schedule = "constant_schedule"
+    config.run.chunk = 2
+    config.report.draws = 40
+    return config

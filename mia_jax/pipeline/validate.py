@@ -1,0 +1,327 @@
+"""What a config asks for and cannot have, refused with the remedy before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import jax
+import numpy as np
+
+from mia_jax import checks, configuration, jobs, registry, views
+from mia_jax.data import augment
+from mia_jax.pipeline.train import AUTO
+from mia_jax.planned import PlannedAttack
+from mia_jax.settings import ReportSettings, Settings
+from mia_jax.signals import transforms
+from mia_jax.training import probing
+from mia_jax.training import query as queries
+from mia_jax.training.trajectory import SIGNAL as TRAJECTORY
+from mia_jax.types import ACCESS, Attack, Batch, Design, Learner, Loss, Model, Pool, Signal
+from mia_jax.views import asked_signals
+
+MOST_DRAWS = 1_000_000
+LONGEST = 250  # bytes of a signal's name with its settings: the name of a folder has at most 255
+MOST_STEPS = 2**31 - 1
+
+
+def check_fields(typed: Settings, attacks: Mapping, *, epochs: int) -> None:
+    """ValueError for a field of query, report or run that cannot work.
+
+    `attacks` are named by their keys; `epochs` are those of the training, for an example.
+    """
+    query, report, run = typed.query, typed.report, typed.run
+    for name in attacks:
+        configuration.check_name(name)
+    if not query.views or query.views[0] != "identity":
+        raise ValueError(
+            f"query.views={tuple(query.views)} must begin with 'identity': accuracies and the gap "
+            "attack are of the unchanged example."
+        )
+    sizes = dict(batch_size=query.batch_size, ask_batch_size=query.ask_batch_size)
+    checks.at_least(1, **{f"query.{field}": size for field, size in sizes.items()})
+    if run.chunk not in AUTO:
+        if not isinstance(run.chunk, int):
+            raise ValueError(
+                f"run.chunk={run.chunk!r} must be a whole number of models >= 1, or 'auto' to have "
+                "the fastest measured."
+            )
+        checks.at_least(1, **{"run.chunk": run.chunk})
+    fields = "lanes devices query_chunk checkpoint_every memory_bytes retries".split()
+    checks.at_least(0, **{f"run.{field}": getattr(run, field) for field in fields})
+    check_report(report, attacks)
+    if report.epochs and not typed.learner.snapshots:
+        raise ValueError(
+            f"report.epochs={tuple(report.epochs)} needs learner.snapshots, the epochs to look at, "
+            f"for example {(1, epochs)}."
+        )
+
+
+def check_report(report: ReportSettings, attacks: Mapping) -> None:
+    """ValueError for a field of config.report that cannot work."""
+    checks.at_least(40, **{"report.draws": report.draws})
+    if report.draws > MOST_DRAWS:
+        raise ValueError(
+            f"report.draws={report.draws:,} must be at most {MOST_DRAWS:,}; intervals change "
+            "little from 1,000 on."
+        )
+    checks.fraction(closed="neither", **{"report.level": report.level})
+    several = isinstance(report.fprs, Sequence) and not isinstance(report.fprs, str)
+    fprs = tuple(report.fprs) if several else ()
+    if not fprs or not all(isinstance(fpr, int | float) and 0 <= fpr < 1 for fpr in fprs):
+        raise ValueError(
+            f"report.fprs={report.fprs!r} must be false-positive rates in [0, 1), such as "
+            "(0.001, 0.01); 0 is the TPR without any."
+        )
+    checks.positive(**{"report.ppv_ratio": report.ppv_ratio})
+    checks.at_least(0, **{"report.jackknife": report.jackknife})
+    for name in report.sections:
+        registry.load("sections", name)
+    for field in ("shadow_curve", "records", "epochs"):
+        value = getattr(report, field)
+        names = value.split(",") if isinstance(value, str) else value or ()
+        default = ReportSettings().shadow_curve if field == "shadow_curve" else ()
+        if field == "shadow_curve" and tuple(names) == tuple(default):
+            continue  # the default curve is drawn where the audit has the attack
+        for name in names:
+            checks.one_of(attacks, **{f"report.{field}": name})
+
+
+def training_notes(learner: Mapping, *, num_rows: int) -> list[str]:
+    """Notes about a training that may be a slip: none at all, batches larger than a model's rows.
+
+    ValueError for more steps than are counted.
+    """
+    epochs, batch_size, said = learner.get("epochs"), learner.get("batch_size"), []
+    if epochs is None or not isinstance(epochs, int):
+        return said
+    steps = -(-num_rows // min(batch_size, num_rows)) if batch_size and batch_size > 0 and num_rows else 1
+    if epochs * steps > MOST_STEPS:
+        raise ValueError(
+            f"learner.epochs={epochs:,} of {steps:,} steps are {epochs * steps:,} steps; a model takes at most {MOST_STEPS:,} (its counter has 32 "
+            f"bits), which is learner.epochs={MOST_STEPS // steps:,} here. At a millisecond per step they take {epochs * steps / 8.64e7:,.0f} days."
+        )
+    if epochs == 0:
+        said.append("learner.epochs=0 trains nothing: a null test. The models are as initialized, and no attack should find their members.")
+    if batch_size and batch_size > num_rows and learner.get("pairs") is None:
+        said.append(f"learner.batch_size={batch_size:,} is more than the {num_rows:,} rows of a model: every epoch is one step with all of them.")
+    return said
+
+
+def check_model(
+    model: Model, *, pool: Pool, name: str, data: str, flat: bool | None, shaped: bool
+) -> None:
+    """ValueError, before anything is trained, if the model cannot take these examples.
+
+    `name`, `data`: what config.model and config.data chose. `flat`: whether the data's images are
+    laid out as rows (None: it has no such field). `shaped`: whether the data has a field `shape`.
+    """
+    x = jax.ShapeDtypeStruct((2, *pool.x.shape[1:]), pool.x.dtype)
+
+    def answered(key, x, weight_B):
+        variables = model.init(key, x[:1])
+        model.apply(variables, x, train=False)
+        return model.apply(variables, x, key_B=jax.random.split(key, 2), weight_B=weight_B, train=True)[0]
+
+    try:
+        jax.eval_shape(answered, jax.random.key(0), x, jax.ShapeDtypeStruct((2,), np.float32))
+    except jobs.Paused:
+        raise
+    except Exception as error:  # whatever the net's code raises
+        remedy = ""
+        if flat:
+            remedy = " data.flat=False gives images."
+        elif shaped:
+            remedy = " data.shape=(28, 28, 1) arranges rows as images."
+        raise ValueError(
+            f"model.name={name!r} cannot take the examples of data.name={data!r}, which have shape {pool.x.shape[1:]}: "
+            f"{str(error).rstrip('.')}.{remedy}"
+        ) from error
+
+
+def check_images(views: Sequence[str], augmentation: Sequence[str] | None, *, pool: Pool) -> None:
+    """ValueError if a query view or a training augmentation cannot be applied to these examples."""
+    x, keys = pool.x[:1], jax.random.split(jax.random.key(0), 1)
+    for view in augment.views(views):
+        view(x)
+    if augmentation:
+        augment.augmentation(tuple(augmentation))(x, keys)
+
+
+def check_outputs(model: Model, *, pool: Pool, name: str) -> jax.ShapeDtypeStruct:
+    """Returns shape and dtype of the model's answer to a few examples, which must be what the task needs; nothing is computed.
+
+    Classification: [B,C] with at least `pool.num_classes` columns of logits; regression: [B,1]. ValueError that says what to return instead.
+    """
+    batch = pool.num_classes + 2  # no other axis of the answer has this length
+    x = jax.ShapeDtypeStruct((batch, *pool.x.shape[1:]), pool.x.dtype)
+    variables = jax.eval_shape(model.init, jax.random.key(0), x)
+    out, _ = jax.eval_shape(lambda variables, x: model.apply(variables, x, train=False), variables, x)
+    shape = tuple(getattr(out, "shape", ()))
+    said = f"model {name!r} answers {batch} examples with an array of shape {shape}"
+    if not pool.num_classes:
+        if shape != (batch, 1):
+            raise ValueError(f"{said}; regression needs [B,1], here ({batch}, 1): one number per example.")
+        return out
+    wanted = f"classification with {pool.num_classes} classes needs logits [B,C], here ({batch}, {pool.num_classes})"
+    if shape in ((batch, 1), (batch,)) and pool.num_classes == 2:
+        raise ValueError(f"{said}; {wanted}. For one logit z of class 1 return jnp.stack([jnp.zeros_like(z), z], -1), with z of shape [B].")
+    if len(shape) != 2 or shape[0] != batch:
+        hint = "one row of logits per example"
+        hint += "; a model of sequences or pixels reduces its positions to one row, or its losses are audited as arrays: mia_jax.audit(loss=...)"
+        raise ValueError(f"{said}; {wanted}: {hint}.")
+    if shape[1] < pool.num_classes:
+        raise ValueError(f"{said}; {wanted}: labels 0..{pool.num_classes - 1} need a column each.")
+    return out
+
+
+def check_loss(loss: Loss, *, model: Model, pool: Pool, name: str, rows: tuple[int, ...] = ()) -> None:
+    """ValueError unless the objective returns one loss, and one value of every metric, per example; nothing is computed.
+
+    `rows`: the axes between the batch and the rows of the pool that make one example, (2,) for pairs.
+    """
+    batch = 5
+    like = lambda a: jax.ShapeDtypeStruct((batch, *rows, *np.shape(a)[1:]), a.dtype)  # noqa: E731
+    x = like(pool.x)
+    variables = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *pool.x.shape[1:]), pool.x.dtype))
+
+    def measure(variables, x, y, weight_B, index_B, key):
+        return loss(variables, Batch(x=x, y=y, weight_B=weight_B, index_B=index_B), key_B=jax.random.split(key, batch), train=True)
+
+    vector = lambda dtype: jax.ShapeDtypeStruct((batch,), dtype)  # noqa: E731
+    loss_B, aux = jax.eval_shape(measure, variables, x, like(pool.y), vector(np.float32), vector(np.int32), jax.random.key(0))
+    for what, value in (("loss", loss_B), *((f"metric {metric!r}", value) for metric, value in aux.metrics.items())):
+        if value.shape != (batch,):
+            raise ValueError(
+                f"objective {name!r}: the {what} of {batch} examples has shape {value.shape}; it must be one number per example, ({batch},). "
+                "Reduce over outputs and positions, never over the batch."
+            )
+
+
+def check_signals(signals: Mapping[str, Signal], *, out: jax.ShapeDtypeStruct, pool: Pool) -> None:
+    """ValueError for a signal whose value is not [B] or [B,K] for the model's answer `out` [B,..]; nothing is computed."""
+    y = jax.ShapeDtypeStruct((out.shape[0], *np.shape(pool.y)[1:]), pool.y.dtype)
+    for name, signal in signals.items():
+        if signal.measure is not None:
+            seen = out if signal.transform is None else jax.eval_shape(signal.transform, out)
+            queries.check_value(jax.eval_shape(signal.measure, seen, y), name=name, batch=out.shape[0])
+
+
+def check_attacks(attacks: Mapping[str, Attack], *, design: Design) -> None:
+    """ValueError with the reason of every attack that this design cannot carry."""
+    fleet = views.Fleet(design=design, signal={}, num_classes=0)
+    refusals = [text for name, attack in attacks.items() if (text := fleet.refuse(attack, name))]
+    if refusals:
+        raise ValueError("\n".join(refusals))
+
+
+def check_snapshots(
+    snapshots: tuple[int, ...], attacks: Mapping[str, Attack], *, epochs: int
+) -> None:
+    """ValueError unless learner.snapshots are epochs of the training, and there for the attacks that need them."""
+    if any(not isinstance(e, int) or not 1 <= e <= epochs for e in snapshots) or list(snapshots) != sorted(set(snapshots)):
+        raise ValueError(f"learner.snapshots={snapshots} must be rising epochs in 1..{epochs}.")
+    needing = [name for name, attack in attacks.items() if TRAJECTORY in attack.needs]
+    if needing and not snapshots:
+        raise ValueError(f"attack {needing[0]!r} needs the losses at several epochs: set learner.snapshots, for example (5, 10, {epochs}).")
+
+
+def check_epochs(names: Sequence[str], attacks: Mapping[str, Attack], signals: Mapping[str, Signal], *, target: bool) -> None:
+    """ValueError if an attack of config.report.epochs reads what snapshots are not asked: questions of its own, trajectories, brought answers."""
+    if names and target:
+        raise ValueError(f"report.epochs={tuple(names)}: a target of your own has no epochs; leave it empty.")
+    passes = {name for name, signal in signals.items() if signal.ask is None}
+    for name in names:
+        own = asked_signals({name: attacks[name]}) - passes
+        if own:
+            raise ValueError(
+                f"report.epochs: attack {name!r} reads {', '.join(sorted(own))}, which snapshots are not asked; attacks on "
+                f"{', '.join(sorted(n for n in passes if '@' not in n))} can be repeated."
+            )
+
+
+def check_defenses(attacks: Sequence[PlannedAttack], *, design: Design) -> None:
+    """ValueError for an unknown defense, or one of the target alone where targets are shadows."""
+    targets = list(design.targets)
+    for planned in attacks:
+        name, defense = planned.name, planned.defense
+        if defense:
+            transforms.make(defense)
+            if not planned.adaptive and design.shadow_MM[np.ix_(targets, targets)].any():
+                raise ValueError(
+                    f"attack {name!r}: defense={defense!r} of the target alone needs targets that "
+                    f"are nobody's shadows, and under the design {design.name!r} they are; set "
+                    "adaptive=True, or use the design blocks or disjoint, or bring a target."
+                )
+        elif planned.adaptive:
+            raise ValueError(
+                f"attack {name!r}: adaptive=True without a defense has nothing to adapt to."
+            )
+
+
+def check_real_attacks(attacks: Mapping[str, Attack]) -> None:
+    """ValueError for an attack that reads the logits of classes where the data has real targets."""
+    for name, attack in attacks.items():
+        if "logits" in attack.needs:
+            raise ValueError(
+                f"attack {name!r} reads the logits of classes and the data has real targets (num_classes=0); give it a signal='loss' where it has "
+                "that field, or use threshold, lira, reference, offset or population."
+            )
+
+
+def make_signals(wanted: Iterable[str], *, pool: Pool, model: Model) -> dict[str, Signal]:
+    """{the signal's one spelling: Signal}; ValueError for a signal that cannot be asked about these examples or of this model."""
+    made = {}
+    for name in sorted({registry.identity("signals", n) for n in wanted}):
+        if len(name.encode()) > LONGEST:
+            raise ValueError(f"signal {name!r} names a folder with all its settings, {len(name.encode())} bytes; at most {LONGEST} fit.")
+        base, _, defense = name.partition("@")
+        signal = registry.make("signals", base)
+        checks.one_of(ACCESS, **{f"access of signal {base}": signal.access})
+        if signal.check is not None:
+            signal.check(pool.x)
+        if signal.access == "white_box" and model.inside is None:
+            raise ValueError(f"signal {base!r} looks inside the model, and this one has no Model.inside; models made by layers.as_model have.")
+        if signal.access == "white_box" and not signal.shadows:
+            check_inside(signal, pool=pool, model=model)
+        if not pool.num_classes:
+            check_real_targets(base, signal)
+        made[name] = signal._replace(transform=transforms.make(defense).apply) if defense else signal
+    return made
+
+
+def check_inside(signal: Signal, *, pool: Pool, model: Model) -> None:
+    """ValueError, before anything is trained, if the signal looks for something inside the model that is not there."""
+
+    def ask(key, x, y, key_B):
+        return signal.ask(probing.probe_of(model, model.init(key, x), signal=signal), x, y, key_B)
+
+    key = jax.random.key(0)
+    jax.eval_shape(ask, key, jax.numpy.asarray(pool.x[:1]), jax.numpy.asarray(pool.y[:1]), jax.random.split(key, 1))
+
+
+def check_objective(learner: Learner, *, pool: Pool) -> None:
+    """ValueError, before anything is trained, if the objective cannot measure this model's answers to these examples."""
+    one = Pool(x=pool.x[:1], y=pool.y[:1], num_classes=pool.num_classes)
+
+    def evaluate(key):
+        return learner.evaluate(learner.init(key, one).variables, one, np.zeros(1, np.int32), np.ones(1, np.float32))
+
+    jax.eval_shape(evaluate, jax.random.key(0))
+
+
+def check_real_targets(name: str, signal: Signal) -> None:
+    """ValueError that lists the signals for real targets if this one needs classes."""
+
+    def takes(one: Signal) -> bool:
+        try:
+            jax.eval_shape(one.measure, jax.ShapeDtypeStruct((1, 1), np.float32), jax.ShapeDtypeStruct((1,), np.float32))
+        except (ValueError, TypeError):
+            return False
+        return True
+
+    if signal.measure is None or not takes(signal):
+        others = {n: registry.make("signals", n) for n in registry.names("signals")}
+        known = [n for n, one in others.items() if one.measure is not None and takes(one)]
+        raise ValueError(
+            f"signal {name!r} needs classes and the data has real targets (num_classes=0); signals for real targets: {', '.join(known)}."
+        )
