@@ -14,14 +14,14 @@ FILES = sorted((ROOT / "mia_jax").rglob("*.py"))
 # A file imports from its own level or lower ones; within a level the folders' imports form no cycle.
 LEVELS = (
     # the registry imports by name, at run time, and knows no folder
-    ("types", "checks", "jobs", "precision", "views", "registry", "fields", "settings", "command_line", "accelerators"),
+    ("types", "checks", "jobs", "precision", "views", "registry", "fields", "settings", "planned", "command_line", "accelerators"),
     ("objectives", "models", "privacy", "evasion", "metrics", "fitting"),
     ("optimizers", "schedules"),
     ("learners", "signals", "attacks", "designs", "data"),
     ("runtime", "training", "report", "workdir", "sealed", "progress", "brought"),
     (
-        *("experiment", "answers", "stages", "findings", "reruns", "over_epochs", "reporting", "configuration"),
-        *("pipeline", "prepare", "refusals", "targets", "standard", "results", "grid", "classic", "overrides", "listing"),
+        *("pipeline", "configuration", "targets", "standard", "api", "classic"),
+        *("overrides", "listing"),
     ),
 )
 LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts}
@@ -31,7 +31,7 @@ ONLY_IN = {  # library -> the parts that may import it, anywhere in a file
     "tensorflow": set(),
     "torch": set(),
     "absl": set(),
-    "ml_collections": {"experiment", "configuration", "classic"},
+    "ml_collections": {"configuration", "classic"},
     "matplotlib": {"report"},
     "jinja2": {"report"},
     "dp_accounting": {"privacy"},

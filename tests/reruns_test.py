@@ -6,10 +6,11 @@ import jax
 import numpy as np
 import pytest
 
-from mia_jax.pipeline import reruns
 from mia_jax.attacks import attack_model, lira, threshold
 from mia_jax.designs import bernoulli, disjoint, halves
 from mia_jax.metrics import bootstrap, comparisons, components, jackknife, roc, summary
+from mia_jax.pipeline import attack as attack_stage
+from mia_jax.pipeline import reruns
 from tests import planted
 
 KEY = jax.random.key(0)
@@ -22,7 +23,7 @@ def planted_fleet(models: int = 12, maker=halves, **fields):
 
 def scores_without(attack, fleet, groups: int) -> list[tuple]:
     scored = tuple(range(len(fleet.design.member_MN)))
-    common = dict(scored=scored, groups=groups, scores=stages.scores, key=KEY)
+    common = dict(scored=scored, groups=groups, scores=attack_stage.scores, key=KEY)
     return reruns.each(attack, fleet, measure=lambda design, score_MN: (design, score_MN), **common)
 
 
