@@ -13,7 +13,7 @@ from mia_jax.learners import _private as private
 from mia_jax.learners import stopping
 from mia_jax.report import privacy
 
-# What experiment.py passes itself; everything else in a maker's signature is a field of the config.
+# What pipeline/build.py passes itself; everything else in a maker's signature is a field of the config.
 PASSED = dict(
     data=(),
     design=("num_examples", "seed", "given_population_N", "given_canary_N", "labels_N"),

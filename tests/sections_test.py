@@ -15,8 +15,9 @@ import pytest
 import mia_jax
 import mia_jax.report.sections
 from mia_jax import configuration, registry, report, workdir
-from mia_jax.pipeline import report, run
+from mia_jax.pipeline import run
 from mia_jax.report import page, rendering
+from mia_jax.runtime.store import Store
 
 ROOT = pathlib.Path(report.__file__).parent
 OWN = '''"""A section of the user's own."""
@@ -132,7 +133,7 @@ def test_a_rewritten_report_is_taken_for_the_one_of_the_run(finished, tmp_path, 
     assert "- a further note" in (tmp_path / "w" / "report" / "report.md").read_text()
     made_from = workdir.read_json(tmp_path / "w" / "report" / "config.json", needs={})
     made_from.pop("files")
-    assert report.finished(tmp_path / "w" / "report", made_from) and "nothing changed since it was written" in capsys.readouterr().err
+    assert report_stage.finished(Store(tmp_path / "w").report, made_from) and "nothing changed since it was written" in capsys.readouterr().err
 
 
 def test_several_seeds_are_rewritten(tmp_path):
