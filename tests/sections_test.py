@@ -15,6 +15,7 @@ import pytest
 import mia_jax
 import mia_jax.report.sections
 from mia_jax import configuration, registry, report, workdir
+from mia_jax.pipeline import report as report_stage
 from mia_jax.pipeline import run
 from mia_jax.report import page, rendering
 from mia_jax.runtime.store import Store
