@@ -13,15 +13,21 @@ from collections.abc import Mapping
 from mia_jax import checks, configuration, fields, registry, settings
 from mia_jax.views import OTHER_NEEDS, SHADOW_NEEDS
 
-FOLDERS = ("attacks", "models", "signals", "data", "designs", "objectives", "learners", "optimizers", "schedules")
+FOLDERS = ("attacks", "models", "signals", "data", "designs", "objectives", "learners")
+FOLDERS += ("optimizers", "schedules", "augmentations", "query_views", "defenses", "classifiers")
 SECTIONS = (*configuration.KINDS, *settings.SECTIONS)
 OF = dict(model="models", design="designs", attack="attacks", learner="learners", signal="signals", objective="objectives", config="configs")
-OF |= dict(optimizer="optimizers", schedule="schedules")
+OF |= dict(optimizer="optimizers", schedule="schedules", defense="defenses", augmentation="augmentations")
+OF |= dict(view="query_views", views="query_views", classifier="classifiers")
 HOW = dict(  # how a kind that is no section is chosen
     attacks="--attacks=+<name>",
     signals="--config.query.signals=<name>,<name>",
     objectives="--config.learner.objective=<name>",
     optimizers="--config.learner.optimizer=<name>; fields of one: --list=fields:learner.optimizer:<name>",
+    classifiers="--config.attacks.<attack>.kind=<name> of attack_model; options are --config.attacks.<attack>.options",
+    augmentations="--config.learner.augment=<name>,<name>:<setting>",
+    query_views="--config.query.views=identity,<name>:<setting>",
+    defenses="--config.attacks.<attack>.defense=<name>:<field>=<value>,...",
     schedules="--config.learner.schedule=<name>; fields of one: --list=fields:learner.schedule:<name>",
 )
 READS = dict(shadow_in="shadows that trained on the row", shadow_out="shadows that did not", shadow_own="shadows on their own rows")
@@ -32,7 +38,7 @@ IN_SECTION = {  # of fields whose name means something else in another section
     "learner.batch_size": "Examples per step.",
     "report.epochs": "Attacks that are repeated on the models of learner.snapshots.",
     "query.batch_size": "Examples per batch of questions.",
-    "query.views": "What every example is asked as: identity, flip, rotate:5, shift:1, ...",
+    "query.views": "What every example is asked as, such as identity,flip,shift:1,0: --list=query_views.",
     "query.signals": "Signals that are asked beside those that the attacks need.",
     "target.signals": "The file of the target's answers.",
     "target.batch_size": "Examples per question to the black box.",
@@ -42,6 +48,7 @@ IN_SECTION = {  # of fields whose name means something else in another section
     "report.audit.guesses": "Shares of the canaries that are guessed.",
 }
 MEANINGS = dict(  # of fields that no maker's docstring explains
+    augment="Random changes of every example of a batch, such as flip,crop:4: --list=augmentations.",
     standardize="Features are scaled to mean 0 and variance 1, by the population rows where there are some.",
     drop_duplicates="Rows that are equal to an earlier one are left out.",
     canaries="Rows made canaries: fields:data.canaries.",
@@ -53,7 +60,7 @@ MEANINGS = dict(  # of fields that no maker's docstring explains
     watch="Keep how canaries' gradients lie to the updates.",
     save_logits="Keep the logits of every model.",
     ask_batch_size="Examples per batch for signals that ask more than one forward pass.",
-    defense="A transform of the outputs before the attack sees them (memguard, top_k, rounding).",
+    defense="What changes the outputs before the attack sees them: --list=defenses, with settings as top_k:k=3.",
     adaptive="The attacker defends the shadows in the same way.",
     fprs="False-positive rates at which the true-positive rate is reported.",
     ppv_ratio="Non-members per member for which the precision is reported.",

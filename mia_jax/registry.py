@@ -2,7 +2,7 @@
 
 A name with a dot is a module outside the package with the same function: 'my_pkg.my_model'. Two kinds also know the functions of a library, which
 their package lists (`library()` in mia_jax/optimizers and mia_jax/schedules): there a dotted name may be that of a function as well.
-A signal can be named with its settings: 'correct_under_shift:d=2' is mia_jax/signals/correct_under_shift.py and make(d=2).
+A signal or a defense can be named with its settings: 'correct_under_shift:d=2' is mia_jax/signals/correct_under_shift.py and make(d=2).
 """
 
 from __future__ import annotations
@@ -27,14 +27,19 @@ KINDS = dict(  # kind -> the function that its modules have
     learners="make",
     optimizers="make",
     schedules="make",
+    augmentations="make",
+    query_views="make",
     signals="make",
+    defenses="make",
     attacks="make",
+    classifiers="make",
     sections="text",  # of report.md
 )
-SPELLED = ("signals",)  # kinds whose names may carry settings, 'name:field=value'
+POSITIONAL = ("augmentations", "query_views")  # kinds of these whose settings may be given in order, 'shift:1,0'
+SPELLED = ("signals", "defenses", *POSITIONAL)  # kinds whose names may carry settings, 'name:field=value'
 RENAMED = dict(signals=dict(penultimate="embedding"))  # {kind: {old name: new name}}
-_FOLDERS = dict(sections="report.sections")  # the folder of a kind that is not called like it
-_HELPERS = dict(data=("augment",), models=("layers",), learners=("plan", "stopping"), signals=("transforms",))
+_FOLDERS = dict(classifiers="fitting", sections="report.sections")  # the folder of a kind that is not called like it
+_HELPERS = dict(models=("layers",), learners=("plan", "stopping"), classifiers=("moments", "network", "quantiles", "rows"))
 
 
 def package(kind: str) -> ModuleType:
@@ -183,7 +188,26 @@ def call(maker: Callable, label: str, /, given: Mapping = {}, **kwargs):
 def settings(kind: str, name: str) -> dict:
     """The fields in a name with settings, 'noise_robustness:sigma=.05,samples=100', each of its own type; ValueError for others."""
     base, given = fields.named(name)
-    return fields.typed(given, fields.of(maker(kind, base)), label=f"{kind}/{base}") if given else {}
+    known = fields.of(maker(kind, base)) if given else {}
+    if kind in POSITIONAL and "=" not in name:
+        values = [text for text, _ in fields.pairs(name.partition(":")[2])]
+        if len(values) > len(known):
+            raise ValueError(f"{kind}/{base} has {len(known)} settings ({', '.join(known) or 'none'}), not {len(values)}.")
+        given = dict(zip(known, values, strict=False))
+    return fields.typed(given, known, label=f"{kind}/{base}") if given else {}
+
+
+def make_spelled(kind: str, name: str, *, noun: str):
+    """Returns make(kind, name) of a name with settings; every ValueError ends with the forms that there are."""
+    try:
+        return make(kind, name)
+    except ValueError as error:
+        raise ValueError(f"there is no {noun} {name!r}: {error} Forms: {forms(kind)}.") from error
+
+
+def forms(kind: str) -> str:
+    """Returns how the names of a kind are written with their settings, \"'flip', 'shift:dy,dx'\"."""
+    return ", ".join(repr(name + ":" * bool(own := keywords(kind, name)) + ",".join(own)) for name in names(kind))
 
 
 def identity(kind: str, name: str) -> str:

@@ -142,6 +142,18 @@ class Probe(NamedTuple):
     shadows: Shadows | None = None
 
 
+class Defense(NamedTuple):
+    """What a model's owner does to outputs before anybody sees them; a pure function.
+
+    Attributes:
+        apply: apply(out_BC) -> out_BC, logits of the probabilities that are shown.
+        keeps_labels: Whether the predicted label never changes.
+    """
+
+    apply: Callable[[jax.Array], jax.Array]
+    keeps_labels: bool
+
+
 ACCESS = ("labels", "outputs", "white_box")  # what a signal may be told: predicted labels, output vectors, the model itself
 
 

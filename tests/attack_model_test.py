@@ -97,7 +97,7 @@ def recorded(monkeypatch) -> list[Job]:
 
         return head
 
-    monkeypatch.setitem(attack_model.KINDS, "logistic", make)
+    monkeypatch.setattr(logistic, "make", make)
     return jobs
 
 
@@ -241,8 +241,8 @@ def test_rows_bound_what_is_learned_from(monkeypatch):
 @pytest.mark.parametrize(
     "fields, message",
     [
-        (dict(kind="logistics"), "kind='logistics' is not one of .* Did you mean 'logistic'"),
-        (dict(kind="svm"), "kind='svm'"),
+        (dict(kind="logistics"), "classifiers: there is no 'logistics'. Did you mean 'logistic'"),
+        (dict(kind="svm"), "there is no 'svm'"),
         (dict(fit="source"), "fit='source'"),
         (dict(views="all"), "views='all'"),
         (dict(features=()), "leave nothing to learn from"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from mia_jax.data import augment
+from mia_jax import augmentations, query_views
 
 
 def images(*shape: int) -> np.ndarray:
@@ -21,7 +21,7 @@ def keys(n: int) -> jax.Array:
 @pytest.mark.parametrize("size", [(8, 8), (7, 10), (28, 28)])
 def test_rotation_equals_scipy(size, degrees):
     x = images(2, *size, 3)
-    (view,) = augment.views([f"rotate:{degrees}"])
+    (view,) = query_views.make([f"rotate:{degrees}"])
     expected = ndimage.rotate(x, degrees, axes=(1, 2), reshape=False, order=3, mode="constant")
     np.testing.assert_allclose(jax.jit(view)(x), expected, atol=1e-5)
 
@@ -29,12 +29,12 @@ def test_rotation_equals_scipy(size, degrees):
 def test_rotation_is_counterclockwise():
     x = np.zeros((1, 3, 3, 1), np.float32)
     x[0, 0, 1] = 1  # top, in the middle
-    assert np.argmax(augment.views(["rotate:90"])[0](x)) == 3  # left, in the middle
+    assert np.argmax(query_views.make(["rotate:90"])[0](x)) == 3  # left, in the middle
 
 
 def test_shift_and_flip_by_hand():
     x = np.arange(6, dtype=np.float32).reshape(1, 2, 3, 1)
-    views = augment.views(["identity", "flip", "shift:1,0", "shift:0,-1", "shift:-5,1"])
+    views = query_views.make(["identity", "flip", "shift:1,0", "shift:0,-1", "shift:-5,1"])
     expected = [
         [[0, 1, 2], [3, 4, 5]],
         [[2, 1, 0], [5, 4, 3]],
@@ -50,56 +50,56 @@ def test_shift_and_flip_by_hand():
 def test_shift_equals_scipy(dy, dx):
     x = images(2, 9, 7, 3)
     expected = ndimage.shift(x, (0, dy, dx, 0), order=0, mode="nearest")
-    np.testing.assert_array_equal(augment.views([f"shift:{dy},{dx}"])[0](x), expected)
+    np.testing.assert_array_equal(query_views.make([f"shift:{dy},{dx}"])[0](x), expected)
 
 
 def test_views_of_an_example_do_not_depend_on_the_batch():
     x = images(6, 8, 8, 1)
-    for view in augment.views(["flip", "shift:1,2", "rotate:10"]):
+    for view in query_views.make(["flip", "shift:1,2", "rotate:10"]):
         alone = jax.jit(view)(x[3:4])
         np.testing.assert_allclose(jax.jit(view)(x)[3], alone[0], atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["mirror", "shift", "shift:1", "shift:1,2,3", "shift:a,b", "shift:.5,1", "rotate:", "rotate:nan", "flip:1", ""])
 def test_malformed_views(name):
-    with pytest.raises(ValueError, match=r"there is no view .*Forms: 'identity', 'flip'"):
-        augment.views([name])
+    with pytest.raises(ValueError, match=r"there is no view .*Forms: 'flip', 'identity', 'rotate:degrees', 'shift:dy,dx'"):
+        query_views.make([name])
 
 
 def test_views_must_be_a_list():
     for wrong in ("flip", []):
         with pytest.raises(ValueError, match="must be a list"):
-            augment.views(wrong)
+            query_views.make(wrong)
 
 
 def test_data_without_images():
     x = images(4, 64)
-    np.testing.assert_array_equal(augment.views(["identity"])[0](x), x)
+    np.testing.assert_array_equal(query_views.make(["identity"])[0](x), x)
     for name in ("flip", "shift:1,0", "rotate:5"):
         with pytest.raises(ValueError, match=rf"view '{name}' needs images \[B,H,W,C\]; these examples have shape \(64,\)"):
-            augment.views([name])[0](x)
+            query_views.make([name])[0](x)
     with pytest.raises(ValueError, match="augmentation 'flip' needs images"):
-        augment.augmentation(["flip"])(x, keys(4))
+        augmentations.make(["flip"])(x, keys(4))
 
 
 @pytest.mark.parametrize("spec", ["identity", "shift:1,1", "shift:-1", "crop", "rotate:x", "rotate:inf"])
 def test_malformed_augmentation(spec):
     with pytest.raises(ValueError):
-        augment.augmentation([spec])
+        augmentations.make([spec])
     with pytest.raises(ValueError, match="must be a list"):
-        augment.augmentation("flip")
+        augmentations.make("flip")
 
 
 SPECS = ["flip", "crop:2", "shift:1", "rotate:20"]
 
 
 def augmented(specs: list[str], x: np.ndarray, key_B: jax.Array) -> np.ndarray:
-    return np.asarray(jax.jit(augment.augmentation(specs))(x, key_B))
+    return np.asarray(jax.jit(augmentations.make(specs))(x, key_B))
 
 
 def test_augmentation_of_an_example_depends_on_its_key_alone():
     x, key_B = images(8, 10, 12, 3), keys(8)
-    apply = jax.jit(augment.augmentation(SPECS))
+    apply = jax.jit(augmentations.make(SPECS))
     out = apply(x, key_B)
     assert out.shape == x.shape and out.dtype == jnp.float32
     order = np.array([5, 0, 7, 5, 1, 2, 3, 6])
@@ -113,16 +113,16 @@ def test_augmentation_of_an_example_depends_on_its_key_alone():
 def test_both_images_of_a_pair_change_on_their_own():
     x_BHWC = jnp.asarray(np.random.default_rng(0).random((30, 6, 6, 1)), jnp.float32)
     pair_B2HWC, keys = jnp.stack([x_BHWC, x_BHWC], axis=1), jax.random.split(jax.random.key(1), 30)
-    changed = augment.augmentation(["shift:2"])(pair_B2HWC, keys)
+    changed = augmentations.make(["shift:2"])(pair_B2HWC, keys)
     assert changed.shape == pair_B2HWC.shape and not np.array_equal(changed[:, 0], changed[:, 1])
     key_B2 = jax.vmap(lambda key: jax.random.split(key, 2))(keys)
     for side in range(2):
-        np.testing.assert_array_equal(changed[:, side], augment.augmentation(["shift:2"])(x_BHWC, key_B2[:, side]))
+        np.testing.assert_array_equal(changed[:, side], augmentations.make(["shift:2"])(x_BHWC, key_B2[:, side]))
 
 
 def test_augmentation_under_vmap_and_scan():
     x, key_B = images(4, 6, 6, 1), keys(4)
-    apply = augment.augmentation(SPECS)
+    apply = augmentations.make(SPECS)
     expected = augmented(SPECS, x, key_B)
     both = jnp.stack([key_B, key_B])
     models = jax.jit(jax.vmap(apply, in_axes=(None, 0)))(x, both)
@@ -133,7 +133,7 @@ def test_augmentation_under_vmap_and_scan():
 
 def test_no_augmentation_is_the_identity():
     x = images(2, 5)
-    np.testing.assert_array_equal(augment.augmentation([])(x, keys(2)), x)
+    np.testing.assert_array_equal(augmentations.make([])(x, keys(2)), x)
 
 
 def test_flip_happens_half_the_time():

@@ -6,18 +6,17 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from mia_jax import configuration, registry
+from mia_jax import configuration, defenses, registry
 from mia_jax.designs import blocks, halves
 from mia_jax.pipeline import build, validate
 from mia_jax.pipeline.run import run
-from mia_jax.signals import transforms
 from mia_jax.types import Attack
 
 OUT_BC = jnp.asarray(np.random.default_rng(0).normal(size=(50, 4)) * 3, jnp.float32)
 
 
 def probabilities(spec, out_BC=OUT_BC):
-    return np.exp(np.asarray(transforms.make(spec).apply(out_BC), np.float64))
+    return np.exp(np.asarray(defenses.make(spec).apply(out_BC), np.float64))
 
 
 def test_memguard_shows_the_label_and_nothing_else():
@@ -37,20 +36,25 @@ def test_top_k_shares_the_rest_and_keeps_the_label():
         np.testing.assert_allclose(p_C[order[2:]], true_C[order[2:]].mean(), rtol=1e-4)
     ties = jnp.zeros((1, 4))
     np.testing.assert_allclose(probabilities("top_k:k=1", ties), 0.25, rtol=1e-6)
-    assert all(transforms.make("top_k:k=4").apply(OUT_BC).argmax(1) == OUT_BC.argmax(1))
+    assert all(defenses.make("top_k:k=4").apply(OUT_BC).argmax(1) == OUT_BC.argmax(1))
 
 
 def test_rounding_rounds_probabilities():
     np.testing.assert_allclose(probabilities("rounding:digits=1"), np.maximum(np.round(softmax(np.asarray(OUT_BC), 1), 1), 1e-12), rtol=1e-5)
-    assert np.isfinite(transforms.make("rounding:digits=0").apply(jnp.asarray([[90.0, 0.0]]))).all()
+    assert np.isfinite(defenses.make("rounding:digits=0").apply(jnp.asarray([[90.0, 0.0]]))).all()
 
 
 @pytest.mark.parametrize(
-    "spec, text", [("mask", "defense='mask' is not one of"), ("top_k:m=1", "no field 'm'"), ("top_k:k=x", "k=x: it must be a whole number")]
+    "spec, text",
+    [
+        ("mask", "defenses: there is no 'mask'.*Known: memguard, rounding, top_k"),
+        ("top_k:m=1", "no field 'm'"),
+        ("top_k:k=x", "k=x: it must be a whole number"),
+    ],
 )
 def test_wrong_defenses_are_named(spec, text):
     with pytest.raises(ValueError, match=text):
-        transforms.make(spec)
+        defenses.make(spec)
 
 
 def test_label_only_signals_keep_their_files_and_others_get_their_own():
@@ -149,7 +153,7 @@ def test_the_defense_really_applied_to_the_model_leaves_label_only_answers_alone
     y_B, key_B = model.apply(variables, x_B)[0].argmax(-1), probing.example_keys(seed=0, name="x", index_B=np.arange(5))
     signal = registry.make("signals", "boundary_distance:iterations=2,evaluations=10")
     found = []
-    for change in (None, transforms.make("memguard").apply):
+    for change in (None, defenses.make("memguard").apply):
         own = signal._replace(transform=change)
         ask = jax.jit(lambda v, *rest, own=own: own.ask(probing.probe_of(model, v, signal=own), *rest))
         found.append(ask(variables, x_B, y_B, key_B))

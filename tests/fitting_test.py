@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.neural_network import MLPClassifier
 
-from mia_jax.attacks import attack_model
+from mia_jax import registry
 from mia_jax.fitting import chosen, logistic, mlp, network, rows
 from mia_jax.fitting.rows import Job
 from tests import planted
@@ -161,7 +161,7 @@ def test_a_separable_toy_is_separated(kind):
     x, member = blobs(100, 3, 12.0)
     ask, side = blobs(500, 3, 12.0, 1)
     options = FAST[kind]
-    (score,) = attack_model.KINDS[kind](**options)([Job(x, member, ask)], KEY)
+    (score,) = registry.make("classifiers", kind, options)([Job(x, member, ask)], KEY)
     middle = 0.5 if kind in ("random_forest", "knn") else 0.0
     assert ((score > middle) == side).mean() >= 0.99 and score.dtype == np.float64
 
@@ -171,10 +171,10 @@ def test_the_kind_is_chosen_where_it_learns(shape, kind, neutral):
     x, member = ring(300, 0) if shape == "ring" else blobs(150, 2, 1.0)  # no line divides a ring
     kinds = dict(logistic={}, knn=dict(neighbors=(5,)))
     (score,) = chosen.make(kinds=kinds)([Job(x, member, x)], KEY)
-    (own,) = chosen.KINDS[kind](**kinds[kind])([Job(x, member, x)], jax.random.fold_in(KEY, list(kinds).index(kind)))
+    (own,) = registry.make("classifiers", kind, kinds[kind])([Job(x, member, x)], jax.random.fold_in(KEY, list(kinds).index(kind)))
     np.testing.assert_allclose(score, own - neutral, atol=1e-5)
 
 
 def test_an_unknown_kind_is_refused():
-    with pytest.raises(ValueError, match="kinds='forest' is not one of"):
+    with pytest.raises(ValueError, match=r"classifiers: there is no 'forest'.*random_forest"):
         chosen.make(kinds=dict(forest={}))

@@ -10,8 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mia_jax import configuration, registry, workdir
-from mia_jax.data import augment
+from mia_jax import augmentations, configuration, registry, workdir
 from mia_jax.evasion import carlini_wagner, fgsm, hop_skip_jump, noise, pgd
 from mia_jax.fitting import network
 from mia_jax.learners import _private, adversarial_regularization, balanced_pairs, plan
@@ -165,7 +164,7 @@ def test_an_evasion_attack_ends_at_the_same_point(name):
 @pytest.mark.parametrize("spec", ["flip", "shift:2", "crop:2", "rotate:20"])
 def test_an_augmentation_is_the_same(spec):
     x = np.random.default_rng(2).uniform(size=(3, 8, 8, 1)).astype(np.float32)
-    same(jax.jit(lambda: augment.augmentation((spec,))(x, jax.random.split(KEY(), 3))))
+    same(jax.jit(lambda: augmentations.make((spec,))(x, jax.random.split(KEY(), 3))))
 
 
 def test_the_small_networks_of_attacks_are_the_same():

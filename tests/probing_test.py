@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mia_jax import registry
-from mia_jax.data import augment
+from mia_jax import query_views, registry
 from mia_jax.models import conv, mlp, small_cnn
 from mia_jax.pipeline import build, validate
 from mia_jax.pipeline.attack import wanted_rows
@@ -32,7 +31,7 @@ def fleet(folder, models=3, pool=None):
     model, pool = toys.mlp(), pool or toys.pool()
     for m in range(models):
         checkpoint.save_model(folder, m, jax.device_get(model.init(jax.random.key(m), pool.x[:1])), {})
-    return dict(model=model, pool=pool, models_folder=folder, folder=folder / "signal", views=augment.views(("identity",)))
+    return dict(model=model, pool=pool, models_folder=folder, folder=folder / "signal", views=query_views.make(("identity",)))
 
 
 def ask(folder, rows=EVERY, **fields):

@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mia_jax import registry
-from mia_jax.data import augment
+from mia_jax import query_views, registry
 from mia_jax.training import checkpoint, query
 from mia_jax.types import Model, Pool
 from tests import toys
@@ -23,7 +22,7 @@ def fleet(folder, *, models=3, model=None, pool=None):
 
 
 def ask(tmp_path, model, pool, **fields):
-    fields = dict(signals=SIGNALS, views=augment.views(("identity",)), models=[0, 1, 2], chunk=2, batch_size=16) | fields
+    fields = dict(signals=SIGNALS, views=query_views.make(("identity",)), models=[0, 1, 2], chunk=2, batch_size=16) | fields
     query.query(model=model, pool=pool, models_folder=tmp_path, folder=tmp_path / "signal", **fields)
     return {name: query.load(tmp_path / "signal", name, fields["models"]) for name in fields["signals"]}
 
@@ -75,7 +74,7 @@ def test_views_are_asked_in_their_order(tmp_path):
     rng = np.random.default_rng(0)
     pool = Pool(x=rng.random((10, 4, 4, 1)).astype(np.float32), y=rng.integers(0, 3, 10).astype(np.int32), num_classes=3)
     model, _ = fleet(tmp_path, pool=pool)
-    found = ask(tmp_path, model, pool, views=augment.views(("identity", "flip", "shift:1,0")))
+    found = ask(tmp_path, model, pool, views=query_views.make(("identity", "flip", "shift:1,0")))
     flipped = Pool(x=pool.x[:, :, ::-1].copy(), y=pool.y, num_classes=3)
     fleet(tmp_path / "flipped", pool=pool)
     assert found["loss"].shape == (3, 3, 10)

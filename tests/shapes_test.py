@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mia_jax import configuration, registry
-from mia_jax.data import augment
+from mia_jax import configuration, query_views, registry
 from mia_jax.objectives import cross_entropy
 from mia_jax.pipeline import build, validate
 from mia_jax.training import programs, query
@@ -95,7 +94,8 @@ def test_a_signal_that_broadcasts_is_refused_when_it_is_made_and_when_it_is_aske
     for measure, shape in ((outer, "12, 10, 10"), (over_batch, "10"), (total, "")):
         with pytest.raises(ValueError, match=rf"signal 'odd' of 12 examples has shape \({shape}"):
             validate.check_signals(dict(odd=Signal(measure, +1)), out=out, pool=IMAGES)
-    ask = query.answers(model=toys.mlp(), signals=dict(odd=Signal(lambda out, y: out.mean(), +1)), views=augment.views(("identity",)), batch_size=4)
+    odd = dict(odd=Signal(lambda out, y: out.mean(), +1))
+    ask = query.answers(model=toys.mlp(), signals=odd, views=query_views.make(("identity",)), batch_size=4)
     pool = toys.pool(8)
     variables = toys.mlp().init(jax.random.key(0), pool.x[:1])
     with pytest.raises(ValueError, match="signal 'odd' of 4 examples has shape"):
@@ -107,7 +107,7 @@ def test_rank_promotion_raises_in_compiled_programs_and_is_allowed_inside_a_user
     signal = Signal(lambda out, y: out.max(-1) - out, +1)  # [B] - [B,C], and B = C
     pool = toys.pool(8, classes=4)
     model = toys.mlp(num_classes=4)
-    fields = dict(views=augment.views(("identity",)), batch_size=4, chunk=1)
+    fields = dict(views=query_views.make(("identity",)), batch_size=4, chunk=1)
     variables = jax.tree.map(lambda a: a[None], model.init(jax.random.key(0), pool.x[:1]))
 
     def promoting(variables, x, **_):

@@ -16,8 +16,6 @@ from mia_jax.fitting.rows import Job
 from mia_jax.types import Attack
 from mia_jax.views import CROSS_FITTED, View
 
-KINDS = chosen.KINDS | dict(chosen=chosen.make)
-NEUTRAL = chosen.NEUTRAL | dict(chosen=0.0)
 FEWEST = 3  # of each side that a head can learn from: one for every inner fold
 CLASS = 10  # of each side from which a class has a classifier of its own
 
@@ -42,8 +40,9 @@ def make(
     Both learn on equally many members and non-members, at most `rows` in all (a class, with `per_class`), drawn by key.
 
     kind 'logistic', 'mlp', 'random_forest', 'knn', 'gradient_boosting', or 'chosen', the one of several that is most often right over folds of the
-    rows learned from; `options` are its maker's arguments (mia_jax.fitting). features: any of 'probabilities', 'logits', 'label' (one-hot), 'x', and
-    signal names; `columns` of the pool; `views` 'each' is a feature or their 'mean'.
+    rows learned from, or a module of one's own, 'my_pkg.my_classifier', with make(...) -> Classifier; `options` are its maker's arguments
+    (mia_jax.fitting). features: any of 'probabilities', 'logits', 'label' (one-hot), 'x', and signal names; `columns` of the pool; `views` 'each' is
+    a feature or their 'mean'.
     `scale`: columns to mean 0 and sd 1 on the rows learned from. per_class: one classifier a class; a class with fewer than 10 rows of a side
     (in a half) takes the pooled one. Rows enter in the order of a hash of their features, so the pool's order changes nothing; rows with equal
     features may trade places between the halves. ValueError below 3 members and 3 non-members to learn from.
@@ -51,11 +50,10 @@ def make(
     Sources: Shokri et al. 2017 (arXiv:1610.05820); Choquette-Choo et al. 2021 (arXiv:2007.14321): features=('correct',), kind='mlp',
     options=dict(network='d'), per_class=True, scale=False; cross-fitting after TensorFlow Privacy, where one half scores all left-out rows.
     """
-    checks.one_of(KINDS, kind=kind)
     checks.one_of(("shadows", "target"), fit=fit)
     checks.at_least(2 * FEWEST, rows=rows)
     wanted = _features.make(features, columns, views)
-    head = registry.call(KINDS[kind], f"options of kind {kind!r}", options)
+    head = registry.call(registry.maker("classifiers", kind), f"options of kind {kind!r}", options)
     jobs_of = _crossed if fit == "target" else _from_shadows
     needs = [*wanted.needs, *(["y"] if per_class else []), "member" if fit == "target" else "shadow_own"]
 
@@ -69,11 +67,12 @@ def make(
             score_N[cols[place]] = found
         return score_N
 
+    threshold = chosen.neutral_score(kind)
     where = "the shadows' answers" if fit == "shadows" else "halves of the target's own answers, each scored by the other half's model"
     note = f"{kind} on {', '.join([*wanted.names, *wanted.columns])}; learned on {where}; {'one a class' if per_class else 'all classes pooled'}"
     if per_class:
         note += f" (pooled where a class has fewer than {CLASS} rows of a side to learn from)"
-    return Attack(score, tuple(dict.fromkeys(needs)), knows=CROSS_FITTED if fit == "target" else "shadows", note=note, threshold=NEUTRAL[kind])
+    return Attack(score, tuple(dict.fromkeys(needs)), knows=CROSS_FITTED if fit == "target" else "shadows", note=note, threshold=threshold)
 
 
 class _Table(NamedTuple):

@@ -1,1 +1,1 @@
-"""Data sources: one file each with load(**kwargs) -> Pool. augment.py has the query views and the training augmentation."""
+"""Data sources: one file each with load(**kwargs) -> Pool."""

@@ -1,4 +1,4 @@
-"""The classifiers that an attack can learn with, and the one of several that does best on the rows it learns from."""
+"""chosen: of several classifiers the one that does best on the rows it learns from."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from collections.abc import Mapping, Sequence
 import jax
 import numpy as np
 
-from mia_jax import checks
-from mia_jax.fitting import grids, logistic, mlp, rows
+from mia_jax import checks, registry
+from mia_jax.fitting import rows
 from mia_jax.fitting.rows import Classifier, Job
 
-KINDS = dict(logistic=logistic.make, mlp=mlp.make, random_forest=grids.random_forest, knn=grids.knn, gradient_boosting=grids.gradient_boosting)
-NEUTRAL = dict(logistic=0.0, mlp=0.0, random_forest=0.5, knn=0.5, gradient_boosting=0.0)  # the score of an undecided classifier
 FEW = dict(logistic={}, random_forest=dict(grid=dict(min_samples_leaf=(1, 4, 16))), gradient_boosting={})  # what `make` tries: {kind: its options}
 
 
@@ -23,15 +21,19 @@ def make(*, kinds: Mapping[str, Mapping] = FEW, inner_folds: int = 3) -> Classif
     """
     checks.at_least(2, inner_folds=inner_folds)
     checks.at_least(1, kinds=len(kinds))
-    for kind in kinds:
-        checks.one_of(KINDS, kinds=kind)
-    classifiers = {kind: KINDS[kind](**options) for kind, options in kinds.items()}
+    classifiers = {kind: registry.make("classifiers", kind, options) for kind, options in kinds.items()}
+    neutral = {kind: neutral_score(kind) for kind in kinds}
 
     def classify(jobs: Sequence[Job], key) -> list[np.ndarray]:
-        tried = [_tried(one, jobs, jax.random.fold_in(key, i), NEUTRAL[kind], inner_folds) for i, (kind, one) in enumerate(classifiers.items())]
+        tried = [_tried(one, jobs, jax.random.fold_in(key, i), neutral[kind], inner_folds) for i, (kind, one) in enumerate(classifiers.items())]
         return [max(of_job, key=lambda found: found[0])[1] for of_job in zip(*tried, strict=True)]
 
     return classify
+
+
+def neutral_score(kind: str) -> float:
+    """Returns the score of a classifier of this kind that is undecided: its module's NEUTRAL, 0 where it has none."""
+    return float(getattr(registry.load("classifiers", kind), "NEUTRAL", 0.0))
 
 
 def _tried(classify: Classifier, jobs: Sequence[Job], key, neutral: float, folds: int) -> list[tuple[float, np.ndarray]]:

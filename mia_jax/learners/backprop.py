@@ -12,8 +12,7 @@ import numpy as np
 import optax
 from jax import lax
 
-from mia_jax import checks, registry
-from mia_jax.data import augment as augmentation
+from mia_jax import augmentations, checks, registry
 from mia_jax.learners import _descent as descent
 from mia_jax.learners import _parameters as parameters
 from mia_jax.learners import _private as private
@@ -79,7 +78,7 @@ def make(
         rows_plan, steps, epochs = secret.plan, secret.guarantee.mechanism.epoch_steps, secret.epochs
     length = dict(total_steps=max(1, epochs * steps), epoch_steps=steps)
     tx = descent.optimizer(optimizer, learning_rate=learning_rate, schedule=schedule, **length)
-    transform = augmentation.augmentation(tuple(augment)) if augment else None
+    transform = augmentations.make(tuple(augment)) if augment else None
     penalty = weight_penalty(l1=l1, l2=l2, penalize=penalize)
 
     def init(key, pool: Pool) -> TrainState:

@@ -37,7 +37,7 @@ def make(
     """backprop on batches x [B,2,..], y [B,2] of an objective over pairs (objectives/contrastive.py), fresh pairs every epoch.
 
     `pairs` an epoch (0: as many as a model has rows), rounded down to whole batches of an even `batch_size`. Pairs are drawn from the model's own
-    training rows: see `draw`; `augment` (data/augment.py) changes each image of a pair on its own. An evaluation looks at 2,048 fixed pairs of the
+    training rows: see `draw`; `augment` changes each image of a pair on its own. An evaluation looks at 2,048 fixed pairs of the
     rows it is given. ValueError for an odd batch or an objective over single examples.
     """
     del padded  # every drawn row has weight 1

@@ -18,8 +18,10 @@ from mia_jax import (
     brought,
     checks,
     configuration,
+    defenses,
     jobs,
     precision,
+    query_views,
     registry,
     settings,
     standard,
@@ -28,7 +30,6 @@ from mia_jax import (
 )
 from mia_jax.data import _canaries as canaries
 from mia_jax.data import _pool as pools
-from mia_jax.data import augment
 from mia_jax.designs import _failed, _rows
 from mia_jax.learners import stopping
 from mia_jax.metrics import slices
@@ -42,7 +43,6 @@ from mia_jax.report import privacy
 from mia_jax.report.validity import RANDOM
 from mia_jax.runtime.store import Store
 from mia_jax.settings import DataSettings, LearnerSettings, Settings
-from mia_jax.signals import transforms
 from mia_jax.training import failures, programs
 from mia_jax.training.trajectory import SIGNAL as TRAJECTORY
 from mia_jax.types import Attack, Design, Learner, Model, Pool, Signal
@@ -175,7 +175,7 @@ class Experiment:
         return Questions(
             signals=self.signals,
             views=tuple(query.views),
-            view_functions=tuple(augment.views(query.views)),
+            view_functions=tuple(query_views.make(query.views)),
             batch_size=query.batch_size,
             ask_batch_size=query.ask_batch_size,
             rows=rows,
@@ -411,7 +411,7 @@ def defended(name: str, defense: str) -> str:
     if not defense:
         return name
     labels = registry.make("signals", name).access == "labels"
-    if labels and transforms.make(defense).keeps_labels:
+    if labels and defenses.make(defense).keeps_labels:
         return name
     return f"{name}@{defense}"
 

@@ -7,12 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 import jax
 import numpy as np
 
-from mia_jax import checks, configuration, jobs, registry, views
-from mia_jax.data import augment
+from mia_jax import augmentations, checks, configuration, defenses, jobs, query_views, registry, views
 from mia_jax.pipeline.train import AUTO
 from mia_jax.planned import PlannedAttack
 from mia_jax.settings import ReportSettings, Settings
-from mia_jax.signals import transforms
 from mia_jax.training import probing
 from mia_jax.training import query as queries
 from mia_jax.training.trajectory import SIGNAL as TRAJECTORY
@@ -141,10 +139,10 @@ def check_model(
 def check_images(views: Sequence[str], augmentation: Sequence[str] | None, *, pool: Pool) -> None:
     """ValueError if a query view or a training augmentation cannot be applied to these examples."""
     x, keys = pool.x[:1], jax.random.split(jax.random.key(0), 1)
-    for view in augment.views(views):
+    for view in query_views.make(views):
         view(x)
     if augmentation:
-        augment.augmentation(tuple(augmentation))(x, keys)
+        augmentations.make(tuple(augmentation))(x, keys)
 
 
 def check_outputs(model: Model, *, pool: Pool, name: str) -> jax.ShapeDtypeStruct:
@@ -245,7 +243,7 @@ def check_defenses(attacks: Sequence[PlannedAttack], *, design: Design) -> None:
     for planned in attacks:
         name, defense = planned.name, planned.defense
         if defense:
-            transforms.make(defense)
+            defenses.make(defense)
             if not planned.adaptive and design.shadow_MM[np.ix_(targets, targets)].any():
                 raise ValueError(
                     f"attack {name!r}: defense={defense!r} of the target alone needs targets that "
@@ -285,7 +283,7 @@ def make_signals(wanted: Iterable[str], *, pool: Pool, model: Model) -> dict[str
             check_inside(signal, pool=pool, model=model)
         if not pool.num_classes:
             check_real_targets(base, signal)
-        made[name] = signal._replace(transform=transforms.make(defense).apply) if defense else signal
+        made[name] = signal._replace(transform=defenses.make(defense).apply) if defense else signal
     return made
 
 

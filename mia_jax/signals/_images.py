@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from mia_jax import checks
-from mia_jax.data import augment
+from mia_jax import checks, query_views
 from mia_jax.types import Signal
 
 BOXES = dict(unit=(0.0, 1.0), none=None)  # where queries must stay
@@ -52,8 +51,8 @@ def inside(name: str, box: str, *, fixed: bool = False) -> Callable | None:
 
 
 def correctness(names: Sequence[str], *, name: str) -> Signal:
-    """The signal [B,len(names)] of 1 where the label under a view (mia_jax.data.augment) is y, else 0; one label query a view."""
-    views = augment.views(names)
+    """The signal [B,len(names)] of 1 where the label under a view (mia_jax.query_views) is y, else 0; one label query a view."""
+    views = query_views.make(names)
 
     def ask(probe, x_B, y_B, key_B):
         del key_B

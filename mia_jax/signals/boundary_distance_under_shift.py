@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mia_jax.data import augment
+from mia_jax import query_views
 from mia_jax.signals import _images, _walk
 from mia_jax.signals.correct_under_shift import shifts
 from mia_jax.types import Signal
@@ -19,7 +19,7 @@ def make(*, d: int = 1, iterations: int = 10, norm: str = "l2", evaluations: int
     as for boundary_distance. Source: Choquette-Choo et al. 2021 (arXiv:2007.14321), the combined attack.
     """
     walker = _walk.walker("boundary_distance_under_shift", iterations=iterations, norm=norm, evaluations=evaluations, budget=budget, box=box)
-    views = augment.views([f"shift:{dy},{dx}" for dy, dx in shifts(d)])
+    views = query_views.make([f"shift:{dy},{dx}" for dy, dx in shifts(d)])
 
     def ask(probe, x_B, y_B, key_B):
         def one(v_and_x):

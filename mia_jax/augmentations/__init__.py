@@ -1,0 +1,48 @@
+"""Training augmentations: random changes of one example by a key of its own. One file each with make(...) -> change(x, key).
+
+config.learner.augment = ('flip', 'shift:2', 'my_pkg.my_augmentation:strength=3'): a name, its settings in order or by name. A file that has
+IMAGES = True changes images [H,W,C] alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import jax
+
+from mia_jax import registry
+
+_SITE = 0x617567  # keeps the draws apart from those of a model's own layers, which fold small numbers into the same key
+
+
+def make(specs: Sequence[str]) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """Returns (x_B.., key_B) -> x_B.. with the random changes in `specs`, one after the other.
+
+    Each example changes by its own key alone, whatever else is in the batch; of pairs x_B2HWC each image changes on its own.
+
+    Raises:
+        ValueError: There is no such augmentation or setting, or it needs images and the examples are none.
+    """
+    if isinstance(specs, str):
+        raise ValueError(f"augmentation={specs!r} must be a list such as ['flip']. Forms: {registry.forms('augmentations')}.")
+    changes = [registry.make_spelled("augmentations", spec, noun="augmentation") for spec in specs]
+    images = next((spec for spec in specs if getattr(registry.load("augmentations", spec), "IMAGES", False)), None)
+
+    def one(x, key):
+        for site, change in enumerate(changes):
+            x = change(x, jax.random.fold_in(key, _SITE + site))
+        return x
+
+    def apply(x, key_B):
+        if not changes:
+            return x
+        if x.ndim == 5:
+            key_B2 = jax.vmap(lambda key: jax.random.split(key, x.shape[1]))(key_B)
+            return jax.vmap(jax.vmap(one))(x, key_B2)
+        if images is not None and x.ndim != 4:
+            raise ValueError(
+                f"augmentation {images!r} needs images [B,H,W,C]; these examples have shape {tuple(x.shape[1:])}, which is not an image."
+            )
+        return jax.vmap(one)(x, key_B)
+
+    return apply
