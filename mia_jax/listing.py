@@ -14,7 +14,7 @@ from mia_jax import checks, configuration, fields, registry, settings
 from mia_jax.views import OTHER_NEEDS, SHADOW_NEEDS
 
 FOLDERS = ("attacks", "models", "signals", "data", "designs", "objectives", "learners")
-FOLDERS += ("optimizers", "schedules", "augmentations", "query_views", "defenses", "classifiers")
+FOLDERS += ("optimizers", "schedules", "augmentations", "query_views", "defenses", "classifiers", "slices")
 SECTIONS = (*configuration.KINDS, *settings.SECTIONS)
 OF = dict(model="models", design="designs", attack="attacks", learner="learners", signal="signals", objective="objectives", config="configs")
 OF |= dict(optimizer="optimizers", schedule="schedules", defense="defenses", augmentation="augmentations")
@@ -24,6 +24,7 @@ HOW = dict(  # how a kind that is no section is chosen
     signals="--config.query.signals=<name>,<name>",
     objectives="--config.learner.objective=<name>",
     optimizers="--config.learner.optimizer=<name>; fields of one: --list=fields:learner.optimizer:<name>",
+    slices="--config.report.slices=<term>,<term> & <term>",
     classifiers="--config.attacks.<attack>.kind=<name> of attack_model; options are --config.attacks.<attack>.options",
     augmentations="--config.learner.augment=<name>,<name>:<setting>",
     query_views="--config.query.views=identity,<name>:<setting>",
@@ -69,7 +70,7 @@ MEANINGS = dict(  # of fields that no maker's docstring explains
     jackknife="Groups of units without which attacks on shadows are rerun for their intervals; 0 never reruns.",
     shadow_curve="Attacks that are repeated with fewer shadows.",
     figures="Draw the figures.",
-    slices="Slices of the records: class, correct, loss, column:<name>, or two joined by &.",
+    slices="Slices of the records, or two joined by &: --list=slices.",
     groups="Named lists of rows, sliced as well: --config.report.groups.<name>=3,17.",
     records="Attacks whose scores say which records are exposed.",
     sections="Modules of your own that add sections to report.md: my_pkg.my_section.",

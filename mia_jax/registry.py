@@ -11,6 +11,7 @@ import functools
 import importlib
 import importlib.util
 import inspect
+import keyword
 import pathlib
 import pkgutil
 import sys
@@ -33,9 +34,10 @@ KINDS = dict(  # kind -> the function that its modules have
     defenses="make",
     attacks="make",
     classifiers="make",
+    slices="make",
     sections="text",  # of report.md
 )
-POSITIONAL = ("augmentations", "query_views")  # kinds of these whose settings may be given in order, 'shift:1,0'
+POSITIONAL = ("augmentations", "query_views", "slices")  # kinds of these whose settings may be given in order, 'shift:1,0'
 SPELLED = ("signals", "defenses", *POSITIONAL)  # kinds whose names may carry settings, 'name:field=value'
 RENAMED = dict(signals=dict(penultimate="embedding"))  # {kind: {old name: new name}}
 _FOLDERS = dict(classifiers="fitting", sections="report.sections")  # the folder of a kind that is not called like it
@@ -49,9 +51,9 @@ def package(kind: str) -> ModuleType:
 
 @functools.cache  # a fleet's every answer asks for the spelling of its signal's name
 def files(kind: str) -> tuple[str, ...]:
-    """Returns the modules of a kind's folder that are not shared helpers, sorted."""
+    """Returns the modules of a kind's folder that are not shared helpers, sorted; 'class' is the file class_.py, as Python has that word."""
     modules = (m.name for m in pkgutil.iter_modules(package(kind).__path__) if not m.name.startswith("_"))
-    return tuple(sorted(name for name in modules if name not in _HELPERS.get(kind, ())))
+    return tuple(sorted(name.removesuffix("_") for name in modules if name not in _HELPERS.get(kind, ())))
 
 
 def library(kind: str) -> Mapping[str, Callable]:
@@ -77,7 +79,7 @@ def load(kind: str, name: str) -> ModuleType:
     if outside(kind, name):
         return own(kind, name)
     check(kind, name)
-    return importlib.import_module(f"{package(kind).__name__}.{name}")
+    return importlib.import_module(f"{package(kind).__name__}.{name}" + "_" * keyword.iskeyword(name))
 
 
 def check(kind: str, name: str) -> None:

@@ -16,7 +16,7 @@ LEVELS = (
     # the registry imports by name, at run time, and knows no folder
     ("types", "checks", "jobs", "precision", "views", "registry", "fields", "settings", "planned", "command_line", "accelerators"),
     ("objectives", "models", "privacy", "evasion", "metrics", "fitting"),
-    ("optimizers", "schedules", "augmentations", "query_views", "defenses"),
+    ("optimizers", "schedules", "augmentations", "query_views", "defenses", "slices"),
     ("learners", "signals", "attacks", "designs", "data"),
     ("runtime", "training", "report", "workdir", "sealed", "progress", "brought"),
     (

@@ -38,7 +38,7 @@ def test_terms_are_parsed_and_wrong_ones_are_named():
     assert slices.parse("loss") == [("loss",)]
     assert slices.column_of("column:a:b") == ("a:b", None) and slices.column_of("column:age:4") == ("age", 4)
     for text, message in [
-        ("clas", "'clas' in 'clas' is none of class, correct.*Did you mean 'class'"),
+        ("clas", "'clas' in 'clas' is none of class, column:<name>, .*Did you mean 'class'"),
         ("column:", "is none of"),
         ("class & loss & correct", "joins 3 terms"),
     ]:

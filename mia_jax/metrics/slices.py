@@ -1,6 +1,7 @@
 """Slices of the evaluated records: what they are called and which records they hold. `metrics.slice_rows` measures them.
 
-A term is 'class', 'correct', 'loss' (10 deciles), 'group' (named records), 'column:<name>' or 'column:<name>:<bins>'; 'a & b' intersects two.
+A term is a file of mia_jax/slices, 'class', 'correct', 'loss' (10 deciles), 'group' (named records), 'column:<name>' or 'column:<name>:<bins>', or a
+module of a user's own, 'my_pkg.my_slices:bins=3'; 'a & b' intersects two.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mia_jax import checks
+from mia_jax import checks, registry
 
-TERMS = ("class", "correct", "loss", "group", "column:<name>", "column:<name>:<bins>")
-POST_HOC = ("correct", "loss")  # these depend on the target's answers, so they are only known after the fact
+NEEDS = dict(  # what a term may need -> the field of Records, and what that is
+    labels=("labels_N", "class labels"),
+    loss=("loss_TN", "the targets' signal 'loss'"),
+    correct=("correct_TN", "the targets' signal 'correct'"),
+)
 MOST_SLICES = 1000
 MOST_VALUES, BINS = 20, 4  # a numeric column with more values than that is cut at its quantiles into so many bins
 
@@ -29,6 +33,39 @@ class Layer(NamedTuple):
     post_hoc: bool
 
 
+class Records(NamedTuple):
+    """What slices are made from: `evaluated_TN`, the targets' answers ([T,N] or None), labels, columns and named rows."""
+
+    evaluated_TN: np.ndarray
+    labels_N: np.ndarray | None
+    columns: Mapping[str, np.ndarray]
+    loss_TN: np.ndarray | None
+    correct_TN: np.ndarray | None
+    groups: Mapping[str, Sequence[int]]
+
+
+def known_terms() -> list[str]:
+    """Returns how the terms are written that the package has."""
+    return [form for name in registry.names("slices") for form in (("column:<name>", "column:<name>:<bins>") if name == "column" else (name,))]
+
+
+def needs(terms: Sequence[Sequence[str]]) -> set[str]:
+    """Returns what the terms need of the targets, of NEEDS."""
+    return {need for pair in terms for term in pair for need in _needs(term)}
+
+
+def _needs(term: str) -> tuple[str, ...]:
+    return tuple(getattr(registry.load("slices", term), "NEEDS", ()))
+
+
+def _maker(term: str):
+    """The function of a term: slice(records) -> Layer or layers."""
+    if term.startswith("column:"):
+        name, bins = column_of(term)
+        return registry.make("slices", "column", dict(name=name, bins=bins))
+    return registry.make("slices", term)
+
+
 def parse(wanted: Sequence[str]) -> list[tuple[str, ...]]:
     """The terms of every wanted text, in its order and without repetitions; ValueError for a text that is none.
 
@@ -42,8 +79,10 @@ def parse(wanted: Sequence[str]) -> list[tuple[str, ...]]:
             raise ValueError(f"slices: {text!r} joins {len(terms)} terms; at most two can be intersected.")
         for term in terms:
             kind, _, rest = term.partition(":")
-            if term not in TERMS[:4] and not (kind == "column" and rest):
-                raise ValueError(f"slices: {term!r} in {text!r} is none of {', '.join(TERMS)}.{checks.closest(term, TERMS[:4])}")
+            if not (rest if kind == "column" else term in registry.names("slices") or registry.outside("slices", kind)):
+                raise ValueError(
+                    f"slices: {term!r} in {text!r} is none of {', '.join(known_terms())}.{checks.closest(term, registry.names('slices'))}"
+                )
         found += [terms] if terms not in found else []
     return found
 
@@ -59,6 +98,8 @@ def check(wanted: Sequence[str], *, columns: Sequence[str] = (), groups: Mapping
                 raise ValueError(checks.lacks("slices: the data", "column", name, known))
             if bins is not None:
                 checks.at_least(2, **{f"bins of {term}": bins})
+        else:
+            _maker(term)
     if "group" in terms and not groups:
         raise ValueError("slices: 'group' is wanted but report.groups is empty; name records as groups={'mine': (3, 17)}.")
     for name, rows in groups.items():
@@ -96,8 +137,8 @@ def make(
     texts = parse(wanted)
     texts += [("group",)] if groups and not any("group" in terms for terms in texts) else []
     check([" & ".join(t) for t in texts], columns=tuple(columns), groups=groups, num_examples=evaluated_TN.shape[1])
-    given = dict(labels_N=labels_N, columns=columns, loss_TN=loss_TN, correct_TN=correct_TN, groups=groups, evaluated_TN=evaluated_TN)
-    single = {term: _layers(term, **given) for terms in texts for term in terms}
+    records = Records(evaluated_TN, labels_N, columns, loss_TN, correct_TN, groups)
+    single = {term: _layers(term, records) for terms in texts for term in terms}
     layers = []
     for terms in texts:
         parts = single[terms[0]]
@@ -113,29 +154,28 @@ def make(
     return layers
 
 
-def _layers(term: str, *, labels_N, columns, loss_TN, correct_TN, groups, evaluated_TN) -> list[Layer]:
-    N = evaluated_TN.shape[1]
-    if term == "class":
-        return [by_value("class", _there(labels_N, term, "class labels"))]
-    if term == "correct":
-        code = np.asarray(_there(correct_TN, term, "the targets' signal 'correct'")) < 0.5
-        return [Layer(("correct=True", "correct=False"), code.astype(np.int32), True)]
-    if term == "loss":
-        return by_percentile(_there(loss_TN, term, "the targets' signal 'loss'"), evaluated_TN)
-    if term == "group":
-        masks = {f"group={name}": np.isin(np.arange(N), rows) for name, rows in groups.items()}
-        return packed(masks, post_hoc=False)
-    name, bins = column_of(term)
-    return [by_value(name, columns[name]) if bins is None and _few_values(columns[name]) else by_quantile(name, columns[name], bins or BINS)]
+def _layers(term: str, records: Records) -> list[Layer]:
+    """The layers of one term.
+
+    Raises:
+        ValueError: The term needs what is not there, or a user's own made something else than layers of the records.
+    """
+    for need in _needs(term):
+        field, what = NEEDS[need]
+        if getattr(records, field) is None:
+            raise ValueError(f"slices: {term!r} needs {what}, and there is none; leave it out, or bring logits or probs with labels.")
+    made = _maker(term)(records)
+    layers = [made] if isinstance(made, Layer) else list(made)
+    for layer in layers:
+        if not isinstance(layer, Layer) or np.shape(layer.code)[-1:] != records.evaluated_TN.shape[1:]:
+            raise ValueError(
+                f"slices: {term!r} must make metrics.slices.Layer(names, code, post_hoc) with a code of {records.evaluated_TN.shape[1]} records."
+            )
+    return layers
 
 
-def _there(value, term: str, what: str):
-    if value is None:
-        raise ValueError(f"slices: {term!r} needs {what}, and there is none; leave it out, or bring logits or probs with labels.")
-    return value
-
-
-def _few_values(column) -> bool:
+def few_values(column) -> bool:
+    """Whether a column has so few values that each is a slice."""
     column = np.asarray(column)
     return column.dtype.kind not in "iuf" or len(np.unique(column)) <= MOST_VALUES
 

@@ -82,10 +82,10 @@ def layers_of(
     """
     pool, notes = reader.pool, []
     terms = slices.parse(settings.slices)
-    if not pool.num_classes and any("class" in pair for pair in terms):
-        terms = [pair for pair in terms if "class" not in pair]
+    if not pool.num_classes and "labels" in slices.needs(terms):
+        terms = [pair for pair in terms if "labels" not in slices.needs([pair])]
         notes = ["There are no class labels to slice by."]
-    asked = {term for pair in terms for term in pair}
+    asked = slices.needs(terms)
     measured = {}
     for name in ("loss", "correct"):
         there = name in asked and reader.has(name, rows.targets, epoch=epoch)
