@@ -14,7 +14,7 @@ from mia_jax import checks, configuration, fields, registry, settings
 from mia_jax.views import OTHER_NEEDS, SHADOW_NEEDS
 
 FOLDERS = ("attacks", "models", "signals", "data", "designs", "objectives", "learners")
-FOLDERS += ("optimizers", "schedules", "augmentations", "query_views", "defenses", "classifiers", "slices")
+FOLDERS += ("optimizers", "schedules", "augmentations", "query_views", "defenses", "classifiers", "slices", "sections")
 SECTIONS = (*configuration.KINDS, *settings.SECTIONS)
 OF = dict(model="models", design="designs", attack="attacks", learner="learners", signal="signals", objective="objectives", config="configs")
 OF |= dict(optimizer="optimizers", schedule="schedules", defense="defenses", augmentation="augmentations")
@@ -25,6 +25,7 @@ HOW = dict(  # how a kind that is no section is chosen
     objectives="--config.learner.objective=<name>",
     optimizers="--config.learner.optimizer=<name>; fields of one: --list=fields:learner.optimizer:<name>",
     slices="--config.report.slices=<term>,<term> & <term>",
+    sections="of report.md; further ones are --config.report.sections=my_pkg.my_section",
     classifiers="--config.attacks.<attack>.kind=<name> of attack_model; options are --config.attacks.<attack>.options",
     augmentations="--config.learner.augment=<name>,<name>:<setting>",
     query_views="--config.query.views=identity,<name>:<setting>",

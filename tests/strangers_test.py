@@ -111,6 +111,13 @@ MODULES = dict(
             stranger.CALLED.add("classifiers")
             return lambda jobs, key: [sign * job.ask_NF[:, 0] for job in jobs]
     """,
+    sections="""
+        NEEDS = ("about",)
+
+        def text(*, about):
+            stranger.CALLED.add("sections")
+            return f"## A stranger's section\\n\\n{about['examples']} examples.\\n"
+    """,
     slices="""
         import numpy as np
         from mia_jax.metrics.slices import Layer
@@ -162,7 +169,7 @@ def config_of(**learner):
             defended=dict(name=mine("attacks"), defense=mine("defenses") + ":strength=3.0", adaptive=True),
             learned=dict(name="attack_model", kind=mine("classifiers"), options=dict(sign=-1.0), features=features),
         ),
-        report=dict(draws=40, figures=False, slices=(mine("slices") + ":cut=2", "class & " + mine("slices"))),
+        report=dict(draws=40, figures=False, slices=(mine("slices") + ":cut=2", "class & " + mine("slices")), sections=(mine("sections"),)),
     )
 
 
@@ -173,6 +180,7 @@ def test_every_kind_takes_a_module_of_a_strangers_own(tmp_path, stranger):
     assert set(registry.KINDS) == stranger.CALLED
     assert {row["attack"] for row in report["results"]} == {"mine", "defended", "learned"}
     assert {"low", "high", "class=0 & low", "class=2 & high"} <= {row["slice"] for row in report["results"]}
+    assert "A stranger's section" in (tmp_path / "run" / "report" / "report.md").read_text()
     asked = {path.name for path in (tmp_path / "run" / "signal").iterdir() if path.is_dir()}
     assert {"stranger.my_signals:power=3", "stranger.my_signals:power=3@stranger.my_defenses:strength=3.0"} <= asked
 
