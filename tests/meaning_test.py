@@ -35,12 +35,12 @@ ONE = np.concatenate([SHADOWS[:2], SHADOWS[2:3, PERM], SHADOWS[3:]])
 TURN = dict(shadow_logits=SHADOWS, labels=Y, shadow_member=MEMBER[1:])
 REAL = dict(predictions=HARD + RNG.normal(size=N) / 2, labels=HARD, member=MEMBER[0])
 FEW = dict(logits=RNG.normal(size=(8, C)), labels=Y[:8], member=np.arange(8) % 2)
-ORDER = "are the labels in the order of the rows"
+ORDER = "are the labels in the same order as the outputs"
 
 CASES = [
     ("honest", GIVEN, "ok", "the target is right on", "ok", "fit their rows as the target does: accuracy on members"),
     ("no shadows", WITHOUT, "ok", "", "not checked", "there are no shadow models"),
-    ("in turn", TURN, "ok", "model 0 is right on", "ok", "audited by the others in turn"),
+    ("in turn", TURN, "ok", "model 0 is right on", "ok", "is the target in turn"),
     ("losses", LOSSES, "not checked", "no labels", "ok", "fit their rows"),
     ("noise", dict(LOSSES, loss=RNG.random(N), shadow_loss=RNG.random((M, N))), "not checked", "", "ok", ""),
     ("shadow rows shuffled", dict(GIVEN, shadow_logits=SHADOWS[:, PERM]), "ok", "", "failed", "shadow 0 is right on .* the target on .* same order"),
@@ -50,16 +50,23 @@ CASES = [
     ("labels shuffled", dict(GIVEN, labels=Y[PERM]), "failed", ORDER, "not checked", "labels do not belong"),
     ("labels shuffled, no shadows", dict(WITHOUT, labels=Y[PERM]), "failed", ORDER, "not checked", ""),
     ("labels shuffled, in turn", dict(TURN, labels=Y[PERM]), "failed", "model 0 .*" + ORDER, "not checked", ""),
-    ("predictions as labels", dict(GIVEN, labels=TARGET.argmax(1)), "failed", "every label is what the target predicts", "not checked", ""),
+    ("predictions as labels", dict(GIVEN, labels=TARGET.argmax(1)), "failed", "every label equals the prediction of the target", "not checked", ""),
     ("the same without shadows", dict(WITHOUT, labels=TARGET.argmax(1)), "failed", "where about .* errors would be expected", "not checked", ""),
     ("a perfect model", dict(WITHOUT, logits=np.eye(C)[Y] * 20.0), "not checked", "either it makes no errors", "not checked", ""),
-    ("shadows fit less", dict(GIVEN, shadow_logits=logits(5, 4.5, MEMBER[1:])), "ok", "", "failed", "train the shadows longer"),
+    ("shadows fit less", dict(GIVEN, shadow_logits=logits(5, 4.5, MEMBER[1:])), "ok", "", "failed", "train the shadow models longer"),
     ("shadows fit more", dict(GIVEN, logits=logits(5, 4.5, MEMBER[:1])[0]), "ok", "", "failed", "and no longer"),
     ("shadows are worse", dict(GIVEN, shadow_logits=logits(4.5, 0.5, MEMBER[1:])), "ok", "", "failed", "shadows .*, target"),
-    ("shadow losses fit less", dict(LOSSES, shadow_loss=loss(logits(5, 4.5, MEMBER[1:]))), "not checked", "", "failed", "train the shadows longer"),
+    (
+        "shadow losses fit less",
+        dict(LOSSES, shadow_loss=loss(logits(5, 4.5, MEMBER[1:]))),
+        "not checked",
+        "",
+        "failed",
+        "train the shadow models longer",
+    ),
     ("real labels", REAL, "ok", "explains .* of the variance", "not checked", ""),
     ("real labels shuffled", dict(REAL, labels=HARD[PERM]), "failed", ORDER, "not checked", ""),
-    ("real predictions as labels", dict(REAL, labels=REAL["predictions"]), "failed", "bring the true labels", "not checked", ""),
+    ("real predictions as labels", dict(REAL, labels=REAL["predictions"]), "failed", "provide the true labels", "not checked", ""),
     ("too few rows", FEW, "not checked", "too few rows", "not checked", ""),
 ]
 

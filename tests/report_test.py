@@ -228,14 +228,14 @@ def test_figures_say_what_they_show(study):
         assert (curve["low"] <= curve["high"]).all() and curve["fpr"][0] == pytest.approx(1 / 1100) and curve["fpr"][-1] == 1 == curve["tpr"][-1]
     axes = figures.roc(curves, labels=figures.legend_texts(found["results"]), over="pooled over 10 targets").axes[0]
     legend = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert legend[0] == "guessing" and re.fullmatch(r"strong: AUC 0\.\d{3}, TPR at 1% FPR \d+\.\d%", legend[2])
+    assert legend[0] == "random guessing" and re.fullmatch(r"strong: AUC 0\.\d{3}, TPR at 1% FPR \d+\.\d%", legend[2])
     assert axes.get_xscale() == axes.get_yscale() == "log" and "pooled over 10 targets" in axes.get_title()
     infinite = np.where(member, np.inf, -np.inf)
     panels = figures.scores({"strong": (infinite, member), "gap": (np.ones(8), np.arange(8) < 4)}).axes
     assert [a.get_title().split(":")[0] for a in panels] == ["strong", "gap"]
     assert "members (n = 1,200)" in [text.get_text() for text in panels[0].get_legend().get_texts()]
     auc, tpr = figures.shadows({"lira": {"4": (0.6, 0.5, 0.7, 0.05, 0.02, 0.1), "2": (0.55, 0.5, 0.6, None, None, None)}}).axes
-    assert [text.get_text() for text in tpr.get_legend().get_texts()] == ["guessing", "lira: 5.0% with 4"]
+    assert [text.get_text() for text in tpr.get_legend().get_texts()] == ["random guessing", "lira: 5.0% with 4 shadow models"]
     assert [text.get_text() for text in auc.get_xticklabels()] == ["2", "4"]
 
 

@@ -115,7 +115,8 @@ def test_files_that_no_longer_fit_together_are_told(finished):
     original = path.read_bytes()
     workdir.write_npy(path, np.load(path) + 1)
     report, text = run(folder, **settings)
-    assert report["validity"]["files"]["stale"] == ["the scores of lira were made from other files (rescaled_logit): delete attack/lira/ and report/"]
+    stale_scores = "the scores of lira were computed from other files (rescaled_logit): delete attack/lira/ and report/"
+    assert report["validity"]["files"]["stale"] == [stale_scores]
     assert trust.BAD in text and (folder / "report.1" / "report.md").exists()
     path.write_bytes(original)
     models = folder / "train" / "model"
@@ -126,7 +127,7 @@ def test_files_that_no_longer_fit_together_are_told(finished):
     arrays, record = workdir.read_npz_and_record(models / "00004.npz")
     workdir.write_npz(models / "00003.npz", record | dict(model=3), **arrays)
     report, _ = run(folder, **settings)
-    assert report["validity"]["files"]["stale"] == ["model 3 has changed since it was asked: delete signal/*/00003.npy, attack/ and report/"]
+    assert report["validity"]["files"]["stale"] == ["model 3 has changed since it was queried: delete signal/*/00003.npy, attack/ and report/"]
     (models / "00003.npz").write_bytes(kept)
     scores = folder / "attack" / "lira" / "scores.npz"
     workdir.write_npz(scores, **workdir.read_npz(scores))  # as an older version wrote them, without their inputs.json
@@ -149,7 +150,7 @@ def test_asking_a_changed_model_anew_is_remembered(tmp_path):
     assert inputs.check(store, {}, **common) == dict(checked=2, stale=[], unknown=[])
     workdir.write_npz(tmp_path / "train" / "model" / "00001.npz", a=np.arange(3) + 5)
     (sentence,) = inputs.check(store, {}, **common)["stale"]
-    assert sentence == "model 1 has changed since it was asked: delete signal/*/00001.npy, attack/ and report/"
+    assert sentence == "model 1 has changed since it was queried: delete signal/*/00001.npy, attack/ and report/"
     assert inputs.of_signal(tmp_path / "signal", "loss", 2) != inputs.of_signal(tmp_path / "signal", "loss", 1)
     answer(tmp_path, 1)
     assert inputs.check(store, {}, **common)["stale"] == []
@@ -178,7 +179,7 @@ def test_workdirs_of_older_versions_keep_their_records_in_json_files(tmp_path):
     workdir.write_json(attack / "inputs.json", known)
     assert inputs.check(store, {"a": ["loss"]}, **common) == dict(checked=3, stale=[], unknown=[])
     workdir.write_npz(models / "00001.npz", a=np.arange(3) + 5)
-    assert "model 1 has changed since it was asked" in inputs.check(store, {"a": ["loss"]}, **common)["stale"][0]
+    assert "model 1 has changed since it was queried" in inputs.check(store, {"a": ["loss"]}, **common)["stale"][0]
     for text, words in (("{}", "its keys are none"), ('{"signal": {}, "membership": "x"}', "its keys are 'signal', 'membership'")):
         (attack / "inputs.json").write_text(text)
         with pytest.raises(ValueError, match=r"a/inputs\.json is damaged .*has no 'signals'; " + words):
@@ -198,7 +199,7 @@ def test_blind_baseline_runs_where_rows_are_split_by_order(shift, tmp_path):
     data, attacks = brought_table(tmp_path / "t.npz", shift), dict(threshold_loss=ATTACKS["threshold_loss"])
     report, text = run(tmp_path / "w", data=data, design=dict(name="two_way"), attacks=attacks, epochs=2, slices=("column:age", "column:site"))
     found = report["validity"]["blind"]
-    assert (found["p_value"] < 0.01) == bool(shift) and ("members differ from non-members without any model" in text) == bool(shift)
+    assert (found["p_value"] < 0.01) == bool(shift) and ("members are distinguishable from non-members without any model" in text) == bool(shift)
     assert "no second independent target" in text and "1 independent target; two folds" not in text  # records were not asked of this attack
     names = {row["slice"] for row in report["results"]}
     assert {"site=0", "site=3"} <= names and sum(name.startswith("age=[") for name in names) == 4

@@ -70,7 +70,7 @@ def test_an_interval_above_guessing_that_fails_the_correction_is_said():
     one = found["verdict"]["attacks"]["edge"]
     assert found["verdict"]["leak"] == "none" and one["alone"] == ["auc"] and 0.05 < one["p_holm"] <= 1
     line = answer.first_line(found)
-    assert "NO LEAK SHOWN" in line and "Undecided: edge is above guessing by its own 95% interval" in line and "40 tests" in line
+    assert "NO LEAK SHOWN" in line and "Undecided: edge is above random guessing by its own 95% interval" in line and "40 tests" in line
 
 
 def test_a_leak_in_parts_of_the_data_is_no_contradiction():
@@ -84,7 +84,7 @@ def test_a_leak_in_parts_of_the_data_is_no_contradiction():
     )
     table = dict(significant=3, tested=200)
     line = answer.first_line(found | dict(slices={}, records=dict(lira=table), audit=dict(violated=False, bound=dict(epsilon=0.4), claim=None)))
-    assert line.endswith("BUT 3 of 200 records are exposed under lira; the audit of canaries proves that epsilon is at least 0.4.")
+    assert line.endswith("BUT 3 of 200 records are exposed under lira; the canary audit shows that epsilon is at least 0.4.")
     assert "BUT" not in answer.first_line(found | dict(slices={}, audit=dict(violated=False, bound=dict(epsilon=0.0), claim=None)))
 
 
@@ -164,7 +164,7 @@ GOOD = dict(
     duplicates=dict(rows=0),
     files=dict(checked=10, stale=[], unknown=[]),
     label_agreement=dict(status="ok", text="the target is right on 90.0% of the rows"),
-    shadow_fit=dict(status="ok", text="the shadows fit their rows as the target does"),
+    shadow_fit=dict(status="ok", text="the shadow models fit their rows as the target does"),
     power=[],
     records=dict(p_smallest=0.03, p_needed=1e-5, targets=8, targets_needed=36),
 )
@@ -173,7 +173,7 @@ FAILURES = dict(
     cross_target=(dict(attacks=dict(lira=dict(auc=0.6, low=0.58, high=0.62)), excluded=["lira"], level=0.95), True, "too far from 0.5"),
     membership=(GOOD["membership"] | dict(problems=["population rows are evaluated"]), True, "population rows are evaluated"),
     duplicates=(dict(rows=8, crossing=3), False, "hides leakage"),
-    files=(dict(checked=10, stale=["model 3 has changed since it was asked: delete signal/*/00003.npy"], unknown=[]), True, "model 3 has changed"),
+    files=(dict(checked=10, stale=["model 3 has changed since it was queried: delete signal/*/00003.npy"], unknown=[]), True, "model 3 has changed"),
     label_agreement=(dict(status="failed", text="the target is right on 30.0% of the rows: are the labels in order?"), True, "labels in order"),
     shadow_fit=(dict(status="failed", problem="fit", text="shadows 91.0% and 87.0%, target 99.0% and 83.0%; train longer"), False, "train longer"),
     order=(dict(status="failed", problem="order", text="shadow 1 is right on 11.0% of its members: same order?"), True, "same order"),
@@ -209,10 +209,10 @@ def test_all_failed_checks_are_said_those_that_invalidate_first():
     found = report_of(rows_of(threshold_loss=LOSS), validity=GOOD | {k: FAILURES[k][0] for k in ("duplicates", "files", "blind")})
     assert [check.key for check in trust.failed(found)] == ["blind", "files", "duplicates"]
     text = answer.terminal(found, report="r.md")
-    assert text.startswith("VERDICT WITHHELD, check failed: blind baseline (the examples alone); input provenance. ")
-    assert "CHECK FAILED, equal rows: " in text and text.endswith("\nreport: r.md") and "without a verdict, threshold_loss: AUC 0.573" in text
+    assert text.startswith("VERDICT WITHHELD, check failed: blind baseline (examples only, no model); input provenance. ")
+    assert "CHECK FAILED, duplicate rows: " in text and text.endswith("\nreport: r.md") and "without a verdict, threshold_loss: AUC 0.573" in text
     page = pages.report(found)
-    assert page.count("> **Check failed: ") == 3 and page.index("**Check failed: blind") < page.index("**Check failed: equal rows")
+    assert page.count("> **Check failed: ") == 3 and page.index("**Check failed: blind") < page.index("**Check failed: duplicate rows")
     assert "VERDICT" not in answer.first_line(report_of(rows_of(threshold_loss=LOSS), validity=GOOD))
 
 
@@ -224,8 +224,8 @@ def test_the_terminal_says_what_is_promised_proved_and_left_out():
     )
     lines = answer.terminal(found, report="r.md").splitlines()
     assert "  differential privacy: epsilon 3 at delta 0.0001 per model (pld)" in lines
-    assert "  audit of canaries: epsilon is at least 0 (at most 0.955 could have been shown)" in lines
-    assert "  left out: 1 of 64 models, which failed (see the report)" in lines and lines[-2:] == ["checks: 7 of 7 passed", "report: r.md"]
+    assert "  canary audit: epsilon is at least 0 (it could have shown at most 0.955)" in lines
+    assert "  excluded: 1 of 64 models, which failed (see the report)" in lines and lines[-2:] == ["checks: 7 of 7 passed", "report: r.md"]
 
 
 def test_a_violated_claim_is_the_first_word():
@@ -266,7 +266,7 @@ def test_ranking_headline_slices_records_and_figures_are_of_the_same_attack(tmp_
 def test_members_from_another_source_withhold_the_verdict_of_an_audit():
     found = mia_jax.audit(brought(target=True, shift=2.0), attacks=("threshold_loss",), draws=60)
     first = found.summary().splitlines()[0]
-    assert first.startswith("VERDICT WITHHELD, check failed: blind baseline") and "bring members and non-members from the same source" in first
+    assert first.startswith("VERDICT WITHHELD, check failed: blind baseline") and "provide members and non-members from the same source" in first
     assert found.markdown.index("Check failed: blind baseline") < found.markdown.index("## What was attacked")
     fine = mia_jax.audit(brought(target=True), attacks=("threshold_loss",), draws=60)
     assert fine.summary().startswith("LEAK SHOWN") and "Check failed" not in fine.markdown

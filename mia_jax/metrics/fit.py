@@ -82,19 +82,19 @@ def label_agreement(
         best = max(one["z"], members[name]["z"])
         numbers = dict(accuracy=one["accuracy"], guessing=one["guessing"])
         if best < CLEAR and not one["enough"]:
-            return numbers | dict(status=OPEN, text=f"there are too few rows to see whether the labels belong to the answers of {name}")
+            return numbers | dict(status=OPEN, text=f"there are too few rows to check whether the labels belong to the outputs of {name}")
         if DOUBT <= best < CLEAR:
-            text = f"{name} {told(one)}: hardly more, so it learned little, or the labels do not belong to its answers"
+            text = f"{name} {told(one)}: hardly more, so it learned little, or the labels do not belong to its outputs"
             return numbers | dict(status=OPEN, text=text)
         if best < CLEAR:
-            text = f"{name} {told(one)}: are the labels in the order of the rows of the answers? (Or it learned nothing: then nothing can leak.)"
+            text = f"{name} {told(one)}: are the labels in the same order as the outputs? (Or it learned nothing: then nothing can leak.)"
             failures.append(numbers | dict(status=FAILED, text=text))
         elif one["accuracy"] == 1.0:
             expected = one["unsure"] if shadow_errors is None else max(one["unsure"], shadow_errors * one["rows"])
-            same = f"every label is what {name} predicts, on members and non-members alike"
+            same = f"every label equals the prediction of {name}, for members and non-members alike"
             if expected >= CERTAIN:
                 text = same if regression else f"{same}, where about {expected:.0f} errors would be expected"
-                return numbers | dict(status=FAILED, text=text + ": bring the true labels, not the model's predictions")
+                return numbers | dict(status=FAILED, text=text + ": provide the true labels, not the model's predictions")
             if one["rows"] >= FEWEST:
                 return numbers | dict(status=OPEN, text=f"{same}: either it makes no errors, or its predictions were given as labels")
     if 2 * len(failures) > len(found):  # of a few models it is their rows that are in another order: shadow_fit
@@ -104,7 +104,7 @@ def label_agreement(
 
 
 def _right(one: Mapping) -> str:
-    return f"is right on {_percent(one['accuracy'])} of the rows; with labels in random order it would be on {_percent(one['guessing'])}"
+    return f"is right on {_percent(one['accuracy'])} of the rows; with randomly permuted labels it would be right on {_percent(one['guessing'])}"
 
 
 def _explained(one: Mapping) -> str:
@@ -188,22 +188,22 @@ def shadow_fit(
             )
             return numbers | dict(status=FAILED, problem="order", model=int(m), text=text)
     if mixed:
-        return numbers | dict(status=OK, text="every model is audited by the others in turn, and all fit their rows alike" + _both(numbers))
+        return numbers | dict(status=OK, text="every model is the target in turn, and all fit their rows alike" + _both(numbers))
     shadows = [m for m in np.flatnonzero(used_M) if m not in targets]
     if trained:  # by one learner: where they fit their rows otherwise, the design gave them other rows, which it says
-        return numbers | dict(status=OK, text="target and shadows were trained here by one learner" + _both(numbers))
+        return numbers | dict(status=OK, text="target and shadow models were trained here by one learner" + _both(numbers))
     unlike = _unlike(right_SM, value_MN, sides, targets, shadows) if shadows else None
     if unlike:
         text, direction = unlike
         remedy = dict(
-            less="attacks that use shadows understate the leak: train the shadows longer, and as the target was trained",
-            more="the shadows show the target in a wrong light: train the shadows as the target was trained, and no longer",
-            other="the shadows are of another kind than the target: train them as the target was trained, on as many rows of the same data",
+            less="attacks with shadow models understate the leakage: train the shadow models longer, with the procedure of the target",
+            more="the shadow models misrepresent the target: train them with the procedure of the target, and no longer",
+            other="the shadow models differ from the target: train them with the procedure of the target, on as many rows of the same data",
         )[direction]
         return numbers | dict(status=FAILED, problem="fit", text=f"{text}; {remedy}")
     if right_SM is None and not any(_sides_known(sides, shadows)):
-        return numbers | dict(status=OPEN, text="the shadows have no members among the scored rows and nobody's accuracy is known")
-    return numbers | dict(status=OK, text="the shadows fit their rows as the target does" + _both(numbers))
+        return numbers | dict(status=OPEN, text="the shadow models have no members among the scored rows, and no accuracy is known")
+    return numbers | dict(status=OK, text="the shadow models fit their rows as the target does" + _both(numbers))
 
 
 def _strange(right_SM, guessing_M, sides, targets, shadows, *, mixed: bool):
@@ -263,7 +263,7 @@ def _unlike(right_SM, value_MN, sides, targets, shadows):
         n1, n0 = inside_M[targets].mean(), outside_M[targets].mean()
         noise = np.sqrt((n1 + n0 + 1) / (12 * n1 * n0))
         if abs(own_M.mean() - target) > GAP and abs(own_M.mean() - target) > UNLIKE * max(noise, float(own_M.std())):
-            words = f"AUC of members against non-members by the model's answers alone: shadows {own_M.mean():.2f}, target {target:.2f}"
+            words = f"AUC of the model's own outputs for members against non-members: shadow models {own_M.mean():.2f}, target {target:.2f}"
             if abs(own_M.mean() - 0.5) < 2 * noise:
                 words += " (is every shadow's row of shadow_member in the order of its answers?)"
             return words, "less" if own_M.mean() < target else "more"

@@ -61,7 +61,7 @@ def check(
         found["checked"] += 1
         changed = [s for s in read if known["signals"].get(s) != current(s)] + (["the membership"] if known["membership"] != membership else [])
         if changed:
-            found["stale"].append(f"the scores of {name} were made from other files ({', '.join(changed)}): delete attack/{name}/ and report/")
+            found["stale"].append(f"the scores of {name} were computed from other files ({', '.join(changed)}): delete attack/{name}/ and report/")
     return found
 
 
@@ -80,14 +80,14 @@ def _check_models(store: Store, found: dict, *, models: int, signals: Sequence[s
         asked = {(int(n), known) for one in records for n, known in one.get("asked", {}).items()}
         if not all(records):
             if str(m) not in older:
-                found["unknown"].append(f"the answers of model {m}")
+                found["unknown"].append(f"the outputs of model {m}")
                 continue
             asked.add((m, older[str(m)]))
         found["checked"] += 1
         parts = {(int(epoch), known) for one in records for epoch, known in one.get("snapshots", {}).items()}
-        since = lambda n: "it was asked" if n == m else f"the answers of model {m} were made with it"  # noqa: E731, B023
+        since = lambda n: "it was queried" if n == m else f"the outputs of model {m} were computed with it"  # noqa: E731, B023
         changed = [f"model {n} has changed since {since(n)}" for n, known in asked if digest(n) != known]
-        changed += [f"model {m} after epoch {epoch} has changed since it was asked" for epoch, d in parts if _snapshot(store, epoch, m, run) != d]
+        changed += [f"model {m} after epoch {epoch} has changed since it was queried" for epoch, d in parts if _snapshot(store, epoch, m, run) != d]
         if changed:
             found["stale"].append(f"{min(changed)}: delete signal/*/{m:05d}.npy, attack/ and report/")
 
@@ -99,7 +99,7 @@ def _check_snapshots(store: Store, found: dict, epoch: int, names: Sequence[str]
         asked = {d for name in names for one in _records(place, name, m, run=run, epoch=epoch) for d in one.get("asked", {}).values()}
         if asked - {_snapshot(store, epoch, m, run)}:
             where = place.parent.relative_to(store.root)
-            found["stale"].append(f"model {m} after epoch {epoch} has changed since it was asked: delete {where}/ and report/")
+            found["stale"].append(f"model {m} after epoch {epoch} has changed since it was queried: delete {where}/ and report/")
 
 
 def _snapshot(store: Store, epoch: int, m: int, run: str) -> str | None:
@@ -113,7 +113,7 @@ def _records(folder: Path, name: str, m: int, *, run: str, epoch: int | None = N
     return [workdir.read_npy_and_record(path, record=place)[1] or {} for path in paths if path.exists()]
 
 
-OLDER = "Delete it: the report then says that there is no record of what these files were made from."
+OLDER = "Delete it: the report then says that there is no record of what these files were computed from."
 
 
 def _inputs(files: ScoreFiles, place: Mapping) -> dict | None:

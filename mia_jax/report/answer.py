@@ -32,7 +32,7 @@ def verdict(found: Mapping, name: Callable[[str], str] = tables.shown) -> str:
     ranked, attacks = one["ranked"], one["attacks"]
     shown = [n for n in (*ranked, *one["apart"]) if attacks[n]["shown"]]
     if one["leak"] == "untested":
-        return "NO VERDICT: no attack has an interval, for there are too few records or no attacks."
+        return "NO VERDICT: no attack has an interval, because there are too few records or no attacks."
     if one["leak"] == "shown":
         strongest = attacks[one["strongest"]]
         real = [n for n in ranked if attacks[n]["shown"]]
@@ -57,8 +57,8 @@ def verdict(found: Mapping, name: Callable[[str], str] = tables.shown) -> str:
     alone = [n for n in ranked if attacks[n]["alone"]]
     if alone:
         are, their = ("is", "its") if len(alone) == 1 else ("are", "their")
-        words += f" Undecided: {names(alone, name)} {are} above guessing by {their} own "
-        words += f"{100 * one['level']:g}% interval, which does not survive the correction for {one['tests']} tests; a larger study would tell."
+        words += f" Undecided: {names(alone, name)} {are} above random guessing by {their} own "
+        words += f"{100 * one['level']:g}% interval, but not after the correction for {one['tests']} tests; a larger study would decide."
     return words
 
 
@@ -75,7 +75,7 @@ def in_parts(found: Mapping, name: Callable[[str], str]) -> list[str]:
             said.append(f"{table['significant']:,} of {table['tested']:,} records are exposed under {name(attack)}")
     bound = (found.get("audit") or {}).get("bound") or {}
     if bound.get("epsilon"):
-        said.append(f"the audit of canaries proves that epsilon is at least {tables.epsilon(bound['epsilon'])}")
+        said.append(f"the canary audit shows that epsilon is at least {tables.epsilon(bound['epsilon'])}")
     return said
 
 
@@ -86,8 +86,8 @@ def strength(attack: Mapping) -> str:
 
 
 def count(some: Sequence[str], all_of: Sequence[str]) -> str:
-    """'3 of 14 attacks', 'the one attack'."""
-    return f"{len(some)} of {len(all_of)} attacks" if len(all_of) > 1 else "the one attack"
+    """'3 of 14 attacks', 'the only attack'."""
+    return f"{len(some)} of {len(all_of)} attacks" if len(all_of) > 1 else "the only attack"
 
 
 def names(attacks: Sequence[str], name: Callable[[str], str], most: int = 3) -> str:
@@ -137,10 +137,10 @@ def lines(found: Mapping) -> list[str]:
     bound = (found.get("audit") or {}).get("bound")
     if bound:
         proved, most = (tables.epsilon(bound[k]) for k in ("epsilon", "ceiling"))
-        text.append(f"  audit of canaries: epsilon is at least {proved} (at most {most} could have been shown)")
+        text.append(f"  canary audit: epsilon is at least {proved} (it could have shown at most {most})")
     design = found.get("design") or {}
     if design.get("failed"):
-        text.append(f"  left out: {len(design['failed'])} of {design['models']} models, which failed (see the report)")
+        text.append(f"  excluded: {len(design['failed'])} of {design['models']} models, which failed (see the report)")
     checks = trust.counted(found)
     return [*text, *([f"checks: {checks}"] if checks else [])]
 

@@ -13,7 +13,7 @@ from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 from mia_jax import workdir
 from mia_jax.report import tables
 
-# Okabe and Ito's colors, told apart by people with any color vision; dashes tell them apart in grey.
+# Okabe and Ito's colors, distinguishable with any color vision; dashes distinguish them in grey.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 1)))
 MEMBER, OTHER = COLORS[1], COLORS[0]
@@ -31,7 +31,7 @@ def save(figure: Figure, path: pathlib.Path) -> None:
 
 
 def roc(curves: Mapping[str, Mapping], *, labels: Mapping[str, str] = {}, over: str = "") -> Figure:
-    """ROC curves on log-log axes, with the diagonal of guessing and pointwise interval bands.
+    """ROC curves on log-log axes, with the diagonal of random guessing and pointwise interval bands.
 
     `curves[attack]` is {fpr, tpr, band_fpr, low, high} (`metrics.summary.band`), best attack first: the first six are drawn.
     `labels[attack]` is its legend text; `over` says over what (for the title).
@@ -39,14 +39,14 @@ def roc(curves: Mapping[str, Mapping], *, labels: Mapping[str, str] = {}, over: 
     shown = dict(list(curves.items())[:MOST_CURVES])
     figure, axes = _canvas(6.4, 5.6)
     floor = min([1e-3, *(float(np.min(c["fpr"])) for c in shown.values())])
-    axes.plot([floor, 1], [floor, 1], color="0.55", linewidth=1, label="guessing")
+    axes.plot([floor, 1], [floor, 1], color="0.55", linewidth=1, label="random guessing")
     for i, (name, c) in enumerate(shown.items()):
         tpr, low, high = (np.maximum(np.asarray(c[k], float), floor / 2) for k in ("tpr", "low", "high"))
         axes.fill_between(c["band_fpr"], low, high, color=COLORS[i], alpha=0.15, linewidth=0)
         axes.step(c["fpr"], tpr, where="post", color=COLORS[i], linestyle=DASHES[i], linewidth=1.6, label=_name(labels.get(name, name)))
     axes.set(xscale="log", yscale="log", xlim=(floor, 1), ylim=(floor, 1), xlabel="false-positive rate", ylabel="true-positive rate", aspect="equal")
     count = f"{len(shown)} of {len(curves)} attacks" if len(shown) < len(curves) else f"{len(shown)} attack{'s' * (len(shown) > 1)}"
-    _title(axes, f"True positives against false positives: {count}", over)
+    _title(axes, f"ROC curves of {count}", over)
     axes.grid(True, which="major", color="0.9", linewidth=0.6)
     axes.legend(loc="lower right", fontsize=7.5, framealpha=0.9)
     return figure
@@ -70,7 +70,7 @@ def scores(evidence: Mapping[str, tuple], *, over: str = "", bins: int = 60) -> 
             tallest = max(tallest, float(share.max()))
             axes.stairs(share, edges, fill=True, color=color, alpha=0.25)
             axes.stairs(share, edges, color=color, linestyle=dash, linewidth=1.4, label=f"{text} (n = {int(side.sum()):,})")
-        axes.set(xlabel="score (higher = more likely a member)", ylabel="share of the rows", ylim=(0, 1.3 * tallest))
+        axes.set(xlabel="score (higher = more likely a member)", ylabel="fraction of rows", ylim=(0, 1.3 * tallest))
         _title(axes, f"{_name(name)}: scores of members and non-members", over)
         axes.legend(fontsize=7.5, loc="upper right")
     return figure
@@ -96,7 +96,7 @@ def shadows(curves: Mapping[str, Mapping[int, Mapping]], *, fpr: float = 0.01, o
     titles = ("AUC", f"TPR at {100 * fpr:g}% FPR")
     ticks = sorted({int(n) for points in curves.values() for n in points})
     for axes, part, text, guess in zip(panels, (keys[:3], keys[3:]), titles, (0.5, fpr)):
-        axes.axhline(guess, color="0.55", linewidth=1, label="guessing")
+        axes.axhline(guess, color="0.55", linewidth=1, label="random guessing")
         for i, (name, points) in enumerate(curves.items()):
             color, dash = COLORS[i % len(COLORS)], DASHES[i % len(DASHES)]
             table = {int(n): p if isinstance(p, Mapping) else dict(zip(keys, p)) for n, p in points.items()}
@@ -107,13 +107,13 @@ def shadows(curves: Mapping[str, Mapping[int, Mapping]], *, fpr: float = 0.01, o
             low, high = ([f[1] if f[k] is None else f[k] for f in found] for k in (2, 3))
             axes.fill_between(at, low, high, color=color, alpha=0.15, linewidth=0)
             show = f"{value[-1]:.3f}" if part[0] == "auc" else f"{100 * value[-1]:.1f}%"
-            axes.plot(at, value, color=color, linestyle=dash, marker="o", markersize=4, label=_name(f"{name}: {show} with {at[-1]}"))
-        axes.set(xscale="log", xlabel="shadow models used", ylabel=text)
+            axes.plot(at, value, color=color, linestyle=dash, marker="o", markersize=4, label=_name(f"{name}: {show} with {at[-1]} shadow models"))
+        axes.set(xscale="log", xlabel="number of shadow models", ylabel=text)
         axes.xaxis.set_major_locator(FixedLocator(ticks))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xticks(ticks, [str(n) for n in ticks])
-        _title(axes, f"{text} against shadow models", over)
+        _title(axes, f"{text} against the number of shadow models", over)
         axes.grid(True, axis="y", color="0.9", linewidth=0.6)
         axes.legend(fontsize=7.5)
     return figure
@@ -128,7 +128,7 @@ def members(rows: Sequence[Mapping], *, title: str = "") -> Figure:
     figure, panels = _canvas(1.6 + 3.6 * len(metrics), 1.4 + 0.3 * len(names) * max(1, 0.6 * len(attacks)), columns=len(metrics))
     for axes, metric in zip(np.atleast_1d(panels), metrics):
         rate = metric.partition("@")[2]
-        axes.axvline(float(rate) if rate else (0.0 if metric == "advantage" else 0.5), color="0.55", linewidth=1, label="guessing")
+        axes.axvline(float(rate) if rate else (0.0 if metric == "advantage" else 0.5), color="0.55", linewidth=1, label="random guessing")
         for i, attack in enumerate(attacks):
             own = [r for r in rows if (r["attack"], r["metric"]) == (attack, metric) and r["value"] is not None]
             at = [names.index(r["member"]) + (i - (len(attacks) - 1) / 2) * 0.8 / len(attacks) for r in own]
@@ -206,8 +206,8 @@ def evasion(curves: Mapping[str, Mapping], *, over: str = "") -> Figure:
                 one["epsilon"], one[side], color=COLORS[i % len(COLORS)], linestyle=dash, marker="o", markersize=4, label=_name(f"{name}, {text}")
             )
     axes.set_xscale("symlog", linthresh=1 / 255)
-    axes.set(ylim=(0, 1.02), xlabel="epsilon: the most that a coordinate may move", ylabel="accuracy")
-    _title(axes, "Accuracy under attack", over)
+    axes.set(ylim=(0, 1.02), xlabel="epsilon: maximum perturbation per coordinate", ylabel="accuracy")
+    _title(axes, "Accuracy under evasion attacks", over)
     axes.grid(True, color="0.9", linewidth=0.6)
     axes.legend(fontsize=7)
     return figure

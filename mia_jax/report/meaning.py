@@ -26,7 +26,7 @@ def measure(folder: pathlib.Path, *, design: Design, pool: Pool, given: bool, la
         base_M = np.array([found_M[m][0]["guessing"] if m in found_M else usual for m in range(len(names))])
     label = of_labels(folder, design=design, pool=pool, given=given, labeled=labeled, names=names)
     if label["status"] == fit.FAILED:
-        return dict(label_agreement=label, shadow_fit=dict(status=fit.OPEN, text="the labels do not belong to the answers"))
+        return dict(label_agreement=label, shadow_fit=dict(status=fit.OPEN, text="the labels do not belong to the outputs"))
     shadow = fit.shadow_fit(
         member_MN=design.member_MN,
         evaluated_MN=design.evaluated_MN,
@@ -46,7 +46,7 @@ def measure(folder: pathlib.Path, *, design: Design, pool: Pool, given: bool, la
 def of_labels(folder: pathlib.Path, *, design: Design, pool: Pool, given: bool, labeled: bool, names: list[str]) -> dict:
     """The check `label_agreement` of the first targets."""
     if not given:
-        return dict(status=fit.OK, text="the models were trained on these labels or asked about these rows here")
+        return dict(status=fit.OK, text="the models were trained on these labels or queried on these rows here")
     targets = design.targets[:MOST_TARGETS]
     if not labeled:
         return dict(status=fit.OPEN, text="no labels were given")
@@ -65,7 +65,7 @@ def of_labels(folder: pathlib.Path, *, design: Design, pool: Pool, given: bool, 
             found[names[t]] = fit.of_outputs(output_N[rows_N], y_N[rows_N]) | dict(rows=int((rows_N & ~inside_N).sum()))
             members[names[t]] = fit.of_outputs(output_N[inside_N], y_N[inside_N])
         return fit.label_agreement(found, members=members, regression=True)
-    return dict(status=fit.OPEN, text="neither answers per class nor predictions were given, so the labels cannot be compared with answers")
+    return dict(status=fit.OPEN, text="neither outputs per class nor predictions were given, so the labels cannot be compared with outputs")
 
 
 def answers_of(folder: pathlib.Path, m: int, *, design: Design, pool: Pool) -> tuple[dict, dict]:

@@ -42,7 +42,7 @@ def failed(found: Mapping, effect: str | None = None) -> list[Check]:
 
 
 def counted(found: Mapping) -> str:
-    """'4 of 5 passed; 1 failed (equal rows)'; '' without checks."""
+    """'4 of 5 passed; 1 failed (duplicate rows)'; '' without checks."""
     listed = checks(found)
     if not listed:
         return ""
@@ -60,8 +60,8 @@ def words(check: Check) -> str:
 def sentence(text: str) -> str:
     """The text with a capital letter and a full stop.
 
-    >>> sentence('no row is there twice')
-    'No row is there twice.'
+    >>> sentence('no two rows are identical')
+    'No two rows are identical.'
     """
     return text[:1].upper() + text[1:] + ("" if text.rstrip(")").endswith((".", "?", "!")) else ".")
 
@@ -69,13 +69,13 @@ def sentence(text: str) -> str:
 def blind(one: Mapping) -> tuple[str, str]:
     if "why" in one:
         return (GOOD if one.get("drawn") else OPEN), one["why"]
-    told = one["p_value"] < 0.01
+    distinguishable = one["p_value"] < 0.01
     text = f"AUC {one['auc']:.3f}, p = {one['p_value']:.2g} ({one['method']}; {one['rows']:,} rows, {one['features']} features)"
-    if told:
-        text += ": members differ from non-members without any model, so an attack's success is no evidence of leakage"
+    if distinguishable:
+        text += ": members are distinguishable from non-members without any model, so an attack's success is no evidence of leakage"
     elif one.get("labels_only"):
-        return OPEN, f"the examples were not given (bring x); from the labels alone, {text}"
-    return (BAD if told else GOOD), text
+        return OPEN, f"the examples were not given (provide x); from the labels only, {text}"
+    return (BAD if distinguishable else GOOD), text
 
 
 def cross_target(one: Mapping) -> tuple[str, str]:
@@ -102,9 +102,10 @@ def duplicates(one: Mapping) -> tuple[str, str]:
     if "why" in one:
         return OPEN, one["why"]
     if not one.get("rows"):
-        return GOOD, "no two rows are equal"
+        return GOOD, "no two rows are identical"
     crossing = one.get("crossing", 0)
-    text = f"{one['rows']:,} rows have an equal one; {crossing:,} sets of them contain members and non-members of the first target"
+    text = f"{one['rows']:,} rows have an identical row elsewhere; "
+    text += f"{crossing:,} sets of identical rows contain members and non-members of the first target"
     return (BAD if crossing else GOOD), text + (", which hides leakage" if crossing else "")
 
 
@@ -123,23 +124,23 @@ def stated(one: Mapping) -> tuple[str, str]:
 # key of `validity`: (title, what it says, effect of a failure, remedies: of a caller with arrays, of launch.py's user)
 CHECKS: dict[str, tuple[str, Callable[[Mapping], tuple[str, str]], str, tuple[str, ...]]] = dict(
     blind=(
-        "blind baseline (the examples alone)",
+        "blind baseline (examples only, no model)",
         blind,
         INVALIDATES,
         (
-            "bring members and non-members from the same source, split at random. With these rows no attack can be judged.",
+            "provide members and non-members from the same source, split at random. With these rows no attack can be judged.",
             "choose members and non-members from the same source at random (a design that draws them, or data shuffled before it is split). With "
             "these rows no attack can be judged.",
         ),
     ),
     cross_target=(
-        "scores of one model against members of another",
+        "cross-target null (scores of one model, membership of another)",
         cross_target,
         INVALIDATES,
         (
-            "look for models that share their members or for answers in the wrong order: member, shadow_member and the answers must list the same "
+            "check for models that share their members and for outputs in the wrong order: member, shadow_member and the outputs must list the same "
             "models and rows.",
-            "look for models whose memberships depend on each other, or files of another run in this workdir.",
+            "check for models whose memberships depend on each other, and for files of another run in this workdir.",
         ),
     ),
     membership=(
@@ -153,10 +154,10 @@ CHECKS: dict[str, tuple[str, Callable[[Mapping], tuple[str, str]], str, tuple[st
         ),
     ),
     duplicates=(
-        "equal rows",
+        "duplicate rows",
         duplicates,
         QUALIFIES,
-        ("keep one row of each set of equal rows in the arrays.", "drop them with data.drop_duplicates=True."),
+        ("keep one row of each set of identical rows in the arrays.", "drop them with data.drop_duplicates=True."),
     ),
     files=(
         "input provenance",
@@ -164,6 +165,6 @@ CHECKS: dict[str, tuple[str, Callable[[Mapping], tuple[str, str]], str, tuple[st
         INVALIDATES,
         ("delete the files named above, or audit into an empty folder.", "delete the files named above and run the same command again."),
     ),
-    label_agreement=("labels and answers", stated, INVALIDATES, ("",)),
+    label_agreement=("labels and outputs", stated, INVALIDATES, ("",)),
     shadow_fit=("shadow models and target", stated, INVALIDATES, ("",)),  # a fit that differs (problem='fit') only qualifies
 )

@@ -60,7 +60,7 @@ def collect(
 def of_examples(design: Design, pool: Pool, *, drawn: bool, seed: int) -> dict:
     """The blind baseline of the first target, where membership was not drawn at random."""
     if drawn:
-        return dict(why=f"members were drawn at random ({design.name}), so the examples alone tell nothing", drawn=True)
+        return dict(why=f"members were drawn at random ({design.name}), so the examples alone reveal nothing", drawn=True)
     rows = np.flatnonzero(design.evaluated_MN[design.targets[0]])
     return blind.baseline(np.asarray(pool.x)[rows], np.asarray(pool.y)[rows], design.member_MN[design.targets[0], rows], seed=seed)
 
