@@ -172,7 +172,7 @@ def test_workdirs_of_older_versions_keep_their_records_in_json_files(tmp_path):
     attack = tmp_path / "attack" / "a"
     workdir.write_npz(attack / "scores.npz", score_TN=np.zeros((1, 2)))
     common, store = dict(models=2, membership="x", signals=["loss"]), Store(tmp_path, "of a newer version")
-    unknown = ["the answers of model 0", "the answers of model 1", "the scores of a"]
+    unknown = ["the outputs of model 0", "the outputs of model 1", "the scores of a"]
     assert inputs.check(store, {"a": ["loss"]}, **common) == dict(checked=0, stale=[], unknown=unknown)
     workdir.write_json(tmp_path / "signal" / "inputs.json", asked)
     known = dict(signals={"loss": inputs.of_signal(tmp_path / "signal", "loss", 2)}, membership="x")
