@@ -20,7 +20,7 @@ def weights(path: str, *, examples: int, side: int, epochs: int) -> None:
     from mia_jax import registry
     from mia_jax.learners import backprop
     from mia_jax.objectives import cross_entropy
-    from mia_jax.types import Pool
+    from mia_jax.types import Pool, classification
 
     rng = np.random.default_rng(0)
     prototypes = rng.random((CLASSES, side // 4, side // 4, 1)).repeat(4, 1).repeat(4, 2)
@@ -28,7 +28,10 @@ def weights(path: str, *, examples: int, side: int, epochs: int) -> None:
     x = (0.5 + 0.4 * (prototypes[y] - 0.5) + 0.15 * rng.normal(size=(len(y), side, side, 1))).clip(0, 1).astype(np.float32)
     model = registry.make("models", "small_cnn", dict(num_conv=2), num_classes=CLASSES)
     learner = backprop.make(model=model, loss=cross_entropy.make(model=model), num_rows=1000, epochs=epochs, batch_size=50)
-    pool, rows_K = Pool(x=x, y=y, name="prototypes", num_classes=CLASSES), jnp.arange(1000, dtype=jnp.int32)
+    pool, rows_K = (
+        Pool(x=x, y=y, name="prototypes", task=classification(CLASSES)),
+        jnp.arange(1000, dtype=jnp.int32),
+    )
     state, run = learner.init(jax.random.key(0), pool), jax.jit(learner.epoch)
     for epoch in range(1, epochs + 1):
         state, _ = run(state, pool, *learner.plan(jax.random.key(1), epoch, rows_K, jnp.ones(1000)))

@@ -118,9 +118,9 @@ def ours(*, role: str, model, x, y, sizes: Case) -> dict:
     from mia_jax.learners import backprop
     from mia_jax.objectives import cross_entropy
     from mia_jax.privacy import noise
-    from mia_jax.types import Pool
+    from mia_jax.types import Pool, classification
 
-    pool = Pool(x=jnp.asarray(x), y=jnp.asarray(y), num_classes=10)
+    pool = Pool(x=jnp.asarray(x), y=jnp.asarray(y), task=classification(10))
     common = dict(model=model, loss=cross_entropy.make(model=model), num_rows=len(x), epochs=1, batch_size=sizes.batch)
     common |= dict(optimizer="sgd", learning_rate=_dp_peers.RATE)
     if role != "plain":

@@ -222,10 +222,13 @@ def ours(*, case: str, arrays: str, models: int, epochs: int, batch_size: int, l
     from mia_jax.learners import backprop
     from mia_jax.objectives import cross_entropy
     from mia_jax.training import checkpoint, fleet
-    from mia_jax.types import Pool
+    from mia_jax.types import Pool, classification
 
     with np.load(arrays) as file:
-        pool, rows_MK = Pool(x=file["x"], y=file["y"], name=case, num_classes=10), file["rows_MK"]
+        pool, rows_MK = (
+            Pool(x=file["x"], y=file["y"], name=case, task=classification(10)),
+            file["rows_MK"],
+        )
     model = registry.make("models", {"digits_mlp": "mlp"}.get(case, case), num_classes=10)
     loss = cross_entropy.make(model=model)
     learner = backprop.make(

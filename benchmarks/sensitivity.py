@@ -37,7 +37,7 @@ from mia_jax.models import layers
 from mia_jax.objectives import adversarial, cross_entropy
 from mia_jax.privacy import clipping, gradients
 from mia_jax.privacy.independence import trials
-from mia_jax.types import Aux, Loss, Model, Pool
+from mia_jax.types import Aux, Loss, Model, Pool, classification
 
 ROWS, CLASSES, WORDS, CLIP = 32, 3, 50, 0.1
 METHODS = ("auto", "vmap", "scan", "tapped", "bookkeeping")
@@ -208,7 +208,12 @@ def setting(name: str) -> tuple[Model, Loss, Pool]:
         words=lambda: rng.integers(0, WORDS, (ROWS, 5)).astype(np.int32),
         images=lambda: rng.standard_normal((ROWS, 8, 8, 1), np.float32),
     )[net.inputs]()
-    pool = Pool(x=x, y=(np.arange(ROWS) % CLASSES).astype(np.int32), columns=dict(user=np.arange(ROWS) // 2), num_classes=CLASSES)
+    pool = Pool(
+        x=x,
+        y=(np.arange(ROWS) % CLASSES).astype(np.int32),
+        columns=dict(user=np.arange(ROWS) // 2),
+        task=classification(CLASSES),
+    )
     return model, net.loss(model), pool
 
 

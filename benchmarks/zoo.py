@@ -85,11 +85,11 @@ def ours(*, case: str, repeats: int) -> dict:
     from mia_jax.learners import backprop
     from mia_jax.objectives import cross_entropy
     from mia_jax.training import programs
-    from mia_jax.types import Pool
+    from mia_jax.types import Pool, classification
 
     name, fields, batch = CASES[case]
     x, y = images(batch)
-    pool = jax.device_put(Pool(x=x, y=y, num_classes=10))
+    pool = jax.device_put(Pool(x=x, y=y, task=classification(10)))
     model = registry.make("models", name, dict(fields), num_classes=10)
     loss = cross_entropy.make(model=model)
     learner = backprop.make(model=model, loss=loss, num_rows=len(y), epochs=1, batch_size=batch, optimizer="sgd", learning_rate=0.01)

@@ -19,12 +19,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mia_jax import checks
+from mia_jax import checks, types
 from mia_jax.data import _given as given
 from mia_jax.data import npz
 from mia_jax.designs import _brought as designs
 from mia_jax.signals import _brought as signals
-from mia_jax.types import Design, Pool
+from mia_jax.types import Design, Pool, Task
 
 FORMS = dict(score=0, loss=0, probs=1, logits=1, predictions=None)  # axes after N; None: as many as the labels have after N
 OTHERS = ("labels", "member", "shadow_member", "pair", "x")
@@ -115,7 +115,7 @@ def build(arrays: Mapping[str, np.ndarray], *, name: str = "brought", seed: int 
     arrays = {key: two_columns(key, value, arrays, name) for key, value in arrays.items()}
     arrays, population_N = with_population(arrays, name)
     examples = len(population_N)
-    labels = labels_of(arrays, parts, examples, name)
+    labels, task = labels_of(arrays, parts, examples, name)
     answers = {form: stacked(arrays, parts, form, examples, labels, name) for form in FORMS if any(f == form for _, f in parts)}
     member_MN = membership(arrays, parts, population_N, name)
     signal = signals.make(answers, labels, name=name)
@@ -132,9 +132,8 @@ def build(arrays: Mapping[str, np.ndarray], *, name: str = "brought", seed: int 
     columns = {k.removeprefix("column_"): v for k, v in arrays.items() if k.startswith("column_")}
     x = arrays.get("x", np.zeros((examples, 0), np.float32))
     y = np.zeros(examples, np.int32) if labels is None else labels
-    classes = int(y.max()) + 1 if y.dtype.kind in "iu" and y.ndim == 1 and labels is not None else 0
     x = x.astype(np.float64) if x.dtype.itemsize > 4 or x.dtype.kind in "iu" else x.astype(np.float32)
-    pool = Pool(x=x, y=y, columns=columns | dict(population=population_N), name=name, num_classes=classes)
+    pool = Pool(x=x, y=y, columns=columns | dict(population=population_N), name=name, task=task)
     return Brought(pool, design, signal, tuple(said))
 
 
@@ -299,13 +298,19 @@ def pairs(arrays: Mapping, name: str) -> np.ndarray | None:
     return arrays["pair"]
 
 
-def labels_of(arrays: Mapping, parts: list, examples: int, name: str) -> np.ndarray | None:
-    """Labels: int32 [N], float32 [N] or [N,F] for predictions, 0/1 [N,C] for several labels an example; None without labels."""
+def labels_of(
+    arrays: Mapping, parts: list, examples: int, name: str
+) -> tuple[np.ndarray | None, Task]:
+    """Returns the labels and the task that they state.
+
+    Labels are int32 [N] (whole numbers are class numbers), float64 [N] or [N,F] for predictions,
+    0/1 [N,C] for several labels per example, or None.
+    """
     forms = {form for _, form in parts}
     if "labels" not in arrays:
         if forms & {"probs", "logits", "predictions"}:
             raise ValueError(f"{name}: labels [N] is missing; {', '.join(sorted(forms))} need it.")
-        return None
+        return None, types.unlabeled()
     labels = arrays["labels"]
     if labels.shape[:1] != (examples,):
         raise ValueError(f"{name}: labels has shape {labels.shape}; expected ({examples},).")
@@ -313,9 +318,11 @@ def labels_of(arrays: Mapping, parts: list, examples: int, name: str) -> np.ndar
         raise ValueError(f"{name}: labels are {labels.dtype}; bring class numbers 0, 1, ..: np.unique(labels, return_inverse=True)[1] makes them.")
     checks.finite(labels=labels)
     if "predictions" in forms:
-        return labels.astype(np.float64)
+        return labels.astype(np.float64), types.regression(
+            num_outputs=labels.shape[1] if labels.ndim == 2 else None
+        )
     if labels.ndim > 1:
-        return several(labels, name)
+        return several(labels, name), types.multilabel()
     whole = labels.dtype.kind != "f" or np.array_equal(labels, labels.round())
     if not whole and forms & {"probs", "logits"}:
         raise ValueError(f"{name}: labels must be class numbers; the first that is not is {labels[labels != labels.round()][0]}.")
@@ -323,7 +330,11 @@ def labels_of(arrays: Mapping, parts: list, examples: int, name: str) -> np.ndar
         raise ValueError(f"{name}: label {labels.max()} is no class number 0, 1, ..: np.unique(labels, return_inverse=True)[1] makes them.")
     if whole and labels.min() < 0:
         raise ValueError(f"{name}: labels must be class numbers from 0 on; label {labels.min()} of example {int(labels.argmin())} is not.")
-    return labels.astype(np.int32 if whole else np.float64)
+    return (
+        (labels.astype(np.int32), types.classification(int(labels.max()) + 1))
+        if whole
+        else (labels.astype(np.float64), types.regression())
+    )
 
 
 def several(labels: np.ndarray, name: str) -> np.ndarray:

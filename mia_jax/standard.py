@@ -14,7 +14,7 @@ FEWEST = 10  # members and non-members that a classifier or a threshold is fitte
 
 def sections(found: Brought) -> dict[str, dict]:
     """{name: section of config.attacks} of the standard set for these arrays."""
-    return sections_of(set(found.signal), classes=found.pool.num_classes > 0)
+    return sections_of(set(found.signal), classes=found.pool.task.has_classes)
 
 
 def sections_of(have: set[str], *, classes: bool) -> dict[str, dict]:
@@ -73,7 +73,7 @@ def lacking(name: str, attack: Attack, found: Brought, fleet: views.Fleet) -> st
     missing = views.asked_signals({name: attack}) - set(found.signal)
     if missing == {"loss"}:
         return "no loss"
-    if missing or ("y" in attack.needs and not pool.num_classes):
+    if missing or ("y" in attack.needs and not pool.task.has_classes):
         return "they need logits or probs, and class labels"
     if "population" in attack.needs and not design.population_N.any():
         return "no examples that no model saw: bring population_<key>"

@@ -9,7 +9,111 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from mia_jax import checks
+
 Variables = dict[str, Any]  # {'params': ..., 'stats': ... or absent}
+# What Task.kind can be; the last two only with arrays of answers.
+TASKS = ("classification", "regression", "sequence", "multilabel", "unlabeled")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+    """Says what labels are, what a model answers and what can be asked.
+
+    A data set states it once, everybody else asks `pool.task`. Make one with `classification`,
+    `regression`, `sequence`, `multilabel` or `unlabeled`.
+
+    Args:
+        kind: one of TASKS.
+        num_classes: how many values a label can take, at every position of a sequence; 0 where
+            labels are not class numbers.
+        y: the axes of the labels, a letter each: B examples, L positions, C labels or F numbers
+            per example.
+        out: the axes of a model's output, in which C (or V, of a sequence) counts the classes and
+            1 is a single number.
+        signals: the signals that every model is asked for the report.
+        slices: the slices of the report that labels allow: ('class',) or none.
+        vocabulary: None where x holds real numbers (float32); else x holds tokens, whole numbers
+            (int32) in 0..vocabulary-1.
+    """
+
+    kind: str
+    num_classes: int = 0
+    y: str = "B"
+    out: str = ""
+    signals: tuple[str, ...] = ("loss",)
+    slices: tuple[str, ...] = ()
+    vocabulary: int | None = None
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether every example has one class number as its label."""
+        return self.kind == "classification"
+
+    @property
+    def num_outputs(self) -> int:
+        """The length of an output's last axis, which a model's `make` is given as num_classes."""
+        return 1 if self.out.endswith("1") else self.num_classes
+
+    def require(self, kinds: tuple[str, ...], *, of: str, remedy: str) -> None:
+        """Raises ValueError unless this task is of one of `kinds`.
+
+        Args:
+            kinds: those of TASKS that can be used.
+            of: what needs them, such as "the objective 'squared'".
+            remedy: what the user can do instead.
+        """
+        if self.kind not in kinds:
+            raise ValueError(
+                f"{of} is for {' or '.join(kinds)}, and the task of this data is {self.kind}: "
+                f"{remedy}."
+            )
+
+
+def classification(num_classes: int, *, vocabulary: int | None = None) -> Task:
+    """Returns the task of one class number per example; a model answers with logits [B,C]."""
+    checks.at_least(1, num_classes=num_classes)
+    _check_vocabulary(vocabulary)
+    return Task(
+        kind="classification",
+        num_classes=int(num_classes),
+        out="BC",
+        signals=("loss", "correct"),
+        slices=("class",),
+        vocabulary=vocabulary,
+    )
+
+
+def regression(*, num_outputs: int | None = None, vocabulary: int | None = None) -> Task:
+    """Returns the task of one real number per example; a model answers with [B,1].
+
+    `num_outputs`: F numbers per example and in its answer, [B,F]; for arrays of answers only.
+    """
+    _check_vocabulary(vocabulary)
+    y, out = ("B", "B1") if num_outputs is None else ("BF", "BF")
+    return Task(kind="regression", y=y, out=out, vocabulary=vocabulary)
+
+
+def sequence(vocabulary: int) -> Task:
+    """Returns the task of one token per position, x and y [B,L]; a model answers with [B,L,V]."""
+    checks.at_least(2, vocabulary=vocabulary)
+    size = int(vocabulary)
+    return Task(kind="sequence", num_classes=size, y="BL", out="BLV", vocabulary=size)
+
+
+def multilabel() -> Task:
+    """Returns the task of several labels 0 or 1 per example, [B,C]; for arrays of answers."""
+    return Task(kind="multilabel", y="BC", out="BC")
+
+
+def unlabeled() -> Task:
+    """Returns the task of examples whose labels are not known; for arrays of answers only."""
+    return Task(kind="unlabeled", signals=())
+
+
+def _check_vocabulary(vocabulary: int | None) -> None:
+    if vocabulary is not None:
+        checks.at_least(2, vocabulary=vocabulary)
 
 
 @jax.tree_util.register_dataclass
@@ -17,24 +121,39 @@ Variables = dict[str, Any]  # {'params': ..., 'stats': ... or absent}
 class Pool:
     """All examples of an audit, in a fixed order: row n is example n everywhere.
 
-    `x` is [N, ...] float32 (images [N,H,W,C] in [0,1]), `y` is [N] int32 labels (float32 targets for regression). `columns` holds further
-    per-example columns of the user ([N] each); the boolean column `population` marks rows that no model may train on.
+    `x` is [N, ...] float32 (images [N,H,W,C] in [0,1]), or int32 where it holds tokens; `y` is [N]
+    int32 class numbers, [N] float32 for regression, [N,L] int32 for sequences: `task` says which.
+    `columns` holds further per-example columns of the user ([N] each); the boolean column
+    `population` marks rows that no model may train on.
     """
 
     x: Any
     y: Any
+    task: Task = dataclasses.field(metadata=dict(static=True))
     columns: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     name: str = dataclasses.field(default="", metadata=dict(static=True))
-    num_classes: int = dataclasses.field(default=0, metadata=dict(static=True))
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes of the task; 0 where labels are not class numbers."""
+        return self.task.num_classes
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Batch:
-    """B rows of a pool: `weight_B` is 0 on padding, `index_B` are the rows' numbers in the pool."""
+class Examples:
+    """B examples about which a signal asks: the `x` that the model was given, their labels `y`."""
 
     x: Any
     y: Any
+    task: Task = dataclasses.field(metadata=dict(static=True))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Batch(Examples):
+    """B rows of a pool: `weight_B` is 0 on padding, `index_B` are the rows' numbers in the pool."""
+
     weight_B: Any
     index_B: Any
 
@@ -47,6 +166,7 @@ class Model(NamedTuple):
     `summary(x_B..)` is a printable table of layers, shapes and parameter counts. `inside(variables, x_B..) -> {name: array}`, where present, are
     the intermediate outputs in inference mode, 'penultimate' [B,F] among them: what enters the last layer with parameters. `parts` {name: function}
     is what a learning rule of its own needs of its nets (models/forward_forward.py and models/siamese.py say what theirs are); empty for others.
+    `signals` are asked of every such model for the report, beside those of the task.
     """
 
     init: Callable[..., Variables]
@@ -54,6 +174,7 @@ class Model(NamedTuple):
     summary: Callable[..., str]
     inside: Callable[..., dict[str, jax.Array]] | None = None
     parts: Mapping[str, Any] = {}
+    signals: tuple[str, ...] = ()
 
 
 # (variables, batch, *, key_B=None, train=False) -> (loss_B, Aux). Never reduced: mean training, DP, loss attacks and padding share it.
@@ -158,7 +279,11 @@ ACCESS = ("labels", "outputs", "white_box")  # what a signal may be told: predic
 
 
 class Signal(NamedTuple):
-    """What a model is asked about an example: `measure(out_BC, y_B) -> value_B..` in float32, from one forward pass.
+    """What a model is asked about an example: `measure(out, batch) -> value` of one forward pass.
+
+    `out` is the model's output with the axes of `batch.task.out`, `batch` the Examples that it was
+    given, the value one number [B] or one vector [B,K] per example. `tasks` are the kinds of tasks
+    (TASKS) for which the signal has a meaning; for others it is refused before anything is trained.
 
     `ask(probe, x_B.., y_B, key_B) -> value_B..` instead asks as it likes, in batches of its own; `key_B` is one key an example from (seed, signal,
     example), so an answer is the same alone or in any batch. It may return (value_B, count_B) or (value_BP, count_BP): the queries that each value
@@ -166,6 +291,8 @@ class Signal(NamedTuple):
     `queries` is the most that one view of an example of F numbers costs, in labels or outputs asked: a number, or queries(F). `check(x_N..)`
     raises ValueError for examples that cannot be asked about. `transform(out_BC) -> out_BC`, where present, changes every output before it is
     seen: a defense at query time. `shadows`: how many models of the attacker's own the question is made with (Probe.shadows; fewer are repeated).
+    `tokens`: whether `ask` leaves x as it is, so that it can be asked about tokens; a signal of one
+    forward pass always can.
     """
 
     measure: Callable[..., jax.Array] | None
@@ -176,6 +303,8 @@ class Signal(NamedTuple):
     check: Callable[..., None] | None = None
     transform: Callable[..., jax.Array] | None = None
     shadows: int = 0
+    tasks: tuple[str, ...] = ("classification",)
+    tokens: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

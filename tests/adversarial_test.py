@@ -11,7 +11,6 @@ from mia_jax.report import evasion
 from mia_jax.report.sections import evasion as section
 from mia_jax.signals._adversarial import EPSILONS
 from mia_jax.training import probing
-from mia_jax.types import Batch
 from tests import toys
 
 
@@ -20,7 +19,7 @@ def setup(examples=6):
     x = np.random.default_rng(0).random((examples, 2, 2, 1)).astype(np.float32)
     variables = model.init(jax.random.key(0), x)
     y = np.asarray(model.apply(variables, x)[0].argmax(1), np.int32)
-    batch = Batch(x=jnp.asarray(x), y=jnp.asarray(y), weight_B=jnp.ones(examples), index_B=jnp.arange(examples))
+    batch = toys.batch(jnp.asarray(x), jnp.asarray(y))
     return model, variables, batch, jax.random.split(jax.random.key(1), examples)
 
 

@@ -7,14 +7,19 @@ from mia_jax import configuration
 from mia_jax.data import _canaries
 from mia_jax.designs import bernoulli, canaries, halves
 from mia_jax.pipeline import build
-from mia_jax.types import Pool
+from mia_jax.types import Pool, classification
 
 
 def pool(examples=300, shape=(6, 6, 1), classes=5, seed=0):
     rng = np.random.default_rng(seed)
     scale = np.linspace(1.0, 0.01, int(np.prod(shape)))
     x = (rng.normal(size=(examples, int(np.prod(shape)))) * scale).astype(np.float32)
-    return Pool(x=x.reshape(examples, *shape), y=rng.integers(0, classes, examples).astype(np.int32), name="toy", num_classes=classes)
+    return Pool(
+        x=x.reshape(examples, *shape),
+        y=rng.integers(0, classes, examples).astype(np.int32),
+        name="toy",
+        task=classification(classes),
+    )
 
 
 def test_coins_are_fair_independent_and_not_fixed_counts():

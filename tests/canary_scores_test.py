@@ -15,7 +15,7 @@ from mia_jax.models import linear
 from mia_jax.objectives import cross_entropy
 from mia_jax.privacy import accounting, audit, canary_scores, gradients, noise
 from mia_jax.privacy.mechanism import Mechanism
-from mia_jax.types import Learner, Pool, TrainState
+from mia_jax.types import Learner, Pool, TrainState, classification
 from tests import toys
 
 CANARIES, FEATURES, CLASSES = 200, 300, 5
@@ -67,7 +67,9 @@ def private_learner():
     """(the project's learner with the claimed mechanism, its loss)."""
     model = linear.make(num_classes=CLASSES)
     loss = cross_entropy.make(model=model)
-    sample = Pool(x=np.zeros((1, FEATURES), np.float32), y=np.zeros(1, np.int32), num_classes=CLASSES)
+    sample = Pool(
+        x=np.zeros((1, FEATURES), np.float32), y=np.zeros(1, np.int32), task=classification(CLASSES)
+    )
     privacy = dict(clip_norm=CLAIMED.clip_norm, noise_multiplier=CLAIMED.noise_multiplier)
     common = dict(model=model, loss=loss, num_rows=CANARIES, epochs=3, batch_size=20, optimizer="sgd", learning_rate=1.0)
     learner = backprop.make(**common, gradient="private", privacy=privacy, sample=sample)
@@ -82,7 +84,7 @@ def trained(seed, *, broken, own):
     x = SIZE * jax.random.normal(data, (CANARIES, FEATURES)) / np.sqrt(FEATURES)
     y = jax.random.randint(jax.random.fold_in(data, 1), (CANARIES,), 0, CLASSES)
     inside_N = jax.random.bernoulli(coin, 0.5, (CANARIES,))
-    pool = Pool(x=x, y=y, num_classes=CLASSES)
+    pool = Pool(x=x, y=y, task=classification(CLASSES))
     learner, loss = private_learner() if own else (dp_sgd(broken, inside_N), softmax_loss)
     watched = canary_scores.watched(learner, loss=loss, x=x, y=y, clip_norm=CLAIMED.clip_norm, size=CANARIES)
     state = watched.init(run, pool)

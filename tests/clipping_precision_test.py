@@ -11,7 +11,7 @@ from mia_jax.models import _taps, small_cnn
 from mia_jax.models._convolution import windows
 from mia_jax.objectives import cross_entropy
 from mia_jax.privacy import clipping, gradients
-from mia_jax.types import Pool
+from mia_jax.types import Pool, classification
 
 PRODUCTS = ("dot_general", "conv_general_dilated", "ragged_dot_general")
 MODELS, B = 2, 4
@@ -84,7 +84,7 @@ def test_norms_and_sums_of_every_operation_are_full_float32(name, dtype):
 def test_both_passes_of_tapped_are_full_float32(rule, batched):
     """The epoch is traced first and batched over models later: what batching makes of a convolution must keep its precision."""
     model = small_cnn.make(num_classes=3)
-    pool = Pool(x=jnp.zeros((B, 28, 28, 1)), y=jnp.zeros(B, jnp.int32), num_classes=3)
+    pool = Pool(x=jnp.zeros((B, 28, 28, 1)), y=jnp.zeros(B, jnp.int32), task=classification(3))
     variables = jax.eval_shape(model.init, jax.random.key(0), pool.x)
     losses = backprop.losses_of(cross_entropy.make(model=model), jax.tree.map(lambda _: None, variables["params"]))
     how = dict(units=B, rule=clipping.rule(rule), clip=1.0, method="tapped")

@@ -1,5 +1,6 @@
 """Clipped sums: every method equals a loop over examples, optax and jax-privacy; what must add nothing adds exactly nothing."""
 
+import dataclasses
 import functools
 
 import flax.linen as nn
@@ -15,7 +16,7 @@ from mia_jax.learners import backprop
 from mia_jax.models import half_image, layers
 from mia_jax.objectives import cross_entropy
 from mia_jax.privacy import clipping, gradients
-from mia_jax.types import Batch
+from tests import toys
 
 METHODS = ("vmap", "scan", "tapped", "bookkeeping")
 B = 6
@@ -104,7 +105,7 @@ def setting(name):
     module, x = CASES[name] if isinstance(name, str) else (name, images(shape=(12,)))
     model = layers.as_model(module)
     params = jax.tree.map(lambda p: p + 0.1, model.init(jax.random.key(4), x)["params"])  # scales and biases away from 1 and 0
-    batch = Batch(x=x, y=jnp.arange(B) % 3, weight_B=jnp.ones(B), index_B=jnp.arange(B))
+    batch = toys.batch(x, jnp.arange(B) % 3)
     losses = backprop.losses_of(cross_entropy.make(model=model), jax.tree.map(lambda _: None, params))
     return losses, params, (batch, backprop.slot_keys(jax.random.key(5), B))
 
@@ -178,7 +179,7 @@ def test_a_unit_adds_at_most_the_rules_bound(rule):
     """Over examples with huge, tiny and ordinary gradients, alone in a batch of padding."""
     losses, params, (batch, keys) = setting("dropout")
     for scale in (1e-20, 1.0, 1e6):
-        rows = (Batch(x=batch.x * scale, y=batch.y, weight_B=batch.weight_B, index_B=batch.index_B), keys)
+        rows = (dataclasses.replace(batch, x=batch.x * scale), keys)
         for clip in (0.01, 3.0):
             total = clipped((losses, params, rows), "vmap", clip, rule, weight_B=jnp.zeros(B).at[2].set(1)).total
             norm = float(jnp.sqrt(sum(jnp.square(leaf).sum() for leaf in jax.tree.leaves(total))))
@@ -196,7 +197,7 @@ def test_neighbors_differ_by_at_most_the_sensitivity(method, dtype):
     clip = 0.05  # below every norm: each example adds all that it may
 
     def total(x, weight_B=None):
-        rows = (Batch(x=x.astype(dtype), y=batch.y, weight_B=batch.weight_B, index_B=batch.index_B), keys)
+        rows = (dataclasses.replace(batch, x=x.astype(dtype)), keys)
         return clipped((losses, params, rows), method, clip, weight_B=jnp.ones(B) if weight_B is None else weight_B).total
 
     def distance(a, b):
@@ -238,7 +239,7 @@ def test_a_nonfinite_example_and_padding_add_exactly_nothing(method, bad):
     weight_B = jnp.ones(B).at[5].set(0)
     good = clipped((losses, params, (batch, keys)), method, 0.5, weight_B=weight_B.at[1].set(0))
     x = batch.x.at[1].set(bad if not np.isfinite(bad) else jnp.nan).at[5].set(bad)
-    spoiled = (Batch(x=x, y=batch.y, weight_B=batch.weight_B, index_B=batch.index_B), keys)
+    spoiled = (dataclasses.replace(batch, x=x), keys)
     found = clipped((losses, params, spoiled), method, 0.5, weight_B=weight_B)
     assert list(np.asarray(found.counted_U)) == [True, False, True, True, True, False]
     assert list(np.asarray(found.real_U)) == [True] * 5 + [False]
@@ -290,7 +291,7 @@ def test_which_image_nets_are_tapped(name, fields, found):
     model, x = registry.make("models", name, dict(fields), num_classes=3), jax.ShapeDtypeStruct((B, 28, 28, 1), jnp.float32)
     params = jax.eval_shape(model.init, jax.random.key(0), x)["params"]
     losses = backprop.losses_of(cross_entropy.make(model=model), jax.tree.map(lambda _: None, params))
-    batch = Batch(x=x, y=jnp.zeros(B, jnp.int32), weight_B=jnp.ones(B), index_B=jnp.arange(B))
+    batch = toys.batch(x, jnp.zeros(B, jnp.int32))
     why = gradients.untapped(losses, params, (batch, backprop.slot_keys(jax.random.key(5), B)))
     assert found in why if found else why == ""
 
@@ -305,7 +306,7 @@ def test_a_raw_parameter_beside_tapped_layers_is_found():
     x = images(shape=(12,))
     params = model.init(jax.random.key(0), x)["params"]
     losses = backprop.losses_of(cross_entropy.make(model=model), jax.tree.map(lambda _: None, params))
-    batch = Batch(x=x, y=jnp.zeros(B, jnp.int32), weight_B=jnp.ones(B), index_B=jnp.arange(B))
+    batch = toys.batch(x, jnp.zeros(B, jnp.int32))
     assert "bias has no tap" in gradients.untapped(losses, params, (batch, backprop.slot_keys(jax.random.key(5), B)))
 
 
@@ -315,7 +316,7 @@ def test_a_condition_stays_one_condition_for_a_fleet():
     x_MB = jnp.stack([batch.x, batch.x.at[0].set(jnp.nan)])
 
     def total(x):
-        rows = (Batch(x=x, y=batch.y, weight_B=batch.weight_B, index_B=batch.index_B), keys)
+        rows = (dataclasses.replace(batch, x=x), keys)
         return clipped((losses, params, rows), "bookkeeping", 0.3).total
 
     together = jax.jit(jax.vmap(total))(x_MB)

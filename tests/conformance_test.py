@@ -11,7 +11,7 @@ import pytest
 from mia_jax import registry, views
 from mia_jax.designs import _brought, bernoulli, blocks, canaries, disjoint, folds, halves, holdout, two_way
 from mia_jax.training import probing
-from mia_jax.types import ACCESS
+from mia_jax.types import ACCESS, classification
 from mia_jax.views import Fleet
 from tests import planted, toys
 
@@ -301,28 +301,37 @@ def test_needs_and_knowledge_are_declared(name, fields):
 
 
 def outputs(seed: int = 0, batch: int = 16, classes: int = 5):
+    """Logits and the examples that they answer."""
     rng = np.random.default_rng(seed)
-    return jnp.asarray(rng.normal(size=(batch, classes)) * 4, jnp.float32), jnp.asarray(rng.integers(classes, size=batch), jnp.int32)
+    out_BC = jnp.asarray(rng.normal(size=(batch, classes)) * 4, jnp.float32)
+    return out_BC, toys.examples(
+        jnp.asarray(rng.integers(classes, size=batch), jnp.int32), task=classification(classes)
+    )
 
 
 @pytest.mark.parametrize("name", SIGNALS)
 def test_a_signal_is_float32_one_row_an_example_and_the_same_alone_as_in_a_batch(name):
     signal = registry.make("signals", name)
-    out_BC, y_B = outputs()
-    value = signal.measure(out_BC, y_B)
+    out_BC, examples = outputs()
+    value = signal.measure(out_BC, examples)
     assert value.dtype == jnp.float32 and value.shape in ((16,), (16, 5)) and signal.sign in (-1, 0, 1)
     assert (signal.sign == 0) == (value.ndim > 1)
     for i in (0, 7):
-        np.testing.assert_allclose(signal.measure(out_BC[i : i + 1], y_B[i : i + 1])[0], value[i], rtol=1e-6, atol=1e-12)
+        alone = dataclasses.replace(examples, y=examples.y[i : i + 1])
+        np.testing.assert_allclose(
+            signal.measure(out_BC[i : i + 1], alone)[0], value[i], rtol=1e-6, atol=1e-12
+        )
 
 
 @pytest.mark.parametrize("name", SIGNALS)
 def test_a_signal_works_under_jit_and_vmap_over_models(name):
     measure = registry.make("signals", name).measure
-    out_BC, y_B = outputs()
+    out_BC, examples = outputs()
     out_MBC = jnp.stack([out_BC, 2 * out_BC, -out_BC])
-    fast = jax.jit(jax.vmap(measure, (0, None)))(out_MBC, y_B)
-    np.testing.assert_allclose(fast, jnp.stack([measure(out, y_B) for out in out_MBC]), rtol=2e-6, atol=1e-7)
+    fast = jax.jit(jax.vmap(measure, (0, None)))(out_MBC, examples)
+    np.testing.assert_allclose(
+        fast, jnp.stack([measure(out, examples) for out in out_MBC]), rtol=2e-6, atol=1e-7
+    )
 
 
 @pytest.mark.parametrize("name", SIGNALS)
@@ -337,7 +346,10 @@ def test_the_sign_points_to_confident_correct_answers(name):
     signal = registry.make("signals", name)
     confident_BC, unsure_BC = jnp.array([[8.0, 0.0, 0.0]]), jnp.array([[0.1, 0.2, 0.0]])
     if signal.sign:
-        better, worse = (signal.sign * signal.measure(out_BC, jnp.array([0]))[0] for out_BC in (confident_BC, unsure_BC))
+        better, worse = (
+            signal.sign * signal.measure(out_BC, toys.examples([0], task=classification(3)))[0]
+            for out_BC in (confident_BC, unsure_BC)
+        )
         assert better > worse
 
 

@@ -11,12 +11,12 @@ import pytest
 
 from mia_jax import registry
 from mia_jax.data import _pool, breast_cancer, digits, idx, npz, synthetic, tabular
-from mia_jax.types import Pool
+from mia_jax.types import Pool, classification
 
 
 def toy(n: int = 6) -> Pool:
     x = np.arange(2 * n, dtype=np.float32).reshape(n, 2)
-    return _pool.checked(Pool(x=x, y=np.arange(n) % 2, name="toy", num_classes=2))
+    return _pool.checked(Pool(x=x, y=np.arange(n) % 2, name="toy", task=classification(2)))
 
 
 def change(pool: Pool, **fields) -> Pool:
@@ -366,14 +366,21 @@ def test_npz_takes_low_precision_words_and_dates(tmp_path):
 
 
 def test_checked_makes_arrays_contiguous_and_small():
-    pool = _pool.checked(Pool(x=np.ones((4, 6))[:, ::2], y=np.array([0, 1, 1, 0], np.uint8), num_classes=2))
+    pool = _pool.checked(
+        Pool(x=np.ones((4, 6))[:, ::2], y=np.array([0, 1, 1, 0], np.uint8), task=classification(2))
+    )
     assert pool.x.dtype == np.float32 and pool.y.dtype == np.int32 and pool.x.flags.c_contiguous
     for bad in (np.inf, -np.inf, np.nan):
         x = np.ones((4, 3, 2), np.float32)
         x[2, 1, 0] = bad
         with pytest.raises(ValueError, match=r"toy: x is -?(inf|nan) in row 2 \(position \[2, 1, 0\]"):
             _pool.checked(change(toy(4), x=x))
-    for wrong in (dict(x=np.ones(6)), dict(y=np.zeros((6, 1))), dict(num_classes=1), dict(columns=dict(a=np.ones(5)))):
+    for wrong in (
+        dict(x=np.ones(6)),
+        dict(y=np.zeros((6, 1))),
+        dict(task=classification(1)),
+        dict(columns=dict(a=np.ones(5))),
+    ):
         with pytest.raises(ValueError, match="toy"):
             _pool.checked(change(toy(), **wrong))
 
@@ -404,7 +411,7 @@ def test_content_hash_is_stable_and_sensitive(monkeypatch):
 
 def test_duplicates_by_hand():
     x = np.array([[0, 1], [2, 3], [0, 1], [4, 5], [2, 3], [-0.0, 1], [6, 7]], np.float32)
-    pool = _pool.checked(Pool(x=x, y=[0, 1, 0, 1, 0, 0, 1], num_classes=2))
+    pool = _pool.checked(Pool(x=x, y=[0, 1, 0, 1, 0, 0, 1], task=classification(2)))
     assert _pool.duplicates(pool) == dict(rows=5, groups=2, label_conflicts=1)
     member_N = np.array([1, 1, 1, 0, 0, 1, 0], bool)
     assert _pool.duplicates(pool, member_N) == dict(rows=5, groups=2, label_conflicts=1, crossing=1)
@@ -420,7 +427,7 @@ def test_standardize_uses_population_rows_alone():
     x = rng.normal(3, 5, (40, 4)).astype(np.float32)
     x[:, 3] = 7
     population_N = np.arange(40) < 25
-    pool = _pool.checked(Pool(x=x, y=np.arange(40) % 2, num_classes=2))
+    pool = _pool.checked(Pool(x=x, y=np.arange(40) % 2, task=classification(2)))
     out = _pool.standardize(pool, population_N)
     np.testing.assert_allclose(out.x[:25, :3].mean(0), 0, atol=1e-6)
     np.testing.assert_allclose(out.x[:25, :3].std(0), 1, atol=1e-5)
@@ -434,7 +441,7 @@ def test_standardize_uses_population_rows_alone():
 
 def test_standardize_images_per_channel():
     x = np.random.default_rng(0).random((10, 3, 3, 2), np.float32) * np.array([1, 5], np.float32)
-    pool = _pool.checked(Pool(x=x, y=np.arange(10) % 2, num_classes=2))
+    pool = _pool.checked(Pool(x=x, y=np.arange(10) % 2, task=classification(2)))
     out = _pool.standardize(pool, np.ones(10, bool)).x
     np.testing.assert_allclose(out.mean((0, 1, 2)), 0, atol=1e-6)
     np.testing.assert_allclose(out.std((0, 1, 2)), 1, atol=1e-5)

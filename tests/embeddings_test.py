@@ -8,7 +8,8 @@ import pytest
 from mia_jax import registry
 from mia_jax.attacks import leverage, pair_distance
 from mia_jax.models import forward_forward, layers
-from mia_jax.types import Probe
+from mia_jax.types import Probe, classification
+from tests import toys
 
 
 def probe(inside):
@@ -75,7 +76,9 @@ def test_goodness_is_the_output_of_the_label_and_sums_over_layers():
     x = jax.random.uniform(jax.random.key(0), (6, 4, 4, 1))
     variables, y = net.init(jax.random.key(1), x), jnp.arange(6) % 3
     out = net.apply(variables, x)[0]
-    goodness = registry.make("signals", "goodness").measure(out, y)
+    goodness = registry.make("signals", "goodness").measure(
+        out, toys.examples(y, task=classification(3))
+    )
     np.testing.assert_array_equal(goodness, np.asarray(out)[np.arange(6), np.asarray(y)])
     layered = registry.make("signals", "layer_goodness").ask(probe(lambda x: net.inside(variables, x)), x, y, None)
     assert layered.shape == (6, 2)

@@ -35,7 +35,7 @@ def one_bad_row():
     pool = toys.pool()
     x = np.array(pool.x)
     x[59] = np.inf
-    return rows, pool, type(pool)(x=x, y=pool.y, name="toy", num_classes=pool.num_classes)
+    return rows, pool, type(pool)(x=x, y=pool.y, name="toy", task=pool.task)
 
 
 @pytest.mark.parametrize("more", [{}, dict(lanes=2), dict(chunk=2), dict(chunk=1)], ids=str)

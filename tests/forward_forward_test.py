@@ -14,7 +14,7 @@ from mia_jax.models import mlp
 from mia_jax.objectives import forward_forward as objectives
 from mia_jax.pipeline import build
 from mia_jax.training import checkpoint, fleet
-from mia_jax.types import Batch, Pool
+from mia_jax.types import Pool, classification
 from tests import toys
 
 KEY = jax.random.key(0)
@@ -30,11 +30,11 @@ def data(examples=40, features=8, seed=0):
     y = rng.integers(0, CLASSES, examples).astype(np.int32)
     x = rng.uniform(size=(examples, features)).astype(np.float32)
     x[np.arange(examples), CLASSES + y] += 2
-    return Pool(x=x, y=y, name="toy", num_classes=CLASSES)
+    return Pool(x=x, y=y, name="toy", task=classification(CLASSES))
 
 
 def batch(pool, size=7):
-    return Batch(x=pool.x[:size], y=pool.y[:size], weight_B=jnp.ones(size), index_B=jnp.arange(size))
+    return toys.batch(pool.x[:size], pool.y[:size])
 
 
 def softplus(z):
@@ -86,7 +86,11 @@ def test_parameters_of_the_example():
 def test_the_first_loss_of_a_layer_is_that_of_no_goodness():
     """(softplus(1.5) + softplus(-1.5)) / 2 = .951: fresh layers have almost no mean activity."""
     rng = np.random.default_rng(0)
-    pool = Pool(x=rng.uniform(size=(32, 784)).astype(np.float32), y=rng.integers(0, 10, 32).astype(np.int32), num_classes=10)
+    pool = Pool(
+        x=rng.uniform(size=(32, 784)).astype(np.float32),
+        y=rng.integers(0, 10, 32).astype(np.int32),
+        task=classification(10),
+    )
     model = models.make(num_classes=10)
     loss_B, aux = objectives.make(model=model)(model.init(KEY, pool.x), batch(pool, 32), key_B=jax.random.split(KEY, 32), train=True)
     assert abs(float(aux.metrics["layer_loss"].mean()) - 0.951) < 0.005

@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 import mia_jax
 from mia_jax import brought
 from mia_jax.data import _given as given
+from tests import toys
 from tests.answered import QUICK, arrays
 
 RNG = np.random.default_rng(0)
@@ -79,7 +80,7 @@ def test_signals_of_brought_logits_are_those_of_a_nets_logits():
     logits, y = np.random.default_rng(0).normal(size=(200, 5)) * 4, np.arange(200) % 5
     signal = brought.build(dict(logits=logits, labels=y, member=np.arange(200) % 2)).signal
     for name in ("loss", "confidence", "max_confidence", "rescaled_logit", "entropy", "modified_entropy", "hinge", "correct"):
-        want = registry.make("signals", name).measure(jnp.asarray(logits), jnp.asarray(y))
+        want = registry.make("signals", name).measure(jnp.asarray(logits), toys.examples(y))
         np.testing.assert_allclose(signal[name][0, 0], want, rtol=2e-5, atol=2e-6, err_msg=name)
         assert signal[name].dtype == np.float64
 

@@ -1,5 +1,7 @@
 """plan, stopping, schedules and backprop: each against a hand-written twin."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,6 @@ import pytest
 
 from mia_jax.learners import _descent, plan, stopping
 from mia_jax.objectives import cross_entropy
-from mia_jax.types import Batch
 from tests import toys
 
 KEY = jax.random.key(0)
@@ -190,11 +191,13 @@ def test_steps_draw_from_their_number_and_slot_alone():
 def test_cross_entropy_smoothing_and_independence():
     model, data = toys.mlp(), toys.pool()
     variables = model.init(KEY, data.x[:1])
-    batch = Batch(x=data.x[:4], y=data.y[:4], weight_B=jnp.ones(4), index_B=jnp.arange(4))
+    batch = toys.batch(data.x[:4], data.y[:4])
     loss, aux = cross_entropy.make(model=model, label_smoothing=0.3)(variables, batch)
     out = model.apply(variables, data.x[:4])[0]
     want = optax.softmax_cross_entropy(out, 0.7 * jax.nn.one_hot(data.y[:4], 3) + 0.1)
     np.testing.assert_allclose(loss, want, rtol=1e-5)
     assert loss.shape == aux.metrics["accuracy"].shape == (4,)
-    jacobian = jax.jacobian(lambda x: cross_entropy.make(model=model)(variables, Batch(x=x, y=batch.y, weight_B=None, index_B=None))[0])(batch.x)
+    jacobian = jax.jacobian(
+        lambda x: cross_entropy.make(model=model)(variables, dataclasses.replace(batch, x=x))[0]
+    )(batch.x)
     assert all((np.asarray(jacobian)[i, j] == 0).all() for i in range(4) for j in range(4) if i != j)

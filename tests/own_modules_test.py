@@ -41,11 +41,11 @@ MINE = dict(
         text="""
             import numpy as np
             from mia_jax.data._pool import checked
-            from mia_jax.types import Pool
+            from mia_jax.types import Pool, classification
             def load(*, rows=10):
                 rng = np.random.default_rng(0)
                 y = rng.integers(0, 3, rows).astype(np.int32)
-                return checked(Pool(x=rng.normal(size=(rows, 4)).astype(np.float32), y=y, name="mine", num_classes=3))
+                return checked(Pool(x=rng.normal(size=(rows, 4)).astype(np.float32), y=y, name="mine", task=classification(3)))
         """,
     ),
 )

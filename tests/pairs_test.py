@@ -13,7 +13,8 @@ from mia_jax.objectives import contrastive
 from mia_jax.pipeline import run as pipeline_run
 from mia_jax.report import pairs, weights
 from mia_jax.report.sections import pairs as section
-from mia_jax.types import Batch, Pool
+from mia_jax.types import Pool, classification
+from tests import toys
 
 
 @pytest.mark.slow
@@ -35,7 +36,7 @@ def test_a_contrastive_loss_at_distance_zero_has_its_value_and_a_finite_gradient
     loss = contrastive.make(model=model, form=form, head=False)
     x = jnp.ones((2, 2, 6))
     variables = model.init(jax.random.key(0), x[:1, 0])
-    batch = Batch(x=x, y=jnp.array([[1, 1], [0, 2]]), weight_B=jnp.ones(2), index_B=jnp.zeros((2, 2), jnp.int32))
+    batch = toys.batch(x, jnp.array([[1, 1], [0, 2]]))
     loss_B, _ = loss(variables, batch)
     np.testing.assert_allclose(loss_B, [0.0, different], atol=1e-5)
     gradient = jax.grad(lambda v: loss(v, batch)[0].sum())(variables)
@@ -58,7 +59,7 @@ def test_a_collapsed_net_on_the_pairs_of_the_source_seems_right_in_97_percent():
     epochs = [np.concatenate([pairs_of_the_source(rng) for _ in range(5)]) for _ in range(20)]  # an epoch of the log is 5 batches
     parts = [*epochs, y_N[pairs.drawn(y_N, np.arange(60))]]
     label_P2 = jnp.asarray(np.concatenate(parts))
-    loss_P, aux = loss(variables, Batch(x=jnp.ones((*label_P2.shape, 3)), y=label_P2, weight_B=None, index_B=None))
+    loss_P, aux = loss(variables, toys.batch(jnp.ones((*label_P2.shape, 3)), label_P2))
     ends = np.cumsum([len(part) for part in parts])[:-1]
     value, accuracy = (np.array([part.mean() for part in np.split(np.asarray(v), ends)]) for v in (loss_P, aux.metrics["pair_accuracy"]))
     np.testing.assert_allclose(value, 2 * (1 - accuracy), atol=1e-4)
@@ -80,7 +81,7 @@ def test_least_squares_equals_lstsq_with_a_column_of_ones_and_ridge_its_normal_e
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(40, 3)).astype(np.float32), rng.integers(0, 4, 40).astype(np.int32)
     weight_K = (np.arange(40) < 33).astype(np.float32)
-    pool = Pool(x=jnp.asarray(x), y=jnp.asarray(y), num_classes=4)
+    pool = Pool(x=jnp.asarray(x), y=jnp.asarray(y), task=classification(4))
     ones_KF, onehot_KC = np.c_[x[:33], np.ones(33)], np.eye(4)[y[:33]]
     for ridge in (0.0, 2.0):
         model = linear.make(num_classes=4)
@@ -94,7 +95,7 @@ def test_least_squares_equals_lstsq_with_a_column_of_ones_and_ridge_its_normal_e
 
 def test_a_fleet_of_least_squares_decomposes_one_model_at_a_time():
     """Two lanes of a batched decomposition can wait for each other's threads forever."""
-    pool = Pool(x=jnp.ones((12, 6)), y=jnp.arange(12) % 3, num_classes=3)
+    pool = Pool(x=jnp.ones((12, 6)), y=jnp.arange(12) % 3, task=classification(3))
     one = least_squares.make(model=linear.make(num_classes=3), num_rows=12)
     state = jax.vmap(one.init, (0, None))(jax.random.split(jax.random.key(0), 2), pool)
     epoch = jax.vmap(lambda state, row_K: one.epoch(state, pool, row_K[None], jnp.ones((1, 12))))
@@ -108,7 +109,7 @@ def test_a_fleet_of_least_squares_decomposes_one_model_at_a_time():
 
 def test_least_squares_refuses_a_net_whose_last_layer_it_cannot_solve():
     model = registry.make("models", "half_image", {}, num_classes=3)
-    pool = Pool(x=jnp.ones((4, 6)), y=jnp.zeros(4, jnp.int32), num_classes=3)
+    pool = Pool(x=jnp.ones((4, 6)), y=jnp.zeros(4, jnp.int32), task=classification(3))
     with pytest.raises(ValueError, match="last layer"):
         least_squares.make(model=model, num_rows=4).init(jax.random.key(0), pool)
 

@@ -12,7 +12,7 @@ from mia_jax.models import conv, mlp, small_cnn
 from mia_jax.pipeline import build, validate
 from mia_jax.pipeline.attack import wanted_rows
 from mia_jax.training import checkpoint, probing, query
-from mia_jax.types import Attack, Pool, Signal
+from mia_jax.types import Attack, Signal
 from tests import toys
 
 
@@ -160,7 +160,6 @@ def test_pool_rows_are_numbered_in_the_pool_of_the_audit():
     np.testing.assert_array_equal(jax.random.key_data(key(index_B=[5, 9]))[1], jax.random.key_data(key(index_B=[9]))[0])
     other = probing.example_keys(seed=3, name="entropy", index_B=[9])
     assert (jax.random.key_data(other) != jax.random.key_data(key(index_B=[9]))).any()
-    assert Pool(x=np.zeros((2, 3)), y=np.zeros(2)).num_classes == 0
 
 
 def test_what_a_net_does_not_have_inside_is_refused_before_training():

@@ -7,7 +7,7 @@ import pytest
 
 from mia_jax import query_views, registry
 from mia_jax.training import checkpoint, query
-from mia_jax.types import Model, Pool
+from mia_jax.types import Model, Pool, classification
 from tests import toys
 
 SIGNALS = {name: registry.make("signals", name) for name in ("loss", "rescaled_logit", "correct", "logits")}
@@ -43,9 +43,11 @@ def test_the_batch_does_not_matter(tmp_path):
     whole = ask(tmp_path / "a", model, pool)
     order = np.random.default_rng(0).permutation(60)
     fleet(tmp_path / "b")
-    shuffled = ask(tmp_path / "b", model, Pool(x=pool.x[order], y=pool.y[order], num_classes=3))
+    shuffled = ask(
+        tmp_path / "b", model, Pool(x=pool.x[order], y=pool.y[order], task=classification(3))
+    )
     fleet(tmp_path / "c")
-    alone = ask(tmp_path / "c", model, Pool(x=pool.x[7:8], y=pool.y[7:8], num_classes=3))
+    alone = ask(tmp_path / "c", model, Pool(x=pool.x[7:8], y=pool.y[7:8], task=classification(3)))
     segments = query.segments(pool=pool, batch_size=16, segment_bytes=400)
     assert sum(len(y) for _, y in segments) == 64
     fleet(tmp_path / "d")
@@ -72,10 +74,14 @@ def test_inference_mode_is_what_is_asked(tmp_path):
 
 def test_views_are_asked_in_their_order(tmp_path):
     rng = np.random.default_rng(0)
-    pool = Pool(x=rng.random((10, 4, 4, 1)).astype(np.float32), y=rng.integers(0, 3, 10).astype(np.int32), num_classes=3)
+    pool = Pool(
+        x=rng.random((10, 4, 4, 1)).astype(np.float32),
+        y=rng.integers(0, 3, 10).astype(np.int32),
+        task=classification(3),
+    )
     model, _ = fleet(tmp_path, pool=pool)
     found = ask(tmp_path, model, pool, views=query_views.make(("identity", "flip", "shift:1,0")))
-    flipped = Pool(x=pool.x[:, :, ::-1].copy(), y=pool.y, num_classes=3)
+    flipped = Pool(x=pool.x[:, :, ::-1].copy(), y=pool.y, task=classification(3))
     fleet(tmp_path / "flipped", pool=pool)
     assert found["loss"].shape == (3, 3, 10)
     np.testing.assert_allclose(found["loss"][:, 1], ask(tmp_path / "flipped", model, flipped)["loss"][:, 0], atol=1e-6)

@@ -1,4 +1,4 @@
-"""Real targets through the whole run: squared losses, what is refused before training, and K-fold cross-validation in the report."""
+"""Regression through the whole run: squared losses, what is refused before training, and K-fold cross-validation in the report."""
 
 import numpy as np
 import pytest
@@ -54,13 +54,19 @@ def test_cross_validation_by_hand():
     [
         (
             dict(attacks=dict(gap=dict())),
-            "signal 'correct' needs classes and the data has real targets.*signals for real targets: .*loss.*squared_loss",
+            "signal 'correct' is for classification, and the task of this data is regression; signals for it: .*loss.*squared_loss",
         ),
-        (dict(attacks=dict(lira=dict())), "signal 'rescaled_logit' needs classes"),
+        (dict(attacks=dict(lira=dict())), "signal 'rescaled_logit' is for classification"),
         (dict(attacks=dict(rmia=dict())), "attack 'rmia' reads the logits of classes"),
-        (dict(objective="cross_entropy"), "'cross_entropy' needs class labels"),
-        (dict(data=dict(name="xor")), "'squared' needs a model with 1 output, got 2"),
-        (dict(model=dict(name="lenet")), "num_classes=0 must be at least 1"),
+        (
+            dict(objective="cross_entropy"),
+            "objective 'cross_entropy' is for classification or sequence.*regression: use 'squared'",
+        ),
+        (
+            dict(data=dict(name="xor")),
+            "objective 'squared' is for regression, and the task of this data is classification: use 'cross_entropy'",
+        ),
+        (dict(model=dict(name="perceptron")), "num_classes=1 must be at least 2"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_training(fields, message, tmp_path):

@@ -13,7 +13,7 @@ from mia_jax import registry
 from mia_jax.learners import backprop
 from mia_jax.objectives import cross_entropy
 from mia_jax.privacy.independence import proof, trials
-from mia_jax.types import Aux, Model, Pool
+from mia_jax.types import Aux, Model, Pool, classification
 
 REFUSED = [name for name, net in NETS.items() if net.kind == "refused"]
 MEASURED = ("words", "dropout", "rounded", "chosen_by_a_mask", "far_gate", "summed_if_large_batch", "normalized_backwards")
@@ -173,7 +173,7 @@ def test_a_learner_may_be_built_where_nan_raises():
 def test_trial_batches_differ_for_inputs_of_every_type(dtype, examples):
     """A net that adds the batch's mean is seen, from a sample of one example too."""
     x = (np.arange(examples * 6).reshape(examples, 6) % 5).astype(dtype)
-    sample = Pool(x=x, y=np.zeros(examples, np.int32), num_classes=3)
+    sample = Pool(x=x, y=np.zeros(examples, np.int32), task=classification(3))
 
     def apply(variables, x, **_):
         x = x.astype(jnp.float32) @ variables["params"]["w"]
@@ -190,7 +190,7 @@ def test_trial_batches_differ_for_inputs_of_every_type(dtype, examples):
 
 def image_net(name, fields, shape=(28, 28, 1), batch=64):
     model = registry.make("models", name, dict(fields), num_classes=10)
-    sample = Pool(x=jnp.zeros((1, *shape)), y=jnp.zeros(1, jnp.int32), num_classes=10)
+    sample = Pool(x=jnp.zeros((1, *shape)), y=jnp.zeros(1, jnp.int32), task=classification(10))
     losses, params, rows = backprop.example_step(model=model, loss=cross_entropy.make(model=model), sample=sample, trainable="")
     rows = jax.tree.map(lambda a: jax.ShapeDtypeStruct((batch, *a.shape[1:]), a.dtype), rows)
     return losses, params, rows

@@ -5,14 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mia_jax import configuration, query_views, registry
+from mia_jax import configuration, precision, query_views, registry
 from mia_jax.objectives import cross_entropy
 from mia_jax.pipeline import build, validate
-from mia_jax.training import programs, query
-from mia_jax.types import Aux, Model, Pool, Signal
+from mia_jax.training import query
+from mia_jax.types import Aux, Model, Pool, Signal, classification, regression
 from tests import toys
 
-IMAGES = Pool(x=np.zeros((2, 28, 28, 1), np.float32), y=np.zeros(2, np.int32), num_classes=10)
+IMAGES = Pool(
+    x=np.zeros((2, 28, 28, 1), np.float32), y=np.zeros(2, np.int32), task=classification(10)
+)
 
 
 def answering(shape_of) -> Model:
@@ -22,7 +24,7 @@ def answering(shape_of) -> Model:
 
 @pytest.mark.parametrize("name", registry.names("models"))
 def test_every_model_answers_with_a_row_of_logits_per_example(name):
-    pool = Pool(x=IMAGES.x, y=IMAGES.y, num_classes=2) if name == "perceptron" else IMAGES
+    pool = Pool(x=IMAGES.x, y=IMAGES.y, task=classification(2)) if name == "perceptron" else IMAGES
     out = validate.check_outputs(registry.make("models", name, num_classes=pool.num_classes), pool=pool, name=name)
     assert out.shape == (pool.num_classes + 2, pool.num_classes)
 
@@ -48,7 +50,7 @@ def test_one_logit_for_two_classes_has_its_remedy_and_regression_its_shape():
     for shape_of in (lambda b: (b, 1), lambda b: (b,)):
         with pytest.raises(ValueError, match=r"return jnp.stack\(\[jnp.zeros_like\(z\), z\], -1\)"):
             validate.check_outputs(answering(shape_of), pool=pool, name="odd")
-    real = Pool(x=pool.x, y=pool.x[:, 0], num_classes=0)
+    real = Pool(x=pool.x, y=pool.x[:, 0], task=regression())
     assert validate.check_outputs(answering(lambda b: (b, 1)), pool=real, name="linear").shape == (2, 1)
     with pytest.raises(ValueError, match=r"regression needs \[B,1\], here \(2, 1\)"):
         validate.check_outputs(answering(lambda b: (b,)), pool=real, name="odd")
@@ -83,7 +85,7 @@ def test_every_signal_of_one_pass_is_a_number_or_a_vector_per_example(name):
     out = jax.ShapeDtypeStruct((12, 10), np.float32)
     if name != "squared_loss":
         validate.check_signals({name: signal}, out=out, pool=IMAGES)
-    real = Pool(x=IMAGES.x, y=np.zeros(2, np.float32), num_classes=0)
+    real = Pool(x=IMAGES.x, y=np.zeros(2, np.float32), task=regression())
     if name in ("loss", "squared_loss", "logits"):
         validate.check_signals({name: signal}, out=jax.ShapeDtypeStruct((2, 1), np.float32), pool=real)
 
@@ -94,9 +96,15 @@ def test_a_signal_that_broadcasts_is_refused_when_it_is_made_and_when_it_is_aske
     for measure, shape in ((outer, "12, 10, 10"), (over_batch, "10"), (total, "")):
         with pytest.raises(ValueError, match=rf"signal 'odd' of 12 examples has shape \({shape}"):
             validate.check_signals(dict(odd=Signal(measure, +1)), out=out, pool=IMAGES)
-    odd = dict(odd=Signal(lambda out, y: out.mean(), +1))
-    ask = query.answers(model=toys.mlp(), signals=odd, views=query_views.make(("identity",)), batch_size=4)
     pool = toys.pool(8)
+    signals = dict(odd=Signal(lambda out, batch: out.mean(), +1))
+    ask = query.answers(
+        model=toys.mlp(),
+        task=pool.task,
+        signals=signals,
+        views=query_views.make(("identity",)),
+        batch_size=4,
+    )
     variables = toys.mlp().init(jax.random.key(0), pool.x[:1])
     with pytest.raises(ValueError, match="signal 'odd' of 4 examples has shape"):
         ask(variables, pool.x, pool.y)
@@ -107,7 +115,7 @@ def test_rank_promotion_raises_in_compiled_programs_and_is_allowed_inside_a_user
     signal = Signal(lambda out, y: out.max(-1) - out, +1)  # [B] - [B,C], and B = C
     pool = toys.pool(8, classes=4)
     model = toys.mlp(num_classes=4)
-    fields = dict(views=query_views.make(("identity",)), batch_size=4, chunk=1)
+    fields = dict(task=pool.task, views=query_views.make(("identity",)), batch_size=4, chunk=1)
     variables = jax.tree.map(lambda a: a[None], model.init(jax.random.key(0), pool.x[:1]))
 
     def promoting(variables, x, **_):
@@ -119,7 +127,11 @@ def test_rank_promotion_raises_in_compiled_programs_and_is_allowed_inside_a_user
         own = model._replace(apply=promoting)
         with pytest.raises(ValueError, match="rank_promotion"):
             query.program(model=own, signals=dict(loss=registry.make("signals", "loss")), **fields)(variables, pool.x, pool.y)
-        found = query.program(model=programs.lenient(own), signals=dict(loss=registry.make("signals", "loss")), **fields)(variables, pool.x, pool.y)
+        found = query.program(
+            model=precision.lenient(own),
+            signals=dict(loss=registry.make("signals", "loss")),
+            **fields,
+        )(variables, pool.x, pool.y)
     assert found["loss"].shape == (1, 1, 8)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from mia_jax.learners import backprop
 from mia_jax.objectives import cross_entropy
 from mia_jax.training import programs
-from mia_jax.types import Model, Pool
+from mia_jax.types import Batch, Examples, Model, Pool, classification
 
 
 def mlp(num_classes=3, width=8, rate=0.0):
@@ -38,7 +38,25 @@ def pool(examples=60, features=5, classes=3, seed=0):
     rng = np.random.default_rng(seed)
     y = rng.integers(0, classes, examples).astype(np.int32)
     x = rng.normal(size=(examples, features)).astype(np.float32) + y[:, None]
-    return Pool(x=x, y=y, name="toy", num_classes=classes)
+    return Pool(x=x, y=y, name="toy", task=classification(classes))
+
+
+def examples(y, *, x=None, task=None) -> Examples:
+    """What a signal sees of examples with these labels."""
+    y = jnp.asarray(y)
+    return Examples(
+        x=jnp.zeros((len(y), 1)) if x is None else x,
+        y=y,
+        task=task or classification(max(2, int(y.max()) + 1)),
+    )
+
+
+def batch(x, y, *, task=None, index=None) -> Batch:
+    """A batch of the rows x, y, all of weight 1."""
+    index = jnp.arange(len(y)) if index is None else index
+    return Batch(
+        x=x, y=y, task=task or classification(10), weight_B=jnp.ones(len(y)), index_B=index
+    )
 
 
 def halves(examples=60, models=4, seed=0):

@@ -12,7 +12,8 @@ from mia_jax import registry
 from mia_jax.data import idx, linear, xor
 from mia_jax.learners import backprop
 from mia_jax.models import layers
-from mia_jax.types import Batch, Pool
+from mia_jax.types import Pool, classification, regression
+from tests import toys
 
 KEY = jax.random.key(0)
 FASHION = pathlib.Path("/usr/share/datasets/fashion-mnist")
@@ -22,13 +23,15 @@ once = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_le
 def trained(pools, *, model, objective, train, epochs, **fields):
     """Parameters and final sums of one run a pool, each on its first `train` rows, in one program; (learner, parameters, x of all pools)."""
     x, y = np.stack([p.x for p in pools]), np.stack([p.y for p in pools])
-    built = registry.make("models", model[0], model[1] | dict(num_classes=pools[0].num_classes))
+    built = registry.make(
+        "models", model[0], model[1] | dict(num_classes=pools[0].task.num_outputs)
+    )
     loss = registry.make("objectives", objective[0], objective[1], model=built)
     learner = backprop.make(model=built, loss=loss, num_rows=train, optimizer="sgd", epochs=epochs, **fields)
     rows, weight = jnp.arange(train), jnp.ones(train)
 
     def run(key, x, y):
-        pool = Pool(x=x, y=y, num_classes=pools[0].num_classes)
+        pool = Pool(x=x, y=y, task=pools[0].task)
 
         def epoch(state, number):
             plan = learner.plan(key, number, rows, weight)
@@ -108,7 +111,7 @@ def test_a_perceptron_separates_what_a_line_separates():
     x = rng.normal(size=(60, 2)).astype(np.float32)
     margin = x @ np.array([1.0, -2.0]) + 0.3
     x, y = x[np.abs(margin) > 0.3], (margin > 0).astype(np.int32)[np.abs(margin) > 0.3]
-    pool = Pool(x=x, y=y, num_classes=2)
+    pool = Pool(x=x, y=y, task=classification(2))
     built, variables, loss_E, _, _ = trained(
         [pool], model=("perceptron", {}), objective=("perceptron", {}), train=len(y), epochs=100, learning_rate=1.0, batch_size=1
     )
@@ -124,7 +127,7 @@ def test_the_perceptron_objective_is_rosenblatts_rule():
     params = {"Dense_0": {"kernel": jnp.array([[1.0], [1.0]]), "bias": jnp.array([0.0])}}
 
     def total(params):
-        loss_B, aux = loss({"params": params}, batch(x, y))
+        loss_B, aux = loss({"params": params}, toys.batch(x, y))
         return loss_B.sum(), (loss_B, aux.metrics["accuracy"])
 
     gradient, (loss_B, right_B) = jax.grad(total, has_aux=True)(params)
@@ -134,27 +137,31 @@ def test_the_perceptron_objective_is_rosenblatts_rule():
     np.testing.assert_allclose(gradient["Dense_0"]["bias"], [0.0])
 
 
-def batch(x, y):
-    ones = jnp.ones(len(y))
-    return Batch(x=x, y=y, weight_B=ones, index_B=jnp.arange(len(y)))
-
-
 def test_squared_objective_by_hand_and_what_it_refuses():
-    built = registry.make("models", "linear", dict(num_classes=0))
+    built = registry.make("models", "linear", dict(num_classes=1))
     variables = {"params": {"Dense_0": {"kernel": jnp.array([[2.0]]), "bias": jnp.array([1.0])}}}
     for factor in (1.0, 0.5):
         loss = registry.make("objectives", "squared", dict(factor=factor), model=built)
-        loss_B, aux = loss(variables, batch(jnp.array([[1.0], [2.0]]), jnp.array([1.0, 5.0])))
+        loss_B, aux = loss(
+            variables,
+            toys.batch(jnp.array([[1.0], [2.0]]), jnp.array([1.0, 5.0]), task=regression()),
+        )
         np.testing.assert_allclose(loss_B, [4 * factor, 0])
         np.testing.assert_allclose(aux.metrics["squared_error"], [4, 0])
     classes = registry.make("models", "linear", dict(num_classes=3))
     loss = registry.make("objectives", "squared", model=classes)
     with pytest.raises(ValueError, match="'squared' needs a model with 1 output, got 3"):
-        loss(classes.init(KEY, jnp.ones((1, 2))), batch(jnp.ones((1, 2)), jnp.ones(1)))
+        loss(
+            classes.init(KEY, jnp.ones((1, 2))),
+            toys.batch(jnp.ones((1, 2)), jnp.ones(1), task=regression()),
+        )
     for name in ("cross_entropy", "perceptron"):
         loss = registry.make("objectives", name, model=built)
-        with pytest.raises(ValueError, match=f"{name}' needs class labels and the data has real targets"):
-            loss(variables, batch(jnp.ones((1, 1)), jnp.ones(1)))
+        with pytest.raises(
+            ValueError,
+            match=f"{name}' is for classification.*the task of this data is regression: use 'squared'",
+        ):
+            loss(variables, toys.batch(jnp.ones((1, 1)), jnp.ones(1), task=regression()))
 
 
 # Activations, dropout, depth ---------------------------------------------------------------------------------------------------------------

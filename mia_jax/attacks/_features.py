@@ -67,7 +67,7 @@ def salt(key) -> int:
 def labels(view: View, rows_K: np.ndarray) -> np.ndarray:
     """Class numbers [K] int; ValueError unless y is one class number an example."""
     y = np.asarray(view.y)
-    if y.ndim != 1 or y.dtype.kind not in "iub" or not view.num_classes:
+    if y.ndim != 1 or y.dtype.kind not in "iub" or view.num_classes < 1:
         raise ValueError(f"labels of dtype {y.dtype} and shape {y.shape} with {view.num_classes} classes are not one class number an example.")
     y_K = y[rows_K].astype(int)
     if len(y_K) and not 0 <= y_K.min() <= y_K.max() < view.num_classes:

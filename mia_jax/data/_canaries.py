@@ -27,8 +27,16 @@ def insert(pool: Pool, *, kind: str = "mislabeled", count: int = 1000, seed: int
     checks.at_least(1, count=count)
     if "canary" in pool.columns:
         raise ValueError(f"{pool.name}: the data brings a column 'canary' of its own; leave data.canaries unset.")
-    if kind != "natural" and pool.num_classes < 2:
-        raise ValueError(f"kind={kind!r} needs class labels; use kind='natural' for regression.")
+    if kind != "natural" and not pool.task.has_classes:
+        raise ValueError(
+            f"kind={kind!r} needs class labels, and the task of this data is {pool.task.kind}; use "
+            "kind='natural'."
+        )
+    if kind == "gradient_aligned" and pool.task.vocabulary is not None:
+        raise ValueError(
+            "kind='gradient_aligned' makes examples of real numbers, and this data holds tokens; "
+            "use kind='mislabeled' or 'natural'."
+        )
     free = np.flatnonzero(~np.asarray(pool.columns.get("population", np.zeros(len(pool.y), bool))))
     if count >= len(free):
         raise ValueError(f"count={count} canaries must be fewer than the {len(free)} rows outside the population.")

@@ -9,33 +9,44 @@ from collections.abc import Iterator
 import numpy as np
 
 from mia_jax import checks
-from mia_jax.types import Pool
+from mia_jax.types import Pool, Task
 
 _BLOCK = 1 << 24  # bytes looked at together, so that a large pool is never copied whole
 
 
 def checked(pool: Pool) -> Pool:
-    """The pool with x float32 [N,...], y int32 [N] (float32 if num_classes=0: regression) and columns [N], all contiguous NumPy arrays.
+    """Returns the pool with x, y and columns [N] as contiguous arrays of what its task says.
 
-    ValueError that names the source if it is empty, lengths differ, a value is NaN or infinite (with the first such row), a label lies outside
-    0..num_classes-1, fewer than 2 classes are present, or no row is left outside the population.
+    x is float32 [N,...], or int32 if the task has a vocabulary; y is int32 where labels are class
+    numbers, else float32.
+
+    Raises:
+        ValueError: names the source if it is empty, lengths differ, a value is NaN or infinite
+            (with the first such row), a label lies outside 0..num_classes-1 or a token outside
+            0..vocabulary-1, fewer than 2 classes are present, or no row is left outside the
+            population.
     """
-    name = pool.name or "data"
+    name, task = pool.name or "data", pool.task
     x, y = np.asarray(pool.x), np.asarray(pool.y)
-    if x.ndim >= 2 and x.dtype != np.float32:
+    if task.vocabulary is not None:
+        x = _tokens(name, x, task.vocabulary)
+    elif x.ndim >= 2 and x.dtype != np.float32:
         x = _narrowed(name, x)
-    if not pool.num_classes and y.dtype != np.float32:
+    if task.kind == "regression" and y.dtype != np.float32:
         _resolved(name, y)
     with np.errstate(over="ignore"):  # what is too large for float32 is refused as infinite
-        x = np.ascontiguousarray(x, np.float32)
-        y = np.ascontiguousarray(y, np.int32 if pool.num_classes else np.float32)
+        x = np.ascontiguousarray(x, x_dtype(task))
+        y = np.ascontiguousarray(y, y_dtype(task))
     if x.ndim < 2 or not x.size:
         raise ValueError(f"{name}: x has shape {x.shape}; expected at least one example of at least one feature, [N,F] or [N,H,W,C].")
-    if y.shape != (len(x),):
-        raise ValueError(f"{name}: y has shape {y.shape} but x has {len(x)} rows; expected one label a row, [N].")
+    if y.ndim != len(task.y) or len(y) != len(x) or not y.size:
+        axes = (
+            "one label a row, [N]" if task.y == "B" else f"[{','.join(task.y.replace('B', 'N'))}]"
+        )
+        raise ValueError(f"{name}: y has shape {y.shape} but x has {len(x)} rows; expected {axes}.")
     _finite(name, "x", x)
-    if pool.num_classes:
-        _classes(name, y, pool.num_classes)
+    if task.num_classes:
+        _classes(name, y, task)
     else:
         _finite(name, "y", y)
     columns = {}
@@ -45,6 +56,33 @@ def checked(pool: Pool) -> Pool:
             raise ValueError(f"{name}: column {column!r} has shape {value.shape}; expected one value for each of the {len(x)} rows.")
         columns[column] = _population(name, value) if column == "population" else value
     return dataclasses.replace(pool, x=x, y=y, columns=columns)
+
+
+def x_dtype(task: Task) -> type:
+    """The dtype of x: int32 for tokens, else float32."""
+    return np.float32 if task.vocabulary is None else np.int32
+
+
+def y_dtype(task: Task) -> type:
+    """The dtype of y: int32 for class numbers, else float32."""
+    return np.int32 if task.num_classes else np.float32
+
+
+def _tokens(source: str, x: np.ndarray, vocabulary: int) -> np.ndarray:
+    """x as int32; ValueError unless it lies in 0..vocabulary-1, as embeddings clip silently."""
+    if x.dtype.kind not in "biuf" or (x.dtype.kind == "f" and not np.array_equal(x, np.round(x))):
+        raise ValueError(
+            f"{source}: x of dtype {x.dtype} must hold whole numbers: vocabulary={vocabulary} says "
+            "that it holds tokens."
+        )
+    outside = (x < 0) | (x >= vocabulary)
+    if outside.any():
+        at = tuple(int(i) for i in np.argwhere(outside)[0])
+        raise ValueError(
+            f"{source}: token {x[at]} in row {at[0]} lies outside 0..{vocabulary - 1} "
+            f"(vocabulary={vocabulary})."
+        )
+    return x.astype(np.int32)
 
 
 MERGED = 0.1  # of the rows of real numbers: so many do not become equal by chance
@@ -75,7 +113,7 @@ def _narrowed(name: str, x: np.ndarray) -> np.ndarray:
 
 
 def _resolved(name: str, y: np.ndarray) -> None:
-    """ValueError if float32 cannot resolve real targets: their spread is small beside their size."""
+    """ValueError if float32 cannot resolve regression labels of small spread and large size."""
     y = y.astype(np.float64)
     if np.isfinite(y).all() and y.size and 0 < y.std() < 1e3 * np.finfo(np.float32).eps * np.abs(y).max():
         raise ValueError(
@@ -118,7 +156,8 @@ def first(examples: int | None, **arrays) -> list[np.ndarray]:
 def content_hash(pool: Pool) -> str:
     """16 hex digits of the SHA-256 of x, y and the population column with their shapes; the same on every machine."""
     digest = hashlib.sha256()
-    parts = [("x", pool.x, "<f4"), ("y", pool.y, "<i4" if pool.num_classes else "<f4")]
+    kinds = {np.float32: "<f4", np.int32: "<i4"}
+    parts = [("x", pool.x, kinds[x_dtype(pool.task)]), ("y", pool.y, kinds[y_dtype(pool.task)])]
     if "population" in pool.columns:
         parts.append(("population", pool.columns["population"], "|b1"))
     for name, array, dtype in parts:
@@ -161,6 +200,11 @@ def standardize(pool: Pool, population_N) -> Pool:
 
     `population_N` is boolean [N]: rows that no model trains on and that are not evaluated. ValueError without at least 2 of them.
     """
+    if pool.task.vocabulary is not None:
+        raise ValueError(
+            f"{pool.name}: tokens are numbers of words and cannot be standardized; leave "
+            "data.standardize=False."
+        )
     population_N = _mask(population_N, len(pool.y), "population_N")
     if population_N.sum() < 2:
         raise ValueError(
@@ -192,12 +236,15 @@ def _finite(source: str, what: str, array: np.ndarray) -> None:
             raise ValueError(f"{source}: {what} is {array[at]} in row {at[0]} (position {list(at)}, counted from 0); every value must be finite.")
 
 
-def _classes(source: str, y: np.ndarray, num_classes: int) -> None:
-    outside = np.flatnonzero((y < 0) | (y >= num_classes))
-    if outside.size:
-        row = int(outside[0])
-        raise ValueError(f"{source}: label {y[row]} in row {row} lies outside 0..{num_classes - 1} (num_classes={num_classes}).")
-    if y.min() == y.max():
+def _classes(source: str, y: np.ndarray, task: Task) -> None:
+    outside = np.argwhere((y < 0) | (y >= task.num_classes))
+    if len(outside):
+        at = tuple(int(i) for i in outside[0])
+        raise ValueError(
+            f"{source}: label {y[at]} in row {at[0]} lies outside 0..{task.num_classes - 1} "
+            f"(num_classes={task.num_classes})."
+        )
+    if task.has_classes and y.min() == y.max():
         raise ValueError(f"{source}: all {len(y)} rows have label {y[0]}; a classifier needs at least 2 classes.")
 
 

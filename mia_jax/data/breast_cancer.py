@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mia_jax.data._pool import checked
-from mia_jax.types import Pool
+from mia_jax.types import Pool, classification
 
 
 def load() -> Pool:
@@ -11,4 +11,4 @@ def load() -> Pool:
     from sklearn import datasets
 
     x, y = datasets.load_breast_cancer(return_X_y=True)
-    return checked(Pool(x=x, y=y, name="breast_cancer", num_classes=2))
+    return checked(Pool(x=x, y=y, name="breast_cancer", task=classification(2)))

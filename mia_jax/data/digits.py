@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mia_jax.data._pool import checked, first
-from mia_jax.types import Pool
+from mia_jax.types import Pool, classification
 
 
 def load(*, flat: bool = True, examples: int | None = None) -> Pool:
@@ -12,4 +12,6 @@ def load(*, flat: bool = True, examples: int | None = None) -> Pool:
 
     x, y = datasets.load_digits(return_X_y=True)
     x, y = first(examples, x=x / 16.0, y=y)
-    return checked(Pool(x=x if flat else x.reshape(-1, 8, 8, 1), y=y, name="digits", num_classes=10))
+    return checked(
+        Pool(x=x if flat else x.reshape(-1, 8, 8, 1), y=y, name="digits", task=classification(10))
+    )

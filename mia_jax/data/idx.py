@@ -10,7 +10,7 @@ import zlib
 import numpy as np
 
 from mia_jax.data._pool import checked, first
-from mia_jax.types import Pool
+from mia_jax.types import Pool, classification
 
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 REMEDY = (
@@ -39,7 +39,9 @@ def load(*, folder: str = "/usr/share/datasets/fashion-mnist", examples: int | N
     y = np.concatenate([train_y, test_y])
     classes = int(y.max()) + 1
     x, y = first(examples, x=np.concatenate([train_x, test_x]), y=y)
-    return checked(Pool(x=x[..., None] / np.float32(255), y=y, name=path.name, num_classes=classes))
+    return checked(
+        Pool(x=x[..., None] / np.float32(255), y=y, name=path.name, task=classification(classes))
+    )
 
 
 def _find(folder: pathlib.Path, name: str) -> pathlib.Path | None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from mia_jax import checks
 from mia_jax.data._pool import checked
-from mia_jax.types import Pool
+from mia_jax.types import Pool, regression
 
 
 def load(
@@ -16,7 +16,7 @@ def load(
 ) -> Pool:
     """y = x @ w + b + N(0, noise^2) with x ~ N(0, I) [N,features]; `weights` is w, or the one number that every feature has.
 
-    The pool has real targets (num_classes=0). ValueError if there are not as many weights as features.
+    The task is regression. ValueError if there are not as many weights as features.
     """
     checks.at_least(1, features=features)
     checks.at_least(2, examples=examples)
@@ -28,4 +28,4 @@ def load(
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((examples, features))
     y = x @ np.broadcast_to(w_F, (features,)) + bias + noise * rng.standard_normal(examples)
-    return checked(Pool(x=x, y=y, name="linear", num_classes=0))
+    return checked(Pool(x=x, y=y, name="linear", task=regression()))

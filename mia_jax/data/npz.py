@@ -6,11 +6,11 @@ import math
 import os
 import pathlib
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from mia_jax import checks
+from mia_jax import checks, types
 from mia_jax.data import _given as given
 from mia_jax.data._pool import checked, labels
 from mia_jax.types import Pool
@@ -24,29 +24,54 @@ def load(*, path: str, scale: float | None = None, num_classes: int | None = Non
     `num_classes`: None is the largest label + 1. `regression=True`: y holds float targets. `shape` (such as (28, 28, 1)) is what the numbers of one
     example are arranged in, where x holds images as rows. No pickled objects are read.
     """
-    arrays = read(path)
     source = pathlib.Path(path).name
+    x, y, columns = gathered(
+        path,
+        examples_of=lambda x: _scaled(
+            _images(_arranged(x, shape, source) if shape else x, source), scale, source
+        ),
+        labels_of=lambda y: _targets(y, regression, source),
+    )
+    if regression:
+        task = types.regression()
+    else:
+        task = types.classification(num_classes or max(1, int(y.max(initial=0)) + 1))
+    return checked(Pool(x=x, y=y, columns=columns, name=pathlib.Path(path).stem, task=task))
+
+
+def gathered(
+    path: str, *, examples_of: Callable, labels_of: Callable
+) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """Reads x, y and the columns of an .npz file, its population rows behind the others.
+
+    Args:
+        path: the file.
+        examples_of, labels_of: make of the arrays x and y (and population_x, population_y) what a
+            pool has; they refuse what they cannot take.
+
+    Returns:
+        (x, y, columns).
+    """
+    arrays, source = read(path), pathlib.Path(path).name
     lacking = [k for k in ("x", "y") if k not in arrays]
     upper = [k for k in lacking if k.upper() in arrays]
     if upper:
         raise ValueError(f"{path} has {upper[0].upper()!r} and no {upper[0]!r}; did you mean {upper[0]!r}? Save it under that name.")
     if lacking or ("population_x" in arrays) != ("population_y" in arrays):
         raise ValueError(f"{path} must hold the arrays x and y (and both or none of population_x, population_y); it has {sorted(arrays)}.")
-    arrays |= {k: _arranged(arrays[k], shape, source) for k in ("x", "population_x") if k in arrays and shape}
-    x, y = _scaled(_images(arrays.pop("x"), source), scale, source), _targets(arrays.pop("y"), regression, source)
+    x, y = examples_of(arrays.pop("x")), labels_of(arrays.pop("y"))
     columns, rows = {}, len(x)
     if "population_x" in arrays:
-        extra_x = _scaled(_images(arrays.pop("population_x"), source), scale, source)
-        extra_y = _targets(arrays.pop("population_y"), regression, source)
+        extra_x, extra_y = (
+            examples_of(arrays.pop("population_x")),
+            labels_of(arrays.pop("population_y")),
+        )
         if extra_x.shape[1:] != x.shape[1:] or len(extra_x) != len(extra_y):
             raise ValueError(f"{source}: population_x {extra_x.shape} and population_y {extra_y.shape} do not fit x {x.shape}.")
         inside = arrays.pop("population", np.zeros(rows, bool))
         columns["population"] = np.concatenate([inside, np.ones(len(extra_x), bool)])
         x, y = np.concatenate([x, extra_x]), np.concatenate([y, extra_y])
-    columns |= _columns(arrays, rows, len(x) - rows, source)
-    if not regression and not num_classes and len(y):
-        num_classes = max(1, int(y.max()) + 1)
-    return checked(Pool(x=x, y=y, columns=columns, name=pathlib.Path(path).stem, num_classes=0 if regression else num_classes))
+    return x, y, columns | _columns(arrays, rows, len(x) - rows, source)
 
 
 def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:

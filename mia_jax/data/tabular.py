@@ -20,7 +20,7 @@ from mia_jax import checks
 from mia_jax.data import _given as given
 from mia_jax.data import npz
 from mia_jax.data._pool import checked, first, labels
-from mia_jax.types import Pool
+from mia_jax.types import Pool, classification
 
 MANY, FEW = 20, 5  # a label of more values than that is none if they have fewer rows than that each
 _MISSING = ("", "?", "na", "n/a", "nan", "none", "null", "missing", "-")
@@ -59,7 +59,7 @@ def load(
     _classes(y, file)
     values, y = np.unique(y, return_inverse=True)
     x, y = first(examples, x=x, y=y)
-    return checked(Pool(x=x, y=y, name=file.name.split(".")[0], num_classes=len(values)))
+    return checked(Pool(x=x, y=y, name=file.name.split(".")[0], task=classification(len(values))))
 
 
 def _listed(columns, field: str) -> tuple:

@@ -11,7 +11,7 @@ import numpy as np
 
 from mia_jax import checks
 from mia_jax.data._pool import checked
-from mia_jax.types import Pool
+from mia_jax.types import Pool, classification
 
 _CHUNK = 2000  # examples decoded together
 
@@ -42,7 +42,9 @@ def load(
         feature = _features(builder, dataset, image_key, label_key)
         sources = [_source(builder, dataset, data_dir, split) for split in ((splits,) if isinstance(splits, str) else splits)]
         x, y = _read(sources, image_key, label_key, examples, dataset)
-    return checked(Pool(x=x, y=y, name=dataset.replace("/", "-"), num_classes=feature.num_classes))
+    return checked(
+        Pool(x=x, y=y, name=dataset.replace("/", "-"), task=classification(feature.num_classes))
+    )
 
 
 def _features(builder: Any, name: str, image_key: str, label_key: str) -> Any:

@@ -6,7 +6,7 @@ import numpy as np
 
 from mia_jax import checks
 from mia_jax.data._pool import checked
-from mia_jax.types import Pool
+from mia_jax.types import Pool, classification
 
 
 def load(*, examples: int = 200, noise: float = 0.1, seed: int = 0) -> Pool:
@@ -17,4 +17,4 @@ def load(*, examples: int = 200, noise: float = 0.1, seed: int = 0) -> Pool:
     n = np.arange(examples)
     corner_N2 = np.stack([n // 2 % 2, n % 2], 1)
     x = corner_N2 + noise * np.random.default_rng(seed).standard_normal((examples, 2))
-    return checked(Pool(x=x, y=corner_N2.sum(1) % 2, name="xor", num_classes=2))
+    return checked(Pool(x=x, y=corner_N2.sum(1) % 2, name="xor", task=classification(2)))

@@ -156,8 +156,6 @@ def checked(
 
 def _every_class_has_members(member_MN: np.ndarray, evaluated_MN: np.ndarray, labels_N: np.ndarray) -> None:
     checks.shape("N", member=member_MN[0], labels=labels_N)
-    if labels_N.dtype.kind not in "iub":
-        return  # regression targets
     used_N = (member_MN | evaluated_MN).any(0)
     labels, code_N = np.unique(labels_N, return_inverse=True)
     pool = np.bincount(code_N[used_N], minlength=len(labels))

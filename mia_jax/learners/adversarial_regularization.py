@@ -61,6 +61,11 @@ def make(
         return TrainState(jnp.int32(0), variables, opt, train_key, stopping.init(variables) if stopping else None)
 
     def losses(variables, batch: Batch, *, key_B=None, train: bool = False):
+        batch.task.require(
+            ("classification",),
+            of="the learning rule 'adversarial_regularization'",
+            remedy="set learner.name='backprop'",
+        )
         out_BC, stats = model.apply(variables, batch.x, key_B=key_B, weight_B=batch.weight_B, train=train)
         loss_B = optax.softmax_cross_entropy_with_integer_labels(out_BC, batch.y)
         return loss_B, (out_BC, Aux(stats=stats, metrics=dict(accuracy=(out_BC.argmax(1) == batch.y).astype(jnp.float32))))

@@ -177,7 +177,7 @@ def losses_of(loss: Loss, frozen) -> Callable:
 
 def example_step(*, model: Model, loss: Loss, sample: Pool, trainable: str) -> tuple:
     """(losses, params, rows) of one example as shapes: what a private learner looks at when it is built."""
-    one = Pool(x=jnp.asarray(sample.x[:1]), y=jnp.asarray(sample.y[:1]), num_classes=sample.num_classes)
+    one = Pool(x=jnp.asarray(sample.x[:1]), y=jnp.asarray(sample.y[:1]), task=sample.task)
     key = jax.random.key(0)
     params, frozen = parameters.split(jax.eval_shape(model.init, key, one.x)["params"], trainable)
     batch = jax.eval_shape(lambda: (rows(one, jnp.zeros(1, jnp.int32), jnp.ones(1, jnp.float32)), slot_keys(key, 1)))
@@ -229,7 +229,13 @@ def evaluation(*, loss: Loss, penalty: Callable, batch_size: int = 512) -> Calla
 
 def rows(pool: Pool, index_B, weight_B) -> Batch:
     """The named rows of a pool as a batch."""
-    return Batch(x=jnp.asarray(pool.x)[index_B], y=jnp.asarray(pool.y)[index_B], weight_B=weight_B, index_B=index_B)
+    return Batch(
+        x=jnp.asarray(pool.x)[index_B],
+        y=jnp.asarray(pool.y)[index_B],
+        task=pool.task,
+        weight_B=weight_B,
+        index_B=index_B,
+    )
 
 
 def slot_keys(key, size: int):

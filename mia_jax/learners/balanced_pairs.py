@@ -46,13 +46,16 @@ def make(
     checks.at_least(0, pairs=pairs)
     if batch_size % 2:
         raise ValueError(f"batch_size={batch_size} must be even: half of every batch are pairs of one class.")
-    if labels_N.dtype.kind not in "iu":
-        raise ValueError("balanced_pairs needs class labels; this pool has real targets.")
     steps = max(1, (pairs or num_rows) // batch_size)
     descent = dict(optimizer=optimizer, learning_rate=learning_rate, schedule=schedule, augment=augment)
     inner = backprop.make(model=model, loss=loss, num_rows=steps * batch_size, stopping=stopping, epochs=epochs, batch_size=batch_size, **descent)
 
     def init(key, pool: Pool):
+        pool.task.require(
+            ("classification",),
+            of="the learning rule 'balanced_pairs'",
+            remedy="set learner.name='backprop'",
+        )
         state = inner.init(key, pool)
         sample = backprop.rows(pool, jnp.zeros((2, 2), jnp.int32), jnp.ones(2, jnp.float32))
         shape = jax.eval_shape(lambda variables: loss(variables, sample)[0], state.variables).shape

@@ -42,8 +42,11 @@ def make(*, model: Model, num_rows: int, ridge: float = 0.0) -> Learner:
     def loss(variables, batch: Batch, *, key_B=None, train: bool = False):
         out_BC, _ = model.apply(variables, batch.x)
         loss_B = jnp.square(out_BC - targets(model, variables, batch)).sum(-1)
-        real = jnp.issubdtype(batch.y.dtype, jnp.floating)
-        metrics = dict(squared_error=loss_B) if real else dict(accuracy=(out_BC.argmax(-1) == batch.y).astype(jnp.float32))
+        metrics = (
+            dict(squared_error=loss_B)
+            if batch.task.kind == "regression"
+            else dict(accuracy=(out_BC.argmax(-1) == batch.y).astype(jnp.float32))
+        )
         return loss_B, Aux(stats={}, metrics=metrics)
 
     evaluate = evaluation(loss=loss, penalty=lambda params: jnp.float32(0))
@@ -59,8 +62,13 @@ def features(model: Model, variables, x, batch_size: int = 512) -> jax.Array:
 
 
 def targets(model: Model, variables, batch: Batch) -> jax.Array:
-    """One-hot labels [K,C], or real targets [K,1]."""
-    if jnp.issubdtype(batch.y.dtype, jnp.floating):
+    """One-hot labels [K,C], or regression labels [K,1]."""
+    batch.task.require(
+        ("classification", "regression"),
+        of="the learning rule 'least_squares'",
+        remedy="set learner.name='backprop'",
+    )
+    if batch.task.kind == "regression":
         return batch.y[:, None]
     return jax.nn.one_hot(batch.y, jax.eval_shape(model.apply, variables, batch.x[:1])[0].shape[-1], dtype=jnp.float32)
 

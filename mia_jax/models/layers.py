@@ -22,7 +22,7 @@ from mia_jax.models._taps import Convolution, Lookup, Product, Scale, Shift, tap
 
 __all__ = ["ACTIVATIONS", "FORMS", "INITIALIZERS", "NORMS", "BatchNorm", "Conv", "Dense", "Embedding", "GroupNorm", "LayerNorm", "StandardizedConv"]
 __all__ += ["activation", "as_model", "avg_pool", "convolution", "dropout", "flatten", "initializer", "max_pool", "normalized", "output_size"]
-__all__ += ["outputs", "resized"]
+__all__ += ["resized"]
 
 # every initializer has its dtype: its default is float, which jax_enable_x64 turns into float64, and a convolution takes no two dtypes
 glorot_uniform = jax.nn.initializers.glorot_uniform(dtype=jnp.float32)  # U(-a, a), a = sqrt(6 / (fan_in + fan_out)); a window multiplies both
@@ -65,12 +65,6 @@ def initializer(name: str) -> Callable[..., jax.Array]:
     """The kernel initializer of that name; ValueError that lists the names otherwise."""
     checks.one_of(INITIALIZERS, init=name)
     return INITIALIZERS[name]
-
-
-def outputs(num_classes: int) -> int:
-    """How many outputs a net has: one a class, or a single real number for regression (num_classes=0)."""
-    checks.at_least(0, num_classes=num_classes)
-    return num_classes or 1
 
 
 def resized(x, side: int) -> jax.Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import flax.linen as nn
 
+from mia_jax import checks
 from mia_jax.models import layers
 from mia_jax.types import Model
 
@@ -19,10 +20,12 @@ class Linear(nn.Module):
 
 
 def make(*, num_classes: int, bias: bool = True, init: str = "normal") -> Model:
-    """x @ w + b on flattened inputs: logits [B,C] (softmax regression with the objective cross_entropy), or [B,1] where the pool has real targets.
+    """x @ w + b on flattened inputs: logits [B,C] (softmax regression with the objective
+    cross_entropy), or [B,1] for regression (num_classes=1).
 
-    Parameters: (features + 1) * outputs; 28x28 images and 10 classes: 7,850; 2 features and a real target: 3. `init`: N(0, .01^2), see
+    Parameters: (features + 1) * outputs; 28x28 images and 10 classes: 7,850; 2 features and 1 output: 3. `init`: N(0, .01^2), see
     layers.INITIALIZERS.
     """
+    checks.at_least(1, num_classes=num_classes)
     layers.initializer(init)
-    return layers.as_model(Linear(layers.outputs(num_classes), bias, init))
+    return layers.as_model(Linear(num_classes, bias, init))

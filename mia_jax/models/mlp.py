@@ -31,12 +31,13 @@ class MLP(nn.Module):
 def make(
     *, num_classes: int, widths: Sequence[int] = (256,), activation: str = "relu", dropout: float | Sequence[float] = 0.0, init: str = "he"
 ) -> Model:
-    """flatten, {dense width, activation, dropout} for each width, dense C: logits [B,C], or [B,1] where the pool has real targets.
+    """flatten, {dense width, activation, dropout} for each width, dense C: logits [B,C], or [B,1] for regression (num_classes=1).
 
     Parameters: sum over layers of (in + 1) * out. With 10 classes: 8x8 images and the defaults 64*256 + 256 + 256*10 + 10 = 19,210; 28x28 images
     203,530, and 269,322 with widths=(256, 256), the dropout net (dropout=(.2, .5)). `dropout` is one rate for every layer or one a layer.
     `init`: 'he' (He et al. 2015, for relu), 'keras' or 'xavier_uniform' (Glorot), ..., see layers.INITIALIZERS; biases start at zero.
     """
+    checks.at_least(1, num_classes=num_classes)
     widths = (widths,) if isinstance(widths, int) else tuple(widths)
     for width in widths:
         checks.at_least(1, widths=width)
@@ -46,4 +47,4 @@ def make(
     for rate in rates:
         checks.fraction(closed="left", dropout=rate)
     layers.activation(activation), layers.initializer(init)
-    return layers.as_model(MLP(layers.outputs(num_classes), widths, activation, rates, init))
+    return layers.as_model(MLP(num_classes, widths, activation, rates, init))

@@ -41,4 +41,7 @@ def make(*, num_classes: int, widths: Sequence[int] = (500,), embedding: int = 1
     for width in widths:
         checks.at_least(1, widths=width)
     module = Siamese(num_classes, widths, embedding)
-    return layers.as_model(module)._replace(parts=dict(pairs=lambda variables, x: module.apply(variables, x, pairs=True)))
+    return layers.as_model(module)._replace(
+        parts=dict(pairs=lambda variables, x: module.apply(variables, x, pairs=True)),
+        signals=("embedding",),
+    )

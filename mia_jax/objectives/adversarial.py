@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 
 from mia_jax import checks
@@ -32,10 +34,15 @@ def make(
     settings = dict(epsilon=epsilon, steps=steps, step_size=size, norm=norm, keep="last", box=BOXES[box])
 
     def loss(variables: Variables, batch: Batch, *, key_B=None, train: bool = False) -> tuple[jax.Array, Aux]:
+        batch.task.require(
+            ("classification",),
+            of="the objective 'adversarial'",
+            remedy="use 'squared' or 'cross_entropy'",
+        )
         if train:
             out = lambda x: model.apply(variables, x, train=False)[0]  # noqa: E731
             x = pgd(out, batch.x, batch.y, key_B, restarts=0 if key_B is None else 1, **settings)
-            batch = Batch(x=jax.lax.stop_gradient(x), y=batch.y, weight_B=batch.weight_B, index_B=batch.index_B)
+            batch = dataclasses.replace(batch, x=jax.lax.stop_gradient(x))
         return clean(variables, batch, key_B=key_B, train=train)
 
     return loss

@@ -25,6 +25,11 @@ def make(*, model: Model, form: str = "exponential", scale: float = 1.0, margin:
         raise ValueError("contrastive needs a net with an embedding: model.name='siamese'.")
 
     def loss(variables: Variables, batch: Batch, *, key_B=None, train: bool = False) -> tuple[jax.Array, Aux]:
+        batch.task.require(
+            ("classification",),
+            of="the objective 'contrastive'",
+            remedy="use 'squared' or 'cross_entropy'",
+        )
         if batch.y.ndim != 2 or batch.y.shape[1] != 2:
             raise ValueError(f"contrastive needs pairs, labels [B,2], not {batch.y.shape}: learner.name='balanced_pairs'.")
         embedded_B2E, logits_B2C = model.parts["pairs"](variables, batch.x)

@@ -1,4 +1,4 @@
-"""Softmax cross-entropy with integer labels."""
+"""Softmax cross-entropy with class numbers, one per example or one per position of a sequence."""
 
 from __future__ import annotations
 
@@ -12,19 +12,25 @@ from mia_jax.types import Aux, Batch, Loss, Model, Variables
 def make(*, model: Model, label_smoothing: float = 0.0) -> Loss:
     """loss_B = -sum_c q_c log softmax(z)_c with q = (1 - s) onehot(y) + s / C, from logits z_BC; float32, in nats.
 
-    `label_smoothing` s lies in [0, 1). Metric: 'accuracy' [B]. ValueError for real targets.
+    Of a sequence, logits z_BLV and labels y_BL, it is the mean over the positions. `label_smoothing` s lies in [0, 1). Metric: 'accuracy' [B], of a
+    sequence the share of its positions. ValueError for a task without class numbers.
     """
     checks.fraction(closed="left", label_smoothing=label_smoothing)
 
     def loss(variables: Variables, batch: Batch, *, key_B=None, train: bool = False) -> tuple[jax.Array, Aux]:
-        if not jnp.issubdtype(batch.y.dtype, jnp.integer):
-            raise ValueError("the objective 'cross_entropy' needs class labels and the data has real targets (num_classes=0): use 'squared'.")
+        batch.task.require(
+            ("classification", "sequence"),
+            of="the objective 'cross_entropy'",
+            remedy="use 'squared'",
+        )
         out_BC, stats = model.apply(variables, batch.x, key_B=key_B, weight_B=batch.weight_B, train=train)
         log_BC = jax.nn.log_softmax(out_BC)
-        loss_B = -jnp.take_along_axis(log_BC, batch.y[:, None], axis=1)[:, 0]
+        loss_B = -jnp.take_along_axis(log_BC, batch.y[..., None], axis=-1)[..., 0]
         if label_smoothing:
-            loss_B = (1 - label_smoothing) * loss_B - label_smoothing * log_BC.mean(axis=1)
-        correct_B = (out_BC.argmax(axis=1) == batch.y).astype(jnp.float32)
+            loss_B = (1 - label_smoothing) * loss_B - label_smoothing * log_BC.mean(axis=-1)
+        correct_B = (out_BC.argmax(axis=-1) == batch.y).astype(jnp.float32)
+        if batch.task.kind == "sequence":
+            loss_B, correct_B = loss_B.mean(axis=1), correct_B.mean(axis=1)
         return loss_B, Aux(stats=stats, metrics=dict(accuracy=correct_B))
 
     return loss

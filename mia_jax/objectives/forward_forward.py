@@ -23,6 +23,11 @@ def make(*, model: Model, theta: float = 1.5, negatives: str = "other") -> Loss:
     num_classes = model.parts["num_classes"]
 
     def loss(variables: Variables, batch: Batch, *, key_B=None, train: bool = False) -> tuple[jax.Array, Aux]:
+        batch.task.require(
+            ("classification",),
+            of="the objective 'forward_forward'",
+            remedy="use 'squared' or 'cross_entropy'",
+        )
         if key_B is None:
             other_BK = (batch.y[:, None] + jnp.arange(negatives == "other", num_classes, dtype=jnp.int32)[None]) % num_classes
         else:

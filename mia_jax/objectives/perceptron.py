@@ -12,12 +12,15 @@ def make(*, model: Model) -> Loss:
 
     It is 0 where the answer is right; otherwise its gradient step lowers the named class and raises the true one by the learning rate times x: for
     the two-class model `perceptron` w += rate * (+-1) * x on mistakes alone (Rosenblatt 1958). Metric: 'accuracy' [B]. ValueError for
-    real targets.
+    a task other than classification.
     """
 
     def loss(variables: Variables, batch: Batch, *, key_B=None, train: bool = False):
-        if not jnp.issubdtype(batch.y.dtype, jnp.integer):
-            raise ValueError("the objective 'perceptron' needs class labels and the data has real targets (num_classes=0): use 'squared'.")
+        batch.task.require(
+            ("classification",),
+            of="the objective 'perceptron'",
+            remedy="use 'squared' or 'cross_entropy'",
+        )
         out_BC, stats = model.apply(variables, batch.x, key_B=key_B, weight_B=batch.weight_B, train=train)
         named_B = out_BC.argmax(axis=1)
         named, own = (jnp.take_along_axis(out_BC, label_B[:, None], axis=1)[:, 0] for label_B in (named_B, batch.y))

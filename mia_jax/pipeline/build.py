@@ -43,7 +43,7 @@ from mia_jax.report import privacy
 from mia_jax.report.validity import RANDOM
 from mia_jax.runtime.store import Store
 from mia_jax.settings import DataSettings, LearnerSettings, Settings
-from mia_jax.training import failures, programs
+from mia_jax.training import failures
 from mia_jax.training.trajectory import SIGNAL as TRAJECTORY
 from mia_jax.types import Attack, Design, Learner, Model, Pool, Signal
 from mia_jax.views import asked_signals
@@ -282,9 +282,9 @@ def build(config: Mapping, *, seed: int) -> Experiment:
         pool = pools.standardize(pool, design.population_N)
     rows_MK, weight_MK = _rows.all_rows(design)
     net_name = config["model"]["name"]
-    model = make("models", config["model"], num_classes=pool.num_classes)
+    model = make("models", config["model"], num_classes=pool.task.num_outputs)
     if registry.outside("models", net_name):
-        model = programs.lenient(external_model(model, name=net_name))
+        model = precision.lenient(external_model(model, name=net_name))
     data = config["data"]
     hints = dict(flat=data.get("flat"), shaped="shape" in data)
     validate.check_model(model, pool=pool, name=net_name, data=data["name"], **hints)
@@ -306,7 +306,7 @@ def build(config: Mapping, *, seed: int) -> Experiment:
     if "num_extra" in registry.keywords("learners", config["learner"]["name"]):
         rows_MK = np.hstack([rows_MK, extra_MK])
         weight_MK = np.hstack([weight_MK, np.zeros(extra_MK.shape, np.float32)])
-    if not pool.num_classes or "squared" in str(config["learner"].get("objective")):
+    if "loss" not in registry.keywords("learners", config["learner"]["name"]):
         validate.check_objective(learner, pool=pool)
     learner = watched(learner, config, model=model, pool=pool, design=design)
     if learner.guarantee is not None:
@@ -324,13 +324,12 @@ def build(config: Mapping, *, seed: int) -> Experiment:
     validate.check_attacks(attacks, design=design)
     check_report(typed, attacks, design=design, pool=pool)
     validate.check_snapshots(snapshots, attacks, epochs=config["learner"].get("epochs", 0))
-    reported = {"loss", "correct"} if pool.num_classes else {"loss"}
-    if "pairs" in model.parts and not typed.target.signals and not typed.target.oracle:
-        reported |= {"embedding"}  # report/pairs.py
+    reported = set(pool.task.signals)
+    if not typed.target.signals and not typed.target.oracle:
+        reported |= set(model.signals)
     planned = plan_attacks(attacks, config["attacks"], seed=seed)
     validate.check_defenses(planned, design=design)
-    if not pool.num_classes:
-        validate.check_real_attacks(attacks)
+    validate.check_task(attacks, task=pool.task)
     asked = {signal for attack in planned for signal in attack.signals}
     asked |= {*reported, *typed.query.signals}
     asked |= {"logits"} if typed.query.save_logits else set()
@@ -442,7 +441,9 @@ def check_report(
 
 def make(kind: str, section: Mapping, **kwargs):
     """registry.make of a config section {'name': ..., field: value}."""
-    return registry.make(kind, section["name"], {k: v for k, v in section.items() if k != "name"}, **kwargs)
+    name, fields = section["name"], {k: v for k, v in section.items() if k != "name"}
+    made = registry.make(kind, name, fields, **kwargs)
+    return precision.lenient(made) if kind == "attacks" and registry.outside(kind, name) else made
 
 
 def external_model(made, *, name: str) -> Model:
@@ -456,7 +457,8 @@ def load_pool(section: Mapping) -> tuple[Pool, dict]:
     """The pool of config.data, with its canaries, and the count of its duplicates (dropped on request)."""
     own = {k: v for k, v in section.items() if k not in settings.names(DataSettings)}
     try:
-        pool = make("data", own)
+        with precision.as_the_user():
+            pool = make("data", own)
     except UnicodeDecodeError as error:
         files = ", ".join(str(own[field]) for field in ("path", "label_path", "folder") if own.get(field))
         raise ValueError(
@@ -474,7 +476,10 @@ def make_design(section: Mapping, *, pool: Pool, seed: int) -> Design:
     """The design of config.design over this pool."""
     marked = {f"given_{name}_N": pool.columns.get(name) for name in ("population", "canary")}
     checks.in_memory(f"design.models={section.get('models')}: the memberships", float(section.get("models") or 0) * len(pool.y))
-    return make("designs", section, num_examples=len(pool.y), seed=seed, labels_N=pool.y, **marked)
+    labels_N = pool.y if pool.task.has_classes else None
+    return make(
+        "designs", section, num_examples=len(pool.y), seed=seed, labels_N=labels_N, **marked
+    )
 
 
 def make_learner(section: Mapping, *, model: Model, sample: Pool | None = None, **rows) -> Learner:

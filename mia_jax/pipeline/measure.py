@@ -440,7 +440,7 @@ def checks(
 ) -> dict:
     """The section `validity`: can these numbers be trusted?"""
     pool = reader.pool
-    labeled = bool(pool.num_classes) or bool(np.ptp(pool.y))
+    labeled = pool.task.kind != "unlabeled"
     return validity.collect(
         meaning=meaning.measure(
             reader.store.answers.folder,

@@ -78,9 +78,9 @@ def accuracies(
 ) -> dict[str, float | None]:
     """{train_accuracy, validation_accuracy}: means over the targets' members and non-members.
 
-    None for regression.
+    None where labels are not classes.
     """
-    if not reader.pool.num_classes:
+    if "correct" not in reader.pool.task.signals:
         return dict(train_accuracy=None, validation_accuracy=None)
     correct_TN = reader.signal("correct", rows.targets, epoch=epoch)[:, 0]
     sides = dict(

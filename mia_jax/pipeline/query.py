@@ -138,7 +138,7 @@ def query_snapshots(questions: Questions, *, store: Store, **common) -> None:
     repeated = dataclasses.replace(questions, signals=part)
     snapshots = dict(epochs=questions.snapshots, models=common["models"], run=store.run)
     program_fields = {k: common[k] for k in ("model", "views", "batch_size", "chunk")}
-    ask = queries.program(signals=part, **program_fields)
+    ask = queries.program(task=common["pool"].task, signals=part, **program_fields)
     complete = trajectory.complete(**snapshots, train_folder=store.train.folder)
     for epoch, models_folder in complete.items():
         answers = store.after(epoch)

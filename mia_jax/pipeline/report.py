@@ -5,7 +5,6 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
 import threadpoolctl
 
 from mia_jax import jobs, workdir
@@ -147,7 +146,7 @@ def records_csv(
     With the column `id` of the data where it has one.
     """
     pool = reader.pool
-    labeled = np.ndim(pool.y) == 1 and (pool.num_classes or np.ptp(pool.y))
+    labeled = pool.task.y == "B" and pool.task.kind != "unlabeled"
     lines = vulnerability.lines(
         measurement.records,
         measurement.measured.records,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
 import jax
@@ -11,10 +12,21 @@ from mia_jax import augmentations, checks, configuration, defenses, jobs, query_
 from mia_jax.pipeline.train import AUTO
 from mia_jax.planned import PlannedAttack
 from mia_jax.settings import ReportSettings, Settings
-from mia_jax.training import probing
-from mia_jax.training import query as queries
+from mia_jax.training import probing, programs
 from mia_jax.training.trajectory import SIGNAL as TRAJECTORY
-from mia_jax.types import ACCESS, Attack, Batch, Design, Learner, Loss, Model, Pool, Signal
+from mia_jax.types import (
+    ACCESS,
+    Attack,
+    Batch,
+    Design,
+    Examples,
+    Learner,
+    Loss,
+    Model,
+    Pool,
+    Signal,
+    Task,
+)
 from mia_jax.views import asked_signals
 
 MOST_DRAWS = 1_000_000
@@ -146,30 +158,60 @@ def check_images(views: Sequence[str], augmentation: Sequence[str] | None, *, po
 
 
 def check_outputs(model: Model, *, pool: Pool, name: str) -> jax.ShapeDtypeStruct:
-    """Returns shape and dtype of the model's answer to a few examples, which must be what the task needs; nothing is computed.
+    """Compares the model's output with the axes that the task says; nothing is computed.
 
-    Classification: [B,C] with at least `pool.num_classes` columns of logits; regression: [B,1]. ValueError that says what to return instead.
+    Returns:
+        The shape and dtype of that output.
+
+    Raises:
+        ValueError: the shape is another one. Logits may have more columns than there are classes.
     """
-    batch = pool.num_classes + 2  # no other axis of the answer has this length
+    task = pool.task
+    lengths = {
+        "1": 1,
+        **dict(zip(task.y, np.shape(pool.y), strict=True)),
+        task.out[-1]: task.num_outputs,
+    }
+    batch = next(
+        b for b in itertools.count(task.num_classes + 2) if b not in lengths.values()
+    )  # so that no other axis has this length
     x = jax.ShapeDtypeStruct((batch, *pool.x.shape[1:]), pool.x.dtype)
     variables = jax.eval_shape(model.init, jax.random.key(0), x)
     out, _ = jax.eval_shape(lambda variables, x: model.apply(variables, x, train=False), variables, x)
-    shape = tuple(getattr(out, "shape", ()))
-    said = f"model {name!r} answers {batch} examples with an array of shape {shape}"
-    if not pool.num_classes:
-        if shape != (batch, 1):
-            raise ValueError(f"{said}; regression needs [B,1], here ({batch}, 1): one number per example.")
+    shape, expected = (
+        tuple(getattr(out, "shape", ())),
+        (batch, *(lengths[axis] for axis in task.out[1:])),
+    )
+    enough = task.num_classes and len(shape) == len(expected) and shape[-1] > expected[-1]
+    if shape == expected or (enough and shape[:-1] == expected[:-1]):
         return out
-    wanted = f"classification with {pool.num_classes} classes needs logits [B,C], here ({batch}, {pool.num_classes})"
-    if shape in ((batch, 1), (batch,)) and pool.num_classes == 2:
-        raise ValueError(f"{said}; {wanted}. For one logit z of class 1 return jnp.stack([jnp.zeros_like(z), z], -1), with z of shape [B].")
-    if len(shape) != 2 or shape[0] != batch:
-        hint = "one row of logits per example"
-        hint += "; a model of sequences or pixels reduces its positions to one row, or its losses are audited as arrays: mia_jax.audit(loss=...)"
-        raise ValueError(f"{said}; {wanted}: {hint}.")
-    if shape[1] < pool.num_classes:
-        raise ValueError(f"{said}; {wanted}: labels 0..{pool.num_classes - 1} need a column each.")
-    return out
+    what = (
+        f"{task.kind} with {task.num_classes} classes needs logits"
+        if task.num_classes
+        else f"{task.kind} needs"
+    )
+    text = f"model {name!r} answers {batch} examples with an array of shape {shape}; {what} "
+    text += f"[{','.join(task.out)}], here {expected}"
+    if task.has_classes and task.num_classes == 2 and shape in ((batch, 1), (batch,)):
+        raise ValueError(
+            f"{text}. For one logit z of class 1 return jnp.stack([jnp.zeros_like(z), z], -1), with "
+            "z of shape [B]."
+        )
+    if shape[:-1] == expected[:-1]:
+        raise ValueError(
+            f"{text}: "
+            + (
+                f"labels 0..{task.num_classes - 1} need a column each."
+                if task.num_classes
+                else "one number per example."
+            )
+        )
+    hint = dict(
+        classification="one row of logits per example; a model of sequences or pixels reduces its positions to one row, or its data set states "
+        "task=sequence(vocabulary), or its losses are audited as arrays: mia_jax.audit(loss=...)",
+        sequence="one row of logits for each position of an example",
+    )
+    raise ValueError(f"{text}: {hint.get(task.kind, 'one number per example')}.")
 
 
 def check_loss(loss: Loss, *, model: Model, pool: Pool, name: str, rows: tuple[int, ...] = ()) -> None:
@@ -183,7 +225,12 @@ def check_loss(loss: Loss, *, model: Model, pool: Pool, name: str, rows: tuple[i
     variables = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *pool.x.shape[1:]), pool.x.dtype))
 
     def measure(variables, x, y, weight_B, index_B, key):
-        return loss(variables, Batch(x=x, y=y, weight_B=weight_B, index_B=index_B), key_B=jax.random.split(key, batch), train=True)
+        return loss(
+            variables,
+            Batch(x=x, y=y, task=pool.task, weight_B=weight_B, index_B=index_B),
+            key_B=jax.random.split(key, batch),
+            train=True,
+        )
 
     vector = lambda dtype: jax.ShapeDtypeStruct((batch,), dtype)  # noqa: E731
     loss_B, aux = jax.eval_shape(measure, variables, x, like(pool.y), vector(np.float32), vector(np.int32), jax.random.key(0))
@@ -197,11 +244,23 @@ def check_loss(loss: Loss, *, model: Model, pool: Pool, name: str, rows: tuple[i
 
 def check_signals(signals: Mapping[str, Signal], *, out: jax.ShapeDtypeStruct, pool: Pool) -> None:
     """ValueError for a signal whose value is not [B] or [B,K] for the model's answer `out` [B,..]; nothing is computed."""
-    y = jax.ShapeDtypeStruct((out.shape[0], *np.shape(pool.y)[1:]), pool.y.dtype)
+    x, y = (
+        jax.ShapeDtypeStruct((out.shape[0], *np.shape(a)[1:]), a.dtype) for a in (pool.x, pool.y)
+    )
     for name, signal in signals.items():
         if signal.measure is not None:
-            seen = out if signal.transform is None else jax.eval_shape(signal.transform, out)
-            queries.check_value(jax.eval_shape(signal.measure, seen, y), name=name, batch=out.shape[0])
+            change, examples = (
+                signal.transform or (lambda out: out),
+                Examples(x=x, y=y, task=pool.task),
+            )
+            value = jax.eval_shape(
+                programs.strict(
+                    lambda out, examples, s=signal, change=change: s.measure(change(out), examples)
+                ),
+                out,
+                examples,
+            )
+            probing.check_value(value, name=name, batch=out.shape[0])
 
 
 def check_attacks(attacks: Mapping[str, Attack], *, design: Design) -> None:
@@ -256,13 +315,15 @@ def check_defenses(attacks: Sequence[PlannedAttack], *, design: Design) -> None:
             )
 
 
-def check_real_attacks(attacks: Mapping[str, Attack]) -> None:
-    """ValueError for an attack that reads the logits of classes where the data has real targets."""
+def check_task(attacks: Mapping[str, Attack], *, task: Task) -> None:
+    """Raises ValueError for an attack that reads what only classes have, where there are none."""
     for name, attack in attacks.items():
-        if "logits" in attack.needs:
+        read = {"logits": "the logits of classes", "y": "class numbers"}
+        for need in (need for need in read if need in attack.needs and not task.has_classes):
             raise ValueError(
-                f"attack {name!r} reads the logits of classes and the data has real targets (num_classes=0); give it a signal='loss' where it has "
-                "that field, or use threshold, lira, reference, offset or population."
+                f"attack {name!r} reads {read[need]}, and the task of this data is {task.kind}; "
+                "give it a signal='loss' where it has that field, or use threshold, lira, "
+                "reference, offset or population."
             )
 
 
@@ -275,14 +336,13 @@ def make_signals(wanted: Iterable[str], *, pool: Pool, model: Model) -> dict[str
         base, _, defense = name.partition("@")
         signal = registry.make("signals", base)
         checks.one_of(ACCESS, **{f"access of signal {base}": signal.access})
+        check_signal(base, signal, defense=defense, task=pool.task)
         if signal.check is not None:
             signal.check(pool.x)
         if signal.access == "white_box" and model.inside is None:
             raise ValueError(f"signal {base!r} looks inside the model, and this one has no Model.inside; models made by layers.as_model have.")
         if signal.access == "white_box" and not signal.shadows:
             check_inside(signal, pool=pool, model=model)
-        if not pool.num_classes:
-            check_real_targets(base, signal)
         made[name] = signal._replace(transform=defenses.make(defense).apply) if defense else signal
     return made
 
@@ -299,7 +359,7 @@ def check_inside(signal: Signal, *, pool: Pool, model: Model) -> None:
 
 def check_objective(learner: Learner, *, pool: Pool) -> None:
     """ValueError, before anything is trained, if the objective cannot measure this model's answers to these examples."""
-    one = Pool(x=pool.x[:1], y=pool.y[:1], num_classes=pool.num_classes)
+    one = Pool(x=pool.x[:1], y=pool.y[:1], task=pool.task)
 
     def evaluate(key):
         return learner.evaluate(learner.init(key, one).variables, one, np.zeros(1, np.int32), np.ones(1, np.float32))
@@ -307,19 +367,23 @@ def check_objective(learner: Learner, *, pool: Pool) -> None:
     jax.eval_shape(evaluate, jax.random.key(0))
 
 
-def check_real_targets(name: str, signal: Signal) -> None:
-    """ValueError that lists the signals for real targets if this one needs classes."""
-
-    def takes(one: Signal) -> bool:
-        try:
-            jax.eval_shape(one.measure, jax.ShapeDtypeStruct((1, 1), np.float32), jax.ShapeDtypeStruct((1,), np.float32))
-        except (ValueError, TypeError):
-            return False
-        return True
-
-    if signal.measure is None or not takes(signal):
+def check_signal(name: str, signal: Signal, *, defense: str, task: Task) -> None:
+    """Raises ValueError, with the signals that there are, if the task is none of this one's."""
+    if task.kind not in signal.tasks:
         others = {n: registry.make("signals", n) for n in registry.names("signals")}
-        known = [n for n, one in others.items() if one.measure is not None and takes(one)]
+        known = [n for n, other in others.items() if task.kind in other.tasks]
         raise ValueError(
-            f"signal {name!r} needs classes and the data has real targets (num_classes=0); signals for real targets: {', '.join(known)}."
+            f"signal {name!r} is for {' or '.join(signal.tasks)}, and the task of this data is "
+            f"{task.kind}; signals for it: {', '.join(known)}. (A signal of your own says what it "
+            f"is for: Signal(..., tasks=({task.kind!r},)).)"
+        )
+    if defense and not task.has_classes:
+        raise ValueError(
+            f"defense={defense!r} changes the probabilities of classes, and the task of this data "
+            f"is {task.kind}; leave it out."
+        )
+    if signal.ask is not None and task.vocabulary is not None and not signal.tokens:
+        raise ValueError(
+            f"signal {name!r} asks about changed examples of real numbers, and this data holds "
+            f"tokens (vocabulary={task.vocabulary})."
         )

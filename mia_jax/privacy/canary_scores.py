@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 
 from mia_jax import checks
-from mia_jax.types import Batch, Learner, Loss, Pool, TrainState
+from mia_jax.types import Batch, Learner, Loss, Pool, Task, TrainState
 
 SIGNALS = ("update_alignment", "update_change")  # higher = member
 
@@ -51,7 +51,9 @@ def watched(learner: Learner, *, loss: Loss, x: np.ndarray, y: np.ndarray, clip_
         change = jax.tree.map(jnp.subtract, update, watch.previous)
 
         def products(xy):
-            gradient = jax.grad(lambda params: _single(loss, before | {"params": params}, *xy))(before["params"])
+            gradient = jax.grad(
+                lambda params: _single(loss, before | {"params": params}, *xy, task=pool.task)
+            )(before["params"])
             norm = jnp.sqrt(_dot(gradient, gradient))
             factor = jnp.where(jnp.isfinite(norm), jnp.minimum(1.0, clip_norm / jnp.maximum(norm, 1e-30)), 0.0)
             safe = jax.tree.map(lambda g: jnp.where(jnp.isfinite(norm), g, 0), gradient)
@@ -71,9 +73,15 @@ def watched(learner: Learner, *, loss: Loss, x: np.ndarray, y: np.ndarray, clip_
     return learner._replace(init=init, epoch=epoch, released=lambda state: learner.released(state._replace(opt=state.opt.opt)))
 
 
-def _single(loss: Loss, variables, x, y):
+def _single(loss: Loss, variables, x, y, *, task: Task):
     """The loss of one example, as a batch of one (a model always sees a batch axis)."""
-    one = Batch(x=x[None], y=y[None], weight_B=jnp.ones(1, jnp.float32), index_B=jnp.zeros(1, jnp.int32))
+    one = Batch(
+        x=x[None],
+        y=y[None],
+        task=task,
+        weight_B=jnp.ones(1, jnp.float32),
+        index_B=jnp.zeros(1, jnp.int32),
+    )
     return loss(variables, one, train=False)[0][0]
 
 

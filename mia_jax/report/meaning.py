@@ -50,7 +50,9 @@ def of_labels(folder: pathlib.Path, *, design: Design, pool: Pool, given: bool, 
     targets = design.targets[:MOST_TARGETS]
     if not labeled:
         return dict(status=fit.OPEN, text="no labels were given")
-    if pool.num_classes and all(queries.signal_file(folder, "logits", t).exists() for t in targets):
+    if pool.task.has_classes and all(
+        queries.signal_file(folder, "logits", t).exists() for t in targets
+    ):
         found = {names[t]: answers_of(folder, t, design=design, pool=pool) for t in targets}
         return fit.label_agreement(
             {name: one for name, (one, _) in found.items()},

@@ -15,6 +15,6 @@ def chosen(folder: pathlib.Path, *, model: Model, m: int, x) -> dict | None:
     """{pictures [C,H,W]} of the trained model m in `folder`, for report.figures.weights; None if its net offers none. `x` is one example [1,..]."""
     if "pictures" not in model.parts:
         return None
-    template = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct(x.shape, np.float32))
+    template = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct(x.shape, x.dtype))
     variables = jax.tree.map(lambda leaf_M: leaf_M[0], checkpoint.load_models(folder, [m], template))
     return dict(pictures=np.asarray(model.parts["pictures"](variables, x.shape[1:])))

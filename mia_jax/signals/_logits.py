@@ -14,11 +14,6 @@ def picked(out_BC: jax.Array, y_B: jax.Array) -> tuple[jax.Array, jax.Array]:
     return out_BC.astype(jnp.float32), jax.nn.one_hot(y_B, classes, dtype=bool)
 
 
-def regression(out_BC: jax.Array, y_B: jax.Array) -> bool:
-    """Whether there is one output for a real target."""
-    return out_BC.shape[-1] == 1 and jnp.issubdtype(y_B.dtype, jnp.floating)
-
-
 def squared_error(out_BC: jax.Array, y_B: jax.Array) -> jax.Array:
     """(z - y)^2 in float32."""
     return jnp.square(out_BC[..., 0].astype(jnp.float32) - y_B)

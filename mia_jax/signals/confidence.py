@@ -13,4 +13,4 @@ def make() -> Signal:
 
     Source: Choquette-Choo et al. 2021 (arXiv:2007.14321), the confidence-vector attack.
     """
-    return Signal(lambda out_BC, y_B: jax.nn.sigmoid(_logits.log_odds(out_BC, y_B)), +1)
+    return Signal(lambda out_BC, batch: jax.nn.sigmoid(_logits.log_odds(out_BC, batch.y)), +1)

@@ -12,4 +12,4 @@ def make() -> Signal:
         del y_B, key_B
         return probe.inside(x_B)["penultimate"]
 
-    return Signal(None, 0, ask, "white_box", 1)
+    return Signal(None, 0, ask, "white_box", 1, tasks=("classification", "regression"), tokens=True)

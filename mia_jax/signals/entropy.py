@@ -14,8 +14,8 @@ def make() -> Signal:
     Every term is >= 0, so nothing cancels where one class has all the mass. Small = member. Source: Salem et al. 2019 (arXiv:1806.01246).
     """
 
-    def measure(out_BC, y_B):
-        del y_B
+    def measure(out_BC, batch):
+        del batch
         top_B = out_BC.argmax(-1)
         out_BC, top_BC = _logits.picked(out_BC, top_B)
         gap_BC = out_BC - out_BC.max(-1, keepdims=True)

@@ -11,8 +11,8 @@ from mia_jax.types import Signal
 def make() -> Signal:
     """z_y, any real number; with Forward-Forward the total squared activity when the label is y. Large = member. Margin: hinge."""
 
-    def measure(out_BC, y_B):
-        out_BC, label_BC = _logits.picked(out_BC, y_B)
+    def measure(out_BC, batch):
+        out_BC, label_BC = _logits.picked(out_BC, batch.y)
         return jnp.where(label_BC, out_BC, 0).sum(-1)
 
     return Signal(measure, +1)

@@ -30,4 +30,4 @@ def make(*, layer: int = 0, margin: bool = False) -> Signal:
         value_BL -= jnp.where(own_BC1, -jnp.inf, goodness_BCL).max(1) if margin else 0.0
         return value_BL[:, layer - 1] if layer else value_BL
 
-    return Signal(None, 1 if layer else 0, ask, "white_box", 1)
+    return Signal(None, 1 if layer else 0, ask, "white_box", 1, tokens=True)

@@ -16,8 +16,8 @@ def make() -> Signal:
     Source: Song and Mittal 2021 (arXiv:2003.10595), equation 8.
     """
 
-    def measure(out_BC, y_B):
-        out_BC, label_BC = _logits.picked(out_BC, y_B)
+    def measure(out_BC, batch):
+        out_BC, label_BC = _logits.picked(out_BC, batch.y)
         odds_BC = jnp.where(label_BC, -1, 1) * _logits.all_log_odds(out_BC)
         return (jax.nn.sigmoid(odds_BC) * jax.nn.softplus(odds_BC)).sum(-1)
 

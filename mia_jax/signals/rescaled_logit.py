@@ -11,4 +11,4 @@ def make() -> Signal:
 
     Source: Carlini et al. 2022 (arXiv:2112.03570), the statistic of LiRA.
     """
-    return Signal(_logits.log_odds, +1)
+    return Signal(lambda out_BC, batch: _logits.log_odds(out_BC, batch.y), +1)

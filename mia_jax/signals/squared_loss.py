@@ -10,16 +10,16 @@ from mia_jax.types import Signal
 
 
 def make() -> Signal:
-    """(z - y)^2 of the single output where the target is a real number, else sum_j (p_j - [j = y])^2 in [0, 2]. Small = member.
+    """(z - y)^2 of the single output in regression, else sum_j (p_j - [j = y])^2 in [0, 2]. Small = member.
 
     1 - p_y is the sum over the others, so a small score does not round to 0. Source: Yeom et al. 2018 (arXiv:1709.01604), section 3.
     """
 
-    def measure(out_BC, y_B):
-        if _logits.regression(out_BC, y_B):
-            return _logits.squared_error(out_BC, y_B)
-        out_BC, label_BC = _logits.picked(out_BC, y_B)
+    def measure(out_BC, batch):
+        if batch.task.kind == "regression":
+            return _logits.squared_error(out_BC, batch.y)
+        out_BC, label_BC = _logits.picked(out_BC, batch.y)
         p_BC = jnp.where(label_BC, 0, jax.nn.softmax(out_BC))
         return jnp.square(p_BC).sum(-1) + jnp.square(p_BC.sum(-1))
 
-    return Signal(measure, -1)
+    return Signal(measure, -1, tasks=("classification", "regression"))

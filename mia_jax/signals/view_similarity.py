@@ -37,4 +37,4 @@ def make(*, views: int = 8, shift: int = 2, noise: float = 0.05) -> Signal:
         together_B, alone_B = jnp.square(unit_ABE.sum(0)).sum(-1), jnp.square(unit_ABE).sum((0, 2))
         return (together_B - alone_B) / (views * (views - 1))
 
-    return Signal(None, +1, ask, "white_box", views)
+    return Signal(None, +1, ask, "white_box", views, tasks=("classification", "regression"))

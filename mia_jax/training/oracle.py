@@ -7,6 +7,7 @@ a query without a checksum, can be read.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import pathlib
@@ -18,9 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mia_jax import checks, jobs, workdir
+from mia_jax import checks, jobs, precision, workdir
 from mia_jax.training import probing
-from mia_jax.types import Pool, Probe, Signal
+from mia_jax.types import Examples, Pool, Probe, Signal, Task
 
 Path = pathlib.Path
 RECORD = np.dtype([("digest", "V16"), ("label", "<i4"), ("check", "<u4")])
@@ -31,8 +32,10 @@ HEAD = b"mia_jax log v2\n\n"  # of the first record, whose other 8 bytes are a d
 class Oracle:
     """`label(x_B..) -> label_B` int32 of a black box; `asked` counts the queries of this run, `known` those of the log as well.
 
-    `answer(x_B.. float32) -> labels [B]` is asked for at most `batch_size` examples at a time and `rate` a second (0: no limit). Raises ValueError
-    that says which answer cannot be a label; what was answered before stays in the log, which belongs to the black box `name`.
+    `answer(x_B..) -> labels [B]`, of examples in float32 (tokens: int32), is asked for at most
+    `batch_size` examples at a time and `rate` per second (0: no limit). Raises ValueError that says
+    which answer cannot be a label; what was answered before stays in the log, which belongs to the
+    black box `name`.
     """
 
     def __init__(self, answer: Callable, *, num_classes: int, log: Path, rate: float = 0.0, batch_size: int = 256, name: str = ""):
@@ -81,14 +84,18 @@ class Oracle:
 
     def label(self, x) -> jax.Array:
         """Labels [B] int32; each different example is asked once."""
-        x = np.ascontiguousarray(np.asarray(x), np.float32)
+        x = np.asarray(x)
+        x = np.ascontiguousarray(
+            x, x.dtype if x.dtype.kind in "iu" else np.float32
+        )  # tokens stay whole numbers
         digests = [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in x]
         new = list(dict.fromkeys(d for d in digests if d not in self.labels))
         place = {d: i for i, d in reversed(list(enumerate(digests)))}
         for start in range(0, len(new), self.batch_size):
             part = new[start : start + self.batch_size]
             self._wait(len(part))
-            found = self._checked(self.answer(x[[place[d] for d in part]]), len(part))
+            with precision.as_the_user():
+                found = self._checked(self.answer(x[[place[d] for d in part]]), len(part))
             self._keep(dict(zip(part, found.tolist(), strict=True)))
             self.asked += len(part)
         return jnp.asarray([self.labels[d] for d in digests], jnp.int32)
@@ -137,9 +144,16 @@ def answering(name: str, *, folder: Path) -> Callable:
     arrays = workdir.read_npz(Path(name).expanduser(), remedy="Write it again with numpy.savez(x=..., label=...).")
     if not {"x", "label"} <= set(arrays) or len(arrays["x"]) != len(arrays["label"]):
         raise ValueError(f"{name} must hold x [Q,...] and label [Q]; it has { ({k: v.shape for k, v in arrays.items()}) }.")
-    known = {row.tobytes(): label for row, label in zip(arrays["x"].astype(np.float32), arrays["label"], strict=True)}
+
+    @functools.cache
+    def answers_to(dtype: np.dtype) -> dict[bytes, int]:
+        return {
+            row.tobytes(): label
+            for row, label in zip(arrays["x"].astype(dtype), arrays["label"], strict=True)
+        }
 
     def answer(x_B):
+        known = answers_to(x_B.dtype)
         lacking = [row for row in x_B if row.tobytes() not in known]
         if lacking:
             path = folder / "unanswered.npz"
@@ -148,6 +162,13 @@ def answering(name: str, *, folder: Path) -> Callable:
         return np.array([known[row.tobytes()] for row in x_B])
 
     return answer
+
+
+def measured_of_labels(signal: Signal, task: Task, probe: Probe, x_B, y_B, key_B) -> jax.Array:
+    """What a signal of one forward pass measures if labels stand in for the outputs, one-hot."""
+    del key_B
+    out_BC = jax.nn.one_hot(probe.label(x_B), task.num_classes, dtype=jnp.float32)
+    return signal.measure(out_BC, Examples(x=x_B, y=y_B, task=task))
 
 
 def query(
@@ -174,9 +195,13 @@ def query(
         if signal.access != "labels":
             continue
         found = probing.Answers(folder, name, m, len(pool.y), run=run, counts=probing.counts_queries(signal))
-        one_hot = lambda probe, x_B, y_B, key_B, s=signal: s.measure(jax.nn.one_hot(probe.label(x_B), pool.num_classes, dtype=jnp.float32), y_B)  # noqa: E731
+        asked = (
+            signal
+            if signal.ask is not None
+            else signal._replace(ask=functools.partial(measured_of_labels, signal, pool.task))
+        )
         ask = probing.asking(
-            lambda _, own: Probe(oracle.label, shadows=own), signal if signal.ask is not None else signal._replace(ask=one_hot), views
+            lambda _, own: Probe(oracle.label, shadows=own), asked, views, name=name
         )
         lacking_N = found.lacking(rows[name])
         if not lacking_N.any() and not found.unfinished:

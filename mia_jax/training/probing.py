@@ -69,7 +69,20 @@ def example_keys(*, seed: int, name: str, index_B) -> jax.Array:
     return jax.vmap(lambda n: jax.random.fold_in(root, n))(jnp.asarray(index_B, jnp.uint32))
 
 
-def asking(probe: Callable[..., Probe], signal: Signal, views: Sequence[Callable]) -> Callable:
+def check_value(value, *, name: str, batch: int) -> None:
+    """Raises ValueError unless a signal's value is one number or one vector per example."""
+    shape = tuple(np.shape(value))
+    if len(shape) not in (1, 2) or shape[0] != batch:
+        raise ValueError(
+            f"signal {name!r} of {batch} examples has shape {shape}; it must be one number or one "
+            f"vector per example, ({batch},) or ({batch}, K): reduce over outputs and positions, "
+            "never over the batch."
+        )
+
+
+def asking(
+    probe: Callable[..., Probe], signal: Signal, views: Sequence[Callable], *, name: str = ""
+) -> Callable:
     """ask(variables, shadows, x_B.., y_B, key_B) -> (value_AB.. float32,) and, of a signal that counts, (value_AB.., count_AB.. int32).
 
     `probe(variables, shadows)` is what the signal asks.
@@ -77,7 +90,11 @@ def asking(probe: Callable[..., Probe], signal: Signal, views: Sequence[Callable
 
     def ask(variables, shadows, x_B, y_B, key_B):
         found = [signal.ask(probe(variables, shadows), view(x_B), y_B, key_B) for view in views]
-        parts = zip(*(one if isinstance(one, tuple) else (one,) for one in found), strict=True)
+        parts = list(
+            zip(*(one if isinstance(one, tuple) else (one,) for one in found), strict=True)
+        )
+        for value in (value for part in parts for value in part):
+            check_value(value, name=name, batch=len(x_B))
         return tuple(jnp.stack(part).astype(kind) for part, kind in zip(parts, (jnp.float32, jnp.int32)))
 
     return ask
@@ -123,7 +140,7 @@ def query(
     for name, signal in signals.items():
         common = dict(run=run, counts=counts_queries(signal))
         found = {m: Answers(folder, name, m, len(pool.y), **common) for m in models if m not in failed}
-        ask = asking(functools.partial(probe_of, model, signal=signal), signal, views)
+        ask = asking(functools.partial(probe_of, model, signal=signal), signal, views, name=name)
         program = jax.jit(over_models(strict(ask), (0, 0, None, None, None), chunk))
         own = {m: own_models(design, m, signal.shadows, max(models) + 1) for m in models} if signal.shadows else {}
         for m in (m for m, shadows in own.items() if not len(shadows)):

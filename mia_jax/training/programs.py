@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mia_jax.types import Learner, Model, Pool, TrainState
+from mia_jax.types import Learner, Pool, TrainState
 
 ATTEMPTS = 2**32 - 1  # fold_in(root, ATTEMPTS) is the root of the further attempts at models that failed; no model has this number
 PLAN_KEY = 2**31 - 1  # fold_in(state.key, PLAN_KEY) draws the plans; steps use fold_in(state.key, step), which never gets there
@@ -48,6 +48,7 @@ def make(*, learner: Learner, chunk: int, validation: bool = False) -> Programs:
 
     plan, run, finish = strict(plan), strict(run), strict(finish)
 
+    @strict
     def init(key_M, pool: Pool):  # one model at a time: random bits under vmap cost twice the compilation
         return jax.lax.map(lambda key: learner.init(key, pool), key_M)
 
@@ -68,21 +69,6 @@ def strict(function: Callable) -> Callable:
             return function(*args)
 
     return traced
-
-
-def lenient(model: Model) -> Model:
-    """A model from outside the package: its own arithmetic may promote ranks (h_BF + bias_F), as flax and NumPy allow everywhere."""
-
-    def allowing(function):
-        @functools.wraps(function)
-        def traced(*args, **kwargs):
-            with jax.numpy_rank_promotion("allow"):
-                return function(*args, **kwargs)
-
-        return traced
-
-    inside = None if model.inside is None else allowing(model.inside)
-    return model._replace(init=allowing(model.init), apply=allowing(model.apply), summary=allowing(model.summary), inside=inside)
 
 
 def over_models(function: Callable, in_axes: tuple, chunk: int) -> Callable:

@@ -16,24 +16,33 @@ from jax import lax
 from mia_jax import workdir
 from mia_jax.progress import Progress
 from mia_jax.training import checkpoint, memory
-from mia_jax.training.probing import place, signal_file
+from mia_jax.training.probing import check_value, place, signal_file
 from mia_jax.training.programs import over_models, strict
 from mia_jax.training.spread import spread
-from mia_jax.types import Model, Pool, Signal
+from mia_jax.types import Examples, Model, Pool, Signal, Task
 
 Path = pathlib.Path
 
 
-def answers(*, model: Model, signals: Mapping[str, Signal], views: Sequence[Callable], batch_size: int) -> Callable:
+def answers(
+    *,
+    model: Model,
+    task: Task,
+    signals: Mapping[str, Signal],
+    views: Sequence[Callable],
+    batch_size: int,
+) -> Callable:
     """ask(variables, x_N.., y_N) -> {signal: [A,N..]} for N a multiple of `batch_size`; pure, to be vmapped over variables."""
 
     def batch(variables, x_B, y_B):
         found = {name: [] for name in signals}
         for view in views:
-            out_BC, _ = model.apply(variables, view(x_B), train=False)
+            seen = Examples(x=view(x_B), y=y_B, task=task)
+            out, _ = model.apply(variables, seen.x, train=False)
             for name, signal in signals.items():
-                seen_BC = out_BC if signal.transform is None else signal.transform(out_BC)
-                value = signal.measure(seen_BC, y_B)
+                value = signal.measure(
+                    out if signal.transform is None else signal.transform(out), seen
+                )
                 check_value(value, name=name, batch=batch_size)
                 found[name].append(value.astype(jnp.float32))
         return {name: jnp.stack(values) for name, values in found.items()}
@@ -46,18 +55,25 @@ def answers(*, model: Model, signals: Mapping[str, Signal], views: Sequence[Call
     return ask
 
 
-def check_value(value, *, name: str, batch: int) -> None:
-    """ValueError unless a signal's value is one number or one vector per example, [B] or [B,K]: what broadcasts to another shape is garbage."""
-    if len(value.shape) not in (1, 2) or value.shape[0] != batch:
-        raise ValueError(
-            f"signal {name!r} of {batch} examples has shape {tuple(value.shape)}; it must be one number or one vector per example, ({batch},) or "
-            f"({batch}, K)."
-        )
-
-
-def program(*, model: Model, signals: Mapping[str, Signal], views: Sequence[Callable], batch_size: int, chunk: int) -> Callable:
+def program(
+    *,
+    model: Model,
+    task: Task,
+    signals: Mapping[str, Signal],
+    views: Sequence[Callable],
+    batch_size: int,
+    chunk: int,
+) -> Callable:
     """`answers` of `chunk` models at once, compiled when it is first called; one program serves any number of folders of the same models."""
-    return jax.jit(over_models(strict(answers(model=model, signals=signals, views=views, batch_size=batch_size)), (0, None, None), chunk))
+    return jax.jit(
+        over_models(
+            strict(
+                answers(model=model, task=task, signals=signals, views=views, batch_size=batch_size)
+            ),
+            (0, None, None),
+            chunk,
+        )
+    )
 
 
 def query(
@@ -93,7 +109,14 @@ def query(
         return
     begin()
     devices = devices or jax.local_devices()[:1]
-    ask = ask or program(model=model, signals=signals, views=views, batch_size=batch_size, chunk=chunk)
+    ask = ask or program(
+        model=model,
+        task=pool.task,
+        signals=signals,
+        views=views,
+        batch_size=batch_size,
+        chunk=chunk,
+    )
     template = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *pool.x.shape[1:]), pool.x.dtype))
     progress = Progress(title=title, total=len(todo), unit="model")
 

@@ -17,7 +17,7 @@ def num_bytes(pool: Pool) -> int:
 def bare(pool: Pool, rows_K=None) -> Pool:
     """x and y (of some rows) without columns, as the learners see a pool."""
     take = (lambda a: a) if rows_K is None else (lambda a: a[rows_K])
-    return Pool(x=take(pool.x), y=take(pool.y), name=pool.name, num_classes=pool.num_classes)
+    return Pool(x=take(pool.x), y=take(pool.y), name=pool.name, task=pool.task)
 
 
 def part_size(*, pool: Pool, shape_MSB: tuple[int, ...], limit: int) -> tuple[int, int]:

@@ -6,7 +6,7 @@ import time
 import numpy as np
 
 from mia_jax import configuration
-from mia_jax.types import Attack, Pool
+from mia_jax.types import Attack, Pool, classification
 
 STAGES = ("data", "train", "epoch", "query", "ask", "attack")
 
@@ -39,7 +39,9 @@ def lasts(what: str) -> None:
 
 def load() -> Pool:
     lasts("the data")
-    return Pool(x=np.zeros((40, 3), np.float32), y=np.arange(40, dtype=np.int32) % 2, num_classes=2)
+    return Pool(
+        x=np.zeros((40, 3), np.float32), y=np.arange(40, dtype=np.int32) % 2, task=classification(2)
+    )
 
 
 def make() -> Attack:

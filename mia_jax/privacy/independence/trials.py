@@ -52,15 +52,15 @@ def _tried(*, model: Model, loss: Loss, sample: Pool, rounds: int) -> Trial:
         rng = np.random.default_rng(r)
         variables = jax.tree.map(lambda leaf, rng=rng: _parameter(rng, leaf), shapes)
         base = _rows(rng, sample) | dict(weight_B=np.ones(ROWS, np.float32), index_B=np.arange(ROWS, dtype=np.int32))
-        own = _bits(program(variables, Batch(**base)))
-        if own != _bits(program(variables, Batch(**base))):
+        own = _bits(program(variables, Batch(**base, task=sample.task)))
+        if own != _bits(program(variables, Batch(**base, task=sample.task))):
             return Trial(False, 0, "the same batch gives other bits when it is run again")
         usable = [b for b in range(ROWS) if np.isfinite(np.frombuffer(own[b], np.float32)).all()]
         for others in _replacements(rng, sample):
             for b in usable:
                 rows = {name: np.concatenate([value[:b], base[name][b : b + 1], value[b + 1 :]]) for name, value in others.items()}
                 compared += 1
-                if _bits(program(variables, Batch(**rows)))[b] != own[b]:
+                if _bits(program(variables, Batch(**rows, task=sample.task)))[b] != own[b]:
                     return Trial(True, compared, "")
     return Trial(False, compared, "" if compared else "no loss of a trial batch is finite")
 
@@ -94,8 +94,8 @@ def _like(rng, x: np.ndarray, chosen) -> np.ndarray:
 
 def _labels(rng, sample: Pool, chosen) -> np.ndarray:
     y = np.asarray(sample.y)
-    if y.dtype.kind in "iu":
-        return rng.integers(0, sample.num_classes or max(1, int(y.max())) + 1, (ROWS, *y.shape[1:])).astype(y.dtype)
+    if sample.num_classes:
+        return rng.integers(0, sample.num_classes, (ROWS, *y.shape[1:])).astype(y.dtype)
     return (y[chosen] + rng.standard_normal((ROWS, *y.shape[1:]))).astype(y.dtype)
 
 
