@@ -52,7 +52,7 @@ def test_a_run_ends_with_its_answer(run):
     assert (
         re.match(r"(LEAK SHOWN \(|NO LEAK SHOWN|VERDICT WITHHELD|CHECK FAILED)", said[-4]) and said[-1] == f"report: {run / 'report' / 'report.md'}"
     )
-    assert re.match(r"  (without a verdict, )?\w+: AUC 0\.\d{3} \[0\.\d{3}, 0\.\d{3}\] \(guessing: 0\.500\)", said[-3])
+    assert re.match(r"  (without a verdict, )?\w+: AUC 0\.\d{3} \[0\.\d{3}, 0\.\d{3}\] \(random guessing: 0\.500\)", said[-3])
     assert re.match(r"checks: \d of 7 passed", said[-2])
     again, _ = launch(*TINY, f"--workdir={run}")
     assert again.splitlines()[-4:] == said[-4:]

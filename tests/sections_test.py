@@ -3,6 +3,7 @@
 import inspect
 import json
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -160,6 +161,15 @@ def test_every_template_is_whole_and_a_missing_name_is_an_error():
     assert names and all(rendering.environment().get_template(name) for name in names)
     with pytest.raises(jinja2.UndefinedError, match="'title' is undefined"):
         rendering.render("privacy_audit_missing", why="it is a test")
+
+
+def test_the_report_is_written_in_the_words_of_the_field(finished):
+    """No home-made words in templates and on a page, and every number has a leading zero."""
+    home_made = re.compile(r"\b(anew|beside|told apart|brought|nobody|so many|false alarms? in|names? the)\b", re.IGNORECASE)
+    page_text = (finished / "report" / "report.md").read_text().replace("| name | brought |", "")  # of a design, in report.json
+    for text in (page_text, *((ROOT / "templates" / name).read_text() for name in rendering.environment().list_templates())):
+        assert not home_made.search(text), home_made.search(text)
+    assert not re.search(r"(?<![\w.])\.\d", page_text)
 
 
 def test_a_wheel_ships_the_templates():

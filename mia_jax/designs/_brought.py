@@ -44,7 +44,7 @@ def make(
         unit_M=unit_M,
         targets=targets,
         supports=frozenset(supports),
-        note=lacking if shadows else "no shadow models were brought",
+        note=lacking if shadows else "no shadow models were given",
         num_rows=int(member_MN.sum(1).max()),
         balance=balance,
         seed=seed,

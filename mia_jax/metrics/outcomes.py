@@ -101,7 +101,7 @@ def single_tprs(curve: roc.Roc, score_K, member_K, fprs: Sequence[float], low_FR
         else:
             low = min(intervals.percentile(low_FR[f], level)[0], point.tpr)
             high = max(intervals.percentile(high_FR[f], level)[1], point.tpr)
-            interval, how = "records", f"{method}, threshold chosen anew"
+            interval, how = "records", f"{method}, threshold chosen again per draw"
             p = intervals.angular_p(float(np.nanmedian(low_FR[f])), fpr, float(np.nanstd(low_FR[f])))
         out[f"tpr@{fpr:g}"] = Outcome(point.tpr, low, high, interval, how, STEP, point.fpr, {} if low_FR is None else dict(p_value=p))
     return out
@@ -156,7 +156,7 @@ def percentiles(value: float, fpr: float, fpr_realized: float, counts: Counts, l
     if not intervals.usable(low_R):
         return Outcome(value, method=TOO_FEW, convention=STEP, fpr_realized=fpr_realized)
     low, high = intervals.percentile(low_R, level)[0], intervals.percentile(high_R, level)[1]
-    how, p = f"{draws.method}, threshold chosen anew", intervals.angular_p(float(np.nanmedian(low_R)), fpr, float(np.nanstd(low_R)))
+    how, p = f"{draws.method}, threshold chosen again per draw", intervals.angular_p(float(np.nanmedian(low_R)), fpr, float(np.nanstd(low_R)))
     if min(counts.tp, counts.inside - counts.tp) < FEW:
         own = intervals.clopper_pearson(round(counts.tp), round(counts.inside), level)
         low, high, how = min(low, own[0]), max(high, own[1]), how + ", widened to Clopper-Pearson of one target"

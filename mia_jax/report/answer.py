@@ -104,18 +104,18 @@ def seen(one: Mapping) -> str:
 
 
 def numbers(found: Mapping) -> list[str]:
-    """One line per headline number of the leading attack: 'AUC 0.657 [0.644, 0.669] (guessing: 0.500)'."""
+    """One line per headline number of the leading attack: 'AUC 0.657 [0.644, 0.669] (random guessing: 0.500)'."""
     rows, one = tables.main_rows(found["results"]), standing.of(found)
     lines = []
     for metric in ("auc", tables.sort_metric(rows)):
         row = tables.resolved(rows, one["strongest"], metric) if one["strongest"] else None
         if row is not None and (metric, row["value"]) != ("auc", None):
-            lines.append(f"{tables.metric_name(metric)} {tables.number(row)} (guessing: {guessing(metric)})")
+            lines.append(f"{tables.metric_name(metric)} {tables.number(row)} (random guessing: {guessing(metric)})")
     return list(dict.fromkeys(lines))
 
 
 def guessing(metric: str) -> str:
-    """What guessing reaches, as the metric is written.
+    """Writes what random guessing reaches, as the metric is written.
 
     >>> guessing('auc'), guessing('tpr@0.01')
     ('0.500', '1.0%')
