@@ -51,8 +51,8 @@ from mia_jax import command_line  # noqa: E402
 _CONFIG = flags.DEFINE_string("config", None, "The experiment: a file of configs/, with its arguments after a colon. Its fields are flags: "
     "--config.learner.epochs=10.")
 _ATTACKS = flags.DEFINE_string("attacks", "", "Attacks to run: '+rmia,-gap' adds and takes away, 'lira,rmia' runs these alone; else the config's.")
-_LIST = flags.DEFINE_string("list", "", "Print what there is and stop: attacks, models, signals, data, designs, objectives, learners, configs, "
-    "fields:learner, fields:model:mlp, ...; kinds lists them.")
+_LIST = flags.DEFINE_string("list", "", "Print what there is and stop: attacks, models, signals, data, designs, objectives, learners, optimizers, "
+    "schedules, defenses, configs, fields:learner, fields:model:mlp, ...; kinds lists them.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; created if absent.")
 _STAGES = flags.DEFINE_list("stages", ["train", "query", "attack", "report"], "Stages to run, in their order; finished work is skipped.")
 _EXTEND = flags.DEFINE_bool("extend", False, "Let the fleet of this workdir grow to the config's number of models; the first ones are kept.")

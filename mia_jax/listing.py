@@ -38,6 +38,12 @@ WIDTH = 118
 IN_SECTION = {  # of fields whose name means something else in another section
     "learner.epochs": "Passes over a model's training rows.",
     "learner.batch_size": "Examples per step.",
+    "learner.optimizer": "An optimizer of optax or of your own: --list=optimizers; its fields are --config.learner.optimizer.<field>.",
+    "learner.learning_rate": "The learning rate; where a schedule moves it, the largest.",
+    "learner.schedule": "How the learning rate moves: --list=schedules; its fields are --config.learner.schedule.<field>.",
+    "learner.schedule.decay_steps": "Steps until the schedule has ended; none takes those of the training.",
+    "learner.schedule.transition_steps": "Steps of the schedule (of one decay by decay_rate); none takes those of the training.",
+    "learner.augment": "Random changes of every example of a batch, such as flip,crop:4: --list=augmentations.",
     "report.epochs": "Attacks that are repeated on the models of learner.snapshots.",
     "query.batch_size": "Examples per batch of questions.",
     "query.views": "What every example is asked as, such as identity,flip,shift:1,0: --list=query_views.",
@@ -50,7 +56,6 @@ IN_SECTION = {  # of fields whose name means something else in another section
     "report.audit.guesses": "Shares of the canaries that are guessed.",
 }
 MEANINGS = dict(  # of fields that no maker's docstring explains
-    augment="Random changes of every example of a batch, such as flip,crop:4: --list=augmentations.",
     standardize="Features are scaled to mean 0 and variance 1, by the population rows where there are some.",
     drop_duplicates="Rows that are equal to an earlier one are left out.",
     canaries="Rows made canaries: fields:data.canaries.",
@@ -85,12 +90,7 @@ MEANINGS = dict(  # of fields that no maker's docstring explains
     oracle="A black box of labels that is asked: 'my_module:function', which is imported and called, or an npz of answers.",
     member="The file that says which rows the target was trained on.",
     rate="The most questions per second; 0 sets no limit.",
-    optimizer="An optimizer of optax or of your own: --list=optimizers; its fields are --config.learner.optimizer.<field>.",
-    learning_rate="The largest learning rate of the schedule.",
-    schedule="How the learning rate moves: --list=schedules; its fields are --config.learner.schedule.<field>.",
     warmup_epochs="Epochs before the schedule, in which the learning rate rises linearly from 0.",
-    decay_steps="Steps until the schedule has ended; none takes those of the training.",
-    transition_steps="Steps of the schedule, which optax's function explains; none takes those of the training.",
     models="How many models are trained.",
     population="The share of rows that no model trains on.",
     targets="The models that are audited: how many, or which; none audits all.",

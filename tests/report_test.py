@@ -185,6 +185,8 @@ def test_settings_leave_out_what_is_off():
     section = dict(name="backprop", epochs=5, l1=0.0, augment=(), stop=None, validation="none", epsilon=1e-8, objective=dict(name="squared"))
     assert target.settings(section) == "backprop (epochs=5, objective=squared)"
     assert target.settings("mlp") == "mlp"
+    chosen = dict(name="backprop", optimizer=dict(name="sgd", momentum=0.9), stop=dict(patience=2))
+    assert target.settings(chosen) == "backprop (optimizer=sgd (momentum=0.9), stop=(patience=2))"
 
 
 def test_csv_is_read_back(study):

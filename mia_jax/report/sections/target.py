@@ -177,10 +177,16 @@ def settings(section, *, private: bool = False) -> str:
 
 
 def nested(value) -> str:
-    """Writes a value of a config section; of a nested section its name, or its set fields."""
+    """Writes a value of a config section; of a nested section its name and its set fields.
+
+    >>> nested({"name": "sgd", "momentum": 0.9})
+    'sgd (momentum=0.9)'
+    """
     if not isinstance(value, Mapping):
         return str(value)
     fields = ", ".join(
-        f"{key}={v}" for key, v in value.items() if v not in (None, False, "", (), [], {})
+        f"{key}={v}"
+        for key, v in value.items()
+        if key != "name" and v not in (None, False, "", (), [], {})
     )
-    return tables.section_name(value) or f"({fields})"
+    return " ".join(filter(None, [tables.section_name(value), f"({fields})" if fields else ""]))
