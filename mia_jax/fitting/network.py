@@ -132,6 +132,7 @@ def _losses(out_BO, y_B, level_T, loss: str):
 
 
 def _adam(state: tuple[Any, Any, Any, Any], gradient, rate):
+    """Adam with epsilon added to the uncorrected root, as Keras has it; optax corrects first, and trained networks then differ visibly."""
     layers, first, second, count = state
     count += 1
     first = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, first, gradient)
