@@ -12,13 +12,13 @@ MODULES = dict(
     data="""
         import numpy as np
         from mia_jax.data._pool import checked
-        from mia_jax.types import Pool
+        from mia_jax.types import Pool, classification
 
         def load(*, rows=10):
             stranger.CALLED.add("data")
             rng = np.random.default_rng(0)
             y = rng.integers(0, 3, rows).astype(np.int32)
-            return checked(Pool(x=rng.normal(size=(rows, 4)).astype(np.float32), y=y, name="strange", num_classes=3))
+            return checked(Pool(x=rng.normal(size=(rows, 4)).astype(np.float32), y=y, name="strange", task=classification(3)))
     """,
     designs="""
         from mia_jax.designs import halves

@@ -82,7 +82,7 @@ def layers_of(
     """
     pool, notes = reader.pool, []
     terms = slices.parse(settings.slices)
-    if "class" not in pool.task.slices and "labels" in slices.needs(terms):
+    if not pool.task.slices and "labels" in slices.needs(terms):
         terms = [pair for pair in terms if "labels" not in slices.needs([pair])]
         notes = ["There are no class labels to slice by."]
     asked = slices.needs(terms)
@@ -93,7 +93,7 @@ def layers_of(
     layers = slices.make(
         [" & ".join(pair) for pair in terms],
         rows.evaluated_TN,
-        labels_N=pool.y if "class" in pool.task.slices else None,
+        labels_N=pool.y if pool.task.slices else None,
         columns=pool.columns,
         groups=settings.groups,
         **measured,
