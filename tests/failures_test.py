@@ -234,7 +234,7 @@ def test_scores_without_a_failed_model_are_those_of_one_view_per_target(tmp_path
     spoil([5])
     run.run(config(attacks=dict(lira={})), workdir_path=tmp_path, stages_wanted=["train", "query"])
     experiment = build.build(config(attacks=dict(lira={})).to_dict(), seed=0)
-    store = Store(tmp_path, run.run)
+    store = Store(tmp_path, experiment.run)
     audit = experiment.without_failed(store)
     (planned,) = audit.attacks
     one, measured = planned.attack, audit.reader(store).fleet(planned)
