@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from mia_jax.metrics import bootstrap, comparisons, summary
+from mia_jax.metrics import rows as result_rows
 from mia_jax.report import page, tables
 from mia_jax.report.sections import comparisons as section
 
@@ -84,7 +85,7 @@ def test_a_difference_is_the_difference_of_the_rows():
     found, rows = compared([*scores, scores[0] + 0.01], member)
     assert {(r["attack"], r["versus"]) for r in found} == {("a0", "a1"), ("a0", "a2"), ("a1", "a2")}
     for row in found:
-        a, b = (tables.find(rows, row[k], row["metric"], row["target"]) for k in ("attack", "versus"))
+        a, b = (result_rows.find(rows, row[k], row["metric"], row["target"]) for k in ("attack", "versus"))
         assert row["value"] == pytest.approx(a["value"] - b["value"], abs=1e-12) and row["interval"] == "crossed" == a["interval"]
     assert len(found) == 3 * 2 * (1 + len(FPRS))
 
@@ -93,7 +94,7 @@ def test_pairing_is_sharper_than_two_intervals():
     scores, member = two_attacks(np.random.default_rng(1), 8, 300, shared=0.95, spread=(1.0, 1.0), mu=(0.7, 0.65))
     found, rows = compared(scores, member)
     row = next(r for r in found if r["metric"] == "auc" and r["target"] is None)
-    a, b = (tables.find(rows, name, "auc") for name in ("a0", "a1"))
+    a, b = (result_rows.find(rows, name, "auc") for name in ("a0", "a1"))
     assert row["high"] - row["low"] < 0.6 * (a["high"] - b["low"] - (a["low"] - b["high"])) / 2
     assert row["low"] > 0 and a["low"] < b["high"]  # told apart although the intervals overlap
 
@@ -110,7 +111,7 @@ def test_few_counts_are_not_certain():
     _, member = two_attacks(np.random.default_rng(3), 6, 200)
     found, rows = compared([np.zeros(member.shape), np.ones(member.shape)], member)
     for row in (r for r in found if r["metric"].startswith("tpr@") and r["target"] is None):
-        a, b = (tables.find(rows, row[k], row["metric"]) for k in ("attack", "versus"))
+        a, b = (result_rows.find(rows, row[k], row["metric"]) for k in ("attack", "versus"))
         assert row["value"] == 0 and row["method"] == "worst corners of the two intervals"
         assert (row["low"], row["high"]) == (a["low"] - b["high"], a["high"] - b["low"]) and row["low"] < 0 < row["high"]
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from mia_jax.metrics import bootstrap, summary
-from mia_jax.report import standing, tables
+from mia_jax.metrics import rows as result_rows
+from mia_jax.report import standing
 
 FPRS = (0.01, 0.1)
 
@@ -42,7 +43,7 @@ def shares(repeats, **settings):
     found = []
     for repeat in range(repeats):
         rows = fleets_rows(np.random.default_rng([5, repeat]), attacks=11, seed=repeat, **settings)
-        leaking = [name for name, one in standing.decide(tables.main_rows(rows))["attacks"].items() if one["shown"]]
+        leaking = [name for name, one in standing.decide(result_rows.main_rows(rows))["attacks"].items() if one["shown"]]
         found.append((bool(leaking), "a0" in leaking))
     return np.mean(found, axis=0)
 

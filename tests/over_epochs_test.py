@@ -9,9 +9,9 @@ import pytest
 
 from mia_jax import configuration, workdir
 from mia_jax.metrics import roc
+from mia_jax.metrics import rows as result_rows
 from mia_jax.pipeline import build, grid
 from mia_jax.pipeline import run as pipeline_run
-from mia_jax.report import tables
 from mia_jax.training import checkpoint
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -43,7 +43,7 @@ def test_the_last_epoch_is_the_reports_own(run):
     assert [one["epoch"] for one in over["accuracy"]] == list(EPOCHS)
     for name in ATTACKS:
         for metric in over["metrics"][:2]:
-            own, last = tables.resolved(report["results"], name, metric), over["attacks"][name][-1][metric]
+            own, last = result_rows.resolved(report["results"], name, metric), over["attacks"][name][-1][metric]
             assert own["value"] is not None and all(last[k] == own[k] for k in ("value", "low", "high", "target"))
     targets = [m for m in report["models"] if m["target"]]
     assert over["accuracy"][-1]["train_accuracy"] == pytest.approx(np.mean([m["train_accuracy"] for m in targets]), abs=1e-6)
@@ -99,7 +99,7 @@ def test_a_model_that_stopped_stands_as_it_stopped(tmp_path):
     attacks = dict(threshold_loss=ATTACKS["threshold_loss"])
     report = pipeline_run.run(config(design=dict(name="two_way"), attacks=attacks, stop=stop), workdir_path=tmp_path)
     first, second, third = (p["auc"]["value"] for p in report["epochs"]["attacks"]["threshold_loss"])
-    assert report["models"][0]["epochs"] == 3 and second == third == tables.find(report["results"], "threshold_loss", "auc")["value"] != first
+    assert report["models"][0]["epochs"] == 3 and second == third == result_rows.find(report["results"], "threshold_loss", "auc")["value"] != first
 
 
 BAD = {

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mia_jax.metrics import bootstrap, roc, summary, thresholds
+from mia_jax.metrics import rows as result_rows
 from mia_jax.report import figures, files, page, standing, tables
 from mia_jax.report.sections import answer, target
 
@@ -49,8 +50,8 @@ def study():
 
 def test_rows_have_every_column_and_no_nan(study):
     rows = study[0]["results"]
-    wanted = set(tables.COLUMNS) - {"sd_over_models", "null_mean", "p_value"}
-    assert all(wanted <= set(row) <= set(tables.COLUMNS) for row in rows)
+    wanted = set(result_rows.COLUMNS) - {"sd_over_models", "null_mean", "p_value"}
+    assert all(wanted <= set(row) <= set(result_rows.COLUMNS) for row in rows)
     json.dumps(rows, allow_nan=False)
     scopes = {row["target"] for row in rows}
     assert scopes == {None, "pooled", *range(10)}
@@ -70,14 +71,14 @@ def test_mean_and_pooled_are_what_they_say(study):
     found, attacks, member, evaluated, _ = study
     score = attacks["strong"]["score_TN"]
     curves = [roc.roc(s[e], m[e]) for s, m, e in zip(score, member, evaluated)]
-    assert tables.find(found["results"], "strong", "auc")["value"] == pytest.approx(np.mean([roc.auc(c) for c in curves]))
-    assert tables.find(found["results"], "strong", "tpr@0.1")["value"] == pytest.approx(np.mean([roc.tpr_at_fpr(c, 0.1).tpr for c in curves]))
+    assert result_rows.find(found["results"], "strong", "auc")["value"] == pytest.approx(np.mean([roc.auc(c) for c in curves]))
+    assert result_rows.find(found["results"], "strong", "tpr@0.1")["value"] == pytest.approx(np.mean([roc.tpr_at_fpr(c, 0.1).tpr for c in curves]))
     pooled = roc.roc(score[evaluated], member[evaluated])
-    assert tables.find(found["results"], "strong", "tpr@0.01", "pooled")["value"] == roc.tpr_at_fpr(pooled, 0.01).tpr
+    assert result_rows.find(found["results"], "strong", "tpr@0.01", "pooled")["value"] == roc.tpr_at_fpr(pooled, 0.01).tpr
     threshold = attacks["strong"]["threshold_T"]
     rates = [roc.rates_at(s[e], m[e], t) for s, m, e, t in zip(score, member, evaluated, threshold)]
-    assert tables.find(found["results"], "strong", "balanced_accuracy")["value"] == pytest.approx(np.mean([r.balanced_accuracy for r in rates]))
-    assert tables.find(found["results"], "strong", "advantage", 4)["fpr_realized"] == rates[4].fpr
+    assert result_rows.find(found["results"], "strong", "balanced_accuracy")["value"] == pytest.approx(np.mean([r.balanced_accuracy for r in rates]))
+    assert result_rows.find(found["results"], "strong", "advantage", 4)["fpr_realized"] == rates[4].fpr
 
 
 def test_equal_scores_and_missing_thresholds_are_plain(study):
@@ -126,7 +127,7 @@ def test_markdown_holds_the_three_numbers_and_says_what_is_missing(study):
     found = study[0]
     text, rows = page.report(found, figures=["figures/roc.png"]), found["results"]
     for metric, scope in (("auc", None), ("tpr@0.01", None), ("tpr@0.001", "pooled")):
-        row = tables.find(rows, "strong", metric, scope)
+        row = result_rows.find(rows, "strong", metric, scope)
         number = tables.number(row, bounds=False).rstrip("†")
         assert re.search(rf"\| \*\*{re.escape(number)}\*\* \| \[[\d., ]+\] \|", text), number
     assert "pooled: 1,100 members and 1,100 non-members" in text and "mean over 10 targets with 110 members and 110 non-members each" in text
@@ -192,7 +193,7 @@ def test_settings_leave_out_what_is_off():
 def test_csv_is_read_back(study):
     rows = study[0]["results"]
     back = list(csv.DictReader(io.StringIO(tables.to_csv(rows))))
-    assert len(back) == len(rows) and list(back[0]) == list(tables.COLUMNS)
+    assert len(back) == len(rows) and list(back[0]) == list(result_rows.COLUMNS)
     assert all((b["value"] == "") == (r["value"] is None) for b, r in zip(back, rows))
     assert float(back[0]["value"]) == rows[0]["value"]
 

@@ -9,6 +9,7 @@ import pytest
 
 import mia_jax
 from mia_jax.metrics import bootstrap, summary
+from mia_jax.metrics import rows as result_rows
 from mia_jax.report import answer, figures, files, members, seeds, standing, tables, trust
 from mia_jax.report import page as pages
 from mia_jax.report.sections import unresolved
@@ -120,7 +121,7 @@ def test_the_verdict_rejects_no_more_often_than_its_level():
         for gain in (0.0, 1.5) if seed < 20 else (0.0,):
             attacks = {f"a{i}": dict(score_TN=(rng.normal(size=200) + gain * member * (i == 3))[None], knows="nothing") for i in range(6)}
             found = summary.rows(attacks, member[None], np.ones((1, 200), bool), draws=bootstrap.make(200, [0], draws=60), fprs=(0.1,))
-            verdict = standing.decide(tables.main_rows(found))
+            verdict = standing.decide(result_rows.main_rows(found))
             wrong += gain == 0 and verdict["leak"] == "shown"
             missed += gain > 0 and (verdict["leak"] != "shown" or verdict["strongest"] != "a3")
     assert wrong <= 9 and missed == 0  # 5 of 100 expected at most; 9 is its 97% quantile
@@ -260,7 +261,7 @@ def test_ranking_headline_slices_records_and_figures_are_of_the_same_attack(tmp_
     assert list(found.report["records"]) == [first] and f"Under `{first}`, by the lower end" in found.markdown
     assert found.report["comparisons"][0]["attack"] == first == found.report["usage"]["attack"]
     assert f"strongest: {first}." in lines[0] and f"`{first} − " in found.markdown
-    assert tables.results_latex(tables.main_rows(found.table), *standing.order(found.report), caption="").index(ranked[0].replace("_", r"\_")) > 0
+    assert tables.results_latex(result_rows.main_rows(found.table), *standing.order(found.report), caption="").index(ranked[0].replace("_", r"\_")) > 0
 
 
 def test_members_from_another_source_withhold_the_verdict_of_an_audit():

@@ -13,6 +13,7 @@ from mia_jax import registry, views
 from mia_jax.data import _pool as pools
 from mia_jax.designs import _failed
 from mia_jax.metrics import bootstrap, comparisons, further, slice_rows, summary
+from mia_jax.metrics import rows as result_rows
 from mia_jax.pipeline.attack import SignalReader, labels_only, scores
 from mia_jax.pipeline.evidence import attack_evidence, layers_of, rerun_evidence
 from mia_jax.pipeline.measure_epochs import measure_epochs
@@ -28,7 +29,6 @@ from mia_jax.report import (
     privacy,
     shadows,
     standing,
-    tables,
     usage,
     validity,
     vulnerability,
@@ -103,7 +103,7 @@ def measure(
         keep=kept,
         **common,
     )
-    verdict = standing.decide(tables.main_rows(results), level=settings.level)
+    verdict = standing.decide(result_rows.main_rows(results), level=settings.level)
     ranked, order = verdict["ranked"], [*verdict["ranked"], *verdict["apart"]]
     tick(1, "slices")
     layers, slice_notes = layers_of(reader, settings, rows=rows)
@@ -220,7 +220,7 @@ def query_curves(
 
     An attack whose signal has parts has a point for each of them.
     """
-    tpr, curves = tables.sort_metric(tables.main_rows(results)), {}
+    tpr, curves = result_rows.sort_metric(result_rows.main_rows(results)), {}
     folder, targets = reader.store.answers.folder, reader.design.targets
     for planned in (a for a in attacks if a.name in costs and not a.defense):
         # behind a defense there are the same answers, and the same curve
@@ -274,7 +274,7 @@ def exposed_records(
             exposed[name] = dict(why=why)
             continue
         planned = planned_attacks[name]
-        if planned.knows not in tables.RANKED:
+        if planned.knows not in result_rows.RANKED:
             why = (
                 f"it knows more than a real attacker could ({planned.knows}), so its records would "
                 "not tell who is exposed to one"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import threadpoolctl
 
 from mia_jax import jobs, workdir
+from mia_jax.metrics import rows as result_rows
 from mia_jax.pipeline import inputs
 from mia_jax.pipeline.attack import SignalReader, claim_of, read_scores
 from mia_jax.pipeline.measure import Measurement, about_of, measure
@@ -121,7 +122,7 @@ def write(
     """Writes every file of the report but the claim; report.md is the last."""
     report_files, rows = reader.store.report, reader.design.of_targets()
     if measurement.epochs:
-        text = tables.lines_csv(measurement.epochs, ("epoch", *tables.COLUMNS))
+        text = tables.lines_csv(measurement.epochs, ("epoch", *result_rows.COLUMNS))
         workdir.write_text(report_files.epochs, text)
     if measurement.records:
         workdir.write_npz(report_files.record_arrays, **measurement.records)

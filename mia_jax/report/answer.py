@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from mia_jax.metrics import rows as result_rows
 from mia_jax.report import standing, tables, trust
 
 
@@ -105,10 +106,10 @@ def seen(one: Mapping) -> str:
 
 def numbers(found: Mapping) -> list[str]:
     """One line per headline number of the leading attack: 'AUC 0.657 [0.644, 0.669] (random guessing: 0.500)'."""
-    rows, one = tables.main_rows(found["results"]), standing.of(found)
+    rows, one = result_rows.main_rows(found["results"]), standing.of(found)
     lines = []
-    for metric in ("auc", tables.sort_metric(rows)):
-        row = tables.resolved(rows, one["strongest"], metric) if one["strongest"] else None
+    for metric in ("auc", result_rows.sort_metric(rows)):
+        row = result_rows.resolved(rows, one["strongest"], metric) if one["strongest"] else None
         if row is not None and (metric, row["value"]) != ("auc", None):
             lines.append(f"{tables.metric_name(metric)} {tables.number(row)} (random guessing: {guessing(metric)})")
     return list(dict.fromkeys(lines))
@@ -168,11 +169,11 @@ def seeds(found: Mapping) -> list[str]:
     """The answer of several seeds: each one's verdict, then mean and sd of the leading attack's numbers."""
     text = [f"seed {seed}: {line}" for seed, line in found.get("answers", {}).items()]
     ranked, _ = standing.order(found)
-    rows = tables.main_rows(found["results"])
+    rows = result_rows.main_rows(found["results"])
     if ranked:
         parts = []
-        for metric in dict.fromkeys(("auc", tables.sort_metric(rows))):
-            row = tables.resolved(rows, ranked[0], metric)
+        for metric in dict.fromkeys(("auc", result_rows.sort_metric(rows))):
+            row = result_rows.resolved(rows, ranked[0], metric)
             if row is not None and row["value"] is not None:
                 parts.append(f"{tables.metric_name(metric)} {tables.mean_sd(row)}")
         text.append(f"{tables.shown(ranked[0])}, mean ± sd over {len(found['seeds'])} seeds: " + "; ".join(parts or [tables.UNRESOLVED]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mia_jax.report import tables
+from mia_jax.metrics import rows as result_rows
 
 OPTIMISTIC = "advantage_optimistic"
 def points(accuracy: Sequence[Mapping], rows: Sequence[Mapping]) -> dict:
@@ -12,12 +12,12 @@ def points(accuracy: Sequence[Mapping], rows: Sequence[Mapping]) -> dict:
 
     The metrics are the AUC, the TPR that attacks are sorted by, and the advantage at the best threshold (optimistic: picked with the answer at hand).
     """
-    metrics = list(dict.fromkeys(["auc", tables.sort_metric(tables.main_rows(rows)), OPTIMISTIC]))
+    metrics = list(dict.fromkeys(["auc", result_rows.sort_metric(result_rows.main_rows(rows)), OPTIMISTIC]))
     attacks: dict[str, list[dict]] = {}
     for name in dict.fromkeys(row["attack"] for row in rows):
         for one in accuracy:
             own = [row for row in rows if row["epoch"] == one["epoch"]]
-            found = {m: tables.resolved(own, name, m) or {} for m in metrics}
+            found = {m: result_rows.resolved(own, name, m) or {} for m in metrics}
             attacks.setdefault(name, []).append(
                 dict(epoch=one["epoch"]) | {m: {k: r.get(k) for k in ("value", "low", "high", "target", "method")} for m, r in found.items()}
             )

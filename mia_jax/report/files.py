@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from mia_jax import workdir
 from mia_jax.metrics import bootstrap, summary
+from mia_jax.metrics import rows as result_rows
 from mia_jax.report import figures, page, standing, tables
 from mia_jax.runtime.store import ReportFiles, Store
 
@@ -80,7 +81,7 @@ def write_texts(folder: pathlib.Path) -> None:
         return
     paths = [path.relative_to(folder).as_posix() for path in ReportFiles(folder).figures()]
     caption = page.subject(report) + ". " + CAPTION
-    workdir.write_text(ReportFiles(folder).latex, tables.results_latex(tables.main_rows(report["results"]), *standing.order(report), caption=caption))
+    workdir.write_text(ReportFiles(folder).latex, tables.results_latex(result_rows.main_rows(report["results"]), *standing.order(report), caption=caption))
     workdir.write_text(ReportFiles(folder).markdown, page.report(report, figures=paths))
 
 
@@ -120,7 +121,7 @@ def draw(found: Mapping, *, folder: pathlib.Path, **shared) -> None:
 def drawn(found: Mapping, *, attacks, member_TN, evaluated_TN, draws: bootstrap.Draws, pictures: Mapping[str, Mapping] = {}) -> dict[str, Figure]:
     """{name: matplotlib Figure} of a report: 'roc', 'scores', and whatever else was measured."""
     member_TN, evaluated_TN = np.asarray(member_TN, bool), np.asarray(evaluated_TN, bool)
-    rows, T = tables.main_rows(found["results"]), len(member_TN)
+    rows, T = result_rows.main_rows(found["results"]), len(member_TN)
     ranked = [name for name in standing.order(found)[0] if name in attacks]
     over = figures.targets_text(T)
     made = {}

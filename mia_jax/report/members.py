@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 from mia_jax import workdir
+from mia_jax.metrics import rows as result_rows
 from mia_jax.report import epochs, figures, rendering, tables
 from mia_jax.report.sections.epochs import title
 from mia_jax.runtime.store import GridFiles
@@ -26,7 +27,7 @@ def rows(reports: Mapping[str, Mapping], *, attacks: Sequence[str], metrics: Seq
         sides = {side: (sum(a) / len(a) if (a := accuracy(report, side)) else None) for side in SIDES}
         for attack in attacks:
             for metric in metrics:
-                row = tables.resolved(report["results"], attack, metric) or {}
+                row = result_rows.resolved(report["results"], attack, metric) or {}
                 target = "pooled" if row.get("target") == "pooled" else ""
                 found.append(dict(member=member, **sides, attack=attack, metric=metric, target=target) | {k: row.get(k) for k in KEPT})
     return found
@@ -38,7 +39,7 @@ def markdown(reports: Mapping[str, Mapping], *, failed: Mapping[str, str], attac
     header = ["variant", "train accuracy", "validation accuracy", *columns]
     lines = []
     for member, report in reports.items():
-        cells = [tables.number(tables.resolved(report["results"], a, m)) for a in attacks for m in metrics]
+        cells = [tables.number(result_rows.resolved(report["results"], a, m)) for a in attacks for m in metrics]
         lines.append([member, *(tables.statistic(accuracy(report, side)) for side in SIDES), *cells])
     lines += [[member, "failed", *[tables.ABSENT] * (len(header) - 2)] for member in failed]
     reasons = {name: " ".join(why.split()) for name, why in failed.items()}

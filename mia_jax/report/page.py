@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from mia_jax import registry
+from mia_jax.metrics import rows as result_rows
 from mia_jax.report import rendering, standing, tables
 
 ORDER = 195  # of a section that names no place: after the built-in ones, before the figures
@@ -124,12 +125,12 @@ def subject(report: Mapping) -> str:
 
 def seeds(report: Mapping) -> str:
     """Writes the report of several seeds: each one's answer, and one table of mean ± sd."""
-    rows = tables.main_rows(report["results"])
+    rows = result_rows.main_rows(report["results"])
     ranked, apart = standing.order(report)
-    rates = [f"tpr@{fpr:g}" for fpr in sorted(tables.fprs(rows), reverse=True)]
+    rates = [f"tpr@{fpr:g}" for fpr in sorted(result_rows.fprs(rows), reverse=True)]
     metrics = ["auc", *rates, "balanced_accuracy", "advantage"]
     lines = [
-        [name, *(tables.mean_sd(tables.resolved(rows, name, metric)) for metric in metrics)]
+        [name, *(tables.mean_sd(result_rows.resolved(rows, name, metric)) for metric in metrics)]
         for name in [*ranked, *apart]
     ]
     return rendering.render(

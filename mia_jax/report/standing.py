@@ -12,14 +12,14 @@ from collections.abc import Mapping, Sequence
 from scipy import special
 
 from mia_jax.metrics import multiple, power
-from mia_jax.report import tables
+from mia_jax.metrics import rows as result_rows
 
 STRONG = 0.001  # largest p-value, after Holm's correction, that is called strong evidence
 SHOWN_LOW, SHOWN, OPEN, INVERTED = 3, 2, 1, 0  # standings, best first: at a low FPR | in another rate | not shown | the score points the wrong way
 
 
 def decide(rows: Sequence[Mapping], *, level: float = 0.95) -> dict:
-    """The section `verdict` of report.json, from the rows of `tables.main_rows`.
+    """The section `verdict` of report.json, from the rows of `result_rows.main_rows`.
 
     {leak, strongest, ranked, apart, level, tests, attacks}. `leak`: 'shown'; 'inverted' (none that a real attacker could run shows one, and the score
     of one is significantly *lower* on members); 'privileged' (only attacks that know more than a real attacker show one); 'none'; 'untested' (no
@@ -30,9 +30,9 @@ def decide(rows: Sequence[Mapping], *, level: float = 0.95) -> dict:
     """
     knows = {}
     for row in rows:
-        if row["metric"] not in tables.OPTIMISTIC:
+        if row["metric"] not in result_rows.OPTIMISTIC:
             knows.setdefault(row["attack"], row["knows"])
-    low_metric = tables.sort_metric(rows)
+    low_metric = result_rows.sort_metric(rows)
     tests = [(name, metric, row, p) for name in knows for metric, row in tested(rows, name) if (p := p_value(row, level)) is not None]
     corrected = multiple.holm([p for *_, p in tests]).tolist()
     attacks: dict[str, dict] = {name: dict(standing=OPEN, shown=[], alone=[], p_holm=None, inverted=False) for name in knows}
@@ -53,11 +53,11 @@ def decide(rows: Sequence[Mapping], *, level: float = 0.95) -> dict:
             one["standing"] = INVERTED
 
     def key(name: str) -> tuple:
-        ends = [lower_end(tables.resolved(rows, name, metric)) for metric in dict.fromkeys((low_metric, "auc"))]
+        ends = [lower_end(result_rows.resolved(rows, name, metric)) for metric in dict.fromkeys((low_metric, "auc"))]
         return attacks[name]["standing"], *(ends[::-1] if attacks[name]["standing"] == SHOWN else ends), name
 
     order = sorted(knows, key=key, reverse=True)
-    ranked, apart = ([n for n in order if (knows[n] in tables.RANKED) == real] for real in (True, False))
+    ranked, apart = ([n for n in order if (knows[n] in result_rows.RANKED) == real] for real in (True, False))
     found = dict(leak=leak(attacks, ranked, apart, len(tests)), ranked=ranked, apart=apart, level=level, tests=len(tests), attacks=attacks)
     leading = apart if found["leak"] == "privileged" or not ranked else ranked
     return dict(found, strongest=leading[0] if leading else None)
@@ -83,13 +83,13 @@ def order(found: Mapping) -> tuple[list[str], list[str]]:
 def of(found: Mapping) -> Mapping:
     """The verdict of a report; decided now for one that was written without it."""
     level = found.get("about", {}).get("level", 0.95)
-    return found.get("verdict") or decide(tables.main_rows(found["results"]), level=level)
+    return found.get("verdict") or decide(result_rows.main_rows(found["results"]), level=level)
 
 
 def tested(rows: Sequence[Mapping], attack: str) -> list[tuple[str, Mapping]]:
     """(metric, row) of the rates of one attack that are compared with guessing: those of the table of attacks, as it shows them."""
-    metrics = ("auc", *(f"tpr@{fpr:g}" for fpr in tables.fprs(rows)), "balanced_accuracy")
-    found = [(metric, tables.resolved(rows, attack, metric)) for metric in metrics]
+    metrics = ("auc", *(f"tpr@{fpr:g}" for fpr in result_rows.fprs(rows)), "balanced_accuracy")
+    found = [(metric, result_rows.resolved(rows, attack, metric)) for metric in metrics]
     return [(metric, row) for metric, row in found if row is not None]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from mia_jax.metrics import rows as result_rows
 from mia_jax.report import answer, rendering, standing, tables, trust
 
 ORDER = 60
@@ -12,13 +13,13 @@ NEEDS = ("results", "verdict")
 
 def text(*, results: Sequence[Mapping], verdict: Mapping, **report) -> str:
     """Writes the verdict, or the failed check in its place, and the leading attack's numbers."""
-    rows, best = tables.main_rows(results), verdict["strongest"]
+    rows, best = result_rows.main_rows(results), verdict["strongest"]
     if not best:
         return ""
     whole = dict(report, results=results, verdict=verdict)
     lines, sentences = [], []
     for metric in shown_metrics(rows):
-        row = tables.resolved(rows, best, metric)
+        row = result_rows.resolved(rows, best, metric)
         if row is None:
             continue
         name = tables.metric_name(metric)
@@ -47,7 +48,7 @@ def text(*, results: Sequence[Mapping], verdict: Mapping, **report) -> str:
 
 def shown_metrics(rows: Sequence[Mapping]) -> list[str]:
     """Lists the metrics of the answer: AUC, and TPR at 1% FPR and below (at all rates, of few)."""
-    rates = tables.fprs(rows)
+    rates = result_rows.fprs(rows)
     return [
         "auc",
         *(f"tpr@{fpr:g}" for fpr in sorted(rates, reverse=True) if fpr <= 0.01 or len(rates) < 3),
@@ -106,7 +107,7 @@ def judged(row: Mapping, attack: Mapping | None) -> str:
 
 def at_threshold(rows: Sequence[Mapping], attack: str) -> str:
     """Writes the rates at the threshold that an attacker can choose; '' without one."""
-    tpr, fpr = (tables.find(rows, attack, metric) for metric in ("tpr", "fpr"))
+    tpr, fpr = (result_rows.find(rows, attack, metric) for metric in ("tpr", "fpr"))
     precision = next(
         (
             r
@@ -131,7 +132,7 @@ def highest_auc(rows: Sequence[Mapping], verdict: Mapping) -> str:
     auc = {
         name: row
         for name in verdict["ranked"]
-        if (row := tables.resolved(rows, name, "auc")) and row["low"] is not None
+        if (row := result_rows.resolved(rows, name, "auc")) and row["low"] is not None
     }
     best, leading = max(auc, key=lambda name: auc[name]["low"], default=None), verdict["strongest"]
     if (

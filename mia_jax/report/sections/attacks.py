@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from mia_jax.metrics import rows as result_rows
 from mia_jax.report import rendering, tables
 
 ORDER = 70
@@ -12,13 +13,13 @@ NEEDS = ("results", "verdict")
 
 def text(*, results: Sequence[Mapping], verdict: Mapping) -> str:
     """Writes the attacks in the verdict's order."""
-    rows, ranked, apart = tables.main_rows(results), verdict["ranked"], verdict["apart"]
+    rows, ranked, apart = result_rows.main_rows(results), verdict["ranked"], verdict["apart"]
     return rendering.render(
         "attacks",
         ranked=tables.grid(rows, ranked),
         apart=tables.grid(rows, apart) if apart else None,
         oracle=tables.optimistic_grid(rows, [*ranked, *apart]),
-        metric=tables.sort_metric(rows),
+        metric=result_rows.sort_metric(rows),
         tests=verdict["tests"],
         inverted=[name for name in (*ranked, *apart) if verdict["attacks"][name]["inverted"]],
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from mia_jax.metrics import rows as result_rows
 from mia_jax.report import rendering, tables
 
 ORDER = 90
@@ -19,7 +20,7 @@ def text(*, results: Sequence[Mapping], verdict: Mapping) -> str:
         if ranked and r["attack"] == ranked[0] and r["target"] is None and r["slice"] == "all"
     ]
     by, lines = {row["metric"]: row for row in rows}, []
-    for fpr in tables.fprs(tables.main_rows(results)):
+    for fpr in result_rows.fprs(result_rows.main_rows(results)):
         tpr, realized = by.get(f"tpr_at_shadow@{fpr:g}"), by.get(f"fpr_at_shadow@{fpr:g}")
         if tpr and realized and realized["value"] is not None:
             calibrated = {True: "yes", False: "no", None: "undecided"}[realized["calibrated"]]

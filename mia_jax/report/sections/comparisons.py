@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from mia_jax.metrics import rows as result_rows
 from mia_jax.report import rendering, tables
 
 ORDER = 80
@@ -16,7 +17,7 @@ def text(*, comparisons: Sequence[Mapping], verdict: Mapping, results: Sequence[
     rows = [row for row in comparisons if ranked and row["attack"] == ranked[0]]
     if not rows:
         return ""
-    metrics = list(dict.fromkeys(("auc", tables.sort_metric(tables.main_rows(results)))))
+    metrics = list(dict.fromkeys(("auc", result_rows.sort_metric(result_rows.main_rows(results)))))
     if any(row["metric"] == "balanced_accuracy" for row in rows):
         metrics.append("balanced_accuracy")
 

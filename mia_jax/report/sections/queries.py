@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from mia_jax.metrics import rows as result_rows
 from mia_jax.report import figures, rendering, tables
 
 ORDER = 110
@@ -24,7 +25,7 @@ def text(*, queries: Mapping[str, Sequence[Mapping]], results: Sequence[Mapping]
                     cell(points[i], "tpr"),
                 ]
             )
-    metric = tables.sort_metric(tables.main_rows(results))
+    metric = result_rows.sort_metric(result_rows.main_rows(results))
     name = tables.metric_name(metric) if "@" in metric else "TPR"
     return rendering.render(
         "queries", header=["attack", "queries per example", "balanced accuracy", name], lines=lines

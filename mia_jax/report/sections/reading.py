@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mia_jax.report import rendering, tables
+from mia_jax.metrics import rows as result_rows
+from mia_jax.report import rendering
 from mia_jax.report.sections import privacy_audit
 
 ORDER = 220
@@ -18,7 +19,7 @@ KNOWLEDGE = dict(
 
 def text(*, results: Sequence[Mapping], audit: Mapping | None = None) -> str:
     """Explains the metrics and intervals that occur."""
-    rows = tables.main_rows(results)
+    rows = result_rows.main_rows(results)
     shown = (row for row in rows if row["interval"] and row["target"] in (None, "pooled"))
     return rendering.render(
         "reading",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from mia_jax.metrics import rows as result_rows
 from mia_jax.report import rendering, tables
 
 ORDER = 210
@@ -12,7 +13,7 @@ NEEDS = ("results",)
 
 def text(*, results: Sequence[Mapping]) -> str:
     """Groups the numbers by reason, and says which of them the tables replace by a pooled one."""
-    rows = tables.main_rows(results)
+    rows = result_rows.main_rows(results)
     reasons: dict[tuple[str, str, bool], list[tuple[str, str]]] = {}
     for row in rows:
         if row["value"] is None and (
@@ -21,7 +22,7 @@ def text(*, results: Sequence[Mapping]) -> str:
             pooled = row["target"] == "pooled"
             instead = (
                 not pooled
-                and (tables.resolved(rows, row["attack"], row["metric"]) or row)["value"]
+                and (result_rows.resolved(rows, row["attack"], row["metric"]) or row)["value"]
                 is not None
             )
             scope = "pooled" if pooled else "mean over targets" if row["n_targets"] > 1 else ""
