@@ -57,14 +57,14 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; created if a
 _STAGES = flags.DEFINE_list("stages", ["train", "query", "attack", "report"], "Stages to run, in their order; finished work is skipped.")
 _EXTEND = flags.DEFINE_bool("extend", False, "Let the fleet of this workdir grow to the config's number of models; the first ones are kept.")
 _DEBUG = flags.DEFINE_bool("debug", False, "A tiny fleet in workdir/debug, step by step: jit off, NaN raises where it arises, tracebacks whole.")
-_GRID = flags.DEFINE_bool("grid", False, "Run every member of the config file's grid() in workdir/<name> and write one table over them.")
+_GRID = flags.DEFINE_bool("grid", False, "Run every variant of the config file's grid() in workdir/<name> and write one table over them.")
 _CACHE = flags.DEFINE_string(
     "compile_cache", "auto", "Folder of compiled programs, kept between runs; 'auto' is ~/.cache/mia_jax/xla, 'off' keeps none."
 )
 _TASK = flags.DEFINE_string(
     "task",
     "",
-    "i/n, one of n jobs on one workdir: trains its share of the models (--grid: runs its share of the members). The rest is left to the "
+    "i/n, one of n jobs on one workdir: trains its share of the models (--grid: runs its share of the variants). The rest is left to the "
     "same command without --task.",
 )
 _SUMMARY = flags.DEFINE_bool("summary", False, "Print the model's layers, shapes and parameters, and stop.")
@@ -143,13 +143,13 @@ def said(text: str) -> None:
 
 
 def run_grid(workdir: pathlib.Path, path: pathlib.Path, argument: str, **options) -> None:
-    """Every member of the config file's grid (or a task's share); exits with 1 if one failed, after the others have run."""
+    """Every variant of the config file's grid (or a task's share); exits with 1 if one failed, after the others have run."""
     if _SUMMARY.value:
         raise ValueError("--summary prints one model; it does not go with --grid.")
     from mia_jax import grid
 
     module = grid.load(path)
-    found = grid.members(module, argument or None, finished=overridden)
+    found = grid.variants(module, argument or None, finished=overridden)
     if _DEBUG.value:
         set_debug()
     failed = grid.run(module, found, workdir_path=workdir, debug=_DEBUG.value, **options)
@@ -157,7 +157,7 @@ def run_grid(workdir: pathlib.Path, path: pathlib.Path, argument: str, **options
         print(f"table: {workdir / 'table.md'}")
     if failed:
         reasons = "; ".join(f"{name}: {' '.join(why.split())}" for name, why in failed.items())
-        raise ValueError(f"{len(failed)} of {len(found)} members failed: {reasons}")
+        raise ValueError(f"{len(failed)} of {len(found)} variants failed: {reasons}")
 
 
 def set_compile_cache(folder: str) -> None:

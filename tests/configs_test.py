@@ -41,7 +41,7 @@ def test_headers_say_how_to_run_and_configs_build(path):
 @pytest.mark.parametrize("path", [path for path in CONFIGS if "\ndef grid(" in path.read_text()], ids=name_of)
 def test_grids_build_and_their_tables_hold_what_their_members_have(path):
     module = grid.load(path)
-    members = grid.members(module)
+    members = grid.variants(module)
     assert len(members) > 1 and grid.chosen(module, members)[0]
 
 

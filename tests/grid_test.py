@@ -16,7 +16,7 @@ FILE = pathlib.Path(__file__).parent / "data" / "grid.py"
 
 
 def test_an_override_is_an_argument_or_a_field():
-    found = grid.members(grid.load(FILE), "epochs=3", {"learner.batch_size": 16})
+    found = grid.variants(grid.load(FILE), "epochs=3", {"learner.batch_size": 16})
     assert [m.name for m in found] == ["narrow", "broken", "slow"]
     assert [m.config.model.widths for m in found] == [(4,), (2,), (8,)]
     assert all(m.config.learner.epochs == 3 and m.config.learner.batch_size == 16 for m in found)
@@ -38,17 +38,17 @@ def test_a_grid_that_cannot_work_is_refused_before_anything_is_run(members, mess
     module = grid.load(FILE)
     module.grid = lambda arg=None: members
     with pytest.raises(ValueError, match=message):
-        grid.members(module)
+        grid.variants(module)
 
 
 def test_the_table_is_of_attacks_and_metrics_that_exist():
     module = grid.load(FILE)
     module.TABLE = dict(attacks=("lira",))
     with pytest.raises(ValueError, match=r"TABLE attack='lira' is not one of .*threshold_loss"):
-        grid.chosen(module, grid.members(module))
+        grid.chosen(module, grid.variants(module))
     module.TABLE = dict(metrics=("tpr@0.02",))
     with pytest.raises(ValueError, match=r"tpr@0\.02"):
-        grid.chosen(module, grid.members(module))
+        grid.chosen(module, grid.variants(module))
 
 
 def test_a_config_without_a_grid_says_so():
@@ -97,7 +97,7 @@ def test_a_workdir_of_a_single_run_is_refused(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     module = grid.load(FILE)
     with pytest.raises(ValueError, match="holds a single run"):
-        grid.run(module, grid.members(module), workdir_path=tmp_path)
+        grid.run(module, grid.variants(module), workdir_path=tmp_path)
 
 
 def test_a_run_without_a_number_is_a_dash_and_an_empty_cell():

@@ -122,7 +122,7 @@ def test_tasks_of_a_grid_run_its_members_and_write_no_table(tmp_path):
         grid = staticmethod(lambda: [("a", {}), ("b", {"learner.learning_rate": 0.1}), ("c", {"learner.learning_rate": 0.2})])
         get_config = staticmethod(config)
 
-    members = grid.members(Module)
+    members = grid.variants(Module)
     for i in range(2):
         assert not grid.run(Module, members, workdir_path=tmp_path, task=(i, 2))
         assert not (tmp_path / "table.md").exists()

@@ -138,7 +138,7 @@ def test_a_grids_runs_are_drawn_together(tmp_path):
         "report.draws": 40,
         "report.figures": False,
     }
-    members = grid.members(module, "train=160,test=80,epochs=2,every=1", everywhere)
+    members = grid.variants(module, "train=160,test=80,epochs=2,every=1", everywhere)
     assert not grid.run(module, members, workdir_path=tmp_path / "w")
     assert (tmp_path / "w" / "epochs.png").is_file()
     report = workdir.read_json(tmp_path / "w" / "three_convolutions" / "report" / "report.json")

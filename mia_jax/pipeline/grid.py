@@ -1,6 +1,6 @@
 """A grid: named variants of one config file, run one after the other in folders of their own, and one table over them.
 
-A fleet is of one learner and one model; what is to be compared are members of a grid. A config file has one if it defines
+A fleet is of one learner and one model; what is to be compared are its variants. A config file has one if it defines
 
     def grid(arg=None):                # [(name, overrides), ...]
         return [("adam", dict(rule="backprop")), ("slow", {"rule": "backprop", "learner.learning_rate": 1e-4})]
@@ -32,7 +32,7 @@ RATES = ("auc", "balanced_accuracy", "advantage")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Member:
+class Variant:
     """One run of a grid: its name (also its folder), what it overrides, and its finished config."""
 
     name: str
@@ -48,15 +48,15 @@ def load(path: str | Path) -> ModuleType:
     return module
 
 
-def members(
+def variants(
     module: ModuleType, arg: str | None = None, everywhere: Mapping[str, Any] = {}, finished: Callable[[Any], Any] = lambda config: config
-) -> list[Member]:
-    """The members of a config file's grid. `arg` is the text after the colon, `everywhere` are fields that every member overrides.
+) -> list[Variant]:
+    """The variants of a config file's grid. `arg` is the text after the colon, `everywhere` are fields that every variant overrides.
 
-    `finished` has the last word about every member's config (launch.py sets what was typed). ValueError for names that cannot be folders or
-    appear twice, and for a field that a member's config does not have.
+    `finished` has the last word about every variant's config (launch.py sets what was typed). ValueError for names that cannot be folders or
+    appear twice, and for a field that a variant's config does not have.
     """
-    found: list[Member] = []
+    found: list[Variant] = []
     for name, changes in module.grid(arg) if arg else module.grid():
         if not re.fullmatch(r"\w[\w.+-]*", str(name)) or name in {m.name for m in found}:
             raise ValueError(f"grid: {name!r} must be a folder's name (letters, digits, . _ + -) and appear once.")
@@ -66,14 +66,14 @@ def members(
             config = command_line.config_of(module.__file__, text, module=module)
             config = overrides.overridden(config, {k: v for k, v in changes.items() if "." in k} | dict(everywhere))
         except ValueError as error:
-            raise ValueError(f"grid member {name!r}: {error}") from error
-        found.append(Member(name=name, overrides=dict(changes), config=finished(config)))
+            raise ValueError(f"grid variant {name!r}: {error}") from error
+        found.append(Variant(name=name, overrides=dict(changes), config=finished(config)))
     if not found:
-        raise ValueError("grid: there is no member.")
+        raise ValueError("grid: there is no variant.")
     return found
 
 
-def chosen(module: ModuleType, grid: Sequence[Member]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def chosen(module: ModuleType, grid: Sequence[Variant]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(attacks, metrics) of the table: TABLE of the config file, else every attack with AUC and TPR at 1% FPR; ValueError for unknown ones."""
     wanted = getattr(module, "TABLE", {})
     known = dict.fromkeys(name for m in grid for name in (m.config.get("attacks") or {}))
@@ -88,19 +88,19 @@ def chosen(module: ModuleType, grid: Sequence[Member]) -> tuple[tuple[str, ...],
 
 def run(
     module: ModuleType,
-    grid: Sequence[Member],
+    grid: Sequence[Variant],
     *,
     workdir_path: str | Path,
     debug: bool = False,
     task: tuple[int, int] | None = None,
     **options,
 ) -> dict[str, str]:
-    """Runs the members in workdir/<name> (pipeline.run with `options`), writes table.csv, .md and .png, prints every run's answer;
+    """Runs the variants in workdir/<name> (pipeline.run with `options`), writes table.csv, .md and .png, prints every run's answer;
     returns {name: error} of those that failed.
 
-    A `task` (i, n) runs its share of the members and writes no table.
+    A `task` (i, n) runs its share of the variants and writes no table.
 
-    A member that fails does not stop the others; the same command continues what is unfinished. A workdir of a single run is a ValueError.
+    A variant that fails does not stop the others; the same command continues what is unfinished. A workdir of a single run is a ValueError.
     """
     root = Path(workdir_path)
     if Store(root).config.exists():
@@ -108,19 +108,19 @@ def run(
     attacks, metrics = chosen(module, grid)
     reports, failed = {}, {}
     grid = jobs.share(grid, task)
-    for i, member in enumerate(grid):
-        jobs.say(f"grid: {member.name} ({i + 1} of {len(grid)})")
-        folder, config = GridFiles(root).variant(member.name), member.config
+    for i, variant in enumerate(grid):
+        jobs.say(f"grid: {variant.name} ({i + 1} of {len(grid)})")
+        folder, config = GridFiles(root).variant(variant.name), variant.config
         if debug:
             folder, config = debug_folder(folder), run_module.debug_config(config)
         try:
-            reports[member.name] = run_module.run(config, workdir_path=folder, **options)
+            reports[variant.name] = run_module.run(config, workdir_path=folder, **options)
         except jobs.Paused:
             raise
         except Exception as error:
-            failed[member.name] = jobs.failure(error)
-            jobs.say(f"grid: {member.name} failed: {failed[member.name]}")
-        jax.clear_caches()  # the next member's programs are others
+            failed[variant.name] = jobs.failure(error)
+            jobs.say(f"grid: {variant.name} failed: {failed[variant.name]}")
+        jax.clear_caches()  # the next variant's programs are others
     if any(reports.values()) and task is None:
         tables.write(reports, failed=failed, attacks=attacks, metrics=metrics, folder=root)
         for name, report in reports.items():
