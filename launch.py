@@ -2,22 +2,30 @@
 
     python launch.py --config=configs/quickstart.py --workdir=runs/quickstart
 
-A config takes arguments after a colon and any of its fields as a flag, in any order; several seeds repeat the run and report mean and sd:
+A config takes arguments after a colon and any of its fields as a flag, in any order; several seeds
+repeat the run and report mean and sd:
 
-    python launch.py --config=configs/quickstart.py:models=16,quick --workdir=runs/small --config.learner.learning_rate=0.1 --config.seed=0,1,2
-    python launch.py --config=configs/quickstart.py --workdir=runs/cnn --config.data.flat=false --config.model.name=small_cnn --attacks=+rmia,-gap
+    python launch.py --config=configs/quickstart.py:models=16,quick --workdir=runs/small
+    --config.learner.learning_rate=0.1 --config.seed=0,1,2
+    python launch.py --config=configs/quickstart.py --workdir=runs/cnn --config.data.flat=false
+    --config.model.name=small_cnn --attacks=+rmia,-gap
 
---list=attacks, --list=models, --list=fields:learner, ... say what there is (--list=kinds says of what), without a config. A list is typed as a,b,c.
-A config file is Python code that runs, and model.name, model.path and target.oracle may import modules: run only configs that you trust.
+--list=attacks, --list=models, --list=fields:learner, ... say what there is (--list=kinds says of
+what), without a config. A list is typed as a,b,c. A config file is Python code that runs, and
+model.name, model.path and target.oracle may import modules: run only configs that you trust.
 
-A file that defines grid() is a list of runs to compare: --grid runs them one after the other in workdir/<name> and writes workdir/table.md.
+A file that defines grid() is a list of runs to compare: --grid runs them one after the other in
+workdir/<name> and writes workdir/table.md.
 
-The run has four stages (train, query, attack, report) that talk through plain files in the workdir. The same command continues an interrupted
-run and skips what is done; a workdir of another config is left alone and the differing keys are named. The result is workdir/report/report.md.
+The run has four stages (train, query, attack, report) that talk through plain files in the workdir.
+The same command continues an interrupted run and skips what is done; a workdir of another config is
+left alone and the differing keys are named. The result is workdir/report/report.md.
 
-On a cluster, --task=0/8 .. --task=7/8 train shares of one fleet beside each other (docs/slurm.sh is an array job). Asked to stop (SIGTERM, SIGUSR1,
-Ctrl-C), a run keeps what it has and ends with code 75 within 20 seconds: start the same command again. A second signal stops it at once. A model that
-diverges does not end the run: it is left out, and said so; --config.run.retries=1 trains it again with another key.
+On a cluster, --task=0/8 .. --task=7/8 train shares of one fleet beside each other (docs/slurm.sh is
+an array job). Asked to stop (SIGTERM, SIGUSR1, Ctrl-C), a run keeps what it has and ends with code
+75 within 20 seconds: start the same command again. A second signal stops it at once. A model that
+diverges does not end the run: it is left out, and said so; --config.run.retries=1 trains it again
+with another key.
 """
 
 import importlib.util
@@ -28,72 +36,141 @@ import re
 import sys
 import traceback
 
-PACKAGES = ("absl", "ml_collections", "jax", "flax", "optax", "numpy", "scipy", "sklearn", "matplotlib", "tqdm", "threadpoolctl", "dp_accounting")
+PACKAGES = (
+    "absl",
+    "ml_collections",
+    "jax",
+    "flax",
+    "optax",
+    "numpy",
+    "scipy",
+    "sklearn",
+    "matplotlib",
+    "tqdm",
+    "threadpoolctl",
+    "dp_accounting",
+)
 
 
 def check_packages():
-    """Ends with one sentence if this Python is too old or lacks packages: most often the virtual environment is not active."""
+    """Ends with one sentence if this Python is too old or lacks packages: most often the virtual
+    environment is not active.
+    """
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing or sys.version_info < (3, 11):
         version = ".".join(map(str, sys.version_info[:2]))
         lack = f"has no {', '.join(missing)}" if missing else f"is {version} and 3.11 is needed"
         there = pathlib.Path(__file__).resolve().with_name(".venv").exists()
-        remedy = "type `. .venv/bin/activate`" if there else "type `make quickstart`, which installs them into .venv, and `. .venv/bin/activate`"
-        sys.exit(f"error: this Python ({sys.executable}) {lack}; {remedy}, then the same command again.")
+        remedy = (
+            "type `. .venv/bin/activate`"
+            if there
+            else "type `make quickstart`, which installs them into .venv, and `. "
+            ".venv/bin/activate`"
+        )
+        sys.exit(
+            f"error: this Python ({sys.executable}) {lack}; {remedy}, then the same command again."
+        )
 
 
 check_packages()
 
 from absl import app, flags  # noqa: E402
 
-from mia_jax import command_line  # noqa: E402
+from mia_jax.configuration import command_line  # noqa: E402
 
-_CONFIG = flags.DEFINE_string("config", None, "The experiment: a file of configs/, with its arguments after a colon. Its fields are flags: "
-    "--config.learner.epochs=10.")
-_ATTACKS = flags.DEFINE_string("attacks", "", "Attacks to run: '+rmia,-gap' adds and takes away, 'lira,rmia' runs these alone; else the config's.")
-_LIST = flags.DEFINE_string("list", "", "Print what there is and stop: attacks, models, signals, data, designs, objectives, learners, optimizers, "
-    "schedules, defenses, configs, fields:learner, fields:model:mlp, ...; kinds lists them.")
+_CONFIG = flags.DEFINE_string(
+    "config",
+    None,
+    "The experiment: a file of configs/, with its arguments after a colon. Its fields are flags: "
+    "--config.learner.epochs=10.",
+)
+_ATTACKS = flags.DEFINE_string(
+    "attacks",
+    "",
+    "Attacks to run: '+rmia,-gap' adds and takes away, 'lira,rmia' runs these alone; else the "
+    "config's.",
+)
+_LIST = flags.DEFINE_string(
+    "list",
+    "",
+    "Print what there is and stop: attacks, models, signals, data, designs, objectives, learners, "
+    "optimizers, "
+    "schedules, defenses, configs, fields:learner, fields:model:mlp, ...; kinds lists them.",
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; created if absent.")
-_STAGES = flags.DEFINE_list("stages", ["train", "query", "attack", "report"], "Stages to run, in their order; finished work is skipped.")
-_EXTEND = flags.DEFINE_bool("extend", False, "Let the fleet of this workdir grow to the config's number of models; the first ones are kept.")
-_DEBUG = flags.DEFINE_bool("debug", False, "A tiny fleet in workdir/debug, step by step: jit off, NaN raises where it arises, tracebacks whole.")
-_GRID = flags.DEFINE_bool("grid", False, "Run every variant of the config file's grid() in workdir/<name> and write one table over them.")
+_STAGES = flags.DEFINE_list(
+    "stages",
+    ["train", "query", "attack", "report"],
+    "Stages to run, in their order; finished work is skipped.",
+)
+_EXTEND = flags.DEFINE_bool(
+    "extend",
+    False,
+    "Let the fleet of this workdir grow to the config's number of models; the first ones are kept.",
+)
+_DEBUG = flags.DEFINE_bool(
+    "debug",
+    False,
+    "A tiny fleet in workdir/debug, step by step: jit off, NaN raises where it arises, tracebacks "
+    "whole.",
+)
+_GRID = flags.DEFINE_bool(
+    "grid",
+    False,
+    "Run every variant of the config file's grid() in workdir/<name> and write a table over them.",
+)
 _CACHE = flags.DEFINE_string(
-    "compile_cache", "auto", "Folder of compiled programs, kept between runs; 'auto' is ~/.cache/mia_jax/xla, 'off' keeps none."
+    "compile_cache",
+    "auto",
+    "Folder of compiled programs, kept between runs; 'auto' is ~/.cache/mia_jax/xla, 'off' keeps "
+    "none.",
 )
 _TASK = flags.DEFINE_string(
     "task",
     "",
-    "i/n, one of n jobs on one workdir: trains its share of the models (--grid: runs its share of the variants). The rest is left to the "
+    "i/n, one of n jobs on one workdir: trains its share of the models (--grid: runs its share of "
+    "the variants). The rest is left to the "
     "same command without --task.",
 )
-_SUMMARY = flags.DEFINE_bool("summary", False, "Print the model's layers, shapes and parameters, and stop.")
+_SUMMARY = flags.DEFINE_bool(
+    "summary", False, "Print the model's layers, shapes and parameters, and stop."
+)
 
 
 def main(argv):
     if len(argv) > 1:
-        raise ValueError(f"unexpected argument {argv[1]!r}; every option is a flag (--workdir=..., --config.seed=1).")
+        raise ValueError(
+            f"unexpected argument {argv[1]!r}; every option is a flag (--workdir=..., "
+            "--config.seed=1)."
+        )
     if _LIST.value:
-        from mia_jax import listing
+        from mia_jax.configuration import listing
 
         print(listing.text(_LIST.value))
         return
     for flag in (_CONFIG,) if _SUMMARY.value else (_CONFIG, _WORKDIR):
         if flag.value is None:
-            raise ValueError(f"--{flag.name} is missing. Try: python launch.py --config=configs/quickstart.py --workdir=runs/quickstart")
+            raise ValueError(
+                f"--{flag.name} is missing. Try: python launch.py --config=configs/quickstart.py "
+                "--workdir=runs/quickstart"
+            )
     path, _, argument = _CONFIG.value.partition(":")
     path = command_line.check_file(path)
-    sys.path += [str(pathlib.Path.cwd()), str(path.resolve().parent)]  # modules of a user's own: here, or beside the config
-    from mia_jax import jobs
+    sys.path += [
+        str(pathlib.Path.cwd()),
+        str(path.resolve().parent),
+    ]  # modules of a user's own: here, or beside the config
+    from mia_jax.runtime import jobs
 
     task, pause = jobs.task(_TASK.value), jobs.Pause()
     pause.listen()
-    logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)  # which backends it tried is no news, that it fell back to the CPU is
+    logging.getLogger("jax._src.xla_bridge").setLevel(
+        logging.WARNING
+    )  # which backends it tried is no news, that it fell back to the CPU is
     set_compile_cache(_CACHE.value)
-    from mia_jax import accelerators
     from mia_jax.pipeline import run
     from mia_jax.report import answer
-    from mia_jax.runtime import store
+    from mia_jax.runtime import accelerators, store
 
     options = dict(stages_wanted=_STAGES.value, extend=_EXTEND.value, task=task, pause=pause)
     if unused := accelerators.unused():
@@ -111,7 +188,10 @@ def main(argv):
         set_debug()
     found = run.run(config, workdir_path=workdir, **options)
     if task is not None:
-        print(f"task {task[0]} of {task[1]} has trained its share; when all have, the same command without --task goes on.")
+        print(
+            f"task {task[0]} of {task[1]} has trained its share; when all have, the same command "
+            "without --task goes on."
+        )
     elif "report" in _STAGES.value:
         print(answer.terminal(found, report=store.Store(workdir).report.markdown))
 
@@ -122,19 +202,24 @@ def folder_of(text: str) -> pathlib.Path:
     for place in (folder, *folder.parents):
         if place.exists():
             if not place.is_dir():
-                raise ValueError(f"--workdir={text}: {place} is a file; name a folder (it is created if absent).")
+                raise ValueError(
+                    f"--workdir={text}: {place} is a file; name a folder (it is created if absent)."
+                )
             break
     return folder
 
 
 def overridden(config):
     """The config with the fields and attacks that were typed."""
-    from mia_jax import overrides
+    from mia_jax.configuration import overrides
 
-    return overrides.overridden(config, GIVEN, attacks=_ATTACKS.value, prefix=overrides.FLAG, said=said)
+    return overrides.overridden(
+        config, GIVEN, attacks=_ATTACKS.value, prefix=overrides.FLAG, said=said
+    )
 
 
-GIVEN: dict = {}  # {'learner.epochs': '10'}: the fields of the config on the command line, which `parse` fills
+# {'learner.epochs': '10'}: the fields of the config on the command line, which `parse` fills
+GIVEN: dict = {}
 
 
 def said(text: str) -> None:
@@ -143,7 +228,9 @@ def said(text: str) -> None:
 
 
 def run_grid(workdir: pathlib.Path, path: pathlib.Path, argument: str, **options) -> None:
-    """Every variant of the config file's grid (or a task's share); exits with 1 if one failed, after the others have run."""
+    """Every variant of the config file's grid (or a task's share); exits with 1 if one failed,
+    after the others have run.
+    """
     if _SUMMARY.value:
         raise ValueError("--summary prints one model; it does not go with --grid.")
     from mia_jax import grid
@@ -161,10 +248,12 @@ def run_grid(workdir: pathlib.Path, path: pathlib.Path, argument: str, **options
 
 
 def set_compile_cache(folder: str) -> None:
-    """Compiled programs are kept in a folder, so that the next start of the same program compiles nothing. Only this user may write to it."""
+    """Compiled programs are kept in a folder, so that the next start of the same program compiles
+    nothing. Only this user may write to it.
+    """
     import jax
 
-    from mia_jax import workdir
+    from mia_jax.runtime import files as workdir
 
     ours = False
     if folder == "off":
@@ -173,7 +262,14 @@ def set_compile_cache(folder: str) -> None:
     if folder == "auto":
         if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
             return
-        folder, ours = str(pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "mia_jax" / "xla"), True
+        folder, ours = (
+            str(
+                pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+                / "mia_jax"
+                / "xla"
+            ),
+            True,
+        )
     folder = str(pathlib.Path(folder).expanduser())
     warning = workdir.private_folder(pathlib.Path(folder), ours=ours)
     if warning:
@@ -195,7 +291,7 @@ def guarded(function, *args):
     try:
         return function(*args)
     except (Exception, KeyboardInterrupt) as error:
-        from mia_jax import jobs
+        from mia_jax.runtime import jobs
 
         if isinstance(error, KeyboardInterrupt):  # before the run listens to signals
             jobs.say("stopped before anything was begun.")
@@ -215,10 +311,15 @@ def guarded(function, *args):
 def message(error: Exception) -> str:
     """The words of an error without the tracebacks that libraries write into them."""
     if isinstance(error, UnicodeDecodeError):
-        return f"a file is not {error.encoding.upper()} ({error.reason} at byte {error.start:,}); save it as UTF-8."
+        return (
+            f"a file is not {error.encoding.upper()} ({error.reason} at byte {error.start:,}); "
+            "save it as UTF-8."
+        )
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'a file'}: {error.strerror}."
-    text = (error.args[0] if error.args and isinstance(error.args[0], str) else str(error)).split("\n--------------------\n")[0]
+    text = (error.args[0] if error.args and isinstance(error.args[0], str) else str(error)).split(
+        "\n--------------------\n"
+    )[0]
     if "Traceback (most recent call last)" in text:
         text = re.split(r"\n(?:[\w.]+\.)?\w*(?:Error|Exception): ", text)[-1]
     return in_flags(text.strip().replace("\\'", "'").replace("\\n", "\n"))
@@ -229,7 +330,8 @@ def unexpected(error: Exception) -> str:
     last = traceback.extract_tb(error.__traceback__)[-1]
     what = " ".join(str(error).split())
     return (
-        f"{type(error).__name__} in {last.filename}, line {last.lineno}: {what[:500]} This is a mistake in that code, not in what was typed; "
+        f"{type(error).__name__} in {last.filename}, line {last.lineno}: {what[:500]} This is a "
+        "mistake in that code, not in what was typed; "
         "the same command with --debug shows the whole traceback."
     )
 
@@ -245,23 +347,35 @@ REMEDIES = {
 
 
 def in_flags(text: str) -> str:
-    """A message with the fields of the config as the flags that set them: learner.epochs becomes --config.learner.epochs."""
-    from mia_jax import listing
+    """A message with the fields of the config as the flags that set them: learner.epochs becomes
+    --config.learner.epochs.
+    """
+    from mia_jax.configuration import listing
 
     def flag(found: re.Match) -> str:
         section, field = found[1], found[2].split(".")[0]
-        return f"--config.{found[0]}" if field in listing.field_names(section) or (section == "attacks" and "." in found[2]) else found[0]
+        return (
+            f"--config.{found[0]}"
+            if field in listing.field_names(section) or (section == "attacks" and "." in found[2])
+            else found[0]
+        )
 
     for call, option in REMEDIES.items():
         text = re.sub(rf"(?<![\w-]){call}", option, text)
-    return re.sub(r"(?<![\w./'-])(?:config\.)?(data|design|model|learner|query|report|run|target|attacks)\.(\w+(?:\.\w+)*)", flag, text)
+    return re.sub(
+        r"(?<![\w./'-])(?:config\.)?(data|design|model|learner|query|report|run|target|attacks)\.(\w+(?:\.\w+)*)",
+        flag,
+        text,
+    )
 
 
 def parse(argv):
     """absl's parser for the flags that are no fields of the config, which are set aside."""
     if any(word in argv for word in ("--help", "-h", "-help", "--helpfull", "--helpshort")):
         return app.parse_flags_with_usage(argv)
-    argv, given = command_line.separated(flags.FLAGS.read_flags_from_files(argv, force_gnu=False), said=said)
+    argv, given = command_line.separated(
+        flags.FLAGS.read_flags_from_files(argv, force_gnu=False), said=said
+    )
     GIVEN.update(given)
     try:
         return flags.FLAGS(argv)
@@ -271,9 +385,13 @@ def parse(argv):
 
 def flag_hint(argv, word: str) -> str:
     """' Did you mean --config.seed?' of an unknown flag that is a field of the config."""
-    from mia_jax import overrides
+    from mia_jax.configuration import overrides
 
-    paths = [found for w, nxt in zip(argv, [*argv[1:], ""], strict=True) if (found := config_word(w, nxt))]
+    paths = [
+        found
+        for w, nxt in zip(argv, [*argv[1:], ""], strict=True)
+        if (found := config_word(w, nxt))
+    ]
     try:
         path, _, argument = (paths or ["configs/quickstart.py"])[-1].partition(":")
         return overrides.hint(word, command_line.config_of(command_line.check_file(path), argument))

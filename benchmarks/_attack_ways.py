@@ -1,6 +1,8 @@
-"""The two sides of `benchmarks.attacks`: for every case its data, our way and its peers' to the same numbers.
+"""The two sides of `benchmarks.attacks`: for every case its data, our way and its peers' to the
+same numbers.
 
-A way is a function of the data that returns (numbers, spent); spent is None, or the [wall, processor] seconds of the part that counts.
+A way is a function of the data that returns (numbers, spent); spent is None, or the [wall,
+processor] seconds of the part that counts.
 """
 
 from __future__ import annotations
@@ -21,9 +23,11 @@ def clock() -> np.ndarray:
 
 def seen(**fields):
     """A View with these fields."""
-    from mia_jax.views import View
+    from mia_jax.threat_model import View
 
-    nothing = dict.fromkeys(("shadow_member_MN", "shadow_evaluated_MN", "visible_MN", "population_N"))
+    nothing = dict.fromkeys(
+        ("shadow_member_MN", "shadow_evaluated_MN", "visible_MN", "population_N")
+    )
     return View(**nothing | dict(target={}, shadow={}, num_classes=10) | fields)
 
 
@@ -31,11 +35,19 @@ def with_shadows(name: str, target_AN, shadow_MAN, member_MN, population_N=None)
     """The View of one target whose shadows' signal is visible on all rows."""
     every_MN = np.ones(member_MN.shape, bool)
     evaluated_N = every_MN[0] if population_N is None else ~population_N
-    shown = dict(shadow_member_MN=member_MN, shadow_evaluated_MN=every_MN & evaluated_N, visible_MN=every_MN, population_N=population_N)
-    return seen(target={name: target_AN}, shadow={name: shadow_MAN}, evaluated_N=evaluated_N, **shown)
+    shown = dict(
+        shadow_member_MN=member_MN,
+        shadow_evaluated_MN=every_MN & evaluated_N,
+        visible_MN=every_MN,
+        population_N=population_N,
+    )
+    return seen(
+        target={name: target_AN}, shadow={name: shadow_MAN}, evaluated_N=evaluated_N, **shown
+    )
 
 
-# Scores of one target ----------------------------------------------------------------------------------------------------------------------
+# Scores of one target
+# --------------------------------------------------------------------------------
 
 
 def softmax_rows(members: int, nonmembers: int) -> dict:
@@ -46,8 +58,15 @@ def softmax_rows(members: int, nonmembers: int) -> dict:
     y, member = rng.integers(10, size=count).astype(np.int32), rng.permutation(count) < members
     z = rng.normal(size=(count, 10)) * 2
     z[np.arange(count), y] += np.where(member, 4.0, 3.0)
-    target = dict(logits=z[None].astype(np.float32), loss=-log_softmax(z, -1)[None, np.arange(count), y].astype(np.float32))
-    return dict(y=y, member=member, view=seen(target=target, evaluated_N=np.ones(count, bool), y=y, member_N=member))
+    target = dict(
+        logits=z[None].astype(np.float32),
+        loss=-log_softmax(z, -1)[None, np.arange(count), y].astype(np.float32),
+    )
+    return dict(
+        y=y,
+        member=member,
+        view=seen(target=target, evaluated_N=np.ones(count, bool), y=y, member_N=member),
+    )
 
 
 def two_normals(count: int, members: int) -> dict:
@@ -68,7 +87,11 @@ def by_sklearn(score_N, member_N) -> tuple[float, float, float]:
     from sklearn import metrics
 
     fpr, tpr, _ = metrics.roc_curve(member_N, score_N)
-    return metrics.auc(fpr, tpr), tpr[np.searchsorted(fpr, FPR * (1 + 1e-9), side="right") - 1], np.abs(tpr - fpr).max()
+    return (
+        metrics.auc(fpr, tpr),
+        tpr[np.searchsorted(fpr, FPR * (1 + 1e-9), side="right") - 1],
+        np.abs(tpr - fpr).max(),
+    )
 
 
 def threshold_ours(data: dict):
@@ -77,12 +100,22 @@ def threshold_ours(data: dict):
 
     score_N, member_N = threshold.make().score(data["view"], None), data["member"]
     (layer,) = slices.make(("class",), np.ones((1, len(score_N)), bool), labels_N=data["y"])
-    return [read_off(roc.roc(score_N[rows], member_N[rows])) for rows in (slice(None), *(layer.code == c for c in range(10)))], None
+    return [
+        read_off(roc.roc(score_N[rows], member_N[rows]))
+        for rows in (slice(None), *(layer.code == c for c in range(10)))
+    ], None
 
 
 def threshold_sklearn(data: dict):
-    score_N, y_N, member_N = -data["view"].target["loss"][0].astype(np.float64), data["y"], data["member"]
-    return [by_sklearn(score_N[rows], member_N[rows]) for rows in (slice(None), *(y_N == c for c in range(10)))], None
+    score_N, y_N, member_N = (
+        -data["view"].target["loss"][0].astype(np.float64),
+        data["y"],
+        data["member"],
+    )
+    return [
+        by_sklearn(score_N[rows], member_N[rows])
+        for rows in (slice(None), *(y_N == c for c in range(10)))
+    ], None
 
 
 def threshold_whole(data: dict):
@@ -93,7 +126,9 @@ def threshold_whole(data: dict):
     every_TN = np.ones(score_TN.shape, bool)
     layers = slices.make(("class",), every_TN, labels_N=data["y"])
     attacks = dict(threshold=dict(score_TN=score_TN, threshold_T=[np.median(score_TN)]))
-    return slice_rows.rows(attacks, member_TN, every_TN, layers, draws=bootstrap.make(score_TN.size, [0]), fprs=(FPR,)), None
+    return slice_rows.rows(
+        attacks, member_TN, every_TN, layers, draws=bootstrap.make(score_TN.size, [0]), fprs=(FPR,)
+    ), None
 
 
 def logistic_ours(data: dict, kind: str = "logistic"):
@@ -102,14 +137,24 @@ def logistic_ours(data: dict, kind: str = "logistic"):
     from mia_jax.attacks import attack_model
     from mia_jax.metrics import roc
 
-    pooled_N, own_N = (attack_model.make(kind=kind, fit="target", per_class=c).score(data["view"], jax.random.key(0)) for c in (False, True))
+    pooled_N, own_N = (
+        attack_model.make(kind=kind, fit="target", per_class=c).score(
+            data["view"], jax.random.key(0)
+        )
+        for c in (False, True)
+    )
     y_N, member_N = data["y"], data["member"]
-    curves = [roc.roc(pooled_N, member_N), *(roc.roc(own_N[y_N == c], member_N[y_N == c]) for c in range(10))]
+    curves = [
+        roc.roc(pooled_N, member_N),
+        *(roc.roc(own_N[y_N == c], member_N[y_N == c]) for c in range(10)),
+    ]
     return [roc.auc(curve) for curve in curves], None
 
 
 def logistic_sklearn(data: dict, solver: str = "lbfgs"):
-    """The attack with scikit-learn in the place of our head; the seconds are those of scikit-learn alone."""
+    """The attack with scikit-learn in the place of our head; the seconds are those of scikit-learn
+    alone.
+    """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
@@ -121,13 +166,19 @@ def logistic_sklearn(data: dict, solver: str = "lbfgs"):
         nonlocal spent
         start, scores = clock(), []
         for job in jobs:
-            one = LogisticRegression(solver=solver, tol=1e-6, max_iter=10_000)  # at the default of 1e-4 lbfgs stops short of the minimum
-            grid = GridSearchCV(one, dict(C=logistic.CS), cv=StratifiedKFold(3)).fit(job.x_KF, job.member_K)
+            one = LogisticRegression(
+                solver=solver, tol=1e-6, max_iter=10_000
+            )  # at the default of 1e-4 lbfgs stops short of the minimum
+            grid = GridSearchCV(one, dict(C=logistic.CS), cv=StratifiedKFold(3)).fit(
+                job.x_KF, job.member_K
+            )
             scores.append(grid.decision_function(job.ask_NF))
         spent += clock() - start
         return scores
 
-    module = types.ModuleType("benchmarks._scikit_learn")  # a classifier by its dotted name, as one of a user's own
+    module = types.ModuleType(
+        "benchmarks._scikit_learn"
+    )  # a classifier by its dotted name, as one of a user's own
     module.make = lambda: head
     sys.modules[module.__name__] = module
     return logistic_ours(data, module.__name__)[0], spent
@@ -152,7 +203,9 @@ def bootstrap_ours(data: dict):
     score_N, member_N = data["score"], data["member"]
     rank = bootstrap.ranked(score_N, member_N, np.arange(len(score_N)))
     record_NR = bootstrap.stratified(0, member_N, np.ones(len(score_N), bool), data["draws"])
-    auc_R, _, tpr_FR = bootstrap.redraw(rank, record_NR, None, [outcomes.allowed(FPR, len(rank.nonmember_J))])
+    auc_R, _, tpr_FR = bootstrap.redraw(
+        rank, record_NR, None, [outcomes.allowed(FPR, len(rank.nonmember_J))]
+    )
     return spreads(auc_R, tpr_FR[0]), None
 
 
@@ -180,10 +233,14 @@ def scaling_sklearn(data: dict):
     from sklearn import metrics
 
     fpr, tpr, _ = metrics.roc_curve(data["member"], data["score"])
-    return [metrics.auc(fpr, tpr), tpr[np.searchsorted(fpr, FPR * (1 + 1e-9), side="right") - 1]], None
+    return [
+        metrics.auc(fpr, tpr),
+        tpr[np.searchsorted(fpr, FPR * (1 + 1e-9), side="right") - 1],
+    ], None
 
 
-# Scores from shadows -----------------------------------------------------------------------------------------------------------------------
+# Scores from shadows
+# --------------------------------------------------------------------------------
 
 
 def lira_data(shadows: int, examples: int, views: int, part: int) -> dict:
@@ -191,7 +248,9 @@ def lira_data(shadows: int, examples: int, views: int, part: int) -> dict:
     member_MN, easy_N = rng.random((shadows, examples)) < 0.5, rng.normal(size=examples)
     shadow_MAN = rng.normal(size=(shadows, views, examples)) + easy_N + member_MN[:, None]
     target_AN = rng.normal(size=(views, examples)) + easy_N
-    view = with_shadows("rescaled_logit", target_AN.astype(np.float32), shadow_MAN.astype(np.float32), member_MN)
+    view = with_shadows(
+        "rescaled_logit", target_AN.astype(np.float32), shadow_MAN.astype(np.float32), member_MN
+    )
     return dict(view=view, part=part)
 
 
@@ -205,11 +264,17 @@ def lira_scipy(data: dict):
     from scipy import stats
 
     view, start, found = data["view"], clock(), []
-    own_AN, shadow_MAN, member_MN = view.target["rescaled_logit"], view.shadow["rescaled_logit"], view.shadow_member_MN
+    own_AN, shadow_MAN, member_MN = (
+        view.target["rescaled_logit"],
+        view.shadow["rescaled_logit"],
+        view.shadow_member_MN,
+    )
     for n in range(data["part"]):
         inside_N = member_MN[:, n]
         sides = [shadow_MAN[chosen, :, n].astype(np.float64) for chosen in (inside_N, ~inside_N)]
-        inside, outside = (stats.norm.logpdf(own_AN[:, n], side.mean(0), side.std(0, ddof=1)) for side in sides)
+        inside, outside = (
+            stats.norm.logpdf(own_AN[:, n], side.mean(0), side.std(0, ddof=1)) for side in sides
+        )
         found.append(np.mean(inside - outside))
     return found, (clock() - start) * own_AN.shape[1] / data["part"]
 
@@ -221,7 +286,12 @@ def rmia_data(shadows: int, examples: int, population: int) -> dict:
     member_MN = (rng.random((shadows, count)) < 0.5) & ~population_N
     p_MAN = 1 / (1 + np.exp(-rng.normal(size=(shadows + 1, 1, count)))).astype(np.float32)
     view = with_shadows("confidence", p_MAN[0], p_MAN[1:], member_MN, population_N)
-    return dict(view=view, x=np.exp(rng.normal(size=examples)), z=np.exp(rng.normal(size=population)), gamma=2.0)
+    return dict(
+        view=view,
+        x=np.exp(rng.normal(size=examples)),
+        z=np.exp(rng.normal(size=population)),
+        gamma=2.0,
+    )
 
 
 def rmia_ours(data: dict):
@@ -242,12 +312,21 @@ def rmia_direct(data: dict):
 
 def rmia_lean(data: dict):
     limit_Z = data["gamma"] * data["z"]
-    return np.concatenate([(data["x"][start : start + 256, None] >= limit_Z).mean(1) for start in range(0, len(data["x"]), 256)]), None
+    return np.concatenate(
+        [
+            (data["x"][start : start + 256, None] >= limit_Z).mean(1)
+            for start in range(0, len(data["x"]), 256)
+        ]
+    ), None
 
 
 WAYS = dict(
-    threshold=dict(data=softmax_rows, ours=threshold_ours, sklearn=threshold_sklearn, whole=threshold_whole),
-    logistic=dict(data=softmax_rows, ours=logistic_ours, sklearn=logistic_sklearn, newton=logistic_newton),
+    threshold=dict(
+        data=softmax_rows, ours=threshold_ours, sklearn=threshold_sklearn, whole=threshold_whole
+    ),
+    logistic=dict(
+        data=softmax_rows, ours=logistic_ours, sklearn=logistic_sklearn, newton=logistic_newton
+    ),
     bootstrap=dict(data=bootstrap_data, ours=bootstrap_ours, sklearn=bootstrap_sklearn),
     lira=dict(data=lira_data, ours=lira_ours, scipy=lira_scipy),
     rmia=dict(data=rmia_data, ours=rmia_ours, direct=rmia_direct, lean=rmia_lean, whole=rmia_whole),

@@ -1,4 +1,6 @@
-"""The two sides of benchmarks.label_only: HopSkipJump here and in the Adversarial Robustness Toolbox, on one small CNN."""
+"""The two sides of benchmarks.label_only: HopSkipJump here and in the Adversarial Robustness
+Toolbox, on one small CNN.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ CLASSES = 10
 
 
 def weights(path: str, *, examples: int, side: int, epochs: int) -> None:
-    """Trains the CNN on images of ten noisy prototypes and saves weights and further images, which both sides read."""
+    """Trains the CNN on images of ten noisy prototypes and saves weights and further images, which
+    both sides read.
+    """
     import jax
     import jax.numpy as jnp
 
@@ -25,9 +29,19 @@ def weights(path: str, *, examples: int, side: int, epochs: int) -> None:
     rng = np.random.default_rng(0)
     prototypes = rng.random((CLASSES, side // 4, side // 4, 1)).repeat(4, 1).repeat(4, 2)
     y = rng.integers(0, CLASSES, 1000 + examples).astype(np.int32)
-    x = (0.5 + 0.4 * (prototypes[y] - 0.5) + 0.15 * rng.normal(size=(len(y), side, side, 1))).clip(0, 1).astype(np.float32)
+    x = (
+        (0.5 + 0.4 * (prototypes[y] - 0.5) + 0.15 * rng.normal(size=(len(y), side, side, 1)))
+        .clip(0, 1)
+        .astype(np.float32)
+    )
     model = registry.make("models", "small_cnn", dict(num_conv=2), num_classes=CLASSES)
-    learner = backprop.make(model=model, loss=cross_entropy.make(model=model), num_rows=1000, epochs=epochs, batch_size=50)
+    learner = backprop.make(
+        model=model,
+        loss=cross_entropy.make(model=model),
+        num_rows=1000,
+        epochs=epochs,
+        batch_size=50,
+    )
     pool, rows_K = (
         Pool(x=x, y=y, name="prototypes", task=classification(CLASSES)),
         jnp.arange(1000, dtype=jnp.int32),
@@ -35,15 +49,29 @@ def weights(path: str, *, examples: int, side: int, epochs: int) -> None:
     state, run = learner.init(jax.random.key(0), pool), jax.jit(learner.epoch)
     for epoch in range(1, epochs + 1):
         state, _ = run(state, pool, *learner.plan(jax.random.key(1), epoch, rows_K, jnp.ones(1000)))
-    leaves = {"/".join(str(k.key) for k in p): np.asarray(a) for p, a in jax.tree_util.tree_leaves_with_path(state.variables["params"])}
+    leaves = {
+        "/".join(str(k.key) for k in p): np.asarray(a)
+        for p, a in jax.tree_util.tree_leaves_with_path(state.variables["params"])
+    }
     np.savez(path, x=x[1000:], y=y[1000:], **leaves)
 
 
-def ours(*, path: str, iterations: int, evaluations: int, batch_size: int, chunk: int, lanes: int, compared: int) -> dict:
-    """Seconds, distances and queries of our walk (compilation apart), and labels per second of the bare forward pass at its best batch size.
+def ours(
+    *,
+    path: str,
+    iterations: int,
+    evaluations: int,
+    batch_size: int,
+    chunk: int,
+    lanes: int,
+    compared: int,
+) -> dict:
+    """Seconds, distances and queries of our walk (compilation apart), and labels per second of the
+    bare forward pass at its best batch size.
 
-    `lanes` batches walk at a time, each in a thread, as the QUERY stage asks several models. Distances are medians over the first `compared`
-    samples, those that the peer walks from; `steps` are (queries, median distance) after each iteration.
+    `lanes` batches walk at a time, each in a thread, as the QUERY stage asks several models.
+    Distances are medians over the first `compared` samples, those that the peer walks from; `steps`
+    are (queries, median distance) after each iteration.
     """
     import jax
     import jax.numpy as jnp
@@ -63,23 +91,44 @@ def ours(*, path: str, iterations: int, evaluations: int, batch_size: int, chunk
     @jax.jit
     def walk(params, x, y, key_B):
         return hop_skip_jump(
-            lambda x: label(params, x), x, y, key_B, iterations=iterations, evaluations=evaluations, max_evaluations=10_000, chunk=chunk
+            lambda x: label(params, x),
+            x,
+            y,
+            key_B,
+            iterations=iterations,
+            evaluations=evaluations,
+            max_evaluations=10_000,
+            chunk=chunk,
         )
 
     key_N = jax.random.split(jax.random.key(0), len(x))
-    parts = [slice(start, start + batch_size) for start in range(0, len(x) - batch_size + 1, batch_size)]
+    parts = [
+        slice(start, start + batch_size) for start in range(0, len(x) - batch_size + 1, batch_size)
+    ]
     start = time.perf_counter()
     compiled = walk.lower(params, x[parts[0]], y[parts[0]], key_N[parts[0]]).compile()
     compile_s = time.perf_counter() - start
     start = time.perf_counter()
     with ThreadPoolExecutor(lanes) as pool:
-        found = list(pool.map(lambda part: jax.device_get(compiled(params, x[part], y[part], key_N[part])), parts))
+        found = list(
+            pool.map(
+                lambda part: jax.device_get(compiled(params, x[part], y[part], key_N[part])), parts
+            )
+        )
     seconds = time.perf_counter() - start
-    distance_SB, queries_SB = (np.concatenate([getattr(one, name) for one in found], 1) for name in ("distance_SB", "queries_SB"))
+    distance_SB, queries_SB = (
+        np.concatenate([getattr(one, name) for one in found], 1)
+        for name in ("distance_SB", "queries_SB")
+    )
     rate, best = forward_rate(jax, lambda x: label(params, x), x, lanes)
     right_B = distance_SB[-1] > 0
-    distance_SB, queries_SB, right_B = (a[..., :compared] for a in (distance_SB, queries_SB, right_B))
-    steps = [(float(q_B[right_B].mean()), float(np.median(d_B[right_B]))) for q_B, d_B in zip(queries_SB, distance_SB, strict=True)]
+    distance_SB, queries_SB, right_B = (
+        a[..., :compared] for a in (distance_SB, queries_SB, right_B)
+    )
+    steps = [
+        (float(q_B[right_B].mean()), float(np.median(d_B[right_B])))
+        for q_B, d_B in zip(queries_SB, distance_SB, strict=True)
+    ]
     return dict(
         seconds=seconds / len(key_N),
         compile_s=compile_s,
@@ -95,7 +144,9 @@ def ours(*, path: str, iterations: int, evaluations: int, batch_size: int, chunk
 
 
 def forward_rate(jax, label, x, lanes: int) -> tuple[float, int]:
-    """(images a second, batch size) of the plain forward pass at the fastest of several batch sizes, by one thread or by `lanes`."""
+    """(images a second, batch size) of the plain forward pass at the fastest of several batch
+    sizes, by one thread or by `lanes`.
+    """
     run, found = jax.jit(label), {}
     with ThreadPoolExecutor(lanes) as pool:
         for size in (50, 100, 200, 500, 1000, 2000):
@@ -114,7 +165,9 @@ def forward_rate(jax, label, x, lanes: int) -> tuple[float, int]:
 
 
 def art(*, path: str, iterations: int, evaluations: int, samples: int, threads: int) -> dict:
-    """Seconds, distances and queries of ART's HopSkipJump on a PyTorch network with the same weights; its queries are counted at the network."""
+    """Seconds, distances and queries of ART's HopSkipJump on a PyTorch network with the same
+    weights; its queries are counted at the network.
+    """
     import torch
     from art.attacks.evasion import HopSkipJump
     from art.estimators.classification import PyTorchClassifier
@@ -126,34 +179,69 @@ def art(*, path: str, iterations: int, evaluations: int, samples: int, threads: 
     x, y = file["x"][:samples].transpose(0, 3, 1, 2), file["y"][:samples]
     net = network(torch, nn, file, side=x.shape[-1])
     asked = [0]
-    net.register_forward_pre_hook(lambda module, inputs: asked.__setitem__(0, asked[0] + len(inputs[0])))
-    classifier = PyTorchClassifier(net, loss=nn.CrossEntropyLoss(), input_shape=x.shape[1:], nb_classes=CLASSES, clip_values=(0.0, 1.0))
+    net.register_forward_pre_hook(
+        lambda module, inputs: asked.__setitem__(0, asked[0] + len(inputs[0]))
+    )
+    classifier = PyTorchClassifier(
+        net,
+        loss=nn.CrossEntropyLoss(),
+        input_shape=x.shape[1:],
+        nb_classes=CLASSES,
+        clip_values=(0.0, 1.0),
+    )
     right = classifier.predict(x).argmax(1) == y
-    attack = HopSkipJump(classifier, batch_size=1000, max_iter=iterations, max_eval=10_000, init_eval=evaluations, init_size=100, verbose=False)
+    attack = HopSkipJump(
+        classifier,
+        batch_size=1000,
+        max_iter=iterations,
+        max_eval=10_000,
+        init_eval=evaluations,
+        init_size=100,
+        verbose=False,
+    )
     asked[0], start = 0, time.perf_counter()
     found = attack.generate(x)
     seconds = time.perf_counter() - start
     distance = np.linalg.norm((found - x).reshape(len(x), -1), axis=1)[right]
-    return dict(seconds=seconds / len(x), distance=float(np.median(distance)), right=float(right.mean()), queries=asked[0] / len(x)) | dict(
-        queries_per_s=asked[0] / seconds, peak_mb=_pairs.peak_bytes() / 1e6
-    )
+    return dict(
+        seconds=seconds / len(x),
+        distance=float(np.median(distance)),
+        right=float(right.mean()),
+        queries=asked[0] / len(x),
+    ) | dict(queries_per_s=asked[0] / seconds, peak_mb=_pairs.peak_bytes() / 1e6)
 
 
 def network(torch, nn, file, *, side: int):
-    """The same network with the same weights; images [B,C,H,W], the flattened features in the order of ours."""
+    """The same network with the same weights; images [B,C,H,W], the flattened features in the order
+    of ours.
+    """
 
     class Net(nn.Module):
         def __init__(self):
             super().__init__()
             inner = ((side - 2) // 2 - 2) // 2
-            self.conv = nn.Sequential(nn.Conv2d(1, 32, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(32, 32, 3), nn.ReLU(), nn.MaxPool2d(2))
-            self.dense = nn.Sequential(nn.Linear(32 * inner * inner, 64), nn.ReLU(), nn.Linear(64, CLASSES))
+            self.conv = nn.Sequential(
+                nn.Conv2d(1, 32, 3),
+                nn.ReLU(),
+                nn.MaxPool2d(2),
+                nn.Conv2d(32, 32, 3),
+                nn.ReLU(),
+                nn.MaxPool2d(2),
+            )
+            self.dense = nn.Sequential(
+                nn.Linear(32 * inner * inner, 64), nn.ReLU(), nn.Linear(64, CLASSES)
+            )
 
         def forward(self, x):
             return self.dense(self.conv(x.float()).permute(0, 2, 3, 1).flatten(1))
 
     net = Net().eval()
-    layers = [("Conv_0", net.conv[0]), ("Conv_1", net.conv[3]), ("Dense_0", net.dense[0]), ("Dense_1", net.dense[2])]
+    layers = [
+        ("Conv_0", net.conv[0]),
+        ("Conv_1", net.conv[3]),
+        ("Dense_0", net.dense[0]),
+        ("Dense_1", net.dense[2]),
+    ]
     with torch.no_grad():
         for name, layer in layers:
             kernel = torch.tensor(file[f"{name}/kernel"])

@@ -1,7 +1,9 @@
-"""A disk on which a process dies at a chosen file operation, and the small run that is killed and damaged on it.
+"""A disk on which a process dies at a chosen file operation, and the small run that is killed and
+damaged on it.
 
-The death is a BaseException in this process, raised before, within or after one operation inside a folder; from then on every other operation of the
-dead run is refused, so that no `finally` tidies up. The next start of the run then finds what kill -9 leaves, with its programs still compiled.
+The death is a BaseException in this process, raised before, within or after one operation inside a
+folder; from then on every other operation of the dead run is refused, so that no `finally` tidies
+up. The next start of the run then finds what kill -9 leaves, with its programs still compiled.
 """
 
 from __future__ import annotations
@@ -19,12 +21,13 @@ from unittest import mock
 
 import numpy as np
 
-from mia_jax import configuration, jobs, precision
+from mia_jax import configuration
 from mia_jax.pipeline import build
 from mia_jax.pipeline import run as pipeline_run
-from mia_jax.runtime import provenance
+from mia_jax.query import interactive
+from mia_jax.runtime import jobs, precision, provenance
 from mia_jax.runtime.store import Store
-from mia_jax.training import fleet, probing
+from mia_jax.training import fleet
 
 Path = pathlib.Path
 MODES = ("before", "half", "after")
@@ -36,9 +39,18 @@ class Killed(BaseException):
 
 
 class Disk:
-    """Counts the file operations inside `root` (`log`: kind and path of each); dies at operation `at`, or at the first after `seconds`."""
+    """Counts the file operations inside `root` (`log`: kind and path of each); dies at operation
+    `at`, or at the first after `seconds`.
+    """
 
-    def __init__(self, root: Path, *, at: int | None = None, mode: str = "before", seconds: float | None = None):
+    def __init__(
+        self,
+        root: Path,
+        *,
+        at: int | None = None,
+        mode: str = "before",
+        seconds: float | None = None,
+    ):
         self.root, self.at, self.mode = str(root), at, mode
         self.end = None if seconds is None else time.monotonic() + seconds
         self.log: list[tuple[str, str]] = []
@@ -46,16 +58,22 @@ class Disk:
 
     @contextlib.contextmanager
     def mounted(self) -> Iterator[Disk]:
-        """The operations of `os` go through this disk; temporary files carry the number of a process that is dead."""
+        """The operations of `os` go through this disk; temporary files carry the number of a
+        process that is dead.
+        """
         gone = subprocess.Popen([sys.executable, "-c", ""])
         gone.wait()
         names = dict(replace=1, rename=1, link=1, unlink=0, mkdir=0)
         with contextlib.ExitStack() as stack:
             for name, which in names.items():
-                stack.enter_context(mock.patch.object(os, name, self._of_path(name, getattr(os, name), which)))
+                stack.enter_context(
+                    mock.patch.object(os, name, self._of_path(name, getattr(os, name), which))
+                )
             stack.enter_context(mock.patch.object(os, "open", self._open(os.open)))
             for name in ("fsync", "write"):
-                stack.enter_context(mock.patch.object(os, name, self._of_file(name, getattr(os, name))))
+                stack.enter_context(
+                    mock.patch.object(os, name, self._of_file(name, getattr(os, name)))
+                )
             stack.enter_context(mock.patch.object(os, "getpid", lambda: gone.pid))
             yield self
 
@@ -65,7 +83,9 @@ class Disk:
         with self.lock:
             if self.dead:
                 raise Killed
-            due = len(self.log) == self.at or (self.end is not None and time.monotonic() >= self.end)
+            due = len(self.log) == self.at or (
+                self.end is not None and time.monotonic() >= self.end
+            )
             self.log.append((kind, path))
             self.dead = due
         if not due:
@@ -101,23 +121,34 @@ class Disk:
                 else:
                     os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
 
-            return self._step(kind, self.paths.get(descriptor, ""), lambda: do(descriptor, *data), half)
+            return self._step(
+                kind, self.paths.get(descriptor, ""), lambda: do(descriptor, *data), half
+            )
 
         return done
 
 
 def config(*, seed: int = 0, learning_rate: float = 0.1, private: bool = False) -> dict:
-    """A fleet of six nets with two snapshots, checkpoints, a signal that counts its queries, and attacks that are repeated over the epochs."""
-    guarded = dict(gradient="private", privacy=dict(clip_norm=1.0, noise_multiplier=1.0, delta=1e-3)) if private else {}
+    """A fleet of six nets with two snapshots, checkpoints, a signal that counts its queries, and
+    attacks that are repeated over the epochs.
+    """
+    guarded = (
+        dict(gradient="private", privacy=dict(clip_norm=1.0, noise_multiplier=1.0, delta=1e-3))
+        if private
+        else {}
+    )
     found = configuration.complete(
         seed=seed,
         data=dict(name="synthetic", examples=60, features=10, classes=3, random_labels=True),
         design=dict(name="halves", models=6),
         model=dict(name="mlp", widths=(8,)),
-        learner=dict(epochs=4, batch_size=10, learning_rate=learning_rate, snapshots=(2, 4)) | guarded,
+        learner=dict(epochs=4, batch_size=10, learning_rate=learning_rate, snapshots=(2, 4))
+        | guarded,
         query=dict(ask_batch_size=20),
         attacks=dict(
-            loss=dict(name="threshold", signal="loss"), lira=dict(), distance=dict(name="threshold", signal="boundary_distance:iterations=1,box=none")
+            loss=dict(name="threshold", signal="loss"),
+            lira=dict(),
+            distance=dict(name="threshold", signal="boundary_distance:iterations=1,box=none"),
         ),
         report=dict(draws=40, figures=False, epochs=("loss",)),
         run=dict(chunk=2, lanes=1, checkpoint_every=1),
@@ -133,25 +164,35 @@ def prepared(**fields) -> build.Experiment:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """No lines on stderr, no clock and no revision in the files, and partial answers on disk after every batch."""
+    """No lines on stderr, no clock and no revision in the files, and partial answers on disk after
+    every batch.
+    """
     clock = types.SimpleNamespace(**{**vars(time), "monotonic": lambda: 0.0})
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(fleet, "time", clock))
-        stack.enter_context(mock.patch.object(probing, "SAVE_EVERY", -1.0))
-        stack.enter_context(mock.patch.object(provenance, "versions", lambda: dict(git="of no commit")))
+        stack.enter_context(mock.patch.object(interactive, "SAVE_EVERY", -1.0))
+        stack.enter_context(
+            mock.patch.object(provenance, "versions", lambda: dict(git="of no commit"))
+        )
         stack.enter_context(contextlib.redirect_stderr(stack.enter_context(open(os.devnull, "w"))))
         yield
 
 
-def run(audit: build.Experiment, folder: Path, *, stages=STAGES, pause: Callable = lambda: None) -> dict:
+def run(
+    audit: build.Experiment, folder: Path, *, stages=STAGES, pause: Callable = lambda: None
+) -> dict:
     """The stages of one run in this process."""
     with precision.single():
-        given = dict(wanted=stages, extend=False, task=None, pause=pause, numerics=precision.settings())
+        given = dict(
+            wanted=stages, extend=False, task=None, pause=pause, numerics=precision.settings()
+        )
         return pipeline_run.run_one(audit, store=Store(folder, audit.run), **given)
 
 
 def contents(folder: Path) -> dict[str, object]:
-    """{path: bytes} of a workdir, of metrics.jsonl its different lines; without run.json, which holds times."""
+    """{path: bytes} of a workdir, of metrics.jsonl its different lines; without run.json, which
+    holds times.
+    """
     found: dict[str, object] = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         name = path.relative_to(folder).as_posix()
@@ -163,10 +204,17 @@ def contents(folder: Path) -> dict[str, object]:
 
 
 def differences(one: dict, other: dict) -> list[str]:
-    """The files in which two workdirs differ; lines that a killed process left torn are no difference of metrics.jsonl."""
-    whole = {k: v for k, v in one.items() if k != "metrics.jsonl"}, {k: v for k, v in other.items() if k != "metrics.jsonl"}
+    """The files in which two workdirs differ; lines that a killed process left torn are no
+    difference of metrics.jsonl.
+    """
+    whole = (
+        {k: v for k, v in one.items() if k != "metrics.jsonl"},
+        {k: v for k, v in other.items() if k != "metrics.jsonl"},
+    )
     found = sorted(k for k in {*whole[0], *whole[1]} if whole[0].get(k) != whole[1].get(k))
-    return found + ["metrics.jsonl"] * bool(one.get("metrics.jsonl", set()) - other.get("metrics.jsonl", set()))
+    return found + ["metrics.jsonl"] * bool(
+        one.get("metrics.jsonl", set()) - other.get("metrics.jsonl", set())
+    )
 
 
 class Countdown:

@@ -1,4 +1,6 @@
-"""The peers of benchmarks.dp_step: Opacus with hooks and with ghost clipping, jax-privacy; each times one step on one batch, compilation excluded."""
+"""The peers of benchmarks.dp_step: Opacus with hooks and with ghost clipping, jax-privacy; each
+times one step on one batch, compilation excluded.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,11 @@ def opacus(*, x, y, ghost: bool, count: int) -> dict:
 
     warnings.simplefilter("ignore")
     torch.manual_seed(0)
-    images = torch.tensor(np.moveaxis(x, -1, 1).copy()) if x.shape[-1] == 3 else torch.tensor(x.reshape(len(x), -1))
+    images = (
+        torch.tensor(np.moveaxis(x, -1, 1).copy())
+        if x.shape[-1] == 3
+        else torch.tensor(x.reshape(len(x), -1))
+    )
     labels = torch.tensor(y).long()
     step = torch_step(torch, images, labels, ghost=ghost)
     threads = (1, os.cpu_count() or 1)
@@ -52,17 +58,30 @@ def opacus(*, x, y, ghost: bool, count: int) -> dict:
 
     n = best(threads, using, count=3)
     torch.set_num_threads(n)
-    return dict(seconds=float(np.median(repeated(step, count=count))), threads=n, peak_mb=_pairs.peak_bytes() / 1e6)
+    return dict(
+        seconds=float(np.median(repeated(step, count=count))),
+        threads=n,
+        peak_mb=_pairs.peak_bytes() / 1e6,
+    )
 
 
 def torch_step(torch, images, labels, *, ghost: bool) -> Callable[[], None]:
     """One step: gradients, clipping, noise, SGD."""
     from opacus import PrivacyEngine
 
-    data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(images, labels), batch_size=len(labels))
+    data = torch.utils.data.DataLoader(
+        torch.utils.data.TensorDataset(images, labels), batch_size=len(labels)
+    )
     model = torch_model(torch, images)
     optimizer, criterion = torch.optim.SGD(model.parameters(), lr=RATE), torch.nn.CrossEntropyLoss()
-    how = dict(module=model, optimizer=optimizer, data_loader=data, noise_multiplier=NOISE, max_grad_norm=CLIP, poisson_sampling=False)
+    how = dict(
+        module=model,
+        optimizer=optimizer,
+        data_loader=data,
+        noise_multiplier=NOISE,
+        max_grad_norm=CLIP,
+        poisson_sampling=False,
+    )
     if ghost:
         made = PrivacyEngine().make_private(**how, criterion=criterion, grad_sample_mode="ghost")
         model, optimizer, criterion = made[:3]
@@ -106,9 +125,18 @@ def jax_privacy(*, model, x, y, count: int) -> dict:
         return optax.softmax_cross_entropy_with_integer_labels(out, y).mean()
 
     def make(microbatch):
-        gradient = clipped_grad(loss, l2_clip_norm=CLIP, batch_argnums=(1, 2), keep_batch_dim=True, microbatch_size=microbatch)
+        gradient = clipped_grad(
+            loss,
+            l2_clip_norm=CLIP,
+            batch_argnums=(1, 2),
+            keep_batch_dim=True,
+            microbatch_size=microbatch,
+        )
         std = NOISE * gradient.sensitivity(dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE)
-        noise, tx = noise_addition.gaussian_privatizer(stddev=std, prng_key=jax.random.key(1)), optax.sgd(RATE)
+        noise, tx = (
+            noise_addition.gaussian_privatizer(stddev=std, prng_key=jax.random.key(1)),
+            optax.sgd(RATE),
+        )
 
         def one(params, states, x, y):
             noisy, first = noise.update(gradient(params, x, y), states[0])
@@ -116,7 +144,10 @@ def jax_privacy(*, model, x, y, count: int) -> dict:
             return optax.apply_updates(params, updates), (first, second)
 
         step, images, labels = jax.jit(one), jnp.asarray(x), jnp.asarray(y)
-        held = [variables["params"], (noise.init(variables["params"]), tx.init(variables["params"]))]
+        held = [
+            variables["params"],
+            (noise.init(variables["params"]), tx.init(variables["params"])),
+        ]
 
         def run():
             held[:] = step(*held, images, labels)
@@ -125,4 +156,8 @@ def jax_privacy(*, model, x, y, count: int) -> dict:
         return run
 
     microbatch = best((1, 16, None), make, count=2)
-    return dict(seconds=float(np.median(repeated(make(microbatch), count=count))), microbatch=microbatch, peak_mb=_pairs.peak_bytes() / 1e6)
+    return dict(
+        seconds=float(np.median(repeated(make(microbatch), count=count))),
+        microbatch=microbatch,
+        peak_mb=_pairs.peak_bytes() / 1e6,
+    )

@@ -1,7 +1,9 @@
-"""What every benchmark shares: contenders timed in turns, each in a process of its own, and the ratio that comes of it.
+"""What every benchmark shares: contenders timed in turns, each in a process of its own, and the
+ratio that comes of it.
 
-Contenders take turns (A B A B ...), so that a machine that slows down slows all of them; a figure is the median of a contender's runs. Each run
-is a fresh interpreter: nothing is compiled yet, the threads of one library do not spin beside those of another, and the peak memory is its own.
+Contenders take turns (A B A B ...), so that a machine that slows down slows all of them; a figure
+is the median of a contender's runs. Each run is a fresh interpreter: nothing is compiled yet, the
+threads of one library do not spin beside those of another, and the peak memory is its own.
 """
 
 from __future__ import annotations
@@ -20,21 +22,46 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-TORCH = "PyTorch is not installed here, and it is the peer of this benchmark: pip install -r requirements-bench.txt (or --peers none)."
+TORCH = (
+    "PyTorch is not installed here, and it is the peer of this benchmark: pip install -r "
+    "requirements-bench.txt (or --peers none)."
+)
 
 
 class Missing(Exception):
-    """Something that the benchmark needs is absent, or a contender failed; the message says what to do."""
+    """Something that the benchmark needs is absent, or a contender failed; the message says what to
+    do.
+    """
 
 
 def parser(doc: str, *, peers: Sequence[str], cases: Sequence[str] = ()) -> argparse.ArgumentParser:
-    """The flags that all benchmarks have: --quick, --runs, --peers, and --cases where there are several."""
-    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--quick", action="store_true", help="small sizes and one run each: shows that it works, its ratios mean little")
-    made.add_argument("--runs", type=int, help="runs of each contender, in turns (default 3; 1 with --quick)")
-    made.add_argument("--peers", type=names(peers), default=list(peers), help=f"any of {','.join(peers)}; 'none' times ours alone (default: all)")
+    """The flags that all benchmarks have: --quick, --runs, --peers, and --cases where there are
+    several.
+    """
+    made = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument(
+        "--quick",
+        action="store_true",
+        help="small sizes and one run each: shows that it works, its ratios mean little",
+    )
+    made.add_argument(
+        "--runs", type=int, help="runs of each contender, in turns (default 3; 1 with --quick)"
+    )
+    made.add_argument(
+        "--peers",
+        type=names(peers),
+        default=list(peers),
+        help=f"any of {','.join(peers)}; 'none' times ours alone (default: all)",
+    )
     if cases:
-        made.add_argument("--cases", type=names(tuple(cases)), default=list(cases), help=f"any of {','.join(cases)} (default: all)")
+        made.add_argument(
+            "--cases",
+            type=names(tuple(cases)),
+            default=list(cases),
+            help=f"any of {','.join(cases)} (default: all)",
+        )
     return made
 
 
@@ -51,8 +78,15 @@ def names(known: Sequence[str]) -> Callable[[str], list[str]]:
     return parse
 
 
-def run(benchmark: Callable, answer: Callable, parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
-    """The exit status of benchmark(args), in which `Missing` is one message and 1; in the process of a `contender` prints answer(**request)."""
+def run(
+    benchmark: Callable,
+    answer: Callable,
+    parser: argparse.ArgumentParser,
+    argv: Sequence[str] | None,
+) -> int:
+    """The exit status of benchmark(args), in which `Missing` is one message and 1; in the process
+    of a `contender` prints answer(**request).
+    """
     argv = sys.argv[1:] if argv is None else argv
     if list(argv[:1]) == ["--contender"]:
         print(json.dumps(answer(**json.loads(argv[1]))))
@@ -71,12 +105,15 @@ def need(library: str, message: str) -> None:
         raise Missing(message)
 
 
-# Runs --------------------------------------------------------------------------------------------------------------------------------------
+# Runs
+# --------------------------------------------------------------------------------
 
 
 def contender(module: str, **request) -> dict:
-    """What `python -m module --contender REQUEST` prints as its last line, a JSON object, and 'others': the share of this machine that other
-    processes used meanwhile. No compile cache, whatever the environment says."""
+    """What `python -m module --contender REQUEST` prints as its last line, a JSON object, and
+    'others': the share of this machine that other processes used meanwhile. No compile cache,
+    whatever the environment says.
+    """
     environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
     environment |= dict(JAX_PLATFORMS="cpu", JAX_ENABLE_COMPILATION_CACHE="false")
     command = [sys.executable, "-m", module, "--contender", json.dumps(request)]
@@ -86,13 +123,19 @@ def contender(module: str, **request) -> dict:
     spent = (time.perf_counter() - start) * (os.cpu_count() or 1)
     if done.returncode:
         raise Missing(f"{' '.join(command)} failed:\n{done.stderr.strip()[-2000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1]) | dict(others=max(0.0, busy_elsewhere() - before) / spent)
+    return json.loads(done.stdout.strip().splitlines()[-1]) | dict(
+        others=max(0.0, busy_elsewhere() - before) / spent
+    )
 
 
 def busy_elsewhere() -> float:
-    """Processor seconds that processes other than this one's finished children have used since the machine started; 0 where that is unknown."""
+    """Processor seconds that processes other than this one's finished children have used since the
+    machine started; 0 where that is unknown.
+    """
     try:
-        user, nice, system = (int(value) for value in pathlib.Path("/proc/stat").read_text().split()[1:4])
+        user, nice, system = (
+            int(value) for value in pathlib.Path("/proc/stat").read_text().split()[1:4]
+        )
     except (OSError, ValueError):
         return 0.0
     own = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -118,31 +161,67 @@ def peak_bytes() -> int:
     try:
         status = pathlib.Path("/proc/self/status").read_text()
         return int(status.split("VmHWM:")[1].split()[0]) * 1024
-    except (OSError, IndexError):  # not Linux; ru_maxrss would also count the parent that started this process
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    except (
+        OSError,
+        IndexError,
+    ):  # not Linux; ru_maxrss would also count the parent that started this process
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+            1 if sys.platform == "darwin" else 1024
+        )
 
 
-# Results -----------------------------------------------------------------------------------------------------------------------------------
+# Results
+# --------------------------------------------------------------------------------
 
 
-def comparison(*, benchmark: str, case: str, ours_s: float, peer: str, peer_s: float, **extra) -> dict:
+def comparison(
+    *, benchmark: str, case: str, ours_s: float, peer: str, peer_s: float, **extra
+) -> dict:
     """One comparison: ratio = peer / ours, so that more than 1 means that ours is faster."""
-    fixed = dict(benchmark=benchmark, case=case, ours_s=ours_s, peer=peer, peer_s=peer_s, ratio=peer_s / ours_s)
+    fixed = dict(
+        benchmark=benchmark,
+        case=case,
+        ours_s=ours_s,
+        peer=peer,
+        peer_s=peer_s,
+        ratio=peer_s / ours_s,
+    )
     tunables = os.environ.get("GLIBC_TUNABLES")
-    return fixed | extra | (dict(glibc_tunables=tunables) if tunables else {}) | dict(cores=os.cpu_count())
+    return (
+        fixed
+        | extra
+        | (dict(glibc_tunables=tunables) if tunables else {})
+        | dict(cores=os.cpu_count())
+    )
 
 
 def line(record: Mapping) -> str:
-    """The JSON line of a comparison, four significant digits; ValueError if a number is not finite."""
-    return json.dumps({key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in record.items()}, allow_nan=False)
+    """The JSON line of a comparison, four significant digits; ValueError if a number is not
+    finite.
+    """
+    return json.dumps(
+        {
+            key: float(f"{value:.4g}") if isinstance(value, float) else value
+            for key, value in record.items()
+        },
+        allow_nan=False,
+    )
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns for people: the first flush left, the others flush right."""
     lines = [list(header), *[list(row) for row in rows]]
     width = [max(len(row[i]) for row in lines) for i in range(len(header))]
-    pad = lambda row: "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, width, strict=True))).rstrip()  # noqa: E731
-    return "\n".join([pad(lines[0]), "  ".join("-" * w for w in width), *[pad(row) for row in lines[1:]]])
+
+    def pad(row):
+        return "  ".join(
+            cell.ljust(w) if i == 0 else cell.rjust(w)
+            for i, (cell, w) in enumerate(zip(row, width, strict=True))
+        ).rstrip()
+
+    return "\n".join(
+        [pad(lines[0]), "  ".join("-" * w for w in width), *[pad(row) for row in lines[1:]]]
+    )
 
 
 def seconds(value: float) -> str:
@@ -154,4 +233,6 @@ def slope(x: Sequence[float], y: Sequence[float]) -> float:
     """The exponent a of y ~ x^a: the slope of the least-squares line through (log x, log y)."""
     u, v = [math.log(value) for value in x], [math.log(value) for value in y]
     center_u, center_v = statistics.fmean(u), statistics.fmean(v)
-    return sum((a - center_u) * (b - center_v) for a, b in zip(u, v, strict=True)) / sum((a - center_u) ** 2 for a in u)
+    return sum((a - center_u) * (b - center_v) for a, b in zip(u, v, strict=True)) / sum(
+        (a - center_u) ** 2 for a in u
+    )

@@ -1,7 +1,9 @@
-"""The peers of benchmarks/fleet.py in PyTorch: networks trained one by one, and all networks stacked in batched products.
+"""The peers of benchmarks/fleet.py in PyTorch: networks trained one by one, and all networks
+stacked in batched products.
 
-Written to be fast, not to be beaten: tensors in memory, no DataLoader, and the settings (threads, Adam's form, memory layout, how many networks
-a stack holds) are those that a short trial on this machine found fastest.
+Written to be fast, not to be beaten: tensors in memory, no DataLoader, and the settings (threads,
+Adam's form, memory layout, how many networks a stack holds) are those that a short trial on this
+machine found fastest.
 """
 
 from __future__ import annotations
@@ -19,15 +21,27 @@ from benchmarks import _pairs
 
 
 def network(case: str) -> nn.Module:
-    """The same architectures as mia_jax.models.mlp, small_cnn and conv at the sizes of the benchmark; images [B,C,H,W]."""
+    """The same architectures as mia_jax.models.mlp, small_cnn and conv at the sizes of the
+    benchmark; images [B,C,H,W].
+    """
     if case == "digits_mlp":
         return nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 10))
     if case == "small_cnn":
-        blocks = [layer for inputs in (1, 32, 32) for layer in (nn.Conv2d(inputs, 32, 3), nn.ReLU(), nn.MaxPool2d(2))]
+        blocks = [
+            layer
+            for inputs in (1, 32, 32)
+            for layer in (nn.Conv2d(inputs, 32, 3), nn.ReLU(), nn.MaxPool2d(2))
+        ]
         return nn.Sequential(*blocks, nn.Flatten(), nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 10))
     blocks = []
     for inputs, features in ((3, 32), (32, 64)):
-        blocks += [nn.Conv2d(inputs, features, 3, padding=1), nn.ReLU(), nn.Conv2d(features, features, 3), nn.ReLU(), nn.MaxPool2d(2)]
+        blocks += [
+            nn.Conv2d(inputs, features, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(features, features, 3),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+        ]
     return nn.Sequential(*blocks, nn.Flatten(), nn.Linear(2304, 512), nn.ReLU(), nn.Linear(512, 10))
 
 
@@ -38,7 +52,16 @@ def adam(parameters, *, rate: float, form: str):
 class Task:
     """The arrays of a case as tensors, and what to do with them."""
 
-    def __init__(self, *, case: str, arrays: str, batch_size: int, learning_rate: float, layout: str = "contiguous", **_):
+    def __init__(
+        self,
+        *,
+        case: str,
+        arrays: str,
+        batch_size: int,
+        learning_rate: float,
+        layout: str = "contiguous",
+        **_,
+    ):
         with np.load(arrays) as file:
             x, y, rows = (torch.from_numpy(file[name]) for name in ("x", "y", "rows_MK"))
         self.case, self.batch_size, self.rate = case, batch_size, learning_rate
@@ -51,7 +74,9 @@ class Task:
         return made.to(memory_format=self.format) if self.x.ndim == 4 else made
 
 
-def one_by_one(task: Task, *, models: int, epochs: int, form: str, stamp=lambda: None) -> list[nn.Module]:
+def one_by_one(
+    task: Task, *, models: int, epochs: int, form: str, stamp=lambda: None
+) -> list[nn.Module]:
     """Trains the first `models` networks, each to its end; `stamp()` is called after each epoch."""
     done = []
     for m in range(models):
@@ -68,8 +93,12 @@ def one_by_one(task: Task, *, models: int, epochs: int, form: str, stamp=lambda:
     return done
 
 
-def stacked(task: Task, *, models: int, epochs: int, form: str, stack: int) -> list[list[torch.Tensor]]:
-    """The MLPs of `stack` models at a time as batched matrix products with one Adam; returns each stack's [w, b, v, c]."""
+def stacked(
+    task: Task, *, models: int, epochs: int, form: str, stack: int
+) -> list[list[torch.Tensor]]:
+    """The MLPs of `stack` models at a time as batched matrix products with one Adam; returns each
+    stack's [w, b, v, c].
+    """
     done = []
     for start in range(0, models, stack):
         rows = task.rows[start : min(start + stack, models)]
@@ -83,7 +112,12 @@ def stacked(task: Task, *, models: int, epochs: int, form: str, stack: int) -> l
             for index in shuffled.split(task.batch_size, 1):
                 opt.zero_grad(set_to_none=True)
                 out = torch.baddbmm(c, torch.baddbmm(b, task.x[index], w).relu(), v)
-                loss = functional.cross_entropy(out.flatten(0, 1), task.y[index].flatten(), reduction="sum") / index.shape[1]
+                loss = (
+                    functional.cross_entropy(
+                        out.flatten(0, 1), task.y[index].flatten(), reduction="sum"
+                    )
+                    / index.shape[1]
+                )
                 loss.backward()
                 opt.step()
         done.append(params)
@@ -91,13 +125,17 @@ def stacked(task: Task, *, models: int, epochs: int, form: str, stack: int) -> l
 
 
 def accuracy(task: Task, done: list, *, limit: int = 500) -> float:
-    """The mean accuracy of the trained networks on (the first rows of) their own training sets: both sides must have learned the same task."""
+    """The mean accuracy of the trained networks on (the first rows of) their own training sets:
+    both sides must have learned the same task.
+    """
     correct = []
     with torch.no_grad():
         for number, trained in enumerate(done):
             if isinstance(trained, nn.Module):
                 index = task.rows[number][:limit]
-                correct.append((trained(task.x[index]).argmax(1) == task.y[index]).float().mean().item())
+                correct.append(
+                    (trained(task.x[index]).argmax(1) == task.y[index]).float().mean().item()
+                )
                 continue
             w, b, v, c = trained
             index = task.rows[number * len(done[0][0]) :][: len(w), :limit]
@@ -107,14 +145,30 @@ def accuracy(task: Task, done: list, *, limit: int = 500) -> float:
 
 
 def settings(peer: str, *, models: int, rounds: int, **request) -> dict:
-    """The fastest settings of a short trial: every combination in turns, `rounds` times, the best time of each."""
+    """The fastest settings of a short trial: every combination in turns, `rounds` times, the best
+    time of each.
+    """
     threads, forms = sorted({1, os.cpu_count()}), ("fused", "foreach")
     if peer == "torch_stacked":
-        grid = [dict(threads=t, form=f, stack=s) for t, f, s in itertools.product(threads, forms, sorted({min(s, models) for s in (8, 16, 32, 64)}))]
+        grid = [
+            dict(threads=t, form=f, stack=s)
+            for t, f, s in itertools.product(
+                threads, forms, sorted({min(s, models) for s in (8, 16, 32, 64)})
+            )
+        ]
     else:
-        layouts = ("contiguous",) if request["case"] == "digits_mlp" else ("contiguous", "channels_last")
-        grid = [dict(threads=t, form=f, layout=a) for t, f, a in itertools.product(threads, forms, layouts)]
-    size = dict(models=models, epochs=1) if peer == "torch_stacked" else dict(models=1, epochs=10 if request["case"] == "digits_mlp" else 1)
+        layouts = (
+            ("contiguous",) if request["case"] == "digits_mlp" else ("contiguous", "channels_last")
+        )
+        grid = [
+            dict(threads=t, form=f, layout=a)
+            for t, f, a in itertools.product(threads, forms, layouts)
+        ]
+    size = (
+        dict(models=models, epochs=1)
+        if peer == "torch_stacked"
+        else dict(models=1, epochs=10 if request["case"] == "digits_mlp" else 1)
+    )
     best = [float("inf")] * len(grid)
     for _ in range(rounds):
         for i, setting in enumerate(grid):
@@ -122,7 +176,9 @@ def settings(peer: str, *, models: int, rounds: int, **request) -> dict:
     return grid[best.index(min(best))]
 
 
-def _train(peer: str, *, models: int, epochs: int, threads: int, form: str, stack: int = 1, **request) -> dict:
+def _train(
+    peer: str, *, models: int, epochs: int, threads: int, form: str, stack: int = 1, **request
+) -> dict:
     torch.set_num_threads(threads)
     task = Task(**request)
     start = time.perf_counter()
@@ -130,16 +186,34 @@ def _train(peer: str, *, models: int, epochs: int, threads: int, form: str, stac
         done = stacked(task, models=models, epochs=epochs, form=form, stack=stack)
         return dict(seconds=time.perf_counter() - start, task=task, done=done, epoch_seconds=[])
     stamps = [start]
-    done = one_by_one(task, models=models, epochs=epochs, form=form, stamp=lambda: stamps.append(time.perf_counter()))
-    return dict(seconds=stamps[-1] - start, task=task, done=done, epoch_seconds=np.diff(stamps).tolist())
+    done = one_by_one(
+        task,
+        models=models,
+        epochs=epochs,
+        form=form,
+        stamp=lambda: stamps.append(time.perf_counter()),
+    )
+    return dict(
+        seconds=stamps[-1] - start, task=task, done=done, epoch_seconds=np.diff(stamps).tolist()
+    )
 
 
 def run(peer: str, **request) -> dict:
-    """One timed run after a short untimed one: {'seconds', 'epoch_s', 'cpu_s', 'accuracy', 'peak_mb'}."""
-    _train(peer, **(request | dict(models=min(request["models"], request.get("stack", 1)), epochs=1)))
+    """One timed run after a short untimed one: {'seconds', 'epoch_s', 'cpu_s', 'accuracy',
+    'peak_mb'}.
+    """
+    _train(
+        peer, **(request | dict(models=min(request["models"], request.get("stack", 1)), epochs=1))
+    )
     processor = time.process_time()
     timed = _train(peer, **request)
     processor = time.process_time() - processor
     peak, epochs = _pairs.peak_bytes(), timed["epoch_seconds"]
     right = accuracy(timed["task"], timed["done"])
-    return dict(seconds=timed["seconds"], epoch_s=float(np.median(epochs)) if epochs else None, cpu_s=processor, accuracy=right, peak_mb=peak / 1e6)
+    return dict(
+        seconds=timed["seconds"],
+        epoch_s=float(np.median(epochs)) if epochs else None,
+        cpu_s=processor,
+        accuracy=right,
+        peak_mb=peak / 1e6,
+    )

@@ -20,7 +20,9 @@ class Resized(nn.Module):
         self.side = side
 
     def forward(self, x):
-        return functional.interpolate(x, size=(self.side, self.side), mode="bilinear", align_corners=False)
+        return functional.interpolate(
+            x, size=(self.side, self.side), mode="bilinear", align_corners=False
+        )
 
 
 class Inception(nn.Module):
@@ -38,7 +40,10 @@ class Inception(nn.Module):
 class Residual(nn.Module):
     def __init__(self, inputs, features, stride):
         super().__init__()
-        self.first, self.second = nn.Conv2d(inputs, features, 3, stride, 1), nn.Conv2d(features, features, 3, 1, 1)
+        self.first, self.second = (
+            nn.Conv2d(inputs, features, 3, stride, 1),
+            nn.Conv2d(features, features, 3, 1, 1),
+        )
         self.norms = nn.ModuleList([nn.BatchNorm2d(features), nn.BatchNorm2d(features)])
         self.skip = nn.Conv2d(inputs, features, 1, stride) if stride > 1 else nn.Identity()
 
@@ -52,10 +57,16 @@ class PreActivation(nn.Module):
 
     def __init__(self, inputs, features, stride):
         super().__init__()
-        self.norms = nn.ModuleList([nn.GroupNorm(min(16, inputs), inputs), nn.GroupNorm(min(16, features), features)])
+        self.norms = nn.ModuleList(
+            [nn.GroupNorm(min(16, inputs), inputs), nn.GroupNorm(min(16, features), features)]
+        )
         self.first = nn.Conv2d(inputs, features, 3, stride, 1, bias=False)
         self.second = nn.Conv2d(features, features, 3, 1, 1, bias=False)
-        self.skip = nn.Conv2d(inputs, features, 1, stride, bias=False) if (inputs, stride) != (features, 1) else None
+        self.skip = (
+            nn.Conv2d(inputs, features, 1, stride, bias=False)
+            if (inputs, stride) != (features, 1)
+            else None
+        )
 
     def forward(self, x):
         before = self.norms[0](x).relu()
@@ -82,18 +93,55 @@ def network(case: str) -> nn.Module:
     if case == "mlp":
         return nn.Sequential(*dense(784, 256, 10))
     if case == "dropout":
-        first, second = [nn.Flatten(), nn.Linear(784, 256), nn.ReLU(), nn.Dropout(0.2)], [nn.Linear(256, 256), nn.ReLU(), nn.Dropout(0.5)]
+        first, second = (
+            [nn.Flatten(), nn.Linear(784, 256), nn.ReLU(), nn.Dropout(0.2)],
+            [nn.Linear(256, 256), nn.ReLU(), nn.Dropout(0.5)],
+        )
         return nn.Sequential(*first, *second, nn.Linear(256, 10))
     if case == "lenet":
-        body = [nn.Conv2d(1, 6, 5, padding=2), nn.Sigmoid(), nn.AvgPool2d(2), nn.Conv2d(6, 16, 5), nn.Sigmoid(), nn.AvgPool2d(2)]
+        body = [
+            nn.Conv2d(1, 6, 5, padding=2),
+            nn.Sigmoid(),
+            nn.AvgPool2d(2),
+            nn.Conv2d(6, 16, 5),
+            nn.Sigmoid(),
+            nn.AvgPool2d(2),
+        ]
         return nn.Sequential(*body, *dense(400, 120, 84, 10, activation=nn.Sigmoid))
     if case == "lenet_bn":
-        body = [nn.Conv2d(1, 6, 5), nn.BatchNorm2d(6), nn.Sigmoid(), nn.AvgPool2d(2), nn.Conv2d(6, 16, 5), nn.BatchNorm2d(16), nn.Sigmoid()]
-        head = [nn.Linear(256, 120), nn.BatchNorm1d(120), nn.Sigmoid(), nn.Linear(120, 84), nn.BatchNorm1d(84), nn.Sigmoid(), nn.Linear(84, 10)]
+        body = [
+            nn.Conv2d(1, 6, 5),
+            nn.BatchNorm2d(6),
+            nn.Sigmoid(),
+            nn.AvgPool2d(2),
+            nn.Conv2d(6, 16, 5),
+            nn.BatchNorm2d(16),
+            nn.Sigmoid(),
+        ]
+        head = [
+            nn.Linear(256, 120),
+            nn.BatchNorm1d(120),
+            nn.Sigmoid(),
+            nn.Linear(120, 84),
+            nn.BatchNorm1d(84),
+            nn.Sigmoid(),
+            nn.Linear(84, 10),
+        ]
         return nn.Sequential(*body, nn.AvgPool2d(2), nn.Flatten(), *head)
     if case == "alexnet":
-        body = [Resized(65), conv(1, 48, 11, 4, 1), nn.MaxPool2d(3, 2), conv(48, 128, 5, 1, 2), nn.MaxPool2d(3, 2)]
-        body += [conv(128, 192, 3, 1, 1), conv(192, 192, 3, 1, 1), conv(192, 128, 3, 1, 1), nn.MaxPool2d(3, 2)]
+        body = [
+            Resized(65),
+            conv(1, 48, 11, 4, 1),
+            nn.MaxPool2d(3, 2),
+            conv(48, 128, 5, 1, 2),
+            nn.MaxPool2d(3, 2),
+        ]
+        body += [
+            conv(128, 192, 3, 1, 1),
+            conv(192, 192, 3, 1, 1),
+            conv(192, 128, 3, 1, 1),
+            nn.MaxPool2d(3, 2),
+        ]
         return nn.Sequential(*body, *dense(128, 2048, 2048, 10, rate=0.5))
     if case == "vgg":
         body, inputs = [Resized(32)], 1
@@ -104,32 +152,77 @@ def network(case: str) -> nn.Module:
         return nn.Sequential(*body, *dense(128, 4096, 4096, 10, rate=0.5))
     if case == "nin":
         body, inputs = [Resized(67)], 1
-        for features, window, stride, padding in ((96, 11, 4, 0), (256, 5, 1, 2), (384, 3, 1, 1), (10, 3, 1, 1)):
-            body += [conv(inputs, features, window, stride, padding), conv(features, features, 1), conv(features, features, 1)]
-            body, inputs = [*body, *([nn.MaxPool2d(3, 2)] if features > 10 else []), *([nn.Dropout(0.5)] if features == 384 else [])], features
+        for features, window, stride, padding in (
+            (96, 11, 4, 0),
+            (256, 5, 1, 2),
+            (384, 3, 1, 1),
+            (10, 3, 1, 1),
+        ):
+            body += [
+                conv(inputs, features, window, stride, padding),
+                conv(features, features, 1),
+                conv(features, features, 1),
+            ]
+            body, inputs = (
+                [
+                    *body,
+                    *([nn.MaxPool2d(3, 2)] if features > 10 else []),
+                    *([nn.Dropout(0.5)] if features == 384 else []),
+                ],
+                features,
+            )
         return nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten())
     if case == "googlenet":
-        body, inputs = [conv(1, 64, 7, 2, 3), nn.MaxPool2d(3, 2, 1), conv(64, 64, 1), conv(64, 192, 3, 1, 1)], 192
+        body, inputs = (
+            [conv(1, 64, 7, 2, 3), nn.MaxPool2d(3, 2, 1), conv(64, 64, 1), conv(64, 192, 3, 1, 1)],
+            192,
+        )
         for stage in STAGES:
             body.append(nn.MaxPool2d(3, 2, 1))
             for one, three, five, pooled in stage:
-                body, inputs = [*body, Inception(inputs, one, three, five, pooled)], one + three[1] + five[1] + pooled
+                body, inputs = (
+                    [*body, Inception(inputs, one, three, five, pooled)],
+                    one + three[1] + five[1] + pooled,
+                )
         return nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, 10))
     if case == "resnet18":
-        body, inputs = [nn.Conv2d(1, 64, 7, 2, 3), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1)], 64
-        for features, stride in ((64, 1), (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), (512, 1)):
+        body, inputs = (
+            [nn.Conv2d(1, 64, 7, 2, 3), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1)],
+            64,
+        )
+        for features, stride in (
+            (64, 1),
+            (64, 1),
+            (128, 2),
+            (128, 1),
+            (256, 2),
+            (256, 1),
+            (512, 2),
+            (512, 1),
+        ):
             body, inputs = [*body, Residual(inputs, features, stride)], features
         return nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10))
     body, inputs = [nn.Conv2d(1, 16, 3, padding=1, bias=False)], 16
     for features, stride in ((16, 1), (32, 2), (64, 2)):
         body, inputs = [*body, PreActivation(inputs, features, stride)], features
-    return nn.Sequential(*body, nn.GroupNorm(16, 64), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
+    return nn.Sequential(
+        *body,
+        nn.GroupNorm(16, 64),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(64, 10),
+    )
 
 
 def run(*, case: str, x: np.ndarray, y: np.ndarray, repeats: int, batch: int) -> dict:
-    """Seconds a step on images x [N,H,W,F] in the fastest setting of threads and layout that two epochs of each find."""
+    """Seconds a step on images x [N,H,W,F] in the fastest setting of threads and layout that two
+    epochs of each find.
+    """
     best = None
-    for threads, layout in itertools.product(sorted({1, os.cpu_count() or 1}), ("contiguous", "channels_last")):
+    for threads, layout in itertools.product(
+        sorted({1, os.cpu_count() or 1}), ("contiguous", "channels_last")
+    ):
         torch.set_num_threads(threads)
         epoch = trainer(case=case, x=x, y=y, batch=batch, layout=layout)
         epoch()
@@ -138,7 +231,10 @@ def run(*, case: str, x: np.ndarray, y: np.ndarray, repeats: int, batch: int) ->
             best = (seconds, threads, layout, epoch)
     _, threads, layout, epoch = best
     torch.set_num_threads(threads)
-    return dict(seconds=float(np.median([timed(epoch) for _ in range(repeats)])) / (len(y) // batch), settings=dict(threads=threads, layout=layout))
+    return dict(
+        seconds=float(np.median([timed(epoch) for _ in range(repeats)])) / (len(y) // batch),
+        settings=dict(threads=threads, layout=layout),
+    )
 
 
 def timed(function) -> float:
@@ -151,7 +247,11 @@ def trainer(*, case: str, x: np.ndarray, y: np.ndarray, batch: int, layout: str)
     """epoch(): SGD over shuffled batches of all images."""
     form = torch.channels_last if layout == "channels_last" else torch.contiguous_format
     x, y = torch.from_numpy(x), torch.from_numpy(y)
-    x, y, net = x.permute(0, 3, 1, 2).contiguous(memory_format=form), y.long(), network(case).to(memory_format=form)
+    x, y, net = (
+        x.permute(0, 3, 1, 2).contiguous(memory_format=form),
+        y.long(),
+        network(case).to(memory_format=form),
+    )
     opt = torch.optim.SGD(net.parameters(), lr=0.01)
 
     def epoch():

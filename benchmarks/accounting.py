@@ -1,11 +1,14 @@
-"""What an epsilon costs: CPU seconds, peak memory and value over noise multipliers, steps and deltas, by privacy losses and by Renyi orders.
+"""What an epsilon costs: CPU seconds, peak memory and value over noise multipliers, steps and
+deltas, by privacy losses and by Renyi orders.
 
-    python -m benchmarks.accounting                     # 80 mechanisms, each epsilon in a fresh process that has kept nothing; 15 minutes on 2 cores
-    python -m benchmarks.accounting --cases calibration # what privacy.noise_for takes for some budgets
+    python -m benchmarks.accounting                     # 80 mechanisms, each epsilon in a fresh
+    process that has kept nothing; 15 minutes on 2 cores
+    python -m benchmarks.accounting --cases calibration # what privacy.noise_for takes for some
+    budgets
     python -m benchmarks.accounting --quick
 
-CPU seconds are those of the process that computes, without its imports, so that other work on the machine does not count. The peer is the accountant
-'rdp', a looser bound of the same mechanism.
+CPU seconds are those of the process that computes, without its imports, so that other work on the
+machine does not count. The peer is the accountant 'rdp', a looser bound of the same mechanism.
 """
 
 from __future__ import annotations
@@ -18,7 +21,11 @@ from benchmarks import _pairs
 PEERS = ("rdp",)
 CASES = ("epsilon", "calibration")
 RATE, UNITS = 0.04, 2500
-NOISE, STEPS, DELTAS = (0.01, 0.05, 0.1, 0.5, 1.0), (100, 1_000, 10_000, 100_000), (1e-5, 1e-15, 1e-18, 1e-30)
+NOISE, STEPS, DELTAS = (
+    (0.01, 0.05, 0.1, 0.5, 1.0),
+    (100, 1_000, 10_000, 100_000),
+    (1e-5, 1e-15, 1e-18, 1e-30),
+)
 BUDGETS = (0.01, 0.1, 1.0, 10.0, 1000.0)
 
 
@@ -29,28 +36,55 @@ def main(argv: list[str] | None = None) -> int:
 def benchmark(args) -> None:
     """A table of each case."""
     runs, accountants = args.runs or 1, ("pld", *args.peers)
-    noise, steps, deltas = ((0.05, 1.0), (1_000,), (1e-5, 1e-30)) if args.quick else (NOISE, STEPS, DELTAS)
+    noise, steps, deltas = (
+        ((0.05, 1.0), (1_000,), (1e-5, 1e-30)) if args.quick else (NOISE, STEPS, DELTAS)
+    )
     if "epsilon" in args.cases:
         jobs = [dict(number=z, steps=n, delta=d) for z in noise for n in steps for d in deltas]
         show("epsilon", jobs, ("noise", "steps", "delta"), accountants, runs)
     if "calibration" in args.cases:
-        jobs = [dict(number=b, steps=1_000, delta=d) for b in ((1.0,) if args.quick else BUDGETS) for d in (1e-5, 1e-18)]
+        jobs = [
+            dict(number=b, steps=1_000, delta=d)
+            for b in ((1.0,) if args.quick else BUDGETS)
+            for d in (1e-5, 1e-18)
+        ]
         show("calibration", jobs, ("budget", "steps", "delta"), accountants, runs)
 
 
-def show(case: str, jobs: list[dict], names: tuple[str, ...], accountants: tuple[str, ...], runs: int) -> None:
+def show(
+    case: str, jobs: list[dict], names: tuple[str, ...], accountants: tuple[str, ...], runs: int
+) -> None:
     """One line a job: value, CPU seconds and memory by every accountant."""
-    print("  ".join(f"{word:>9}" for word in (*names, *(f"{a} {what}" for a in accountants for what in ("value", "CPU s", "MB")))))
+    print(
+        "  ".join(
+            f"{word:>9}"
+            for word in (
+                *names,
+                *(f"{a} {what}" for a in accountants for what in ("value", "CPU s", "MB")),
+            )
+        )
+    )
     for job in jobs:
-        ask = {a: lambda a=a, job=job: _pairs.contender("benchmarks.accounting", case=case, accountant=a, **job) for a in accountants}
+        ask = {
+            a: lambda a=a, job=job: _pairs.contender(
+                "benchmarks.accounting", case=case, accountant=a, **job
+            )
+            for a in accountants
+        }
         cells = [f"{job['number']:g}", f"{job['steps']:,}", f"{job['delta']:g}"]
         for found in _pairs.interleaved(ask, runs).values():
-            cells += [f"{found[0]['value']:.5g}", f"{_pairs.median(found, 'seconds'):.2f}", f"{_pairs.median(found, 'mb'):.0f}"]
+            cells += [
+                f"{found[0]['value']:.5g}",
+                f"{_pairs.median(found, 'seconds'):.2f}",
+                f"{_pairs.median(found, 'mb'):.0f}",
+            ]
         print("  ".join(f"{cell:>9}" for cell in cells), flush=True)
 
 
 def answer(*, case: str, accountant: str, number: float, steps: int, delta: float) -> dict:
-    """{value, seconds, mb}: an epsilon, or the noise multiplier of a budget; `mb` is what was held beyond the imports."""
+    """{value, seconds, mb}: an epsilon, or the noise multiplier of a budget; `mb` is what was held
+    beyond the imports.
+    """
     import dp_accounting.pld
     import dp_accounting.rdp  # noqa: F401
 
@@ -65,7 +99,9 @@ def answer(*, case: str, accountant: str, number: float, steps: int, delta: floa
         value = accounting.epsilon(one, delta=delta, accountant=accountant)
     else:
         value = accounting.noise_for(number, one, delta=delta, accountant=accountant)
-    return dict(value=value, seconds=time.process_time() - start, mb=(_pairs.peak_bytes() - before) / 2**20)
+    return dict(
+        value=value, seconds=time.process_time() - start, mb=(_pairs.peak_bytes() - before) / 2**20
+    )
 
 
 if __name__ == "__main__":

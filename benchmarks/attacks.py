@@ -1,20 +1,32 @@
-"""The attacks and their metrics against the usual ways to the same numbers; a comparison whose numbers differ is an error.
+"""The attacks and their metrics against the usual ways to the same numbers; a comparison whose
+numbers differ is an error.
 
-python -m benchmarks.attacks [--quick] [--cases threshold,logistic,bootstrap,lira,rmia,scaling] [--runs 3] [--peers sklearn,newton,scipy,direct,lean]
+python -m benchmarks.attacks [--quick] [--cases threshold,logistic,bootstrap,lira,rmia,scaling]
+[--runs 3] [--peers sklearn,newton,scipy,direct,lean]
 
-threshold  the losses of 50,000 members and 10,000 non-members in 11 slices (all, 10 classes): ROC, AUC, TPR@1%FPR, largest TPR - FPR; against
-           scikit-learn's roc_curve. `whole`: the report's table of these slices, with thresholds, intervals and p-values from 200 draws.
-logistic   attack_model on the same rows (10 probabilities and the loss, 10 C, 3 inner folds, 2 halves), pooled and per class; against GridSearchCV
-           over LogisticRegression on the same folds, with its default solver (sklearn) and with newton-cholesky (newton). The peers' seconds are
+threshold  the losses of 50,000 members and 10,000 non-members in 11 slices (all, 10 classes): ROC,
+AUC, TPR@1%FPR, largest TPR - FPR; against
+           scikit-learn's roc_curve. `whole`: the report's table of these slices, with thresholds,
+           intervals and p-values from 200 draws.
+logistic   attack_model on the same rows (10 probabilities and the loss, 10 C, 3 inner folds, 2
+halves), pooled and per class; against GridSearchCV
+           over LogisticRegression on the same folds, with its default solver (sklearn) and with
+           newton-cholesky (newton). The peers' seconds are
            those of scikit-learn's calls alone, ours those of the whole attack.
-bootstrap  1,000 resamples of AUC and TPR@1%FPR of 50,000 + 50,000 scores; against resampling with roc_curve (fewer resamples, scaled).
-lira       one target, 64 shadows, 50,000 examples, 2 views, online; against a loop over examples with scipy.stats.norm (fewer examples, scaled).
-rmia       one target, 20,000 examples, 2,000 population rows: from the ratios p(x | target) / p(x) to the scores; against all N x Z quotients
-           (direct) and against N x Z comparisons in blocks, without a division (lean). `whole`: the attack from the probabilities of 16 shadows.
-scaling    ROC, AUC and TPR@1%FPR of 10^4 to 10^7 scores: how seconds and memory grow; against roc_curve.
+bootstrap  1,000 resamples of AUC and TPR@1%FPR of 50,000 + 50,000 scores; against resampling with
+roc_curve (fewer resamples, scaled).
+lira       one target, 64 shadows, 50,000 examples, 2 views, online; against a loop over examples
+with scipy.stats.norm (fewer examples, scaled).
+rmia       one target, 20,000 examples, 2,000 population rows: from the ratios p(x | target) / p(x)
+    to the scores; against all N x Z quotients
+           (direct) and against N x Z comparisons in blocks, without a division (lean). `whole`: the
+           attack from the probabilities of 16 shadows.
+scaling    ROC, AUC and TPR@1%FPR of 10^4 to 10^7 scores: how seconds and memory grow; against
+roc_curve.
 
-All run on one thread: products this small are slower on two. Figures are medians; every function runs once before it is timed. Memory is what
-one call adds at its peak. `processor` is the ratio of processor seconds, which other processes on the machine change less.
+All run on one thread: products this small are slower on two. Figures are medians; every function
+runs once before it is timed. Memory is what one call adds at its peak. `processor` is the ratio of
+processor seconds, which other processes on the machine change less.
 """
 
 from __future__ import annotations
@@ -35,7 +47,9 @@ PEERS = ("sklearn", "newton", "scipy", "direct", "lean")
 
 
 class Case(NamedTuple):
-    """Peers, sizes, how often a function is timed in each run, and by how much the numbers may differ (`relative`: one for all, or for each)."""
+    """Peers, sizes, how often a function is timed in each run, and by how much the numbers may
+    differ (`relative`: one for all, or for each).
+    """
 
     peers: tuple[str, ...]
     sizes: dict
@@ -47,9 +61,19 @@ class Case(NamedTuple):
 CASES = dict(
     threshold=Case(("sklearn",), dict(members=50_000, nonmembers=10_000), 15, absolute=1e-12),
     logistic=Case(("sklearn", "newton"), dict(members=50_000, nonmembers=10_000), 3, absolute=1e-3),
-    bootstrap=Case(("sklearn",), dict(rows=50_000, draws=1000, part=60), 1, relative=(0.01, 0.1, 0.5, 0.5)),
-    lira=Case(("scipy",), dict(shadows=64, examples=50_000, views=2, part=1000), 7, relative=(1e-8,), absolute=1e-8),
-    rmia=Case(("direct", "lean"), dict(shadows=16, examples=20_000, population=2000), 7, absolute=1e-3),
+    bootstrap=Case(
+        ("sklearn",), dict(rows=50_000, draws=1000, part=60), 1, relative=(0.01, 0.1, 0.5, 0.5)
+    ),
+    lira=Case(
+        ("scipy",),
+        dict(shadows=64, examples=50_000, views=2, part=1000),
+        7,
+        relative=(1e-8,),
+        absolute=1e-8,
+    ),
+    rmia=Case(
+        ("direct", "lean"), dict(shadows=16, examples=20_000, population=2000), 7, absolute=1e-3
+    ),
     scaling=Case(("sklearn",), dict(counts=[10**4, 10**5, 10**6, 10**7]), absolute=1e-12),
 )
 QUICK = dict(
@@ -74,7 +98,11 @@ def benchmark(args: argparse.Namespace) -> None:
         case = CASES[name]
         case = case._replace(sizes=case.sizes | QUICK[name], repeats=1) if args.quick else case
         roles = ["ours", *(peer for peer in case.peers if peer in args.peers)]
-        print(f"{name}: {runs} run{'s' * (runs > 1)} of each of {', '.join(roles)}, in turns", file=sys.stderr, flush=True)
+        print(
+            f"{name}: {runs} run{'s' * (runs > 1)} of each of {', '.join(roles)}, in turns",
+            file=sys.stderr,
+            flush=True,
+        )
         (scaling if name == "scaling" else compared)(name, case, roles, runs)
 
 
@@ -86,22 +114,50 @@ def call(**request) -> dict:
 def compared(name: str, case: Case, roles: list[str], runs: int) -> None:
     """One case: the runs in turns and what is printed."""
     request = dict(case=name, sizes=case.sizes, repeats=case.repeats)
-    samples = _pairs.interleaved({role: lambda role=role: call(role=role, **request) for role in roles}, runs)
-    middle = {role: {field: _pairs.median(samples[role], field) for field in ("seconds", "cpu_s", "added_mb", "others")} for role in roles}
-    whole = dict(whole_s=_pairs.median(samples["ours"], "whole_s")) if "whole_s" in samples["ours"][0] else {}
+    samples = _pairs.interleaved(
+        {role: lambda role=role: call(role=role, **request) for role in roles}, runs
+    )
+    middle = {
+        role: {
+            field: _pairs.median(samples[role], field)
+            for field in ("seconds", "cpu_s", "added_mb", "others")
+        }
+        for role in roles
+    }
+    whole = (
+        dict(whole_s=_pairs.median(samples["ours"], "whole_s"))
+        if "whole_s" in samples["ours"][0]
+        else {}
+    )
     rows, records = [], []
     for role in roles:
         ours, own = middle["ours"], middle[role]
-        far = differ(case, samples["ours"][0]["numbers"], samples[role][0]["numbers"], f"{name}, {role}")
-        cells = [f"{own['added_mb']:,.3g} MB", f"{own['seconds'] / ours['seconds']:.1f}", f"{own['cpu_s'] / ours['cpu_s']:.1f}", f"{far:.1g}"]
+        far = differ(
+            case, samples["ours"][0]["numbers"], samples[role][0]["numbers"], f"{name}, {role}"
+        )
+        cells = [
+            f"{own['added_mb']:,.3g} MB",
+            f"{own['seconds'] / ours['seconds']:.1f}",
+            f"{own['cpu_s'] / ours['cpu_s']:.1f}",
+            f"{far:.1g}",
+        ]
         rows.append([role, _pairs.seconds(own["seconds"]), *cells])
         if role == "ours":
             continue
-        record = _pairs.comparison(benchmark="attacks", case=name, ours_s=ours["seconds"], peer=role, peer_s=own["seconds"])
-        record |= dict(ratio_cpu=own["cpu_s"] / ours["cpu_s"], largest_difference=far, others=max(ours["others"], own["others"]))
+        record = _pairs.comparison(
+            benchmark="attacks", case=name, ours_s=ours["seconds"], peer=role, peer_s=own["seconds"]
+        )
+        record |= dict(
+            ratio_cpu=own["cpu_s"] / ours["cpu_s"],
+            largest_difference=far,
+            others=max(ours["others"], own["others"]),
+        )
         record |= dict(ours_added_mb=ours["added_mb"], peer_added_mb=own["added_mb"])
         records.append(record | case.sizes | dict(runs=runs) | whole)
-    print(f"\n{name}: {', '.join(f'{value:,} {field}' for field, value in case.sizes.items() if field != 'part')}")
+    print(
+        f"\n{name}: "
+        f"{', '.join(f'{value:,} {field}' for field, value in case.sizes.items() if field != 'part')}"
+    )
     print(_pairs.table(["", "seconds", "memory", "ratio", "processor", "difference"], rows))
     if whole:
         print(f"whole: {_pairs.seconds(whole['whole_s'])}")
@@ -114,40 +170,80 @@ def compared(name: str, case: Case, roles: list[str], runs: int) -> None:
 def scaling(name: str, case: Case, roles: list[str], runs: int) -> None:
     """Seconds and memory at every count, and their exponents."""
     counts = case.sizes["counts"]
-    request = lambda role, n: dict(case=name, role=role, sizes=dict(count=n), repeats=max(1, 10**6 // n))  # noqa: E731
-    contenders = {(role, n): lambda role=role, n=n: call(**request(role, n)) for n in counts for role in roles}
+
+    def request(role, n):
+        return dict(case=name, role=role, sizes=dict(count=n), repeats=max(1, 10**6 // n))
+
+    contenders = {
+        (role, n): lambda role=role, n=n: call(**request(role, n)) for n in counts for role in roles
+    }
     samples = _pairs.interleaved(contenders, runs)
     spent = {role: [_pairs.median(samples[role, n], "cpu_s") for n in counts] for role in roles}
-    each = {role: [_pairs.median(samples[role, n], "added_mb") * 1e6 / n for n in counts] for role in roles}
+    each = {
+        role: [_pairs.median(samples[role, n], "added_mb") * 1e6 / n for n in counts]
+        for role in roles
+    }
     for key, found in samples.items():
-        differ(case, samples["ours", key[1]][0]["numbers"], found[0]["numbers"], f"{name}, {key[0]}, {key[1]:,} scores")
-    rows = [[role, *(_pairs.seconds(s) for s in spent[role]), f"{_pairs.slope(counts, spent[role]):.2f}", f"{max(each[role]):.0f}"] for role in roles]
-    print(f"\n{name}: processor seconds of ROC, AUC and TPR@1%FPR, and the most bytes a score that a call adds (the scores themselves: 9)")
+        differ(
+            case,
+            samples["ours", key[1]][0]["numbers"],
+            found[0]["numbers"],
+            f"{name}, {key[0]}, {key[1]:,} scores",
+        )
+    rows = [
+        [
+            role,
+            *(_pairs.seconds(s) for s in spent[role]),
+            f"{_pairs.slope(counts, spent[role]):.2f}",
+            f"{max(each[role]):.0f}",
+        ]
+        for role in roles
+    ]
+    print(
+        f"\n{name}: processor seconds of ROC, AUC and TPR@1%FPR, and the most bytes a score that a "
+        "call adds (the scores themselves: 9)"
+    )
     print(_pairs.table(["", *(f"{n:,}" for n in counts), "exponent", "bytes"], rows))
     for role in roles[1:]:
         ours_s, peer_s = (_pairs.median(samples[r, counts[-1]], "seconds") for r in ("ours", role))
-        record = _pairs.comparison(benchmark="attacks", case=name, ours_s=ours_s, peer=role, peer_s=peer_s) | dict(scores=counts, runs=runs)
+        record = _pairs.comparison(
+            benchmark="attacks", case=name, ours_s=ours_s, peer=role, peer_s=peer_s
+        ) | dict(scores=counts, runs=runs)
         for which, r in (("ours", "ours"), ("peer", role)):
-            record |= {f"{which}_exponent": _pairs.slope(counts, spent[r]), f"{which}_bytes_per_score": max(each[r])}
+            record |= {
+                f"{which}_exponent": _pairs.slope(counts, spent[r]),
+                f"{which}_bytes_per_score": max(each[r]),
+            }
         print(_pairs.line(record), flush=True)
 
 
 def differ(case: Case, ours: list[float], other: list[float], label: str) -> float:
     """The largest difference of the numbers; `Missing` if it is too large."""
-    gap, limit = np.abs(np.subtract(ours, other)), case.absolute + np.multiply(case.relative, np.abs(other))
+    gap, limit = (
+        np.abs(np.subtract(ours, other)),
+        case.absolute + np.multiply(case.relative, np.abs(other)),
+    )
     if (gap > limit).any():
-        raise _pairs.Missing(f"{label}: the numbers differ by up to {gap.max():.3g}, at least one of them by more than allowed.")
+        raise _pairs.Missing(
+            f"{label}: the numbers differ by up to {gap.max():.3g}, at least one of them by more "
+            "than allowed."
+        )
     return float(gap.max())
 
 
-# Contenders --------------------------------------------------------------------------------------------------------------------------------
+# Contenders
+# --------------------------------------------------------------------------------
 
 
 def answer(*, case: str, role: str, sizes: dict, repeats: int) -> dict:
-    """What a contender's process prints: median seconds, the numbers, the memory that one call adds, `whole_s` of the larger task."""
+    """What a contender's process prints: median seconds, the numbers, the memory that one call
+    adds, `whole_s` of the larger task.
+    """
     import threadpoolctl
 
-    os.environ |= dict(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")  # for libraries that are loaded from here on
+    os.environ |= dict(
+        OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1"
+    )  # for libraries that are loaded from here on
     ways = _attack_ways.WAYS[case]
     with threadpoolctl.threadpool_limits(1):
         data = ways["data"](**sizes)
@@ -157,9 +253,13 @@ def answer(*, case: str, role: str, sizes: dict, repeats: int) -> dict:
         ways[role](data)
         added = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        found = dict(zip(("seconds", "cpu_s"), map(statistics.median, zip(*spent)))) | dict(numbers=np.ravel(numbers).tolist(), added_mb=added / 1e6)
+        found = dict(zip(("seconds", "cpu_s"), map(statistics.median, zip(*spent)))) | dict(
+            numbers=np.ravel(numbers).tolist(), added_mb=added / 1e6
+        )
         if role == "ours" and "whole" in ways:
-            found["whole_s"] = statistics.median([timed(ways["whole"], data)[0] for _ in range(repeats + 1)][1:])
+            found["whole_s"] = statistics.median(
+                [timed(ways["whole"], data)[0] for _ in range(repeats + 1)][1:]
+            )
     return found
 
 

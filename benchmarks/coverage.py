@@ -1,16 +1,21 @@
-"""Do the intervals of a report cover? Simulated fleets whose true AUC and rates are known, in easy and in hard cases.
+"""Do the intervals of a report cover?
+
+Simulated fleets whose true AUC and rates are known, in easy and in hard cases.
 
 python -m benchmarks.coverage [--quick] [--workdir runs/coverage] [--cases names] [--repeats 200]
 
-A fleet is 2 x units complementary targets. Signals are hardness of the record + (gain + a shift of the unit) x member + noise. The scores of
-attacks that know nothing are these signals; those of attacks that know shadows compare a target with the models of all other units, so that all
-targets share the shifts of their shadows; they are rerun without each group of units as in a run. 'Hard' cases have strong shifts (.3 standard
-deviations of the noise per unit of models), 'null' cases no gain. With fewer than 5 units the intervals speak of these models alone: their shifts
-are then the same in every repetition. TPR, FPR and precision at a threshold speak of these shadow models, so they are tried on attacks that know
-none.
+A fleet is 2 x units complementary targets. Signals are hardness of the record + (gain + a shift of
+the unit) x member + noise. The scores of attacks that know nothing are these signals; those of
+attacks that know shadows compare a target with the models of all other units, so that all targets
+share the shifts of their shadows; they are rerun without each group of units as in a run. 'Hard'
+cases have strong shifts (.3 standard deviations of the noise per unit of models), 'null' cases no
+gain. With fewer than 5 units the intervals speak of these models alone: their shifts are then the
+same in every repetition. TPR, FPR and precision at a threshold speak of these shadow models, so
+they are tried on attacks that know none.
 
-For every interval: how often it holds the true value, its mean width, and that width over 2 x 1.96 standard deviations of the estimates, which is
-what an interval of known variance would need. Finished cases are read from WORKDIR; the table is written to WORKDIR/coverage.md.
+For every interval: how often it holds the true value, its mean width, and that width over 2 x 1.96
+standard deviations of the estimates, which is what an interval of known variance would need.
+Finished cases are read from WORKDIR; the table is written to WORKDIR/coverage.md.
 """
 
 from __future__ import annotations
@@ -24,16 +29,24 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mia_jax import settings, workdir
+from mia_jax.configuration import settings
 from mia_jax.metrics import bootstrap, comparisons, jackknife, outcomes, summary
+from mia_jax.runtime import files
 
 FPRS, RATIO, CUT = (0.01, 0.1), 10.0, 0.8
 GROUPS = settings.ReportSettings().jackknife  # of units that are left out, as in a run
-TRUE_FLEETS, TRUE_RECORDS = 600, 2000  # the true values of attacks that know shadows are means over so many large fleets
+TRUE_FLEETS, TRUE_RECORDS = (
+    600,
+    2000,
+)  # the true values of attacks that know shadows are means over so many large fleets
 
 
 class Case(NamedTuple):
-    """A population of fleets. `spread` is the sd of hardness, `by_unit` that of a unit's shift, `by_record` that of a record's gain."""
+    """A population of fleets.
+
+    `spread` is the sd of hardness, `by_unit` that of a unit's shift, `by_record` that of a record's
+    gain.
+    """
 
     units: int
     records: int
@@ -70,7 +83,9 @@ CASES = {
 ATTACKS = {False: ("signal", "noisy"), True: ("likelihood", "distance")}
 
 
-def signals(rng: np.random.Generator, case: Case, *, shift_U=None, records: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+def signals(
+    rng: np.random.Generator, case: Case, *, shift_U=None, records: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """(signal_TN, member_TN) of one fleet."""
     n, units = records or case.records, case.units
     member = np.zeros((2 * units, n), bool)
@@ -86,7 +101,9 @@ def scores_of(signal: np.ndarray, member: np.ndarray) -> dict[str, np.ndarray]:
     """Scores [T,N] of two attacks that compare each target with the models of all other units."""
     units, n = len(member) // 2, member.shape[1]
     sides = [np.where(side, signal, 0.0).reshape(units, 2, n).sum(1) for side in (member, ~member)]
-    inside, outside = (np.repeat((side.sum(0) - side) / (units - 1), 2, axis=0) for side in sides)  # the target's unit left out
+    inside, outside = (
+        np.repeat((side.sum(0) - side) / (units - 1), 2, axis=0) for side in sides
+    )  # the target's unit left out
     distance = signal - (inside + outside) / 2
     return dict(likelihood=(inside - outside) * distance, distance=distance)
 
@@ -94,7 +111,9 @@ def scores_of(signal: np.ndarray, member: np.ndarray) -> dict[str, np.ndarray]:
 def fleet(
     rng: np.random.Generator, case: Case, *, shift_U=None, records: int | None = None
 ) -> tuple[dict[str, np.ndarray], np.ndarray, dict[str, list[jackknife.Rerun]]]:
-    """(scores [T,N] of two attacks, member_TN, reruns of the attacks that know shadows without each group of units) of one fleet."""
+    """(scores [T,N] of two attacks, member_TN, reruns of the attacks that know shadows without each
+    group of units) of one fleet.
+    """
     signal, member = signals(rng, case, shift_U=shift_U, records=records)
     if not case.shadows:
         scores = dict(signal=signal, noisy=signal + rng.normal(size=signal.shape))
@@ -109,35 +128,52 @@ def fleet(
         left = group == g
         wanted = dict(evaluated_TN=np.ones_like(member[~left]), fprs=FPRS)
         for name, score in scores_of(signal[~left], member[~left]).items():
-            found = jackknife.numbers(score, np.full(len(score), CUT), member_TN=member[~left], **wanted)
+            found = jackknife.numbers(
+                score, np.full(len(score), CUT), member_TN=member[~left], **wanted
+            )
             without[name].append(jackknife.Rerun(left, found))
     return scores, member, without
 
 
 def metrics_of(score: np.ndarray, member: np.ndarray) -> dict[str, float]:
-    """The metrics of one large target; a TPR lies between the vertices on either side of its FPR."""
+    """The metrics of one large target; a TPR lies between the vertices on either side of its
+    FPR.
+    """
     inside, outside = score[member], np.sort(score[~member])
     j = len(outside)
     found = {"auc": float(np.mean(np.searchsorted(outside, inside)) / j)}
     for f in FPRS:
         k = round(f * j)
         found[f"tpr@{f:g}"] = float(np.mean([(inside > outside[j - i]).mean() for i in (k, k + 1)]))
-    return found | {m: float(v) for m, v in outcomes.at_threshold((inside >= CUT).mean(), (outside >= CUT).mean(), RATIO).items()}
+    return found | {
+        m: float(v)
+        for m, v in outcomes.at_threshold(
+            (inside >= CUT).mean(), (outside >= CUT).mean(), RATIO
+        ).items()
+    }
 
 
 def truth(case: Case) -> dict[str, dict]:
-    """{attack: {(target, metric): value}}: the mean over large fleets; pooled rates at a threshold as rates of all pairs."""
+    """{attack: {(target, metric): value}}: the mean over large fleets; pooled rates at a threshold
+    as rates of all pairs.
+    """
     shift_U = fixed_shifts(case)
     found = {name: [] for name in ATTACKS[case.shadows]}
     for i in range(max(10, 4 * TRUE_FLEETS // case.units)):
-        scores, member, _ = fleet(np.random.default_rng([3, i]), case, shift_U=shift_U, records=TRUE_RECORDS)
+        scores, member, _ = fleet(
+            np.random.default_rng([3, i]), case, shift_U=shift_U, records=TRUE_RECORDS
+        )
         for name, score in scores.items():
             found[name] += [metrics_of(s, m) for s, m in zip(score, member)]
     expected = {}
     for name, each in found.items():
         mean = {metric: float(np.mean([one[metric] for one in each])) for metric in each[0]}
-        pooled = {m: float(v) for m, v in outcomes.at_threshold(mean["tpr"], mean["fpr"], RATIO).items()}
-        expected[name] = {(None, m): v for m, v in mean.items()} | {("pooled", m): pooled.get(m, v) for m, v in mean.items()}
+        pooled = {
+            m: float(v) for m, v in outcomes.at_threshold(mean["tpr"], mean["fpr"], RATIO).items()
+        }
+        expected[name] = {(None, m): v for m, v in mean.items()} | {
+            ("pooled", m): pooled.get(m, v) for m, v in mean.items()
+        }
     return expected
 
 
@@ -146,55 +182,103 @@ def fixed_shifts(case: Case) -> np.ndarray | None:
     return case.by_unit * np.random.default_rng(17).normal(size=case.units) if case.fixed else None
 
 
-def intervals_of(scores: dict, member: np.ndarray, without: dict, case: Case, *, seed: int, draws: int) -> dict[tuple, dict]:
+def intervals_of(
+    scores: dict, member: np.ndarray, without: dict, case: Case, *, seed: int, draws: int
+) -> dict[tuple, dict]:
     """{(attack or pair, target, metric): row} of one fleet."""
     unit = np.arange(len(member)) // 2
     drawn, kept = bootstrap.make(member.shape[1], unit, draws=draws, seed=seed), {}
     known = "shadows" if case.shadows else "nothing"
     attacks = {
-        name: dict(score_TN=score, threshold_T=np.full(len(score), CUT), knows=known, without=without.get(name, ())) for name, score in scores.items()
+        name: dict(
+            score_TN=score,
+            threshold_T=np.full(len(score), CUT),
+            knows=known,
+            without=without.get(name, ()),
+        )
+        for name, score in scores.items()
     }
     everyone, names = np.ones_like(member), list(scores)
-    rows = summary.rows(attacks, member, everyone, unit_T=unit, draws=drawn, fprs=FPRS, ppv_ratio=RATIO, keep=kept, detail=1)
+    rows = summary.rows(
+        attacks,
+        member,
+        everyone,
+        unit_T=unit,
+        draws=drawn,
+        fprs=FPRS,
+        ppv_ratio=RATIO,
+        keep=kept,
+        detail=1,
+    )
     found = {(r["attack"], r["target"], r["metric"]): r for r in rows}
-    both = comparisons.rows(kept, names) + comparisons.accuracies(attacks, member, everyone, names=names, draws=drawn)
+    both = comparisons.rows(kept, names) + comparisons.accuracies(
+        attacks, member, everyone, names=names, draws=drawn
+    )
     found |= {(f"{r['attack']} - {r['versus']}", r["target"], r["metric"]): r for r in both}
-    return {key: row for key, row in found.items() if row["low"] is not None and key[1] in (None, "pooled")}
+    return {
+        key: row
+        for key, row in found.items()
+        if row["low"] is not None and key[1] in (None, "pooled")
+    }
 
 
 def simulate(case: Case, *, repeats: int, draws: int = 200, seed: int = 0) -> list[dict]:
-    """Rows {attack, target, metric, interval, truth, cover, width, needed, shown}; `needed` = width / (2 x 1.96 sd of the estimates)."""
+    """Rows {attack, target, metric, interval, truth, cover, width, needed, shown}; `needed` = width
+    / (2 x 1.96 sd of the estimates).
+    """
     expected, shift_U, found = truth(case), fixed_shifts(case), {}
     for repeat in range(repeats):
         found_fleet = fleet(np.random.default_rng([seed, repeat]), case, shift_U=shift_U)
         for key, row in intervals_of(*found_fleet, case, seed=repeat + 10**6, draws=draws).items():
-            found.setdefault(key, []).append((row["value"], row["low"], row["high"], row["interval"]))
+            found.setdefault(key, []).append(
+                (row["value"], row["low"], row["high"], row["interval"])
+            )
     report, names = [], ATTACKS[case.shadows]
     for (attack, target, metric), values in found.items():
-        if (None, metric) not in expected[names[0]] or (case.shadows and metric in ("tpr", "fpr", f"ppv@{RATIO:g}")):
+        if (None, metric) not in expected[names[0]] or (
+            case.shadows and metric in ("tpr", "fpr", f"ppv@{RATIO:g}")
+        ):
             continue
         at = (None if case.one else target, metric)
-        want = expected[attack][at] if attack in expected else expected[names[0]][at] - expected[names[1]][at]
+        want = (
+            expected[attack][at]
+            if attack in expected
+            else expected[names[0]][at] - expected[names[1]][at]
+        )
         value, low, high = np.array([v[:3] for v in values]).T
         cover = float(((low <= want) & (want <= high)).mean())
         width, spread = float((high - low).mean()), float(value.std())
         report.append(
-            dict(attack=attack, target=target, metric=metric, interval=values[0][3], truth=want, estimate=float(value.mean()), cover=cover)
-            | dict(width=width, needed=width / (3.92 * spread) if spread else None, shown=len(values))
+            dict(
+                attack=attack,
+                target=target,
+                metric=metric,
+                interval=values[0][3],
+                truth=want,
+                estimate=float(value.mean()),
+                cover=cover,
+            )
+            | dict(
+                width=width, needed=width / (3.92 * spread) if spread else None, shown=len(values)
+            )
         )
     return report
 
 
 def table(found: dict[str, list[dict]]) -> str:
     """Markdown: an interval per line."""
-    lines = ["| case | attack | scope | metric | interval | true | mean estimate | coverage | width | times the needed |"]
+    lines = [
+        "| case | attack | scope | metric | interval | true | mean estimate | coverage | width | "
+        "times the needed |"
+    ]
     lines.append("|:--|:--|:--|:--|:--|--:|--:|--:|--:|--:|")
     for name, rows in found.items():
         for r in rows:
             scope = "mean" if r["target"] is None else r["target"]
             needed = "–" if r["needed"] is None else f"{r['needed']:.2f}"
             lines.append(
-                f"| {name} | {r['attack']} | {scope} | {r['metric']} | {r['interval']} | {r['truth']:.4f} | {r['estimate']:.4f} | {r['cover']:.3f} "
+                f"| {name} | {r['attack']} | {scope} | {r['metric']} | {r['interval']} | "
+                f"{r['truth']:.4f} | {r['estimate']:.4f} | {r['cover']:.3f} "
                 f"| {r['width']:.4f} | {needed} |"
             )
     return "\n".join(lines) + "\n"
@@ -204,28 +288,51 @@ KINDS = {
     "AUC": lambda row: row["metric"] == "auc" and " - " not in row["attack"],
     "TPR at 1%": lambda row: row["metric"] == "tpr@0.01" and " - " not in row["attack"],
     "TPR at 10%": lambda row: row["metric"] == "tpr@0.1" and " - " not in row["attack"],
-    "at a threshold": lambda row: row["metric"] not in ("auc", "tpr@0.01", "tpr@0.1") and " - " not in row["attack"],
+    "at a threshold": lambda row: (
+        row["metric"] not in ("auc", "tpr@0.01", "tpr@0.1") and " - " not in row["attack"]
+    ),
     "differences": lambda row: " - " in row["attack"],
 }
 
 
 def overview(found: dict[str, list[dict]]) -> str:
-    """Markdown: a case per line, with the lowest and highest coverage of each kind of interval and the greatest width in times the needed."""
+    """Markdown: a case per line, with the lowest and highest coverage of each kind of interval and
+    the greatest width in times the needed.
+    """
     lines = [f"| case | {' | '.join(KINDS)} |", "|:--" + "|--:" * len(KINDS) + "|"]
     for name, rows in found.items():
         cells = []
         for of_kind in KINDS.values():
-            cover, widths = zip(*((r["cover"], r["needed"]) for r in rows if of_kind(r)), strict=True)
-            cells.append(f"{min(cover):.3f} to {max(cover):.3f}; {max(width or 0.0 for width in widths):.2f}")
+            cover, widths = zip(
+                *((r["cover"], r["needed"]) for r in rows if of_kind(r)), strict=True
+            )
+            cells.append(
+                f"{min(cover):.3f} to {max(cover):.3f}; {max(width or 0.0 for width in widths):.2f}"
+            )
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="10 repetitions: shows that it works, its shares mean little")
-    parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/coverage"), help="results of finished cases and the table")
-    parser.add_argument("--cases", default=None, help=f"any of these, separated by semicolons: {'; '.join(CASES)} (default: all)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="10 repetitions: shows that it works, its shares mean little",
+    )
+    parser.add_argument(
+        "--workdir",
+        type=pathlib.Path,
+        default=pathlib.Path("runs/coverage"),
+        help="results of finished cases and the table",
+    )
+    parser.add_argument(
+        "--cases",
+        default=None,
+        help=f"any of these, separated by semicolons: {'; '.join(CASES)} (default: all)",
+    )
     parser.add_argument("--repeats", type=int, default=200, help="fleets per case")
     args = parser.parse_args(argv)
     names = list(CASES) if args.cases is None else [name.strip() for name in args.cases.split(";")]
@@ -239,9 +346,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         path = args.workdir / f"{name.replace(', ', '_').replace(' ', '-')}.{repeats}.json"
         if not path.exists():
             started = time.monotonic()
-            workdir.write_json(path, dict(rows=simulate(CASES[name], repeats=repeats)))
+            files.write_json(path, dict(rows=simulate(CASES[name], repeats=repeats)))
             print(f"{name}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
-        found[name] = workdir.read_json(path)["rows"]
+        found[name] = files.read_json(path)["rows"]
     text = overview(found) + "\n" + table(found)
     (args.workdir / "coverage.md").write_text(text, encoding="utf-8")
     print(text)

@@ -1,13 +1,17 @@
-"""Damages every kind of file of a run in many ways, gives the same command again, and says what became of it; prints a Markdown table.
+"""Damages every kind of file of a run in many ways, gives the same command again, and says what
+became of it; prints a Markdown table.
 
 python -m benchmarks.damage [--quick] [--kinds model,scores,...] [--damages ...] [--list]
 
-The file is damaged just before it is read (a model before it is queried, a signal before it is attacked, ...). Then:
+The file is damaged just before it is read (a model before it is queried, a signal before it is
+attacked, ...). Then:
 
-named      an error that names the file; where it says so, deleting it and typing the same command again makes every file of the undisturbed run
+named      an error that names the file; where it says so, deleting it and typing the same command
+again makes every file of the undisturbed run
            (`remedy` counts how often that was tried, and how often it held)
 remade     the file is made anew, or set aside, and every other file is that of the undisturbed run
-harmless   every other file is that of the undisturbed run, and this one holds the same arrays or is a log
+harmless   every other file is that of the undisturbed run, and this one holds the same arrays or is
+a log
 flagged    the report says which outputs no longer fit their inputs, or have no record of them
 (a damage that a kind of file cannot have, such as a lost key of an archive, is not counted)
 silent     other numbers, or a file that is wrong, without a word
@@ -34,15 +38,24 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks import _disk
-from mia_jax import jobs, workdir
+from mia_jax.runtime import files as workdir
+from mia_jax.runtime import jobs
 
-STAGES = ("paused", "train", "query", "attack", "report")  # what a workdir has been through when a file of it is damaged
+STAGES = (
+    "paused",
+    "train",
+    "query",
+    "attack",
+    "report",
+)  # what a workdir has been through when a file of it is damaged
 OUTCOMES = ("named", "remade", "harmless", "flagged", "silent", "traceback")
 PROBE = "signal/boundary_distance:iterations=1,norm=l2,evaluations=100,budget=0,box=none"
 
 
 class Kind(NamedTuple):
-    """A kind of file: one of it, another of the same run, the state of the workdir, and whether the fleet is a private one."""
+    """A kind of file: one of it, another of the same run, the state of the workdir, and whether the
+    fleet is a private one.
+    """
 
     path: str
     sibling: str
@@ -51,16 +64,24 @@ class Kind(NamedTuple):
 
 
 KINDS = {
-    "checkpoint of a group": Kind("train/running/00000-00001x2.npz", "train/model/00000.npz", "paused"),
+    "checkpoint of a group": Kind(
+        "train/running/00000-00001x2.npz", "train/model/00000.npz", "paused"
+    ),
     "model": Kind("train/model/00001.npz", "train/model/00002.npz", "train"),
     "model, finished run": Kind("train/model/00001.npz", "train/model/00002.npz", "report"),
-    "snapshot": Kind("train/snapshot/00002/model/00001.npz", "train/snapshot/00004/model/00001.npz", "train"),
+    "snapshot": Kind(
+        "train/snapshot/00002/model/00001.npz", "train/snapshot/00004/model/00001.npz", "train"
+    ),
     "ledger": Kind("train/privacy/00001.json", "train/privacy/00002.json", "attack", private=True),
     "signal": Kind("signal/rescaled_logit/00001.npy", "signal/rescaled_logit/00002.npy", "query"),
-    "signal, finished run": Kind("signal/rescaled_logit/00001.npy", "signal/loss/00001.npy", "report"),
+    "signal, finished run": Kind(
+        "signal/rescaled_logit/00001.npy", "signal/loss/00001.npy", "report"
+    ),
     "probing signal": Kind(f"{PROBE}/00001.npy", f"{PROBE}/00002.npy", "query"),
     "counts of queries": Kind(f"{PROBE}/00001.queries.npy", f"{PROBE}/00002.queries.npy", "query"),
-    "signal after an epoch": Kind("epoch/00002/signal/loss/00001.npy", "epoch/00004/signal/loss/00001.npy", "query"),
+    "signal after an epoch": Kind(
+        "epoch/00002/signal/loss/00001.npy", "epoch/00004/signal/loss/00001.npy", "query"
+    ),
     "scores": Kind("attack/lira/scores.npz", "attack/loss/scores.npz", "attack"),
     "membership": Kind("design/membership.npz", "attack/loss/scores.npz", "query"),
     "train/config.json": Kind("train/config.json", "signal/config.json", "query"),
@@ -103,7 +124,9 @@ def zeroed(data: bytearray) -> bytearray:
 
 
 class Places(NamedTuple):
-    """The same file of another seed, of a run with another learning rate, and a sibling of this run."""
+    """The same file of another seed, of a run with another learning rate, and a sibling of this
+    run.
+    """
 
     seed: Path
     rate: Path
@@ -137,7 +160,9 @@ def a_folder(path: Path, places: Places) -> None:
 
 
 def stored(make: Callable[[np.ndarray], np.ndarray] | None) -> Callable:
-    """The file as NumPy writes it, with arrays of another shape or type, or (None) as it is: an older version, without a record."""
+    """The file as NumPy writes it, with arrays of another shape or type, or (None) as it is: an
+    older version, without a record.
+    """
 
     def damage(path: Path, places: Places) -> None:
         del places
@@ -205,39 +230,77 @@ DAMAGES = {
 }
 QUICK = dict(
     kinds=("signal", "counts of queries", "scores", "report.json", "plan.json"),
-    damages=("half", "flipped at 1/2", "of another learning rate", "sibling in its place", "without its record", "{}"),
+    damages=(
+        "half",
+        "flipped at 1/2",
+        "of another learning rate",
+        "sibling in its place",
+        "without its record",
+        "{}",
+    ),
 )
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.damage", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.damage",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--quick", action="store_true", help="a few kinds and damages")
     parser.add_argument("--kinds", help="some of them, separated by ;")
     parser.add_argument("--damages", help="some of them, separated by ;")
     parser.add_argument("--list", action="store_true", help="a line for every case")
     flags = parser.parse_args(arguments)
-    kinds = flags.kinds.split(";") if flags.kinds else QUICK["kinds"] if flags.quick else list(KINDS)
-    damages = flags.damages.split(";") if flags.damages else QUICK["damages"] if flags.quick else list(DAMAGES)
-    print(f"| file | {' | '.join(OUTCOMES)} | remedy held |\n|---|{'---|' * (len(OUTCOMES) + 1)}", flush=True)
+    kinds = (
+        flags.kinds.split(";") if flags.kinds else QUICK["kinds"] if flags.quick else list(KINDS)
+    )
+    damages = (
+        flags.damages.split(";")
+        if flags.damages
+        else QUICK["damages"]
+        if flags.quick
+        else list(DAMAGES)
+    )
+    print(
+        f"| file | {' | '.join(OUTCOMES)} | remedy held |\n|---|{'---|' * (len(OUTCOMES) + 1)}",
+        flush=True,
+    )
     bad, total, tried = [], Counter(), Counter()
     with tempfile.TemporaryDirectory() as place:
         fleets = Fleets(Path(place))
         for kind in kinds:
             found = [(damage, *case(fleets, KINDS[kind], DAMAGES[damage])) for damage in damages]
-            counts, remedies = Counter(word for _, word, _, _ in found), [held for *_, held in found if held is not None]
+            counts, remedies = (
+                Counter(word for _, word, _, _ in found),
+                [held for *_, held in found if held is not None],
+            )
             total, tried = total + counts, tried + Counter(remedies)
-            print(f"| {kind} | {' | '.join(str(counts[o] or '') for o in OUTCOMES)} | {sum(remedies)} of {len(remedies)} |", flush=True)
+            print(
+                f"| {kind} | {' | '.join(str(counts[o] or '') for o in OUTCOMES)} | "
+                f"{sum(remedies)} of {len(remedies)} |",
+                flush=True,
+            )
             for damage, word, why, held in found:
                 wrong = word in ("silent", "traceback") or held is False
                 bad += [damage] if wrong else []
                 if wrong or flags.list:
-                    print(f"  {kind}, {damage}: {word}{' (the remedy does not hold)' * (held is False)}: {why[:300]}", flush=True)
-    print(f"| all | {' | '.join(str(total[o]) for o in OUTCOMES)} | {tried[True]} of {tried.total()} |")
+                    print(
+                        f"  {kind}, {damage}: "
+                        f"{word}{' (the remedy does not hold)' * (held is False)}: {why[:300]}",
+                        flush=True,
+                    )
+    print(
+        f"| all | {' | '.join(str(total[o]) for o in OUTCOMES)} | {tried[True]} of {tried.total()} "
+        "|"
+    )
     return int(bool(bad))
 
 
 class Fleets:
-    """Workdirs of the same config in every state, with another seed and with another learning rate, made when they are first wanted."""
+    """Workdirs of the same config in every state, with another seed and with another learning rate,
+    made when they are first wanted.
+    """
 
     def __init__(self, root: Path):
         self.root, self.audits, self.remedies = root, {}, {}
@@ -258,7 +321,12 @@ class Fleets:
                 shutil.copytree(self.at(before[-1], private, **fields), folder, symlinks=True)
             with _disk.quiet(), contextlib.suppress(jobs.Paused):
                 stop = _disk.Countdown(4) if state == "paused" else lambda: None
-                _disk.run(self.audit(private, **fields), folder, stages=["train" if state == "paused" else state], pause=stop)
+                _disk.run(
+                    self.audit(private, **fields),
+                    folder,
+                    stages=["train" if state == "paused" else state],
+                    pause=stop,
+                )
         return folder
 
 
@@ -268,8 +336,13 @@ def case(fleets: Fleets, kind: Kind, damage: Callable) -> tuple[str, str, bool |
     with tempfile.TemporaryDirectory(dir=fleets.root) as place:
         folder = Path(place) / "run"
         shutil.copytree(fleets.at(kind.state, kind.private), folder, symlinks=True)
-        others = [fleets.at(kind.state, kind.private, **fields) / kind.path for fields in (dict(seed=1), dict(learning_rate=0.2))]
-        sibling = folder / kind.sibling if (folder / kind.sibling).exists() else whole / kind.sibling
+        others = [
+            fleets.at(kind.state, kind.private, **fields) / kind.path
+            for fields in (dict(seed=1), dict(learning_rate=0.2))
+        ]
+        sibling = (
+            folder / kind.sibling if (folder / kind.sibling).exists() else whole / kind.sibling
+        )
         path = folder / kind.path
         try:
             damage(path, Places(*others, sibling))
@@ -280,7 +353,9 @@ def case(fleets: Fleets, kind: Kind, damage: Callable) -> tuple[str, str, bool |
             said = tried(audit, folder)
         except Exception as error:
             text = f"{type(error).__name__}: {error}"
-            if not isinstance(error, ValueError | OSError) or not any(part in text for part in (path.name, f"{path.parent} ")):
+            if not isinstance(error, ValueError | OSError) or not any(
+                part in text for part in (path.name, f"{path.parent} ")
+            ):
                 return "traceback", text, None
             return "named", text, remedied(fleets, audit, folder, path, text, whole)
         return judged(folder, path, damaged, whole, said)
@@ -294,13 +369,19 @@ def tried(audit, folder: Path) -> str:
     return said.getvalue()
 
 
-def judged(folder: Path, path: Path, damaged: bytes | None, whole: Path, said: str) -> tuple[str, str, None]:
+def judged(
+    folder: Path, path: Path, damaged: bytes | None, whole: Path, said: str
+) -> tuple[str, str, None]:
     """The outcome of a run that ended."""
     ours = {k: v for k, v in _disk.contents(folder).items() if not k.startswith("report.1/")}
-    differing = [name for name in _disk.differences(_disk.contents(whole), ours) if folder / name != path]
+    differing = [
+        name for name in _disk.differences(_disk.contents(whole), ours) if folder / name != path
+    ]
     if not differing:
         now = path.read_bytes() if path.is_file() else None
-        same = path.name in ("run.json", "metrics.jsonl") or same_content(path, whole / path.relative_to(folder))
+        same = path.name in ("run.json", "metrics.jsonl") or same_content(
+            path, whole / path.relative_to(folder)
+        )
         if not same:
             return ("named" if path.name in said else "silent"), said, None
         return ("harmless" if now == damaged else "remade"), said, None
@@ -311,27 +392,42 @@ def judged(folder: Path, path: Path, damaged: bytes | None, whole: Path, said: s
 
 
 def same_content(path: Path, other: Path) -> bool:
-    """Whether a file has the bytes, or at least the arrays, of another; a checkpoint of a finished group is gone in both."""
+    """Whether a file has the bytes, or at least the arrays, of another; a checkpoint of a finished
+    group is gone in both.
+    """
     if not other.exists() or not path.exists():
-        return path.exists() == other.exists() or path.name == "plan.json"  # which is only written while there is training
+        return (
+            path.exists() == other.exists() or path.name == "plan.json"
+        )  # which is only written while there is training
     if path.read_bytes() == other.read_bytes():
         return True
     if path.suffix == ".json":  # white space
         return workdir.read_json(path) == workdir.read_json(other)
-    read = dict(npz=lambda p: workdir.read_npz(p), npy=lambda p: dict(a=workdir.read_npy(p))).get(path.suffix[1:])
+    read = dict(npz=lambda p: workdir.read_npz(p), npy=lambda p: dict(a=workdir.read_npy(p))).get(
+        path.suffix[1:]
+    )
     if read is None:
         return False
     one, two = read(path), read(other)
-    return one.keys() == two.keys() and all(np.array_equal(one[k], two[k], equal_nan=one[k].dtype.kind == "f") for k in one)
+    return one.keys() == two.keys() and all(
+        np.array_equal(one[k], two[k], equal_nan=one[k].dtype.kind == "f") for k in one
+    )
 
 
-def remedied(fleets: Fleets, audit, folder: Path, path: Path, text: str, whole: Path) -> bool | None:
-    """Whether the files are those of the undisturbed run once what the message says is deleted; None if it says so of nothing."""
+def remedied(
+    fleets: Fleets, audit, folder: Path, path: Path, text: str, whole: Path
+) -> bool | None:
+    """Whether the files are those of the undisturbed run once what the message says is deleted;
+    None if it says so of nothing.
+    """
     if "elete" not in text:
         return None
     gone = [path]
     if "train/model/00001.npz" in text:
-        gone += [folder / "train" / "model" / "00001.npz", *folder.glob("train/snapshot/*/model/00001.npz")]
+        gone += [
+            folder / "train" / "model" / "00001.npz",
+            *folder.glob("train/snapshot/*/model/00001.npz"),
+        ]
     if str(path.parent) in text and "delete " + str(path.parent) + " " in text:
         gone = [path.parent]
     key = (path.name, *(one.relative_to(folder).as_posix() for one in gone))
@@ -353,7 +449,9 @@ def healed(folder: Path, path: Path, whole: Path) -> bool:
     """Whether the files are those of the undisturbed run."""
     ours = {k: v for k, v in _disk.contents(folder).items() if not k.startswith("report.1/")}
     differing = _disk.differences(_disk.contents(whole), ours)
-    return not [name for name in differing if folder / name != path or path.exists()]  # train/plan.json is only written while there is training
+    return not [
+        name for name in differing if folder / name != path or path.exists()
+    ]  # train/plan.json is only written while there is training
 
 
 if __name__ == "__main__":

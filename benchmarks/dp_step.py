@@ -1,25 +1,33 @@
-"""One private training step against the plain one, and against Opacus and jax-privacy, side by side in one run.
+"""One private training step against the plain one, and against Opacus and jax-privacy, side by side
+in one run.
 
-    python -m benchmarks.dp_step [--quick] [--cases mlp,conv] [--runs 3] [--peers plain,vmap,opacus,opacus_ghost,jax_privacy]
+    python -m benchmarks.dp_step [--quick] [--cases mlp,conv] [--runs 3] [--peers
+    plain,vmap,opacus,opacus_ghost,jax_privacy]
 
 mlp   784-256-10, batches of 256.
 conv  the conv net (1,250,858 parameters) on 32x32x3, batches of 64.
 
-Clip norm 1, noise multiplier 1, SGD, the same batch size everywhere. Ours is the learner's own epoch: steps inside one lax.scan, batches gathered
-from the pool. `clipping alone` is the private step without noise, `noise` the difference to the whole step. `plain` is the same learner with
-gradient='mean', `vmap` with method='vmap'. The peers repeat one step on one batch that is in memory already; their threads or microbatches are
-chosen by a short trial. Seconds are of one step, compilation excluded; memory is the peak of a contender's process.
+Clip norm 1, noise multiplier 1, SGD, the same batch size everywhere. Ours is the learner's own
+epoch: steps inside one lax.scan, batches gathered from the pool. `clipping alone` is the private
+step without noise, `noise` the difference to the whole step. `plain` is the same learner with
+gradient='mean', `vmap` with method='vmap'. The peers repeat one step on one batch that is in memory
+already; their threads or microbatches are chosen by a short trial. Seconds are of one step,
+compilation excluded; memory is the peak of a contender's process.
 
 Measured (2 CPU cores, nothing else running, medians of 2 runs):
 
-                 whole          clipping alone         plain          Opacus ghost   vmap            noise in place
-    mlp          2.14 ms        1.56 ms, 1.11 x plain  1.41 ms        4.88 ms        48.1 ms         .59 ms
+                 whole          clipping alone         plain          Opacus ghost   vmap
+                 noise in place
+    mlp          2.14 ms        1.56 ms, 1.11 x plain  1.41 ms        4.88 ms        48.1 ms
+    .59 ms
                  605 MB         581 MB                 523 MB         434 MB         816 MB
-    conv         99.0 ms        99.9 ms, 1.34 x plain  74.3 ms        158 ms         222 ms          below the spread
+    conv         99.0 ms        99.9 ms, 1.34 x plain  74.3 ms        158 ms         222 ms
+    below the spread
                  1,093 MB       1,058 MB               788 MB         625 MB         1,091 MB
 
-In single runs beside the whole step (2.08 and 97.3 ms): jax-privacy 60.6 ms, 1,200 MB and 120 ms, 1,882 MB; Opacus hooks 165 ms, 851 MB and 332 ms,
-1,172 MB. Steps of 2 ms spread by a quarter from process to process; in an earlier run of three the mlp's clipping took 1.05 times the plain step.
+In single runs beside the whole step (2.08 and 97.3 ms): jax-privacy 60.6 ms, 1,200 MB and 120 ms,
+1,882 MB; Opacus hooks 165 ms, 851 MB and 332 ms, 1,172 MB. Steps of 2 ms spread by a quarter from
+process to process; in an earlier run of three the mlp's clipping took 1.05 times the plain step.
 """
 
 from __future__ import annotations
@@ -58,19 +66,39 @@ def benchmark(args) -> None:
     """Every case in turn: a table, then a JSON line for each comparison."""
     for peer in args.peers:
         if peer in LIBRARIES:
-            _pairs.need(LIBRARIES[peer], f"{LIBRARIES[peer]} is not installed: pip install -r requirements-bench.txt (or choose other --peers).")
+            _pairs.need(
+                LIBRARIES[peer],
+                f"{LIBRARIES[peer]} is not installed: pip install -r requirements-bench.txt (or "
+                "choose other --peers).",
+            )
     for name in args.cases:
-        measure(name, runs=args.runs or (1 if args.quick else 3), peers=args.peers, quick=args.quick)
+        measure(
+            name, runs=args.runs or (1 if args.quick else 3), peers=args.peers, quick=args.quick
+        )
 
 
 def measure(name: str, *, runs: int, peers: list[str], quick: bool) -> None:
     """One case: all contenders in turns."""
-    contenders = {role: lambda role=role: _pairs.contender("benchmarks.dp_step", role=role, case=name, quick=quick) for role in (*OURS, *peers)}
+    contenders = {
+        role: lambda role=role: _pairs.contender(
+            "benchmarks.dp_step", role=role, case=name, quick=quick
+        )
+        for role in (*OURS, *peers)
+    }
     samples = _pairs.interleaved(contenders, runs)
     seconds = {role: _pairs.median(found, "seconds") for role, found in samples.items()}
     memory = {role: _pairs.median(found, "peak_mb") for role, found in samples.items()}
-    noise, alone = seconds["whole"] - seconds["clipping"], _pairs.median(samples["whole"], "noise_s")
-    names = dict(whole="ours, whole private step", clipping="ours, clipping alone", plain="plain step", vmap="vmap", opacus="Opacus hooks")
+    noise, alone = (
+        seconds["whole"] - seconds["clipping"],
+        _pairs.median(samples["whole"], "noise_s"),
+    )
+    names = dict(
+        whole="ours, whole private step",
+        clipping="ours, clipping alone",
+        plain="plain step",
+        vmap="vmap",
+        opacus="Opacus hooks",
+    )
     names |= dict(opacus_ghost="Opacus ghost", jax_privacy="jax-privacy")
     rows = [
         [
@@ -82,14 +110,29 @@ def measure(name: str, *, runs: int, peers: list[str], quick: bool) -> None:
         ]
         for role, s in seconds.items()
     ]
-    print(f"\n{name}: batch {CASES[name].batch}, median of {runs} run{'s' * (runs > 1)}; noise by itself {_pairs.seconds(alone)}\n")
+    print(
+        f"\n{name}: batch {CASES[name].batch}, median of {runs} run{'s' * (runs > 1)}; noise by "
+        f"itself {_pairs.seconds(alone)}\n"
+    )
     print(_pairs.table(["", "step", "x whole", "peak", "noise"], rows))
     others = max(sample["others"] for found in samples.values() for sample in found)
     print(f"other processes used {100 * others:.0f}% of the machine at most\n")
     for peer in peers:
-        extra = dict(clipping_s=seconds["clipping"], noise_s=max(noise, 0.0), ours_mb=memory["whole"], peer_mb=memory[peer])
+        extra = dict(
+            clipping_s=seconds["clipping"],
+            noise_s=max(noise, 0.0),
+            ours_mb=memory["whole"],
+            peer_mb=memory[peer],
+        )
         extra |= dict(clipping_ratio=seconds[peer] / seconds["clipping"])
-        found = _pairs.comparison(benchmark="dp_step", case=name, ours_s=seconds["whole"], peer=peer, peer_s=seconds[peer], **extra)
+        found = _pairs.comparison(
+            benchmark="dp_step",
+            case=name,
+            ours_s=seconds["whole"],
+            peer=peer,
+            peer_s=seconds[peer],
+            **extra,
+        )
         print(_pairs.line(found), flush=True)
 
 
@@ -101,12 +144,16 @@ def answer(*, role: str, case: str, quick: bool) -> dict:
     y = rng.integers(0, 10, len(x)).astype(np.int32)
     count = 3 if quick else max(5, min(30, sizes.steps * sizes.repeats // 4))
     if role.startswith("opacus"):
-        return _dp_peers.opacus(x=x[: sizes.batch], y=y[: sizes.batch], ghost=role.endswith("ghost"), count=count)
+        return _dp_peers.opacus(
+            x=x[: sizes.batch], y=y[: sizes.batch], ghost=role.endswith("ghost"), count=count
+        )
     from mia_jax import registry
 
     model = registry.make("models", sizes.model, num_classes=10)
     if role == "jax_privacy":
-        return _dp_peers.jax_privacy(model=model, x=x[: sizes.batch], y=y[: sizes.batch], count=min(count, 10))
+        return _dp_peers.jax_privacy(
+            model=model, x=x[: sizes.batch], y=y[: sizes.batch], count=min(count, 10)
+        )
     return ours(role=role, model=model, x=x, y=y, sizes=sizes)
 
 
@@ -121,31 +168,60 @@ def ours(*, role: str, model, x, y, sizes: Case) -> dict:
     from mia_jax.types import Pool, classification
 
     pool = Pool(x=jnp.asarray(x), y=jnp.asarray(y), task=classification(10))
-    common = dict(model=model, loss=cross_entropy.make(model=model), num_rows=len(x), epochs=1, batch_size=sizes.batch)
+    common = dict(
+        model=model,
+        loss=cross_entropy.make(model=model),
+        num_rows=len(x),
+        epochs=1,
+        batch_size=sizes.batch,
+    )
     common |= dict(optimizer="sgd", learning_rate=_dp_peers.RATE)
     if role != "plain":
-        settings = dict(clip_norm=_dp_peers.CLIP, noise_multiplier=0.0 if role == "clipping" else _dp_peers.NOISE)
-        settings |= dict(sampling="shuffle", adjacency="zero_out", method="vmap" if role == "vmap" else "auto")
+        settings = dict(
+            clip_norm=_dp_peers.CLIP,
+            noise_multiplier=0.0 if role == "clipping" else _dp_peers.NOISE,
+        )
+        settings |= dict(
+            sampling="shuffle", adjacency="zero_out", method="vmap" if role == "vmap" else "auto"
+        )
         common |= dict(gradient="private", privacy=settings, sample=pool)
     learner = backprop.make(**common)
     state = learner.init(jax.random.key(0), pool)
-    index, weight = learner.plan(jax.random.key(1), jnp.uint32(1), jnp.arange(len(x), dtype=jnp.int32), jnp.ones(len(x)))
+    index, weight = learner.plan(
+        jax.random.key(1), jnp.uint32(1), jnp.arange(len(x), dtype=jnp.int32), jnp.ones(len(x))
+    )
     epoch = jax.jit(learner.epoch)
     repeats = 2 if role == "vmap" else sizes.repeats
-    spent = _dp_peers.repeated(lambda: jax.block_until_ready(epoch(state, pool, index, weight)), count=repeats, warm=1)
+    spent = _dp_peers.repeated(
+        lambda: jax.block_until_ready(epoch(state, pool, index, weight)), count=repeats, warm=1
+    )
     found = dict(seconds=float(np.median(spent)) / sizes.steps, peak_mb=_pairs.peak_bytes() / 1e6)
     if role == "whole":
         params = state.variables["params"]
 
         def draws(total):
             return jax.lax.scan(
-                lambda t, s: (jax.tree.map(jnp.add, t, noise.gaussian(jax.random.fold_in(state.key, s), t, 1.0)), None),
+                lambda t, s: (
+                    jax.tree.map(
+                        jnp.add, t, noise.gaussian(jax.random.fold_in(state.key, s), t, 1.0)
+                    ),
+                    None,
+                ),
                 total,
                 jnp.arange(sizes.steps),
             )[0]
 
         alone = jax.jit(draws)
-        found["noise_s"] = float(np.median(_dp_peers.repeated(lambda: jax.block_until_ready(alone(params)), count=repeats, warm=1))) / sizes.steps
+        found["noise_s"] = (
+            float(
+                np.median(
+                    _dp_peers.repeated(
+                        lambda: jax.block_until_ready(alone(params)), count=repeats, warm=1
+                    )
+                )
+            )
+            / sizes.steps
+        )
     return found
 
 

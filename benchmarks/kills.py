@@ -1,15 +1,20 @@
-"""Kills a run at chosen file operations, at random times and at its safe places, starts it again and compares every file with an undisturbed run.
+"""Kills a run at chosen file operations, at random times and at its safe places, starts it again
+and compares every file with an undisturbed run.
 
-python -m benchmarks.kills [--quick] [--operations 60] [--times 60] [--pauses 20] [--processes 0] [--seed 0]
+python -m benchmarks.kills [--quick] [--operations 60] [--times 60] [--pauses 20] [--processes 0]
+[--seed 0]
 
-operations  the process dies before, within or after an operation of the file system (open, fsync, rename, link, unlink, mkdir, append), spread
-            evenly over all of a run: simulated in one process (benchmarks/_disk.py), so that programs are compiled once
+operations  the process dies before, within or after an operation of the file system (open, fsync,
+rename, link, unlink, mkdir, append), spread
+            evenly over all of a run: simulated in one process (benchmarks/_disk.py), so that
+                programs are compiled once
 times       the same at random times
 pauses      the run is asked to stop (as SIGTERM does) at its n-th safe place
 processes   launch.py in a process of its own that gets kill -9 after a random time
 
-A run is `identical` if the second start ends and every file is the same byte for byte, provenance included (run.json and the order of lines of
-metrics.jsonl apart; no temporary file may be left), `stuck` if it does not end, and `lost` if a file differs. Prints a Markdown table; exits with 1
+A run is `identical` if the second start ends and every file is the same byte for byte, provenance
+included (run.json and the order of lines of metrics.jsonl apart; no temporary file may be left),
+`stuck` if it does not end, and `lost` if a file differs. Prints a Markdown table; exits with 1
 unless all are identical.
 """
 
@@ -27,19 +32,35 @@ from collections import Counter
 from pathlib import Path
 
 from benchmarks import _disk
-from mia_jax import jobs
+from mia_jax.runtime import jobs
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.kills", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, count in (("operations", 60), ("times", 60), ("pauses", 20), ("processes", 0), ("seed", 0)):
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.kills",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for name, count in (
+        ("operations", 60),
+        ("times", 60),
+        ("pauses", 20),
+        ("processes", 0),
+        ("seed", 0),
+    ):
         parser.add_argument(f"--{name}", type=int, default=count)
     parser.add_argument("--quick", action="store_true", help="six of each")
     flags = parser.parse_args(arguments)
     if flags.quick:
-        flags.operations, flags.times, flags.pauses = (min(6, n) for n in (flags.operations, flags.times, flags.pauses))
+        flags.operations, flags.times, flags.pauses = (
+            min(6, n) for n in (flags.operations, flags.times, flags.pauses)
+        )
     audit, failed = _disk.prepared(), 0
-    print("| kill | tried | identical | stuck | lost | temporary files left |\n|---|---|---|---|---|---|", flush=True)
+    print(
+        "| kill | tried | identical | stuck | lost | temporary files left "
+        "|\n|---|---|---|---|---|---|",
+        flush=True,
+    )
     for name, outcomes in (
         ("at chosen file operations", operations(audit, flags.operations)),
         ("at random times", times(audit, flags.times, seed=flags.seed)),
@@ -49,7 +70,14 @@ def main(arguments: list[str] | None = None) -> int:
         found = list(outcomes)
         if found:
             counts = Counter(word for word, *_ in found)
-            line = [name, len(found), counts["identical"], counts["stuck"], counts["lost"], sum(left for *_, left in found)]
+            line = [
+                name,
+                len(found),
+                counts["identical"],
+                counts["stuck"],
+                counts["lost"],
+                sum(left for *_, left in found),
+            ]
             print("| " + " | ".join(map(str, line)) + " |", flush=True)
             for word, where, why, _ in found:
                 if word != "identical":
@@ -75,7 +103,12 @@ def outcome(audit, folder: Path, whole: dict, where: str) -> tuple[str, str, str
         try:
             _disk.run(audit, folder)
         except Exception as error:
-            return "stuck", where, f"{type(error).__name__}: {error}", len(list(folder.rglob("*.tmp")))
+            return (
+                "stuck",
+                where,
+                f"{type(error).__name__}: {error}",
+                len(list(folder.rglob("*.tmp"))),
+            )
     left = len(list(folder.rglob("*.tmp")))
     differing = _disk.differences(whole, _disk.contents(folder))
     return ("lost" if differing else "identical"), where, ", ".join(differing[:4]), left
@@ -100,7 +133,9 @@ def killed(audit, folder: Path, whole: dict, **death) -> tuple[str, str, str, in
         except _disk.Killed:
             pass
     kind, path = disk.log[-1] if disk.log else ("", "")
-    return outcome(audit, folder, whole, f"{disk.mode} {kind} {Path(path).name} ({len(disk.log)} operations)")
+    return outcome(
+        audit, folder, whole, f"{disk.mode} {kind} {Path(path).name} ({len(disk.log)} operations)"
+    )
 
 
 def times(audit, count: int, *, seed: int):
@@ -111,7 +146,13 @@ def times(audit, count: int, *, seed: int):
     with tempfile.TemporaryDirectory() as place:
         whole, _, seconds = reference(audit, Path(place))
         for i in range(count):
-            yield killed(audit, Path(place) / f"{i}", whole, seconds=rng.uniform(0, seconds), mode=rng.choice(_disk.MODES))
+            yield killed(
+                audit,
+                Path(place) / f"{i}",
+                whole,
+                seconds=rng.uniform(0, seconds),
+                mode=rng.choice(_disk.MODES),
+            )
 
 
 def pauses(audit, count: int):
@@ -133,7 +174,10 @@ def pauses(audit, count: int):
             yield outcome(audit, folder, whole, f"safe place {places}")
 
 
-COMMAND = "from benchmarks import _disk; import sys, pathlib\nwith _disk.quiet():\n    _disk.run(_disk.prepared(), pathlib.Path(sys.argv[1]))"
+COMMAND = (
+    "from benchmarks import _disk; import sys, pathlib\nwith _disk.quiet():\n    "
+    "_disk.run(_disk.prepared(), pathlib.Path(sys.argv[1]))"
+)
 
 
 def processes(count: int, *, seed: int):

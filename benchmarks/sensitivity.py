@@ -1,18 +1,26 @@
-"""By how much one example moves the clipped sum of a private training step, over nets that keep the examples of a batch apart and nets that mix them.
+"""By how much one example moves the clipped sum of a private training step, over nets that keep the
+examples of a batch apart and nets that mix them.
 
-    python -m benchmarks.sensitivity [--quick] [--cases centered,attention] [--methods auto,vmap] [--runs 6] [--peers none]
+    python -m benchmarks.sensitivity [--quick] [--cases centered,attention] [--methods auto,vmap]
+    [--runs 6] [--peers none]
 
-Every net is trained by the learner itself (gradient='private' without noise, one step on 32 rows), so what is measured is what a run adds up.
-One row is removed, or replaced by another example, or by one far away on either side; the parameters are drawn anew each time. The largest change is
-printed in units of the clip norm C: at most 2 for a replaced row, 1 for a removed one. `refused`: the learner could not be built. The column
-`unchecked` has both changes by bookkeeping when nothing is checked. Exit status 1 if a net exceeds a bound, a net that trial batches show to mix
-examples is not refused, or a net that keeps them apart is refused.
+Every net is trained by the learner itself (gradient='private' without noise, one step on 32 rows),
+so what is measured is what a run adds up. One row is removed, or replaced by another example, or by
+one far away on either side; the parameters are drawn anew each time. The largest change is printed
+in units of the clip norm C: at most 2 for a replaced row, 1 for a removed one. `refused`: the
+learner could not be built. The column `unchecked` has both changes by bookkeeping when nothing is
+checked. Exit status 1 if a net exceeds a bound, a net that trial batches show to mix examples is
+not refused, or a net that keeps them apart is refused.
 
-Measured (CPU, jax 0.10.2, 4 draws of a parameter vector and a row; largest change for a replaced and a removed row):
+Measured (CPU, jax 0.10.2, 4 draws of a parameter vector and a row; largest change for a replaced
+and a removed row):
 
-    15 nets that keep examples apart     1.57 to 1.96, 1.00      none refused; 12 by bookkeeping, 3 by vmap (no taps, asked several times, a mask)
-    21 nets that mix them, unchecked     up to 18.1, 1.38        18 refused by every method, 3 by vmap within 1.73, 1.00 (taps refused)
-        h + h.sum(0), gate on the mean, running sum, arg max: 18.1, 15.9, 13.2, 12.6; behind an embedding: 5.7; a gate that no trial opens: 16.0
+    15 nets that keep examples apart     1.57 to 1.96, 1.00      none refused; 12 by bookkeeping, 3
+    by vmap (no taps, asked several times, a mask)
+    21 nets that mix them, unchecked     up to 18.1, 1.38        18 refused by every method, 3 by
+    vmap within 1.73, 1.00 (taps refused)
+        h + h.sum(0), gate on the mean, running sum, arg max: 18.1, 15.9, 13.2, 12.6; behind an
+        embedding: 5.7; a gate that no trial opens: 16.0
 """
 
 from __future__ import annotations
@@ -46,8 +54,12 @@ FAR = 1000.0
 
 
 class Net(NamedTuple):
-    """`body(h [B,8], key_B, weight_B) -> h` between two dense layers. `kind`: 'apart', or what a net that mixes must meet: 'refused' by every
-    method, or 'bounded' (trial batches need not show that it mixes, so vmap may train it). `inputs`: 'float', 'words' or 'images'."""
+    """`body(h [B,8], key_B, weight_B) -> h` between two dense layers.
+
+    `kind`: 'apart', or what a net that mixes must meet: 'refused' by every method, or 'bounded'
+    (trial batches need not show that it mixes, so vmap may train it). `inputs`: 'float', 'words' or
+    'images'.
+    """
 
     kind: str
     body: Callable
@@ -76,11 +88,15 @@ class Module(nn.Module):
 
 
 def _negatives(model: Model) -> Loss:
-    """Every example's embedding against those of the batch (contrastive learning with in-batch negatives)."""
+    """Every example's embedding against those of the batch (contrastive learning with in-batch
+    negatives).
+    """
 
     def loss(variables, batch, *, key_B=None, train=False):
         out_BC, _ = model.apply(variables, batch.x, key_B=key_B, train=train)
-        loss_B = optax.softmax_cross_entropy_with_integer_labels(out_BC @ out_BC.T, jnp.arange(len(out_BC)))
+        loss_B = optax.softmax_cross_entropy_with_integer_labels(
+            out_BC @ out_BC.T, jnp.arange(len(out_BC))
+        )
         return loss_B, Aux({}, {})
 
     return loss
@@ -120,7 +136,9 @@ def _normalized_backwards(h):
     return h
 
 
-_normalized_backwards.defvjp(lambda h: (h, None), lambda _, g: (g / (1e-6 + jnp.sqrt(jnp.square(g).sum())),))
+_normalized_backwards.defvjp(
+    lambda h: (h, None), lambda _, g: (g / (1e-6 + jnp.sqrt(jnp.square(g).sum())),)
+)
 
 
 @jax.custom_vjp
@@ -128,12 +146,16 @@ def _rounded(h):
     return jnp.round(h * 8) / 8
 
 
-_rounded.defvjp(lambda h: (_rounded(h), h), lambda h, g: (jnp.clip(g, -1e-3, 1e-3) * (jnp.abs(h) < 4),))  # apart, but not linear in g
+_rounded.defvjp(
+    lambda h: (_rounded(h), h), lambda h, g: (jnp.clip(g, -1e-3, 1e-3) * (jnp.abs(h) < 4),)
+)  # apart, but not linear in g
 
 
 def _recurrent(h, *_):
     """A scan over 8 positions with a state per example."""
-    state, out = lax.scan(lambda s, x: ((t := jnp.tanh(s + x[:, None])), t), jnp.zeros((len(h), 4)), h.T)
+    state, out = lax.scan(
+        lambda s, x: ((t := jnp.tanh(s + x[:, None])), t), jnp.zeros((len(h), 4)), h.T
+    )
     return jnp.concatenate([state, out.mean(0)], 1)
 
 
@@ -153,7 +175,14 @@ def _own_by_mask(h, *_):
 
 
 def _while_doubling(h, *_):
-    return lax.while_loop(lambda s: s[1] < 3, lambda s: (s[0] * 1.1, s[1] + jnp.where(s[0].mean() > 0.2, 3, 1)), (lax.stop_gradient(h), 0))[0] + h
+    return (
+        lax.while_loop(
+            lambda s: s[1] < 3,
+            lambda s: (s[0] * 1.1, s[1] + jnp.where(s[0].mean() > 0.2, 3, 1)),
+            (lax.stop_gradient(h), 0),
+        )[0]
+        + h
+    )
 
 
 NETS: dict[str, Net] = dict(
@@ -163,14 +192,20 @@ NETS: dict[str, Net] = dict(
     layer_norm=Net("apart", lambda h, *_: layers.LayerNorm()(h)),
     group_norm_conv_pool=Net("apart", _images, "images"),
     attention=Net("apart", _attention),
-    positions_merged=Net("apart", lambda h, *_: layers.Dense(2)(h.reshape(-1, 2)).reshape(len(h), 8)),
+    positions_merged=Net(
+        "apart", lambda h, *_: layers.Dense(2)(h.reshape(-1, 2)).reshape(len(h), 8)
+    ),
     dropout=Net("apart", lambda h, key_B, _: layers.dropout(h, key_B, 0.5, 0)),
     sorted_within=Net("apart", lambda h, *_: jnp.sort(h, 1)),
     top_k_within=Net("apart", lambda h, *_: lax.top_k(h, 4)[0]),
     recurrent=Net("apart", _recurrent),
     picked_labels=Net("apart", lambda h, *_: h, loss=_picked),
-    adversarial=Net("apart", lambda h, *_: h, loss=_attacked, methods=("auto", "vmap", "scan")),  # asks its net several times
-    rounded=Net("apart", lambda h, *_: _rounded(h), methods=("auto", "vmap", "scan", "bookkeeping")),
+    adversarial=Net(
+        "apart", lambda h, *_: h, loss=_attacked, methods=("auto", "vmap", "scan")
+    ),  # asks its net several times
+    rounded=Net(
+        "apart", lambda h, *_: _rounded(h), methods=("auto", "vmap", "scan", "bookkeeping")
+    ),
     raw_parameter=Net("apart", lambda h, *_: nn.LayerNorm()(h), methods=("auto", "vmap", "scan")),
     chosen_by_a_mask=Net("apart", _own_by_mask, methods=("auto", "vmap", "scan")),
     # nets that mix them
@@ -178,22 +213,40 @@ NETS: dict[str, Net] = dict(
     summed=Net("refused", lambda h, *_: h + h.sum(0, keepdims=True)),
     centered=Net("refused", lambda h, *_: h - h.mean(0, keepdims=True)),
     batch_norm=Net("refused", lambda h, *_: layers.BatchNorm()(h, train=True)),
-    batch_norm_without_statistics=Net("refused", lambda h, *_: (h - h.mean(0, keepdims=True)) / jnp.sqrt(h.var(0, keepdims=True) + 1e-5)),
+    batch_norm_without_statistics=Net(
+        "refused",
+        lambda h, *_: (h - h.mean(0, keepdims=True)) / jnp.sqrt(h.var(0, keepdims=True) + 1e-5),
+    ),
     gate_on_mean=Net("refused", lambda h, *_: jnp.where(h.mean() > 0, h, -h)),
     far_gate=Net("bounded", lambda h, *_: jnp.where(h.max() > 300, -h, h)),
     softmax_over_batch=Net("refused", lambda h, *_: h * jax.nn.softmax(h, 0)),
     sorted_over_batch=Net("refused", lambda h, *_: jnp.sort(h, 0)),
-    top_k_over_batch=Net("refused", lambda h, *_: jnp.where(h >= lax.top_k(h.T, min(2, len(h)))[0][:, -1][None], h, 0)),
+    top_k_over_batch=Net(
+        "refused",
+        lambda h, *_: jnp.where(h >= lax.top_k(h.T, min(2, len(h)))[0][:, -1][None], h, 0),
+    ),
     argmax_over_batch=Net("refused", lambda h, *_: h + h[h[:, 0].argmax()][None]),
     rolled=Net("refused", lambda h, *_: h - jnp.roll(h, 1, 0)),
-    times_a_mask=Net("refused", lambda h, *_: (h @ h.T * jnp.eye(len(h))) @ h),  # 0 * NaN: one row that is not finite spoils all
+    times_a_mask=Net(
+        "refused", lambda h, *_: (h @ h.T * jnp.eye(len(h))) @ h
+    ),  # 0 * NaN: one row that is not finite spoils all
     running_sum=Net("refused", lambda h, *_: jnp.cumsum(h, 0)),
-    condition_on_mean=Net("refused", lambda h, *_: lax.cond(h.mean() > 0, lambda a: a, lambda a: -a, h)),
+    condition_on_mean=Net(
+        "refused", lambda h, *_: lax.cond(h.mean() > 0, lambda a: a, lambda a: -a, h)
+    ),
     loop_until_mean=Net("refused", _while_doubling),
-    summed_if_large_batch=Net("bounded", lambda h, *_: h + h.sum(0, keepdims=True) if len(h) > 16 else h),
+    summed_if_large_batch=Net(
+        "bounded", lambda h, *_: h + h.sum(0, keepdims=True) if len(h) > 16 else h
+    ),
     in_batch_negatives=Net("refused", lambda h, *_: h, loss=_negatives),
-    mean_over_batch=Net("refused", lambda h, *_: h, loss=_scaled(lambda batch: 8 / (1e-6 + batch.weight_B.sum()))),
-    weighted_by_labels=Net("refused", lambda h, *_: h, loss=_scaled(lambda batch: 1 + jnp.square(batch.y.astype(jnp.float32)).mean())),
+    mean_over_batch=Net(
+        "refused", lambda h, *_: h, loss=_scaled(lambda batch: 8 / (1e-6 + batch.weight_B.sum()))
+    ),
+    weighted_by_labels=Net(
+        "refused",
+        lambda h, *_: h,
+        loss=_scaled(lambda batch: 1 + jnp.square(batch.y.astype(jnp.float32)).mean()),
+    ),
     normalized_backwards=Net("bounded", lambda h, *_: _normalized_backwards(h)),
 )
 
@@ -221,20 +274,47 @@ def built(name: str, method: str, **privacy: Any):
     """The private learner of a net; ValueError if it is refused."""
     model, loss, pool = setting(name)
     size = ROWS // 2 if "user" in privacy else ROWS
-    settings = dict(sampling="shuffle", adjacency="zero_out", clip_norm=CLIP, noise_multiplier=0.0, method=method) | privacy
-    common = dict(model=model, loss=loss, num_rows=ROWS, sample=pool, epochs=1, batch_size=size, optimizer="sgd", learning_rate=1.0)
+    settings = (
+        dict(
+            sampling="shuffle",
+            adjacency="zero_out",
+            clip_norm=CLIP,
+            noise_multiplier=0.0,
+            method=method,
+        )
+        | privacy
+    )
+    common = dict(
+        model=model,
+        loss=loss,
+        num_rows=ROWS,
+        sample=pool,
+        epochs=1,
+        batch_size=size,
+        optimizer="sgd",
+        learning_rate=1.0,
+    )
     return backprop.make(**common, gradient="private", privacy=settings)
 
 
 def stepped(learner, **privacy: Any) -> Callable:
-    """sums(params, x, y, weight) -> the clipped sum of one step of the learner, as one vector; compiled."""
+    """sums(params, x, y, weight) -> the clipped sum of one step of the learner, as one vector;
+    compiled.
+    """
     copies, divisor = privacy.get("augmentations", 1), learner.guarantee.mechanism.divisor
 
     def sums(params, pool, weight_B):
         state = learner.init(jax.random.key(0), pool)._replace(variables=dict(params=params))
         index, weight = (jnp.repeat(a, copies)[None] for a in (jnp.arange(ROWS), weight_B))
         after, _ = learner.epoch(state, pool, index, weight)
-        return jnp.concatenate([jnp.ravel(a - b) * divisor for a, b in zip(*map(jax.tree.leaves, (params, after.variables["params"])), strict=True)])
+        return jnp.concatenate(
+            [
+                jnp.ravel(a - b) * divisor
+                for a, b in zip(
+                    *map(jax.tree.leaves, (params, after.variables["params"])), strict=True
+                )
+            ]
+        )
 
     return jax.jit(sums)
 
@@ -245,16 +325,23 @@ def unchecked(name: str) -> Callable:
     rule = clipping.rule("flat")
 
     def sums(params, pool, weight_B):
-        rows = backprop.rows(pool, jnp.arange(ROWS), weight_B), backprop.slot_keys(jax.random.key(1), ROWS)
+        rows = (
+            backprop.rows(pool, jnp.arange(ROWS), weight_B),
+            backprop.slot_keys(jax.random.key(1), ROWS),
+        )
         losses = backprop.losses_of(loss, jax.tree.map(lambda _: None, params))
-        total = gradients.clipped_sum(losses, params, rows, weight_B, units=ROWS, rule=rule, clip=CLIP, method="bookkeeping").total
+        total = gradients.clipped_sum(
+            losses, params, rows, weight_B, units=ROWS, rule=rule, clip=CLIP, method="bookkeeping"
+        ).total
         return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(total)])
 
     return jax.jit(sums)
 
 
 def changes(name: str, sums: Callable, draws: int = 6) -> tuple[float, float]:
-    """The largest change of the sum, in clip norms, when one row is replaced, and when it is removed."""
+    """The largest change of the sum, in clip norms, when one row is replaced, and when it is
+    removed.
+    """
     model, _, pool = setting(name)
     shapes = jax.eval_shape(model.init, jax.random.key(0), pool.x[:1])["params"]
     replaced, removed = [], []
@@ -263,11 +350,18 @@ def changes(name: str, sums: Callable, draws: int = 6) -> tuple[float, float]:
         params = jax.tree.map(lambda leaf, rng=rng: trials._parameter(rng, leaf), shapes)
         row, ones = int(rng.integers(ROWS)), np.ones(ROWS, np.float32)
         whole = np.asarray(sums(params, pool, ones))
-        removed.append(np.linalg.norm(whole - sums(params, pool, np.where(np.arange(ROWS) == row, 0, ones).astype(np.float32))))
+        removed.append(
+            np.linalg.norm(
+                whole
+                - sums(params, pool, np.where(np.arange(ROWS) == row, 0, ones).astype(np.float32))
+            )
+        )
         for value in _values(rng, pool, row):
             x, y = np.array(pool.x), np.array(pool.y)
             x[row], y[row] = value, (y[row] + 1) % CLASSES
-            replaced.append(np.linalg.norm(whole - sums(params, dataclasses.replace(pool, x=x, y=y), ones)))
+            replaced.append(
+                np.linalg.norm(whole - sums(params, dataclasses.replace(pool, x=x, y=y), ones))
+            )
     return float(np.max(replaced)) / CLIP, float(np.max(removed)) / CLIP
 
 
@@ -279,7 +373,9 @@ def _values(rng, pool: Pool, row: int):
 
 
 class Line(NamedTuple):
-    """A net by a method: what the guarantee's method is ('refused' if none), both changes (NaN if refused), and whether that is as it must be."""
+    """A net by a method: what the guarantee's method is ('refused' if none), both changes (NaN if
+    refused), and whether that is as it must be.
+    """
 
     net: str
     wanted: str
@@ -295,7 +391,14 @@ def line(name: str, wanted: str, draws: int = 6) -> Line:
     try:
         learner = built(name, wanted)
     except ValueError:
-        return Line(name, wanted, "refused", np.nan, np.nan, net.kind != "apart" or wanted not in net.methods)
+        return Line(
+            name,
+            wanted,
+            "refused",
+            np.nan,
+            np.nan,
+            net.kind != "apart" or wanted not in net.methods,
+        )
     replaced, removed = changes(name, stepped(learner), draws)
     right = replaced <= 2 * (1 + SLACK) and removed <= 1 + SLACK and net.kind != "refused"
     return Line(name, wanted, learner.guarantee.method, replaced, removed, right)
@@ -303,17 +406,29 @@ def line(name: str, wanted: str, draws: int = 6) -> Line:
 
 def main(argv: list[str] | None = None) -> int:
     parser = _pairs.parser(__doc__, peers=("unchecked",), cases=tuple(NETS))
-    parser.add_argument("--methods", type=_pairs.names(METHODS), default=list(METHODS), help=f"any of {','.join(METHODS)} (default: all)")
+    parser.add_argument(
+        "--methods",
+        type=_pairs.names(METHODS),
+        default=list(METHODS),
+        help=f"any of {','.join(METHODS)} (default: all)",
+    )
     args = parser.parse_args(argv)
     draws, wrong = args.runs or (1 if args.quick else 6), 0
-    print(f"{'net':30} {'kind':8} {'unchecked':>19}   {'method':12} {'became':12} {'replaced':>8} {'removed':>8}")
+    print(
+        f"{'net':30} {'kind':8} {'unchecked':>19}   {'method':12} {'became':12} {'replaced':>8} "
+        f"{'removed':>8}"
+    )
     for name in args.cases:
         before = unbounded(name, draws) if args.peers else ""
         for wanted in args.methods:
             one = line(name, wanted, draws)
             wrong += not one.right
             numbers = f"{one.replaced:8.3f} {one.removed:8.3f}" if one.method != "refused" else ""
-            print(f"{name:30} {NETS[name].kind:8} {before:>19}   {wanted:12} {one.method:12} {numbers}{'' if one.right else '   WRONG'}", flush=True)
+            print(
+                f"{name:30} {NETS[name].kind:8} {before:>19}   {wanted:12} {one.method:12} "
+                f"{numbers}{'' if one.right else '   WRONG'}",
+                flush=True,
+            )
     print(f"{wrong} of {len(args.cases) * len(args.methods)} are wrong.")
     return int(wrong > 0)
 

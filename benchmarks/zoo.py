@@ -2,10 +2,11 @@
 
     python -m benchmarks.zoo [--quick] [--cases lenet,resnet18,...] [--runs 3] [--peers torch]
 
-Each case is a net of configs/zoo at the size of its run there, random images 28x28x1, batches of 32, SGD. Ours is one epoch of 5 steps of the
-fleet's compiled program (chunk 1), resizing, dropout and running statistics included; PyTorch's is the same 5 steps, tensors in memory, with the
-threads and the memory layout that a short trial finds fastest. Compilation is not timed. Figures are seconds a step: medians over the runs,
-contenders in turns, each in a process of its own.
+Each case is a net of configs/zoo at the size of its run there, random images 28x28x1, batches of
+32, SGD. Ours is one epoch of 5 steps of the fleet's compiled program (chunk 1), resizing, dropout
+and running statistics included; PyTorch's is the same 5 steps, tensors in memory, with the threads
+and the memory layout that a short trial finds fastest. Compilation is not timed. Figures are
+seconds a step: medians over the runs, contenders in turns, each in a process of its own.
 """
 
 from __future__ import annotations
@@ -46,17 +47,35 @@ def benchmark(args) -> None:
     rows, records = [], []
     for case in args.cases:
         roles = ["ours", *args.peers]
-        contenders = {role: lambda role=role, case=case: _pairs.contender("benchmarks.zoo", role=role, case=case, repeats=repeats) for role in roles}
+        contenders = {
+            role: lambda role=role, case=case: _pairs.contender(
+                "benchmarks.zoo", role=role, case=case, repeats=repeats
+            )
+            for role in roles
+        }
         samples = _pairs.interleaved(contenders, runs)
         ours_s = _pairs.median(samples["ours"], "seconds")
-        rows.append([case, _pairs.seconds(ours_s), *("" for _ in args.peers), *("" for _ in args.peers)])
+        rows.append(
+            [case, _pairs.seconds(ours_s), *("" for _ in args.peers), *("" for _ in args.peers)]
+        )
         for peer in args.peers:
             peer_s = _pairs.median(samples[peer], "seconds")
             rows[-1][2:4] = [_pairs.seconds(peer_s), f"{peer_s / ours_s:.2f}"]
             others = max(_pairs.median(found, "others") for found in samples.values())
-            extra = dict(per="step", batch=CASES[case][2], steps=STEPS, runs=runs, peer_settings=samples[peer][-1]["settings"], others=others)
+            extra = dict(
+                per="step",
+                batch=CASES[case][2],
+                steps=STEPS,
+                runs=runs,
+                peer_settings=samples[peer][-1]["settings"],
+                others=others,
+            )
             extra |= dict(compile_s=_pairs.median(samples["ours"], "compile_s"))
-            records.append(_pairs.comparison(benchmark="zoo", case=case, ours_s=ours_s, peer=peer, peer_s=peer_s, **extra))
+            records.append(
+                _pairs.comparison(
+                    benchmark="zoo", case=case, ours_s=ours_s, peer=peer, peer_s=peer_s, **extra
+                )
+            )
             print(_pairs.line(records[-1]), flush=True)
     print(_pairs.table(["net", "ours", *args.peers, *("ratio" for _ in args.peers)], rows))
 
@@ -74,7 +93,9 @@ def answer(*, role: str, case: str, repeats: int) -> dict:
 def images(batch: int) -> tuple[np.ndarray, np.ndarray]:
     """x [N,28,28,1] in [0,1) and labels of 10 classes: the rows of 5 steps."""
     rng = np.random.default_rng(0)
-    return rng.random((STEPS * batch, 28, 28, 1), np.float32), rng.integers(0, 10, STEPS * batch).astype(np.int32)
+    return rng.random((STEPS * batch, 28, 28, 1), np.float32), rng.integers(
+        0, 10, STEPS * batch
+    ).astype(np.int32)
 
 
 def ours(*, case: str, repeats: int) -> dict:
@@ -92,7 +113,15 @@ def ours(*, case: str, repeats: int) -> dict:
     pool = jax.device_put(Pool(x=x, y=y, task=classification(10)))
     model = registry.make("models", name, dict(fields), num_classes=10)
     loss = cross_entropy.make(model=model)
-    learner = backprop.make(model=model, loss=loss, num_rows=len(y), epochs=1, batch_size=batch, optimizer="sgd", learning_rate=0.01)
+    learner = backprop.make(
+        model=model,
+        loss=loss,
+        num_rows=len(y),
+        epochs=1,
+        batch_size=batch,
+        optimizer="sgd",
+        learning_rate=0.01,
+    )
     program = programs.make(learner=learner, chunk=1)
     keys = programs.model_keys(seed=0, models=[0])
     rows, weight = np.arange(len(y), dtype=np.int32)[None], np.ones((1, len(y)), np.float32)
@@ -106,7 +135,9 @@ def ours(*, case: str, repeats: int) -> dict:
         start = time.perf_counter()
         state, _ = jax.block_until_ready(run(state, pool, index, weight))
         times.append((time.perf_counter() - start) / STEPS)
-    return dict(seconds=float(np.median(times[1:])), compile_s=compile_s, peak_mb=_pairs.peak_bytes() / 1e6)
+    return dict(
+        seconds=float(np.median(times[1:])), compile_s=compile_s, peak_mb=_pairs.peak_bytes() / 1e6
+    )
 
 
 if __name__ == "__main__":

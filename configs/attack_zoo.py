@@ -1,4 +1,5 @@
-"""Every score-based attack in one run: digits, 32 MLPs on complementary halves, three query views, every model the target in turn.
+"""Every score-based attack in one run: digits, 32 MLPs on complementary halves, three query views,
+every model the target in turn.
 
     python launch.py --config=configs/attack_zoo.py --workdir=runs/attack_zoo
 
@@ -7,23 +8,43 @@ intervals, means over 32 targets: multi_signal 9.1% [7.1, 10.6], lira_shrunk 9.1
 6.7% [5.0, 8.2], rmia 3.4% [2.4, 4.4], attack_model 2.7% [1.9, 3.2], the best threshold on the
 target alone (modified entropy) 1.1% [0.75, 1.6].
 
-Arguments: models, epochs. A cross-fitted attack (attack_model_target) knows half of the target's members: it is listed separately and never ranked.
+Arguments: models, epochs. A cross-fitted attack (attack_model_target) knows half of the target's
+members: it is listed separately and never ranked.
 """
 
 from mia_jax import configuration
 
-SIGNALS = ("loss", "confidence", "max_confidence", "entropy", "modified_entropy", "hinge", "rescaled_logit")
+SIGNALS = (
+    "loss",
+    "confidence",
+    "max_confidence",
+    "entropy",
+    "modified_entropy",
+    "hinge",
+    "rescaled_logit",
+)
 
 
 def get_config(arg=None):
     arg = configuration.arguments(arg, models=32, epochs=100)
-    thresholds = {f"threshold_{signal}": dict(name="threshold", signal=signal) for signal in SIGNALS}
-    classes = {f"class_threshold_{s}": dict(name="class_threshold", signal=s) for s in ("entropy", "modified_entropy", "confidence")}
+    thresholds = {
+        f"threshold_{signal}": dict(name="threshold", signal=signal) for signal in SIGNALS
+    }
+    classes = {
+        f"class_threshold_{s}": dict(name="class_threshold", signal=s)
+        for s in ("entropy", "modified_entropy", "confidence")
+    }
     return configuration.complete(
         data=dict(name="digits", flat=False),
         design=dict(name="halves", models=arg.models, population=0.1),
         model=dict(name="mlp", widths=(256,)),
-        learner=dict(optimizer="adam", learning_rate=3e-3, batch_size=32, epochs=arg.epochs, snapshots=(1, 2, 5, 10, 20, 50, arg.epochs)),
+        learner=dict(
+            optimizer="adam",
+            learning_rate=3e-3,
+            batch_size=32,
+            epochs=arg.epochs,
+            snapshots=(1, 2, 5, 10, 20, 50, arg.epochs),
+        ),
         query=dict(views=("identity", "rotate:5", "rotate:-5")),
         attacks=dict(
             gap=dict(),
@@ -46,7 +67,9 @@ def get_config(arg=None):
             privacy_risk_score=dict(),
             attack_model=dict(kind="logistic"),
             attack_model_mlp=dict(name="attack_model", kind="mlp", rows=4000),
-            attack_model_target=dict(name="attack_model", kind="logistic", fit="target", features=("loss", "correct")),
+            attack_model_target=dict(
+                name="attack_model", kind="logistic", fit="target", features=("loss", "correct")
+            ),
             trajectory=dict(),
             range=dict(),
             ensemble=dict(),

@@ -1,17 +1,23 @@
-"""Fashion-MNIST with differential privacy and without it, on the same rows: accuracy, accounted epsilon, the best attack, the audited lower bound.
+"""Fashion-MNIST with differential privacy and without it, on the same rows: accuracy, accounted
+epsilon, the best attack, the audited lower bound.
 
     apt-get install dataset-fashion-mnist
     python launch.py --config=configs/dp_fashion_mnist.py --workdir=runs/dp
     python launch.py --config=configs/dp_fashion_mnist.py:private=false --workdir=runs/not_dp
 
-4 tanh nets of 26,010 parameters, each on 9,896 rows: 9,400 images and those of 1,000 mislabeled canaries that its coins picked; 2,600 further images
-test it. The private ones are trained by DP-SGD with momentum (clip 0.1, batches of 512 expected, 30 epochs), the others by Adam for 60 epochs.
-Measured, both at once under other load: 13 min 41 s and 13 min 45 s, about 5 CPU-minutes each, on 2 CPU cores; 4 targets, canaries' AUC with 95%
-intervals over records, accuracy on the images outside all models (mean and sd over models):
+4 tanh nets of 26,010 parameters, each on 9,896 rows: 9,400 images and those of 1,000 mislabeled
+canaries that its coins picked; 2,600 further images test it. The private ones are trained by DP-SGD
+with momentum (clip 0.1, batches of 512 expected, 30 epochs), the others by Adam for 60 epochs.
+Measured, both at once under other load: 13 min 41 s and 13 min 45 s, about 5 CPU-minutes each, on 2
+CPU cores; 4 targets, canaries' AUC with 95% intervals over records, accuracy on the images outside
+all models (mean and sd over models):
 
-                  accuracy          epsilon, delta 1e-5      lira_shrunk           threshold_loss        audited epsilon, one run, 95%
-    private       80.9% +- 0.63%     3.00 PLD, 3.27 RDP      0.535 [0.516, 0.553]    0.526 [0.509, 0.544]     >= 0 (61 and 62 of 100 correct)
-    private=false 84.8% +- 0.46%     none                    0.986 [0.982, 0.988]    0.978 [0.972, 0.982]     >= 2.86, the maximum for 100 guesses
+                  accuracy          epsilon, delta 1e-5      lira_shrunk           threshold_loss
+                  audited epsilon, one run, 95%
+    private       80.9% +- 0.63%     3.00 PLD, 3.27 RDP      0.535 [0.516, 0.553]    0.526 [0.509,
+    0.544]     >= 0 (61 and 62 of 100 correct)
+    private=false 84.8% +- 0.46%     none                    0.986 [0.982, 0.988]    0.978 [0.972,
+    0.982]     >= 2.86, the maximum for 100 guesses
 
 Epsilon: add/remove, Poisson, noise multiplier 1.93. The leakage falls, but the best attack on the
 private models is still distinguishable from random guessing.
@@ -19,7 +25,8 @@ private models is still distinguishable from random guessing.
 Arguments: folder (the four .gz files), private, epsilon, epochs, models, canaries; full: the
 published recipe (the tanh net of Tramer and Boneh 2021, arXiv:2011.11660, batches of 2,048 of
 60,000 rows, 40 epochs, clip 0.1, SGD with momentum; Papernot et al. 2021, arXiv:2007.14191, printed
-86% at epsilon 2.7 for such nets); its wiring is tested, it was not run here. """
+86% at epsilon 2.7 for such nets); its wiring is tested, it was not run here.
+"""
 
 from mia_jax import configuration
 
@@ -27,16 +34,46 @@ from mia_jax import configuration
 def get_config(arg=None):
     folder = "/usr/share/datasets/fashion-mnist"
     needs = dict(epsilon=("private", True))
-    arg = configuration.arguments(arg, {}, needs, folder=folder, private=True, epsilon=3.0, epochs=int, models=4, canaries=1000, full=False)
-    epochs = arg.epochs if arg.epochs is not None else (40 if arg.full else 30) if arg.private else 60
+    arg = configuration.arguments(
+        arg,
+        {},
+        needs,
+        folder=folder,
+        private=True,
+        epsilon=3.0,
+        epochs=int,
+        models=4,
+        canaries=1000,
+        full=False,
+    )
+    epochs = (
+        arg.epochs if arg.epochs is not None else (40 if arg.full else 30) if arg.private else 60
+    )
     if arg.private:
         privacy = dict(clip_norm=0.1, noise_multiplier=None, epsilon=arg.epsilon, delta=1e-5)
-        size = dict(batch_size=2048, learning_rate=4.0) if arg.full else dict(batch_size=512, learning_rate=2.0)
-        learner = dict(optimizer=dict(name="sgd", momentum=0.9), gradient="private", privacy=privacy, epochs=epochs) | size
+        size = (
+            dict(batch_size=2048, learning_rate=4.0)
+            if arg.full
+            else dict(batch_size=512, learning_rate=2.0)
+        )
+        learner = (
+            dict(
+                optimizer=dict(name="sgd", momentum=0.9),
+                gradient="private",
+                privacy=privacy,
+                epochs=epochs,
+            )
+            | size
+        )
     else:
         learner = dict(optimizer="adam", learning_rate=2e-3, batch_size=128, epochs=epochs)
     return configuration.complete(
-        data=dict(name="idx", folder=arg.folder, examples=70_000 if arg.full else 13_000, canaries=dict(kind="mislabeled", count=arg.canaries)),
+        data=dict(
+            name="idx",
+            folder=arg.folder,
+            examples=70_000 if arg.full else 13_000,
+            canaries=dict(kind="mislabeled", count=arg.canaries),
+        ),
         design=dict(name="canaries", models=arg.models, population=1 / 7 if arg.full else 0.2),
         model=dict(name="tanh_cnn"),
         learner=learner,
@@ -47,6 +84,8 @@ def get_config(arg=None):
             threshold_rescaled_logit=dict(name="threshold", signal="rescaled_logit"),
             lira_shrunk=dict(name="lira", mode="online", variance="shrunk"),
         ),
-        report=dict(audit=dict(attacks=("threshold_loss", "lira_shrunk"), guesses=(0.05,)), records=()),
+        report=dict(
+            audit=dict(attacks=("threshold_loss", "lira_shrunk"), guesses=(0.05,)), records=()
+        ),
         run=dict(chunk=1),
     )

@@ -1,4 +1,5 @@
-"""Fashion-MNIST (or any MNIST-format folder), 16 small CNNs on complementary halves of 10,000 images, every model the target in turn.
+"""Fashion-MNIST (or any MNIST-format folder), 16 small CNNs on complementary halves of 10,000
+images, every model the target in turn.
 
     apt-get install dataset-fashion-mnist
     python launch.py --config=configs/fashion_mnist.py --workdir=runs/fashion_mnist
@@ -15,12 +16,19 @@ from mia_jax import configuration
 
 
 def get_config(arg=None):
-    arg = configuration.arguments(arg, folder="/usr/share/datasets/fashion-mnist", examples=10_000, models=16, epochs=20)
+    arg = configuration.arguments(
+        arg, folder="/usr/share/datasets/fashion-mnist", examples=10_000, models=16, epochs=20
+    )
     return configuration.complete(
         data=dict(name="idx", folder=arg.folder, examples=arg.examples),
         design=dict(name="halves", models=arg.models, population=0.1),
         model=dict(name="small_cnn", num_conv=2),
-        learner=dict(optimizer=dict(name="adam", eps=1e-7), learning_rate=1e-3, batch_size=100, epochs=arg.epochs),
+        learner=dict(
+            optimizer=dict(name="adam", eps=1e-7),
+            learning_rate=1e-3,
+            batch_size=100,
+            epochs=arg.epochs,
+        ),
         query=dict(views=("identity", "flip"), batch_size=100),
         attacks=dict(
             gap=dict(),

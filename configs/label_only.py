@@ -1,15 +1,19 @@
-"""The label-only attacks of Choquette-Choo et al. 2021 on disjoint blocks: one target, one source model, each with and without MemGuard.
+"""The label-only attacks of Choquette-Choo et al.
+
+2021 on disjoint blocks: one target, one source model, each with and without MemGuard.
 
     apt-get install dataset-fashion-mnist
     python launch.py --config=configs/label_only.py --workdir=runs/label_only
-    python launch.py --config=configs/label_only.py:data=mnist10k.npz,side=28,ndata=1000 --workdir=runs/label_only_mnist
+    python launch.py --config=configs/label_only.py:data=mnist10k.npz,side=28,ndata=1000
+    --workdir=runs/label_only_mnist
 
-Rows [0, n) train the target and [n, 2n) are its non-members; the source has the next two blocks (random blocks of an npz file). max_samples members
-and as many non-members of the target are queried, and source_samples of the source, on which thresholds and attack models are calibrated.
+Rows [0, n) train the target and [n, 2n) are its non-members; the source has the next two blocks
+(random blocks of an npz file). max_samples members and as many non-members of the target are
+queried, and source_samples of the source, on which thresholds and attack models are calibrated.
 
-Balanced accuracy of the target in percent at thresholds and classifiers chosen on the source, 95% intervals over 500 members and 500
-non-members; queries per example; the last column is with MemGuard (on the target's outputs, not
-on those of the attacker's source model):
+Balanced accuracy of the target in percent at thresholds and classifiers chosen on the source, 95%
+intervals over 500 members and 500 non-members; queries per example; the last column is with
+MemGuard (on the target's outputs, not on those of the attacker's source model):
 
                       Fashion-MNIST, n=2500     MNIST, n=1000          queries        MemGuard
     gap               58.4 [56.8, 60.2]         51.9 [51.1, 52.9]            1        the same
@@ -34,38 +38,59 @@ differently: gap 52.8, boundary 54.8 [53.3, 56.4], boundary - gap +2.0 [0.5, 3.1
 budget (iterations=10,evaluations=100: 2,363 queries) a net of an earlier run gave boundary 55.2
 [53.8, 56.8], boundary - gap +2.8 [1.8, 3.8].
 
-Time on 2 CPU cores: Fashion-MNIST 12 min 37 s, nearly alone (24 CPU-minutes); MNIST 17.6 CPU-minutes, which took 42 min under other load: not timed
-alone. A smoke run: ndata=200,epochs=30,max_samples=50,source_samples=25.
+Time on 2 CPU cores: Fashion-MNIST 12 min 37 s, nearly alone (24 CPU-minutes); MNIST 17.6
+CPU-minutes, which took 42 min under other load: not timed alone. A smoke run:
+ndata=200,epochs=30,max_samples=50,source_samples=25.
 
-model=fc,attacks=bnawoqtu on MNIST (n=1000, one minute of CPU time): gap 55.2 [53.9, 56.7], confidence 61.7 [59.3, 64.1], boundary 60.2 [58.1, 62.3]
-(310 queries), the same at the median distance of random inputs 60.1 [58.2, 62.1], Carlini-Wagner 61.6 [59.2, 64.0] (never farther than
-HopSkipJump, median 0.73 against 2.00). AUC: gap 0.552, boundary 0.583 [0.548, 0.617], one query 0.633 [0.605, 0.660], transfer (5 queries) 0.661
-[0.632, 0.689], outliers first 0.549 [0.534, 0.563].
+model=fc,attacks=bnawoqtu on MNIST (n=1000, one minute of CPU time): gap 55.2 [53.9, 56.7],
+confidence 61.7 [59.3, 64.1], boundary 60.2 [58.1, 62.3] (310 queries), the same at the median
+distance of random inputs 60.1 [58.2, 62.1], Carlini-Wagner 61.6 [59.2, 64.0] (never farther than
+HopSkipJump, median 0.73 against 2.00). AUC: gap 0.552, boundary 0.583 [0.548, 0.617], one query
+0.633 [0.605, 0.660], transfer (5 queries) 0.661 [0.632, 0.689], outliers first 0.549 [0.534,
+0.563].
 
-Models trained with a defense: --grid with data=mnist10k.npz,side=28,ndata=1000,epochs=30,attacks=bnd,max_samples=0,source_samples=0 (1,000 + 1,000
-each; 20 minutes of CPU time); balanced accuracy of the attacks, and the accuracy of the target on members and non-members:
-                              members  others  gap                 max confidence      p of the label      translation
-    none                        1.000  0.960   52.0 [51.4, 52.7]   54.2 [52.7, 55.7]   54.2 [52.7, 55.7]   53.2 [52.3, 54.3]
-    l1, 0.001                    0.993  0.942   52.5 [51.8, 53.4]   50.6 [48.8, 52.5]   53.4 [52.0, 54.8]   52.3 [51.2, 53.5]
-    l2, 0.1                      0.991  0.948   52.2 [51.4, 53.0]   53.2 [52.1, 54.4]   52.9 [52.0, 53.9]   52.6 [51.4, 53.8]
-    dropout, 0.5                 1.000  0.968   51.6 [51.1, 52.2]   54.3 [52.8, 55.8]   54.4 [52.9, 55.9]   52.2 [51.1, 53.4]
-    advreg, 3                   0.999  0.959   52.0 [51.4, 52.7]   52.2 [50.3, 54.2]   52.8 [51.1, 54.5]   52.3 [51.1, 53.6]
-    dp, noise 1, epsilon 9.05   0.843  0.828   50.8 [49.1, 52.4]   50.7 [48.5, 52.9]   50.4 [48.2, 52.6]   50.2 [48.4, 52.1]
-    last_layer                  0.869  0.830   52.0 [50.3, 53.6]   50.8 [48.6, 53.0]   52.4 [50.9, 53.9]   52.0 [50.0, 54.1]
-last_layer (not in the grid) learns on the body of the Fashion-MNIST net: defense=last_layer,weights=runs/label_only. full_fine_tune not measured.
+Models trained with a defense: --grid with
+    data=mnist10k.npz,side=28,ndata=1000,epochs=30,attacks=bnd,max_samples=0,source_samples=0 (1,000
+    + 1,000
+each; 20 minutes of CPU time); balanced accuracy of the attacks, and the accuracy of the target on
+members and non-members:
+                              members  others  gap                 max confidence      p of the
+                              label      translation
+    none                        1.000  0.960   52.0 [51.4, 52.7]   54.2 [52.7, 55.7]   54.2 [52.7,
+    55.7]   53.2 [52.3, 54.3]
+    l1, 0.001                    0.993  0.942   52.5 [51.8, 53.4]   50.6 [48.8, 52.5]   53.4 [52.0,
+    54.8]   52.3 [51.2, 53.5]
+    l2, 0.1                      0.991  0.948   52.2 [51.4, 53.0]   53.2 [52.1, 54.4]   52.9 [52.0,
+    53.9]   52.6 [51.4, 53.8]
+    dropout, 0.5                 1.000  0.968   51.6 [51.1, 52.2]   54.3 [52.8, 55.8]   54.4 [52.9,
+    55.9]   52.2 [51.1, 53.4]
+    advreg, 3                   0.999  0.959   52.0 [51.4, 52.7]   52.2 [50.3, 54.2]   52.8 [51.1,
+    54.5]   52.3 [51.1, 53.6]
+    dp, noise 1, epsilon 9.05   0.843  0.828   50.8 [49.1, 52.4]   50.7 [48.5, 52.9]   50.4 [48.2,
+    52.6]   50.2 [48.4, 52.1]
+    last_layer                  0.869  0.830   52.0 [50.3, 53.6]   50.8 [48.6, 53.0]   52.4 [50.9,
+    53.9]   52.0 [50.0, 54.1]
+last_layer (not in the grid) learns on the body of the Fashion-MNIST net:
+defense=last_layer,weights=runs/label_only. full_fine_tune not measured.
 
-Arguments: as the original's flags, data (a folder of MNIST files, or an npz with x and y; side=28 arranges its rows as images), ndata, model (conv,
-fc), depth, batch_size, epochs, attacks (letters: b gap, n confidence, d translation by d pixels, r rotation by r degrees, g noise of sigma with
-noise_samples copies, a boundary distance, u the same at a threshold from random inputs, c distances at every translation, w Carlini-Wagner white
-box, o outliers first, q one query, t transfer), max_samples, source_samples (0: all); iterations and evaluations (shift_*: of c), HopSkipJump's
-query budget (iterations=10,evaluations=100 is the paper's 2,500); defense: '', l1, l2 or dropout with strength reg_constant; dp with noise
-multiplier `noise` and budget reg_constant; advreg with reg_constant as the weight of its attacker, over six blocks of rows; last_layer and
-full_fine_tune from weights, the workdir of another run.
+Arguments: as the original's flags, data (a folder of MNIST files, or an npz with x and y; side=28
+arranges its rows as images), ndata, model (conv, fc), depth, batch_size, epochs, attacks (letters:
+b gap, n confidence, d translation by d pixels, r rotation by r degrees, g noise of sigma with
+noise_samples copies, a boundary distance, u the same at a threshold from random inputs, c distances
+at every translation, w Carlini-Wagner white box, o outliers first, q one query, t transfer),
+max_samples, source_samples (0: all); iterations and evaluations (shift_*: of c), HopSkipJump's
+query budget (iterations=10,evaluations=100 is the paper's 2,500); defense: '', l1, l2 or dropout
+with strength reg_constant; dp with noise multiplier `noise` and budget reg_constant; advreg with
+reg_constant as the weight of its attacker, over six blocks of rows; last_layer and full_fine_tune
+from weights, the workdir of another run.
 """
 
 from mia_jax import checks, configuration, registry
 
-TABLE = dict(attacks=("gap", "confidence", "confidence_of_label", "translation"), metrics=("balanced_accuracy",))  # of the grid
+TABLE = dict(
+    attacks=("gap", "confidence", "confidence_of_label", "translation"),
+    metrics=("balanced_accuracy",),
+)  # of the grid
 DEFENSES = ("l1", "l2", "dropout", "dp", "advreg", "last_layer", "full_fine_tune")
 
 
@@ -95,14 +120,24 @@ def get_config(arg=None):
         shift_evaluations=30,
         attacks="bndrgac",
     )
-    file, extra = arg.data.endswith(".npz"), arg.defense == "advreg"  # its attacker learns on a third block of each model
+    file, extra = (
+        arg.data.endswith(".npz"),
+        arg.defense == "advreg",
+    )  # its attacker learns on a third block of each model
     checks.one_of(("", *DEFENSES), defense=arg.defense)
     model, learner = defended(arg)
     return configuration.complete(
         data=dict(name="npz", path=arg.data, shape=(arg.side, arg.side, 1) if arg.side else ())
         if file
         else dict(name="idx", folder=arg.data, examples=(6 if extra else 4) * arg.ndata),
-        design=dict(name="blocks", size=arg.ndata, scored=arg.max_samples, scored_sources=arg.source_samples, drawn=file, extra=extra),
+        design=dict(
+            name="blocks",
+            size=arg.ndata,
+            scored=arg.max_samples,
+            scored_sources=arg.source_samples,
+            drawn=file,
+            extra=extra,
+        ),
         model=dict(name=arg.model, depth=arg.depth, **model),
         learner=learner,
         query=dict(batch_size=100, ask_batch_size=100),
@@ -114,7 +149,9 @@ def get_config(arg=None):
 def defended(arg) -> tuple[dict, dict]:
     """(model fields, learner) of the defense; the original's recipe without one."""
     stop = dict(monitor="loss", min_delta=0.005, patience=20)
-    common = dict(optimizer=dict(name="adam", eps=1e-7), batch_size=arg.batch_size, epochs=arg.epochs)
+    common = dict(
+        optimizer=dict(name="adam", eps=1e-7), batch_size=arg.batch_size, epochs=arg.epochs
+    )
     plain = dict(common, learning_rate=1e-3, stop=stop, validation="nonmembers")
     if arg.defense in ("l1", "l2"):
         return {}, plain | {arg.defense: arg.reg_constant}
@@ -122,16 +159,24 @@ def defended(arg) -> tuple[dict, dict]:
         checks.fraction(closed="left", reg_constant=arg.reg_constant)
         return dict(dropout=arg.reg_constant), plain
     if arg.defense == "dp":  # reg_constant is the budget
-        privacy = dict(clip_norm=2.0, noise_multiplier=arg.noise, epsilon=arg.reg_constant, delta=1 / arg.ndata)
+        privacy = dict(
+            clip_norm=2.0, noise_multiplier=arg.noise, epsilon=arg.reg_constant, delta=1 / arg.ndata
+        )
         return {}, dict(common, learning_rate=1e-4, gradient="private", privacy=privacy)
     if arg.defense == "advreg":
         own = {k: v for k, v in plain.items() if k != "optimizer"}
         return {}, dict(own, name="adversarial_regularization", strength=arg.reg_constant)
     if arg.defense:
         if not arg.weights:
-            raise ValueError(f"defense={arg.defense} starts from a trained model: weights= is the workdir of its run.")
+            raise ValueError(
+                f"defense={arg.defense} starts from a trained model: weights= is the workdir of "
+                "its run."
+            )
         last = 1 if arg.model == "conv" else arg.depth
-        return {}, plain | dict(init_from=arg.weights, trainable=rf"Dense_{last}/" if arg.defense == "last_layer" else "")
+        return {}, plain | dict(
+            init_from=arg.weights,
+            trainable=rf"Dense_{last}/" if arg.defense == "last_layer" else "",
+        )
     return {}, plain
 
 
@@ -140,24 +185,38 @@ def attacks(arg) -> dict:
     shift = registry.spelled("correct_under_shift", d=arg.d)
     rotation = registry.spelled("correct_under_rotation", r=arg.r)
     noise = registry.spelled("noise_robustness", samples=arg.noise_samples, sigma=arg.sigma)
-    distance = registry.spelled("boundary_distance", iterations=arg.iterations, evaluations=arg.evaluations)
-    noise_distance = registry.spelled("noise_distance", iterations=arg.iterations, evaluations=arg.evaluations)
+    distance = registry.spelled(
+        "boundary_distance", iterations=arg.iterations, evaluations=arg.evaluations
+    )
+    noise_distance = registry.spelled(
+        "noise_distance", iterations=arg.iterations, evaluations=arg.evaluations
+    )
     own = dict(d=arg.d, iterations=arg.shift_iterations, evaluations=arg.shift_evaluations)
     combined = registry.spelled("boundary_distance_under_shift", **own)
     learned = dict(name="attack_model", kind="logistic")
     networks = dict(name="attack_model", kind="mlp", per_class=True, scale=False)
     letters = dict(
         b=dict(gap=dict()),
-        n=dict(confidence=dict(name="threshold", signal="max_confidence"), confidence_of_label=dict(name="threshold", signal="confidence")),
+        n=dict(
+            confidence=dict(name="threshold", signal="max_confidence"),
+            confidence_of_label=dict(name="threshold", signal="confidence"),
+        ),
         d=dict(
             translation=dict(name="lookup", signal=shift),
             translation_logistic=dict(learned, features=(shift,)),
             translation_networks=dict(networks, features=(shift,), options=dict(network="d")),
         ),
-        r=dict(rotation=dict(name="lookup", signal=rotation), rotation_networks=dict(networks, features=(rotation,), options=dict(network="r"))),
+        r=dict(
+            rotation=dict(name="lookup", signal=rotation),
+            rotation_networks=dict(networks, features=(rotation,), options=dict(network="r")),
+        ),
         g=dict(noise=dict(name="threshold", signal=noise)),
         a=dict(boundary=dict(name="threshold", signal=distance)),
-        u=dict(boundary_unsupervised=dict(name="unsupervised", signal=distance, reference=noise_distance)),
+        u=dict(
+            boundary_unsupervised=dict(
+                name="unsupervised", signal=distance, reference=noise_distance
+            )
+        ),
         w=dict(carlini_wagner=dict(name="threshold", signal="carlini_wagner_distance")),
         c=dict(combined=dict(learned, kind="chosen", features=(combined,))),
         o=dict(outlier=dict()),
@@ -167,15 +226,32 @@ def attacks(arg) -> dict:
     for letter in arg.attacks:
         checks.one_of(letters, attacks=letter)
     plain = {name: attack for letter in arg.attacks for name, attack in letters[letter].items()}
-    undefended = ("_networks", "carlini_wagner")  # slow to learn twice; what looks inside a model does not pass by a mask of its outputs
+    undefended = (
+        "_networks",
+        "carlini_wagner",
+    )  # slow to learn twice; what looks inside a model does not pass by a mask of its outputs
     shown = {name: attack for name, attack in plain.items() if not name.endswith(undefended)}
-    behind = {f"{name}_memguard": dict(name=name) | attack | dict(defense="memguard") for name, attack in shown.items()}
+    behind = {
+        f"{name}_memguard": dict(name=name) | attack | dict(defense="memguard")
+        for name, attack in shown.items()
+    }
     return plain | behind
 
 
 def grid(arg=None):
-    """The nets that are really trained under a defense, beside one without; transfer needs a workdir to start from and is run by hand."""
+    """The nets that are really trained under a defense, beside one without; transfer needs a
+    workdir to start from and is run by hand.
+    """
     del arg
-    private = {"defense": "dp", "noise": 1.0, "reg_constant": 10.0, "learner.learning_rate": 1e-3}  # 1e-4 would need ten times the epochs
+    private = {
+        "defense": "dp",
+        "noise": 1.0,
+        "reg_constant": 10.0,
+        "learner.learning_rate": 1e-3,
+    }  # 1e-4 would need ten times the epochs
     strengths = dict(l1=1e-3, l2=0.1, dropout=0.5, advreg=3.0)
-    return [("none", {}), *((name, dict(defense=name, reg_constant=value)) for name, value in strengths.items()), ("dp", private)]
+    return [
+        ("none", {}),
+        *((name, dict(defense=name, reg_constant=value)) for name, value in strengths.items()),
+        ("dp", private),
+    ]

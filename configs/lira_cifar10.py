@@ -1,9 +1,12 @@
-"""The CIFAR-10 recipe of the LiRA paper (Carlini et al. 2022, arXiv:2112.03570): WideResNet-28-2, 100 epochs, 16 models. Needs a GPU; not run here.
+"""The CIFAR-10 recipe of the LiRA paper (Carlini et al.
+
+2022, arXiv:2112.03570): WideResNet-28-2, 100 epochs, 16 models. Needs a GPU; not run here.
 
     python launch.py --config=configs/lira_cifar10.py --workdir=runs/lira_cifar10
 
-CIFAR-10 must have been prepared by TensorFlow Datasets as array_record; the error of an unprepared one says what to type. Published with the authors'
-released code for 16 models (their README; not reproduced here):
+CIFAR-10 must have been prepared by TensorFlow Datasets as array_record; the error of an unprepared
+one says what to type. Published with the authors' released code for 16 models (their README; not
+reproduced here):
 
     attack                     AUC    accuracy  TPR at 0.1% FPR
     online                   0.6676    0.6077     0.0169
@@ -12,9 +15,11 @@ released code for 16 models (their README; not reproduced here):
     offline, fixed variance  0.5549    0.5537     0.0299
     global threshold         0.5921    0.6044     0.0009
 
-Differences: complementary pairs in place of exact counts (with every example in exactly half of the models, leaving the target out reveals the
-answer), a tenth of the rows kept aside, the plain weights queried in place of their moving average, inputs in [0,1]. Arguments: models, epochs,
-depth, width, norm (batch or group), examples, data_dir ('' = TFDS's own), smoke (4 tiny models, a few images: a test of the wiring).
+Differences: complementary pairs in place of exact counts (with every example in exactly half of the
+models, leaving the target out reveals the answer), a tenth of the rows kept aside, the plain
+weights queried in place of their moving average, inputs in [0,1]. Arguments: models, epochs, depth,
+width, norm (batch or group), examples, data_dir ('' = TFDS's own), smoke (4 tiny models, a few
+images: a test of the wiring).
 """
 
 from mia_jax import configuration
@@ -22,10 +27,18 @@ from mia_jax import configuration
 
 def get_config(arg=None):
     tiny = dict(models=4, epochs=1, depth=10, width=1, examples=256)
-    defaults = dict(models=16, epochs=100, depth=28, width=2, norm="batch", examples=50_000, data_dir="")
+    defaults = dict(
+        models=16, epochs=100, depth=28, width=2, norm="batch", examples=50_000, data_dir=""
+    )
     arg = configuration.arguments(arg, dict(smoke=tiny), **defaults, smoke=False)
     return configuration.complete(
-        data=dict(name="tfds", dataset="cifar10", splits=("train",), examples=arg.examples, data_dir=arg.data_dir or None),
+        data=dict(
+            name="tfds",
+            dataset="cifar10",
+            splits=("train",),
+            examples=arg.examples,
+            data_dir=arg.data_dir or None,
+        ),
         design=dict(name="halves", models=arg.models, population=0.1),
         model=dict(name="wide_resnet", depth=arg.depth, width=arg.width, norm=arg.norm),
         learner=dict(
@@ -43,8 +56,20 @@ def get_config(arg=None):
             threshold_loss=dict(name="threshold", signal="loss"),
             lira=dict(mode="online", variance="per_example", center="median"),
             lira_pooled=dict(name="lira", mode="online", variance="pooled", center="median"),
-            lira_offline=dict(name="lira", mode="offline", offline_score="log_pdf", variance="per_example", center="median"),
-            lira_offline_pooled=dict(name="lira", mode="offline", offline_score="log_pdf", variance="pooled", center="median"),
+            lira_offline=dict(
+                name="lira",
+                mode="offline",
+                offline_score="log_pdf",
+                variance="per_example",
+                center="median",
+            ),
+            lira_offline_pooled=dict(
+                name="lira",
+                mode="offline",
+                offline_score="log_pdf",
+                variance="pooled",
+                center="median",
+            ),
         ),
         run=dict(chunk="auto"),
     )

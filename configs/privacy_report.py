@@ -1,10 +1,11 @@
-"""The privacy report over epochs, of two nets: how fast does each learn, and how fast does it memorize its training set?
+"""The privacy report over epochs, of two nets: how fast does each learn, and how fast does it
+memorize its training set?
 
     apt-get install dataset-fashion-mnist
     python launch.py --config=configs/privacy_report.py --grid --workdir=runs/privacy_report
 
-Figures: runs/privacy_report/epochs.png (both nets), <net>/report/figures/epochs.png; every slice and metric after every epoch:
-<net>/report/epochs.csv.
+Figures: runs/privacy_report/epochs.png (both nets), <net>/report/figures/epochs.png; every slice
+and metric after every epoch: <net>/report/epochs.csv.
 
 After TensorFlow Privacy's tutorial: small_cnn of two and three convolutions, Adam 1e-3, batches of
 50, 50 epochs, a report after every second one: a loss threshold and a cross-fitted logistic
@@ -23,8 +24,9 @@ threshold 0.504, 0.525, 0.538 [0.523, 0.553]. Three convolutions: 0.781/0.775, 0
 0.109 and 0.124. TPR at 1% FPR stays at 1%, as for random guessing: these attacks, which see the
 target only, identify nobody at a low FPR.
 
-Arguments: folder, tfds (a data set of tensorflow-datasets instead of the folder), train, test, conv (2 or 3), epochs, every, models (more than 1: a
-fleet on complementary halves, and LiRA over epochs).
+Arguments: folder, tfds (a data set of tensorflow-datasets instead of the folder), train, test, conv
+(2 or 3), epochs, every, models (more than 1: a fleet on complementary halves, and LiRA over
+epochs).
 """
 
 from mia_jax import configuration
@@ -40,18 +42,34 @@ TABLE = dict(attacks=("threshold_loss", "attack_model_target"), metrics=("auc", 
 def get_config(arg=None):
     needs = dict(folder=("tfds", ""))
     arg = configuration.arguments(
-        arg, {}, needs, folder="/usr/share/datasets/fashion-mnist", tfds="", train=10_000, test=2_000, conv=2, epochs=50, every=2, models=1
+        arg,
+        {},
+        needs,
+        folder="/usr/share/datasets/fashion-mnist",
+        tfds="",
+        train=10_000,
+        test=2_000,
+        conv=2,
+        epochs=50,
+        every=2,
+        models=1,
     )
     rows = dict(examples=arg.train + arg.test)
     attacks = dict(
         threshold_loss=dict(name="threshold", signal="loss"),
-        attack_model_target=dict(name="attack_model", fit="target", features=("probabilities", "loss")),
+        attack_model_target=dict(
+            name="attack_model", fit="target", features=("probabilities", "loss")
+        ),
     )
     if arg.models > 1:
         attacks |= dict(lira=dict(variance="shrunk"))
     return configuration.complete(
-        data=dict(name="tfds", dataset=arg.tfds) | rows if arg.tfds else dict(name="idx", folder=arg.folder) | rows,
-        design=dict(name="holdout", members=arg.train) if arg.models == 1 else dict(name="halves", models=arg.models),
+        data=dict(name="tfds", dataset=arg.tfds) | rows
+        if arg.tfds
+        else dict(name="idx", folder=arg.folder) | rows,
+        design=dict(name="holdout", members=arg.train)
+        if arg.models == 1
+        else dict(name="halves", models=arg.models),
         model=dict(name="small_cnn", num_conv=arg.conv),
         learner=dict(
             optimizer="adam",

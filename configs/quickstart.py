@@ -7,20 +7,24 @@ targets with crossed 95% intervals: lira AUC 0.652 [0.640, 0.664], TPR at 1% FPR
 lira_shrunk AUC 0.657 [0.645, 0.668], TPR at 1% FPR 10.9% [9.5, 11.8]; threshold_loss AUC 0.532
 [0.528, 0.536], TPR at 1% FPR 1.1% [0.87, 1.1].
 
-Arguments: models (an even number), epochs, quick (16 models and 40 epochs unless they are typed), for example
---config=configs/quickstart.py:models=16,epochs=50.
+Arguments: models (an even number), epochs, quick (16 models and 40 epochs unless they are typed),
+for example --config=configs/quickstart.py:models=16,epochs=50.
 """
 
 from mia_jax import configuration
 
 
 def get_config(arg=None):
-    arg = configuration.arguments(arg, dict(quick=dict(models=16, epochs=40)), models=64, epochs=100, quick=False)
+    arg = configuration.arguments(
+        arg, dict(quick=dict(models=16, epochs=40)), models=64, epochs=100, quick=False
+    )
     return configuration.complete(
         data=dict(name="digits", flat=True),
         design=dict(name="halves", models=arg.models, population=0.1),
         model=dict(name="mlp", widths=(256,)),
-        learner=dict(name="backprop", optimizer="adam", learning_rate=3e-3, batch_size=32, epochs=arg.epochs),
+        learner=dict(
+            name="backprop", optimizer="adam", learning_rate=3e-3, batch_size=32, epochs=arg.epochs
+        ),
         attacks=dict(
             gap=dict(),
             threshold_loss=dict(name="threshold", signal="loss"),

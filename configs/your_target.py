@@ -1,22 +1,37 @@
-"""A target of your own, trained anywhere, with shadow models that are trained here: its answers are one file, the data another.
+"""A target of your own, trained anywhere, with shadow models that are trained here: its answers are
+one file, the data another.
 
-    python launch.py --config=configs/your_target.py:data=data.npz,signals=target.npz --workdir=runs/target
+    python launch.py --config=configs/your_target.py:data=data.npz,signals=target.npz
+    --workdir=runs/target
 
-data.npz holds x [N,..] and y [N], every example that is queried. target.npz holds the target's answers to the same rows in the same order, logits
-[N,C] or probs [N,C] (or loss [N], with the argument signal=loss), and member [N] of 0 and 1: what it was trained on. Several answers per example have
-a view axis A in front, one for each of --config.query.views. All models that are trained are shadows of that target: `shadow.model` and
-`shadow.learner` below are the fleet's --config.model and --config.learner. The closer they are to the target's own, the stronger the attacks.
-Arguments: data, signals, signal (what the attacks read), model (of the shadows: mlp, fc, conv, small_cnn, ... or my_pkg.my_model), models, epochs.
+data.npz holds x [N,..] and y [N], every example that is queried. target.npz holds the target's
+answers to the same rows in the same order, logits [N,C] or probs [N,C] (or loss [N], with the
+argument signal=loss), and member [N] of 0 and 1: what it was trained on. Several answers per
+example have a view axis A in front, one for each of --config.query.views. All models that are
+trained are shadows of that target: `shadow.model` and `shadow.learner` below are the fleet's
+--config.model and --config.learner. The closer they are to the target's own, the stronger the
+attacks. Arguments: data, signals, signal (what the attacks read), model (of the shadows: mlp, fc,
+conv, small_cnn, ... or my_pkg.my_model), models, epochs.
 """
 
 from mia_jax import configuration
 
 
 def get_config(arg=None):
-    arg = configuration.arguments(arg, data="data.npz", signals="target.npz", signal="rescaled_logit", model="mlp", models=16, epochs=50)
+    arg = configuration.arguments(
+        arg,
+        data="data.npz",
+        signals="target.npz",
+        signal="rescaled_logit",
+        model="mlp",
+        models=16,
+        epochs=50,
+    )
     return configuration.complete(
         data=dict(name="npz", path=arg.data),
-        design=dict(name="bernoulli", models=arg.models, population=0.0),  # independent coins: an odd number of rows is no trouble
+        design=dict(
+            name="bernoulli", models=arg.models, population=0.0
+        ),  # independent coins: an odd number of rows is no trouble
         target=dict(signals=arg.signals),
         shadow=dict(
             model=dict(name=arg.model),

@@ -1,8 +1,9 @@
 """mia_jax: how much does a trained model tell about who was in its training set?
 
-Axis letters, as suffixes of every array of rank >= 2 (and of rank 1 where it helps):
-M models, T targets, N pool examples, K rows of one model, S steps, B batch, A query views, C classes, H W image, F features or channels,
-G slices (groups), R bootstrap draws, V vertices of a ROC curve, P patch features.
+Axis letters, as suffixes of every array of rank >= 2 (and of rank 1 where it helps): M models, T
+targets, N pool examples, K rows of one model, S steps, B batch, A query views, C classes, H W
+image, F features or channels, G slices (groups), R bootstrap draws, V vertices of a ROC curve, P
+patch features.
 """
 
 __version__ = "0.1.0"

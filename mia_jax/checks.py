@@ -1,4 +1,7 @@
-"""Checks of arguments by keyword, so that a message names the argument and gives both numbers. Imports no jax."""
+"""Checks of arguments by keyword, so that a message names the argument and gives both numbers.
+
+Imports no jax.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,14 @@ import numpy as np
 def number(**values) -> None:
     """Raises ValueError unless every value is a number (true and false are none)."""
     for name, value in values.items():
-        kind = np.asarray(value).dtype.kind if np.isscalar(value) or hasattr(value, "dtype") else "O"
-        if np.ndim(value) or not (kind in "iuf" or isinstance(value, int)) or isinstance(value, bool):
+        kind = (
+            np.asarray(value).dtype.kind if np.isscalar(value) or hasattr(value, "dtype") else "O"
+        )
+        if (
+            np.ndim(value)
+            or not (kind in "iuf" or isinstance(value, int))
+            or isinstance(value, bool)
+        ):
             raise ValueError(f"{name}={value!r} must be a number.")
 
 
@@ -35,7 +44,9 @@ def at_least(low, **values) -> None:
 
 
 def fraction(*, closed: str = "both", **values) -> None:
-    """Raises ValueError unless every value lies in [0, 1] (closed='both'), [0, 1) ('left') or (0, 1) ('neither')."""
+    """Raises ValueError unless every value lies in [0, 1] (closed='both'), [0, 1) ('left') or (0,
+    1) ('neither').
+    """
     number(**values)
     for name, value in values.items():
         low = value >= 0 if closed in ("both", "left") else value > 0
@@ -46,25 +57,36 @@ def fraction(*, closed: str = "both", **values) -> None:
 
 
 def in_memory(what: str, size: float) -> None:
-    """Raises ValueError if something needs more bytes than this machine has, before a library tries to allocate them."""
+    """Raises ValueError if something needs more bytes than this machine has, before a library tries
+    to allocate them.
+    """
     have = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if size > have:
-        raise ValueError(f"{what} need {size / 2**30:,.0f} GiB of memory, and this machine has {have / 2**30:,.0f} GiB; ask for fewer.")
+        raise ValueError(
+            f"{what} need {size / 2**30:,.0f} GiB of memory, and this machine has "
+            f"{have / 2**30:,.0f} GiB; ask for fewer."
+        )
 
 
 def finite(**arrays) -> None:
-    """Raises ValueError that says how many values of an array are NaN or infinite, and where the first one is."""
+    """Raises ValueError that says how many values of an array are NaN or infinite, and where the
+    first one is.
+    """
     for name, array in arrays.items():
         array = np.asarray(array)
         if array.dtype.kind in "fc":
             bad = ~np.isfinite(array)
             if bad.any():
                 at = tuple(int(i) for i in np.argwhere(bad)[0])
-                raise ValueError(f"{name} has {int(bad.sum())} of {array.size} values that are NaN or infinite; the first is {array[at]} at {at}.")
+                raise ValueError(
+                    f"{name} has {int(bad.sum())} of {array.size} values that are NaN or infinite; "
+                    f"the first is {array[at]} at {at}."
+                )
 
 
 def shape(axes: str, **arrays) -> dict[str, int]:
-    """Checks ranks and that equal axis letters have equal lengths over all arrays; returns the lengths.
+    """Checks ranks and that equal axis letters have equal lengths over all arrays; returns the
+    lengths.
 
     >>> shape('MN', member=np.zeros((2, 3)), score=np.zeros((2, 3)))
     {'M': 2, 'N': 3}
@@ -73,10 +95,16 @@ def shape(axes: str, **arrays) -> dict[str, int]:
     owner: dict[str, str] = {}
     for name, array in arrays.items():
         if np.ndim(array) != len(axes):
-            raise ValueError(f"{name} has {np.ndim(array)} axes (shape {np.shape(array)}); expected {len(axes)}: [{','.join(axes)}].")
+            raise ValueError(
+                f"{name} has {np.ndim(array)} axes (shape {np.shape(array)}); expected "
+                f"{len(axes)}: [{','.join(axes)}]."
+            )
         for letter, length in zip(axes, np.shape(array), strict=True):
             if lengths.setdefault(letter, length) != length:
-                raise ValueError(f"axis {letter} has length {length} in {name} but {lengths[letter]} in {owner[letter]}.")
+                raise ValueError(
+                    f"axis {letter} has length {length} in {name} but {lengths[letter]} in "
+                    f"{owner[letter]}."
+                )
             owner.setdefault(letter, name)
     return lengths
 
@@ -102,24 +130,41 @@ LONGEST_NAME = 100  # bytes: names become part of file names, which most file sy
 
 
 def folder_name(**values) -> None:
-    """Raises ValueError unless every value can name a folder and a config key: letters, digits, _ + - and single spaces, at most 100 bytes.
+    """Raises ValueError unless every value can name a folder and a config key: letters, digits, _ +
+    - and single spaces, at most 100 bytes.
 
     >>> folder_name(attack='lira-2')
     """
     for name, value in values.items():
-        if not isinstance(value, str) or not re.fullmatch(r"\w[\w+-]*( [\w+-]+)*", value) or len(value.encode()) > LONGEST_NAME:
-            raise ValueError(f"{name}={_short(value)} must be a name of letters, digits, _ + - and single spaces, at most {LONGEST_NAME} bytes long.")
+        if (
+            not isinstance(value, str)
+            or not re.fullmatch(r"\w[\w+-]*( [\w+-]+)*", value)
+            or len(value.encode()) > LONGEST_NAME
+        ):
+            raise ValueError(
+                f"{name}={_short(value)} must be a name of letters, digits, _ + - and single "
+                f"spaces, at most {LONGEST_NAME} bytes long."
+            )
 
 
 def label(**values) -> None:
-    """Raises ValueError unless every value can stand in tables, figures and flags: printable, not empty, at most 100 bytes, without . $ ` | \\ and /.
+    """Raises ValueError unless every value can stand in tables, figures and flags: printable, not
+    empty, at most 100 bytes, without . $ ` | \\ and /.
 
     >>> label(group='age > 60')
     """
     for name, value in values.items():
         text = str(value)
-        if not text.strip() or not text.isprintable() or re.search(r"[.$`|\\/]", text) or len(text.encode()) > LONGEST_NAME:
-            raise ValueError(f"{name}={_short(value)} must be printable text of at most {LONGEST_NAME} bytes without any of . $ ` | \\ /")
+        if (
+            not text.strip()
+            or not text.isprintable()
+            or re.search(r"[.$`|\\/]", text)
+            or len(text.encode()) > LONGEST_NAME
+        ):
+            raise ValueError(
+                f"{name}={_short(value)} must be printable text of at most {LONGEST_NAME} bytes "
+                "without any of . $ ` | \\ /"
+            )
 
 
 def _short(value) -> str:
@@ -138,21 +183,33 @@ def closest(word, known: Iterable) -> str:
 
 
 def lacks(owner: str, noun: str, name, known: Iterable) -> str:
-    """Returns the sentence about a field (column, ...) that does not exist: the closest one and all that there are.
+    """Returns the sentence about a field (column, ...) that does not exist: the closest one and all
+    that there are.
 
     >>> lacks('learner', 'field', 'lr', ['epochs', 'learning_rate'])
     "learner has no field 'lr'. Did you mean 'learning_rate'? Fields: epochs, learning_rate."
     """
     known = [str(k) for k in known]
     more = f", ... ({len(known)} in all)" if len(known) > LISTED else ""
-    return f"{owner} has no {noun} {name!r}.{closest(name, known)} {noun.capitalize()}s: {', '.join(known[:LISTED]) or 'none'}{more}."
+    return (
+        f"{owner} has no {noun} {name!r}.{closest(name, known)} {noun.capitalize()}s: "
+        f"{', '.join(known[:LISTED]) or 'none'}{more}."
+    )
 
 
 def similar(word, known: Iterable) -> list[str]:
-    """The known word that looks most like this one, or that it abbreviates ('lr', 'batch', 'rate'); [] if none does."""
+    """The known word that looks most like this one, or that it abbreviates ('lr', 'batch', 'rate');
+    [] if none does.
+    """
     word, known = str(word), [str(k) for k in known]
     plain = re.sub(r"[^a-z0-9]", "", word.lower())
-    initials = [k for k in known if len(plain) > 1 and "".join(part[:1] for part in k.split("_")) == plain]
-    close = difflib.get_close_matches(word, known, n=1) or difflib.get_close_matches(word.lower(), known, n=1)
-    inside = [k for k in known if len(plain) > 2 and plain in k.split("_")] or [k for k in known if len(plain) > 2 and k.startswith(plain)]
+    initials = [
+        k for k in known if len(plain) > 1 and "".join(part[:1] for part in k.split("_")) == plain
+    ]
+    close = difflib.get_close_matches(word, known, n=1) or difflib.get_close_matches(
+        word.lower(), known, n=1
+    )
+    inside = [k for k in known if len(plain) > 2 and plain in k.split("_")] or [
+        k for k in known if len(plain) > 2 and k.startswith(plain)
+    ]
     return (close or initials or inside)[:1]

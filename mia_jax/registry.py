@@ -1,8 +1,12 @@
-"""Choosing is naming a file: config.model.name = 'mlp' is mia_jax/models/mlp.py and its `make`. There is no list to update.
+"""Choosing is naming a file: config.model.name = 'mlp' is mia_jax/models/mlp.py and its `make`.
 
-A name with a dot is a module outside the package with the same function: 'my_pkg.my_model'. Two kinds also know the functions of a library, which
-their package lists (`library()` in mia_jax/optimizers and mia_jax/schedules): there a dotted name may be that of a function as well.
-A signal or a defense can be named with its settings: 'correct_under_shift:d=2' is mia_jax/signals/correct_under_shift.py and make(d=2).
+There is no list to update.
+
+A name with a dot is a module outside the package with the same function: 'my_pkg.my_model'. Two
+kinds also know the functions of a library, which their package lists (`library()` in
+mia_jax/optimizers and mia_jax/schedules): there a dotted name may be that of a function as well. A
+signal or a defense can be named with its settings: 'correct_under_shift:d=2' is
+mia_jax/signals/correct_under_shift.py and make(d=2).
 """
 
 from __future__ import annotations
@@ -18,7 +22,8 @@ import sys
 from collections.abc import Callable, Mapping
 from types import ModuleType
 
-from mia_jax import checks, fields
+from mia_jax import checks
+from mia_jax.configuration import fields
 
 KINDS = dict(  # kind -> the function that its modules have
     data="load",
@@ -37,11 +42,25 @@ KINDS = dict(  # kind -> the function that its modules have
     slices="make",
     sections="text",  # of report.md
 )
-POSITIONAL = ("augmentations", "query_views", "slices")  # kinds of these whose settings may be given in order, 'shift:1,0'
-SPELLED = ("signals", "defenses", *POSITIONAL)  # kinds whose names may carry settings, 'name:field=value'
+POSITIONAL = (
+    "augmentations",
+    "query_views",
+    "slices",
+)  # kinds of these whose settings may be given in order, 'shift:1,0'
+SPELLED = (
+    "signals",
+    "defenses",
+    *POSITIONAL,
+)  # kinds whose names may carry settings, 'name:field=value'
 RENAMED = dict(signals=dict(penultimate="embedding"))  # {kind: {old name: new name}}
-_FOLDERS = dict(classifiers="fitting", sections="report.sections")  # the folder of a kind that is not called like it
-_HELPERS = dict(models=("layers",), learners=("plan", "stopping"), classifiers=("moments", "network", "quantiles", "rows"))
+_FOLDERS = dict(
+    classifiers="fitting", sections="report.sections"
+)  # the folder of a kind that is not called like it
+_HELPERS = dict(
+    models=("layers",),
+    learners=("plan", "stopping"),
+    classifiers=("moments", "network", "quantiles", "rows"),
+)
 
 
 def package(kind: str) -> ModuleType:
@@ -51,13 +70,21 @@ def package(kind: str) -> ModuleType:
 
 @functools.cache  # a fleet's every answer asks for the spelling of its signal's name
 def files(kind: str) -> tuple[str, ...]:
-    """Returns the modules of a kind's folder that are not shared helpers, sorted; 'class' is the file class_.py, as Python has that word."""
-    modules = (m.name for m in pkgutil.iter_modules(package(kind).__path__) if not m.name.startswith("_"))
-    return tuple(sorted(name.removesuffix("_") for name in modules if name not in _HELPERS.get(kind, ())))
+    """Returns the modules of a kind's folder that are not shared helpers, sorted; 'class' is the
+    file class_.py, as Python has that word.
+    """
+    modules = (
+        m.name for m in pkgutil.iter_modules(package(kind).__path__) if not m.name.startswith("_")
+    )
+    return tuple(
+        sorted(name.removesuffix("_") for name in modules if name not in _HELPERS.get(kind, ()))
+    )
 
 
 def library(kind: str) -> Mapping[str, Callable]:
-    """Returns {name: function} of the library whose functions a kind knows beside its own files; {} for most kinds."""
+    """Returns {name: function} of the library whose functions a kind knows beside its own files; {}
+    for most kinds.
+    """
     functions = getattr(package(kind), "library", None)
     return functions() if functions else {}
 
@@ -79,28 +106,44 @@ def load(kind: str, name: str) -> ModuleType:
     if outside(kind, name):
         return own(kind, name)
     check(kind, name)
-    return importlib.import_module(f"{package(kind).__name__}.{name}" + "_" * keyword.iskeyword(name))
+    return importlib.import_module(
+        f"{package(kind).__name__}.{name}" + "_" * keyword.iskeyword(name)
+    )
 
 
 def check(kind: str, name: str) -> None:
-    """Raises ValueError, which lists the known names, unless the name exists or is that of a module outside the package."""
+    """Raises ValueError, which lists the known names, unless the name exists or is that of a module
+    outside the package.
+    """
     if name not in names(kind) and not outside(kind, name):
         raise ValueError(unknown(kind, name))
 
 
 def unknown(kind: str, name: str) -> str:
-    """Returns the sentence about a name that does not exist: its new name, or the closest one and all that there are."""
+    """Returns the sentence about a name that does not exist: its new name, or the closest one and
+    all that there are.
+    """
     if name in RENAMED.get(kind, {}):
         return f"{kind}: {name!r} is called {RENAMED[kind][name]!r} now; use that name."
-    return f"{kind}: there is no {name!r}.{checks.closest(name, names(kind))} Known: {', '.join(names(kind))}."
+    return (
+        f"{kind}: there is no {name!r}.{checks.closest(name, names(kind))} Known: "
+        f"{', '.join(names(kind))}."
+    )
 
 
 def outside(kind: str, name: str) -> bool:
-    """Whether a name is that of a module outside the package: 'my_pkg.my_model', or 'my_model' if such a file can be imported and has the maker."""
+    """Whether a name is that of a module outside the package: 'my_pkg.my_model', or 'my_model' if
+    such a file can be imported and has the maker.
+    """
     if "." in name or name in names(kind):
         return "." in name
     spec = importlib.util.find_spec(name) if name.isidentifier() else None
-    return spec is not None and bool(spec.origin) and spec.origin.endswith(".py") and f"def {KINDS[kind]}(" in _text(spec.origin)
+    return (
+        spec is not None
+        and bool(spec.origin)
+        and spec.origin.endswith(".py")
+        and f"def {KINDS[kind]}(" in _text(spec.origin)
+    )
 
 
 def _text(path: str) -> str:
@@ -109,7 +152,9 @@ def _text(path: str) -> str:
 
 
 def own(kind: str, path: str) -> ModuleType:
-    """A module outside the package, 'my_pkg.my_module'; it needs the same maker as the modules of mia_jax.<kind>."""
+    """A module outside the package, 'my_pkg.my_module'; it needs the same maker as the modules of
+    mia_jax.<kind>.
+    """
     if not all(part.isidentifier() for part in path.split(".")):
         raise ValueError(f"{kind}: {path!r} is no name of a module; expected my_pkg.my_module.")
     try:
@@ -117,9 +162,16 @@ def own(kind: str, path: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name and not path.startswith(error.name):
             raise
-        folders = ", ".join(dict.fromkeys(str(pathlib.Path(p or ".").resolve()) for p in sys.path if "python3" not in p and not p.endswith(".zip")))
+        folders = ", ".join(
+            dict.fromkeys(
+                str(pathlib.Path(p or ".").resolve())
+                for p in sys.path
+                if "python3" not in p and not p.endswith(".zip")
+            )
+        )
         raise ValueError(
-            f"{kind}: there is no module {path!r}; it must be importable from here: run in its folder, or set PYTHONPATH. Looked in {folders}."
+            f"{kind}: there is no module {path!r}; it must be importable from here: run in its "
+            f"folder, or set PYTHONPATH. Looked in {folders}."
         ) from error
     if not hasattr(module, KINDS[kind]):
         raise ValueError(f"{kind}: the module {path!r} has no function {KINDS[kind]}(...).")
@@ -127,7 +179,8 @@ def own(kind: str, path: str) -> ModuleType:
 
 
 def maker(kind: str, name: str) -> Callable:
-    """Returns the function that makes this choice: mia_jax.<kind>.<name>.make (load for data), the library's or the user's own.
+    """Returns the function that makes this choice: mia_jax.<kind>.<name>.make (load for data), the
+    library's or the user's own.
 
     Raises:
         ValueError: There is no such choice; the message lists the known names.
@@ -143,7 +196,9 @@ def maker(kind: str, name: str) -> Callable:
 
 
 def _function(kind: str, path: str) -> Callable | None:
-    """Returns the function of a dotted name, 'optax.contrib.prodigy', as the kind's package adapts it; None if the name is that of a module."""
+    """Returns the function of a dotted name, 'optax.contrib.prodigy', as the kind's package adapts
+    it; None if the name is that of a module.
+    """
     parent, _, name = path.rpartition(".")
     if not parent or not all(part.isidentifier() for part in path.split(".")):
         return None
@@ -151,7 +206,11 @@ def _function(kind: str, path: str) -> Callable | None:
         function = getattr(importlib.import_module(parent), name, None)
     except ModuleNotFoundError:
         return None
-    return None if function is None or isinstance(function, ModuleType) or not callable(function) else package(kind).adapted(function)
+    return (
+        None
+        if function is None or isinstance(function, ModuleType) or not callable(function)
+        else package(kind).adapted(function)
+    )
 
 
 def keywords(kind: str, name: str) -> dict[str, inspect.Parameter]:
@@ -161,18 +220,29 @@ def keywords(kind: str, name: str) -> dict[str, inspect.Parameter]:
 
 def about(kind: str, name: str) -> str:
     """Returns the documentation of a choice: that of its module, or of its library's function."""
-    return inspect.getdoc(library(kind)[name] if name in library(kind) and name not in files(kind) else load(kind, name)) or ""
+    return (
+        inspect.getdoc(
+            library(kind)[name]
+            if name in library(kind) and name not in files(kind)
+            else load(kind, name)
+        )
+        or ""
+    )
 
 
 def make(kind: str, name: str, /, given: Mapping = {}, **kwargs):
-    """Calls the maker with those of `kwargs` (the caller's) that it takes and with `given`, the user's fields."""
+    """Calls the maker with those of `kwargs` (the caller's) that it takes and with `given`, the
+    user's fields.
+    """
     if kind in SPELLED:
         given = settings(kind, name) | dict(given)
     return call(maker(kind, name), f"{kind}/{name}", given, **kwargs)
 
 
 def call(maker: Callable, label: str, /, given: Mapping = {}, **kwargs):
-    """maker(**kwargs, **given); a misspelt or missing field is a ValueError that names `label` and the fields that exist."""
+    """maker(**kwargs, **given); a misspelt or missing field is a ValueError that names `label` and
+    the fields that exist.
+    """
     allowed = dict(inspect.signature(maker).parameters)
     free = [k for k in allowed if k not in kwargs]
     for field in given:
@@ -184,23 +254,33 @@ def call(maker: Callable, label: str, /, given: Mapping = {}, **kwargs):
     try:
         return maker(**{k: v for k, v in kwargs.items() if k in allowed}, **given)
     except (TypeError, AttributeError) as error:
-        raise ValueError(f"{label}: {error}".rstrip(".") + f" ({type(error).__name__} in {getattr(maker, '__module__', 'its maker')}).") from error
+        raise ValueError(
+            f"{label}: {error}".rstrip(".")
+            + f" ({type(error).__name__} in {getattr(maker, '__module__', 'its maker')})."
+        ) from error
 
 
 def settings(kind: str, name: str) -> dict:
-    """The fields in a name with settings, 'noise_robustness:sigma=.05,samples=100', each of its own type; ValueError for others."""
+    """The fields in a name with settings, 'noise_robustness:sigma=.05,samples=100', each of its own
+    type; ValueError for others.
+    """
     base, given = fields.named(name)
     known = fields.of(maker(kind, base)) if given else {}
     if kind in POSITIONAL and "=" not in name:
         values = [text for text, _ in fields.pairs(name.partition(":")[2])]
         if len(values) > len(known):
-            raise ValueError(f"{kind}/{base} has {len(known)} settings ({', '.join(known) or 'none'}), not {len(values)}.")
+            raise ValueError(
+                f"{kind}/{base} has {len(known)} settings ({', '.join(known) or 'none'}), not "
+                f"{len(values)}."
+            )
         given = dict(zip(known, values, strict=False))
     return fields.typed(given, known, label=f"{kind}/{base}") if given else {}
 
 
 def make_spelled(kind: str, name: str, *, noun: str):
-    """Returns make(kind, name) of a name with settings; every ValueError ends with the forms that there are."""
+    """Returns make(kind, name) of a name with settings; every ValueError ends with the forms that
+    there are.
+    """
     try:
         return make(kind, name)
     except ValueError as error:
@@ -208,14 +288,20 @@ def make_spelled(kind: str, name: str, *, noun: str):
 
 
 def forms(kind: str) -> str:
-    """Returns how the names of a kind are written with their settings, \"'flip', 'shift:dy,dx'\"."""
-    return ", ".join(repr(name + ":" * bool(own := keywords(kind, name)) + ",".join(own)) for name in names(kind))
+    """Returns how the names of a kind are written with their settings, \"'flip',
+    'shift:dy,dx'\".
+    """
+    return ", ".join(
+        repr(name + ":" * bool(own := keywords(kind, name)) + ",".join(own)) for name in names(kind)
+    )
 
 
 def identity(kind: str, name: str) -> str:
-    """The one spelling of a name with settings, every field written out ('correct_under_shift:d=1'): two settings never share a file.
+    """The one spelling of a name with settings, every field written out
+    ('correct_under_shift:d=1'): two settings never share a file.
 
-    A name without fields is itself, and so is one that is no file of this kind (an answer that was brought).
+    A name without fields is itself, and so is one that is no file of this kind (an answer that was
+    brought).
     """
     name, at, defense = name.partition("@")
     base = fields.named(name)[0]

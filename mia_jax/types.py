@@ -1,4 +1,7 @@
-"""The vocabulary of the project: every seam between two folders is one of these types. See mia_jax/__init__.py for the axis letters."""
+"""The vocabulary of the project: every seam between two folders is one of these types.
+
+See mia_jax/__init__.py for the axis letters.
+"""
 
 from __future__ import annotations
 
@@ -161,12 +164,15 @@ class Batch(Examples):
 class Model(NamedTuple):
     """A network as pure functions; nothing outside mia_jax/models imports flax.
 
-    `init(key, x_B..) -> variables`; `apply(variables, x_B.., *, key_B=None, weight_B=None, train=False) -> (out_BC, stats)` where `stats` are
-    the running statistics after this batch ({} without BatchNorm), `key_B` one PRNG key an example (dropout), `weight_B` 0 on padded rows.
-    `summary(x_B..)` is a printable table of layers, shapes and parameter counts. `inside(variables, x_B..) -> {name: array}`, where present, are
-    the intermediate outputs in inference mode, 'penultimate' [B,F] among them: what enters the last layer with parameters. `parts` {name: function}
-    is what a learning rule of its own needs of its nets (models/forward_forward.py and models/siamese.py say what theirs are); empty for others.
-    `signals` are asked of every such model for the report, beside those of the task.
+    `init(key, x_B..) -> variables`; `apply(variables, x_B.., *, key_B=None, weight_B=None,
+    train=False) -> (out_BC, stats)` where `stats` are the running statistics after this batch ({}
+    without BatchNorm), `key_B` one PRNG key an example (dropout), `weight_B` 0 on padded rows.
+    `summary(x_B..)` is a printable table of layers, shapes and parameter counts. `inside(variables,
+    x_B..) -> {name: array}`, where present, are the intermediate outputs in inference mode,
+    'penultimate' [B,F] among them: what enters the last layer with parameters. `parts` {name:
+    function} is what a learning rule of its own needs of its nets (models/forward_forward.py and
+    models/siamese.py say what theirs are); empty for others. `signals` are asked of every such
+    model for the report, beside those of the task.
     """
 
     init: Callable[..., Variables]
@@ -177,23 +183,30 @@ class Model(NamedTuple):
     signals: tuple[str, ...] = ()
 
 
-# (variables, batch, *, key_B=None, train=False) -> (loss_B, Aux). Never reduced: mean training, DP, loss attacks and padding share it.
+# (variables, batch, *, key_B=None, train=False) -> (loss_B, Aux). Never reduced: mean training, DP,
+# loss attacks and padding share it.
 Loss = Callable[..., tuple[jax.Array, "Aux"]]
 
 
 class Aux(NamedTuple):
-    """What a loss hands back beside the losses: running statistics and per-example metrics ({'accuracy': [B]})."""
+    """What a loss hands back beside the losses: running statistics and per-example metrics
+    ({'accuracy': [B]}).
+    """
 
     stats: Any
     metrics: dict[str, jax.Array]
 
 
-# (key, epoch, rows_K, weight_K) -> (index_SB, weight_SB): which rows each step of one epoch sees. Pure, addressable by (key, epoch).
+# (key, epoch, rows_K, weight_K) -> (index_SB, weight_SB): which rows each step of one epoch sees.
+# Pure, addressable by (key, epoch).
 Plan = Callable[..., tuple[jax.Array, jax.Array]]
 
 
 class Stop(NamedTuple):
-    """The state of an early-stopping rule of one model. Epochs are 1-based; 0 = not yet. `best_variables` is None unless restored."""
+    """The state of an early-stopping rule of one model.
+
+    Epochs are 1-based; 0 = not yet. `best_variables` is None unless restored.
+    """
 
     best: Any
     wait: Any
@@ -214,7 +227,9 @@ class TrainState(NamedTuple):
 
 
 class Stopping(NamedTuple):
-    """An early-stopping rule: `init(variables) -> Stop`, `update(stop, value, epoch, variables) -> Stop`; pure, one model at a time."""
+    """An early-stopping rule: `init(variables) -> Stop`, `update(stop, value, epoch, variables) ->
+    Stop`; pure, one model at a time.
+    """
 
     monitor: str
     init: Callable[..., Stop]
@@ -225,11 +240,13 @@ class Stopping(NamedTuple):
 class Learner(NamedTuple):
     """A learning rule for one model; a fleet is `vmap` of it.
 
-    `init(key, pool) -> TrainState`; `epoch(state, pool, index_SB, weight_SB) -> (state, sums)`; `evaluate(variables, pool, rows_K, weight_K) ->
-    sums`. `sums` are weighted sums over examples with 'weight' the divisor, so that parts of an epoch add up. `plan` says which rows each step
-    of an epoch sees, `stopping` when one model has had enough (None: after `epochs`). `model` answers the queries once it is trained.
-    `guarantee` (privacy.guarantee) is what a private learner promises, None for others. `released(state) -> variables`, where present, are the
-    variables that a model is evaluated and saved with (None: state.variables).
+    `init(key, pool) -> TrainState`; `epoch(state, pool, index_SB, weight_SB) -> (state, sums)`;
+    `evaluate(variables, pool, rows_K, weight_K) -> sums`. `sums` are weighted sums over examples
+    with 'weight' the divisor, so that parts of an epoch add up. `plan` says which rows each step of
+    an epoch sees, `stopping` when one model has had enough (None: after `epochs`). `model` answers
+    the queries once it is trained. `guarantee` (privacy.guarantee) is what a private learner
+    promises, None for others. `released(state) -> variables`, where present, are the variables that
+    a model is evaluated and saved with (None: state.variables).
     """
 
     init: Callable[..., TrainState]
@@ -244,7 +261,9 @@ class Learner(NamedTuple):
 
 
 class Shadows(NamedTuple):
-    """S models of the attacker's own, with which a question is made: `out(x_B..) -> out_SBC`, and `member_SB`, which trained on which example."""
+    """S models of the attacker's own, with which a question is made: `out(x_B..) -> out_SBC`, and
+    `member_SB`, which trained on which example.
+    """
 
     out: Callable[..., jax.Array]
     member_SB: jax.Array
@@ -253,8 +272,9 @@ class Shadows(NamedTuple):
 class Probe(NamedTuple):
     """How a signal asks one model, in inference mode; what its `access` does not cover is None.
 
-    `label(x_B..) -> label_B` int32 (argmax, a tie goes to the lowest class number); `out(x_B..) -> out_BC`, the logits, differentiable;
-    `inside(x_B..) -> {name: array}`, the intermediate outputs (None as well where the model has none). `shadows`: never the target nor its twin.
+    `label(x_B..) -> label_B` int32 (argmax, a tie goes to the lowest class number); `out(x_B..) ->
+    out_BC`, the logits, differentiable; `inside(x_B..) -> {name: array}`, the intermediate outputs
+    (None as well where the model has none). `shadows`: never the target nor its twin.
     """
 
     label: Callable[..., jax.Array]
@@ -275,7 +295,11 @@ class Defense(NamedTuple):
     keeps_labels: bool
 
 
-ACCESS = ("labels", "outputs", "white_box")  # what a signal may be told: predicted labels, output vectors, the model itself
+ACCESS = (
+    "labels",
+    "outputs",
+    "white_box",
+)  # what a signal may be told: predicted labels, output vectors, the model itself
 
 
 class Signal(NamedTuple):
@@ -285,12 +309,15 @@ class Signal(NamedTuple):
     given, the value one number [B] or one vector [B,K] per example. `tasks` are the kinds of tasks
     (TASKS) for which the signal has a meaning; for others it is refused before anything is trained.
 
-    `ask(probe, x_B.., y_B, key_B) -> value_B..` instead asks as it likes, in batches of its own; `key_B` is one key an example from (seed, signal,
-    example), so an answer is the same alone or in any batch. It may return (value_B, count_B) or (value_BP, count_BP): the queries that each value
-    took, rising along P. `sign` is +1 if larger means member, -1 if smaller does (of every component), 0 if neither. `access`: one of ACCESS.
-    `queries` is the most that one view of an example of F numbers costs, in labels or outputs asked: a number, or queries(F). `check(x_N..)`
-    raises ValueError for examples that cannot be asked about. `transform(out_BC) -> out_BC`, where present, changes every output before it is
-    seen: a defense at query time. `shadows`: how many models of the attacker's own the question is made with (Probe.shadows; fewer are repeated).
+    `ask(probe, x_B.., y_B, key_B) -> value_B..` instead asks as it likes, in batches of its own;
+    `key_B` is one key an example from (seed, signal, example), so an answer is the same alone or in
+    any batch. It may return (value_B, count_B) or (value_BP, count_BP): the queries that each value
+    took, rising along P. `sign` is +1 if larger means member, -1 if smaller does (of every
+    component), 0 if neither. `access`: one of ACCESS. `queries` is the most that one view of an
+    example of F numbers costs, in labels or outputs asked: a number, or queries(F). `check(x_N..)`
+    raises ValueError for examples that cannot be asked about. `transform(out_BC) -> out_BC`, where
+    present, changes every output before it is seen: a defense at query time. `shadows`: how many
+    models of the attacker's own the question is made with (Probe.shadows; fewer are repeated).
     `tokens`: whether `ask` leaves x as it is, so that it can be asked about tokens; a signal of one
     forward pass always can.
     """
@@ -311,15 +338,19 @@ class Signal(NamedTuple):
 class Design:
     """Who trains on what, and what an attacker of each model may use.
 
-    `member_MN[m, n]`: model m trains on example n. `evaluated_MN[m, n]`: example n is scored when model m is the target. `shadow_MM[t, m]`: an
-    attacker of t may use model m (never t, never its twin). `population_N`: rows outside all models and outside the evaluation. `unit_M`:
-    models that are resampled together (twins share a number). `targets`: the models that are audited. `supports`: the shadow needs
-    (SHADOW_NEEDS of mia_jax.views) that the design can carry. `extra_MN`: rows beside the training set that a learner may use (adversarial
-    regularization). `num_rows`: K, the length of every model's padded row list, which depends on the design's fields alone and never on the
-    draw (designs/_rows.py makes the lists). `remake(models)` builds the same design with another number of models. `balance`: every example is
-    in the same number of models, so a View hides some shadows (drawn from `seed`) until all examples have equally many IN and OUT ones.
-    `coin_N`: the number of the independent fair coin that decides about a row in every model anew (-1: none; two rows of one number are
-    alternatives); None where membership is not drawn so, and no epsilon can be audited.
+    `member_MN[m, n]`: model m trains on example n. `evaluated_MN[m, n]`: example n is scored when
+    model m is the target. `shadow_MM[t, m]`: an attacker of t may use model m (never t, never its
+    twin). `population_N`: rows outside all models and outside the evaluation. `unit_M`: models that
+    are resampled together (twins share a number). `targets`: the models that are audited.
+    `supports`: the shadow needs (SHADOW_NEEDS of mia_jax.threat_model) that the design can carry.
+    `extra_MN`: rows beside the training set that a learner may use (adversarial regularization).
+    `num_rows`: K, the length of every model's padded row list, which depends on the design's fields
+    alone and never on the draw (designs/_rows.py makes the lists). `remake(models)` builds the same
+    design with another number of models. `balance`: every example is in the same number of models,
+    so a View hides some shadows (drawn from `seed`) until all examples have equally many IN and OUT
+    ones. `coin_N`: the number of the independent fair coin that decides about a row in every model
+    anew (-1: none; two rows of one number are alternatives); None where membership is not drawn so,
+    and no epsilon can be audited.
     """
 
     name: str
@@ -336,7 +367,9 @@ class Design:
     balance: bool = False
     seed: int = 0
     coin_N: np.ndarray | None = None
-    remake: Callable[[int], Design] | None = dataclasses.field(default=None, compare=False, repr=False)
+    remake: Callable[[int], Design] | None = dataclasses.field(
+        default=None, compare=False, repr=False
+    )
 
     def of_targets(self) -> TargetRows:
         """The rows of the audited models, cut out once for everything that is computed of them."""
@@ -351,7 +384,10 @@ class Design:
     def extend(self, models: int) -> Design:
         """The same design with `models` >= M models; the first M keep their rows."""
         if models < len(self.member_MN):
-            raise ValueError(f"models={models} is fewer than the {len(self.member_MN)} models that exist; a design can only be extended.")
+            raise ValueError(
+                f"models={models} is fewer than the {len(self.member_MN)} models that exist; a "
+                "design can only be extended."
+            )
         return self.remake(models)
 
 
@@ -372,14 +408,16 @@ class TargetRows:
 class Attack(NamedTuple):
     """`score(view, key) -> score_N`, HIGHER = MORE LIKELY A MEMBER.
 
-    `needs` names every field of the View that it reads (the threat model): signal names, 'x', 'y', 'columns', 'population', 'shadow_in',
-    'shadow_out', 'shadow_own'. `knows` says whose knowledge fitted it: 'nothing', 'shadows' (or population rows), 'half_of_target_members' ...
-    The need 'member', the target's membership, is for cross-fitted attacks with knows='half_of_target_members' alone.
-    `score_all(fleet, key) -> score_TN`, where present, is a faster program for every target at once with equal results.
-    `at(p)`, where present, is the same attack with the queries of the signal's part p alone (its prefixes are drawn against their cost).
-    `threshold`, where present, is the score from which the attack itself names a member; used if it knows='nothing', or where no shadow can be
-    scored to choose one.
-    `diagnose(view) -> {name: number}`, where present, says how well this attack's assumptions hold for one target.
+    `needs` names every field of the View that it reads (the threat model): signal names, 'x', 'y',
+    'columns', 'population', 'shadow_in', 'shadow_out', 'shadow_own'. `knows` says whose knowledge
+    fitted it: 'nothing', 'shadows' (or population rows), 'half_of_target_members' ... The need
+    'member', the target's membership, is for cross-fitted attacks with
+    knows='half_of_target_members' alone. `score_all(fleet, key) -> score_TN`, where present, is a
+    faster program for every target at once with equal results. `at(p)`, where present, is the same
+    attack with the queries of the signal's part p alone (its prefixes are drawn against their
+    cost). `threshold`, where present, is the score from which the attack itself names a member;
+    used if it knows='nothing', or where no shadow can be scored to choose one. `diagnose(view) ->
+    {name: number}`, where present, says how well this attack's assumptions hold for one target.
     """
 
     score: Callable[..., np.ndarray]

@@ -1,4 +1,6 @@
-"""A deployed model for the tests: the label of the nearest of the rows that it keeps, which is a perfect memory of its members."""
+"""A deployed model for the tests: the label of the nearest of the rows that it keeps, which is a
+perfect memory of its members.
+"""
 
 import numpy as np
 

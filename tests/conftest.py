@@ -1,9 +1,15 @@
-"""The test session is stricter than the library: warnings are errors (pyproject.toml) and rank promotion raises."""
+"""The test session is stricter than the library: warnings are errors (pyproject.toml) and rank
+promotion raises.
+"""
 
 import os
 import pathlib
 
-CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "mia_jax" / "xla-tests"
+CACHE = (
+    pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
+    / "mia_jax"
+    / "xla-tests"
+)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")

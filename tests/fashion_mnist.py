@@ -1,7 +1,9 @@
-"""Fashion-MNIST as TensorFlow Datasets builds it, from Debian's package dataset-fashion-mnist and without TensorFlow or network.
+"""Fashion-MNIST as TensorFlow Datasets builds it, from Debian's package dataset-fashion-mnist and
+without TensorFlow or network.
 
-Debian ships the original compressed streams in gzip files whose header was rewritten; with the header restored the files have the checksums that
-TFDS knows. TFDS's own builder then runs on them, with stand-ins for the three TensorFlow functions that it would call.
+Debian ships the original compressed streams in gzip files whose header was rewritten; with the
+header restored the files have the checksums that TFDS knows. TFDS's own builder then runs on them,
+with stand-ins for the three TensorFlow functions that it would call.
 """
 
 from __future__ import annotations
@@ -21,7 +23,11 @@ from unittest import mock
 from mia_jax.data import idx
 
 DEBIAN = pathlib.Path("/usr/share/datasets/fashion-mnist")
-CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "mia_jax" / "tfds-tests"
+CACHE = (
+    pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
+    / "mia_jax"
+    / "tfds-tests"
+)
 REASON = "type `apt-get install dataset-fashion-mnist` to run this"
 STAMP = dict(train=1504176606, t10k=1504176627)  # modification times in the original headers
 SHA256 = (
@@ -41,17 +47,23 @@ def originals(folder: pathlib.Path) -> None:
     """Writes the four original .gz files, checked by their SHA-256, to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, sha256 in zip(idx.FILES, SHA256, strict=True):
-        stream = (DEBIAN / f"{name}.gz").read_bytes()[10:]  # after Debian's header, which has no file name
+        stream = (DEBIAN / f"{name}.gz").read_bytes()[
+            10:
+        ]  # after Debian's header, which has no file name
         flags = 8  # a file name follows the header
         header = struct.pack("<BBBBIBB", 0x1F, 0x8B, 8, flags, STAMP[name.split("-")[0]], 0, 3)
         data = header + name.encode() + b"\0" + stream
         if hashlib.sha256(data).hexdigest() != sha256:
-            raise ValueError(f"{DEBIAN / name}.gz is not a rewrapped original: its restored SHA-256 differs.")
+            raise ValueError(
+                f"{DEBIAN / name}.gz is not a rewrapped original: its restored SHA-256 differs."
+            )
         (folder / f"{name}.gz").write_bytes(data)
 
 
 def prepared() -> pathlib.Path:
-    """The folder in which TFDS has prepared fashion_mnist as array_record; built on first use (about ten seconds), then cached."""
+    """The folder in which TFDS has prepared fashion_mnist as array_record; built on first use
+    (about ten seconds), then cached.
+    """
     import tensorflow_datasets as tfds
 
     done = CACHE / f"fashion-mnist-{tfds.__version__}"
@@ -66,7 +78,9 @@ def prepared() -> pathlib.Path:
         originals(manual)
         with _without_tensorflow():
             builder = tfds.builder("fashion_mnist", data_dir=data, file_format="array_record")
-            builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=manual))
+            builder.download_and_prepare(
+                download_config=tfds.download.DownloadConfig(manual_dir=manual)
+            )
         shutil.rmtree(data / "downloads", ignore_errors=True)
         data.rename(done)
     return done
@@ -74,7 +88,9 @@ def prepared() -> pathlib.Path:
 
 @contextlib.contextmanager
 def _without_tensorflow():
-    """Stand-ins, under private names of TFDS 4.9.10, for what its MNIST builder asks of TensorFlow: file access, text, PNG."""
+    """Stand-ins, under private names of TFDS 4.9.10, for what its MNIST builder asks of TensorFlow:
+    file access, text, PNG.
+    """
     from tensorflow_datasets.core.download import extractor
     from tensorflow_datasets.core.features import image_feature
     from tensorflow_datasets.image_classification import mnist

@@ -1,6 +1,8 @@
-"""launch.py as a user starts it, but for the seconds that its imports take: a process that has imported them forks one child a command.
+"""launch.py as a user starts it, but for the seconds that its imports take: a process that has
+imported them forks one child a command.
 
-The child runs the file as __main__ with its own arguments, environment and streams. JAX's backends start in the child, never before the fork.
+The child runs the file as __main__ with its own arguments, environment and streams. JAX's backends
+start in the child, never before the fork.
 """
 
 from __future__ import annotations
@@ -44,7 +46,12 @@ def server() -> subprocess.Popen:
     """The process that forks; it ends when its input does."""
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     return subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", SERVER], cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-W", "ignore", "-c", SERVER],
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
 
 

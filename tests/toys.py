@@ -1,4 +1,6 @@
-"""Small pieces that several tests share: a hand-written network, pools, and the arguments of a fleet."""
+"""Small pieces that several tests share: a hand-written network, pools, and the arguments of a
+fleet.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +20,13 @@ def mlp(num_classes=3, width=8, rate=0.0):
         features = int(np.prod(x.shape[1:]))
         return dict(
             params=dict(
-                Dense_0=dict(kernel=0.3 * jax.random.normal(a, (features, width)), bias=jnp.zeros(width)),
-                Dense_1=dict(kernel=0.3 * jax.random.normal(b, (width, num_classes)), bias=jnp.zeros(num_classes)),
+                Dense_0=dict(
+                    kernel=0.3 * jax.random.normal(a, (features, width)), bias=jnp.zeros(width)
+                ),
+                Dense_1=dict(
+                    kernel=0.3 * jax.random.normal(b, (width, num_classes)),
+                    bias=jnp.zeros(num_classes),
+                ),
             )
         )
 
@@ -74,13 +81,17 @@ def learner(num_rows=30, model=None, **fields):
     """backprop with cross-entropy on the toy network."""
     model = model or mlp()
     fields = dict(epochs=5, batch_size=8, learning_rate=0.05) | fields
-    return backprop.make(model=model, loss=cross_entropy.make(model=model), num_rows=num_rows, **fields)
+    return backprop.make(
+        model=model, loss=cross_entropy.make(model=model), num_rows=num_rows, **fields
+    )
 
 
 def same(a, b):
     """Whether two pytrees are equal to the bit."""
     a, b = jax.tree.leaves(a), jax.tree.leaves(b)
-    return len(a) == len(b) and all(np.array_equal(np.asarray(x), np.asarray(y)) for x, y in zip(a, b, strict=True))
+    return len(a) == len(b) and all(
+        np.array_equal(np.asarray(x), np.asarray(y)) for x, y in zip(a, b, strict=True)
+    )
 
 
 def trained_keys(key_M):
@@ -89,14 +100,20 @@ def trained_keys(key_M):
 
 
 def failing(learner, *, models, seed=0, after=4, attempts=(0,)):
-    """The learner, of which the first attempts at some models become NaN after so many steps; no other model's numbers are touched."""
-    keys = [programs.model_keys(seed=seed, models=list(models), attempt=attempt) for attempt in attempts]
+    """The learner, of which the first attempts at some models become NaN after so many steps; no
+    other model's numbers are touched.
+    """
+    keys = [
+        programs.model_keys(seed=seed, models=list(models), attempt=attempt) for attempt in attempts
+    ]
     bad_K2 = np.concatenate([trained_keys(key) for key in keys])
 
     def epoch(state, pool, index, weight):
         new, sums = learner.epoch(state, pool, index, weight)
         bad = (jax.random.key_data(state.key)[None] == bad_K2).all(-1).any() & (new.step > after)
         spoil = lambda a: jnp.where(bad, jnp.nan, a) if jnp.issubdtype(a.dtype, jnp.floating) else a  # noqa: E731
-        return new._replace(variables=jax.tree.map(spoil, new.variables)), sums | dict(loss=spoil(sums["loss"]))
+        return new._replace(variables=jax.tree.map(spoil, new.variables)), sums | dict(
+            loss=spoil(sums["loss"])
+        )
 
     return learner._replace(epoch=epoch)

@@ -1,4 +1,5 @@
-"""K-fold cross-validation of the digits MLP: K models, each tested on the fold that it did not see; the report gives mean and sd over folds.
+"""K-fold cross-validation of the digits MLP: K models, each tested on the fold that it did not see;
+the report gives mean and sd over folds.
 
     python launch.py --config=configs/zoo/cross_validation.py --workdir=runs/zoo/cross_validation
 

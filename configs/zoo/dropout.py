@@ -3,21 +3,26 @@
     apt-get install dataset-fashion-mnist
     python launch.py --config=configs/zoo/dropout.py --workdir=runs/zoo/dropout
 
-Fashion-MNIST's own split, one model; models=8 trains a fleet on complementary halves instead and adds LiRA.
+Fashion-MNIST's own split, one model; models=8 trains a fleet on complementary halves instead and
+adds LiRA.
 
-Published by the source (Dive into Deep Learning): train loss below 0.5, train and test accuracy above 0.7. Measured: train loss 0.360, accuracy 0.867
-(both averages over the last epoch), test 0.862; threshold_loss AUC 0.510 [0.504, 0.517]. 21 s of CPU time.
+Published by the source (Dive into Deep Learning): train loss below 0.5, train and test accuracy
+above 0.7. Measured: train loss 0.360, accuracy 0.867 (both averages over the last epoch), test
+0.862; threshold_loss AUC 0.510 [0.504, 0.517]. 21 s of CPU time.
 
-Arguments: folder, train, test (rows of the two sides), epochs, models (1, or an even number), dropout (both rates at 0 without it).
+Arguments: folder, train, test (rows of the two sides), epochs, models (1, or an even number),
+dropout (both rates at 0 without it).
 """
 
-from mia_jax import classic
+from mia_jax.configuration import classic
 
 
 def get_config(arg=None):
     arg = classic.arguments(arg, dropout=True)
     return classic.config(
         arg,
-        model=dict(name="mlp", widths=(256, 256), dropout=(0.2, 0.5) if arg.dropout else 0.0, init="normal"),
+        model=dict(
+            name="mlp", widths=(256, 256), dropout=(0.2, 0.5) if arg.dropout else 0.0, init="normal"
+        ),
         learner=dict(optimizer="sgd", learning_rate=0.5, batch_size=256),
     )

@@ -1,9 +1,11 @@
-"""Softmax regression that sees the two halves of an image through one shared set of weights: 3,930 parameters.
+"""Softmax regression that sees the two halves of an image through one shared set of weights: 3,930
+parameters.
 
     python launch.py --config=configs/zoo/half_image.py:path=mnist.npz --workdir=runs/zoo/half_image
 
-`path` is an .npz with x [N,784] uint8 and y [N]: `members` of its rows, drawn at random, train one model, the others are held out. Without it:
-Fashion-MNIST (apt-get install dataset-fashion-mnist). models=8 trains a fleet on complementary halves instead and adds LiRA.
+`path` is an .npz with x [N,784] uint8 and y [N]: `members` of its rows, drawn at random, train one
+model, the others are held out. Without it: Fashion-MNIST (apt-get install dataset-fashion-mnist).
+models=8 trains a fleet on complementary halves instead and adds LiRA.
 
 Published by the source (MNIST 60,000/10,000, batch 32): test accuracy 0.8603 after the first epoch
 of 1,875 steps, 0.9019 after ten. Measured on the 10,000 MNIST digits (8,000 drawn, 75 epochs of 250
@@ -19,13 +21,32 @@ from mia_jax import configuration
 
 def get_config(arg=None):
     needs = dict(members=("models", 1), folder=("path", ""))
-    arg = configuration.arguments(arg, {}, needs, path="", folder="/usr/share/datasets/fashion-mnist", members=8000, models=1, epochs=75)
+    arg = configuration.arguments(
+        arg,
+        {},
+        needs,
+        path="",
+        folder="/usr/share/datasets/fashion-mnist",
+        members=8000,
+        models=1,
+        epochs=75,
+    )
     several = arg.models > 1
     return configuration.complete(
-        data=dict(name="npz", path=arg.path, shape=(28, 28, 1)) if arg.path else dict(name="idx", folder=arg.folder, examples=10_000),
-        design=dict(name="halves", models=arg.models, population=0.1) if several else dict(name="holdout", members=arg.members, drawn=True),
+        data=dict(name="npz", path=arg.path, shape=(28, 28, 1))
+        if arg.path
+        else dict(name="idx", folder=arg.folder, examples=10_000),
+        design=dict(name="halves", models=arg.models, population=0.1)
+        if several
+        else dict(name="holdout", members=arg.members, drawn=True),
         model=dict(name="half_image"),
-        learner=dict(optimizer=dict(name="adam", eps=1e-7), learning_rate=3e-4, batch_size=32, epochs=arg.epochs, validation="nonmembers"),
+        learner=dict(
+            optimizer=dict(name="adam", eps=1e-7),
+            learning_rate=3e-4,
+            batch_size=32,
+            epochs=arg.epochs,
+            validation="nonmembers",
+        ),
         attacks=dict(
             gap=dict(),
             threshold_loss=dict(name="threshold", signal="loss"),

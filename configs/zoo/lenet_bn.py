@@ -3,18 +3,24 @@
     apt-get install dataset-fashion-mnist
     python launch.py --config=configs/zoo/lenet_bn.py --workdir=runs/zoo/lenet_bn
 
-Fashion-MNIST's own split, one model; models=8 trains a fleet on complementary halves instead and adds LiRA.
+Fashion-MNIST's own split, one model; models=8 trains a fleet on complementary halves instead and
+adds LiRA.
 
 Published by the source (Dive into Deep Learning): loss 0.273, train accuracy 0.899, test 0.807.
 Measured: loss 0.263, train accuracy 0.903 (both averages over the last epoch), test 0.880;
 threshold_loss AUC 0.507 [0.500, 0.513]. 107 s of CPU time.
 
-Arguments: folder, train, test (rows of the two sides), epochs, models (1, or an even number), norm (batch, group, layer, none).
+Arguments: folder, train, test (rows of the two sides), epochs, models (1, or an even number), norm
+(batch, group, layer, none).
 """
 
-from mia_jax import classic
+from mia_jax.configuration import classic
 
 
 def get_config(arg=None):
     arg = classic.arguments(arg, norm="batch")
-    return classic.config(arg, model=dict(name="lenet_bn", norm=arg.norm), learner=dict(optimizer="sgd", learning_rate=1.0, batch_size=256))
+    return classic.config(
+        arg,
+        model=dict(name="lenet_bn", norm=arg.norm),
+        learner=dict(optimizer="sgd", learning_rate=1.0, batch_size=256),
+    )

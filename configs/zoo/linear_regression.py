@@ -1,8 +1,10 @@
-"""Linear regression by gradient descent on drawn data, y = 2 x_1 - 3.4 x_2 + 4.2 + N(0, 0.01^2), audited through its squared losses.
+"""Linear regression by gradient descent on drawn data, y = 2 x_1 - 3.4 x_2 + 4.2 + N(0, 0.01^2),
+audited through its squared losses.
 
     python launch.py --config=configs/zoo/linear_regression.py --workdir=runs/zoo/linear_regression
 
-8 models on complementary halves, SGD 0.03, batches of 10, 3 epochs; w and b start at N(0, 0.01^2) and 0; loss (z - y)^2 / 2.
+8 models on complementary halves, SGD 0.03, batches of 10, 3 epochs; w and b start at N(0, 0.01^2)
+and 0; loss (z - y)^2 / 2.
 
 Published by the source (Dive into Deep Learning), on all 1,000 rows: loss after epochs 1, 2, 3:
 0.035, 0.00012, 0.00005. Measured on the same rows over 10 draws (tests/zoo_demos_test.py): their
@@ -11,7 +13,8 @@ trains on 450 rows per model, so it ends at a squared error of 0.011 on members 
 threshold_loss AUC 0.504 [0.498, 0.510]; with the arguments below AUC 0.955 [0.943, 0.965], lira
 0.937 [0.921, 0.950]. 5 s of CPU time.
 
-Arguments: examples, features, models, epochs. More features than members overfit and leak: features=200,examples=220,epochs=100.
+Arguments: examples, features, models, epochs. More features than members overfit and leak:
+features=200,examples=220,epochs=100.
 """
 
 from mia_jax import configuration

@@ -3,15 +3,18 @@
     apt-get install dataset-fashion-mnist
     python launch.py --config=configs/zoo/mlp.py --workdir=runs/zoo/mlp
 
-Fashion-MNIST's own split, one model; models=8 trains a fleet on complementary halves instead and adds LiRA.
+Fashion-MNIST's own split, one model; models=8 trains a fleet on complementary halves instead and
+adds LiRA.
 
-Published by the source (Dive into Deep Learning): train loss below 0.5, train and test accuracy above 0.7. Measured: train loss 0.383, accuracy 0.863
-(both averages over the last epoch), test 0.846; threshold_loss AUC 0.508 [0.502, 0.515]. 18 s of CPU time.
+Published by the source (Dive into Deep Learning): train loss below 0.5, train and test accuracy
+above 0.7. Measured: train loss 0.383, accuracy 0.863 (both averages over the last epoch), test
+0.846; threshold_loss AUC 0.508 [0.502, 0.515]. 18 s of CPU time.
 
-Arguments: folder, train, test (rows of the two sides), epochs, models (1, or an even number), activation (of layers.ACTIVATIONS).
+Arguments: folder, train, test (rows of the two sides), epochs, models (1, or an even number),
+activation (of layers.ACTIVATIONS).
 """
 
-from mia_jax import classic
+from mia_jax.configuration import classic
 
 
 def get_config(arg=None):

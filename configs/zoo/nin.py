@@ -3,20 +3,28 @@
     apt-get install dataset-fashion-mnist
     python launch.py --config=configs/zoo/nin.py --workdir=runs/zoo/nin
 
-One model on the first rows, tested on the next; models=8 trains a fleet on complementary halves instead and adds LiRA. The same net and its
-exact layers on images of 67x67, as two cores can; `full` is the source's recipe: 60,000 images at 224x224, SGD 0.1, batch 128, 10 epochs (wants
-an accelerator).
+One model on the first rows, tested on the next; models=8 trains a fleet on complementary halves
+instead and adds LiRA. The same net and its exact layers on images of 67x67, as two cores can;
+`full` is the source's recipe: 60,000 images at 224x224, SGD 0.1, batch 128, 10 epochs (wants an
+accelerator).
 
-Published by the source (Dive into Deep Learning, 60,000 images): no printed figure; one reader 0.375, 0.862, 0.839. Measured with the command above
-(10,000 images at 67x67, Adam 5e-4, 10 epochs of batches of 32): loss 0.365, train accuracy 0.854 (both averages over the last epoch; 0.856 of the
-members after it), test 0.839 of 2,000; threshold_loss AUC 0.508 [0.495, 0.522]. 13 min under other load (8.9 of CPU time) on 2 CPU cores.
+Published by the source (Dive into Deep Learning, 60,000 images): no printed figure; one reader
+0.375, 0.862, 0.839. Measured with the command above (10,000 images at 67x67, Adam 5e-4, 10 epochs
+of batches of 32): loss 0.365, train accuracy 0.854 (both averages over the last epoch; 0.856 of the
+members after it), test 0.839 of 2,000; threshold_loss AUC 0.508 [0.495, 0.522]. 13 min under other
+load (8.9 of CPU time) on 2 CPU cores.
 
-Arguments: folder, full, train, test (rows of the two sides), epochs, models (1, or an even number), batch, rate, optimizer, momentum, resize.
+Arguments: folder, full, train, test (rows of the two sides), epochs, models (1, or an even number),
+batch, rate, optimizer, momentum, resize.
 """
 
-from mia_jax import classic
+from mia_jax.configuration import classic
 
 
 def get_config(arg=None):
-    arg = classic.large_arguments(arg, full=dict(batch=128, rate=0.1, resize=224), resize=67, optimizer="adam", rate=5e-4)
-    return classic.config(arg, model=dict(name="nin", resize=arg.resize), learner=classic.large_learner(arg))
+    arg = classic.large_arguments(
+        arg, full=dict(batch=128, rate=0.1, resize=224), resize=67, optimizer="adam", rate=5e-4
+    )
+    return classic.config(
+        arg, model=dict(name="nin", resize=arg.resize), learner=classic.large_learner(arg)
+    )

@@ -1,21 +1,26 @@
-"""Gradients through depth: a deep MLP on the digits that sigmoids keep at chance and rescaled sigmoids, tanh or relu do not.
+"""Gradients through depth: a deep MLP on the digits that sigmoids keep at chance and rescaled
+sigmoids, tanh or relu do not.
 
     python launch.py --config=configs/zoo/vanishing.py --workdir=runs/zoo/vanishing
-    python launch.py --config=configs/zoo/vanishing.py:activation=tanh --workdir=runs/zoo/vanishing_tanh
+    python launch.py --config=configs/zoo/vanishing.py:activation=tanh
+    --workdir=runs/zoo/vanishing_tanh
 
 Two models on complementary halves, 10 hidden layers of 64, SGD 0.1. Published by the source:
 pictures only. Measured: sigmoid stays at chance (accuracy 0.10 on members and non-members,
 threshold_loss AUC 0.502 [0.491, 0.514]); tanh reaches 1.0 and 0.973, threshold_loss AUC 0.533
 [0.521, 0.546]. 5 s of CPU time.
 
-Arguments: activation (of layers.ACTIVATIONS), init (of layers.INITIALIZERS), depth, epochs, models (an even number).
+Arguments: activation (of layers.ACTIVATIONS), init (of layers.INITIALIZERS), depth, epochs, models
+(an even number).
 """
 
 from mia_jax import configuration
 
 
 def get_config(arg=None):
-    arg = configuration.arguments(arg, activation="sigmoid", init="xavier_uniform", depth=10, epochs=30, models=2)
+    arg = configuration.arguments(
+        arg, activation="sigmoid", init="xavier_uniform", depth=10, epochs=30, models=2
+    )
     return configuration.complete(
         data=dict(name="digits", flat=True),
         design=dict(name="halves", models=arg.models, population=0.1),

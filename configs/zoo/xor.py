@@ -1,10 +1,12 @@
-"""Exclusive or: the four corners with a little noise, by a perceptron, which cannot, and by a net with one hidden layer, which can.
+"""Exclusive or: the four corners with a little noise, by a perceptron, which cannot, and by a net
+with one hidden layer, which can.
 
     python launch.py --config=configs/zoo/xor.py --workdir=runs/zoo/xor
     python launch.py --config=configs/zoo/xor.py:net=perceptron --workdir=runs/zoo/xor_perceptron
 
-8 models on complementary halves of 200 rows. Published by the source: a perceptron cannot. Measured: mlp accuracy 1.0 on members and non-members,
-threshold_loss AUC 0.513 [0.499, 0.526], lira 0.550 [0.510, 0.590]; perceptron 47% ± 3% on members, at most 0.75 on the corners themselves
+8 models on complementary halves of 200 rows. Published by the source: a perceptron cannot.
+Measured: mlp accuracy 1.0 on members and non-members, threshold_loss AUC 0.513 [0.499, 0.526], lira
+0.550 [0.510, 0.590]; perceptron 47% ± 3% on members, at most 0.75 on the corners themselves
 (tests/zoo_demos_test.py). 5 s of CPU time.
 
 Arguments: net (mlp or perceptron), examples, models, epochs.
@@ -27,6 +29,10 @@ def get_config(arg=None):
             batch_size=10,
             epochs=arg.epochs,
         ),
-        attacks=dict(gap=dict(), threshold_loss=dict(name="threshold", signal="loss"), lira=dict(variance="shrunk")),
+        attacks=dict(
+            gap=dict(),
+            threshold_loss=dict(name="threshold", signal="loss"),
+            lira=dict(variance="shrunk"),
+        ),
         run=dict(chunk=8),
     )

@@ -1,4 +1,6 @@
-"""Features that an attack learns from: signals over views, probabilities, labels, the examples themselves and the user's columns."""
+"""Features that an attack learns from: signals over views, probabilities, labels, the examples
+themselves and the user's columns.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +12,17 @@ import numpy as np
 from scipy.special import softmax
 
 from mia_jax import checks
-from mia_jax.views import OTHER_NEEDS, SHADOW_NEEDS, View
+from mia_jax.threat_model import OTHER_NEEDS, SHADOW_NEEDS, View
 
 VIEWS = ("each", "mean")
 
 
 class Features(NamedTuple):
-    """Which features: `names` ('probabilities' = softmax of the logits, 'label' = one-hot, 'x' = the example, else a signal), columns, views.
+    """Which features: `names` ('probabilities' = softmax of the logits, 'label' = one-hot, 'x' =
+    the example, else a signal), columns, views.
 
-    `views` of a signal: 'each' is a feature of its own (so a binary answer over views is a binary vector), or their 'mean'.
+    `views` of a signal: 'each' is a feature of its own (so a binary answer over views is a binary
+    vector), or their 'mean'.
     """
 
     names: tuple[str, ...]
@@ -29,27 +33,43 @@ class Features(NamedTuple):
     def needs(self) -> tuple[str, ...]:
         """What the View must hold."""
         read = {"probabilities": "logits", "label": "y"}
-        return tuple(dict.fromkeys([*(read.get(n, n) for n in self.names), *(["columns"] if self.columns else [])]))
+        return tuple(
+            dict.fromkeys(
+                [*(read.get(n, n) for n in self.names), *(["columns"] if self.columns else [])]
+            )
+        )
 
 
 def make(names: Sequence[str], columns: Sequence[str] = (), views: str = "each") -> Features:
-    """Checked Features; ValueError if there are none, one comes twice, or a name is another kind of evidence ('shadow_in', 'member', ...)."""
+    """Checked Features; ValueError if there are none, one comes twice, or a name is another kind of
+    evidence ('shadow_in', 'member', ...).
+    """
     names, columns = (tuple([v] if isinstance(v, str) else v) for v in (names, columns))
     checks.one_of(VIEWS, views=views)
     if not names + columns:
-        raise ValueError("features=() and columns=() leave nothing to learn from; name a signal, 'probabilities', 'label', 'x' or a column.")
+        raise ValueError(
+            "features=() and columns=() leave nothing to learn from; name a signal, "
+            "'probabilities', 'label', 'x' or a column."
+        )
     for name in names:
         if name in SHADOW_NEEDS + OTHER_NEEDS and name != "x":
-            raise ValueError(f"features: {name!r} is no feature; name a signal, 'probabilities', 'label' or 'x' (columns go in `columns`).")
+            raise ValueError(
+                f"features: {name!r} is no feature; name a signal, 'probabilities', 'label' or 'x' "
+                "(columns go in `columns`)."
+            )
         if names.count(name) > 1:
             raise ValueError(f"features: {name!r} is named twice.")
     return Features(names, columns, views)
 
 
-def matrix(features: Features, signal: Mapping[str, np.ndarray], view: View, rows_K: np.ndarray) -> np.ndarray:
-    """The features [K,F] float64 of the rows `rows_K` of one model with signals `signal[name]` [A,N..].
+def matrix(
+    features: Features, signal: Mapping[str, np.ndarray], view: View, rows_K: np.ndarray
+) -> np.ndarray:
+    """The features [K,F] float64 of the rows `rows_K` of one model with signals `signal[name]`
+    [A,N..].
 
-    ValueError that names the feature if a value is NaN or infinite, a column is missing or not numeric, or labels are no classes.
+    ValueError that names the feature if a value is NaN or infinite, a column is missing or not
+    numeric, or labels are no classes.
     """
     parts = {name: _feature(name, signal, view, rows_K, features.views) for name in features.names}
     parts |= {f"column {name}": _column(name, view, rows_K) for name in features.columns}
@@ -61,17 +81,26 @@ def matrix(features: Features, signal: Mapping[str, np.ndarray], view: View, row
 
 def salt(key) -> int:
     """A number from a JAX key, for NumPy's generators."""
-    return int(np.random.SeedSequence(np.asarray(jax.random.key_data(key)).ravel().tolist()).generate_state(1, np.uint64)[0])
+    return int(
+        np.random.SeedSequence(
+            np.asarray(jax.random.key_data(key)).ravel().tolist()
+        ).generate_state(1, np.uint64)[0]
+    )
 
 
 def labels(view: View, rows_K: np.ndarray) -> np.ndarray:
     """Class numbers [K] int; ValueError unless y is one class number an example."""
     y = np.asarray(view.y)
     if y.ndim != 1 or y.dtype.kind not in "iub" or view.num_classes < 1:
-        raise ValueError(f"labels of dtype {y.dtype} and shape {y.shape} with {view.num_classes} classes are not one class number an example.")
+        raise ValueError(
+            f"labels of dtype {y.dtype} and shape {y.shape} with {view.num_classes} classes are "
+            "not one class number an example."
+        )
     y_K = y[rows_K].astype(int)
     if len(y_K) and not 0 <= y_K.min() <= y_K.max() < view.num_classes:
-        raise ValueError(f"labels lie in {y_K.min()}..{y_K.max()}; expected 0..{view.num_classes - 1}.")
+        raise ValueError(
+            f"labels lie in {y_K.min()}..{y_K.max()}; expected 0..{view.num_classes - 1}."
+        )
     return y_K
 
 

@@ -1,4 +1,6 @@
-"""The shadows of one View as targets in turn, each with the other shadows as its own: what an attacker tunes on."""
+"""The shadows of one View as targets in turn, each with the other shadows as its own: what an
+attacker tunes on.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +9,20 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mia_jax.threat_model import SHADOW_NEEDS, Fleet, View
 from mia_jax.types import Design
-from mia_jax.views import SHADOW_NEEDS, Fleet, View
 
 
-def views_of_shadows(view: View, needs: Sequence[str], *, limit: int) -> list[tuple[View, np.ndarray]]:
-    """[(View of an attacker of the shadow with these needs, the shadow's member_N)] of the first `limit` shadows that can be scored.
+def views_of_shadows(
+    view: View, needs: Sequence[str], *, limit: int
+) -> list[tuple[View, np.ndarray]]:
+    """[(View of an attacker of the shadow with these needs, the shadow's member_N)] of the first
+    `limit` shadows that can be scored.
 
-    `view` must show each shadow on its own evaluated rows (need 'shadow_own'). A shadow's twin, the shadow with the complementary members, is
-    none of its shadows. What the outer view hides stays hidden. Left out: shadows without evaluated members and non-members and, if `needs`
-    asks for shadows, those that no other shadow shares a visible row with.
+    `view` must show each shadow on its own evaluated rows (need 'shadow_own'). A shadow's twin, the
+    shadow with the complementary members, is none of its shadows. What the outer view hides stays
+    hidden. Left out: shadows without evaluated members and non-members and, if `needs` asks for
+    shadows, those that no other shadow shares a visible row with.
     """
     fleet = _fleet(view, needs)
     d, found = fleet.design, []
@@ -26,8 +32,13 @@ def views_of_shadows(view: View, needs: Sequence[str], *, limit: int) -> list[tu
         if uses:
             others = np.flatnonzero(d.shadow_MM[j])
             visible_MN = inner.visible_MN & view.visible_MN[others]
-            member_MN, own_MN = inner.shadow_member_MN & visible_MN, inner.shadow_evaluated_MN & visible_MN
-            inner = dataclasses.replace(inner, visible_MN=visible_MN, shadow_member_MN=member_MN, shadow_evaluated_MN=own_MN)
+            member_MN, own_MN = (
+                inner.shadow_member_MN & visible_MN,
+                inner.shadow_evaluated_MN & visible_MN,
+            )
+            inner = dataclasses.replace(
+                inner, visible_MN=visible_MN, shadow_member_MN=member_MN, shadow_evaluated_MN=own_MN
+            )
         if not uses or visible_MN.any():
             found.append((inner, d.member_MN[j]))
         if len(found) == limit:
@@ -36,7 +47,9 @@ def views_of_shadows(view: View, needs: Sequence[str], *, limit: int) -> list[tu
 
 
 def _fleet(view: View, needs: Sequence[str]) -> Fleet:
-    """The View's shadows as a fleet; targets are the shadows that evaluate members and non-members."""
+    """The View's shadows as a fleet; targets are the shadows that evaluate members and
+    non-members.
+    """
     member_MN, evaluated_MN = view.shadow_member_MN, view.shadow_evaluated_MN
     nobody = np.zeros_like(view.evaluated_N)
     usable = (member_MN & evaluated_MN).any(1) & (~member_MN & evaluated_MN).any(1)
@@ -44,13 +57,21 @@ def _fleet(view: View, needs: Sequence[str]) -> Fleet:
         name="shadows",
         member_MN=member_MN,
         evaluated_MN=evaluated_MN,
-        shadow_MM=~twins(member_MN & evaluated_MN, evaluated_MN) & ~np.eye(len(member_MN), dtype=bool),
+        shadow_MM=~twins(member_MN & evaluated_MN, evaluated_MN)
+        & ~np.eye(len(member_MN), dtype=bool),
         population_N=nobody if view.population_N is None else view.population_N,
         unit_M=np.arange(len(member_MN)),
         targets=tuple(int(j) for j in np.flatnonzero(usable)),
         supports=frozenset(SHADOW_NEEDS),
     )
-    return Fleet(design=design, signal=dict(view.shadow), num_classes=view.num_classes, x=view.x, y=view.y, columns=view.columns)
+    return Fleet(
+        design=design,
+        signal=dict(view.shadow),
+        num_classes=view.num_classes,
+        x=view.x,
+        y=view.y,
+        columns=view.columns,
+    )
 
 
 def twins(member_MN: np.ndarray, evaluated_MN: np.ndarray) -> np.ndarray:

@@ -1,4 +1,6 @@
-"""One density over all query views (or signals) of an example, with variances of each and a correlation that all examples share."""
+"""One density over all query views (or signals) of an example, with variances of each and a
+correlation that all examples share.
+"""
 
 from __future__ import annotations
 
@@ -16,26 +18,57 @@ from mia_jax.types import Attack
 LEAST = 1e-6  # share of the identity in a correlation, so that two equal views can be inverted
 
 
-def attack(*, signal: str, sign: int | None, kinds: Sequence[str], center: str, form: str, shrunk: bool, note: str, diagnose: Callable) -> Attack:
-    """LiRA on vectors: Student-t (`shrunk`) or Gaussian densities with covariance D_n R D_n; see `score`."""
+def attack(
+    *,
+    signal: str,
+    sign: int | None,
+    kinds: Sequence[str],
+    center: str,
+    form: str,
+    shrunk: bool,
+    note: str,
+    diagnose: Callable,
+) -> Attack:
+    """LiRA on vectors: Student-t (`shrunk`) or Gaussian densities with covariance D_n R D_n; see
+    `score`.
+    """
     sign = _signals.sign_of(signal, sign)
     needs = (signal, *(f"shadow_{kind}" for kind in (_sides.IN, _sides.OUT) if kind in kinds))
 
     def of_view(view, key):
         del key
-        value_MAN, own_AN = (v.astype(np.float64) * sign for v in (view.shadow[signal], view.target[signal]))
+        value_MAN, own_AN = (
+            v.astype(np.float64) * sign for v in (view.shadow[signal], view.target[signal])
+        )
         _signals.scalar(own_AN, "AN", signal)
-        middle_A1 = np.array([[_sides.origin(own_N[view.evaluated_N], view.target[signal].dtype)] for own_N in own_AN])
+        middle_A1 = np.array(
+            [
+                [_sides.origin(own_N[view.evaluated_N], view.target[signal].dtype)]
+                for own_N in own_AN
+            ]
+        )
         own_AN, value_MAN = own_AN - middle_A1, value_MAN - middle_A1
         return score(view, own_AN, value_MAN, kinds=kinds, center=center, form=form, shrunk=shrunk)
 
     return Attack(of_view, needs, knows="shadows", note=note, diagnose=diagnose)
 
 
-def score(view, own_AN: np.ndarray, value_MAN: np.ndarray, *, kinds: Sequence[str], center: str, form: str, shrunk: bool) -> np.ndarray:
-    """score_N. Per side z_a = (s_a - c_a) / sd_a with the predictives of each axis a, and R the correlation of the shadows' residuals over all
-    examples: log density -log det(D_n) - log det(R) / 2 + log t(z' R^-1 z). Form 'log_cdf' is one-sided along the direction in which all axes
-    grow together: log P(T <= 1' R^-1 z / sqrt(1' R^-1 1)). Without residuals (one shadow a side) R is the identity.
+def score(
+    view,
+    own_AN: np.ndarray,
+    value_MAN: np.ndarray,
+    *,
+    kinds: Sequence[str],
+    center: str,
+    form: str,
+    shrunk: bool,
+) -> np.ndarray:
+    """score_N.
+
+    Per side z_a = (s_a - c_a) / sd_a with the predictives of each axis a, and R the correlation of
+    the shadows' residuals over all examples: log density -log det(D_n) - log det(R) / 2 + log t(z'
+    R^-1 z). Form 'log_cdf' is one-sided along the direction in which all axes grow together: log
+    P(T <= 1' R^-1 z / sqrt(1' R^-1 1)). Without residuals (one shadow a side) R is the identity.
     """
     cols = np.flatnonzero(view.evaluated_N)
     masks = _sides.masks_of(view, cols, kinds)
@@ -55,32 +88,49 @@ def score(view, own_AN: np.ndarray, value_MAN: np.ndarray, *, kinds: Sequence[st
         return _sides.spread_out(np.mean(distance, 0), view.evaluated_N)
     log_density = []
     for k, kept in enumerate(residuals):
-        inverse_AA, log_det = _inverse_correlation(np.stack(kept), int(np.maximum(masks[k].sum(0) - 1, 0).sum()))
+        inverse_AA, log_det = _inverse_correlation(
+            np.stack(kept), int(np.maximum(masks[k].sum(0) - 1, 0).sum())
+        )
         z_AN, log_sd_AN = (np.stack([axis[k][field] for axis in axes]) for field in (0, 1))
         dof_N = np.min([np.broadcast_to(axis[k][2], len(cols)) for axis in axes], 0)
         if form == "log_cdf":
             along_A = inverse_AA.sum(0)
-            return _sides.spread_out(_student.log_cdf(along_A @ z_AN / np.sqrt(along_A.sum()), dof_N), view.evaluated_N)
+            return _sides.spread_out(
+                _student.log_cdf(along_A @ z_AN / np.sqrt(along_A.sum()), dof_N), view.evaluated_N
+            )
         squares_N = np.einsum("an,ab,bn->n", z_AN, inverse_AA, z_AN)
-        log_density.append(_student.log_density(squares_N, dof_N, len(axes)) - log_sd_AN.sum(0) - log_det / 2)
+        log_density.append(
+            _student.log_density(squares_N, dof_N, len(axes)) - log_sd_AN.sum(0) - log_det / 2
+        )
     score_N = -log_density[0] if form == "log_pdf" else log_density[1] - log_density[0]
     return _sides.spread_out(score_N, view.evaluated_N)
 
 
-def _predictive(own_N: np.ndarray, sides: Sequence[Moments], pools: np.ndarray, shrunk: bool) -> list[Predictive] | None:
-    """The predictives of one axis: of _shrinkage.py, or Gaussians of the pooled variance; None without residuals."""
+def _predictive(
+    own_N: np.ndarray, sides: Sequence[Moments], pools: np.ndarray, shrunk: bool
+) -> list[Predictive] | None:
+    """The predictives of one axis: of _shrinkage.py, or Gaussians of the pooled variance; None
+    without residuals.
+    """
     if shrunk:
-        return _shrinkage.predictive(own_N, sides, [pools, _shrinkage.regressions(own_N, sides, [pools])])
+        return _shrinkage.predictive(
+            own_N, sides, [pools, _shrinkage.regressions(own_N, sides, [pools])]
+        )
     known = [i for i in range(len(sides)) if pools[i, DOF]]
     if not known:
         return None
     source = [i if i in known else known[0] for i in range(len(sides))]
     variance = [np.full(len(own_N), pools[i, M2] / pools[i, DOF]) for i in source]
-    return [Predictive(c, v, np.inf) for c, v in zip(_sides.centers(sides, pools), variance, strict=True)]
+    return [
+        Predictive(c, v, np.inf)
+        for c, v in zip(_sides.centers(sides, pools), variance, strict=True)
+    ]
 
 
 def _inverse_correlation(residual_AK: np.ndarray, dof: int) -> tuple[np.ndarray, float]:
-    """(R^-1, log det R) of the residuals' correlation, shrunk toward the identity by A / dof (all of it without residuals)."""
+    """(R^-1, log det R) of the residuals' correlation, shrunk toward the identity by A / dof (all
+    of it without residuals).
+    """
     axes = len(residual_AK)
     cross_AA = residual_AK @ residual_AK.T
     scale_A = np.sqrt(np.where(np.diag(cross_AA) > 0, np.diag(cross_AA), 1))

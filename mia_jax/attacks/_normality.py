@@ -17,15 +17,21 @@ LEVEL = 0.05
 def diagnosis(signal: str, kinds: Sequence[str]) -> Callable:
     """diagnose(view) -> {'out_normality_tested', 'out_normality_rejected', ...}.
 
-    Of the (query view, example) pairs with at least 8 shadows on the side, how many were tested and the share that the omnibus test of
-    `p_values` rejects at 5%: near .05 if the signals are Gaussian over models.
+    Of the (query view, example) pairs with at least 8 shadows on the side, how many were tested and
+    the share that the omnibus test of `p_values` rejects at 5%: near .05 if the signals are
+    Gaussian over models.
     """
 
     def diagnose(view) -> dict[str, float]:
         cols = np.flatnonzero(view.evaluated_N)
         found = {}
         for kind, where_MN in zip(kinds, _sides.masks_of(view, cols, kinds), strict=True):
-            p_AN = np.stack([p_values(value_MN, where_MN) for value_MN in view.shadow[signal][:, :, cols].swapaxes(0, 1)])
+            p_AN = np.stack(
+                [
+                    p_values(value_MN, where_MN)
+                    for value_MN in view.shadow[signal][:, :, cols].swapaxes(0, 1)
+                ]
+            )
             tested = int((~np.isnan(p_AN)).sum())
             found[f"{kind}_normality_tested"] = tested
             if tested:
@@ -36,9 +42,11 @@ def diagnosis(signal: str, kinds: Sequence[str]) -> Callable:
 
 
 def p_values(value_MN: np.ndarray, where_MN: np.ndarray) -> np.ndarray:
-    """p-value [N] of the omnibus test K^2 = z_skew^2 + z_kurtosis^2 ~ chi-squared(2) over axis M; NaN below 8 values or without spread.
+    """p-value [N] of the omnibus test K^2 = z_skew^2 + z_kurtosis^2 ~ chi-squared(2) over axis M;
+    NaN below 8 values or without spread.
 
-    Sources: D'Agostino 1970 for the skewness, Anscombe and Glynn 1983 for the kurtosis; scipy.stats.normaltest on each column.
+    Sources: D'Agostino 1970 for the skewness, Anscombe and Glynn 1983 for the kurtosis;
+    scipy.stats.normaltest on each column.
     """
     p_N = np.full(value_MN.shape[1], np.nan)
     for cols in moments.blocks(value_MN.shape[1]):
@@ -47,7 +55,9 @@ def p_values(value_MN: np.ndarray, where_MN: np.ndarray) -> np.ndarray:
         away_MN = np.where(where_MN[:, cols], value_MN[:, cols] - center, 0)[:, tested]
         n, m2 = n[tested], m2[tested]
         skew, kurtosis = ((away_MN**k).sum(0) / n / (m2 / n) ** (k / 2) for k in (3, 4))
-        p_N[np.arange(len(p_N))[cols][tested]] = chdtrc(2, _skew_z(skew, n) ** 2 + _kurtosis_z(kurtosis, n) ** 2)
+        p_N[np.arange(len(p_N))[cols][tested]] = chdtrc(
+            2, _skew_z(skew, n) ** 2 + _kurtosis_z(kurtosis, n) ** 2
+        )
     return p_N
 
 
@@ -61,7 +71,12 @@ def _skew_z(skew: np.ndarray, n: np.ndarray) -> np.ndarray:
 def _kurtosis_z(kurtosis: np.ndarray, n: np.ndarray) -> np.ndarray:
     variance = 24 * n * (n - 2) * (n - 3) / ((n + 1) ** 2 * (n + 3) * (n + 5))
     x = (kurtosis - 3 * (n - 1) / (n + 1)) / np.sqrt(variance)
-    root_beta1 = 6 * (n**2 - 5 * n + 2) / ((n + 7) * (n + 9)) * np.sqrt(6 * (n + 3) * (n + 5) / (n * (n - 2) * (n - 3)))
+    root_beta1 = (
+        6
+        * (n**2 - 5 * n + 2)
+        / ((n + 7) * (n + 9))
+        * np.sqrt(6 * (n + 3) * (n + 5) / (n * (n - 2) * (n - 3)))
+    )
     a = 6 + 8 / root_beta1 * (2 / root_beta1 + np.sqrt(1 + 4 / root_beta1**2))
     ratio = (1 - 2 / a) / (1 + x * np.sqrt(2 / (a - 4)))
     return (1 - 2 / (9 * a) - np.cbrt(ratio)) / np.sqrt(2 / (9 * a))

@@ -1,7 +1,8 @@
-"""log p_y at a temperature, from whatever signal carries it, for the attacks that compare probabilities.
+"""log p_y at a temperature, from whatever signal carries it, for the attacks that compare
+probabilities.
 
-Everything stays a logarithm: a sequence of tokens easily has a likelihood of exp(-2500), which no float64 holds, and quotients of such
-likelihoods are differences of their logarithms.
+Everything stays a logarithm: a sequence of tokens easily has a likelihood of exp(-2500), which no
+float64 holds, and quotients of such likelihoods are differences of their logarithms.
 """
 
 from __future__ import annotations
@@ -12,16 +13,25 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from mia_jax import checks
+from mia_jax.threat_model import Fleet, View
 from mia_jax.types import Attack
-from mia_jax.views import Fleet, View
 
 SIGNALS = ("logits", "loss", "confidence")
 TINY = np.nextafter(0.0, 1.0)  # stands for a confidence of 0
 SIZE = 2**22  # numbers at a time: bounds the float64 copies of logits
 
 
-def attack(score: Callable, *, signal: str, temperature: float, needs: Sequence[str], note: str, diagnose: Callable | None = None) -> Attack:
-    """Returns the Attack of score(view) -> score_N; its view holds one signal, 'log_p', log p_y at the temperature [..,N].
+def attack(
+    score: Callable,
+    *,
+    signal: str,
+    temperature: float,
+    needs: Sequence[str],
+    note: str,
+    diagnose: Callable | None = None,
+) -> Attack:
+    """Returns the Attack of score(view) -> score_N; its view holds one signal, 'log_p', log p_y at
+    the temperature [..,N].
 
     `needs` are those without signals and y.
 
@@ -31,7 +41,10 @@ def attack(score: Callable, *, signal: str, temperature: float, needs: Sequence[
     of = dict(signal=signal, temperature=temperature)
 
     def as_log_p(view: View) -> View:
-        target, shadow = ({"log_p": _log_probabilities(v[signal], view.y, **of)} if signal in v else {} for v in (view.target, view.shadow))
+        target, shadow = (
+            {"log_p": _log_probabilities(v[signal], view.y, **of)} if signal in v else {}
+            for v in (view.target, view.shadow)
+        )
         return dataclasses.replace(view, target=target, shadow=shadow)
 
     def of_view(view, key):
@@ -40,11 +53,15 @@ def attack(score: Callable, *, signal: str, temperature: float, needs: Sequence[
 
     def of_fleet(fleet, key):
         del key
-        measured: Fleet = dataclasses.replace(fleet, signal={"log_p": _log_probabilities(fleet.signal[signal], fleet.y, **of)})
+        measured: Fleet = dataclasses.replace(
+            fleet, signal={"log_p": _log_probabilities(fleet.signal[signal], fleet.y, **of)}
+        )
         return np.stack([score(measured.view(t, ("log_p", *needs))) for t in fleet.design.targets])
 
     told = None if diagnose is None else lambda view: diagnose(as_log_p(view))
-    return Attack(of_view, (*asked, *needs), knows="shadows", score_all=of_fleet, note=note, diagnose=told)
+    return Attack(
+        of_view, (*asked, *needs), knows="shadows", score_all=of_fleet, note=note, diagnose=told
+    )
 
 
 def _needs(signal: str, temperature: float) -> tuple[str, ...]:
@@ -52,14 +69,21 @@ def _needs(signal: str, temperature: float) -> tuple[str, ...]:
     checks.one_of(SIGNALS, signal=signal)
     checks.positive(temperature=temperature)
     if signal != "logits" and temperature != 1:
-        raise ValueError(f"temperature={temperature} needs signal='logits'; {signal!r} is measured at temperature 1.")
+        raise ValueError(
+            f"temperature={temperature} needs signal='logits'; {signal!r} is measured at "
+            "temperature 1."
+        )
     return ("logits", "y") if signal == "logits" else (signal,)
 
 
-def _log_probabilities(value: np.ndarray, y_N: np.ndarray | None, *, signal: str, temperature: float) -> np.ndarray:
-    """Returns log p_y [..,N] in float64: log softmax(z / temperature)_y of logits [..,N,C], -loss, or the log of the confidence.
+def _log_probabilities(
+    value: np.ndarray, y_N: np.ndarray | None, *, signal: str, temperature: float
+) -> np.ndarray:
+    """Returns log p_y [..,N] in float64: log softmax(z / temperature)_y of logits [..,N,C], -loss,
+    or the log of the confidence.
 
-    ValueError unless logits have a class axis, and the others have none. NaN (a hidden row) stays NaN.
+    ValueError unless logits have a class axis, and the others have none. NaN (a hidden row) stays
+    NaN.
     """
     axes = {3: "A,N", 4: "M,A,N"}.get(value.ndim + (signal != "logits"))
     if axes is None:
@@ -78,7 +102,9 @@ def _log_probabilities(value: np.ndarray, y_N: np.ndarray | None, *, signal: str
 
 
 def log_softmax_at(z: np.ndarray, y_N: np.ndarray, temperature: float) -> np.ndarray:
-    """log softmax(z / temperature)_y [..,N] in float64, as -log(1 + sum_{j != y} exp((z_j - z_y) / temperature)): exact near 0 and far below."""
+    """log softmax(z / temperature)_y [..,N] in float64, as -log(1 + sum_{j != y} exp((z_j - z_y) /
+    temperature)): exact near 0 and far below.
+    """
     label_NC = np.arange(z.shape[-1]) == np.asarray(y_N)[:, None]
     own = np.sum(np.where(label_NC, z, 0), -1, keepdims=True, dtype=np.float64)
     gap = np.where(label_NC, -np.inf, (z - own) / temperature)
@@ -88,10 +114,11 @@ def log_softmax_at(z: np.ndarray, y_N: np.ndarray, temperature: float) -> np.nda
 
 
 def log_mean(value_MN: Iterable[np.ndarray], where_MN: np.ndarray) -> np.ndarray:
-    """Returns log mean_m exp(value) over the m where `where_MN`, NaN where that is nowhere; values are read one row [N] after another.
+    """Returns log mean_m exp(value) over the m where `where_MN`, NaN where that is nowhere; values
+    are read one row [N] after another.
 
-    Sums are relative to the largest value so far: exp(value) may lie outside float64, and the mean of equal values is that value exactly,
-    whatever their number.
+    Sums are relative to the largest value so far: exp(value) may lie outside float64, and the mean
+    of equal values is that value exactly, whatever their number.
 
     >>> log_mean(np.array([[-2500.0], [-2500.0]]), np.ones((2, 1), bool)).tolist()
     [-2500.0]
@@ -104,7 +131,11 @@ def log_mean(value_MN: Iterable[np.ndarray], where_MN: np.ndarray) -> np.ndarray
         sum_N = sum_N * np.exp(top_N - base_N) + np.exp(value_N - base_N)
         top_N = new_N
     count_N = where_MN.sum(0)
-    return np.where(count_N > 0, top_N + np.log(np.where(count_N > 0, sum_N / np.maximum(count_N, 1), 1)), np.nan)
+    return np.where(
+        count_N > 0,
+        top_N + np.log(np.where(count_N > 0, sum_N / np.maximum(count_N, 1), 1)),
+        np.nan,
+    )
 
 
 def log_mean_over_examples(log_p_N: np.ndarray) -> float:
@@ -114,7 +145,9 @@ def log_mean_over_examples(log_p_N: np.ndarray) -> float:
 
 
 def offline(log_out_N: np.ndarray, a: float) -> np.ndarray:
-    """Returns log p from OUT models alone: p = ((1 + a) out + 1 - a) / 2, which takes a out + 1 - a for the unknown IN mean."""
+    """Returns log p from OUT models alone: p = ((1 + a) out + 1 - a) / 2, which takes a out + 1 - a
+    for the unknown IN mean.
+    """
     if a == 1:
         return log_out_N
     return np.logaddexp(np.log((1 + a) / 2) + log_out_N, np.log((1 - a) / 2))

@@ -1,10 +1,13 @@
-"""Empirical Bayes over examples: what a fleet with few shadows can borrow from the other examples, in closed form.
+"""Empirical Bayes over examples: what a fleet with few shadows can borrow from the other examples,
+in closed form.
 
-Per side, the variance of example n follows log var_n = trend(mid_n) + spread, a scaled inverse chi-squared prior whose trend and degrees of
-freedom are fitted to all examples by the moments of log squared residuals (Smyth 2004, "Linear models and empirical Bayes methods",
-section 6.2, here with a trend). Between the sides, IN - OUT differences follow N(trend(mid_n), tau^2) with tau^2 from the method of moments.
-Both trends are quadratic in mid_n, the middle of the sides' centers: hard examples vary and leak more. With one side the trend is constant.
-Student-t predictives against the noise of few shadows, under conjugate priors: Brännvall 2026 (arXiv:2603.11799).
+Per side, the variance of example n follows log var_n = trend(mid_n) + spread, a scaled inverse
+chi-squared prior whose trend and degrees of freedom are fitted to all examples by the moments of
+log squared residuals (Smyth 2004, "Linear models and empirical Bayes methods", section 6.2, here
+with a trend). Between the sides, IN - OUT differences follow N(trend(mid_n), tau^2) with tau^2 from
+the method of moments. Both trends are quadratic in mid_n, the middle of the sides' centers: hard
+examples vary and leak more. With one side the trend is constant. Student-t predictives against the
+noise of few shadows, under conjugate priors: Brännvall 2026 (arXiv:2603.11799).
 """
 
 from __future__ import annotations
@@ -25,7 +28,9 @@ GAUSSIAN = 1000.0  # from this many degrees of freedom on a Student-t is taken f
 
 
 class Sums(NamedTuple):
-    """Sums over examples of a regression on 1, u, u^2 with u = mid - the mean center: what least squares needs."""
+    """Sums over examples of a regression on 1, u, u^2 with u = mid - the mean center: what least
+    squares needs.
+    """
 
     xx: np.ndarray  # [3,3]
     xy: np.ndarray  # [3]
@@ -35,8 +40,12 @@ class Sums(NamedTuple):
     wobble: float  # variance that the sampling noise gives to the squared residual
 
 
-def regressions(own_N: np.ndarray, sides: Sequence[Moments], fitted: Sequence[np.ndarray]) -> np.ndarray:
-    """A step after `_sides.pool`: sums for the variance trend of each side and, with two sides, for the trend of their differences."""
+def regressions(
+    own_N: np.ndarray, sides: Sequence[Moments], fitted: Sequence[np.ndarray]
+) -> np.ndarray:
+    """A step after `_sides.pool`: sums for the variance trend of each side and, with two sides, for
+    the trend of their differences.
+    """
     del own_N
     pools = fitted[0]
     x_N3 = _basis(_sides.centers(sides, pools), pools)
@@ -48,24 +57,39 @@ def regressions(own_N: np.ndarray, sides: Sequence[Moments], fitted: Sequence[np
         half[0] = 0.5
         log_N = np.log(side.m2[use]) - (np.log(2) + digamma(half))[count - 1]
         noise = polygamma(1, half)
-        found.append(_sums(x_N3[use], log_N, noise[count - 1], (polygamma(3, half) + 2 * noise**2)[count - 1].sum()))
+        found.append(
+            _sums(
+                x_N3[use],
+                log_N,
+                noise[count - 1],
+                (polygamma(3, half) + 2 * noise**2)[count - 1].sum(),
+            )
+        )
     if len(sides) == 2:
         out, inside = sides
         use = (out.count > 0) & (inside.count > 0)
         difference_N = (inside.center - out.center)[use] - _shift(pools)
-        error_N = sum(np.where(s.count > 1, s.m2 / np.maximum(s.count * (s.count - 1), 1), np.nan)[use] for s in sides)
+        error_N = sum(
+            np.where(s.count > 1, s.m2 / np.maximum(s.count * (s.count - 1), 1), np.nan)[use]
+            for s in sides
+        )
         found.append(_sums(x_N3[use], difference_N, error_N))
     return np.stack(found)
 
 
-def predictive(own_N: np.ndarray, sides: Sequence[Moments], fitted: Sequence[np.ndarray]) -> list[Predictive] | None:
-    """Posterior predictives of the sides from the sums of `_sides.pool` and `regressions`; None where nothing tells a variance.
+def predictive(
+    own_N: np.ndarray, sides: Sequence[Moments], fitted: Sequence[np.ndarray]
+) -> list[Predictive] | None:
+    """Posterior predictives of the sides from the sums of `_sides.pool` and `regressions`; None
+    where nothing tells a variance.
 
-    With one side that is also where all shadows answer alike, so that the number of an example's shadows is all that densities would differ in.
+    With one side that is also where all shadows answer alike, so that the number of an example's
+    shadows is all that densities would differ in.
 
-    Squared scale: (d0 var0_n + residuals) / (d0 + n - 1) with d0 + n - 1 degrees of freedom, plus the uncertainty of the center. With one
-    shadow a side there are no residuals: the differences about their trend are then taken as noise of both sides, equal and Gaussian.
-    No variance is below the squared float32 resolution of the signal.
+    Squared scale: (d0 var0_n + residuals) / (d0 + n - 1) with d0 + n - 1 degrees of freedom, plus
+    the uncertainty of the center. With one shadow a side there are no residuals: the differences
+    about their trend are then taken as noise of both sides, equal and Gaussian. No variance is
+    below the squared float32 resolution of the signal.
     """
     pools, sums = fitted[0], [_unpack(row) for row in fitted[1]]
     center = _sides.centers(sides, pools)
@@ -76,19 +100,29 @@ def predictive(own_N: np.ndarray, sides: Sequence[Moments], fitted: Sequence[np.
     floor_N = np.maximum(_student.EPS * np.max(np.abs([own_N, *center]), 0), ZERO) ** 2
     variance, dof = [np.maximum(v, floor_N) for v in found[0]], found[1]
     if len(sides) == 1:
-        return [Predictive(center[0], variance[0] * (1 + 1 / np.maximum(sides[0].count, 1)), dof[0])]
+        return [
+            Predictive(center[0], variance[0] * (1 + 1 / np.maximum(sides[0].count, 1)), dof[0])
+        ]
     coefficients, left = _least_squares(sums[-1])
     tau2 = max(left - sums[-1].noise / sums[-1].noises, 0.0) if sums[-1].noises else 0.0
     prior_N = _shift(pools) + x_N3 @ coefficients
     posterior = _joint(sides, variance, prior_N, tau2, center)
-    return [Predictive(c, v + error_N, d) for (c, error_N), v, d in zip(posterior, variance, dof, strict=True)]
+    return [
+        Predictive(c, v + error_N, d)
+        for (c, error_N), v, d in zip(posterior, variance, dof, strict=True)
+    ]
 
 
 def _joint(sides, variance, prior_N, tau2: float, center) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(posterior mean, its variance) of both sides' centers: flat prior on OUT, IN - OUT ~ N(prior_N, tau2), sampling variance / count."""
+    """(posterior mean, its variance) of both sides' centers: flat prior on OUT, IN - OUT ~
+    N(prior_N, tau2), sampling variance / count.
+    """
     weight = [side.count / v for side, v in zip(sides, variance, strict=True)]
     both = (sides[0].count > 0) & (sides[1].count > 0)
-    error_N = sum(np.where(both, v / np.maximum(s.count, 1), 1.0) for s, v in zip(sides, variance, strict=True))
+    error_N = sum(
+        np.where(both, v / np.maximum(s.count, 1), 1.0)
+        for s, v in zip(sides, variance, strict=True)
+    )
     trust_N = np.where(both, tau2 / (tau2 + error_N), 0.0)
     difference_N = prior_N + trust_N * (sides[1].center - sides[0].center - prior_N)
     doubt_N = np.where(both, trust_N * error_N, tau2)
@@ -98,12 +132,20 @@ def _joint(sides, variance, prior_N, tau2: float, center) -> list[tuple[np.ndarr
     out_N = share[0] * sides[0].center + share[1] * (sides[1].center - difference_N)
     out_N = np.where(known, out_N, (center[0] + center[1] - difference_N) / 2)
     spread_N = np.where(known, 1 / np.where(known, total_N, 1), variance[0])
-    return [(out_N, spread_N + share[1] ** 2 * doubt_N), (out_N + difference_N, spread_N + share[0] ** 2 * doubt_N)]
+    return [
+        (out_N, spread_N + share[1] ** 2 * doubt_N),
+        (out_N + difference_N, spread_N + share[0] ** 2 * doubt_N),
+    ]
 
 
 def _variances(sides, pools, sums, x_N3):
-    """(variance_N of each side, dof_N of each side); a side without residuals takes the other side's prior; None if nothing is known."""
-    fits = [_variance_prior(s) if pools[i, _sides.DOF] else None for i, s in enumerate(sums[: len(sides)])]
+    """(variance_N of each side, dof_N of each side); a side without residuals takes the other
+    side's prior; None if nothing is known.
+    """
+    fits = [
+        _variance_prior(s) if pools[i, _sides.DOF] else None
+        for i, s in enumerate(sums[: len(sides)])
+    ]
     if len(sides) == 1 and all(fit is None or fit[0] is None for fit in fits):
         return None
     if not any(fits):
@@ -114,7 +156,11 @@ def _variances(sides, pools, sums, x_N3):
     variance, dof = [], []
     for side, fit in zip(sides, fits, strict=True):
         coefficients, prior_dof = fit or next(f for f in fits if f)
-        prior_N = np.zeros(len(x_N3)) if coefficients is None else np.exp(np.clip(x_N3 @ coefficients, -LARGE, LARGE))
+        prior_N = (
+            np.zeros(len(x_N3))
+            if coefficients is None
+            else np.exp(np.clip(x_N3 @ coefficients, -LARGE, LARGE))
+        )
         own_dof = np.maximum(side.count - 1, 0)
         if np.isinf(prior_dof):
             variance.append(prior_N)
@@ -126,9 +172,11 @@ def _variances(sides, pools, sums, x_N3):
 
 
 def _variance_prior(sums: Sums) -> tuple[np.ndarray | None, float]:
-    """(coefficients of the log prior variance, prior degrees of freedom); inf if the variances differ by no more than their sampling noise.
+    """(coefficients of the log prior variance, prior degrees of freedom); inf if the variances
+    differ by no more than their sampling noise.
 
-    Two standard errors are taken off the spread: with 2 or 3 shadows a side it is mostly noise, and too little shrinkage costs more than too much.
+    Two standard errors are taken off the spread: with 2 or 3 shadows a side it is mostly noise, and
+    too little shrinkage costs more than too much.
     """
     count = sums.xx[0, 0]
     if not count:
@@ -143,7 +191,9 @@ def _variance_prior(sums: Sums) -> tuple[np.ndarray | None, float]:
 
 
 def _inverse_trigamma(value: float) -> float:
-    """x with trigamma(x) = value > 0, by Newton's method on 1 / trigamma, which is convex and nearly linear."""
+    """x with trigamma(x) = value > 0, by Newton's method on 1 / trigamma, which is convex and
+    nearly linear.
+    """
     x = 0.5 + 1 / value
     for _ in range(100):
         tri = polygamma(1, x)
@@ -161,14 +211,28 @@ def _shift(pools: np.ndarray) -> float:
 
 
 def _basis(center: Sequence[np.ndarray], pools: np.ndarray) -> np.ndarray:
-    """1, u, u^2 [N,3] with u = the middle of the centers minus its mean over all values; 0 with one side."""
-    u_N = np.mean(center, 0) - np.mean(pools[:, _sides.TOTAL] / pools[:, _sides.COUNT]) if len(center) == 2 else np.zeros_like(center[0])
+    """1, u, u^2 [N,3] with u = the middle of the centers minus its mean over all values; 0 with one
+    side.
+    """
+    u_N = (
+        np.mean(center, 0) - np.mean(pools[:, _sides.TOTAL] / pools[:, _sides.COUNT])
+        if len(center) == 2
+        else np.zeros_like(center[0])
+    )
     return np.stack([np.ones_like(u_N), u_N, u_N**2], 1)
 
 
-def _sums(x_N3: np.ndarray, y_N: np.ndarray, noise_N: np.ndarray, wobble: float = 0.0) -> np.ndarray:
+def _sums(
+    x_N3: np.ndarray, y_N: np.ndarray, noise_N: np.ndarray, wobble: float = 0.0
+) -> np.ndarray:
     known = ~np.isnan(noise_N)
-    return np.concatenate([(x_N3.T @ x_N3).ravel(), x_N3.T @ y_N, [y_N @ y_N, noise_N[known].sum(), known.sum(), wobble]])
+    return np.concatenate(
+        [
+            (x_N3.T @ x_N3).ravel(),
+            x_N3.T @ y_N,
+            [y_N @ y_N, noise_N[known].sum(), known.sum(), wobble],
+        ]
+    )
 
 
 def _unpack(row: np.ndarray) -> Sums:
@@ -176,7 +240,13 @@ def _unpack(row: np.ndarray) -> Sums:
 
 
 def _least_squares(sums: Sums) -> tuple[np.ndarray, float]:
-    """(coefficients, mean squared residual); columns scaled first, directions without variation left out."""
+    """(coefficients, mean squared residual); columns scaled first, directions without variation
+    left out.
+    """
     scale = np.sqrt(np.where(np.diag(sums.xx) > 0, np.diag(sums.xx), 1.0))
-    coefficients = np.linalg.lstsq(sums.xx / np.outer(scale, scale), sums.xy / scale, rcond=1e-9)[0] / scale
-    return coefficients, max(float(sums.yy - coefficients @ sums.xy), 0.0) / max(sums.xx[0, 0] - 3, 1.0)
+    coefficients = (
+        np.linalg.lstsq(sums.xx / np.outer(scale, scale), sums.xy / scale, rcond=1e-9)[0] / scale
+    )
+    return coefficients, max(float(sums.yy - coefficients @ sums.xy), 0.0) / max(
+        sums.xx[0, 0] - 3, 1.0
+    )

@@ -1,4 +1,6 @@
-"""IN and OUT shadows of every example: the loop that LiRA, offset and their like share, one View at a time or all targets at once."""
+"""IN and OUT shadows of every example: the loop that LiRA, offset and their like share, one View at
+a time or all targets at once.
+"""
 
 from __future__ import annotations
 
@@ -28,22 +30,35 @@ def attack(
     enough: float = np.inf,
     **more,
 ) -> Attack:
-    """An Attack that compares the target's signal with the moments of its shadows' signals on the same example; mean over query views.
+    """An Attack that compares the target's signal with the moments of its shadows' signals on the
+    same example; mean over query views.
 
-    `kinds` are the sides it reads, ('out', 'in'), ('out',) or ('in',); the sides come in that order. A step(own_N, sides, fitted) returns an
-    array that adds up over examples, `fitted` holding the sums of the steps before; finish(own_N, sides, fitted) -> score_N. Where every
+    `kinds` are the sides it reads, ('out', 'in'), ('out',) or ('in',); the sides come in that
+    order. A step(own_N, sides, fitted) returns an array that adds up over examples, `fitted`
+    holding the sums of the steps before; finish(own_N, sides, fitted) -> score_N. Where every
     example has `enough` shadows on every side the steps are left out and `fitted` is empty.
     """
     sign = _signals.sign_of(signal, sign)
     needs = (signal, *(f"shadow_{kind}" for kind in (IN, OUT) if kind in kinds))
-    common = dict(signal=signal, sign=sign, kinds=tuple(kinds), steps=tuple(steps), finish=finish, enough=enough)
+    common = dict(
+        signal=signal,
+        sign=sign,
+        kinds=tuple(kinds),
+        steps=tuple(steps),
+        finish=finish,
+        enough=enough,
+    )
 
     def score(view, key):
         del key
         return score_view(view, center=center, **common)
 
     def score_all(fleet, key):
-        if center == "mean" and every_other_unit(fleet.design) and fleet.signal[signal].dtype != np.float64:  # see `origin`
+        if (
+            center == "mean"
+            and every_other_unit(fleet.design)
+            and fleet.signal[signal].dtype != np.float64
+        ):  # see `origin`
             return score_fleet(fleet, **common)
         return np.stack([score(fleet.view(t, needs), key) for t in fleet.design.targets])
 
@@ -51,22 +66,35 @@ def attack(
 
 
 def every_other_unit(design) -> bool:
-    """Whether an attacker of each target sees exactly the `shadows_M` outside the target's unit, on every evaluated row."""
+    """Whether an attacker of each target sees exactly the `shadows_M` outside the target's unit, on
+    every evaluated row.
+    """
     targets, usable_M = list(design.targets), shadows_M(design)
-    shadow_MM, outside_MM = design.shadow_MM[targets], design.unit_M[targets, None] != design.unit_M[None]
+    shadow_MM, outside_MM = (
+        design.shadow_MM[targets],
+        design.unit_M[targets, None] != design.unit_M[None],
+    )
     everyone = np.array_equal(shadow_MM, outside_MM)
-    without_failed = bool(usable_M[targets].any()) and np.array_equal(shadow_MM, outside_MM & usable_M)
+    without_failed = bool(usable_M[targets].any()) and np.array_equal(
+        shadow_MM, outside_MM & usable_M
+    )
     return not design.balance and (everyone or without_failed)
 
 
 def shadows_M(design) -> np.ndarray:
-    """Which models are a shadow of some target: all but those that failed, and their twins (designs/_failed.py)."""
+    """Which models are a shadow of some target: all but those that failed, and their twins
+    (designs/_failed.py).
+    """
     return design.shadow_MM[list(design.targets)].any(0)
 
 
-def score_view(view, *, signal: str, sign: int, kinds: Sequence[str], center: str, steps, finish, enough: float) -> np.ndarray:
+def score_view(
+    view, *, signal: str, sign: int, kinds: Sequence[str], center: str, steps, finish, enough: float
+) -> np.ndarray:
     """score_N through one View; ValueError if no shadow is IN (OUT) on any evaluated row."""
-    cols = slice(None) if view.evaluated_N.all() else np.flatnonzero(view.evaluated_N)  # a slice copies nothing
+    cols = (
+        slice(None) if view.evaluated_N.all() else np.flatnonzero(view.evaluated_N)
+    )  # a slice copies nothing
     own_AN = sign * _signals.scalar(view.target[signal], "AN", signal)[:, cols].astype(np.float64)
     masks = masks_of(view, cols, kinds)
     if min(where_MN.sum(0).min() for where_MN in masks) >= enough:
@@ -86,14 +114,17 @@ def score_view(view, *, signal: str, sign: int, kinds: Sequence[str], center: st
 
 
 def origin(own: np.ndarray, dtype: np.dtype) -> float:
-    """The median of signals that were brought in float64, 0 of others: sds are bounded below by the float32 resolution of a signal's size, which must
-    be the size of its differences and not that of an offset. It is the target's own median, so each target has its own moments.
+    """The median of signals that were brought in float64, 0 of others: sds are bounded below by the
+    float32 resolution of a signal's size, which must be the size of its differences and not that of
+    an offset. It is the target's own median, so each target has its own moments.
     """
     return float(np.median(own)) if dtype == np.float64 and own.size else 0.0
 
 
 def masks_of(view, cols: np.ndarray | slice, kinds: Sequence[str]) -> list[np.ndarray]:
-    """where_MN of every kind on the columns `cols`; ValueError if one of them has no shadow at all."""
+    """where_MN of every kind on the columns `cols`; ValueError if one of them has no shadow at
+    all.
+    """
     member_MN, visible_MN = view.shadow_member_MN[:, cols], view.visible_MN[:, cols]
     masks = [visible_MN & (member_MN if kind == IN else ~member_MN) for kind in kinds]
     for kind, where_MN in zip(kinds, masks, strict=True):
@@ -105,7 +136,8 @@ def refuse_empty(kind: str, found: bool, shadows: int) -> None:
     """ValueError unless a shadow of this kind was found."""
     if not found:
         raise ValueError(
-            f"no usable shadow is {kind.upper()} on any evaluated row (0 of {shadows} shadows; at least 1 is needed): "
+            f"no usable shadow is {kind.upper()} on any evaluated row (0 of {shadows} shadows; at "
+            "least 1 is needed): "
             "train more models or use another attack."
         )
 
@@ -117,8 +149,12 @@ def spread_out(value_K: np.ndarray, chosen_N: np.ndarray) -> np.ndarray:
     return score_N
 
 
-def score_fleet(fleet, *, signal: str, sign: int, kinds: Sequence[str], steps, finish, enough: float) -> np.ndarray:
-    """score_TN, equal to `score_view` with mean centers: leave-unit-out moments in blocks of examples, once for each step and for the scores."""
+def score_fleet(
+    fleet, *, signal: str, sign: int, kinds: Sequence[str], steps, finish, enough: float
+) -> np.ndarray:
+    """score_TN, equal to `score_view` with mean centers: leave-unit-out moments in blocks of
+    examples, once for each step and for the scores.
+    """
     d = fleet.design
     value_MAN = _signals.scalar(fleet.signal[signal], "MAN", signal)
     usable_M1 = shadows_M(d)[:, None]
@@ -134,13 +170,20 @@ def score_fleet(fleet, *, signal: str, sign: int, kinds: Sequence[str], steps, f
             found_TK = np.zeros((len(d.targets), len(kinds)), bool)
             for cols in moments.blocks(value_MAN.shape[2]):
                 block_MN = sign * value_MAN[:, a, cols].astype(np.float64)
-                sides_UN = [moments.leave_unit_out_moments(block_MN, where_MN[:, cols], d.unit_M) for where_MN in masks]
+                sides_UN = [
+                    moments.leave_unit_out_moments(block_MN, where_MN[:, cols], d.unit_M)
+                    for where_MN in masks
+                ]
                 for i, t in enumerate(d.targets):
                     keep = np.flatnonzero(d.evaluated_MN[t, cols])
-                    sides = [Moments(*(field[unit_T[i], keep] for field in side)) for side in sides_UN]
+                    sides = [
+                        Moments(*(field[unit_T[i], keep] for field in side)) for side in sides_UN
+                    ]
                     found_TK[i] |= [side.count.any() for side in sides]
                     if step is None:
-                        total_TN[i, cols.start + keep] += finish(block_MN[t, keep], sides, fitted_T[i])
+                        total_TN[i, cols.start + keep] += finish(
+                            block_MN[t, keep], sides, fitted_T[i]
+                        )
                     else:
                         sums_T[i] = sums_T[i] + step(block_MN[t, keep], sides, fitted_T[i])
             for i, t in enumerate(d.targets):
@@ -151,22 +194,41 @@ def score_fleet(fleet, *, signal: str, sign: int, kinds: Sequence[str], steps, f
 
 
 def fewest(where_MN: np.ndarray, design) -> int:
-    """The smallest number of shadows with `where_MN` that an evaluated example of a target has, every model outside the target's unit a shadow."""
+    """The smallest number of shadows with `where_MN` that an evaluated example of a target has,
+    every model outside the target's unit a shadow.
+    """
     total_N = where_MN.sum(0)
     units = {t: where_MN[design.unit_M == design.unit_M[t]].sum(0) for t in design.targets}
     return min(int((total_N - own_N)[design.evaluated_MN[t]].min()) for t, own_N in units.items())
 
 
 def pool(own_N: np.ndarray, sides: Sequence[Moments], fitted: Sequence[np.ndarray]) -> np.ndarray:
-    """A step: per side the sums over examples of values, their number, squared residuals and degrees of freedom (TOTAL, COUNT, M2, DOF)."""
+    """A step: per side the sums over examples of values, their number, squared residuals and
+    degrees of freedom (TOTAL, COUNT, M2, DOF).
+    """
     del own_N, fitted
-    return np.array([(np.sum(s.count * s.center), np.sum(s.count), np.sum(s.m2), np.sum(np.maximum(s.count - 1, 0))) for s in sides], np.float64)
+    return np.array(
+        [
+            (
+                np.sum(s.count * s.center),
+                np.sum(s.count),
+                np.sum(s.m2),
+                np.sum(np.maximum(s.count - 1, 0)),
+            )
+            for s in sides
+        ],
+        np.float64,
+    )
 
 
 def centers(sides: Sequence[Moments], pools: np.ndarray | None) -> list[np.ndarray]:
-    """The sides' centers. An example without shadows on a side takes the other side's center plus the mean difference between the sides.
+    """The sides' centers.
 
-    With a single side it takes the mean over all examples. `pools` is what `pool` summed; None if every example has shadows on every side.
+    An example without shadows on a side takes the other side's center plus the mean difference
+    between the sides.
+
+    With a single side it takes the mean over all examples. `pools` is what `pool` summed; None if
+    every example has shadows on every side.
     """
     if pools is None:
         return [side.center for side in sides]
@@ -174,17 +236,27 @@ def centers(sides: Sequence[Moments], pools: np.ndarray | None) -> list[np.ndarr
     if len(sides) == 1:
         return [np.where(sides[0].count > 0, sides[0].center, mean[0])]
     return [
-        np.where(side.count > 0, side.center, np.where(other.count > 0, other.center + (mean[i] - mean[1 - i]), mean[i]))
+        np.where(
+            side.count > 0,
+            side.center,
+            np.where(other.count > 0, other.center + (mean[i] - mean[1 - i]), mean[i]),
+        )
         for i, (side, other) in enumerate(zip(sides, sides[::-1], strict=True))
     ]
 
 
 def _mean(pooled: np.ndarray, side: Moments) -> float:
-    """Returns a side's mean over all examples; where all centers are equal it is that center, not what a sum makes of it in the last bit.
+    """Returns a side's mean over all examples; where all centers are equal it is that center, not
+    what a sum makes of it in the last bit.
 
-    Otherwise the rounding of the sum would set the examples without shadows on this side apart from all others.
+    Otherwise the rounding of the sum would set the examples without shadows on this side apart from
+    all others.
     """
     mean, known = pooled[TOTAL] / pooled[COUNT], side.center[side.count > 0]
-    if len(known) and np.all(known == known[0]) and abs(mean - known[0]) <= ROUNDING * abs(known[0]):
+    if (
+        len(known)
+        and np.all(known == known[0])
+        and abs(mean - known[0]) <= ROUNDING * abs(known[0])
+    ):
         return float(known[0])
     return mean

@@ -8,28 +8,42 @@ from mia_jax import registry
 
 
 def sign_of(signal: str, sign: int | None) -> int:
-    """`sign` (+1: larger means member, -1: smaller does), or the sign that mia_jax.signals.<signal> declares if None. ValueError if it is 0."""
+    """`sign` (+1: larger means member, -1: smaller does), or the sign that mia_jax.signals.<signal>
+    declares if None. ValueError if it is 0.
+    """
     if sign is None:
         sign = registry.make("signals", signal).sign
     if sign not in (-1, 1):
-        raise ValueError(f"signal {signal!r} has sign={sign}: which way does membership point? Choose a scalar signal or give sign=1 or -1.")
+        raise ValueError(
+            f"signal {signal!r} has sign={sign}: which way does membership point? Choose a scalar "
+            "signal or give sign=1 or -1."
+        )
     return sign
 
 
 def scalar(value: np.ndarray, axes: str, signal: str) -> np.ndarray:
     """`value` itself; ValueError unless it has the axes of a scalar signal ('AN' or 'MAN')."""
     if value.ndim != len(axes):
-        raise ValueError(f"signal {signal!r} has shape {value.shape}; this attack needs one number an example, axes [{','.join(axes)}].")
+        raise ValueError(
+            f"signal {signal!r} has shape {value.shape}; this attack needs one number an example, "
+            f"axes [{','.join(axes)}]."
+        )
     return value
 
 
 def part(value_AN: np.ndarray, prefix: int | None, signal: str) -> np.ndarray:
-    """[A,N]: component `prefix` of a signal with prefixes [A,N,P] (None: the last), a scalar signal itself; ValueError if there is no such part."""
+    """[A,N]: component `prefix` of a signal with prefixes [A,N,P] (None: the last), a scalar signal
+    itself; ValueError if there is no such part.
+    """
     if value_AN.ndim == 2 and prefix is None:
         return value_AN
-    if value_AN.ndim == 3 and registry.make("signals", signal).sign == 0:  # a vector, not answers to growing prefixes of a budget
+    if (
+        value_AN.ndim == 3 and registry.make("signals", signal).sign == 0
+    ):  # a vector, not answers to growing prefixes of a budget
         scalar(value_AN, "AN", signal)
     parts = value_AN.shape[2] if value_AN.ndim == 3 else 0
     if prefix is not None and not 0 <= prefix < parts:
-        raise ValueError(f"prefix={prefix} of signal {signal!r}: it has {parts} parts, numbered from 0.")
+        raise ValueError(
+            f"prefix={prefix} of signal {signal!r}: it has {parts} parts, numbered from 0."
+        )
     return value_AN[:, :, -1 if prefix is None else prefix] if parts else value_AN

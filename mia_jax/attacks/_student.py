@@ -19,7 +19,9 @@ class Predictive(NamedTuple):
     dof: np.ndarray | float
 
     def standardized(self, own_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """((own - center) / sd, log sd); no sd is below the float32 resolution of `own` and its center, and a zero sd counts as 1."""
+        """((own - center) / sd, log sd); no sd is below the float32 resolution of `own` and its
+        center, and a zero sd counts as 1.
+        """
         floor_N = EPS * np.maximum(np.abs(self.center), np.abs(own_N))
         sd_N = np.maximum(np.sqrt(self.variance), floor_N)
         sd_N = np.where(sd_N > 0, sd_N, 1)
@@ -27,16 +29,25 @@ class Predictive(NamedTuple):
 
 
 def log_density(squares_N: np.ndarray, dof, axes: int = 1) -> np.ndarray:
-    """Log density of a spherical Student-t in `axes` dimensions at squared radius `squares_N`; the Gaussian's constant is left out of all."""
+    """Log density of a spherical Student-t in `axes` dimensions at squared radius `squares_N`; the
+    Gaussian's constant is left out of all.
+    """
     dof_N, gaussian_N = _finite(dof)
     if gaussian_N.all():
         return -squares_N / 2
-    log_N = gammaln((dof_N + axes) / 2) - gammaln(dof_N / 2) - axes / 2 * np.log(dof_N / 2) - (dof_N + axes) / 2 * np.log1p(squares_N / dof_N)
+    log_N = (
+        gammaln((dof_N + axes) / 2)
+        - gammaln(dof_N / 2)
+        - axes / 2 * np.log(dof_N / 2)
+        - (dof_N + axes) / 2 * np.log1p(squares_N / dof_N)
+    )
     return np.where(gaussian_N, -squares_N / 2, log_N)
 
 
 def log_cdf(z_N: np.ndarray, dof) -> np.ndarray:
-    """log P(T <= z), accurate in both tails: log(P) in float32 is 0 from z = 5.4 on, which ties what matters most."""
+    """log P(T <= z), accurate in both tails: log(P) in float32 is 0 from z = 5.4 on, which ties
+    what matters most.
+    """
     dof_N, gaussian_N = _finite(dof)
     if gaussian_N.all():
         return log_ndtr(z_N)

@@ -1,4 +1,6 @@
-"""Attack model: a classifier of members against non-members, learned on shadows' answers or cross-fitted on the target's own."""
+"""Attack model: a classifier of members against non-members, learned on shadows' answers or
+cross-fitted on the target's own.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,8 @@ from mia_jax.attacks import _features
 from mia_jax.fitting import chosen
 from mia_jax.fitting import rows as ordered
 from mia_jax.fitting.rows import Job
+from mia_jax.threat_model import CROSS_FITTED, View
 from mia_jax.types import Attack
-from mia_jax.views import CROSS_FITTED, View
 
 FEWEST = 3  # of each side that a head can learn from: one for every inner fold
 CLASS = 10  # of each side from which a class has a classifier of its own
@@ -32,47 +34,74 @@ def make(
     rows: int = 20_000,
     options: Mapping = {},
 ) -> Attack:
-    """score = what the classifier says for 'member', larger = more: log-odds, or the share of votes of a forest or of neighbors.
+    """score = what the classifier says for 'member', larger = more: log-odds, or the share of votes
+    of a forest or of neighbors.
 
-    fit 'shadows': learns each shadow's members against its non-members on the shadow's own evaluated rows. fit 'target': on the target's
-    evaluated rows, cross-fitted: each side is dealt out to two halves, a classifier learns on as many members as non-members of one half and
-    scores every row of the other, those left out of learning too; it knows half of the target's members and is never ranked with the rest.
-    Both learn on equally many members and non-members, at most `rows` in all (a class, with `per_class`), drawn by key.
+    fit 'shadows': learns each shadow's members against its non-members on the shadow's own
+    evaluated rows. fit 'target': on the target's evaluated rows, cross-fitted: each side is dealt
+    out to two halves, a classifier learns on as many members as non-members of one half and scores
+    every row of the other, those left out of learning too; it knows half of the target's members
+    and is never ranked with the rest. Both learn on equally many members and non-members, at most
+    `rows` in all (a class, with `per_class`), drawn by key.
 
-    kind 'logistic', 'mlp', 'random_forest', 'knn', 'gradient_boosting', or 'chosen', the one of several that is most often right over folds of the
-    rows learned from, or a module of one's own, 'my_pkg.my_classifier', with make(...) -> Classifier; `options` are its maker's arguments
-    (mia_jax.fitting). features: any of 'probabilities', 'logits', 'label' (one-hot), 'x', and signal names; `columns` of the pool; `views` 'each' is
-    a feature or their 'mean'.
-    `scale`: columns to mean 0 and sd 1 on the rows learned from. per_class: one classifier a class; a class with fewer than 10 rows of a side
-    (in a half) takes the pooled one. Rows enter in the order of a hash of their features, so the pool's order changes nothing; rows with equal
-    features may trade places between the halves. ValueError below 3 members and 3 non-members to learn from.
+    kind 'logistic', 'mlp', 'random_forest', 'knn', 'gradient_boosting', or 'chosen', the one of
+    several that is most often right over folds of the rows learned from, or a module of one's own,
+    'my_pkg.my_classifier', with make(...) -> Classifier; `options` are its maker's arguments
+    (mia_jax.fitting). features: any of 'probabilities', 'logits', 'label' (one-hot), 'x', and
+    signal names; `columns` of the pool; `views` 'each' is a feature or their 'mean'. `scale`:
+    columns to mean 0 and sd 1 on the rows learned from. per_class: one classifier a class; a class
+    with fewer than 10 rows of a side (in a half) takes the pooled one. Rows enter in the order of a
+    hash of their features, so the pool's order changes nothing; rows with equal features may trade
+    places between the halves. ValueError below 3 members and 3 non-members to learn from.
 
-    Sources: Shokri et al. 2017 (arXiv:1610.05820); Choquette-Choo et al. 2021 (arXiv:2007.14321): features=('correct',), kind='mlp',
-    options=dict(network='d'), per_class=True, scale=False; cross-fitting after TensorFlow Privacy, where one half scores all left-out rows.
+    Sources: Shokri et al. 2017 (arXiv:1610.05820); Choquette-Choo et al. 2021 (arXiv:2007.14321):
+    features=('correct',), kind='mlp', options=dict(network='d'), per_class=True, scale=False;
+    cross-fitting after TensorFlow Privacy, where one half scores all left-out rows.
     """
     checks.one_of(("shadows", "target"), fit=fit)
     checks.at_least(2 * FEWEST, rows=rows)
     wanted = _features.make(features, columns, views)
     head = registry.call(registry.maker("classifiers", kind), f"options of kind {kind!r}", options)
     jobs_of = _crossed if fit == "target" else _from_shadows
-    needs = [*wanted.needs, *(["y"] if per_class else []), "member" if fit == "target" else "shadow_own"]
+    needs = [
+        *wanted.needs,
+        *(["y"] if per_class else []),
+        "member" if fit == "target" else "shadow_own",
+    ]
 
     def score(view, key):
         draw, learn = jax.random.split(key)
         cols = np.flatnonzero(view.evaluated_N)
         table = _table(wanted, view.target, view, cols, per_class, _features.salt(draw))
-        jobs, places = zip(*jobs_of(wanted, view, cols, table, per_class, rows, _features.salt(draw)), strict=True)
+        jobs, places = zip(
+            *jobs_of(wanted, view, cols, table, per_class, rows, _features.salt(draw)), strict=True
+        )
         score_N = np.full(len(view.evaluated_N), np.nan)
-        for place, found in zip(places, head([_scaled(job) for job in jobs] if scale else jobs, learn), strict=True):
+        for place, found in zip(
+            places, head([_scaled(job) for job in jobs] if scale else jobs, learn), strict=True
+        ):
             score_N[cols[place]] = found
         return score_N
 
     threshold = chosen.neutral_score(kind)
-    where = "the shadows' answers" if fit == "shadows" else "halves of the target's own answers, each scored by the other half's model"
-    note = f"{kind} on {', '.join([*wanted.names, *wanted.columns])}; learned on {where}; {'one a class' if per_class else 'all classes pooled'}"
+    where = (
+        "the shadows' answers"
+        if fit == "shadows"
+        else "halves of the target's own answers, each scored by the other half's model"
+    )
+    note = (
+        f"{kind} on {', '.join([*wanted.names, *wanted.columns])}; learned on {where}; "
+        f"{'one a class' if per_class else 'all classes pooled'}"
+    )
     if per_class:
         note += f" (pooled where a class has fewer than {CLASS} rows of a side to learn from)"
-    return Attack(score, tuple(dict.fromkeys(needs)), knows=CROSS_FITTED if fit == "target" else "shadows", note=note, threshold=threshold)
+    return Attack(
+        score,
+        tuple(dict.fromkeys(needs)),
+        knows=CROSS_FITTED if fit == "target" else "shadows",
+        note=note,
+        threshold=threshold,
+    )
 
 
 class _Table(NamedTuple):
@@ -83,22 +112,32 @@ class _Table(NamedTuple):
     hash_K: np.ndarray
 
 
-def _table(wanted, signal: Mapping, view: View, rows_K: np.ndarray, per_class: bool, salt: int) -> _Table:
+def _table(
+    wanted, signal: Mapping, view: View, rows_K: np.ndarray, per_class: bool, salt: int
+) -> _Table:
     x_KF = _features.matrix(wanted, signal, view, rows_K)
     class_K = _features.labels(view, rows_K) if per_class else np.zeros(len(rows_K), int)
     return _Table(x_KF, class_K, ordered.hashes(x_KF, salt))
 
 
-def _from_shadows(wanted, view: View, cols: np.ndarray, table: _Table, per_class: bool, most: int, salt: int) -> list[tuple]:
-    """[(Job, the places in `cols` that it scores)]: one job, or one a class and one for the classes that are too small."""
+def _from_shadows(
+    wanted, view: View, cols: np.ndarray, table: _Table, per_class: bool, most: int, salt: int
+) -> list[tuple]:
+    """[(Job, the places in `cols` that it scores)]: one job, or one a class and one for the classes
+    that are too small.
+    """
     del cols
     shadows = np.flatnonzero(view.shadow_evaluated_MN.any(1))
     parts = []
     for m in shadows:
         rows_K = np.flatnonzero(view.shadow_evaluated_MN[m])
-        part = _table(wanted, {n: value[m] for n, value in view.shadow.items()}, view, rows_K, per_class, salt)
+        part = _table(
+            wanted, {n: value[m] for n, value in view.shadow.items()}, view, rows_K, per_class, salt
+        )
         member_K = view.shadow_member_MN[m, rows_K]
-        keep = ordered.rank_within(2 * part.class_K + member_K, part.hash_K) < -(-most // (2 * len(shadows)))
+        keep = ordered.rank_within(2 * part.class_K + member_K, part.hash_K) < -(
+            -most // (2 * len(shadows))
+        )
         parts.append([field[keep] for field in (*part, member_K)])
     x_KF, class_K, hash_K, member_K = (np.concatenate(field) for field in zip(*parts, strict=True))
     found, rest_N = [], np.ones(len(table.x_KF), bool)
@@ -109,11 +148,17 @@ def _from_shadows(wanted, view: View, cols: np.ndarray, table: _Table, per_class
             rest_N &= table.class_K != c
     if rest_N.any():
         found.append((np.arange(len(x_KF)), rest_N))
-    return [_job(x_KF, member_K, hash_K, own, table, ask_N, most, "the shadows") for own, ask_N in found]
+    return [
+        _job(x_KF, member_K, hash_K, own, table, ask_N, most, "the shadows") for own, ask_N in found
+    ]
 
 
-def _crossed(wanted, view: View, cols: np.ndarray, table: _Table, per_class: bool, most: int, salt: int) -> list[tuple]:
-    """[(Job, places)] of the two halves, for all rows or for each class and for the classes that are too small."""
+def _crossed(
+    wanted, view: View, cols: np.ndarray, table: _Table, per_class: bool, most: int, salt: int
+) -> list[tuple]:
+    """[(Job, places)] of the two halves, for all rows or for each class and for the classes that
+    are too small.
+    """
     del wanted, salt
     member_N = view.member_N[cols]
     found, rest_N = [], np.ones(len(cols), bool)
@@ -131,7 +176,19 @@ def _crossed(wanted, view: View, cols: np.ndarray, table: _Table, per_class: boo
             own = np.flatnonzero(learn_N & (half_N == half))
             asked_N = ask_N & (half_N != half)
             if asked_N.any():
-                jobs.append(_job(table.x_KF, member_N, table.hash_K, own, table, asked_N, most, "a half of the target's rows", half))
+                jobs.append(
+                    _job(
+                        table.x_KF,
+                        member_N,
+                        table.hash_K,
+                        own,
+                        table,
+                        asked_N,
+                        most,
+                        "a half of the target's rows",
+                        half,
+                    )
+                )
     return jobs
 
 
@@ -140,13 +197,26 @@ def halves(side_N: np.ndarray, hash_N: np.ndarray) -> np.ndarray:
     return ordered.rank_within(side_N, hash_N) % 2
 
 
-def _job(x_KF, member_K, hash_K, own: np.ndarray, table: _Table, ask_N: np.ndarray, most: int, whose: str, family: int = 0) -> tuple[Job, np.ndarray]:
-    """The job that learns on equally many members and non-members of the rows `own`, and the places it scores; both in the order of hashes."""
+def _job(
+    x_KF,
+    member_K,
+    hash_K,
+    own: np.ndarray,
+    table: _Table,
+    ask_N: np.ndarray,
+    most: int,
+    whose: str,
+    family: int = 0,
+) -> tuple[Job, np.ndarray]:
+    """The job that learns on equally many members and non-members of the rows `own`, and the places
+    it scores; both in the order of hashes.
+    """
     fewer = _fewer(member_K[own])
     if fewer < FEWEST:
         inside = int(member_K[own].sum())
         raise ValueError(
-            f"{whose} give {inside} members and {len(own) - inside} non-members to learn from; an attack model needs at least {FEWEST} of each."
+            f"{whose} give {inside} members and {len(own) - inside} non-members to learn from; an "
+            f"attack model needs at least {FEWEST} of each."
         )
     own = own[ordered.rank_within(member_K[own], hash_K[own]) < min(fewer, most // 2)]
     own = own[np.lexsort((member_K[own], hash_K[own]))]

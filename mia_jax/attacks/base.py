@@ -1,4 +1,6 @@
-"""BASE: the target's log probability against the log of the shadows' mean probability (Lassila et al. 2025, arXiv:2505.24089)."""
+"""BASE: the target's log probability against the log of the shadows' mean probability (Lassila et
+al. 2025, arXiv:2505.24089).
+"""
 
 from __future__ import annotations
 
@@ -9,14 +11,20 @@ from mia_jax.attacks import _probability, _sides
 from mia_jax.types import Attack
 
 
-def make(*, mode: str = "online", temperature: float = 2.0, a: float = 0.33, signal: str = "logits") -> Attack:
-    """score = log p(x | target) - log p(x), mean over query views; p(x | model) is the true label's probability at the temperature.
+def make(
+    *, mode: str = "online", temperature: float = 2.0, a: float = 0.33, signal: str = "logits"
+) -> Attack:
+    """score = log p(x | target) - log p(x), mean over query views; p(x | model) is the true label's
+    probability at the temperature.
 
-    mode 'online': p(x) is the mean over all shadows, IN and OUT, so log p(x) = LSE_i log p_i - log M, as in the paper. mode 'offline':
-    p(x) = ((1 + a) mean over OUT + 1 - a) / 2, the offline map of RMIA (Zarifzadeh et al. 2024, arXiv:2312.03262, section 3) with its constant a;
-    a=1 is the plain OUT mean. An example without OUT shadows takes the overall OUT mean. Everything is computed in logarithms, so
-    likelihoods of long sequences (thousands of nats) are compared exactly. No population rows; without equal answers no ties.
-    signal 'logits' (any temperature), 'loss' or 'confidence' (temperature 1). ValueError if no shadow is OUT (IN) on any evaluated row.
+    mode 'online': p(x) is the mean over all shadows, IN and OUT, so log p(x) = LSE_i log p_i - log
+    M, as in the paper. mode 'offline': p(x) = ((1 + a) mean over OUT + 1 - a) / 2, the offline map
+    of RMIA (Zarifzadeh et al. 2024, arXiv:2312.03262, section 3) with its constant a; a=1 is the
+    plain OUT mean. An example without OUT shadows takes the overall OUT mean. Everything is
+    computed in logarithms, so likelihoods of long sequences (thousands of nats) are compared
+    exactly. No population rows; without equal answers no ties. signal 'logits' (any temperature),
+    'loss' or 'confidence' (temperature 1). ValueError if no shadow is OUT (IN) on any evaluated
+    row.
     """
     checks.one_of(("online", "offline"), mode=mode)
     checks.fraction(a=a)
@@ -26,7 +34,9 @@ def make(*, mode: str = "online", temperature: float = 2.0, a: float = 0.33, sig
         x = np.flatnonzero(view.evaluated_N)
         where_MN = np.any(_sides.masks_of(view, x, kinds), 0)
         total_N = np.zeros(len(x))
-        for own_N, log_p_MN in zip(view.target["log_p"], view.shadow["log_p"].swapaxes(0, 1), strict=True):
+        for own_N, log_p_MN in zip(
+            view.target["log_p"], view.shadow["log_p"].swapaxes(0, 1), strict=True
+        ):
             mean_N = _probability.log_mean(log_p_MN[:, x], where_MN)
             mean_N = np.where(np.isnan(mean_N), _probability.log_mean_over_examples(mean_N), mean_N)
             total_N += own_N[x] - (mean_N if mode == "online" else _probability.offline(mean_N, a))
@@ -34,4 +44,6 @@ def make(*, mode: str = "online", temperature: float = 2.0, a: float = 0.33, sig
 
     needs = ("shadow_in", "shadow_out") if mode == "online" else ("shadow_out",)
     note = f"{mode}, temperature {temperature:g}" + (f", a {a:g}" if mode == "offline" else "")
-    return _probability.attack(score, signal=signal, temperature=temperature, needs=needs, note=note)
+    return _probability.attack(
+        score, signal=signal, temperature=temperature, needs=needs, note=note
+    )

@@ -9,51 +9,98 @@ from mia_jax.metrics import thresholds
 from mia_jax.types import Attack
 
 
-def make(*, signal: str = "modified_entropy", view: int | None = None, sign: int | None = None) -> Attack:
-    """score = sign * s - threshold of x's class, s the mean over query views (or one `view`); a member iff the score is >= 0.
+def make(
+    *, signal: str = "modified_entropy", view: int | None = None, sign: int | None = None
+) -> Attack:
+    """score = sign * s - threshold of x's class, s the mean over query views (or one `view`); a
+    member iff the score is >= 0.
 
-    The threshold of a class has the best balanced accuracy on the shadows' own evaluated rows of that class, all shadows together; a class for
-    which none beats guessing takes the threshold of all classes together, and 0 if that beats nothing either.
-    The signals of the paper: 'modified_entropy', 'entropy', 'confidence' (and 'correct', which needs no threshold: attack gap).
-    `sign` None: as the signal declares. ValueError if no shadow has evaluated members and non-members of its own.
+    The threshold of a class has the best balanced accuracy on the shadows' own evaluated rows of
+    that class, all shadows together; a class for which none beats guessing takes the threshold of
+    all classes together, and 0 if that beats nothing either. The signals of the paper:
+    'modified_entropy', 'entropy', 'confidence' (and 'correct', which needs no threshold: attack
+    gap). `sign` None: as the signal declares. ValueError if no shadow has evaluated members and
+    non-members of its own.
     """
     sign = _signals.sign_of(signal, sign)
 
     def chosen(value, axes):
         value = _signals.scalar(value, axes, signal)
         if view is not None and not 0 <= view < value.shape[-2]:
-            raise ValueError(f"view={view} of signal {signal!r} was not queried; there are {value.shape[-2]} views, numbered from 0.")
-        return sign * (value.mean(-2, dtype=np.float64) if view is None else value[..., view, :].astype(np.float64))
+            raise ValueError(
+                f"view={view} of signal {signal!r} was not queried; there are {value.shape[-2]} "
+                "views, numbered from 0."
+            )
+        return sign * (
+            value.mean(-2, dtype=np.float64)
+            if view is None
+            else value[..., view, :].astype(np.float64)
+        )
 
     def score(evidence, key):
         del key
         shadows, own_MN = len(evidence.shadow_member_MN), evidence.shadow_evaluated_MN
-        value_MN, everyone_MM = chosen(evidence.shadow[signal], "MAN"), np.ones((shadows, shadows), bool)
-        threshold_C = learned(value_MN, evidence.shadow_member_MN, own_MN, everyone_MM, evidence.y, evidence.num_classes)[0]
-        return np.where(evidence.evaluated_N, chosen(evidence.target[signal], "AN") - threshold_C[evidence.y], np.nan)
+        value_MN, everyone_MM = (
+            chosen(evidence.shadow[signal], "MAN"),
+            np.ones((shadows, shadows), bool),
+        )
+        threshold_C = learned(
+            value_MN,
+            evidence.shadow_member_MN,
+            own_MN,
+            everyone_MM,
+            evidence.y,
+            evidence.num_classes,
+        )[0]
+        return np.where(
+            evidence.evaluated_N,
+            chosen(evidence.target[signal], "AN") - threshold_C[evidence.y],
+            np.nan,
+        )
 
     def score_all(fleet, key):
         del key
         d, targets = fleet.design, list(fleet.design.targets)
         value_MN = chosen(fleet.signal[signal], "MAN")
-        shadow_MM = np.where(np.isin(np.arange(len(value_MN)), targets)[:, None], d.shadow_MM, d.shadow_MM[targets[0]])
-        threshold_TC = learned(value_MN, d.member_MN, d.evaluated_MN, shadow_MM, fleet.y, fleet.num_classes)[targets]
-        return np.where(d.evaluated_MN[targets], value_MN[targets] - threshold_TC[:, fleet.y], np.nan)
+        shadow_MM = np.where(
+            np.isin(np.arange(len(value_MN)), targets)[:, None],
+            d.shadow_MM,
+            d.shadow_MM[targets[0]],
+        )
+        threshold_TC = learned(
+            value_MN, d.member_MN, d.evaluated_MN, shadow_MM, fleet.y, fleet.num_classes
+        )[targets]
+        return np.where(
+            d.evaluated_MN[targets], value_MN[targets] - threshold_TC[:, fleet.y], np.nan
+        )
 
-    note = f"{signal}, {'mean over views' if view is None else f'view {view}'}, minus its class's threshold; a member iff >= 0"
-    return Attack(score, (signal, "y", "shadow_own"), knows="shadows", score_all=score_all, note=note)
+    note = (
+        f"{signal}, {'mean over views' if view is None else f'view {view}'}, minus its class's "
+        "threshold; a member iff >= 0"
+    )
+    return Attack(
+        score, (signal, "y", "shadow_own"), knows="shadows", score_all=score_all, note=note
+    )
 
 
 def learned(value_MN, member_MN, own_MN, shadow_MM, y_N: np.ndarray, classes: int) -> np.ndarray:
-    """threshold_MC: for an attacker who has the shadows in row m of `shadow_MM`, each fitted on its rows `own_MN`."""
+    """threshold_MC: for an attacker who has the shadows in row m of `shadow_MM`, each fitted on its
+    rows `own_MN`.
+    """
     pooled_M = thresholds.shadow_thresholds(value_MN, member_MN, own_MN, shadow_MM)
     if np.isnan(pooled_M).any():
         shadows = shadow_MM[int(np.argmax(np.isnan(pooled_M)))]
-        inside, outside = (int((side_MN & own_MN)[shadows].sum()) for side_MN in (member_MN, ~member_MN))
+        inside, outside = (
+            int((side_MN & own_MN)[shadows].sum()) for side_MN in (member_MN, ~member_MN)
+        )
         raise ValueError(
-            f"thresholds are learned on the shadows' own rows: {int(shadows.sum())} shadows have {inside} evaluated members and {outside} "
+            f"thresholds are learned on the shadows' own rows: {int(shadows.sum())} shadows have "
+            f"{inside} evaluated members and {outside} "
             "non-members; at least 1 of each is needed."
         )
     pooled_M = np.where(np.isfinite(pooled_M), pooled_M, 0.0)
-    per_class = [thresholds.shadow_thresholds(value_MN, member_MN, own_MN & (y_N == c), shadow_MM) for c in range(classes)]
+    per_class = [
+        thresholds.shadow_thresholds(value_MN, member_MN, own_MN & (y_N == c), shadow_MM)
+        for c in range(classes)
+    ]
     return np.stack([np.where(np.isfinite(one_M), one_M, pooled_M) for one_M in per_class], 1)

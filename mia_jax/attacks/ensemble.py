@@ -12,37 +12,57 @@ from mia_jax.fitting import logistic
 from mia_jax.types import Attack
 
 CUT = 10.0  # standardized scores beyond it are cut
-DEFAULT = dict(threshold=dict(name="threshold", signal="loss"), lira=dict(name="lira", variance="shrunk"), offset=dict(name="offset"))
+DEFAULT = dict(
+    threshold=dict(name="threshold", signal="loss"),
+    lira=dict(name="lira", variance="shrunk"),
+    offset=dict(name="offset"),
+)
 
 
-def make(*, attacks: Mapping[str, Mapping] = DEFAULT, shadows: int = 4, ridge: float = 1e-3) -> Attack:
-    """score = log odds of a logistic regression on the attacks' scores, each standardized over the target's evaluated rows.
+def make(
+    *, attacks: Mapping[str, Mapping] = DEFAULT, shadows: int = 4, ridge: float = 1e-3
+) -> Attack:
+    """score = log odds of a logistic regression on the attacks' scores, each standardized over the
+    target's evaluated rows.
 
-    `attacks` is {any name: {name: attack, field: value}}, as in a config. The regression is fitted on the first `shadows` shadows that can be
-    targets themselves, with the other shadows but the twin as theirs: the target takes no part. Members and non-members weigh the same, and
-    `ridge` keeps the weights finite. Where no shadow has shadows of its own the standardized scores are averaged.
-    ValueError below 2 attacks, or for an attack that knows more than shadows do.
+    `attacks` is {any name: {name: attack, field: value}}, as in a config. The regression is fitted
+    on the first `shadows` shadows that can be targets themselves, with the other shadows but the
+    twin as theirs: the target takes no part. Members and non-members weigh the same, and `ridge`
+    keeps the weights finite. Where no shadow has shadows of its own the standardized scores are
+    averaged. ValueError below 2 attacks, or for an attack that knows more than shadows do.
     """
     checks.at_least(1, shadows=shadows)
     checks.positive(ridge=ridge)
     if len(attacks) < 2:
         raise ValueError(f"attacks={dict(attacks)} must hold at least 2 attacks.")
-    parts = [registry.make("attacks", one["name"], {k: v for k, v in one.items() if k != "name"}) for one in attacks.values()]
+    parts = [
+        registry.make("attacks", one["name"], {k: v for k, v in one.items() if k != "name"})
+        for one in attacks.values()
+    ]
     for name, part in zip(attacks, parts, strict=True):
         if part.knows not in ("nothing", "shadows"):
-            raise ValueError(f"attack {name!r} knows {part.knows!r}; an ensemble fitted on shadows takes 'nothing' or 'shadows'.")
+            raise ValueError(
+                f"attack {name!r} knows {part.knows!r}; an ensemble fitted on shadows takes "
+                "'nothing' or 'shadows'."
+            )
     read = tuple(dict.fromkeys(need for part in parts for need in part.needs))
 
     def features(view, key) -> np.ndarray:
         """Standardized scores [K,F] of the view's evaluated rows."""
-        return np.stack([standardized(part.score(view, key)[view.evaluated_N]) for part in parts], 1)
+        return np.stack(
+            [standardized(part.score(view, key)[view.evaluated_N]) for part in parts], 1
+        )
 
     def score(view, key):
         inner = _inner.views_of_shadows(view, read, limit=shadows)
         x_KF = features(view, key)
         if inner:
             pairs = [(features(v, key), member_N[v.evaluated_N]) for v, member_N in inner]
-            weight_F, intercept = logistic.balanced(np.concatenate([x for x, _ in pairs]), np.concatenate([m for _, m in pairs]), ridge=ridge)
+            weight_F, intercept = logistic.balanced(
+                np.concatenate([x for x, _ in pairs]),
+                np.concatenate([m for _, m in pairs]),
+                ridge=ridge,
+            )
             return _sides.spread_out(x_KF @ weight_F + intercept, view.evaluated_N)
         return _sides.spread_out(x_KF.mean(1), view.evaluated_N)
 
@@ -52,11 +72,16 @@ def make(*, attacks: Mapping[str, Mapping] = DEFAULT, shadows: int = 4, ridge: f
 
 
 def standardized(score_K: np.ndarray) -> np.ndarray:
-    """(score - median) / (interquartile range / 1.349), cut at +-10: heavy tails must not set the scale. All 0 where every score is the same.
+    """(score - median) / (interquartile range / 1.349), cut at +-10: heavy tails must not set the
+    scale. All 0 where every score is the same.
 
     Where half of the scores tie, the standard deviation takes the place of the interquartile range.
     """
     away_K = score_K - np.median(score_K)
     low, high = np.quantile(away_K, [0.25, 0.75])
     scale = (high - low) / 1.349 if high > low else away_K.std()
-    return np.clip(away_K / scale, -CUT, CUT) if scale > 1e-12 * np.abs(score_K).max() else np.zeros_like(score_K)
+    return (
+        np.clip(away_K / scale, -CUT, CUT)
+        if scale > 1e-12 * np.abs(score_K).max()
+        else np.zeros_like(score_K)
+    )

@@ -1,4 +1,7 @@
-"""LiRA, the likelihood-ratio attack of Carlini et al. 2022 (arXiv:2112.03570): one pair of densities over shadow models per example."""
+"""LiRA, the likelihood-ratio attack of Carlini et al.
+
+2022 (arXiv:2112.03570): one pair of densities over shadow models per example.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,9 @@ from mia_jax.attacks._student import Predictive
 from mia_jax.fitting.moments import Moments
 from mia_jax.types import Attack
 
-ENOUGH = dict(gaussian=16, per_example=2, pooled=np.inf)  # shadows per side from which an example's own variance is used
+ENOUGH = dict(
+    gaussian=16, per_example=2, pooled=np.inf
+)  # shadows per side from which an example's own variance is used
 
 
 def make(
@@ -27,28 +32,34 @@ def make(
     views: str = "mean",
     sign: int | None = None,
 ) -> Attack:
-    """Compares the target's signal s with the shadows that trained on the example (IN) and those that did not (OUT); mean over query views.
+    """Compares the target's signal s with the shadows that trained on the example (IN) and those
+    that did not (OUT); mean over query views.
 
-    mode 'online': log N(s; c_in, v_in) - log N(s; c_out, v_out) (Algorithm 1); 'offline' (OUT alone): offline_score 'log_cdf' =
-    log Phi((s - c_out) / sd_out), one-sided, or 'log_pdf' = -log N(s; c_out, v_out) up to a constant, two-sided: the low tail
-    counts as member too.
+    mode 'online': log N(s; c_in, v_in) - log N(s; c_out, v_out) (Algorithm 1); 'offline' (OUT
+    alone): offline_score 'log_cdf' = log Phi((s - c_out) / sd_out), one-sided, or 'log_pdf' = -log
+    N(s; c_out, v_out) up to a constant, two-sided: the low tail counts as member too.
 
-    center 'mean' or 'median' over the shadows of a side. variance 'per_example': squared residuals about the example's center over n - 1;
-    'pooled': their sum over all examples over the sum of n - 1, per side; 'gaussian': per example from 16 shadows per side on, pooled below;
-    'global': residuals and the spread of the centers together over all values - 1, for comparison (it contains the difficulties).
-    'auto' is 'shrunk' (below), or 'gaussian' where variance_side is not 'each': on digits, breast_cancer and 2,000 images of Fashion-MNIST 'shrunk'
-    had the highest TPR at 1% FPR online with 1, 3, 7, 15 and 31 shadows per side, and offline was at most .4 points behind the best. Between the
-    two others the order turns at 15 shadows per side on Fashion-MNIST, between 15 and 31 on digits, and below 7 on breast_cancer (RESULTS.md,
-    `python -m benchmarks.lira_variance`).
-    variance_side: 'each' side its own, or 'in' / 'out' (that side's for both) or 'both' (residuals of the sides together).
-    Few shadows: an example with fewer than 2 on a side takes the pooled variance; a side on which no example has 2 takes the other side's;
-    where neither side has 2 (or OUT alone, offline) the score is s - the mean of the sides' centers. An example without IN (OUT) shadows
-    takes the other side's center plus the mean IN - OUT difference over all examples (offline: the mean OUT signal).
-    No sd is below the float32 resolution of s and its center, 1.2e-7 of the larger, so constant signals score 0 and not NaN.
+    center 'mean' or 'median' over the shadows of a side. variance 'per_example': squared residuals
+    about the example's center over n - 1; 'pooled': their sum over all examples over the sum of n -
+    1, per side; 'gaussian': per example from 16 shadows per side on, pooled below; 'global':
+    residuals and the spread of the centers together over all values - 1, for comparison (it
+    contains the difficulties). 'auto' is 'shrunk' (below), or 'gaussian' where variance_side is not
+    'each': on digits, breast_cancer and 2,000 images of Fashion-MNIST 'shrunk' had the highest TPR
+    at 1% FPR online with 1, 3, 7, 15 and 31 shadows per side, and offline was at most .4 points
+    behind the best. Between the two others the order turns at 15 shadows per side on Fashion-MNIST,
+    between 15 and 31 on digits, and below 7 on breast_cancer (RESULTS.md, `python -m
+    benchmarks.lira_variance`). variance_side: 'each' side its own, or 'in' / 'out' (that side's for
+    both) or 'both' (residuals of the sides together). Few shadows: an example with fewer than 2 on
+    a side takes the pooled variance; a side on which no example has 2 takes the other side's; where
+    neither side has 2 (or OUT alone, offline) the score is s - the mean of the sides' centers. An
+    example without IN (OUT) shadows takes the other side's center plus the mean IN - OUT difference
+    over all examples (offline: the mean OUT signal). No sd is below the float32 resolution of s and
+    its center, 1.2e-7 of the larger, so constant signals score 0 and not NaN.
 
-    variance 'shrunk': Student-t predictives with an empirical-Bayes prior over all examples: variances shrink toward a trend over difficulty
-    and IN - OUT differences toward theirs (_shrinkage.py). It needs 1 shadow per side.
-    views 'multivariate': one t (or with 'pooled' Gaussian) density over all query views, whose correlation is pooled over examples; variance
+    variance 'shrunk': Student-t predictives with an empirical-Bayes prior over all examples:
+    variances shrink toward a trend over difficulty and IN - OUT differences toward theirs
+    (_shrinkage.py). It needs 1 shadow per side. views 'multivariate': one t (or with 'pooled'
+    Gaussian) density over all query views, whose correlation is pooled over examples; variance
     'shrunk' or 'pooled' ('auto' is 'shrunk').
 
     `sign` None: as the signal declares. ValueError if no shadow is IN (OUT) on any evaluated row.
@@ -62,21 +73,39 @@ def make(
     form = "online" if mode == "online" else offline_score
     kinds = (OUT, IN) if mode == "online" else (OUT,)
     if variance_side != "each" and mode == "offline":
-        raise ValueError(f"variance_side={variance_side!r} compares two sides; mode='offline' sees OUT shadows alone: use 'each'.")
+        raise ValueError(
+            f"variance_side={variance_side!r} compares two sides; mode='offline' sees OUT shadows "
+            "alone: use 'each'."
+        )
     if variance_side != "each" and variance == "shrunk":
-        raise ValueError(f"variance='shrunk' fits each side's own prior; variance_side={variance_side!r} goes with the other variances.")
+        raise ValueError(
+            f"variance='shrunk' fits each side's own prior; variance_side={variance_side!r} goes "
+            "with the other variances."
+        )
     if variance == "auto":
         variance = "shrunk" if variance_side == "each" else "gaussian"
-    note = f"{mode}, {form + ', ' if mode == 'offline' else ''}{center} centers, variance {variance}"
+    note = (
+        f"{mode}, {form + ', ' if mode == 'offline' else ''}{center} centers, variance {variance}"
+    )
     if variance == "gaussian":
-        note += " (per example from 16 shadows per side on, else pooled; s - center with one per side)"
+        note += (
+            " (per example from 16 shadows per side on, else pooled; s - center with one per side)"
+        )
     if variance_side != "each":
         note += f" of {variance_side}"
-    common = dict(signal=signal, sign=sign, kinds=kinds, center=center, diagnose=_normality.diagnosis(signal, kinds))
+    common = dict(
+        signal=signal,
+        sign=sign,
+        kinds=kinds,
+        center=center,
+        diagnose=_normality.diagnosis(signal, kinds),
+    )
     if views == "multivariate":
         checks.one_of(("shrunk", "pooled"), variance=variance)
         shrunk = variance != "pooled"
-        return _multivariate.attack(form=form, shrunk=shrunk, note=f"{note}, multivariate over query views", **common)
+        return _multivariate.attack(
+            form=form, shrunk=shrunk, note=f"{note}, multivariate over query views", **common
+        )
     if variance == "shrunk":
         steps, finish = (_sides.pool, _shrinkage.regressions), _shrunk(form)
     elif variance == "global":
@@ -88,10 +117,14 @@ def make(
 
 
 def _between(own_N, sides: Sequence[Moments], fitted: Sequence[np.ndarray]) -> np.ndarray:
-    """A step for variance 'global': the squared distances of the centers from their mean, once for every value."""
+    """A step for variance 'global': the squared distances of the centers from their mean, once for
+    every value.
+    """
     del own_N
     mean = fitted[0][:, _sides.TOTAL] / fitted[0][:, COUNT]
-    return np.array([np.sum(s.count * (s.center - c) ** 2) for s, c in zip(sides, mean, strict=True)])
+    return np.array(
+        [np.sum(s.count * (s.center - c) ** 2) for s, c in zip(sides, mean, strict=True)]
+    )
 
 
 def _plain(form: str, enough: float, variance_side: str):
@@ -113,8 +146,13 @@ def _plain(form: str, enough: float, variance_side: str):
                 return own_N - np.mean(centers, 0)
             per_example_N = np.min([side.count for side in sides], 0) >= enough
             pooled = [row if row[1] else known[0] for row in pooled]
-            variance = [np.where(per_example_N, m2 / np.maximum(dof, 1), p[0] / p[1]) for (m2, dof), p in zip(own, pooled, strict=True)]
-        return _score(own_N, [Predictive(c, v, np.inf) for c, v in zip(centers, variance, strict=True)], form)
+            variance = [
+                np.where(per_example_N, m2 / np.maximum(dof, 1), p[0] / p[1])
+                for (m2, dof), p in zip(own, pooled, strict=True)
+            ]
+        return _score(
+            own_N, [Predictive(c, v, np.inf) for c, v in zip(centers, variance, strict=True)], form
+        )
 
     return finish
 
@@ -123,7 +161,11 @@ def _of_sides(residuals: list[tuple], variance_side: str) -> list[tuple]:
     """(squared residuals, degrees of freedom) that stand for each side."""
     if variance_side == "each":
         return residuals
-    one = tuple(map(sum, zip(*residuals, strict=True))) if variance_side == "both" else residuals[variance_side == "in"]
+    one = (
+        tuple(map(sum, zip(*residuals, strict=True)))
+        if variance_side == "both"
+        else residuals[variance_side == "in"]
+    )
     return [one] * len(residuals)
 
 
@@ -132,7 +174,11 @@ def _shrunk(form: str):
 
     def finish(own_N, sides, fitted):
         found = _shrinkage.predictive(own_N, sides, fitted)
-        return own_N - np.mean(_sides.centers(sides, fitted[0]), 0) if found is None else _score(own_N, found, form)
+        return (
+            own_N - np.mean(_sides.centers(sides, fitted[0]), 0)
+            if found is None
+            else _score(own_N, found, form)
+        )
 
     return finish
 
@@ -142,5 +188,8 @@ def _score(own_N: np.ndarray, sides: Sequence[Predictive], form: str) -> np.ndar
     z, log_sd = zip(*(side.standardized(own_N) for side in sides), strict=True)
     if form == "log_cdf":
         return _student.log_cdf(z[0], sides[0].dof)
-    log_density = [_student.log_density(z_N**2, side.dof) - log_N for z_N, log_N, side in zip(z, log_sd, sides, strict=True)]
+    log_density = [
+        _student.log_density(z_N**2, side.dof) - log_N
+        for z_N, log_N, side in zip(z, log_sd, sides, strict=True)
+    ]
     return -log_density[0] if form == "log_pdf" else log_density[1] - log_density[0]

@@ -1,4 +1,6 @@
-"""Exact lookup: how often, among the shadows, did exactly this pattern of answers belong to a member?"""
+"""Exact lookup: how often, among the shadows, did exactly this pattern of answers belong to a
+member?
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,14 @@ from mia_jax.types import Attack
 
 
 def make(*, signal: str = "correct_under_shift", per_class: bool = False) -> Attack:
-    """score = (m + 1) / (m + n + 2) with m members and n non-members of the shadows' own rows that have exactly this pattern (of this class).
+    """score = (m + 1) / (m + n + 2) with m members and n non-members of the shadows' own rows that
+    have exactly this pattern (of this class).
 
-    A pattern that no shadow row has takes m and n of the patterns with the same sum (then the score 1/2): for correct_under_shift, of as many
-    correct answers. Every query view and component of `signal` is part of a pattern. Exact, no training: what the label-only paper's small
-    networks approximate (Choquette-Choo et al. 2021, arXiv:2007.14321). Shadows are pooled; binary answers, or others that repeat.
+    A pattern that no shadow row has takes m and n of the patterns with the same sum (then the score
+    1/2): for correct_under_shift, of as many correct answers. Every query view and component of
+    `signal` is part of a pattern. Exact, no training: what the label-only paper's small networks
+    approximate (Choquette-Choo et al. 2021, arXiv:2007.14321). Shadows are pooled; binary answers,
+    or others that repeat.
     """
     wanted = _features.make((signal,))
     needs = (*wanted.needs, *(["y"] if per_class else []), "shadow_own")
@@ -26,10 +31,20 @@ def make(*, signal: str = "correct_under_shift", per_class: bool = False) -> Att
         sides = []
         for m in np.flatnonzero(view.shadow_evaluated_MN.any(1)):
             rows_K = np.flatnonzero(view.shadow_evaluated_MN[m])
-            parts.append(_rows(wanted, {n: value[m] for n, value in view.shadow.items()}, view, rows_K, per_class))
+            parts.append(
+                _rows(
+                    wanted,
+                    {n: value[m] for n, value in view.shadow.items()},
+                    view,
+                    rows_K,
+                    per_class,
+                )
+            )
             sides.append(view.shadow_member_MN[m, rows_K])
         member_K = np.concatenate(sides)
-        checks.at_least(1, shadow_members=int(member_K.sum()), shadow_nonmembers=int((~member_K).sum()))
+        checks.at_least(
+            1, shadow_members=int(member_K.sum()), shadow_nonmembers=int((~member_K).sum())
+        )
         group_K, x_KF = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
         exact_N, seen_N = _share(np.column_stack([group_K, x_KF]), member_K, len(cols))
         sums_N, _ = _share(np.column_stack([group_K, x_KF.sum(1)]), member_K, len(cols))
@@ -37,18 +52,34 @@ def make(*, signal: str = "correct_under_shift", per_class: bool = False) -> Att
         score_N[cols] = np.where(seen_N, exact_N, sums_N)
         return score_N
 
-    return Attack(score, needs, note=f"share of members among equal patterns of {signal}{' of a class' if per_class else ''}", threshold=0.5)
+    return Attack(
+        score,
+        needs,
+        note="share of members among equal patterns of "
+        f"{signal}{' of a class' if per_class else ''}",
+        threshold=0.5,
+    )
 
 
-def _rows(wanted, signal, view, rows_K: np.ndarray, per_class: bool) -> tuple[np.ndarray, np.ndarray]:
+def _rows(
+    wanted, signal, view, rows_K: np.ndarray, per_class: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """(class [K], 0 if pooled; features [K,F])."""
-    return _features.labels(view, rows_K) if per_class else np.zeros(len(rows_K), int), _features.matrix(wanted, signal, view, rows_K)
+    return _features.labels(view, rows_K) if per_class else np.zeros(
+        len(rows_K), int
+    ), _features.matrix(wanted, signal, view, rows_K)
 
 
-def _share(pattern_KF: np.ndarray, member_K: np.ndarray, asked: int) -> tuple[np.ndarray, np.ndarray]:
-    """((m + 1) / (m + n + 2) of the first `asked` rows' patterns among the rows after them, whether any of those has it)."""
+def _share(
+    pattern_KF: np.ndarray, member_K: np.ndarray, asked: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """((m + 1) / (m + n + 2) of the first `asked` rows' patterns among the rows after them, whether
+    any of those has it).
+    """
     number_K = np.unique(pattern_KF, axis=0, return_inverse=True)[1].reshape(-1)
     inside = np.bincount(number_K[asked:][member_K], minlength=number_K.max() + 1)
     outside = np.bincount(number_K[asked:][~member_K], minlength=number_K.max() + 1)
     own_N = number_K[:asked]
-    return (inside[own_N] + 1) / (inside[own_N] + outside[own_N] + 2), inside[own_N] + outside[own_N] > 0
+    return (inside[own_N] + 1) / (inside[own_N] + outside[own_N] + 2), inside[own_N] + outside[
+        own_N
+    ] > 0

@@ -21,15 +21,20 @@ def make(
     variance: str = "shrunk",
     center: str = "mean",
 ) -> Attack:
-    """LiRA's log likelihood ratios of several signals together; every signal points the way it declares.
+    """LiRA's log likelihood ratios of several signals together; every signal points the way it
+    declares.
 
-    joint 'sum': the sum of lira's scores over the signals, as if they were independent; 'multivariate': one Student-t density over all signals
-    and query views, with a correlation that all examples share (variance 'shrunk' or 'pooled'). mode, offline_score, variance and center as in
-    lira. ValueError below two signals or for one without a sign.
+    joint 'sum': the sum of lira's scores over the signals, as if they were independent;
+    'multivariate': one Student-t density over all signals and query views, with a correlation that
+    all examples share (variance 'shrunk' or 'pooled'). mode, offline_score, variance and center as
+    in lira. ValueError below two signals or for one without a sign.
     """
     checks.one_of(("sum", "multivariate"), joint=joint)
     if isinstance(signals, str) or len(signals) < 2:
-        raise ValueError(f"signals={signals!r} must name at least 2 signals, such as ('rescaled_logit', 'hinge'); for one there is lira.")
+        raise ValueError(
+            f"signals={signals!r} must name at least 2 signals, such as ('rescaled_logit', "
+            "'hinge'); for one there is lira."
+        )
     fields = dict(mode=mode, offline_score=offline_score, variance=variance, center=center)
     parts = [registry.make("attacks", "lira", dict(fields, signal=name)) for name in signals]
     shadow_needs = parts[0].needs[1:]
@@ -38,14 +43,23 @@ def make(
     if joint == "multivariate":
         checks.one_of(("shrunk", "pooled"), variance=variance)
         signs = [_signals.sign_of(name, None) for name in signals]
-        whole = registry.make("attacks", "lira", dict(fields, signal="all", sign=1, views="multivariate"))
+        whole = registry.make(
+            "attacks", "lira", dict(fields, signal="all", sign=1, views="multivariate")
+        )
 
         def stacked(of) -> np.ndarray:
             """The signals one after the other along the axis of the query views."""
-            return np.concatenate([sign * of[name] for name, sign in zip(signals, signs, strict=True)], axis=-2)
+            return np.concatenate(
+                [sign * of[name] for name, sign in zip(signals, signs, strict=True)], axis=-2
+            )
 
         def joined(view, key):
-            return whole.score(dataclasses.replace(view, target={"all": stacked(view.target)}, shadow={"all": stacked(view.shadow)}), key)
+            return whole.score(
+                dataclasses.replace(
+                    view, target={"all": stacked(view.target)}, shadow={"all": stacked(view.shadow)}
+                ),
+                key,
+            )
 
         return Attack(joined, needs, knows="shadows", note=note)
 

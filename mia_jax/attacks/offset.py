@@ -1,4 +1,6 @@
-"""Difficulty calibration: the target's signal minus what the shadows say of the same example (Watson et al. 2022, arXiv:2111.08440)."""
+"""Difficulty calibration: the target's signal minus what the shadows say of the same example
+(Watson et al. 2022, arXiv:2111.08440).
+"""
 
 from __future__ import annotations
 
@@ -9,12 +11,16 @@ from mia_jax.attacks import _sides
 from mia_jax.types import Attack
 
 
-def make(*, signal: str = "loss", side: str = "out", center: str = "mean", sign: int | None = None) -> Attack:
+def make(
+    *, signal: str = "loss", side: str = "out", center: str = "mean", sign: int | None = None
+) -> Attack:
     """score = sign * (signal of the target - center of the shadows), mean over query views.
 
-    side 'out': the shadows that did not train on the example; 'in': those that did; 'both': the mean of the two centers, whatever their numbers.
-    center 'mean' or 'median'. An example without shadows on a side takes the other side's center plus the mean difference between the sides
-    (with one side: the overall mean). `sign` None: as the signal declares. ValueError if no shadow is on the side on any evaluated row.
+    side 'out': the shadows that did not train on the example; 'in': those that did; 'both': the
+    mean of the two centers, whatever their numbers. center 'mean' or 'median'. An example without
+    shadows on a side takes the other side's center plus the mean difference between the sides (with
+    one side: the overall mean). `sign` None: as the signal declares. ValueError if no shadow is on
+    the side on any evaluated row.
     """
     kinds = dict(out=(_sides.OUT,), both=(_sides.OUT, _sides.IN)) | {"in": (_sides.IN,)}
     checks.one_of(kinds, side=side)
@@ -23,6 +29,9 @@ def make(*, signal: str = "loss", side: str = "out", center: str = "mean", sign:
     def finish(own_N, sides, fitted):
         return own_N - np.mean(_sides.centers(sides, fitted[0] if fitted else None), 0)
 
-    note = f"{signal} minus the {center} over {'IN and OUT' if side == 'both' else side.upper()} shadows"
+    note = (
+        f"{signal} minus the {center} over {'IN and OUT' if side == 'both' else side.upper()} "
+        "shadows"
+    )
     common = dict(signal=signal, sign=sign, kinds=kinds[side], center=center)
     return _sides.attack(steps=(_sides.pool,), finish=finish, enough=1, note=note, **common)

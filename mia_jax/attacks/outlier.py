@@ -1,4 +1,6 @@
-"""Outliers first: records far from all others in the attacker's own features are ranked above the rest."""
+"""Outliers first: records far from all others in the attacker's own features are ranked above the
+rest.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +11,22 @@ from mia_jax.attacks import _signals
 from mia_jax.types import Attack
 
 
-def make(*, signal: str = "correct", beta: float = 0.01, neighbors: int = 10, shadows: int = 4, sign: int | None = None) -> Attack:
-    """score = u + [outlier and u above the median], u in (0, 1) the mid-rank of sign * signal (its last part) over the target's evaluated rows.
+def make(
+    *,
+    signal: str = "correct",
+    beta: float = 0.01,
+    neighbors: int = 10,
+    shadows: int = 4,
+    sign: int | None = None,
+) -> Attack:
+    """score = u + [outlier and u above the median], u in (0, 1) the mid-rank of sign * signal (its
+    last part) over the target's evaluated rows.
 
-    An outlier is one of the share `beta` whose `neighbors`-th nearest row by cosine distance of the embeddings is farthest: fewer than
-    `neighbors` rows lie within the radius that makes it so. The embeddings are the shadows' (up to `shadows`, on rows that they did not train on),
-    averaged; the target itself is asked for `signal` alone. Source: Choquette-Choo et al. 2021 (arXiv:2007.14321), section 7.
+    An outlier is one of the share `beta` whose `neighbors`-th nearest row by cosine distance of the
+    embeddings is farthest: fewer than `neighbors` rows lie within the radius that makes it so. The
+    embeddings are the shadows' (up to `shadows`, on rows that they did not train on), averaged; the
+    target itself is asked for `signal` alone. Source: Choquette-Choo et al. 2021
+    (arXiv:2007.14321), section 7.
     """
     checks.fraction(closed="neither", beta=beta)
     checks.at_least(1, neighbors=neighbors, shadows=shadows)
@@ -23,9 +35,13 @@ def make(*, signal: str = "correct", beta: float = 0.01, neighbors: int = 10, sh
     def score(view, key):
         del key
         cols = np.flatnonzero(view.evaluated_N)
-        value_K = sign * _signals.scalar(_signals.part(view.target[signal], None, signal), "AN", signal).astype(np.float64)[:, cols].mean(0)
+        value_K = sign * _signals.scalar(
+            _signals.part(view.target[signal], None, signal), "AN", signal
+        ).astype(np.float64)[:, cols].mean(0)
         u_K = mid_ranks(value_K)
-        lonely_K = loneliness(view.shadow["embedding"][:shadows, 0][:, cols].astype(np.float64), neighbors)
+        lonely_K = loneliness(
+            view.shadow["embedding"][:shadows, 0][:, cols].astype(np.float64), neighbors
+        )
         outlier_K = lonely_K > np.quantile(lonely_K, 1 - beta)
         score_N = np.full(len(view.evaluated_N), np.nan)
         score_N[cols] = u_K + (outlier_K & (u_K > 0.5))
@@ -43,7 +59,9 @@ def mid_ranks(value_K: np.ndarray) -> np.ndarray:
 
 
 def loneliness(feature_SKF: np.ndarray, neighbors: int) -> np.ndarray:
-    """Mean over models of the cosine distance [K] to the `neighbors`-th nearest other row; rows of NaN are no neighbors, and 0 if in no model."""
+    """Mean over models of the cosine distance [K] to the `neighbors`-th nearest other row; rows of
+    NaN are no neighbors, and 0 if in no model.
+    """
     total_K, seen_K = np.zeros(feature_SKF.shape[1]), np.zeros(feature_SKF.shape[1])
     for feature_KF in feature_SKF:
         rows = np.flatnonzero(~np.isnan(feature_KF).any(1))

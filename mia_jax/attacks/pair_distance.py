@@ -1,4 +1,6 @@
-"""Membership from distances between embeddings: how far does the net put an example from others of its class, and from those of other classes?"""
+"""Membership from distances between embeddings: how far does the net put an example from others of
+its class, and from those of other classes?
+"""
 
 from __future__ import annotations
 
@@ -17,12 +19,15 @@ AGAINST = dict(same=("same",), different=("different",), both=("same", "differen
 
 
 def make(*, signal: str = "embedding", against: str = "both") -> Attack:
-    """score = sum over `against` of log N(s; c_in, v_in) - log N(s; c_out, v_out), mean over query views.
+    """score = sum over `against` of log N(s; c_in, v_in) - log N(s; c_out, v_out), mean over query
+    views.
 
-    s is the mean distance |g(x) - g(z)| to the population rows z of x's class ('same') or of the other classes ('different'); a class without
-    population rows is compared with all of them. Centers c are the example's own over the shadows that trained on it (IN) and those that did not
-    (OUT), variances v pooled over examples. x was in a training pair of the target or in none: the pairs themselves are not known to the attacker.
-    `signal` is a vector an example. ValueError without population rows and if no shadow is IN (OUT) on any evaluated row.
+    s is the mean distance |g(x) - g(z)| to the population rows z of x's class ('same') or of the
+    other classes ('different'); a class without population rows is compared with all of them.
+    Centers c are the example's own over the shadows that trained on it (IN) and those that did not
+    (OUT), variances v pooled over examples. x was in a training pair of the target or in none: the
+    pairs themselves are not known to the attacker. `signal` is a vector an example. ValueError
+    without population rows and if no shadow is IN (OUT) on any evaluated row.
     """
     checks.one_of(AGAINST, against=against)
 
@@ -30,25 +35,53 @@ def make(*, signal: str = "embedding", against: str = "both") -> Attack:
         del key
         target = distances(view.target[signal], view.y, view.population_N)
         shadow = distances(view.shadow[signal], view.y, view.population_N)
-        return sum(_one(dataclasses.replace(view, target={NAME: target[kind]}, shadow={NAME: shadow[kind]})) for kind in AGAINST[against])
+        return sum(
+            _one(
+                dataclasses.replace(view, target={NAME: target[kind]}, shadow={NAME: shadow[kind]})
+            )
+            for kind in AGAINST[against]
+        )
 
     def score_all(fleet, key):
         del key
-        found, needs = distances(fleet.signal[signal], fleet.y, fleet.design.population_N), (NAME, "shadow_in", "shadow_out")
-        fleets = [dataclasses.replace(fleet, signal={NAME: found[kind]}) for kind in AGAINST[against]]
-        return np.stack([sum(_one(one.view(t, needs)) for one in fleets) for t in fleet.design.targets])
+        found, needs = (
+            distances(fleet.signal[signal], fleet.y, fleet.design.population_N),
+            (NAME, "shadow_in", "shadow_out"),
+        )
+        fleets = [
+            dataclasses.replace(fleet, signal={NAME: found[kind]}) for kind in AGAINST[against]
+        ]
+        return np.stack(
+            [sum(_one(one.view(t, needs)) for one in fleets) for t in fleet.design.targets]
+        )
 
     note = f"distances of {signal} to population rows ({against})"
-    return Attack(score, (signal, "y", "population", "shadow_in", "shadow_out"), knows="shadows", score_all=score_all, note=note)
+    return Attack(
+        score,
+        (signal, "y", "population", "shadow_in", "shadow_out"),
+        knows="shadows",
+        score_all=score_all,
+        note=note,
+    )
 
 
-def distances(value: np.ndarray, y_N: np.ndarray, population_N: np.ndarray) -> dict[str, np.ndarray]:
-    """{'same', 'different'}: mean distances [..., N] of embeddings [..., N, E] to the population rows; ValueError if there are none."""
+def distances(
+    value: np.ndarray, y_N: np.ndarray, population_N: np.ndarray
+) -> dict[str, np.ndarray]:
+    """{'same', 'different'}: mean distances [..., N] of embeddings [..., N, E] to the population
+    rows; ValueError if there are none.
+    """
     z = np.flatnonzero(population_N)
     if not len(z):
-        raise ValueError("there are 0 population rows to compare with; at least 1 is needed: set design.population, or bring population_<key>.")
+        raise ValueError(
+            "there are 0 population rows to compare with; at least 1 is needed: set "
+            "design.population, or bring population_<key>."
+        )
     if value.ndim < 2 or value.shape[-2] != len(y_N):
-        raise ValueError(f"pair_distance needs a vector an example, axes [..., N, E]; the signal has shape {value.shape}.")
+        raise ValueError(
+            "pair_distance needs a vector an example, axes [..., N, E]; the signal has shape "
+            f"{value.shape}."
+        )
     same_NZ = y_N[:, None] == y_N[None, z]
     found = {kind: np.empty(value.shape[:-1]) for kind in ("same", "different")}
     for at in np.ndindex(value.shape[:-2]):
@@ -63,7 +96,16 @@ def distances(value: np.ndarray, y_N: np.ndarray, population_N: np.ndarray) -> d
 
 
 def _one(view) -> np.ndarray:
-    return _sides.score_view(view, signal=NAME, sign=1, kinds=(OUT, IN), center="mean", steps=(_sides.pool,), finish=_likelihood_ratio, enough=np.inf)
+    return _sides.score_view(
+        view,
+        signal=NAME,
+        sign=1,
+        kinds=(OUT, IN),
+        center="mean",
+        steps=(_sides.pool,),
+        finish=_likelihood_ratio,
+        enough=np.inf,
+    )
 
 
 def _likelihood_ratio(own_N, sides, fitted) -> np.ndarray:
@@ -72,6 +114,14 @@ def _likelihood_ratio(own_N, sides, fitted) -> np.ndarray:
     if not known or not pools[:, COUNT].all():
         return own_N - np.mean(centers, 0)
     variance = [row[M2] / row[DOF] if row[DOF] else known[0] for row in pools]
-    z, log_sd = zip(*(Predictive(c, v, np.inf).standardized(own_N) for c, v in zip(centers, variance, strict=True)), strict=True)
-    out, inside = (log_density(z_N**2, np.inf) - log_N for z_N, log_N in zip(z, log_sd, strict=True))
+    z, log_sd = zip(
+        *(
+            Predictive(c, v, np.inf).standardized(own_N)
+            for c, v in zip(centers, variance, strict=True)
+        ),
+        strict=True,
+    )
+    out, inside = (
+        log_density(z_N**2, np.inf) - log_N for z_N, log_N in zip(z, log_sd, strict=True)
+    )
     return inside - out

@@ -1,4 +1,7 @@
-"""P-attack: how the target's signal ranks among its own signals on population rows (Ye et al. 2022, arXiv:2111.09679)."""
+"""P-attack: how the target's signal ranks among its own signals on population rows (Ye et al.
+
+2022, arXiv:2111.09679).
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,14 @@ from mia_jax.types import Attack
 
 
 def make(*, signal: str = "loss", per_class: bool = False, sign: int | None = None) -> Attack:
-    """score = 1 - p, p = (1 + #{z: sign s(z) >= sign s(x)}) / (Z + 1) over the Z population rows z; mean over query views.
+    """score = 1 - p, p = (1 + #{z: sign s(z) >= sign s(x)}) / (Z + 1) over the Z population rows z;
+    mean over query views.
 
-    One model is enough. With one view p is the p-value of "x is not a member": if x is exchangeable with the population rows, P(p <= alpha) <=
-    alpha, so score >= 1 - alpha is a rule that needs no shadow. `per_class`: among population rows with x's label (a label without population
-    rows: among all). The score is a multiple of 1 / (Z + 1): `diagnose` tells the share of rows that tie at the top.
-    `sign` None: as the signal declares. ValueError without population rows.
+    One model is enough. With one view p is the p-value of "x is not a member": if x is exchangeable
+    with the population rows, P(p <= alpha) <= alpha, so score >= 1 - alpha is a rule that needs no
+    shadow. `per_class`: among population rows with x's label (a label without population rows:
+    among all). The score is a multiple of 1 / (Z + 1): `diagnose` tells the share of rows that tie
+    at the top. `sign` None: as the signal declares. ValueError without population rows.
     """
     sign = _signals.sign_of(signal, sign)
 
@@ -22,7 +27,10 @@ def make(*, signal: str = "loss", per_class: bool = False, sign: int | None = No
         del key
         x, z = np.flatnonzero(view.evaluated_N), np.flatnonzero(view.population_N)
         if not len(z):
-            raise ValueError("there are 0 population rows to rank among; at least 1 is needed: set design.population, or bring population_<key>.")
+            raise ValueError(
+                "there are 0 population rows to rank among; at least 1 is needed: set "
+                "design.population, or bring population_<key>."
+            )
         total_X = np.zeros(len(x))
         value_AN = sign * _signals.scalar(view.target[signal], "AN", signal).astype(np.float64)
         for value_N in value_AN:
@@ -35,13 +43,21 @@ def make(*, signal: str = "loss", per_class: bool = False, sign: int | None = No
 
     def diagnose(view) -> dict[str, float]:
         score_N = score(view, None)[view.evaluated_N]
-        return dict(resolution=1 / (int(view.population_N.sum()) + 1), top_tie_share=float((score_N == score_N.max()).mean()))
+        return dict(
+            resolution=1 / (int(view.population_N.sum()) + 1),
+            top_tie_share=float((score_N == score_N.max()).mean()),
+        )
 
     needs = (signal, "population") + (("y",) if per_class else ())
-    note = f"{signal} among population rows{' of the class' if per_class else ''}; 1 - score is a p-value"
+    note = (
+        f"{signal} among population rows{' of the class' if per_class else ''}; 1 - score is a "
+        "p-value"
+    )
     return Attack(score, needs, knows="shadows", note=note, diagnose=diagnose)
 
 
 def p_values(value_X: np.ndarray, value_Z: np.ndarray) -> np.ndarray:
     """(1 + #{z >= x}) / (Z + 1) for every x, by sorting z."""
-    return (1 + len(value_Z) - np.searchsorted(np.sort(value_Z), value_X, side="left")) / (len(value_Z) + 1)
+    return (1 + len(value_Z) - np.searchsorted(np.sort(value_Z), value_X, side="left")) / (
+        len(value_Z) + 1
+    )

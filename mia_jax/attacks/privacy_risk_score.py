@@ -1,4 +1,6 @@
-"""Privacy risk score: the probability of membership given the loss, from the shadows' histograms (Song and Mittal 2021, arXiv:2003.10595)."""
+"""Privacy risk score: the probability of membership given the loss, from the shadows' histograms
+(Song and Mittal 2021, arXiv:2003.10595).
+"""
 
 from __future__ import annotations
 
@@ -14,12 +16,15 @@ FLOOR = 1e-10  # losses below it count as it
 
 
 def make(*, signal: str = "loss", bins: int = 15, per_class: bool = False) -> Attack:
-    """score = P(member | bin of x's signal) = d_in / (d_in + d_out), the shares of the shadows' members and non-members that fall in the bin.
+    """score = P(member | bin of x's signal) = d_in / (d_in + d_out), the shares of the shadows'
+    members and non-members that fall in the bin.
 
-    All shadows' own evaluated rows are counted together. `bins` edges are log-spaced between the smallest and the largest value, floored at
-    1e-10; equally spaced for a signal with negative values. What lies outside takes the nearest bin; an empty bin scores 1/2. The signal is the
-    mean over query views; `per_class`: histograms of x's class alone (a class without members or non-members takes those of all).
-    At equal priors the score is a probability and needs no sign. ValueError if no shadow has evaluated members and non-members of its own.
+    All shadows' own evaluated rows are counted together. `bins` edges are log-spaced between the
+    smallest and the largest value, floored at 1e-10; equally spaced for a signal with negative
+    values. What lies outside takes the nearest bin; an empty bin scores 1/2. The signal is the mean
+    over query views; `per_class`: histograms of x's class alone (a class without members or
+    non-members takes those of all). At equal priors the score is a probability and needs no sign.
+    ValueError if no shadow has evaluated members and non-members of its own.
     """
     checks.at_least(1, bins=bins)
 
@@ -29,24 +34,35 @@ def make(*, signal: str = "loss", bins: int = 15, per_class: bool = False) -> At
     def score(view, key):
         del key
         own_N, own_MN = mean_over_views(view.target[signal], "AN"), view.shadow_evaluated_MN
-        value_K, member_K = mean_over_views(view.shadow[signal], "MAN")[own_MN], view.shadow_member_MN[own_MN]
+        value_K, member_K = (
+            mean_over_views(view.shadow[signal], "MAN")[own_MN],
+            view.shadow_member_MN[own_MN],
+        )
         inside, outside = int(member_K.sum()), int((~member_K).sum())
         if not inside or not outside:
             raise ValueError(
-                f"histograms need the shadows' own rows: {len(own_MN)} shadows have {inside} evaluated members and {outside} non-members; "
+                f"histograms need the shadows' own rows: {len(own_MN)} shadows have {inside} "
+                f"evaluated members and {outside} non-members; "
                 "at least 1 of each is needed."
             )
         bin_of = _binning(value_K, bins)
         label_N = view.y if per_class else np.zeros(len(own_N), int)
         label_K = np.broadcast_to(label_N, own_MN.shape)[own_MN]
-        posterior_CB = posteriors(bin_of(value_K), member_K, label_K, bins, view.num_classes if per_class else 1)
+        posterior_CB = posteriors(
+            bin_of(value_K), member_K, label_K, bins, view.num_classes if per_class else 1
+        )
         score_N = np.full(len(own_N), np.nan)
         x = view.evaluated_N
         score_N[x] = posterior_CB[label_N[x], bin_of(own_N[x])]
         return score_N
 
     needs = (signal, "shadow_own") + (("y",) if per_class else ())
-    return Attack(score, needs, knows="shadows", note=f"{signal}, {bins} bins{' a class' if per_class else ''}, equal priors")
+    return Attack(
+        score,
+        needs,
+        knows="shadows",
+        note=f"{signal}, {bins} bins{' a class' if per_class else ''}, equal priors",
+    )
 
 
 def _binning(value_K: np.ndarray, bins: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -58,13 +74,20 @@ def _binning(value_K: np.ndarray, bins: int) -> Callable[[np.ndarray], np.ndarra
     return lambda value: np.searchsorted(inner, np.maximum(value, floor), side="right")
 
 
-def posteriors(bin_K: np.ndarray, member_K: np.ndarray, label_K: np.ndarray, bins: int, classes: int) -> np.ndarray:
-    """[C,B]: share of a class's members in the bin over that share plus the non-members'; 1/2 in empty bins.
+def posteriors(
+    bin_K: np.ndarray, member_K: np.ndarray, label_K: np.ndarray, bins: int, classes: int
+) -> np.ndarray:
+    """[C,B]: share of a class's members in the bin over that share plus the non-members'; 1/2 in
+    empty bins.
 
     A class without members or non-members takes the histograms of all classes together.
     """
     flat_K = (label_K * 2 + member_K) * bins + bin_K
-    count_CSB = np.bincount(flat_K, minlength=classes * 2 * bins).reshape(classes, 2, bins).astype(np.float64)
+    count_CSB = (
+        np.bincount(flat_K, minlength=classes * 2 * bins)
+        .reshape(classes, 2, bins)
+        .astype(np.float64)
+    )
     complete_C = count_CSB.sum(2).all(1)
     count_CSB[~complete_C] = count_CSB.sum(0)
     share_CSB = count_CSB / count_CSB.sum(2, keepdims=True)

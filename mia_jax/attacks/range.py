@@ -1,4 +1,7 @@
-"""RaMIA: was anything in a range around the example a member? The query views are the range (Tao and Shokri 2024, arXiv:2408.05131)."""
+"""RaMIA: was anything in a range around the example a member?
+
+The query views are the range (Tao and Shokri 2024, arXiv:2408.05131).
+"""
 
 from __future__ import annotations
 
@@ -8,22 +11,26 @@ from collections.abc import Mapping
 import numpy as np
 
 from mia_jax import checks, registry
+from mia_jax.threat_model import View
 from mia_jax.types import Attack
-from mia_jax.views import View
 
 DEFAULT = dict(name="base", mode="offline")
 
 
 def make(*, attack: Mapping = DEFAULT, low: float = 0.4, high: float = 1.0) -> Attack:
-    """score = trimmed mean of the attack's scores of an example's A query views, each scored as if it had been the only view.
+    """score = trimmed mean of the attack's scores of an example's A query views, each scored as if
+    it had been the only view.
 
-    Of the sorted scores those numbered floor(low A) .. ceil(high A) - 1 are kept, at least one: `low` leaves out the points of the range that
-    were not trained on, `high` outliers. `attack` is {name: attack, field: value}, as in a config. ValueError unless 0 <= low < high <= 1.
+    Of the sorted scores those numbered floor(low A) .. ceil(high A) - 1 are kept, at least one:
+    `low` leaves out the points of the range that were not trained on, `high` outliers. `attack` is
+    {name: attack, field: value}, as in a config. ValueError unless 0 <= low < high <= 1.
     """
     checks.fraction(low=low, high=high)
     if not low < high:
         raise ValueError(f"low={low} must be below high={high}.")
-    part = registry.make("attacks", attack["name"], {k: v for k, v in attack.items() if k != "name"})
+    part = registry.make(
+        "attacks", attack["name"], {k: v for k, v in attack.items() if k != "name"}
+    )
 
     def score(view, key):
         signals = [n for n in part.needs if n in view.target]
@@ -34,21 +41,35 @@ def make(*, attack: Mapping = DEFAULT, low: float = 0.4, high: float = 1.0) -> A
     def score_all(fleet, key):
         signals = [n for n in part.needs if n in fleet.signal]
         views = fleet.signal[signals[0]].shape[1]
-        one = (dataclasses.replace(fleet, signal={n: fleet.signal[n][:, a : a + 1] for n in signals}) for a in range(views))
+        one = (
+            dataclasses.replace(fleet, signal={n: fleet.signal[n][:, a : a + 1] for n in signals})
+            for a in range(views)
+        )
         return trimmed_mean(np.stack([part.score_all(f, key) for f in one]), low, high)
 
-    note = f"mean of the sorted scores {low:g}..{high:g} of the query views; {attack['name']}: {part.note}"
-    return Attack(score, part.needs, knows=part.knows, score_all=part.score_all and score_all, note=note)
+    note = (
+        f"mean of the sorted scores {low:g}..{high:g} of the query views; {attack['name']}: "
+        f"{part.note}"
+    )
+    return Attack(
+        score, part.needs, knows=part.knows, score_all=part.score_all and score_all, note=note
+    )
 
 
 def _one(view: View, signals: list[str], a: int) -> View:
     """The View with query view `a` alone."""
     target = {n: view.target[n][a : a + 1] for n in signals}
-    return dataclasses.replace(view, target=target, shadow={n: view.shadow[n][:, a : a + 1] for n in signals if n in view.shadow})
+    return dataclasses.replace(
+        view,
+        target=target,
+        shadow={n: view.shadow[n][:, a : a + 1] for n in signals if n in view.shadow},
+    )
 
 
 def trimmed_mean(score_AN: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Mean over axis 0 of the sorted values floor(low A) .. ceil(high A) - 1, at least one; NaN stays NaN."""
+    """Mean over axis 0 of the sorted values floor(low A) .. ceil(high A) - 1, at least one; NaN
+    stays NaN.
+    """
     views = len(score_AN)
     start = min(int(np.floor(low * views)), views - 1)
     return np.sort(score_AN, 0)[start : max(int(np.ceil(high * views)), start + 1)].mean(0)

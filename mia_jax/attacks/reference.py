@@ -1,4 +1,6 @@
-"""R-attack: how the target's signal ranks among the shadows that did not train on the example (Ye et al. 2022, arXiv:2111.09679)."""
+"""R-attack: how the target's signal ranks among the shadows that did not train on the example (Ye
+et al. 2022, arXiv:2111.09679).
+"""
 
 from __future__ import annotations
 
@@ -12,13 +14,15 @@ from mia_jax.types import Attack
 
 
 def make(*, signal: str = "loss", quantile: str = "smooth", sign: int | None = None) -> Attack:
-    """score = -log p or 1 - p, p the upper tail of the target's signal s among the k OUT shadows' signals s_m on the same example.
+    """score = -log p or 1 - p, p the upper tail of the target's signal s among the k OUT shadows'
+    signals s_m on the same example.
 
-    quantile 'count': 1 - (1 + #{m: s_m >= s}) / (k + 1), with k + 1 values; 0 for an example without OUT shadows.
-    'smooth': -log of the mean over m of Phi((s_m - s) / h), a kernel estimate that does not tie: h = pooled sd of the OUT residuals *
-    (4 / 3k)^(1/5), Silverman's width; with one OUT shadow everywhere the sd of s - s_m over the examples stands for the residuals'. An example
-    without OUT shadows is compared with the overall OUT mean.
-    Mean over query views; `sign` None: as the signal declares. ValueError if no shadow is OUT on any evaluated row.
+    quantile 'count': 1 - (1 + #{m: s_m >= s}) / (k + 1), with k + 1 values; 0 for an example
+    without OUT shadows. 'smooth': -log of the mean over m of Phi((s_m - s) / h), a kernel estimate
+    that does not tie: h = pooled sd of the OUT residuals * (4 / 3k)^(1/5), Silverman's width; with
+    one OUT shadow everywhere the sd of s - s_m over the examples stands for the residuals'. An
+    example without OUT shadows is compared with the overall OUT mean. Mean over query views; `sign`
+    None: as the signal declares. ValueError if no shadow is OUT on any evaluated row.
     """
     checks.one_of(("smooth", "count"), quantile=quantile)
     sign = _signals.sign_of(signal, sign)
@@ -31,10 +35,18 @@ def make(*, signal: str = "loss", quantile: str = "smooth", sign: int | None = N
         own_AN = sign * _signals.scalar(view.target[signal], "AN", signal)[:, x].astype(np.float64)
         value_AMN = sign * view.shadow[signal][:, :, x].swapaxes(0, 1)
         middle_A = [_sides.origin(own_N, value_AMN.dtype) for own_N in own_AN]
-        total_X = sum(tail(own_N - c, value_MN - np.asarray(c, value_MN.dtype), where_MN) for own_N, value_MN, c in zip(own_AN, value_AMN, middle_A))
+        total_X = sum(
+            tail(own_N - c, value_MN - np.asarray(c, value_MN.dtype), where_MN)
+            for own_N, value_MN, c in zip(own_AN, value_AMN, middle_A)
+        )
         return _sides.spread_out(total_X / len(own_AN), view.evaluated_N)
 
-    return Attack(score, (signal, "shadow_out"), knows="shadows", note=f"{signal}, {quantile} quantile among OUT shadows")
+    return Attack(
+        score,
+        (signal, "shadow_out"),
+        knows="shadows",
+        note=f"{signal}, {quantile} quantile among OUT shadows",
+    )
 
 
 def _count(own_N: np.ndarray, value_MN: np.ndarray, where_MN: np.ndarray) -> np.ndarray:
@@ -50,9 +62,13 @@ def _smooth(own_N: np.ndarray, value_MN: np.ndarray, where_MN: np.ndarray) -> np
     sd = np.sqrt(pools[0, _sides.M2] / dof) if dof else np.std(own_N - center_N)
     count_N = np.maximum(side.count, 1)
     width_N = sd * (4 / (3 * count_N)) ** 0.2
-    width_N = np.maximum(width_N, np.finfo(np.float32).eps * np.maximum(np.abs(center_N), np.abs(own_N)))
+    width_N = np.maximum(
+        width_N, np.finfo(np.float32).eps * np.maximum(np.abs(center_N), np.abs(own_N))
+    )
     width_N = np.where(width_N > 0, width_N, 1)
-    tail_N = _probability.log_mean((_log_tail(value_N, own_N, width_N) for value_N in value_MN), where_MN)
+    tail_N = _probability.log_mean(
+        (_log_tail(value_N, own_N, width_N) for value_N in value_MN), where_MN
+    )
     alone_N = log_ndtr((center_N - own_N) / width_N)
     return np.where(side.count > 0, -tail_N, -alone_N)
 

@@ -1,4 +1,7 @@
-"""RMIA, the relative attack of Zarifzadeh et al. 2024 (arXiv:2312.03262): does the target's probability rise more on x than on population rows?"""
+"""RMIA, the relative attack of Zarifzadeh et al.
+
+2024 (arXiv:2312.03262): does the target's probability rise more on x than on population rows?
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,8 @@ import numpy as np
 from mia_jax import checks
 from mia_jax.attacks import _inner, _probability, _sides
 from mia_jax.metrics import roc
+from mia_jax.threat_model import View
 from mia_jax.types import Attack
-from mia_jax.views import View
 
 GRID = tuple(i / 10 for i in range(11))  # of `a`
 ROUNDING = 64 * np.finfo(np.float64).eps  # relative error of a difference of two log means
@@ -26,20 +29,24 @@ def make(
     population_p: str = "offline",
     views: str = "mean",
 ) -> Attack:
-    """score(x) = share of population rows z with ratio(x) >= gamma ratio(z), ratio(x) = p(x | target) / p(x).
+    """score(x) = share of population rows z with ratio(x) >= gamma ratio(z), ratio(x) = p(x |
+    target) / p(x).
 
-    p(x | model) is the true label's probability at the temperature. mode 'online': p(x) = (mean over IN + mean over OUT shadows) / 2, equal
-    weights whatever their numbers; 'offline': p(x) = ((1 + a) mean over OUT + 1 - a) / 2, which takes the IN mean for a out + 1 - a.
-    Population rows have no IN shadow: population_p 'offline' uses that same map for p(z), in both modes; 'out' the plain OUT mean.
-    a 'tuned' (offline): the best mean AUC over 0, .1 .. 1 with every shadow as target in turn and OUT models of the rest.
-    views 'mean': mean of the scores of the query views, x against z under the same view; 'majority': a z counts if ratio(x) >= gamma ratio(z)
-    under more than half of x's views, z under view 0.
-    An example without shadows on a side takes the other side's mean times the overall quotient of the sides (offline: the overall OUT mean).
+    p(x | model) is the true label's probability at the temperature. mode 'online': p(x) = (mean
+    over IN + mean over OUT shadows) / 2, equal weights whatever their numbers; 'offline': p(x) =
+    ((1 + a) mean over OUT + 1 - a) / 2, which takes the IN mean for a out + 1 - a. Population rows
+    have no IN shadow: population_p 'offline' uses that same map for p(z), in both modes; 'out' the
+    plain OUT mean. a 'tuned' (offline): the best mean AUC over 0, .1 .. 1 with every shadow as
+    target in turn and OUT models of the rest. views 'mean': mean of the scores of the query views,
+    x against z under the same view; 'majority': a z counts if ratio(x) >= gamma ratio(z) under more
+    than half of x's views, z under view 0. An example without shadows on a side takes the other
+    side's mean times the overall quotient of the sides (offline: the overall OUT mean).
 
-    signal 'logits' (any temperature), 'loss' or 'confidence' (temperature 1). The counts are exact, by sorting ratio(z): O((N + Z) log Z) time
-    and O(N + Z) memory per target; ratios are differences of logarithms,
-    equal up to rounding counts as equal. The score is a multiple of 1 / Z: `diagnose` tells the share of rows that tie at the top.
-    ValueError without population rows, or if no shadow is OUT (IN) on any evaluated row.
+    signal 'logits' (any temperature), 'loss' or 'confidence' (temperature 1). The counts are exact,
+    by sorting ratio(z): O((N + Z) log Z) time and O(N + Z) memory per target; ratios are
+    differences of logarithms, equal up to rounding counts as equal. The score is a multiple of 1 /
+    Z: `diagnose` tells the share of rows that tie at the top. ValueError without population rows,
+    or if no shadow is OUT (IN) on any evaluated row.
     """
     checks.one_of(("online", "offline"), mode=mode)
     checks.one_of(("offline", "out"), population_p=population_p)
@@ -60,23 +67,37 @@ def make(
 
     def diagnose(view):
         score_N = score(view)[view.evaluated_N]
-        found = dict(resolution=1 / int(view.population_N.sum()), top_tie_share=float((score_N == score_N.max()).mean()))
+        found = dict(
+            resolution=1 / int(view.population_N.sum()),
+            top_tie_share=float((score_N == score_N.max()).mean()),
+        )
         return found | (dict(a=tune(view, ("log_p", *needs), **rule)) if tuned else {})
 
-    note = f"{mode}, gamma {gamma:g}, temperature {temperature:g}, a {a}, p(z) {population_p}, {views} over views; scores are multiples of 1/Z"
+    note = (
+        f"{mode}, gamma {gamma:g}, temperature {temperature:g}, a {a}, p(z) {population_p}, "
+        f"{views} over views; scores are multiples of 1/Z"
+    )
     read = (*needs, "shadow_own") if tuned else needs
-    return _probability.attack(score, signal=signal, temperature=temperature, needs=read, note=note, diagnose=diagnose)
+    return _probability.attack(
+        score, signal=signal, temperature=temperature, needs=read, note=note, diagnose=diagnose
+    )
 
 
 def tune(view: View, needs: Sequence[str], **rule) -> float:
-    """The `a` of GRID with the best mean AUC over the view's shadows as targets; the middle one of equally good neighbours.
+    """The `a` of GRID with the best mean AUC over the view's shadows as targets; the middle one of
+    equally good neighbours.
 
     ValueError if no shadow has OUT models among the others on its own evaluated rows.
     """
-    inner = [(v, member_N) for v, member_N in _inner.views_of_shadows(view, needs, limit=len(view.shadow_member_MN)) if _has_out(v)]
+    inner = [
+        (v, member_N)
+        for v, member_N in _inner.views_of_shadows(view, needs, limit=len(view.shadow_member_MN))
+        if _has_out(v)
+    ]
     if not inner:
         raise ValueError(
-            f"a='tuned' scores every shadow with OUT models of the others, and 0 of {len(view.shadow_member_MN)} shadows have one on "
+            "a='tuned' scores every shadow with OUT models of the others, and 0 of "
+            f"{len(view.shadow_member_MN)} shadows have one on "
             "their own evaluated rows: train more models or give a number."
         )
     auc = []
@@ -94,40 +115,69 @@ def _has_out(view: View) -> bool:
     return bool((view.visible_MN & ~view.shadow_member_MN)[:, view.evaluated_N].any())
 
 
-def scores(view: View, *, kinds: Sequence[str], a: float, gamma: float, population_p: str, views: str) -> np.ndarray:
+def scores(
+    view: View, *, kinds: Sequence[str], a: float, gamma: float, population_p: str, views: str
+) -> np.ndarray:
     """Returns score_N of a view whose signal 'log_p' is the log probability of the true label."""
     x, z = np.flatnonzero(view.evaluated_N), np.flatnonzero(view.population_N)
     if not len(z):
-        raise ValueError("there are 0 population rows to compare with; at least 1 is needed: set design.population, or bring population_<key>.")
+        raise ValueError(
+            "there are 0 population rows to compare with; at least 1 is needed: set "
+            "design.population, or bring population_<key>."
+        )
     masks = _sides.masks_of(view, x, kinds)
     out_z = view.visible_MN[:, z] & ~view.shadow_member_MN[:, z]
     own_AN, log_p_MAN = view.target["log_p"], view.shadow["log_p"]
     ratio_x, ratio_z = [], []
     for own_N, log_p_MN in zip(own_AN, log_p_MAN.swapaxes(0, 1), strict=True):
-        ratio_x.append(own_N[x] - average([_probability.log_mean(log_p_MN[:, x], where_MN) for where_MN in masks], a))
+        ratio_x.append(
+            own_N[x]
+            - average([_probability.log_mean(log_p_MN[:, x], where_MN) for where_MN in masks], a)
+        )
         mean_Z = _probability.log_mean(log_p_MN[:, z], out_z)
-        ratio_z.append(own_N[z] - (_probability.offline(mean_Z, a) if population_p == "offline" else mean_Z))
-    log_gamma, rounding = np.log(gamma), ROUNDING * max(1.0, float(np.abs(own_AN[:, np.concatenate([x, z])]).max()))
+        ratio_z.append(
+            own_N[z] - (_probability.offline(mean_Z, a) if population_p == "offline" else mean_Z)
+        )
+    log_gamma, rounding = (
+        np.log(gamma),
+        ROUNDING * max(1.0, float(np.abs(own_AN[:, np.concatenate([x, z])]).max())),
+    )
     if views == "mean":
-        dominated = [share_dominated(x_N, z_N, log_gamma, rounding=rounding) for x_N, z_N in zip(ratio_x, ratio_z, strict=True)]
+        dominated = [
+            share_dominated(x_N, z_N, log_gamma, rounding=rounding)
+            for x_N, z_N in zip(ratio_x, ratio_z, strict=True)
+        ]
         score_X = np.mean(dominated, 0)
     else:
         needed = len(ratio_x) // 2 + 1
-        score_X = share_dominated(np.sort(ratio_x, 0)[-needed], ratio_z[0], log_gamma, rounding=rounding)
+        score_X = share_dominated(
+            np.sort(ratio_x, 0)[-needed], ratio_z[0], log_gamma, rounding=rounding
+        )
     return _sides.spread_out(score_X, view.evaluated_N)
 
 
-def share_dominated(log_ratio_N: np.ndarray, log_ratio_Z: np.ndarray, log_gamma: float, *, rounding: float = 0.0) -> np.ndarray:
-    """Returns the share of z with log ratio_N >= log gamma + log ratio_Z - rounding for every n: the exact counts of the N x Z comparison."""
-    return np.searchsorted(np.sort(log_gamma + log_ratio_Z) - rounding, log_ratio_N, side="right") / len(log_ratio_Z)
+def share_dominated(
+    log_ratio_N: np.ndarray, log_ratio_Z: np.ndarray, log_gamma: float, *, rounding: float = 0.0
+) -> np.ndarray:
+    """Returns the share of z with log ratio_N >= log gamma + log ratio_Z - rounding for every n:
+    the exact counts of the N x Z comparison.
+    """
+    return np.searchsorted(
+        np.sort(log_gamma + log_ratio_Z) - rounding, log_ratio_N, side="right"
+    ) / len(log_ratio_Z)
 
 
 def average(log_means: Sequence[np.ndarray], a: float) -> np.ndarray:
-    """Returns log p(x) from the log mean over OUT shadows or over OUT and IN shadows, NaN where an example has none of a kind."""
+    """Returns log p(x) from the log mean over OUT shadows or over OUT and IN shadows, NaN where an
+    example has none of a kind.
+    """
     overall = [_probability.log_mean_over_examples(log_mean_N) for log_mean_N in log_means]
     if len(log_means) == 1:
         return _probability.offline(np.where(np.isnan(log_means[0]), overall[0], log_means[0]), a)
     out_N, in_N = log_means
     quotient = overall[1] - overall[0]
-    in_N, out_N = np.where(np.isnan(in_N), out_N + quotient, in_N), np.where(np.isnan(out_N), in_N - quotient, out_N)
+    in_N, out_N = (
+        np.where(np.isnan(in_N), out_N + quotient, in_N),
+        np.where(np.isnan(out_N), in_N - quotient, out_N),
+    )
     return np.logaddexp(out_N, in_N) - np.log(2)

@@ -8,14 +8,22 @@ from mia_jax.attacks import _signals
 from mia_jax.types import Attack
 
 
-def make(*, signal: str = "loss", view: int | None = None, sign: int | None = None, prefix: int | None = None) -> Attack:
-    """score = sign * mean over the query views of the target's signal (of one `view` if given), so larger = more likely a member.
+def make(
+    *,
+    signal: str = "loss",
+    view: int | None = None,
+    sign: int | None = None,
+    prefix: int | None = None,
+) -> Attack:
+    """score = sign * mean over the query views of the target's signal (of one `view` if given), so
+    larger = more likely a member.
 
-    Of a signal with a value for every part of its budget [A,N,P] (boundary_distance, noise_robustness) component `prefix` is taken, None: the
-    last, which has seen all queries. No training data and no shadow is needed to rank; the report chooses the threshold on shadows. `sign`
-    None: as the signal declares.
-    ValueError for a signal without a sign or a view that was not queried. Source: Yeom et al. 2018 (arXiv:1709.01604), adversary 2; for
-    modified entropy Song and Mittal 2021 (arXiv:2003.10595).
+    Of a signal with a value for every part of its budget [A,N,P] (boundary_distance,
+    noise_robustness) component `prefix` is taken, None: the last, which has seen all queries. No
+    training data and no shadow is needed to rank; the report chooses the threshold on shadows.
+    `sign` None: as the signal declares. ValueError for a signal without a sign or a view that was
+    not queried. Source: Yeom et al. 2018 (arXiv:1709.01604), adversary 2; for modified entropy Song
+    and Mittal 2021 (arXiv:2003.10595).
     """
     sign = _signals.sign_of(signal, sign)
 
@@ -24,9 +32,18 @@ def make(*, signal: str = "loss", view: int | None = None, sign: int | None = No
         value = _signals.part(evidence.target[signal], prefix, signal)
         value_AN = _signals.scalar(value, "AN", signal).astype(np.float64)
         if view is not None and not 0 <= view < len(value_AN):
-            raise ValueError(f"view={view} of signal {signal!r} was not queried; there are {len(value_AN)} views, numbered from 0.")
+            raise ValueError(
+                f"view={view} of signal {signal!r} was not queried; there are {len(value_AN)} "
+                "views, numbered from 0."
+            )
         value_N = value_AN.mean(0) if view is None else value_AN[view]
         return np.where(evidence.evaluated_N, sign * value_N, np.nan)
 
     at = lambda p: make(signal=signal, view=view, sign=sign, prefix=p)  # noqa: E731
-    return Attack(score, (signal,), knows="nothing", note=f"{'mean over views' if view is None else f'view {view}'} of {signal}", at=at)
+    return Attack(
+        score,
+        (signal,),
+        knows="nothing",
+        note=f"{'mean over views' if view is None else f'view {view}'} of {signal}",
+        at=at,
+    )

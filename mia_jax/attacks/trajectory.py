@@ -1,4 +1,7 @@
-"""How the loss fell during training: the losses at several epochs of the same run (after Liu et al. 2022, arXiv:2208.14933)."""
+"""How the loss fell during training: the losses at several epochs of the same run (after Liu et al.
+
+2022, arXiv:2208.14933).
+"""
 
 from __future__ import annotations
 
@@ -11,45 +14,78 @@ from mia_jax.attacks import _sides
 from mia_jax.fitting import logistic
 from mia_jax.types import Attack
 
-SIGNAL = "loss_trajectory"  # [A,N,E]: the loss after each of E epochs of a run, the last one at its end
+SIGNAL = (
+    "loss_trajectory"  # [A,N,E]: the loss after each of E epochs of a run, the last one at its end
+)
 FLOOR = 1e-10  # losses below it count as it
 
 
-def make(*, form: str = "logistic", shadows: int = 16, ridge: float = 1e-3, mode: str = "online") -> Attack:
-    """Reads the signal 'loss_trajectory' [A,N,E], E >= 1: -log(loss) at every epoch, mean over query views.
+def make(
+    *, form: str = "logistic", shadows: int = 16, ridge: float = 1e-3, mode: str = "online"
+) -> Attack:
+    """Reads the signal 'loss_trajectory' [A,N,E], E >= 1: -log(loss) at every epoch, mean over
+    query views.
 
-    form 'logistic': log odds of a logistic regression on the E values, standardized, fitted on the own evaluated rows of the first `shadows`
-    shadows. form 'lira': the Student-t likelihood ratio of lira (`mode` online or offline) on the E values jointly, per example.
-    The paper distills such losses from the target; here they are the snapshots of the runs themselves, a stronger attacker.
+    form 'logistic': log odds of a logistic regression on the E values, standardized, fitted on the
+    own evaluated rows of the first `shadows` shadows. form 'lira': the Student-t likelihood ratio
+    of lira (`mode` online or offline) on the E values jointly, per example. The paper distills such
+    losses from the target; here they are the snapshots of the runs themselves, a stronger attacker.
     ValueError if no shadow has evaluated members and non-members of its own (form 'logistic').
     """
     checks.one_of(("logistic", "lira"), form=form)
     checks.one_of(("online", "offline"), mode=mode)
     checks.at_least(1, shadows=shadows)
     if form == "lira":
-        whole = registry.make("attacks", "lira", dict(signal="epochs", sign=1, mode=mode, views="multivariate", variance="shrunk"))
+        whole = registry.make(
+            "attacks",
+            "lira",
+            dict(signal="epochs", sign=1, mode=mode, views="multivariate", variance="shrunk"),
+        )
 
         def of_lira(view, key):
-            target, shadow = ({"epochs": np.moveaxis(features(of[SIGNAL]), -1, -2)} for of in (view.target, view.shadow))
+            target, shadow = (
+                {"epochs": np.moveaxis(features(of[SIGNAL]), -1, -2)}
+                for of in (view.target, view.shadow)
+            )
             return whole.score(dataclasses.replace(view, target=target, shadow=shadow), key)
 
-        return Attack(of_lira, (SIGNAL, *whole.needs[1:]), knows="shadows", note=f"jointly over epochs; {whole.note}")
+        return Attack(
+            of_lira,
+            (SIGNAL, *whole.needs[1:]),
+            knows="shadows",
+            note=f"jointly over epochs; {whole.note}",
+        )
 
     def score(view, key):
         del key
         own_MN = view.shadow_evaluated_MN[:shadows]
-        x_KE, member_K = features(view.shadow[SIGNAL][:shadows])[own_MN], view.shadow_member_MN[:shadows][own_MN]
+        x_KE, member_K = (
+            features(view.shadow[SIGNAL][:shadows])[own_MN],
+            view.shadow_member_MN[:shadows][own_MN],
+        )
         center_E, scale_E = x_KE.mean(0), x_KE.std(0)
         scale_E = np.where(scale_E > 1e-12 * np.abs(center_E), scale_E, np.inf)
         weight_E, intercept = logistic.balanced((x_KE - center_E) / scale_E, member_K, ridge=ridge)
         x = view.evaluated_N
-        return _sides.spread_out((features(view.target[SIGNAL])[x] - center_E) / scale_E @ weight_E + intercept, x)
+        return _sides.spread_out(
+            (features(view.target[SIGNAL])[x] - center_E) / scale_E @ weight_E + intercept, x
+        )
 
-    return Attack(score, (SIGNAL, "shadow_own"), knows="shadows", note=f"logistic over epochs, fitted on up to {shadows} shadows")
+    return Attack(
+        score,
+        (SIGNAL, "shadow_own"),
+        knows="shadows",
+        note=f"logistic over epochs, fitted on up to {shadows} shadows",
+    )
 
 
 def features(value: np.ndarray) -> np.ndarray:
-    """-log of the mean over query views, [..,A,N,E] -> [..,N,E] float64; ValueError for a signal without an axis of epochs."""
+    """-log of the mean over query views, [..,A,N,E] -> [..,N,E] float64; ValueError for a signal
+    without an axis of epochs.
+    """
     if value.ndim < 3 or not value.shape[-1]:
-        raise ValueError(f"signal {SIGNAL!r} has shape {value.shape}; the trajectory attack needs [..,A,N,E] with E >= 1 epochs.")
+        raise ValueError(
+            f"signal {SIGNAL!r} has shape {value.shape}; the trajectory attack needs [..,A,N,E] "
+            "with E >= 1 epochs."
+        )
     return -np.log(np.maximum(value, FLOOR, dtype=np.float64)).mean(-3)

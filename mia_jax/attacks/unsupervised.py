@@ -1,4 +1,7 @@
-"""Threshold from random inputs: a member lies farther from the boundary than they do. No source model is needed."""
+"""Threshold from random inputs: a member lies farther from the boundary than they do.
+
+No source model is needed.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +12,37 @@ from mia_jax.attacks import _signals
 from mia_jax.types import Attack
 
 
-def make(*, signal: str = "boundary_distance", reference: str = "noise_distance", share: float = 0.5, sign: int | None = None) -> Attack:
-    """score = sign * (s(x) - the `share`-quantile of `reference` over the evaluated rows), means over query views; a member from 0 on.
+def make(
+    *,
+    signal: str = "boundary_distance",
+    reference: str = "noise_distance",
+    share: float = 0.5,
+    sign: int | None = None,
+) -> Attack:
+    """score = sign * (s(x) - the `share`-quantile of `reference` over the evaluated rows), means
+    over query views; a member from 0 on.
 
-    `reference` is the target's answer to one random input a row. The ranking is that of attack threshold; what differs is who chooses the threshold:
-    the report uses this attack's own. Of a signal with parts the last is taken. Source: Li & Zhang 2021 (arXiv:2007.15528), boundary attack.
+    `reference` is the target's answer to one random input a row. The ranking is that of attack
+    threshold; what differs is who chooses the threshold: the report uses this attack's own. Of a
+    signal with parts the last is taken. Source: Li & Zhang 2021 (arXiv:2007.15528), boundary
+    attack.
     """
     checks.fraction(closed="neither", share=share)
     sign = _signals.sign_of(signal, sign)
 
     def score(view, key):
         del key
-        value_N, reference_N = (_signals.part(view.target[name], None, name).astype(np.float64).mean(0) for name in (signal, reference))
+        value_N, reference_N = (
+            _signals.part(view.target[name], None, name).astype(np.float64).mean(0)
+            for name in (signal, reference)
+        )
         limit = np.quantile(sign * reference_N[view.evaluated_N], share)
         return np.where(view.evaluated_N, sign * value_N - limit, np.nan)
 
-    return Attack(score, (signal, reference), knows="nothing", note=f"{signal} above {100 * share:g}% of random inputs", threshold=0.0)
+    return Attack(
+        score,
+        (signal, reference),
+        knows="nothing",
+        note=f"{signal} above {100 * share:g}% of random inputs",
+        threshold=0.0,
+    )

@@ -1,7 +1,9 @@
-"""Training augmentations: random changes of one example by a key of its own. One file each with make(...) -> change(x, key).
+"""Training augmentations: random changes of one example by a key of its own.
 
-config.learner.augment = ('flip', 'shift:2', 'my_pkg.my_augmentation:strength=3'): a name, its settings in order or by name. A file that has
-IMAGES = True changes images [H,W,C] alone.
+One file each with make(...) -> change(x, key).
+
+config.learner.augment = ('flip', 'shift:2', 'my_pkg.my_augmentation:strength=3'): a name, its
+settings in order or by name. A file that has IMAGES = True changes images [H,W,C] alone.
 """
 
 from __future__ import annotations
@@ -12,21 +14,31 @@ import jax
 
 from mia_jax import registry
 
-_SITE = 0x617567  # keeps the draws apart from those of a model's own layers, which fold small numbers into the same key
+# keeps the draws apart from those of a model's own layers, which fold small numbers into the same
+# key
+_SITE = 0x617567
 
 
 def make(specs: Sequence[str]) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """Returns (x_B.., key_B) -> x_B.. with the random changes in `specs`, one after the other.
 
-    Each example changes by its own key alone, whatever else is in the batch; of pairs x_B2HWC each image changes on its own.
+    Each example changes by its own key alone, whatever else is in the batch; of pairs x_B2HWC each
+    image changes on its own.
 
     Raises:
-        ValueError: There is no such augmentation or setting, or it needs images and the examples are none.
+        ValueError: There is no such augmentation or setting, or it needs images and the examples
+            are none.
     """
     if isinstance(specs, str):
-        raise ValueError(f"augmentation={specs!r} must be a list such as ['flip']. Forms: {registry.forms('augmentations')}.")
+        raise ValueError(
+            f"augmentation={specs!r} must be a list such as ['flip']. Forms: "
+            f"{registry.forms('augmentations')}."
+        )
     changes = [registry.make_spelled("augmentations", spec, noun="augmentation") for spec in specs]
-    images = next((spec for spec in specs if getattr(registry.load("augmentations", spec), "IMAGES", False)), None)
+    images = next(
+        (spec for spec in specs if getattr(registry.load("augmentations", spec), "IMAGES", False)),
+        None,
+    )
 
     def one(x, key):
         for site, change in enumerate(changes):
@@ -41,7 +53,8 @@ def make(specs: Sequence[str]) -> Callable[[jax.Array, jax.Array], jax.Array]:
             return jax.vmap(jax.vmap(one))(x, key_B2)
         if images is not None and x.ndim != 4:
             raise ValueError(
-                f"augmentation {images!r} needs images [B,H,W,C]; these examples have shape {tuple(x.shape[1:])}, which is not an image."
+                f"augmentation {images!r} needs images [B,H,W,C]; these examples have shape "
+                f"{tuple(x.shape[1:])}, which is not an image."
             )
         return jax.vmap(one)(x, key_B)
 

@@ -15,10 +15,15 @@ def mirrored(index, length: int):
 
 
 def moved(x: jax.Array, key: jax.Array, reach: int, reflect: bool) -> jax.Array:
-    """Returns one image [H,W,C] moved by up to `reach` pixels each way, edges repeated or reflected."""
+    """Returns one image [H,W,C] moved by up to `reach` pixels each way, edges repeated or
+    reflected.
+    """
     height, width = x.shape[:2]
     step = jax.random.randint(key, (2,), -reach, reach + 1, jnp.int32)
-    rows, columns = jnp.arange(height, dtype=jnp.int32) - step[0], jnp.arange(width, dtype=jnp.int32) - step[1]
+    rows, columns = (
+        jnp.arange(height, dtype=jnp.int32) - step[0],
+        jnp.arange(width, dtype=jnp.int32) - step[1],
+    )
     if reflect:
         return x[mirrored(rows, height)][:, mirrored(columns, width)]
     return x[jnp.clip(rows, 0, height - 1)][:, jnp.clip(columns, 0, width - 1)]

@@ -20,7 +20,9 @@ def make(*, degrees: float):
 
 def _turned(x: jax.Array, key: jax.Array, degrees: float) -> jax.Array:
     height, width, channels = x.shape
-    angle = jnp.deg2rad(jnp.float32(degrees)) * jax.random.uniform(key, (), jnp.float32, minval=-1.0, maxval=1.0)
+    angle = jnp.deg2rad(jnp.float32(degrees)) * jax.random.uniform(
+        key, (), jnp.float32, minval=-1.0, maxval=1.0
+    )
     rows = jnp.arange(height, dtype=jnp.float32)[:, None] - (height - 1) / 2
     columns = jnp.arange(width, dtype=jnp.float32)[None, :] - (width - 1) / 2
     from_row = jnp.cos(angle) * rows + jnp.sin(angle) * columns + (height - 1) / 2

@@ -1,4 +1,7 @@
-"""What every data source shares: checks, labels, the content hash, duplicates, standardization. NumPy on the host."""
+"""What every data source shares: checks, labels, the content hash, duplicates, standardization.
+
+NumPy on the host.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,10 @@ def checked(pool: Pool) -> Pool:
         x = np.ascontiguousarray(x, x_dtype(task))
         y = np.ascontiguousarray(y, y_dtype(task))
     if x.ndim < 2 or not x.size:
-        raise ValueError(f"{name}: x has shape {x.shape}; expected at least one example of at least one feature, [N,F] or [N,H,W,C].")
+        raise ValueError(
+            f"{name}: x has shape {x.shape}; expected at least one example of at least one "
+            "feature, [N,F] or [N,H,W,C]."
+        )
     if y.ndim != len(task.y) or len(y) != len(x) or not y.size:
         axes = (
             "one label a row, [N]" if task.y == "B" else f"[{','.join(task.y.replace('B', 'N'))}]"
@@ -53,7 +59,10 @@ def checked(pool: Pool) -> Pool:
     for column, value in pool.columns.items():
         value = np.ascontiguousarray(value)
         if value.shape != (len(x),):
-            raise ValueError(f"{name}: column {column!r} has shape {value.shape}; expected one value for each of the {len(x)} rows.")
+            raise ValueError(
+                f"{name}: column {column!r} has shape {value.shape}; expected one value for each "
+                f"of the {len(x)} rows."
+            )
         columns[column] = _population(name, value) if column == "population" else value
     return dataclasses.replace(pool, x=x, y=y, columns=columns)
 
@@ -89,7 +98,9 @@ MERGED = 0.1  # of the rows of real numbers: so many do not become equal by chan
 
 
 def _narrowed(name: str, x: np.ndarray) -> np.ndarray:
-    """x in float32, which is what models see; ValueError if that makes rows equal that are not, as with identifiers above 2^24."""
+    """x in float32, which is what models see; ValueError if that makes rows equal that are not, as
+    with identifiers above 2^24.
+    """
     with np.errstate(over="ignore"):
         narrow = x.astype(np.float32)
     if x.dtype.itemsize <= 2 or np.array_equal(narrow, x):
@@ -102,12 +113,17 @@ def _narrowed(name: str, x: np.ndarray) -> np.ndarray:
     whole = all((flat[:, f] == np.round(flat[:, f])).all() for f in changed)
     if merged > (0 if whole else MERGED * len(x)):
         first: dict[int, int] = {}
-        pairs = ((first.setdefault(int(after_N[n]), n), n) for n in np.unique(group_N, return_index=True)[1])  # a row of each set of equal rows
+        pairs = (
+            (first.setdefault(int(after_N[n]), n), n)
+            for n in np.unique(group_N, return_index=True)[1]
+        )  # a row of each set of equal rows
         other, twin = next((a, b) for a, b in pairs if a != b)
         f = int(np.flatnonzero(flat[twin] != flat[other])[0])
         raise ValueError(
-            f"{name}: rows {other} and {twin} differ and become equal in float32, which is what models are given (feature {f}: {flat[other, f]} and "
-            f"{flat[twin, f]}; {merged:,} such rows). Leave that feature out if it is an identifier, or subtract an offset from it."
+            f"{name}: rows {other} and {twin} differ and become equal in float32, which is what "
+            f"models are given (feature {f}: {flat[other, f]} and "
+            f"{flat[twin, f]}; {merged:,} such rows). Leave that feature out if it is an "
+            "identifier, or subtract an offset from it."
         )
     return narrow
 
@@ -115,36 +131,58 @@ def _narrowed(name: str, x: np.ndarray) -> np.ndarray:
 def _resolved(name: str, y: np.ndarray) -> None:
     """ValueError if float32 cannot resolve regression labels of small spread and large size."""
     y = y.astype(np.float64)
-    if np.isfinite(y).all() and y.size and 0 < y.std() < 1e3 * np.finfo(np.float32).eps * np.abs(y).max():
+    if (
+        np.isfinite(y).all()
+        and y.size
+        and 0 < y.std() < 1e3 * np.finfo(np.float32).eps * np.abs(y).max()
+    ):
         raise ValueError(
-            f"{name}: the targets lie around {y.mean():.6g} with a spread of {y.std():.3g}, which float32 cannot resolve, and models are trained in "
+            f"{name}: the targets lie around {y.mean():.6g} with a spread of {y.std():.3g}, which "
+            "float32 cannot resolve, and models are trained in "
             "float32: subtract their mean."
         )
 
 
 def labels(y, *, source: str) -> np.ndarray:
-    """Integer labels [N] int32 from integers, whole floats or booleans [N] or [N,1], or one-hot rows [N,C]; ValueError otherwise."""
+    """Integer labels [N] int32 from integers, whole floats or booleans [N] or [N,1], or one-hot
+    rows [N,C]; ValueError otherwise.
+    """
     y = np.asarray(y)
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.ndim == 2:
         if not (((y == 0) | (y == 1)).all() and (y.sum(1) == 1).all()):
-            raise ValueError(f"{source}: y has shape {y.shape} and is not one-hot; expected labels [N], [N,1] or one-hot [N,C].")
+            raise ValueError(
+                f"{source}: y has shape {y.shape} and is not one-hot; expected labels [N], [N,1] "
+                "or one-hot [N,C]."
+            )
         y = y.argmax(1)
     if y.ndim != 1 or y.dtype.kind not in "iufb":
-        words = " np.unique(y, return_inverse=True)[1] makes them." if y.ndim == 1 and y.dtype.kind in "SU" else ""
-        raise ValueError(f"{source}: y has shape {y.shape} and dtype {y.dtype}; expected integer labels [N].{words}")
+        words = (
+            " np.unique(y, return_inverse=True)[1] makes them."
+            if y.ndim == 1 and y.dtype.kind in "SU"
+            else ""
+        )
+        raise ValueError(
+            f"{source}: y has shape {y.shape} and dtype {y.dtype}; expected integer labels "
+            f"[N].{words}"
+        )
     if y.dtype.kind == "f":
         _finite(source, "y", y)
         broken = np.flatnonzero(y != np.round(y))
         if broken.size:
             row = int(broken[0])
-            raise ValueError(f"{source}: label {y[row]} in row {row} is not a whole number; for regression targets set regression=True.")
+            raise ValueError(
+                f"{source}: label {y[row]} in row {row} is not a whole number; for regression "
+                "targets set regression=True."
+            )
     return y.astype(np.int32)
 
 
 def first(examples: int | None, **arrays) -> list[np.ndarray]:
-    """The first `examples` rows of every array (all of them for None); ValueError with both numbers if there are fewer."""
+    """The first `examples` rows of every array (all of them for None); ValueError with both numbers
+    if there are fewer.
+    """
     available = len(next(iter(arrays.values())))
     if examples is not None:
         checks.positive(examples=examples)
@@ -154,7 +192,9 @@ def first(examples: int | None, **arrays) -> list[np.ndarray]:
 
 
 def content_hash(pool: Pool) -> str:
-    """16 hex digits of the SHA-256 of x, y and the population column with their shapes; the same on every machine."""
+    """16 hex digits of the SHA-256 of x, y and the population column with their shapes; the same on
+    every machine.
+    """
     digest = hashlib.sha256()
     kinds = {np.float32: "<f4", np.int32: "<i4"}
     parts = [("x", pool.x, kinds[x_dtype(pool.task)]), ("y", pool.y, kinds[y_dtype(pool.task)])]
@@ -171,8 +211,8 @@ def content_hash(pool: Pool) -> str:
 def duplicates(pool: Pool, member_N=None) -> dict[str, int]:
     """Counts of rows whose x is equal bit for bit.
 
-    'rows': rows that have a twin; 'groups': sets of equal rows; 'label_conflicts': groups with different y; with `member_N` (boolean [N])
-    also 'crossing': groups that have rows on both sides.
+    'rows': rows that have a twin; 'groups': sets of equal rows; 'label_conflicts': groups with
+    different y; with `member_N` (boolean [N]) also 'crossing': groups that have rows on both sides.
     """
     group_N = _groups(pool.x)
     size = np.bincount(group_N)
@@ -180,7 +220,11 @@ def duplicates(pool: Pool, member_N=None) -> dict[str, int]:
     low, high = np.full(len(size), y.max()), np.full(len(size), y.min())
     np.minimum.at(low, group_N, y)
     np.maximum.at(high, group_N, y)
-    counts = dict(rows=int(size[size > 1].sum()), groups=int((size > 1).sum()), label_conflicts=int((low < high).sum()))
+    counts = dict(
+        rows=int(size[size > 1].sum()),
+        groups=int((size > 1).sum()),
+        label_conflicts=int((low < high).sum()),
+    )
     if member_N is not None:
         member_N = _mask(member_N, len(y), "member_N")
         members = np.bincount(group_N, weights=member_N, minlength=len(size))
@@ -189,16 +233,24 @@ def duplicates(pool: Pool, member_N=None) -> dict[str, int]:
 
 
 def drop_duplicates(pool: Pool) -> Pool:
-    """The pool with only the first row of every set of rows whose x is equal (whatever their labels), in the old order."""
+    """The pool with only the first row of every set of rows whose x is equal (whatever their
+    labels), in the old order.
+    """
     keep = np.unique(_groups(pool.x), return_index=True)[1]
     rows = {k: np.asarray(v)[keep] for k, v in pool.columns.items()}
-    return checked(dataclasses.replace(pool, x=np.asarray(pool.x)[keep], y=np.asarray(pool.y)[keep], columns=rows))
+    return checked(
+        dataclasses.replace(
+            pool, x=np.asarray(pool.x)[keep], y=np.asarray(pool.y)[keep], columns=rows
+        )
+    )
 
 
 def standardize(pool: Pool, population_N) -> Pool:
-    """x with mean 0 and sd 1 over the population rows only, per feature (per channel for images [N,H,W,C]); constant features keep sd 1.
+    """x with mean 0 and sd 1 over the population rows only, per feature (per channel for images
+    [N,H,W,C]); constant features keep sd 1.
 
-    `population_N` is boolean [N]: rows that no model trains on and that are not evaluated. ValueError without at least 2 of them.
+    `population_N` is boolean [N]: rows that no model trains on and that are not evaluated.
+    ValueError without at least 2 of them.
     """
     if pool.task.vocabulary is not None:
         raise ValueError(
@@ -208,8 +260,10 @@ def standardize(pool: Pool, population_N) -> Pool:
     population_N = _mask(population_N, len(pool.y), "population_N")
     if population_N.sum() < 2:
         raise ValueError(
-            f"standardizing needs at least 2 population rows (rows outside every model and outside the evaluation) and there are "
-            f"{int(population_N.sum())}: set design.population to a share above 0, or bring population_x and population_y."
+            "standardizing needs at least 2 population rows (rows outside every model and outside "
+            "the evaluation) and there are "
+            f"{int(population_N.sum())}: set design.population to a share above 0, or bring "
+            "population_x and population_y."
         )
     x = np.asarray(pool.x)
     axes = (0, 1, 2) if x.ndim == 4 else (0,)
@@ -233,7 +287,10 @@ def _finite(source: str, what: str, array: np.ndarray) -> None:
         bad = ~np.isfinite(array[block])
         if bad.any():
             at = (int(np.argwhere(bad)[0][0]) + block.start, *map(int, np.argwhere(bad)[0][1:]))
-            raise ValueError(f"{source}: {what} is {array[at]} in row {at[0]} (position {list(at)}, counted from 0); every value must be finite.")
+            raise ValueError(
+                f"{source}: {what} is {array[at]} in row {at[0]} (position {list(at)}, counted "
+                "from 0); every value must be finite."
+            )
 
 
 def _classes(source: str, y: np.ndarray, task: Task) -> None:
@@ -245,29 +302,43 @@ def _classes(source: str, y: np.ndarray, task: Task) -> None:
             f"(num_classes={task.num_classes})."
         )
     if task.has_classes and y.min() == y.max():
-        raise ValueError(f"{source}: all {len(y)} rows have label {y[0]}; a classifier needs at least 2 classes.")
+        raise ValueError(
+            f"{source}: all {len(y)} rows have label {y[0]}; a classifier needs at least 2 classes."
+        )
 
 
 def _population(source: str, value: np.ndarray) -> np.ndarray:
     if not np.isin(value, (0, 1)).all():
-        raise ValueError(f"{source}: the column 'population' must be boolean; it is {value.dtype} with values other than 0 and 1.")
+        raise ValueError(
+            f"{source}: the column 'population' must be boolean; it is {value.dtype} with values "
+            "other than 0 and 1."
+        )
     if value.all():
-        raise ValueError(f"{source}: all {len(value)} rows are population rows, so no model has anything to train on.")
+        raise ValueError(
+            f"{source}: all {len(value)} rows are population rows, so no model has anything to "
+            "train on."
+        )
     return value.astype(bool)
 
 
 def _mask(value, rows: int, name: str) -> np.ndarray:
     value = np.asarray(value)
     if value.shape != (rows,) or value.dtype != bool:
-        raise ValueError(f"{name} has shape {value.shape} and dtype {value.dtype}; expected boolean [{rows}].")
+        raise ValueError(
+            f"{name} has shape {value.shape} and dtype {value.dtype}; expected boolean [{rows}]."
+        )
     return value
 
 
 def _groups(x) -> np.ndarray:
-    """[N] numbers: equal rows have equal ones, counted up in order of first appearance (0.0 equals -0.0)."""
+    """[N] numbers: equal rows have equal ones, counted up in order of first appearance (0.0 equals
+    -0.0).
+    """
     seen: dict[bytes, int] = {}
     x = np.asarray(x)
-    x = np.ascontiguousarray(x, np.float32 if x.dtype.itemsize < 4 or x.dtype == np.float32 else x.dtype)  # in the digits that it has
+    x = np.ascontiguousarray(
+        x, np.float32 if x.dtype.itemsize < 4 or x.dtype == np.float32 else x.dtype
+    )  # in the digits that it has
     zero = x.dtype.type(0)
     hashes = (hashlib.blake2b((row + zero).tobytes(), digest_size=16).digest() for row in x)
     return np.fromiter((seen.setdefault(h, len(seen)) for h in hashes), np.int64, len(x))

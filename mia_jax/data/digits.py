@@ -7,7 +7,9 @@ from mia_jax.types import Pool, classification
 
 
 def load(*, flat: bool = True, examples: int | None = None) -> Pool:
-    """The digits as [N,64] (flat) or images [N,8,8,1], in [0,1]; `examples`: only the first so many."""
+    """The digits as [N,64] (flat) or images [N,8,8,1], in [0,1]; `examples`: only the first so
+    many.
+    """
     from sklearn import datasets
 
     x, y = datasets.load_digits(return_X_y=True)

@@ -12,17 +12,25 @@ import numpy as np
 from mia_jax.data._pool import checked, first
 from mia_jax.types import Pool, classification
 
-FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
 REMEDY = (
-    "Fashion-MNIST on Debian or Ubuntu: type `apt-get install dataset-fashion-mnist` and set the folder to /usr/share/datasets/fashion-mnist. "
+    "Fashion-MNIST on Debian or Ubuntu: type `apt-get install dataset-fashion-mnist` and set the "
+    "folder to /usr/share/datasets/fashion-mnist. "
     "Otherwise put the four files there yourself, gzipped or not."
 )
 
 
 def load(*, folder: str = "/usr/share/datasets/fashion-mnist", examples: int | None = None) -> Pool:
-    """Images [N,H,W,1] in [0,1], the official training rows first, then the test rows; `examples`: only the first so many.
+    """Images [N,H,W,1] in [0,1], the official training rows first, then the test rows; `examples`:
+    only the first so many.
 
-    FileNotFoundError that names what is missing and what to type; ValueError for a file that is damaged or not of this format.
+    FileNotFoundError that names what is missing and what to type; ValueError for a file that is
+    damaged or not of this format.
     """
     path = pathlib.Path(folder).expanduser()
     found = {name: _find(path, name) for name in FILES}
@@ -30,12 +38,17 @@ def load(*, folder: str = "/usr/share/datasets/fashion-mnist", examples: int | N
     if missing:
         what = "lacks " + ", ".join(missing) if path.is_dir() else "does not exist"
         raise FileNotFoundError(f"data folder {path} {what}. {REMEDY}")
-    train_x, train_y, test_x, test_y = (_read(found[name], axes) for name, axes in zip(FILES, (3, 1, 3, 1)))
+    train_x, train_y, test_x, test_y = (
+        _read(found[name], axes) for name, axes in zip(FILES, (3, 1, 3, 1))
+    )
     for part, x, y in (("train", train_x, train_y), ("t10k", test_x, test_y)):
         if len(x) != len(y):
             raise ValueError(f"data folder {path}: {part} has {len(x)} images but {len(y)} labels.")
     if train_x.shape[1:] != test_x.shape[1:]:
-        raise ValueError(f"data folder {path}: train images are {train_x.shape[1:]} but t10k images {test_x.shape[1:]}.")
+        raise ValueError(
+            f"data folder {path}: train images are {train_x.shape[1:]} but t10k images "
+            f"{test_x.shape[1:]}."
+        )
     y = np.concatenate([train_y, test_y])
     classes = int(y.max()) + 1
     x, y = first(examples, x=np.concatenate([train_x, test_x]), y=y)
@@ -50,7 +63,10 @@ def _find(folder: pathlib.Path, name: str) -> pathlib.Path | None:
 
 
 def _read(path: pathlib.Path, axes: int) -> np.ndarray:
-    """The bytes of one file as a uint8 array of the given rank. Header: 0, 0, 8 (= uint8), rank, then the big-endian lengths."""
+    """The bytes of one file as a uint8 array of the given rank.
+
+    Header: 0, 0, 8 (= uint8), rank, then the big-endian lengths.
+    """
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
             raw = file.read()
@@ -58,9 +74,15 @@ def _read(path: pathlib.Path, axes: int) -> np.ndarray:
         raise ValueError(f"{path} is damaged: {error}") from error
     start = 4 + 4 * axes
     if len(raw) < start or raw[:4] != bytes((0, 0, 8, axes)):
-        raise ValueError(f"{path} is not an MNIST-format file of rank {axes}: it starts with {raw[:4].hex(' ')}, expected 00 00 08 {axes:02x}.")
+        raise ValueError(
+            f"{path} is not an MNIST-format file of rank {axes}: it starts with "
+            f"{raw[:4].hex(' ')}, expected 00 00 08 {axes:02x}."
+        )
     shape = np.frombuffer(raw, ">u4", axes, 4).astype(int)
     size = math.prod(shape.tolist())  # of Python's whole numbers, which do not overflow
     if len(raw) - start != size:
-        raise ValueError(f"{path} is damaged: shape {shape.tolist()} needs {size} bytes after the header; there are {len(raw) - start}.")
+        raise ValueError(
+            f"{path} is damaged: shape {shape.tolist()} needs {size} bytes after the header; there "
+            f"are {len(raw) - start}."
+        )
     return np.frombuffer(raw, np.uint8, offset=start).reshape(shape)

@@ -12,9 +12,16 @@ from mia_jax.types import Pool, regression
 
 
 def load(
-    *, examples: int = 1000, features: int = 2, weights: float | Sequence[float] = (2.0, -3.4), bias: float = 4.2, noise: float = 0.01, seed: int = 0
+    *,
+    examples: int = 1000,
+    features: int = 2,
+    weights: float | Sequence[float] = (2.0, -3.4),
+    bias: float = 4.2,
+    noise: float = 0.01,
+    seed: int = 0,
 ) -> Pool:
-    """y = x @ w + b + N(0, noise^2) with x ~ N(0, I) [N,features]; `weights` is w, or the one number that every feature has.
+    """y = x @ w + b + N(0, noise^2) with x ~ N(0, I) [N,features]; `weights` is w, or the one
+    number that every feature has.
 
     The task is regression. ValueError if there are not as many weights as features.
     """
@@ -24,7 +31,10 @@ def load(
     checks.in_memory(f"examples={examples} of {features} features", 12.0 * examples * features)
     w_F = np.asarray(weights, float)
     if w_F.ndim and len(w_F) != features:
-        raise ValueError(f"weights={tuple(w_F.tolist())} are {len(w_F)} numbers for features={features}; give one a feature, or a single number.")
+        raise ValueError(
+            f"weights={tuple(w_F.tolist())} are {len(w_F)} numbers for features={features}; give "
+            "one a feature, or a single number."
+        )
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((examples, features))
     y = x @ np.broadcast_to(w_F, (features,)) + bias + noise * rng.standard_normal(examples)

@@ -22,10 +22,12 @@ def load(
     random_labels: bool = False,
     seed: int = 0,
 ) -> Pool:
-    """N = `examples` rows: a class center on the sphere of radius `separation` plus Gaussian noise of sd `noise` a feature, classes balanced.
+    """N = `examples` rows: a class center on the sphere of radius `separation` plus Gaussian noise
+    of sd `noise` a feature, classes balanced.
 
-    x is [N,features], or images [N,H,W,C] for `shape`=(H,W,C), squashed by the logistic function into (0,1). `random_labels=True` draws y
-    independently of x: whatever a model knows about such labels it has memorized.
+    x is [N,features], or images [N,H,W,C] for `shape`=(H,W,C), squashed by the logistic function
+    into (0,1). `random_labels=True` draws y independently of x: whatever a model knows about such
+    labels it has memorized.
     """
     size = features if shape is None else int(np.prod(shape))
     checks.at_least(2, classes=classes)

@@ -1,8 +1,9 @@
-"""A table with a label column: your own csv or npz, such as the files of the tabular membership-inference literature.
+"""A table with a label column: your own csv or npz, such as the files of the tabular
+membership-inference literature.
 
-Shapes (features/classes) of the four usual sets, from files that you bring:
-Adult 107/2 (npz with x and y), Purchase 600/100 and Location 446/30 (csv, label first), Texas 6168/100 (csv of features whose first column is
-dropped: `drop=(0,)`, and a second file of labels: `label_path`).
+Shapes (features/classes) of the four usual sets, from files that you bring: Adult 107/2 (npz with x
+and y), Purchase 600/100 and Location 446/30 (csv, label first), Texas 6168/100 (csv of features
+whose first column is dropped: `drop=(0,)`, and a second file of labels: `label_path`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mia_jax import checks
-from mia_jax.data import _given as given
+from mia_jax.data import _arrays as given
 from mia_jax.data import npz
 from mia_jax.data._pool import checked, first, labels
 from mia_jax.types import Pool, classification
@@ -38,20 +39,25 @@ def load(
     delimiter: str = ",",
     examples: int | None = None,
 ) -> Pool:
-    """x [N,F] as it stands in the file (standardize it on population rows), y the label column with its sorted values renumbered 0..C-1.
+    """x [N,F] as it stands in the file (standardize it on population rows), y the label column with
+    its sorted values renumbered 0..C-1.
 
-    `path`: a csv (also .gz), or an .npz with x and y (or features and labels), or with one table. `label`, `drop`, `one_hot`: columns by name or
-    index (-1 = last); a table needs a `label`, which is not guessed. `one_hot` columns, of words or numbers, become a column of 0 and 1 per value, in
-    their sorted order, behind the others. `label_path`: labels from a file of their own, one a line. `header`: None looks whether the first line has
-    words over numbers. `examples`: only the first so many rows. FileNotFoundError, or ValueError that names the cell, the row or all columns that
-    hold words.
+    `path`: a csv (also .gz), or an .npz with x and y (or features and labels), or with one table.
+    `label`, `drop`, `one_hot`: columns by name or index (-1 = last); a table needs a `label`, which
+    is not guessed. `one_hot` columns, of words or numbers, become a column of 0 and 1 per value, in
+    their sorted order, behind the others. `label_path`: labels from a file of their own, one a
+    line. `header`: None looks whether the first line has words over numbers. `examples`: only the
+    first so many rows. FileNotFoundError, or ValueError that names the cell, the row or all columns
+    that hold words.
     """
     file = pathlib.Path(path).expanduser()
     columns = _listed(drop, "drop"), _listed(one_hot, "one_hot")
     if file.suffix == ".npz":
         x, y = _from_npz(file, label, *columns)
     else:
-        x, y = _from_csv(file, None if label_path else label, *columns, header, delimiter, labeled=not label_path)
+        x, y = _from_csv(
+            file, None if label_path else label, *columns, header, delimiter, labeled=not label_path
+        )
     if label_path:
         y = _from_csv(pathlib.Path(label_path).expanduser(), 0, (), (), None, delimiter)[1]
         if len(y) != len(x):
@@ -76,43 +82,69 @@ def _classes(y: np.ndarray, file: pathlib.Path) -> None:
     many = len(values) > MANY
     if many and values.dtype.kind == "f" and not (values == np.round(values)).all():
         raise ValueError(
-            f"{file}: the label holds {len(values):,} different real numbers, which are no classes. Choose another column as data.label, cut them "
-            "into classes, or save an .npz with x and y for data.name=npz with data.regression=True."
+            f"{file}: the label holds {len(values):,} different real numbers, which are no "
+            "classes. Choose another column as data.label, cut them "
+            "into classes, or save an .npz with x and y for data.name=npz with "
+            "data.regression=True."
         )
     if many and len(values) * FEW > len(y):
         shown = ", ".join(str(v) for v in values[:3].tolist())
         raise ValueError(
-            f"{file}: the label has {len(values):,} different values ({shown}, ...) in {len(y):,} rows, so it is rather an identifier or a quantity "
+            f"{file}: the label has {len(values):,} different values ({shown}, ...) in {len(y):,} "
+            "rows, so it is rather an identifier or a quantity "
             "than a class. Choose another column as data.label, or join values into classes."
         )
 
 
-def _from_npz(file: pathlib.Path, label: str | int | None, drop: Sequence, one_hot: Sequence) -> tuple[np.ndarray, np.ndarray]:
+def _from_npz(
+    file: pathlib.Path, label: str | int | None, drop: Sequence, one_hot: Sequence
+) -> tuple[np.ndarray, np.ndarray]:
     arrays = npz.read(str(file))
     for x_name, y_name in _NPZ_NAMES:
         if x_name in arrays and y_name in arrays:
             x, y = _table(arrays[x_name], file), labels(arrays[y_name], source=file.name)
             if len(y) != len(x):
                 raise ValueError(f"{file}: {x_name} has {len(x)} rows but {y_name} has {len(y)}.")
-            return _selected(x, {}, *([_column(c, None, x.shape[1], file) for c in part] for part in (drop, one_hot))), y
+            return _selected(
+                x,
+                {},
+                *([_column(c, None, x.shape[1], file) for c in part] for part in (drop, one_hot)),
+            ), y
     if len(arrays) != 1:
-        raise ValueError(f"{file} has the arrays {sorted(arrays)}; expected x and y, features and labels, or one table with a label column.")
+        raise ValueError(
+            f"{file} has the arrays {sorted(arrays)}; expected x and y, features and labels, or "
+            "one table with a label column."
+        )
     table = _table(next(iter(arrays.values())), file)
     if label is None:
-        raise ValueError(f"{file}: which column is the label? Set data.label to its number, 0..{table.shape[1] - 1} (-1: the last).")
+        raise ValueError(
+            f"{file}: which column is the label? Set data.label to its number, "
+            f"0..{table.shape[1] - 1} (-1: the last)."
+        )
     at = _column(label, None, table.shape[1], file)
-    skipped, hot = ([_column(c, None, table.shape[1], file) for c in part] for part in (drop, one_hot))
+    skipped, hot = (
+        [_column(c, None, table.shape[1], file) for c in part] for part in (drop, one_hot)
+    )
     return _selected(table, {}, [at, *skipped], hot), labels(table[:, at], source=file.name)
 
 
 def _table(array: np.ndarray, file: pathlib.Path) -> np.ndarray:
     if array.ndim != 2 or not given.numeric(array.dtype):
-        raise ValueError(f"{file}: the table has shape {array.shape} and dtype {array.dtype}; expected numbers [N,F].")
+        raise ValueError(
+            f"{file}: the table has shape {array.shape} and dtype {array.dtype}; expected numbers "
+            "[N,F]."
+        )
     return given.numbers(f"{file}: the table", array)
 
 
-def _selected(table: np.ndarray, words: Mapping[int, dict[str, int]], unused: Sequence[int], hot: Sequence[int]) -> np.ndarray:
-    """The columns of a table that are features, those of `hot` as a column of 0 and 1 per value behind the others.
+def _selected(
+    table: np.ndarray,
+    words: Mapping[int, dict[str, int]],
+    unused: Sequence[int],
+    hot: Sequence[int],
+) -> np.ndarray:
+    """The columns of a table that are features, those of `hot` as a column of 0 and 1 per value
+    behind the others.
 
     `words[c]` {cell: code} are the values of a column that was read as codes.
     """
@@ -140,9 +172,15 @@ def _from_csv(
     *,
     labeled: bool = True,
 ):
-    """(x [N,F], label values [N] or None), read in one pass; every problem of the file is a ValueError that names it."""
+    """(x [N,F], label values [N] or None), read in one pass; every problem of the file is a
+    ValueError that names it.
+    """
     if not file.is_file():
-        raise FileNotFoundError(f"data file {file} does not exist." if not file.is_dir() else f"data file {file} is a folder.")
+        raise FileNotFoundError(
+            f"data file {file} does not exist."
+            if not file.is_dir()
+            else f"data file {file} is a folder."
+        )
     if not isinstance(delimiter, str) or len(delimiter) != 1:
         raise ValueError(f"data.delimiter={delimiter!r} must be one character, such as ',' or ';'.")
     try:
@@ -151,42 +189,70 @@ def _from_csv(
         with open(file, "rb") as raw:
             start = raw.read(4)
         if start[:2] == b"PK":
-            raise ValueError(f"{file} is an archive, such as Excel writes, and no csv: save the sheet as csv (UTF-8).") from error
+            raise ValueError(
+                f"{file} is an archive, such as Excel writes, and no csv: save the sheet as csv "
+                "(UTF-8)."
+            ) from error
         kind = "UTF-16" if start[:2] in (b"\xff\xfe", b"\xfe\xff") else "not UTF-8"
         what = f"{kind} (byte 0x{error.object[error.start]:02x})" if kind == "not UTF-8" else kind
         code = "utf-16" if kind == "UTF-16" else "latin1"
-        raise ValueError(f"{file} is {what}: save it as UTF-8, for example with `iconv -f {code} -t utf-8 old.csv > new.csv`.") from error
+        raise ValueError(
+            f"{file} is {what}: save it as UTF-8, for example with `iconv -f {code} -t utf-8 "
+            "old.csv > new.csv`."
+        ) from error
     except (csv.Error, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{file} cannot be read as a csv: {error}.") from error
 
 
-def _parsed(file: pathlib.Path, label, drop, one_hot, header: bool | None, delimiter: str, labeled: bool):
+def _parsed(
+    file: pathlib.Path, label, drop, one_hot, header: bool | None, delimiter: str, labeled: bool
+):
     with _open(file) as lines:
-        head = list(itertools.islice((row for row in csv.reader(lines, delimiter=delimiter) if row), 2))
+        head = list(
+            itertools.islice((row for row in csv.reader(lines, delimiter=delimiter) if row), 2)
+        )
     if not head:
         raise ValueError(f"{file} is empty.")
     if len(head[0]) == 1 and labeled:
-        other = next((d for d in ";\t|," if d != delimiter and all(d in row[0] for row in head)), None)
+        other = next(
+            (d for d in ";\t|," if d != delimiter and all(d in row[0] for row in head)), None
+        )
         if other:
             seem = f"its cells seem to be separated by {other!r}: data.delimiter={other!r}"
             raise ValueError(f"{file} has one column at data.delimiter={delimiter!r}; {seem}.")
     if header is None:
-        header = any(isinstance(c, str) for c in (label, *drop, *one_hot)) or _words_over_numbers(*head)
+        header = any(isinstance(c, str) for c in (label, *drop, *one_hot)) or _words_over_numbers(
+            *head
+        )
     names = [n.strip() for n in head[0]] if header else None
     width = len(head[0])
     if label is None and labeled:
-        listed = ", ".join(f"{i} {name!r}" for i, name in enumerate(names[:40])) if names else f"0..{width - 1}, without names"
-        raise ValueError(f"{file}: which column is the label? Set data.label to its name or number (-1: the last). Columns: {listed}.")
+        listed = (
+            ", ".join(f"{i} {name!r}" for i, name in enumerate(names[:40]))
+            if names
+            else f"0..{width - 1}, without names"
+        )
+        raise ValueError(
+            f"{file}: which column is the label? Set data.label to its name or number (-1: the "
+            f"last). Columns: {listed}."
+        )
     skipped, hot = ([_column(c, names, width, file) for c in part] for part in (drop, one_hot))
     at = None if label is None else _column(label, names, width, file)
     _apart([*skipped, *([] if at is None else [at])], hot)
-    words: dict[int, dict[str, int]] = {c: {} for c in (*hot, *([] if at is None else [at]))}  # codes in order of first appearance
+    words: dict[int, dict[str, int]] = {
+        c: {} for c in (*hot, *([] if at is None else [at]))
+    }  # codes in order of first appearance
     converters = {c: lambda cell: 0.0 for c in skipped}
-    converters |= {c: lambda cell, codes=codes: codes.setdefault(cell.strip(), len(codes)) for c, codes in words.items()}
+    converters |= {
+        c: lambda cell, codes=codes: codes.setdefault(cell.strip(), len(codes))
+        for c, codes in words.items()
+    }
     checks.at_least(1 + header, **{f"rows of {file.name}": len(head)})
     try:
         with _open(file) as lines:
-            options = dict(delimiter=delimiter, skiprows=int(header), comments=None, quotechar='"', ndmin=2)
+            options = dict(
+                delimiter=delimiter, skiprows=int(header), comments=None, quotechar='"', ndmin=2
+            )
             table = np.loadtxt(lines, np.float64, converters=converters, **options)
     except UnicodeDecodeError:
         raise
@@ -198,7 +264,11 @@ def _parsed(file: pathlib.Path, label, drop, one_hot, header: bool | None, delim
 
 
 def _open(file: pathlib.Path):
-    return gzip.open(file, "rt", encoding="utf-8-sig", newline="") if file.suffix == ".gz" else open(file, encoding="utf-8-sig", newline="")
+    return (
+        gzip.open(file, "rt", encoding="utf-8-sig", newline="")
+        if file.suffix == ".gz"
+        else open(file, encoding="utf-8-sig", newline="")
+    )
 
 
 def _number(cell: str) -> bool:
@@ -215,7 +285,9 @@ def _words_over_numbers(top: list[str], second: Sequence[str] = ()) -> bool:
 
 
 def _values(codes: dict[str, int]) -> np.ndarray:
-    """The label values by code: numbers if all are numbers, so that '1' equals '1.0' and 10 comes after 9."""
+    """The label values by code: numbers if all are numbers, so that '1' equals '1.0' and 10 comes
+    after 9.
+    """
     cells = list(codes)
     return np.array([float(c) for c in cells] if all(map(_number, cells)) else cells)
 
@@ -223,7 +295,10 @@ def _values(codes: dict[str, int]) -> np.ndarray:
 def _column(column: str | int, names: list[str] | None, width: int, file: pathlib.Path) -> int:
     if isinstance(column, str):
         if names is None:
-            raise ValueError(f"{file} has no header, so the column {column!r} must be given by its index 0..{width - 1}.")
+            raise ValueError(
+                f"{file} has no header, so the column {column!r} must be given by its index "
+                f"0..{width - 1}."
+            )
         if column not in names:
             raise ValueError(checks.lacks(str(file), "column", column, names))
         return names.index(column)
@@ -232,8 +307,12 @@ def _column(column: str | int, names: list[str] | None, width: int, file: pathli
     return column % width
 
 
-def _explain(file: pathlib.Path, names: list[str] | None, free: set, delimiter: str, header: bool) -> None:
-    """Raises ValueError that names the first row of another length, or all columns that hold what is no number; returns if there are none."""
+def _explain(
+    file: pathlib.Path, names: list[str] | None, free: set, delimiter: str, header: bool
+) -> None:
+    """Raises ValueError that names the first row of another length, or all columns that hold what
+    is no number; returns if there are none.
+    """
     wrong: dict[int, dict] = {}
     with _open(file) as lines:
         reader = csv.reader(lines, delimiter=delimiter)
@@ -246,10 +325,15 @@ def _explain(file: pathlib.Path, names: list[str] | None, free: set, delimiter: 
                 continue
             width = width or len(row)
             if len(row) != width:
-                raise ValueError(f"{file}, line {reader.line_num}: {len(row)} cells, but {width} in the lines above.")
+                raise ValueError(
+                    f"{file}, line {reader.line_num}: {len(row)} cells, but {width} in the lines "
+                    "above."
+                )
             for at, cell in enumerate(row):
                 if at not in free and not _number(cell):
-                    one = wrong.setdefault(at, dict(line=reader.line_num, cell=cell, count=0, words=set()))
+                    one = wrong.setdefault(
+                        at, dict(line=reader.line_num, cell=cell, count=0, words=set())
+                    )
                     one["count"] += 1
                     if cell.strip().lower() not in _MISSING:
                         one["words"].add(cell.strip())
@@ -257,7 +341,8 @@ def _explain(file: pathlib.Path, names: list[str] | None, free: set, delimiter: 
         return
     called = lambda at: names[at] if names else str(at)  # noqa: E731
     parts = [
-        f"{at} {f'{called(at)!r} ' * bool(names)}({one['count']:,} cells, the first in line {one['line']}: {one['cell']!r})"
+        f"{at} {f'{called(at)!r} ' * bool(names)}({one['count']:,} cells, the first in line "
+        f"{one['line']}: {one['cell']!r})"
         for at, one in sorted(wrong.items())
     ]
     texts = [called(at) for at, one in sorted(wrong.items()) if one["words"]]

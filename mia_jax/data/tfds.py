@@ -1,4 +1,6 @@
-"""Any image-classification set that TensorFlow Datasets has prepared in a random-access format; read without TensorFlow."""
+"""Any image-classification set that TensorFlow Datasets has prepared in a random-access format;
+read without TensorFlow.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +27,13 @@ def load(
     label_key: str = "label",
     examples: int | None = None,
 ) -> Pool:
-    """Images [N,H,W,C] in [0,1] of the splits one after the other (TFDS's own order in each); `examples`: only the first so many.
+    """Images [N,H,W,C] in [0,1] of the splits one after the other (TFDS's own order in each);
+    `examples`: only the first so many.
 
-    `dataset` may hold a config and a version ('emnist/letters:3.1.0'), a split may be a slice ('train[:20%]'). `data_dir`: where TFDS keeps its
-    data; None is its default, ~/tensorflow_datasets. Nothing is downloaded: FileNotFoundError (not prepared) and ValueError (prepared as
-    tfrecord; unknown name, split or key) say what to type.
+    `dataset` may hold a config and a version ('emnist/letters:3.1.0'), a split may be a slice
+    ('train[:20%]'). `data_dir`: where TFDS keeps its data; None is its default,
+    ~/tensorflow_datasets. Nothing is downloaded: FileNotFoundError (not prepared) and ValueError
+    (prepared as tfrecord; unknown name, split or key) say what to type.
     """
     import tensorflow_datasets as tfds
 
@@ -38,9 +42,15 @@ def load(
             builder = tfds.builder(dataset, **({} if data_dir is None else {"data_dir": data_dir}))
         except tfds.core.DatasetNotFoundError as error:
             known = tfds.list_builders(with_community_datasets=False)
-            raise ValueError(f"TensorFlow Datasets has no data set {dataset!r}.{checks.closest(dataset.split('/')[0], known)}") from error
+            raise ValueError(
+                "TensorFlow Datasets has no data set "
+                f"{dataset!r}.{checks.closest(dataset.split('/')[0], known)}"
+            ) from error
         feature = _features(builder, dataset, image_key, label_key)
-        sources = [_source(builder, dataset, data_dir, split) for split in ((splits,) if isinstance(splits, str) else splits)]
+        sources = [
+            _source(builder, dataset, data_dir, split)
+            for split in ((splits,) if isinstance(splits, str) else splits)
+        ]
         x, y = _read(sources, image_key, label_key, examples, dataset)
     return checked(
         Pool(x=x, y=y, name=dataset.replace("/", "-"), task=classification(feature.num_classes))
@@ -54,7 +64,10 @@ def _features(builder: Any, name: str, image_key: str, label_key: str) -> Any:
         if key not in features:
             raise ValueError(checks.lacks(name, "feature", key, features))
     if not getattr(features[label_key], "num_classes", None):
-        raise ValueError(f"{name}: the feature {label_key!r} is {type(features[label_key]).__name__}, not a class label.")
+        raise ValueError(
+            f"{name}: the feature {label_key!r} is {type(features[label_key]).__name__}, not a "
+            "class label."
+        )
     return features[label_key]
 
 
@@ -65,36 +78,61 @@ def _source(builder: Any, name: str, data_dir: str | None, split: str) -> Any:
         if not builder.is_prepared():
             raise FileNotFoundError(_not_prepared(builder, name, data_dir)) from error
         if isinstance(error, NotImplementedError):
-            text = f"{name} is prepared in {builder.data_dir}, but as {builder.info.file_format.value}, which cannot be read without TensorFlow."
+            text = (
+                f"{name} is prepared in {builder.data_dir}, but as "
+                f"{builder.info.file_format.value}, which cannot be read without TensorFlow."
+            )
             other = f"{data_dir or '~/tensorflow_datasets'}-array-record"
-            raise ValueError(f"{text} Prepare it once more elsewhere:\n{_commands(name, other)}\nand set data_dir to {other!r}.") from error
+            raise ValueError(
+                f"{text} Prepare it once more elsewhere:\n{_commands(name, other)}\nand set "
+                f"data_dir to {other!r}."
+            ) from error
         known = list(builder.info.splits)
         if split.split("[")[0] not in known:
             raise ValueError(checks.lacks(name, "split", split, known)) from error
-        raise ValueError(f"{name}: split {split!r} in {builder.data_dir} cannot be read: {error}") from error
+        raise ValueError(
+            f"{name}: split {split!r} in {builder.data_dir} cannot be read: {error}"
+        ) from error
 
 
 def _not_prepared(builder: Any, name: str, data_dir: str | None) -> str:
     try:
         urls = list(builder.url_infos)[:6]
-    except Exception:  # data sets without registered downloads, or whose checksums need a missing package
+    except (
+        Exception
+    ):  # data sets without registered downloads, or whose checksums need a missing package
         urls = []
-    files = "".join(f"\n  {url}" for url in urls) or " (see the data set's page in the TFDS catalog)"
+    files = (
+        "".join(f"\n  {url}" for url in urls) or " (see the data set's page in the TFDS catalog)"
+    )
     return (
-        f"{name} is not prepared in {builder.data_dir}. On a machine with network access type once:\n{_commands(name, data_dir)}\n"
-        f"Without network access, put the original files, under their own names, in a folder FOLDER:{files}\nand type:\n"
+        f"{name} is not prepared in {builder.data_dir}. On a machine with network access type "
+        f"once:\n{_commands(name, data_dir)}\n"
+        "Without network access, put the original files, under their own names, in a folder "
+        f"FOLDER:{files}\nand type:\n"
         f"{_commands(name, data_dir, 'FOLDER')}"
     )
 
 
 def _commands(name: str, data_dir: str | None, manual_dir: str | None = None) -> str:
     where = f", data_dir='{data_dir}'" if data_dir else ""
-    config = f"download_config=tfds.download.DownloadConfig(manual_dir='{manual_dir}')" if manual_dir else ""
-    call = f"tfds.builder('{name}'{where}, file_format='array_record').download_and_prepare({config})"
-    return f'  pip install -r requirements-tf.txt\n  python -c "import tensorflow_datasets as tfds; {call}"'
+    config = (
+        f"download_config=tfds.download.DownloadConfig(manual_dir='{manual_dir}')"
+        if manual_dir
+        else ""
+    )
+    call = (
+        f"tfds.builder('{name}'{where}, file_format='array_record').download_and_prepare({config})"
+    )
+    return (
+        '  pip install -r requirements-tf.txt\n  python -c "import tensorflow_datasets as tfds; '
+        f'{call}"'
+    )
 
 
-def _read(sources: list, image_key: str, label_key: str, examples: int | None, name: str) -> tuple[np.ndarray, np.ndarray]:
+def _read(
+    sources: list, image_key: str, label_key: str, examples: int | None, name: str
+) -> tuple[np.ndarray, np.ndarray]:
     lengths = [len(s) for s in sources]
     rows = sum(lengths) if examples is None else examples
     checks.positive(examples=rows)
@@ -109,7 +147,10 @@ def _read(sources: list, image_key: str, label_key: str, examples: int | None, n
                 if x is None:
                     x = np.empty((rows, *image.shape), np.float32)
                 if image.shape != x.shape[1:] or image.dtype != np.uint8:
-                    raise ValueError(f"{name}: image {at} is {image.dtype} {image.shape}, expected uint8 {x.shape[1:]}; images must have one size.")
+                    raise ValueError(
+                        f"{name}: image {at} is {image.dtype} {image.shape}, expected uint8 "
+                        f"{x.shape[1:]}; images must have one size."
+                    )
                 x[at], y[at] = image, example[label_key]
                 at += 1
     x /= 255
@@ -117,7 +158,9 @@ def _read(sources: list, image_key: str, label_key: str, examples: int | None, n
 
 
 def _examples(source: Any, rows: range) -> list:
-    """Read together, which is 2-3 times faster; one by one from sources that cannot (plain sequences, TFDS's mock data)."""
+    """Read together, which is 2-3 times faster; one by one from sources that cannot (plain
+    sequences, TFDS's mock data).
+    """
     try:
         return source.__getitems__(list(rows))
     except (AttributeError, TypeError):
@@ -126,7 +169,9 @@ def _examples(source: Any, rows: range) -> list:
 
 @contextlib.contextmanager
 def _quiet():
-    """Keeps the notices of TFDS (one for every file it opens) off the terminal; warnings and errors of others stay."""
+    """Keeps the notices of TFDS (one for every file it opens) off the terminal; warnings and errors
+    of others stay.
+    """
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)

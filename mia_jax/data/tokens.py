@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 
 from mia_jax import checks, types
-from mia_jax.data import _given as given
+from mia_jax.data import _arrays as given
 from mia_jax.data import npz
 from mia_jax.data._pool import checked, labels
 from mia_jax.types import Pool

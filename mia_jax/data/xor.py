@@ -10,7 +10,9 @@ from mia_jax.types import Pool, classification
 
 
 def load(*, examples: int = 200, noise: float = 0.1, seed: int = 0) -> Pool:
-    """Row n is the corner (n // 2 % 2, n % 2) plus Gaussian noise of sd `noise` a coordinate, [N,2]; y is 1 where the corner's coordinates differ."""
+    """Row n is the corner (n // 2 % 2, n % 2) plus Gaussian noise of sd `noise` a coordinate,
+    [N,2]; y is 1 where the corner's coordinates differ.
+    """
     checks.at_least(4, examples=examples)
     checks.at_least(0, noise=noise)
     checks.in_memory(f"examples={examples}", 56.0 * examples)

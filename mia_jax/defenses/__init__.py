@@ -1,6 +1,9 @@
-"""Defenses at query time: what a model's owner does to its outputs before anybody sees them. One file each with make(...) -> Defense.
+"""Defenses at query time: what a model's owner does to its outputs before anybody sees them.
 
-config.attacks.<attack>.defense = 'memguard', with settings 'top_k:k=3', or a module of one's own: 'my_pkg.my_defense:strength=2'.
+One file each with make(...) -> Defense.
+
+config.attacks.<attack>.defense = 'memguard', with settings 'top_k:k=3', or a module of one's own:
+'my_pkg.my_defense:strength=2'.
 """
 
 from __future__ import annotations
@@ -13,11 +16,13 @@ def make(spec: str) -> Defense:
     """Returns the defense of a name with settings.
 
     Raises:
-        ValueError: There is no such defense or setting (the message lists those there are), or `make` did not return a Defense.
+        ValueError: There is no such defense or setting (the message lists those there are), or
+            `make` did not return a Defense.
     """
     defense = registry.make("defenses", spec)
     if not isinstance(defense, Defense):
         raise ValueError(
-            f"defense={spec!r}: its make(...) returned a {type(defense).__name__} and must return mia_jax.types.Defense(apply, keeps_labels)."
+            f"defense={spec!r}: its make(...) returned a {type(defense).__name__} and must return "
+            "mia_jax.types.Defense(apply, keeps_labels)."
         )
     return defense

@@ -11,10 +11,15 @@ from mia_jax.types import Defense
 
 
 def make(*, digits: int = 2) -> Defense:
-    """Probabilities rounded to `digits` decimals, not renormalized; 0 is handed on as 1e-12. Close classes can tie, so labels may change."""
+    """Probabilities rounded to `digits` decimals, not renormalized; 0 is handed on as 1e-12.
+
+    Close classes can tie, so labels may change.
+    """
     checks.at_least(0, digits=digits)
 
     def apply(out_BC):
-        return jnp.log(jnp.maximum(jnp.round(jax.nn.softmax(out_BC, -1), digits), _probabilities.FLOOR))
+        return jnp.log(
+            jnp.maximum(jnp.round(jax.nn.softmax(out_BC, -1), digits), _probabilities.FLOOR)
+        )
 
     return Defense(apply, False)

@@ -11,7 +11,10 @@ from mia_jax.types import Defense
 
 
 def make(*, k: int = 1) -> Defense:
-    """The k largest probabilities stay; the other classes share the rest equally. Of equal probabilities the lowest class numbers come first."""
+    """The k largest probabilities stay; the other classes share the rest equally.
+
+    Of equal probabilities the lowest class numbers come first.
+    """
     checks.at_least(1, k=k)
 
     def apply(out_BC):

@@ -11,13 +11,17 @@ from mia_jax.types import Design
 
 
 def without(design: Design, failed: Collection[int]) -> Design:
-    """The design in which no failed model is a target or a shadow, and no model whose twin failed is a shadow of another.
+    """The design in which no failed model is a target or a shadow, and no model whose twin failed
+    is a shadow of another.
 
-    Models keep their numbers. In a complementary pair every example is IN one model and OUT of the other. With one of them left, its members would
-    have one more IN shadow than the other examples and its non-members one more OUT shadow, so that the two sides of an example could be of any
-    size (one of them empty in a small fleet). Pairs are therefore shadows together or not at all, which keeps as many IN as OUT shadows for every
-    example, members and non-members of a target alike. The remaining model of the pair still is a target: its attackers never see its
-    twin anyway. A target that is left without any shadow, under a design that gives shadows, is no target any more.
+    Models keep their numbers. In a complementary pair every example is IN one model and OUT of the
+    other. With one of them left, its members would have one more IN shadow than the other examples
+    and its non-members one more OUT shadow, so that the two sides of an example could be of any
+    size (one of them empty in a small fleet). Pairs are therefore shadows together or not at all,
+    which keeps as many IN as OUT shadows for every example, members and non-members of a target
+    alike. The remaining model of the pair still is a target: its attackers never see its twin
+    anyway. A target that is left without any shadow, under a design that gives shadows, is no
+    target any more.
     """
     if not failed:
         return design
@@ -33,4 +37,8 @@ def without(design: Design, failed: Collection[int]) -> Design:
 def without_twin(design: Design, failed: Collection[int]) -> list[int]:
     """The models that are no shadows because their twin failed."""
     units = {int(design.unit_M[m]) for m in failed}
-    return [m for m in range(len(design.member_MN)) if int(design.unit_M[m]) in units and m not in failed]
+    return [
+        m
+        for m in range(len(design.member_MN))
+        if int(design.unit_M[m]) in units and m not in failed
+    ]

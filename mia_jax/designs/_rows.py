@@ -1,4 +1,6 @@
-"""What the designs share: random generators, rows kept aside, padded row lists, and the checks that every design must pass."""
+"""What the designs share: random generators, rows kept aside, padded row lists, and the checks that
+every design must pass.
+"""
 
 from __future__ import annotations
 
@@ -11,36 +13,46 @@ import numpy as np
 from scipy.special import bdtrc
 
 from mia_jax import checks
+from mia_jax.threat_model import SHADOW_NEEDS
 from mia_jax.types import Design
-from mia_jax.views import SHADOW_NEEDS
 
 TAIL = 1e-12  # a binomial number of rows exceeds k_max with at most this probability
 
 
 def generator(seed: int, tag: str, index: int = 0) -> np.random.Generator:
-    """A NumPy generator that depends on (seed, tag, index) alone, so that more models leave the first ones' draws as they are."""
+    """A NumPy generator that depends on (seed, tag, index) alone, so that more models leave the
+    first ones' draws as they are.
+    """
     checks.at_least(0, seed=seed)
-    return np.random.default_rng(np.random.SeedSequence(int(seed), spawn_key=(zlib.crc32(tag.encode()), index)))
+    return np.random.default_rng(
+        np.random.SeedSequence(int(seed), spawn_key=(zlib.crc32(tag.encode()), index))
+    )
 
 
-def kept_aside(num_examples: int, seed: int, population: float, given_population_N, multiple: int = 1) -> tuple[np.ndarray, np.ndarray]:
+def kept_aside(
+    num_examples: int, seed: int, population: float, given_population_N, multiple: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
     """(population_N, rows that models may use): at least round(population * N) rows are kept aside.
 
-    Rows that the data marks count toward that share; the rest is drawn, and so are up to multiple - 1 further rows that make the number of
-    usable rows divisible by `multiple`. ValueError if fewer than `multiple` rows remain.
+    Rows that the data marks count toward that share; the rest is drawn, and so are up to multiple -
+    1 further rows that make the number of usable rows divisible by `multiple`. ValueError if fewer
+    than `multiple` rows remain.
     """
     checks.positive(num_examples=num_examples)
     checks.fraction(closed="left", population=population)
     population_N = np.zeros(num_examples, bool)
     if given_population_N is not None:
-        checks.shape("N", num_examples=population_N, given_population=np.asarray(given_population_N))
+        checks.shape(
+            "N", num_examples=population_N, given_population=np.asarray(given_population_N)
+        )
         population_N |= np.asarray(given_population_N, bool)
     free = np.flatnonzero(~population_N)
     draw = min(max(0, round(population * num_examples) - int(population_N.sum())), len(free))
     draw += (len(free) - draw) % multiple
     if len(free) - draw < max(multiple, 2):
         raise ValueError(
-            f"num_examples={num_examples} leaves {len(free) - draw} rows for the models after {int(population_N.sum()) + draw} population rows; "
+            f"num_examples={num_examples} leaves {len(free) - draw} rows for the models after "
+            f"{int(population_N.sum()) + draw} population rows; "
             f"at least {max(multiple, 2)} are needed: use more data or a smaller design.population."
         )
     population_N[generator(seed, "population").permutation(free)[:draw]] = True
@@ -48,14 +60,18 @@ def kept_aside(num_examples: int, seed: int, population: float, given_population
 
 
 def k_max(num_examples: int, probability: float) -> int:
-    """The smallest K that Binomial(num_examples, probability) exceeds with probability <= 1e-12: depends on its two arguments alone."""
+    """The smallest K that Binomial(num_examples, probability) exceeds with probability <= 1e-12:
+    depends on its two arguments alone.
+    """
     checks.positive(num_examples=num_examples)
     checks.fraction(probability=probability)
     return int(np.argmax(bdtrc(np.arange(num_examples + 1.0), num_examples, probability) <= TAIL))
 
 
 def rows(member_N: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """(rows_K int32, weight_K float32): the row numbers of the members, padded with row 0 of weight 0. ValueError if there are more than k."""
+    """(rows_K int32, weight_K float32): the row numbers of the members, padded with row 0 of weight
+    0. ValueError if there are more than k.
+    """
     index = np.flatnonzero(member_N)
     if len(index) > k:
         raise ValueError(f"a model has {len(index)} rows but the design holds at most K={k}.")
@@ -65,19 +81,26 @@ def rows(member_N: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
 
 def all_rows(design: Design) -> tuple[np.ndarray, np.ndarray]:
     """(rows_MK int32, weight_MK float32) of every model, with K = design.num_rows."""
-    rows_MK, weight_MK = zip(*(rows(member_N, design.num_rows) for member_N in design.member_MN), strict=True)
+    rows_MK, weight_MK = zip(
+        *(rows(member_N, design.num_rows) for member_N in design.member_MN), strict=True
+    )
     return np.stack(rows_MK), np.stack(weight_MK)
 
 
 def extra_rows(design: Design) -> np.ndarray:
-    """The rows beside each model's training set that its learner may use, [M,E] int32; E = 0 in a design without any."""
+    """The rows beside each model's training set that its learner may use, [M,E] int32; E = 0 in a
+    design without any.
+    """
     if design.extra_MN is None:
         return np.zeros((len(design.member_MN), 0), np.int32)
     return np.stack([np.flatnonzero(extra_N) for extra_N in design.extra_MN]).astype(np.int32)
 
 
 def chosen(targets: int | Sequence[int] | None, models: int) -> tuple[int, ...]:
-    """The audited models: None = all, an int n = the first n, or their numbers. ValueError if one does not exist."""
+    """The audited models: None = all, an int n = the first n, or their numbers.
+
+    ValueError if one does not exist.
+    """
     if targets is None:
         return tuple(range(models))
     if isinstance(targets, (int, np.integer)):
@@ -91,9 +114,11 @@ def chosen(targets: int | Sequence[int] | None, models: int) -> tuple[int, ...]:
 
 
 def remade(grown: Callable[[int], dict] | None = None, *, more: str = "") -> Callable:
-    """Decorates the `make` of a design: `remake(models)` calls it again with the same arguments, replaced by those of `grown(models)`.
+    """Decorates the `make` of a design: `remake(models)` calls it again with the same arguments,
+    replaced by those of `grown(models)`.
 
-    Without `grown` the number of models is fixed: ValueError for another one, with what to do for `more`.
+    Without `grown` the number of models is fixed: ValueError for another one, with what to do for
+    `more`.
     """
 
     def decorate(make: Callable[..., Design]) -> Callable[..., Design]:
@@ -103,7 +128,10 @@ def remade(grown: Callable[[int], dict] | None = None, *, more: str = "") -> Cal
 
             def remake(models: int) -> Design:
                 if grown is None and models != len(design.member_MN):
-                    raise ValueError(f"models={models}: {design.name} has exactly {len(design.member_MN)} here; {more}.")
+                    raise ValueError(
+                        f"models={models}: {design.name} has exactly {len(design.member_MN)} here; "
+                        f"{more}."
+                    )
                 return made(**arguments | (grown(models) if grown else {}))
 
             return dataclasses.replace(design, remake=remake)
@@ -125,10 +153,12 @@ def checked(
     supports: Collection[str] = SHADOW_NEEDS,
     **fields,
 ) -> Design:
-    """Returns the Design after the checks: population untouched, members and non-members evaluated, no class without a member.
+    """Returns the Design after the checks: population untouched, members and non-members evaluated,
+    no class without a member.
 
-    Left out are: every row outside the population is evaluated, every model is a unit of its own, a target's shadows are the models of all other
-    units, and they meet every need. `targets` as in `chosen`; `fields` are Design's others.
+    Left out are: every row outside the population is evaluated, every model is a unit of its own, a
+    target's shadows are the models of all other units, and they meet every need. `targets` as in
+    `chosen`; `fields` are Design's others.
     """
     models = len(member_MN)
     evaluated_MN = np.tile(~population_N, (models, 1)) if evaluated_MN is None else evaluated_MN
@@ -146,24 +176,36 @@ def checked(
     if ((member_MN | evaluated_MN) & design.population_N).any():
         raise ValueError("population rows must lie outside every model and outside the evaluation.")
     for t in design.targets:
-        inside, outside = int((member_MN[t] & evaluated_MN[t]).sum()), int((~member_MN[t] & evaluated_MN[t]).sum())
+        inside, outside = (
+            int((member_MN[t] & evaluated_MN[t]).sum()),
+            int((~member_MN[t] & evaluated_MN[t]).sum()),
+        )
         if not inside or not outside:
-            raise ValueError(f"model {t} would be audited on {inside} members and {outside} non-members; both must be at least 1.")
+            raise ValueError(
+                f"model {t} would be audited on {inside} members and {outside} non-members; both "
+                "must be at least 1."
+            )
     if labels_N is not None:
         _every_class_has_members(member_MN, evaluated_MN, np.asarray(labels_N))
     return design
 
 
-def _every_class_has_members(member_MN: np.ndarray, evaluated_MN: np.ndarray, labels_N: np.ndarray) -> None:
+def _every_class_has_members(
+    member_MN: np.ndarray, evaluated_MN: np.ndarray, labels_N: np.ndarray
+) -> None:
     checks.shape("N", member=member_MN[0], labels=labels_N)
     used_N = (member_MN | evaluated_MN).any(0)
     labels, code_N = np.unique(labels_N, return_inverse=True)
     pool = np.bincount(code_N[used_N], minlength=len(labels))
     for m, member_N in enumerate(member_MN):
-        empty = np.flatnonzero((np.bincount(code_N[member_N], minlength=len(labels)) == 0) & (pool > 0))
+        empty = np.flatnonzero(
+            (np.bincount(code_N[member_N], minlength=len(labels)) == 0) & (pool > 0)
+        )
         if len(empty):
             c = empty[0]
             raise ValueError(
-                f"class {labels[c]} has no member in model {m} (the pool has {pool[c]} rows of that class and {len(empty)} such classes): "
-                "drop or merge rare classes, or draw the rows at random if the data is sorted by class."
+                f"class {labels[c]} has no member in model {m} (the pool has {pool[c]} rows of "
+                f"that class and {len(empty)} such classes): "
+                "drop or merge rare classes, or draw the rows at random if the data is sorted by "
+                "class."
             )

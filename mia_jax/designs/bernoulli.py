@@ -1,4 +1,6 @@
-"""Independent coins: each example is in each model with the same probability, whatever the other examples and models."""
+"""Independent coins: each example is in each model with the same probability, whatever the other
+examples and models.
+"""
 
 from __future__ import annotations
 
@@ -23,20 +25,33 @@ def make(
     population: float = 0.1,
     targets: int | Sequence[int] | None = None,
 ) -> Design:
-    """Model m trains on each row outside the population with `probability`, drawn from (seed, m) alone.
+    """Model m trains on each row outside the population with `probability`, drawn from (seed, m)
+    alone.
 
-    The number of rows differs between models; num_rows = K bounds it from (rows outside the population, probability) alone, so that the
-    padded row lists do not depend on the draw. An attacker of t uses every model but t: the coins are independent, so counts tell nothing.
-    ValueError for fewer than 2 models, or a model that draws no row or every row. Source: Shokri et al. 2017 (arXiv:1610.05820), in the
-    independent form of Steinke et al. 2023 (arXiv:2305.08846).
+    The number of rows differs between models; num_rows = K bounds it from (rows outside the
+    population, probability) alone, so that the padded row lists do not depend on the draw. An
+    attacker of t uses every model but t: the coins are independent, so counts tell nothing.
+    ValueError for fewer than 2 models, or a model that draws no row or every row. Source: Shokri et
+    al. 2017 (arXiv:1610.05820), in the independent form of Steinke et al. 2023 (arXiv:2305.08846).
     """
     checks.at_least(2, models=models)
     checks.fraction(closed="neither", probability=probability)
     population_N, usable = _rows.kept_aside(num_examples, seed, population, given_population_N)
-    member_MN = np.stack([_rows.generator(seed, "bernoulli", m).random(num_examples) < probability for m in range(models)]) & ~population_N
+    member_MN = (
+        np.stack(
+            [
+                _rows.generator(seed, "bernoulli", m).random(num_examples) < probability
+                for m in range(models)
+            ]
+        )
+        & ~population_N
+    )
     for m, size in enumerate(member_MN.sum(1)):
         if not 0 < size < len(usable):
-            raise ValueError(f"model {m} drew {size} of {len(usable)} rows with probability={probability}; use more data or one nearer to 1/2.")
+            raise ValueError(
+                f"model {m} drew {size} of {len(usable)} rows with probability={probability}; use "
+                "more data or one nearer to 1/2."
+            )
     return _rows.checked(
         labels_N,
         name="bernoulli",
@@ -45,5 +60,7 @@ def make(
         targets=targets,
         note=f"each example is in each model with probability {probability:g}, independently",
         num_rows=_rows.k_max(len(usable), probability),
-        coin_N=np.where(population_N, -1, np.cumsum(~population_N) - 1) if probability == 0.5 else None,
+        coin_N=np.where(population_N, -1, np.cumsum(~population_N) - 1)
+        if probability == 0.5
+        else None,
     )

@@ -1,4 +1,6 @@
-"""Disjoint blocks of rows: one to train each model, one to test it, as the label-only attacks of Choquette-Choo et al. (arXiv:2007.14321)."""
+"""Disjoint blocks of rows: one to train each model, one to test it, as the label-only attacks of
+Choquette-Choo et al. (arXiv:2007.14321).
+"""
 
 from __future__ import annotations
 
@@ -24,36 +26,50 @@ def make(
     scored: int = 0,
     scored_sources: int = 0,
 ) -> Design:
-    """Model 0 is the target with train/test blocks 0, 1; source s (models 1..`sources`) has blocks 2s, 2s+1; each block has `size` rows.
+    """Model 0 is the target with train/test blocks 0, 1; source s (models 1..`sources`) has blocks
+    2s, 2s+1; each block has `size` rows.
 
-    Block k = rows [k size, (k+1) size) of the pool without its population, in the pool's order or, if `drawn`, in a random one.
-    `extra` gives every model one more block of non-members that its learner may use (`extra_MN`): 4 and 5 with one source, and with s >= 2
-    the blocks of source s are 3s, 3s+1, 3s+2, so that further sources leave the first models alone. `population`: the share of rows kept
-    aside, the pool's last ones (random ones if `drawn`). The attacker of a source uses the other sources. `scored`: how many members and
-    non-members of each model are evaluated, the first of its blocks (0: all), where a query of every example would cost too much;
-    `scored_sources` is the sources' own number (0: as the target).
-    ValueError with both numbers if the blocks do not fit.
+    Block k = rows [k size, (k+1) size) of the pool without its population, in the pool's order or,
+    if `drawn`, in a random one. `extra` gives every model one more block of non-members that its
+    learner may use (`extra_MN`): 4 and 5 with one source, and with s >= 2 the blocks of source s
+    are 3s, 3s+1, 3s+2, so that further sources leave the first models alone. `population`: the
+    share of rows kept aside, the pool's last ones (random ones if `drawn`). The attacker of a
+    source uses the other sources. `scored`: how many members and non-members of each model are
+    evaluated, the first of its blocks (0: all), where a query of every example would cost too much;
+    `scored_sources` is the sources' own number (0: as the target). ValueError with both numbers if
+    the blocks do not fit.
     """
     checks.at_least(1, size=size, sources=sources)
     checks.at_least(0, scored=scored, scored_sources=scored_sources)
     checks.fraction(closed="left", population=population)
     population_N, order = _order(num_examples, seed, given_population_N, population, drawn)
     models = 1 + sources
-    number_MB = np.stack([2 * np.arange(models), 2 * np.arange(models) + 1, 4 + np.arange(models)][: 3 if extra else 2], 1)
+    number_MB = np.stack(
+        [2 * np.arange(models), 2 * np.arange(models) + 1, 4 + np.arange(models)][
+            : 3 if extra else 2
+        ],
+        1,
+    )
     if extra:
         number_MB[2:] = 3 * np.arange(2, models)[:, None] + np.arange(3)
     needed = int(number_MB.max() + 1) * size
     if needed > len(order):
         raise ValueError(
-            f"{number_MB.max() + 1} blocks of size={size} need {needed} rows but the pool has {len(order)} of {num_examples} outside the population; "
+            f"{number_MB.max() + 1} blocks of size={size} need {needed} rows but the pool has "
+            f"{len(order)} of {num_examples} outside the population; "
             f"use size <= {len(order) // (number_MB.max() + 1)} or fewer sources."
         )
-    block_MBN, evaluated_MN = np.zeros((*number_MB.shape, num_examples), bool), np.zeros((models, num_examples), bool)
+    block_MBN, evaluated_MN = (
+        np.zeros((*number_MB.shape, num_examples), bool),
+        np.zeros((models, num_examples), bool),
+    )
     for (m, b), number in np.ndenumerate(number_MB):
         block_MBN[m, b, order[number * size : (number + 1) * size]] = True
         if b < 2:
             count = (scored_sources or scored) if m else scored
-            evaluated_MN[m, order[number * size : number * size + (min(count, size) or size)]] = True
+            evaluated_MN[m, order[number * size : number * size + (min(count, size) or size)]] = (
+                True
+            )
     return _rows.checked(
         labels_N,
         name="blocks",
@@ -69,7 +85,9 @@ def make(
     )
 
 
-def _order(num_examples, seed, given_population_N, population, drawn) -> tuple[np.ndarray, np.ndarray]:
+def _order(
+    num_examples, seed, given_population_N, population, drawn
+) -> tuple[np.ndarray, np.ndarray]:
     """(population_N, the usable rows in block order)."""
     population_N, usable = _rows.kept_aside(num_examples, seed, 0.0, given_population_N)
     order = _rows.generator(seed, "blocks").permutation(usable) if drawn else usable

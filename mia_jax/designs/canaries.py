@@ -1,4 +1,6 @@
-"""Canaries: an independent fair coin decides about each of a few rows, in every model anew; all other rows are always in. For audits of epsilon."""
+"""Canaries: an independent fair coin decides about each of a few rows, in every model anew; all
+other rows are always in. For audits of epsilon.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +29,17 @@ def make(
     population: float = 0.1,
     targets: int | Sequence[int] | None = None,
 ) -> Design:
-    """Model m trains on every row that is neither canary nor population, and on the canaries whose coins, drawn from (seed, m), fall so.
+    """Model m trains on every row that is neither canary nor population, and on the canaries whose
+    coins, drawn from (seed, m), fall so.
 
-    The canaries are the rows that the data marks (data.canaries), else `canaries` rows drawn at random (0: half of the rows, at most 1,000).
-    `pairs`: two canaries share a coin, which picks one of them, so that all models have equally many rows (replace-one adjacency). Only canaries
-    are evaluated; `coin_N` says which coin decides about a row. An attacker of t uses every model but t: coins are independent over models.
-    num_rows = K bounds the rows from the number of canaries alone. ValueError for fewer than 2 models or 2 coins, or a model without a canary.
-    Source: Steinke et al. 2023 (arXiv:2305.08846), Algorithm 1; one of two: section 6 there and Mahloujifar et al. 2024 (arXiv:2410.22235).
+    The canaries are the rows that the data marks (data.canaries), else `canaries` rows drawn at
+    random (0: half of the rows, at most 1,000). `pairs`: two canaries share a coin, which picks one
+    of them, so that all models have equally many rows (replace-one adjacency). Only canaries are
+    evaluated; `coin_N` says which coin decides about a row. An attacker of t uses every model but
+    t: coins are independent over models. num_rows = K bounds the rows from the number of canaries
+    alone. ValueError for fewer than 2 models or 2 coins, or a model without a canary. Source:
+    Steinke et al. 2023 (arXiv:2305.08846), Algorithm 1; one of two: section 6 there and Mahloujifar
+    et al. 2024 (arXiv:2410.22235).
     """
     checks.at_least(2, models=models)
     chosen_N = _canaries(num_examples, seed, given_population_N, given_canary_N, canaries)
@@ -57,38 +63,62 @@ def make(
         evaluated_MN=np.tile(chosen_N, (models, 1)),
         population_N=population_N,
         targets=targets,
-        note=f"{len(order):,} canaries, {coins:,} fair coins a model; the other {others:,} rows are in every model",
+        note=f"{len(order):,} canaries, {coins:,} fair coins a model; the other {others:,} rows "
+        "are in every model",
         num_rows=others + (coins if pairs else _rows.k_max(coins, 0.5)),
         coin_N=coin_N,
     )
 
 
-def _canaries(num_examples: int, seed: int, given_population_N, given_canary_N, canaries: int) -> np.ndarray:
+def _canaries(
+    num_examples: int, seed: int, given_population_N, given_canary_N, canaries: int
+) -> np.ndarray:
     """chosen_N, boolean: the rows that the data marks, or random ones."""
-    free_N = np.ones(num_examples, bool) if given_population_N is None else ~np.asarray(given_population_N, bool)
+    free_N = (
+        np.ones(num_examples, bool)
+        if given_population_N is None
+        else ~np.asarray(given_population_N, bool)
+    )
     checks.shape("N", num_examples=np.zeros(num_examples), given_population=free_N)
     if given_canary_N is not None:
         chosen_N = np.asarray(given_canary_N, bool)
         checks.shape("N", num_examples=free_N, given_canary=chosen_N)
         if (chosen_N & ~free_N).any():
-            raise ValueError(f"{int((chosen_N & ~free_N).sum())} of the rows that the data marks as canaries are population rows.")
+            raise ValueError(
+                f"{int((chosen_N & ~free_N).sum())} of the rows that the data marks as canaries "
+                "are population rows."
+            )
         if canaries not in (0, int(chosen_N.sum())):
-            raise ValueError(f"canaries={canaries} but the data marks {int(chosen_N.sum())} rows as canaries; leave design.canaries at 0.")
+            raise ValueError(
+                f"canaries={canaries} but the data marks {int(chosen_N.sum())} rows as canaries; "
+                "leave design.canaries at 0."
+            )
         return chosen_N
     checks.at_least(0, canaries=canaries)
     free = np.flatnonzero(free_N)
     count = canaries or min(MOST, len(free) // 4 * 2)
     if count > len(free):
-        raise ValueError(f"canaries={count} but only {len(free)} of {num_examples} rows lie outside the population.")
+        raise ValueError(
+            f"canaries={count} but only {len(free)} of {num_examples} rows lie outside the "
+            "population."
+        )
     chosen_N = np.zeros(num_examples, bool)
     chosen_N[_rows.generator(seed, "canary rows").permutation(free)[:count]] = True
     return chosen_N
 
 
-def _aside(num_examples: int, seed: int, given_population_N, chosen_N, population: float) -> tuple[np.ndarray, np.ndarray]:
-    """(population_N, usable rows): the share of *all* rows, drawn from those that are no canaries."""
+def _aside(
+    num_examples: int, seed: int, given_population_N, chosen_N, population: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """(population_N, usable rows): the share of *all* rows, drawn from those that are no
+    canaries.
+    """
     others = np.flatnonzero(~chosen_N)
-    share = min(population * num_examples / max(1, len(others)), 0.999) if 0 <= population < 1 else population
+    share = (
+        min(population * num_examples / max(1, len(others)), 0.999)
+        if 0 <= population < 1
+        else population
+    )
     given = None if given_population_N is None else np.asarray(given_population_N, bool)[others]
     inside_N, _ = _rows.kept_aside(len(others), seed, share, given)
     population_N = np.zeros(num_examples, bool)

@@ -20,18 +20,27 @@ def make(
     targets: int = 8,
     population: float = 0.1,
 ) -> Design:
-    """Two random parts of equal size: the first `targets` models are complementary pairs on one, the others shadows on halves of the other.
+    """Two random parts of equal size: the first `targets` models are complementary pairs on one,
+    the others shadows on halves of the other.
 
-    Every model has a quarter of the rows outside the population (up to 3 rows go to the population). On a target's evaluated rows every
-    shadow is OUT, so attacks that need IN shadows are refused. Models are audited in pairs 2p, 2p+1; further `models` are further shadows,
-    drawn from (seed, number) alone. ValueError if `targets` is odd or < 2, or no shadow remains.
+    Every model has a quarter of the rows outside the population (up to 3 rows go to the
+    population). On a target's evaluated rows every shadow is OUT, so attacks that need IN shadows
+    are refused. Models are audited in pairs 2p, 2p+1; further `models` are further shadows, drawn
+    from (seed, number) alone. ValueError if `targets` is odd or < 2, or no shadow remains.
     """
     checks.at_least(2, targets=targets)
     if targets % 2:
-        raise ValueError(f"targets={targets}: targets are trained in complementary pairs, so it must be even; use targets={targets + 1}.")
+        raise ValueError(
+            f"targets={targets}: targets are trained in complementary pairs, so it must be even; "
+            f"use targets={targets + 1}."
+        )
     if models <= targets:
-        raise ValueError(f"models={models} leaves no shadow beside targets={targets}; use more models.")
-    population_N, usable = _rows.kept_aside(num_examples, seed, population, given_population_N, multiple=4)
+        raise ValueError(
+            f"models={models} leaves no shadow beside targets={targets}; use more models."
+        )
+    population_N, usable = _rows.kept_aside(
+        num_examples, seed, population, given_population_N, multiple=4
+    )
     quarter = len(usable) // 4
     order = _rows.generator(seed, "disjoint parts").permutation(usable)
     parts = order[: 2 * quarter], order[2 * quarter :]

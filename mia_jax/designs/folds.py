@@ -19,13 +19,17 @@ def make(
     folds: int = 5,
     population: float = 0.0,
 ) -> Design:
-    """`folds` random folds of equal size (up to folds - 1 rows go to the population); every model is a target on all folds' rows.
+    """`folds` random folds of equal size (up to folds - 1 rows go to the population); every model
+    is a target on all folds' rows.
 
-    A non-member of model f is a member of every other model, so "no OUT shadow" is the answer itself: no shadow at all, only attacks on the
-    target's own outputs. Another number of folds is another draw, so it cannot be extended. ValueError if folds < 2 or > rows.
+    A non-member of model f is a member of every other model, so "no OUT shadow" is the answer
+    itself: no shadow at all, only attacks on the target's own outputs. Another number of folds is
+    another draw, so it cannot be extended. ValueError if folds < 2 or > rows.
     """
     checks.at_least(2, folds=folds)
-    population_N, usable = _rows.kept_aside(num_examples, seed, population, given_population_N, multiple=folds)
+    population_N, usable = _rows.kept_aside(
+        num_examples, seed, population, given_population_N, multiple=folds
+    )
     fold_size = len(usable) // folds
     order = _rows.generator(seed, "folds", folds).permutation(usable)
     member_MN = np.tile(~population_N, (folds, 1))

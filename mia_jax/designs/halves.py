@@ -1,4 +1,6 @@
-"""Complementary halves: models 2p and 2p+1 split the rows between them, so every row is a member of exactly one model of each pair."""
+"""Complementary halves: models 2p and 2p+1 split the rows between them, so every row is a member of
+exactly one model of each pair.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from mia_jax.designs import _rows
+from mia_jax.threat_model import SHADOW_NEEDS
 from mia_jax.types import Design
-from mia_jax.views import SHADOW_NEEDS
 
 
 @_rows.remade(lambda models: dict(models=models))
@@ -22,16 +24,23 @@ def make(
     population: float = 0.1,
     targets: int | Sequence[int] | None = None,
 ) -> Design:
-    """`models` / 2 independent random halvings of the rows outside the population; an odd row goes to the population.
+    """`models` / 2 independent random halvings of the rows outside the population; an odd row goes
+    to the population.
 
-    An attacker of t uses every model outside t's pair: with only t left out, the number of IN shadows would give the answer away. Pair p is
-    drawn from (seed, p) alone. `population` is the share of rows kept aside, `targets` the audited models (None = all, n = the first n).
-    ValueError if `models` is odd or < 2. Source: Carlini et al. 2022 (arXiv:2112.03570).
+    An attacker of t uses every model outside t's pair: with only t left out, the number of IN
+    shadows would give the answer away. Pair p is drawn from (seed, p) alone. `population` is the
+    share of rows kept aside, `targets` the audited models (None = all, n = the first n). ValueError
+    if `models` is odd or < 2. Source: Carlini et al. 2022 (arXiv:2112.03570).
     """
     if models < 2 or models % 2:
         even = max(2, models + models % 2)
-        raise ValueError(f"models={models}: halves trains complementary pairs, so it must be even and at least 2; use models={even}.")
-    population_N, usable = _rows.kept_aside(num_examples, seed, population, given_population_N, multiple=2)
+        raise ValueError(
+            f"models={models}: halves trains complementary pairs, so it must be even and at least "
+            f"2; use models={even}."
+        )
+    population_N, usable = _rows.kept_aside(
+        num_examples, seed, population, given_population_N, multiple=2
+    )
     member_MN = np.zeros((models, num_examples), bool)
     for pair in range(models // 2):
         order = _rows.generator(seed, "halves", pair).permutation(usable)
@@ -46,6 +55,8 @@ def make(
         unit_M=np.arange(models) // 2,
         targets=targets,
         supports=() if alone else SHADOW_NEEDS,
-        note="the only other model is the target's twin; use more models" if alone else "the target's twin is never a shadow",
+        note="the only other model is the target's twin; use more models"
+        if alone
+        else "the target's twin is never a shadow",
         num_rows=len(usable) // 2,
     )

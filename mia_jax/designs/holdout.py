@@ -1,4 +1,6 @@
-"""One model on the first rows, as a data set's own split has it: the rows after them were never seen."""
+"""One model on the first rows, as a data set's own split has it: the rows after them were never
+seen.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +21,21 @@ def make(
     members: int | None = None,
     drawn: bool = False,
 ) -> Design:
-    """The only model trains on the first `members` rows outside the population (None: half of them); all others are its non-members.
+    """The only model trains on the first `members` rows outside the population (None: half of
+    them); all others are its non-members.
 
-    `drawn`: in random instead of the pool's order. No shadow at all: attacks on the target's own outputs. It has one model and cannot be extended.
-    ValueError if no row is left for the non-members.
+    `drawn`: in random instead of the pool's order. No shadow at all: attacks on the target's own
+    outputs. It has one model and cannot be extended. ValueError if no row is left for the
+    non-members.
     """
     population_N, usable = _rows.kept_aside(num_examples, seed, 0.0, given_population_N)
     members = len(usable) // 2 if members is None else members
     checks.at_least(1, members=members)
     if members >= len(usable):
-        raise ValueError(f"members={members} leaves no non-member of the {len(usable)} rows outside the population; use fewer, or more examples.")
+        raise ValueError(
+            f"members={members} leaves no non-member of the {len(usable)} rows outside the "
+            "population; use fewer, or more examples."
+        )
     order = _rows.generator(seed, "holdout").permutation(usable) if drawn else usable
     member_MN = np.zeros((1, num_examples), bool)
     member_MN[0, order[:members]] = True

@@ -1,1 +1,3 @@
-"""Searches for the nearest other side of a model's decision boundary; pure, batched over examples, one key an example, queries counted."""
+"""Searches for the nearest other side of a model's decision boundary; pure, batched over examples,
+one key an example, queries counted.
+"""

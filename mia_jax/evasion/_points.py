@@ -1,4 +1,7 @@
-"""Points around examples: distances, boxes, blends. Examples are flat here, [B,F]; the norms are 'l2' and 'linf'."""
+"""Points around examples: distances, boxes, blends.
+
+Examples are flat here, [B,F]; the norms are 'l2' and 'linf'.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +18,24 @@ Box = tuple[float, float] | None
 
 
 def check(x, *, norm: str, box: Box) -> None:
-    """ValueError for an unknown norm, an empty box, or examples outside it (not seen while JAX traces: the caller's jit hides the values)."""
+    """ValueError for an unknown norm, an empty box, or examples outside it (not seen while JAX
+    traces: the caller's jit hides the values).
+    """
     checks.one_of(NORMS, norm=norm)
     if box is None:
         return
     if len(box) != 2 or not box[0] < box[1]:
-        raise ValueError(f"box={box} must be (low, high) with low < high, or None to search outside any box.")
+        raise ValueError(
+            f"box={box} must be (low, high) with low < high, or None to search outside any box."
+        )
     if isinstance(x, jax.core.Tracer) or not np.size(x):
         return
     low, high = float(np.min(x)), float(np.max(x))
     if not (box[0] <= low and high <= box[1]):
-        raise ValueError(f"x has values from {low:.4g} to {high:.4g}, outside box={tuple(box)}. Scale the examples into it, or set box=None.")
+        raise ValueError(
+            f"x has values from {low:.4g} to {high:.4g}, outside box={tuple(box)}. Scale the "
+            "examples into it, or set box=None."
+        )
 
 
 def flat(x) -> jax.Array:
@@ -35,7 +45,9 @@ def flat(x) -> jax.Array:
 
 def like(value, x) -> jax.Array:
     """A number or one number an example [B], shaped to be multiplied with x [B,...]."""
-    return jnp.broadcast_to(jnp.asarray(value, jnp.float32), x.shape[:1]).reshape(-1, *(1,) * (x.ndim - 1))
+    return jnp.broadcast_to(jnp.asarray(value, jnp.float32), x.shape[:1]).reshape(
+        -1, *(1,) * (x.ndim - 1)
+    )
 
 
 def clip(x, box: Box):
@@ -49,12 +61,16 @@ def length(difference, norm: str) -> jax.Array:
 
 
 def farthest(x_BF, norm: str, box: tuple[float, float]) -> jax.Array:
-    """The distance from each example to the farthest corner of the box, [B]: no point of it is farther."""
+    """The distance from each example to the farthest corner of the box, [B]: no point of it is
+    farther.
+    """
     return length(jnp.maximum(x_BF - box[0], box[1] - x_BF), norm)
 
 
 def blend(x_BF, far_BF, share_B, norm: str) -> jax.Array:
-    """The point on the way from x to `far` whose distance is share_B in [0, 1] of theirs: on the line (l2), or cut to a cube around x (linf)."""
+    """The point on the way from x to `far` whose distance is share_B in [0, 1] of theirs: on the
+    line (l2), or cut to a cube around x (linf).
+    """
     difference = far_BF - x_BF
     if norm == "l2":
         return x_BF + share_B[:, None] * difference
@@ -63,7 +79,8 @@ def blend(x_BF, far_BF, share_B, norm: str) -> jax.Array:
 
 
 def bisected(adversarial: Callable, x_BF, far_BF, *, steps: int, norm: str, box: Box) -> jax.Array:
-    """The nearest point known to be adversarial on the way from x (not adversarial) to `far` (adversarial), to 2^-steps of their distance.
+    """The nearest point known to be adversarial on the way from x (not adversarial) to `far`
+    (adversarial), to 2^-steps of their distance.
 
     `adversarial(point_BF) -> [B]` is asked `steps` times an example.
     """
@@ -73,7 +90,11 @@ def bisected(adversarial: Callable, x_BF, far_BF, *, steps: int, norm: str, box:
         middle_B = (low_B + high_B) / 2
         point_BF = clip(blend(x_BF, far_BF, middle_B, norm), box)
         yes_B = adversarial(point_BF)
-        return jnp.where(yes_B, low_B, middle_B), jnp.where(yes_B, middle_B, high_B), jnp.where(yes_B[:, None], point_BF, near_BF)
+        return (
+            jnp.where(yes_B, low_B, middle_B),
+            jnp.where(yes_B, middle_B, high_B),
+            jnp.where(yes_B[:, None], point_BF, near_BF),
+        )
 
     ends = jnp.zeros(len(x_BF), jnp.float32), jnp.ones(len(x_BF), jnp.float32)
     return jax.lax.fori_loop(0, steps, halve, (*ends, far_BF))[2]

@@ -13,7 +13,9 @@ from mia_jax.evasion import _points
 
 
 class Along(NamedTuple):
-    """`distance_BK` [B,K] >= 0, `crossed_BK` [B,K] whether the label changes within reach, `queries_B` [B] int32 labels asked."""
+    """`distance_BK` [B,K] >= 0, `crossed_BK` [B,K] whether the label changes within reach,
+    `queries_B` [B] int32 labels asked.
+    """
 
     distance_BK: jax.Array
     crossed_BK: jax.Array
@@ -31,11 +33,14 @@ def boundary_distance(
     norm: str = "l2",
     box: tuple[float, float] | None = (0.0, 1.0),
 ) -> Along:
-    """The distance to another label than y from x towards x + reach u for each direction u, to 2^-steps of the way; 0 if x is misclassified.
+    """The distance to another label than y from x towards x + reach u for each direction u, to
+    2^-steps of the way; 0 if x is misclassified.
 
-    `label(x_B'..) -> [B']`; x [B,...]; direction [B,K,...] or [K,...] for all examples, any length > 0 (scaled to 1 in `norm`). Points are clipped to
-    the box. Where the label at the far end is still y, `crossed_BK` is False and the distance is that of the far end: the boundary is not met
-    before it unless the label changes twice. Queries: 1 + K + steps for each direction that crosses. All B * K points are asked at once.
+    `label(x_B'..) -> [B']`; x [B,...]; direction [B,K,...] or [K,...] for all examples, any length
+    > 0 (scaled to 1 in `norm`). Points are clipped to the box. Where the label at the far end is
+    still y, `crossed_BK` is False and the distance is that of the far end: the boundary is not met
+    before it unless the label changes twice. Queries: 1 + K + steps for each direction that
+    crosses. All B * K points are asked at once.
     """
     _points.check(x, norm=norm, box=box)
     checks.positive(reach=reach)
@@ -45,7 +50,10 @@ def boundary_distance(
     if direction.shape[1:] == shape[1:]:
         direction = jnp.broadcast_to(direction[None], (shape[0], *direction.shape))
     if direction.shape[2:] != shape[1:] or direction.shape[0] != shape[0]:
-        raise ValueError(f"direction has shape {direction.shape}; expected [B,K,...] or [K,...] for examples x of shape {shape}.")
+        raise ValueError(
+            f"direction has shape {direction.shape}; expected [B,K,...] or [K,...] for examples x "
+            f"of shape {shape}."
+        )
     examples, count = direction.shape[:2]
     u_BF = direction.reshape(examples * count, -1)
     u_BF = u_BF / jnp.maximum(_points.length(u_BF, norm), 1e-30)[:, None]
@@ -57,8 +65,14 @@ def boundary_distance(
     wrong_B1 = (label(x_BF.reshape(shape)) != y_B)[:, None]
     far_BF = _points.clip(from_BF + reach * u_BF, box)
     crossed_B = elsewhere(far_BF)
-    near_BF = _points.bisected(elsewhere, from_BF, far_BF, steps=steps, norm="l2", box=box)  # on the line, whatever the norm
-    distance_BK = _points.length(jnp.where(crossed_B[:, None], near_BF, far_BF) - from_BF, norm).reshape(examples, count)
+    near_BF = _points.bisected(
+        elsewhere, from_BF, far_BF, steps=steps, norm="l2", box=box
+    )  # on the line, whatever the norm
+    distance_BK = _points.length(
+        jnp.where(crossed_B[:, None], near_BF, far_BF) - from_BF, norm
+    ).reshape(examples, count)
     crossed_BK = crossed_B.reshape(examples, count)
     queries_B = 1 + jnp.where(wrong_B1[:, 0], 0, count + steps * crossed_BK.sum(1))
-    return Along(jnp.where(wrong_B1, 0.0, distance_BK), crossed_BK | wrong_B1, queries_B.astype(jnp.int32))
+    return Along(
+        jnp.where(wrong_B1, 0.0, distance_BK), crossed_BK | wrong_B1, queries_B.astype(jnp.int32)
+    )

@@ -1,4 +1,7 @@
-"""The nearest adversarial example by optimization, white box. Carlini & Wagner 2017 (arXiv:1608.04644), section VI."""
+"""The nearest adversarial example by optimization, white box.
+
+Carlini & Wagner 2017 (arXiv:1608.04644), section VI.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,11 @@ from mia_jax.evasion import _margins, _points
 
 
 class Found(NamedTuple):
-    """`distance_B` [B] >= 0 (l2), `adversarial` [B,...] at that distance, `queries_B` [B] int32 forward passes, `found_B` [B] whether there is one.
+    """`distance_B` [B] >= 0 (l2), `adversarial` [B,...] at that distance, `queries_B` [B] int32
+    forward passes, `found_B` [B] whether there is one.
 
-    Without one the distance is an upper bound (the farthest corner of the box; infinity without a box) and `adversarial` is the example itself.
+    Without one the distance is an upper bound (the farthest corner of the box; infinity without a
+    box) and `adversarial` is the example itself.
     """
 
     distance_B: jax.Array
@@ -55,15 +60,18 @@ def carlini_wagner(
 ) -> Found:
     """min_x' |x' - x|^2 + c max(0, z_y(x') - max_{j != y} z_j(x') + confidence) by projected Adam.
 
-    Each step ends in the box by clipping: under x' = tanh(w), the paper's other way, pixels that start on the border (black, white) hardly move.
-    The learning rate falls by exp(-5 k / iterations) within a run, or the steps would stay wider than what is left to gain.
-    c starts at `const`; after each of `search_steps` runs of at most `iterations` steps it is bisected between the largest c that failed and the
-    smallest that worked, or multiplied by 10 while none has worked. The nearest x' of all steps that succeeds is kept. With `abort_early` an
-    example stops when its least objective has not fallen by 1e-4 of itself in iterations / 10 steps; a run ends when all have. At the end `polish`
-    halvings on the line from x to what was found bring it to the boundary (0: none, as in the original; only with confidence 0).
+    Each step ends in the box by clipping: under x' = tanh(w), the paper's other way, pixels that
+    start on the border (black, white) hardly move. The learning rate falls by exp(-5 k /
+    iterations) within a run, or the steps would stay wider than what is left to gain. c starts at
+    `const`; after each of `search_steps` runs of at most `iterations` steps it is bisected between
+    the largest c that failed and the smallest that worked, or multiplied by 10 while none has
+    worked. The nearest x' of all steps that succeeds is kept. With `abort_early` an example stops
+    when its least objective has not fallen by 1e-4 of itself in iterations / 10 steps; a run ends
+    when all have. At the end `polish` halvings on the line from x to what was found bring it to the
+    boundary (0: none, as in the original; only with confidence 0).
 
-    `out(x_B..) -> out_BC`: differentiable logits in inference mode. y_B [B] true labels; 0 distance for what is misclassified. Deterministic,
-    pure. ValueError for examples outside the box.
+    `out(x_B..) -> out_BC`: differentiable logits in inference mode. y_B [B] true labels; 0 distance
+    for what is misclassified. Deterministic, pure. ValueError for examples outside the box.
     """
     _points.check(x, norm="l2", box=box)
     checks.at_least(1, iterations=iterations, search_steps=search_steps)
@@ -81,12 +89,17 @@ def carlini_wagner(
         return value_B.sum(), (value_B, square_B, excess_B)
 
     def step(c_B, run: _Run) -> _Run:
-        gradient_BF, (value_B, square_B, excess_B) = jax.grad(objective, has_aux=True)(run.point_BF, c_B)
+        gradient_BF, (value_B, square_B, excess_B) = jax.grad(objective, has_aux=True)(
+            run.point_BF, c_B
+        )
         gradient_BF = jnp.where(jnp.isfinite(gradient_BF), gradient_BF, 0)
         hit_B = run.going_B & (excess_B < 0)
         nearer_B = hit_B & (square_B < run.best_B)
         k = run.k + 1
-        mean_BF, square_BF = 0.9 * run.mean_BF + 0.1 * gradient_BF, 0.999 * run.square_BF + 0.001 * jnp.square(gradient_BF)
+        mean_BF, square_BF = (
+            0.9 * run.mean_BF + 0.1 * gradient_BF,
+            0.999 * run.square_BF + 0.001 * jnp.square(gradient_BF),
+        )
         falling = learning_rate * jnp.exp((-5 * run.k).astype(jnp.float32) / iterations)
         rate = falling * jnp.sqrt(1 - jnp.float32(0.999) ** k) / (1 - jnp.float32(0.9) ** k)
         moved_BF = _points.clip(run.point_BF - rate * mean_BF / (jnp.sqrt(square_BF) + 1e-8), box)
@@ -109,20 +122,45 @@ def carlini_wagner(
     def search(state, _):
         low_B, high_B, c_B, best_B, best_BF, queries_B = state
         zeros_BF, huge_B = jnp.zeros_like(x_BF), jnp.full(len(x_BF), jnp.inf, jnp.float32)
-        fresh = _Run(jnp.int32(0), x_BF, zeros_BF, zeros_BF, ~wrong_B, huge_B, huge_B, jnp.zeros(len(x_BF), bool), best_B, best_BF, queries_B)
-        run = lax.while_loop(lambda run: (run.k < iterations) & run.going_B.any(), lambda run: step(c_B, run), fresh)
+        fresh = _Run(
+            jnp.int32(0),
+            x_BF,
+            zeros_BF,
+            zeros_BF,
+            ~wrong_B,
+            huge_B,
+            huge_B,
+            jnp.zeros(len(x_BF), bool),
+            best_B,
+            best_BF,
+            queries_B,
+        )
+        run = lax.while_loop(
+            lambda run: (run.k < iterations) & run.going_B.any(), lambda run: step(c_B, run), fresh
+        )
         high_B = jnp.where(run.success_B, jnp.minimum(high_B, c_B), high_B)
         low_B = jnp.where(run.success_B, low_B, jnp.maximum(low_B, c_B))
-        c_B = jnp.where(jnp.isfinite(high_B), (low_B + jnp.where(jnp.isfinite(high_B), high_B, 0)) / 2, c_B * 10)
+        c_B = jnp.where(
+            jnp.isfinite(high_B), (low_B + jnp.where(jnp.isfinite(high_B), high_B, 0)) / 2, c_B * 10
+        )
         return (low_B, high_B, c_B, run.best_B, run.best_BF, run.queries_B), None
 
     wrong_B = excess(x_BF) < confidence
     some_B = jnp.ones(len(x_BF), jnp.float32)
-    state = 0 * some_B, jnp.inf * some_B, const * some_B, jnp.inf * some_B, x_BF, jnp.ones(len(x_BF), jnp.int32)
+    state = (
+        0 * some_B,
+        jnp.inf * some_B,
+        const * some_B,
+        jnp.inf * some_B,
+        x_BF,
+        jnp.ones(len(x_BF), jnp.int32),
+    )
     *_, best_B, best_BF, queries_B = lax.scan(search, state, length=search_steps)[0]
     found_B = jnp.isfinite(best_B)
     if polish and confidence == 0:
-        near_BF = _points.bisected(lambda point_BF: excess(point_BF) < 0, x_BF, best_BF, steps=polish, norm="l2", box=box)
+        near_BF = _points.bisected(
+            lambda point_BF: excess(point_BF) < 0, x_BF, best_BF, steps=polish, norm="l2", box=box
+        )
         best_BF = jnp.where(found_B[:, None], near_BF, best_BF)
         queries_B = queries_B + jnp.where(found_B, polish, 0)
     bound_B = jnp.inf * some_B if box is None else _points.farthest(x_BF, "l2", box)

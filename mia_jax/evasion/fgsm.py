@@ -10,11 +10,15 @@ import jax.numpy as jnp
 from mia_jax.evasion import _margins, _points
 
 
-def fgsm(out: Callable, x, y_B, *, epsilon, box: tuple[float, float] | None = (0.0, 1.0)) -> jax.Array:
-    """clip(x + epsilon sign(grad_x cross_entropy(out(x), y))), [B,...]: the corner of the cube of radius epsilon where the loss rises fastest.
+def fgsm(
+    out: Callable, x, y_B, *, epsilon, box: tuple[float, float] | None = (0.0, 1.0)
+) -> jax.Array:
+    """clip(x + epsilon sign(grad_x cross_entropy(out(x), y))), [B,...]: the corner of the cube of
+    radius epsilon where the loss rises fastest.
 
-    `out(x_B..) -> out_BC` are differentiable logits in inference mode; `epsilon` >= 0 in the units of x, a number (traced or not) or [B]. The
-    direction is exact where the softmax is saturated too. ValueError for examples outside the box.
+    `out(x_B..) -> out_BC` are differentiable logits in inference mode; `epsilon` >= 0 in the units
+    of x, a number (traced or not) or [B]. The direction is exact where the softmax is saturated
+    too. ValueError for examples outside the box.
     """
     _points.check(x, norm="linf", box=box)
     x = jnp.asarray(x, jnp.float32)

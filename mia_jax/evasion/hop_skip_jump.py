@@ -1,4 +1,7 @@
-"""HopSkipJump: the distance to the decision boundary from predicted labels alone. Chen, Jordan & Wainwright 2020 (arXiv:1904.02144)."""
+"""HopSkipJump: the distance to the decision boundary from predicted labels alone.
+
+Chen, Jordan & Wainwright 2020 (arXiv:1904.02144).
+"""
 
 from __future__ import annotations
 
@@ -19,11 +22,16 @@ KEEP = ("best", "last")
 
 
 class Walk(NamedTuple):
-    """What the walk found. `distance_B` [B] >= 0 and `adversarial` [B,...], a point at that distance that has another label than y.
+    """What the walk found.
 
-    `queries_B` [B] int32: labels asked. `found_B`: whether there is such a point; without one the distance is an upper bound (the farthest
-    corner of the box, or the farthest noise that was tried) and `adversarial` is the example itself. `distance_SB`, `queries_SB`
-    [iterations + 1, B]: both after the first projection and after each iteration, what fewer iterations would have returned.
+    `distance_B` [B] >= 0 and `adversarial` [B,...], a point at that distance that has another label
+    than y.
+
+    `queries_B` [B] int32: labels asked. `found_B`: whether there is such a point; without one the
+    distance is an upper bound (the farthest corner of the box, or the farthest noise that was
+    tried) and `adversarial` is the example itself. `distance_SB`, `queries_SB` [iterations + 1, B]:
+    both after the first projection and after each iteration, what fewer iterations would have
+    returned.
     """
 
     distance_B: jax.Array
@@ -42,14 +50,20 @@ class _State(NamedTuple):
     queries_B: jax.Array
 
 
-def directions_per_iteration(*, iterations: int, evaluations: int = 100, max_evaluations: int = 10_000) -> np.ndarray:
-    """min(floor(evaluations * sqrt(t)), max_evaluations) for t = 1..iterations, [S] int32: 2,243 in 10 iterations, 34,487 in 64 with the defaults."""
+def directions_per_iteration(
+    *, iterations: int, evaluations: int = 100, max_evaluations: int = 10_000
+) -> np.ndarray:
+    """min(floor(evaluations * sqrt(t)), max_evaluations) for t = 1..iterations, [S] int32: 2,243 in
+    10 iterations, 34,487 in 64 with the defaults.
+    """
     t_S = np.arange(1, iterations + 1)
     return np.minimum(np.floor(evaluations * np.sqrt(t_S)), max_evaluations).astype(np.int32)
 
 
 def bisections(*, features: int, norm: str = "l2", gamma: float = 1.0) -> int:
-    """How often a projection halves the way: to a share of gamma / F^1.5 (l2) or gamma / F^2 (linf) of it."""
+    """How often a projection halves the way: to a share of gamma / F^1.5 (l2) or gamma / F^2 (linf)
+    of it.
+    """
     return max(1, math.ceil(math.log2(features ** (1.5 if norm == "l2" else 2.0) / gamma)))
 
 
@@ -73,38 +87,60 @@ def hop_skip_jump(
     budget: int | None = None,
     chunk: int | None = None,
 ) -> Walk:
-    """The distance from each example to the nearest point found that `label` puts elsewhere than y; 0 if it is misclassified already.
+    """The distance from each example to the nearest point found that `label` puts elsewhere than y;
+    0 if it is misclassified already.
 
-    `label(x_B'..) -> [B']` is all that is known of the model; it must be traceable and is called with batches of B and of B * chunk examples.
-    x [B,...], y_B [B] the true labels, key_B [B] one key an example: an example's walk depends on its own row alone, not on `chunk` either,
-    which is how many directions an example are evaluated (and held in memory) at once; None: 20, and on a CPU about 100 points in all, which
-    stay near the cores.
+    `label(x_B'..) -> [B']` is all that is known of the model; it must be traceable and is called
+    with batches of B and of B * chunk examples. x [B,...], y_B [B] the true labels, key_B [B] one
+    key an example: an example's walk depends on its own row alone, not on `chunk` either, which is
+    how many directions an example are evaluated (and held in memory) at once; None: 20, and on a
+    CPU about 100 points in all, which stay near the cores.
 
-    From uniform noise in the box with another label (up to `tries` draws; or from `start` [B,...] where that has another label), bisected back
-    towards x, iteration t = 1..iterations estimates the boundary's normal from n_t = floor(evaluations sqrt(t)) random directions u,
-        g = sum (phi_u - mean phi) u,  phi_u = +1 where clip(point + delta u) has another label than y, else -1    (eq. 14-16),
-    steps by dist / sqrt(t), halved until the label is another one (at most `halvings` times, then it stays), and bisects back. delta is
-    `first_radius` times the box's width at t = 1, then gamma / F of the distance before the last projection. keep='last' returns the last point
-    as the original does, 'best' the nearest. box=None searches everywhere; the noise then grows from `first_radius` by a quarter each try.
+    From uniform noise in the box with another label (up to `tries` draws; or from `start` [B,...]
+    where that has another label), bisected back
+    towards x, iteration t = 1..iterations estimates the boundary's normal from n_t =
+    floor(evaluations sqrt(t)) random directions u,
+        g = sum (phi_u - mean phi) u,  phi_u = +1 where clip(point + delta u) has another label than
+        y, else -1    (eq. 14-16),
+    steps by dist / sqrt(t), halved until the label is another one (at most `halvings` times, then
+    it stays), and bisects back. delta is
+    `first_radius` times the box's width at t = 1, then gamma / F of the distance before the last
+    projection. keep='last' returns the last point
+    as the original does, 'best' the nearest. box=None searches everywhere; the noise then grows
+    from `first_radius` by a quarter each try.
 
-    Queries: 1 + tries used + bisections + sum_t (n_t + halvings used + bisections), counted exactly. With `budget` no example ever asks more
-    labels than that: an iteration that may not fit is not begun. Pure; jit it, vmap it over models that `label` closes over.
-    ValueError for examples outside the box, unknown norm or keep, or a budget that one iteration does not fit into.
+    Queries: 1 + tries used + bisections + sum_t (n_t + halvings used + bisections), counted
+    exactly. With `budget` no example ever asks more labels than that: an iteration that may not fit
+    is not begun. Pure; jit it, vmap it over models that `label` closes over. ValueError for
+    examples outside the box, unknown norm or keep, or a budget that one iteration does not fit
+    into.
     """
     _points.check(x, norm=norm, box=box)
     checks.one_of(KEEP, keep=keep)
     if chunk is None:
         chunk = max(1, 100 // len(x)) if jax.default_backend() == "cpu" else 20
-    checks.at_least(1, evaluations=evaluations, max_evaluations=max_evaluations, tries=tries, halvings=halvings, chunk=chunk)
+    checks.at_least(
+        1,
+        evaluations=evaluations,
+        max_evaluations=max_evaluations,
+        tries=tries,
+        halvings=halvings,
+        chunk=chunk,
+    )
     checks.at_least(0, iterations=iterations)
     checks.positive(gamma=gamma, first_radius=first_radius)
     shape, x_BF, y_B = jnp.shape(x), _points.flat(x), jnp.asarray(y_B)
     features = x_BF.shape[1]
     steps = bisections(features=features, norm=norm, gamma=gamma)
-    n_S = directions_per_iteration(iterations=iterations, evaluations=evaluations, max_evaluations=max_evaluations)
+    n_S = directions_per_iteration(
+        iterations=iterations, evaluations=evaluations, max_evaluations=max_evaluations
+    )
     least = 2 + steps + (int(n_S[0]) + 1 + steps if iterations else 0)
     if budget is not None and budget < least:
-        raise ValueError(f"budget={budget} queries is less than the {least} that one iteration takes; raise it, or lower evaluations={evaluations}.")
+        raise ValueError(
+            f"budget={budget} queries is less than the {least} that one iteration takes; raise it, "
+            f"or lower evaluations={evaluations}."
+        )
     limit = np.iinfo(np.int32).max if budget is None else budget
     start_BF = None if start is None else _points.flat(start)
 
@@ -113,7 +149,9 @@ def hop_skip_jump(
 
     def elsewhere_each(point_BKF) -> jax.Array:
         count = point_BKF.shape[1]
-        return (label(point_BKF.reshape(-1, *shape[1:])) != jnp.repeat(y_B, count)).reshape(-1, count)
+        return (label(point_BKF.reshape(-1, *shape[1:])) != jnp.repeat(y_B, count)).reshape(
+            -1, count
+        )
 
     def project(far_BF):
         return _points.bisected(elsewhere, x_BF, far_BF, steps=steps, norm=norm, box=box)
@@ -123,10 +161,21 @@ def hop_skip_jump(
         walks_B = ready_B & (state.queries_B + n + 1 + steps <= limit)
         width = 1.0 if box is None else box[1] - box[0]
         delta_B = jnp.where(t == 1, first_radius * width, state.before_B * gamma / features)
-        normal_BF = _normal(elsewhere_each, state.point_BF, delta_B, jax.vmap(jax.random.fold_in, (0, None))(key_B, t), n, chunk, norm, box)
+        normal_BF = _normal(
+            elsewhere_each,
+            state.point_BF,
+            delta_B,
+            jax.vmap(jax.random.fold_in, (0, None))(key_B, t),
+            n,
+            chunk,
+            norm,
+            box,
+        )
         room_B = jnp.where(walks_B, limit - state.queries_B - n - steps, 0)
         size_B = _points.length(state.point_BF - x_BF, norm) / jnp.sqrt(t.astype(jnp.float32))
-        far_BF, moved_B, asked_B = _step(elsewhere, state.point_BF, normal_BF, size_B, room_B, halvings, box)
+        far_BF, moved_B, asked_B = _step(
+            elsewhere, state.point_BF, normal_BF, size_B, room_B, halvings, box
+        )
         point_BF = jnp.where(moved_B[:, None], project(far_BF), state.point_BF)
         distance_B = _points.length(point_BF - x_BF, norm)
         better_B = moved_B & (distance_B < state.best_B) if keep == "best" else moved_B
@@ -135,15 +184,22 @@ def hop_skip_jump(
             before_B=jnp.where(moved_B, _points.length(far_BF - x_BF, norm), state.before_B),
             best_BF=jnp.where(better_B[:, None], point_BF, state.best_BF),
             best_B=jnp.where(better_B, distance_B, state.best_B),
-            queries_B=state.queries_B + jnp.where(walks_B, n, 0) + asked_B + jnp.where(moved_B, steps, 0),
+            queries_B=state.queries_B
+            + jnp.where(walks_B, n, 0)
+            + asked_B
+            + jnp.where(moved_B, steps, 0),
         )
         return new, (new.best_B, new.queries_B)
 
     wrong_B = elsewhere(x_BF)
-    far_BF, found_B, asked_B = _beginning(elsewhere, x_BF, start_BF, wrong_B, key_B, tries, limit - 1 - steps, first_radius, box)
+    far_BF, found_B, asked_B = _beginning(
+        elsewhere, x_BF, start_BF, wrong_B, key_B, tries, limit - 1 - steps, first_radius, box
+    )
     ready_B = found_B & ~wrong_B
     point_BF = jnp.where(ready_B[:, None], project(far_BF), x_BF)
-    bound_B = _points.length(far_BF - x_BF, norm) if box is None else _points.farthest(x_BF, norm, box)
+    bound_B = (
+        _points.length(far_BF - x_BF, norm) if box is None else _points.farthest(x_BF, norm, box)
+    )
     first_B = jnp.where(found_B | wrong_B, _points.length(point_BF - x_BF, norm), bound_B)
     queries_B = 1 + asked_B + jnp.where(ready_B, steps, 0)
     state = _State(point_BF, _points.length(far_BF - x_BF, norm), point_BF, first_B, queries_B)
@@ -159,14 +215,24 @@ def hop_skip_jump(
     )
 
 
-def _beginning(elsewhere, x_BF, start_BF, wrong_B, key_B, tries: int, limit: int, radius: float, box):
+def _beginning(
+    elsewhere, x_BF, start_BF, wrong_B, key_B, tries: int, limit: int, radius: float, box
+):
     """(point_BF with another label, found_B, labels asked [B]): `start`, then noise."""
     far_BF, found_B, asked_B = x_BF, jnp.zeros(len(x_BF), bool), jnp.zeros(len(x_BF), jnp.int32)
     if start_BF is not None:
-        far_BF, found_B, asked_B = start_BF, elsewhere(start_BF) & ~wrong_B, jnp.where(wrong_B, 0, 1)
+        far_BF, found_B, asked_B = (
+            start_BF,
+            elsewhere(start_BF) & ~wrong_B,
+            jnp.where(wrong_B, 0, 1),
+        )
 
     def noise(k):
-        unit_BF = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(jax.random.fold_in(key, 0), k), x_BF.shape[1:], jnp.float32))(key_B)
+        unit_BF = jax.vmap(
+            lambda key: jax.random.uniform(
+                jax.random.fold_in(jax.random.fold_in(key, 0), k), x_BF.shape[1:], jnp.float32
+            )
+        )(key_B)
         if box is None:
             return x_BF + radius * 1.25 ** k.astype(jnp.float32) * (2 * unit_BF - 1)
         return box[0] + (box[1] - box[0]) * unit_BF
@@ -178,7 +244,12 @@ def _beginning(elsewhere, x_BF, start_BF, wrong_B, key_B, tries: int, limit: int
         k, far_BF, found_B, asked_B = state
         wanted_B, point_BF = wanted(found_B, asked_B), noise(k)
         hit_B = wanted_B & elsewhere(point_BF)
-        return k + 1, jnp.where(wanted_B[:, None], point_BF, far_BF), found_B | hit_B, asked_B + wanted_B
+        return (
+            k + 1,
+            jnp.where(wanted_B[:, None], point_BF, far_BF),
+            found_B | hit_B,
+            asked_B + wanted_B,
+        )
 
     def unfinished(state):
         k, _, found_B, asked_B = state
@@ -188,17 +259,27 @@ def _beginning(elsewhere, x_BF, start_BF, wrong_B, key_B, tries: int, limit: int
 
 
 def _normal(elsewhere_each, point_BF, delta_B, key_B, n, chunk: int, norm: str, box) -> jax.Array:
-    """The estimated direction away from the example's own label: a unit vector (l2) or signs (linf); [B,F], 0 if nothing could be told."""
+    """The estimated direction away from the example's own label: a unit vector (l2) or signs
+    (linf); [B,F], 0 if nothing could be told.
+    """
     radius_B11 = jnp.maximum(delta_B, 1e-30)[:, None, None]
     point_B1F = point_BF[:, None]
 
     def some(c, sums):
         sum_B2F, phi_sum_B = sums
         j_K = c * chunk + jnp.arange(chunk, dtype=jnp.int32)
-        u_BKF = jax.vmap(lambda key: jax.vmap(lambda j: _direction(jax.random.fold_in(key, j), point_BF.shape[1], norm))(j_K))(key_B)
+        u_BKF = jax.vmap(
+            lambda key: jax.vmap(
+                lambda j: _direction(jax.random.fold_in(key, j), point_BF.shape[1], norm)
+            )(j_K)
+        )(key_B)
         if box is not None:  # what the clipped query really moved by
-            u_BKF = jnp.clip(u_BKF, (box[0] - point_B1F) / radius_B11, (box[1] - point_B1F) / radius_B11)
-        u_BKF = lax.optimization_barrier(u_BKF)  # drawn once, not once for the query and once for the sum
+            u_BKF = jnp.clip(
+                u_BKF, (box[0] - point_B1F) / radius_B11, (box[1] - point_B1F) / radius_B11
+            )
+        u_BKF = lax.optimization_barrier(
+            u_BKF
+        )  # drawn once, not once for the query and once for the sum
         used_BK = jnp.broadcast_to((j_K < n)[None], u_BKF.shape[:2]).astype(jnp.float32)
         phi_BK = used_BK * jnp.where(elsewhere_each(point_B1F + radius_B11 * u_BKF), 1.0, -1.0)
         weight_B2K = jnp.stack([phi_BK, used_BK], 1)
@@ -206,7 +287,12 @@ def _normal(elsewhere_each, point_BF, delta_B, key_B, n, chunk: int, norm: str, 
 
     examples, features = point_BF.shape
     chunks = (n + chunk - 1) // chunk
-    sum_B2F, phi_sum_B = lax.fori_loop(0, chunks, some, (jnp.zeros((examples, 2, features), jnp.float32), jnp.zeros(examples, jnp.float32)))
+    sum_B2F, phi_sum_B = lax.fori_loop(
+        0,
+        chunks,
+        some,
+        (jnp.zeros((examples, 2, features), jnp.float32), jnp.zeros(examples, jnp.float32)),
+    )
     phi_sum_BF, sum_BF = sum_B2F[:, 0], sum_B2F[:, 1]
     mean_B1 = (phi_sum_B / n.astype(jnp.float32))[:, None]
     g_BF = jnp.where(jnp.abs(mean_B1) == 1, phi_sum_BF, phi_sum_BF - mean_B1 * sum_BF)
@@ -218,21 +304,33 @@ def _normal(elsewhere_each, point_BF, delta_B, key_B, n, chunk: int, norm: str, 
 def _direction(key, features: int, norm: str) -> jax.Array:
     """A random vector of length 1, [F]: normal coordinates (l2) or uniform ones (linf).
 
-    From 64 coordinates on a normal one is Binomial(8, 1/2) - 4, four from a random word: a twentieth of the cost, and sums over coordinates,
-    which are all that matters, are as normal.
+    From 64 coordinates on a normal one is Binomial(8, 1/2) - 4, four from a random word: a
+    twentieth of the cost, and sums over coordinates, which are all that matters, are as normal.
     """
     if features < 64:
-        draw = jax.random.normal if norm == "l2" else functools.partial(jax.random.uniform, minval=-1.0)
+        draw = (
+            jax.random.normal
+            if norm == "l2"
+            else functools.partial(jax.random.uniform, minval=-1.0)
+        )
         u_F = draw(key, (features,), jnp.float32)
     else:
         word_P = jax.random.bits(key, (-(-features // 4),), jnp.uint32)
-        byte_F = ((word_P[:, None] >> jnp.array([[0, 8, 16, 24]], jnp.uint32)) & 255).reshape(-1)[:features]
-        u_F = lax.population_count(byte_F).astype(jnp.float32) - 4.0 if norm == "l2" else byte_F.astype(jnp.float32) - 127.5
+        byte_F = ((word_P[:, None] >> jnp.array([[0, 8, 16, 24]], jnp.uint32)) & 255).reshape(-1)[
+            :features
+        ]
+        u_F = (
+            lax.population_count(byte_F).astype(jnp.float32) - 4.0
+            if norm == "l2"
+            else byte_F.astype(jnp.float32) - 127.5
+        )
     return u_F / jnp.maximum(_points.length(u_F, "l2"), 1e-30)
 
 
 def _step(elsewhere, point_BF, normal_BF, size_B, room_B, halvings: int, box):
-    """(point_BF, moved_B, labels asked [B]): the first of point + size 2^-k normal, k = 0..halvings, that has another label; else the point."""
+    """(point_BF, moved_B, labels asked [B]): the first of point + size 2^-k normal, k =
+    0..halvings, that has another label; else the point.
+    """
 
     def wanted(moved_B, asked_B):
         return ~moved_B & (asked_B < jnp.minimum(room_B, halvings + 1))
@@ -240,9 +338,21 @@ def _step(elsewhere, point_BF, normal_BF, size_B, room_B, halvings: int, box):
     def attempt(state):
         k, far_BF, moved_B, asked_B = state
         wanted_B = wanted(moved_B, asked_B)
-        candidate_BF = _points.clip(point_BF + (size_B * jnp.float32(0.5) ** k)[:, None] * normal_BF, box)
+        candidate_BF = _points.clip(
+            point_BF + (size_B * jnp.float32(0.5) ** k)[:, None] * normal_BF, box
+        )
         hit_B = wanted_B & elsewhere(candidate_BF)
-        return k + 1, jnp.where(hit_B[:, None], candidate_BF, far_BF), moved_B | hit_B, asked_B + wanted_B
+        return (
+            k + 1,
+            jnp.where(hit_B[:, None], candidate_BF, far_BF),
+            moved_B | hit_B,
+            asked_B + wanted_B,
+        )
 
-    first = jnp.int32(0), point_BF, jnp.zeros(len(point_BF), bool), jnp.zeros(len(point_BF), jnp.int32)
+    first = (
+        jnp.int32(0),
+        point_BF,
+        jnp.zeros(len(point_BF), bool),
+        jnp.zeros(len(point_BF), jnp.int32),
+    )
     return lax.while_loop(lambda state: wanted(*state[2:]).any(), attempt, first)[1:]

@@ -1,4 +1,7 @@
-"""Whether the label survives random noise. Choquette-Choo et al. 2021 (arXiv:2007.14321), sections 4.2 and 5."""
+"""Whether the label survives random noise.
+
+Choquette-Choo et al. 2021 (arXiv:2007.14321), sections 4.2 and 5.
+"""
 
 from __future__ import annotations
 
@@ -32,10 +35,12 @@ def survives(
     draw: Callable,
     chunk: int = 50,
 ) -> jax.Array:
-    """Whether noisy copy k = 0..copies-1 of each example is labeled y, [B,K] bool; `copies` queries an example.
+    """Whether noisy copy k = 0..copies-1 of each example is labeled y, [B,K] bool; `copies` queries
+    an example.
 
-    `draw(key, x) -> x` changes one example, as `lambda key, x: noise.gaussian(key, x, 0.05)`; copy k is drawn by fold_in(key_B, k), so that the
-    first copies of more are the copies of fewer. `label(x_B'..) -> [B']` sees B * chunk copies at a time; the result does not depend on it.
+    `draw(key, x) -> x` changes one example, as `lambda key, x: noise.gaussian(key, x, 0.05)`; copy
+    k is drawn by fold_in(key_B, k), so that the first copies of more are the copies of fewer.
+    `label(x_B'..) -> [B']` sees B * chunk copies at a time; the result does not depend on it.
     """
     checks.at_least(1, copies=copies, chunk=chunk)
     x, y_B = jnp.asarray(x, jnp.float32), jnp.asarray(y_B)
@@ -43,7 +48,9 @@ def survives(
 
     def some(c):
         k_K = c * chunk + jnp.arange(chunk, dtype=jnp.int32)
-        noisy = jax.vmap(lambda key, x: jax.vmap(lambda k: draw(jax.random.fold_in(key, k), x))(k_K))(key_B, x)
+        noisy = jax.vmap(
+            lambda key, x: jax.vmap(lambda k: draw(jax.random.fold_in(key, k), x))(k_K)
+        )(key_B, x)
         return (label(noisy.reshape(-1, *x.shape[1:])) == jnp.repeat(y_B, chunk)).reshape(-1, chunk)
 
     right = lax.map(some, jnp.arange(-(-copies // chunk), dtype=jnp.int32))

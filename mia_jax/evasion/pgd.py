@@ -1,4 +1,6 @@
-"""Projected gradient descent in a ball around each example. Madry et al. 2018 (arXiv:1706.06083)."""
+"""Projected gradient descent in a ball around each example. Madry et al. 2018
+(arXiv:1706.06083).
+"""
 
 from __future__ import annotations
 
@@ -26,12 +28,15 @@ def pgd(
     keep: str = "best",
     box: tuple[float, float] | None = (0.0, 1.0),
 ) -> jax.Array:
-    """The point within `epsilon` of each example (in `norm`, inside the box) with the largest loss that `steps` steps uphill found, [B,...].
+    """The point within `epsilon` of each example (in `norm`, inside the box) with the largest loss
+    that `steps` steps uphill found, [B,...].
 
-    A step moves by `step_size` (default 2.5 epsilon / steps) along sign(gradient) (linf) or gradient / |gradient| (l2) of the cross-entropy and
-    projects back. Each of `restarts` runs starts at a point drawn uniformly from the ball by fold_in(key_B, restart); restarts=0 is one run
-    from x itself (the basic iterative method). keep='best' keeps the best point on the way, 'last' the best last point. `out`, `epsilon`: as in
-    fgsm. (restarts or 1) * (steps + 1) queries an example. ValueError for examples outside the box, an unknown norm, steps < 1.
+    A step moves by `step_size` (default 2.5 epsilon / steps) along sign(gradient) (linf) or
+    gradient / |gradient| (l2) of the cross-entropy and projects back. Each of `restarts` runs
+    starts at a point drawn uniformly from the ball by fold_in(key_B, restart); restarts=0 is one
+    run from x itself (the basic iterative method). keep='best' keeps the best point on the way,
+    'last' the best last point. `out`, `epsilon`: as in fgsm. (restarts or 1) * (steps + 1) queries
+    an example. ValueError for examples outside the box, an unknown norm, steps < 1.
     """
     _points.check(x, norm=norm, box=box)
     checks.at_least(1, steps=steps)
@@ -39,7 +44,11 @@ def pgd(
     checks.one_of(("best", "last"), keep=keep)
     shape, x_BF = jnp.shape(x), _points.flat(x)
     epsilon_B = jnp.broadcast_to(jnp.asarray(epsilon, jnp.float32), x_BF.shape[:1])
-    rate_B = 2.5 * epsilon_B / steps if step_size is None else jnp.full(x_BF.shape[:1], step_size, jnp.float32)
+    rate_B = (
+        2.5 * epsilon_B / steps
+        if step_size is None
+        else jnp.full(x_BF.shape[:1], step_size, jnp.float32)
+    )
 
     def climb(point_BF):
         odds_B, gradient = _margins.climb(out, point_BF.reshape(shape), y_B)
@@ -59,10 +68,14 @@ def pgd(
     def run(best, restart):
         point_BF = x_BF
         if restarts:
-            offset_BF = jax.vmap(lambda key: in_ball(jax.random.fold_in(key, restart), x_BF.shape[1], norm))(key_B)
+            offset_BF = jax.vmap(
+                lambda key: in_ball(jax.random.fold_in(key, restart), x_BF.shape[1], norm)
+            )(key_B)
             point_BF = project(x_BF, x_BF + epsilon_B[:, None] * offset_BF, epsilon_B, norm, box)
         (point_BF, best), _ = lax.scan(step, (point_BF, best), length=steps)
-        return better(best, _margins.odds_against(out(point_BF.reshape(shape)), y_B), point_BF), None
+        return better(
+            best, _margins.odds_against(out(point_BF.reshape(shape)), y_B), point_BF
+        ), None
 
     nothing = jnp.full(x_BF.shape[:1], -jnp.inf, jnp.float32), x_BF
     (_, best_BF), _ = lax.scan(run, nothing, jnp.arange(max(1, restarts), dtype=jnp.int32))
@@ -73,7 +86,9 @@ def steepest(gradient_BF, norm: str) -> jax.Array:
     """The direction of length 1 in `norm` that rises fastest; 0 where the gradient is."""
     if norm == "linf":
         return jnp.sign(gradient_BF)
-    scaled_BF = gradient_BF / jnp.maximum(jnp.abs(gradient_BF).max(-1, keepdims=True), 1e-30)  # squares of tiny gradients would be 0
+    scaled_BF = gradient_BF / jnp.maximum(
+        jnp.abs(gradient_BF).max(-1, keepdims=True), 1e-30
+    )  # squares of tiny gradients would be 0
     return scaled_BF / jnp.maximum(_points.length(scaled_BF, "l2"), 1e-30)[:, None]
 
 
@@ -83,7 +98,9 @@ def project(x_BF, point_BF, epsilon_B, norm: str, box) -> jax.Array:
     if norm == "linf":
         difference_BF = jnp.clip(difference_BF, -epsilon_B[:, None], epsilon_B[:, None])
     else:
-        difference_BF *= jnp.minimum(1, epsilon_B / jnp.maximum(_points.length(difference_BF, "l2"), 1e-30))[:, None]
+        difference_BF *= jnp.minimum(
+            1, epsilon_B / jnp.maximum(_points.length(difference_BF, "l2"), 1e-30)
+        )[:, None]
     return _points.clip(x_BF + difference_BF, box)
 
 
@@ -93,4 +110,8 @@ def in_ball(key, features: int, norm: str) -> jax.Array:
         return jax.random.uniform(key, (features,), jnp.float32, minval=-1.0)
     direction, radius = jax.random.split(key)
     u_F = jax.random.normal(direction, (features,), jnp.float32)
-    return u_F / jnp.maximum(_points.length(u_F, "l2"), 1e-30) * jax.random.uniform(radius, (), jnp.float32) ** (1 / features)
+    return (
+        u_F
+        / jnp.maximum(_points.length(u_F, "l2"), 1e-30)
+        * jax.random.uniform(radius, (), jnp.float32) ** (1 / features)
+    )

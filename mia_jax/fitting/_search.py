@@ -1,4 +1,6 @@
-"""Classifiers of scikit-learn with a grid of their arguments and an inner cross-validation; it is imported when one is fitted."""
+"""Classifiers of scikit-learn with a grid of their arguments and an inner cross-validation; it is
+imported when one is fitted.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,13 @@ def searched(build: Callable, grid_of: Callable[[Job], Mapping], inner_folds: in
     checks.at_least(2, inner_folds=inner_folds)
 
     def classify(jobs, key):
-        seeds = np.asarray(jax.random.randint(key, (len(jobs),), 0, np.iinfo(np.int32).max, np.int32))
-        return [_score(build(int(seed)), grid_of(job), inner_folds, job) for seed, job in zip(seeds, jobs, strict=True)]
+        seeds = np.asarray(
+            jax.random.randint(key, (len(jobs),), 0, np.iinfo(np.int32).max, np.int32)
+        )
+        return [
+            _score(build(int(seed)), grid_of(job), inner_folds, job)
+            for seed, job in zip(seeds, jobs, strict=True)
+        ]
 
     return classify
 
@@ -27,8 +34,18 @@ def _score(model, grid: Mapping, inner_folds: int, job: Job) -> np.ndarray:
     from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
     if grid:
-        model = GridSearchCV(model, {name: list(values) for name, values in grid.items()}, cv=StratifiedKFold(inner_folds), error_score="raise")
+        model = GridSearchCV(
+            model,
+            {name: list(values) for name, values in grid.items()},
+            cv=StratifiedKFold(inner_folds),
+            error_score="raise",
+        )
     with rows.one_thread(job.x_KF.size * 256):
         model.fit(job.x_KF, job.member_K)
         log_odds = hasattr(model, "decision_function")
-        return np.asarray(model.decision_function(job.ask_NF) if log_odds else model.predict_proba(job.ask_NF)[:, 1], np.float64)
+        return np.asarray(
+            model.decision_function(job.ask_NF)
+            if log_odds
+            else model.predict_proba(job.ask_NF)[:, 1],
+            np.float64,
+        )

@@ -11,33 +11,48 @@ from mia_jax import checks, registry
 from mia_jax.fitting import rows
 from mia_jax.fitting.rows import Classifier, Job
 
-FEW = dict(logistic={}, random_forest=dict(grid=dict(min_samples_leaf=(1, 4, 16))), gradient_boosting={})  # what `make` tries: {kind: its options}
+FEW = dict(
+    logistic={}, random_forest=dict(grid=dict(min_samples_leaf=(1, 4, 16))), gradient_boosting={}
+)  # what `make` tries: {kind: its options}
 
 
 def make(*, kinds: Mapping[str, Mapping] = FEW, inner_folds: int = 3) -> Classifier:
-    """score = that of the kind of most accuracy over `inner_folds` folds of the rows learned from, less its neutral score; each job for itself.
+    """score = that of the kind of most accuracy over `inner_folds` folds of the rows learned from,
+    less its neutral score; each job for itself.
 
-    `kinds`: {kind: options of its maker}; the first of equals wins. Rows to score never enter the choice.
+    `kinds`: {kind: options of its maker}; the first of equals wins. Rows to score never enter the
+    choice.
     """
     checks.at_least(2, inner_folds=inner_folds)
     checks.at_least(1, kinds=len(kinds))
-    classifiers = {kind: registry.make("classifiers", kind, options) for kind, options in kinds.items()}
+    classifiers = {
+        kind: registry.make("classifiers", kind, options) for kind, options in kinds.items()
+    }
     neutral = {kind: neutral_score(kind) for kind in kinds}
 
     def classify(jobs: Sequence[Job], key) -> list[np.ndarray]:
-        tried = [_tried(one, jobs, jax.random.fold_in(key, i), neutral[kind], inner_folds) for i, (kind, one) in enumerate(classifiers.items())]
+        tried = [
+            _tried(one, jobs, jax.random.fold_in(key, i), neutral[kind], inner_folds)
+            for i, (kind, one) in enumerate(classifiers.items())
+        ]
         return [max(of_job, key=lambda found: found[0])[1] for of_job in zip(*tried, strict=True)]
 
     return classify
 
 
 def neutral_score(kind: str) -> float:
-    """Returns the score of a classifier of this kind that is undecided: its module's NEUTRAL, 0 where it has none."""
+    """Returns the score of a classifier of this kind that is undecided: its module's NEUTRAL, 0
+    where it has none.
+    """
     return float(getattr(registry.load("classifiers", kind), "NEUTRAL", 0.0))
 
 
-def _tried(classify: Classifier, jobs: Sequence[Job], key, neutral: float, folds: int) -> list[tuple[float, np.ndarray]]:
-    """(accuracy over the held folds, score_N less the neutral one) a job; all fits in one call of the classifier."""
+def _tried(
+    classify: Classifier, jobs: Sequence[Job], key, neutral: float, folds: int
+) -> list[tuple[float, np.ndarray]]:
+    """(accuracy over the held folds, score_N less the neutral one) a job; all fits in one call of
+    the classifier.
+    """
     fold_of = [rows.folds(job.member_K, folds) for job in jobs]
     inner = [
         Job(job.x_KF[fold_K != f], job.member_K[fold_K != f], job.x_KF[fold_K == f], job.family)
@@ -47,6 +62,9 @@ def _tried(classify: Classifier, jobs: Sequence[Job], key, neutral: float, folds
     scores = [score_N - neutral for score_N in classify([*inner, *jobs], key)]
     found = []
     for i, (job, fold_K) in enumerate(zip(jobs, fold_of, strict=True)):
-        held = [rows.accuracy(score_N, job.member_K[fold_K == f]) * len(score_N) for f, score_N in enumerate(scores[i * folds : (i + 1) * folds])]
+        held = [
+            rows.accuracy(score_N, job.member_K[fold_K == f]) * len(score_N)
+            for f, score_N in enumerate(scores[i * folds : (i + 1) * folds])
+        ]
         found.append((sum(held) / len(fold_K), scores[len(inner) + i]))
     return found

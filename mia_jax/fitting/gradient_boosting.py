@@ -9,7 +9,9 @@ from mia_jax.fitting.rows import Classifier
 
 
 def make(*, grid: Mapping = {}, inner_folds: int = 3) -> Classifier:
-    """score = log-odds of HistGradientBoostingClassifier (100 rounds, no early stopping); `grid`: its arguments."""
+    """score = log-odds of HistGradientBoostingClassifier (100 rounds, no early stopping); `grid`:
+    its arguments.
+    """
 
     def build(seed):
         from sklearn.ensemble import HistGradientBoostingClassifier

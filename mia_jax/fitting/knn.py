@@ -14,7 +14,9 @@ NEUTRAL = 0.5  # the score of an undecided classifier
 
 
 def make(*, neighbors: Sequence[int] = (3, 5, 7), inner_folds: int = 3) -> Classifier:
-    """score = share of members among the nearest rows (Euclidean), one number of `neighbors` by the inner folds; all rows if there are fewer."""
+    """score = share of members among the nearest rows (Euclidean), one number of `neighbors` by the
+    inner folds; all rows if there are fewer.
+    """
     checks.at_least(1, fewest_neighbors=min(neighbors))
 
     def build(seed):

@@ -1,4 +1,6 @@
-"""Logistic regression along a path of penalties: Newton's method in float64, each penalty started from the one before. Imports no jax."""
+"""Logistic regression along a path of penalties: Newton's method in float64, each penalty started
+from the one before. Imports no jax.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,12 @@ CHUNK = 512  # factors in (1, 2] whose product is below the largest float64
 
 
 def make(*, cs: Sequence[float] = CS, inner_folds: int = 3) -> Classifier:
-    """score = log-odds w.x + b that minimize |w|^2 / 2 + C sum_k log(1 + exp(-+ (w.x_k + b))); b is not penalized.
+    """score = log-odds w.x + b that minimize |w|^2 / 2 + C sum_k log(1 + exp(-+ (w.x_k + b))); b is
+    not penalized.
 
-    C: the one of `cs` with the best mean accuracy over `inner_folds` stratified folds of the training rows, the first of equals; then fitted
-    on all of them. The minimum, choice and scores are those of scikit-learn's LogisticRegression and GridSearchCV. ValueError for a C <= 0.
+    C: the one of `cs` with the best mean accuracy over `inner_folds` stratified folds of the
+    training rows, the first of equals; then fitted on all of them. The minimum, choice and scores
+    are those of scikit-learn's LogisticRegression and GridSearchCV. ValueError for a C <= 0.
     """
     checks.at_least(2, inner_folds=inner_folds)
     checks.at_least(1, number_of_cs=len(cs))
@@ -38,7 +42,9 @@ def make(*, cs: Sequence[float] = CS, inner_folds: int = 3) -> Classifier:
 def _score(job: rows.Job, cs: np.ndarray, inner_folds: int) -> np.ndarray:
     with rows.one_thread(job.x_KF.size * job.x_KF.shape[1]):
         best = choice(job, cs, inner_folds)
-        return predict(job.ask_NF, path(job.x_KF, job.member_K, cs[best : best + 1], tolerance=1e-11))[:, 0]
+        return predict(
+            job.ask_NF, path(job.x_KF, job.member_K, cs[best : best + 1], tolerance=1e-11)
+        )[:, 0]
 
 
 def choice(job: rows.Job, cs: np.ndarray, inner_folds: int) -> int:
@@ -59,23 +65,39 @@ def predict(x_NF: np.ndarray, beta_FP: np.ndarray) -> np.ndarray:
     return x_NF @ beta_FP[:-1] + beta_FP[-1:]
 
 
-def balanced(x_KF: np.ndarray, member_K: np.ndarray, *, ridge: float = 1e-3) -> tuple[np.ndarray, float]:
-    """Returns (weight_F, intercept) that minimize the mean log loss, members and non-members weighing 1/2 each, plus ridge/2 |weight|^2.
+def balanced(
+    x_KF: np.ndarray, member_K: np.ndarray, *, ridge: float = 1e-3
+) -> tuple[np.ndarray, float]:
+    """Returns (weight_F, intercept) that minimize the mean log loss, members and non-members
+    weighing 1/2 each, plus ridge/2 |weight|^2.
 
     Raises:
         ValueError: There are no rows of one kind, or values that are not finite.
     """
     inside, outside = int(member_K.sum()), int((~member_K).sum())
     if not inside or not outside:
-        raise ValueError(f"a logistic regression needs both kinds: there are {inside} member and {outside} non-member rows.")
+        raise ValueError(
+            f"a logistic regression needs both kinds: there are {inside} member and {outside} "
+            "non-member rows."
+        )
     checks.finite(features=x_KF)
     share_K = np.where(member_K, 0.5 / inside, 0.5 / outside)
     beta_F = path(x_KF, member_K, np.array([1 / ridge]), tolerance=1e-18, weight_K=share_K)[:, 0]
     return beta_F[:-1], float(beta_F[-1])
 
 
-def path(x_KF: np.ndarray, member_K: np.ndarray, cs: np.ndarray, *, tolerance: float = 1e-8, weight_K: np.ndarray | None = None) -> np.ndarray:
-    """Coefficients [F+1,P] at every C, found in ascending order of C; the first starts at 0. `weight_K`: of the rows' losses, 1 without it."""
+def path(
+    x_KF: np.ndarray,
+    member_K: np.ndarray,
+    cs: np.ndarray,
+    *,
+    tolerance: float = 1e-8,
+    weight_K: np.ndarray | None = None,
+) -> np.ndarray:
+    """Coefficients [F+1,P] at every C, found in ascending order of C; the first starts at 0.
+
+    `weight_K`: of the rows' losses, 1 without it.
+    """
     x_KF = np.concatenate([x_KF, np.ones((len(x_KF), 1))], 1)
     y_K = member_K.astype(np.float64)
     beta_FP = np.zeros((x_KF.shape[1], len(cs)))
@@ -91,15 +113,26 @@ def path(x_KF: np.ndarray, member_K: np.ndarray, cs: np.ndarray, *, tolerance: f
 
 
 class _Loss(NamedTuple):
-    """The unpenalized sum of log-losses with its derivatives; the Hessian is left out of quasi-Newton steps."""
+    """The unpenalized sum of log-losses with its derivatives; the Hessian is left out of
+    quasi-Newton steps.
+    """
 
     value: float
     gradient_F: np.ndarray
     hessian_FF: np.ndarray | None
 
 
-def _loss(x_KF: np.ndarray, y_K: np.ndarray, beta_F: np.ndarray, *, hessian: bool = True, weight_K: np.ndarray | None = None) -> _Loss:
-    """One exponential per entry; without weights the sum of log(1 + e) is the logarithm of products of CHUNK factors."""
+def _loss(
+    x_KF: np.ndarray,
+    y_K: np.ndarray,
+    beta_F: np.ndarray,
+    *,
+    hessian: bool = True,
+    weight_K: np.ndarray | None = None,
+) -> _Loss:
+    """One exponential per entry; without weights the sum of log(1 + e) is the logarithm of products
+    of CHUNK factors.
+    """
     margin_K = x_KF @ beta_F
     e_K = np.exp(-np.abs(margin_K))
     factor_K = 1 + e_K
@@ -107,19 +140,26 @@ def _loss(x_KF: np.ndarray, y_K: np.ndarray, beta_F: np.ndarray, *, hessian: boo
     error_K, curvature_K = np.where(margin_K > 0, 1 - tail_K, tail_K) - y_K, tail_K / factor_K
     if weight_K is None:
         whole = len(e_K) - len(e_K) % CHUNK
-        logs = np.log(factor_K[:whole].reshape(-1, CHUNK).prod(1)).sum() + np.log(factor_K[whole:].prod())
+        logs = np.log(factor_K[:whole].reshape(-1, CHUNK).prod(1)).sum() + np.log(
+            factor_K[whole:].prod()
+        )
         value = np.maximum(margin_K, 0).sum() - y_K @ margin_K + logs
     else:
         value = weight_K @ (np.maximum(margin_K, 0) - y_K * margin_K + np.log1p(e_K))
         error_K, curvature_K = weight_K * error_K, weight_K * curvature_K
-    return _Loss(float(value), error_K @ x_KF, (x_KF * curvature_K[:, None]).T @ x_KF if hessian else None)
+    return _Loss(
+        float(value), error_K @ x_KF, (x_KF * curvature_K[:, None]).T @ x_KF if hessian else None
+    )
 
 
-def _newton(x_KF, y_K, weight_K, ridge_F, beta_F, found: _Loss | None, tolerance: float) -> tuple[np.ndarray, _Loss]:
+def _newton(
+    x_KF, y_K, weight_K, ridge_F, beta_F, found: _Loss | None, tolerance: float
+) -> tuple[np.ndarray, _Loss]:
     """(beta_F, the loss at it): Newton steps from beta_F, halved while the objective rises.
 
-    Ends when half the Newton decrement, the distance of the objective from its minimum up to third order, is below `tolerance` times the
-    objective at 0. `found`: the loss at beta_F if it is known (the penalty does not enter it).
+    Ends when half the Newton decrement, the distance of the objective from its minimum up to third
+    order, is below `tolerance` times the objective at 0. `found`: the loss at beta_F if it is known
+    (the penalty does not enter it).
     """
     found = _loss(x_KF, y_K, beta_F, weight_K=weight_K) if found is None else found
     total = len(x_KF) if weight_K is None else weight_K.sum()
@@ -147,4 +187,10 @@ def _quasi_newton(x_KF, y_K, weight_K, ridge_F, beta_F) -> np.ndarray:
         loss = _loss(x_KF, y_K, beta_F, hessian=False, weight_K=weight_K)
         return loss.value + ridge_F @ beta_F**2 / 2, loss.gradient_F + ridge_F * beta_F
 
-    return minimize(objective, beta_F, jac=True, method="L-BFGS-B", options=dict(maxiter=1000, ftol=1e-12, gtol=1e-5)).x
+    return minimize(
+        objective,
+        beta_F,
+        jac=True,
+        method="L-BFGS-B",
+        options=dict(maxiter=1000, ftol=1e-12, gtol=1e-5),
+    ).x

@@ -1,4 +1,6 @@
-"""Classifiers that are small dense networks: all data sets, inner folds and grid points of one architecture in one compiled program."""
+"""Classifiers that are small dense networks: all data sets, inner folds and grid points of one
+architecture in one compiled program.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,19 @@ from mia_jax.fitting import rows
 from mia_jax.fitting.rows import Classifier, Job
 
 RATES = (1e-3, 1e-2, 5e-3, 5e-2)  # in the order in which the label-only paper's code tries them
-SMALL = dict(slope=0.01, learning_rates=RATES, alphas=(0.0,), batch_size=1, epochs=1, select="source")
+SMALL = dict(
+    slope=0.01, learning_rates=RATES, alphas=(0.0,), batch_size=1, epochs=1, select="source"
+)
 NETWORKS = dict(
-    default=dict(hidden=((64,), (32, 32)), slope=0.0, learning_rates=(1e-3,), alphas=(1e-4, 1e-3, 1e-2), batch_size=200, epochs=None, select="folds"),
+    default=dict(
+        hidden=((64,), (32, 32)),
+        slope=0.0,
+        learning_rates=(1e-3,),
+        alphas=(1e-4, 1e-3, 1e-2),
+        batch_size=200,
+        epochs=None,
+        select="folds",
+    ),
     n=dict(SMALL, hidden=((64,),)),
     r=dict(SMALL, hidden=((10, 10),)),
     d=dict(SMALL, hidden=((10, 10),)),
@@ -43,53 +55,104 @@ def make(
     select: str | None = None,
     inner_folds: int = 3,
 ) -> Classifier:
-    """score = z_member - z_nonmember of a leaky-ReLU network trained with Adam on cross-entropy + alpha / (2 batch) |kernels|^2.
+    """score = z_member - z_nonmember of a leaky-ReLU network trained with Adam on cross-entropy +
+    alpha / (2 batch) |kernels|^2.
 
-    network 'default': hidden layers (64) or (32, 32), alpha 1e-4..1e-2, batches of 200 and 2,000 steps, chosen by mean accuracy over
-    `inner_folds` folds ('folds'), each job for itself. 'n' (hidden 64) and 'r', 'd' (10, 10): the networks of the label-only paper, leak .01,
-    batches of 1, one epoch, and one of four learning rates for all jobs of a family by their pooled accuracy on the rows they learned from
-    ('source'). The first of equals wins; the rows to score are never part of a choice. Other arguments replace a network's own.
-    Source: Choquette-Choo et al. 2021 (arXiv:2007.14321); the default's grid as TensorFlow Privacy's.
+    network 'default': hidden layers (64) or (32, 32), alpha 1e-4..1e-2, batches of 200 and 2,000
+    steps, chosen by mean accuracy over `inner_folds` folds ('folds'), each job for itself. 'n'
+    (hidden 64) and 'r', 'd' (10, 10): the networks of the label-only paper, leak .01, batches of 1,
+    one epoch, and one of four learning rates for all jobs of a family by their pooled accuracy on
+    the rows they learned from ('source'). The first of equals wins; the rows to score are never
+    part of a choice. Other arguments replace a network's own. Source: Choquette-Choo et al. 2021
+    (arXiv:2007.14321); the default's grid as TensorFlow Privacy's.
     """
     checks.one_of(NETWORKS, network=network)
-    given = dict(hidden=hidden, slope=slope, learning_rates=learning_rates, alphas=alphas, batch_size=batch_size, epochs=epochs, select=select)
+    given = dict(
+        hidden=hidden,
+        slope=slope,
+        learning_rates=learning_rates,
+        alphas=alphas,
+        batch_size=batch_size,
+        epochs=epochs,
+        select=select,
+    )
     own = NETWORKS[network] | {k: v for k, v in given.items() if v is not None}
     checks.one_of(("folds", "source"), select=own["select"])
-    checks.at_least(1, architectures=len(own["hidden"]), batch_size=own["batch_size"], epochs=1 if own["epochs"] is None else own["epochs"])
+    checks.at_least(
+        1,
+        architectures=len(own["hidden"]),
+        batch_size=own["batch_size"],
+        epochs=1 if own["epochs"] is None else own["epochs"],
+    )
     checks.positive(**{f"learning_rates[{i}]": r for i, r in enumerate(own["learning_rates"])})
     checks.at_least(0, **{f"alphas[{i}]": a for i, a in enumerate(own["alphas"])})
     checks.at_least(2, inner_folds=inner_folds)
     return lambda jobs, key: fit(jobs, key, inner_folds=inner_folds, **own).scores
 
 
-def fit(jobs: Sequence[Job], key, *, hidden, slope, learning_rates, alphas, batch_size, epochs, select, inner_folds: int = 3) -> Fitted:
+def fit(
+    jobs: Sequence[Job],
+    key,
+    *,
+    hidden,
+    slope,
+    learning_rates,
+    alphas,
+    batch_size,
+    epochs,
+    select,
+    inner_folds: int = 3,
+) -> Fitted:
     """Trains every architecture, chooses by `select`, scores; see `make`."""
     folds = [rows.folds(job.member_K, inner_folds) for job in jobs]
-    held = [[fold_K == f for f in range(inner_folds)] if select == "folds" else [] for fold_K in folds]
-    lists = [[np.flatnonzero(~h) for h in own] + [np.arange(len(job.member_K))] for own, job in zip(held, jobs, strict=True)]
-    data = networks.sets([j.x_KF for j in jobs], [j.member_K.astype(np.int32) for j in jobs], lists, batch_size)
+    held = [
+        [fold_K == f for f in range(inner_folds)] if select == "folds" else [] for fold_K in folds
+    ]
+    lists = [
+        [np.flatnonzero(~h) for h in own] + [np.arange(len(job.member_K))]
+        for own, job in zip(held, jobs, strict=True)
+    ]
+    data = networks.sets(
+        [j.x_KF for j in jobs], [j.member_K.astype(np.int32) for j in jobs], lists, batch_size
+    )
     grid = [(rate, alpha) for alpha in alphas for rate in learning_rates]
     rate_P, alpha_P = np.array(grid).T
     epochs = max(10, STEPS // networks.steps(data, batch_size)) if epochs is None else epochs
     points, answers = [], []
     for a, widths in enumerate(hidden):
-        shape = networks.Shape((jobs[0].x_KF.shape[1], *widths, 2), float(slope), "cross_entropy", batch_size, epochs)
-        layers = networks.train(jax.random.fold_in(key, a), data, rate_P=rate_P, penalty_P=alpha_P / batch_size, shape=shape)
+        shape = networks.Shape(
+            (jobs[0].x_KF.shape[1], *widths, 2), float(slope), "cross_entropy", batch_size, epochs
+        )
+        layers = networks.train(
+            jax.random.fold_in(key, a),
+            data,
+            rate_P=rate_P,
+            penalty_P=alpha_P / batch_size,
+            shape=shape,
+        )
         for p, (rate, alpha) in enumerate(grid):
             points.append((tuple(widths), rate, alpha))
-            answers.append([_answers(layers, d, p, job, held[d], slope) for d, job in enumerate(jobs)])
+            answers.append(
+                [_answers(layers, d, p, job, held[d], slope) for d, job in enumerate(jobs)]
+            )
     value_PD = np.array([[value for value, _ in point] for point in answers])
     if select == "source":
         value_PD = _pooled(value_PD, jobs)
     best_D = value_PD.argmax(0)
-    return Fitted([answers[best][d][1] for d, best in enumerate(best_D)], [points[best] for best in best_D])
+    return Fitted(
+        [answers[best][d][1] for d, best in enumerate(best_D)], [points[best] for best in best_D]
+    )
 
 
-def _answers(layers, d: int, p: int, job: Job, held: list[np.ndarray], slope: float) -> tuple[float, np.ndarray]:
+def _answers(
+    layers, d: int, p: int, job: Job, held: list[np.ndarray], slope: float
+) -> tuple[float, np.ndarray]:
     """(what the choice looks at, score_N) of grid point p on job d."""
 
     def margin(x_NF, q):
-        out_N2 = networks.forward([(kernel[d, q, p], bias[d, q, p]) for kernel, bias in layers], x_NF, slope)
+        out_N2 = networks.forward(
+            [(kernel[d, q, p], bias[d, q, p]) for kernel, bias in layers], x_NF, slope
+        )
         return out_N2[:, 1] - out_N2[:, 0]
 
     own = [rows.accuracy(margin(job.x_KF[h], q), job.member_K[h]) for q, h in enumerate(held)]

@@ -14,7 +14,9 @@ ROUNDING = 4 * np.finfo(np.float64).eps  # relative error of a mean of a few equ
 
 
 class Moments(NamedTuple):
-    """Per column: how many values, their center, and the sum of squared residuals about that center. `center` is 0 where count is 0."""
+    """Per column: how many values, their center, and the sum of squared residuals about that
+    center. `center` is 0 where count is 0.
+    """
 
     count: np.ndarray
     center: np.ndarray
@@ -27,10 +29,13 @@ def blocks(n: int, size: int = BLOCK) -> Iterator[slice]:
 
 
 def moments(value_MN: np.ndarray, where_MN: np.ndarray, center: str = "mean") -> Moments:
-    """Moments over axis M of the values where `where_MN`; [N] each, float64. What lies outside the mask is never read (it may be NaN).
+    """Moments over axis M of the values where `where_MN`; [N] each, float64.
 
-    center 'mean' or 'median' (of an even number of values: the mean of the middle two). The mean of equal values is that value and m2 is 0,
-    whatever their number: rounding must not tell how many models have one.
+    What lies outside the mask is never read (it may be NaN).
+
+    center 'mean' or 'median' (of an even number of values: the mean of the middle two). The mean of
+    equal values is that value and m2 is 0, whatever their number: rounding must not tell how many
+    models have one.
     """
     count, middle, m2 = (np.zeros(value_MN.shape[1]) for _ in range(3))
     for cols in blocks(value_MN.shape[1], NEAR):
@@ -38,7 +43,9 @@ def moments(value_MN: np.ndarray, where_MN: np.ndarray, center: str = "mean") ->
         value = kept(value_MN[:, cols], where).astype(np.float64)
         one = where.astype(np.float64)
         count[cols] = one.sum(0)
-        middle[cols] = value.sum(0) / np.maximum(count[cols], 1) if center == "mean" else _median(value, where)
+        middle[cols] = (
+            value.sum(0) / np.maximum(count[cols], 1) if center == "mean" else _median(value, where)
+        )
         value -= middle[None, cols]
         value *= one
         m2[cols] = np.einsum("mn,mn->n", value, value)
@@ -47,33 +54,51 @@ def moments(value_MN: np.ndarray, where_MN: np.ndarray, center: str = "mean") ->
     return Moments(count, middle, m2)
 
 
-def _settle_equal(middle_N: np.ndarray, m2_N: np.ndarray, count_N: np.ndarray, value_MN: np.ndarray, where_MN: np.ndarray) -> None:
-    """Sets, in place, the center of columns whose values differ from their mean by rounding alone to the smallest of them, and m2 to 0."""
+def _settle_equal(
+    middle_N: np.ndarray,
+    m2_N: np.ndarray,
+    count_N: np.ndarray,
+    value_MN: np.ndarray,
+    where_MN: np.ndarray,
+) -> None:
+    """Sets, in place, the center of columns whose values differ from their mean by rounding alone
+    to the smallest of them, and m2 to 0.
+    """
     (equal,) = np.nonzero((m2_N > 0) & (m2_N <= count_N * (ROUNDING * middle_N) ** 2))
     if len(equal):
-        middle_N[equal] = np.min(value_MN[:, equal], axis=0, initial=np.inf, where=where_MN[:, equal])
+        middle_N[equal] = np.min(
+            value_MN[:, equal], axis=0, initial=np.inf, where=where_MN[:, equal]
+        )
         m2_N[equal] = 0
 
 
 def kept(value: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """np.where(where, value, 0) of floats by a mask over their bits: a tenth of the time where `where` is random, and a NaN outside is 0."""
+    """np.where(where, value, 0) of floats by a mask over their bits: a tenth of the time where
+    `where` is random, and a NaN outside is 0.
+    """
     bits = np.dtype(f"i{value.dtype.itemsize}")
     return (np.ascontiguousarray(value).view(bits) & -where.astype(bits)).view(value.dtype)
 
 
 def merge(a: Moments, b: Moments) -> Moments:
-    """The moments of the union of two disjoint sets of values (mean centers). Source: Chan, Golub and LeVeque 1979, equation 2.1."""
+    """The moments of the union of two disjoint sets of values (mean centers).
+
+    Source: Chan, Golub and LeVeque 1979, equation 2.1.
+    """
     count = a.count + b.count
     share = b.count / np.maximum(count, 1)
     delta = b.center - a.center
     return Moments(count, a.center + delta * share, a.m2 + b.m2 + delta**2 * a.count * share)
 
 
-def leave_unit_out_moments(value_MN: np.ndarray, where_MN: np.ndarray, unit_M: np.ndarray) -> Moments:
-    """For every unit u, in ascending order, the moments over all models outside u: [U, N] each, in O(M N) time and O(U N) memory.
+def leave_unit_out_moments(
+    value_MN: np.ndarray, where_MN: np.ndarray, unit_M: np.ndarray
+) -> Moments:
+    """For every unit u, in ascending order, the moments over all models outside u: [U, N] each, in
+    O(M N) time and O(U N) memory.
 
-    Merges of what comes before u with what comes after u, never a subtraction: row u does not depend on u's own values, mask or NaNs in
-    any bit, and nothing cancels. Mean centers.
+    Merges of what comes before u with what comes after u, never a subtraction: row u does not
+    depend on u's own values, mask or NaNs in any bit, and nothing cancels. Mean centers.
     """
     units, row_M = np.unique(unit_M, return_inverse=True)
     parts = [moments(value_MN[row_M == u], where_MN[row_M == u]) for u in range(len(units))]

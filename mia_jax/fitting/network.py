@@ -1,4 +1,6 @@
-"""Small dense networks in JAX: many data sets, row lists and grid points trained by one compiled program."""
+"""Small dense networks in JAX: many data sets, row lists and grid points trained by one compiled
+program.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,11 @@ import numpy as np
 
 
 class Shape(NamedTuple):
-    """What a compiled program depends on: layer `widths` (inputs and outputs included), the leak of the ReLU, the loss, and the length of training.
+    """What a compiled program depends on: layer `widths` (inputs and outputs included), the leak of
+    the ReLU, the loss, and the length of training.
 
-    `loss`: 'cross_entropy' (integer targets) or 'pinball' (one output a level). `decay`: the rate falls to 0 along a cosine.
+    `loss`: 'cross_entropy' (integer targets) or 'pinball' (one output a level). `decay`: the rate
+    falls to 0 along a cosine.
     """
 
     widths: tuple[int, ...]
@@ -26,7 +30,9 @@ class Shape(NamedTuple):
 
 
 class Sets(NamedTuple):
-    """D data sets of K rows: x_DKF and y_DK; and Q lists of L rows in each, of which the first count_DQ are real."""
+    """D data sets of K rows: x_DKF and y_DK; and Q lists of L rows in each, of which the first
+    count_DQ are real.
+    """
 
     x_DKF: np.ndarray
     y_DK: np.ndarray
@@ -34,8 +40,15 @@ class Sets(NamedTuple):
     count_DQ: np.ndarray
 
 
-def sets(x: Sequence[np.ndarray], y: Sequence[np.ndarray], lists: Sequence[Sequence[np.ndarray]], batch_size: int) -> Sets:
-    """Data sets x[d] [K_d,F], y[d] [K_d] and their row lists lists[d][q], padded so that programs are shared by similar sizes."""
+def sets(
+    x: Sequence[np.ndarray],
+    y: Sequence[np.ndarray],
+    lists: Sequence[Sequence[np.ndarray]],
+    batch_size: int,
+) -> Sets:
+    """Data sets x[d] [K_d,F], y[d] [K_d] and their row lists lists[d][q], padded so that programs
+    are shared by similar sizes.
+    """
     longest = max(len(i) for own in lists for i in own)
     length = batch_size * _rounded(-(-longest // batch_size))
     height = _rounded(max(map(len, x)))
@@ -55,13 +68,27 @@ def steps(data: Sets, batch_size: int) -> int:
     return -(-int(data.count_DQ.max()) // batch_size)
 
 
-def train(key, data: Sets, *, rate_P: Sequence[float], penalty_P: Sequence[float], level_T: Sequence[float] = (), shape: Shape) -> list[tuple]:
-    """Layers [(kernel, bias), ...] with leading axes [D,Q,P], NumPy float64: Adam on mean loss + penalty / 2 * sum of squared kernels.
+def train(
+    key,
+    data: Sets,
+    *,
+    rate_P: Sequence[float],
+    penalty_P: Sequence[float],
+    level_T: Sequence[float] = (),
+    shape: Shape,
+) -> list[tuple]:
+    """Layers [(kernel, bias), ...] with leading axes [D,Q,P], NumPy float64: Adam on mean loss +
+    penalty / 2 * sum of squared kernels.
 
-    Glorot-normal kernels (the same for all Q and P of a data set), zero biases; minibatches are drawn anew in every epoch, the last one may be
-    short, and an empty one changes nothing. Deterministic from `key`.
+    Glorot-normal kernels (the same for all Q and P of a data set), zero biases; minibatches are
+    drawn anew in every epoch, the last one may be short, and an empty one changes nothing.
+    Deterministic from `key`.
     """
-    arrays = (np.asarray(rate_P, np.float32), np.asarray(penalty_P, np.float32), np.asarray(level_T, np.float32))
+    arrays = (
+        np.asarray(rate_P, np.float32),
+        np.asarray(penalty_P, np.float32),
+        np.asarray(level_T, np.float32),
+    )
     layers = _train(key, *data, *arrays, shape=shape)
     return [tuple(np.asarray(a, np.float64) for a in layer) for layer in layers]
 
@@ -81,13 +108,19 @@ def _train(key, x_DKF, y_DK, index_DQL, count_DQ, rate_P, penalty_P, level_T, *,
     grid = jax.vmap(one, (None, None, None, None, None, 0, 0))
     lists = jax.vmap(grid, (None, None, None, 0, 0, None, None))
     keys = jax.random.split(key, len(x_DKF))
-    return jax.vmap(lists, (0, 0, 0, 0, 0, None, None))(keys, x_DKF, y_DK, index_DQL, count_DQ, rate_P, penalty_P)
+    return jax.vmap(lists, (0, 0, 0, 0, 0, None, None))(
+        keys, x_DKF, y_DK, index_DQL, count_DQ, rate_P, penalty_P
+    )
 
 
 def _train_one(key, x_KF, y_K, index_L, count, rate, penalty, *, level_T, shape: Shape):
     layers = _init(jax.random.fold_in(key, 0), shape.widths)
     zeros = jax.tree.map(jnp.zeros_like, layers)
-    weight_SB = (jnp.arange(len(index_L), dtype=jnp.int32) < count).astype(jnp.float32).reshape(-1, shape.batch_size)
+    weight_SB = (
+        (jnp.arange(len(index_L), dtype=jnp.int32) < count)
+        .astype(jnp.float32)
+        .reshape(-1, shape.batch_size)
+    )
     total = jnp.maximum(-(-count // shape.batch_size) * shape.epochs, 1).astype(jnp.float32)
 
     def mean_loss(layers, x_BF, y_B, weight_B):
@@ -104,16 +137,27 @@ def _train_one(key, x_KF, y_K, index_L, count, rate, penalty, *, level_T, shape:
 
     def epoch(state, number):
         noise_L = jax.random.uniform(jax.random.fold_in(key, number), index_L.shape, jnp.float32)
-        order_L = jnp.argsort(jnp.where(jnp.arange(len(index_L), dtype=jnp.int32) < count, noise_L, 2.0))
-        return jax.lax.scan(step, state, (index_L[order_L].reshape(weight_SB.shape), weight_SB))[0], None
+        order_L = jnp.argsort(
+            jnp.where(jnp.arange(len(index_L), dtype=jnp.int32) < count, noise_L, 2.0)
+        )
+        return jax.lax.scan(step, state, (index_L[order_L].reshape(weight_SB.shape), weight_SB))[
+            0
+        ], None
 
-    return jax.lax.scan(epoch, (layers, zeros, zeros, jnp.float32(0)), jnp.arange(1, shape.epochs + 1, dtype=jnp.int32))[0][0]
+    return jax.lax.scan(
+        epoch,
+        (layers, zeros, zeros, jnp.float32(0)),
+        jnp.arange(1, shape.epochs + 1, dtype=jnp.int32),
+    )[0][0]
 
 
 def _init(key, widths: tuple[int, ...]) -> list[tuple]:
     glorot = jax.nn.initializers.glorot_normal(dtype=jnp.float32)
     keys = jax.random.split(key, len(widths) - 1)
-    return [(glorot(k, (a, b)), jnp.zeros(b, jnp.float32)) for k, a, b in zip(keys, widths[:-1], widths[1:], strict=True)]
+    return [
+        (glorot(k, (a, b)), jnp.zeros(b, jnp.float32))
+        for k, a, b in zip(keys, widths[:-1], widths[1:], strict=True)
+    ]
 
 
 def _forward(layers, x_BF, slope: float):
@@ -132,17 +176,23 @@ def _losses(out_BO, y_B, level_T, loss: str):
 
 
 def _adam(state: tuple[Any, Any, Any, Any], gradient, rate):
-    """Adam with epsilon added to the uncorrected root, as Keras has it; optax corrects first, and trained networks then differ visibly."""
+    """Adam with epsilon added to the uncorrected root, as Keras has it; optax corrects first, and
+    trained networks then differ visibly.
+    """
     layers, first, second, count = state
     count += 1
     first = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, first, gradient)
     second = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g**2, second, gradient)
     scale = rate * jnp.sqrt(1 - 0.999**count) / (1 - 0.9**count)
-    layers = jax.tree.map(lambda w, m, v: w - scale * m / (jnp.sqrt(v) + 1e-7), layers, first, second)
+    layers = jax.tree.map(
+        lambda w, m, v: w - scale * m / (jnp.sqrt(v) + 1e-7), layers, first, second
+    )
     return layers, first, second, count
 
 
 def _rounded(n: int) -> int:
-    """The next number of the form 8..15 times a power of 2 (n itself below 16): at most an eighth more."""
+    """The next number of the form 8..15 times a power of 2 (n itself below 16): at most an eighth
+    more.
+    """
     unit = 1 << max(0, n.bit_length() - 4)
     return -(-n // unit) * unit

@@ -13,7 +13,9 @@ FOREST = dict(max_depth=(5, 10, 20, None), min_samples_split=(2, 5, 10), min_sam
 
 
 def make(*, trees: int = 100, grid: Mapping = FOREST, inner_folds: int = 3) -> Classifier:
-    """score = share of the votes for 'member' of `trees` trees with sqrt(F) columns a split; `grid`: RandomForestClassifier's arguments."""
+    """score = share of the votes for 'member' of `trees` trees with sqrt(F) columns a split;
+    `grid`: RandomForestClassifier's arguments.
+    """
     checks.at_least(1, trees=trees)
 
     def build(seed):

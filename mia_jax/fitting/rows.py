@@ -1,4 +1,6 @@
-"""Rows of features in an order that depends on their content alone, and what follows from it: draws, folds, balance. Imports no jax."""
+"""Rows of features in an order that depends on their content alone, and what follows from it:
+draws, folds, balance. Imports no jax.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,10 @@ from mia_jax.fitting import moments
 
 
 class Job(NamedTuple):
-    """One fit: learn `member_K` from `x_KF`, then score the rows `ask_NF`. Jobs of one `family` may share the choice of a learning rate."""
+    """One fit: learn `member_K` from `x_KF`, then score the rows `ask_NF`.
+
+    Jobs of one `family` may share the choice of a learning rate.
+    """
 
     x_KF: np.ndarray
     member_K: np.ndarray
@@ -20,13 +25,17 @@ class Job(NamedTuple):
     family: int = 0
 
 
-Classifier = Callable[[Sequence[Job], Any], list[np.ndarray]]  # (jobs, key) -> one score_N a job, larger = member
+Classifier = Callable[
+    [Sequence[Job], Any], list[np.ndarray]
+]  # (jobs, key) -> one score_N a job, larger = member
 
 
 def hashes(x_NF: np.ndarray, salt: int) -> np.ndarray:
-    """One uint64 a row from its values and `salt`: a random order of the rows that does not depend on where they stand. Equal rows tie.
+    """One uint64 a row from its values and `salt`: a random order of the rows that does not depend
+    on where they stand. Equal rows tie.
 
-    Sum over columns of splitmix64's finalizer of (bits XOR the column's random number); -0 counts as 0.
+    Sum over columns of splitmix64's finalizer of (bits XOR the column's random number); -0 counts
+    as 0.
     """
     salt_F = np.random.default_rng(salt).integers(2**64, size=x_NF.shape[1], dtype=np.uint64)
     found_N = np.zeros(len(x_NF), np.uint64)
@@ -37,7 +46,9 @@ def hashes(x_NF: np.ndarray, salt: int) -> np.ndarray:
 
 
 def rank_within(cell_N: np.ndarray, hash_N: np.ndarray) -> np.ndarray:
-    """The place 0, 1, ... of every row among the rows of its cell, in the order of the hashes (ties: in the order given)."""
+    """The place 0, 1, ... of every row among the rows of its cell, in the order of the hashes
+    (ties: in the order given).
+    """
     order_N = np.lexsort((hash_N, cell_N))
     _, start, count = np.unique(cell_N[order_N], return_index=True, return_counts=True)
     rank_N = np.empty(len(cell_N), int)
@@ -46,7 +57,9 @@ def rank_within(cell_N: np.ndarray, hash_N: np.ndarray) -> np.ndarray:
 
 
 def folds(member_K: np.ndarray, count: int) -> np.ndarray:
-    """fold_K in 0..count-1: each side in `count` runs of consecutive rows, equal but for one; the folds of scikit-learn's StratifiedKFold."""
+    """fold_K in 0..count-1: each side in `count` runs of consecutive rows, equal but for one; the
+    folds of scikit-learn's StratifiedKFold.
+    """
     fold_K, start = np.empty(len(member_K), int), 0
     for side_K in (member_K == member_K[0], member_K != member_K[0]):
         fold_K[side_K] = np.sort(np.arange(start, start + side_K.sum()) % count)
@@ -55,14 +68,18 @@ def folds(member_K: np.ndarray, count: int) -> np.ndarray:
 
 
 def accuracy(score_N: np.ndarray, member_N: np.ndarray) -> float:
-    """The share of rows whose side is the sign of their score; 0 says non-member. 0 without rows."""
+    """The share of rows whose side is the sign of their score; 0 says non-member. 0 without
+    rows.
+    """
     return float(np.mean((score_N > 0) == member_N)) if len(member_N) else 0.0
 
 
 def one_thread(work: int):
-    """A context in which BLAS and OpenMP keep to one thread if an array operation has fewer than 2^26 steps of `work`.
+    """A context in which BLAS and OpenMP keep to one thread if an array operation has fewer than
+    2^26 steps of `work`.
 
-    For such sizes waiting for a second thread takes longer than the work: ten times on a machine whose cores are busy.
+    For such sizes waiting for a second thread takes longer than the work: ten times on a machine
+    whose cores are busy.
     """
     if work >= 2**26:
         return contextlib.nullcontext()
@@ -72,7 +89,9 @@ def one_thread(work: int):
 
 
 class Scaling(NamedTuple):
-    """Columns to mean 0 and sd 1 over the rows that are learned from; a column that is constant there becomes 0 everywhere."""
+    """Columns to mean 0 and sd 1 over the rows that are learned from; a column that is constant
+    there becomes 0 everywhere.
+    """
 
     center_F: np.ndarray
     factor_F: np.ndarray

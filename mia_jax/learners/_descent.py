@@ -1,4 +1,6 @@
-"""The optimizer of a learning rule: a choice of mia_jax/optimizers that follows a choice of mia_jax/schedules."""
+"""The optimizer of a learning rule: a choice of mia_jax/optimizers that follows a choice of
+mia_jax/schedules.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,12 @@ from mia_jax import checks, registry
 
 
 def optimizer(
-    chosen: str | Mapping, *, learning_rate: float, schedule: str | Mapping, total_steps: int, epoch_steps: int
+    chosen: str | Mapping,
+    *,
+    learning_rate: float,
+    schedule: str | Mapping,
+    total_steps: int,
+    epoch_steps: int,
 ) -> optax.GradientTransformation:
     """Returns the optimizer at the learning rate of the schedule.
 
@@ -24,30 +31,43 @@ def optimizer(
         epoch_steps: Steps per epoch.
 
     Raises:
-        ValueError: There is no such choice or argument, or the optimizer needs more than gradients and parameters.
+        ValueError: There is no such choice or argument, or the optimizer needs more than gradients
+            and parameters.
     """
     name, fields = parted(chosen)
-    rate = learning_rates(schedule, learning_rate=learning_rate, total_steps=total_steps, epoch_steps=epoch_steps)
+    rate = learning_rates(
+        schedule, learning_rate=learning_rate, total_steps=total_steps, epoch_steps=epoch_steps
+    )
     transformation = registry.make("optimizers", name, fields, learning_rate=rate)
     _check_optimizer(transformation, name)
     return transformation
 
 
-def learning_rates(chosen: str | Mapping, *, learning_rate: float, total_steps: int, epoch_steps: int) -> Callable:
+def learning_rates(
+    chosen: str | Mapping, *, learning_rate: float, total_steps: int, epoch_steps: int
+) -> Callable:
     """Returns step -> learning rate of the chosen schedule.
 
-    `warmup_epochs` goes before a schedule that has no `warmup_steps` of its own: the rate rises linearly from 0, the schedule takes the other steps.
+    `warmup_epochs` goes before a schedule that has no `warmup_steps` of its own: the rate rises
+    linearly from 0, the schedule takes the other steps.
     """
     name, fields = parted(chosen)
     checks.positive(learning_rate=learning_rate)
     warmup_epochs = fields.pop("warmup_epochs", 0.0)
     checks.at_least(0, warmup_epochs=warmup_epochs)
     if warmup_epochs and "warmup_steps" in registry.keywords("schedules", name):
-        raise ValueError(f"warmup_epochs={warmup_epochs}: the schedule {name!r} has a warm-up of its own; set its warmup_steps.")
+        raise ValueError(
+            f"warmup_epochs={warmup_epochs}: the schedule {name!r} has a warm-up of its own; set "
+            "its warmup_steps."
+        )
     warmup = round(warmup_epochs * epoch_steps)
     if warmup and warmup >= total_steps:
-        raise ValueError(f"warmup covers {warmup} of {total_steps} steps; it must end before training does.")
-    rate = registry.make("schedules", name, fields, learning_rate=learning_rate, steps=total_steps - warmup)
+        raise ValueError(
+            f"warmup covers {warmup} of {total_steps} steps; it must end before training does."
+        )
+    rate = registry.make(
+        "schedules", name, fields, learning_rate=learning_rate, steps=total_steps - warmup
+    )
     _check_schedule(rate, name)
     if not warmup:
         return rate
@@ -68,19 +88,33 @@ def _check_schedule(rate, name: str) -> None:
     try:
         shape = jax.eval_shape(rate, jnp.int32(0)).shape
     except (TypeError, AttributeError) as error:
-        raise ValueError(f"schedules/{name}: it must be a function step -> learning rate ({error}).") from error
+        raise ValueError(
+            f"schedules/{name}: it must be a function step -> learning rate ({error})."
+        ) from error
     if shape != ():
-        raise ValueError(f"schedules/{name}: it returns an array of shape {shape} for one step; a learning rate is one number.")
+        raise ValueError(
+            f"schedules/{name}: it returns an array of shape {shape} for one step; a learning rate "
+            "is one number."
+        )
 
 
 def _check_optimizer(transformation, name: str) -> None:
-    """Raises ValueError unless the optimizer makes an update of gradients and parameters alone, traced without computing anything."""
+    """Raises ValueError unless the optimizer makes an update of gradients and parameters alone,
+    traced without computing anything.
+    """
     if not (hasattr(transformation, "init") and hasattr(transformation, "update")):
-        raise ValueError(f"optimizers/{name}: it made a {type(transformation).__name__} and must make an optax.GradientTransformation.")
-    params = dict(kernel=jax.ShapeDtypeStruct((3, 2), jnp.float32), bias=jax.ShapeDtypeStruct((2,), jnp.float32))
+        raise ValueError(
+            f"optimizers/{name}: it made a {type(transformation).__name__} and must make an "
+            "optax.GradientTransformation."
+        )
+    params = dict(
+        kernel=jax.ShapeDtypeStruct((3, 2), jnp.float32),
+        bias=jax.ShapeDtypeStruct((2,), jnp.float32),
+    )
     try:
         jax.eval_shape(lambda p: transformation.update(p, transformation.init(p), p), params)
     except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(
-            f"optimizers/{name}: it cannot be used, because a training step gives gradients and parameters alone, no loss to evaluate again: {error}"
+            f"optimizers/{name}: it cannot be used, because a training step gives gradients and "
+            f"parameters alone, no loss to evaluate again: {error}"
         ) from error

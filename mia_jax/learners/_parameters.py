@@ -15,33 +15,53 @@ __all__ = ["merge", "nested", "paths", "split", "started"]
 
 
 def split(params, pattern: str) -> tuple[dict, dict]:
-    """(trained, frozen): two trees of the same form with None where the other has the leaf; `pattern` is searched in the path 'a/b/c' ('': all).
+    """(trained, frozen): two trees of the same form with None where the other has the leaf;
+    `pattern` is searched in the path 'a/b/c' ('': all).
 
     ValueError that lists the paths if nothing matches.
     """
     names = list(paths(params))
     kept = [bool(re.search(pattern, name)) for name in names]
     if not any(kept):
-        raise ValueError(f"trainable={pattern!r} matches no parameter; the paths are {', '.join(names)}.")
+        raise ValueError(
+            f"trainable={pattern!r} matches no parameter; the paths are {', '.join(names)}."
+        )
     leaves, form = jax.tree.flatten(params)
-    parts = ([leaf if keep is wanted else None for leaf, keep in zip(leaves, kept, strict=True)] for wanted in (True, False))
+    parts = (
+        [leaf if keep is wanted else None for leaf, keep in zip(leaves, kept, strict=True)]
+        for wanted in (True, False)
+    )
     return tuple(jax.tree.unflatten(form, part) for part in parts)
 
 
 def merge(trained, frozen):
     """The whole tree again."""
-    return jax.tree.map(lambda a, b: b if a is None else a, trained, frozen, is_leaf=lambda leaf: leaf is None)
+    return jax.tree.map(
+        lambda a, b: b if a is None else a, trained, frozen, is_leaf=lambda leaf: leaf is None
+    )
 
 
 def started(params, initial: Mapping[str, np.ndarray], pattern: str):
-    """`params` with the leaves of `initial` that have the same path and shape; ValueError if another leaf would stay at its random start frozen."""
+    """`params` with the leaves of `initial` that have the same path and shape; ValueError if
+    another leaf would stay at its random start frozen.
+    """
     if not initial:
         return params
     flat = paths(params)
-    found = {name: jnp.asarray(initial[name], leaf.dtype) for name, leaf in flat.items() if name in initial and initial[name].shape == leaf.shape}
+    found = {
+        name: jnp.asarray(initial[name], leaf.dtype)
+        for name, leaf in flat.items()
+        if name in initial and initial[name].shape == leaf.shape
+    }
     if not found:
-        raise ValueError(f"init_from has no parameter of this model; it has {', '.join(initial)}, the model {', '.join(flat)}.")
+        raise ValueError(
+            f"init_from has no parameter of this model; it has {', '.join(initial)}, the model "
+            f"{', '.join(flat)}."
+        )
     stuck = [name for name in flat if name not in found and not re.search(pattern, name)]
     if stuck:
-        raise ValueError(f"init_from lacks {', '.join(stuck)} (or has another shape), and trainable={pattern!r} leaves them untrained.")
+        raise ValueError(
+            f"init_from lacks {', '.join(stuck)} (or has another shape), and trainable={pattern!r} "
+            "leaves them untrained."
+        )
     return nested(flat | found)

@@ -1,4 +1,6 @@
-"""Training against an attacker: the classifier also lowers the score that an attack network, trained with it, gives its members. Nasr et al. 2018."""
+"""Training against an attacker: the classifier also lowers the score that an attack network,
+trained with it, gives its members. Nasr et al. 2018.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from mia_jax.learners import backprop
 from mia_jax.learners import plan as plans
 from mia_jax.types import Aux, Batch, Learner, Model, Plan, Pool, Stopping, TrainState
 
-BRANCHES = dict(p=(1024, 512, 64), y=(512, 64), both=(256, 64, 1))  # widths of the attack network on p, on the label, on the two together
+BRANCHES = dict(
+    p=(1024, 512, 64), y=(512, 64), both=(256, 64, 1)
+)  # widths of the attack network on p, on the label, on the two together
 
 
 def make(
@@ -31,34 +35,51 @@ def make(
     attack_learning_rate: float = 1e-3,
     epsilon: float = 1e-7,
 ) -> Learner:
-    """Each step: `attack_steps` Adam steps of an attack network h(p, y) on members against other rows, then one of the classifier on
+    """Each step: `attack_steps` Adam steps of an attack network h(p, y) on members against other
+    rows, then one of the classifier on
 
-        mean_B [ cross_entropy + strength * log h(p, y) ],  p = softmax of its logits,  over a batch of members,
+        mean_B [ cross_entropy + strength * log h(p, y) ],  p = softmax of its logits,  over a batch
+        of members,
 
-    h in (0, 1) being the attacker's probability of a member. In the first `warmup_epochs` epochs strength is 0. An attack step sees B of the
-    model's own rows and B of `num_extra` rows beside them, non-members of which the classifier's labels are never used (design blocks with
-    extra=True); rows_K of the plan are the own rows, then those. The attack network is thrown away with the training.
-    Metrics: 'loss' (the classifier's, its gain included), 'accuracy', 'attack_accuracy' (of h, balanced, on the rows it is about to learn).
-    Evaluations are of the cross-entropy alone. ValueError without extra rows.
+    h in (0, 1) being the attacker's probability of a member. In the first `warmup_epochs` epochs
+    strength is 0. An attack step sees B of the model's own rows and B of `num_extra` rows beside
+    them, non-members of which the classifier's labels are never used (design blocks with
+    extra=True); rows_K of the plan are the own rows, then those. The attack network is thrown away
+    with the training. Metrics: 'loss' (the classifier's, its gain included), 'accuracy',
+    'attack_accuracy' (of h, balanced, on the rows it is about to learn). Evaluations are of the
+    cross-entropy alone. ValueError without extra rows.
 
-    Source: Nasr, Shokri & Houmansadr 2018 (arXiv:1807.05852), algorithm 1; the networks are those of the label-only paper's code, which also puts
-    a dropout of .25 behind the first pooling.
+    Source: Nasr, Shokri & Houmansadr 2018 (arXiv:1807.05852), algorithm 1; the networks are those
+    of the label-only paper's code, which also puts a dropout of .25 behind the first pooling.
     """
     checks.at_least(0, epochs=epochs, strength=strength, warmup_epochs=warmup_epochs)
     checks.at_least(1, batch_size=batch_size, attack_steps=attack_steps)
-    checks.positive(learning_rate=learning_rate, attack_learning_rate=attack_learning_rate, epsilon=epsilon)
+    checks.positive(
+        learning_rate=learning_rate, attack_learning_rate=attack_learning_rate, epsilon=epsilon
+    )
     if not num_extra:
-        raise ValueError("adversarial_regularization needs rows beside the training set for its attacker: design.name='blocks' with extra=True.")
+        raise ValueError(
+            "adversarial_regularization needs rows beside the training set for its attacker: "
+            "design.name='blocks' with extra=True."
+        )
     warmup = warmup_epochs * plans.steps_per_epoch(num_rows=num_rows, batch_size=batch_size)
-    tx, attack_tx = (optax.adam(rate, eps=epsilon) for rate in (learning_rate, attack_learning_rate))
+    tx, attack_tx = (
+        optax.adam(rate, eps=epsilon) for rate in (learning_rate, attack_learning_rate)
+    )
 
     def init(key, pool: Pool) -> TrainState:
         init_key, train_key = jax.random.split(key)
         variables = model.init(init_key, pool.x[:1])
-        classes = jax.eval_shape(lambda v: model.apply(v, pool.x[:1], train=False)[0], variables).shape[-1]
+        classes = jax.eval_shape(
+            lambda v: model.apply(v, pool.x[:1], train=False)[0], variables
+        ).shape[-1]
         attacker = attack_network(jax.random.fold_in(init_key, 1), classes)
-        opt = dict(tx=tx.init(variables["params"]), attacker=attacker, attacker_tx=attack_tx.init(attacker))
-        return TrainState(jnp.int32(0), variables, opt, train_key, stopping.init(variables) if stopping else None)
+        opt = dict(
+            tx=tx.init(variables["params"]), attacker=attacker, attacker_tx=attack_tx.init(attacker)
+        )
+        return TrainState(
+            jnp.int32(0), variables, opt, train_key, stopping.init(variables) if stopping else None
+        )
 
     def losses(variables, batch: Batch, *, key_B=None, train: bool = False):
         batch.task.require(
@@ -66,9 +87,17 @@ def make(
             of="the learning rule 'adversarial_regularization'",
             remedy="set learner.name='backprop'",
         )
-        out_BC, stats = model.apply(variables, batch.x, key_B=key_B, weight_B=batch.weight_B, train=train)
+        out_BC, stats = model.apply(
+            variables, batch.x, key_B=key_B, weight_B=batch.weight_B, train=train
+        )
         loss_B = optax.softmax_cross_entropy_with_integer_labels(out_BC, batch.y)
-        return loss_B, (out_BC, Aux(stats=stats, metrics=dict(accuracy=(out_BC.argmax(1) == batch.y).astype(jnp.float32))))
+        return loss_B, (
+            out_BC,
+            Aux(
+                stats=stats,
+                metrics=dict(accuracy=(out_BC.argmax(1) == batch.y).astype(jnp.float32)),
+            ),
+        )
 
     def cross_entropy(variables, batch: Batch, **settings):
         loss_B, (_, aux) = losses(variables, batch, **settings)
@@ -92,26 +121,46 @@ def make(
     def step(state: TrainState, pool: Pool, index, weight):
         own, opt = state.opt, dict(state.opt)
         size = len(index) // (1 + 2 * attack_steps)
-        attacker, opponents = (own["attacker"], own["attacker_tx"]), index[size:].reshape(attack_steps, 2 * size)
-        attacker, right_A = lax.scan(lambda s, index_B: attack_step(state.variables, pool, s, index_B), attacker, opponents)
+        attacker, opponents = (
+            (own["attacker"], own["attacker_tx"]),
+            index[size:].reshape(attack_steps, 2 * size),
+        )
+        attacker, right_A = lax.scan(
+            lambda s, index_B: attack_step(state.variables, pool, s, index_B), attacker, opponents
+        )
         opt["attacker"], opt["attacker_tx"] = attacker
         weight_B = weight[:size]
         batch = backprop.rows(pool, index[:size], weight_B)
         key_B = backprop.slot_keys(jax.random.fold_in(state.key, state.step), size)
 
         def objective(params):
-            loss_B, (out_BC, aux) = losses({**state.variables, "params": params}, batch, key_B=key_B, train=True)
+            loss_B, (out_BC, aux) = losses(
+                {**state.variables, "params": params}, batch, key_B=key_B, train=True
+            )
             gain_B = jax.nn.log_sigmoid(log_odds(opt["attacker"], out_BC, batch.y))
             loss_B += jnp.where(state.step < warmup, 0.0, strength) * gain_B
             return (weight_B * loss_B).sum() / jnp.maximum(weight_B.sum(), 1e-12), aux
 
-        (value, aux), gradient = jax.value_and_grad(objective, has_aux=True)(state.variables["params"])
+        (value, aux), gradient = jax.value_and_grad(objective, has_aux=True)(
+            state.variables["params"]
+        )
         updates, opt["tx"] = tx.update(gradient, own["tx"], state.variables["params"])
-        variables = {"params": optax.apply_updates(state.variables["params"], updates)} | ({"stats": aux.stats} if aux.stats else {})
+        variables = {"params": optax.apply_updates(state.variables["params"], updates)} | (
+            {"stats": aux.stats} if aux.stats else {}
+        )
         total = weight_B.sum()
         if padded:  # an empty batch changes nothing
-            variables, opt = jax.tree.map(lambda new, old: jnp.where(total > 0, new, old), (variables, opt), (state.variables, own))
-        sums = dict(loss=total * value, weight=total, accuracy=(weight_B * aux.metrics["accuracy"]).sum(), attack_accuracy=total * right_A.mean())
+            variables, opt = jax.tree.map(
+                lambda new, old: jnp.where(total > 0, new, old),
+                (variables, opt),
+                (state.variables, own),
+            )
+        sums = dict(
+            loss=total * value,
+            weight=total,
+            accuracy=(weight_B * aux.metrics["accuracy"]).sum(),
+            attack_accuracy=total * right_A.mean(),
+        )
         return TrainState(state.step + 1, variables, opt, state.key, state.stop), sums
 
     def epoch(state: TrainState, pool: Pool, index_SB, weight_SB):
@@ -124,22 +173,31 @@ def make(
 
 
 def opponents_beside(*, num_rows: int, batch_size: int, attack_steps: int) -> Plan:
-    """plan(key, epoch, rows, weight) -> (index_SB, weight_SB): B = a batch of own rows, then for each attack step as many own rows and as many extra.
+    """plan(key, epoch, rows, weight) -> (index_SB, weight_SB): B = a batch of own rows, then for
+    each attack step as many own rows and as many extra.
 
-    The batch is that of plan.permutation over the first `num_rows` rows, the opponents are drawn with replacement; they have weight 0.
+    The batch is that of plan.permutation over the first `num_rows` rows, the opponents are drawn
+    with replacement; they have weight 0.
     """
     batches = plans.permutation(batch_size=batch_size)
 
     def plan(key, epoch, rows, weight):
-        own_K, extra_E = rows[:num_rows], rows[min(num_rows, len(rows) - 1) :]  # one row at least: fleet.check_monitor asks for shapes with one
+        own_K, extra_E = (
+            rows[:num_rows],
+            rows[min(num_rows, len(rows) - 1) :],
+        )  # one row at least: fleet.check_monitor asks for shapes with one
         index_SB, weight_SB = batches(key, epoch, own_K, weight[:num_rows])
-        inside_key, outside_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, epoch), 1))
+        inside_key, outside_key = jax.random.split(
+            jax.random.fold_in(jax.random.fold_in(key, epoch), 1)
+        )
         shape, real_K = (len(index_SB), attack_steps, index_SB.shape[1]), weight[:num_rows] > 0
         first_K = own_K[jnp.argsort(~real_K)]  # rows of weight > 0 first
         inside = first_K[jax.random.randint(inside_key, shape, 0, real_K.sum(), jnp.int32)]
         outside = extra_E[jax.random.randint(outside_key, shape, 0, len(extra_E), jnp.int32)]
         opponents = jnp.concatenate([inside, outside], 2).reshape(len(index_SB), -1)
-        return jnp.concatenate([index_SB, opponents], 1), jnp.pad(weight_SB, ((0, 0), (0, opponents.shape[1])))
+        return jnp.concatenate([index_SB, opponents], 1), jnp.pad(
+            weight_SB, ((0, 0), (0, opponents.shape[1]))
+        )
 
     return plan
 
@@ -150,7 +208,10 @@ def attack_network(key, classes: int) -> dict:
     glorot, layers = jax.nn.initializers.glorot_uniform(dtype=jnp.float32), {}
     for b, (branch, widths) in enumerate(BRANCHES.items()):
         sides = zip((inputs[branch], *widths), widths)
-        layers[branch] = [(glorot(jax.random.fold_in(key, 10 * b + i), side), jnp.zeros(side[1], jnp.float32)) for i, side in enumerate(sides)]
+        layers[branch] = [
+            (glorot(jax.random.fold_in(key, 10 * b + i), side), jnp.zeros(side[1], jnp.float32))
+            for i, side in enumerate(sides)
+        ]
     return layers
 
 

@@ -1,4 +1,6 @@
-"""Gradient descent on a per-example objective, with any objective, optimizer, penalty, augmentation and plan."""
+"""Gradient descent on a per-example objective, with any objective, optimizer, penalty, augmentation
+and plan.
+"""
 
 from __future__ import annotations
 
@@ -46,36 +48,70 @@ def make(
     trainable: str = "",
     ema: float = 0.0,
 ) -> Learner:
-    """A step follows the gradient of sum(weight_B * loss_B) / sum(weight_B) + l1 * sum|w| + l2 * sum w^2.
+    """A step follows the gradient of sum(weight_B * loss_B) / sum(weight_B) + l1 * sum|w| + l2 *
+    sum w^2.
 
-    The penalties run over the parameters whose path matches `penalize` (default: the kernels of dense layers) and are part of the monitored
-    loss. `num_rows` is K, the rows of one model; `padded` says that some of them have weight 0 (an empty batch then changes nothing). `plan` is
-    'permutation' or 'full_batch'. `optimizer` and `schedule` are names or {'name': ..., argument: value} (mia_jax/optimizers, mia_jax/schedules);
-    `learning_rate` is the largest rate of the schedule. Step s draws from fold_in(state.key, s), example slot b from fold_in(that, b).
+    The penalties run over the parameters whose path matches `penalize` (default: the kernels of
+    dense layers) and are part of the monitored loss. `num_rows` is K, the rows of one model;
+    `padded` says that some of them have weight 0 (an empty batch then changes nothing). `plan` is
+    'permutation' or 'full_batch'. `optimizer` and `schedule` are names or {'name': ..., argument:
+    value} (mia_jax/optimizers, mia_jax/schedules); `learning_rate` is the largest rate of the
+    schedule. Step s draws from fold_in(state.key, s), example slot b from fold_in(that, b).
 
-    gradient='private' clips every example's gradient and adds noise (learners/_private.py has the fields of `privacy`, and draws its own batches);
-    penalties stay outside the clipping. `sample` is then a Pool of a few examples (with the columns of all), and loss_b must depend on example b
-    only: ValueError where trial batches show otherwise; the guarantee's notes say what was checked (privacy/independence).
-    `trainable`: only parameters whose path matches this pattern are trained ('': all). `initial` {path: array} are parameters to start from.
-    `ema` > 0: the model is the moving average of its parameters, with decay min(ema, (1 + s) / (10 + s)) at step s.
+    gradient='private' clips every example's gradient and adds noise (learners/_private.py has the
+    fields of `privacy`, and draws its own batches); penalties stay outside the clipping. `sample`
+    is then a Pool of a few examples (with the columns of all), and loss_b must depend on example b
+    only: ValueError where trial batches show otherwise; the guarantee's notes say what was checked
+    (privacy/independence). `trainable`: only parameters whose path matches this pattern are trained
+    ('': all). `initial` {path: array} are parameters to start from. `ema` > 0: the model is the
+    moving average of its parameters, with decay min(ema, (1 + s) / (10 + s)) at step s.
     """
     checks.at_least(0, epochs=epochs, l1=l1, l2=l2)
     checks.one_of(("permutation", "full_batch"), plan=plan)
     checks.one_of(("mean", "private"), gradient=gradient)
     checks.fraction(closed="left", ema=ema)
     if ema and stopping is not None and stopping.restore_best:
-        raise ValueError(f"ema={ema} and stop.restore_best both say which variables are the model's; choose one.")
+        raise ValueError(
+            f"ema={ema} and stop.restore_best both say which variables are the model's; choose one."
+        )
     if privacy and gradient == "mean":
-        raise ValueError("learner.privacy is for gradient='private'; with gradient='mean' nothing is clipped and no noise is added.")
-    settings = dict(num_rows=num_rows, batch_size=batch_size, epochs=epochs, padded=padded, columns={} if sample is None else sample.columns)
+        raise ValueError(
+            "learner.privacy is for gradient='private'; with gradient='mean' nothing is clipped "
+            "and no noise is added."
+        )
+    settings = dict(
+        num_rows=num_rows,
+        batch_size=batch_size,
+        epochs=epochs,
+        padded=padded,
+        columns={} if sample is None else sample.columns,
+    )
     settings |= dict(started=bool(initial))
-    secret = None if gradient == "mean" else registry.call(private.make, "learner.privacy", dict(privacy or {}), **settings)
+    secret = (
+        None
+        if gradient == "mean"
+        else registry.call(private.make, "learner.privacy", dict(privacy or {}), **settings)
+    )
     if secret is None:
-        rows_plan = plans.full_batch() if plan == "full_batch" else plans.permutation(batch_size=batch_size, drop_last=drop_last)
-        steps = 1 if plan == "full_batch" else plans.steps_per_epoch(num_rows=num_rows, batch_size=batch_size, drop_last=drop_last)
+        rows_plan = (
+            plans.full_batch()
+            if plan == "full_batch"
+            else plans.permutation(batch_size=batch_size, drop_last=drop_last)
+        )
+        steps = (
+            1
+            if plan == "full_batch"
+            else plans.steps_per_epoch(
+                num_rows=num_rows, batch_size=batch_size, drop_last=drop_last
+            )
+        )
     else:
         check_private(model=model, sample=sample, plan=plan, drop_last=drop_last, stopping=stopping)
-        rows_plan, steps, epochs = secret.plan, secret.guarantee.mechanism.epoch_steps, secret.epochs
+        rows_plan, steps, epochs = (
+            secret.plan,
+            secret.guarantee.mechanism.epoch_steps,
+            secret.epochs,
+        )
     length = dict(total_steps=max(1, epochs * steps), epoch_steps=steps)
     tx = descent.optimizer(optimizer, learning_rate=learning_rate, schedule=schedule, **length)
     transform = augmentations.make(tuple(augment)) if augment else None
@@ -97,10 +133,14 @@ def make(
     def batch_of(state: TrainState, pool: Pool, index_B, weight_B):
         key_B = slot_keys(jax.random.fold_in(state.key, state.step), index_B.shape[0])
         batch = rows(pool, index_B, weight_B)
-        return (batch if transform is None else dataclasses.replace(batch, x=transform(batch.x, key_B))), key_B
+        return (
+            batch if transform is None else dataclasses.replace(batch, x=transform(batch.x, key_B))
+        ), key_B
 
     def moved(state: TrainState, gradient, opt):
-        """(params, optimizer state) after the step along `gradient`, which is None on frozen leaves."""
+        """(params, optimizer state) after the step along `gradient`, which is None on frozen
+        leaves.
+        """
         chosen, frozen = parameters.split(state.variables["params"], trainable)
         updates, opt = tx.update(gradient, opt, chosen)
         return parameters.merge(optax.apply_updates(chosen, updates), frozen), opt
@@ -115,9 +155,14 @@ def make(
 
         def objective(chosen):
             params = parameters.merge(chosen, frozen)
-            loss_B, aux = loss({**state.variables, "params": params}, batch, key_B=key_B, train=True)
+            loss_B, aux = loss(
+                {**state.variables, "params": params}, batch, key_B=key_B, train=True
+            )
             total = weight_B.sum()
-            return (weight_B * loss_B).sum() / jnp.maximum(total, 1e-12) + penalty(params), (aux, total)
+            return (weight_B * loss_B).sum() / jnp.maximum(total, 1e-12) + penalty(params), (
+                aux,
+                total,
+            )
 
         (value, (aux, total)), gradient = jax.value_and_grad(objective, has_aux=True)(chosen)
         params, opt = moved(state, gradient, state.opt["tx"] if ema else state.opt)
@@ -126,8 +171,14 @@ def make(
         if aux.stats:
             variables["stats"] = aux.stats
         if padded:  # an empty batch must not move momentum or statistics
-            variables, opt = jax.tree.map(lambda new, old: jnp.where(total > 0, new, old), (variables, opt), (state.variables, state.opt))
-        sums = dict(loss=total * value, weight=total) | {name: (weight_B * value_B).sum() for name, value_B in aux.metrics.items()}
+            variables, opt = jax.tree.map(
+                lambda new, old: jnp.where(total > 0, new, old),
+                (variables, opt),
+                (state.variables, state.opt),
+            )
+        sums = dict(loss=total * value, weight=total) | {
+            name: (weight_B * value_B).sum() for name, value_B in aux.metrics.items()
+        }
         return TrainState(state.step + 1, variables, opt, state.key, state.stop), sums
 
     def private_step(secret: private.Private, state: TrainState, pool: Pool, index_B, weight_B):
@@ -136,22 +187,33 @@ def make(
         batch, key_B = batch_of(state, pool, index_B, weight_B)
         chosen, frozen = parameters.split(state.variables["params"], trainable)
         key = jax.random.fold_in(state.key, state.step)
-        noisy, clip, found, numbers = secret.gradient(losses_of(loss, frozen), chosen, (batch, key_B), weight_B, key, state.opt["clip_norm"])
+        noisy, clip, found, numbers = secret.gradient(
+            losses_of(loss, frozen), chosen, (batch, key_B), weight_B, key, state.opt["clip_norm"]
+        )
         extra, outside = jax.value_and_grad(lambda p: penalty(parameters.merge(p, frozen)))(chosen)
         noisy = jax.tree.map(jnp.add, noisy, outside) if l1 or l2 else noisy
-        params, tx_state = moved(state, noisy, state.opt["tx"])  # an empty batch too: its noise is part of the mechanism
+        params, tx_state = moved(
+            state, noisy, state.opt["tx"]
+        )  # an empty batch too: its noise is part of the mechanism
         opt = dict(tx=tx_state, clip_norm=clip) | (dict(ema=averaged(state, params)) if ema else {})
         total = weight_B.sum()
         metrics = dict(loss=found.loss_B + extra) | found.aux
-        sums = {name: jnp.where((weight_B > 0) & jnp.isfinite(v), weight_B * v, 0).sum() for name, v in metrics.items()}
-        sums |= {name: total * v for name, v in numbers.items()} | dict(weight=total, overflow=overflow.astype(jnp.float32))
+        sums = {
+            name: jnp.where((weight_B > 0) & jnp.isfinite(v), weight_B * v, 0).sum()
+            for name, v in metrics.items()
+        }
+        sums |= {name: total * v for name, v in numbers.items()} | dict(
+            weight=total, overflow=overflow.astype(jnp.float32)
+        )
         return TrainState(state.step + 1, {"params": params}, opt, state.key, state.stop), sums
 
     if secret is None:
         one_step = step
     else:
         tried = lambda rounds: trials.tried(model=model, loss=loss, sample=sample, rounds=rounds)  # noqa: E731
-        secret = secret.choose(*example_step(model=model, loss=loss, sample=sample, trainable=trainable), tried)
+        secret = secret.choose(
+            *example_step(model=model, loss=loss, sample=sample, trainable=trainable), tried
+        )
         one_step = lambda *args: private_step(secret, *args)  # noqa: E731
 
     def epoch(state: TrainState, pool: Pool, index_SB, weight_SB):
@@ -160,15 +222,29 @@ def make(
 
     released = (lambda state: {**state.variables, "params": state.opt["ema"]}) if ema else None
     guarantee = None if secret is None else secret.guarantee
-    return Learner(init, epoch, evaluation(loss=loss, penalty=penalty), rows_plan, epochs, stopping, model, guarantee, released)
+    return Learner(
+        init,
+        epoch,
+        evaluation(loss=loss, penalty=penalty),
+        rows_plan,
+        epochs,
+        stopping,
+        model,
+        guarantee,
+        released,
+    )
 
 
 def losses_of(loss: Loss, frozen) -> Callable:
-    """losses(params, taps, (Batch, key_B)) -> (loss_B, metrics), as privacy.gradients takes them; `params` has None where `frozen` has leaves."""
+    """losses(params, taps, (Batch, key_B)) -> (loss_B, metrics), as privacy.gradients takes them;
+    `params` has None where `frozen` has leaves.
+    """
 
     def losses(params, taps, rows):
         batch, key_B = rows
-        variables = {"params": parameters.merge(params, frozen)} | ({"tap": parameters.nested(taps)} if taps else {})
+        variables = {"params": parameters.merge(params, frozen)} | (
+            {"tap": parameters.nested(taps)} if taps else {}
+        )
         loss_B, aux = loss(variables, batch, key_B=key_B, train=True)
         return loss_B, aux.metrics
 
@@ -176,11 +252,15 @@ def losses_of(loss: Loss, frozen) -> Callable:
 
 
 def example_step(*, model: Model, loss: Loss, sample: Pool, trainable: str) -> tuple:
-    """(losses, params, rows) of one example as shapes: what a private learner looks at when it is built."""
+    """(losses, params, rows) of one example as shapes: what a private learner looks at when it is
+    built.
+    """
     one = Pool(x=jnp.asarray(sample.x[:1]), y=jnp.asarray(sample.y[:1]), task=sample.task)
     key = jax.random.key(0)
     params, frozen = parameters.split(jax.eval_shape(model.init, key, one.x)["params"], trainable)
-    batch = jax.eval_shape(lambda: (rows(one, jnp.zeros(1, jnp.int32), jnp.ones(1, jnp.float32)), slot_keys(key, 1)))
+    batch = jax.eval_shape(
+        lambda: (rows(one, jnp.zeros(1, jnp.int32), jnp.ones(1, jnp.float32)), slot_keys(key, 1))
+    )
 
     def losses(params, taps, rows):
         zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), frozen)
@@ -189,32 +269,47 @@ def example_step(*, model: Model, loss: Loss, sample: Pool, trainable: str) -> t
     return losses, params, batch
 
 
-def check_private(*, model: Model, sample: Pool | None, plan: str, drop_last: bool, stopping: Stopping | None) -> None:
-    """ValueError for what a private learner cannot have: batch statistics, other plans, a stopping rule on private rows."""
+def check_private(
+    *, model: Model, sample: Pool | None, plan: str, drop_last: bool, stopping: Stopping | None
+) -> None:
+    """ValueError for what a private learner cannot have: batch statistics, other plans, a stopping
+    rule on private rows.
+    """
     if sample is None:
         raise ValueError("gradient='private' needs `sample`, a Pool of a few examples.")
     if "stats" in jax.eval_shape(model.init, jax.random.key(0), jnp.asarray(sample.x[:1])):
         raise ValueError(
-            "gradient='private': this model normalizes by batch statistics, which mix examples, so no example's gradient is its own. "
+            "gradient='private': this model normalizes by batch statistics, which mix examples, so "
+            "no example's gradient is its own. "
             "Use a norm that looks at each example alone (model.norm='group' or 'layer')."
         )
     if plan != "permutation" or drop_last:
-        raise ValueError("gradient='private' draws its own batches; leave plan and drop_last alone and choose privacy.sampling.")
+        raise ValueError(
+            "gradient='private' draws its own batches; leave plan and drop_last alone and choose "
+            "privacy.sampling."
+        )
     if stopping is not None and not stopping.monitor.startswith("val_"):
         raise ValueError(
-            f"learner.stop.monitor={stopping.monitor!r} is computed from private rows without noise, which no epsilon covers; monitor 'val_loss' "
+            f"learner.stop.monitor={stopping.monitor!r} is computed from private rows without "
+            "noise, which no epsilon covers; monitor 'val_loss' "
             "with learner.validation='population', or train for fixed epochs."
         )
 
 
 def evaluation(*, loss: Loss, penalty: Callable, batch_size: int = 512) -> Callable:
-    """evaluate(variables, pool, rows_K, weight_K) -> weighted sums of loss (with its penalty) and metrics in inference mode."""
+    """evaluate(variables, pool, rows_K, weight_K) -> weighted sums of loss (with its penalty) and
+    metrics in inference mode.
+    """
 
     def evaluate(variables, pool: Pool, rows_K, weight_K):
         size = min(batch_size, rows_K.shape[0])
         padding = -rows_K.shape[0] % size
-        index_SB = jnp.concatenate([rows_K, jnp.broadcast_to(rows_K[:1], (padding,))]).reshape(-1, size)
-        weight_SB = jnp.concatenate([weight_K, jnp.zeros(padding, weight_K.dtype)]).reshape(-1, size)
+        index_SB = jnp.concatenate([rows_K, jnp.broadcast_to(rows_K[:1], (padding,))]).reshape(
+            -1, size
+        )
+        weight_SB = jnp.concatenate([weight_K, jnp.zeros(padding, weight_K.dtype)]).reshape(
+            -1, size
+        )
         extra = penalty(variables["params"])
 
         def one(_, iw):
@@ -244,15 +339,22 @@ def slot_keys(key, size: int):
 
 
 def weight_penalty(*, l1: float, l2: float, penalize: str) -> Callable:
-    """penalty(params) = l1 * sum|w| + l2 * sum w^2 over the leaves whose path (a/b/c) matches the pattern; ValueError if none does."""
+    """penalty(params) = l1 * sum|w| + l2 * sum w^2 over the leaves whose path (a/b/c) matches the
+    pattern; ValueError if none does.
+    """
     if not (l1 or l2):
         return lambda params: jnp.float32(0)
 
     def penalty(params):
-        leaves = {"/".join(str(k.key) for k in path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+        leaves = {
+            "/".join(str(k.key) for k in path): leaf
+            for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+        }
         chosen = [leaf for path, leaf in leaves.items() if re.search(penalize, path)]
         if not chosen:
-            raise ValueError(f"penalize={penalize!r} matches no parameter; the paths are {', '.join(leaves)}.")
+            raise ValueError(
+                f"penalize={penalize!r} matches no parameter; the paths are {', '.join(leaves)}."
+            )
         return sum(l1 * jnp.abs(w).sum() + l2 * (w**2).sum() for w in chosen)
 
     return penalty

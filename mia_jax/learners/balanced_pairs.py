@@ -1,4 +1,6 @@
-"""Gradient descent on pairs of training rows; in every batch half of the pairs are of one class and half of two."""
+"""Gradient descent on pairs of training rows; in every batch half of the pairs are of one class and
+half of two.
+"""
 
 from __future__ import annotations
 
@@ -34,21 +36,35 @@ def make(
     schedule: str | Mapping = "constant_schedule",
     augment: Sequence[str] = (),
 ) -> Learner:
-    """backprop on batches x [B,2,..], y [B,2] of an objective over pairs (objectives/contrastive.py), fresh pairs every epoch.
+    """backprop on batches x [B,2,..], y [B,2] of an objective over pairs
+    (objectives/contrastive.py), fresh pairs every epoch.
 
-    `pairs` an epoch (0: as many as a model has rows), rounded down to whole batches of an even `batch_size`. Pairs are drawn from the model's own
-    training rows: see `draw`; `augment` changes each image of a pair on its own. An evaluation looks at 2,048 fixed pairs of the
-    rows it is given. ValueError for an odd batch or an objective over single examples.
+    `pairs` an epoch (0: as many as a model has rows), rounded down to whole batches of an even
+    `batch_size`. Pairs are drawn from the model's own training rows: see `draw`; `augment` changes
+    each image of a pair on its own. An evaluation looks at 2,048 fixed pairs of the rows it is
+    given. ValueError for an odd batch or an objective over single examples.
     """
     del padded  # every drawn row has weight 1
     labels_N = np.asarray(labels_N)
     checks.at_least(2, batch_size=batch_size)
     checks.at_least(0, pairs=pairs)
     if batch_size % 2:
-        raise ValueError(f"batch_size={batch_size} must be even: half of every batch are pairs of one class.")
+        raise ValueError(
+            f"batch_size={batch_size} must be even: half of every batch are pairs of one class."
+        )
     steps = max(1, (pairs or num_rows) // batch_size)
-    descent = dict(optimizer=optimizer, learning_rate=learning_rate, schedule=schedule, augment=augment)
-    inner = backprop.make(model=model, loss=loss, num_rows=steps * batch_size, stopping=stopping, epochs=epochs, batch_size=batch_size, **descent)
+    descent = dict(
+        optimizer=optimizer, learning_rate=learning_rate, schedule=schedule, augment=augment
+    )
+    inner = backprop.make(
+        model=model,
+        loss=loss,
+        num_rows=steps * batch_size,
+        stopping=stopping,
+        epochs=epochs,
+        batch_size=batch_size,
+        **descent,
+    )
 
     def init(key, pool: Pool):
         pool.task.require(
@@ -60,7 +76,10 @@ def make(
         sample = backprop.rows(pool, jnp.zeros((2, 2), jnp.int32), jnp.ones(2, jnp.float32))
         shape = jax.eval_shape(lambda variables: loss(variables, sample)[0], state.variables).shape
         if shape != (2,):
-            raise ValueError(f"balanced_pairs needs a loss of pairs [B], not {shape}: learner.objective='contrastive'.")
+            raise ValueError(
+                f"balanced_pairs needs a loss of pairs [B], not {shape}: "
+                "learner.objective='contrastive'."
+            )
         return state
 
     plan = balanced(labels_N=labels_N, steps=steps, batch_size=batch_size)
@@ -68,25 +87,38 @@ def make(
 
 
 def balanced(*, labels_N: np.ndarray, steps: int, batch_size: int) -> Plan:
-    """plan(key, epoch, rows_K, weight_K) -> (index_SB2, weight_SB): in each batch B/2 pairs of one class, then B/2 of two."""
+    """plan(key, epoch, rows_K, weight_K) -> (index_SB2, weight_SB): in each batch B/2 pairs of one
+    class, then B/2 of two.
+    """
     half = batch_size // 2
 
     def plan(key, epoch, rows_K, weight_K):
-        same_P2, different_P2 = draw(jax.random.fold_in(key, epoch), jnp.asarray(labels_N)[rows_K], weight_K, count=steps * half)
-        index = jnp.concatenate([rows_K[p].reshape(steps, half, 2) for p in (same_P2, different_P2)], axis=1)
+        same_P2, different_P2 = draw(
+            jax.random.fold_in(key, epoch),
+            jnp.asarray(labels_N)[rows_K],
+            weight_K,
+            count=steps * half,
+        )
+        index = jnp.concatenate(
+            [rows_K[p].reshape(steps, half, 2) for p in (same_P2, different_P2)], axis=1
+        )
         return index, jnp.ones((steps, batch_size), jnp.float32)
 
     return plan
 
 
 def draw(key, label_K, weight_K, *, count: int) -> tuple[jax.Array, jax.Array]:
-    """(same_P2, different_P2): places in 0..K-1 of `count` pairs of each kind, from rows of weight > 0 alone.
+    """(same_P2, different_P2): places in 0..K-1 of `count` pairs of each kind, from rows of weight
+    > 0 alone.
 
-    The first row is uniform (for a pair of one class: over the rows whose class has a second one), the second uniform over the other rows of its
-    class, or over all rows of other classes. No row is paired with itself.
+    The first row is uniform (for a pair of one class: over the rows whose class has a second one),
+    the second uniform over the other rows of its class, or over all rows of other classes. No row
+    is paired with itself.
     """
     keys, real_K = jax.random.split(key, 4), weight_K > 0
-    label_K = jnp.where(real_K, label_K, jnp.iinfo(jnp.int32).max)  # padding is a class of its own, the last one
+    label_K = jnp.where(
+        real_K, label_K, jnp.iinfo(jnp.int32).max
+    )  # padding is a class of its own, the last one
     order_K = jnp.argsort(label_K)  # class after class
     sorted_K = label_K[order_K]
     start_K = jnp.searchsorted(sorted_K, label_K, side="left")
@@ -95,7 +127,9 @@ def draw(key, label_K, weight_K, *, count: int) -> tuple[jax.Array, jax.Array]:
     total = real_K.sum()
 
     def uniform(key, allowed_K):
-        return jnp.argsort(~allowed_K)[jax.random.randint(key, (count,), 0, jnp.maximum(allowed_K.sum(), 1), jnp.int32)]
+        return jnp.argsort(~allowed_K)[
+            jax.random.randint(key, (count,), 0, jnp.maximum(allowed_K.sum(), 1), jnp.int32)
+        ]
 
     first = uniform(keys[0], real_K & (size_K > 1))
     ahead = jax.random.randint(keys[1], (count,), 1, jnp.maximum(size_K[first], 2), jnp.int32)
@@ -107,15 +141,33 @@ def draw(key, label_K, weight_K, *, count: int) -> tuple[jax.Array, jax.Array]:
 
 
 def evaluation(*, loss: Loss, batch_size: int = 512):
-    """evaluate(variables, pool, rows_K, weight_K) -> sums over 2,048 fixed balanced pairs of those rows, in inference mode (0 if there are none)."""
+    """evaluate(variables, pool, rows_K, weight_K) -> sums over 2,048 fixed balanced pairs of those
+    rows, in inference mode (0 if there are none).
+    """
 
     def evaluate(variables, pool: Pool, rows_K, weight_K):
-        both = draw(jax.random.key(0, impl="threefry2x32"), jnp.asarray(pool.y)[rows_K], weight_K, count=EVALUATED // 2)
-        index_SB2 = jnp.concatenate([rows_K[p].reshape(-1, batch_size // 2, 2) for p in both], axis=1)
+        both = draw(
+            jax.random.key(0, impl="threefry2x32"),
+            jnp.asarray(pool.y)[rows_K],
+            weight_K,
+            count=EVALUATED // 2,
+        )
+        index_SB2 = jnp.concatenate(
+            [rows_K[p].reshape(-1, batch_size // 2, 2) for p in both], axis=1
+        )
 
         def one(_, index_B2):
-            loss_B, aux = loss(variables, backprop.rows(pool, index_B2, jnp.ones(batch_size, jnp.float32)), train=False)
-            return None, {name: value_B.sum() for name, value_B in (dict(loss=loss_B, weight=jnp.ones_like(loss_B)) | aux.metrics).items()}
+            loss_B, aux = loss(
+                variables,
+                backprop.rows(pool, index_B2, jnp.ones(batch_size, jnp.float32)),
+                train=False,
+            )
+            return None, {
+                name: value_B.sum()
+                for name, value_B in (
+                    dict(loss=loss_B, weight=jnp.ones_like(loss_B)) | aux.metrics
+                ).items()
+            }
 
         return jax.tree.map(lambda a: a.sum(0), lax.scan(one, None, index_SB2)[1])
 

@@ -1,4 +1,6 @@
-"""Forward-Forward with a schedule of its own: on each batch some steps of the first layer, then as many of the next on its outputs, and so on."""
+"""Forward-Forward with a schedule of its own: on each batch some steps of the first layer, then as
+many of the next on its outputs, and so on.
+"""
 
 from __future__ import annotations
 
@@ -31,27 +33,39 @@ def make(
     negatives: str = "other",
     peer: float = 0.0,
 ) -> Learner:
-    """Each layer takes `inner_steps` steps of an Adam of its own on one batch, then hands its outputs on; no gradient passes between layers.
+    """Each layer takes `inner_steps` steps of an Adam of its own on one batch, then hands its
+    outputs on; no gradient passes between layers.
 
-    A layer's loss is objectives.forward_forward.local, plus peer * mean_f (a_f - mean a)^2 with a_f the mean positive activity of unit f over the
-    batch (peer normalization: no unit stays silent, none always speaks). Batches are full (`batch_size` 0: all rows, one batch an epoch).
-    `negatives`: from the 'other' labels, from 'any', or a 'permuted' copy of the batch's labels, as in the Keras example (keras.io/examples/vision/
-    forwardforward), whose settings are the defaults with epochs=250. Metrics of an epoch: 'loss' (sum over layers), 'layer_loss' (mean over layers
-    and inner steps) and 'layer_loss_so_far', its mean over all batches since the start, which that example prints as FinalLoss.
+    A layer's loss is objectives.forward_forward.local, plus peer * mean_f (a_f - mean a)^2 with a_f
+    the mean positive activity of unit f over the batch (peer normalization: no unit stays silent,
+    none always speaks). Batches are full (`batch_size` 0: all rows, one batch an epoch).
+    `negatives`: from the 'other' labels, from 'any', or a 'permuted' copy of the batch's labels, as
+    in the Keras example (keras.io/examples/vision/ forwardforward), whose settings are the defaults
+    with epochs=250. Metrics of an epoch: 'loss' (sum over layers), 'layer_loss' (mean over layers
+    and inner steps) and 'layer_loss_so_far', its mean over all batches since the start, which that
+    example prints as FinalLoss.
     """
     objective.needs(model)
     checks.at_least(0, epochs=epochs, batch_size=batch_size, peer=peer)
     checks.at_least(1, inner_steps=inner_steps)
     checks.one_of(NEGATIVES, negatives=negatives)
-    names, num_classes, layer, score = (model.parts[k] for k in ("names", "num_classes", "layer", "score"))
+    names, num_classes, layer, score = (
+        model.parts[k] for k in ("names", "num_classes", "layer", "score")
+    )
     plan = plans.permutation(batch_size=batch_size) if batch_size else plans.full_batch()
     tx = optax.adam(learning_rate, eps=epsilon)
 
     def init(key, pool: Pool) -> TrainState:
         init_key, train_key = jax.random.split(key)
         variables = model.init(init_key, pool.x[:1])
-        opt = dict(layers={name: tx.init(variables["params"][name]) for name in names}, total=jnp.float32(0), batches=jnp.int32(0))
-        return TrainState(jnp.int32(0), variables, opt, train_key, stopping.init(variables) if stopping else None)
+        opt = dict(
+            layers={name: tx.init(variables["params"][name]) for name in names},
+            total=jnp.float32(0),
+            batches=jnp.int32(0),
+        )
+        return TrainState(
+            jnp.int32(0), variables, opt, train_key, stopping.init(variables) if stopping else None
+        )
 
     def layer_loss(params, h_B2F, weight_B):
         out_B2F, total = layer(params, h_B2F), jnp.maximum(weight_B.sum(), 1e-12)
@@ -73,8 +87,12 @@ def make(
 
     def batch_step(state: TrainState, pool: Pool, index_B, weight_B):
         y_B = jnp.asarray(pool.y)[index_B]
-        other_B = negative_labels(jax.random.fold_in(state.key, state.step), y_B, weight_B, num_classes, negatives)
-        h_B2F = model.parts["overlay"](jnp.asarray(pool.x)[index_B], jnp.stack([y_B, other_B], axis=1))
+        other_B = negative_labels(
+            jax.random.fold_in(state.key, state.step), y_B, weight_B, num_classes, negatives
+        )
+        h_B2F = model.parts["overlay"](
+            jnp.asarray(pool.x)[index_B], jnp.stack([y_B, other_B], axis=1)
+        )
         params, opts, values = dict(state.variables["params"]), dict(state.opt["layers"]), []
         for name in names:
             params[name], opts[name], value = train_layer(params[name], opts[name], h_B2F, weight_B)
@@ -84,25 +102,52 @@ def make(
         opt = dict(layers=opts, total=state.opt["total"] + mean, batches=state.opt["batches"] + 1)
         variables = {**state.variables, "params": params}
         if padded:  # an empty batch changes nothing
-            variables, opt = jax.tree.map(lambda new, old: jnp.where(weight > 0, new, old), (variables, opt), (state.variables, state.opt))
+            variables, opt = jax.tree.map(
+                lambda new, old: jnp.where(weight > 0, new, old),
+                (variables, opt),
+                (state.variables, state.opt),
+            )
         so_far = opt["total"] / jnp.maximum(opt["batches"], 1)
-        sums = dict(loss=weight * sum(values), weight=weight, layer_loss=weight * mean, layer_loss_so_far=weight * so_far)
+        sums = dict(
+            loss=weight * sum(values),
+            weight=weight,
+            layer_loss=weight * mean,
+            layer_loss_so_far=weight * so_far,
+        )
         return TrainState(state.step + 1, variables, opt, state.key, state.stop), sums
 
     def epoch(state: TrainState, pool: Pool, index_SB, weight_SB):
-        state, sums_S = lax.scan(lambda s, iw: batch_step(s, pool, *iw), state, (index_SB, weight_SB))
+        state, sums_S = lax.scan(
+            lambda s, iw: batch_step(s, pool, *iw), state, (index_SB, weight_SB)
+        )
         return state, jax.tree.map(lambda a: a.sum(0), sums_S)
 
-    loss = objective.make(model=model, theta=theta, negatives="other" if negatives == "other" else "any")
-    return Learner(init, epoch, evaluation(loss=loss, penalty=lambda params: jnp.float32(0)), plan, epochs, stopping, model)
+    loss = objective.make(
+        model=model, theta=theta, negatives="other" if negatives == "other" else "any"
+    )
+    return Learner(
+        init,
+        epoch,
+        evaluation(loss=loss, penalty=lambda params: jnp.float32(0)),
+        plan,
+        epochs,
+        stopping,
+        model,
+    )
 
 
 def negative_labels(key, y_B, weight_B, num_classes: int, negatives: str) -> jax.Array:
-    """[B]: labels from the other C - 1, from any of the C, or the labels of the rows of weight > 0 in a random order."""
+    """[B]: labels from the other C - 1, from any of the C, or the labels of the rows of weight > 0
+    in a random order.
+    """
     if negatives != "permuted":
-        key_B = jax.vmap(lambda slot: jax.random.fold_in(key, slot))(jnp.arange(len(y_B), dtype=jnp.int32))
+        key_B = jax.vmap(lambda slot: jax.random.fold_in(key, slot))(
+            jnp.arange(len(y_B), dtype=jnp.int32)
+        )
         return jax.vmap(objective.draw, (0, 0, None, None))(key_B, y_B, num_classes, negatives)
     real_B = weight_B > 0
-    from_B = jnp.argsort(jnp.where(real_B, jax.random.uniform(key, y_B.shape, jnp.float32), 2.0))  # rows of weight > 0 in a random order, first
+    from_B = jnp.argsort(
+        jnp.where(real_B, jax.random.uniform(key, y_B.shape, jnp.float32), 2.0)
+    )  # rows of weight > 0 in a random order, first
     place_B = jnp.argsort(~real_B)  # their places, in their own order (the sort is stable)
     return jnp.zeros_like(y_B).at[place_B].set(y_B[from_B])

@@ -1,4 +1,6 @@
-"""Least squares in closed form: the last layer of a net is solved for, the layers below it stay as they were drawn."""
+"""Least squares in closed form: the last layer of a net is solved for, the layers below it stay as
+they were drawn.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,14 @@ from mia_jax.types import Aux, Batch, Learner, Model, Pool, TrainState
 
 
 def make(*, model: Model, num_rows: int, ridge: float = 0.0) -> Learner:
-    """(w, b) = argmin sum_k weight_k |f_k w + b - t_k|^2 + ridge |w|^2 over a model's rows; one epoch of one step.
+    """(w, b) = argmin sum_k weight_k |f_k w + b - t_k|^2 + ridge |w|^2 over a model's rows; one
+    epoch of one step.
 
-    f is what enters the last layer ('penultimate' of Model.inside: the flattened example of a linear model), t the one-hot label, or the real
-    target. b is not penalized: solving for it is a column of ones. By the singular values of the centered features, those below 1e-6 of the
-    largest left out: the smallest solution where it is not unique. ValueError if the model's last layer is not one kernel [F,C] (and a bias).
+    f is what enters the last layer ('penultimate' of Model.inside: the flattened example of a
+    linear model), t the one-hot label, or the real target. b is not penalized: solving for it is a
+    column of ones. By the singular values of the centered features, those below 1e-6 of the largest
+    left out: the smallest solution where it is not unique. ValueError if the model's last layer is
+    not one kernel [F,C] (and a bias).
     """
     del num_rows
     checks.at_least(0, ridge=ridge)
@@ -34,10 +39,18 @@ def make(*, model: Model, num_rows: int, ridge: float = 0.0) -> Learner:
         name = last_layer(model, state.variables, batch.x[:1])
         feature_KF = features(model, state.variables, batch.x)
         own = state.variables["params"][name]
-        kernel_FC, bias_C = solve(feature_KF, targets(model, state.variables, batch), batch.weight_B, ridge=ridge, bias="bias" in own)
+        kernel_FC, bias_C = solve(
+            feature_KF,
+            targets(model, state.variables, batch),
+            batch.weight_B,
+            ridge=ridge,
+            bias="bias" in own,
+        )
         solved = dict(kernel=kernel_FC) | (dict(bias=bias_C) if "bias" in own else {})
         variables = {**state.variables, "params": {**state.variables["params"], name: solved}}
-        return state._replace(step=state.step + 1, variables=variables), evaluate(variables, pool, index_SB[0], weight_SB[0])
+        return state._replace(step=state.step + 1, variables=variables), evaluate(
+            variables, pool, index_SB[0], weight_SB[0]
+        )
 
     def loss(variables, batch: Batch, *, key_B=None, train: bool = False):
         out_BC, _ = model.apply(variables, batch.x)
@@ -56,7 +69,9 @@ def make(*, model: Model, num_rows: int, ridge: float = 0.0) -> Learner:
 def features(model: Model, variables, x, batch_size: int = 512) -> jax.Array:
     """What enters the last layer, [K,F], asked in batches."""
     padding = -len(x) % batch_size
-    x_SB = jnp.concatenate([x, jnp.broadcast_to(x[:1], (padding, *x.shape[1:]))]).reshape(-1, batch_size, *x.shape[1:])
+    x_SB = jnp.concatenate([x, jnp.broadcast_to(x[:1], (padding, *x.shape[1:]))]).reshape(
+        -1, batch_size, *x.shape[1:]
+    )
     found = lax.map(lambda x_B: model.inside(variables, x_B)["penultimate"], x_SB)
     return found.reshape(-1, found.shape[-1])[: len(x)]
 
@@ -70,26 +85,46 @@ def targets(model: Model, variables, batch: Batch) -> jax.Array:
     )
     if batch.task.kind == "regression":
         return batch.y[:, None]
-    return jax.nn.one_hot(batch.y, jax.eval_shape(model.apply, variables, batch.x[:1])[0].shape[-1], dtype=jnp.float32)
+    return jax.nn.one_hot(
+        batch.y, jax.eval_shape(model.apply, variables, batch.x[:1])[0].shape[-1], dtype=jnp.float32
+    )
 
 
 def last_layer(model: Model, variables, x) -> str:
-    """The name of the layer whose kernel [F,C] leads from 'penultimate' to the outputs; ValueError if there is none."""
+    """The name of the layer whose kernel [F,C] leads from 'penultimate' to the outputs; ValueError
+    if there is none.
+    """
     if model.inside is None:
-        raise ValueError("least_squares looks at what enters the last layer, and this model does not tell (Model.inside).")
-    wide, out = jax.eval_shape(lambda v: (model.inside(v, x)["penultimate"], model.apply(v, x)[0]), variables)
+        raise ValueError(
+            "least_squares looks at what enters the last layer, and this model does not tell "
+            "(Model.inside)."
+        )
+    wide, out = jax.eval_shape(
+        lambda v: (model.inside(v, x)["penultimate"], model.apply(v, x)[0]), variables
+    )
     params = variables["params"]
-    layers = {n: p for n, p in params.items() if isinstance(p, dict) and set(p) <= {"kernel", "bias"}}
-    fitting = [n for n, p in layers.items() if jnp.shape(p.get("kernel")) == (wide.shape[1], out.shape[1])]
+    layers = {
+        n: p for n, p in params.items() if isinstance(p, dict) and set(p) <= {"kernel", "bias"}
+    }
+    fitting = [
+        n for n, p in layers.items() if jnp.shape(p.get("kernel")) == (wide.shape[1], out.shape[1])
+    ]
     if not fitting:
-        raise ValueError(f"least_squares needs a last layer of one kernel [{wide.shape[1]},{out.shape[1]}]; the layers are {', '.join(params)}.")
+        raise ValueError(
+            f"least_squares needs a last layer of one kernel [{wide.shape[1]},{out.shape[1]}]; the "
+            f"layers are {', '.join(params)}."
+        )
     return max(fitting, key=lambda name: (len(name), name))
 
 
-def solve(feature_KF, target_KC, weight_K, *, ridge: float, bias: bool) -> tuple[jax.Array, jax.Array]:
+def solve(
+    feature_KF, target_KC, weight_K, *, ridge: float, bias: bool
+) -> tuple[jax.Array, jax.Array]:
     """(kernel [F,C], bias [C]) of weighted ridge regression; bias 0 without one."""
     total, zero = weight_K.sum(), jnp.zeros((), jnp.float32)
-    mean_F = (weight_K @ feature_KF / total) if bias else jnp.broadcast_to(zero, feature_KF.shape[1:])
+    mean_F = (
+        (weight_K @ feature_KF / total) if bias else jnp.broadcast_to(zero, feature_KF.shape[1:])
+    )
     mean_C = (weight_K @ target_KC / total) if bias else jnp.broadcast_to(zero, target_KC.shape[1:])
     root_K1 = jnp.sqrt(weight_K)[:, None]
     left, size_R, right = decomposed(root_K1 * (feature_KF - mean_F[None]))
@@ -101,7 +136,8 @@ def solve(feature_KF, target_KC, weight_K, *, ridge: float, bias: bool) -> tuple
 
 @jax.custom_batching.sequential_vmap
 def decomposed(matrix_KF) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Thin singular value decomposition, also in a fleet one model at a time: the batched one waits in a thread of the pool that is to do the
-    work (jaxlib 0.10 on a CPU), so two lanes of it wait for each other forever.
+    """Thin singular value decomposition, also in a fleet one model at a time: the batched one waits
+    in a thread of the pool that is to do the work (jaxlib 0.10 on a CPU), so two lanes of it wait
+    for each other forever.
     """
     return tuple(jnp.linalg.svd(matrix_KF, full_matrices=False))

@@ -1,4 +1,6 @@
-"""Which rows each step of an epoch sees: pure functions of (key, epoch, rows), so that a resumed run needs no replay."""
+"""Which rows each step of an epoch sees: pure functions of (key, epoch, rows), so that a resumed
+run needs no replay.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,11 @@ from mia_jax.types import Plan
 
 
 def permutation(*, batch_size: int, drop_last: bool = False) -> Plan:
-    """Every row once an epoch in a fresh random order; the last batch is padded with weight 0, or dropped with `drop_last`.
+    """Every row once an epoch in a fresh random order; the last batch is padded with weight 0, or
+    dropped with `drop_last`.
 
-    plan(key, epoch, rows_K, weight_K) -> (index_SB, weight_SB) with S = ceil(K / B), or floor(K / B) >= 1. Rows of weight 0 come last, so that
-    batches stay full; a batch may then be empty.
+    plan(key, epoch, rows_K, weight_K) -> (index_SB, weight_SB) with S = ceil(K / B), or floor(K /
+    B) >= 1. Rows of weight 0 come last, so that batches stay full; a batch may then be empty.
     """
     checks.at_least(1, batch_size=batch_size)
 

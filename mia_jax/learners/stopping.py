@@ -18,12 +18,14 @@ def make(
     baseline: float | None = None,
     restore_best: bool = False,
 ) -> Stopping:
-    """Stop at the first epoch that ends `patience` epochs after the last improvement (patience 0 and 1: at the first epoch without one).
+    """Stop at the first epoch that ends `patience` epochs after the last improvement (patience 0
+    and 1: at the first epoch without one).
 
-    An epoch improves if value + d < best (mode 'min') or value - d > best ('max'), d = |min_delta|; then best = value and the wait starts anew.
-    best starts at `baseline`, or at the worst possible value. 'auto' is 'max' if the monitor's name contains 'acc', else 'min'. With
-    `restore_best` the variables of the best epoch are the model's; a model that never improved keeps its last ones. Epochs are 1-based.
-    Semantics of Keras' EarlyStopping, with `best` moving at every improvement.
+    An epoch improves if value + d < best (mode 'min') or value - d > best ('max'), d = |min_delta|;
+    then best = value and the wait starts anew. best starts at `baseline`, or at the worst possible
+    value. 'auto' is 'max' if the monitor's name contains 'acc', else 'min'. With `restore_best` the
+    variables of the best epoch are the model's; a model that never improved keeps its last ones.
+    Epochs are 1-based. Semantics of Keras' EarlyStopping, with `best` moving at every improvement.
     """
     checks.one_of(("auto", "min", "max"), mode=mode)
     checks.at_least(0, patience=patience)
@@ -41,7 +43,13 @@ def make(
         improved = value + delta < stop.best
         wait = jnp.where(improved, 0, stop.wait + 1)
         done = ~improved & (wait >= patience)
-        kept = jax.tree.map(lambda new, old: jnp.where(improved, new, old), variables, stop.best_variables) if restore_best else None
+        kept = (
+            jax.tree.map(
+                lambda new, old: jnp.where(improved, new, old), variables, stop.best_variables
+            )
+            if restore_best
+            else None
+        )
         new = Stop(
             best=jnp.where(improved, value, stop.best),
             wait=wait,
@@ -56,7 +64,13 @@ def make(
 
 
 def best_variables(stop: Stop | None, variables):
-    """The model's variables after training: those of its best epoch where they were kept and there was one, else the last."""
+    """The model's variables after training: those of its best epoch where they were kept and there
+    was one, else the last.
+    """
     if stop is None or stop.best_variables is None:
         return variables
-    return jax.tree.map(lambda best, last: jnp.where(stop.best_epoch > 0, best, last), stop.best_variables, variables)
+    return jax.tree.map(
+        lambda best, last: jnp.where(stop.best_epoch > 0, best, last),
+        stop.best_variables,
+        variables,
+    )

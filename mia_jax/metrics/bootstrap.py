@@ -1,8 +1,11 @@
-"""Bootstrap by weights: every draw reweights rows that were sorted once, and all targets and attacks share the draws (so differences pair up).
+"""Bootstrap by weights: every draw reweights rows that were sorted once, and all targets and
+attacks share the draws (so differences pair up).
 
-Several targets share their records and their shadows, so neither may be resampled alone: a *crossed* draw multiplies one count per record with one
-count per unit of models (twins are one unit), the pigeonhole bootstrap of Owen (arXiv:0712.1111). Its draws vary too much (`components`): crossed
-intervals take their standard errors from the draws of records in every unit and from the spread among units or from reruns (`jackknife`).
+Several targets share their records and their shadows, so neither may be resampled alone: a
+*crossed* draw multiplies one count per record with one count per unit of models (twins are one
+unit), the pigeonhole bootstrap of Owen (arXiv:0712.1111). Its draws vary too much (`components`):
+crossed intervals take their standard errors from the draws of records in every unit and from the
+spread among units or from reruns (`jackknife`).
 """
 
 from __future__ import annotations
@@ -16,22 +19,32 @@ from scipy import stats
 
 from mia_jax import checks
 
-FEWEST_UNITS = 5  # fewer units of models cannot be resampled: the range of 4 values covers their mean in 87% of cases only
+# fewer units of models cannot be resampled: the range of 4 values covers their mean in 87% of cases
+# only
+FEWEST_UNITS = 5
 BLOCK = 1 << 22  # weights held at a time
 SHORT = 1 << 19  # weights that one call works on where that costs no time
 
 
 def resample_size(n: int) -> int:
-    """Rows to draw from n so that the bootstrap's spread is that of a t-interval: (n - 1)(1.96 / t_{.975, n-1})^2, at least 1."""
-    return n if n < 2 else max(1, int((n - 1) * (stats.norm.ppf(0.975) / stats.t.ppf(0.975, n - 1)) ** 2 + 0.5))
+    """Rows to draw from n so that the bootstrap's spread is that of a t-interval: (n - 1)(1.96 /
+    t_{.975, n-1})^2, at least 1.
+    """
+    return (
+        n
+        if n < 2
+        else max(1, int((n - 1) * (stats.norm.ppf(0.975) / stats.t.ppf(0.975, n - 1)) ** 2 + 0.5))
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Draws:
-    """R shared draws: counts of records [N,R] and of the targets' units [T,R] (None = models are not resampled), float32 whole numbers.
+    """R shared draws: counts of records [N,R] and of the targets' units [T,R] (None = models are
+    not resampled), float32 whole numbers.
 
-    `units` is how many units the targets form and `index_T` [T] the unit of each; `resampling` is 'crossed' or 'records'.
-    `reruns` > 0 makes `method` say that the standard error comes from so many reruns of the attack (`jackknife`).
+    `units` is how many units the targets form and `index_T` [T] the unit of each; `resampling` is
+    'crossed' or 'records'. `reruns` > 0 makes `method` say that the standard error comes from so
+    many reruns of the attack (`jackknife`).
     """
 
     record_NR: np.ndarray
@@ -50,14 +63,24 @@ class Draws:
         """The words for the table."""
         count = self.record_NR.shape[1]
         if self.unit_TR is not None:
-            rerun = f" (attack rerun without each of {self.reruns} groups of units)" * (self.reruns > 0)
-            return f"bootstrap: {self.units} units of models x records, {count} draws, variance components{rerun}"
-        why = f", given these models ({self.units} of the {FEWEST_UNITS} units needed to resample them)"
+            rerun = f" (attack rerun without each of {self.reruns} groups of units)" * (
+                self.reruns > 0
+            )
+            return (
+                f"bootstrap: {self.units} units of models x records, {count} draws, variance "
+                f"components{rerun}"
+            )
+        why = (
+            f", given these models ({self.units} of the {FEWEST_UNITS} units needed to resample "
+            "them)"
+        )
         return f"bootstrap: records, {count} draws{why}"
 
 
 def make(num_records: int, unit_T, draws: int = 200, seed: int = 0) -> Draws:
-    """Draws for N = `num_records` records and T targets whose units are `unit_T` [T] (equal numbers are drawn together)."""
+    """Draws for N = `num_records` records and T targets whose units are `unit_T` [T] (equal numbers
+    are drawn together).
+    """
     checks.at_least(40, draws=draws)
     checks.at_least(1, num_records=num_records)
     _, index_T = np.unique(np.asarray(unit_T), return_inverse=True)
@@ -69,9 +92,11 @@ def make(num_records: int, unit_T, draws: int = 200, seed: int = 0) -> Draws:
 
 
 def stratified(seed: int, member_N, evaluated_N, draws: int = 200) -> np.ndarray:
-    """Counts [N,R] for one target: its evaluated members and its evaluated non-members are drawn separately; 0 elsewhere.
+    """Counts [N,R] for one target: its evaluated members and its evaluated non-members are drawn
+    separately; 0 elsewhere.
 
-    Whole numbers below 2^16, and the counts of one draw lie together in memory: `redraw` then goes draw by draw, each near the core.
+    Whole numbers below 2^16, and the counts of one draw lie together in memory: `redraw` then goes
+    draw by draw, each near the core.
     """
     rng = np.random.default_rng(seed)
     record_RN = np.zeros((draws, len(member_N)), np.uint16)
@@ -79,25 +104,33 @@ def stratified(seed: int, member_N, evaluated_N, draws: int = 200) -> np.ndarray
     for side in filter(len, sides):
         size = resample_size(len(side))
         for count_N in record_RN:
-            count_N[side] = np.bincount(rng.integers(len(side), size=size), minlength=len(side)).astype(np.uint16)
+            count_N[side] = np.bincount(
+                rng.integers(len(side), size=size), minlength=len(side)
+            ).astype(np.uint16)
     return record_RN.T
 
 
 def counts(rng: np.random.Generator, n: int, draws: int) -> np.ndarray:
-    """How often each of n things is drawn, [n,R] float32: `resample_size(n)` draws with replacement in every column.
+    """How often each of n things is drawn, [n,R] float32: `resample_size(n)` draws with replacement
+    in every column.
 
-    In blocks of draws: the same numbers as all at once, without their memory, and no single call lasts so long that a signal is not heard.
+    In blocks of draws: the same numbers as all at once, without their memory, and no single call
+    lasts so long that a signal is not heard.
     """
     found_NR, step = np.empty((n, draws), np.float32), max(1, SHORT // n)
     for start in range(0, draws, step):
         rows = min(step, draws - start)
         at = rng.integers(n, size=(rows, resample_size(n))) + n * np.arange(rows)[:, None]
-        found_NR[:, start : start + rows] = np.bincount(at.ravel(), minlength=n * rows).reshape(rows, n).T
+        found_NR[:, start : start + rows] = (
+            np.bincount(at.ravel(), minlength=n * rows).reshape(rows, n).T
+        )
     return found_NR
 
 
 class Ranked(NamedTuple):
-    """Rows of one ROC, each side by falling score; `above_J` / `upto_J`: how many members score higher / at least as high as non-member j."""
+    """Rows of one ROC, each side by falling score; `above_J` / `upto_J`: how many members score
+    higher / at least as high as non-member j.
+    """
 
     member_I: np.ndarray
     nonmember_J: np.ndarray
@@ -111,24 +144,32 @@ class Ranked(NamedTuple):
 
 
 def ranked(score_K, member_K, row_K) -> Ranked:
-    """Sorts the rows [K] of one ROC once; `row_K` are the numbers by which `weigh` of `curve_draws` knows them."""
+    """Sorts the rows [K] of one ROC once; `row_K` are the numbers by which `weigh` of `curve_draws`
+    knows them.
+    """
     score_K = np.asarray(score_K, np.float64)
     inside_K, outside_K = np.flatnonzero(member_K), np.flatnonzero(~member_K)
     inside_K = inside_K[np.argsort(-score_K[inside_K], kind="stable")]
     outside_K = outside_K[np.argsort(-score_K[outside_K], kind="stable")]
     rising = score_K[inside_K][::-1]
-    above, upto = (len(rising) - np.searchsorted(rising, score_K[outside_K], side=side) for side in ("right", "left"))
+    above, upto = (
+        len(rising) - np.searchsorted(rising, score_K[outside_K], side=side)
+        for side in ("right", "left")
+    )
     return Ranked(row_K[inside_K], row_K[outside_K], above, upto)
 
 
 def redraw(
     rows: Ranked, record_NR: np.ndarray, unit_TR: np.ndarray | None, allowed_F, *, low: bool = True
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(auc_R, low_FR, high_FR) of one ROC under R draws: its AUC, and a TPR that errs low and one that errs high at each number of false positives.
+    """(auc_R, low_FR, high_FR) of one ROC under R draws: its AUC, and a TPR that errs low and one
+    that errs high at each number of false positives.
 
-    Row numbers are t N + n, weighted by record_NR[n] (times unit_TR[t]). With `allowed` = k >= 1 false positives the step rule's threshold has a true
-    FPR near (k + 1)/J, and a draw's one near (k + 3/2)/J, while FPR k/J was asked for: `high` is the step rule in the draw, `low` reads the curve
-    3/2 non-members earlier (between allowances k - 2 and k - 1); for large k it does not show. Without `low` it is `high` as well.
+    Row numbers are t N + n, weighted by record_NR[n] (times unit_TR[t]). With `allowed` = k >= 1
+    false positives the step rule's threshold has a true FPR near (k + 1)/J, and a draw's one near
+    (k + 3/2)/J, while FPR k/J was asked for: `high` is the step rule in the draw, `low` reads the
+    curve 3/2 non-members earlier (between allowances k - 2 and k - 1); for large k it does not
+    show. Without `low` it is `high` as well.
     """
     N, R = record_NR.shape
     step = max(1, BLOCK // (len(rows.member_I) + len(rows.nonmember_J)))
@@ -136,25 +177,42 @@ def redraw(
     parts = []
     alone = unit_TR is None and record_NR.T.flags.c_contiguous  # as `stratified` lays them out
     if alone:
-        own = rows.member_I % N, rows.nonmember_J % N, np.append(rows.above_J, len(rows.member_I)), rows.tied
+        own = (
+            rows.member_I % N,
+            rows.nonmember_J % N,
+            np.append(rows.above_J, len(rows.member_I)),
+            rows.tied,
+        )
         parts = [one_draw(rows, own, count_N, needed) for count_N in record_NR.T]
     for start in () if alone else range(0, R, step):
         record = np.ascontiguousarray(record_NR[:, start : start + step])
         unit = None if unit_TR is None else np.ascontiguousarray(unit_TR[:, start : start + step])
-        parts.append(curve_draws(rows, lambda p, r=record, u=unit: r[p % N] if u is None else r[p % N] * u[p // N], needed))
+        parts.append(
+            curve_draws(
+                rows,
+                lambda p, r=record, u=unit: r[p % N] if u is None else r[p % N] * u[p // N],
+                needed,
+            )
+        )
     auc_R = np.concatenate([np.atleast_1d(auc) for auc, _ in parts])
-    tpr = dict(zip(needed, np.concatenate([t[:, None] if t.ndim == 1 else t for _, t in parts], axis=1)))
+    tpr = dict(
+        zip(needed, np.concatenate([t[:, None] if t.ndim == 1 else t for _, t in parts], axis=1))
+    )
     high_FR = np.reshape([tpr[k] for k in allowed_F], (len(allowed_F), R))
     if not low:
         return auc_R, high_FR, high_FR
-    low_FR = [tpr[0] * (1 - np.exp(-1)) if k == 1 else (tpr[k - 2] + tpr[k - 1]) / 2 for k in allowed_F]
+    low_FR = [
+        tpr[0] * (1 - np.exp(-1)) if k == 1 else (tpr[k - 2] + tpr[k - 1]) / 2 for k in allowed_F
+    ]
     return auc_R, np.reshape(low_FR, high_FR.shape), high_FR
 
 
 def one_draw(rows: Ranked, own: tuple, count_N, allowed_F) -> tuple[float, np.ndarray]:
-    """(auc, tpr_F) of `curve_draws` for a single draw of counts [N]: its arrays fit into the cache, which is worth more than longer vectors.
+    """(auc, tpr_F) of `curve_draws` for a single draw of counts [N]: its arrays fit into the cache,
+    which is worth more than longer vectors.
 
-    `own` is (members' and non-members' records by rank, `above_J` with the number of members behind it, whether a member ties a non-member).
+    `own` is (members' and non-members' records by rank, `above_J` with the number of members behind
+    it, whether a member ties a non-member).
     """
     member_I, nonmember_J, above_K, tied = own
     true_I = np.zeros(len(member_I) + 1, np.int64)
@@ -168,20 +226,32 @@ def one_draw(rows: Ranked, own: tuple, count_N, allowed_F) -> tuple[float, np.nd
     if tied:
         reach_J = reach_J + true_I.take(rows.upto_J)
     pairs = int(outside_J @ reach_J) / (2 if tied else 1)
-    limit_F = ((np.asarray(allowed_F) + 0.5) / len(false_J) * weight).astype(np.int64)  # rounded down: counts are whole
-    return pairs / (total * weight), true_I[above_K[np.searchsorted(false_J, limit_F, side="right")]] / total
+    limit_F = ((np.asarray(allowed_F) + 0.5) / len(false_J) * weight).astype(
+        np.int64
+    )  # rounded down: counts are whole
+    return pairs / (total * weight), true_I[
+        above_K[np.searchsorted(false_J, limit_F, side="right")]
+    ] / total
 
 
-def curve_draws(rows: Ranked, weigh: Callable[[np.ndarray], np.ndarray], allowed_F) -> tuple[np.ndarray, np.ndarray]:
-    """(auc_R, tpr_FR) of one ROC under R reweightings; `weigh(rows)` gives their counts [len(rows),R].
+def curve_draws(
+    rows: Ranked, weigh: Callable[[np.ndarray], np.ndarray], allowed_F
+) -> tuple[np.ndarray, np.ndarray]:
+    """(auc_R, tpr_FR) of one ROC under R reweightings; `weigh(rows)` gives their counts
+    [len(rows),R].
 
-    `allowed_F` are rising numbers of false positives among the J non-members: the threshold is chosen anew in every draw, at the vertex before
-    (allowed + 1/2)/J of the draw's own non-member weight is exceeded. NaN where a side has no weight.
+    `allowed_F` are rising numbers of false positives among the J non-members: the threshold is
+    chosen anew in every draw, at the vertex before (allowed + 1/2)/J of the draw's own non-member
+    weight is exceeded. NaN where a side has no weight.
     """
     inside_IR, outside_JR = weigh(rows.member_I), weigh(rows.nonmember_J)
     J, R = outside_JR.shape
-    exact = np.float32 if max(len(inside_IR), J) < 1 << 22 else np.float64  # whole numbers up to 2^24 are exact
-    true_IR = np.zeros((len(inside_IR) + 1, R), exact)  # true_IR[i]: weight of the i members that score highest
+    exact = (
+        np.float32 if max(len(inside_IR), J) < 1 << 22 else np.float64
+    )  # whole numbers up to 2^24 are exact
+    true_IR = np.zeros(
+        (len(inside_IR) + 1, R), exact
+    )  # true_IR[i]: weight of the i members that score highest
     np.cumsum(inside_IR, axis=0, dtype=exact, out=true_IR[1:])
     weight_R = outside_JR.sum(0, dtype=np.float64)
     total_R = np.where((weight_R > 0) & (true_IR[-1] > 0), true_IR[-1].astype(np.float64), np.nan)
@@ -195,16 +265,23 @@ def curve_draws(rows: Ranked, weigh: Callable[[np.ndarray], np.ndarray], allowed
         pairs_R += np.einsum("jr,jr->r", outside_JR[part], reach)
     tpr_FR = np.zeros((len(allowed_F), R))
     for f, first_R in enumerate(_first_beyond(outside_JR, weight_R, allowed_F)):
-        tpr_FR[f] = true_IR[np.append(rows.above_J, len(inside_IR))[first_R], np.arange(R)] / total_R
+        tpr_FR[f] = (
+            true_IR[np.append(rows.above_J, len(inside_IR))[first_R], np.arange(R)] / total_R
+        )
     return pairs_R / (total_R * np.where(weight_R > 0, weight_R, 1.0)), tpr_FR
 
 
 def _first_beyond(outside_JR: np.ndarray, weight_R: np.ndarray, allowed_F) -> Iterator[np.ndarray]:
-    """For rising allowances, the place [R] of the non-member whose weight exceeds each (J = none); only the head of the sorted rows is summed."""
+    """For rising allowances, the place [R] of the non-member whose weight exceeds each (J = none);
+    only the head of the sorted rows is summed.
+    """
     J = len(outside_JR)
     exact = np.float32 if J < 1 << 22 else np.float64
     head, false_HR = 0, np.zeros((0, len(weight_R)), exact)
-    low, high = 0, 0  # where the last allowance was exceeded: rising allowances are looked for from there
+    low, high = (
+        0,
+        0,
+    )  # where the last allowance was exceeded: rising allowances are looked for from there
     for allowed, before in zip(allowed_F, [0, *allowed_F]):
         limit_R = (allowed + 0.5) / J * weight_R
         reach = min(J, high + int(1.3 * (allowed - before)) + 32)
@@ -220,11 +297,21 @@ def _first_beyond(outside_JR: np.ndarray, weight_R: np.ndarray, allowed_F) -> It
         yield first_R
 
 
-def side_weights(member_TN, evaluated_TN, named_TN, record_NR: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weights [T,R] under the draws of the members and of the non-members that are named (evaluated rows alone)."""
+def side_weights(
+    member_TN, evaluated_TN, named_TN, record_NR: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weights [T,R] under the draws of the members and of the non-members that are named (evaluated
+    rows alone).
+    """
     sides = (evaluated_TN & member_TN & named_TN, evaluated_TN & ~member_TN & named_TN)
     N, R = record_NR.shape
     step = max(1, BLOCK // N)  # the sums are whole numbers, exact in any order
-    parts = [[side.astype(np.float32) @ record_NR[:, start : start + step] for start in range(0, R, step)] for side in sides]
+    parts = [
+        [
+            side.astype(np.float32) @ record_NR[:, start : start + step]
+            for start in range(0, R, step)
+        ]
+        for side in sides
+    ]
     inside_TR, outside_TR = (np.concatenate(part, axis=1).astype(np.float64) for part in parts)
     return inside_TR, outside_TR

@@ -1,18 +1,25 @@
-"""The standard error of a mean over targets that share their records and their shadow models, from variance components.
+"""The standard error of a mean over targets that share their records and their shadow models, from
+variance components.
 
-A target's value is that of its unit of models (twins are one unit) u on N records: a_u + the mean over records of (b_n + e_un). The mean over U units
-varies by A + B + E: A = var(a)/U, B = var(b)/N, E = var(e)/(U N). Reweighting records alone shows B + E, the spread among units is A + E, and the
-spread of the units' own reactions to the records' weights is E. A bootstrap that multiplies the counts of records and of units shows A + B + 3 E
-(Owen, arXiv:0712.1111, theorem 3), which is up to sqrt 3 too wide for rates at a high threshold; the components add up to A + B + E.
+A target's value is that of its unit of models (twins are one unit) u on N records: a_u + the mean
+over records of (b_n + e_un). The mean over U units varies by A + B + E: A = var(a)/U, B = var(b)/N,
+E = var(e)/(U N). Reweighting records alone shows B + E, the spread among units is A + E, and the
+spread of the units' own reactions to the records' weights is E. A bootstrap that multiplies the
+counts of records and of units shows A + B + 3 E (Owen, arXiv:0712.1111, theorem 3), which is up to
+sqrt 3 too wide for rates at a high threshold; the components add up to A + B + E.
 
-An attack that compares a target with shadow models is, to first order, a mean over ordered pairs (target, shadow), and every model takes both
-parts. The spread among targets, given their shadows, shows one part only. In a U-statistic of degree 2 with equal parts the other one doubles a
-unit's influence (Hoeffding 1948), so A counts 4 times for attacks that know shadows, and ((U - 1)/(U - 2))^2 times that: a target is compared with
-the U - 1 other units, so what is high about it is missing among its shadows, and the spread among targets shows (U - 2)/(U - 1) of their part. This
-is exact for equal parts, and too much where shadows matter less than the target. Scores alone cannot tell: all targets have nearly the same shadows.
+An attack that compares a target with shadow models is, to first order, a mean over ordered pairs
+(target, shadow), and every model takes both parts. The spread among targets, given their shadows,
+shows one part only. In a U-statistic of degree 2 with equal parts the other one doubles a unit's
+influence (Hoeffding 1948), so A counts 4 times for attacks that know shadows, and ((U - 1)/(U -
+2))^2 times that: a target is compared with the U - 1 other units, so what is high about it is
+missing among its shadows, and the spread among targets shows (U - 2)/(U - 1) of their part. This is
+exact for equal parts, and too much where shadows matter less than the target. Scores alone cannot
+tell: all targets have nearly the same shadows.
 
-Where the attack was rerun without groups of units (`jackknife`), their jackknife variance J is A + E with both roles of every unit counted, in each
-metric and in each difference of two attacks, and the groups' own reactions to the records' weights are E as J shows it: what several units do
+Where the attack was rerun without groups of units (`jackknife`), their jackknife variance J is A +
+E with both roles of every unit counted, in each metric and in each difference of two attacks, and
+the groups' own reactions to the records' weights are E as J shows it: what several units do
 together counts more than once in both, and cancels.
 """
 
@@ -33,7 +40,9 @@ def of_shadows(units: int) -> float:
 
 
 class Parts(NamedTuple):
-    """A number unit by unit: its values [U], its draws [U,R] under the shared weights of the records, and the units' shares [U] of the mean."""
+    """A number unit by unit: its values [U], its draws [U,R] under the shared weights of the
+    records, and the units' shares [U] of the mean.
+    """
 
     value_U: np.ndarray
     drawn_UR: np.ndarray
@@ -43,9 +52,9 @@ class Parts(NamedTuple):
 class Left(NamedTuple):
     """A number without each of G groups of units: pseudo-values of the jackknife.
 
-    `value_G` are number + (1/share - 1) (number - number without the group), `apart_GR` how far these
-    are from the whole's under R draws of records, `share_G` the groups' shares of the targets,
-    `group_U` the group of each unit of targets, and `whole_R` the number under the draws.
+    `value_G` are number + (1/share - 1) (number - number without the group), `apart_GR` how far
+    these are from the whole's under R draws of records, `share_G` the groups' shares of the
+    targets, `group_U` the group of each unit of targets, and `whole_R` the number under the draws.
     """
 
     value_G: np.ndarray
@@ -63,8 +72,14 @@ class Error(NamedTuple):
 
 
 def parts(value_T, drawn_TR, unit_T) -> Parts:
-    """Averages targets [T] and their draws [T,R] within units; targets whose value is NaN are left out."""
-    value_T, drawn_TR, unit_T = np.asarray(value_T, np.float64), np.asarray(drawn_TR), np.asarray(unit_T)
+    """Averages targets [T] and their draws [T,R] within units; targets whose value is NaN are left
+    out.
+    """
+    value_T, drawn_TR, unit_T = (
+        np.asarray(value_T, np.float64),
+        np.asarray(drawn_TR),
+        np.asarray(unit_T),
+    )
     known_T = ~np.isnan(value_T)
     if not known_T.all():
         value_T, drawn_TR, unit_T = value_T[known_T], drawn_TR[known_T], unit_T[known_T]
@@ -83,7 +98,9 @@ def minus(one: Parts, other: Parts) -> Parts:
 
 
 def whole(found: Parts) -> np.ndarray:
-    """The number itself [R] under the draws of records: the mean over the units that have a value."""
+    """The number itself [R] under the draws of records: the mean over the units that have a
+    value.
+    """
     drawn_UR = found.drawn_UR.astype(np.float64)
     there_UR = ~np.isnan(drawn_UR)
     weight_R = found.share_U @ there_UR
@@ -137,10 +154,12 @@ def of_few(error: Error, events: int) -> Error:
 
 
 def error(found: Parts, *, crossed: bool, knows: str = "shadows") -> Error:
-    """The standard error of the mean: sqrt(B + E) over records alone, sqrt(A + B + E) if `crossed`, with more of A if the attack knows shadows.
+    """The standard error of the mean: sqrt(B + E) over records alone, sqrt(A + B + E) if `crossed`,
+    with more of A if the attack knows shadows.
 
-    Degrees of freedom by Satterthwaite's rule from the U - 1 of the spread among units, at least U - 1; of an attack that knows shadows also where A
-    is estimated as 0, for it would count several times.
+    Degrees of freedom by Satterthwaite's rule from the U - 1 of the spread among units, at least U
+    - 1; of an attack that knows shadows also where A is estimated as 0, for it would count several
+    times.
     """
     drawn_UR, mean_R = found.drawn_UR.astype(np.float64), whole(found)
     records = float(np.nanvar(mean_R))

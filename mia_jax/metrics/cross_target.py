@@ -1,4 +1,6 @@
-"""The null that every audit carries with it: the scores of one model against the membership of another, which they cannot know."""
+"""The null that every audit carries with it: the scores of one model against the membership of
+another, which they cannot know.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +24,23 @@ def partners(unit_T) -> np.ndarray:
     return np.array(chosen)
 
 
-def check(attacks: Mapping[str, Mapping], member_TN, evaluated_TN, *, unit_T, draws: bootstrap.Draws, level: float = 0.95) -> dict:
-    """{attacks: {name: {auc, low, high}}, excluded, level}: AUC of another unit's scores against each target's members, mean over targets.
+def check(
+    attacks: Mapping[str, Mapping],
+    member_TN,
+    evaluated_TN,
+    *,
+    unit_T,
+    draws: bootstrap.Draws,
+    level: float = 0.95,
+) -> dict:
+    """{attacks: {name: {auc, low, high}}, excluded, level}: AUC of another unit's scores against
+    each target's members, mean over targets.
 
-    It is 1/2 whatever the attack if the models' memberships are independent, their shadows came in whole pairs, and nothing of the target's
-    membership entered the scores. Intervals from the draws of `summary.rows`. `excluded` are the attacks whose AUC is so far from 1/2 that one of all
-    would be so in 1 - level of honest audits (Bonferroni). {why} if there is no second unit, or no row is evaluated for both.
+    It is 1/2 whatever the attack if the models' memberships are independent, their shadows came in
+    whole pairs, and nothing of the target's membership entered the scores. Intervals from the draws
+    of `summary.rows`. `excluded` are the attacks whose AUC is so far from 1/2 that one of all would
+    be so in 1 - level of honest audits (Bonferroni). {why} if there is no second unit, or no row is
+    evaluated for both.
     """
     member_TN, evaluated_TN = np.asarray(member_TN, bool), np.asarray(evaluated_TN, bool)
     partner_T = partners(unit_T)
@@ -43,12 +56,18 @@ def check(attacks: Mapping[str, Mapping], member_TN, evaluated_TN, *, unit_T, dr
     for name, attack in attacks.items():
         score_TN = np.asarray(attack["score_TN"], np.float64)[partner_T]
         parts = [
-            placements.placements(placements.order(s, c), m, code, 1) for s, c, m, code in zip(score_TN, common_TN, member_TN, code_TN, strict=True)
+            placements.placements(placements.order(s, c), m, code, 1)
+            for s, c, m, code in zip(score_TN, common_TN, member_TN, code_TN, strict=True)
         ]
-        auc_T, place_TN = np.array([auc_G[0] for auc_G, _ in parts]), np.array([place_N for _, place_N in parts])
+        auc_T, place_TN = (
+            np.array([auc_G[0] for auc_G, _ in parts]),
+            np.array([place_N for _, place_N in parts]),
+        )
         value, drawn_TR = float(auc_T.mean()), placements.auc_draws(auc_T, place_TN, w)
         parts = components.parts(auc_T, drawn_TR, draws.index_T)
-        error = components.error(parts, crossed=draws.unit_TR is not None, knows=attack.get("knows", "shadows"))
+        error = components.error(
+            parts, crossed=draws.unit_TR is not None, knows=attack.get("knows", "shadows")
+        )
         if not intervals.usable(outcomes.average(drawn_TR, draws.unit_TR)):
             error = components.Error(0.0)
         low, high = intervals.logit(value, error.deviation, smaller, level, error.freedom)

@@ -1,7 +1,10 @@
-"""Do labels, target and shadows fit together? Checks of what arrays mean: the order of rows, the labels, and how well shadows fit their data.
+"""Do labels, target and shadows fit together?
 
-Every check is {status, text, ..numbers}: `status` 'ok', 'failed' (the attacks' success says little, or too little, about leakage until it is mended;
-`text` says what was seen and what to do) or 'not checked' (`text` says why).
+Checks of what arrays mean: the order of rows, the labels, and how well shadows fit their data.
+
+Every check is {status, text, ..numbers}: `status` 'ok', 'failed' (the attacks' success says little,
+or too little, about leakage until it is mended; `text` says what was seen and what to do) or 'not
+checked' (`text` says why).
 """
 
 from __future__ import annotations
@@ -14,21 +17,34 @@ from scipy import stats
 OK, FAILED, OPEN = "ok", "failed", "not checked"
 FEWEST = 10  # rows of a side from which an accuracy is compared
 CLEAR = 4.0  # standard deviations that make a disagreement more than chance
-DOUBT = 3.0  # from here to CLEAR a model that learned little and labels in another order look alike: no verdict about them
+# from here to CLEAR a model that learned little and labels in another order look alike: no verdict
+# about them
+DOUBT = 3.0
 UNLIKE = 3.0  # the same of a difference in fit
-SKILL = 0.3  # of the way from guessing to perfect: a model that learned so much must be seen, else there are too few rows
+# of the way from guessing to perfect: a model that learned so much must be seen, else there are too
+# few rows
+SKILL = 0.3
 GAP = 0.05  # of accuracy or AUC between shadows and target that is too much
 LEVEL = 0.1  # the same, on one side
 MOST_ROWS, MOST_MODELS = 4000, 65  # of the rank correlations
-UNSURE, CERTAIN = 0.7, 7.0  # a probability of the predicted class below which errors are expected; how many of them cannot be missing by chance
+UNSURE, CERTAIN = (
+    0.7,
+    7.0,
+    # a probability of the predicted class below which errors are expected; how many of them cannot
+    # be
+    # missing by chance
+)
 
 
 def agreement(score_NC, y_N) -> float:
-    """By how many standard deviations the answers favor the given labels over the same labels in random order (exact mean and variance of a shuffle).
+    """By how many standard deviations the answers favor the given labels over the same labels in
+    random order (exact mean and variance of a shuffle).
 
     >>> rng = np.random.default_rng(0)
     >>> y = rng.integers(0, 3, 200)
-    >>> agreement(np.eye(3)[y] + rng.normal(size=(200, 3)), y) > 8 > 4 > abs(agreement(rng.normal(size=(200, 3)), y))
+    >>> agreement(np.eye(3)[y] + rng.normal(size=(200, 3)), y) > 8
+    True
+    >>> abs(agreement(rng.normal(size=(200, 3)), y)) < 4
     True
     """
     score_NC, y_N = np.asarray(score_NC, np.float64), np.asarray(y_N)
@@ -38,73 +54,138 @@ def agreement(score_NC, y_N) -> float:
     centered_NC = score_NC - row_N[:, None] - column_C + (column_C @ share_C)
     variance = (centered_NC**2 @ count_C).sum() / max(rows - 1, 1)
     excess = score_NC[np.arange(rows), y_N].sum() - row_N.sum()
-    return float(excess / np.sqrt(variance)) if variance > 1e-12 * max(1.0, (score_NC**2).sum()) else 0.0
+    return (
+        float(excess / np.sqrt(variance))
+        if variance > 1e-12 * max(1.0, (score_NC**2).sum())
+        else 0.0
+    )
 
 
 def of_answers(logits_NC, y_N) -> dict:
-    """{accuracy, guessing, z, unsure, enough} of one model's answers: `guessing` is the accuracy with labels in random order, `z` the larger
-    agreement of its predictions and of its log-probabilities with the labels, `unsure` the errors that its unsure predictions (probability of the
-    predicted class below UNSURE) should hold if that probability were true, `enough` whether a model of some skill would be seen.
+    """{accuracy, guessing, z, unsure, enough} of one model's answers: `guessing` is the accuracy
+    with labels in random order, `z` the larger agreement of its predictions and of its
+    log-probabilities with the labels, `unsure` the errors that its unsure predictions (probability
+    of the predicted class below UNSURE) should hold if that probability were true, `enough` whether
+    a model of some skill would be seen.
     """
     logits_NC, y_N = np.asarray(logits_NC, np.float64), np.asarray(y_N)
     classes = logits_NC.shape[1]
     top_N = logits_NC.argmax(1)
     log_NC = logits_NC - np.logaddexp.reduce(logits_NC, 1)[:, None]
-    guessing = float(np.bincount(top_N, minlength=classes) @ np.bincount(y_N, minlength=classes) / len(y_N) ** 2)
+    guessing = float(
+        np.bincount(top_N, minlength=classes) @ np.bincount(y_N, minlength=classes) / len(y_N) ** 2
+    )
     z = max(agreement(np.eye(classes)[top_N], y_N), agreement(np.maximum(log_NC, -20.0), y_N))
     most = np.exp(log_NC.max(1))
-    own = dict(accuracy=float((top_N == y_N).mean()), guessing=guessing, z=z, unsure=float((1 - most[most < UNSURE]).sum()))
+    own = dict(
+        accuracy=float((top_N == y_N).mean()),
+        guessing=guessing,
+        z=z,
+        unsure=float((1 - most[most < UNSURE]).sum()),
+    )
     base = max(guessing, 1.0 / classes)
-    return own | dict(enough=bool(base < 1 and SKILL * np.sqrt((1 - base) / base * len(y_N)) >= CLEAR))
+    return own | dict(
+        enough=bool(base < 1 and SKILL * np.sqrt((1 - base) / base * len(y_N)) >= CLEAR)
+    )
 
 
 def of_outputs(output_N, y_N) -> dict:
-    """The same of a regression's outputs: `accuracy` is the share of the labels' variance that they explain, 1 only where they are equal to them."""
+    """The same of a regression's outputs: `accuracy` is the share of the labels' variance that they
+    explain, 1 only where they are equal to them.
+    """
     output_N, y_N = np.asarray(output_N, np.float64), np.asarray(y_N, np.float64)
     known = output_N.std() > 0 and y_N.std() > 0
     correlation = float(np.corrcoef(output_N, y_N)[0, 1]) if known else 0.0
     explained = 1.0 if np.array_equal(output_N, y_N) else min(correlation**2, 1 - 1e-9)
     enough = bool(len(y_N) >= (CLEAR / SKILL) ** 2)
-    return dict(accuracy=explained, guessing=0.0, z=correlation * np.sqrt(len(y_N)), unsure=CERTAIN, enough=enough)
+    return dict(
+        accuracy=explained,
+        guessing=0.0,
+        z=correlation * np.sqrt(len(y_N)),
+        unsure=CERTAIN,
+        enough=enough,
+    )
 
 
 def label_agreement(
-    found: Mapping[str, Mapping], *, members: Mapping[str, Mapping], shadow_errors: float | None = None, regression: bool = False
+    found: Mapping[str, Mapping],
+    *,
+    members: Mapping[str, Mapping],
+    shadow_errors: float | None = None,
+    regression: bool = False,
 ) -> dict:
-    """Do the labels belong to the answers? `found` and `members` are `of_answers` (or `of_outputs`) of each audited model ('the target', 'model 3')
-    on all its scored rows, with `rows`, the number of its non-members among them, and on its members; `shadow_errors` is the error rate of
-    the shadows on rows that they did not train on.
+    """Do the labels belong to the answers?
 
-    Failed if no more labels are right than in random order, or if every label is the model's prediction where errors must be expected.
+    `found` and `members` are `of_answers` (or `of_outputs`) of each audited model ('the target',
+    'model 3') on all its scored rows, with `rows`, the number of its non-members among them, and on
+    its members; `shadow_errors` is the error rate of the shadows on rows that they did not train
+    on.
+
+    Failed if no more labels are right than in random order, or if every label is the model's
+    prediction where errors must be expected.
     """
     told, failures = (_explained if regression else _right), []
     for name, one in found.items():
         best = max(one["z"], members[name]["z"])
         numbers = dict(accuracy=one["accuracy"], guessing=one["guessing"])
         if best < CLEAR and not one["enough"]:
-            return numbers | dict(status=OPEN, text=f"there are too few rows to check whether the labels belong to the outputs of {name}")
+            return numbers | dict(
+                status=OPEN,
+                text="there are too few rows to check whether the labels belong to the outputs of "
+                f"{name}",
+            )
         if DOUBT <= best < CLEAR:
-            text = f"{name} {told(one)}: hardly more, so it learned little, or the labels do not belong to its outputs"
+            text = (
+                f"{name} {told(one)}: hardly more, so it learned little, or the labels do not "
+                "belong to its outputs"
+            )
             return numbers | dict(status=OPEN, text=text)
         if best < CLEAR:
-            text = f"{name} {told(one)}: are the labels in the same order as the outputs? (Or it learned nothing: then nothing can leak.)"
+            text = (
+                f"{name} {told(one)}: are the labels in the same order as the outputs? (Or it "
+                "learned nothing: then nothing can leak.)"
+            )
             failures.append(numbers | dict(status=FAILED, text=text))
         elif one["accuracy"] == 1.0:
-            expected = one["unsure"] if shadow_errors is None else max(one["unsure"], shadow_errors * one["rows"])
+            expected = (
+                one["unsure"]
+                if shadow_errors is None
+                else max(one["unsure"], shadow_errors * one["rows"])
+            )
             same = f"every label equals the prediction of {name}, for members and non-members alike"
             if expected >= CERTAIN:
-                text = same if regression else f"{same}, where about {expected:.0f} errors would be expected"
-                return numbers | dict(status=FAILED, text=text + ": provide the true labels, not the model's predictions")
+                text = (
+                    same
+                    if regression
+                    else f"{same}, where about {expected:.0f} errors would be expected"
+                )
+                return numbers | dict(
+                    status=FAILED,
+                    text=text + ": provide the true labels, not the model's predictions",
+                )
             if one["rows"] >= FEWEST:
-                return numbers | dict(status=OPEN, text=f"{same}: either it makes no errors, or its predictions were given as labels")
-    if 2 * len(failures) > len(found):  # of a few models it is their rows that are in another order: shadow_fit
+                return numbers | dict(
+                    status=OPEN,
+                    text=f"{same}: either it makes no errors, or its predictions were given as "
+                    "labels",
+                )
+    if 2 * len(failures) > len(
+        found
+    ):  # of a few models it is their rows that are in another order: shadow_fit
         return failures[0]
-    first, one = next((name, one) for name, one in found.items() if max(one["z"], members[name]["z"]) >= CLEAR)
-    return dict(status=OK, text=f"{first} {told(one)}", accuracy=one["accuracy"], guessing=one["guessing"])
+    first, one = next(
+        (name, one) for name, one in found.items() if max(one["z"], members[name]["z"]) >= CLEAR
+    )
+    return dict(
+        status=OK, text=f"{first} {told(one)}", accuracy=one["accuracy"], guessing=one["guessing"]
+    )
 
 
 def _right(one: Mapping) -> str:
-    return f"is right on {_percent(one['accuracy'])} of the rows; with randomly permuted labels it would be right on {_percent(one['guessing'])}"
+    return (
+        f"is right on {_percent(one['accuracy'])} of the rows; with randomly permuted labels it "
+        f"would be right on {_percent(one['guessing'])}"
+    )
 
 
 def _explained(one: Mapping) -> str:
@@ -112,14 +193,19 @@ def _explained(one: Mapping) -> str:
 
 
 def consistency(value_MN, member_MN, evaluated_N, *, seed: int = 0) -> np.ndarray:
-    """[M]: each model's median rank correlation with the others over the rows, members and non-members ranked apart.
+    """[M]: each model's median rank correlation with the others over the rows, members and
+    non-members ranked apart.
 
-    Models agree on which rows are hard, whoever trained on them; a model whose rows are in another order agrees with nobody.
+    Models agree on which rows are hard, whoever trained on them; a model whose rows are in another
+    order agrees with nobody.
     """
     rows = np.flatnonzero(evaluated_N)
     if len(rows) > MOST_ROWS:
         rows = np.sort(np.random.default_rng(seed).choice(rows, MOST_ROWS, replace=False))
-    value_MN, member_MN = np.asarray(value_MN, np.float64)[:, rows], np.asarray(member_MN, bool)[:, rows]
+    value_MN, member_MN = (
+        np.asarray(value_MN, np.float64)[:, rows],
+        np.asarray(member_MN, bool)[:, rows],
+    )
     rank_MN = np.zeros(value_MN.shape)
     for m, (value_N, member_N) in enumerate(zip(value_MN, member_MN, strict=True)):
         for side_N in (member_N, ~member_N):
@@ -132,10 +218,16 @@ def consistency(value_MN, member_MN, evaluated_N, *, seed: int = 0) -> np.ndarra
 
 
 def misplaced(correlation_M, rows: int) -> np.ndarray:
-    """[M] of booleans: the models whose rank correlations with the others are clearly below what the others have with each other."""
+    """[M] of booleans: the models whose rank correlations with the others are clearly below what
+    the others have with each other.
+    """
     usual = float(np.median(correlation_M))
     width = CLEAR / np.sqrt(max(rows - 3, 1))
-    return (correlation_M < 0.25 * usual) & (usual - correlation_M > 1.5 * width) & (usual > 1.5 * width)
+    return (
+        (correlation_M < 0.25 * usual)
+        & (usual - correlation_M > 1.5 * width)
+        & (usual > 1.5 * width)
+    )
 
 
 def shadow_fit(
@@ -152,102 +244,187 @@ def shadow_fit(
     trained: bool = False,
     seed: int = 0,
 ) -> dict:
-    """Are the shadows like the target? `correct_MN` is 1 where a model is right, `value_MN` its loss, or minus its score (lower = member); `names`
-    says what each model is called, `guessing_M` how often it would be right with labels in random order. `mixed`: every model is a target in turn.
-    `trained`: all were trained here by one learner, so that their rows are in order and a model that guesses is one whose training failed.
+    """Are the shadows like the target?
 
-    Failed if a model's rows seem to be in another order than the others', or if the shadows fit their members clearly more or less than the target.
+    `correct_MN` is 1 where a model is right, `value_MN` its loss, or minus its score (lower =
+    member); `names` says what each model is called, `guessing_M` how often it would be right with
+    labels in random order. `mixed`: every model is a target in turn. `trained`: all were trained
+    here by one learner, so that their rows are in order and a model that guesses is one whose
+    training failed.
+
+    Failed if a model's rows seem to be in another order than the others', or if the shadows fit
+    their members clearly more or less than the target.
     """
-    member_MN, evaluated_MN, shadow_MM = (np.asarray(a, bool) for a in (member_MN, evaluated_MN, shadow_MM))
+    member_MN, evaluated_MN, shadow_MM = (
+        np.asarray(a, bool) for a in (member_MN, evaluated_MN, shadow_MM)
+    )
     targets = list(targets)
     used_M = shadow_MM[targets].any(0)
     if not used_M.any():
         return dict(status=OPEN, text="there are no shadow models")
     if correct_MN is None and value_MN is None:
-        return dict(status=OPEN, text="neither losses nor scores nor predictions of the models are known")
+        return dict(
+            status=OPEN, text="neither losses nor scores nor predictions of the models are known"
+        )
     sides = (member_MN & evaluated_MN, ~member_MN & evaluated_MN)
-    right_SM = None if correct_MN is None else np.stack([_rate(correct_MN, side_MN) for side_MN in sides])
+    right_SM = (
+        None if correct_MN is None else np.stack([_rate(correct_MN, side_MN) for side_MN in sides])
+    )
     numbers = dict(target=None, shadows=None)
     if right_SM is not None:
-        own = {name: right_SM[:, rows_M] for name, rows_M in (("target", targets), ("shadows", np.flatnonzero(used_M)))}
-        numbers = {name: dict(zip(("train_accuracy", "validation_accuracy"), map(_mean, value_SM))) for name, value_SM in own.items()}
+        own = {
+            name: right_SM[:, rows_M]
+            for name, rows_M in (("target", targets), ("shadows", np.flatnonzero(used_M)))
+        }
+        numbers = {
+            name: dict(zip(("train_accuracy", "validation_accuracy"), map(_mean, value_SM)))
+            for name, value_SM in own.items()
+        }
     strange = _strange(right_SM, guessing_M, sides, targets, np.flatnonzero(used_M), mixed=mixed)
     if strange:
         m, side, other, usual = strange
         word = ("members", "non-members")[side]
-        text = f"{names[m]} is right on {_percent(right_SM[side, m])} of its {word}, {other} on {_percent(usual)}: "
+        text = (
+            f"{names[m]} is right on {_percent(right_SM[side, m])} of its {word}, {other} on "
+            f"{_percent(usual)}: "
+        )
         text += "did its training fail?" if trained else "are the rows of both in the same order?"
         return numbers | dict(status=FAILED, problem="order", model=int(m), text=text)
     if value_MN is not None and not trained:
-        odd = _other_order(value_MN, member_MN, evaluated_MN, targets, np.flatnonzero(used_M), seed=seed)
+        odd = _other_order(
+            value_MN, member_MN, evaluated_MN, targets, np.flatnonzero(used_M), seed=seed
+        )
         if odd:
             m, correlation, usual = odd
             text = (
-                f"the other models agree with each other on which rows are hard (rank correlation {usual:.2f}) and {names[m]} does not "
+                "the other models agree with each other on which rows are hard (rank correlation "
+                f"{usual:.2f}) and {names[m]} does not "
                 f"agree with them ({correlation:.2f}): are its rows in the same order?"
             )
             return numbers | dict(status=FAILED, problem="order", model=int(m), text=text)
     if mixed:
-        return numbers | dict(status=OK, text="every model is the target in turn, and all fit their rows alike" + _both(numbers))
+        return numbers | dict(
+            status=OK,
+            text="every model is the target in turn, and all fit their rows alike" + _both(numbers),
+        )
     shadows = [m for m in np.flatnonzero(used_M) if m not in targets]
-    if trained:  # by one learner: where they fit their rows otherwise, the design gave them other rows, which it says
-        return numbers | dict(status=OK, text="target and shadow models were trained here by one learner" + _both(numbers))
+    # by one learner: where they fit their rows otherwise, the design gave them other rows, which it
+    # says
+    if trained:
+        return numbers | dict(
+            status=OK,
+            text="target and shadow models were trained here by one learner" + _both(numbers),
+        )
     unlike = _unlike(right_SM, value_MN, sides, targets, shadows) if shadows else None
     if unlike:
         text, direction = unlike
         remedy = dict(
-            less="attacks with shadow models understate the leakage: train the shadow models longer, with the procedure of the target",
-            more="the shadow models misrepresent the target: train them with the procedure of the target, and no longer",
-            other="the shadow models differ from the target: train them with the procedure of the target, on as many rows of the same data",
+            less="attacks with shadow models understate the leakage: train the shadow models "
+            "longer, with the procedure of the target",
+            more="the shadow models misrepresent the target: train them with the procedure of the "
+            "target, and no longer",
+            other="the shadow models differ from the target: train them with the procedure of the "
+            "target, on as many rows of the same data",
         )[direction]
         return numbers | dict(status=FAILED, problem="fit", text=f"{text}; {remedy}")
     if right_SM is None and not any(_sides_known(sides, shadows)):
-        return numbers | dict(status=OPEN, text="the shadow models have no members among the scored rows, and no accuracy is known")
-    return numbers | dict(status=OK, text="the shadow models fit their rows as the target does" + _both(numbers))
+        return numbers | dict(
+            status=OPEN,
+            text="the shadow models have no members among the scored rows: no accuracy is known",
+        )
+    return numbers | dict(
+        status=OK, text="the shadow models fit their rows as the target does" + _both(numbers)
+    )
 
 
 def _strange(right_SM, guessing_M, sides, targets, shadows, *, mixed: bool):
-    """(model, side, the others' words, their accuracy) of the first model that is right no more than by guessing where its like are, or None."""
+    """(model, side, the others' words, their accuracy) of the first model that is right no more
+    than by guessing where its like are, or None.
+    """
     if right_SM is None:
         return None
     for side in (0, 1):
         count_M, rate_M = sides[side].sum(1), right_SM[side]
         base_M = np.zeros(len(rate_M)) if guessing_M is None else np.asarray(guessing_M)
         models = [m for m in dict.fromkeys([*targets, *shadows.tolist()]) if count_M[m] >= FEWEST]
-        for m in (m for m in models if side == 0 or sides[0][m].sum() < FEWEST):  # who has members is judged by them
+        for m in (
+            m for m in models if side == 0 or sides[0][m].sum() < FEWEST
+        ):  # who has members is judged by them
             like = [o for o in models if o != m and (mixed or m in targets or o in targets)]
             if not like:
                 continue
-            usual, base = float(np.median(rate_M[like])), max(float(np.median(base_M[like])), float(base_M[m]))
-            spread = np.sqrt(usual * (1 - usual) / np.median(count_M[like]) + rate_M[m] * (1 - rate_M[m]) / count_M[m] + 1e-9)
-            if usual - base > 0.1 and rate_M[m] - base < 0.25 * (usual - base) and usual - rate_M[m] > CLEAR * spread:
-                return m, side, ("the others" if mixed else "the target" if m not in targets else "its shadows"), usual
+            usual, base = (
+                float(np.median(rate_M[like])),
+                max(float(np.median(base_M[like])), float(base_M[m])),
+            )
+            spread = np.sqrt(
+                usual * (1 - usual) / np.median(count_M[like])
+                + rate_M[m] * (1 - rate_M[m]) / count_M[m]
+                + 1e-9
+            )
+            if (
+                usual - base > 0.1
+                and rate_M[m] - base < 0.25 * (usual - base)
+                and usual - rate_M[m] > CLEAR * spread
+            ):
+                return (
+                    m,
+                    side,
+                    (
+                        "the others"
+                        if mixed
+                        else "the target"
+                        if m not in targets
+                        else "its shadows"
+                    ),
+                    usual,
+                )
     return None
 
 
 def _other_order(value_MN, member_MN, evaluated_MN, targets, shadows, *, seed: int):
-    """(model, its rank correlation with the others, theirs) of the first model that disagrees with all others; None for none."""
+    """(model, its rank correlation with the others, theirs) of the first model that disagrees with
+    all others; None for none.
+    """
     models = list(dict.fromkeys([*targets, *shadows.tolist()]))[:MOST_MODELS]
     common_N = evaluated_MN[models].all(0)
     if len(models) < 3 or common_N.sum() < 3 * FEWEST:
         return None
     correlation_M = consistency(value_MN[models], member_MN[models], common_N, seed=seed)
     odd = np.flatnonzero(misplaced(correlation_M, min(int(common_N.sum()), MOST_ROWS)))
-    return (models[odd[0]], float(correlation_M[odd[0]]), float(np.median(correlation_M))) if odd.size else None
+    return (
+        (models[odd[0]], float(correlation_M[odd[0]]), float(np.median(correlation_M)))
+        if odd.size
+        else None
+    )
 
 
 def _unlike(right_SM, value_MN, sides, targets, shadows):
-    """(words, 'less', 'more' or 'other') if the shadows fit their rows clearly otherwise than the targets do; None if not."""
+    """(words, 'less', 'more' or 'other') if the shadows fit their rows clearly otherwise than the
+    targets do; None if not.
+    """
     inside_M, outside_M = (side.sum(1) for side in sides)
     both = [m for m in shadows if min(inside_M[m], outside_M[m]) >= FEWEST]
     if min(inside_M[targets].min(), outside_M[targets].min()) < FEWEST:
         return None
     if right_SM is not None and both:
         gap_M = right_SM[0] - right_SM[1]
-        noise = np.sqrt(sum((right_SM[s, targets] * (1 - right_SM[s, targets]) / sides[s][targets].sum(1)).mean() for s in (0, 1)))
+        noise = np.sqrt(
+            sum(
+                (
+                    right_SM[s, targets] * (1 - right_SM[s, targets]) / sides[s][targets].sum(1)
+                ).mean()
+                for s in (0, 1)
+            )
+        )
         difference = float(gap_M[both].mean() - gap_M[targets].mean())
-        words = f"accuracy on members and non-members: shadows {_two(right_SM[:, both])}, target {_two(right_SM[:, targets])}"
-        if abs(difference) > GAP and abs(difference) > UNLIKE * max(noise, float(gap_M[both].std()), 1e-9):
+        words = (
+            f"accuracy on members and non-members: shadows {_two(right_SM[:, both])}, target "
+            f"{_two(right_SM[:, targets])}"
+        )
+        if abs(difference) > GAP and abs(difference) > UNLIKE * max(
+            noise, float(gap_M[both].std()), 1e-9
+        ):
             return words, "less" if difference < 0 else "more"
     for side, word in ((0, "members"), (1, "non-members")):
         known = [m for m in shadows if sides[side][m].sum() >= FEWEST]
@@ -255,15 +432,28 @@ def _unlike(right_SM, value_MN, sides, targets, shadows):
             continue
         target, own_M = float(right_SM[side, targets].mean()), right_SM[side, known]
         noise = np.sqrt(target * (1 - target) / sides[side][targets].sum(1).mean() + 1e-9)
-        if abs(own_M.mean() - target) > LEVEL and abs(own_M.mean() - target) > UNLIKE * max(noise, float(own_M.std())):
-            return f"accuracy on {word}: shadows {_percent(own_M.mean())}, target {_percent(target)}", "other"
+        if abs(own_M.mean() - target) > LEVEL and abs(own_M.mean() - target) > UNLIKE * max(
+            noise, float(own_M.std())
+        ):
+            return (
+                f"accuracy on {word}: shadows {_percent(own_M.mean())}, target {_percent(target)}",
+                "other",
+            )
     if value_MN is not None and both:
         auc_M = {m: _auc(-value_MN[m], sides[0][m], sides[1][m]) for m in [*targets, *both]}
-        target, own_M = float(np.mean([auc_M[t] for t in targets])), np.array([auc_M[m] for m in both])
+        target, own_M = (
+            float(np.mean([auc_M[t] for t in targets])),
+            np.array([auc_M[m] for m in both]),
+        )
         n1, n0 = inside_M[targets].mean(), outside_M[targets].mean()
         noise = np.sqrt((n1 + n0 + 1) / (12 * n1 * n0))
-        if abs(own_M.mean() - target) > GAP and abs(own_M.mean() - target) > UNLIKE * max(noise, float(own_M.std())):
-            words = f"AUC of the model's own outputs for members against non-members: shadow models {own_M.mean():.2f}, target {target:.2f}"
+        if abs(own_M.mean() - target) > GAP and abs(own_M.mean() - target) > UNLIKE * max(
+            noise, float(own_M.std())
+        ):
+            words = (
+                "AUC of the model's own outputs for members against non-members: shadow models "
+                f"{own_M.mean():.2f}, target {target:.2f}"
+            )
             if abs(own_M.mean() - 0.5) < 2 * noise:
                 words += " (is every shadow's row of shadow_member in the order of its answers?)"
             return words, "less" if own_M.mean() < target else "more"
@@ -283,7 +473,9 @@ def _auc(score_N, inside_N, outside_N) -> float:
 def _rate(correct_MN, side_MN) -> np.ndarray:
     """[M]: the mean over each model's rows of one side; NaN where there is none."""
     count_M = side_MN.sum(1)
-    return np.where(count_M > 0, np.nansum(np.where(side_MN, correct_MN, 0), 1) / np.maximum(count_M, 1), np.nan)
+    return np.where(
+        count_M > 0, np.nansum(np.where(side_MN, correct_MN, 0), 1) / np.maximum(count_M, 1), np.nan
+    )
 
 
 def _mean(values) -> float | None:

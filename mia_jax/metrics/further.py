@@ -1,4 +1,6 @@
-"""Rows beside the headline: other conventions, partial areas, precision and accuracy, calibration of thresholds chosen on shadows, heuristics."""
+"""Rows beside the headline: other conventions, partial areas, precision and accuracy, calibration
+of thresholds chosen on shadows, heuristics.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,16 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mia_jax.metrics import bootstrap, components, intervals, outcomes, placements, ratio_bounds, roc, summary
+from mia_jax.metrics import (
+    bootstrap,
+    components,
+    intervals,
+    outcomes,
+    placements,
+    ratio_bounds,
+    roc,
+    summary,
+)
 from mia_jax.metrics.outcomes import Counts, Outcome
 from mia_jax.metrics.study import Study, result_row
 
@@ -22,21 +33,33 @@ class Weighted(Study):
 
 
 def rows(
-    attacks: Mapping[str, Mapping], member_TN, evaluated_TN, *, draws: bootstrap.Draws, fprs: Sequence[float] = summary.FPRS, level: float = 0.95
+    attacks: Mapping[str, Mapping],
+    member_TN,
+    evaluated_TN,
+    *,
+    draws: bootstrap.Draws,
+    fprs: Sequence[float] = summary.FPRS,
+    level: float = 0.95,
 ) -> list[dict]:
-    """Rows as those of `summary.rows`, for target None (means over targets) and, of curves, 'pooled'.
+    """Rows as those of `summary.rows`, for target None (means over targets) and, of curves,
+    'pooled'.
 
-    Of the ROC, without intervals: strict_tpr@f, linear_tpr@f, hull_tpr@f (conventions of `roc.tpr_at_fpr`), hull_auc, partial_auc@f (mean TPR up to
-    f), mann_whitney_p (twice the median over targets of the one-sided p-values, valid whatever their dependence), best_accuracy (optimistic, with
-    `at_threshold`), eps_from_rates_heuristic (mean; `ratio_bounds`). At the shadow-chosen thresholds, with intervals: threshold (mean, none),
-    precision, recall, f1, accuracy; and with attack['threshold_FT'] (`thresholds.shadow_thresholds_at`) fpr_at_shadow@f, tpr_at_shadow@f: what the
-    threshold that names a share f of the shadows' non-members does to the target; `calibrated`: whether the interval of that FPR holds f.
+    Of the ROC, without intervals: strict_tpr@f, linear_tpr@f, hull_tpr@f (conventions of
+    `roc.tpr_at_fpr`), hull_auc, partial_auc@f (mean TPR up to f), mann_whitney_p (twice the median
+    over targets of the one-sided p-values, valid whatever their dependence), best_accuracy
+    (optimistic, with `at_threshold`), eps_from_rates_heuristic (mean; `ratio_bounds`). At the
+    shadow-chosen thresholds, with intervals: threshold (mean, none), precision, recall, f1,
+    accuracy; and with attack['threshold_FT'] (`thresholds.shadow_thresholds_at`) fpr_at_shadow@f,
+    tpr_at_shadow@f: what the threshold that names a share f of the shadows' non-members does to the
+    target; `calibrated`: whether the interval of that FPR holds f.
     """
     member_TN, evaluated_TN = np.asarray(member_TN, bool), np.asarray(evaluated_TN, bool)
     study = Weighted(
         member_TN=member_TN,
         evaluated_TN=evaluated_TN,
-        weights=placements.weights(evaluated_TN & member_TN, evaluated_TN & ~member_TN, draws.record_NR),
+        weights=placements.weights(
+            evaluated_TN & member_TN, evaluated_TN & ~member_TN, draws.record_NR
+        ),
         draws=draws,
         fprs=tuple(fprs),
         level=level,
@@ -45,16 +68,29 @@ def rows(
 
 
 def at_zero(attacks: Mapping[str, Mapping], member_TN, evaluated_TN) -> list[dict]:
-    """Rows tpr@0, the TPR without a false positive (means over targets): values alone, for the one highest non-member sets the threshold."""
+    """Rows tpr@0, the TPR without a false positive (means over targets): values alone, for the one
+    highest non-member sets the threshold.
+    """
     member_TN, evaluated_TN = np.asarray(member_TN, bool), np.asarray(evaluated_TN, bool)
-    sides = [round(float((evaluated_TN & side_TN).sum(1).mean())) for side_TN in (member_TN, ~member_TN)]
+    sides = [
+        round(float((evaluated_TN & side_TN).sum(1).mean())) for side_TN in (member_TN, ~member_TN)
+    ]
     found = []
     for name, attack in attacks.items():
         score_TN = np.asarray(attack["score_TN"], np.float64)
-        values = [roc.tpr_at_zero(roc.roc(s[e], m[e])).tpr for s, m, e in zip(score_TN, member_TN, evaluated_TN, strict=True)]
-        mean = _mean(values, outcomes.STEP, "value only: the highest non-member alone sets the threshold")._replace(fpr_realized=0.0)
-        rows_of = dict(attack=name, target=None, n_member=sides[0], n_nonmember=sides[1], n_targets=len(values))
-        found.append(result_row(mean, metric="tpr@0", knows=attack.get("knows", "shadows"), **rows_of))
+        values = [
+            roc.tpr_at_zero(roc.roc(s[e], m[e])).tpr
+            for s, m, e in zip(score_TN, member_TN, evaluated_TN, strict=True)
+        ]
+        mean = _mean(
+            values, outcomes.STEP, "value only: the highest non-member alone sets the threshold"
+        )._replace(fpr_realized=0.0)
+        rows_of = dict(
+            attack=name, target=None, n_member=sides[0], n_nonmember=sides[1], n_targets=len(values)
+        )
+        found.append(
+            result_row(mean, metric="tpr@0", knows=attack.get("knows", "shadows"), **rows_of)
+        )
     return found
 
 
@@ -64,10 +100,22 @@ def _attack(study: Weighted, name: str, attack: Mapping) -> list[dict]:
     curves = [roc.roc(*pair) for pair in pairs]
     found = {(None, metric): o for metric, o in _curves(curves, study.fprs).items()}
     pooled = curves if T == 1 else [summary.pool(score_TN, study.member_TN, study.evaluated_TN)[0]]
-    found |= {("pooled", m): o for m, o in _curves(pooled, study.fprs).items() if "_tpr@" in m or m == "hull_auc"}
+    found |= {
+        ("pooled", m): o
+        for m, o in _curves(pooled, study.fprs).items()
+        if "_tpr@" in m or m == "hull_auc"
+    }
     found |= {(None, metric): o for metric, o in _tests(curves, pairs, study.level).items()}
-    found |= {(None, metric): o for metric, o in (_at_threshold(study, score_TN, attack) | _calibration(study, score_TN, attack)).items()}
-    counts = {None: (study.inside_T.mean(), study.outside_T.mean()), "pooled": (study.inside_T.sum(), study.outside_T.sum())}
+    found |= {
+        (None, metric): o
+        for metric, o in (
+            _at_threshold(study, score_TN, attack) | _calibration(study, score_TN, attack)
+        ).items()
+    }
+    counts = {
+        None: (study.inside_T.mean(), study.outside_T.mean()),
+        "pooled": (study.inside_T.sum(), study.outside_T.sum()),
+    }
     return [
         result_row(
             outcome,
@@ -77,7 +125,9 @@ def _attack(study: Weighted, name: str, attack: Mapping) -> list[dict]:
             n_member=counts[target][0],
             n_nonmember=counts[target][1],
             n_targets=T,
-            knows="oracle_threshold" if metric == "best_accuracy" else attack.get("knows", "shadows"),
+            knows="oracle_threshold"
+            if metric == "best_accuracy"
+            else attack.get("knows", "shadows"),
         )
         for (target, metric), outcome in found.items()
     ]
@@ -89,14 +139,26 @@ def _curves(curves: Sequence[roc.Roc], fprs: Sequence[float]) -> dict[str, Outco
     for fpr in fprs:
         fewest = min(curve.n_nonmember for curve in curves)
         if not roc.resolvable(fpr, fewest):
-            names = {f"{c}_tpr@{fpr:g}": c for c in roc.CONVENTIONS[1:]} | {f"partial_auc@{fpr:g}": "linear"}
-            out |= {name: outcomes.unresolvable(fpr, int(fewest))._replace(convention=c) for name, c in names.items()}
+            names = {f"{c}_tpr@{fpr:g}": c for c in roc.CONVENTIONS[1:]} | {
+                f"partial_auc@{fpr:g}": "linear"
+            }
+            out |= {
+                name: outcomes.unresolvable(fpr, int(fewest))._replace(convention=c)
+                for name, c in names.items()
+            }
             continue
-        out[f"partial_auc@{fpr:g}"] = _mean([roc.partial_auc(curve, fpr) for curve in curves], "linear", f"guessing: {fpr / 2:g}")
+        out[f"partial_auc@{fpr:g}"] = _mean(
+            [roc.partial_auc(curve, fpr) for curve in curves], "linear", f"guessing: {fpr / 2:g}"
+        )
         for convention, used in (("strict", curves), ("linear", curves), ("hull", hulls)):
-            points = [roc.tpr_at_fpr(curve, fpr, "linear" if convention == "hull" else convention) for curve in used]
+            points = [
+                roc.tpr_at_fpr(curve, fpr, "linear" if convention == "hull" else convention)
+                for curve in used
+            ]
             mean = _mean([p.tpr for p in points], convention)
-            out[f"{convention}_tpr@{fpr:g}"] = mean._replace(fpr_realized=float(np.mean([p.fpr for p in points])))
+            out[f"{convention}_tpr@{fpr:g}"] = mean._replace(
+                fpr_realized=float(np.mean([p.fpr for p in points]))
+            )
     return out | {"hull_auc": _mean([roc.auc(one) for one in hulls], "hull")}
 
 
@@ -106,27 +168,44 @@ def _mean(values: Sequence[float], convention: str, method: str = "value only") 
 
 
 def _tests(curves: Sequence[roc.Roc], pairs: Sequence[tuple], level: float) -> dict[str, Outcome]:
-    """The Mann-Whitney p-value, the best accuracy, and what rates of records suggest about epsilon."""
+    """The Mann-Whitney p-value, the best accuracy, and what rates of records suggest about
+    epsilon.
+    """
     p = [roc.mann_whitney(curve) for curve in curves]
-    how = "one-sided, corrected for ties" + ("" if len(p) == 1 else "; twice the median over targets")
+    how = "one-sided, corrected for ties" + (
+        "" if len(p) == 1 else "; twice the median over targets"
+    )
     best = [roc.best_accuracy(curve) for curve in curves]
     threshold = np.array([t for t, _ in best])
-    optimistic = _mean([a for _, a in best], outcomes.RULE, "optimistic: threshold chosen with the answer")
+    optimistic = _mean(
+        [a for _, a in best], outcomes.RULE, "optimistic: threshold chosen with the answer"
+    )
     at = dict(at_threshold=float(threshold.mean())) if np.isfinite(threshold).all() else {}
     eps = [ratio_bounds.eps_from_rates_heuristic(*pair, alpha=1 - level) for pair in pairs]
-    words = f"{eps[0].method}, TPR/FPR at level {level:g}; records of one model are no independent trials: no bound on differential privacy"
+    words = (
+        f"{eps[0].method}, TPR/FPR at level {level:g}; records of one model are no independent "
+        "trials: no bound on differential privacy"
+    )
     return {
-        "mann_whitney_p": Outcome(p[0] if len(p) == 1 else min(1.0, 2 * float(np.median(p))), method=how, convention=outcomes.TIES),
+        "mann_whitney_p": Outcome(
+            p[0] if len(p) == 1 else min(1.0, 2 * float(np.median(p))),
+            method=how,
+            convention=outcomes.TIES,
+        ),
         "best_accuracy": optimistic._replace(more=dict(optimistic.more) | at),
         "eps_from_rates_heuristic": _mean([e.value for e in eps], outcomes.RULE, words),
     }
 
 
 def at_threshold(tpr, fpr, ratio) -> dict[str, np.ndarray]:
-    """precision, recall, f1 and accuracy from rates and non-members a member (arrays that broadcast); precision is 0 where nobody is named."""
+    """precision, recall, f1 and accuracy from rates and non-members a member (arrays that
+    broadcast); precision is 0 where nobody is named.
+    """
     named = tpr + ratio * fpr
     return {
-        "precision": np.where(named > 0, tpr / np.where(named > 0, named, 1.0), np.where(np.isnan(named), np.nan, 0.0)),
+        "precision": np.where(
+            named > 0, tpr / np.where(named > 0, named, 1.0), np.where(np.isnan(named), np.nan, 0.0)
+        ),
         "recall": tpr,
         "f1": 2 * tpr / (1 + named),
         "accuracy": (tpr + ratio * (1 - fpr)) / (1 + ratio),
@@ -137,35 +216,63 @@ def _at_threshold(study: Weighted, score_TN, attack: Mapping) -> dict[str, Outco
     threshold_T = attack.get("threshold_T")
     if threshold_T is None or np.isnan(np.asarray(threshold_T, np.float64)).any():
         why = attack.get("no_threshold", NO_SHADOW)
-        return {m: Outcome(None, method=why, convention=outcomes.RULE) for m in ("threshold", *at_threshold(0.0, 0.0, 1.0))}
+        return {
+            m: Outcome(None, method=why, convention=outcomes.RULE)
+            for m in ("threshold", *at_threshold(0.0, 0.0, 1.0))
+        }
     threshold_T = np.asarray(threshold_T, np.float64)
     named_TN, ratio_T = score_TN >= threshold_T[:, None], study.outside_T / study.inside_T
     tpr_T, fpr_T = _rates(study, named_TN)
     values = at_threshold(tpr_T, fpr_T, ratio_T)
     drawn = at_threshold(*placements.shares(named_TN, study.weights), ratio_T[:, None])
     finite = np.isfinite(threshold_T).all()
-    out = {"threshold": _mean(threshold_T, outcomes.RULE) if finite else Outcome(None, method="infinite: it names nobody or everybody")}
+    out = {
+        "threshold": _mean(threshold_T, outcomes.RULE)
+        if finite
+        else Outcome(None, method="infinite: it names nobody or everybody")
+    }
     knows = {m: outcomes.at_threshold_knows(m, attack.get("knows", "shadows")) for m in values}
-    return out | {m: _interval(study, values[m], drawn[m], float(fpr_T.mean()), knows[m]) for m in values}
+    return out | {
+        m: _interval(study, values[m], drawn[m], float(fpr_T.mean()), knows[m]) for m in values
+    }
 
 
 def _rates(study: Weighted, named_TN) -> tuple[np.ndarray, np.ndarray]:
     """TPR and FPR [T] of the named rows."""
     named_TN = named_TN & study.evaluated_TN
-    return (named_TN & study.member_TN).sum(1) / study.inside_T, (named_TN & ~study.member_TN).sum(1) / study.outside_T
+    return (named_TN & study.member_TN).sum(1) / study.inside_T, (named_TN & ~study.member_TN).sum(
+        1
+    ) / study.outside_T
 
 
 def _interval(study: Weighted, value_T, value_TR, fpr: float, knows: str) -> Outcome:
     value, value_R = float(np.mean(value_T)), outcomes.average(value_TR, study.draws.unit_TR)
     more = outcomes.spread(value_T) if len(value_T) > 1 else {}
     if not intervals.usable(value_R) or np.nanmax(value_R) == np.nanmin(value_R):
-        return Outcome(value, method="the draws do not differ", convention=outcomes.RULE, fpr_realized=fpr, more=more)
+        return Outcome(
+            value,
+            method="the draws do not differ",
+            convention=outcomes.RULE,
+            fpr_realized=fpr,
+            more=more,
+        )
     if len(value_T) == 1:
         low, high = intervals.percentile(value_R, study.level)
     else:
         error = _error(study, value_T, value_TR, knows)
-        low, high = intervals.angular(outcomes.unbiased(value, value_R), error.deviation, study.level, error.freedom)
-    return Outcome(value, min(low, value), max(high, value), study.draws.resampling, study.draws.method, outcomes.RULE, fpr, more)
+        low, high = intervals.angular(
+            outcomes.unbiased(value, value_R), error.deviation, study.level, error.freedom
+        )
+    return Outcome(
+        value,
+        min(low, value),
+        max(high, value),
+        study.draws.resampling,
+        study.draws.method,
+        outcomes.RULE,
+        fpr,
+        more,
+    )
 
 
 def _error(study: Weighted, value_T, value_TR, knows: str) -> components.Error:
@@ -179,26 +286,52 @@ def _calibration(study: Weighted, score_TN, attack: Mapping) -> dict[str, Outcom
     if attack.get("threshold_FT") is None:
         return {}
     out, T = {}, len(score_TN)
-    for fpr, threshold_T in zip(study.fprs, np.asarray(attack["threshold_FT"], np.float64), strict=True):
+    for fpr, threshold_T in zip(
+        study.fprs, np.asarray(attack["threshold_FT"], np.float64), strict=True
+    ):
         names = {"tpr": f"tpr_at_shadow@{fpr:g}", "fpr": f"fpr_at_shadow@{fpr:g}"}
         if np.isnan(threshold_T).any():
             why = f"{NO_SHADOW}, or it has too few non-members"
-            out |= {name: Outcome(None, method=why, convention=outcomes.RULE) for name in names.values()}
+            out |= {
+                name: Outcome(None, method=why, convention=outcomes.RULE) for name in names.values()
+            }
             continue
         named_TN = score_TN >= threshold_T[:, None]
         tpr_T, fpr_T = _rates(study, named_TN)
-        counts = Counts(*(float(c.sum()) for c in (tpr_T * study.inside_T, study.inside_T, fpr_T * study.outside_T, study.outside_T)))
+        counts = Counts(
+            *(
+                float(c.sum())
+                for c in (
+                    tpr_T * study.inside_T,
+                    study.inside_T,
+                    fpr_T * study.outside_T,
+                    study.outside_T,
+                )
+            )
+        )
         if T == 1:
             found = _closed_forms(counts, study.level)
         else:
             drawn_TR = dict(zip(names, placements.shares(named_TN, study.weights)))
             drawn = {m: outcomes.average(x_TR, study.draws.unit_TR) for m, x_TR in drawn_TR.items()}
-            values, rates_T = dict(tpr=float(tpr_T.mean()), fpr=float(fpr_T.mean())), dict(tpr=tpr_T, fpr=fpr_T)
-            errors = {m: _error(study, rates_T[m], x_TR, outcomes.at_threshold_knows(m, "shadows")) for m, x_TR in drawn_TR.items()}
-            found = outcomes.several_at_threshold(values, drawn, counts, T, 1.0, study.level, study.draws, errors)
-        inside = None if found["fpr"].low is None else bool(found["fpr"].low <= fpr <= found["fpr"].high)
+            values, rates_T = (
+                dict(tpr=float(tpr_T.mean()), fpr=float(fpr_T.mean())),
+                dict(tpr=tpr_T, fpr=fpr_T),
+            )
+            errors = {
+                m: _error(study, rates_T[m], x_TR, outcomes.at_threshold_knows(m, "shadows"))
+                for m, x_TR in drawn_TR.items()
+            }
+            found = outcomes.several_at_threshold(
+                values, drawn, counts, T, 1.0, study.level, study.draws, errors
+            )
+        inside = (
+            None if found["fpr"].low is None else bool(found["fpr"].low <= fpr <= found["fpr"].high)
+        )
         out[names["tpr"]] = found["tpr"]
-        out[names["fpr"]] = found["fpr"]._replace(more=dict(found["fpr"].more) | dict(calibrated=inside))
+        out[names["fpr"]] = found["fpr"]._replace(
+            more=dict(found["fpr"].more) | dict(calibrated=inside)
+        )
     return out
 
 
@@ -206,4 +339,7 @@ def _closed_forms(counts: Counts, level: float) -> dict[str, Outcome]:
     """One target at a threshold that was fixed beforehand: exact binomial intervals."""
     limits = outcomes.closed_form(counts, 1.0, level)
     values = dict(tpr=counts.tp / counts.inside, fpr=counts.fp / counts.outside)
-    return {m: Outcome(v, *limits[m][:2], "fixed_threshold", limits[m][2], outcomes.RULE, values["fpr"]) for m, v in values.items()}
+    return {
+        m: Outcome(v, *limits[m][:2], "fixed_threshold", limits[m][2], outcomes.RULE, values["fpr"])
+        for m, v in values.items()
+    }

@@ -1,4 +1,7 @@
-"""Closed-form intervals of rates. Valid for a threshold fixed beforehand; `box` is for one that is read off the same non-members."""
+"""Closed-form intervals of rates.
+
+Valid for a threshold fixed beforehand; `box` is for one that is read off the same non-members.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,11 @@ from mia_jax.metrics import roc
 
 
 def clopper_pearson(k, n, level: float = 0.95) -> tuple:
-    """(low, high) of a binomial proportion from k of n, of at least `level` coverage; numbers or arrays (Clopper and Pearson 1934).
+    """(low, high) of a binomial proportion from k of n, of at least `level` coverage; numbers or
+    arrays (Clopper and Pearson 1934).
 
-    low = Beta^-1((1-level)/2; k, n-k+1), high = Beta^-1((1+level)/2; k+1, n-k). Raises ValueError unless 0 <= k <= n, n > 0.
+    low = Beta^-1((1-level)/2; k, n-k+1), high = Beta^-1((1+level)/2; k+1, n-k). Raises ValueError
+    unless 0 <= k <= n, n > 0.
 
     >>> [round(x, 4) for x in clopper_pearson(0, 10)]
     [0.0, 0.3085]
@@ -30,48 +35,78 @@ def clopper_pearson(k, n, level: float = 0.95) -> tuple:
 def difference(k1, n1, k0, n0, level: float = 0.95) -> tuple[float, float]:
     """(low, high) of p1 - p0 in [-1, 1] for two independent proportions k1 of n1 and k0 of n0.
 
-    Newcombe's square-and-add rule (Statistics in Medicine 17, 1998, method 10) over Clopper-Pearson limits.
+    Newcombe's square-and-add rule (Statistics in Medicine 17, 1998, method 10) over Clopper-Pearson
+    limits.
     """
     p1, p0 = k1 / n1, k0 / n0
     (low1, high1), (low0, high0) = clopper_pearson(k1, n1, level), clopper_pearson(k0, n0, level)
-    return p1 - p0 - float(np.hypot(p1 - low1, high0 - p0)), p1 - p0 + float(np.hypot(high1 - p1, p0 - low0))
+    return p1 - p0 - float(np.hypot(p1 - low1, high0 - p0)), p1 - p0 + float(
+        np.hypot(high1 - p1, p0 - low0)
+    )
 
 
 def box(score_N, member_N, fpr: float, level: float = 0.95) -> tuple[float, float]:
-    """(low, high) of the TPR at a true FPR of `fpr`, for one target and few false positives: threshold band x Clopper-Pearson.
+    """(low, high) of the TPR at a true FPR of `fpr`, for one target and few false positives:
+    threshold band x Clopper-Pearson.
 
-    The number of the m non-members above the true threshold is Binomial(m, fpr), which bounds that threshold by two of their order statistics; the
-    members above each bound give Clopper-Pearson limits. Each half takes (1 - level)/2, so the coverage is at least `level`, with ties too.
+    The number of the m non-members above the true threshold is Binomial(m, fpr), which bounds that
+    threshold by two of their order statistics; the members above each bound give Clopper-Pearson
+    limits. Each half takes (1 - level)/2, so the coverage is at least `level`, with ties too.
     """
     score_N, member_N = roc.two_sides(score_N, member_N)
     inside, outside = np.sort(score_N[member_N]), np.sort(score_N[~member_N])[::-1]
     half, tail = (1 + level) / 2, (1 - level) / 4
     few, many = (int(stats.binom.ppf(q, len(outside), fpr)) for q in (tail, 1 - tail))
-    strict = 0 if few == 0 else len(inside) - np.searchsorted(inside, outside[few - 1], side="right")
-    loose = len(inside) if many >= len(outside) else len(inside) - np.searchsorted(inside, outside[many], side="right")
-    return clopper_pearson(strict, len(inside), half)[0], clopper_pearson(loose, len(inside), half)[1]
+    strict = (
+        0 if few == 0 else len(inside) - np.searchsorted(inside, outside[few - 1], side="right")
+    )
+    loose = (
+        len(inside)
+        if many >= len(outside)
+        else len(inside) - np.searchsorted(inside, outside[many], side="right")
+    )
+    return clopper_pearson(strict, len(inside), half)[0], clopper_pearson(loose, len(inside), half)[
+        1
+    ]
 
 
 def usable(value_R) -> bool:
-    """Whether 9 of 10 bootstrap values [R] exist; with a handful of records most draws leave a side empty (NaN)."""
+    """Whether 9 of 10 bootstrap values [R] exist; with a handful of records most draws leave a side
+    empty (NaN).
+    """
     return bool(np.mean(~np.isnan(value_R)) >= 0.9)
 
 
 def percentile(value_R, level: float = 0.95) -> tuple[float, float]:
-    """(low, high): the (1 ± level)/2 quantiles of bootstrap values [R] at ranks p (R + 1); NaN values are left out."""
+    """(low, high): the (1 ± level)/2 quantiles of bootstrap values [R] at ranks p (R + 1); NaN
+    values are left out.
+    """
     value_R = np.asarray(value_R, np.float64)
-    low, high = np.quantile(value_R[~np.isnan(value_R)], [(1 - level) / 2, (1 + level) / 2], method="weibull")
+    low, high = np.quantile(
+        value_R[~np.isnan(value_R)], [(1 - level) / 2, (1 + level) / 2], method="weibull"
+    )
     return float(low), float(high)
 
 
 def normal_half(value_R, level: float = 0.95) -> float:
-    """Half the width of a normal interval whose standard deviation is that of bootstrap values [R]; NaN values are left out."""
+    """Half the width of a normal interval whose standard deviation is that of bootstrap values [R];
+    NaN values are left out.
+    """
     return t_half(float(np.nanstd(np.asarray(value_R, np.float64))), level)
 
 
 def t_half(deviation: float, level: float = 0.95, freedom: float = np.inf) -> float:
-    """Half the width of an interval by Student's t (normal for `freedom` = inf) whose standard error is `deviation`."""
-    return float(special.stdtrit(freedom, (1 + level) / 2) if np.isfinite(freedom) else special.ndtri((1 + level) / 2)) * deviation
+    """Half the width of an interval by Student's t (normal for `freedom` = inf) whose standard
+    error is `deviation`.
+    """
+    return (
+        float(
+            special.stdtrit(freedom, (1 + level) / 2)
+            if np.isfinite(freedom)
+            else special.ndtri((1 + level) / 2)
+        )
+        * deviation
+    )
 
 
 def t_tail(value: float, freedom: float = np.inf) -> float:
@@ -79,42 +114,67 @@ def t_tail(value: float, freedom: float = np.inf) -> float:
     return float(special.stdtr(freedom, -value) if np.isfinite(freedom) else special.ndtr(-value))
 
 
-def angular(value: float, deviation: float, level: float = 0.95, freedom: float = np.inf) -> tuple[float, float]:
-    """(low, high) of a rate in [0, 1] with this standard error: Student's t on the scale arcsin(sqrt(rate)), by the delta method.
+def angular(
+    value: float, deviation: float, level: float = 0.95, freedom: float = np.inf
+) -> tuple[float, float]:
+    """(low, high) of a rate in [0, 1] with this standard error: Student's t on the scale
+    arcsin(sqrt(rate)), by the delta method.
 
-    A rate of 0 or 1, or one without a standard error, is returned twice: no draw shows how it would vary.
+    A rate of 0 or 1, or one without a standard error, is returned twice: no draw shows how it would
+    vary.
     """
     if not deviation > 0 or not 0 < value < 1:
         return value, value
-    center, half = np.arcsin(np.sqrt(value)), t_half(deviation, level, freedom) / (2 * np.sqrt(value * (1 - value)))
-    return float(np.sin(max(center - half, 0.0)) ** 2), float(np.sin(min(center + half, np.pi / 2)) ** 2)
+    center, half = (
+        np.arcsin(np.sqrt(value)),
+        t_half(deviation, level, freedom) / (2 * np.sqrt(value * (1 - value))),
+    )
+    return float(np.sin(max(center - half, 0.0)) ** 2), float(
+        np.sin(min(center + half, np.pi / 2)) ** 2
+    )
 
 
 def angular_p(value: float, guess: float, deviation: float, freedom: float = np.inf) -> float:
-    """P-value of 'rate <= guess', one-sided, which is below (1 - level)/2 where the lower end of `angular` lies above `guess`."""
+    """P-value of 'rate <= guess', one-sided, which is below (1 - level)/2 where the lower end of
+    `angular` lies above `guess`.
+    """
     if not deviation > 0 or not 0 < value < 1:
         return 1.0
-    return t_tail((np.arcsin(np.sqrt(value)) - np.arcsin(np.sqrt(guess))) * 2 * np.sqrt(value * (1 - value)) / deviation, freedom)
+    return t_tail(
+        (np.arcsin(np.sqrt(value)) - np.arcsin(np.sqrt(guess)))
+        * 2
+        * np.sqrt(value * (1 - value))
+        / deviation,
+        freedom,
+    )
 
 
-def logit(value: float, deviation: float, smaller_side: int, level: float = 0.95, freedom: float = np.inf) -> tuple[float, float]:
-    """(low, high) of an AUC in [0, 1] whose standard error is `deviation`: Student's t (normal for `freedom` = inf) on the logit scale, by the delta
-    method.
+def logit(
+    value: float, deviation: float, smaller_side: int, level: float = 0.95, freedom: float = np.inf
+) -> tuple[float, float]:
+    """(low, high) of an AUC in [0, 1] whose standard error is `deviation`: Student's t (normal for
+    `freedom` = inf) on the logit scale, by the delta method.
 
-    Where no draw differs (perfect order, or all scores tied), the pairs (member i, non-member i), i <= `smaller_side`, are independent trials that
-    all came out alike: u = Clopper-Pearson's limit of the others bounds the AUC by value - u value and value + u (1 - value).
+    Where no draw differs (perfect order, or all scores tied), the pairs (member i, non-member i), i
+    <= `smaller_side`, are independent trials that all came out alike: u = Clopper-Pearson's limit
+    of the others bounds the AUC by value - u value and value + u (1 - value).
     """
     if not deviation > 0 or not 0 < value < 1:
         other = clopper_pearson(0, smaller_side, level)[1]
         return value - other * value, value + other * (1 - value)
-    center, half = np.log(value / (1 - value)), t_half(deviation, level, freedom) / (value * (1 - value))
+    center, half = (
+        np.log(value / (1 - value)),
+        t_half(deviation, level, freedom) / (value * (1 - value)),
+    )
     return float(1 / (1 + np.exp(half - center))), float(1 / (1 + np.exp(-half - center)))
 
 
 def logit_p(value: float, deviation: float, smaller_side: int, freedom: float = np.inf) -> float:
-    """P-value of 'AUC <= 1/2', one-sided, which is below (1 - level)/2 where the lower end of `logit` lies above 1/2.
+    """P-value of 'AUC <= 1/2', one-sided, which is below (1 - level)/2 where the lower end of
+    `logit` lies above 1/2.
 
-    Where no draw differs, `smaller_side` independent pairs that all came out alike: 2^-smaller_side above 1/2, else 1.
+    Where no draw differs, `smaller_side` independent pairs that all came out alike: 2^-smaller_side
+    above 1/2, else 1.
     """
     if not deviation > 0 or not 0 < value < 1:
         return 0.5**smaller_side if value > 0.5 else 1.0
@@ -122,6 +182,11 @@ def logit_p(value: float, deviation: float, smaller_side: int, freedom: float = 
 
 
 def ratio_box(k1, n1, k0, n0, weight: float, level: float = 0.95) -> tuple[float, float]:
-    """(low, high) of p1/(p1 + weight p0) for k1 of n1 and k0 of n0: Clopper-Pearson of both at (1 + level)/2, worst corners."""
-    (low1, high1), (low0, high0) = clopper_pearson(k1, n1, (1 + level) / 2), clopper_pearson(k0, n0, (1 + level) / 2)
+    """(low, high) of p1/(p1 + weight p0) for k1 of n1 and k0 of n0: Clopper-Pearson of both at (1 +
+    level)/2, worst corners.
+    """
+    (low1, high1), (low0, high0) = (
+        clopper_pearson(k1, n1, (1 + level) / 2),
+        clopper_pearson(k0, n0, (1 + level) / 2),
+    )
     return roc.ppv(low1, high0, weight), roc.ppv(high1, low0, weight)

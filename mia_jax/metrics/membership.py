@@ -1,4 +1,6 @@
-"""The membership matrix itself: twins, fixed counts, and what an attacker would learn who merely counted the shadows that contain a record."""
+"""The membership matrix itself: twins, fixed counts, and what an attacker would learn who merely
+counted the shadows that contain a record.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ from mia_jax.metrics import placements
 
 
 def relations(member_MN, evaluated_MN) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """(twins, copies): pairs of models whose memberships are complementary, or equal, on all rows that are evaluated for both."""
+    """(twins, copies): pairs of models whose memberships are complementary, or equal, on all rows
+    that are evaluated for both.
+    """
     evaluated_MN = np.asarray(evaluated_MN, np.float32)
     sign_MN = evaluated_MN * np.where(member_MN, np.float32(1), np.float32(-1))
     common_MM, agree_MM = evaluated_MN @ evaluated_MN.T, sign_MN @ sign_MN.T
@@ -21,56 +25,105 @@ def relations(member_MN, evaluated_MN) -> tuple[list[tuple[int, int]], list[tupl
 
 
 def counted(member_MN, evaluated_MN, shadow_MM, targets: Sequence[int]) -> np.ndarray:
-    """AUC [T] of the attacker who scores a record by the number of shadows that trained on it: 1/2 unless the design tells who is a member."""
+    """AUC [T] of the attacker who scores a record by the number of shadows that trained on it: 1/2
+    unless the design tells who is a member.
+    """
     targets = list(targets)
     count_TN = np.asarray(shadow_MM, np.float32)[targets] @ np.asarray(member_MN, np.float32)
     found = []
     for t, count_N in zip(targets, count_TN):
         order = placements.order(count_N, evaluated_MN[t])
-        found.append(placements.placements(order, member_MN[t], np.zeros(len(count_N), int), 1)[0][0])
+        found.append(
+            placements.placements(order, member_MN[t], np.zeros(len(count_N), int), 1)[0][0]
+        )
     return np.array(found)
 
 
-def check(*, member_MN, evaluated_MN, shadow_MM, population_N, unit_M, targets: Sequence[int], counts_matter: bool = True) -> dict:
-    """{models, twins, copies, column_sums, constant, paired, count_auc, problems}: what the membership matrix shows, and what is wrong with it.
+def check(
+    *,
+    member_MN,
+    evaluated_MN,
+    shadow_MM,
+    population_N,
+    unit_M,
+    targets: Sequence[int],
+    counts_matter: bool = True,
+) -> dict:
+    """{models, twins, copies, column_sums, constant, paired, count_auc, problems}: what the
+    membership matrix shows, and what is wrong with it.
 
-    `column_sums` (fewest, most) models a usable record is in; `constant`: they are all equal; `paired`: because all models come in complementary
-    pairs. `count_auc`: mean of `counted` over the targets (None without shadows, or where `counts_matter` is False: the design's attacks see no
-    IN/OUT shadows, or their number was made equal for all records).
+    `column_sums` (fewest, most) models a usable record is in; `constant`: they are all equal;
+    `paired`: because all models come in complementary pairs. `count_auc`: mean of `counted` over
+    the targets (None without shadows, or where `counts_matter` is False: the design's attacks see
+    no IN/OUT shadows, or their number was made equal for all records).
     """
-    member_MN, evaluated_MN, shadow_MM = (np.asarray(a, bool) for a in (member_MN, evaluated_MN, shadow_MM))
-    population_N, unit_M, targets = np.asarray(population_N, bool), np.asarray(unit_M), list(targets)
+    member_MN, evaluated_MN, shadow_MM = (
+        np.asarray(a, bool) for a in (member_MN, evaluated_MN, shadow_MM)
+    )
+    population_N, unit_M, targets = (
+        np.asarray(population_N, bool),
+        np.asarray(unit_M),
+        list(targets),
+    )
     twins, copies = relations(member_MN, evaluated_MN)
     usable_N = evaluated_MN.any(0)
     sums = member_MN[:, usable_N].sum(0)
-    constant, paired = len(np.unique(sums)) == 1, len({m for pair in twins for m in pair}) == len(member_MN)
+    constant, paired = (
+        len(np.unique(sums)) == 1,
+        len({m for pair in twins for m in pair}) == len(member_MN),
+    )
     problems = []
     if (member_MN & population_N).any():
-        problems.append(f"{int((member_MN & population_N).any(0).sum())} population rows are members of a model")
+        problems.append(
+            f"{int((member_MN & population_N).any(0).sum())} population rows are members of a model"
+        )
     if (evaluated_MN & population_N).any():
         problems.append("population rows are evaluated")
-    attacking = [(a, b) for a, b in twins if (shadow_MM[a, b] and a in targets) or (shadow_MM[b, a] and b in targets)]
+    attacking = [
+        (a, b)
+        for a, b in twins
+        if (shadow_MM[a, b] and a in targets) or (shadow_MM[b, a] and b in targets)
+    ]
     if attacking and counts_matter:
         problems.append(
-            f"model {attacking[0][1]} is a shadow of its twin {attacking[0][0]} ({len(attacking)} such pairs): its membership is the answer"
+            f"model {attacking[0][1]} is a shadow of its twin {attacking[0][0]} ({len(attacking)} "
+            "such pairs): its membership is the answer"
         )
     apart = [(a, b) for a, b in twins if unit_M[a] != unit_M[b]]
     if apart:
-        problems.append(f"models {apart[0]} are twins but resampled apart ({len(apart)} such pairs): intervals are too narrow")
+        problems.append(
+            f"models {apart[0]} are twins but resampled apart ({len(apart)} such pairs): intervals "
+            "are too narrow"
+        )
     if copies:
-        problems.append(f"models {copies[0]} have the same members ({len(copies)} such pairs): they are no independent evidence")
+        problems.append(
+            f"models {copies[0]} have the same members ({len(copies)} such pairs): they are no "
+            "independent evidence"
+        )
     count_auc = None
     if counts_matter and shadow_MM[targets].any():
         auc_T = counted(member_MN, evaluated_MN, shadow_MM, targets)
         count_auc = float(auc_T.mean())
-        if abs(count_auc - 0.5) > chance(member_MN[targets], evaluated_MN[targets], unit_M[targets]):
-            problems.append(f"the number of shadows that trained on a record tells who is a member (AUC {count_auc:.3f})")
-    found = dict(models=len(member_MN), twins=len(twins), copies=len(copies), column_sums=[int(sums.min()), int(sums.max())])
+        if abs(count_auc - 0.5) > chance(
+            member_MN[targets], evaluated_MN[targets], unit_M[targets]
+        ):
+            problems.append(
+                "the number of shadows that trained on a record tells who is a member (AUC "
+                f"{count_auc:.3f})"
+            )
+    found = dict(
+        models=len(member_MN),
+        twins=len(twins),
+        copies=len(copies),
+        column_sums=[int(sums.min()), int(sums.max())],
+    )
     return found | dict(constant=constant, paired=paired, count_auc=count_auc, problems=problems)
 
 
 def chance(member_TN, evaluated_TN, unit_T, deviations: float = 4.0) -> float:
-    """How far from 1/2 the mean AUC of scores that carry nothing strays: 4 standard deviations of one unit's, over the root of the units."""
+    """How far from 1/2 the mean AUC of scores that carry nothing strays: 4 standard deviations of
+    one unit's, over the root of the units.
+    """
     inside_T, outside_T = (member_TN & evaluated_TN).sum(1), (~member_TN & evaluated_TN).sum(1)
     variance = np.mean((inside_T + outside_T + 1) / (12 * inside_T * outside_T))
     return float(deviations * np.sqrt(variance / len(np.unique(unit_T))))

@@ -7,7 +7,8 @@ from scipy import stats
 
 
 def holm(p_G) -> np.ndarray:
-    """Adjusted p-values [G]: rejecting those <= alpha errs at all with probability <= alpha, whatever their dependence (Holm 1979).
+    """Adjusted p-values [G]: rejecting those <= alpha errs at all with probability <= alpha,
+    whatever their dependence (Holm 1979).
 
     p_(i) -> max over j <= i of min(1, (G - j + 1) p_(j)).
 
@@ -22,7 +23,8 @@ def holm(p_G) -> np.ndarray:
 
 
 def benjamini_hochberg(p_N) -> np.ndarray:
-    """Adjusted p-values [N], NaN kept: of those <= alpha an expected share of at most alpha is wrong (Benjamini and Hochberg 1995).
+    """Adjusted p-values [N], NaN kept: of those <= alpha an expected share of at most alpha is
+    wrong (Benjamini and Hochberg 1995).
 
     p_(i) -> min over j >= i of min(1, N p_(j) / j), for independent or positively dependent tests.
 

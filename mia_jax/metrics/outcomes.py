@@ -1,4 +1,6 @@
-"""One number with its interval, for one target and for several: which resampling or closed form is right for which metric."""
+"""One number with its interval, for one target and for several: which resampling or closed form is
+right for which metric.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +13,18 @@ from scipy import stats
 from mia_jax.metrics import intervals, roc
 from mia_jax.metrics.components import Error
 
-FEW = 5  # with fewer false positives, members named or missed, or records of a side, one target's bootstrap has too few distinct values
+# with fewer false positives, members named or missed, or records of a side, one target's bootstrap
+# has too few distinct values
+FEW = 5
 TOO_FEW = "too few records to resample"
 STEP, TIES, RULE = "step", "ties 1/2", "score >= threshold"
 
 
 class Outcome(NamedTuple):
-    """`value` None = not available, `method` says why; low None = no interval. `more` holds further columns of the row."""
+    """`value` None = not available, `method` says why; low None = no interval.
+
+    `more` holds further columns of the row.
+    """
 
     value: float | None
     low: float | None = None
@@ -39,7 +46,9 @@ class Counts(NamedTuple):
 
 
 def allowed(fpr: float, n_nonmember: int) -> int:
-    """How many false positives the step rule allows; at least 1, since below that the rate is not resolvable anyway."""
+    """How many false positives the step rule allows; at least 1, since below that the rate is not
+    resolvable anyway.
+    """
     return max(1, int(fpr * n_nonmember * (1 + roc.TINY)))
 
 
@@ -49,16 +58,35 @@ def unresolvable(fpr: float, n_nonmember: int) -> Outcome:
 
 
 def area(
-    value: float, auc_R, smaller_side: int, level: float, interval: str, method: str, more: Mapping[str, float] = {}, error: Error | None = None
+    value: float,
+    auc_R,
+    smaller_side: int,
+    level: float,
+    interval: str,
+    method: str,
+    more: Mapping[str, float] = {},
+    error: Error | None = None,
 ) -> Outcome:
-    """AUC with its interval on the logit scale and the p-value of 'AUC <= 1/2'; `error` None = the deviation of the draws [R], normal."""
-    few = smaller_side < FEW and 0 < value < 1  # too few to show how their ranks spread; a perfect order is bounded by their number alone
+    """AUC with its interval on the logit scale and the p-value of 'AUC <= 1/2'; `error` None = the
+    deviation of the draws [R], normal.
+    """
+    few = (
+        smaller_side < FEW and 0 < value < 1
+    )  # too few to show how their ranks spread; a perfect order is bounded by their number alone
     if few or not intervals.usable(auc_R):
         return Outcome(value, method=TOO_FEW, convention=TIES, more=more)
     error = Error(float(np.nanstd(auc_R))) if error is None else error
     low, high = intervals.logit(value, error.deviation, smaller_side, level, error.freedom)
     p = intervals.logit_p(value, error.deviation, smaller_side, error.freedom)
-    return Outcome(value, low, high, interval, method + ", logit scale", TIES, more=dict(more) | dict(p_value=p))
+    return Outcome(
+        value,
+        low,
+        high,
+        interval,
+        method + ", logit scale",
+        TIES,
+        more=dict(more) | dict(p_value=p),
+    )
 
 
 def at_threshold(tpr, fpr, ratio: float) -> dict[str, np.ndarray]:
@@ -80,11 +108,23 @@ def closed_form(counts: Counts, ratio: float, level: float) -> dict[str, tuple[f
         "fpr": (*intervals.clopper_pearson(counts.fp, counts.outside, level), "Clopper-Pearson"),
         "advantage": (low, high, "Newcombe over Clopper-Pearson"),
         "balanced_accuracy": ((1 + low) / 2, (1 + high) / 2, "Newcombe over Clopper-Pearson"),
-        f"ppv@{ratio:g}": (*intervals.ratio_box(*counts, ratio, level), "box of two Clopper-Pearson"),
+        f"ppv@{ratio:g}": (
+            *intervals.ratio_box(*counts, ratio, level),
+            "box of two Clopper-Pearson",
+        ),
     }
 
 
-def single_tprs(curve: roc.Roc, score_K, member_K, fprs: Sequence[float], low_FR, high_FR, level: float, method: str) -> dict[str, Outcome]:
+def single_tprs(
+    curve: roc.Roc,
+    score_K,
+    member_K,
+    fprs: Sequence[float],
+    low_FR,
+    high_FR,
+    level: float,
+    method: str,
+) -> dict[str, Outcome]:
     """TPR at each FPR for one target; `low_FR`, `high_FR` None = values only."""
     out = {}
     for f, fpr in enumerate(fprs):
@@ -92,23 +132,47 @@ def single_tprs(curve: roc.Roc, score_K, member_K, fprs: Sequence[float], low_FR
         if point is None:
             out[f"tpr@{fpr:g}"] = unresolvable(fpr, int(curve.n_nonmember))
             continue
-        few = min(allowed(fpr, int(curve.n_nonmember)), point.true_positives, curve.n_member - point.true_positives) < FEW
+        few = (
+            min(
+                allowed(fpr, int(curve.n_nonmember)),
+                point.true_positives,
+                curve.n_member - point.true_positives,
+            )
+            < FEW
+        )
         if low_FR is None:
             low, high, interval, how = None, None, None, "value only"
         elif few:
-            (low, high), interval, how = intervals.box(score_K, member_K, fpr, level), "records", "box: threshold band x Clopper-Pearson"
+            (low, high), interval, how = (
+                intervals.box(score_K, member_K, fpr, level),
+                "records",
+                "box: threshold band x Clopper-Pearson",
+            )
             p = box_p(score_K, member_K, fpr)
         else:
             low = min(intervals.percentile(low_FR[f], level)[0], point.tpr)
             high = max(intervals.percentile(high_FR[f], level)[1], point.tpr)
             interval, how = "records", f"{method}, threshold chosen again per draw"
-            p = intervals.angular_p(float(np.nanmedian(low_FR[f])), fpr, float(np.nanstd(low_FR[f])))
-        out[f"tpr@{fpr:g}"] = Outcome(point.tpr, low, high, interval, how, STEP, point.fpr, {} if low_FR is None else dict(p_value=p))
+            p = intervals.angular_p(
+                float(np.nanmedian(low_FR[f])), fpr, float(np.nanstd(low_FR[f]))
+            )
+        out[f"tpr@{fpr:g}"] = Outcome(
+            point.tpr,
+            low,
+            high,
+            interval,
+            how,
+            STEP,
+            point.fpr,
+            {} if low_FR is None else dict(p_value=p),
+        )
     return out
 
 
 def box_p(score_K, member_K, fpr: float) -> float:
-    """P-value of 'TPR <= FPR' for `intervals.box`: the smallest (1 - level)/2 whose lower end lies above `fpr`, by bisection on its logarithm."""
+    """P-value of 'TPR <= FPR' for `intervals.box`: the smallest (1 - level)/2 whose lower end lies
+    above `fpr`, by bisection on its logarithm.
+    """
     low, high = -36.0, float(np.log(0.5))  # below, 1 - level is 0 in float64
     if not intervals.box(score_K, member_K, fpr, 1e-6)[0] > fpr:
         return 1.0
@@ -132,36 +196,75 @@ def several_tpr(
     error: Error,
     more: Mapping = {},
 ) -> Outcome:
-    """TPR at an FPR over several targets; `counts` are of all targets. Few members named or missed: at least one target's own limits.
+    """TPR at an FPR over several targets; `counts` are of all targets.
 
-    The interval lies about `center` (`roc.tpr_between`, for means `roc.between_true`), since the step rule's threshold has a true FPR that is one
-    non-member too high on average, which shows in a mean over many targets; it reaches to the step rule's value. It is on the angular scale;
+    Few members named or missed: at least one target's own limits.
+
+    The interval lies about `center` (`roc.tpr_between`, for means `roc.between_true`), since the
+    step rule's threshold has a true FPR that is one non-member too high on average, which shows in
+    a mean over many targets; it reaches to the step rule's value. It is on the angular scale;
     `p_value` is of 'TPR <= fpr'.
     """
     if not intervals.usable(tpr_R):
         return Outcome(value, method=TOO_FEW, convention=STEP, fpr_realized=fpr_realized, more=more)
     low, high = intervals.angular(center, *_at_level(error, level))
-    p, how = intervals.angular_p(center, fpr, *error), f"{draws.method}, threshold by the slope of the ROC, angular scale"
+    p, how = (
+        intervals.angular_p(center, fpr, *error),
+        f"{draws.method}, threshold by the slope of the ROC, angular scale",
+    )
     if min(counts.tp, counts.inside - counts.tp) < FEW or not low < high:
         tp, inside = round(counts.tp / targets), round(counts.inside / targets)
         own = intervals.clopper_pearson(tp, inside, level)
-        low, high, how = min(low, own[0]), max(high, own[1]), how + ", widened to Clopper-Pearson of one target"
+        low, high, how = (
+            min(low, own[0]),
+            max(high, own[1]),
+            how + ", widened to Clopper-Pearson of one target",
+        )
         p = max(p, float(stats.binom.sf(tp - 1, inside, fpr)))
     more = dict(more) | dict(p_value=p)
-    return Outcome(value, min(low, value), max(high, value), draws.resampling, how, STEP, fpr_realized, more)
+    return Outcome(
+        value, min(low, value), max(high, value), draws.resampling, how, STEP, fpr_realized, more
+    )
 
 
-def percentiles(value: float, fpr: float, fpr_realized: float, counts: Counts, low_R, high_R, level: float, draws) -> Outcome:
-    """TPR at an FPR of one target's records from R draws of them: percentiles; few members named or missed: at least Clopper-Pearson."""
+def percentiles(
+    value: float,
+    fpr: float,
+    fpr_realized: float,
+    counts: Counts,
+    low_R,
+    high_R,
+    level: float,
+    draws,
+) -> Outcome:
+    """TPR at an FPR of one target's records from R draws of them: percentiles; few members named or
+    missed: at least Clopper-Pearson.
+    """
     if not intervals.usable(low_R):
         return Outcome(value, method=TOO_FEW, convention=STEP, fpr_realized=fpr_realized)
     low, high = intervals.percentile(low_R, level)[0], intervals.percentile(high_R, level)[1]
-    how, p = f"{draws.method}, threshold chosen again per draw", intervals.angular_p(float(np.nanmedian(low_R)), fpr, float(np.nanstd(low_R)))
+    how, p = (
+        f"{draws.method}, threshold chosen again per draw",
+        intervals.angular_p(float(np.nanmedian(low_R)), fpr, float(np.nanstd(low_R))),
+    )
     if min(counts.tp, counts.inside - counts.tp) < FEW:
         own = intervals.clopper_pearson(round(counts.tp), round(counts.inside), level)
-        low, high, how = min(low, own[0]), max(high, own[1]), how + ", widened to Clopper-Pearson of one target"
+        low, high, how = (
+            min(low, own[0]),
+            max(high, own[1]),
+            how + ", widened to Clopper-Pearson of one target",
+        )
         p = max(p, float(stats.binom.sf(counts.tp - 1, counts.inside, fpr)))
-    return Outcome(value, min(low, value), max(high, value), draws.resampling, how, STEP, fpr_realized, dict(p_value=p))
+    return Outcome(
+        value,
+        min(low, value),
+        max(high, value),
+        draws.resampling,
+        how,
+        STEP,
+        fpr_realized,
+        dict(p_value=p),
+    )
 
 
 def _at_level(error: Error, level: float) -> tuple[float, float, float]:
@@ -169,12 +272,19 @@ def _at_level(error: Error, level: float) -> tuple[float, float, float]:
 
 
 def at_threshold_knows(metric: str, knows: str) -> str:
-    """What an attack knows as far as a metric's standard error goes: rates at a threshold are those of these shadow models, like the threshold.
+    """What an attack knows as far as a metric's standard error goes: rates at a threshold are those
+    of these shadow models, like the threshold.
 
-    A shift that all shadows share moves the scores and the threshold together, and with them TPR, FPR and precision; no score shows by how much.
-    TPR - FPR (advantage, balanced accuracy) hardly feels it and speaks about other shadows, too.
+    A shift that all shadows share moves the scores and the threshold together, and with them TPR,
+    FPR and precision; no score shows by how much. TPR - FPR (advantage, balanced accuracy) hardly
+    feels it and speaks about other shadows, too.
     """
-    return "nothing" if metric in ("tpr", "fpr", "precision", "recall", "f1", "accuracy") or metric.startswith("ppv@") else knows
+    return (
+        "nothing"
+        if metric in ("tpr", "fpr", "precision", "recall", "f1", "accuracy")
+        or metric.startswith("ppv@")
+        else knows
+    )
 
 
 def several_at_threshold(
@@ -189,15 +299,26 @@ def several_at_threshold(
     more: Mapping = {},
     methods: Mapping[str, str] = {},
 ) -> dict[str, Outcome]:
-    """The metrics at the shadow-chosen thresholds over several targets; `drawn[metric]` are R draws, `counts` are of all targets.
+    """The metrics at the shadow-chosen thresholds over several targets; `drawn[metric]` are R
+    draws, `counts` are of all targets.
 
-    Rates on the angular scale, TPR - FPR and what is linear in it as they are. `methods` are words where those of `draws` do not fit.
+    Rates on the angular scale, TPR - FPR and what is linear in it as they are. `methods` are words
+    where those of `draws` do not fit.
     """
     typical = closed_form(Counts(*(round(c / targets) for c in counts)), ratio, level)
     out = {}
     for metric, value_R in drawn.items():
         if not intervals.usable(value_R):
-            out[metric] = Outcome(float(value[metric]), None, None, None, TOO_FEW, RULE, float(value["fpr"]), more.get(metric, {}))
+            out[metric] = Outcome(
+                float(value[metric]),
+                None,
+                None,
+                None,
+                TOO_FEW,
+                RULE,
+                float(value["fpr"]),
+                more.get(metric, {}),
+            )
             continue
         center, how = float(value[metric]), methods.get(metric, draws.method)
         if metric.startswith("ppv@"):
@@ -207,12 +328,24 @@ def several_at_threshold(
         if not low < high:
             low, high = min(low, typical[metric][0]), max(high, typical[metric][1])
             how = f"{typical[metric][2]} of one target (the draws do not differ)"
-        out[metric] = Outcome(float(value[metric]), low, high, draws.resampling, how, RULE, float(value["fpr"]), more.get(metric, {}))
+        out[metric] = Outcome(
+            float(value[metric]),
+            low,
+            high,
+            draws.resampling,
+            how,
+            RULE,
+            float(value["fpr"]),
+            more.get(metric, {}),
+        )
     return out
 
 
 def unbiased(value: float, value_R) -> float:
-    """A share of ratios in [0, 1] less its bias: as much as its draws lie above it on average. In a mean over many targets the bias would show."""
+    """A share of ratios in [0, 1] less its bias: as much as its draws lie above it on average.
+
+    In a mean over many targets the bias would show.
+    """
     return float(np.clip(2 * value - np.nanmean(value_R), 0.0, 1.0))
 
 
@@ -225,24 +358,40 @@ def at_level(metric: str, value: float, error: Error, level: float) -> tuple[flo
 
 
 def optimistic(curves: Sequence[roc.Roc], independent: bool = True) -> dict[str, Outcome]:
-    """Means over `curves` of the best that any threshold does on the target itself, with what scores that carry nothing reach on average."""
+    """Means over `curves` of the best that any threshold does on the target itself, with what
+    scores that carry nothing reach on average.
+    """
     out = {}
     for metric, two_sided, best, center, scale in (
         ("advantage_optimistic", True, roc.advantage, 0.0, 1.0),
         ("oracle_threshold", False, lambda c: roc.best_threshold(c)[1], 0.5, 0.5),
     ):
-        null = center + scale * float(np.mean([roc.null_advantage(c.n_member, c.n_nonmember, two_sided) for c in curves]))
-        how = f"optimistic: {null:.3f} on average when scores carry nothing" if independent else "optimistic: threshold chosen with the answer"
+        null = center + scale * float(
+            np.mean([roc.null_advantage(c.n_member, c.n_nonmember, two_sided) for c in curves])
+        )
+        how = (
+            f"optimistic: {null:.3f} on average when scores carry nothing"
+            if independent
+            else "optimistic: threshold chosen with the answer"
+        )
         value = float(np.mean([best(c) for c in curves]))
-        out[metric] = Outcome(value, method=how, convention=RULE, more=dict(null_mean=null) if independent else {})
+        out[metric] = Outcome(
+            value, method=how, convention=RULE, more=dict(null_mean=null) if independent else {}
+        )
     return out
 
 
 def average(value_TR: np.ndarray, unit_TR: np.ndarray | None) -> np.ndarray:
-    """Mean over targets [R], weighted by the draws of units; a target whose draw left a side empty (NaN) is left out of that draw."""
+    """Mean over targets [R], weighted by the draws of units; a target whose draw left a side empty
+    (NaN) is left out of that draw.
+    """
     weight_TR = ~np.isnan(value_TR) * (1.0 if unit_TR is None else unit_TR)
     total_R = weight_TR.sum(0)
-    return np.where(total_R > 0, (weight_TR * np.nan_to_num(value_TR)).sum(0) / np.where(total_R > 0, total_R, 1.0), np.nan)
+    return np.where(
+        total_R > 0,
+        (weight_TR * np.nan_to_num(value_TR)).sum(0) / np.where(total_R > 0, total_R, 1.0),
+        np.nan,
+    )
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

@@ -1,8 +1,9 @@
 """AUCs of many groups of rows from one sort, and their bootstrap by matrix products.
 
-A member's *placement* is the share of its group's non-members that score lower (+ half of the tied), a non-member's the share of its group's members
-that score higher; the mean of either over its side is the group's AUC. To first order a reweighting moves the AUC by what it moves the two means
-(the Hajek projection), so R draws cost one product of matrices [T,N] [N,R].
+A member's *placement* is the share of its group's non-members that score lower (+ half of the
+tied), a non-member's the share of its group's members that score higher; the mean of either over
+its side is the group's AUC. To first order a reweighting moves the AUC by what it moves the two
+means (the Hajek projection), so R draws cost one product of matrices [T,N] [N,R].
 """
 
 from __future__ import annotations
@@ -41,9 +42,11 @@ def ties(sorted_K) -> tuple[np.ndarray, np.ndarray]:
 
 
 def placements(rows: Order, member_N, code_N, groups: int) -> tuple[np.ndarray, np.ndarray]:
-    """(auc_G, place_N) of one target: the AUC within each group of records and the placement of every record in its own group, float64.
+    """(auc_G, place_N) of one target: the AUC within each group of records and the placement of
+    every record in its own group, float64.
 
-    `code_N` is a record's group, 0 .. groups - 1, or -1. AUC is NaN where a group lacks members or non-members; placements are then 0.
+    `code_N` is a record's group, 0 .. groups - 1, or -1. AUC is NaN where a group lacks members or
+    non-members; placements are then 0.
     """
     place_N, auc_G = np.zeros(len(code_N)), np.full(groups, np.nan)
     code_K = code_N[rows.rows_K]
@@ -51,7 +54,9 @@ def placements(rows: Order, member_N, code_N, groups: int) -> tuple[np.ndarray, 
     kept = kept[np.argsort(code_K[kept], kind="stable")]  # group after group, each by falling score
     group_K, at_K = code_K[kept], rows.rows_K[kept]
     inside_K = member_N[at_K]
-    joined = np.append(True, (group_K[1:] != group_K[:-1]) | (rows.first_K[kept][1:] != rows.first_K[kept][:-1]))[: len(kept)]
+    joined = np.append(
+        True, (group_K[1:] != group_K[:-1]) | (rows.first_K[kept][1:] != rows.first_K[kept][:-1])
+    )[: len(kept)]
     start = np.flatnonzero(joined)
     run_K = np.cumsum(joined) - 1
     first_K, after_K = start[run_K], np.append(start, len(kept))[run_K + 1]
@@ -61,7 +66,14 @@ def placements(rows: Order, member_N, code_N, groups: int) -> tuple[np.ndarray, 
     above_K = (inside[first_K] + inside[after_K]) / 2 - inside[edge_G[group_K]]
     below_K = outside[edge_G[group_K + 1]] - (outside[first_K] + outside[after_K]) / 2
     whole = (inside_G > 0) & (outside_G > 0)
-    place_K = np.where(inside_K, below_K / np.maximum(outside_G, 1)[group_K], above_K / np.maximum(inside_G, 1)[group_K]) * whole[group_K]
+    place_K = (
+        np.where(
+            inside_K,
+            below_K / np.maximum(outside_G, 1)[group_K],
+            above_K / np.maximum(inside_G, 1)[group_K],
+        )
+        * whole[group_K]
+    )
     place_N[at_K] = place_K
     total_G = np.bincount(group_K, place_K * inside_K, minlength=groups)
     auc_G[whole] = total_G[whole] / inside_G[whole]
@@ -69,21 +81,28 @@ def placements(rows: Order, member_N, code_N, groups: int) -> tuple[np.ndarray, 
 
 
 class Weights(NamedTuple):
-    """What every attack shares about one group of records: the draws of its records [n,R] and the weights [T,R] of its two sides."""
+    """What every attack shares about one group of records: the draws of its records [n,R] and the
+    weights [T,R] of its two sides.
+    """
 
     columns: np.ndarray | slice
     record_nR: np.ndarray
     side_Tn: np.ndarray  # 1 member, -1 non-member, 0 outside
     inside_TR: np.ndarray
     outside_TR: np.ndarray
-    stretch: float  # of a deviation from the AUC, for few records and draws of fewer records than there are
+    # of a deviation from the AUC, for few records and draws of fewer records than there are
+    stretch: float
 
 
 def weights(inside_TN, outside_TN, record_NR) -> Weights:
-    """The shared part of `auc_draws` and `shares` for the group with these members and non-members."""
+    """The shared part of `auc_draws` and `shares` for the group with these members and
+    non-members.
+    """
     columns = np.flatnonzero((inside_TN | outside_TN).any(0))
     columns = columns if 2 * len(columns) < len(record_NR) else slice(None)
-    record_nR = np.ascontiguousarray(record_NR[columns])  # most of the columns: all of them, without a copy
+    record_nR = np.ascontiguousarray(
+        record_NR[columns]
+    )  # most of the columns: all of them, without a copy
     side_Tn = inside_TN[:, columns].astype(np.int8) - outside_TN[:, columns]
     sums = ((side_Tn == sign).astype(np.float32) @ record_nR for sign in (1, -1))
     records = int((side_Tn != 0).any(0).sum())
@@ -92,41 +111,61 @@ def weights(inside_TN, outside_TN, record_NR) -> Weights:
 
 
 def shares(named_TN, w: Weights) -> tuple[np.ndarray, np.ndarray]:
-    """Weighted shares [T,R] of a group's members and of its non-members that are named [T,N], under the draws; NaN where a side has no weight."""
+    """Weighted shares [T,R] of a group's members and of its non-members that are named [T,N], under
+    the draws; NaN where a side has no weight.
+    """
     named_Tn = np.asarray(named_TN, bool)[:, w.columns]
     sparse, found = 8 * np.count_nonzero(named_Tn) < named_Tn.size, []
     for sign, weight_TR in ((1, w.inside_TR), (-1, w.outside_TR)):
         part_Tn = (named_Tn & (w.side_Tn == sign)).astype(np.float32)
         total_TR = csr_array(part_Tn) @ w.record_nR if sparse else part_Tn @ w.record_nR
-        found.append(np.where(weight_TR > 0, total_TR / np.where(weight_TR > 0, weight_TR, 1), np.nan).astype(np.float64))
+        found.append(
+            np.where(
+                weight_TR > 0, total_TR / np.where(weight_TR > 0, weight_TR, 1), np.nan
+            ).astype(np.float64)
+        )
     return found[0], found[1]
 
 
 def auc_draws(auc_T, place_TN, w: Weights) -> np.ndarray:
-    """AUCs [T,R] of a group under the draws: AUC + sum of (placement - AUC)/(size of the side) x (count of the record); NaN as in `shares`.
+    """AUCs [T,R] of a group under the draws: AUC + sum of (placement - AUC)/(size of the side) x
+    (count of the record); NaN as in `shares`.
 
-    Deviations are stretched to DeLong's variance (n - 1 for n rows of a side) and to Student's t over the group's records, as `resample_size` does
-    for a whole pool.
+    Deviations are stretched to DeLong's variance (n - 1 for n rows of a side) and to Student's t
+    over the group's records, as `resample_size` does for a whole pool.
     """
     auc_T = np.asarray(auc_T, np.float64)
     size_Tn = np.ones(w.side_Tn.shape)
     for sign in (1, -1):
         count_T = (w.side_Tn == sign).sum(1, keepdims=True)
-        size_Tn = np.where(w.side_Tn == sign, np.sqrt(count_T * np.maximum(count_T - 1, 1)), size_Tn)
-    pull_Tn = np.where(w.side_Tn != 0, (np.asarray(place_TN)[:, w.columns] - auc_T[:, None]) * w.stretch / size_Tn, 0.0)
+        size_Tn = np.where(
+            w.side_Tn == sign, np.sqrt(count_T * np.maximum(count_T - 1, 1)), size_Tn
+        )
+    pull_Tn = np.where(
+        w.side_Tn != 0,
+        (np.asarray(place_TN)[:, w.columns] - auc_T[:, None]) * w.stretch / size_Tn,
+        0.0,
+    )
     pull_Tn[np.isnan(auc_T)] = 0.0
     drawn_TR = auc_T[:, None] + (pull_Tn.astype(np.float32) @ w.record_nR).astype(np.float64)
     return np.where((w.inside_TR > 0) & (w.outside_TR > 0), drawn_TR, np.nan)
 
 
-def tpr_draws(rows: bootstrap.Ranked, draws: bootstrap.Draws, allowed_F: Sequence[int], inside_R, outside_R) -> tuple[np.ndarray, np.ndarray]:
-    """(low_FR, high_FR): `bootstrap.redraw` of the TPRs alone, reading only the head of the sorted rows.
+def tpr_draws(
+    rows: bootstrap.Ranked, draws: bootstrap.Draws, allowed_F: Sequence[int], inside_R, outside_R
+) -> tuple[np.ndarray, np.ndarray]:
+    """(low_FR, high_FR): `bootstrap.redraw` of the TPRs alone, reading only the head of the sorted
+    rows.
 
-    `inside_R`, `outside_R` are the total weights of the two sides under the draws, which all attacks share.
+    `inside_R`, `outside_R` are the total weights of the two sides under the draws, which all
+    attacks share.
     """
     N = len(draws.record_NR)
     needed = sorted({k - d for k in allowed_F for d in (0, 1, 2) if k >= d})
-    J, limit_FR = len(rows.nonmember_J), (np.array(needed)[:, None] + 0.5) / len(rows.nonmember_J) * outside_R
+    J, limit_FR = (
+        len(rows.nonmember_J),
+        (np.array(needed)[:, None] + 0.5) / len(rows.nonmember_J) * outside_R,
+    )
 
     def weigh(part):
         record = draws.record_NR[part % N]
@@ -138,11 +177,17 @@ def tpr_draws(rows: bootstrap.Ranked, draws: bootstrap.Draws, allowed_F: Sequenc
         if head == J or (false_HR[-1] > limit_FR[-1]).all():
             break
         head = min(J, 2 * head)
-    first_FR = np.stack([(false_HR <= limit_R).sum(0) for limit_R in limit_FR])  # the non-member that is one too many (head = none)
-    reach = np.append(rows.above_J[:head], rows.above_J[head] if head < J else len(rows.member_I))[first_FR]
+    first_FR = np.stack(
+        [(false_HR <= limit_R).sum(0) for limit_R in limit_FR]
+    )  # the non-member that is one too many (head = none)
+    reach = np.append(rows.above_J[:head], rows.above_J[head] if head < J else len(rows.member_I))[
+        first_FR
+    ]
     true_IR = np.zeros((int(reach.max()) + 1, len(outside_R)))
     np.cumsum(weigh(rows.member_I[: len(true_IR) - 1]), axis=0, out=true_IR[1:])
     total_R = np.where((inside_R > 0) & (outside_R > 0), inside_R, np.nan)
     tpr = dict(zip(needed, true_IR[reach, np.arange(len(outside_R))] / total_R))
-    low = [tpr[0] * (1 - np.exp(-1)) if k == 1 else (tpr[k - 2] + tpr[k - 1]) / 2 for k in allowed_F]
+    low = [
+        tpr[0] * (1 - np.exp(-1)) if k == 1 else (tpr[k - 2] + tpr[k - 1]) / 2 for k in allowed_F
+    ]
     return np.reshape(low, (len(low), -1)), np.reshape([tpr[k] for k in allowed_F], (len(low), -1))

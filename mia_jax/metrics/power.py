@@ -1,7 +1,9 @@
-"""What a study of this size could have seen: the smallest AUC and TPR that its intervals tell from guessing, and what more would be needed.
+"""What a study of this size could have seen: the smallest AUC and TPR that its intervals tell from
+guessing, and what more would be needed.
 
-Normal approximations on the ROC family Phi(mu + Phi^-1(FPR)), for scores that differ in each (model, record) pair and an attack that knows shadows.
-The spread among few units of models is then above what records explain by chance, and counts as that of the models (`metrics.components`), so
+Normal approximations on the ROC family Phi(mu + Phi^-1(FPR)), for scores that differ in each
+(model, record) pair and an attack that knows shadows. The spread among few units of models is then
+above what records explain by chance, and counts as that of the models (`metrics.components`), so
 crossed intervals are wider than the spread of the number itself.
 """
 
@@ -20,11 +22,20 @@ RESAMPLINGS = ("crossed", "records")
 MOST = 1 << 40
 
 
-def smallest_auc(n_member: int, n_nonmember: int, *, units: int = 1, resampling: str = "records", level: float = 0.95, power: float = POWER) -> float:
-    """The AUC > 1/2 whose interval lies above 1/2 with probability `power`: 1/2 + (c z_level + z_power) sqrt((n + m + 1)/(12 n m units)).
+def smallest_auc(
+    n_member: int,
+    n_nonmember: int,
+    *,
+    units: int = 1,
+    resampling: str = "records",
+    level: float = 0.95,
+    power: float = POWER,
+) -> float:
+    """The AUC > 1/2 whose interval lies above 1/2 with probability `power`: 1/2 + (c z_level +
+    z_power) sqrt((n + m + 1)/(12 n m units)).
 
-    n members and m non-members a target, `units` independent targets (twins count once, which errs to the safe side); c = `wider` for crossed
-    intervals. At most 1.
+    n members and m non-members a target, `units` independent targets (twins count once, which errs
+    to the safe side); c = `wider` for crossed intervals. At most 1.
     """
     checks.positive(n_member=n_member, n_nonmember=n_nonmember, units=units)
     checks.one_of(RESAMPLINGS, resampling=resampling)
@@ -43,10 +54,12 @@ def smallest_tpr(
     power: float = POWER,
     pooled: bool = False,
 ) -> float | None:
-    """The TPR > fpr whose interval lies above fpr with probability `power`; None where fpr < 1/m is not resolvable (`pooled`: < 1/(m units)).
+    """The TPR > fpr whose interval lies above fpr with probability `power`; None where fpr < 1/m is
+    not resolvable (`pooled`: < 1/(m units)).
 
-    Solves t - fpr = (c z_level + z_power) sqrt((t (1 - t)/n + s^2 fpr (1 - fpr)/m)/units), where s is the slope of the ROC through (fpr, t), for the
-    threshold has to be found as well. Fewer than 5 expected false positives of one target: Clopper-Pearson limits instead, as its interval.
+    Solves t - fpr = (c z_level + z_power) sqrt((t (1 - t)/n + s^2 fpr (1 - fpr)/m)/units), where s
+    is the slope of the ROC through (fpr, t), for the threshold has to be found as well. Fewer than
+    5 expected false positives of one target: Clopper-Pearson limits instead, as its interval.
     """
     checks.fraction(closed="neither", fpr=fpr)
     checks.positive(n_member=n_member, n_nonmember=n_nonmember, units=units)
@@ -72,19 +85,39 @@ def _deviations(resampling: str, units: int, level: float, power: float) -> floa
 
 
 def wider(units: int) -> float:
-    """How much wider than needed a crossed interval of `units` units is on average (of the square): sqrt(1 + f E(X - 1)+), f = `of_shadows`.
+    """How much wider than needed a crossed interval of `units` units is on average (of the square):
+    sqrt(1 + f E(X - 1)+), f = `of_shadows`.
 
-    X is the estimated share of the spread among units, chi-squared over its U - 1 degrees of freedom; with k of their half E(X - 1)+ is
-    k^(k - 1) e^-k / Gamma(k).
+    X is the estimated share of the spread among units, chi-squared over its U - 1 degrees of
+    freedom; with k of their half E(X - 1)+ is k^(k - 1) e^-k / Gamma(k).
     """
     half = (units - 1) / 2
-    return math.sqrt(1 + components.of_shadows(units) * math.exp((half - 1) * math.log(half) - half - math.lgamma(half))) if units > 1 else 1.0
+    return (
+        math.sqrt(
+            1
+            + components.of_shadows(units)
+            * math.exp((half - 1) * math.log(half) - half - math.lgamma(half))
+        )
+        if units > 1
+        else 1.0
+    )
 
 
-def _smallest_by_box(fpr: float, n_member: int, n_nonmember: int, level: float, power: float) -> float:
-    """For `intervals.box`: enough members above the non-member that bounds the threshold from above, whose own FPR is that much lower."""
+def _smallest_by_box(
+    fpr: float, n_member: int, n_nonmember: int, level: float, power: float
+) -> float:
+    """For `intervals.box`: enough members above the non-member that bounds the threshold from
+    above, whose own FPR is that much lower.
+    """
     few = int(stats.binom.ppf((1 - level) / 4, n_nonmember, fpr))
-    enough = next((k for k in range(n_member + 1) if intervals.clopper_pearson(k, n_member, (1 + level) / 2)[0] > fpr), None)
+    enough = next(
+        (
+            k
+            for k in range(n_member + 1)
+            if intervals.clopper_pearson(k, n_member, (1 + level) / 2)[0] > fpr
+        ),
+        None,
+    )
     if few == 0 or enough is None:
         return 1.0  # the lower end is 0 whatever the members do
     strict = special.ndtri(max(few - 0.5, 0.5) / n_nonmember)
@@ -97,7 +130,9 @@ def _smallest_by_box(fpr: float, n_member: int, n_nonmember: int, level: float, 
 
 
 def fewest(enough: Callable[[int], bool], start: int) -> int | None:
-    """The smallest count >= start that is enough (`enough` grows with it), to 5%; None above 2^40."""
+    """The smallest count >= start that is enough (`enough` grows with it), to 5%; None above
+    2^40.
+    """
     low, high = start, start
     if enough(start):
         return start
@@ -122,40 +157,70 @@ def table(
     power: float = POWER,
     factor: float = 2.0,
 ) -> list[dict]:
-    """A row for the AUC and for each FPR: {metric, guess, smallest, goal, units, units_needed, rows, rows_needed, pooled}.
+    """A row for the AUC and for each FPR: {metric, guess, smallest, goal, units, units_needed,
+    rows, rows_needed, pooled}.
 
-    `smallest` is what this study tells from `guess`; `goal` (AUC .55; TPR = `factor` x FPR) is a small leak, and `units_needed` independent targets
-    (with these rows) or `rows_needed` members and as many non-members a target (with these targets) would show it. `pooled`: the FPR is resolvable
-    only over all targets together.
+    `smallest` is what this study tells from `guess`; `goal` (AUC .55; TPR = `factor` x FPR) is a
+    small leak, and `units_needed` independent targets (with these rows) or `rows_needed` members
+    and as many non-members a target (with these targets) would show it. `pooled`: the FPR is
+    resolvable only over all targets together.
     """
     common, rows = dict(level=level, power=power), min(n_member, n_nonmember)
+
     # more than 5 units are resampled, which is what a larger study would do
-    crossed = lambda u: "crossed" if u >= 5 and (u > units or resampling == "crossed") else "records"  # noqa: E731
+    def crossed(u):
+        return "crossed" if u >= 5 and (u > units or resampling == "crossed") else "records"
+
     found = []
-    for metric, guess, goal in (("auc", 0.5, 0.55), *((f"tpr@{f:g}", f, min(1.0, factor * f)) for f in fprs)):
+    for metric, guess, goal in (
+        ("auc", 0.5, 0.55),
+        *((f"tpr@{f:g}", f, min(1.0, factor * f)) for f in fprs),
+    ):
         pooled = metric != "auc" and not roc.resolvable(guess, n_nonmember)
 
-        def smallest(n: int, m: int, u: int, metric=metric, guess=guess, pooled=pooled) -> float | None:
+        def smallest(
+            n: int, m: int, u: int, metric=metric, guess=guess, pooled=pooled
+        ) -> float | None:
             own = dict(units=u, resampling=crossed(u), **common)
-            return smallest_auc(n, m, **own) if metric == "auc" else smallest_tpr(guess, n, m, pooled=pooled and u > 1, **own)
+            return (
+                smallest_auc(n, m, **own)
+                if metric == "auc"
+                else smallest_tpr(guess, n, m, pooled=pooled and u > 1, **own)
+            )
 
         shows = lambda value, goal=goal: value is not None and value <= goal  # noqa: E731
-        more_units = fewest(lambda u, s=smallest, shows=shows: shows(s(n_member, n_nonmember, u)), units)
+        more_units = fewest(
+            lambda u, s=smallest, shows=shows: shows(s(n_member, n_nonmember, u)), units
+        )
         more_rows = fewest(lambda r, s=smallest, shows=shows: shows(s(r, r, units)), rows)
-        row = dict(metric=metric, guess=guess, smallest=smallest(n_member, n_nonmember, units), goal=goal, pooled=pooled and units > 1)
-        found.append(row | dict(units=units, units_needed=more_units, rows=rows, rows_needed=more_rows))
+        row = dict(
+            metric=metric,
+            guess=guess,
+            smallest=smallest(n_member, n_nonmember, units),
+            goal=goal,
+            pooled=pooled and units > 1,
+        )
+        found.append(
+            row | dict(units=units, units_needed=more_units, rows=rows, rows_needed=more_rows)
+        )
     return found
 
 
 def records(num_records: int, targets: int, *, level: float = 0.95) -> dict:
-    """{p_smallest, p_needed, targets, targets_needed}: can a single record stand out among `num_records`?
+    """{p_smallest, p_needed, targets, targets_needed}: can a single record stand out among
+    `num_records`?
 
-    The smallest p-value of `metrics.records` with this many targets in two folds, a record in half of them: 2 / C(T/2, T/4), beside what
-    Benjamini-Hochberg asks of a single discovery.
+    The smallest p-value of `metrics.records` with this many targets in two folds, a record in half
+    of them: 2 / C(T/2, T/4), beside what Benjamini-Hochberg asks of a single discovery.
     """
 
     def best(t: int) -> float:
         return min(1.0, 2 * math.exp(2 * math.lgamma(t / 4 + 1) - math.lgamma(t / 2 + 1)))
 
     needed = (1 - level) / num_records
-    return dict(p_smallest=best(targets), p_needed=needed, targets=targets, targets_needed=fewest(lambda t: best(t) <= needed, targets))
+    return dict(
+        p_smallest=best(targets),
+        p_needed=needed,
+        targets=targets,
+        targets_needed=fewest(lambda t: best(t) <= needed, targets),
+    )

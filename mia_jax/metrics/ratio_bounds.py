@@ -1,7 +1,9 @@
-"""What the rates of one model's records suggest about epsilon: `eps_from_rates_heuristic`, the logarithm of a lower bound of TPR/FPR.
+"""What the rates of one model's records suggest about epsilon: `eps_from_rates_heuristic`, the
+logarithm of a lower bound of TPR/FPR.
 
-The logarithm of TPR/FPR is at most epsilon for an epsilon-DP mechanism if rows are independent trials of it. Rates of the records of one model are
-not: the records depend on each other through the model. So nothing here is a bound on differential privacy; it is named a heuristic, always.
+The logarithm of TPR/FPR is at most epsilon for an epsilon-DP mechanism if rows are independent
+trials of it. Rates of the records of one model are not: the records depend on each other through
+the model. So nothing here is a bound on differential privacy; it is named a heuristic, always.
 Bounds that hold come from canaries (mia_jax/privacy/audit.py).
 """
 
@@ -16,7 +18,9 @@ from mia_jax.metrics import intervals, roc
 
 
 class Heuristic(NamedTuple):
-    """`value` = max(0, log of the ratio's lower bound), with its threshold and counts (TP, members, FP, non-members)."""
+    """`value` = max(0, log of the ratio's lower bound), with its threshold and counts (TP, members,
+    FP, non-members).
+    """
 
     value: float
     threshold: float
@@ -25,18 +29,25 @@ class Heuristic(NamedTuple):
 
 
 def lower(k1, n1, k0, n0, *, alpha: float = 0.05) -> np.ndarray:
-    """Returns lower 1 - alpha bounds of p1/p0 for k1 of n1 and k0 of n0: Clopper-Pearson's lower limit of p1 over the upper one of p0.
+    """Returns lower 1 - alpha bounds of p1/p0 for k1 of n1 and k0 of n0: Clopper-Pearson's lower
+    limit of p1 over the upper one of p0.
 
-    Each limit holds at alpha/2. Arrays broadcast. Raises ValueError unless 0 <= k <= n, n > 0 and 0 < alpha < 1.
+    Each limit holds at alpha/2. Arrays broadcast. Raises ValueError unless 0 <= k <= n, n > 0 and 0
+    < alpha < 1.
     """
-    return intervals.clopper_pearson(k1, n1, 1 - alpha)[0] / intervals.clopper_pearson(k0, n0, 1 - alpha)[1]
+    return (
+        intervals.clopper_pearson(k1, n1, 1 - alpha)[0]
+        / intervals.clopper_pearson(k0, n0, 1 - alpha)[1]
+    )
 
 
 def eps_from_rates_heuristic(score_N, member_N, *, alpha: float = 0.05) -> Heuristic:
-    """Returns the log of a lower bound of TPR/FPR of scores [N] against membership [N], at the best of a few thresholds.
+    """Returns the log of a lower bound of TPR/FPR of scores [N] against membership [N], at the best
+    of a few thresholds.
 
-    The thresholds are those that name 0, 1, 2, 4, ... non-members, and alpha is shared among them (Bonferroni). These ranks depend on the numbers
-    of rows alone, so Clopper-Pearson holds at each, with ties too. Raises ValueError for NaN scores or an empty side.
+    The thresholds are those that name 0, 1, 2, 4, ... non-members, and alpha is shared among them
+    (Bonferroni). These ranks depend on the numbers of rows alone, so Clopper-Pearson holds at each,
+    with ties too. Raises ValueError for NaN scores or an empty side.
     """
     score_N, member_N = roc.two_sides(score_N, member_N)
     inside, outside = np.sort(score_N[member_N]), np.sort(score_N[~member_N])
@@ -46,10 +57,17 @@ def eps_from_rates_heuristic(score_N, member_N, *, alpha: float = 0.05) -> Heuri
     best = int(np.argmax(bound_T))
     value = math.log(bound_T[best]) if bound_T[best] > 1 else 0.0
     counts = (int(true_T[best]), len(inside), int(false_T[best]), len(outside))
-    return Heuristic(value, float(threshold_T[best]), counts, f"clopper_pearson, bonferroni over {len(threshold_T)} ranks")
+    return Heuristic(
+        value,
+        float(threshold_T[best]),
+        counts,
+        f"clopper_pearson, bonferroni over {len(threshold_T)} ranks",
+    )
 
 
 def _thresholds(outside: np.ndarray) -> np.ndarray:
-    """Returns the thresholds that name 0, 1, 2, 4, ... of these ascending scores; the first is just above the highest."""
+    """Returns the thresholds that name 0, 1, 2, 4, ... of these ascending scores; the first is just
+    above the highest.
+    """
     ranks = 2 ** np.arange(int(np.log2(max(len(outside), 2))))
     return np.append(np.nextafter(outside[-1], np.inf), outside[::-1][ranks - 1])

@@ -1,12 +1,16 @@
-"""Which records are exposed: an AUC for every record, over the models that trained on it and those that did not.
+"""Which records are exposed: an AUC for every record, over the models that trained on it and those
+that did not.
 
-Scored with shadows that are targets themselves, a record's AUC is biased downward even if nothing leaks, and its spread is too large. So the targets
-are cut into two folds of whole units, a target's shadows come from the other fold (`other_fold`), and scores are compared within a fold alone.
+Scored with shadows that are targets themselves, a record's AUC is biased downward even if nothing
+leaks, and its spread is too large. So the targets are cut into two folds of whole units, a target's
+shadows come from the other fold (`other_fold`), and scores are compared within a fold alone.
 
-The two folds are still not independent of each other: if chance made IN shadows of a record look different from OUT ones in the same way in both,
-each fold's AUC is high, for each is the other's evidence. Given the shadows, the targets of one fold are independent. Therefore p-values are of one
-fold and corrected for choosing between two, intervals allow for full dependence, and what is ranked highest on half of a fold's targets is reported
-from its other half: the highest of many is too high by its choice (the winner's curse).
+The two folds are still not independent of each other: if chance made IN shadows of a record look
+different from OUT ones in the same way in both, each fold's AUC is high, for each is the other's
+evidence. Given the shadows, the targets of one fold are independent. Therefore p-values are of one
+fold and corrected for choosing between two, intervals allow for full dependence, and what is ranked
+highest on half of a fold's targets is reported from its other half: the highest of many is too high
+by its choice (the winner's curse).
 """
 
 from __future__ import annotations
@@ -25,8 +29,10 @@ EXACT = 1024  # up to so many pairs a fold, p-values come from the exact distrib
 
 
 class Vulnerability(NamedTuple):
-    """For N records, NaN where no fold has a model with and one without: AUC over both folds and its interval, p-value of 'AUC <= 1/2', q-value
-    (Benjamini-Hochberg), how many targets trained on the record and how many did not, and each fold's AUC and interval [2,N]."""
+    """For N records, NaN where no fold has a model with and one without: AUC over both folds and
+    its interval, p-value of 'AUC <= 1/2', q-value (Benjamini-Hochberg), how many targets trained on
+    the record and how many did not, and each fold's AUC and interval [2,N].
+    """
 
     auc_N: np.ndarray
     low_N: np.ndarray
@@ -46,12 +52,16 @@ def folds(unit_T) -> np.ndarray:
 
 
 def halves(unit_T) -> np.ndarray:
-    """The half 0 or 1 of its fold that a target is in: what one half ranks highest is reported from the other."""
+    """The half 0 or 1 of its fold that a target is in: what one half ranks highest is reported from
+    the other.
+    """
     return np.unique(np.asarray(unit_T), return_inverse=True)[1] // 2 % 2
 
 
 def other_fold(shadow_MM, targets, fold_T) -> np.ndarray:
-    """shadow_MM without the shadows that are targets of the same fold as the target; rows of models that are no targets are unchanged."""
+    """shadow_MM without the shadows that are targets of the same fold as the target; rows of models
+    that are no targets are unchanged.
+    """
     targets, fold_T, found = np.asarray(targets), np.asarray(fold_T), np.array(shadow_MM, bool)
     found[np.ix_(targets, targets)] &= fold_T[:, None] != fold_T
     return found
@@ -60,21 +70,35 @@ def other_fold(shadow_MM, targets, fold_T) -> np.ndarray:
 def refused(unit_T) -> str:
     """Why records cannot be told apart with these targets ('' if they can)."""
     units = len(np.unique(unit_T))
-    return "" if units >= 2 * FEWEST_UNITS else f"{units} independent target{'s' * (units > 1)}; two folds of {FEWEST_UNITS} are needed"
+    return (
+        ""
+        if units >= 2 * FEWEST_UNITS
+        else f"{units} independent target{'s' * (units > 1)}; two folds of {FEWEST_UNITS} are "
+        "needed"
+    )
 
 
-def vulnerability(score_TN, member_TN, evaluated_TN, fold_T, *, level: float = 0.95) -> Vulnerability:
+def vulnerability(
+    score_TN, member_TN, evaluated_TN, fold_T, *, level: float = 0.95
+) -> Vulnerability:
     """Per-record AUCs of scores [T,N] whose shadows came from the other fold.
 
-    U counts the pairs (target with n, target without n) of one fold in which the first scores higher (ties 1/2); AUC = sum of U / sum of pairs.
-    P-value: twice the smaller of the folds' exact Mann-Whitney p-values (conservative with ties; normal above 1,024 pairs a fold). Interval: the
-    AUCs a that satisfy |AUC - a| <= z sd(a), with Hanley and McNeil's variance at the two sides' mean size (Newcombe 2006, method 5), the
-    deviations of the folds added up as if they were fully dependent.
+    U counts the pairs (target with n, target without n) of one fold in which the first scores
+    higher (ties 1/2); AUC = sum of U / sum of pairs. P-value: twice the smaller of the folds' exact
+    Mann-Whitney p-values (conservative with ties; normal above 1,024 pairs a fold). Interval: the
+    AUCs a that satisfy |AUC - a| <= z sd(a), with Hanley and McNeil's variance at the two sides'
+    mean size (Newcombe 2006, method 5), the deviations of the folds added up as if they were fully
+    dependent.
     """
     score_TN, fold_T = np.asarray(score_TN, np.float64), np.asarray(fold_T)
-    checks.shape("TN", score=score_TN, member=np.asarray(member_TN), evaluated=np.asarray(evaluated_TN))
+    checks.shape(
+        "TN", score=score_TN, member=np.asarray(member_TN), evaluated=np.asarray(evaluated_TN)
+    )
     valid_TN = np.asarray(evaluated_TN, bool) & ~np.isnan(score_TN)
-    inside_TN, outside_TN = valid_TN & np.asarray(member_TN, bool), valid_TN & ~np.asarray(member_TN, bool)
+    inside_TN, outside_TN = (
+        valid_TN & np.asarray(member_TN, bool),
+        valid_TN & ~np.asarray(member_TN, bool),
+    )
     above, sizes = [], []
     for fold in (0, 1):
         rows = np.flatnonzero(fold_T == fold)
@@ -84,13 +108,23 @@ def vulnerability(score_TN, member_TN, evaluated_TN, fold_T, *, level: float = 0
     auc_N, low_N, high_N = _interval(above_2N, size_22N, level)
     each = [_interval(above_2N[f : f + 1], size_22N[f : f + 1], level) for f in (0, 1)]
     p_N = np.minimum(1, 2 * np.fmin(*(p_values(above_2N[f], size_22N[f]) for f in (0, 1))))
-    found = dict(auc_N=auc_N, low_N=low_N, high_N=high_N, p_N=p_N, q_N=multiple.benjamini_hochberg(p_N))
+    found = dict(
+        auc_N=auc_N, low_N=low_N, high_N=high_N, p_N=p_N, q_N=multiple.benjamini_hochberg(p_N)
+    )
     found |= dict(inside_N=inside_TN.sum(0), outside_N=outside_TN.sum(0))
-    return Vulnerability(**found, **{f"{key}_2N": np.array([e[i] for e in each]) for i, key in enumerate(("auc", "low", "high"))})
+    return Vulnerability(
+        **found,
+        **{
+            f"{key}_2N": np.array([e[i] for e in each])
+            for i, key in enumerate(("auc", "low", "high"))
+        },
+    )
 
 
 def pairs_above(score_TN, inside_TN, outside_TN, weight_T=None) -> np.ndarray:
-    """For every record the (weighted) pairs of a target with and one without it in which the first scores higher, ties 1/2, float64 [N]."""
+    """For every record the (weighted) pairs of a target with and one without it in which the first
+    scores higher, ties 1/2, float64 [N].
+    """
     weight_T = np.ones(len(score_TN)) if weight_T is None else np.asarray(weight_T, np.float64)
     total_N = np.zeros(score_TN.shape[1])
     for t, score_N in enumerate(score_TN):
@@ -110,7 +144,9 @@ def _interval(above_FN, size_F2N, level: float) -> tuple[np.ndarray, np.ndarray,
 
     def deviation(a_N):
         spread = 1 + (mean_FN - 1) * ((1 - a_N) / (2 - a_N) + a_N / (1 + a_N))
-        return (share_FN * np.sqrt(np.maximum(a_N * (1 - a_N) / np.maximum(pairs_FN, 1) * spread, 0))).sum(0)
+        return (
+            share_FN * np.sqrt(np.maximum(a_N * (1 - a_N) / np.maximum(pairs_FN, 1) * spread, 0))
+        ).sum(0)
 
     ends = []
     for far in (0.0, 1.0):
@@ -125,7 +161,9 @@ def _interval(above_FN, size_F2N, level: float) -> tuple[np.ndarray, np.ndarray,
 
 @functools.lru_cache(maxsize=4096)
 def distribution(inside: int, outside: int) -> np.ndarray:
-    """P(U = u) for u = 0 .. inside * outside when all orders are equally likely, by the recursion of Mann and Whitney 1947 (nothing cancels)."""
+    """P(U = u) for u = 0 .. inside * outside when all orders are equally likely, by the recursion
+    of Mann and Whitney 1947 (nothing cancels).
+    """
     before = [np.ones(1) for _ in range(outside + 1)]  # no member yet: U = 0
     for i in range(1, inside + 1):
         row = [np.ones(1)]
@@ -139,7 +177,9 @@ def distribution(inside: int, outside: int) -> np.ndarray:
 
 
 def p_values(above_N, size_2N) -> np.ndarray:
-    """P(U >= what was seen) when scores carry nothing [N], from the pairs won and the sizes of the two sides in one fold; NaN without a pair."""
+    """P(U >= what was seen) when scores carry nothing [N], from the pairs won and the sizes of the
+    two sides in one fold; NaN without a pair.
+    """
     keys, code_N = np.unique(size_2N, axis=1, return_inverse=True)
     seen_N, p_N = np.floor(above_N).astype(int), np.full(len(above_N), np.nan)
     for k, (inside, outside) in enumerate(keys.T.tolist()):
@@ -153,12 +193,25 @@ def p_values(above_N, size_2N) -> np.ndarray:
     return p_N
 
 
-def most_exposed(score_TN, member_TN, evaluated_TN, unit_T, *, top: int = 20, draws: int = 200, level: float = 0.95, seed: int = 0) -> dict:
-    """{records, ranked_auc, held_out_auc, low, high, listed}: what becomes of the records that half of a fold's targets rank highest.
+def most_exposed(
+    score_TN,
+    member_TN,
+    evaluated_TN,
+    unit_T,
+    *,
+    top: int = 20,
+    draws: int = 200,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict:
+    """{records, ranked_auc, held_out_auc, low, high, listed}: what becomes of the records that half
+    of a fold's targets rank highest.
 
-    Mean AUCs of the `top` records where they were ranked and in the other half of the fold, averaged over both folds and both halves. The interval
-    resamples the units of the halves that did not choose (percentiles; None with fewer than 5 units). `listed`: the highest records of the first
-    half, {record, ranked_auc, auc, low, high} with AUC and interval of the second. All None if no record has both sides in every half.
+    Mean AUCs of the `top` records where they were ranked and in the other half of the fold,
+    averaged over both folds and both halves. The interval resamples the units of the halves that
+    did not choose (percentiles; None with fewer than 5 units). `listed`: the highest records of the
+    first half, {record, ranked_auc, auc, low, high} with AUC and interval of the second. All None
+    if no record has both sides in every half.
     """
     score_TN, member_TN = np.asarray(score_TN, np.float64), np.asarray(member_TN, bool)
     valid_TN = np.asarray(evaluated_TN, bool) & ~np.isnan(score_TN)
@@ -166,23 +219,45 @@ def most_exposed(score_TN, member_TN, evaluated_TN, unit_T, *, top: int = 20, dr
     ranked, held, drawn, listed, count, rng = [], [], [], [], top, np.random.default_rng(seed)
     for fold in (0, 1):
         rows = [np.flatnonzero((fold_T == fold) & (half_T == half)) for half in (0, 1)]
-        sides = [(score_TN[r], valid_TN[r] & member_TN[r], valid_TN[r] & ~member_TN[r]) for r in rows]
-        found = [_interval(pairs_above(*side)[None], np.array([[side[1].sum(0), side[2].sum(0)]]), level) for side in sides]
+        sides = [
+            (score_TN[r], valid_TN[r] & member_TN[r], valid_TN[r] & ~member_TN[r]) for r in rows
+        ]
+        found = [
+            _interval(pairs_above(*side)[None], np.array([[side[1].sum(0), side[2].sum(0)]]), level)
+            for side in sides
+        ]
         known = np.flatnonzero(~np.isnan(found[0][0] + found[1][0]))
         count = min(count, len(known))
         if not count:
-            return dict(records=0, ranked_auc=None, held_out_auc=None, low=None, high=None, listed=[])
+            return dict(
+                records=0, ranked_auc=None, held_out_auc=None, low=None, high=None, listed=[]
+            )
         for half in (0, 1):
             chosen = known[np.argsort(-found[half][0][known], kind="stable")[:count]]
             ranked.append(found[half][0][chosen].mean())
             held.append(found[1 - half][0][chosen].mean())
-            drawn.append(_resampled(*(part[:, chosen] for part in sides[1 - half]), np.asarray(unit_T)[rows[1 - half]], rng, draws))
+            drawn.append(
+                _resampled(
+                    *(part[:, chosen] for part in sides[1 - half]),
+                    np.asarray(unit_T)[rows[1 - half]],
+                    rng,
+                    draws,
+                )
+            )
             if fold == half == 0:
                 listed = [
-                    dict(record=int(n), ranked_auc=float(found[0][0][n])) | {k: float(v[n]) for k, v in zip(("auc", "low", "high"), found[1])}
+                    dict(record=int(n), ranked_auc=float(found[0][0][n]))
+                    | {k: float(v[n]) for k, v in zip(("auc", "low", "high"), found[1])}
                     for n in chosen
                 ]
-    out = dict(records=count, ranked_auc=float(np.mean(ranked)), held_out_auc=float(np.mean(held)), low=None, high=None, listed=listed)
+    out = dict(
+        records=count,
+        ranked_auc=float(np.mean(ranked)),
+        held_out_auc=float(np.mean(held)),
+        low=None,
+        high=None,
+        listed=listed,
+    )
     value_R = np.mean(drawn, 0)
     if intervals.usable(value_R):
         low, high = intervals.percentile(value_R, level)
@@ -191,7 +266,9 @@ def most_exposed(score_TN, member_TN, evaluated_TN, unit_T, *, top: int = 20, dr
 
 
 def _resampled(score_TN, inside_TN, outside_TN, unit_T, rng, draws: int) -> np.ndarray:
-    """The mean AUC [R] over the given records when units of targets are drawn with replacement; NaN with fewer than 5 units."""
+    """The mean AUC [R] over the given records when units of targets are drawn with replacement; NaN
+    with fewer than 5 units.
+    """
     _, index_T = np.unique(unit_T, return_inverse=True)
     units = len(np.unique(index_T))
     if units < bootstrap.FEWEST_UNITS:
@@ -200,5 +277,7 @@ def _resampled(score_TN, inside_TN, outside_TN, unit_T, rng, draws: int) -> np.n
     for r, weight_T in enumerate(bootstrap.counts(rng, units, draws)[index_T].T):
         pairs_N = (weight_T @ inside_TN) * (weight_T @ outside_TN)
         above_N = pairs_above(score_TN, inside_TN, outside_TN, weight_T)
-        value_R[r] = np.mean(above_N[pairs_N > 0] / pairs_N[pairs_N > 0]) if (pairs_N > 0).any() else np.nan
+        value_R[r] = (
+            np.mean(above_N[pairs_N > 0] / pairs_N[pairs_N > 0]) if (pairs_N > 0).any() else np.nan
+        )
     return value_R

@@ -1,4 +1,8 @@
-"""ROC curves and what is read off them. Higher scores = more likely a member; a tie is one vertex; a row is named a member iff score >= threshold."""
+"""ROC curves and what is read off them.
+
+Higher scores = more likely a member; a tie is one vertex; a row is named a member iff score >=
+threshold.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +15,15 @@ from scipy import optimize, special
 from mia_jax import checks
 
 CONVENTIONS = ("step", "strict", "linear", "hull")
-TINY = 1e-9  # relative slack of 'FPR <= fpr', so that 29 false positives of 100 count as an FPR of .29
+TINY = (
+    1e-9  # relative slack of 'FPR <= fpr', so that 29 false positives of 100 count as an FPR of .29
+)
 
 
 class Roc(NamedTuple):
-    """V vertices from (0, 0) to (1, 1), thresholds falling from +inf; `true_V` and `false_V` are the (weighted) members and non-members named."""
+    """V vertices from (0, 0) to (1, 1), thresholds falling from +inf; `true_V` and `false_V` are
+    the (weighted) members and non-members named.
+    """
 
     fpr_V: np.ndarray
     tpr_V: np.ndarray
@@ -27,7 +35,9 @@ class Roc(NamedTuple):
 
 
 class Operating(NamedTuple):
-    """One point of a ROC: `tpr` and the realized `fpr` in [0, 1], the counts behind them, and the score from which a row is named."""
+    """One point of a ROC: `tpr` and the realized `fpr` in [0, 1], the counts behind them, and the
+    score from which a row is named.
+    """
 
     tpr: float
     fpr: float
@@ -37,7 +47,9 @@ class Operating(NamedTuple):
 
 
 class Rates(NamedTuple):
-    """Rates of 'score >= threshold' in [0, 1], with the counts behind them; `precision` is 0 if nobody is named."""
+    """Rates of 'score >= threshold' in [0, 1], with the counts behind them; `precision` is 0 if
+    nobody is named.
+    """
 
     tpr: float
     fpr: float
@@ -50,20 +62,28 @@ class Rates(NamedTuple):
 
 
 def two_sides(score_N, member_N) -> tuple[np.ndarray, np.ndarray]:
-    """Scores [N] in float64 and membership [N] as booleans. Infinite scores are ordered values; NaN and an empty side raise ValueError."""
+    """Scores [N] in float64 and membership [N] as booleans.
+
+    Infinite scores are ordered values; NaN and an empty side raise ValueError.
+    """
     score_N, member_N = np.asarray(score_N, np.float64), np.asarray(member_N)
     checks.shape("N", score=score_N, member=member_N)
     checks.finite(score=np.nan_to_num(score_N, nan=np.nan, posinf=0.0, neginf=0.0), member=member_N)
     member_N = member_N.astype(bool)
     if not 0 < member_N.sum() < len(member_N):
-        raise ValueError(f"a ROC needs members and non-members; there are {int(member_N.sum())} members among {len(member_N)} rows.")
+        raise ValueError(
+            f"a ROC needs members and non-members; there are {int(member_N.sum())} members among "
+            f"{len(member_N)} rows."
+        )
     return score_N, member_N
 
 
 def roc(score_N, member_N, weight_N=None) -> Roc:
-    """The ROC of scores [N] against membership [N]: vertex v names the rows with score >= threshold_V[v].
+    """The ROC of scores [N] against membership [N]: vertex v names the rows with score >=
+    threshold_V[v].
 
-    A weight [N] >= 0 counts a row that many times. Raises ValueError on NaN scores, on a side without rows and on a side without weight.
+    A weight [N] >= 0 counts a row that many times. Raises ValueError on NaN scores, on a side
+    without rows and on a side without weight.
     """
     score_N, member_N = two_sides(score_N, member_N)
     if weight_N is None:  # a tie is one vertex, and counts do not depend on their order
@@ -92,7 +112,8 @@ def roc(score_N, member_N, weight_N=None) -> Roc:
 
 
 def auc(curve: Roc) -> float:
-    """P(score of a member > score of a non-member) + P(equal)/2 over all pairs, in [0, 1] (the trapezoids under the curve).
+    """P(score of a member > score of a non-member) + P(equal)/2 over all pairs, in [0, 1] (the
+    trapezoids under the curve).
 
     >>> auc(roc([3.0, 2.0, 2.0, 1.0], [True, True, False, False]))
     0.875
@@ -109,9 +130,10 @@ def resolvable(fpr: float, n_nonmember: float) -> bool:
 def tpr_at_fpr(curve: Roc, fpr: float, convention: str = "step") -> Operating | None:
     """The TPR at a wanted `fpr` in [0, 1]; None where fpr < 1/n_nonmember (not resolvable).
 
-    'step' (default): the vertex with the largest TPR among those with FPR <= fpr. 'strict': FPR < fpr (the code of LiRA). 'linear': on the line
-    between neighboring vertices, 'hull': on the upper convex hull, which a guess that is randomized between two thresholds attains; counts are
-    then fractions and `threshold` is that of the vertex before.
+    'step' (default): the vertex with the largest TPR among those with FPR <= fpr. 'strict': FPR <
+    fpr (the code of LiRA). 'linear': on the line between neighboring vertices, 'hull': on the upper
+    convex hull, which a guess that is randomized between two thresholds attains; counts are then
+    fractions and `threshold` is that of the vertex before.
     """
     checks.one_of(CONVENTIONS, convention=convention)
     checks.fraction(fpr=fpr)
@@ -119,19 +141,28 @@ def tpr_at_fpr(curve: Roc, fpr: float, convention: str = "step") -> Operating | 
         return None
     if convention in ("linear", "hull"):
         return _interpolated(hull(curve) if convention == "hull" else curve, fpr)
-    limit, side = (fpr * (1 + TINY), "right") if convention == "step" else (fpr * (1 - TINY), "left")
-    return _vertex(curve, int(np.searchsorted(curve.false_V, limit * curve.n_nonmember, side=side)) - 1)
+    limit, side = (
+        (fpr * (1 + TINY), "right") if convention == "step" else (fpr * (1 - TINY), "left")
+    )
+    return _vertex(
+        curve, int(np.searchsorted(curve.false_V, limit * curve.n_nonmember, side=side)) - 1
+    )
 
 
 def tpr_between(curve: Roc, fpr: float) -> float:
-    """The TPR where the expected true FPR is `fpr`: members above the j-th highest of n non-members have one of j/(n + 1) on average.
+    """The TPR where the expected true FPR is `fpr`: members above the j-th highest of n non-members
+    have one of j/(n + 1) on average.
 
-    The step rule allows fpr n false positives and so goes on to the next non-member, whose expected FPR is 1/(n + 1) higher. Whole allowances are
-    joined by lines; with fewer than one false positive to allow, the members above all non-members.
+    The step rule allows fpr n false positives and so goes on to the next non-member, whose expected
+    FPR is 1/(n + 1) higher. Whole allowances are joined by lines; with fewer than one false
+    positive to allow, the members above all non-members.
     """
     wanted = max(fpr * (curve.n_nonmember + 1) - 1, 0.0)
     few = math.floor(wanted)
-    low, high = (float(curve.tpr_V[np.searchsorted(curve.false_V, k, side="right") - 1]) for k in (few, few + 1))
+    low, high = (
+        float(curve.tpr_V[np.searchsorted(curve.false_V, k, side="right") - 1])
+        for k in (few, few + 1)
+    )
     return low + (wanted - few) * (high - low)
 
 
@@ -139,8 +170,8 @@ def between_true(mean: float, fpr: float, n_nonmember: float, slope: float) -> f
     """Corrects a mean of `tpr_between` over targets for the bend of a ROC.
 
     The j-th highest of n non-members has a random FPR, whose mean is j/(n + 1). On a ROC that bends
-    like FPR^b the mean TPR there is (1/(n + 1))^b Gamma(j + b)/Gamma(j), less than that at the mean FPR:
-    by 11% for j = 1 and b = 1/2, and by 1% for j = 12. b is slope x FPR/TPR, between 0 and 1.
+    like FPR^b the mean TPR there is (1/(n + 1))^b Gamma(j + b)/Gamma(j), less than that at the mean
+    FPR: by 11% for j = 1 and b = 1/2, and by 1% for j = 12. b is slope x FPR/TPR, between 0 and 1.
 
     Args:
       mean: the mean over targets of `tpr_between`.
@@ -158,19 +189,30 @@ def between_true(mean: float, fpr: float, n_nonmember: float, slope: float) -> f
 
 
 def slope_at(curve: Roc, allowed: int) -> float:
-    """The slope of a ROC about `allowed` false positives: its rise from half to one and a half times as many."""
+    """The slope of a ROC about `allowed` false positives: its rise from half to one and a half
+    times as many.
+    """
     few, many = allowed // 2, min(allowed // 2 + max(allowed, 1), int(curve.n_nonmember))
-    low, high = (curve.tpr_V[np.searchsorted(curve.false_V, k, side="right") - 1] for k in (few, many))
+    low, high = (
+        curve.tpr_V[np.searchsorted(curve.false_V, k, side="right") - 1] for k in (few, many)
+    )
     return float((high - low) / (many - few) * curve.n_nonmember)
 
 
 def tpr_at_zero(curve: Roc) -> Operating:
-    """The members who score above every non-member: the last vertex with FPR 0 (the true FPR there is only known to be below about 3/n)."""
+    """The members who score above every non-member: the last vertex with FPR 0 (the true FPR there
+    is only known to be below about 3/n).
+    """
     return _vertex(curve, int(np.searchsorted(curve.false_V, 0.0, side="right")) - 1)
 
 
 def _vertex(curve: Roc, v: int) -> Operating:
-    return Operating(*(float(a[v]) for a in (curve.tpr_V, curve.fpr_V, curve.true_V, curve.false_V, curve.threshold_V)))
+    return Operating(
+        *(
+            float(a[v])
+            for a in (curve.tpr_V, curve.fpr_V, curve.true_V, curve.false_V, curve.threshold_V)
+        )
+    )
 
 
 def _interpolated(curve: Roc, fpr: float) -> Operating:
@@ -180,23 +222,32 @@ def _interpolated(curve: Roc, fpr: float) -> Operating:
         return _vertex(curve, v)
     share = max(0.0, wanted - curve.false_V[v]) / (curve.false_V[v + 1] - curve.false_V[v])
     true = float(curve.true_V[v] + share * (curve.true_V[v + 1] - curve.true_V[v]))
-    return Operating(true / curve.n_member, wanted / curve.n_nonmember, true, wanted, float(curve.threshold_V[v]))
+    return Operating(
+        true / curve.n_member, wanted / curve.n_nonmember, true, wanted, float(curve.threshold_V[v])
+    )
 
 
 def hull(curve: Roc) -> Roc:
-    """The vertices on the upper convex hull of a ROC: by pooling adjacent violators over the share of members in each step (linear time).
+    """The vertices on the upper convex hull of a ROC: by pooling adjacent violators over the share
+    of members in each step (linear time).
 
-    Source: Fawcett and Niculescu-Mizil, Machine Learning 68 (2007): the hull and isotonic regression are the same.
+    Source: Fawcett and Niculescu-Mizil, Machine Learning 68 (2007): the hull and isotonic
+    regression are the same.
     """
     true, both = np.diff(curve.true_V), np.diff(curve.true_V + curve.false_V)
     step = np.flatnonzero(both > 0)
-    blocks = optimize.isotonic_regression(true[step] / both[step], weights=both[step], increasing=False).blocks
+    blocks = optimize.isotonic_regression(
+        true[step] / both[step], weights=both[step], increasing=False
+    ).blocks
     vertex = np.append(0, step + 1)[blocks]
     return Roc(*(a[vertex] for a in curve[:5]), curve.n_member, curve.n_nonmember)
 
 
 def partial_auc(curve: Roc, fpr: float) -> float:
-    """The mean TPR over FPRs in [0, fpr], lines between vertices, in [0, 1]; guessing gives fpr/2. ValueError unless 0 < fpr <= 1."""
+    """The mean TPR over FPRs in [0, fpr], lines between vertices, in [0, 1]; guessing gives fpr/2.
+
+    ValueError unless 0 < fpr <= 1.
+    """
     checks.fraction(fpr=fpr)
     checks.positive(fpr=fpr)
     last = int(np.searchsorted(curve.fpr_V, fpr, side="right"))
@@ -207,10 +258,11 @@ def partial_auc(curve: Roc, fpr: float) -> float:
 
 
 def mann_whitney(curve: Roc) -> float:
-    """P-value of 'members score no higher than non-members', one-sided: normal approximation, corrected for ties and continuity.
+    """P-value of 'members score no higher than non-members', one-sided: normal approximation,
+    corrected for ties and continuity.
 
-    z = (U - nm/2 - 1/2)/sd, U = AUC nm, sd^2 = nm/12 (N + 1 - sum(t^3 - t)/(N (N - 1))) over tie groups of t rows, N = n + m. Valid for
-    independent records of one target.
+    z = (U - nm/2 - 1/2)/sd, U = AUC nm, sd^2 = nm/12 (N + 1 - sum(t^3 - t)/(N (N - 1))) over tie
+    groups of t rows, N = n + m. Valid for independent records of one target.
     """
     n, m = curve.n_member, curve.n_nonmember
     tied, total = np.diff(curve.true_V + curve.false_V), n + m
@@ -220,12 +272,15 @@ def mann_whitney(curve: Roc) -> float:
 
 
 def advantage(curve: Roc) -> float:
-    """max |TPR - FPR| over all thresholds, in [0, 1]: optimistic, for the threshold is picked with the answer at hand (`null_advantage`)."""
+    """max |TPR - FPR| over all thresholds, in [0, 1]: optimistic, for the threshold is picked with
+    the answer at hand (`null_advantage`).
+    """
     return float(np.max(np.abs(curve.tpr_V - curve.fpr_V)))
 
 
 def null_advantage(n_member: float, n_nonmember: float, two_sided: bool = True) -> float:
-    """Mean of max |TPR - FPR| (two-sided) or max (TPR - FPR) when scores carry nothing: c sqrt(1/n + 1/m), Kolmogorov's limit law.
+    """Mean of max |TPR - FPR| (two-sided) or max (TPR - FPR) when scores carry nothing: c sqrt(1/n
+    + 1/m), Kolmogorov's limit law.
 
     c = sqrt(pi/2) ln 2 = .869 two-sided, sqrt(pi/8) = .627 one-sided; for scores without ties.
     """
@@ -234,16 +289,20 @@ def null_advantage(n_member: float, n_nonmember: float, two_sided: bool = True) 
 
 
 def between(low: float, high: float) -> float:
-    """A threshold that names `high` and not `low` < `high`: the midpoint, or `high` where there is none."""
+    """A threshold that names `high` and not `low` < `high`: the midpoint, or `high` where there is
+    none.
+    """
     middle = low / 2 + high / 2
     return middle if low < middle <= high else high
 
 
 def best_threshold(curve: Roc) -> tuple[float, float]:
-    """(threshold, balanced accuracy) of the rule 'score >= threshold' with the largest balanced accuracy (TPR + 1 - FPR)/2 in [.5, 1].
+    """(threshold, balanced accuracy) of the rule 'score >= threshold' with the largest balanced
+    accuracy (TPR + 1 - FPR)/2 in [.5, 1].
 
-    Candidates are the midpoints of neighboring distinct scores, +inf and -inf; among equals the highest threshold. Counts are compared, not
-    rounded rates, so the choice is the same on every machine.
+    Candidates are the midpoints of neighboring distinct scores, +inf and -inf; among equals the
+    highest threshold. Counts are compared, not rounded rates, so the choice is the same on every
+    machine.
     """
     gain_V = curve.true_V * curve.n_nonmember - curve.false_V * curve.n_member
     v = int(np.argmax(gain_V))
@@ -251,33 +310,49 @@ def best_threshold(curve: Roc) -> tuple[float, float]:
 
 
 def best_accuracy(curve: Roc) -> tuple[float, float]:
-    """(threshold, accuracy) of the rule with the most rows right, (named members + other non-members) / rows; ties as in `best_threshold`."""
+    """(threshold, accuracy) of the rule with the most rows right, (named members + other
+    non-members) / rows; ties as in `best_threshold`.
+    """
     gain_V = curve.true_V - curve.false_V
     v = int(np.argmax(gain_V))
-    return _threshold(curve, v), float((gain_V[v] + curve.n_nonmember) / (curve.n_member + curve.n_nonmember))
+    return _threshold(curve, v), float(
+        (gain_V[v] + curve.n_nonmember) / (curve.n_member + curve.n_nonmember)
+    )
 
 
 def _threshold(curve: Roc, v: int) -> float:
     if v == 0:
         return math.inf
-    return -math.inf if v == len(curve.true_V) - 1 else between(curve.threshold_V[v + 1], curve.threshold_V[v])
+    return (
+        -math.inf
+        if v == len(curve.true_V) - 1
+        else between(curve.threshold_V[v + 1], curve.threshold_V[v])
+    )
 
 
 def rates_at(score_N, member_N, threshold: float) -> Rates:
-    """Rates of naming the rows with score [N] >= threshold: TPR, FPR, balanced accuracy (TPR + 1 - FPR)/2, precision; +inf names nobody finite."""
+    """Rates of naming the rows with score [N] >= threshold: TPR, FPR, balanced accuracy (TPR + 1 -
+    FPR)/2, precision; +inf names nobody finite.
+    """
     score_N, member_N = two_sides(score_N, member_N)
     checks.finite(threshold=np.nan_to_num(threshold, nan=np.nan, posinf=0.0, neginf=0.0))
     named_N = score_N >= threshold
-    inside, tp, fp = int(member_N.sum()), int((named_N & member_N).sum()), int((named_N & ~member_N).sum())
+    inside, tp, fp = (
+        int(member_N.sum()),
+        int((named_N & member_N).sum()),
+        int((named_N & ~member_N).sum()),
+    )
     outside = len(member_N) - inside
     tpr, fpr = tp / inside, fp / outside
     return Rates(tpr, fpr, (tpr + 1 - fpr) / 2, tp / max(tp + fp, 1), tp, fp, inside, outside)
 
 
 def ppv(tpr, fpr, ratio: float):
-    """Share of the named that are members, TPR/(TPR + ratio FPR), at `ratio` > 0 non-members a member; 1/(1 + ratio) where nobody is named.
+    """Share of the named that are members, TPR/(TPR + ratio FPR), at `ratio` > 0 non-members a
+    member; 1/(1 + ratio) where nobody is named.
 
-    `tpr` and `fpr` are numbers or arrays of one shape in [0, 1] (Jayaraman et al., arXiv:2005.10881).
+    `tpr` and `fpr` are numbers or arrays of one shape in [0, 1] (Jayaraman et al.,
+    arXiv:2005.10881).
     """
     checks.positive(ratio=ratio)
     tpr, fpr = np.asarray(tpr, np.float64), np.asarray(fpr, np.float64)

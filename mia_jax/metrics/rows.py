@@ -9,28 +9,65 @@ import math
 from collections.abc import Mapping, Sequence
 
 COLUMNS = (
-    *("attack", "target", "slice", "metric", "value", "low", "high", "interval", "method", "convention", "fpr_realized"),
+    *(
+        "attack",
+        "target",
+        "slice",
+        "metric",
+        "value",
+        "low",
+        "high",
+        "interval",
+        "method",
+        "convention",
+        "fpr_realized",
+    ),
     *("n_member", "n_nonmember", "n_targets", "knows", "sd_over_models", "null_mean", "p_value"),
 )
-RANKED = ("nothing", "shadows", "population")  # what a real attacker can have: `knows` of the attacks that are ranked
+RANKED = (
+    "nothing",
+    "shadows",
+    "population",
+)  # what a real attacker can have: `knows` of the attacks that are ranked
 OPTIMISTIC = ("advantage_optimistic", "oracle_threshold")
 MAIN = ("auc", "tpr", "fpr", "advantage", "balanced_accuracy", *OPTIMISTIC)
 
 
 def main_rows(rows: Sequence[Mapping]) -> list[Mapping]:
-    """The rows of the headline and its tables: all records, and the metrics of `metrics.summary`."""
-    return [row for row in rows if row["slice"] == "all" and (row["metric"] in MAIN or row["metric"].startswith(("tpr@", "ppv@")))]
+    """The rows of the headline and its tables: all records, and the metrics of
+    `metrics.summary`.
+    """
+    return [
+        row
+        for row in rows
+        if row["slice"] == "all"
+        and (row["metric"] in MAIN or row["metric"].startswith(("tpr@", "ppv@")))
+    ]
 
 
-def find(rows: Sequence[Mapping], attack: str, metric: str, target=None, slice: str = "all") -> Mapping | None:
-    """The row of one attack, metric, target (None = mean over targets, 'pooled', or a model) and slice; None if there is none."""
-    same = (row for row in rows if row["metric"] == metric and row["attack"] == attack and row["target"] == target)
+def find(
+    rows: Sequence[Mapping], attack: str, metric: str, target=None, slice: str = "all"
+) -> Mapping | None:
+    """The row of one attack, metric, target (None = mean over targets, 'pooled', or a model) and
+    slice; None if there is none.
+    """
+    same = (
+        row
+        for row in rows
+        if row["metric"] == metric and row["attack"] == attack and row["target"] == target
+    )
     return next((row for row in same if row["slice"] == slice), None)
 
 
 def fprs(rows: Sequence[Mapping]) -> list[float]:
     """The false-positive rates of the tpr@ rows, rising."""
-    return sorted({float(row["metric"].removeprefix("tpr@")) for row in rows if row["metric"].startswith("tpr@")})
+    return sorted(
+        {
+            float(row["metric"].removeprefix("tpr@"))
+            for row in rows
+            if row["metric"].startswith("tpr@")
+        }
+    )
 
 
 def sort_metric(rows: Sequence[Mapping]) -> str:
@@ -42,4 +79,8 @@ def sort_metric(rows: Sequence[Mapping]) -> str:
 def resolved(rows: Sequence[Mapping], attack: str, metric: str) -> Mapping | None:
     """The mean over targets, or the pooled row where only that one has a value."""
     mean, pooled = find(rows, attack, metric), find(rows, attack, metric, "pooled")
-    return pooled if pooled and pooled["value"] is not None and (mean is None or mean["value"] is None) else mean
+    return (
+        pooled
+        if pooled and pooled["value"] is not None and (mean is None or mean["value"] is None)
+        else mean
+    )

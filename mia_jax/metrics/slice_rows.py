@@ -1,4 +1,6 @@
-"""The rows of slices: every metric of every attack in every slice, and which slices are most exposed. One sort for each attack and target."""
+"""The rows of slices: every metric of every attack in every slice, and which slices are most
+exposed. One sort for each attack and target.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +12,32 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
-from mia_jax.metrics import bootstrap, components, intervals, multiple, outcomes, placements, roc, summary
+from mia_jax.metrics import (
+    bootstrap,
+    components,
+    intervals,
+    multiple,
+    outcomes,
+    placements,
+    roc,
+    summary,
+)
 from mia_jax.metrics.components import Error
 from mia_jax.metrics.outcomes import Counts, Outcome
 from mia_jax.metrics.placements import Weights
 from mia_jax.metrics.slices import Layer
 from mia_jax.metrics.study import Study, result_row
 
-FEWEST_RECORDS, FEWEST_OF_A_SIDE = 20, 5  # below that a slice is marked too small: no interval, not ranked
+FEWEST_RECORDS, FEWEST_OF_A_SIDE = (
+    20,
+    5,
+)  # below that a slice is marked too small: no interval, not ranked
 
 
 class Ground(NamedTuple):
-    """What all attacks share about one slice: its place in the layers, counts, and the weights of its sides under the draws."""
+    """What all attacks share about one slice: its place in the layers, counts, and the weights of
+    its sides under the draws.
+    """
 
     name: str
     layer: int
@@ -47,12 +63,18 @@ class Ground(NamedTuple):
         side = min(self.inside_T[self.both_T].mean(), self.outside_T[self.both_T].mean())
         if self.records < FEWEST_RECORDS:
             return f"too small: {self.records} records, fewer than {FEWEST_RECORDS}"
-        return f"too small: {side:.3g} rows on one side, fewer than {FEWEST_OF_A_SIDE}" if side < FEWEST_OF_A_SIDE else ""
+        return (
+            f"too small: {side:.3g} rows on one side, fewer than {FEWEST_OF_A_SIDE}"
+            if side < FEWEST_OF_A_SIDE
+            else ""
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sliced(Study):
-    """A study with codes [L,T,N] of the layers (the last one holds all evaluated rows) and the ground of each slice."""
+    """A study with codes [L,T,N] of the layers (the last one holds all evaluated rows) and the
+    ground of each slice.
+    """
 
     code_LTN: list[np.ndarray]
     grounds: list[Ground]
@@ -70,23 +92,38 @@ def rows(
     ppv_ratio: float = 1.0,
     level: float = 0.95,
 ) -> tuple[list[dict], dict[str, list[dict]]]:
-    """(rows, ranking). Rows as `summary.rows` makes them, with `slice` names and for target None and 'pooled' alone; further `n_records`,
-    `post_hoc`, `too_small`, and on auc rows `p_value` (AUC <= 1/2, one-sided) and `p_holm` (over the slices of this attack).
+    """(rows, ranking).
 
-    `ranking[attack]`: the slices that are not too small, most exposed first, that is by the lower end of the AUC's interval: {slice, auc, low, high,
-    p_value, p_holm, excess, excess_low, excess_high (AUC minus that of all records, paired draws), n_records, n_member, n_nonmember, post_hoc}.
-    `attacks`, `draws` and the rest are those of `summary.rows`. AUC: mean over targets, interval from the draws of placements; TPR@FPR: the
-    interval is that of the pooled ROC, where the false-positive rates are resolvable.
+    Rows as `summary.rows` makes them, with `slice` names and for target None and 'pooled' alone;
+    further `n_records`, `post_hoc`, `too_small`, and on auc rows `p_value` (AUC <= 1/2, one-sided)
+    and `p_holm` (over the slices of this attack).
+
+    `ranking[attack]`: the slices that are not too small, most exposed first, that is by the lower
+    end of the AUC's interval: {slice, auc, low, high, p_value, p_holm, excess, excess_low,
+    excess_high (AUC minus that of all records, paired draws), n_records, n_member, n_nonmember,
+    post_hoc}. `attacks`, `draws` and the rest are those of `summary.rows`. AUC: mean over targets,
+    interval from the draws of placements; TPR@FPR: the interval is that of the pooled ROC, where
+    the false-positive rates are resolvable.
     """
     member_TN, evaluated_TN = np.asarray(member_TN, bool), np.asarray(evaluated_TN, bool)
-    codes = [np.where(evaluated_TN, np.broadcast_to(layer.code, evaluated_TN.shape), -1) for layer in layers] + [evaluated_TN.astype(np.int32) - 1]
+    codes = [
+        np.where(evaluated_TN, np.broadcast_to(layer.code, evaluated_TN.shape), -1)
+        for layer in layers
+    ] + [evaluated_TN.astype(np.int32) - 1]
     made = [
         _ground(name, at, group, layer.post_hoc, codes[at] == group, member_TN, draws)
         for at, layer in enumerate(layers)
         for group, name in enumerate(layer.names)
     ]
     whole = _ground("all", len(layers), 0, False, evaluated_TN, member_TN, draws)
-    shared = dict(member_TN=member_TN, evaluated_TN=evaluated_TN, draws=draws, fprs=tuple(fprs), ratio=ppv_ratio, level=level)
+    shared = dict(
+        member_TN=member_TN,
+        evaluated_TN=evaluated_TN,
+        draws=draws,
+        fprs=tuple(fprs),
+        ratio=ppv_ratio,
+        level=level,
+    )
     study = Sliced(code_LTN=codes, grounds=made, all=whole, **shared)
     found, ranking = [], {}
     for name, attack in attacks.items() if made else ():
@@ -99,8 +136,12 @@ def _ground(name, layer, group, post_hoc, in_slice_TN, member_TN, draws) -> Grou
     w = placements.weights(in_slice_TN & member_TN, in_slice_TN & ~member_TN, draws.record_NR)
     unit_TR = 1.0 if draws.unit_TR is None else draws.unit_TR
     sides = ((w.side_Tn == 1).sum(1), (w.side_Tn == -1).sum(1))
-    totals = ((weight_TR * unit_TR).sum(0, dtype=np.float64) for weight_TR in (w.inside_TR, w.outside_TR))
-    return Ground(name, layer, group, post_hoc, *sides, int((w.side_Tn != 0).any(0).sum()), w, *totals)
+    totals = (
+        (weight_TR * unit_TR).sum(0, dtype=np.float64) for weight_TR in (w.inside_TR, w.outside_TR)
+    )
+    return Ground(
+        name, layer, group, post_hoc, *sides, int((w.side_Tn != 0).any(0).sum()), w, *totals
+    )
 
 
 def _attack(study: Sliced, name: str, attack: Mapping) -> tuple[list[dict], list[dict]]:
@@ -120,7 +161,9 @@ def _attack(study: Sliced, name: str, attack: Mapping) -> tuple[list[dict], list
         auc_T, drawn_TR = auc_TG[ground.layer][:, ground.group], np.full(whole_TR.shape, np.nan)
         if not small:
             drawn_TR = placements.auc_draws(auc_T, place_TN[ground.layer], ground.weights)
-        mean = {"auc": _area(study, ground, auc_T, drawn_TR, knows)} | _at_threshold(study, ground, attack, named_TN)
+        mean = {"auc": _area(study, ground, auc_T, drawn_TR, knows)} | _at_threshold(
+            study, ground, attack, named_TN
+        )
         points = _tprs(study, ground, pooled[ground.layer], ground.group, score_TN, knows)
         if len(auc_T) == 1:
             mean |= points
@@ -134,18 +177,27 @@ def _attack(study: Sliced, name: str, attack: Mapping) -> tuple[list[dict], list
 
 
 def _placed(study: Sliced, score_TN) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """For every layer the AUCs [T,G] of its slices and the placements [T,N] of the records in theirs."""
+    """For every layer the AUCs [T,G] of its slices and the placements [T,N] of the records in
+    theirs.
+    """
     orders = [placements.order(*pair) for pair in zip(score_TN, study.evaluated_TN)]
     counts = [int(code_TN.max(initial=0)) + 1 for code_TN in study.code_LTN]
     parts = [
-        [placements.placements(one, member_N, code_N, count) for one, member_N, code_N in zip(orders, study.member_TN, code_TN)]
+        [
+            placements.placements(one, member_N, code_N, count)
+            for one, member_N, code_N in zip(orders, study.member_TN, code_TN)
+        ]
         for code_TN, count in zip(study.code_LTN, counts)
     ]
-    return [np.array([auc_G for auc_G, _ in part]) for part in parts], [np.array([place_N for _, place_N in part]) for part in parts]
+    return [np.array([auc_G for auc_G, _ in part]) for part in parts], [
+        np.array([place_N for _, place_N in part]) for part in parts
+    ]
 
 
 def _segments(study: Sliced, score_TN) -> list[list[tuple]]:
-    """For every layer and slice (score, member, row number t N + n) of its pairs, by falling score."""
+    """For every layer and slice (score, member, row number t N + n) of its pairs, by falling
+    score.
+    """
     at = np.flatnonzero(study.evaluated_TN)
     at = at[np.argsort(-score_TN.ravel()[at], kind="stable")]
     score_K, member_K, found = score_TN.ravel()[at], study.member_TN.ravel()[at], []
@@ -153,34 +205,62 @@ def _segments(study: Sliced, score_TN) -> list[list[tuple]]:
         code_K = code_TN.ravel()[at]
         by = np.argsort(code_K, kind="stable")
         edges = np.searchsorted(code_K[by], np.arange(int(code_K.max(initial=-1)) + 2))
-        found.append([(score_K[k], member_K[k], at[k]) for k in (by[a:b] for a, b in itertools.pairwise(edges))])
+        found.append(
+            [
+                (score_K[k], member_K[k], at[k])
+                for k in (by[a:b] for a, b in itertools.pairwise(edges))
+            ]
+        )
     return found
 
 
 def _error(study: Sliced, value_T, drawn_TR, knows: str) -> Error:
     """The standard error of a mean over the targets that have a value."""
-    return components.error(components.parts(value_T, drawn_TR, study.draws.index_T), crossed=study.draws.unit_TR is not None, knows=knows)
+    return components.error(
+        components.parts(value_T, drawn_TR, study.draws.index_T),
+        crossed=study.draws.unit_TR is not None,
+        knows=knows,
+    )
 
 
 def _area(study: Sliced, ground: Ground, auc_T, drawn_TR, knows: str) -> Outcome:
     if not ground.both_T.any():
         return Outcome(None, method=ground.too_small, convention=outcomes.TIES)
-    value, smaller = float(np.nanmean(auc_T)), int(min(ground.inside_T[ground.both_T].min(), ground.outside_T[ground.both_T].min()))
+    value, smaller = (
+        float(np.nanmean(auc_T)),
+        int(min(ground.inside_T[ground.both_T].min(), ground.outside_T[ground.both_T].min())),
+    )
     more = outcomes.spread(auc_T[ground.both_T]) if ground.both_T.sum() > 1 else {}
     if ground.too_small:
         return Outcome(value, method=ground.too_small, convention=outcomes.TIES, more=more)
-    drawn_R, error = outcomes.average(drawn_TR, study.draws.unit_TR), _error(study, auc_T, drawn_TR, knows)
-    found = outcomes.area(value, drawn_R, smaller, study.level, study.draws.resampling, study.draws.method, more, error)
+    drawn_R, error = (
+        outcomes.average(drawn_TR, study.draws.unit_TR),
+        _error(study, auc_T, drawn_TR, knows),
+    )
+    found = outcomes.area(
+        value,
+        drawn_R,
+        smaller,
+        study.level,
+        study.draws.resampling,
+        study.draws.method,
+        more,
+        error,
+    )
     if found.low is None:
         return found
-    return found._replace(more=more | dict(p_value=one_sided(value, error, smaller, ground.records)))
+    return found._replace(
+        more=more | dict(p_value=one_sided(value, error, smaller, ground.records))
+    )
 
 
 def one_sided(value: float, error: Error, smaller_side: int, records: int) -> float:
-    """P-value of 'AUC <= 1/2' on the logit scale as the interval, with the fewer degrees of freedom: those of the units or of the records.
+    """P-value of 'AUC <= 1/2' on the logit scale as the interval, with the fewer degrees of
+    freedom: those of the units or of the records.
 
-    The draws are stretched until 1.96 deviations are a t-interval over the records (`placements.auc_draws`), which is undone here to get the far tail
-    right where the records' degrees of freedom are the fewer.
+    The draws are stretched until 1.96 deviations are a t-interval over the records
+    (`placements.auc_draws`), which is undone here to get the far tail right where the records'
+    degrees of freedom are the fewer.
     """
     freedom, deviation = records - 1, error.deviation
     if freedom <= error.freedom:
@@ -189,52 +269,87 @@ def one_sided(value: float, error: Error, smaller_side: int, records: int) -> fl
 
 
 def _at_threshold(study: Sliced, ground: Ground, attack: Mapping, named_TN) -> dict[str, Outcome]:
-    """The metrics at the shadow-chosen thresholds: means over the targets that have both sides in the slice."""
+    """The metrics at the shadow-chosen thresholds: means over the targets that have both sides in
+    the slice.
+    """
     metrics = outcomes.at_threshold(0.0, 0.0, study.ratio)
     if named_TN is None or not ground.both_T.any():
-        why = attack.get("no_threshold", "no shadow to choose a threshold on") if named_TN is None else ground.too_small
+        why = (
+            attack.get("no_threshold", "no shadow to choose a threshold on")
+            if named_TN is None
+            else ground.too_small
+        )
         return {m: Outcome(None, method=why, convention=outcomes.RULE) for m in metrics}
     w, both_T = ground.weights, ground.both_T
     named_Tn = named_TN[:, w.columns]
     tp_T, fp_T = ((named_Tn & (w.side_Tn == sign)).sum(1)[both_T].astype(float) for sign in (1, -1))
-    counts = Counts(tp_T, ground.inside_T[both_T].astype(float), fp_T, ground.outside_T[both_T].astype(float))
-    values = outcomes.at_threshold(counts.tp / counts.inside, counts.fp / counts.outside, study.ratio)
+    counts = Counts(
+        tp_T, ground.inside_T[both_T].astype(float), fp_T, ground.outside_T[both_T].astype(float)
+    )
+    values = outcomes.at_threshold(
+        counts.tp / counts.inside, counts.fp / counts.outside, study.ratio
+    )
     mean = {m: float(v.mean()) for m, v in values.items()}
     if ground.too_small:
-        return {m: Outcome(v, method=ground.too_small, convention=outcomes.RULE, fpr_realized=mean["fpr"]) for m, v in mean.items()}
+        return {
+            m: Outcome(
+                v, method=ground.too_small, convention=outcomes.RULE, fpr_realized=mean["fpr"]
+            )
+            for m, v in mean.items()
+        }
     drawn_TR = outcomes.at_threshold(*placements.shares(named_TN, w), study.ratio)
     drawn = {m: outcomes.average(v, study.draws.unit_TR) for m, v in drawn_TR.items()}
     filled = {m: np.full(len(both_T), np.nan) for m in values}
     for m, v in values.items():
         filled[m][both_T] = v
     knows = attack.get("knows", "shadows")
-    errors = {m: _error(study, filled[m], v, outcomes.at_threshold_knows(m, knows)) for m, v in drawn_TR.items()}
+    errors = {
+        m: _error(study, filled[m], v, outcomes.at_threshold_knows(m, knows))
+        for m, v in drawn_TR.items()
+    }
     sums = Counts(*(float(c.sum()) for c in counts))
-    return outcomes.several_at_threshold(mean, drawn, sums, int(both_T.sum()), study.ratio, study.level, study.draws, errors)
+    return outcomes.several_at_threshold(
+        mean, drawn, sums, int(both_T.sum()), study.ratio, study.level, study.draws, errors
+    )
 
 
-def _tprs(study: Sliced, ground: Ground, segments: list[tuple], group: int, score_TN, knows: str) -> dict[str, Outcome]:
+def _tprs(
+    study: Sliced, ground: Ground, segments: list[tuple], group: int, score_TN, knows: str
+) -> dict[str, Outcome]:
     """TPR at every FPR of the slice's pooled ROC."""
     score_K, member_K, at_K = segments[group]
     inside, outside = int(member_K.sum()), int((~member_K).sum())
     known = [fpr for fpr in study.fprs if inside and roc.resolvable(fpr, outside)]
-    out = {f"tpr@{fpr:g}": outcomes.unresolvable(fpr, outside) for fpr in study.fprs if fpr not in known}
+    out = {
+        f"tpr@{fpr:g}": outcomes.unresolvable(fpr, outside)
+        for fpr in study.fprs
+        if fpr not in known
+    }
     if not known:
         return out
     curve = roc.roc(score_K, member_K)
     points = [roc.tpr_at_fpr(curve, fpr) for fpr in known]
     if ground.too_small:
-        return out | {f"tpr@{f:g}": Outcome(p.tpr, None, None, None, ground.too_small, outcomes.STEP, p.fpr) for f, p in zip(known, points)}
+        return out | {
+            f"tpr@{f:g}": Outcome(p.tpr, None, None, None, ground.too_small, outcomes.STEP, p.fpr)
+            for f, p in zip(known, points)
+        }
     steps = [outcomes.allowed(fpr, outside) for fpr in known]
     rank = bootstrap.ranked(score_K, member_K, at_K)
-    low_FR, high_FR = placements.tpr_draws(rank, study.draws, steps, ground.inside_R, ground.outside_R)
+    low_FR, high_FR = placements.tpr_draws(
+        rank, study.draws, steps, ground.inside_R, ground.outside_R
+    )
     for f, (fpr, p) in enumerate(zip(known, points)):
         counts, targets = Counts(p.true_positives, inside, 0, 0), int(ground.both_T.sum())
         if len(study.member_TN) == 1:
-            out[f"tpr@{fpr:g}"] = outcomes.percentiles(p.tpr, fpr, p.fpr, counts, low_FR[f], high_FR[f], study.level, study.draws)
+            out[f"tpr@{fpr:g}"] = outcomes.percentiles(
+                p.tpr, fpr, p.fpr, counts, low_FR[f], high_FR[f], study.level, study.draws
+            )
             continue
         slope, named_TN = roc.slope_at(curve, steps[f]), score_TN >= p.threshold
-        parts = summary.pooled_rate_parts(named_TN, ground.weights, study.draws, tpr=p.tpr, fpr=p.fpr, slope=slope)
+        parts = summary.pooled_rate_parts(
+            named_TN, ground.weights, study.draws, tpr=p.tpr, fpr=p.fpr, slope=slope
+        )
         error = components.error(parts, crossed=study.draws.unit_TR is not None, knows=knows)
         found = p.tpr, roc.tpr_between(curve, fpr), fpr, p.fpr, counts, targets, high_FR[f]
         out[f"tpr@{fpr:g}"] = outcomes.several_tpr(*found, study.level, study.draws, error)
@@ -242,10 +357,19 @@ def _tprs(study: Sliced, ground: Ground, segments: list[tuple], group: int, scor
 
 
 def _entry(study: Sliced, ground: Ground, area: Outcome, whole: float, error: Error) -> dict:
-    """One slice of the ranking; its excess over all records has an interval from the paired draws, `error` being its standard error."""
+    """One slice of the ranking; its excess over all records has an interval from the paired draws,
+    `error` being its standard error.
+    """
     half = intervals.t_half(error.deviation, study.level, error.freedom)
     excess = area.value - whole
-    return dict(slice=ground.name, auc=area.value, low=area.low, high=area.high, p_value=area.more["p_value"], p_holm=None) | dict(
+    return dict(
+        slice=ground.name,
+        auc=area.value,
+        low=area.low,
+        high=area.high,
+        p_value=area.more["p_value"],
+        p_holm=None,
+    ) | dict(
         excess=excess,
         excess_low=excess - half,
         excess_high=excess + half,
@@ -269,7 +393,14 @@ def _rank(ranking: list[dict], found: list[dict]) -> None:
 def _row(name: str, attack: Mapping, ground: Ground, target, metric: str, o: Outcome) -> dict:
     pooled, both_T = target == "pooled", ground.both_T
     sides = (ground.inside_T, ground.outside_T)
-    n1, n0 = (int(side.sum()) if pooled else round(float(side[both_T].mean())) if both_T.any() else round(float(side.mean())) for side in sides)
+    n1, n0 = (
+        int(side.sum())
+        if pooled
+        else round(float(side[both_T].mean()))
+        if both_T.any()
+        else round(float(side.mean()))
+        for side in sides
+    )
     return result_row(
         o,
         attack=name,

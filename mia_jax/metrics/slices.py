@@ -1,7 +1,10 @@
-"""Slices of the evaluated records: what they are called and which records they hold. `metrics.slice_rows` measures them.
+"""Slices of the evaluated records: what they are called and which records they hold.
 
-A term is a file of mia_jax/slices, 'class', 'correct', 'loss' (10 deciles), 'group' (named records), 'column:<name>' or 'column:<name>:<bins>', or a
-module of a user's own, 'my_pkg.my_slices:bins=3'; 'a & b' intersects two.
+`metrics.slice_rows` measures them.
+
+A term is a file of mia_jax/slices, 'class', 'correct', 'loss' (10 deciles), 'group' (named
+records), 'column:<name>' or 'column:<name>:<bins>', or a module of a user's own,
+'my_pkg.my_slices:bins=3'; 'a & b' intersects two.
 """
 
 from __future__ import annotations
@@ -19,13 +22,18 @@ NEEDS = dict(  # what a term may need -> the field of Records, and what that is
     correct=("correct_TN", "the targets' signal 'correct'"),
 )
 MOST_SLICES = 1000
-MOST_VALUES, BINS = 20, 4  # a numeric column with more values than that is cut at its quantiles into so many bins
+MOST_VALUES, BINS = (
+    20,
+    4,
+)  # a numeric column with more values than that is cut at its quantiles into so many bins
 
 
 class Layer(NamedTuple):
-    """Slices that do not overlap: record n lies in the slice names[code[n]], or in none of them (-1).
+    """Slices that do not overlap: record n lies in the slice names[code[n]], or in none of them
+    (-1).
 
-    `code` is [N], or [T,N] if the slices differ from target to target; `post_hoc` marks slices made from the target's own answers.
+    `code` is [N], or [T,N] if the slices differ from target to target; `post_hoc` marks slices made
+    from the target's own answers.
     """
 
     names: tuple[str, ...]
@@ -34,7 +42,9 @@ class Layer(NamedTuple):
 
 
 class Records(NamedTuple):
-    """What slices are made from: `evaluated_TN`, the targets' answers ([T,N] or None), labels, columns and named rows."""
+    """What slices are made from: `evaluated_TN`, the targets' answers ([T,N] or None), labels,
+    columns and named rows.
+    """
 
     evaluated_TN: np.ndarray
     labels_N: np.ndarray | None
@@ -46,7 +56,11 @@ class Records(NamedTuple):
 
 def known_terms() -> list[str]:
     """Returns how the terms are written that the package has."""
-    return [form for name in registry.names("slices") for form in (("column:<name>", "column:<name>:<bins>") if name == "column" else (name,))]
+    return [
+        form
+        for name in registry.names("slices")
+        for form in (("column:<name>", "column:<name>:<bins>") if name == "column" else (name,))
+    ]
 
 
 def needs(terms: Sequence[Sequence[str]]) -> set[str]:
@@ -67,7 +81,8 @@ def _maker(term: str):
 
 
 def parse(wanted: Sequence[str]) -> list[tuple[str, ...]]:
-    """The terms of every wanted text, in its order and without repetitions; ValueError for a text that is none.
+    """The terms of every wanted text, in its order and without repetitions; ValueError for a text
+    that is none.
 
     >>> parse(('class', 'class & correct'))
     [('class',), ('class', 'correct')]
@@ -76,19 +91,34 @@ def parse(wanted: Sequence[str]) -> list[tuple[str, ...]]:
     for text in (wanted,) if isinstance(wanted, str) else wanted:
         terms = tuple(part.strip() for part in text.split("&"))
         if len(terms) > 2:
-            raise ValueError(f"slices: {text!r} joins {len(terms)} terms; at most two can be intersected.")
+            raise ValueError(
+                f"slices: {text!r} joins {len(terms)} terms; at most two can be intersected."
+            )
         for term in terms:
             kind, _, rest = term.partition(":")
-            if not (rest if kind == "column" else term in registry.names("slices") or registry.outside("slices", kind)):
+            if not (
+                rest
+                if kind == "column"
+                else term in registry.names("slices") or registry.outside("slices", kind)
+            ):
                 raise ValueError(
-                    f"slices: {term!r} in {text!r} is none of {', '.join(known_terms())}.{checks.closest(term, registry.names('slices'))}"
+                    f"slices: {term!r} in {text!r} is none of "
+                    f"{', '.join(known_terms())}.{checks.closest(term, registry.names('slices'))}"
                 )
         found += [terms] if terms not in found else []
     return found
 
 
-def check(wanted: Sequence[str], *, columns: Sequence[str] = (), groups: Mapping[str, Sequence[int]] = {}, num_examples: int | None = None) -> None:
-    """ValueError if a wanted slice names a column that the data lacks, or a group is empty or names rows that do not exist."""
+def check(
+    wanted: Sequence[str],
+    *,
+    columns: Sequence[str] = (),
+    groups: Mapping[str, Sequence[int]] = {},
+    num_examples: int | None = None,
+) -> None:
+    """ValueError if a wanted slice names a column that the data lacks, or a group is empty or names
+    rows that do not exist.
+    """
     terms = [term for pair in parse(wanted) for term in pair]
     known = [c for c in columns if c != "population"]
     for term in terms:
@@ -101,14 +131,23 @@ def check(wanted: Sequence[str], *, columns: Sequence[str] = (), groups: Mapping
         else:
             _maker(term)
     if "group" in terms and not groups:
-        raise ValueError("slices: 'group' is wanted but report.groups is empty; name records as groups={'mine': (3, 17)}.")
+        raise ValueError(
+            "slices: 'group' is wanted but report.groups is empty; name records as groups={'mine': "
+            "(3, 17)}."
+        )
     for name, rows in groups.items():
         rows = np.asarray(rows)
         if not rows.size or rows.ndim != 1 or rows.dtype.kind not in "iu":
             remedy = " Of a mask bring np.flatnonzero(mask)." if rows.dtype.kind == "b" else ""
-            raise ValueError(f"groups: {name!r} must be a list of row numbers and has shape {rows.shape}, dtype {rows.dtype}.{remedy}")
+            raise ValueError(
+                f"groups: {name!r} must be a list of row numbers and has shape {rows.shape}, dtype "
+                f"{rows.dtype}.{remedy}"
+            )
         if rows.min() < 0 or (num_examples is not None and rows.max() >= num_examples):
-            raise ValueError(f"groups: {name!r} names row {rows.min() if rows.min() < 0 else rows.max()}; the data has rows 0..{num_examples - 1}.")
+            raise ValueError(
+                f"groups: {name!r} names row {rows.min() if rows.min() < 0 else rows.max()}; the "
+                f"data has rows 0..{num_examples - 1}."
+            )
 
 
 def column_of(term: str) -> tuple[str, int | None]:
@@ -128,15 +167,22 @@ def make(
     correct_TN=None,
     groups: Mapping[str, Sequence[int]] = {},
 ) -> list[Layer]:
-    """The wanted slices of the evaluated records as layers; groups are sliced even if no text says so.
+    """The wanted slices of the evaluated records as layers; groups are sliced even if no text says
+    so.
 
-    `loss_TN` and `correct_TN` are the targets' answers. ValueError if a term needs what is not there, two slices share a name, or there are more
-    than 1,000. Slices without an evaluated record are left out.
+    `loss_TN` and `correct_TN` are the targets' answers. ValueError if a term needs what is not
+    there, two slices share a name, or there are more than 1,000. Slices without an evaluated record
+    are left out.
     """
     evaluated_TN = np.asarray(evaluated_TN, bool)
     texts = parse(wanted)
     texts += [("group",)] if groups and not any("group" in terms for terms in texts) else []
-    check([" & ".join(t) for t in texts], columns=tuple(columns), groups=groups, num_examples=evaluated_TN.shape[1])
+    check(
+        [" & ".join(t) for t in texts],
+        columns=tuple(columns),
+        groups=groups,
+        num_examples=evaluated_TN.shape[1],
+    )
     records = Records(evaluated_TN, labels_N, columns, loss_TN, correct_TN, groups)
     single = {term: _layers(term, records) for terms in texts for term in terms}
     layers = []
@@ -147,7 +193,10 @@ def make(
         layers += [used for part in parts if (used := compact(part, evaluated_TN)).names]
     names = [name for layer in layers for name in layer.names]
     if len(names) > MOST_SLICES:
-        raise ValueError(f"slices: {', '.join(map(' & '.join, texts))} make {len(names)} slices; at most {MOST_SLICES} are measured.")
+        raise ValueError(
+            f"slices: {', '.join(map(' & '.join, texts))} make {len(names)} slices; at most "
+            f"{MOST_SLICES} are measured."
+        )
     repeated = {name for name in names if names.count(name) > 1}
     if repeated:
         raise ValueError(f"slices: two slices are called {sorted(repeated)[0]!r}.")
@@ -158,18 +207,26 @@ def _layers(term: str, records: Records) -> list[Layer]:
     """The layers of one term.
 
     Raises:
-        ValueError: The term needs what is not there, or a user's own made something else than layers of the records.
+        ValueError: The term needs what is not there, or a user's own made something else than
+            layers of the records.
     """
     for need in _needs(term):
         field, what = NEEDS[need]
         if getattr(records, field) is None:
-            raise ValueError(f"slices: {term!r} needs {what}, and there is none; leave it out, or bring logits or probs with labels.")
+            raise ValueError(
+                f"slices: {term!r} needs {what}, and there is none; leave it out, or bring logits "
+                "or probs with labels."
+            )
     made = _maker(term)(records)
     layers = [made] if isinstance(made, Layer) else list(made)
     for layer in layers:
-        if not isinstance(layer, Layer) or np.shape(layer.code)[-1:] != records.evaluated_TN.shape[1:]:
+        if (
+            not isinstance(layer, Layer)
+            or np.shape(layer.code)[-1:] != records.evaluated_TN.shape[1:]
+        ):
             raise ValueError(
-                f"slices: {term!r} must make metrics.slices.Layer(names, code, post_hoc) with a code of {records.evaluated_TN.shape[1]} records."
+                f"slices: {term!r} must make metrics.slices.Layer(names, code, post_hoc) with a "
+                f"code of {records.evaluated_TN.shape[1]} records."
             )
     return layers
 
@@ -184,33 +241,54 @@ def by_value(name: str, column) -> Layer:
     """One slice a distinct value, '<name>=<value>', in sorted order; NaN is in none."""
     column = np.asarray(column)
     values, code = _distinct(column)
-    text = shown(values) if column.dtype.kind == "f" else [v.decode() if isinstance(v, bytes) else str(v) for v in values]
+    text = (
+        shown(values)
+        if column.dtype.kind == "f"
+        else [v.decode() if isinstance(v, bytes) else str(v) for v in values]
+    )
     missing = np.isnan(values) if column.dtype.kind == "f" else np.zeros(len(values), bool)
-    return Layer(tuple(f"{name}={t}" for t in text), np.where(missing[code], -1, code).astype(np.int32), False)
+    return Layer(
+        tuple(f"{name}={t}" for t in text),
+        np.where(missing[code], -1, code).astype(np.int32),
+        False,
+    )
 
 
 def _distinct(column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """np.unique(column, return_inverse=True); by counting, without a sort, for whole numbers in a narrow range such as labels."""
+    """np.unique(column, return_inverse=True); by counting, without a sort, for whole numbers in a
+    narrow range such as labels.
+    """
     if column.dtype.kind in "iu" and column.size:
         low, span = column.min(), int(column.max()) - int(column.min()) + 1
         if span <= len(column):
             place = column.astype(np.int64) - int(low)
             there = np.bincount(place, minlength=span) > 0
-            return (np.flatnonzero(there) + int(low)).astype(column.dtype), (np.cumsum(there) - 1)[place]
+            return (np.flatnonzero(there) + int(low)).astype(column.dtype), (np.cumsum(there) - 1)[
+                place
+            ]
     return np.unique(column, return_inverse=True)
 
 
 def shown(values) -> list[str]:
     """Numbers with 6 digits, or with all of them where 6 do not tell them apart."""
     short = [f"{v:g}" for v in values]
-    return short if len(set(short)) == len(set(np.asarray(values).tolist())) else [f"{v:.17g}" for v in values]
+    return (
+        short
+        if len(set(short)) == len(set(np.asarray(values).tolist()))
+        else [f"{v:.17g}" for v in values]
+    )
 
 
 def by_quantile(name: str, column, bins: int) -> Layer:
-    """`bins` slices at the column's quantiles, '<name>=[low, high)', the last one closed; equal quantiles are merged, NaN is in none."""
+    """`bins` slices at the column's quantiles, '<name>=[low, high)', the last one closed; equal
+    quantiles are merged, NaN is in none.
+    """
     column = np.asarray(column)
     if column.dtype.kind not in "iufb":
-        raise ValueError(f"slices: column {name!r} has dtype {column.dtype} and cannot be cut into bins; use 'column:{name}'.")
+        raise ValueError(
+            f"slices: column {name!r} has dtype {column.dtype} and cannot be cut into bins; use "
+            f"'column:{name}'."
+        )
     column = column.astype(np.float64)
     edges = np.unique(np.nanquantile(column, np.linspace(0, 1, bins + 1)))
     edges = np.append(edges, edges) if len(edges) == 1 else edges
@@ -221,7 +299,11 @@ def by_quantile(name: str, column, bins: int) -> Layer:
 
 
 def by_percentile(loss_TN, evaluated_TN) -> list[Layer]:
-    """10 deciles 'loss 0-10%' .. 'loss 90-100%' of each target's loss over its evaluated members and non-members together, both ends inclusive."""
+    """10 deciles 'loss 0-10%' ..
+
+    'loss 90-100%' of each target's loss over its evaluated members and non-members together, both
+    ends inclusive.
+    """
     loss_TN = np.where(evaluated_TN, np.asarray(loss_TN, np.float64), np.nan)
     edge_ET = np.nanpercentile(loss_TN, np.arange(0, 101, 10), axis=1)
     within = lambda k: (loss_TN >= edge_ET[k][:, None]) & (loss_TN <= edge_ET[k + 1][:, None])  # noqa: E731

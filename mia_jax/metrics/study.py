@@ -13,7 +13,8 @@ from mia_jax.metrics.outcomes import Outcome
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Study:
-    """What all attacks share: membership and evaluated rows of the targets, the draws of the intervals, and what is reported.
+    """What all attacks share: membership and evaluated rows of the targets, the draws of the
+    intervals, and what is reported.
 
     `ratio` is the number of non-members per member at which precision is reported.
     """
@@ -49,9 +50,11 @@ def result_row(
     slice_name: str = "all",
     **more,
 ) -> dict:
-    """Returns the row of one result, in the order of results.csv; `more` and the outcome's own further columns come last.
+    """Returns the row of one result, in the order of results.csv; `more` and the outcome's own
+    further columns come last.
 
-    `target` is None for a mean over targets, 'pooled' for one ROC over all pairs, else the number of a model. Counts are rounded.
+    `target` is None for a mean over targets, 'pooled' for one ROC over all pairs, else the number
+    of a model. Counts are rounded.
     """
     return dict(
         attack=attack,

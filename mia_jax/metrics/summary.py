@@ -1,4 +1,6 @@
-"""The rows of a report: every metric of every attack over the targets, pooled, and target by target, each with its interval and how it was made."""
+"""The rows of a report: every metric of every attack over the targets, pooled, and target by
+target, each with its interval and how it was made.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +25,18 @@ from mia_jax.metrics.outcomes import Counts, Outcome
 
 FPRS = (0.001, 0.01, 0.1)
 OPTIMISTIC = ("advantage_optimistic", "oracle_threshold")
-BRIEF = ("auc", "tpr@", "advantage", "balanced_accuracy")  # what single targets show when there are many
+BRIEF = (
+    "auc",
+    "tpr@",
+    "advantage",
+    "balanced_accuracy",
+)  # what single targets show when there are many
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Study:
-    """What all attacks share; `own` are each target's stratified draws [N,R], empty when there are too many targets for intervals of their own.
+    """What all attacks share; `own` are each target's stratified draws [N,R], empty when there are
+    too many targets for intervals of their own.
 
     `weight_2TR` are the weights of members and non-members under the draws.
     """
@@ -45,10 +53,12 @@ class Study:
 
 
 class Drawn(NamedTuple):
-    """A number and its bootstrap values [R]: `low_R` errs low, `high_R` errs high (equal for an AUC); kept to compare attacks draw by draw.
+    """A number and its bootstrap values [R]: `low_R` errs low, `high_R` errs high (equal for an
+    AUC); kept to compare attacks draw by draw.
 
-    Of several targets, `parts` are the same unit by unit, `center` is what the interval lies about, `knows` what the attack knows, and `left` the
-    number without each group of units (None unless the attack was rerun).
+    Of several targets, `parts` are the same unit by unit, `center` is what the interval lies about,
+    `knows` what the attack knows, and `left` the number without each group of units (None unless
+    the attack was rerun).
     """
 
     outcome: Outcome
@@ -61,10 +71,12 @@ class Drawn(NamedTuple):
 
 
 class Scored(NamedTuple):
-    """One attack, sorted: a ROC and its rows for each target; `counts_T` and `named_TN` at the shadow-chosen thresholds (None without them).
+    """One attack, sorted: a ROC and its rows for each target; `counts_T` and `named_TN` at the
+    shadow-chosen thresholds (None without them).
 
-    `weight_2TR` are the weights of the named members and non-members under the draws; `drawn[target, metric]` collects what the attack drew over
-    all targets (target None or 'pooled'); `left` are the numbers without each group of units.
+    `weight_2TR` are the weights of the named members and non-members under the draws;
+    `drawn[target, metric]` collects what the attack drew over all targets (target None or
+    'pooled'); `left` are the numbers without each group of units.
     """
 
     score_TN: np.ndarray
@@ -93,56 +105,99 @@ def rows(
     detail: int = 8,
     keep: dict[str, dict] | None = None,
 ) -> list[dict]:
-    """Rows {attack, target, slice, metric, value, low, high, interval, method, convention, fpr_realized, n_member, n_nonmember, n_targets, knows}.
+    """Rows {attack, target, slice, metric, value, low, high, interval, method, convention,
+    fpr_realized, n_member, n_nonmember, n_targets, knows}.
 
-    `attacks[name]` has `score_TN` (higher = more likely a member; NaN outside evaluated_TN) and optionally `knows`, `threshold_T` (chosen on shadows:
-    `thresholds.shadow_thresholds`; None or NaN = no shadows), `no_threshold` (why) and `without` (its numbers without groups of units, a sequence
-    of `jackknife.Rerun`). `target` None = mean over targets, 'pooled' = one ROC over all
-    (target, record) pairs, else the model's number from `targets`; up to `detail` targets get intervals of their own. `unit_T`: targets resampled
-    together (twins). `n_member`, `n_nonmember` are a target's for None (their mean if they differ), all pairs' for 'pooled'. Metrics: auc, tpr@FPR;
-    at the shadow-chosen threshold tpr, fpr, advantage = TPR - FPR, balanced_accuracy, ppv@RATIO (non-members a member); and, optimistic with
-    knows='oracle_threshold' and `null_mean` beside them, advantage_optimistic = max |TPR - FPR| and oracle_threshold = best balanced accuracy.
-    Rows of auc and tpr@FPR with an interval carry `p_value`, one-sided, of 'no better than guessing' (`multiple.leaks`). Where units of models can be
-    resampled the standard error comes from variance components: of attacks that know shadows from their reruns (`components.left_error`), without
-    reruns by a rule that is often too wide (`components.error`). Either way tpr, fpr and ppv at a threshold speak about these shadow models alone.
-    Mean rows carry `sd_over_models`. A dict `keep` is filled with keep[attack][target, metric] = Drawn (`comparisons.rows`).
-    Raises ValueError on NaN scores of evaluated rows and on targets without members or non-members.
+    `attacks[name]` has `score_TN` (higher = more likely a member; NaN outside evaluated_TN) and
+    optionally `knows`, `threshold_T` (chosen on shadows: `thresholds.shadow_thresholds`; None or
+    NaN = no shadows), `no_threshold` (why) and `without` (its numbers without groups of units, a
+    sequence of `jackknife.Rerun`). `target` None = mean over targets, 'pooled' = one ROC over all
+    (target, record) pairs, else the model's number from `targets`; up to `detail` targets get
+    intervals of their own. `unit_T`: targets resampled together (twins). `n_member`, `n_nonmember`
+    are a target's for None (their mean if they differ), all pairs' for 'pooled'. Metrics: auc,
+    tpr@FPR; at the shadow-chosen threshold tpr, fpr, advantage = TPR - FPR, balanced_accuracy,
+    ppv@RATIO (non-members a member); and, optimistic with knows='oracle_threshold' and `null_mean`
+    beside them, advantage_optimistic = max |TPR - FPR| and oracle_threshold = best balanced
+    accuracy. Rows of auc and tpr@FPR with an interval carry `p_value`, one-sided, of 'no better
+    than guessing' (`multiple.leaks`). Where units of models can be resampled the standard error
+    comes from variance components: of attacks that know shadows from their reruns
+    (`components.left_error`), without reruns by a rule that is often too wide (`components.error`).
+    Either way tpr, fpr and ppv at a threshold speak about these shadow models alone. Mean rows
+    carry `sd_over_models`. A dict `keep` is filled with keep[attack][target, metric] = Drawn
+    (`comparisons.rows`). Raises ValueError on NaN scores of evaluated rows and on targets without
+    members or non-members.
     """
     member_TN, evaluated_TN = np.asarray(member_TN, bool), np.asarray(evaluated_TN, bool)
     T, N = checks.shape("TN", member=member_TN, evaluated=evaluated_TN).values()
     checks.fraction(closed="neither", level=level)
     checks.positive(ppv_ratio=ppv_ratio, **{f"fpr {fpr:g}": fpr for fpr in fprs})
-    draws = bootstrap.make(N, np.arange(T) if unit_T is None else unit_T) if draws is None else draws
+    draws = (
+        bootstrap.make(N, np.arange(T) if unit_T is None else unit_T) if draws is None else draws
+    )
     count = draws.record_NR.shape[1]
     study = Study(
         member_TN=member_TN,
         evaluated_TN=evaluated_TN,
         targets=tuple(range(T)) if targets is None else tuple(int(t) for t in targets),
         draws=draws,
-        own=tuple(bootstrap.stratified(draws.seed + 1 + t, member_TN[t], evaluated_TN[t], count) for t in range(T)) if T <= detail else (),
+        own=tuple(
+            bootstrap.stratified(draws.seed + 1 + t, member_TN[t], evaluated_TN[t], count)
+            for t in range(T)
+        )
+        if T <= detail
+        else (),
         fprs=tuple(fprs),
         ratio=ppv_ratio,
-        weight_2TR=bootstrap.side_weights(member_TN, evaluated_TN, evaluated_TN, draws.record_NR) if T > 1 else (),
+        weight_2TR=bootstrap.side_weights(member_TN, evaluated_TN, evaluated_TN, draws.record_NR)
+        if T > 1
+        else (),
         level=level,
     )
-    return [row for name, attack in attacks.items() for row in _attack_rows(study, name, attack, keep)]
+    return [
+        row for name, attack in attacks.items() for row in _attack_rows(study, name, attack, keep)
+    ]
 
 
 def _attack_rows(study: Study, name: str, attack: Mapping, keep: dict | None) -> list[dict]:
     scored, knows = _sorted(study, name, attack), attack.get("knows", "shadows")
     T = len(study.targets)
-    inside_T, outside_T = (study.evaluated_TN & study.member_TN).sum(1), (study.evaluated_TN & ~study.member_TN).sum(1)
+    inside_T, outside_T = (
+        (study.evaluated_TN & study.member_TN).sum(1),
+        (study.evaluated_TN & ~study.member_TN).sum(1),
+    )
     single = [_single(study, scored, t) for t in range(T)]
     scopes = [
         (None, single[0] if T == 1 else _mean(study, scored), inside_T.mean(), outside_T.mean(), T),
-        ("pooled", single[0] if T == 1 else _pooled(study, scored), inside_T.sum(), outside_T.sum(), T),
+        (
+            "pooled",
+            single[0] if T == 1 else _pooled(study, scored),
+            inside_T.sum(),
+            outside_T.sum(),
+            T,
+        ),
         *((study.targets[t], single[t], inside_T[t], outside_T[t], 1) for t in range(T)),
     ]
     if keep is not None:
         keep[name] = scored.drawn
     return [
-        dict(attack=name, target=target, slice="all", metric=metric, value=o.value, low=o.low, high=o.high, interval=o.interval, method=o.method)
-        | dict(convention=o.convention, fpr_realized=o.fpr_realized, n_member=round(float(n1)), n_nonmember=round(float(n0)), n_targets=count)
+        dict(
+            attack=name,
+            target=target,
+            slice="all",
+            metric=metric,
+            value=o.value,
+            low=o.low,
+            high=o.high,
+            interval=o.interval,
+            method=o.method,
+        )
+        | dict(
+            convention=o.convention,
+            fpr_realized=o.fpr_realized,
+            n_member=round(float(n1)),
+            n_nonmember=round(float(n0)),
+            n_targets=count,
+        )
         | dict(knows="oracle_threshold" if metric in OPTIMISTIC else knows, **o.more)
         for target, found, n1, n0, count in scopes
         for metric, o in found.items()
@@ -162,25 +217,44 @@ def _sorted(study: Study, name: str, attack: Mapping) -> Scored:
             raise ValueError(f"attack {name!r}, target {target}: {e}") from e
         ranks.append(bootstrap.ranked(score_TN[t, at], study.member_TN[t, at], t * N + at))
     threshold_T = attack.get("threshold_T")
-    left = jackknife.parts(attack, study.member_TN, study.evaluated_TN, draws=study.draws, fprs=study.fprs)
+    left = jackknife.parts(
+        attack, study.member_TN, study.evaluated_TN, draws=study.draws, fprs=study.fprs
+    )
     more = dict(knows=attack.get("knows", "shadows"), left=left)
     if threshold_T is None or np.isnan(np.asarray(threshold_T, np.float64)).any():
         why = attack.get("no_threshold", "no shadow to choose a threshold on")
         return Scored(score_TN, tuple(curves), tuple(ranks), None, None, why, {}, **more)
     named_TN = study.evaluated_TN & (score_TN >= np.asarray(threshold_T, np.float64)[:, None])
     sides = (study.evaluated_TN & study.member_TN, study.evaluated_TN & ~study.member_TN)
-    counts_T = Counts(*(rows_TN.sum(1).astype(float) for side_TN in sides for rows_TN in (side_TN & named_TN, side_TN)))
-    weight_2TR = bootstrap.side_weights(study.member_TN, study.evaluated_TN, named_TN, study.draws.record_NR) if study.weight_2TR else ()
-    return Scored(score_TN, tuple(curves), tuple(ranks), named_TN, counts_T, "", {}, weight_2TR, **more)
+    counts_T = Counts(
+        *(
+            rows_TN.sum(1).astype(float)
+            for side_TN in sides
+            for rows_TN in (side_TN & named_TN, side_TN)
+        )
+    )
+    weight_2TR = (
+        bootstrap.side_weights(study.member_TN, study.evaluated_TN, named_TN, study.draws.record_NR)
+        if study.weight_2TR
+        else ()
+    )
+    return Scored(
+        score_TN, tuple(curves), tuple(ranks), named_TN, counts_T, "", {}, weight_2TR, **more
+    )
 
 
 def _missing(study: Study, scored: Scored) -> dict[str, Outcome]:
     """The metrics of a fixed threshold where there is none."""
-    return {m: Outcome(None, method=scored.no_threshold, convention=outcomes.RULE) for m in outcomes.at_threshold(0.0, 0.0, study.ratio)}
+    return {
+        m: Outcome(None, method=scored.no_threshold, convention=outcomes.RULE)
+        for m in outcomes.at_threshold(0.0, 0.0, study.ratio)
+    }
 
 
 def _single(study: Study, scored: Scored, t: int) -> dict[str, Outcome]:
-    """One target: stratified bootstrap, the box where counts are small, closed forms at the fixed threshold; values only when there are many."""
+    """One target: stratified bootstrap, the box where counts are small, closed forms at the fixed
+    threshold; values only when there are many.
+    """
     curve, rank, level = scored.curves[t], scored.ranks[t], study.level
     low_FR, high_FR, method = None, None, "value only"
     out = {"auc": Outcome(roc.auc(curve), method=method, convention=outcomes.TIES)}
@@ -188,54 +262,119 @@ def _single(study: Study, scored: Scored, t: int) -> dict[str, Outcome]:
         method = f"stratified bootstrap, {study.own[t].shape[1]} draws"
         steps = [outcomes.allowed(fpr, len(rank.nonmember_J)) for fpr in study.fprs]
         auc_R, low_FR, high_FR = bootstrap.redraw(rank, study.own[t], None, steps)
-        out["auc"] = outcomes.area(roc.auc(curve), auc_R, min(len(rank.member_I), len(rank.nonmember_J)), level, "records", method)
+        out["auc"] = outcomes.area(
+            roc.auc(curve),
+            auc_R,
+            min(len(rank.member_I), len(rank.nonmember_J)),
+            level,
+            "records",
+            method,
+        )
     at = study.evaluated_TN[t]
-    out |= outcomes.single_tprs(curve, scored.score_TN[t, at], study.member_TN[t, at], study.fprs, low_FR, high_FR, level, method)
+    out |= outcomes.single_tprs(
+        curve,
+        scored.score_TN[t, at],
+        study.member_TN[t, at],
+        study.fprs,
+        low_FR,
+        high_FR,
+        level,
+        method,
+    )
     if study.own and len(study.targets) == 1:
-        for metric, drawn in (("auc", (auc_R, auc_R)), *((f"tpr@{fpr:g}", ends) for fpr, *ends in zip(study.fprs, low_FR, high_FR))):
+        for metric, drawn in (
+            ("auc", (auc_R, auc_R)),
+            *((f"tpr@{fpr:g}", ends) for fpr, *ends in zip(study.fprs, low_FR, high_FR)),
+        ):
             _keep(scored, None, metric, out, drawn)
     if scored.counts_T is None:
         out |= _missing(study, scored)
     else:
         counts = Counts(*(float(c[t]) for c in scored.counts_T))
-        values = outcomes.at_threshold(counts.tp / counts.inside, counts.fp / counts.outside, study.ratio)
-        limits = outcomes.closed_form(counts, study.ratio, level) if study.own else dict.fromkeys(values, (None, None, "value only"))
+        values = outcomes.at_threshold(
+            counts.tp / counts.inside, counts.fp / counts.outside, study.ratio
+        )
+        limits = (
+            outcomes.closed_form(counts, study.ratio, level)
+            if study.own
+            else dict.fromkeys(values, (None, None, "value only"))
+        )
         for metric, value in values.items():
             low, high, how = limits[metric]
-            out[metric] = Outcome(value, low, high, "fixed_threshold" if study.own else None, how, outcomes.RULE, values["fpr"])
+            out[metric] = Outcome(
+                value,
+                low,
+                high,
+                "fixed_threshold" if study.own else None,
+                how,
+                outcomes.RULE,
+                values["fpr"],
+            )
     if study.own:
         return out | outcomes.optimistic([curve])
     return {metric: o for metric, o in out.items() if metric.startswith(BRIEF)}
 
 
 def _mean(study: Study, scored: Scored) -> dict[str, Outcome]:
-    """Means over targets of each target's metric; draws reweight records within a target and targets in the mean."""
+    """Means over targets of each target's metric; draws reweight records within a target and
+    targets in the mean.
+    """
     draws, level, T = study.draws, study.level, len(study.targets)
-    auc_TR = np.stack([bootstrap.redraw(rank, draws.record_NR, None, [], low=False)[0] for rank in scored.ranks])
+    auc_TR = np.stack(
+        [bootstrap.redraw(rank, draws.record_NR, None, [], low=False)[0] for rank in scored.ranks]
+    )
     areas = [roc.auc(curve) for curve in scored.curves]
     smaller = min(min(len(r.member_I), len(r.nonmember_J)) for r in scored.ranks)
-    auc_R, parts = outcomes.average(auc_TR, draws.unit_TR), components.parts(areas, auc_TR, draws.index_T)
+    auc_R, parts = (
+        outcomes.average(auc_TR, draws.unit_TR),
+        components.parts(areas, auc_TR, draws.index_T),
+    )
     value, more = float(np.mean(areas)), outcomes.spread(areas)
     error, how = _error(study, scored, parts, (None, "auc"))
-    out = {"auc": outcomes.area(value, auc_R, smaller, level, how.resampling, how.method, more, error)}
+    out = {
+        "auc": outcomes.area(value, auc_R, smaller, level, how.resampling, how.method, more, error)
+    }
     _keep(scored, None, "auc", out, (auc_R, auc_R, parts, value))
-    w = placements.weights(study.evaluated_TN & study.member_TN, study.evaluated_TN & ~study.member_TN, draws.record_NR)
+    w = placements.weights(
+        study.evaluated_TN & study.member_TN, study.evaluated_TN & ~study.member_TN, draws.record_NR
+    )
     for fpr in study.fprs:
         points, metric = [roc.tpr_at_fpr(curve, fpr) for curve in scored.curves], f"tpr@{fpr:g}"
         fewest = int(min(c.n_nonmember for c in scored.curves))
         if None in points:
             out[metric] = outcomes.unresolvable(fpr, fewest)
             continue
-        counts = Counts(sum(p.true_positives for p in points), sum(c.n_member for c in scored.curves), 0, 0)
+        counts = Counts(
+            sum(p.true_positives for p in points), sum(c.n_member for c in scored.curves), 0, 0
+        )
         tprs = [p.tpr for p in points]
-        slope = float(np.mean([roc.slope_at(c, outcomes.allowed(fpr, int(c.n_nonmember))) for c in scored.curves]))
+        slope = float(
+            np.mean(
+                [roc.slope_at(c, outcomes.allowed(fpr, int(c.n_nonmember))) for c in scored.curves]
+            )
+        )
         tpr_TR = mean_rate_draws(study, scored, w, [p.threshold for p in points], slope)
-        tpr_R, parts = outcomes.average(tpr_TR, draws.unit_TR), components.parts(tprs, tpr_TR, draws.index_T)
+        tpr_R, parts = (
+            outcomes.average(tpr_TR, draws.unit_TR),
+            components.parts(tprs, tpr_TR, draws.index_T),
+        )
         between = float(np.mean([roc.tpr_between(c, fpr) for c in scored.curves]))
-        center = roc.between_true(between, fpr, float(np.mean([c.n_nonmember for c in scored.curves])), slope)
-        found = float(np.mean(tprs)), center, fpr, float(np.mean([p.fpr for p in points])), counts, T, tpr_R
+        center = roc.between_true(
+            between, fpr, float(np.mean([c.n_nonmember for c in scored.curves])), slope
+        )
+        found = (
+            float(np.mean(tprs)),
+            center,
+            fpr,
+            float(np.mean([p.fpr for p in points])),
+            counts,
+            T,
+            tpr_R,
+        )
         error, how = _error(study, scored, parts, (None, metric))
-        error = components.of_few(error, sum(outcomes.allowed(fpr, int(c.n_nonmember)) for c in scored.curves))
+        error = components.of_few(
+            error, sum(outcomes.allowed(fpr, int(c.n_nonmember)) for c in scored.curves)
+        )
         out[metric] = outcomes.several_tpr(*found, level, how, error, outcomes.spread(tprs))
         _keep(scored, None, metric, out, (tpr_R, tpr_R, parts, center))
     if scored.counts_T is None:
@@ -243,8 +382,13 @@ def _mean(study: Study, scored: Scored) -> dict[str, Outcome]:
     (tp_TR, fp_TR), (in_TR, out_TR) = scored.weight_2TR, study.weight_2TR
     drawn = outcomes.at_threshold(_share(tp_TR, in_TR), _share(fp_TR, out_TR), study.ratio)
     counts = scored.counts_T
-    values = outcomes.at_threshold(counts.tp / counts.inside, counts.fp / counts.outside, study.ratio)
-    errors = {m: _error(study, scored, components.parts(values[m], v, draws.index_T), (None, m)) for m, v in drawn.items()}
+    values = outcomes.at_threshold(
+        counts.tp / counts.inside, counts.fp / counts.outside, study.ratio
+    )
+    errors = {
+        m: _error(study, scored, components.parts(values[m], v, draws.index_T), (None, m))
+        for m, v in drawn.items()
+    }
     out |= outcomes.several_at_threshold(
         {m: v.mean() for m, v in values.items()},
         {m: outcomes.average(v, draws.unit_TR) for m, v in drawn.items()},
@@ -260,33 +404,51 @@ def _mean(study: Study, scored: Scored) -> dict[str, Outcome]:
     return out | outcomes.optimistic(scored.curves)
 
 
-def mean_rate_draws(study: Study, scored: Scored, w: placements.Weights, thresholds: Sequence[float], slope: float) -> np.ndarray:
-    """TPRs [T,R] at an FPR under the draws, to first order: a target's TPR less `slope` times its FPR at its own threshold.
+def mean_rate_draws(
+    study: Study, scored: Scored, w: placements.Weights, thresholds: Sequence[float], slope: float
+) -> np.ndarray:
+    """TPRs [T,R] at an FPR under the draws, to first order: a target's TPR less `slope` times its
+    FPR at its own threshold.
 
-    A draw that chose the threshold anew would overstate the spread where few non-members lie above it: of few order statistics it repeats some and
-    skips others. `slope` is that of all targets' curves, for one target's is as rough as its few points.
+    A draw that chose the threshold anew would overstate the spread where few non-members lie above
+    it: of few order statistics it repeats some and skips others. `slope` is that of all targets'
+    curves, for one target's is as rough as its few points.
     """
     named_TN = study.evaluated_TN & (scored.score_TN >= np.asarray(thresholds)[:, None])
     inside_TR, outside_TR = placements.shares(named_TN, w)
-    outside_T = (named_TN & ~study.member_TN).sum(1) / (study.evaluated_TN & ~study.member_TN).sum(1)
+    outside_T = (named_TN & ~study.member_TN).sum(1) / (study.evaluated_TN & ~study.member_TN).sum(
+        1
+    )
     return inside_TR - slope * (outside_TR - outside_T[:, None])
 
 
-def _error(study: Study, scored: Scored, parts: Parts, key: jackknife.Key) -> tuple[Error, bootstrap.Draws]:
+def _error(
+    study: Study, scored: Scored, parts: Parts, key: jackknife.Key
+) -> tuple[Error, bootstrap.Draws]:
     """The standard error of a number, and the draws with the words for how it was made."""
     left = _left(scored, parts, key)
     if left is not None:
-        return components.left_error(left), dataclasses.replace(study.draws, reruns=len(left.value_G))
+        return components.left_error(left), dataclasses.replace(
+            study.draws, reruns=len(left.value_G)
+        )
     knows = outcomes.at_threshold_knows(key[1], scored.knows)
-    return components.error(parts, crossed=study.draws.unit_TR is not None, knows=knows), study.draws
+    return components.error(
+        parts, crossed=study.draws.unit_TR is not None, knows=knows
+    ), study.draws
 
 
 def _left(scored: Scored, parts: Parts, key: jackknife.Key) -> Left | None:
-    return scored.left[key]._replace(whole_R=components.whole(parts)) if key in scored.left else None
+    return (
+        scored.left[key]._replace(whole_R=components.whole(parts)) if key in scored.left else None
+    )
 
 
-def _keep(scored: Scored, target: str | None, metric: str, found: Mapping[str, Outcome], drawn: Sequence) -> None:
-    """Keeps the draws of a number that has an interval; `drawn` are the fields of `Drawn` that follow the outcome."""
+def _keep(
+    scored: Scored, target: str | None, metric: str, found: Mapping[str, Outcome], drawn: Sequence
+) -> None:
+    """Keeps the draws of a number that has an interval; `drawn` are the fields of `Drawn` that
+    follow the outcome.
+    """
     if found[metric].low is not None:
         one = Drawn(found[metric], *drawn)
         left = None if one.parts is None else _left(scored, one.parts, (target, metric))
@@ -300,7 +462,10 @@ def _share(part_TR: np.ndarray, whole_TR: np.ndarray) -> np.ndarray:
 def pool(score_TN, member_TN, evaluated_TN) -> tuple[roc.Roc, bootstrap.Ranked]:
     """One ROC over all evaluated (target, record) pairs and its sorted rows, numbered t N + n."""
     at = np.flatnonzero(evaluated_TN)
-    score_K, member_K = np.asarray(score_TN, np.float64).ravel()[at], np.asarray(member_TN, bool).ravel()[at]
+    score_K, member_K = (
+        np.asarray(score_TN, np.float64).ravel()[at],
+        np.asarray(member_TN, bool).ravel()[at],
+    )
     return roc.roc(score_K, member_K), bootstrap.ranked(score_K, member_K, at)
 
 
@@ -311,10 +476,16 @@ def _pooled(study: Study, scored: Scored) -> dict[str, Outcome]:
     steps = [outcomes.allowed(fpr, len(rank.nonmember_J)) for fpr in study.fprs]
     auc_R, tpr_FR, _ = bootstrap.redraw(rank, draws.record_NR, draws.unit_TR, steps, low=False)
     smaller = round(min(curve.n_member, curve.n_nonmember) / T)
-    w = placements.weights(study.evaluated_TN & study.member_TN, study.evaluated_TN & ~study.member_TN, draws.record_NR)
+    w = placements.weights(
+        study.evaluated_TN & study.member_TN, study.evaluated_TN & ~study.member_TN, draws.record_NR
+    )
     parts = pooled_area_parts(scored.score_TN, w, draws)
     error, how = _error(study, scored, parts, ("pooled", "auc"))
-    out = {"auc": outcomes.area(roc.auc(curve), auc_R, smaller, level, how.resampling, how.method, error=error)}
+    out = {
+        "auc": outcomes.area(
+            roc.auc(curve), auc_R, smaller, level, how.resampling, how.method, error=error
+        )
+    }
     _keep(scored, "pooled", "auc", out, (auc_R, auc_R, parts, roc.auc(curve)))
     for f, fpr in enumerate(study.fprs):
         point = roc.tpr_at_fpr(curve, fpr)
@@ -323,21 +494,42 @@ def _pooled(study: Study, scored: Scored) -> dict[str, Outcome]:
             continue
         counts = Counts(point.true_positives, curve.n_member, 0, 0)
         named_TN = study.evaluated_TN & (scored.score_TN >= point.threshold)
-        parts = pooled_rate_parts(named_TN, w, draws, tpr=point.tpr, fpr=point.fpr, slope=roc.slope_at(curve, steps[f]))
-        center, (error, how) = roc.tpr_between(curve, fpr), _error(study, scored, parts, ("pooled", f"tpr@{fpr:g}"))
+        parts = pooled_rate_parts(
+            named_TN, w, draws, tpr=point.tpr, fpr=point.fpr, slope=roc.slope_at(curve, steps[f])
+        )
+        center, (error, how) = (
+            roc.tpr_between(curve, fpr),
+            _error(study, scored, parts, ("pooled", f"tpr@{fpr:g}")),
+        )
         error = components.of_few(error, steps[f])
-        out[f"tpr@{fpr:g}"] = outcomes.several_tpr(point.tpr, center, fpr, point.fpr, counts, T, tpr_FR[f], level, how, error)
+        out[f"tpr@{fpr:g}"] = outcomes.several_tpr(
+            point.tpr, center, fpr, point.fpr, counts, T, tpr_FR[f], level, how, error
+        )
         _keep(scored, "pooled", f"tpr@{fpr:g}", out, (tpr_FR[f], tpr_FR[f], parts, center))
     if scored.counts_T is None:
         return out | _missing(study, scored) | outcomes.optimistic([curve], independent=False)
     unit_TR = 1.0 if draws.unit_TR is None else draws.unit_TR
-    tp_R, fp_R, in_R, out_R = ((w * unit_TR).sum(0) for w in (*scored.weight_2TR, *study.weight_2TR))
+    tp_R, fp_R, in_R, out_R = (
+        (w * unit_TR).sum(0) for w in (*scored.weight_2TR, *study.weight_2TR)
+    )
     (tp_TR, fp_TR), (in_TR, out_TR) = scored.weight_2TR, study.weight_2TR
     counts = Counts(*(float(c.sum()) for c in scored.counts_T))
-    values = outcomes.at_threshold(counts.tp / counts.inside, counts.fp / counts.outside, study.ratio)
-    linear_T = _linear(scored.counts_T.tp / scored.counts_T.inside, scored.counts_T.fp / scored.counts_T.outside, values, study.ratio)
+    values = outcomes.at_threshold(
+        counts.tp / counts.inside, counts.fp / counts.outside, study.ratio
+    )
+    linear_T = _linear(
+        scored.counts_T.tp / scored.counts_T.inside,
+        scored.counts_T.fp / scored.counts_T.outside,
+        values,
+        study.ratio,
+    )
     linear_TR = _linear(_share(tp_TR, in_TR), _share(fp_TR, out_TR), values, study.ratio)
-    errors = {m: _error(study, scored, components.parts(linear_T[m], linear_TR[m], draws.index_T), ("pooled", m)) for m in values}
+    errors = {
+        m: _error(
+            study, scored, components.parts(linear_T[m], linear_TR[m], draws.index_T), ("pooled", m)
+        )
+        for m in values
+    }
     out |= outcomes.several_at_threshold(
         values,
         outcomes.at_threshold(_share(tp_R, in_R), _share(fp_R, out_R), study.ratio),
@@ -353,22 +545,33 @@ def _pooled(study: Study, scored: Scored) -> dict[str, Outcome]:
 
 
 def _linear(tpr, fpr, at: Mapping[str, float], ratio: float) -> dict[str, np.ndarray]:
-    """The metrics of a threshold from targets' rates, the precision by its tangent at the rates of all pairs."""
+    """The metrics of a threshold from targets' rates, the precision by its tangent at the rates of
+    all pairs.
+    """
     found = outcomes.at_threshold(tpr, fpr, ratio)
     named, precision = at["tpr"] + ratio * at["fpr"], f"ppv@{ratio:g}"
     if named > 0:  # d TPR/(TPR + r FPR) = r (FPR dTPR - TPR dFPR) / (TPR + r FPR)^2
-        found[precision] = at[precision] + ratio * (at["fpr"] * (tpr - at["tpr"]) - at["tpr"] * (fpr - at["fpr"])) / named**2
+        found[precision] = (
+            at[precision]
+            + ratio * (at["fpr"] * (tpr - at["tpr"]) - at["tpr"] * (fpr - at["fpr"])) / named**2
+        )
     return found
 
 
-def pooled_rate_parts(named_TN, w: placements.Weights, draws: bootstrap.Draws, *, tpr: float, fpr: float, slope: float) -> Parts:
-    """What each unit adds to a pooled TPR at a fixed FPR, to first order, at the pooled threshold with these rates.
+def pooled_rate_parts(
+    named_TN, w: placements.Weights, draws: bootstrap.Draws, *, tpr: float, fpr: float, slope: float
+) -> Parts:
+    """What each unit adds to a pooled TPR at a fixed FPR, to first order, at the pooled threshold
+    with these rates.
 
-    TPR + (its members named - TPR x its members) / mean members of a target - `slope` x the same of its non-members.
+    TPR + (its members named - TPR x its members) / mean members of a target - `slope` x the same of
+    its non-members.
     """
     found_T, found_TR, named_Tn = tpr, tpr, named_TN[:, w.columns]
     shares = placements.shares(named_TN, w)
-    for sign, rate, factor, share_TR, weight_TR in zip((1, -1), (tpr, fpr), (1.0, -slope), shares, (w.inside_TR, w.outside_TR), strict=True):
+    for sign, rate, factor, share_TR, weight_TR in zip(
+        (1, -1), (tpr, fpr), (1.0, -slope), shares, (w.inside_TR, w.outside_TR), strict=True
+    ):
         side_Tn = w.side_Tn == sign
         count_T = side_Tn.sum(1)
         scale = factor / count_T.mean()
@@ -378,26 +581,49 @@ def pooled_rate_parts(named_TN, w: placements.Weights, draws: bootstrap.Draws, *
 
 
 def pooled_area_parts(score_TN, w: placements.Weights, draws: bootstrap.Draws) -> Parts:
-    """What each unit adds to a pooled AUC, to first order: the mean placements of its members and of its non-members among all pairs."""
+    """What each unit adds to a pooled AUC, to first order: the mean placements of its members and
+    of its non-members among all pairs.
+    """
     score_Tn, value_T, drawn_TR = score_TN[:, w.columns], 0.0, 0.0
     for sign, weight_TR in ((1, w.inside_TR), (-1, w.outside_TR)):
         side_Tn = w.side_Tn == sign
         sorted_K, own_K = np.sort(sign * score_Tn[w.side_Tn == -sign]), sign * score_Tn[side_Tn]
         place_Tn = np.zeros(score_Tn.shape, np.float32)
-        place_Tn[side_Tn] = (np.searchsorted(sorted_K, own_K, side="left") + np.searchsorted(sorted_K, own_K, side="right")) / (2 * len(sorted_K))
+        place_Tn[side_Tn] = (
+            np.searchsorted(sorted_K, own_K, side="left")
+            + np.searchsorted(sorted_K, own_K, side="right")
+        ) / (2 * len(sorted_K))
         value_T = value_T + place_Tn.sum(1, dtype=np.float64) / side_Tn.sum(1)
-        drawn_TR = drawn_TR + _share((place_Tn @ w.record_nR).astype(np.float64), weight_TR.astype(np.float64))
+        drawn_TR = drawn_TR + _share(
+            (place_Tn @ w.record_nR).astype(np.float64), weight_TR.astype(np.float64)
+        )
     return components.parts(value_T, drawn_TR, draws.index_T)
 
 
-def band(score_TN, member_TN, evaluated_TN, draws: bootstrap.Draws, points: int = 40, level: float = 0.95) -> dict[str, np.ndarray]:
-    """The pooled ROC for a figure: {fpr, tpr} at up to 300 FPRs from 1/n to 1 on a log scale, and pointwise intervals {band_fpr, low, high}."""
+def band(
+    score_TN, member_TN, evaluated_TN, draws: bootstrap.Draws, points: int = 40, level: float = 0.95
+) -> dict[str, np.ndarray]:
+    """The pooled ROC for a figure: {fpr, tpr} at up to 300 FPRs from 1/n to 1 on a log scale, and
+    pointwise intervals {band_fpr, low, high}.
+    """
     curve, rank = pool(score_TN, member_TN, evaluated_TN)
-    fine, steps = (np.unique(np.geomspace(1, curve.n_nonmember, count).round().astype(int)) for count in (300, points))
-    tpr, at = (curve.tpr_V[np.searchsorted(curve.false_V, k, side="right") - 1] for k in (fine, steps))
+    fine, steps = (
+        np.unique(np.geomspace(1, curve.n_nonmember, count).round().astype(int))
+        for count in (300, points)
+    )
+    tpr, at = (
+        curve.tpr_V[np.searchsorted(curve.false_V, k, side="right") - 1] for k in (fine, steps)
+    )
     _, low_FR, high_FR = bootstrap.redraw(rank, draws.record_NR, draws.unit_TR, steps.tolist())
     low, high = (
-        [intervals.percentile(x, level)[end] if intervals.usable(x) else float(end) for x in x_FR] for end, x_FR in enumerate((low_FR, high_FR))
+        [intervals.percentile(x, level)[end] if intervals.usable(x) else float(end) for x in x_FR]
+        for end, x_FR in enumerate((low_FR, high_FR))
     )  # too few records to resample: the whole of [0, 1]
     n = curve.n_nonmember
-    return dict(fpr=fine / n, tpr=tpr, band_fpr=steps / n, low=np.minimum(low, at), high=np.maximum(high, at))
+    return dict(
+        fpr=fine / n,
+        tpr=tpr,
+        band_fpr=steps / n,
+        low=np.minimum(low, at),
+        high=np.maximum(high, at),
+    )

@@ -1,4 +1,6 @@
-"""Thresholds that an attacker can really choose: on the models that it trained itself, never on the target."""
+"""Thresholds that an attacker can really choose: on the models that it trained itself, never on the
+target.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,12 @@ from mia_jax.metrics import roc
 
 
 def shadow_thresholds(score_MN, member_MN, evaluated_MN, shadow_MM) -> np.ndarray:
-    """For each model t the threshold with the best balanced accuracy over the scored pairs of its shadows {m: shadow_MM[t, m]}, float64 [M].
+    """For each model t the threshold with the best balanced accuracy over the scored pairs of its
+    shadows {m: shadow_MM[t, m]}, float64 [M].
 
-    Each shadow is scored as if it were the target, score_MN NaN where it was not; pairs of all shadows are pooled. The rule is score >= threshold,
-    candidates are midpoints of distinct scores and +-inf, the highest among equals. NaN where no shadow has scored members and non-members.
+    Each shadow is scored as if it were the target, score_MN NaN where it was not; pairs of all
+    shadows are pooled. The rule is score >= threshold, candidates are midpoints of distinct scores
+    and +-inf, the highest among equals. NaN where no shadow has scored members and non-members.
     """
     score_MN, member_MN = np.asarray(score_MN, np.float64), np.asarray(member_MN, bool)
     evaluated_MN, shadow_MM = np.asarray(evaluated_MN, bool), np.asarray(shadow_MM, bool)
@@ -25,30 +29,45 @@ def shadow_thresholds(score_MN, member_MN, evaluated_MN, shadow_MM) -> np.ndarra
     order = np.argsort(-score_MN[at_M, at_N], kind="stable")
     at_M, at_N = at_M[order], at_N[order]
     score_K, member_K = score_MN[at_M, at_N], member_MN[at_M, at_N]
-    inside_M, outside_M = np.bincount(at_M[member_K], minlength=M), np.bincount(at_M[~member_K], minlength=M)
+    inside_M, outside_M = (
+        np.bincount(at_M[member_K], minlength=M),
+        np.bincount(at_M[~member_K], minlength=M),
+    )
     last_V = np.flatnonzero(np.append(score_K[1:] != score_K[:-1], True))
     known: dict[bytes, float] = {}  # models with equal shadows share a threshold
     for shadow_M in shadow_MM:
         if shadow_M.tobytes() not in known:
             inside, outside = int(inside_M @ shadow_M), int(outside_M @ shadow_M)
-            known[shadow_M.tobytes()] = _best(score_K, member_K, shadow_M[at_M], last_V, inside, outside) if inside and outside else np.nan
+            known[shadow_M.tobytes()] = (
+                _best(score_K, member_K, shadow_M[at_M], last_V, inside, outside)
+                if inside and outside
+                else np.nan
+            )
     return np.array([known[shadow_M.tobytes()] for shadow_M in shadow_MM])
 
 
 def _best(score_K, member_K, keep_K, last_V, inside: int, outside: int) -> float:
-    """`roc.best_threshold` of the kept among sorted pairs: one cumulative sum of whole numbers, read where a group of tied scores ends."""
-    gain_K = np.cumsum(np.where(member_K, outside, -inside) * keep_K)  # inside * outside * (TPR - FPR), exact
+    """`roc.best_threshold` of the kept among sorted pairs: one cumulative sum of whole numbers,
+    read where a group of tied scores ends.
+    """
+    gain_K = np.cumsum(
+        np.where(member_K, outside, -inside) * keep_K
+    )  # inside * outside * (TPR - FPR), exact
     best = last_V[np.argmax(gain_K[last_V])]
     if gain_K[best] <= 0:
         return np.inf
     return roc.between(score_K[best + 1 + np.argmax(keep_K[best + 1 :])], score_K[best])
 
 
-def shadow_thresholds_at(score_MN, member_MN, evaluated_MN, shadow_MM, fprs: Sequence[float]) -> np.ndarray:
-    """For each FPR and model t the lowest threshold that names at most that share of t's shadows' scored non-members, float64 [F,M].
+def shadow_thresholds_at(
+    score_MN, member_MN, evaluated_MN, shadow_MM, fprs: Sequence[float]
+) -> np.ndarray:
+    """For each FPR and model t the lowest threshold that names at most that share of t's shadows'
+    scored non-members, float64 [F,M].
 
-    Pairs of all shadows {m: shadow_MM[t, m]} are pooled, score_MN as in `shadow_thresholds`; the rule is score >= threshold, between two scores.
-    NaN where t has no shadow that was scored, or one false positive is more than the FPR allows.
+    Pairs of all shadows {m: shadow_MM[t, m]} are pooled, score_MN as in `shadow_thresholds`; the
+    rule is score >= threshold, between two scores. NaN where t has no shadow that was scored, or
+    one false positive is more than the FPR allows.
     """
     score_MN, shadow_MM = np.asarray(score_MN, np.float64), np.asarray(shadow_MM, bool)
     usable_MN = np.asarray(evaluated_MN, bool) & ~np.asarray(member_MN, bool) & ~np.isnan(score_MN)
@@ -68,10 +87,14 @@ def shadow_thresholds_at(score_MN, member_MN, evaluated_MN, shadow_MM, fprs: Seq
 
 
 def _below(score_V, named_V, fpr: float) -> float:
-    """The lowest threshold that names at most fpr of the kept non-members; `named_V` are those with a score of at least the falling `score_V`."""
+    """The lowest threshold that names at most fpr of the kept non-members; `named_V` are those with
+    a score of at least the falling `score_V`.
+    """
     if not len(named_V) or not roc.resolvable(fpr, named_V[-1]):
         return np.nan
-    count = int(np.searchsorted(named_V, fpr * named_V[-1] * (1 + roc.TINY), side="right"))  # distinct scores that may be named
+    count = int(
+        np.searchsorted(named_V, fpr * named_V[-1] * (1 + roc.TINY), side="right")
+    )  # distinct scores that may be named
     if count == len(named_V):
         return -np.inf
     if count == 0 or named_V[count - 1] == 0:

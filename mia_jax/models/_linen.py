@@ -1,7 +1,8 @@
 """The seam to flax linen: everything above this folder sees a Model of pure functions.
 
-A module of this package takes (x, *, key_B=None, weight_B=None, train=False). An ordinary one, (x) or (x, train), is taken as well: its nn.Dropout
-draws from each example's own key and its nn.BatchNorm leaves padded rows out, so that both keep what a Model promises.
+A module of this package takes (x, *, key_B=None, weight_B=None, train=False). An ordinary one, (x)
+or (x, train), is taken as well: its nn.Dropout draws from each example's own key and its
+nn.BatchNorm leaves padded rows out, so that both keep what a Model promises.
 """
 
 from __future__ import annotations
@@ -19,17 +20,22 @@ import jax.numpy as jnp
 
 from mia_jax.types import Model
 
-TRAIN = dict(train=True, training=True, is_training=True, deterministic=False, use_running_average=False)  # name: its value in training
+TRAIN = dict(
+    train=True, training=True, is_training=True, deterministic=False, use_running_average=False
+)  # name: its value in training
 KEEPS = {"params", "batch_stats"}
 NEEDED = (
-    "it must be (x) or (x, train), where train may be called training, is_training, deterministic or use_running_average, with dropout by nn.Dropout "
-    "and batch normalization by nn.BatchNorm; or mia_jax's own (x, *, key_B=None, weight_B=None, train=False), one key per example for dropout and "
+    "it must be (x) or (x, train), where train may be called training, is_training, deterministic "
+    "or use_running_average, with dropout by nn.Dropout "
+    "and batch normalization by nn.BatchNorm; or mia_jax's own (x, *, key_B=None, weight_B=None, "
+    "train=False), one key per example for dropout and "
     "weight 0 on padded rows (mia_jax/models/layers.py)"
 )
 
 
 def as_model(module: nn.Module) -> Model:
-    """The Model of a linen module whose `__call__` is (x, *, key_B=None, weight_B=None, train=False) -> out_BC, or an ordinary (x) or (x, train).
+    """The Model of a linen module whose `__call__` is (x, *, key_B=None, weight_B=None,
+    train=False) -> out_BC, or an ordinary (x) or (x, train).
 
     TypeError that shows the signature for another one.
     """
@@ -38,7 +44,9 @@ def as_model(module: nn.Module) -> Model:
 
 
 def taken(made: Any, *, name: str) -> Model:
-    """The Model of what a user's `make` returned: a Model as it is, a linen module wrapped; ValueError that says what to return otherwise."""
+    """The Model of what a user's `make` returned: a Model as it is, a linen module wrapped;
+    ValueError that says what to return otherwise.
+    """
     if isinstance(made, Model):
         return made
     if isinstance(made, nn.Module):
@@ -46,8 +54,15 @@ def taken(made: Any, *, name: str) -> Model:
             return as_model(made)
         except TypeError as error:
             raise ValueError(f"model {name!r}: {error}") from error
-    what = "a class; return a module of it, with its fields given" if isinstance(made, type) else f"a {type(made).__name__}"
-    raise ValueError(f"model {name!r}: make(...) returns {what}. It returns a flax.linen module, or a mia_jax.types.Model of pure functions.")
+    what = (
+        "a class; return a module of it, with its fields given"
+        if isinstance(made, type)
+        else f"a {type(made).__name__}"
+    )
+    raise ValueError(
+        f"model {name!r}: make(...) returns {what}. It returns a flax.linen module, or a "
+        "mia_jax.types.Model of pure functions."
+    )
 
 
 def _own(module: nn.Module) -> Model:
@@ -63,11 +78,19 @@ def _own(module: nn.Module) -> Model:
         return module.apply(variables, x, **given), variables.get("stats", {})
 
     infer = lambda variables, x: module.apply(variables, x, train=False)  # noqa: E731
-    return Model(init, apply, lambda x: _table(module, module.init, x), lambda variables, x: _inside(infer, variables, x))
+    return Model(
+        init,
+        apply,
+        lambda x: _table(module, module.init, x),
+        lambda variables, x: _inside(infer, variables, x),
+    )
 
 
 def _ordinary(module: nn.Module) -> Model:
-    """The Model of a module that knows neither per-example keys nor padding. Its running statistics are {'stats': flax's batch_stats}."""
+    """The Model of a module that knows neither per-example keys nor padding.
+
+    Its running statistics are {'stats': flax's batch_stats}.
+    """
     flag = _train_flag(module)
 
     def given(train: bool) -> dict[str, bool]:
@@ -79,14 +102,23 @@ def _ordinary(module: nn.Module) -> Model:
         others = set(variables) - KEEPS
         if others:
             kept = ", ".join(sorted(others))
-            raise ValueError(f"the module keeps the collections {kept}; only parameters and batch_stats (nn.BatchNorm) can be kept")
-        return {"params": variables.get("params", {})} | ({"stats": variables["batch_stats"]} if "batch_stats" in variables else {})
+            raise ValueError(
+                f"the module keeps the collections {kept}; only parameters and batch_stats "
+                "(nn.BatchNorm) can be kept"
+            )
+        return {"params": variables.get("params", {})} | (
+            {"stats": variables["batch_stats"]} if "batch_stats" in variables else {}
+        )
 
     def apply(variables, x, *, key_B=None, weight_B=None, train=False):
-        flax_variables = {"params": variables["params"]} | ({"batch_stats": variables["stats"]} if "stats" in variables else {})
+        flax_variables = {"params": variables["params"]} | (
+            {"batch_stats": variables["stats"]} if "stats" in variables else {}
+        )
         with _per_example(key_B, weight_B, train=train):
             if train and "stats" in variables:
-                out, changed = module.apply(flax_variables, x, mutable=["batch_stats"], **given(True))
+                out, changed = module.apply(
+                    flax_variables, x, mutable=["batch_stats"], **given(True)
+                )
                 return out, changed["batch_stats"]
             return module.apply(flax_variables, x, **given(train)), variables.get("stats", {})
 
@@ -94,25 +126,45 @@ def _ordinary(module: nn.Module) -> Model:
         with _per_example(None, None, train=False):
             return module.init(key, x, **given(False))
 
-    return Model(init, apply, lambda x: _table(module, start, x), lambda variables, x: _inside(lambda v, x: apply(v, x)[0], variables, x))
+    return Model(
+        init,
+        apply,
+        lambda x: _table(module, start, x),
+        lambda variables, x: _inside(lambda v, x: apply(v, x)[0], variables, x),
+    )
 
 
 def _train_flag(module: nn.Module) -> str | None:
-    """The argument that says whether the module trains, None without one; TypeError that shows the signature if it takes anything else."""
+    """The argument that says whether the module trains, None without one; TypeError that shows the
+    signature if it takes anything else.
+    """
     parameters = list(inspect.signature(type(module).__call__).parameters.values())[1:]
-    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY, p.POSITIONAL_ONLY)]
+    named = [
+        p
+        for p in parameters
+        if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY, p.POSITIONAL_ONLY)
+    ]
     flags = [p.name for p in named if p.name in TRAIN and p.kind != p.POSITIONAL_ONLY]
-    takes_x = bool(parameters) and parameters[0].kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY)
+    takes_x = bool(parameters) and parameters[0].kind in (
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        inspect.Parameter.POSITIONAL_ONLY,
+    )
     takes_x = takes_x or any(p.kind == p.VAR_POSITIONAL for p in parameters)
-    others = [p for p in (named[1:] if named else []) if p.name not in TRAIN and p.default is p.empty]
+    others = [
+        p for p in (named[1:] if named else []) if p.name not in TRAIN and p.default is p.empty
+    ]
     if not takes_x or others or len(flags) > 1:
-        raise TypeError(f"__call__ of {type(module).__name__} takes ({', '.join(map(str, parameters))}); {NEEDED}.")
+        raise TypeError(
+            f"__call__ of {type(module).__name__} takes ({', '.join(map(str, parameters))}); "
+            f"{NEEDED}."
+        )
     return flags[0] if flags else None
 
 
 @contextlib.contextmanager
 def _per_example(key_B, weight_B, *, train: bool):
-    """Within it nn.Dropout draws from each example's own key and nn.BatchNorm looks at rows of weight > 0 alone.
+    """Within it nn.Dropout draws from each example's own key and nn.BatchNorm looks at rows of
+    weight > 0 alone.
 
     A layer that was not told whether it trains (deterministic, use_running_average) is told here.
     """
@@ -134,32 +186,51 @@ def _per_example(key_B, weight_B, *, train: bool):
         if still or layer.rate == 0:
             return told["inputs"]
         if key_B is None:
-            raise ValueError("nn.Dropout with deterministic=False drops units outside training as well; leave deterministic to `train`.")
+            raise ValueError(
+                "nn.Dropout with deterministic=False drops units outside training as well; leave "
+                "deterministic to `train`."
+            )
         path = "/".join(map(str, layer.path))
         sites[path] = sites.get(path, -1) + 1
-        return _dropped(told["inputs"], key_B, layer.rate, layer.broadcast_dims, zlib.crc32(f"{path}#{sites[path]}".encode()))
+        return _dropped(
+            told["inputs"],
+            key_B,
+            layer.rate,
+            layer.broadcast_dims,
+            zlib.crc32(f"{path}#{sites[path]}".encode()),
+        )
 
     with nn.intercept_methods(intercepted):
         yield
 
 
 def _real(weight_B, x) -> jax.Array:
-    """Rows of weight > 0 as a mask of x's shape; all rows where there is none (such a batch changes nothing: the learner sees to it)."""
+    """Rows of weight > 0 as a mask of x's shape; all rows where there is none (such a batch changes
+    nothing: the learner sees to it).
+    """
     real_B = (weight_B > 0) | ~(weight_B > 0).any()
     return jnp.broadcast_to(real_B.reshape(-1, *(1,) * (x.ndim - 1)), x.shape)
 
 
 def _dropped(x, key_B, rate: float, broadcast_dims, site: int) -> jax.Array:
-    """x with units dropped by each example's own key, the same along `broadcast_dims` (the batch axis excepted), scaled by 1 / (1 - rate)."""
+    """x with units dropped by each example's own key, the same along `broadcast_dims` (the batch
+    axis excepted), scaled by 1 / (1 - rate).
+    """
     if rate == 1:
         return jnp.zeros_like(x)
     shape = tuple(1 if axis in broadcast_dims else size for axis, size in enumerate(x.shape))[1:]
-    kept = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, site), jnp.float32(1 - rate), shape))(key_B)
+    kept = jax.vmap(
+        lambda key: jax.random.bernoulli(
+            jax.random.fold_in(key, site), jnp.float32(1 - rate), shape
+        )
+    )(key_B)
     return jnp.where(jnp.broadcast_to(kept, x.shape), x / (1 - rate), 0)
 
 
 def _inside(infer: Callable, variables, x) -> dict[str, jax.Array]:
-    """The output of every layer by its path, and 'penultimate' [B,F]: what enters the last layer that owns parameters."""
+    """The output of every layer by its path, and 'penultimate' [B,F]: what enters the last layer
+    that owns parameters.
+    """
     found: dict[str, jax.Array] = {}
 
     def record(call, args, kwargs, context):
@@ -167,7 +238,10 @@ def _inside(infer: Callable, variables, x) -> dict[str, jax.Array]:
         path = context.module.path
         if context.method_name == "__call__" and path:
             found["/".join(path)] = out
-            if any(not isinstance(leaf, dict) for leaf in context.module.variables.get("params", {}).values()):
+            if any(
+                not isinstance(leaf, dict)
+                for leaf in context.module.variables.get("params", {}).values()
+            ):
                 found["penultimate"] = args[0].reshape(args[0].shape[0], -1)
         return out
 
@@ -177,7 +251,9 @@ def _inside(infer: Callable, variables, x) -> dict[str, jax.Array]:
 
 
 def _table(module: nn.Module, init: Callable, x) -> str:
-    """One line a layer that owns parameters: its path, its output's shape, its number of parameters; then the total."""
+    """One line a layer that owns parameters: its path, its output's shape, its number of
+    parameters; then the total.
+    """
     shapes: dict[str, tuple] = {}
 
     def record(call, args, kwargs, context):
@@ -193,7 +269,11 @@ def _table(module: nn.Module, init: Callable, x) -> str:
         where = "/".join(p.key for p in path[:-1])
         count[where] = count.get(where, 0) + math.prod(leaf.shape)
     rows = [("layer", "output", "parameters"), ("(input)", _text(x.shape), "0")]
-    rows += [(path or type(module).__name__, _text(shapes.get(path, ())), f"{n:,}") for path, n in count.items() if n]
+    rows += [
+        (path or type(module).__name__, _text(shapes.get(path, ())), f"{n:,}")
+        for path, n in count.items()
+        if n
+    ]
     rows += [("total", _text(shapes[""]), f"{sum(count.values()):,}")]
     width = [max(len(row[i]) for row in rows) for i in range(3)]
     return "\n".join(f"{a:<{width[0]}}  {b:<{width[1]}}  {c:>{width[2]}}" for a, b, c in rows)

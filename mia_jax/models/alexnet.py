@@ -22,7 +22,16 @@ class AlexNet(nn.Module):
         relu, init = layers.activation("relu"), layers.initializer(self.init_name)
 
         def conv(x, features, window, stride, padding):
-            return relu(layers.Conv(features // self.divide, window, stride, padding, kernel_init=init, form=self.form)(x))
+            return relu(
+                layers.Conv(
+                    features // self.divide,
+                    window,
+                    stride,
+                    padding,
+                    kernel_init=init,
+                    form=self.form,
+                )(x)
+            )
 
         x = layers.resized(x, self.resize)
         x = layers.max_pool(conv(x, 96, 11, 4, 1), 3, 2, form=self.form)
@@ -36,12 +45,23 @@ class AlexNet(nn.Module):
         return layers.Dense(self.num_classes, kernel_init=init)(x)
 
 
-def make(*, num_classes: int, resize: int = 224, divide: int = 1, dropout: float = 0.5, init: str = "xavier_uniform", form: str = "auto") -> Model:
-    """conv 11x11 96 stride 4 padding 1, max 3/2, conv 5x5 256, max 3/2, conv 3x3 384, 384, 256, max 3/2, dense 4096 twice with dropout, dense C.
+def make(
+    *,
+    num_classes: int,
+    resize: int = 224,
+    divide: int = 1,
+    dropout: float = 0.5,
+    init: str = "xavier_uniform",
+    form: str = "auto",
+) -> Model:
+    """conv 11x11 96 stride 4 padding 1, max 3/2, conv 5x5 256, max 3/2, conv 3x3 384, 384, 256, max
+    3/2, dense 4096 twice with dropout, dense C.
 
-    Sizes at 224: 54, 26, 26, 12, 12, 5 (6,400 features). Parameters with one channel and 10 classes: 46,764,746 at 224; only the first dense layer
-    depends on the size: the smallest images, 65x65, end in one pixel (256 features) and 21,598,922. `resize` is the side to which images are
-    enlarged first (bilinear; 0: as they come), `divide` makes every layer but the last so many times narrower. `form`: see layers.Conv.
+    Sizes at 224: 54, 26, 26, 12, 12, 5 (6,400 features). Parameters with one channel and 10
+    classes: 46,764,746 at 224; only the first dense layer depends on the size: the smallest images,
+    65x65, end in one pixel (256 features) and 21,598,922. `resize` is the side to which images are
+    enlarged first (bilinear; 0: as they come), `divide` makes every layer but the last so many
+    times narrower. `form`: see layers.Conv.
     """
     checks.at_least(1, num_classes=num_classes, divide=divide)
     checks.at_least(0, resize=resize)

@@ -1,4 +1,6 @@
-"""The fully connected classifier of the label-only attacks' tabular experiments (Choquette-Choo et al. 2021, arXiv:2007.14321)."""
+"""The fully connected classifier of the label-only attacks' tabular experiments (Choquette-Choo et
+al. 2021, arXiv:2007.14321).
+"""
 
 from __future__ import annotations
 
@@ -25,10 +27,18 @@ class FullyConnected(nn.Module):
         return layers.Dense(self.num_classes)(x)
 
 
-def make(*, num_classes: int, depth: int = 1, width: int = 128, activation: str = "tanh", dropout: float = 0.0) -> Model:
+def make(
+    *,
+    num_classes: int,
+    depth: int = 1,
+    width: int = 128,
+    activation: str = "tanh",
+    dropout: float = 0.0,
+) -> Model:
     """dropout on the input, {dense 128, tanh, dropout} x depth, dense C: logits [B,C].
 
-    Parameters with 600 features, 100 classes and depth 1: 600*128 + 128 + 128*100 + 100 = 89,828. Kernels start Glorot-uniform.
+    Parameters with 600 features, 100 classes and depth 1: 600*128 + 128 + 128*100 + 100 = 89,828.
+    Kernels start Glorot-uniform.
     """
     checks.at_least(1, num_classes=num_classes, depth=depth, width=width)
     checks.fraction(closed="left", dropout=dropout)

@@ -1,4 +1,6 @@
-"""The Forward-Forward net for labels (Hinton 2022, arXiv:2212.13345, section 3.3): the label is written into the input, the logits are goodness."""
+"""The Forward-Forward net for labels (Hinton 2022, arXiv:2212.13345, section 3.3): the label is
+written into the input, the logits are goodness.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +26,14 @@ class ForwardForward(nn.Module):
 
     @nn.compact
     def __call__(self, x, *, key_B=None, weight_B=None, train=False, label_BK=None):
-        """Goodness of each layer for the given labels, [B,K,L], gradients kept within their layer; without labels the logits [B,C]."""
+        """Goodness of each layer for the given labels, [B,K,L], gradients kept within their layer;
+        without labels the logits [B,C].
+        """
         local = label_BK is not None
         if not local:
-            label_BK = jnp.broadcast_to(jnp.arange(self.num_classes, dtype=jnp.int32), (x.shape[0], self.num_classes))
+            label_BK = jnp.broadcast_to(
+                jnp.arange(self.num_classes, dtype=jnp.int32), (x.shape[0], self.num_classes)
+            )
         h_BKF, found = overlay(x, label_BK, self.num_classes), []
         for width in self.widths:
             h_BKF = lax.stop_gradient(h_BKF) if local else h_BKF
@@ -38,17 +44,26 @@ class ForwardForward(nn.Module):
 
 
 def overlay(x, label_BK, num_classes: int) -> jax.Array:
-    """The flattened example with its first C features replaced by max(x) * onehot(label), for K labels each: [B,...], [B,K] -> [B,K,F]."""
+    """The flattened example with its first C features replaced by max(x) * onehot(label), for K
+    labels each: [B,...], [B,K] -> [B,K,F].
+    """
     x_BF = layers.flatten(x)
     if x_BF.shape[1] <= num_classes:
-        raise ValueError(f"forward_forward writes the label into the first {num_classes} features; an example has only {x_BF.shape[1]}.")
+        raise ValueError(
+            f"forward_forward writes the label into the first {num_classes} features; an example "
+            f"has only {x_BF.shape[1]}."
+        )
     hot_BKC = jax.nn.one_hot(label_BK, num_classes, dtype=jnp.float32) * x_BF.max(1)[:, None, None]
     rest = x_BF[:, None, num_classes:]
-    return jnp.concatenate([hot_BKC, jnp.broadcast_to(rest, (*label_BK.shape, rest.shape[2]))], axis=-1)
+    return jnp.concatenate(
+        [hot_BKC, jnp.broadcast_to(rest, (*label_BK.shape, rest.shape[2]))], axis=-1
+    )
 
 
 def unit(h) -> jax.Array:
-    """h / (|h| + 1e-4) over the last axis: a layer sees the direction of the one before it, not its goodness. Finite gradient at 0."""
+    """h / (|h| + 1e-4) over the last axis: a layer sees the direction of the one before it, not its
+    goodness. Finite gradient at 0.
+    """
     return h / (jnp.sqrt(jnp.maximum(jnp.square(h).sum(-1, keepdims=True), 1e-24)) + 1e-4)
 
 
@@ -57,15 +72,24 @@ def squared_activity(h, goodness: str) -> jax.Array:
     return jnp.square(h).mean(-1) if goodness == "mean" else jnp.square(h).sum(-1)
 
 
-def make(*, num_classes: int, widths: Sequence[int] = (500, 500), goodness: str = "mean", skip_first: bool = False) -> Model:
-    """{x / (|x| + 1e-4), dense width, relu} for each width on the overlaid input; out[b,c] = sum over layers of goodness with label c: [B,C].
+def make(
+    *,
+    num_classes: int,
+    widths: Sequence[int] = (500, 500),
+    goodness: str = "mean",
+    skip_first: bool = False,
+) -> Model:
+    """{x / (|x| + 1e-4), dense width, relu} for each width on the overlaid input; out[b,c] = sum
+    over layers of goodness with label c: [B,C].
 
-    Goodness is the `mean` (or `sum`) of a layer's squared activities; `skip_first` leaves the first hidden layer out of the prediction. Parameters:
-    sum of (in + 1) * out; 28x28 images with the defaults: 784*500 + 500 + 500*500 + 500 = 643,000. Kernels start Glorot-uniform.
+    Goodness is the `mean` (or `sum`) of a layer's squared activities; `skip_first` leaves the first
+    hidden layer out of the prediction. Parameters: sum of (in + 1) * out; 28x28 images with the
+    defaults: 784*500 + 500 + 500*500 + 500 = 643,000. Kernels start Glorot-uniform.
 
-    `parts`, for objectives/forward_forward.py and learners/forward_forward.py: `goodness(variables, x_B.., label_BK) -> [B,K,L]` with each layer's
-    gradient reaching its own parameters alone, `overlay(x_B.., label_BK) -> h_BKF`, `layer(params of one layer, h) -> h`, `score(h) -> goodness`
-    and the layers' `names`. `inside` has 'goodness' [B,C,L] as well.
+    `parts`, for objectives/forward_forward.py and learners/forward_forward.py: `goodness(variables,
+    x_B.., label_BK) -> [B,K,L]` with each layer's gradient reaching its own parameters alone,
+    `overlay(x_B.., label_BK) -> h_BKF`, `layer(params of one layer, h) -> h`, `score(h) ->
+    goodness` and the layers' `names`. `inside` has 'goodness' [B,C,L] as well.
     """
     checks.at_least(2, num_classes=num_classes)
     checks.one_of(GOODNESS, goodness=goodness)
@@ -73,13 +97,17 @@ def make(*, num_classes: int, widths: Sequence[int] = (500, 500), goodness: str 
     for width in widths:
         checks.at_least(1, widths=width)
     if len(widths) < 1 + skip_first:
-        raise ValueError(f"widths={widths}: no layer is left for the prediction (skip_first={skip_first}).")
+        raise ValueError(
+            f"widths={widths}: no layer is left for the prediction (skip_first={skip_first})."
+        )
     module = ForwardForward(num_classes, widths, goodness, skip_first)
     names = tuple(f"Dense_{i}" for i in range(len(widths)))
     parts = dict(
         goodness=lambda variables, x, label_BK: module.apply(variables, x, label_BK=label_BK),
         overlay=lambda x, label_BK: overlay(x, label_BK, num_classes),
-        layer=lambda params, h: jax.nn.relu(unit(h) @ params["kernel"] + params["bias"].reshape((1,) * (h.ndim - 1) + (-1,))),
+        layer=lambda params, h: jax.nn.relu(
+            unit(h) @ params["kernel"] + params["bias"].reshape((1,) * (h.ndim - 1) + (-1,))
+        ),
         score=lambda h: squared_activity(h, goodness),
         names=names,
         num_classes=num_classes,
@@ -87,7 +115,11 @@ def make(*, num_classes: int, widths: Sequence[int] = (500, 500), goodness: str 
     model = layers.as_model(module)
 
     def inside(variables, x):
-        every_BC = jnp.broadcast_to(jnp.arange(num_classes, dtype=jnp.int32), (x.shape[0], num_classes))
-        return model.inside(variables, x) | dict(goodness=module.apply(variables, x, label_BK=every_BC))
+        every_BC = jnp.broadcast_to(
+            jnp.arange(num_classes, dtype=jnp.int32), (x.shape[0], num_classes)
+        )
+        return model.inside(variables, x) | dict(
+            goodness=module.apply(variables, x, label_BK=every_BC)
+        )
 
     return model._replace(parts=parts, inside=inside)

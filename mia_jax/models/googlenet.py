@@ -35,7 +35,16 @@ class GoogLeNet(nn.Module):
         relu, init = layers.activation("relu"), layers.initializer(self.init_name)
 
         def conv(x, features, window=1, stride=1):
-            return relu(layers.Conv(features // self.divide, window, stride, window // 2, kernel_init=init, form=self.form)(x))
+            return relu(
+                layers.Conv(
+                    features // self.divide,
+                    window,
+                    stride,
+                    window // 2,
+                    kernel_init=init,
+                    form=self.form,
+                )(x)
+            )
 
         def halved(x):
             return layers.max_pool(x, 3, 2, ((1, 1), (1, 1)), form=self.form)
@@ -45,18 +54,34 @@ class GoogLeNet(nn.Module):
         for stage in STAGES:
             x = halved(x)
             for one, (three_in, three), (five_in, five), pooled in stage:
-                paths = [conv(x, one), conv(conv(x, three_in), three, 3), conv(conv(x, five_in), five, 5)]
-                paths.append(conv(layers.max_pool(x, 3, 1, ((1, 1), (1, 1)), form=self.form), pooled))
+                paths = [
+                    conv(x, one),
+                    conv(conv(x, three_in), three, 3),
+                    conv(conv(x, five_in), five, 5),
+                ]
+                paths.append(
+                    conv(layers.max_pool(x, 3, 1, ((1, 1), (1, 1)), form=self.form), pooled)
+                )
                 x = jnp.concatenate(paths, -1)
         return layers.Dense(self.num_classes, kernel_init=init)(x.mean((1, 2)))
 
 
-def make(*, num_classes: int, resize: int = 96, divide: int = 1, init: str = "xavier_uniform", form: str = "auto") -> Model:
-    """conv 7x7 64 stride 2, max 3/2, conv 1x1 64, conv 3x3 192, {max 3/2, inception blocks} with 2, 5, 2 blocks; mean; dense C.
+def make(
+    *,
+    num_classes: int,
+    resize: int = 96,
+    divide: int = 1,
+    init: str = "xavier_uniform",
+    form: str = "auto",
+) -> Model:
+    """conv 7x7 64 stride 2, max 3/2, conv 1x1 64, conv 3x3 192, {max 3/2, inception blocks} with 2,
+    5, 2 blocks; mean; dense C.
 
-    An inception block concatenates 1x1 | 1x1, 3x3 | 1x1, 5x5 | max 3x3, 1x1, relu each: 256, 480, 512, 512, 512, 528, 832, 832, 1,024 features.
-    5,977,530 parameters with one channel and 10 classes, whatever the size (any: convolutions are padded). `resize` is the side to which images are
-    enlarged first (bilinear; 0: as they come), `divide` (up to 16) makes every path so many times narrower. `form`: see layers.Conv.
+    An inception block concatenates 1x1 | 1x1, 3x3 | 1x1, 5x5 | max 3x3, 1x1, relu each: 256, 480,
+    512, 512, 512, 528, 832, 832, 1,024 features. 5,977,530 parameters with one channel and 10
+    classes, whatever the size (any: convolutions are padded). `resize` is the side to which images
+    are enlarged first (bilinear; 0: as they come), `divide` (up to 16) makes every path so many
+    times narrower. `form`: see layers.Conv.
     """
     checks.at_least(1, num_classes=num_classes)
     checks.one_of(range(1, 17), divide=divide)

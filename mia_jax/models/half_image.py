@@ -1,4 +1,6 @@
-"""A softmax classifier that looks at the two halves of an image through one shared set of weights."""
+"""A softmax classifier that looks at the two halves of an image through one shared set of
+weights.
+"""
 
 from __future__ import annotations
 
@@ -17,22 +19,37 @@ class HalfImage(nn.Module):
     def __call__(self, x, *, key_B=None, weight_B=None, train=False):
         halves_B2F = layers.flatten(x)
         if halves_B2F.shape[1] % 2:
-            raise ValueError(f"half_image splits an example in two equal halves; it has {halves_B2F.shape[1]} features.")
+            raise ValueError(
+                f"half_image splits an example in two equal halves; it has {halves_B2F.shape[1]} "
+                "features."
+            )
         halves_B2F = halves_B2F.reshape(len(x), 2, -1)
         bias_C = self.param("bias", layers.zeros, (self.num_classes,))
-        return layers.Dense(self.num_classes, use_bias=False, name="shared")(halves_B2F).sum(1) + bias_C[None]
+        return (
+            layers.Dense(self.num_classes, use_bias=False, name="shared")(halves_B2F).sum(1)
+            + bias_C[None]
+        )
 
 
 def make(*, num_classes: int) -> Model:
-    """x1 @ w + x2 @ w + b: logits [B,C]; x1, x2 the halves of the flattened example (top and bottom of an image), w shared, b trained.
+    """x1 @ w + x2 @ w + b: logits [B,C]; x1, x2 the halves of the flattened example (top and bottom
+    of an image), w shared, b trained.
 
-    (x1 + x2) @ w: the net sees the sum of the halves only. Parameters: F/2 * C + C; 28x28 images and 10 classes: 392*10 + 10 = 3,930. The kernel
-    starts Glorot-uniform, b at zero. `parts['pictures'](variables, shape)` is the kernel as one picture a class, [C,H/2,W] for images [H,W,..].
+    (x1 + x2) @ w: the net sees the sum of the halves only. Parameters: F/2 * C + C; 28x28 images
+    and 10 classes: 392*10 + 10 = 3,930. The kernel starts Glorot-uniform, b at zero.
+    `parts['pictures'](variables, shape)` is the kernel as one picture a class, [C,H/2,W] for images
+    [H,W,..].
     """
     checks.at_least(1, num_classes=num_classes)
 
     def pictures(variables, shape):
-        height, width = (shape[0] // 2, shape[1]) if len(shape) == 3 and shape[0] % 2 == 0 else (1, -1)
-        return jnp.moveaxis(variables["params"]["shared"]["kernel"].reshape(height, width, -1, num_classes).mean(2), -1, 0)
+        height, width = (
+            (shape[0] // 2, shape[1]) if len(shape) == 3 and shape[0] % 2 == 0 else (1, -1)
+        )
+        return jnp.moveaxis(
+            variables["params"]["shared"]["kernel"].reshape(height, width, -1, num_classes).mean(2),
+            -1,
+            0,
+        )
 
     return layers.as_model(HalfImage(num_classes))._replace(parts=dict(pictures=pictures))

@@ -1,7 +1,9 @@
-"""The layers that all models share: parameters and outputs as flax's, programs of their own, randomness and masks per example.
+"""The layers that all models share: parameters and outputs as flax's, programs of their own,
+randomness and masks per example.
 
-Images are [B,H,W,F], always with a batch axis. `Dense`, `Conv`, `GroupNorm` and `BatchNorm` are flax modules; pooling, dropout and activations
-are functions. Kernels start Glorot-uniform and biases at zero, as in Keras.
+Images are [B,H,W,F], always with a batch axis. `Dense`, `Conv`, `GroupNorm` and `BatchNorm` are
+flax modules; pooling, dropout and activations are functions. Kernels start Glorot-uniform and
+biases at zero, as in Keras.
 """
 
 from __future__ import annotations
@@ -15,19 +17,49 @@ import jax
 import jax.numpy as jnp
 
 from mia_jax import checks
-from mia_jax.models._convolution import FORMS, convolve, pair, windows
 from mia_jax.models._linen import as_model
-from mia_jax.models._pooling import avg_pool, max_pool
-from mia_jax.models._taps import Convolution, Lookup, Product, Scale, Shift, tapped
+from mia_jax.models.kernels.convolution import FORMS, convolve, pair, windows
+from mia_jax.models.kernels.pooling import avg_pool, max_pool
+from mia_jax.models.kernels.taps import Convolution, Lookup, Product, Scale, Shift, tapped
 
-__all__ = ["ACTIVATIONS", "FORMS", "INITIALIZERS", "NORMS", "BatchNorm", "Conv", "Dense", "Embedding", "GroupNorm", "LayerNorm", "StandardizedConv"]
-__all__ += ["activation", "as_model", "avg_pool", "convolution", "dropout", "flatten", "initializer", "max_pool", "normalized", "output_size"]
+__all__ = [
+    "ACTIVATIONS",
+    "FORMS",
+    "INITIALIZERS",
+    "NORMS",
+    "BatchNorm",
+    "Conv",
+    "Dense",
+    "Embedding",
+    "GroupNorm",
+    "LayerNorm",
+    "StandardizedConv",
+]
+__all__ += [
+    "activation",
+    "as_model",
+    "avg_pool",
+    "convolution",
+    "dropout",
+    "flatten",
+    "initializer",
+    "max_pool",
+    "normalized",
+    "output_size",
+]
 __all__ += ["resized"]
 
-# every initializer has its dtype: its default is float, which jax_enable_x64 turns into float64, and a convolution takes no two dtypes
-glorot_uniform = jax.nn.initializers.glorot_uniform(dtype=jnp.float32)  # U(-a, a), a = sqrt(6 / (fan_in + fan_out)); a window multiplies both
-glorot_normal = jax.nn.initializers.variance_scaling(1.0, "fan_avg", "normal", dtype=jnp.float32)  # N(0, 2 / (fan_in + fan_out)), not truncated
-he_normal = jax.nn.initializers.he_normal(dtype=jnp.float32)  # normal of variance 2 / fan_in, truncated at two standard deviations
+# every initializer has its dtype: its default is float, which jax_enable_x64 turns into float64,
+# and a convolution takes no two dtypes
+glorot_uniform = jax.nn.initializers.glorot_uniform(
+    dtype=jnp.float32
+)  # U(-a, a), a = sqrt(6 / (fan_in + fan_out)); a window multiplies both
+glorot_normal = jax.nn.initializers.variance_scaling(
+    1.0, "fan_avg", "normal", dtype=jnp.float32
+)  # N(0, 2 / (fan_in + fan_out)), not truncated
+he_normal = jax.nn.initializers.he_normal(
+    dtype=jnp.float32
+)  # normal of variance 2 / fan_in, truncated at two standard deviations
 zeros = functools.partial(jax.nn.initializers.zeros, dtype=jnp.float32)
 ones = functools.partial(jax.nn.initializers.ones, dtype=jnp.float32)
 
@@ -50,7 +82,9 @@ ACTIVATIONS = dict(
     leaky_relu=jax.nn.leaky_relu,
     silu=jax.nn.silu,
     softplus=jax.nn.softplus,
-    rescaled_sigmoid=lambda x: 4 * jax.nn.sigmoid(x) - 2,  # slope 1 at 0, as tanh (Glorot & Bengio 2010, section 4)
+    rescaled_sigmoid=lambda x: (
+        4 * jax.nn.sigmoid(x) - 2
+    ),  # slope 1 at 0, as tanh (Glorot & Bengio 2010, section 4)
     identity=lambda x: x,
 )
 
@@ -68,18 +102,30 @@ def initializer(name: str) -> Callable[..., jax.Array]:
 
 
 def resized(x, side: int) -> jax.Array:
-    """Images [B,H,W,F] as [B,side,side,F], bilinear (half-pixel centers); x itself for side=0 or where it has that size."""
+    """Images [B,H,W,F] as [B,side,side,F], bilinear (half-pixel centers); x itself for side=0 or
+    where it has that size.
+    """
     checks.at_least(0, resize=side)
-    return x if side == 0 or x.shape[1:3] == (side, side) else jax.image.resize(x, (x.shape[0], side, side, x.shape[3]), "bilinear")
+    return (
+        x
+        if side == 0 or x.shape[1:3] == (side, side)
+        else jax.image.resize(x, (x.shape[0], side, side, x.shape[3]), "bilinear")
+    )
 
 
 def output_size(size: int, window: int, stride: int = 1, padding: int = 0) -> int:
-    """floor((size - window + padding + stride) / stride), `padding` on both sides together: windows along one axis of an image."""
-    return windows((1, size, 1, 1), (window, 1), (stride, 1), ((padding // 2, padding - padding // 2), (0, 0))).out[0]
+    """floor((size - window + padding + stride) / stride), `padding` on both sides together: windows
+    along one axis of an image.
+    """
+    return windows(
+        (1, size, 1, 1), (window, 1), (stride, 1), ((padding // 2, padding - padding // 2), (0, 0))
+    ).out[0]
 
 
 def convolution(x, kernel, strides=1, padding="VALID", form: str = "auto") -> jax.Array:
-    """y[b,h,w,o] = sum_ijc x[b, h*s+i, w*s+j, c] kernel[i,j,c,o] (the kernel is not flipped); x [B,H,W,C], kernel [I,J,C,O]."""
+    """y[b,h,w,o] = sum_ijc x[b, h*s+i, w*s+j, c] kernel[i,j,c,o] (the kernel is not flipped); x
+    [B,H,W,C], kernel [I,J,C,O].
+    """
     return convolve(windows(x.shape, kernel.shape[:2], strides, padding), x, kernel, form)
 
 
@@ -89,14 +135,20 @@ def flatten(x) -> jax.Array:
 
 
 def dropout(x, key_B, rate: float, site: int) -> jax.Array:
-    """x * mask / (1 - rate), mask ~ Bernoulli(1 - rate) from example b's own key and the site's number; x itself where `key_B` is None.
+    """x * mask / (1 - rate), mask ~ Bernoulli(1 - rate) from example b's own key and the site's
+    number; x itself where `key_B` is None.
 
-    x [B,...], key_B [B]. An example's mask depends on neither its neighbours nor its place in the batch; sites of one network must have
-    different numbers, or they drop the same units. (Srivastava et al. 2014, inverted.)
+    x [B,...], key_B [B]. An example's mask depends on neither its neighbours nor its place in the
+    batch; sites of one network must have different numbers, or they drop the same units.
+    (Srivastava et al. 2014, inverted.)
     """
     if key_B is None or rate == 0:
         return x
-    kept = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, site), jnp.float32(1 - rate), x.shape[1:]))(key_B)
+    kept = jax.vmap(
+        lambda key: jax.random.bernoulli(
+            jax.random.fold_in(key, site), jnp.float32(1 - rate), x.shape[1:]
+        )
+    )(key_B)
     return jnp.where(kept, x / (1 - rate), 0)
 
 
@@ -105,7 +157,7 @@ def _along_features(vector_F, rank: int) -> jax.Array:
 
 
 def _tap(module: nn.Module, name: str):
-    """The tap of a parameter (models/_taps.py), where the caller's variables hold one."""
+    """The tap of a parameter (models/kernels/taps.py), where the caller's variables hold one."""
     return module.get_variable("tap", name) if module.has_variable("tap", name) else None
 
 
@@ -123,16 +175,26 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        y = tapped(Product(), x, self.param("kernel", self.kernel_init, (x.shape[-1], self.features)), _tap(self, "kernel"))
+        y = tapped(
+            Product(),
+            x,
+            self.param("kernel", self.kernel_init, (x.shape[-1], self.features)),
+            _tap(self, "kernel"),
+        )
         return _shifted(self, y, self.bias_init) if self.use_bias else y
 
 
 class Embedding(nn.Module):
-    """y = table[x], whole numbers x [B,...] in 0..num_embeddings-1 -> [B,...,features]. Parameters as flax.linen.Embed ('embedding')."""
+    """y = table[x], whole numbers x [B,...] in 0..num_embeddings-1 -> [B,...,features].
+
+    Parameters as flax.linen.Embed ('embedding').
+    """
 
     num_embeddings: int
     features: int
-    embedding_init: Callable = jax.nn.initializers.variance_scaling(1.0, "fan_in", "normal", out_axis=0, dtype=jnp.float32)
+    embedding_init: Callable = jax.nn.initializers.variance_scaling(
+        1.0, "fan_in", "normal", out_axis=0, dtype=jnp.float32
+    )
 
     @nn.compact
     def __call__(self, x):
@@ -141,10 +203,12 @@ class Embedding(nn.Module):
 
 
 class Conv(nn.Module):
-    """y[b,h,w,o] = sum_ijc x[b, h*s+i, w*s+j, c] kernel[i,j,c,o] + bias[o]; x [B,H,W,C] -> [B,h,w,features]. Parameters as flax.linen.Conv.
+    """y[b,h,w,o] = sum_ijc x[b, h*s+i, w*s+j, c] kernel[i,j,c,o] + bias[o]; x [B,H,W,C] ->
+    [B,h,w,features]. Parameters as flax.linen.Conv.
 
-    `padding` is 'SAME', 'VALID', an int or ((top, bottom), (left, right)). `form` chooses the program, never the result: 'auto' (the measured
-    rule), 'patches', or 'lax' (XLA's convolution and its own derivatives, forward mode included).
+    `padding` is 'SAME', 'VALID', an int or ((top, bottom), (left, right)). `form` chooses the
+    program, never the result: 'auto' (the measured rule), 'patches', or 'lax' (XLA's convolution
+    and its own derivatives, forward mode included).
     """
 
     features: int
@@ -160,36 +224,45 @@ class Conv(nn.Module):
     def __call__(self, x):
         checks.one_of(FORMS, form=self.form)
         at = windows(x.shape, self.window, self.strides, self.padding)
-        kernel = self.param("kernel", self.kernel_init, (*pair(self.window), x.shape[-1], self.features))
+        kernel = self.param(
+            "kernel", self.kernel_init, (*pair(self.window), x.shape[-1], self.features)
+        )
         y = tapped(Convolution(at, self.form), x, kernel, _tap(self, "kernel"))
         return _shifted(self, y, self.bias_init) if self.use_bias else y
 
 
 class StandardizedConv(Conv):
-    """A Conv whose kernel is used as gain_o * (w - mean_o) / sqrt(fan_in * var_o + 1e-8), moments over each output's fan_in weights.
+    """A Conv whose kernel is used as gain_o * (w - mean_o) / sqrt(fan_in * var_o + 1e-8), moments
+    over each output's fan_in weights.
 
-    Weight standardization (Qiao et al. 2019, arXiv:1903.10520) in the form of De et al. 2022 (arXiv:2204.13650) for private training; parameters:
-    kernel, gain (ones) and bias.
+    Weight standardization (Qiao et al. 2019, arXiv:1903.10520) in the form of De et al. 2022
+    (arXiv:2204.13650) for private training; parameters: kernel, gain (ones) and bias.
     """
 
     @nn.compact
     def __call__(self, x):
         checks.one_of(FORMS, form=self.form)
-        kernel = self.param("kernel", self.kernel_init, (*pair(self.window), x.shape[-1], self.features))
+        kernel = self.param(
+            "kernel", self.kernel_init, (*pair(self.window), x.shape[-1], self.features)
+        )
         gain = self.param("gain", ones, (self.features,))
         centered = kernel - kernel.mean((0, 1, 2), keepdims=True)
         fan_in = math.prod(kernel.shape[:-1])
         scale = jax.lax.rsqrt(fan_in * jnp.square(centered).mean((0, 1, 2), keepdims=True) + 1e-8)
-        y = convolution(x, centered * scale * _along_features(gain, 4), self.strides, self.padding, self.form)
+        y = convolution(
+            x, centered * scale * _along_features(gain, 4), self.strides, self.padding, self.form
+        )
         if self.use_bias:
             y = y + _along_features(self.param("bias", self.bias_init, (self.features,)), y.ndim)
         return y
 
 
 class GroupNorm(nn.Module):
-    """(x - mean) / sqrt(var + epsilon) * scale + bias over each example's pixels and the features of one group; x [B,...,F].
+    """(x - mean) / sqrt(var + epsilon) * scale + bias over each example's pixels and the features
+    of one group; x [B,...,F].
 
-    With F not a multiple of `groups`, the largest divisor of F below it. (Wu & He 2018, arXiv:1803.08494.)
+    With F not a multiple of `groups`, the largest divisor of F below it. (Wu & He 2018,
+    arXiv:1803.08494.)
     """
 
     groups: int = 16
@@ -206,21 +279,29 @@ class GroupNorm(nn.Module):
 
 
 class LayerNorm(nn.Module):
-    """(x - mean) / sqrt(var + epsilon) * scale + bias over the features of each position; x [B,...,F]. (Ba et al. 2016, arXiv:1607.06450.)"""
+    """(x - mean) / sqrt(var + epsilon) * scale + bias over the features of each position; x
+    [B,...,F]. (Ba et al. 2016, arXiv:1607.06450.)
+    """
 
     epsilon: float = 1e-6
 
     @nn.compact
     def __call__(self, x):
         centered = x - x.mean(-1, keepdims=True)
-        return _scale_and_shift(self, centered * jax.lax.rsqrt(jnp.square(centered).mean(-1, keepdims=True) + self.epsilon))
+        return _scale_and_shift(
+            self,
+            centered * jax.lax.rsqrt(jnp.square(centered).mean(-1, keepdims=True) + self.epsilon),
+        )
 
 
 class BatchNorm(nn.Module):
-    """(x - mean_F) / sqrt(var_F + epsilon) * scale + bias; x [B,...,F]. (Ioffe & Szegedy 2015, arXiv:1502.03167.)
+    """(x - mean_F) / sqrt(var_F + epsilon) * scale + bias; x [B,...,F].
 
-    train=True normalizes by the batch's mean and (biased) variance over rows of weight > 0 and all pixels, and moves the running statistics:
-    running = momentum * running + (1 - momentum) * batch; a batch of padding alone leaves them. train=False uses the running statistics.
+    (Ioffe & Szegedy 2015, arXiv:1502.03167.)
+
+    train=True normalizes by the batch's mean and (biased) variance over rows of weight > 0 and all
+    pixels, and moves the running statistics: running = momentum * running + (1 - momentum) * batch;
+    a batch of padding alone leaves them. train=False uses the running statistics.
     """
 
     momentum: float = 0.9
@@ -235,13 +316,20 @@ class BatchNorm(nn.Module):
         if train:
             mean_F, var_F, any_row = _moments(x, weight_B)
             for running, batch_F in ((mean, mean_F), (var, var_F)):
-                running.value = jnp.where(any_row, self.momentum * running.value + (1 - self.momentum) * batch_F, running.value)
+                running.value = jnp.where(
+                    any_row,
+                    self.momentum * running.value + (1 - self.momentum) * batch_F,
+                    running.value,
+                )
         centered = x - _along_features(mean_F, x.ndim)
-        return _scale_and_shift(self, centered * _along_features(jax.lax.rsqrt(var_F + self.epsilon), x.ndim))
+        return _scale_and_shift(
+            self, centered * _along_features(jax.lax.rsqrt(var_F + self.epsilon), x.ndim)
+        )
 
 
 def normalized(x, norm: str, *, weight_B=None, train: bool = False, groups: int = 16) -> jax.Array:
-    """x [B,...,F] after the normalization of that name, within a module's __call__: 'batch', 'group', 'layer' (one group: all of an example), 'none'.
+    """x [B,...,F] after the normalization of that name, within a module's __call__: 'batch',
+    'group', 'layer' (one group: all of an example), 'none'.
 
     Private training needs one that looks at each example alone: any but 'batch'.
     """
@@ -252,19 +340,27 @@ def normalized(x, norm: str, *, weight_B=None, train: bool = False, groups: int 
 
 
 def _moments(x, weight_B):
-    """Mean [F] and biased variance [F] over the pixels of rows with weight > 0, and whether there is such a row (zeros if not)."""
+    """Mean [F] and biased variance [F] over the pixels of rows with weight > 0, and whether there
+    is such a row (zeros if not).
+    """
     real_B = jnp.ones(x.shape[0], bool) if weight_B is None else weight_B > 0
     real = real_B.reshape(-1, *(1,) * (x.ndim - 1))
     axes = tuple(range(x.ndim - 1))
     count = jnp.maximum(real_B.sum(), 1) * math.prod(x.shape[1:-1])
     mean_F = jnp.where(real, x, 0).sum(axes) / count
-    return mean_F, jnp.where(real, jnp.square(x - _along_features(mean_F, x.ndim)), 0).sum(axes) / count, real_B.any()
+    return (
+        mean_F,
+        jnp.where(real, jnp.square(x - _along_features(mean_F, x.ndim)), 0).sum(axes) / count,
+        real_B.any(),
+    )
 
 
 def _group_mean(x, groups: int) -> jax.Array:
-    """The mean over an example's pixels and the features of one group, for each feature; x [B,P,F] -> [B,1,F].
+    """The mean over an example's pixels and the features of one group, for each feature; x [B,P,F]
+    -> [B,1,F].
 
-    Pixels first, then features: a sum over both axes at once and its gradient took 3.7 ms instead of .64 on a CPU (32 28 28 16, 16 groups).
+    Pixels first, then features: a sum over both axes at once and its gradient took 3.7 ms instead
+    of .64 on a CPU (32 28 28 16, 16 groups).
     """
     each = x.shape[-1] // groups
     mean_BG = x.mean(1).reshape(-1, groups, each).mean(-1)

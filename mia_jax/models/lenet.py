@@ -20,20 +20,38 @@ class LeNet(nn.Module):
 
     @nn.compact
     def __call__(self, x, *, key_B=None, weight_B=None, train=False):
-        activation, pool, init = layers.activation(self.activation), POOLS[self.pool], layers.initializer(self.init_name)
+        activation, pool, init = (
+            layers.activation(self.activation),
+            POOLS[self.pool],
+            layers.initializer(self.init_name),
+        )
         for features, padding in ((6, 2), (16, 0)):
-            x = pool(activation(layers.Conv(features, 5, padding=padding, kernel_init=init, form=self.form)(x)), 2)
+            x = pool(
+                activation(
+                    layers.Conv(features, 5, padding=padding, kernel_init=init, form=self.form)(x)
+                ),
+                2,
+            )
         x = layers.flatten(x)
         for width in (120, 84):
             x = activation(layers.Dense(width, kernel_init=init)(x))
         return layers.Dense(self.num_classes, kernel_init=init)(x)
 
 
-def make(*, num_classes: int, activation: str = "sigmoid", pool: str = "avg", init: str = "xavier_uniform", form: str = "auto") -> Model:
-    """conv 5x5 6 (padding 2), pool 2x2, conv 5x5 16, pool 2x2, dense 120, dense 84, an activation after each; dense C.
+def make(
+    *,
+    num_classes: int,
+    activation: str = "sigmoid",
+    pool: str = "avg",
+    init: str = "xavier_uniform",
+    form: str = "auto",
+) -> Model:
+    """conv 5x5 6 (padding 2), pool 2x2, conv 5x5 16, pool 2x2, dense 120, dense 84, an activation
+    after each; dense C.
 
-    Sizes with 28x28 images: 28, 14, 10, 5 (400 features). Parameters with one channel and 10 classes: 156 + 2,416 + 48,120 + 10,164 + 850 = 61,706.
-    Images need 12x12 pixels or more. `pool` is 'avg' or 'max'. `form`: see layers.Conv.
+    Sizes with 28x28 images: 28, 14, 10, 5 (400 features). Parameters with one channel and 10
+    classes: 156 + 2,416 + 48,120 + 10,164 + 850 = 61,706. Images need 12x12 pixels or more. `pool`
+    is 'avg' or 'max'. `form`: see layers.Conv.
     """
     checks.at_least(1, num_classes=num_classes)
     checks.one_of(POOLS, pool=pool)

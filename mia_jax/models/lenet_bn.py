@@ -1,4 +1,6 @@
-"""LeNet with a normalization before every activation (batch normalization: Ioffe & Szegedy 2015, arXiv:1502.03167)."""
+"""LeNet with a normalization before every activation (batch normalization: Ioffe & Szegedy 2015,
+arXiv:1502.03167).
+"""
 
 from __future__ import annotations
 
@@ -21,22 +23,38 @@ class LeNetBN(nn.Module):
         init = layers.initializer(self.init_name)
 
         def active(x):
-            return layers.activation(self.activation)(layers.normalized(x, self.norm, weight_B=weight_B, train=train))
+            return layers.activation(self.activation)(
+                layers.normalized(x, self.norm, weight_B=weight_B, train=train)
+            )
 
         for features in (6, 16):
-            x = layers.avg_pool(active(layers.Conv(features, 5, padding="VALID", kernel_init=init, form=self.form)(x)), 2)
+            x = layers.avg_pool(
+                active(
+                    layers.Conv(features, 5, padding="VALID", kernel_init=init, form=self.form)(x)
+                ),
+                2,
+            )
         x = layers.flatten(x)
         for width in (120, 84):
             x = active(layers.Dense(width, kernel_init=init)(x))
         return layers.Dense(self.num_classes, kernel_init=init)(x)
 
 
-def make(*, num_classes: int, norm: str = "batch", activation: str = "sigmoid", init: str = "xavier_uniform", form: str = "auto") -> Model:
-    """{conv 5x5 (6, then 16), norm, activation, average pool 2x2} x 2, {dense (120, then 84), norm, activation} x 2, dense C.
+def make(
+    *,
+    num_classes: int,
+    norm: str = "batch",
+    activation: str = "sigmoid",
+    init: str = "xavier_uniform",
+    form: str = "auto",
+) -> Model:
+    """{conv 5x5 (6, then 16), norm, activation, average pool 2x2} x 2, {dense (120, then 84), norm,
+    activation} x 2, dense C.
 
-    Sizes with 28x28 images: 24, 12, 8, 4 (256 features). Parameters with one channel and 10 classes: 168 + 2,448 + 31,080 + 10,332 + 850 = 44,878
-    (running statistics not counted; 44,426 without a norm). `norm`: 'batch', 'group', 'layer' or 'none', the last three for private training.
-    Images need 16x16 pixels or more. `form`: see layers.Conv.
+    Sizes with 28x28 images: 24, 12, 8, 4 (256 features). Parameters with one channel and 10
+    classes: 168 + 2,448 + 31,080 + 10,332 + 850 = 44,878 (running statistics not counted; 44,426
+    without a norm). `norm`: 'batch', 'group', 'layer' or 'none', the last three for private
+    training. Images need 16x16 pixels or more. `form`: see layers.Conv.
     """
     checks.at_least(1, num_classes=num_classes)
     checks.one_of(layers.NORMS, norm=norm)

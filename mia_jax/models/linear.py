@@ -16,15 +16,17 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, x, *, key_B=None, weight_B=None, train=False):
-        return layers.Dense(self.features, self.use_bias, layers.initializer(self.init_name))(layers.flatten(x))
+        return layers.Dense(self.features, self.use_bias, layers.initializer(self.init_name))(
+            layers.flatten(x)
+        )
 
 
 def make(*, num_classes: int, bias: bool = True, init: str = "normal") -> Model:
     """x @ w + b on flattened inputs: logits [B,C] (softmax regression with the objective
     cross_entropy), or [B,1] for regression (num_classes=1).
 
-    Parameters: (features + 1) * outputs; 28x28 images and 10 classes: 7,850; 2 features and 1 output: 3. `init`: N(0, .01^2), see
-    layers.INITIALIZERS.
+    Parameters: (features + 1) * outputs; 28x28 images and 10 classes: 7,850; 2 features and 1
+    output: 3. `init`: N(0, .01^2), see layers.INITIALIZERS.
     """
     checks.at_least(1, num_classes=num_classes)
     layers.initializer(init)

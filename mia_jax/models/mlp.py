@@ -20,7 +20,10 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x, *, key_B=None, weight_B=None, train=False):
-        kernel_init, activation = layers.initializer(self.initializer), layers.activation(self.activation)
+        kernel_init, activation = (
+            layers.initializer(self.initializer),
+            layers.activation(self.activation),
+        )
         x = layers.flatten(x)
         for site, (width, rate) in enumerate(zip(self.widths, self.dropout, strict=True)):
             x = activation(layers.Dense(width, kernel_init=kernel_init)(x))
@@ -29,13 +32,21 @@ class MLP(nn.Module):
 
 
 def make(
-    *, num_classes: int, widths: Sequence[int] = (256,), activation: str = "relu", dropout: float | Sequence[float] = 0.0, init: str = "he"
+    *,
+    num_classes: int,
+    widths: Sequence[int] = (256,),
+    activation: str = "relu",
+    dropout: float | Sequence[float] = 0.0,
+    init: str = "he",
 ) -> Model:
-    """flatten, {dense width, activation, dropout} for each width, dense C: logits [B,C], or [B,1] for regression (num_classes=1).
+    """flatten, {dense width, activation, dropout} for each width, dense C: logits [B,C], or [B,1]
+    for regression (num_classes=1).
 
-    Parameters: sum over layers of (in + 1) * out. With 10 classes: 8x8 images and the defaults 64*256 + 256 + 256*10 + 10 = 19,210; 28x28 images
-    203,530, and 269,322 with widths=(256, 256), the dropout net (dropout=(.2, .5)). `dropout` is one rate for every layer or one a layer.
-    `init`: 'he' (He et al. 2015, for relu), 'keras' or 'xavier_uniform' (Glorot), ..., see layers.INITIALIZERS; biases start at zero.
+    Parameters: sum over layers of (in + 1) * out. With 10 classes: 8x8 images and the defaults
+    64*256 + 256 + 256*10 + 10 = 19,210; 28x28 images 203,530, and 269,322 with widths=(256, 256),
+    the dropout net (dropout=(.2, .5)). `dropout` is one rate for every layer or one a layer.
+    `init`: 'he' (He et al. 2015, for relu), 'keras' or 'xavier_uniform' (Glorot), ..., see
+    layers.INITIALIZERS; biases start at zero.
     """
     checks.at_least(1, num_classes=num_classes)
     widths = (widths,) if isinstance(widths, int) else tuple(widths)
@@ -43,7 +54,10 @@ def make(
         checks.at_least(1, widths=width)
     rates = tuple(dropout) if isinstance(dropout, tuple | list) else (dropout,) * len(widths)
     if len(rates) != len(widths):
-        raise ValueError(f"dropout={rates} has {len(rates)} rates and widths={widths} {len(widths)} layers; give one rate a layer, or one for all.")
+        raise ValueError(
+            f"dropout={rates} has {len(rates)} rates and widths={widths} {len(widths)} layers; "
+            "give one rate a layer, or one for all."
+        )
     for rate in rates:
         checks.fraction(closed="left", dropout=rate)
     layers.activation(activation), layers.initializer(init)

@@ -22,24 +22,38 @@ class NiN(nn.Module):
         relu, init = layers.activation("relu"), layers.initializer(self.init_name)
 
         def block(x, features, window, stride, padding):
-            x = relu(layers.Conv(features, window, stride, padding, kernel_init=init, form=self.form)(x))
+            x = relu(
+                layers.Conv(features, window, stride, padding, kernel_init=init, form=self.form)(x)
+            )
             for _ in range(2):
                 x = relu(layers.Conv(features, 1, kernel_init=init, form=self.form)(x))
             return x
 
         x = layers.resized(x, self.resize)
         for features, window, stride, padding in ((96, 11, 4, 0), (256, 5, 1, 2), (384, 3, 1, 1)):
-            x = layers.max_pool(block(x, features // self.divide, window, stride, padding), 3, 2, form=self.form)
+            x = layers.max_pool(
+                block(x, features // self.divide, window, stride, padding), 3, 2, form=self.form
+            )
         x = layers.dropout(x, key_B if train else None, self.dropout, 0)
         return block(x, self.num_classes, 3, 1, 1).mean((1, 2))
 
 
-def make(*, num_classes: int, resize: int = 224, divide: int = 1, dropout: float = 0.5, init: str = "xavier_uniform", form: str = "auto") -> Model:
-    """Blocks of a convolution and two 1x1 ones, relu each: 11x11 96 stride 4, 5x5 256, 3x3 384, a 3/2 max pool after each; dropout; 3x3 C; mean.
+def make(
+    *,
+    num_classes: int,
+    resize: int = 224,
+    divide: int = 1,
+    dropout: float = 0.5,
+    init: str = "xavier_uniform",
+    form: str = "auto",
+) -> Model:
+    """Blocks of a convolution and two 1x1 ones, relu each: 11x11 96 stride 4, 5x5 256, 3x3 384, a
+    3/2 max pool after each; dropout; 3x3 C; mean.
 
-    Sizes at 224: 54, 26, 12, 5; no dense layer, so the size changes no parameter: 1,992,166 with one channel and 10 classes. The smallest images are
-    67x67 (sizes 15, 7, 3, 1). `resize` is the side to which images are enlarged first (bilinear; 0: as they come), `divide` makes every block but
-    the last so many times narrower. `form`: see layers.Conv.
+    Sizes at 224: 54, 26, 12, 5; no dense layer, so the size changes no parameter: 1,992,166 with
+    one channel and 10 classes. The smallest images are 67x67 (sizes 15, 7, 3, 1). `resize` is the
+    side to which images are enlarged first (bilinear; 0: as they come), `divide` makes every block
+    but the last so many times narrower. `form`: see layers.Conv.
     """
     checks.at_least(1, num_classes=num_classes, divide=divide)
     checks.at_least(0, resize=resize)

@@ -1,4 +1,6 @@
-"""The perceptron (Rosenblatt 1958): a linear threshold unit; train it with the objective `perceptron`."""
+"""The perceptron (Rosenblatt 1958): a linear threshold unit; train it with the objective
+`perceptron`.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +25,11 @@ class Perceptron(nn.Module):
 
 
 def make(*, num_classes: int) -> Model:
-    """Two classes: one unit z = w·x + b, class 1 if z > 0, as logits (-z/2, z/2); more classes: one unit each, the largest wins. Starts at zero.
+    """Two classes: one unit z = w·x + b, class 1 if z > 0, as logits (-z/2, z/2); more classes: one
+    unit each, the largest wins. Starts at zero.
 
-    Parameters: features + 1 for two classes, (features + 1) * C for C > 2. ValueError below two classes.
+    Parameters: features + 1 for two classes, (features + 1) * C for C > 2. ValueError below two
+    classes.
     """
     checks.at_least(2, num_classes=num_classes)
     return layers.as_model(Perceptron(num_classes))

@@ -23,10 +23,14 @@ class ResNet18(nn.Module):
         relu, init = layers.activation("relu"), layers.initializer(self.init_name)
 
         def normal(x):
-            return layers.normalized(x, self.norm, weight_B=weight_B, train=train, groups=self.groups)
+            return layers.normalized(
+                x, self.norm, weight_B=weight_B, train=train, groups=self.groups
+            )
 
         def conv(x, features, window, stride=1):
-            return layers.Conv(features, window, stride, window // 2, kernel_init=init, form=self.form)(x)
+            return layers.Conv(
+                features, window, stride, window // 2, kernel_init=init, form=self.form
+            )(x)
 
         x = relu(normal(conv(layers.resized(x, self.resize), self.width, 7, 2)))
         x = layers.max_pool(x, 3, 2, ((1, 1), (1, 1)), form=self.form)
@@ -49,13 +53,16 @@ def make(
     init: str = "xavier_uniform",
     form: str = "auto",
 ) -> Model:
-    """conv 7x7 stride 2, norm, relu, max 3/2; four stages of two blocks with `width` times 1, 2, 4, 8 features; mean; dense C.
+    """conv 7x7 stride 2, norm, relu, max 3/2; four stages of two blocks with `width` times 1, 2, 4,
+    8 features; mean; dense C.
 
-    A block is relu(x + norm(conv3x3(relu(norm(conv3x3(x)))))); where it halves the image (the first of stages 2 to 4), x goes through a 1x1
-    convolution of stride 2. 11,178,378 parameters with one channel and 10 classes (convolutions have biases; running statistics not counted),
-    whatever the size. `norm`: 'batch' (the paper), 'group' (`groups`, or the largest divisor of the features below it), 'layer' or 'none' (11,170,570
-    parameters); private training takes the last three. `resize` is the side to which images are enlarged first (bilinear; 0: as they come).
-    `form`: see layers.Conv.
+    A block is relu(x + norm(conv3x3(relu(norm(conv3x3(x)))))); where it halves the image (the first
+    of stages 2 to 4), x goes through a 1x1 convolution of stride 2. 11,178,378 parameters with one
+    channel and 10 classes (convolutions have biases; running statistics not counted), whatever the
+    size. `norm`: 'batch' (the paper), 'group' (`groups`, or the largest divisor of the features
+    below it), 'layer' or 'none' (11,170,570 parameters); private training takes the last three.
+    `resize` is the side to which images are enlarged first (bilinear; 0: as they come). `form`: see
+    layers.Conv.
     """
     checks.at_least(1, num_classes=num_classes, width=width, groups=groups)
     checks.at_least(0, resize=resize)

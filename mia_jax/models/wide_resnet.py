@@ -25,11 +25,24 @@ class WideResNet(nn.Module):
         activation = layers.activation(self.activation)
 
         def normal(x):
-            return activation(layers.normalized(x, self.norm, weight_B=weight_B, train=train, groups=self.groups))
+            return activation(
+                layers.normalized(x, self.norm, weight_B=weight_B, train=train, groups=self.groups)
+            )
 
         def conv(x, features, window, stride):
-            init, layer = layers.initializer("he"), layers.StandardizedConv if self.standardize else layers.Conv
-            return layer(features, window, stride, padding=window // 2, use_bias=False, kernel_init=init, form=self.form)(x)
+            init, layer = (
+                layers.initializer("he"),
+                layers.StandardizedConv if self.standardize else layers.Conv,
+            )
+            return layer(
+                features,
+                window,
+                stride,
+                padding=window // 2,
+                use_bias=False,
+                kernel_init=init,
+                form=self.form,
+            )(x)
 
         x = conv(x, 16, 3, 1)
         site = 0
@@ -37,7 +50,11 @@ class WideResNet(nn.Module):
             for block in range((self.depth - 4) // 6):
                 stride = first if block == 0 else 1
                 before = normal(x)
-                short = x if (x.shape[-1], stride) == (features, 1) else conv(before, features, 1, stride)
+                short = (
+                    x
+                    if (x.shape[-1], stride) == (features, 1)
+                    else conv(before, features, 1, stride)
+                )
                 inner = normal(conv(before, features, 3, stride))
                 inner = layers.dropout(inner, key_B if train else None, self.dropout, site)
                 x = short + conv(inner, features, 3, 1)
@@ -57,19 +74,26 @@ def make(
     activation: str = "relu",
     form: str = "auto",
 ) -> Model:
-    """conv 3x3 16; three stages of (depth - 4) / 6 blocks with 16k, 32k, 64k features (k = width), halving the image between stages; mean; dense C.
+    """conv 3x3 16; three stages of (depth - 4) / 6 blocks with 16k, 32k, 64k features (k = width),
+    halving the image between stages; mean; dense C.
 
-    A block is x + conv3x3(norm-relu(conv3x3(norm-relu(x)))), where features or size change the sum's first term is a 1x1 convolution of
-    norm-relu(x). norm='batch' (the paper), or for private training 'group' (`groups` or the largest divisor of the features below it), 'layer' or
-    'none'; `standardize` standardizes the kernels (layers.StandardizedConv). Convolutions have no bias and start He-normal. Parameters with 3
-    channels and 10 classes: WRN-28-2 1,467,610, WRN-28-10 36,479,194, WRN-16-4 2,748,890 (running statistics not counted; a gain for each feature
-    of a standardized kernel comes on top). `form`: see layers.Conv.
+    A block is x + conv3x3(norm-relu(conv3x3(norm-relu(x)))), where features or size change the
+    sum's first term is a 1x1 convolution of norm-relu(x). norm='batch' (the paper), or for private
+    training 'group' (`groups` or the largest divisor of the features below it), 'layer' or 'none';
+    `standardize` standardizes the kernels (layers.StandardizedConv). Convolutions have no bias and
+    start He-normal. Parameters with 3 channels and 10 classes: WRN-28-2 1,467,610, WRN-28-10
+    36,479,194, WRN-16-4 2,748,890 (running statistics not counted; a gain for each feature of a
+    standardized kernel comes on top). `form`: see layers.Conv.
     """
     checks.at_least(1, num_classes=num_classes, width=width, groups=groups)
     if depth < 10 or (depth - 4) % 6:
-        raise ValueError(f"depth={depth} is not 6n + 4; allowed depths are 10, 16, 22, 28, 34, 40, ...")
+        raise ValueError(
+            f"depth={depth} is not 6n + 4; allowed depths are 10, 16, 22, 28, 34, 40, ..."
+        )
     checks.one_of(layers.NORMS, norm=norm)
     checks.fraction(closed="left", dropout=dropout)
     checks.one_of(layers.FORMS, form=form)
     layers.activation(activation)
-    return layers.as_model(WideResNet(num_classes, depth, width, norm, groups, standardize, dropout, activation, form))
+    return layers.as_model(
+        WideResNet(num_classes, depth, width, norm, groups, standardize, dropout, activation, form)
+    )

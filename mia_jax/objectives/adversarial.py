@@ -1,4 +1,6 @@
-"""Adversarial training: softmax cross-entropy at the worst point that a few gradient steps find near each example."""
+"""Adversarial training: softmax cross-entropy at the worst point that a few gradient steps find
+near each example.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +18,24 @@ BOXES = dict(unit=(0.0, 1.0), none=None)
 
 
 def make(
-    *, model: Model, epsilon: float = 0.1, steps: int = 1, step_size: float = 0.0, norm: str = "linf", box: str = "unit", label_smoothing: float = 0.0
+    *,
+    model: Model,
+    epsilon: float = 0.1,
+    steps: int = 1,
+    step_size: float = 0.0,
+    norm: str = "linf",
+    box: str = "unit",
+    label_smoothing: float = 0.0,
 ) -> Loss:
-    """loss_B = cross_entropy(x + d) with d = argmax_{|d| <= epsilon} of the cross-entropy, approximated by `steps` steps of PGD while training.
+    """loss_B = cross_entropy(x + d) with d = argmax_{|d| <= epsilon} of the cross-entropy,
+    approximated by `steps` steps of PGD while training.
 
-    The start is drawn uniformly from the ball by each example's own key; `step_size` 0 is 1.25 epsilon for one step (FGSM from a random start)
-    and 2.5 epsilon / steps for several. The inner steps ask the model in inference mode. Evaluation (train=False) is on the example itself.
-    `box` 'unit' keeps x + d in [0, 1], 'none' anywhere. Metric: 'accuracy' [B], of the perturbed example in training. Sources: Madry et al. 2018
-    (arXiv:1706.06083), eq. 2.1; Wong et al. 2020 (arXiv:2001.03994) for one step.
+    The start is drawn uniformly from the ball by each example's own key; `step_size` 0 is 1.25
+    epsilon for one step (FGSM from a random start) and 2.5 epsilon / steps for several. The inner
+    steps ask the model in inference mode. Evaluation (train=False) is on the example itself. `box`
+    'unit' keeps x + d in [0, 1], 'none' anywhere. Metric: 'accuracy' [B], of the perturbed example
+    in training. Sources: Madry et al. 2018 (arXiv:1706.06083), eq. 2.1; Wong et al. 2020
+    (arXiv:2001.03994) for one step.
     """
     checks.at_least(0, epsilon=epsilon, step_size=step_size)
     checks.at_least(1, steps=steps)
@@ -31,9 +43,13 @@ def make(
     checks.one_of(BOXES, box=box)
     clean = cross_entropy.make(model=model, label_smoothing=label_smoothing)
     size = step_size or (1.25 * epsilon if steps == 1 else 2.5 * epsilon / steps)
-    settings = dict(epsilon=epsilon, steps=steps, step_size=size, norm=norm, keep="last", box=BOXES[box])
+    settings = dict(
+        epsilon=epsilon, steps=steps, step_size=size, norm=norm, keep="last", box=BOXES[box]
+    )
 
-    def loss(variables: Variables, batch: Batch, *, key_B=None, train: bool = False) -> tuple[jax.Array, Aux]:
+    def loss(
+        variables: Variables, batch: Batch, *, key_B=None, train: bool = False
+    ) -> tuple[jax.Array, Aux]:
         batch.task.require(
             ("classification",),
             of="the objective 'adversarial'",

@@ -10,20 +10,26 @@ from mia_jax.types import Aux, Batch, Loss, Model, Variables
 
 
 def make(*, model: Model, label_smoothing: float = 0.0) -> Loss:
-    """loss_B = -sum_c q_c log softmax(z)_c with q = (1 - s) onehot(y) + s / C, from logits z_BC; float32, in nats.
+    """loss_B = -sum_c q_c log softmax(z)_c with q = (1 - s) onehot(y) + s / C, from logits z_BC;
+    float32, in nats.
 
-    Of a sequence, logits z_BLV and labels y_BL, it is the mean over the positions. `label_smoothing` s lies in [0, 1). Metric: 'accuracy' [B], of a
-    sequence the share of its positions. ValueError for a task without class numbers.
+    Of a sequence, logits z_BLV and labels y_BL, it is the mean over the positions.
+    `label_smoothing` s lies in [0, 1). Metric: 'accuracy' [B], of a sequence the share of its
+    positions. ValueError for a task without class numbers.
     """
     checks.fraction(closed="left", label_smoothing=label_smoothing)
 
-    def loss(variables: Variables, batch: Batch, *, key_B=None, train: bool = False) -> tuple[jax.Array, Aux]:
+    def loss(
+        variables: Variables, batch: Batch, *, key_B=None, train: bool = False
+    ) -> tuple[jax.Array, Aux]:
         batch.task.require(
             ("classification", "sequence"),
             of="the objective 'cross_entropy'",
             remedy="use 'squared'",
         )
-        out_BC, stats = model.apply(variables, batch.x, key_B=key_B, weight_B=batch.weight_B, train=train)
+        out_BC, stats = model.apply(
+            variables, batch.x, key_B=key_B, weight_B=batch.weight_B, train=train
+        )
         log_BC = jax.nn.log_softmax(out_BC)
         loss_B = -jnp.take_along_axis(log_BC, batch.y[..., None], axis=-1)[..., 0]
         if label_smoothing:

@@ -1,4 +1,6 @@
-"""Forward-Forward as one objective: a sum of losses, each of one layer and its own parameters alone (Hinton 2022, arXiv:2212.13345)."""
+"""Forward-Forward as one objective: a sum of losses, each of one layer and its own parameters alone
+(Hinton 2022, arXiv:2212.13345).
+"""
 
 from __future__ import annotations
 
@@ -12,27 +14,39 @@ NEGATIVES = ("other", "any")
 
 
 def make(*, model: Model, theta: float = 1.5, negatives: str = "other") -> Loss:
-    """loss_B = sum_l [softplus(theta - G_l(x, y)) + softplus(G_l(x, y') - theta)] / 2, G_l the goodness of layer l; in nats.
+    """loss_B = sum_l [softplus(theta - G_l(x, y)) + softplus(G_l(x, y') - theta)] / 2, G_l the
+    goodness of layer l; in nats.
 
-    y' is drawn from the `other` C - 1 labels by the example's key, or from `any` (a tenth of the negatives of 10 classes then is positive). Without
-    a key the loss is the mean over all y' that can be drawn. Metrics: 'layer_loss' [B], the mean over the layers, and 'accuracy' [B] of the
-    largest total goodness where train=False. ValueError for a model that is not trained layer by layer.
+    y' is drawn from the `other` C - 1 labels by the example's key, or from `any` (a tenth of the
+    negatives of 10 classes then is positive). Without a key the loss is the mean over all y' that
+    can be drawn. Metrics: 'layer_loss' [B], the mean over the layers, and 'accuracy' [B] of the
+    largest total goodness where train=False. ValueError for a model that is not trained layer by
+    layer.
     """
     checks.one_of(NEGATIVES, negatives=negatives)
     needs(model)
     num_classes = model.parts["num_classes"]
 
-    def loss(variables: Variables, batch: Batch, *, key_B=None, train: bool = False) -> tuple[jax.Array, Aux]:
+    def loss(
+        variables: Variables, batch: Batch, *, key_B=None, train: bool = False
+    ) -> tuple[jax.Array, Aux]:
         batch.task.require(
             ("classification",),
             of="the objective 'forward_forward'",
             remedy="use 'squared' or 'cross_entropy'",
         )
         if key_B is None:
-            other_BK = (batch.y[:, None] + jnp.arange(negatives == "other", num_classes, dtype=jnp.int32)[None]) % num_classes
+            other_BK = (
+                batch.y[:, None]
+                + jnp.arange(negatives == "other", num_classes, dtype=jnp.int32)[None]
+            ) % num_classes
         else:
-            other_BK = jax.vmap(draw, (0, 0, None, None))(key_B, batch.y, num_classes, negatives)[:, None]
-        goodness_BKL = model.parts["goodness"](variables, batch.x, jnp.concatenate([batch.y[:, None], other_BK], axis=1))
+            other_BK = jax.vmap(draw, (0, 0, None, None))(key_B, batch.y, num_classes, negatives)[
+                :, None
+            ]
+        goodness_BKL = model.parts["goodness"](
+            variables, batch.x, jnp.concatenate([batch.y[:, None], other_BK], axis=1)
+        )
         loss_BL = local(goodness_BKL, theta)
         metrics = dict(layer_loss=loss_BL.mean(-1))
         if not train:
@@ -44,8 +58,13 @@ def make(*, model: Model, theta: float = 1.5, negatives: str = "other") -> Loss:
 
 
 def local(goodness_BKL, theta: float) -> jax.Array:
-    """[softplus(theta - G_0) + mean_k softplus(G_k - theta)] / 2 of each layer, [B,K,L] -> [B,L]; the first of the K labels is the true one."""
-    return (jax.nn.softplus(theta - goodness_BKL[:, 0]) + jax.nn.softplus(goodness_BKL[:, 1:] - theta).mean(1)) / 2
+    """[softplus(theta - G_0) + mean_k softplus(G_k - theta)] / 2 of each layer, [B,K,L] -> [B,L];
+    the first of the K labels is the true one.
+    """
+    return (
+        jax.nn.softplus(theta - goodness_BKL[:, 0])
+        + jax.nn.softplus(goodness_BKL[:, 1:] - theta).mean(1)
+    ) / 2
 
 
 def draw(key, y, num_classes: int, negatives: str) -> jax.Array:
@@ -58,4 +77,7 @@ def draw(key, y, num_classes: int, negatives: str) -> jax.Array:
 def needs(model: Model) -> None:
     """ValueError unless the model offers its layers one by one."""
     if "goodness" not in model.parts:
-        raise ValueError("forward_forward needs a net that is trained layer by layer: model.name='forward_forward'.")
+        raise ValueError(
+            "forward_forward needs a net that is trained layer by layer: "
+            "model.name='forward_forward'."
+        )

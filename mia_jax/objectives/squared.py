@@ -11,7 +11,8 @@ from mia_jax.types import Aux, Batch, Loss, Model, Variables
 def make(*, model: Model, factor: float = 1.0) -> Loss:
     """loss_B = factor * (z - y)^2 from the single output z_B1; `factor` .5 is the other usual form.
 
-    Metric: 'squared_error' (z - y)^2 [B], whatever the factor. ValueError for a task other than regression, or a model with more than one output.
+    Metric: 'squared_error' (z - y)^2 [B], whatever the factor. ValueError for a task other than
+    regression, or a model with more than one output.
     """
     checks.positive(factor=factor)
 
@@ -19,7 +20,9 @@ def make(*, model: Model, factor: float = 1.0) -> Loss:
         batch.task.require(
             ("regression",), of="the objective 'squared'", remedy="use 'cross_entropy'"
         )
-        out_BC, stats = model.apply(variables, batch.x, key_B=key_B, weight_B=batch.weight_B, train=train)
+        out_BC, stats = model.apply(
+            variables, batch.x, key_B=key_B, weight_B=batch.weight_B, train=train
+        )
         if out_BC.shape[-1] != 1:
             raise ValueError(
                 f"the objective 'squared' needs a model with 1 output, got {out_BC.shape[-1]}."

@@ -1,4 +1,6 @@
-"""The arguments of a library's functions as fields of a config: those that numbers, truth values, text or mappings can set."""
+"""The arguments of a library's functions as fields of a config: those that numbers, truth values,
+text or mappings can set.
+"""
 
 from __future__ import annotations
 
@@ -19,26 +21,37 @@ def parameters(function: Callable) -> Mapping[str, inspect.Parameter]:
         return {}
 
 
-def plain(function: Callable, *, passed: Collection[str], defaults: Mapping[str, typing.Any] = {}) -> Callable:
-    """Returns the function with a signature of keyword arguments that a config can set, typed as a config's fields are.
+def plain(
+    function: Callable, *, passed: Collection[str], defaults: Mapping[str, typing.Any] = {}
+) -> Callable:
+    """Returns the function with a signature of keyword arguments that a config can set, typed as a
+    config's fields are.
 
     Args:
-        function: A function of a library whose arguments may also be arrays, functions or other objects.
+        function: A function of a library whose arguments may also be arrays, functions or other
+            objects.
         passed: The arguments that the caller sets itself; they stay.
         defaults: Other defaults than the function's.
 
     Returns:
-        The function itself, called by keyword, with `__signature__` and `__annotations__` of what is left.
+        The function itself, called by keyword, with `__signature__` and `__annotations__` of what
+        is left.
     """
     known = hints(function)
     kept, annotations = [], {}
     for name, parameter in parameters(function).items():
         default = defaults.get(name, parameter.default)
         hint = _plain_hint(known.get(name, EMPTY), default)
-        if name not in passed and (hint is None or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)):
+        if name not in passed and (
+            hint is None or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+        ):
             continue
         annotations[name] = typing.Any if hint is None else hint
-        kept.append(parameter.replace(kind=parameter.KEYWORD_ONLY, default=default, annotation=annotations[name]))
+        kept.append(
+            parameter.replace(
+                kind=parameter.KEYWORD_ONLY, default=default, annotation=annotations[name]
+            )
+        )
 
     @functools.wraps(function)
     def called(**kwargs):
@@ -56,11 +69,17 @@ def hints(function: Callable) -> dict:
     try:
         return typing.get_type_hints(function)
     except Exception:  # an annotation within one of them names what cannot be found
-        return {name: p.annotation for name, p in parameters(function).items() if not isinstance(p.annotation, str)}
+        return {
+            name: p.annotation
+            for name, p in parameters(function).items()
+            if not isinstance(p.annotation, str)
+        }
 
 
 def _plain_hint(hint, default):
-    """Returns the part of an annotation that a config can hold, None if there is none; a number may stand for an array or a schedule."""
+    """Returns the part of an annotation that a config can hold, None if there is none; a number may
+    stand for an array or a schedule.
+    """
     if default is not EMPTY and not (default is None or isinstance(default, PLAIN)):
         return None  # a class or a function, which no config holds
     parts = set(typing.get_args(hint)) or {hint}
@@ -71,7 +90,12 @@ def _plain_hint(hint, default):
         types = [type(default)]
     elif not types and any(_is_mapping(part) for part in parts):
         types = [Mapping]
-    elif not types and hint is not EMPTY and typing.Any in parts and not any("Callable" in str(part) for part in parts):
+    elif (
+        not types
+        and hint is not EMPTY
+        and typing.Any in parts
+        and not any("Callable" in str(part) for part in parts)
+    ):
         types = [str]  # a dtype, by its name
     if not types:
         return None

@@ -7,15 +7,19 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from mia_jax import jobs, registry, settings, views, workdir
+from mia_jax import registry
+from mia_jax import threat_model as views
+from mia_jax.configuration import settings
 from mia_jax.pipeline import inputs
+from mia_jax.pipeline.plan import PlannedAttack
 from mia_jax.pipeline.query import REMEDY
 from mia_jax.pipeline.train import nothing
-from mia_jax.planned import PlannedAttack
-from mia_jax.progress import Progress
+from mia_jax.query import forward as queries
+from mia_jax.query import interactive
+from mia_jax.runtime import files as workdir
+from mia_jax.runtime import jobs
+from mia_jax.runtime.progress import Progress
 from mia_jax.runtime.store import Answers, Store
-from mia_jax.training import probing
-from mia_jax.training import query as queries
 from mia_jax.types import Attack, Design, Pool, Signal
 
 FEWEST = 3  # members and non-members that an attack learns from, in each half if cross-fitted
@@ -23,7 +27,8 @@ FEWEST = 3  # members and non-members that an attack learns from, in each half i
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SignalReader:
-    """Reads what was measured, for attacks and the report: signals, examples and who trained on them.
+    """Reads what was measured, for attacks and the report: signals, examples and who trained on
+    them.
 
     Args:
       store: the workdir.
@@ -57,20 +62,16 @@ class SignalReader:
     def has(self, name: str, models: Sequence[int], *, epoch: int | None = None) -> bool:
         """Whether a signal of all these models was measured (after an epoch)."""
         folder = self._answers(epoch).folder
-        return all(probing.signal_file(folder, name, m).exists() for m in models)
+        return all(interactive.signal_file(folder, name, m).exists() for m in models)
 
-    def signal(
-        self, name: str, models: Sequence[int], *, epoch: int | None = None
-    ) -> np.ndarray:
+    def signal(self, name: str, models: Sequence[int], *, epoch: int | None = None) -> np.ndarray:
         """One signal of several models, [M,A,N..] (after an epoch)."""
         return queries.load(self._answers(epoch).folder, name, models)
 
     def _answers(self, epoch: int | None) -> Answers:
         return self.store.answers if epoch is None else self.store.after(epoch)
 
-    def fleet(
-        self, attack: PlannedAttack, *, epoch: int | None = None
-    ) -> views.Fleet:
+    def fleet(self, attack: PlannedAttack, *, epoch: int | None = None) -> views.Fleet:
         """Reads the signals of the whole fleet as the attacker behind `attack` sees them.
 
         Args:
@@ -103,7 +104,7 @@ class SignalReader:
         for m in self.models:
             file = attack.file(name, target=m in targets)
             parts.append(queries.load(folder, file, [m], run=self.store.run, epoch=epoch))
-            paths.append(probing.signal_file(folder, file, m))
+            paths.append(interactive.signal_file(folder, file, m))
         check_shapes(parts, paths, views=len(self.views), examples=len(self.pool.y))
         whole = max(parts, key=np.ndim)  # a model that could not be asked has NaN, no components
         for i, part in enumerate(parts):
@@ -214,9 +215,7 @@ def claim_of(planned: PlannedAttack, reader: SignalReader) -> dict:
     Its config, the views, and who trained on what, with labels and columns.
     """
     d, pool = reader.design, reader.pool
-    membership = workdir.digest(
-        d.member_MN, d.evaluated_MN, d.shadow_MM, d.population_N, d.unit_M
-    )
+    membership = workdir.digest(d.member_MN, d.evaluated_MN, d.shadow_MM, d.population_N, d.unit_M)
     columns = {k: np.asarray(v).tolist() for k, v in sorted(pool.columns.items())}
     claim = dict(attack=without_defaults(planned.section), query=reader.views)
     claim |= dict(models=len(d.member_MN), design=membership)
@@ -255,9 +254,7 @@ def scores(attack: Attack, fleet: views.Fleet, scored: Sequence[int], key) -> np
         score_SN[[scored.index(t) for t in reachable]] = score_RN
     else:
         for t in reachable:
-            score_SN[scored.index(t)] = attack.score(
-                fleet.view(t, attack.needs, attack.knows), key
-            )
+            score_SN[scored.index(t)] = attack.score(fleet.view(t, attack.needs, attack.knows), key)
     return np.where(design.evaluated_MN[list(scored)], score_SN, np.nan)
 
 

@@ -14,39 +14,32 @@ from typing import Any
 import jax
 import numpy as np
 
-from mia_jax import (
-    brought,
-    checks,
-    configuration,
-    defenses,
-    jobs,
-    precision,
-    query_views,
-    registry,
-    settings,
-    standard,
-    targets,
-    workdir,
-)
+from mia_jax import checks, configuration, defenses, query_views, registry
+from mia_jax.configuration import settings
+from mia_jax.configuration.settings import DataSettings, LearnerSettings, Settings
 from mia_jax.data import _canaries as canaries
 from mia_jax.data import _pool as pools
 from mia_jax.designs import _failed, _rows
+from mia_jax.external import arrays as brought
+from mia_jax.external import default_attacks
+from mia_jax.external import target as targets
 from mia_jax.learners import stopping
+from mia_jax.measures import privacy_audit
+from mia_jax.measures.validity import RANDOM
 from mia_jax.metrics import slices
 from mia_jax.pipeline import validate
 from mia_jax.pipeline.attack import SignalReader, own_fields, wanted_rows
+from mia_jax.pipeline.plan import FleetPlan, PlannedAttack, Questions, Subject, TrainedHere, by_name
 from mia_jax.pipeline.query import Asked, claims
 from mia_jax.pipeline.train import VALIDATION, validation_rows
-from mia_jax.planned import FleetPlan, PlannedAttack, Questions, Subject, TrainedHere, by_name
 from mia_jax.privacy import canary_scores
-from mia_jax.report import privacy
-from mia_jax.report.validity import RANDOM
+from mia_jax.query.snapshots import SIGNAL as TRAJECTORY
+from mia_jax.runtime import files as workdir
+from mia_jax.runtime import jobs, precision
 from mia_jax.runtime.store import Store
-from mia_jax.settings import DataSettings, LearnerSettings, Settings
+from mia_jax.threat_model import asked_signals
 from mia_jax.training import failures
-from mia_jax.training.trajectory import SIGNAL as TRAJECTORY
 from mia_jax.types import Attack, Design, Learner, Model, Pool, Signal
-from mia_jax.views import asked_signals
 
 GROWTH = ("models", "sources")  # design fields that may grow: the first models stay as they are
 EXAMPLES = 8  # of the pool, whose shapes, range and spread a learner may look at
@@ -97,7 +90,9 @@ class Experiment:
 
     @property
     def train_config(self) -> dict:
-        """What decides the variables of model m: all upstream of the queries but the fleet's size."""
+        """What decides the variables of model m: all upstream of the queries but the fleet's
+        size.
+        """
         config = self.config
         left_out = (*GROWTH, *SCORED)
         design = {k: v for k, v in config["design"].items() if k not in left_out}
@@ -157,9 +152,7 @@ class Experiment:
     def asked(self) -> Asked:
         """The models that QUERY asks."""
         models = tuple(self.own_models)
-        return Asked(
-            model=self.learner.model, pool=self.pool, design=self.design, models=models
-        )
+        return Asked(model=self.learner.model, pool=self.pool, design=self.design, models=models)
 
     def questions(self) -> Questions | None:
         """What the models are asked; None where all answers are the user's own."""
@@ -430,7 +423,7 @@ def check_report(
         groups=typed.report.groups,
         num_examples=len(pool.y),
     )
-    privacy.settings(
+    privacy_audit.settings(
         typed.report.audit,
         design=design,
         knows={name: attack.knows for name, attack in attacks.items()},
@@ -447,22 +440,29 @@ def make(kind: str, section: Mapping, **kwargs):
 
 
 def external_model(made, *, name: str) -> Model:
-    """The Model of what the `make` of a module outside the package returned, which may be a plain flax module."""
+    """The Model of what the `make` of a module outside the package returned, which may be a plain
+    flax module.
+    """
     from mia_jax.models import _linen  # flax is loaded where there is a model
 
     return _linen.taken(made, name=name)
 
 
 def load_pool(section: Mapping) -> tuple[Pool, dict]:
-    """The pool of config.data, with its canaries, and the count of its duplicates (dropped on request)."""
+    """The pool of config.data, with its canaries, and the count of its duplicates (dropped on
+    request).
+    """
     own = {k: v for k, v in section.items() if k not in settings.names(DataSettings)}
     try:
         with precision.as_the_user():
             pool = make("data", own)
     except UnicodeDecodeError as error:
-        files = ", ".join(str(own[field]) for field in ("path", "label_path", "folder") if own.get(field))
+        files = ", ".join(
+            str(own[field]) for field in ("path", "label_path", "folder") if own.get(field)
+        )
         raise ValueError(
-            f"data ({own['name']}): {files} is not {error.encoding.upper()} ({error.reason} at byte {error.start:,}). Save it as UTF-8, for example "
+            f"data ({own['name']}): {files} is not {error.encoding.upper()} ({error.reason} at "
+            f"byte {error.start:,}). Save it as UTF-8, for example "
             "with `iconv -f latin1 -t utf-8 old.csv > new.csv`."
         ) from error
     if section["drop_duplicates"]:
@@ -475,7 +475,10 @@ def load_pool(section: Mapping) -> tuple[Pool, dict]:
 def make_design(section: Mapping, *, pool: Pool, seed: int) -> Design:
     """The design of config.design over this pool."""
     marked = {f"given_{name}_N": pool.columns.get(name) for name in ("population", "canary")}
-    checks.in_memory(f"design.models={section.get('models')}: the memberships", float(section.get("models") or 0) * len(pool.y))
+    checks.in_memory(
+        f"design.models={section.get('models')}: the memberships",
+        float(section.get("models") or 0) * len(pool.y),
+    )
     labels_N = pool.y if pool.task.has_classes else None
     return make(
         "designs", section, num_examples=len(pool.y), seed=seed, labels_N=labels_N, **marked
@@ -483,7 +486,8 @@ def make_design(section: Mapping, *, pool: Pool, seed: int) -> Design:
 
 
 def make_learner(section: Mapping, *, model: Model, sample: Pool | None = None, **rows) -> Learner:
-    """The learner of config.learner with its objective and stopping rule; `sample` is the pool with its first few examples only, and all columns.
+    """The learner of config.learner with its objective and stopping rule; `sample` is the pool with
+    its first few examples only, and all columns.
 
     `rows` is what it may be told of the models' rows: num_rows, num_extra, padded, labels_N.
     """
@@ -498,56 +502,114 @@ def make_learner(section: Mapping, *, model: Model, sample: Pool | None = None, 
     elif objective["name"] == configuration.OWN:
         loss = None
     else:
-        raise ValueError(f"learner.objective={objective['name']!r}: the learning rule {section['name']!r} has an objective of its own; leave it out.")
-    stop = None if section["stop"] is None else registry.call(stopping.make, "learner.stop", section["stop"])
-    if stop is not None and section.get("gradient") == "private" and section["validation"] != "population":
         raise ValueError(
-            f"learner.validation={section['validation']!r}: a stopping rule of private training may watch population rows alone; what it learns from "
-            "other rows is covered by no epsilon. Set learner.validation='population' (design.population > 0), or learner.stop=None."
+            f"learner.objective={objective['name']!r}: the learning rule {section['name']!r} has "
+            "an objective of its own; leave it out."
+        )
+    stop = (
+        None
+        if section["stop"] is None
+        else registry.call(stopping.make, "learner.stop", section["stop"])
+    )
+    if (
+        stop is not None
+        and section.get("gradient") == "private"
+        and section["validation"] != "population"
+    ):
+        raise ValueError(
+            f"learner.validation={section['validation']!r}: a stopping rule of private training "
+            "may watch population rows alone; what it learns from "
+            "other rows is covered by no epsilon. Set learner.validation='population' "
+            "(design.population > 0), or learner.stop=None."
         )
     if (section.get("privacy") or {}).get("clip_norm") == np.inf:
-        raise ValueError("learner.privacy.clip_norm=inf: a config holds finite numbers; clip_norm=1e9 with noise_multiplier=0 clips nothing.")
+        raise ValueError(
+            "learner.privacy.clip_norm=inf: a config holds finite numbers; clip_norm=1e9 with "
+            "noise_multiplier=0 clips nothing."
+        )
     own = {k: v for k, v in section.items() if k not in settings.names(LearnerSettings)}
     given = dict(sample=sample, initial=initial_parameters(section["init_from"]))
     if given["initial"] and "initial" not in registry.keywords("learners", section["name"]):
-        raise ValueError(f"learner.init_from: the learning rule {section['name']!r} has no such start.")
-    return make("learners", own, model=model, stopping=stop, **rows, **given, **({} if loss is None else dict(loss=loss)))
+        raise ValueError(
+            f"learner.init_from: the learning rule {section['name']!r} has no such start."
+        )
+    return make(
+        "learners",
+        own,
+        model=model,
+        stopping=stop,
+        **rows,
+        **given,
+        **({} if loss is None else dict(loss=loss)),
+    )
 
 
-def watched(learner: Learner, config: Mapping, *, model: Model, pool: Pool, design: Design) -> Learner:
-    """The learner with learner.watch: it also keeps how the canaries' gradients lie to the updates (privacy/canary_scores.py)."""
+def watched(
+    learner: Learner, config: Mapping, *, model: Model, pool: Pool, design: Design
+) -> Learner:
+    """The learner with learner.watch: it also keeps how the canaries' gradients lie to the updates
+    (privacy/canary_scores.py).
+    """
     section = config["learner"]
-    asking = [name for name, attack in config["attacks"].items() if attack.get("signal") in canary_scores.SIGNALS]
+    asking = [
+        name
+        for name, attack in config["attacks"].items()
+        if attack.get("signal") in canary_scores.SIGNALS
+    ]
     if not section["watch"]:
         if asking:
-            raise ValueError(f"attack {asking[0]!r} needs the updates of the training, which are kept with learner.watch=True alone.")
+            raise ValueError(
+                f"attack {asking[0]!r} needs the updates of the training, which are kept with "
+                "learner.watch=True alone."
+            )
         return learner
     if design.coin_N is None:
-        raise ValueError(f"learner.watch keeps scores of canaries, and the design {design.name!r} has none; use design.name='canaries'.")
+        raise ValueError(
+            f"learner.watch keeps scores of canaries, and the design {design.name!r} has none; use "
+            "design.name='canaries'."
+        )
     objective = section["objective"]
     objective = dict(name=objective) if isinstance(objective, str) else objective
     if "loss" not in registry.keywords("learners", section["name"]):
-        raise ValueError(f"learner.watch needs a per-example loss, and the learning rule {section['name']!r} has none.")
-    clip_norm = (section.get("privacy") or {}).get("clip_norm", np.inf) if section.get("gradient") == "private" else np.inf
+        raise ValueError(
+            f"learner.watch needs a per-example loss, and the learning rule {section['name']!r} "
+            "has none."
+        )
+    clip_norm = (
+        (section.get("privacy") or {}).get("clip_norm", np.inf)
+        if section.get("gradient") == "private"
+        else np.inf
+    )
     rows = np.flatnonzero(design.coin_N >= 0)
-    return canary_scores.watched(learner, loss=make("objectives", objective, model=model), x=pool.x[rows], y=pool.y[rows], clip_norm=clip_norm)
+    return canary_scores.watched(
+        learner,
+        loss=make("objectives", objective, model=model),
+        x=pool.x[rows],
+        y=pool.y[rows],
+        clip_norm=clip_norm,
+    )
 
 
 def initial_parameters(path: str) -> dict[str, np.ndarray]:
-    """{path: array} of the parameters of a model of another run, 'runs/pretrained' (its model 0) or 'runs/pretrained:3'; {} for ''."""
+    """{path: array} of the parameters of a model of another run, 'runs/pretrained' (its model 0) or
+    'runs/pretrained:3'; {} for ''.
+    """
     if not path:
         return {}
     folder, _, number = path.partition(":")
     file = Store(workdir.Path(folder).expanduser()).train.model(int(number or 0))
     if not file.exists():
-        raise FileNotFoundError(f"learner.init_from={path!r}: {file} does not exist; name the workdir of a finished run, or workdir:model.")
+        raise FileNotFoundError(
+            f"learner.init_from={path!r}: {file} does not exist; name the workdir of a finished "
+            "run, or workdir:model."
+        )
     start = "variables/params/"
-    return {k.removeprefix(start): v for k, v in workdir.read_npz(file).items() if k.startswith(start)}
+    return {
+        k.removeprefix(start): v for k, v in workdir.read_npz(file).items() if k.startswith(start)
+    }
 
 
-def build_supplied(
-    config: Mapping, *, seed: int, arrays: Mapping | None = None
-) -> Experiment:
+def build_supplied(config: Mapping, *, seed: int, arrays: Mapping | None = None) -> Experiment:
     """Builds the objects of an audit of the user's own arrays: nothing is trained.
 
     Args:
@@ -561,7 +623,7 @@ def build_supplied(
     pool, design = supplied.pool, supplied.design
     report = settings.settings_of(config).report
     validate.check_epochs(report.epochs, {}, {}, target=True)
-    sections, left_out = standard.chosen(config["attacks"], supplied)
+    sections, left_out = default_attacks.chosen(config["attacks"], supplied)
     notes = [*supplied.said, *left_out]
     validate.check_report(report, sections)
     for note in notes:

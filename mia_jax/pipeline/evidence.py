@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from mia_jax.configuration.settings import ReportSettings
 from mia_jax.metrics import jackknife, slices, thresholds
 from mia_jax.pipeline import reruns
 from mia_jax.pipeline.attack import SignalReader, scores
-from mia_jax.planned import PlannedAttack
-from mia_jax.settings import ReportSettings
+from mia_jax.pipeline.plan import PlannedAttack
 from mia_jax.types import Design, TargetRows
 
 
@@ -33,9 +33,7 @@ def attack_evidence(
     return evidence | dict(threshold_FT=threshold_FM[:, targets])
 
 
-def rerun_evidence(
-    planned: PlannedAttack, reader: SignalReader, settings: ReportSettings
-) -> dict:
+def rerun_evidence(planned: PlannedAttack, reader: SignalReader, settings: ReportSettings) -> dict:
     """What the metrics need of an attack's reruns without groups of units.
 
     {} where the attack is not rerun (`reruns.wanted`).
@@ -89,7 +87,9 @@ def layers_of(
     measured = {}
     for name in ("loss", "correct"):
         there = name in asked and reader.has(name, rows.targets, epoch=epoch)
-        measured[f"{name}_TN"] = reader.signal(name, rows.targets, epoch=epoch)[:, 0] if there else None
+        measured[f"{name}_TN"] = (
+            reader.signal(name, rows.targets, epoch=epoch)[:, 0] if there else None
+        )
     layers = slices.make(
         [" & ".join(pair) for pair in terms],
         rows.evaluated_TN,

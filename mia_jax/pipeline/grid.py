@@ -1,12 +1,16 @@
-"""A grid: named variants of one config file, run one after the other in folders of their own, and one table over them.
+"""A grid: named variants of one config file, run one after the other in folders of their own, and
+one table over them.
 
-A fleet is of one learner and one model; what is to be compared are its variants. A config file has one if it defines
+A fleet is of one learner and one model; what is to be compared are its variants. A config file has
+one if it defines
 
     def grid(arg=None):                # [(name, overrides), ...]
-        return [("adam", dict(rule="backprop")), ("slow", {"rule": "backprop", "learner.learning_rate": 1e-4})]
+        return [("adam", dict(rule="backprop")), ("slow", {"rule": "backprop",
+        "learner.learning_rate": 1e-4})]
     TABLE = dict(attacks=("lira",), metrics=("auc", "tpr@0.01"))  # optional: what the table shows
 
-An override without a dot is an argument of the file's get_config, one with a dot a field of the finished config.
+An override without a dot is an argument of the file's get_config, one with a dot a field of the
+finished config.
 """
 
 from __future__ import annotations
@@ -20,10 +24,12 @@ from typing import Any
 
 import jax
 
-from mia_jax import checks, command_line, jobs, overrides
+from mia_jax import checks
+from mia_jax.configuration import command_line, overrides
 from mia_jax.pipeline import run as run_module
 from mia_jax.report import answer
-from mia_jax.report import members as tables
+from mia_jax.report import variants as tables
+from mia_jax.runtime import jobs
 from mia_jax.runtime.store import GridFiles, Store, debug_folder
 
 Path = pathlib.Path
@@ -44,27 +50,41 @@ def load(path: str | Path) -> ModuleType:
     """The module of a config file; ValueError if it defines no grid."""
     module = command_line.module_of(path)
     if not hasattr(module, "grid"):
-        raise ValueError(f"{path} defines no grid(arg=None), a list of (name, overrides); it has one config, which runs without a grid.")
+        raise ValueError(
+            f"{path} defines no grid(arg=None), a list of (name, overrides); it has one config, "
+            "which runs without a grid."
+        )
     return module
 
 
 def variants(
-    module: ModuleType, arg: str | None = None, everywhere: Mapping[str, Any] = {}, finished: Callable[[Any], Any] = lambda config: config
+    module: ModuleType,
+    arg: str | None = None,
+    everywhere: Mapping[str, Any] = {},
+    finished: Callable[[Any], Any] = lambda config: config,
 ) -> list[Variant]:
-    """The variants of a config file's grid. `arg` is the text after the colon, `everywhere` are fields that every variant overrides.
+    """The variants of a config file's grid.
 
-    `finished` has the last word about every variant's config (launch.py sets what was typed). ValueError for names that cannot be folders or
-    appear twice, and for a field that a variant's config does not have.
+    `arg` is the text after the colon, `everywhere` are fields that every variant overrides.
+
+    `finished` has the last word about every variant's config (launch.py sets what was typed).
+    ValueError for names that cannot be folders or appear twice, and for a field that a variant's
+    config does not have.
     """
     found: list[Variant] = []
     for name, changes in module.grid(arg) if arg else module.grid():
         if not re.fullmatch(r"\w[\w.+-]*", str(name)) or name in {m.name for m in found}:
-            raise ValueError(f"grid: {name!r} must be a folder's name (letters, digits, . _ + -) and appear once.")
+            raise ValueError(
+                f"grid: {name!r} must be a folder's name (letters, digits, . _ + -) and appear "
+                "once."
+            )
         arguments = [f"{k}={v}" for k, v in changes.items() if "." not in k]
         text = ",".join(filter(None, [arg, *arguments]))
         try:
             config = command_line.config_of(module.__file__, text, module=module)
-            config = overrides.overridden(config, {k: v for k, v in changes.items() if "." in k} | dict(everywhere))
+            config = overrides.overridden(
+                config, {k: v for k, v in changes.items() if "." in k} | dict(everywhere)
+            )
         except ValueError as error:
             raise ValueError(f"grid variant {name!r}: {error}") from error
         found.append(Variant(name=name, overrides=dict(changes), config=finished(config)))
@@ -74,13 +94,23 @@ def variants(
 
 
 def chosen(module: ModuleType, grid: Sequence[Variant]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(attacks, metrics) of the table: TABLE of the config file, else every attack with AUC and TPR at 1% FPR; ValueError for unknown ones."""
+    """(attacks, metrics) of the table: TABLE of the config file, else every attack with AUC and TPR
+    at 1% FPR; ValueError for unknown ones.
+    """
     wanted = getattr(module, "TABLE", {})
     known = dict.fromkeys(name for m in grid for name in (m.config.get("attacks") or {}))
     attacks, metrics = tuple(wanted.get("attacks", known)), tuple(wanted.get("metrics", METRICS))
     for name in attacks:
         checks.one_of(known, **{"TABLE attack": name})
-    rates = (*RATES, *(f"{kind}@{fpr:g}" for m in grid for fpr in m.config.report.fprs for kind in ("tpr", "ppv")))
+    rates = (
+        *RATES,
+        *(
+            f"{kind}@{fpr:g}"
+            for m in grid
+            for fpr in m.config.report.fprs
+            for kind in ("tpr", "ppv")
+        ),
+    )
     for name in metrics:
         checks.one_of(dict.fromkeys(rates), **{"TABLE metric": name})
     return attacks, metrics
@@ -95,12 +125,13 @@ def run(
     task: tuple[int, int] | None = None,
     **options,
 ) -> dict[str, str]:
-    """Runs the variants in workdir/<name> (pipeline.run with `options`), writes table.csv, .md and .png, prints every run's answer;
-    returns {name: error} of those that failed.
+    """Runs the variants in workdir/<name> (pipeline.run with `options`), writes table.csv, .md and
+    .png, prints every run's answer; returns {name: error} of those that failed.
 
     A `task` (i, n) runs its share of the variants and writes no table.
 
-    A variant that fails does not stop the others; the same command continues what is unfinished. A workdir of a single run is a ValueError.
+    A variant that fails does not stop the others; the same command continues what is unfinished. A
+    workdir of a single run is a ValueError.
     """
     root = Path(workdir_path)
     if Store(root).config.exists():

@@ -1,8 +1,12 @@
-"""Was every file made from the files that are there now? Every output records the digests of its inputs, and a report compares them.
+"""Was every file made from the files that are there now?
 
-The answers of a model hold the digest of the model that was asked, and the scores of an attack those of the signals that were read and of the
-membership, in the same file: no pause or kill can part them. Workdirs of older versions have signal/inputs.json and attack/<name>/inputs.json.
-A model file is a zip archive whose directory holds a checksum of every array, so large fleets are not read whole.
+Every output records the digests of its inputs, and a report compares them.
+
+The answers of a model hold the digest of the model that was asked, and the scores of an attack
+those of the signals that were read and of the membership, in the same file: no pause or kill can
+part them. Workdirs of older versions have signal/inputs.json and attack/<name>/inputs.json. A model
+file is a zip archive whose directory holds a checksum of every array, so large fleets are not read
+whole.
 """
 
 from __future__ import annotations
@@ -12,18 +16,25 @@ import hashlib
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from mia_jax import workdir
+from mia_jax.query import interactive
+from mia_jax.runtime import files as workdir
 from mia_jax.runtime.store import ScoreFiles, Store
-from mia_jax.training import checkpoint, probing
+from mia_jax.training import checkpoint
 
 Path = pathlib.Path
-WHOLE = 2**30  # bytes of all models up to which every array's checksum is verified and not the archives' directories alone
+WHOLE = (
+    2**30
+    # bytes of all models up to which every array's checksum is verified and not the archives'
+    # directories alone
+)
 
 
 def of_signal(folder: Path, name: str, models: int) -> str:
-    """Digest of the files of one signal of models 0 .. models - 1; a model that was never asked (a shadow, behind the target's defense) has none."""
+    """Digest of the files of one signal of models 0 .. models - 1; a model that was never asked (a
+    shadow, behind the target's defense) has none.
+    """
     found = hashlib.sha256()
-    for path in (probing.signal_file(folder, name, m) for m in range(models)):
+    for path in (interactive.signal_file(folder, name, m) for m in range(models)):
         if path.exists():
             with open(path, "rb") as file:
                 found.update(hashlib.file_digest(file, "sha256").digest())
@@ -41,15 +52,23 @@ def check(
     signals: Sequence[str] = (),
     snapshots: Mapping[int, Sequence[str]] = {},
 ) -> dict:
-    """{checked, stale, unknown}: how many outputs were compared, sentences about those whose inputs have changed, and outputs without a record.
+    """{checked, stale, unknown}: how many outputs were compared, sentences about those whose inputs
+    have changed, and outputs without a record.
 
-    `attacks[name]` are the signals that it reads, `signals` all that were asked and `snapshots[epoch]` those that were asked after an epoch.
-    ValueError that names a file which is damaged or belongs to another run, model or signal. Models that were not trained here have no file and no
-    record; the outputs of one model, and those of one attack, count as one.
+    `attacks[name]` are the signals that it reads, `signals` all that were asked and
+    `snapshots[epoch]` those that were asked after an epoch. ValueError that names a file which is
+    damaged or belongs to another run, model or signal. Models that were not trained here have no
+    file and no record; the outputs of one model, and those of one attack, count as one.
     """
     found: dict = dict(checked=0, stale=[], unknown=[])
     run = store.run
-    _check_models(store, found, models=models, signals=sorted({*signals, *(name for read in attacks.values() for name in read)}), run=run)
+    _check_models(
+        store,
+        found,
+        models=models,
+        signals=sorted({*signals, *(name for read in attacks.values() for name in read)}),
+        run=run,
+    )
     for epoch, names in snapshots.items():
         _check_snapshots(store, found, epoch, names, models=models, run=run)
     current = functools.cache(lambda signal: of_signal(store.answers.folder, signal, models))
@@ -59,20 +78,31 @@ def check(
             found["unknown"].append(f"the scores of {name}")
             continue
         found["checked"] += 1
-        changed = [s for s in read if known["signals"].get(s) != current(s)] + (["the membership"] if known["membership"] != membership else [])
+        changed = [s for s in read if known["signals"].get(s) != current(s)] + (
+            ["the membership"] if known["membership"] != membership else []
+        )
         if changed:
-            found["stale"].append(f"the scores of {name} were computed from other files ({', '.join(changed)}): delete attack/{name}/ and report/")
+            found["stale"].append(
+                f"the scores of {name} were computed from other files ({', '.join(changed)}): "
+                f"delete attack/{name}/ and report/"
+            )
     return found
 
 
-def _check_models(store: Store, found: dict, *, models: int, signals: Sequence[str], run: str) -> None:
+def _check_models(
+    store: Store, found: dict, *, models: int, signals: Sequence[str], run: str
+) -> None:
     """The answers of every model against the models as they are now."""
     folder, path = store.answers.folder, store.answers.older_inputs
     older = workdir.read_json(path, needs={}, remedy=OLDER) if path.exists() else {}
     files = {m: store.train.model(m) for m in range(models)}
     files = {m: path for m, path in files.items() if path.exists()}
     whole = sum(path.stat().st_size for path in files.values()) <= WHOLE
-    digest = functools.cache(lambda m: checkpoint.digest(store.train.folder, m, run=run, whole=whole) if m in files else None)
+    digest = functools.cache(
+        lambda m: (
+            checkpoint.digest(store.train.folder, m, run=run, whole=whole) if m in files else None
+        )
+    )
     for m in range(models):
         records = [one for name in signals for one in _records(folder, name, m, run=run)]
         if digest(m) is None or not records:
@@ -84,36 +114,75 @@ def _check_models(store: Store, found: dict, *, models: int, signals: Sequence[s
                 continue
             asked.add((m, older[str(m)]))
         found["checked"] += 1
-        parts = {(int(epoch), known) for one in records for epoch, known in one.get("snapshots", {}).items()}
-        since = lambda n: "it was queried" if n == m else f"the outputs of model {m} were computed with it"  # noqa: E731, B023
-        changed = [f"model {n} has changed since {since(n)}" for n, known in asked if digest(n) != known]
-        changed += [f"model {m} after epoch {epoch} has changed since it was queried" for epoch, d in parts if _snapshot(store, epoch, m, run) != d]
+        parts = {
+            (int(epoch), known)
+            for one in records
+            for epoch, known in one.get("snapshots", {}).items()
+        }
+
+        def since(n: int, m: int = m) -> str:
+            return "it was queried" if n == m else f"the outputs of model {m} were computed with it"
+
+        changed = [
+            f"model {n} has changed since {since(n)}" for n, known in asked if digest(n) != known
+        ]
+        changed += [
+            f"model {m} after epoch {epoch} has changed since it was queried"
+            for epoch, d in parts
+            if _snapshot(store, epoch, m, run) != d
+        ]
         if changed:
-            found["stale"].append(f"{min(changed)}: delete signal/*/{m:05d}.npy, attack/ and report/")
+            found["stale"].append(
+                f"{min(changed)}: delete signal/*/{m:05d}.npy, attack/ and report/"
+            )
 
 
-def _check_snapshots(store: Store, found: dict, epoch: int, names: Sequence[str], *, models: int, run: str) -> None:
+def _check_snapshots(
+    store: Store, found: dict, epoch: int, names: Sequence[str], *, models: int, run: str
+) -> None:
     """The answers of the models after one epoch against their snapshots."""
     place = store.after(epoch).folder
     for m in range(models):
-        asked = {d for name in names for one in _records(place, name, m, run=run, epoch=epoch) for d in one.get("asked", {}).values()}
+        asked = {
+            d
+            for name in names
+            for one in _records(place, name, m, run=run, epoch=epoch)
+            for d in one.get("asked", {}).values()
+        }
         if asked - {_snapshot(store, epoch, m, run)}:
             where = place.parent.relative_to(store.root)
-            found["stale"].append(f"model {m} after epoch {epoch} has changed since it was queried: delete {where}/ and report/")
+            found["stale"].append(
+                f"model {m} after epoch {epoch} has changed since it was queried: delete {where}/ "
+                "and report/"
+            )
 
 
 def _snapshot(store: Store, epoch: int, m: int, run: str) -> str | None:
     own = store.train.snapshot(epoch).folder
-    return checkpoint.digest(own, m, run=run, epoch=epoch) if checkpoint.model_file(own, m).exists() else None
+    return (
+        checkpoint.digest(own, m, run=run, epoch=epoch)
+        if checkpoint.model_file(own, m).exists()
+        else None
+    )
 
 
 def _records(folder: Path, name: str, m: int, *, run: str, epoch: int | None = None) -> list[dict]:
-    """The records of one model's answers and of their counts, {} for a file without; ValueError if one is damaged or belongs elsewhere."""
-    place, paths = probing.place(run, name, m, epoch), [probing.signal_file(folder, name, m), probing.count_file(folder, name, m)]
-    return [workdir.read_npy_and_record(path, record=place)[1] or {} for path in paths if path.exists()]
+    """The records of one model's answers and of their counts, {} for a file without; ValueError if
+    one is damaged or belongs elsewhere.
+    """
+    place, paths = (
+        interactive.place(run, name, m, epoch),
+        [interactive.signal_file(folder, name, m), interactive.count_file(folder, name, m)],
+    )
+    return [
+        workdir.read_npy_and_record(path, record=place)[1] or {} for path in paths if path.exists()
+    ]
 
 
-OLDER = "Delete it: the report then says that there is no record of what these files were computed from."
+OLDER = (
+    "Delete it: the report then says that there is no record of what these files were computed "
+    "from."
+)
 
 
 def _inputs(files: ScoreFiles, place: Mapping) -> dict | None:
@@ -123,4 +192,8 @@ def _inputs(files: ScoreFiles, place: Mapping) -> dict | None:
     if record is not None and {"signals", "membership"} <= set(record):
         return record
     older = files.older_inputs
-    return workdir.read_json(older, needs=dict(signals=dict, membership=str), remedy=OLDER) if older.exists() else None
+    return (
+        workdir.read_json(older, needs=dict(signals=dict, membership=str), remedy=OLDER)
+        if older.exists()
+        else None
+    )

@@ -9,31 +9,31 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from mia_jax import registry, views
+from mia_jax import registry, threat_model
+from mia_jax.configuration.settings import ReportSettings
 from mia_jax.data import _pool as pools
 from mia_jax.designs import _failed
+from mia_jax.measures import (
+    assumptions,
+    cross_validation,
+    evasion,
+    meaning,
+    pairs,
+    privacy_audit,
+    query_cost,
+    shadow_curve,
+    usage,
+    validity,
+)
+from mia_jax.measures import exposed_records as vulnerability
+from mia_jax.measures import verdict as standing
 from mia_jax.metrics import bootstrap, comparisons, further, slice_rows, summary
 from mia_jax.metrics import rows as result_rows
 from mia_jax.pipeline.attack import SignalReader, labels_only, scores
 from mia_jax.pipeline.evidence import attack_evidence, layers_of, rerun_evidence
 from mia_jax.pipeline.measure_epochs import measure_epochs
 from mia_jax.pipeline.measured import About, DesignNumbers, Measured
-from mia_jax.planned import PlannedAttack, Questions, Subject, TrainedHere, by_name
-from mia_jax.report import (
-    assumptions,
-    budget,
-    cross_validation,
-    evasion,
-    meaning,
-    pairs,
-    privacy,
-    shadows,
-    standing,
-    usage,
-    validity,
-    vulnerability,
-)
-from mia_jax.settings import ReportSettings
+from mia_jax.pipeline.plan import PlannedAttack, Questions, Subject, TrainedHere, by_name
 from mia_jax.training import checkpoint, failures
 from mia_jax.types import Design, TargetRows
 
@@ -195,7 +195,7 @@ def costs_of(
         names = sorted(planned.files)
         signals = {n: questions.signals.get(registry.identity("signals", n)) for n in names}
         if labels_only(names, signals):
-            costs[planned.name] = budget.spent(
+            costs[planned.name] = query_cost.spent(
                 reader.store.answers.folder,
                 names,
                 signals,
@@ -225,7 +225,7 @@ def query_curves(
     for planned in (a for a in attacks if a.name in costs and not a.defense):
         # behind a defense there are the same answers, and the same curve
         name, attack, curve = planned.name, planned.attack, []
-        file = budget.counted(folder, attack.needs, targets)
+        file = query_cost.counted(folder, attack.needs, targets)
         if attack.at is not None and file is not None:
             fleet, models = reader.fleet(planned), reader.scored_models
             of_targets = zip(file, rows.evaluated_TN, strict=True)
@@ -243,8 +243,8 @@ def query_curves(
                     fprs=settings.resolved_fprs,
                     level=settings.level,
                 )
-                curve.append(budget.point(part_rows, name, float(queries_spent), tpr))
-        total = budget.point(results, name, costs[name]["queries"], tpr)
+                curve.append(query_cost.point(part_rows, name, float(queries_spent), tpr))
+        total = query_cost.point(results, name, costs[name]["queries"], tpr)
         curves[name] = [*curve, total]
     return curves
 
@@ -307,16 +307,14 @@ def shadow_curves(
     curves = {}
     for name in (n for n in settings.shadow_curve if n in planned_attacks):
         planned = planned_attacks[name]
-        if any(need in views.SHADOW_NEEDS for need in planned.attack.needs):
+        if any(need in threat_model.SHADOW_NEEDS for need in planned.attack.needs):
             fleet = reader.fleet(planned)
             common = dict(scores=scores, key=jax.random.key(seed), seed=seed)
-            curves[name] = shadows.curve(attack=planned.attack, fleet=fleet, **common)
+            curves[name] = shadow_curve.curve(attack=planned.attack, fleet=fleet, **common)
     return curves
 
 
-def assumption_numbers(
-    attacks: Sequence[PlannedAttack], reader: SignalReader
-) -> dict[str, dict]:
+def assumption_numbers(attacks: Sequence[PlannedAttack], reader: SignalReader) -> dict[str, dict]:
     """{attack: what its diagnosis says on the first targets} of the attacks that have one."""
     numbers = {}
     for planned in (a for a in attacks if a.attack.diagnose is not None):
@@ -373,7 +371,7 @@ def audit_of(
 ) -> dict | None:
     """What canaries prove about epsilon, next to what the accountant claims."""
     design, guarantee = reader.design, trained.guarantee
-    wanted = privacy.settings(
+    wanted = privacy_audit.settings(
         settings.audit,
         design=design,
         knows={a.name: a.knows for a in attacks},
@@ -388,7 +386,7 @@ def audit_of(
         claim = None
     targets = list(design.targets)
     score_TN = {name: score[targets] for name, score in score_MN.items()}
-    return privacy.measure(wanted, design=design, score_TN=score_TN, claim=claim)
+    return privacy_audit.measure(wanted, design=design, score_TN=score_TN, claim=claim)
 
 
 def promised(

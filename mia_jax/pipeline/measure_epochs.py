@@ -11,12 +11,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mia_jax.configuration.settings import ReportSettings
+from mia_jax.measures import epochs as section
 from mia_jax.metrics import bootstrap, slice_rows, summary
 from mia_jax.pipeline.attack import SignalReader, finite_or_raise, scores
 from mia_jax.pipeline.evidence import attack_evidence, layers_of
-from mia_jax.planned import PlannedAttack, Questions, by_name
-from mia_jax.report import epochs as section
-from mia_jax.settings import ReportSettings
+from mia_jax.pipeline.plan import PlannedAttack, Questions, by_name
 from mia_jax.types import TargetRows
 
 
@@ -59,9 +59,7 @@ def rows_after(
     """Rows of all records and of every slice, of the repeated attacks after one epoch."""
     design, models, evidence = reader.design, reader.scored_models, {}
     for planned in attacks:
-        score_SN = scores(
-            planned.attack, reader.fleet(planned, epoch=epoch), models, planned.key
-        )
+        score_SN = scores(planned.attack, reader.fleet(planned, epoch=epoch), models, planned.key)
         finite_or_raise(score_SN, design.evaluated_MN, models, planned.name)
         score_MN = np.full(design.member_MN.shape, np.nan)
         score_MN[list(models)] = score_SN
@@ -73,9 +71,7 @@ def rows_after(
     return summary.rows(evidence, **shared, targets=rows.targets, unit_T=rows.unit_T) + sliced
 
 
-def accuracies(
-    reader: SignalReader, rows: TargetRows, *, epoch: int
-) -> dict[str, float | None]:
+def accuracies(reader: SignalReader, rows: TargetRows, *, epoch: int) -> dict[str, float | None]:
     """{train_accuracy, validation_accuracy}: means over the targets' members and non-members.
 
     None where labels are not classes.

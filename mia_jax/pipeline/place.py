@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mia_jax import jobs, workdir
 from mia_jax.pipeline.build import Experiment
+from mia_jax.runtime import files, jobs
 from mia_jax.runtime.provenance import unless_read_only
 from mia_jax.runtime.store import Store
 
@@ -29,7 +29,7 @@ class Place:
         self.experiment, self.store, self.called = experiment, store, called
         self.tell, self.begun, self.first = begin, False, False
         claim = experiment.train_config
-        workdir.check_claim(store.train.folder, claim, remedy=remedy(store, called=called))
+        files.check_claim(store.train.folder, claim, remedy=remedy(store, called=called))
         self.grows = growing(experiment.design, store=store, extend=extend, called=called)
 
     def begin(self) -> None:
@@ -41,16 +41,16 @@ class Place:
             return
         store = self.store
         claim, what = self.experiment.train_config, remedy(store, called=self.called)
-        self.first = workdir.claim(store.train.folder, claim, remedy=what)
+        self.first = files.claim(store.train.folder, claim, remedy=what)
         self.begun = True
         if self.grows:
             for stale in (store.attacks, store.report.folder):
-                moved = workdir.set_aside(stale)
+                moved = files.set_aside(stale)
                 if moved:
                     jobs.say(f"{stale.name} of the smaller fleet is kept in {moved.name}/")
         if self.grows or not store.membership.exists():
             arrays = membership_arrays(self.experiment.design)
-            workdir.write_npz(store.membership, dict(run=store.run), **arrays)
+            files.write_npz(store.membership, dict(run=store.run), **arrays)
         self.write_config()
         self.tell()
 
@@ -63,11 +63,11 @@ class Place:
         config = dict(self.experiment.config) | dict(seed=self.experiment.seed)
         try:
             if path.exists():
-                if not workdir.differences(workdir.read_json(path, needs={}), config):
+                if not files.differences(files.read_json(path, needs={}), config):
                     return
         except ValueError:
             pass  # damaged: nothing reads it, and it is written again
-        unless_read_only(lambda: workdir.write_json(path, config), strict=self.begun)
+        unless_read_only(lambda: files.write_json(path, config), strict=self.begun)
 
     def release(self) -> None:
         """Lets go of the folder if this run was the first in it and made nothing of use to it."""
@@ -76,7 +76,7 @@ class Place:
         made = [p for p in store.root.rglob("*") if p.is_file() and p.name not in provenance]
         if not self.first or set(made) - {store.membership, store.train.plan}:
             return
-        workdir.set_aside(store.training_metrics)
+        files.set_aside(store.training_metrics)
         for path in [*made, store.config, store.train.claim]:
             path.unlink(missing_ok=True)
 
@@ -104,10 +104,10 @@ def growing(design, *, store: Store, extend: bool, called: bool) -> bool:
     path, models = store.membership, len(design.member_MN)
     if not path.exists():
         return False
-    stored = workdir.read_npz(path).get("member_MN", np.zeros(0))
+    stored = files.read_npz(path).get("member_MN", np.zeros(0))
     if stored.ndim != 2 or stored.dtype != design.member_MN.dtype:
         error = ValueError(f"its member_MN is {stored.dtype}{list(stored.shape)}")
-        raise ValueError(workdir.damaged(path, error))
+        raise ValueError(files.damaged(path, error))
     if called and len(stored) != models:
         raise ValueError(
             f"{store.root} holds an audit of {len(stored)} models, and these arrays are of "

@@ -9,14 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 import numpy as np
 
-from mia_jax import jobs, workdir
+from mia_jax.configuration.settings import RunSettings, TargetSettings
+from mia_jax.pipeline.plan import Questions
 from mia_jax.pipeline.train import devices, fleet_chunk, nothing
-from mia_jax.planned import Questions
+from mia_jax.query import black_box as black_boxes
+from mia_jax.query import forward as queries
+from mia_jax.query import interactive
+from mia_jax.query import snapshots as trajectory
+from mia_jax.runtime import files, jobs
 from mia_jax.runtime.store import Answers, Store
-from mia_jax.settings import RunSettings, TargetSettings
-from mia_jax.training import checkpoint, failures, probing, trajectory
-from mia_jax.training import oracle as black_boxes
-from mia_jax.training import query as queries
+from mia_jax.training import checkpoint, failures
 from mia_jax.types import Design, Model, Pool
 
 REMEDY = (
@@ -83,7 +85,7 @@ def query(
     if questions.probes:
         probing_fields = common | dict(batch_size=questions.ask_batch_size, seed=questions.seed)
         with jobs.deferred(pause):
-            probing.query(
+            interactive.query(
                 signals=questions.probes,
                 rows={name: questions.rows[name] for name in questions.probes},
                 design=asked.design,
@@ -161,11 +163,11 @@ def save_supplied(
     for name, value_MAN in signals.items():
         first = len(design.member_MN) - len(value_MAN)
         for i, value_AN in enumerate(value_MAN):
-            path = probing.signal_file(store.answers.folder, name, first + i)
+            path = interactive.signal_file(store.answers.folder, name, first + i)
             if not path.exists():
                 begin()
-                record = probing.place(store.run, name, first + i)
-                workdir.write_npy(path, value_AN, record)
+                record = interactive.place(store.run, name, first + i)
+                files.write_npy(path, value_AN, record)
 
 
 def query_black_box(
@@ -178,10 +180,10 @@ def query_black_box(
 ) -> None:
     """Asks the black box, the design's last model, for the label-only signals, and logs it."""
     folder, m = store.answers.black_box, len(asked.design.member_MN) - 1
-    if not workdir.claimed(folder):
+    if not files.claimed(folder):
         begin()
     remedy = "Use another workdir for another black box, or delete that folder to ask again."
-    workdir.claim(folder, dict(oracle=target.oracle), remedy=remedy)
+    files.claim(folder, dict(oracle=target.oracle), remedy=remedy)
     answer = black_boxes.answering(target.oracle, folder=folder)
     box = black_boxes.Oracle(
         answer,
@@ -197,9 +199,9 @@ def query_black_box(
     trained_here = len(asked.design.member_MN) - 1
 
     def shadows(count: int, index_B: np.ndarray):
-        chosen = probing.own_models(asked.design, m, count, trained_here)
+        chosen = interactive.own_models(asked.design, m, count, trained_here)
         variables = checkpoint.load_models(train, chosen.tolist(), template, run=store.run)
-        return probing.shadows_of(net, variables, asked.design.member_MN[chosen][:, index_B])
+        return interactive.shadows_of(net, variables, asked.design.member_MN[chosen][:, index_B])
 
     try:
         black_boxes.query(
@@ -230,9 +232,9 @@ def claim_signals(questions: Questions, *, store: Store, begin: Callable = nothi
 
 def _claim(questions: Questions, *, folder, begin: Callable) -> None:
     for part, config in claims(questions, folder=folder):
-        if not workdir.claimed(part):
+        if not files.claimed(part):
             begin()
-        workdir.claim(part, config, remedy=REMEDY)
+        files.claim(part, config, remedy=REMEDY)
 
 
 def claims(questions: Questions, *, folder) -> list[tuple]:

@@ -7,19 +7,21 @@ from collections.abc import Callable, Mapping, Sequence
 
 import threadpoolctl
 
-from mia_jax import jobs, workdir
+from mia_jax.configuration.settings import ReportSettings
+from mia_jax.measures import evasion, exposed_records, weights
 from mia_jax.metrics import rows as result_rows
 from mia_jax.pipeline import inputs
 from mia_jax.pipeline.attack import SignalReader, claim_of, read_scores
 from mia_jax.pipeline.measure import Measurement, about_of, measure
+from mia_jax.pipeline.plan import PlannedAttack, Questions, Subject, TrainedHere
 from mia_jax.pipeline.train import nothing
-from mia_jax.planned import PlannedAttack, Questions, Subject, TrainedHere
-from mia_jax.progress import Progress
-from mia_jax.report import evasion, files, seeds, tables, vulnerability, weights
+from mia_jax.report import files, seeds, tables
 from mia_jax.report.files import file_digest, finish
 from mia_jax.report.sections import privacy_audit
+from mia_jax.runtime import files as workdir
+from mia_jax.runtime import jobs
+from mia_jax.runtime.progress import Progress
 from mia_jax.runtime.store import ReportFiles
-from mia_jax.settings import ReportSettings
 
 Path = pathlib.Path
 PARTS = 6  # of the progress: intervals, slices, differences, records, models, figures
@@ -139,16 +141,14 @@ def write(
     )
 
 
-def records_csv(
-    measurement: Measurement, reader: SignalReader, settings: ReportSettings
-) -> str:
+def records_csv(measurement: Measurement, reader: SignalReader, settings: ReportSettings) -> str:
     """records.csv: every scored record with its label and how exposed it is.
 
     With the column `id` of the data where it has one.
     """
     pool = reader.pool
     labeled = pool.task.y == "B" and pool.task.kind != "unlabeled"
-    lines = vulnerability.lines(
+    lines = exposed_records.lines(
         measurement.records,
         measurement.measured.records,
         evaluated_N=reader.design.of_targets().evaluated_TN.any(0),
@@ -156,7 +156,7 @@ def records_csv(
         id_N=pool.columns.get("id"),
         level=settings.level,
     )
-    return tables.lines_csv(lines, vulnerability.CSV)
+    return tables.lines_csv(lines, exposed_records.CSV)
 
 
 def chosen_pictures(reader: SignalReader, trained: TrainedHere) -> dict[str, dict]:

@@ -1,4 +1,5 @@
-"""Attacks without groups of units of models: what the standard error of an attack on shadows is made from (metrics/jackknife.py).
+"""Attacks without groups of units of models: what the standard error of an attack on shadows is
+made from (metrics/jackknife.py).
 
 Pure functions of a fleet: nothing is read or written here.
 """
@@ -11,10 +12,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from mia_jax import views
+from mia_jax import threat_model
 from mia_jax.metrics import bootstrap
+from mia_jax.threat_model import Fleet
 from mia_jax.types import Attack, Design
-from mia_jax.views import Fleet
 
 T = TypeVar("T")
 
@@ -24,17 +25,23 @@ def wanted(attack: Attack, design: Design, *, groups: int) -> bool:
 
     It is if it compares with shadows, scores all targets in one program (`Attack.score_all`: what
     trains something for each target would be too dear), and the targets form enough units to be
-    resampled. Under designs with fixed counts per example (`Design.balance`) it is not: without some
-    of the models the counts would tell who is a member.
+    resampled. Under designs with fixed counts per example (`Design.balance`) it is not: without
+    some of the models the counts would tell who is a member.
 
     Args:
       attack, design: of the audit.
       groups: how many groups are left out; fewer than 2: never.
     """
-    reads_shadows = any(need in views.SHADOW_NEEDS for need in attack.needs)
+    reads_shadows = any(need in threat_model.SHADOW_NEEDS for need in attack.needs)
     units = len(np.unique(design.unit_M[list(design.targets)]))
     cheap = attack.score_all is not None and attack.knows == "shadows"
-    return groups > 1 and reads_shadows and cheap and units >= bootstrap.FEWEST_UNITS and not design.balance
+    return (
+        groups > 1
+        and reads_shadows
+        and cheap
+        and units >= bootstrap.FEWEST_UNITS
+        and not design.balance
+    )
 
 
 def grouped(design: Design, groups: int) -> np.ndarray:
@@ -63,9 +70,13 @@ def grouped(design: Design, groups: int) -> np.ndarray:
 
 
 def without(design: Design, gone_M: np.ndarray) -> Design:
-    """The design in which the models `gone_M` are neither targets nor shadows; models keep their numbers."""
+    """The design in which the models `gone_M` are neither targets nor shadows; models keep their
+    numbers.
+    """
     shadow_MM = design.shadow_MM & ~gone_M[None] & ~gone_M[:, None]
-    return dataclasses.replace(design, shadow_MM=shadow_MM, targets=tuple(t for t in design.targets if not gone_M[t]))
+    return dataclasses.replace(
+        design, shadow_MM=shadow_MM, targets=tuple(t for t in design.targets if not gone_M[t])
+    )
 
 
 def each(

@@ -8,17 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 
 import jax
 
-from mia_jax import checks, jobs, precision, workdir
+from mia_jax import checks
+from mia_jax.configuration.settings import Settings
 from mia_jax.pipeline import build, report
 from mia_jax.pipeline.attack import attack
 from mia_jax.pipeline.build import Experiment
 from mia_jax.pipeline.place import Place
 from mia_jax.pipeline.query import query, query_black_box, save_supplied
 from mia_jax.pipeline.train import train
-from mia_jax.progress import size
-from mia_jax.runtime import provenance
+from mia_jax.runtime import files, jobs, precision, provenance
+from mia_jax.runtime.progress import size
 from mia_jax.runtime.store import Store, seed_folder
-from mia_jax.settings import Settings
 from mia_jax.training import memory
 
 Path = pathlib.Path
@@ -47,7 +47,7 @@ def run(
       extend: a fleet may grow; attacks and reports of the smaller one are set aside.
       arrays: the user's own arrays from memory.
       task: (i, n) trains its share of the models and does nothing else.
-      pause: called at safe places; may raise to end the run (mia_jax.jobs).
+      pause: called at safe places; may raise to end the run (mia_jax.runtime.jobs).
 
     Returns:
       The report, of the seeds together if there are several.
@@ -107,12 +107,20 @@ def built(config: Mapping, *, seed: int, arrays: Mapping | None) -> Experiment:
 
 
 def raise_failed(failed: Mapping[int, Exception], *, seeds: int) -> None:
-    """The error of a run of several seeds of which some failed: the one that all share, or ValueError that names each seed."""
+    """The error of a run of several seeds of which some failed: the one that all share, or
+    ValueError that names each seed.
+    """
     first = next(iter(failed.values()))
     if len(failed) == seeds and len({str(error) for error in failed.values()}) == 1:
         raise first
-    reasons = "; ".join(f"seed {seed}: {' '.join(str(error).split()) or type(error).__name__}" for seed, error in failed.items())
-    raise ValueError(f"{len(failed)} of {seeds} seeds failed, the others are finished, and there is no report over all seeds: {reasons}") from first
+    reasons = "; ".join(
+        f"seed {seed}: {' '.join(str(error).split()) or type(error).__name__}"
+        for seed, error in failed.items()
+    )
+    raise ValueError(
+        f"{len(failed)} of {seeds} seeds failed, the others are finished, and there is no report "
+        f"over all seeds: {reasons}"
+    ) from first
 
 
 def check_wanted(stages_wanted: Sequence[str]) -> None:
@@ -124,9 +132,15 @@ def check_wanted(stages_wanted: Sequence[str]) -> None:
 
 
 def checked_seeds(given) -> tuple[int, ...]:
-    """The seeds of a config; ValueError unless they are different whole numbers >= 0, at least one."""
+    """The seeds of a config; ValueError unless they are different whole numbers >= 0, at least
+    one.
+    """
     seeds = tuple(given) if isinstance(given, tuple | list) else (given,)
-    if not seeds or len(set(seeds)) < len(seeds) or any(not isinstance(s, int) or s < 0 for s in seeds):
+    if (
+        not seeds
+        or len(set(seeds)) < len(seeds)
+        or any(not isinstance(s, int) or s < 0 for s in seeds)
+    ):
         raise ValueError(f"seed={seeds} must be different whole numbers >= 0, at least one.")
     return seeds
 
@@ -181,7 +195,7 @@ def run_one(
         if extend:
             what = "extend=True: grow the fleet first, without a task"
         raise ValueError(f"task={task[0]}/{task[1]} does not go with {what}.")
-    workdir.sweep(store.root)
+    files.sweep(store.root)
     log = provenance.RunLog(store.log(task), seed=experiment.seed, numerics=numerics)
     place = Place(experiment, store=store, extend=extend, called=called, begin=log.begin)
     common = dict(store=store, begin=place.begin)
@@ -229,9 +243,7 @@ def train_stage(
         experiment.without_failed(store)
 
 
-def query_stage(
-    experiment: Experiment, *, store: Store, pause: Callable, begin: Callable
-) -> None:
+def query_stage(experiment: Experiment, *, store: Store, pause: Callable, begin: Callable) -> None:
     """QUERY of all models, of the user's own arrays, and of a black box."""
     left = experiment.without_failed(store)
     save_supplied(left.supplied, design=left.design, store=store, begin=begin)
@@ -246,17 +258,13 @@ def query_stage(
         query_black_box(left.asked(), left.questions(), target=target, **common)
 
 
-def attack_stage(
-    experiment: Experiment, *, store: Store, lines: bool, begin: Callable
-) -> None:
+def attack_stage(experiment: Experiment, *, store: Store, lines: bool, begin: Callable) -> None:
     """ATTACK without the models that failed."""
     left = experiment.without_failed(store)
     attack(left.attacks, left.reader(store), lines=lines, begin=begin)
 
 
-def report_stage(
-    experiment: Experiment, *, store: Store, lines: bool, begin: Callable
-) -> dict:
+def report_stage(experiment: Experiment, *, store: Store, lines: bool, begin: Callable) -> dict:
     """MEASURE and REPORT without the models that failed."""
     left = experiment.without_failed(store)
     return report.report(
@@ -318,9 +326,13 @@ def model_summary(config) -> str:
 
 
 def debug_config(config):
-    """The config with 4 models (as many as its design allows), 1 epoch and small batches of work, for --debug."""
+    """The config with 4 models (as many as its design allows), 1 epoch and small batches of work,
+    for --debug.
+    """
     if "scores" in config:
-        raise ValueError("this config trains nothing, so there is no tiny fleet of it for debugging.")
+        raise ValueError(
+            "this config trains nothing, so there is no tiny fleet of it for debugging."
+        )
     config = type(config)(config).unlock()
     for field, small in dict(models=4, sources=1, targets=2).items():
         if isinstance(config.design.get(field), int):

@@ -7,13 +7,15 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
-from mia_jax import jobs, workdir
-from mia_jax.planned import FleetPlan
+from mia_jax.configuration.settings import RunSettings
+from mia_jax.pipeline.plan import FleetPlan
 from mia_jax.privacy import canary_scores
-from mia_jax.progress import duration, size
+from mia_jax.query import interactive, snapshots
+from mia_jax.runtime import files, jobs
+from mia_jax.runtime.progress import duration, size
 from mia_jax.runtime.store import Store, Trained
-from mia_jax.settings import RunSettings
-from mia_jax.training import checkpoint, failures, fleet, measure, memory, probing, trajectory
+from mia_jax.training import checkpoint, failures, fleet, memory
+from mia_jax.training import cost as measure
 from mia_jax.training.spread import cores, default_lanes
 from mia_jax.types import Design
 
@@ -121,14 +123,12 @@ def hooks(plan: FleetPlan, *, store: Store) -> list[Callable]:
     kept = []
     if plan.snapshots:
         released = plan.learner.released
-        kept.append(
-            trajectory.saver(store.train.folder, plan.snapshots, released, run=store.run)
-        )
+        kept.append(snapshots.saver(store.train.folder, plan.snapshots, released, run=store.run))
     if plan.watched_rows is not None:
 
         def write(name: str, m: int, value_AN: np.ndarray) -> None:
-            path = probing.signal_file(store.answers.folder, name, m)
-            workdir.write_npy(path, value_AN, probing.place(store.run, name, m))
+            path = interactive.signal_file(store.answers.folder, name, m)
+            files.write_npy(path, value_AN, interactive.place(store.run, name, m))
 
         kept.append(canary_scores.saver(plan.watched_rows, len(plan.pool.y), write))
     return kept
@@ -173,7 +173,7 @@ def chunk_and_lanes(
             cost = measure.expected(**common, chunk=chunk)
         known = dict(chunk=chunk, steps=cost.steps, parameters=cost.parameters, bytes=cost.bytes)
         known |= dict(seconds=cost.seconds if run.chunk in AUTO else None, shared=cost.shared)
-        workdir.write_json(store.train.plan, known | dict(run=store.run), seal=True)
+        files.write_json(store.train.plan, known | dict(run=store.run), seal=True)
     cost = measure.Cost(
         known["bytes"], 0.0, 0.0, known["steps"], known["parameters"], known.get("shared", 0)
     )
@@ -246,9 +246,9 @@ def read_plan(train: Trained, *, run: str) -> dict | None:
     if not path.exists():
         return None
     needs = dict(chunk=int, steps=int, parameters=int, bytes=int, seconds=int | float | None)
-    plan = workdir.read_json(path, needs=needs)
+    plan = files.read_json(path, needs=needs)
     if plan["chunk"] < 1:
-        raise ValueError(workdir.damaged(path, ValueError(f"chunk is {plan['chunk']}")))
+        raise ValueError(files.damaged(path, ValueError(f"chunk is {plan['chunk']}")))
     if plan.get("run", run) != run:
         jobs.say(f"{path} belongs to another run; it is measured again.")
         return None

@@ -8,12 +8,17 @@ from collections.abc import Iterable, Mapping, Sequence
 import jax
 import numpy as np
 
-from mia_jax import augmentations, checks, configuration, defenses, jobs, query_views, registry, standard, views
+from mia_jax import augmentations, checks, configuration, defenses, query_views, registry
+from mia_jax import threat_model as views
+from mia_jax.configuration.settings import ReportSettings, Settings
+from mia_jax.external import default_attacks
+from mia_jax.pipeline.plan import PlannedAttack
 from mia_jax.pipeline.train import AUTO
-from mia_jax.planned import PlannedAttack
-from mia_jax.settings import ReportSettings, Settings
-from mia_jax.training import probing, programs
-from mia_jax.training.trajectory import SIGNAL as TRAJECTORY
+from mia_jax.query import interactive
+from mia_jax.query.snapshots import SIGNAL as TRAJECTORY
+from mia_jax.runtime import jobs
+from mia_jax.threat_model import asked_signals
+from mia_jax.training import programs
 from mia_jax.types import (
     ACCESS,
     Attack,
@@ -27,7 +32,6 @@ from mia_jax.types import (
     Signal,
     Task,
 )
-from mia_jax.views import asked_signals
 
 MOST_DRAWS = 1_000_000
 LONGEST = 250  # bytes of a signal's name with its settings: the name of a folder has at most 255
@@ -90,7 +94,7 @@ def check_report(report: ReportSettings, attacks: Mapping) -> None:
         value = getattr(report, field)
         names = value.split(",") if isinstance(value, str) else value or ()
         # a curve of an attack of the standard set is drawn where the audit has that attack
-        more = standard.SECTIONS if field == "shadow_curve" else ()
+        more = default_attacks.SECTIONS if field == "shadow_curve" else ()
         for name in names:
             if name not in more:
                 checks.one_of(attacks, **{f"report.{field}": name})
@@ -104,16 +108,28 @@ def training_notes(learner: Mapping, *, num_rows: int) -> list[str]:
     epochs, batch_size, said = learner.get("epochs"), learner.get("batch_size"), []
     if epochs is None or not isinstance(epochs, int):
         return said
-    steps = -(-num_rows // min(batch_size, num_rows)) if batch_size and batch_size > 0 and num_rows else 1
+    steps = (
+        -(-num_rows // min(batch_size, num_rows))
+        if batch_size and batch_size > 0 and num_rows
+        else 1
+    )
     if epochs * steps > MOST_STEPS:
         raise ValueError(
-            f"learner.epochs={epochs:,} of {steps:,} steps are {epochs * steps:,} steps; a model takes at most {MOST_STEPS:,} (its counter has 32 "
-            f"bits), which is learner.epochs={MOST_STEPS // steps:,} here. At a millisecond per step they take {epochs * steps / 8.64e7:,.0f} days."
+            f"learner.epochs={epochs:,} of {steps:,} steps are {epochs * steps:,} steps; a model "
+            f"takes at most {MOST_STEPS:,} (its counter has 32 "
+            f"bits), which is learner.epochs={MOST_STEPS // steps:,} here. At a millisecond per "
+            f"step they take {epochs * steps / 8.64e7:,.0f} days."
         )
     if epochs == 0:
-        said.append("learner.epochs=0 trains nothing: a null test. The models are as initialized, and no attack should find their members.")
+        said.append(
+            "learner.epochs=0 trains nothing: a null test. The models are as initialized, and no "
+            "attack should find their members."
+        )
     if batch_size and batch_size > num_rows and learner.get("pairs") is None:
-        said.append(f"learner.batch_size={batch_size:,} is more than the {num_rows:,} rows of a model: every epoch is one step with all of them.")
+        said.append(
+            f"learner.batch_size={batch_size:,} is more than the {num_rows:,} rows of a model: "
+            "every epoch is one step with all of them."
+        )
     return said
 
 
@@ -130,7 +146,9 @@ def check_model(
     def answered(key, x, weight_B):
         variables = model.init(key, x[:1])
         model.apply(variables, x, train=False)
-        return model.apply(variables, x, key_B=jax.random.split(key, 2), weight_B=weight_B, train=True)[0]
+        return model.apply(
+            variables, x, key_B=jax.random.split(key, 2), weight_B=weight_B, train=True
+        )[0]
 
     try:
         jax.eval_shape(answered, jax.random.key(0), x, jax.ShapeDtypeStruct((2,), np.float32))
@@ -143,7 +161,8 @@ def check_model(
         elif shaped:
             remedy = " data.shape=(28, 28, 1) arranges rows as images."
         raise ValueError(
-            f"model.name={name!r} cannot take the examples of data.name={data!r}, which have shape {pool.x.shape[1:]}: "
+            f"model.name={name!r} cannot take the examples of data.name={data!r}, which have shape "
+            f"{pool.x.shape[1:]}: "
             f"{str(error).rstrip('.')}.{remedy}"
         ) from error
 
@@ -177,7 +196,9 @@ def check_outputs(model: Model, *, pool: Pool, name: str) -> jax.ShapeDtypeStruc
     )  # so that no other axis has this length
     x = jax.ShapeDtypeStruct((batch, *pool.x.shape[1:]), pool.x.dtype)
     variables = jax.eval_shape(model.init, jax.random.key(0), x)
-    out, _ = jax.eval_shape(lambda variables, x: model.apply(variables, x, train=False), variables, x)
+    out, _ = jax.eval_shape(
+        lambda variables, x: model.apply(variables, x, train=False), variables, x
+    )
     shape, expected = (
         tuple(getattr(out, "shape", ())),
         (batch, *(lengths[axis] for axis in task.out[1:])),
@@ -194,7 +215,8 @@ def check_outputs(model: Model, *, pool: Pool, name: str) -> jax.ShapeDtypeStruc
     text += f"[{','.join(task.out)}], here {expected}"
     if task.has_classes and task.num_classes == 2 and shape in ((batch, 1), (batch,)):
         raise ValueError(
-            f"{text}. For one logit z of class 1 return jnp.stack([jnp.zeros_like(z), z], -1), with "
+            f"{text}. For one logit z of class 1 return jnp.stack([jnp.zeros_like(z), z], -1), "
+            "with "
             "z of shape [B]."
         )
     if shape[:-1] == expected[:-1]:
@@ -207,22 +229,29 @@ def check_outputs(model: Model, *, pool: Pool, name: str) -> jax.ShapeDtypeStruc
             )
         )
     hint = dict(
-        classification="one row of logits per example; a model of sequences or pixels reduces its positions to one row, or its data set states "
+        classification="one row of logits per example; a model of sequences or pixels reduces its "
+        "positions to one row, or its data set states "
         "task=sequence(vocabulary), or its losses are audited as arrays: mia_jax.audit(loss=...)",
         sequence="one row of logits for each position of an example",
     )
     raise ValueError(f"{text}: {hint.get(task.kind, 'one number per example')}.")
 
 
-def check_loss(loss: Loss, *, model: Model, pool: Pool, name: str, rows: tuple[int, ...] = ()) -> None:
-    """ValueError unless the objective returns one loss, and one value of every metric, per example; nothing is computed.
+def check_loss(
+    loss: Loss, *, model: Model, pool: Pool, name: str, rows: tuple[int, ...] = ()
+) -> None:
+    """ValueError unless the objective returns one loss, and one value of every metric, per example;
+    nothing is computed.
 
-    `rows`: the axes between the batch and the rows of the pool that make one example, (2,) for pairs.
+    `rows`: the axes between the batch and the rows of the pool that make one example, (2,) for
+    pairs.
     """
     batch = 5
     like = lambda a: jax.ShapeDtypeStruct((batch, *rows, *np.shape(a)[1:]), a.dtype)  # noqa: E731
     x = like(pool.x)
-    variables = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *pool.x.shape[1:]), pool.x.dtype))
+    variables = jax.eval_shape(
+        model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *pool.x.shape[1:]), pool.x.dtype)
+    )
 
     def measure(variables, x, y, weight_B, index_B, key):
         return loss(
@@ -233,17 +262,25 @@ def check_loss(loss: Loss, *, model: Model, pool: Pool, name: str, rows: tuple[i
         )
 
     vector = lambda dtype: jax.ShapeDtypeStruct((batch,), dtype)  # noqa: E731
-    loss_B, aux = jax.eval_shape(measure, variables, x, like(pool.y), vector(np.float32), vector(np.int32), jax.random.key(0))
-    for what, value in (("loss", loss_B), *((f"metric {metric!r}", value) for metric, value in aux.metrics.items())):
+    loss_B, aux = jax.eval_shape(
+        measure, variables, x, like(pool.y), vector(np.float32), vector(np.int32), jax.random.key(0)
+    )
+    for what, value in (
+        ("loss", loss_B),
+        *((f"metric {metric!r}", value) for metric, value in aux.metrics.items()),
+    ):
         if value.shape != (batch,):
             raise ValueError(
-                f"objective {name!r}: the {what} of {batch} examples has shape {value.shape}; it must be one number per example, ({batch},). "
+                f"objective {name!r}: the {what} of {batch} examples has shape {value.shape}; it "
+                f"must be one number per example, ({batch},). "
                 "Reduce over outputs and positions, never over the batch."
             )
 
 
 def check_signals(signals: Mapping[str, Signal], *, out: jax.ShapeDtypeStruct, pool: Pool) -> None:
-    """ValueError for a signal whose value is not [B] or [B,K] for the model's answer `out` [B,..]; nothing is computed."""
+    """ValueError for a signal whose value is not [B] or [B,K] for the model's answer `out` [B,..];
+    nothing is computed.
+    """
     x, y = (
         jax.ShapeDtypeStruct((out.shape[0], *np.shape(a)[1:]), a.dtype) for a in (pool.x, pool.y)
     )
@@ -260,7 +297,7 @@ def check_signals(signals: Mapping[str, Signal], *, out: jax.ShapeDtypeStruct, p
                 out,
                 examples,
             )
-            probing.check_value(value, name=name, batch=out.shape[0])
+            interactive.check_value(value, name=name, batch=out.shape[0])
 
 
 def check_attacks(attacks: Mapping[str, Attack], *, design: Design) -> None:
@@ -274,24 +311,42 @@ def check_attacks(attacks: Mapping[str, Attack], *, design: Design) -> None:
 def check_snapshots(
     snapshots: tuple[int, ...], attacks: Mapping[str, Attack], *, epochs: int
 ) -> None:
-    """ValueError unless learner.snapshots are epochs of the training, and there for the attacks that need them."""
-    if any(not isinstance(e, int) or not 1 <= e <= epochs for e in snapshots) or list(snapshots) != sorted(set(snapshots)):
+    """ValueError unless learner.snapshots are epochs of the training, and there for the attacks
+    that need them.
+    """
+    if any(not isinstance(e, int) or not 1 <= e <= epochs for e in snapshots) or list(
+        snapshots
+    ) != sorted(set(snapshots)):
         raise ValueError(f"learner.snapshots={snapshots} must be rising epochs in 1..{epochs}.")
     needing = [name for name, attack in attacks.items() if TRAJECTORY in attack.needs]
     if needing and not snapshots:
-        raise ValueError(f"attack {needing[0]!r} needs the losses at several epochs: set learner.snapshots, for example (5, 10, {epochs}).")
+        raise ValueError(
+            f"attack {needing[0]!r} needs the losses at several epochs: set learner.snapshots, for "
+            f"example (5, 10, {epochs})."
+        )
 
 
-def check_epochs(names: Sequence[str], attacks: Mapping[str, Attack], signals: Mapping[str, Signal], *, target: bool) -> None:
-    """ValueError if an attack of config.report.epochs reads what snapshots are not asked: questions of its own, trajectories, brought answers."""
+def check_epochs(
+    names: Sequence[str],
+    attacks: Mapping[str, Attack],
+    signals: Mapping[str, Signal],
+    *,
+    target: bool,
+) -> None:
+    """ValueError if an attack of config.report.epochs reads what snapshots are not asked: questions
+    of its own, trajectories, brought answers.
+    """
     if names and target:
-        raise ValueError(f"report.epochs={tuple(names)}: a target of your own has no epochs; leave it empty.")
+        raise ValueError(
+            f"report.epochs={tuple(names)}: a target of your own has no epochs; leave it empty."
+        )
     passes = {name for name, signal in signals.items() if signal.ask is None}
     for name in names:
         own = asked_signals({name: attacks[name]}) - passes
         if own:
             raise ValueError(
-                f"report.epochs: attack {name!r} reads {', '.join(sorted(own))}, which snapshots are not asked; attacks on "
+                f"report.epochs: attack {name!r} reads {', '.join(sorted(own))}, which snapshots "
+                "are not asked; attacks on "
                 f"{', '.join(sorted(n for n in passes if '@' not in n))} can be repeated."
             )
 
@@ -328,11 +383,16 @@ def check_task(attacks: Mapping[str, Attack], *, task: Task) -> None:
 
 
 def make_signals(wanted: Iterable[str], *, pool: Pool, model: Model) -> dict[str, Signal]:
-    """{the signal's one spelling: Signal}; ValueError for a signal that cannot be asked about these examples or of this model."""
+    """{the signal's one spelling: Signal}; ValueError for a signal that cannot be asked about these
+    examples or of this model.
+    """
     made = {}
     for name in sorted({registry.identity("signals", n) for n in wanted}):
         if len(name.encode()) > LONGEST:
-            raise ValueError(f"signal {name!r} names a folder with all its settings, {len(name.encode())} bytes; at most {LONGEST} fit.")
+            raise ValueError(
+                f"signal {name!r} names a folder with all its settings, {len(name.encode())} "
+                f"bytes; at most {LONGEST} fit."
+            )
         base, _, defense = name.partition("@")
         signal = registry.make("signals", base)
         checks.one_of(ACCESS, **{f"access of signal {base}": signal.access})
@@ -340,7 +400,10 @@ def make_signals(wanted: Iterable[str], *, pool: Pool, model: Model) -> dict[str
         if signal.check is not None:
             signal.check(pool.x)
         if signal.access == "white_box" and model.inside is None:
-            raise ValueError(f"signal {base!r} looks inside the model, and this one has no Model.inside; models made by layers.as_model have.")
+            raise ValueError(
+                f"signal {base!r} looks inside the model, and this one has no Model.inside; models "
+                "made by layers.as_model have."
+            )
         if signal.access == "white_box" and not signal.shadows:
             check_inside(signal, pool=pool, model=model)
         made[name] = signal._replace(transform=defenses.make(defense).apply) if defense else signal
@@ -348,21 +411,35 @@ def make_signals(wanted: Iterable[str], *, pool: Pool, model: Model) -> dict[str
 
 
 def check_inside(signal: Signal, *, pool: Pool, model: Model) -> None:
-    """ValueError, before anything is trained, if the signal looks for something inside the model that is not there."""
+    """ValueError, before anything is trained, if the signal looks for something inside the model
+    that is not there.
+    """
 
     def ask(key, x, y, key_B):
-        return signal.ask(probing.probe_of(model, model.init(key, x), signal=signal), x, y, key_B)
+        return signal.ask(
+            interactive.probe_of(model, model.init(key, x), signal=signal), x, y, key_B
+        )
 
     key = jax.random.key(0)
-    jax.eval_shape(ask, key, jax.numpy.asarray(pool.x[:1]), jax.numpy.asarray(pool.y[:1]), jax.random.split(key, 1))
+    jax.eval_shape(
+        ask,
+        key,
+        jax.numpy.asarray(pool.x[:1]),
+        jax.numpy.asarray(pool.y[:1]),
+        jax.random.split(key, 1),
+    )
 
 
 def check_objective(learner: Learner, *, pool: Pool) -> None:
-    """ValueError, before anything is trained, if the objective cannot measure this model's answers to these examples."""
+    """ValueError, before anything is trained, if the objective cannot measure this model's answers
+    to these examples.
+    """
     one = Pool(x=pool.x[:1], y=pool.y[:1], task=pool.task)
 
     def evaluate(key):
-        return learner.evaluate(learner.init(key, one).variables, one, np.zeros(1, np.int32), np.ones(1, np.float32))
+        return learner.evaluate(
+            learner.init(key, one).variables, one, np.zeros(1, np.int32), np.ones(1, np.float32)
+        )
 
     jax.eval_shape(evaluate, jax.random.key(0))
 

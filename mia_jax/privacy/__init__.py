@@ -1,1 +1,3 @@
-"""Differentially private training (one mechanism, from which plan, noise and accounting event are derived) and audits of its claim."""
+"""Differentially private training (one mechanism, from which plan, noise and accounting event are
+derived) and audits of its claim.
+"""

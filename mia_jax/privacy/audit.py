@@ -1,9 +1,10 @@
 """Lower bounds on epsilon from one training run with many canaries; NumPy and SciPy only.
 
-Every canary is in the training set by an independent fair coin of its own, everything else is in always. An attacker scores the canaries without
-knowing the coins, calls the k+ highest scores IN and the k- lowest OUT, and abstains on the rest. Under (epsilon, delta)-DP few of these
-guesses can be right, so many right ones prove a larger epsilon. k+ and k- are fixed before the scores are seen; several settings, models or
-attacks share alpha (Bonferroni).
+Every canary is in the training set by an independent fair coin of its own, everything else is in
+always. An attacker scores the canaries without knowing the coins, calls the k+ highest scores IN
+and the k- lowest OUT, and abstains on the rest. Under (epsilon, delta)-DP few of these guesses can
+be right, so many right ones prove a larger epsilon. k+ and k- are fixed before the scores are seen;
+several settings, models or attacks share alpha (Bonferroni).
 """
 
 from __future__ import annotations
@@ -18,7 +19,11 @@ from scipy import special, stats
 from mia_jax import checks
 from mia_jax.privacy import accounting
 
-METHODS = ("one_run", "fdp", "gdp")  # what is assumed of the mechanism: nothing; nothing; that its trade-off curve is a Gaussian's
+METHODS = (
+    "one_run",
+    "fdp",
+    "gdp",
+)  # what is assumed of the mechanism: nothing; nothing; that its trade-off curve is a Gaussian's
 
 
 class Guesses(NamedTuple):
@@ -30,25 +35,31 @@ class Guesses(NamedTuple):
 
 
 def guess(score_N, inside_N, *, high: int, low: int) -> Guesses:
-    """Calls the `high` largest scores [N] IN and the `low` smallest OUT, and counts the right calls; among ties the earlier row goes first.
+    """Calls the `high` largest scores [N] IN and the `low` smallest OUT, and counts the right
+    calls; among ties the earlier row goes first.
 
-    `score_N`, higher = member, must not depend on the coins `inside_N` (boolean [N]) but through the trained model. ValueError unless
-    high + low lies in 1..N and the scores are finite.
+    `score_N`, higher = member, must not depend on the coins `inside_N` (boolean [N]) but through
+    the trained model. ValueError unless high + low lies in 1..N and the scores are finite.
     """
     score_N, inside_N = np.asarray(score_N, np.float64), np.asarray(inside_N)
     total = checks.shape("N", score=score_N, inside=inside_N)["N"]
     checks.finite(score=score_N)
     if min(high, low) < 0 or not 1 <= high + low <= total:
-        raise ValueError(f"high={high} and low={low} are {high + low} guesses; they must be >= 0 and together 1 to {total}, the number of canaries.")
+        raise ValueError(
+            f"high={high} and low={low} are {high + low} guesses; they must be >= 0 and together 1 "
+            f"to {total}, the number of canaries."
+        )
     order = np.argsort(-score_N, kind="stable")
     correct = int(inside_N[order[:high]].sum()) + int((~inside_N[order[total - low :]]).sum())
     return Guesses(total, high + low, correct)
 
 
 def guess_pairs(score_P2, first_P, *, guesses: int) -> Guesses:
-    """Choose-one-of-two (replace-one adjacency): of every pair of canaries a fair coin picked one, the first where `first_P`.
+    """Choose-one-of-two (replace-one adjacency): of every pair of canaries a fair coin picked one,
+    the first where `first_P`.
 
-    Guesses the `guesses` pairs whose scores [P,2] differ most, calling the higher one IN; a pair of equal scores counts as 'first'.
+    Guesses the `guesses` pairs whose scores [P,2] differ most, calling the higher one IN; a pair of
+    equal scores counts as 'first'.
     """
     score_P2 = np.asarray(score_P2, np.float64)
     checks.shape("PA", score=score_P2)
@@ -61,11 +72,15 @@ def guess_pairs(score_P2, first_P, *, guesses: int) -> Guesses:
     return Guesses(len(first_P), guesses, int(((gap_P >= 0) == first_P)[chosen].sum()))
 
 
-def p_value(*, canaries: int, guesses: int, correct: int, epsilon: float, delta: float = 0.0) -> float:
-    """The most probable `correct` or more right guesses can be under (epsilon, delta)-DP, in [0, 1].
+def p_value(
+    *, canaries: int, guesses: int, correct: int, epsilon: float, delta: float = 0.0
+) -> float:
+    """The most probable `correct` or more right guesses can be under (epsilon, delta)-DP, in [0,
+    1].
 
-    With W ~ Binomial(guesses, e^epsilon / (1 + e^epsilon)): P(W >= v) + 2 m delta max_{1 <= i <= v} P(v > W >= v - i) / i, where m counts *all*
-    canaries, abstentions too. Source: Steinke, Nasr and Jagielski 2023 (arXiv:2305.08846), Theorem 5.2 and Appendix D.
+    With W ~ Binomial(guesses, e^epsilon / (1 + e^epsilon)): P(W >= v) + 2 m delta max_{1 <= i <= v}
+    P(v > W >= v - i) / i, where m counts *all* canaries, abstentions too. Source: Steinke, Nasr and
+    Jagielski 2023 (arXiv:2305.08846), Theorem 5.2 and Appendix D.
     """
     _check(canaries, guesses, correct, delta)
     checks.at_least(0, epsilon=epsilon)
@@ -78,13 +93,22 @@ def p_value(*, canaries: int, guesses: int, correct: int, epsilon: float, delta:
     return float(min(tail + 2 * canaries * delta * np.max(between / i), 1.0))
 
 
-def fdp_rejected(blow_up_inverse: Callable[[float], float], *, canaries: int, guesses: int, correct: int, alpha: float) -> bool:
-    """Whether `correct` right guesses have probability <= alpha under every mechanism of a trade-off curve f.
+def fdp_rejected(
+    blow_up_inverse: Callable[[float], float],
+    *,
+    canaries: int,
+    guesses: int,
+    correct: int,
+    alpha: float,
+) -> bool:
+    """Whether `correct` right guesses have probability <= alpha under every mechanism of a
+    trade-off curve f.
 
-    `blow_up_inverse(r)` is the smallest t with 1 - f(t) >= r: an event of probability r under one data set has at least probability t under
-    its neighbor. The recursion: r_c = alpha c/m, h_c = alpha (k - c)/m; for i = c - 1, ..., 0: h_i = max(h_{i+1}, blow_up_inverse(r_{i+1})),
-    r_i = r_{i+1} + i/(k - i) (h_i - h_{i+1}); rejected if r_0 + h_0 > k/m. Source: Mahloujifar, Melis and Chaudhuri 2024 (arXiv:2410.22235),
-    Algorithm 3 with two options a canary.
+    `blow_up_inverse(r)` is the smallest t with 1 - f(t) >= r: an event of probability r under one
+    data set has at least probability t under its neighbor. The recursion: r_c = alpha c/m, h_c =
+    alpha (k - c)/m; for i = c - 1, ..., 0: h_i = max(h_{i+1}, blow_up_inverse(r_{i+1})), r_i =
+    r_{i+1} + i/(k - i) (h_i - h_{i+1}); rejected if r_0 + h_0 > k/m. Source: Mahloujifar, Melis and
+    Chaudhuri 2024 (arXiv:2410.22235), Algorithm 3 with two options a canary.
     """
     _check(canaries, guesses, correct, 0.0)
     r, h = alpha * correct / canaries, alpha * (guesses - correct) / canaries
@@ -97,7 +121,9 @@ def fdp_rejected(blow_up_inverse: Callable[[float], float], *, canaries: int, gu
 
 
 def approximate(epsilon: float, delta: float) -> Callable[[float], float]:
-    """blow_up_inverse of (epsilon, delta)-DP: max(0, (r - delta) e^-epsilon, 1 - delta - (1 - r) e^epsilon)."""
+    """blow_up_inverse of (epsilon, delta)-DP: max(0, (r - delta) e^-epsilon, 1 - delta - (1 - r)
+    e^epsilon).
+    """
     up = math.exp(min(epsilon, 700.0))
     return lambda r: max(0.0, (r - delta) / up, 1 - delta - (1 - r) * up)
 
@@ -108,7 +134,8 @@ def gaussian(mu: float) -> Callable[[float], float]:
 
 
 def gdp_epsilon(mu: float, delta: float) -> float:
-    """The epsilon of mu-Gaussian DP at delta: the root of Phi(mu/2 - epsilon/mu) - e^epsilon Phi(-mu/2 - epsilon/mu) = delta; 0 if none is > 0.
+    """The epsilon of mu-Gaussian DP at delta: the root of Phi(mu/2 - epsilon/mu) - e^epsilon
+    Phi(-mu/2 - epsilon/mu) = delta; 0 if none is > 0.
 
     Source: Dong, Roth and Su 2019 (arXiv:1905.02383), Corollary 2.13.
     """
@@ -118,10 +145,12 @@ def gdp_epsilon(mu: float, delta: float) -> float:
 
 
 def one_run(found: Guesses, *, delta: float, alpha: float = 0.05, method: str = "one_run") -> float:
-    """The largest epsilon that is refuted at level alpha: with probability >= 1 - alpha the mechanism is not (epsilon', delta)-DP below it.
+    """The largest epsilon that is refuted at level alpha: with probability >= 1 - alpha the
+    mechanism is not (epsilon', delta)-DP below it.
 
-    'one_run': `p_value`. 'fdp': `fdp_rejected` with the trade-off curve of (epsilon, delta)-DP. 'gdp': the same with a Gaussian's curve, turned
-    into an epsilon at delta: larger, and a bound only for mechanisms that are Gaussian (full batches); composed subsampled ones are so only
+    'one_run': `p_value`. 'fdp': `fdp_rejected` with the trade-off curve of (epsilon, delta)-DP.
+    'gdp': the same with a Gaussian's curve, turned into an epsilon at delta: larger, and a bound
+    only for mechanisms that are Gaussian (full batches); composed subsampled ones are so only
     approximately.
     """
     checks.one_of(METHODS, method=method)
@@ -130,7 +159,9 @@ def one_run(found: Guesses, *, delta: float, alpha: float = 0.05, method: str = 
     if method == "one_run":
         return largest(lambda epsilon: p_value(**counts, epsilon=epsilon, delta=delta) <= alpha)
     if method == "fdp":
-        return largest(lambda epsilon: fdp_rejected(approximate(epsilon, delta), **counts, alpha=alpha))
+        return largest(
+            lambda epsilon: fdp_rejected(approximate(epsilon, delta), **counts, alpha=alpha)
+        )
     return gdp_epsilon(gdp_mu(found, alpha=alpha), delta)
 
 
@@ -139,8 +170,16 @@ def gdp_mu(found: Guesses, *, alpha: float = 0.05) -> float:
     return largest(lambda mu: fdp_rejected(gaussian(mu), **found._asdict(), alpha=alpha))
 
 
-def ceiling(*, canaries: int, guesses: int | None = None, delta: float = 0.0, alpha: float = 0.05, method: str = "one_run") -> float:
-    """What `one_run` gives when every one of `guesses` (None: all canaries) is right: no attack can show more.
+def ceiling(
+    *,
+    canaries: int,
+    guesses: int | None = None,
+    delta: float = 0.0,
+    alpha: float = 0.05,
+    method: str = "one_run",
+) -> float:
+    """What `one_run` gives when every one of `guesses` (None: all canaries) is right: no attack can
+    show more.
 
     >>> round(ceiling(canaries=100), 2), round(ceiling(canaries=1000), 2)
     (3.49, 5.81)
@@ -152,8 +191,8 @@ def ceiling(*, canaries: int, guesses: int | None = None, delta: float = 0.0, al
 class Bound(NamedTuple):
     """A lower bound on epsilon at `delta` that holds with probability `level`, and how it was had.
 
-    `epsilon` is Bonferroni-corrected over `tests` tries; `ceiling` is what the same tries could show at most. `model`, `counts`: the try that
-    gave the bound.
+    `epsilon` is Bonferroni-corrected over `tests` tries; `ceiling` is what the same tries could
+    show at most. `model`, `counts`: the try that gave the bound.
     """
 
     epsilon: float
@@ -166,24 +205,42 @@ class Bound(NamedTuple):
     counts: Guesses
 
 
-def best(tries: Sequence[tuple[int, Guesses]], *, delta: float, alpha: float = 0.05, method: str = "one_run", tests: int | None = None) -> Bound:
-    """The best bound over `tries` = (model, Guesses), each at level alpha / tests (None: their number).
+def best(
+    tries: Sequence[tuple[int, Guesses]],
+    *,
+    delta: float,
+    alpha: float = 0.05,
+    method: str = "one_run",
+    tests: int | None = None,
+) -> Bound:
+    """The best bound over `tries` = (model, Guesses), each at level alpha / tests (None: their
+    number).
 
-    Counts of several models are never added up: the guesses about one canary in several models are not independent.
+    Counts of several models are never added up: the guesses about one canary in several models are
+    not independent.
     """
     tests = len(tries) if tests is None else tests
     if not 1 <= len(tries) <= tests:
-        raise ValueError(f"{len(tries)} tries with tests={tests}: need at least one, and no more than were counted for the correction.")
+        raise ValueError(
+            f"{len(tries)} tries with tests={tests}: need at least one, and no more than were "
+            "counted for the correction."
+        )
     share = alpha / tests
     values = [one_run(found, delta=delta, alpha=share, method=method) for _, found in tries]
-    at = max(range(len(tries)), key=lambda i: (values[i], tries[i][1].correct / tries[i][1].guesses))
+    at = max(
+        range(len(tries)), key=lambda i: (values[i], tries[i][1].correct / tries[i][1].guesses)
+    )
     sizes = {(found.canaries, found.guesses) for _, found in tries}
-    top = max(ceiling(canaries=m, guesses=k, delta=delta, alpha=share, method=method) for m, k in sizes)
+    top = max(
+        ceiling(canaries=m, guesses=k, delta=delta, alpha=share, method=method) for m, k in sizes
+    )
     return Bound(values[at], top, delta, 1 - alpha, method, tests, *tries[at])
 
 
 def largest(refuted: Callable[[float], bool], *, tolerance: float = 1e-6) -> float:
-    """The end of the stretch from 0 on in which `refuted` holds (0 if it does not hold at 0+), by doubling and bisection."""
+    """The end of the stretch from 0 on in which `refuted` holds (0 if it does not hold at 0+), by
+    doubling and bisection.
+    """
     low, high = 0.0, 0.5
     if not refuted(tolerance):
         return 0.0
@@ -199,5 +256,8 @@ def largest(refuted: Callable[[float], bool], *, tolerance: float = 1e-6) -> flo
 
 def _check(canaries: int, guesses: int, correct: int, delta: float) -> None:
     if not 0 <= correct <= guesses <= canaries or guesses < 1:
-        raise ValueError(f"correct={correct}, guesses={guesses}, canaries={canaries}: need 0 <= correct <= guesses <= canaries and guesses >= 1.")
+        raise ValueError(
+            f"correct={correct}, guesses={guesses}, canaries={canaries}: need 0 <= correct <= "
+            "guesses <= canaries and guesses >= 1."
+        )
     checks.fraction(closed="left", delta=delta)

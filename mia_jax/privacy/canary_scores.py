@@ -1,4 +1,6 @@
-"""A white-box auditor: how every canary's gradient lies to the updates, step by step, kept inside the training program."""
+"""A white-box auditor: how every canary's gradient lies to the updates, step by step, kept inside
+the training program.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ SIGNALS = ("update_alignment", "update_change")  # higher = member
 
 
 class Watch(NamedTuple):
-    """`opt`: the optimizer's own state; `previous`: the last update of the parameters; the two sums [C] over the steps so far."""
+    """`opt`: the optimizer's own state; `previous`: the last update of the parameters; the two sums
+    [C] over the steps so far.
+    """
 
     opt: Any
     previous: Any
@@ -25,15 +29,26 @@ class Watch(NamedTuple):
     change_C: jax.Array
 
 
-def watched(learner: Learner, *, loss: Loss, x: np.ndarray, y: np.ndarray, clip_norm: float = np.inf, size: int = 64) -> Learner:
-    """The learner, trained as before, whose optimizer state also sums over steps t, with g_c the clipped gradient of canary c before the step
-    (x [C,...], y [C]; inference mode) and u_t = parameters before - parameters after:
+def watched(
+    learner: Learner,
+    *,
+    loss: Loss,
+    x: np.ndarray,
+    y: np.ndarray,
+    clip_norm: float = np.inf,
+    size: int = 64,
+) -> Learner:
+    """The learner, trained as before, whose optimizer state also sums over steps t, with g_c the
+    clipped gradient of canary c before the step (x [C,...], y [C]; inference mode) and u_t =
+    parameters before - parameters after:
 
-    alignment_c = sum_t <g_c, u_t>, the matched filter of a canary that took part (Nasr et al. 2023, arXiv:2302.07956, section 5.2);
-    change_c = sum_t <g_c, u_t - u_{t-1}>^2: noise that is the same in every step cancels here, and what remains is who came and who went. Final
-    weights cannot show such noise, because it adds up in them and hides more.
+    alignment_c = sum_t <g_c, u_t>, the matched filter of a canary that took part (Nasr et al. 2023,
+    arXiv:2302.07956, section 5.2); change_c = sum_t <g_c, u_t - u_{t-1}>^2: noise that is the same
+    in every step cancels here, and what remains is who came and who went. Final weights cannot show
+    such noise, because it adds up in them and hides more.
 
-    `size` canaries' gradients are in memory at a time. A step costs C gradients more and no trip to the host.
+    `size` canaries' gradients are in memory at a time. A step costs C gradients more and no trip to
+    the host.
     """
     checks.positive(clip_norm=clip_norm)
     canaries = len(y)
@@ -42,7 +57,11 @@ def watched(learner: Learner, *, loss: Loss, x: np.ndarray, y: np.ndarray, clip_
     def init(key, pool: Pool) -> TrainState:
         state = learner.init(key, pool)
         zero = jax.tree.map(jnp.zeros_like, state.variables["params"])
-        return state._replace(opt=Watch(state.opt, zero, jnp.zeros(canaries, jnp.float32), jnp.zeros(canaries, jnp.float32)))
+        return state._replace(
+            opt=Watch(
+                state.opt, zero, jnp.zeros(canaries, jnp.float32), jnp.zeros(canaries, jnp.float32)
+            )
+        )
 
     def step(state: TrainState, pool: Pool, index_1B, weight_1B):
         watch, before = state.opt, state.variables
@@ -55,22 +74,32 @@ def watched(learner: Learner, *, loss: Loss, x: np.ndarray, y: np.ndarray, clip_
                 lambda params: _single(loss, before | {"params": params}, *xy, task=pool.task)
             )(before["params"])
             norm = jnp.sqrt(_dot(gradient, gradient))
-            factor = jnp.where(jnp.isfinite(norm), jnp.minimum(1.0, clip_norm / jnp.maximum(norm, 1e-30)), 0.0)
+            factor = jnp.where(
+                jnp.isfinite(norm), jnp.minimum(1.0, clip_norm / jnp.maximum(norm, 1e-30)), 0.0
+            )
             safe = jax.tree.map(lambda g: jnp.where(jnp.isfinite(norm), g, 0), gradient)
             return factor * _dot(safe, update), factor * _dot(safe, change)
 
         align_C, change_C = lax.map(products, batch_of, batch_size=min(size, canaries))
         first = state.step == 0  # there is no update before the first
         change_C = jnp.where(first, 0.0, jnp.square(change_C))
-        return new._replace(opt=Watch(new.opt, update, watch.alignment_C + align_C, watch.change_C + change_C)), sums
+        return new._replace(
+            opt=Watch(new.opt, update, watch.alignment_C + align_C, watch.change_C + change_C)
+        ), sums
 
     def epoch(state: TrainState, pool: Pool, index_SB, weight_SB):
-        state, sums_S = lax.scan(lambda s, iw: step(s, pool, iw[0][None], iw[1][None]), state, (index_SB, weight_SB))
+        state, sums_S = lax.scan(
+            lambda s, iw: step(s, pool, iw[0][None], iw[1][None]), state, (index_SB, weight_SB)
+        )
         return state, jax.tree.map(lambda a: a.sum(0), sums_S)
 
     if learner.released is None:
         return learner._replace(init=init, epoch=epoch)
-    return learner._replace(init=init, epoch=epoch, released=lambda state: learner.released(state._replace(opt=state.opt.opt)))
+    return learner._replace(
+        init=init,
+        epoch=epoch,
+        released=lambda state: learner.released(state._replace(opt=state.opt.opt)),
+    )
 
 
 def _single(loss: Loss, variables, x, y, *, task: Task):
@@ -87,7 +116,13 @@ def _single(loss: Loss, variables, x, y, *, task: Task):
 
 def _dot(a, b) -> jax.Array:
     """<a, b> over all leaves, in float32."""
-    parts = jax.tree.map(lambda p, q: jnp.vdot(p.astype(jnp.float32), q.astype(jnp.float32), precision=lax.Precision.HIGHEST), a, b)
+    parts = jax.tree.map(
+        lambda p, q: jnp.vdot(
+            p.astype(jnp.float32), q.astype(jnp.float32), precision=lax.Precision.HIGHEST
+        ),
+        a,
+        b,
+    )
     return sum(jax.tree.leaves(parts))
 
 
@@ -98,7 +133,9 @@ def scores(state: TrainState) -> dict[str, np.ndarray]:
 
 
 def saver(rows: np.ndarray, num_examples: int, write: Callable) -> Callable:
-    """An `on_epoch` hook of the fleet: write(signal, m, value_AN), [1,N] with canary c in row rows[c] and 0 elsewhere, after every epoch."""
+    """An `on_epoch` hook of the fleet: write(signal, m, value_AN), [1,N] with canary c in row
+    rows[c] and 0 elsewhere, after every epoch.
+    """
 
     def hook(models, epoch, state, metrics) -> None:
         del epoch, metrics

@@ -1,4 +1,6 @@
-"""How much of each unit's gradient counts: clipping rules as factors from squared norms, in float32."""
+"""How much of each unit's gradient counts: clipping rules as factors from squared norms, in
+float32.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ GAMMA = 0.01  # of the automatic rule
 
 
 class Rule(NamedTuple):
-    """`factors(squares, clip, sizes) -> {leaf: factor_U}` from {leaf path: squared norm_U}; `bound(clip)` is the norm of what a unit adds.
+    """`factors(squares, clip, sizes) -> {leaf: factor_U}` from {leaf path: squared norm_U};
+    `bound(clip)` is the norm of what a unit adds.
 
     `flat` says that all leaves have the same factor. `sizes` are {leaf path: number of parameters}.
     """
@@ -27,16 +30,23 @@ class Rule(NamedTuple):
 
 
 def rule(name: str) -> Rule:
-    """With the norm |g| over all parameters, or |g|_l over those of layer l of L layers (of size share p_l):
+    """With the norm |g| over all parameters, or |g|_l over those of layer l of L layers (of size
+    share p_l):
 
-    'flat' and 'adaptive' (whose C moves): min(1, C / |g|), adds at most C (Abadi et al. 2016, arXiv:1607.00133);
-    'per_layer': min(1, C / sqrt(L) / |g|_l); 'per_layer_by_size': min(1, C sqrt(p_l) / |g|_l); at most C (McMahan et al. 2018, arXiv:1812.06210);
-    'normalized': min(1 / C, 1 / |g|), at most 1, so that the learning rate does not depend on C (De et al. 2022, arXiv:2204.13650);
-    'automatic': C / (|g| + .01), below C (Bu et al. 2023, arXiv:2206.07136, AUTO-S).
+    'flat' and 'adaptive' (whose C moves): min(1, C / |g|), adds at most C (Abadi et al. 2016,
+    arXiv:1607.00133); 'per_layer': min(1, C / sqrt(L) / |g|_l); 'per_layer_by_size': min(1, C
+    sqrt(p_l) / |g|_l); at most C (McMahan et al. 2018, arXiv:1812.06210); 'normalized': min(1 / C,
+    1 / |g|), at most 1, so that the learning rate does not depend on C (De et al. 2022,
+    arXiv:2204.13650); 'automatic': C / (|g| + .01), below C (Bu et al. 2023, arXiv:2206.07136,
+    AUTO-S).
     """
     checks.one_of(RULES, clipping=name)
     if name.startswith("per_layer"):
-        return Rule(lambda squares, clip, sizes: _by_layer(squares, clip, sizes, name == "per_layer"), lambda clip: clip, False)
+        return Rule(
+            lambda squares, clip, sizes: _by_layer(squares, clip, sizes, name == "per_layer"),
+            lambda clip: clip,
+            False,
+        )
 
     def factors(squares, clip, sizes):
         norm_U = total_norm(squares)
@@ -79,9 +89,11 @@ def _by_layer(squares: dict, clip, sizes: dict, uniform: bool) -> dict:
 
 
 def moved_clip(clip, within_count, noise, *, expected_batch: float, quantile: float, rate: float):
-    """The adaptive rule's next C: C exp(-rate (b - quantile)), b = (sum_u (1[|g_u| <= C] - 1/2) + noise) / expected_batch + 1/2.
+    """The adaptive rule's next C: C exp(-rate (b - quantile)), b = (sum_u (1[|g_u| <= C] - 1/2) +
+    noise) / expected_batch + 1/2.
 
-    `within_count` is that sum, which one unit changes by 1/2. (Andrew et al. 2021, arXiv:1905.03871, algorithm 1.)
+    `within_count` is that sum, which one unit changes by 1/2. (Andrew et al. 2021,
+    arXiv:1905.03871, algorithm 1.)
     """
     b = (within_count + noise) / expected_batch + 0.5
     return clip * jnp.exp(-rate * (b - quantile))

@@ -1,4 +1,6 @@
-"""The sum of clipped gradients of U units, four ways with one result: vmap, scan, tapped (two backward passes), bookkeeping (one)."""
+"""The sum of clipped gradients of U units, four ways with one result: vmap, scan, tapped (two
+backward passes), bookkeeping (one).
+"""
 
 from __future__ import annotations
 
@@ -12,19 +14,23 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 
 from mia_jax import checks
-from mia_jax.models import _taps
+from mia_jax.models.kernels import taps as _taps
 from mia_jax.privacy import clipping
 
 METHODS = ("auto", "vmap", "scan", "tapped", "bookkeeping")
 
-# losses(params, taps, rows) -> (loss_B, aux): an objective whose loss_b depends on row b alone. `params` is a tree in which frozen leaves are None;
-# `taps` is {} or {leaf path: tap}; `rows` is a tree with leading axis B = U * k, k consecutive rows a unit, and `weight_B` says which rows are real.
+# losses(params, taps, rows) -> (loss_B, aux): an objective whose loss_b depends on row b alone.
+# `params` is a tree in which frozen leaves are None;
+# `taps` is {} or {leaf path: tap}; `rows` is a tree with leading axis B = U * k, k consecutive rows
+# a unit, and `weight_B` says which rows are real.
 Losses = Callable[..., tuple[jax.Array, Any]]
 
 
 class Clipped(NamedTuple):
-    """`total`: the sum over units of clipped gradients, float32; `norm_U`: |g| (0 for padding); `counted_U`: a real unit with a finite gradient;
-    `real_U`: a unit with a row of weight > 0; `loss_B`, `aux` as the objective gave them."""
+    """`total`: the sum over units of clipped gradients, float32; `norm_U`: |g| (0 for padding);
+    `counted_U`: a real unit with a finite gradient; `real_U`: a unit with a row of weight > 0;
+    `loss_B`, `aux` as the objective gave them.
+    """
 
     total: Any
     norm_U: jax.Array
@@ -36,7 +42,10 @@ class Clipped(NamedTuple):
 
 def paths(tree) -> dict[str, Any]:
     """{leaf path 'a/b/c': leaf} of a tree of dicts, in the tree's order."""
-    return {"/".join(str(k.key) for k in path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    return {
+        "/".join(str(k.key) for k in path): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
 
 
 def nested(flat: dict[str, Any]) -> dict:
@@ -52,18 +61,32 @@ def nested(flat: dict[str, Any]) -> dict:
 
 
 def unit_losses(loss_B, weight_B, units: int):
-    """loss_U: the weighted mean over a unit's rows (0 for a unit of padding); a unit of one row of weight > 0 has that row's loss."""
+    """loss_U: the weighted mean over a unit's rows (0 for a unit of padding); a unit of one row of
+    weight > 0 has that row's loss.
+    """
     weight_UK, loss_UK = weight_B.reshape(units, -1), loss_B.reshape(units, -1)
-    return jnp.where(weight_UK > 0, weight_UK * loss_UK, 0).sum(1) / jnp.maximum(weight_UK.sum(1), 1e-12)
+    return jnp.where(weight_UK > 0, weight_UK * loss_UK, 0).sum(1) / jnp.maximum(
+        weight_UK.sum(1), 1e-12
+    )
 
 
 def clipped_sum(
-    losses: Losses, params, rows, weight_B, *, units: int, rule: clipping.Rule, clip, method: str = "vmap", physical_units: int = 0
+    losses: Losses,
+    params,
+    rows,
+    weight_B,
+    *,
+    units: int,
+    rule: clipping.Rule,
+    clip,
+    method: str = "vmap",
+    physical_units: int = 0,
 ) -> Clipped:
     """The sum over units u of factor_u * gradient of loss_u.
 
-    `physical_units` > 0 takes that many units at a time (a divisor of U), which saves memory and changes nothing else. 'scan' is vmap over one
-    unit at a time unless it says otherwise. A unit whose gradient is not finite, and padding, add exactly 0.
+    `physical_units` > 0 takes that many units at a time (a divisor of U), which saves memory and
+    changes nothing else. 'scan' is vmap over one unit at a time unless it says otherwise. A unit
+    whose gradient is not finite, and padding, add exactly 0.
     """
     checks.one_of(METHODS[1:], method=method)
     size = physical_units or (1 if method == "scan" else units)
@@ -110,7 +133,10 @@ def _by_vmap(losses, params, rows, weight_B, units, rule, clip) -> Clipped:
 
     gradient, (loss_UK, aux) = jax.vmap(jax.grad(one, has_aux=True), (None, 0, 0))(params, *split)
     flat = paths(gradient)
-    squares = {path: jnp.square(g.astype(jnp.float32)).reshape(units, -1).sum(1) for path, g in flat.items()}
+    squares = {
+        path: jnp.square(g.astype(jnp.float32)).reshape(units, -1).sum(1)
+        for path, g in flat.items()
+    }
     norm_U, counted_U, real_U = _judged(squares, weight_B, units)
     factors = _factors(rule, squares, counted_U, clip, params)
 
@@ -118,13 +144,17 @@ def _by_vmap(losses, params, rows, weight_B, units, rule, clip) -> Clipped:
         g = jnp.where(counted_U.reshape(-1, *(1,) * (g.ndim - 1)), g.astype(jnp.float32), 0)
         return jnp.tensordot(factors[path], g, 1, precision=_taps.exact())
 
-    tree = jax.tree.unflatten(jax.tree.structure(gradient), [total(path, g) for path, g in flat.items()])
+    tree = jax.tree.unflatten(
+        jax.tree.structure(gradient), [total(path, g) for path, g in flat.items()]
+    )
     joined = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), (loss_UK, aux))
     return Clipped(tree, norm_U, counted_U, real_U, *joined)
 
 
 def _tapped(losses, params, rows, weight_B, units, rule, clip) -> Clipped:
-    """Norms by taps in one backward pass, then the gradient of sum_u factor_u loss_u in another, in full float32: both must see the same gradient."""
+    """Norms by taps in one backward pass, then the gradient of sum_u factor_u loss_u in another, in
+    full float32: both must see the same gradient.
+    """
     with jax.default_matmul_precision("highest") if _taps.exact() else contextlib.nullcontext():
         return _two_passes(losses, params, rows, weight_B, units, rule, clip)
 
@@ -140,8 +170,12 @@ def _two_passes(losses, params, rows, weight_B, units, rule, clip) -> Clipped:
     squares = {path: tap.squares_U for path, tap in found.items()}
     norm_U, counted_U, real_U = _judged(squares, weight_B, units)
     factors = _factors(rule, squares, counted_U, clip, params)
-    clean = _masked(rows, jnp.repeat(counted_U, weight_B.shape[0] // units))  # weight 0 alone leaves 0 * inf
-    weights = {} if rule.flat else {path: _taps.Weights(factor_U) for path, factor_U in factors.items()}
+    clean = _masked(
+        rows, jnp.repeat(counted_U, weight_B.shape[0] // units)
+    )  # weight 0 alone leaves 0 * inf
+    weights = (
+        {} if rule.flat else {path: _taps.Weights(factor_U) for path, factor_U in factors.items()}
+    )
     factor_U = next(iter(factors.values())) if rule.flat else counted_U.astype(jnp.float32)
 
     def second(params):
@@ -152,9 +186,11 @@ def _two_passes(losses, params, rows, weight_B, units, rule, clip) -> Clipped:
 
 
 def residues(losses: Losses, params, rows, weight_B, units: int) -> tuple[dict, dict, tuple]:
-    """({leaf path: a Residue whose leaves are [U,...]}, {leaf path: its operation}, (loss_B, aux)): all that a clipped sum by taps is made of.
+    """({leaf path: a Residue whose leaves are [U,...]}, {leaf path: its operation}, (loss_B, aux)):
+    all that a clipped sum by taps is made of.
 
-    The sum is bounded only if row u of every residue depends on unit u alone, which privacy/independence/proof.py checks on this very function.
+    The sum is bounded only if row u of every residue depends on unit u alone, which
+    privacy/independence/proof.py checks on this very function.
     """
     calls = recorded(losses, params, rows)
     flat = paths(params)
@@ -162,7 +198,9 @@ def residues(losses: Losses, params, rows, weight_B, units: int) -> tuple[dict, 
     def empty(path):
         op, x, w = calls[path][0]
         g = jax.eval_shape(op.apply, x, w)
-        return _taps.Residue(jax.tree.map(jnp.zeros_like, jax.eval_shape(lambda x, g: op.residue(x, g, units), x, g)))
+        return _taps.Residue(
+            jax.tree.map(jnp.zeros_like, jax.eval_shape(lambda x, g: op.residue(x, g, units), x, g))
+        )
 
     def loss(taps):
         loss_B, aux = losses(params, taps, rows)
@@ -173,7 +211,9 @@ def residues(losses: Losses, params, rows, weight_B, units: int) -> tuple[dict, 
 
 
 def _bookkeeping(losses, params, rows, weight_B, units, rule, clip) -> Clipped:
-    """One backward pass that keeps every layer's inputs and output cotangents; norms and the weighted sum come from those."""
+    """One backward pass that keeps every layer's inputs and output cotangents; norms and the
+    weighted sum come from those.
+    """
     found, ops, (loss_B, aux) = residues(losses, params, rows, weight_B, units)
     flat = paths(params)
     squares = {path: ops[path].squares(tap.parts) for path, tap in found.items()}
@@ -194,7 +234,9 @@ def _bookkeeping(losses, params, rows, weight_B, units, rule, clip) -> Clipped:
 
 @custom_vmap
 def everywhere(yes):
-    """`yes`; under vmap whether it is so in every lane, so that a condition stays one condition for a whole fleet."""
+    """`yes`; under vmap whether it is so in every lane, so that a condition stays one condition for
+    a whole fleet.
+    """
     return yes
 
 
@@ -222,24 +264,40 @@ def recorded(losses: Losses, params, rows) -> dict[str, list]:
 
 
 def untapped(losses: Losses, params, rows) -> str:
-    """'' if taps see every use of every parameter, else which leaf they do not see, and why. From shapes alone.
+    """'' if taps see every use of every parameter, else which leaf they do not see, and why.
 
-    A leaf must have one tapped operation, and no equation of the loss other than that may read it: a raw parameter, a layer that is called twice,
-    tied weights and parameters inside lax.scan are all found.
+    From shapes alone.
+
+    A leaf must have one tapped operation, and no equation of the loss other than that may read it:
+    a raw parameter, a layer that is called twice, tied weights and parameters inside lax.scan are
+    all found.
     """
     for path, calls in recorded(losses, params, rows).items():
         if len(calls) != 1:
-            return f"{path} {'has no tap' if not calls else f'is used by {len(calls)} tapped operations'}"
+            return (
+                f"{path} "
+                f"{'has no tap' if not calls else f'is used by {len(calls)} tapped operations'}"
+            )
     flat, size = paths(params), jax.tree.leaves(rows)[0].shape[0]
     taps = {path: _taps.Norms(jax.ShapeDtypeStruct((size,), jnp.float32)) for path in flat}
-    closed = jax.make_jaxpr(lambda params, taps, rows: losses(params, taps, rows)[0])(params, taps, rows)
+    closed = jax.make_jaxpr(lambda params, taps, rows: losses(params, taps, rows)[0])(
+        params, taps, rows
+    )
     count = len(flat)
     variables = closed.jaxpr.invars[: 2 * count]
-    order = jax.tree.leaves(jax.tree.map(lambda _: 0, taps))  # taps is a dict: its leaves are sorted by path
+    order = jax.tree.leaves(
+        jax.tree.map(lambda _: 0, taps)
+    )  # taps is a dict: its leaves are sorted by path
     tap_of = dict(zip(sorted(taps), variables[count : count + len(order)], strict=True))
     for path, variable in zip(flat, variables[:count], strict=True):
-        users = [e for e in closed.jaxpr.eqns if any(v is variable for v in e.invars)] + [v for v in closed.jaxpr.outvars if v is variable]
+        users = [e for e in closed.jaxpr.eqns if any(v is variable for v in e.invars)] + [
+            v for v in closed.jaxpr.outvars if v is variable
+        ]
         alone = len(users) == 1 and not any(users[0] is v for v in closed.jaxpr.outvars)
-        if not (alone and "custom_vjp" in users[0].primitive.name and any(v is tap_of[path] for v in users[0].invars)):
+        if not (
+            alone
+            and "custom_vjp" in users[0].primitive.name
+            and any(v is tap_of[path] for v in users[0].invars)
+        ):
             return f"{path} is also used outside its tapped operation"
     return ""

@@ -14,14 +14,18 @@ ADJACENCIES = ("add_remove", "zero_out", "replace_one")
 class Mechanism:
     """`steps` releases of (sum of clipped gradients + Gaussian noise) / expected_batch.
 
-    `sampling` says who takes part in a step: 'poisson' (every unit with probability `rate`), 'shuffle' (consecutive batches of a permutation drawn
-    anew every `epoch_steps` steps), 'without_replacement' (a fresh uniform batch of rate * n every step), 'balls_in_bins' (every unit in one
-    uniform step of every `epoch_steps`). `clip_norm` C bounds the norm of a unit's gradient over all parameters. `adjacency`: two data sets are
-    neighbors if one unit is added or removed, is replaced by one of zero gradient ('zero_out'), or by any other ('replace_one').
+    `sampling` says who takes part in a step: 'poisson' (every unit with probability `rate`),
+    'shuffle' (consecutive batches of a permutation drawn anew every `epoch_steps` steps),
+    'without_replacement' (a fresh uniform batch of rate * n every step), 'balls_in_bins' (every
+    unit in one uniform step of every `epoch_steps`). `clip_norm` C bounds the norm of a unit's
+    gradient over all parameters. `adjacency`: two data sets are neighbors if one unit is added or
+    removed, is replaced by one of zero gradient ('zero_out'), or by any other ('replace_one').
 
-    `cap`: the most units of a Poisson batch; beyond it a uniform subset is kept (None: an overflow stops the run). `microbatch` > 1 clips the
-    mean gradient of that many units together (TF-Privacy's microbatches: another mechanism). `count_std` > 0: every step also releases how many
-    gradients were within the clip norm, with noise of this standard deviation (adaptive clipping). `unit` is 'example' or the column of users.
+    `cap`: the most units of a Poisson batch; beyond it a uniform subset is kept (None: an overflow
+    stops the run). `microbatch` > 1 clips the mean gradient of that many units together
+    (TF-Privacy's microbatches: another mechanism). `count_std` > 0: every step also releases how
+    many gradients were within the clip norm, with noise of this standard deviation (adaptive
+    clipping). `unit` is 'example' or the column of users.
     """
 
     sampling: str
@@ -38,11 +42,17 @@ class Mechanism:
     unit: str = "example"
 
     def __post_init__(self):
-        for name, value, allowed in (("sampling", self.sampling, SAMPLINGS), ("adjacency", self.adjacency, ADJACENCIES)):
+        for name, value, allowed in (
+            ("sampling", self.sampling, SAMPLINGS),
+            ("adjacency", self.adjacency, ADJACENCIES),
+        ):
             if value not in allowed:
                 raise ValueError(f"{name}={value!r} is not one of {list(allowed)}.")
         if not 0 < self.rate <= 1:
-            raise ValueError(f"rate={self.rate} must lie in (0, 1]: the probability that a unit takes part in a step (batch size / rows).")
+            raise ValueError(
+                f"rate={self.rate} must lie in (0, 1]: the probability that a unit takes part in a "
+                "step (batch size / rows)."
+            )
         if not self.clip_norm > 0:
             raise ValueError(f"clip_norm={self.clip_norm} must be > 0.")
         for name in ("noise_multiplier", "steps", "count_std", "epoch_steps"):
@@ -53,10 +63,14 @@ class Mechanism:
         if self.microbatch < 1 or (self.cap is not None and self.cap < 1):
             raise ValueError(f"microbatch={self.microbatch} and cap={self.cap} must be at least 1.")
         if self.noise_multiplier > 0 and math.isinf(self.clip_norm):
-            raise ValueError("clip_norm=inf bounds no gradient, so no noise is enough; set a finite clip_norm or noise_multiplier=0.")
+            raise ValueError(
+                "clip_norm=inf bounds no gradient, so no noise is enough; set a finite clip_norm "
+                "or noise_multiplier=0."
+            )
         if self.count_std and 2 * self.count_std <= self.noise_multiplier:
             raise ValueError(
-                f"count_std={self.count_std} spends more than the whole privacy of noise_multiplier={self.noise_multiplier}; it must exceed "
+                f"count_std={self.count_std} spends more than the whole privacy of "
+                f"noise_multiplier={self.noise_multiplier}; it must exceed "
                 f"{self.noise_multiplier / 2:g} (a usual value is expected_batch / 20)."
             )
         if not self.epoch_steps:
@@ -64,7 +78,9 @@ class Mechanism:
 
     @property
     def sensitivity(self) -> float:
-        """The most that one unit changes the sum: C for add_remove and zero_out, 2 C for replace_one and for microbatches."""
+        """The most that one unit changes the sum: C for add_remove and zero_out, 2 C for
+        replace_one and for microbatches.
+        """
         return self.clip_norm * (2 if self.adjacency == "replace_one" or self.microbatch > 1 else 1)
 
     @property
@@ -74,29 +90,39 @@ class Mechanism:
 
     @property
     def gradient_multiplier(self) -> float:
-        """The multiplier of the gradient's own noise: noise_multiplier z, or (z^-2 - (2 count_std)^-2)^-1/2 when the count takes its share.
+        """The multiplier of the gradient's own noise: noise_multiplier z, or (z^-2 - (2
+        count_std)^-2)^-1/2 when the count takes its share.
 
-        The gradient and the count together then cost what one release of multiplier z does. (Andrew et al. 2021, arXiv:1905.03871, theorem 1.)
+        The gradient and the count together then cost what one release of multiplier z does. (Andrew
+        et al. 2021, arXiv:1905.03871, theorem 1.)
         """
         z = self.noise_multiplier
         return (z**-2 - (2 * self.count_std) ** -2) ** -0.5 if self.count_std and z else z
 
     def noise_std_of_sum(self) -> float:
-        """Standard deviation of the noise of the sum of clipped gradients: multiplier * sensitivity, each coordinate."""
+        """Standard deviation of the noise of the sum of clipped gradients: multiplier *
+        sensitivity, each coordinate.
+        """
         return self.gradient_multiplier * self.sensitivity if self.noise_multiplier else 0.0
 
     @property
     def divisor(self) -> float:
-        """What the noisy sum is divided by: expected_batch / microbatch, never the realized batch."""
+        """What the noisy sum is divided by: expected_batch / microbatch, never the realized
+        batch.
+        """
         return self.expected_batch / self.microbatch
 
     def noise_std(self) -> float:
-        """Standard deviation of the noise of the gradient that the optimizer sees: that of the sum / divisor."""
+        """Standard deviation of the noise of the gradient that the optimizer sees: that of the sum
+        / divisor.
+        """
         return self.noise_std_of_sum() / self.divisor
 
     @property
     def epochs(self) -> int:
-        """The epochs that were begun: in how many releases a unit takes part when it takes part once an epoch."""
+        """The epochs that were begun: in how many releases a unit takes part when it takes part
+        once an epoch.
+        """
         return -(-self.steps // self.epoch_steps)
 
     def after(self, steps: int) -> Mechanism:
@@ -113,7 +139,9 @@ class Mechanism:
         return cls(**fields)
 
     def differences(self, ran: Mapping) -> list[str]:
-        """One sentence a field in which a ledger of what ran (see ledger) is not this mechanism; numbers must agree to 1e-6 of themselves."""
+        """One sentence a field in which a ledger of what ran (see ledger) is not this mechanism;
+        numbers must agree to 1e-6 of themselves.
+        """
         found = []
         for name, declared in ledger(self).items():
             if name not in ran:

@@ -1,7 +1,9 @@
-"""Plans that a privacy claim may use: (key, epoch, rows_K, weight_K) -> (index_SB, weight_SB), pure and addressable by (key, epoch).
+"""Plans that a privacy claim may use: (key, epoch, rows_K, weight_K) -> (index_SB, weight_SB), pure
+and addressable by (key, epoch).
 
-Batches have a fixed number of slots; weight 0 marks empty ones. A step with more units than slots has weight NaN throughout where `cap` is not part
-of the mechanism: the learner counts it and the run stops.
+Batches have a fixed number of slots; weight 0 marks empty ones. A step with more units than slots
+has weight NaN throughout where `cap` is not part of the mechanism: the learner counts it and the
+run stops.
 """
 
 from __future__ import annotations
@@ -19,8 +21,19 @@ from mia_jax.types import Plan
 OVERFLOW = 1e-9  # at most this chance that any step of a run has more units than slots
 
 
-def slots(*, sampling: str, num_units: int, rate: float, expected_batch: int, steps: int, cap: int | None, chance: float = OVERFLOW) -> int:
-    """The slots of a batch: `cap`, the fixed size, or so many that a run of `steps` overflows with probability below `chance`."""
+def slots(
+    *,
+    sampling: str,
+    num_units: int,
+    rate: float,
+    expected_batch: int,
+    steps: int,
+    cap: int | None,
+    chance: float = OVERFLOW,
+) -> int:
+    """The slots of a batch: `cap`, the fixed size, or so many that a run of `steps` overflows with
+    probability below `chance`.
+    """
     if cap is not None:
         return min(cap, num_units)
     if sampling in ("shuffle", "without_replacement"):
@@ -28,12 +41,17 @@ def slots(*, sampling: str, num_units: int, rate: float, expected_batch: int, st
     return int(min(num_units, stats.binom.isf(chance / max(1, steps), num_units, rate) + 1))
 
 
-def plan(*, sampling: str, rate: float, size: int, steps: int, cap: bool = False, spread: bool = False) -> Plan:
-    """The plan of `steps` batches an epoch with `size` slots each; rows of weight 0 are never drawn.
+def plan(
+    *, sampling: str, rate: float, size: int, steps: int, cap: bool = False, spread: bool = False
+) -> Plan:
+    """The plan of `steps` batches an epoch with `size` slots each; rows of weight 0 are never
+    drawn.
 
-    'poisson': every row with probability `rate` in every step, independently; beyond `size` a uniform subset if `cap`, else an overflow.
-    'balls_in_bins': every row in one uniform step of the epoch. 'without_replacement': `size` rows, uniform, every step anew. 'shuffle': a new
-    permutation each epoch, in consecutive batches. `spread` puts rows into uniform slots among the empty ones (clipping of groups of slots).
+    'poisson': every row with probability `rate` in every step, independently; beyond `size` a
+    uniform subset if `cap`, else an overflow. 'balls_in_bins': every row in one uniform step of the
+    epoch. 'without_replacement': `size` rows, uniform, every step anew. 'shuffle': a new
+    permutation each epoch, in consecutive batches. `spread` puts rows into uniform slots among the
+    empty ones (clipping of groups of slots).
     """
     checks.one_of(SAMPLINGS, sampling=sampling)
 
@@ -42,18 +60,30 @@ def plan(*, sampling: str, rate: float, size: int, steps: int, cap: bool = False
         rows_K, weight_K = jnp.pad(rows_K, (0, more), mode="edge"), jnp.pad(weight_K, (0, more))
         key, real_K = jax.random.fold_in(key, epoch), weight_K > 0
         if sampling == "shuffle":
-            order_K = jnp.argsort(jnp.where(real_K, _bits(key, len(rows_K)), jnp.iinfo(jnp.int32).max))
+            order_K = jnp.argsort(
+                jnp.where(real_K, _bits(key, len(rows_K)), jnp.iinfo(jnp.int32).max)
+            )
             padding = steps * size - len(rows_K)
-            chosen = jnp.concatenate([order_K, jnp.zeros(max(0, padding), order_K.dtype)])[: steps * size].reshape(steps, size)
-            weight = jnp.concatenate([weight_K[order_K], jnp.zeros(max(0, padding), weight_K.dtype)])[: steps * size].reshape(steps, size)
+            chosen = jnp.concatenate([order_K, jnp.zeros(max(0, padding), order_K.dtype)])[
+                : steps * size
+            ].reshape(steps, size)
+            weight = jnp.concatenate(
+                [weight_K[order_K], jnp.zeros(max(0, padding), weight_K.dtype)]
+            )[: steps * size].reshape(steps, size)
             return rows_K[chosen], weight
-        bin_K = jax.random.randint(jax.random.fold_in(key, steps), rows_K.shape, 0, steps, jnp.int32) if sampling == "balls_in_bins" else None
+        bin_K = (
+            jax.random.randint(jax.random.fold_in(key, steps), rows_K.shape, 0, steps, jnp.int32)
+            if sampling == "balls_in_bins"
+            else None
+        )
 
         def step(s):
             own = jax.random.fold_in(key, s)
             bits_K = _bits(own, len(rows_K))
             if sampling == "poisson":
-                drawn_K = real_K & ((bits_K < np.int32(min(2**31 - 1, round(rate * 2**31)))) | (rate >= 1))
+                drawn_K = real_K & (
+                    (bits_K < np.int32(min(2**31 - 1, round(rate * 2**31)))) | (rate >= 1)
+                )
             else:
                 drawn_K = real_K & (bin_K == s) if sampling == "balls_in_bins" else real_K
             smallest, chosen_B = lax.top_k(
@@ -64,7 +94,9 @@ def plan(*, sampling: str, rate: float, size: int, steps: int, cap: bool = False
             if sampling != "without_replacement" and not cap:
                 weight_B = jnp.where(drawn_K.sum() > size, jnp.nan, weight_B)
             if spread:
-                order_B = jax.random.permutation(jax.random.fold_in(own, 1), jnp.arange(size, dtype=jnp.int32))
+                order_B = jax.random.permutation(
+                    jax.random.fold_in(own, 1), jnp.arange(size, dtype=jnp.int32)
+                )
                 chosen_B, weight_B = chosen_B[order_B], weight_B[order_B]
             return rows_K[chosen_B], weight_B
 
@@ -79,7 +111,9 @@ def _bits(key, size: int):
 
 
 def repeated(plan: Plan, times: int) -> Plan:
-    """Every slot `times` over, next to each other: the views of one example under augmentation multiplicity."""
+    """Every slot `times` over, next to each other: the views of one example under augmentation
+    multiplicity.
+    """
 
     def draw(key, epoch, rows_K, weight_K):
         return tuple(jnp.repeat(a, times, axis=1) for a in plan(key, epoch, rows_K, weight_K))
@@ -93,29 +127,48 @@ def rounded(plan: Plan, multiple: int) -> Plan:
     def draw(key, epoch, rows_K, weight_K):
         index_SB, weight_SB = plan(key, epoch, rows_K, weight_K)
         more = -index_SB.shape[1] % multiple
-        return jnp.pad(index_SB, ((0, 0), (0, more)), mode="edge"), jnp.pad(weight_SB, ((0, 0), (0, more)))
+        return jnp.pad(index_SB, ((0, 0), (0, more)), mode="edge"), jnp.pad(
+            weight_SB, ((0, 0), (0, more))
+        )
 
     return draw if multiple else plan
 
 
 def of_groups(plan: Plan, *, group_N: np.ndarray, rows_each: int) -> Plan:
-    """A plan of users: `plan` draws users, and each brings up to `rows_each` of its own rows of this model (a uniform subset, new each epoch).
+    """A plan of users: `plan` draws users, and each brings up to `rows_each` of its own rows of
+    this model (a uniform subset, new each epoch).
 
-    `group_N` [N] numbers the users 0..G-1. The result has size * rows_each slots; a user without a row of weight > 0 is never drawn.
+    `group_N` [N] numbers the users 0..G-1. The result has size * rows_each slots; a user without a
+    row of weight > 0 is never drawn.
     """
     count = int(group_N.max()) + 1
     group = np.asarray(group_N, np.int32)
 
     def draw(key, epoch, rows_K, weight_K):
-        order_K = jnp.argsort(_bits(jax.random.fold_in(jax.random.fold_in(key, epoch), 2**31 - 3), len(rows_K)))
+        order_K = jnp.argsort(
+            _bits(jax.random.fold_in(jax.random.fold_in(key, epoch), 2**31 - 3), len(rows_K))
+        )
         user_K = jnp.where(weight_K > 0, jnp.asarray(group)[rows_K], count)[order_K]
         order_K = order_K[jnp.argsort(user_K, stable=True)]
         user_K = jnp.sort(user_K)
         rank_K = jnp.arange(len(rows_K), dtype=jnp.int32) - jnp.searchsorted(user_K, user_K)
         place = (user_K, rank_K)
-        index_GJ = jnp.full((count, rows_each), rows_K[0], rows_K.dtype).at[place].set(rows_K[order_K], mode="drop")
-        weight_GJ = jnp.zeros((count, rows_each), weight_K.dtype).at[place].set(weight_K[order_K], mode="drop")
-        user_SB, drawn_SB = plan(key, epoch, jnp.arange(count, dtype=jnp.int32), (weight_GJ > 0).any(1).astype(weight_K.dtype))
+        index_GJ = (
+            jnp.full((count, rows_each), rows_K[0], rows_K.dtype)
+            .at[place]
+            .set(rows_K[order_K], mode="drop")
+        )
+        weight_GJ = (
+            jnp.zeros((count, rows_each), weight_K.dtype)
+            .at[place]
+            .set(weight_K[order_K], mode="drop")
+        )
+        user_SB, drawn_SB = plan(
+            key,
+            epoch,
+            jnp.arange(count, dtype=jnp.int32),
+            (weight_GJ > 0).any(1).astype(weight_K.dtype),
+        )
         weight = drawn_SB[:, :, None] * weight_GJ[user_SB]
         return index_GJ[user_SB].reshape(len(user_SB), -1), weight.reshape(len(user_SB), -1)
 

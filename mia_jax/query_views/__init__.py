@@ -1,7 +1,9 @@
-"""Query views: what every model is asked each example as. One file each with make(...) -> x_B.. -> x_B.., deterministic and the same for all models.
+"""Query views: what every model is asked each example as.
 
-config.query.views = ('identity', 'flip', 'shift:1,0', 'my_pkg.my_view:strength=3'): a name, its settings in order or by name. A file that has
-IMAGES = True shows images [B,H,W,C] alone.
+One file each with make(...) -> x_B.. -> x_B.., deterministic and the same for all models.
+
+config.query.views = ('identity', 'flip', 'shift:1,0', 'my_pkg.my_view:strength=3'): a name, its
+settings in order or by name. A file that has IMAGES = True shows images [B,H,W,C] alone.
 """
 
 from __future__ import annotations
@@ -21,7 +23,10 @@ def make(names: Sequence[str]) -> list[Callable[[jax.Array], jax.Array]]:
         ValueError: There is no such view or setting, or it needs images and the examples are none.
     """
     if isinstance(names, str) or not names:
-        raise ValueError(f"views={names!r} must be a list such as ['identity', 'flip']. Forms: {registry.forms('query_views')}.")
+        raise ValueError(
+            f"views={names!r} must be a list such as ['identity', 'flip']. Forms: "
+            f"{registry.forms('query_views')}."
+        )
     return [_view(name) for name in names]
 
 
@@ -32,7 +37,10 @@ def _view(name: str) -> Callable[[jax.Array], jax.Array]:
 
     def apply(x):
         if x.ndim != 4:
-            raise ValueError(f"view {name!r} needs images [B,H,W,C]; these examples have shape {tuple(x.shape[1:])}, which is not an image.")
+            raise ValueError(
+                f"view {name!r} needs images [B,H,W,C]; these examples have shape "
+                f"{tuple(x.shape[1:])}, which is not an image."
+            )
         return show(jnp.asarray(x))
 
     return apply

@@ -17,5 +17,8 @@ def make(*, dy: int, dx: int):
 
 def _shifted(x_BHWC: jax.Array, dy: int, dx: int) -> jax.Array:
     height, width = x_BHWC.shape[1:3]
-    rows, columns = np.clip(np.arange(height) - dy, 0, height - 1), np.clip(np.arange(width) - dx, 0, width - 1)
+    rows, columns = (
+        np.clip(np.arange(height) - dy, 0, height - 1),
+        np.clip(np.arange(width) - dx, 0, width - 1),
+    )
     return x_BHWC[:, rows][:, :, columns]

@@ -9,7 +9,9 @@ import pathlib
 
 
 def rewrite(folder: str | pathlib.Path) -> pathlib.Path:
-    """Writes report.md, the tables and the figures of sections again, from the report.json in a workdir or report folder."""
+    """Writes report.md, the tables and the figures of sections again, from the report.json in a
+    workdir or report folder.
+    """
     from mia_jax.report import files  # matplotlib is loaded by those who write a report
 
     return files.rewrite(folder)

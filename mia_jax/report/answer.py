@@ -1,89 +1,140 @@
-"""The answer of an audit in plain words, for the first lines of report.md, `Results.summary()` and the last lines on a terminal.
+"""The answer of an audit in plain words, for the first lines of report.md, `Results.summary()` and
+the last lines on a terminal.
 
-`standing.decide` decides it, `trust.checks` says whether it may be given; here it is spoken. Nothing is computed.
+`standing.decide` decides it, `trust.checks` says whether it may be given; here it is spoken.
+Nothing is computed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from mia_jax.measures import verdict as standing
 from mia_jax.metrics import rows as result_rows
-from mia_jax.report import standing, tables, trust
+from mia_jax.report import tables, trust
 
 
 def first_line(found: Mapping) -> str:
-    """The verdict in one line: a violated claim of privacy, then failed checks, then what the attacks show."""
+    """The verdict in one line: a violated claim of privacy, then failed checks, then what the
+    attacks show.
+    """
     audit = found.get("audit") or {}
     text = verdict(found)
     if audit.get("violated"):
         claimed, proved = (tables.epsilon(audit[k]["epsilon"]) for k in ("claim", "bound"))
-        text = f"PRIVACY CLAIM VIOLATED: epsilon is at least {proved}, and {claimed} is claimed. {text}"
+        text = (
+            f"PRIVACY CLAIM VIOLATED: epsilon is at least {proved}, and {claimed} is claimed. "
+            f"{text}"
+        )
     bad = trust.failed(found, trust.INVALIDATES)
     if bad:
-        return f"VERDICT WITHHELD, check failed: {'; '.join(check.title for check in bad)}. " + trust.words(bad[0])
+        return (
+            f"VERDICT WITHHELD, check failed: {'; '.join(check.title for check in bad)}. "
+            + trust.words(bad[0])
+        )
     marked = trust.failed(found, trust.QUALIFIES)
     if marked:
-        return f"CHECK FAILED: {'; '.join(check.title for check in marked)}. {trust.words(marked[0])} Subject to this: {text}"
+        return (
+            f"CHECK FAILED: {'; '.join(check.title for check in marked)}. {trust.words(marked[0])} "
+            f"Subject to this: {text}"
+        )
     return text
 
 
 def verdict(found: Mapping, name: Callable[[str], str] = tables.shown) -> str:
-    """What the attacks show, whatever the checks say. `name` writes an attack's name: for a terminal, or `tables.code` for Markdown."""
+    """What the attacks show, whatever the checks say.
+
+    `name` writes an attack's name: for a terminal, or `tables.code` for Markdown.
+    """
     one = standing.of(found)
     ranked, attacks = one["ranked"], one["attacks"]
     shown = [n for n in (*ranked, *one["apart"]) if attacks[n]["shown"]]
     if one["leak"] == "untested":
-        return "NO VERDICT: no attack has an interval, because there are too few records or no attacks."
+        return (
+            "NO VERDICT: no attack has an interval, because there are too few records or no "
+            "attacks."
+        )
     if one["leak"] == "shown":
         strongest = attacks[one["strongest"]]
         real = [n for n in ranked if attacks[n]["shown"]]
-        return f"LEAK SHOWN ({strength(strongest)}) by {count(real, ranked)}; strongest: {name(one['strongest'])}."
+        return (
+            f"LEAK SHOWN ({strength(strongest)}) by {count(real, ranked)}; strongest: "
+            f"{name(one['strongest'])}."
+        )
     privileged = f"{name(shown[0])}, which knows more than a real attacker" if shown else ""
     if one["leak"] == "inverted":
         wrong = [n for n in ranked if attacks[n]["inverted"]]
-        text = f"SCORES POINT THE WRONG WAY ({count(wrong, ranked)}; the first: {name(wrong[0])}): members score lower than non-members. "
+        text = (
+            f"SCORES POINT THE WRONG WAY ({count(wrong, ranked)}; the first: {name(wrong[0])}): "
+            "members score lower than non-members. "
+        )
         text += (
-            "Check the sign of the score (higher must mean member; a loss is lower on members), and that member is 1 for the rows of the training "
+            "Check the sign of the score (higher must mean member; a loss is lower on members), "
+            "and that member is 1 for the rows of the training "
         )
         text += "set."
         return text + (f" A leak is shown by {privileged}." if shown else "")
     if one["leak"] == "privileged":
-        none = f"no leak shown by {'any of the ' * (len(ranked) > 1)}{len(ranked)} attack{'s' * (len(ranked) != 1)} that a real attacker could run"
+        none = (
+            f"no leak shown by {'any of the ' * (len(ranked) > 1)}{len(ranked)} "
+            f"attack{'s' * (len(ranked) != 1)} that a real attacker could run"
+        )
         return f"LEAK SHOWN ({strength(attacks[shown[0]])}) only by {privileged}; {none}."
     parts = in_parts(found, name)
     words = (
-        f"NO LEAK SHOWN{' ON AVERAGE' * bool(parts)} by {'any of the ' * (len(ranked) > 1)}{len(ranked)} attack{'s' * (len(ranked) != 1)}{seen(one)}."
+        f"NO LEAK SHOWN{' ON AVERAGE' * bool(parts)} by "
+        f"{'any of the ' * (len(ranked) > 1)}{len(ranked)} "
+        f"attack{'s' * (len(ranked) != 1)}{seen(one)}."
     )
     words += f" BUT {'; '.join(parts)}." if parts else ""
     alone = [n for n in ranked if attacks[n]["alone"]]
     if alone:
         are, their = ("is", "its") if len(alone) == 1 else ("are", "their")
         words += f" Undecided: {names(alone, name)} {are} above random guessing by {their} own "
-        words += f"{100 * one['level']:g}% interval, but not after the correction for {one['tests']} tests; a larger study would decide."
+        words += (
+            f"{100 * one['level']:g}% interval, but not after the correction for {one['tests']} "
+            "tests; a larger study would decide."
+        )
     return words
 
 
 def in_parts(found: Mapping, name: Callable[[str], str]) -> list[str]:
-    """What the report shows in parts of the data where no attack shows a leak on average: slices, single records, canaries."""
+    """What the report shows in parts of the data where no attack shows a leak on average: slices,
+    single records, canaries.
+    """
     level, said = found.get("about", {}).get("level", 0.95), []
     section = (found.get("slices") or {}).get("ranking", {})
     best = next((n for n in standing.order(found)[0] if section.get(n)), None)
-    leaking = [entry["slice"] for entry in section.get(best, ()) if entry["p_holm"] <= 1 - level and not entry["post_hoc"]]
+    leaking = [
+        entry["slice"]
+        for entry in section.get(best, ())
+        if entry["p_holm"] <= 1 - level and not entry["post_hoc"]
+    ]
     if leaking:
-        said.append(f"{len(leaking)} of {len(section[best])} slices leak under {name(best)} (corrected over the slices): {names(leaking, name)}")
+        said.append(
+            f"{len(leaking)} of {len(section[best])} slices leak under {name(best)} (corrected "
+            f"over the slices): {names(leaking, name)}"
+        )
     for attack, table in (found.get("records") or {}).items():
         if table.get("significant"):
-            said.append(f"{table['significant']:,} of {table['tested']:,} records are exposed under {name(attack)}")
+            said.append(
+                f"{table['significant']:,} of {table['tested']:,} records are exposed under "
+                f"{name(attack)}"
+            )
     bound = (found.get("audit") or {}).get("bound") or {}
     if bound.get("epsilon"):
-        said.append(f"the canary audit shows that epsilon is at least {tables.epsilon(bound['epsilon'])}")
+        said.append(
+            f"the canary audit shows that epsilon is at least {tables.epsilon(bound['epsilon'])}"
+        )
     return said
 
 
 def strength(attack: Mapping) -> str:
     """'strong evidence' or 'evidence' with the p-value after correction."""
     p = attack["p_holm"]
-    return ("strong evidence" if p <= standing.STRONG else "evidence") + f", p {'< 0.001' if p < 0.001 else f'= {p:.3f}'} after correction"
+    return (
+        "strong evidence" if p <= standing.STRONG else "evidence"
+    ) + f", p {'< 0.001' if p < 0.001 else f'= {p:.3f}'} after correction"
 
 
 def count(some: Sequence[str], all_of: Sequence[str]) -> str:
@@ -100,18 +151,28 @@ def names(attacks: Sequence[str], name: Callable[[str], str], most: int = 3) -> 
 def seen(one: Mapping) -> str:
     """' (minimum detectable: AUC 0.511, TPR at 1% FPR 1.5%)'."""
     smallest = one.get("detectable") or {}
-    parts = [f"{tables.metric_name(m)} {v:.3f}" if m == "auc" else f"{tables.metric_name(m)} {tables.percent(v)}%" for m, v in smallest.items()]
+    parts = [
+        f"{tables.metric_name(m)} {v:.3f}"
+        if m == "auc"
+        else f"{tables.metric_name(m)} {tables.percent(v)}%"
+        for m, v in smallest.items()
+    ]
     return f" (minimum detectable: {', '.join(parts)})" if parts else ""
 
 
 def numbers(found: Mapping) -> list[str]:
-    """One line per headline number of the leading attack: 'AUC 0.657 [0.644, 0.669] (random guessing: 0.500)'."""
+    """One line per headline number of the leading attack: 'AUC 0.657 [0.644, 0.669] (random
+    guessing: 0.500)'.
+    """
     rows, one = result_rows.main_rows(found["results"]), standing.of(found)
     lines = []
     for metric in ("auc", result_rows.sort_metric(rows)):
         row = result_rows.resolved(rows, one["strongest"], metric) if one["strongest"] else None
         if row is not None and (metric, row["value"]) != ("auc", None):
-            lines.append(f"{tables.metric_name(metric)} {tables.number(row)} (random guessing: {guessing(metric)})")
+            lines.append(
+                f"{tables.metric_name(metric)} {tables.number(row)} (random guessing: "
+                f"{guessing(metric)})"
+            )
     return list(dict.fromkeys(lines))
 
 
@@ -126,29 +187,45 @@ def guessing(metric: str) -> str:
 
 
 def lines(found: Mapping) -> list[str]:
-    """The answer for a terminal: verdict, the leading attack's numbers, the other failed checks, how many checks passed."""
+    """The answer for a terminal: verdict, the leading attack's numbers, the other failed checks,
+    how many checks passed.
+    """
     one, withheld = standing.of(found), trust.failed(found, trust.INVALIDATES)
     text = [first_line(found)]
     if one["strongest"]:
         lead = "without a verdict, " if withheld else ""
-        text.append(f"  {lead}{tables.shown(one['strongest'])}: {'; '.join(numbers(found))}; {100 * one['level']:g}% intervals")
-    text += [f"  CHECK FAILED, {check.title}: {trust.words(check)}" for check in trust.failed(found)[1:]]
+        text.append(
+            f"  {lead}{tables.shown(one['strongest'])}: {'; '.join(numbers(found))}; "
+            f"{100 * one['level']:g}% intervals"
+        )
+    text += [
+        f"  CHECK FAILED, {check.title}: {trust.words(check)}" for check in trust.failed(found)[1:]
+    ]
     if found.get("guarantee"):
         text.append("  " + promise(found))
     bound = (found.get("audit") or {}).get("bound")
     if bound:
         proved, most = (tables.epsilon(bound[k]) for k in ("epsilon", "ceiling"))
-        text.append(f"  canary audit: epsilon is at least {proved} (it could have shown at most {most})")
+        text.append(
+            f"  canary audit: epsilon is at least {proved} (it could have shown at most {most})"
+        )
     design = found.get("design") or {}
     if design.get("failed"):
-        text.append(f"  excluded: {len(design['failed'])} of {design['models']} models, which failed (see the report)")
+        text.append(
+            f"  excluded: {len(design['failed'])} of {design['models']} models, which failed (see "
+            "the report)"
+        )
     checks = trust.counted(found)
     return [*text, *([f"checks: {checks}"] if checks else [])]
 
 
 def line(found: Mapping) -> str:
     """The answer of one run among several, in one line."""
-    return " ".join(" | ".join(text.strip() for text in (seeds(found) if "seeds" in found else lines(found))).split())
+    return " ".join(
+        " | ".join(
+            text.strip() for text in (seeds(found) if "seeds" in found else lines(found))
+        ).split()
+    )
 
 
 def promise(found: Mapping) -> str:
@@ -156,17 +233,25 @@ def promise(found: Mapping) -> str:
     one = found["guarantee"]
     if one["epsilon"] is None:
         return "differential privacy: no epsilon can be claimed (see the report)"
-    return f"differential privacy: epsilon {tables.epsilon(one['epsilon'])} at delta {one['delta']:.3g} per model ({one['accountant']})"
+    return (
+        f"differential privacy: epsilon {tables.epsilon(one['epsilon'])} at delta "
+        f"{one['delta']:.3g} per model ({one['accountant']})"
+    )
 
 
 def terminal(found: Mapping, *, report: object) -> str:
-    """The last lines of a run: the answer, and where the report is. `found` is a report, or that of several seeds (`report.seeds`)."""
+    """The last lines of a run: the answer, and where the report is.
+
+    `found` is a report, or that of several seeds (`report.seeds`).
+    """
     said = seeds(found) if "seeds" in found else lines(found) if found.get("results") else []
     return "\n".join([*said, f"report: {report}"])
 
 
 def seeds(found: Mapping) -> list[str]:
-    """The answer of several seeds: each one's verdict, then mean and sd of the leading attack's numbers."""
+    """The answer of several seeds: each one's verdict, then mean and sd of the leading attack's
+    numbers.
+    """
     text = [f"seed {seed}: {line}" for seed, line in found.get("answers", {}).items()]
     ranked, _ = standing.order(found)
     rows = result_rows.main_rows(found["results"])
@@ -176,5 +261,8 @@ def seeds(found: Mapping) -> list[str]:
             row = result_rows.resolved(rows, ranked[0], metric)
             if row is not None and row["value"] is not None:
                 parts.append(f"{tables.metric_name(metric)} {tables.mean_sd(row)}")
-        text.append(f"{tables.shown(ranked[0])}, mean ± sd over {len(found['seeds'])} seeds: " + "; ".join(parts or [tables.UNRESOLVED]))
+        text.append(
+            f"{tables.shown(ranked[0])}, mean ± sd over {len(found['seeds'])} seeds: "
+            + "; ".join(parts or [tables.UNRESOLVED])
+        )
     return text

@@ -1,4 +1,6 @@
-"""Figures as PNG files, drawn on matplotlib's Agg canvas without pyplot: no global state, the same bytes for the same numbers."""
+"""Figures as PNG files, drawn on matplotlib's Agg canvas without pyplot: no global state, the same
+bytes for the same numbers.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
-from mia_jax import workdir
 from mia_jax.report import tables
+from mia_jax.runtime import files
 
 # Okabe and Ito's colors, distinguishable with any color vision; dashes distinguish them in grey.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -27,25 +29,51 @@ def targets_text(count: int) -> str:
 
 def save(figure: Figure, path: pathlib.Path) -> None:
     """Writes a PNG, atomically; equal figures give equal bytes."""
-    workdir.write(path, lambda file: FigureCanvasAgg(figure).print_png(file, metadata={"Software": None}))
+    files.write(
+        path, lambda file: FigureCanvasAgg(figure).print_png(file, metadata={"Software": None})
+    )
 
 
 def roc(curves: Mapping[str, Mapping], *, labels: Mapping[str, str] = {}, over: str = "") -> Figure:
-    """ROC curves on log-log axes, with the diagonal of random guessing and pointwise interval bands.
+    """ROC curves on log-log axes, with the diagonal of random guessing and pointwise interval
+    bands.
 
-    `curves[attack]` is {fpr, tpr, band_fpr, low, high} (`metrics.summary.band`), best attack first: the first six are drawn.
-    `labels[attack]` is its legend text; `over` says over what (for the title).
+    `curves[attack]` is {fpr, tpr, band_fpr, low, high} (`metrics.summary.band`), best attack first:
+    the first six are drawn. `labels[attack]` is its legend text; `over` says over what (for the
+    title).
     """
     shown = dict(list(curves.items())[:MOST_CURVES])
     figure, axes = _canvas(6.4, 5.6)
     floor = min([1e-3, *(float(np.min(c["fpr"])) for c in shown.values())])
     axes.plot([floor, 1], [floor, 1], color="0.55", linewidth=1, label="random guessing")
     for i, (name, c) in enumerate(shown.items()):
-        tpr, low, high = (np.maximum(np.asarray(c[k], float), floor / 2) for k in ("tpr", "low", "high"))
+        tpr, low, high = (
+            np.maximum(np.asarray(c[k], float), floor / 2) for k in ("tpr", "low", "high")
+        )
         axes.fill_between(c["band_fpr"], low, high, color=COLORS[i], alpha=0.15, linewidth=0)
-        axes.step(c["fpr"], tpr, where="post", color=COLORS[i], linestyle=DASHES[i], linewidth=1.6, label=_name(labels.get(name, name)))
-    axes.set(xscale="log", yscale="log", xlim=(floor, 1), ylim=(floor, 1), xlabel="false-positive rate", ylabel="true-positive rate", aspect="equal")
-    count = f"{len(shown)} of {len(curves)} attacks" if len(shown) < len(curves) else f"{len(shown)} attack{'s' * (len(shown) > 1)}"
+        axes.step(
+            c["fpr"],
+            tpr,
+            where="post",
+            color=COLORS[i],
+            linestyle=DASHES[i],
+            linewidth=1.6,
+            label=_name(labels.get(name, name)),
+        )
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlim=(floor, 1),
+        ylim=(floor, 1),
+        xlabel="false-positive rate",
+        ylabel="true-positive rate",
+        aspect="equal",
+    )
+    count = (
+        f"{len(shown)} of {len(curves)} attacks"
+        if len(shown) < len(curves)
+        else f"{len(shown)} attack{'s' * (len(shown) > 1)}"
+    )
     _title(axes, f"ROC curves of {count}", over)
     axes.grid(True, which="major", color="0.9", linewidth=0.6)
     axes.legend(loc="lower right", fontsize=7.5, framealpha=0.9)
@@ -53,10 +81,12 @@ def roc(curves: Mapping[str, Mapping], *, labels: Mapping[str, str] = {}, over: 
 
 
 def scores(evidence: Mapping[str, tuple], *, over: str = "", bins: int = 60) -> Figure:
-    """Histograms of the scores of members and non-members, one panel an attack; the first three attacks are drawn.
+    """Histograms of the scores of members and non-members, one panel an attack; the first three
+    attacks are drawn.
 
-    `evidence[attack]` is (score [K], member [K]). Scores beyond the middle 99%, or more than ten interquartile ranges from the middle half (a tail
-    that would squeeze all others into one bar; infinities among them), are counted in the outermost bins.
+    `evidence[attack]` is (score [K], member [K]). Scores beyond the middle 99%, or more than ten
+    interquartile ranges from the middle half (a tail that would squeeze all others into one bar;
+    infinities among them), are counted in the outermost bins.
     """
     shown = list(evidence.items())[:MOST_PANELS]
     figure, panels = _canvas(4.4 * len(shown), 3.6, columns=len(shown))
@@ -65,12 +95,26 @@ def scores(evidence: Mapping[str, tuple], *, over: str = "", bins: int = 60) -> 
         edges = _edges(score, bins)
         clipped = np.clip(score, edges[0], edges[-1])
         tallest = 0.0
-        for side, color, dash, text in ((~member, OTHER, "--", "non-members"), (member, MEMBER, "-", "members")):
+        for side, color, dash, text in (
+            (~member, OTHER, "--", "non-members"),
+            (member, MEMBER, "-", "members"),
+        ):
             share = np.histogram(clipped[side], edges)[0] / max(side.sum(), 1)
             tallest = max(tallest, float(share.max()))
             axes.stairs(share, edges, fill=True, color=color, alpha=0.25)
-            axes.stairs(share, edges, color=color, linestyle=dash, linewidth=1.4, label=f"{text} (n = {int(side.sum()):,})")
-        axes.set(xlabel="score (higher = more likely a member)", ylabel="fraction of rows", ylim=(0, 1.3 * tallest))
+            axes.stairs(
+                share,
+                edges,
+                color=color,
+                linestyle=dash,
+                linewidth=1.4,
+                label=f"{text} (n = {int(side.sum()):,})",
+            )
+        axes.set(
+            xlabel="score (higher = more likely a member)",
+            ylabel="fraction of rows",
+            ylim=(0, 1.3 * tallest),
+        )
         _title(axes, f"{_name(name)}: scores of members and non-members", over)
         axes.legend(fontsize=7.5, loc="upper right")
     return figure
@@ -78,7 +122,9 @@ def scores(evidence: Mapping[str, tuple], *, over: str = "", bins: int = 60) -> 
 
 def _edges(score: np.ndarray, bins: int) -> np.ndarray:
     finite = score[np.isfinite(score)]
-    low, lower, upper, high = np.quantile(finite, [0.005, 0.25, 0.75, 0.995]) if finite.size else (0.0, 0.0, 0.0, 1.0)
+    low, lower, upper, high = (
+        np.quantile(finite, [0.005, 0.25, 0.75, 0.995]) if finite.size else (0.0, 0.0, 0.0, 1.0)
+    )
     if lower < upper:
         low, high = max(low, lower - 10 * (upper - lower)), min(high, upper + 10 * (upper - lower))
     if not low < high:
@@ -86,10 +132,13 @@ def _edges(score: np.ndarray, bins: int) -> np.ndarray:
     return np.linspace(low, high, bins + 1)
 
 
-def shadows(curves: Mapping[str, Mapping[int, Mapping]], *, fpr: float = 0.01, over: str = "") -> Figure:
+def shadows(
+    curves: Mapping[str, Mapping[int, Mapping]], *, fpr: float = 0.01, over: str = ""
+) -> Figure:
     """AUC and TPR at one FPR against the number of shadow models used, with intervals.
 
-    `curves[attack][shadows]` is {auc, auc_low, auc_high, tpr, tpr_low, tpr_high} (or a tuple in that order); a None is left out.
+    `curves[attack][shadows]` is {auc, auc_low, auc_high, tpr, tpr_low, tpr_high} (or a tuple in
+    that order); a None is left out.
     """
     figure, panels = _canvas(9.6, 3.8, columns=2)
     keys = ("auc", "auc_low", "auc_high", "tpr", "tpr_low", "tpr_high")
@@ -99,15 +148,30 @@ def shadows(curves: Mapping[str, Mapping[int, Mapping]], *, fpr: float = 0.01, o
         axes.axhline(guess, color="0.55", linewidth=1, label="random guessing")
         for i, (name, points) in enumerate(curves.items()):
             color, dash = COLORS[i % len(COLORS)], DASHES[i % len(DASHES)]
-            table = {int(n): p if isinstance(p, Mapping) else dict(zip(keys, p)) for n, p in points.items()}
-            found = [(n, *(table[n][k] for k in part)) for n in sorted(table) if table[n][part[0]] is not None]
+            table = {
+                int(n): p if isinstance(p, Mapping) else dict(zip(keys, p))
+                for n, p in points.items()
+            }
+            found = [
+                (n, *(table[n][k] for k in part))
+                for n in sorted(table)
+                if table[n][part[0]] is not None
+            ]
             if not found:
                 continue
             at, value = [f[0] for f in found], [f[1] for f in found]
             low, high = ([f[1] if f[k] is None else f[k] for f in found] for k in (2, 3))
             axes.fill_between(at, low, high, color=color, alpha=0.15, linewidth=0)
             show = f"{value[-1]:.3f}" if part[0] == "auc" else f"{100 * value[-1]:.1f}%"
-            axes.plot(at, value, color=color, linestyle=dash, marker="o", markersize=4, label=_name(f"{name}: {show} with {at[-1]} shadow models"))
+            axes.plot(
+                at,
+                value,
+                color=color,
+                linestyle=dash,
+                marker="o",
+                markersize=4,
+                label=_name(f"{name}: {show} with {at[-1]} shadow models"),
+            )
         axes.set(xscale="log", xlabel="number of shadow models", ylabel=text)
         axes.xaxis.set_major_locator(FixedLocator(ticks))
         axes.xaxis.set_minor_locator(NullLocator())
@@ -120,23 +184,54 @@ def shadows(curves: Mapping[str, Mapping[int, Mapping]], *, fpr: float = 0.01, o
 
 
 def members(rows: Sequence[Mapping], *, title: str = "") -> Figure:
-    """Runs side by side: one panel a metric, one line a run (in the rows' order, first on top), one mark with its interval an attack.
+    """Runs side by side: one panel a metric, one line a run (in the rows' order, first on top), one
+    mark with its interval an attack.
 
-    `rows` are {member, attack, metric, value, low, high} (report.members.rows); a value of None is left out.
+    `rows` are {member, attack, metric, value, low, high} (report.members.rows); a value of None is
+    left out.
     """
-    names, attacks, metrics = (list(dict.fromkeys(row[k] for row in rows)) for k in ("member", "attack", "metric"))
-    figure, panels = _canvas(1.6 + 3.6 * len(metrics), 1.4 + 0.3 * len(names) * max(1, 0.6 * len(attacks)), columns=len(metrics))
+    names, attacks, metrics = (
+        list(dict.fromkeys(row[k] for row in rows)) for k in ("member", "attack", "metric")
+    )
+    figure, panels = _canvas(
+        1.6 + 3.6 * len(metrics),
+        1.4 + 0.3 * len(names) * max(1, 0.6 * len(attacks)),
+        columns=len(metrics),
+    )
     for axes, metric in zip(np.atleast_1d(panels), metrics):
         rate = metric.partition("@")[2]
-        axes.axvline(float(rate) if rate else (0.0 if metric == "advantage" else 0.5), color="0.55", linewidth=1, label="random guessing")
+        axes.axvline(
+            float(rate) if rate else (0.0 if metric == "advantage" else 0.5),
+            color="0.55",
+            linewidth=1,
+            label="random guessing",
+        )
         for i, attack in enumerate(attacks):
-            own = [r for r in rows if (r["attack"], r["metric"]) == (attack, metric) and r["value"] is not None]
-            at = [names.index(r["member"]) + (i - (len(attacks) - 1) / 2) * 0.8 / len(attacks) for r in own]
+            own = [
+                r
+                for r in rows
+                if (r["attack"], r["metric"]) == (attack, metric) and r["value"] is not None
+            ]
+            at = [
+                names.index(r["member"]) + (i - (len(attacks) - 1) / 2) * 0.8 / len(attacks)
+                for r in own
+            ]
             value = np.array([r["value"] for r in own])
-            low, high = (np.array([r["value"] if r[k] is None else r[k] for r in own]) for k in ("low", "high"))
+            low, high = (
+                np.array([r["value"] if r[k] is None else r[k] for r in own])
+                for k in ("low", "high")
+            )
             color, marker = COLORS[i % len(COLORS)], "osD^v*X"[i % 7]
             axes.errorbar(
-                value, at, xerr=(value - low, high - value), color=color, fmt=marker, markersize=5, capsize=2.5, linewidth=1.4, label=_name(attack)
+                value,
+                at,
+                xerr=(value - low, high - value),
+                color=color,
+                fmt=marker,
+                markersize=5,
+                capsize=2.5,
+                linewidth=1.4,
+                label=_name(attack),
             )
         axes.set_yticks(range(len(names)), list(map(_name, names)), fontsize=8)
         axes.set_ylim(len(names) - 0.4, -0.6)
@@ -147,24 +242,46 @@ def members(rows: Sequence[Mapping], *, title: str = "") -> Figure:
 
 
 def queries(curves: Mapping[str, Sequence[Mapping]], *, over: str = "") -> Figure:
-    """Balanced accuracy and TPR at a low FPR against queries per example, with intervals; an attack of one point is a marker.
+    """Balanced accuracy and TPR at a low FPR against queries per example, with intervals; an attack
+    of one point is a marker.
 
-    `curves[attack]` are points {queries, accuracy, accuracy_low, accuracy_high, tpr, tpr_low, tpr_high}; a None is left out.
+    `curves[attack]` are points {queries, accuracy, accuracy_low, accuracy_high, tpr, tpr_low,
+    tpr_high}; a None is left out.
     """
     figure, panels = _canvas(9.6, 3.8, columns=2)
-    for axes, key, text in zip(panels, ("accuracy", "tpr"), ("balanced accuracy", "TPR at a low FPR"), strict=True):
+    for axes, key, text in zip(
+        panels, ("accuracy", "tpr"), ("balanced accuracy", "TPR at a low FPR"), strict=True
+    ):
         for i, (name, points) in enumerate(curves.items()):
             found = [p for p in points if p[key] is not None]
             if not found:
                 continue
             at, value = [p["queries"] for p in found], [p[key] for p in found]
-            low, high = ([p[key] if p[f"{key}_{end}"] is None else p[f"{key}_{end}"] for p in found] for end in ("low", "high"))
+            low, high = (
+                [p[key] if p[f"{key}_{end}"] is None else p[f"{key}_{end}"] for p in found]
+                for end in ("low", "high")
+            )
             color = COLORS[i % len(COLORS)]
             if len(found) > 1:
                 axes.fill_between(at, low, high, color=color, alpha=0.15, linewidth=0)
             else:
-                axes.errorbar(at, value, yerr=[[value[0] - low[0]], [high[0] - value[0]]], color=color, linewidth=1, capsize=2)
-            axes.plot(at, value, color=color, linestyle=DASHES[i % len(DASHES)], marker="o", markersize=4, label=_name(name))
+                axes.errorbar(
+                    at,
+                    value,
+                    yerr=[[value[0] - low[0]], [high[0] - value[0]]],
+                    color=color,
+                    linewidth=1,
+                    capsize=2,
+                )
+            axes.plot(
+                at,
+                value,
+                color=color,
+                linestyle=DASHES[i % len(DASHES)],
+                marker="o",
+                markersize=4,
+                label=_name(name),
+            )
         axes.set(xscale="log", xlabel="queries per example", ylabel=text)
         _title(axes, f"{text} against queries", over)
         axes.grid(True, axis="y", color="0.9", linewidth=0.6)
@@ -173,23 +290,48 @@ def queries(curves: Mapping[str, Sequence[Mapping]], *, over: str = "") -> Figur
     return figure
 
 
-def epochs(curves: Mapping[str, Sequence[Mapping]], *, titles: Mapping[str, str], over: str = "") -> Figure:
-    """Metrics against the epoch (above) and against the accuracy on non-members (below), one line an attack; `titles` {metric: its name}.
+def epochs(
+    curves: Mapping[str, Sequence[Mapping]], *, titles: Mapping[str, str], over: str = ""
+) -> Figure:
+    """Metrics against the epoch (above) and against the accuracy on non-members (below), one line
+    an attack; `titles` {metric: its name}.
 
-    `curves[attack]` are points {epoch, validation_accuracy, <metric>: {value, low, high}} (report.epochs.curves); a value of None is left out.
+    `curves[attack]` are points {epoch, validation_accuracy, <metric>: {value, low, high}}
+    (report.epochs.curves); a value of None is left out.
     """
     figure, panels = _canvas(4.1 * len(titles), 6.6, rows=2, columns=len(titles))
-    for row, (along, text) in zip(panels, dict(epoch="epoch", validation_accuracy="accuracy on non-members").items(), strict=True):
+    for row, (along, text) in zip(
+        panels,
+        dict(epoch="epoch", validation_accuracy="accuracy on non-members").items(),
+        strict=True,
+    ):
         for axes, (metric, name) in zip(row, titles.items(), strict=True):
             for i, (attack, points) in enumerate(curves.items()):
-                found = [p for p in points if p[metric]["value"] is not None and p[along] is not None]
+                found = [
+                    p for p in points if p[metric]["value"] is not None and p[along] is not None
+                ]
                 at, value = [p[along] for p in found], [p[metric]["value"] for p in found]
                 color = COLORS[i % len(COLORS)]
                 if along == "epoch":
-                    ends = ([p[metric]["value" if p[metric][end] is None else end] for p in found] for end in ("low", "high"))
+                    ends = (
+                        [p[metric]["value" if p[metric][end] is None else end] for p in found]
+                        for end in ("low", "high")
+                    )
                     axes.fill_between(at, *ends, color=color, alpha=0.15, linewidth=0)
-                look = dict(linewidth=1.2, markersize=2.5) if along == "epoch" else dict(linewidth=0.4, markersize=3.5)
-                axes.plot(at, value, color=color, linestyle=DASHES[i % len(DASHES)], marker="os^Dv"[i % 5], label=_name(attack), **look)
+                look = (
+                    dict(linewidth=1.2, markersize=2.5)
+                    if along == "epoch"
+                    else dict(linewidth=0.4, markersize=3.5)
+                )
+                axes.plot(
+                    at,
+                    value,
+                    color=color,
+                    linestyle=DASHES[i % len(DASHES)],
+                    marker="os^Dv"[i % 5],
+                    label=_name(attack),
+                    **look,
+                )
             axes.set(xlabel=text, ylabel=name)
             _title(axes, f"{name} against {text}", over)
             axes.grid(True, color="0.9", linewidth=0.6)
@@ -198,15 +340,25 @@ def epochs(curves: Mapping[str, Sequence[Mapping]], *, titles: Mapping[str, str]
 
 
 def evasion(curves: Mapping[str, Mapping], *, over: str = "") -> Figure:
-    """Accuracy against the radius of an attack, non-members solid and members dashed; `curves[attack]` as report.evasion.measure gives them."""
+    """Accuracy against the radius of an attack, non-members solid and members dashed;
+    `curves[attack]` as report.evasion.measure gives them.
+    """
     figure, axes = _canvas(6.4, 4.2)
     for i, (name, one) in enumerate(curves.items()):
         for side, dash, text in (("nonmembers", "-", "non-members"), ("members", "--", "members")):
             axes.plot(
-                one["epsilon"], one[side], color=COLORS[i % len(COLORS)], linestyle=dash, marker="o", markersize=4, label=_name(f"{name}, {text}")
+                one["epsilon"],
+                one[side],
+                color=COLORS[i % len(COLORS)],
+                linestyle=dash,
+                marker="o",
+                markersize=4,
+                label=_name(f"{name}, {text}"),
             )
     axes.set_xscale("symlog", linthresh=1 / 255)
-    axes.set(ylim=(0, 1.02), xlabel="epsilon: maximum perturbation per coordinate", ylabel="accuracy")
+    axes.set(
+        ylim=(0, 1.02), xlabel="epsilon: maximum perturbation per coordinate", ylabel="accuracy"
+    )
     _title(axes, "Accuracy under evasion attacks", over)
     axes.grid(True, color="0.9", linewidth=0.6)
     axes.legend(fontsize=7)
@@ -220,7 +372,13 @@ def adversarial(before, after, y, *, epsilon: float) -> Figure:
     for row, images in zip(panels, (before, after), strict=True):
         for axes, image, label in zip(row, np.asarray(images), y, strict=True):
             image = np.clip(image, 0, 1)
-            axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            axes.imshow(
+                image[..., 0] if image.shape[-1] == 1 else image,
+                cmap="gray",
+                vmin=0,
+                vmax=1,
+                interpolation="nearest",
+            )
             axes.set(xticks=[], yticks=[])
             if images is before:
                 axes.set_title(f"class {label}", fontsize=8)
@@ -230,16 +388,30 @@ def adversarial(before, after, y, *, epsilon: float) -> Figure:
 
 
 def weights(pictures) -> Figure:
-    """Weights as pictures [C,H,W], one a class; red is positive, blue negative, white zero, on one scale."""
+    """Weights as pictures [C,H,W], one a class; red is positive, blue negative, white zero, on one
+    scale.
+    """
     pictures = np.asarray(pictures, float)
     columns = min(len(pictures), 5)
     rows = -(-len(pictures) // columns)
-    figure = Figure(figsize=(1.9 * columns, 0.4 + 1.9 * rows * pictures.shape[1] / pictures.shape[2] + 0.25 * rows), dpi=130, layout="constrained")
-    panels, largest = figure.subplots(rows, columns, squeeze=False).ravel(), np.abs(pictures).max() or 1
+    figure = Figure(
+        figsize=(
+            1.9 * columns,
+            0.4 + 1.9 * rows * pictures.shape[1] / pictures.shape[2] + 0.25 * rows,
+        ),
+        dpi=130,
+        layout="constrained",
+    )
+    panels, largest = (
+        figure.subplots(rows, columns, squeeze=False).ravel(),
+        np.abs(pictures).max() or 1,
+    )
     for axes in panels:
         axes.set_axis_off()
     for c, (axes, picture) in enumerate(zip(panels, pictures)):
-        image = axes.imshow(picture, cmap="RdBu_r", vmin=-largest, vmax=largest, interpolation="nearest")
+        image = axes.imshow(
+            picture, cmap="RdBu_r", vmin=-largest, vmax=largest, interpolation="nearest"
+        )
         axes.set_title(f"class {c}", fontsize=8)
     figure.colorbar(image, ax=list(panels), shrink=0.8).ax.tick_params(labelsize=7)
     return figure
@@ -251,7 +423,9 @@ def _canvas(width: float, height: float, rows: int = 1, columns: int = 1):
 
 
 def _name(text: str) -> str:
-    """A name from data or a config as matplotlib draws it letter by letter: no mathematics between dollars, and no legend entry that it hides."""
+    """A name from data or a config as matplotlib draws it letter by letter: no mathematics between
+    dollars, and no legend entry that it hides.
+    """
     text = tables.shown(text)
     text = text if len(text) <= MOST_LETTERS else text[: MOST_LETTERS - 1] + "…"
     return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
@@ -269,5 +443,8 @@ def legend_texts(rows: Sequence[Mapping], fpr: float = 0.01) -> dict[str, str]:
             if row["metric"] == "auc":
                 found[row["attack"]] = f"{row['attack']}: AUC {row['value']:.3f}"
             elif row["metric"] == f"tpr@{fpr:g}":
-                found[row["attack"]] = found.get(row["attack"], row["attack"]) + f", TPR at {100 * fpr:g}% FPR {100 * row['value']:.1f}%"
+                found[row["attack"]] = (
+                    found.get(row["attack"], row["attack"])
+                    + f", TPR at {100 * fpr:g}% FPR {100 * row['value']:.1f}%"
+                )
     return found

@@ -1,4 +1,6 @@
-"""The files of a report: report.json, report.md, results.csv, table.tex and figures/, all made from plain arrays and rows."""
+"""The files of a report: report.json, report.md, results.csv, table.tex and figures/, all made from
+plain arrays and rows.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +11,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from mia_jax import workdir
+from mia_jax.measures import verdict
 from mia_jax.metrics import bootstrap, summary
 from mia_jax.metrics import rows as result_rows
-from mia_jax.report import figures, page, standing, tables
+from mia_jax.report import figures, page, tables
+from mia_jax.runtime import files
 from mia_jax.runtime.store import ReportFiles, Store
 
 CAPTION = "Rates with [low, high] intervals; † pooled over targets, else the mean over targets."
@@ -32,26 +35,31 @@ def write(
     plots: bool = True,
     pictures: Mapping[str, Mapping] = {},
 ) -> None:
-    """Writes the report `found` (see `page.report`) to `folder`; report.md comes last, so that it stands for a whole report.
+    """Writes the report `found` (see `page.report`) to `folder`; report.md comes last, so that it
+    stands for a whole report.
 
-    `attacks[name]['score_TN']`, the membership and the draws are what `metrics.summary.rows` had; `plots` False leaves the figures out.
-    `pictures` {figure: arguments} are further functions of report.figures to call.
+    `attacks[name]['score_TN']`, the membership and the draws are what `metrics.summary.rows` had;
+    `plots` False leaves the figures out. `pictures` {figure: arguments} are further functions of
+    report.figures to call.
     """
     shared = dict(attacks=attacks, member_TN=member_TN, evaluated_TN=evaluated_TN, draws=draws)
-    workdir.write_json(ReportFiles(folder).json, found)
+    files.write_json(ReportFiles(folder).json, found)
     if plots:
         draw(found, **shared, folder=folder, pictures=pictures)
     write_texts(folder)
 
 
 def rewrite(folder: str | pathlib.Path) -> pathlib.Path:
-    """Writes report.md, results.csv, table.tex and the figures of sections again, from report.json alone.
+    """Writes report.md, results.csv, table.tex and the figures of sections again, from report.json
+    alone.
 
-    Needs neither data nor models: what was computed is in report.json. The figures roc, scores, adversarial and weights are drawn from
-    scores, which are not in report.json; they stay as they are. A report without figures stays without.
+    Needs neither data nor models: what was computed is in report.json. The figures roc, scores,
+    adversarial and weights are drawn from scores, which are not in report.json; they stay as they
+    are. A report without figures stays without.
 
     Args:
-        folder: the folder of report.json, or the workdir whose report/ has it; that of one seed or of several.
+        folder: the folder of report.json, or the workdir whose report/ has it; that of one seed or
+            of several.
 
     Returns:
         The path of report.md.
@@ -59,37 +67,53 @@ def rewrite(folder: str | pathlib.Path) -> pathlib.Path:
     folder = pathlib.Path(folder).expanduser()
     folder = folder if ReportFiles(folder).json.exists() else Store(folder).report.folder
     if not ReportFiles(folder).json.exists():
-        raise FileNotFoundError(f"folder={str(folder.parent)!r} holds no report.json, nor does its report/; name the workdir of a finished run.")
-    report = workdir.read_json(ReportFiles(folder).json)
+        raise FileNotFoundError(
+            f"folder={str(folder.parent)!r} holds no report.json, nor does its report/; name the "
+            "workdir of a finished run."
+        )
+    report = files.read_json(ReportFiles(folder).json)
     if ReportFiles(folder).has_figures() and "seeds" not in report:
         for name, figure in page.figures(report).items():
             figures.save(figure, ReportFiles(folder).figure(name))
     write_texts(folder)
     if ReportFiles(folder).claim.exists():
-        made_from = workdir.read_json(ReportFiles(folder).claim, needs={})
+        made_from = files.read_json(ReportFiles(folder).claim, needs={})
         made_from.pop("files", None)
         finish(folder, made_from)
     return ReportFiles(folder).markdown
 
 
 def write_texts(folder: pathlib.Path) -> None:
-    """Writes results.csv, table.tex and report.md from the report.json and the figures in `folder`."""
-    report = workdir.read_json(ReportFiles(folder).json)
-    workdir.write_text(ReportFiles(folder).results, tables.to_csv(report["results"]))
+    """Writes results.csv, table.tex and report.md from the report.json and the figures in
+    `folder`.
+    """
+    report = files.read_json(ReportFiles(folder).json)
+    files.write_text(ReportFiles(folder).results, tables.to_csv(report["results"]))
     if "seeds" in report:
-        workdir.write_text(ReportFiles(folder).markdown, page.seeds(report))
+        files.write_text(ReportFiles(folder).markdown, page.seeds(report))
         return
     paths = [path.relative_to(folder).as_posix() for path in ReportFiles(folder).figures()]
     caption = page.subject(report) + ". " + CAPTION
-    workdir.write_text(ReportFiles(folder).latex, tables.results_latex(result_rows.main_rows(report["results"]), *standing.order(report), caption=caption))
-    workdir.write_text(ReportFiles(folder).markdown, page.report(report, figures=paths))
+    files.write_text(
+        ReportFiles(folder).latex,
+        tables.results_latex(
+            result_rows.main_rows(report["results"]), *verdict.order(report), caption=caption
+        ),
+    )
+    files.write_text(ReportFiles(folder).markdown, page.report(report, figures=paths))
 
 
 def finish(folder: pathlib.Path, made_from: Mapping) -> None:
-    """Writes config.json of a report, the last file: what the report was made from, and the digest of every file."""
-    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p != ReportFiles(folder).claim and not p.name.startswith("."))
+    """Writes config.json of a report, the last file: what the report was made from, and the digest
+    of every file.
+    """
+    paths = sorted(
+        p
+        for p in folder.rglob("*")
+        if p.is_file() and p != ReportFiles(folder).claim and not p.name.startswith(".")
+    )
     digests = {p.relative_to(folder).as_posix(): file_digest(p) for p in paths}
-    workdir.write_json(ReportFiles(folder).claim, dict(made_from) | dict(files=digests), seal=True)
+    files.write_json(ReportFiles(folder).claim, dict(made_from) | dict(files=digests), seal=True)
 
 
 def file_digest(path: pathlib.Path) -> str | None:
@@ -103,9 +127,11 @@ def file_digest(path: pathlib.Path) -> str | None:
 
 
 def with_baseline(ranked: Sequence[str], knows: Mapping[str, str], most: int) -> list[str]:
-    """The first `most` of a ranking; if all of those used shadows, the last gives way to the best that needs the target alone.
+    """The first `most` of a ranking; if all of those used shadows, the last gives way to the best
+    that needs the target alone.
 
-    >>> with_baseline(['lira', 'rmia', 'loss'], dict(lira='shadows', rmia='shadows', loss='nothing'), 2)
+    >>> knows = dict(lira='shadows', rmia='shadows', loss='nothing')
+    >>> with_baseline(['lira', 'rmia', 'loss'], knows, 2)
     ['lira', 'loss']
     """
     first, alone = list(ranked[:most]), [name for name in ranked if knows[name] == "nothing"]
@@ -118,21 +144,41 @@ def draw(found: Mapping, *, folder: pathlib.Path, **shared) -> None:
         figures.save(figure, ReportFiles(folder).figure(name))
 
 
-def drawn(found: Mapping, *, attacks, member_TN, evaluated_TN, draws: bootstrap.Draws, pictures: Mapping[str, Mapping] = {}) -> dict[str, Figure]:
+def drawn(
+    found: Mapping,
+    *,
+    attacks,
+    member_TN,
+    evaluated_TN,
+    draws: bootstrap.Draws,
+    pictures: Mapping[str, Mapping] = {},
+) -> dict[str, Figure]:
     """{name: matplotlib Figure} of a report: 'roc', 'scores', and whatever else was measured."""
     member_TN, evaluated_TN = np.asarray(member_TN, bool), np.asarray(evaluated_TN, bool)
     rows, T = result_rows.main_rows(found["results"]), len(member_TN)
-    ranked = [name for name in standing.order(found)[0] if name in attacks]
+    ranked = [name for name in verdict.order(found)[0] if name in attacks]
     over = figures.targets_text(T)
     made = {}
     if ranked:
         knows = {row["attack"]: row["knows"] for row in rows}
-        first, panels = (with_baseline(ranked, knows, most) for most in (figures.MOST_CURVES, figures.MOST_PANELS))
-        curves = {n: summary.band(attacks[n]["score_TN"], member_TN, evaluated_TN, draws) for n in first}
+        first, panels = (
+            with_baseline(ranked, knows, most)
+            for most in (figures.MOST_CURVES, figures.MOST_PANELS)
+        )
+        curves = {
+            n: summary.band(attacks[n]["score_TN"], member_TN, evaluated_TN, draws) for n in first
+        }
         curves |= {n: {} for n in ranked if n not in first}  # counted in the title only
         level = found.get("about", {}).get("level", 0.95)
-        made["roc"] = figures.roc(curves, labels=figures.legend_texts(rows), over=f"{over}; bands: pointwise {100 * level:g}% ({draws.resampling})")
-        evidence = {n: (np.asarray(attacks[n]["score_TN"])[evaluated_TN], member_TN[evaluated_TN]) for n in panels}
+        made["roc"] = figures.roc(
+            curves,
+            labels=figures.legend_texts(rows),
+            over=f"{over}; bands: pointwise {100 * level:g}% ({draws.resampling})",
+        )
+        evidence = {
+            n: (np.asarray(attacks[n]["score_TN"])[evaluated_TN], member_TN[evaluated_TN])
+            for n in panels
+        }
         made["scores"] = figures.scores(evidence, over=over)
     made |= page.figures(found)
     made |= {name: getattr(figures, name)(**arguments) for name, arguments in pictures.items()}

@@ -19,8 +19,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from mia_jax import registry
+from mia_jax.measures import verdict
 from mia_jax.metrics import rows as result_rows
-from mia_jax.report import rendering, standing, tables
+from mia_jax.report import rendering, tables
 
 ORDER = 195  # of a section that names no place: after the built-in ones, before the figures
 
@@ -47,7 +48,9 @@ def sections(more: Sequence[str] = ()) -> list[Section]:
 
 
 def arguments(function: Callable, needs: Sequence[str], report: Mapping) -> dict | None:
-    """Picks the keys that a section's function takes; None where a needed one is absent or empty."""
+    """Picks the keys that a section's function takes; None where a needed one is absent or
+    empty.
+    """
     if any(absent(report.get(key)) for key in needs):
         return None
     parameters = inspect.signature(function).parameters
@@ -57,13 +60,15 @@ def arguments(function: Callable, needs: Sequence[str], report: Mapping) -> dict
 
 
 def absent(value) -> bool:
-    """Tells whether a value of report.json holds nothing: null, or an empty text, list or object."""
+    """Tells whether a value of report.json holds nothing: null, or an empty text, list or
+    object.
+    """
     return value is None or (isinstance(value, str | Sequence | Mapping) and not value)
 
 
 def complete(report: Mapping, figures: Sequence[str] = ()) -> dict:
     """Adds to a report what sections may ask for beside its keys: the verdict and the figures."""
-    return dict(report, verdict=standing.of(report), figures=list(figures))
+    return dict(report, verdict=verdict.of(report), figures=list(figures))
 
 
 def report(report: Mapping, *, figures: Sequence[str] = ()) -> str:
@@ -126,7 +131,7 @@ def subject(report: Mapping) -> str:
 def seeds(report: Mapping) -> str:
     """Writes the report of several seeds: each one's answer, and one table of mean ± sd."""
     rows = result_rows.main_rows(report["results"])
-    ranked, apart = standing.order(report)
+    ranked, apart = verdict.order(report)
     rates = [f"tpr@{fpr:g}" for fpr in sorted(result_rows.fprs(rows), reverse=True)]
     metrics = ["auc", *rates, "balanced_accuracy", "advantage"]
     lines = [

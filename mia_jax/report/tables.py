@@ -1,4 +1,7 @@
-"""Result rows as text: CSV, Markdown and LaTeX. An attack that knows more than a real attacker could is never ranked with the rest."""
+"""Result rows as text: CSV, Markdown and LaTeX.
+
+An attack that knows more than a real attacker could is never ranked with the rest.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,15 @@ ABSENT = "–"
 
 def epsilon(value: float | None) -> str:
     """Writes an epsilon with three digits: '3.27', '0', 'infinite'."""
-    return ABSENT if value is None else "infinite" if math.isinf(value) else f"{value:.3g}" if value else "0"
+    return (
+        ABSENT
+        if value is None
+        else "infinite"
+        if math.isinf(value)
+        else f"{value:.3g}"
+        if value
+        else "0"
+    )
 
 
 def section_name(section) -> str:
@@ -46,7 +57,8 @@ def rate_name(fpr: float) -> str:
 
 
 def metric_name(metric: str) -> str:
-    """The one spelling of a metric in prose; its key ('tpr@0.01') is used in report.json and CSV files only.
+    """The one spelling of a metric in prose; its key ('tpr@0.01') is used in report.json and CSV
+    files only.
 
     >>> [metric_name(m) for m in ('auc', 'tpr@0.01', 'ppv@1', 'balanced_accuracy')]
     ['AUC', 'TPR at 1% FPR', 'precision at 1:1', 'balanced accuracy']
@@ -60,7 +72,9 @@ def metric_name(metric: str) -> str:
 
 
 def number(row: Mapping | None, *, bounds: bool = True, unit: str = "%") -> str:
-    """'9.6% [7.4, 12.1]', '0.645 [0.622, 0.668]' for an AUC, 'not resolvable', or a dash where there is no such row."""
+    """'9.6% [7.4, 12.1]', '0.645 [0.622, 0.668]' for an AUC, 'not resolvable', or a dash where
+    there is no such row.
+    """
     if row is None:
         return ABSENT
     if row["value"] is None:
@@ -75,33 +89,69 @@ def number(row: Mapping | None, *, bounds: bool = True, unit: str = "%") -> str:
     return text + ("†" if row["target"] == "pooled" else "")
 
 
-def grid(rows: Sequence[Mapping], names: Sequence[str], unit: str = "%") -> tuple[list[str], list[list[str]]]:
-    """(header, lines) of the table of attacks: AUC, TPR at each FPR, balanced accuracy and advantage at the shadow-chosen threshold."""
-    metrics = {metric_name(m): m for m in ("auc", *(f"tpr@{f:g}" for f in fprs(rows)), "balanced_accuracy", "advantage")}
+def grid(
+    rows: Sequence[Mapping], names: Sequence[str], unit: str = "%"
+) -> tuple[list[str], list[list[str]]]:
+    """(header, lines) of the table of attacks: AUC, TPR at each FPR, balanced accuracy and
+    advantage at the shadow-chosen threshold.
+    """
+    metrics = {
+        metric_name(m): m
+        for m in ("auc", *(f"tpr@{f:g}" for f in fprs(rows)), "balanced_accuracy", "advantage")
+    }
     known = {row["attack"]: row["knows"] for row in rows if row["metric"] not in OPTIMISTIC}
-    lines = [[n, *(number(resolved(rows, n, m), unit=unit) for m in metrics.values()), known[n]] for n in names]
+    lines = [
+        [n, *(number(resolved(rows, n, m), unit=unit) for m in metrics.values()), known[n]]
+        for n in names
+    ]
     return ["attack", *metrics, "knows"], lines
 
 
-def optimistic_grid(rows: Sequence[Mapping], names: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """(header, lines) of the rates at the oracle threshold (chosen with the true membership), next to their values for random scores."""
+def optimistic_grid(
+    rows: Sequence[Mapping], names: Sequence[str]
+) -> tuple[list[str], list[list[str]]]:
+    """(header, lines) of the rates at the oracle threshold (chosen with the true membership), next
+    to their values for random scores.
+    """
     lines = []
     for name in names:
         advantage, balanced = (find(rows, name, m) for m in OPTIMISTIC)
         if advantage and balanced:
-            nulls = (percent(r["null_mean"]) + "%" if "null_mean" in r else ABSENT for r in (advantage, balanced))
-            lines.append([name, *(cell for row, null in zip((advantage, balanced), nulls) for cell in (number(row), null))])
-    header = ["attack", "advantage at the oracle threshold", "random scores", "balanced accuracy at the oracle threshold", "random scores"]
+            nulls = (
+                percent(r["null_mean"]) + "%" if "null_mean" in r else ABSENT
+                for r in (advantage, balanced)
+            )
+            lines.append(
+                [
+                    name,
+                    *(
+                        cell
+                        for row, null in zip((advantage, balanced), nulls)
+                        for cell in (number(row), null)
+                    ),
+                ]
+            )
+    header = [
+        "attack",
+        "advantage at the oracle threshold",
+        "random scores",
+        "balanced accuracy at the oracle threshold",
+        "random scores",
+    ]
     return header, lines
 
 
 def to_csv(rows: Sequence[Mapping]) -> str:
-    """The rows as CSV with a header (COLUMNS, then whatever else the rows carry); an empty field = null (see `method`)."""
+    """The rows as CSV with a header (COLUMNS, then whatever else the rows carry); an empty field =
+    null (see `method`).
+    """
     return lines_csv(rows, COLUMNS)
 
 
 def lines_csv(rows: Sequence[Mapping], columns: Sequence[str] = ()) -> str:
-    """Mappings as CSV with a header (`columns`, then whatever else the rows carry); an empty field = null."""
+    """Mappings as CSV with a header (`columns`, then whatever else the rows carry); an empty field
+    = null.
+    """
     file = io.StringIO()
     columns = list(dict.fromkeys([*columns, *(key for row in rows for key in row)]))
     writer = csv.DictWriter(file, columns, lineterminator="\n", restval="")
@@ -111,7 +161,10 @@ def lines_csv(rows: Sequence[Mapping], columns: Sequence[str] = ()) -> str:
 
 
 def cell(value):
-    """A value in a CSV file. Text that a spreadsheet would run as a formula (it begins with = + - @ or a control character) gets an apostrophe.
+    """A value in a CSV file.
+
+    Text that a spreadsheet would run as a formula (it begins with = + - @ or a control character)
+    gets an apostrophe.
 
     >>> cell(None), cell(-1.5), cell('lira'), cell('=1+2'), cell('-x')
     ('', -1.5, 'lira', "'=1+2", "'-x")
@@ -122,7 +175,8 @@ def cell(value):
 
 
 def shown(text) -> str:
-    """A name from data or a config on one line of printable characters: control characters (of a terminal, too) become spaces.
+    """A name from data or a config on one line of printable characters: control characters (of a
+    terminal, too) become spaces.
 
     >>> shown('a\\x1b[31m\\nb')
     'a [31m b'
@@ -137,7 +191,9 @@ def plain(text) -> str:
     ('&lt;img src=x&gt;\\\\|\\\\*a\\\\*\\\\_', 'small_cnn')
     """
     text = shown(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"[\\`*\[\]|~$]|(?<![a-zA-Z0-9])_|_(?![a-zA-Z0-9])", lambda found: "\\" + found[0], text)
+    return re.sub(
+        r"[\\`*\[\]|~$]|(?<![a-zA-Z0-9])_|_(?![a-zA-Z0-9])", lambda found: "\\" + found[0], text
+    )
 
 
 def code(text) -> str:
@@ -152,8 +208,15 @@ def code(text) -> str:
     return fence + space + text + space + fence
 
 
-def markdown(header: Sequence[str], lines: Sequence[Sequence[str]], *, code_first: bool = True, align: str = "right") -> str:
-    """A pipe table; the first column left (in code font if it holds names), the others as `align` says.
+def markdown(
+    header: Sequence[str],
+    lines: Sequence[Sequence[str]],
+    *,
+    code_first: bool = True,
+    align: str = "right",
+) -> str:
+    """A pipe table; the first column left (in code font if it holds names), the others as `align`
+    says.
 
     Pipes are escaped; names from data that stand in other cells must have passed `plain` or `code`.
     """
@@ -162,11 +225,29 @@ def markdown(header: Sequence[str], lines: Sequence[Sequence[str]], *, code_firs
         return re.sub(r"(?<!\\)\|", r"\\|", str(text)).replace("\n", " ")
 
     rule = "|:--" + ("|--:" if align == "right" else "|:--") * (len(header) - 1) + "|"
-    body = [[inner(code(line[0]) if code_first else line[0]), *map(inner, line[1:])] for line in lines]
-    return "\n".join(["| " + " | ".join(map(inner, header)) + " |", rule, *("| " + " | ".join(line) + " |" for line in body)]) + "\n"
+    body = [
+        [inner(code(line[0]) if code_first else line[0]), *map(inner, line[1:])] for line in lines
+    ]
+    return (
+        "\n".join(
+            [
+                "| " + " | ".join(map(inner, header)) + " |",
+                rule,
+                *("| " + " | ".join(line) + " |" for line in body),
+            ]
+        )
+        + "\n"
+    )
 
 
-LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "†": r"$^\dagger$", "–": "--", "±": r"$\pm$"}
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "†": r"$^\dagger$",
+    "–": "--",
+    "±": r"$\pm$",
+}
 LATEX |= {c: "\\" + c for c in "&%$#_{}"}
 
 
@@ -175,17 +256,38 @@ def escape(text: str) -> str:
     return "".join(LATEX.get(c, c) for c in shown(text))
 
 
-def latex(header: Sequence[str], groups: Sequence[Sequence[Sequence[str]]], *, caption: str, label: str) -> str:
+def latex(
+    header: Sequence[str], groups: Sequence[Sequence[Sequence[str]]], *, caption: str, label: str
+) -> str:
     """A booktabs table (\\usepackage{booktabs}); groups of lines are set apart by a rule."""
     body = [[" & ".join(map(escape, line)) + r" \\" for line in group] for group in groups if group]
-    text = [r"\begin{table}", r"\centering", rf"\caption{{{escape(caption)}}}", rf"\label{{{label}}}"]
-    text += [rf"\begin{{tabular}}{{l{'r' * (len(header) - 2)}l}}", r"\toprule", " & ".join(map(escape, header)) + r" \\", r"\midrule"]
+    text = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{escape(caption)}}}",
+        rf"\label{{{label}}}",
+    ]
+    text += [
+        rf"\begin{{tabular}}{{l{'r' * (len(header) - 2)}l}}",
+        r"\toprule",
+        " & ".join(map(escape, header)) + r" \\",
+        r"\midrule",
+    ]
     text += ("\n" + r"\midrule" + "\n").join("\n".join(group) for group in body).split("\n")
     return "\n".join([*text, r"\bottomrule", r"\end{tabular}", r"\end{table}"]) + "\n"
 
 
-def results_latex(rows: Sequence[Mapping], ranked: Sequence[str], apart: Sequence[str] = (), *, caption: str, label: str = "tab:membership") -> str:
-    """The table of attacks for a paper: ranked ones first, then those that know more than a real attacker."""
+def results_latex(
+    rows: Sequence[Mapping],
+    ranked: Sequence[str],
+    apart: Sequence[str] = (),
+    *,
+    caption: str,
+    label: str = "tab:membership",
+) -> str:
+    """The table of attacks for a paper: ranked ones first, then those that know more than a real
+    attacker.
+    """
     header, lines = grid(rows, ranked)
     return latex(header, [lines, grid(rows, apart)[1]], caption=caption, label=label)
 
@@ -213,8 +315,14 @@ def mean_sd(row: Mapping | None) -> str:
 
 
 def models(table: Sequence[Mapping], most: int = 8) -> tuple[list[str], list[list[str]]]:
-    """(header, lines) of accuracies and losses model by model (up to `most`), and their mean ± sd in the last line."""
-    names = {"train_accuracy": "train accuracy", "validation_accuracy": "validation accuracy", "train_loss": "train loss"}
+    """(header, lines) of accuracies and losses model by model (up to `most`), and their mean ± sd
+    in the last line.
+    """
+    names = {
+        "train_accuracy": "train accuracy",
+        "validation_accuracy": "validation accuracy",
+        "train_loss": "train loss",
+    }
     names |= {"population_accuracy": "population accuracy"}
     names |= {"validation_loss": "validation loss", "epochs": "epochs", "seconds": "seconds"}
     names = {k: v for k, v in names.items() if any(row.get(k) is not None for row in table)}
@@ -222,9 +330,17 @@ def models(table: Sequence[Mapping], most: int = 8) -> tuple[list[str], list[lis
     def show(key: str):
         return (percent, "%") if key.endswith("accuracy") else ((lambda v: f"{v:.3g}"), "")
 
-    lines = [[str(row.get("model", i)), *(statistic([row.get(k)], *show(k)) for k in names)] for i, row in enumerate(table[:most])]
+    lines = [
+        [str(row.get("model", i)), *(statistic([row.get(k)], *show(k)) for k in names)]
+        for i, row in enumerate(table[:most])
+    ]
     if len(table) > most:
         lines.append(["...", *("" for _ in names)])
     if len(table) > 1:
-        lines.append([f"all {len(table)}", *(statistic([row.get(k) for row in table], *show(k)) for k in names)])
+        lines.append(
+            [
+                f"all {len(table)}",
+                *(statistic([row.get(k) for row in table], *show(k)) for k in names),
+            ]
+        )
     return ["model", *names.values()], lines

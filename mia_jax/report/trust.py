@@ -1,4 +1,6 @@
-"""The checks of a report: title, status, what was found, what a failure does to the verdict, and the remedy."""
+"""The checks of a report: title, status, what was found, what a failure does to the verdict, and
+the remedy.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +10,16 @@ from typing import NamedTuple
 from mia_jax.report import tables
 
 GOOD, BAD, OPEN = "ok", "**failed**", "not checked"
-INVALIDATES, QUALIFIES = "invalidates", "qualifies"  # a failed check of the first kind withholds the verdict, one of the second marks it
+INVALIDATES, QUALIFIES = (
+    "invalidates",
+    "qualifies",
+)  # a failed check of the first kind withholds the verdict, one of the second marks it
 
 
 class Check(NamedTuple):
-    """One check of a report: its key, title, status (GOOD, BAD, OPEN), what was found, what a failure does to the verdict, and the remedy."""
+    """One check of a report: its key, title, status (GOOD, BAD, OPEN), what was found, what a
+    failure does to the verdict, and the remedy.
+    """
 
     key: str
     title: str
@@ -23,7 +30,9 @@ class Check(NamedTuple):
 
 
 def checks(found: Mapping) -> list[Check]:
-    """Every check of a report, in the order of its table; [] for a report without the section `validity`. The remedies are the caller's own."""
+    """Every check of a report, in the order of its table; [] for a report without the section
+    `validity`. The remedies are the caller's own.
+    """
     section, arrays = found.get("validity") or {}, bool(found.get("about", {}).get("arrays"))
     listed = []
     for key, (title, speak, effect, remedies) in CHECKS.items():
@@ -36,8 +45,12 @@ def checks(found: Mapping) -> list[Check]:
 
 
 def failed(found: Mapping, effect: str | None = None) -> list[Check]:
-    """The checks that failed, those that invalidate the verdict first; with `effect` only those of one kind."""
-    bad = [check for check in checks(found) if check.status == BAD and effect in (None, check.effect)]
+    """The checks that failed, those that invalidate the verdict first; with `effect` only those of
+    one kind.
+    """
+    bad = [
+        check for check in checks(found) if check.status == BAD and effect in (None, check.effect)
+    ]
     return sorted(bad, key=lambda check: check.effect != INVALIDATES)
 
 
@@ -46,15 +59,22 @@ def counted(found: Mapping) -> str:
     listed = checks(found)
     if not listed:
         return ""
-    by = {status: [check.title for check in listed if check.status == status] for status in (GOOD, BAD, OPEN)}
+    by = {
+        status: [check.title for check in listed if check.status == status]
+        for status in (GOOD, BAD, OPEN)
+    }
     text = f"{len(by[GOOD])} of {len(listed)} passed"
     text += f"; {len(by[BAD])} FAILED ({', '.join(by[BAD])})" if by[BAD] else ""
-    return text + (f"; {len(by[OPEN])} not possible here ({', '.join(by[OPEN])})" if by[OPEN] else "")
+    return text + (
+        f"; {len(by[OPEN])} not possible here ({', '.join(by[OPEN])})" if by[OPEN] else ""
+    )
 
 
 def words(check: Check) -> str:
     """What was found and what to do about it, for a terminal."""
-    return tables.shown(sentence(check.text) + (f" What to do: {check.remedy}" if check.remedy else ""))
+    return tables.shown(
+        sentence(check.text) + (f" What to do: {check.remedy}" if check.remedy else "")
+    )
 
 
 def sentence(text: str) -> str:
@@ -70,9 +90,15 @@ def blind(one: Mapping) -> tuple[str, str]:
     if "why" in one:
         return (GOOD if one.get("drawn") else OPEN), one["why"]
     distinguishable = one["p_value"] < 0.01
-    text = f"AUC {one['auc']:.3f}, p = {one['p_value']:.2g} ({one['method']}; {one['rows']:,} rows, {one['features']} features)"
+    text = (
+        f"AUC {one['auc']:.3f}, p = {one['p_value']:.2g} ({one['method']}; {one['rows']:,} rows, "
+        f"{one['features']} features)"
+    )
     if distinguishable:
-        text += ": members are distinguishable from non-members without any model, so an attack's success is no evidence of leakage"
+        text += (
+            ": members are distinguishable from non-members without any model, so an attack's "
+            "success is no evidence of leakage"
+        )
     elif one.get("labels_only"):
         return OPEN, f"the examples were not given (provide x); from the labels only, {text}"
     return (BAD if distinguishable else GOOD), text
@@ -83,19 +109,31 @@ def cross_target(one: Mapping) -> tuple[str, str]:
         return OPEN, one["why"]
     values = [a["auc"] for a in one["attacks"].values()]
     covering = sum(a["low"] <= 0.5 <= a["high"] for a in one["attacks"].values())
-    text = f"AUC {min(values):.3f} to {max(values):.3f}; {covering} of {len(values)} intervals ({100 * one['level']:g}%) include 0.5"
+    text = (
+        f"AUC {min(values):.3f} to {max(values):.3f}; {covering} of {len(values)} intervals "
+        f"({100 * one['level']:g}%) include 0.5"
+    )
     if one["excluded"]:
-        text += f"; too far from 0.5, corrected for {len(values)} attacks: {', '.join(one['excluded'])}"
+        text += (
+            f"; too far from 0.5, corrected for {len(values)} attacks: {', '.join(one['excluded'])}"
+        )
     return (BAD if one["excluded"] else GOOD), text
 
 
 def membership(one: Mapping) -> tuple[str, str]:
     low, high = one["column_sums"]
-    text = f"{one['models']} model{'s' * (one['models'] != 1)}, {one['twins']} complementary pairs; "
+    text = (
+        f"{one['models']} model{'s' * (one['models'] != 1)}, {one['twins']} complementary pairs; "
+    )
     text += f"a record is in {low if low == high else f'{low} to {high}'} of them"
     if one["count_auc"] is not None:
-        text += f"; counting the shadow models that were trained on a record predicts its membership with AUC {one['count_auc']:.3f}"
-    return (BAD if one["problems"] else GOOD), text + "".join(f"; {problem}" for problem in one["problems"])
+        text += (
+            "; counting the shadow models that were trained on a record predicts its membership "
+            f"with AUC {one['count_auc']:.3f}"
+        )
+    return (BAD if one["problems"] else GOOD), text + "".join(
+        f"; {problem}" for problem in one["problems"]
+    )
 
 
 def duplicates(one: Mapping) -> tuple[str, str]:
@@ -105,7 +143,9 @@ def duplicates(one: Mapping) -> tuple[str, str]:
         return GOOD, "no two rows are identical"
     crossing = one.get("crossing", 0)
     text = f"{one['rows']:,} rows have an identical row elsewhere; "
-    text += f"{crossing:,} sets of identical rows contain members and non-members of the first target"
+    text += (
+        f"{crossing:,} sets of identical rows contain members and non-members of the first target"
+    )
     return (BAD if crossing else GOOD), text + (", which hides leakage" if crossing else "")
 
 
@@ -118,18 +158,23 @@ def files(one: Mapping) -> tuple[str, str]:
 
 def stated(one: Mapping) -> tuple[str, str]:
     """A check that states its status and the remedy itself (metrics/fit.py)."""
-    return dict(zip(("ok", "failed", "not checked"), (GOOD, BAD, OPEN), strict=True))[one["status"]], one["text"]
+    return dict(zip(("ok", "failed", "not checked"), (GOOD, BAD, OPEN), strict=True))[
+        one["status"]
+    ], one["text"]
 
 
-# key of `validity`: (title, what it says, effect of a failure, remedies: of a caller with arrays, of launch.py's user)
+# key of `validity`: (title, what it says, effect of a failure, remedies: of a caller with arrays,
+# of launch.py's user)
 CHECKS: dict[str, tuple[str, Callable[[Mapping], tuple[str, str]], str, tuple[str, ...]]] = dict(
     blind=(
         "blind baseline (examples only, no model)",
         blind,
         INVALIDATES,
         (
-            "provide members and non-members from the same source, split at random. With these rows no attack can be judged.",
-            "choose members and non-members from the same source at random (a design that draws them, or data shuffled before it is split). With "
+            "provide members and non-members from the same source, split at random. With these "
+            "rows no attack can be judged.",
+            "choose members and non-members from the same source at random (a design that draws "
+            "them, or data shuffled before it is split). With "
             "these rows no attack can be judged.",
         ),
     ),
@@ -138,9 +183,11 @@ CHECKS: dict[str, tuple[str, Callable[[Mapping], tuple[str, str]], str, tuple[st
         cross_target,
         INVALIDATES,
         (
-            "check for models that share their members and for outputs in the wrong order: member, shadow_member and the outputs must list the same "
+            "check for models that share their members and for outputs in the wrong order: member, "
+            "shadow_member and the outputs must list the same "
             "models and rows.",
-            "check for models whose memberships depend on each other, and for files of another run in this workdir.",
+            "check for models whose memberships depend on each other, and for files of another run "
+            "in this workdir.",
         ),
     ),
     membership=(
@@ -148,23 +195,36 @@ CHECKS: dict[str, tuple[str, Callable[[Mapping], tuple[str, str]], str, tuple[st
         membership,
         INVALIDATES,
         (
-            "correct member and shadow_member: every shadow model's members must be drawn independently of the target's (give models that belong "
+            "correct member and shadow_member: every shadow model's members must be drawn "
+            "independently of the target's (give models that belong "
             "together one number in pair).",
-            "use a design of mia_jax/designs as it is; a membership of your own must be drawn independently for every model.",
+            "use a design of mia_jax/designs as it is; a membership of your own must be drawn "
+            "independently for every model.",
         ),
     ),
     duplicates=(
         "duplicate rows",
         duplicates,
         QUALIFIES,
-        ("keep one row of each set of identical rows in the arrays.", "drop them with data.drop_duplicates=True."),
+        (
+            "keep one row of each set of identical rows in the arrays.",
+            "drop them with data.drop_duplicates=True.",
+        ),
     ),
     files=(
         "input provenance",
         files,
         INVALIDATES,
-        ("delete the files named above, or audit into an empty folder.", "delete the files named above and run the same command again."),
+        (
+            "delete the files named above, or audit into an empty folder.",
+            "delete the files named above and run the same command again.",
+        ),
     ),
     label_agreement=("labels and outputs", stated, INVALIDATES, ("",)),
-    shadow_fit=("shadow models and target", stated, INVALIDATES, ("",)),  # a fit that differs (problem='fit') only qualifies
+    shadow_fit=(
+        "shadow models and target",
+        stated,
+        INVALIDATES,
+        ("",),
+    ),  # a fit that differs (problem='fit') only qualifies
 )

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 
 import jax
 
-from mia_jax import jobs, workdir
+from mia_jax.runtime import files, jobs
 
 Path = pathlib.Path
 
@@ -23,17 +23,21 @@ def unless_read_only(write: Callable, *, strict: bool) -> None:
     try:
         write()
     except OSError as error:
-        if strict or error.errno not in workdir.READ_ONLY:
+        if strict or error.errno not in files.READ_ONLY:
             raise
 
 
 class RunLog:
-    """run.json: versions, devices, JAX's arithmetic and revision of every start in this workdir, and the seconds that each of its stages took."""
+    """run.json: versions, devices, JAX's arithmetic and revision of every start in this workdir,
+    and the seconds that each of its stages took.
+    """
 
     def __init__(self, path: Path, *, seed: int, numerics: Mapping):
         self.path, self.begun, self.runs = path, False, None
         started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        self.run = versions() | dict(numerics=dict(numerics), seed=seed, started=started, seconds={})
+        self.run = versions() | dict(
+            numerics=dict(numerics), seed=seed, started=started, seconds={}
+        )
 
     def begin(self) -> None:
         """Writes down the start of a run that has something to do."""
@@ -44,11 +48,18 @@ class RunLog:
         """The file with this start as its last entry; a damaged one is set aside."""
         if self.runs is None:
             try:
-                self.runs = workdir.read_json(self.path, needs=dict(runs=list))["runs"] if self.path.exists() else []
+                self.runs = (
+                    files.read_json(self.path, needs=dict(runs=list))["runs"]
+                    if self.path.exists()
+                    else []
+                )
             except ValueError as error:
-                jobs.say(f"{error} It is kept as {workdir.set_aside(self.path).name}; no result depends on it.")
+                jobs.say(
+                    f"{error} It is kept as {files.set_aside(self.path).name}; no result depends "
+                    "on it."
+                )
                 self.runs = []
-        workdir.write_json(self.path, dict(runs=[*self.runs, self.run]), seal=True)
+        files.write_json(self.path, dict(runs=[*self.runs, self.run]), seal=True)
 
     def timed(self, stage: str, work):
         """The result of work(); its seconds are written down, also if it fails."""
@@ -69,14 +80,33 @@ class RunLog:
 
 def versions() -> dict:
     """Versions, devices and revision that a result depends on."""
-    packages = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy", "scikit-learn", "ml_collections")
+    packages = (
+        "jax",
+        "jaxlib",
+        "flax",
+        "optax",
+        "numpy",
+        "scipy",
+        "scikit-learn",
+        "ml_collections",
+    )
     found = {name: importlib.metadata.version(name) for name in packages}
     here = Path(__file__).resolve().parent
     try:
         revision = subprocess.run(
-            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True
+            ["git", "-C", str(here), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
         ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         revision = None
     devices = [f"{d.platform}:{d.device_kind}" for d in jax.local_devices()]
-    return dict(packages=found, python=platform.python_version(), devices=devices, cores=os.cpu_count(), git=revision)
+    return dict(
+        packages=found,
+        python=platform.python_version(),
+        devices=devices,
+        cores=os.cpu_count(),
+        git=revision,
+    )

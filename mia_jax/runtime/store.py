@@ -12,7 +12,7 @@ report/               ReportFiles        report.json report.md results.csv ... f
 ```
 
 How a kind of file is written and read (atomically, with checksum and record) is said where its
-content is known; the primitives are `mia_jax.workdir`.
+content is known; the primitives are `mia_jax.runtime.files`.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from mia_jax import workdir
+from mia_jax.runtime import files
 
 Path = pathlib.Path
-CLAIM = workdir.CLAIM  # config.json: which config a folder belongs to
+CLAIM = files.CLAIM  # config.json: which config a folder belongs to
 
 
 class Trained(NamedTuple):

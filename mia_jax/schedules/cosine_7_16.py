@@ -1,4 +1,6 @@
-"""learning_rate * cos(7 pi t / 16), t from 0 to 1 over the training: it ends at a fifth of the peak, as published LiRA models were trained."""
+"""learning_rate * cos(7 pi t / 16), t from 0 to 1 over the training: it ends at a fifth of the
+peak, as published LiRA models were trained.
+"""
 
 from __future__ import annotations
 

@@ -9,14 +9,28 @@ import jax.numpy as jnp
 from mia_jax.signals import _images
 from mia_jax.types import Signal
 
-EPSILONS = (0.0, 1 / 255, 2 / 255, 4 / 255, 8 / 255, 16 / 255, 0.1, 0.3)  # linf radii, in the units of x
+EPSILONS = (
+    0.0,
+    1 / 255,
+    2 / 255,
+    4 / 255,
+    8 / 255,
+    16 / 255,
+    0.1,
+    0.3,
+)  # linf radii, in the units of x
 
 
 def correctness(attack: Callable, *, name: str, queries: int) -> Signal:
-    """The signal [B,E] of 1 where the label of attack(probe.out, x_B, y_B, key_B, epsilon) is y, else 0, for E radii; white box."""
+    """The signal [B,E] of 1 where the label of attack(probe.out, x_B, y_B, key_B, epsilon) is y,
+    else 0, for E radii; white box.
+    """
 
     def ask(probe, x_B, y_B, key_B):
-        found = [probe.label(attack(probe.out, x_B, y_B, key_B, epsilon) if epsilon else x_B) == y_B for epsilon in EPSILONS]
+        found = [
+            probe.label(attack(probe.out, x_B, y_B, key_B, epsilon) if epsilon else x_B) == y_B
+            for epsilon in EPSILONS
+        ]
         return jnp.stack(found, -1).astype(jnp.float32)
 
     return Signal(None, +1, ask, "white_box", queries, _images.inside(name, "unit", fixed=True))

@@ -29,7 +29,10 @@ def images(name: str, also: Callable | None = None) -> Callable:
 
     def check(x) -> None:
         if x.ndim != 4:
-            raise ValueError(f"signal {name!r} needs images [B,H,W,C]; these examples have shape {tuple(x.shape[1:])}, which is not an image.")
+            raise ValueError(
+                f"signal {name!r} needs images [B,H,W,C]; these examples have shape "
+                f"{tuple(x.shape[1:])}, which is not an image."
+            )
         if also is not None:
             also(x)
 
@@ -37,26 +40,35 @@ def images(name: str, also: Callable | None = None) -> Callable:
 
 
 def inside(name: str, box: str, *, fixed: bool = False) -> Callable | None:
-    """A Signal.check that refuses examples outside [0, 1] if queries must stay there; `fixed`: the signal has no other box to offer."""
+    """A Signal.check that refuses examples outside [0, 1] if queries must stay there; `fixed`: the
+    signal has no other box to offer.
+    """
 
     def check(x) -> None:
         low, high = float(np.min(x)), float(np.max(x))
         if low < 0 or high > 1:
             other = "" if fixed else f", or search everywhere with {name}:box=none"
             raise ValueError(
-                f"signal {name!r} keeps its queries in [0, 1], and these examples lie in [{low:.4g}, {high:.4g}]; scale them (data.scale){other}."
+                f"signal {name!r} keeps its queries in [0, 1], and these examples lie in "
+                f"[{low:.4g}, {high:.4g}]; scale them (data.scale){other}."
             )
 
     return check if box == "unit" else None
 
 
 def correctness(names: Sequence[str], *, name: str) -> Signal:
-    """The signal [B,len(names)] of 1 where the label under a view (mia_jax.query_views) is y, else 0; one label query a view."""
+    """The signal [B,len(names)] of 1 where the label under a view (mia_jax.query_views) is y, else
+    0; one label query a view.
+    """
     views = query_views.make(names)
 
     def ask(probe, x_B, y_B, key_B):
         del key_B
-        correct_BP = jnp.stack([(probe.label(view(x_B)) == y_B).astype(jnp.float32) for view in views], -1)
-        return correct_BP, jnp.broadcast_to(jnp.arange(1, len(views) + 1, dtype=jnp.int32)[None], correct_BP.shape)
+        correct_BP = jnp.stack(
+            [(probe.label(view(x_B)) == y_B).astype(jnp.float32) for view in views], -1
+        )
+        return correct_BP, jnp.broadcast_to(
+            jnp.arange(1, len(views) + 1, dtype=jnp.int32)[None], correct_BP.shape
+        )
 
     return Signal(None, +1, ask, "labels", len(views), images(name))

@@ -1,4 +1,6 @@
-"""Log-odds of classes against all others: what the confidence signals have in common, exact at saturation."""
+"""Log-odds of classes against all others: what the confidence signals have in common, exact at
+saturation.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ def squared_error(out_BC: jax.Array, y_B: jax.Array) -> jax.Array:
 
 
 def log_odds(out_BC: jax.Array, y_B: jax.Array) -> jax.Array:
-    """log p_y - log sum_{j != y} p_j = -logsumexp_{j != y}(z_j - z_y): differences first, so nothing cancels."""
+    """log p_y - log sum_{j != y} p_j = -logsumexp_{j != y}(z_j - z_y): differences first, so
+    nothing cancels.
+    """
     out_BC, label_BC = picked(out_BC, y_B)
     own_B1 = jnp.sum(jnp.where(label_BC, out_BC, 0), -1, keepdims=True)
     return -jax.nn.logsumexp(jnp.where(label_BC, -jnp.inf, out_BC - own_B1), -1)
@@ -29,7 +33,8 @@ def log_odds(out_BC: jax.Array, y_B: jax.Array) -> jax.Array:
 def all_log_odds(out_BC: jax.Array) -> jax.Array:
     """log p_i - log sum_{j != i} p_j for every class i [B,C], in O(C).
 
-    Without class i the sum still holds the largest term, 1 after the shift, unless i is the largest itself: that one is summed apart.
+    Without class i the sum still holds the largest term, 1 after the shift, unless i is the largest
+    itself: that one is summed apart.
     """
     top_B = out_BC.argmax(-1)
     top_BC = jax.nn.one_hot(top_B, out_BC.shape[-1], dtype=bool)

@@ -15,19 +15,31 @@ TRIES, HALVINGS = 100, 16  # HopSkipJump's draws of a first point, and halvings 
 
 
 class Walker(NamedTuple):
-    """`run(label, x_B.., y_B, key_B) -> Walk`, `check(x)` of examples, `most(features)`: the most labels that one walk asks."""
+    """`run(label, x_B.., y_B, key_B) -> Walk`, `check(x)` of examples, `most(features)`: the most
+    labels that one walk asks.
+    """
 
     run: Callable
     check: Callable
     most: Callable
 
 
-def walker(name: str, *, iterations: int, norm: str, evaluations: int, budget: int, box: str) -> Walker:
-    """HopSkipJump with these settings (`budget` 0 is none); `check` raises ValueError for a budget that one iteration does not fit into."""
+def walker(
+    name: str, *, iterations: int, norm: str, evaluations: int, budget: int, box: str
+) -> Walker:
+    """HopSkipJump with these settings (`budget` 0 is none); `check` raises ValueError for a budget
+    that one iteration does not fit into.
+    """
     checks.one_of(("l2", "linf"), norm=norm)
     checks.one_of(_images.BOXES, box=box)
     checks.at_least(0, iterations=iterations, budget=budget)
-    settings = dict(iterations=iterations, norm=norm, evaluations=evaluations, budget=budget or None, box=_images.BOXES[box])
+    settings = dict(
+        iterations=iterations,
+        norm=norm,
+        evaluations=evaluations,
+        budget=budget or None,
+        box=_images.BOXES[box],
+    )
     settings |= dict(tries=TRIES, halvings=HALVINGS)
     inside = _images.inside(name, box)
 
@@ -38,8 +50,17 @@ def walker(name: str, *, iterations: int, norm: str, evaluations: int, budget: i
         if inside is not None:
             inside(x)
         keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
-        one = jax.ShapeDtypeStruct((1, *x.shape[1:]), "float32"), jax.ShapeDtypeStruct((1,), "int32")
-        jax.eval_shape(lambda x_B, y_B, key_B: run(lambda x_B: x_B.reshape(len(x_B), -1)[:, 0] > 0.5, x_B, y_B, key_B), *one, keys)
+        one = (
+            jax.ShapeDtypeStruct((1, *x.shape[1:]), "float32"),
+            jax.ShapeDtypeStruct((1,), "int32"),
+        )
+        jax.eval_shape(
+            lambda x_B, y_B, key_B: run(
+                lambda x_B: x_B.reshape(len(x_B), -1)[:, 0] > 0.5, x_B, y_B, key_B
+            ),
+            *one,
+            keys,
+        )
 
     def most(features: int) -> int:
         if budget:

@@ -12,24 +12,56 @@ from mia_jax.signals.correct_under_shift import shifts
 from mia_jax.types import Signal
 
 
-def make(*, d: int = 1, iterations: int = 10, norm: str = "l2", evaluations: int = 100, budget: int = 0, box: str = "unit") -> Signal:
-    """[B, 4d + 1]: HopSkipJump's distance (signal boundary_distance, its last column) of the image and of its 4d shifts (correct_under_shift).
+def make(
+    *,
+    d: int = 1,
+    iterations: int = 10,
+    norm: str = "l2",
+    evaluations: int = 100,
+    budget: int = 0,
+    box: str = "unit",
+) -> Signal:
+    """[B, 4d + 1]: HopSkipJump's distance (signal boundary_distance, its last column) of the image
+    and of its 4d shifts (correct_under_shift).
 
-    `budget` holds for each shift. Labels only; counts are of the first j shifts together. Large = member. ValueError for what is not an image, and
-    as for boundary_distance. Source: Choquette-Choo et al. 2021 (arXiv:2007.14321), the combined attack.
+    `budget` holds for each shift. Labels only; counts are of the first j shifts together. Large =
+    member. ValueError for what is not an image, and as for boundary_distance. Source:
+    Choquette-Choo et al. 2021 (arXiv:2007.14321), the combined attack.
     """
-    walker = _walk.walker("boundary_distance_under_shift", iterations=iterations, norm=norm, evaluations=evaluations, budget=budget, box=box)
+    walker = _walk.walker(
+        "boundary_distance_under_shift",
+        iterations=iterations,
+        norm=norm,
+        evaluations=evaluations,
+        budget=budget,
+        box=box,
+    )
     views = query_views.make([f"shift:{dy},{dx}" for dy, dx in shifts(d)])
 
     def ask(probe, x_B, y_B, key_B):
         def one(v_and_x):
             v, x_B = v_and_x
-            own_B = jax.vmap(lambda key: jnp.where(v == 0, jax.random.key_data(key), jax.random.key_data(jax.random.fold_in(key, v))))(key_B)
-            walk = walker.run(probe.label, x_B, y_B, jax.random.wrap_key_data(own_B, impl=jax.random.key_impl(key_B)))
+            own_B = jax.vmap(
+                lambda key: jnp.where(
+                    v == 0,
+                    jax.random.key_data(key),
+                    jax.random.key_data(jax.random.fold_in(key, v)),
+                )
+            )(key_B)
+            walk = walker.run(
+                probe.label,
+                x_B,
+                y_B,
+                jax.random.wrap_key_data(own_B, impl=jax.random.key_impl(key_B)),
+            )
             return walk.distance_B, walk.queries_B
 
-        distance_VB, queries_VB = lax.map(one, (jnp.arange(len(views), dtype=jnp.int32), jnp.stack([view(x_B) for view in views])))
+        distance_VB, queries_VB = lax.map(
+            one, (jnp.arange(len(views), dtype=jnp.int32), jnp.stack([view(x_B) for view in views]))
+        )
         return distance_VB.T, jnp.cumsum(queries_VB, 0).T
 
     check = _images.images("boundary_distance_under_shift", walker.check)
-    return Signal(None, +1, ask, "labels", lambda features: len(views) * walker.most(features), check)
+    return Signal(
+        None, +1, ask, "labels", lambda features: len(views) * walker.most(features), check
+    )

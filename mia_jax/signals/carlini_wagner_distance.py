@@ -1,4 +1,6 @@
-"""Distance from the decision boundary, found with gradients: a reference for the label-only distances."""
+"""Distance from the decision boundary, found with gradients: a reference for the label-only
+distances.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +14,35 @@ from mia_jax.types import Signal
 FAR = 1e6  # the distance where no point with another label was found and no box bounds it
 
 
-def make(*, iterations: int = 1000, search_steps: int = 5, learning_rate: float = 5e-3, box: str = "unit") -> Signal:
-    """The l2 distance [B] to the nearest point with another label that Carlini and Wagner's optimization finds; 0 where misclassified.
+def make(
+    *, iterations: int = 1000, search_steps: int = 5, learning_rate: float = 5e-3, box: str = "unit"
+) -> Signal:
+    """The l2 distance [B] to the nearest point with another label that Carlini and Wagner's
+    optimization finds; 0 where misclassified.
 
-    White box: it follows the gradients of the logits; queries are forward passes. Large = member. ValueError for examples outside [0, 1] (box
-    'unit'; 'none' searches everywhere). Sources: Carlini and Wagner 2017 (arXiv:1608.04644); Choquette-Choo et al. 2021 (arXiv:2007.14321).
+    White box: it follows the gradients of the logits; queries are forward passes. Large = member.
+    ValueError for examples outside [0, 1] (box 'unit'; 'none' searches everywhere). Sources:
+    Carlini and Wagner 2017 (arXiv:1608.04644); Choquette-Choo et al. 2021 (arXiv:2007.14321).
     """
     checks.one_of(_images.BOXES, box=box)
     checks.at_least(1, iterations=iterations, search_steps=search_steps)
-    settings = dict(iterations=iterations, search_steps=search_steps, learning_rate=learning_rate, box=_images.BOXES[box])
+    settings = dict(
+        iterations=iterations,
+        search_steps=search_steps,
+        learning_rate=learning_rate,
+        box=_images.BOXES[box],
+    )
 
     def ask(probe, x_B, y_B, key_B):
         del key_B
         found = carlini_wagner(probe.out, x_B, y_B, **settings)
         return jnp.minimum(found.distance_B, FAR), found.queries_B
 
-    return Signal(None, +1, ask, "white_box", 32 + search_steps * (iterations + 2), _images.inside("carlini_wagner_distance", box))
+    return Signal(
+        None,
+        +1,
+        ask,
+        "white_box",
+        32 + search_steps * (iterations + 2),
+        _images.inside("carlini_wagner_distance", box),
+    )

@@ -10,11 +10,13 @@ from mia_jax.types import Signal
 
 
 def make(*, r: float = 4.0, mode: str = "paper") -> Signal:
-    """[B,A] of 1 (argmax_j z_j(x') = y) and 0 under A rotations about the center by up to r degrees, the image itself first; large = member.
+    """[B,A] of 1 (argmax_j z_j(x') = y) and 0 under A rotations about the center by up to r
+    degrees, the image itself first; large = member.
 
-    mode 'paper': 0, -r, r (3 queries). mode 'code': the 2r + 1 whole degrees -r..r by rising size, 0, -1, 1, -2, 2, ... (r whole). Cubic splines,
-    0 outside: scipy.ndimage.rotate(reshape=False). Labels only. ValueError for examples that are not images.
-    Source: Choquette-Choo et al. 2021 (arXiv:2007.14321), and its code.
+    mode 'paper': 0, -r, r (3 queries). mode 'code': the 2r + 1 whole degrees -r..r by rising size,
+    0, -1, 1, -2, 2, ... (r whole). Cubic splines, 0 outside: scipy.ndimage.rotate(reshape=False).
+    Labels only. ValueError for examples that are not images. Source: Choquette-Choo et al. 2021
+    (arXiv:2007.14321), and its code.
     """
     checks.one_of(("paper", "code"), mode=mode)
     checks.at_least(0, r=r)
@@ -22,4 +24,7 @@ def make(*, r: float = 4.0, mode: str = "paper") -> Signal:
         raise ValueError(f"r={r} must be a whole number of degrees in mode='code'.")
     sizes = [r] if mode == "paper" else range(1, round(r) + 1)
     degrees = [0.0, *(sign * float(size) for size in sizes for sign in (-1, 1))]
-    return _images.correctness(["identity", *(f"rotate:{np.float64(a)!s}" for a in degrees[1:])], name="correct_under_rotation")
+    return _images.correctness(
+        ["identity", *(f"rotate:{np.float64(a)!s}" for a in degrees[1:])],
+        name="correct_under_rotation",
+    )

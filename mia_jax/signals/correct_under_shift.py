@@ -8,13 +8,17 @@ from mia_jax.types import Signal
 
 
 def make(*, d: int = 1) -> Signal:
-    """[B, 4d + 1] of 1 (argmax_j z_j(x') = y) and 0: the image itself, then the 4d shifts (dy, dx) by |dy| + |dx| = d pixels, edges repeated.
+    """[B, 4d + 1] of 1 (argmax_j z_j(x') = y) and 0: the image itself, then the 4d shifts (dy, dx)
+    by |dy| + |dx| = d pixels, edges repeated.
 
-    Order: (0,0), (d,0), (d-1,-1), ..., (0,-d), ..., (-d,0), ..., (0,d), ..., (1,d-1), with dy down and dx right; d=0 is the image alone. Labels
-    only, 4d + 1 queries. Large = member. ValueError for examples that are not images. Source: Choquette-Choo et al. 2021 (arXiv:2007.14321).
+    Order: (0,0), (d,0), (d-1,-1), ..., (0,-d), ..., (-d,0), ..., (0,d), ..., (1,d-1), with dy down
+    and dx right; d=0 is the image alone. Labels only, 4d + 1 queries. Large = member. ValueError
+    for examples that are not images. Source: Choquette-Choo et al. 2021 (arXiv:2007.14321).
     """
     checks.at_least(0, d=d)
-    return _images.correctness([f"shift:{dy},{dx}" for dy, dx in shifts(d)], name="correct_under_shift")
+    return _images.correctness(
+        [f"shift:{dy},{dx}" for dy, dx in shifts(d)], name="correct_under_shift"
+    )
 
 
 def shifts(d: int) -> list[tuple[int, int]]:
@@ -23,4 +27,8 @@ def shifts(d: int) -> list[tuple[int, int]]:
         return [(0, 0)]
     corners = [(d, 0), (0, -d), (-d, 0), (0, d)]
     steps = [(-1, -1), (-1, 1), (1, 1), (1, -1)]
-    return [(0, 0)] + [(y + i * sy, x + i * sx) for (y, x), (sy, sx) in zip(corners, steps, strict=True) for i in range(d)]
+    return [(0, 0)] + [
+        (y + i * sy, x + i * sx)
+        for (y, x), (sy, sx) in zip(corners, steps, strict=True)
+        for i in range(d)
+    ]

@@ -1,4 +1,6 @@
-"""What enters a net's last layer: its embedding of an example, for attacks that compare examples."""
+"""What enters a net's last layer: its embedding of an example, for attacks that compare
+examples.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,10 @@ from mia_jax.types import Signal
 
 
 def make() -> Signal:
-    """[B,E], untouched ('penultimate' of Model.inside). A vector: it has no sign. White box, or a service that returns embeddings: one query."""
+    """[B,E], untouched ('penultimate' of Model.inside).
+
+    A vector: it has no sign. White box, or a service that returns embeddings: one query.
+    """
 
     def ask(probe, x_B, y_B, key_B):
         del y_B, key_B

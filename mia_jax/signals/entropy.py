@@ -9,9 +9,11 @@ from mia_jax.types import Signal
 
 
 def make() -> Signal:
-    """-sum_j p_j log p_j in [0, log C] nats, as log(1 + r) + sum_j p_j (max z - z_j) with r = sum of exp(z_j - max z) without the maximum's term.
+    """-sum_j p_j log p_j in [0, log C] nats, as log(1 + r) + sum_j p_j (max z - z_j) with r = sum
+    of exp(z_j - max z) without the maximum's term.
 
-    Every term is >= 0, so nothing cancels where one class has all the mass. Small = member. Source: Salem et al. 2019 (arXiv:1806.01246).
+    Every term is >= 0, so nothing cancels where one class has all the mass. Small = member. Source:
+    Salem et al. 2019 (arXiv:1806.01246).
     """
 
     def measure(out_BC, batch):

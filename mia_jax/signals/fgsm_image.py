@@ -9,7 +9,10 @@ from mia_jax.types import Signal
 
 
 def make(*, epsilon: float = 0.1) -> Signal:
-    """[B,F]: clip(x + epsilon sign(gradient of the loss)), flat; as many numbers as the data. White box, one pass forward and backward."""
+    """[B,F]: clip(x + epsilon sign(gradient of the loss)), flat; as many numbers as the data.
+
+    White box, one pass forward and backward.
+    """
     checks.at_least(0, epsilon=epsilon)
 
     def ask(probe, x_B, y_B, key_B):

@@ -9,7 +9,10 @@ from mia_jax.types import Signal
 
 
 def make() -> Signal:
-    """z_y, any real number; with Forward-Forward the total squared activity when the label is y. Large = member. Margin: hinge."""
+    """z_y, any real number; with Forward-Forward the total squared activity when the label is y.
+
+    Large = member. Margin: hinge.
+    """
 
     def measure(out_BC, batch):
         out_BC, label_BC = _logits.picked(out_BC, batch.y)

@@ -13,6 +13,8 @@ def make() -> Signal:
 
     def measure(out_BC, batch):
         out_BC, label_BC = _logits.picked(out_BC, batch.y)
-        return jnp.where(label_BC, out_BC, 0).sum(-1) - jnp.where(label_BC, -jnp.inf, out_BC).max(-1)
+        return jnp.where(label_BC, out_BC, 0).sum(-1) - jnp.where(label_BC, -jnp.inf, out_BC).max(
+            -1
+        )
 
     return Signal(measure, +1)

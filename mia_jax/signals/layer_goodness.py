@@ -1,4 +1,6 @@
-"""Goodness of the true label, layer by layer, of a Forward-Forward net (Hinton 2022, arXiv:2212.13345)."""
+"""Goodness of the true label, layer by layer, of a Forward-Forward net (Hinton 2022,
+arXiv:2212.13345).
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,12 @@ from mia_jax.types import Signal
 
 
 def make(*, layer: int = 0, margin: bool = False) -> Signal:
-    """g_l(x, y), the goodness of layer l when the label is y; with `margin` g_l(x, y) - max_{j != y} g_l(x, j).
+    """g_l(x, y), the goodness of layer l when the label is y; with `margin` g_l(x, y) - max_{j !=
+    y} g_l(x, j).
 
-    `layer` counts from 1: [B], large = member. With 0 all layers: [B,L], a vector without a sign. White box: one query. ValueError for a net
-    without goodness and for a layer that it does not have.
+    `layer` counts from 1: [B], large = member. With 0 all layers: [B,L], a vector without a sign.
+    White box: one query. ValueError for a net without goodness and for a layer that it does not
+    have.
     """
     checks.at_least(0, layer=layer)
 
@@ -21,10 +25,16 @@ def make(*, layer: int = 0, margin: bool = False) -> Signal:
         del key_B
         found = probe.inside(x_B)
         if "goodness" not in found:
-            raise ValueError("signal 'layer_goodness' needs a net that is trained layer by layer: model.name='forward_forward'.")
+            raise ValueError(
+                "signal 'layer_goodness' needs a net that is trained layer by layer: "
+                "model.name='forward_forward'."
+            )
         goodness_BCL = found["goodness"]
         if layer > goodness_BCL.shape[2]:
-            raise ValueError(f"layer_goodness:layer={layer}: the net has {goodness_BCL.shape[2]} layers, counted from 1 (0: all of them).")
+            raise ValueError(
+                f"layer_goodness:layer={layer}: the net has {goodness_BCL.shape[2]} layers, "
+                "counted from 1 (0: all of them)."
+            )
         own_BC1 = jax.nn.one_hot(y_B, goodness_BCL.shape[1], dtype=bool)[..., None]
         value_BL = jnp.where(own_BC1, goodness_BCL, 0).sum(1)
         value_BL -= jnp.where(own_BC1, -jnp.inf, goodness_BCL).max(1) if margin else 0.0

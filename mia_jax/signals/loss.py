@@ -9,9 +9,11 @@ from mia_jax.types import Signal
 
 
 def make() -> Signal:
-    """-log p_y >= 0 [nats], as softplus(-log odds): distinct down to 1e-38 where logsumexp(z) - z_y is 0 in float32. Small = member.
+    """-log p_y >= 0 [nats], as softplus(-log odds): distinct down to 1e-38 where logsumexp(z) - z_y
+    is 0 in float32. Small = member.
 
-    Of a sequence the mean over its positions; in regression (z - y)^2 of the single output. Source: Yeom et al. 2018 (arXiv:1709.01604).
+    Of a sequence the mean over its positions; in regression (z - y)^2 of the single output. Source:
+    Yeom et al. 2018 (arXiv:1709.01604).
     """
 
     def measure(out, batch):

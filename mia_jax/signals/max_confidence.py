@@ -9,7 +9,10 @@ from mia_jax.types import Signal
 
 
 def make() -> Signal:
-    """max_j p_j = 1 / sum_j exp(z_j - max z) in [1/C, 1]. Large = member. Source: Salem et al. 2019 (arXiv:1806.01246), adversary 3."""
+    """max_j p_j = 1 / sum_j exp(z_j - max z) in [1/C, 1].
+
+    Large = member. Source: Salem et al. 2019 (arXiv:1806.01246), adversary 3.
+    """
 
     def measure(out_BC, batch):
         out_BC, _ = _logits.picked(out_BC, batch.y)

@@ -1,4 +1,6 @@
-"""One query made for the example: the attacker's own models predict its label if, and only if, they were trained on it."""
+"""One query made for the example: the attacker's own models predict its label if, and only if, they
+were trained on it.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +13,17 @@ from mia_jax.signals import _images
 from mia_jax.types import Signal
 
 
-def make(*, shadows: int = 4, steps: int = 30, step: float = 0.01, alpha: float = 2.0, box: str = "unit") -> Signal:
-    """[B] of 1 (the model's label of x* is y) and 0. x* minimizes over `shadows` models of the attacker's own
+def make(
+    *, shadows: int = 4, steps: int = 30, step: float = 0.01, alpha: float = 2.0, box: str = "unit"
+) -> Signal:
+    """[B] of 1 (the model's label of x* is y) and 0. x* minimizes over `shadows` models of the
+    attacker's own
 
         mean_IN -log p_y(x') + mean_OUT -log(1 - p_y(x')) + alpha |x' - x|^2 / F
 
-    IN: those that trained on x (none under some designs: the first term is then left out). `steps` steps of length `step` in the direction of the
-    gradient's sign from x, in [0, 1] (box 'unit') or anywhere ('none'); the best of all steps is asked. Labels only, one query. Large = member.
+    IN: those that trained on x (none under some designs: the first term is then left out). `steps`
+    steps of length `step` in the direction of the gradient's sign from x, in [0, 1] (box 'unit') or
+    anywhere ('none'); the best of all steps is asked. Labels only, one query. Large = member.
     Source: YOQO, Wu et al. 2024 (ICLR, You Only Query Once).
     """
     checks.at_least(1, shadows=shadows, steps=steps)
@@ -32,7 +38,11 @@ def make(*, shadows: int = 4, steps: int = 30, step: float = 0.01, alpha: float 
         def objective(moved_B):
             log_p_SB, log_rest_SB = label_and_rest(probe.shadows.out(moved_B), y_B)
             near_B = jnp.square(moved_B - x_B).reshape(len(x_B), -1).mean(1)
-            return -mean_where(inside_SB, log_p_SB) - mean_where(~inside_SB, log_rest_SB) + alpha * near_B
+            return (
+                -mean_where(inside_SB, log_p_SB)
+                - mean_where(~inside_SB, log_rest_SB)
+                + alpha * near_B
+            )
 
         def one(state, _):
             moved_B, best_B, least_B = state
@@ -40,9 +50,15 @@ def make(*, shadows: int = 4, steps: int = 30, step: float = 0.01, alpha: float 
             better_B = value_B < least_B
             best_B = jnp.where(_images.along(better_B, x_B), moved_B, best_B)
             (slope_B,) = back(jnp.ones_like(value_B))
-            return (jnp.clip(moved_B - step * jnp.sign(slope_B), *limits), best_B, jnp.minimum(least_B, value_B)), None
+            return (
+                jnp.clip(moved_B - step * jnp.sign(slope_B), *limits),
+                best_B,
+                jnp.minimum(least_B, value_B),
+            ), None
 
-        moved_B, best_B, least_B = lax.scan(one, (x_B, x_B, jnp.full(len(x_B), jnp.inf, jnp.float32)), None, length=steps)[0]
+        moved_B, best_B, least_B = lax.scan(
+            one, (x_B, x_B, jnp.full(len(x_B), jnp.inf, jnp.float32)), None, length=steps
+        )[0]
         best_B = jnp.where(_images.along(objective(moved_B) < least_B, x_B), moved_B, best_B)
         return (probe.label(best_B) == y_B).astype(jnp.float32), jnp.ones(len(x_B), jnp.int32)
 

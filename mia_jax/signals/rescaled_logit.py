@@ -7,7 +7,8 @@ from mia_jax.types import Signal
 
 
 def make() -> Signal:
-    """log(p_y / (1 - p_y)) = z_y - logsumexp_{j != y} z_j, any real number, exact where p_y rounds to 0 or 1. Large = member.
+    """log(p_y / (1 - p_y)) = z_y - logsumexp_{j != y} z_j, any real number, exact where p_y rounds
+    to 0 or 1. Large = member.
 
     Source: Carlini et al. 2022 (arXiv:2112.03570), the statistic of LiRA.
     """

@@ -10,9 +10,12 @@ from mia_jax.types import Signal
 
 
 def make() -> Signal:
-    """(z - y)^2 of the single output in regression, else sum_j (p_j - [j = y])^2 in [0, 2]. Small = member.
+    """(z - y)^2 of the single output in regression, else sum_j (p_j - [j = y])^2 in [0, 2].
 
-    1 - p_y is the sum over the others, so a small score does not round to 0. Source: Yeom et al. 2018 (arXiv:1709.01604), section 3.
+    Small = member.
+
+    1 - p_y is the sum over the others, so a small score does not round to 0. Source: Yeom et al.
+    2018 (arXiv:1709.01604), section 3.
     """
 
     def measure(out_BC, batch):

@@ -13,44 +13,78 @@ from mia_jax.signals.one_query import label_and_rest, mean_where
 from mia_jax.types import Signal
 
 
-def make(*, shadows: int = 4, queries: int = 5, steps: int = 40, step: float = 0.01, box: str = "unit") -> Signal:
+def make(
+    *, shadows: int = 4, queries: int = 5, steps: int = 40, step: float = 0.01, box: str = "unit"
+) -> Signal:
     """[B,P]: the share of the first p = 1..P (`queries`, at most 10) questions whose label is y.
 
-    From x, `steps` steps of length `step` lower the mean log p_y of the attacker's models that did not train on x, by the gradient's sign; question
-    p is the first point where the mean p_y of models held out from it falls below tau_p, and the last point if none does. tau: 0.5 for p = 1, then
-    evenly on a log scale down to 1e-4. With 4 models or more every fourth is held out; with fewer, all do both. Labels only, P queries. Large =
-    member. Source: OSLO, Peng et al. 2024 (arXiv:2405.16978).
+    From x, `steps` steps of length `step` lower the mean log p_y of the attacker's models that did
+    not train on x, by the gradient's sign; question p is the first point where the mean p_y of
+    models held out from it falls below tau_p, and the last point if none does. tau: 0.5 for p = 1,
+    then evenly on a log scale down to 1e-4. With 4 models or more every fourth is held out; with
+    fewer, all do both. Labels only, P queries. Large = member. Source: OSLO, Peng et al. 2024
+    (arXiv:2405.16978).
     """
     checks.at_least(1, shadows=shadows, queries=queries, steps=steps)
     checks.positive(step=step)
     if queries > 10:
-        raise ValueError(f"queries={queries} must be at most 10; for more, boundary_distance and noise_robustness make better use of them.")
-    limits, tau_P = _images.limits(box), np.geomspace(0.5, 1e-4, queries) if queries > 1 else np.array([0.5])
+        raise ValueError(
+            f"queries={queries} must be at most 10; for more, boundary_distance and "
+            "noise_robustness make better use of them."
+        )
+    limits, tau_P = (
+        _images.limits(box),
+        np.geomspace(0.5, 1e-4, queries) if queries > 1 else np.array([0.5]),
+    )
     held_S = np.arange(shadows) % 4 == 3 if shadows >= 4 else np.ones(shadows, bool)
     made_S = ~held_S if shadows >= 4 else held_S
 
     def ask(probe, x_B, y_B, key_B):
         del key_B
         outside_SB = ~probe.shadows.member_SB
-        usable_SB = jnp.where(outside_SB.any(0)[None], outside_SB, True)  # no model left it out: all have to do
-        chosen = lambda own_S: jnp.where((usable_SB & own_S[:, None]).any(0)[None], usable_SB & own_S[:, None], usable_SB)  # noqa: E731
+        usable_SB = jnp.where(
+            outside_SB.any(0)[None], outside_SB, True
+        )  # no model left it out: all have to do
+
+        def chosen(own_S):
+            return jnp.where(
+                (usable_SB & own_S[:, None]).any(0)[None], usable_SB & own_S[:, None], usable_SB
+            )
 
         def loss(moved_B):
             log_p_SB, _ = label_and_rest(probe.shadows.out(moved_B), y_B)
-            return mean_where(chosen(made_S), log_p_SB), mean_where(chosen(held_S), jnp.exp(log_p_SB))
+            return mean_where(chosen(made_S), log_p_SB), mean_where(
+                chosen(held_S), jnp.exp(log_p_SB)
+            )
 
         def one(state, _):
             moved_B, asked_PB, done_PB = state
             _, back, held_B = jax.vjp(loss, moved_B, has_aux=True)
             new_PB = ~done_PB & (held_B[None] < tau_P[:, None])
-            asked_PB = jnp.where(jax.vmap(_images.along, (0, None))(done_PB, x_B), asked_PB, moved_B[None])
+            asked_PB = jnp.where(
+                jax.vmap(_images.along, (0, None))(done_PB, x_B), asked_PB, moved_B[None]
+            )
             (slope_B,) = back(jnp.ones(len(x_B), jnp.float32))
-            return (jnp.clip(moved_B - step * jnp.sign(slope_B), *limits), asked_PB, done_PB | new_PB), None
+            return (
+                jnp.clip(moved_B - step * jnp.sign(slope_B), *limits),
+                asked_PB,
+                done_PB | new_PB,
+            ), None
 
-        first = x_B, jnp.broadcast_to(x_B[None], (queries, *x_B.shape)), jnp.zeros((queries, len(x_B)), bool)
+        first = (
+            x_B,
+            jnp.broadcast_to(x_B[None], (queries, *x_B.shape)),
+            jnp.zeros((queries, len(x_B)), bool),
+        )
         asked_PB = lax.scan(one, first, None, length=steps + 1)[0][1]
-        same_PB = jnp.stack([(probe.label(asked_B) == y_B).astype(jnp.float32) for asked_B in asked_PB])
+        same_PB = jnp.stack(
+            [(probe.label(asked_B) == y_B).astype(jnp.float32) for asked_B in asked_PB]
+        )
         count_P = jnp.arange(1, queries + 1, dtype=jnp.int32)
-        return (jnp.cumsum(same_PB, 0) / count_P[:, None]).T, jnp.broadcast_to(count_P[None], (len(x_B), queries))
+        return (jnp.cumsum(same_PB, 0) / count_P[:, None]).T, jnp.broadcast_to(
+            count_P[None], (len(x_B), queries)
+        )
 
-    return Signal(None, +1, ask, "labels", queries, _images.inside("transfer", box), shadows=shadows)
+    return Signal(
+        None, +1, ask, "labels", queries, _images.inside("transfer", box), shadows=shadows
+    )

@@ -1,4 +1,6 @@
-"""Similarity of the embeddings of random views of one example: encoders map the views of their training images closer together."""
+"""Similarity of the embeddings of random views of one example: encoders map the views of their
+training images closer together.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,13 @@ from mia_jax.types import Signal
 
 
 def make(*, views: int = 8, shift: int = 2, noise: float = 0.05) -> Signal:
-    """Mean cosine similarity over the pairs of `views` random views of x, in [-1, 1], of the embeddings ('penultimate' of Model.inside).
+    """Mean cosine similarity over the pairs of `views` random views of x, in [-1, 1], of the
+    embeddings ('penultimate' of Model.inside).
 
-    A view of an image is moved by up to `shift` pixels either way (edges repeated), and gets noise * N(0, 1) a feature; other examples get the noise
-    alone. An embedding of length 0 has similarity 0. White box, or a service that returns embeddings: `views` queries. Large = member.
-    Source: EncoderMI-T (Liu et al. 2021, arXiv:2108.11023).
+    A view of an image is moved by up to `shift` pixels either way (edges repeated), and gets noise
+    * N(0, 1) a feature; other examples get the noise alone. An embedding of length 0 has similarity
+    0. White box, or a service that returns embeddings: `views` queries. Large = member. Source:
+    EncoderMI-T (Liu et al. 2021, arXiv:2108.11023).
     """
     checks.at_least(2, views=views)
     checks.at_least(0, shift=shift, noise=noise)
@@ -23,15 +27,21 @@ def make(*, views: int = 8, shift: int = 2, noise: float = 0.05) -> Signal:
         moved = x
         if shift and x.ndim == 3:
             padded = jnp.pad(x, ((shift, shift), (shift, shift), (0, 0)), mode="edge")
-            start = jax.random.randint(jax.random.fold_in(key, 0), (2,), 0, 2 * shift + 1, jnp.int32)
+            start = jax.random.randint(
+                jax.random.fold_in(key, 0), (2,), 0, 2 * shift + 1, jnp.int32
+            )
             moved = jax.lax.dynamic_slice(padded, (start[0], start[1], 0), x.shape)
         return moved + noise * jax.random.normal(jax.random.fold_in(key, 1), x.shape, jnp.float32)
 
     def ask(probe, x_B, y_B, key_B):
         del y_B
         draw = jax.vmap(view, (0, 0))
-        key_AB = jax.vmap(lambda a: jax.vmap(lambda key: jax.random.fold_in(key, a))(key_B))(jnp.arange(views, dtype=jnp.int32))
-        embedded_ABE = jnp.stack([probe.inside(draw(x_B, key_AB[a]))["penultimate"] for a in range(views)])
+        key_AB = jax.vmap(lambda a: jax.vmap(lambda key: jax.random.fold_in(key, a))(key_B))(
+            jnp.arange(views, dtype=jnp.int32)
+        )
+        embedded_ABE = jnp.stack(
+            [probe.inside(draw(x_B, key_AB[a]))["penultimate"] for a in range(views)]
+        )
         length_AB = jnp.sqrt(jnp.square(embedded_ABE).sum(-1, keepdims=True))
         unit_ABE = embedded_ABE / jnp.where(length_AB > 0, length_AB, 1)
         together_B, alone_B = jnp.square(unit_ABE.sum(0)).sum(-1), jnp.square(unit_ABE).sum((0, 2))

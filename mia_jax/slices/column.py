@@ -6,7 +6,9 @@ from mia_jax.metrics import slices
 
 
 def make(*, name: str, bins: int | None = None):
-    """Returns the slices of records: one per value, or `bins` of them at the column's quantiles (where it has many values: 4)."""
+    """Returns the slices of records: one per value, or `bins` of them at the column's quantiles
+    (where it has many values: 4).
+    """
 
     def layer(records):
         column = records.columns[name]

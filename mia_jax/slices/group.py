@@ -12,6 +12,9 @@ def make():
 
     def layers(records):
         rows_N = np.arange(records.evaluated_TN.shape[1])
-        return slices.packed({f"group={name}": np.isin(rows_N, rows) for name, rows in records.groups.items()}, post_hoc=False)
+        return slices.packed(
+            {f"group={name}": np.isin(rows_N, rows) for name, rows in records.groups.items()},
+            post_hoc=False,
+        )
 
     return layers

@@ -1,7 +1,8 @@
-"""Models on disk: one file a finished model, one file a running group, restored into an `eval_shape` template.
+"""Models on disk: one file a finished model, one file a running group, restored into an
+`eval_shape` template.
 
-Every file records its place: `run` (the digest of what decides the variables; '' is not recorded), its models, and the epoch of a snapshot. A file
-of another place is a ValueError that names it.
+Every file records its place: `run` (the digest of what decides the variables; '' is not recorded),
+its models, and the epoch of a snapshot. A file of another place is a ValueError that names it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import jax
 import numpy as np
 
-from mia_jax import workdir
+from mia_jax.runtime import files
 from mia_jax.runtime.store import Trained
 
 Path = pathlib.Path
@@ -31,19 +32,27 @@ def flatten(tree) -> dict[str, np.ndarray]:
 
 
 def unflatten(arrays: dict[str, np.ndarray], template, *, source: Path):
-    """The pytree of `template` (shapes and dtypes) filled from `flatten`'s arrays; ValueError if a name, shape or dtype differs."""
+    """The pytree of `template` (shapes and dtypes) filled from `flatten`'s arrays; ValueError if a
+    name, shape or dtype differs.
+    """
     named = {name.split("@")[0]: (name, array) for name, array in arrays.items()}
     leaves = []
     for path, want in jax.tree_util.tree_leaves_with_path(template):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         if name not in named:
-            raise ValueError(f"{source} has no array {name!r}; it was written by another model or optimizer. Use another workdir.")
+            raise ValueError(
+                f"{source} has no array {name!r}; it was written by another model or optimizer. "
+                "Use another workdir."
+            )
         stored, array = named[name]
         if jax.dtypes.issubdtype(want.dtype, jax.dtypes.prng_key):
             leaves.append(jax.random.wrap_key_data(array, impl=stored.split("@")[1]))
             continue
         if array.shape != want.shape or array.dtype != want.dtype:
-            raise ValueError(f"{source}: {name!r} is {array.dtype}{array.shape}, expected {want.dtype}{want.shape}. Use another workdir.")
+            raise ValueError(
+                f"{source}: {name!r} is {array.dtype}{array.shape}, expected "
+                f"{want.dtype}{want.shape}. Use another workdir."
+            )
         leaves.append(array)
     return jax.tree.unflatten(jax.tree.structure(template), leaves)
 
@@ -68,18 +77,34 @@ def place(run: str, m: int, epoch: int | None = None) -> dict:
     return dict(run=run, model=m, epoch=epoch) if run else {}
 
 
-def save_model(folder: Path, m: int, variables, history: dict[str, np.ndarray], *, run: str = "", epoch: int | None = None) -> None:
-    """Final variables of model m and its history ({name: [epochs]}); of a snapshot the variables after `epoch`."""
+def save_model(
+    folder: Path,
+    m: int,
+    variables,
+    history: dict[str, np.ndarray],
+    *,
+    run: str = "",
+    epoch: int | None = None,
+) -> None:
+    """Final variables of model m and its history ({name: [epochs]}); of a snapshot the variables
+    after `epoch`.
+    """
     arrays = flatten(dict(variables=variables)) | {f"history/{k}": v for k, v in history.items()}
-    workdir.write_npz(model_file(folder, m), record=place(run, m, epoch) or None, **arrays)
+    files.write_npz(model_file(folder, m), record=place(run, m, epoch) or None, **arrays)
 
 
-def load_models(folder: Path, models: Sequence[int], template, *, run: str = "", epoch: int | None = None):
+def load_models(
+    folder: Path, models: Sequence[int], template, *, run: str = "", epoch: int | None = None
+):
     """Variables of several models stacked on a leading axis M, on the host."""
     trees = []
     for m in models:
         path = model_file(folder, m)
-        found = workdir.read_npz(path, record=place(run, m, epoch), remedy=workdir.ANEW if epoch is None else snapshot_remedy(m))
+        found = files.read_npz(
+            path,
+            record=place(run, m, epoch),
+            remedy=files.ANEW if epoch is None else snapshot_remedy(m),
+        )
         arrays = {k: v for k, v in found.items() if k.startswith("variables/")}
         trees.append(unflatten(arrays, dict(variables=template), source=path)["variables"])
     return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
@@ -88,77 +113,120 @@ def load_models(folder: Path, models: Sequence[int], template, *, run: str = "",
 def snapshot_remedy(m: int) -> str:
     """What to do about a lost snapshot of model m."""
     return (
-        f"A snapshot can only be made while its model trains: delete train/model/{m:05d}.npz and train/snapshot/*/model/{m:05d}.npz and type the "
+        f"A snapshot can only be made while its model trains: delete train/model/{m:05d}.npz and "
+        f"train/snapshot/*/model/{m:05d}.npz and type the "
         "same command again, which trains this model anew."
     )
 
 
 def load_history(folder: Path, m: int) -> dict[str, np.ndarray]:
-    """{name: [epochs]} of finished model m, with its numbers 'summary/...'; ValueError if the file has none."""
+    """{name: [epochs]} of finished model m, with its numbers 'summary/...'; ValueError if the file
+    has none.
+    """
     path = model_file(folder, m)
-    found = {k.removeprefix("history/"): v for k, v in workdir.read_npz(path).items() if k.startswith("history/")}
+    found = {
+        k.removeprefix("history/"): v
+        for k, v in files.read_npz(path).items()
+        if k.startswith("history/")
+    }
     for name in ("summary/epochs", "summary/best_epoch", "summary/seconds"):
         if name not in found or found[name].shape or found[name].dtype.kind not in "if":
-            raise ValueError(workdir.damaged(path, ValueError(f"it has no number history/{name}")))
+            raise ValueError(files.damaged(path, ValueError(f"it has no number history/{name}")))
     return found
 
 
-def digest(folder: Path, m: int, *, run: str = "", epoch: int | None = None, whole: bool = False) -> str:
+def digest(
+    folder: Path, m: int, *, run: str = "", epoch: int | None = None, whole: bool = False
+) -> str:
     """16 hex digits of the variables of model m, from the names, sizes and checksums of its arrays.
 
-    ValueError with the remedy if the file is damaged or belongs elsewhere. The archive's directory is read and not its arrays, unless `whole`.
+    ValueError with the remedy if the file is damaged or belongs elsewhere. The archive's directory
+    is read and not its arrays, unless `whole`.
     """
-    path, remedy = model_file(folder, m), workdir.ANEW if epoch is None else snapshot_remedy(m)
-    return workdir.read_digest(path, record=place(run, m, epoch), without="history/", whole=whole, remedy=remedy)
+    path, remedy = model_file(folder, m), files.ANEW if epoch is None else snapshot_remedy(m)
+    return files.read_digest(
+        path, record=place(run, m, epoch), without="history/", whole=whole, remedy=remedy
+    )
 
 
 def save_ledger(folder: Path, m: int, ledger: Mapping, *, run: str = "") -> None:
     """What private training recorded about model m."""
-    workdir.write_json(ledger_file(folder, m), dict(ledger) | (dict(place=place(run, m)) if run else {}), seal=True)
+    files.write_json(
+        ledger_file(folder, m), dict(ledger) | (dict(place=place(run, m)) if run else {}), seal=True
+    )
 
 
 def load_ledger(folder: Path, m: int, *, run: str = "") -> dict:
     """What `save_ledger` wrote; ValueError if it is damaged or of another model or run."""
     path = ledger_file(folder, m)
-    remedy = f"Delete it and train/model/{m:05d}.npz and type the same command again, which trains this model anew."
+    remedy = (
+        f"Delete it and train/model/{m:05d}.npz and type the same command again, which trains this "
+        "model anew."
+    )
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist, and no epsilon is known without it. {remedy}")
-    found = workdir.read_json(path, needs=dict(steps=int, noise_multiplier=int | float), remedy=remedy)
+        raise FileNotFoundError(
+            f"{path} does not exist, and no epsilon is known without it. {remedy}"
+        )
+    found = files.read_json(
+        path, needs=dict(steps=int, noise_multiplier=int | float), remedy=remedy
+    )
     if run and found.pop("place", place(run, m)) != place(run, m):
         raise ValueError(f"{path} belongs to another model or run. {remedy}")
     return found
 
 
 def running_file(folder: Path, models: Sequence[int], attempt: int = 0) -> Path:
-    """The checkpoint of a group of models in training; of a further attempt at models that failed another file than of the first."""
+    """The checkpoint of a group of models in training; of a further attempt at models that failed
+    another file than of the first.
+    """
     return Trained(folder).running(models, attempt)
 
 
 def save_running(
-    folder: Path, models: Sequence[int], epoch: int, state, history: dict[str, np.ndarray], attempt: int = 0, *, run: str = ""
+    folder: Path,
+    models: Sequence[int],
+    epoch: int,
+    state,
+    history: dict[str, np.ndarray],
+    attempt: int = 0,
+    *,
+    run: str = "",
 ) -> None:
     """The state of a group after `epoch` epochs, with the metrics so far ({name: [epochs, M]})."""
     arrays = flatten(dict(state=state)) | {f"history/{k}": v for k, v in history.items()}
     record = dict(run=run, models=list(models), attempt=attempt) if run else None
-    workdir.write_npz(running_file(folder, models, attempt), record=record, models=np.asarray(models), epoch=np.asarray(epoch), **arrays)
+    files.write_npz(
+        running_file(folder, models, attempt),
+        record=record,
+        models=np.asarray(models),
+        epoch=np.asarray(epoch),
+        **arrays,
+    )
 
 
 def load_running(folder: Path, models: Sequence[int], template, attempt: int = 0, *, run: str = ""):
-    """(epoch, state, history) of a group from the checkpoint that holds all its models in this attempt, or None; a short group is padded with its
-    last model."""
+    """(epoch, state, history) of a group from the checkpoint that holds all its models in this
+    attempt, or None; a short group is padded with its last model.
+    """
     size = jax.tree.leaves(template)[0].shape[0]
     for path in Trained(folder).running_groups():
         first, last = span(path)
         if not first <= models[0] <= models[-1] <= last or attempt_of(path) != attempt:
             continue  # unread: another process may be about to remove it
-        arrays = workdir.read_npz(path, record=dict(run=run, attempt=attempt) if run else {}, remedy=RUNNING)
+        arrays = files.read_npz(
+            path, record=dict(run=run, attempt=attempt) if run else {}, remedy=RUNNING
+        )
         saved = _saved(arrays, path)
         if not set(models) <= set(saved):
             continue
         take = np.asarray([saved.index(m) for m in [*models, *[models[-1]] * (size - len(models))]])
         rows = {k: v[take] for k, v in arrays.items() if k.startswith("state/")}
         state = unflatten(rows, dict(state=template), source=path)["state"]
-        history = {k.removeprefix("history/"): v[:, take[: len(models)]] for k, v in arrays.items() if k.startswith("history/")}
+        history = {
+            k.removeprefix("history/"): v[:, take[: len(models)]]
+            for k, v in arrays.items()
+            if k.startswith("history/")
+        }
         return int(arrays["epoch"]), state, history
     return None
 
@@ -167,23 +235,47 @@ RUNNING = "Delete it and type the same command again: its models are trained fro
 
 
 def _saved(arrays: Mapping[str, np.ndarray], path: Path) -> list[int]:
-    """The models of a checkpoint; ValueError if its arrays do not fit each other or the file's name."""
+    """The models of a checkpoint; ValueError if its arrays do not fit each other or the file's
+    name.
+    """
     first, last = span(path)
     saved = np.atleast_1d(arrays.get("models", np.zeros(0, int))).tolist()
-    if not saved or arrays.get("epoch", np.zeros(1)).shape or (saved[0], saved[-1]) != (first, last):
-        raise ValueError(workdir.damaged(path, ValueError(f"it holds the models {saved}, not {first} to {last}"), remedy=RUNNING))
+    if (
+        not saved
+        or arrays.get("epoch", np.zeros(1)).shape
+        or (saved[0], saved[-1]) != (first, last)
+    ):
+        raise ValueError(
+            files.damaged(
+                path,
+                ValueError(f"it holds the models {saved}, not {first} to {last}"),
+                remedy=RUNNING,
+            )
+        )
     for name, array in arrays.items():
-        axis = array.shape[name.startswith("history/") :][:1]  # of a short group's state as long as the program's chunk
+        axis = array.shape[name.startswith("history/") :][
+            :1
+        ]  # of a short group's state as long as the program's chunk
         if name.startswith(("state/", "history/")) and (not axis or axis[0] < len(saved)):
-            raise ValueError(workdir.damaged(path, ValueError(f"{name} has the shape {array.shape} for {len(saved)} models"), remedy=RUNNING))
+            raise ValueError(
+                files.damaged(
+                    path,
+                    ValueError(f"{name} has the shape {array.shape} for {len(saved)} models"),
+                    remedy=RUNNING,
+                )
+            )
     return saved
 
 
 def discard_running(folder: Path, failed: Mapping[int, int] = {}) -> None:
-    """Removes the checkpoints whose models are all finished, or `failed` {model: attempt} in that attempt or a later one."""
+    """Removes the checkpoints whose models are all finished, or `failed` {model: attempt} in that
+    attempt or a later one.
+    """
     for path in Trained(folder).running_groups():
         first, last = span(path)
-        over = {m for m, attempt in failed.items() if attempt >= attempt_of(path)} | set(finished(folder, range(first, last + 1)))
+        over = {m for m, attempt in failed.items() if attempt >= attempt_of(path)} | set(
+            finished(folder, range(first, last + 1))
+        )
         if over >= set(range(first, last + 1)):
             path.unlink(missing_ok=True)
 

@@ -1,7 +1,9 @@
-"""How much memory there is, what running out of it looks like, and waiting for a device that may have run out of it.
+"""How much memory there is, what running out of it looks like, and waiting for a device that may
+have run out of it.
 
-The limit is the smallest of what the system has available and what this process may use: control groups (jobs of Slurm, containers of Kubernetes),
-resource limits (`ulimit -v`, `ulimit -d`), or on an accelerator the device's own.
+The limit is the smallest of what the system has available and what this process may use: control
+groups (jobs of Slurm, containers of Kubernetes), resource limits (`ulimit -v`, `ulimit -d`), or on
+an accelerator the device's own.
 """
 
 from __future__ import annotations
@@ -15,21 +17,39 @@ from typing import NamedTuple
 
 import jax
 
-from mia_jax.progress import size
+from mia_jax.runtime.progress import size
 
 Path = pathlib.Path
 ROOT = Path("/")
 UNLIMITED = 1 << 60  # control groups write a larger number where there is no limit
-V2 = ("memory.max", "memory.current", "inactive_file")  # of a control group: its limit, what it uses, and what of that the system can drop
+V2 = (
+    "memory.max",
+    "memory.current",
+    "inactive_file",
+)  # of a control group: its limit, what it uses, and what of that the system can drop
 V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-RESERVED = 768 * 2**20  # of a limit of addresses: stacks, arenas and holes that threads and allocators take beside the arrays
-WINDOW = 30.0  # seconds of waiting in which a CPU device that computes takes more than IDLE of a core
+RESERVED = (
+    768 * 2**20
+    # of a limit of addresses: stacks, arenas and holes that threads and allocators take beside the
+    # arrays
+)
+WINDOW = (
+    30.0  # seconds of waiting in which a CPU device that computes takes more than IDLE of a core
+)
 IDLE = 0.01
-SIGNS = ("resource_exhausted", "out of memory", "failed to allocate", "ynnpack operation failed", "bad_alloc")
+SIGNS = (
+    "resource_exhausted",
+    "out of memory",
+    "failed to allocate",
+    "ynnpack operation failed",
+    "bad_alloc",
+)
 
 
 class OutOfMemory(MemoryError):
-    """A plan that does not fit, or memory that ran out: the message has the numbers and how to lower them."""
+    """A plan that does not fit, or memory that ran out: the message has the numbers and how to
+    lower them.
+    """
 
 
 class Limit(NamedTuple):
@@ -40,10 +60,15 @@ class Limit(NamedTuple):
 
 
 def available(device=None, *, root: Path = ROOT) -> Limit:
-    """What can still be used: of an accelerator `device` its own memory, else of this process the smallest of all limits."""
+    """What can still be used: of an accelerator `device` its own memory, else of this process the
+    smallest of all limits.
+    """
     stats = (device.memory_stats() or {}) if device is not None else {}
     if "bytes_limit" in stats:
-        return Limit(max(0, stats["bytes_limit"] - stats.get("bytes_in_use", 0)), f"free memory of {device.device_kind}")
+        return Limit(
+            max(0, stats["bytes_limit"] - stats.get("bytes_in_use", 0)),
+            f"free memory of {device.device_kind}",
+        )
     return min(limits(root))
 
 
@@ -60,7 +85,9 @@ def _of_system(root: Path) -> Iterator[Limit]:
 
 
 def _of_groups(root: Path) -> Iterator[Limit]:
-    """Control groups, version 2 and 1, from the process's own up to the root of what this process can see."""
+    """Control groups, version 2 and 1, from the process's own up to the root of what this process
+    can see.
+    """
     for line in _text(root / "proc" / "self" / "cgroup").splitlines():
         number, controllers, path = (*line.split(":", 2), "", "")[:3]
         two = number == "0" and not controllers
@@ -72,17 +99,28 @@ def _of_groups(root: Path) -> Iterator[Limit]:
         for folder in [top / part for part in (own, *own.parents)]:
             limit = _text(folder / names[0]).strip()
             if limit.isdigit() and int(limit) < UNLIMITED:
-                used = int(_text(folder / names[1]).strip() or 0) - dict(_numbers(folder / "memory.stat")).get(names[2], 0)
-                yield Limit(max(0, int(limit) - max(0, used)), "memory that is left in this job's control group")
+                used = int(_text(folder / names[1]).strip() or 0) - dict(
+                    _numbers(folder / "memory.stat")
+                ).get(names[2], 0)
+                yield Limit(
+                    max(0, int(limit) - max(0, used)),
+                    "memory that is left in this job's control group",
+                )
 
 
 def _of_process(root: Path) -> Iterator[Limit]:
     used = dict(_numbers(root / "proc" / "self" / "status"))
-    for kind, name, words in ((resource.RLIMIT_AS, "VmSize", "ulimit -v"), (resource.RLIMIT_DATA, "VmData", "ulimit -d")):
+    for kind, name, words in (
+        (resource.RLIMIT_AS, "VmSize", "ulimit -v"),
+        (resource.RLIMIT_DATA, "VmData", "ulimit -d"),
+    ):
         limit = resource.getrlimit(kind)[0]
         if limit != resource.RLIM_INFINITY:
             limit -= RESERVED if kind == resource.RLIMIT_AS else 0
-            yield Limit(max(0, limit - used.get(name, 0) * 1024), f"memory that is left of this process's limit ({words})")
+            yield Limit(
+                max(0, limit - used.get(name, 0) * 1024),
+                f"memory that is left of this process's limit ({words})",
+            )
 
 
 def _text(path: Path) -> str:
@@ -104,13 +142,18 @@ def ran_out(error: BaseException) -> bool:
     """Whether an error of Python, NumPy or XLA says that memory ran out."""
     if isinstance(error, MemoryError):
         return True
-    return isinstance(error, jax.errors.JaxRuntimeError) and any(sign in str(error).lower() for sign in SIGNS)
+    return isinstance(error, jax.errors.JaxRuntimeError) and any(
+        sign in str(error).lower() for sign in SIGNS
+    )
 
 
 def sentence(error: BaseException, *, what: str, remedy: str, limit: Limit) -> str:
     """The message of memory that ran out while `what` was done."""
     first = (str(error).strip().splitlines() or [""])[0][:200]
-    return f"out of memory while {what}{f' ({first})' if first else ''}; {size(limit.bytes)} are left ({limit.source}). {remedy}"
+    return (
+        f"out of memory while {what}{f' ({first})' if first else ''}; {size(limit.bytes)} are left "
+        f"({limit.source}). {remedy}"
+    )
 
 
 def fetch(tree):
@@ -119,8 +162,14 @@ def fetch(tree):
 
 
 def wait(tree):
-    """Blocks until the arrays of a pytree are computed and returns it; MemoryError if they never are."""
-    return watched(lambda: jax.block_until_ready(tree)) if _on_cpu(tree) else jax.block_until_ready(tree)
+    """Blocks until the arrays of a pytree are computed and returns it; MemoryError if they never
+    are.
+    """
+    return (
+        watched(lambda: jax.block_until_ready(tree))
+        if _on_cpu(tree)
+        else jax.block_until_ready(tree)
+    )
 
 
 def _on_cpu(tree) -> bool:
@@ -130,11 +179,13 @@ def _on_cpu(tree) -> bool:
 
 
 def watched(work: Callable, *, window: float = WINDOW):
-    """The result of work(), which waits for a CPU device; MemoryError if this process computes nothing any more.
+    """The result of work(), which waits for a CPU device; MemoryError if this process computes
+    nothing any more.
 
-    XLA's CPU device loses a program whose memory could not be allocated: no error is raised, and whoever waits for its results waits forever, deaf to
-    signals. A process that computes takes processor time, so one that takes none for `window` seconds waits in vain. `work` is done in a thread of
-    its own, which is left behind then.
+    XLA's CPU device loses a program whose memory could not be allocated: no error is raised, and
+    whoever waits for its results waits forever, deaf to signals. A process that computes takes
+    processor time, so one that takes none for `window` seconds waits in vain. `work` is done in a
+    thread of its own, which is left behind then.
     """
     found, done = [], threading.Event()
 
@@ -152,7 +203,10 @@ def watched(work: Callable, *, window: float = WINDOW):
         waited += step  # not by the clock: time in which the process was stopped does not count
         if waited >= window:
             if time.process_time() - used < IDLE * waited:
-                raise MemoryError(f"the device has computed nothing for {waited:.0f} s and gives no result: most likely an allocation failed")
+                raise MemoryError(
+                    f"the device has computed nothing for {waited:.0f} s and gives no result: most "
+                    "likely an allocation failed"
+                )
             waited, used = 0.0, time.process_time()
     result, error = found[0]
     if error is not None:

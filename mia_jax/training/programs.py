@@ -1,4 +1,6 @@
-"""The compiled programs of a chunk of models on one device: plan an epoch, run (a part of) it, finish it. Each is `vmap` of one model's."""
+"""The compiled programs of a chunk of models on one device: plan an epoch, run (a part of) it,
+finish it. Each is `vmap` of one model's.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +13,27 @@ import jax.numpy as jnp
 
 from mia_jax.types import Learner, Pool, TrainState
 
-ATTEMPTS = 2**32 - 1  # fold_in(root, ATTEMPTS) is the root of the further attempts at models that failed; no model has this number
-PLAN_KEY = 2**31 - 1  # fold_in(state.key, PLAN_KEY) draws the plans; steps use fold_in(state.key, step), which never gets there
-ONCE = {"xla_backend_optimization_level": 0}  # for a program that runs once a chunk: compiling it is what it costs
+ATTEMPTS = (
+    2**32 - 1
+    # fold_in(root, ATTEMPTS) is the root of the further attempts at models that failed; no model
+    # has
+    # this number
+)
+PLAN_KEY = (
+    2**31 - 1
+    # fold_in(state.key, PLAN_KEY) draws the plans; steps use fold_in(state.key, step), which never
+    # gets
+    # there
+)
+ONCE = {
+    "xla_backend_optimization_level": 0
+}  # for a program that runs once a chunk: compiling it is what it costs
 
 
 class Programs(NamedTuple):
-    """`init(key_M, pool)`, `plan(key_M, epoch, rows_MK, weight_MK)`, `run(state, pool, index_MSB, weight_MSB)`, `finish(state, sums, pool, epoch,
-    rows_MV, weight_MV)`; M is the chunk."""
+    """`init(key_M, pool)`, `plan(key_M, epoch, rows_MK, weight_MK)`, `run(state, pool, index_MSB,
+    weight_MSB)`, `finish(state, sums, pool, epoch, rows_MV, weight_MV)`; M is the chunk.
+    """
 
     init: Callable
     plan: Callable
@@ -40,16 +55,23 @@ def make(*, learner: Learner, chunk: int, validation: bool = False) -> Programs:
         metrics = averages(sums)
         if validation:
             shown = learner.released(state) if learner.released else state.variables
-            metrics |= {f"val_{name}": value for name, value in averages(learner.evaluate(shown, pool, rows_V, weight_V)).items()}
+            metrics |= {
+                f"val_{name}": value
+                for name, value in averages(learner.evaluate(shown, pool, rows_V, weight_V)).items()
+            }
         if learner.stopping:
-            stop = learner.stopping.update(state.stop, metrics[learner.stopping.monitor], epoch, state.variables)
+            stop = learner.stopping.update(
+                state.stop, metrics[learner.stopping.monitor], epoch, state.variables
+            )
             state = state._replace(stop=stop)
         return state, metrics
 
     plan, run, finish = strict(plan), strict(run), strict(finish)
 
     @strict
-    def init(key_M, pool: Pool):  # one model at a time: random bits under vmap cost twice the compilation
+    def init(
+        key_M, pool: Pool
+    ):  # one model at a time: random bits under vmap cost twice the compilation
         return jax.lax.map(lambda key: learner.init(key, pool), key_M)
 
     return Programs(
@@ -61,7 +83,9 @@ def make(*, learner: Learner, chunk: int, validation: bool = False) -> Programs:
 
 
 def strict(function: Callable) -> Callable:
-    """The function, traced with rank promotion an error: [B] beside [B,C] is a mistake that would broadcast to garbage without a word."""
+    """The function, traced with rank promotion an error: [B] beside [B,C] is a mistake that would
+    broadcast to garbage without a word.
+    """
 
     @functools.wraps(function)
     def traced(*args):
@@ -72,12 +96,17 @@ def strict(function: Callable) -> Callable:
 
 
 def over_models(function: Callable, in_axes: tuple, chunk: int) -> Callable:
-    """`vmap` over a leading axis of `chunk` models; a chunk of one is not batched at all, which leaves a convolution its faster forms."""
+    """`vmap` over a leading axis of `chunk` models; a chunk of one is not batched at all, which
+    leaves a convolution its faster forms.
+    """
     if chunk > 1:
         return jax.vmap(function, in_axes)
 
     def single(*args):
-        first = [jax.tree.map(lambda a: a[0], arg) if axis == 0 else arg for arg, axis in zip(args, in_axes, strict=True)]
+        first = [
+            jax.tree.map(lambda a: a[0], arg) if axis == 0 else arg
+            for arg, axis in zip(args, in_axes, strict=True)
+        ]
         return jax.tree.map(lambda a: a[None], function(*first))
 
     return single
@@ -87,16 +116,29 @@ def freeze(old: TrainState, new: TrainState) -> TrainState:
     """`new`, or `old` for a model that has stopped."""
     done = old.stop.done
     keep = lambda a, b: jax.tree.map(lambda x, y: jnp.where(done, x, y), a, b)  # noqa: E731
-    return TrainState(keep(old.step, new.step), keep(old.variables, new.variables), keep(old.opt, new.opt), old.key, old.stop)
+    return TrainState(
+        keep(old.step, new.step),
+        keep(old.variables, new.variables),
+        keep(old.opt, new.opt),
+        old.key,
+        old.stop,
+    )
 
 
 def averages(sums: dict) -> dict:
     """Weighted means from weighted sums; NaN never arises from an empty sum (it is 0)."""
-    return {name: value / jnp.maximum(sums["weight"], 1e-12) for name, value in sums.items() if name != "weight"}
+    return {
+        name: value / jnp.maximum(sums["weight"], 1e-12)
+        for name, value in sums.items()
+        if name != "weight"
+    }
 
 
 def model_keys(*, seed: int, models, attempt: int = 0) -> jax.Array:
-    """One threefry key a model from (seed, model index, attempt) alone, [M]. Of a seed every bit counts (jax.random.key takes its last 32 alone)."""
+    """One threefry key a model from (seed, model index, attempt) alone, [M].
+
+    Of a seed every bit counts (jax.random.key takes its last 32 alone).
+    """
     root, rest = jax.random.key(seed & 0xFFFFFFFF, impl="threefry2x32"), seed >> 32
     root = jax.random.fold_in(root, rest) if rest else root
     root = jax.random.fold_in(jax.random.fold_in(root, ATTEMPTS), attempt) if attempt else root

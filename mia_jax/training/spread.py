@@ -1,7 +1,9 @@
-"""Work over several devices: a worker of a device takes the next item, and every device runs the same single-device program.
+"""Work over several devices: a worker of a device takes the next item, and every device runs the
+same single-device program.
 
-Not one program over a mesh: measured on fake CPU devices, a partitioned program fuses its loops differently from the single-device one and differs
-in the last bit, so that the number of devices would change the models. Independent models need no communication, and a queue also keeps devices
+Not one program over a mesh: measured on fake CPU devices, a partitioned program fuses its loops
+differently from the single-device one and differs in the last bit, so that the number of devices
+would change the models. Independent models need no communication, and a queue also keeps devices
 busy when some models stop early. Each device compiles its own copy, all at the same time.
 """
 
@@ -12,7 +14,7 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 
-from mia_jax import precision
+from mia_jax.runtime import precision
 
 
 class Cancelled(Exception):
@@ -20,7 +22,9 @@ class Cancelled(Exception):
 
 
 def default_lanes(devices: Sequence) -> int:
-    """How many workers a device can feed: on CPU as many as it has cores (a program of small arrays keeps one core busy), elsewhere one."""
+    """How many workers a device can feed: on CPU as many as it has cores (a program of small arrays
+    keeps one core busy), elsewhere one.
+    """
     if devices[0].platform != "cpu":
         return 1
     return max(1, cores() // len(devices))
@@ -31,11 +35,19 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def spread(work: Callable, items: Sequence, devices: Sequence, lanes: int | None = None, pause: Callable = lambda: None) -> None:
-    """Calls work(item, device, check) for every item, `lanes` items a device at a time (None: `default_lanes`).
+def spread(
+    work: Callable,
+    items: Sequence,
+    devices: Sequence,
+    lanes: int | None = None,
+    pause: Callable = lambda: None,
+) -> None:
+    """Calls work(item, device, check) for every item, `lanes` items a device at a time (None:
+    `default_lanes`).
 
-    `check()` calls `pause()`, which raises what ends all work at its next safe place, and raises Cancelled once another worker has failed. Raises
-    the first error. All lanes of a device run the same compiled programs.
+    `check()` calls `pause()`, which raises what ends all work at its next safe place, and raises
+    Cancelled once another worker has failed. Raises the first error. All lanes of a device run the
+    same compiled programs.
     """
     devices = list(devices) * (default_lanes(devices) if lanes is None else lanes)
     if len(devices) == 1 or len(items) <= 1:
@@ -62,7 +74,10 @@ def spread(work: Callable, items: Sequence, devices: Sequence, lanes: int | None
             errors.append(error)
 
     target = precision.same_in_threads(worker)
-    threads = [threading.Thread(target=target, args=(device,), name=f"device {device.id}", daemon=True) for device in devices[: len(items)]]
+    threads = [
+        threading.Thread(target=target, args=(device,), name=f"device {device.id}", daemon=True)
+        for device in devices[: len(items)]
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

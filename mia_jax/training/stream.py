@@ -1,4 +1,6 @@
-"""Where the examples live: the whole pool on the devices when it fits, else the rows of a few steps at a time."""
+"""Where the examples live: the whole pool on the devices when it fits, else the rows of a few steps
+at a time.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ def bare(pool: Pool, rows_K=None) -> Pool:
 
 
 def part_size(*, pool: Pool, shape_MSB: tuple[int, ...], limit: int) -> tuple[int, int]:
-    """(steps, rows) of a full part of an epoch with these indices; a part of one step is the smallest, whatever the limit."""
+    """(steps, rows) of a full part of an epoch with these indices; a part of one step is the
+    smallest, whatever the limit.
+    """
     models, steps, *batch = shape_MSB  # a batch of pairs has one more axis
     batch = int(np.prod(batch))
     row = max(1, num_bytes(pool) // len(pool.y))
@@ -29,10 +33,14 @@ def part_size(*, pool: Pool, shape_MSB: tuple[int, ...], limit: int) -> tuple[in
     return length, models * length * batch
 
 
-def parts(*, pool: Pool, index_MSB: np.ndarray, weight_MSB: np.ndarray, limit: int) -> Iterator[tuple]:
-    """(pool, index, weight) for consecutive steps whose rows together fit in `limit` bytes; the same steps in the same order.
+def parts(
+    *, pool: Pool, index_MSB: np.ndarray, weight_MSB: np.ndarray, limit: int
+) -> Iterator[tuple]:
+    """(pool, index, weight) for consecutive steps whose rows together fit in `limit` bytes; the
+    same steps in the same order.
 
-    The pool of a part holds the distinct rows of its steps, padded to a fixed number of rows so that one program serves all full parts.
+    The pool of a part holds the distinct rows of its steps, padded to a fixed number of rows so
+    that one program serves all full parts.
     """
     steps = index_MSB.shape[1]
     length, capacity = part_size(pool=pool, shape_MSB=index_MSB.shape, limit=limit)
@@ -40,4 +48,8 @@ def parts(*, pool: Pool, index_MSB: np.ndarray, weight_MSB: np.ndarray, limit: i
         index = index_MSB[:, start : start + length]
         rows, local = np.unique(index, return_inverse=True)
         padded = np.concatenate([rows, np.full(capacity - len(rows), rows[0])])
-        yield bare(pool, padded), local.reshape(index.shape).astype(np.int32), weight_MSB[:, start : start + length]
+        yield (
+            bare(pool, padded),
+            local.reshape(index.shape).astype(np.int32),
+            weight_MSB[:, start : start + length],
+        )

@@ -8,42 +8,70 @@ import numpy as np
 
 from mia_jax.privacy.independence.values import Value, all_on_all, each, joined, ranked, reduced
 
-MATRICES = frozenset("cholesky eig eigh geqrf householder_product lu qr schur svd triangular_solve tridiagonal_solve".split())
+MATRICES = frozenset(
+    """cholesky eig eigh geqrf householder_product lu qr schur svd triangular_solve
+    tridiagonal_solve""".split()
+)
 
 
 def _matrices(analysis, eqn, ins, shapes, wanted):
     """Linear algebra of stacked matrices: leading axes stay apart."""
     lead = len(ins[0].shape) - 2
-    if lead < 1 or any(len(v.shape) < lead for v in ins) or any(len(s) < lead or tuple(s[:lead]) != ins[0].shape[:lead] for s in shapes):
+    if (
+        lead < 1
+        or any(len(v.shape) < lead for v in ins)
+        or any(len(s) < lead or tuple(s[:lead]) != ins[0].shape[:lead] for s in shapes)
+    ):
         return None
     ends = [reduced(v, range(lead, len(v.shape))) for v in ins]
-    one = joined([tuple(e.reshape(e.shape[:lead]) for e in pair) for pair in ends], ins[0].shape[:lead])
-    return [each(one, lambda a, s=s: a.reshape(*a.shape, *(1,) * (len(s) - lead)), s) for s in shapes]
+    one = joined(
+        [tuple(e.reshape(e.shape[:lead]) for e in pair) for pair in ends], ins[0].shape[:lead]
+    )
+    return [
+        each(one, lambda a, s=s: a.reshape(*a.shape, *(1,) * (len(s) - lead)), s) for s in shapes
+    ]
 
 
 def _windowed(analysis, eqn, ins, shapes, wanted):
     """Axes on which the window moves by single elements stay, others are joined."""
-    window, strides, pads = (eqn.params[name] for name in ("window_dimensions", "window_strides", "padding"))
+    window, strides, pads = (
+        eqn.params[name] for name in ("window_dimensions", "window_strides", "padding")
+    )
     rank = len(shapes[0])
     kept = lambda a: all(v.shape[a] == shapes[0][a] for v in ins if len(v.shape) == rank)  # noqa: E731
-    moved = [a for a in range(rank) if window[a] != 1 or strides[a] != 1 or tuple(pads[a]) != (0, 0) or not kept(a)]
+    moved = [
+        a
+        for a in range(rank)
+        if window[a] != 1 or strides[a] != 1 or tuple(pads[a]) != (0, 0) or not kept(a)
+    ]
     ends = [reduced(Value(*ranked(v, rank), v.shape), moved) for v in ins]
     return [joined(ends, shape) for shape in shapes]
 
 
 def _fft(analysis, eqn, ins, shapes, wanted):
     rank = len(shapes[0])
-    return [Value(*reduced(ins[0], range(rank - len(eqn.params["fft_lengths"]), rank)), tuple(shapes[0]))]
+    return [
+        Value(
+            *reduced(ins[0], range(rank - len(eqn.params["fft_lengths"]), rank)), tuple(shapes[0])
+        )
+    ]
 
 
 def _dot(analysis, eqn, ins, shapes, wanted):
     (contract, batch), rank = eqn.params["dimension_numbers"], len(shapes[0])
-    free = [[a for a in range(len(v.shape)) if a not in c and a not in b] for v, c, b in zip(ins, contract, batch, strict=True)]
+    free = [
+        [a for a in range(len(v.shape)) if a not in c and a not in b]
+        for v, c, b in zip(ins, contract, batch, strict=True)
+    ]
     ends = []
     for side, (value, c, b) in enumerate(zip(ins, contract, batch, strict=True)):
         before = len(b) + (len(free[0]) if side else 0)
         lo, hi = (a.transpose(*b, *free[side], *c) for a in reduced(value, c))
-        shape = [*lo.shape[: len(b)], *(1,) * (before - len(b)), *lo.shape[len(b) : len(b) + len(free[side])]]
+        shape = [
+            *lo.shape[: len(b)],
+            *(1,) * (before - len(b)),
+            *lo.shape[len(b) : len(b) + len(free[side])],
+        ]
         shape += [1] * (rank - len(shape))
         ends.append((lo.reshape(shape), hi.reshape(shape)))
     return [joined(ends, shapes[0])]
@@ -78,4 +106,6 @@ RULES |= {
     "select_and_scatter_add": _windowed,
     "select_and_gather_add": _windowed,
 }
-PREFIXES: dict[str, Callable] = {"reduce_window": _windowed}  # primitives by the beginning of their names
+PREFIXES: dict[str, Callable] = {
+    "reduce_window": _windowed
+}  # primitives by the beginning of their names

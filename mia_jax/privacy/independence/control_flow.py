@@ -1,4 +1,6 @@
-"""Rules of calls, conditions and loops (see rules.py), whose bodies are walked; a loop, until the intervals no longer grow."""
+"""Rules of calls, conditions and loops (see rules.py), whose bodies are walked; a loop, until the
+intervals no longer grow.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +9,27 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from mia_jax.privacy.independence.programs import ours
-from mia_jax.privacy.independence.values import Value, compressed, hull, hull_of_all, joined, unknown
+from mia_jax.privacy.independence.values import (
+    Value,
+    compressed,
+    hull,
+    hull_of_all,
+    joined,
+    unknown,
+)
 
 CALLS = dict.fromkeys(("jit", "pjit", "closed_call", "remat", "remat2", "checkpoint"), "jaxpr")
-CALLS |= dict.fromkeys(("core_call", "named_call", "custom_jvp_call", "custom_vjp_call"), "call_jaxpr") | dict(custom_vmap_call="call")
+CALLS |= dict.fromkeys(
+    ("core_call", "named_call", "custom_jvp_call", "custom_vjp_call"), "call_jaxpr"
+) | dict(custom_vmap_call="call")
 STEPS = 2**15  # steps of a scan that are followed one by one
 
 
 def _call(analysis, eqn, ins, shapes, wanted):
     name = eqn.primitive.name
-    if name == "custom_vmap_call" and not ours(eqn.params["rule"]):  # a fleet of models runs the rule, not the function
+    if name == "custom_vmap_call" and not ours(
+        eqn.params["rule"]
+    ):  # a fleet of models runs the rule, not the function
         return None
     inner = eqn.params[CALLS[name]]
     return analysis.run(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), ins, wanted)
@@ -26,43 +39,67 @@ def _solve(analysis, eqn, ins, shapes, wanted):
     """What runs is the function `solve`, of its own constants and the right-hand sides."""
     lengths, solve = eqn.params["const_lengths"], eqn.params["jaxprs"].solve
     start = lengths.matvec + lengths.vecmat
-    return analysis.closed(solve, [*ins[start : start + lengths.solve], *ins[sum(lengths) :]], wanted)
+    return analysis.closed(
+        solve, [*ins[start : start + lengths.solve], *ins[sum(lengths) :]], wanted
+    )
 
 
 def _cond(analysis, eqn, ins, shapes, wanted):
     index, *operands = ins
     outs = [analysis.closed(branch, operands, wanted) for branch in eqn.params["branches"]]
     choice = hull_of_all([index])
-    return [joined([*((v.lo, v.hi) for v in values), tuple(np.int32(e) for e in choice)], s) for values, s in zip(zip(*outs), shapes, strict=True)]
+    return [
+        joined([*((v.lo, v.hi) for v in values), tuple(np.int32(e) for e in choice)], s)
+        for values, s in zip(zip(*outs), shapes, strict=True)
+    ]
 
 
 def _settled(old: Sequence[Value], new: Sequence[Value]) -> bool:
-    return all(np.array_equal(*np.broadcast_arrays(a.lo, b.lo)) and np.array_equal(*np.broadcast_arrays(a.hi, b.hi)) for a, b in zip(old, new))
+    return all(
+        np.array_equal(*np.broadcast_arrays(a.lo, b.lo))
+        and np.array_equal(*np.broadcast_arrays(a.hi, b.hi))
+        for a, b in zip(old, new)
+    )
 
 
 def _while(analysis, eqn, ins, shapes, wanted):
     p = eqn.params
     c, b = p["cond_nconsts"], p["body_nconsts"]
-    of_cond, of_body, carry = ins[:c], ins[c : c + b], [Value(v.lo, v.hi, v.shape) for v in ins[c + b :]]
+    of_cond, of_body, carry = (
+        ins[:c],
+        ins[c : c + b],
+        [Value(v.lo, v.hi, v.shape) for v in ins[c + b :]],
+    )
     while True:
         (goes_on,) = analysis.closed(p["cond_jaxpr"], [*of_cond, *carry])
         turn = tuple(np.int32(e) for e in hull_of_all([goes_on]))
         new = analysis.closed(p["body_jaxpr"], [*of_body, *carry])
-        new = [joined([(v.lo, v.hi), (w.lo, w.hi), turn], v.shape) for v, w in zip(carry, new, strict=True)]
+        new = [
+            joined([(v.lo, v.hi), (w.lo, w.hi), turn], v.shape)
+            for v, w in zip(carry, new, strict=True)
+        ]
         if _settled(carry, new):
             return carry
         carry = new
 
 
 def _scan(analysis, eqn, ins, shapes, wanted):
-    """All steps at once where they are alike; one by one where the scanned axis holds different units, or where that alone keeps units apart."""
+    """All steps at once where they are alike; one by one where the scanned axis holds different
+    units, or where that alone keeps units apart.
+    """
     p = eqn.params
-    consts, carry, xs = ins[: p["num_consts"]], ins[p["num_consts"] :][: p["num_carry"]], ins[p["num_consts"] + p["num_carry"] :]
+    consts, carry, xs = (
+        ins[: p["num_consts"]],
+        ins[p["num_consts"] :][: p["num_carry"]],
+        ins[p["num_consts"] + p["num_carry"] :],
+    )
     alike, first = all(v.lo.shape[0] == 1 for v in xs), analysis.first
     found = _alike(analysis, p, consts, carry, xs) if alike else None
     if found is not None and (not any(v.mixed for v in found) or any(v.mixed for v in ins)):
         return found
-    if p["length"] > STEPS or (found is not None and all(v.known is unknown for v in (*carry, *xs))):
+    if p["length"] > STEPS or (
+        found is not None and all(v.known is unknown for v in (*carry, *xs))
+    ):
         return found
     analysis.first = first
     return _one_by_one(analysis, p, consts, carry, xs)
@@ -84,7 +121,11 @@ def _alike(analysis, p, consts, carry, xs):
 def _row(value: Value, t: int) -> Value:
     """value[t]."""
     at = t if value.lo.shape[0] > 1 else 0
-    known = unknown if value.known is unknown else lambda: None if value.known() is None else value.known()[t]
+    known = (
+        unknown
+        if value.known is unknown
+        else lambda: None if value.known() is None else value.known()[t]
+    )
     return Value(value.lo[at], value.hi[at], value.shape[1:], known)
 
 
@@ -99,7 +140,10 @@ def _one_by_one(analysis, p, consts, carry, xs):
     stacked = []
     for values in zip(*(ys[::-1] if p["reverse"] else ys)):
         common = np.broadcast_shapes(*(v.lo.shape for v in values))
-        lo, hi = (np.stack([np.broadcast_to(a, common) for a in ends]) for ends in zip(*((v.lo, v.hi) for v in values), strict=True))
+        lo, hi = (
+            np.stack([np.broadcast_to(a, common) for a in ends])
+            for ends in zip(*((v.lo, v.hi) for v in values), strict=True)
+        )
         stacked.append(compressed(lo, hi, (p["length"], *values[0].shape)))
     return [*carry, *stacked]
 

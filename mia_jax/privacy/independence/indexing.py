@@ -1,4 +1,6 @@
-"""Rules of slices, gathers and scatters whose places are computed (see rules.py); constant places are evaluated."""
+"""Rules of slices, gathers and scatters whose places are computed (see rules.py); constant places
+are evaluated.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,16 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mia_jax.privacy.independence.values import NOBODY, TooLarge, Value, compressed, each, hull_of_all, joined, reduced
+from mia_jax.privacy.independence.values import (
+    NOBODY,
+    TooLarge,
+    Value,
+    compressed,
+    each,
+    hull_of_all,
+    joined,
+    reduced,
+)
 
 
 def _dynamic_slice(analysis, eqn, ins, shapes, wanted):
@@ -44,7 +55,12 @@ def _dynamic_update(analysis, eqn, ins, shapes, wanted):
             at.append(slice(first, first + m))
     lo, hi = np.full(size, NOBODY, np.int32), np.full(size, -1, np.int32)
     lo[tuple(at)], hi[tuple(at)] = update.lo, update.hi
-    return [joined([(value.lo, value.hi), (lo, hi), tuple(np.int32(e) for e in hull_of_all(starts))], shapes[0])]
+    return [
+        joined(
+            [(value.lo, value.hi), (lo, hi), tuple(np.int32(e) for e in hull_of_all(starts))],
+            shapes[0],
+        )
+    ]
 
 
 def _component(indices: Value, c: int):
@@ -71,9 +87,19 @@ def _gather(analysis, eqn, ins, shapes, wanted):
     value, indices = ins
     d, sizes, rank = eqn.params["dimension_numbers"], eqn.params["slice_sizes"], len(shapes[0])
     batch = [a for a in range(rank) if a not in d.offset_dims]
-    window = [a for a in range(len(value.shape)) if a not in d.collapsed_slice_dims and a not in d.operand_batching_dims]
-    starts = {axis: _component(indices, c) for c, axis in enumerate(d.start_index_map) if value.lo.shape[axis] > 1}
-    value = Value(*reduced(value, [axis for axis, start in starts.items() if start is None]), value.shape)
+    window = [
+        a
+        for a in range(len(value.shape))
+        if a not in d.collapsed_slice_dims and a not in d.operand_batching_dims
+    ]
+    starts = {
+        axis: _component(indices, c)
+        for c, axis in enumerate(d.start_index_map)
+        if value.lo.shape[axis] > 1
+    }
+    value = Value(
+        *reduced(value, [axis for axis, start in starts.items() if start is None]), value.shape
+    )
     at = []
     for axis, n in enumerate(value.lo.shape):
         place = np.zeros((1,) * rank, int)
@@ -82,11 +108,22 @@ def _gather(analysis, eqn, ins, shapes, wanted):
                 out = batch[d.start_indices_batching_dims[d.operand_batching_dims.index(axis)]]
                 place = _placed(np.arange(n), [out], rank)
             elif starts.get(axis) is not None:
-                place = _placed(np.clip(starts[axis], 0, value.shape[axis] - sizes[axis]).astype(int), batch, rank)
+                place = _placed(
+                    np.clip(starts[axis], 0, value.shape[axis] - sizes[axis]).astype(int),
+                    batch,
+                    rank,
+                )
             if axis in window:
-                place = place + _placed(np.arange(sizes[axis]), [d.offset_dims[window.index(axis)]], rank)
+                place = place + _placed(
+                    np.arange(sizes[axis]), [d.offset_dims[window.index(axis)]], rank
+                )
         at.append(place)
-    ends = [tuple(end[tuple(at)].reshape(np.broadcast_shapes((1,) * rank, *(a.shape for a in at))) for end in (value.lo, value.hi))]
+    ends = [
+        tuple(
+            end[tuple(at)].reshape(np.broadcast_shapes((1,) * rank, *(a.shape for a in at)))
+            for end in (value.lo, value.hi)
+        )
+    ]
     one = reduced(indices, [len(indices.shape) - 1])
     ends.append(tuple(_placed(end.squeeze(-1), batch, rank) for end in one))
     return [compressed(*joined(ends, shapes[0])[:2], shapes[0])]
@@ -98,8 +135,14 @@ def _scatter(analysis, eqn, ins, shapes, wanted):
     value, indices, updates = ins
     d, rank = eqn.params["dimension_numbers"], len(ins[2].shape)
     batch = [a for a in range(rank) if a not in d.update_window_dims]
-    window = [a for a in range(len(value.shape)) if a not in d.inserted_window_dims and a not in d.operand_batching_dims]
-    ends = [_placed(end.squeeze(-1), batch, rank) for end in reduced(indices, [len(indices.shape) - 1])]
+    window = [
+        a
+        for a in range(len(value.shape))
+        if a not in d.inserted_window_dims and a not in d.operand_batching_dims
+    ]
+    ends = [
+        _placed(end.squeeze(-1), batch, rank) for end in reduced(indices, [len(indices.shape) - 1])
+    ]
     updates = joined([(updates.lo, updates.hi), tuple(ends)], updates.shape)
     at, size = [], []
     for axis, n in enumerate(value.shape):
@@ -112,7 +155,9 @@ def _scatter(analysis, eqn, ins, shapes, wanted):
             start = _component(indices, d.scatter_dims_to_operand_dims.index(axis))
             out = d.update_window_dims[window.index(axis)] if axis in window else None
             width = 1 if out is None else updates.shape[out]
-            if start is not None and (start >= 0).all() and (start <= n - width).all():  # else the mode decides where it lands
+            if (
+                start is not None and (start >= 0).all() and (start <= n - width).all()
+            ):  # else the mode decides where it lands
                 place, length = _placed(np.asarray(start, int), batch, rank), n
                 if out is not None:
                     place = place + _placed(np.arange(width), [out], rank)

@@ -1,4 +1,6 @@
-"""Reads jaxprs: their equations, constants and places in the source, and the operations whose rules are not JAX's own."""
+"""Reads jaxprs: their equations, constants and places in the source, and the operations whose rules
+are not JAX's own.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +14,29 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from mia_jax.privacy.independence.values import Value, nobody, unknown
 
 KNOWN = 2**20  # elements of the largest constant that is evaluated for its indices
-OURS = "mia_jax."  # modules whose rules of batching and differentiation are tested to keep examples apart
+# modules whose rules of batching and differentiation are tested to keep examples apart
+OURS = "mia_jax."
 
 
 def opaque(closed: ClosedJaxpr) -> str:
-    """The first operation of a program whose batched form is code of its own (a callback, a custom_vmap), '' without one: vmap promises nothing."""
+    """The first operation of a program whose batched form is code of its own (a callback, a
+    custom_vmap), '' without one: vmap promises nothing.
+    """
     for eqn in equations(closed):
         name = eqn.primitive.name
-        if "callback" in name or "ffi" in name or (name == "custom_vmap_call" and not ours(eqn.params["rule"])):
+        if (
+            "callback" in name
+            or "ffi" in name
+            or (name == "custom_vmap_call" and not ours(eqn.params["rule"]))
+        ):
             return where(eqn)
     return ""
 
 
 def derivatives(closed: ClosedJaxpr) -> str:
-    """The first operation of a program with a derivative of its own (custom_vjp) that is not this package's, '' without one: it may be nonlinear."""
+    """The first operation of a program with a derivative of its own (custom_vjp) that is not this
+    package's, '' without one: it may be nonlinear.
+    """
     for eqn in equations(closed):
         if eqn.primitive.name == "custom_vjp_call" and not ours(eqn.params["bwd"]):
             return where(eqn)
@@ -36,7 +47,9 @@ def equations(jaxpr):
     jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
     for eqn in jaxpr.eqns:
         yield eqn
-        for leaf in jax.tree.leaves(list(eqn.params.values()), is_leaf=lambda a: isinstance(a, ClosedJaxpr | Jaxpr)):
+        for leaf in jax.tree.leaves(
+            list(eqn.params.values()), is_leaf=lambda a: isinstance(a, ClosedJaxpr | Jaxpr)
+        ):
             if isinstance(leaf, ClosedJaxpr | Jaxpr):
                 yield from equations(leaf)
 
@@ -44,7 +57,10 @@ def equations(jaxpr):
 def ours(function) -> bool:
     """Whether a rule of batching or differentiation is defined in this package."""
     while not hasattr(function, "__code__"):
-        inner = next((getattr(function, name) for name in ("rule", "f", "func") if hasattr(function, name)), None)
+        inner = next(
+            (getattr(function, name) for name in ("rule", "f", "func") if hasattr(function, name)),
+            None,
+        )
         if inner is None:
             return False
         function = inner
@@ -54,15 +70,29 @@ def ours(function) -> bool:
 def where(eqn) -> str:
     """`primitive` (file:line) of an equation."""
     trace = eqn.source_info.traceback
-    frames = [] if trace is None else [f for f in trace.frames if "/jax/" not in f.file_name and "/flax/" not in f.file_name]
-    frames = [f for f in frames if "/mia_jax/privacy/" not in f.file_name and "/mia_jax/learners/" not in f.file_name]
-    at = f" ({'/'.join(frames[0].file_name.split('/')[-2:])}:{frames[0].line_num})" if frames else ""
+    frames = (
+        []
+        if trace is None
+        else [f for f in trace.frames if "/jax/" not in f.file_name and "/flax/" not in f.file_name]
+    )
+    frames = [
+        f
+        for f in frames
+        if "/mia_jax/privacy/" not in f.file_name and "/mia_jax/learners/" not in f.file_name
+    ]
+    at = (
+        f" ({'/'.join(frames[0].file_name.split('/')[-2:])}:{frames[0].line_num})" if frames else ""
+    )
     return f"`{eqn.primitive.name}`{at}"
 
 
 def live(jaxpr: Jaxpr, wanted) -> list[tuple]:
     """(equation, which of its outputs are used) of those that the wanted outputs need."""
-    needed = {v for v, want in zip(jaxpr.outvars, wanted, strict=True) if want and not isinstance(v, Literal)}
+    needed = {
+        v
+        for v, want in zip(jaxpr.outvars, wanted, strict=True)
+        if want and not isinstance(v, Literal)
+    }
     found = []
     for eqn in reversed(jaxpr.eqns):
         used = [v in needed for v in eqn.outvars]

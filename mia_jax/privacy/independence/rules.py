@@ -1,6 +1,7 @@
 """Rules of elementwise operations, reductions and changes of shape.
 
-A rule is a function (analysis, equation, inputs, output shapes, wanted) -> output Values; None says that every output depends on every input.
+A rule is a function (analysis, equation, inputs, output shapes, wanted) -> output Values; None says
+that every output depends on every input.
 """
 
 from __future__ import annotations
@@ -10,17 +11,33 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mia_jax.privacy.independence.values import TooLarge, Value, compressed, each, hull_of_all, joined, ranked, reduced, unknown
+from mia_jax.privacy.independence.values import (
+    TooLarge,
+    Value,
+    compressed,
+    each,
+    hull_of_all,
+    joined,
+    ranked,
+    reduced,
+    unknown,
+)
 
 ELEMENTWISE = frozenset(
-    """abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil clamp clz complex conj convert_element_type copy
-    copy_p cos cosh digamma div eq eq_to erf erf_inv erfc exp exp2 expm1 floor ge gt igamma igamma_grad_a igammac imag integer_pow is_finite le le_to
-    lgamma log log1p logistic lt lt_to max min mul name ne neg nextafter not or optimization_barrier pcast polygamma population_count pow pvary
-    random_clone random_fold_in random_gamma_grad random_seed real reduce_precision regularized_incomplete_beta rem round rsqrt select_n
-    sharding_constraint shift_left shift_right_arithmetic shift_right_logical sign sin sinh sqrt square stop_gradient sub tan tanh threefry2x32 xor
-    zeta""".split()
+    """abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil
+    clamp clz complex conj convert_element_type copy copy_p cos cosh digamma div eq eq_to erf
+    erf_inv erfc exp exp2 expm1 floor ge gt igamma igamma_grad_a igammac imag integer_pow
+    is_finite le le_to lgamma log log1p logistic lt lt_to max min mul name ne neg nextafter not
+    or optimization_barrier pcast polygamma population_count pow pvary random_clone
+    random_fold_in random_gamma_grad random_seed real reduce_precision
+    regularized_incomplete_beta rem round rsqrt select_n sharding_constraint shift_left
+    shift_right_arithmetic shift_right_logical sign sin sinh sqrt square stop_gradient sub tan
+    tanh threefry2x32 xor zeta""".split()
 )
-REDUCTIONS = frozenset("argmax argmin reduce reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum reduce_xor".split())
+REDUCTIONS = frozenset(
+    "argmax argmin reduce reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum "
+    "reduce_xor".split()
+)
 CUMULATIVE = frozenset("cumlogsumexp cummax cummin cumprod cumsum".split())
 
 
@@ -45,7 +62,13 @@ def _cumulative(analysis, eqn, ins, shapes, wanted):
     if value.lo.shape[axis] == 1:
         return [value._replace(known=unknown, parts=())]
     turn = (lambda a: np.flip(a, axis)) if eqn.params["reverse"] else lambda a: a
-    return [Value(turn(np.minimum.accumulate(turn(value.lo), axis)), turn(np.maximum.accumulate(turn(value.hi), axis)), value.shape)]
+    return [
+        Value(
+            turn(np.minimum.accumulate(turn(value.lo), axis)),
+            turn(np.maximum.accumulate(turn(value.hi), axis)),
+            value.shape,
+        )
+    ]
 
 
 def _broadcast(analysis, eqn, ins, shapes, wanted):
@@ -61,7 +84,9 @@ def _broadcast(analysis, eqn, ins, shapes, wanted):
 
 
 def _reshape(analysis, eqn, ins, shapes, wanted):
-    """Axes are cut into the shortest groups of equal size on both sides; a group along which nothing changes stays short."""
+    """Axes are cut into the shortest groups of equal size on both sides; a group along which
+    nothing changes stays short.
+    """
     if eqn.params.get("dimensions") is not None or 0 in ins[0].shape:
         return None
     old, new = ins[0].shape, shapes[0]
@@ -102,7 +127,9 @@ def _expand(analysis, eqn, ins, shapes, wanted):
 def _slice(analysis, eqn, ins, shapes, wanted):
     p = eqn.params
     strides = p["strides"] or (1,) * len(shapes[0])
-    cut = [slice(*where) for where in zip(p["start_indices"], p["limit_indices"], strides, strict=True)]
+    cut = [
+        slice(*where) for where in zip(p["start_indices"], p["limit_indices"], strides, strict=True)
+    ]
     at = tuple(slice(None) if n == 1 else c for n, c in zip(ins[0].lo.shape, cut, strict=True))
     return [each(ins[0], lambda a: a[at], shapes[0])]
 
@@ -110,7 +137,9 @@ def _slice(analysis, eqn, ins, shapes, wanted):
 def _pad(analysis, eqn, ins, shapes, wanted):
     value, (fill_lo, fill_hi) = ins[0], hull_of_all(ins[1:])
     at, size = [], []
-    for n, m, length, (low, _, inner) in zip(value.lo.shape, value.shape, shapes[0], eqn.params["padding_config"], strict=True):
+    for n, m, length, (low, _, inner) in zip(
+        value.lo.shape, value.shape, shapes[0], eqn.params["padding_config"], strict=True
+    ):
         place = low + np.arange(m) * (inner + 1)
         if n == 1 or (low, length) == (0, m):
             at.append((slice(None), slice(None)))
@@ -145,7 +174,10 @@ def _stack(analysis, eqn, ins, shapes, wanted):
     axis = eqn.params["axis"]
     ends = [(np.expand_dims(v.lo, axis), np.expand_dims(v.hi, axis)) for v in ins]
     common = np.broadcast_shapes(*(lo.shape for lo, _ in ends))
-    lo, hi = (np.concatenate([np.broadcast_to(a, common) for a in arrays], axis) for arrays in zip(*ends, strict=True))
+    lo, hi = (
+        np.concatenate([np.broadcast_to(a, common) for a in arrays], axis)
+        for arrays in zip(*ends, strict=True)
+    )
     return [compressed(lo, hi, shapes[0])]
 
 
@@ -165,22 +197,38 @@ def _tile(analysis, eqn, ins, shapes, wanted):
     reps = eqn.params.get("reps")
     if reps is None or len(reps) != len(shapes[0]):
         return None
-    return [each(ins[0], lambda a: np.tile(a, [1 if n == 1 else r for n, r in zip(a.shape, reps, strict=True)]), shapes[0])]
+    return [
+        each(
+            ins[0],
+            lambda a: np.tile(a, [1 if n == 1 else r for n, r in zip(a.shape, reps, strict=True)]),
+            shapes[0],
+        )
+    ]
 
 
 def _sort(analysis, eqn, ins, shapes, wanted):
-    axis = eqn.params.get("dimension", eqn.params.get("operand_dimension", eqn.params.get("reduction_dimension", len(shapes[0]) - 1)))
+    axis = eqn.params.get(
+        "dimension",
+        eqn.params.get(
+            "operand_dimension", eqn.params.get("reduction_dimension", len(shapes[0]) - 1)
+        ),
+    )
     one = joined([reduced(v, [axis % len(v.shape)]) for v in ins], ins[0].shape)
     return [Value(one.lo, one.hi, tuple(shape)) for shape in shapes]
 
 
 def _leading(analysis, eqn, ins, shapes, wanted):
-    """The common leading axes stay; further axes of the input are joined, further ones of the output are all alike."""
+    """The common leading axes stay; further axes of the input are joined, further ones of the
+    output are all alike.
+    """
     (value, *_), rank = ins, len(shapes[0])
     lead = min(len(value.shape), rank)
     while value.shape[:lead] != tuple(shapes[0][:lead]):
         lead -= 1
-    lo, hi = (a.reshape(*a.shape[:lead], *(1,) * (rank - lead)) for a in reduced(value, range(lead, len(value.shape))))
+    lo, hi = (
+        a.reshape(*a.shape[:lead], *(1,) * (rank - lead))
+        for a in reduced(value, range(lead, len(value.shape)))
+    )
     return [Value(lo, hi, tuple(shapes[0]))]
 
 

@@ -1,4 +1,6 @@
-"""Runs a loss on small batches and compares bits: shows that a net mixes the examples of a batch, never that it does not."""
+"""Runs a loss on small batches and compares bits: shows that a net mixes the examples of a batch,
+never that it does not.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ FAR = 30.0  # standard deviations: gates on a mean over the batch open and close
 
 
 class Trial(NamedTuple):
-    """`mixes`: a loss changed with other rows; `batches` were compared; `unable`: why none could be ('' if some were)."""
+    """`mixes`: a loss changed with other rows; `batches` were compared; `unable`: why none could be
+    ('' if some were).
+    """
 
     mixes: bool
     batches: int
@@ -27,38 +31,50 @@ class Trial(NamedTuple):
 
 
 def tried(*, model: Model, loss: Loss, sample: Pool, rounds: int) -> Trial:
-    """Compares, bit by bit, the loss of every row of a training batch with its loss beside other rows, labels, weights and row numbers.
+    """Compares, bit by bit, the loss of every row of a training batch with its loss beside other
+    rows, labels, weights and row numbers.
 
-    Each round draws parameters, none of them zero, and rows like those of `sample` (a Pool of a few examples): its own rows with noise of
-    its spread, or whole numbers within its range. The others are replaced by fresh rows, rows far away on both sides, and NaN.
+    Each round draws parameters, none of them zero, and rows like those of `sample` (a Pool of a few
+    examples): its own rows with noise of its spread, or whole numbers within its range. The others
+    are replaced by fresh rows, rows far away on both sides, and NaN.
     """
     if isinstance(sample.x, jax.core.Tracer) or isinstance(sample.y, jax.core.Tracer):
         return Trial(False, 0, "the examples are being traced")
-    # A learner may be built while a program is traced, and NaN is among the rows whatever a debugging session says of it.
+    # A learner may be built while a program is traced, and NaN is among the rows whatever a
+    # debugging session says of it.
     with jax.ensure_compile_time_eval(), jax.debug_nans(False), jax.debug_infs(False):
         return _tried(model=model, loss=loss, sample=sample, rounds=rounds)
 
 
 def _tried(*, model: Model, loss: Loss, sample: Pool, rounds: int) -> Trial:
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.asarray(sample.x[:1]))
-    sample = dataclasses.replace(sample, x=np.asarray(sample.x[:MOST]), y=np.asarray(sample.y[:MOST]))
+    sample = dataclasses.replace(
+        sample, x=np.asarray(sample.x[:MOST]), y=np.asarray(sample.y[:MOST])
+    )
 
     def losses(variables, batch):
-        return loss(variables, batch, key_B=jax.random.split(jax.random.key(0), ROWS), train=True)[0]
+        return loss(variables, batch, key_B=jax.random.split(jax.random.key(0), ROWS), train=True)[
+            0
+        ]
 
     program = jax.jit(losses, compiler_options=QUICK if jax.default_backend() == "cpu" else None)
     compared = 0
     for r in range(rounds):
         rng = np.random.default_rng(r)
         variables = jax.tree.map(lambda leaf, rng=rng: _parameter(rng, leaf), shapes)
-        base = _rows(rng, sample) | dict(weight_B=np.ones(ROWS, np.float32), index_B=np.arange(ROWS, dtype=np.int32))
+        base = _rows(rng, sample) | dict(
+            weight_B=np.ones(ROWS, np.float32), index_B=np.arange(ROWS, dtype=np.int32)
+        )
         own = _bits(program(variables, Batch(**base, task=sample.task)))
         if own != _bits(program(variables, Batch(**base, task=sample.task))):
             return Trial(False, 0, "the same batch gives other bits when it is run again")
         usable = [b for b in range(ROWS) if np.isfinite(np.frombuffer(own[b], np.float32)).all()]
         for others in _replacements(rng, sample):
             for b in usable:
-                rows = {name: np.concatenate([value[:b], base[name][b : b + 1], value[b + 1 :]]) for name, value in others.items()}
+                rows = {
+                    name: np.concatenate([value[:b], base[name][b : b + 1], value[b + 1 :]])
+                    for name, value in others.items()
+                }
                 compared += 1
                 if _bits(program(variables, Batch(**rows, task=sample.task)))[b] != own[b]:
                     return Trial(True, compared, "")
@@ -70,7 +86,9 @@ def _bits(loss_B) -> list[bytes]:
 
 
 def _parameter(rng, leaf) -> np.ndarray:
-    """Normals that keep the size of what passes through; the same for a bias or a scale, far from 0 and 1."""
+    """Normals that keep the size of what passes through; the same for a bias or a scale, far from 0
+    and 1.
+    """
     fan_in = math.prod(leaf.shape[:-1]) if len(leaf.shape) > 1 else 2
     return (rng.standard_normal(leaf.shape, np.float32) * (1.5 / fan_in) ** 0.5).astype(leaf.dtype)
 
@@ -85,11 +103,16 @@ def _like(rng, x: np.ndarray, chosen) -> np.ndarray:
     if x.dtype == bool:
         return rng.integers(0, 2, (ROWS, *x.shape[1:])).astype(bool)
     if x.dtype.kind in "iu":
-        drawn = rng.integers(min(0, int(x.min())), max(1, int(x.max())) + 1, (ROWS, *x.shape[1:])).astype(x.dtype)
+        drawn = rng.integers(
+            min(0, int(x.min())), max(1, int(x.max())) + 1, (ROWS, *x.shape[1:])
+        ).astype(x.dtype)
         real = rng.integers(0, 2, (ROWS, *(1,) * (x.ndim - 1))).astype(bool)
         return np.where(real, x[chosen], drawn)
     spread = float(np.std(np.asarray(x, np.float32))) or 1.0
-    return (np.asarray(x[chosen], np.float32) + spread * rng.standard_normal((ROWS, *x.shape[1:]), np.float32)).astype(x.dtype)
+    return (
+        np.asarray(x[chosen], np.float32)
+        + spread * rng.standard_normal((ROWS, *x.shape[1:]), np.float32)
+    ).astype(x.dtype)
 
 
 def _labels(rng, sample: Pool, chosen) -> np.ndarray:
@@ -108,4 +131,8 @@ def _replacements(rng, sample: Pool):
         spread = FAR * (float(np.std(np.asarray(sample.x, np.float32))) or 1.0)
         for shift in (-spread, spread, np.nan):
             rows = _rows(rng, sample)
-            yield rows | dict(x=(rows["x"] + np.float32(shift)).astype(rows["x"].dtype), weight_B=ones, index_B=index)
+            yield rows | dict(
+                x=(rows["x"] + np.float32(shift)).astype(rows["x"].dtype),
+                weight_B=ones,
+                index_B=index,
+            )

@@ -1,12 +1,16 @@
-"""Which units of a batch each number of a traced program can depend on: a data-flow analysis of its jaxpr, without running it.
+"""Which units of a batch each number of a traced program can depend on: a data-flow analysis of its
+jaxpr, without running it.
 
-Every element of every array carries the interval of unit numbers that may reach it (`values`): empty, [u, u], or wider. Joining two elements is
-the hull of their intervals, so every reduction is a minimum and a maximum. Each primitive has a rule in `rules`, `algebra`, `indexing` or
+Every element of every array carries the interval of unit numbers that may reach it (`values`):
+empty, [u, u], or wider. Joining two elements is the hull of their intervals, so every reduction is
+a minimum and a maximum. Each primitive has a rule in `rules`, `algebra`, `indexing` or
 `control_flow`.
 
-The analysis errs on one side only. It may see a dependence that is not there (x - x, a product with a mask of zeros), and it takes an operation that
-it has no rule for as one whose every output depends on every input; it never overlooks one. Indices that are constants of the program (an arange over
-the batch) are evaluated, so that `logits[jnp.arange(B), y]` is seen for what it is. Conditions, numbers of iterations and indices count as inputs.
+The analysis errs on one side only. It may see a dependence that is not there (x - x, a product with
+a mask of zeros), and it takes an operation that it has no rule for as one whose every output
+depends on every input; it never overlooks one. Indices that are constants of the program (an arange
+over the batch) are evaluated, so that `logits[jnp.arange(B), y]` is seen for what it is.
+Conditions, numbers of iterations and indices count as inputs.
 """
 
 from __future__ import annotations
@@ -20,7 +24,14 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from mia_jax.privacy.independence import algebra, control_flow, indexing, rules
 from mia_jax.privacy.independence.programs import array_of, constant, literal, live, where
-from mia_jax.privacy.independence.values import TooLarge, Value, all_on_all, by_unit, nobody, unknown
+from mia_jax.privacy.independence.values import (
+    TooLarge,
+    Value,
+    all_on_all,
+    by_unit,
+    nobody,
+    unknown,
+)
 
 BUDGET = 2**28  # interval ends computed before the analysis gives up
 RULES = rules.RULES | algebra.RULES | indexing.RULES | control_flow.RULES
@@ -30,8 +41,9 @@ PREFIXES = algebra.PREFIXES | indexing.PREFIXES
 def separate(function: Callable, arguments: Sequence, units: Sequence[int | None]) -> str:
     """'' if no row of the outputs depends on two units, else where in the program two may meet.
 
-    `arguments` are trees of arrays or shapes; `units` says of each into how many units the first axis of its leaves is cut, None that it holds no
-    unit's data. Every output leaf [U,...] must depend, in its row u, on unit u alone.
+    `arguments` are trees of arrays or shapes; `units` says of each into how many units the first
+    axis of its leaves is cut, None that it holds no unit's data. Every output leaf [U,...] must
+    depend, in its row u, on unit u alone.
     """
     closed = jax.make_jaxpr(function)(*arguments)
     values = [
@@ -58,7 +70,9 @@ class Analysis:
         self.first = ""
         self.left = budget
 
-    def closed(self, closed: ClosedJaxpr, values: Sequence[Value], wanted: Sequence[bool] | None = None) -> list[Value]:
+    def closed(
+        self, closed: ClosedJaxpr, values: Sequence[Value], wanted: Sequence[bool] | None = None
+    ) -> list[Value]:
         """The outputs' Values; those that are not `wanted` may be anything."""
         return self.run(closed.jaxpr, closed.consts, values, wanted)
 
@@ -66,7 +80,12 @@ class Analysis:
         wanted = [True] * len(jaxpr.outvars) if wanted is None else wanted
         env: dict = {}
         for var, const in zip(jaxpr.constvars, consts, strict=True):
-            env[var] = nobody(np.shape(const), unknown if isinstance(const, jax.core.Tracer) else functools.partial(array_of, const))
+            env[var] = nobody(
+                np.shape(const),
+                unknown
+                if isinstance(const, jax.core.Tracer)
+                else functools.partial(array_of, const),
+            )
         env |= dict(zip(jaxpr.invars, values, strict=True))
         for eqn, needed in live(jaxpr, wanted):
             ins = [literal(v) if isinstance(v, Literal) else env[v] for v in eqn.invars]
@@ -74,7 +93,13 @@ class Analysis:
             env |= {var: out for var, out in zip(eqn.outvars, outs, strict=True)}
         found = []
         for var, want in zip(jaxpr.outvars, wanted, strict=True):
-            found.append(literal(var) if isinstance(var, Literal) else env[var] if want else nobody(var.aval.shape))
+            found.append(
+                literal(var)
+                if isinstance(var, Literal)
+                else env[var]
+                if want
+                else nobody(var.aval.shape)
+            )
         return found
 
     def equation(self, eqn, ins: list[Value], wanted) -> list[Value]:
@@ -88,9 +113,14 @@ class Analysis:
         outs = None if rule is None else rule(self, eqn, ins, shapes, wanted)
         outs = [all_on_all(ins, shape) for shape in shapes] if outs is None else outs
         for value, shape in zip(outs, shapes, strict=True):
-            fits = len(value.lo.shape) == len(shape) and all(n in (1, m) for n, m in zip(value.lo.shape, shape, strict=True))
+            fits = len(value.lo.shape) == len(shape) and all(
+                n in (1, m) for n, m in zip(value.lo.shape, shape, strict=True)
+            )
             if not fits or value.shape != tuple(shape) or value.lo.shape != value.hi.shape:
-                raise AssertionError(f"{name}: a rule of the analysis gave {value.lo.shape} for an array of shape {shape}.")
+                raise AssertionError(
+                    f"{name}: a rule of the analysis gave {value.lo.shape} for an array of shape "
+                    f"{shape}."
+                )
         if not self.first and any(v.mixed for v in outs) and not any(v.mixed for v in ins):
             self.first = where(eqn)
         return outs
@@ -98,4 +128,6 @@ class Analysis:
 
 def rule_of(name: str) -> Callable | None:
     """Returns the rule of a primitive, None without one."""
-    return RULES.get(name) or next((rule for start, rule in PREFIXES.items() if name.startswith(start)), None)
+    return RULES.get(name) or next(
+        (rule for start, rule in PREFIXES.items() if name.startswith(start)), None
+    )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from mia_jax.measures import verdict as standing
 from mia_jax.metrics import rows as result_rows
-from mia_jax.report import answer, rendering, standing, tables, trust
+from mia_jax.report import answer, rendering, tables, trust
 
 ORDER = 60
 NEEDS = ("results", "verdict")
@@ -56,7 +57,9 @@ def shown_metrics(rows: Sequence[Mapping]) -> list[str]:
 
 
 def basis(row: Mapping) -> str:
-    """Says how many members, non-members and targets a number has, and what its interval resamples."""
+    """Says how many members, non-members and targets a number has, and what its interval
+    resamples.
+    """
     counts = f"{row['n_member']:,} members and {row['n_nonmember']:,} non-members"
     if row["target"] == "pooled" and row["n_targets"] > 1:
         counts = f"{row['n_targets']} targets pooled: {counts}"
@@ -128,7 +131,9 @@ def at_threshold(rows: Sequence[Mapping], attack: str) -> str:
 
 
 def highest_auc(rows: Sequence[Mapping], verdict: Mapping) -> str:
-    """Names the attack whose AUC has the highest lower end, where another one leads at a low FPR."""
+    """Names the attack whose AUC has the highest lower end, where another one leads at a low
+    FPR.
+    """
     auc = {
         name: row
         for name in verdict["ranked"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from mia_jax.measures.assumptions import LEVEL
 from mia_jax.report import rendering, tables
-from mia_jax.report.assumptions import LEVEL
 
 ORDER = 190
 NEEDS = ("assumptions",)
@@ -36,13 +36,15 @@ def diagnosis(numbers: Mapping[str, float]) -> str:
                 numbers[f"{side}_normality_tested"],
             )
             parts.append(
-                f"normality of {side.upper()} shadows rejected for {share}% of {tested:,.0f} examples and views"
+                f"normality of {side.upper()} shadows rejected for {share}% of {tested:,.0f} "
+                "examples and views"
             )
         elif f"{side}_normality_tested" in numbers:
             parts.append(f"too few {side.upper()} shadows to test normality")
     if "resolution" in numbers:
         parts.append(
-            f"scores are multiples of {numbers['resolution']:.2g}, {tables.percent(numbers['top_tie_share'])}% of the rows tie at the top"
+            f"scores are multiples of {numbers['resolution']:.2g}, "
+            f"{tables.percent(numbers['top_tie_share'])}% of the rows tie at the top"
         )
     if "a" in numbers:
         parts.append(f"a = {numbers['a']:.2g} tuned on shadow models")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mia_jax.report import epochs as points
+from mia_jax.measures import epochs as points
 from mia_jax.report import figures, rendering, tables
 
 ORDER = 120

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mia_jax.report import evasion as measured
+from mia_jax.measures import evasion as measured
 from mia_jax.report import figures, rendering, tables
 
 ORDER = 130
@@ -13,7 +13,9 @@ SIDES = dict(nonmembers="non-members", members="members")
 
 
 def text(*, evasion: Mapping[str, Mapping]) -> str:
-    """Writes a line per evasion attack and side, and the radius at which the accuracy falls to LEVEL."""
+    """Writes a line per evasion attack and side, and the radius at which the accuracy falls to
+    LEVEL.
+    """
     lines = [
         [name, title, *(f"{tables.percent(v)}%" for v in curve[side])]
         for name, curve in evasion.items()

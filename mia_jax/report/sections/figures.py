@@ -17,7 +17,9 @@ TITLES = dict(
 
 
 def text(*, figures: Sequence[str]) -> str:
-    """Shows the figures in the order of TITLES; figures of other names are shown by their sections."""
+    """Shows the figures in the order of TITLES; figures of other names are shown by their
+    sections.
+    """
     paths = {path.rpartition("/")[2].partition(".")[0]: path for path in figures}
     shown = [(title, paths[name]) for name, title in TITLES.items() if name in paths]
     return rendering.render("figures", figures=shown) if shown else ""

@@ -22,7 +22,9 @@ def text(*, records: Mapping[str, Mapping], validity: Mapping = {}, about: Mappi
 
 
 def of_attack(name: str, table: Mapping, *, validity: Mapping = {}, about: Mapping = {}) -> str:
-    """Writes the records under one attack; they are listed only where some are significantly exposed."""
+    """Writes the records under one attack; they are listed only where some are significantly
+    exposed.
+    """
     if "why" in table:
         kind = "arrays" if about.get("arrays") else "target" if about.get("target") else "fleet"
         return rendering.render(

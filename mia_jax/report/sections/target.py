@@ -19,7 +19,8 @@ SIZES = dict(
 CANARIES = dict(
     mislabeled="Each canary has a wrong label, which a model predicts only if it has memorized the "
     "row. A good model has a low accuracy on held-out canaries; it says nothing about the task.",
-    gradient_aligned="Each canary is an artificial row that resembles no other row; the accuracy on "
+    gradient_aligned="Each canary is an artificial row that resembles no other row; the accuracy "
+    "on "
     "held-out canaries says nothing about the task.",
     natural="Each canary is an ordinary row of the data.",
     marked="The canaries are the rows that the data marks as such.",
@@ -34,7 +35,9 @@ def text(
     guarantee: Mapping | None = None,
     cross_validation: Mapping | None = None,
 ) -> str:
-    """Writes the table of what was attacked, and notes on failed models, canaries and duplicates."""
+    """Writes the table of what was attacked, and notes on failed models, canaries and
+    duplicates.
+    """
     canaries = about.get("canaries")
     held_out = f" (held-out {canaries['kind']} canaries)" if canaries else ""
     lines = [
@@ -156,7 +159,10 @@ def folds(cross_validation: Mapping) -> str:
         if loss
         else []
     )
-    return f"{', '.join(parts)} on the held-out fold (mean ± sd over {cross_validation['folds']} folds)"
+    return (
+        f"{', '.join(parts)} on the held-out fold (mean ± sd over {cross_validation['folds']} "
+        "folds)"
+    )
 
 
 def settings(section, *, private: bool = False) -> str:

@@ -1,0 +1,156 @@
+"""What launch.py reads: fields of the config among its arguments (--config.learner.epochs=10), and
+config files, which are Python code that runs.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.machinery
+import importlib.util
+import inspect
+import pathlib
+import re
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
+
+Path = pathlib.Path
+FIELD = re.compile(r"--?(no)?config\.(.*)", re.DOTALL)
+
+
+def separated(
+    argv: Sequence[str], *, said: Callable[[str], None] = lambda text: None
+) -> tuple[list[str], dict[str, Any]]:
+    """(the other arguments, {'learner.epochs': '10'}): `--config.x=v`, `--config.x v`, and for
+    booleans `--config.x` and `--noconfig.x`.
+
+    Of a field or flag that is given twice the last value counts, as on any command line; `said` is
+    told so.
+
+    >>> separated(['launch.py', '--config.seed=1', '--noconfig.report.figures', '--debug'])
+    (['launch.py', '--debug'], {'seed': '1', 'report.figures': False})
+    """
+
+    def note(name: str, old: Any, new: Any) -> None:
+        if old != new:
+            said(f"--{name} is given twice, as {old} and as {new}; the last one counts.")
+
+    rest, given = list(argv[:1]), {}
+    words = list(argv[1:])
+    seen: dict[str, str] = {}
+    while words:
+        word = words.pop(0)
+        found = FIELD.fullmatch(word)
+        if not found:
+            name, equals, value = word.lstrip("-").partition("=")
+            if word.startswith("-") and equals:
+                note(name, seen.get(name, value), value)
+                seen[name] = value
+            rest.append(word)
+            continue
+        negated, text = found.groups()
+        name, equals, value = text.partition("=")
+        if negated and equals:
+            raise ValueError(f"{word}: --noconfig.{name} takes no value; it sets {name} to false.")
+        if not re.fullmatch(r"[^.\s]+(\.[^.\s]+)*", name):
+            raise ValueError(
+                f"{word}: expected --config.<section>.<field>=<value>, as in "
+                "--config.learner.epochs=10."
+            )
+        if not equals:
+            value = not negated
+            if value and words and not re.match(r"-(?![\d.])", words[0]):
+                value = words.pop(0)
+        note(f"config.{name}", given.get(name, value), value)
+        given[name] = value
+    return rest, given
+
+
+def check_file(text: str | Path) -> Path:
+    """The path of a config file; FileNotFoundError with the configs that exist and the closest one
+    if there is none.
+    """
+    path = Path(text).expanduser()
+    if path.is_file():
+        return path
+    known = sorted(str(p) for p in Path("configs").rglob("*.py"))
+    if path.is_dir():
+        files = ", ".join(str(p) for p in sorted(path.glob("*.py")))
+        raise ValueError(
+            f"--config: {path} is a folder; give one of its files: {files or 'none here'}."
+        )
+    same = [name for name in known if Path(name).stem == path.stem]
+    close = same or difflib.get_close_matches(str(path), known, n=1)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    if "," in str(text) or "=" in str(text):
+        hint = (
+            " Arguments of a config stand behind a colon, as in "
+            f"{(close or ['configs/quickstart.py'])[0]}:models=16.{hint}"
+        )
+    raise FileNotFoundError(
+        f"--config: there is no file {path}. Known: {', '.join(known) or 'none here'}.{hint}"
+    )
+
+
+def module_of(path: str | Path) -> ModuleType:
+    """The module of a config file, which is run.
+
+    ValueError in the file's own terms (file, line, what is wrong) if it is no Python.
+    """
+    path = Path(path).expanduser()
+    loader = importlib.machinery.SourceFileLoader(f"_config_{path.stem}", str(path))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
+    sys.modules[loader.name] = module
+    try:
+        _in_the_file(lambda: loader.exec_module(module), path)
+    finally:
+        del sys.modules[loader.name]
+    return module
+
+
+def config_of(path: str | Path, argument: str = "", *, module: ModuleType | None = None) -> Any:
+    """The config of a file, get_config(argument), or get_config() without one; ValueError if the
+    file has none or returns no config.
+    """
+    module = module_of(path) if module is None else module
+    get = getattr(module, "get_config", None)
+    if not callable(get):
+        raise ValueError(
+            f"--config: {path} defines no get_config(arg=None), the function that returns the "
+            "config."
+        )
+    if argument and not inspect.signature(get).parameters:
+        raise ValueError(
+            f"--config: {path} takes no arguments, and {argument!r} is given behind the colon."
+        )
+    config = _in_the_file(lambda: get(argument) if argument else get(), Path(path))
+    if not hasattr(config, "to_dict") or not {"seed", "report"} <= set(config):
+        raise ValueError(
+            f"--config: get_config of {path} returns "
+            f"{'nothing' if config is None else 'no config'}; return configuration.complete(...) "
+            "or "
+            "configuration.scores(...)."
+        )
+    return config
+
+
+def _in_the_file(work: Callable, path: Path) -> Any:
+    """Runs work(); a mistake of the file's own code becomes a ValueError that names the line, what
+    mia_jax refuses stays as it is.
+    """
+    try:
+        return work()
+    except SyntaxError as error:
+        raise ValueError(
+            f"--config: {error.filename or path}, line {error.lineno}, is no Python: {error.msg}."
+        ) from error
+    except Exception as error:
+        if "--debug" in sys.argv or isinstance(error, ValueError | OSError):
+            raise
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == path]
+        where = f"{path}, line {frames[-1].lineno}" if frames else str(path)
+        raise ValueError(
+            f"--config: {where}: {error} ({type(error).__name__}; --debug shows where)."
+        ) from error

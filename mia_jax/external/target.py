@@ -1,0 +1,136 @@
+"""A target of the user's own beside our fleet, or instead of one: its answers, or a black box that
+is asked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from mia_jax import registry
+from mia_jax.configuration.settings import TargetSettings
+from mia_jax.external import arrays as brought
+from mia_jax.query import black_box
+from mia_jax.threat_model import asked_signals
+from mia_jax.types import Attack, Design, Pool
+
+
+def check_given(attacks: Mapping[str, Attack], signal: Mapping) -> None:
+    """ValueError if an attack needs a signal that was not brought."""
+    for name, attack in attacks.items():
+        lacking = sorted(asked_signals({name: attack}) - set(signal))
+        if lacking:
+            raise ValueError(
+                f"attack {name!r} needs the signals {', '.join(lacking)}; the arrays that were "
+                f"brought give {', '.join(sorted(signal))}."
+            )
+
+
+def with_target(
+    path: str, *, design: Design, pool: Pool, views: int
+) -> tuple[Design, dict[str, np.ndarray]]:
+    """The design with the brought target as its last model and only target, and the target's
+    signals [1,A,N..].
+
+    The file's rows are the pool's rows in their order; `member` says which of them the target was
+    trained on.
+    """
+    arrays = brought.load(path)
+    arrays.setdefault("labels", pool.y)
+    found = brought.build(
+        {k: v for k, v in arrays.items() if not k.startswith("shadow_")}, name=path
+    )
+    if len(found.pool.y) != len(pool.y):
+        raise ValueError(
+            f"{path} has {len(found.pool.y)} examples and the data {len(pool.y)}; they must be the "
+            "same rows in the same order."
+        )
+    labels = found.pool.y.astype(
+        pool.y.dtype
+    )  # real labels of the data are rounded to what models are trained with
+    if not np.array_equal(labels, pool.y):
+        raise ValueError(
+            f"{path}: labels differ from the data's at example {int(np.argmax(labels != pool.y))}; "
+            "the rows must be in the same order."
+        )
+    count = next(iter(found.signal.values())).shape[1]
+    if count != views:
+        raise ValueError(
+            f"{path} has {count} views and config.query.views {views}; bring one answer for each "
+            "view."
+        )
+    return with_model(design, found.design.member_MN[0], path=path), dict(found.signal)
+
+
+def with_oracle(target: TargetSettings, *, design: Design, pool: Pool) -> Design:
+    """The design with the black box config.target.oracle as its last model and only target.
+
+    config.target.member is an npz with member [N] and, if not all rows shall be asked about,
+    evaluated [N].
+    """
+    if target.oracle and not target.oracle.endswith(".npz"):
+        black_box.answering(target.oracle, folder=pathlib.Path())
+    if not target.member:
+        raise ValueError(
+            "target.oracle needs target.member, an npz with member [N]: which of the data's rows "
+            "the black box was trained on."
+        )
+    arrays = brought.load(target.member)
+    shape, path = (len(pool.y),), target.member
+    evaluated_N = brought.truth(arrays, "evaluated", shape, path) if "evaluated" in arrays else None
+    return with_model(design, brought.truth(arrays, "member", shape, path), evaluated_N, path=path)
+
+
+def check_labels_only(attacks: Mapping[str, Attack]) -> None:
+    """ValueError if an attack asks a black box for more than labels."""
+    for name, attack in attacks.items():
+        for need in sorted(asked_signals({name: attack})):
+            access = registry.make("signals", need).access
+            if access != "labels":
+                raise ValueError(
+                    f"attack {name!r} needs the signal {need!r} (access: {access}); target.oracle "
+                    "answers labels alone."
+                )
+
+
+def with_model(
+    design: Design, member_N: np.ndarray, evaluated_N: np.ndarray | None = None, *, path: str
+) -> Design:
+    """The design with one more model, the only target, which all others are shadows of; evaluated
+    on all rows outside the population if None.
+    """
+    if (member_N & design.population_N).any():
+        raise ValueError(
+            f"{path}: {int((member_N & design.population_N).sum())} of the target's members are "
+            "population rows. Set design.population=0 (and "
+            "design.name='bernoulli' where the number of rows is odd), or bring population_x and "
+            "population_y with the data."
+        )
+    evaluated_N, models = (
+        ~design.population_N if evaluated_N is None else evaluated_N & ~design.population_N,
+        len(design.member_MN),
+    )
+    shadow_MM = np.zeros((models + 1, models + 1), bool)
+    shadow_MM[:models, :models] = design.shadow_MM
+    shadow_MM[models, :models] = True
+    return dataclasses.replace(
+        design,
+        name=f"{design.name} + brought target",
+        member_MN=np.concatenate([design.member_MN, member_N[None]]),
+        evaluated_MN=np.concatenate([design.evaluated_MN, evaluated_N[None]]),
+        shadow_MM=shadow_MM,
+        unit_M=np.append(design.unit_M, design.unit_M.max() + 1),
+        targets=(models,),
+        supports=frozenset(found_support(design)),
+        note=f"{design.note}; the target was brought",
+        remake=None,
+    )
+
+
+def found_support(design: Design) -> set[str]:
+    """What the shadows of a design give an attacker of a model outside it."""
+    inside = bool((design.member_MN.any(0) & ~design.population_N).any())
+    return {"shadow_own", "shadow_out"} | ({"shadow_in"} if inside else set())

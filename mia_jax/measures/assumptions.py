@@ -1,0 +1,22 @@
+"""Does what an attack assumes hold here? What `Attack.diagnose` measures."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+
+# the first targets speak for all: an assumption that fails for most examples shows on one model
+TARGETS = 4
+LEVEL = 0.05  # of the test of normality (attacks._normality)
+
+
+def measure(attack, *, view: Callable, targets: Sequence[int]) -> dict[str, float]:
+    """{number: its mean over the first targets} of attack.diagnose(view(target)), with `targets`,
+    how many were looked at.
+    """
+    looked = list(targets)[:TARGETS]
+    found = [attack.diagnose(view(t)) for t in looked]
+    names = dict.fromkeys(name for one in found for name in one)
+    return {
+        name: statistics.fmean(one[name] for one in found if name in one) for name in names
+    } | dict(targets=len(looked))

@@ -1,0 +1,45 @@
+"""Attacks over the epochs of training: the points of a table and of a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from mia_jax.metrics import rows as result_rows
+
+OPTIMISTIC = "advantage_optimistic"
+
+
+def points(accuracy: Sequence[Mapping], rows: Sequence[Mapping]) -> dict:
+    """{accuracy: [{epoch, train_accuracy, validation_accuracy}], metrics, attacks: {name: [{epoch,
+    <metric>: {value, low, high}}]}}.
+
+    The metrics are the AUC, the TPR that attacks are sorted by, and the advantage at the best
+    threshold (optimistic: picked with the answer at hand).
+    """
+    metrics = list(
+        dict.fromkeys(["auc", result_rows.sort_metric(result_rows.main_rows(rows)), OPTIMISTIC])
+    )
+    attacks: dict[str, list[dict]] = {}
+    for name in dict.fromkeys(row["attack"] for row in rows):
+        for one in accuracy:
+            own = [row for row in rows if row["epoch"] == one["epoch"]]
+            found = {m: result_rows.resolved(own, name, m) or {} for m in metrics}
+            attacks.setdefault(name, []).append(
+                dict(epoch=one["epoch"])
+                | {
+                    m: {k: r.get(k) for k in ("value", "low", "high", "target", "method")}
+                    for m, r in found.items()
+                }
+            )
+    return dict(accuracy=list(accuracy), metrics=metrics, attacks=attacks)
+
+
+def curves(over: Mapping, *, prefix: str = "") -> dict[str, list[dict]]:
+    """{prefix + attack: [{epoch, validation_accuracy, <metric>: {value, low, high}}]}: the lines of
+    figures.epochs.
+    """
+    accuracy = [dict(validation_accuracy=one["validation_accuracy"]) for one in over["accuracy"]]
+    return {
+        prefix + name: [a | p for a, p in zip(accuracy, points, strict=True)]
+        for name, points in over["attacks"].items()
+    }

@@ -1,0 +1,184 @@
+"""The checks of metrics/fit.py on the answers of a run: do the labels, the rows of the target and
+those of its shadows belong together?
+"""
+
+from __future__ import annotations
+
+import pathlib
+
+import numpy as np
+
+from mia_jax.metrics import fit
+from mia_jax.query import forward as queries
+from mia_jax.types import Design, Pool
+
+MOST_TARGETS = 8  # audited models whose labels are checked
+
+
+def measure(
+    folder: pathlib.Path,
+    *,
+    design: Design,
+    pool: Pool,
+    given: bool,
+    labeled: bool = True,
+    seed: int = 0,
+) -> dict[str, dict]:
+    """{label_agreement, shadow_fit} from the answers in `folder`; `given`: a user's own answers are
+    among them, and with `labeled` labels too.
+    """
+    names = names_of(design)
+    known = {
+        name: all(queries.signal_file(folder, name, m).exists() for m in used(design))
+        for name in ("correct", "loss", "score", "logits")
+    }
+    found_M = (
+        {m: answers_of(folder, m, design=design, pool=pool) for m in sampled(design)}
+        if known["logits"] and labeled
+        else {}
+    )
+    value_MN = next(
+        (
+            sign * first_view(folder, name, design)
+            for name, sign in (("loss", 1), ("score", -1))
+            if known[name]
+        ),
+        None,
+    )
+    shadows = design.shadow_MM[list(design.targets)].any(0)
+    base_M = None
+    if found_M:
+        usual = float(np.median([whole["guessing"] for whole, _ in found_M.values()]))
+        base_M = np.array(
+            [found_M[m][0]["guessing"] if m in found_M else usual for m in range(len(names))]
+        )
+    label = of_labels(folder, design=design, pool=pool, given=given, labeled=labeled, names=names)
+    if label["status"] == fit.FAILED:
+        return dict(
+            label_agreement=label,
+            shadow_fit=dict(status=fit.OPEN, text="the labels do not belong to the outputs"),
+        )
+    shadow = fit.shadow_fit(
+        member_MN=design.member_MN,
+        evaluated_MN=design.evaluated_MN,
+        shadow_MM=design.shadow_MM,
+        targets=design.targets,
+        names=names,
+        correct_MN=first_view(folder, "correct", design) if known["correct"] else None,
+        value_MN=value_MN,
+        guessing_M=base_M,
+        mixed=bool(shadows[list(design.targets)].all()),
+        trained=not given,
+        seed=seed,
+    )
+    return dict(label_agreement=label, shadow_fit=shadow)
+
+
+def of_labels(
+    folder: pathlib.Path,
+    *,
+    design: Design,
+    pool: Pool,
+    given: bool,
+    labeled: bool,
+    names: list[str],
+) -> dict:
+    """The check `label_agreement` of the first targets."""
+    if not given:
+        return dict(
+            status=fit.OK,
+            text="the models were trained on these labels or queried on these rows here",
+        )
+    targets = design.targets[:MOST_TARGETS]
+    if not labeled:
+        return dict(status=fit.OPEN, text="no labels were given")
+    if pool.task.has_classes and all(
+        queries.signal_file(folder, "logits", t).exists() for t in targets
+    ):
+        found = {names[t]: answers_of(folder, t, design=design, pool=pool) for t in targets}
+        return fit.label_agreement(
+            {name: one for name, (one, _) in found.items()},
+            members={name: one for name, (_, one) in found.items()},
+            shadow_errors=errors_of_shadows(folder, design),
+        )
+    if all(queries.signal_file(folder, "predictions", t).exists() for t in targets):
+        found, members = {}, {}
+        for t in targets:
+            output_N, rows_N = (
+                queries.load(folder, "predictions", [t])[0, 0],
+                design.evaluated_MN[t],
+            )
+            inside_N, y_N = rows_N & design.member_MN[t], np.asarray(pool.y, np.float64)
+            found[names[t]] = fit.of_outputs(output_N[rows_N], y_N[rows_N]) | dict(
+                rows=int((rows_N & ~inside_N).sum())
+            )
+            members[names[t]] = fit.of_outputs(output_N[inside_N], y_N[inside_N])
+        return fit.label_agreement(found, members=members, regression=True)
+    return dict(
+        status=fit.OPEN,
+        text="neither outputs per class nor predictions were given, so the labels cannot be "
+        "compared with outputs",
+    )
+
+
+def answers_of(folder: pathlib.Path, m: int, *, design: Design, pool: Pool) -> tuple[dict, dict]:
+    """`fit.of_answers` of one model on at most MOST_ROWS of its scored rows, and on its members
+    among them.
+    """
+    rows = np.flatnonzero(design.evaluated_MN[m])
+    if len(rows) > fit.MOST_ROWS:
+        rows = np.sort(np.random.default_rng(m).choice(rows, fit.MOST_ROWS, replace=False))
+    logits_NC, y_N = queries.load(folder, "logits", [m])[0, 0][rows], np.asarray(pool.y)[rows]
+    inside_N = design.member_MN[m, rows]
+    whole = fit.of_answers(logits_NC, y_N) | dict(rows=int((~inside_N).sum()))
+    return whole, fit.of_answers(logits_NC[inside_N], y_N[inside_N]) if inside_N.any() else whole
+
+
+def errors_of_shadows(folder: pathlib.Path, design: Design) -> float | None:
+    """The shadows' error rate on scored rows that they did not train on; None where it is not
+    known.
+    """
+    shadows = [m for m in used(design) if m not in design.targets][: fit.MOST_MODELS]
+    if not shadows or not all(queries.signal_file(folder, "correct", m).exists() for m in shadows):
+        return None
+    outside_MN = ~design.member_MN[shadows] & design.evaluated_MN[shadows]
+    return (
+        float(1 - queries.load(folder, "correct", shadows)[:, 0][outside_MN].mean())
+        if outside_MN.any()
+        else None
+    )
+
+
+def sampled(design: Design) -> list[int]:
+    """The targets and shadows whose answers are looked at."""
+    return used(design)[: fit.MOST_MODELS]
+
+
+def used(design: Design) -> list[int]:
+    """The targets and all their shadows; a model that failed in training is none of them."""
+    return list(
+        dict.fromkeys(
+            [
+                *design.targets,
+                *np.flatnonzero(design.shadow_MM[list(design.targets)].any(0)).tolist(),
+            ]
+        )
+    )
+
+
+def first_view(folder: pathlib.Path, name: str, design: Design) -> np.ndarray:
+    """[M,N] of the first view, NaN for models that are not used."""
+    found_MN = np.full(design.member_MN.shape, np.nan)
+    for m in used(design):
+        found_MN[m] = queries.load(folder, name, [m])[0, 0]
+    return found_MN
+
+
+def names_of(design: Design) -> list[str]:
+    """What a report calls the models: 'the target' and 'shadow 3' where one model is audited that
+    is nobody's shadow, else 'model 3'.
+    """
+    models, (first, *others) = len(design.member_MN), design.targets
+    if others or design.shadow_MM[:, first].any():
+        return [f"model {m}" for m in range(models)]
+    return ["the target" if m == first else f"shadow {m - (m > first)}" for m in range(models)]

@@ -1,0 +1,110 @@
+"""What an attack costs: queries per example, counted where signals count them, and what a part of
+the budget would have bought.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mia_jax.query import interactive
+from mia_jax.runtime import files
+from mia_jax.types import Signal
+
+Path = pathlib.Path
+
+
+def labels_only(names: Sequence[str], signals: Mapping[str, Signal | None]) -> bool:
+    """Whether an attack with these signals is told predicted labels and nothing else."""
+    found = [signals.get(name) for name in names]
+    return bool(found) and all(signal is not None and signal.access == "labels" for signal in found)
+
+
+def spent(
+    folder: Path,
+    names: Sequence[str],
+    signals: Mapping[str, Signal],
+    *,
+    models: Sequence[int],
+    evaluated_MN,
+    views: int,
+) -> dict:
+    """{queries: mean over the models' evaluated examples, queries_max: the most of one}, of all
+    signals of an attack together.
+
+    One forward pass a view answers every signal that needs no more; the others are counted
+    (signal/<name>/<model>.queries.npy) or declared.
+    """
+    total_MN = np.zeros((len(models), np.shape(evaluated_MN)[1]))
+    if any(signals[name].ask is None for name in names):
+        total_MN += views
+    for name in (name for name in names if signals[name].ask is not None):
+        total_MN += np.stack(
+            [
+                counts(folder, name, signals[name], m, total_MN.shape[1], views)[:, -1]
+                for m in models
+            ]
+        )
+    rows_MN = np.asarray(evaluated_MN, bool)[list(models)]
+    return dict(queries=float(total_MN[rows_MN].mean()), queries_max=int(total_MN[rows_MN].max()))
+
+
+def counts(
+    folder: Path, name: str, signal: Signal, m: int, num_examples: int, views: int
+) -> np.ndarray:
+    """[N,P]: the queries of one model's examples after each part of the budget (P=1 for a signal
+    without parts), summed over views.
+    """
+    path = interactive.count_file(folder, name, m)
+    if not path.exists():
+        if callable(signal.queries):
+            raise FileNotFoundError(
+                f"{path} does not exist; run the query stage first "
+                "(stages_wanted=query,attack,report)."
+            )
+        return np.full((num_examples, 1), signal.queries * views)
+    count_AN = files.read_npy(path)
+    return count_AN.sum(0).reshape(num_examples, -1)
+
+
+def counted(folder: Path, needs: Sequence[str], models: Sequence[int]) -> list[np.ndarray] | None:
+    """[N,P] of every model, where the first signal of an attack counts the queries of several parts
+    of its budget; else None.
+    """
+    paths = [interactive.count_file(folder, needs[0], m) for m in models]
+    if not all(path.exists() for path in paths):
+        return None
+    found = [files.read_npy(path) for path in paths]
+    return (
+        [count_ANP.sum(0) for count_ANP in found]
+        if found[0].ndim == 3 and found[0].shape[2] > 1
+        else None
+    )
+
+
+def point(rows: Sequence[Mapping], attack: str, queries: float, tpr: str) -> dict:
+    """{queries, accuracy, accuracy_low, accuracy_high, tpr, tpr_low, tpr_high} of one attack (mean
+    over targets), None where not resolvable.
+    """
+    found: dict = dict(queries=queries)
+    for name, metric in (("accuracy", "balanced_accuracy"), ("tpr", tpr)):
+        row = (
+            next(
+                (
+                    r
+                    for r in rows
+                    if (r["attack"], r["metric"], r["target"], r["slice"])
+                    == (attack, metric, None, "all")
+                ),
+                None,
+            )
+            or {}
+        )
+        found |= {
+            name: row.get("value"),
+            f"{name}_low": row.get("low"),
+            f"{name}_high": row.get("high"),
+        }
+    return found

@@ -1,0 +1,117 @@
+"""What more shadow models buy: an attack's AUC and TPR against the number of shadows it may use,
+from the one fleet that was trained.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from mia_jax.metrics import bootstrap, summary
+from mia_jax.threat_model import Fleet
+from mia_jax.types import Attack
+
+FPR = 0.01
+
+
+def curve(
+    *, attack: Attack, fleet: Fleet, scores: Callable, key, draws: int = 100, seed: int = 0
+) -> dict[int, dict]:
+    """{shadows: {auc, auc_low, auc_high, tpr, tpr_low, tpr_high, n_targets}} for 1, 2, 4, ... and
+    all shadows.
+
+    Where an attacker may use every other unit of models, the fleet is cut into smaller fleets whose
+    models are targets in turn, so that nearly every model stays a target; elsewhere each target
+    uses the first of its own shadows. `scores(attack, fleet, targets, key) -> score_TN`.
+    """
+    most = int(fleet.design.shadow_MM[list(fleet.design.targets)].sum(1).min())
+    counts = sorted({*(2**i for i in range(most.bit_length()) if 2**i <= most), most} - {0})
+    found = {}
+    for count in counts:
+        try:
+            parts = [(f, scores(attack, f, f.design.targets, key)) for f in cut(fleet, count)]
+        except ValueError:  # so few shadows lack a side that the attack needs
+            continue
+        if not all(two_sided(f) for f, _ in parts):
+            continue
+        if not parts or any(
+            np.isnan(score[f.design.of_targets().evaluated_TN]).any() for f, score in parts
+        ):
+            continue
+        found[count] = measured(parts, draws=draws, seed=seed)
+    return found
+
+
+def two_sided(fleet: Fleet) -> bool:
+    """Whether every target has members and non-members; reference models that saw no scored row are
+    targets of a smaller fleet, too.
+    """
+    rows = fleet.design.of_targets()
+    return all(
+        (rows.evaluated_TN & side_TN).any(1).all() for side_TN in (rows.member_TN, ~rows.member_TN)
+    )
+
+
+def cut(fleet: Fleet, count: int) -> list[Fleet]:
+    """Fleets in which every target has `count` shadows (fewer only if the units of models do not
+    divide).
+    """
+    d = fleet.design
+    usable_M = d.shadow_MM.any(0)  # without models that failed and their twins
+    if not np.array_equal(
+        d.shadow_MM[usable_M], (d.unit_M[usable_M, None] != d.unit_M[None]) & usable_M
+    ):
+        shadow_MM = d.shadow_MM & (np.cumsum(d.shadow_MM, axis=1) <= count)
+        return [dataclasses.replace(fleet, design=dataclasses.replace(d, shadow_MM=shadow_MM))]
+    units, sizes = np.unique(d.unit_M[usable_M], return_counts=True)
+    size = int(sizes.max())
+    needed = -(-count // size) + 1
+    fleets = []
+    for start in range(0, len(units) - needed + 1, needed):
+        models = np.flatnonzero(np.isin(d.unit_M, units[start : start + needed]) & usable_M)
+        unit_M = d.unit_M[models]
+        shadow_MM = unit_M[:, None] != unit_M[None]
+        if count % size:
+            shadow_MM &= np.cumsum(shadow_MM, axis=1) <= count
+        part = dict(
+            member_MN=d.member_MN[models],
+            evaluated_MN=d.evaluated_MN[models],
+            shadow_MM=shadow_MM,
+            unit_M=unit_M,
+        )
+        design = dataclasses.replace(d, targets=tuple(range(len(models))), remake=None, **part)
+        fleets.append(
+            dataclasses.replace(
+                fleet,
+                design=design,
+                signal={name: value[models] for name, value in fleet.signal.items()},
+            )
+        )
+    return fleets
+
+
+def measured(parts: list[tuple[Fleet, np.ndarray]], *, draws: int, seed: int) -> dict:
+    """AUC and TPR@1%FPR over the targets of all parts, with crossed intervals."""
+    rows = [f.design.of_targets() for f, _ in parts]
+    member_TN, evaluated_TN, unit_T = (
+        np.concatenate([getattr(part, name) for part in rows])
+        for name in ("member_TN", "evaluated_TN", "unit_T")
+    )
+    drawn = bootstrap.make(member_TN.shape[1], unit_T, seed=seed, draws=draws)
+    attack = dict(score_TN=np.concatenate([score for _, score in parts]))
+    rows = summary.rows(
+        {"attack": attack}, member_TN, evaluated_TN, unit_T=unit_T, draws=drawn, fprs=(FPR,)
+    )
+    found = {row["metric"]: row for row in rows if row["target"] is None}
+    auc, tpr = found["auc"], found[f"tpr@{FPR:g}"]
+    return dict(
+        auc=auc["value"],
+        auc_low=auc["low"],
+        auc_high=auc["high"],
+        tpr=tpr["value"],
+        tpr_low=tpr["low"],
+        tpr_high=tpr["high"],
+        n_targets=len(unit_T),
+    )

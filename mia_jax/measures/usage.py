@@ -1,0 +1,38 @@
+"""How much of the data was trained on, estimated from an attack's answers."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mia_jax.metrics import dataset_usage
+from mia_jax.types import Design
+
+TARGETS = 16  # estimates are looked at for the first targets
+
+
+def measure(
+    score_MN: np.ndarray, *, attack: str, design: Design, threshold_T: np.ndarray, level: float
+) -> dict | None:
+    """{attack, level, rows: [dataset_usage.table]} for the first targets; {attack, why} where rates
+    cannot be had; None without thresholds.
+    """
+    if (
+        threshold_T is None
+        or np.isnan(threshold_T).any()
+        or not design.shadow_MM[list(design.targets)].any()
+    ):
+        return None
+    targets = list(design.targets)[:TARGETS]
+    fields = dict(
+        targets=targets,
+        threshold_M=dict(zip(design.targets, map(float, threshold_T), strict=True)),
+        unit_M=design.unit_M,
+        level=level,
+    )
+    try:
+        rows = dataset_usage.table(
+            score_MN, design.member_MN, design.evaluated_MN, design.shadow_MM, **fields
+        )
+    except ValueError as error:
+        return dict(attack=attack, why=str(error))
+    return dict(attack=attack, level=level, rows=rows)

@@ -1,0 +1,247 @@
+"""Per-example gradient norms from inside an ordinary backward pass: every operation with a
+parameter has an extra argument, its tap.
+
+The tap plays no part in the output. Its cotangent is what the private gradient needs to know about
+this operation: each unit's squared gradient norm (`Norms`), or what is enough for its norm and for
+any weighted sum of the units' gradients (`Residue`); with `Weights` the parameter's own cotangent
+is the weighted sum. (Li et al. 2022, arXiv:2110.05679; Bu et al. 2023, arXiv:2210.00038; both norms
+by Gram matrices.)
+
+U units share the B rows of a batch, B / U consecutive rows each: an example, its augmentations, or
+the rows of a user. All rows and pixels of one unit are positions t of one gradient sum_t x_t g_t',
+so weights that are shared along an axis are exact.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from mia_jax.models.kernels.convolution import Windows, convolve, patches
+
+SLACK = (
+    2.0**-22
+)  # of the Gram form's terms: its rounding error, added so that a norm is never too small
+
+
+def exact():
+    """The precision of products in full float32: to be asked for where a device rounds their
+    factors (TF32, bfloat16), so that clipped sums keep their bound. A CPU never does, and its
+    fastest products are those of no precision asked for.
+    """
+    return None if jax.default_backend() == "cpu" else lax.Precision.HIGHEST
+
+
+class Norms(NamedTuple):
+    """A tap whose cotangent is [U], each unit's squared gradient norm."""
+
+    squares_U: Any
+
+
+class Residue(NamedTuple):
+    """A tap whose cotangent is op.residue(...)."""
+
+    parts: Any
+
+
+class Weights(NamedTuple):
+    """A tap that makes the parameter's cotangent sum_u weight_u * gradient_u."""
+
+    weight_U: Any
+
+
+class Recorder:
+    """A tap that notes its operations: what `discover` hands to the layers."""
+
+    def __init__(self):
+        self.calls: list = []
+
+
+def tapped(op, x, w, tap):
+    """op.apply(x, w), with the tap that the layer was given (None: nothing is asked)."""
+    if tap is None:
+        return op.apply(x, w)
+    if isinstance(tap, Recorder):
+        tap.calls.append((op, jax.typeof(x), jax.typeof(w)))
+        return op.apply(x, w)
+    return _tapped(op, x, w, tap)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _tapped(op, x, w, tap):
+    return op.apply(x, w)
+
+
+def _forward(op, x, w, tap):
+    return op.apply(x, w), (x, w, tap)
+
+
+def _backward(op, saved, g):
+    x, w, tap = saved
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        dx, dw = jax.vjp(op.apply, x, w)[1](g)
+    else:
+        dx, dw = None, jax.vjp(lambda w: op.apply(x, w), w)[1](g)[0]
+    if isinstance(tap, Norms):
+        units = tap.squares_U.shape[0]
+        return dx, dw, Norms(op.squares(op.residue(x, g, units)))
+    if isinstance(tap, Weights):
+        residue = op.residue(x, g, tap.weight_U.shape[0])
+        return (
+            dx,
+            op.gradient(residue, tap.weight_U, w).astype(w.dtype),
+            Weights(jnp.zeros_like(tap.weight_U)),
+        )
+    return dx, dw, Residue(op.residue(x, g, jax.tree.leaves(tap.parts)[0].shape[0]))
+
+
+_tapped.defvjp(_forward, _backward)
+
+
+def _outer(x_UTF, g_UTO):
+    """What is kept of sum_t x_t g_t': (x, g), or the sums themselves where they are not much larger
+    than x and g.
+    """
+    (_, t, f), o = x_UTF.shape, g_UTO.shape[2]
+    if t > 1 and f * o <= 2 * t * (f + o):
+        return (
+            jnp.einsum(
+                "utf,uto->ufo", x_UTF, g_UTO, precision=exact(), preferred_element_type=jnp.float32
+            ),
+        )
+    return x_UTF, g_UTO
+
+
+def _outer_squares(parts):
+    if len(parts) == 1:
+        return _square(parts[0])
+    x, g = (part.astype(jnp.float32) for part in parts)
+    if x.shape[1] == 1:
+        return _square(x) * _square(g)
+    gram = [jnp.einsum("uti,usi->uts", a, a, precision=exact()) for a in (x, g)]
+    terms = (jnp.sqrt(jnp.square(x).sum(2)) * jnp.sqrt(jnp.square(g).sum(2))).sum(1)
+    return jnp.maximum((gram[0] * gram[1]).sum((1, 2)), 0) + SLACK * jnp.square(terms)
+
+
+def _outer_gradient(parts, weight_U):
+    if len(parts) == 1:
+        (u, *shape) = parts[0].shape
+        return jnp.matmul(weight_U[None], parts[0].reshape(u, -1), precision=exact()).reshape(shape)
+    x, g = parts
+    g = weight_U[:, None, None] * g.astype(jnp.float32)
+    x, g = (a.reshape(-1, a.shape[2]) for a in (x.astype(jnp.float32), g))
+    return jnp.matmul(x.T, g, precision=exact())
+
+
+def _square(a):
+    return jnp.square(a.astype(jnp.float32)).reshape(a.shape[0], -1).sum(1)
+
+
+def _by_unit(a, units: int):
+    """[B,...,F] -> [U,T,F]."""
+    return a.reshape(units, -1, a.shape[-1])
+
+
+class Product(NamedTuple):
+    """x [B,...,F] @ w [F,O]."""
+
+    def apply(self, x, w):
+        return x @ w
+
+    def residue(self, x, g, units):
+        return _outer(_by_unit(x, units), _by_unit(g, units))
+
+    def squares(self, parts):
+        return _outer_squares(parts)
+
+    def gradient(self, parts, weight_U, w):
+        return _outer_gradient(parts, weight_U)
+
+
+class Convolution(NamedTuple):
+    """A convolution of x [B,H,W,C] with w [I,J,C,O]; its gradient is that of patches @ w."""
+
+    at: Windows
+    form: str
+
+    def apply(self, x, w):
+        return convolve(self.at, x, w, self.form)
+
+    def _columns(self, x, units):
+        columns = jnp.concatenate(patches(self.at, x), -1)
+        return _by_unit(columns, units)
+
+    def residue(self, x, g, units):
+        g = _by_unit(g, units)
+        features, positions = math.prod(self.at.window) * x.shape[-1], g.shape[1]
+        if positions > 1 and features * g.shape[2] <= 2 * positions * (features + g.shape[2]):
+            return _outer(self._columns(x, units), g)
+        return x.reshape(units, -1, *x.shape[1:]), g
+
+    def _outer(self, parts):
+        if len(parts) == 1:
+            return parts
+        x, g = parts
+        return self._columns(x.reshape(-1, *x.shape[2:]), g.shape[0]), g
+
+    def squares(self, parts):
+        return _outer_squares(self._outer(parts))
+
+    def gradient(self, parts, weight_U, w):
+        return _outer_gradient(self._outer(parts), weight_U).reshape(w.shape)
+
+
+class Shift(NamedTuple):
+    """x [B,...,F] + w [F]."""
+
+    def apply(self, x, w):
+        return x + w.reshape((1,) * (x.ndim - 1) + (-1,))
+
+    def residue(self, x, g, units):
+        return (_by_unit(g, units).astype(jnp.float32).sum(1),)
+
+    def squares(self, parts):
+        return _square(parts[0])
+
+    def gradient(self, parts, weight_U, w):
+        return jnp.matmul(weight_U, parts[0], precision=exact())
+
+
+class Scale(Shift):
+    """x [B,...,F] * w [F]."""
+
+    def apply(self, x, w):
+        return x * w.reshape((1,) * (x.ndim - 1) + (-1,))
+
+    def residue(self, x, g, units):
+        return ((_by_unit(x, units).astype(jnp.float32) * _by_unit(g, units)).sum(1),)
+
+
+class Lookup(NamedTuple):
+    """The rows w[x] of a table [V,F] for whole numbers x [B,...]; equal numbers of one unit share a
+    row and their gradients add.
+    """
+
+    def apply(self, x, w):
+        return w[x]
+
+    def residue(self, x, g, units):  # numbers below 2^24 are exact as float32
+        return x.reshape(units, -1).astype(jnp.float32), _by_unit(g, units)
+
+    def squares(self, parts):
+        x, g = parts
+        g = g.astype(jnp.float32)
+        same = x[:, :, None] == x[:, None, :]
+        gram = jnp.where(same, jnp.einsum("uti,usi->uts", g, g, precision=exact()), 0).sum((1, 2))
+        return jnp.maximum(gram, 0) + SLACK * jnp.square(jnp.sqrt(jnp.square(g).sum(2)).sum(1))
+
+    def gradient(self, parts, weight_U, w):
+        x, g = parts
+        g = weight_U[:, None, None] * g.astype(jnp.float32)
+        x = jnp.where(jnp.isfinite(x), x, 0).astype(jnp.int32)
+        return jnp.zeros(w.shape, jnp.float32).at[x.reshape(-1)].add(g.reshape(-1, g.shape[2]))

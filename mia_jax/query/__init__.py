@@ -1,0 +1,1 @@
+"""Asking models: forward passes, questions of their own, snapshots, a black box."""

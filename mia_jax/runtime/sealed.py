@@ -1,0 +1,223 @@
+"""The formats of a run's files: arrays and JSON objects that carry a checksum, and a record of
+which run, model and signal they belong to.
+
+.npy   the array as NumPy writes it, then one line '#mia_jax {"sha256": ..., "record": {...}}'.
+NumPy stops reading after the array. .npz   zip checksums cover every array; the record is one more
+member, record.npy, a JSON text. .json  an object whose last key is "sha256".
+
+Files of older versions carry neither; they can be read, and their record is None. No pickle is ever
+loaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import math
+import zipfile
+from collections.abc import Mapping
+
+import numpy as np
+
+MARK = b"\n#mia_jax "
+RECORD = "record"  # the member of an .npz
+SEAL = "sha256"  # the key of a JSON object
+
+
+def save_npy(file, array: np.ndarray, record: Mapping) -> None:
+    """Writes the array, then the line with its checksum and record."""
+    hashed = _Hashed(file)
+    np.lib.format.write_array(hashed, np.asanyarray(array), allow_pickle=False)
+    file.write(_line({SEAL: _sealed(hashed.state, record), RECORD: record}))
+
+
+def parse_npy(data: bytes) -> tuple[np.ndarray, dict | None]:
+    """(array, record); the record is None in a file of an older version.
+
+    ValueError that says what is wrong with the bytes.
+    """
+    array, end = parse_array(data)
+    if len(data) == end:
+        return array, None
+    tail = data[end:]
+    if not tail.startswith(MARK):
+        raise ValueError(f"{len(tail)} bytes follow the array that do not belong to it")
+    found = json_value(tail[len(MARK) :])
+    if (
+        not isinstance(found, dict)
+        or set(found) != {SEAL, RECORD}
+        or not isinstance(found[RECORD], dict)
+        or tail != _line(found)
+    ):
+        raise ValueError("its last line is not the record that it was written with")
+    state = hashlib.sha256()
+    state.update(memoryview(data)[:end])
+    if found[SEAL] != _sealed(state, found[RECORD]):
+        raise ValueError("its checksum is another one: a byte has changed since it was written")
+    return array, found[RECORD]
+
+
+def parse_array(data: bytes) -> tuple[np.ndarray, int]:
+    """(array, number of bytes that it takes) of the .npy format at the start of `data`; nothing
+    larger than `data` is ever allocated.
+    """
+    stream = io.BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(stream)
+        header = (
+            np.lib.format.read_array_header_1_0
+            if version == (1, 0)
+            else np.lib.format.read_array_header_2_0
+        )
+        shape, fortran, dtype = header(stream)
+    except Exception as error:  # NumPy's parser raises whatever Python's does
+        raise ValueError(
+            f"it has no header of the .npy format: {str(error) or type(error).__name__}"
+        ) from error
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects (a pickle), which are never loaded")
+    start, count = stream.tell(), math.prod(shape)
+    if (
+        min(shape, default=0) < 0
+        or not dtype.itemsize
+        or count * dtype.itemsize > len(data) - start
+    ):
+        raise ValueError(
+            f"its header promises {dtype}{list(shape)}, {count * dtype.itemsize:,} bytes, and "
+            f"{len(data) - start:,} follow"
+        )
+    flat = np.frombuffer(data, dtype, count, start).copy()
+    return flat.reshape(shape[::-1]).T if fortran else flat.reshape(
+        shape
+    ), start + count * dtype.itemsize
+
+
+def save_npz(file, arrays: Mapping[str, np.ndarray], record: Mapping | None) -> None:
+    """Writes the arrays and, unless it is None, the record."""
+    np.savez(
+        file,
+        **arrays,
+        **({} if record is None else {RECORD: np.asarray(_canonical(record).decode())}),
+    )
+
+
+def parse_npz(file) -> tuple[dict[str, np.ndarray], dict | None]:
+    """(arrays, record) of an archive; every member's checksum is verified.
+
+    ValueError that says what is wrong.
+    """
+    with _archive(file) as archive:
+        found = {
+            one.filename.removesuffix(".npy"): parse_array(archive.read(one))[0]
+            for one in archive.infolist()
+            if one.filename != _MEMBER
+        }
+        return found, _record(archive)
+
+
+def members(file) -> tuple[list, dict | None]:
+    """([name, size, checksum] of every array, record) of an archive, from its directory.
+
+    ValueError that says what is wrong.
+    """
+    with _archive(file) as archive:
+        return [
+            [one.filename, one.file_size, one.CRC]
+            for one in archive.infolist()
+            if one.filename != _MEMBER
+        ], _record(archive)
+
+
+_MEMBER = f"{RECORD}.npy"
+
+
+@contextlib.contextmanager
+def _archive(file):
+    """The zip archive, whose every error is a ValueError: zipfile raises BadZipFile, zlib.error,
+    NotImplementedError, ... for flipped bytes.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            yield archive
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ValueError(str(error) or type(error).__name__) from error
+
+
+def _record(archive: zipfile.ZipFile) -> dict | None:
+    if _MEMBER not in archive.namelist():
+        return None
+    record = json_value(str(parse_array(archive.read(_MEMBER))[0]))
+    if not isinstance(record, dict):
+        raise ValueError("its record is not an object")
+    return record
+
+
+def seal(value: Mapping) -> dict:
+    """The JSON object with its checksum as the last key."""
+    return dict(value) | {SEAL: hashlib.sha256(_canonical(value)).hexdigest()}
+
+
+def unseal(value: Mapping) -> dict:
+    """The object without its checksum; ValueError if that is another one.
+
+    An object without a checksum is of an older version.
+    """
+    rest = {k: v for k, v in value.items() if k != SEAL}
+    if SEAL in value and value[SEAL] != hashlib.sha256(_canonical(rest)).hexdigest():
+        raise ValueError("its checksum is another one: a byte has changed since it was written")
+    return rest
+
+
+def json_value(text: str | bytes):
+    """The value of a JSON text; ValueError whatever is wrong with it."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("its values are nested too deeply") from error
+
+
+def plain(value):
+    """The JSON form of what `json` does not know: arrays, tuples, sets, paths."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, tuple | set | frozenset):
+        return list(value)
+    if hasattr(value, "__fspath__"):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+class _Hashed:
+    """A file that is written through a checksum."""
+
+    def __init__(self, file):
+        self.file, self.state = file, hashlib.sha256()
+
+    def write(self, data) -> int:
+        self.state.update(data)
+        return self.file.write(data)
+
+
+def _line(value: Mapping) -> bytes:
+    """The last line of an .npy file."""
+    return MARK + _canonical(value) + b"\n"
+
+
+def _sealed(state, record: Mapping) -> str:
+    """The checksum of what `state` has seen and of the record."""
+    state = state.copy()
+    state.update(_canonical(record))
+    return state.hexdigest()
+
+
+def _canonical(value) -> bytes:
+    """The JSON text that is hashed: the same for an object and for what is read back from its
+    file.
+    """
+    return json.dumps(
+        json.loads(json.dumps(value, allow_nan=False, default=plain)), sort_keys=True
+    ).encode()

@@ -1,0 +1,168 @@
+"""The benchmarks start, take the flags that all of them have, and compute and print what they say;
+the peers' libraries are not needed here.
+"""
+
+import importlib
+import json
+import pkgutil
+import sys
+
+import pytest
+
+import benchmarks
+from benchmarks import _pairs, fleet
+
+STUDIES = (
+    "coverage",
+    "lira_variance",
+)  # of statistics, not of speed: nobody is timed, results are kept in a folder
+ALONE = ("damage", "kills", *STUDIES)  # what a run survives: there are no peers to be compared with
+NAMES = sorted(
+    m.name
+    for m in pkgutil.iter_modules(benchmarks.__path__)
+    if not m.name.startswith("_") and m.name not in ALONE
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_benchmark_has_main_and_the_flags_of_all(name, capsys):
+    module = importlib.import_module(f"benchmarks.{name}")
+    with pytest.raises(SystemExit) as stop:
+        module.main(["--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert (
+        "--quick" in text
+        and "--runs" in text
+        and "--peers" in text
+        and f"python -m benchmarks.{name}" in text
+    )
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_study_has_main_a_quick_form_and_a_folder(name, capsys):
+    module = importlib.import_module(f"benchmarks.{name}")
+    with pytest.raises(SystemExit) as stop:
+        module.main(["--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert "--quick" in text and "--workdir" in text and f"python -m benchmarks.{name}" in text
+
+
+def test_contenders_take_turns_and_the_ratio_is_that_of_the_medians():
+    order, times = [], dict(ours=iter([1.0, 9.0, 2.0]), peer=iter([8.0, 6.0, 70.0]))
+
+    def run(name):
+        order.append(name)
+        return dict(seconds=next(times[name]))
+
+    samples = _pairs.interleaved({name: lambda name=name: run(name) for name in times}, runs=3)
+    assert order == ["ours", "peer"] * 3
+    ours, peer = (_pairs.median(samples[name], "seconds") for name in ("ours", "peer"))
+    assert (ours, peer) == (2.0, 8.0)
+    assert (
+        _pairs.comparison(benchmark="b", case="c", ours_s=ours, peer="p", peer_s=peer)["ratio"]
+        == 4.0
+    )
+
+
+def test_a_line_has_the_fields_and_four_digits(monkeypatch):
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    record = _pairs.comparison(
+        benchmark="fleet",
+        case="conv",
+        ours_s=0.123456,
+        peer="torch",
+        peer_s=0.246912,
+        steps=12345678,
+    )
+    found = json.loads(_pairs.line(record))
+    assert list(found)[:6] == ["benchmark", "case", "ours_s", "peer", "peer_s", "ratio"]
+    assert (found["ours_s"], found["peer_s"], found["ratio"], found["steps"]) == (
+        0.1235,
+        0.2469,
+        2.0,
+        12345678,
+    )
+    assert "glibc_tunables" not in found
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
+    assert (
+        _pairs.comparison(benchmark="b", case="c", ours_s=1.0, peer="p", peer_s=1.0)[
+            "glibc_tunables"
+        ]
+        == "glibc.malloc.hugetlb=1"
+    )
+    with pytest.raises(ValueError):
+        _pairs.line(record | dict(ratio=float("nan")))
+
+
+def test_slope_is_the_exponent():
+    assert _pairs.slope([1, 2, 4, 8], [3.0, 6.0, 12.0, 24.0]) == pytest.approx(1)
+    assert _pairs.slope([10, 100], [5.0, 500.0]) == pytest.approx(2)
+
+
+def test_a_table_lines_up():
+    assert _pairs.table(["", "time"], [["ours", "1 s"], ["a peer", "12.5 s"]]).splitlines() == [
+        "          time",
+        "------  ------",
+        "ours       1 s",
+        "a peer  12.5 s",
+    ]
+    assert [_pairs.seconds(v) for v in (12.34, 0.04567, 1.0)] == ["12.3 s", "45.7 ms", "1 s"]
+
+
+def test_peak_memory_is_this_process_own():
+    assert 10e6 < _pairs.peak_bytes() < 100e9
+
+
+def test_compile_time_is_a_union_of_intervals():
+    clock = fleet.Compiling.__new__(fleet.Compiling)
+    clock.intervals = [(0.0, 2.0), (1.0, 3.0), (5.0, 6.0), (5.2, 5.4)]
+    assert clock.seconds() == pytest.approx(4)
+
+
+def test_misspelt_names_are_refused_with_the_known_ones(capsys):
+    for flag, text in (
+        ("--cases=digit_mlp", "digits_mlp, small_cnn, conv"),
+        ("--peers=tensorflow", "torch, torch_stacked"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            fleet.main([flag])
+        assert stop.value.code == 2 and text in capsys.readouterr().err
+
+
+def test_without_the_peer_one_message_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setattr(_pairs.importlib.util, "find_spec", lambda name: None)
+    assert fleet.main(["--quick"]) == 1
+    assert "pip install -r requirements-bench.txt" in capsys.readouterr().err
+
+
+def test_a_contender_that_fails_is_one_message(capsys):
+    with pytest.raises(_pairs.Missing, match="TypeError"):
+        _pairs.contender("benchmarks.fleet", role="ours", nonsense=1)
+
+
+@pytest.mark.slow
+def test_ours_alone_on_a_tiny_fleet(capsys):
+    assert (
+        fleet.main(
+            [
+                "--quick",
+                "--peers=none",
+                "--cases=digits_mlp",
+                "--models=2",
+                "--epochs=2",
+                "--chunk=2",
+                "--no-exponents",
+            ]
+        )
+        == 0
+    )
+    out = capsys.readouterr().out
+    assert (
+        "digits_mlp: 2 models, 2 epochs, 104 steps, 1 run, batches of 32" in out
+        and "ours" in out
+        and "compile" in out
+    )
+    assert "{" not in out  # nothing was compared

@@ -1,0 +1,408 @@
+"""Arrays of a user's own: every shape is checked, twins and fixed counts are noticed, folders of
+LiRA's released code are read.
+"""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import mia_jax
+from mia_jax import threat_model
+from mia_jax.external import arrays as brought
+from tests.answered import QUICK, arrays
+
+
+def test_every_shadow_is_a_target_in_turn_without_its_twin():
+    one = arrays(models=8)
+    found = brought.build({k: v for k, v in one.items() if k.startswith("shadow") or k == "labels"})
+    assert found.design.targets == tuple(range(8)) and found.design.unit_M.tolist() == [
+        0,
+        0,
+        2,
+        2,
+        4,
+        4,
+        6,
+        6,
+    ]
+    assert (
+        not found.design.shadow_MM[0, 1]
+        and found.design.shadow_MM[0, 2:].all()
+        and "twin" in found.said[0]
+    )
+    given = brought.build(
+        dict(
+            {
+                k: v
+                for k, v in arrays(pairs=False).items()
+                if k.startswith("shadow") or k == "labels"
+            },
+            pair=[5, 5, 1, 1, 2, 2, 3, 3],
+        )
+    )
+    assert not given.design.shadow_MM[0, 1] and given.design.shadow_MM[0, 2]
+
+
+def fixed_counts(models=8, examples=400, seed=0):
+    """Signals that carry nothing, with every example in exactly half of the models."""
+    rng = np.random.default_rng(seed)
+    member = rng.random((models, examples)).argsort(0) < models // 2
+    return dict(shadow_loss=rng.normal(size=(models, examples)), shadow_member=member)
+
+
+def test_fixed_counts_leak_nothing_and_are_told():
+    found = brought.build(fixed_counts())
+    assert found.design.balance and "same number" in found.said[0]
+    fleet = threat_model.Fleet(design=found.design, signal=found.signal, num_classes=0)
+    for t in range(8):
+        view = fleet.view(t, ("loss", "shadow_in", "shadow_out"))
+        inside = (view.visible_MN & view.shadow_member_MN).sum(0)
+        outside = (view.visible_MN & ~view.shadow_member_MN).sum(0)
+        assert (inside == 3).all() and (outside == 3).all()
+    naive = dataclasses.replace(found.design, balance=False)
+    count = (
+        threat_model.Fleet(design=naive, signal=found.signal, num_classes=0)
+        .view(0, ("loss", "shadow_in", "shadow_out"))
+        .shadow_member_MN.sum(0)
+    )
+    assert (count[naive.member_MN[0]] == 3).all() and (
+        count[~naive.member_MN[0]] == 4
+    ).all()  # what would have been leaked
+    aucs = [
+        mia_jax.audit(fixed_counts(seed=s), attacks=dict(lira=dict(signal="loss")), **QUICK).value(
+            "lira", "auc"
+        )
+        for s in range(8)
+    ]
+    assert abs(np.mean(aucs) - 0.5) < 4 * np.std(aucs, ddof=1) / np.sqrt(8)
+
+
+def test_nearly_fixed_counts_are_hidden_as_well_and_honest_coins_are_left_alone():
+    given = fixed_counts()
+    given["shadow_member"][:, :20] = (
+        np.random.default_rng(1).random((8, 20)).argsort(0) < np.arange(20) % 3 + 3
+    )
+    assert brought.build(given).design.balance
+    given["shadow_member"][:, 0] = (
+        # an example without OUT shadows has none to spare: nothing is hidden, and the report says
+        # what counts tell
+        True
+    )
+    found = mia_jax.audit(given, attacks="lira", **QUICK)
+    assert (
+        not brought.build(given).design.balance
+        and "the number of shadows that trained on a record tells who is a member" in found.markdown
+    )
+    assert not any(
+        brought.build(dict(loss=np.zeros(200), **coins(seed))).design.balance for seed in range(30)
+    )
+
+
+def coins(seed):
+    """Membership of a target and 8 shadows by independent coins, and constant losses."""
+    member = np.random.default_rng(seed).random((9, 200)) < 0.5
+    return dict(member=member[0], shadow_member=member[1:], shadow_loss=np.zeros((8, 200)))
+
+
+def test_the_official_layout_is_read(tmp_path):
+    one = arrays(pairs=False)
+    for m in range(8):
+        folder = tmp_path / f"experiment-{m}_8" / "logits"
+        folder.mkdir(parents=True)
+        np.save(folder.parent / "keep.npy", one["shadow_member"][m])
+        np.save(folder / "0000000100.npy", np.stack([one["shadow_logits"][m]] * 2, 1)[:, None])
+    with pytest.raises(FileNotFoundError, match=r"y_train\.npy"):
+        brought.load(tmp_path)
+    np.save(tmp_path / "y_train.npy", one["labels"])
+    found = brought.build(brought.load(tmp_path))
+    assert found.signal["loss"].shape == (8, 2, 120)
+    np.testing.assert_array_equal(found.design.member_MN, one["shadow_member"])
+    np.testing.assert_allclose(found.signal["logits"][:, 1], one["shadow_logits"], rtol=1e-6)
+    np.save(tmp_path / "experiment-0_8" / "logits" / "0000000200.npy", np.zeros((120, 4)))
+    assert brought.load(tmp_path)["shadow_logits"].shape == (
+        8,
+        2,
+        120,
+        4,
+    )  # the last step that all have
+    for m in range(1, 8):
+        np.save(tmp_path / f"experiment-{m}_8" / "logits" / "0000000200.npy", np.full((120, 4), m))
+    assert brought.load(tmp_path)["shadow_logits"][:, 0, 0].tolist() == list(range(8))
+    (tmp_path / "experiment-0_8" / "logits" / "0000000100.npy").unlink()
+    (tmp_path / "experiment-0_8" / "logits" / "0000000200.npy").unlink()
+    with pytest.raises(ValueError, match=r"all models must share a file logits/<step>\.npy"):
+        brought.load(tmp_path)
+
+
+HALF, BIT = np.arange(5) % 2, np.arange(20) % 2
+LOSS = dict(loss=np.arange(5.0), member=HALF)
+PROBS = dict(labels=np.arange(5) % 3, member=HALF)
+SHADOWS = dict(LOSS, shadow_loss=np.zeros((3, 5)), shadow_member=np.eye(3, 5))
+BAD = [
+    ({}, "none of score, loss, probs, .* the keys are none"),
+    (dict(member=np.zeros(5)), "none of score, loss, probs, .* the keys are member"),
+    (dict(loss=np.zeros(5)), r"member \[N\] = \[5\] is missing"),
+    (dict(scores=np.zeros(5), member=HALF), "unknown key 'scores'. Did you mean 'score'"),
+    (dict(los=np.zeros(5), member=HALF), "unknown key 'los'. Did you mean 'loss'"),
+    (dict(SHADOWS, shadow_los=1), "unknown key 'shadow_los'. Did you mean 'shadow_loss'"),
+    (dict(LOSS, member=np.zeros(4)), r"member has shape \(4,\); expected \[N\] = \(5,\)\.$"),
+    (
+        dict(LOSS, member=np.array([1, 3])),
+        r"expected \[N\] = \(5,\). Row numbers\? Bring np.isin\(np.arange\(5\), member\)",
+    ),
+    (dict(LOSS, member=np.full(5, 2)), r"must hold 0 and 1 only .* it holds \[2\]"),
+    (dict(LOSS, member=np.array(["in", "out", "in", "in", "in"])), "must hold 0 and 1 only"),
+    (
+        dict(LOSS, member=np.ones(5)),
+        "member has 5 members and 0 non-members; an audit compares the two",
+    ),
+    (dict(LOSS, member=np.zeros(5)), "member has 0 members and 5 non-members"),
+    (
+        dict(shadow_loss=np.zeros((2, 5)), shadow_member=[[0, 1, 0, 1, 0], [1, 1, 1, 1, 1]]),
+        r"shadow_member\[1\] has 5 members and 0 non",
+    ),
+    (
+        dict(LOSS, loss=np.full(5, np.nan)),
+        "loss has 5 of 5 values that are NaN or infinite; the first is nan at",
+    ),
+    (dict(LOSS, loss=np.array(["a"] * 5)), "loss must be numbers; its dtype is <U1"),
+    (dict(logits=np.zeros((5, 3)), member=HALF), r"labels \[N\] is missing; logits need it"),
+    (
+        dict(PROBS, logits=np.zeros((5, 3)), labels=np.arange(5)),
+        r"label 3 of example 3 lies outside 0\.\.2 \(3 columns",
+    ),
+    (dict(PROBS, logits=np.zeros((5, 3)), labels=np.arange(5) - 1), "label -1 of example 0 is not"),
+    (
+        dict(PROBS, logits=np.zeros((5, 3)), labels=np.arange(5) / 2),
+        "must be class numbers; the first that is not is 0.5",
+    ),
+    (
+        dict(PROBS, logits=np.zeros((5, 3)), labels=np.array(list("abcab"))),
+        r"labels are <U1; .*return_inverse=True",
+    ),
+    (
+        dict(PROBS, logits=np.zeros((5, 3)), labels=np.eye(3)[np.arange(5) % 3]),
+        r"are one-hot, .*labels\.argmax\(1\)",
+    ),
+    (dict(PROBS, logits=np.zeros((5, 3)), labels=np.arange(5)[:, None] % 3), r"labels\[:, 0\]\?"),
+    (
+        dict(PROBS, logits=np.zeros((5, 3)), labels=np.full((5, 3), 2)),
+        r"labels \[N,C\] must hold 0 and 1 only",
+    ),
+    (
+        dict(PROBS, logits=np.zeros((5, 3)), labels=np.ones((5, 2))),
+        "labels has 2 columns and the answers 3",
+    ),
+    (
+        dict(PROBS, logits=np.zeros((5, 3)), labels=np.zeros(4)),
+        r"logits has shape \(5, 3\); expected \[N=4, C\]",
+    ),
+    (dict(PROBS, probs=np.full((5, 3), 0.3)), r"must sum to 1; those of example 0 sum to 0\.9"),
+    (
+        dict(PROBS, probs=np.full((5, 3), 33.3)),
+        r"lie in \[33\.3, 33\.3\] and must lie in \[0, 1\]; .*logits=",
+    ),
+    (
+        dict(PROBS, probs=np.ones((5, 1)), labels=HALF),
+        r"one column; .*np\.concatenate\(\[1 - p, p\], -1\)",
+    ),
+    (
+        dict(PROBS, probs=np.ones(5), labels=HALF),
+        r"expected \[A \(optional\), N, C\] with N=5. One probability p .*np\.stack",
+    ),
+    (dict(PROBS, logits=np.zeros((2, 2, 2, 5, 3))), r"expected \[A \(optional\), N, C\]"),
+    (
+        dict(PROBS, logits=np.zeros((5, 2, 3))),
+        r"logits has shape \(5, 2, 3\); expected \[A, N=5, C\]",
+    ),
+    (dict(predictions=np.zeros((5, 1)), labels=np.zeros(5), member=HALF), r"expected \[A, N=5\]"),
+    (
+        dict(
+            LOSS,
+            shadow_probs=np.ones((2, 5, 1)),
+            labels=np.zeros(5, int),
+            shadow_member=np.eye(2, 5),
+        ),
+        "must bring the same forms",
+    ),
+    (
+        dict(
+            PROBS,
+            logits=np.zeros((2, 5, 3)),
+            shadow_logits=np.zeros((3, 5, 3)),
+            shadow_member=np.eye(3, 5),
+        ),
+        "differ in views or classes",
+    ),
+    (dict(LOSS, shadow_loss=np.zeros((3, 5))), r"shadow_member \[M,N\] = \[3, 5\] is missing"),
+    (
+        dict(SHADOWS, shadow_member=np.eye(2, 5)),
+        r"shadow_member has shape \(2, 5\); expected \[M,N\] = \(3, 5\), one row a shadow model",
+    ),
+    (
+        dict(SHADOWS, shadow_member=np.eye(5, 3)),
+        r"shadow_member has shape \(5, 3\); expected \[M,N\] = \(3, 5\)",
+    ),
+    (
+        dict(SHADOWS, score=HALF, shadow_score=np.zeros((2, 5))),
+        "shadow_score has 2 models, shadow_loss has 3 models",
+    ),
+    (dict(SHADOWS, pair=np.arange(2)), r"pair has shape \(2,\); expected \(3,\)"),
+    (dict(LOSS, column_age=np.arange(3)), r"column_age has shape \(3,\); expected \[N\] with N=5"),
+    (dict(LOSS, column_age=np.zeros((5, 2))), r"column_age has shape \(5, 2\); expected \[N\]"),
+    (dict(LOSS, x=np.zeros((3, 2))), r"loss has shape \(5,\); expected \[N=3\]"),
+    (dict(LOSS, x=np.full((5, 2), np.inf)), "x has 10 of 10 values that are NaN or infinite"),
+    (dict(LOSS, population_loss=np.zeros(2), labels=np.zeros(5)), "population_labels is missing"),
+    (
+        dict(LOSS, population_loss=np.zeros((2, 2))),
+        r"population_loss has shape \(2, 2\) and loss \(5,\)",
+    ),
+    (
+        dict(LOSS, population_loss=np.zeros(2), population_member=np.ones(2)),
+        "population rows must lie outside every model",
+    ),
+]
+
+
+@pytest.mark.parametrize("given, message", BAD, ids=range(len(BAD)))
+def test_bad_arrays_name_the_key_and_both_shapes(given, message):
+    with pytest.raises(ValueError, match=message):
+        brought.build(given)
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path):
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    with pytest.raises(
+        ValueError,
+        match=r"one\.npy cannot be read as an \.npz .* single array \(np\.save\), not an archive "
+        r"\(np\.savez\)",
+    ):
+        brought.load(tmp_path / "one.npy")
+    (tmp_path / "text.npz").write_text("score")
+    with pytest.raises(ValueError, match=r"text\.npz cannot be read as an \.npz of plain arrays"):
+        brought.load(tmp_path / "text.npz")
+    with pytest.raises(
+        FileNotFoundError, match=r"no\.npz does not exist; bring an npz file or a folder"
+    ):
+        brought.load(tmp_path / "no.npz")
+
+
+def test_population_rows_go_behind_on_their_own_axis_and_are_members_of_nothing():
+    """As many examples as classes and views: the axis of examples is known by its place, not by its
+    length.
+    """
+    rng = np.random.default_rng(0)
+    given = dict(
+        shadow_logits=rng.normal(size=(3, 4, 4, 4)),
+        shadow_member=[[0, 1, 1, 0], [1, 1, 0, 0], [0, 0, 1, 1]],
+        labels=np.arange(4),
+    )
+    more = dict(
+        population_shadow_logits=rng.normal(size=(3, 4, 2, 4)), population_labels=np.array([3, 0])
+    )
+    found = brought.build(given | more)
+    assert (
+        found.signal["logits"].shape == (3, 4, 6, 4)
+        and found.design.population_N.tolist() == [False] * 4 + [True] * 2
+    )
+    np.testing.assert_allclose(
+        found.signal["logits"][:, :, 4:], more["population_shadow_logits"], rtol=1e-6
+    )
+    assert (
+        not found.design.member_MN[:, 4:].any()
+        and not found.design.evaluated_MN[:, 4:].any()
+        and found.pool.y.tolist() == [0, 1, 2, 3, 3, 0]
+    )
+    losses = brought.build(
+        dict(
+            shadow_loss=np.zeros((3, 4)),
+            shadow_member=given["shadow_member"],
+            population_shadow_loss=np.ones((3, 5)),
+        )
+    )
+    assert losses.signal["loss"].shape == (3, 1, 9) and losses.design.population_N.sum() == 5
+
+
+def test_negative_losses_are_told():
+    told = brought.build(dict(LOSS, loss=-np.arange(5.0))).said
+    assert told == (
+        "4 losses are negative. A loss is lower on members; of log-likelihoods bring the negative.",
+    )
+    assert brought.build(LOSS).said == ()
+
+
+def complementary(seed=0, models=6):
+    """Membership in pairs of complementary halves, [M,20]."""
+    half = np.random.default_rng(seed).random((models // 2, 20)).argsort(1) < 10
+    return np.stack([half, ~half], 1).reshape(models, 20)
+
+
+def test_the_targets_twin_and_the_target_itself_are_not_used_against_it():
+    """A fleet in pairs, one of whose models is the target: its own row and its twin's would name
+    every member.
+    """
+    member = complementary()
+    found = brought.build(
+        dict(
+            loss=np.zeros(20), member=member[2], shadow_loss=np.zeros((6, 20)), shadow_member=member
+        )
+    )
+    assert found.design.shadow_MM[0].tolist() == [False, True, True, False, False, True, True]
+    assert any(
+        s.startswith("Shadow 3 trained on exactly the examples that the target did not")
+        for s in found.said
+    )
+    assert any(s.startswith("Shadow 2 trained on exactly the target's members") for s in found.said)
+    rest = member[[0, 1, 2, 4, 5]]  # the copy without its twin
+    found_copy = brought.build(
+        dict(loss=np.zeros(20), member=member[2], shadow_loss=np.zeros((5, 20)), shadow_member=rest)
+    )
+    assert found_copy.design.shadow_MM[0].tolist() == [False, True, True, False, True, True]
+    with_pairs = dict(
+        loss=np.zeros(20),
+        member=member[2],
+        shadow_loss=np.zeros((6, 20)),
+        shadow_member=member,
+        pair=[0, 0, 1, 1, 2, 2],
+    )
+    assert (
+        brought.build(with_pairs).design.shadow_MM[0].tolist() == found.design.shadow_MM[0].tolist()
+    )
+
+
+@pytest.mark.parametrize(
+    "shadow_member, lacking, note",
+    [
+        (
+            np.ones((3, 20)),
+            {"shadow_out", "shadow_own"},
+            "every usable shadow trained on every scored example",
+        ),
+        (
+            np.zeros((3, 20)),
+            {"shadow_in", "shadow_own"},
+            "no usable shadow trained on a scored example",
+        ),
+        (complementary()[:2], set(), "arrays of the user's own"),
+        (
+            np.stack([BIT, 1 - BIT]),
+            {"shadow_in", "shadow_out", "shadow_own"},
+            "a target has no shadow but itself, its twin or models of the same",
+        ),
+    ],
+)
+def test_what_the_shadows_cannot_give_is_known_and_said(shadow_member, lacking, note):
+    """Member all true, member all false, one pair, and only the target itself and its twin."""
+    found = brought.build(
+        dict(
+            loss=np.zeros(20),
+            member=BIT,
+            shadow_loss=np.zeros((len(shadow_member), 20)),
+            shadow_member=shadow_member,
+        )
+    )
+    assert (
+        found.design.supports == {"shadow_in", "shadow_out", "shadow_own"} - lacking
+        and note in found.design.note
+    )

@@ -1,0 +1,390 @@
+"""The audit in the report: fixed beforehand, refused without independent coins, shared over
+everything tried, loud when a claim is violated.
+"""
+
+import numpy as np
+import pytest
+
+from mia_jax import configuration
+from mia_jax.designs import bernoulli, canaries, halves
+from mia_jax.measures import privacy_audit as privacy
+from mia_jax.pipeline import run
+from mia_jax.privacy import audit
+from mia_jax.report import page as pages
+from mia_jax.report import tables
+from mia_jax.report.sections import privacy_audit, target
+
+KNOWS = dict(loss="nothing", lira="shadows", cheat="half_of_target_members")
+COINS = canaries.make(num_examples=2000, seed=0, models=3, canaries=1000)
+
+
+def scores(mu=0.0, design=COINS, seed=0):
+    """Gaussian scores [T,N] of the evaluated rows."""
+    score = np.random.default_rng(seed).normal(size=design.member_MN.shape) + mu * design.member_MN
+    return np.where(design.evaluated_MN, score, np.nan)
+
+
+def wanted(design=COINS, knows=KNOWS, **fields):
+    return privacy.settings(fields, design=design, knows=knows, level=0.95)
+
+
+def test_an_audit_is_fixed_before_scores_are_seen():
+    assert wanted() == dict(
+        attacks=["loss", "lira"], guesses=[0.05], delta=1e-5, method="one_run", level=0.95
+    )
+    assert privacy.settings(None, design=COINS, knows=KNOWS, level=0.95) == wanted()
+    plain = halves.make(num_examples=100, seed=0, models=4)
+    assert privacy.settings(None, design=plain, knows=KNOWS, level=0.95) is None
+    assert wanted(bernoulli.make(num_examples=100, seed=0, models=4))["attacks"] == ["loss", "lira"]
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        (
+            dict(design=halves.make(num_examples=100, seed=0, models=4)),
+            "independent fair coins, and in the design 'halves'",
+        ),
+        (
+            dict(design=bernoulli.make(num_examples=100, seed=0, models=4, probability=0.3)),
+            "independent fair coins",
+        ),
+        (dict(guess=(0.1,)), "report.audit has no field 'guess'. Did you mean 'guesses'"),
+        (dict(attacks=("lyra",)), "report.audit.attacks='lyra' is not one of .*'lira'"),
+        (dict(attacks=("cheat",)), "attack 'cheat' knows 'half_of_target_members'"),
+        (dict(knows=dict(cheat="half_of_target_members")), "needs at least one attack"),
+        (dict(guesses=(0.6,)), r"report.audit.guesses=\(0.6,\)"),
+        (dict(delta=0.0), "report.audit.delta=0.0"),
+        (dict(method="best"), "report.audit.method='best'"),
+    ],
+)
+def test_what_cannot_be_audited_is_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        wanted(**fields)
+
+
+def test_the_bound_shares_alpha_over_attacks_targets_and_numbers_of_guesses():
+    own = dict(loss=scores(0.0), lira=scores(2.0))
+    found = privacy.measure(wanted(guesses=(0.05, 0.2)), design=COINS, score_TN=own)
+    assert found["bound"]["tests"] == 12 and found["attacks"]["lira"]["tests"] == 6
+    assert (
+        found["bound"]["attack"] == "lira"
+        and 2
+        < found["bound"]["epsilon"]
+        < found["attacks"]["lira"]["epsilon"]
+        < found["bound"]["ceiling"] + 0.5
+    )
+    t, counts = (
+        found["bound"]["model"],
+        (found["bound"][k] for k in ("canaries", "guesses", "correct")),
+    )
+    assert found["bound"]["epsilon"] == audit.one_run(
+        audit.Guesses(*counts), delta=1e-5, alpha=0.05 / 12
+    )
+    expected = (
+        privacy.counts(own["lira"][t], COINS, t, 0.05),
+        privacy.counts(own["lira"][t], COINS, t, 0.2),
+    )
+    assert [e.guesses for e in expected] == [100, 400] and found["bound"]["guesses"] in (100, 400)
+    assert found["attacks"]["loss"]["epsilon"] < 0.3 and not found["violated"]
+
+
+def test_guesses_are_joined_by_coin_and_not_by_place():
+    design = canaries.make(num_examples=300, seed=1, models=2, canaries=200, pairs=True)
+    exact = np.where(design.member_MN, 1.0, -1.0)
+    for t in (0, 1):
+        assert privacy.counts(exact[t], design, t, 0.5) == audit.Guesses(100, 100, 100)
+        assert privacy.counts(-exact[t], design, t, 0.5) == audit.Guesses(100, 100, 0)
+        assert privacy.counts(
+            np.where(COINS.member_MN[t], 1.0, 0.0), COINS, t, 0.05
+        ) == audit.Guesses(1000, 100, 100)
+
+
+def test_scores_of_nothing_prove_nothing():
+    bounds = [
+        privacy.measure(
+            wanted(attacks=("loss",)), design=COINS, score_TN=dict(loss=scores(seed=s))
+        )["bound"]["epsilon"]
+        for s in range(60)
+    ]
+    assert np.mean(np.array(bounds) > 0) <= 0.05
+
+
+ROW = dict(
+    attack="lira",
+    target=None,
+    slice="all",
+    metric="auc",
+    value=0.6,
+    low=0.55,
+    high=0.65,
+    interval="records",
+    method="bootstrap",
+)
+ROW |= dict(
+    convention="", fpr_realized=None, n_member=500, n_nonmember=500, n_targets=1, knows="shadows"
+)
+CLAIM = dict(epsilon=1.0, delta=1e-5, accountant="pld", adjacency="add_remove", sampling="poisson")
+
+
+def test_a_violated_claim_comes_first_and_is_said_aloud():
+    rows = []
+    for mu, violated in ((0.0, False), (4.0, True)):
+        found = dict(
+            audit=privacy.measure(
+                wanted(),
+                design=COINS,
+                score_TN=dict(loss=scores(mu), lira=scores(0.0)),
+                claim=CLAIM,
+            )
+        )
+        assert found["audit"]["violated"] is violated
+        rows.append(privacy_audit.text(**found))
+    honest, broken = rows
+    assert "Claimed at delta 1e-05: epsilon at most 1. Audited: epsilon at least 0." in honest
+    assert "No violation was detected, which does not prove" in honest
+    assert "VIOLATED" not in honest
+    assert (
+        "THE CLAIM IS VIOLATED: epsilon is at least 2.9" in broken and "and 1 is claimed" in broken
+    )
+    for text in rows:
+        assert (
+            "accounted upper bound | 1 | pld, add_remove, poisson, delta 1e-05" in text
+            and "95% confidence" in text
+            and "1,000 coins per model" in text
+        )
+    page = pages.report(dict(results=[ROW], audit=found["audit"]))
+    assert (
+        page.index("VIOLATED") < page.index("## All attacks")
+        and privacy_audit.TITLE in page.split("## How to read this")[1]
+    )
+
+
+def test_a_claim_about_other_neighbors_is_not_judged():
+    found = privacy.measure(
+        wanted(),
+        design=COINS,
+        score_TN=dict(loss=scores(4.0), lira=scores(0.0)),
+        claim=CLAIM | dict(adjacency="replace_one"),
+    )
+    assert not found["violated"] and "audit with design.pairs=True" in privacy_audit.text(
+        audit=found
+    )
+    pairs = canaries.make(num_examples=2000, seed=0, models=3, canaries=1000, pairs=True)
+    own = dict(loss=scores(4.0, pairs), lira=scores(0.0, pairs))
+    assert privacy.measure(
+        wanted(pairs), design=pairs, score_TN=own, claim=CLAIM | dict(adjacency="replace_one")
+    )["violated"]
+    assert not privacy.measure(wanted(pairs), design=pairs, score_TN=own, claim=CLAIM)["violated"]
+    for changes, words in (
+        (dict(unit="user"), "all rows of one `user`"),
+        (dict(sampling="shuffle", adjacency="zero_out"), "balls_in_bins"),
+    ):
+        found = privacy.measure(
+            wanted(),
+            design=COINS,
+            score_TN=dict(loss=scores(4.0), lira=scores(0.0)),
+            claim=CLAIM | changes,
+        )
+        assert not found["violated"] and words in privacy_audit.text(audit=found)
+
+
+def test_an_unprivate_run_with_canaries_is_audited_end_to_end(tmp_path):
+    config = configuration.complete(
+        data=dict(name="digits", flat=True, canaries=dict(kind="mislabeled", count=400)),
+        design=dict(name="canaries", models=4, population=0.2, targets=1),
+        model=dict(name="mlp", widths=(128,)),
+        learner=dict(epochs=40, learning_rate=3e-3),
+        attacks=dict(threshold_loss=dict(name="threshold"), lira=dict(variance="pooled")),
+        report=dict(draws=40, figures=False, audit=dict(guesses=(0.1,))),
+        run=dict(chunk=4),
+    )
+    found = run.run(config, workdir_path=tmp_path)["audit"]
+    assert found["coins"] == 400 and found["claim"] is None and found["bound"]["tests"] == 2
+    assert found["bound"]["epsilon"] > 1.5 and found["bound"]["guesses"] == 80
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "no accountant claims an upper bound" in text and "on population rows" in text
+
+
+@pytest.mark.slow
+def test_a_watched_private_run_scores_updates_and_claims_its_epsilon(tmp_path):
+    fields = dict(
+        data=dict(name="digits", flat=True, canaries=dict(kind="mislabeled", count=60)),
+        design=dict(name="canaries", models=2, population=0.8, targets=1),
+        model=dict(name="mlp", widths=(8,)),
+        report=dict(draws=40, figures=False, audit=dict(guesses=(0.1,))),
+        run=dict(chunk=2),
+    )
+    learner = dict(
+        epochs=2,
+        batch_size=100,
+        optimizer="sgd",
+        gradient="private",
+        privacy=dict(noise_multiplier=1.0),
+        watch=True,
+    )
+    attacks = {
+        name: dict(name="threshold", signal=name, sign=1)
+        for name in ("update_alignment", "update_change")
+    }
+    with pytest.raises(
+        ValueError, match=r"attack 'update_alignment' needs the updates .* learner.watch=True"
+    ):
+        run.run(
+            configuration.complete(**fields, learner=learner | dict(watch=False), attacks=attacks),
+            workdir_path=tmp_path / "a",
+        )
+    found = run.run(
+        configuration.complete(**fields, learner=learner, attacks=attacks),
+        workdir_path=tmp_path / "b",
+    )["audit"]
+    assert (
+        set(found["attacks"]) == set(attacks)
+        and found["claim"]["accountant"] == "pld"
+        and found["claim"]["epsilon"] > 1
+    )
+    value_AN = np.load(tmp_path / "b" / "signal" / "update_alignment" / "00000.npy")
+    assert (value_AN != 0).sum() == 60 and not found["violated"]
+
+
+# --------------------------------------------------------------------------------
+# one epsilon, at the promised delta
+PROMISE = dict(
+    epsilon=3.0,
+    delta=1e-4,
+    accountant="pld",
+    adjacency="add_remove",
+    sampling="poisson",
+    unit="example",
+    others={},
+    refused=[],
+    notes=[],
+)
+PROMISE |= dict(
+    steps=200,
+    expected_batch=64.0,
+    clip_norm=0.5,
+    noise_multiplier=1.1,
+    method="bookkeeping",
+    covers="one model",
+)
+PROMISE |= dict(
+    not_covered=[
+        "several models together",
+        "readers of the seed: whoever knows it subtracts the noise",
+    ]
+)
+
+
+def test_the_audit_is_at_the_promised_delta_unless_another_one_is_asked_for():
+    assert (
+        privacy.settings({}, design=COINS, knows=KNOWS, level=0.95, promised=1e-4)["delta"] == 1e-4
+    )
+    assert (
+        privacy.settings(None, design=COINS, knows=KNOWS, level=0.95, promised=1e-4)["delta"]
+        == 1e-4
+    )
+    assert (
+        privacy.settings(dict(delta=1e-6), design=COINS, knows=KNOWS, level=0.95, promised=1e-4)[
+            "delta"
+        ]
+        == 1e-6
+    )
+    assert wanted()["delta"] == privacy.DELTA  # nothing is promised
+
+
+def audited(claim, **fields):
+    settings = privacy.settings(fields, design=COINS, knows=KNOWS, level=0.95, promised=1e-4)
+    return privacy.measure(
+        settings, design=COINS, score_TN=dict(loss=scores(0.0), lira=scores(0.0)), claim=claim
+    )
+
+
+def test_a_report_has_one_epsilon_and_says_where_an_audit_is_at_another_delta():
+    """The first epsilon of the page is the promised one; at another delta the two are named as what
+    they are.
+    """
+    found = dict(
+        results=[],
+        guarantee=PROMISE,
+        audit=audited(PROMISE),
+        about=dict(data="d", seed=0, learner=dict(name="backprop", plan="permutation")),
+    )
+    page = pages.report(found)
+    assert page.index("**(3, 0.0001)-differentially private**") < page.index(
+        "Claimed at delta 0.0001: epsilon at most 3."
+    )
+    assert "asked for at delta" not in page and "1e-05" not in page
+    other = audited(dict(PROMISE, epsilon=3.51, delta=1e-5), delta=1e-5)
+    page = pages.report(found | dict(audit=other))
+    assert page.index("**(3, 0.0001)-differentially private**") < page.index("3.51")
+    assert (
+        "This audit was asked for at delta 1e-05, and the guarantee is at delta 0.0001: epsilon "
+        "depends on delta." in page
+    )
+    assert "At delta 1e-05 the accountant proves 3.51." in page
+
+
+def test_an_audit_that_could_not_have_failed_says_so():
+    """The ceiling stands next to the claim: 1,000 coins and 100 guesses show at most about 2."""
+    weak, strong = audited(PROMISE | dict(epsilon=8.0)), audited(PROMISE | dict(epsilon=1.0))
+    ceiling = tables.epsilon(weak["bound"]["ceiling"])
+    text = privacy_audit.text(audit=weak)
+    assert (
+        f"**This audit could at most have shown {ceiling}, so it could not have contradicted 8**"
+        in text
+    )
+    text = privacy_audit.text(audit=strong)
+    assert (
+        "could not have contradicted" not in text
+        and f"(the audit could have shown up to {ceiling})" in text
+    )
+
+
+def test_private_training_and_canaries_are_called_what_they_are():
+    """DP-SGD with its sampling in place of a plan that was not used; an accuracy of canaries is not
+    one of the task; the seed is public.
+    """
+    learner = dict(
+        name="backprop",
+        epochs=5,
+        gradient="private",
+        plan="permutation",
+        privacy=dict(clip_norm=0.5, epsilon=3.0),
+    )
+    models = [dict(model=0, target=True, train_accuracy=0.9, validation_accuracy=0.017)]
+    about = dict(data="d", seed=7, learner=learner, canaries=dict(kind="mislabeled", count=200))
+    page = pages.report(dict(results=[], guarantee=PROMISE, about=about, models=models))
+    assert (
+        "| learner | backprop (epochs=5) |" in page
+        and "permutation" not in page
+        and "privacy=" not in page
+    )
+    assert (
+        "| private training | DP-SGD, Poisson sampling, 200 steps, expected batch 64, clip norm "
+        "0.5, noise multiplier 1.1 (of the" in page
+    )
+    assert (
+        "1.7% on non-members (held-out mislabeled canaries)" in page
+        and "Only the 200 canaries are scored" in page
+    )
+    assert "says nothing about the task" in page
+    seed = "> **The guarantee holds only against parties who do not know the seed.** The seed is 7"
+    assert page.index(seed) < page.index("The guarantee covers one model")
+    assert target.settings(learner | dict(gradient="mean")).endswith(
+        "privacy=(clip_norm=0.5, epsilon=3.0))"
+    )
+
+
+def test_a_caller_with_arrays_is_not_sent_to_a_design():
+    with pytest.raises(
+        ValueError, match=r"arrays do not say which rows those are\. Leave report\.audit out"
+    ) as refusal:
+        privacy.settings(
+            {},
+            design=halves.make(num_examples=100, seed=0, models=4),
+            knows=KNOWS,
+            level=0.95,
+            arrays=True,
+        )
+    assert "design.name" not in str(refusal.value)
