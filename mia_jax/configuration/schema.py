@@ -69,7 +69,8 @@ def arguments(
 
     >>> arguments('models=16,quick', models=64, quick=False).models
     16
-    >>> arguments('quick,models=16', dict(quick=dict(models=8, epochs=2)), models=64, epochs=9, quick=False).to_dict()
+    >>> presets = dict(quick=dict(models=8, epochs=2))
+    >>> arguments('quick,models=16', presets, models=64, epochs=9, quick=False).to_dict()
     {'models': 16, 'epochs': 2, 'quick': True}
     """
     typed: dict[str, Any] = {}
