@@ -24,7 +24,7 @@ ALLOWED = {
     "loss": (5, "losses of the report are read from this signal; a learner's argument `loss`"),
     "population": (4, "rows outside all models have the name of an attack and of a validation"),
     "threshold": (1, "the report of pairs reads this field of an objective"),
-    "trajectory": (3, "the losses at snapshots, which several attacks share"),
+    "trajectory": (2, "the losses at snapshots, which several attacks share"),
 }
 
 
