@@ -12,7 +12,7 @@ repeat the run and report mean and sd:
 
 --list=attacks, --list=models, --list=fields:learner, ... say what there is (--list=kinds says of
 what), without a config. A list is typed as a,b,c. A config file is Python code that runs, and
-model.name, model.path and target.oracle may import modules: run only configs that you trust.
+model.name, model.path and target.black_box may import modules: run only configs that you trust.
 
 A file that defines grid() is a list of runs to compare: --grid runs them one after the other in
 workdir/<name> and writes workdir/table.md.

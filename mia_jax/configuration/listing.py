@@ -133,7 +133,7 @@ MEANINGS = dict(  # of fields that no maker's docstring explains
     query_chunk="Models that are queried at once; 0 chooses.",
     checkpoint_every="Epochs between two checkpoints of a model in training.",
     pool_bytes="The most that the data may take on a device before it is streamed.",
-    oracle="A black box of labels that is asked: 'my_module:function', which is imported and "
+    black_box="A black box of labels that is asked: 'my_module:function', which is imported and "
     "called, or an npz of answers.",
     member="The file that says which rows the target was trained on.",
     rate="The most questions per second; 0 sets no limit.",

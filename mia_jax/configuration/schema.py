@@ -141,9 +141,9 @@ def complete(
     ValueError for a field that does not exist.
 
     `query`, `report`, `run` and `target` are optional sections. Beside a target of your own
-    (target.signals or target.oracle) all models that are trained are its shadows: `shadow` {model,
-    learner} then are `model` and `learner` under another name. The result is locked: an override of
-    a field that does not exist is an error.
+    (target.signals or target.black_box) all models that are trained are its shadows: `shadow`
+    {model, learner} then are `model` and `learner` under another name. The result is locked: an
+    override of a field that does not exist is an error.
     """
     model, learner = _shadows(shadow, sections.get("target", {}), model=model, learner=learner)
     one_kind(learner=learner, model=model)
@@ -233,6 +233,7 @@ MOVED = dict(
     warmup_epochs="learner.schedule.warmup_epochs, of "
     "learner.schedule=dict(name='cosine_decay_schedule', warmup_epochs=1)",
 )
+RENAMED_FIELDS = {("target", "oracle"): "black_box"}  # (section, former name) -> field
 RENAMED = {
     ("learner.optimizer", "momentum"): "dict(name='sgd', momentum=0.9)",
     ("learner.schedule", "constant"): "'constant_schedule'",
@@ -339,6 +340,8 @@ def lacks(label: str, name: str, known: Mapping) -> str:
             f"{label} has no field 'learning_rate': it is learner.learning_rate, whatever the "
             "optimizer."
         )
+    if (label, name) in RENAMED_FIELDS:
+        return f"{label} has no field {name!r}: it is {label}.{RENAMED_FIELDS[label, name]}."
     if name in MOVED and "optimizer" in known:
         return f"{label} has no field {name!r}: it is {MOVED[name]}."
     return checks.lacks(label, "field", name, known)
@@ -368,12 +371,12 @@ def _shadows(shadow: Mapping, target: Mapping, **given: Mapping) -> list[Mapping
                 f"{name} and shadow.{name} are both given; beside a target of your own they are "
                 "the same section: give one of them."
             )
-    if shadow and not (target.get("signals") or target.get("oracle")):
+    if shadow and not (target.get("signals") or target.get("black_box")):
         raise ValueError(
             "shadow: the models of a fleet are each other's shadows, so all have the same model "
             "and learner. Shadows of another kind than the target "
             "are for a target of your own: set target.signals to the file of its answers (or "
-            "target.oracle), or leave shadow out."
+            "target.black_box), or leave shadow out."
         )
     return [shadow.get(name, section) for name, section in given.items()]
 

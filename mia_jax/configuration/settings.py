@@ -119,7 +119,7 @@ class TargetSettings:
     """A target of the user's own: the file of its answers, or a black box of labels."""
 
     signals: str = ""
-    oracle: str = ""
+    black_box: str = ""
     member: str = ""
     rate: float = 0.0
     batch_size: int = 256

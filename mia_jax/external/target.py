@@ -65,17 +65,18 @@ def with_target(
     return with_model(design, found.design.member_MN[0], path=path), dict(found.signal)
 
 
-def with_oracle(target: TargetSettings, *, design: Design, pool: Pool) -> Design:
-    """The design with the black box config.target.oracle as its last model and only target.
+def with_black_box(target: TargetSettings, *, design: Design, pool: Pool) -> Design:
+    """The design with the black box config.target.black_box as its last model and only target.
 
     config.target.member is an npz with member [N] and, if not all rows shall be asked about,
     evaluated [N].
     """
-    if target.oracle and not target.oracle.endswith(".npz"):
-        black_box.answering(target.oracle, folder=pathlib.Path())
+    if target.black_box and not target.black_box.endswith(".npz"):
+        black_box.answering(target.black_box, folder=pathlib.Path())
     if not target.member:
         raise ValueError(
-            "target.oracle needs target.member, an npz with member [N]: which of the data's rows "
+            "target.black_box needs target.member, an npz with member [N]: which of the data's "
+            "rows "
             "the black box was trained on."
         )
     arrays = brought.load(target.member)
@@ -91,7 +92,8 @@ def check_labels_only(attacks: Mapping[str, Attack]) -> None:
             access = registry.make("signals", need).access
             if access != "labels":
                 raise ValueError(
-                    f"attack {name!r} needs the signal {need!r} (access: {access}); target.oracle "
+                    f"attack {name!r} needs the signal {need!r} (access: {access}); "
+                    "target.black_box "
                     "answers labels alone."
                 )
 

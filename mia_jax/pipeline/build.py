@@ -162,7 +162,7 @@ class Experiment:
         own_rows = [
             name
             for name, signal in self.signals.items()
-            if signal.ask is not None or self.settings.target.oracle
+            if signal.ask is not None or self.settings.target.black_box
         ]
         rows = {name: wanted_rows(name, self.attacks, self.design) for name in own_rows}
         return Questions(
@@ -227,7 +227,7 @@ class Experiment:
     def subject(self) -> Subject:
         """What is audited, for the report."""
         config, target = self.config, self.settings.target
-        known = "labels (a black box)" if target.oracle else ""
+        known = "labels (a black box)" if target.black_box else ""
         drawn = self.design.name in RANDOM or bool(config["design"].get("drawn"))
         return Subject(
             data=self.pool.name,
@@ -237,7 +237,7 @@ class Experiment:
             learner=config["learner"],
             canaries=self._canaries(),
             target="answers" if target.signals else known,
-            supplied=bool(self.supplied) or bool(target.oracle),
+            supplied=bool(self.supplied) or bool(target.black_box),
             drawn=drawn,
             notes=self.notes,
         )
@@ -311,14 +311,14 @@ def build(config: Mapping, *, seed: int) -> Experiment:
         path = typed.target.signals
         design, supplied = targets.with_target(path, design=design, pool=pool, views=views)
         targets.check_given(attacks, supplied)
-    elif typed.target.oracle:
-        design = targets.with_oracle(typed.target, design=design, pool=pool)
+    elif typed.target.black_box:
+        design = targets.with_black_box(typed.target, design=design, pool=pool)
         targets.check_labels_only(attacks)
     validate.check_attacks(attacks, design=design)
     check_report(typed, attacks, design=design, pool=pool)
     validate.check_snapshots(snapshots, attacks, epochs=config["learner"].get("epochs", 0))
     reported = set(pool.task.signals)
-    if not typed.target.signals and not typed.target.oracle:
+    if not typed.target.signals and not typed.target.black_box:
         reported |= set(model.signals)
     planned = plan_attacks(attacks, config["attacks"], seed=seed)
     validate.check_defenses(planned, design=design)
@@ -329,7 +329,7 @@ def build(config: Mapping, *, seed: int) -> Experiment:
     asked -= {TRAJECTORY, *canary_scores.SIGNALS}
     signals = validate.make_signals(asked, pool=pool, model=model)
     validate.check_signals(signals, out=out, pool=pool)
-    own_target = bool(supplied or typed.target.oracle)
+    own_target = bool(supplied or typed.target.black_box)
     validate.check_epochs(typed.report.epochs, attacks, signals, target=own_target)
     return Experiment(
         config=config,

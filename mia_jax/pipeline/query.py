@@ -183,15 +183,16 @@ def query_black_box(
     if not files.claimed(folder):
         begin()
     remedy = "Use another workdir for another black box, or delete that folder to ask again."
-    files.claim(folder, dict(oracle=target.oracle), remedy=remedy)
-    answer = black_boxes.answering(target.oracle, folder=folder)
-    box = black_boxes.Oracle(
+    # the key of the claim has kept its first name, so that folders of older versions are continued
+    files.claim(folder, dict(oracle=target.black_box), remedy=remedy)
+    answer = black_boxes.answering(target.black_box, folder=folder)
+    box = black_boxes.BlackBox(
         answer,
         num_classes=asked.pool.num_classes,
         log=store.answers.black_box_log,
         rate=target.rate,
         batch_size=target.batch_size,
-        name=target.oracle,
+        name=target.black_box,
     )
     net, train = asked.model, store.train.folder
     x = jax.ShapeDtypeStruct((1, *asked.pool.x.shape[1:]), asked.pool.x.dtype)
@@ -205,7 +206,7 @@ def query_black_box(
 
     try:
         black_boxes.query(
-            oracle=box,
+            black_box=box,
             m=m,
             pool=asked.pool,
             signals=questions.signals,

@@ -253,7 +253,7 @@ def query_stage(experiment: Experiment, *, store: Store, pause: Callable, begin:
     common = dict(store=store, begin=begin)
     query(left.asked(), left.questions(), run=run_settings, pause=pause, **common)
     left = left.without_failed(store)
-    if left.settings.target.oracle:
+    if left.settings.target.black_box:
         target = left.settings.target
         query_black_box(left.asked(), left.questions(), target=target, **common)
 

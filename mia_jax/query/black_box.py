@@ -33,7 +33,7 @@ OLD_RECORD = np.dtype([("digest", "V16"), ("label", "<i4")])
 HEAD = b"mia_jax log v2\n\n"
 
 
-class Oracle:
+class BlackBox:
     """`label(x_B..) -> label_B` int32 of a black box; `asked` counts the queries of this run,
     `known` those of the log as well.
 
@@ -177,12 +177,12 @@ def answering(name: str, *, folder: Path) -> Callable:
             return getattr(importlib.import_module(module), function)
         except (ImportError, AttributeError, ValueError) as error:
             raise ValueError(
-                f"target.oracle={name!r} is neither an .npz file nor an importable "
+                f"target.black_box={name!r} is neither an .npz file nor an importable "
                 f"package.module.function ({error})."
             ) from error
     if not Path(name).expanduser().exists():
         raise FileNotFoundError(
-            f"target.oracle={name!r} does not exist; bring an npz with x and label, or "
+            f"target.black_box={name!r} does not exist; bring an npz with x and label, or "
             "package.module.function."
         )
     arrays = files.read_npz(
@@ -225,7 +225,7 @@ def measured_of_labels(signal: Signal, task: Task, probe: Probe, x_B, y_B, key_B
 
 def query(
     *,
-    oracle: Oracle,
+    black_box: BlackBox,
     m: int,
     pool: Pool,
     signals: Mapping[str, Signal],
@@ -256,7 +256,7 @@ def query(
             else signal._replace(ask=functools.partial(measured_of_labels, signal, pool.task))
         )
         ask = interactive.asking(
-            lambda _, own: Probe(oracle.label, shadows=own), asked, views, name=name
+            lambda _, own: Probe(black_box.label, shadows=own), asked, views, name=name
         )
         lacking_N = found.lacking(rows[name])
         if not lacking_N.any() and not found.unfinished:

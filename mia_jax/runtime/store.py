@@ -121,7 +121,7 @@ class Answers(NamedTuple):
 
     @property
     def black_box(self) -> Path:
-        """The folder of a black box of labels."""
+        """Returns the folder of a black box of labels; its name on disk is older than the word."""
         return self.folder / "oracle"
 
     @property

@@ -829,6 +829,10 @@ REFUSED_OPTIMIZERS = {
         ["--config.learner.epsilon=1e-7"],
         "no field 'epsilon': it is .*learner.optimizer.eps",
     ),
+    "renamed": (
+        ["--config.target.oracle=my_module.answer"],
+        "target has no field 'oracle': it is .*target.black_box",
+    ),
     "another's": (
         ["--config.learner.optimizer=sgd", "--config.learner.optimizer.b1=.9"],
         "no field 'b1'. Fields|no field 'b1'.*momentum",
@@ -838,7 +842,7 @@ REFUSED_OPTIMIZERS = {
 
 
 @pytest.mark.parametrize("words, message", REFUSED_OPTIMIZERS.values(), ids=REFUSED_OPTIMIZERS)
-def test_what_optax_does_not_have_is_refused(words, message, launcher):
+def test_unknown_and_former_names_are_refused(words, message, launcher):
     found, said, _ = launcher(QUICK, *words)
     assert found is None and re.search(message, said), said
 

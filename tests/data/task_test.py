@@ -11,7 +11,7 @@ from mia_jax import configuration, registry
 from mia_jax.data import _canaries, _pool, tokens
 from mia_jax.models import siamese
 from mia_jax.pipeline import build, run, validate
-from mia_jax.query import black_box as oracle
+from mia_jax.query import black_box as black_boxes
 from mia_jax.query import interactive
 from mia_jax.runtime import precision
 from mia_jax.training import stream
@@ -362,7 +362,7 @@ def test_ranks_are_promoted_in_the_users_own_code_alone(tmp_path):
             seen.append(x_B.dtype)
             return np.asarray(promoting(x_B))
 
-        black_box = oracle.Oracle(box, num_classes=2, log=tmp_path / "log")
+        black_box = black_boxes.BlackBox(box, num_classes=2, log=tmp_path / "log")
         np.testing.assert_array_equal(black_box.label(np.zeros((3, 2), np.float32)), 0)
         np.testing.assert_array_equal(black_box.label(np.ones((3, 2), np.int32)), 1)
         assert seen == [np.float32, np.int32]  # tokens reach a black box as whole numbers

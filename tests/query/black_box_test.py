@@ -12,7 +12,7 @@ import pytest
 from mia_jax import configuration, registry
 from mia_jax.data import digits
 from mia_jax.pipeline.run import run
-from mia_jax.query import black_box as oracles
+from mia_jax.query import black_box as black_boxes
 from mia_jax.query import interactive
 from mia_jax.types import Probe
 from tests import black_box
@@ -25,7 +25,7 @@ def parity(x):
 
 
 def box(tmp_path, answer=parity, **fields):
-    return oracles.Oracle(answer, num_classes=3, log=tmp_path / "log", **fields)
+    return black_boxes.BlackBox(answer, num_classes=3, log=tmp_path / "log", **fields)
 
 
 def test_the_same_question_is_asked_once_in_batches_of_the_wanted_size(tmp_path):
@@ -85,7 +85,7 @@ def test_the_rate_is_a_limit(tmp_path):
 
 def test_answers_in_a_file_are_looked_up_and_what_lacks_is_written_down(tmp_path):
     np.savez(tmp_path / "known.npz", x=X[:20], label=parity(X[:20]))
-    answer = oracles.answering(str(tmp_path / "known.npz"), folder=tmp_path / "own")
+    answer = black_boxes.answering(str(tmp_path / "known.npz"), folder=tmp_path / "own")
     np.testing.assert_array_equal(answer(X[5:9]), parity(X[5:9]))
     with pytest.raises(
         ValueError, match=r"no answer to 10 of 12 queries; they are in .*unanswered.npz"
@@ -98,7 +98,7 @@ def test_answers_in_a_file_are_looked_up_and_what_lacks_is_written_down(tmp_path
         (str(tmp_path / "no.npz"), "does not exist"),
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=text):
-            oracles.answering(wrong, folder=tmp_path)
+            black_boxes.answering(wrong, folder=tmp_path)
 
 
 @pytest.mark.slow
@@ -139,7 +139,8 @@ def config_of(tmp_path, **target):
         attacks=dict(gap=dict(), shift=shift),
         query=dict(ask_batch_size=50),
         report=dict(figures=False, slices=()),
-        target=dict(oracle="tests.black_box.answer", member=str(tmp_path / "member.npz")) | target,
+        target=dict(black_box="tests.black_box.answer", member=str(tmp_path / "member.npz"))
+        | target,
     )
 
 
@@ -194,9 +195,9 @@ def test_a_black_box_tells_labels_only_and_its_membership_is_needed(tmp_path, de
     config.attacks.gap = dict(name="threshold", signal="loss")
     with pytest.raises(
         ValueError,
-        match=r"attack 'gap' needs the signal 'loss' \(access: outputs\); target.oracle answers "
+        match=r"attack 'gap' needs the signal 'loss' \(access: outputs\); target.black_box answers "
         r"labels alone",
     ):
         run(config, workdir_path=tmp_path / "run")
-    with pytest.raises(ValueError, match=r"target\.oracle needs target\.member"):
+    with pytest.raises(ValueError, match=r"target\.black_box needs target\.member"):
         run(config_of(tmp_path, member=""), workdir_path=tmp_path / "run")

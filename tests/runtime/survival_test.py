@@ -348,7 +348,7 @@ def test_a_black_box_log_asks_damaged_answers_again_and_reads_older_logs(tmp_pat
     asked = []
 
     def box(log="log", name="box"):
-        return black_box.Oracle(
+        return black_box.BlackBox(
             lambda x: (asked.append(len(x)), x[:, 0].astype(int) % 3)[1],
             num_classes=3,
             log=tmp_path / log,
