@@ -22,17 +22,17 @@ def clock() -> np.ndarray:
 
 
 def seen(**fields):
-    """A View with these fields."""
-    from mia_jax.threat_model import View
+    """The evidence with these fields."""
+    from mia_jax.threat_model import Evidence
 
     nothing = dict.fromkeys(
         ("shadow_member_MN", "shadow_evaluated_MN", "visible_MN", "population_N")
     )
-    return View(**nothing | dict(target={}, shadow={}, num_classes=10) | fields)
+    return Evidence(**nothing | dict(target={}, shadow={}, num_classes=10) | fields)
 
 
 def with_shadows(name: str, target_AN, shadow_MAN, member_MN, population_N=None):
-    """The View of one target whose shadows' signal is visible on all rows."""
+    """The evidence against one target whose shadows' signal is visible on all rows."""
     every_MN = np.ones(member_MN.shape, bool)
     evaluated_N = every_MN[0] if population_N is None else ~population_N
     shown = dict(
@@ -65,7 +65,7 @@ def softmax_rows(members: int, nonmembers: int) -> dict:
     return dict(
         y=y,
         member=member,
-        view=seen(target=target, evaluated_N=np.ones(count, bool), y=y, member_N=member),
+        evidence=seen(target=target, evaluated_N=np.ones(count, bool), y=y, member_N=member),
     )
 
 
@@ -98,7 +98,7 @@ def threshold_ours(data: dict):
     from mia_jax.attacks import threshold
     from mia_jax.metrics import roc, slices
 
-    score_N, member_N = threshold.make().score(data["view"], None), data["member"]
+    score_N, member_N = threshold.make().score(data["evidence"], None), data["member"]
     (layer,) = slices.make(("class",), np.ones((1, len(score_N)), bool), labels_N=data["y"])
     return [
         read_off(roc.roc(score_N[rows], member_N[rows]))
@@ -108,7 +108,7 @@ def threshold_ours(data: dict):
 
 def threshold_sklearn(data: dict):
     score_N, y_N, member_N = (
-        -data["view"].target["loss"][0].astype(np.float64),
+        -data["evidence"].target["loss"][0].astype(np.float64),
         data["y"],
         data["member"],
     )
@@ -122,7 +122,7 @@ def threshold_whole(data: dict):
     from mia_jax.attacks import threshold
     from mia_jax.metrics import bootstrap, slice_rows, slices
 
-    score_TN, member_TN = threshold.make().score(data["view"], None)[None], data["member"][None]
+    score_TN, member_TN = threshold.make().score(data["evidence"], None)[None], data["member"][None]
     every_TN = np.ones(score_TN.shape, bool)
     layers = slices.make(("class",), every_TN, labels_N=data["y"])
     attacks = dict(threshold=dict(score_TN=score_TN, threshold_T=[np.median(score_TN)]))
@@ -139,7 +139,7 @@ def logistic_ours(data: dict, kind: str = "logistic"):
 
     pooled_N, own_N = (
         attack_model.make(kind=kind, fit="target", per_class=c).score(
-            data["view"], jax.random.key(0)
+            data["evidence"], jax.random.key(0)
         )
         for c in (False, True)
     )
@@ -248,26 +248,26 @@ def lira_data(shadows: int, examples: int, views: int, part: int) -> dict:
     member_MN, easy_N = rng.random((shadows, examples)) < 0.5, rng.normal(size=examples)
     shadow_MAN = rng.normal(size=(shadows, views, examples)) + easy_N + member_MN[:, None]
     target_AN = rng.normal(size=(views, examples)) + easy_N
-    view = with_shadows(
+    evidence = with_shadows(
         "rescaled_logit", target_AN.astype(np.float32), shadow_MAN.astype(np.float32), member_MN
     )
-    return dict(view=view, part=part)
+    return dict(evidence=evidence, part=part)
 
 
 def lira_ours(data: dict):
     from mia_jax.attacks import lira
 
-    return lira.make(variance="per_example").score(data["view"], None)[: data["part"]], None
+    return lira.make(variance="per_example").score(data["evidence"], None)[: data["part"]], None
 
 
 def lira_scipy(data: dict):
     from scipy import stats
 
-    view, start, found = data["view"], clock(), []
+    evidence, start, found = data["evidence"], clock(), []
     own_AN, shadow_MAN, member_MN = (
-        view.target["rescaled_logit"],
-        view.shadow["rescaled_logit"],
-        view.shadow_member_MN,
+        evidence.target["rescaled_logit"],
+        evidence.shadow["rescaled_logit"],
+        evidence.shadow_member_MN,
     )
     for n in range(data["part"]):
         inside_N = member_MN[:, n]
@@ -285,9 +285,9 @@ def rmia_data(shadows: int, examples: int, population: int) -> dict:
     population_N = np.arange(count) >= examples
     member_MN = (rng.random((shadows, count)) < 0.5) & ~population_N
     p_MAN = 1 / (1 + np.exp(-rng.normal(size=(shadows + 1, 1, count)))).astype(np.float32)
-    view = with_shadows("confidence", p_MAN[0], p_MAN[1:], member_MN, population_N)
+    evidence = with_shadows("confidence", p_MAN[0], p_MAN[1:], member_MN, population_N)
     return dict(
-        view=view,
+        evidence=evidence,
         x=np.exp(rng.normal(size=examples)),
         z=np.exp(rng.normal(size=population)),
         gamma=2.0,
@@ -303,7 +303,7 @@ def rmia_ours(data: dict):
 def rmia_whole(data: dict):
     from mia_jax.attacks import rmia
 
-    return rmia.make(signal="confidence", temperature=1.0).score(data["view"], None), None
+    return rmia.make(signal="confidence", temperature=1.0).score(data["evidence"], None), None
 
 
 def rmia_direct(data: dict):

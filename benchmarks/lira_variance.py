@@ -31,7 +31,7 @@ from mia_jax.metrics import bootstrap, comparisons, summary
 from mia_jax.pipeline import build, run
 from mia_jax.query import forward
 from mia_jax.runtime import files
-from mia_jax.threat_model import Fleet
+from mia_jax.threat_model import FleetSignals
 
 SIGNAL, FPR = "rescaled_logit", 0.01
 SIZES = (4, 8, 16, 32, 64)
@@ -69,17 +69,19 @@ def config_of(name: str, *, models: int, epochs: int | None = None):
 
 def fleet_of(
     name: str, *, models: int, seed: int, epochs: int | None, folder: pathlib.Path
-) -> Fleet:
+) -> FleetSignals:
     """Trains what is missing of one fleet and loads its signals."""
     config = config_of(name, models=models, epochs=epochs)
     config.seed = seed
     run.run(config, workdir_path=folder, stages_wanted=("train", "query"))
     audit = build.build(run.plain(config), seed=seed)
     signal = forward.load(folder / "signal", SIGNAL, range(models))
-    return Fleet(design=audit.design, signal={SIGNAL: signal}, num_classes=audit.pool.num_classes)
+    return FleetSignals(
+        design=audit.design, signal={SIGNAL: signal}, num_classes=audit.pool.num_classes
+    )
 
 
-def compared(fleets: list[Fleet], *, size: int, mode: str, draws: int) -> list[dict]:
+def compared(fleets: list[FleetSignals], *, size: int, mode: str, draws: int) -> list[dict]:
     """Rows of AUC and TPR of each rule, and of their paired differences, over the targets of all
     fleets cut to `size` models.
     """

@@ -10,8 +10,8 @@ nothing outside the attack's `needs`. The one exception is the need 'member', fo
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,7 +31,7 @@ CROSS_FITTED = (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class View:
+class Evidence:
     """The evidence against one target; a field outside the attack's needs is None, {} or NaN.
 
     `target[name]` is [A,N..]: the target's signal, NaN on rows that are neither evaluated nor (if
@@ -58,11 +58,12 @@ class View:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Fleet:
+class FleetSignals:
     """Everything that was measured: `signal[name]` is [M,A,N..] float32 (float64 where arrays were
     brought), model m = row m of the design.
 
-    An attack's `score_all` reads it whole; `view` cuts out what an attacker of one target may see.
+    An attack's `score_all` reads it whole; `evidence_against` cuts out what an attacker of one
+    target may see.
     """
 
     design: Design
@@ -72,9 +73,9 @@ class Fleet:
     y: np.ndarray | None = None
     columns: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
-    def view(self, t: int, needs: tuple[str, ...], knows: str = "shadows") -> View:
-        """The View of an attacker of model t whose attack declares `needs` and `knows`; ValueError
-        if it needs 'member' and does not say so.
+    def evidence_against(self, t: int, needs: tuple[str, ...], knows: str = "shadows") -> Evidence:
+        """Returns the Evidence of an attacker of model t whose attack declares `needs` and `knows`;
+        ValueError if it needs 'member' and does not say so.
         """
         if "member" in needs and knows != CROSS_FITTED:
             raise ValueError(
@@ -105,7 +106,7 @@ class Fleet:
                 visible_MN &= balanced(inside_MN, evaluated_N, seed=d.seed, t=t) | ~evaluated_N
             member_MN, own_MN = inside_MN & visible_MN, own_MN & visible_MN
             shadow = {n: _hide(self.signal[n][shadows], visible_MN[:, None]) for n in signals}
-        return View(
+        return Evidence(
             target={n: _hide(self.signal[n][t], target_N[None]) for n in signals},
             shadow=shadow,
             shadow_member_MN=member_MN,
@@ -152,6 +153,59 @@ class Fleet:
                 f"{d.name!r} keeps none: {remedy}."
             )
         return ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PlannedAttack:
+    """One attack of an audit.
+
+    Args:
+      name: its name in the config; also the folder of its scores.
+      attack: the attack itself.
+      section: its fields as configured, which its scores are claimed by and the report shows.
+      key: PRNG key from (seed, name); behind a defense that of the same attack without one, so
+        that equal answers give equal scores.
+      defense: what changes the target's outputs before the attacker sees them; '' for none.
+      adaptive: whether the attacker defends the shadows in the same way.
+      files: {signal that it reads: the signal's name behind the defense}.
+    """
+
+    name: str
+    attack: Attack
+    section: Mapping[str, Any]
+    key: Any
+    defense: str = ""
+    adaptive: bool = False
+    files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def knows(self) -> str:
+        """Whose knowledge fitted the attack."""
+        return self.attack.knows
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The signals that it reads, in the order of the attack's needs, without defense."""
+        return tuple(self.files)
+
+    @property
+    def signals(self) -> list[str]:
+        """The signals whose files it reads, without and with its defense, sorted."""
+        return sorted({*self.files, *self.files.values()})
+
+    @property
+    def behind(self) -> tuple[str, bool]:
+        """(defense, adaptive): attacks behind the same one read the same files."""
+        return self.defense, self.adaptive
+
+    def file(self, signal: str, *, target: bool) -> str:
+        """The name of the signal's file for a target, or for a shadow."""
+        return self.files[signal] if target or self.adaptive else signal
+
+
+def by_name(attacks: Sequence[PlannedAttack]) -> dict[str, PlannedAttack]:
+    """{name: attack}, in their order."""
+    return {attack.name: attack for attack in attacks}
 
 
 def asked_signals(attacks: Mapping[str, Attack]) -> set[str]:

@@ -347,10 +347,10 @@ class Design:
     `num_rows`: K, the length of every model's padded row list, which depends on the design's fields
     alone and never on the draw (designs/_rows.py makes the lists). `remake(models)` builds the same
     design with another number of models. `balance`: every example is in the same number of models,
-    so a View hides some shadows (drawn from `seed`) until all examples have equally many IN and OUT
-    ones. `coin_N`: the number of the independent fair coin that decides about a row in every model
-    anew (-1: none; two rows of one number are alternatives); None where membership is not drawn so,
-    and no epsilon can be audited.
+    so Evidence hides some shadows (drawn from `seed`) until all examples have equally many IN and
+    OUT ones. `coin_N`: the number of the independent fair coin that decides about a row in every
+    model anew (-1: none; two rows of one number are alternatives); None where membership is not
+    drawn so, and no epsilon can be audited.
     """
 
     name: str
@@ -406,18 +406,18 @@ class TargetRows:
 
 
 class Attack(NamedTuple):
-    """`score(view, key) -> score_N`, HIGHER = MORE LIKELY A MEMBER.
+    """`score(evidence, key) -> score_N`, HIGHER = MORE LIKELY A MEMBER.
 
-    `needs` names every field of the View that it reads (the threat model): signal names, 'x', 'y',
-    'columns', 'population', 'shadow_in', 'shadow_out', 'shadow_own'. `knows` says whose knowledge
-    fitted it: 'nothing', 'shadows' (or population rows), 'half_of_target_members' ... The need
-    'member', the target's membership, is for cross-fitted attacks with
+    `needs` names every field of the Evidence that it reads (the threat model): signal names, 'x',
+    'y', 'columns', 'population', 'shadow_in', 'shadow_out', 'shadow_own'. `knows` says whose
+    knowledge fitted it: 'nothing', 'shadows' (or population rows), 'half_of_target_members' ... The
+    need 'member', the target's membership, is for cross-fitted attacks with
     knows='half_of_target_members' alone. `score_all(fleet, key) -> score_TN`, where present, is a
     faster program for every target at once with equal results. `at(p)`, where present, is the same
     attack with the queries of the signal's part p alone (its prefixes are drawn against their
     cost). `threshold`, where present, is the score from which the attack itself names a member;
-    used if it knows='nothing', or where no shadow can be scored to choose one. `diagnose(view) ->
-    {name: number}`, where present, says how well this attack's assumptions hold for one target.
+    used if it knows='nothing', or where no shadow can be scored to choose one. `diagnose(evidence)
+    -> {name: number}`, where present, says how well this attack's assumptions hold for one target.
     """
 
     score: Callable[..., np.ndarray]

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from mia_jax import registry, threat_model
-from mia_jax.threat_model import Fleet
+from mia_jax.threat_model import FleetSignals
 from mia_jax.types import Attack, Design, Probe, Shadows
 
 
@@ -37,7 +37,7 @@ def fleet(
     query_views: int = 1,
     spread: float = 0.5,
     classes: int = 10,
-) -> Fleet:
+) -> FleetSignals:
     """sign * signal of model m on example n ~ N(d_n + mu * member, 1) with difficulties d_n ~ N(0,
     spread^2), independent of everything.
 
@@ -75,7 +75,7 @@ def fleet(
         else:
             signal[name] = (sign * (noise_MAN + rng.normal(size=n) * spread)).astype(np.float32)
     x = rng.normal(size=(n, 4)).astype(np.float32)
-    return Fleet(design=design, signal=signal, num_classes=classes, x=x, y=y)
+    return FleetSignals(design=design, signal=signal, num_classes=classes, x=x, y=y)
 
 
 def components(name: str) -> tuple[int, ...]:
@@ -114,14 +114,17 @@ def trajectory(
     ).astype(np.float32)
 
 
-def scores(fleet: Fleet, attack: Attack, key) -> np.ndarray:
-    """score_TN of the design's targets, each through its own View."""
+def scores(fleet: FleetSignals, attack: Attack, key) -> np.ndarray:
+    """score_TN of the design's targets, each through its own Evidence."""
     return np.stack(
-        [attack.score(fleet.view(t, attack.needs, attack.knows), key) for t in fleet.design.targets]
+        [
+            attack.score(fleet.evidence_against(t, attack.needs, attack.knows), key)
+            for t in fleet.design.targets
+        ]
     )
 
 
-def mean_auc(fleet: Fleet, score_TN: np.ndarray) -> float:
+def mean_auc(fleet: FleetSignals, score_TN: np.ndarray) -> float:
     """Mean over targets of the AUC on the evaluated rows."""
     d = fleet.design
     return float(
@@ -139,7 +142,7 @@ def mean_auc(fleet: Fleet, score_TN: np.ndarray) -> float:
     )
 
 
-def permuted(fleet: Fleet, order_N: np.ndarray) -> Fleet:
+def permuted(fleet: FleetSignals, order_N: np.ndarray) -> FleetSignals:
     """The same fleet over the pool in another order."""
     d = fleet.design
     design = dataclasses.replace(

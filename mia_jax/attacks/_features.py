@@ -12,7 +12,7 @@ import numpy as np
 from scipy.special import softmax
 
 from mia_jax import checks
-from mia_jax.threat_model import OTHER_NEEDS, SHADOW_NEEDS, View
+from mia_jax.threat_model import OTHER_NEEDS, SHADOW_NEEDS, Evidence
 
 VIEWS = ("each", "mean")
 
@@ -31,7 +31,7 @@ class Features(NamedTuple):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """What the View must hold."""
+        """What the Evidence must hold."""
         read = {"probabilities": "logits", "label": "y"}
         return tuple(
             dict.fromkeys(
@@ -63,7 +63,7 @@ def make(names: Sequence[str], columns: Sequence[str] = (), views: str = "each")
 
 
 def matrix(
-    features: Features, signal: Mapping[str, np.ndarray], view: View, rows_K: np.ndarray
+    features: Features, signal: Mapping[str, np.ndarray], evidence: Evidence, rows_K: np.ndarray
 ) -> np.ndarray:
     """The features [K,F] float64 of the rows `rows_K` of one model with signals `signal[name]`
     [A,N..].
@@ -71,8 +71,10 @@ def matrix(
     ValueError that names the feature if a value is NaN or infinite, a column is missing or not
     numeric, or labels are no classes.
     """
-    parts = {name: _feature(name, signal, view, rows_K, features.views) for name in features.names}
-    parts |= {f"column {name}": _column(name, view, rows_K) for name in features.columns}
+    parts = {
+        name: _feature(name, signal, evidence, rows_K, features.views) for name in features.names
+    }
+    parts |= {f"column {name}": _column(name, evidence, rows_K) for name in features.columns}
     for name, part in parts.items():
         if not np.isfinite(part).all():
             checks.finite(**{f"feature {name!r}": part})
@@ -88,27 +90,30 @@ def salt(key) -> int:
     )
 
 
-def labels(view: View, rows_K: np.ndarray) -> np.ndarray:
+def labels(evidence: Evidence, rows_K: np.ndarray) -> np.ndarray:
     """Class numbers [K] int; ValueError unless y is one class number an example."""
-    y = np.asarray(view.y)
-    if y.ndim != 1 or y.dtype.kind not in "iub" or view.num_classes < 1:
+    y = np.asarray(evidence.y)
+    if y.ndim != 1 or y.dtype.kind not in "iub" or evidence.num_classes < 1:
         raise ValueError(
-            f"labels of dtype {y.dtype} and shape {y.shape} with {view.num_classes} classes are "
+            f"labels of dtype {y.dtype} and shape {y.shape} with {evidence.num_classes} classes "
+            "are "
             "not one class number an example."
         )
     y_K = y[rows_K].astype(int)
-    if len(y_K) and not 0 <= y_K.min() <= y_K.max() < view.num_classes:
+    if len(y_K) and not 0 <= y_K.min() <= y_K.max() < evidence.num_classes:
         raise ValueError(
-            f"labels lie in {y_K.min()}..{y_K.max()}; expected 0..{view.num_classes - 1}."
+            f"labels lie in {y_K.min()}..{y_K.max()}; expected 0..{evidence.num_classes - 1}."
         )
     return y_K
 
 
-def _feature(name: str, signal: Mapping, view: View, rows_K: np.ndarray, views: str) -> np.ndarray:
+def _feature(
+    name: str, signal: Mapping, evidence: Evidence, rows_K: np.ndarray, views: str
+) -> np.ndarray:
     if name == "label":
-        return np.eye(view.num_classes)[labels(view, rows_K)]
+        return np.eye(evidence.num_classes)[labels(evidence, rows_K)]
     if name == "x":
-        return np.asarray(view.x)[rows_K].astype(np.float64)
+        return np.asarray(evidence.x)[rows_K].astype(np.float64)
     value_AK = signal["logits" if name == "probabilities" else name][:, rows_K].astype(np.float64)
     if name == "probabilities":
         checks.finite(**{"feature 'logits'": value_AK})
@@ -116,10 +121,10 @@ def _feature(name: str, signal: Mapping, view: View, rows_K: np.ndarray, views: 
     return value_AK.mean(0) if views == "mean" else np.moveaxis(value_AK, 0, 1)
 
 
-def _column(name: str, view: View, rows_K: np.ndarray) -> np.ndarray:
-    if name not in view.columns:
-        raise ValueError(checks.lacks("the data", "column", name, view.columns))
-    column = np.asarray(view.columns[name])
+def _column(name: str, evidence: Evidence, rows_K: np.ndarray) -> np.ndarray:
+    if name not in evidence.columns:
+        raise ValueError(checks.lacks("the data", "column", name, evidence.columns))
+    column = np.asarray(evidence.columns[name])
     if column.dtype.kind not in "biuf":
         raise ValueError(f"column {name!r} has dtype {column.dtype}; a feature must be a number.")
     return column[rows_K].astype(np.float64)

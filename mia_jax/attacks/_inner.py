@@ -1,4 +1,4 @@
-"""The shadows of one View as targets in turn, each with the other shadows as its own: what an
+"""The shadows of one target as targets in turn, each with the other shadows as its own: what an
 attacker tunes on.
 """
 
@@ -9,29 +9,29 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mia_jax.threat_model import SHADOW_NEEDS, Fleet, View
+from mia_jax.threat_model import SHADOW_NEEDS, Evidence, FleetSignals
 from mia_jax.types import Design
 
 
-def views_of_shadows(
-    view: View, needs: Sequence[str], *, limit: int
-) -> list[tuple[View, np.ndarray]]:
-    """[(View of an attacker of the shadow with these needs, the shadow's member_N)] of the first
-    `limit` shadows that can be scored.
+def evidence_of_shadows(
+    evidence: Evidence, needs: Sequence[str], *, limit: int
+) -> list[tuple[Evidence, np.ndarray]]:
+    """[(Evidence of an attacker of the shadow with these needs, the shadow's member_N)] of the
+    first `limit` shadows that can be scored.
 
-    `view` must show each shadow on its own evaluated rows (need 'shadow_own'). A shadow's twin, the
-    shadow with the complementary members, is none of its shadows. What the outer view hides stays
-    hidden. Left out: shadows without evaluated members and non-members and, if `needs` asks for
-    shadows, those that no other shadow shares a visible row with.
+    `evidence` must show each shadow on its own evaluated rows (need 'shadow_own'). A shadow's twin,
+    the shadow with the complementary members, is none of its shadows. What the outer evidence hides
+    stays hidden. Left out: shadows without evaluated members and non-members and, if `needs` asks
+    for shadows, those that no other shadow shares a visible row with.
     """
-    fleet = _fleet(view, needs)
+    fleet = _fleet(evidence, needs)
     d, found = fleet.design, []
     uses = any(need in SHADOW_NEEDS for need in needs)
     for j in d.targets:
-        inner = fleet.view(j, tuple(needs))
+        inner = fleet.evidence_against(j, tuple(needs))
         if uses:
             others = np.flatnonzero(d.shadow_MM[j])
-            visible_MN = inner.visible_MN & view.visible_MN[others]
+            visible_MN = inner.visible_MN & evidence.visible_MN[others]
             member_MN, own_MN = (
                 inner.shadow_member_MN & visible_MN,
                 inner.shadow_evaluated_MN & visible_MN,
@@ -46,12 +46,12 @@ def views_of_shadows(
     return found
 
 
-def _fleet(view: View, needs: Sequence[str]) -> Fleet:
-    """The View's shadows as a fleet; targets are the shadows that evaluate members and
+def _fleet(evidence: Evidence, needs: Sequence[str]) -> FleetSignals:
+    """The evidence's shadows as a fleet; targets are the shadows that evaluate members and
     non-members.
     """
-    member_MN, evaluated_MN = view.shadow_member_MN, view.shadow_evaluated_MN
-    nobody = np.zeros_like(view.evaluated_N)
+    member_MN, evaluated_MN = evidence.shadow_member_MN, evidence.shadow_evaluated_MN
+    nobody = np.zeros_like(evidence.evaluated_N)
     usable = (member_MN & evaluated_MN).any(1) & (~member_MN & evaluated_MN).any(1)
     design = Design(
         name="shadows",
@@ -59,18 +59,18 @@ def _fleet(view: View, needs: Sequence[str]) -> Fleet:
         evaluated_MN=evaluated_MN,
         shadow_MM=~twins(member_MN & evaluated_MN, evaluated_MN)
         & ~np.eye(len(member_MN), dtype=bool),
-        population_N=nobody if view.population_N is None else view.population_N,
+        population_N=nobody if evidence.population_N is None else evidence.population_N,
         unit_M=np.arange(len(member_MN)),
         targets=tuple(int(j) for j in np.flatnonzero(usable)),
         supports=frozenset(SHADOW_NEEDS),
     )
-    return Fleet(
+    return FleetSignals(
         design=design,
-        signal=dict(view.shadow),
-        num_classes=view.num_classes,
-        x=view.x,
-        y=view.y,
-        columns=view.columns,
+        signal=dict(evidence.shadow),
+        num_classes=evidence.num_classes,
+        x=evidence.x,
+        y=evidence.y,
+        columns=evidence.columns,
     )
 
 

@@ -35,26 +35,28 @@ def attack(
     sign = _signals.sign_of(signal, sign)
     needs = (signal, *(f"shadow_{kind}" for kind in (_sides.IN, _sides.OUT) if kind in kinds))
 
-    def of_view(view, key):
+    def of_evidence(evidence, key):
         del key
         value_MAN, own_AN = (
-            v.astype(np.float64) * sign for v in (view.shadow[signal], view.target[signal])
+            v.astype(np.float64) * sign for v in (evidence.shadow[signal], evidence.target[signal])
         )
         _signals.scalar(own_AN, "AN", signal)
         middle_A1 = np.array(
             [
-                [_sides.origin(own_N[view.evaluated_N], view.target[signal].dtype)]
+                [_sides.origin(own_N[evidence.evaluated_N], evidence.target[signal].dtype)]
                 for own_N in own_AN
             ]
         )
         own_AN, value_MAN = own_AN - middle_A1, value_MAN - middle_A1
-        return score(view, own_AN, value_MAN, kinds=kinds, center=center, form=form, shrunk=shrunk)
+        return score(
+            evidence, own_AN, value_MAN, kinds=kinds, center=center, form=form, shrunk=shrunk
+        )
 
-    return Attack(of_view, needs, knows="shadows", note=note, diagnose=diagnose)
+    return Attack(of_evidence, needs, knows="shadows", note=note, diagnose=diagnose)
 
 
 def score(
-    view,
+    evidence,
     own_AN: np.ndarray,
     value_MAN: np.ndarray,
     *,
@@ -70,8 +72,8 @@ def score(
     R^-1 z). Form 'log_cdf' is one-sided along the direction in which all axes grow together: log
     P(T <= 1' R^-1 z / sqrt(1' R^-1 1)). Without residuals (one shadow a side) R is the identity.
     """
-    cols = np.flatnonzero(view.evaluated_N)
-    masks = _sides.masks_of(view, cols, kinds)
+    cols = np.flatnonzero(evidence.evaluated_N)
+    masks = _sides.masks_of(evidence, cols, kinds)
     axes, distance, residuals = [], [], [[] for _ in masks]
     for own_N, value_MN in zip(own_AN[:, cols], value_MAN[:, :, cols].swapaxes(0, 1), strict=True):
         sides = [moments.moments(value_MN, where_MN, center) for where_MN in masks]
@@ -85,7 +87,7 @@ def score(
             sd_N = np.sqrt(np.where(predictive.variance > 0, predictive.variance, 1))
             kept.append(((value_MN - side.center) / sd_N)[where_MN])
     if len(axes) < len(distance):
-        return _sides.spread_out(np.mean(distance, 0), view.evaluated_N)
+        return _sides.spread_out(np.mean(distance, 0), evidence.evaluated_N)
     log_density = []
     for k, kept in enumerate(residuals):
         inverse_AA, log_det = _inverse_correlation(
@@ -96,14 +98,15 @@ def score(
         if form == "log_cdf":
             along_A = inverse_AA.sum(0)
             return _sides.spread_out(
-                _student.log_cdf(along_A @ z_AN / np.sqrt(along_A.sum()), dof_N), view.evaluated_N
+                _student.log_cdf(along_A @ z_AN / np.sqrt(along_A.sum()), dof_N),
+                evidence.evaluated_N,
             )
         squares_N = np.einsum("an,ab,bn->n", z_AN, inverse_AA, z_AN)
         log_density.append(
             _student.log_density(squares_N, dof_N, len(axes)) - log_sd_AN.sum(0) - log_det / 2
         )
     score_N = -log_density[0] if form == "log_pdf" else log_density[1] - log_density[0]
-    return _sides.spread_out(score_N, view.evaluated_N)
+    return _sides.spread_out(score_N, evidence.evaluated_N)
 
 
 def _predictive(

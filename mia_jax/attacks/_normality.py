@@ -15,21 +15,21 @@ LEVEL = 0.05
 
 
 def diagnosis(signal: str, kinds: Sequence[str]) -> Callable:
-    """diagnose(view) -> {'out_normality_tested', 'out_normality_rejected', ...}.
+    """diagnose(evidence) -> {'out_normality_tested', 'out_normality_rejected', ...}.
 
     Of the (query view, example) pairs with at least 8 shadows on the side, how many were tested and
     the share that the omnibus test of `p_values` rejects at 5%: near .05 if the signals are
     Gaussian over models.
     """
 
-    def diagnose(view) -> dict[str, float]:
-        cols = np.flatnonzero(view.evaluated_N)
+    def diagnose(evidence) -> dict[str, float]:
+        cols = np.flatnonzero(evidence.evaluated_N)
         found = {}
-        for kind, where_MN in zip(kinds, _sides.masks_of(view, cols, kinds), strict=True):
+        for kind, where_MN in zip(kinds, _sides.masks_of(evidence, cols, kinds), strict=True):
             p_AN = np.stack(
                 [
                     p_values(value_MN, where_MN)
-                    for value_MN in view.shadow[signal][:, :, cols].swapaxes(0, 1)
+                    for value_MN in evidence.shadow[signal][:, :, cols].swapaxes(0, 1)
                 ]
             )
             tested = int((~np.isnan(p_AN)).sum())

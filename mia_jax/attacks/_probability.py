@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from mia_jax import checks
-from mia_jax.threat_model import Fleet, View
+from mia_jax.threat_model import Evidence, FleetSignals
 from mia_jax.types import Attack
 
 SIGNALS = ("logits", "loss", "confidence")
@@ -30,37 +30,39 @@ def attack(
     note: str,
     diagnose: Callable | None = None,
 ) -> Attack:
-    """Returns the Attack of score(view) -> score_N; its view holds one signal, 'log_p', log p_y at
-    the temperature [..,N].
+    """Returns the Attack of score(evidence) -> score_N; its evidence holds one signal, 'log_p', log
+    p_y at the temperature [..,N].
 
     `needs` are those without signals and y.
 
-    Log probabilities are computed once for all targets. diagnose(view) sees the same views.
+    Log probabilities are computed once for all targets. diagnose(evidence) sees the same evidence.
     """
     asked = _needs(signal, temperature)
     of = dict(signal=signal, temperature=temperature)
 
-    def as_log_p(view: View) -> View:
+    def as_log_p(evidence: Evidence) -> Evidence:
         target, shadow = (
-            {"log_p": _log_probabilities(v[signal], view.y, **of)} if signal in v else {}
-            for v in (view.target, view.shadow)
+            {"log_p": _log_probabilities(v[signal], evidence.y, **of)} if signal in v else {}
+            for v in (evidence.target, evidence.shadow)
         )
-        return dataclasses.replace(view, target=target, shadow=shadow)
+        return dataclasses.replace(evidence, target=target, shadow=shadow)
 
-    def of_view(view, key):
+    def of_evidence(evidence, key):
         del key
-        return score(as_log_p(view))
+        return score(as_log_p(evidence))
 
     def of_fleet(fleet, key):
         del key
-        measured: Fleet = dataclasses.replace(
+        measured: FleetSignals = dataclasses.replace(
             fleet, signal={"log_p": _log_probabilities(fleet.signal[signal], fleet.y, **of)}
         )
-        return np.stack([score(measured.view(t, ("log_p", *needs))) for t in fleet.design.targets])
+        return np.stack(
+            [score(measured.evidence_against(t, ("log_p", *needs))) for t in fleet.design.targets]
+        )
 
-    told = None if diagnose is None else lambda view: diagnose(as_log_p(view))
+    told = None if diagnose is None else lambda evidence: diagnose(as_log_p(evidence))
     return Attack(
-        of_view, (*asked, *needs), knows="shadows", score_all=of_fleet, note=note, diagnose=told
+        of_evidence, (*asked, *needs), knows="shadows", score_all=of_fleet, note=note, diagnose=told
     )
 
 

@@ -1,5 +1,5 @@
-"""IN and OUT shadows of every example: the loop that LiRA, offset and their like share, one View at
-a time or all targets at once.
+"""IN and OUT shadows of every example: the loop that LiRA, offset and their like share, one target
+at a time or all targets at once.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ def attack(
         enough=enough,
     )
 
-    def score(view, key):
+    def score(evidence, key):
         del key
-        return score_view(view, center=center, **common)
+        return score_evidence(evidence, center=center, **common)
 
     def score_all(fleet, key):
         if (
@@ -60,7 +60,9 @@ def attack(
             and fleet.signal[signal].dtype != np.float64
         ):  # see `origin`
             return score_fleet(fleet, **common)
-        return np.stack([score(fleet.view(t, needs), key) for t in fleet.design.targets])
+        return np.stack(
+            [score(fleet.evidence_against(t, needs), key) for t in fleet.design.targets]
+        )
 
     return Attack(score, needs, knows="shadows", score_all=score_all, note=note, **more)
 
@@ -88,20 +90,30 @@ def shadows_M(design) -> np.ndarray:
     return design.shadow_MM[list(design.targets)].any(0)
 
 
-def score_view(
-    view, *, signal: str, sign: int, kinds: Sequence[str], center: str, steps, finish, enough: float
+def score_evidence(
+    evidence,
+    *,
+    signal: str,
+    sign: int,
+    kinds: Sequence[str],
+    center: str,
+    steps,
+    finish,
+    enough: float,
 ) -> np.ndarray:
-    """score_N through one View; ValueError if no shadow is IN (OUT) on any evaluated row."""
+    """score_N through the evidence; ValueError if no shadow is IN (OUT) on any evaluated row."""
     cols = (
-        slice(None) if view.evaluated_N.all() else np.flatnonzero(view.evaluated_N)
+        slice(None) if evidence.evaluated_N.all() else np.flatnonzero(evidence.evaluated_N)
     )  # a slice copies nothing
-    own_AN = sign * _signals.scalar(view.target[signal], "AN", signal)[:, cols].astype(np.float64)
-    masks = masks_of(view, cols, kinds)
+    own_AN = sign * _signals.scalar(evidence.target[signal], "AN", signal)[:, cols].astype(
+        np.float64
+    )
+    masks = masks_of(evidence, cols, kinds)
     if min(where_MN.sum(0).min() for where_MN in masks) >= enough:
         steps = ()
     total_N = np.zeros(own_AN.shape[1])
     for a, own_N in enumerate(own_AN):
-        value_MN = view.shadow[signal][:, a, cols]
+        value_MN = evidence.shadow[signal][:, a, cols]
         value_MN = value_MN if sign == 1 else sign * value_MN
         middle = origin(own_N, value_MN.dtype)
         own_N, value_MN = (own_N - middle, value_MN - middle) if middle else (own_N, value_MN)
@@ -110,7 +122,7 @@ def score_view(
         for step in steps:
             fitted.append(step(own_N, sides, fitted))
         total_N += finish(own_N, sides, fitted)
-    return spread_out(total_N / len(own_AN), view.evaluated_N)
+    return spread_out(total_N / len(own_AN), evidence.evaluated_N)
 
 
 def origin(own: np.ndarray, dtype: np.dtype) -> float:
@@ -121,11 +133,11 @@ def origin(own: np.ndarray, dtype: np.dtype) -> float:
     return float(np.median(own)) if dtype == np.float64 and own.size else 0.0
 
 
-def masks_of(view, cols: np.ndarray | slice, kinds: Sequence[str]) -> list[np.ndarray]:
+def masks_of(evidence, cols: np.ndarray | slice, kinds: Sequence[str]) -> list[np.ndarray]:
     """where_MN of every kind on the columns `cols`; ValueError if one of them has no shadow at
     all.
     """
-    member_MN, visible_MN = view.shadow_member_MN[:, cols], view.visible_MN[:, cols]
+    member_MN, visible_MN = evidence.shadow_member_MN[:, cols], evidence.visible_MN[:, cols]
     masks = [visible_MN & (member_MN if kind == IN else ~member_MN) for kind in kinds]
     for kind, where_MN in zip(kinds, masks, strict=True):
         refuse_empty(kind, where_MN.any(), len(member_MN))

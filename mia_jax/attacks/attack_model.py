@@ -15,7 +15,7 @@ from mia_jax.attacks import _features
 from mia_jax.fitting import chosen
 from mia_jax.fitting import rows as ordered
 from mia_jax.fitting.rows import Job
-from mia_jax.threat_model import CROSS_FITTED, View
+from mia_jax.threat_model import CROSS_FITTED, Evidence
 from mia_jax.types import Attack
 
 FEWEST = 3  # of each side that a head can learn from: one for every inner fold
@@ -69,14 +69,15 @@ def make(
         "member" if fit == "target" else "shadow_own",
     ]
 
-    def score(view, key):
+    def score(evidence, key):
         draw, learn = jax.random.split(key)
-        cols = np.flatnonzero(view.evaluated_N)
-        table = _table(wanted, view.target, view, cols, per_class, _features.salt(draw))
+        cols = np.flatnonzero(evidence.evaluated_N)
+        table = _table(wanted, evidence.target, evidence, cols, per_class, _features.salt(draw))
         jobs, places = zip(
-            *jobs_of(wanted, view, cols, table, per_class, rows, _features.salt(draw)), strict=True
+            *jobs_of(wanted, evidence, cols, table, per_class, rows, _features.salt(draw)),
+            strict=True,
         )
-        score_N = np.full(len(view.evaluated_N), np.nan)
+        score_N = np.full(len(evidence.evaluated_N), np.nan)
         for place, found in zip(
             places, head([_scaled(job) for job in jobs] if scale else jobs, learn), strict=True
         ):
@@ -113,28 +114,39 @@ class _Table(NamedTuple):
 
 
 def _table(
-    wanted, signal: Mapping, view: View, rows_K: np.ndarray, per_class: bool, salt: int
+    wanted, signal: Mapping, evidence: Evidence, rows_K: np.ndarray, per_class: bool, salt: int
 ) -> _Table:
-    x_KF = _features.matrix(wanted, signal, view, rows_K)
-    class_K = _features.labels(view, rows_K) if per_class else np.zeros(len(rows_K), int)
+    x_KF = _features.matrix(wanted, signal, evidence, rows_K)
+    class_K = _features.labels(evidence, rows_K) if per_class else np.zeros(len(rows_K), int)
     return _Table(x_KF, class_K, ordered.hashes(x_KF, salt))
 
 
 def _from_shadows(
-    wanted, view: View, cols: np.ndarray, table: _Table, per_class: bool, most: int, salt: int
+    wanted,
+    evidence: Evidence,
+    cols: np.ndarray,
+    table: _Table,
+    per_class: bool,
+    most: int,
+    salt: int,
 ) -> list[tuple]:
     """[(Job, the places in `cols` that it scores)]: one job, or one a class and one for the classes
     that are too small.
     """
     del cols
-    shadows = np.flatnonzero(view.shadow_evaluated_MN.any(1))
+    shadows = np.flatnonzero(evidence.shadow_evaluated_MN.any(1))
     parts = []
     for m in shadows:
-        rows_K = np.flatnonzero(view.shadow_evaluated_MN[m])
+        rows_K = np.flatnonzero(evidence.shadow_evaluated_MN[m])
         part = _table(
-            wanted, {n: value[m] for n, value in view.shadow.items()}, view, rows_K, per_class, salt
+            wanted,
+            {n: value[m] for n, value in evidence.shadow.items()},
+            evidence,
+            rows_K,
+            per_class,
+            salt,
         )
-        member_K = view.shadow_member_MN[m, rows_K]
+        member_K = evidence.shadow_member_MN[m, rows_K]
         keep = ordered.rank_within(2 * part.class_K + member_K, part.hash_K) < -(
             -most // (2 * len(shadows))
         )
@@ -154,13 +166,19 @@ def _from_shadows(
 
 
 def _crossed(
-    wanted, view: View, cols: np.ndarray, table: _Table, per_class: bool, most: int, salt: int
+    wanted,
+    evidence: Evidence,
+    cols: np.ndarray,
+    table: _Table,
+    per_class: bool,
+    most: int,
+    salt: int,
 ) -> list[tuple]:
     """[(Job, places)] of the two halves, for all rows or for each class and for the classes that
     are too small.
     """
     del wanted, salt
-    member_N = view.member_N[cols]
+    member_N = evidence.member_N[cols]
     found, rest_N = [], np.ones(len(cols), bool)
     for c in np.unique(table.class_K) if per_class else ():
         own_N = table.class_K == c

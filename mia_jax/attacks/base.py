@@ -30,17 +30,17 @@ def make(
     checks.fraction(a=a)
     kinds = (_sides.OUT, _sides.IN) if mode == "online" else (_sides.OUT,)
 
-    def score(view):
-        x = np.flatnonzero(view.evaluated_N)
-        where_MN = np.any(_sides.masks_of(view, x, kinds), 0)
+    def score(evidence):
+        x = np.flatnonzero(evidence.evaluated_N)
+        where_MN = np.any(_sides.masks_of(evidence, x, kinds), 0)
         total_N = np.zeros(len(x))
         for own_N, log_p_MN in zip(
-            view.target["log_p"], view.shadow["log_p"].swapaxes(0, 1), strict=True
+            evidence.target["log_p"], evidence.shadow["log_p"].swapaxes(0, 1), strict=True
         ):
             mean_N = _probability.log_mean(log_p_MN[:, x], where_MN)
             mean_N = np.where(np.isnan(mean_N), _probability.log_mean_over_examples(mean_N), mean_N)
             total_N += own_N[x] - (mean_N if mode == "online" else _probability.offline(mean_N, a))
-        return _sides.spread_out(total_N / len(view.target["log_p"]), view.evaluated_N)
+        return _sides.spread_out(total_N / len(evidence.target["log_p"]), evidence.evaluated_N)
 
     needs = ("shadow_in", "shadow_out") if mode == "online" else ("shadow_out",)
     note = f"{mode}, temperature {temperature:g}" + (f", a {a:g}" if mode == "offline" else "")

@@ -47,15 +47,15 @@ def make(
             )
     read = tuple(dict.fromkeys(need for part in parts for need in part.needs))
 
-    def features(view, key) -> np.ndarray:
-        """Standardized scores [K,F] of the view's evaluated rows."""
+    def features(evidence, key) -> np.ndarray:
+        """Standardized scores [K,F] of the evidence's evaluated rows."""
         return np.stack(
-            [standardized(part.score(view, key)[view.evaluated_N]) for part in parts], 1
+            [standardized(part.score(evidence, key)[evidence.evaluated_N]) for part in parts], 1
         )
 
-    def score(view, key):
-        inner = _inner.views_of_shadows(view, read, limit=shadows)
-        x_KF = features(view, key)
+    def score(evidence, key):
+        inner = _inner.evidence_of_shadows(evidence, read, limit=shadows)
+        x_KF = features(evidence, key)
         if inner:
             pairs = [(features(v, key), member_N[v.evaluated_N]) for v, member_N in inner]
             weight_F, intercept = logistic.balanced(
@@ -63,8 +63,8 @@ def make(
                 np.concatenate([m for _, m in pairs]),
                 ridge=ridge,
             )
-            return _sides.spread_out(x_KF @ weight_F + intercept, view.evaluated_N)
-        return _sides.spread_out(x_KF.mean(1), view.evaluated_N)
+            return _sides.spread_out(x_KF @ weight_F + intercept, evidence.evaluated_N)
+        return _sides.spread_out(x_KF.mean(1), evidence.evaluated_N)
 
     needs = (*read, *(n for n in ("shadow_own",) if n not in read))
     note = f"logistic over {', '.join(attacks)}, fitted on up to {shadows} shadows"

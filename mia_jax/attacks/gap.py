@@ -17,9 +17,9 @@ def make() -> Attack:
     1; Choquette-Choo et al. 2021 (arXiv:2007.14321).
     """
 
-    def score(view, key):
+    def score(evidence, key):
         del key
-        correct_AN = _signals.scalar(view.target["correct"], "AN", "correct")
-        return np.where(view.evaluated_N, correct_AN[0].astype(np.float64), np.nan)
+        correct_AN = _signals.scalar(evidence.target["correct"], "AN", "correct")
+        return np.where(evidence.evaluated_N, correct_AN[0].astype(np.float64), np.nan)
 
     return Attack(score, ("correct",), knows="nothing", note="correct at query view 0")

@@ -25,21 +25,23 @@ def make(*, signal: str = "loss", members: int = 0, ridge: float = 1e-3) -> Atta
     checks.positive(ridge=ridge)
     sign = _signals.sign_of(signal, None)
 
-    def score(view, key):
+    def score(evidence, key):
         del key
-        rows = np.flatnonzero(view.evaluated_N)
-        leverage_X = leverages(view.x[rows], members=members or max(1, len(rows) // 2), ridge=ridge)
+        rows = np.flatnonzero(evidence.evaluated_N)
+        leverage_X = leverages(
+            evidence.x[rows], members=members or max(1, len(rows) // 2), ridge=ridge
+        )
         gain_X = ((1 + leverage_X) - 1 / (1 + leverage_X)) / 2
         total_X = np.zeros(len(rows))
-        for value_X in -sign * _signals.scalar(view.target[signal], "AN", signal)[:, rows].astype(
-            np.float64
-        ):
+        for value_X in -sign * _signals.scalar(evidence.target[signal], "AN", signal)[
+            :, rows
+        ].astype(np.float64):
             center, scale = value_X.mean(), np.abs(value_X).mean()
             excess_X = np.where(
                 np.abs(value_X - center) > 1e-12 * scale, value_X - center, 0
             )  # equal values tie
             total_X -= excess_X / (scale or 1) * gain_X
-        return _sides.spread_out(total_X / len(view.target[signal]), view.evaluated_N)
+        return _sides.spread_out(total_X / len(evidence.target[signal]), evidence.evaluated_N)
 
     return Attack(score, (signal, "x"), knows="nothing", note=f"{signal} weighted by leverage")
 

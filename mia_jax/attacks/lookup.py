@@ -24,23 +24,23 @@ def make(*, signal: str = "correct_under_shift", per_class: bool = False) -> Att
     wanted = _features.make((signal,))
     needs = (*wanted.needs, *(["y"] if per_class else []), "shadow_own")
 
-    def score(view, key):
+    def score(evidence, key):
         del key
-        cols = np.flatnonzero(view.evaluated_N)
-        parts = [_rows(wanted, view.target, view, cols, per_class)]
+        cols = np.flatnonzero(evidence.evaluated_N)
+        parts = [_rows(wanted, evidence.target, evidence, cols, per_class)]
         sides = []
-        for m in np.flatnonzero(view.shadow_evaluated_MN.any(1)):
-            rows_K = np.flatnonzero(view.shadow_evaluated_MN[m])
+        for m in np.flatnonzero(evidence.shadow_evaluated_MN.any(1)):
+            rows_K = np.flatnonzero(evidence.shadow_evaluated_MN[m])
             parts.append(
                 _rows(
                     wanted,
-                    {n: value[m] for n, value in view.shadow.items()},
-                    view,
+                    {n: value[m] for n, value in evidence.shadow.items()},
+                    evidence,
                     rows_K,
                     per_class,
                 )
             )
-            sides.append(view.shadow_member_MN[m, rows_K])
+            sides.append(evidence.shadow_member_MN[m, rows_K])
         member_K = np.concatenate(sides)
         checks.at_least(
             1, shadow_members=int(member_K.sum()), shadow_nonmembers=int((~member_K).sum())
@@ -48,7 +48,7 @@ def make(*, signal: str = "correct_under_shift", per_class: bool = False) -> Att
         group_K, x_KF = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
         exact_N, seen_N = _share(np.column_stack([group_K, x_KF]), member_K, len(cols))
         sums_N, _ = _share(np.column_stack([group_K, x_KF.sum(1)]), member_K, len(cols))
-        score_N = np.full(len(view.evaluated_N), np.nan)
+        score_N = np.full(len(evidence.evaluated_N), np.nan)
         score_N[cols] = np.where(seen_N, exact_N, sums_N)
         return score_N
 
@@ -62,12 +62,12 @@ def make(*, signal: str = "correct_under_shift", per_class: bool = False) -> Att
 
 
 def _rows(
-    wanted, signal, view, rows_K: np.ndarray, per_class: bool
+    wanted, signal, evidence, rows_K: np.ndarray, per_class: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """(class [K], 0 if pooled; features [K,F])."""
-    return _features.labels(view, rows_K) if per_class else np.zeros(
+    return _features.labels(evidence, rows_K) if per_class else np.zeros(
         len(rows_K), int
-    ), _features.matrix(wanted, signal, view, rows_K)
+    ), _features.matrix(wanted, signal, evidence, rows_K)
 
 
 def _share(

@@ -53,18 +53,20 @@ def make(
                 [sign * of[name] for name, sign in zip(signals, signs, strict=True)], axis=-2
             )
 
-        def joined(view, key):
+        def joined(evidence, key):
             return whole.score(
                 dataclasses.replace(
-                    view, target={"all": stacked(view.target)}, shadow={"all": stacked(view.shadow)}
+                    evidence,
+                    target={"all": stacked(evidence.target)},
+                    shadow={"all": stacked(evidence.shadow)},
                 ),
                 key,
             )
 
         return Attack(joined, needs, knows="shadows", note=note)
 
-    def score(view, key):
-        return sum(part.score(view, key) for part in parts)
+    def score(evidence, key):
+        return sum(part.score(evidence, key) for part in parts)
 
     def score_all(fleet, key):
         return sum(part.score_all(fleet, key) for part in parts)

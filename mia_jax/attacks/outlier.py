@@ -32,18 +32,18 @@ def make(
     checks.at_least(1, neighbors=neighbors, shadows=shadows)
     sign = _signals.sign_of(signal, sign)
 
-    def score(view, key):
+    def score(evidence, key):
         del key
-        cols = np.flatnonzero(view.evaluated_N)
+        cols = np.flatnonzero(evidence.evaluated_N)
         value_K = sign * _signals.scalar(
-            _signals.part(view.target[signal], None, signal), "AN", signal
+            _signals.part(evidence.target[signal], None, signal), "AN", signal
         ).astype(np.float64)[:, cols].mean(0)
         u_K = mid_ranks(value_K)
         lonely_K = loneliness(
-            view.shadow["embedding"][:shadows, 0][:, cols].astype(np.float64), neighbors
+            evidence.shadow["embedding"][:shadows, 0][:, cols].astype(np.float64), neighbors
         )
         outlier_K = lonely_K > np.quantile(lonely_K, 1 - beta)
-        score_N = np.full(len(view.evaluated_N), np.nan)
+        score_N = np.full(len(evidence.evaluated_N), np.nan)
         score_N[cols] = u_K + (outlier_K & (u_K > 0.5))
         return score_N
 

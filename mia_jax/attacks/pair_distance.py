@@ -31,13 +31,15 @@ def make(*, signal: str = "embedding", against: str = "both") -> Attack:
     """
     checks.one_of(AGAINST, against=against)
 
-    def score(view, key):
+    def score(evidence, key):
         del key
-        target = distances(view.target[signal], view.y, view.population_N)
-        shadow = distances(view.shadow[signal], view.y, view.population_N)
+        target = distances(evidence.target[signal], evidence.y, evidence.population_N)
+        shadow = distances(evidence.shadow[signal], evidence.y, evidence.population_N)
         return sum(
             _one(
-                dataclasses.replace(view, target={NAME: target[kind]}, shadow={NAME: shadow[kind]})
+                dataclasses.replace(
+                    evidence, target={NAME: target[kind]}, shadow={NAME: shadow[kind]}
+                )
             )
             for kind in AGAINST[against]
         )
@@ -52,7 +54,10 @@ def make(*, signal: str = "embedding", against: str = "both") -> Attack:
             dataclasses.replace(fleet, signal={NAME: found[kind]}) for kind in AGAINST[against]
         ]
         return np.stack(
-            [sum(_one(one.view(t, needs)) for one in fleets) for t in fleet.design.targets]
+            [
+                sum(_one(one.evidence_against(t, needs)) for one in fleets)
+                for t in fleet.design.targets
+            ]
         )
 
     note = f"distances of {signal} to population rows ({against})"
@@ -95,9 +100,9 @@ def distances(
     return found
 
 
-def _one(view) -> np.ndarray:
-    return _sides.score_view(
-        view,
+def _one(evidence) -> np.ndarray:
+    return _sides.score_evidence(
+        evidence,
         signal=NAME,
         sign=1,
         kinds=(OUT, IN),

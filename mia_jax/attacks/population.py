@@ -23,28 +23,28 @@ def make(*, signal: str = "loss", per_class: bool = False, sign: int | None = No
     """
     sign = _signals.sign_of(signal, sign)
 
-    def score(view, key):
+    def score(evidence, key):
         del key
-        x, z = np.flatnonzero(view.evaluated_N), np.flatnonzero(view.population_N)
+        x, z = np.flatnonzero(evidence.evaluated_N), np.flatnonzero(evidence.population_N)
         if not len(z):
             raise ValueError(
                 "there are 0 population rows to rank among; at least 1 is needed: set "
                 "design.population, or bring population_<key>."
             )
         total_X = np.zeros(len(x))
-        value_AN = sign * _signals.scalar(view.target[signal], "AN", signal).astype(np.float64)
+        value_AN = sign * _signals.scalar(evidence.target[signal], "AN", signal).astype(np.float64)
         for value_N in value_AN:
             score_X = 1 - p_values(value_N[x], value_N[z])
-            for label in np.intersect1d(view.y[x], view.y[z]) if per_class else ():
-                own_X, own_Z = view.y[x] == label, view.y[z] == label
+            for label in np.intersect1d(evidence.y[x], evidence.y[z]) if per_class else ():
+                own_X, own_Z = evidence.y[x] == label, evidence.y[z] == label
                 score_X[own_X] = 1 - p_values(value_N[x][own_X], value_N[z][own_Z])
             total_X += score_X
-        return _sides.spread_out(total_X / len(value_AN), view.evaluated_N)
+        return _sides.spread_out(total_X / len(value_AN), evidence.evaluated_N)
 
-    def diagnose(view) -> dict[str, float]:
-        score_N = score(view, None)[view.evaluated_N]
+    def diagnose(evidence) -> dict[str, float]:
+        score_N = score(evidence, None)[evidence.evaluated_N]
         return dict(
-            resolution=1 / (int(view.population_N.sum()) + 1),
+            resolution=1 / (int(evidence.population_N.sum()) + 1),
             top_tie_share=float((score_N == score_N.max()).mean()),
         )
 

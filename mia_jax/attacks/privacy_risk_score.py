@@ -31,12 +31,12 @@ def make(*, signal: str = "loss", bins: int = 15, per_class: bool = False) -> At
     def mean_over_views(value, axes):
         return _signals.scalar(value, axes, signal).mean(-2, dtype=np.float64)
 
-    def score(view, key):
+    def score(evidence, key):
         del key
-        own_N, own_MN = mean_over_views(view.target[signal], "AN"), view.shadow_evaluated_MN
+        own_N, own_MN = mean_over_views(evidence.target[signal], "AN"), evidence.shadow_evaluated_MN
         value_K, member_K = (
-            mean_over_views(view.shadow[signal], "MAN")[own_MN],
-            view.shadow_member_MN[own_MN],
+            mean_over_views(evidence.shadow[signal], "MAN")[own_MN],
+            evidence.shadow_member_MN[own_MN],
         )
         inside, outside = int(member_K.sum()), int((~member_K).sum())
         if not inside or not outside:
@@ -46,13 +46,13 @@ def make(*, signal: str = "loss", bins: int = 15, per_class: bool = False) -> At
                 "at least 1 of each is needed."
             )
         bin_of = _binning(value_K, bins)
-        label_N = view.y if per_class else np.zeros(len(own_N), int)
+        label_N = evidence.y if per_class else np.zeros(len(own_N), int)
         label_K = np.broadcast_to(label_N, own_MN.shape)[own_MN]
         posterior_CB = posteriors(
-            bin_of(value_K), member_K, label_K, bins, view.num_classes if per_class else 1
+            bin_of(value_K), member_K, label_K, bins, evidence.num_classes if per_class else 1
         )
         score_N = np.full(len(own_N), np.nan)
-        x = view.evaluated_N
+        x = evidence.evaluated_N
         score_N[x] = posterior_CB[label_N[x], bin_of(own_N[x])]
         return score_N
 

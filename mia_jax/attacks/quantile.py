@@ -69,10 +69,12 @@ def make(
         *(["shadow_out"] if "shadow_out" in names else []),
     ]
 
-    def score(view, key):
+    def score(evidence, key):
         draw, learn = jax.random.split(key)
-        s_N = sign * _signals.scalar(view.target[signal], "AN", signal).astype(np.float64).mean(0)
-        known, asked = np.flatnonzero(view.population_N), np.flatnonzero(view.evaluated_N)
+        s_N = sign * _signals.scalar(evidence.target[signal], "AN", signal).astype(np.float64).mean(
+            0
+        )
+        known, asked = np.flatnonzero(evidence.population_N), np.flatnonzero(evidence.evaluated_N)
         if len(known) < FEWEST:
             few = (
                 f"quantile regression needs at least {FEWEST} population rows; there are "
@@ -82,11 +84,11 @@ def make(
         checks.finite(
             **{
                 f"signal {signal!r} on evaluated and population rows": s_N[
-                    view.evaluated_N | view.population_N
+                    evidence.evaluated_N | evidence.population_N
                 ]
             }
         )
-        x_KF, x_NF = _inputs(view, signal, wanted, known, asked)
+        x_KF, x_NF = _inputs(evidence, signal, wanted, known, asked)
         salt = _features.salt(draw)
         known_order = np.argsort(rows.hashes(np.c_[x_KF, s_N[known]], salt), kind="stable")
         asked_order = np.argsort(rows.hashes(np.c_[x_NF, s_N[asked]], salt), kind="stable")
@@ -126,16 +128,16 @@ def _levels(levels: Sequence[float]) -> np.ndarray:
 
 
 def _inputs(
-    view, signal: str, wanted, known: np.ndarray, asked: np.ndarray
+    evidence, signal: str, wanted, known: np.ndarray, asked: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Features of the population rows and of the rows to score."""
     parts = []
     if wanted:
-        parts.append([_features.matrix(wanted, {}, view, part) for part in (known, asked)])
-    if view.visible_MN is not None:
-        outside_MN = view.visible_MN & ~view.shadow_member_MN
+        parts.append([_features.matrix(wanted, {}, evidence, part) for part in (known, asked)])
+    if evidence.visible_MN is not None:
+        outside_MN = evidence.visible_MN & ~evidence.shadow_member_MN
         count_N = outside_MN.sum(0)
-        total_N = np.where(outside_MN, view.shadow[signal].astype(np.float64).mean(1), 0).sum(0)
+        total_N = np.where(outside_MN, evidence.shadow[signal].astype(np.float64).mean(1), 0).sum(0)
         mean_N = np.where(
             count_N > 0, total_N / np.maximum(count_N, 1), total_N.sum() / max(count_N.sum(), 1)
         )

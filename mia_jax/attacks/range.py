@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from mia_jax import checks, registry
-from mia_jax.threat_model import View
+from mia_jax.threat_model import Evidence
 from mia_jax.types import Attack
 
 DEFAULT = dict(name="base", mode="offline")
@@ -32,10 +32,10 @@ def make(*, attack: Mapping = DEFAULT, low: float = 0.4, high: float = 1.0) -> A
         "attacks", attack["name"], {k: v for k, v in attack.items() if k != "name"}
     )
 
-    def score(view, key):
-        signals = [n for n in part.needs if n in view.target]
-        views = len(view.target[signals[0]])
-        score_AN = np.stack([part.score(_one(view, signals, a), key) for a in range(views)])
+    def score(evidence, key):
+        signals = [n for n in part.needs if n in evidence.target]
+        views = len(evidence.target[signals[0]])
+        score_AN = np.stack([part.score(_one(evidence, signals, a), key) for a in range(views)])
         return trimmed_mean(score_AN, low, high)
 
     def score_all(fleet, key):
@@ -56,13 +56,13 @@ def make(*, attack: Mapping = DEFAULT, low: float = 0.4, high: float = 1.0) -> A
     )
 
 
-def _one(view: View, signals: list[str], a: int) -> View:
-    """The View with query view `a` alone."""
-    target = {n: view.target[n][a : a + 1] for n in signals}
+def _one(evidence: Evidence, signals: list[str], a: int) -> Evidence:
+    """The Evidence with query view `a` alone."""
+    target = {n: evidence.target[n][a : a + 1] for n in signals}
     return dataclasses.replace(
-        view,
+        evidence,
         target=target,
-        shadow={n: view.shadow[n][:, a : a + 1] for n in signals if n in view.shadow},
+        shadow={n: evidence.shadow[n][:, a : a + 1] for n in signals if n in evidence.shadow},
     )
 
 

@@ -28,18 +28,20 @@ def make(*, signal: str = "loss", quantile: str = "smooth", sign: int | None = N
     sign = _signals.sign_of(signal, sign)
     tail = _smooth if quantile == "smooth" else _count
 
-    def score(view, key):
+    def score(evidence, key):
         del key
-        x = np.flatnonzero(view.evaluated_N)
-        (where_MN,) = _sides.masks_of(view, x, (_sides.OUT,))
-        own_AN = sign * _signals.scalar(view.target[signal], "AN", signal)[:, x].astype(np.float64)
-        value_AMN = sign * view.shadow[signal][:, :, x].swapaxes(0, 1)
+        x = np.flatnonzero(evidence.evaluated_N)
+        (where_MN,) = _sides.masks_of(evidence, x, (_sides.OUT,))
+        own_AN = sign * _signals.scalar(evidence.target[signal], "AN", signal)[:, x].astype(
+            np.float64
+        )
+        value_AMN = sign * evidence.shadow[signal][:, :, x].swapaxes(0, 1)
         middle_A = [_sides.origin(own_N, value_AMN.dtype) for own_N in own_AN]
         total_X = sum(
             tail(own_N - c, value_MN - np.asarray(c, value_MN.dtype), where_MN)
             for own_N, value_MN, c in zip(own_AN, value_AMN, middle_A)
         )
-        return _sides.spread_out(total_X / len(own_AN), view.evaluated_N)
+        return _sides.spread_out(total_X / len(own_AN), evidence.evaluated_N)
 
     return Attack(
         score,

@@ -12,7 +12,7 @@ import numpy as np
 from mia_jax import checks
 from mia_jax.attacks import _inner, _probability, _sides
 from mia_jax.metrics import roc
-from mia_jax.threat_model import View
+from mia_jax.threat_model import Evidence
 from mia_jax.types import Attack
 
 GRID = tuple(i / 10 for i in range(11))  # of `a`
@@ -61,17 +61,17 @@ def make(
     needs = ("population", *(("shadow_in",) if mode == "online" else ()), "shadow_out")
     rule = dict(kinds=kinds, gamma=gamma, population_p=population_p, views=views)
 
-    def score(view):
-        best = tune(view, ("log_p", *needs), **rule) if tuned else a
-        return scores(view, a=best, **rule)
+    def score(evidence):
+        best = tune(evidence, ("log_p", *needs), **rule) if tuned else a
+        return scores(evidence, a=best, **rule)
 
-    def diagnose(view):
-        score_N = score(view)[view.evaluated_N]
+    def diagnose(evidence):
+        score_N = score(evidence)[evidence.evaluated_N]
         found = dict(
-            resolution=1 / int(view.population_N.sum()),
+            resolution=1 / int(evidence.population_N.sum()),
             top_tie_share=float((score_N == score_N.max()).mean()),
         )
-        return found | (dict(a=tune(view, ("log_p", *needs), **rule)) if tuned else {})
+        return found | (dict(a=tune(evidence, ("log_p", *needs), **rule)) if tuned else {})
 
     note = (
         f"{mode}, gamma {gamma:g}, temperature {temperature:g}, a {a}, p(z) {population_p}, "
@@ -83,21 +83,23 @@ def make(
     )
 
 
-def tune(view: View, needs: Sequence[str], **rule) -> float:
-    """The `a` of GRID with the best mean AUC over the view's shadows as targets; the middle one of
-    equally good neighbours.
+def tune(evidence: Evidence, needs: Sequence[str], **rule) -> float:
+    """The `a` of GRID with the best mean AUC over the evidence's shadows as targets; the middle one
+    of equally good neighbours.
 
     ValueError if no shadow has OUT models among the others on its own evaluated rows.
     """
     inner = [
         (v, member_N)
-        for v, member_N in _inner.views_of_shadows(view, needs, limit=len(view.shadow_member_MN))
+        for v, member_N in _inner.evidence_of_shadows(
+            evidence, needs, limit=len(evidence.shadow_member_MN)
+        )
         if _has_out(v)
     ]
     if not inner:
         raise ValueError(
             "a='tuned' scores every shadow with OUT models of the others, and 0 of "
-            f"{len(view.shadow_member_MN)} shadows have one on "
+            f"{len(evidence.shadow_member_MN)} shadows have one on "
             "their own evaluated rows: train more models or give a number."
         )
     auc = []
@@ -111,23 +113,29 @@ def tune(view: View, needs: Sequence[str], **rule) -> float:
     return GRID[best[(len(best) - 1) // 2]]
 
 
-def _has_out(view: View) -> bool:
-    return bool((view.visible_MN & ~view.shadow_member_MN)[:, view.evaluated_N].any())
+def _has_out(evidence: Evidence) -> bool:
+    return bool((evidence.visible_MN & ~evidence.shadow_member_MN)[:, evidence.evaluated_N].any())
 
 
 def scores(
-    view: View, *, kinds: Sequence[str], a: float, gamma: float, population_p: str, views: str
+    evidence: Evidence,
+    *,
+    kinds: Sequence[str],
+    a: float,
+    gamma: float,
+    population_p: str,
+    views: str,
 ) -> np.ndarray:
-    """Returns score_N of a view whose signal 'log_p' is the log probability of the true label."""
-    x, z = np.flatnonzero(view.evaluated_N), np.flatnonzero(view.population_N)
+    """Returns score_N of evidence whose signal 'log_p' is the log probability of the true label."""
+    x, z = np.flatnonzero(evidence.evaluated_N), np.flatnonzero(evidence.population_N)
     if not len(z):
         raise ValueError(
             "there are 0 population rows to compare with; at least 1 is needed: set "
             "design.population, or bring population_<key>."
         )
-    masks = _sides.masks_of(view, x, kinds)
-    out_z = view.visible_MN[:, z] & ~view.shadow_member_MN[:, z]
-    own_AN, log_p_MAN = view.target["log_p"], view.shadow["log_p"]
+    masks = _sides.masks_of(evidence, x, kinds)
+    out_z = evidence.visible_MN[:, z] & ~evidence.shadow_member_MN[:, z]
+    own_AN, log_p_MAN = evidence.target["log_p"], evidence.shadow["log_p"]
     ratio_x, ratio_z = [], []
     for own_N, log_p_MN in zip(own_AN, log_p_MAN.swapaxes(0, 1), strict=True):
         ratio_x.append(
@@ -153,7 +161,7 @@ def scores(
         score_X = share_dominated(
             np.sort(ratio_x, 0)[-needed], ratio_z[0], log_gamma, rounding=rounding
         )
-    return _sides.spread_out(score_X, view.evaluated_N)
+    return _sides.spread_out(score_X, evidence.evaluated_N)
 
 
 def share_dominated(

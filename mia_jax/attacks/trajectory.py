@@ -42,12 +42,12 @@ def make(
             dict(signal="epochs", sign=1, mode=mode, views="multivariate", variance="shrunk"),
         )
 
-        def of_lira(view, key):
+        def of_lira(evidence, key):
             target, shadow = (
                 {"epochs": np.moveaxis(features(of[SIGNAL]), -1, -2)}
-                for of in (view.target, view.shadow)
+                for of in (evidence.target, evidence.shadow)
             )
-            return whole.score(dataclasses.replace(view, target=target, shadow=shadow), key)
+            return whole.score(dataclasses.replace(evidence, target=target, shadow=shadow), key)
 
         return Attack(
             of_lira,
@@ -56,19 +56,19 @@ def make(
             note=f"jointly over epochs; {whole.note}",
         )
 
-    def score(view, key):
+    def score(evidence, key):
         del key
-        own_MN = view.shadow_evaluated_MN[:shadows]
+        own_MN = evidence.shadow_evaluated_MN[:shadows]
         x_KE, member_K = (
-            features(view.shadow[SIGNAL][:shadows])[own_MN],
-            view.shadow_member_MN[:shadows][own_MN],
+            features(evidence.shadow[SIGNAL][:shadows])[own_MN],
+            evidence.shadow_member_MN[:shadows][own_MN],
         )
         center_E, scale_E = x_KE.mean(0), x_KE.std(0)
         scale_E = np.where(scale_E > 1e-12 * np.abs(center_E), scale_E, np.inf)
         weight_E, intercept = logistic.balanced((x_KE - center_E) / scale_E, member_K, ridge=ridge)
-        x = view.evaluated_N
+        x = evidence.evaluated_N
         return _sides.spread_out(
-            (features(view.target[SIGNAL])[x] - center_E) / scale_E @ weight_E + intercept, x
+            (features(evidence.target[SIGNAL])[x] - center_E) / scale_E @ weight_E + intercept, x
         )
 
     return Attack(

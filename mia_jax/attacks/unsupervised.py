@@ -30,14 +30,14 @@ def make(
     checks.fraction(closed="neither", share=share)
     sign = _signals.sign_of(signal, sign)
 
-    def score(view, key):
+    def score(evidence, key):
         del key
         value_N, reference_N = (
-            _signals.part(view.target[name], None, name).astype(np.float64).mean(0)
+            _signals.part(evidence.target[name], None, name).astype(np.float64).mean(0)
             for name in (signal, reference)
         )
-        limit = np.quantile(sign * reference_N[view.evaluated_N], share)
-        return np.where(view.evaluated_N, sign * value_N - limit, np.nan)
+        limit = np.quantile(sign * reference_N[evidence.evaluated_N], share)
+        return np.where(evidence.evaluated_N, sign * value_N - limit, np.nan)
 
     return Attack(
         score,

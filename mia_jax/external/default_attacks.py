@@ -70,7 +70,9 @@ def allowed(found: Brought) -> tuple[dict[str, dict], list[str]]:
     and what would have to be brought.
     """
     kept, left = {}, {}
-    fleet = threat_model.Fleet(design=found.design, signal={}, num_classes=found.pool.num_classes)
+    fleet = threat_model.FleetSignals(
+        design=found.design, signal={}, num_classes=found.pool.num_classes
+    )
     for name, section in sections(found).items():
         attack = registry.make(
             "attacks", section["name"], {k: v for k, v in section.items() if k != "name"}
@@ -89,7 +91,7 @@ def allowed(found: Brought) -> tuple[dict[str, dict], list[str]]:
     return kept, [f"Not run: {reasons}."] if left else []
 
 
-def lacking(name: str, attack: Attack, found: Brought, fleet: threat_model.Fleet) -> str:
+def lacking(name: str, attack: Attack, found: Brought, fleet: threat_model.FleetSignals) -> str:
     """What the arrays lack for this attack, in words; '' for nothing."""
     design, pool = found.design, found.pool
     missing = threat_model.asked_signals({name: attack}) - set(found.signal)

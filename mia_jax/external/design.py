@@ -109,7 +109,7 @@ def carried(
     both_M = (member_MN & evaluated_MN).any(1) & (~member_MN & evaluated_MN).any(1)
     least = (
         np.min if balance else np.max
-    )  # a balanced View keeps as many shadows of a side as the row with the fewest has
+    )  # balanced evidence keeps as many shadows of a side as the row with the fewest has
     found, lacking = set(), []
     for need, side_MN, words in (
         ("shadow_in", member_MN, "no usable shadow trained on a scored example"),

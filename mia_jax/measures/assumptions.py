@@ -10,12 +10,12 @@ TARGETS = 4
 LEVEL = 0.05  # of the test of normality (attacks._normality)
 
 
-def measure(attack, *, view: Callable, targets: Sequence[int]) -> dict[str, float]:
-    """{number: its mean over the first targets} of attack.diagnose(view(target)), with `targets`,
-    how many were looked at.
+def measure(attack, *, evidence_against: Callable, targets: Sequence[int]) -> dict[str, float]:
+    """{number: its mean over the first targets} of attack.diagnose(evidence_against(target)), with
+    `targets`, how many were looked at.
     """
     looked = list(targets)[:TARGETS]
-    found = [attack.diagnose(view(t)) for t in looked]
+    found = [attack.diagnose(evidence_against(t)) for t in looked]
     names = dict.fromkeys(name for one in found for name in one)
     return {
         name: statistics.fmean(one[name] for one in found if name in one) for name in names

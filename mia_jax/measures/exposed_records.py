@@ -10,14 +10,20 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from mia_jax.metrics import records
-from mia_jax.threat_model import Fleet
+from mia_jax.threat_model import FleetSignals
 from mia_jax.types import Attack
 
 LISTED = 10
 
 
 def measure(
-    *, attack: Attack, fleet: Fleet, scores: Callable, key, level: float = 0.95, seed: int = 0
+    *,
+    attack: Attack,
+    fleet: FleetSignals,
+    scores: Callable,
+    key,
+    level: float = 0.95,
+    seed: int = 0,
 ) -> tuple[dict, dict[str, np.ndarray]]:
     """(table, arrays) of one attack: `arrays` are the fields of `records.Vulnerability`, `table`
     what a person reads; ({why}, {}) if it cannot be.

@@ -10,14 +10,14 @@ from collections.abc import Callable
 import numpy as np
 
 from mia_jax.metrics import bootstrap, summary
-from mia_jax.threat_model import Fleet
+from mia_jax.threat_model import FleetSignals
 from mia_jax.types import Attack
 
 FPR = 0.01
 
 
 def curve(
-    *, attack: Attack, fleet: Fleet, scores: Callable, key, draws: int = 100, seed: int = 0
+    *, attack: Attack, fleet: FleetSignals, scores: Callable, key, draws: int = 100, seed: int = 0
 ) -> dict[int, dict]:
     """{shadows: {auc, auc_low, auc_high, tpr, tpr_low, tpr_high, n_targets}} for 1, 2, 4, ... and
     all shadows.
@@ -44,7 +44,7 @@ def curve(
     return found
 
 
-def two_sided(fleet: Fleet) -> bool:
+def two_sided(fleet: FleetSignals) -> bool:
     """Whether every target has members and non-members; reference models that saw no scored row are
     targets of a smaller fleet, too.
     """
@@ -54,7 +54,7 @@ def two_sided(fleet: Fleet) -> bool:
     )
 
 
-def cut(fleet: Fleet, count: int) -> list[Fleet]:
+def cut(fleet: FleetSignals, count: int) -> list[FleetSignals]:
     """Fleets in which every target has `count` shadows (fewer only if the units of models do not
     divide).
     """
@@ -92,7 +92,7 @@ def cut(fleet: Fleet, count: int) -> list[Fleet]:
     return fleets
 
 
-def measured(parts: list[tuple[Fleet, np.ndarray]], *, draws: int, seed: int) -> dict:
+def measured(parts: list[tuple[FleetSignals, np.ndarray]], *, draws: int, seed: int) -> dict:
     """AUC and TPR@1%FPR over the targets of all parts, with crossed intervals."""
     rows = [f.design.of_targets() for f, _ in parts]
     member_TN, evaluated_TN, unit_T = (

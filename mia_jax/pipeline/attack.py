@@ -7,11 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from mia_jax import registry
-from mia_jax import threat_model as views
+from mia_jax import registry, threat_model
 from mia_jax.configuration import settings
 from mia_jax.pipeline import inputs
-from mia_jax.pipeline.plan import PlannedAttack
 from mia_jax.pipeline.query import REMEDY
 from mia_jax.pipeline.train import nothing
 from mia_jax.query import forward as queries
@@ -20,6 +18,7 @@ from mia_jax.runtime import files as workdir
 from mia_jax.runtime import jobs
 from mia_jax.runtime.progress import Progress
 from mia_jax.runtime.store import Answers, Store
+from mia_jax.threat_model import PlannedAttack
 from mia_jax.types import Attack, Design, Pool, Signal
 
 FEWEST = 3  # members and non-members that an attack learns from, in each half if cross-fitted
@@ -71,7 +70,9 @@ class SignalReader:
     def _answers(self, epoch: int | None) -> Answers:
         return self.store.answers if epoch is None else self.store.after(epoch)
 
-    def fleet(self, attack: PlannedAttack, *, epoch: int | None = None) -> views.Fleet:
+    def fleet(
+        self, attack: PlannedAttack, *, epoch: int | None = None
+    ) -> threat_model.FleetSignals:
         """Reads the signals of the whole fleet as the attacker behind `attack` sees them.
 
         Args:
@@ -90,7 +91,7 @@ class SignalReader:
         for name in attack.files:
             signal[name] = self._of_fleet(attack, name, folder=folder, epoch=epoch)
         pool = self.pool
-        return views.Fleet(
+        return threat_model.FleetSignals(
             design=self.design,
             signal=signal,
             num_classes=pool.num_classes,
@@ -153,7 +154,7 @@ def attack(
     store, design = reader.store, reader.design
     set_aside_scores(reader, begin=begin)
     progress = Progress(title="attack", total=len(attacks), unit="attack", lines=lines)
-    fleets: dict[tuple, views.Fleet] = {}
+    fleets: dict[tuple, threat_model.FleetSignals] = {}
     digests: dict[str, str] = {}
     scored, membership = reader.scored_models, workdir.digest(design.member_MN)
     for done, planned in enumerate(attacks):
@@ -236,7 +237,9 @@ def without_defaults(section: Mapping) -> dict:
     return {k: v for k, v in section.items() if k not in GENERAL or v != GENERAL[k]}
 
 
-def scores(attack: Attack, fleet: views.Fleet, scored: Sequence[int], key) -> np.ndarray:
+def scores(
+    attack: Attack, fleet: threat_model.FleetSignals, scored: Sequence[int], key
+) -> np.ndarray:
     """Scores the models `scored`, score_SN.
 
     NaN on rows that are not evaluated, for models that the attack cannot reach without shadows,
@@ -245,7 +248,7 @@ def scores(attack: Attack, fleet: views.Fleet, scored: Sequence[int], key) -> np
     """
     design = fleet.design
     score_SN = np.full((len(scored), design.member_MN.shape[1]), np.nan)
-    needs_shadows = any(need in views.SHADOW_NEEDS for need in attack.needs)
+    needs_shadows = any(need in threat_model.SHADOW_NEEDS for need in attack.needs)
     reachable = [t for t in scored if not needs_shadows or design.shadow_MM[t].any()]
     reachable = [t for t in reachable if t in design.targets or attackable(attack, design, t)]
     if attack.score_all is not None and reachable and not design.balance:
@@ -254,7 +257,9 @@ def scores(attack: Attack, fleet: views.Fleet, scored: Sequence[int], key) -> np
         score_SN[[scored.index(t) for t in reachable]] = score_RN
     else:
         for t in reachable:
-            score_SN[scored.index(t)] = attack.score(fleet.view(t, attack.needs, attack.knows), key)
+            score_SN[scored.index(t)] = attack.score(
+                fleet.evidence_against(t, attack.needs, attack.knows), key
+            )
     return np.where(design.evaluated_MN[list(scored)], score_SN, np.nan)
 
 

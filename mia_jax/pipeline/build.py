@@ -29,7 +29,7 @@ from mia_jax.measures.validity import RANDOM
 from mia_jax.metrics import slices
 from mia_jax.pipeline import validate
 from mia_jax.pipeline.attack import SignalReader, own_fields, wanted_rows
-from mia_jax.pipeline.plan import FleetPlan, PlannedAttack, Questions, Subject, TrainedHere, by_name
+from mia_jax.pipeline.plan import FleetPlan, Questions, Subject, TrainedHere
 from mia_jax.pipeline.query import Asked, claims
 from mia_jax.pipeline.train import VALIDATION, validation_rows
 from mia_jax.privacy import canary_scores
@@ -37,7 +37,7 @@ from mia_jax.query.snapshots import SIGNAL as TRAJECTORY
 from mia_jax.runtime import files as workdir
 from mia_jax.runtime import jobs, precision
 from mia_jax.runtime.store import Store
-from mia_jax.threat_model import asked_signals
+from mia_jax.threat_model import PlannedAttack, asked_signals, by_name
 from mia_jax.training import failures
 from mia_jax.types import Attack, Design, Learner, Model, Pool, Signal
 

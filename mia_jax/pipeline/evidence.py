@@ -8,7 +8,7 @@ from mia_jax.configuration.settings import ReportSettings
 from mia_jax.metrics import jackknife, slices, thresholds
 from mia_jax.pipeline import reruns
 from mia_jax.pipeline.attack import SignalReader, scores
-from mia_jax.pipeline.plan import PlannedAttack
+from mia_jax.threat_model import PlannedAttack
 from mia_jax.types import Design, TargetRows
 
 

@@ -33,7 +33,8 @@ from mia_jax.pipeline.attack import SignalReader, labels_only, scores
 from mia_jax.pipeline.evidence import attack_evidence, layers_of, rerun_evidence
 from mia_jax.pipeline.measure_epochs import measure_epochs
 from mia_jax.pipeline.measured import About, DesignNumbers, Measured
-from mia_jax.pipeline.plan import PlannedAttack, Questions, Subject, TrainedHere, by_name
+from mia_jax.pipeline.plan import Questions, Subject, TrainedHere
+from mia_jax.threat_model import PlannedAttack, by_name
 from mia_jax.training import checkpoint, failures
 from mia_jax.types import Design, TargetRows
 
@@ -319,9 +320,9 @@ def assumption_numbers(attacks: Sequence[PlannedAttack], reader: SignalReader) -
     numbers = {}
     for planned in (a for a in attacks if a.attack.diagnose is not None):
         attack, fleet = planned.attack, reader.fleet(planned)
-        view = functools.partial(fleet.view, needs=attack.needs)
+        evidence_against = functools.partial(fleet.evidence_against, needs=attack.needs)
         numbers[planned.name] = assumptions.measure(
-            attack, view=view, targets=reader.design.targets
+            attack, evidence_against=evidence_against, targets=reader.design.targets
         )
     return numbers
 

@@ -16,7 +16,8 @@ from mia_jax.measures import epochs as section
 from mia_jax.metrics import bootstrap, slice_rows, summary
 from mia_jax.pipeline.attack import SignalReader, finite_or_raise, scores
 from mia_jax.pipeline.evidence import attack_evidence, layers_of
-from mia_jax.pipeline.plan import PlannedAttack, Questions, by_name
+from mia_jax.pipeline.plan import Questions
+from mia_jax.threat_model import PlannedAttack, by_name
 from mia_jax.types import TargetRows
 
 

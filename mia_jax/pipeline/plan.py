@@ -1,5 +1,5 @@
-"""What an audit will do, decided once where it is built: attacks with their defense, key and files,
-the questions that models are asked, and the fleet that is trained.
+"""What an audit will do, decided once where it is built: the questions that models are asked, and
+the fleet that is trained. The planned attacks are in mia_jax/threat_model.py.
 
 The stages take these nouns (and `Store`, `Settings`) and no config.
 """
@@ -7,65 +7,12 @@ The stages take these nouns (and `Store`, `Settings`) and no config.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from mia_jax.types import Attack, Learner, Model, Pool, Signal
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PlannedAttack:
-    """One attack of an audit.
-
-    Args:
-      name: its name in the config; also the folder of its scores.
-      attack: the attack itself.
-      section: its fields as configured, which its scores are claimed by and the report shows.
-      key: PRNG key from (seed, name); behind a defense that of the same attack without one, so
-        that equal answers give equal scores.
-      defense: what changes the target's outputs before the attacker sees them; '' for none.
-      adaptive: whether the attacker defends the shadows in the same way.
-      files: {signal that it reads: the signal's name behind the defense}.
-    """
-
-    name: str
-    attack: Attack
-    section: Mapping[str, Any]
-    key: Any
-    defense: str = ""
-    adaptive: bool = False
-    files: Mapping[str, str] = dataclasses.field(default_factory=dict)
-
-    @property
-    def knows(self) -> str:
-        """Whose knowledge fitted the attack."""
-        return self.attack.knows
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """The signals that it reads, in the order of the attack's needs, without defense."""
-        return tuple(self.files)
-
-    @property
-    def signals(self) -> list[str]:
-        """The signals whose files it reads, without and with its defense, sorted."""
-        return sorted({*self.files, *self.files.values()})
-
-    @property
-    def behind(self) -> tuple[str, bool]:
-        """(defense, adaptive): attacks behind the same one read the same files."""
-        return self.defense, self.adaptive
-
-    def file(self, signal: str, *, target: bool) -> str:
-        """The name of the signal's file for a target, or for a shadow."""
-        return self.files[signal] if target or self.adaptive else signal
-
-
-def by_name(attacks: Sequence[PlannedAttack]) -> dict[str, PlannedAttack]:
-    """{name: attack}, in their order."""
-    return {attack.name: attack for attack in attacks}
+from mia_jax.types import Learner, Model, Pool, Signal
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ import numpy as np
 
 from mia_jax import threat_model
 from mia_jax.metrics import bootstrap
-from mia_jax.threat_model import Fleet
+from mia_jax.threat_model import FleetSignals
 from mia_jax.types import Attack, Design
 
 T = TypeVar("T")
@@ -81,7 +81,7 @@ def without(design: Design, gone_M: np.ndarray) -> Design:
 
 def each(
     attack: Attack,
-    fleet: Fleet,
+    fleet: FleetSignals,
     *,
     scored: Sequence[int],
     groups: int,

@@ -8,16 +8,22 @@ from collections.abc import Iterable, Mapping, Sequence
 import jax
 import numpy as np
 
-from mia_jax import augmentations, checks, configuration, defenses, query_views, registry
-from mia_jax import threat_model as views
+from mia_jax import (
+    augmentations,
+    checks,
+    configuration,
+    defenses,
+    query_views,
+    registry,
+    threat_model,
+)
 from mia_jax.configuration.settings import ReportSettings, Settings
 from mia_jax.external import default_attacks
-from mia_jax.pipeline.plan import PlannedAttack
 from mia_jax.pipeline.train import AUTO
 from mia_jax.query import interactive
 from mia_jax.query.snapshots import SIGNAL as TRAJECTORY
 from mia_jax.runtime import jobs
-from mia_jax.threat_model import asked_signals
+from mia_jax.threat_model import PlannedAttack, asked_signals
 from mia_jax.training import programs
 from mia_jax.types import (
     ACCESS,
@@ -302,7 +308,7 @@ def check_signals(signals: Mapping[str, Signal], *, out: jax.ShapeDtypeStruct, p
 
 def check_attacks(attacks: Mapping[str, Attack], *, design: Design) -> None:
     """ValueError with the reason of every attack that this design cannot carry."""
-    fleet = views.Fleet(design=design, signal={}, num_classes=0)
+    fleet = threat_model.FleetSignals(design=design, signal={}, num_classes=0)
     refusals = [text for name, attack in attacks.items() if (text := fleet.refuse(attack, name))]
     if refusals:
         raise ValueError("\n".join(refusals))

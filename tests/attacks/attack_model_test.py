@@ -13,7 +13,7 @@ from mia_jax.attacks import _features, attack_model
 from mia_jax.designs import blocks, folds, halves
 from mia_jax.fitting import logistic, rows
 from mia_jax.fitting.rows import Job
-from mia_jax.threat_model import CROSS_FITTED, View
+from mia_jax.threat_model import CROSS_FITTED, Evidence
 from tests import planted
 
 KEY = jax.random.key(0)
@@ -29,8 +29,8 @@ FAST = dict(  # the kinds with grids small enough for a test
 
 def target(
     member_N: np.ndarray, *, y=None, columns={}, num_classes: int = 0, **signal: np.ndarray
-) -> View:
-    """A View of one target whose rows are all evaluated."""
+) -> Evidence:
+    """The evidence against one target whose rows are all evaluated."""
     everywhere = np.ones(len(member_N), bool)
     none = dict(
         shadow={},
@@ -40,7 +40,7 @@ def target(
         population_N=None,
     )
     given = {k: np.asarray(v, np.float32)[None] for k, v in signal.items()}
-    return View(
+    return Evidence(
         target=given,
         evaluated_N=everywhere,
         num_classes=num_classes,
@@ -99,14 +99,14 @@ def test_the_label_only_attack_on_binary_vectors_of_views():
 def test_one_classifier_a_class_finds_what_pooling_cancels():
     rng = np.random.default_rng(0)
     member, y = rng.random(600) < 0.5, np.arange(600) % 2
-    view = target(
+    evidence = target(
         member,
         y=y,
         num_classes=2,
         loss=rng.normal(size=600) + 3 * np.where(y == 0, member, ~member),
     )
     pooled, own = (
-        attack_model.make(fit="target", features=("loss",), per_class=p).score(view, KEY)
+        attack_model.make(fit="target", features=("loss",), per_class=p).score(evidence, KEY)
         for p in (False, True)
     )
     assert planted.auc(pooled, member) < 0.6 and planted.auc(own, member) > 0.95
@@ -269,15 +269,17 @@ def test_the_targets_membership_is_for_attacks_that_say_so():
         attack.needs == ("loss", "member")
         and attack.knows == CROSS_FITTED == "half_of_target_members"
     )
-    view = fleet.view(0, attack.needs, attack.knows)
+    evidence = fleet.evidence_against(0, attack.needs, attack.knows)
     np.testing.assert_array_equal(
-        view.member_N, fleet.design.member_MN[0] & fleet.design.evaluated_MN[0]
+        evidence.member_N, fleet.design.member_MN[0] & fleet.design.evaluated_MN[0]
     )
-    assert fleet.view(0, ("loss", "y", "x")).member_N is None and not fleet.refuse(attack, "it")
+    assert fleet.evidence_against(0, ("loss", "y", "x")).member_N is None and not fleet.refuse(
+        attack, "it"
+    )
     with pytest.raises(
         ValueError, match="must declare knows='half_of_target_members', not 'shadows'"
     ):
-        fleet.view(0, attack.needs)
+        fleet.evidence_against(0, attack.needs)
     assert "needs the target's membership and must declare" in fleet.refuse(
         attack._replace(knows="shadows"), "it"
     )
@@ -289,7 +291,7 @@ def test_the_targets_membership_is_for_attacks_that_say_so():
 def test_features_are_what_their_names_say():
     rng = np.random.default_rng(0)
     logits, loss, y = rng.normal(size=(2, 8, 3)), rng.normal(size=(2, 8)), rng.integers(3, size=8)
-    view = dataclasses.replace(
+    evidence = dataclasses.replace(
         target(np.ones(8, bool), y=y, num_classes=3, columns=dict(age=np.arange(8))),
         x=rng.normal(size=(8, 2, 2)),
     )
@@ -297,15 +299,23 @@ def test_features_are_what_their_names_say():
     at = np.array([5, 2])
     p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     expected = np.concatenate(
-        [p[0][at], p[1][at], loss.T[at], np.eye(3)[y][at], view.x[at].reshape(2, 4), at[:, None]], 1
+        [
+            p[0][at],
+            p[1][at],
+            loss.T[at],
+            np.eye(3)[y][at],
+            evidence.x[at].reshape(2, 4),
+            at[:, None],
+        ],
+        1,
     )
     np.testing.assert_allclose(
-        _features.matrix(wanted, dict(logits=logits, loss=loss), view, at), expected, rtol=1e-12
+        _features.matrix(wanted, dict(logits=logits, loss=loss), evidence, at), expected, rtol=1e-12
     )
     mean = _features.make(("probabilities", "loss"), views="mean")
     expected = np.concatenate([p.mean(0)[at], loss.mean(0)[at, None]], 1)
     np.testing.assert_allclose(
-        _features.matrix(mean, dict(logits=logits, loss=loss), view, at), expected, rtol=1e-12
+        _features.matrix(mean, dict(logits=logits, loss=loss), evidence, at), expected, rtol=1e-12
     )
     assert wanted.needs == ("logits", "loss", "y", "x", "columns")
 
@@ -381,7 +391,7 @@ def test_bad_arguments_are_named(fields, message):
 
 
 @pytest.mark.parametrize(
-    "fields, view, message",
+    "fields, evidence, message",
     [
         (
             {},
@@ -431,8 +441,8 @@ def test_bad_arguments_are_named(fields, message):
         ({}, dict(member=np.arange(40) < 5), "give [23] members and 1[78] non-members"),
     ],
 )
-def test_bad_inputs_are_named(fields, view, message):
-    given = dict(member=np.arange(40) % 2 == 0, loss=np.arange(40.0)) | view
+def test_bad_inputs_are_named(fields, evidence, message):
+    given = dict(member=np.arange(40) % 2 == 0, loss=np.arange(40.0)) | evidence
     member = given.pop("member")
     with pytest.raises(ValueError, match=message):
         attack_model.make(**dict(dict(fit="target", features=("loss",)) | fields)).score(

@@ -31,7 +31,7 @@ from mia_jax.attacks import range as range_attack
 from mia_jax.designs import bernoulli, blocks, disjoint, halves, two_way
 from mia_jax.fitting import logistic, moments
 from mia_jax.metrics import dataset_usage, roc
-from mia_jax.threat_model import Fleet
+from mia_jax.threat_model import FleetSignals
 from tests import planted
 
 KEY = jax.random.key(0)
@@ -45,12 +45,12 @@ def small(
     query_views: int = 2,
     num_examples: int = 60,
     **fields,
-) -> Fleet:
+) -> FleetSignals:
     design = halves.make(num_examples=num_examples, seed=0, models=models, population=0.2)
     return planted.fleet(design, *names, mu=mu, seed=0, query_views=query_views, **fields)
 
 
-def use(fleet: Fleet, t: int) -> list[int]:
+def use(fleet: FleetSignals, t: int) -> list[int]:
     """The shadows of t."""
     return [
         m
@@ -59,12 +59,12 @@ def use(fleet: Fleet, t: int) -> list[int]:
     ]
 
 
-def check(fleet: Fleet, attack, expected, targets=(0, 3), **tolerance) -> None:
-    """`expected(t, n)` is the attack's score, one View at a time and all at once."""
+def check(fleet: FleetSignals, attack, expected, targets=(0, 3), **tolerance) -> None:
+    """`expected(t, n)` is the attack's score, one target at a time and all at once."""
     all_TN = attack.score_all(fleet, KEY) if attack.score_all else None
     for t in targets:
         score_N, e = (
-            attack.score(fleet.view(t, attack.needs), KEY),
+            attack.score(fleet.evidence_against(t, attack.needs), KEY),
             np.flatnonzero(fleet.design.evaluated_MN[t]),
         )
         np.testing.assert_allclose(
@@ -140,7 +140,7 @@ def test_population_is_a_p_value_among_population_rows(per_class):
     attack = population.make(per_class=per_class)
     check(fleet, attack, expected)
     assert attack.needs == ("loss", "population", "y")[: 2 + per_class]
-    found = attack.diagnose(fleet.view(0, attack.needs))
+    found = attack.diagnose(fleet.evidence_against(0, attack.needs))
     assert found["resolution"] == 1 / 13 and 0 < found["top_tie_share"] < 1
 
 
@@ -152,7 +152,7 @@ def test_population_p_values_keep_their_level():
     for seed in range(40):
         design = halves.make(num_examples=500, seed=seed, models=2, population=0.4, targets=1)
         fleet = planted.fleet(design, "loss", mu=2.0, seed=seed)
-        score_N = population.make().score(fleet.view(0, ("loss", "population")), KEY)
+        score_N = population.make().score(fleet.evidence_against(0, ("loss", "population")), KEY)
         rates.append(
             [
                 (score_N[design.evaluated_MN[0] & ~design.member_MN[0]] >= 1 - alpha - 1e-12).mean()
@@ -202,7 +202,7 @@ def test_one_out_shadow_ranks_by_the_difference():
     s_MN, d = -fleet.signal["loss"][:, 0], fleet.design
     out_N = np.where(d.member_MN[2], s_MN[3], s_MN[2])
     score_N, e = (
-        reference.make().score(fleet.view(0, reference.make().needs), KEY),
+        reference.make().score(fleet.evidence_against(0, reference.make().needs), KEY),
         d.evaluated_MN[0],
     )
     np.testing.assert_array_equal(np.argsort(score_N[e]), np.argsort((s_MN[0] - out_N)[e]))
@@ -252,7 +252,9 @@ def test_attacks_that_compare_probabilities_do_so_in_logarithms(nats):
     ):
         aucs = []
         for level in (30.0, nats):
-            fleet = Fleet(design=design, signal=dict(loss=level + loss_MN[:, None]), num_classes=2)
+            fleet = FleetSignals(
+                design=design, signal=dict(loss=level + loss_MN[:, None]), num_classes=2
+            )
             aucs.append(planted.mean_auc(fleet, attack.score_all(fleet, KEY)))
         assert aucs[0] == pytest.approx(aucs[1], abs=5e-3) and aucs[0] > 0.7
 
@@ -261,7 +263,7 @@ def test_offline_base_on_long_sequences_is_its_formula():
     design = bernoulli.make(num_examples=100, seed=0, models=8)
     rng = np.random.default_rng(0)
     loss_MN = 2_500 + rng.normal(size=(8, 100)) - 5.0 * design.member_MN
-    fleet = Fleet(design=design, signal=dict(loss=loss_MN[:, None]), num_classes=2)
+    fleet = FleetSignals(design=design, signal=dict(loss=loss_MN[:, None]), num_classes=2)
     score_N = base.make(signal="loss", temperature=1.0, mode="offline").score_all(fleet, KEY)[0]
     e = design.evaluated_MN[0]
     np.testing.assert_allclose(
@@ -337,7 +339,7 @@ def test_class_thresholds_equal_the_best_of_each_class():
         one.score_all(fleet, KEY), class_threshold.make().score_all(only, KEY)
     )
     with pytest.raises(ValueError, match=r"view=2 .* there are 2 views"):
-        class_threshold.make(view=2).score(fleet.view(0, one.needs), KEY)
+        class_threshold.make(view=2).score(fleet.evidence_against(0, one.needs), KEY)
 
 
 def test_a_class_without_a_threshold_takes_the_pooled_one():
@@ -409,7 +411,7 @@ def test_privacy_risk_is_a_calibrated_probability():
     with pytest.raises(
         ValueError, match="6 shadows have 0 evaluated members and 21600 non-members"
     ):
-        privacy_risk_score.make().score(nobody.view(0, ("loss", "shadow_own")), KEY)
+        privacy_risk_score.make().score(nobody.evidence_against(0, ("loss", "shadow_own")), KEY)
 
 
 # ---- logistic regression and the ensemble ----
@@ -465,7 +467,7 @@ def test_ensemble_equals_a_fit_on_the_first_shadows():
         shadow_MM = np.zeros_like(d.shadow_MM)
         shadow_MM[t, rest] = True
         one = dataclasses.replace(fleet, design=dataclasses.replace(d, shadow_MM=shadow_MM))
-        scores = [p.score(one.view(t, p.needs), KEY)[d.evaluated_MN[t]] for p in parts]
+        scores = [p.score(one.evidence_against(t, p.needs), KEY)[d.evaluated_MN[t]] for p in parts]
         return np.stack(
             [
                 np.clip(
@@ -489,7 +491,7 @@ def test_ensemble_equals_a_fit_on_the_first_shadows():
         C=1 / (1e-3 * len(x_KF)), class_weight="balanced", tol=1e-12, max_iter=10_000
     ).fit(x_KF, member_K)
     expected_K = peer.decision_function(features(0, rest))
-    found_K = attack.score(fleet.view(0, attack.needs), KEY)[d.evaluated_MN[0]]
+    found_K = attack.score(fleet.evidence_against(0, attack.needs), KEY)[d.evaluated_MN[0]]
     np.testing.assert_allclose(found_K, expected_K, rtol=1e-4, atol=1e-5)
 
 
@@ -512,10 +514,11 @@ def test_ensemble_without_shadows_of_shadows_averages():
         for p in PARTS.values()
     ]
     expected_K = np.mean(
-        [ensemble.standardized(p.score(fleet.view(0, p.needs), KEY)[e]) for p in parts], 0
+        [ensemble.standardized(p.score(fleet.evidence_against(0, p.needs), KEY)[e]) for p in parts],
+        0,
     )
     np.testing.assert_allclose(
-        attack.score(fleet.view(0, attack.needs), KEY)[e], expected_K, rtol=1e-12
+        attack.score(fleet.evidence_against(0, attack.needs), KEY)[e], expected_K, rtol=1e-12
     )
 
 
@@ -527,7 +530,7 @@ def test_ensemble_refuses_what_it_cannot_stack():
     with pytest.raises(ValueError, match="half_of_target_members"):
         ensemble.make(attacks=dict(a=dict(name="gap"), b=dict(name="attack_model", fit="target")))
     design = blocks.make(num_examples=200, seed=0, size=20, sources=3)
-    assert "shadow_in" in Fleet(design=design, signal={}, num_classes=2).refuse(
+    assert "shadow_in" in FleetSignals(design=design, signal={}, num_classes=2).refuse(
         ensemble.make(), "ensemble"
     )
 
@@ -594,7 +597,7 @@ def test_trajectory_equals_scikit_learn():
     peer = LogisticRegression(
         C=1 / (1e-3 * len(x_KE)), class_weight="balanced", tol=1e-12, max_iter=10_000
     ).fit((x_KE - center_E) / sd_E, member_K)
-    score_N = attack.score(fleet.view(0, attack.needs), KEY)
+    score_N = attack.score(fleet.evidence_against(0, attack.needs), KEY)
     np.testing.assert_allclose(
         score_N[own],
         peer.decision_function((x_MNE[0, own] - center_E) / sd_E),
@@ -610,7 +613,7 @@ def test_trajectory_of_one_epoch_ranks_by_the_loss():
         fleet, signal=dict(loss_trajectory=fleet.signal["loss_trajectory"][..., -1:])
     )
     score_N, e = (
-        trajectory.make().score(last.view(0, trajectory.make().needs), KEY),
+        trajectory.make().score(last.evidence_against(0, trajectory.make().needs), KEY),
         fleet.design.evaluated_MN[0],
     )
     mean_N = -np.log(last.signal["loss_trajectory"][0, :, :, 0].astype(np.float64)).mean(0)
@@ -619,7 +622,7 @@ def test_trajectory_of_one_epoch_ranks_by_the_loss():
         flat = dataclasses.replace(
             fleet, signal=dict(loss_trajectory=fleet.signal["loss_trajectory"][..., :0])
         )
-        trajectory.make().score(flat.view(0, trajectory.make().needs), KEY)
+        trajectory.make().score(flat.evidence_against(0, trajectory.make().needs), KEY)
 
 
 def test_trajectory_lira_is_multivariate_over_epochs():

@@ -18,13 +18,13 @@ from mia_jax.fitting import moments
 from mia_jax.measures import shadow_curve
 from mia_jax.pipeline import run
 from mia_jax.query import forward
-from mia_jax.threat_model import Fleet
+from mia_jax.threat_model import FleetSignals
 from tests import planted
 
 KEY = jax.random.key(0)
 
 
-def uneven(design, *, seed: int, query_views: int = 1, mu: float = 1.0) -> Fleet:
+def uneven(design, *, seed: int, query_views: int = 1, mu: float = 1.0) -> FleetSignals:
     """Difficulties N(0, 4), variances that differ by example and leaks that grow with difficulty:
     what shrinkage has to learn.
     """
@@ -35,7 +35,7 @@ def uneven(design, *, seed: int, query_views: int = 1, mu: float = 1.0) -> Fleet
     leak_N = mu * np.maximum(1 + hard_N + 0.3 * rng.normal(size=n), 0)
     noise = rng.normal(size=(m, query_views, n)) * sd_N
     signal = (-2 * hard_N + noise + leak_N * design.member_MN[:, None]).astype(np.float32)
-    return Fleet(
+    return FleetSignals(
         design=design,
         signal=dict(rescaled_logit=signal),
         num_classes=2,
@@ -44,7 +44,7 @@ def uneven(design, *, seed: int, query_views: int = 1, mu: float = 1.0) -> Fleet
     )
 
 
-def sides_of(fleet: Fleet, t: int) -> tuple[np.ndarray, list[list[np.ndarray]]]:
+def sides_of(fleet: FleetSignals, t: int) -> tuple[np.ndarray, list[list[np.ndarray]]]:
     """(the target's signals, per side and evaluated example the shadows' signals) of query view
     0.
     """
@@ -144,7 +144,9 @@ def test_shrunk_equals_a_naive_loop(fields, models):
     expected_N = naive_shrunk(own_N, sides, fields.get("offline_score", "log_cdf")) - (
         offset if fields else 0
     )
-    found_N = attack.score(fleet.view(2, attack.needs), KEY)[fleet.design.evaluated_MN[2]]
+    found_N = attack.score(fleet.evidence_against(2, attack.needs), KEY)[
+        fleet.design.evaluated_MN[2]
+    ]
     np.testing.assert_allclose(found_N, expected_N, rtol=1e-6, atol=1e-8)
 
 
@@ -261,7 +263,7 @@ def test_on_digits_more_shadows_never_hurt(tmp_path):
     run.run(config, workdir_path=tmp_path, stages_wanted=("train", "query"))
     signal = forward.load(tmp_path / "signal", "rescaled_logit", range(20))
     design = halves.make(num_examples=signal.shape[2], seed=0, models=20)
-    fleet = Fleet(design=design, signal=dict(rescaled_logit=signal), num_classes=10)
+    fleet = FleetSignals(design=design, signal=dict(rescaled_logit=signal), num_classes=10)
 
     def curve(**fields) -> list[float]:
         attack = lira.make(**fields)
@@ -300,7 +302,7 @@ def test_one_shadow_a_side_learns_where_the_leak_is():
         + rng.normal(size=(4, 1, 1000))
         + 2.0 * (hard_N & design.member_MN)[:, None]
     )
-    fleet = Fleet(
+    fleet = FleetSignals(
         design=design, signal=dict(rescaled_logit=value.astype(np.float32)), num_classes=2
     )
     shrunk_TN, plain_TN = (
@@ -351,7 +353,7 @@ def test_the_variance_of_one_side_or_both_serves_both(variance_side, variance):
     out_N, in_N = (np.array([v.mean() for v in side]) for side in sides)
     expected_N = stats.norm(in_N, sd_N).logpdf(own_N) - stats.norm(out_N, sd_N).logpdf(own_N)
     np.testing.assert_allclose(
-        attack.score(fleet.view(0, attack.needs), KEY)[fleet.design.evaluated_MN[0]],
+        attack.score(fleet.evidence_against(0, attack.needs), KEY)[fleet.design.evaluated_MN[0]],
         expected_N,
         rtol=1e-8,
         atol=1e-9,
@@ -368,7 +370,7 @@ def test_global_variance_is_the_variance_of_all_values(fields):
     expected_N = law[0].logcdf(own_N) if fields else law[1].logpdf(own_N) - law[0].logpdf(own_N)
     attack = lira.make(variance="global", **fields)
     np.testing.assert_allclose(
-        attack.score(fleet.view(0, attack.needs), KEY)[fleet.design.evaluated_MN[0]],
+        attack.score(fleet.evidence_against(0, attack.needs), KEY)[fleet.design.evaluated_MN[0]],
         expected_N,
         rtol=1e-8,
         atol=1e-9,
@@ -398,7 +400,9 @@ def test_two_equal_views_tell_no_more_than_one():
     for fields in (dict(variance="pooled"), dict(variance="pooled", mode="offline")):
         attack = lira.make(views="multivariate", **fields)
         e = one.design.evaluated_MN[0]
-        once_N, twice_N = (attack.score(f.view(0, attack.needs), KEY)[e] for f in (one, two))
+        once_N, twice_N = (
+            attack.score(f.evidence_against(0, attack.needs), KEY)[e] for f in (one, two)
+        )
         assert (
             np.corrcoef(once_N, twice_N)[0, 1] > 0.9999
             and 0.95 < twice_N.std() / once_N.std() < 1.05
@@ -413,7 +417,7 @@ def test_noise_that_views_share_cancels():
     views_MAN = np.stack(
         [shared_MN + rng.normal(size=(20, 400)) * 0.5 + design.member_MN, shared_MN], 1
     )
-    fleet = Fleet(
+    fleet = FleetSignals(
         design=design, signal=dict(rescaled_logit=views_MAN.astype(np.float32)), num_classes=2
     )
     auc = {
@@ -488,7 +492,7 @@ def test_normality_is_diagnosed(shadows_a_side):
     design = halves.make(num_examples=3000, seed=0, models=2 * shadows_a_side + 2)
     attack = lira.make()
     fleet = planted.fleet(design, "rescaled_logit", mu=1.0, seed=0)
-    found = attack.diagnose(fleet.view(0, attack.needs))
+    found = attack.diagnose(fleet.evidence_against(0, attack.needs))
     assert (
         found["out_normality_tested"]
         == found["in_normality_tested"]
@@ -501,9 +505,9 @@ def test_normality_is_diagnosed(shadows_a_side):
     skewed = dataclasses.replace(
         fleet, signal=dict(rescaled_logit=np.exp(fleet.signal["rescaled_logit"]))
     )
-    assert attack.diagnose(skewed.view(0, attack.needs))["out_normality_rejected"] > 0.3
+    assert attack.diagnose(skewed.evidence_against(0, attack.needs))["out_normality_rejected"] > 0.3
     offline = lira.make(mode="offline")
-    assert set(offline.diagnose(fleet.view(0, offline.needs))) == {
+    assert set(offline.diagnose(fleet.evidence_against(0, offline.needs))) == {
         "out_normality_tested",
         "out_normality_rejected",
     }
@@ -514,7 +518,7 @@ def test_too_few_shadows_are_not_tested():
     fleet = planted.fleet(
         halves.make(num_examples=50, seed=0, models=8), "rescaled_logit", mu=1.0, seed=0
     )
-    assert attack.diagnose(fleet.view(0, attack.needs)) == dict(
+    assert attack.diagnose(fleet.evidence_against(0, attack.needs)) == dict(
         out_normality_tested=0, in_normality_tested=0
     )
 
@@ -555,7 +559,7 @@ def test_missing_sides_are_counted():
         with pytest.raises(
             ValueError, match=r"no usable shadow is IN on any evaluated row \(0 of 3 shadows"
         ):
-            attack.score(fleet.view(0, attack.needs), KEY)
+            attack.score(fleet.evidence_against(0, attack.needs), KEY)
 
 
 def test_shrinkage_takes_designs_with_other_shadows():
@@ -566,7 +570,7 @@ def test_shrinkage_takes_designs_with_other_shadows():
         seed=0,
     )
     attack = registry.make("attacks", "lira", dict(mode="offline", variance="shrunk"))
-    assert not threat_model.Fleet(design=fleet.design, signal={}, num_classes=2).refuse(
+    assert not threat_model.FleetSignals(design=fleet.design, signal={}, num_classes=2).refuse(
         attack, "lira"
     )
     np.testing.assert_array_equal(attack.score_all(fleet, KEY), planted.scores(fleet, attack, KEY))

@@ -286,17 +286,19 @@ def test_bad_inputs_are_named():
     assert "set design.population" in empty.refuse(attack, "quantile")
     few = dataclasses.replace(fleet.design, population_N=np.arange(100) < 4)
     with pytest.raises(ValueError, match="at least 5 population rows; there are 4"):
-        attack.score(dataclasses.replace(fleet, design=few).view(0, attack.needs), KEY)
+        attack.score(dataclasses.replace(fleet, design=few).evidence_against(0, attack.needs), KEY)
     spoiled = fleet.signal["rescaled_logit"].copy()
     spoiled[0, 0, np.flatnonzero(fleet.design.population_N)[0]] = np.nan
     with pytest.raises(
         ValueError, match="signal 'rescaled_logit' on evaluated and population rows has 1 of 100"
     ):
         attack.score(
-            dataclasses.replace(fleet, signal=dict(rescaled_logit=spoiled)).view(0, attack.needs),
+            dataclasses.replace(fleet, signal=dict(rescaled_logit=spoiled)).evidence_against(
+                0, attack.needs
+            ),
             KEY,
         )
     x = fleet.x.copy()
     x[3] = np.inf
     with pytest.raises(ValueError, match="feature 'x' has"):
-        attack.score(dataclasses.replace(fleet, x=x).view(0, attack.needs), KEY)
+        attack.score(dataclasses.replace(fleet, x=x).evidence_against(0, attack.needs), KEY)

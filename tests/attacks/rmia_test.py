@@ -12,14 +12,14 @@ import pytest
 from mia_jax.attacks import _inner, _probability, rmia
 from mia_jax.designs import bernoulli, blocks, disjoint, halves
 from mia_jax.metrics import roc
-from mia_jax.threat_model import Fleet
+from mia_jax.threat_model import FleetSignals
 from tests import planted
 
 KEY = jax.random.key(0)
 ONE = dict(signal="confidence", temperature=1.0)
 
 
-def confident(design, *, seed: int, query_views: int = 1, mu: float = 2.0) -> Fleet:
+def confident(design, *, seed: int, query_views: int = 1, mu: float = 2.0) -> FleetSignals:
     """Probabilities sigmoid(N(d_n + mu * member, 1))."""
     fleet = planted.fleet(design, "rescaled_logit", mu=mu, seed=seed, query_views=query_views)
     return dataclasses.replace(
@@ -31,7 +31,7 @@ def confident(design, *, seed: int, query_views: int = 1, mu: float = 2.0) -> Fl
 
 
 def naive(
-    fleet: Fleet,
+    fleet: FleetSignals,
     t: int,
     n: int,
     *,
@@ -88,7 +88,7 @@ def test_rmia_equals_a_naive_loop(fields, views, query_views):
     attack = rmia.make(views=views, **ONE, **fields)
     all_TN = attack.score_all(fleet, KEY)
     for t in (0, 5):
-        score_N = attack.score(fleet.view(t, attack.needs), KEY)
+        score_N = attack.score(fleet.evidence_against(t, attack.needs), KEY)
         np.testing.assert_array_equal(all_TN[t], score_N)
         e = np.flatnonzero(fleet.design.evaluated_MN[t])
         expected_N = [naive(fleet, t, n, views=views, **fields) for n in e]
@@ -131,26 +131,37 @@ def test_numbers_by_hand():
         evaluated_MN=np.tile(~population_N, (6, 1)),
         population_N=population_N,
     )
-    view = Fleet(design=design, signal=dict(confidence=p[:, None]), num_classes=2)
+    fleet = FleetSignals(design=design, signal=dict(confidence=p[:, None]), num_classes=2)
     # online p(0) = ((.9+.8)/2 + (.2+.1)/2) / 2 = .5, ratio 1.8; p(1) = ((.5+.7)/2 + .3) / 2 = .45,
     # ratio 2/3; ratios of z with p(z) = out: 1, .5, 4
     attack = rmia.make(population_p="out", gamma=1.5, **ONE)
-    np.testing.assert_allclose(attack.score(view.view(0, attack.needs), KEY)[:2], [2 / 3, 0])
+    np.testing.assert_allclose(
+        attack.score(fleet.evidence_against(0, attack.needs), KEY)[:2], [2 / 3, 0]
+    )
     # gamma 2: row 0 reaches 2 * .5 alone. gamma 1: row 1 reaches .5. Offline, a = .5: p(0) = (1.5 *
     # .15 + .5) / 2 = .3625, ratio 2.483
     np.testing.assert_allclose(
-        rmia.make(population_p="out", **ONE).score(view.view(0, attack.needs), KEY)[:2], [1 / 3, 0]
+        rmia.make(population_p="out", **ONE).score(fleet.evidence_against(0, attack.needs), KEY)[
+            :2
+        ],
+        [1 / 3, 0],
     )
     np.testing.assert_allclose(
-        rmia.make(population_p="out", gamma=1.0, **ONE).score(view.view(0, attack.needs), KEY)[:2],
+        rmia.make(population_p="out", gamma=1.0, **ONE).score(
+            fleet.evidence_against(0, attack.needs), KEY
+        )[:2],
         [2 / 3, 1 / 3],
     )
     offline = rmia.make(mode="offline", a=0.5, population_p="out", **ONE)
-    np.testing.assert_allclose(offline.score(view.view(0, offline.needs), KEY)[:2], [2 / 3, 0])
+    np.testing.assert_allclose(
+        offline.score(fleet.evidence_against(0, offline.needs), KEY)[:2], [2 / 3, 0]
+    )
     # p(z) by the offline map, a = .5: .625, .55, .4; ratios .8, .3636, 2: row 0 (2.483) reaches
     # twice .8 and .3636, row 1 (.3 / .475) none
     offline = rmia.make(mode="offline", a=0.5, **ONE)
-    np.testing.assert_allclose(offline.score(view.view(0, offline.needs), KEY)[:2], [2 / 3, 0])
+    np.testing.assert_allclose(
+        offline.score(fleet.evidence_against(0, offline.needs), KEY)[:2], [2 / 3, 0]
+    )
 
 
 # ---- probabilities ----
@@ -188,9 +199,9 @@ def test_logits_at_temperature_one_are_the_other_signals(monkeypatch):
 def test_offline_never_sees_in_shadows():
     fleet = confident(halves.make(num_examples=80, seed=0, models=8), seed=0)
     attack, d = rmia.make(mode="offline", **ONE), fleet.design
-    view = fleet.view(0, attack.needs)
-    assert "shadow_in" not in attack.needs and not view.shadow_member_MN.any()
-    assert np.isnan(view.shadow["confidence"][:, 0][d.member_MN[2:] & d.evaluated_MN[0]]).all()
+    evidence = fleet.evidence_against(0, attack.needs)
+    assert "shadow_in" not in attack.needs and not evidence.shadow_member_MN.any()
+    assert np.isnan(evidence.shadow["confidence"][:, 0][d.member_MN[2:] & d.evaluated_MN[0]]).all()
     changed = np.where(
         d.member_MN[:, None] & (np.arange(8) > 1)[:, None, None], 0.123, fleet.signal["confidence"]
     ).astype(np.float32)
@@ -245,8 +256,8 @@ def test_offline_runs_where_no_shadow_is_in(maker):
 
 def test_twins_are_never_each_others_shadows():
     fleet = confident(halves.make(num_examples=60, seed=0, models=8), seed=0)
-    view = fleet.view(0, ("confidence", "shadow_out", "shadow_own"))
-    inner = _inner.views_of_shadows(view, ("confidence", "shadow_out"), limit=99)
+    evidence = fleet.evidence_against(0, ("confidence", "shadow_out", "shadow_own"))
+    inner = _inner.evidence_of_shadows(evidence, ("confidence", "shadow_out"), limit=99)
     assert len(inner) == 6
     for j, (v, member_N) in enumerate(inner):
         others = [m for m in range(2, 8) if fleet.design.unit_M[m] != fleet.design.unit_M[j + 2]]
@@ -275,13 +286,18 @@ def test_a_is_tuned_on_every_shadow_as_target(mu, power, gamma):
                 targets=(j,),
             )
             one = rmia.make(mode="offline", a=a, gamma=gamma, **ONE)
-            score_N = one.score(dataclasses.replace(fleet, design=only).view(j, one.needs), KEY)
+            score_N = one.score(
+                dataclasses.replace(fleet, design=only).evidence_against(j, one.needs), KEY
+            )
             auc.append(
                 roc.auc(roc.roc(score_N[d.evaluated_MN[j]], d.member_MN[j, d.evaluated_MN[j]]))
             )
         if np.mean(auc) > value + 1e-9:
             best, value = a, np.mean(auc)
-    assert best == (gamma == 2.0) and attack.diagnose(fleet.view(0, attack.needs))["a"] == best
+    assert (
+        best == (gamma == 2.0)
+        and attack.diagnose(fleet.evidence_against(0, attack.needs))["a"] == best
+    )
     fixed = rmia.make(mode="offline", a=best, gamma=gamma, **ONE)
     np.testing.assert_array_equal(attack.score_all(fleet, KEY)[0], fixed.score_all(fleet, KEY)[0])
     assert "shadow_own" in attack.needs and "shadow_in" not in attack.needs
@@ -295,7 +311,7 @@ def test_tuning_needs_shadows_of_shadows():
         match="0 of 2 shadows have one on their own evaluated rows: train more models or give a "
         "number",
     ):
-        attack.score(fleet.view(0, attack.needs), KEY)
+        attack.score(fleet.evidence_against(0, attack.needs), KEY)
 
 
 # ---- what is said ----
@@ -306,8 +322,8 @@ def test_ties_at_the_top_are_told():
         halves.make(num_examples=60, seed=0, models=8, population=0.2), seed=0, mu=8.0
     )
     attack = rmia.make(gamma=1.0, **ONE)
-    view = fleet.view(0, attack.needs)
-    found, score_N = attack.diagnose(view), attack.score(view, KEY)[view.evaluated_N]
+    evidence = fleet.evidence_against(0, attack.needs)
+    found, score_N = attack.diagnose(evidence), attack.score(evidence, KEY)[evidence.evaluated_N]
     assert (
         found == dict(resolution=1 / 12, top_tie_share=(score_N == score_N.max()).mean())
         and found["top_tie_share"] > 0.1
@@ -354,7 +370,7 @@ def test_population_and_shadows_are_required():
     with pytest.raises(
         ValueError, match=r"no usable shadow is IN on any evaluated row \(0 of 3 shadows"
     ):
-        rmia.make().score(fleet.view(0, rmia.make().needs), KEY)
+        rmia.make().score(fleet.evidence_against(0, rmia.make().needs), KEY)
 
 
 def test_memory_grows_with_n_plus_z():
@@ -364,9 +380,9 @@ def test_memory_grows_with_n_plus_z():
     design = halves.make(num_examples=22_000, seed=0, models=4, population=2000 / 22_000, targets=1)
     fleet = confident(design, seed=0)
     attack = rmia.make(**ONE)
-    view = fleet.view(0, attack.needs)
+    evidence = fleet.evidence_against(0, attack.needs)
     tracemalloc.start()
-    score_N = attack.score(view, KEY)
+    score_N = attack.score(evidence, KEY)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert np.isfinite(score_N[view.evaluated_N]).all() and peak < 8e6, peak
+    assert np.isfinite(score_N[evidence.evaluated_N]).all() and peak < 8e6, peak

@@ -14,7 +14,7 @@ from scipy.stats import norm
 from mia_jax.attacks import gap, lira, threshold
 from mia_jax.designs import bernoulli, blocks, disjoint, folds, halves, two_way
 from mia_jax.fitting import moments
-from mia_jax.threat_model import Fleet
+from mia_jax.threat_model import FleetSignals
 from tests import planted
 
 KEY = jax.random.key(0)
@@ -83,7 +83,14 @@ def test_blocks_do_not_change_moments(monkeypatch):
 
 
 def naive_lira(
-    fleet: Fleet, t: int, n: int, *, mode: str, offline_score: str, variance: str, center: str
+    fleet: FleetSignals,
+    t: int,
+    n: int,
+    *,
+    mode: str,
+    offline_score: str,
+    variance: str,
+    center: str,
 ) -> float:
     d, total = fleet.design, 0.0
     use = [m for m in range(len(d.member_MN)) if d.unit_M[m] != d.unit_M[t]]
@@ -133,7 +140,7 @@ def test_lira_equals_a_naive_loop(mode, offline_score, variance, center):
         query_views=2,
     )
     for t in (0, 5):
-        score_N = attack.score(fleet.view(t, attack.needs), KEY)
+        score_N = attack.score(fleet.evidence_against(t, attack.needs), KEY)
         for n in np.flatnonzero(fleet.design.evaluated_MN[t])[::5]:
             np.testing.assert_allclose(
                 score_N[n], naive_lira(fleet, t, n, **options), rtol=1e-9, atol=1e-12
@@ -290,7 +297,7 @@ def test_no_out_shadow_at_all_is_said():
     )
     for attack in (lira.make(), lira.make(mode="offline")):
         with pytest.raises(ValueError, match="no usable shadow is OUT on any evaluated row"):
-            attack.score(fleet.view(0, attack.needs), KEY)
+            attack.score(fleet.evidence_against(0, attack.needs), KEY)
         with pytest.raises(ValueError, match="no usable shadow is OUT"):
             attack.score_all(fleet, KEY)
 
@@ -310,7 +317,7 @@ def test_log_cdf_orders_what_float32_ties():
         :38, None, None
     ]  # both models of a pair agree: 10 OUT values are 1, 9 are -1
     signal[0] = z_N
-    fleet = Fleet(design=design, signal=dict(rescaled_logit=signal), num_classes=2)
+    fleet = FleetSignals(design=design, signal=dict(rescaled_logit=signal), num_classes=2)
     score_N = lira.make(mode="offline", variance="per_example").score_all(fleet, KEY)[0]
     assert (np.log(ndtr(z_N.astype(np.float32))) == 0).all()
     assert len(np.unique(score_N)) == n and (score_N < 0).all()
@@ -335,7 +342,7 @@ def test_constant_signals_tie(constant, fields):
     design = halves.make(num_examples=50, seed=0, models=12)
     signal = np.full((12, 1, 50), constant, np.float32)
     score_TN = lira.make(**fields).score_all(
-        Fleet(design=design, signal=dict(rescaled_logit=signal), num_classes=2), KEY
+        FleetSignals(design=design, signal=dict(rescaled_logit=signal), num_classes=2), KEY
     )
     kept = score_TN[design.evaluated_MN]
     assert np.isfinite(kept).all() and len(np.unique(kept)) == 1
@@ -354,7 +361,7 @@ def test_shadows_that_agree_exactly_give_finite_scores(fields):
     design = halves.make(num_examples=50, seed=0, models=12)
     signal = (0.5 * design.member_MN[:, None]).astype(np.float32)
     score_TN = lira.make(**fields).score_all(
-        Fleet(design=design, signal=dict(rescaled_logit=signal), num_classes=2), KEY
+        FleetSignals(design=design, signal=dict(rescaled_logit=signal), num_classes=2), KEY
     )
     assert np.isfinite(score_TN[design.evaluated_MN]).all()
     assert (
@@ -372,18 +379,20 @@ def test_threshold_is_the_signed_mean_over_views_or_one_view():
     fleet = planted.fleet(
         halves.make(num_examples=40, seed=0, models=4), "loss", mu=1.0, seed=0, query_views=3
     )
-    view = fleet.view(1, ("loss",))
-    e = view.evaluated_N
+    evidence = fleet.evidence_against(1, ("loss",))
+    e = evidence.evaluated_N
     value_AN = fleet.signal["loss"][1].astype(np.float64)
-    np.testing.assert_array_equal(threshold.make().score(view, KEY)[e], -value_AN.mean(0)[e])
-    np.testing.assert_array_equal(threshold.make(view=2).score(view, KEY)[e], -value_AN[2][e])
-    np.testing.assert_array_equal(threshold.make(sign=1).score(view, KEY)[e], value_AN.mean(0)[e])
+    np.testing.assert_array_equal(threshold.make().score(evidence, KEY)[e], -value_AN.mean(0)[e])
+    np.testing.assert_array_equal(threshold.make(view=2).score(evidence, KEY)[e], -value_AN[2][e])
+    np.testing.assert_array_equal(
+        threshold.make(sign=1).score(evidence, KEY)[e], value_AN.mean(0)[e]
+    )
     assert (
         threshold.make().knows == "nothing"
-        and np.isnan(threshold.make().score(view, KEY)[~e]).all()
+        and np.isnan(threshold.make().score(evidence, KEY)[~e]).all()
     )
     with pytest.raises(ValueError, match=r"view=3 .* there are 3 views"):
-        threshold.make(view=3).score(view, KEY)
+        threshold.make(view=3).score(evidence, KEY)
 
 
 def test_gap_accuracy_is_the_generalization_gap():
@@ -394,7 +403,10 @@ def test_gap_accuracy_is_the_generalization_gap():
     )
     attack = gap.make()
     score_N = attack.score(
-        Fleet(design=design, signal=dict(correct=correct), num_classes=2).view(0, attack.needs), KEY
+        FleetSignals(design=design, signal=dict(correct=correct), num_classes=2).evidence_against(
+            0, attack.needs
+        ),
+        KEY,
     )
     train, test = correct[0, 0, :200].mean(dtype=float), correct[0, 0, 200:400].mean(dtype=float)
     e = design.evaluated_MN[0]
@@ -423,7 +435,7 @@ def test_gap_accuracy_is_the_generalization_gap():
 )
 def test_designs_refuse_what_they_cannot_carry(maker, attack, reason):
     design = maker.make(num_examples=10_000, seed=0)
-    refusal = Fleet(design=design, signal={}, num_classes=2).refuse(attack, "it")
+    refusal = FleetSignals(design=design, signal={}, num_classes=2).refuse(attack, "it")
     assert bool(refusal) == bool(reason) and re.search(reason, refusal)
 
 
@@ -444,7 +456,7 @@ def test_offline_lira_on_blocks_sees_only_sources():
         seed=0,
         spread=3.0,
     )
-    score_N = attack.score(one.view(0, attack.needs), KEY)
+    score_N = attack.score(one.evidence_against(0, attack.needs), KEY)
     s_MN = one.signal["rescaled_logit"][:, 0].astype(float)
     np.testing.assert_allclose(score_N[:200], (s_MN[0] - s_MN[1])[:200], rtol=1e-12)
 
@@ -471,4 +483,4 @@ def test_a_vector_signal_is_refused():
     fleet = planted.fleet(halves.make(num_examples=40, seed=0, models=8), "logits", mu=1.0, seed=0)
     for attack in (lira.make(signal="logits", sign=1), threshold.make(signal="logits", sign=1)):
         with pytest.raises(ValueError, match="signal 'logits' has shape"):
-            attack.score(fleet.view(0, attack.needs), KEY)
+            attack.score(fleet.evidence_against(0, attack.needs), KEY)

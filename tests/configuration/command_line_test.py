@@ -588,7 +588,7 @@ def test_an_attack_of_ones_own_goes_by_its_last_name(tmp_path, monkeypatch, laun
     (tmp_path / "my_own").mkdir()
     (tmp_path / "my_own" / "mine.py").write_text(
         "from mia_jax.types import Attack\n\n\ndef make(*, power: int = 1):\n"
-        "    return Attack(lambda view, key: -view.target['loss'].mean(0) ** power, ('loss',), "
+        "    return Attack(lambda evidence, key: -evidence.target['loss'].mean(0) ** power, ('loss',), "
         "knows='nothing')\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -7,7 +7,7 @@ import pytest
 
 from mia_jax.attacks import lira
 from mia_jax.designs import _rows, bernoulli, blocks, disjoint, folds, halves, holdout, two_way
-from mia_jax.threat_model import SHADOW_NEEDS, Fleet
+from mia_jax.threat_model import SHADOW_NEEDS, FleetSignals
 from tests.planted import auc
 
 
@@ -43,7 +43,7 @@ def test_leaving_only_the_target_out_of_halves_would_give_the_answer_away():
 def test_two_halves_have_no_shadow():
     d = halves.make(num_examples=100, seed=0, models=2)
     assert not d.supports and not d.shadow_MM.any()
-    assert "twin" in Fleet(design=d, signal={}, num_classes=2).refuse(lira.make(), "lira")
+    assert "twin" in FleetSignals(design=d, signal={}, num_classes=2).refuse(lira.make(), "lira")
 
 
 @pytest.mark.parametrize("targets, expected", [(None, (0, 1, 2, 3)), (2, (0, 1)), ((3, 1), (3, 1))])

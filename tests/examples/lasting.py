@@ -60,8 +60,8 @@ def load() -> Pool:
 
 
 def make() -> Attack:
-    def score(view, key):
+    def score(evidence, key):
         lasts("the attack")
-        return np.where(view.evaluated_N, 0.0, np.nan)
+        return np.where(evidence.evaluated_N, 0.0, np.nan)
 
     return Attack(score, ("loss",), knows="nothing")

@@ -54,16 +54,16 @@ def fixed_counts(models=8, examples=400, seed=0):
 def test_fixed_counts_leak_nothing_and_are_told():
     found = brought.build(fixed_counts())
     assert found.design.balance and "same number" in found.said[0]
-    fleet = threat_model.Fleet(design=found.design, signal=found.signal, num_classes=0)
+    fleet = threat_model.FleetSignals(design=found.design, signal=found.signal, num_classes=0)
     for t in range(8):
-        view = fleet.view(t, ("loss", "shadow_in", "shadow_out"))
-        inside = (view.visible_MN & view.shadow_member_MN).sum(0)
-        outside = (view.visible_MN & ~view.shadow_member_MN).sum(0)
+        evidence = fleet.evidence_against(t, ("loss", "shadow_in", "shadow_out"))
+        inside = (evidence.visible_MN & evidence.shadow_member_MN).sum(0)
+        outside = (evidence.visible_MN & ~evidence.shadow_member_MN).sum(0)
         assert (inside == 3).all() and (outside == 3).all()
     naive = dataclasses.replace(found.design, balance=False)
     count = (
-        threat_model.Fleet(design=naive, signal=found.signal, num_classes=0)
-        .view(0, ("loss", "shadow_in", "shadow_out"))
+        threat_model.FleetSignals(design=naive, signal=found.signal, num_classes=0)
+        .evidence_against(0, ("loss", "shadow_in", "shadow_out"))
         .shadow_member_MN.sum(0)
     )
     assert (count[naive.member_MN[0]] == 3).all() and (

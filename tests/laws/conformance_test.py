@@ -14,7 +14,7 @@ from mia_jax import registry, threat_model
 from mia_jax.designs import bernoulli, blocks, canaries, disjoint, folds, halves, holdout, two_way
 from mia_jax.external import design as _brought
 from mia_jax.query import interactive
-from mia_jax.threat_model import Fleet
+from mia_jax.threat_model import FleetSignals
 from mia_jax.types import ACCESS, classification
 from tests import planted, toys
 
@@ -94,7 +94,7 @@ attack_case = pytest.mark.parametrize(
 
 def planted_fleet(
     attack, *, mu: float, seed: int, models: int = 12, num_examples: int = 120, query_views: int = 1
-) -> Fleet:
+) -> FleetSignals:
     design = halves.make(num_examples=num_examples, seed=seed, models=models)
     return planted.fleet(
         design, *planted.signal_names(attack), mu=mu, seed=seed, query_views=query_views
@@ -102,7 +102,7 @@ def planted_fleet(
 
 
 def programs(attack) -> list:
-    """The attack as (fleet -> score_TN): one View at a time and, where it exists, every target at
+    """The attack as (fleet -> score_TN): one target at a time and, where it exists, every target at
     once.
     """
     return [lambda f: planted.scores(f, attack, KEY)] + (
@@ -190,7 +190,7 @@ def test_the_signals_of_another_pair_tell_nothing_about_this_target(name, fields
         )
         evaluated_N, member_N = fleet.design.evaluated_MN[0], fleet.design.member_MN[0]
         score_N = attack.score(
-            swapped.view(0, attack.needs, attack.knows), KEY
+            swapped.evidence_against(0, attack.needs, attack.knows), KEY
         )  # model 2 poses as model 0
         aucs.append(planted.auc(score_N[evaluated_N], member_N[evaluated_N]))
     assert within_four_standard_errors(aucs), (np.mean(aucs), np.std(aucs))
@@ -257,7 +257,7 @@ def poison(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     return np.choose(rng.integers(2, size=shape), [huge(shape, rng), np.nan]).astype(np.float32)
 
 
-def mutated(fleet: Fleet, attack, t: int, garbage, rng: np.random.Generator) -> Fleet:
+def mutated(fleet: FleetSignals, attack, t: int, garbage, rng: np.random.Generator) -> FleetSignals:
     """The fleet with garbage in all that an attacker of t with these needs must not read, and t's
     and its twin's memberships shuffled.
 
@@ -310,9 +310,10 @@ def test_garbage_outside_the_threat_model_does_not_change_a_bit(name, fields, de
         return
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     for t in fleet.design.targets[:4:3]:
-        expected_N = attack.score(fleet.view(t, attack.needs, attack.knows), KEY)
+        expected_N = attack.score(fleet.evidence_against(t, attack.needs, attack.knows), KEY)
         found_N = attack.score(
-            mutated(fleet, attack, t, poison, rng).view(t, attack.needs, attack.knows), KEY
+            mutated(fleet, attack, t, poison, rng).evidence_against(t, attack.needs, attack.knows),
+            KEY,
         )
         np.testing.assert_array_equal(found_N, expected_N)
         if attack.score_all:
@@ -347,9 +348,11 @@ def test_garbage_does_not_change_a_bit_of_scores_of_float64_signals(name, fields
     )
     rng = np.random.default_rng(0)
     for t in fleet.design.targets[:4:3]:
-        expected_N = attack.score(fleet.view(t, attack.needs), KEY)
+        expected_N = attack.score(fleet.evidence_against(t, attack.needs), KEY)
         np.testing.assert_array_equal(
-            attack.score(mutated(fleet, attack, t, poison, rng).view(t, attack.needs), KEY),
+            attack.score(
+                mutated(fleet, attack, t, poison, rng).evidence_against(t, attack.needs), KEY
+            ),
             expected_N,
         )
         if attack.score_all:

@@ -35,7 +35,7 @@ MINE = dict(
         text="""
             from mia_jax.types import Attack
             def make(*, power=1):
-                return Attack(lambda view, key: -view.target["loss"].mean(0) ** power, ("loss",), knows="nothing", note=f"power {power}")
+                return Attack(lambda evidence, key: -evidence.target["loss"].mean(0) ** power, ("loss",), knows="nothing", note=f"power {power}")
         """,
     ),
     data=dict(

@@ -333,7 +333,9 @@ def test_scores_without_a_failed_model_are_those_of_one_view_per_target(tmp_path
         and np.isfinite(measured.signal["rescaled_logit"][4]).all()
     )
     every = one.score_all(measured, None)
-    views = np.stack([one.score(measured.view(t, one.needs), None) for t in audit.design.targets])
+    views = np.stack(
+        [one.score(measured.evidence_against(t, one.needs), None) for t in audit.design.targets]
+    )
     np.testing.assert_allclose(every, views, rtol=1e-9, atol=1e-9)
     from mia_jax.attacks import _sides
 

@@ -15,11 +15,10 @@ from mia_jax.attacks import outlier
 from mia_jax.configuration.settings import ReportSettings
 from mia_jax.designs import blocks, halves
 from mia_jax.pipeline.evidence import attack_evidence
-from mia_jax.pipeline.plan import PlannedAttack
 from mia_jax.pipeline.run import run
 from mia_jax.query import interactive
 from mia_jax.signals import correct_under_shift, noise_robustness
-from mia_jax.threat_model import Fleet
+from mia_jax.threat_model import FleetSignals, PlannedAttack
 from mia_jax.types import Probe, Shadows
 from tests import planted
 
@@ -218,7 +217,7 @@ def test_the_unsupervised_threshold_is_a_quantile_of_random_inputs_and_no_source
     fleet = planted.fleet(design, *names, mu=2.0, seed=0)
     attack = registry.make("attacks", "unsupervised", dict(share=0.7))
     score_MN = np.stack(
-        [attack.score(fleet.view(m, attack.needs, attack.knows), None) for m in (0, 1)]
+        [attack.score(fleet.evidence_against(m, attack.needs, attack.knows), None) for m in (0, 1)]
     )
     planned = PlannedAttack(name="alone", attack=attack, section={}, key=None)
     settings = ReportSettings(fprs=(0.1,))
@@ -378,9 +377,11 @@ def test_outliers_are_the_rows_that_stand_alone():
     correct[:, :, 50:200] = 0
     embedding = np.zeros((2, 1, 400, 12), np.float32)
     embedding[:, 0, :200], embedding[:, 0, 200:] = feature_SKF[1], feature_SKF[1]
-    fleet = Fleet(design=design, signal=dict(correct=correct, embedding=embedding), num_classes=2)
+    fleet = FleetSignals(
+        design=design, signal=dict(correct=correct, embedding=embedding), num_classes=2
+    )
     attack = registry.make("attacks", "outlier", dict(beta=0.02))
-    score_N = attack.score(fleet.view(0, attack.needs), None)
+    score_N = attack.score(fleet.evidence_against(0, attack.needs), None)
     assert set(np.flatnonzero(score_N > 1)) == {0, 1, 2, 3}  # correct and alone
 
 
