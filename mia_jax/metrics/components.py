@@ -25,12 +25,14 @@ together counts more than once in both, and cancels.
 
 from __future__ import annotations
 
+import functools
+import math
 from typing import NamedTuple
 
 import numpy as np
+from scipy import special, stats
 
 SHARED = 4.0  # by how much A grows, with many units, where targets are each other's shadows
-FEWEST_FREEDOM = 3.0  # with fewer degrees of freedom Student's t has no variance to speak of
 ALONE = ("nothing", "half_of_target_members")  # what attacks know that read no shadow
 
 
@@ -128,20 +130,66 @@ def left_minus(one: Left, other: Left) -> Left:
 
 
 def left_error(left: Left) -> Error:
-    """The standard error sqrt(B + E + (J - E)) of a number that was jackknifed.
+    """The standard error of a number that was jackknifed, from B + E + max(0, J - E).
 
-    J is the jackknife variance and E the part of it that is due to records; where E exceeds J, no
-    variance between units shows and the error is that over records. Degrees of freedom by
-    Satterthwaite's rule from the G - 1 of J, at least `FEWEST_FREEDOM`.
+    J is the jackknife variance, E the part of it that is due to records. Where J is hardly above E,
+    or below, that may be chance: with d degrees of freedom the variance that J estimates is
+    J d / chi^2_d (its fiducial distribution, as in a generalized confidence interval: Weerahandi,
+    JASA 88, 1993). The error is Student's t most like the normal mixture over these variances:
+    t with d degrees of freedom where J is all, normal where E is far above J. d is G - 2 for G
+    groups: what a unit contributes as a shadow depends on the targets, so J varies more than a mean
+    of G - 1 squares of normal numbers does.
     """
     records, groups = float(np.nanvar(left.whole_R)), len(left.value_G)
     square_G = left.share_G**2 * groups / (groups - 1)
     among = float(square_G @ (left.value_G - left.share_G @ left.value_G) ** 2)
     own = float(square_G @ np.var(left.apart_GR - left.share_G @ left.apart_GR, axis=1))
-    if among <= own:
-        return Error(records**0.5)
-    total = records + among - own
-    return Error(total**0.5, max(FEWEST_FREEDOM, total**2 * (groups - 1) / among**2))
+    if records == 0 and among <= own:
+        return Error(0.0)
+    return like_t(records + np.maximum(0.0, among * true_over_estimated(max(1, groups - 2)) - own))
+
+
+@functools.cache
+def true_over_estimated(degrees: int, points: int = 64) -> np.ndarray:
+    """Quantiles [points] of d / chi^2_d, falling: a variance over its estimate from d degrees."""
+    return degrees / stats.chi2.ppf((np.arange(points) + 0.5) / points, degrees)
+
+
+def like_t(variance_K: np.ndarray) -> Error:
+    """Student's t whose quantiles at one sigma and at .975 are those of a normal mixture.
+
+    Args:
+      variance_K: the variances of the mixture's parts, each as likely as any other.
+    """
+    sd_K = np.sqrt(variance_K)
+    if not sd_K.max() > 0:
+        return Error(0.0)
+    sd_K = np.maximum(sd_K, 1e-9 * sd_K.max())
+    share_P = special.ndtr(np.array([1.0, special.ndtri(0.975)]))
+    normal_P = special.ndtri(share_P)
+    low_P, high_P = normal_P * sd_K.min(), normal_P * sd_K.max()
+    quantile_P = np.clip(normal_P * np.sqrt(variance_K.mean()), low_P, high_P)
+    for _ in range(30):  # Newton's steps, which rise to the quantile from the second one on
+        at_PK = quantile_P[:, None] / sd_K
+        density_P = (np.exp(-(at_PK**2) / 2) / sd_K).mean(1) / math.sqrt(2 * math.pi)
+        step_P = (share_P - special.ndtr(at_PK).mean(1)) / np.maximum(density_P, 1e-300)
+        quantile_P, before_P = np.clip(quantile_P + step_P, low_P, high_P), quantile_P
+        if np.all(np.abs(quantile_P - before_P) <= 1e-9 * quantile_P):
+            break
+    freedom_F, ratio_F = ratios_of_t()
+    ratio = quantile_P[1] / quantile_P[0]
+    if ratio <= ratio_F[-1]:
+        return Error(float(quantile_P[0]))
+    freedom = float(np.interp(-ratio, -ratio_F, freedom_F))
+    return Error(float(quantile_P[1] / special.stdtrit(freedom, 0.975)), freedom)
+
+
+@functools.cache
+def ratios_of_t() -> tuple[np.ndarray, np.ndarray]:
+    """Degrees of freedom [F], and Student's t quantile at .975 over that at one sigma [F]."""
+    freedom_F = np.geomspace(1.0, 2000.0, 400)
+    one_sigma = special.ndtr(1.0)
+    return freedom_F, special.stdtrit(freedom_F, 0.975) / special.stdtrit(freedom_F, one_sigma)
 
 
 def of_few(error: Error, events: int) -> Error:

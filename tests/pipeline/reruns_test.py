@@ -8,7 +8,15 @@ import pytest
 
 from mia_jax.attacks import attack_model, lira, threshold
 from mia_jax.designs import bernoulli, disjoint, halves
-from mia_jax.metrics import bootstrap, comparisons, components, jackknife, roc, summary
+from mia_jax.metrics import (
+    bootstrap,
+    comparisons,
+    components,
+    intervals,
+    jackknife,
+    roc,
+    summary,
+)
 from mia_jax.pipeline import attack as attack_stage
 from mia_jax.pipeline import reruns
 from tests import planted
@@ -148,17 +156,52 @@ def test_a_jackknife_counts_both_roles_of_a_model():
         assert np.mean(errors) ** 0.5 == pytest.approx(np.std(values), rel=0.1)
 
 
-def test_where_no_variance_between_units_shows_the_records_alone_count():
-    left = components.Left(
-        np.array([1.0, 1.1, 0.9]),
-        np.ones((3, 40)) * np.linspace(-1, 1, 40),
-        np.full(3, 1 / 3),
-        np.arange(3),
+def jackknifed(rng, *, units_sd: float, own_sd: float, records_sd: float) -> components.Left:
+    """A number without each of 8 groups, whose parts A, E and B have these standard deviations."""
+    between_sd = float(np.hypot(units_sd, own_sd))
+    return components.Left(
+        value_G=8**0.5 * between_sd * rng.normal(size=8),
+        apart_GR=8**0.5 * own_sd * rng.normal(size=(8, 60)),
+        share_G=np.full(8, 1 / 8),
+        group_U=np.arange(8),
+        whole_R=np.hypot(records_sd, own_sd) * np.tile([-1.0, 1.0], 30),
     )
-    left = left._replace(
-        apart_GR=left.apart_GR * np.array([[1.0], [-2.0], [3.0]]), whole_R=np.linspace(0, 1, 40)
-    )
-    assert components.left_error(left) == components.Error(np.var(np.linspace(0, 1, 40)) ** 0.5)
+
+
+def test_where_records_explain_far_more_than_shows_the_records_alone_count():
+    left = jackknifed(np.random.default_rng(0), units_sd=0.0, own_sd=1.0, records_sd=1.0)
+    nearly_equal = left._replace(value_G=left.value_G / 20)
+    expected = np.std(left.whole_R)
+    error = components.left_error(nearly_equal)
+    assert error.deviation == pytest.approx(expected, rel=1e-3) and error.freedom > 500
+    nothing = nearly_equal._replace(whole_R=np.zeros(60))
+    assert components.left_error(nothing) == components.Error(0.0)
+
+
+@pytest.mark.parametrize("units_sd", [0.0, 0.5, 1.0, 2.0, 5.0])
+@pytest.mark.parametrize("own_sd", [0.5, 1.0, 2.0])
+def test_errors_from_few_groups_cover_whether_units_differ_or_not(units_sd, own_sd):
+    """That J lies below E may be chance: normal intervals over records alone would cover less."""
+    rng, hits = np.random.default_rng(1), []
+    parts = dict(units_sd=units_sd, own_sd=own_sd, records_sd=1.0)
+    for _ in range(800):
+        error = components.left_error(jackknifed(rng, **parts))
+        miss = rng.normal() * sum(sd**2 for sd in parts.values()) ** 0.5
+        hits.append(abs(miss) <= intervals.t_half(error.deviation, 0.95, error.freedom))
+    assert 0.94 <= np.mean(hits) <= 0.99
+
+
+def test_a_t_stands_for_a_mixture_of_normal_distributions():
+    assert components.like_t(np.full(9, 4.0)) == components.Error(pytest.approx(2.0))
+    for degrees in (2, 6, 30):
+        found = components.like_t(9.0 * components.true_over_estimated(degrees))
+        assert found.deviation == pytest.approx(3.0, rel=0.01)
+        assert found.freedom == pytest.approx(degrees, rel=0.1)
+    variance_K = 1 + np.maximum(0, 2 * components.true_over_estimated(6) - 2)
+    found = components.like_t(variance_K)
+    drawn = np.random.default_rng(0).normal(size=(20000, 64)) * np.sqrt(variance_K)
+    half = intervals.t_half(found.deviation, 0.95, found.freedom)
+    assert np.mean(np.abs(drawn) <= half) == pytest.approx(0.95, abs=0.001)
 
 
 def test_a_difference_is_jackknifed_if_every_attack_on_shadows_was_rerun():
