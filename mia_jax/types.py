@@ -1,6 +1,6 @@
-"""The vocabulary of the project: every seam between two folders is one of these types.
+"""Defines the types that the folders of the project exchange: this file is its vocabulary.
 
-See mia_jax/__init__.py for the axis letters.
+The axis letters of shapes (N examples, M models, B a batch, ...) are listed in mia_jax/__init__.py.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ import numpy as np
 from mia_jax import checks
 
 Variables = dict[str, Any]  # {'params': ..., 'stats': ... or absent}
-# What Task.kind can be; the last two only with arrays of answers.
+# The values of Task.kind; the last two only with external arrays of answers.
 TASKS = ("classification", "regression", "sequence", "multilabel", "unlabeled")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Task:
-    """Says what labels are, what a model answers and what can be asked.
+    """States what the labels are, what a model answers and which signals can be asked.
 
-    A data set states it once, everybody else asks `pool.task`. Make one with `classification`,
-    `regression`, `sequence`, `multilabel` or `unlabeled`.
+    A data set states its task once; all other code reads `pool.task`. Make one with
+    `classification`, `regression`, `sequence`, `multilabel` or `unlabeled`.
 
     Args:
         kind: one of TASKS.
-        num_classes: how many values a label can take, at every position of a sequence; 0 where
-            labels are not class numbers.
-        y: the axes of the labels, a letter each: B examples, L positions, C labels or F numbers
+        num_classes: the number of values that a label can take (at every position of a sequence); 0
+            if labels are not class numbers.
+        y: the axes of the labels, one letter each: B examples, L positions, C labels or F numbers
             per example.
-        out: the axes of a model's output, in which C (or V, of a sequence) counts the classes and
-            1 is a single number.
-        signals: the signals that every model is asked for the report.
-        slices: the slices of the report that labels allow: ('class',) or none.
-        vocabulary: None where x holds real numbers (float32); else x holds tokens, whole numbers
+        out: the axes of a model's output, where C (or V for a sequence) counts the classes and 1 is
+            a single number.
+        signals: the signals that are asked of every model for the report.
+        slices: the slices of the report that the labels allow: ('class',) or none.
+        vocabulary: None if x holds real numbers (float32); otherwise x holds tokens, integers
             (int32) in 0..vocabulary-1.
     """
 
@@ -50,19 +50,19 @@ class Task:
 
     @property
     def has_classes(self) -> bool:
-        """Whether every example has one class number as its label."""
+        """Returns whether the label of every example is one class number."""
         return self.kind == "classification"
 
     @property
     def num_outputs(self) -> int:
-        """The length of an output's last axis, which a model's `make` is given as num_classes."""
+        """Returns the length of an output's last axis (`num_classes` of a model's `make`)."""
         return 1 if self.out.endswith("1") else self.num_classes
 
     def require(self, kinds: tuple[str, ...], *, of: str, remedy: str) -> None:
         """Raises ValueError unless this task is of one of `kinds`.
 
         Args:
-            kinds: those of TASKS that can be used.
+            kinds: the TASKS that can be used.
             of: what needs them, such as "the objective 'squared'".
             remedy: what the user can do instead.
         """
@@ -90,7 +90,9 @@ def classification(num_classes: int, *, vocabulary: int | None = None) -> Task:
 def regression(*, num_outputs: int | None = None, vocabulary: int | None = None) -> Task:
     """Returns the task of one real number per example; a model answers with [B,1].
 
-    `num_outputs`: F numbers per example and in its answer, [B,F]; for arrays of answers only.
+    Args:
+        num_outputs: F numbers per label and per answer, [B,F]; only for external answers.
+        vocabulary: the number of tokens if x holds tokens.
     """
     _check_vocabulary(vocabulary)
     y, out = ("B", "B1") if num_outputs is None else ("BF", "BF")
@@ -105,12 +107,12 @@ def sequence(vocabulary: int) -> Task:
 
 
 def multilabel() -> Task:
-    """Returns the task of several labels 0 or 1 per example, [B,C]; for arrays of answers."""
+    """Returns the task of C labels (0 or 1) per example, [B,C]; only for external answers."""
     return Task(kind="multilabel", y="BC", out="BC")
 
 
 def unlabeled() -> Task:
-    """Returns the task of examples whose labels are not known; for arrays of answers only."""
+    """Returns the task of examples without known labels; only for external answers."""
     return Task(kind="unlabeled", signals=())
 
 
@@ -122,12 +124,16 @@ def _check_vocabulary(vocabulary: int | None) -> None:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pool:
-    """All examples of an audit, in a fixed order: row n is example n everywhere.
+    """Holds all examples of an audit in a fixed order: row n is example n everywhere.
 
-    `x` is [N, ...] float32 (images [N,H,W,C] in [0,1]), or int32 where it holds tokens; `y` is [N]
-    int32 class numbers, [N] float32 for regression, [N,L] int32 for sequences: `task` says which.
-    `columns` holds further per-example columns of the user ([N] each); the boolean column
-    `population` marks rows that no model may train on.
+    Attributes:
+        x: [N, ...] float32 (images are [N,H,W,C] in [0,1]), or int32 if it holds tokens.
+        y: [N] int32 class numbers, [N] float32 for regression or [N,L] int32 for sequences; `task`
+            says which.
+        task: what the labels are and what can be asked.
+        columns: further per-example columns of the user, [N] each. The boolean column `population`
+            marks rows on which no model may train.
+        name: the name of the data set.
     """
 
     x: Any
@@ -138,14 +144,14 @@ class Pool:
 
     @property
     def num_classes(self) -> int:
-        """The number of classes of the task; 0 where labels are not class numbers."""
+        """Returns the number of classes of the task; 0 if labels are not class numbers."""
         return self.task.num_classes
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Examples:
-    """B examples about which a signal asks: the `x` that the model was given, their labels `y`."""
+    """Holds the B examples about which a signal asks: the model's inputs `x` and the labels `y`."""
 
     x: Any
     y: Any
@@ -155,24 +161,31 @@ class Examples:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Batch(Examples):
-    """B rows of a pool: `weight_B` is 0 on padding, `index_B` are the rows' numbers in the pool."""
+    """Holds B rows of a pool.
+
+    `weight_B` is 0 on padding, and `index_B` are the numbers of the rows in the pool.
+    """
 
     weight_B: Any
     index_B: Any
 
 
 class Model(NamedTuple):
-    """A network as pure functions; nothing outside mia_jax/models imports flax.
+    """Describes a network as pure functions; nothing outside mia_jax/models imports flax.
 
-    `init(key, x_B..) -> variables`; `apply(variables, x_B.., *, key_B=None, weight_B=None,
-    train=False) -> (out_BC, stats)` where `stats` are the running statistics after this batch ({}
-    without BatchNorm), `key_B` one PRNG key an example (dropout), `weight_B` 0 on padded rows.
-    `summary(x_B..)` is a printable table of layers, shapes and parameter counts. `inside(variables,
-    x_B..) -> {name: array}`, where present, are the intermediate outputs in inference mode,
-    'penultimate' [B,F] among them: what enters the last layer with parameters. `parts` {name:
-    function} is what a learning rule of its own needs of its nets (models/forward_forward.py and
-    models/siamese.py say what theirs are); empty for others. `signals` are asked of every such
-    model for the report, beside those of the task.
+    Attributes:
+        init: init(key, x_B..) -> variables.
+        apply: apply(variables, x_B.., *, key_B=None, weight_B=None, train=False) -> (out_BC,
+            stats). `stats` are the running statistics after this batch ({} without BatchNorm),
+            `key_B` holds one PRNG key per example (for dropout) and `weight_B` is 0 on padded rows.
+        summary: summary(x_B..) -> a printable table of layers, shapes and parameter counts.
+        inside: inside(variables, x_B..) -> {name: array}, the intermediate outputs in inference
+            mode. It includes 'penultimate' [B,F], the input of the last layer with parameters. None
+            if the model has no such outputs.
+        parts: {name: function} that a special learning rule needs of its networks, documented in
+            models/forward_forward.py and models/siamese.py; empty for other models.
+        signals: the signals that are asked of every such model for the report, in addition to those
+            of the task.
     """
 
     init: Callable[..., Variables]
@@ -183,29 +196,33 @@ class Model(NamedTuple):
     signals: tuple[str, ...] = ()
 
 
-# (variables, batch, *, key_B=None, train=False) -> (loss_B, Aux). Never reduced: mean training, DP,
-# loss attacks and padding share it.
+# (variables, batch, *, key_B=None, train=False) -> (loss_B, Aux). A loss is never reduced over the
+# batch, because training by the mean, private training, loss attacks and padding all share it.
 Loss = Callable[..., tuple[jax.Array, "Aux"]]
 
 
 class Aux(NamedTuple):
-    """What a loss hands back beside the losses: running statistics and per-example metrics
-    ({'accuracy': [B]}).
+    """Holds what a loss returns in addition to the losses.
+
+    Attributes:
+        stats: the running statistics after the batch.
+        metrics: per-example metrics, such as {'accuracy': [B]}.
     """
 
     stats: Any
     metrics: dict[str, jax.Array]
 
 
-# (key, epoch, rows_K, weight_K) -> (index_SB, weight_SB): which rows each step of one epoch sees.
-# Pure, addressable by (key, epoch).
+# (key, epoch, rows_K, weight_K) -> (index_SB, weight_SB): the rows of each step of one epoch.
+# A plan is a pure function, so the rows of any epoch can be computed from (key, epoch) directly.
 Plan = Callable[..., tuple[jax.Array, jax.Array]]
 
 
 class Stop(NamedTuple):
-    """The state of an early-stopping rule of one model.
+    """Holds the state of an early-stopping rule for one model.
 
-    Epochs are 1-based; 0 = not yet. `best_variables` is None unless restored.
+    Epochs are 1-based, and 0 means "not yet". `best_variables` is None unless the rule restores
+    them.
     """
 
     best: Any
@@ -217,7 +234,7 @@ class Stop(NamedTuple):
 
 
 class TrainState(NamedTuple):
-    """Everything that a resumed run of one model needs, and nothing else."""
+    """Holds everything that a resumed run of one model needs, and nothing else."""
 
     step: Any
     variables: Any
@@ -227,8 +244,13 @@ class TrainState(NamedTuple):
 
 
 class Stopping(NamedTuple):
-    """An early-stopping rule: `init(variables) -> Stop`, `update(stop, value, epoch, variables) ->
-    Stop`; pure, one model at a time.
+    """Describes an early-stopping rule as pure functions of one model.
+
+    Attributes:
+        monitor: the name of the metric that the rule watches.
+        init: init(variables) -> Stop.
+        update: update(stop, value, epoch, variables) -> Stop.
+        restore_best: whether the variables of the best epoch are restored.
     """
 
     monitor: str
@@ -238,15 +260,21 @@ class Stopping(NamedTuple):
 
 
 class Learner(NamedTuple):
-    """A learning rule for one model; a fleet is `vmap` of it.
+    """Describes a learning rule for one model; a fleet is `vmap` of it.
 
-    `init(key, pool) -> TrainState`; `epoch(state, pool, index_SB, weight_SB) -> (state, sums)`;
-    `evaluate(variables, pool, rows_K, weight_K) -> sums`. `sums` are weighted sums over examples
-    with 'weight' the divisor, so that parts of an epoch add up. `plan` says which rows each step of
-    an epoch sees, `stopping` when one model has had enough (None: after `epochs`). `model` answers
-    the queries once it is trained. `guarantee` (privacy.guarantee) is what a private learner
-    promises, None for others. `released(state) -> variables`, where present, are the variables that
-    a model is evaluated and saved with (None: state.variables).
+    Attributes:
+        init: init(key, pool) -> TrainState.
+        epoch: epoch(state, pool, index_SB, weight_SB) -> (state, sums). `sums` are weighted sums
+            over examples and 'weight' is their divisor, so that the sums of parts of an epoch can
+            be added.
+        evaluate: evaluate(variables, pool, rows_K, weight_K) -> sums.
+        plan: which rows each step of an epoch sees.
+        epochs: the largest number of epochs.
+        stopping: the early-stopping rule of a model; None trains for `epochs` epochs.
+        model: answers the queries after training.
+        guarantee: the promise of a private learner (privacy/guarantee.py); None for others.
+        released: released(state) -> the variables with which a model is evaluated and saved; None
+            means state.variables.
     """
 
     init: Callable[..., TrainState]
@@ -261,8 +289,11 @@ class Learner(NamedTuple):
 
 
 class Shadows(NamedTuple):
-    """S models of the attacker's own, with which a question is made: `out(x_B..) -> out_SBC`, and
-    `member_SB`, which trained on which example.
+    """Holds S models of the attacker with which a query is constructed.
+
+    Attributes:
+        out: out(x_B..) -> out_SBC.
+        member_SB: whether shadow model s trained on example b.
     """
 
     out: Callable[..., jax.Array]
@@ -270,11 +301,14 @@ class Shadows(NamedTuple):
 
 
 class Probe(NamedTuple):
-    """How a signal asks one model, in inference mode; what its `access` does not cover is None.
+    """Describes how a signal asks one model in inference mode; what its `access` excludes is None.
 
-    `label(x_B..) -> label_B` int32 (argmax, a tie goes to the lowest class number); `out(x_B..) ->
-    out_BC`, the logits, differentiable; `inside(x_B..) -> {name: array}`, the intermediate outputs
-    (None as well where the model has none). `shadows`: never the target nor its twin.
+    Attributes:
+        label: label(x_B..) -> label_B, int32 (argmax; a tie goes to the lowest class number).
+        out: out(x_B..) -> out_BC, the logits, differentiable.
+        inside: inside(x_B..) -> {name: array}, the intermediate outputs; also None if the model has
+            none.
+        shadows: the attacker's models; never the target or its twin.
     """
 
     label: Callable[..., jax.Array]
@@ -284,42 +318,49 @@ class Probe(NamedTuple):
 
 
 class Defense(NamedTuple):
-    """What a model's owner does to outputs before anybody sees them; a pure function.
+    """Describes how a model's owner changes outputs before they are released; a pure function.
 
     Attributes:
-        apply: apply(out_BC) -> out_BC, logits of the probabilities that are shown.
-        keeps_labels: Whether the predicted label never changes.
+        apply: apply(out_BC) -> out_BC, the logits of the probabilities that are released.
+        keeps_labels: whether the predicted label never changes.
     """
 
     apply: Callable[[jax.Array], jax.Array]
     keeps_labels: bool
 
 
-ACCESS = (
-    "labels",
-    "outputs",
-    "white_box",
-)  # what a signal may be told: predicted labels, output vectors, the model itself
+# What a signal may see: predicted labels, output vectors, or the model itself.
+ACCESS = ("labels", "outputs", "white_box")
 
 
 class Signal(NamedTuple):
-    """What a model is asked about an example: `measure(out, batch) -> value` of one forward pass.
+    """Describes what a model is asked about an example.
 
-    `out` is the model's output with the axes of `batch.task.out`, `batch` the Examples that it was
-    given, the value one number [B] or one vector [B,K] per example. `tasks` are the kinds of tasks
-    (TASKS) for which the signal has a meaning; for others it is refused before anything is trained.
+    A signal is either `measure`, a function of one forward pass, or `ask`, which queries the model
+    as often as it likes.
 
-    `ask(probe, x_B.., y_B, key_B) -> value_B..` instead asks as it likes, in batches of its own;
-    `key_B` is one key an example from (seed, signal, example), so an answer is the same alone or in
-    any batch. It may return (value_B, count_B) or (value_BP, count_BP): the queries that each value
-    took, rising along P. `sign` is +1 if larger means member, -1 if smaller does (of every
-    component), 0 if neither. `access`: one of ACCESS. `queries` is the most that one view of an
-    example of F numbers costs, in labels or outputs asked: a number, or queries(F). `check(x_N..)`
-    raises ValueError for examples that cannot be asked about. `transform(out_BC) -> out_BC`, where
-    present, changes every output before it is seen: a defense at query time. `shadows`: how many
-    models of the attacker's own the question is made with (Probe.shadows; fewer are repeated).
-    `tokens`: whether `ask` leaves x as it is, so that it can be asked about tokens; a signal of one
-    forward pass always can.
+    Attributes:
+        measure: measure(out, batch) -> value. `out` is the model's output with the axes of
+            `batch.task.out`, `batch` holds the Examples that were given to it. The value is one
+            number [B] or one vector [B,K] per example.
+        sign: +1 if larger values indicate members, -1 if smaller values do (in every component), 0
+            if neither.
+        ask: ask(probe, x_B.., y_B, key_B) -> value_B.., in batches of its choice. `key_B` holds one
+            key per example derived from (seed, signal, example), so an answer does not depend on
+            the batch. It may return (value_B, count_B) or (value_BP, count_BP), where count is the
+            number of queries that each value took, rising along P.
+        access: one of ACCESS.
+        queries: the largest number of labels or outputs that one view of an example with F numbers
+            costs: a number, or queries(F).
+        check: check(x_N..) raises ValueError for examples that cannot be asked about.
+        transform: transform(out_BC) -> out_BC changes every output before it is seen: a query-time
+            defense. None for no change.
+        shadows: the number of the attacker's models with which the query is constructed
+            (Probe.shadows); if there are fewer, they are repeated.
+        tasks: the kinds of tasks (TASKS) for which the signal is defined; for others it is refused
+            before anything is trained.
+        tokens: whether `ask` leaves x unchanged, so that it can be asked about tokens; a signal of
+            one forward pass always can.
     """
 
     measure: Callable[..., jax.Array] | None
@@ -336,21 +377,29 @@ class Signal(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Design:
-    """Who trains on what, and what an attacker of each model may use.
+    """Says which model trains on which examples, and what an attacker of each model may use.
 
-    `member_MN[m, n]`: model m trains on example n. `evaluated_MN[m, n]`: example n is scored when
-    model m is the target. `shadow_MM[t, m]`: an attacker of t may use model m (never t, never its
-    twin). `population_N`: rows outside all models and outside the evaluation. `unit_M`: models that
-    are resampled together (twins share a number). `targets`: the models that are audited.
-    `supports`: the shadow needs (SHADOW_NEEDS of mia_jax.threat_model) that the design can carry.
-    `extra_MN`: rows beside the training set that a learner may use (adversarial regularization).
-    `num_rows`: K, the length of every model's padded row list, which depends on the design's fields
-    alone and never on the draw (designs/_rows.py makes the lists). `remake(models)` builds the same
-    design with another number of models. `balance`: every example is in the same number of models,
-    so Evidence hides some shadows (drawn from `seed`) until all examples have equally many IN and
-    OUT ones. `coin_N`: the number of the independent fair coin that decides about a row in every
-    model anew (-1: none; two rows of one number are alternatives); None where membership is not
-    drawn so, and no epsilon can be audited.
+    Attributes:
+        name: the name of the design.
+        member_MN: whether model m trains on example n.
+        evaluated_MN: whether example n is scored when model m is the target.
+        shadow_MM: [t, m], whether an attacker of t may use model m (never t or its twin).
+        population_N: rows that are outside all models and outside the evaluation.
+        unit_M: models with the same number are resampled together (twins).
+        targets: the models that are audited.
+        supports: the shadow needs (SHADOW_NEEDS of mia_jax.threat_model) that the design can
+            satisfy.
+        note: a sentence for the report.
+        extra_MN: rows outside the training set that a learner may use (adversarial regularization).
+        num_rows: K, the length of every model's padded row list. It depends on the fields of the
+            design and never on the draw (designs/_rows.py makes the lists).
+        balance: whether every example is in the same number of models. Evidence then hides some
+            shadows (drawn from `seed`) until all examples have equally many IN and OUT shadows.
+        seed: the seed of that draw.
+        coin_N: the number of the independent fair coin that decides about a row, flipped again for
+            every model. -1 means no coin, and two rows with the same number are alternatives. None
+            if membership is not drawn this way, and then no epsilon can be audited.
+        remake: remake(models) builds the same design with another number of models.
     """
 
     name: str
@@ -372,7 +421,7 @@ class Design:
     )
 
     def of_targets(self) -> TargetRows:
-        """The rows of the audited models, cut out once for everything that is computed of them."""
+        """Returns the design's rows of the audited models; all results are computed from them."""
         targets = list(self.targets)
         return TargetRows(
             targets=tuple(targets),
@@ -382,7 +431,7 @@ class Design:
         )
 
     def extend(self, models: int) -> Design:
-        """The same design with `models` >= M models; the first M keep their rows."""
+        """Returns the same design with `models` >= M models; the first M keep their rows."""
         if models < len(self.member_MN):
             raise ValueError(
                 f"models={models} is fewer than the {len(self.member_MN)} models that exist; a "
@@ -393,10 +442,13 @@ class Design:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TargetRows:
-    """The design's rows of the T audited models.
+    """Holds the design's rows of the T audited models.
 
-    `targets` are their numbers; `member_TN` who trained on what; `evaluated_TN` what is scored;
-    `unit_T` targets of one number are resampled together (twins).
+    Attributes:
+        targets: the numbers of the audited models.
+        member_TN: which target trained on which example.
+        evaluated_TN: which examples are scored for which target.
+        unit_T: targets with the same number are resampled together (twins).
     """
 
     targets: tuple[int, ...]
@@ -406,18 +458,25 @@ class TargetRows:
 
 
 class Attack(NamedTuple):
-    """`score(evidence, key) -> score_N`, HIGHER = MORE LIKELY A MEMBER.
+    """Describes an attack: `score(evidence, key) -> score_N`, HIGHER = MORE LIKELY A MEMBER.
 
-    `needs` names every field of the Evidence that it reads (the threat model): signal names, 'x',
-    'y', 'columns', 'population', 'shadow_in', 'shadow_out', 'shadow_own'. `knows` says whose
-    knowledge fitted it: 'nothing', 'shadows' (or population rows), 'half_of_target_members' ... The
-    need 'member', the target's membership, is for cross-fitted attacks with
-    knows='half_of_target_members' alone. `score_all(fleet, key) -> score_TN`, where present, is a
-    faster program for every target at once with equal results. `at(p)`, where present, is the same
-    attack with the queries of the signal's part p alone (its prefixes are drawn against their
-    cost). `threshold`, where present, is the score from which the attack itself names a member;
-    used if it knows='nothing', or where no shadow can be scored to choose one. `diagnose(evidence)
-    -> {name: number}`, where present, says how well this attack's assumptions hold for one target.
+    Attributes:
+        score: score(evidence, key) -> score_N for one target.
+        needs: every field of the Evidence that the attack reads (the threat model): names of
+            signals, 'x', 'y', 'columns', 'population', 'shadow_in', 'shadow_out', 'shadow_own'. The
+            need 'member', the membership of the target, is only for cross-fitted attacks with
+            knows='half_of_target_members'.
+        knows: whose knowledge the attack was fitted with: 'nothing', 'shadows' (or population
+            rows), 'half_of_target_members' ...
+        score_all: score_all(fleet, key) -> score_TN, a faster program for all targets at once with
+            equal results; may be None.
+        note: a sentence for the report.
+        diagnose: diagnose(evidence) -> {name: number}, which says how well the attack's assumptions
+            hold for one target; may be None.
+        at: at(p) -> the same attack restricted to the queries of the signal's part p; may be None.
+            The attacks on the first parts are plotted against their cost.
+        threshold: the score from which the attack itself predicts membership; used if
+            knows='nothing', or if no shadow can be scored to choose a threshold.
     """
 
     score: Callable[..., np.ndarray]

@@ -1,3 +1,4 @@
-"""Differentially private training (one mechanism, from which plan, noise and accounting event are
-derived) and audits of its claim.
+"""Trains with differential privacy and audits the claims of private training.
+
+Sampling plan, noise and accounting event all derive from one object, the mechanism.
 """

@@ -1,5 +1,6 @@
-"""From a mechanism to epsilon, and back to a noise multiplier or a number of steps: dp_accounting
-underneath, no jax.
+"""Computes epsilon from a mechanism, and a noise multiplier or a number of steps from an epsilon.
+
+dp_accounting does the accounting. This file does not use jax.
 """
 
 from __future__ import annotations
@@ -21,27 +22,32 @@ from mia_jax.privacy import losses
 from mia_jax.privacy.mechanism import Mechanism
 
 if TYPE_CHECKING:
-    # below, inside the functions that need it: a quarter of a CPU second of every start that
-    # private runs alone should pay
+    # Imported inside the functions that need it: the import takes a quarter of a CPU second, which
+    # only private runs should pay.
     import dp_accounting
 
 ACCOUNTANTS = ("pld", "rdp", "gdp")
+# The names of dp_accounting.NeighboringRelation.
 RELATIONS = dict(
     add_remove="ADD_OR_REMOVE_ONE", zero_out="REPLACE_SPECIAL", replace_one="REPLACE_ONE"
-)  # dp_accounting.NeighboringRelation
-ROUNDED = 1e-13  # more than the rounding errors of one release's Renyi divergence
+)
+ROUNDED = 1e-13  # Larger than the rounding errors of one release's Renyi divergence.
 APPROXIMATION = "approximation, not a guarantee"
 
 
 def event(mechanism: Mechanism, *, accountant: str = "pld") -> dp_accounting.DpEvent:
-    """The dp_accounting event of all steps; ValueError for a sampling and adjacency that no bound
-    is known for.
+    """Returns the dp_accounting event of all steps.
 
-    Poisson: subsampled Gaussian (truncated with a cap). Without replacement: likewise. Shuffled
-    batches and balls in bins: a unit takes part once an epoch, so E epochs are E Gaussian releases
-    without amplification (shuffled batches of fixed size have no add_remove neighbor; in balls in
-    bins nobody else moves when a unit is added). The multiplier is noise / sensitivity;
-    dp_accounting's PLD wants noise / C under replace_one.
+    - Poisson sampling: subsampled Gaussian (truncated if there is a cap).
+    - Sampling without replacement: subsampled Gaussian as well.
+    - Shuffled batches and balls in bins: a unit takes part once per epoch, so E epochs are E
+      Gaussian releases without amplification. Shuffled batches have a fixed size and therefore no
+      add_remove neighbor. In balls in bins, no other unit moves when a unit is added.
+
+    The multiplier is noise / sensitivity; under replace_one, dp_accounting's PLD expects noise / C.
+
+    Raises:
+        ValueError: if no bound is known for this pair of sampling and adjacency.
     """
     import dp_accounting
 
@@ -55,10 +61,12 @@ def event(mechanism: Mechanism, *, accountant: str = "pld") -> dp_accounting.DpE
     gaussian = dp_accounting.GaussianDpEvent(multiplier)
     n, q = mechanism.num_units, mechanism.rate
     if mechanism.sampling == "poisson":
-        one = dp_accounting.PoissonSampledDpEvent(q, gaussian)
+        release = dp_accounting.PoissonSampledDpEvent(q, gaussian)
         if mechanism.cap is not None and mechanism.cap < n:
-            one = dp_accounting.TruncatedSubsampledGaussianDpEvent(n, q, mechanism.cap, multiplier)
-        return dp_accounting.SelfComposedDpEvent(one, mechanism.steps)
+            release = dp_accounting.TruncatedSubsampledGaussianDpEvent(
+                n, q, mechanism.cap, multiplier
+            )
+        return dp_accounting.SelfComposedDpEvent(release, mechanism.steps)
     if mechanism.sampling == "without_replacement":
         return dp_accounting.SelfComposedDpEvent(
             dp_accounting.SampledWithoutReplacementDpEvent(
@@ -70,8 +78,9 @@ def event(mechanism: Mechanism, *, accountant: str = "pld") -> dp_accounting.DpE
 
 
 def checks_pair(mechanism: Mechanism) -> None:
-    """ValueError for a sampling and adjacency whose guarantee is not known, with the pairs that
-    are.
+    """Raises ValueError if no guarantee is known for the sampling and the adjacency.
+
+    The message names the pairs with a guarantee.
     """
     sampling, adjacency = mechanism.sampling, mechanism.adjacency
     if sampling == "shuffle" and adjacency == "add_remove":
@@ -93,8 +102,9 @@ def checks_pair(mechanism: Mechanism) -> None:
 
 
 class Bound(NamedTuple):
-    """Epsilon, and the accountant whose number it is: the wanted one, or 'rdp' where that had no
-    finite answer.
+    """Holds an epsilon and the accountant that computed it.
+
+    The accountant is the requested one, or 'rdp' if that one had no finite answer.
     """
 
     epsilon: float
@@ -102,21 +112,29 @@ class Bound(NamedTuple):
 
 
 def epsilon(mechanism: Mechanism, *, delta: float, accountant: str = "pld") -> float:
-    """The epsilon of (epsilon, delta)-DP after all steps: 0 after none, inf without noise.
+    """Returns the epsilon of (epsilon, delta)-DP after all steps: 0 after none, inf without noise.
 
-    'pld': privacy loss distributions (upper bound, tight to 1e-4 a step; exact where no unit is
-    sampled); 'rdp': Renyi orders (looser upper bound); 'gdp': the central limit theorem for
-    Gaussian DP, which can lie BELOW the truth: an approximation, not a guarantee. Each takes about
-    a CPU second at most, whatever the noise, the steps and delta (losses.py). ValueError for an
-    unsupported pair of sampling and adjacency (dp_accounting 0.6.0: RDP has no replace_one for
-    Poisson and no truncated Poisson; PLD has no sampling without replacement).
+    - 'pld': privacy loss distributions, an upper bound (tight to 1e-4 per step; exact if no unit is
+      sampled).
+    - 'rdp': Renyi orders, a looser upper bound.
+    - 'gdp': the central limit theorem for Gaussian DP. It can be BELOW the true epsilon: an
+      approximation, not a guarantee.
+
+    Each takes about one CPU second at most, whatever the noise, the steps and delta (losses.py).
+
+    Raises:
+        ValueError: for an unsupported pair of sampling and adjacency. In dp_accounting 0.6.0, RDP
+            supports neither replace_one with Poisson sampling nor truncated Poisson sampling, and
+            PLD does not support sampling without replacement.
     """
     return bound(mechanism, delta=delta, accountant=accountant).epsilon
 
 
 def bound(mechanism: Mechanism, *, delta: float, accountant: str = "pld") -> Bound:
-    """`epsilon` with the accountant it is from: where 'pld' has no finite one (noise or delta at
-    the end of what floats hold), RDP's, which is an upper bound too.
+    """Returns `epsilon` together with the accountant that computed it.
+
+    If 'pld' has no finite epsilon (noise or delta at the limits of floating-point numbers), RDP's
+    epsilon is returned, which is an upper bound as well.
     """
     checks.fraction(closed="neither", delta=delta)
     composed = event(mechanism, accountant=accountant)
@@ -126,25 +144,26 @@ def bound(mechanism: Mechanism, *, delta: float, accountant: str = "pld") -> Bou
         return Bound(math.inf, accountant)
     if accountant == "gdp":
         return Bound(gaussian_epsilon(gdp_mu(mechanism), delta), accountant)
-    found = _composed_epsilon(composed, mechanism.adjacency, delta, accountant)
-    if accountant == "pld" and not math.isfinite(found):
+    value = _composed_epsilon(composed, mechanism.adjacency, delta, accountant)
+    if accountant == "pld" and not math.isfinite(value):
         try:
             other = _composed_epsilon(
                 event(mechanism, accountant="rdp"), mechanism.adjacency, delta, "rdp"
             )
-        except ValueError:  # RDP does not support this pair
-            return Bound(found, accountant)
-        return Bound(other, "rdp") if math.isfinite(other) else Bound(found, accountant)
-    return Bound(found, accountant)
+        except ValueError:  # RDP does not support this pair.
+            return Bound(value, accountant)
+        return Bound(other, "rdp") if math.isfinite(other) else Bound(value, accountant)
+    return Bound(value, accountant)
 
 
 @functools.lru_cache(maxsize=4096)
 def _composed_epsilon(composed, adjacency: str, delta: float, accountant: str) -> float:
+    """Returns the epsilon of a composed event by 'pld' or 'rdp'."""
     from dp_accounting import NeighboringRelation, pld, rdp
 
     make = pld.PLDAccountant if accountant == "pld" else rdp.RdpAccountant
-    one = make(neighboring_relation=NeighboringRelation[RELATIONS[adjacency]])
-    if not one.supports(composed):
+    calculator = make(neighboring_relation=NeighboringRelation[RELATIONS[adjacency]])
+    if not calculator.supports(composed):
         raise ValueError(
             f"accountant={accountant!r} does not support {_kind(composed)} under "
             f"adjacency={adjacency!r} (dp_accounting {dp_accounting_version()}). "
@@ -153,7 +172,7 @@ def _composed_epsilon(composed, adjacency: str, delta: float, accountant: str) -
     if accountant == "rdp":
         return float(
             rdp.compute_epsilon(
-                one.orders, composed.count * _renyi(composed.event, adjacency), delta
+                calculator.orders, composed.count * _renyi(composed.event, adjacency), delta
             )[0]
         )
     release, kind = composed.event, _kind(composed)
@@ -170,9 +189,9 @@ def _composed_epsilon(composed, adjacency: str, delta: float, accountant: str) -
             gaussian.noise_multiplier,
             (0, 0),
         )
-        if (
-            rate == 1
-        ):  # nobody is sampled: composed Gaussian releases are one, whose epsilon has a closed form
+        # Without sampling, composed Gaussian releases are one Gaussian release, whose epsilon has a
+        # closed form.
+        if rate == 1:
             return gaussian_epsilon(
                 math.sqrt(composed.count) * (2 if adjacency == "replace_one" else 1) / multiplier,
                 delta,
@@ -190,36 +209,40 @@ def _composed_epsilon(composed, adjacency: str, delta: float, accountant: str) -
 
 @functools.lru_cache(maxsize=64)
 def _renyi(release, adjacency: str) -> np.ndarray:
-    """The Renyi divergences of one release at the accountant's orders: most of the time that an
-    epsilon takes, and the same after every step.
+    """Returns the Renyi divergences of one release at the accountant's orders.
 
-    Infinite where floats do not hold them, and never below what rounding errors could hide.
+    They take most of the time of an epsilon and are the same after every step, hence the cache. A
+    divergence is infinite if floats cannot represent it, and never smaller than its rounding
+    errors.
     """
     from dp_accounting import NeighboringRelation, rdp
 
-    one = rdp.RdpAccountant(neighboring_relation=NeighboringRelation[RELATIONS[adjacency]])
+    calculator = rdp.RdpAccountant(neighboring_relation=NeighboringRelation[RELATIONS[adjacency]])
     try:
         with _quiet(), np.errstate(all="ignore"):
-            found = np.array(one.compose(release).rdp)
+            divergences = np.array(calculator.compose(release).rdp)
     except (OverflowError, ZeroDivisionError):
-        found = np.full(len(one.orders), math.nan)
-    return np.where(
-        np.isnan(found), math.inf, np.maximum(found, ROUNDED)
-    )  # dp_accounting takes NaN and negative ones for an epsilon of 0
+        divergences = np.full(len(calculator.orders), math.nan)
+    # dp_accounting would turn NaN and negative divergences into an epsilon of 0.
+    return np.where(np.isnan(divergences), math.inf, np.maximum(divergences, ROUNDED))
 
 
 def _kind(composed) -> str:
+    """Returns the kind of an event, such as 'PoissonSampled'."""
     return type(getattr(composed, "event", composed)).__name__.removesuffix("DpEvent")
 
 
 def dp_accounting_version() -> str:
-    """The installed version, for messages and reports."""
+    """Returns the installed version of dp_accounting, for messages and reports."""
     return metadata.version("dp-accounting")
 
 
 @contextlib.contextmanager
 def _quiet():
-    """RDP says in the log which orders did not converge; leaving them out is merely looser."""
+    """Silences the log messages of RDP about orders that did not converge.
+
+    Leaving such orders out only makes the bound looser.
+    """
     logger = logging.getLogger("absl")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -230,11 +253,15 @@ def _quiet():
 
 
 def gdp_mu(mechanism: Mechanism) -> float:
-    """mu of Gaussian DP.
+    """Returns mu of Gaussian DP.
 
-    Poisson (central limit): q sqrt(T (exp(s^-2) - 1)); without replacement: sqrt(2 T) q
-    sqrt(exp(s^-2) Phi(1.5/s) + 3 Phi(-.5/s) - 2); shuffle and balls in bins (exact): sqrt(E) / s.
-    (Bu et al. 2020, arXiv:1911.11607; Dong et al. 2022, arXiv:1905.02383.)
+    With s the noise multiplier, q the rate, T the number of steps and E the number of epochs:
+
+    - Poisson (central limit): q sqrt(T (exp(s^-2) - 1)).
+    - Without replacement: sqrt(2 T) q sqrt(exp(s^-2) Phi(1.5/s) + 3 Phi(-0.5/s) - 2).
+    - Shuffle and balls in bins (exact): sqrt(E) / s.
+
+    Sources: Bu et al. 2020 (arXiv:1911.11607), Dong et al. 2022 (arXiv:1905.02383).
     """
     s, q, steps = mechanism.noise_multiplier, mechanism.rate, mechanism.steps
     if mechanism.sampling == "poisson":
@@ -250,9 +277,10 @@ def gdp_mu(mechanism: Mechanism) -> float:
 
 
 def gaussian_delta(epsilon: float, mu: float) -> float:
-    """delta(epsilon) of mu-GDP: Phi(-eps/mu + mu/2) - exp(eps) Phi(-eps/mu - mu/2), in log space.
+    """Returns delta(epsilon) of mu-GDP, computed in log space.
 
-    (Dong et al. 2022, corollary 2.13.)
+    delta = Phi(-epsilon/mu + mu/2) - exp(epsilon) Phi(-epsilon/mu - mu/2) (Dong et al. 2022,
+    corollary 2.13).
     """
     high, low = (
         special.log_ndtr(-epsilon / mu + mu / 2),
@@ -262,8 +290,9 @@ def gaussian_delta(epsilon: float, mu: float) -> float:
 
 
 def gaussian_epsilon(mu: float, delta: float) -> float:
-    """The epsilon of mu-GDP at `delta`; 0 where delta alone is enough, inf where no float is large
-    enough.
+    """Returns the epsilon of mu-GDP at `delta`.
+
+    It is 0 if delta alone is enough, and inf if no float is large enough.
     """
     if mu == 0 or gaussian_delta(0.0, mu) <= delta:
         return 0.0
@@ -285,11 +314,14 @@ def noise_for(
     accountant: str = "pld",
     tolerance: float = 1e-3,
 ) -> float:
-    """The smallest noise multiplier (to `tolerance` of itself) whose epsilon after mechanism.steps
-    is at most `epsilon_wanted`; never above it.
+    """Returns the smallest noise multiplier whose epsilon is at most `epsilon_wanted`.
 
-    Between .0078 and 1e6, chosen by 12 to 32 epsilons. ValueError, with the epsilon of 1e6, if that
-    is not enough noise.
+    The epsilon is that after mechanism.steps steps. The multiplier is accurate to `tolerance` of
+    itself and never gives a larger epsilon. It is between 0.0078 and 1e6, and 12 to 32 epsilons are
+    computed to choose it.
+
+    Raises:
+        ValueError: if a multiplier of 1e6 is not enough noise; the message has its epsilon.
     """
     checks.positive(epsilon=epsilon_wanted)
 
@@ -333,8 +365,9 @@ def steps_for(
     accountant: str = "pld",
     most: int = 10**7,
 ) -> int:
-    """The most steps whose epsilon is at most `epsilon_wanted` (0: not one fits), up to `most`;
-    mechanism.steps plays no part.
+    """Returns the largest number of steps, up to `most`, with an epsilon <= `epsilon_wanted`.
+
+    It is 0 if not even one step fits. The value of mechanism.steps is ignored.
     """
     checks.positive(epsilon=epsilon_wanted)
     return largest(
@@ -346,8 +379,9 @@ def steps_for(
 def epochs_for(
     epsilon_wanted: float, mechanism: Mechanism, *, delta: float, accountant: str = "pld", most: int
 ) -> int:
-    """The most whole epochs (of mechanism.epoch_steps) whose epsilon is at most `epsilon_wanted`,
-    up to `most`.
+    """Returns the largest number of epochs, up to `most`, with an epsilon <= `epsilon_wanted`.
+
+    An epoch has mechanism.epoch_steps steps.
     """
     per = mechanism.epoch_steps
     return largest(
@@ -359,8 +393,9 @@ def epochs_for(
 
 
 def largest(fits: Callable[[int], bool], *, most: int) -> int:
-    """The largest n in 0..most with fits(n), where fits is true up to some n and false beyond it;
-    fits(0) is taken for true.
+    """Returns the largest n in 0..most with fits(n).
+
+    `fits` must be true up to some n and false beyond it; fits(0) is assumed to be true.
     """
     low, high = 0, 1
     while high <= most and fits(high):

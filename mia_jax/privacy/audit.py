@@ -1,10 +1,12 @@
-"""Lower bounds on epsilon from one training run with many canaries; NumPy and SciPy only.
+"""Computes lower bounds on epsilon from one training run with many canaries.
 
-Every canary is in the training set by an independent fair coin of its own, everything else is in
-always. An attacker scores the canaries without knowing the coins, calls the k+ highest scores IN
-and the k- lowest OUT, and abstains on the rest. Under (epsilon, delta)-DP few of these guesses can
-be right, so many right ones prove a larger epsilon. k+ and k- are fixed before the scores are seen;
-several settings, models or attacks share alpha (Bonferroni).
+An independent fair coin decides for every canary whether it is in the training set; all other
+examples are always in. An attacker scores the canaries without knowing the coins, calls the k+
+highest scores IN and the k- lowest OUT, and abstains on the rest. Under (epsilon, delta)-DP few of
+these guesses can be right, so many right guesses prove a larger epsilon. k+ and k- are fixed before
+the scores are seen. Several settings, models or attacks share alpha (Bonferroni).
+
+This file uses NumPy and SciPy only.
 """
 
 from __future__ import annotations
@@ -19,15 +21,19 @@ from scipy import special, stats
 from mia_jax import checks
 from mia_jax.privacy import accounting
 
-METHODS = (
-    "one_run",
-    "fdp",
-    "gdp",
-)  # what is assumed of the mechanism: nothing; nothing; that its trade-off curve is a Gaussian's
+# 'one_run' and 'fdp' assume nothing about the mechanism; 'gdp' assumes that its trade-off curve is
+# that of a Gaussian.
+METHODS = ("one_run", "fdp", "gdp")
 
 
 class Guesses(NamedTuple):
-    """`correct` of `guesses` right, with `canaries` coins tossed (abstentions included)."""
+    """Counts the guesses of an attacker.
+
+    Attributes:
+        canaries: the number of coins that were flipped (abstentions included).
+        guesses: the number of guesses.
+        correct: the number of right guesses.
+    """
 
     canaries: int
     guesses: int
@@ -35,11 +41,19 @@ class Guesses(NamedTuple):
 
 
 def guess(score_N, inside_N, *, high: int, low: int) -> Guesses:
-    """Calls the `high` largest scores [N] IN and the `low` smallest OUT, and counts the right
-    calls; among ties the earlier row goes first.
+    """Calls the `high` largest scores IN and the `low` smallest OUT, and counts the right calls.
 
-    `score_N`, higher = member, must not depend on the coins `inside_N` (boolean [N]) but through
-    the trained model. ValueError unless high + low lies in 1..N and the scores are finite.
+    Among ties the earlier row comes first.
+
+    Args:
+        score_N: [N], higher means member. It may depend on the coins only through the trained
+            model.
+        inside_N: the coins, boolean [N].
+        high: the number of IN calls.
+        low: the number of OUT calls.
+
+    Raises:
+        ValueError: if a score is not finite or high + low is not in 1..N.
     """
     score_N, inside_N = np.asarray(score_N, np.float64), np.asarray(inside_N)
     total = checks.shape("N", score=score_N, inside=inside_N)["N"]
@@ -55,11 +69,15 @@ def guess(score_N, inside_N, *, high: int, low: int) -> Guesses:
 
 
 def guess_pairs(score_P2, first_P, *, guesses: int) -> Guesses:
-    """Choose-one-of-two (replace-one adjacency): of every pair of canaries a fair coin picked one,
-    the first where `first_P`.
+    """Counts the right guesses about pairs of canaries, of which a fair coin picked one.
 
-    Guesses the `guesses` pairs whose scores [P,2] differ most, calling the higher one IN; a pair of
-    equal scores counts as 'first'.
+    This is the game for replace-one adjacency. It guesses the `guesses` pairs whose scores differ
+    most and calls the canary with the higher score IN; for equal scores it calls the first.
+
+    Args:
+        score_P2: the scores of P pairs, [P,2].
+        first_P: whether the coin picked the first canary of the pair, [P].
+        guesses: the number of guesses.
     """
     score_P2 = np.asarray(score_P2, np.float64)
     checks.shape("PA", score=score_P2)
@@ -75,12 +93,12 @@ def guess_pairs(score_P2, first_P, *, guesses: int) -> Guesses:
 def p_value(
     *, canaries: int, guesses: int, correct: int, epsilon: float, delta: float = 0.0
 ) -> float:
-    """The most probable `correct` or more right guesses can be under (epsilon, delta)-DP, in [0,
-    1].
+    """Returns the largest probability of `correct` or more right guesses under (epsilon, delta)-DP.
 
-    With W ~ Binomial(guesses, e^epsilon / (1 + e^epsilon)): P(W >= v) + 2 m delta max_{1 <= i <= v}
-    P(v > W >= v - i) / i, where m counts *all* canaries, abstentions too. Source: Steinke, Nasr and
-    Jagielski 2023 (arXiv:2305.08846), Theorem 5.2 and Appendix D.
+    With v = correct, m = canaries and W ~ Binomial(guesses, e^epsilon / (1 + e^epsilon)) it is P(W
+    >= v) + 2 m delta max_{1 <= i <= v} P(v > W >= v - i) / i, at most 1. m counts *all* canaries,
+    including abstentions. Source: Steinke, Nasr and Jagielski 2023 (arXiv:2305.08846), Theorem 5.2
+    and Appendix D.
     """
     _check(canaries, guesses, correct, delta)
     checks.at_least(0, epsilon=epsilon)
@@ -101,43 +119,51 @@ def fdp_rejected(
     correct: int,
     alpha: float,
 ) -> bool:
-    """Whether `correct` right guesses have probability <= alpha under every mechanism of a
-    trade-off curve f.
+    """Returns whether a trade-off curve f is rejected by `correct` right guesses.
 
-    `blow_up_inverse(r)` is the smallest t with 1 - f(t) >= r: an event of probability r under one
-    data set has at least probability t under its neighbor. The recursion: r_c = alpha c/m, h_c =
+    It is rejected if every mechanism with this curve makes so many right guesses with probability
+    <= alpha. The recursion, with c = correct, k = guesses and m = canaries: r_c = alpha c/m, h_c =
     alpha (k - c)/m; for i = c - 1, ..., 0: h_i = max(h_{i+1}, blow_up_inverse(r_{i+1})), r_i =
     r_{i+1} + i/(k - i) (h_i - h_{i+1}); rejected if r_0 + h_0 > k/m. Source: Mahloujifar, Melis and
-    Chaudhuri 2024 (arXiv:2410.22235), Algorithm 3 with two options a canary.
+    Chaudhuri 2024 (arXiv:2410.22235), Algorithm 3 with two options per canary.
+
+    Args:
+        blow_up_inverse: blow_up_inverse(r) is the smallest t with 1 - f(t) >= r: an event of
+            probability r under one data set has at least probability t under its neighbor.
+        canaries: the number of coins.
+        guesses: the number of guesses.
+        correct: the number of right guesses.
+        alpha: the level of the test.
     """
     _check(canaries, guesses, correct, 0.0)
     r, h = alpha * correct / canaries, alpha * (guesses - correct) / canaries
     for i in range(correct - 1, -1, -1):
         higher = max(h, blow_up_inverse(r))
-        if higher == h:  # neither can change any more
+        if higher == h:  # Neither r nor h can change any more.
             break
         r, h = min(r + i / (guesses - i) * (higher - h), 1.0), higher
     return r + h > guesses / canaries
 
 
 def approximate(epsilon: float, delta: float) -> Callable[[float], float]:
-    """blow_up_inverse of (epsilon, delta)-DP: max(0, (r - delta) e^-epsilon, 1 - delta - (1 - r)
-    e^epsilon).
+    """Returns blow_up_inverse of (epsilon, delta)-DP.
+
+    It is max(0, (r - delta) e^-epsilon, 1 - delta - (1 - r) e^epsilon).
     """
     up = math.exp(min(epsilon, 700.0))
     return lambda r: max(0.0, (r - delta) / up, 1 - delta - (1 - r) * up)
 
 
 def gaussian(mu: float) -> Callable[[float], float]:
-    """blow_up_inverse of mu-Gaussian DP: Phi(Phi^-1(r) - mu)."""
+    """Returns blow_up_inverse of mu-Gaussian DP: Phi(Phi^-1(r) - mu)."""
     return lambda r: float(special.ndtr(special.ndtri(r) - mu))
 
 
 def gdp_epsilon(mu: float, delta: float) -> float:
-    """The epsilon of mu-Gaussian DP at delta: the root of Phi(mu/2 - epsilon/mu) - e^epsilon
-    Phi(-mu/2 - epsilon/mu) = delta; 0 if none is > 0.
+    """Returns the epsilon of mu-Gaussian DP at delta.
 
-    Source: Dong, Roth and Su 2019 (arXiv:1905.02383), Corollary 2.13.
+    It is the root of Phi(mu/2 - epsilon/mu) - e^epsilon Phi(-mu/2 - epsilon/mu) = delta, or 0 if no
+    root is positive. Source: Dong, Roth and Su 2019 (arXiv:1905.02383), Corollary 2.13.
     """
     checks.at_least(0, mu=mu)
     checks.fraction(closed="neither", delta=delta)
@@ -145,13 +171,19 @@ def gdp_epsilon(mu: float, delta: float) -> float:
 
 
 def one_run(found: Guesses, *, delta: float, alpha: float = 0.05, method: str = "one_run") -> float:
-    """The largest epsilon that is refuted at level alpha: with probability >= 1 - alpha the
-    mechanism is not (epsilon', delta)-DP below it.
+    """Returns the largest epsilon that is refuted at level alpha.
 
-    'one_run': `p_value`. 'fdp': `fdp_rejected` with the trade-off curve of (epsilon, delta)-DP.
-    'gdp': the same with a Gaussian's curve, turned into an epsilon at delta: larger, and a bound
-    only for mechanisms that are Gaussian (full batches); composed subsampled ones are so only
-    approximately.
+    With probability >= 1 - alpha, the mechanism is not (epsilon', delta)-DP for any smaller
+    epsilon'.
+
+    Args:
+        found: the counts of the guesses.
+        delta: the delta of the claim.
+        alpha: the level.
+        method: 'one_run' uses `p_value`; 'fdp' uses `fdp_rejected` with the trade-off curve of
+            (epsilon, delta)-DP; 'gdp' uses it with a Gaussian's curve and converts the result to an
+            epsilon at delta. The last one is larger, and a bound only for mechanisms that are
+            Gaussian (full batches); composed subsampled mechanisms are Gaussian only approximately.
     """
     checks.one_of(METHODS, method=method)
     checks.fraction(closed="neither", alpha=alpha)
@@ -166,7 +198,7 @@ def one_run(found: Guesses, *, delta: float, alpha: float = 0.05, method: str = 
 
 
 def gdp_mu(found: Guesses, *, alpha: float = 0.05) -> float:
-    """The largest mu such that mu-Gaussian DP is refuted at level alpha."""
+    """Returns the largest mu such that mu-Gaussian DP is refuted at level alpha."""
     return largest(lambda mu: fdp_rejected(gaussian(mu), **found._asdict(), alpha=alpha))
 
 
@@ -178,8 +210,9 @@ def ceiling(
     alpha: float = 0.05,
     method: str = "one_run",
 ) -> float:
-    """What `one_run` gives when every one of `guesses` (None: all canaries) is right: no attack can
-    show more.
+    """Returns the result of `one_run` if all `guesses` (None: all canaries) are right.
+
+    No attack can show a larger epsilon.
 
     >>> round(ceiling(canaries=100), 2), round(ceiling(canaries=1000), 2)
     (3.49, 5.81)
@@ -189,10 +222,17 @@ def ceiling(
 
 
 class Bound(NamedTuple):
-    """A lower bound on epsilon at `delta` that holds with probability `level`, and how it was had.
+    """Holds a lower bound on epsilon at `delta` and how it was computed.
 
-    `epsilon` is Bonferroni-corrected over `tests` tries; `ceiling` is what the same tries could
-    show at most. `model`, `counts`: the try that gave the bound.
+    Attributes:
+        epsilon: the bound, Bonferroni-corrected over `tests` tries.
+        ceiling: the largest bound that the same tries could have given.
+        delta: the delta of the claim.
+        level: the probability with which the bound holds.
+        method: one of METHODS.
+        tests: the number of tries that share alpha.
+        model: the model of the try that gave the bound.
+        counts: the guesses of that try.
     """
 
     epsilon: float
@@ -213,11 +253,17 @@ def best(
     method: str = "one_run",
     tests: int | None = None,
 ) -> Bound:
-    """The best bound over `tries` = (model, Guesses), each at level alpha / tests (None: their
-    number).
+    """Returns the best bound over `tries`, each at level alpha / tests.
 
-    Counts of several models are never added up: the guesses about one canary in several models are
-    not independent.
+    Counts of several models are never added: the guesses about one canary in several models are not
+    independent.
+
+    Args:
+        tries: (model, Guesses) of each try.
+        delta: the delta of the claim.
+        alpha: the level of all tries together.
+        method: one of METHODS.
+        tests: the number of tries that share alpha; None for the number of `tries`.
     """
     tests = len(tries) if tests is None else tests
     if not 1 <= len(tries) <= tests:
@@ -238,8 +284,9 @@ def best(
 
 
 def largest(refuted: Callable[[float], bool], *, tolerance: float = 1e-6) -> float:
-    """The end of the stretch from 0 on in which `refuted` holds (0 if it does not hold at 0+), by
-    doubling and bisection.
+    """Returns the end of the interval from 0 on in which `refuted` holds.
+
+    It is 0 if `refuted` does not hold just above 0. The search doubles, then bisects.
     """
     low, high = 0.0, 0.5
     if not refuted(tolerance):
@@ -255,6 +302,7 @@ def largest(refuted: Callable[[float], bool], *, tolerance: float = 1e-6) -> flo
 
 
 def _check(canaries: int, guesses: int, correct: int, delta: float) -> None:
+    """Raises ValueError unless the counts and delta are possible."""
     if not 0 <= correct <= guesses <= canaries or guesses < 1:
         raise ValueError(
             f"correct={correct}, guesses={guesses}, canaries={canaries}: need 0 <= correct <= "

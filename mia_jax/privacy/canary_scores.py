@@ -1,5 +1,7 @@
-"""A white-box auditor: how every canary's gradient lies to the updates, step by step, kept inside
-the training program.
+"""Scores canaries during training by comparing their gradients with the update of each step.
+
+This is a white-box auditor, which sees every update of the parameters. It runs inside the training
+program.
 """
 
 from __future__ import annotations
@@ -15,12 +17,17 @@ from jax import lax
 from mia_jax import checks
 from mia_jax.types import Batch, Learner, Loss, Pool, Task, TrainState
 
-SIGNALS = ("update_alignment", "update_change")  # higher = member
+SIGNALS = ("update_alignment", "update_change")  # A higher score indicates a member.
 
 
 class Watch(NamedTuple):
-    """`opt`: the optimizer's own state; `previous`: the last update of the parameters; the two sums
-    [C] over the steps so far.
+    """Holds the optimizer state of a watched learner.
+
+    Attributes:
+        opt: the state of the optimizer itself.
+        previous: the last update of the parameters.
+        alignment_C: the sum of the alignments of the steps so far, [C].
+        change_C: the sum of the squared changes of the steps so far, [C].
     """
 
     opt: Any
@@ -38,17 +45,26 @@ def watched(
     clip_norm: float = np.inf,
     size: int = 64,
 ) -> Learner:
-    """The learner, trained as before, whose optimizer state also sums over steps t, with g_c the
-    clipped gradient of canary c before the step (x [C,...], y [C]; inference mode) and u_t =
-    parameters before - parameters after:
+    """Returns the learner with canary scores in its optimizer state; training does not change.
 
-    alignment_c = sum_t <g_c, u_t>, the matched filter of a canary that took part (Nasr et al. 2023,
-    arXiv:2302.07956, section 5.2); change_c = sum_t <g_c, u_t - u_{t-1}>^2: noise that is the same
-    in every step cancels here, and what remains is who came and who went. Final weights cannot show
-    such noise, because it adds up in them and hides more.
+    With g_c the clipped gradient of canary c before step t (in inference mode) and u_t = parameters
+    before - parameters after, the state accumulates two sums over the steps:
 
-    `size` canaries' gradients are in memory at a time. A step costs C gradients more and no trip to
-    the host.
+    - alignment_c = sum_t <g_c, u_t>, the matched filter of a canary that took part (Nasr et al.
+      2023, arXiv:2302.07956, section 5.2).
+    - change_c = sum_t <g_c, u_t - u_{t-1}>^2. Noise that is the same in every step cancels here,
+      and what remains shows which units entered and left. The final weights cannot show such noise,
+      because it accumulates in them and hides more.
+
+    A step costs C additional gradients and no transfer to the host.
+
+    Args:
+        learner: the learner to watch.
+        loss: its loss.
+        x: the inputs of the canaries, [C,...].
+        y: the labels of the canaries, [C].
+        clip_norm: the norm to which the canaries' gradients are clipped.
+        size: the number of canaries whose gradients are in memory at a time.
     """
     checks.positive(clip_norm=clip_norm)
     canaries = len(y)
@@ -81,7 +97,7 @@ def watched(
             return factor * _dot(safe, update), factor * _dot(safe, change)
 
         align_C, change_C = lax.map(products, batch_of, batch_size=min(size, canaries))
-        first = state.step == 0  # there is no update before the first
+        first = state.step == 0  # There is no update before the first step.
         change_C = jnp.where(first, 0.0, jnp.square(change_C))
         return new._replace(
             opt=Watch(new.opt, update, watch.alignment_C + align_C, watch.change_C + change_C)
@@ -103,19 +119,19 @@ def watched(
 
 
 def _single(loss: Loss, variables, x, y, *, task: Task):
-    """The loss of one example, as a batch of one (a model always sees a batch axis)."""
-    one = Batch(
+    """Returns the loss of one example, as a batch of one (a model always sees a batch axis)."""
+    batch = Batch(
         x=x[None],
         y=y[None],
         task=task,
         weight_B=jnp.ones(1, jnp.float32),
         index_B=jnp.zeros(1, jnp.int32),
     )
-    return loss(variables, one, train=False)[0][0]
+    return loss(variables, batch, train=False)[0][0]
 
 
 def _dot(a, b) -> jax.Array:
-    """<a, b> over all leaves, in float32."""
+    """Returns <a, b> over all leaves, in float32."""
     parts = jax.tree.map(
         lambda p, q: jnp.vdot(
             p.astype(jnp.float32), q.astype(jnp.float32), precision=lax.Precision.HIGHEST
@@ -127,14 +143,16 @@ def _dot(a, b) -> jax.Array:
 
 
 def scores(state: TrainState) -> dict[str, np.ndarray]:
-    """{signal: [M,C]} of a chunk's state."""
+    """Returns {signal: [M,C]} of the state of a chunk."""
     watch: Watch = state.opt
     return dict(zip(SIGNALS, jax.device_get((watch.alignment_C, watch.change_C)), strict=True))
 
 
 def saver(rows: np.ndarray, num_examples: int, write: Callable) -> Callable:
-    """An `on_epoch` hook of the fleet: write(signal, m, value_AN), [1,N] with canary c in row
-    rows[c] and 0 elsewhere, after every epoch.
+    """Returns an `on_epoch` hook of the fleet that writes the scores after every epoch.
+
+    The hook calls write(signal, m, value_AN), where value_AN is [1,N] with the score of canary c in
+    row rows[c] and 0 elsewhere.
     """
 
     def hook(models, epoch, state, metrics) -> None:

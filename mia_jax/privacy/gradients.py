@@ -1,5 +1,17 @@
-"""The sum of clipped gradients of U units, four ways with one result: vmap, scan, tapped (two
-backward passes), bookkeeping (one).
+"""Computes the sum of the clipped gradients of U units, by four methods with the same result.
+
+A unit is an example, or all rows of a user. Its gradient must be scaled down to the clip norm
+before the gradients are added, but an ordinary backward pass returns only the unscaled sum. The
+methods:
+
+- vmap: computes the gradient of every unit. Works with any model and is the reference. It needs
+  memory for U gradients.
+- scan: the same, one unit at a time.
+- tapped: a first backward pass computes only the norms of the units' gradients, by taps
+  (models/kernels/taps.py). A second one computes the gradient of the losses weighted by the
+  clipping factors, which is the clipped sum.
+- bookkeeping: one backward pass that keeps the inputs and the output cotangents of every layer. The
+  norms and the weighted sum are computed from them.
 """
 
 from __future__ import annotations
@@ -19,17 +31,23 @@ from mia_jax.privacy import clipping
 
 METHODS = ("auto", "vmap", "scan", "tapped", "bookkeeping")
 
-# losses(params, taps, rows) -> (loss_B, aux): an objective whose loss_b depends on row b alone.
-# `params` is a tree in which frozen leaves are None;
-# `taps` is {} or {leaf path: tap}; `rows` is a tree with leading axis B = U * k, k consecutive rows
-# a unit, and `weight_B` says which rows are real.
+# losses(params, taps, rows) -> (loss_B, aux): an objective whose loss_b depends on row b only.
+# `params` is a tree in which frozen leaves are None, and `taps` is {} or {leaf path: tap}. `rows`
+# is a tree with leading axis B = U * k, in which k consecutive rows are a unit; `weight_B` says
+# which rows are real.
 Losses = Callable[..., tuple[jax.Array, Any]]
 
 
 class Clipped(NamedTuple):
-    """`total`: the sum over units of clipped gradients, float32; `norm_U`: |g| (0 for padding);
-    `counted_U`: a real unit with a finite gradient; `real_U`: a unit with a row of weight > 0;
-    `loss_B`, `aux` as the objective gave them.
+    """Holds the clipped sum and what is known about the units.
+
+    Attributes:
+        total: the sum over units of the clipped gradients, float32.
+        norm_U: |g| before clipping (0 for padding).
+        counted_U: whether this is a real unit with a finite gradient.
+        real_U: whether the unit has a row of weight > 0.
+        loss_B: the losses, as the objective returned them.
+        aux: the rest of what the objective returned.
     """
 
     total: Any
@@ -41,7 +59,7 @@ class Clipped(NamedTuple):
 
 
 def paths(tree) -> dict[str, Any]:
-    """{leaf path 'a/b/c': leaf} of a tree of dicts, in the tree's order."""
+    """Returns {leaf path 'a/b/c': leaf} of a tree of dicts, in the order of the tree."""
     return {
         "/".join(str(k.key) for k in path): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
@@ -49,7 +67,7 @@ def paths(tree) -> dict[str, Any]:
 
 
 def nested(flat: dict[str, Any]) -> dict:
-    """The tree of dicts with these leaves."""
+    """Returns the tree of dicts with these leaves."""
     tree: dict = {}
     for path, leaf in flat.items():
         *parents, name = path.split("/")
@@ -61,8 +79,9 @@ def nested(flat: dict[str, Any]) -> dict:
 
 
 def unit_losses(loss_B, weight_B, units: int):
-    """loss_U: the weighted mean over a unit's rows (0 for a unit of padding); a unit of one row of
-    weight > 0 has that row's loss.
+    """Returns loss_U, the weighted mean loss of each unit's rows (0 for a unit of padding).
+
+    The loss of a unit with one row of weight > 0 is the loss of that row.
     """
     weight_UK, loss_UK = weight_B.reshape(units, -1), loss_B.reshape(units, -1)
     return jnp.where(weight_UK > 0, weight_UK * loss_UK, 0).sum(1) / jnp.maximum(
@@ -82,56 +101,71 @@ def clipped_sum(
     method: str = "vmap",
     physical_units: int = 0,
 ) -> Clipped:
-    """The sum over units u of factor_u * gradient of loss_u.
+    """Returns the sum over units u of factor_u * gradient of loss_u.
 
-    `physical_units` > 0 takes that many units at a time (a divisor of U), which saves memory and
-    changes nothing else. 'scan' is vmap over one unit at a time unless it says otherwise. A unit
-    whose gradient is not finite, and padding, add exactly 0.
+    A unit whose gradient is not finite, and padding, add exactly 0.
+
+    Args:
+        losses: the objective, see Losses.
+        params: the parameters; frozen leaves are None.
+        rows: the rows of the batch, B = U * k of them.
+        weight_B: the weights of the rows; 0 on padding.
+        units: U.
+        rule: the clipping rule.
+        clip: the clip norm C.
+        method: one of METHODS except 'auto'.
+        physical_units: the number of units that are computed at a time (a divisor of U); 0 for all,
+            or one for 'scan'. It saves memory and changes nothing else.
     """
     checks.one_of(METHODS[1:], method=method)
     size = physical_units or (1 if method == "scan" else units)
     if units % size:
         raise ValueError(f"physical_units={size} must divide the {units} units of a batch.")
-    one = dict(vmap=_by_vmap, scan=_by_vmap, tapped=_tapped, bookkeeping=_bookkeeping)[method]
+    methods = dict(vmap=_by_vmap, scan=_by_vmap, tapped=_tapped, bookkeeping=_bookkeeping)
+    compute = methods[method]
     if size == units:
-        return one(losses, params, rows, weight_B, units, rule, clip)
+        return compute(losses, params, rows, weight_B, units, rule, clip)
     parts = jax.tree.map(lambda a: a.reshape(units // size, -1, *a.shape[1:]), (rows, weight_B))
 
     def add(total, part):
-        found = one(losses, params, *part, size, rule, clip)
-        return jax.tree.map(jnp.add, total, found.total), found._replace(total=None)
+        clipped = compute(losses, params, *part, size, rule, clip)
+        return jax.tree.map(jnp.add, total, clipped.total), clipped._replace(total=None)
 
     zero = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.float32), params)
-    total, found = lax.scan(add, zero, parts)
-    joined = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), found)
+    total, clipped_parts = lax.scan(add, zero, parts)
+    joined = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), clipped_parts)
     return joined._replace(total=total)
 
 
 def _judged(squares: dict, weight_B, units: int):
-    """(norm_U, counted_U, real_U) from {leaf: squared norm_U}."""
+    """Returns (norm_U, counted_U, real_U) from {leaf: squared norm_U}."""
     norm_U, real_U = clipping.total_norm(squares), (weight_B.reshape(units, -1) > 0).any(1)
     counted_U = real_U & jnp.isfinite(norm_U)
     return jnp.where(counted_U, norm_U, 0), counted_U, real_U
 
 
 def _sizes(params) -> dict[str, int]:
+    """Returns {leaf path: number of parameters}."""
     return {path: leaf.size for path, leaf in paths(params).items()}
 
 
 def _factors(rule, squares, counted_U, clip, params) -> dict:
+    """Returns {leaf path: factor_U} of the rule, with 0 for units that do not count."""
     factors = rule.factors(squares, clip, _sizes(params))
     return {path: jnp.where(counted_U, factor_U, 0) for path, factor_U in factors.items()}
 
 
 def _by_vmap(losses, params, rows, weight_B, units, rule, clip) -> Clipped:
-    """The reference: every unit's gradient in memory; any model."""
+    """Computes the clipped sum with every unit's gradient in memory; works with any model."""
     split = jax.tree.map(lambda a: a.reshape(units, -1, *a.shape[1:]), (rows, weight_B))
 
-    def one(params, rows, weight_K):
+    def unit_loss(params, rows, weight_K):
         loss_K, aux = losses(params, {}, rows)
         return unit_losses(loss_K, weight_K, 1)[0], (loss_K, aux)
 
-    gradient, (loss_UK, aux) = jax.vmap(jax.grad(one, has_aux=True), (None, 0, 0))(params, *split)
+    gradient, (loss_UK, aux) = jax.vmap(jax.grad(unit_loss, has_aux=True), (None, 0, 0))(
+        params, *split
+    )
     flat = paths(gradient)
     squares = {
         path: jnp.square(g.astype(jnp.float32)).reshape(units, -1).sum(1)
@@ -152,27 +186,29 @@ def _by_vmap(losses, params, rows, weight_B, units, rule, clip) -> Clipped:
 
 
 def _tapped(losses, params, rows, weight_B, units, rule, clip) -> Clipped:
-    """Norms by taps in one backward pass, then the gradient of sum_u factor_u loss_u in another, in
-    full float32: both must see the same gradient.
+    """Computes the norms by taps in one backward pass, and the clipped sum in another.
+
+    The second pass is the gradient of sum_u factor_u loss_u. Both passes must see the same
+    gradient, so both use full float32.
     """
     with jax.default_matmul_precision("highest") if _taps.exact() else contextlib.nullcontext():
         return _two_passes(losses, params, rows, weight_B, units, rule, clip)
 
 
 def _two_passes(losses, params, rows, weight_B, units, rule, clip) -> Clipped:
+    """Computes the two backward passes of `_tapped` at the precision that is in effect."""
     taps = {path: _taps.Norms(jnp.zeros(units, jnp.float32)) for path in paths(params)}
 
     def first(taps):
         loss_B, aux = losses(params, taps, rows)
         return unit_losses(loss_B, weight_B, units).sum(), (loss_B, aux)
 
-    found, (loss_B, aux) = jax.grad(first, has_aux=True)(taps)
-    squares = {path: tap.squares_U for path, tap in found.items()}
+    norms, (loss_B, aux) = jax.grad(first, has_aux=True)(taps)
+    squares = {path: tap.squares_U for path, tap in norms.items()}
     norm_U, counted_U, real_U = _judged(squares, weight_B, units)
     factors = _factors(rule, squares, counted_U, clip, params)
-    clean = _masked(
-        rows, jnp.repeat(counted_U, weight_B.shape[0] // units)
-    )  # weight 0 alone leaves 0 * inf
+    # A weight of 0 is not enough, because 0 * inf is NaN: the rows must be 0 as well.
+    clean = _masked(rows, jnp.repeat(counted_U, weight_B.shape[0] // units))
     weights = (
         {} if rule.flat else {path: _taps.Weights(factor_U) for path, factor_U in factors.items()}
     )
@@ -186,11 +222,14 @@ def _two_passes(losses, params, rows, weight_B, units, rule, clip) -> Clipped:
 
 
 def residues(losses: Losses, params, rows, weight_B, units: int) -> tuple[dict, dict, tuple]:
-    """({leaf path: a Residue whose leaves are [U,...]}, {leaf path: its operation}, (loss_B, aux)):
-    all that a clipped sum by taps is made of.
+    """Returns everything from which a clipped sum by taps is computed.
 
-    The sum is bounded only if row u of every residue depends on unit u alone, which
-    privacy/independence/proof.py checks on this very function.
+    The sum is bounded only if row u of every residue depends on unit u only.
+    privacy/independence/proof.py checks this on this very function.
+
+    Returns:
+        ({leaf path: a Residue whose leaves are [U,...]}, {leaf path: its operation}, (loss_B,
+            aux)).
     """
     calls = recorded(losses, params, rows)
     flat = paths(params)
@@ -206,17 +245,19 @@ def residues(losses: Losses, params, rows, weight_B, units: int) -> tuple[dict, 
         loss_B, aux = losses(params, taps, rows)
         return unit_losses(loss_B, weight_B, units).sum(), (loss_B, aux)
 
-    found, seen = jax.grad(loss, has_aux=True)({path: empty(path) for path in flat})
-    return found, {path: calls[path][0][0] for path in flat}, seen
+    kept, outputs = jax.grad(loss, has_aux=True)({path: empty(path) for path in flat})
+    return kept, {path: calls[path][0][0] for path in flat}, outputs
 
 
 def _bookkeeping(losses, params, rows, weight_B, units, rule, clip) -> Clipped:
-    """One backward pass that keeps every layer's inputs and output cotangents; norms and the
-    weighted sum come from those.
+    """Computes the clipped sum with one backward pass that keeps the residues of every layer.
+
+    A residue holds a layer's inputs and output cotangents. Norms and the weighted sum come from
+    them.
     """
-    found, ops, (loss_B, aux) = residues(losses, params, rows, weight_B, units)
+    kept, ops, (loss_B, aux) = residues(losses, params, rows, weight_B, units)
     flat = paths(params)
-    squares = {path: ops[path].squares(tap.parts) for path, tap in found.items()}
+    squares = {path: ops[path].squares(tap.parts) for path, tap in kept.items()}
     norm_U, counted_U, real_U = _judged(squares, weight_B, units)
     factors = _factors(rule, squares, counted_U, clip, params)
 
@@ -227,15 +268,16 @@ def _bookkeeping(losses, params, rows, weight_B, units, rule, clip) -> Clipped:
         return weighted(_masked(parts, counted_U))
 
     finite = everywhere(jnp.isfinite(clipping.total_norm(squares)).all())
-    total = lax.cond(finite, weighted, cleaned, {path: tap.parts for path, tap in found.items()})
+    total = lax.cond(finite, weighted, cleaned, {path: tap.parts for path, tap in kept.items()})
     tree = jax.tree.unflatten(jax.tree.structure(params), [total[path] for path in flat])
     return Clipped(tree, norm_U, counted_U, real_U, loss_B, aux)
 
 
 @custom_vmap
 def everywhere(yes):
-    """`yes`; under vmap whether it is so in every lane, so that a condition stays one condition for
-    a whole fleet.
+    """Returns `yes`; under vmap, whether it is true in every lane.
+
+    A condition therefore stays one condition for a whole fleet.
     """
     return yes
 
@@ -246,31 +288,32 @@ def _all(size, batched, yes):
 
 
 def _masked(tree, keep_B):
-    """Floating rows that are not kept become 0; keys and whole numbers stay."""
+    """Sets floating-point rows that are not kept to 0; keys and integers are unchanged."""
 
-    def one(a):
+    def mask(a):
         if not jnp.issubdtype(a.dtype, jnp.floating):
             return a
         return jnp.where(keep_B.reshape(-1, *(1,) * (a.ndim - 1)), a, 0)
 
-    return jax.tree.map(one, tree)
+    return jax.tree.map(mask, tree)
 
 
 def recorded(losses: Losses, params, rows) -> dict[str, list]:
-    """{leaf path: the tapped operations of one forward pass that used it}, from shapes alone."""
+    """Returns {leaf path: the tapped operations that used it in one forward pass}.
+
+    Only shapes are computed.
+    """
     recorders = {path: _taps.Recorder() for path in paths(params)}
     jax.eval_shape(lambda params, rows: losses(params, recorders, rows)[0], params, rows)
     return {path: recorder.calls for path, recorder in recorders.items()}
 
 
 def untapped(losses: Losses, params, rows) -> str:
-    """'' if taps see every use of every parameter, else which leaf they do not see, and why.
+    """Returns '' if taps see every use of every parameter, else the leaf they miss and why.
 
-    From shapes alone.
-
-    A leaf must have one tapped operation, and no equation of the loss other than that may read it:
-    a raw parameter, a layer that is called twice, tied weights and parameters inside lax.scan are
-    all found.
+    Each leaf must have exactly one tapped operation, and no other equation of the loss may read it.
+    This detects a raw parameter, a layer that is called twice, tied weights and parameters inside
+    lax.scan. Only shapes are computed.
     """
     for path, calls in recorded(losses, params, rows).items():
         if len(calls) != 1:
@@ -285,9 +328,8 @@ def untapped(losses: Losses, params, rows) -> str:
     )
     count = len(flat)
     variables = closed.jaxpr.invars[: 2 * count]
-    order = jax.tree.leaves(
-        jax.tree.map(lambda _: 0, taps)
-    )  # taps is a dict: its leaves are sorted by path
+    # taps is a dict, so its leaves are sorted by path.
+    order = jax.tree.leaves(jax.tree.map(lambda _: 0, taps))
     tap_of = dict(zip(sorted(taps), variables[count : count + len(order)], strict=True))
     for path, variable in zip(flat, variables[:count], strict=True):
         users = [e for e in closed.jaxpr.eqns if any(v is variable for v in e.invars)] + [

@@ -1,5 +1,6 @@
-"""What a private training run promises about its data, whether it kept to it, and what the promise
-leaves out. No jax.
+"""States what a private training run promises and does not promise, and checks what it did.
+
+This file does not use jax.
 """
 
 from __future__ import annotations
@@ -14,12 +15,17 @@ from mia_jax.privacy.mechanism import Mechanism, ledger
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Guarantee:
-    """The mechanism of a whole run, how it is accounted, and by which method its gradients are
-    computed (which plays no part in the guarantee).
+    """Holds the mechanism of a whole run and how it is accounted.
 
-    `plan` is the sampler that was made from the mechanism. `budget`: the epsilon that no epoch may
-    exceed (None: none was set); `wanted_epochs` were asked for, mechanism.epochs fit. `notes` are
-    sentences for log and report.
+    Attributes:
+        mechanism: the mechanism.
+        delta: the delta of the claim.
+        accountant: the accountant of the claim.
+        budget: the epsilon that no epoch may exceed; None if there is none.
+        wanted_epochs: the number of requested epochs; mechanism.epochs of them fit the budget.
+        method: how the clipped gradients are computed, which does not affect the guarantee.
+        notes: sentences for the log and the report.
+        plan: the sampler that was made from the mechanism.
     """
 
     mechanism: Mechanism
@@ -32,35 +38,38 @@ class Guarantee:
     plan: Callable | None = dataclasses.field(default=None, compare=False, repr=False)
 
     def epsilon(self, epochs: int) -> float:
-        """Epsilon after so many whole epochs; 0 after none, inf without noise."""
-        one = self.mechanism
-        return accounting.epsilon(
-            one.after(epochs * one.epoch_steps), delta=self.delta, accountant=self.accountant
-        )
+        """Returns epsilon after this number of whole epochs; 0 after none, inf without noise."""
+        released = self.mechanism.after(epochs * self.mechanism.epoch_steps)
+        return accounting.epsilon(released, delta=self.delta, accountant=self.accountant)
 
     def ran(self, *, steps: int, noise_multiplier: float, plan: Callable | None) -> dict:
-        """The ledger of a run: the mechanism with what was counted while it trained, the steps and
-        the multiplier of the noise that was added, and whether its batches were drawn by the
-        mechanism's own `plan`.
+        """Returns the ledger of a run: the mechanism with what was counted during the training.
+
+        Args:
+            steps: the steps that were taken.
+            noise_multiplier: the multiplier of the noise that was added.
+            plan: the plan that drew the batches; the ledger records whether it is that of the
+                mechanism.
         """
-        one = self.mechanism
-        found = ledger(one.after(steps)) | ({} if plan is self.plan else dict(sampling=OTHER_PLAN))
-        if not steps:  # nothing was released, and no noise was there to be measured
-            return found
-        share = (
-            noise_multiplier / one.gradient_multiplier
-            if one.gradient_multiplier
-            else math.inf
-            if noise_multiplier
-            else 1.0
-        )
-        return found | dict(
-            noise_multiplier=one.noise_multiplier * share, noise_std=found["noise_std"] * share
+        declared = self.mechanism
+        entry = ledger(declared.after(steps))
+        if plan is not self.plan:
+            entry |= dict(sampling=OTHER_PLAN)
+        if not steps:  # Nothing was released, so there was no noise to measure.
+            return entry
+        if declared.gradient_multiplier:
+            share = noise_multiplier / declared.gradient_multiplier
+        else:
+            share = math.inf if noise_multiplier else 1.0
+        return entry | dict(
+            noise_multiplier=declared.noise_multiplier * share, noise_std=entry["noise_std"] * share
         )
 
     def differences(self, ran: Mapping) -> list[str]:
-        """In what a ledger is not this mechanism, stopped after the steps that it says it took (at
-        most those declared).
+        """Returns the differences between a ledger and this mechanism.
+
+        The mechanism is compared after the steps that the ledger records, if they are at most those
+        declared.
         """
         steps = ran.get("steps")
         if isinstance(steps, int) and 0 <= steps <= self.mechanism.steps:
@@ -68,34 +77,38 @@ class Guarantee:
         return self.mechanism.differences(ran)
 
     def claim(self, ledgers: Sequence[Mapping], *, delta: float | None = None) -> dict:
-        """{epsilon, delta, accountant, adjacency, sampling, unit, others}, of the model that took
-        most steps; epsilon None where a ledger differs, and where none is finite (no noise).
+        """Returns the claim of the model that took most steps, as a dict of plain values.
 
-        `others` are the other accountants' epsilons where they support the mechanism; `refused`
-        says in what ledgers differ.
+        Args:
+            ledgers: the ledgers of the models.
+            delta: None for that of the guarantee.
+
+        Returns:
+            {epsilon, delta, accountant, adjacency, sampling, unit, others, ...}. `epsilon` is None
+                if a ledger differs from the mechanism, or if it is not finite (no noise). `others`
+                are the epsilons of the other accountants that support the mechanism. `refused`
+                lists the differences of the ledgers.
         """
         delta = self.delta if delta is None else delta
-        refused = [text for one in ledgers for text in self.differences(one)]
-        one = (
-            self.mechanism.after(max((entry["steps"] for entry in ledgers), default=0))
-            if not refused
-            else self.mechanism
-        )
-        found = dict(
+        refused = [text for entry in ledgers for text in self.differences(entry)]
+        ran = self.mechanism
+        if not refused:
+            ran = ran.after(max((entry["steps"] for entry in ledgers), default=0))
+        claim = dict(
             epsilon=None,
             delta=delta,
             accountant=self.accountant,
-            adjacency=one.adjacency,
-            sampling=one.sampling,
-            unit=one.unit,
+            adjacency=ran.adjacency,
+            sampling=ran.sampling,
+            unit=ran.unit,
         )
-        found |= dict(
-            noise_multiplier=one.noise_multiplier,
-            clip_norm=one.clip_norm,
-            steps=one.steps,
-            expected_batch=one.expected_batch,
+        claim |= dict(
+            noise_multiplier=ran.noise_multiplier,
+            clip_norm=ran.clip_norm,
+            steps=ran.steps,
+            expected_batch=ran.expected_batch,
         )
-        found |= dict(
+        claim |= dict(
             others={},
             method=self.method,
             refused=sorted(set(refused)),
@@ -104,31 +117,29 @@ class Guarantee:
             not_covered=list(NOT_COVERED),
         )
         if refused:
-            return found
+            return claim
         for accountant in accounting.ACCOUNTANTS:
             try:
-                bound = accounting.bound(one, delta=delta, accountant=accountant)
+                bound = accounting.bound(ran, delta=delta, accountant=accountant)
             except ValueError:
                 continue
-            value = bound.epsilon if math.isfinite(bound.epsilon) else None  # JSON has no infinity
+            value = bound.epsilon if math.isfinite(bound.epsilon) else None  # JSON has no infinity.
             if accountant == self.accountant:
-                found |= dict(epsilon=value, accountant=bound.accountant)
-                found["notes"] += unanswered(
-                    bound, wanted=accountant, delta=delta, noise=one.noise_multiplier
+                claim |= dict(epsilon=value, accountant=bound.accountant)
+                claim["notes"] += unanswered(
+                    bound, wanted=accountant, delta=delta, noise=ran.noise_multiplier
                 )
-            elif (
-                bound.accountant == accountant != found["accountant"]
-            ):  # and not RDP's number a second time
-                found["others"][
-                    f"{accountant} ({accounting.APPROXIMATION})"
-                    if accountant == "gdp"
-                    else accountant
-                ] = value
-        return found
+            # If RDP already answered for the accountant of the claim, it is not repeated here.
+            elif bound.accountant == accountant != claim["accountant"]:
+                name = accountant
+                if accountant == "gdp":
+                    name = f"{accountant} ({accounting.APPROXIMATION})"
+                claim["others"][name] = value
+        return claim
 
 
 def unanswered(bound: accounting.Bound, *, wanted: str, delta: float, noise: float) -> list[str]:
-    """What to tell of an accountant that has no finite epsilon, [] as a rule."""
+    """Returns a note about an accountant without a finite epsilon; usually []."""
     why = (
         f"The accountant {wanted!r} has no finite epsilon at noise multiplier {noise:.3g} and "
         f"delta {delta:.3g}, which floats do not resolve"

@@ -1,15 +1,19 @@
-"""The privacy loss of many equal releases, in bounded time and memory and at any delta. No jax.
+"""Computes the privacy loss of many equal releases, in bounded time and memory and at any delta.
 
-The loss of one release comes from dp_accounting: its probabilities on a grid, rounded so that every
-delta read off them is an upper bound ("Connect the Dots", Doroshenko et al. 2022,
-arXiv:2207.04380). A grid is as fine as dp_accounting's default where that is affordable, and
-coarser where it is not, which makes the bound looser, never wrong.
+The privacy loss of one release comes from dp_accounting. It is a distribution on a grid, rounded so
+that every delta computed from it is an upper bound ("Connect the Dots", Doroshenko et al. 2022,
+arXiv:2207.04380). The grid is as fine as dp_accounting's default where that is affordable.
+Otherwise it is coarser, which makes the bound looser but never wrong.
 
-Their composition is a power of a Fourier transform. Its rounding errors, 1e-16 of the largest
-probability, would swamp the tail that a small delta asks about, so the probabilities are first
-multiplied by exp(tilt * loss) and normalized, which moves the bulk to the epsilon in question, and
-what comes back is divided again; the errors are then relative to delta. What lies beyond the window
-of the transform, and a bound on the rounding errors, are added to delta.
+The loss of many releases together is a sum of independent losses. Its distribution is computed as a
+power of a Fourier transform. The rounding errors of the transform are about 1e-16 of the largest
+probability, which would hide the tail that determines a small delta. Therefore the probabilities
+are first multiplied by exp(tilt * loss) and normalized, which moves the bulk of the distribution to
+the epsilon of interest. The result is divided by the same factors. The errors are then relative to
+delta. The probability outside the window of the transform, and a bound on the rounding errors, are
+added to delta.
+
+This file does not use jax.
 """
 
 from __future__ import annotations
@@ -21,32 +25,33 @@ from typing import NamedTuple
 import numpy as np
 from scipy import fft, optimize, special
 
-FINE = 1e-4  # steps of the grid where it is affordable: dp_accounting's default
-CELLS = 2**17  # at most so many probabilities of one release: half a CPU second and 100 MB
-FEWEST = 2**12  # at least so many
-COARSE = 256.0  # steps at most: dp_accounting takes e to this power
-WINDOW = (
-    2**21
-    # at most so many of the composition: one Fourier transform of .2 CPU seconds, between two of
-    # which
-    # Python hears signals
-)
-# log of the probability of the tail of one release that counts as an infinite loss: dp_accounting's
-# default
+FINE = 1e-4  # The step of the grid where it is affordable: dp_accounting's default.
+CELLS = 2**17  # The most probabilities of one release: half a CPU second and 100 MB.
+FEWEST = 2**12  # The fewest probabilities of one release.
+COARSE = 256.0  # The largest step of the grid: dp_accounting computes e to this power.
+# The most probabilities of the composition. One Fourier transform takes 0.2 CPU seconds, and Python
+# can handle signals between two of them.
+WINDOW = 2**21
+# The log probability of the tail of one release that counts as an infinite loss: dp_accounting's
+# default.
 FLOOR = -50.0
-POOLED = 2**13  # cells on which tilt and window are chosen
+POOLED = 2**13  # The number of cells on which tilt and window are chosen.
 NEGLIGIBLE = -23.0  # log 1e-10
 EPS = float(np.finfo(np.float64).eps)
 
 
 class TooFine(Exception):
-    """The composition does not fit into WINDOW on this grid; the argument says how many times
-    larger it is.
+    """Says that the composition does not fit into WINDOW on this grid.
+
+    Its argument is the factor by which it is too large.
     """
 
 
 class Release(NamedTuple):
-    """Of one release: P(loss = (low + i) * interval) = prob[i], and P(loss = inf) = infinite."""
+    """Holds the distribution of the privacy loss of one release.
+
+    P(loss = (low + i) * interval) = prob[i], and P(loss = inf) = infinite.
+    """
 
     low: int
     prob: np.ndarray
@@ -64,32 +69,37 @@ def epsilon(
     units: int = 0,
     cap: int = 0,
 ) -> float:
-    """An upper bound on epsilon at `delta` after `steps` Poisson-subsampled Gaussian releases; inf
-    where delta is below what floats resolve.
+    """Returns an upper bound on epsilon after `steps` Poisson-subsampled Gaussian releases.
 
-    `relation` is the name of a dp_accounting.NeighboringRelation, `multiplier` noise / C. With
-    `cap` > 0, at most so many of `units` take part in a release.
+    It is inf if delta is smaller than what floats resolve.
+
+    Args:
+        rate: the probability that a unit takes part in a release.
+        multiplier: noise / C.
+        relation: the name of a dp_accounting.NeighboringRelation.
+        steps: the number of releases.
+        delta: the delta of the claim.
+        units: the number of units, if there is a cap.
+        cap: the largest number of units that take part in a release; 0 for no limit.
     """
-    wanted = (
-        math.log(delta) - math.log(steps) - 7
-    )  # the infinite losses of all steps together are a thousandth of delta at most
-    floor = FLOOR if wanted >= FLOOR else max(-740.0, 25.0 * math.floor(wanted / 25))
+    # With this floor, the infinite losses of all steps together are at most a thousandth of delta.
+    needed = math.log(delta) - math.log(steps) - 7
+    floor = FLOOR if needed >= FLOOR else max(-740.0, 25.0 * math.floor(needed / 25))
     common = dict(
         rate=rate, multiplier=multiplier, relation=relation, floor=floor, units=units, cap=cap
     )
     interval, widest = FINE, width(**common)
     while CELLS * interval < widest <= CELLS * COARSE:
         interval *= 2
-    while 0 < widest < FEWEST * interval:  # much noise: losses that FINE would not resolve
+    while 0 < widest < FEWEST * interval:  # With much noise FINE does not resolve the losses.
         interval /= 2
     while True:
         parts = releases(**common, interval=interval) if widest <= CELLS * COARSE else ()
-        if (
-            not all(one.infinite + one.prob.sum() > 1 - 1e-6 for one in parts) or not parts
-        ):  # NaN: where floats do not hold them
+        # The probabilities are NaN if floats cannot represent them.
+        if not all(part.infinite + part.prob.sum() > 1 - 1e-6 for part in parts) or not parts:
             return math.inf
         try:
-            return max(composed(one, steps=steps, delta=delta) for one in parts)
+            return max(composed(part, steps=steps, delta=delta) for part in parts)
         except TooFine as error:
             interval *= 2 ** math.ceil(math.log2(error.args[0]))
 
@@ -105,8 +115,10 @@ def releases(
     cap: int,
     interval: float,
 ) -> tuple[Release, ...]:
-    """The losses of one release on the grid of `interval`, for a unit that is removed and one that
-    is added (once where they are the same).
+    """Returns the losses of one release on the grid of `interval`.
+
+    There is one for a unit that is removed and one for a unit that is added, or only one if they
+    are the same.
     """
     from dp_accounting import NeighboringRelation
     from dp_accounting.pld import privacy_loss_distribution as losses
@@ -129,13 +141,11 @@ def releases(
             losses.from_gaussian_mechanism, standard_deviation=multiplier, sampling_prob=rate
         )
     with np.errstate(all="ignore"):
-        found = make(**common)
-    dense = [
-        pmf.to_dense_pmf()
-        for pmf in (
-            (found._pmf_remove,) if found._symmetric else (found._pmf_remove, found._pmf_add)
-        )
-    ]
+        distribution = make(**common)
+    directions = [distribution._pmf_remove]
+    if not distribution._symmetric:
+        directions.append(distribution._pmf_add)
+    dense = [pmf.to_dense_pmf() for pmf in directions]
     return tuple(
         Release(
             int(pmf._lower_loss),
@@ -151,8 +161,9 @@ def releases(
 def width(
     *, rate: float, multiplier: float, relation: str, floor: float, units: int, cap: int
 ) -> float:
-    """How far the smallest and the largest finite loss of a release lie apart, nearly; inf where
-    floats do not hold them.
+    """Returns about the distance between the smallest and the largest finite loss of a release.
+
+    It is inf if floats cannot represent the losses.
     """
     from dp_accounting.pld import privacy_loss_mechanism as mechanisms
 
@@ -161,9 +172,8 @@ def width(
         (multiplier, kind)
         for kind in ((kinds.REPLACE,) if relation == "REPLACE_ONE" else (kinds.REMOVE, kinds.ADD))
     ]
-    chosen += (
-        [(multiplier / 2, kinds.REPLACE)] if cap else []
-    )  # beyond the cap a unit also displaces another one
+    if cap:  # Beyond the cap a unit also displaces another one.
+        chosen += [(multiplier / 2, kinds.REPLACE)]
     common = dict(sampling_prob=rate, log_mass_truncation_bound=floor)
     try:
         with np.errstate(all="ignore"):
@@ -173,42 +183,45 @@ def width(
                 ).connect_dots_bounds()
                 for deviation, kind in chosen
             ]
-            widest = max(float(one.epsilon_upper - one.epsilon_lower) for one in bounds)
+            widest = max(float(bound.epsilon_upper - bound.epsilon_lower) for bound in bounds)
     except (OverflowError, ZeroDivisionError, ValueError):
         return math.inf
     return widest if math.isfinite(widest) else math.inf
 
 
-def composed(one: Release, *, steps: int, delta: float) -> float:
-    """The smallest epsilon >= 0 with E (1 - e^(epsilon - loss))_+ <= delta for the loss of `steps`
-    releases together, rounded up.
+def composed(release: Release, *, steps: int, delta: float) -> float:
+    """Returns the epsilon of `steps` releases together, rounded up.
 
-    inf where infinite losses alone exceed delta. Raises TooFine where the composition does not fit
-    into WINDOW and a coarser grid can help.
+    It is the smallest epsilon >= 0 with E (1 - e^(epsilon - loss))_+ <= delta for the sum of the
+    losses, and inf if the infinite losses alone exceed delta.
+
+    Raises:
+        TooFine: if the composition does not fit into WINDOW and a coarser grid can help.
     """
-    left = delta + math.expm1(steps * math.log1p(-one.infinite))
+    left = delta + math.expm1(steps * math.log1p(-release.infinite))
     if left <= 0:
         return math.inf
-    loss, log_prob, pooled, log_pooled = _logs(one)
+    loss, log_prob, pooled, log_pooled = _logs(release)
     log_left = math.log(left)
 
     def exact(t: float) -> float:
-        """log E exp(t loss) of one release."""
+        """Returns log E exp(t loss) of one release."""
         return float(special.logsumexp(log_prob + t * loss))
 
     def moment(t: float) -> float:
-        """The same, nearly, in a tenth of the time: enough to choose by."""
+        """Returns about the same in a tenth of the time, which is accurate enough for choices."""
         return float(special.logsumexp(log_pooled + t * pooled))
 
     def exceeded(log_t: float, log_mass: float, moment=moment) -> float:
-        """The loss that all releases together exceed with a probability of exp(log_mass) at most,
-        by the moment of order exp(log_t) (Chernoff).
+        """Returns a loss that the sum exceeds with a probability of at most exp(log_mass).
+
+        It is Chernoff's bound from the moment of order exp(log_t).
         """
         t = math.exp(log_t)
         return (steps * moment(t) - log_mass) / t
 
     def renyi(log_t: float, moment=moment) -> float:
-        """epsilon by that moment, as from Renyi DP.
+        """Returns the epsilon from that moment, as Renyi DP computes it.
 
         (Canonne et al. 2020, arXiv:2004.00010, proposition 12.)
         """
@@ -222,30 +235,30 @@ def composed(one: Release, *, steps: int, delta: float) -> float:
     if bound <= 0:
         return 0.0
     away = np.exp(log_t + np.linspace(-12, 6, 37))
-    beyond = log_left + NEGLIGIBLE  # the share of delta that may lie above the window
+    beyond = log_left + NEGLIGIBLE  # The log probability that may be above the window.
     high = exceeded(_smallest(lambda log_t: exceeded(log_t, beyond), orders), beyond, exact)
+    # The window must also contain the tilted distribution.
     high = max(
         high, min((steps * (moment(tilt + s) - moment(tilt)) - NEGLIGIBLE) / s for s in away)
-    )  # and of what is tilted
+    )
     low = min(
         bound, max((NEGLIGIBLE - steps * (moment(tilt - s) - moment(tilt))) / s for s in away)
     )
-    first, last = math.floor(low / one.interval) - 1, math.ceil(high / one.interval) + 1
+    first, last = math.floor(low / release.interval) - 1, math.ceil(high / release.interval) + 1
     if last - first + 1 > WINDOW:
-        if 2 * one.interval > COARSE:
-            return bound  # an upper bound too, by one moment
-        raise TooFine(min((last - first + 1) / (WINDOW - 4), COARSE / one.interval))
+        if 2 * release.interval > COARSE:
+            return bound  # This is an upper bound as well, from a single moment.
+        raise TooFine(min((last - first + 1) / (WINDOW - 4), COARSE / release.interval))
     size = fft.next_fast_len(last - first + 1, real=True)
     log_moment = exact(tilt)
     tilted = np.exp(log_prob + tilt * loss - log_moment)
-    tilted = (
-        np.pad(tilted, (0, -len(tilted) % size)).reshape(-1, size).sum(0)
-    )  # the transform is periodic
+    # The transform is periodic, so probabilities one period apart are added.
+    tilted = np.pad(tilted, (0, -len(tilted) % size)).reshape(-1, size).sum(0)
     with np.errstate(all="ignore"):
         spectrum = fft.rfft(tilted)
         power = fft.irfft(spectrum**steps, size)
-        # errors of a transform's entries are below u log2(size) sum|p|; of their powers and of what
-        # comes back, in the Euclidean norm:
+        # The errors of the entries of a transform are below u log2(size) sum|p|. This bounds the
+        # errors of their powers and of the inverse transform in the Euclidean norm.
         rounding = (
             4
             * EPS
@@ -253,64 +266,60 @@ def composed(one: Release, *, steps: int, delta: float) -> float:
             * steps
             * math.sqrt(np.mean(np.abs(spectrum) ** (2 * steps - 2)))
         )
-    power = np.maximum(np.roll(power, -((first - steps * one.low) % size)), 0)
-    ahead = (first + np.arange(size)) * one.interval - bound
-    kept = np.flatnonzero(
-        (1 + tilt) * ahead > -600
-    )  # e^600 is a float; what lies so far below the bound plays no part
+    power = np.maximum(np.roll(power, -((first - steps * release.low) % size)), 0)
+    ahead = (first + np.arange(size)) * release.interval - bound
+    # e^600 is still a float, and losses further below the bound do not matter.
+    kept = np.flatnonzero((1 + tilt) * ahead > -600)
     ahead, power = ahead[kept[0] :], power[kept[0] :]
     with np.errstate(under="ignore"):
         weight = np.exp(-tilt * ahead)
         upper = np.cumsum((power * weight)[::-1])[::-1] * (
             1 + EPS * size
-        ) + rounding * weight / math.sqrt(-math.expm1(-2 * tilt * one.interval))
+        ) + rounding * weight / math.sqrt(-math.expm1(-2 * tilt * release.interval))
         lower = np.cumsum((power * np.exp(-(1 + tilt) * ahead))[::-1])[::-1] * (1 - EPS * size)
-    allowed = math.exp(
-        min(700.0, math.log(left) - 2e-10 - steps * log_moment + tilt * bound)
-    )  # delta in the units of `upper`
+    # delta in the units of `upper`.
+    allowed = math.exp(min(700.0, math.log(left) - 2e-10 - steps * log_moment + tilt * bound))
     fits = np.flatnonzero(upper - np.exp(np.minimum(ahead, 600)) * lower <= allowed)
     if not len(fits):
         return max(0.0, bound)
     at = fits[0]
-    between = (
-        at > 0 and lower[at] > 0 and upper[at] > allowed
-    )  # else the whole window will do, or floats end: the loss of the cell is above epsilon
-    return float(
-        max(
-            0.0,
-            min(
-                bound,
-                bound + (math.log((upper[at] - allowed) / lower[at]) if between else ahead[at]),
-            ),
-        )
-    )
+    # Epsilon is between two cells, unless the whole window satisfies delta or floats underflow. In
+    # those cases the loss of the cell is an upper bound.
+    between = at > 0 and lower[at] > 0 and upper[at] > allowed
+    offset = math.log((upper[at] - allowed) / lower[at]) if between else ahead[at]
+    return float(max(0.0, min(bound, bound + offset)))
 
 
-def _logs(one: Release) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(losses, log probabilities) of the cells, and the same of at most POOLED pools of neighbors,
-    with the mean loss of each.
+def _logs(release: Release) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Returns (losses, log probabilities, pooled losses, log pooled probabilities) of a release.
+
+    The pools are at most POOLED groups of neighboring cells; the loss of a pool is its mean loss.
     """
     with np.errstate(divide="ignore"):
-        loss, log_prob = (one.low + np.arange(len(one.prob))) * one.interval, np.log(one.prob)
-        each = -(-len(one.prob) // POOLED)
+        loss, log_prob = (
+            (release.low + np.arange(len(release.prob))) * release.interval,
+            np.log(release.prob),
+        )
+        each = -(-len(release.prob) // POOLED)
         pools = lambda a: np.pad(a, (0, -len(a) % each)).reshape(-1, each).sum(1)  # noqa: E731
-        pooled = pools(one.prob)
+        pooled = pools(release.prob)
         return (
             loss,
             log_prob,
-            pools(one.prob * loss) / np.where(pooled > 0, pooled, 1),
+            pools(release.prob * loss) / np.where(pooled > 0, pooled, 1),
             np.log(pooled),
         )
 
 
 def _smallest(function, orders: np.ndarray) -> float:
-    """Where `function` is smallest, nearly: on a grid, then between the neighbors of the best
-    point.
+    """Returns about where `function` is smallest.
+
+    It is searched on a grid, then between the neighbors of the best point.
     """
     values = np.array([function(order) for order in orders])
     at = int(np.argmin(np.where(np.isnan(values), np.inf, values)))
     between = (orders[max(0, at - 1)], orders[min(len(orders) - 1, at + 1)])
-    found = optimize.minimize_scalar(
+    refined = optimize.minimize_scalar(
         function, bounds=between, method="bounded", options=dict(xatol=1e-2)
     )
-    return float(found.x) if found.fun <= values[at] else float(orders[at])
+    return float(refined.x) if refined.fun <= values[at] else float(orders[at])

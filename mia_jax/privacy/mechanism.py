@@ -1,4 +1,7 @@
-"""What a private training run does to the data, as one frozen object. Standard library alone."""
+"""Describes what a private training run does to the data, as one frozen object.
+
+This file uses the standard library only.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +15,29 @@ ADJACENCIES = ("add_remove", "zero_out", "replace_one")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mechanism:
-    """`steps` releases of (sum of clipped gradients + Gaussian noise) / expected_batch.
+    """Describes `steps` releases of (sum of clipped gradients + Gaussian noise) / expected_batch.
 
-    `sampling` says who takes part in a step: 'poisson' (every unit with probability `rate`),
-    'shuffle' (consecutive batches of a permutation drawn anew every `epoch_steps` steps),
-    'without_replacement' (a fresh uniform batch of rate * n every step), 'balls_in_bins' (every
-    unit in one uniform step of every `epoch_steps`). `clip_norm` C bounds the norm of a unit's
-    gradient over all parameters. `adjacency`: two data sets are neighbors if one unit is added or
-    removed, is replaced by one of zero gradient ('zero_out'), or by any other ('replace_one').
-
-    `cap`: the most units of a Poisson batch; beyond it a uniform subset is kept (None: an overflow
-    stops the run). `microbatch` > 1 clips the mean gradient of that many units together
-    (TF-Privacy's microbatches: another mechanism). `count_std` > 0: every step also releases how
-    many gradients were within the clip norm, with noise of this standard deviation (adaptive
-    clipping). `unit` is 'example' or the column of users.
+    Attributes:
+        sampling: which units take part in a step. 'poisson': every unit with probability `rate`.
+            'shuffle': consecutive batches of a permutation that is drawn again every `epoch_steps`
+            steps. 'without_replacement': a new uniform batch of rate * n units every step.
+            'balls_in_bins': every unit in one uniform step of every `epoch_steps`.
+        rate: the probability that a unit takes part in a step (batch size / rows).
+        clip_norm: C, a bound on the norm of a unit's gradient over all parameters.
+        noise_multiplier: the standard deviation of the noise / sensitivity.
+        expected_batch: the expected number of units per step.
+        steps: the number of releases.
+        adjacency: which data sets are neighbors. 'add_remove': one unit is added or removed.
+            'zero_out': one unit is replaced by one with a zero gradient. 'replace_one': one unit is
+            replaced by any other.
+        epoch_steps: the number of steps per epoch; 0 for 1 / rate, rounded up.
+        cap: the most units of a Poisson batch; of a larger batch a uniform subset is kept. None: a
+            batch with more units than slots stops the run.
+        microbatch: if > 1, the mean gradient of this many units together is clipped (microbatches
+            of TF-Privacy, which are a different mechanism).
+        count_std: if > 0, every step also releases how many gradients were within the clip norm,
+            with noise of this standard deviation (adaptive clipping).
+        unit: 'example', or the column of users.
     """
 
     sampling: str
@@ -78,85 +90,92 @@ class Mechanism:
 
     @property
     def sensitivity(self) -> float:
-        """The most that one unit changes the sum: C for add_remove and zero_out, 2 C for
-        replace_one and for microbatches.
+        """Returns the largest change of the sum by one unit.
+
+        It is C for add_remove and zero_out, and 2 C for replace_one and for microbatches.
         """
         return self.clip_norm * (2 if self.adjacency == "replace_one" or self.microbatch > 1 else 1)
 
     @property
     def num_units(self) -> int:
-        """n = expected_batch / rate."""
+        """Returns the number of units n = expected_batch / rate."""
         return round(self.expected_batch / self.rate)
 
     @property
     def gradient_multiplier(self) -> float:
-        """The multiplier of the gradient's own noise: noise_multiplier z, or (z^-2 - (2
-        count_std)^-2)^-1/2 when the count takes its share.
+        """Returns the noise multiplier of the gradient itself.
 
-        The gradient and the count together then cost what one release of multiplier z does. (Andrew
-        et al. 2021, arXiv:1905.03871, theorem 1.)
+        It is noise_multiplier z, or (z^-2 - (2 count_std)^-2)^-1/2 if a count is released as well.
+        The gradient and the count together then cost what one release of multiplier z does (Andrew
+        et al. 2021, arXiv:1905.03871, theorem 1).
         """
         z = self.noise_multiplier
         return (z**-2 - (2 * self.count_std) ** -2) ** -0.5 if self.count_std and z else z
 
     def noise_std_of_sum(self) -> float:
-        """Standard deviation of the noise of the sum of clipped gradients: multiplier *
-        sensitivity, each coordinate.
+        """Returns the standard deviation of the noise in the sum of clipped gradients.
+
+        It is multiplier * sensitivity, for each coordinate.
         """
         return self.gradient_multiplier * self.sensitivity if self.noise_multiplier else 0.0
 
     @property
     def divisor(self) -> float:
-        """What the noisy sum is divided by: expected_batch / microbatch, never the realized
-        batch.
+        """Returns the divisor of the noisy sum, expected_batch / microbatch.
+
+        It is never the size of the realized batch.
         """
         return self.expected_batch / self.microbatch
 
     def noise_std(self) -> float:
-        """Standard deviation of the noise of the gradient that the optimizer sees: that of the sum
-        / divisor.
+        """Returns the standard deviation of the noise in the gradient that the optimizer sees.
+
+        It is that of the sum / divisor.
         """
         return self.noise_std_of_sum() / self.divisor
 
     @property
     def epochs(self) -> int:
-        """The epochs that were begun: in how many releases a unit takes part when it takes part
-        once an epoch.
+        """Returns the number of epochs that were begun.
+
+        This is the number of releases in which a unit takes part if it takes part once per epoch.
         """
         return -(-self.steps // self.epoch_steps)
 
     def after(self, steps: int) -> Mechanism:
-        """The same mechanism after another number of steps."""
+        """Returns the same mechanism after another number of steps."""
         return dataclasses.replace(self, steps=steps)
 
     def to_json(self) -> dict:
-        """All fields as plain values."""
+        """Returns all fields as plain values."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, fields: Mapping) -> Mechanism:
-        """The mechanism of these fields."""
+        """Returns the mechanism of these fields."""
         return cls(**fields)
 
     def differences(self, ran: Mapping) -> list[str]:
-        """One sentence a field in which a ledger of what ran (see ledger) is not this mechanism;
-        numbers must agree to 1e-6 of themselves.
+        """Returns one sentence per field in which a ledger of what ran differs from this mechanism.
+
+        Numbers must agree to 1e-6 of themselves. See `ledger`.
         """
-        found = []
+        sentences = []
         for name, declared in ledger(self).items():
             if name not in ran:
-                found.append(f"{name}: declared {declared}, not recorded")
+                sentences.append(f"{name}: declared {declared}, not recorded")
             elif not _same(declared, ran[name]):
-                found.append(f"{name}: declared {declared}, ran {ran[name]}")
-        return found
+                sentences.append(f"{name}: declared {declared}, ran {ran[name]}")
+        return sentences
 
 
 def ledger(mechanism: Mechanism) -> dict:
-    """What a run must record about itself: the fields and the noise that was added."""
+    """Returns what a run must record about itself: the fields and the noise that was added."""
     return mechanism.to_json() | dict(noise_std=mechanism.noise_std())
 
 
 def _same(a, b) -> bool:
+    """Returns whether two values agree, numbers to 1e-6 of themselves."""
     if isinstance(a, int | float) and isinstance(b, int | float):
         return a == b or math.isclose(a, b, rel_tol=1e-6)
     return a == b

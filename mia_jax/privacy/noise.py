@@ -1,16 +1,16 @@
-"""Gaussian noise keyed by (key, leaf): the caller folds in the step.
+"""Draws Gaussian noise that is keyed by (key, leaf); the caller folds the step into the key.
 
-Batch, microbatches, padding and devices play no part.
+The noise does not depend on batch, microbatches, padding or devices.
 
-jax.random's normals were slow in place, because on CPUs their threefry rounds are a loop that
-nothing fuses with: a private step of the conv net (1.25M parameters, 64 images, 2 cores, 2 runs
-each) takes 162 and 167 ms with them, 103 and 111 ms with `normal`; 203k draws alone, .43 of the
-time.
+Why not jax.random.normal: on CPUs its threefry rounds are a loop that does not fuse with other
+operations. A private step of the conv net (1.25M parameters, 64 images, 2 cores, 2 runs each) takes
+162 and 167 ms with jax.random.normal, and 103 and 111 ms with `normal`. Drawing 203k normals alone
+takes 0.43 of the time.
 
-Floats are not reals: float32 normals have gaps, which an attacker with exact outputs could exploit
-(Mironov 2012); and whoever knows the seed, or tries them all, can subtract the noise. Neither is
-protected against; where the claim must hold against its reader, keep the seed secret and large
-(every bit counts: --config.seed takes 63 of them), or give Learner.init a key of your own.
+Limits: float32 normals have gaps, which an attacker with exact outputs could exploit (Mironov
+2012). A party who knows the seed, or tries all seeds, can subtract the noise. There is no
+protection against either. If the claim must hold against a party who reads it, keep the seed secret
+and large (every bit counts: --config.seed takes 63 of them), or pass your own key to Learner.init.
 """
 
 from __future__ import annotations
@@ -28,50 +28,50 @@ ABOVE_MINUS_ONE = np.nextafter(np.float32(-1), np.float32(0))
 
 
 def leaf_key(key, path: str):
-    """fold_in(key, crc32(path)): the noise of a leaf does not depend on which other leaves there
-    are.
-    """
+    """Returns fold_in(key, crc32(path)): a leaf's noise does not depend on the other leaves."""
     return jax.random.fold_in(key, jnp.uint32(zlib.crc32(path.encode())))
 
 
 def gaussian(key, tree, std):
-    """N(0, std^2) of each leaf's shape, float32, independent over coordinates and leaves; `std` is
-    a number or an array [] (0: exactly 0).
+    """Returns noise N(0, std^2) of each leaf's shape in float32.
+
+    It is independent over coordinates and leaves. `std` is a number or an array []; 0 gives exactly
+    0.
     """
 
-    def one(path, leaf):
-        if (
-            isinstance(std, int | float) and std == 0
-        ):  # nothing is drawn: a compiler may not drop 0 * x
+    def draw(path, leaf):
+        # Nothing is drawn, because a compiler may not drop 0 * x.
+        if isinstance(std, int | float) and std == 0:
             return jnp.zeros(leaf.shape, jnp.float32)
         return std * normal(
             leaf_key(key, jax.tree_util.keystr(path, simple=True, separator="/")), leaf.shape
         )
 
-    return jax.tree_util.tree_map_with_path(one, tree)
+    return jax.tree_util.tree_map_with_path(draw, tree)
 
 
 def normal(key, shape: tuple[int, ...]):
-    """jax.random.normal(key, shape) in float32, bit for bit, drawn in one pass over memory.
+    """Returns jax.random.normal(key, shape) in float32, bit for bit, in one pass over memory.
 
-    jax rolls threefry's rounds into a loop on CPUs, whose five turns each read and write two arrays
-    of the draw's size; here they are written out, so that counter, rounds and the inverse error
-    function fuse into one loop over the coordinates.
+    On CPUs jax computes threefry's rounds in a loop whose five iterations each read and write two
+    arrays of the size of the draw. Here they are unrolled, so that counter, rounds and the inverse
+    error function fuse into one loop over the coordinates.
     """
-    if str(jax.random.key_impl(key)) != "threefry2x32":  # a key of the user's own kind
+    if str(jax.random.key_impl(key)) != "threefry2x32":  # The user passed another kind of key.
         return jax.random.normal(key, shape, jnp.float32)
+    # 23 random bits in [0, 1).
     unit = (
         lax.bitcast_convert_type((_threefry(key, shape) >> 9) | jnp.uint32(0x3F800000), jnp.float32)
         - 1
-    )  # [0, 1), 23 bits
+    )
     uniform = jnp.maximum(ABOVE_MINUS_ONE, unit * (1 - ABOVE_MINUS_ONE) + ABOVE_MINUS_ONE)
     return np.float32(math.sqrt(2)) * lax.erf_inv(uniform)
 
 
 def _threefry(key, shape: tuple[int, ...]):
-    """jax.random.bits(key, shape): Threefry-2x32-20 of (0, position), its two words xored.
+    """Returns jax.random.bits(key, shape): Threefry-2x32-20 of (0, position), its two words xored.
 
-    (Salmon et al. 2011.)
+    Source: Salmon et al. 2011.
     """
     first, second = jax.random.key_data(key)
     keys = (first, second, first ^ second ^ jnp.uint32(0x1BD11BDA))

@@ -1,9 +1,9 @@
-"""Plans that a privacy claim may use: (key, epoch, rows_K, weight_K) -> (index_SB, weight_SB), pure
-and addressable by (key, epoch).
+"""Draws the batches of private training: plans that match the accounting.
 
-Batches have a fixed number of slots; weight 0 marks empty ones. A step with more units than slots
-has weight NaN throughout where `cap` is not part of the mechanism: the learner counts it and the
-run stops.
+A plan is a pure function (key, epoch, rows_K, weight_K) -> (index_SB, weight_SB), so the batches of
+any epoch can be computed directly. Batches have a fixed number of slots; weight 0 marks empty ones.
+If a step has more units than slots and `cap` is not part of the mechanism, all its weights are NaN.
+The learner counts such steps, and the run stops.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mia_jax import checks
 from mia_jax.privacy.mechanism import SAMPLINGS
 from mia_jax.types import Plan
 
-OVERFLOW = 1e-9  # at most this chance that any step of a run has more units than slots
+OVERFLOW = 1e-9  # The largest probability that any step of a run has more units than slots.
 
 
 def slots(
@@ -31,8 +31,10 @@ def slots(
     cap: int | None,
     chance: float = OVERFLOW,
 ) -> int:
-    """The slots of a batch: `cap`, the fixed size, or so many that a run of `steps` overflows with
-    probability below `chance`.
+    """Returns the number of slots of a batch.
+
+    It is `cap`, or the fixed size of a batch, or as many slots as are needed for a run of `steps`
+    steps to overflow with a probability below `chance`.
     """
     if cap is not None:
         return min(cap, num_units)
@@ -44,19 +46,23 @@ def slots(
 def plan(
     *, sampling: str, rate: float, size: int, steps: int, cap: bool = False, spread: bool = False
 ) -> Plan:
-    """The plan of `steps` batches an epoch with `size` slots each; rows of weight 0 are never
-    drawn.
+    """Returns the plan of `steps` batches per epoch with `size` slots each.
 
-    'poisson': every row with probability `rate` in every step, independently; beyond `size` a
-    uniform subset if `cap`, else an overflow. 'balls_in_bins': every row in one uniform step of the
-    epoch. 'without_replacement': `size` rows, uniform, every step anew. 'shuffle': a new
-    permutation each epoch, in consecutive batches. `spread` puts rows into uniform slots among the
-    empty ones (clipping of groups of slots).
+    Rows of weight 0 are never drawn. The kinds of sampling:
+
+    - 'poisson': every row with probability `rate` in every step, independently. Beyond `size` rows
+      a uniform subset is kept if `cap`; otherwise it is an overflow.
+    - 'balls_in_bins': every row in one uniform step of the epoch.
+    - 'without_replacement': `size` uniform rows, drawn again every step.
+    - 'shuffle': a new permutation every epoch, in consecutive batches.
+
+    `spread` puts the rows into uniform slots among the empty ones (for clipping of groups of
+    slots).
     """
     checks.one_of(SAMPLINGS, sampling=sampling)
 
     def draw(key, epoch, rows_K, weight_K):
-        more = max(0, size - len(rows_K))  # a batch of more slots than rows
+        more = max(0, size - len(rows_K))  # A batch can have more slots than there are rows.
         rows_K, weight_K = jnp.pad(rows_K, (0, more), mode="edge"), jnp.pad(weight_K, (0, more))
         key, real_K = jax.random.fold_in(key, epoch), weight_K > 0
         if sampling == "shuffle":
@@ -78,24 +84,25 @@ def plan(
         )
 
         def step(s):
-            own = jax.random.fold_in(key, s)
-            bits_K = _bits(own, len(rows_K))
+            step_key = jax.random.fold_in(key, s)
+            bits_K = _bits(step_key, len(rows_K))
             if sampling == "poisson":
                 drawn_K = real_K & (
                     (bits_K < np.int32(min(2**31 - 1, round(rate * 2**31)))) | (rate >= 1)
                 )
             else:
                 drawn_K = real_K & (bin_K == s) if sampling == "balls_in_bins" else real_K
+            # A uniform subset, in random order.
             smallest, chosen_B = lax.top_k(
                 jnp.where(drawn_K, -1 - (bits_K >> 1), jnp.iinfo(jnp.int32).min), size
-            )  # a uniform subset, in random order
+            )
             taken_B = smallest > jnp.iinfo(jnp.int32).min
             weight_B = jnp.where(taken_B, weight_K[chosen_B], 0.0)
             if sampling != "without_replacement" and not cap:
                 weight_B = jnp.where(drawn_K.sum() > size, jnp.nan, weight_B)
             if spread:
                 order_B = jax.random.permutation(
-                    jax.random.fold_in(own, 1), jnp.arange(size, dtype=jnp.int32)
+                    jax.random.fold_in(step_key, 1), jnp.arange(size, dtype=jnp.int32)
                 )
                 chosen_B, weight_B = chosen_B[order_B], weight_B[order_B]
             return rows_K[chosen_B], weight_B
@@ -106,13 +113,14 @@ def plan(
 
 
 def _bits(key, size: int):
-    """Uniform whole numbers in 0..2^31-1."""
+    """Returns uniform integers in 0..2^31-1."""
     return (jax.random.bits(key, (size,), jnp.uint32) >> 1).astype(jnp.int32)
 
 
 def repeated(plan: Plan, times: int) -> Plan:
-    """Every slot `times` over, next to each other: the views of one example under augmentation
-    multiplicity.
+    """Returns the plan with every slot repeated `times` times, next to each other.
+
+    The copies are the views of one example under augmentation multiplicity.
     """
 
     def draw(key, epoch, rows_K, weight_K):
@@ -122,7 +130,10 @@ def repeated(plan: Plan, times: int) -> Plan:
 
 
 def rounded(plan: Plan, multiple: int) -> Plan:
-    """Empty slots at the end of every batch, up to a multiple of `multiple` (0: as it is)."""
+    """Returns the plan with empty slots at the end of every batch, up to a multiple of `multiple`.
+
+    A multiple of 0 leaves the plan unchanged.
+    """
 
     def draw(key, epoch, rows_K, weight_K):
         index_SB, weight_SB = plan(key, epoch, rows_K, weight_K)
@@ -135,11 +146,15 @@ def rounded(plan: Plan, multiple: int) -> Plan:
 
 
 def of_groups(plan: Plan, *, group_N: np.ndarray, rows_each: int) -> Plan:
-    """A plan of users: `plan` draws users, and each brings up to `rows_each` of its own rows of
-    this model (a uniform subset, new each epoch).
+    """Returns a plan of users: `plan` draws users, who contribute up to `rows_each` rows each.
 
-    `group_N` [N] numbers the users 0..G-1. The result has size * rows_each slots; a user without a
-    row of weight > 0 is never drawn.
+    The rows of a user are a uniform subset of its rows in this model, drawn again each epoch. The
+    result has size * rows_each slots. A user without a row of weight > 0 is never drawn.
+
+    Args:
+        plan: the plan that draws users.
+        group_N: the number of each row's user, 0..G-1, [N].
+        rows_each: the largest number of rows of a user.
     """
     count = int(group_N.max()) + 1
     group = np.asarray(group_N, np.int32)

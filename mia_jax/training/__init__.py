@@ -1,1 +1,1 @@
-"""M runs of a learner as one program, their checkpoints, and the queries to the finished models."""
+"""Trains M models as one program, checkpoints them, and queries the finished models."""

@@ -1,8 +1,9 @@
-"""Models on disk: one file a finished model, one file a running group, restored into an
-`eval_shape` template.
+"""Reads and writes models: one file per finished model and one file per group in training.
 
-Every file records its place: `run` (the digest of what decides the variables; '' is not recorded),
-its models, and the epoch of a snapshot. A file of another place is a ValueError that names it.
+Arrays are restored into a template of shapes and dtypes that `jax.eval_shape` returns. Every file
+records its place: `run` (the digest of everything that determines the variables; '' is not
+recorded), its models, and the epoch of a snapshot. A file of another place raises a ValueError that
+names it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ Path = pathlib.Path
 
 
 def flatten(tree) -> dict[str, np.ndarray]:
-    """{'a/b/c': array} of a pytree; typed PRNG keys become their key data under 'name@impl'."""
+    """Returns {'a/b/c': array} of a pytree.
+
+    Typed PRNG keys become their key data under 'name@impl'.
+    """
     arrays = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -32,8 +36,10 @@ def flatten(tree) -> dict[str, np.ndarray]:
 
 
 def unflatten(arrays: dict[str, np.ndarray], template, *, source: Path):
-    """The pytree of `template` (shapes and dtypes) filled from `flatten`'s arrays; ValueError if a
-    name, shape or dtype differs.
+    """Returns the pytree of `template` (shapes and dtypes) filled with the arrays of `flatten`.
+
+    Raises:
+        ValueError: if a name, shape or dtype differs.
     """
     named = {name.split("@")[0]: (name, array) for name, array in arrays.items()}
     leaves = []
@@ -58,22 +64,28 @@ def unflatten(arrays: dict[str, np.ndarray], template, *, source: Path):
 
 
 def model_file(folder: Path, m: int) -> Path:
-    """The file of finished model m."""
+    """Returns the path of the file of finished model m."""
     return Trained(folder).model(m)
 
 
 def ledger_file(folder: Path, m: int) -> Path:
-    """What private training recorded about model m."""
+    """Returns the path of the file that records the private training of model m."""
     return Trained(folder).ledger(m)
 
 
 def finished(folder: Path, models: Sequence[int]) -> list[int]:
-    """Those of `models` whose final variables are on disk."""
+    """Returns those of `models` whose final variables are on disk."""
     return [m for m in models if model_file(folder, m).exists()]
 
 
 def place(run: str, m: int, epoch: int | None = None) -> dict:
-    """The record of a model's file; `epoch` is that of a snapshot. {} without a run."""
+    """Returns the record of a model's file; {} without a run.
+
+    Args:
+        run: the digest of everything that determines the variables; '' for none.
+        m: the number of the model.
+        epoch: the epoch of a snapshot; None for the final model.
+    """
     return dict(run=run, model=m, epoch=epoch) if run else {}
 
 
@@ -86,8 +98,15 @@ def save_model(
     run: str = "",
     epoch: int | None = None,
 ) -> None:
-    """Final variables of model m and its history ({name: [epochs]}); of a snapshot the variables
-    after `epoch`.
+    """Writes the final variables of model m and its history ({name: [epochs]}).
+
+    Args:
+        folder: the train folder, or the folder of a snapshot.
+        m: the number of the model.
+        variables: the variables; for a snapshot those after `epoch`.
+        history: the metrics of every epoch.
+        run: recorded in the file, see `place`.
+        epoch: the epoch of a snapshot; None for the final model.
     """
     arrays = flatten(dict(variables=variables)) | {f"history/{k}": v for k, v in history.items()}
     files.write_npz(model_file(folder, m), record=place(run, m, epoch) or None, **arrays)
@@ -96,7 +115,7 @@ def save_model(
 def load_models(
     folder: Path, models: Sequence[int], template, *, run: str = "", epoch: int | None = None
 ):
-    """Variables of several models stacked on a leading axis M, on the host."""
+    """Returns the variables of several models stacked on a leading axis M, on the host."""
     trees = []
     for m in models:
         path = model_file(folder, m)
@@ -111,17 +130,19 @@ def load_models(
 
 
 def snapshot_remedy(m: int) -> str:
-    """What to do about a lost snapshot of model m."""
+    """Returns what a user can do about a lost snapshot of model m."""
     return (
         f"A snapshot can only be made while its model trains: delete train/model/{m:05d}.npz and "
         f"train/snapshot/*/model/{m:05d}.npz and type the "
-        "same command again, which trains this model anew."
+        "same command again, which trains this model again."
     )
 
 
 def load_history(folder: Path, m: int) -> dict[str, np.ndarray]:
-    """{name: [epochs]} of finished model m, with its numbers 'summary/...'; ValueError if the file
-    has none.
+    """Returns {name: [epochs]} of finished model m, including its numbers 'summary/...'.
+
+    Raises:
+        ValueError: if the file has no such numbers.
     """
     path = model_file(folder, m)
     found = {
@@ -138,10 +159,13 @@ def load_history(folder: Path, m: int) -> dict[str, np.ndarray]:
 def digest(
     folder: Path, m: int, *, run: str = "", epoch: int | None = None, whole: bool = False
 ) -> str:
-    """16 hex digits of the variables of model m, from the names, sizes and checksums of its arrays.
+    """Returns 16 hex digits that identify the variables of model m.
 
-    ValueError with the remedy if the file is damaged or belongs elsewhere. The archive's directory
-    is read and not its arrays, unless `whole`.
+    They are computed from the names, sizes and checksums of its arrays. Only the archive's
+    directory is read, unless `whole` asks for the arrays as well.
+
+    Raises:
+        ValueError: if the file is damaged or belongs to another place; the message has the remedy.
     """
     path, remedy = model_file(folder, m), files.ANEW if epoch is None else snapshot_remedy(m)
     return files.read_digest(
@@ -150,18 +174,23 @@ def digest(
 
 
 def save_ledger(folder: Path, m: int, ledger: Mapping, *, run: str = "") -> None:
-    """What private training recorded about model m."""
+    """Writes the record of the private training of model m."""
     files.write_json(
         ledger_file(folder, m), dict(ledger) | (dict(place=place(run, m)) if run else {}), seal=True
     )
 
 
 def load_ledger(folder: Path, m: int, *, run: str = "") -> dict:
-    """What `save_ledger` wrote; ValueError if it is damaged or of another model or run."""
+    """Returns the record that `save_ledger` wrote.
+
+    Raises:
+        FileNotFoundError: if there is no record.
+        ValueError: if it is damaged or belongs to another model or run.
+    """
     path = ledger_file(folder, m)
     remedy = (
         f"Delete it and train/model/{m:05d}.npz and type the same command again, which trains this "
-        "model anew."
+        "model again."
     )
     if not path.exists():
         raise FileNotFoundError(
@@ -176,8 +205,9 @@ def load_ledger(folder: Path, m: int, *, run: str = "") -> dict:
 
 
 def running_file(folder: Path, models: Sequence[int], attempt: int = 0) -> Path:
-    """The checkpoint of a group of models in training; of a further attempt at models that failed
-    another file than of the first.
+    """Returns the path of the checkpoint of a group of models in training.
+
+    A further attempt at models that failed has another file than the first attempt.
     """
     return Trained(folder).running(models, attempt)
 
@@ -192,7 +222,7 @@ def save_running(
     *,
     run: str = "",
 ) -> None:
-    """The state of a group after `epoch` epochs, with the metrics so far ({name: [epochs, M]})."""
+    """Writes the state of a group after `epoch` epochs, with its metrics ({name: [epochs, M]})."""
     arrays = flatten(dict(state=state)) | {f"history/{k}": v for k, v in history.items()}
     record = dict(run=run, models=list(models), attempt=attempt) if run else None
     files.write_npz(
@@ -205,14 +235,16 @@ def save_running(
 
 
 def load_running(folder: Path, models: Sequence[int], template, attempt: int = 0, *, run: str = ""):
-    """(epoch, state, history) of a group from the checkpoint that holds all its models in this
-    attempt, or None; a short group is padded with its last model.
+    """Returns (epoch, state, history) of the checkpoint that holds a group of models, or None.
+
+    The checkpoint must hold all models of the group in this attempt. A short group is padded with
+    its last model.
     """
     size = jax.tree.leaves(template)[0].shape[0]
     for path in Trained(folder).running_groups():
         first, last = span(path)
         if not first <= models[0] <= models[-1] <= last or attempt_of(path) != attempt:
-            continue  # unread: another process may be about to remove it
+            continue  # It is not even read, because another process may be about to remove it.
         arrays = files.read_npz(
             path, record=dict(run=run, attempt=attempt) if run else {}, remedy=RUNNING
         )
@@ -235,8 +267,10 @@ RUNNING = "Delete it and type the same command again: its models are trained fro
 
 
 def _saved(arrays: Mapping[str, np.ndarray], path: Path) -> list[int]:
-    """The models of a checkpoint; ValueError if its arrays do not fit each other or the file's
-    name.
+    """Returns the models of a checkpoint.
+
+    Raises:
+        ValueError: if its arrays do not fit each other or the name of the file.
     """
     first, last = span(path)
     saved = np.atleast_1d(arrays.get("models", np.zeros(0, int))).tolist()
@@ -253,9 +287,8 @@ def _saved(arrays: Mapping[str, np.ndarray], path: Path) -> list[int]:
             )
         )
     for name, array in arrays.items():
-        axis = array.shape[name.startswith("history/") :][
-            :1
-        ]  # of a short group's state as long as the program's chunk
+        # The state of a short group is as long as the chunk of the program.
+        axis = array.shape[name.startswith("history/") :][:1]
         if name.startswith(("state/", "history/")) and (not axis or axis[0] < len(saved)):
             raise ValueError(
                 files.damaged(
@@ -268,8 +301,12 @@ def _saved(arrays: Mapping[str, np.ndarray], path: Path) -> list[int]:
 
 
 def discard_running(folder: Path, failed: Mapping[int, int] = {}) -> None:
-    """Removes the checkpoints whose models are all finished, or `failed` {model: attempt} in that
-    attempt or a later one.
+    """Removes the checkpoints whose models are all finished or failed.
+
+    Args:
+        folder: the train folder.
+        failed: {model: attempt} of the models that failed in that attempt; a model counts as failed
+            for checkpoints of this attempt and of earlier ones.
     """
     for path in Trained(folder).running_groups():
         first, last = span(path)
@@ -281,11 +318,11 @@ def discard_running(folder: Path, failed: Mapping[int, int] = {}) -> None:
 
 
 def attempt_of(path: Path) -> int:
-    """The attempt that a running group is, from its file's name."""
+    """Returns the number of the attempt from the name of a running group's file."""
     return int(path.stem.partition("r")[2] or 0)
 
 
 def span(path: Path) -> tuple[int, int]:
-    """The first and the last model of a running group, from its file's name."""
+    """Returns the first and the last model of a running group from the name of its file."""
     first, last = path.stem.split("x")[0].split("-")
     return int(first), int(last)

@@ -1,5 +1,6 @@
-"""What a fleet will cost, before it starts: memory from the compiler, whether it fits, and the
-fastest chunk by measurement (chunk='auto').
+"""Predicts the cost of a fleet before training: its memory, its time and the fastest chunk.
+
+Memory comes from the compiler. The fastest chunk (chunk='auto') is measured.
 """
 
 from __future__ import annotations
@@ -16,9 +17,15 @@ from mia_jax.types import Learner, Pool
 
 
 class Cost(NamedTuple):
-    """`bytes` the program needs on one device, its examples included, of which `shared` are the
-    same for all chunks on a device; `seconds` a step and model, `compile_seconds`; `steps` an
-    epoch, `parameters` of one model.
+    """Holds what training a chunk of models costs.
+
+    Attributes:
+        bytes: the bytes that the program needs on one device, including its examples.
+        seconds: the seconds per step and model; NaN if not measured.
+        compile_seconds: the seconds to compile the program.
+        steps: the number of steps per epoch.
+        parameters: the number of parameters of one model.
+        shared: the part of `bytes` that all chunks on a device share.
     """
 
     bytes: int
@@ -29,7 +36,7 @@ class Cost(NamedTuple):
     shared: int = 0
 
 
-WHOLE = 2**62  # a pool of any size stays on the device
+WHOLE = 2**62  # As pool_bytes: a pool of any size stays on the device.
 
 
 def expected(
@@ -41,9 +48,10 @@ def expected(
     chunk: int,
     pool_bytes: int = WHOLE,
 ) -> Cost:
-    """The cost of an epoch (of a part of it, if a pool larger than `pool_bytes` is streamed) as the
-    compiler sees it, without running it; the persistent compile cache keeps the program for the run
-    itself.
+    """Returns the cost of an epoch as the compiler predicts it, without running the epoch.
+
+    If the pool is larger than `pool_bytes` it is streamed, and the cost is that of a part of an
+    epoch. The persistent compilation cache keeps the program for the training itself.
     """
     program = programs.make(learner=learner, chunk=chunk)
     shapes, steps = _shapes(learner, pool, rows_K, weight_K, chunk, pool_bytes)
@@ -68,8 +76,9 @@ def least(
     chunk: int,
     pool_bytes: int = WHOLE,
 ) -> Cost:
-    """A cost below the real one, from shapes alone: the models' states, their plan and their
-    examples. Compiles and allocates nothing.
+    """Returns a lower bound of the cost, from shapes only: the states, the plan and the examples.
+
+    Nothing is compiled or allocated.
     """
     shapes, steps = _shapes(learner, pool, rows_K, weight_K, chunk, pool_bytes)
     shared = 0 if stream.num_bytes(pool) > pool_bytes else _size(shapes[1])
@@ -86,8 +95,9 @@ def measured(
     probe_steps: int = 4,
     pool_bytes: int = WHOLE,
 ) -> Cost:
-    """Compiles and runs `probe_steps` steps of `chunk` models on the first device, for at least .3
-    s: nothing is kept.
+    """Measures the cost of `chunk` models on the first device; the models are not kept.
+
+    Compiles a program of `probe_steps` steps and runs it for at least 0.3 s.
     """
     program = programs.make(learner=learner, chunk=chunk)
     keys = programs.model_keys(seed=0, models=np.zeros(chunk))
@@ -115,7 +125,7 @@ def measured(
         state, _ = memory.wait(run(state, part, index, weight))
         repeats += 1
     seconds = (time.perf_counter() - start) / (repeats * index.shape[1] * chunk)
-    found = _cost(
+    cost = _cost(
         run,
         shapes,
         chunk,
@@ -125,16 +135,17 @@ def measured(
         compile_seconds=compile_seconds,
     )
     whole = min(stream.num_bytes(pool), pool_bytes)
-    return found._replace(
-        bytes=found.bytes - _size(part) + whole, shared=whole if whole <= pool_bytes else 0
+    return cost._replace(
+        bytes=cost.bytes - _size(part) + whole, shared=whole if whole <= pool_bytes else 0
     )
 
 
 def _shapes(
     learner: Learner, pool: Pool, rows_K, weight_K, chunk: int, pool_bytes: int = WHOLE
 ) -> tuple[tuple, int]:
-    """(the arguments of `run` for one epoch of a chunk, or for a part of it if the pool is
-    streamed, as shapes; steps an epoch).
+    """Returns (shapes of the arguments of `run`, steps per epoch) for a chunk of models.
+
+    The shapes are those of an epoch, or of a part of it if the pool is streamed.
     """
     program, whole = programs.make(learner=learner, chunk=chunk), stream.bare(pool)
     keys = jax.eval_shape(lambda: programs.model_keys(seed=0, models=np.zeros(chunk)))
@@ -163,6 +174,7 @@ def _cost(
     seconds: float = float("nan"),
     compile_seconds: float,
 ) -> Cost:
+    """Returns the cost of the compiled program `run` with these argument shapes."""
     state, pool, *_ = shapes
     analysis, needed = run.memory_analysis(), _size(pool)
     if analysis is not None:
@@ -184,12 +196,12 @@ def _cost(
 
 
 def _parameters(state, chunk: int) -> int:
-    """Parameters of one model of a chunk's state."""
+    """Returns the number of parameters of one model, given the state of a chunk."""
     return sum(leaf.size for leaf in jax.tree.leaves(state.variables["params"])) // chunk
 
 
 def _size(tree) -> int:
-    """Bytes of the arrays (or shapes) of a pytree."""
+    """Returns the number of bytes of the arrays (or shapes) of a pytree."""
     return sum(
         int(np.prod(leaf.shape, dtype=object)) * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(tree)
@@ -208,37 +220,37 @@ def best_chunk(
     largest: int = 64,
     log=print,
 ) -> tuple[int, Cost]:
-    """The chunk of 1, 2, 4, ... <= min(models, largest) with the fewest seconds a step and model;
-    larger chunks must win by 3%.
+    """Returns the fastest chunk of 1, 2, 4, ... <= min(models, largest) and its cost.
 
-    Stops at the first chunk that does not fit in `memory_bytes`, for which memory runs out, or that
-    is 1.5 times slower than the best so far. A chunk of one model is measured however little memory
-    there is, as long as it can be.
+    The fastest chunk has the fewest seconds per step and model. A larger chunk must win by 3%. The
+    search stops at the first chunk that does not fit in `memory_bytes`, that runs out of memory, or
+    that is 1.5 times slower than the best one. A chunk of one model is always measured, even if it
+    exceeds `memory_bytes`.
     """
     best: tuple[int, Cost] | None = None
-    chunk, common = (
-        1,
-        dict(learner=learner, pool=pool, rows_K=rows_K, weight_K=weight_K, pool_bytes=pool_bytes),
+    chunk = 1
+    common = dict(
+        learner=learner, pool=pool, rows_K=rows_K, weight_K=weight_K, pool_bytes=pool_bytes
     )
     while chunk <= min(models, largest):
         if best is not None and least(**common, chunk=chunk).bytes > memory_bytes:
             break
         try:
-            found = measured(**common, chunk=chunk)
+            cost = measured(**common, chunk=chunk)
         except Exception as error:
             if best is None or not memory.ran_out(error):
                 raise
             log(f"chunk {chunk}: out of memory")
             break
         log(
-            f"chunk {chunk}: {found.seconds * 1e3:.3g} ms a step and model, "
-            f"{found.bytes / 1e6:.3g} MB"
+            f"chunk {chunk}: {cost.seconds * 1e3:.3g} ms a step and model, "
+            f"{cost.bytes / 1e6:.3g} MB"
         )
-        if best is not None and found.bytes > memory_bytes:
+        if best is not None and cost.bytes > memory_bytes:
             break
-        if best is None or found.seconds < 0.97 * best[1].seconds:
-            best = (chunk, found)
-        elif found.seconds > 1.5 * best[1].seconds:
+        if best is None or cost.seconds < 0.97 * best[1].seconds:
+            best = (chunk, cost)
+        elif cost.seconds > 1.5 * best[1].seconds:
             break
         chunk *= 2
     return best

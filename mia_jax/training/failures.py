@@ -1,9 +1,9 @@
-"""Models that cannot be used: what happened to each is on disk beside the models, so that the run
-goes on without them.
+"""Records the models that cannot be used, so that the run continues without them.
 
-`failed/<m>.json` of the train folder says in which stage, epoch and attempt, and why. The record
-counts while there is no model file: a later attempt that succeeds leaves the model and removes the
-record, and a model whose answers are not finite is moved to `failed/<m>.npz`.
+The file `failed/<m>.json` of the train folder says in which stage, epoch and attempt model m
+failed, and why. The record counts while there is no model file: a later attempt that succeeds
+writes the model and removes the record. A model whose answers are not finite is moved to
+`failed/<m>.npz`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Path = pathlib.Path
 
 
 def failed_file(folder: Path, m: int) -> Path:
-    """What is recorded about model m, which cannot be used."""
+    """Returns the path of the record of model m, which cannot be used."""
     return Trained(folder).failed(m)
 
 
@@ -34,51 +34,59 @@ def record(
     loss: str = "",
     attempt: int = 0,
 ) -> dict:
-    """Records that an attempt (0 is the first) at model m failed; of the stage 'query' the model
-    itself is kept beside the record.
+    """Records that an attempt (0 is the first) at model m failed, and returns the record.
+
+    If it failed in the stage 'query', the model itself is kept next to the record.
     """
-    found = dict(model=m, stage=stage, attempt=attempt, epoch=epoch, loss=loss, reason=reason)
-    files.write_json(failed_file(folder, m), found, seal=True)
+    entry = dict(model=m, stage=stage, attempt=attempt, epoch=epoch, loss=loss, reason=reason)
+    files.write_json(failed_file(folder, m), entry, seal=True)
     model = checkpoint.model_file(folder, m)
     if model.exists():
         os.replace(model, Trained(folder).failed_model(m))
-    return found
+    return entry
 
 
 def known(folder: Path, models: Iterable[int]) -> dict[int, dict]:
-    """{model: record} of those of `models` that failed and were not trained since."""
-    there = [
+    """Returns {model: record} of those of `models` that failed and were not trained since."""
+    failed = [
         m
         for m in models
         if failed_file(folder, m).exists() and not checkpoint.model_file(folder, m).exists()
     ]
-    return {m: _read(failed_file(folder, m), m) for m in there}
+    return {m: _read(failed_file(folder, m), m) for m in failed}
 
 
 def _read(path: Path, m: int) -> dict:
-    """The record of one model; ValueError if it is damaged or another model's."""
+    """Returns the record of one model.
+
+    Raises:
+        ValueError: if it is damaged or belongs to another model.
+    """
     remedy = (
         "Delete it and type the same command again: the model is trained again, with the same key."
     )
-    found = files.read_json(
+    entry = files.read_json(
         path, needs=dict(model=int, stage=str, attempt=int, reason=str), remedy=remedy
     )
-    if found["model"] != m:
+    if entry["model"] != m:
         raise ValueError(
-            files.damaged(path, ValueError(f"it is of model {found['model']}"), remedy=remedy)
+            files.damaged(path, ValueError(f"it is of model {entry['model']}"), remedy=remedy)
         )
-    return found
+    return entry
 
 
 def attempts(failed: Mapping[int, Mapping], retries: int) -> dict[int, int]:
-    """{failed model: the number of its next attempt} of those that have fewer than `retries`
-    further attempts behind them.
+    """Returns {failed model: number of its next attempt} for those with attempts left.
+
+    Args:
+        failed: {model: record}, as `known` returns it.
+        retries: the number of further attempts that a model may have.
     """
-    return {m: one["attempt"] + 1 for m, one in failed.items() if one["attempt"] < retries}
+    return {m: entry["attempt"] + 1 for m, entry in failed.items() if entry["attempt"] < retries}
 
 
 def forget(store: Store, m: int) -> None:
-    """Removes what an earlier attempt at model m left in a workdir: answers, snapshots, ledger.
+    """Removes what an earlier attempt at model m left in a workdir: answers, snapshots and ledger.
 
     Its record stays until there is a model.
     """
@@ -88,7 +96,7 @@ def forget(store: Store, m: int) -> None:
 
 
 def listed(models: Sequence[int], most: int = 5) -> str:
-    """'model 3', 'models 3, 5', 'models 0, 1, 2, 3, 4 and 7 more'."""
+    """Returns 'model 3', 'models 3, 5' or 'models 0, 1, 2, 3, 4 and 7 more'."""
     text = ", ".join(map(str, models[:most])) + (
         f" and {len(models) - most} more" if len(models) > most else ""
     )
@@ -96,16 +104,16 @@ def listed(models: Sequence[int], most: int = 5) -> str:
 
 
 def sentences(failed: Mapping[int, Mapping]) -> list[str]:
-    """One sentence per model: what happened, in its last attempt."""
-    found = []
-    for m, one in sorted(failed.items()):
-        again = f" (attempt {one['attempt'] + 1})" if one["attempt"] else ""
-        found.append(f"model {m}{again}: {one['reason']}")
-    return found
+    """Returns one sentence per model that says what happened in its last attempt."""
+    lines = []
+    for m, entry in sorted(failed.items()):
+        attempt = f" (attempt {entry['attempt'] + 1})" if entry["attempt"] else ""
+        lines.append(f"model {m}{attempt}: {entry['reason']}")
+    return lines
 
 
 def refusal(failed: Mapping[int, Mapping], *, why: str) -> str:
-    """The message of a run that cannot go on with the models that are left, with its remedies."""
+    """Returns the message of a run that cannot continue with the remaining models."""
     shown = sentences(failed)
     text = (
         f"{why}: "
@@ -115,6 +123,6 @@ def refusal(failed: Mapping[int, Mapping], *, why: str) -> str:
     return (
         f"{text}. A lower learner.learning_rate is the usual remedy. That is another training: use "
         "another workdir for it. In this workdir "
-        "run.retries=1 (or more) trains each failed model anew with another key. What is known "
+        "run.retries=1 (or more) trains each failed model again with another key. What is known "
         "about each is in train/failed."
     )

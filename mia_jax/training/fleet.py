@@ -1,8 +1,9 @@
-"""M runs of one learner: `chunk` models a device at a time, checkpointed, resumable and extensible.
+"""Trains M models with one learner: in chunks, checkpointed, resumable and extensible.
 
-A model's key and rows derive from (seed, model index) alone and its lane of the program does not
-know the others, so that a resumed run equals an uninterrupted one and a fleet can grow without
-retraining (bit for bit for the same chunk on CPU).
+A chunk is a number of models that one program trains together on one device. The key and the rows
+of a model derive from (seed, model index) only, and its lane of the program does not read the other
+lanes. Therefore a resumed run equals an uninterrupted one, and a fleet can grow without retraining
+(bit for bit for the same chunk on CPU).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from mia_jax.training.spread import Cancelled, spread
 from mia_jax.types import Learner, Pool
 
 Path = pathlib.Path
-KEEP = 300.0  # seconds
+KEEP = 300.0  # The state of a chunk is saved after this many seconds at the latest.
 
 
 def train(
@@ -47,22 +48,40 @@ def train(
     pause: Callable = lambda: None,
     attempts: Mapping[int, int] = {},
 ) -> dict[int, dict]:
-    """Trains those of `models` that are not on disk yet and leaves one file a model in
-    folder/model; `run` is recorded in every file.
+    """Trains those of `models` that are not on disk and writes one file per model to folder/model.
 
-    `rows_MK`, `weight_MK` are indexed by model number, `validation` = (rows_MV, weight_MV)
-    likewise. `lanes` chunks train at a time on each device (None: one a core on CPU, one
-    elsewhere). A chunk's state is on disk every `checkpoint_every` epochs (0: only at its end), and
-    after KEEP seconds, so that long epochs lose no more to a job that must end at once. A pool
-    larger than `pool_bytes` is streamed. `on_epoch(models, epoch, state, metrics)` hooks see the
-    state after each epoch. `pause()`, called before each epoch, may raise to end the run; every
-    chunk's state is on disk then.
+    A model fails if its loss becomes NaN or infinite, or if a variable is so in the end. It leaves
+    a record in folder/failed instead of a model, and all others are trained as if it had not
+    failed.
 
-    A model whose loss, or in the end a variable, is NaN or infinite has failed: it leaves a record
-    in folder/failed in place of a model, all others are trained as if it had not. Returns the
-    records of those of `models` that failed, now or before. A failed model is trained again only if
-    `attempts` {model: number of the attempt, from 1 on} says so, with a key of (seed, model,
-    attempt).
+    Args:
+        learner: the learning rule.
+        pool: all examples.
+        rows_MK: the rows of each model, indexed by the number of the model.
+        weight_MK: the weights of these rows; 0 on padding.
+        validation: (rows_MV, weight_MV), likewise; None for no validation.
+        seed: the seed from which the models' keys derive.
+        models: the numbers of the models.
+        folder: the train folder.
+        run: recorded in every file (checkpoint.place).
+        chunk: the number of models that a program trains together.
+        devices: the devices to use; None for the first one.
+        lanes: the number of chunks that train at the same time on each device. None means one per
+            core on CPU and one elsewhere.
+        checkpoint_every: the state of a chunk is saved every so many epochs (0: only at its end).
+            With a period it is also saved after KEEP seconds, so that a job that must end at once
+            loses little of a long epoch.
+        pool_bytes: a pool larger than this is streamed.
+        on_epoch: hooks hook(models, epoch, state, metrics) that see the state after each epoch.
+        metrics_file: the file to which the metrics of every epoch are appended.
+        pause: called before each epoch; it may raise to end the run, and every chunk's state is
+            then on disk.
+        attempts: {model: number of the attempt, from 1 on} of the failed models that are trained
+            again, with a key derived from (seed, model, attempt). Other failed models are not
+            trained again.
+
+    Returns:
+        {model: record} of those of `models` that failed, now or earlier.
     """
     check_monitor(learner=learner, pool=pool, validation=validation is not None)
     have = set(checkpoint.finished(folder, models)) | (
@@ -70,22 +89,23 @@ def train(
     )
     todo = [m for m in models if m not in have]
     group = lambda m: (attempts.get(m, 0), m // chunk)  # noqa: E731
-    chunks = [[m for m in todo if group(m) == one] for one in sorted(set(map(group, todo)))]
+    groups = sorted(set(map(group, todo)))
+    chunks = [[m for m in todo if group(m) == number] for number in groups]
     devices = devices or jax.local_devices()[:1]
     program = programs.make(learner=learner, chunk=chunk, validation=validation is not None)
     source = _Source(pool, pool_bytes, devices)
     progress = Progress(title="train", total=len(todo) * max(1, learner.epochs), unit="epoch")
     begin, finished = time.monotonic(), 0
 
-    def work(own: list[int], device, check: Callable) -> None:
+    def work(chunk_models: list[int], device, check: Callable) -> None:
         nonlocal finished
         start = time.monotonic()
-        attempt = attempts.get(own[0], 0)
+        attempt = attempts.get(chunk_models[0], 0)
         part = _Chunk(
             learner,
             program,
             source,
-            own,
+            chunk_models,
             chunk,
             rows_MK,
             weight_MK,
@@ -105,34 +125,35 @@ def train(
         )
         seconds = time.monotonic() - start
         part.save(seconds=seconds)
-        finished += len(own)
+        finished += len(chunk_models)
         left = len(todo) - finished
         rest = (
             f"; {left} left, about {duration((time.monotonic() - begin) / finished * left)}"
             if left
             else ""
         )
-        span = f"model {own[0]}" if len(own) == 1 else f"models {own[0]}-{own[-1]}"
+        first, last = chunk_models[0], chunk_models[-1]
+        span = f"model {first}" if first == last else f"models {first}-{last}"
         progress.line(f"train: {span} done in {duration(seconds)} ({part.note()}){rest}")
 
     spread(work, chunks, devices, lanes, pause)
     progress.close()
     failed = failures.known(folder, models)
-    checkpoint.discard_running(folder, {m: one["attempt"] for m, one in failed.items()})
+    checkpoint.discard_running(folder, {m: entry["attempt"] for m, entry in failed.items()})
     return failed
 
 
 def check_monitor(*, learner: Learner, pool: Pool, validation: bool) -> None:
-    """ValueError if the stopping rule watches a metric that this run does not have."""
+    """Raises ValueError if the stopping rule watches a metric that this run does not have."""
     if not learner.stopping:
         return
     sample = stream.bare(pool, np.arange(1))
-    one = jnp.zeros(1, jnp.int32), jnp.ones(1, jnp.float32)
+    row = jnp.zeros(1, jnp.int32), jnp.ones(1, jnp.float32)
 
     def metrics(key):
         state = learner.init(key, sample)
-        trained = learner.epoch(state, sample, *learner.plan(key, jnp.uint32(1), *one))[1]
-        return trained, learner.evaluate(state.variables, sample, *one)
+        trained = learner.epoch(state, sample, *learner.plan(key, jnp.uint32(1), *row))[1]
+        return trained, learner.evaluate(state.variables, sample, *row)
 
     trained, evaluated = jax.eval_shape(metrics, jax.random.key(0))
     known = [name for name in trained if name != "weight"]
@@ -146,7 +167,7 @@ def check_monitor(*, learner: Learner, pool: Pool, validation: bool) -> None:
 
 
 class _Source:
-    """The pool as the programs take it: resident on every device, or gathered a part at a time."""
+    """Provides the pool to the programs: resident on every device, or gathered part by part."""
 
     def __init__(self, pool: Pool, limit: int, devices: list):
         self.pool, self.limit = stream.bare(pool), limit
@@ -156,10 +177,11 @@ class _Source:
         )
 
     def sample(self, device) -> Pool:
+        """Returns a pool of one row, from which the shapes are known."""
         return jax.device_put(stream.bare(self.pool, np.arange(1)), device)
 
     def parts(self, index, weight, device):
-        """(pool, index, weight) of consecutive steps."""
+        """Yields (pool, index, weight) of consecutive steps."""
         if device in self.resident:
             yield self.resident[device], index, weight
             return
@@ -172,7 +194,7 @@ class _Source:
             yield jax.device_put(part, device)
 
     def subset(self, rows_MV: np.ndarray, device) -> tuple[Pool, np.ndarray]:
-        """A pool that has these rows, and their numbers in it."""
+        """Returns a pool that contains these rows, and the numbers of the rows in it."""
         if device in self.resident:
             return self.resident[device], rows_MV
         rows, local = np.unique(rows_MV, return_inverse=True)
@@ -182,12 +204,12 @@ class _Source:
 
 
 class _Chunk:
-    """A chunk of models in training on one device; a short one is padded with copies of its last
-    model, which are dropped at the end.
+    """Trains a chunk of models on one device.
 
-    `failed` {model: what happened} are those whose numbers are not finite any more. They go on as
-    NaN in their lane of the program, which no other lane reads, so that the others are trained by
-    the same program on the same numbers as without them.
+    A short chunk is padded with copies of its last model, which are dropped at the end. `failed`
+    {model: what happened} are the models whose numbers are not finite any more. They continue as
+    NaN in their lane of the program, which no other lane reads. The other models are therefore
+    trained by the same program on the same numbers as without them.
     """
 
     def __init__(
@@ -222,11 +244,8 @@ class _Chunk:
         keys, self.rows, self.weight = jax.device_put(
             (keys, rows_MK[padded], weight_MK[padded]), device
         )
-        self.epoch, self.history, self.overflow = (
-            0,
-            {},
-            [],
-        )  # overflow: of private training, which models' batches had too many units, [M] per epoch
+        self.epoch, self.history = 0, {}
+        self.overflow = []  # private training: whose batches had too many units, [M] per epoch
         saved = checkpoint.load_running(
             folder, models, jax.eval_shape(program.init, keys, sample), attempt, run=run
         )
@@ -261,12 +280,11 @@ class _Chunk:
         metrics_file: Path | None,
         check: Callable,
     ) -> None:
-        """Epochs until the last one, or until every model has stopped."""
+        """Trains until the last epoch, or until every model has stopped or failed."""
         progress.advance(self.epoch * len(self.models))
         kept = time.monotonic()
-        pending = (
-            None  # metrics are read one epoch late, so that the device never waits for the host
-        )
+        # Metrics are read one epoch late, so that the device never waits for the host.
+        pending = None
         stop = False
         while self.epoch < self.learner.epochs and not stop:
             try:
@@ -304,7 +322,7 @@ class _Chunk:
         progress.advance((self.learner.epochs - self.epoch) * len(self.models))
 
     def _keep(self) -> None:
-        """The chunk's state on disk; its history goes to this epoch."""
+        """Saves the state of the chunk and its history up to this epoch."""
         memory.wait(self.state)
         history = {
             name: np.stack(values)
@@ -317,6 +335,7 @@ class _Chunk:
         )
 
     def _epoch(self):
+        """Trains one epoch; returns the metrics and which models are done, both on the device."""
         epoch = jnp.uint32(self.epoch)
         index, weight = self.program.plan(self.state.key, epoch, self.rows, self.weight)
         sums = None
@@ -331,9 +350,7 @@ class _Chunk:
         return metrics, (done if done is None else jnp.array(done))
 
     def _record(self, epoch: int, result, progress: Progress, metrics_file: Path | None) -> bool:
-        """Keeps one epoch's metrics; returns whether every model of the chunk has stopped or
-        failed.
-        """
+        """Keeps the metrics of one epoch; returns whether every model has stopped or failed."""
         metrics, done = memory.fetch(result)
         before = dict(self.failed)
         active = self._active(epoch) & ~self._failed_M()
@@ -348,10 +365,11 @@ class _Chunk:
             )
         if metrics_file is not None:
             running = [(i, m) for i, m in enumerate(self.models) if active[i]]
+            # JSON has no infinity, which is the epsilon of training without noise.
             plain = {
                 name: [float(x) if np.isfinite(x) else None for x in v]
                 for name, v in metrics.items()
-            }  # JSON has no infinity: epsilon without noise
+            }
             records = [
                 dict(stage="train", model=m, epoch=epoch)
                 | {name: v[i] for name, v in plain.items()}
@@ -365,14 +383,14 @@ class _Chunk:
         return bool((over if done is None else over | done[: len(self.models)]).all())
 
     def _diverged(self, epoch: int, loss_M: np.ndarray, active_M: np.ndarray) -> None:
-        """Marks the models that trained in this epoch and whose loss is not finite."""
+        """Marks as failed the models that trained in this epoch and whose loss is not finite."""
         for i in np.flatnonzero(active_M & ~np.isfinite(loss_M)):
             self._fail(
                 i, f"its loss became {loss_M[i]} in epoch {epoch}", epoch=epoch, loss=str(loss_M[i])
             )
 
     def _overflowed(self, epoch: int, over_M: np.ndarray) -> None:
-        """Marks the models of private training whose batches did not fit."""
+        """Marks as failed the models of private training whose batches exceeded their slots."""
         for i in np.flatnonzero(over_M):
             reason = (
                 f"a batch of epoch {epoch} drew more units than it has slots, and dropping some is "
@@ -381,16 +399,17 @@ class _Chunk:
             self._fail(i, reason, epoch=epoch)
 
     def _fail(self, i: int, reason: str, **more) -> None:
-        """Model i of the chunk has failed; the first reason stays."""
+        """Marks model i of the chunk as failed; the first reason is kept."""
         self.failed.setdefault(self.models[i], dict(reason=reason, **more))
 
     def _failed_M(self) -> np.ndarray:
-        """Which models of the chunk have failed."""
+        """Returns which models of the chunk have failed."""
         return np.isin(self.models, list(self.failed))
 
     def _accounted(self, epoch: int, metrics: dict) -> dict:
-        """A private learner's metrics with the epsilon so far; a model whose batch had more units
-        than slots has failed.
+        """Returns the metrics of a private learner with the epsilon after this epoch.
+
+        A model whose batch had more units than slots is marked as failed.
         """
         guarantee = self.learner.guarantee
         if guarantee is None:
@@ -400,16 +419,14 @@ class _Chunk:
         return metrics | dict(epsilon=np.full(len(metrics["loss"]), guarantee.epsilon(epoch)))
 
     def _active(self, epoch: int) -> np.ndarray:
-        """Which models were still training in this epoch."""
+        """Returns which models were still training in this epoch."""
         if not self.learner.stopping:
             return np.ones(len(self.models), bool)
         stopped = np.asarray(jax.device_get(self.state.stop.stopped_epoch))[: len(self.models)]
         return (stopped == 0) | (epoch <= stopped)
 
     def save(self, *, seconds: float) -> None:
-        """One file a finished model, or the record of one that failed; then the chunk's checkpoint
-        goes.
-        """
+        """Writes the file of each finished model or failure, and removes the checkpoint."""
         released = self.learner.released or (
             lambda state: stopping.best_variables(state.stop, state.variables)
         )
@@ -422,8 +439,8 @@ class _Chunk:
                 & ~self._failed_M()
             ):
                 self._fail(i, f"{name} is not finite after training", epoch=self.lengths()[i])
-        for m, one in self.failed.items():
-            failures.record(self.folder, m, stage="train", attempt=self.attempt, **one)
+        for m, failure in self.failed.items():
+            failures.record(self.folder, m, stage="train", attempt=self.attempt, **failure)
         for i, (m, epochs) in enumerate(zip(self.models, self.lengths(), strict=True)):
             if m in self.failed:
                 continue
@@ -436,14 +453,14 @@ class _Chunk:
                 stopped=np.bool_(stop.done[i] if stop is not None else False),
                 seconds=np.float64(seconds / len(self.models)),
             )
-            own = jax.tree.map(lambda a, i=i: a[i], variables)
+            trained = jax.tree.map(lambda a, i=i: a[i], variables)
             if self.learner.guarantee is not None:
                 checkpoint.save_ledger(self.folder, m, self._ledger(i, history), run=self.run)
             summary |= dict(attempt=np.int32(self.attempt)) if self.attempt else {}
             checkpoint.save_model(
                 self.folder,
                 m,
-                own,
+                trained,
                 history | {f"summary/{k}": v for k, v in summary.items()},
                 run=self.run,
             )
@@ -451,9 +468,7 @@ class _Chunk:
         checkpoint.discard_running(self.folder, dict.fromkeys(self.failed, self.attempt))
 
     def _ledger(self, i: int, history: dict) -> dict:
-        """What model i of the chunk really did: the steps it took and the least noise that it added
-        in any epoch.
-        """
+        """Returns what training model i really did: its steps and its least noise in any epoch."""
         noise = history.get("noise_multiplier", np.zeros(0))
         least = float(noise[noise > 0].min()) if (noise > 0).any() else 0.0
         steps = int(jax.device_get(self.state.step)[i])
@@ -462,9 +477,7 @@ class _Chunk:
         )
 
     def note(self) -> str:
-        """'100 epochs, loss 0.012, accuracy 1.000': each model's last values, averaged over the
-        chunk.
-        """
+        """Returns '100 epochs, loss 0.012, accuracy 1.000': the chunk's mean last values."""
         if len(self.failed) == len(self.models):
             return "all failed"
         ends = {
@@ -485,7 +498,7 @@ class _Chunk:
         )
 
     def lengths(self) -> list[int]:
-        """How many epochs each model was trained."""
+        """Returns the number of epochs that each model was trained."""
         run = len(next(iter(self.history.values()), ()))
         stopped = (
             jax.device_get(self.state.stop.stopped_epoch)

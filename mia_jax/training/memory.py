@@ -1,9 +1,8 @@
-"""How much memory there is, what running out of it looks like, and waiting for a device that may
-have run out of it.
+"""Measures how much memory is left, recognizes errors of running out, and waits for devices safely.
 
 The limit is the smallest of what the system has available and what this process may use: control
 groups (jobs of Slurm, containers of Kubernetes), resource limits (`ulimit -v`, `ulimit -d`), or on
-an accelerator the device's own.
+an accelerator the device's memory.
 """
 
 from __future__ import annotations
@@ -21,22 +20,18 @@ from mia_jax.runtime.progress import size
 
 Path = pathlib.Path
 ROOT = Path("/")
-UNLIMITED = 1 << 60  # control groups write a larger number where there is no limit
-V2 = (
-    "memory.max",
-    "memory.current",
-    "inactive_file",
-)  # of a control group: its limit, what it uses, and what of that the system can drop
+UNLIMITED = 1 << 60  # A control group without a limit writes a larger number.
+# The files of a control group (versions 2 and 1): its limit, its usage, and the part of the usage
+# that the system can drop.
+V2 = ("memory.max", "memory.current", "inactive_file")
 V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-RESERVED = (
-    768 * 2**20
-    # of a limit of addresses: stacks, arenas and holes that threads and allocators take beside the
-    # arrays
-)
-WINDOW = (
-    30.0  # seconds of waiting in which a CPU device that computes takes more than IDLE of a core
-)
+# Bytes of an address-space limit that are not for arrays: the stacks, arenas and holes of threads
+# and allocators.
+RESERVED = 768 * 2**20
+# In so many seconds of waiting, a CPU device that computes takes more than IDLE of a core.
+WINDOW = 30.0
 IDLE = 0.01
+# Parts of the messages of errors that say that memory ran out.
 SIGNS = (
     "resource_exhausted",
     "out of memory",
@@ -47,21 +42,23 @@ SIGNS = (
 
 
 class OutOfMemory(MemoryError):
-    """A plan that does not fit, or memory that ran out: the message has the numbers and how to
-    lower them.
-    """
+    """Says that a plan does not fit or that memory ran out, with the numbers and the remedies."""
 
 
 class Limit(NamedTuple):
-    """Bytes that can still be used, and whose limit that is."""
+    """Holds the bytes that can still be used, and where that limit comes from."""
 
     bytes: int
     source: str
 
 
 def available(device=None, *, root: Path = ROOT) -> Limit:
-    """What can still be used: of an accelerator `device` its own memory, else of this process the
-    smallest of all limits.
+    """Returns the memory that can still be used.
+
+    Args:
+        device: an accelerator, whose memory counts; None for the smallest of all limits of this
+            process.
+        root: the root of the file system.
     """
     stats = (device.memory_stats() or {}) if device is not None else {}
     if "bytes_limit" in stats:
@@ -73,30 +70,32 @@ def available(device=None, *, root: Path = ROOT) -> Limit:
 
 
 def limits(root: Path = ROOT) -> list[Limit]:
-    """Every limit of this process's memory, less what it uses; at least one."""
-    found = [*_of_system(root), *_of_groups(root), *_of_process(root)]
-    return found or [Limit(UNLIMITED, "no limit is known")]
+    """Returns every limit of this process's memory, less what it uses; at least one."""
+    known = [*_of_system(root), *_of_groups(root), *_of_process(root)]
+    return known or [Limit(UNLIMITED, "no limit is known")]
 
 
 def _of_system(root: Path) -> Iterator[Limit]:
+    """Yields the memory that is available on this machine."""
     for name, number in _numbers(root / "proc" / "meminfo"):
         if name == "MemAvailable":
             yield Limit(number * 1024, "memory that is free on this machine")
 
 
 def _of_groups(root: Path) -> Iterator[Limit]:
-    """Control groups, version 2 and 1, from the process's own up to the root of what this process
-    can see.
+    """Yields the limits of control groups (versions 2 and 1).
+
+    They start at the group of the process and end at the root of what this process can see.
     """
     for line in _text(root / "proc" / "self" / "cgroup").splitlines():
         number, controllers, path = (*line.split(":", 2), "", "")[:3]
-        two = number == "0" and not controllers
-        if not two and "memory" not in controllers.split(","):
+        version_2 = number == "0" and not controllers
+        if not version_2 and "memory" not in controllers.split(","):
             continue
-        top = root / "sys" / "fs" / "cgroup" / ("" if two else "memory")
-        names = V2 if two else V1
-        own = Path(path.lstrip("/"))
-        for folder in [top / part for part in (own, *own.parents)]:
+        top = root / "sys" / "fs" / "cgroup" / ("" if version_2 else "memory")
+        names = V2 if version_2 else V1
+        group = Path(path.lstrip("/"))
+        for folder in [top / part for part in (group, *group.parents)]:
             limit = _text(folder / names[0]).strip()
             if limit.isdigit() and int(limit) < UNLIMITED:
                 used = int(_text(folder / names[1]).strip() or 0) - dict(
@@ -109,6 +108,7 @@ def _of_groups(root: Path) -> Iterator[Limit]:
 
 
 def _of_process(root: Path) -> Iterator[Limit]:
+    """Yields the resource limits of this process (`ulimit -v`, `ulimit -d`)."""
     used = dict(_numbers(root / "proc" / "self" / "status"))
     for kind, name, words in (
         (resource.RLIMIT_AS, "VmSize", "ulimit -v"),
@@ -124,6 +124,7 @@ def _of_process(root: Path) -> Iterator[Limit]:
 
 
 def _text(path: Path) -> str:
+    """Returns the text of a file; '' if it cannot be read."""
     try:
         return path.read_text()
     except OSError:
@@ -131,7 +132,7 @@ def _text(path: Path) -> str:
 
 
 def _numbers(path: Path) -> Iterator[tuple[str, int]]:
-    """(name, number) of lines 'name: 123 kB' and 'name 123'."""
+    """Yields (name, number) of lines 'name: 123 kB' and 'name 123'."""
     for line in _text(path).splitlines():
         name, *rest = line.replace(":", " ").split()[:2] or [""]
         if rest and rest[0].isdigit():
@@ -139,7 +140,7 @@ def _numbers(path: Path) -> Iterator[tuple[str, int]]:
 
 
 def ran_out(error: BaseException) -> bool:
-    """Whether an error of Python, NumPy or XLA says that memory ran out."""
+    """Returns whether an error of Python, NumPy or XLA says that memory ran out."""
     if isinstance(error, MemoryError):
         return True
     return isinstance(error, jax.errors.JaxRuntimeError) and any(
@@ -148,7 +149,7 @@ def ran_out(error: BaseException) -> bool:
 
 
 def sentence(error: BaseException, *, what: str, remedy: str, limit: Limit) -> str:
-    """The message of memory that ran out while `what` was done."""
+    """Returns the message that memory ran out while `what` was done."""
     first = (str(error).strip().splitlines() or [""])[0][:200]
     return (
         f"out of memory while {what}{f' ({first})' if first else ''}; {size(limit.bytes)} are left "
@@ -157,14 +158,15 @@ def sentence(error: BaseException, *, what: str, remedy: str, limit: Limit) -> s
 
 
 def fetch(tree):
-    """The arrays of a pytree on the host, as jax.device_get; MemoryError if they never come."""
+    """Returns the arrays of a pytree on the host; MemoryError if they never arrive.
+
+    Same as jax.device_get, but on a CPU device the wait is watched (see `watched`).
+    """
     return watched(lambda: jax.device_get(tree)) if _on_cpu(tree) else jax.device_get(tree)
 
 
 def wait(tree):
-    """Blocks until the arrays of a pytree are computed and returns it; MemoryError if they never
-    are.
-    """
+    """Returns a pytree once its arrays are computed; MemoryError if they never are."""
     return (
         watched(lambda: jax.block_until_ready(tree))
         if _on_cpu(tree)
@@ -173,34 +175,36 @@ def wait(tree):
 
 
 def _on_cpu(tree) -> bool:
-    """Whether the arrays of a pytree are on a CPU device."""
+    """Returns whether the arrays of a pytree are on a CPU device."""
     array = next((leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)), None)
     return array is not None and next(iter(array.devices())).platform == "cpu"
 
 
 def watched(work: Callable, *, window: float = WINDOW):
-    """The result of work(), which waits for a CPU device; MemoryError if this process computes
-    nothing any more.
+    """Returns the result of work(), which waits for a CPU device.
 
-    XLA's CPU device loses a program whose memory could not be allocated: no error is raised, and
-    whoever waits for its results waits forever, deaf to signals. A process that computes takes
-    processor time, so one that takes none for `window` seconds waits in vain. `work` is done in a
-    thread of its own, which is left behind then.
+    XLA's CPU device loses a program whose memory could not be allocated. No error is raised, and a
+    thread that waits for its results waits forever and does not react to signals. A process that
+    computes takes processor time, so a process that takes none for `window` seconds waits in vain.
+    `work` runs in a separate thread, which is abandoned in that case.
+
+    Raises:
+        MemoryError: if this process does not compute anything any more.
     """
-    found, done = [], threading.Event()
+    results, done = [], threading.Event()
 
     def run() -> None:
         try:
-            found.append((work(), None))
+            results.append((work(), None))
         except BaseException as error:
-            found.append((None, error))
+            results.append((None, error))
         finally:
             done.set()
 
     threading.Thread(target=run, name="waiting for the device", daemon=True).start()
     waited, used, step = 0.0, time.process_time(), min(1.0, window / 4)
     while not done.wait(step):
-        waited += step  # not by the clock: time in which the process was stopped does not count
+        waited += step  # The clock would also count time in which the process was stopped.
         if waited >= window:
             if time.process_time() - used < IDLE * waited:
                 raise MemoryError(
@@ -208,7 +212,7 @@ def watched(work: Callable, *, window: float = WINDOW):
                     "likely an allocation failed"
                 )
             waited, used = 0.0, time.process_time()
-    result, error = found[0]
+    result, error = results[0]
     if error is not None:
         raise error
     return result

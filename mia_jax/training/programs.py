@@ -1,5 +1,6 @@
-"""The compiled programs of a chunk of models on one device: plan an epoch, run (a part of) it,
-finish it. Each is `vmap` of one model's.
+"""Compiles the programs of a chunk of models: plan an epoch, run (a part of) it, finish it.
+
+Each program runs on one device and is `vmap` of the program of one model.
 """
 
 from __future__ import annotations
@@ -13,26 +14,24 @@ import jax.numpy as jnp
 
 from mia_jax.types import Learner, Pool, TrainState
 
-ATTEMPTS = (
-    2**32 - 1
-    # fold_in(root, ATTEMPTS) is the root of the further attempts at models that failed; no model
-    # has
-    # this number
-)
-PLAN_KEY = (
-    2**31 - 1
-    # fold_in(state.key, PLAN_KEY) draws the plans; steps use fold_in(state.key, step), which never
-    # gets
-    # there
-)
-ONCE = {
-    "xla_backend_optimization_level": 0
-}  # for a program that runs once a chunk: compiling it is what it costs
+# fold_in(root, ATTEMPTS) is the root of the keys of further attempts at models that failed. No
+# model has this number.
+ATTEMPTS = 2**32 - 1
+# fold_in(state.key, PLAN_KEY) draws the plans. Steps use fold_in(state.key, step), and no step has
+# this number.
+PLAN_KEY = 2**31 - 1
+# For a program that runs once per chunk: most of its cost is its compilation.
+ONCE = {"xla_backend_optimization_level": 0}
 
 
 class Programs(NamedTuple):
-    """`init(key_M, pool)`, `plan(key_M, epoch, rows_MK, weight_MK)`, `run(state, pool, index_MSB,
-    weight_MSB)`, `finish(state, sums, pool, epoch, rows_MV, weight_MV)`; M is the chunk.
+    """Holds the compiled programs of a chunk of M models.
+
+    Attributes:
+        init: init(key_M, pool) -> state.
+        plan: plan(key_M, epoch, rows_MK, weight_MK) -> (index_MSB, weight_MSB).
+        run: run(state, pool, index_MSB, weight_MSB) -> (state, sums).
+        finish: finish(state, sums, pool, epoch, rows_MV, weight_MV) -> (state, metrics).
     """
 
     init: Callable
@@ -42,7 +41,7 @@ class Programs(NamedTuple):
 
 
 def make(*, learner: Learner, chunk: int, validation: bool = False) -> Programs:
-    """The programs of `chunk` models; `run` donates the state."""
+    """Returns the programs of `chunk` models; `run` donates the state."""
 
     def plan(key, epoch, rows_K, weight_K):
         return learner.plan(jax.random.fold_in(key, PLAN_KEY), epoch, rows_K, weight_K)
@@ -68,10 +67,9 @@ def make(*, learner: Learner, chunk: int, validation: bool = False) -> Programs:
 
     plan, run, finish = strict(plan), strict(run), strict(finish)
 
+    # Models are initialized one at a time: random bits under vmap double the compilation time.
     @strict
-    def init(
-        key_M, pool: Pool
-    ):  # one model at a time: random bits under vmap cost twice the compilation
+    def init(key_M, pool: Pool):
         return jax.lax.map(lambda key: learner.init(key, pool), key_M)
 
     return Programs(
@@ -83,8 +81,9 @@ def make(*, learner: Learner, chunk: int, validation: bool = False) -> Programs:
 
 
 def strict(function: Callable) -> Callable:
-    """The function, traced with rank promotion an error: [B] beside [B,C] is a mistake that would
-    broadcast to garbage without a word.
+    """Returns the function, traced with rank promotion as an error.
+
+    An operation on [B] and [B,C] is a mistake that would otherwise broadcast silently to garbage.
     """
 
     @functools.wraps(function)
@@ -96,8 +95,10 @@ def strict(function: Callable) -> Callable:
 
 
 def over_models(function: Callable, in_axes: tuple, chunk: int) -> Callable:
-    """`vmap` over a leading axis of `chunk` models; a chunk of one is not batched at all, which
-    leaves a convolution its faster forms.
+    """Returns `vmap` of the function over a leading axis of `chunk` models.
+
+    A chunk of one model is not batched at all, which keeps the faster forms of a convolution
+    available.
     """
     if chunk > 1:
         return jax.vmap(function, in_axes)
@@ -113,7 +114,7 @@ def over_models(function: Callable, in_axes: tuple, chunk: int) -> Callable:
 
 
 def freeze(old: TrainState, new: TrainState) -> TrainState:
-    """`new`, or `old` for a model that has stopped."""
+    """Returns `new`, or `old` for a model that has stopped."""
     done = old.stop.done
     keep = lambda a, b: jax.tree.map(lambda x, y: jnp.where(done, x, y), a, b)  # noqa: E731
     return TrainState(
@@ -126,7 +127,7 @@ def freeze(old: TrainState, new: TrainState) -> TrainState:
 
 
 def averages(sums: dict) -> dict:
-    """Weighted means from weighted sums; NaN never arises from an empty sum (it is 0)."""
+    """Returns weighted means from weighted sums; an empty sum gives 0 and never NaN."""
     return {
         name: value / jnp.maximum(sums["weight"], 1e-12)
         for name, value in sums.items()
@@ -135,9 +136,9 @@ def averages(sums: dict) -> dict:
 
 
 def model_keys(*, seed: int, models, attempt: int = 0) -> jax.Array:
-    """One threefry key a model from (seed, model index, attempt) alone, [M].
+    """Returns one threefry key per model from (seed, model index, attempt) only, [M].
 
-    Of a seed every bit counts (jax.random.key takes its last 32 alone).
+    All bits of the seed count (jax.random.key takes only its last 32).
     """
     root, rest = jax.random.key(seed & 0xFFFFFFFF, impl="threefry2x32"), seed >> 32
     root = jax.random.fold_in(root, rest) if rest else root

@@ -1,10 +1,10 @@
-"""Work over several devices: a worker of a device takes the next item, and every device runs the
-same single-device program.
+"""Spreads work over several devices: each worker takes the next item from a queue.
 
-Not one program over a mesh: measured on fake CPU devices, a partitioned program fuses its loops
-differently from the single-device one and differs in the last bit, so that the number of devices
-would change the models. Independent models need no communication, and a queue also keeps devices
-busy when some models stop early. Each device compiles its own copy, all at the same time.
+Every device runs the same single-device program. One program partitioned over a mesh was measured
+on fake CPU devices: it fuses its loops differently from the single-device one and differs in the
+last bit, so that the number of devices would change the models. Independent models need no
+communication, and a queue also keeps devices busy when some models stop early. Each device compiles
+its own copy, all at the same time.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from mia_jax.runtime import precision
 
 
 class Cancelled(Exception):
-    """Another worker failed; its error is the one that is raised."""
+    """Says that another worker failed; that worker's error is the one that is raised."""
 
 
 def default_lanes(devices: Sequence) -> int:
-    """How many workers a device can feed: on CPU as many as it has cores (a program of small arrays
-    keeps one core busy), elsewhere one.
+    """Returns how many workers a device can feed.
+
+    On CPU that is the number of cores (a program of small arrays keeps one core busy), elsewhere
+    one.
     """
     if devices[0].platform != "cpu":
         return 1
@@ -31,7 +33,7 @@ def default_lanes(devices: Sequence) -> int:
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Returns how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -42,12 +44,17 @@ def spread(
     lanes: int | None = None,
     pause: Callable = lambda: None,
 ) -> None:
-    """Calls work(item, device, check) for every item, `lanes` items a device at a time (None:
-    `default_lanes`).
+    """Calls work(item, device, check) for every item and raises the first error.
 
-    `check()` calls `pause()`, which raises what ends all work at its next safe place, and raises
-    Cancelled once another worker has failed. Raises the first error. All lanes of a device run the
-    same compiled programs.
+    `check()` calls `pause()` first, and raises Cancelled once another worker has failed. All lanes
+    of a device run the same compiled programs.
+
+    Args:
+        work: the function of an item.
+        items: the items of work.
+        devices: the devices to use.
+        lanes: the number of items in work per device at the same time; None for `default_lanes`.
+        pause: raises an exception if all work has to end at its next safe place.
     """
     devices = list(devices) * (default_lanes(devices) if lanes is None else lanes)
     if len(devices) == 1 or len(items) <= 1:
@@ -60,7 +67,7 @@ def spread(
     errors: list[BaseException] = []
 
     def check() -> None:
-        pause()  # first: every worker has something to keep
+        pause()  # This comes first, because every worker has state to save.
         if errors:
             raise Cancelled
 

@@ -1,6 +1,4 @@
-"""Where the examples live: the whole pool on the devices when it fits, else the rows of a few steps
-at a time.
-"""
+"""Places the examples: the whole pool on the devices if it fits, else the rows of a few steps."""
 
 from __future__ import annotations
 
@@ -12,21 +10,22 @@ from mia_jax.types import Pool
 
 
 def num_bytes(pool: Pool) -> int:
-    """Bytes of x and y."""
+    """Returns the number of bytes of x and y."""
     return np.asarray(pool.x).nbytes + np.asarray(pool.y).nbytes
 
 
 def bare(pool: Pool, rows_K=None) -> Pool:
-    """x and y (of some rows) without columns, as the learners see a pool."""
+    """Returns x and y (of some rows) without columns, as the learners see a pool."""
     take = (lambda a: a) if rows_K is None else (lambda a: a[rows_K])
     return Pool(x=take(pool.x), y=take(pool.y), name=pool.name, task=pool.task)
 
 
 def part_size(*, pool: Pool, shape_MSB: tuple[int, ...], limit: int) -> tuple[int, int]:
-    """(steps, rows) of a full part of an epoch with these indices; a part of one step is the
-    smallest, whatever the limit.
+    """Returns (steps, rows) of a full part of an epoch with indices of this shape.
+
+    A part has at least one step, even if that exceeds the limit (in bytes).
     """
-    models, steps, *batch = shape_MSB  # a batch of pairs has one more axis
+    models, steps, *batch = shape_MSB  # A batch of pairs has one more axis.
     batch = int(np.prod(batch))
     row = max(1, num_bytes(pool) // len(pool.y))
     length = int(np.clip(limit // (row * models * batch), 1, steps))
@@ -36,11 +35,10 @@ def part_size(*, pool: Pool, shape_MSB: tuple[int, ...], limit: int) -> tuple[in
 def parts(
     *, pool: Pool, index_MSB: np.ndarray, weight_MSB: np.ndarray, limit: int
 ) -> Iterator[tuple]:
-    """(pool, index, weight) for consecutive steps whose rows together fit in `limit` bytes; the
-    same steps in the same order.
+    """Yields (pool, index, weight) of consecutive steps whose rows fit together in `limit` bytes.
 
-    The pool of a part holds the distinct rows of its steps, padded to a fixed number of rows so
-    that one program serves all full parts.
+    Together they are the same steps in the same order. The pool of a part holds the distinct rows
+    of its steps, padded to a fixed number of rows so that one program serves all full parts.
     """
     steps = index_MSB.shape[1]
     length, capacity = part_size(pool=pool, shape_MSB=index_MSB.shape, limit=limit)

@@ -468,7 +468,8 @@ def test_without_noise_or_steps_a_run_says_so(tmp_path):
         and not claim["refused"]
     )
     text = guarantee.text(guarantee=claim)
-    assert "No epsilon: none is finite" in text and "No noise is added" in text
+    assert "No epsilon can be claimed: no accountant has a finite one" in text
+    assert "No noise is added" in text
     assert (
         json.loads(
             (tmp_path / "metrics.jsonl").read_text().splitlines()[0], parse_constant=pytest.fail
