@@ -57,6 +57,7 @@ _FOLDERS = dict(
     classifiers="fitting", sections="report.sections"
 )  # the folder of a kind that is not called like it
 _HELPERS = dict(
+    attacks=("toolkit",),
     models=("layers",),
     learners=("plan", "stopping"),
     classifiers=("moments", "network", "quantiles", "rows"),

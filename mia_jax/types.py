@@ -437,6 +437,8 @@ class Design:
                 f"models={models} is fewer than the {len(self.member_MN)} models that exist; a "
                 "design can only be extended."
             )
+        if self.remake is None:
+            raise ValueError(f"the design {self.name!r} cannot be extended: it has no `remake`.")
         return self.remake(models)
 
 
