@@ -30,4 +30,4 @@ test-all: lint
 	$(BIN)/python -m pytest -q -n 2
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache

@@ -262,7 +262,8 @@ class Results:
             for r in self.table
             if r["target"] is None and r["metric"] in COLUMNS and (by_slice or r["slice"] == "all")
         ]
-        cells, knows = {}, {r["attack"]: r["knows"] for r in rows}
+        knows = {r["attack"]: r["knows"] for r in rows}
+        cells: dict[tuple[str, str], dict[str, float | None]] = {}
         for row in rows:
             cells.setdefault((row["attack"], row["slice"]), {})[row["metric"]] = row["value"]
         order = {
@@ -291,12 +292,16 @@ class Results:
         With a `folder`: writes every figure there as PNG and returns their paths.
         """
         scored = {attack: dict(score_TN=self.target_scores(attack)) for attack in self.scores}
-        shared = {k: self.evidence[k] for k in ("member_TN", "evaluated_TN")}
+        member_TN, evaluated_TN = self.evidence["member_TN"], self.evidence["evaluated_TN"]
         count, seed = int(self.evidence["draws"]), self.report["about"]["seed"]
-        draws = bootstrap.make(
-            shared["member_TN"].shape[1], self.evidence["unit_T"], draws=count, seed=seed
+        draws = bootstrap.make(member_TN.shape[1], self.evidence["unit_T"], draws=count, seed=seed)
+        made = files.drawn(
+            self.report,
+            attacks=scored,
+            draws=draws,
+            member_TN=member_TN,
+            evaluated_TN=evaluated_TN,
         )
-        made = files.drawn(self.report, attacks=scored, draws=draws, **shared)
         if folder is None:
             checks.one_of(made, name=name)
             return made[name]
@@ -324,8 +329,8 @@ class Results:
                 f"{folder} holds an audit already; nothing is overwritten. Choose another folder."
             )
         for name, arrays in self.scores.items():
-            workdir.write_npz(saved.scores(name), **arrays)
-        workdir.write_npz(saved.evidence, **self.evidence)
+            workdir.write_npz(saved.scores(name), None, **arrays)
+        workdir.write_npz(saved.evidence, None, **self.evidence)
         for name, content in self.pictures.items():
             workdir.write(
                 saved.report.figure(pathlib.Path(name).stem),

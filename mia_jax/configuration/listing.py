@@ -151,7 +151,7 @@ def text(kind: str) -> str:
     """The list of that kind, a line per entry; ValueError that lists the kinds.
 
     >>> text('objectives').splitlines()[2].split()[0]
-    'cross_entropy'
+    'adversarial'
     """
     kind, _, rest = kind.strip().partition(":")
     kind = OF.get(kind, kind)

@@ -71,7 +71,7 @@ def arguments(
     16
     >>> presets = dict(quick=dict(models=8, epochs=2))
     >>> arguments('quick,models=16', presets, models=64, epochs=9, quick=False).to_dict()
-    {'models': 16, 'epochs': 2, 'quick': True}
+    {'epochs': 2, 'models': 16, 'quick': True}
     """
     typed: dict[str, Any] = {}
     for name, value in fields.pairs(text or ""):

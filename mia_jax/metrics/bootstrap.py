@@ -174,7 +174,7 @@ def redraw(
     N, R = record_NR.shape
     step = max(1, BLOCK // (len(rows.member_I) + len(rows.nonmember_J)))
     needed = sorted({k - d for k in allowed_F for d in ((0, 1, 2) if low else (0,)) if k >= d})
-    parts = []
+    parts: list[tuple[float | np.ndarray, np.ndarray]] = []
     alone = unit_TR is None and record_NR.T.flags.c_contiguous  # as `stratified` lays them out
     if alone:
         own = (
@@ -187,13 +187,12 @@ def redraw(
     for start in () if alone else range(0, R, step):
         record = np.ascontiguousarray(record_NR[:, start : start + step])
         unit = None if unit_TR is None else np.ascontiguousarray(unit_TR[:, start : start + step])
-        parts.append(
-            curve_draws(
-                rows,
-                lambda p, r=record, u=unit: r[p % N] if u is None else r[p % N] * u[p // N],
-                needed,
-            )
-        )
+
+        def weigh(row, record=record, unit=unit):
+            weight = record[row % N]
+            return weight if unit is None else weight * unit[row // N]
+
+        parts.append(curve_draws(rows, weigh, needed))
     auc_R = np.concatenate([np.atleast_1d(auc) for auc, _ in parts])
     tpr = dict(
         zip(needed, np.concatenate([t[:, None] if t.ndim == 1 else t for _, t in parts], axis=1))

@@ -47,22 +47,22 @@ def check(
     if (partner_T < 0).any():
         return dict(why="there is no second independent target")
     common_TN = evaluated_TN & evaluated_TN[partner_T]
-    sides = [(common_TN & side_TN) for side_TN in (member_TN, ~member_TN)]
-    if not all(side_TN.any(1).all() for side_TN in sides):
+    inside_TN, outside_TN = common_TN & member_TN, common_TN & ~member_TN
+    if not (inside_TN.any(1).all() and outside_TN.any(1).all()):
         return dict(why="the targets share no evaluated rows, or only members or non-members")
-    w, code_TN = placements.weights(*sides, draws.record_NR), common_TN.astype(np.int32) - 1
-    smaller, found, excluded = int(min(side_TN.sum(1).min() for side_TN in sides)), {}, []
+    w = placements.weights(inside_TN, outside_TN, draws.record_NR)
+    code_TN = common_TN.astype(np.int32) - 1
+    smaller = int(min(inside_TN.sum(1).min(), outside_TN.sum(1).min()))
+    intervals_of, excluded = {}, []
     each = 1 - (1 - level) / max(len(attacks), 1)
     for name, attack in attacks.items():
         score_TN = np.asarray(attack["score_TN"], np.float64)[partner_T]
-        parts = [
+        placed = [
             placements.placements(placements.order(s, c), m, code, 1)
             for s, c, m, code in zip(score_TN, common_TN, member_TN, code_TN, strict=True)
         ]
-        auc_T, place_TN = (
-            np.array([auc_G[0] for auc_G, _ in parts]),
-            np.array([place_N for _, place_N in parts]),
-        )
+        auc_T = np.array([auc_G[0] for auc_G, _ in placed])
+        place_TN = np.array([place_N for _, place_N in placed])
         value, drawn_TR = float(auc_T.mean()), placements.auc_draws(auc_T, place_TN, w)
         parts = components.parts(auc_T, drawn_TR, draws.index_T)
         error = components.error(
@@ -71,9 +71,9 @@ def check(
         if not intervals.usable(outcomes.average(drawn_TR, draws.unit_TR)):
             error = components.Error(0.0)
         low, high = intervals.logit(value, error.deviation, smaller, level, error.freedom)
-        found[name] = dict(auc=value, low=low, high=high)
+        intervals_of[name] = dict(auc=value, low=low, high=high)
         if error.deviation > 0 and 0 < value < 1:
             bottom, top = intervals.logit(value, error.deviation, smaller, each, error.freedom)
             if not bottom <= 0.5 <= top:
                 excluded.append(name)
-    return dict(attacks=found, excluded=excluded, level=level, method=draws.method)
+    return dict(attacks=intervals_of, excluded=excluded, level=level, method=draws.method)

@@ -107,18 +107,18 @@ def usage(
             + (1 - share) ** 2 * fpr * (1 - fpr) / outside
         )
         half = norm.ppf((1 + level) / 2) * np.sqrt(variance) / (tpr - fpr)
-    values = tuple(float(np.clip(v, 0, 1)) for v in (share, share - half, share + half))
-    if share - half > 1 or share + half < 0:
-        values = (None, None, None)
+    possible = share - half <= 1 and share + half >= 0
     return Usage(
-        *values,
-        float(share),
-        "shadows" if units >= FEW else "records",
-        named,
-        tpr,
-        fpr,
-        rows,
-        shadows,
+        share=float(np.clip(share, 0, 1)) if possible else None,
+        low=float(np.clip(share - half, 0, 1)) if possible else None,
+        high=float(np.clip(share + half, 0, 1)) if possible else None,
+        unbiased=float(share),
+        method="shadows" if units >= FEW else "records",
+        named=named,
+        tpr=tpr,
+        fpr=fpr,
+        rows=rows,
+        shadows=shadows,
     )
 
 

@@ -270,26 +270,28 @@ def shadow_fit(
     right_SM = (
         None if correct_MN is None else np.stack([_rate(correct_MN, side_MN) for side_MN in sides])
     )
-    numbers = dict(target=None, shadows=None)
+    numbers: dict[str, dict | None] = dict(target=None, shadows=None)
     if right_SM is not None:
-        own = {
-            name: right_SM[:, rows_M]
-            for name, rows_M in (("target", targets), ("shadows", np.flatnonzero(used_M)))
-        }
+        used = np.flatnonzero(used_M)
         numbers = {
             name: dict(zip(("train_accuracy", "validation_accuracy"), map(_mean, value_SM)))
-            for name, value_SM in own.items()
+            for name, value_SM in (
+                ("target", right_SM[:, targets]),
+                ("shadows", right_SM[:, used]),
+            )
         }
-    strange = _strange(right_SM, guessing_M, sides, targets, np.flatnonzero(used_M), mixed=mixed)
-    if strange:
-        m, side, other, usual = strange
-        word = ("members", "non-members")[side]
-        text = (
-            f"{names[m]} is right on {_percent(right_SM[side, m])} of its {word}, {other} on "
-            f"{_percent(usual)}: "
-        )
-        text += "did its training fail?" if trained else "are the rows of both in the same order?"
-        return numbers | dict(status=FAILED, problem="order", model=int(m), text=text)
+        strange = _strange(right_SM, guessing_M, sides, targets, used, mixed=mixed)
+        if strange:
+            m, side, other, usual = strange
+            word = ("members", "non-members")[side]
+            text = (
+                f"{names[m]} is right on {_percent(right_SM[side, m])} of its {word}, {other} on "
+                f"{_percent(usual)}: "
+            )
+            text += (
+                "did its training fail?" if trained else "are the rows of both in the same order?"
+            )
+            return numbers | dict(status=FAILED, problem="order", model=int(m), text=text)
     if value_MN is not None and not trained:
         odd = _other_order(
             value_MN, member_MN, evaluated_MN, targets, np.flatnonzero(used_M), seed=seed
@@ -341,8 +343,6 @@ def _strange(right_SM, guessing_M, sides, targets, shadows, *, mixed: bool):
     """(model, side, the others' words, their accuracy) of the first model that is right no more
     than by guessing where its like are, or None.
     """
-    if right_SM is None:
-        return None
     for side in (0, 1):
         count_M, rate_M = sides[side].sum(1), right_SM[side]
         base_M = np.zeros(len(rate_M)) if guessing_M is None else np.asarray(guessing_M)

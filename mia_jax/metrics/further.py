@@ -19,8 +19,9 @@ from mia_jax.metrics import (
     roc,
     summary,
 )
+from mia_jax.metrics.jackknife import Key
 from mia_jax.metrics.outcomes import Counts, Outcome
-from mia_jax.metrics.study import Study, result_row
+from mia_jax.metrics.study import Study, TargetCounts, result_row
 
 NO_SHADOW = "no shadow to choose a threshold on"
 
@@ -85,11 +86,17 @@ def at_zero(attacks: Mapping[str, Mapping], member_TN, evaluated_TN) -> list[dic
         mean = _mean(
             values, outcomes.STEP, "value only: the highest non-member alone sets the threshold"
         )._replace(fpr_realized=0.0)
-        rows_of = dict(
-            attack=name, target=None, n_member=sides[0], n_nonmember=sides[1], n_targets=len(values)
-        )
         found.append(
-            result_row(mean, metric="tpr@0", knows=attack.get("knows", "shadows"), **rows_of)
+            result_row(
+                mean,
+                attack=name,
+                target=None,
+                metric="tpr@0",
+                n_member=sides[0],
+                n_nonmember=sides[1],
+                n_targets=len(values),
+                knows=attack.get("knows", "shadows"),
+            )
         )
     return found
 
@@ -98,7 +105,9 @@ def _attack(study: Weighted, name: str, attack: Mapping) -> list[dict]:
     score_TN, T = np.asarray(attack["score_TN"], np.float64), len(study.member_TN)
     pairs = [(s[e], m[e]) for s, m, e in zip(score_TN, study.member_TN, study.evaluated_TN)]
     curves = [roc.roc(*pair) for pair in pairs]
-    found = {(None, metric): o for metric, o in _curves(curves, study.fprs).items()}
+    found: dict[Key, Outcome] = {
+        (None, metric): o for metric, o in _curves(curves, study.fprs).items()
+    }
     pooled = curves if T == 1 else [summary.pool(score_TN, study.member_TN, study.evaluated_TN)[0]]
     found |= {
         ("pooled", m): o
@@ -135,7 +144,8 @@ def _attack(study: Weighted, name: str, attack: Mapping) -> list[dict]:
 
 def _curves(curves: Sequence[roc.Roc], fprs: Sequence[float]) -> dict[str, Outcome]:
     """What other conventions read off the curves; means over curves."""
-    hulls, out = [roc.hull(curve) for curve in curves], {}
+    hulls = [roc.hull(curve) for curve in curves]
+    out: dict[str, Outcome] = {}
     for fpr in fprs:
         fewest = min(curve.n_nonmember for curve in curves)
         if not roc.resolvable(fpr, fewest):
@@ -152,7 +162,7 @@ def _curves(curves: Sequence[roc.Roc], fprs: Sequence[float]) -> dict[str, Outco
         )
         for convention, used in (("strict", curves), ("linear", curves), ("hull", hulls)):
             points = [
-                roc.tpr_at_fpr(curve, fpr, "linear" if convention == "hull" else convention)
+                roc.operating_point(curve, fpr, "linear" if convention == "hull" else convention)
                 for curve in used
             ]
             mean = _mean([p.tpr for p in points], convention)
@@ -227,7 +237,7 @@ def _at_threshold(study: Weighted, score_TN, attack: Mapping) -> dict[str, Outco
     drawn = at_threshold(*placements.shares(named_TN, study.weights), ratio_T[:, None])
     finite = np.isfinite(threshold_T).all()
     out = {
-        "threshold": _mean(threshold_T, outcomes.RULE)
+        "threshold": _mean(threshold_T.tolist(), outcomes.RULE)
         if finite
         else Outcome(None, method="infinite: it names nobody or everybody")
     }
@@ -285,7 +295,8 @@ def _calibration(study: Weighted, score_TN, attack: Mapping) -> dict[str, Outcom
     """Realized rates of the thresholds that name a share of the shadows' non-members."""
     if attack.get("threshold_FT") is None:
         return {}
-    out, T = {}, len(score_TN)
+    out: dict[str, Outcome] = {}
+    T = len(score_TN)
     for fpr, threshold_T in zip(
         study.fprs, np.asarray(attack["threshold_FT"], np.float64), strict=True
     ):
@@ -298,17 +309,9 @@ def _calibration(study: Weighted, score_TN, attack: Mapping) -> dict[str, Outcom
             continue
         named_TN = score_TN >= threshold_T[:, None]
         tpr_T, fpr_T = _rates(study, named_TN)
-        counts = Counts(
-            *(
-                float(c.sum())
-                for c in (
-                    tpr_T * study.inside_T,
-                    study.inside_T,
-                    fpr_T * study.outside_T,
-                    study.outside_T,
-                )
-            )
-        )
+        counts = TargetCounts(
+            tpr_T * study.inside_T, study.inside_T, fpr_T * study.outside_T, study.outside_T
+        ).total()
         if T == 1:
             found = _closed_forms(counts, study.level)
         else:
@@ -325,12 +328,13 @@ def _calibration(study: Weighted, score_TN, attack: Mapping) -> dict[str, Outcom
             found = outcomes.several_at_threshold(
                 values, drawn, counts, T, 1.0, study.level, study.draws, errors
             )
-        inside = (
-            None if found["fpr"].low is None else bool(found["fpr"].low <= fpr <= found["fpr"].high)
-        )
+        realized = found["fpr"]
+        calibrated = None
+        if realized.low is not None and realized.high is not None:
+            calibrated = bool(realized.low <= fpr <= realized.high)
         out[names["tpr"]] = found["tpr"]
-        out[names["fpr"]] = found["fpr"]._replace(
-            more=dict(found["fpr"].more) | dict(calibrated=inside)
+        out[names["fpr"]] = realized._replace(
+            more=dict(realized.more) | dict(calibrated=calibrated)
         )
     return out
 

@@ -98,16 +98,21 @@ def weights(inside_TN, outside_TN, record_NR) -> Weights:
     """The shared part of `auc_draws` and `shares` for the group with these members and
     non-members.
     """
-    columns = np.flatnonzero((inside_TN | outside_TN).any(0))
-    columns = columns if 2 * len(columns) < len(record_NR) else slice(None)
-    record_nR = np.ascontiguousarray(
-        record_NR[columns]
-    )  # most of the columns: all of them, without a copy
+    held = np.flatnonzero((inside_TN | outside_TN).any(0))
+    # where the group has most of the records, all columns are kept, which needs no copy
+    columns = held if 2 * len(held) < len(record_NR) else slice(None)
+    record_nR = np.ascontiguousarray(record_NR[columns])
     side_Tn = inside_TN[:, columns].astype(np.int8) - outside_TN[:, columns]
-    sums = ((side_Tn == sign).astype(np.float32) @ record_nR for sign in (1, -1))
     records = int((side_Tn != 0).any(0).sum())
     wider = special.stdtrit(records - 1, 0.975) / special.ndtri(0.975) if records > 1 else 1.0
-    return Weights(columns, record_nR, side_Tn, *sums, float(wider / record_NR.mean()))
+    return Weights(
+        columns=columns,
+        record_nR=record_nR,
+        side_Tn=side_Tn,
+        inside_TR=(side_Tn == 1).astype(np.float32) @ record_nR,
+        outside_TR=(side_Tn == -1).astype(np.float32) @ record_nR,
+        stretch=float(wider / record_NR.mean()),
+    )
 
 
 def shares(named_TN, w: Weights) -> tuple[np.ndarray, np.ndarray]:

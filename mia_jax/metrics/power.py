@@ -188,11 +188,15 @@ def table(
                 else smallest_tpr(guess, n, m, pooled=pooled and u > 1, **own)
             )
 
-        shows = lambda value, goal=goal: value is not None and value <= goal  # noqa: E731
-        more_units = fewest(
-            lambda u, s=smallest, shows=shows: shows(s(n_member, n_nonmember, u)), units
-        )
-        more_rows = fewest(lambda r, s=smallest, shows=shows: shows(s(r, r, units)), rows)
+        def units_show(u: int, smallest=smallest, goal=goal) -> bool:
+            value = smallest(n_member, n_nonmember, u)
+            return value is not None and value <= goal
+
+        def rows_show(r: int, smallest=smallest, goal=goal) -> bool:
+            value = smallest(r, r, units)
+            return value is not None and value <= goal
+
+        more_units, more_rows = fewest(units_show, units), fewest(rows_show, rows)
         row = dict(
             metric=metric,
             guess=guess,

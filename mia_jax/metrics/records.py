@@ -156,7 +156,7 @@ def _interval(above_FN, size_F2N, level: float) -> tuple[np.ndarray, np.ndarray,
             within = np.abs(auc_N - middle_N) <= z * deviation(middle_N)
             near_N, far_N = np.where(within, middle_N, near_N), np.where(within, far_N, middle_N)
         ends.append(np.where(known_N, near_N, np.nan))
-    return np.where(known_N, auc_N, np.nan), *ends
+    return np.where(known_N, auc_N, np.nan), ends[0], ends[1]
 
 
 @functools.lru_cache(maxsize=4096)
@@ -236,9 +236,12 @@ def most_exposed(
             chosen = known[np.argsort(-found[half][0][known], kind="stable")[:count]]
             ranked.append(found[half][0][chosen].mean())
             held.append(found[1 - half][0][chosen].mean())
+            other_score, other_inside, other_outside = sides[1 - half]
             drawn.append(
                 _resampled(
-                    *(part[:, chosen] for part in sides[1 - half]),
+                    other_score[:, chosen],
+                    other_inside[:, chosen],
+                    other_outside[:, chosen],
                     np.asarray(unit_T)[rows[1 - half]],
                     rng,
                     draws,
@@ -250,19 +253,20 @@ def most_exposed(
                     | {k: float(v[n]) for k, v in zip(("auc", "low", "high"), found[1])}
                     for n in chosen
                 ]
-    out = dict(
-        records=count,
-        ranked_auc=float(np.mean(ranked)),
-        held_out_auc=float(np.mean(held)),
-        low=None,
-        high=None,
-        listed=listed,
-    )
+    held_out_auc = float(np.mean(held))
+    ends: tuple[float | None, float | None] = (None, None)
     value_R = np.mean(drawn, 0)
     if intervals.usable(value_R):
         low, high = intervals.percentile(value_R, level)
-        out |= dict(low=min(low, out["held_out_auc"]), high=max(high, out["held_out_auc"]))
-    return out
+        ends = (min(low, held_out_auc), max(high, held_out_auc))
+    return dict(
+        records=count,
+        ranked_auc=float(np.mean(ranked)),
+        held_out_auc=held_out_auc,
+        low=ends[0],
+        high=ends[1],
+        listed=listed,
+    )
 
 
 def _resampled(score_TN, inside_TN, outside_TN, unit_T, rng, draws: int) -> np.ndarray:

@@ -137,16 +137,19 @@ def tpr_at_fpr(curve: Roc, fpr: float, convention: str = "step") -> Operating | 
     """
     checks.one_of(CONVENTIONS, convention=convention)
     checks.fraction(fpr=fpr)
-    if not resolvable(fpr, curve.n_nonmember):
-        return None
+    return operating_point(curve, fpr, convention) if resolvable(fpr, curve.n_nonmember) else None
+
+
+def operating_point(curve: Roc, fpr: float, convention: str = "step") -> Operating:
+    """Returns what `tpr_at_fpr` returns where `fpr` is known to be resolvable."""
     if convention in ("linear", "hull"):
         return _interpolated(hull(curve) if convention == "hull" else curve, fpr)
-    limit, side = (
-        (fpr * (1 + TINY), "right") if convention == "step" else (fpr * (1 - TINY), "left")
-    )
-    return _vertex(
-        curve, int(np.searchsorted(curve.false_V, limit * curve.n_nonmember, side=side)) - 1
-    )
+    n = curve.n_nonmember
+    if convention == "step":
+        after = np.searchsorted(curve.false_V, fpr * (1 + TINY) * n, side="right")
+    else:
+        after = np.searchsorted(curve.false_V, fpr * (1 - TINY) * n, side="left")
+    return _vertex(curve, int(after) - 1)
 
 
 def tpr_between(curve: Roc, fpr: float) -> float:
@@ -240,7 +243,15 @@ def hull(curve: Roc) -> Roc:
         true[step] / both[step], weights=both[step], increasing=False
     ).blocks
     vertex = np.append(0, step + 1)[blocks]
-    return Roc(*(a[vertex] for a in curve[:5]), curve.n_member, curve.n_nonmember)
+    return Roc(
+        fpr_V=curve.fpr_V[vertex],
+        tpr_V=curve.tpr_V[vertex],
+        threshold_V=curve.threshold_V[vertex],
+        false_V=curve.false_V[vertex],
+        true_V=curve.true_V[vertex],
+        n_member=curve.n_member,
+        n_nonmember=curve.n_nonmember,
+    )
 
 
 def partial_auc(curve: Roc, fpr: float) -> float:

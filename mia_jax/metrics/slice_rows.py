@@ -26,7 +26,7 @@ from mia_jax.metrics.components import Error
 from mia_jax.metrics.outcomes import Counts, Outcome
 from mia_jax.metrics.placements import Weights
 from mia_jax.metrics.slices import Layer
-from mia_jax.metrics.study import Study, result_row
+from mia_jax.metrics.study import Study, TargetCounts, result_row
 
 FEWEST_RECORDS, FEWEST_OF_A_SIDE = (
     20,
@@ -167,9 +167,11 @@ def _attack(study: Sliced, name: str, attack: Mapping) -> tuple[list[dict], list
         points = _tprs(study, ground, pooled[ground.layer], ground.group, score_TN, knows)
         if len(auc_T) == 1:
             mean |= points
-        if not small and mean["auc"].low is not None:
+        area = mean["auc"]
+        if not small and area.value is not None and area.low is not None:
             error = _error(study, auc_T - whole_T, drawn_TR - whole_TR, knows)
-            ranking.append(_entry(study, ground, mean["auc"], float(np.mean(whole_T)), error))
+            excess = area.value - float(np.mean(whole_T))
+            ranking.append(_entry(study, ground, area, excess, error))
         found += [_row(name, attack, ground, None, metric, o) for metric, o in mean.items()]
         found += [_row(name, attack, ground, "pooled", metric, o) for metric, o in points.items()]
     _rank(ranking, found)
@@ -283,7 +285,7 @@ def _at_threshold(study: Sliced, ground: Ground, attack: Mapping, named_TN) -> d
     w, both_T = ground.weights, ground.both_T
     named_Tn = named_TN[:, w.columns]
     tp_T, fp_T = ((named_Tn & (w.side_Tn == sign)).sum(1)[both_T].astype(float) for sign in (1, -1))
-    counts = Counts(
+    counts = TargetCounts(
         tp_T, ground.inside_T[both_T].astype(float), fp_T, ground.outside_T[both_T].astype(float)
     )
     values = outcomes.at_threshold(
@@ -307,9 +309,15 @@ def _at_threshold(study: Sliced, ground: Ground, attack: Mapping, named_TN) -> d
         m: _error(study, filled[m], v, outcomes.at_threshold_knows(m, knows))
         for m, v in drawn_TR.items()
     }
-    sums = Counts(*(float(c.sum()) for c in counts))
     return outcomes.several_at_threshold(
-        mean, drawn, sums, int(both_T.sum()), study.ratio, study.level, study.draws, errors
+        mean,
+        drawn,
+        counts.total(),
+        int(both_T.sum()),
+        study.ratio,
+        study.level,
+        study.draws,
+        errors,
     )
 
 
@@ -328,7 +336,7 @@ def _tprs(
     if not known:
         return out
     curve = roc.roc(score_K, member_K)
-    points = [roc.tpr_at_fpr(curve, fpr) for fpr in known]
+    points = [roc.operating_point(curve, fpr) for fpr in known]
     if ground.too_small:
         return out | {
             f"tpr@{f:g}": Outcome(p.tpr, None, None, None, ground.too_small, outcomes.STEP, p.fpr)
@@ -356,12 +364,11 @@ def _tprs(
     return out
 
 
-def _entry(study: Sliced, ground: Ground, area: Outcome, whole: float, error: Error) -> dict:
+def _entry(study: Sliced, ground: Ground, area: Outcome, excess: float, error: Error) -> dict:
     """One slice of the ranking; its excess over all records has an interval from the paired draws,
     `error` being its standard error.
     """
     half = intervals.t_half(error.deviation, study.level, error.freedom)
-    excess = area.value - whole
     return dict(
         slice=ground.name,
         auc=area.value,

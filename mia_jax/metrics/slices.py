@@ -135,8 +135,8 @@ def check(
             "slices: 'group' is wanted but report.groups is empty; name records as groups={'mine': "
             "(3, 17)}."
         )
-    for name, rows in groups.items():
-        rows = np.asarray(rows)
+    for name, listed in groups.items():
+        rows = np.asarray(listed)
         if not rows.size or rows.ndim != 1 or rows.dtype.kind not in "iu":
             remedy = " Of a mask bring np.flatnonzero(mask)." if rows.dtype.kind == "b" else ""
             raise ValueError(
@@ -144,9 +144,10 @@ def check(
                 f"{rows.dtype}.{remedy}"
             )
         if rows.min() < 0 or (num_examples is not None and rows.max() >= num_examples):
+            last = "" if num_examples is None else num_examples - 1
             raise ValueError(
                 f"groups: {name!r} names row {rows.min() if rows.min() < 0 else rows.max()}; the "
-                f"data has rows 0..{num_examples - 1}."
+                f"data has rows 0..{last}."
             )
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import NamedTuple
 
 import numpy as np
 
 from mia_jax.metrics import bootstrap
-from mia_jax.metrics.outcomes import Outcome
+from mia_jax.metrics.outcomes import Counts, Outcome
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,23 @@ class Study:
     def outside_T(self) -> np.ndarray:
         """The number of evaluated non-members of each target, float64."""
         return (self.evaluated_TN & ~self.member_TN).sum(1).astype(np.float64)
+
+
+class TargetCounts(NamedTuple):
+    """The `Counts` of each target at its threshold, float64 [T]."""
+
+    tp: np.ndarray
+    inside: np.ndarray
+    fp: np.ndarray
+    outside: np.ndarray
+
+    def of_target(self, t: int) -> Counts:
+        """Returns the counts of target t."""
+        return Counts(*(float(count_T[t]) for count_T in self))
+
+    def total(self) -> Counts:
+        """Returns the counts summed over all targets."""
+        return Counts(*(float(count_T.sum()) for count_T in self))
 
 
 def result_row(

@@ -22,6 +22,7 @@ from mia_jax.metrics import (
 )
 from mia_jax.metrics.components import Error, Left, Parts
 from mia_jax.metrics.outcomes import Counts, Outcome
+from mia_jax.metrics.study import TargetCounts
 
 FPRS = (0.001, 0.01, 0.1)
 OPTIMISTIC = ("advantage_optimistic", "oracle_threshold")
@@ -83,7 +84,7 @@ class Scored(NamedTuple):
     curves: tuple[roc.Roc, ...]
     ranks: tuple[bootstrap.Ranked, ...]
     named_TN: np.ndarray | None
-    counts_T: Counts | None
+    counts_T: TargetCounts | None
     no_threshold: str
     drawn: dict[tuple, Drawn]
     weight_2TR: tuple[np.ndarray, ...] = ()
@@ -226,7 +227,7 @@ def _sorted(study: Study, name: str, attack: Mapping) -> Scored:
         return Scored(score_TN, tuple(curves), tuple(ranks), None, None, why, {}, **more)
     named_TN = study.evaluated_TN & (score_TN >= np.asarray(threshold_T, np.float64)[:, None])
     sides = (study.evaluated_TN & study.member_TN, study.evaluated_TN & ~study.member_TN)
-    counts_T = Counts(
+    counts_T = TargetCounts(
         *(
             rows_TN.sum(1).astype(float)
             for side_TN in sides
@@ -256,7 +257,9 @@ def _single(study: Study, scored: Scored, t: int) -> dict[str, Outcome]:
     threshold; values only when there are many.
     """
     curve, rank, level = scored.curves[t], scored.ranks[t], study.level
-    low_FR, high_FR, method = None, None, "value only"
+    low_FR: np.ndarray | None = None
+    high_FR: np.ndarray | None = None
+    method = "value only"
     out = {"auc": Outcome(roc.auc(curve), method=method, convention=outcomes.TIES)}
     if study.own:
         method = f"stratified bootstrap, {study.own[t].shape[1]} draws"
@@ -281,34 +284,28 @@ def _single(study: Study, scored: Scored, t: int) -> dict[str, Outcome]:
         level,
         method,
     )
-    if study.own and len(study.targets) == 1:
-        for metric, drawn in (
-            ("auc", (auc_R, auc_R)),
-            *((f"tpr@{fpr:g}", ends) for fpr, *ends in zip(study.fprs, low_FR, high_FR)),
-        ):
-            _keep(scored, None, metric, out, drawn)
+    if low_FR is not None and high_FR is not None and len(study.targets) == 1:
+        _keep(scored, None, "auc", out, (auc_R, auc_R))
+        for fpr, low_R, high_R in zip(study.fprs, low_FR, high_FR):
+            _keep(scored, None, f"tpr@{fpr:g}", out, (low_R, high_R))
     if scored.counts_T is None:
         out |= _missing(study, scored)
     else:
-        counts = Counts(*(float(c[t]) for c in scored.counts_T))
+        counts = scored.counts_T.of_target(t)
         values = outcomes.at_threshold(
             counts.tp / counts.inside, counts.fp / counts.outside, study.ratio
         )
-        limits = (
-            outcomes.closed_form(counts, study.ratio, level)
-            if study.own
-            else dict.fromkeys(values, (None, None, "value only"))
-        )
+        limits = outcomes.closed_form(counts, study.ratio, level) if study.own else {}
         for metric, value in values.items():
-            low, high, how = limits[metric]
+            low, high, how = limits.get(metric, (None, None, "value only"))
             out[metric] = Outcome(
-                value,
+                float(value),
                 low,
                 high,
                 "fixed_threshold" if study.own else None,
                 how,
                 outcomes.RULE,
-                values["fpr"],
+                float(values["fpr"]),
             )
     if study.own:
         return out | outcomes.optimistic([curve])
@@ -339,11 +336,12 @@ def _mean(study: Study, scored: Scored) -> dict[str, Outcome]:
         study.evaluated_TN & study.member_TN, study.evaluated_TN & ~study.member_TN, draws.record_NR
     )
     for fpr in study.fprs:
-        points, metric = [roc.tpr_at_fpr(curve, fpr) for curve in scored.curves], f"tpr@{fpr:g}"
+        metric = f"tpr@{fpr:g}"
         fewest = int(min(c.n_nonmember for c in scored.curves))
-        if None in points:
+        if not roc.resolvable(fpr, fewest):
             out[metric] = outcomes.unresolvable(fpr, fewest)
             continue
+        points = [roc.operating_point(curve, fpr) for curve in scored.curves]
         counts = Counts(
             sum(p.true_positives for p in points), sum(c.n_member for c in scored.curves), 0, 0
         )
@@ -381,9 +379,9 @@ def _mean(study: Study, scored: Scored) -> dict[str, Outcome]:
         return out | _missing(study, scored) | outcomes.optimistic(scored.curves)
     (tp_TR, fp_TR), (in_TR, out_TR) = scored.weight_2TR, study.weight_2TR
     drawn = outcomes.at_threshold(_share(tp_TR, in_TR), _share(fp_TR, out_TR), study.ratio)
-    counts = scored.counts_T
+    counts_T = scored.counts_T
     values = outcomes.at_threshold(
-        counts.tp / counts.inside, counts.fp / counts.outside, study.ratio
+        counts_T.tp / counts_T.inside, counts_T.fp / counts_T.outside, study.ratio
     )
     errors = {
         m: _error(study, scored, components.parts(values[m], v, draws.index_T), (None, m))
@@ -392,13 +390,13 @@ def _mean(study: Study, scored: Scored) -> dict[str, Outcome]:
     out |= outcomes.several_at_threshold(
         {m: v.mean() for m, v in values.items()},
         {m: outcomes.average(v, draws.unit_TR) for m, v in drawn.items()},
-        Counts(*(float(c.sum()) for c in counts)),
+        counts_T.total(),
         T,
         study.ratio,
         level,
         draws,
         {m: error for m, (error, _) in errors.items()},
-        {m: outcomes.spread(v) for m, v in values.items()},
+        {m: outcomes.spread(v.tolist()) for m, v in values.items()},
         {m: how.method for m, (_, how) in errors.items()},
     )
     return out | outcomes.optimistic(scored.curves)
@@ -513,10 +511,11 @@ def _pooled(study: Study, scored: Scored) -> dict[str, Outcome]:
         (w * unit_TR).sum(0) for w in (*scored.weight_2TR, *study.weight_2TR)
     )
     (tp_TR, fp_TR), (in_TR, out_TR) = scored.weight_2TR, study.weight_2TR
-    counts = Counts(*(float(c.sum()) for c in scored.counts_T))
-    values = outcomes.at_threshold(
+    counts = scored.counts_T.total()
+    rates = outcomes.at_threshold(
         counts.tp / counts.inside, counts.fp / counts.outside, study.ratio
     )
+    values = {metric: float(rate) for metric, rate in rates.items()}
     linear_T = _linear(
         scored.counts_T.tp / scored.counts_T.inside,
         scored.counts_T.fp / scored.counts_T.outside,
@@ -584,7 +583,8 @@ def pooled_area_parts(score_TN, w: placements.Weights, draws: bootstrap.Draws) -
     """What each unit adds to a pooled AUC, to first order: the mean placements of its members and
     of its non-members among all pairs.
     """
-    score_Tn, value_T, drawn_TR = score_TN[:, w.columns], 0.0, 0.0
+    score_Tn = score_TN[:, w.columns]
+    value_T, drawn_TR = np.zeros(len(score_TN)), np.zeros(w.inside_TR.shape)
     for sign, weight_TR in ((1, w.inside_TR), (-1, w.outside_TR)):
         side_Tn = w.side_Tn == sign
         sorted_K, own_K = np.sort(sign * score_Tn[w.side_Tn == -sign]), sign * score_Tn[side_Tn]

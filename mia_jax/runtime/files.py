@@ -297,12 +297,12 @@ def _check_place(path: Path, found: Mapping | None, expected: Mapping, remedy: s
     """ValueError if the record of a file says that it belongs elsewhere; a file without a record is
     believed.
     """
+    if found is None:
+        return
     wrong = [
         k
         for k, v in expected.items()
-        if found is not None
-        and k in found
-        and found[k] != json.loads(json.dumps(v, default=sealed.plain))
+        if k in found and found[k] != json.loads(json.dumps(v, default=sealed.plain))
     ]
     if wrong:
         words = "; ".join(
@@ -369,7 +369,7 @@ def read_jsonl(path: Path) -> list[dict]:
 
 def flat(config: Mapping, prefix: str = "") -> dict[str, object]:
     """{'a.b': value} of nested mappings; values in their JSON form."""
-    found = {}
+    found: dict[str, object] = {}
     for key, value in config.items():
         if isinstance(value, Mapping):
             found |= flat(value, f"{prefix}{key}.")

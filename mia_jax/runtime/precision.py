@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from typing import Any
 
 import jax
 
@@ -16,7 +17,7 @@ DEFAULTS = dict(
 
 def settings() -> dict:
     """What of JAX's configuration says how numbers are computed, as plain values: for run.json."""
-    read = jax.config
+    read: Any = jax.config  # jax adds its fields at run time, where no type checker sees them
     return dict(
         x64=bool(read.jax_enable_x64),
         dtype_promotion=str(read.jax_numpy_dtype_promotion),
@@ -33,10 +34,11 @@ def unusual() -> dict:
 
 
 def _of_training() -> dict:
-    matmul = jax.config.jax_default_matmul_precision
+    read: Any = jax.config
+    matmul = read.jax_default_matmul_precision
     return dict(
         matmul_precision=None if matmul in (None, "default") else matmul,
-        threefry_partitionable=bool(jax.config.jax_threefry_partitionable),
+        threefry_partitionable=bool(read.jax_threefry_partitionable),
     )
 
 

@@ -33,7 +33,8 @@ class RunLog:
     """
 
     def __init__(self, path: Path, *, seed: int, numerics: Mapping):
-        self.path, self.begun, self.runs = path, False, None
+        self.path, self.begun = path, False
+        self.runs: list[dict] | None = None  # the earlier starts, read when this one is written
         started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self.run = versions() | dict(
             numerics=dict(numerics), seed=seed, started=started, seconds={}
@@ -54,10 +55,9 @@ class RunLog:
                     else []
                 )
             except ValueError as error:
-                jobs.say(
-                    f"{error} It is kept as {files.set_aside(self.path).name}; no result depends "
-                    "on it."
-                )
+                aside = files.set_aside(self.path)
+                kept = "" if aside is None else f" It is kept as {aside.name};"
+                jobs.say(f"{error}{kept} no result depends on it.")
                 self.runs = []
         files.write_json(self.path, dict(runs=[*self.runs, self.run]), seal=True)
 

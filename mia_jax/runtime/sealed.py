@@ -18,6 +18,7 @@ import json
 import math
 import zipfile
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -96,11 +97,10 @@ def parse_array(data: bytes) -> tuple[np.ndarray, int]:
 
 def save_npz(file, arrays: Mapping[str, np.ndarray], record: Mapping | None) -> None:
     """Writes the arrays and, unless it is None, the record."""
-    np.savez(
-        file,
-        **arrays,
-        **({} if record is None else {RECORD: np.asarray(_canonical(record).decode())}),
-    )
+    members: dict[str, Any] = dict(arrays)
+    if record is not None:
+        members[RECORD] = np.asarray(_canonical(record).decode())
+    np.savez(file, **members)
 
 
 def parse_npz(file) -> tuple[dict[str, np.ndarray], dict | None]:
