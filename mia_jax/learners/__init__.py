@@ -1,4 +1,6 @@
-"""Learning rules, one file each with make(...) -> Learner.
+"""Contains the learning rules, one file each with make(...) -> Learner.
 
-plan.py (which rows when), stopping.py and _descent.py (optimizer and schedule) are their parts.
+Their parts are plan.py (the rows of each step), stopping.py (early stopping), _descent.py
+(optimizer and schedule), _parameters.py (which parameters are trained) and _private.py (private
+training).
 """

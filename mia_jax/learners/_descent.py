@@ -1,5 +1,6 @@
-"""The optimizer of a learning rule: a choice of mia_jax/optimizers that follows a choice of
-mia_jax/schedules.
+"""Builds the optimizer of a learning rule from a choice of optimizer and of schedule.
+
+The choices are files of mia_jax/optimizers and mia_jax/schedules.
 """
 
 from __future__ import annotations
@@ -46,10 +47,10 @@ def optimizer(
 def learning_rates(
     chosen: str | Mapping, *, learning_rate: float, total_steps: int, epoch_steps: int
 ) -> Callable:
-    """Returns step -> learning rate of the chosen schedule.
+    """Returns the function step -> learning rate of the chosen schedule.
 
-    `warmup_epochs` goes before a schedule that has no `warmup_steps` of its own: the rate rises
-    linearly from 0, the schedule takes the other steps.
+    `warmup_epochs` precede a schedule that has no `warmup_steps`: the rate rises linearly from 0,
+    and the schedule takes the remaining steps.
     """
     name, fields = parted(chosen)
     checks.positive(learning_rate=learning_rate)
@@ -57,8 +58,8 @@ def learning_rates(
     checks.at_least(0, warmup_epochs=warmup_epochs)
     if warmup_epochs and "warmup_steps" in registry.keywords("schedules", name):
         raise ValueError(
-            f"warmup_epochs={warmup_epochs}: the schedule {name!r} has a warm-up of its own; set "
-            "its warmup_steps."
+            f"warmup_epochs={warmup_epochs}: the schedule {name!r} has its own warm-up; set its "
+            "warmup_steps."
         )
     warmup = round(warmup_epochs * epoch_steps)
     if warmup and warmup >= total_steps:
@@ -99,8 +100,9 @@ def _check_schedule(rate, name: str) -> None:
 
 
 def _check_optimizer(transformation, name: str) -> None:
-    """Raises ValueError unless the optimizer makes an update of gradients and parameters alone,
-    traced without computing anything.
+    """Raises ValueError unless the optimizer needs gradients and parameters only.
+
+    The optimizer is traced without computing anything.
     """
     if not (hasattr(transformation, "init") and hasattr(transformation, "update")):
         raise ValueError(

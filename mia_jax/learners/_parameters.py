@@ -1,4 +1,7 @@
-"""Which parameters are trained, and where they start: trees in which the other part is None."""
+"""Chooses which parameters are trained and where they start.
+
+Trained and frozen parameters are trees of the same form, in which the other part is None.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,14 @@ __all__ = ["merge", "nested", "paths", "split", "started"]
 
 
 def split(params, pattern: str) -> tuple[dict, dict]:
-    """(trained, frozen): two trees of the same form with None where the other has the leaf;
-    `pattern` is searched in the path 'a/b/c' ('': all).
+    """Returns (trained, frozen), two trees of the same form with None for the leaves of the other.
 
-    ValueError that lists the paths if nothing matches.
+    Args:
+        params: all parameters.
+        pattern: a regular expression that is searched in the path 'a/b/c' of a leaf; '' trains all.
+
+    Raises:
+        ValueError: if nothing matches; the message lists the paths.
     """
     names = list(paths(params))
     kept = [bool(re.search(pattern, name)) for name in names]
@@ -28,40 +35,42 @@ def split(params, pattern: str) -> tuple[dict, dict]:
         )
     leaves, form = jax.tree.flatten(params)
     parts = (
-        [leaf if keep is wanted else None for leaf, keep in zip(leaves, kept, strict=True)]
-        for wanted in (True, False)
+        [leaf if keep is trained else None for leaf, keep in zip(leaves, kept, strict=True)]
+        for trained in (True, False)
     )
     return tuple(jax.tree.unflatten(form, part) for part in parts)
 
 
 def merge(trained, frozen):
-    """The whole tree again."""
+    """Returns the whole tree again from its two parts."""
     return jax.tree.map(
         lambda a, b: b if a is None else a, trained, frozen, is_leaf=lambda leaf: leaf is None
     )
 
 
 def started(params, initial: Mapping[str, np.ndarray], pattern: str):
-    """`params` with the leaves of `initial` that have the same path and shape; ValueError if
-    another leaf would stay at its random start frozen.
+    """Returns `params` with the leaves of `initial` that have the same path and shape.
+
+    Raises:
+        ValueError: if no leaf matches, or if another leaf would stay frozen at its random start.
     """
     if not initial:
         return params
     flat = paths(params)
-    found = {
+    loaded = {
         name: jnp.asarray(initial[name], leaf.dtype)
         for name, leaf in flat.items()
         if name in initial and initial[name].shape == leaf.shape
     }
-    if not found:
+    if not loaded:
         raise ValueError(
             f"init_from has no parameter of this model; it has {', '.join(initial)}, the model "
             f"{', '.join(flat)}."
         )
-    stuck = [name for name in flat if name not in found and not re.search(pattern, name)]
+    stuck = [name for name in flat if name not in loaded and not re.search(pattern, name)]
     if stuck:
         raise ValueError(
             f"init_from lacks {', '.join(stuck)} (or has another shape), and trainable={pattern!r} "
             "leaves them untrained."
         )
-    return nested(flat | found)
+    return nested(flat | loaded)

@@ -1,5 +1,6 @@
-"""The private part of a learner: settings -> mechanism, plan and the noisy gradient of one step,
-all from one object.
+"""Makes the private part of a learner from its settings: mechanism, plan and noisy gradient.
+
+All three derive from one object, so that what is accounted is what runs.
 """
 
 from __future__ import annotations
@@ -21,19 +22,22 @@ from mia_jax.privacy.independence import proof, trials
 from mia_jax.privacy.mechanism import Mechanism
 from mia_jax.types import Plan
 
-NOISE_KEY, COUNT_KEY = (
-    2**32 - 2,
-    2**32 - 3,
-)  # fold_in(step's key, NOISE_KEY); slots use fold_in(step's key, slot)
+# The noise of a step uses fold_in(step's key, NOISE_KEY); slots use fold_in(step's key, slot).
+NOISE_KEY, COUNT_KEY = 2**32 - 2, 2**32 - 3
 
 
 class Private(NamedTuple):
-    """`plan` draws batches of U * rows_each rows; `gradient(losses, params, rows, weight_B, key,
-    clip) -> (gradient, clip, Clipped, numbers)`.
+    """Holds the private part of a learner.
 
-    `epochs` are those that the budget allows. `clip` is C, which the adaptive rule moves.
-    `choose(losses, params, rows, tried)` settles method 'auto' and refuses a loss that mixes the
-    examples of a batch.
+    Attributes:
+        guarantee: the mechanism and its accounting.
+        plan: draws batches of U * rows_each rows.
+        epochs: the number of epochs that the budget allows.
+        clip: the clip norm C, which the adaptive rule changes.
+        choose: choose(losses, params, rows, tried) -> Private with the method settled. It refuses a
+            loss that mixes the examples of a batch.
+        gradient: gradient(losses, params, rows, weight_B, key, clip) -> (gradient, clip, Clipped,
+            numbers).
     """
 
     guarantee: Guarantee
@@ -72,20 +76,38 @@ def make(
     quantile_rate: float = 0.2,
     count_std: float = 0.0,
 ) -> Private:
-    """Per-example clipping and Gaussian noise: (sum_u clipped gradient_u + noise) / expected batch.
+    """Returns private training: (sum_u clipped gradient_u + Gaussian noise) / expected batch.
 
-    (Abadi et al. 2016, arXiv:1607.00133.)
+    A unit u is an example, or with `user` all rows with the same value of that column of the pool.
+    Source: Abadi et al. 2016 (arXiv:1607.00133).
 
-    A unit is an example, or with `user` all rows of one value of that column of the pool
-    (`user_rows` of them a step); `batch_size` is the expected number of units a step, rate =
-    batch_size / units. `epsilon` is a budget: training stops before the epoch that would exceed it;
-    with noise_multiplier=None the noise is what `epochs` need. `clipping`, `method`, `sampling`,
-    `adjacency`, `accountant`: see mia_jax/privacy. `overflow` is 'stop', or 'truncate' Poisson
-    batches to `max_batch` units (0: exceeded once in 10,000 steps), which is accounted.
-    `physical_batch` units at a time fit into memory (0: all). `augmentations` copies of every
-    example are averaged before clipping (De et al. 2022). `started`: from brought parameters, which
-    is said. `microbatch` > 1 clips means of that many examples. `quantile`, `quantile_rate`,
-    `count_std` (0: batch_size / 20) belong to clipping='adaptive'.
+    Args:
+        num_rows: the number of rows of a model.
+        batch_size: the expected number of units per step; rate = batch_size / units.
+        epochs: the requested number of epochs.
+        padded: whether models have different numbers of rows.
+        started: whether training starts from external parameters, which is noted in the report.
+        columns: the columns of the pool.
+        clip_norm: the clip norm C.
+        noise_multiplier: None chooses the noise that `epochs` need under the budget.
+        epsilon: a budget. Training stops before the epoch that would exceed it.
+        delta: the delta of the claim.
+        accountant: see privacy/accounting.py.
+        sampling: see privacy/sampling.py.
+        adjacency: see privacy/mechanism.py.
+        clipping: see privacy/clipping.py.
+        method: see privacy/gradients.py.
+        physical_batch: the number of units that fit into memory together; 0 for all.
+        overflow: 'stop', or 'truncate' Poisson batches to `max_batch` units, which is accounted.
+        max_batch: 0 for a size that is exceeded once in 10,000 steps.
+        augmentations: the number of copies of every example that are averaged before clipping (De
+            et al. 2022).
+        microbatch: if > 1, means of this many examples are clipped.
+        user: the column of users; '' for none.
+        user_rows: the number of rows of a user per step.
+        quantile: for clipping='adaptive', as the two below: the target share of gradients within C.
+        quantile_rate: how fast C changes.
+        count_std: the noise of the count; 0 for batch_size / 20.
     """
     units, rows_each = _units(num_rows, columns, user, user_rows)
     checks.one_of(("stop", "truncate"), overflow=overflow)
@@ -115,9 +137,8 @@ def make(
             "sampling='without_replacement' needs the same number of rows for every model; this "
             "design's differ. Use 'poisson'."
         )
-    if (
-        user and sampling == "without_replacement"
-    ):  # its rate is batch / users, and a model may have rows of fewer
+    # The rate is batch / users, and a model may have rows of fewer users.
+    if user and sampling == "without_replacement":
         raise ValueError(
             "sampling='without_replacement' needs the number of users of every model, which is not "
             "public here. Use 'poisson'."
@@ -164,7 +185,7 @@ def make(
     )
     adaptive = dict(quantile=quantile, rate=quantile_rate) if clipping == "adaptive" else None
     each = rows_each * augmentations * microbatch
-    at_once = physical_batch or size  # examples or users whose gradients are computed together
+    at_once = physical_batch or size  # Gradients of so many units are computed together.
     return _finished(
         guarantee,
         draw,
@@ -181,15 +202,24 @@ def make(
 def _finished(
     guarantee, plan, epochs, clip, rule, rows_each, physical_units, units, adaptive
 ) -> Private:
+    """Returns the private part whose functions use these settings."""
     mechanism = guarantee.mechanism
 
     def choose(losses, params, rows, tried) -> Private:
-        """The same with the method settled: what the settings say, or for 'auto' bookkeeping where
-        taps see every parameter and the units of a batch are proved to stay apart, else vmap.
-        `rows` are one example's as shapes; `tried(rounds)` is the Trial of so many rounds.
+        """Returns the same private part with the method settled.
 
-        ValueError if the wanted method cannot be, and for every method if a trial batch shows that
-        examples are mixed.
+        'auto' becomes bookkeeping if taps see every parameter and the units of a batch are proved
+        to stay separate, and vmap otherwise.
+
+        Args:
+            losses: the objective (privacy/gradients.py).
+            params: the parameters as shapes.
+            rows: the rows of one example as shapes.
+            tried: tried(rounds) -> the Trial of so many rounds.
+
+        Raises:
+            ValueError: if the requested method is impossible; for every method, if a trial batch
+                shows that examples are mixed.
         """
         many = separation(guarantee.method, losses, params, rows, units=units, rows_each=rows_each)
         trial = tried(1 if many.proved else 3)
@@ -203,21 +233,22 @@ def _finished(
                 "single examples."
             )
         method, many = settled_method(guarantee.method, many, losses, params, rows)
-        said = (
+        sentences = (
             "Per-example gradients by "
             f"{method!r}{f', because {many.untapped}' if many.untapped else ''}.",
             many.note(method, trial),
         )
         settled = Guarantee(
-            **{**vars(guarantee), "method": method, "notes": (*guarantee.notes, *said)}
+            **{**vars(guarantee), "method": method, "notes": (*guarantee.notes, *sentences)}
         )
         return _finished(
             settled, plan, epochs, clip, rule, rows_each, physical_units, units, adaptive
         )
 
     def checked(losses, params, rows, size: int) -> None:
-        """ValueError if a batch of another size than the plan's mixes units: a program may depend
-        on the size of its batch.
+        """Raises ValueError if a batch of another size than the plan's mixes units.
+
+        A program may depend on the size of its batch.
         """
         many = physical_units or size // rows_each
         if guarantee.method in ("tapped", "bookkeeping") and many != units:
@@ -234,8 +265,10 @@ def _finished(
                 )
 
     def gradient(losses, params, rows, weight_B, key, clip):
-        """The noisy gradient (float32), the next C, and {clipped, nonfinite, noise_multiplier,
-        clip_norm} of this step.
+        """Returns the noisy gradient (float32), the next C, the clipped sum and numbers of the
+        step.
+
+        The numbers are {clipped, nonfinite, noise_multiplier, clip_norm}.
         """
         checked(losses, params, rows, weight_B.shape[0])
         how = dict(
@@ -245,23 +278,23 @@ def _finished(
             method=guarantee.method,
             physical_units=physical_units,
         )
-        found = gradients.clipped_sum(losses, params, rows, weight_B, **how)
+        clipped = gradients.clipped_sum(losses, params, rows, weight_B, **how)
         scale = clip / mechanism.clip_norm if adaptive else 1.0
         std = mechanism.noise_std_of_sum() * scale
-        drawn = noise.gaussian(jax.random.fold_in(key, jnp.uint32(NOISE_KEY)), found.total, std)
-        noisy = jax.tree.map(lambda total, z: (total + z) / mechanism.divisor, found.total, drawn)
-        real = jnp.maximum(found.real_U.sum(), 1)
+        drawn = noise.gaussian(jax.random.fold_in(key, jnp.uint32(NOISE_KEY)), clipped.total, std)
+        noisy = jax.tree.map(lambda total, z: (total + z) / mechanism.divisor, clipped.total, drawn)
+        real = jnp.maximum(clipped.real_U.sum(), 1)
         numbers = dict(
-            clipped=(found.counted_U & (found.norm_U > clip)).sum() / real,
-            nonfinite=(found.real_U & ~found.counted_U).sum() / real,
+            clipped=(clipped.counted_U & (clipped.norm_U > clip)).sum() / real,
+            nonfinite=(clipped.real_U & ~clipped.counted_U).sum() / real,
             noise_multiplier=std / (mechanism.sensitivity * scale),
             clip_norm=clip,
         )
         if adaptive:
-            counts_U = found.counted_U & (
-                found.norm_U > 0
-            )  # without a gradient a unit is as good as absent: it moves the count by 1/2 alone
-            inside = jnp.where(counts_U, jnp.where(found.norm_U <= clip, 0.5, -0.5), 0).sum()
+            # A unit without a gradient is treated as absent, so that it changes the count by 1/2
+            # only.
+            counts_U = clipped.counted_U & (clipped.norm_U > 0)
+            inside = jnp.where(counts_U, jnp.where(clipped.norm_U <= clip, 0.5, -0.5), 0).sum()
             wide = mechanism.count_std * mechanism.sensitivity / mechanism.clip_norm
             draw = wide * jax.random.normal(
                 jax.random.fold_in(key, jnp.uint32(COUNT_KEY)), (), jnp.float32
@@ -269,16 +302,20 @@ def _finished(
             clip = clips.moved_clip(
                 clip, inside, draw, expected_batch=mechanism.divisor, **adaptive
             )
-        return noisy, clip, found, numbers
+        return noisy, clip, clipped, numbers
 
-    here = Private(guarantee, plan, epochs, clip, choose, gradient)
-    return here
+    return Private(guarantee, plan, epochs, clip, choose, gradient)
 
 
 class Separation(NamedTuple):
-    """How the units of a batch are kept apart: `proved` by the analysis of the program of `rows`
-    rows, or `meeting` says where it could not rule out that they meet; `untapped`: why taps cannot
-    be used; `foreign`: an operation that brings its own batching.
+    """Holds how the units of a batch are kept separate.
+
+    Attributes:
+        rows: the number of rows of the analyzed program.
+        proved: whether the analysis of the program proved the separation.
+        meeting: the operation in which units may meet, if it could not.
+        untapped: why taps cannot be used.
+        foreign: an operation with its own batching rule.
     """
 
     rows: int
@@ -288,7 +325,7 @@ class Separation(NamedTuple):
     foreign: str = ""
 
     def note(self, method: str, trial: trials.Trial) -> str:
-        """The sentence of the guarantee: which check was made, and which could not be."""
+        """Returns the sentence of the guarantee about which checks were made and which were not."""
         trials = (
             f"{trial.batches} trial batches agree"
             if not trial.unable
@@ -324,9 +361,18 @@ class Separation(NamedTuple):
 
 
 def separation(method: str, losses, params, rows, *, units: int, rows_each: int) -> Separation:
-    """How this method may keep units apart.
+    """Returns how this method may keep units separate.
 
-    `rows` are one example's as shapes; `units` are computed together. ValueError for a missing tap.
+    Args:
+        method: one of gradients.METHODS.
+        losses: the objective.
+        params: the parameters as shapes.
+        rows: the rows of one example as shapes.
+        units: the number of units whose gradients are computed together.
+        rows_each: the rows of a unit.
+
+    Raises:
+        ValueError: if the method needs a tap that is missing.
     """
     many = Separation(rows=units * rows_each)
     if method in ("vmap", "scan"):
@@ -347,9 +393,10 @@ def separation(method: str, losses, params, rows, *, units: int, rows_each: int)
 
 
 def settled_method(method: str, many: Separation, losses, params, rows) -> tuple[str, Separation]:
-    """(the method that 'auto' stands for, how it keeps units apart).
+    """Returns (the method that 'auto' stands for, how it keeps units separate).
 
-    ValueError for a method whose sum would have no bound, with one that has.
+    Raises:
+        ValueError: for a method whose sum would have no bound; the message names one that has.
     """
     if not many.proved and method in ("tapped", "bookkeeping"):
         raise ValueError(
@@ -358,10 +405,10 @@ def settled_method(method: str, many: Separation, losses, params, rows) -> tuple
             "taps has a bound. Use method='auto' or 'vmap', which compute every example's gradient "
             "from a batch of its own."
         )
-    if method == "tapped" and (own := proof.foreign_derivative(losses, params, rows)):
+    if method == "tapped" and (operation := proof.foreign_derivative(losses, params, rows)):
         raise ValueError(
             "privacy.method='tapped' needs derivatives that are linear in their cotangent, and "
-            f"{own} brings its own. "
+            f"{operation} has its own rule. "
             "Use method='auto' or 'bookkeeping'."
         )
     if many.proved:
@@ -369,7 +416,7 @@ def settled_method(method: str, many: Separation, losses, params, rows) -> tuple
     foreign = proof.foreign_batching(losses, params, rows)
     if foreign and method == "vmap":
         raise ValueError(
-            f"privacy.method='vmap': {foreign} is batched by code of its own, which may mix "
+            f"privacy.method='vmap': {foreign} is batched by its own code, which may mix "
             "examples. Use method='scan', one example at a time."
         )
     return ("scan" if foreign else "vmap") if method == "auto" else method, many._replace(
@@ -378,7 +425,7 @@ def settled_method(method: str, many: Separation, losses, params, rows) -> tuple
 
 
 def _units(num_rows: int, columns: Mapping, user: str, user_rows: int) -> tuple[int, int]:
-    """(number of units, rows a unit brings)."""
+    """Returns (number of units, rows per unit)."""
     if not user:
         if user_rows != 1:
             raise ValueError(
@@ -390,7 +437,7 @@ def _units(num_rows: int, columns: Mapping, user: str, user_rows: int) -> tuple[
 
 
 def _cap(units: int, batch_size: int) -> int:
-    """The size that a Poisson batch exceeds once in 10,000 steps."""
+    """Returns the size that a Poisson batch exceeds once in 10,000 steps."""
     return samplings.slots(
         sampling="poisson",
         num_units=units,
@@ -405,9 +452,10 @@ def _cap(units: int, batch_size: int) -> int:
 def _budgeted(
     mechanism, noise_multiplier, epsilon, delta, accountant, epochs
 ) -> tuple[Mechanism, int]:
-    """The mechanism with its noise and the steps that the budget allows, and those epochs.
+    """Returns the mechanism with its noise and the steps that the budget allows, and the epochs.
 
-    ValueError if not one epoch fits.
+    Raises:
+        ValueError: if not even one epoch fits.
     """
     accounting.event(mechanism, accountant=accountant)
     if epsilon is None:
@@ -417,9 +465,8 @@ def _budgeted(
                 "chosen for."
             )
         if noise_multiplier > 0:
-            accounting.epsilon(
-                mechanism.after(1), delta=delta, accountant=accountant
-            )  # refuses a pair without a bound
+            # This raises if the pair of sampling and adjacency has no bound.
+            accounting.epsilon(mechanism.after(1), delta=delta, accountant=accountant)
         return mechanism, epochs
     checks.positive(**{"privacy.epsilon": epsilon})
     if noise_multiplier == 0 and math.isfinite(epsilon):
@@ -444,7 +491,7 @@ def _budgeted(
 
 
 def _slots(mechanism: Mechanism, epochs: int) -> int:
-    """The slots of a batch, a multiple of the microbatch."""
+    """Returns the number of slots of a batch, a multiple of the microbatch."""
     size = samplings.slots(
         sampling=mechanism.sampling,
         num_units=mechanism.num_units,
@@ -469,6 +516,7 @@ def _plan(
     augmentations: int,
     physical_batch: int,
 ) -> Plan:
+    """Returns the plan that draws the batches of the mechanism."""
     if physical_batch % mechanism.microbatch:
         raise ValueError(
             f"physical_batch={physical_batch} must be a multiple of "
@@ -489,6 +537,7 @@ def _plan(
 def _notes(
     mechanism: Mechanism, delta, epsilon, epochs, fit, augmentations, accountant, units
 ) -> list[str]:
+    """Returns the sentences about the mechanism for log and report."""
     notes = []
     if delta >= 1 / units:
         notes.append(

@@ -1,5 +1,6 @@
-"""Training against an attacker: the classifier also lowers the score that an attack network,
-trained with it, gives its members. Nasr et al. 2018.
+"""Trains against an attacker: lowers the score that an attack network gives the members.
+
+The attack network is trained together with the classifier (Nasr et al. 2018).
 """
 
 from __future__ import annotations
@@ -14,9 +15,8 @@ from mia_jax.learners import backprop
 from mia_jax.learners import plan as plans
 from mia_jax.types import Aux, Batch, Learner, Model, Plan, Pool, Stopping, TrainState
 
-BRANCHES = dict(
-    p=(1024, 512, 64), y=(512, 64), both=(256, 64, 1)
-)  # widths of the attack network on p, on the label, on the two together
+# The widths of the attack network on p, on the label, and on both together.
+BRANCHES = dict(p=(1024, 512, 64), y=(512, 64), both=(256, 64, 1))
 
 
 def make(
@@ -35,22 +35,28 @@ def make(
     attack_learning_rate: float = 1e-3,
     epsilon: float = 1e-7,
 ) -> Learner:
-    """Each step: `attack_steps` Adam steps of an attack network h(p, y) on members against other
-    rows, then one of the classifier on
+    """Returns the learner that alternates between an attack network and the classifier.
 
-        mean_B [ cross_entropy + strength * log h(p, y) ],  p = softmax of its logits,  over a batch
-        of members,
+    Each step takes `attack_steps` Adam steps of an attack network h(p, y) on members against other
+    rows. It then takes one Adam step of the classifier on
 
-    h in (0, 1) being the attacker's probability of a member. In the first `warmup_epochs` epochs
-    strength is 0. An attack step sees B of the model's own rows and B of `num_extra` rows beside
-    them, non-members of which the classifier's labels are never used (design blocks with
-    extra=True); rows_K of the plan are the own rows, then those. The attack network is thrown away
-    with the training. Metrics: 'loss' (the classifier's, its gain included), 'accuracy',
-    'attack_accuracy' (of h, balanced, on the rows it is about to learn). Evaluations are of the
-    cross-entropy alone. ValueError without extra rows.
+        mean_B [ cross_entropy + strength * log h(p, y) ],  p = softmax of its logits,
 
-    Source: Nasr, Shokri & Houmansadr 2018 (arXiv:1807.05852), algorithm 1; the networks are those
-    of the label-only paper's code, which also puts a dropout of .25 behind the first pooling.
+    over a batch of members. h in (0, 1) is the attacker's probability of a member. In the first
+    `warmup_epochs` epochs strength is 0. An attack step sees B training rows of the model and B of
+    `num_extra` other rows. These are non-members whose labels the classifier never uses (design
+    blocks with extra=True). In rows_K of the plan the training rows come first, then the extra
+    rows. The attack network is discarded after training.
+
+    Metrics: 'loss' (of the classifier, including the attack term), 'accuracy', and
+    'attack_accuracy' (of h, balanced, on the rows it is about to learn). Evaluations use the
+    cross-entropy only.
+
+    Source: Nasr, Shokri & Houmansadr 2018 (arXiv:1807.05852), algorithm 1. The networks are those
+    of the label-only paper's code, which also has a dropout of 0.25 after the first pooling.
+
+    Raises:
+        ValueError: if there are no extra rows.
     """
     checks.at_least(0, epochs=epochs, strength=strength, warmup_epochs=warmup_epochs)
     checks.at_least(1, batch_size=batch_size, attack_steps=attack_steps)
@@ -104,7 +110,7 @@ def make(
         return loss_B, aux
 
     def attack_step(variables, pool: Pool, state, index_B):
-        """One step of the attack network on rows of which the first half are members."""
+        """Takes one step of the attack network on rows of which the first half are members."""
         attacker, opt = state
         batch = backprop.rows(pool, index_B, jnp.ones(len(index_B), jnp.float32))
         out_BC = model.apply(variables, batch.x, train=False)[0]
@@ -119,12 +125,10 @@ def make(
         return (optax.apply_updates(attacker, updates), opt), right
 
     def step(state: TrainState, pool: Pool, index, weight):
-        own, opt = state.opt, dict(state.opt)
+        old_opt, opt = state.opt, dict(state.opt)
         size = len(index) // (1 + 2 * attack_steps)
-        attacker, opponents = (
-            (own["attacker"], own["attacker_tx"]),
-            index[size:].reshape(attack_steps, 2 * size),
-        )
+        attacker = (old_opt["attacker"], old_opt["attacker_tx"])
+        opponents = index[size:].reshape(attack_steps, 2 * size)
         attacker, right_A = lax.scan(
             lambda s, index_B: attack_step(state.variables, pool, s, index_B), attacker, opponents
         )
@@ -144,16 +148,16 @@ def make(
         (value, aux), gradient = jax.value_and_grad(objective, has_aux=True)(
             state.variables["params"]
         )
-        updates, opt["tx"] = tx.update(gradient, own["tx"], state.variables["params"])
+        updates, opt["tx"] = tx.update(gradient, old_opt["tx"], state.variables["params"])
         variables = {"params": optax.apply_updates(state.variables["params"], updates)} | (
             {"stats": aux.stats} if aux.stats else {}
         )
         total = weight_B.sum()
-        if padded:  # an empty batch changes nothing
+        if padded:  # An empty batch changes nothing.
             variables, opt = jax.tree.map(
                 lambda new, old: jnp.where(total > 0, new, old),
                 (variables, opt),
-                (state.variables, own),
+                (state.variables, old_opt),
             )
         sums = dict(
             loss=total * value,
@@ -173,25 +177,25 @@ def make(
 
 
 def opponents_beside(*, num_rows: int, batch_size: int, attack_steps: int) -> Plan:
-    """plan(key, epoch, rows, weight) -> (index_SB, weight_SB): B = a batch of own rows, then for
-    each attack step as many own rows and as many extra.
+    """Returns the plan of batches followed by the rows of the attack steps.
 
-    The batch is that of plan.permutation over the first `num_rows` rows, the opponents are drawn
-    with replacement; they have weight 0.
+    plan(key, epoch, rows, weight) -> (index_SB, weight_SB), where a row of the index holds a batch
+    of training rows and then, for each attack step, as many training rows and as many extra rows.
+    The batch is that of plan.permutation over the first `num_rows` rows. The rows of the attack
+    steps are drawn with replacement and have weight 0.
     """
     batches = plans.permutation(batch_size=batch_size)
 
     def plan(key, epoch, rows, weight):
-        own_K, extra_E = (
-            rows[:num_rows],
-            rows[min(num_rows, len(rows) - 1) :],
-        )  # one row at least: fleet.check_monitor asks for shapes with one
-        index_SB, weight_SB = batches(key, epoch, own_K, weight[:num_rows])
+        train_K = rows[:num_rows]
+        # At least one row, because fleet.check_monitor computes shapes with a single row.
+        extra_E = rows[min(num_rows, len(rows) - 1) :]
+        index_SB, weight_SB = batches(key, epoch, train_K, weight[:num_rows])
         inside_key, outside_key = jax.random.split(
             jax.random.fold_in(jax.random.fold_in(key, epoch), 1)
         )
         shape, real_K = (len(index_SB), attack_steps, index_SB.shape[1]), weight[:num_rows] > 0
-        first_K = own_K[jnp.argsort(~real_K)]  # rows of weight > 0 first
+        first_K = train_K[jnp.argsort(~real_K)]  # Rows of weight > 0 come first.
         inside = first_K[jax.random.randint(inside_key, shape, 0, real_K.sum(), jnp.int32)]
         outside = extra_E[jax.random.randint(outside_key, shape, 0, len(extra_E), jnp.int32)]
         opponents = jnp.concatenate([inside, outside], 2).reshape(len(index_SB), -1)
@@ -203,7 +207,7 @@ def opponents_beside(*, num_rows: int, batch_size: int, attack_steps: int) -> Pl
 
 
 def attack_network(key, classes: int) -> dict:
-    """{branch: [(kernel, bias), ...]} with the widths of BRANCHES, Glorot-uniform."""
+    """Returns {branch: [(kernel, bias), ...]} with the widths of BRANCHES, Glorot-uniform."""
     inputs = dict(p=classes, y=classes, both=BRANCHES["p"][-1] + BRANCHES["y"][-1])
     glorot, layers = jax.nn.initializers.glorot_uniform(dtype=jnp.float32), {}
     for b, (branch, widths) in enumerate(BRANCHES.items()):
@@ -216,7 +220,7 @@ def attack_network(key, classes: int) -> dict:
 
 
 def log_odds(attacker: dict, out_BC, y_B) -> jax.Array:
-    """log h - log(1 - h) of the attack network h(softmax(out_BC), y_B), [B]."""
+    """Returns log h - log(1 - h) of the attack network h(softmax(out_BC), y_B), [B]."""
 
     def through(layers, x, last=jax.nn.relu):
         for i, (kernel, bias) in enumerate(layers):

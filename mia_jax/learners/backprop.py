@@ -1,5 +1,7 @@
-"""Gradient descent on a per-example objective, with any objective, optimizer, penalty, augmentation
-and plan.
+"""Trains by gradient descent on a per-example objective.
+
+Objective, optimizer, penalty, augmentation and plan are choices. With gradient='private' the
+training is differentially private.
 """
 
 from __future__ import annotations
@@ -48,23 +50,47 @@ def make(
     trainable: str = "",
     ema: float = 0.0,
 ) -> Learner:
-    """A step follows the gradient of sum(weight_B * loss_B) / sum(weight_B) + l1 * sum|w| + l2 *
-    sum w^2.
+    """Returns gradient descent on the weighted mean of a per-example objective.
 
-    The penalties run over the parameters whose path matches `penalize` (default: the kernels of
-    dense layers) and are part of the monitored loss. `num_rows` is K, the rows of one model;
-    `padded` says that some of them have weight 0 (an empty batch then changes nothing). `plan` is
-    'permutation' or 'full_batch'. `optimizer` and `schedule` are names or {'name': ..., argument:
-    value} (mia_jax/optimizers, mia_jax/schedules); `learning_rate` is the largest rate of the
-    schedule. Step s draws from fold_in(state.key, s), example slot b from fold_in(that, b).
+    A step follows the gradient of
+    sum(weight_B * loss_B) / sum(weight_B) + l1 * sum|w| + l2 * sum w^2.
 
-    gradient='private' clips every example's gradient and adds noise (learners/_private.py has the
-    fields of `privacy`, and draws its own batches); penalties stay outside the clipping. `sample`
-    is then a Pool of a few examples (with the columns of all), and loss_b must depend on example b
-    only: ValueError where trial batches show otherwise; the guarantee's notes say what was checked
-    (privacy/independence). `trainable`: only parameters whose path matches this pattern are trained
-    ('': all). `initial` {path: array} are parameters to start from. `ema` > 0: the model is the
-    moving average of its parameters, with decay min(ema, (1 + s) / (10 + s)) at step s.
+    Step s draws from the key fold_in(state.key, s), and example slot b from fold_in(that key, b).
+
+    With gradient='private' every example's gradient is clipped and noise is added.
+    learners/_private.py has the fields of `privacy` and draws the batches. Penalties are not
+    clipped. loss_b must depend on example b only. The notes of the guarantee say what was checked
+    (privacy/independence).
+
+    Args:
+        model: the model to train.
+        loss: the per-example objective.
+        num_rows: K, the number of rows of one model.
+        padded: whether some rows have weight 0; an empty batch then changes nothing.
+        stopping: an early-stopping rule.
+        sample: for private training, a Pool of a few examples with the columns of all.
+        initial: {path: array}, parameters to start from.
+        gradient: 'mean' or 'private'.
+        privacy: the settings of private training.
+        epochs: the largest number of epochs.
+        batch_size: the number of examples per step.
+        plan: 'permutation' or 'full_batch'.
+        drop_last: whether an incomplete last batch is dropped.
+        optimizer: a name, or {'name': ..., argument: value} (mia_jax/optimizers).
+        learning_rate: the largest rate of the schedule.
+        schedule: a name, or {'name': ..., argument: value} (mia_jax/schedules).
+        l1: the weight of the penalty sum|w|.
+        l2: the weight of the penalty sum w^2. Both are part of the monitored loss.
+        penalize: the pattern of the paths of the penalized parameters (default: the kernels of
+            dense layers).
+        augment: the augmentations.
+        trainable: only parameters whose path matches this pattern are trained; '' for all.
+        ema: if > 0, the model is the moving average of its parameters, with decay min(ema, (1 + s)
+            / (10 + s)) at step s.
+
+    Raises:
+        ValueError: for settings that contradict each other; in private training, if trial batches
+            show that the loss of an example depends on others.
     """
     checks.at_least(0, epochs=epochs, l1=l1, l2=l2)
     checks.one_of(("permutation", "full_batch"), plan=plan)
@@ -138,8 +164,9 @@ def make(
         ), key_B
 
     def moved(state: TrainState, gradient, opt):
-        """(params, optimizer state) after the step along `gradient`, which is None on frozen
-        leaves.
+        """Returns (params, optimizer state) after the step along `gradient`.
+
+        The gradient is None on frozen leaves.
         """
         chosen, frozen = parameters.split(state.variables["params"], trainable)
         updates, opt = tx.update(gradient, opt, chosen)
@@ -170,7 +197,7 @@ def make(
         variables = {"params": params}
         if aux.stats:
             variables["stats"] = aux.stats
-        if padded:  # an empty batch must not move momentum or statistics
+        if padded:  # An empty batch must not change momentum or statistics.
             variables, opt = jax.tree.map(
                 lambda new, old: jnp.where(total > 0, new, old),
                 (variables, opt),
@@ -187,17 +214,16 @@ def make(
         batch, key_B = batch_of(state, pool, index_B, weight_B)
         chosen, frozen = parameters.split(state.variables["params"], trainable)
         key = jax.random.fold_in(state.key, state.step)
-        noisy, clip, found, numbers = secret.gradient(
+        noisy, clip, clipped, numbers = secret.gradient(
             losses_of(loss, frozen), chosen, (batch, key_B), weight_B, key, state.opt["clip_norm"]
         )
         extra, outside = jax.value_and_grad(lambda p: penalty(parameters.merge(p, frozen)))(chosen)
         noisy = jax.tree.map(jnp.add, noisy, outside) if l1 or l2 else noisy
-        params, tx_state = moved(
-            state, noisy, state.opt["tx"]
-        )  # an empty batch too: its noise is part of the mechanism
+        # An empty batch also moves the parameters: its noise is part of the mechanism.
+        params, tx_state = moved(state, noisy, state.opt["tx"])
         opt = dict(tx=tx_state, clip_norm=clip) | (dict(ema=averaged(state, params)) if ema else {})
         total = weight_B.sum()
-        metrics = dict(loss=found.loss_B + extra) | found.aux
+        metrics = dict(loss=clipped.loss_B + extra) | clipped.aux
         sums = {
             name: jnp.where((weight_B > 0) & jnp.isfinite(v), weight_B * v, 0).sum()
             for name, v in metrics.items()
@@ -236,7 +262,8 @@ def make(
 
 
 def losses_of(loss: Loss, frozen) -> Callable:
-    """losses(params, taps, (Batch, key_B)) -> (loss_B, metrics), as privacy.gradients takes them;
+    """Returns losses(params, taps, (Batch, key_B)) -> (loss_B, metrics) for privacy.gradients.
+
     `params` has None where `frozen` has leaves.
     """
 
@@ -252,14 +279,20 @@ def losses_of(loss: Loss, frozen) -> Callable:
 
 
 def example_step(*, model: Model, loss: Loss, sample: Pool, trainable: str) -> tuple:
-    """(losses, params, rows) of one example as shapes: what a private learner looks at when it is
-    built.
+    """Returns (losses, params, rows) of one example as shapes.
+
+    This is what a private learner analyzes when it is built.
     """
-    one = Pool(x=jnp.asarray(sample.x[:1]), y=jnp.asarray(sample.y[:1]), task=sample.task)
+    example = Pool(x=jnp.asarray(sample.x[:1]), y=jnp.asarray(sample.y[:1]), task=sample.task)
     key = jax.random.key(0)
-    params, frozen = parameters.split(jax.eval_shape(model.init, key, one.x)["params"], trainable)
+    params, frozen = parameters.split(
+        jax.eval_shape(model.init, key, example.x)["params"], trainable
+    )
     batch = jax.eval_shape(
-        lambda: (rows(one, jnp.zeros(1, jnp.int32), jnp.ones(1, jnp.float32)), slot_keys(key, 1))
+        lambda: (
+            rows(example, jnp.zeros(1, jnp.int32), jnp.ones(1, jnp.float32)),
+            slot_keys(key, 1),
+        )
     )
 
     def losses(params, taps, rows):
@@ -272,8 +305,9 @@ def example_step(*, model: Model, loss: Loss, sample: Pool, trainable: str) -> t
 def check_private(
     *, model: Model, sample: Pool | None, plan: str, drop_last: bool, stopping: Stopping | None
 ) -> None:
-    """ValueError for what a private learner cannot have: batch statistics, other plans, a stopping
-    rule on private rows.
+    """Raises ValueError for settings that a private learner cannot have.
+
+    These are batch statistics, other plans, and a stopping rule on private rows.
     """
     if sample is None:
         raise ValueError("gradient='private' needs `sample`, a Pool of a few examples.")
@@ -297,8 +331,9 @@ def check_private(
 
 
 def evaluation(*, loss: Loss, penalty: Callable, batch_size: int = 512) -> Callable:
-    """evaluate(variables, pool, rows_K, weight_K) -> weighted sums of loss (with its penalty) and
-    metrics in inference mode.
+    """Returns evaluate(variables, pool, rows_K, weight_K) -> weighted sums in inference mode.
+
+    The sums are those of the loss (with its penalty), the metrics and the weight.
     """
 
     def evaluate(variables, pool: Pool, rows_K, weight_K):
@@ -312,18 +347,20 @@ def evaluation(*, loss: Loss, penalty: Callable, batch_size: int = 512) -> Calla
         )
         extra = penalty(variables["params"])
 
-        def one(_, iw):
+        def evaluate_batch(_, iw):
             loss_B, aux = loss(variables, rows(pool, *iw), train=False)
             per_example = dict(loss=loss_B + extra, weight=jnp.ones_like(loss_B)) | aux.metrics
             return None, {name: (iw[1] * value_B).sum() for name, value_B in per_example.items()}
 
-        return jax.tree.map(lambda a: a.sum(0), lax.scan(one, None, (index_SB, weight_SB))[1])
+        return jax.tree.map(
+            lambda a: a.sum(0), lax.scan(evaluate_batch, None, (index_SB, weight_SB))[1]
+        )
 
     return evaluate
 
 
 def rows(pool: Pool, index_B, weight_B) -> Batch:
-    """The named rows of a pool as a batch."""
+    """Returns the rows `index_B` of a pool as a batch."""
     return Batch(
         x=jnp.asarray(pool.x)[index_B],
         y=jnp.asarray(pool.y)[index_B],
@@ -334,13 +371,15 @@ def rows(pool: Pool, index_B, weight_B) -> Batch:
 
 
 def slot_keys(key, size: int):
-    """One key an example slot: fold_in(key, slot), [B]."""
+    """Returns one key per example slot: fold_in(key, slot), [B]."""
     return jax.vmap(lambda slot: jax.random.fold_in(key, slot))(jnp.arange(size, dtype=jnp.int32))
 
 
 def weight_penalty(*, l1: float, l2: float, penalize: str) -> Callable:
-    """penalty(params) = l1 * sum|w| + l2 * sum w^2 over the leaves whose path (a/b/c) matches the
-    pattern; ValueError if none does.
+    """Returns penalty(params) = l1 * sum|w| + l2 * sum w^2.
+
+    The sums are over the leaves whose path (a/b/c) matches the pattern `penalize`; ValueError if
+    none does.
     """
     if not (l1 or l2):
         return lambda params: jnp.float32(0)

@@ -1,5 +1,6 @@
-"""Gradient descent on pairs of training rows; in every batch half of the pairs are of one class and
-half of two.
+"""Trains by gradient descent on pairs of training rows.
+
+In every batch, half of the pairs have two rows of one class, and half have rows of two classes.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from mia_jax import checks
 from mia_jax.learners import backprop
 from mia_jax.types import Learner, Loss, Model, Plan, Pool, Stopping
 
-EVALUATED = 2048  # pairs that an evaluation looks at, always the same ones
+EVALUATED = 2048  # The number of pairs of an evaluation, which are always the same.
 ADAM = dict(name="adam", eps=1e-7)
-ROWS = (2,)  # an example of a batch is a pair of rows of the pool: x [B,2,..], y [B,2]
+ROWS = (2,)  # An example of a batch is a pair of rows of the pool: x [B,2,..], y [B,2].
 
 
 def make(
@@ -36,15 +37,32 @@ def make(
     schedule: str | Mapping = "constant_schedule",
     augment: Sequence[str] = (),
 ) -> Learner:
-    """backprop on batches x [B,2,..], y [B,2] of an objective over pairs
-    (objectives/contrastive.py), fresh pairs every epoch.
+    """Returns backprop on batches x [B,2,..], y [B,2] of an objective over pairs.
 
-    `pairs` an epoch (0: as many as a model has rows), rounded down to whole batches of an even
-    `batch_size`. Pairs are drawn from the model's own training rows: see `draw`; `augment` changes
-    each image of a pair on its own. An evaluation looks at 2,048 fixed pairs of the rows it is
-    given. ValueError for an odd batch or an objective over single examples.
+    The objective is that of objectives/contrastive.py. New pairs are drawn every epoch from the
+    training rows of the model (see `draw`), and `augment` changes each image of a pair separately.
+    An evaluation uses 2,048 fixed pairs of the rows that it is given.
+
+    Args:
+        model: the model to train.
+        loss: the objective over pairs.
+        num_rows: the number of rows of a model.
+        labels_N: the labels of all examples.
+        padded: ignored, because every drawn row has weight 1.
+        stopping: an early-stopping rule.
+        epochs: the largest number of epochs.
+        pairs: the number of pairs per epoch, rounded down to whole batches; 0 for the number of
+            rows of a model.
+        batch_size: the number of pairs per step, which must be even.
+        optimizer: see backprop, as the next three.
+        learning_rate: the largest learning rate.
+        schedule: the schedule.
+        augment: the augmentations.
+
+    Raises:
+        ValueError: for an odd batch or an objective over single examples.
     """
-    del padded  # every drawn row has weight 1
+    del padded  # Every drawn row has weight 1.
     labels_N = np.asarray(labels_N)
     checks.at_least(2, batch_size=batch_size)
     checks.at_least(0, pairs=pairs)
@@ -87,8 +105,9 @@ def make(
 
 
 def balanced(*, labels_N: np.ndarray, steps: int, batch_size: int) -> Plan:
-    """plan(key, epoch, rows_K, weight_K) -> (index_SB2, weight_SB): in each batch B/2 pairs of one
-    class, then B/2 of two.
+    """Returns plan(key, epoch, rows_K, weight_K) -> (index_SB2, weight_SB).
+
+    Each batch has B/2 pairs of one class, then B/2 pairs of two classes.
     """
     half = batch_size // 2
 
@@ -108,22 +127,20 @@ def balanced(*, labels_N: np.ndarray, steps: int, batch_size: int) -> Plan:
 
 
 def draw(key, label_K, weight_K, *, count: int) -> tuple[jax.Array, jax.Array]:
-    """(same_P2, different_P2): places in 0..K-1 of `count` pairs of each kind, from rows of weight
-    > 0 alone.
+    """Returns (same_P2, different_P2), `count` pairs of each kind as places in 0..K-1.
 
-    The first row is uniform (for a pair of one class: over the rows whose class has a second one),
-    the second uniform over the other rows of its class, or over all rows of other classes. No row
-    is paired with itself.
+    Only rows of weight > 0 are drawn. The first row of a pair is uniform (for a pair of one class:
+    over the rows whose class has another row). The second row is uniform over the other rows of its
+    class, or over all rows of other classes. No row is paired with itself.
     """
     keys, real_K = jax.random.split(key, 4), weight_K > 0
-    label_K = jnp.where(
-        real_K, label_K, jnp.iinfo(jnp.int32).max
-    )  # padding is a class of its own, the last one
-    order_K = jnp.argsort(label_K)  # class after class
+    # Padding becomes a separate class, the last one.
+    label_K = jnp.where(real_K, label_K, jnp.iinfo(jnp.int32).max)
+    order_K = jnp.argsort(label_K)  # Sorted by class.
     sorted_K = label_K[order_K]
     start_K = jnp.searchsorted(sorted_K, label_K, side="left")
     size_K = jnp.searchsorted(sorted_K, label_K, side="right") - start_K
-    rank_K = jnp.argsort(order_K) - start_K  # a row's number within its class
+    rank_K = jnp.argsort(order_K) - start_K  # The number of a row within its class.
     total = real_K.sum()
 
     def uniform(key, allowed_K):
@@ -134,15 +151,19 @@ def draw(key, label_K, weight_K, *, count: int) -> tuple[jax.Array, jax.Array]:
     first = uniform(keys[0], real_K & (size_K > 1))
     ahead = jax.random.randint(keys[1], (count,), 1, jnp.maximum(size_K[first], 2), jnp.int32)
     second = order_K[start_K[first] + (rank_K[first] + ahead) % size_K[first]]
-    one = uniform(keys[2], real_K & (size_K < total))
-    place = jax.random.randint(keys[3], (count,), 0, jnp.maximum(total - size_K[one], 1), jnp.int32)
-    other = order_K[place + jnp.where(place >= start_K[one], size_K[one], 0)]
-    return jnp.stack([first, second], axis=1), jnp.stack([one, other], axis=1)
+    lone = uniform(keys[2], real_K & (size_K < total))
+    place = jax.random.randint(
+        keys[3], (count,), 0, jnp.maximum(total - size_K[lone], 1), jnp.int32
+    )
+    other = order_K[place + jnp.where(place >= start_K[lone], size_K[lone], 0)]
+    return jnp.stack([first, second], axis=1), jnp.stack([lone, other], axis=1)
 
 
 def evaluation(*, loss: Loss, batch_size: int = 512):
-    """evaluate(variables, pool, rows_K, weight_K) -> sums over 2,048 fixed balanced pairs of those
-    rows, in inference mode (0 if there are none).
+    """Returns evaluate(variables, pool, rows_K, weight_K) -> sums over 2,048 fixed balanced pairs.
+
+    The pairs are drawn from those rows and evaluated in inference mode; the sums are 0 without
+    rows.
     """
 
     def evaluate(variables, pool: Pool, rows_K, weight_K):
@@ -156,7 +177,7 @@ def evaluation(*, loss: Loss, batch_size: int = 512):
             [rows_K[p].reshape(-1, batch_size // 2, 2) for p in both], axis=1
         )
 
-        def one(_, index_B2):
+        def evaluate_batch(_, index_B2):
             loss_B, aux = loss(
                 variables,
                 backprop.rows(pool, index_B2, jnp.ones(batch_size, jnp.float32)),
@@ -169,6 +190,6 @@ def evaluation(*, loss: Loss, batch_size: int = 512):
                 ).items()
             }
 
-        return jax.tree.map(lambda a: a.sum(0), lax.scan(one, None, index_SB2)[1])
+        return jax.tree.map(lambda a: a.sum(0), lax.scan(evaluate_batch, None, index_SB2)[1])
 
     return evaluate

@@ -1,5 +1,7 @@
-"""Forward-Forward with a schedule of its own: on each batch some steps of the first layer, then as
-many of the next on its outputs, and so on.
+"""Trains Forward-Forward networks layer by layer on each batch.
+
+On each batch the first layer takes some steps, then the next layer takes as many on its outputs,
+and so on.
 """
 
 from __future__ import annotations
@@ -33,17 +35,35 @@ def make(
     negatives: str = "other",
     peer: float = 0.0,
 ) -> Learner:
-    """Each layer takes `inner_steps` steps of an Adam of its own on one batch, then hands its
-    outputs on; no gradient passes between layers.
+    """Returns Forward-Forward: each layer takes `inner_steps` Adam steps on every batch.
 
-    A layer's loss is objectives.forward_forward.local, plus peer * mean_f (a_f - mean a)^2 with a_f
-    the mean positive activity of unit f over the batch (peer normalization: no unit stays silent,
-    none always speaks). Batches are full (`batch_size` 0: all rows, one batch an epoch).
-    `negatives`: from the 'other' labels, from 'any', or a 'permuted' copy of the batch's labels, as
-    in the Keras example (keras.io/examples/vision/ forwardforward), whose settings are the defaults
-    with epochs=250. Metrics of an epoch: 'loss' (sum over layers), 'layer_loss' (mean over layers
-    and inner steps) and 'layer_loss_so_far', its mean over all batches since the start, which that
-    example prints as FinalLoss.
+    A layer then passes its outputs on. Every layer has a separate Adam optimizer, and no gradient
+    passes between layers. The loss of a
+    layer is objectives.forward_forward.local plus peer * mean_f (a_f - mean a)^2, where a_f is the
+    mean positive activity of unit f over the batch (peer normalization: no unit stays silent or is
+    always active).
+
+    The defaults with epochs=250 are the settings of the Keras example
+    (keras.io/examples/vision/forwardforward).
+
+    Metrics of an epoch: 'loss' (sum over layers), 'layer_loss' (mean over layers and inner steps)
+    and 'layer_loss_so_far' (the mean of the latter over all batches since the start, which that
+    example prints as FinalLoss).
+
+    Args:
+        model: a network that is trained layer by layer.
+        num_rows: the number of rows of a model.
+        padded: whether some rows have weight 0.
+        stopping: an early-stopping rule.
+        epochs: the largest number of epochs.
+        batch_size: 0 for all rows in one batch per epoch.
+        inner_steps: the number of steps of each layer per batch.
+        learning_rate: the learning rate of Adam.
+        epsilon: the epsilon of Adam.
+        theta: the threshold of the goodness.
+        negatives: negative labels from the 'other' labels, from 'any', or a 'permuted' copy of the
+            labels of the batch (as in the Keras example).
+        peer: the weight of the peer normalization.
     """
     objective.needs(model)
     checks.at_least(0, epochs=epochs, batch_size=batch_size, peer=peer)
@@ -101,7 +121,7 @@ def make(
         mean, weight = sum(values) / len(values), weight_B.sum()
         opt = dict(layers=opts, total=state.opt["total"] + mean, batches=state.opt["batches"] + 1)
         variables = {**state.variables, "params": params}
-        if padded:  # an empty batch changes nothing
+        if padded:  # An empty batch changes nothing.
             variables, opt = jax.tree.map(
                 lambda new, old: jnp.where(weight > 0, new, old),
                 (variables, opt),
@@ -137,8 +157,10 @@ def make(
 
 
 def negative_labels(key, y_B, weight_B, num_classes: int, negatives: str) -> jax.Array:
-    """[B]: labels from the other C - 1, from any of the C, or the labels of the rows of weight > 0
-    in a random order.
+    """Returns negative labels, [B].
+
+    They are drawn from the other C - 1 labels, from all C, or are the labels of the rows of weight
+    > 0 in a random order.
     """
     if negatives != "permuted":
         key_B = jax.vmap(lambda slot: jax.random.fold_in(key, slot))(
@@ -146,8 +168,7 @@ def negative_labels(key, y_B, weight_B, num_classes: int, negatives: str) -> jax
         )
         return jax.vmap(objective.draw, (0, 0, None, None))(key_B, y_B, num_classes, negatives)
     real_B = weight_B > 0
-    from_B = jnp.argsort(
-        jnp.where(real_B, jax.random.uniform(key, y_B.shape, jnp.float32), 2.0)
-    )  # rows of weight > 0 in a random order, first
-    place_B = jnp.argsort(~real_B)  # their places, in their own order (the sort is stable)
+    # The rows of weight > 0 come first, in a random order.
+    from_B = jnp.argsort(jnp.where(real_B, jax.random.uniform(key, y_B.shape, jnp.float32), 2.0))
+    place_B = jnp.argsort(~real_B)  # Their places in the original order (the sort is stable).
     return jnp.zeros_like(y_B).at[place_B].set(y_B[from_B])

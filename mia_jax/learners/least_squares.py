@@ -1,5 +1,6 @@
-"""Least squares in closed form: the last layer of a net is solved for, the layers below it stay as
-they were drawn.
+"""Solves the last layer of a network by least squares in closed form.
+
+The layers below it keep their random initialization.
 """
 
 from __future__ import annotations
@@ -16,14 +17,16 @@ from mia_jax.types import Aux, Batch, Learner, Model, Pool, TrainState
 
 
 def make(*, model: Model, num_rows: int, ridge: float = 0.0) -> Learner:
-    """(w, b) = argmin sum_k weight_k |f_k w + b - t_k|^2 + ridge |w|^2 over a model's rows; one
-    epoch of one step.
+    """Returns the learner (w, b) = argmin sum_k weight_k |f_k w + b - t_k|^2 + ridge |w|^2.
 
-    f is what enters the last layer ('penultimate' of Model.inside: the flattened example of a
-    linear model), t the one-hot label, or the real target. b is not penalized: solving for it is a
-    column of ones. By the singular values of the centered features, those below 1e-6 of the largest
-    left out: the smallest solution where it is not unique. ValueError if the model's last layer is
-    not one kernel [F,C] (and a bias).
+    It runs over a model's rows k, in one epoch of one step. f is the input of the last layer
+    ('penultimate' of Model.inside, which is the flattened example for a linear model). t is the
+    one-hot label, or the regression label. b is not penalized; it is equivalent to a column of
+    ones. The solution uses the singular values of the centered features, without those below 1e-6
+    of the largest. If it is not unique, it is the smallest one.
+
+    Raises:
+        ValueError: if the model's last layer is not one kernel [F,C] (and a bias).
     """
     del num_rows
     checks.at_least(0, ridge=ridge)
@@ -38,15 +41,15 @@ def make(*, model: Model, num_rows: int, ridge: float = 0.0) -> Learner:
         batch = rows(pool, index_SB[0], weight_SB[0])
         name = last_layer(model, state.variables, batch.x[:1])
         feature_KF = features(model, state.variables, batch.x)
-        own = state.variables["params"][name]
+        old = state.variables["params"][name]
         kernel_FC, bias_C = solve(
             feature_KF,
             targets(model, state.variables, batch),
             batch.weight_B,
             ridge=ridge,
-            bias="bias" in own,
+            bias="bias" in old,
         )
-        solved = dict(kernel=kernel_FC) | (dict(bias=bias_C) if "bias" in own else {})
+        solved = dict(kernel=kernel_FC) | (dict(bias=bias_C) if "bias" in old else {})
         variables = {**state.variables, "params": {**state.variables["params"], name: solved}}
         return state._replace(step=state.step + 1, variables=variables), evaluate(
             variables, pool, index_SB[0], weight_SB[0]
@@ -67,17 +70,17 @@ def make(*, model: Model, num_rows: int, ridge: float = 0.0) -> Learner:
 
 
 def features(model: Model, variables, x, batch_size: int = 512) -> jax.Array:
-    """What enters the last layer, [K,F], asked in batches."""
+    """Returns the inputs of the last layer, [K,F], computed in batches."""
     padding = -len(x) % batch_size
     x_SB = jnp.concatenate([x, jnp.broadcast_to(x[:1], (padding, *x.shape[1:]))]).reshape(
         -1, batch_size, *x.shape[1:]
     )
-    found = lax.map(lambda x_B: model.inside(variables, x_B)["penultimate"], x_SB)
-    return found.reshape(-1, found.shape[-1])[: len(x)]
+    feature_SBF = lax.map(lambda x_B: model.inside(variables, x_B)["penultimate"], x_SB)
+    return feature_SBF.reshape(-1, feature_SBF.shape[-1])[: len(x)]
 
 
 def targets(model: Model, variables, batch: Batch) -> jax.Array:
-    """One-hot labels [K,C], or regression labels [K,1]."""
+    """Returns one-hot labels [K,C], or regression labels [K,1]."""
     batch.task.require(
         ("classification", "regression"),
         of="the learning rule 'least_squares'",
@@ -91,8 +94,10 @@ def targets(model: Model, variables, batch: Batch) -> jax.Array:
 
 
 def last_layer(model: Model, variables, x) -> str:
-    """The name of the layer whose kernel [F,C] leads from 'penultimate' to the outputs; ValueError
-    if there is none.
+    """Returns the name of the layer whose kernel [F,C] maps 'penultimate' to the outputs.
+
+    Raises:
+        ValueError: if there is none.
     """
     if model.inside is None:
         raise ValueError(
@@ -120,7 +125,7 @@ def last_layer(model: Model, variables, x) -> str:
 def solve(
     feature_KF, target_KC, weight_K, *, ridge: float, bias: bool
 ) -> tuple[jax.Array, jax.Array]:
-    """(kernel [F,C], bias [C]) of weighted ridge regression; bias 0 without one."""
+    """Returns (kernel [F,C], bias [C]) of weighted ridge regression; without a bias it is 0."""
     total, zero = weight_K.sum(), jnp.zeros((), jnp.float32)
     mean_F = (
         (weight_K @ feature_KF / total) if bias else jnp.broadcast_to(zero, feature_KF.shape[1:])
@@ -136,8 +141,9 @@ def solve(
 
 @jax.custom_batching.sequential_vmap
 def decomposed(matrix_KF) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Thin singular value decomposition, also in a fleet one model at a time: the batched one waits
-    in a thread of the pool that is to do the work (jaxlib 0.10 on a CPU), so two lanes of it wait
-    for each other forever.
+    """Returns the thin singular value decomposition, in a fleet one model at a time.
+
+    The batched decomposition waits in a thread of the pool that has to do the work (jaxlib 0.10 on
+    a CPU), so two lanes of it would wait for each other forever.
     """
     return tuple(jnp.linalg.svd(matrix_KF, full_matrices=False))

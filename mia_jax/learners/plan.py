@@ -1,5 +1,6 @@
-"""Which rows each step of an epoch sees: pure functions of (key, epoch, rows), so that a resumed
-run needs no replay.
+"""Determines the rows of each step of an epoch.
+
+Plans are pure functions of (key, epoch, rows), so that a resumed run needs no replay.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from mia_jax.types import Plan
 
 
 def permutation(*, batch_size: int, drop_last: bool = False) -> Plan:
-    """Every row once an epoch in a fresh random order; the last batch is padded with weight 0, or
-    dropped with `drop_last`.
+    """Returns the plan that visits every row once per epoch in a new random order.
 
-    plan(key, epoch, rows_K, weight_K) -> (index_SB, weight_SB) with S = ceil(K / B), or floor(K /
-    B) >= 1. Rows of weight 0 come last, so that batches stay full; a batch may then be empty.
+    plan(key, epoch, rows_K, weight_K) -> (index_SB, weight_SB) with S = ceil(K / B). The last batch
+    is padded with weight 0. With `drop_last` it is dropped, and S = floor(K / B) >= 1. Rows of
+    weight 0 come last, so that batches stay full; a batch may then be empty.
     """
     checks.at_least(1, batch_size=batch_size)
 
@@ -36,7 +37,7 @@ def permutation(*, batch_size: int, drop_last: bool = False) -> Plan:
 
 
 def full_batch() -> Plan:
-    """All rows in one step an epoch, in their own order: (rows_1K, weight_1K)."""
+    """Returns the plan of one step per epoch with all rows in order: (rows_1K, weight_1K)."""
 
     def plan(key, epoch, rows_K, weight_K):
         del key, epoch
@@ -46,6 +47,6 @@ def full_batch() -> Plan:
 
 
 def steps_per_epoch(*, num_rows: int, batch_size: int, drop_last: bool = False) -> int:
-    """ceil(K / B), or floor(K / B) when the last batch is dropped; never 0."""
+    """Returns ceil(K / B), or floor(K / B) if the last batch is dropped; never 0."""
     size = min(batch_size, num_rows)
     return num_rows // size if drop_last else -(-num_rows // size)

@@ -1,4 +1,4 @@
-"""Early stopping of one model as a pure update of its `Stop` state; a fleet vmaps it."""
+"""Stops the training of one model early, as a pure update of its `Stop` state; a fleet vmaps it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,22 @@ def make(
     baseline: float | None = None,
     restore_best: bool = False,
 ) -> Stopping:
-    """Stop at the first epoch that ends `patience` epochs after the last improvement (patience 0
-    and 1: at the first epoch without one).
+    """Returns the rule that stops `patience` epochs after the last improvement.
 
-    An epoch improves if value + d < best (mode 'min') or value - d > best ('max'), d = |min_delta|;
-    then best = value and the wait starts anew. best starts at `baseline`, or at the worst possible
-    value. 'auto' is 'max' if the monitor's name contains 'acc', else 'min'. With `restore_best` the
-    variables of the best epoch are the model's; a model that never improved keeps its last ones.
-    Epochs are 1-based. Semantics of Keras' EarlyStopping, with `best` moving at every improvement.
+    It stops at the first epoch at which `patience` epochs have passed without an improvement. A
+    patience of 0 or 1 stops at the first epoch without one. Epochs are 1-based. The semantics are
+    those of Keras' EarlyStopping, with `best` moving at every improvement.
+
+    Args:
+        monitor: the metric to watch.
+        mode: 'min', 'max', or 'auto', which is 'max' if the name of the monitor contains 'acc' and
+            'min' otherwise.
+        min_delta: d = |min_delta|. An epoch improves if value + d < best (mode 'min') or value - d
+            > best ('max'); then best = value and the wait starts again.
+        patience: the number of epochs to wait.
+        baseline: the initial best; None for the worst possible value.
+        restore_best: whether the model gets the variables of its best epoch. A model that never
+            improved keeps its last ones.
     """
     checks.one_of(("auto", "min", "max"), mode=mode)
     checks.at_least(0, patience=patience)
@@ -64,8 +72,10 @@ def make(
 
 
 def best_variables(stop: Stop | None, variables):
-    """The model's variables after training: those of its best epoch where they were kept and there
-    was one, else the last.
+    """Returns the variables of a model after training.
+
+    They are those of its best epoch if they were kept and there was one, and the last ones
+    otherwise.
     """
     if stop is None or stop.best_variables is None:
         return variables

@@ -1,1 +1,1 @@
-"""Per-example losses, one file each with make(...) -> Loss; never reduced."""
+"""Contains the per-example losses, one file each with make(...) -> Loss; they are never reduced."""

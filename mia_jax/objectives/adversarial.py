@@ -1,5 +1,6 @@
-"""Adversarial training: softmax cross-entropy at the worst point that a few gradient steps find
-near each example.
+"""Trains adversarially: softmax cross-entropy at a perturbed point near each example.
+
+A few gradient steps search for the perturbation with the largest loss.
 """
 
 from __future__ import annotations
@@ -27,15 +28,25 @@ def make(
     box: str = "unit",
     label_smoothing: float = 0.0,
 ) -> Loss:
-    """loss_B = cross_entropy(x + d) with d = argmax_{|d| <= epsilon} of the cross-entropy,
-    approximated by `steps` steps of PGD while training.
+    """Returns loss_B = cross_entropy(x + d) with d = argmax_{|d| <= epsilon} of the cross-entropy.
 
-    The start is drawn uniformly from the ball by each example's own key; `step_size` 0 is 1.25
-    epsilon for one step (FGSM from a random start) and 2.5 epsilon / steps for several. The inner
-    steps ask the model in inference mode. Evaluation (train=False) is on the example itself. `box`
-    'unit' keeps x + d in [0, 1], 'none' anywhere. Metric: 'accuracy' [B], of the perturbed example
-    in training. Sources: Madry et al. 2018 (arXiv:1706.06083), eq. 2.1; Wong et al. 2020
-    (arXiv:2001.03994) for one step.
+    While training, d is approximated by `steps` steps of PGD from a start that is drawn uniformly
+    from the ball with each example's key. The inner steps query the model in inference mode.
+    Evaluation (train=False) uses the example itself. Metric: 'accuracy' [B], in training that of
+    the perturbed example.
+
+    Sources: Madry et al. 2018 (arXiv:1706.06083), eq. 2.1; for one step Wong et al. 2020
+    (arXiv:2001.03994).
+
+    Args:
+        model: the model.
+        epsilon: the radius of the ball.
+        steps: the number of steps of PGD.
+        step_size: 0 for 1.25 epsilon for one step (FGSM from a random start), and 2.5 epsilon /
+            steps for several.
+        norm: the norm of the ball.
+        box: 'unit' keeps x + d in [0, 1], 'none' does not restrict it.
+        label_smoothing: see cross_entropy.
     """
     checks.at_least(0, epsilon=epsilon, step_size=step_size)
     checks.at_least(1, steps=steps)

@@ -1,5 +1,6 @@
-"""Contrastive losses on the distance of a pair's embeddings (Chopra, Hadsell & LeCun 2005; Hadsell,
-Chopra & LeCun 2006).
+"""Computes contrastive losses on the distance between the embeddings of a pair.
+
+Sources: Chopra, Hadsell & LeCun 2005; Hadsell, Chopra & LeCun 2006.
 """
 
 from __future__ import annotations
@@ -22,15 +23,22 @@ def make(
     threshold: float = 1.0,
     head: bool = True,
 ) -> Loss:
-    """loss_B of pairs x [B,2,..] with labels y [B,2]: E = |g(x_0) - g(x_1)|, Y = 1 where the labels
-    differ, else 0.
+    """Returns loss_B of pairs x [B,2,..] with labels y [B,2].
 
-    'exponential': (1 - Y) (2/Q) E^2 + Y 2 Q exp(-2.77 E / Q), Q = `scale` (2005); 'margin': (1 - Y)
-    E^2 / 2 + Y max(0, m - E)^2 / 2 (2006). `head` adds the mean cross-entropy of a linear
-    classifier on both embeddings, whose gradient stays in the classifier. Metrics: 'pair_accuracy'
-    of "different iff E >= `threshold`", 'same_distance' and 'different_distance' (the means of E
-    where half of the pairs are of either kind), and 'accuracy' of the head. ValueError for a model
-    without an embedding and for batches that are not pairs (learners/balanced_pairs.py).
+    With E = |g(x_0) - g(x_1)|, Y = 1 if the labels differ and 0 otherwise, Q = `scale` and m =
+    `margin`:
+
+    - 'exponential' (2005): (1 - Y) (2/Q) E^2 + Y 2 Q exp(-2.77 E / Q).
+    - 'margin' (2006): (1 - Y) E^2 / 2 + Y max(0, m - E)^2 / 2.
+
+    `head` adds the mean cross-entropy of a linear classifier on both embeddings, whose gradient
+    does not reach the embedding. Metrics: 'pair_accuracy' of "different iff E >= `threshold`",
+    'same_distance' and 'different_distance' (the means of E, if half of the pairs are of either
+    kind), and 'accuracy' of the head.
+
+    Raises:
+        ValueError: for a model without an embedding, and for batches that are not pairs
+            (learners/balanced_pairs.py).
     """
     checks.one_of(FORMS, form=form)
     checks.positive(scale=scale, margin=margin, threshold=threshold)
@@ -80,5 +88,5 @@ def make(
 
 
 def distance(square) -> jax.Array:
-    """sqrt(max(square, 1e-12)): the gradient at 0 is 0 instead of NaN."""
+    """Returns sqrt(max(square, 1e-12)), whose gradient at 0 is 0 instead of NaN."""
     return jnp.sqrt(jnp.maximum(square, 1e-12))

@@ -1,4 +1,4 @@
-"""Softmax cross-entropy with class numbers, one per example or one per position of a sequence."""
+"""Computes softmax cross-entropy with class numbers, per example or per position of a sequence."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from mia_jax.types import Aux, Batch, Loss, Model, Variables
 
 
 def make(*, model: Model, label_smoothing: float = 0.0) -> Loss:
-    """loss_B = -sum_c q_c log softmax(z)_c with q = (1 - s) onehot(y) + s / C, from logits z_BC;
-    float32, in nats.
+    """Returns loss_B = -sum_c q_c log softmax(z)_c with q = (1 - s) onehot(y) + s / C.
 
-    Of a sequence, logits z_BLV and labels y_BL, it is the mean over the positions.
-    `label_smoothing` s lies in [0, 1). Metric: 'accuracy' [B], of a sequence the share of its
-    positions. ValueError for a task without class numbers.
+    z_BC are logits and s = `label_smoothing` is in [0, 1). The loss is float32, in nats. For a
+    sequence, with logits z_BLV and labels y_BL, it is the mean over the positions. Metric:
+    'accuracy' [B]; for a sequence it is the share of correct positions.
+
+    Raises:
+        ValueError: for a task without class numbers.
     """
     checks.fraction(closed="left", label_smoothing=label_smoothing)
 

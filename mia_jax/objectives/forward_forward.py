@@ -1,5 +1,6 @@
-"""Forward-Forward as one objective: a sum of losses, each of one layer and its own parameters alone
-(Hinton 2022, arXiv:2212.13345).
+"""Computes the Forward-Forward objective: a sum of losses of single layers.
+
+Each loss depends on the parameters of its layer only (Hinton 2022, arXiv:2212.13345).
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ NEGATIVES = ("other", "any")
 
 
 def make(*, model: Model, theta: float = 1.5, negatives: str = "other") -> Loss:
-    """loss_B = sum_l [softplus(theta - G_l(x, y)) + softplus(G_l(x, y') - theta)] / 2, G_l the
-    goodness of layer l; in nats.
+    """Returns loss_B = sum_l [softplus(theta - G_l(x, y)) + softplus(G_l(x, y') - theta)] / 2.
 
-    y' is drawn from the `other` C - 1 labels by the example's key, or from `any` (a tenth of the
-    negatives of 10 classes then is positive). Without a key the loss is the mean over all y' that
-    can be drawn. Metrics: 'layer_loss' [B], the mean over the layers, and 'accuracy' [B] of the
-    largest total goodness where train=False. ValueError for a model that is not trained layer by
-    layer.
+    G_l is the goodness of layer l; the loss is in nats. y' is drawn with the example's key from the
+    `other` C - 1 labels, or from `any` (with 10 classes, a tenth of these negatives is positive).
+    Without a key the loss is the mean over all possible y'. Metrics: 'layer_loss' [B], the mean
+    over the layers, and with train=False 'accuracy' [B] of the largest total goodness.
+
+    Raises:
+        ValueError: for a model that is not trained layer by layer.
     """
     checks.one_of(NEGATIVES, negatives=negatives)
     needs(model)
@@ -58,8 +60,9 @@ def make(*, model: Model, theta: float = 1.5, negatives: str = "other") -> Loss:
 
 
 def local(goodness_BKL, theta: float) -> jax.Array:
-    """[softplus(theta - G_0) + mean_k softplus(G_k - theta)] / 2 of each layer, [B,K,L] -> [B,L];
-    the first of the K labels is the true one.
+    """Returns [softplus(theta - G_0) + mean_k softplus(G_k - theta)] / 2 of each layer.
+
+    Shapes: [B,K,L] -> [B,L]. The first of the K labels is the true one.
     """
     return (
         jax.nn.softplus(theta - goodness_BKL[:, 0])
@@ -68,14 +71,14 @@ def local(goodness_BKL, theta: float) -> jax.Array:
 
 
 def draw(key, y, num_classes: int, negatives: str) -> jax.Array:
-    """One negative label: uniform over the other C - 1 labels, or over all C."""
+    """Returns one negative label, uniform over the other C - 1 labels or over all C."""
     if negatives == "any":
         return jax.random.randint(key, (), 0, num_classes, jnp.int32)
     return (y + jax.random.randint(key, (), 1, num_classes, jnp.int32)) % num_classes
 
 
 def needs(model: Model) -> None:
-    """ValueError unless the model offers its layers one by one."""
+    """Raises ValueError unless the model provides its layers separately."""
     if "goodness" not in model.parts:
         raise ValueError(
             "forward_forward needs a net that is trained layer by layer: "

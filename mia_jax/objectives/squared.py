@@ -1,4 +1,4 @@
-"""Squared error, for regression."""
+"""Computes the squared error, for regression."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from mia_jax.types import Aux, Batch, Loss, Model, Variables
 
 
 def make(*, model: Model, factor: float = 1.0) -> Loss:
-    """loss_B = factor * (z - y)^2 from the single output z_B1; `factor` .5 is the other usual form.
+    """Returns loss_B = factor * (z - y)^2 from the single output z_B1.
 
-    Metric: 'squared_error' (z - y)^2 [B], whatever the factor. ValueError for a task other than
-    regression, or a model with more than one output.
+    A `factor` of 0.5 is the other usual form. Metric: 'squared_error' (z - y)^2 [B], whatever the
+    factor.
+
+    Raises:
+        ValueError: for a task other than regression, or a model with more than one output.
     """
     checks.positive(factor=factor)
 

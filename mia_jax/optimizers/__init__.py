@@ -1,9 +1,9 @@
-"""Optimizers: those of optax, by the names of its functions, and one file each with make(*,
-learning_rate, ...) -> optax.GradientTransformation.
+"""Provides the optimizers: those of optax by name, and one file per further optimizer.
 
-config.learner.optimizer = 'lion', or dict(name='lion', b1=0.9): every argument of optax.lion but
-the learning rate, which is config.learner.learning_rate, is a field. A dotted name is a function
-('optax.contrib.prodigy') or a module with `make` ('my_pkg.my_optimizer').
+A file has make(*, learning_rate, ...) -> optax.GradientTransformation. config.learner.optimizer is
+'lion' or dict(name='lion', b1=0.9): every argument of optax.lion is a field, except the learning
+rate, which is config.learner.learning_rate. A dotted name is a function ('optax.contrib.prodigy')
+or a module with `make` ('my_pkg.my_optimizer').
 """
 
 from __future__ import annotations
@@ -13,18 +13,16 @@ from collections.abc import Callable
 
 from mia_jax.optimizers import _signatures
 
-MORE = (
-    "linesearch",
-    "key",
-    # an argument for what a training step does not give: the loss along a line, noise that differs
-    # between models
-)
+# Arguments for what a training step does not provide: the loss along a line, and noise that differs
+# between models.
+MORE = ("linesearch", "key")
 
 
 @functools.cache
 def library() -> dict[str, Callable]:
-    """Returns {name: function} of the optimizers in optax: what follows a schedule of learning
-    rates and needs gradients and parameters alone.
+    """Returns {name: function} of the usable optimizers of optax.
+
+    These follow a schedule of learning rates and need gradients and parameters only.
     """
     import optax
 
@@ -41,10 +39,11 @@ def library() -> dict[str, Callable]:
 
 
 def _is_optimizer(function: Callable) -> bool:
-    own = _signatures.parameters(function)
+    """Returns whether a function of optax makes a usable optimizer."""
+    arguments = _signatures.parameters(function)
     return (
-        "learning_rate" in own
-        and not set(MORE) & set(own)
+        "learning_rate" in arguments
+        and not set(MORE) & set(arguments)
         and "Callable" in str(_signatures.hints(function).get("learning_rate"))
     )
 

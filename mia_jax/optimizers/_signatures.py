@@ -1,5 +1,6 @@
-"""The arguments of a library's functions as fields of a config: those that numbers, truth values,
-text or mappings can set.
+"""Turns the arguments of a library's functions into fields of a config.
+
+Fields are the arguments that numbers, booleans, text or mappings can set.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ PLAIN = (bool, int, float, str)
 
 
 def parameters(function: Callable) -> Mapping[str, inspect.Parameter]:
-    """Returns the parameters of a function; {} if it does not tell them."""
+    """Returns the parameters of a function; {} if they cannot be inspected."""
     try:
         return inspect.signature(function).parameters
     except (TypeError, ValueError):
@@ -24,18 +25,17 @@ def parameters(function: Callable) -> Mapping[str, inspect.Parameter]:
 def plain(
     function: Callable, *, passed: Collection[str], defaults: Mapping[str, typing.Any] = {}
 ) -> Callable:
-    """Returns the function with a signature of keyword arguments that a config can set, typed as a
-    config's fields are.
+    """Returns the function with a signature of keyword arguments that a config can set.
 
     Args:
-        function: A function of a library whose arguments may also be arrays, functions or other
+        function: a function of a library whose arguments may also be arrays, functions or other
             objects.
-        passed: The arguments that the caller sets itself; they stay.
-        defaults: Other defaults than the function's.
+        passed: the arguments that the caller sets; they are kept.
+        defaults: defaults that replace those of the function.
 
     Returns:
-        The function itself, called by keyword, with `__signature__` and `__annotations__` of what
-        is left.
+        The function itself, called by keyword, with `__signature__` and `__annotations__` of the
+            remaining arguments, typed as the fields of a config are.
     """
     known = hints(function)
     kept, annotations = [], {}
@@ -57,7 +57,7 @@ def plain(
     def called(**kwargs):
         return function(**kwargs)
 
-    del called.__wrapped__  # the signature below is the whole one
+    del called.__wrapped__  # The signature below is complete.
     called.__signature__ = inspect.Signature(kept)
     called.__annotations__ = annotations
     return called
@@ -68,7 +68,7 @@ def hints(function: Callable) -> dict:
     function = function.func if isinstance(function, functools.partial) else function
     try:
         return typing.get_type_hints(function)
-    except Exception:  # an annotation within one of them names what cannot be found
+    except Exception:  # An annotation contains a name that cannot be resolved.
         return {
             name: p.annotation
             for name, p in parameters(function).items()
@@ -77,11 +77,12 @@ def hints(function: Callable) -> dict:
 
 
 def _plain_hint(hint, default):
-    """Returns the part of an annotation that a config can hold, None if there is none; a number may
-    stand for an array or a schedule.
+    """Returns the part of an annotation that a config can hold, or None.
+
+    A number may replace an array or a schedule.
     """
     if default is not EMPTY and not (default is None or isinstance(default, PLAIN)):
-        return None  # a class or a function, which no config holds
+        return None  # The default is a class or a function, which a config cannot hold.
     parts = set(typing.get_args(hint)) or {hint}
     types = [kind for kind in PLAIN if kind in parts]
     if float in types:
@@ -96,7 +97,7 @@ def _plain_hint(hint, default):
         and typing.Any in parts
         and not any("Callable" in str(part) for part in parts)
     ):
-        types = [str]  # a dtype, by its name
+        types = [str]  # The argument is a dtype, which is given by its name.
     if not types:
         return None
     if type(None) in parts or default is None:
@@ -105,5 +106,6 @@ def _plain_hint(hint, default):
 
 
 def _is_mapping(part) -> bool:
+    """Returns whether an annotation is a mapping."""
     origin = typing.get_origin(part) or part
     return isinstance(origin, type) and issubclass(origin, Mapping)

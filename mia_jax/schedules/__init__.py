@@ -1,11 +1,10 @@
-"""Learning-rate schedules: those of optax, by the names of its functions, and one file each with
-make(*, learning_rate, steps, ...) -> schedule.
+"""Provides the learning-rate schedules: those of optax by name, and one file per further schedule.
 
-config.learner.schedule = 'cosine_decay_schedule', or dict(name='cosine_decay_schedule', alpha=0.1).
-The rate at the peak (optax's `peak_value`, else `init_value` or `value`) is
-config.learner.learning_rate, and what is counted in steps ends with the training unless it is set
-(`decay_steps`, `transition_steps`). A dotted name is a function or a module with `make`; a schedule
-is a function step -> learning rate.
+A file has make(*, learning_rate, steps, ...) -> schedule, which is a function step -> learning
+rate. config.learner.schedule is 'cosine_decay_schedule' or dict(name='cosine_decay_schedule',
+alpha=0.1). The rate at the peak (optax's `peak_value`, else `init_value` or `value`) is
+config.learner.learning_rate. Numbers of steps (`decay_steps`, `transition_steps`) default to the
+end of the training. A dotted name is a function or a module with `make`.
 """
 
 from __future__ import annotations
@@ -17,19 +16,14 @@ from typing import Any
 
 from mia_jax.optimizers import _signatures
 
-PEAKS = (
-    "peak_value",
-    "value",
-    "init_value",
-)  # the first of these that a function of optax has is the learning rate
+# The first of these arguments that a function of optax has is the learning rate.
+PEAKS = ("peak_value", "value", "init_value")
 ENDS = ("decay_steps", "transition_steps")
 
 
 @functools.cache
 def library() -> dict[str, Callable]:
-    """Returns {name: function} of the schedules in optax that have one learning rate to start from
-    or to reach.
-    """
+    """Returns {name: function} of the schedules of optax with one initial or peak learning rate."""
     import optax
 
     functions = {
@@ -43,29 +37,31 @@ def library() -> dict[str, Callable]:
 
 
 def adapted(function: Callable) -> Callable:
-    """Returns make(*, learning_rate, steps, ...) of a function of optax; one that has these
-    arguments already keeps them.
+    """Returns make(*, learning_rate, steps, ...) of a function of optax.
+
+    A function that already has these arguments keeps them.
     """
-    own = _signatures.parameters(function)
-    if "learning_rate" in own:
+    arguments = _signatures.parameters(function)
+    if "learning_rate" in arguments:
         return _signatures.plain(function, passed=("learning_rate", "steps"))
-    peak = next((name for name in PEAKS if name in own), None)
+    peak = next((name for name in PEAKS if name in arguments), None)
     if peak is None:
         raise ValueError(
             f"schedules: {getattr(function, '__name__', function)} has none of the arguments "
             f"learning_rate, {', '.join(PEAKS)}, "
             "so learner.learning_rate has no place in it."
         )
-    starts = (
-        {"init_value": 0.0} if peak == "peak_value" and "init_value" in own else {}
-    )  # of a warm-up
+    # A warm-up starts at 0.
+    starts = {"init_value": 0.0} if peak == "peak_value" and "init_value" in arguments else {}
     inner = _signatures.plain(
-        function, passed=(peak,), defaults=starts | {name: None for name in ENDS if name in own}
+        function,
+        passed=(peak,),
+        defaults=starts | {name: None for name in ENDS if name in arguments},
     )
 
     @functools.wraps(inner)
     def make(*, learning_rate: float, steps: int, **fields):
-        ends = {name: steps for name in ENDS if name in own and fields.get(name) is None}
+        ends = {name: steps for name in ENDS if name in arguments and fields.get(name) is None}
         scales = {
             k: {int(at): scale for at, scale in v.items()}
             for k, v in fields.items()

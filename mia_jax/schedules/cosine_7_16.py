@@ -1,5 +1,6 @@
-"""learning_rate * cos(7 pi t / 16), t from 0 to 1 over the training: it ends at a fifth of the
-peak, as published LiRA models were trained.
+"""Decays the rate as learning_rate * cos(7 pi t / 16), with t from 0 to 1 over the training.
+
+It ends at a fifth of the peak. Published LiRA models were trained with it.
 """
 
 from __future__ import annotations
@@ -10,5 +11,5 @@ import jax.numpy as jnp
 
 
 def make(*, learning_rate: float, steps: int) -> Callable:
-    """Returns the schedule over `steps` steps; the rate stays where it is after them."""
+    """Returns the schedule over `steps` steps; after them the rate does not change."""
     return lambda step: learning_rate * jnp.cos(7 * jnp.pi / 16 * jnp.minimum(step / steps, 1.0))

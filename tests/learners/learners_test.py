@@ -114,7 +114,7 @@ def test_learning_rates():
         _descent.learning_rates(warm, learning_rate=1.0, total_steps=10, epoch_steps=10)
     with pytest.raises(ValueError, match="Did you mean 'cosine_decay_schedule'"):
         _descent.learning_rates("cosine_decay", learning_rate=1.0, total_steps=10, epoch_steps=1)
-    with pytest.raises(ValueError, match="has a warm-up of its own; set its warmup_steps"):
+    with pytest.raises(ValueError, match="has its own warm-up; set its warmup_steps"):
         own = dict(name="warmup_cosine_decay_schedule", warmup_steps=2, warmup_epochs=1.0)
         _descent.learning_rates(own, learning_rate=1.0, total_steps=10, epoch_steps=1)
 
