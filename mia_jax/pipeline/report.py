@@ -12,8 +12,10 @@ from mia_jax.measures import evasion, exposed_records, weights
 from mia_jax.metrics import rows as result_rows
 from mia_jax.pipeline import inputs
 from mia_jax.pipeline.attack import SignalReader, claim_of, read_scores
-from mia_jax.pipeline.measure import Measurement, about_of, measure
+from mia_jax.pipeline.measure import Measurement, measure
+from mia_jax.pipeline.numbers import about_of
 from mia_jax.pipeline.plan import Questions, Subject, TrainedHere
+from mia_jax.threat_model import PlannedAttack
 from mia_jax.pipeline.train import nothing
 from mia_jax.report import files, seeds, tables
 from mia_jax.report.files import file_digest, finish
@@ -22,7 +24,6 @@ from mia_jax.runtime import files as workdir
 from mia_jax.runtime import jobs
 from mia_jax.runtime.progress import Progress
 from mia_jax.runtime.store import ReportFiles
-from mia_jax.threat_model import PlannedAttack
 
 Path = pathlib.Path
 PARTS = 6  # of the progress: intervals, slices, differences, records, models, figures
