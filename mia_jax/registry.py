@@ -71,11 +71,14 @@ def package(kind: str) -> ModuleType:
 
 @functools.cache  # a fleet's every answer asks for the spelling of its signal's name
 def files(kind: str) -> tuple[str, ...]:
-    """Returns the modules of a kind's folder that are not shared helpers, sorted; 'class' is the
-    file class_.py, as Python has that word.
+    """Returns the modules of a kind's folder that are no shared helpers, sorted.
+
+    Folders within it are helpers as well; 'class' is the file class_.py, as Python has that word.
     """
     modules = (
-        m.name for m in pkgutil.iter_modules(package(kind).__path__) if not m.name.startswith("_")
+        m.name
+        for m in pkgutil.iter_modules(package(kind).__path__)
+        if not m.name.startswith("_") and not m.ispkg
     )
     return tuple(
         sorted(name.removesuffix("_") for name in modules if name not in _HELPERS.get(kind, ()))

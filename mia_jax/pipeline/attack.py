@@ -49,22 +49,24 @@ class SignalReader:
 
     @property
     def models(self) -> list[int]:
-        """0..M-1 without those that failed."""
+        """Returns 0..M-1 without those that failed."""
         return [m for m in range(len(self.design.member_MN)) if m not in self.failed]
 
     @property
     def scored_models(self) -> tuple[int, ...]:
-        """The targets and their shadows: a target's threshold is chosen on its shadows' scores."""
+        """Returns the targets and their shadows: a target's threshold is chosen on its shadows'
+        scores.
+        """
         shadows_M = self.design.shadow_MM[list(self.design.targets)].any(0)
         return tuple(sorted({*self.design.targets, *np.flatnonzero(shadows_M).tolist()}))
 
     def has(self, name: str, models: Sequence[int], *, epoch: int | None = None) -> bool:
-        """Whether a signal of all these models was measured (after an epoch)."""
+        """Tells whether a signal of all these models was measured (after an epoch)."""
         folder = self._answers(epoch).folder
         return all(interactive.signal_file(folder, name, m).exists() for m in models)
 
     def signal(self, name: str, models: Sequence[int], *, epoch: int | None = None) -> np.ndarray:
-        """One signal of several models, [M,A,N..] (after an epoch)."""
+        """Returns one signal of several models, [M,A,N..] (after an epoch)."""
         return queries.load(self._answers(epoch).folder, name, models)
 
     def _answers(self, epoch: int | None) -> Answers:
@@ -122,7 +124,9 @@ class SignalReader:
 
 
 def check_shapes(parts: Sequence[np.ndarray], paths: Sequence, *, views: int, examples: int):
-    """ValueError naming the file whose answers [1,A,N..] have another shape than the others'."""
+    """Raises ValueError naming the file whose answers [1,A,N..] have another shape than the
+    others'.
+    """
     components = [part.shape[3:] for part in parts if part.ndim > 3]
     usual = max(components, key=components.count) if components else ()
     for part, path in zip(parts, paths, strict=True):
@@ -201,17 +205,17 @@ def set_aside_scores(reader: SignalReader, *, begin: Callable = nothing) -> None
 
 
 def claim_remedy(folder) -> str:
-    """What to do about scores of another config."""
+    """Returns what to do about scores of another config."""
     return f"Give the attack another name in the config, or delete {folder} to run it again."
 
 
 def score_record(store: Store, name: str) -> dict:
-    """The record of the scores of one attack, apart from what they were made from."""
+    """Returns the record of the scores of one attack, apart from what they were made from."""
     return dict(run=store.run, attack=name)
 
 
 def claim_of(planned: PlannedAttack, reader: SignalReader) -> dict:
-    """What decides the scores of an attack, beside the signals.
+    """Returns what decides the scores of an attack, beside the signals.
 
     Its config, the views, and who trained on what, with labels and columns.
     """
@@ -228,12 +232,12 @@ GENERAL = settings.defaults(settings.AttackSettings)
 
 
 def own_fields(section: Mapping) -> dict:
-    """The fields of a section of config.attacks that are the attack's own."""
+    """Returns the fields of a section of config.attacks that are the attack's own."""
     return {k: v for k, v in section.items() if k not in GENERAL}
 
 
 def without_defaults(section: Mapping) -> dict:
-    """A section of config.attacks without the general fields that are off."""
+    """Returns a section of config.attacks without the general fields that are off."""
     return {k: v for k, v in section.items() if k not in GENERAL or v != GENERAL[k]}
 
 
@@ -264,7 +268,7 @@ def scores(
 
 
 def attackable(attack: Attack, design: Design, t: int) -> bool:
-    """Whether an attack has what it needs if shadow t is taken for a target.
+    """Tells whether an attack has what it needs if shadow t is taken for a target.
 
     Reference models that saw no scored row, or all, lack a side.
     """
@@ -327,7 +331,8 @@ def read_scores(planned: PlannedAttack, reader: SignalReader) -> np.ndarray:
 
 
 def wanted_rows(name: str, attacks: Sequence[PlannedAttack], design: Design) -> np.ndarray:
-    """[M,N]: the examples that each model is asked about a signal with questions of its own.
+    """Returns Returns [M,N]: the examples that each model is asked about a signal with questions of
+    its own.
 
     Those that some attack can read: a model's own evaluated rows; those of all models if an attack
     looks at shadows on the target's rows or no attack names the signal; and the population if an
@@ -350,6 +355,6 @@ def wanted_rows(name: str, attacks: Sequence[PlannedAttack], design: Design) -> 
 
 
 def labels_only(names: Sequence[str], signals: Mapping[str, Signal | None]) -> bool:
-    """Whether an attack with these signals is told predicted labels and nothing else."""
+    """Tells whether an attack with these signals is told predicted labels and nothing else."""
     chosen = [signals.get(name) for name in names]
     return bool(chosen) and all(s is not None and s.access == "labels" for s in chosen)

@@ -85,13 +85,13 @@ class Experiment:
 
     @property
     def own_models(self) -> list[int]:
-        """The models that are trained here and have not failed."""
+        """Returns the models that are trained here and have not failed."""
         return [m for m in range(len(self.rows_MK)) if m not in self.failed]
 
     @property
     def train_config(self) -> dict:
-        """What decides the variables of model m: all upstream of the queries but the fleet's
-        size.
+        """Returns what decides the variables of model m: all upstream of the queries but the
+        fleet's size.
         """
         config = self.config
         left_out = (*GROWTH, *SCORED)
@@ -110,11 +110,11 @@ class Experiment:
 
     @functools.cached_property
     def run(self) -> str:
-        """The digest of `train_config`: which run a file belongs to."""
+        """Returns the digest of `train_config`: which run a file belongs to."""
         return workdir.digest(self.train_config)
 
     def without_failed(self, store: Store) -> Experiment:
-        """The experiment without the models that failed, as recorded in the workdir.
+        """Returns the experiment without the models that failed, as recorded in the workdir.
 
         Raises:
           FloatingPointError: nothing is left to be audited.
@@ -135,7 +135,7 @@ class Experiment:
         return left
 
     def fleet_plan(self) -> FleetPlan:
-        """What TRAIN trains."""
+        """Returns what TRAIN trains."""
         learner = self.settings.learner
         watched_rows = np.flatnonzero(self.design.coin_N >= 0) if learner.watch else None
         return FleetPlan(
@@ -150,12 +150,12 @@ class Experiment:
         )
 
     def asked(self) -> Asked:
-        """The models that QUERY asks."""
+        """Returns the models that QUERY asks."""
         models = tuple(self.own_models)
         return Asked(model=self.learner.model, pool=self.pool, design=self.design, models=models)
 
     def questions(self) -> Questions | None:
-        """What the models are asked; None where all answers are the user's own."""
+        """Returns what the models are asked; None where all answers are the user's own."""
         if self.learner is None:
             return None
         query, learner = self.settings.query, self.settings.learner
@@ -179,7 +179,7 @@ class Experiment:
         )
 
     def _repeated(self) -> tuple[str, ...]:
-        """The signals that the models of snapshots are asked for report.epochs."""
+        """Returns the signals that the models of snapshots are asked for report.epochs."""
         epochs = self.settings.report.epochs
         if not epochs:
             return ()
@@ -189,7 +189,7 @@ class Experiment:
         return tuple(name for name in self.signals if name in wanted)
 
     def reader(self, store: Store) -> SignalReader:
-        """What ATTACK and MEASURE read."""
+        """Returns what ATTACK and MEASURE read."""
         questions = self.questions()
         query = self.settings.query
         views = tuple(query.views)
@@ -213,7 +213,7 @@ class Experiment:
         )
 
     def trained(self) -> TrainedHere:
-        """The models that were trained here, as the report asks about them."""
+        """Returns the models that were trained here, as the report asks about them."""
         if self.learner is None:
             return TrainedHere()
         objective = self.settings.learner.objective
@@ -225,7 +225,7 @@ class Experiment:
         )
 
     def subject(self) -> Subject:
-        """What is audited, for the report."""
+        """Returns what is audited, for the report."""
         config, target = self.config, self.settings.target
         known = "labels (a black box)" if target.black_box else ""
         drawn = self.design.name in RANDOM or bool(config["design"].get("drawn"))
@@ -243,7 +243,7 @@ class Experiment:
         )
 
     def _canaries(self) -> dict | None:
-        """{kind, count} where only canaries are scored."""
+        """Returns {kind, count} where only canaries are scored."""
         if self.design.coin_N is None or self.design.name != "canaries":
             return None
         section = self.config["data"].get("canaries")
@@ -282,7 +282,7 @@ def build(config: Mapping, *, seed: int) -> Experiment:
     hints = dict(flat=data.get("flat"), shaped="shape" in data)
     validate.check_model(model, pool=pool, name=net_name, data=data["name"], **hints)
     out = validate.check_outputs(model, pool=pool, name=net_name)
-    for note in validate.training_notes(config["learner"], num_rows=rows_MK.shape[1]):
+    for note in training_notes(config["learner"], num_rows=rows_MK.shape[1]):
         jobs.say(note)
     padded = bool((weight_MK == 0).any())
     sample = dataclasses.replace(pool, x=pool.x[:EXAMPLES], y=pool.y[:EXAMPLES])
@@ -349,13 +349,23 @@ def build(config: Mapping, *, seed: int) -> Experiment:
     )
 
 
+def training_notes(section: Mapping, *, num_rows: int) -> list[str]:
+    """Returns notes about config.learner that may be slips."""
+    return validate.training_notes(
+        epochs=section.get("epochs"),
+        batch_size=section.get("batch_size"),
+        in_pairs=section.get("pairs") is not None,
+        num_rows=num_rows,
+    )
+
+
 def typed_data(config: Mapping) -> DataSettings:
-    """The general fields of config.data."""
+    """Returns the general fields of config.data."""
     return settings.general(DataSettings, config["data"])
 
 
 def make_attacks(sections: Mapping[str, Mapping]) -> dict[str, Attack]:
-    """{name: Attack} of config.attacks."""
+    """Returns {name: Attack} of config.attacks."""
     return {name: make("attacks", own_fields(section)) for name, section in sections.items()}
 
 
@@ -395,7 +405,7 @@ def plan_attacks(
 
 
 def defended(name: str, defense: str) -> str:
-    """The name of a signal's file behind a defense.
+    """Returns the name of a signal's file behind a defense.
 
     A signal behind a defense is a file of its own, '<signal>@<defense>', unless it reads labels
     only and the defense leaves labels alone: then it is the same answer.
@@ -416,7 +426,7 @@ def check_report(
     pool: Pool,
     arrays: bool = False,
 ) -> None:
-    """ValueError for slices, groups and an audit of epsilon that cannot be had."""
+    """Raises ValueError for slices, groups and an audit of epsilon that cannot be had."""
     slices.check(
         typed.report.slices,
         columns=tuple(pool.columns),
@@ -440,8 +450,8 @@ def make(kind: str, section: Mapping, **kwargs):
 
 
 def external_model(made, *, name: str) -> Model:
-    """The Model of what the `make` of a module outside the package returned, which may be a plain
-    flax module.
+    """Returns the Model of what the `make` of a module outside the package returned, which may be a
+    plain flax module.
     """
     from mia_jax.models import _linen  # flax is loaded where there is a model
 
@@ -449,8 +459,8 @@ def external_model(made, *, name: str) -> Model:
 
 
 def load_pool(section: Mapping) -> tuple[Pool, dict]:
-    """The pool of config.data, with its canaries, and the count of its duplicates (dropped on
-    request).
+    """Returns the pool of config.data, with its canaries, and the count of its duplicates (dropped
+    on request).
     """
     own = {k: v for k, v in section.items() if k not in settings.names(DataSettings)}
     try:
@@ -473,7 +483,7 @@ def load_pool(section: Mapping) -> tuple[Pool, dict]:
 
 
 def make_design(section: Mapping, *, pool: Pool, seed: int) -> Design:
-    """The design of config.design over this pool."""
+    """Returns the design of config.design over this pool."""
     marked = {f"given_{name}_N": pool.columns.get(name) for name in ("population", "canary")}
     checks.in_memory(
         f"design.models={section.get('models')}: the memberships",
@@ -486,8 +496,8 @@ def make_design(section: Mapping, *, pool: Pool, seed: int) -> Design:
 
 
 def make_learner(section: Mapping, *, model: Model, sample: Pool | None = None, **rows) -> Learner:
-    """The learner of config.learner with its objective and stopping rule; `sample` is the pool with
-    its first few examples only, and all columns.
+    """Returns the learner of config.learner with its objective and stopping rule; `sample` is the
+    pool with its first few examples only, and all columns.
 
     `rows` is what it may be told of the models' rows: num_rows, num_extra, padded, labels_N.
     """
@@ -547,8 +557,8 @@ def make_learner(section: Mapping, *, model: Model, sample: Pool | None = None, 
 def watched(
     learner: Learner, config: Mapping, *, model: Model, pool: Pool, design: Design
 ) -> Learner:
-    """The learner with learner.watch: it also keeps how the canaries' gradients lie to the updates
-    (privacy/canary_scores.py).
+    """Returns the learner with learner.watch: it also keeps how the canaries' gradients lie to the
+    updates (privacy/canary_scores.py).
     """
     section = config["learner"]
     asking = [
@@ -591,8 +601,8 @@ def watched(
 
 
 def initial_parameters(path: str) -> dict[str, np.ndarray]:
-    """{path: array} of the parameters of a model of another run, 'runs/pretrained' (its model 0) or
-    'runs/pretrained:3'; {} for ''.
+    """Returns {path: array} of the parameters of a model of another run, 'runs/pretrained' (its
+    model 0) or 'runs/pretrained:3'; {} for ''.
     """
     if not path:
         return {}

@@ -15,7 +15,8 @@ from mia_jax.types import Design, TargetRows
 def attack_evidence(
     planned: PlannedAttack, score_MN: np.ndarray, design: Design, settings: ReportSettings
 ) -> dict:
-    """What the metrics need of one attack: the targets' scores and thresholds, what it knows.
+    """Returns what the metrics need of one attack: the targets' scores and thresholds, what it
+    knows.
 
     Thresholds are chosen on the shadows of each target where those can be scored. An attack that
     says itself from which score on it predicts membership uses that if it knows no shadows, or if
@@ -34,7 +35,7 @@ def attack_evidence(
 
 
 def rerun_evidence(planned: PlannedAttack, reader: SignalReader, settings: ReportSettings) -> dict:
-    """What the metrics need of an attack's reruns without groups of units.
+    """Returns what the metrics need of an attack's reruns without groups of units.
 
     {} where the attack is not rerun (`reruns.wanted`).
     """
@@ -74,7 +75,7 @@ def layers_of(
     rows: TargetRows,
     epoch: int | None = None,
 ) -> tuple[list[slices.Layer], list[str]]:
-    """The slices of report.slices, and notes about those that cannot be made.
+    """Returns the slices of report.slices, and notes about those that cannot be made.
 
     `epoch`: by the answers of the models after this epoch; None: of the finished models.
     """

@@ -47,7 +47,7 @@ class Variant:
 
 
 def load(path: str | Path) -> ModuleType:
-    """The module of a config file; ValueError if it defines no grid."""
+    """Returns the module of a config file; ValueError if it defines no grid."""
     module = command_line.module_of(path)
     if not hasattr(module, "grid"):
         raise ValueError(
@@ -63,7 +63,7 @@ def variants(
     everywhere: Mapping[str, Any] = {},
     finished: Callable[[Any], Any] = lambda config: config,
 ) -> list[Variant]:
-    """The variants of a config file's grid.
+    """Returns the variants of a config file's grid.
 
     `arg` is the text after the colon, `everywhere` are fields that every variant overrides.
 
@@ -94,8 +94,8 @@ def variants(
 
 
 def chosen(module: ModuleType, grid: Sequence[Variant]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(attacks, metrics) of the table: TABLE of the config file, else every attack with AUC and TPR
-    at 1% FPR; ValueError for unknown ones.
+    """Returns (attacks, metrics) of the table: TABLE of the config file, else every attack with AUC
+    and TPR at 1% FPR; ValueError for unknown ones.
     """
     wanted = getattr(module, "TABLE", {})
     known = dict.fromkeys(name for m in grid for name in (m.config.get("attacks") or {}))

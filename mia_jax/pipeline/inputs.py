@@ -30,8 +30,8 @@ WHOLE = (
 
 
 def of_signal(folder: Path, name: str, models: int) -> str:
-    """Digest of the files of one signal of models 0 .. models - 1; a model that was never asked (a
-    shadow, behind the target's defense) has none.
+    """Returns digest of the files of one signal of models 0 .. models - 1; a model that was never
+    asked (a shadow, behind the target's defense) has none.
     """
     found = hashlib.sha256()
     for path in (interactive.signal_file(folder, name, m) for m in range(models)):
@@ -52,8 +52,8 @@ def check(
     signals: Sequence[str] = (),
     snapshots: Mapping[int, Sequence[str]] = {},
 ) -> dict:
-    """{checked, stale, unknown}: how many outputs were compared, sentences about those whose inputs
-    have changed, and outputs without a record.
+    """Returns {checked, stale, unknown}: how many outputs were compared, sentences about those
+    whose inputs have changed, and outputs without a record.
 
     `attacks[name]` are the signals that it reads, `signals` all that were asked and
     `snapshots[epoch]` those that were asked after an epoch. ValueError that names a file which is
@@ -92,7 +92,7 @@ def check(
 def _check_models(
     store: Store, found: dict, *, models: int, signals: Sequence[str], run: str
 ) -> None:
-    """The answers of every model against the models as they are now."""
+    """Returns the answers of every model against the models as they are now."""
     folder, path = store.answers.folder, store.answers.older_inputs
     older = workdir.read_json(path, needs={}, remedy=OLDER) if path.exists() else {}
     files = {m: store.train.model(m) for m in range(models)}
@@ -140,7 +140,7 @@ def _check_models(
 def _check_snapshots(
     store: Store, found: dict, epoch: int, names: Sequence[str], *, models: int, run: str
 ) -> None:
-    """The answers of the models after one epoch against their snapshots."""
+    """Returns the answers of the models after one epoch against their snapshots."""
     place = store.after(epoch).folder
     for m in range(models):
         asked = {
@@ -167,8 +167,8 @@ def _snapshot(store: Store, epoch: int, m: int, run: str) -> str | None:
 
 
 def _records(folder: Path, name: str, m: int, *, run: str, epoch: int | None = None) -> list[dict]:
-    """The records of one model's answers and of their counts, {} for a file without; ValueError if
-    one is damaged or belongs elsewhere.
+    """Returns the records of one model's answers and of their counts, {} for a file without;
+    ValueError if one is damaged or belongs elsewhere.
     """
     place, paths = (
         interactive.place(run, name, m, epoch),
@@ -186,7 +186,9 @@ OLDER = (
 
 
 def _inputs(files: ScoreFiles, place: Mapping) -> dict | None:
-    """{signals: {signal: digest}, membership} of an attack's scores; None without a record."""
+    """Returns {signals: {signal: digest}, membership} of an attack's scores; None without a
+    record.
+    """
     path = files.scores
     record = workdir.read_npz_and_record(path, record=place)[1] if path.exists() else None
     if record is not None and {"signals", "membership"} <= set(record):

@@ -57,7 +57,7 @@ def rows_after(
     draws: bootstrap.Draws,
     epoch: int,
 ) -> list[dict]:
-    """Rows of all records and of every slice, of the repeated attacks after one epoch."""
+    """Returns rows of all records and of every slice, of the repeated attacks after one epoch."""
     design, models, evidence = reader.design, reader.scored_models, {}
     for planned in attacks:
         score_SN = scores(planned.attack, reader.fleet(planned, epoch=epoch), models, planned.key)
@@ -73,7 +73,8 @@ def rows_after(
 
 
 def accuracies(reader: SignalReader, rows: TargetRows, *, epoch: int) -> dict[str, float | None]:
-    """{train_accuracy, validation_accuracy}: means over the targets' members and non-members.
+    """Returns {train_accuracy, validation_accuracy}: means over the targets' members and
+    non-members.
 
     None where labels are not classes.
     """

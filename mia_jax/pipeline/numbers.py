@@ -38,7 +38,7 @@ from mia_jax.types import Design, TargetRows
 
 
 def describe(planned: PlannedAttack) -> dict:
-    """The config of an attack and what it needs and knows."""
+    """Returns the config of an attack and what it needs and knows."""
     attack = planned.attack
     return dict(planned.section, needs=attack.needs, knows=attack.knows, note=attack.note)
 
@@ -46,7 +46,7 @@ def describe(planned: PlannedAttack) -> dict:
 def costs_of(
     attacks: Sequence[PlannedAttack], reader: SignalReader, questions: Questions | None
 ) -> dict[str, dict]:
-    """{label-only attack: {queries, queries_max} per example} on the targets."""
+    """Returns {label-only attack: {queries, queries_max} per example} on the targets."""
     costs: dict[str, dict] = {}
     if questions is None:
         return costs
@@ -75,7 +75,7 @@ def query_curves(
     rows: TargetRows,
     draws: bootstrap.Draws,
 ) -> dict[str, list[dict]]:
-    """{label-only attack: points of accuracy and TPR against queries per example}.
+    """Returns {label-only attack: points of accuracy and TPR against queries per example}.
 
     An attack whose signal has parts has a point for each of them.
     """
@@ -116,7 +116,8 @@ def exposed_records(
     ranked: Sequence[str],
     seed: int,
 ) -> tuple[dict, dict[str, np.ndarray]]:
-    """Per-record vulnerability under the attacks of report.records (None: the first ranked one).
+    """Returns per-record vulnerability under the attacks of report.records (None: the first ranked
+    one).
 
     Returns:
       The tables for report.json, where an attack that was asked for and cannot be had is {why},
@@ -159,7 +160,9 @@ def shadow_curves(
     *,
     seed: int,
 ) -> dict[str, dict]:
-    """{attack: {number of shadows: numbers}} of the attacks that report.shadow_curve names."""
+    """Returns {attack: {number of shadows: numbers}} of the attacks that report.shadow_curve
+    names.
+    """
     design, planned_attacks = reader.design, by_name(attacks)
     if design.balance or not design.shadow_MM[list(design.targets)].any():
         return {}  # a part of a fleet with fixed counts would reveal who is a member
@@ -174,7 +177,9 @@ def shadow_curves(
 
 
 def assumption_numbers(attacks: Sequence[PlannedAttack], reader: SignalReader) -> dict[str, dict]:
-    """{attack: what its diagnosis says on the first targets} of the attacks that have one."""
+    """Returns {attack: what its diagnosis says on the first targets} of the attacks that have
+    one.
+    """
     numbers = {}
     for planned in (a for a in attacks if a.attack.diagnose is not None):
         attack, fleet = planned.attack, reader.fleet(planned)
@@ -193,7 +198,9 @@ def usage_of(
     ranked: Sequence[str],
     level: float,
 ) -> dict | None:
-    """The share of the rows that was used for training, by the best attack with thresholds."""
+    """Returns the share of the rows that was used for training, by the best attack with
+    thresholds.
+    """
     for name in ranked:
         threshold_T = evidence[name]["threshold_T"]
         if not np.isnan(threshold_T).any():
@@ -206,7 +213,7 @@ def usage_of(
 def pairs_of(
     reader: SignalReader, trained: TrainedHere, settings: ReportSettings, *, rows: TargetRows
 ) -> dict | None:
-    """How well a net that embeds pairs tells classes apart; None for other nets."""
+    """Returns how well a net that embeds pairs tells classes apart; None for other nets."""
     if trained.model is None or "pairs" not in trained.model.parts:
         return None
     return pairs.measure(
@@ -228,7 +235,7 @@ def audit_of(
     *,
     trained: TrainedHere,
 ) -> dict | None:
-    """What canaries prove about epsilon, next to what the accountant claims."""
+    """Returns what canaries prove about epsilon, next to what the accountant claims."""
     design, guarantee = reader.design, trained.guarantee
     wanted = privacy_audit.settings(
         settings.audit,
@@ -251,7 +258,7 @@ def audit_of(
 def promised(
     reader: SignalReader, trained: TrainedHere, *, delta: float | None = None
 ) -> dict | None:
-    """Epsilon with all that it depends on, from the ledgers of the models.
+    """Returns epsilon with all that it depends on, from the ledgers of the models.
 
     None without private training. `delta`: at another delta than the promised one.
     """
@@ -265,7 +272,9 @@ def promised(
 
 
 def selection_notes(failed: Sequence[int], again: Sequence[int]) -> list[str]:
-    """What epsilon does not cover where models of private training failed or were retrained."""
+    """Returns what epsilon does not cover where models of private training failed or were
+    retrained.
+    """
     notes = []
     if failed:
         notes.append(
@@ -295,7 +304,7 @@ def checks(
     duplicates: Mapping[str, int],
     seed: int,
 ) -> dict:
-    """The section `validity`: can these numbers be trusted?"""
+    """Returns the section `validity`: can these numbers be trusted?"""
     pool = reader.pool
     labeled = pool.task.kind != "unlabeled"
     return validity.collect(
@@ -321,7 +330,7 @@ def checks(
 
 
 def model_rows(reader: SignalReader, trained: TrainedHere) -> list[dict]:
-    """One row per model: accuracy and mean loss on both sides, epochs and seconds.
+    """Returns one row per model: accuracy and mean loss on both sides, epochs and seconds.
 
     'train' is on its members, 'validation' on its evaluated non-members; None where a model has no
     row of a side. Answers of the user's own without labels or loss have no such columns.
@@ -351,14 +360,14 @@ def model_rows(reader: SignalReader, trained: TrainedHere) -> list[dict]:
 
 
 def mean_or_none(values: np.ndarray) -> float | None:
-    """The mean; None of no values."""
+    """Returns the mean; None of no values."""
     return float(values.mean()) if values.size else None
 
 
 def about_of(
     reader: SignalReader, subject: Subject, settings: ReportSettings, *, seed: int
 ) -> About:
-    """What was attacked, in plain values."""
+    """Returns what was attacked, in plain values."""
     pool, target = reader.pool, reader.design.targets[0]
     crossing = 0
     if subject.duplicates["rows"]:
@@ -383,7 +392,7 @@ def about_of(
 
 
 def design_numbers(reader: SignalReader, models: Sequence[Mapping]) -> DesignNumbers:
-    """The design in numbers."""
+    """Returns the design in numbers."""
     d, failed = reader.design, reader.failed
     shadows_T = d.shadow_MM[list(d.targets)].sum(1)
     retried = [row["model"] for row in models if row.get("attempt")]

@@ -82,7 +82,7 @@ class Place:
 
 
 def remedy(store: Store, *, called: bool) -> str:
-    """What to do about a workdir of another config."""
+    """Returns what to do about a workdir of another config."""
     text = OTHER_FOLDER if called else OTHER_WORKDIR
     if store.train.started() or store.answers.folder.exists():
         return text
@@ -93,14 +93,14 @@ def remedy(store: Store, *, called: bool) -> str:
 
 
 def membership_arrays(design) -> dict[str, np.ndarray]:
-    """The arrays of design/membership.npz."""
+    """Returns the arrays of design/membership.npz."""
     names = ("member_MN", "evaluated_MN", "shadow_MM", "population_N", "unit_M")
     arrays = {name: getattr(design, name) for name in names}
     return dict(targets=np.asarray(design.targets)) | arrays
 
 
 def growing(design, *, store: Store, extend: bool, called: bool) -> bool:
-    """Whether the fleet on disk grows; ValueError if it is another one, or may not."""
+    """Tells whether the fleet on disk grows; ValueError if it is another one, or may not."""
     path, models = store.membership, len(design.member_MN)
     if not path.exists():
         return False

@@ -43,17 +43,17 @@ class Questions:
 
     @property
     def passes(self) -> dict[str, Signal]:
-        """The signals that forward passes answer."""
+        """Returns the signals that forward passes answer."""
         return {name: signal for name, signal in self.signals.items() if signal.ask is None}
 
     @property
     def probes(self) -> dict[str, Signal]:
-        """The signals with questions of their own."""
+        """Returns the signals with questions of their own."""
         return {name: signal for name, signal in self.signals.items() if signal.ask is not None}
 
     @property
     def asked_epochs(self) -> tuple[int, ...]:
-        """The epochs whose models are asked for the report over epochs."""
+        """Returns the epochs whose models are asked for the report over epochs."""
         return self.snapshots if self.repeated else ()
 
 

@@ -117,7 +117,7 @@ def query(
 
 
 def answering(models: Sequence[int], bad: Mapping[int, str]) -> list[int]:
-    """The models without `bad` {model: what happened}; ValueError if none is left."""
+    """Returns the models without `bad` {model: what happened}; ValueError if none is left."""
     left = [m for m in models if m not in bad]
     if not left:
         m = min(bad)
@@ -130,7 +130,7 @@ def answering(models: Sequence[int], bad: Mapping[int, str]) -> list[int]:
 
 
 def attempt_of(store: Store, m: int) -> int:
-    """Which attempt a finished model is; 0 is the first."""
+    """Returns which attempt a finished model is; 0 is the first."""
     return int(checkpoint.load_history(store.train.folder, m).get("summary/attempt", 0))
 
 
@@ -239,7 +239,9 @@ def _claim(questions: Questions, *, folder, begin: Callable) -> None:
 
 
 def claims(questions: Questions, *, folder) -> list[tuple]:
-    """(folder, what decides its answers) of the signals together and of each with questions."""
+    """Returns (folder, what decides its answers) of the signals together and of each with
+    questions.
+    """
     common = dict(views=questions.views, batch_size=questions.batch_size)
     asking = dict(ask_batch_size=questions.ask_batch_size)
     return [(folder, common), *((Answers(folder).of(name), asking) for name in questions.probes)]

@@ -15,7 +15,6 @@ from mia_jax.pipeline.attack import SignalReader, claim_of, read_scores
 from mia_jax.pipeline.measure import Measurement, measure
 from mia_jax.pipeline.numbers import about_of
 from mia_jax.pipeline.plan import Questions, Subject, TrainedHere
-from mia_jax.threat_model import PlannedAttack
 from mia_jax.pipeline.train import nothing
 from mia_jax.report import files, seeds, tables
 from mia_jax.report.files import file_digest, finish
@@ -24,6 +23,7 @@ from mia_jax.runtime import files as workdir
 from mia_jax.runtime import jobs
 from mia_jax.runtime.progress import Progress
 from mia_jax.runtime.store import ReportFiles
+from mia_jax.threat_model import PlannedAttack
 
 Path = pathlib.Path
 PARTS = 6  # of the progress: intervals, slices, differences, records, models, figures
@@ -162,7 +162,9 @@ def records_csv(measurement: Measurement, reader: SignalReader, settings: Report
 
 
 def chosen_pictures(reader: SignalReader, trained: TrainedHere) -> dict[str, dict]:
-    """{figure: what it is drawn from}: adversarial examples and weights of the first target."""
+    """Returns {figure: what it is drawn from}: adversarial examples and weights of the first
+    target.
+    """
     m, pool, rows = reader.design.targets[0], reader.pool, reader.design.of_targets()
     first = dict(m=m, x_N=pool.x, y_N=pool.y)
     first |= dict(member_N=rows.member_TN[0], evaluated_N=rows.evaluated_TN[0])
@@ -176,7 +178,7 @@ def chosen_pictures(reader: SignalReader, trained: TrainedHere) -> dict[str, dic
 
 
 def finished(report_files: ReportFiles, made_from: Mapping) -> bool:
-    """Whether the folder holds the report of these inputs, as it was written.
+    """Tells whether the folder holds the report of these inputs, as it was written.
 
     One of other inputs, or one that was changed since, is set aside.
     """

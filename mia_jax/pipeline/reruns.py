@@ -70,8 +70,8 @@ def grouped(design: Design, groups: int) -> np.ndarray:
 
 
 def without(design: Design, gone_M: np.ndarray) -> Design:
-    """The design in which the models `gone_M` are neither targets nor shadows; models keep their
-    numbers.
+    """Returns the design in which the models `gone_M` are neither targets nor shadows; models keep
+    their numbers.
     """
     shadow_MM = design.shadow_MM & ~gone_M[None] & ~gone_M[:, None]
     return dataclasses.replace(

@@ -98,7 +98,7 @@ def run(
 
 
 def built(config: Mapping, *, seed: int, arrays: Mapping | None) -> Experiment:
-    """The experiment of one seed of a plain config."""
+    """Returns the experiment of one seed of a plain config."""
     remedy = "Use fewer examples, or a smaller model."
     with in_memory("preparing the data, the design and the model", remedy):
         if "scores" in config:
@@ -107,7 +107,7 @@ def built(config: Mapping, *, seed: int, arrays: Mapping | None) -> Experiment:
 
 
 def raise_failed(failed: Mapping[int, Exception], *, seeds: int) -> None:
-    """The error of a run of several seeds of which some failed: the one that all share, or
+    """Returns the error of a run of several seeds of which some failed: the one that all share, or
     ValueError that names each seed.
     """
     first = next(iter(failed.values()))
@@ -124,7 +124,7 @@ def raise_failed(failed: Mapping[int, Exception], *, seeds: int) -> None:
 
 
 def check_wanted(stages_wanted: Sequence[str]) -> None:
-    """ValueError unless there are stages, and all exist."""
+    """Raises ValueError unless there are stages, and all exist."""
     if not stages_wanted:
         raise ValueError(f"stages_wanted= is empty; name some of {', '.join(STAGES)}.")
     for stage in stages_wanted:
@@ -132,8 +132,8 @@ def check_wanted(stages_wanted: Sequence[str]) -> None:
 
 
 def checked_seeds(given) -> tuple[int, ...]:
-    """The seeds of a config; ValueError unless they are different whole numbers >= 0, at least
-    one.
+    """Returns the seeds of a config; ValueError unless they are different whole numbers >= 0, at
+    least one.
     """
     seeds = tuple(given) if isinstance(given, tuple | list) else (given,)
     if (
@@ -146,7 +146,8 @@ def checked_seeds(given) -> tuple[int, ...]:
 
 
 def check_stages(store: Store, *, wanted: Sequence[str], trains: bool) -> None:
-    """ValueError, before the workdir is touched, that names earlier stages of which it has nothing.
+    """Raises ValueError, before the workdir is touched, that names earlier stages of which it has
+    nothing.
 
     `trains`: whether there are models to train and to query.
     """
@@ -162,7 +163,7 @@ def check_stages(store: Store, *, wanted: Sequence[str], trains: bool) -> None:
 
 
 def plain(config) -> dict:
-    """The config as nested dicts of plain values."""
+    """Returns the config as nested dicts of plain values."""
     return config.to_dict() if hasattr(config, "to_dict") else dict(config)
 
 
@@ -296,7 +297,7 @@ def in_memory(what: str, remedy: str):
 
 
 def memory_remedy(stage: str, settings: Settings, *, trains: bool) -> str:
-    """How the memory of a stage is lowered, with the numbers of this run."""
+    """Returns how the memory of a stage is lowered, with the numbers of this run."""
     run, query = settings.run, settings.query
     if not trains or stage in ("attack", "report"):
         return (
@@ -314,7 +315,7 @@ def memory_remedy(stage: str, settings: Settings, *, trains: bool) -> str:
 
 
 def model_summary(config) -> str:
-    """The table of the config's model: layers, shapes, parameters."""
+    """Returns the table of the config's model: layers, shapes, parameters."""
     if "scores" in config:
         raise ValueError(
             "this config has no model, so there is no summary of one: nothing is trained."
@@ -326,8 +327,8 @@ def model_summary(config) -> str:
 
 
 def debug_config(config):
-    """The config with 4 models (as many as its design allows), 1 epoch and small batches of work,
-    for --debug.
+    """Returns the config with 4 models (as many as its design allows), 1 epoch and small batches of
+    work, for --debug.
     """
     if "scores" in config:
         raise ValueError(

@@ -24,7 +24,7 @@ VALIDATION = ("none", "nonmembers", "members", "population")
 
 
 def nothing() -> None:
-    """The default of `begin` and `pause`."""
+    """Returns the default of `begin` and `pause`."""
 
 
 def train(
@@ -108,7 +108,7 @@ def train(
 
 
 def devices(run: RunSettings) -> list:
-    """The local devices that the run may use (run.devices; 0 = all)."""
+    """Returns the local devices that the run may use (run.devices; 0 = all)."""
     available = jax.local_devices()
     if run.devices > len(available):
         raise ValueError(
@@ -119,7 +119,7 @@ def devices(run: RunSettings) -> list:
 
 
 def hooks(plan: FleetPlan, *, store: Store) -> list[Callable]:
-    """What is kept after epochs: snapshots of the variables, scores of watched canaries."""
+    """Returns what is kept after epochs: snapshots of the variables, scores of watched canaries."""
     kept = []
     if plan.snapshots:
         released = plan.learner.released
@@ -198,21 +198,21 @@ def chunk_and_lanes(
 
 
 def platform(here: Sequence) -> str:
-    """'1 device (cpu, 2 cores)', '4 devices (gpu, NVIDIA H100)'."""
+    """Returns '1 device (cpu, 2 cores)', '4 devices (gpu, NVIDIA H100)'."""
     first, count = here[0], len(here)
     kind = f"{cores()} core{'s' * (cores() > 1)}" if first.platform == "cpu" else first.device_kind
     return f"{count} device{'s' * (count > 1)} ({first.platform}, {kind})"
 
 
 def memory_limit(run: RunSettings) -> memory.Limit:
-    """What the training may use: run.memory_bytes, or what is available."""
+    """Returns what the training may use: run.memory_bytes, or what is available."""
     if run.memory_bytes:
         return memory.Limit(run.memory_bytes, "config.run.memory_bytes")
     return memory.available(devices(run)[0])
 
 
 def needed_bytes(run: RunSettings, cost: measure.Cost, lanes: int) -> int:
-    """What a plan needs of one memory.
+    """Returns what a plan needs of one memory.
 
     Chunks on a device share its examples; devices that are parts of a CPU share their memory.
     """
@@ -256,7 +256,7 @@ def read_plan(train: Trained, *, run: str) -> dict | None:
 
 
 def fleet_chunk(store: Store, run: RunSettings) -> int:
-    """The chunk that the fleet was trained with; run.chunk where plan.json is gone."""
+    """Returns the chunk that the fleet was trained with; run.chunk where plan.json is gone."""
     plan = read_plan(store.train, run=store.run)
     if plan is not None:
         return plan["chunk"]
@@ -264,7 +264,7 @@ def fleet_chunk(store: Store, run: RunSettings) -> int:
 
 
 def validation_rows(kind: str, design: Design) -> tuple[np.ndarray, np.ndarray] | None:
-    """(rows_MV, weight_MV) of learner.validation, padded.
+    """Returns (rows_MV, weight_MV) of learner.validation, padded.
 
     Args:
       kind: 'nonmembers' or 'members' (each model's evaluated rows), 'population', or 'none'.

@@ -45,7 +45,7 @@ MOST_STEPS = 2**31 - 1
 
 
 def check_fields(typed: Settings, attacks: Mapping, *, epochs: int) -> None:
-    """ValueError for a field of query, report or run that cannot work.
+    """Raises ValueError for a field of query, report or run that cannot work.
 
     `attacks` are named by their keys; `epochs` are those of the training, for an example.
     """
@@ -77,7 +77,7 @@ def check_fields(typed: Settings, attacks: Mapping, *, epochs: int) -> None:
 
 
 def check_report(report: ReportSettings, attacks: Mapping) -> None:
-    """ValueError for a field of config.report that cannot work."""
+    """Raises ValueError for a field of config.report that cannot work."""
     checks.at_least(40, **{"report.draws": report.draws})
     if report.draws > MOST_DRAWS:
         raise ValueError(
@@ -106,14 +106,22 @@ def check_report(report: ReportSettings, attacks: Mapping) -> None:
                 checks.one_of(attacks, **{f"report.{field}": name})
 
 
-def training_notes(learner: Mapping, *, num_rows: int) -> list[str]:
-    """Notes about a training that may be a slip: none at all, batches larger than a model's rows.
+def training_notes(
+    *, epochs: int | None, batch_size: int | None, in_pairs: bool, num_rows: int
+) -> list[str]:
+    """Returns notes about a training that may be a slip: no epochs, or batches beyond the rows.
 
-    ValueError for more steps than are counted.
+    Args:
+      epochs, batch_size: of the learner; None if it has no such field.
+      in_pairs: whether the learner draws pairs, whose batches may exceed the rows.
+      num_rows: the rows of one model.
+
+    Raises:
+      ValueError: the training has more steps than its counter holds.
     """
-    epochs, batch_size, said = learner.get("epochs"), learner.get("batch_size"), []
-    if epochs is None or not isinstance(epochs, int):
-        return said
+    notes: list[str] = []
+    if not isinstance(epochs, int):
+        return notes
     steps = (
         -(-num_rows // min(batch_size, num_rows))
         if batch_size and batch_size > 0 and num_rows
@@ -127,22 +135,22 @@ def training_notes(learner: Mapping, *, num_rows: int) -> list[str]:
             f"step they take {epochs * steps / 8.64e7:,.0f} days."
         )
     if epochs == 0:
-        said.append(
+        notes.append(
             "learner.epochs=0 trains nothing: a null test. The models are as initialized, and no "
             "attack should find their members."
         )
-    if batch_size and batch_size > num_rows and learner.get("pairs") is None:
-        said.append(
+    if batch_size and batch_size > num_rows and not in_pairs:
+        notes.append(
             f"learner.batch_size={batch_size:,} is more than the {num_rows:,} rows of a model: "
             "every epoch is one step with all of them."
         )
-    return said
+    return notes
 
 
 def check_model(
     model: Model, *, pool: Pool, name: str, data: str, flat: bool | None, shaped: bool
 ) -> None:
-    """ValueError, before anything is trained, if the model cannot take these examples.
+    """Raises ValueError, before anything is trained, if the model cannot take these examples.
 
     `name`, `data`: what config.model and config.data chose. `flat`: whether the data's images are
     laid out as rows (None: it has no such field). `shaped`: whether the data has a field `shape`.
@@ -174,7 +182,9 @@ def check_model(
 
 
 def check_images(views: Sequence[str], augmentation: Sequence[str] | None, *, pool: Pool) -> None:
-    """ValueError if a query view or a training augmentation cannot be applied to these examples."""
+    """Raises ValueError if a query view or a training augmentation cannot be applied to these
+    examples.
+    """
     x, keys = pool.x[:1], jax.random.split(jax.random.key(0), 1)
     for view in query_views.make(views):
         view(x)
@@ -246,8 +256,8 @@ def check_outputs(model: Model, *, pool: Pool, name: str) -> jax.ShapeDtypeStruc
 def check_loss(
     loss: Loss, *, model: Model, pool: Pool, name: str, rows: tuple[int, ...] = ()
 ) -> None:
-    """ValueError unless the objective returns one loss, and one value of every metric, per example;
-    nothing is computed.
+    """Raises ValueError unless the objective returns one loss, and one value of every metric, per
+    example; nothing is computed.
 
     `rows`: the axes between the batch and the rows of the pool that make one example, (2,) for
     pairs.
@@ -284,8 +294,8 @@ def check_loss(
 
 
 def check_signals(signals: Mapping[str, Signal], *, out: jax.ShapeDtypeStruct, pool: Pool) -> None:
-    """ValueError for a signal whose value is not [B] or [B,K] for the model's answer `out` [B,..];
-    nothing is computed.
+    """Raises ValueError for a signal whose value is not [B] or [B,K] for the model's answer `out`
+    [B,..]; nothing is computed.
     """
     x, y = (
         jax.ShapeDtypeStruct((out.shape[0], *np.shape(a)[1:]), a.dtype) for a in (pool.x, pool.y)
@@ -307,7 +317,7 @@ def check_signals(signals: Mapping[str, Signal], *, out: jax.ShapeDtypeStruct, p
 
 
 def check_attacks(attacks: Mapping[str, Attack], *, design: Design) -> None:
-    """ValueError with the reason of every attack that this design cannot carry."""
+    """Raises ValueError with the reason of every attack that this design cannot carry."""
     fleet = threat_model.FleetSignals(design=design, signal={}, num_classes=0)
     refusals = [text for name, attack in attacks.items() if (text := fleet.refuse(attack, name))]
     if refusals:
@@ -317,8 +327,8 @@ def check_attacks(attacks: Mapping[str, Attack], *, design: Design) -> None:
 def check_snapshots(
     snapshots: tuple[int, ...], attacks: Mapping[str, Attack], *, epochs: int
 ) -> None:
-    """ValueError unless learner.snapshots are epochs of the training, and there for the attacks
-    that need them.
+    """Raises ValueError unless learner.snapshots are epochs of the training, and there for the
+    attacks that need them.
     """
     if any(not isinstance(e, int) or not 1 <= e <= epochs for e in snapshots) or list(
         snapshots
@@ -339,8 +349,8 @@ def check_epochs(
     *,
     target: bool,
 ) -> None:
-    """ValueError if an attack of config.report.epochs reads what snapshots are not asked: questions
-    of its own, trajectories, brought answers.
+    """Raises ValueError if an attack of config.report.epochs reads what snapshots are not asked:
+    questions of its own, trajectories, brought answers.
     """
     if names and target:
         raise ValueError(
@@ -358,7 +368,9 @@ def check_epochs(
 
 
 def check_defenses(attacks: Sequence[PlannedAttack], *, design: Design) -> None:
-    """ValueError for an unknown defense, or one of the target alone where targets are shadows."""
+    """Raises ValueError for an unknown defense, or one of the target alone where targets are
+    shadows.
+    """
     targets = list(design.targets)
     for planned in attacks:
         name, defense = planned.name, planned.defense
@@ -389,8 +401,8 @@ def check_task(attacks: Mapping[str, Attack], *, task: Task) -> None:
 
 
 def make_signals(wanted: Iterable[str], *, pool: Pool, model: Model) -> dict[str, Signal]:
-    """{the signal's one spelling: Signal}; ValueError for a signal that cannot be asked about these
-    examples or of this model.
+    """Returns {the signal's one spelling: Signal}; ValueError for a signal that cannot be asked
+    about these examples or of this model.
     """
     made = {}
     for name in sorted({registry.identity("signals", n) for n in wanted}):
@@ -417,8 +429,8 @@ def make_signals(wanted: Iterable[str], *, pool: Pool, model: Model) -> dict[str
 
 
 def check_inside(signal: Signal, *, pool: Pool, model: Model) -> None:
-    """ValueError, before anything is trained, if the signal looks for something inside the model
-    that is not there.
+    """Raises ValueError, before anything is trained, if the signal looks for something inside the
+    model that is not there.
     """
 
     def ask(key, x, y, key_B):
@@ -437,8 +449,8 @@ def check_inside(signal: Signal, *, pool: Pool, model: Model) -> None:
 
 
 def check_objective(learner: Learner, *, pool: Pool) -> None:
-    """ValueError, before anything is trained, if the objective cannot measure this model's answers
-    to these examples.
+    """Raises ValueError, before anything is trained, if the objective cannot measure this model's
+    answers to these examples.
     """
     one = Pool(x=pool.x[:1], y=pool.y[:1], task=pool.task)
 
