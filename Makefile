@@ -21,6 +21,7 @@ quickstart: $(VENV)/run.stamp
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 
 # most of a first run is compilation: less of it here, all of it in test-all
 test: lint

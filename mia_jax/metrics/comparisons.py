@@ -7,12 +7,35 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from mia_jax.metrics import bootstrap, components, intervals, jackknife, outcomes
 from mia_jax.metrics.components import Error, Left, Parts
 from mia_jax.metrics.summary import Drawn
+
+
+class Number(NamedTuple):
+    """One of two numbers that are compared over several targets.
+
+    Attributes:
+        parts: the number unit by unit.
+        knows: what the attack knows (`threat_model`).
+        left: the number without each group of units; None unless the attack was rerun.
+    """
+
+    parts: Parts
+    knows: str
+    left: Left | None
+
+
+class Accuracy(NamedTuple):
+    """The balanced accuracy of an attack: its draws [R] for one target, its parts for several."""
+
+    value: float
+    drawn_R: np.ndarray
+    number: Number | None
 
 
 def rows(
@@ -51,7 +74,8 @@ def accuracies(
     and units of targets where there are several.
     """
     member_TN, evaluated_TN = np.asarray(member_TN, bool), np.asarray(evaluated_TN, bool)
-    single, found = len(member_TN) == 1, {}
+    single = len(member_TN) == 1
+    accuracy_of: dict[str, Accuracy] = {}
     record_NR = (
         bootstrap.stratified(
             draws.seed + 1, member_TN[0], evaluated_TN[0], draws.record_NR.shape[1]
@@ -71,83 +95,76 @@ def accuracies(
         tp_TR, fp_TR = bootstrap.side_weights(member_TN, evaluated_TN, named_TN, record_NR)
         with np.errstate(invalid="ignore", divide="ignore"):
             drawn_TR = (1 + tp_TR / inside_TR - fp_TR / outside_TR) / 2
-        value = np.mean(
-            [
-                (1 + n[e & m].mean() - n[e & ~m].mean()) / 2
-                for n, m, e in zip(named_TN, member_TN, evaluated_TN, strict=True)
-            ]
-        )
-        if single:
-            found[name] = float(value), drawn_TR[0], None, "", None
-        else:
-            rate_T = [
-                (1 + n[e & m].mean() - n[e & ~m].mean()) / 2
-                for n, m, e in zip(named_TN, member_TN, evaluated_TN, strict=True)
-            ]
+        rate_T = [
+            (1 + n[e & m].mean() - n[e & ~m].mean()) / 2
+            for n, m, e in zip(named_TN, member_TN, evaluated_TN, strict=True)
+        ]
+        number = None
+        if not single:
             parts = components.parts(rate_T, drawn_TR, draws.index_T)
-            common = dict(draws=draws, fprs=None)
-            left = jackknife.parts(attacks[name], member_TN, evaluated_TN, **common).get(
-                (None, "balanced_accuracy")
-            )
+            left = jackknife.parts(
+                attacks[name], member_TN, evaluated_TN, draws=draws, fprs=None
+            ).get((None, "balanced_accuracy"))
             left = None if left is None else left._replace(whole_R=components.whole(parts))
-            found[name] = float(value), None, parts, attacks[name].get("knows", "shadows"), left
-    kept = [name for name in names if name in found]
+            number = Number(parts, attacks[name].get("knows", "shadows"), left)
+        accuracy_of[name] = Accuracy(float(np.mean(rate_T)), drawn_TR[0], number)
+    kept = [name for name in names if name in accuracy_of]
     return [
         dict(attack=a, versus=b, target=None, slice="all", metric="balanced_accuracy")
-        | _accuracy_difference(found[a], found[b], draws, single, level)
+        | _accuracy_difference(accuracy_of[a], accuracy_of[b], draws, level)
         for i, a in enumerate(kept)
         for b in kept[i + 1 :]
     ]
 
 
 def _accuracy_difference(
-    one: tuple, other: tuple, draws: bootstrap.Draws, single: bool, level: float
+    first: Accuracy, second: Accuracy, draws: bootstrap.Draws, level: float
 ) -> dict:
-    value = one[0] - other[0]
-    found = dict(
-        value=value, interval="records" if single else draws.resampling, convention=outcomes.RULE
-    )
-    if single:
-        low, high = intervals.percentile(one[1] - other[1], level)
-        return found | dict(
+    value = first.value - second.value
+    if first.number is None or second.number is None:
+        low, high = intervals.percentile(first.drawn_R - second.drawn_R, level)
+        return dict(
+            value=value,
+            interval="records",
+            convention=outcomes.RULE,
             low=min(value, low),
             high=max(value, high),
             method="stratified bootstrap, paired, percentiles",
         )
-    error, groups = paired(one[2:], other[2:], crossed=draws.unit_TR is not None)
-    half, how = (
-        intervals.t_half(error.deviation, level, error.freedom),
-        dataclasses.replace(draws, reruns=groups).method,
+    error, groups = paired(first.number, second.number, crossed=draws.unit_TR is not None)
+    half = intervals.t_half(error.deviation, level, error.freedom)
+    how = dataclasses.replace(draws, reruns=groups).method
+    return dict(
+        value=value,
+        interval=draws.resampling,
+        convention=outcomes.RULE,
+        low=value - half,
+        high=value + half,
+        method=f"{how}, paired, Student's t",
     )
-    return found | dict(low=value - half, high=value + half, method=f"{how}, paired, Student's t")
 
 
-def paired(
-    one: tuple[Parts, str, Left | None], other: tuple[Parts, str, Left | None], *, crossed: bool
-) -> tuple[Error, int]:
-    """The standard error of a difference from (parts, knows, left) of either number, and from how
-    many reruns it is (0: none).
+def paired(first: Number, second: Number, *, crossed: bool) -> tuple[Error, int]:
+    """Returns the standard error of a difference and the number of reruns it is from (0: none).
 
     An attack that knows no shadows needs no rerun: without a group it scores the other targets as
     before. Where an attack that knows shadows was not rerun, the difference is not jackknifed
     either.
     """
-    lefts = [n[2] for n in (one, other)]
-    groups = next((left.group_U for left in lefts if left is not None), None)
-    if groups is None or any(
-        left is None and n[1] not in components.ALONE for n, left in zip((one, other), lefts)
-    ):
-        knows = knowing(one[1], other[1])
-        return components.error(components.minus(one[0], other[0]), crossed=crossed, knows=knows), 0
-    first, second = (
-        components.grouped(n[0], groups) if left is None else left
-        for n, left in zip((one, other), lefts)
+    numbers = (first, second)
+    groups = next((n.left.group_U for n in numbers if n.left is not None), None)
+    if groups is None or any(n.left is None and n.knows not in components.ALONE for n in numbers):
+        knows = knowing(first.knows, second.knows)
+        difference_of_parts = components.minus(first.parts, second.parts)
+        return components.error(difference_of_parts, crossed=crossed, knows=knows), 0
+    left, other_left = (
+        components.grouped(n.parts, groups) if n.left is None else n.left for n in numbers
     )
-    return components.left_error(components.left_minus(first, second)), len(first.value_G)
+    return components.left_error(components.left_minus(left, other_left)), len(left.value_G)
 
 
-def difference(one: Drawn, other: Drawn, *, level: float = 0.95) -> dict:
-    """{value, low, high, interval, method, convention} of one - other, draw by draw.
+def difference(first: Drawn, second: Drawn, *, level: float = 0.95) -> dict:
+    """Returns {value, low, high, interval, method, convention} of the difference, draw by draw.
 
     Several targets: the standard error of the difference by the variance components of the units'
     differences, or of the differences without each group of units (`paired`), with Student's t,
@@ -156,39 +173,55 @@ def difference(one: Drawn, other: Drawn, *, level: float = 0.95) -> dict:
     err low and those that err high. Where a closed form made one of the two intervals (few counts,
     no draw differs), the two intervals' worst corners.
     """
-    a, b = one.outcome, other.outcome
-    value = a.value - b.value
-    found = dict(value=value, interval=a.interval, convention=a.convention)
-    spread_R, upper_R = one.low_R - other.low_R, one.high_R - other.high_R
+    a, b = first.outcome, second.outcome
+    (a_value, a_low, a_high), (b_value, b_low, b_high) = _ends(a), _ends(b)
+    value = a_value - b_value
+    spread_R, upper_R = first.low_R - second.low_R, first.high_R - second.high_R
     how = f"{a.method.removesuffix(', logit scale').removesuffix(', angular scale')}, paired"
-    if _closed_form(one) or _closed_form(other):
-        low, high, how = a.low - b.high, a.high - b.low, "worst corners of the two intervals"
-    elif one.parts is not None:
+    if _closed_form(first) or _closed_form(second):
+        low, high, how = a_low - b_high, a_high - b_low, "worst corners of the two intervals"
+    elif (
+        first.parts is not None
+        and second.parts is not None
+        and first.center is not None
+        and second.center is not None
+    ):
         error, groups = paired(
-            (one.parts, one.knows, one.left),
-            (other.parts, other.knows, other.left),
+            Number(first.parts, first.knows, first.left),
+            Number(second.parts, second.knows, second.left),
             crossed=a.interval == "crossed",
         )
-        how = (
-            a.method if (one.left is not None) == (groups > 0) else b.method
-        )  # of the one that was made like the difference
+        # the words of the interval that was made like the difference
+        how = a.method if (first.left is not None) == (groups > 0) else b.method
         how = f"{how.removesuffix(', logit scale').removesuffix(', angular scale')}, paired"
-        center, half = (
-            one.center - other.center,
-            intervals.t_half(error.deviation, level, error.freedom),
-        )
+        center = first.center - second.center
+        half = intervals.t_half(error.deviation, level, error.freedom)
         low, high, how = min(value, center - half), max(value, center + half), how + ", Student's t"
-    elif one.low_R is one.high_R:
+    elif first.low_R is first.high_R:
         half = intervals.normal_half(spread_R, level)
         low, high, how = value - half, value + half, how + ", normal"
     else:
         bounds = [intervals.percentile(values_R, level) for values_R in (spread_R, upper_R)]
         low, high = min(value, *(x[0] for x in bounds)), max(value, *(x[1] for x in bounds))
-    return found | dict(low=max(low, -1.0), high=min(high, 1.0), method=how)
+    return dict(
+        value=value,
+        interval=a.interval,
+        convention=a.convention,
+        low=max(low, -1.0),
+        high=min(high, 1.0),
+        method=how,
+    )
+
+
+def _ends(outcome: outcomes.Outcome) -> tuple[float, float, float]:
+    """Returns value, low and high of a number; ValueError if it has no interval."""
+    if outcome.value is None or outcome.low is None or outcome.high is None:
+        raise ValueError(f"a number without an interval cannot be compared ({outcome.method}).")
+    return outcome.value, outcome.low, outcome.high
 
 
 def knowing(*knows: str) -> str:
-    """What a difference of attacks knows: shadows, if one of them does."""
+    """Returns what a difference of attacks knows: shadow models, if any of them does."""
     return next((k for k in knows if k not in components.ALONE), knows[0])
 
 

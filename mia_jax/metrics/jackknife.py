@@ -65,7 +65,7 @@ def parts(
     times_G = 1 / share_G - 1
     _, first_U = np.unique(draws.index_T, return_index=True)
     group_U = np.argmax([rerun.left_T for rerun in reruns], axis=0)[first_U]
-    found = {}
+    lefts: dict[Key, Left] = {}
     for key, number in whole.items():
         if not all(key in rerun.numbers for rerun in reruns):
             continue
@@ -73,8 +73,8 @@ def parts(
         value_G = number.value + times_G * (number.value - np.array([f.value for f in fewer]))
         pull_GN = np.stack([t * (number.pull_N - f.pull_N) for t, f in zip(times_G, fewer)])
         apart_GR = (pull_GN.astype(np.float32) @ draws.record_NR).astype(np.float64)
-        found[key] = Left(value_G, apart_GR / draws.record_NR.mean(), share_G, group_U)
-    return found
+        lefts[key] = Left(value_G, apart_GR / draws.record_NR.mean(), share_G, group_U)
+    return lefts
 
 
 def numbers(
@@ -90,24 +90,26 @@ def numbers(
     score_TN = np.asarray(score_TN, np.float64)
     member_TN, evaluated_TN = np.asarray(member_TN, bool), np.asarray(evaluated_TN, bool)
     inside_TN, outside_TN = evaluated_TN & member_TN, evaluated_TN & ~member_TN
-    found = {}
+    influences: dict[Key, Influence] = {}
     if fprs is not None:
-        found |= _mean_curves(score_TN, inside_TN, outside_TN, fprs)
-        found |= _pooled_curve(score_TN, inside_TN, outside_TN, fprs)
+        influences |= _mean_curves(score_TN, inside_TN, outside_TN, fprs)
+        influences |= _pooled_curve(score_TN, inside_TN, outside_TN, fprs)
     if threshold_T is None:
-        return found
+        return influences
     threshold_T = np.asarray(threshold_T, np.float64)
     if np.isnan(threshold_T).any():
-        return found
+        return influences
     named_TN = score_TN >= threshold_T[:, None]
-    return found | _at_threshold(named_TN, inside_TN, outside_TN)
+    return influences | _at_threshold(named_TN, inside_TN, outside_TN)
 
 
 def _mean_curves(score_TN, inside_TN, outside_TN, fprs: Sequence[float]) -> dict[Key, Influence]:
     """AUC and TPR@FPR as means over targets."""
     T, N = score_TN.shape
     pulls = np.zeros((1 + 2 * len(fprs), N))  # AUC; then members and non-members of each FPR
-    aucs, tprs_F, slopes_F = [], [[] for _ in fprs], [[] for _ in fprs]
+    aucs: list[float] = []
+    tprs_F: list[list[float]] = [[] for _ in fprs]
+    slopes_F: list[list[float]] = [[] for _ in fprs]
     for score_N, inside_N, outside_N in zip(score_TN, inside_TN, outside_TN, strict=True):
         inside, outside = np.flatnonzero(inside_N), np.flatnonzero(outside_N)
         at = np.concatenate([inside, outside])
@@ -127,12 +129,12 @@ def _mean_curves(score_TN, inside_TN, outside_TN, fprs: Sequence[float]) -> dict
                 named = score_N[rows] >= point.threshold
                 pulls[1 + 2 * f + side, rows] += (named - named.mean()) / len(rows)
     pulls /= T
-    found = {(None, "auc"): Influence(float(np.mean(aucs)), pulls[0])}
+    influences: dict[Key, Influence] = {(None, "auc"): Influence(float(np.mean(aucs)), pulls[0])}
     for f, fpr in enumerate(fprs):
         if not np.isnan(tprs_F[f]).any():
             pull_N = pulls[1 + 2 * f] - np.mean(slopes_F[f]) * pulls[2 + 2 * f]
-            found[None, f"tpr@{fpr:g}"] = Influence(float(np.mean(tprs_F[f])), pull_N)
-    return found
+            influences[None, f"tpr@{fpr:g}"] = Influence(float(np.mean(tprs_F[f])), pull_N)
+    return influences
 
 
 def _pooled_curve(score_TN, inside_TN, outside_TN, fprs: Sequence[float]) -> dict[Key, Influence]:
@@ -147,8 +149,9 @@ def _pooled_curve(score_TN, inside_TN, outside_TN, fprs: Sequence[float]) -> dic
         return np.bincount(sides[side][1], value_K / len(value_K), minlength=N)
 
     area = roc.auc(curve)
-    pull_N = sum(pull(side, place - area) for side, place in enumerate(placed(*scores)))
-    found = {("pooled", "auc"): Influence(area, pull_N)}
+    inside_place, outside_place = placed(*scores)
+    pull_N = pull(0, inside_place - area) + pull(1, outside_place - area)
+    influences: dict[Key, Influence] = {("pooled", "auc"): Influence(area, pull_N)}
     for fpr in fprs:
         point = roc.tpr_at_fpr(curve, fpr)
         if point is None:
@@ -156,8 +159,8 @@ def _pooled_curve(score_TN, inside_TN, outside_TN, fprs: Sequence[float]) -> dic
         slope = roc.slope_at(curve, outcomes.allowed(fpr, int(curve.n_nonmember)))
         named = [s >= point.threshold for s in scores]
         inside_N, outside_N = (pull(side, n - n.mean()) for side, n in enumerate(named))
-        found["pooled", f"tpr@{fpr:g}"] = Influence(point.tpr, inside_N - slope * outside_N)
-    return found
+        influences["pooled", f"tpr@{fpr:g}"] = Influence(point.tpr, inside_N - slope * outside_N)
+    return influences
 
 
 def _at_threshold(named_TN, inside_TN, outside_TN) -> dict[Key, Influence]:
@@ -166,7 +169,8 @@ def _at_threshold(named_TN, inside_TN, outside_TN) -> dict[Key, Influence]:
     TPR, FPR and precision are not among them: where the best threshold is hardly better than its
     neighbors, those rates jump from one rerun to the next, and a jackknife of jumps says nothing.
     """
-    sides, found = (inside_TN, outside_TN), {}
+    sides = (inside_TN, outside_TN)
+    influences: dict[Key, Influence] = {}
     for target in (None, "pooled"):
         rates, moves = [], []
         for side_TN in sides:
@@ -179,9 +183,9 @@ def _at_threshold(named_TN, inside_TN, outside_TN) -> dict[Key, Influence]:
             rates.append(float(rate_T.mean()))
             moves.append((side_TN * (named_TN - rate_T[:, None]) * weight_T[:, None]).sum(0))
         advantage, moved_N = rates[0] - rates[1], moves[0] - moves[1]
-        found[target, "advantage"] = Influence(advantage, moved_N)
-        found[target, "balanced_accuracy"] = Influence((1 + advantage) / 2, moved_N / 2)
-    return found
+        influences[target, "advantage"] = Influence(advantage, moved_N)
+        influences[target, "balanced_accuracy"] = Influence((1 + advantage) / 2, moved_N / 2)
+    return influences
 
 
 def placed(inside, outside) -> tuple[np.ndarray, np.ndarray]:

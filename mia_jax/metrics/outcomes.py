@@ -33,7 +33,7 @@ class Outcome(NamedTuple):
     method: str = ""
     convention: str = ""
     fpr_realized: float | None = None
-    more: Mapping[str, float] = {}
+    more: Mapping[str, float | bool | None] = {}
 
 
 class Counts(NamedTuple):
@@ -64,7 +64,7 @@ def area(
     level: float,
     interval: str,
     method: str,
-    more: Mapping[str, float] = {},
+    more: Mapping[str, float | bool | None] = {},
     error: Error | None = None,
 ) -> Outcome:
     """AUC with its interval on the logit scale and the p-value of 'AUC <= 1/2'; `error` None = the
