@@ -265,8 +265,7 @@ def _finished(
                 )
 
     def gradient(losses, params, rows, weight_B, key, clip):
-        """Returns the noisy gradient (float32), the next C, the clipped sum and numbers of the
-        step.
+        """Returns the noisy gradient (float32), the next C, the clipped sum and the step's numbers.
 
         The numbers are {clipped, nonfinite, noise_multiplier, clip_norm}.
         """

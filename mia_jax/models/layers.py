@@ -1,9 +1,9 @@
-"""The layers that all models share: parameters and outputs as flax's, programs of their own,
-randomness and masks per example.
+"""Contains the layers that all models share.
 
-Images are [B,H,W,F], always with a batch axis. `Dense`, `Conv`, `GroupNorm` and `BatchNorm` are
-flax modules; pooling, dropout and activations are functions. Kernels start Glorot-uniform and
-biases at zero, as in Keras.
+Parameters and outputs are those of flax; the programs are different, and randomness and masks are
+per example. Images are [B,H,W,F], always with a batch axis. `Dense`, `Conv`, `GroupNorm` and
+`BatchNorm` are flax modules; pooling, dropout and activations are functions. Kernels start
+Glorot-uniform and biases at zero, as in Keras.
 """
 
 from __future__ import annotations
@@ -49,17 +49,14 @@ __all__ += [
 ]
 __all__ += ["resized"]
 
-# every initializer has its dtype: its default is float, which jax_enable_x64 turns into float64,
-# and a convolution takes no two dtypes
-glorot_uniform = jax.nn.initializers.glorot_uniform(
-    dtype=jnp.float32
-)  # U(-a, a), a = sqrt(6 / (fan_in + fan_out)); a window multiplies both
-glorot_normal = jax.nn.initializers.variance_scaling(
-    1.0, "fan_avg", "normal", dtype=jnp.float32
-)  # N(0, 2 / (fan_in + fan_out)), not truncated
-he_normal = jax.nn.initializers.he_normal(
-    dtype=jnp.float32
-)  # normal of variance 2 / fan_in, truncated at two standard deviations
+# Every initializer states its dtype. The default is float, which jax_enable_x64 turns into float64,
+# and a convolution does not accept two dtypes.
+# U(-a, a) with a = sqrt(6 / (fan_in + fan_out)); a window multiplies both.
+glorot_uniform = jax.nn.initializers.glorot_uniform(dtype=jnp.float32)
+# N(0, 2 / (fan_in + fan_out)), not truncated.
+glorot_normal = jax.nn.initializers.variance_scaling(1.0, "fan_avg", "normal", dtype=jnp.float32)
+# A normal distribution of variance 2 / fan_in, truncated at two standard deviations.
+he_normal = jax.nn.initializers.he_normal(dtype=jnp.float32)
 zeros = functools.partial(jax.nn.initializers.zeros, dtype=jnp.float32)
 ones = functools.partial(jax.nn.initializers.ones, dtype=jnp.float32)
 
@@ -68,7 +65,7 @@ INITIALIZERS = dict(
     xavier_uniform=glorot_uniform,
     xavier_normal=glorot_normal,
     he=he_normal,
-    normal=jax.nn.initializers.normal(0.01, dtype=jnp.float32),  # N(0, .01^2): small nets
+    normal=jax.nn.initializers.normal(0.01, dtype=jnp.float32),  # N(0, 0.01^2), for small nets.
     unit_normal=jax.nn.initializers.normal(1.0, dtype=jnp.float32),
     zeros=zeros,
 )
@@ -82,28 +79,28 @@ ACTIVATIONS = dict(
     leaky_relu=jax.nn.leaky_relu,
     silu=jax.nn.silu,
     softplus=jax.nn.softplus,
-    rescaled_sigmoid=lambda x: (
-        4 * jax.nn.sigmoid(x) - 2
-    ),  # slope 1 at 0, as tanh (Glorot & Bengio 2010, section 4)
+    # Slope 1 at 0, as tanh (Glorot & Bengio 2010, section 4).
+    rescaled_sigmoid=lambda x: 4 * jax.nn.sigmoid(x) - 2,
     identity=lambda x: x,
 )
 
 
 def activation(name: str) -> Callable[[jax.Array], jax.Array]:
-    """The elementwise function of that name; ValueError that lists the names otherwise."""
+    """Returns the elementwise function of this name; ValueError lists the names otherwise."""
     checks.one_of(ACTIVATIONS, activation=name)
     return ACTIVATIONS[name]
 
 
 def initializer(name: str) -> Callable[..., jax.Array]:
-    """The kernel initializer of that name; ValueError that lists the names otherwise."""
+    """Returns the kernel initializer of this name; ValueError lists the names otherwise."""
     checks.one_of(INITIALIZERS, init=name)
     return INITIALIZERS[name]
 
 
 def resized(x, side: int) -> jax.Array:
-    """Images [B,H,W,F] as [B,side,side,F], bilinear (half-pixel centers); x itself for side=0 or
-    where it has that size.
+    """Returns images [B,H,W,F] as [B,side,side,F], bilinear (half-pixel centers).
+
+    It returns x itself for side=0, or if x already has that size.
     """
     checks.at_least(0, resize=side)
     return (
@@ -114,8 +111,9 @@ def resized(x, side: int) -> jax.Array:
 
 
 def output_size(size: int, window: int, stride: int = 1, padding: int = 0) -> int:
-    """floor((size - window + padding + stride) / stride), `padding` on both sides together: windows
-    along one axis of an image.
+    """Returns the number of windows along one axis of an image.
+
+    It is floor((size - window + padding + stride) / stride), with `padding` on both sides together.
     """
     return windows(
         (1, size, 1, 1), (window, 1), (stride, 1), ((padding // 2, padding - padding // 2), (0, 0))
@@ -123,24 +121,25 @@ def output_size(size: int, window: int, stride: int = 1, padding: int = 0) -> in
 
 
 def convolution(x, kernel, strides=1, padding="VALID", form: str = "auto") -> jax.Array:
-    """y[b,h,w,o] = sum_ijc x[b, h*s+i, w*s+j, c] kernel[i,j,c,o] (the kernel is not flipped); x
-    [B,H,W,C], kernel [I,J,C,O].
+    """Returns y[b,h,w,o] = sum_ijc x[b, h*s+i, w*s+j, c] kernel[i,j,c,o] (kernel not flipped).
+
+    x is [B,H,W,C] and the kernel is [I,J,C,O].
     """
     return convolve(windows(x.shape, kernel.shape[:2], strides, padding), x, kernel, form)
 
 
 def flatten(x) -> jax.Array:
-    """[B,...] -> [B,F]."""
+    """Returns [B,...] as [B,F]."""
     return x.reshape(x.shape[0], -1)
 
 
 def dropout(x, key_B, rate: float, site: int) -> jax.Array:
-    """x * mask / (1 - rate), mask ~ Bernoulli(1 - rate) from example b's own key and the site's
-    number; x itself where `key_B` is None.
+    """Returns x * mask / (1 - rate) with mask ~ Bernoulli(1 - rate); x itself if `key_B` is None.
 
-    x [B,...], key_B [B]. An example's mask depends on neither its neighbours nor its place in the
-    batch; sites of one network must have different numbers, or they drop the same units.
-    (Srivastava et al. 2014, inverted.)
+    x is [B,...] and key_B is [B]. The mask of an example derives from its key and the number of the
+    site, so it does not depend on the other rows or on its position in the batch. The sites of one
+    network must have different numbers, or they drop the same units. Source: Srivastava et al. 2014
+    (inverted).
     """
     if key_B is None or rate == 0:
         return x
@@ -153,20 +152,25 @@ def dropout(x, key_B, rate: float, site: int) -> jax.Array:
 
 
 def _along_features(vector_F, rank: int) -> jax.Array:
+    """Returns the vector [F] as [1,...,1,F], so that it broadcasts along the features."""
     return vector_F.reshape((1,) * (rank - 1) + (-1,))
 
 
 def _tap(module: nn.Module, name: str):
-    """The tap of a parameter (models/kernels/taps.py), where the caller's variables hold one."""
+    """Returns the tap of a parameter (models/kernels/taps.py), or None if the caller gave none."""
     return module.get_variable("tap", name) if module.has_variable("tap", name) else None
 
 
 def _shifted(module: nn.Module, y, init: Callable = zeros) -> jax.Array:
+    """Returns y plus the bias of the module."""
     return tapped(Shift(), y, module.param("bias", init, (y.shape[-1],)), _tap(module, "bias"))
 
 
 class Dense(nn.Module):
-    """y = x @ kernel + bias; x [B,...,F] -> [B,...,features]. Parameters as flax.linen.Dense."""
+    """Computes y = x @ kernel + bias; x [B,...,F] -> [B,...,features].
+
+    The parameters are those of flax.linen.Dense.
+    """
 
     features: int
     use_bias: bool = True
@@ -185,9 +189,9 @@ class Dense(nn.Module):
 
 
 class Embedding(nn.Module):
-    """y = table[x], whole numbers x [B,...] in 0..num_embeddings-1 -> [B,...,features].
+    """Computes y = table[x] for integers x [B,...] in 0..num_embeddings-1 -> [B,...,features].
 
-    Parameters as flax.linen.Embed ('embedding').
+    The parameters are those of flax.linen.Embed ('embedding').
     """
 
     num_embeddings: int
@@ -203,12 +207,12 @@ class Embedding(nn.Module):
 
 
 class Conv(nn.Module):
-    """y[b,h,w,o] = sum_ijc x[b, h*s+i, w*s+j, c] kernel[i,j,c,o] + bias[o]; x [B,H,W,C] ->
-    [B,h,w,features]. Parameters as flax.linen.Conv.
+    """Computes y[b,h,w,o] = sum_ijc x[b, h*s+i, w*s+j, c] kernel[i,j,c,o] + bias[o].
 
-    `padding` is 'SAME', 'VALID', an int or ((top, bottom), (left, right)). `form` chooses the
-    program, never the result: 'auto' (the measured rule), 'patches', or 'lax' (XLA's convolution
-    and its own derivatives, forward mode included).
+    x is [B,H,W,C] and y is [B,h,w,features]. The parameters are those of flax.linen.Conv. `padding`
+    is 'SAME', 'VALID', an int or ((top, bottom), (left, right)). `form` chooses the program, never
+    the result: 'auto' (the measured rule), 'patches', or 'lax' (XLA's convolution with its
+    derivatives, including forward mode).
     """
 
     features: int
@@ -232,11 +236,11 @@ class Conv(nn.Module):
 
 
 class StandardizedConv(Conv):
-    """A Conv whose kernel is used as gain_o * (w - mean_o) / sqrt(fan_in * var_o + 1e-8), moments
-    over each output's fan_in weights.
+    """Computes a Conv with the kernel gain_o * (w - mean_o) / sqrt(fan_in * var_o + 1e-8).
 
-    Weight standardization (Qiao et al. 2019, arXiv:1903.10520) in the form of De et al. 2022
-    (arXiv:2204.13650) for private training; parameters: kernel, gain (ones) and bias.
+    Mean and variance are over the fan_in weights of each output. This is weight standardization
+    (Qiao et al. 2019, arXiv:1903.10520) in the form of De et al. 2022 (arXiv:2204.13650) for
+    private training. The parameters are kernel, gain (ones) and bias.
     """
 
     @nn.compact
@@ -258,11 +262,11 @@ class StandardizedConv(Conv):
 
 
 class GroupNorm(nn.Module):
-    """(x - mean) / sqrt(var + epsilon) * scale + bias over each example's pixels and the features
-    of one group; x [B,...,F].
+    """Computes (x - mean) / sqrt(var + epsilon) * scale + bias; x [B,...,F].
 
-    With F not a multiple of `groups`, the largest divisor of F below it. (Wu & He 2018,
-    arXiv:1803.08494.)
+    Mean and variance are over each example's pixels and the features of one group. If F is not a
+    multiple of `groups`, the largest smaller divisor of F is used. Source: Wu & He 2018
+    (arXiv:1803.08494).
     """
 
     groups: int = 16
@@ -279,8 +283,10 @@ class GroupNorm(nn.Module):
 
 
 class LayerNorm(nn.Module):
-    """(x - mean) / sqrt(var + epsilon) * scale + bias over the features of each position; x
-    [B,...,F]. (Ba et al. 2016, arXiv:1607.06450.)
+    """Computes (x - mean) / sqrt(var + epsilon) * scale + bias over the features; x [B,...,F].
+
+    Mean and variance are over the features of each position. Source: Ba et al. 2016
+    (arXiv:1607.06450).
     """
 
     epsilon: float = 1e-6
@@ -295,13 +301,12 @@ class LayerNorm(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """(x - mean_F) / sqrt(var_F + epsilon) * scale + bias; x [B,...,F].
+    """Computes (x - mean_F) / sqrt(var_F + epsilon) * scale + bias; x [B,...,F].
 
-    (Ioffe & Szegedy 2015, arXiv:1502.03167.)
-
-    train=True normalizes by the batch's mean and (biased) variance over rows of weight > 0 and all
-    pixels, and moves the running statistics: running = momentum * running + (1 - momentum) * batch;
-    a batch of padding alone leaves them. train=False uses the running statistics.
+    train=True normalizes by the mean and the (biased) variance of the batch, over all pixels of
+    rows with weight > 0. It updates the running statistics: running = momentum * running + (1 -
+    momentum) * batch. A batch of padding only does not change them. train=False uses the running
+    statistics. Source: Ioffe & Szegedy 2015 (arXiv:1502.03167).
     """
 
     momentum: float = 0.9
@@ -328,10 +333,10 @@ class BatchNorm(nn.Module):
 
 
 def normalized(x, norm: str, *, weight_B=None, train: bool = False, groups: int = 16) -> jax.Array:
-    """x [B,...,F] after the normalization of that name, within a module's __call__: 'batch',
-    'group', 'layer' (one group: all of an example), 'none'.
+    """Returns x [B,...,F] after the normalization of this name; called in a module's __call__.
 
-    Private training needs one that looks at each example alone: any but 'batch'.
+    The names are 'batch', 'group', 'layer' (one group: everything of an example) and 'none'.
+    Private training needs one that treats each example separately: any except 'batch'.
     """
     checks.one_of(NORMS, norm=norm)
     if norm == "batch":
@@ -340,8 +345,9 @@ def normalized(x, norm: str, *, weight_B=None, train: bool = False, groups: int 
 
 
 def _moments(x, weight_B):
-    """Mean [F] and biased variance [F] over the pixels of rows with weight > 0, and whether there
-    is such a row (zeros if not).
+    """Returns mean [F], biased variance [F] and whether any row has weight > 0.
+
+    Moments are over the pixels of rows with weight > 0, and 0 if there is no such row.
     """
     real_B = jnp.ones(x.shape[0], bool) if weight_B is None else weight_B > 0
     real = real_B.reshape(-1, *(1,) * (x.ndim - 1))
@@ -356,11 +362,10 @@ def _moments(x, weight_B):
 
 
 def _group_mean(x, groups: int) -> jax.Array:
-    """The mean over an example's pixels and the features of one group, for each feature; x [B,P,F]
-    -> [B,1,F].
+    """Returns the mean over an example's pixels and the features of a group; [B,P,F] -> [B,1,F].
 
-    Pixels first, then features: a sum over both axes at once and its gradient took 3.7 ms instead
-    of .64 on a CPU (32 28 28 16, 16 groups).
+    Pixels are averaged first, then features: a sum over both axes at once and its gradient took 3.7
+    ms instead of 0.64 on a CPU (32 28 28 16, 16 groups).
     """
     each = x.shape[-1] // groups
     mean_BG = x.mean(1).reshape(-1, groups, each).mean(-1)
@@ -368,5 +373,6 @@ def _group_mean(x, groups: int) -> jax.Array:
 
 
 def _scale_and_shift(module: nn.Module, x):
+    """Returns x * scale + bias with the parameters of the module."""
     scale = module.param("scale", ones, (x.shape[-1],))
     return _shifted(module, tapped(Scale(), x, scale, _tap(module, "scale")))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mia_jax import configuration
+from mia_jax import configuration, types
 from mia_jax.designs import blocks
 from mia_jax.learners import adversarial_regularization as advreg
 from mia_jax.pipeline import build
@@ -53,13 +53,13 @@ def test_without_its_gain_it_trains_as_backprop_does():
 
 @pytest.mark.slow
 def test_the_gain_closes_the_gap_between_members_and_others():
-    """Random labels: what tells members from others is memory alone."""
+    """Labels are random, so only memorization distinguishes members from non-members."""
     rng = np.random.default_rng(0)
     pool = toys.pool(examples=80)
     pool = pool.__class__(
         x=rng.normal(size=(80, 5)).astype(np.float32),
         y=rng.integers(0, 3, 80).astype(np.int32),
-        num_classes=3,
+        task=types.classification(3),
     )
     gap, attack = {}, {}
     for strength in (0.0, 3.0):

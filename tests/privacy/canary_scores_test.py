@@ -146,7 +146,8 @@ def trained(seed, *, broken, own):
                     run, jnp.uint32(epoch), jnp.arange(CANARIES), inside_N.astype(jnp.float32)
                 )
             state, _ = watched.epoch(state, pool, *plan)
-    loss_N = jax.vmap(lambda x, y: canary_scores._single(loss, state.variables, x, y))(x, y)
+    single = functools.partial(canary_scores._single, loss, state.variables, task=pool.task)
+    loss_N = jax.vmap(single)(x, y)
     return inside_N, dict(loss=-loss_N, alignment=state.opt.alignment_C, change=state.opt.change_C)
 
 

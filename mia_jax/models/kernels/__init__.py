@@ -1,1 +1,1 @@
-"""Fast forms of convolution and pooling, and taps for per-example gradients."""
+"""Contains fast forms of convolution and pooling, and taps for per-example gradients."""

@@ -1,10 +1,19 @@
-"""Convolutions whose program is chosen by what is batched: one rule, measured, for the forward pass
-and both gradients.
+"""Computes convolutions by whichever of two programs was measured to be faster.
 
-A convolution y = x * w is bilinear, and so are its two gradients; the three functions below are
-each other's derivatives, so they differentiate to any order in reverse mode. Each exists in two
-programs that compute the same numbers: `ordinary` (XLA's convolution) and `patches` (im2col and one
-matrix product, whose batched form is a batched product where XLA would make a grouped convolution).
+A convolution y = x * w can be computed by two programs with the same result:
+
+- `ordinary`: XLA's convolution.
+- `patches` (im2col): copies the pixels under every window into a row of a matrix, then computes one
+  matrix product of rows and kernel.
+
+Why two programs: on a CPU, XLA's convolution is slow in several cases (measured, see "The rule"
+below). Under vmap over models, every model has a different kernel. XLA then makes a grouped
+convolution, which is slow, whereas patches become a batched matrix product.
+
+How gradients work: a convolution is linear in x and in w, and its two gradients (with respect to x
+and to w) are bilinear as well. The functions `_forward`, `_input_gradient` and `_kernel_gradient`
+are each other's derivatives, so they can be differentiated to any order in reverse mode. Each of
+them chooses its program by one rule (`_alone` and `_bilinear`).
 """
 
 from __future__ import annotations
@@ -19,13 +28,17 @@ from jax.custom_batching import custom_vmap
 
 FORMS = ("auto", "patches", "lax")
 _NHWC = ("NHWC", "HWIO", "NHWC")
-_BLOCK_BYTES = 4 << 20  # of patches, on a CPU: what stays near the cores
+_BLOCK_BYTES = 4 << 20  # The size of a block of patches on a CPU, which fits into the caches.
 
 
 class Windows(NamedTuple):
-    """Where windows lie on an image; all static.
+    """Describes where windows are located on an image; all values are static.
 
-    `pads` is ((top, bottom), (left, right)), `out` the number of windows down and across.
+    Attributes:
+        image: the size of the image.
+        window: the size of a window.
+        strides: the strides.
+        pads: ((top, bottom), (left, right)).
     """
 
     image: tuple[int, int]
@@ -35,6 +48,7 @@ class Windows(NamedTuple):
 
     @property
     def out(self) -> tuple[int, int]:
+        """Returns the number of windows down and across."""
         return tuple(
             (n + sum(p) - k) // s + 1
             for n, k, s, p in zip(self.image, self.window, self.strides, self.pads)
@@ -42,13 +56,14 @@ class Windows(NamedTuple):
 
 
 def pair(value) -> tuple[int, int]:
-    """(n, n) of an int n; a pair as a tuple."""
+    """Returns (n, n) for an int n, and a pair as a tuple."""
     return (value, value) if isinstance(value, int) else tuple(value)
 
 
 def windows(shape, window, strides, padding) -> Windows:
-    """The Windows on images of shape [B,H,W,F]; `padding` is 'SAME', 'VALID', an int or ((top,
-    bottom), (left, right)).
+    """Returns the Windows on images of shape [B,H,W,F].
+
+    `padding` is 'SAME', 'VALID', an int or ((top, bottom), (left, right)).
     """
     if len(shape) != 4:
         raise ValueError(f"expected images [B,H,W,F], got an array of shape {tuple(shape)}.")
@@ -64,19 +79,20 @@ def windows(shape, window, strides, padding) -> Windows:
         pads = ((padding, padding), (padding, padding))
     else:
         pads = padding
-    found = Windows(image, window, strides, tuple((int(low), int(high)) for low, high in pads))
-    if min(found.out) < 1:
+    at = Windows(image, window, strides, tuple((int(low), int(high)) for low, high in pads))
+    if min(at.out) < 1:
         size = (
             f"a window of {window[0]}x{window[1]} does not fit into images of "
             f"{image[0]}x{image[1]} with padding {padding!r}"
         )
         raise ValueError(f"{size}; use larger images or fewer layers.")
-    return found
+    return at
 
 
 def convolve(at: Windows, x, w, form: str = "auto") -> jax.Array:
-    """y[b,h,w,o] = sum_ijc x[b, h*s+i-top, w*s+j-left, c] * w[i,j,c,o]; x [B,H,W,C], w [I,J,C,O].
-    form='lax' also has a forward mode.
+    """Returns y[b,h,w,o] = sum_ijc x[b, h*s+i-top, w*s+j-left, c] * w[i,j,c,o].
+
+    x is [B,H,W,C] and w is [I,J,C,O]. form='lax' also supports forward-mode differentiation.
     """
     if form == "lax":
         return _ordinary(at, x, w)
@@ -87,8 +103,12 @@ def convolve(at: Windows, x, w, form: str = "auto") -> jax.Array:
 
 
 def _on_the_image(at: Windows) -> tuple[Windows, slice, slice]:
-    """The windows without the rows and columns that lie on padding wherever the window stands: a
-    3x3 window on a 1x1 image is its center.
+    """Returns the windows without the rows and columns that are on padding at every position.
+
+    For example, a 3x3 window on a 1x1 image is reduced to its center.
+
+    Returns:
+        The windows, and the slices of the kernel's rows and columns that remain.
     """
     used, pads = [], []
     for n, k, s, (low, _), o in zip(at.image, at.window, at.strides, at.pads, at.out):
@@ -103,8 +123,9 @@ def _on_the_image(at: Windows) -> tuple[Windows, slice, slice]:
 
 
 def _same_axes(*arrays):
-    """The arrays, marked as varying over the same mesh axes: inside shard_map a gradient must have
-    its argument's type.
+    """Returns the arrays, marked as varying over the same mesh axes.
+
+    Inside shard_map a gradient must have the type of its argument.
     """
     axes = frozenset().union(*(jax.typeof(a).manual_axis_type.varying for a in arrays))
     missing = [tuple(axes - jax.typeof(a).manual_axis_type.varying) for a in arrays]
@@ -116,11 +137,15 @@ def _same_axes(*arrays):
 
 
 def _ordinary(at, x, w):
+    """Returns the convolution by XLA's program."""
     return lax.conv_general_dilated(x, w, at.strides, at.pads, dimension_numbers=_NHWC)
 
 
 def _ordinary_input_gradient(at, g, w):
-    """An ordinary convolution of the (dilated) cotangent with the flipped kernel."""
+    """Returns the gradient with respect to x.
+
+    It is an ordinary convolution of the (dilated) cotangent with the flipped kernel.
+    """
     low = [k - 1 - p[0] for k, p in zip(at.window, at.pads)]
     high = [
         n + k - 2 - (o - 1) * s - a
@@ -133,12 +158,13 @@ def _ordinary_input_gradient(at, g, w):
 
 
 def _ordinary_kernel_gradient(at, x, g):
+    """Returns the gradient with respect to w, as the transpose of the convolution."""
     kernel = jax.ShapeDtypeStruct((*at.window, x.shape[-1], g.shape[-1]), x.dtype)
     return jax.linear_transpose(lambda w: _ordinary(at, x, w), kernel)(g)[0]
 
 
 def patches(at: Windows, x, fill=0.0) -> list[jax.Array]:
-    """For each window position (i, j), row by row, the [B,h,w,F] pixels that lie there."""
+    """Returns, for each window position (i, j) row by row, the [B,h,w,F] pixels that are there."""
     padded = (
         x
         if at.pads == ((0, 0), (0, 0))
@@ -155,8 +181,9 @@ def patches(at: Windows, x, fill=0.0) -> list[jax.Array]:
 
 
 def unpatch(at: Windows, pieces: list[jax.Array]) -> jax.Array:
-    """The transpose of `patches`: adds every [B,h,w,F] piece back to the pixels it came from;
-    [B,H,W,F]. First across, then down: fewer pads.
+    """Returns the transpose of `patches`, [B,H,W,F]: adds every piece [B,h,w,F] to its pixels.
+
+    Pieces are added across first and then down, which needs fewer pads.
     """
     total = 0.0
     for i in range(at.window[0]):
@@ -168,8 +195,9 @@ def unpatch(at: Windows, pieces: list[jax.Array]) -> jax.Array:
 
 
 def _spread(at: Windows, axis: int, offset: int, piece) -> jax.Array:
-    """`piece`, one entry a window along the image's `axis`, at the pixels that lie `offset` into
-    each window; zeros elsewhere.
+    """Returns `piece`, which has one entry per window along `axis`, at the pixels of the image.
+
+    The pixels are `offset` into each window; all others are 0.
     """
     stride = at.strides[axis]
     low = offset - at.pads[axis][0]
@@ -180,12 +208,15 @@ def _spread(at: Windows, axis: int, offset: int, piece) -> jax.Array:
 
 
 def _columns(at, x):
+    """Returns the matrix of patches, [B*h*w, I*J*C]."""
     return jnp.concatenate(patches(at, x), -1).reshape(
         -1, at.window[0] * at.window[1] * x.shape[-1]
     )
 
 
 def _patches_forward(at, x, w):
+    """Returns the convolution as a product of patches and kernel."""
+
     def block(x):
         return (_columns(at, x) @ w.reshape(-1, w.shape[-1])).reshape(
             x.shape[0], *at.out, w.shape[-1]
@@ -195,6 +226,7 @@ def _patches_forward(at, x, w):
 
 
 def _patches_input_gradient(at, g, w):
+    """Returns the gradient with respect to x: a product, whose columns are added back to pixels."""
     positions, channels = at.window[0] * at.window[1], w.shape[2]
 
     def block(g):
@@ -207,8 +239,10 @@ def _patches_input_gradient(at, g, w):
 
 
 def _patches_kernel_gradient(at, x, g):
-    """By strips: the patches of one row of the window at a time, so that only a row's worth of
-    columns is gathered and the rest are slices of it.
+    """Returns the gradient with respect to w, by strips.
+
+    The patches of one row of the window are computed at a time, so that only the columns of one row
+    are gathered and the other rows are slices of them.
     """
     (h, w), (s, t), (rows, across) = at.out, at.strides, at.window
 
@@ -230,8 +264,9 @@ def _patches_kernel_gradient(at, x, g):
 
 
 def _block(at: Windows, size: int, channels: int, examples: int = 1, kernels: int = 0) -> int:
-    """How many of `size` items, each of `examples` images, have their patches in memory at a time:
-    a divisor of `size`.
+    """Returns how many of `size` items have their patches in memory at a time, a divisor of `size`.
+
+    Each item has `examples` images.
     """
     if jax.default_backend() != "cpu" or at.window == (1, 1):
         return size
@@ -242,15 +277,16 @@ def _block(at: Windows, size: int, channels: int, examples: int = 1, kernels: in
 
 
 def _in_blocks(f, block: int, *args):
-    """f of each `block` rows of the arguments in turn, stacked."""
+    """Returns f of each `block` rows of the arguments in turn, stacked."""
     if block == args[0].shape[0]:
         return f(*args)[None]
     return lax.map(lambda rows: f(*rows), _split(block, args))
 
 
 def _summed(f, block: int, *args):
-    """The sum of f over blocks of `block` rows, in place: XLA's sum over stacked kernels took
-    longer than their products (NiN: 23 of 85 ms).
+    """Returns the sum of f over blocks of `block` rows, added in place.
+
+    XLA's sum over stacked kernels took longer than their products (NiN: 23 of 85 ms).
     """
     if block == args[0].shape[0]:
         return f(*args)
@@ -261,43 +297,42 @@ def _summed(f, block: int, *args):
 
 
 def _split(block: int, args):
+    """Returns the arguments with their first axis split into blocks."""
     return tuple(a.reshape(a.shape[0] // block, block, *a.shape[1:]) for a in args)
 
 
 def _joined(blocks):
+    """Returns the blocks with their first two axes joined."""
     return blocks.reshape(-1, *blocks.shape[2:])
 
 
 # The rule
 # --------------------------------------------------------------------------------
-# Milliseconds a training step and model inside lax.scan, 2-core CPU shared with others, each
-# variant interleaved with the rule, best of 6-8
-# ('patches': input gradient ordinary, the kernel's by whole windows, blocks of 8 MiB):
-# all three ordinary   patches    without blocks   forward ordinary   input gradient by patches
-# small_cnn 28x28x1 B=100, alone                  286              14            15               18
-# 14
-# small_cnn, fleet of 4 (in turns)                244              21            25               24
-# 21
-# conv 32x32x3 B=64, alone                      4,308              98            92              134
-# 101
-# conv, fleet of 4 (in turns)                   4,827             117           133              156
-# 123
-# A grouped convolution, which vmap makes of ordinary ones, costs twice as much a model as one
-# alone. On an idle machine, conv alone: 90 so; 78 with
-# strips for the kernel's gradient and blocks of 4 MiB (5 MiB: 80, 2 MiB: 83, 8 MiB: 78 to 80).
-# The input's gradient alone, idle machine, best of 6 (images B n n C to O features, window,
-# stride):
-# ordinary   patches, one pad a position   patches, across then down
-#   32  2 2 256 -> 256, 3                         20.9             .81                         .77
-#   32  4 4 128 -> 256, 3, 2                       7.9             .47                         .45
-#   32  7 7  64 ->  64, 3                         1.25             .65                         .62
-#   64  32 32 32 -> 32, 3                         15.3            17.6                        11.6
-#   32  28 28 16 -> 16, 3 (the exception)         1.40            3.07                        1.80
-#   256 14 14  6 -> 16, 5 (no padding)             6.5             4.0                         3.1
-# Where the window is larger than the image, or the stride is 2, XLA falls back on a slower program:
-# with an ordinary convolution there, three
-# layers with images of 2x2 took 64 of the 117 ms of a step of ResNet-18 (28x28, B=32), which now
-# takes 48.
+# These are milliseconds per training step and model inside lax.scan, on a 2-core CPU shared with
+# others. Each variant was interleaved with the rule; best of 6 to 8. The columns are (1) all three
+# functions ordinary, (2) patches (with the input gradient ordinary, the kernel gradient by whole
+# windows, and blocks of 8 MiB), (3) patches without blocks, (4) forward ordinary, (5) input
+# gradient by patches.
+#                                          (1)     (2)     (3)     (4)     (5)
+#   small_cnn 28x28x1 B=100, one model     286      14      15      18      14
+#   small_cnn, fleet of 4 (in turns)       244      21      25      24      21
+#   conv 32x32x3 B=64, one model         4,308      98      92     134     101
+#   conv, fleet of 4 (in turns)          4,827     117     133     156     123
+# A grouped convolution, which vmap makes of ordinary ones, costs twice as much per model as an
+# ordinary one. On an idle machine conv takes 90 for one model with (2). With strips for the kernel
+# gradient and blocks of 4 MiB it takes 78 (5 MiB: 80, 2 MiB: 83, 8 MiB: 78 to 80).
+# The input gradient only, on an idle machine, best of 6 (images B n n C to O features, window,
+# stride): (1) ordinary, (2) patches with one pad per position, (3) patches added across, then down.
+#                                          (1)     (2)     (3)
+#   32  2 2 256 -> 256, 3                 20.9    0.81    0.77
+#   32  4 4 128 -> 256, 3, 2               7.9    0.47    0.45
+#   32  7 7  64 ->  64, 3                 1.25    0.65    0.62
+#   64  32 32 32 -> 32, 3                 15.3    17.6    11.6
+#   32  28 28 16 -> 16, 3 (exception)     1.40    3.07    1.80
+#   256 14 14  6 -> 16, 5 (no padding)     6.5     4.0     3.1
+# If the window is larger than the image, or the stride is 2, XLA uses a slower program. With
+# ordinary convolutions there, three layers with images of 2x2 took 64 of the 117 ms of a step of
+# ResNet-18 (28x28, B=32), which now takes 48.
 
 _PROGRAMS = {
     "forward": (_patches_forward, _ordinary),
@@ -307,12 +342,13 @@ _PROGRAMS = {
 
 
 def _alone(at: Windows, form: str, what: str, x):
-    """The program for one kernel: patches on a CPU, elsewhere ordinary convolutions (not measured),
-    but a 1x1 window is a matrix product anywhere.
+    """Returns the program for a single kernel.
 
-    The forward pass of windows of fewer than 16 numbers (3x3 on gray images) is ordinary on a CPU
-    too: to gather them costs more than the product (28x28x1 -> 32, B=100, in a scan: .70 ms
-    ordinary, 1.05 by patches; two at a time on 2 cores .85 and 1.71; 5x5 -> 6: 5.2 and 3.2).
+    It is patches on a CPU, and ordinary convolutions elsewhere (not measured). A 1x1 window is a
+    matrix product everywhere. The forward pass of windows of fewer than 16 numbers (3x3 on gray
+    images) is ordinary on a CPU as well, because gathering them costs more than the product
+    (28x28x1 -> 32, B=100, in a scan: 0.70 ms ordinary, 1.05 by patches; two at a time on 2 cores
+    0.85 and 1.71; 5x5 -> 6: 5.2 and 3.2).
     """
     by_patches, ordinary = _PROGRAMS[what]
     if form == "patches" or at.window == (1, 1):
@@ -322,8 +358,9 @@ def _alone(at: Windows, form: str, what: str, x):
 
 
 def _at_precision(precision, f):
-    """f, whose products have this precision whenever it is traced (None: what is asked for
-    then).
+    """Returns f, whose products have this precision whenever it is traced.
+
+    None uses the precision that is configured at that time.
     """
 
     def precise(*args):
@@ -334,15 +371,15 @@ def _at_precision(precision, f):
 
 
 def _bilinear(what: str, how, a, b):
-    """`what` of one pair (a, b). vmap over the images alone makes one bigger batch; over kernels
-    (or their gradients) it multiplies patches.
+    """Returns `what` of one pair (a, b), with a rule for vmap.
 
-    Where the patches of all kernels are too large for the cache, groups of kernels (at last one by
-    one, as if alone) take turns.
+    vmap over the images only makes one larger batch. vmap over kernels (or their gradients)
+    multiplies patches. If the patches of all kernels are too large for the cache, groups of kernels
+    take turns. The smallest group is a single kernel, which is computed as without vmap.
 
-    `how` holds the precision that was asked for when the convolution was called: vmap of a program
-    that was traced before, such as a fleet's steps, runs the rule when the caller's
-    `jax.default_matmul_precision` is over, and clipped sums need full float32 there too.
+    `how` holds the precision that was requested when the convolution was called. vmap of a program
+    that was traced before, such as the steps of a fleet, runs the rule after the caller's
+    `jax.default_matmul_precision` has ended, and clipped sums need full float32 there as well.
     """
     at, form, precision = how
     by_patches = _at_precision(precision, _PROGRAMS[what][0])

@@ -1,10 +1,13 @@
-"""Max and average pooling with gradients that cost no more than their forward pass (XLA's
-select-and-scatter is the bottleneck of small nets).
+"""Computes max and average pooling with gradients that cost no more than their forward pass.
 
-Overlapping windows (3x3, stride 2) add their gradients back by `unpatch`: 2 to 4% of a step of
-ResNet-18, AlexNet and NiN at the sizes of configs/zoo (B=32, CPU). In GoogLeNet, XLA computes the
-gradient of a block's own 3x3 pool anew for each position of the pool before: 11% (an
-optimization_barrier between the two changes nothing there: it is gone before XLA fuses).
+XLA's gradient of max pooling (select-and-scatter) is the bottleneck of small networks. Here the
+forward pass also records which pixel of each window was the largest, and the backward pass writes
+the cotangent to that pixel.
+
+Overlapping windows (3x3, stride 2) add their gradients by `unpatch`, which takes 2 to 4% of a step
+of ResNet-18, AlexNet and NiN at the sizes of configs/zoo (B=32, CPU). In GoogLeNet it is 11%,
+because XLA computes the gradient of a block's 3x3 pool again for each position of the preceding
+pool. An optimization_barrier between the two does not help: it is removed before XLA fuses.
 """
 
 from __future__ import annotations
@@ -19,12 +22,11 @@ from mia_jax.models.kernels.convolution import Windows, patches, unpatch, window
 
 
 def max_pool(x, window, strides=None, padding="VALID", form: str = "auto") -> jax.Array:
-    """y[b,h,w,f] = max over the window; x [B,H,W,F].
+    """Returns y[b,h,w,f] = max over the window, for x [B,H,W,F].
 
-    `strides=None` is the window's own size; the first of equal pixels gets the gradient.
-
-    Values and gradients are those of flax.linen.max_pool; form='lax' is XLA's own program, which
-    also has a forward mode.
+    `strides=None` uses the size of the window. The first of equal pixels gets the gradient. Values
+    and gradients are those of flax.linen.max_pool. form='lax' is XLA's program, which also supports
+    forward-mode differentiation.
     """
     at = windows(x.shape, window, window if strides is None else strides, padding)
     if form == "lax":
@@ -36,12 +38,10 @@ def max_pool(x, window, strides=None, padding="VALID", form: str = "auto") -> ja
 
 
 def avg_pool(x, window, strides=None, padding="VALID", count_include_pad: bool = True) -> jax.Array:
-    """y[b,h,w,f] = mean over the window; x [B,H,W,F].
+    """Returns y[b,h,w,f] = mean over the window, for x [B,H,W,F], as flax.linen.avg_pool.
 
-    `strides=None` is the window's own size; as flax.linen.avg_pool.
-
-    `count_include_pad=False` divides by the number of real pixels (Keras), True by the window's
-    size (PyTorch).
+    `strides=None` uses the size of the window. `count_include_pad=False` divides by the number of
+    real pixels (Keras), True by the size of the window (PyTorch).
     """
     at = windows(x.shape, window, window if strides is None else strides, padding)
     total = functools.reduce(jnp.add, patches(at, x))
@@ -57,6 +57,7 @@ def _max_pool(at: Windows, x):
 
 
 def _max_pool_forward(at, x):
+    """Returns the largest pixel of each window and its position in the window."""
     best, *others = patches(at, x, -jnp.inf)
     chosen = jnp.zeros(best.shape, jnp.int32)
     for k, other in enumerate(others, 1):
@@ -66,6 +67,7 @@ def _max_pool_forward(at, x):
 
 
 def _max_pool_backward(at, chosen, g):
+    """Returns the cotangent of x: each window's cotangent at its largest pixel."""
     zero = jnp.zeros((), g.dtype)
     if at.window != at.strides:
         return (
@@ -76,10 +78,10 @@ def _max_pool_backward(at, chosen, g):
     b, h, w, f = g.shape
     (i, j), shape = at.window, (b, h, at.window[0], w, at.window[1], f)
     here = jnp.broadcast_to(jnp.arange(i * j, dtype=jnp.int32).reshape(1, 1, i, 1, j, 1), shape)
-    own = jnp.broadcast_to(chosen.reshape(b, h, 1, w, 1, f), shape) == here
-    full = jnp.where(own, jnp.broadcast_to(g.reshape(b, h, 1, w, 1, f), shape), zero).reshape(
-        b, h * i, w * j, f
-    )
+    is_largest = jnp.broadcast_to(chosen.reshape(b, h, 1, w, 1, f), shape) == here
+    full = jnp.where(
+        is_largest, jnp.broadcast_to(g.reshape(b, h, 1, w, 1, f), shape), zero
+    ).reshape(b, h * i, w * j, f)
     edges = (
         (-p[0], n + p[0] - o * k, 0) for n, o, k, p in zip(at.image, at.out, at.window, at.pads)
     )

@@ -1,15 +1,25 @@
-"""Per-example gradient norms from inside an ordinary backward pass: every operation with a
-parameter has an extra argument, its tap.
+"""Computes per-example gradient norms inside an ordinary backward pass, by taps.
 
-The tap plays no part in the output. Its cotangent is what the private gradient needs to know about
-this operation: each unit's squared gradient norm (`Norms`), or what is enough for its norm and for
-any weighted sum of the units' gradients (`Residue`); with `Weights` the parameter's own cotangent
-is the weighted sum. (Li et al. 2022, arXiv:2110.05679; Bu et al. 2023, arXiv:2210.00038; both norms
-by Gram matrices.)
+The problem: private training needs the norm of every example's gradient, but a backward pass adds
+the gradients of all examples. Computing them separately needs memory for all of them.
 
-U units share the B rows of a batch, B / U consecutive rows each: an example, its augmentations, or
-the rows of a user. All rows and pixels of one unit are positions t of one gradient sum_t x_t g_t',
-so weights that are shared along an axis are exact.
+The idea: for a layer y = x @ w, the gradient of one example is sum_t x_t g_t', where t runs over
+its positions and g is the cotangent of y. Both x and g are present in the backward pass, and the
+norm of the gradient follows from them without forming it: |sum_t x_t g_t'|^2 = sum_ts
+(x_t.x_s)(g_t.g_s), a product of two Gram matrices.
+
+The mechanism: every operation with a parameter has an extra argument, its tap. The tap does not
+influence the output. Its "cotangent" is what the private gradient needs from this operation. With
+`Norms` it is each unit's squared gradient norm. With `Residue` it is what determines this norm and
+any weighted sum of the units' gradients. With `Weights` the cotangent of the parameter itself
+becomes the weighted sum.
+
+U units share the B rows of a batch, B / U consecutive rows each. A unit is an example, its
+augmentations, or the rows of a user. All rows and pixels of one unit are positions t of one
+gradient sum_t x_t g_t', so weights that are shared along an axis are handled exactly.
+
+Sources: Li et al. 2022 (arXiv:2110.05679), Bu et al. 2023 (arXiv:2210.00038); both compute norms by
+Gram matrices.
 """
 
 from __future__ import annotations
@@ -24,46 +34,48 @@ from jax import lax
 
 from mia_jax.models.kernels.convolution import Windows, convolve, patches
 
-SLACK = (
-    2.0**-22
-)  # of the Gram form's terms: its rounding error, added so that a norm is never too small
+# The rounding error of the Gram form relative to its terms. It is added so that a norm is never too
+# small.
+SLACK = 2.0**-22
 
 
 def exact():
-    """The precision of products in full float32: to be asked for where a device rounds their
-    factors (TF32, bfloat16), so that clipped sums keep their bound. A CPU never does, and its
-    fastest products are those of no precision asked for.
+    """Returns the precision of products in full float32.
+
+    It must be requested where a device rounds the factors (TF32, bfloat16), so that clipped sums
+    keep their bound. A CPU never rounds them, and its products are fastest without a requested
+    precision.
     """
     return None if jax.default_backend() == "cpu" else lax.Precision.HIGHEST
 
 
 class Norms(NamedTuple):
-    """A tap whose cotangent is [U], each unit's squared gradient norm."""
+    """Is a tap whose cotangent is [U], each unit's squared gradient norm."""
 
     squares_U: Any
 
 
 class Residue(NamedTuple):
-    """A tap whose cotangent is op.residue(...)."""
+    """Is a tap whose cotangent is op.residue(...)."""
 
     parts: Any
 
 
 class Weights(NamedTuple):
-    """A tap that makes the parameter's cotangent sum_u weight_u * gradient_u."""
+    """Is a tap that makes the parameter's cotangent sum_u weight_u * gradient_u."""
 
     weight_U: Any
 
 
 class Recorder:
-    """A tap that notes its operations: what `discover` hands to the layers."""
+    """Is a tap that records the operations which use it (privacy.gradients.recorded)."""
 
     def __init__(self):
         self.calls: list = []
 
 
 def tapped(op, x, w, tap):
-    """op.apply(x, w), with the tap that the layer was given (None: nothing is asked)."""
+    """Returns op.apply(x, w), with the tap of the layer (None: nothing is asked)."""
     if tap is None:
         return op.apply(x, w)
     if isinstance(tap, Recorder):
@@ -82,6 +94,7 @@ def _forward(op, x, w, tap):
 
 
 def _backward(op, saved, g):
+    """Returns the cotangents of x, w and the tap."""
     x, w, tap = saved
     if jnp.issubdtype(x.dtype, jnp.floating):
         dx, dw = jax.vjp(op.apply, x, w)[1](g)
@@ -104,9 +117,7 @@ _tapped.defvjp(_forward, _backward)
 
 
 def _outer(x_UTF, g_UTO):
-    """What is kept of sum_t x_t g_t': (x, g), or the sums themselves where they are not much larger
-    than x and g.
-    """
+    """Returns what is kept of sum_t x_t g_t': (x, g), or the sums if they are not much larger."""
     (_, t, f), o = x_UTF.shape, g_UTO.shape[2]
     if t > 1 and f * o <= 2 * t * (f + o):
         return (
@@ -118,6 +129,7 @@ def _outer(x_UTF, g_UTO):
 
 
 def _outer_squares(parts):
+    """Returns the squared norm of each unit's sum_t x_t g_t', [U]."""
     if len(parts) == 1:
         return _square(parts[0])
     x, g = (part.astype(jnp.float32) for part in parts)
@@ -129,6 +141,7 @@ def _outer_squares(parts):
 
 
 def _outer_gradient(parts, weight_U):
+    """Returns sum_u weight_u sum_t x_t g_t'."""
     if len(parts) == 1:
         (u, *shape) = parts[0].shape
         return jnp.matmul(weight_U[None], parts[0].reshape(u, -1), precision=exact()).reshape(shape)
@@ -139,16 +152,17 @@ def _outer_gradient(parts, weight_U):
 
 
 def _square(a):
+    """Returns the sum of the squares of each unit, [U]."""
     return jnp.square(a.astype(jnp.float32)).reshape(a.shape[0], -1).sum(1)
 
 
 def _by_unit(a, units: int):
-    """[B,...,F] -> [U,T,F]."""
+    """Returns [B,...,F] as [U,T,F]."""
     return a.reshape(units, -1, a.shape[-1])
 
 
 class Product(NamedTuple):
-    """x [B,...,F] @ w [F,O]."""
+    """Is x [B,...,F] @ w [F,O]."""
 
     def apply(self, x, w):
         return x @ w
@@ -164,7 +178,7 @@ class Product(NamedTuple):
 
 
 class Convolution(NamedTuple):
-    """A convolution of x [B,H,W,C] with w [I,J,C,O]; its gradient is that of patches @ w."""
+    """Is a convolution of x [B,H,W,C] with w [I,J,C,O]; its gradient is that of patches @ w."""
 
     at: Windows
     form: str
@@ -197,7 +211,7 @@ class Convolution(NamedTuple):
 
 
 class Shift(NamedTuple):
-    """x [B,...,F] + w [F]."""
+    """Is x [B,...,F] + w [F]."""
 
     def apply(self, x, w):
         return x + w.reshape((1,) * (x.ndim - 1) + (-1,))
@@ -213,7 +227,7 @@ class Shift(NamedTuple):
 
 
 class Scale(Shift):
-    """x [B,...,F] * w [F]."""
+    """Is x [B,...,F] * w [F]."""
 
     def apply(self, x, w):
         return x * w.reshape((1,) * (x.ndim - 1) + (-1,))
@@ -223,14 +237,16 @@ class Scale(Shift):
 
 
 class Lookup(NamedTuple):
-    """The rows w[x] of a table [V,F] for whole numbers x [B,...]; equal numbers of one unit share a
-    row and their gradients add.
+    """Is the lookup w[x] of rows of a table [V,F] for integers x [B,...].
+
+    Equal integers of one unit share a row, and their gradients add.
     """
 
     def apply(self, x, w):
         return w[x]
 
-    def residue(self, x, g, units):  # numbers below 2^24 are exact as float32
+    def residue(self, x, g, units):
+        # Integers below 2^24 are exact as float32.
         return x.reshape(units, -1).astype(jnp.float32), _by_unit(g, units)
 
     def squares(self, parts):

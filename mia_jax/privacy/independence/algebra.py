@@ -1,4 +1,7 @@
-"""Rules of products, convolutions, windows, transforms and factorizations (see rules.py)."""
+"""Contains the rules of products, convolutions, windows, transforms and factorizations.
+
+See rules.py for what a rule is.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ MATRICES = frozenset(
 
 
 def _matrices(analysis, eqn, ins, shapes, wanted):
-    """Linear algebra of stacked matrices: leading axes stay apart."""
+    """Applies to linear algebra of stacked matrices: leading axes stay separate."""
     lead = len(ins[0].shape) - 2
     if (
         lead < 1
@@ -24,16 +27,20 @@ def _matrices(analysis, eqn, ins, shapes, wanted):
     ):
         return None
     ends = [reduced(v, range(lead, len(v.shape))) for v in ins]
-    one = joined(
+    stacked = joined(
         [tuple(e.reshape(e.shape[:lead]) for e in pair) for pair in ends], ins[0].shape[:lead]
     )
     return [
-        each(one, lambda a, s=s: a.reshape(*a.shape, *(1,) * (len(s) - lead)), s) for s in shapes
+        each(stacked, lambda a, s=s: a.reshape(*a.shape, *(1,) * (len(s) - lead)), s)
+        for s in shapes
     ]
 
 
 def _windowed(analysis, eqn, ins, shapes, wanted):
-    """Axes on which the window moves by single elements stay, others are joined."""
+    """Applies to windows: axes on which the window is a single element stay.
+
+    All other axes are joined.
+    """
     window, strides, pads = (
         eqn.params[name] for name in ("window_dimensions", "window_strides", "padding")
     )
@@ -49,6 +56,7 @@ def _windowed(analysis, eqn, ins, shapes, wanted):
 
 
 def _fft(analysis, eqn, ins, shapes, wanted):
+    """Applies to Fourier transforms: the transformed axes are joined."""
     rank = len(shapes[0])
     return [
         Value(
@@ -58,6 +66,7 @@ def _fft(analysis, eqn, ins, shapes, wanted):
 
 
 def _dot(analysis, eqn, ins, shapes, wanted):
+    """Applies to products: contracted axes are joined, batch axes and free axes stay."""
     (contract, batch), rank = eqn.params["dimension_numbers"], len(shapes[0])
     free = [
         [a for a in range(len(v.shape)) if a not in c and a not in b]
@@ -78,7 +87,7 @@ def _dot(analysis, eqn, ins, shapes, wanted):
 
 
 def _convolution(analysis, eqn, ins, shapes, wanted):
-    """The batch axis stays, and groups of features; pixels are joined."""
+    """Applies to convolutions: the batch axis and groups of features stay, pixels are joined."""
     p = eqn.params
     if p["batch_group_count"] != 1:
         return None
@@ -106,6 +115,5 @@ RULES |= {
     "select_and_scatter_add": _windowed,
     "select_and_gather_add": _windowed,
 }
-PREFIXES: dict[str, Callable] = {
-    "reduce_window": _windowed
-}  # primitives by the beginning of their names
+# Rules of primitives by the beginning of their names.
+PREFIXES: dict[str, Callable] = {"reduce_window": _windowed}

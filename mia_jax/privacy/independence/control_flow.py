@@ -1,5 +1,6 @@
-"""Rules of calls, conditions and loops (see rules.py), whose bodies are walked; a loop, until the
-intervals no longer grow.
+"""Contains the rules of calls, conditions and loops, whose bodies are analyzed as well.
+
+A loop is analyzed until the intervals no longer grow. See rules.py for what a rule is.
 """
 
 from __future__ import annotations
@@ -22,21 +23,24 @@ CALLS = dict.fromkeys(("jit", "pjit", "closed_call", "remat", "remat2", "checkpo
 CALLS |= dict.fromkeys(
     ("core_call", "named_call", "custom_jvp_call", "custom_vjp_call"), "call_jaxpr"
 ) | dict(custom_vmap_call="call")
-STEPS = 2**15  # steps of a scan that are followed one by one
+STEPS = 2**15  # The longest scan that is analyzed step by step.
 
 
 def _call(analysis, eqn, ins, shapes, wanted):
+    """Applies to calls: analyzes the called program."""
     name = eqn.primitive.name
-    if name == "custom_vmap_call" and not ours(
-        eqn.params["rule"]
-    ):  # a fleet of models runs the rule, not the function
+    # A fleet of models runs the batching rule of custom_vmap instead of the function.
+    if name == "custom_vmap_call" and not ours(eqn.params["rule"]):
         return None
     inner = eqn.params[CALLS[name]]
     return analysis.run(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), ins, wanted)
 
 
 def _solve(analysis, eqn, ins, shapes, wanted):
-    """What runs is the function `solve`, of its own constants and the right-hand sides."""
+    """Applies to custom_linear_solve.
+
+    What runs is the function `solve`, with its constants and the right-hand sides.
+    """
     lengths, solve = eqn.params["const_lengths"], eqn.params["jaxprs"].solve
     start = lengths.matvec + lengths.vecmat
     return analysis.closed(
@@ -45,6 +49,7 @@ def _solve(analysis, eqn, ins, shapes, wanted):
 
 
 def _cond(analysis, eqn, ins, shapes, wanted):
+    """Applies to conditions: joins the outputs of all branches and the choice."""
     index, *operands = ins
     outs = [analysis.closed(branch, operands, wanted) for branch in eqn.params["branches"]]
     choice = hull_of_all([index])
@@ -55,6 +60,7 @@ def _cond(analysis, eqn, ins, shapes, wanted):
 
 
 def _settled(old: Sequence[Value], new: Sequence[Value]) -> bool:
+    """Returns whether the intervals did not change."""
     return all(
         np.array_equal(*np.broadcast_arrays(a.lo, b.lo))
         and np.array_equal(*np.broadcast_arrays(a.hi, b.hi))
@@ -63,6 +69,7 @@ def _settled(old: Sequence[Value], new: Sequence[Value]) -> bool:
 
 
 def _while(analysis, eqn, ins, shapes, wanted):
+    """Applies to while loops: repeats the body until the intervals do not change."""
     p = eqn.params
     c, b = p["cond_nconsts"], p["body_nconsts"]
     of_cond, of_body, carry = (
@@ -84,8 +91,10 @@ def _while(analysis, eqn, ins, shapes, wanted):
 
 
 def _scan(analysis, eqn, ins, shapes, wanted):
-    """All steps at once where they are alike; one by one where the scanned axis holds different
-    units, or where that alone keeps units apart.
+    """Applies to scans.
+
+    All steps are analyzed at once if they are alike. They are analyzed one by one if the scanned
+    axis holds different units, or if only this keeps units separate.
     """
     p = eqn.params
     consts, carry, xs = (
@@ -94,18 +103,17 @@ def _scan(analysis, eqn, ins, shapes, wanted):
         ins[p["num_consts"] + p["num_carry"] :],
     )
     alike, first = all(v.lo.shape[0] == 1 for v in xs), analysis.first
-    found = _alike(analysis, p, consts, carry, xs) if alike else None
-    if found is not None and (not any(v.mixed for v in found) or any(v.mixed for v in ins)):
-        return found
-    if p["length"] > STEPS or (
-        found is not None and all(v.known is unknown for v in (*carry, *xs))
-    ):
-        return found
+    outs = _alike(analysis, p, consts, carry, xs) if alike else None
+    if outs is not None and (not any(v.mixed for v in outs) or any(v.mixed for v in ins)):
+        return outs
+    if p["length"] > STEPS or (outs is not None and all(v.known is unknown for v in (*carry, *xs))):
+        return outs
     analysis.first = first
     return _one_by_one(analysis, p, consts, carry, xs)
 
 
 def _alike(analysis, p, consts, carry, xs):
+    """Returns the outputs of a scan whose steps are alike, analyzed at once."""
     xs = [Value(v.lo[0], v.hi[0], v.shape[1:]) for v in xs]
     carry = [Value(v.lo, v.hi, v.shape) for v in carry]
     while True:
@@ -119,7 +127,7 @@ def _alike(analysis, p, consts, carry, xs):
 
 
 def _row(value: Value, t: int) -> Value:
-    """value[t]."""
+    """Returns value[t]."""
     at = t if value.lo.shape[0] > 1 else 0
     known = (
         unknown
@@ -130,6 +138,7 @@ def _row(value: Value, t: int) -> Value:
 
 
 def _one_by_one(analysis, p, consts, carry, xs):
+    """Returns the outputs of a scan, analyzed step by step."""
     ys: list = []
     for t in range(p["length"]):
         t = p["length"] - 1 - t if p["reverse"] else t

@@ -1,5 +1,6 @@
-"""Rules of slices, gathers and scatters whose places are computed (see rules.py); constant places
-are evaluated.
+"""Contains the rules of slices, gathers and scatters with computed indices.
+
+Indices that are constants of the program are evaluated. See rules.py for what a rule is.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from mia_jax.privacy.independence.values import (
 
 
 def _dynamic_slice(analysis, eqn, ins, shapes, wanted):
+    """Applies to dynamic slices: a constant start selects, an unknown start joins the axis."""
     value, *starts = ins
     ends = [hull_of_all(starts)]
     for axis, (n, m, start) in enumerate(zip(value.shape, shapes[0], starts, strict=True)):
@@ -38,6 +40,7 @@ def _dynamic_slice(analysis, eqn, ins, shapes, wanted):
 
 
 def _dynamic_update(analysis, eqn, ins, shapes, wanted):
+    """Applies to dynamic updates: a constant start selects where the update goes."""
     value, update, *starts = ins
     size, at = [], []
     for axis, (n, m, start) in enumerate(zip(value.shape, update.shape, starts, strict=True)):
@@ -64,7 +67,7 @@ def _dynamic_update(analysis, eqn, ins, shapes, wanted):
 
 
 def _component(indices: Value, c: int):
-    """Column c of indices [..., C] where it is a constant, else None."""
+    """Returns column c of indices [..., C] if it is a constant, else None."""
     if indices.known() is not None:
         return indices.known()[..., c]
     for part in indices.parts:
@@ -75,7 +78,7 @@ def _component(indices: Value, c: int):
 
 
 def _placed(array: np.ndarray, axes, rank: int) -> np.ndarray:
-    """Axis i of the array as axis axes[i] of one of that rank."""
+    """Returns the array with axis i moved to axis axes[i] of an array of that rank."""
     order = np.argsort(axes)
     new = [1] * rank
     for i, axis in enumerate(axes):
@@ -84,6 +87,7 @@ def _placed(array: np.ndarray, axes, rank: int) -> np.ndarray:
 
 
 def _gather(analysis, eqn, ins, shapes, wanted):
+    """Applies to gathers: constant indices select, unknown indices join their axis."""
     value, indices = ins
     d, sizes, rank = eqn.params["dimension_numbers"], eqn.params["slice_sizes"], len(shapes[0])
     batch = [a for a in range(rank) if a not in d.offset_dims]
@@ -124,12 +128,13 @@ def _gather(analysis, eqn, ins, shapes, wanted):
             for end in (value.lo, value.hi)
         )
     ]
-    one = reduced(indices, [len(indices.shape) - 1])
-    ends.append(tuple(_placed(end.squeeze(-1), batch, rank) for end in one))
+    index_ends = reduced(indices, [len(indices.shape) - 1])
+    ends.append(tuple(_placed(end.squeeze(-1), batch, rank) for end in index_ends))
     return [compressed(*joined(ends, shapes[0])[:2], shapes[0])]
 
 
 def _scatter(analysis, eqn, ins, shapes, wanted):
+    """Applies to scatters: constant indices that are in range select where updates go."""
     if len(ins) != 3:
         return None
     value, indices, updates = ins
@@ -155,9 +160,8 @@ def _scatter(analysis, eqn, ins, shapes, wanted):
             start = _component(indices, d.scatter_dims_to_operand_dims.index(axis))
             out = d.update_window_dims[window.index(axis)] if axis in window else None
             width = 1 if out is None else updates.shape[out]
-            if (
-                start is not None and (start >= 0).all() and (start <= n - width).all()
-            ):  # else the mode decides where it lands
+            # For indices out of range the mode of the scatter decides where updates go.
+            if start is not None and (start >= 0).all() and (start <= n - width).all():
                 place, length = _placed(np.asarray(start, int), batch, rank), n
                 if out is not None:
                     place = place + _placed(np.arange(width), [out], rank)

@@ -1,5 +1,6 @@
-"""Reads jaxprs: their equations, constants and places in the source, and the operations whose rules
-are not JAX's own.
+"""Reads jaxprs: their equations, constants and source lines, and operations with foreign rules.
+
+A foreign rule of batching or differentiation is one that is neither JAX's nor this package's.
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from mia_jax.privacy.independence.values import Value, nobody, unknown
 
-KNOWN = 2**20  # elements of the largest constant that is evaluated for its indices
-# modules whose rules of batching and differentiation are tested to keep examples apart
+KNOWN = 2**20  # The number of elements of the largest constant that is evaluated.
+# The modules whose rules of batching and differentiation are tested to keep examples separate.
 OURS = "mia_jax."
 
 
 def opaque(closed: ClosedJaxpr) -> str:
-    """The first operation of a program whose batched form is code of its own (a callback, a
-    custom_vmap), '' without one: vmap promises nothing.
+    """Returns the first operation of a program that is batched by its own code, '' without one.
+
+    Such operations are callbacks and custom_vmap. For them vmap guarantees nothing.
     """
     for eqn in equations(closed):
         name = eqn.primitive.name
@@ -34,8 +36,9 @@ def opaque(closed: ClosedJaxpr) -> str:
 
 
 def derivatives(closed: ClosedJaxpr) -> str:
-    """The first operation of a program with a derivative of its own (custom_vjp) that is not this
-    package's, '' without one: it may be nonlinear.
+    """Returns the first operation with a foreign derivative (custom_vjp), '' without one.
+
+    Such a derivative may be nonlinear in its cotangent.
     """
     for eqn in equations(closed):
         if eqn.primitive.name == "custom_vjp_call" and not ours(eqn.params["bwd"]):
@@ -44,6 +47,7 @@ def derivatives(closed: ClosedJaxpr) -> str:
 
 
 def equations(jaxpr):
+    """Yields the equations of a jaxpr and of all jaxprs inside it."""
     jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
     for eqn in jaxpr.eqns:
         yield eqn
@@ -55,7 +59,7 @@ def equations(jaxpr):
 
 
 def ours(function) -> bool:
-    """Whether a rule of batching or differentiation is defined in this package."""
+    """Returns whether a rule of batching or differentiation is defined in this package."""
     while not hasattr(function, "__code__"):
         inner = next(
             (getattr(function, name) for name in ("rule", "f", "func") if hasattr(function, name)),
@@ -68,7 +72,7 @@ def ours(function) -> bool:
 
 
 def where(eqn) -> str:
-    """`primitive` (file:line) of an equation."""
+    """Returns `primitive` (file:line) of an equation."""
     trace = eqn.source_info.traceback
     frames = (
         []
@@ -87,22 +91,23 @@ def where(eqn) -> str:
 
 
 def live(jaxpr: Jaxpr, wanted) -> list[tuple]:
-    """(equation, which of its outputs are used) of those that the wanted outputs need."""
+    """Returns (equation, which of its outputs are used) of those that the wanted outputs need."""
     needed = {
         v
         for v, want in zip(jaxpr.outvars, wanted, strict=True)
         if want and not isinstance(v, Literal)
     }
-    found = []
+    equations_needed = []
     for eqn in reversed(jaxpr.eqns):
         used = [v in needed for v in eqn.outvars]
         if any(used):
-            found.append((eqn, used))
+            equations_needed.append((eqn, used))
             needed |= {v for v in eqn.invars if not isinstance(v, Literal)}
-    return found[::-1]
+    return equations_needed[::-1]
 
 
 def array_of(value):
+    """Returns a constant as an array, or None if it is a key or too large."""
     key = jax.dtypes.issubdtype(getattr(value, "dtype", np.dtype(int)), jax.dtypes.prng_key)
     return None if key or math.prod(np.shape(value)) > KNOWN else np.asarray(value)
 
@@ -113,7 +118,10 @@ def literal(operand: Literal) -> Value:
 
 
 def constant(eqn, ins, output: int):
-    """The constant that an equation computes, evaluated when it is asked for."""
+    """Returns the function that evaluates the constant which an equation computes.
+
+    It returns None if the value is not a constant.
+    """
     size = math.prod(getattr(eqn.outvars[output].aval, "shape", ()))
     if size > KNOWN or eqn.effects or any(v.known is unknown for v in ins):
         return unknown
@@ -125,8 +133,8 @@ def constant(eqn, ins, output: int):
             return None
         try:
             with jax.ensure_compile_time_eval():
-                found = eqn.primitive.bind(*values, **eqn.params)
-            return np.asarray(found[output] if eqn.primitive.multiple_results else found)
+                result = eqn.primitive.bind(*values, **eqn.params)
+            return np.asarray(result[output] if eqn.primitive.multiple_results else result)
         except Exception:
             return None
 

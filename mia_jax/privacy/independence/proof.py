@@ -1,5 +1,6 @@
-"""Proves, from shapes alone, that the units of a batch stay apart in the program that makes a
-clipped sum; says where it cannot.
+"""Proves, from shapes only, that the units of a batch stay separate in a clipped sum.
+
+If it cannot prove this, it names the operation in which two units may meet.
 """
 
 from __future__ import annotations
@@ -11,11 +12,16 @@ from mia_jax.privacy.independence import programs, walk
 
 
 def meeting(losses: gradients.Losses, params, rows, units: int) -> str:
-    """'' if what taps hand to the clipped sum keeps the units of a batch apart, else where two
-    units may meet; from shapes alone.
+    """Returns '' if the residues of taps keep the units of a batch separate.
 
-    `params` and `rows` are shapes, `rows` = (Batch, key_B) with `units` times as many rows as a
-    unit has. Keys are no unit's data.
+    Otherwise it returns the operation in which two units may meet. Only shapes are used. Keys are
+    not data of a unit.
+
+    Args:
+        losses: the objective (privacy/gradients.py).
+        params: the parameters as shapes.
+        rows: (Batch, key_B) as shapes, with `units` times as many rows as a unit has.
+        units: the number of units.
     """
     batch, key_B = rows
 
@@ -28,8 +34,9 @@ def meeting(losses: gradients.Losses, params, rows, units: int) -> str:
 
 
 def foreign_batching(losses: gradients.Losses, params, rows) -> str:
-    """The first operation that is not batched by JAX's own rules, '' without one; vmap keeps units
-    apart only where there is none.
+    """Returns the first operation that JAX's own rules do not batch, '' without one.
+
+    vmap keeps units separate only if there is none.
     """
     return programs.opaque(
         jax.make_jaxpr(lambda params, rows: losses(params, {}, rows)[0])(params, rows)
@@ -37,7 +44,7 @@ def foreign_batching(losses: gradients.Losses, params, rows) -> str:
 
 
 def foreign_derivative(losses: gradients.Losses, params, rows) -> str:
-    """The first operation with a derivative of its own, '' without one.
+    """Returns the first operation with a foreign derivative, '' without one.
 
     Two backward passes agree only if derivatives are linear in the cotangent.
     """

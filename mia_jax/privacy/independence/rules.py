@@ -1,7 +1,8 @@
-"""Rules of elementwise operations, reductions and changes of shape.
+"""Contains the rules of elementwise operations, reductions and changes of shape.
 
-A rule is a function (analysis, equation, inputs, output shapes, wanted) -> output Values; None says
-that every output depends on every input.
+A rule is a function (analysis, equation, inputs, output shapes, wanted) -> output Values. It says
+which units may reach the outputs of a primitive, given the units that may reach its inputs. None
+says that every output depends on every input. `wanted` says which outputs are used.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ CUMULATIVE = frozenset("cumlogsumexp cummax cummin cumprod cumsum".split())
 
 
 def _elementwise(analysis, eqn, ins, shapes, wanted):
+    """Applies to elementwise operations: joins the elements of all inputs."""
     rank = len(shapes[0])
     if eqn.primitive.name == "optimization_barrier":
         return ins
@@ -51,6 +53,7 @@ def _elementwise(analysis, eqn, ins, shapes, wanted):
 
 
 def _reduction(analysis, eqn, ins, shapes, wanted):
+    """Applies to reductions: the reduced axes are joined."""
     axes = eqn.params.get("axes", eqn.params.get("dimensions"))
     rank = max(len(v.shape) for v in ins)
     ends = [reduced(Value(*ranked(v, rank), v.shape), axes) for v in ins]
@@ -58,6 +61,7 @@ def _reduction(analysis, eqn, ins, shapes, wanted):
 
 
 def _cumulative(analysis, eqn, ins, shapes, wanted):
+    """Applies to cumulative operations: each element is joined with those before it."""
     axis, value = eqn.params["axis"], ins[0]
     if value.lo.shape[axis] == 1:
         return [value._replace(known=unknown, parts=())]
@@ -72,6 +76,7 @@ def _cumulative(analysis, eqn, ins, shapes, wanted):
 
 
 def _broadcast(analysis, eqn, ins, shapes, wanted):
+    """Applies to broadcast_in_dim."""
     at = [int(d) for d in eqn.params["broadcast_dimensions"]]
 
     def place(a):
@@ -84,8 +89,10 @@ def _broadcast(analysis, eqn, ins, shapes, wanted):
 
 
 def _reshape(analysis, eqn, ins, shapes, wanted):
-    """Axes are cut into the shortest groups of equal size on both sides; a group along which
-    nothing changes stays short.
+    """Applies to reshapes.
+
+    Axes are cut into the shortest groups of equal size on both sides. A group along which the
+    intervals are equal keeps length 1.
     """
     if eqn.params.get("dimensions") is not None or 0 in ins[0].shape:
         return None
@@ -93,7 +100,7 @@ def _reshape(analysis, eqn, ins, shapes, wanted):
     full, short, i, j = [], [], 0, 0
     while i < len(old) or j < len(new):
         (a, b), (p, q) = (i, j), (1, 1)
-        while True:  # the next group: at least one axis, until both products are equal
+        while True:  # The next group has at least one axis and ends when the products are equal.
             if p <= q and i < len(old):
                 p, i = p * old[i], i + 1
             elif j < len(new):
@@ -113,18 +120,22 @@ def _reshape(analysis, eqn, ins, shapes, wanted):
 
 
 def _transpose(analysis, eqn, ins, shapes, wanted):
+    """Applies to transpositions."""
     return [each(ins[0], lambda a: a.transpose(eqn.params["permutation"]), shapes[0])]
 
 
 def _squeeze(analysis, eqn, ins, shapes, wanted):
+    """Applies to squeeze."""
     return [each(ins[0], lambda a: a.squeeze(tuple(eqn.params["dimensions"])), shapes[0])]
 
 
 def _expand(analysis, eqn, ins, shapes, wanted):
+    """Applies to expand_dims."""
     return [each(ins[0], lambda a: np.expand_dims(a, tuple(eqn.params["dimensions"])), shapes[0])]
 
 
 def _slice(analysis, eqn, ins, shapes, wanted):
+    """Applies to slices with static limits."""
     p = eqn.params
     strides = p["strides"] or (1,) * len(shapes[0])
     cut = [
@@ -135,6 +146,7 @@ def _slice(analysis, eqn, ins, shapes, wanted):
 
 
 def _pad(analysis, eqn, ins, shapes, wanted):
+    """Applies to padding, which may also cut and interleave."""
     value, (fill_lo, fill_hi) = ins[0], hull_of_all(ins[1:])
     at, size = [], []
     for n, m, length, (low, _, inner) in zip(
@@ -160,6 +172,7 @@ def _pad(analysis, eqn, ins, shapes, wanted):
 
 
 def _concatenate(analysis, eqn, ins, shapes, wanted):
+    """Applies to concatenations."""
     axis, rank = eqn.params["dimension"], len(shapes[0])
     common = [1 if a == axis else max(v.lo.shape[a] for v in ins) for a in range(rank)]
     ends = []
@@ -171,6 +184,7 @@ def _concatenate(analysis, eqn, ins, shapes, wanted):
 
 
 def _stack(analysis, eqn, ins, shapes, wanted):
+    """Applies to stacks."""
     axis = eqn.params["axis"]
     ends = [(np.expand_dims(v.lo, axis), np.expand_dims(v.hi, axis)) for v in ins]
     common = np.broadcast_shapes(*(lo.shape for lo, _ in ends))
@@ -182,6 +196,7 @@ def _stack(analysis, eqn, ins, shapes, wanted):
 
 
 def _split(analysis, eqn, ins, shapes, wanted):
+    """Applies to splits."""
     axis, edges = eqn.params["axis"], np.cumsum([0, *eqn.params["sizes"]])
     if ins[0].lo.shape[axis] == 1:
         return [each(ins[0], lambda a: a, shape) for shape in shapes]
@@ -190,10 +205,12 @@ def _split(analysis, eqn, ins, shapes, wanted):
 
 
 def _rev(analysis, eqn, ins, shapes, wanted):
+    """Applies to reversed axes."""
     return [each(ins[0], lambda a: np.flip(a, tuple(eqn.params["dimensions"])), shapes[0])]
 
 
 def _tile(analysis, eqn, ins, shapes, wanted):
+    """Applies to tiles."""
     reps = eqn.params.get("reps")
     if reps is None or len(reps) != len(shapes[0]):
         return None
@@ -207,19 +224,22 @@ def _tile(analysis, eqn, ins, shapes, wanted):
 
 
 def _sort(analysis, eqn, ins, shapes, wanted):
+    """Applies to sorts and top-k: the sorted axis is joined over all operands."""
     axis = eqn.params.get(
         "dimension",
         eqn.params.get(
             "operand_dimension", eqn.params.get("reduction_dimension", len(shapes[0]) - 1)
         ),
     )
-    one = joined([reduced(v, [axis % len(v.shape)]) for v in ins], ins[0].shape)
-    return [Value(one.lo, one.hi, tuple(shape)) for shape in shapes]
+    whole = joined([reduced(v, [axis % len(v.shape)]) for v in ins], ins[0].shape)
+    return [Value(whole.lo, whole.hi, tuple(shape)) for shape in shapes]
 
 
 def _leading(analysis, eqn, ins, shapes, wanted):
-    """The common leading axes stay; further axes of the input are joined, further ones of the
-    output are all alike.
+    """Keeps the common leading axes.
+
+    Further axes of the input are joined, and along further axes of the output all elements are
+    alike.
     """
     (value, *_), rank = ins, len(shapes[0])
     lead = min(len(value.shape), rank)

@@ -1,9 +1,12 @@
-"""The units that may reach every element of an array, as intervals, and how intervals are joined.
+"""Represents the units that may reach every element of an array, as intervals of unit numbers.
 
-Imports no jax.
+The interval [lo, hi] of an element contains every unit whose data may have influenced the element.
+It is empty for constants and parameters, [u, u] for data of unit u, and wider if units were mixed.
+Where elements are combined, their intervals are joined: the smaller lower end and the larger upper
+end.
 
 An axis along which the intervals are equal is stored with length 1, so that the analysis of a batch
-of 256 images costs about as much as that of a batch of 256 numbers.
+of 256 images costs about as much as that of a batch of 256 numbers. This file does not import jax.
 """
 
 from __future__ import annotations
@@ -14,24 +17,28 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-NOBODY = 2**30  # the lower end of an empty interval; the upper one is -1
+NOBODY = 2**30  # The lower end of an empty interval; the upper end is -1.
 
 
 class TooLarge(Exception):
-    """The analysis would take too long."""
+    """Says that the analysis would take too long."""
 
 
 def unknown():
-    """What is known of an array that is no constant."""
+    """Returns None: nothing is known about the elements of the array."""
     return None
 
 
 class Value(NamedTuple):
-    """The units that may reach an array of `shape`: `lo` and `hi` have its rank, and length 1 along
-    axes where they are equal.
+    """Holds the units that may reach an array.
 
-    `known()` is the array itself where it is a small constant of the program, else None; `parts`
-    are what it was concatenated from, along its last axis.
+    Attributes:
+        lo: the lower ends of the intervals. It has the rank of the array, and length 1 along axes
+            on which the intervals are equal.
+        hi: the upper ends, likewise.
+        shape: the shape of the array.
+        known: known() is the array itself if it is a small constant of the program, else None.
+        parts: the values from which it was concatenated along its last axis.
     """
 
     lo: np.ndarray
@@ -42,24 +49,25 @@ class Value(NamedTuple):
 
     @property
     def reached(self) -> bool:
-        """Whether any unit may reach it."""
+        """Returns whether any unit may reach the array."""
         return bool((self.hi >= 0).any())
 
     @property
     def mixed(self) -> bool:
-        """Whether two units may reach one of its elements."""
+        """Returns whether two units may reach one of its elements."""
         return bool((self.lo < self.hi).any())
 
 
 def nobody(shape, known: Callable[[], Any] = unknown) -> Value:
-    """An array that no unit reaches."""
+    """Returns the value of an array that no unit reaches."""
     flat = (1,) * len(shape)
     return Value(np.full(flat, NOBODY, np.int32), np.full(flat, -1, np.int32), tuple(shape), known)
 
 
 def by_unit(shape, units: int) -> Value:
-    """An array of `shape` whose first axis holds the rows of `units` units, equally many
-    consecutive rows each.
+    """Returns the value of an array whose first axis holds the rows of `units` units.
+
+    Every unit has the same number of consecutive rows.
     """
     unit = np.repeat(np.arange(units, dtype=np.int32), shape[0] // units).reshape(
         -1, *(1,) * (len(shape) - 1)
@@ -68,7 +76,7 @@ def by_unit(shape, units: int) -> Value:
 
 
 def ranked(value: Value, rank: int) -> tuple[np.ndarray, np.ndarray]:
-    """The ends of a value of this rank, or of a scalar that is broadcast to it."""
+    """Returns the ends of a value of this rank, or of a scalar that is broadcast to it."""
     return (
         (value.lo, value.hi)
         if value.lo.ndim == rank
@@ -77,25 +85,29 @@ def ranked(value: Value, rank: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def joined(ends, shape) -> Value:
-    """The join of pairs of ends that broadcast against each other."""
+    """Returns the join of pairs of ends that broadcast against each other."""
     los, his = zip(*ends, strict=True)
     lo, hi = (functools.reduce(f, arrays) for f, arrays in ((np.minimum, los), (np.maximum, his)))
     return Value(lo, hi, tuple(shape))
 
 
 def hull(a: Value, b: Value) -> Value:
+    """Returns the join of two values."""
     return joined([(a.lo, a.hi), (b.lo, b.hi)], a.shape)
 
 
 def hull_of_all(values: Sequence[Value]) -> tuple[int, int]:
-    """The hull of all elements of all values."""
+    """Returns the smallest lower and the largest upper end of all elements of all values."""
     return min((int(v.lo.min()) for v in values if v.lo.size), default=NOBODY), max(
         (int(v.hi.max()) for v in values if v.hi.size), default=-1
     )
 
 
 def all_on_all(ins: Sequence[Value], shape) -> Value:
-    """Every element depends on every input: what is true of any operation."""
+    """Returns the value whose every element depends on every input.
+
+    This is valid for any operation.
+    """
     lo, hi = hull_of_all(ins)
     return Value(
         np.full((1,) * len(shape), lo, np.int32),
@@ -105,7 +117,7 @@ def all_on_all(ins: Sequence[Value], shape) -> Value:
 
 
 def reduced(value: Value, axes) -> tuple[np.ndarray, np.ndarray]:
-    """The hull over these axes, which stay with length 1."""
+    """Returns the ends joined over these axes, which keep length 1."""
     axes = tuple(a for a in axes if value.lo.shape[a] != 1)
     return (
         (value.lo.min(axes, keepdims=True), value.hi.max(axes, keepdims=True))
@@ -115,7 +127,7 @@ def reduced(value: Value, axes) -> tuple[np.ndarray, np.ndarray]:
 
 
 def compressed(lo: np.ndarray, hi: np.ndarray, shape) -> Value:
-    """Length 1 along the axes on which nothing changes."""
+    """Returns the value with length 1 along the axes on which the intervals are equal."""
     for axis in range(lo.ndim):
         if lo.shape[axis] > 1:
             first = (slice(None),) * axis + (slice(0, 1),)
@@ -125,5 +137,5 @@ def compressed(lo: np.ndarray, hi: np.ndarray, shape) -> Value:
 
 
 def each(value: Value, f, shape) -> Value:
-    """f of both ends."""
+    """Returns the value with f applied to both ends."""
     return Value(f(value.lo), f(value.hi), tuple(shape))

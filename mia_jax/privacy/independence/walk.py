@@ -1,16 +1,18 @@
-"""Which units of a batch each number of a traced program can depend on: a data-flow analysis of its
-jaxpr, without running it.
+"""Analyzes which units of a batch each number of a traced program can depend on.
 
-Every element of every array carries the interval of unit numbers that may reach it (`values`):
-empty, [u, u], or wider. Joining two elements is the hull of their intervals, so every reduction is
-a minimum and a maximum. Each primitive has a rule in `rules`, `algebra`, `indexing` or
-`control_flow`.
+This is a data-flow analysis of the program's jaxpr, that is, of its list of primitive operations.
+The program does not run. The analysis starts with the inputs: row b of the batch belongs to unit u.
+It then follows the operations in order. Every element of every array carries an interval of unit
+numbers that may have reached it (`values`): empty, [u, u], or wider. Each primitive has a rule that
+computes the intervals of its outputs (`rules`, `algebra`, `indexing`, `control_flow`). Combining
+two elements joins their intervals, so every reduction is a minimum and a maximum. If at the end row
+u of every output carries [u, u] or nothing, units are proved to stay separate.
 
-The analysis errs on one side only. It may see a dependence that is not there (x - x, a product with
-a mask of zeros), and it takes an operation that it has no rule for as one whose every output
-depends on every input; it never overlooks one. Indices that are constants of the program (an arange
-over the batch) are evaluated, so that `logits[jnp.arange(B), y]` is seen for what it is.
-Conditions, numbers of iterations and indices count as inputs.
+The analysis errs on one side only. It may report a dependence that does not exist (x - x, or a
+product with a mask of zeros). It assumes that an operation without a rule makes every output depend
+on every input. It never overlooks a dependence. Indices that are constants of the program (an
+arange over the batch) are evaluated, so that `logits[jnp.arange(B), y]` is understood. Conditions,
+numbers of iterations and indices count as inputs.
 """
 
 from __future__ import annotations
@@ -33,17 +35,22 @@ from mia_jax.privacy.independence.values import (
     unknown,
 )
 
-BUDGET = 2**28  # interval ends computed before the analysis gives up
+BUDGET = 2**28  # The analysis gives up after it has computed so many ends of intervals.
 RULES = rules.RULES | algebra.RULES | indexing.RULES | control_flow.RULES
 PREFIXES = algebra.PREFIXES | indexing.PREFIXES
 
 
 def separate(function: Callable, arguments: Sequence, units: Sequence[int | None]) -> str:
-    """'' if no row of the outputs depends on two units, else where in the program two may meet.
+    """Returns '' if no row of the outputs depends on two units.
 
-    `arguments` are trees of arrays or shapes; `units` says of each into how many units the first
-    axis of its leaves is cut, None that it holds no unit's data. Every output leaf [U,...] must
-    depend, in its row u, on unit u alone.
+    Otherwise it returns the place in the program where two units may meet. Every output leaf
+    [U,...] must depend, in its row u, on unit u only.
+
+    Args:
+        function: the function to analyze.
+        arguments: trees of arrays or shapes.
+        units: for each argument the number of units into which the first axis of its leaves is cut;
+            None if it holds no data of units.
     """
     closed = jax.make_jaxpr(function)(*arguments)
     values = [
@@ -57,14 +64,19 @@ def separate(function: Callable, arguments: Sequence, units: Sequence[int | None
     except TooLarge:
         return "the program is too large to be followed"
     for value in outputs:
-        own = np.arange(value.shape[0]).reshape(-1, *(1,) * (len(value.shape) - 1))
-        if ((value.hi >= 0) & ((value.lo != own) | (value.hi != own))).any():
+        unit = np.arange(value.shape[0]).reshape(-1, *(1,) * (len(value.shape) - 1))
+        if ((value.hi >= 0) & ((value.lo != unit) | (value.hi != unit))).any():
             return analysis.first or "an output's rows are not in the order of the batch"
     return ""
 
 
 class Analysis:
-    """One pass over a program. `first`: the first operation in which units met."""
+    """Analyzes one program.
+
+    Attributes:
+        first: the first operation in which units met.
+        left: the rest of the budget.
+    """
 
     def __init__(self, budget: int = BUDGET):
         self.first = ""
@@ -73,10 +85,11 @@ class Analysis:
     def closed(
         self, closed: ClosedJaxpr, values: Sequence[Value], wanted: Sequence[bool] | None = None
     ) -> list[Value]:
-        """The outputs' Values; those that are not `wanted` may be anything."""
+        """Returns the Values of the outputs; those that are not `wanted` may be anything."""
         return self.run(closed.jaxpr, closed.consts, values, wanted)
 
     def run(self, jaxpr: Jaxpr, consts, values: Sequence[Value], wanted=None) -> list[Value]:
+        """Returns the Values of the outputs of a jaxpr with these constants."""
         wanted = [True] * len(jaxpr.outvars) if wanted is None else wanted
         env: dict = {}
         for var, const in zip(jaxpr.constvars, consts, strict=True):
@@ -91,18 +104,16 @@ class Analysis:
             ins = [literal(v) if isinstance(v, Literal) else env[v] for v in eqn.invars]
             outs = self.equation(eqn, ins, needed)
             env |= {var: out for var, out in zip(eqn.outvars, outs, strict=True)}
-        found = []
+        outputs = []
         for var, want in zip(jaxpr.outvars, wanted, strict=True):
-            found.append(
-                literal(var)
-                if isinstance(var, Literal)
-                else env[var]
-                if want
-                else nobody(var.aval.shape)
-            )
-        return found
+            if isinstance(var, Literal):
+                outputs.append(literal(var))
+            else:
+                outputs.append(env[var] if want else nobody(var.aval.shape))
+        return outputs
 
     def equation(self, eqn, ins: list[Value], wanted) -> list[Value]:
+        """Returns the Values of the outputs of one equation."""
         name, shapes = eqn.primitive.name, [getattr(v.aval, "shape", ()) for v in eqn.outvars]
         if not any(v.reached for v in ins):
             return [nobody(shape, constant(eqn, ins, i)) for i, shape in enumerate(shapes)]
@@ -127,7 +138,7 @@ class Analysis:
 
 
 def rule_of(name: str) -> Callable | None:
-    """Returns the rule of a primitive, None without one."""
+    """Returns the rule of a primitive, or None if it has none."""
     return RULES.get(name) or next(
         (rule for start, rule in PREFIXES.items() if name.startswith(start)), None
     )
