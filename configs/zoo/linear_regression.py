@@ -7,7 +7,7 @@ audited through its squared losses.
 and 0; loss (z - y)^2 / 2.
 
 Published by the source (Dive into Deep Learning), on all 1,000 rows: loss after epochs 1, 2, 3:
-0.035, 0.00012, 0.00005. Measured on the same rows over 10 draws (tests/zoo_demos_test.py): their
+0.035, 0.00012, 0.00005. Measured on the same rows over 10 draws (tests/configs/zoo_test.py): their
 mean within 0.025 to 0.05, 9e-5 to 2e-4 and 4.5e-5 to 5.5e-5, w and b within 0.002. This fleet
 trains on 450 rows per model, so it ends at a squared error of 0.011 on members and 0.012 on others:
 threshold_loss AUC 0.504 [0.498, 0.510]; with the arguments below AUC 0.955 [0.943, 0.965], lira

@@ -9,7 +9,7 @@ One model on the first 20 of 120 rows; SGD 0.003, batches of 5, 100 epochs, w fr
 
 Published by the source (Dive into Deep Learning, several draws): decay 0: ||w|| 11.6 to 14.0, test
 loss 84; decay 3: ||w|| 0.31 to 0.38, train loss 0.0012, test loss 0.084. Measured over 10 draws
-(tests/zoo_demos_test.py), losses halved: decay 0: ||w|| 13.4 (11.5 to 14.7), train 6e-6, test 89;
+(tests/configs/zoo_test.py), losses halved: decay 0: ||w|| 13.4 (11.5 to 14.7), train 6e-6, test 89;
 decay 3: ||w|| 0.363 (0.316 to 0.399), train 0.00098, test 0.080. threshold_loss AUC 1.000 [0.832,
 1.000] without decay and 0.946 [0.890, 0.974] with decay 3. 4 s of CPU time.
 

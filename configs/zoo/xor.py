@@ -7,7 +7,7 @@ with one hidden layer, which can.
 8 models on complementary halves of 200 rows. Published by the source: a perceptron cannot.
 Measured: mlp accuracy 1.0 on members and non-members, threshold_loss AUC 0.513 [0.499, 0.526], lira
 0.550 [0.510, 0.590]; perceptron 47% ± 3% on members, at most 0.75 on the corners themselves
-(tests/zoo_demos_test.py). 5 s of CPU time.
+(tests/configs/zoo_test.py). 5 s of CPU time.
 
 Arguments: net (mlp or perceptron), examples, models, epochs.
 """

@@ -316,7 +316,7 @@ def test_an_argument_without_data_may_reach_everything():
 
 
 def test_where_rows_meet_is_said_with_file_and_line():
-    assert "`reduce_sum` (tests/independence_test.py:" in walk.separate(
+    assert "`reduce_sum` (tests/privacy/independence_test.py:" in walk.separate(
         lambda x: x + x.sum(0)[None], (jnp.zeros((B, F)),), (B,)
     )
 

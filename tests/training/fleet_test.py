@@ -167,7 +167,7 @@ def test_zero_epochs_are_the_initial_models(tmp_path):
 
 
 def test_a_diverging_model_is_named_and_recorded_and_finished_ones_are_kept(tmp_path):
-    """It does not end the fleet (tests/failures_test.py): its record takes the place of the
+    """It does not end the fleet (tests/pipeline/failures_test.py): its record takes the place of the
     model.
     """
     train(tmp_path / "a", models=2)
