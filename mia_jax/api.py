@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mia_jax import checks, configuration
-from mia_jax.external import arrays as brought
+from mia_jax.external import arrays as supplied_arrays
 from mia_jax.measures import verdict
 from mia_jax.metrics import bootstrap
 from mia_jax.metrics import slices as slices_of_rows
@@ -71,11 +71,11 @@ def audit(
         else dict(slices=(slices,) if isinstance(slices, str) else tuple(slices))
     )
     name = str(arrays) if isinstance(arrays, str | pathlib.Path) else ""
-    given = brought.load(name) if name else mapping(arrays)
+    given = supplied_arrays.load(name) if name else mapping(arrays)
     twice = sorted(map(str, set(given) & set(more)))
     if twice:
         raise ValueError(
-            f"{twice[0]} is given twice, in the first argument and as a keyword; bring it once."
+            f"{twice[0]} is given twice, in the first argument and as a keyword; pass it once."
         )
     try:
         config = configuration.scores(
@@ -115,7 +115,7 @@ def mapping(arrays) -> dict:
         return {}
     if isinstance(arrays, Mapping) or (hasattr(arrays, "keys") and hasattr(arrays, "__getitem__")):
         return {key: arrays[key] for key in arrays.keys()}
-    keys = ", ".join(f"{form}=..." for form in brought.FORMS)
+    keys = ", ".join(f"{form}=..." for form in supplied_arrays.FORMS)
     raise ValueError(
         f"the first argument is a {type(arrays).__name__} and must be a mapping of arrays or a "
         f"path; name an array by what it holds: {keys}, with "
@@ -194,8 +194,8 @@ WORDS = {  # what a run says, and what a caller of audit() can do
     r"Give the attack another name in the config, or delete (\S+) to run it again\.": (
         "Give the attack another name, or choose another folder=."
     ),
-    r"Raise design\.population, or bring": "Bring",
-    r"set design\.population, or bring": "bring",
+    r"Raise design\.population, or pass": "Pass",
+    r"set design\.population, or pass": "pass",
     r"report\.(draws|figures|slices|groups)\b": r"\1",
     r"(?<![\w/])report\.(level|fprs|ppv_ratio|records|shadow_curve|audit|epochs|sections)\b": (
         r"report \1"

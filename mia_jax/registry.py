@@ -305,7 +305,7 @@ def identity(kind: str, name: str) -> str:
     ('correct_under_shift:d=1'): two settings never share a file.
 
     A name without fields is itself, and so is one that is no file of this kind (an answer that was
-    brought).
+    supplied).
     """
     name, at, defense = name.partition("@")
     base = fields.named(name)[0]

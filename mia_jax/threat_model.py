@@ -60,7 +60,7 @@ class Evidence:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FleetSignals:
     """Everything that was measured: `signal[name]` is [M,A,N..] float32 (float64 where arrays were
-    brought), model m = row m of the design.
+    supplied), model m = row m of the design.
 
     An attack's `score_all` reads it whole; `evidence_against` cuts out what an attacker of one
     target may see.
@@ -131,10 +131,10 @@ class FleetSignals:
             )
         lacking = [n for n in attack.needs if n in SHADOW_NEEDS and n not in d.supports]
         if lacking:
-            if d.name == "brought":
+            if d.name == "supplied":
                 needed = " and ".join(NEEDED[n] for n in lacking)
                 return (
-                    f"attack {name!r} needs {needed}: {d.note}. Bring shadow_<key> and "
+                    f"attack {name!r} needs {needed}: {d.note}. Pass shadow_<key> and "
                     "shadow_member of such models."
                 )
             return (
@@ -142,12 +142,12 @@ class FleetSignals:
                 f"give ({d.note})."
             )
         if "population" in attack.needs and not d.population_N.any():
-            if d.name == "brought":
+            if d.name == "supplied":
                 return (
                     f"attack {name!r} needs population rows that no model trained on, and there "
-                    "are none: bring population_<key>."
+                    "are none: pass population_<key>."
                 )
-            remedy = "set design.population, or bring population_x with the data"
+            remedy = "set design.population, or pass population_x with the data"
             return (
                 f"attack {name!r} needs population rows that no model trained on, and the design "
                 f"{d.name!r} keeps none: {remedy}."

@@ -1,4 +1,4 @@
-"""Answers of a target and of shadows as a user would bring them."""
+"""Answers of a target and of shadows as a user would pass them."""
 
 import numpy as np
 

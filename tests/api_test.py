@@ -1,11 +1,11 @@
-"""Bring your own: arrays in, results out, alone or beside shadows that are trained here."""
+"""Arrays of the user's own: arrays in, results out, alone or beside shadows that are trained here."""
 
 import numpy as np
 import pytest
 
 import mia_jax
 from mia_jax import configuration
-from mia_jax.external import arrays as brought
+from mia_jax.external import arrays as supplied_arrays
 from mia_jax.pipeline import run
 from mia_jax.report import tables
 from tests.answered import QUICK, arrays
@@ -56,7 +56,7 @@ def test_a_target_alone_is_told_what_else_to_bring():
     (said,) = found.report["about"]["said"]
     assert (
         "lira, lira_shrunk" in said
-        and "bring shadow_<key> and shadow_member" in said
+        and "pass shadow_<key> and shadow_member" in said
         and "rmia" in said
         and tables.plain(said) in found.markdown
     )
@@ -106,16 +106,18 @@ def test_regression_and_several_labels():
     assert found.value("threshold_loss", "auc") > 0.85
     several, logits = (rng.random((200, 5)) < 0.3).astype(int), rng.normal(size=(200, 5))
     logits += np.where(member[:, None], 3.0, 0.5) * (2 * several - 1)
-    built = brought.build(dict(logits=logits, labels=several, member=member))
+    built = supplied_arrays.build(dict(logits=logits, labels=several, member=member))
     naive = -(
         several * np.log(1 / (1 + np.exp(-logits)))
         + (1 - several) * np.log(1 - 1 / (1 + np.exp(-logits)))
     ).sum(1)
     np.testing.assert_allclose(built.signal["loss"][0, 0], naive, rtol=1e-5)
-    sure = brought.build(dict(probs=1 / (1 + np.exp(-logits)), labels=several, member=member))
+    sure = supplied_arrays.build(
+        dict(probs=1 / (1 + np.exp(-logits)), labels=several, member=member)
+    )
     np.testing.assert_allclose(sure.signal["loss"], built.signal["loss"], rtol=1e-5)
     outputs = rng.normal(size=(2, 200, 3))
-    both = brought.build(
+    both = supplied_arrays.build(
         dict(
             predictions=outputs[0],
             labels=outputs[1],
@@ -236,18 +238,18 @@ def test_a_folder_of_another_audit_is_refused_in_the_caller_s_words(tmp_path):
     "settings, message",
     [
         (dict(attacks="lira, lyra"), "there is no 'lyra'.* Did you mean 'lira'"),
-        (dict(attacks="rmia"), "needs population rows .* bring population_<key>"),
+        (dict(attacks="rmia"), "needs population rows .* pass population_<key>"),
         (
             dict(attacks=dict(lira=dict(vriance="pooled"))),
             "no field 'vriance'.* Did you mean 'variance'",
         ),
         (
             dict(attacks="trajectory"),
-            "needs the signals loss_trajectory; the arrays that were brought give",
+            "needs the signals loss_trajectory; the arrays that were supplied give",
         ),
         (
             dict(groups={"some": np.arange(40) > 3}),
-            r"groups: 'some' must be a list of row numbers .* dtype bool. Of a mask bring "
+            r"groups: 'some' must be a list of row numbers .* dtype bool. Of a mask pass "
             r"np\.flatnonzero",
         ),
         (

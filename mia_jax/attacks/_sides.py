@@ -126,9 +126,9 @@ def score_evidence(
 
 
 def origin(own: np.ndarray, dtype: np.dtype) -> float:
-    """The median of signals that were brought in float64, 0 of others: sds are bounded below by the
-    float32 resolution of a signal's size, which must be the size of its differences and not that of
-    an offset. It is the target's own median, so each target has its own moments.
+    """The median of signals that were supplied in float64, 0 of others: sds are bounded below by
+    the float32 resolution of a signal's size, which must be the size of its differences and not
+    that of an offset. It is the target's own median, so each target has its own moments.
     """
     return float(np.median(own)) if dtype == np.float64 and own.size else 0.0
 

@@ -80,7 +80,7 @@ def distances(
     if not len(z):
         raise ValueError(
             "there are 0 population rows to compare with; at least 1 is needed: set "
-            "design.population, or bring population_<key>."
+            "design.population, or pass population_<key>."
         )
     if value.ndim < 2 or value.shape[-2] != len(y_N):
         raise ValueError(

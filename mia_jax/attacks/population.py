@@ -29,7 +29,7 @@ def make(*, signal: str = "loss", per_class: bool = False, sign: int | None = No
         if not len(z):
             raise ValueError(
                 "there are 0 population rows to rank among; at least 1 is needed: set "
-                "design.population, or bring population_<key>."
+                "design.population, or pass population_<key>."
             )
         total_X = np.zeros(len(x))
         value_AN = sign * _signals.scalar(evidence.target[signal], "AN", signal).astype(np.float64)

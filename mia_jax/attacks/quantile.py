@@ -80,7 +80,7 @@ def make(
                 f"quantile regression needs at least {FEWEST} population rows; there are "
                 f"{len(known)}."
             )
-            raise ValueError(f"{few} Raise design.population, or bring more population_<key>.")
+            raise ValueError(f"{few} Raise design.population, or pass more population_<key>.")
         checks.finite(
             **{
                 f"signal {signal!r} on evaluated and population rows": s_N[

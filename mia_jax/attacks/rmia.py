@@ -131,7 +131,7 @@ def scores(
     if not len(z):
         raise ValueError(
             "there are 0 population rows to compare with; at least 1 is needed: set "
-            "design.population, or bring population_<key>."
+            "design.population, or pass population_<key>."
         )
     masks = _sides.masks_of(evidence, x, kinds)
     out_z = evidence.visible_MN[:, z] & ~evidence.shadow_member_MN[:, z]

@@ -170,7 +170,8 @@ class _Overriding:
         ):  # an audit of arrays: names, or None for the standard set
             if len(path) > 1:
                 raise self.refuse(
-                    path, f"the attacks of brought arrays are names. {_remedy(self.prefix)}."
+                    path,
+                    f"the attacks of supplied arrays are given by name. {_remedy(self.prefix)}.",
                 )
             kind = fields.Kind(items=(str,), optional=True)
             names = fields.value(value, kind, label=self.label(path))

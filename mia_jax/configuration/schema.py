@@ -403,7 +403,7 @@ def scores(
     attacks: Mapping | Sequence[str] | str | None = None,
     report: Mapping = {},
 ) -> ml_collections.ConfigDict:
-    """The config of an audit of arrays that were brought (keys and shapes:
+    """The config of an audit of arrays that were supplied (keys and shapes:
     mia_jax.external.arrays).
 
     `attacks`: sections as in other configs, or names; None: all quick ones that the arrays allow

@@ -29,7 +29,7 @@ def array(label: str, value) -> np.ndarray:
             )
         return np.asarray(value.data)
     if hasattr(value, "toarray") and hasattr(value, "nnz"):
-        raise ValueError(f"{label} is a sparse matrix; bring {label.split()[-1]}.toarray().")
+        raise ValueError(f"{label} is a sparse matrix; pass {label.split()[-1]}.toarray().")
     if value is None or isinstance(value, str | bytes | Mapping | set | frozenset | Iterator):
         kind = type(value).__name__
         raise ValueError(
@@ -71,11 +71,11 @@ def _why(value, error: Exception) -> str:
                 )
             return text
         return (
-            "It is a list whose parts cannot be put together; bring a list of arrays of one shape."
+            "It is a list whose parts cannot be put together; pass a list of arrays of one shape."
         )
     if hasattr(value, "detach"):
-        return "Of a tensor bring .detach().cpu().numpy()."
-    return f"Bring a NumPy array ({type(error).__name__}: {' '.join(str(error).split())[:120]})."
+        return "Of a tensor pass .detach().cpu().numpy()."
+    return f"Pass a NumPy array ({type(error).__name__}: {' '.join(str(error).split())[:120]})."
 
 
 def numeric(dtype: np.dtype) -> bool:
@@ -139,9 +139,9 @@ def _remedy(dtype: np.dtype) -> str:
             "save .astype(np.float32)."
         )
     return dict(
-        c=" Bring the real part.",
+        c=" Pass the real part.",
         M=" Dates are no scores.",
-        m=" Bring seconds: value / np.timedelta64(1, 's').",
+        m=" Pass seconds: value / np.timedelta64(1, 's').",
     ).get(dtype.kind, "")
 
 

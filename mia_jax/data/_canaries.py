@@ -33,7 +33,7 @@ def insert(pool: Pool, *, kind: str = "mislabeled", count: int = 1000, seed: int
     checks.at_least(1, count=count)
     if "canary" in pool.columns:
         raise ValueError(
-            f"{pool.name}: the data brings a column 'canary' of its own; leave data.canaries unset."
+            f"{pool.name}: the data already has a column 'canary'; leave data.canaries unset."
         )
     if kind != "natural" and not pool.task.has_classes:
         raise ValueError(

@@ -262,7 +262,7 @@ def standardize(pool: Pool, population_N) -> Pool:
         raise ValueError(
             "standardizing needs at least 2 population rows (rows outside every model and outside "
             "the evaluation) and there are "
-            f"{int(population_N.sum())}: set design.population to a share above 0, or bring "
+            f"{int(population_N.sum())}: set design.population to a share above 0, or supply "
             "population_x and population_y."
         )
     x = np.asarray(pool.x)

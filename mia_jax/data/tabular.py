@@ -1,8 +1,8 @@
 """A table with a label column: your own csv or npz, such as the files of the tabular
 membership-inference literature.
 
-Shapes (features/classes) of the four usual sets, from files that you bring: Adult 107/2 (npz with x
-and y), Purchase 600/100 and Location 446/30 (csv, label first), Texas 6168/100 (csv of features
+Shapes (features/classes) of the four usual sets, from files that you supply: Adult 107/2 (npz with
+x and y), Purchase 600/100 and Location 446/30 (csv, label first), Texas 6168/100 (csv of features
 whose first column is dropped: `drop=(0,)`, and a second file of labels: `label_path`).
 """
 

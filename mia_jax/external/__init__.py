@@ -1,1 +1,1 @@
-"""What the user brings: arrays, a trained target, a black box of labels."""
+"""What the user supplies: arrays, a trained target, a black box of labels."""

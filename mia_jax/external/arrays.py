@@ -9,7 +9,7 @@ predictions: regression) logits [N] or [N,1] with labels of 0 and 1: the logit z
 as (0, z) member [N], shadow_member [M,N] of 0/1; pair [M]: models that share a number never attack
 each other; x [N,..]; column_<name> [N] population_<key>: the same keys for further rows that no
 model trained on Without target arrays every model of shadow_* is a target in turn. Numbers keep the
-precision in which they were brought, up to float64.
+precision in which they were passed, up to float64.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ LARGEST = 1e150
 SAME = 0.01
 
 
-class Brought(NamedTuple):
+class Supplied(NamedTuple):
     """A pool, a design over its models, and every signal that the arrays give, `signal[name]`
     [M,A,N..]; `said` are sentences for the report.
     """
@@ -57,7 +57,7 @@ def load(path: str | pathlib.Path) -> dict[str, np.ndarray]:
         return lira_folder(path)
     if not path.exists():
         raise FileNotFoundError(
-            f"{path} does not exist; bring an npz file or a folder with one experiment-* folder "
+            f"{path} does not exist; supply an npz file or a folder with one experiment-* folder "
             "per model."
         )
     try:
@@ -66,7 +66,7 @@ def load(path: str | pathlib.Path) -> dict[str, np.ndarray]:
         if "it is a text file" not in str(error):
             raise
         remedy = (
-            "Read it (np.genfromtxt(path, delimiter=',', names=True), pandas.read_csv) and bring "
+            "Read it (np.genfromtxt(path, delimiter=',', names=True), pandas.read_csv) and pass "
             "its columns: loss=table['loss'], member=..."
         )
         raise ValueError(f"{error} {remedy}") from error
@@ -138,7 +138,7 @@ def numbered(name: str) -> list:
     return [(int(part), "") if i % 2 else (-1, part) for i, part in enumerate(parts)]
 
 
-def build(arrays: Mapping[str, np.ndarray], *, name: str = "brought", seed: int = 0) -> Brought:
+def build(arrays: Mapping[str, np.ndarray], *, name: str = "supplied", seed: int = 0) -> Supplied:
     """Checks the arrays and makes them a pool, a design and signals.
 
     ValueError names the key, its shape and the shape that was expected.
@@ -191,7 +191,7 @@ def build(arrays: Mapping[str, np.ndarray], *, name: str = "brought", seed: int 
     if "loss" in answers and (answers["loss"] < 0).any():
         said.append(
             f"{int((answers['loss'] < 0).sum()):,} losses are negative. A loss is lower on "
-            "members; of log-likelihoods bring the negative."
+            "members; of log-likelihoods pass the negative."
         )
     columns = {k.removeprefix("column_"): v for k, v in arrays.items() if k.startswith("column_")}
     x = arrays.get("x", np.zeros((examples, 0), np.float32))
@@ -202,7 +202,7 @@ def build(arrays: Mapping[str, np.ndarray], *, name: str = "brought", seed: int 
         else x.astype(np.float32)
     )
     pool = Pool(x=x, y=y, columns=columns | dict(population=population_N), name=name, task=task)
-    return Brought(pool, design, signal, tuple(said))
+    return Supplied(pool, design, signal, tuple(said))
 
 
 def read(key: str, value, name: str) -> np.ndarray:
@@ -215,7 +215,7 @@ def read(key: str, value, name: str) -> np.ndarray:
     if own == "x" and not given.numeric(value.dtype) and value.dtype.kind != "O":
         raise ValueError(
             f"{name}: {key} must be numbers; its dtype is {value.dtype}. Encode words as numbers, "
-            "or bring them as column_<name>."
+            "or pass them as column_<name>."
         )
     if own in ("labels", "member", "shadow_member", "pair") and value.dtype.kind in "SUT":
         return value  # refused with the remedy of each where it is read
@@ -243,7 +243,7 @@ def two_columns(key: str, value: np.ndarray, arrays: Mapping, name: str) -> np.n
             return value  # its shape is refused
         raise ValueError(
             f"{name}: {key} has one column, the logit of class 1 of two, so labels must hold 0 and "
-            "1; bring a column per class "
+            "1; pass a column per class "
             "(np.stack([0 * z, z], -1))."
         )
     value = value[..., None] if flat else value
@@ -256,14 +256,14 @@ def check_forms(forms: set[str], name: str) -> None:
     if len(several) > 1:
         raise ValueError(
             f"{name}: {' and '.join(several)} are both given, and both say what the model answers; "
-            "bring one of them."
+            "pass one of them."
         )
 
 
 def check_loss(
     answers: Mapping[str, np.ndarray], signal: Mapping[str, np.ndarray], name: str
 ) -> None:
-    """ValueError if a loss was brought beside answers of which it is not the loss."""
+    """ValueError if a loss was supplied beside answers of which it is not the loss."""
     if "loss" not in answers or "from_answers" not in signal:
         return
     given_MAN, own_MAN = answers["loss"], signal.pop("from_answers")
@@ -279,7 +279,7 @@ def check_loss(
         raise ValueError(
             f"{name}: loss contradicts {form}: of example {at[-1]} it is {given_MAN[at]:.6g} and "
             f"by {form} and labels {own_MAN[at]:.6g} "
-            f"({int(wrong.sum()):,} of {wrong.size:,} differ). Bring one of them, or a loss of "
+            f"({int(wrong.sum()):,} of {wrong.size:,} differ). Pass one of them, or a loss of "
             "another kind as score = -loss."
         )
 
@@ -416,7 +416,7 @@ def membership(arrays: Mapping, parts: list, population_N: np.ndarray, name: str
             key = "member" if target else f"shadow_member[{m}]"
             raise ValueError(
                 f"{name}: {key} has {inside} members and {outside} non-members; an audit compares "
-                "the two and needs some of each: bring answers "
+                "the two and needs some of each: pass answers "
                 "on examples that the model was trained on and on examples that it was not."
             )
     return np.concatenate(rows)
@@ -433,7 +433,7 @@ def truth(arrays: Mapping, key: str, shape: tuple, name: str) -> np.ndarray:
     value = arrays[key]
     if value.shape != shape:
         numbers = value.ndim == 1 and value.dtype.kind in "iu" and value.max(initial=0) > 1
-        remedy = f" Row numbers? Bring np.isin(np.arange({shape[-1]}), {key})." if numbers else ""
+        remedy = f" Row numbers? Pass np.isin(np.arange({shape[-1]}), {key})." if numbers else ""
         raise ValueError(
             f"{name}: {key} has shape {value.shape}; expected {axes} = "
             f"{shape}{', one row a shadow model' * (len(shape) == 2)}.{remedy}"
@@ -449,7 +449,7 @@ def truth(arrays: Mapping, key: str, shape: tuple, name: str) -> np.ndarray:
 
 
 def pairs(arrays: Mapping, name: str) -> np.ndarray | None:
-    """`pair` [M], checked; None if it was not brought."""
+    """`pair` [M], checked; None if it was not supplied."""
     if "pair" not in arrays:
         return None
     models = len(arrays.get("shadow_member", ()))
@@ -479,7 +479,7 @@ def labels_of(
         raise ValueError(f"{name}: labels has shape {labels.shape}; expected ({examples},).")
     if labels.dtype.kind not in "biuf":
         raise ValueError(
-            f"{name}: labels are {labels.dtype}; bring class numbers 0, 1, ..: np.unique(labels, "
+            f"{name}: labels are {labels.dtype}; pass class numbers 0, 1, ..: np.unique(labels, "
             "return_inverse=True)[1] makes them."
         )
     checks.finite(labels=labels)
@@ -518,7 +518,7 @@ def several(labels: np.ndarray, name: str) -> np.ndarray:
     """
     if labels.ndim != 2 or labels.shape[1] == 1:
         raise ValueError(
-            f"{name}: labels has shape {labels.shape}; bring [N] class numbers (labels[:, 0]?) or "
+            f"{name}: labels has shape {labels.shape}; pass [N] class numbers (labels[:, 0]?) or "
             "[N,C] of 0 and 1."
         )
     if not np.isin(labels, (0, 1)).all():
@@ -528,7 +528,7 @@ def several(labels: np.ndarray, name: str) -> np.ndarray:
         )
     if (labels.sum(1) == 1).all():
         raise ValueError(
-            f"{name}: labels {labels.shape} are one-hot, one class an example; bring class "
+            f"{name}: labels {labels.shape} are one-hot, one class an example; pass class "
             "numbers: labels.argmax(1)."
         )
     return labels.astype(np.float32)
@@ -547,13 +547,13 @@ def stacked(
             other = "shadow_" + form if prefix else form
             raise ValueError(
                 f"{name}: {'shadow_' * (not prefix) + form} is there but {other} is not; target "
-                "and shadows must bring the same forms."
+                "and shadows must have the same forms."
             )
         value, key = arrays[prefix + form], prefix + form
         base = after + 1 + bool(prefix)
         if value.ndim not in (base, base + 1):
             axes = ["M"] * bool(prefix) + ["A (optional)", "N"] + ["C"] * after
-            binary = " One probability p of class 1 an example: bring np.stack([1 - p, p], -1)." * (
+            binary = " One probability p of class 1 an example: pass np.stack([1 - p, p], -1)." * (
                 form == "probs" and value.ndim == base - 1
             )
             raise ValueError(

@@ -1,4 +1,4 @@
-"""The attacks that an audit of brought arrays runs unless it is told which: all that are quick and
+"""The attacks that an audit of supplied arrays runs unless it is told which: all that are quick and
 that the arrays allow, and why not the others.
 """
 
@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 
 from mia_jax import checks, registry, threat_model
 from mia_jax.attacks import quantile
-from mia_jax.external.arrays import Brought
+from mia_jax.external.arrays import Supplied
 from mia_jax.types import Attack
 
 FEWEST = 10  # members and non-members that a classifier or a threshold is fitted on
 
 
-def sections(found: Brought) -> dict[str, dict]:
+def sections(found: Supplied) -> dict[str, dict]:
     """{name: section of config.attacks} of the standard set for these arrays."""
     return sections_of(set(found.signal), classes=found.pool.task.has_classes)
 
@@ -65,9 +65,9 @@ def sections_of(have: set[str], *, classes: bool) -> dict[str, dict]:
     return {name: dict(dict(name=name) | fields) for name, fields in wanted.items()}
 
 
-def allowed(found: Brought) -> tuple[dict[str, dict], list[str]]:
+def allowed(found: Supplied) -> tuple[dict[str, dict], list[str]]:
     """The sections of the attacks that the arrays allow, and a sentence that says which they do not
-    and what would have to be brought.
+    and what would have to be supplied.
     """
     kept, left = {}, {}
     fleet = threat_model.FleetSignals(
@@ -91,7 +91,7 @@ def allowed(found: Brought) -> tuple[dict[str, dict], list[str]]:
     return kept, [f"Not run: {reasons}."] if left else []
 
 
-def lacking(name: str, attack: Attack, found: Brought, fleet: threat_model.FleetSignals) -> str:
+def lacking(name: str, attack: Attack, found: Supplied, fleet: threat_model.FleetSignals) -> str:
     """What the arrays lack for this attack, in words; '' for nothing."""
     design, pool = found.design, found.pool
     missing = threat_model.asked_signals({name: attack}) - set(found.signal)
@@ -100,15 +100,15 @@ def lacking(name: str, attack: Attack, found: Brought, fleet: threat_model.Fleet
     if missing or ("y" in attack.needs and not pool.task.has_classes):
         return "they need logits or probs, and class labels"
     if "population" in attack.needs and not design.population_N.any():
-        return "no examples that no model saw: bring population_<key>"
+        return "no examples that no model saw: pass population_<key>"
     if {"population", "x"} <= set(attack.needs) and design.population_N.sum() < quantile.FEWEST:
         return (
-            f"fewer than {quantile.FEWEST} examples that no model saw: bring more population_<key>"
+            f"fewer than {quantile.FEWEST} examples that no model saw: pass more population_<key>"
         )
     if "x" in attack.needs and not pool.x[0].size:
         return "no x: the examples themselves"
     if any(n in threat_model.SHADOW_NEEDS for n in attack.needs) and len(design.member_MN) == 1:
-        return "no shadow models: bring shadow_<key> and shadow_member"
+        return "no shadow models: pass shadow_<key> and shadow_member"
     if fleet.refuse(attack, name):
         return design.note
     for t in design.targets:
@@ -148,7 +148,7 @@ def section(name: str, *, label: str = "attacks") -> dict:
 
 
 def chosen(
-    wanted: str | Sequence[str] | Mapping | None, found: Brought
+    wanted: str | Sequence[str] | Mapping | None, found: Supplied
 ) -> tuple[dict[str, dict], list[str]]:
     """Sections of the attacks that are run, and sentences about those that are not.
 
@@ -175,7 +175,7 @@ def chosen(
     return kept, left_out
 
 
-def named(wanted: str | Sequence[str] | Mapping, found: Brought) -> dict[str, dict]:
+def named(wanted: str | Sequence[str] | Mapping, found: Supplied) -> dict[str, dict]:
     """Sections of the attacks that a user names: of the standard set, any other attack with its
     defaults, or a mapping of sections as it is.
     """

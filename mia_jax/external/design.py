@@ -1,5 +1,5 @@
-"""The design of arrays that were brought: who may attack whom, and what the membership matrix would
-give away by itself.
+"""The design of arrays that were supplied: who may attack whom, and what the membership matrix
+would give away by itself.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def make(
     balance = balance or count_hints(member_MN, evaluated_MN, shadow_MM, unit_M, targets)
     supports, lacking = carried(member_MN, evaluated_MN, shadow_MM, targets, balance)
     design = _rows.checked(
-        name="brought",
+        name="supplied",
         member_MN=member_MN,
         evaluated_MN=evaluated_MN,
         shadow_MM=shadow_MM,

@@ -1,7 +1,7 @@
-"""Signals from answers that were brought: losses, predictions, probabilities or logits of every
+"""Signals from supplied answers: losses, predictions, probabilities or logits of every
 model, view and example.
 
-NumPy in float64, so that the digits of what was brought stay: the signals of the same names in this
+NumPy in float64, so that the supplied digits stay: the signals of the same names in this
 folder are measured in float32 inside a net.
 """
 
@@ -20,11 +20,11 @@ def make(
     MEASURES, and the logits.
 
     Squared errors summed over outputs for predictions, binary cross-entropy summed over labels
-    where an example has several (labels [N,C]). A loss that was brought stands in the place of the
-    one that the answers have; that one is then `from_answers`. ValueError unless probabilities are
+    where an example has several (labels [N,C]). A supplied loss replaces the one that follows from
+    the answers; the latter is then returned as `from_answers`. ValueError unless probabilities are
     some and labels fit them, and for values beyond float64.
     """
-    brought = {form: answers[form] for form in ("score", "loss") if form in answers}
+    supplied = {form: answers[form] for form in ("score", "loss") if form in answers}
     found = (
         of_predictions(answers["predictions"], labels, name=name)
         if "predictions" in answers
@@ -35,7 +35,7 @@ def make(
         logits = _log_probabilities(answers["probs"], several=labels.ndim == 2, name=name)
     if logits is not None:
         found = of_logits(logits, labels, name=name)
-    if "loss" in brought and "loss" in found:
+    if "loss" in supplied and "loss" in found:
         found["from_answers"] = found["loss"]
     for signal, value in found.items():
         if not np.isfinite(value).all():
@@ -43,7 +43,7 @@ def make(
                 f"{name}: numbers as large as {_largest(answers):.3g} give a {signal} beyond the "
                 "largest float64, 1.8e308; scale them."
             )
-    return found | brought
+    return found | supplied
 
 
 def _largest(answers: Mapping[str, np.ndarray]) -> float:
@@ -164,7 +164,7 @@ def _log_probabilities(probs: np.ndarray, *, several: bool, name: str) -> np.nda
     """
     if probs.shape[-1] == 1 and not several:
         raise ValueError(
-            f"{name}: probs has one column; for one probability p of class 1 an example bring "
+            f"{name}: probs has one column; for one probability p of class 1 an example pass "
             "np.concatenate([1 - p, p], -1)."
         )
     low, high = float(probs.min()), float(probs.max())
@@ -178,7 +178,7 @@ def _log_probabilities(probs: np.ndarray, *, several: bool, name: str) -> np.nda
         worst = np.unravel_index(int(np.abs(total - 1).argmax()), total.shape)
         raise ValueError(
             f"{name}: probs of an example must sum to 1; those of example {worst[-1]} sum to "
-            f"{total[worst]:.4g}. (Several labels an example: bring "
+            f"{total[worst]:.4g}. (Several labels an example: pass "
             "labels [N,C] of 0 and 1.)"
         )
     floor = min(

@@ -12,35 +12,35 @@ import numpy as np
 
 from mia_jax import registry
 from mia_jax.configuration.settings import TargetSettings
-from mia_jax.external import arrays as brought
+from mia_jax.external import arrays as supplied_arrays
 from mia_jax.query import black_box
 from mia_jax.threat_model import asked_signals
 from mia_jax.types import Attack, Design, Pool
 
 
 def check_given(attacks: Mapping[str, Attack], signal: Mapping) -> None:
-    """ValueError if an attack needs a signal that was not brought."""
+    """ValueError if an attack needs a signal that was not supplied."""
     for name, attack in attacks.items():
         lacking = sorted(asked_signals({name: attack}) - set(signal))
         if lacking:
             raise ValueError(
                 f"attack {name!r} needs the signals {', '.join(lacking)}; the arrays that were "
-                f"brought give {', '.join(sorted(signal))}."
+                f"supplied give {', '.join(sorted(signal))}."
             )
 
 
 def with_target(
     path: str, *, design: Design, pool: Pool, views: int
 ) -> tuple[Design, dict[str, np.ndarray]]:
-    """The design with the brought target as its last model and only target, and the target's
+    """The design with the supplied target as its last model and only target, and the target's
     signals [1,A,N..].
 
     The file's rows are the pool's rows in their order; `member` says which of them the target was
     trained on.
     """
-    arrays = brought.load(path)
+    arrays = supplied_arrays.load(path)
     arrays.setdefault("labels", pool.y)
-    found = brought.build(
+    found = supplied_arrays.build(
         {k: v for k, v in arrays.items() if not k.startswith("shadow_")}, name=path
     )
     if len(found.pool.y) != len(pool.y):
@@ -59,7 +59,7 @@ def with_target(
     count = next(iter(found.signal.values())).shape[1]
     if count != views:
         raise ValueError(
-            f"{path} has {count} views and config.query.views {views}; bring one answer for each "
+            f"{path} has {count} views and config.query.views {views}; pass one answer for each "
             "view."
         )
     return with_model(design, found.design.member_MN[0], path=path), dict(found.signal)
@@ -79,10 +79,14 @@ def with_black_box(target: TargetSettings, *, design: Design, pool: Pool) -> Des
             "rows "
             "the black box was trained on."
         )
-    arrays = brought.load(target.member)
+    arrays = supplied_arrays.load(target.member)
     shape, path = (len(pool.y),), target.member
-    evaluated_N = brought.truth(arrays, "evaluated", shape, path) if "evaluated" in arrays else None
-    return with_model(design, brought.truth(arrays, "member", shape, path), evaluated_N, path=path)
+    evaluated_N = (
+        supplied_arrays.truth(arrays, "evaluated", shape, path) if "evaluated" in arrays else None
+    )
+    return with_model(
+        design, supplied_arrays.truth(arrays, "member", shape, path), evaluated_N, path=path
+    )
 
 
 def check_labels_only(attacks: Mapping[str, Attack]) -> None:
@@ -108,7 +112,7 @@ def with_model(
         raise ValueError(
             f"{path}: {int((member_N & design.population_N).sum())} of the target's members are "
             "population rows. Set design.population=0 (and "
-            "design.name='bernoulli' where the number of rows is odd), or bring population_x and "
+            "design.name='bernoulli' where the number of rows is odd), or pass population_x and "
             "population_y with the data."
         )
     evaluated_N, models = (
@@ -120,14 +124,14 @@ def with_model(
     shadow_MM[models, :models] = True
     return dataclasses.replace(
         design,
-        name=f"{design.name} + brought target",
+        name=f"{design.name} + supplied target",
         member_MN=np.concatenate([design.member_MN, member_N[None]]),
         evaluated_MN=np.concatenate([design.evaluated_MN, evaluated_N[None]]),
         shadow_MM=shadow_MM,
         unit_M=np.append(design.unit_M, design.unit_M.max() + 1),
         targets=(models,),
         supports=frozenset(found_support(design)),
-        note=f"{design.note}; the target was brought",
+        note=f"{design.note}; the target was supplied",
         remake=None,
     )
 

@@ -42,7 +42,7 @@ def settings(
     knows} that knows no more than shadows do; `guesses` are k+/m = k-/m, the shares of the coins
     guessed IN and OUT; `delta` None is `promised`, the delta of the private training that is
     audited (DELTA without one). None audits the design `canaries` with the defaults. `arrays`: the
-    caller brought arrays and has no design to choose. ValueError without independent fair coins,
+    caller supplied arrays and has no design to choose. ValueError without independent fair coins,
     for unknown fields or attacks, and for attacks fitted on the target's own members.
     """
     if wanted is None:

@@ -138,7 +138,7 @@ def check(
     for name, listed in groups.items():
         rows = np.asarray(listed)
         if not rows.size or rows.ndim != 1 or rows.dtype.kind not in "iu":
-            remedy = " Of a mask bring np.flatnonzero(mask)." if rows.dtype.kind == "b" else ""
+            remedy = " Of a mask pass np.flatnonzero(mask)." if rows.dtype.kind == "b" else ""
             raise ValueError(
                 f"groups: {name!r} must be a list of row numbers and has shape {rows.shape}, dtype "
                 f"{rows.dtype}.{remedy}"
@@ -215,7 +215,7 @@ def _layers(term: str, records: Records) -> list[Layer]:
         field, what = NEEDS[need]
         if getattr(records, field) is None:
             raise ValueError(
-                f"slices: {term!r} needs {what}, and there is none; leave it out, or bring logits "
+                f"slices: {term!r} needs {what}, and there is none; leave it out, or pass logits "
                 "or probs with labels."
             )
     made = _maker(term)(records)

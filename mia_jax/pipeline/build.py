@@ -20,7 +20,7 @@ from mia_jax.configuration.settings import DataSettings, LearnerSettings, Settin
 from mia_jax.data import _canaries as canaries
 from mia_jax.data import _pool as pools
 from mia_jax.designs import _failed, _rows
-from mia_jax.external import arrays as brought
+from mia_jax.external import arrays as supplied_arrays
 from mia_jax.external import default_attacks
 from mia_jax.external import target as targets
 from mia_jax.learners import stopping
@@ -628,8 +628,8 @@ def build_supplied(config: Mapping, *, seed: int, arrays: Mapping | None = None)
       arrays: from memory; None: read from config.scores.
     """
     name = config["scores"] or "arrays"
-    taken = brought.load(name) if arrays is None else arrays
-    supplied = brought.build(taken, name=str(name), seed=seed)
+    taken = supplied_arrays.load(name) if arrays is None else arrays
+    supplied = supplied_arrays.build(taken, name=str(name), seed=seed)
     pool, design = supplied.pool, supplied.design
     report = settings.settings_of(config).report
     validate.check_epochs(report.epochs, {}, {}, target=True)
@@ -640,6 +640,8 @@ def build_supplied(config: Mapping, *, seed: int, arrays: Mapping | None = None)
         jobs.say(f"{name}: {note}")
     count = next(iter(supplied.signal.values())).shape[1]
     query = settings.defaults(settings.QuerySettings)
+    # the design and the model are called as in older versions: the names decide which folders an
+    # audit may continue
     config = dict(config) | dict(
         data=dict(name=str(name)),
         design=dict(name="brought"),

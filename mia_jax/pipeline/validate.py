@@ -350,7 +350,7 @@ def check_epochs(
     target: bool,
 ) -> None:
     """Raises ValueError if an attack of config.report.epochs reads what snapshots are not asked:
-    questions of its own, trajectories, brought answers.
+    questions of its own, trajectories, supplied answers.
     """
     if names and target:
         raise ValueError(
@@ -380,7 +380,7 @@ def check_defenses(attacks: Sequence[PlannedAttack], *, design: Design) -> None:
                 raise ValueError(
                     f"attack {name!r}: defense={defense!r} of the target alone needs targets that "
                     f"are nobody's shadows, and under the design {design.name!r} they are; set "
-                    "adaptive=True, or use the design blocks or disjoint, or bring a target."
+                    "adaptive=True, or use the design blocks or disjoint, or supply a target."
                 )
         elif planned.adaptive:
             raise ValueError(

@@ -182,7 +182,7 @@ def answering(name: str, *, folder: Path) -> Callable:
             ) from error
     if not Path(name).expanduser().exists():
         raise FileNotFoundError(
-            f"target.black_box={name!r} does not exist; bring an npz with x and label, or "
+            f"target.black_box={name!r} does not exist; supply an npz with x and label, or "
             "package.module.function."
         )
     arrays = files.read_npz(

@@ -479,17 +479,17 @@ def test_numbers_that_models_cannot_distinguish_are_refused(tmp_path):
         )
 
 
-def test_brought_rows_are_compared_in_their_own_digits():
-    from mia_jax.external import arrays as brought
+def test_supplied_rows_are_compared_in_their_own_digits():
+    from mia_jax.external import arrays as supplied_arrays
 
     ids = 100_100_037 + np.arange(200)
     for x in (ids[:, None], ids[:, None] / 3, np.stack([ids, ids], 1)):
-        pool = brought.build(dict(loss=np.arange(200.0), member=np.arange(200) % 2, x=x)).pool
+        pool = supplied_arrays.build(dict(loss=np.arange(200.0), member=np.arange(200) % 2, x=x)).pool
         assert _pool.duplicates(pool) == dict(rows=0, groups=0, label_conflicts=0)
     x = np.repeat(ids[:100], 2)[:, None]
     assert (
         _pool.duplicates(
-            brought.build(dict(loss=np.arange(200.0), member=np.arange(200) % 2, x=x)).pool
+            supplied_arrays.build(dict(loss=np.arange(200.0), member=np.arange(200) % 2, x=x)).pool
         )["rows"]
         == 200
     )

@@ -177,7 +177,7 @@ def test_a_config_names_them():
         ),
         (
             lambda: _canaries.insert(_canaries.insert(pool(), count=5), count=5),
-            "brings a column 'canary'",
+            "already has a column 'canary'",
         ),
     ],
 )

@@ -9,13 +9,15 @@ import pytest
 
 import mia_jax
 from mia_jax import threat_model
-from mia_jax.external import arrays as brought
+from mia_jax.external import arrays as supplied_arrays
 from tests.answered import QUICK, arrays
 
 
 def test_every_shadow_is_a_target_in_turn_without_its_twin():
     one = arrays(models=8)
-    found = brought.build({k: v for k, v in one.items() if k.startswith("shadow") or k == "labels"})
+    found = supplied_arrays.build(
+        {k: v for k, v in one.items() if k.startswith("shadow") or k == "labels"}
+    )
     assert found.design.targets == tuple(range(8)) and found.design.unit_M.tolist() == [
         0,
         0,
@@ -31,7 +33,7 @@ def test_every_shadow_is_a_target_in_turn_without_its_twin():
         and found.design.shadow_MM[0, 2:].all()
         and "twin" in found.said[0]
     )
-    given = brought.build(
+    given = supplied_arrays.build(
         dict(
             {
                 k: v
@@ -52,7 +54,7 @@ def fixed_counts(models=8, examples=400, seed=0):
 
 
 def test_fixed_counts_leak_nothing_and_are_told():
-    found = brought.build(fixed_counts())
+    found = supplied_arrays.build(fixed_counts())
     assert found.design.balance and "same number" in found.said[0]
     fleet = threat_model.FleetSignals(design=found.design, signal=found.signal, num_classes=0)
     for t in range(8):
@@ -83,7 +85,7 @@ def test_nearly_fixed_counts_are_hidden_as_well_and_honest_coins_are_left_alone(
     given["shadow_member"][:, :20] = (
         np.random.default_rng(1).random((8, 20)).argsort(0) < np.arange(20) % 3 + 3
     )
-    assert brought.build(given).design.balance
+    assert supplied_arrays.build(given).design.balance
     given["shadow_member"][:, 0] = (
         # an example without OUT shadows has none to spare: nothing is hidden, and the report says
         # what counts tell
@@ -91,11 +93,12 @@ def test_nearly_fixed_counts_are_hidden_as_well_and_honest_coins_are_left_alone(
     )
     found = mia_jax.audit(given, attacks="lira", **QUICK)
     assert (
-        not brought.build(given).design.balance
+        not supplied_arrays.build(given).design.balance
         and "the number of shadows that trained on a record tells who is a member" in found.markdown
     )
     assert not any(
-        brought.build(dict(loss=np.zeros(200), **coins(seed))).design.balance for seed in range(30)
+        supplied_arrays.build(dict(loss=np.zeros(200), **coins(seed))).design.balance
+        for seed in range(30)
     )
 
 
@@ -113,14 +116,14 @@ def test_the_official_layout_is_read(tmp_path):
         np.save(folder.parent / "keep.npy", one["shadow_member"][m])
         np.save(folder / "0000000100.npy", np.stack([one["shadow_logits"][m]] * 2, 1)[:, None])
     with pytest.raises(FileNotFoundError, match=r"y_train\.npy"):
-        brought.load(tmp_path)
+        supplied_arrays.load(tmp_path)
     np.save(tmp_path / "y_train.npy", one["labels"])
-    found = brought.build(brought.load(tmp_path))
+    found = supplied_arrays.build(supplied_arrays.load(tmp_path))
     assert found.signal["loss"].shape == (8, 2, 120)
     np.testing.assert_array_equal(found.design.member_MN, one["shadow_member"])
     np.testing.assert_allclose(found.signal["logits"][:, 1], one["shadow_logits"], rtol=1e-6)
     np.save(tmp_path / "experiment-0_8" / "logits" / "0000000200.npy", np.zeros((120, 4)))
-    assert brought.load(tmp_path)["shadow_logits"].shape == (
+    assert supplied_arrays.load(tmp_path)["shadow_logits"].shape == (
         8,
         2,
         120,
@@ -128,11 +131,11 @@ def test_the_official_layout_is_read(tmp_path):
     )  # the last step that all have
     for m in range(1, 8):
         np.save(tmp_path / f"experiment-{m}_8" / "logits" / "0000000200.npy", np.full((120, 4), m))
-    assert brought.load(tmp_path)["shadow_logits"][:, 0, 0].tolist() == list(range(8))
+    assert supplied_arrays.load(tmp_path)["shadow_logits"][:, 0, 0].tolist() == list(range(8))
     (tmp_path / "experiment-0_8" / "logits" / "0000000100.npy").unlink()
     (tmp_path / "experiment-0_8" / "logits" / "0000000200.npy").unlink()
     with pytest.raises(ValueError, match=r"all models must share a file logits/<step>\.npy"):
-        brought.load(tmp_path)
+        supplied_arrays.load(tmp_path)
 
 
 HALF, BIT = np.arange(5) % 2, np.arange(20) % 2
@@ -149,7 +152,7 @@ BAD = [
     (dict(LOSS, member=np.zeros(4)), r"member has shape \(4,\); expected \[N\] = \(5,\)\.$"),
     (
         dict(LOSS, member=np.array([1, 3])),
-        r"expected \[N\] = \(5,\). Row numbers\? Bring np.isin\(np.arange\(5\), member\)",
+        r"expected \[N\] = \(5,\). Row numbers\? Pass np.isin\(np.arange\(5\), member\)",
     ),
     (dict(LOSS, member=np.full(5, 2)), r"must hold 0 and 1 only .* it holds \[2\]"),
     (dict(LOSS, member=np.array(["in", "out", "in", "in", "in"])), "must hold 0 and 1 only"),
@@ -224,7 +227,7 @@ BAD = [
             labels=np.zeros(5, int),
             shadow_member=np.eye(2, 5),
         ),
-        "must bring the same forms",
+        "must have the same forms",
     ),
     (
         dict(
@@ -268,7 +271,7 @@ BAD = [
 @pytest.mark.parametrize("given, message", BAD, ids=range(len(BAD)))
 def test_bad_arrays_name_the_key_and_both_shapes(given, message):
     with pytest.raises(ValueError, match=message):
-        brought.build(given)
+        supplied_arrays.build(given)
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path):
@@ -278,14 +281,14 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
         match=r"one\.npy cannot be read as an \.npz .* single array \(np\.save\), not an archive "
         r"\(np\.savez\)",
     ):
-        brought.load(tmp_path / "one.npy")
+        supplied_arrays.load(tmp_path / "one.npy")
     (tmp_path / "text.npz").write_text("score")
     with pytest.raises(ValueError, match=r"text\.npz cannot be read as an \.npz of plain arrays"):
-        brought.load(tmp_path / "text.npz")
+        supplied_arrays.load(tmp_path / "text.npz")
     with pytest.raises(
-        FileNotFoundError, match=r"no\.npz does not exist; bring an npz file or a folder"
+        FileNotFoundError, match=r"no\.npz does not exist; supply an npz file or a folder"
     ):
-        brought.load(tmp_path / "no.npz")
+        supplied_arrays.load(tmp_path / "no.npz")
 
 
 def test_population_rows_go_behind_on_their_own_axis_and_are_members_of_nothing():
@@ -301,7 +304,7 @@ def test_population_rows_go_behind_on_their_own_axis_and_are_members_of_nothing(
     more = dict(
         population_shadow_logits=rng.normal(size=(3, 4, 2, 4)), population_labels=np.array([3, 0])
     )
-    found = brought.build(given | more)
+    found = supplied_arrays.build(given | more)
     assert (
         found.signal["logits"].shape == (3, 4, 6, 4)
         and found.design.population_N.tolist() == [False] * 4 + [True] * 2
@@ -314,7 +317,7 @@ def test_population_rows_go_behind_on_their_own_axis_and_are_members_of_nothing(
         and not found.design.evaluated_MN[:, 4:].any()
         and found.pool.y.tolist() == [0, 1, 2, 3, 3, 0]
     )
-    losses = brought.build(
+    losses = supplied_arrays.build(
         dict(
             shadow_loss=np.zeros((3, 4)),
             shadow_member=given["shadow_member"],
@@ -325,11 +328,11 @@ def test_population_rows_go_behind_on_their_own_axis_and_are_members_of_nothing(
 
 
 def test_negative_losses_are_told():
-    told = brought.build(dict(LOSS, loss=-np.arange(5.0))).said
+    told = supplied_arrays.build(dict(LOSS, loss=-np.arange(5.0))).said
     assert told == (
-        "4 losses are negative. A loss is lower on members; of log-likelihoods bring the negative.",
+        "4 losses are negative. A loss is lower on members; of log-likelihoods pass the negative.",
     )
-    assert brought.build(LOSS).said == ()
+    assert supplied_arrays.build(LOSS).said == ()
 
 
 def complementary(seed=0, models=6):
@@ -343,7 +346,7 @@ def test_the_targets_twin_and_the_target_itself_are_not_used_against_it():
     every member.
     """
     member = complementary()
-    found = brought.build(
+    found = supplied_arrays.build(
         dict(
             loss=np.zeros(20), member=member[2], shadow_loss=np.zeros((6, 20)), shadow_member=member
         )
@@ -355,7 +358,7 @@ def test_the_targets_twin_and_the_target_itself_are_not_used_against_it():
     )
     assert any(s.startswith("Shadow 2 trained on exactly the target's members") for s in found.said)
     rest = member[[0, 1, 2, 4, 5]]  # the copy without its twin
-    found_copy = brought.build(
+    found_copy = supplied_arrays.build(
         dict(loss=np.zeros(20), member=member[2], shadow_loss=np.zeros((5, 20)), shadow_member=rest)
     )
     assert found_copy.design.shadow_MM[0].tolist() == [False, True, True, False, True, True]
@@ -367,7 +370,8 @@ def test_the_targets_twin_and_the_target_itself_are_not_used_against_it():
         pair=[0, 0, 1, 1, 2, 2],
     )
     assert (
-        brought.build(with_pairs).design.shadow_MM[0].tolist() == found.design.shadow_MM[0].tolist()
+        supplied_arrays.build(with_pairs).design.shadow_MM[0].tolist()
+        == found.design.shadow_MM[0].tolist()
     )
 
 
@@ -394,7 +398,7 @@ def test_the_targets_twin_and_the_target_itself_are_not_used_against_it():
 )
 def test_what_the_shadows_cannot_give_is_known_and_said(shadow_member, lacking, note):
     """Member all true, member all false, one pair, and only the target itself and its twin."""
-    found = brought.build(
+    found = supplied_arrays.build(
         dict(
             loss=np.zeros(20),
             member=BIT,

@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 import mia_jax
 from mia_jax.data import npz
-from mia_jax.external import arrays as brought
+from mia_jax.external import arrays as supplied_arrays
 from tests.answered import QUICK, arrays
 
 RNG = np.random.default_rng(0)
@@ -71,11 +71,11 @@ REFUSED = [
     ),
     (
         lambda: mia_jax.audit(GIVEN, attacks="lira"),
-        "needs shadow models that trained on some of the scored examples .* Bring shadow_<key>",
+        "needs shadow models that trained on some of the scored examples .* Pass shadow_<key>",
     ),
     (
         lambda: mia_jax.audit(arrays(examples=40), attacks="rmia"),
-        "needs population rows that no model trained on, and there are none: bring",
+        "needs population rows that no model trained on, and there are none: pass",
     ),
 ]
 
@@ -141,7 +141,7 @@ def test_a_home_folder_is_one_everywhere(tmp_path, monkeypatch):
     )
     (tmp_path / "lira" / "experiment-0" / "logits").mkdir(parents=True)
     with pytest.raises(FileNotFoundError, match=f"{tmp_path}/lira needs y_train.npy"):
-        brought.load("~/lira")
+        supplied_arrays.load("~/lira")
 
 
 def test_the_last_step_is_the_largest_number_and_models_come_in_the_order_of_theirs(tmp_path):
@@ -152,7 +152,7 @@ def test_the_last_step_is_the_largest_number_and_models_come_in_the_order_of_the
         for step in (9, 90, 100):
             np.save(folder / f"{step}.npy", np.full((6, 3), 1000 * m + step))
     np.save(tmp_path / "y_train.npy", np.zeros(6))
-    assert brought.load(tmp_path)["shadow_logits"][:, 0, 0].tolist() == [
+    assert supplied_arrays.load(tmp_path)["shadow_logits"][:, 0, 0].tolist() == [
         1000 * m + 100 for m in range(11)
     ]
     np.save(tmp_path / "experiment-3" / "logits" / "100.npy", np.zeros((6, 2)))
@@ -161,14 +161,14 @@ def test_the_last_step_is_the_largest_number_and_models_come_in_the_order_of_the
         match=r"logits/100\.npy of experiment-0 has shape \(6, 3\) and that of experiment-3 \(6, "
         r"2\); they must agree",
     ):
-        brought.load(tmp_path)
+        supplied_arrays.load(tmp_path)
     np.save(
         tmp_path / "experiment-3" / "logits" / "100.npy", np.array([{}], object), allow_pickle=True
     )
     with pytest.raises(
         ValueError, match=r"100\.npy cannot be read as one array .*pickles.*, which are never read"
     ):
-        brought.load(tmp_path)
+        supplied_arrays.load(tmp_path)
 
 
 # --------------------------------------------------------------------------------

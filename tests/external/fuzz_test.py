@@ -14,9 +14,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 import mia_jax
-from mia_jax.external import arrays as brought
+from mia_jax.external import arrays as supplied_arrays
 
-RAW = (  # words of NumPy, SciPy, Python and JSON that tell a user nothing about what was brought
+RAW = (  # words of NumPy, SciPy, Python and JSON that tell a user nothing about what was supplied
     r"inhomogeneous|broadcast|out of bounds|truth value|could not convert|unsupported operand|not "
     r"supported between|object is not|has no attribute"
     r"|not subscriptable|JSON|allow_pickle|invalid literal|zero-size array|division by zero|cannot "
@@ -128,7 +128,7 @@ def arrays(rng):
 
 def sensible(found, given):
     """Every number of the table is finite or null, shares lie in [0, 1], and the plain attack has
-    the AUC of the numbers that were brought.
+    the AUC of the numbers that were supplied.
     """
     for row in found.table:
         for field in ("value", "low", "high"):
@@ -249,9 +249,9 @@ def test_random_files_end_in_arrays_or_in_a_sentence_and_touch_nothing_else(tmp_
         path = folder / "mine.npz"
         path.unlink(missing_ok=True)
         files(np.random.default_rng([23, i]), path)
-        found = attempt(lambda path=path: brought.load(path), i)
+        found = attempt(lambda path=path: supplied_arrays.load(path), i)
         if found is not None:
-            attempt(lambda found=found: brought.build(found), i)
+            attempt(lambda found=found: supplied_arrays.build(found), i)
     assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == [
         "mine.npz"
     ] and time.monotonic() - started < 60

@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 import mia_jax
 from mia_jax.data import _arrays as given
-from mia_jax.external import arrays as brought
+from mia_jax.external import arrays as supplied_arrays
 from tests import toys
 from tests.answered import QUICK, arrays
 
@@ -33,7 +33,7 @@ SCORES = {  # numbers that float32 would make equal, or infinite
 @pytest.mark.parametrize("name", SCORES)
 @pytest.mark.parametrize("form, sign", [("score", 1), ("loss", -1)])
 def test_no_digit_of_a_score_or_loss_is_lost(name, form, sign):
-    """The AUC of what was brought is scikit-learn's AUC of the same float64 numbers, to the last
+    """The AUC of what was supplied is scikit-learn's AUC of the same float64 numbers, to the last
     tie, and so is that of what an attack reads.
     """
     value = sign * SCORES[name].astype(np.float64) if sign < 0 else SCORES[name]
@@ -84,7 +84,7 @@ def test_probabilities_near_one_keep_their_digits():
         "threshold_hinge",
     ):
         assert found.value(attack, "auc") == pytest.approx(want, abs=2e-3), attack
-    signal = brought.build(
+    signal = supplied_arrays.build(
         dict(
             logits=np.stack([0 * NORMAL, -np.log(rest)], 1), labels=np.ones(400, int), member=MEMBER
         )
@@ -93,12 +93,12 @@ def test_probabilities_near_one_keep_their_digits():
     np.testing.assert_allclose(signal["rescaled_logit"][0, 0], -np.log(rest), rtol=1e-14)
 
 
-def test_signals_of_brought_logits_are_those_of_a_nets_logits():
+def test_signals_of_supplied_logits_are_those_of_a_nets_logits():
     """The float64 formulas equal the signals of the same names, which nets are asked in float32."""
     from mia_jax import registry
 
     logits, y = np.random.default_rng(0).normal(size=(200, 5)) * 4, np.arange(200) % 5
-    signal = brought.build(dict(logits=logits, labels=y, member=np.arange(200) % 2)).signal
+    signal = supplied_arrays.build(dict(logits=logits, labels=y, member=np.arange(200) % 2)).signal
     for name in (
         "loss",
         "confidence",
@@ -116,7 +116,7 @@ def test_signals_of_brought_logits_are_those_of_a_nets_logits():
 
 def test_real_labels_keep_their_digits():
     y = 1e9 + np.random.default_rng(0).normal(size=200)
-    found = brought.build(dict(predictions=y + 0.25, labels=y, member=np.arange(200) % 2))
+    found = supplied_arrays.build(dict(predictions=y + 0.25, labels=y, member=np.arange(200) % 2))
     np.testing.assert_allclose(found.signal["loss"][0, 0], 0.0625, rtol=1e-5)
     assert found.pool.y.dtype == np.float64
 
@@ -165,7 +165,7 @@ TAKEN = {
 @pytest.mark.parametrize("kind", TAKEN)
 def test_numbers_in_any_container_are_taken(kind):
     value = TAKEN[kind](LOGITS["logits"])
-    found = brought.build(dict(LOGITS, logits=value)).signal["loss"]
+    found = supplied_arrays.build(dict(LOGITS, logits=value)).signal["loss"]
     z = (
         LOGITS["logits"]
         if isinstance(value, Tensor | np.ma.MaskedArray)
@@ -194,13 +194,17 @@ def test_one_logit_of_two_classes_is_the_logit_of_class_1():
             member=member[0],
             shadow_member=member[1:],
         )
-        np.testing.assert_allclose(brought.build(given).signal["loss"][:, 0], want, rtol=1e-12)
-        assert brought.build(given | more).signal["loss"].shape == (3, 1, 207)
+        np.testing.assert_allclose(
+            supplied_arrays.build(given).signal["loss"][:, 0], want, rtol=1e-12
+        )
+        assert supplied_arrays.build(given | more).signal["loss"].shape == (3, 1, 207)
     with pytest.raises(
         ValueError,
         match="logits has one column, the logit of class 1 of two, so labels must hold 0 and 1",
     ):
-        brought.build(dict(logits=z[0][:, None], labels=np.arange(200) % 3, member=member[0]))
+        supplied_arrays.build(
+            dict(logits=z[0][:, None], labels=np.arange(200) % 3, member=member[0])
+        )
 
 
 CYCLE: list = [1.0, 2.0]
@@ -221,7 +225,7 @@ REFUSED = [
     ),
     (
         dict(LOSS, loss=OnDevice()),
-        r"loss cannot be read as an array. Of a tensor bring \.detach\(\)\.cpu\(\)\.numpy\(\)",
+        r"loss cannot be read as an array. Of a tensor pass \.detach\(\)\.cpu\(\)\.numpy\(\)",
     ),
     (dict(LOSS, loss=CYCLE), "loss (cannot be read as an array|must be)"),
     (
@@ -239,7 +243,7 @@ REFUSED = [
     ),
     (
         dict(LOSS, loss=np.arange(6) * 1j),
-        "loss must be numbers; its dtype is complex128. Bring the real part",
+        "loss must be numbers; its dtype is complex128. Pass the real part",
     ),
     (
         dict(LOSS, loss=np.zeros(6, "V2")),
@@ -265,11 +269,11 @@ REFUSED = [
     (dict(LOSS, labels="cat"), "labels is a str and must be an array or a list of numbers: 'cat'"),
     (dict(LOSS, labels={"a": 1}), "labels is a dict"),
     (dict(LOSS, labels=iter([1, 2])), "labels is a list_iterator"),
-    (dict(LOSS, labels=np.array([b"a"] * 6)), "labels are |S1; bring class numbers"),
+    (dict(LOSS, labels=np.array([b"a"] * 6)), "labels are |S1; pass class numbers"),
     (dict(LOSS, labels=np.array([0, 1, 2, 3, 4, 2**40])), "label 1099511627776 is no class number"),
     (
         dict(LOSS, x=np.array([["a"]] * 6)),
-        "x must be numbers; its dtype is <U1. Encode words as numbers, or bring them as "
+        "x must be numbers; its dtype is <U1. Encode words as numbers, or pass them as "
         "column_<name>",
     ),
     (dict(LOSS, member=None), "member is a NoneType and must be an array"),
@@ -295,7 +299,7 @@ REFUSED = [
     ),
     (
         dict(LOGITS, probs=np.full((200, 4), 0.25)),
-        "probs and logits are both given, and both say what the model answers; bring one of them",
+        "probs and logits are both given, and both say what the model answers; pass one of them",
     ),
     (dict(LOGITS, predictions=np.zeros(200)), "logits and predictions are both given"),
     (
@@ -333,10 +337,10 @@ def test_a_loss_that_is_the_answers_own_may_stand_beside_them():
     z = LOGITS["logits"]
     loss = np.logaddexp.reduce(z, 1) - z[np.arange(200), LOGITS["labels"]]
     np.testing.assert_array_equal(
-        brought.build(dict(LOGITS, loss=loss.astype(np.float32))).signal["loss"][0, 0],
+        supplied_arrays.build(dict(LOGITS, loss=loss.astype(np.float32))).signal["loss"][0, 0],
         loss.astype(np.float32),
     )
-    assert "from_answers" not in brought.build(dict(LOGITS, loss=loss)).signal
+    assert "from_answers" not in supplied_arrays.build(dict(LOGITS, loss=loss)).signal
 
 
 DAYS = np.arange(6).astype("datetime64[D]")
@@ -409,7 +413,7 @@ def test_names_of_attacks_may_come_from_an_array():
 
 
 def test_large_losses_and_places_are_told_in_the_users_axes():
-    """Losses near 1e39 are no infinity; a NaN is located as in the array that was brought."""
+    """Losses near 1e39 are no infinity; a NaN is located as in the array that was supplied."""
     member = np.random.default_rng(0).random((4, 60)) < 0.5
     loss = 1e39 * (1 + np.random.default_rng(1).random((4, 60)))
     found = mia_jax.audit(

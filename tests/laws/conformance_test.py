@@ -12,7 +12,7 @@ import pytest
 
 from mia_jax import registry, threat_model
 from mia_jax.designs import bernoulli, blocks, canaries, disjoint, folds, halves, holdout, two_way
-from mia_jax.external import design as _brought
+from mia_jax.external import design as supplied_design
 from mia_jax.query import interactive
 from mia_jax.threat_model import FleetSignals
 from mia_jax.types import ACCESS, classification
@@ -63,15 +63,15 @@ CASES = [(name, {}) for name in ATTACKS] + [
 ]
 
 
-def brought(member_MN, target=False):
-    """The design of a membership matrix that a user brings, with 20 population rows; a target has
+def supplied(member_MN, target=False):
+    """The design of a membership matrix that a user supplies, with 20 population rows; a target has
     its twin and itself among the shadows.
     """
     population_N = np.arange(120) >= 100
     member_MN = member_MN & ~population_N
     if target:
         member_MN[2:4] = member_MN[0], ~member_MN[0] & ~population_N
-    return _brought.make(member_MN, population_N, target=target, shadows=True)[0]
+    return supplied_design.make(member_MN, population_N, target=target, shadows=True)[0]
 
 
 SMALL = dict(  # designs of 120 rows
@@ -84,8 +84,8 @@ SMALL = dict(  # designs of 120 rows
     two_way=lambda: two_way.make(num_examples=120, seed=0, drawn=True),
     folds=lambda: folds.make(num_examples=120, seed=0),
     holdout=lambda: holdout.make(num_examples=120, seed=0, drawn=True),
-    brought_fixed_counts=lambda: brought(np.random.default_rng(0).random((8, 120)).argsort(0) < 4),
-    brought_target=lambda: brought(np.random.default_rng(0).random((7, 120)) < 0.5, target=True),
+    supplied_fixed_counts=lambda: supplied(np.random.default_rng(0).random((8, 120)).argsort(0) < 4),
+    supplied_target=lambda: supplied(np.random.default_rng(0).random((7, 120)) < 0.5, target=True),
 )
 attack_case = pytest.mark.parametrize(
     "name, fields", CASES, ids=[f"{n}{'-'.join(['', *map(str, f.values())])}" for n, f in CASES]
@@ -146,7 +146,7 @@ def test_equal_answers_of_all_models_about_all_rows_are_a_coin_flip(name, fields
     it.
     """
     attack = registry.make("attacks", name, fields)
-    for design in (SMALL["bernoulli"], SMALL["canaries"], SMALL["brought_target"]):
+    for design in (SMALL["bernoulli"], SMALL["canaries"], SMALL["supplied_target"]):
         fleet = planted.fleet(design(), *planted.signal_names(attack), mu=0.0, seed=3)
         if fleet.refuse(attack, name):
             continue
@@ -334,7 +334,7 @@ def test_garbage_outside_the_threat_model_does_not_change_a_bit(name, fields, de
 )
 @pytest.mark.parametrize("name", ["lira", "offset", "reference", "multi_signal"])
 def test_garbage_does_not_change_a_bit_of_scores_of_float64_signals(name, fields):
-    """Signals that were brought keep float64 and are centered first: on what the attacker of this
+    """Signals that were supplied keep float64 and are centered first: on what the attacker of this
     target sees, nothing else.
     """
     if set(fields) - set(registry.keywords("attacks", name)):

@@ -161,7 +161,7 @@ def test_what_cannot_be_repeated_is_refused(case):
         build.build({k: v for k, v in config(**fields).to_dict().items() if k != "seed"}, seed=0)
 
 
-def test_brought_answers_have_no_epochs(tmp_path):
+def test_supplied_answers_have_no_epochs(tmp_path):
     np.savez(tmp_path / "mine.npz", loss=np.arange(20.0), member=np.arange(20) < 10)
     with pytest.raises(ValueError, match="no epochs"):
         pipeline_run.run(

@@ -316,7 +316,7 @@ def test_workdirs_of_older_versions_keep_their_records_in_json_files(tmp_path):
             inputs.check(store, {"a": ["loss"]}, **common)
 
 
-def brought_table(path, shift):
+def supplied_table(path, shift):
     """200 rows whose first half differs from the second by `shift`, with columns."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(200, 5)).astype(np.float32) + shift * (np.arange(200) < 100)[:, None]
@@ -327,7 +327,7 @@ def brought_table(path, shift):
 @pytest.mark.parametrize("shift", [0.0, 1.0])
 def test_blind_baseline_runs_where_rows_are_split_by_order(shift, tmp_path):
     data, attacks = (
-        brought_table(tmp_path / "t.npz", shift),
+        supplied_table(tmp_path / "t.npz", shift),
         dict(threshold_loss=ATTACKS["threshold_loss"]),
     )
     report, text = run(
@@ -371,7 +371,7 @@ def test_slices_that_do_not_exist_are_refused_before_training(settings, message,
     assert not (tmp_path / "w").exists()
 
 
-def test_arrays_that_were_brought_are_sliced_and_checked():
+def test_arrays_that_were_supplied_are_sliced_and_checked():
     rng = np.random.default_rng(0)
     member = rng.random((17, 200)) < 0.5
     member[2::2] = ~member[1::2]

@@ -456,7 +456,7 @@ def test_a_violated_claim_is_the_first_word():
 
 # --------------------------------------------------------------------------------
 # whole audits
-def brought(models=8, examples=300, gain=1.0, shift=0.0, target=False, seed=0):
+def supplied(models=8, examples=300, gain=1.0, shift=0.0, target=False, seed=0):
     """Losses of complementary models of which one signal leaks; with a target, examples whose
     members differ by `shift`.
     """
@@ -473,7 +473,7 @@ def brought(models=8, examples=300, gain=1.0, shift=0.0, target=False, seed=0):
 
 
 def test_ranking_headline_slices_records_and_figures_are_of_the_same_attack(tmp_path):
-    given = brought(models=16, gain=2.0) | dict(column_site=np.arange(300) % 2)
+    given = supplied(models=16, gain=2.0) | dict(column_site=np.arange(300) % 2)
     found = mia_jax.audit(
         given,
         attacks=("gap_", "lira", "threshold_loss", "offset")[1:],
@@ -505,7 +505,7 @@ def test_ranking_headline_slices_records_and_figures_are_of_the_same_attack(tmp_
 
 
 def test_members_from_another_source_withhold_the_verdict_of_an_audit():
-    found = mia_jax.audit(brought(target=True, shift=2.0), attacks=("threshold_loss",), draws=60)
+    found = mia_jax.audit(supplied(target=True, shift=2.0), attacks=("threshold_loss",), draws=60)
     first = found.summary().splitlines()[0]
     assert (
         first.startswith("VERDICT WITHHELD, check failed: blind baseline")
@@ -514,7 +514,7 @@ def test_members_from_another_source_withhold_the_verdict_of_an_audit():
     assert found.markdown.index("Check failed: blind baseline") < found.markdown.index(
         "## What was attacked"
     )
-    fine = mia_jax.audit(brought(target=True), attacks=("threshold_loss",), draws=60)
+    fine = mia_jax.audit(supplied(target=True), attacks=("threshold_loss",), draws=60)
     assert fine.summary().startswith("LEAK SHOWN") and "Check failed" not in fine.markdown
 
 
@@ -522,7 +522,7 @@ def test_records_are_always_in_a_file_and_listed_only_where_they_stand_out(tmp_p
     """One target: no list, and how to get it; too few: one sentence; many: a list of significant
     ones. records.csv has every scored record.
     """
-    one = mia_jax.audit(brought(target=True), attacks=("threshold_loss",), draws=60)
+    one = mia_jax.audit(supplied(target=True), attacks=("threshold_loss",), draws=60)
     assert (
         "give the shadow models' arrays without the target's" in one.markdown
         and "| record |" not in one.markdown
@@ -534,7 +534,7 @@ def test_records_are_always_in_a_file_and_listed_only_where_they_stand_out(tmp_p
         and [line["record"] for line in lines] == [*map(str, range(300))]
     )
     few = mia_jax.audit(
-        brought(models=16, gain=0.0) | dict(column_id=[f"p{n}" for n in range(300)]),
+        supplied(models=16, gain=0.0) | dict(column_id=[f"p{n}" for n in range(300)]),
         attacks=("lira_shrunk",),
         draws=60,
     )
@@ -560,7 +560,7 @@ def test_records_are_always_in_a_file_and_listed_only_where_they_stand_out(tmp_p
     assert mia_jax.Results.load(tmp_path / "saved").records == few.records
     assert "records.npz" not in few.markdown + one.markdown
     many = mia_jax.audit(
-        brought(models=64, gain=3.0, examples=40), attacks=("threshold_loss",), draws=60
+        supplied(models=64, gain=3.0, examples=40), attacks=("threshold_loss",), draws=60
     )
     flags = [line["flag"] for line in csv.DictReader(io.StringIO(many.records))]
     assert (
@@ -575,12 +575,12 @@ def test_a_record_attack_that_was_asked_for_and_cannot_be_had_says_so():
     """
     with pytest.raises(ValueError, match=r"records='lira' is not one of \['threshold_loss'\]"):
         mia_jax.audit(
-            brought(),
+            supplied(),
             attacks=("threshold_loss",),
             draws=60,
             report=dict(records=("lira", "threshold_loss")),
         )
-    one = {k: v for k, v in brought(target=True).items() if not k.startswith("shadow")}
+    one = {k: v for k, v in supplied(target=True).items() if not k.startswith("shadow")}
     found = mia_jax.audit(
         one,
         attacks=("attack_model_target",),
