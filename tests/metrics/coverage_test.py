@@ -106,28 +106,27 @@ def test_targets_without_a_value_are_left_out_and_twins_are_one_unit():
     )
 
 
-LEAST, MOST, WIDEST = 0.865, 0.99, 2.0
-# Every interval should cover .92 to .99 of fleets. At a true coverage of .92, 3 in 1,000 shares of
-# 200 simulations are below .865, and there are 459
-# intervals here. The mean over the intervals of a case has less noise: .92 is its limit. The upper
-# limit allows for no chance: at a true coverage of
-# .97, 2 in 100 shares are above .99.
+LEAST = 0.885  # share of the fleets that an interval covers
+FEWEST, MOST = 0.92, 0.99  # mean share over the intervals of a case
+ALWAYS = 0.2  # share of the intervals of a case that cover all fleets
+WIDEST, WIDEST_DIFFERENCE = 2.0, 2.3  # times the width of an interval of known variance
+# Every interval should cover .92 to .99 of fleets. At a true coverage of .92, 3 in 100 shares of
+# 200 fleets are below LEAST; at one of .99, 40 in 100 are above .99 and 13 in 100 are 1, so no
+# share of one interval is too high: above, the mean over a case and ALWAYS are the limits. Student's
+# t with the 3 degrees of freedom of 5 units costs a width of 1.6 alone.
 
 
-def limits(name: str, row: dict) -> tuple[float, float, float]:
-    """(least coverage, most coverage, greatest width in that of an interval of known variance) of
-    an interval in 200 simulations.
+def exact(name: str, row: dict) -> bool:
+    """Says whether an interval cannot be narrower, and may cover always.
 
-    Two kinds of interval cannot be narrower. For one target: its rates have exact intervals, which
-    cover more for whole numbers, and the box of its TPR with few false positives adds two of them.
-    With one false positive per target: the step rule's mean TPR is that at almost twice the FPR,
-    and the interval reaches from what it would be at the FPR to that value.
+    For one target: its rates have exact intervals, which cover more for whole numbers, and the box
+    of its TPR with few false positives adds two of them. With one false positive per target: the
+    step rule's mean TPR is that at almost twice the FPR, and the interval reaches from what it
+    would be at the FPR to that value.
     """
     case = coverage.CASES[name]
-    one_false = (
-        row["metric"] == "tpr@0.01" and row["target"] is None and case.records // 2 * 0.01 <= 1
-    )
-    return LEAST, 1.0 if case.one or one_false else MOST, 3.0 if case.one else WIDEST
+    few = case.records // 2 * 0.01 <= 1
+    return case.one or (few and row["metric"] == "tpr@0.01" and row["target"] is None)
 
 
 @pytest.mark.slow
@@ -136,10 +135,14 @@ def limits(name: str, row: dict) -> tuple[float, float, float]:
 def test_every_interval_covers_in_200_simulations(name):
     rows = coverage.simulate(coverage.CASES[name], repeats=200)
     for row in rows:
-        least, most, widest = limits(name, row)
-        assert least <= row["cover"] <= most, row
-        assert row["needed"] < widest, row
-    assert 0.92 <= np.mean([row["cover"] for row in rows])
+        assert LEAST <= row["cover"], row
+        widest = WIDEST_DIFFERENCE if " - " in row["attack"] else WIDEST
+        assert row["needed"] < (3.0 if coverage.CASES[name].one else widest), row
+    assert np.mean([row["cover"] for row in rows]) >= FEWEST
+    rest = [row["cover"] for row in rows if not exact(name, row)]
+    if rest:
+        assert np.mean(rest) <= MOST
+        assert np.mean(np.array(rest) == 1.0) <= ALWAYS
 
 
 def test_the_table_is_made_once_and_read_back(tmp_path, capsys, monkeypatch):
