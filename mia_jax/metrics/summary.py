@@ -22,7 +22,7 @@ from mia_jax.metrics import (
 )
 from mia_jax.metrics.components import Error, Left, Parts
 from mia_jax.metrics.outcomes import Counts, Outcome
-from mia_jax.metrics.study import TargetCounts
+from mia_jax.metrics.study import Study, TargetCounts, result_row
 
 FPRS = (0.001, 0.01, 0.1)
 OPTIMISTIC = ("advantage_optimistic", "oracle_threshold")
@@ -35,22 +35,19 @@ BRIEF = (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Study:
-    """What all attacks share; `own` are each target's stratified draws [N,R], empty when there are
-    too many targets for intervals of their own.
+class Weighted(Study):
+    """Holds a study with what the rows of single targets and of their means need.
 
-    `weight_2TR` are the weights of members and non-members under the draws.
+    Attributes:
+        targets: the numbers of the T audited models.
+        stratified: each target's stratified draws [N,R]; empty when there are too many targets for
+            each to get its own intervals.
+        weight_2TR: the weights of members and non-members under the draws; empty for one target.
     """
 
-    member_TN: np.ndarray
-    evaluated_TN: np.ndarray
     targets: tuple[int, ...]
-    draws: bootstrap.Draws
-    own: tuple[np.ndarray, ...]
+    stratified: tuple[np.ndarray, ...]
     weight_2TR: tuple[np.ndarray, ...]
-    fprs: tuple[float, ...]
-    ratio: float
-    level: float
 
 
 class Drawn(NamedTuple):
@@ -136,12 +133,12 @@ def rows(
         bootstrap.make(N, np.arange(T) if unit_T is None else unit_T) if draws is None else draws
     )
     count = draws.record_NR.shape[1]
-    study = Study(
+    study = Weighted(
         member_TN=member_TN,
         evaluated_TN=evaluated_TN,
         targets=tuple(range(T)) if targets is None else tuple(int(t) for t in targets),
         draws=draws,
-        own=tuple(
+        stratified=tuple(
             bootstrap.stratified(draws.seed + 1 + t, member_TN[t], evaluated_TN[t], count)
             for t in range(T)
         )
@@ -159,13 +156,9 @@ def rows(
     ]
 
 
-def _attack_rows(study: Study, name: str, attack: Mapping, keep: dict | None) -> list[dict]:
+def _attack_rows(study: Weighted, name: str, attack: Mapping, keep: dict | None) -> list[dict]:
     scored, knows = _sorted(study, name, attack), attack.get("knows", "shadows")
-    T = len(study.targets)
-    inside_T, outside_T = (
-        (study.evaluated_TN & study.member_TN).sum(1),
-        (study.evaluated_TN & ~study.member_TN).sum(1),
-    )
+    T, inside_T, outside_T = len(study.targets), study.inside_T, study.outside_T
     single = [_single(study, scored, t) for t in range(T)]
     scopes = [
         (None, single[0] if T == 1 else _mean(study, scored), inside_T.mean(), outside_T.mean(), T),
@@ -181,31 +174,22 @@ def _attack_rows(study: Study, name: str, attack: Mapping, keep: dict | None) ->
     if keep is not None:
         keep[name] = scored.drawn
     return [
-        dict(
+        result_row(
+            outcome,
             attack=name,
             target=target,
-            slice="all",
             metric=metric,
-            value=o.value,
-            low=o.low,
-            high=o.high,
-            interval=o.interval,
-            method=o.method,
-        )
-        | dict(
-            convention=o.convention,
-            fpr_realized=o.fpr_realized,
-            n_member=round(float(n1)),
-            n_nonmember=round(float(n0)),
+            n_member=float(n_member),
+            n_nonmember=float(n_nonmember),
             n_targets=count,
+            knows="oracle_threshold" if metric in OPTIMISTIC else knows,
         )
-        | dict(knows="oracle_threshold" if metric in OPTIMISTIC else knows, **o.more)
-        for target, found, n1, n0, count in scopes
-        for metric, o in found.items()
+        for target, outcome_of, n_member, n_nonmember, count in scopes
+        for metric, outcome in outcome_of.items()
     ]
 
 
-def _sorted(study: Study, name: str, attack: Mapping) -> Scored:
+def _sorted(study: Weighted, name: str, attack: Mapping) -> Scored:
     """Checks and sorts the scores of every target once."""
     score_TN, N = np.asarray(attack["score_TN"], np.float64), study.member_TN.shape[1]
     checks.shape("TN", member=study.member_TN, **{f"scores of {name}": score_TN})
@@ -244,7 +228,7 @@ def _sorted(study: Study, name: str, attack: Mapping) -> Scored:
     )
 
 
-def _missing(study: Study, scored: Scored) -> dict[str, Outcome]:
+def _missing(study: Weighted, scored: Scored) -> dict[str, Outcome]:
     """The metrics of a fixed threshold where there is none."""
     return {
         m: Outcome(None, method=scored.no_threshold, convention=outcomes.RULE)
@@ -252,7 +236,7 @@ def _missing(study: Study, scored: Scored) -> dict[str, Outcome]:
     }
 
 
-def _single(study: Study, scored: Scored, t: int) -> dict[str, Outcome]:
+def _single(study: Weighted, scored: Scored, t: int) -> dict[str, Outcome]:
     """One target: stratified bootstrap, the box where counts are small, closed forms at the fixed
     threshold; values only when there are many.
     """
@@ -261,10 +245,10 @@ def _single(study: Study, scored: Scored, t: int) -> dict[str, Outcome]:
     high_FR: np.ndarray | None = None
     method = "value only"
     out = {"auc": Outcome(roc.auc(curve), method=method, convention=outcomes.TIES)}
-    if study.own:
-        method = f"stratified bootstrap, {study.own[t].shape[1]} draws"
+    if study.stratified:
+        method = f"stratified bootstrap, {study.stratified[t].shape[1]} draws"
         steps = [outcomes.allowed(fpr, len(rank.nonmember_J)) for fpr in study.fprs]
-        auc_R, low_FR, high_FR = bootstrap.redraw(rank, study.own[t], None, steps)
+        auc_R, low_FR, high_FR = bootstrap.redraw(rank, study.stratified[t], None, steps)
         out["auc"] = outcomes.area(
             roc.auc(curve),
             auc_R,
@@ -295,24 +279,24 @@ def _single(study: Study, scored: Scored, t: int) -> dict[str, Outcome]:
         values = outcomes.at_threshold(
             counts.tp / counts.inside, counts.fp / counts.outside, study.ratio
         )
-        limits = outcomes.closed_form(counts, study.ratio, level) if study.own else {}
+        limits = outcomes.closed_form(counts, study.ratio, level) if study.stratified else {}
         for metric, value in values.items():
             low, high, how = limits.get(metric, (None, None, "value only"))
             out[metric] = Outcome(
                 float(value),
                 low,
                 high,
-                "fixed_threshold" if study.own else None,
+                "fixed_threshold" if study.stratified else None,
                 how,
                 outcomes.RULE,
                 float(values["fpr"]),
             )
-    if study.own:
+    if study.stratified:
         return out | outcomes.optimistic([curve])
     return {metric: o for metric, o in out.items() if metric.startswith(BRIEF)}
 
 
-def _mean(study: Study, scored: Scored) -> dict[str, Outcome]:
+def _mean(study: Weighted, scored: Scored) -> dict[str, Outcome]:
     """Means over targets of each target's metric; draws reweight records within a target and
     targets in the mean.
     """
@@ -403,7 +387,11 @@ def _mean(study: Study, scored: Scored) -> dict[str, Outcome]:
 
 
 def mean_rate_draws(
-    study: Study, scored: Scored, w: placements.Weights, thresholds: Sequence[float], slope: float
+    study: Weighted,
+    scored: Scored,
+    w: placements.Weights,
+    thresholds: Sequence[float],
+    slope: float,
 ) -> np.ndarray:
     """TPRs [T,R] at an FPR under the draws, to first order: a target's TPR less `slope` times its
     FPR at its own threshold.
@@ -421,7 +409,7 @@ def mean_rate_draws(
 
 
 def _error(
-    study: Study, scored: Scored, parts: Parts, key: jackknife.Key
+    study: Weighted, scored: Scored, parts: Parts, key: jackknife.Key
 ) -> tuple[Error, bootstrap.Draws]:
     """The standard error of a number, and the draws with the words for how it was made."""
     left = _left(scored, parts, key)
@@ -467,7 +455,7 @@ def pool(score_TN, member_TN, evaluated_TN) -> tuple[roc.Roc, bootstrap.Ranked]:
     return roc.roc(score_K, member_K), bootstrap.ranked(score_K, member_K, at)
 
 
-def _pooled(study: Study, scored: Scored) -> dict[str, Outcome]:
+def _pooled(study: Weighted, scored: Scored) -> dict[str, Outcome]:
     """One ROC over all pairs; draws weight a pair by its record's count times its target's."""
     draws, level, T = study.draws, study.level, len(study.targets)
     curve, rank = pool(scored.score_TN, study.member_TN, study.evaluated_TN)
