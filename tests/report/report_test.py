@@ -185,7 +185,7 @@ def test_what_knows_more_is_never_ranked(study):
     assert verdict.order(dict(results=rows)) == (["strong", "weak_100%", "gap"], ["cheat"])
     assert verdict.order(dict(results=rows[::-1])) == verdict.order(dict(results=rows))
     text = page.report(study[0])
-    ranked, apart = text.split("Not ranked: these know more")
+    ranked, apart = text.split("Not ranked: attacks that know more")
     assert "| `cheat` " not in ranked and "| `cheat` " in apart
     assert ranked.index("| `strong` ") < ranked.index("| `weak_100%` ") < ranked.index("| `gap` ")
 

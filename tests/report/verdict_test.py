@@ -492,7 +492,7 @@ def test_ranking_headline_slices_records_and_figures_are_of_the_same_attack(tmp_
     assert [line.split()[0] for line in lines[lines.index("") + 2 :]] == ranked
     assert (
         list(found.report["records"]) == [first]
-        and f"Under `{first}`, by the lower end" in found.markdown
+        and f"Measured with `{first}` and sorted by the lower end" in found.markdown
     )
     assert found.report["comparisons"][0]["attack"] == first == found.report["usage"]["attack"]
     assert f"strongest: {first}." in lines[0] and f"`{first} − " in found.markdown
