@@ -1,10 +1,11 @@
-"""What an attacker of one target may see: the only door between the fleet's files and an attack.
+"""Defines what an attacker of one target may see, between the fleet's files and an attack.
 
 Arrays only; NumPy only.
 
-Law: an attacker of t never sees t's row nor its twin's among the shadows, never t's membership, and
-nothing outside the attack's `needs`. The one exception is the need 'member', for attacks that say
-`knows='half_of_target_members'`: cross-fits on the target's own answers.
+Law: an attacker of target t never sees t's row nor its twin's among the shadows, never t's
+membership, and nothing outside the attack's `needs`. The only exception is the need 'member', for
+attacks that declare `knows='half_of_target_members'`: they are cross-fitted on the target's own
+answers.
 """
 
 from __future__ import annotations
@@ -34,13 +35,23 @@ CROSS_FITTED = (
 class Evidence:
     """The evidence against one target; a field outside the attack's needs is None, {} or NaN.
 
-    `target[name]` is [A,N..]: the target's signal, NaN on rows that are neither evaluated nor (if
-    needed) population rows. `shadow[name]` is [M,A,N..] over the M usable shadows only, NaN where
-    `visible_MN` is False. `shadow_member_MN` is False where not visible. 'shadow_in'/'shadow_out'
-    show a shadow's signals on the target's evaluated rows that it did / did not train on;
-    'shadow_own' shows each shadow on its own evaluated rows (`shadow_evaluated_MN`); 'population'
-    adds the population rows of target and shadows. `member_N`, the target's own membership on its
-    evaluated rows, is None but for cross-fitted attacks ('member').
+    Args:
+        target: {signal: [A,N..]} of the target, NaN on rows that are neither evaluated nor (if
+            needed) population rows.
+        shadow: {signal: [M,A,N..]} of the M usable shadows only, NaN where `visible_MN` is False.
+            The need 'shadow_in' shows a shadow's signals on the target's evaluated rows that it
+            trained on, 'shadow_out' on those that it did not, 'shadow_own' on the shadow's own
+            evaluated rows.
+        shadow_member_MN: which rows each shadow trained on; False where not visible.
+        shadow_evaluated_MN: each shadow's own evaluated rows; False where not visible.
+        visible_MN: where the shadows' signals are shown.
+        evaluated_N: the rows that the attack scores.
+        population_N: rows that no model trained on; the need 'population' also shows the target's
+            and the shadows' signals there.
+        num_classes: the number of classes; 0 where labels are not class numbers.
+        x, y, columns: the examples, their labels and the user's columns.
+        member_N: the target's own membership on its evaluated rows; only for cross-fitted attacks
+            (need 'member').
     """
 
     target: Mapping[str, np.ndarray]
@@ -59,11 +70,16 @@ class Evidence:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FleetSignals:
-    """Everything that was measured: `signal[name]` is [M,A,N..] float32 (float64 where arrays were
-    supplied), model m = row m of the design.
+    """Everything that was measured of a fleet.
 
-    An attack's `score_all` reads it whole; `evidence_against` cuts out what an attacker of one
+    An attack's `score_all` reads it whole; `evidence_against` selects what an attacker of one
     target may see.
+
+    Args:
+        design: which model trained on what; model m is row m.
+        signal: {name: [M,A,N..]} float32 (float64 for external arrays).
+        num_classes: the number of classes; 0 where labels are not class numbers.
+        x, y, columns: the examples, their labels and the user's columns.
     """
 
     design: Design
@@ -74,8 +90,15 @@ class FleetSignals:
     columns: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def evidence_against(self, t: int, needs: tuple[str, ...], knows: str = "shadows") -> Evidence:
-        """Returns the Evidence of an attacker of model t whose attack declares `needs` and `knows`;
-        ValueError if it needs 'member' and does not say so.
+        """Returns the evidence of an attacker of model t, by what its attack needs and knows.
+
+        Args:
+            t: number of the target.
+            needs: the attack's `needs`: names of signals and of other evidence.
+            knows: the attack's `knows`.
+
+        Raises:
+            ValueError: The attack needs 'member' and does not declare it in `knows`.
         """
         if "member" in needs and knows != CROSS_FITTED:
             raise ValueError(
@@ -122,7 +145,7 @@ class FleetSignals:
         )
 
     def refuse(self, attack: Attack, name: str) -> str:
-        """Why this design cannot carry the attack ('' if it can)."""
+        """Returns why this design cannot support the attack, or '' if it can."""
         d = self.design
         if "member" in attack.needs and attack.knows != CROSS_FITTED:
             return (
@@ -157,17 +180,17 @@ class FleetSignals:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlannedAttack:
-    """One attack of an audit.
+    """An attack of the audit, with everything that is decided before any stage runs.
 
     Args:
-      name: its name in the config; also the folder of its scores.
-      attack: the attack itself.
-      section: its fields as configured, which its scores are claimed by and the report shows.
-      key: PRNG key from (seed, name); behind a defense that of the same attack without one, so
-        that equal answers give equal scores.
-      defense: what changes the target's outputs before the attacker sees them; '' for none.
-      adaptive: whether the attacker defends the shadows in the same way.
-      files: {signal that it reads: the signal's name behind the defense}.
+        name: its name in the config; also the folder of its scores.
+        attack: the attack itself.
+        section: its fields as configured, which its scores are claimed by and the report shows.
+        key: PRNG key from (seed, name). Behind a defense it is the key of the same attack without
+            the defense, so that equal answers give equal scores.
+        defense: what changes the target's outputs before the attacker sees them; '' for none.
+        adaptive: whether the attacker defends the shadows in the same way.
+        files: {signal that it reads: the signal's name behind the defense}.
     """
 
     name: str
@@ -180,46 +203,53 @@ class PlannedAttack:
 
     @property
     def knows(self) -> str:
-        """Whose knowledge fitted the attack."""
+        """Returns whose knowledge fitted the attack."""
         return self.attack.knows
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The signals that it reads, in the order of the attack's needs, without defense."""
+        """Returns the signals that it reads, without a defense, in the order of its needs."""
         return tuple(self.files)
 
     @property
     def signals(self) -> list[str]:
-        """The signals whose files it reads, without and with its defense, sorted."""
+        """Returns the signals whose files it reads, without and with its defense, sorted."""
         return sorted({*self.files, *self.files.values()})
 
     @property
     def behind(self) -> tuple[str, bool]:
-        """(defense, adaptive): attacks behind the same one read the same files."""
+        """Returns (defense, adaptive): attacks with equal values read the same files."""
         return self.defense, self.adaptive
 
     def file(self, signal: str, *, target: bool) -> str:
-        """The name of the signal's file for a target, or for a shadow."""
+        """Returns the name of the signal's file for a target, or for a shadow."""
         return self.files[signal] if target or self.adaptive else signal
 
 
 def by_name(attacks: Sequence[PlannedAttack]) -> dict[str, PlannedAttack]:
-    """{name: attack}, in their order."""
+    """Returns {name: attack}, in the given order."""
     return {attack.name: attack for attack in attacks}
 
 
 def asked_signals(attacks: Mapping[str, Attack]) -> set[str]:
-    """The signals that attacks need."""
+    """Returns the names of the signals that the attacks need."""
     others = SHADOW_NEEDS + OTHER_NEEDS
     return {need for attack in attacks.values() for need in attack.needs if need not in others}
 
 
 def balanced(inside_MN: np.ndarray, evaluated_N: np.ndarray, *, seed: int, t: int) -> np.ndarray:
-    """keep_MN with the same number of IN and the same number of OUT shadows on every evaluated row,
-    drawn from (seed, t) alone.
+    """Returns a mask that gives every evaluated row equally many IN and equally many OUT shadows.
 
-    With every example in exactly k of the models, leaving the target out would leave k - 1 IN
-    shadows to members and k to non-members.
+    Where every example is in exactly k of the models, leaving the target out would leave k - 1 IN
+    shadows to members and k to non-members, which reveals membership.
+
+    Args:
+        inside_MN: which rows each shadow trained on.
+        evaluated_N: the rows that are scored.
+        seed, t: the shadows that are kept are drawn from (seed, t) only.
+
+    Returns:
+        keep_MN, True where the shadow is kept for the row.
     """
     rank_MN = np.random.default_rng([seed, t]).permuted(
         np.broadcast_to(np.arange(len(inside_MN))[:, None], inside_MN.shape), axis=0

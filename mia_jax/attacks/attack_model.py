@@ -1,5 +1,6 @@
-"""Attack model: a classifier of members against non-members, learned on shadows' answers or
-cross-fitted on the target's own.
+"""Attack model: a classifier of members against non-members.
+
+It learns from the shadows' answers, or is cross-fitted on the target's own.
 """
 
 from __future__ import annotations
@@ -34,29 +35,36 @@ def make(
     rows: int = 20_000,
     options: Mapping = {},
 ) -> Attack:
-    """score = what the classifier says for 'member', larger = more: log-odds, or the share of votes
-    of a forest or of neighbors.
+    """Scores what a classifier returns for 'member': log-odds, or a share of votes or neighbors.
 
-    fit 'shadows': learns each shadow's members against its non-members on the shadow's own
-    evaluated rows. fit 'target': on the target's evaluated rows, cross-fitted: each side is dealt
-    out to two halves, a classifier learns on as many members as non-members of one half and scores
-    every row of the other, those left out of learning too; it knows half of the target's members
-    and is never ranked with the rest. Both learn on equally many members and non-members, at most
-    `rows` in all (a class, with `per_class`), drawn by key.
+    It learns from equally many members and non-members. Rows enter in the order of a hash of their
+    features, so the pool's order changes nothing; rows with equal features may trade places between
+    the halves.
 
-    kind 'logistic', 'mlp', 'random_forest', 'knn', 'gradient_boosting', or 'chosen', the one of
-    several that is most often right over folds of the rows learned from, or a module of one's own,
-    'my_pkg.my_classifier', with make(...) -> Classifier; `options` are its maker's arguments
-    (mia_jax.fitting). features: any of 'probabilities', 'logits', 'label' (one-hot), 'x', and
-    signal names; `columns` of the pool; `views` 'each' is a feature or their 'mean'. `scale`:
-    columns to mean 0 and sd 1 on the rows learned from. per_class: one classifier a class; a class
-    with fewer than 10 rows of a side (in a half) takes the pooled one. Rows enter in the order of a
-    hash of their features, so the pool's order changes nothing; rows with equal features may trade
-    places between the halves. ValueError below 3 members and 3 non-members to learn from.
+    Args:
+        kind: 'logistic', 'mlp', 'random_forest', 'knn', 'gradient_boosting'; 'chosen', the kind
+            that is most often right over folds of the training rows; or your own module,
+            'my_pkg.my_classifier', with make(...) -> Classifier.
+        fit: 'shadows': learns each shadow's members against its non-members on the shadow's own
+            evaluated rows. 'target': is cross-fitted on the target's evaluated rows. Members and
+            non-members are each divided into two halves; a classifier learns from equally many of
+            both in one half and scores every row of the other, including those left out of
+            learning. It knows half of the target's members, so it is never ranked with the rest.
+        features: any of 'probabilities', 'logits', 'label' (one-hot), 'x', and signal names.
+        columns: further features, columns of the pool.
+        views: 'each' query view is a feature, or their 'mean'.
+        per_class: fits one classifier per class. A class with fewer than 10 rows of a side (in a
+            half) uses the pooled classifier.
+        scale: standardizes the columns to mean 0 and sd 1 on the training rows.
+        rows: the most rows to learn from (per class, with `per_class`), drawn by key.
+        options: arguments of the classifier's maker (mia_jax.fitting).
+
+    Raises:
+        ValueError: Fewer than 3 members or 3 non-members to learn from.
 
     Sources: Shokri et al. 2017 (arXiv:1610.05820); Choquette-Choo et al. 2021 (arXiv:2007.14321):
-    features=('correct',), kind='mlp', options=dict(network='d'), per_class=True, scale=False;
-    cross-fitting after TensorFlow Privacy, where one half scores all left-out rows.
+    features=('correct',), kind='mlp', options=dict(network='d'), per_class=True, scale=False.
+    Cross-fitting follows TensorFlow Privacy, where one half scores all left-out rows.
     """
     checks.one_of(("shadows", "target"), fit=fit)
     checks.at_least(2 * FEWEST, rows=rows)
@@ -130,8 +138,9 @@ def _from_shadows(
     most: int,
     salt: int,
 ) -> list[tuple]:
-    """[(Job, the places in `cols` that it scores)]: one job, or one a class and one for the classes
-    that are too small.
+    """Returns [(Job, the positions in `cols` that it scores)] of fits on the shadows' rows.
+
+    That is one job; or, per class, one for each class and one for all classes that are too small.
     """
     del cols
     shadows = np.flatnonzero(evidence.shadow_evaluated_MN.any(1))
@@ -174,8 +183,9 @@ def _crossed(
     most: int,
     salt: int,
 ) -> list[tuple]:
-    """[(Job, places)] of the two halves, for all rows or for each class and for the classes that
-    are too small.
+    """Returns [(Job, positions)] of the two halves of the target's rows.
+
+    That is for all rows; or, per class, for each class and for all classes that are too small.
     """
     del wanted, salt
     member_N = evidence.member_N[cols]
@@ -211,7 +221,7 @@ def _crossed(
 
 
 def halves(side_N: np.ndarray, hash_N: np.ndarray) -> np.ndarray:
-    """half_N in 0, 1: the rows of every side are dealt out in turn in the order of their hashes."""
+    """Returns half_N in 0, 1: the rows of each side alternate, in the order of their hashes."""
     return ordered.rank_within(side_N, hash_N) % 2
 
 
@@ -226,8 +236,12 @@ def _job(
     whose: str,
     family: int = 0,
 ) -> tuple[Job, np.ndarray]:
-    """The job that learns on equally many members and non-members of the rows `own`, and the places
-    it scores; both in the order of hashes.
+    """Returns the job that learns from the rows `own`, and the positions that it scores.
+
+    It learns from equally many members and non-members; both are in the order of hashes.
+
+    Raises:
+        ValueError: There are too few members or non-members.
     """
     fewer = _fewer(member_K[own])
     if fewer < FEWEST:

@@ -1,5 +1,6 @@
-"""BASE: the target's log probability against the log of the shadows' mean probability (Lassila et
-al. 2025, arXiv:2505.24089).
+"""BASE: the target's log probability against the log of the shadows' mean probability.
+
+Source: Lassila et al. 2025 (arXiv:2505.24089).
 """
 
 from __future__ import annotations
@@ -14,17 +15,23 @@ from mia_jax.types import Attack
 def make(
     *, mode: str = "online", temperature: float = 2.0, a: float = 0.33, signal: str = "logits"
 ) -> Attack:
-    """score = log p(x | target) - log p(x), mean over query views; p(x | model) is the true label's
-    probability at the temperature.
+    """Scores log p(x | target) - log p(x), the mean over the query views.
 
-    mode 'online': p(x) is the mean over all shadows, IN and OUT, so log p(x) = LSE_i log p_i - log
-    M, as in the paper. mode 'offline': p(x) = ((1 + a) mean over OUT + 1 - a) / 2, the offline map
-    of RMIA (Zarifzadeh et al. 2024, arXiv:2312.03262, section 3) with its constant a; a=1 is the
-    plain OUT mean. An example without OUT shadows takes the overall OUT mean. Everything is
-    computed in logarithms, so likelihoods of long sequences (thousands of nats) are compared
-    exactly. No population rows; without equal answers no ties. signal 'logits' (any temperature),
-    'loss' or 'confidence' (temperature 1). ValueError if no shadow is OUT (IN) on any evaluated
-    row.
+    p(x | model) is the true label's probability at the temperature. Everything is computed in
+    logarithms, so likelihoods of long sequences (thousands of nats) are compared exactly. Scores
+    tie only where answers are equal. No population rows are needed. An example without OUT shadows
+    takes the overall OUT mean.
+
+    Args:
+        mode: 'online': p(x) is the mean over all shadows, IN and OUT, so log p(x) = LSE_i log p_i -
+            log M, as in the paper. 'offline': p(x) = ((1 + a) mean over OUT + 1 - a) / 2, the
+            offline map of RMIA (Zarifzadeh et al. 2024, arXiv:2312.03262, section 3).
+        temperature: of the softmax; must be 1 unless the signal is 'logits'.
+        a: the constant of the offline map; 1 is the plain OUT mean.
+        signal: 'logits' (any temperature), 'loss' or 'confidence'.
+
+    Raises:
+        ValueError: No shadow is OUT (or IN, online) on any evaluated row.
     """
     checks.one_of(("online", "offline"), mode=mode)
     checks.fraction(a=a)

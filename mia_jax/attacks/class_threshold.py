@@ -1,4 +1,7 @@
-"""A threshold for each class, learned on shadows (Song and Mittal 2021, arXiv:2003.10595)."""
+"""Class thresholds: a threshold per class, learned on shadows.
+
+Source: Song and Mittal 2021 (arXiv:2003.10595).
+"""
 
 from __future__ import annotations
 
@@ -12,15 +15,21 @@ from mia_jax.types import Attack
 def make(
     *, signal: str = "modified_entropy", view: int | None = None, sign: int | None = None
 ) -> Attack:
-    """score = sign * s - threshold of x's class, s the mean over query views (or one `view`); a
-    member iff the score is >= 0.
+    """Scores sign * signal - the threshold of the example's class; a member if the score is >= 0.
 
     The threshold of a class has the best balanced accuracy on the shadows' own evaluated rows of
-    that class, all shadows together; a class for which none beats guessing takes the threshold of
-    all classes together, and 0 if that beats nothing either. The signals of the paper:
-    'modified_entropy', 'entropy', 'confidence' (and 'correct', which needs no threshold: attack
-    gap). `sign` None: as the signal declares. ValueError if no shadow has evaluated members and
-    non-members of its own.
+    that class, over all shadows together. A class for which no threshold beats guessing takes the
+    threshold of all classes together, and 0 if that does not beat guessing either.
+
+    Args:
+        signal: in the paper 'modified_entropy', 'entropy', 'confidence' (and 'correct', which needs
+            no threshold: attack gap).
+        view: the number of the query view that is read; None: the mean over all.
+        sign: +1 if a larger signal means member, -1 if a smaller one does; None: as the signal
+            declares.
+
+    Raises:
+        ValueError: No shadow has evaluated members and non-members of its own.
     """
     sign = _signals.sign_of(signal, sign)
 
@@ -84,8 +93,12 @@ def make(
 
 
 def learned(value_MN, member_MN, own_MN, shadow_MM, y_N: np.ndarray, classes: int) -> np.ndarray:
-    """threshold_MC: for an attacker who has the shadows in row m of `shadow_MM`, each fitted on its
-    rows `own_MN`.
+    """Returns threshold_MC, the thresholds of an attacker with the shadows in row m of `shadow_MM`.
+
+    Each is fitted on the shadows' rows `own_MN`.
+
+    Raises:
+        ValueError: Some attacker's shadows have no members or no non-members there.
     """
     pooled_M = thresholds.shadow_thresholds(value_MN, member_MN, own_MN, shadow_MM)
     if np.isnan(pooled_M).any():

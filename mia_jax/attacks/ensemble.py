@@ -1,4 +1,4 @@
-"""Several attacks stacked into one, with weights learned on shadows."""
+"""Ensemble: several attacks combined into one, with weights learned on shadows."""
 
 from __future__ import annotations
 
@@ -22,14 +22,20 @@ DEFAULT = dict(
 def make(
     *, attacks: Mapping[str, Mapping] = DEFAULT, shadows: int = 4, ridge: float = 1e-3
 ) -> Attack:
-    """score = log odds of a logistic regression on the attacks' scores, each standardized over the
-    target's evaluated rows.
+    """Scores the log-odds of a logistic regression on the standardized scores of several attacks.
 
-    `attacks` is {any name: {name: attack, field: value}}, as in a config. The regression is fitted
-    on the first `shadows` shadows that can be targets themselves, with the other shadows but the
-    twin as theirs: the target takes no part. Members and non-members weigh the same, and `ridge`
-    keeps the weights finite. Where no shadow has shadows of its own the standardized scores are
-    averaged. ValueError below 2 attacks, or for an attack that knows more than shadows do.
+    Scores are standardized over the target's evaluated rows. The regression is fitted on shadows
+    as targets, each with the other shadows except its twin; the target takes no part. Members and
+    non-members have equal total weight. Where no shadow has shadows of its own, the standardized
+    scores are averaged.
+
+    Args:
+        attacks: {any name: {name: attack, field: value}}, as in a config.
+        shadows: how many shadows the regression is fitted on: the first that can be targets.
+        ridge: the penalty that keeps the weights finite.
+
+    Raises:
+        ValueError: Fewer than 2 attacks, or an attack that knows more than shadows do.
     """
     checks.at_least(1, shadows=shadows)
     checks.positive(ridge=ridge)
@@ -48,7 +54,7 @@ def make(
     read = tuple(dict.fromkeys(need for part in parts for need in part.needs))
 
     def features(evidence, key) -> np.ndarray:
-        """Standardized scores [K,F] of the evidence's evaluated rows."""
+        """Returns the standardized scores [K,F] of the evidence's evaluated rows."""
         return np.stack(
             [standardized(part.score(evidence, key)[evidence.evaluated_N]) for part in parts], 1
         )
@@ -72,10 +78,10 @@ def make(
 
 
 def standardized(score_K: np.ndarray) -> np.ndarray:
-    """(score - median) / (interquartile range / 1.349), cut at +-10: heavy tails must not set the
-    scale. All 0 where every score is the same.
+    """Returns (score - median) / (interquartile range / 1.349), limited to +-10.
 
-    Where half of the scores tie, the standard deviation takes the place of the interquartile range.
+    The quartiles are used because heavy tails must not set the scale. Where half of the scores tie,
+    the standard deviation replaces the interquartile range. All 0 where all scores are equal.
     """
     away_K = score_K - np.median(score_K)
     low, high = np.quantile(away_K, [0.25, 0.75])

@@ -9,12 +9,13 @@ from mia_jax.types import Attack
 
 
 def make() -> Attack:
-    """score = 1 if the target predicts the true label of the unchanged example (query view 0), else
-    0.
+    """Scores 1 if the target predicts the true label of the unchanged example, else 0.
 
-    On n members and n non-members its accuracy at the threshold 1 is 1/2 + (train accuracy - test
-    accuracy) / 2. Labels only, no shadows. Source: Yeom et al. 2018 (arXiv:1709.01604), adversary
-    1; Choquette-Choo et al. 2021 (arXiv:2007.14321).
+    The unchanged example is query view 0. On n members and n non-members the accuracy at the
+    threshold 1 is 1/2 + (train accuracy - test accuracy) / 2. Labels only, no shadows.
+
+    Sources: Yeom et al. 2018 (arXiv:1709.01604), adversary 1; Choquette-Choo et al. 2021
+    (arXiv:2007.14321).
     """
 
     def score(evidence, key):

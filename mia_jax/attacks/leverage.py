@@ -1,6 +1,4 @@
-"""Membership in a least-squares fit: a fitted line passes closer to its own points, the more so the
-further out they lie.
-"""
+"""Leverage attack: a least-squares fit passes closer to its own points, the more so far outside."""
 
 from __future__ import annotations
 
@@ -12,14 +10,20 @@ from mia_jax.types import Attack
 
 
 def make(*, signal: str = "loss", members: int = 0, ridge: float = 1e-3) -> Attack:
-    """score = (1 - r^2 / mean r^2) * ((1 + h) - 1 / (1 + h)) / 2, mean over query views; the
-    Gaussian log-likelihood ratio to second order in h.
+    """Scores (1 - r^2 / mean r^2) * ((1 + h) - 1 / (1 + h)) / 2, the mean over the query views.
 
-    For least squares on Gaussian noise the squared residual r^2 (`signal`) of a member has mean s^2
-    / (1 + h), of a non-member s^2 (1 + h): h = f' (F'F + ridge K I)^-1 f is the leverage that the
-    example's features f (with a column of ones) would have outside the fit. F'F is K / n times the
-    sum over the n evaluated rows, K = `members` (0: half of them). It needs no shadow. Leverage:
-    Hoaglin & Welsch 1978.
+    This is the Gaussian log-likelihood ratio to second order in h. For least squares with Gaussian
+    noise the squared residual r^2 (`signal`) has mean s^2 / (1 + h) for a member and s^2 (1 + h)
+    for a non-member. h = f' (F'F + ridge K I)^-1 f is the leverage that the example's features f
+    (with a column of ones) would have outside the fit. F'F is K / n times the sum over the n
+    evaluated rows. No shadow is needed.
+
+    Args:
+        signal: the squared residual.
+        members: K, how many rows the model was fitted on; 0: half of the evaluated rows.
+        ridge: keeps the inverse finite.
+
+    Source: Hoaglin & Welsch 1978, for the leverage.
     """
     checks.at_least(0, members=members)
     checks.positive(ridge=ridge)
@@ -47,8 +51,9 @@ def make(*, signal: str = "loss", members: int = 0, ridge: float = 1e-3) -> Atta
 
 
 def leverages(x_N, *, members: int, ridge: float) -> np.ndarray:
-    """h [N] of the rows' features with a column of ones, in a fit of `members` rows like them; >
-    0.
+    """Returns the leverages [N] > 0 of rows in a fit of `members` rows like them.
+
+    The features have a column of ones.
     """
     features_NF = np.asarray(x_N, np.float64).reshape(len(x_N), -1)
     features_NF = np.concatenate(

@@ -1,6 +1,6 @@
-"""LiRA, the likelihood-ratio attack of Carlini et al.
+"""LiRA, the likelihood-ratio attack: a pair of densities over shadow models for each example.
 
-2022 (arXiv:2112.03570): one pair of densities over shadow models per example.
+Source: Carlini et al. 2022 (arXiv:2112.03570).
 """
 
 from __future__ import annotations
@@ -32,37 +32,51 @@ def make(
     views: str = "mean",
     sign: int | None = None,
 ) -> Attack:
-    """Compares the target's signal s with the shadows that trained on the example (IN) and those
-    that did not (OUT); mean over query views.
+    """Scores how likely the target's signal s is under IN shadows against OUT shadows.
 
-    mode 'online': log N(s; c_in, v_in) - log N(s; c_out, v_out) (Algorithm 1); 'offline' (OUT
-    alone): offline_score 'log_cdf' = log Phi((s - c_out) / sd_out), one-sided, or 'log_pdf' = -log
-    N(s; c_out, v_out) up to a constant, two-sided: the low tail counts as member too.
+    IN shadows trained on the example, OUT shadows did not; c and v are the center and variance of
+    their signals. The score is the mean over the query views.
 
-    center 'mean' or 'median' over the shadows of a side. variance 'per_example': squared residuals
-    about the example's center over n - 1; 'pooled': their sum over all examples over the sum of n -
-    1, per side; 'gaussian': per example from 16 shadows per side on, pooled below; 'global':
-    residuals and the spread of the centers together over all values - 1, for comparison (it
-    contains the difficulties). 'auto' is 'shrunk' (below), or 'gaussian' where variance_side is not
-    'each': on digits, breast_cancer and 2,000 images of Fashion-MNIST 'shrunk' had the highest TPR
-    at 1% FPR online with 1, 3, 7, 15 and 31 shadows per side, and offline was at most .4 points
-    behind the best. Between the two others the order turns at 15 shadows per side on Fashion-MNIST,
-    between 15 and 31 on digits, and below 7 on breast_cancer (RESULTS.md, `python -m
-    benchmarks.lira_variance`). variance_side: 'each' side its own, or 'in' / 'out' (that side's for
-    both) or 'both' (residuals of the sides together). Few shadows: an example with fewer than 2 on
-    a side takes the pooled variance; a side on which no example has 2 takes the other side's; where
-    neither side has 2 (or OUT alone, offline) the score is s - the mean of the sides' centers. An
-    example without IN (OUT) shadows takes the other side's center plus the mean IN - OUT difference
-    over all examples (offline: the mean OUT signal). No sd is below the float32 resolution of s and
-    its center, 1.2e-7 of the larger, so constant signals score 0 and not NaN.
+    Args:
+        mode: 'online': log N(s; c_in, v_in) - log N(s; c_out, v_out) (Algorithm 1). 'offline' reads
+            OUT shadows only, see `offline_score`.
+        signal: the scalar signal that is compared.
+        offline_score: 'log_cdf': log Phi((s - c_out) / sd_out), one-sided. 'log_pdf': -log N(s;
+            c_out, v_out) up to a constant, two-sided: the low tail also counts as member.
+        variance: how v is estimated.
+            'per_example': squared residuals about the example's center over n - 1.
+            'pooled': their sum over all examples over the sum of n - 1, per side.
+            'gaussian': per example from 16 shadows per side on, pooled below.
+            'global': residuals and the spread of the centers together over all values - 1, for
+            comparison (it contains the examples' difficulties).
+            'shrunk': Student-t predictives with an empirical-Bayes prior over all examples:
+            variances shrink toward a trend over difficulty, and IN - OUT differences toward theirs
+            (_shrinkage.py). It needs 1 shadow per side.
+            'auto': 'shrunk', or 'gaussian' where variance_side is not 'each'.
+        variance_side: 'each' side has its own variance; 'in' / 'out': that side's for both; 'both':
+            from the residuals of the two sides together.
+        center: 'mean' or 'median' over the shadows of a side.
+        views: 'mean' of the scores of the query views; or 'multivariate': one t density (with
+            'pooled' a Gaussian) over all query views, whose correlation is pooled over examples;
+            variance 'shrunk' or 'pooled'.
+        sign: +1 if a larger signal means member, -1 if a smaller one does; None: as the signal
+            declares.
 
-    variance 'shrunk': Student-t predictives with an empirical-Bayes prior over all examples:
-    variances shrink toward a trend over difficulty and IN - OUT differences toward theirs
-    (_shrinkage.py). It needs 1 shadow per side. views 'multivariate': one t (or with 'pooled'
-    Gaussian) density over all query views, whose correlation is pooled over examples; variance
-    'shrunk' or 'pooled' ('auto' is 'shrunk').
+    Raises:
+        ValueError: No shadow is IN (OUT) on any evaluated row.
 
-    `sign` None: as the signal declares. ValueError if no shadow is IN (OUT) on any evaluated row.
+    Why 'auto' is 'shrunk': on digits, breast_cancer and 2,000 images of Fashion-MNIST it had the
+    highest TPR at 1% FPR online with 1, 3, 7, 15 and 31 shadows per side, and offline was at most
+    0.4 points behind the best. Between 'per_example' and 'pooled' the order turns at 15 shadows per
+    side on Fashion-MNIST, between 15 and 31 on digits, and below 7 on breast_cancer (RESULTS.md,
+    `python -m benchmarks.lira_variance`).
+
+    Few shadows: an example with fewer than 2 on a side takes the pooled variance; a side on which
+    no example has 2 takes the other side's. Where neither side has 2 (offline: where OUT has not),
+    the score is s - the mean of the sides' centers. An example without IN (OUT) shadows takes the
+    other side's center plus the mean IN - OUT difference over all examples (offline: the mean OUT
+    signal). No sd is below the float32 resolution of s and its center, 1.2e-7 of the larger, so
+    constant signals score 0 and not NaN.
     """
     checks.one_of(("online", "offline"), mode=mode)
     checks.one_of(("log_cdf", "log_pdf"), offline_score=offline_score)
@@ -117,8 +131,9 @@ def make(
 
 
 def _between(own_N, sides: Sequence[Moments], fitted: Sequence[np.ndarray]) -> np.ndarray:
-    """A step for variance 'global': the squared distances of the centers from their mean, once for
-    every value.
+    """A step for variance 'global': sums the squared distances of the centers from their mean.
+
+    Each distance counts once for every value behind the center.
     """
     del own_N
     mean = fitted[0][:, _sides.TOTAL] / fitted[0][:, COUNT]
@@ -128,7 +143,7 @@ def _between(own_N, sides: Sequence[Moments], fitted: Sequence[np.ndarray]) -> n
 
 
 def _plain(form: str, enough: float, variance_side: str):
-    """finish(own_N, sides, fitted) with Gaussians."""
+    """Returns finish(own_N, sides, fitted) with Gaussians."""
 
     def finish(own_N, sides, fitted):
         own = _of_sides([(side.m2, np.maximum(side.count - 1, 0)) for side in sides], variance_side)
@@ -158,7 +173,7 @@ def _plain(form: str, enough: float, variance_side: str):
 
 
 def _of_sides(residuals: list[tuple], variance_side: str) -> list[tuple]:
-    """(squared residuals, degrees of freedom) that stand for each side."""
+    """Returns the (squared residuals, degrees of freedom) that are used for each side."""
     if variance_side == "each":
         return residuals
     one = (
@@ -170,7 +185,7 @@ def _of_sides(residuals: list[tuple], variance_side: str) -> list[tuple]:
 
 
 def _shrunk(form: str):
-    """finish(own_N, sides, fitted) with Student-t predictives."""
+    """Returns finish(own_N, sides, fitted) with Student-t predictives."""
 
     def finish(own_N, sides, fitted):
         found = _shrinkage.predictive(own_N, sides, fitted)
@@ -184,7 +199,7 @@ def _shrunk(form: str):
 
 
 def _score(own_N: np.ndarray, sides: Sequence[Predictive], form: str) -> np.ndarray:
-    """The score in the given form under the predictives of [OUT] or [OUT, IN]."""
+    """Returns the score in the given form under the predictives of [OUT] or [OUT, IN]."""
     z, log_sd = zip(*(side.standardized(own_N) for side in sides), strict=True)
     if form == "log_cdf":
         return _student.log_cdf(z[0], sides[0].dof)

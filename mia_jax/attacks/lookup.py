@@ -1,6 +1,4 @@
-"""Exact lookup: how often, among the shadows, did exactly this pattern of answers belong to a
-member?
-"""
+"""Exact lookup: the share of members among the shadows' rows with exactly the same answers."""
 
 from __future__ import annotations
 
@@ -12,14 +10,18 @@ from mia_jax.types import Attack
 
 
 def make(*, signal: str = "correct_under_shift", per_class: bool = False) -> Attack:
-    """score = (m + 1) / (m + n + 2) with m members and n non-members of the shadows' own rows that
-    have exactly this pattern (of this class).
+    """Scores (m + 1) / (m + n + 2), of m members and n non-members with exactly this pattern.
 
-    A pattern that no shadow row has takes m and n of the patterns with the same sum (then the score
-    1/2): for correct_under_shift, of as many correct answers. Every query view and component of
-    `signal` is part of a pattern. Exact, no training: what the label-only paper's small networks
-    approximate (Choquette-Choo et al. 2021, arXiv:2007.14321). Shadows are pooled; binary answers,
-    or others that repeat.
+    They are counted over the shadows' own evaluated rows, all shadows together. A pattern that no
+    shadow row has takes m and n of the patterns with the same sum (if there are none, 1/2): for
+    correct_under_shift, of equally many correct answers. It is exact and needs no training; the
+    small networks of the label-only paper approximate it (Choquette-Choo et al. 2021,
+    arXiv:2007.14321).
+
+    Args:
+        signal: binary answers, or others that repeat; every query view and component of it is part
+            of a pattern.
+        per_class: counts only rows of the example's class.
     """
     wanted = _features.make((signal,))
     needs = (*wanted.needs, *(["y"] if per_class else []), "shadow_own")
@@ -64,7 +66,7 @@ def make(*, signal: str = "correct_under_shift", per_class: bool = False) -> Att
 def _rows(
     wanted, signal, evidence, rows_K: np.ndarray, per_class: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(class [K], 0 if pooled; features [K,F])."""
+    """Returns (class [K], 0 if pooled; features [K,F])."""
     return _features.labels(evidence, rows_K) if per_class else np.zeros(
         len(rows_K), int
     ), _features.matrix(wanted, signal, evidence, rows_K)
@@ -73,8 +75,15 @@ def _rows(
 def _share(
     pattern_KF: np.ndarray, member_K: np.ndarray, asked: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """((m + 1) / (m + n + 2) of the first `asked` rows' patterns among the rows after them, whether
-    any of those has it).
+    """Returns the share of members per pattern, and whether the pattern was seen.
+
+    Args:
+        pattern_KF: the rows to score, then the rows that are counted.
+        member_K: membership of the rows that are counted.
+        asked: how many rows are scored.
+
+    Returns:
+        ((m + 1) / (m + n + 2), whether a counted row has the pattern) of the first `asked` rows.
     """
     number_K = np.unique(pattern_KF, axis=0, return_inverse=True)[1].reshape(-1)
     inside = np.bincount(number_K[asked:][member_K], minlength=number_K.max() + 1)

@@ -21,13 +21,19 @@ def make(
     variance: str = "shrunk",
     center: str = "mean",
 ) -> Attack:
-    """LiRA's log likelihood ratios of several signals together; every signal points the way it
-    declares.
+    """Scores LiRA's log likelihood ratios of several signals together.
 
-    joint 'sum': the sum of lira's scores over the signals, as if they were independent;
-    'multivariate': one Student-t density over all signals and query views, with a correlation that
-    all examples share (variance 'shrunk' or 'pooled'). mode, offline_score, variance and center as
-    in lira. ValueError below two signals or for one without a sign.
+    Every signal has the sign that it declares.
+
+    Args:
+        signals: at least two scalar signals.
+        joint: 'sum': the sum of lira's scores over the signals, as if they were independent.
+            'multivariate': one Student-t density over all signals and query views, with a
+            correlation that all examples share (variance 'shrunk' or 'pooled').
+        mode, offline_score, variance, center: as in lira.
+
+    Raises:
+        ValueError: Fewer than two signals, or one without a sign.
     """
     checks.one_of(("sum", "multivariate"), joint=joint)
     if isinstance(signals, str) or len(signals) < 2:
@@ -48,7 +54,7 @@ def make(
         )
 
         def stacked(of) -> np.ndarray:
-            """The signals one after the other along the axis of the query views."""
+            """Returns the signals one after the other along the axis of the query views."""
             return np.concatenate(
                 [sign * of[name] for name, sign in zip(signals, signs, strict=True)], axis=-2
             )

@@ -1,5 +1,6 @@
-"""Difficulty calibration: the target's signal minus what the shadows say of the same example
-(Watson et al. 2022, arXiv:2111.08440).
+"""Difficulty calibration: the target's signal minus the shadows' signals on the same example.
+
+Source: Watson et al. 2022 (arXiv:2111.08440).
 """
 
 from __future__ import annotations
@@ -14,13 +15,21 @@ from mia_jax.types import Attack
 def make(
     *, signal: str = "loss", side: str = "out", center: str = "mean", sign: int | None = None
 ) -> Attack:
-    """score = sign * (signal of the target - center of the shadows), mean over query views.
+    """Scores sign * (signal of the target - center of the shadows), the mean over the query views.
 
-    side 'out': the shadows that did not train on the example; 'in': those that did; 'both': the
-    mean of the two centers, whatever their numbers. center 'mean' or 'median'. An example without
-    shadows on a side takes the other side's center plus the mean difference between the sides (with
-    one side: the overall mean). `sign` None: as the signal declares. ValueError if no shadow is on
-    the side on any evaluated row.
+    An example without shadows on a side takes the other side's center plus the mean difference
+    between the sides (with one side: the overall mean).
+
+    Args:
+        signal: the scalar signal that is compared.
+        side: 'out': the shadows that did not train on the example; 'in': those that did; 'both':
+            the mean of the two centers, whatever their numbers.
+        center: 'mean' or 'median' of a side's shadows.
+        sign: +1 if a larger signal means member, -1 if a smaller one does; None: as the signal
+            declares.
+
+    Raises:
+        ValueError: No shadow is on the side on any evaluated row.
     """
     kinds = dict(out=(_sides.OUT,), both=(_sides.OUT, _sides.IN)) | {"in": (_sides.IN,)}
     checks.one_of(kinds, side=side)

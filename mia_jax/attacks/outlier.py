@@ -1,6 +1,4 @@
-"""Outliers first: records far from all others in the attacker's own features are ranked above the
-rest.
-"""
+"""Outliers first: records far from all others in the shadows' embeddings rank above the rest."""
 
 from __future__ import annotations
 
@@ -19,14 +17,22 @@ def make(
     shadows: int = 4,
     sign: int | None = None,
 ) -> Attack:
-    """score = u + [outlier and u above the median], u in (0, 1) the mid-rank of sign * signal (its
-    last part) over the target's evaluated rows.
+    """Scores u + [outlier and u above the median], u in (0, 1) the mid-rank of sign * signal.
 
-    An outlier is one of the share `beta` whose `neighbors`-th nearest row by cosine distance of the
-    embeddings is farthest: fewer than `neighbors` rows lie within the radius that makes it so. The
-    embeddings are the shadows' (up to `shadows`, on rows that they did not train on), averaged; the
-    target itself is asked for `signal` alone. Source: Choquette-Choo et al. 2021
-    (arXiv:2007.14321), section 7.
+    Ranks are over the target's evaluated rows. An outlier is one of the share `beta` whose
+    `neighbors`-th nearest row, by cosine distance of the embeddings, is farthest: fewer than
+    `neighbors` rows are within the radius that this defines. The embeddings are the shadows' on
+    rows that they did not train on, averaged over shadows; the target is asked only for `signal`.
+
+    Args:
+        signal: its last part is ranked.
+        beta: the share of outliers, in (0, 1).
+        neighbors: the number of the neighbor whose distance counts.
+        shadows: the most shadows whose embeddings are read.
+        sign: +1 if a larger signal means member, -1 if a smaller one does; None: as the signal
+            declares.
+
+    Source: Choquette-Choo et al. 2021 (arXiv:2007.14321), section 7.
     """
     checks.fraction(closed="neither", beta=beta)
     checks.at_least(1, neighbors=neighbors, shadows=shadows)
@@ -52,15 +58,24 @@ def make(
 
 
 def mid_ranks(value_K: np.ndarray) -> np.ndarray:
-    """(rank - 1/2) / K in (0, 1), ties share their mean rank: equal values all have 1/2."""
+    """Returns (rank - 1/2) / K in (0, 1); ties share their mean rank.
+
+    Equal values all have 1/2.
+    """
     _, number_K, count = np.unique(value_K, return_inverse=True, return_counts=True)
     below = np.cumsum(count) - count
     return (below + count / 2)[number_K] / len(value_K)
 
 
 def loneliness(feature_SKF: np.ndarray, neighbors: int) -> np.ndarray:
-    """Mean over models of the cosine distance [K] to the `neighbors`-th nearest other row; rows of
-    NaN are no neighbors, and 0 if in no model.
+    """Returns the mean over models of the cosine distance [K] to a row's nearest neighbors.
+
+    The distance is to the `neighbors`-th nearest other row. Rows of NaN are not neighbors; a row
+    that is NaN in every model has 0.
+
+    Args:
+        feature_SKF: embeddings of K rows by S models.
+        neighbors: the number of the neighbor.
     """
     total_K, seen_K = np.zeros(feature_SKF.shape[1]), np.zeros(feature_SKF.shape[1])
     for feature_KF in feature_SKF:

@@ -1,5 +1,6 @@
-"""Membership from distances between embeddings: how far does the net put an example from others of
-its class, and from those of other classes?
+"""Membership from distances between embeddings of an example and of population rows.
+
+It asks how far the net puts an example from others of its class, and from those of other classes.
 """
 
 from __future__ import annotations
@@ -19,15 +20,20 @@ AGAINST = dict(same=("same",), different=("different",), both=("same", "differen
 
 
 def make(*, signal: str = "embedding", against: str = "both") -> Attack:
-    """score = sum over `against` of log N(s; c_in, v_in) - log N(s; c_out, v_out), mean over query
-    views.
+    """Scores the sum over `against` of log N(s; c_in, v_in) - log N(s; c_out, v_out).
 
-    s is the mean distance |g(x) - g(z)| to the population rows z of x's class ('same') or of the
-    other classes ('different'); a class without population rows is compared with all of them.
-    Centers c are the example's own over the shadows that trained on it (IN) and those that did not
-    (OUT), variances v pooled over examples. x was in a training pair of the target or in none: the
-    pairs themselves are not known to the attacker. `signal` is a vector an example. ValueError
-    without population rows and if no shadow is IN (OUT) on any evaluated row.
+    s is the mean distance |g(x) - g(z)| to population rows z; a class without population rows is
+    compared with all of them. Centers c are of the example's shadows that trained on it (IN) and
+    that did not (OUT), variances v are pooled over examples. The score is the mean over the query
+    views. It says whether x was in any training pair of the target; the pairs themselves are not
+    known to the attacker.
+
+    Args:
+        signal: a vector per example.
+        against: 'same': rows z of x's class; 'different': of the other classes; or 'both'.
+
+    Raises:
+        ValueError: There are no population rows, or no shadow is IN (OUT) on any evaluated row.
     """
     checks.one_of(AGAINST, against=against)
 
@@ -73,8 +79,15 @@ def make(*, signal: str = "embedding", against: str = "both") -> Attack:
 def distances(
     value: np.ndarray, y_N: np.ndarray, population_N: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """{'same', 'different'}: mean distances [..., N] of embeddings [..., N, E] to the population
-    rows; ValueError if there are none.
+    """Returns {'same', 'different'}: mean distances [..., N] to the population rows.
+
+    Args:
+        value: embeddings [..., N, E].
+        y_N: class numbers.
+        population_N: which rows are population rows.
+
+    Raises:
+        ValueError: There are no population rows, or the signal is not a vector per example.
     """
     z = np.flatnonzero(population_N)
     if not len(z):

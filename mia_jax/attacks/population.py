@@ -1,6 +1,6 @@
-"""P-attack: how the target's signal ranks among its own signals on population rows (Ye et al.
+"""P-attack: how the target's signal ranks among its own signals on population rows.
 
-2022, arXiv:2111.09679).
+Source: Ye et al. 2022 (arXiv:2111.09679).
 """
 
 from __future__ import annotations
@@ -12,14 +12,23 @@ from mia_jax.types import Attack
 
 
 def make(*, signal: str = "loss", per_class: bool = False, sign: int | None = None) -> Attack:
-    """score = 1 - p, p = (1 + #{z: sign s(z) >= sign s(x)}) / (Z + 1) over the Z population rows z;
-    mean over query views.
+    """Scores 1 - p, where p is the example's rank among the Z population rows.
 
-    One model is enough. With one view p is the p-value of "x is not a member": if x is exchangeable
-    with the population rows, P(p <= alpha) <= alpha, so score >= 1 - alpha is a rule that needs no
-    shadow. `per_class`: among population rows with x's label (a label without population rows:
-    among all). The score is a multiple of 1 / (Z + 1): `diagnose` tells the share of rows that tie
-    at the top. `sign` None: as the signal declares. ValueError without population rows.
+    p = (1 + #{z: sign s(z) >= sign s(x)}) / (Z + 1), the mean over the query views. One model is
+    enough. With one query view p is the p-value of "x is not a member": if x is exchangeable with
+    the population rows, P(p <= alpha) <= alpha, so score >= 1 - alpha is a rule that needs no
+    shadow. The score is a multiple of 1 / (Z + 1); `diagnose` returns the share of rows that tie at
+    the top.
+
+    Args:
+        signal: the scalar signal that is ranked.
+        per_class: ranks among population rows with x's label (for a label without population rows:
+            among all).
+        sign: +1 if a larger signal means member, -1 if a smaller one does; None: as the signal
+            declares.
+
+    Raises:
+        ValueError: There are no population rows.
     """
     sign = _signals.sign_of(signal, sign)
 
@@ -57,7 +66,7 @@ def make(*, signal: str = "loss", per_class: bool = False, sign: int | None = No
 
 
 def p_values(value_X: np.ndarray, value_Z: np.ndarray) -> np.ndarray:
-    """(1 + #{z >= x}) / (Z + 1) for every x, by sorting z."""
+    """Returns (1 + #{z >= x}) / (Z + 1) for every x, by sorting z."""
     return (1 + len(value_Z) - np.searchsorted(np.sort(value_Z), value_X, side="left")) / (
         len(value_Z) + 1
     )

@@ -1,5 +1,6 @@
-"""Privacy risk score: the probability of membership given the loss, from the shadows' histograms
-(Song and Mittal 2021, arXiv:2003.10595).
+"""Privacy risk score: the probability of membership given the loss, from the shadows' histograms.
+
+Source: Song and Mittal 2021 (arXiv:2003.10595).
 """
 
 from __future__ import annotations
@@ -16,15 +17,22 @@ FLOOR = 1e-10  # losses below it count as it
 
 
 def make(*, signal: str = "loss", bins: int = 15, per_class: bool = False) -> Attack:
-    """score = P(member | bin of x's signal) = d_in / (d_in + d_out), the shares of the shadows'
-    members and non-members that fall in the bin.
+    """Scores P(member | bin of x's signal) = d_in / (d_in + d_out).
 
-    All shadows' own evaluated rows are counted together. `bins` edges are log-spaced between the
-    smallest and the largest value, floored at 1e-10; equally spaced for a signal with negative
-    values. What lies outside takes the nearest bin; an empty bin scores 1/2. The signal is the mean
-    over query views; `per_class`: histograms of x's class alone (a class without members or
-    non-members takes those of all). At equal priors the score is a probability and needs no sign.
-    ValueError if no shadow has evaluated members and non-members of its own.
+    d_in and d_out are the shares of the shadows' members and non-members in the bin, over all
+    shadows' own evaluated rows together. The signal is the mean over the query views. Values
+    outside all bins take the nearest bin; an empty bin scores 1/2. At equal priors the score is a
+    probability; it needs no sign.
+
+    Args:
+        signal: the scalar signal.
+        bins: how many bins. Edges are log-spaced between the smallest and the largest value,
+            floored at 1e-10; equally spaced for a signal with negative values.
+        per_class: histograms of x's class only (a class without members or non-members takes those
+            of all classes).
+
+    Raises:
+        ValueError: No shadow has evaluated members and non-members of its own.
     """
     checks.at_least(1, bins=bins)
 
@@ -66,7 +74,7 @@ def make(*, signal: str = "loss", bins: int = 15, per_class: bool = False) -> At
 
 
 def _binning(value_K: np.ndarray, bins: int) -> Callable[[np.ndarray], np.ndarray]:
-    """The function from values to bin numbers 0..bins-1 whose range is that of `value_K`."""
+    """Returns the function from values to bin numbers 0..bins-1, for the range of `value_K`."""
     low, high = value_K.min(), value_K.max()
     floor = FLOOR if low >= 0 else -np.inf
     space = np.geomspace if low >= 0 else np.linspace
@@ -77,10 +85,10 @@ def _binning(value_K: np.ndarray, bins: int) -> Callable[[np.ndarray], np.ndarra
 def posteriors(
     bin_K: np.ndarray, member_K: np.ndarray, label_K: np.ndarray, bins: int, classes: int
 ) -> np.ndarray:
-    """[C,B]: share of a class's members in the bin over that share plus the non-members'; 1/2 in
-    empty bins.
+    """Returns P(member | bin) [C,B] at equal priors, 1/2 in empty bins.
 
-    A class without members or non-members takes the histograms of all classes together.
+    It is the share of a class's members in the bin, over that share plus the non-members' share. A
+    class without members or non-members takes the histograms of all classes together.
     """
     flat_K = (label_K * 2 + member_K) * bins + bin_K
     count_CSB = (

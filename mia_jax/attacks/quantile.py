@@ -1,5 +1,6 @@
-"""Quantile regression attack: how extreme is the target's signal for an example like this one, by
-rows that no model trained on?
+"""Quantile regression attack: how extreme the target's signal is for an example like this one.
+
+The reference is the target's signals on rows that no model trained on.
 """
 
 from __future__ import annotations
@@ -33,23 +34,31 @@ def make(
     sign: int | None = None,
     options: Mapping = {},
 ) -> Attack:
-    """score = z such that Phi(z) estimates P(signal of a non-member like x <= the target's signal s
-    on x), from predicted quantiles q_t(x).
+    """Scores z: Phi(z) estimates P(signal of a non-member like x <= the target's signal on x).
 
-    The quantiles at `levels` t are regressed (pinball loss) on the population rows' target signals,
-    mean over query views, times the signal's sign. z is the piecewise linear map q_t(x) ->
-    Phi^-1(t); beyond the outermost level it goes on with the mean slope between that level and the
-    middle one, whose inverse is at least 5% of its mean over the population. So z is finite, grows
-    with s and orders beyond every level. Where all population rows have one value, z is the
-    distance from it.
+    The quantiles q_t(x) at `levels` t are regressed (pinball loss) on the population rows' target
+    signals, the mean over the query views times the sign. z is the piecewise linear map q_t(x) ->
+    Phi^-1(t). Beyond the outermost level it continues with the mean slope between that level and
+    the middle one, whose inverse is at least 5% of its mean over the population. So z is finite,
+    grows with the signal and orders examples beyond every level. Where all population rows have the
+    same value, z is the distance from it. Rows enter in the order of a hash of their values.
 
-    head 'linear', 'mlp' or 'gradient_boosting', with `options` for its maker
-    (mia_jax.fitting.quantiles). features known without the target's answer: 'x' (flattened),
-    'label', `columns`, and 'shadow_out', the mean over the shadows that did not train on the
-    example (the mean over rows where there is none). Rows enter in the order of a hash of their
-    values. `sign` None: as the signal declares. ValueError below 5 population rows, for NaN, and
-    unless `levels` ascend in (0, 1) with the same number on both sides of the middle one. Source:
-    Bertran et al. 2023 (arXiv:2307.03694).
+    Args:
+        head: the regression: 'linear', 'mlp' or 'gradient_boosting'.
+        signal: the scalar signal.
+        features: what is known without the target's answer: 'x' (flattened), 'label', and
+            'shadow_out', the mean over the shadows that did not train on the example (where there
+            is none: the mean over rows).
+        columns: further features, columns of the pool.
+        levels: ascending in (0, 1), equally many on both sides of the middle one.
+        sign: +1 if a larger signal means member, -1 if a smaller one does; None: as the signal
+            declares.
+        options: arguments of the regression's maker (mia_jax.fitting.quantiles).
+
+    Raises:
+        ValueError: Fewer than 5 population rows, NaN, or other levels.
+
+    Source: Bertran et al. 2023 (arXiv:2307.03694).
     """
     checks.one_of(HEADS, head=head)
     sign = _signals.sign_of(signal, sign)
@@ -130,7 +139,7 @@ def _levels(levels: Sequence[float]) -> np.ndarray:
 def _inputs(
     evidence, signal: str, wanted, known: np.ndarray, asked: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Features of the population rows and of the rows to score."""
+    """Returns the features of the population rows and of the rows to score."""
     parts = []
     if wanted:
         parts.append([_features.matrix(wanted, {}, evidence, part) for part in (known, asked)])
@@ -147,8 +156,9 @@ def _inputs(
 
 
 def _standing(regress, x_KF, s_K, x_NF, s_N, level_T: np.ndarray, key) -> np.ndarray:
-    """z_N of the signals s_N given x_NF, from quantiles learned on (x_KF, s_K); signals are
-    standardized by the robust spread of s_K.
+    """Returns z_N of the signals s_N given x_NF, from quantiles learned on (x_KF, s_K).
+
+    Signals are standardized by the median and the standard deviation of s_K.
     """
     center, spread = np.median(s_K), s_K.std()
     if s_K.max() == s_K.min() or not spread > 0:
@@ -164,8 +174,9 @@ def _standing(regress, x_KF, s_K, x_NF, s_N, level_T: np.ndarray, key) -> np.nda
 
 
 def _width(quantile_NT: np.ndarray, z_T: np.ndarray, side: int, middle: int) -> np.ndarray:
-    """d quantile / d z between the middle level and the outermost one of a side (0: lowest, -1:
-    highest).
+    """Returns d quantile / d z between the middle level and the outermost one of a side.
+
+    `side` is 0 for the lowest level, -1 for the highest.
     """
     return (quantile_NT[:, side] - quantile_NT[:, middle]) / (z_T[side] - z_T[middle])
 
@@ -176,11 +187,10 @@ def level_score(
     level_T: np.ndarray,
     floor: Sequence[float] = (1e-6, 1e-6),
 ) -> np.ndarray:
-    """The piecewise linear map of ascending quantiles [N,T] to Phi^-1(level), taken at s; widths
-    beyond the ends are at least `floor`.
+    """Maps s through the piecewise linear map of ascending quantiles [N,T] to Phi^-1(level).
 
-    Between equal quantiles the upper level counts. Strictly increasing in s beyond the ends,
-    non-decreasing everywhere.
+    Widths beyond the ends are at least `floor`. Between equal quantiles the upper level counts. The
+    map is strictly increasing in s beyond the ends, non-decreasing everywhere.
     """
     z_T, last, middle = ndtri(level_T), len(level_T) - 1, len(level_T) // 2
     below_N = (quantile_NT <= s_N[:, None]).sum(1)  # how many quantiles s has reached

@@ -1,6 +1,6 @@
-"""RaMIA: was anything in a range around the example a member?
+"""RaMIA: whether anything in a range around the example was a member.
 
-The query views are the range (Tao and Shokri 2024, arXiv:2408.05131).
+The query views are the range. Source: Tao and Shokri 2024 (arXiv:2408.05131).
 """
 
 from __future__ import annotations
@@ -18,12 +18,18 @@ DEFAULT = dict(name="base", mode="offline")
 
 
 def make(*, attack: Mapping = DEFAULT, low: float = 0.4, high: float = 1.0) -> Attack:
-    """score = trimmed mean of the attack's scores of an example's A query views, each scored as if
-    it had been the only view.
+    """Scores the trimmed mean of an attack's scores of the example's A query views.
 
-    Of the sorted scores those numbered floor(low A) .. ceil(high A) - 1 are kept, at least one:
-    `low` leaves out the points of the range that were not trained on, `high` outliers. `attack` is
-    {name: attack, field: value}, as in a config. ValueError unless 0 <= low < high <= 1.
+    Each view is scored as if it were the only one. Of the sorted scores those numbered floor(low A)
+    .. ceil(high A) - 1 are kept, at least one.
+
+    Args:
+        attack: {name: attack, field: value}, as in a config.
+        low: leaves out the points of the range that were not trained on.
+        high: leaves out outliers.
+
+    Raises:
+        ValueError: Not 0 <= low < high <= 1.
     """
     checks.fraction(low=low, high=high)
     if not low < high:
@@ -57,7 +63,7 @@ def make(*, attack: Mapping = DEFAULT, low: float = 0.4, high: float = 1.0) -> A
 
 
 def _one(evidence: Evidence, signals: list[str], a: int) -> Evidence:
-    """The Evidence with query view `a` alone."""
+    """Returns the evidence with only query view `a`."""
     target = {n: evidence.target[n][a : a + 1] for n in signals}
     return dataclasses.replace(
         evidence,
@@ -67,8 +73,9 @@ def _one(evidence: Evidence, signals: list[str], a: int) -> Evidence:
 
 
 def trimmed_mean(score_AN: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Mean over axis 0 of the sorted values floor(low A) .. ceil(high A) - 1, at least one; NaN
-    stays NaN.
+    """Returns the mean over axis 0 of the sorted values floor(low A) .. ceil(high A) - 1.
+
+    At least one value is kept; NaN stays NaN.
     """
     views = len(score_AN)
     start = min(int(np.floor(low * views)), views - 1)

@@ -1,5 +1,6 @@
-"""R-attack: how the target's signal ranks among the shadows that did not train on the example (Ye
-et al. 2022, arXiv:2111.09679).
+"""R-attack: how the target's signal ranks among the shadows that did not train on the example.
+
+Source: Ye et al. 2022 (arXiv:2111.09679).
 """
 
 from __future__ import annotations
@@ -14,15 +15,24 @@ from mia_jax.types import Attack
 
 
 def make(*, signal: str = "loss", quantile: str = "smooth", sign: int | None = None) -> Attack:
-    """score = -log p or 1 - p, p the upper tail of the target's signal s among the k OUT shadows'
-    signals s_m on the same example.
+    """Scores -log p or 1 - p, where p is the target's upper tail among its k OUT shadows.
 
-    quantile 'count': 1 - (1 + #{m: s_m >= s}) / (k + 1), with k + 1 values; 0 for an example
-    without OUT shadows. 'smooth': -log of the mean over m of Phi((s_m - s) / h), a kernel estimate
-    that does not tie: h = pooled sd of the OUT residuals * (4 / 3k)^(1/5), Silverman's width; with
-    one OUT shadow everywhere the sd of s - s_m over the examples stands for the residuals'. An
-    example without OUT shadows is compared with the overall OUT mean. Mean over query views; `sign`
-    None: as the signal declares. ValueError if no shadow is OUT on any evaluated row.
+    s is the target's signal, s_m are the OUT shadows' signals on the same example. The score is the
+    mean over the query views.
+
+    Args:
+        signal: the scalar signal that is ranked.
+        quantile: 'count': 1 - (1 + #{m: s_m >= s}) / (k + 1), with k + 1 values; 0 for an example
+            without OUT shadows. 'smooth': -log of the mean over m of Phi((s_m - s) / h), a kernel
+            estimate that does not tie. h = pooled sd of the OUT residuals * (4 / 3k)^(1/5),
+            Silverman's width; where every example has one OUT shadow, the sd of s - s_m over the
+            examples replaces that of the residuals. An example without OUT shadows is compared with
+            the overall OUT mean.
+        sign: +1 if a larger signal means member, -1 if a smaller one does; None: as the signal
+            declares.
+
+    Raises:
+        ValueError: No shadow is OUT on any evaluated row.
     """
     checks.one_of(("smooth", "count"), quantile=quantile)
     sign = _signals.sign_of(signal, sign)

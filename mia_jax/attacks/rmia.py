@@ -1,6 +1,6 @@
-"""RMIA, the relative attack of Zarifzadeh et al.
+"""RMIA, the relative attack: whether the target's probability rises more on x than on other rows.
 
-2024 (arXiv:2312.03262): does the target's probability rise more on x than on population rows?
+Source: Zarifzadeh et al. 2024 (arXiv:2312.03262).
 """
 
 from __future__ import annotations
@@ -29,24 +29,32 @@ def make(
     population_p: str = "offline",
     views: str = "mean",
 ) -> Attack:
-    """score(x) = share of population rows z with ratio(x) >= gamma ratio(z), ratio(x) = p(x |
-    target) / p(x).
+    """Scores the share of population rows z with ratio(x) >= gamma ratio(z).
 
-    p(x | model) is the true label's probability at the temperature. mode 'online': p(x) = (mean
-    over IN + mean over OUT shadows) / 2, equal weights whatever their numbers; 'offline': p(x) =
-    ((1 + a) mean over OUT + 1 - a) / 2, which takes the IN mean for a out + 1 - a. Population rows
-    have no IN shadow: population_p 'offline' uses that same map for p(z), in both modes; 'out' the
-    plain OUT mean. a 'tuned' (offline): the best mean AUC over 0, .1 .. 1 with every shadow as
-    target in turn and OUT models of the rest. views 'mean': mean of the scores of the query views,
-    x against z under the same view; 'majority': a z counts if ratio(x) >= gamma ratio(z) under more
-    than half of x's views, z under view 0. An example without shadows on a side takes the other
-    side's mean times the overall quotient of the sides (offline: the overall OUT mean).
+    ratio(x) = p(x | target) / p(x), where p(x | model) is the true label's probability at the
+    temperature. The counts are exact, by sorting ratio(z): O((N + Z) log Z) time and O(N + Z)
+    memory per target. Ratios are differences of logarithms; equal up to rounding counts as equal.
+    The score is a multiple of 1 / Z; `diagnose` returns the share of rows that tie at the top. An
+    example without shadows on a side takes the other side's mean times the overall quotient of the
+    sides (offline: the overall OUT mean).
 
-    signal 'logits' (any temperature), 'loss' or 'confidence' (temperature 1). The counts are exact,
-    by sorting ratio(z): O((N + Z) log Z) time and O(N + Z) memory per target; ratios are
-    differences of logarithms, equal up to rounding counts as equal. The score is a multiple of 1 /
-    Z: `diagnose` tells the share of rows that tie at the top. ValueError without population rows,
-    or if no shadow is OUT (IN) on any evaluated row.
+    Args:
+        mode: 'online': p(x) = (mean over IN + mean over OUT shadows) / 2, equal weights whatever
+            their numbers. 'offline': p(x) = ((1 + a) mean over OUT + 1 - a) / 2, which replaces the
+            IN mean by a out + 1 - a.
+        gamma: how much larger the ratio of x must be.
+        temperature: of the softmax; must be 1 unless the signal is 'logits'.
+        a: the constant of the offline map; 'tuned' (offline): the best mean AUC over 0, .1 .. 1
+            with every shadow as target in turn and OUT models of the rest.
+        signal: 'logits' (any temperature), 'loss' or 'confidence'.
+        population_p: p(z) of population rows, which have no IN shadow. 'offline': the offline map,
+            in both modes; 'out': the plain OUT mean.
+        views: 'mean': the mean of the scores of the query views, x against z under the same view.
+            'majority': a z counts if ratio(x) >= gamma ratio(z) under more than half of x's views,
+            z under view 0.
+
+    Raises:
+        ValueError: There are no population rows, or no shadow is OUT (IN) on any evaluated row.
     """
     checks.one_of(("online", "offline"), mode=mode)
     checks.one_of(("offline", "out"), population_p=population_p)
@@ -84,10 +92,12 @@ def make(
 
 
 def tune(evidence: Evidence, needs: Sequence[str], **rule) -> float:
-    """The `a` of GRID with the best mean AUC over the evidence's shadows as targets; the middle one
-    of equally good neighbours.
+    """Returns the `a` of GRID with the best mean AUC over the evidence's shadows as targets.
 
-    ValueError if no shadow has OUT models among the others on its own evaluated rows.
+    Of equally good neighbors it is the middle one.
+
+    Raises:
+        ValueError: No shadow has OUT models among the others on its own evaluated rows.
     """
     inner = [
         (v, member_N)
@@ -167,8 +177,9 @@ def scores(
 def share_dominated(
     log_ratio_N: np.ndarray, log_ratio_Z: np.ndarray, log_gamma: float, *, rounding: float = 0.0
 ) -> np.ndarray:
-    """Returns the share of z with log ratio_N >= log gamma + log ratio_Z - rounding for every n:
-    the exact counts of the N x Z comparison.
+    """Returns the share of z with log ratio_N >= log gamma + log ratio_Z - rounding, for every n.
+
+    These are the exact counts of the N x Z comparison.
     """
     return np.searchsorted(
         np.sort(log_gamma + log_ratio_Z) - rounding, log_ratio_N, side="right"
@@ -176,8 +187,9 @@ def share_dominated(
 
 
 def average(log_means: Sequence[np.ndarray], a: float) -> np.ndarray:
-    """Returns log p(x) from the log mean over OUT shadows or over OUT and IN shadows, NaN where an
-    example has none of a kind.
+    """Returns log p(x) from the log means over OUT shadows, or over OUT and IN shadows.
+
+    `log_means` are NaN where an example has no shadow of that side.
     """
     overall = [_probability.log_mean_over_examples(log_mean_N) for log_mean_N in log_means]
     if len(log_means) == 1:

@@ -1,4 +1,4 @@
-"""Threshold attack: a threshold on one signal of the target alone."""
+"""Threshold attack: a threshold on one signal, which needs only the target."""
 
 from __future__ import annotations
 
@@ -15,15 +15,24 @@ def make(
     sign: int | None = None,
     prefix: int | None = None,
 ) -> Attack:
-    """score = sign * mean over the query views of the target's signal (of one `view` if given), so
-    larger = more likely a member.
+    """Scores sign * the mean of the target's signal over the query views.
 
-    Of a signal with a value for every part of its budget [A,N,P] (boundary_distance,
-    noise_robustness) component `prefix` is taken, None: the last, which has seen all queries. No
-    training data and no shadow is needed to rank; the report chooses the threshold on shadows.
-    `sign` None: as the signal declares. ValueError for a signal without a sign or a view that was
-    not queried. Source: Yeom et al. 2018 (arXiv:1709.01604), adversary 2; for modified entropy Song
-    and Mittal 2021 (arXiv:2003.10595).
+    Neither training data nor shadows are needed to rank; the report chooses the threshold on
+    shadows.
+
+    Args:
+        signal: a scalar signal, or one with a value for every part of its budget [A,N,P]
+            (boundary_distance, noise_robustness).
+        view: the number of the query view that is read; None: the mean over all.
+        sign: +1 if a larger signal means member, -1 if a smaller one does; None: as the signal
+            declares.
+        prefix: the number of the part that is read; None: the last, which used all queries.
+
+    Raises:
+        ValueError: The signal has no sign, or the view was not queried.
+
+    Sources: Yeom et al. 2018 (arXiv:1709.01604), adversary 2; for modified entropy Song and Mittal
+    2021 (arXiv:2003.10595).
     """
     sign = _signals.sign_of(signal, sign)
 

@@ -1,6 +1,6 @@
-"""How the loss fell during training: the losses at several epochs of the same run (after Liu et al.
+"""Trajectory attack: how the loss fell over several epochs of the same training run.
 
-2022, arXiv:2208.14933).
+After Liu et al. 2022 (arXiv:2208.14933).
 """
 
 from __future__ import annotations
@@ -23,14 +23,21 @@ FLOOR = 1e-10  # losses below it count as it
 def make(
     *, form: str = "logistic", shadows: int = 16, ridge: float = 1e-3, mode: str = "online"
 ) -> Attack:
-    """Reads the signal 'loss_trajectory' [A,N,E], E >= 1: -log(loss) at every epoch, mean over
-    query views.
+    """Scores -log(loss) at every epoch, the mean over the query views, jointly over the epochs.
 
-    form 'logistic': log odds of a logistic regression on the E values, standardized, fitted on the
-    own evaluated rows of the first `shadows` shadows. form 'lira': the Student-t likelihood ratio
-    of lira (`mode` online or offline) on the E values jointly, per example. The paper distills such
-    losses from the target; here they are the snapshots of the runs themselves, a stronger attacker.
-    ValueError if no shadow has evaluated members and non-members of its own (form 'logistic').
+    It reads the signal 'loss_trajectory' [A,N,E], E >= 1. The paper distills such losses from the
+    target; here they are the snapshots of the runs themselves, a stronger attacker.
+
+    Args:
+        form: 'logistic': the log-odds of a logistic regression on the E values, standardized,
+            fitted on the shadows' own evaluated rows. 'lira': the Student-t likelihood ratio of
+            lira on the E values jointly, per example.
+        shadows: how many shadows the regression is fitted on, the first ones.
+        ridge: the regression's penalty.
+        mode: 'online' or 'offline', for 'lira'.
+
+    Raises:
+        ValueError: No shadow has evaluated members and non-members of its own ('logistic').
     """
     checks.one_of(("logistic", "lira"), form=form)
     checks.one_of(("online", "offline"), mode=mode)
@@ -80,8 +87,10 @@ def make(
 
 
 def features(value: np.ndarray) -> np.ndarray:
-    """-log of the mean over query views, [..,A,N,E] -> [..,N,E] float64; ValueError for a signal
-    without an axis of epochs.
+    """Returns the mean over the query views of -log(loss), [..,A,N,E] -> [..,N,E] float64.
+
+    Raises:
+        ValueError: The signal has no axis of epochs.
     """
     if value.ndim < 3 or not value.shape[-1]:
         raise ValueError(

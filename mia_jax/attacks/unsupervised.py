@@ -1,4 +1,4 @@
-"""Threshold from random inputs: a member lies farther from the boundary than they do.
+"""Threshold from random inputs: a member is farther from the decision boundary than they are.
 
 No source model is needed.
 """
@@ -19,13 +19,19 @@ def make(
     share: float = 0.5,
     sign: int | None = None,
 ) -> Attack:
-    """score = sign * (s(x) - the `share`-quantile of `reference` over the evaluated rows), means
-    over query views; a member from 0 on.
+    """Scores sign * (s(x) - a quantile of the answers to random inputs); a member from 0 on.
 
-    `reference` is the target's answer to one random input a row. The ranking is that of attack
-    threshold; what differs is who chooses the threshold: the report uses this attack's own. Of a
-    signal with parts the last is taken. Source: Li & Zhang 2021 (arXiv:2007.15528), boundary
-    attack.
+    Both are means over the query views. The ranking is that of attack threshold; the difference is
+    who chooses the threshold: the report uses this attack's own.
+
+    Args:
+        signal: of a signal with parts the last is taken.
+        reference: the target's answer to one random input per row.
+        share: the quantile of `reference` over the evaluated rows, in (0, 1).
+        sign: +1 if a larger signal means member, -1 if a smaller one does; None: as the signal
+            declares.
+
+    Source: Li & Zhang 2021 (arXiv:2007.15528), boundary attack.
     """
     checks.fraction(closed="neither", share=share)
     sign = _signals.sign_of(signal, sign)
