@@ -1,6 +1,4 @@
-"""Features that an attack learns from: signals over views, probabilities, labels, the examples
-themselves and the user's columns.
-"""
+"""Features that an attack learns from: signals, probabilities, labels, examples and columns."""
 
 from __future__ import annotations
 
@@ -18,11 +16,14 @@ VIEWS = ("each", "mean")
 
 
 class Features(NamedTuple):
-    """Which features: `names` ('probabilities' = softmax of the logits, 'label' = one-hot, 'x' =
-    the example, else a signal), columns, views.
+    """Which features are read.
 
-    `views` of a signal: 'each' is a feature of its own (so a binary answer over views is a binary
-    vector), or their 'mean'.
+    Args:
+        names: 'probabilities' (softmax of the logits), 'label' (one-hot), 'x' (the example), or
+            names of signals.
+        columns: names of the user's columns.
+        views: 'each' query view of a signal is a feature (so a binary answer over views is a binary
+            vector), or their 'mean'.
     """
 
     names: tuple[str, ...]
@@ -31,7 +32,7 @@ class Features(NamedTuple):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """What the Evidence must hold."""
+        """Returns what the evidence must hold."""
         read = {"probabilities": "logits", "label": "y"}
         return tuple(
             dict.fromkeys(
@@ -41,8 +42,11 @@ class Features(NamedTuple):
 
 
 def make(names: Sequence[str], columns: Sequence[str] = (), views: str = "each") -> Features:
-    """Checked Features; ValueError if there are none, one comes twice, or a name is another kind of
-    evidence ('shadow_in', 'member', ...).
+    """Checks a choice of features and returns it.
+
+    Raises:
+        ValueError: There are no features, one is named twice, or a name is another kind of evidence
+            ('shadow_in', 'member', ...).
     """
     names, columns = (tuple([v] if isinstance(v, str) else v) for v in (names, columns))
     checks.one_of(VIEWS, views=views)
@@ -65,11 +69,17 @@ def make(names: Sequence[str], columns: Sequence[str] = (), views: str = "each")
 def matrix(
     features: Features, signal: Mapping[str, np.ndarray], evidence: Evidence, rows_K: np.ndarray
 ) -> np.ndarray:
-    """The features [K,F] float64 of the rows `rows_K` of one model with signals `signal[name]`
-    [A,N..].
+    """Returns the features [K,F] float64 of the rows `rows_K` of one model.
 
-    ValueError that names the feature if a value is NaN or infinite, a column is missing or not
-    numeric, or labels are no classes.
+    Args:
+        features: which features.
+        signal: {name: [A,N..]} of the model.
+        evidence: where labels, examples and columns are read.
+        rows_K: numbers of the rows.
+
+    Raises:
+        ValueError: A value is NaN or infinite, a column is missing or not numeric, or labels are
+            not classes; the message names the feature.
     """
     parts = {
         name: _feature(name, signal, evidence, rows_K, features.views) for name in features.names
@@ -82,7 +92,7 @@ def matrix(
 
 
 def salt(key) -> int:
-    """A number from a JAX key, for NumPy's generators."""
+    """Returns a number from a JAX key, for NumPy's generators."""
     return int(
         np.random.SeedSequence(
             np.asarray(jax.random.key_data(key)).ravel().tolist()
@@ -91,7 +101,11 @@ def salt(key) -> int:
 
 
 def labels(evidence: Evidence, rows_K: np.ndarray) -> np.ndarray:
-    """Class numbers [K] int; ValueError unless y is one class number an example."""
+    """Returns the class numbers [K] int of rows.
+
+    Raises:
+        ValueError: y is not one class number per example.
+    """
     y = np.asarray(evidence.y)
     if y.ndim != 1 or y.dtype.kind not in "iub" or evidence.num_classes < 1:
         raise ValueError(

@@ -1,6 +1,4 @@
-"""The shadows of one target as targets in turn, each with the other shadows as its own: what an
-attacker tunes on.
-"""
+"""The shadows as targets in turn, each with the other shadows as its own, for tuning attacks."""
 
 from __future__ import annotations
 
@@ -16,13 +14,17 @@ from mia_jax.types import Design
 def evidence_of_shadows(
     evidence: Evidence, needs: Sequence[str], *, limit: int
 ) -> list[tuple[Evidence, np.ndarray]]:
-    """[(Evidence of an attacker of the shadow with these needs, the shadow's member_N)] of the
-    first `limit` shadows that can be scored.
+    """Returns [(evidence against a shadow with these needs, the shadow's member_N)].
 
-    `evidence` must show each shadow on its own evaluated rows (need 'shadow_own'). A shadow's twin,
-    the shadow with the complementary members, is none of its shadows. What the outer evidence hides
-    stays hidden. Left out: shadows without evaluated members and non-members and, if `needs` asks
-    for shadows, those that no other shadow shares a visible row with.
+    A shadow's twin, the shadow with the complementary members, is never among its shadows. What the
+    outer evidence hides stays hidden. Left out are shadows without evaluated members and
+    non-members and, if `needs` asks for shadows, those that share no visible row with another
+    shadow.
+
+    Args:
+        evidence: must show each shadow on its own evaluated rows (need 'shadow_own').
+        needs: what the evidence against a shadow holds.
+        limit: the most shadows, the first ones that can be scored.
     """
     fleet = _fleet(evidence, needs)
     d, found = fleet.design, []
@@ -47,8 +49,9 @@ def evidence_of_shadows(
 
 
 def _fleet(evidence: Evidence, needs: Sequence[str]) -> FleetSignals:
-    """The evidence's shadows as a fleet; targets are the shadows that evaluate members and
-    non-members.
+    """Returns the evidence's shadows as a fleet.
+
+    Its targets are the shadows with evaluated members and non-members.
     """
     member_MN, evaluated_MN = evidence.shadow_member_MN, evidence.shadow_evaluated_MN
     nobody = np.zeros_like(evidence.evaluated_N)
@@ -75,7 +78,10 @@ def _fleet(evidence: Evidence, needs: Sequence[str]) -> FleetSignals:
 
 
 def twins(member_MN: np.ndarray, evaluated_MN: np.ndarray) -> np.ndarray:
-    """[M,M]: on every row that both evaluate (at least one), exactly one of the two is trained."""
+    """Returns whether, on all rows that both evaluate, exactly one of two models trained, [M,M].
+
+    False where no row is evaluated by both.
+    """
     inside, known = member_MN.astype(np.float32), evaluated_MN.astype(np.float32)
     outside = known - inside
     common, agree = known @ known.T, inside @ inside.T + outside @ outside.T

@@ -1,5 +1,6 @@
-"""One density over all query views (or signals) of an example, with variances of each and a
-correlation that all examples share.
+"""LiRA with one density over all query views (or signals) of an example.
+
+Each view has its own variances; the correlation is shared by all examples.
 """
 
 from __future__ import annotations
@@ -29,8 +30,10 @@ def attack(
     note: str,
     diagnose: Callable,
 ) -> Attack:
-    """LiRA on vectors: Student-t (`shrunk`) or Gaussian densities with covariance D_n R D_n; see
-    `score`.
+    """Makes LiRA on vectors, with densities of covariance D_n R D_n; see `score`.
+
+    Densities are Student-t if `shrunk`, else Gaussian. The other arguments are as in
+    `_sides.attack` and lira.
     """
     sign = _signals.sign_of(signal, sign)
     needs = (signal, *(f"shadow_{kind}" for kind in (_sides.IN, _sides.OUT) if kind in kinds))
@@ -65,12 +68,13 @@ def score(
     form: str,
     shrunk: bool,
 ) -> np.ndarray:
-    """score_N.
+    """Returns score_N under densities of whole vectors.
 
-    Per side z_a = (s_a - c_a) / sd_a with the predictives of each axis a, and R the correlation of
-    the shadows' residuals over all examples: log density -log det(D_n) - log det(R) / 2 + log t(z'
-    R^-1 z). Form 'log_cdf' is one-sided along the direction in which all axes grow together: log
-    P(T <= 1' R^-1 z / sqrt(1' R^-1 1)). Without residuals (one shadow a side) R is the identity.
+    Per side z_a = (s_a - c_a) / sd_a with the predictives of each axis a, and R is the correlation
+    of the shadows' residuals over all examples. The log density is -log det(D_n) - log det(R) / 2 +
+    log t(z' R^-1 z). Form 'log_cdf' is one-sided along the direction in which all axes grow
+    together: log P(T <= 1' R^-1 z / sqrt(1' R^-1 1)). Without residuals (one shadow per side) R is
+    the identity.
     """
     cols = np.flatnonzero(evidence.evaluated_N)
     masks = _sides.masks_of(evidence, cols, kinds)
@@ -112,8 +116,9 @@ def score(
 def _predictive(
     own_N: np.ndarray, sides: Sequence[Moments], pools: np.ndarray, shrunk: bool
 ) -> list[Predictive] | None:
-    """The predictives of one axis: of _shrinkage.py, or Gaussians of the pooled variance; None
-    without residuals.
+    """Returns the predictives of one axis, None without residuals.
+
+    They are those of _shrinkage.py, or Gaussians with the pooled variance.
     """
     if shrunk:
         return _shrinkage.predictive(
@@ -131,8 +136,9 @@ def _predictive(
 
 
 def _inverse_correlation(residual_AK: np.ndarray, dof: int) -> tuple[np.ndarray, float]:
-    """(R^-1, log det R) of the residuals' correlation, shrunk toward the identity by A / dof (all
-    of it without residuals).
+    """Returns (R^-1, log det R) of the residuals' correlation.
+
+    It is shrunk toward the identity by A / dof (completely without residuals).
     """
     axes = len(residual_AK)
     cross_AA = residual_AK @ residual_AK.T

@@ -1,4 +1,4 @@
-"""Is what a Gaussian attack assumes true? A test of every example's shadows."""
+"""Tests what a Gaussian attack assumes, on every example's shadows."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ LEVEL = 0.05
 
 
 def diagnosis(signal: str, kinds: Sequence[str]) -> Callable:
-    """diagnose(evidence) -> {'out_normality_tested', 'out_normality_rejected', ...}.
+    """Returns diagnose(evidence) -> {'out_normality_tested', 'out_normality_rejected', ...}.
 
-    Of the (query view, example) pairs with at least 8 shadows on the side, how many were tested and
-    the share that the omnibus test of `p_values` rejects at 5%: near .05 if the signals are
-    Gaussian over models.
+    Per side: how many (query view, example) pairs with at least 8 shadows were tested, and the
+    share that the omnibus test of `p_values` rejects at 5%; near 0.05 if the signals are Gaussian
+    over models.
     """
 
     def diagnose(evidence) -> dict[str, float]:
@@ -42,11 +42,12 @@ def diagnosis(signal: str, kinds: Sequence[str]) -> Callable:
 
 
 def p_values(value_MN: np.ndarray, where_MN: np.ndarray) -> np.ndarray:
-    """p-value [N] of the omnibus test K^2 = z_skew^2 + z_kurtosis^2 ~ chi-squared(2) over axis M;
-    NaN below 8 values or without spread.
+    """Returns the p-values [N] of the omnibus test of normality over axis M.
 
-    Sources: D'Agostino 1970 for the skewness, Anscombe and Glynn 1983 for the kurtosis;
+    K^2 = z_skew^2 + z_kurtosis^2 ~ chi-squared(2); NaN below 8 values or without spread. It equals
     scipy.stats.normaltest on each column.
+
+    Sources: D'Agostino 1970 for the skewness, Anscombe and Glynn 1983 for the kurtosis.
     """
     p_N = np.full(value_MN.shape[1], np.nan)
     for cols in moments.blocks(value_MN.shape[1]):

@@ -1,8 +1,7 @@
-"""log p_y at a temperature, from whatever signal carries it, for the attacks that compare
-probabilities.
+"""log p_y at a temperature, from the signal that holds it, for attacks that compare probabilities.
 
-Everything stays a logarithm: a sequence of tokens easily has a likelihood of exp(-2500), which no
-float64 holds, and quotients of such likelihoods are differences of their logarithms.
+Everything stays a logarithm: a sequence of tokens easily has a likelihood of exp(-2500), which is
+0 in float64, and quotients of such likelihoods are differences of their logarithms.
 """
 
 from __future__ import annotations
@@ -30,12 +29,18 @@ def attack(
     note: str,
     diagnose: Callable | None = None,
 ) -> Attack:
-    """Returns the Attack of score(evidence) -> score_N; its evidence holds one signal, 'log_p', log
-    p_y at the temperature [..,N].
+    """Makes the attack of score(evidence) -> score_N on log probabilities.
 
-    `needs` are those without signals and y.
+    The evidence has one signal, 'log_p', log p_y [..,N] at the temperature. It is computed once for
+    all targets.
 
-    Log probabilities are computed once for all targets. diagnose(evidence) sees the same evidence.
+    Args:
+        score: score(evidence) -> score_N.
+        signal: 'logits', 'loss' or 'confidence', from which log p_y is computed.
+        temperature: of the softmax; must be 1 unless the signal is 'logits'.
+        needs: the attack's needs without signals and y.
+        note: the attack's note.
+        diagnose: diagnose(evidence) of the same evidence.
     """
     asked = _needs(signal, temperature)
     of = dict(signal=signal, temperature=temperature)
@@ -67,7 +72,11 @@ def attack(
 
 
 def _needs(signal: str, temperature: float) -> tuple[str, ...]:
-    """What an attack must ask for; ValueError for a temperature that the signal cannot give."""
+    """Returns the signals and labels that an attack must ask for.
+
+    Raises:
+        ValueError: The signal cannot give the temperature.
+    """
     checks.one_of(SIGNALS, signal=signal)
     checks.positive(temperature=temperature)
     if signal != "logits" and temperature != 1:
@@ -81,11 +90,12 @@ def _needs(signal: str, temperature: float) -> tuple[str, ...]:
 def _log_probabilities(
     value: np.ndarray, y_N: np.ndarray | None, *, signal: str, temperature: float
 ) -> np.ndarray:
-    """Returns log p_y [..,N] in float64: log softmax(z / temperature)_y of logits [..,N,C], -loss,
-    or the log of the confidence.
+    """Returns log p_y [..,N] in float64; NaN (a hidden row) stays NaN.
 
-    ValueError unless logits have a class axis, and the others have none. NaN (a hidden row) stays
-    NaN.
+    That is log softmax(z / temperature)_y of logits [..,N,C], -loss, or the log of the confidence.
+
+    Raises:
+        ValueError: Logits have no class axis, or another signal has one.
     """
     axes = {3: "A,N", 4: "M,A,N"}.get(value.ndim + (signal != "logits"))
     if axes is None:
@@ -104,8 +114,10 @@ def _log_probabilities(
 
 
 def log_softmax_at(z: np.ndarray, y_N: np.ndarray, temperature: float) -> np.ndarray:
-    """log softmax(z / temperature)_y [..,N] in float64, as -log(1 + sum_{j != y} exp((z_j - z_y) /
-    temperature)): exact near 0 and far below.
+    """Returns log softmax(z / temperature)_y [..,N] in float64.
+
+    It is computed as -log(1 + sum_{j != y} exp((z_j - z_y) / temperature)): exact near 0 and far
+    below.
     """
     label_NC = np.arange(z.shape[-1]) == np.asarray(y_N)[:, None]
     own = np.sum(np.where(label_NC, z, 0), -1, keepdims=True, dtype=np.float64)
@@ -147,8 +159,9 @@ def log_mean_over_examples(log_p_N: np.ndarray) -> float:
 
 
 def offline(log_out_N: np.ndarray, a: float) -> np.ndarray:
-    """Returns log p from OUT models alone: p = ((1 + a) out + 1 - a) / 2, which takes a out + 1 - a
-    for the unknown IN mean.
+    """Returns log p estimated from OUT models only: p = ((1 + a) out + 1 - a) / 2.
+
+    It takes a out + 1 - a for the unknown IN mean.
     """
     if a == 1:
         return log_out_N

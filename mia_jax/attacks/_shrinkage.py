@@ -1,5 +1,4 @@
-"""Empirical Bayes over examples: what a fleet with few shadows can borrow from the other examples,
-in closed form.
+"""Empirical Bayes over examples, in closed form: what few shadows borrow from other examples.
 
 Per side, the variance of example n follows log var_n = trend(mid_n) + spread, a scaled inverse
 chi-squared prior whose trend and degrees of freedom are fitted to all examples by the moments of
@@ -28,9 +27,7 @@ GAUSSIAN = 1000.0  # from this many degrees of freedom on a Student-t is taken f
 
 
 class Sums(NamedTuple):
-    """Sums over examples of a regression on 1, u, u^2 with u = mid - the mean center: what least
-    squares needs.
-    """
+    """Sums over examples for a least-squares regression on 1, u, u^2, u = mid - the mean center."""
 
     xx: np.ndarray  # [3,3]
     xy: np.ndarray  # [3]
@@ -43,8 +40,9 @@ class Sums(NamedTuple):
 def regressions(
     own_N: np.ndarray, sides: Sequence[Moments], fitted: Sequence[np.ndarray]
 ) -> np.ndarray:
-    """A step after `_sides.pool`: sums for the variance trend of each side and, with two sides, for
-    the trend of their differences.
+    """A step after `_sides.pool`: returns the sums for the variance trend of each side.
+
+    With two sides they are followed by those for the trend of the sides' differences.
     """
     del own_N
     pools = fitted[0]
@@ -80,16 +78,17 @@ def regressions(
 def predictive(
     own_N: np.ndarray, sides: Sequence[Moments], fitted: Sequence[np.ndarray]
 ) -> list[Predictive] | None:
-    """Posterior predictives of the sides from the sums of `_sides.pool` and `regressions`; None
-    where nothing tells a variance.
-
-    With one side that is also where all shadows answer alike, so that the number of an example's
-    shadows is all that densities would differ in.
+    """Returns the posterior predictives of the sides, from the sums of `pool` and `regressions`.
 
     Squared scale: (d0 var0_n + residuals) / (d0 + n - 1) with d0 + n - 1 degrees of freedom, plus
-    the uncertainty of the center. With one shadow a side there are no residuals: the differences
+    the uncertainty of the center. With one shadow per side there are no residuals: the differences
     about their trend are then taken as noise of both sides, equal and Gaussian. No variance is
     below the squared float32 resolution of the signal.
+
+    Returns:
+        A predictive per side; None where no variance can be estimated. With one side that includes
+        the case that all shadows answer alike: densities would then differ only in the number of an
+        example's shadows.
     """
     pools, sums = fitted[0], [_unpack(row) for row in fitted[1]]
     center = _sides.centers(sides, pools)
@@ -114,8 +113,10 @@ def predictive(
 
 
 def _joint(sides, variance, prior_N, tau2: float, center) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(posterior mean, its variance) of both sides' centers: flat prior on OUT, IN - OUT ~
-    N(prior_N, tau2), sampling variance / count.
+    """Returns the (posterior mean, its variance) of both sides' centers.
+
+    The prior is flat on OUT, and IN - OUT ~ N(prior_N, tau2); the sampling variance is variance /
+    count.
     """
     weight = [side.count / v for side, v in zip(sides, variance, strict=True)]
     both = (sides[0].count > 0) & (sides[1].count > 0)
@@ -139,8 +140,9 @@ def _joint(sides, variance, prior_N, tau2: float, center) -> list[tuple[np.ndarr
 
 
 def _variances(sides, pools, sums, x_N3):
-    """(variance_N of each side, dof_N of each side); a side without residuals takes the other
-    side's prior; None if nothing is known.
+    """Returns (variance_N of each side, dof_N of each side), or None if nothing is known.
+
+    A side without residuals takes the other side's prior.
     """
     fits = [
         _variance_prior(s) if pools[i, _sides.DOF] else None
@@ -172,11 +174,11 @@ def _variances(sides, pools, sums, x_N3):
 
 
 def _variance_prior(sums: Sums) -> tuple[np.ndarray | None, float]:
-    """(coefficients of the log prior variance, prior degrees of freedom); inf if the variances
-    differ by no more than their sampling noise.
+    """Returns (coefficients of the log prior variance, prior degrees of freedom).
 
-    Two standard errors are taken off the spread: with 2 or 3 shadows a side it is mostly noise, and
-    too little shrinkage costs more than too much.
+    The degrees are inf if the variances differ by no more than their sampling noise. Two standard
+    errors are subtracted from the spread: with 2 or 3 shadows per side it is mostly noise, and too
+    little shrinkage costs more than too much.
     """
     count = sums.xx[0, 0]
     if not count:
@@ -191,8 +193,9 @@ def _variance_prior(sums: Sums) -> tuple[np.ndarray | None, float]:
 
 
 def _inverse_trigamma(value: float) -> float:
-    """x with trigamma(x) = value > 0, by Newton's method on 1 / trigamma, which is convex and
-    nearly linear.
+    """Returns the x with trigamma(x) = value > 0.
+
+    By Newton's method on 1 / trigamma, which is convex and nearly linear.
     """
     x = 0.5 + 1 / value
     for _ in range(100):
@@ -205,14 +208,15 @@ def _inverse_trigamma(value: float) -> float:
 
 
 def _shift(pools: np.ndarray) -> float:
-    """Mean IN signal minus mean OUT signal."""
+    """Returns the mean IN signal minus the mean OUT signal."""
     mean = pools[:, _sides.TOTAL] / pools[:, _sides.COUNT]
     return mean[1] - mean[0]
 
 
 def _basis(center: Sequence[np.ndarray], pools: np.ndarray) -> np.ndarray:
-    """1, u, u^2 [N,3] with u = the middle of the centers minus its mean over all values; 0 with one
-    side.
+    """Returns 1, u, u^2 [N,3], u = the middle of the centers minus its mean over all values.
+
+    With one side u is 0.
     """
     u_N = (
         np.mean(center, 0) - np.mean(pools[:, _sides.TOTAL] / pools[:, _sides.COUNT])
@@ -240,8 +244,9 @@ def _unpack(row: np.ndarray) -> Sums:
 
 
 def _least_squares(sums: Sums) -> tuple[np.ndarray, float]:
-    """(coefficients, mean squared residual); columns scaled first, directions without variation
-    left out.
+    """Returns (coefficients, mean squared residual).
+
+    Columns are scaled first; directions without variation are left out.
     """
     scale = np.sqrt(np.where(np.diag(sums.xx) > 0, np.diag(sums.xx), 1.0))
     coefficients = (

@@ -1,5 +1,6 @@
-"""IN and OUT shadows of every example: the loop that LiRA, offset and their like share, one target
-at a time or all targets at once.
+"""IN and OUT shadows of every example: the loop that LiRA, offset and similar attacks share.
+
+It scores one target at a time, or all targets at once.
 """
 
 from __future__ import annotations
@@ -30,13 +31,22 @@ def attack(
     enough: float = np.inf,
     **more,
 ) -> Attack:
-    """An Attack that compares the target's signal with the moments of its shadows' signals on the
-    same example; mean over query views.
+    """Makes an attack from the moments of the shadows' signals on the same example.
 
-    `kinds` are the sides it reads, ('out', 'in'), ('out',) or ('in',); the sides come in that
-    order. A step(own_N, sides, fitted) returns an array that adds up over examples, `fitted`
-    holding the sums of the steps before; finish(own_N, sides, fitted) -> score_N. Where every
-    example has `enough` shadows on every side the steps are left out and `fitted` is empty.
+    The score is the mean over the query views.
+
+    Args:
+        signal: the scalar signal that is compared.
+        sign: +1, -1, or None: as the signal declares.
+        kinds: the sides that are read, ('out', 'in'), ('out',) or ('in',), in that order.
+        center: 'mean' or 'median' of a side's shadows.
+        steps: functions step(own_N, sides, fitted) that return an array that adds up over examples;
+            `fitted` holds the sums of the steps before.
+        finish: finish(own_N, sides, fitted) -> score_N.
+        note: the attack's note.
+        enough: where every example has this many shadows on every side, the steps are left out and
+            `fitted` is empty.
+        more: further fields of the Attack.
     """
     sign = _signals.sign_of(signal, sign)
     needs = (signal, *(f"shadow_{kind}" for kind in (IN, OUT) if kind in kinds))
@@ -68,8 +78,9 @@ def attack(
 
 
 def every_other_unit(design) -> bool:
-    """Whether an attacker of each target sees exactly the `shadows_M` outside the target's unit, on
-    every evaluated row.
+    """Checks that each target's attacker sees exactly the `shadows_M` outside the target's unit.
+
+    That must hold on every evaluated row.
     """
     targets, usable_M = list(design.targets), shadows_M(design)
     shadow_MM, outside_MM = (
@@ -84,8 +95,9 @@ def every_other_unit(design) -> bool:
 
 
 def shadows_M(design) -> np.ndarray:
-    """Which models are a shadow of some target: all but those that failed, and their twins
-    (designs/_failed.py).
+    """Returns which models are a shadow of some target.
+
+    These are all but those that failed, and their twins (designs/_failed.py).
     """
     return design.shadow_MM[list(design.targets)].any(0)
 
@@ -101,7 +113,11 @@ def score_evidence(
     finish,
     enough: float,
 ) -> np.ndarray:
-    """score_N through the evidence; ValueError if no shadow is IN (OUT) on any evaluated row."""
+    """Returns score_N of one target.
+
+    Raises:
+        ValueError: No shadow is IN (OUT) on any evaluated row.
+    """
     cols = (
         slice(None) if evidence.evaluated_N.all() else np.flatnonzero(evidence.evaluated_N)
     )  # a slice copies nothing
@@ -126,16 +142,20 @@ def score_evidence(
 
 
 def origin(own: np.ndarray, dtype: np.dtype) -> float:
-    """The median of signals that were supplied in float64, 0 of others: sds are bounded below by
-    the float32 resolution of a signal's size, which must be the size of its differences and not
-    that of an offset. It is the target's own median, so each target has its own moments.
+    """Returns the median of external float64 signals, 0 for others.
+
+    sds are bounded below by the float32 resolution of a signal's size, which must be the size of
+    its differences and not that of an offset. It is the target's own median, so each target has its
+    own moments.
     """
     return float(np.median(own)) if dtype == np.float64 and own.size else 0.0
 
 
 def masks_of(evidence, cols: np.ndarray | slice, kinds: Sequence[str]) -> list[np.ndarray]:
-    """where_MN of every kind on the columns `cols`; ValueError if one of them has no shadow at
-    all.
+    """Returns where_MN of every side on the columns `cols`.
+
+    Raises:
+        ValueError: A side has no shadow on any of the columns.
     """
     member_MN, visible_MN = evidence.shadow_member_MN[:, cols], evidence.visible_MN[:, cols]
     masks = [visible_MN & (member_MN if kind == IN else ~member_MN) for kind in kinds]
@@ -145,7 +165,7 @@ def masks_of(evidence, cols: np.ndarray | slice, kinds: Sequence[str]) -> list[n
 
 
 def refuse_empty(kind: str, found: bool, shadows: int) -> None:
-    """ValueError unless a shadow of this kind was found."""
+    """Raises ValueError unless a shadow of this side exists."""
     if not found:
         raise ValueError(
             f"no usable shadow is {kind.upper()} on any evaluated row (0 of {shadows} shadows; at "
@@ -155,7 +175,7 @@ def refuse_empty(kind: str, found: bool, shadows: int) -> None:
 
 
 def spread_out(value_K: np.ndarray, chosen_N: np.ndarray) -> np.ndarray:
-    """[N] with the values on the chosen rows and NaN elsewhere."""
+    """Returns [N] with the values on the chosen rows and NaN elsewhere."""
     score_N = np.full(len(chosen_N), np.nan)
     score_N[chosen_N] = value_K
     return score_N
@@ -164,8 +184,10 @@ def spread_out(value_K: np.ndarray, chosen_N: np.ndarray) -> np.ndarray:
 def score_fleet(
     fleet, *, signal: str, sign: int, kinds: Sequence[str], steps, finish, enough: float
 ) -> np.ndarray:
-    """score_TN, equal to `score_view` with mean centers: leave-unit-out moments in blocks of
-    examples, once for each step and for the scores.
+    """Returns score_TN of all targets, equal to `score_evidence` with mean centers.
+
+    It computes leave-unit-out moments in blocks of examples, once for each step and once for the
+    scores.
     """
     d = fleet.design
     value_MAN = _signals.scalar(fleet.signal[signal], "MAN", signal)
@@ -206,8 +228,9 @@ def score_fleet(
 
 
 def fewest(where_MN: np.ndarray, design) -> int:
-    """The smallest number of shadows with `where_MN` that an evaluated example of a target has,
-    every model outside the target's unit a shadow.
+    """Returns the fewest shadows with `where_MN` that an evaluated example of a target has.
+
+    Every model outside the target's unit is a shadow.
     """
     total_N = where_MN.sum(0)
     units = {t: where_MN[design.unit_M == design.unit_M[t]].sum(0) for t in design.targets}
@@ -215,8 +238,10 @@ def fewest(where_MN: np.ndarray, design) -> int:
 
 
 def pool(own_N: np.ndarray, sides: Sequence[Moments], fitted: Sequence[np.ndarray]) -> np.ndarray:
-    """A step: per side the sums over examples of values, their number, squared residuals and
-    degrees of freedom (TOTAL, COUNT, M2, DOF).
+    """A step: returns per side (TOTAL, COUNT, M2, DOF), summed over examples.
+
+    These are the sums of the values, their number, the squared residuals and the degrees of
+    freedom.
     """
     del own_N, fitted
     return np.array(
@@ -234,13 +259,11 @@ def pool(own_N: np.ndarray, sides: Sequence[Moments], fitted: Sequence[np.ndarra
 
 
 def centers(sides: Sequence[Moments], pools: np.ndarray | None) -> list[np.ndarray]:
-    """The sides' centers.
+    """Returns the sides' centers.
 
     An example without shadows on a side takes the other side's center plus the mean difference
-    between the sides.
-
-    With a single side it takes the mean over all examples. `pools` is what `pool` summed; None if
-    every example has shadows on every side.
+    between the sides; with a single side, the mean over all examples. `pools` is what `pool`
+    summed; None if every example has shadows on every side.
     """
     if pools is None:
         return [side.center for side in sides]
@@ -258,11 +281,10 @@ def centers(sides: Sequence[Moments], pools: np.ndarray | None) -> list[np.ndarr
 
 
 def _mean(pooled: np.ndarray, side: Moments) -> float:
-    """Returns a side's mean over all examples; where all centers are equal it is that center, not
-    what a sum makes of it in the last bit.
+    """Returns a side's mean over all examples.
 
-    Otherwise the rounding of the sum would set the examples without shadows on this side apart from
-    all others.
+    Where all centers are equal it is that center, not the sum's rounding of it in the last bit:
+    that would separate the examples without shadows on this side from all others.
     """
     mean, known = pooled[TOTAL] / pooled[COUNT], side.center[side.count > 0]
     if (

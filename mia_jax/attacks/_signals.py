@@ -1,4 +1,4 @@
-"""How an attack reads one scalar signal: which way it points, and its query views."""
+"""How an attack reads one scalar signal: its sign and its query views."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from mia_jax import registry
 
 
 def sign_of(signal: str, sign: int | None) -> int:
-    """`sign` (+1: larger means member, -1: smaller does), or the sign that mia_jax.signals.<signal>
-    declares if None. ValueError if it is 0.
+    """Returns `sign`, or the sign that the signal declares if it is None.
+
+    +1: a larger signal means member, -1: a smaller one does.
+
+    Raises:
+        ValueError: The sign is 0.
     """
     if sign is None:
         sign = registry.make("signals", signal).sign
@@ -22,7 +26,11 @@ def sign_of(signal: str, sign: int | None) -> int:
 
 
 def scalar(value: np.ndarray, axes: str, signal: str) -> np.ndarray:
-    """`value` itself; ValueError unless it has the axes of a scalar signal ('AN' or 'MAN')."""
+    """Returns `value` itself after a check of its axes ('AN' or 'MAN').
+
+    Raises:
+        ValueError: The signal is not one number per example.
+    """
     if value.ndim != len(axes):
         raise ValueError(
             f"signal {signal!r} has shape {value.shape}; this attack needs one number an example, "
@@ -32,8 +40,12 @@ def scalar(value: np.ndarray, axes: str, signal: str) -> np.ndarray:
 
 
 def part(value_AN: np.ndarray, prefix: int | None, signal: str) -> np.ndarray:
-    """[A,N]: component `prefix` of a signal with prefixes [A,N,P] (None: the last), a scalar signal
-    itself; ValueError if there is no such part.
+    """Returns component `prefix` [A,N] of a signal with prefixes [A,N,P] (None: the last).
+
+    A scalar signal is returned as it is.
+
+    Raises:
+        ValueError: There is no such part.
     """
     if value_AN.ndim == 2 and prefix is None:
         return value_AN

@@ -1,4 +1,4 @@
-"""Student-t and Gaussian predictives: where the next model's signal should fall."""
+"""Student-t and Gaussian predictives: the distribution of the next model's signal."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ class Predictive(NamedTuple):
     dof: np.ndarray | float
 
     def standardized(self, own_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """((own - center) / sd, log sd); no sd is below the float32 resolution of `own` and its
-        center, and a zero sd counts as 1.
+        """Returns ((own - center) / sd, log sd).
+
+        No sd is below the float32 resolution of `own` and its center; a zero sd counts as 1.
         """
         floor_N = EPS * np.maximum(np.abs(self.center), np.abs(own_N))
         sd_N = np.maximum(np.sqrt(self.variance), floor_N)
@@ -29,8 +30,9 @@ class Predictive(NamedTuple):
 
 
 def log_density(squares_N: np.ndarray, dof, axes: int = 1) -> np.ndarray:
-    """Log density of a spherical Student-t in `axes` dimensions at squared radius `squares_N`; the
-    Gaussian's constant is left out of all.
+    """Returns the log density of a spherical Student-t in `axes` dimensions.
+
+    `squares_N` are squared radii. The Gaussian's constant is left out of all.
     """
     dof_N, gaussian_N = _finite(dof)
     if gaussian_N.all():
@@ -45,8 +47,9 @@ def log_density(squares_N: np.ndarray, dof, axes: int = 1) -> np.ndarray:
 
 
 def log_cdf(z_N: np.ndarray, dof) -> np.ndarray:
-    """log P(T <= z), accurate in both tails: log(P) in float32 is 0 from z = 5.4 on, which ties
-    what matters most.
+    """Returns log P(T <= z), accurate in both tails.
+
+    log(P) in float32 is 0 from z = 5.4 on, which ties the most important examples.
     """
     dof_N, gaussian_N = _finite(dof)
     if gaussian_N.all():
@@ -57,6 +60,6 @@ def log_cdf(z_N: np.ndarray, dof) -> np.ndarray:
 
 
 def _finite(dof) -> tuple[np.ndarray, np.ndarray]:
-    """(degrees of freedom with 1 in the place of inf, where they are inf)."""
+    """Returns (degrees of freedom with 1 in the place of inf, where they are inf)."""
     dof_N = np.asarray(dof, np.float64)
     return np.where(np.isinf(dof_N), 1.0, dof_N), np.isinf(dof_N)

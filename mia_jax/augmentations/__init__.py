@@ -1,9 +1,9 @@
-"""Training augmentations: random changes of one example by a key of its own.
+"""Training augmentations: random changes of an example by the example's own key.
 
-One file each with make(...) -> change(x, key).
+A file each, with make(...) -> change(x, key).
 
-config.learner.augment = ('flip', 'shift:2', 'my_pkg.my_augmentation:strength=3'): a name, its
-settings in order or by name. A file that has IMAGES = True changes images [H,W,C] alone.
+config.learner.augment = ('flip', 'shift:2', 'my_pkg.my_augmentation:strength=3'): a name, and its
+settings in order or by name. A file with IMAGES = True changes only images [H,W,C].
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _SITE = 0x617567
 def make(specs: Sequence[str]) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """Returns (x_B.., key_B) -> x_B.. with the random changes in `specs`, one after the other.
 
-    Each example changes by its own key alone, whatever else is in the batch; of pairs x_B2HWC each
-    image changes on its own.
+    Each example changes by its own key only, whatever else is in the batch; of pairs x_B2HWC each
+    image changes by itself.
 
     Raises:
         ValueError: There is no such augmentation or setting, or it needs images and the examples
-            are none.
+            are not.
     """
     if isinstance(specs, str):
         raise ValueError(

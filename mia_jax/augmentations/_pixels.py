@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 
 def mirrored(index, length: int):
-    """Indices folded back at the first and the last element, which are not repeated."""
+    """Returns indices folded back at the first and the last element, which are not repeated."""
     if length == 1:
         return index * 0
     folded = index % (2 * length - 2)
@@ -15,8 +15,9 @@ def mirrored(index, length: int):
 
 
 def moved(x: jax.Array, key: jax.Array, reach: int, reflect: bool) -> jax.Array:
-    """Returns one image [H,W,C] moved by up to `reach` pixels each way, edges repeated or
-    reflected.
+    """Returns an image [H,W,C] moved by up to `reach` pixels in each direction.
+
+    Edges are reflected or repeated.
     """
     height, width = x.shape[:2]
     step = jax.random.randint(key, (2,), -reach, reach + 1, jnp.int32)

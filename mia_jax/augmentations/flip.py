@@ -9,5 +9,5 @@ IMAGES = True
 
 
 def make():
-    """Returns the change of one image [H,W,C]."""
+    """Returns the change of an image [H,W,C]."""
     return lambda x, key: jnp.where(jax.random.bernoulli(key, jnp.float32(0.5)), x[:, ::-1], x)

@@ -13,7 +13,7 @@ IMAGES = True
 
 
 def make(*, degrees: float):
-    """Returns the change of one image [H,W,C]."""
+    """Returns the change of an image [H,W,C]."""
     checks.at_least(0, degrees=degrees)
     return functools.partial(_turned, degrees=degrees)
 

@@ -1,4 +1,4 @@
-"""shift:r: up to r pixels each way, edges repeated."""
+"""shift:r: up to r pixels in each direction, edges repeated."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ IMAGES = True
 
 
 def make(*, r: int):
-    """Returns the change of one image [H,W,C]."""
+    """Returns the change of an image [H,W,C]."""
     checks.at_least(0, r=r)
     return functools.partial(_pixels.moved, reach=r, reflect=False)

@@ -1,9 +1,7 @@
-"""Defenses at query time: what a model's owner does to its outputs before anybody sees them.
+"""Defenses at query time: how a model's owner changes its outputs before anyone sees them.
 
-One file each with make(...) -> Defense.
-
-config.attacks.<attack>.defense = 'memguard', with settings 'top_k:k=3', or a module of one's own:
-'my_pkg.my_defense:strength=2'.
+A file each, with make(...) -> Defense. config.attacks.<attack>.defense = 'memguard', with settings
+'top_k:k=3', or a module of your own: 'my_pkg.my_defense:strength=2'.
 """
 
 from __future__ import annotations

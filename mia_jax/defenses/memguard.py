@@ -9,11 +9,10 @@ from mia_jax.types import Defense
 
 
 def make() -> Defense:
-    """p = 1/C + .001 for the predicted class and 1/C - .001 / (C - 1) for every other: labels stay,
-    everything else is a function of them.
+    """Returns p = 1/C + 0.001 for the predicted class and 1/C - 0.001 / (C - 1) for every other.
 
-    The strongest version of MemGuard (Jia et al. 2019, arXiv:1909.10594), as in Choquette-Choo et
-    al. 2021 (arXiv:2007.14321).
+    Labels stay; everything else is a function of them. This is the strongest version of MemGuard
+    (Jia et al. 2019, arXiv:1909.10594), as in Choquette-Choo et al. 2021 (arXiv:2007.14321).
     """
 
     def apply(out_BC):

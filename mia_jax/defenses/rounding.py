@@ -1,4 +1,4 @@
-"""Probabilities rounded to a few decimals."""
+"""Rounding: probabilities rounded to a few decimals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mia_jax.types import Defense
 
 
 def make(*, digits: int = 2) -> Defense:
-    """Probabilities rounded to `digits` decimals, not renormalized; 0 is handed on as 1e-12.
+    """Returns probabilities rounded to `digits` decimals, not renormalized; 0 becomes 1e-12.
 
     Close classes can tie, so labels may change.
     """

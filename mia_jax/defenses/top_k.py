@@ -1,4 +1,4 @@
-"""The k largest probabilities are shown; the other classes share the rest equally."""
+"""Top k: the k largest probabilities are shown; the other classes share the rest equally."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mia_jax.types import Defense
 
 
 def make(*, k: int = 1) -> Defense:
-    """The k largest probabilities stay; the other classes share the rest equally.
+    """Returns the `k` largest probabilities; the other classes share the rest equally.
 
     Of equal probabilities the lowest class numbers come first.
     """

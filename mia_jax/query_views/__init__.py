@@ -1,9 +1,9 @@
-"""Query views: what every model is asked each example as.
+"""Query views: the versions of each example that every model is asked about.
 
-One file each with make(...) -> x_B.. -> x_B.., deterministic and the same for all models.
+A file each, with make(...) -> x_B.. -> x_B.., deterministic and the same for all models.
 
-config.query.views = ('identity', 'flip', 'shift:1,0', 'my_pkg.my_view:strength=3'): a name, its
-settings in order or by name. A file that has IMAGES = True shows images [B,H,W,C] alone.
+config.query.views = ('identity', 'flip', 'shift:1,0', 'my_pkg.my_view:strength=3'): a name, and its
+settings in order or by name. A file with IMAGES = True accepts only images [B,H,W,C].
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from mia_jax import registry
 
 
 def make(names: Sequence[str]) -> list[Callable[[jax.Array], jax.Array]]:
-    """Returns one function x_B.. -> x_B.. per name, for asking a model A times about each example.
+    """Returns one function x_B.. -> x_B.. per name: a model is asked A times about each example.
 
     Raises:
-        ValueError: There is no such view or setting, or it needs images and the examples are none.
+        ValueError: There is no such view or setting, or it needs images and the examples are not.
     """
     if isinstance(names, str) or not names:
         raise ValueError(

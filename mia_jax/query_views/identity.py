@@ -1,4 +1,4 @@
-"""identity: the example as it is."""
+"""identity: the unchanged example."""
 
 from __future__ import annotations
 

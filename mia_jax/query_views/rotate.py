@@ -1,5 +1,6 @@
-"""rotate:degrees: about the center, counterclockwise, cubic spline, 0 outside:
-scipy.ndimage.rotate(reshape=False).
+"""rotate:degrees: about the center, counterclockwise, cubic spline, 0 outside.
+
+Equal to scipy.ndimage.rotate(reshape=False).
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ def make(*, degrees: float):
 
 
 def _rotated(x_BHWC: jax.Array, degrees: float) -> jax.Array:
-    """Cubic splines: their coefficients by two small matrices, then 16 weighted neighbors for each
-    pixel.
+    """Rotates by cubic splines.
+
+    Their coefficients come from two small matrices; a pixel is a weighted sum of 16 neighbors.
     """
     height, width, channels = x_BHWC.shape[1:]
     filter_HH, filter_WW, index_PT, weight_PT = _spline(height, width, degrees)
@@ -37,8 +39,9 @@ def _rotated(x_BHWC: jax.Array, degrees: float) -> jax.Array:
 
 @functools.lru_cache(maxsize=64)
 def _spline(height: int, width: int, degrees: float) -> tuple[np.ndarray, ...]:
-    """(filter [H,H], filter [W,W], index [HW,16], weight [HW,16]): what one rotation of images of
-    this size needs.
+    """Returns what one rotation of images of this size needs.
+
+    That is (filter [H,H], filter [W,W], index [HW,16], weight [HW,16]).
     """
     from scipy import ndimage, special
 

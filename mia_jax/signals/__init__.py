@@ -1,1 +1,1 @@
-"""Signals: what a model is asked about an example. One file each with make(...) -> Signal."""
+"""Signals: what a model is asked about an example. A file each, with make(...) -> Signal."""

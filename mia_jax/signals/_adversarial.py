@@ -22,8 +22,9 @@ EPSILONS = (
 
 
 def correctness(attack: Callable, *, name: str, queries: int) -> Signal:
-    """The signal [B,E] of 1 where the label of attack(probe.out, x_B, y_B, key_B, epsilon) is y,
-    else 0, for E radii; white box.
+    """Returns the signal [B,E] of whether the label under an attack is y (1 or 0), for E radii.
+
+    The attack is attack(probe.out, x_B, y_B, key_B, epsilon). White box.
     """
 
     def ask(probe, x_B, y_B, key_B):

@@ -14,18 +14,22 @@ BOXES = dict(unit=(0.0, 1.0), none=None)  # where queries must stay
 
 
 def limits(box: str) -> tuple[float, float]:
-    """(low, high) of a box by name; ValueError for another name."""
+    """Returns (low, high) of a box by name.
+
+    Raises:
+        ValueError: There is no such box.
+    """
     checks.one_of(BOXES, box=box)
     return BOXES[box] or (-jnp.inf, jnp.inf)
 
 
 def along(value_B, x_B) -> jnp.ndarray:
-    """value_B with as many axes as x_B."""
+    """Returns value_B with the number of axes of x_B."""
     return value_B.reshape(len(value_B), *(1,) * (x_B.ndim - 1))
 
 
 def images(name: str, also: Callable | None = None) -> Callable:
-    """A Signal.check that refuses what is not [B,H,W,C], and what `also` refuses."""
+    """Returns a Signal.check that refuses what is not [B,H,W,C], and what `also` refuses."""
 
     def check(x) -> None:
         if x.ndim != 4:
@@ -40,8 +44,9 @@ def images(name: str, also: Callable | None = None) -> Callable:
 
 
 def inside(name: str, box: str, *, fixed: bool = False) -> Callable | None:
-    """A Signal.check that refuses examples outside [0, 1] if queries must stay there; `fixed`: the
-    signal has no other box to offer.
+    """Returns a Signal.check that refuses examples outside [0, 1] if queries must stay there.
+
+    `fixed`: the signal offers no other box, so the message names none.
     """
 
     def check(x) -> None:
@@ -57,8 +62,9 @@ def inside(name: str, box: str, *, fixed: bool = False) -> Callable | None:
 
 
 def correctness(names: Sequence[str], *, name: str) -> Signal:
-    """The signal [B,len(names)] of 1 where the label under a view (mia_jax.query_views) is y, else
-    0; one label query a view.
+    """Returns the signal [B,len(names)] of whether the label under a query view is y (1 or 0).
+
+    One label query per view (mia_jax.query_views).
     """
     views = query_views.make(names)
 

@@ -1,6 +1,4 @@
-"""Log-odds of classes against all others: what the confidence signals have in common, exact at
-saturation.
-"""
+"""Log-odds of a class against all others, exact at saturation: the basis of confidence signals."""
 
 from __future__ import annotations
 
@@ -9,7 +7,11 @@ import jax.numpy as jnp
 
 
 def picked(out_BC: jax.Array, y_B: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(logits in float32, mask_BC that is True at the label). ValueError below two classes."""
+    """Returns (logits in float32, mask_BC that is True at the label).
+
+    Raises:
+        ValueError: There are fewer than two classes.
+    """
     classes = out_BC.shape[-1]
     if classes < 2:
         raise ValueError(f"confidence signals need logits of at least 2 classes, got {classes}.")
@@ -17,13 +19,14 @@ def picked(out_BC: jax.Array, y_B: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def squared_error(out_BC: jax.Array, y_B: jax.Array) -> jax.Array:
-    """(z - y)^2 in float32."""
+    """Returns (z - y)^2 in float32."""
     return jnp.square(out_BC[..., 0].astype(jnp.float32) - y_B)
 
 
 def log_odds(out_BC: jax.Array, y_B: jax.Array) -> jax.Array:
-    """log p_y - log sum_{j != y} p_j = -logsumexp_{j != y}(z_j - z_y): differences first, so
-    nothing cancels.
+    """Returns log p_y - log sum_{j != y} p_j = -logsumexp_{j != y}(z_j - z_y).
+
+    Differences are taken first, so nothing cancels.
     """
     out_BC, label_BC = picked(out_BC, y_B)
     own_B1 = jnp.sum(jnp.where(label_BC, out_BC, 0), -1, keepdims=True)
@@ -31,10 +34,10 @@ def log_odds(out_BC: jax.Array, y_B: jax.Array) -> jax.Array:
 
 
 def all_log_odds(out_BC: jax.Array) -> jax.Array:
-    """log p_i - log sum_{j != i} p_j for every class i [B,C], in O(C).
+    """Returns log p_i - log sum_{j != i} p_j for every class i [B,C], in O(C).
 
-    Without class i the sum still holds the largest term, 1 after the shift, unless i is the largest
-    itself: that one is summed apart.
+    Without class i the sum still contains the largest term, 1 after the shift, unless i is the
+    largest itself; that class is summed separately.
     """
     top_B = out_BC.argmax(-1)
     top_BC = jax.nn.one_hot(top_B, out_BC.shape[-1], dtype=bool)

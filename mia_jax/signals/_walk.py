@@ -15,8 +15,10 @@ TRIES, HALVINGS = 100, 16  # HopSkipJump's draws of a first point, and halvings 
 
 
 class Walker(NamedTuple):
-    """`run(label, x_B.., y_B, key_B) -> Walk`, `check(x)` of examples, `most(features)`: the most
-    labels that one walk asks.
+    """HopSkipJump with fixed settings.
+
+    `run(label, x_B.., y_B, key_B) -> Walk`; `check(x)` of examples; `most(features)`: the most
+    labels that one walk queries.
     """
 
     run: Callable
@@ -27,8 +29,9 @@ class Walker(NamedTuple):
 def walker(
     name: str, *, iterations: int, norm: str, evaluations: int, budget: int, box: str
 ) -> Walker:
-    """HopSkipJump with these settings (`budget` 0 is none); `check` raises ValueError for a budget
-    that one iteration does not fit into.
+    """Returns HopSkipJump with these settings; `budget` 0 means no budget.
+
+    Its `check` raises ValueError for a budget that one iteration does not fit into.
     """
     checks.one_of(("l2", "linf"), norm=norm)
     checks.one_of(_images.BOXES, box=box)

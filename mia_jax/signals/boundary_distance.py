@@ -1,4 +1,4 @@
-"""Distance from the decision boundary, found with labels alone."""
+"""Distance from the decision boundary, estimated from labels only."""
 
 from __future__ import annotations
 
@@ -14,15 +14,24 @@ def make(
     budget: int = 0,
     box: str = "unit",
 ) -> Signal:
-    """[B, iterations + 1]: the distance to the nearest point with another label that HopSkipJump
-    has found after 0, 1, ... iterations; l2 or linf.
+    """Returns the distance [B, iterations + 1] to the nearest point with another label, by labels.
 
-    0 where the example is misclassified. `evaluations`: directions of the first iteration, sqrt(t)
-    times as many in iteration t (2,243 in 10 iterations, about 2,500 queries in all). `budget`: no
-    example asks more labels (0: as many as it takes). box 'unit': queries stay in [0, 1]; 'none':
-    anywhere. Labels only, queries counted exactly. Large = member. ValueError for examples outside
-    the box, or a budget that one iteration does not fit into. Sources: Choquette-Choo et al. 2021
-    (arXiv:2007.14321), section 4; Chen et al. 2020 (arXiv:1904.02144).
+    The columns are HopSkipJump's distance after 0, 1, ... iterations; 0 where the example is
+    misclassified. Labels only; queries are counted exactly. Large = member.
+
+    Args:
+        iterations: how many iterations.
+        norm: 'l2' or 'linf'.
+        evaluations: directions of the first iteration; sqrt(t) times that number in iteration t
+            (2,243 in 10 iterations, about 2,500 queries in all).
+        budget: the most labels queried per example; 0: no limit.
+        box: 'unit': queries stay in [0, 1]; 'none': anywhere.
+
+    Raises:
+        ValueError: Examples are outside the box, or one iteration does not fit into the budget.
+
+    Sources: Choquette-Choo et al. 2021 (arXiv:2007.14321), section 4; Chen et al. 2020
+    (arXiv:1904.02144).
     """
     walker = _walk.walker(
         "boundary_distance",

@@ -1,4 +1,4 @@
-"""Distances of shifted images from the decision boundary: what the combined attack learns from."""
+"""Distances of shifted images from the decision boundary, which the combined attack learns from."""
 
 from __future__ import annotations
 
@@ -21,12 +21,21 @@ def make(
     budget: int = 0,
     box: str = "unit",
 ) -> Signal:
-    """[B, 4d + 1]: HopSkipJump's distance (signal boundary_distance, its last column) of the image
-    and of its 4d shifts (correct_under_shift).
+    """Returns HopSkipJump's distances [B, 4d + 1] of the image and of its 4d shifts.
 
-    `budget` holds for each shift. Labels only; counts are of the first j shifts together. Large =
-    member. ValueError for what is not an image, and as for boundary_distance. Source:
-    Choquette-Choo et al. 2021 (arXiv:2007.14321), the combined attack.
+    Distances are the last column of signal boundary_distance; shifts are those of
+    correct_under_shift. Labels only; query counts are of the first j shifts together. Large =
+    member.
+
+    Args:
+        d: the length of the shifts in pixels.
+        budget: the most labels queried per example and shift; 0: no limit.
+        iterations, norm, evaluations, box: as in boundary_distance.
+
+    Raises:
+        ValueError: The examples are not images, or as for boundary_distance.
+
+    Source: Choquette-Choo et al. 2021 (arXiv:2007.14321), the combined attack.
     """
     walker = _walk.walker(
         "boundary_distance_under_shift",

@@ -1,6 +1,4 @@
-"""Distance from the decision boundary, found with gradients: a reference for the label-only
-distances.
-"""
+"""Distance from the decision boundary by gradients: a reference for the label-only distances."""
 
 from __future__ import annotations
 
@@ -17,12 +15,22 @@ FAR = 1e6  # the distance where no point with another label was found and no box
 def make(
     *, iterations: int = 1000, search_steps: int = 5, learning_rate: float = 5e-3, box: str = "unit"
 ) -> Signal:
-    """The l2 distance [B] to the nearest point with another label that Carlini and Wagner's
-    optimization finds; 0 where misclassified.
+    """Returns the l2 distance [B] to the nearest point with another label, by Carlini and Wagner.
 
-    White box: it follows the gradients of the logits; queries are forward passes. Large = member.
-    ValueError for examples outside [0, 1] (box 'unit'; 'none' searches everywhere). Sources:
-    Carlini and Wagner 2017 (arXiv:1608.04644); Choquette-Choo et al. 2021 (arXiv:2007.14321).
+    0 where the example is misclassified. White box: it follows the gradients of the logits; queries
+    are forward passes. Large = member.
+
+    Args:
+        iterations: steps of each search.
+        search_steps: how many values of the trade-off between distance and label are tried.
+        learning_rate: of the optimization.
+        box: 'unit': queries stay in [0, 1]; 'none': anywhere.
+
+    Raises:
+        ValueError: Examples are outside [0, 1] (box 'unit').
+
+    Sources: Carlini and Wagner 2017 (arXiv:1608.04644); Choquette-Choo et al. 2021
+    (arXiv:2007.14321).
     """
     checks.one_of(_images.BOXES, box=box)
     checks.at_least(1, iterations=iterations, search_steps=search_steps)

@@ -9,8 +9,9 @@ from mia_jax.types import Signal
 
 
 def make() -> Signal:
-    """p_y = sigmoid(log odds of y) in [0, 1]; float32 rounds it to 1 from log odds 17 on, where
-    loss and rescaled_logit still differ. Large = member.
+    """Returns p_y = sigmoid(log odds of y) in [0, 1]. Large = member.
+
+    float32 rounds it to 1 from log odds 17 on, where loss and rescaled_logit still differ.
 
     Source: Choquette-Choo et al. 2021 (arXiv:2007.14321), the confidence-vector attack.
     """

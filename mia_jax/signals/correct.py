@@ -1,4 +1,4 @@
-"""Is the predicted label the true one?"""
+"""Correctness: whether the predicted label is the true one."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from mia_jax.types import Signal
 
 
 def make() -> Signal:
-    """1 if argmax_j z_j = y, else 0; a tie goes to the lowest class number.
+    """Returns 1 if argmax_j z_j = y, else 0; a tie goes to the lowest class number. Large = member.
 
-    Large = member. Source: Yeom et al. 2018 (arXiv:1709.01604).
+    Source: Yeom et al. 2018 (arXiv:1709.01604).
     """
 
     def measure(out_BC, batch):

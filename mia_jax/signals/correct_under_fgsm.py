@@ -1,4 +1,4 @@
-"""Is the label still right under the fast gradient sign method?"""
+"""Correctness under the fast gradient sign method."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from mia_jax.types import Signal
 
 
 def make() -> Signal:
-    """[B,8] of 1 (argmax_j z_j(x') = y) and 0 with x' = clip(x + epsilon sign(gradient of the
-    loss)) for the radii _adversarial.EPSILONS.
+    """Returns whether argmax_j z_j(x') = y [B,8] (1 or 0) for the radii _adversarial.EPSILONS.
 
-    White box: two passes (one of them backward) and a label a radius, but 0. Large = member.
-    ValueError for examples outside [0, 1]. Source: Goodfellow et al. 2015 (arXiv:1412.6572).
+    x' = clip(x + epsilon sign(gradient of the loss)). White box: per radius except 0, two passes
+    (one of them backward) and a label. Large = member.
+
+    Raises:
+        ValueError: Examples are outside [0, 1].
+
+    Source: Goodfellow et al. 2015 (arXiv:1412.6572).
     """
     attack = lambda out, x_B, y_B, key_B, epsilon: fgsm(out, x_B, y_B, epsilon=epsilon)  # noqa: E731
     return _adversarial.correctness(

@@ -1,4 +1,4 @@
-"""Is the label still right under projected gradient descent?"""
+"""Correctness under projected gradient descent."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from mia_jax.types import Signal
 
 
 def make(*, steps: int = 10, restarts: int = 1) -> Signal:
-    """[B,8] of 1 (argmax_j z_j(x') = y) and 0 with x' the worst of `restarts` runs of `steps` steps
-    in the cube of each radius in EPSILONS.
+    """Returns whether argmax_j z_j(x') = y [B,8] (1 or 0) for the radii _adversarial.EPSILONS.
 
-    White box: restarts (steps + 1) passes forward and backward and a label, a radius but 0. Large =
-    member. ValueError for examples outside [0, 1]. Source: Madry et al. 2018 (arXiv:1706.06083).
+    x' is the worst of `restarts` runs of `steps` steps in the cube of the radius. White box: per
+    radius except 0, restarts (steps + 1) passes forward and backward and a label. Large = member.
+
+    Raises:
+        ValueError: Examples are outside [0, 1].
+
+    Source: Madry et al. 2018 (arXiv:1706.06083).
     """
 
     def attack(out, x_B, y_B, key_B, epsilon):

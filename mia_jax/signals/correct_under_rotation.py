@@ -1,4 +1,4 @@
-"""Is the label still right when the image is turned?"""
+"""Correctness when the image is rotated."""
 
 from __future__ import annotations
 
@@ -10,13 +10,20 @@ from mia_jax.types import Signal
 
 
 def make(*, r: float = 4.0, mode: str = "paper") -> Signal:
-    """[B,A] of 1 (argmax_j z_j(x') = y) and 0 under A rotations about the center by up to r
-    degrees, the image itself first; large = member.
+    """Returns whether argmax_j z_j(x') = y [B,A] (1 or 0) under A rotations. Large = member.
 
-    mode 'paper': 0, -r, r (3 queries). mode 'code': the 2r + 1 whole degrees -r..r by rising size,
-    0, -1, 1, -2, 2, ... (r whole). Cubic splines, 0 outside: scipy.ndimage.rotate(reshape=False).
-    Labels only. ValueError for examples that are not images. Source: Choquette-Choo et al. 2021
-    (arXiv:2007.14321), and its code.
+    Rotations are about the center by up to r degrees, the image itself first. Cubic splines, 0
+    outside: scipy.ndimage.rotate(reshape=False). Labels only.
+
+    Args:
+        r: the largest angle in degrees.
+        mode: 'paper': 0, -r, r (3 queries). 'code': the 2r + 1 whole degrees -r..r by rising size,
+            0, -1, 1, -2, 2, ... (r whole).
+
+    Raises:
+        ValueError: The examples are not images.
+
+    Source: Choquette-Choo et al. 2021 (arXiv:2007.14321), and its code.
     """
     checks.one_of(("paper", "code"), mode=mode)
     checks.at_least(0, r=r)

@@ -1,4 +1,4 @@
-"""Is the label still right when the image is moved?"""
+"""Correctness when the image is shifted."""
 
 from __future__ import annotations
 
@@ -8,12 +8,19 @@ from mia_jax.types import Signal
 
 
 def make(*, d: int = 1) -> Signal:
-    """[B, 4d + 1] of 1 (argmax_j z_j(x') = y) and 0: the image itself, then the 4d shifts (dy, dx)
-    by |dy| + |dx| = d pixels, edges repeated.
+    """Returns whether argmax_j z_j(x') = y [B, 4d + 1] (1 or 0) under shifts. Large = member.
 
-    Order: (0,0), (d,0), (d-1,-1), ..., (0,-d), ..., (-d,0), ..., (0,d), ..., (1,d-1), with dy down
-    and dx right; d=0 is the image alone. Labels only, 4d + 1 queries. Large = member. ValueError
-    for examples that are not images. Source: Choquette-Choo et al. 2021 (arXiv:2007.14321).
+    The image itself comes first, then the 4d shifts (dy, dx) by |dy| + |dx| = d pixels, with edges
+    repeated: (0,0), (d,0), (d-1,-1), ..., (0,-d), ..., (-d,0), ..., (0,d), ..., (1,d-1), with dy
+    down and dx right. Labels only, 4d + 1 queries.
+
+    Args:
+        d: the length of the shifts in pixels; 0: only the image itself.
+
+    Raises:
+        ValueError: The examples are not images.
+
+    Source: Choquette-Choo et al. 2021 (arXiv:2007.14321).
     """
     checks.at_least(0, d=d)
     return _images.correctness(
@@ -22,7 +29,7 @@ def make(*, d: int = 1) -> Signal:
 
 
 def shifts(d: int) -> list[tuple[int, int]]:
-    """(dy, dx) of the 4d + 1 shifts in their order; around the diamond of radius d."""
+    """Returns (dy, dx) of the 4d + 1 shifts in their order, around the diamond of radius d."""
     if d == 0:
         return [(0, 0)]
     corners = [(d, 0), (0, -d), (-d, 0), (0, d)]

@@ -1,6 +1,4 @@
-"""What enters a net's last layer: its embedding of an example, for attacks that compare
-examples.
-"""
+"""Embedding: what enters a net's last layer, for attacks that compare examples."""
 
 from __future__ import annotations
 
@@ -8,7 +6,7 @@ from mia_jax.types import Signal
 
 
 def make() -> Signal:
-    """[B,E], untouched ('penultimate' of Model.inside).
+    """Returns the embedding [B,E], unchanged ('penultimate' of Model.inside).
 
     A vector: it has no sign. White box, or a service that returns embeddings: one query.
     """

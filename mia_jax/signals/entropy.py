@@ -1,4 +1,4 @@
-"""Entropy of the predicted distribution; needs no label."""
+"""Entropy of the predicted distribution; it needs no label."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from mia_jax.types import Signal
 
 
 def make() -> Signal:
-    """-sum_j p_j log p_j in [0, log C] nats, as log(1 + r) + sum_j p_j (max z - z_j) with r = sum
-    of exp(z_j - max z) without the maximum's term.
+    """Returns -sum_j p_j log p_j in [0, log C] nats. Small = member.
 
-    Every term is >= 0, so nothing cancels where one class has all the mass. Small = member. Source:
-    Salem et al. 2019 (arXiv:1806.01246).
+    It is computed as log(1 + r) + sum_j p_j (max z - z_j) with r = sum of exp(z_j - max z) without
+    the maximum's term. Every term is >= 0, so nothing cancels where one class has all the mass.
+
+    Source: Salem et al. 2019 (arXiv:1806.01246).
     """
 
     def measure(out_BC, batch):

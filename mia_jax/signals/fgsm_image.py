@@ -1,4 +1,4 @@
-"""The adversarial example itself (one gradient step), for pictures in the report."""
+"""The adversarial example itself (one gradient step), for images in the report."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mia_jax.types import Signal
 
 
 def make(*, epsilon: float = 0.1) -> Signal:
-    """[B,F]: clip(x + epsilon sign(gradient of the loss)), flat; as many numbers as the data.
+    """Returns clip(x + epsilon sign(gradient of the loss)), flat [B,F]: as large as the data.
 
     White box, one pass forward and backward.
     """

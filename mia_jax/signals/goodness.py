@@ -9,9 +9,10 @@ from mia_jax.types import Signal
 
 
 def make() -> Signal:
-    """z_y, any real number; with Forward-Forward the total squared activity when the label is y.
+    """Returns z_y, any real number. Large = member.
 
-    Large = member. Margin: hinge.
+    With Forward-Forward it is the total squared activity when the label is y. Its margin is signal
+    hinge.
     """
 
     def measure(out_BC, batch):

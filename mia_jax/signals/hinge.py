@@ -9,7 +9,7 @@ from mia_jax.types import Signal
 
 
 def make() -> Signal:
-    """z_y - max_{j != y} z_j, any real number (logit units). Large = member."""
+    """Returns z_y - max_{j != y} z_j, any real number (logit units). Large = member."""
 
     def measure(out_BC, batch):
         out_BC, label_BC = _logits.picked(out_BC, batch.y)

@@ -1,5 +1,6 @@
-"""Goodness of the true label, layer by layer, of a Forward-Forward net (Hinton 2022,
-arXiv:2212.13345).
+"""Goodness of the true label in the layers of a Forward-Forward net.
+
+Source: Hinton 2022 (arXiv:2212.13345).
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ from mia_jax.types import Signal
 
 
 def make(*, layer: int = 0, margin: bool = False) -> Signal:
-    """g_l(x, y), the goodness of layer l when the label is y; with `margin` g_l(x, y) - max_{j !=
-    y} g_l(x, j).
+    """Returns g_l(x, y), the goodness of layer l when the label is y. White box: one query.
 
-    `layer` counts from 1: [B], large = member. With 0 all layers: [B,L], a vector without a sign.
-    White box: one query. ValueError for a net without goodness and for a layer that it does not
-    have.
+    Args:
+        layer: l, counted from 1: [B], large = member. 0: all layers [B,L], a vector without a sign.
+        margin: subtracts max_{j != y} g_l(x, j).
+
+    Raises:
+        ValueError: The net has no goodness, or not this layer.
     """
     checks.at_least(0, layer=layer)
 

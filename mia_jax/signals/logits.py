@@ -8,7 +8,7 @@ from mia_jax.types import Signal
 
 
 def make() -> Signal:
-    """z [B,C] in float32, untouched. A vector: it has no sign."""
+    """Returns z [B,C] in float32, unchanged. A vector: it has no sign."""
     return Signal(
         lambda out_BC, batch: out_BC.astype(jnp.float32), 0, tasks=("classification", "regression")
     )

@@ -1,4 +1,4 @@
-"""Cross-entropy of the true label, its mean over a sequence, or the squared error in regression."""
+"""Loss: cross-entropy of the true label, its mean over a sequence, or the squared error."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from mia_jax.types import Signal
 
 
 def make() -> Signal:
-    """-log p_y >= 0 [nats], as softplus(-log odds): distinct down to 1e-38 where logsumexp(z) - z_y
-    is 0 in float32. Small = member.
+    """Returns -log p_y >= 0 [nats]. Small = member.
 
-    Of a sequence the mean over its positions; in regression (z - y)^2 of the single output. Source:
-    Yeom et al. 2018 (arXiv:1709.01604).
+    It is computed as softplus(-log odds): distinct down to 1e-38, where logsumexp(z) - z_y is 0 in
+    float32. Of a sequence it is the mean over the positions; in regression (z - y)^2 of the single
+    output.
+
+    Source: Yeom et al. 2018 (arXiv:1709.01604).
     """
 
     def measure(out, batch):

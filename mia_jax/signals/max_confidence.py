@@ -1,4 +1,4 @@
-"""Largest class probability; needs no label."""
+"""Largest class probability; it needs no label."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from mia_jax.types import Signal
 
 
 def make() -> Signal:
-    """max_j p_j = 1 / sum_j exp(z_j - max z) in [1/C, 1].
+    """Returns max_j p_j = 1 / sum_j exp(z_j - max z) in [1/C, 1]. Large = member.
 
-    Large = member. Source: Salem et al. 2019 (arXiv:1806.01246), adversary 3.
+    Source: Salem et al. 2019 (arXiv:1806.01246), adversary 3.
     """
 
     def measure(out_BC, batch):

@@ -1,6 +1,4 @@
-"""Modified prediction entropy: an entropy that knows the true label, so a confident mistake is not
-taken for a member.
-"""
+"""Modified prediction entropy: it uses the label, so a confident mistake is no member."""
 
 from __future__ import annotations
 
@@ -12,10 +10,11 @@ from mia_jax.types import Signal
 
 
 def make() -> Signal:
-    """-(1 - p_y) log p_y - sum_{i != y} p_i log(1 - p_i) >= 0 [nats], in log space: finite whatever
-    the logits. Small = member.
+    """Returns -(1 - p_y) log p_y - sum_{i != y} p_i log(1 - p_i) >= 0 [nats]. Small = member.
 
-    With log odds r: sigmoid(-r_y) softplus(-r_y) + sum_{i != y} sigmoid(r_i) softplus(r_i).
+    It is computed in log space, so it is finite whatever the logits are. With log odds r:
+    sigmoid(-r_y) softplus(-r_y) + sum_{i != y} sigmoid(r_i) softplus(r_i).
+
     Source: Song and Mittal 2021 (arXiv:2003.10595), equation 8.
     """
 

@@ -1,5 +1,6 @@
-"""Distance of a random input from the decision boundary: a scale for label-only distances where
-there is no source model.
+"""Distance of a random input from the decision boundary.
+
+It is a scale for label-only distances where there is no source model.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from mia_jax.types import Signal
 def make(
     *, iterations: int = 10, norm: str = "l2", evaluations: int = 100, budget: int = 0
 ) -> Signal:
-    """[B]: the distance that HopSkipJump finds from an input drawn uniformly from [0, 1]^F to a
-    label other than the model's own there.
+    """Returns HopSkipJump's distance [B] from a random input to a change of the predicted label.
 
-    One input an example, drawn by the example's key; the example gives nothing but its shape.
-    Fields and counts as of boundary_distance (and one query for the input's label). Labels only.
-    Its sign is that of the distances it is compared with; by itself it tells nothing about
-    membership. Source: Li & Zhang 2021 (arXiv:2007.15528), the threshold of the boundary attack.
+    Inputs are uniform on [0, 1]^F, one per example, drawn by the example's key; of the example only
+    the shape is used. Fields and query counts are as in boundary_distance (plus one query for the
+    input's label). Labels only. Its sign is that of the distances it is compared with; by itself it
+    says nothing about membership.
+
+    Source: Li & Zhang 2021 (arXiv:2007.15528), the threshold of the boundary attack.
     """
     walker = _walk.walker(
         "noise_distance",

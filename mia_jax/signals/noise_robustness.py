@@ -1,4 +1,4 @@
-"""How often does the label survive random noise?"""
+"""Noise robustness: how often the label survives random noise."""
 
 from __future__ import annotations
 
@@ -48,15 +48,25 @@ def make(
     continuous: int = 0,
     box: str = "unit",
 ) -> Signal:
-    """[B,P]: the share of the first k noisy copies with label y, for k in PREFIXES below `samples`
-    and k = samples; 0 if x itself is misclassified.
+    """Returns the share [B,P] of the first k noisy copies that have label y. Large = member.
 
-    noise 'gaussian': x + sigma N(0, 1), clipped to [0, 1] (box 'none': not). noise 'flip': a binary
-    feature f becomes 1 - f with probability flips / features; the first `continuous` features get
-    sigma N(0, 1) instead. Copy k of an example has noise of its own key and k, so fewer samples are
-    a prefix. Labels only; 1 + k queries, 1 where x is misclassified. Large = member. ValueError for
-    examples outside [0, 1] ('gaussian', box 'unit') or that are not binary ('flip'). Source:
-    Choquette-Choo et al. 2021 (arXiv:2007.14321), section 4.
+    The columns are k in PREFIXES below `samples`, and k = samples; 0 if x itself is misclassified.
+    Copy k of an example has noise from the example's key and k, so fewer samples are a prefix.
+    Labels only; 1 + k queries, 1 where x is misclassified.
+
+    Args:
+        samples: how many noisy copies.
+        noise: 'gaussian': x + sigma N(0, 1), clipped to [0, 1] (box 'none': not clipped). 'flip': a
+            binary feature f becomes 1 - f with probability flips / features.
+        sigma: standard deviation of the Gaussian noise.
+        flips: expected number of flipped features.
+        continuous: with 'flip', this many first features get sigma N(0, 1) instead.
+        box: 'unit' or 'none'.
+
+    Raises:
+        ValueError: Examples are outside [0, 1] ('gaussian', box 'unit') or not binary ('flip').
+
+    Source: Choquette-Choo et al. 2021 (arXiv:2007.14321), section 4.
     """
     checks.at_least(1, samples=samples)
     checks.at_least(0, continuous=continuous)

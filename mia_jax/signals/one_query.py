@@ -1,5 +1,6 @@
-"""One query made for the example: the attacker's own models predict its label if, and only if, they
-were trained on it.
+"""YOQO: one query per example, made so that its predicted label reveals membership.
+
+The attacker's own models predict the example's label there if, and only if, they trained on it.
 """
 
 from __future__ import annotations
@@ -16,14 +17,22 @@ from mia_jax.types import Signal
 def make(
     *, shadows: int = 4, steps: int = 30, step: float = 0.01, alpha: float = 2.0, box: str = "unit"
 ) -> Signal:
-    """[B] of 1 (the model's label of x* is y) and 0. x* minimizes over `shadows` models of the
-    attacker's own
+    """Returns whether the model's label of x* is y [B] (1 or 0). Large = member.
+
+    x* minimizes over `shadows` models of the attacker
 
         mean_IN -log p_y(x') + mean_OUT -log(1 - p_y(x')) + alpha |x' - x|^2 / F
 
-    IN: those that trained on x (none under some designs: the first term is then left out). `steps`
-    steps of length `step` in the direction of the gradient's sign from x, in [0, 1] (box 'unit') or
-    anywhere ('none'); the best of all steps is asked. Labels only, one query. Large = member.
+    IN: those that trained on x (none under some designs: the first term is then left out). The best
+    point of all steps is asked. Labels only, one query.
+
+    Args:
+        shadows: how many of the attacker's models.
+        steps: how many steps from x, in the direction of the gradient's sign.
+        step: the length of a step.
+        alpha: the weight of the distance from x.
+        box: 'unit': x' stays in [0, 1]; 'none': anywhere.
+
     Source: YOQO, Wu et al. 2024 (ICLR, You Only Query Once).
     """
     checks.at_least(1, shadows=shadows, steps=steps)
@@ -66,7 +75,7 @@ def make(
 
 
 def label_and_rest(out_SBC, y_B) -> tuple[jax.Array, jax.Array]:
-    """(log p_y, log(1 - p_y)) [S,B]."""
+    """Returns (log p_y, log(1 - p_y)) [S,B]."""
     label_BC = jax.nn.one_hot(y_B, out_SBC.shape[-1], dtype=bool)
     log_p_SBC = jax.nn.log_softmax(out_SBC, -1)
     rest_SB = jax.nn.logsumexp(jnp.where(label_BC[None], -jnp.inf, log_p_SBC), -1)
@@ -74,5 +83,5 @@ def label_and_rest(out_SBC, y_B) -> tuple[jax.Array, jax.Array]:
 
 
 def mean_where(chosen_SB, value_SB) -> jax.Array:
-    """Mean over the chosen models [B], 0 where there are none."""
+    """Returns the mean over the chosen models [B], 0 where there are none."""
     return jnp.where(chosen_SB, value_SB, 0).sum(0) / jnp.maximum(chosen_SB.sum(0), 1)

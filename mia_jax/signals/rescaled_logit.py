@@ -7,8 +7,9 @@ from mia_jax.types import Signal
 
 
 def make() -> Signal:
-    """log(p_y / (1 - p_y)) = z_y - logsumexp_{j != y} z_j, any real number, exact where p_y rounds
-    to 0 or 1. Large = member.
+    """Returns log(p_y / (1 - p_y)) = z_y - logsumexp_{j != y} z_j, any real number. Large = member.
+
+    It is exact where p_y rounds to 0 or 1.
 
     Source: Carlini et al. 2022 (arXiv:2112.03570), the statistic of LiRA.
     """

@@ -10,12 +10,12 @@ from mia_jax.types import Signal
 
 
 def make() -> Signal:
-    """(z - y)^2 of the single output in regression, else sum_j (p_j - [j = y])^2 in [0, 2].
+    """Returns (z - y)^2 in regression, else sum_j (p_j - [j = y])^2 in [0, 2]. Small = member.
 
-    Small = member.
+    In regression z is the single output. 1 - p_y is computed as the sum over the others, so a small
+    score does not round to 0.
 
-    1 - p_y is the sum over the others, so a small score does not round to 0. Source: Yeom et al.
-    2018 (arXiv:1709.01604), section 3.
+    Source: Yeom et al. 2018 (arXiv:1709.01604), section 3.
     """
 
     def measure(out_BC, batch):

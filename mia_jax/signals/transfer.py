@@ -1,4 +1,4 @@
-"""Adversarial examples made on the attacker's own models: a member's label survives them longer."""
+"""Adversarial examples made on the attacker's models: a member's label survives them longer."""
 
 from __future__ import annotations
 
@@ -16,14 +16,22 @@ from mia_jax.types import Signal
 def make(
     *, shadows: int = 4, queries: int = 5, steps: int = 40, step: float = 0.01, box: str = "unit"
 ) -> Signal:
-    """[B,P]: the share of the first p = 1..P (`queries`, at most 10) questions whose label is y.
+    """Returns the share [B,P] of the first p = 1..P questions whose label is y. Large = member.
 
-    From x, `steps` steps of length `step` lower the mean log p_y of the attacker's models that did
-    not train on x, by the gradient's sign; question p is the first point where the mean p_y of
-    models held out from it falls below tau_p, and the last point if none does. tau: 0.5 for p = 1,
-    then evenly on a log scale down to 1e-4. With 4 models or more every fourth is held out; with
-    fewer, all do both. Labels only, P queries. Large = member. Source: OSLO, Peng et al. 2024
-    (arXiv:2405.16978).
+    From x, steps in the direction of the gradient's sign lower the mean log p_y of the attacker's
+    models that did not train on x. Question p is the first point where the mean p_y of held-out
+    models falls below tau_p, and the last point if none does. tau is 0.5 for p = 1, then evenly
+    spaced on a log scale down to 1e-4. Labels only, P queries.
+
+    Args:
+        shadows: how many of the attacker's models. With 4 or more every fourth is held out; with
+            fewer, all are used for both purposes.
+        queries: P, at most 10.
+        steps: how many steps.
+        step: the length of a step.
+        box: 'unit': queries stay in [0, 1]; 'none': anywhere.
+
+    Source: OSLO, Peng et al. 2024 (arXiv:2405.16978).
     """
     checks.at_least(1, shadows=shadows, queries=queries, steps=steps)
     checks.positive(step=step)

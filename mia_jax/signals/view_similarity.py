@@ -1,5 +1,6 @@
-"""Similarity of the embeddings of random views of one example: encoders map the views of their
-training images closer together.
+"""Similarity of the embeddings of random views of an example.
+
+Encoders map the views of their training images closer together.
 """
 
 from __future__ import annotations
@@ -12,13 +13,19 @@ from mia_jax.types import Signal
 
 
 def make(*, views: int = 8, shift: int = 2, noise: float = 0.05) -> Signal:
-    """Mean cosine similarity over the pairs of `views` random views of x, in [-1, 1], of the
-    embeddings ('penultimate' of Model.inside).
+    """Returns the mean cosine similarity [B] of embeddings of random views of x. Large = member.
 
-    A view of an image is moved by up to `shift` pixels either way (edges repeated), and gets noise
-    * N(0, 1) a feature; other examples get the noise alone. An embedding of length 0 has similarity
-    0. White box, or a service that returns embeddings: `views` queries. Large = member. Source:
-    EncoderMI-T (Liu et al. 2021, arXiv:2108.11023).
+    The mean is over the pairs of views, in [-1, 1]; embeddings are 'penultimate' of Model.inside.
+    An embedding of length 0 has similarity 0. White box, or a service that returns embeddings:
+    `views` queries.
+
+    Args:
+        views: how many random views.
+        shift: an image is moved by up to this many pixels in each direction, with edges repeated;
+            other examples get only the noise.
+        noise: standard deviation of the Gaussian noise per feature.
+
+    Source: EncoderMI-T (Liu et al. 2021, arXiv:2108.11023).
     """
     checks.at_least(2, views=views)
     checks.at_least(0, shift=shift, noise=noise)

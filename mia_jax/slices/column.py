@@ -6,8 +6,12 @@ from mia_jax.metrics import slices
 
 
 def make(*, name: str, bins: int | None = None):
-    """Returns the slices of records: one per value, or `bins` of them at the column's quantiles
-    (where it has many values: 4).
+    """Returns the slices of records by a column.
+
+    Args:
+        name: the column.
+        bins: how many slices at the column's quantiles; None: one slice per value, or 4 at the
+            quantiles where the column has many values.
     """
 
     def layer(records):

@@ -1,4 +1,4 @@
-"""correct: what a target predicts correctly, and what it does not."""
+"""correct: whether a target predicts the record correctly."""
 
 from __future__ import annotations
 
