@@ -1,6 +1,6 @@
-"""What attacks fit: moments over models, and small models on features; none of them knows what a
-target or a shadow is.
+"""What attacks fit: moments over models, and small models on features.
 
-The classifiers (kind `classifiers` of the registry) are files with make(...) -> Classifier and,
-where an undecided one scores other than 0, NEUTRAL.
+None of them knows what a target or a shadow is. The classifiers (kind `classifiers` of the
+registry) are files with make(...) -> Classifier and, where an undecided one does not score 0,
+NEUTRAL.
 """

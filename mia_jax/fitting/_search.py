@@ -1,5 +1,6 @@
-"""Classifiers of scikit-learn with a grid of their arguments and an inner cross-validation; it is
-imported when one is fitted.
+"""Classifiers of scikit-learn, with a grid of their arguments and an inner cross-validation.
+
+scikit-learn is imported when a classifier is fitted.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from mia_jax.fitting.rows import Classifier, Job
 
 
 def searched(build: Callable, grid_of: Callable[[Job], Mapping], inner_folds: int) -> Classifier:
-    """Returns the classifier whose arguments are searched on `grid_of(job)` by inner folds."""
+    """Returns the classifier whose arguments are chosen from `grid_of(job)` by inner folds."""
     checks.at_least(2, inner_folds=inner_folds)
 
     def classify(jobs, key):

@@ -1,4 +1,4 @@
-"""chosen: of several classifiers the one that does best on the rows it learns from."""
+"""chosen: of several classifiers the one that is most accurate on held-out training rows."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ FEW = dict(
 
 
 def make(*, kinds: Mapping[str, Mapping] = FEW, inner_folds: int = 3) -> Classifier:
-    """score = that of the kind of most accuracy over `inner_folds` folds of the rows learned from,
-    less its neutral score; each job for itself.
+    """Scores with the kind of classifier that is most accurate, minus its neutral score.
 
-    `kinds`: {kind: options of its maker}; the first of equals wins. Rows to score never enter the
-    choice.
+    Accuracy is over folds of the training rows, for each job separately; the first of equals wins.
+    Rows to score are never part of the choice.
+
+    Args:
+        kinds: {kind: options of its maker}.
+        inner_folds: how many folds.
     """
     checks.at_least(2, inner_folds=inner_folds)
     checks.at_least(1, kinds=len(kinds))
@@ -41,17 +44,16 @@ def make(*, kinds: Mapping[str, Mapping] = FEW, inner_folds: int = 3) -> Classif
 
 
 def neutral_score(kind: str) -> float:
-    """Returns the score of a classifier of this kind that is undecided: its module's NEUTRAL, 0
-    where it has none.
-    """
+    """Returns the score of an undecided classifier of this kind: its module's NEUTRAL, or 0."""
     return float(getattr(registry.load("classifiers", kind), "NEUTRAL", 0.0))
 
 
 def _tried(
     classify: Classifier, jobs: Sequence[Job], key, neutral: float, folds: int
 ) -> list[tuple[float, np.ndarray]]:
-    """(accuracy over the held folds, score_N less the neutral one) a job; all fits in one call of
-    the classifier.
+    """Returns (accuracy over the held-out folds, score_N minus the neutral score) per job.
+
+    All fits are one call of the classifier.
     """
     fold_of = [rows.folds(job.member_K, folds) for job in jobs]
     inner = [

@@ -9,8 +9,11 @@ from mia_jax.fitting.rows import Classifier
 
 
 def make(*, grid: Mapping = {}, inner_folds: int = 3) -> Classifier:
-    """score = log-odds of HistGradientBoostingClassifier (100 rounds, no early stopping); `grid`:
-    its arguments.
+    """Scores log-odds of HistGradientBoostingClassifier (100 rounds, no early stopping).
+
+    Args:
+        grid: its arguments to choose from, {argument: values}.
+        inner_folds: how many folds choose.
     """
 
     def build(seed):

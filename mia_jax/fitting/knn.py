@@ -1,4 +1,4 @@
-"""knn: the share of members among the nearest rows."""
+"""knn: the share of members among the nearest training rows."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ NEUTRAL = 0.5  # the score of an undecided classifier
 
 
 def make(*, neighbors: Sequence[int] = (3, 5, 7), inner_folds: int = 3) -> Classifier:
-    """score = share of members among the nearest rows (Euclidean), one number of `neighbors` by the
-    inner folds; all rows if there are fewer.
+    """Scores the share of members among the nearest training rows (Euclidean).
+
+    Args:
+        neighbors: how many nearest rows, chosen by the inner folds; all rows if there are fewer.
+        inner_folds: how many folds choose.
     """
     checks.at_least(1, fewest_neighbors=min(neighbors))
 

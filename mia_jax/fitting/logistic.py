@@ -1,5 +1,6 @@
-"""Logistic regression along a path of penalties: Newton's method in float64, each penalty started
-from the one before. Imports no jax.
+"""Logistic regression along a path of penalties. Imports no jax.
+
+Newton's method in float64; each penalty starts from the solution of the previous one.
 """
 
 from __future__ import annotations
@@ -20,12 +21,18 @@ CHUNK = 512  # factors in (1, 2] whose product is below the largest float64
 
 
 def make(*, cs: Sequence[float] = CS, inner_folds: int = 3) -> Classifier:
-    """score = log-odds w.x + b that minimize |w|^2 / 2 + C sum_k log(1 + exp(-+ (w.x_k + b))); b is
-    not penalized.
+    """Scores log-odds w.x + b that minimize |w|^2 / 2 + C sum_k log(1 + exp(-+ (w.x_k + b))).
 
-    C: the one of `cs` with the best mean accuracy over `inner_folds` stratified folds of the
-    training rows, the first of equals; then fitted on all of them. The minimum, choice and scores
-    are those of scikit-learn's LogisticRegression and GridSearchCV. ValueError for a C <= 0.
+    b is not penalized. The minimum, choice and scores are those of scikit-learn's
+    LogisticRegression and GridSearchCV.
+
+    Args:
+        cs: values of C. The one with the best mean accuracy over stratified folds of the training
+            rows is chosen, the first of equals; then all training rows are fitted.
+        inner_folds: how many folds choose.
+
+    Raises:
+        ValueError: A C is <= 0.
     """
     checks.at_least(2, inner_folds=inner_folds)
     checks.at_least(1, number_of_cs=len(cs))
@@ -48,7 +55,7 @@ def _score(job: rows.Job, cs: np.ndarray, inner_folds: int) -> np.ndarray:
 
 
 def choice(job: rows.Job, cs: np.ndarray, inner_folds: int) -> int:
-    """The place in `cs` of the best mean accuracy over stratified folds."""
+    """Returns the position in `cs` of the best mean accuracy over stratified folds."""
     if len(cs) == 1:
         return 0
     fold_K = rows.folds(job.member_K, inner_folds)
@@ -61,18 +68,20 @@ def choice(job: rows.Job, cs: np.ndarray, inner_folds: int) -> int:
 
 
 def predict(x_NF: np.ndarray, beta_FP: np.ndarray) -> np.ndarray:
-    """Margins [N,P]; the last row of beta_FP is the intercept."""
+    """Returns margins [N,P]; the last row of beta_FP is the intercept."""
     return x_NF @ beta_FP[:-1] + beta_FP[-1:]
 
 
 def balanced(
     x_KF: np.ndarray, member_K: np.ndarray, *, ridge: float = 1e-3
 ) -> tuple[np.ndarray, float]:
-    """Returns (weight_F, intercept) that minimize the mean log loss, members and non-members
-    weighing 1/2 each, plus ridge/2 |weight|^2.
+    """Returns (weight_F, intercept) of a regression in which both sides have equal total weight.
+
+    They minimize the mean log loss, members and non-members weighing 1/2 each, plus ridge/2
+    |weight|^2.
 
     Raises:
-        ValueError: There are no rows of one kind, or values that are not finite.
+        ValueError: There are no rows of one side, or values that are not finite.
     """
     inside, outside = int(member_K.sum()), int((~member_K).sum())
     if not inside or not outside:
@@ -94,28 +103,26 @@ def path(
     tolerance: float = 1e-8,
     weight_K: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Coefficients [F+1,P] at every C, found in ascending order of C; the first starts at 0.
+    """Returns the coefficients [F+1,P] at every C, computed in ascending order of C.
 
-    `weight_K`: of the rows' losses, 1 without it.
+    The first starts at 0. `weight_K` are weights of the rows' losses; None: all 1.
     """
     x_KF = np.concatenate([x_KF, np.ones((len(x_KF), 1))], 1)
     y_K = member_K.astype(np.float64)
     beta_FP = np.zeros((x_KF.shape[1], len(cs)))
-    beta_F, found = np.zeros(x_KF.shape[1]), None
+    beta_F, loss = np.zeros(x_KF.shape[1]), None
     for p in np.argsort(cs, kind="stable"):
         ridge_F = np.append(np.full(x_KF.shape[1] - 1, 1 / cs[p]), 0.0)
         if x_KF.shape[1] > WIDE:
             beta_F = _quasi_newton(x_KF, y_K, weight_K, ridge_F, beta_F)
         else:
-            beta_F, found = _newton(x_KF, y_K, weight_K, ridge_F, beta_F, found, tolerance)
+            beta_F, loss = _newton(x_KF, y_K, weight_K, ridge_F, beta_F, loss, tolerance)
         beta_FP[:, p] = beta_F
     return beta_FP
 
 
 class _Loss(NamedTuple):
-    """The unpenalized sum of log-losses with its derivatives; the Hessian is left out of
-    quasi-Newton steps.
-    """
+    """The unpenalized sum of log-losses and its derivatives; quasi-Newton steps have no Hessian."""
 
     value: float
     gradient_F: np.ndarray
@@ -130,8 +137,9 @@ def _loss(
     hessian: bool = True,
     weight_K: np.ndarray | None = None,
 ) -> _Loss:
-    """One exponential per entry; without weights the sum of log(1 + e) is the logarithm of products
-    of CHUNK factors.
+    """Returns the loss at beta_F, with one exponential per entry.
+
+    Without weights the sum of log(1 + e) is the logarithm of products of CHUNK factors.
     """
     margin_K = x_KF @ beta_F
     e_K = np.exp(-np.abs(margin_K))
@@ -153,23 +161,23 @@ def _loss(
 
 
 def _newton(
-    x_KF, y_K, weight_K, ridge_F, beta_F, found: _Loss | None, tolerance: float
+    x_KF, y_K, weight_K, ridge_F, beta_F, loss: _Loss | None, tolerance: float
 ) -> tuple[np.ndarray, _Loss]:
-    """(beta_F, the loss at it): Newton steps from beta_F, halved while the objective rises.
+    """Returns (beta_F, the loss at it) after Newton steps, halved while the objective rises.
 
-    Ends when half the Newton decrement, the distance of the objective from its minimum up to third
-    order, is below `tolerance` times the objective at 0. `found`: the loss at beta_F if it is known
-    (the penalty does not enter it).
+    It ends when half the Newton decrement, the distance of the objective from its minimum up to
+    third order, is below `tolerance` times the objective at 0. `loss` is the loss at the first
+    beta_F if it is known (the penalty is not part of it).
     """
-    found = _loss(x_KF, y_K, beta_F, weight_K=weight_K) if found is None else found
+    loss = _loss(x_KF, y_K, beta_F, weight_K=weight_K) if loss is None else loss
     total = len(x_KF) if weight_K is None else weight_K.sum()
     for _ in range(200):
-        gradient_F = found.gradient_F + ridge_F * beta_F
-        step_F = np.linalg.solve(found.hessian_FF + np.diag(ridge_F + 1e-12), gradient_F)
+        gradient_F = loss.gradient_F + ridge_F * beta_F
+        step_F = np.linalg.solve(loss.hessian_FF + np.diag(ridge_F + 1e-12), gradient_F)
         decrement = float(step_F @ gradient_F)
         if decrement / 2 <= tolerance * total * np.log(2):
             break
-        here, share = found.value + ridge_F @ beta_F**2 / 2, 1.0
+        here, share = loss.value + ridge_F @ beta_F**2 / 2, 1.0
         while share > 1e-8:
             new_F = beta_F - share * step_F
             new = _loss(x_KF, y_K, new_F, weight_K=weight_K)
@@ -178,8 +186,8 @@ def _newton(
             share /= 2
         else:  # the objective is flat to rounding
             break
-        beta_F, found = new_F, new
-    return beta_F, found
+        beta_F, loss = new_F, new
+    return beta_F, loss
 
 
 def _quasi_newton(x_KF, y_K, weight_K, ridge_F, beta_F) -> np.ndarray:

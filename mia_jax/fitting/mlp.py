@@ -1,5 +1,6 @@
-"""Classifiers that are small dense networks: all data sets, inner folds and grid points of one
-architecture in one compiled program.
+"""Classifiers that are small dense networks.
+
+All data sets, inner folds and grid points of an architecture are one compiled program.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ STEPS = 2000  # of the default training
 
 
 class Fitted(NamedTuple):
-    """One score_N a job, and the (hidden, learning rate, alpha) that was chosen for it."""
+    """A score_N per job, and the (hidden, learning rate, alpha) that was chosen for it."""
 
     scores: list[np.ndarray]
     chosen: list[tuple]
@@ -55,16 +56,28 @@ def make(
     select: str | None = None,
     inner_folds: int = 3,
 ) -> Classifier:
-    """score = z_member - z_nonmember of a leaky-ReLU network trained with Adam on cross-entropy +
-    alpha / (2 batch) |kernels|^2.
+    """Scores z_member - z_nonmember of a leaky-ReLU network trained with Adam.
 
-    network 'default': hidden layers (64) or (32, 32), alpha 1e-4..1e-2, batches of 200 and 2,000
-    steps, chosen by mean accuracy over `inner_folds` folds ('folds'), each job for itself. 'n'
-    (hidden 64) and 'r', 'd' (10, 10): the networks of the label-only paper, leak .01, batches of 1,
-    one epoch, and one of four learning rates for all jobs of a family by their pooled accuracy on
-    the rows they learned from ('source'). The first of equals wins; the rows to score are never
-    part of a choice. Other arguments replace a network's own. Source: Choquette-Choo et al. 2021
-    (arXiv:2007.14321); the default's grid as TensorFlow Privacy's.
+    The loss is cross-entropy + alpha / (2 batch) |kernels|^2. Of equally good settings the first
+    wins; the rows to score are never part of a choice. Arguments other than `network` replace the
+    network's values.
+
+    Args:
+        network: 'default': hidden layers (64) or (32, 32), alpha 1e-4..1e-2, batches of 200 and
+            2,000 steps, select 'folds'. 'n' (hidden 64) and 'r', 'd' (10, 10): the networks of the
+            label-only paper, with leak 0.01, batches of 1, one epoch, and one of four learning
+            rates, select 'source'.
+        hidden: widths of the hidden layers of each architecture.
+        slope: leak of the ReLU.
+        learning_rates, alphas: values to choose from.
+        batch_size: rows per step.
+        epochs: passes over the rows; None: 2,000 steps or 10 epochs, whichever is longer.
+        select: 'folds': by mean accuracy over the inner folds, for each job separately. 'source':
+            for all jobs of a family, by their pooled accuracy on the training rows.
+        inner_folds: how many folds choose.
+
+    Source: Choquette-Choo et al. 2021 (arXiv:2007.14321); the default's grid is that of TensorFlow
+    Privacy.
     """
     checks.one_of(NETWORKS, network=network)
     given = dict(
@@ -103,7 +116,7 @@ def fit(
     select,
     inner_folds: int = 3,
 ) -> Fitted:
-    """Trains every architecture, chooses by `select`, scores; see `make`."""
+    """Trains every architecture, chooses by `select`, and scores; see `make`."""
     folds = [rows.folds(job.member_K, inner_folds) for job in jobs]
     held = [
         [fold_K == f for f in range(inner_folds)] if select == "folds" else [] for fold_K in folds
@@ -147,7 +160,7 @@ def fit(
 def _answers(
     layers, d: int, p: int, job: Job, held: list[np.ndarray], slope: float
 ) -> tuple[float, np.ndarray]:
-    """(what the choice looks at, score_N) of grid point p on job d."""
+    """Returns (what the choice compares, score_N) of grid point p on job d."""
 
     def margin(x_NF, q):
         out_N2 = networks.forward(
@@ -161,6 +174,6 @@ def _answers(
 
 
 def _pooled(count_PD: np.ndarray, jobs: Sequence[Job]) -> np.ndarray:
-    """Correct rows of a family's jobs together, the same for all its jobs."""
+    """Returns the correct rows of a family's jobs together, the same number for all its jobs."""
     family_D = np.array([job.family for job in jobs])
     return count_PD @ (family_D[:, None] == family_D[None]).astype(float)

@@ -1,4 +1,4 @@
-"""Fits that several attacks share: moments over models, in float64, with masks. Imports no jax."""
+"""Moments over models that several attacks share, in float64, with masks. Imports no jax."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ ROUNDING = 4 * np.finfo(np.float64).eps  # relative error of a mean of a few equ
 
 
 class Moments(NamedTuple):
-    """Per column: how many values, their center, and the sum of squared residuals about that
-    center. `center` is 0 where count is 0.
+    """Per column: how many values, their center, and the sum of squared residuals about it.
+
+    `center` is 0 where count is 0.
     """
 
     count: np.ndarray
@@ -24,18 +25,21 @@ class Moments(NamedTuple):
 
 
 def blocks(n: int, size: int = BLOCK) -> Iterator[slice]:
-    """Slices that cover range(n), `size` at a time."""
+    """Returns slices that cover range(n), `size` at a time."""
     return (slice(i, min(i + size, n)) for i in range(0, n, size))
 
 
 def moments(value_MN: np.ndarray, where_MN: np.ndarray, center: str = "mean") -> Moments:
-    """Moments over axis M of the values where `where_MN`; [N] each, float64.
+    """Returns the moments over axis M of the values where `where_MN`; [N] each, float64.
 
-    What lies outside the mask is never read (it may be NaN).
+    Values outside the mask are never read (they may be NaN). The mean of equal values is exactly
+    that value and m2 is 0, whatever their number: rounding must not reveal how many models have a
+    value.
 
-    center 'mean' or 'median' (of an even number of values: the mean of the middle two). The mean of
-    equal values is that value and m2 is 0, whatever their number: rounding must not tell how many
-    models have one.
+    Args:
+        value_MN: the values.
+        where_MN: which of them count.
+        center: 'mean' or 'median' (of an even number of values: the mean of the middle two).
     """
     count, middle, m2 = (np.zeros(value_MN.shape[1]) for _ in range(3))
     for cols in blocks(value_MN.shape[1], NEAR):
@@ -61,8 +65,9 @@ def _settle_equal(
     value_MN: np.ndarray,
     where_MN: np.ndarray,
 ) -> None:
-    """Sets, in place, the center of columns whose values differ from their mean by rounding alone
-    to the smallest of them, and m2 to 0.
+    """Corrects, in place, columns whose values differ from their mean only by rounding.
+
+    The center becomes the smallest of the values, and m2 becomes 0.
     """
     (equal,) = np.nonzero((m2_N > 0) & (m2_N <= count_N * (ROUNDING * middle_N) ** 2))
     if len(equal):
@@ -73,15 +78,16 @@ def _settle_equal(
 
 
 def kept(value: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """np.where(where, value, 0) of floats by a mask over their bits: a tenth of the time where
-    `where` is random, and a NaN outside is 0.
+    """Returns np.where(where, value, 0) of floats, by a mask over their bits.
+
+    It takes a tenth of the time where `where` is random, and a NaN outside becomes 0.
     """
     bits = np.dtype(f"i{value.dtype.itemsize}")
     return (np.ascontiguousarray(value).view(bits) & -where.astype(bits)).view(value.dtype)
 
 
 def merge(a: Moments, b: Moments) -> Moments:
-    """The moments of the union of two disjoint sets of values (mean centers).
+    """Returns the moments of the union of two disjoint sets of values (mean centers).
 
     Source: Chan, Golub and LeVeque 1979, equation 2.1.
     """
@@ -94,11 +100,11 @@ def merge(a: Moments, b: Moments) -> Moments:
 def leave_unit_out_moments(
     value_MN: np.ndarray, where_MN: np.ndarray, unit_M: np.ndarray
 ) -> Moments:
-    """For every unit u, in ascending order, the moments over all models outside u: [U, N] each, in
-    O(M N) time and O(U N) memory.
+    """Returns the moments over all models outside a unit, [U,N] each, for every unit in order.
 
-    Merges of what comes before u with what comes after u, never a subtraction: row u does not
-    depend on u's own values, mask or NaNs in any bit, and nothing cancels. Mean centers.
+    It takes O(M N) time and O(U N) memory. It merges what comes before u with what comes after u
+    and never subtracts: row u does not depend on u's own values, mask or NaNs in any bit, and
+    nothing cancels. Mean centers.
     """
     units, row_M = np.unique(unit_M, return_inverse=True)
     parts = [moments(value_MN[row_M == u], where_MN[row_M == u]) for u in range(len(units))]

@@ -1,6 +1,4 @@
-"""Small dense networks in JAX: many data sets, row lists and grid points trained by one compiled
-program.
-"""
+"""Small dense networks in JAX: one compiled program trains many data sets and grid points."""
 
 from __future__ import annotations
 
@@ -14,11 +12,15 @@ import numpy as np
 
 
 class Shape(NamedTuple):
-    """What a compiled program depends on: layer `widths` (inputs and outputs included), the leak of
-    the ReLU, the loss, and the length of training.
+    """What a compiled program depends on.
 
-    `loss`: 'cross_entropy' (integer targets) or 'pinball' (one output a level). `decay`: the rate
-    falls to 0 along a cosine.
+    Args:
+        widths: of the layers, inputs and outputs included.
+        slope: leak of the ReLU.
+        loss: 'cross_entropy' (integer labels) or 'pinball' (one output per level).
+        batch_size: rows per step.
+        epochs: passes over the rows.
+        decay: whether the learning rate falls to 0 along a cosine.
     """
 
     widths: tuple[int, ...]
@@ -30,8 +32,9 @@ class Shape(NamedTuple):
 
 
 class Sets(NamedTuple):
-    """D data sets of K rows: x_DKF and y_DK; and Q lists of L rows in each, of which the first
-    count_DQ are real.
+    """D data sets of K rows, x_DKF and y_DK, with Q lists of L rows in each.
+
+    Of a list the first count_DQ rows are real.
     """
 
     x_DKF: np.ndarray
@@ -46,8 +49,13 @@ def sets(
     lists: Sequence[Sequence[np.ndarray]],
     batch_size: int,
 ) -> Sets:
-    """Data sets x[d] [K_d,F], y[d] [K_d] and their row lists lists[d][q], padded so that programs
-    are shared by similar sizes.
+    """Returns the data sets and their row lists, padded so that similar sizes share a program.
+
+    Args:
+        x: x[d] [K_d,F].
+        y: y[d] [K_d].
+        lists: lists[d][q], numbers of rows.
+        batch_size: lists are padded to a multiple of it.
     """
     longest = max(len(i) for own in lists for i in own)
     length = batch_size * _rounded(-(-longest // batch_size))
@@ -64,7 +72,7 @@ def sets(
 
 
 def steps(data: Sets, batch_size: int) -> int:
-    """Steps of one epoch that some data set does not skip."""
+    """Returns the steps of an epoch that at least one data set does not skip."""
     return -(-int(data.count_DQ.max()) // batch_size)
 
 
@@ -77,12 +85,11 @@ def train(
     level_T: Sequence[float] = (),
     shape: Shape,
 ) -> list[tuple]:
-    """Layers [(kernel, bias), ...] with leading axes [D,Q,P], NumPy float64: Adam on mean loss +
-    penalty / 2 * sum of squared kernels.
+    """Returns trained layers [(kernel, bias), ...] with leading axes [D,Q,P], NumPy float64.
 
-    Glorot-normal kernels (the same for all Q and P of a data set), zero biases; minibatches are
-    drawn anew in every epoch, the last one may be short, and an empty one changes nothing.
-    Deterministic from `key`.
+    Adam minimizes the mean loss + penalty / 2 * sum of squared kernels. Kernels start Glorot-normal
+    (the same for all Q and P of a data set), biases at zero. Minibatches are drawn again in every
+    epoch; the last one may be short, and an empty one changes nothing. Deterministic from `key`.
     """
     arrays = (
         np.asarray(rate_P, np.float32),
@@ -94,7 +101,7 @@ def train(
 
 
 def forward(layers: Sequence[tuple], x_NF: np.ndarray, slope: float) -> np.ndarray:
-    """Outputs [N,O] of one network."""
+    """Returns the outputs [N,O] of a network."""
     for i, (kernel, bias) in enumerate(layers):
         x_NF = x_NF @ kernel + bias[None]
         if i < len(layers) - 1:
@@ -176,8 +183,9 @@ def _losses(out_BO, y_B, level_T, loss: str):
 
 
 def _adam(state: tuple[Any, Any, Any, Any], gradient, rate):
-    """Adam with epsilon added to the uncorrected root, as Keras has it; optax corrects first, and
-    trained networks then differ visibly.
+    """Returns the state after an Adam step as in Keras: epsilon is added to the uncorrected root.
+
+    optax corrects first, and trained networks then differ visibly.
     """
     layers, first, second, count = state
     count += 1
@@ -191,8 +199,9 @@ def _adam(state: tuple[Any, Any, Any, Any], gradient, rate):
 
 
 def _rounded(n: int) -> int:
-    """The next number of the form 8..15 times a power of 2 (n itself below 16): at most an eighth
-    more.
+    """Returns the next number of the form 8..15 times a power of 2 (n itself below 16).
+
+    It is at most an eighth larger.
     """
     unit = 1 << max(0, n.bit_length() - 4)
     return -(-n // unit) * unit

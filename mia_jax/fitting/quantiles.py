@@ -1,6 +1,4 @@
-"""Regressions that predict conditional quantiles by minimizing the pinball loss: linear, a small
-network, gradient boosting.
-"""
+"""Regressions of conditional quantiles by the pinball loss: linear, network, gradient boosting."""
 
 from __future__ import annotations
 
@@ -19,8 +17,9 @@ STEPS = 2000
 
 
 def pinball(s_K: np.ndarray, quantile_KT: np.ndarray, level_T: np.ndarray) -> np.ndarray:
-    """mean_k max(t (s_k - q_kt), (t - 1) (s_k - q_kt)) [T]: smallest where q is the t-quantile of s
-    given the row.
+    """Returns mean_k max(t (s_k - q_kt), (t - 1) (s_k - q_kt)) [T].
+
+    It is smallest where q is the t-quantile of s given the row.
     """
     error_KT = s_K[:, None] - quantile_KT
     return np.maximum(level_T * error_KT, (level_T - 1) * error_KT).mean(0)
@@ -33,7 +32,7 @@ def linear(
     batch_size: int = 256,
     epochs: int | None = None,
 ) -> QuantileRegression:
-    """q_t(x) = w_t . x + b_t; see `mlp`."""
+    """Returns the regression q_t(x) = w_t . x + b_t; see `mlp`."""
     return mlp(
         hidden=(),
         penalty=penalty,
@@ -51,11 +50,17 @@ def mlp(
     batch_size: int = 256,
     epochs: int | None = None,
 ) -> QuantileRegression:
-    """One ReLU network with an output a level, trained with Adam on the summed pinball losses +
-    penalty / 2 |kernels|^2.
+    """Returns a regression by one ReLU network with an output per level, trained with Adam.
 
-    The rate falls to 0 along a cosine; epochs None: 2,000 steps or 10 epochs, whichever is longer.
-    Outputs are sorted: quantiles never cross.
+    The loss is the sum of the pinball losses + penalty / 2 |kernels|^2. The learning rate falls to
+    0 along a cosine. Outputs are sorted, so quantiles never cross.
+
+    Args:
+        hidden: widths of the hidden layers.
+        penalty: of the squared kernels.
+        learning_rate: at the start.
+        batch_size: rows per step.
+        epochs: passes over the rows; None: 2,000 steps or 10 epochs, whichever is longer.
     """
     checks.positive(learning_rate=learning_rate)
     checks.at_least(0, penalty=penalty)
@@ -88,8 +93,9 @@ def gradient_boosting(
     max_leaf_nodes: int = 31,
     min_samples_leaf: int = 20,
 ) -> QuantileRegression:
-    """scikit-learn's HistGradientBoostingRegressor(loss='quantile'), one a level, without early
-    stopping; outputs are sorted.
+    """Returns a regression by scikit-learn's HistGradientBoostingRegressor(loss='quantile').
+
+    One regressor is fitted per level, without early stopping; outputs are sorted.
     """
     checks.at_least(1, rounds=rounds, min_samples_leaf=min_samples_leaf)
 

@@ -13,8 +13,12 @@ FOREST = dict(max_depth=(5, 10, 20, None), min_samples_split=(2, 5, 10), min_sam
 
 
 def make(*, trees: int = 100, grid: Mapping = FOREST, inner_folds: int = 3) -> Classifier:
-    """score = share of the votes for 'member' of `trees` trees with sqrt(F) columns a split;
-    `grid`: RandomForestClassifier's arguments.
+    """Scores the share of the votes for 'member' of trees with sqrt(F) columns per split.
+
+    Args:
+        trees: how many trees.
+        grid: RandomForestClassifier's arguments to choose from, {argument: values}.
+        inner_folds: how many folds choose.
     """
     checks.at_least(1, trees=trees)
 

@@ -1,5 +1,6 @@
-"""Rows of features in an order that depends on their content alone, and what follows from it:
-draws, folds, balance. Imports no jax.
+"""Rows of features in an order that depends only on their content: draws, folds, balance.
+
+Imports no jax.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from mia_jax.fitting import moments
 
 
 class Job(NamedTuple):
-    """One fit: learn `member_K` from `x_KF`, then score the rows `ask_NF`.
+    """A fit: learn `member_K` from `x_KF`, then score the rows `ask_NF`.
 
     Jobs of one `family` may share the choice of a learning rate.
     """
@@ -31,11 +32,10 @@ Classifier = Callable[
 
 
 def hashes(x_NF: np.ndarray, salt: int) -> np.ndarray:
-    """One uint64 a row from its values and `salt`: a random order of the rows that does not depend
-    on where they stand. Equal rows tie.
+    """Returns a uint64 per row from its values and `salt`; equal rows tie.
 
-    Sum over columns of splitmix64's finalizer of (bits XOR the column's random number); -0 counts
-    as 0.
+    It gives a random order of the rows that does not depend on their positions. It is the sum over
+    columns of splitmix64's finalizer of (bits XOR the column's random number); -0 counts as 0.
     """
     salt_F = np.random.default_rng(salt).integers(2**64, size=x_NF.shape[1], dtype=np.uint64)
     found_N = np.zeros(len(x_NF), np.uint64)
@@ -46,8 +46,9 @@ def hashes(x_NF: np.ndarray, salt: int) -> np.ndarray:
 
 
 def rank_within(cell_N: np.ndarray, hash_N: np.ndarray) -> np.ndarray:
-    """The place 0, 1, ... of every row among the rows of its cell, in the order of the hashes
-    (ties: in the order given).
+    """Returns the rank 0, 1, ... of every row among the rows of its cell, by their hashes.
+
+    Ties are in the given order.
     """
     order_N = np.lexsort((hash_N, cell_N))
     _, start, count = np.unique(cell_N[order_N], return_index=True, return_counts=True)
@@ -57,8 +58,9 @@ def rank_within(cell_N: np.ndarray, hash_N: np.ndarray) -> np.ndarray:
 
 
 def folds(member_K: np.ndarray, count: int) -> np.ndarray:
-    """fold_K in 0..count-1: each side in `count` runs of consecutive rows, equal but for one; the
-    folds of scikit-learn's StratifiedKFold.
+    """Returns fold_K in 0..count-1, the folds of scikit-learn's StratifiedKFold.
+
+    Each side is divided into `count` runs of consecutive rows, of sizes that differ by at most one.
     """
     fold_K, start = np.empty(len(member_K), int), 0
     for side_K in (member_K == member_K[0], member_K != member_K[0]):
@@ -68,18 +70,18 @@ def folds(member_K: np.ndarray, count: int) -> np.ndarray:
 
 
 def accuracy(score_N: np.ndarray, member_N: np.ndarray) -> float:
-    """The share of rows whose side is the sign of their score; 0 says non-member. 0 without
-    rows.
+    """Returns the share of rows whose side is the sign of their score; 0 without rows.
+
+    A score of 0 means non-member.
     """
     return float(np.mean((score_N > 0) == member_N)) if len(member_N) else 0.0
 
 
 def one_thread(work: int):
-    """A context in which BLAS and OpenMP keep to one thread if an array operation has fewer than
-    2^26 steps of `work`.
+    """Returns a context that keeps BLAS and OpenMP to one thread for small array operations.
 
-    For such sizes waiting for a second thread takes longer than the work: ten times on a machine
-    whose cores are busy.
+    Small means fewer than 2^26 steps of `work`. For such sizes waiting for a second thread takes
+    longer than the work: ten times on a machine whose cores are busy.
     """
     if work >= 2**26:
         return contextlib.nullcontext()
@@ -89,8 +91,9 @@ def one_thread(work: int):
 
 
 class Scaling(NamedTuple):
-    """Columns to mean 0 and sd 1 over the rows that are learned from; a column that is constant
-    there becomes 0 everywhere.
+    """Scales columns to mean 0 and sd 1 over the training rows.
+
+    A column that is constant there becomes 0 everywhere.
     """
 
     center_F: np.ndarray
@@ -101,7 +104,7 @@ class Scaling(NamedTuple):
 
 
 def scaling(x_KF: np.ndarray) -> Scaling:
-    """The Scaling of the rows x_KF."""
+    """Returns the Scaling of the training rows x_KF."""
     center_F, sd_F = x_KF.mean(0), x_KF.std(0)
     varies_F = (x_KF.max(0) > x_KF.min(0)) & (sd_F > 0)
     return Scaling(center_F, np.divide(1.0, sd_F, out=np.zeros_like(sd_F), where=varies_F))
