@@ -27,11 +27,11 @@ def evidence_of_shadows(
         limit: the most shadows, the first ones that can be scored.
     """
     fleet = _fleet(evidence, needs)
-    d, found = fleet.design, []
-    uses = any(need in SHADOW_NEEDS for need in needs)
+    d, cases = fleet.design, []
+    uses_shadows = any(need in SHADOW_NEEDS for need in needs)
     for j in d.targets:
         inner = fleet.evidence_against(j, tuple(needs))
-        if uses:
+        if uses_shadows:
             others = np.flatnonzero(d.shadow_MM[j])
             visible_MN = inner.visible_MN & evidence.visible_MN[others]
             member_MN, own_MN = (
@@ -41,11 +41,11 @@ def evidence_of_shadows(
             inner = dataclasses.replace(
                 inner, visible_MN=visible_MN, shadow_member_MN=member_MN, shadow_evaluated_MN=own_MN
             )
-        if not uses or visible_MN.any():
-            found.append((inner, d.member_MN[j]))
-        if len(found) == limit:
+        if not uses_shadows or visible_MN.any():
+            cases.append((inner, d.member_MN[j]))
+        if len(cases) == limit:
             break
-    return found
+    return cases
 
 
 def _fleet(evidence: Evidence, needs: Sequence[str]) -> FleetSignals:
@@ -54,7 +54,7 @@ def _fleet(evidence: Evidence, needs: Sequence[str]) -> FleetSignals:
     Its targets are the shadows with evaluated members and non-members.
     """
     member_MN, evaluated_MN = evidence.shadow_member_MN, evidence.shadow_evaluated_MN
-    nobody = np.zeros_like(evidence.evaluated_N)
+    none_N = np.zeros_like(evidence.evaluated_N)
     usable = (member_MN & evaluated_MN).any(1) & (~member_MN & evaluated_MN).any(1)
     design = Design(
         name="shadows",
@@ -62,7 +62,7 @@ def _fleet(evidence: Evidence, needs: Sequence[str]) -> FleetSignals:
         evaluated_MN=evaluated_MN,
         shadow_MM=~twins(member_MN & evaluated_MN, evaluated_MN)
         & ~np.eye(len(member_MN), dtype=bool),
-        population_N=nobody if evidence.population_N is None else evidence.population_N,
+        population_N=none_N if evidence.population_N is None else evidence.population_N,
         unit_M=np.arange(len(member_MN)),
         targets=tuple(int(j) for j in np.flatnonzero(usable)),
         supports=frozenset(SHADOW_NEEDS),

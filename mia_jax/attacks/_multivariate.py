@@ -38,7 +38,7 @@ def attack(
     sign = _signals.sign_of(signal, sign)
     needs = (signal, *(f"shadow_{kind}" for kind in (_sides.IN, _sides.OUT) if kind in kinds))
 
-    def of_evidence(evidence, key):
+    def score_evidence(evidence, key):
         del key
         value_MAN, own_AN = (
             v.astype(np.float64) * sign for v in (evidence.shadow[signal], evidence.target[signal])
@@ -55,7 +55,7 @@ def attack(
             evidence, own_AN, value_MAN, kinds=kinds, center=center, form=form, shrunk=shrunk
         )
 
-    return Attack(of_evidence, needs, knows="shadows", note=note, diagnose=diagnose)
+    return Attack(score_evidence, needs, knows="shadows", note=note, diagnose=diagnose)
 
 
 def score(
@@ -83,11 +83,15 @@ def score(
         sides = [moments.moments(value_MN, where_MN, center) for where_MN in masks]
         pools = _sides.pool(own_N, sides, [])
         distance.append(own_N - np.mean(_sides.centers(sides, pools), 0))
-        found = _predictive(own_N, sides, pools, shrunk)
-        if found is None:
+        predictives = _predictive(own_N, sides, pools, shrunk)
+        if predictives is None:
             continue
-        axes.append([(*predictive.standardized(own_N), predictive.dof) for predictive in found])
-        for kept, where_MN, side, predictive in zip(residuals, masks, sides, found, strict=True):
+        axes.append(
+            [(*predictive.standardized(own_N), predictive.dof) for predictive in predictives]
+        )
+        for kept, where_MN, side, predictive in zip(
+            residuals, masks, sides, predictives, strict=True
+        ):
             sd_N = np.sqrt(np.where(predictive.variance > 0, predictive.variance, 1))
             kept.append(((value_MN - side.center) / sd_N)[where_MN])
     if len(axes) < len(distance):

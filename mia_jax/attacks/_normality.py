@@ -24,7 +24,7 @@ def diagnosis(signal: str, kinds: Sequence[str]) -> Callable:
 
     def diagnose(evidence) -> dict[str, float]:
         cols = np.flatnonzero(evidence.evaluated_N)
-        found = {}
+        numbers = {}
         for kind, where_MN in zip(kinds, _sides.masks_of(evidence, cols, kinds), strict=True):
             p_AN = np.stack(
                 [
@@ -33,10 +33,10 @@ def diagnosis(signal: str, kinds: Sequence[str]) -> Callable:
                 ]
             )
             tested = int((~np.isnan(p_AN)).sum())
-            found[f"{kind}_normality_tested"] = tested
+            numbers[f"{kind}_normality_tested"] = tested
             if tested:
-                found[f"{kind}_normality_rejected"] = float((p_AN < LEVEL).sum() / tested)
-        return found
+                numbers[f"{kind}_normality_rejected"] = float((p_AN < LEVEL).sum() / tested)
+        return numbers
 
     return diagnose
 

@@ -52,11 +52,11 @@ def attack(
         )
         return dataclasses.replace(evidence, target=target, shadow=shadow)
 
-    def of_evidence(evidence, key):
+    def score_evidence(evidence, key):
         del key
         return score(as_log_p(evidence))
 
-    def of_fleet(fleet, key):
+    def score_all(fleet, key):
         del key
         measured: FleetSignals = dataclasses.replace(
             fleet, signal={"log_p": _log_probabilities(fleet.signal[signal], fleet.y, **of)}
@@ -65,9 +65,14 @@ def attack(
             [score(measured.evidence_against(t, ("log_p", *needs))) for t in fleet.design.targets]
         )
 
-    told = None if diagnose is None else lambda evidence: diagnose(as_log_p(evidence))
+    diagnose_log_p = None if diagnose is None else lambda evidence: diagnose(as_log_p(evidence))
     return Attack(
-        of_evidence, (*asked, *needs), knows="shadows", score_all=of_fleet, note=note, diagnose=told
+        score_evidence,
+        (*asked, *needs),
+        knows="shadows",
+        score_all=score_all,
+        note=note,
+        diagnose=diagnose_log_p,
     )
 
 
@@ -99,8 +104,10 @@ def _log_probabilities(
     """
     axes = {3: "A,N", 4: "M,A,N"}.get(value.ndim + (signal != "logits"))
     if axes is None:
-        wanted = "[..,A,N,C]" if signal == "logits" else "[..,A,N]"
-        raise ValueError(f"signal {signal!r} has shape {value.shape}; this attack needs {wanted}.")
+        expected = "[..,A,N,C]" if signal == "logits" else "[..,A,N]"
+        raise ValueError(
+            f"signal {signal!r} has shape {value.shape}; this attack needs {expected}."
+        )
     if signal == "loss":
         return -value.astype(np.float64)
     if signal == "confidence":
@@ -120,8 +127,8 @@ def log_softmax_at(z: np.ndarray, y_N: np.ndarray, temperature: float) -> np.nda
     below.
     """
     label_NC = np.arange(z.shape[-1]) == np.asarray(y_N)[:, None]
-    own = np.sum(np.where(label_NC, z, 0), -1, keepdims=True, dtype=np.float64)
-    gap = np.where(label_NC, -np.inf, (z - own) / temperature)
+    label_z = np.sum(np.where(label_NC, z, 0), -1, keepdims=True, dtype=np.float64)
+    gap = np.where(label_NC, -np.inf, (z - label_z) / temperature)
     top = np.maximum(gap.max(-1), 0)
     rest = np.exp(gap - top[..., None]).sum(-1)
     return -(top + np.where(top > 0, np.log(np.exp(-top) + rest), np.log1p(rest)))

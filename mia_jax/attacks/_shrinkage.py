@@ -47,7 +47,7 @@ def regressions(
     del own_N
     pools = fitted[0]
     x_N3 = _basis(_sides.centers(sides, pools), pools)
-    found = []
+    rows = []
     for side in sides:
         use = (side.count > 1) & (side.m2 > (_student.EPS * side.center) ** 2)
         count = side.count[use].astype(int)
@@ -55,7 +55,7 @@ def regressions(
         half[0] = 0.5
         log_N = np.log(side.m2[use]) - (np.log(2) + digamma(half))[count - 1]
         noise = polygamma(1, half)
-        found.append(
+        rows.append(
             _sums(
                 x_N3[use],
                 log_N,
@@ -71,8 +71,8 @@ def regressions(
             np.where(s.count > 1, s.m2 / np.maximum(s.count * (s.count - 1), 1), np.nan)[use]
             for s in sides
         )
-        found.append(_sums(x_N3[use], difference_N, error_N))
-    return np.stack(found)
+        rows.append(_sums(x_N3[use], difference_N, error_N))
+    return np.stack(rows)
 
 
 def predictive(
@@ -93,11 +93,11 @@ def predictive(
     pools, sums = fitted[0], [_unpack(row) for row in fitted[1]]
     center = _sides.centers(sides, pools)
     x_N3 = _basis(center, pools)
-    found = _variances(sides, pools, sums, x_N3)
-    if found is None:
+    fits = _variances(sides, pools, sums, x_N3)
+    if fits is None:
         return None
     floor_N = np.maximum(_student.EPS * np.max(np.abs([own_N, *center]), 0), ZERO) ** 2
-    variance, dof = [np.maximum(v, floor_N) for v in found[0]], found[1]
+    variance, dof = [np.maximum(v, floor_N) for v in fits[0]], fits[1]
     if len(sides) == 1:
         return [
             Predictive(center[0], variance[0] * (1 + 1 / np.maximum(sides[0].count, 1)), dof[0])

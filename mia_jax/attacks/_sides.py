@@ -87,11 +87,11 @@ def every_other_unit(design) -> bool:
         design.shadow_MM[targets],
         design.unit_M[targets, None] != design.unit_M[None],
     )
-    everyone = np.array_equal(shadow_MM, outside_MM)
+    without_units = np.array_equal(shadow_MM, outside_MM)
     without_failed = bool(usable_M[targets].any()) and np.array_equal(
         shadow_MM, outside_MM & usable_M
     )
-    return not design.balance and (everyone or without_failed)
+    return not design.balance and (without_units or without_failed)
 
 
 def shadows_M(design) -> np.ndarray:
@@ -164,9 +164,9 @@ def masks_of(evidence, cols: np.ndarray | slice, kinds: Sequence[str]) -> list[n
     return masks
 
 
-def refuse_empty(kind: str, found: bool, shadows: int) -> None:
+def refuse_empty(kind: str, exists: bool, shadows: int) -> None:
     """Raises ValueError unless a shadow of this side exists."""
-    if not found:
+    if not exists:
         raise ValueError(
             f"no usable shadow is {kind.upper()} on any evaluated row (0 of {shadows} shadows; at "
             "least 1 is needed): "
@@ -201,7 +201,7 @@ def score_fleet(
         fitted_T: list[list[np.ndarray]] = [[] for _ in d.targets]
         for step in (*steps, None):
             sums_T = [0.0] * len(d.targets)
-            found_TK = np.zeros((len(d.targets), len(kinds)), bool)
+            exists_TK = np.zeros((len(d.targets), len(kinds)), bool)
             for cols in moments.blocks(value_MAN.shape[2]):
                 block_MN = sign * value_MAN[:, a, cols].astype(np.float64)
                 sides_UN = [
@@ -213,7 +213,7 @@ def score_fleet(
                     sides = [
                         Moments(*(field[unit_T[i], keep] for field in side)) for side in sides_UN
                     ]
-                    found_TK[i] |= [side.count.any() for side in sides]
+                    exists_TK[i] |= [side.count.any() for side in sides]
                     if step is None:
                         total_TN[i, cols.start + keep] += finish(
                             block_MN[t, keep], sides, fitted_T[i]
@@ -221,8 +221,8 @@ def score_fleet(
                     else:
                         sums_T[i] = sums_T[i] + step(block_MN[t, keep], sides, fitted_T[i])
             for i, t in enumerate(d.targets):
-                for kind, found in zip(kinds, found_TK[i], strict=True):
-                    refuse_empty(kind, found, int(d.shadow_MM[t].sum()))
+                for kind, exists in zip(kinds, exists_TK[i], strict=True):
+                    refuse_empty(kind, exists, int(d.shadow_MM[t].sum()))
                 fitted_T[i].append(sums_T[i])
     return np.where(d.evaluated_MN[list(d.targets)], total_TN / value_MAN.shape[1], np.nan)
 

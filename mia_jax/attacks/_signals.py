@@ -33,7 +33,7 @@ def scalar(value: np.ndarray, axes: str, signal: str) -> np.ndarray:
     """
     if value.ndim != len(axes):
         raise ValueError(
-            f"signal {signal!r} has shape {value.shape}; this attack needs one number an example, "
+            f"signal {signal!r} has shape {value.shape}; this attack needs one number per example, "
             f"axes [{','.join(axes)}]."
         )
     return value

@@ -19,8 +19,8 @@ from mia_jax.fitting.rows import Job
 from mia_jax.threat_model import CROSS_FITTED, Evidence
 from mia_jax.types import Attack
 
-FEWEST = 3  # of each side that a head can learn from: one for every inner fold
-CLASS = 10  # of each side from which a class has a classifier of its own
+FEWEST = 3  # of each side that a classifier needs: one for every inner fold
+CLASS = 10  # of each side from which a class has its own classifier
 
 
 def make(
@@ -68,11 +68,13 @@ def make(
     """
     checks.one_of(("shadows", "target"), fit=fit)
     checks.at_least(2 * FEWEST, rows=rows)
-    wanted = _features.make(features, columns, views)
-    head = registry.call(registry.maker("classifiers", kind), f"options of kind {kind!r}", options)
+    features_read = _features.make(features, columns, views)
+    classify = registry.call(
+        registry.maker("classifiers", kind), f"options of kind {kind!r}", options
+    )
     jobs_of = _crossed if fit == "target" else _from_shadows
     needs = [
-        *wanted.needs,
+        *features_read.needs,
         *(["y"] if per_class else []),
         "member" if fit == "target" else "shadow_own",
     ]
@@ -80,16 +82,18 @@ def make(
     def score(evidence, key):
         draw, learn = jax.random.split(key)
         cols = np.flatnonzero(evidence.evaluated_N)
-        table = _table(wanted, evidence.target, evidence, cols, per_class, _features.salt(draw))
+        table = _table(
+            features_read, evidence.target, evidence, cols, per_class, _features.salt(draw)
+        )
         jobs, places = zip(
-            *jobs_of(wanted, evidence, cols, table, per_class, rows, _features.salt(draw)),
+            *jobs_of(features_read, evidence, cols, table, per_class, rows, _features.salt(draw)),
             strict=True,
         )
         score_N = np.full(len(evidence.evaluated_N), np.nan)
-        for place, found in zip(
-            places, head([_scaled(job) for job in jobs] if scale else jobs, learn), strict=True
+        for place, score_K in zip(
+            places, classify([_scaled(job) for job in jobs] if scale else jobs, learn), strict=True
         ):
-            score_N[cols[place]] = found
+            score_N[cols[place]] = score_K
         return score_N
 
     threshold = chosen.neutral_score(kind)
@@ -99,8 +103,9 @@ def make(
         else "halves of the target's own answers, each scored by the other half's model"
     )
     note = (
-        f"{kind} on {', '.join([*wanted.names, *wanted.columns])}; learned on {where}; "
-        f"{'one a class' if per_class else 'all classes pooled'}"
+        f"{kind} on {', '.join([*features_read.names, *features_read.columns])}; "
+        f"learned on {where}; "
+        f"{'one per class' if per_class else 'all classes pooled'}"
     )
     if per_class:
         note += f" (pooled where a class has fewer than {CLASS} rows of a side to learn from)"
@@ -122,15 +127,20 @@ class _Table(NamedTuple):
 
 
 def _table(
-    wanted, signal: Mapping, evidence: Evidence, rows_K: np.ndarray, per_class: bool, salt: int
+    features_read,
+    signal: Mapping,
+    evidence: Evidence,
+    rows_K: np.ndarray,
+    per_class: bool,
+    salt: int,
 ) -> _Table:
-    x_KF = _features.matrix(wanted, signal, evidence, rows_K)
+    x_KF = _features.matrix(features_read, signal, evidence, rows_K)
     class_K = _features.labels(evidence, rows_K) if per_class else np.zeros(len(rows_K), int)
     return _Table(x_KF, class_K, ordered.hashes(x_KF, salt))
 
 
 def _from_shadows(
-    wanted,
+    features_read,
     evidence: Evidence,
     cols: np.ndarray,
     table: _Table,
@@ -148,7 +158,7 @@ def _from_shadows(
     for m in shadows:
         rows_K = np.flatnonzero(evidence.shadow_evaluated_MN[m])
         part = _table(
-            wanted,
+            features_read,
             {n: value[m] for n, value in evidence.shadow.items()},
             evidence,
             rows_K,
@@ -161,21 +171,22 @@ def _from_shadows(
         )
         parts.append([field[keep] for field in (*part, member_K)])
     x_KF, class_K, hash_K, member_K = (np.concatenate(field) for field in zip(*parts, strict=True))
-    found, rest_N = [], np.ones(len(table.x_KF), bool)
+    fits, rest_N = [], np.ones(len(table.x_KF), bool)
     for c in np.unique(table.class_K) if per_class else ():
-        own = np.flatnonzero(class_K == c)
-        if _fewer(member_K[own]) >= CLASS:
-            found.append((own, table.class_K == c))
+        learned = np.flatnonzero(class_K == c)
+        if _fewer(member_K[learned]) >= CLASS:
+            fits.append((learned, table.class_K == c))
             rest_N &= table.class_K != c
     if rest_N.any():
-        found.append((np.arange(len(x_KF)), rest_N))
+        fits.append((np.arange(len(x_KF)), rest_N))
     return [
-        _job(x_KF, member_K, hash_K, own, table, ask_N, most, "the shadows") for own, ask_N in found
+        _job(x_KF, member_K, hash_K, learned, table, ask_N, most, "the shadows")
+        for learned, ask_N in fits
     ]
 
 
 def _crossed(
-    wanted,
+    features_read,
     evidence: Evidence,
     cols: np.ndarray,
     table: _Table,
@@ -187,21 +198,21 @@ def _crossed(
 
     That is for all rows; or, per class, for each class and for all classes that are too small.
     """
-    del wanted, salt
+    del features_read, salt
     member_N = evidence.member_N[cols]
-    found, rest_N = [], np.ones(len(cols), bool)
+    fits, rest_N = [], np.ones(len(cols), bool)
     for c in np.unique(table.class_K) if per_class else ():
         own_N = table.class_K == c
         if _fewer(member_N[own_N]) >= 2 * CLASS:
-            found.append((own_N, own_N))
+            fits.append((own_N, own_N))
             rest_N &= ~own_N
     if rest_N.any():
-        found.append((np.ones(len(cols), bool), rest_N))
+        fits.append((np.ones(len(cols), bool), rest_N))
     jobs = []
-    for learn_N, ask_N in found:
+    for learn_N, ask_N in fits:
         half_N = halves(np.where(learn_N, member_N, 2), table.hash_K)
         for half in (0, 1):
-            own = np.flatnonzero(learn_N & (half_N == half))
+            learned = np.flatnonzero(learn_N & (half_N == half))
             asked_N = ask_N & (half_N != half)
             if asked_N.any():
                 jobs.append(
@@ -209,7 +220,7 @@ def _crossed(
                         table.x_KF,
                         member_N,
                         table.hash_K,
-                        own,
+                        learned,
                         table,
                         asked_N,
                         most,
@@ -229,32 +240,34 @@ def _job(
     x_KF,
     member_K,
     hash_K,
-    own: np.ndarray,
+    learned: np.ndarray,
     table: _Table,
     ask_N: np.ndarray,
     most: int,
     whose: str,
     family: int = 0,
 ) -> tuple[Job, np.ndarray]:
-    """Returns the job that learns from the rows `own`, and the positions that it scores.
+    """Returns the job that learns from the rows `learned`, and the positions that it scores.
 
     It learns from equally many members and non-members; both are in the order of hashes.
 
     Raises:
         ValueError: There are too few members or non-members.
     """
-    fewer = _fewer(member_K[own])
+    fewer = _fewer(member_K[learned])
     if fewer < FEWEST:
-        inside = int(member_K[own].sum())
+        inside = int(member_K[learned].sum())
         raise ValueError(
-            f"{whose} give {inside} members and {len(own) - inside} non-members to learn from; an "
-            f"attack model needs at least {FEWEST} of each."
+            f"{whose} give {inside} members and {len(learned) - inside} non-members to learn from; "
+            f"an attack model needs at least {FEWEST} of each."
         )
-    own = own[ordered.rank_within(member_K[own], hash_K[own]) < min(fewer, most // 2)]
-    own = own[np.lexsort((member_K[own], hash_K[own]))]
+    learned = learned[
+        ordered.rank_within(member_K[learned], hash_K[learned]) < min(fewer, most // 2)
+    ]
+    learned = learned[np.lexsort((member_K[learned], hash_K[learned]))]
     places = np.flatnonzero(ask_N)
     places = places[np.argsort(table.hash_K[places], kind="stable")]
-    return Job(x_KF[own], member_K[own], table.x_KF[places], family), places
+    return Job(x_KF[learned], member_K[learned], table.x_KF[places], family), places
 
 
 def _fewer(member_K: np.ndarray) -> int:

@@ -42,8 +42,8 @@ def make(
     if len(attacks) < 2:
         raise ValueError(f"attacks={dict(attacks)} must hold at least 2 attacks.")
     parts = [
-        registry.make("attacks", one["name"], {k: v for k, v in one.items() if k != "name"})
-        for one in attacks.values()
+        registry.make("attacks", section["name"], {k: v for k, v in section.items() if k != "name"})
+        for section in attacks.values()
     ]
     for name, part in zip(attacks, parts, strict=True):
         if part.knows not in ("nothing", "shadows"):

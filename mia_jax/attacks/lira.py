@@ -176,23 +176,23 @@ def _of_sides(residuals: list[tuple], variance_side: str) -> list[tuple]:
     """Returns the (squared residuals, degrees of freedom) that are used for each side."""
     if variance_side == "each":
         return residuals
-    one = (
+    shared = (
         tuple(map(sum, zip(*residuals, strict=True)))
         if variance_side == "both"
         else residuals[variance_side == "in"]
     )
-    return [one] * len(residuals)
+    return [shared] * len(residuals)
 
 
 def _shrunk(form: str):
     """Returns finish(own_N, sides, fitted) with Student-t predictives."""
 
     def finish(own_N, sides, fitted):
-        found = _shrinkage.predictive(own_N, sides, fitted)
+        predictives = _shrinkage.predictive(own_N, sides, fitted)
         return (
             own_N - np.mean(_sides.centers(sides, fitted[0]), 0)
-            if found is None
-            else _score(own_N, found, form)
+            if predictives is None
+            else _score(own_N, predictives, form)
         )
 
     return finish

@@ -23,19 +23,19 @@ def make(*, signal: str = "correct_under_shift", per_class: bool = False) -> Att
             of a pattern.
         per_class: counts only rows of the example's class.
     """
-    wanted = _features.make((signal,))
-    needs = (*wanted.needs, *(["y"] if per_class else []), "shadow_own")
+    features = _features.make((signal,))
+    needs = (*features.needs, *(["y"] if per_class else []), "shadow_own")
 
     def score(evidence, key):
         del key
         cols = np.flatnonzero(evidence.evaluated_N)
-        parts = [_rows(wanted, evidence.target, evidence, cols, per_class)]
+        parts = [_rows(features, evidence.target, evidence, cols, per_class)]
         sides = []
         for m in np.flatnonzero(evidence.shadow_evaluated_MN.any(1)):
             rows_K = np.flatnonzero(evidence.shadow_evaluated_MN[m])
             parts.append(
                 _rows(
-                    wanted,
+                    features,
                     {n: value[m] for n, value in evidence.shadow.items()},
                     evidence,
                     rows_K,
@@ -64,12 +64,12 @@ def make(*, signal: str = "correct_under_shift", per_class: bool = False) -> Att
 
 
 def _rows(
-    wanted, signal, evidence, rows_K: np.ndarray, per_class: bool
+    features, signal, evidence, rows_K: np.ndarray, per_class: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns (class [K], 0 if pooled; features [K,F])."""
     return _features.labels(evidence, rows_K) if per_class else np.zeros(
         len(rows_K), int
-    ), _features.matrix(wanted, signal, evidence, rows_K)
+    ), _features.matrix(features, signal, evidence, rows_K)
 
 
 def _share(

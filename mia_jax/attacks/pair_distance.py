@@ -42,7 +42,7 @@ def make(*, signal: str = "embedding", against: str = "both") -> Attack:
         target = distances(evidence.target[signal], evidence.y, evidence.population_N)
         shadow = distances(evidence.shadow[signal], evidence.y, evidence.population_N)
         return sum(
-            _one(
+            _score_distances(
                 dataclasses.replace(
                     evidence, target={NAME: target[kind]}, shadow={NAME: shadow[kind]}
                 )
@@ -52,16 +52,14 @@ def make(*, signal: str = "embedding", against: str = "both") -> Attack:
 
     def score_all(fleet, key):
         del key
-        found, needs = (
-            distances(fleet.signal[signal], fleet.y, fleet.design.population_N),
-            (NAME, "shadow_in", "shadow_out"),
-        )
+        distance = distances(fleet.signal[signal], fleet.y, fleet.design.population_N)
+        needs = (NAME, "shadow_in", "shadow_out")
         fleets = [
-            dataclasses.replace(fleet, signal={NAME: found[kind]}) for kind in AGAINST[against]
+            dataclasses.replace(fleet, signal={NAME: distance[kind]}) for kind in AGAINST[against]
         ]
         return np.stack(
             [
-                sum(_one(one.evidence_against(t, needs)) for one in fleets)
+                sum(_score_distances(part.evidence_against(t, needs)) for part in fleets)
                 for t in fleet.design.targets
             ]
         )
@@ -97,11 +95,11 @@ def distances(
         )
     if value.ndim < 2 or value.shape[-2] != len(y_N):
         raise ValueError(
-            "pair_distance needs a vector an example, axes [..., N, E]; the signal has shape "
+            "pair_distance needs a vector per example, axes [..., N, E]; the signal has shape "
             f"{value.shape}."
         )
     same_NZ = y_N[:, None] == y_N[None, z]
-    found = {kind: np.empty(value.shape[:-1]) for kind in ("same", "different")}
+    mean = {kind: np.empty(value.shape[:-1]) for kind in ("same", "different")}
     for at in np.ndindex(value.shape[:-2]):
         square_NZ = np.zeros(same_NZ.shape)
         for own_N in np.moveaxis(value[at].astype(np.float64), -1, 0):
@@ -109,11 +107,11 @@ def distances(
         distance_NZ = np.sqrt(square_NZ)
         for kind, where_NZ in (("same", same_NZ), ("different", ~same_NZ)):
             where_NZ = where_NZ | ~where_NZ.any(1, keepdims=True)
-            found[kind][at] = np.where(where_NZ, distance_NZ, 0).sum(1) / where_NZ.sum(1)
-    return found
+            mean[kind][at] = np.where(where_NZ, distance_NZ, 0).sum(1) / where_NZ.sum(1)
+    return mean
 
 
-def _one(evidence) -> np.ndarray:
+def _score_distances(evidence) -> np.ndarray:
     return _sides.score_evidence(
         evidence,
         signal=NAME,

@@ -69,7 +69,7 @@ def make(*, signal: str = "loss", bins: int = 15, per_class: bool = False) -> At
         score,
         needs,
         knows="shadows",
-        note=f"{signal}, {bins} bins{' a class' if per_class else ''}, equal priors",
+        note=f"{signal}, {bins} bins{' per class' if per_class else ''}, equal priors",
     )
 
 

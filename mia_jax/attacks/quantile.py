@@ -68,13 +68,13 @@ def make(
     plain = tuple(n for n in names if n != "shadow_out")
     for name in plain:
         checks.one_of(("x", "label", "shadow_out"), features=name)
-    wanted = (
+    features_read = (
         _features.make(plain, columns) if plain or columns or "shadow_out" not in names else None
     )
     needs = [
         signal,
         "population",
-        *(wanted.needs if wanted else ()),
+        *(features_read.needs if features_read else ()),
         *(["shadow_out"] if "shadow_out" in names else []),
     ]
 
@@ -97,7 +97,7 @@ def make(
                 ]
             }
         )
-        x_KF, x_NF = _inputs(evidence, signal, wanted, known, asked)
+        x_KF, x_NF = _inputs(evidence, signal, features_read, known, asked)
         salt = _features.salt(draw)
         known_order = np.argsort(rows.hashes(np.c_[x_KF, s_N[known]], salt), kind="stable")
         asked_order = np.argsort(rows.hashes(np.c_[x_NF, s_N[asked]], salt), kind="stable")
@@ -137,12 +137,14 @@ def _levels(levels: Sequence[float]) -> np.ndarray:
 
 
 def _inputs(
-    evidence, signal: str, wanted, known: np.ndarray, asked: np.ndarray
+    evidence, signal: str, features_read, known: np.ndarray, asked: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the features of the population rows and of the rows to score."""
     parts = []
-    if wanted:
-        parts.append([_features.matrix(wanted, {}, evidence, part) for part in (known, asked)])
+    if features_read:
+        parts.append(
+            [_features.matrix(features_read, {}, evidence, part) for part in (known, asked)]
+        )
     if evidence.visible_MN is not None:
         outside_MN = evidence.visible_MN & ~evidence.shadow_member_MN
         count_N = outside_MN.sum(0)

@@ -47,11 +47,11 @@ def make(*, attack: Mapping = DEFAULT, low: float = 0.4, high: float = 1.0) -> A
     def score_all(fleet, key):
         signals = [n for n in part.needs if n in fleet.signal]
         views = fleet.signal[signals[0]].shape[1]
-        one = (
+        fleets = (
             dataclasses.replace(fleet, signal={n: fleet.signal[n][:, a : a + 1] for n in signals})
             for a in range(views)
         )
-        return trimmed_mean(np.stack([part.score_all(f, key) for f in one]), low, high)
+        return trimmed_mean(np.stack([part.score_all(f, key) for f in fleets]), low, high)
 
     note = (
         f"mean of the sorted scores {low:g}..{high:g} of the query views; {attack['name']}: "

@@ -75,11 +75,11 @@ def make(
 
     def diagnose(evidence):
         score_N = score(evidence)[evidence.evaluated_N]
-        found = dict(
+        numbers = dict(
             resolution=1 / int(evidence.population_N.sum()),
             top_tie_share=float((score_N == score_N.max()).mean()),
         )
-        return found | (dict(a=tune(evidence, ("log_p", *needs), **rule)) if tuned else {})
+        return numbers | (dict(a=tune(evidence, ("log_p", *needs), **rule)) if tuned else {})
 
     note = (
         f"{mode}, gamma {gamma:g}, temperature {temperature:g}, a {a}, p(z) {population_p}, "

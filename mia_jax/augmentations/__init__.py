@@ -40,7 +40,7 @@ def make(specs: Sequence[str]) -> Callable[[jax.Array, jax.Array], jax.Array]:
         None,
     )
 
-    def one(x, key):
+    def change_example(x, key):
         for site, change in enumerate(changes):
             x = change(x, jax.random.fold_in(key, _SITE + site))
         return x
@@ -50,12 +50,12 @@ def make(specs: Sequence[str]) -> Callable[[jax.Array, jax.Array], jax.Array]:
             return x
         if x.ndim == 5:
             key_B2 = jax.vmap(lambda key: jax.random.split(key, x.shape[1]))(key_B)
-            return jax.vmap(jax.vmap(one))(x, key_B2)
+            return jax.vmap(jax.vmap(change_example))(x, key_B2)
         if images is not None and x.ndim != 4:
             raise ValueError(
                 f"augmentation {images!r} needs images [B,H,W,C]; these examples have shape "
                 f"{tuple(x.shape[1:])}, which is not an image."
             )
-        return jax.vmap(one)(x, key_B)
+        return jax.vmap(change_example)(x, key_B)
 
     return apply

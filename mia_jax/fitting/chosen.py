@@ -35,10 +35,13 @@ def make(*, kinds: Mapping[str, Mapping] = FEW, inner_folds: int = 3) -> Classif
 
     def classify(jobs: Sequence[Job], key) -> list[np.ndarray]:
         tried = [
-            _tried(one, jobs, jax.random.fold_in(key, i), neutral[kind], inner_folds)
-            for i, (kind, one) in enumerate(classifiers.items())
+            _tried(classify_kind, jobs, jax.random.fold_in(key, i), neutral[kind], inner_folds)
+            for i, (kind, classify_kind) in enumerate(classifiers.items())
         ]
-        return [max(of_job, key=lambda found: found[0])[1] for of_job in zip(*tried, strict=True)]
+        return [
+            max(of_job, key=lambda accuracy_and_score: accuracy_and_score[0])[1]
+            for of_job in zip(*tried, strict=True)
+        ]
 
     return classify
 
@@ -62,11 +65,11 @@ def _tried(
         for f in range(folds)
     ]
     scores = [score_N - neutral for score_N in classify([*inner, *jobs], key)]
-    found = []
+    tried = []
     for i, (job, fold_K) in enumerate(zip(jobs, fold_of, strict=True)):
         held = [
             rows.accuracy(score_N, job.member_K[fold_K == f]) * len(score_N)
             for f, score_N in enumerate(scores[i * folds : (i + 1) * folds])
         ]
-        found.append((sum(held) / len(fold_K), scores[len(inner) + i]))
-    return found
+        tried.append((sum(held) / len(fold_K), scores[len(inner) + i]))
+    return tried

@@ -45,13 +45,13 @@ def moments(value_MN: np.ndarray, where_MN: np.ndarray, center: str = "mean") ->
     for cols in blocks(value_MN.shape[1], NEAR):
         where = where_MN[:, cols]
         value = kept(value_MN[:, cols], where).astype(np.float64)
-        one = where.astype(np.float64)
-        count[cols] = one.sum(0)
+        weight = where.astype(np.float64)
+        count[cols] = weight.sum(0)
         middle[cols] = (
             value.sum(0) / np.maximum(count[cols], 1) if center == "mean" else _median(value, where)
         )
         value -= middle[None, cols]
-        value *= one
+        value *= weight
         m2[cols] = np.einsum("mn,mn->n", value, value)
         if center == "mean":
             _settle_equal(middle[cols], m2[cols], count[cols], value_MN[:, cols], where)

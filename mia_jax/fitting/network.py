@@ -111,8 +111,8 @@ def forward(layers: Sequence[tuple], x_NF: np.ndarray, slope: float) -> np.ndarr
 
 @functools.partial(jax.jit, static_argnames="shape")
 def _train(key, x_DKF, y_DK, index_DQL, count_DQ, rate_P, penalty_P, level_T, *, shape: Shape):
-    one = functools.partial(_train_one, level_T=level_T, shape=shape)
-    grid = jax.vmap(one, (None, None, None, None, None, 0, 0))
+    train_list = functools.partial(_train_one, level_T=level_T, shape=shape)
+    grid = jax.vmap(train_list, (None, None, None, None, None, 0, 0))
     lists = jax.vmap(grid, (None, None, None, 0, 0, None, None))
     keys = jax.random.split(key, len(x_DKF))
     return jax.vmap(lists, (0, 0, 0, 0, 0, None, None))(

@@ -103,19 +103,19 @@ def gradient_boosting(
         import jax
         from sklearn.ensemble import HistGradientBoostingRegressor
 
-        own = dict(
+        arguments = dict(
             max_iter=rounds,
             learning_rate=learning_rate,
             max_leaf_nodes=max_leaf_nodes,
             min_samples_leaf=min_samples_leaf,
         )
-        own |= dict(
+        arguments |= dict(
             early_stopping=False,
             random_state=int(jax.random.randint(key, (), 0, np.iinfo(np.int32).max, np.int32)),
         )
         with rows.one_thread(x_KF.size * 256):
             models = (
-                HistGradientBoostingRegressor(loss="quantile", quantile=float(t), **own).fit(
+                HistGradientBoostingRegressor(loss="quantile", quantile=float(t), **arguments).fit(
                     x_KF, s_K
                 )
                 for t in level_T

@@ -28,7 +28,7 @@ class Job(NamedTuple):
 
 Classifier = Callable[
     [Sequence[Job], Any], list[np.ndarray]
-]  # (jobs, key) -> one score_N a job, larger = member
+]  # (jobs, key) -> a score_N per job, larger = member
 
 
 def hashes(x_NF: np.ndarray, salt: int) -> np.ndarray:

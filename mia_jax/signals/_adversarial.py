@@ -28,10 +28,10 @@ def correctness(attack: Callable, *, name: str, queries: int) -> Signal:
     """
 
     def ask(probe, x_B, y_B, key_B):
-        found = [
+        correct = [
             probe.label(attack(probe.out, x_B, y_B, key_B, epsilon) if epsilon else x_B) == y_B
             for epsilon in EPSILONS
         ]
-        return jnp.stack(found, -1).astype(jnp.float32)
+        return jnp.stack(correct, -1).astype(jnp.float32)
 
     return Signal(None, +1, ask, "white_box", queries, _images.inside(name, "unit", fixed=True))

@@ -53,7 +53,7 @@ def walker(
         if inside is not None:
             inside(x)
         keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
-        one = (
+        example = (
             jax.ShapeDtypeStruct((1, *x.shape[1:]), "float32"),
             jax.ShapeDtypeStruct((1,), "int32"),
         )
@@ -61,7 +61,7 @@ def walker(
             lambda x_B, y_B, key_B: run(
                 lambda x_B: x_B.reshape(len(x_B), -1)[:, 0] > 0.5, x_B, y_B, key_B
             ),
-            *one,
+            *example,
             keys,
         )
 

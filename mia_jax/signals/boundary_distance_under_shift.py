@@ -48,9 +48,9 @@ def make(
     views = query_views.make([f"shift:{dy},{dx}" for dy, dx in shifts(d)])
 
     def ask(probe, x_B, y_B, key_B):
-        def one(v_and_x):
+        def walk_view(v_and_x):
             v, x_B = v_and_x
-            own_B = jax.vmap(
+            view_key_B = jax.vmap(
                 lambda key: jnp.where(
                     v == 0,
                     jax.random.key_data(key),
@@ -61,12 +61,13 @@ def make(
                 probe.label,
                 x_B,
                 y_B,
-                jax.random.wrap_key_data(own_B, impl=jax.random.key_impl(key_B)),
+                jax.random.wrap_key_data(view_key_B, impl=jax.random.key_impl(key_B)),
             )
             return walk.distance_B, walk.queries_B
 
         distance_VB, queries_VB = lax.map(
-            one, (jnp.arange(len(views), dtype=jnp.int32), jnp.stack([view(x_B) for view in views]))
+            walk_view,
+            (jnp.arange(len(views), dtype=jnp.int32), jnp.stack([view(x_B) for view in views])),
         )
         return distance_VB.T, jnp.cumsum(queries_VB, 0).T
 

@@ -9,7 +9,7 @@ from mia_jax.evasion.carlini_wagner import carlini_wagner
 from mia_jax.signals import _images
 from mia_jax.types import Signal
 
-FAR = 1e6  # the distance where no point with another label was found and no box bounds it
+FAR = 1e6  # the distance where no point with another label is known and no box bounds it
 
 
 def make(
@@ -43,8 +43,8 @@ def make(
 
     def ask(probe, x_B, y_B, key_B):
         del key_B
-        found = carlini_wagner(probe.out, x_B, y_B, **settings)
-        return jnp.minimum(found.distance_B, FAR), found.queries_B
+        nearest = carlini_wagner(probe.out, x_B, y_B, **settings)
+        return jnp.minimum(nearest.distance_B, FAR), nearest.queries_B
 
     return Signal(
         None,

@@ -26,13 +26,13 @@ def make(*, layer: int = 0, margin: bool = False) -> Signal:
 
     def ask(probe, x_B, y_B, key_B):
         del key_B
-        found = probe.inside(x_B)
-        if "goodness" not in found:
+        outputs = probe.inside(x_B)
+        if "goodness" not in outputs:
             raise ValueError(
                 "signal 'layer_goodness' needs a net that is trained layer by layer: "
                 "model.name='forward_forward'."
             )
-        goodness_BCL = found["goodness"]
+        goodness_BCL = outputs["goodness"]
         if layer > goodness_BCL.shape[2]:
             raise ValueError(
                 f"layer_goodness:layer={layer}: the net has {goodness_BCL.shape[2]} layers, "

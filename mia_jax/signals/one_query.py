@@ -53,7 +53,7 @@ def make(
                 + alpha * near_B
             )
 
-        def one(state, _):
+        def take_step(state, _):
             moved_B, best_B, least_B = state
             value_B, back = jax.vjp(objective, moved_B)
             better_B = value_B < least_B
@@ -66,7 +66,7 @@ def make(
             ), None
 
         moved_B, best_B, least_B = lax.scan(
-            one, (x_B, x_B, jnp.full(len(x_B), jnp.inf, jnp.float32)), None, length=steps
+            take_step, (x_B, x_B, jnp.full(len(x_B), jnp.inf, jnp.float32)), None, length=steps
         )[0]
         best_B = jnp.where(_images.along(objective(moved_B) < least_B, x_B), moved_B, best_B)
         return (probe.label(best_B) == y_B).astype(jnp.float32), jnp.ones(len(x_B), jnp.int32)

@@ -65,7 +65,7 @@ def make(
                 chosen(held_S), jnp.exp(log_p_SB)
             )
 
-        def one(state, _):
+        def take_step(state, _):
             moved_B, asked_PB, done_PB = state
             _, back, held_B = jax.vjp(loss, moved_B, has_aux=True)
             new_PB = ~done_PB & (held_B[None] < tau_P[:, None])
@@ -84,7 +84,7 @@ def make(
             jnp.broadcast_to(x_B[None], (queries, *x_B.shape)),
             jnp.zeros((queries, len(x_B)), bool),
         )
-        asked_PB = lax.scan(one, first, None, length=steps + 1)[0][1]
+        asked_PB = lax.scan(take_step, first, None, length=steps + 1)[0][1]
         same_PB = jnp.stack(
             [(probe.label(asked_B) == y_B).astype(jnp.float32) for asked_B in asked_PB]
         )

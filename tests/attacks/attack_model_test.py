@@ -421,7 +421,7 @@ def test_bad_arguments_are_named(fields, message):
         (
             dict(features=("loss", "label")),
             dict(y=np.linspace(0, 1, 40)),
-            "not one class number an example",
+            "not one class number per example",
         ),
         (
             dict(per_class=True),
