@@ -1,1 +1,1 @@
-"""Data sources: one file each with load(**kwargs) -> Pool."""
+"""Contains the data sources, one file each with load(**kwargs) -> Pool."""

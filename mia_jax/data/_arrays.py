@@ -1,7 +1,7 @@
-"""What a user hands in as an array (lists, tensors, tables, masked or low-precision numbers,
-columns of anything), as a plain NumPy array.
+"""Converts what a user passes as an array to a plain NumPy array.
 
-Every refusal is a ValueError that begins with `label`, what the user calls the array.
+Lists, tensors, tables, masked or low-precision numbers and columns of any kind are accepted. Every
+refusal is a ValueError that begins with `label`, the user's name for the array.
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-EXACT = 2**53  # whole numbers up to here are exact in float64
-MISSING = "missing"  # what a gap in a column of words is called
+EXACT = 2**53  # Integers up to this one are exact in float64.
+MISSING = "missing"  # The value of a gap in a column of words.
 
 
 def array(label: str, value) -> np.ndarray:
-    """The value as an array of whatever dtype; ValueError for what is none: a mapping, a generator,
-    a ragged list, a tensor that cannot be read.
+    """Returns the value as an array of any dtype.
+
+    Raises:
+        ValueError: if it is none: a mapping, a generator, a ragged list, or a tensor that cannot be
+            read.
     """
     if isinstance(value, np.ma.MaskedArray):
         hidden = int(np.ma.count_masked(value))
@@ -37,18 +40,17 @@ def array(label: str, value) -> np.ndarray:
             + (f": {value!r}." if isinstance(value, str) else ".")
         )
     try:
-        found = np.asarray(value)
-    except (
-        Exception
-    ) as error:  # whatever a list of lists, a tensor on a device or a table raises when it is read
+        result = np.asarray(value)
+    # A list of lists, a tensor on a device or a table may raise any exception when it is read.
+    except Exception as error:
         raise ValueError(f"{label} cannot be read as an array. {_why(value, error)}") from error
-    if isinstance(found, np.ma.MaskedArray):
-        return array(label, found)
-    return found
+    if isinstance(result, np.ma.MaskedArray):
+        return array(label, result)
+    return result
 
 
 def _why(value, error: Exception) -> str:
-    """What is wrong with a value that np.asarray refuses."""
+    """Returns what is wrong with a value that np.asarray refuses."""
     if isinstance(value, list | tuple):
         shapes = []
         for part in value:
@@ -79,14 +81,12 @@ def _why(value, error: Exception) -> str:
 
 
 def numeric(dtype: np.dtype) -> bool:
-    """Whether a dtype holds real numbers, those of ml_dtypes (bfloat16, float8, int4) among
-    them.
-    """
+    """Returns whether a dtype holds real numbers, including ml_dtypes (bfloat16, float8, int4)."""
     return dtype.kind in "biuf" or low_precision(dtype)
 
 
 def low_precision(dtype: np.dtype) -> bool:
-    """Whether a dtype is a number of ml_dtypes, which NumPy takes for raw bytes."""
+    """Returns whether a dtype is a number of ml_dtypes, which NumPy treats as raw bytes."""
     return (
         dtype.kind == "V"
         and dtype.names is None
@@ -96,11 +96,13 @@ def low_precision(dtype: np.dtype) -> bool:
 
 
 def numbers(label: str, value: np.ndarray) -> np.ndarray:
-    """The array as bool, integers or floats, at the precision in which it was given (ml_dtypes as
-    float32, long doubles as float64).
+    """Returns the array as bool, integers or floats, at its original precision.
 
-    An array of Python objects is taken if all are numbers. ValueError for other dtypes, and where
-    float64 would make different numbers equal.
+    ml_dtypes become float32 and long doubles float64. An array of Python objects is accepted if all
+    are numbers.
+
+    Raises:
+        ValueError: for other dtypes, or if float64 would make different numbers equal.
     """
     if low_precision(value.dtype):
         return value.astype(np.float32)
@@ -123,7 +125,7 @@ def numbers(label: str, value: np.ndarray) -> np.ndarray:
 
 
 def same_in_float64(label: str, value: np.ndarray) -> None:
-    """ValueError if float64 makes different numbers equal."""
+    """Raises ValueError if float64 makes different numbers equal."""
     before, after = len(np.unique(value)), len(np.unique(value.astype(np.float64)))
     if after < before:
         raise ValueError(
@@ -133,6 +135,7 @@ def same_in_float64(label: str, value: np.ndarray) -> None:
 
 
 def _remedy(dtype: np.dtype) -> str:
+    """Returns a sentence about what to do with an array of this dtype, or ''."""
     if dtype.kind == "V" and dtype.names is None:
         return (
             f" These are {dtype.itemsize} raw bytes each, as np.savez writes bfloat16 and float8: "
@@ -146,42 +149,47 @@ def _remedy(dtype: np.dtype) -> str:
 
 
 def _unpacked(label: str, value: np.ndarray) -> np.ndarray:
-    """An object array of real numbers as integers or floats."""
+    """Returns an object array of real numbers as integers or floats."""
     if value.ndim == 0:
         raise ValueError(
             f"{label} must be an array of numbers; it is a {type(value.item()).__name__}."
         )
     flat = value.reshape(-1)
-    for i, one in enumerate(flat):
-        if not isinstance(one, abstract.Real | np.bool_) and not _decimal(one):
+    for i, item in enumerate(flat):
+        if not isinstance(item, abstract.Real | np.bool_) and not _decimal(item):
             at = [int(k) for k in np.unravel_index(i, value.shape)]
-            raise ValueError(f"{label} must be numbers; at {at} it holds {_short(one)}.")
-    whole = all(isinstance(one, abstract.Integral | np.bool_) for one in flat)
+            raise ValueError(f"{label} must be numbers; at {at} it holds {_short(item)}.")
+    whole = all(isinstance(item, abstract.Integral | np.bool_) for item in flat)
     try:
         return np.array(flat.tolist(), np.int64 if whole else np.float64).reshape(value.shape)
     except OverflowError:
         raise ValueError(f"{label} holds whole numbers beyond 64 bits.") from None
 
 
-def _decimal(one) -> bool:
-    return type(one).__name__ == "Decimal"
+def _decimal(item) -> bool:
+    """Returns whether an item is a decimal.Decimal."""
+    return type(item).__name__ == "Decimal"
 
 
-def _short(one) -> str:
-    """A value in a message: its type, and itself if that is short."""
+def _short(item) -> str:
+    """Returns a value for a message: its type, and the value itself if that is short."""
     try:
-        text = repr(one)
+        text = repr(item)
     except Exception:
         text = ""
-    kind = type(one).__name__
-    return kind if not text or len(text) > 40 or one is None else f"{text} ({kind})"
+    kind = type(item).__name__
+    return kind if not text or len(text) > 40 or item is None else f"{text} ({kind})"
 
 
 def column(label: str, value: np.ndarray) -> np.ndarray:
-    """A column [N] of a table: numbers as they are, dates and words as text, gaps among words as
-    'missing' (gaps among numbers as NaN).
+    """Returns a column [N] of a table.
 
-    ValueError that names the column for bytes that are no UTF-8 and for values that are neither.
+    Numbers stay as they are, dates and words become text. Gaps among words become 'missing', gaps
+    among numbers NaN.
+
+    Raises:
+        ValueError: for bytes that are not UTF-8 and for values of other kinds; the message names
+            the column.
     """
     kind = value.dtype.kind
     if kind in "biuf":
@@ -200,27 +208,29 @@ def column(label: str, value: np.ndarray) -> np.ndarray:
             f"dates.{_remedy(value.dtype)}"
         )
     items = value.reshape(-1).tolist()
-    known = [one for one in items if not _gap(one)]
-    if all(isinstance(one, abstract.Real | np.bool_) or _decimal(one) for one in known):
-        return np.array([np.nan if _gap(one) else float(one) for one in items]).reshape(value.shape)
-    words = [MISSING if _gap(one) else _word(label, one) for one in items]
+    known = [item for item in items if not _gap(item)]
+    if all(isinstance(item, abstract.Real | np.bool_) or _decimal(item) for item in known):
+        filled = [np.nan if _gap(item) else float(item) for item in items]
+        return np.array(filled).reshape(value.shape)
+    words = [MISSING if _gap(item) else _word(label, item) for item in items]
     return np.array(words, dtype=str).reshape(value.shape)
 
 
-def _gap(one) -> bool:
-    """None, NaN, NaT and pandas' NA."""
-    if one is None or type(one).__name__ in ("NAType", "NaTType"):
+def _gap(item) -> bool:
+    """Returns whether an item is None, NaN, NaT or pandas' NA."""
+    if item is None or type(item).__name__ in ("NAType", "NaTType"):
         return True
-    if isinstance(one, np.datetime64 | np.timedelta64):
-        return bool(np.isnat(one))
-    return isinstance(one, float | np.floating) and one != one
+    if isinstance(item, np.datetime64 | np.timedelta64):
+        return bool(np.isnat(item))
+    return isinstance(item, float | np.floating) and item != item
 
 
-def _word(label: str, one) -> str:
-    if isinstance(one, bytes):
-        return str(_decoded(label, np.array([one]))[0])
+def _word(label: str, item) -> str:
+    """Returns an item of a column of words as text."""
+    if isinstance(item, bytes):
+        return str(_decoded(label, np.array([item]))[0])
     if isinstance(
-        one,
+        item,
         str
         | abstract.Real
         | np.bool_
@@ -228,12 +238,13 @@ def _word(label: str, one) -> str:
         | datetime.time
         | datetime.timedelta
         | np.datetime64,
-    ) or _decimal(one):
-        return str(one)
-    raise ValueError(f"{label} holds {_short(one)}; a column holds numbers, words or dates.")
+    ) or _decimal(item):
+        return str(item)
+    raise ValueError(f"{label} holds {_short(item)}; a column holds numbers, words or dates.")
 
 
 def _decoded(label: str, value: np.ndarray) -> np.ndarray:
+    """Returns bytes as text."""
     try:
         return np.char.decode(value, "utf-8")
     except UnicodeDecodeError:

@@ -1,6 +1,6 @@
-"""Rows of a pool turned into canaries: rows that a model must memorize to fit.
+"""Turns rows of a pool into canaries, which a model must memorize in order to fit them.
 
-The design `canaries` decides who trains on them.
+The design `canaries` decides which models train on them.
 """
 
 from __future__ import annotations
@@ -17,17 +17,22 @@ KINDS = ("natural", "mislabeled", "gradient_aligned")
 
 
 def insert(pool: Pool, *, kind: str = "mislabeled", count: int = 1000, seed: int = 0) -> Pool:
-    """The pool with `count` random rows outside the population made canaries, and the boolean
-    column `canary` that marks them.
+    """Returns the pool with `count` random rows made canaries.
 
-    kind 'natural': the rows as they are. 'mislabeled': a label drawn from the other classes.
-    'gradient_aligned': x becomes a direction in which the other rows vary least (an eigenvector of
-    the second moments X'X of theirs, from the smallest eigenvalue up, one canary each) at their
-    mean norm, with the class that a least-squares classifier of them finds least likely there:
-    nothing else pushes the weights in its direction (ClipBKD; values may leave [0, 1]). ValueError
-    if there are fewer rows, or for gradient_aligned fewer features, than canaries. Source:
-    Jagielski, Ullman and Oprea 2020 (arXiv:2006.07709), Algorithm 2, with one direction a canary;
-    mislabeled: Steinke et al. 2023 (arXiv:2305.08846), section 6.
+    The boolean column `canary` marks them. Population rows are excluded. The kinds are:
+
+    - 'natural': the rows are unchanged.
+    - 'mislabeled': the label is drawn from the other classes (Steinke et al. 2023,
+      arXiv:2305.08846, section 6).
+    - 'gradient_aligned': x becomes a direction in which the other rows vary least, at their mean
+      norm. It is an eigenvector of the second moments X'X of the other rows, one canary each from
+      the smallest eigenvalue up. The label is the class that a least-squares classifier of the
+      other rows finds least likely there, so nothing else pushes the weights in its direction.
+      Values may leave [0, 1]. (ClipBKD: Jagielski, Ullman and Oprea 2020, arXiv:2006.07709,
+      Algorithm 2, with one direction per canary.)
+
+    Raises:
+        ValueError: if there are fewer rows, or for gradient_aligned fewer features, than canaries.
     """
     checks.one_of(KINDS, kind=kind)
     checks.at_least(1, count=count)
@@ -68,7 +73,7 @@ def insert(pool: Pool, *, kind: str = "mislabeled", count: int = 1000, seed: int
 def _least_varying(
     x: np.ndarray, y: np.ndarray, classes: int, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(x, y) of the canaries."""
+    """Returns (x, y) of the canaries of kind 'gradient_aligned'."""
     flat = x.reshape(len(x), -1).astype(np.float64)
     features = flat.shape[1]
     if count > features:
@@ -77,8 +82,8 @@ def _least_varying(
             f"example has {features} features."
         )
     moments = flat.T @ flat / len(flat)
-    direction = np.linalg.eigh(moments)[1].T[:count]  # rising eigenvalues
-    own = direction * np.linalg.norm(flat, axis=1).mean()
+    direction = np.linalg.eigh(moments)[1].T[:count]  # In the order of rising eigenvalues.
+    canary_KF = direction * np.linalg.norm(flat, axis=1).mean()
     ridge = 1e-3 * np.trace(moments) / features * np.eye(features)
     weights = np.linalg.solve(moments + ridge, flat.T @ np.eye(classes)[y] / len(flat))
-    return own.reshape(count, *x.shape[1:]), np.argmin(own @ weights, 1)
+    return canary_KF.reshape(count, *x.shape[1:]), np.argmin(canary_KF @ weights, 1)

@@ -1,6 +1,6 @@
-"""What every data source shares: checks, labels, the content hash, duplicates, standardization.
+"""Contains what the data sources share: checks, labels, content hash, duplicates, standardization.
 
-NumPy on the host.
+It uses NumPy on the host.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from mia_jax import checks
 from mia_jax.types import Pool, Task
 
-_BLOCK = 1 << 24  # bytes looked at together, so that a large pool is never copied whole
+_BLOCK = 1 << 24  # Bytes that are processed together, so that a large pool is never copied.
 
 
 def checked(pool: Pool) -> Pool:
@@ -37,7 +37,7 @@ def checked(pool: Pool) -> Pool:
         x = _narrowed(name, x)
     if task.kind == "regression" and y.dtype != np.float32:
         _resolved(name, y)
-    with np.errstate(over="ignore"):  # what is too large for float32 is refused as infinite
+    with np.errstate(over="ignore"):  # Values too large for float32 are refused as infinite.
         x = np.ascontiguousarray(x, x_dtype(task))
         y = np.ascontiguousarray(y, y_dtype(task))
     if x.ndim < 2 or not x.size:
@@ -68,17 +68,22 @@ def checked(pool: Pool) -> Pool:
 
 
 def x_dtype(task: Task) -> type:
-    """The dtype of x: int32 for tokens, else float32."""
+    """Returns the dtype of x: int32 for tokens, else float32."""
     return np.float32 if task.vocabulary is None else np.int32
 
 
 def y_dtype(task: Task) -> type:
-    """The dtype of y: int32 for class numbers, else float32."""
+    """Returns the dtype of y: int32 for class numbers, else float32."""
     return np.int32 if task.num_classes else np.float32
 
 
 def _tokens(source: str, x: np.ndarray, vocabulary: int) -> np.ndarray:
-    """x as int32; ValueError unless it lies in 0..vocabulary-1, as embeddings clip silently."""
+    """Returns x as int32.
+
+    Raises:
+        ValueError: if a token is outside 0..vocabulary-1, because embeddings would clip it
+            silently.
+    """
     if x.dtype.kind not in "biuf" or (x.dtype.kind == "f" and not np.array_equal(x, np.round(x))):
         raise ValueError(
             f"{source}: x of dtype {x.dtype} must hold whole numbers: vocabulary={vocabulary} says "
@@ -94,12 +99,14 @@ def _tokens(source: str, x: np.ndarray, vocabulary: int) -> np.ndarray:
     return x.astype(np.int32)
 
 
-MERGED = 0.1  # of the rows of real numbers: so many do not become equal by chance
+MERGED = 0.1  # This share of rows of real numbers does not become equal by chance.
 
 
 def _narrowed(name: str, x: np.ndarray) -> np.ndarray:
-    """x in float32, which is what models see; ValueError if that makes rows equal that are not, as
-    with identifiers above 2^24.
+    """Returns x in float32, which is what models see.
+
+    Raises:
+        ValueError: if this makes different rows equal, as with identifiers above 2^24.
     """
     with np.errstate(over="ignore"):
         narrow = x.astype(np.float32)
@@ -113,10 +120,11 @@ def _narrowed(name: str, x: np.ndarray) -> np.ndarray:
     whole = all((flat[:, f] == np.round(flat[:, f])).all() for f in changed)
     if merged > (0 if whole else MERGED * len(x)):
         first: dict[int, int] = {}
+        # One row of each set of equal rows.
         pairs = (
             (first.setdefault(int(after_N[n]), n), n)
             for n in np.unique(group_N, return_index=True)[1]
-        )  # a row of each set of equal rows
+        )
         other, twin = next((a, b) for a, b in pairs if a != b)
         f = int(np.flatnonzero(flat[twin] != flat[other])[0])
         raise ValueError(
@@ -129,7 +137,10 @@ def _narrowed(name: str, x: np.ndarray) -> np.ndarray:
 
 
 def _resolved(name: str, y: np.ndarray) -> None:
-    """ValueError if float32 cannot resolve regression labels of small spread and large size."""
+    """Raises ValueError if float32 cannot resolve regression labels.
+
+    This happens for labels of small spread and large size.
+    """
     y = y.astype(np.float64)
     if (
         np.isfinite(y).all()
@@ -144,8 +155,12 @@ def _resolved(name: str, y: np.ndarray) -> None:
 
 
 def labels(y, *, source: str) -> np.ndarray:
-    """Integer labels [N] int32 from integers, whole floats or booleans [N] or [N,1], or one-hot
-    rows [N,C]; ValueError otherwise.
+    """Returns integer labels [N] int32.
+
+    Integers, whole floats or booleans [N] or [N,1], and one-hot rows [N,C] are accepted.
+
+    Raises:
+        ValueError: for anything else.
     """
     y = np.asarray(y)
     if y.ndim == 2 and y.shape[1] == 1:
@@ -180,8 +195,10 @@ def labels(y, *, source: str) -> np.ndarray:
 
 
 def first(examples: int | None, **arrays) -> list[np.ndarray]:
-    """The first `examples` rows of every array (all of them for None); ValueError with both numbers
-    if there are fewer.
+    """Returns the first `examples` rows of every array (None: all of them).
+
+    Raises:
+        ValueError: if there are fewer; the message has both numbers.
     """
     available = len(next(iter(arrays.values())))
     if examples is not None:
@@ -192,8 +209,9 @@ def first(examples: int | None, **arrays) -> list[np.ndarray]:
 
 
 def content_hash(pool: Pool) -> str:
-    """16 hex digits of the SHA-256 of x, y and the population column with their shapes; the same on
-    every machine.
+    """Returns 16 hex digits of the SHA-256 of x, y and the population column with their shapes.
+
+    They are the same on every machine.
     """
     digest = hashlib.sha256()
     kinds = {np.float32: "<f4", np.int32: "<i4"}
@@ -209,10 +227,15 @@ def content_hash(pool: Pool) -> str:
 
 
 def duplicates(pool: Pool, member_N=None) -> dict[str, int]:
-    """Counts of rows whose x is equal bit for bit.
+    """Returns counts of rows whose x is equal bit for bit.
 
-    'rows': rows that have a twin; 'groups': sets of equal rows; 'label_conflicts': groups with
-    different y; with `member_N` (boolean [N]) also 'crossing': groups that have rows on both sides.
+    Args:
+        pool: the pool.
+        member_N: which rows are members, boolean [N]; None for no 'crossing'.
+
+    Returns:
+        'rows': the rows that have a duplicate; 'groups': the sets of equal rows; 'label_conflicts':
+            the groups with different y; 'crossing': the groups with members and non-members.
     """
     group_N = _groups(pool.x)
     size = np.bincount(group_N)
@@ -233,8 +256,9 @@ def duplicates(pool: Pool, member_N=None) -> dict[str, int]:
 
 
 def drop_duplicates(pool: Pool) -> Pool:
-    """The pool with only the first row of every set of rows whose x is equal (whatever their
-    labels), in the old order.
+    """Returns the pool with only the first row of every set of rows with equal x.
+
+    Labels are ignored, and the order of the rows is kept.
     """
     keep = np.unique(_groups(pool.x), return_index=True)[1]
     rows = {k: np.asarray(v)[keep] for k, v in pool.columns.items()}
@@ -246,11 +270,14 @@ def drop_duplicates(pool: Pool) -> Pool:
 
 
 def standardize(pool: Pool, population_N) -> Pool:
-    """x with mean 0 and sd 1 over the population rows only, per feature (per channel for images
-    [N,H,W,C]); constant features keep sd 1.
+    """Returns the pool with x of mean 0 and standard deviation 1 over the population rows.
 
-    `population_N` is boolean [N]: rows that no model trains on and that are not evaluated.
-    ValueError without at least 2 of them.
+    This is per feature (per channel for images [N,H,W,C]). Constant features keep a standard
+    deviation of 1. `population_N` is boolean [N]: rows that no model trains on and that are not
+    evaluated.
+
+    Raises:
+        ValueError: if there are fewer than 2 population rows.
     """
     if pool.task.vocabulary is not None:
         raise ValueError(
@@ -278,11 +305,13 @@ def standardize(pool: Pool, population_N) -> Pool:
 
 
 def _blocks(array: np.ndarray) -> Iterator[slice]:
+    """Returns the slices of an array that are processed together."""
     step = max(1, _BLOCK // max(1, array[:1].nbytes))
     return (slice(i, i + step) for i in range(0, len(array), step))
 
 
 def _finite(source: str, what: str, array: np.ndarray) -> None:
+    """Raises ValueError that names the first value which is not finite."""
     for block in _blocks(array):
         bad = ~np.isfinite(array[block])
         if bad.any():
@@ -294,6 +323,7 @@ def _finite(source: str, what: str, array: np.ndarray) -> None:
 
 
 def _classes(source: str, y: np.ndarray, task: Task) -> None:
+    """Raises ValueError if a label is out of range or there are fewer than 2 classes."""
     outside = np.argwhere((y < 0) | (y >= task.num_classes))
     if len(outside):
         at = tuple(int(i) for i in outside[0])
@@ -308,6 +338,7 @@ def _classes(source: str, y: np.ndarray, task: Task) -> None:
 
 
 def _population(source: str, value: np.ndarray) -> np.ndarray:
+    """Returns the column 'population' as booleans."""
     if not np.isin(value, (0, 1)).all():
         raise ValueError(
             f"{source}: the column 'population' must be boolean; it is {value.dtype} with values "
@@ -322,6 +353,7 @@ def _population(source: str, value: np.ndarray) -> np.ndarray:
 
 
 def _mask(value, rows: int, name: str) -> np.ndarray:
+    """Returns a mask after the check that it is boolean [rows]."""
     value = np.asarray(value)
     if value.shape != (rows,) or value.dtype != bool:
         raise ValueError(
@@ -331,14 +363,16 @@ def _mask(value, rows: int, name: str) -> np.ndarray:
 
 
 def _groups(x) -> np.ndarray:
-    """[N] numbers: equal rows have equal ones, counted up in order of first appearance (0.0 equals
-    -0.0).
+    """Returns [N] numbers which are equal for equal rows (0.0 equals -0.0).
+
+    They count up in order of first appearance.
     """
     seen: dict[bytes, int] = {}
     x = np.asarray(x)
+    # Rows are compared at the precision of their dtype.
     x = np.ascontiguousarray(
         x, np.float32 if x.dtype.itemsize < 4 or x.dtype == np.float32 else x.dtype
-    )  # in the digits that it has
+    )
     zero = x.dtype.type(0)
     hashes = (hashlib.blake2b((row + zero).tobytes(), digest_size=16).digest() for row in x)
     return np.fromiter((seen.setdefault(h, len(seen)) for h in hashes), np.int64, len(x))

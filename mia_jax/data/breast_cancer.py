@@ -1,5 +1,6 @@
-"""Scikit-learn's breast cancer data: 569 patients, 30 positive features of very different scales, 2
-classes, no download.
+"""Loads scikit-learn's breast cancer data, without a download.
+
+It has 569 patients, 30 positive features of very different scales, and 2 classes.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from mia_jax.types import Pool, classification
 
 
 def load() -> Pool:
-    """x is [569,30] in the units of the data (0 to 4,254; standardize it on population rows), y 0 =
-    malignant, 1 = benign.
+    """Returns x [569,30] in the units of the data and y (0 = malignant, 1 = benign).
+
+    x ranges from 0 to 4,254; standardize it on population rows.
     """
     from sklearn import datasets
 

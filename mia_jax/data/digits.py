@@ -1,4 +1,7 @@
-"""Scikit-learn's handwritten digits: 1,797 gray images of 8x8 pixels in 10 classes, no download."""
+"""Loads scikit-learn's handwritten digits, without a download.
+
+They are 1,797 gray images of 8x8 pixels in 10 classes.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,9 @@ from mia_jax.types import Pool, classification
 
 
 def load(*, flat: bool = True, examples: int | None = None) -> Pool:
-    """The digits as [N,64] (flat) or images [N,8,8,1], in [0,1]; `examples`: only the first so
-    many.
+    """Returns the digits as [N,64] (flat) or images [N,8,8,1], in [0,1].
+
+    `examples` is the number of first rows that are used; None for all.
     """
     from sklearn import datasets
 

@@ -1,4 +1,4 @@
-"""A folder with the four files of the MNIST format: MNIST, Fashion-MNIST, KMNIST, K49, ..."""
+"""Loads a folder with the four files of the MNIST format: MNIST, Fashion-MNIST, KMNIST, K49, ..."""
 
 from __future__ import annotations
 
@@ -26,20 +26,22 @@ REMEDY = (
 
 
 def load(*, folder: str = "/usr/share/datasets/fashion-mnist", examples: int | None = None) -> Pool:
-    """Images [N,H,W,1] in [0,1], the official training rows first, then the test rows; `examples`:
-    only the first so many.
+    """Returns images [N,H,W,1] in [0,1]: the official training rows, then the test rows.
 
-    FileNotFoundError that names what is missing and what to type; ValueError for a file that is
-    damaged or not of this format.
+    `examples` is the number of first rows that are used; None for all.
+
+    Raises:
+        FileNotFoundError: if a file is missing; the message says what to type.
+        ValueError: if a file is damaged or not of this format.
     """
     path = pathlib.Path(folder).expanduser()
-    found = {name: _find(path, name) for name in FILES}
-    missing = [f"{name}.gz" for name, file in found.items() if file is None]
+    paths = {name: _find(path, name) for name in FILES}
+    missing = [f"{name}.gz" for name, file in paths.items() if file is None]
     if missing:
         what = "lacks " + ", ".join(missing) if path.is_dir() else "does not exist"
         raise FileNotFoundError(f"data folder {path} {what}. {REMEDY}")
     train_x, train_y, test_x, test_y = (
-        _read(found[name], axes) for name, axes in zip(FILES, (3, 1, 3, 1))
+        _read(paths[name], axes) for name, axes in zip(FILES, (3, 1, 3, 1))
     )
     for part, x, y in (("train", train_x, train_y), ("t10k", test_x, test_y)):
         if len(x) != len(y):
@@ -58,14 +60,15 @@ def load(*, folder: str = "/usr/share/datasets/fashion-mnist", examples: int | N
 
 
 def _find(folder: pathlib.Path, name: str) -> pathlib.Path | None:
+    """Returns the path of a file, gzipped or not, or None."""
     names = (f"{name}.gz", name, name.replace("-idx", ".idx"))
     return next((folder / n for n in names if (folder / n).is_file()), None)
 
 
 def _read(path: pathlib.Path, axes: int) -> np.ndarray:
-    """The bytes of one file as a uint8 array of the given rank.
+    """Returns the bytes of one file as a uint8 array of the given rank.
 
-    Header: 0, 0, 8 (= uint8), rank, then the big-endian lengths.
+    The header is 0, 0, 8 (= uint8), rank, then the big-endian lengths.
     """
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
@@ -79,7 +82,7 @@ def _read(path: pathlib.Path, axes: int) -> np.ndarray:
             f"{raw[:4].hex(' ')}, expected 00 00 08 {axes:02x}."
         )
     shape = np.frombuffer(raw, ">u4", axes, 4).astype(int)
-    size = math.prod(shape.tolist())  # of Python's whole numbers, which do not overflow
+    size = math.prod(shape.tolist())  # Python integers do not overflow.
     if len(raw) - start != size:
         raise ValueError(
             f"{path} is damaged: shape {shape.tolist()} needs {size} bytes after the header; there "

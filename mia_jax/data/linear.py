@@ -1,4 +1,4 @@
-"""A linear relation with Gaussian noise, for regression; drawn when it is loaded."""
+"""Draws a linear relation with Gaussian noise, for regression."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ def load(
     noise: float = 0.01,
     seed: int = 0,
 ) -> Pool:
-    """y = x @ w + b + N(0, noise^2) with x ~ N(0, I) [N,features]; `weights` is w, or the one
-    number that every feature has.
+    """Returns y = x @ w + b + N(0, noise^2) with x ~ N(0, I) [N,features].
 
-    The task is regression. ValueError if there are not as many weights as features.
+    `weights` is w, or one number for all features. The task is regression.
+
+    Raises:
+        ValueError: if the number of weights is not the number of features.
     """
     checks.at_least(1, features=features)
     checks.at_least(2, examples=examples)
@@ -33,7 +35,7 @@ def load(
     if w_F.ndim and len(w_F) != features:
         raise ValueError(
             f"weights={tuple(w_F.tolist())} are {len(w_F)} numbers for features={features}; give "
-            "one a feature, or a single number."
+            "one per feature, or a single number."
         )
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((examples, features))

@@ -1,4 +1,4 @@
-"""Your own arrays: an .npz with x and y, and if you like population rows and further columns."""
+"""Loads your own arrays: an .npz with x and y, and optionally population rows and columns."""
 
 from __future__ import annotations
 
@@ -24,15 +24,19 @@ def load(
     regression: bool = False,
     shape: Sequence[int] = (),
 ) -> Pool:
-    """The pool in an .npz file: x [N,...] and y [N] (or [N,1], or one-hot [N,C]); x of rank 3 is
-    taken as gray images [N,H,W].
+    """Returns the pool of an .npz file with x [N,...] and y [N] (or [N,1], or one-hot [N,C]).
 
-    `population_x` and `population_y` are appended as rows that no model may train on (column
-    'population'). Every other array [N] becomes a column; its population part is
-    `population_<name>`, or zeros. `scale` multiplies x; None is 1/255 for uint8 images, 1
-    otherwise. `num_classes`: None is the largest label + 1. `regression=True`: y holds float
-    targets. `shape` (such as (28, 28, 1)) is what the numbers of one example are arranged in, where
-    x holds images as rows. No pickled objects are read.
+    x of rank 3 is interpreted as gray images [N,H,W]. `population_x` and `population_y` are
+    appended as rows on which no model may train (column 'population'). Every other array [N]
+    becomes a column; its population part is `population_<name>`, or zeros. No pickled objects are
+    read.
+
+    Args:
+        path: the file.
+        scale: x is multiplied by it; None is 1/255 for uint8 images, 1 otherwise.
+        num_classes: None is the largest label + 1.
+        regression: whether y holds floats of a regression.
+        shape: the shape of one example, such as (28, 28, 1), if x holds images as rows.
     """
     source = pathlib.Path(path).name
     x, y, columns = gathered(
@@ -52,12 +56,12 @@ def load(
 def gathered(
     path: str, *, examples_of: Callable, labels_of: Callable
 ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-    """Reads x, y and the columns of an .npz file, its population rows behind the others.
+    """Reads x, y and the columns of an .npz file, with its population rows after the others.
 
     Args:
         path: the file.
-        examples_of, labels_of: make of the arrays x and y (and population_x, population_y) what a
-            pool has; they refuse what they cannot take.
+        examples_of: converts the arrays x and population_x for a pool, or refuses them.
+        labels_of: the same for y and population_y.
 
     Returns:
         (x, y, columns).
@@ -94,11 +98,13 @@ def gathered(
 
 
 def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
-    """All arrays of an .npz file; FileNotFoundError or a ValueError that says what is wrong with
-    it. No pickled objects are read.
+    """Returns all arrays of an .npz file. No pickled objects are read.
 
-    What an array's header claims is compared with what the file holds before memory is taken for
-    it.
+    The size in an array's header is compared with the file before memory is allocated.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it cannot be read; the message says what is wrong.
     """
     file = pathlib.Path(path).expanduser()
     if not file.is_file():
@@ -125,16 +131,16 @@ def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
                 }
     except PermissionError:
         raise
-    # what zipfile, zlib and NumPy's header parser raise on damaged bytes is of many types
+    # On damaged bytes zipfile, zlib and NumPy's header parser raise exceptions of many types.
     except Exception as error:
         raise ValueError(
             f"{file} cannot be read as an .npz of plain arrays (no pickled objects): "
-            f"{_said(error)}."
+            f"{_message(error)}."
         ) from error
 
 
 def _kind(start: bytes) -> str:
-    """What a file seems to be, by its first bytes."""
+    """Returns what kind of file it seems to be, by its first bytes."""
     if not start:
         return "empty"
     if start[:2] == b"\x1f\x8b":
@@ -147,7 +153,7 @@ def _kind(start: bytes) -> str:
 
 
 def _check_members(archive: zipfile.ZipFile) -> None:
-    """ValueError for an archive that would not fit into memory, whatever its compressed size."""
+    """Raises ValueError for an archive that does not fit into memory when uncompressed."""
     total, have = (
         sum(entry.file_size for entry in archive.infolist()),
         os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
@@ -160,8 +166,11 @@ def _check_members(archive: zipfile.ZipFile) -> None:
 
 
 def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
-    """One array; ValueError if the entry is none, or if its header says another size than the entry
-    has.
+    """Returns one array of an archive.
+
+    Raises:
+        ValueError: if the entry is no array, or if its header claims another size than the entry
+            has.
     """
     name = entry.filename
     with archive.open(entry) as stream:
@@ -173,7 +182,7 @@ def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
             (1, 0): np.lib.format.read_array_header_1_0,
             (2, 0): np.lib.format.read_array_header_2_0,
         }.get(version)
-        if header is not None:  # version 3 is for field names, which a plain array has not
+        if header is not None:  # Version 3 is for field names, which a plain array does not have.
             shape, _, dtype = header(stream)
             size = math.prod(shape) * dtype.itemsize
             if not dtype.hasobject and (
@@ -187,7 +196,7 @@ def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
         return np.lib.format.read_array(stream, allow_pickle=False)
 
 
-def _said(error: Exception) -> str:
+def _message(error: Exception) -> str:
     """The words of a reader's error, without its advice to load pickles."""
     text = " ".join(str(error).split()).rstrip(".")
     if "pickle" in text.lower():
@@ -201,7 +210,7 @@ def _said(error: Exception) -> str:
 
 
 def _arranged(x: np.ndarray, shape: Sequence[int], source: str) -> np.ndarray:
-    """x [N, prod(shape)] or [N, ...] as [N, *shape]."""
+    """Returns x [N, prod(shape)] or [N, ...] as [N, *shape]."""
     if x.ndim == 0 or math.prod(x.shape[1:]) != math.prod(shape):
         raise ValueError(
             f"{source}: x has shape {x.shape}, whose examples cannot be arranged in "
@@ -211,6 +220,7 @@ def _arranged(x: np.ndarray, shape: Sequence[int], source: str) -> np.ndarray:
 
 
 def _images(x: np.ndarray, source: str) -> np.ndarray:
+    """Returns x as numbers, with a channel axis for gray images."""
     x = given.numbers(f"{source}: x", x)
     if x.ndim == 4 and x.shape[1] in (1, 3) and x.shape[2] == x.shape[3] > 4:
         raise ValueError(
@@ -221,6 +231,7 @@ def _images(x: np.ndarray, source: str) -> np.ndarray:
 
 
 def _scaled(x: np.ndarray, scale: float | None, source: str) -> np.ndarray:
+    """Returns x multiplied by `scale`."""
     if scale is None and x.ndim == 4 and x.size:
         if x.dtype == np.uint8:
             scale = 1 / 255
@@ -235,6 +246,7 @@ def _scaled(x: np.ndarray, scale: float | None, source: str) -> np.ndarray:
 
 
 def _targets(y: np.ndarray, regression: bool, source: str) -> np.ndarray:
+    """Returns the labels, or the numbers of a regression."""
     if not regression:
         return labels(y, source=source)
     y = given.numbers(f"{source}: y", y).astype(np.float64)
@@ -244,8 +256,9 @@ def _targets(y: np.ndarray, regression: bool, source: str) -> np.ndarray:
 def _columns(
     arrays: dict[str, np.ndarray], rows: int, extra: int, source: str
 ) -> dict[str, np.ndarray]:
-    """The user's columns over all rows + extra rows; `arrays` is what the file has besides x and
-    y.
+    """Returns the user's columns over all rows + extra rows.
+
+    `arrays` holds the arrays of the file except x and y.
     """
     columns = {}
     for name in [

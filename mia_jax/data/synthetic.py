@@ -1,4 +1,4 @@
-"""Gaussian classes of chosen size and difficulty, drawn when they are loaded."""
+"""Draws Gaussian classes of chosen size and difficulty."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def load(
     random_labels: bool = False,
     seed: int = 0,
 ) -> Pool:
-    """N = `examples` rows: a class center on the sphere of radius `separation` plus Gaussian noise
-    of sd `noise` a feature, classes balanced.
+    """Returns N = `examples` rows, each a class center plus Gaussian noise; classes are balanced.
 
-    x is [N,features], or images [N,H,W,C] for `shape`=(H,W,C), squashed by the logistic function
-    into (0,1). `random_labels=True` draws y independently of x: whatever a model knows about such
-    labels it has memorized.
+    Centers are on the sphere of radius `separation`, and the noise has the standard deviation
+    `noise` per feature. x is [N,features]. For `shape`=(H,W,C) it is images [N,H,W,C], squashed by
+    the logistic function into (0,1). `random_labels=True` draws y independently of x: all that a
+    model knows about such labels is memorized.
     """
     size = features if shape is None else int(np.prod(shape))
     checks.at_least(2, classes=classes)

@@ -1,9 +1,12 @@
-"""A table with a label column: your own csv or npz, such as the files of the tabular
-membership-inference literature.
+"""Loads a table with a label column: your own csv or npz.
 
-Shapes (features/classes) of the four usual sets, from files that you supply: Adult 107/2 (npz with
-x and y), Purchase 600/100 and Location 446/30 (csv, label first), Texas 6168/100 (csv of features
-whose first column is dropped: `drop=(0,)`, and a second file of labels: `label_path`).
+These can be the files of the tabular membership-inference literature. Shapes (features/classes) of
+the four usual data sets, from files that you provide:
+
+- Adult 107/2: npz with x and y.
+- Purchase 600/100 and Location 446/30: csv, label first.
+- Texas 6168/100: a csv of features whose first column is dropped (`drop=(0,)`), and a second file
+  of labels (`label_path`).
 """
 
 from __future__ import annotations
@@ -23,7 +26,8 @@ from mia_jax.data import npz
 from mia_jax.data._pool import checked, first, labels
 from mia_jax.types import Pool, classification
 
-MANY, FEW = 20, 5  # a label of more values than that is none if they have fewer rows than that each
+# A column with more than MANY values, and fewer than FEW rows per value, is not accepted as label.
+MANY, FEW = 20, 5
 _MISSING = ("", "?", "na", "n/a", "nan", "none", "null", "missing", "-")
 _NPZ_NAMES = (("x", "y"), ("X", "Y"), ("X", "y"), ("features", "labels"))
 
@@ -39,16 +43,26 @@ def load(
     delimiter: str = ",",
     examples: int | None = None,
 ) -> Pool:
-    """x [N,F] as it stands in the file (standardize it on population rows), y the label column with
-    its sorted values renumbered 0..C-1.
+    """Returns x [N,F] as in the file (standardize it on population rows) and class numbers y.
 
-    `path`: a csv (also .gz), or an .npz with x and y (or features and labels), or with one table.
-    `label`, `drop`, `one_hot`: columns by name or index (-1 = last); a table needs a `label`, which
-    is not guessed. `one_hot` columns, of words or numbers, become a column of 0 and 1 per value, in
-    their sorted order, behind the others. `label_path`: labels from a file of their own, one a
-    line. `header`: None looks whether the first line has words over numbers. `examples`: only the
-    first so many rows. FileNotFoundError, or ValueError that names the cell, the row or all columns
-    that hold words.
+    y is the label column with its sorted values renumbered 0..C-1. Columns are given by name or
+    index (-1 = last).
+
+    Args:
+        path: a csv (also .gz), or an .npz with x and y (or features and labels), or with one table.
+        label: the label column, which a table needs and which is not guessed.
+        label_path: a separate file of labels, one per line.
+        drop: columns that are not used.
+        one_hot: columns, of words or numbers, that become a column of 0 and 1 per value. These are
+            in the sorted order of the values and follow the other columns.
+        header: whether there is one; None checks whether the first line has words above numbers.
+        delimiter: the delimiter of the cells.
+        examples: the number of first rows that are used; None for all.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it cannot be used; the message names the cell, the row or all columns that
+            hold words.
     """
     file = pathlib.Path(path).expanduser()
     columns = _listed(drop, "drop"), _listed(one_hot, "one_hot")
@@ -69,7 +83,7 @@ def load(
 
 
 def _listed(columns, field: str) -> tuple:
-    """A list of columns; a single one may stand for itself."""
+    """Returns a list of columns; a single column may be given instead of a list."""
     columns = (columns,) if isinstance(columns, str | int) else tuple(columns)
     if not all(isinstance(c, str | int) and not isinstance(c, bool) for c in columns):
         raise ValueError(f"data.{field}={columns!r} must be names or numbers of columns.")
@@ -77,7 +91,7 @@ def _listed(columns, field: str) -> tuple:
 
 
 def _classes(y: np.ndarray, file: pathlib.Path) -> None:
-    """ValueError for a label that is no class: real numbers, or nearly as many values as rows."""
+    """Raises ValueError for a label that is no class: real numbers, or nearly one value per row."""
     values = np.unique(y)
     many = len(values) > MANY
     if many and values.dtype.kind == "f" and not (values == np.round(values)).all():
@@ -99,6 +113,7 @@ def _classes(y: np.ndarray, file: pathlib.Path) -> None:
 def _from_npz(
     file: pathlib.Path, label: str | int | None, drop: Sequence, one_hot: Sequence
 ) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (x [N,F], labels [N]) of an npz."""
     arrays = npz.read(str(file))
     for x_name, y_name in _NPZ_NAMES:
         if x_name in arrays and y_name in arrays:
@@ -129,6 +144,7 @@ def _from_npz(
 
 
 def _table(array: np.ndarray, file: pathlib.Path) -> np.ndarray:
+    """Returns an array as a table of numbers."""
     if array.ndim != 2 or not given.numeric(array.dtype):
         raise ValueError(
             f"{file}: the table has shape {array.shape} and dtype {array.dtype}; expected numbers "
@@ -143,10 +159,10 @@ def _selected(
     unused: Sequence[int],
     hot: Sequence[int],
 ) -> np.ndarray:
-    """The columns of a table that are features, those of `hot` as a column of 0 and 1 per value
-    behind the others.
+    """Returns the columns of a table that are features.
 
-    `words[c]` {cell: code} are the values of a column that was read as codes.
+    Those of `hot` become a column of 0 and 1 per value, after the others. `words[c]` {cell: code}
+    are the values of a column that was read as codes.
     """
     _apart(unused, hot)
     parts = [np.delete(table, [*unused, *hot], axis=1)]
@@ -157,6 +173,7 @@ def _selected(
 
 
 def _apart(unused: Sequence[int], hot: Sequence[int]) -> None:
+    """Raises ValueError if a one-hot column is the label or is dropped."""
     both = sorted(set(unused) & set(hot))
     if both:
         raise ValueError(f"data.one_hot: column {both[0]} is the label or is dropped.")
@@ -172,8 +189,10 @@ def _from_csv(
     *,
     labeled: bool = True,
 ):
-    """(x [N,F], label values [N] or None), read in one pass; every problem of the file is a
-    ValueError that names it.
+    """Returns (x [N,F], label values [N] or None) of a csv, read in one pass.
+
+    Raises:
+        ValueError: for every problem of the file; the message names it.
     """
     if not file.is_file():
         raise FileNotFoundError(
@@ -207,6 +226,7 @@ def _from_csv(
 def _parsed(
     file: pathlib.Path, label, drop, one_hot, header: bool | None, delimiter: str, labeled: bool
 ):
+    """Returns (x [N,F], label values [N] or None) of a csv that exists."""
     with _open(file) as lines:
         head = list(
             itertools.islice((row for row in csv.reader(lines, delimiter=delimiter) if row), 2)
@@ -239,9 +259,8 @@ def _parsed(
     skipped, hot = ([_column(c, names, width, file) for c in part] for part in (drop, one_hot))
     at = None if label is None else _column(label, names, width, file)
     _apart([*skipped, *([] if at is None else [at])], hot)
-    words: dict[int, dict[str, int]] = {
-        c: {} for c in (*hot, *([] if at is None else [at]))
-    }  # codes in order of first appearance
+    # Codes are numbered in order of first appearance.
+    words: dict[int, dict[str, int]] = {c: {} for c in (*hot, *([] if at is None else [at]))}
     converters = {c: lambda cell: 0.0 for c in skipped}
     converters |= {
         c: lambda cell, codes=codes: codes.setdefault(cell.strip(), len(codes))
@@ -264,6 +283,7 @@ def _parsed(
 
 
 def _open(file: pathlib.Path):
+    """Returns the opened file, gzipped or not."""
     return (
         gzip.open(file, "rt", encoding="utf-8-sig", newline="")
         if file.suffix == ".gz"
@@ -272,6 +292,7 @@ def _open(file: pathlib.Path):
 
 
 def _number(cell: str) -> bool:
+    """Returns whether a cell is a number."""
     try:
         float(cell)
     except ValueError:
@@ -280,19 +301,22 @@ def _number(cell: str) -> bool:
 
 
 def _words_over_numbers(top: list[str], second: Sequence[str] = ()) -> bool:
+    """Returns whether the first line has a word above a number."""
     words = (not _number(a) and a.strip().lower() not in _MISSING for a in top)
     return any(word and _number(b) for word, b in zip(words, second))
 
 
 def _values(codes: dict[str, int]) -> np.ndarray:
-    """The label values by code: numbers if all are numbers, so that '1' equals '1.0' and 10 comes
-    after 9.
+    """Returns the label values by code.
+
+    They are numbers if all are numbers, so that '1' equals '1.0' and 10 comes after 9.
     """
     cells = list(codes)
     return np.array([float(c) for c in cells] if all(map(_number, cells)) else cells)
 
 
 def _column(column: str | int, names: list[str] | None, width: int, file: pathlib.Path) -> int:
+    """Returns the index of a column."""
     if isinstance(column, str):
         if names is None:
             raise ValueError(
@@ -310,8 +334,9 @@ def _column(column: str | int, names: list[str] | None, width: int, file: pathli
 def _explain(
     file: pathlib.Path, names: list[str] | None, free: set, delimiter: str, header: bool
 ) -> None:
-    """Raises ValueError that names the first row of another length, or all columns that hold what
-    is no number; returns if there are none.
+    """Raises ValueError that names the first row of another length, or all columns with words.
+
+    Returns if there are none.
     """
     wrong: dict[int, dict] = {}
     with _open(file) as lines:
@@ -331,22 +356,22 @@ def _explain(
                 )
             for at, cell in enumerate(row):
                 if at not in free and not _number(cell):
-                    one = wrong.setdefault(
+                    problem = wrong.setdefault(
                         at, dict(line=reader.line_num, cell=cell, count=0, words=set())
                     )
-                    one["count"] += 1
+                    problem["count"] += 1
                     if cell.strip().lower() not in _MISSING:
-                        one["words"].add(cell.strip())
+                        problem["words"].add(cell.strip())
     if not wrong:
         return
     called = lambda at: names[at] if names else str(at)  # noqa: E731
     parts = [
-        f"{at} {f'{called(at)!r} ' * bool(names)}({one['count']:,} cells, the first in line "
-        f"{one['line']}: {one['cell']!r})"
-        for at, one in sorted(wrong.items())
+        f"{at} {f'{called(at)!r} ' * bool(names)}({problem['count']:,} cells, the first in line "
+        f"{problem['line']}: {problem['cell']!r})"
+        for at, problem in sorted(wrong.items())
     ]
-    texts = [called(at) for at, one in sorted(wrong.items()) if one["words"]]
-    gaps = [called(at) for at, one in sorted(wrong.items()) if not one["words"]]
+    texts = [called(at) for at, problem in sorted(wrong.items()) if problem["words"]]
+    gaps = [called(at) for at, problem in sorted(wrong.items()) if not problem["words"]]
     remedy = f" Words: one column per value with data.one_hot={','.join(texts)}." if texts else ""
     remedy += f" Gaps ({', '.join(gaps)}): fill them in." if gaps else ""
     remedy += f" Or leave columns out: data.drop={','.join(texts + gaps)}."

@@ -1,5 +1,6 @@
-"""Any image-classification set that TensorFlow Datasets has prepared in a random-access format;
-read without TensorFlow.
+"""Loads image-classification sets that TensorFlow Datasets (TFDS) has prepared.
+
+They must be in a random-access format, and are read without TensorFlow.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from mia_jax import checks
 from mia_jax.data._pool import checked
 from mia_jax.types import Pool, classification
 
-_CHUNK = 2000  # examples decoded together
+_CHUNK = 2000  # The number of examples that are decoded together.
 
 
 def load(
@@ -27,13 +28,21 @@ def load(
     label_key: str = "label",
     examples: int | None = None,
 ) -> Pool:
-    """Images [N,H,W,C] in [0,1] of the splits one after the other (TFDS's own order in each);
-    `examples`: only the first so many.
+    """Returns images [N,H,W,C] in [0,1] of the splits one after the other, in the order of TFDS.
 
-    `dataset` may hold a config and a version ('emnist/letters:3.1.0'), a split may be a slice
-    ('train[:20%]'). `data_dir`: where TFDS keeps its data; None is its default,
-    ~/tensorflow_datasets. Nothing is downloaded: FileNotFoundError (not prepared) and ValueError
-    (prepared as tfrecord; unknown name, split or key) say what to type.
+    Nothing is downloaded.
+
+    Args:
+        dataset: may include a config and a version ('emnist/letters:3.1.0').
+        data_dir: where TFDS keeps its data; None is its default, ~/tensorflow_datasets.
+        splits: may be slices ('train[:20%]').
+        image_key: the feature with the images.
+        label_key: the feature with the labels.
+        examples: the number of first rows that are used; None for all.
+
+    Raises:
+        FileNotFoundError: if the data set is not prepared; the message says what to type.
+        ValueError: if it is prepared as tfrecord, or for an unknown name, split or key.
     """
     import tensorflow_datasets as tfds
 
@@ -58,7 +67,7 @@ def load(
 
 
 def _features(builder: Any, name: str, image_key: str, label_key: str) -> Any:
-    """The label's feature, which knows the number of classes."""
+    """Returns the feature of the label, which has the number of classes."""
     features = builder.info.features
     for key in (image_key, label_key):
         if key not in features:
@@ -72,6 +81,7 @@ def _features(builder: Any, name: str, image_key: str, label_key: str) -> Any:
 
 
 def _source(builder: Any, name: str, data_dir: str | None, split: str) -> Any:
+    """Returns the data source of a split."""
     try:
         return builder.as_data_source(split=split)
     except Exception as error:
@@ -96,11 +106,10 @@ def _source(builder: Any, name: str, data_dir: str | None, split: str) -> Any:
 
 
 def _not_prepared(builder: Any, name: str, data_dir: str | None) -> str:
+    """Returns the message that a data set is not prepared, with the commands that prepare it."""
     try:
         urls = list(builder.url_infos)[:6]
-    except (
-        Exception
-    ):  # data sets without registered downloads, or whose checksums need a missing package
+    except Exception:  # The data set has no registered downloads, or a package is missing.
         urls = []
     files = (
         "".join(f"\n  {url}" for url in urls) or " (see the data set's page in the TFDS catalog)"
@@ -115,6 +124,7 @@ def _not_prepared(builder: Any, name: str, data_dir: str | None) -> str:
 
 
 def _commands(name: str, data_dir: str | None, manual_dir: str | None = None) -> str:
+    """Returns the shell commands that prepare a data set."""
     where = f", data_dir='{data_dir}'" if data_dir else ""
     config = (
         f"download_config=tfds.download.DownloadConfig(manual_dir='{manual_dir}')"
@@ -133,6 +143,7 @@ def _commands(name: str, data_dir: str | None, manual_dir: str | None = None) ->
 def _read(
     sources: list, image_key: str, label_key: str, examples: int | None, name: str
 ) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (x [N,H,W,C] in [0,1], y [N]) of the sources."""
     lengths = [len(s) for s in sources]
     rows = sum(lengths) if examples is None else examples
     checks.positive(examples=rows)
@@ -158,8 +169,10 @@ def _read(
 
 
 def _examples(source: Any, rows: range) -> list:
-    """Read together, which is 2-3 times faster; one by one from sources that cannot (plain
-    sequences, TFDS's mock data).
+    """Returns these rows of a source.
+
+    They are read together, which is 2-3 times faster. Sources that cannot do this (plain sequences,
+    TFDS's mock data) are read one by one.
     """
     try:
         return source.__getitems__(list(rows))
@@ -169,8 +182,9 @@ def _examples(source: Any, rows: range) -> list:
 
 @contextlib.contextmanager
 def _quiet():
-    """Keeps the notices of TFDS (one for every file it opens) off the terminal; warnings and errors
-    of others stay.
+    """Hides the notices of TFDS (one for every file it opens).
+
+    Warnings and errors of other packages are still shown.
     """
     logger = logging.getLogger("absl")
     level = logger.level

@@ -1,4 +1,4 @@
-"""Your own token sequences: an .npz with x [N,L] of whole numbers and labels of three kinds."""
+"""Loads your own token sequences: an .npz with x [N,L] of integers and labels of three kinds."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ def load(
 ) -> Pool:
     """Returns the pool of an .npz file whose x [N,...] holds tokens.
 
-    They stay whole numbers (int32) up to the model's embedding.
+    Tokens stay integers (int32) up to the model's embedding.
 
     Args:
         path: the file, with x, y and what else data.name='npz' reads (population_x, population_y,
             columns).
-        vocabulary: how many tokens there are; x lies in 0..vocabulary-1.
+        vocabulary: the number of tokens; x is in 0..vocabulary-1.
         labels: 'classes': y [N] holds class numbers (classification). 'tokens': y [N,L] holds a
-            token for every position, such as the next one of x (sequence). 'numbers': y [N] holds
+            token for every position, such as the next token of x (sequence). 'numbers': y [N] holds
             real numbers (regression).
-        num_classes: of labels='classes'; None is the largest label + 1.
+        num_classes: for labels='classes'; None is the largest label + 1.
 
     Raises:
-        ValueError: a token or a label lies outside its range, or the arrays do not fit each other.
+        ValueError: if a token or a label is out of range, or the arrays do not fit each other.
     """
     checks.one_of(LABELS, labels=labels)
     if num_classes is not None and labels != "classes":
@@ -61,12 +61,15 @@ def load(
 
 
 def _classes(y: np.ndarray, source: str) -> np.ndarray:
+    """Returns class numbers [N]."""
     return labels(y, source=source)
 
 
 def _tokens(y: np.ndarray, source: str) -> np.ndarray:
+    """Returns tokens [N,L]."""
     return labels(np.ravel(y), source=source).reshape(np.shape(y))
 
 
 def _numbers(y: np.ndarray, source: str) -> np.ndarray:
+    """Returns the numbers of a regression."""
     return given.numbers(f"{source}: y", y).astype(np.float64)

@@ -1,4 +1,4 @@
-"""Exclusive or: the four corners that no line separates."""
+"""Draws exclusive or: four corners that no line separates."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from mia_jax.types import Pool, classification
 
 
 def load(*, examples: int = 200, noise: float = 0.1, seed: int = 0) -> Pool:
-    """Row n is the corner (n // 2 % 2, n % 2) plus Gaussian noise of sd `noise` a coordinate,
-    [N,2]; y is 1 where the corner's coordinates differ.
+    """Returns rows n at the corner (n // 2 % 2, n % 2) plus Gaussian noise, [N,2].
+
+    The noise has the standard deviation `noise` per coordinate. y is 1 if the coordinates of the
+    corner differ.
     """
     checks.at_least(4, examples=examples)
     checks.at_least(0, noise=noise)

@@ -1,1 +1,4 @@
-"""Designs: who trains on what. One file each with make(...) -> Design."""
+"""Contains the designs, one file each with make(...) -> Design.
+
+A design says which model trains on which examples.
+"""

@@ -1,4 +1,4 @@
-"""A design without the models that failed."""
+"""Removes the models that failed from a design."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from mia_jax.types import Design
 
 
 def without(design: Design, failed: Collection[int]) -> Design:
-    """The design in which no failed model is a target or a shadow, and no model whose twin failed
-    is a shadow of another.
+    """Returns the design in which failed models are neither targets nor shadows.
 
-    Models keep their numbers. In a complementary pair every example is IN one model and OUT of the
-    other. With one of them left, its members would have one more IN shadow than the other examples
-    and its non-members one more OUT shadow, so that the two sides of an example could be of any
-    size (one of them empty in a small fleet). Pairs are therefore shadows together or not at all,
-    which keeps as many IN as OUT shadows for every example, members and non-members of a target
-    alike. The remaining model of the pair still is a target: its attackers never see its twin
-    anyway. A target that is left without any shadow, under a design that gives shadows, is no
-    target any more.
+    A model whose twin failed is no shadow of other models either. Models keep their numbers.
+
+    In a complementary pair every example is IN one model and OUT of the other. If only one of them
+    were a shadow, its members would have one more IN shadow than the other examples, and its
+    non-members one more OUT shadow. The two sides of an example could then be of any size (in a
+    small fleet even empty). Pairs are therefore shadows together or not at all, which keeps as many
+    IN as OUT shadows for every example, for members and non-members of a target alike. The
+    remaining model of the pair is still a target, because its attackers never see its twin. If a
+    design gives shadows and a target is left without any, it is no longer a target.
     """
     if not failed:
         return design
@@ -35,7 +35,7 @@ def without(design: Design, failed: Collection[int]) -> Design:
 
 
 def without_twin(design: Design, failed: Collection[int]) -> list[int]:
-    """The models that are no shadows because their twin failed."""
+    """Returns the models that are no shadows because their twin failed."""
     units = {int(design.unit_M[m]) for m in failed}
     return [
         m

@@ -1,6 +1,4 @@
-"""What the designs share: random generators, rows kept aside, padded row lists, and the checks that
-every design must pass.
-"""
+"""Contains what the designs share: random generators, population rows, row lists and checks."""
 
 from __future__ import annotations
 
@@ -16,12 +14,13 @@ from mia_jax import checks
 from mia_jax.threat_model import SHADOW_NEEDS
 from mia_jax.types import Design
 
-TAIL = 1e-12  # a binomial number of rows exceeds k_max with at most this probability
+TAIL = 1e-12  # A binomial number of rows exceeds k_max with at most this probability.
 
 
 def generator(seed: int, tag: str, index: int = 0) -> np.random.Generator:
-    """A NumPy generator that depends on (seed, tag, index) alone, so that more models leave the
-    first ones' draws as they are.
+    """Returns a NumPy generator that depends on (seed, tag, index) only.
+
+    Adding models therefore does not change the draws of the first ones.
     """
     checks.at_least(0, seed=seed)
     return np.random.default_rng(
@@ -32,11 +31,14 @@ def generator(seed: int, tag: str, index: int = 0) -> np.random.Generator:
 def kept_aside(
     num_examples: int, seed: int, population: float, given_population_N, multiple: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(population_N, rows that models may use): at least round(population * N) rows are kept aside.
+    """Returns (population_N, rows that models may use).
 
-    Rows that the data marks count toward that share; the rest is drawn, and so are up to multiple -
-    1 further rows that make the number of usable rows divisible by `multiple`. ValueError if fewer
-    than `multiple` rows remain.
+    At least round(population * N) rows are kept aside. Rows that the data marks count toward that
+    share, and the rest is drawn. Up to multiple - 1 further rows are drawn to make the number of
+    usable rows divisible by `multiple`.
+
+    Raises:
+        ValueError: if fewer than `multiple` rows remain.
     """
     checks.positive(num_examples=num_examples)
     checks.fraction(closed="left", population=population)
@@ -60,8 +62,9 @@ def kept_aside(
 
 
 def k_max(num_examples: int, probability: float) -> int:
-    """The smallest K that Binomial(num_examples, probability) exceeds with probability <= 1e-12:
-    depends on its two arguments alone.
+    """Returns the smallest K that a binomial number exceeds with probability <= 1e-12.
+
+    The number is Binomial(num_examples, probability).
     """
     checks.positive(num_examples=num_examples)
     checks.fraction(probability=probability)
@@ -69,8 +72,12 @@ def k_max(num_examples: int, probability: float) -> int:
 
 
 def rows(member_N: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """(rows_K int32, weight_K float32): the row numbers of the members, padded with row 0 of weight
-    0. ValueError if there are more than k.
+    """Returns (rows_K int32, weight_K float32): the row numbers of the members, padded to k rows.
+
+    Padding is row 0 with weight 0.
+
+    Raises:
+        ValueError: if there are more than k members.
     """
     index = np.flatnonzero(member_N)
     if len(index) > k:
@@ -80,7 +87,7 @@ def rows(member_N: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def all_rows(design: Design) -> tuple[np.ndarray, np.ndarray]:
-    """(rows_MK int32, weight_MK float32) of every model, with K = design.num_rows."""
+    """Returns (rows_MK int32, weight_MK float32) of every model, with K = design.num_rows."""
     rows_MK, weight_MK = zip(
         *(rows(member_N, design.num_rows) for member_N in design.member_MN), strict=True
     )
@@ -88,8 +95,9 @@ def all_rows(design: Design) -> tuple[np.ndarray, np.ndarray]:
 
 
 def extra_rows(design: Design) -> np.ndarray:
-    """The rows beside each model's training set that its learner may use, [M,E] int32; E = 0 in a
-    design without any.
+    """Returns the rows outside each model's training set that its learner may use, [M,E] int32.
+
+    E is 0 in a design without such rows.
     """
     if design.extra_MN is None:
         return np.zeros((len(design.member_MN), 0), np.int32)
@@ -97,9 +105,10 @@ def extra_rows(design: Design) -> np.ndarray:
 
 
 def chosen(targets: int | Sequence[int] | None, models: int) -> tuple[int, ...]:
-    """The audited models: None = all, an int n = the first n, or their numbers.
+    """Returns the audited models: None = all, an int n = the first n, or their numbers.
 
-    ValueError if one does not exist.
+    Raises:
+        ValueError: if one of them does not exist.
     """
     if targets is None:
         return tuple(range(models))
@@ -114,11 +123,11 @@ def chosen(targets: int | Sequence[int] | None, models: int) -> tuple[int, ...]:
 
 
 def remade(grown: Callable[[int], dict] | None = None, *, more: str = "") -> Callable:
-    """Decorates the `make` of a design: `remake(models)` calls it again with the same arguments,
-    replaced by those of `grown(models)`.
+    """Returns a decorator for the `make` of a design, which adds `remake(models)`.
 
-    Without `grown` the number of models is fixed: ValueError for another one, with what to do for
-    `more`.
+    `remake` calls `make` again with the same arguments, replaced by those of `grown(models)`.
+    Without `grown` the number of models is fixed, and another number raises a ValueError that says
+    what to do for `more`.
     """
 
     def decorate(make: Callable[..., Design]) -> Callable[..., Design]:
@@ -153,12 +162,21 @@ def checked(
     supports: Collection[str] = SHADOW_NEEDS,
     **fields,
 ) -> Design:
-    """Returns the Design after the checks: population untouched, members and non-members evaluated,
-    no class without a member.
+    """Returns the Design after the checks.
 
-    Left out are: every row outside the population is evaluated, every model is a unit of its own, a
-    target's shadows are the models of all other units, and they meet every need. `targets` as in
-    `chosen`; `fields` are Design's others.
+    Population rows must not be used, members and non-members must be evaluated, and every class
+    must have a member.
+
+    Args:
+        labels_N: the labels, for the check of classes; None for no check.
+        member_MN: see Design, as the following ones.
+        population_N: the population rows.
+        evaluated_MN: None evaluates every row outside the population.
+        unit_M: None makes every model a separate unit.
+        shadow_MM: None makes the models of all other units shadows of a target.
+        targets: see `chosen`.
+        supports: the shadow needs that the design satisfies; all by default.
+        fields: the other fields of Design.
     """
     models = len(member_MN)
     evaluated_MN = np.tile(~population_N, (models, 1)) if evaluated_MN is None else evaluated_MN
@@ -193,6 +211,7 @@ def checked(
 def _every_class_has_members(
     member_MN: np.ndarray, evaluated_MN: np.ndarray, labels_N: np.ndarray
 ) -> None:
+    """Raises ValueError if a class of the used rows has no member in some model."""
     checks.shape("N", member=member_MN[0], labels=labels_N)
     used_N = (member_MN | evaluated_MN).any(0)
     labels, code_N = np.unique(labels_N, return_inverse=True)

@@ -1,5 +1,6 @@
-"""Independent coins: each example is in each model with the same probability, whatever the other
-examples and models.
+"""Draws independent coins: each example is in each model with the same probability.
+
+The coin of an example does not depend on other examples or models.
 """
 
 from __future__ import annotations
@@ -25,14 +26,19 @@ def make(
     population: float = 0.1,
     targets: int | Sequence[int] | None = None,
 ) -> Design:
-    """Model m trains on each row outside the population with `probability`, drawn from (seed, m)
-    alone.
+    """Returns the design in which each model trains on each row with `probability`.
 
-    The number of rows differs between models; num_rows = K bounds it from (rows outside the
-    population, probability) alone, so that the padded row lists do not depend on the draw. An
-    attacker of t uses every model but t: the coins are independent, so counts tell nothing.
-    ValueError for fewer than 2 models, or a model that draws no row or every row. Source: Shokri et
-    al. 2017 (arXiv:1610.05820), in the independent form of Steinke et al. 2023 (arXiv:2305.08846).
+    Rows of the population are excluded. The draw of model m depends on (seed, m) only. The number
+    of rows differs between models. num_rows = K bounds it, given the number of rows outside the
+    population and the probability only, so that the padded row lists do not depend on the draw. An
+    attacker of t uses every model except t: the coins are independent, so the number of IN shadows
+    reveals nothing.
+
+    Source: Shokri et al. 2017 (arXiv:1610.05820), in the independent form of Steinke et al. 2023
+    (arXiv:2305.08846).
+
+    Raises:
+        ValueError: for fewer than 2 models, or if a model draws no row or every row.
     """
     checks.at_least(2, models=models)
     checks.fraction(closed="neither", probability=probability)

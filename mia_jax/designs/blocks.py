@@ -1,5 +1,6 @@
-"""Disjoint blocks of rows: one to train each model, one to test it, as the label-only attacks of
-Choquette-Choo et al. (arXiv:2007.14321).
+"""Splits the rows into disjoint blocks: one block trains each model and another one tests it.
+
+This is the design of the label-only attacks of Choquette-Choo et al. (arXiv:2007.14321).
 """
 
 from __future__ import annotations
@@ -26,18 +27,31 @@ def make(
     scored: int = 0,
     scored_sources: int = 0,
 ) -> Design:
-    """Model 0 is the target with train/test blocks 0, 1; source s (models 1..`sources`) has blocks
-    2s, 2s+1; each block has `size` rows.
+    """Returns the design of disjoint blocks of `size` rows.
 
-    Block k = rows [k size, (k+1) size) of the pool without its population, in the pool's order or,
-    if `drawn`, in a random one. `extra` gives every model one more block of non-members that its
-    learner may use (`extra_MN`): 4 and 5 with one source, and with s >= 2 the blocks of source s
-    are 3s, 3s+1, 3s+2, so that further sources leave the first models alone. `population`: the
-    share of rows kept aside, the pool's last ones (random ones if `drawn`). The attacker of a
-    source uses the other sources. `scored`: how many members and non-members of each model are
-    evaluated, the first of its blocks (0: all), where a query of every example would cost too much;
-    `scored_sources` is the sources' own number (0: as the target). ValueError with both numbers if
-    the blocks do not fit.
+    Model 0 is the target, with training block 0 and test block 1. Source s (models 1..`sources`)
+    has blocks 2s and 2s+1. Block k holds rows [k size, (k+1) size) of the pool without its
+    population. The attacker of a source uses the other sources.
+
+    Args:
+        num_examples: N.
+        seed: the seed of the draws.
+        given_population_N: the population rows of the data.
+        labels_N: the labels, for checks.
+        size: the number of rows of a block.
+        sources: the number of source models.
+        drawn: whether rows are in a random order instead of the order of the pool.
+        extra: whether every model gets another block of non-members that its learner may use
+            (`extra_MN`). These are 4 and 5 with one source. For s >= 2 the blocks of source s are
+            3s, 3s+1, 3s+2, so that further sources do not change the first models.
+        population: the share of rows kept aside: the last ones of the pool (random ones if
+            `drawn`).
+        scored: the number of members and of non-members of each model that are evaluated, the first
+            of its blocks (0: all); for queries that are too expensive for all examples.
+        scored_sources: the same for the sources (0: as the target).
+
+    Raises:
+        ValueError: if the blocks do not fit; the message has both numbers.
     """
     checks.at_least(1, size=size, sources=sources)
     checks.at_least(0, scored=scored, scored_sources=scored_sources)
@@ -88,7 +102,7 @@ def make(
 def _order(
     num_examples, seed, given_population_N, population, drawn
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(population_N, the usable rows in block order)."""
+    """Returns (population_N, the usable rows in the order of the blocks)."""
     population_N, usable = _rows.kept_aside(num_examples, seed, 0.0, given_population_N)
     order = _rows.generator(seed, "blocks").permutation(usable) if drawn else usable
     aside = min(max(0, round(population * num_examples) - int(population_N.sum())), len(order))

@@ -1,5 +1,6 @@
-"""Canaries: an independent fair coin decides about each of a few rows, in every model anew; all
-other rows are always in. For audits of epsilon.
+"""Draws canaries, for audits of epsilon: fair coins decide which of them a model trains on.
+
+Each canary has an independent fair coin in every model. All other rows are in every model.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from mia_jax import checks
 from mia_jax.designs import _rows
 from mia_jax.types import Design
 
-MOST = 1000  # canaries drawn by default, if half of the rows are as many
+MOST = 1000  # The default number of canaries, if half of the rows are at least as many.
 
 
 @_rows.remade(lambda models: dict(models=models))
@@ -29,17 +30,21 @@ def make(
     population: float = 0.1,
     targets: int | Sequence[int] | None = None,
 ) -> Design:
-    """Model m trains on every row that is neither canary nor population, and on the canaries whose
-    coins, drawn from (seed, m), fall so.
+    """Returns the design in which each model trains on its canaries and on all other rows.
 
-    The canaries are the rows that the data marks (data.canaries), else `canaries` rows drawn at
-    random (0: half of the rows, at most 1,000). `pairs`: two canaries share a coin, which picks one
-    of them, so that all models have equally many rows (replace-one adjacency). Only canaries are
-    evaluated; `coin_N` says which coin decides about a row. An attacker of t uses every model but
-    t: coins are independent over models. num_rows = K bounds the rows from the number of canaries
-    alone. ValueError for fewer than 2 models or 2 coins, or a model without a canary. Source:
-    Steinke et al. 2023 (arXiv:2305.08846), Algorithm 1; one of two: section 6 there and Mahloujifar
-    et al. 2024 (arXiv:2410.22235).
+    Population rows are excluded. The coins of model m are drawn from (seed, m). The canaries are
+    the rows that the data marks (data.canaries), or else `canaries` random rows (0: half of the
+    rows, at most 1,000). With `pairs`, two canaries share a coin that picks one of them, so that
+    all models have the same number of rows (replace-one adjacency). Only canaries are evaluated;
+    `coin_N` says which coin decides about a row. An attacker of t uses every model except t,
+    because coins are independent over models. num_rows = K bounds the rows, given the number of
+    canaries only.
+
+    Sources: Steinke et al. 2023 (arXiv:2305.08846), Algorithm 1; for pairs section 6 of the same
+    paper and Mahloujifar et al. 2024 (arXiv:2410.22235).
+
+    Raises:
+        ValueError: for fewer than 2 models or 2 coins, or a model without a canary.
     """
     checks.at_least(2, models=models)
     chosen_N = _canaries(num_examples, seed, given_population_N, given_canary_N, canaries)
@@ -73,7 +78,7 @@ def make(
 def _canaries(
     num_examples: int, seed: int, given_population_N, given_canary_N, canaries: int
 ) -> np.ndarray:
-    """chosen_N, boolean: the rows that the data marks, or random ones."""
+    """Returns which rows are canaries, boolean [N]: those that the data marks, or random ones."""
     free_N = (
         np.ones(num_examples, bool)
         if given_population_N is None
@@ -110,8 +115,9 @@ def _canaries(
 def _aside(
     num_examples: int, seed: int, given_population_N, chosen_N, population: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(population_N, usable rows): the share of *all* rows, drawn from those that are no
-    canaries.
+    """Returns (population_N, usable rows).
+
+    The population is a share of *all* rows, drawn from those that are not canaries.
     """
     others = np.flatnonzero(~chosen_N)
     share = (

@@ -1,4 +1,4 @@
-"""The realistic offline attacker: shadows come from a part of the pool that no target touches."""
+"""Models a realistic offline attacker: shadows train on rows that no target uses."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ def make(
     targets: int = 8,
     population: float = 0.1,
 ) -> Design:
-    """Two random parts of equal size: the first `targets` models are complementary pairs on one,
-    the others shadows on halves of the other.
+    """Returns the design of two random parts of equal size, one for targets and one for shadows.
 
-    Every model has a quarter of the rows outside the population (up to 3 rows go to the
-    population). On a target's evaluated rows every shadow is OUT, so attacks that need IN shadows
-    are refused. Models are audited in pairs 2p, 2p+1; further `models` are further shadows, drawn
-    from (seed, number) alone. ValueError if `targets` is odd or < 2, or no shadow remains.
+    The first `targets` models are complementary pairs on one part; the others are shadows on halves
+    of the other part. Every model has a quarter of the rows outside the population (up to 3 rows go
+    to the population). Every shadow is OUT on the evaluated rows of a target, so attacks that need
+    IN shadows are refused. Models are audited in pairs 2p, 2p+1. Additional `models` are additional
+    shadows, drawn from (seed, number) only.
+
+    Raises:
+        ValueError: if `targets` is odd or < 2, or if no shadow remains.
     """
     checks.at_least(2, targets=targets)
     if targets % 2:
@@ -36,7 +39,7 @@ def make(
         )
     if models <= targets:
         raise ValueError(
-            f"models={models} leaves no shadow beside targets={targets}; use more models."
+            f"models={models} leaves no shadow in addition to targets={targets}; use more models."
         )
     population_N, usable = _rows.kept_aside(
         num_examples, seed, population, given_population_N, multiple=4

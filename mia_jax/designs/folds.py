@@ -1,4 +1,4 @@
-"""K-fold: model f trains on all folds but f, as a practitioner's cross-validation would."""
+"""Splits the rows into folds: model f trains on all folds except f, as in cross-validation."""
 
 from __future__ import annotations
 
@@ -19,12 +19,15 @@ def make(
     folds: int = 5,
     population: float = 0.0,
 ) -> Design:
-    """`folds` random folds of equal size (up to folds - 1 rows go to the population); every model
-    is a target on all folds' rows.
+    """Returns the design of `folds` random folds of equal size.
 
-    A non-member of model f is a member of every other model, so "no OUT shadow" is the answer
-    itself: no shadow at all, only attacks on the target's own outputs. Another number of folds is
-    another draw, so it cannot be extended. ValueError if folds < 2 or > rows.
+    Every model is a target on all rows. Up to folds - 1 rows go to the population. A non-member of model f is a member of every other
+    model, so "no OUT shadow" would reveal membership. There are therefore no shadows, and only
+    attacks on the target's own outputs. Another number of folds is another draw, so the design
+    cannot be extended.
+
+    Raises:
+        ValueError: if folds < 2 or > rows.
     """
     checks.at_least(2, folds=folds)
     population_N, usable = _rows.kept_aside(

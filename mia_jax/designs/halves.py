@@ -1,5 +1,6 @@
-"""Complementary halves: models 2p and 2p+1 split the rows between them, so every row is a member of
-exactly one model of each pair.
+"""Splits the rows into complementary halves for models 2p and 2p+1.
+
+Every row is a member of exactly one model of each pair.
 """
 
 from __future__ import annotations
@@ -24,13 +25,23 @@ def make(
     population: float = 0.1,
     targets: int | Sequence[int] | None = None,
 ) -> Design:
-    """`models` / 2 independent random halvings of the rows outside the population; an odd row goes
-    to the population.
+    """Returns the design of `models` / 2 independent random halvings of the rows.
 
-    An attacker of t uses every model outside t's pair: with only t left out, the number of IN
-    shadows would give the answer away. Pair p is drawn from (seed, p) alone. `population` is the
-    share of rows kept aside, `targets` the audited models (None = all, n = the first n). ValueError
-    if `models` is odd or < 2. Source: Carlini et al. 2022 (arXiv:2112.03570).
+    Population rows are excluded, and an odd row goes to the population. Pair p is drawn from (seed,
+    p) only. An attacker of t uses every model outside the pair of t: if only t were left out, the
+    number of IN shadows would reveal the answer. Source: Carlini et al. 2022 (arXiv:2112.03570).
+
+    Args:
+        num_examples: N.
+        seed: the seed of the draws.
+        given_population_N: the population rows of the data.
+        labels_N: the labels, for checks.
+        models: the number of models, which is even.
+        population: the share of rows kept aside.
+        targets: the audited models (None = all, n = the first n).
+
+    Raises:
+        ValueError: if `models` is odd or < 2.
     """
     if models < 2 or models % 2:
         even = max(2, models + models % 2)

@@ -1,5 +1,6 @@
-"""One model on the first rows, as a data set's own split has it: the rows after them were never
-seen.
+"""Trains one model on the first rows, as in the usual split of a data set.
+
+The model never sees the rows after them.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ def make(
     members: int | None = None,
     drawn: bool = False,
 ) -> Design:
-    """The only model trains on the first `members` rows outside the population (None: half of
-    them); all others are its non-members.
+    """Returns the design of one model that trains on the first `members` rows.
 
-    `drawn`: in random instead of the pool's order. No shadow at all: attacks on the target's own
-    outputs. It has one model and cannot be extended. ValueError if no row is left for the
-    non-members.
+    Population rows are excluded. All other rows are non-members. None uses half of the rows.
+    `drawn` takes the rows in a random order instead of the order of the pool. There are no shadows,
+    only attacks on the target's own outputs. The design has one model and cannot be extended.
+
+    Raises:
+        ValueError: if no row is left for the non-members.
     """
     population_N, usable = _rows.kept_aside(num_examples, seed, 0.0, given_population_N)
     members = len(usable) // 2 if members is None else members

@@ -1,5 +1,6 @@
-"""Two halves A and B for data too small for four blocks: the target trains on A, its only source on
-B, each tested on the other's half.
+"""Splits data that is too small for four blocks into two halves A and B.
+
+The target trains on A and its only source trains on B; each is tested on the other half.
 """
 
 from __future__ import annotations
@@ -21,14 +22,24 @@ def make(
     size: int | None = None,
     drawn: bool = False,
 ) -> Design:
-    """Model 0 (target): members A = the first `size` rows, non-members B = the next `size`; model 1
-    (source): members B, non-members A.
+    """Returns the design of a target (members A, non-members B) and a source (members B,
+    non-members A).
 
-    `size` None: half of the rows outside the population; `drawn`: in random instead of the pool's
-    order. The source *is* the target's twin: its signals on an example tell the answer, so no
-    shadow need is supported and `shadow_MM` serves to choose scalar thresholds alone. It has two
-    models and cannot be extended. ValueError if two halves do not fit. Source: Choquette-Choo et
-    al. 2021 (arXiv:2007.14321), the CIFAR-100 split.
+    A are the first `size` rows and B the next `size` rows. The source *is* the target's twin: its
+    signals on an example reveal the answer. Therefore no shadow need is supported, and `shadow_MM`
+    is only used to choose scalar thresholds. The design has two models and cannot be extended.
+    Source: Choquette-Choo et al. 2021 (arXiv:2007.14321), the CIFAR-100 split.
+
+    Args:
+        num_examples: N.
+        seed: the seed of the draw.
+        given_population_N: the population rows of the data.
+        labels_N: the labels, for checks.
+        size: None for half of the rows outside the population.
+        drawn: whether rows are in a random order instead of the order of the pool.
+
+    Raises:
+        ValueError: if two halves do not fit.
     """
     population_N, usable = _rows.kept_aside(num_examples, seed, 0.0, given_population_N)
     size = len(usable) // 2 if size is None else size

@@ -1,3 +1,5 @@
-"""Searches for the nearest other side of a model's decision boundary; pure, batched over examples,
-one key an example, queries counted.
+"""Searches for the nearest point on the other side of a model's decision boundary.
+
+The searches are pure functions, batched over examples, with one key per example. They count
+queries.
 """

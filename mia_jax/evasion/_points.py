@@ -1,4 +1,4 @@
-"""Points around examples: distances, boxes, blends.
+"""Computes points around examples: distances, boxes and blends.
 
 Examples are flat here, [B,F]; the norms are 'l2' and 'linf'.
 """
@@ -18,8 +18,9 @@ Box = tuple[float, float] | None
 
 
 def check(x, *, norm: str, box: Box) -> None:
-    """ValueError for an unknown norm, an empty box, or examples outside it (not seen while JAX
-    traces: the caller's jit hides the values).
+    """Raises ValueError for an unknown norm, an empty box, or examples outside the box.
+
+    The examples are not checked while JAX traces, because the caller's jit hides their values.
     """
     checks.one_of(NORMS, norm=norm)
     if box is None:
@@ -39,37 +40,39 @@ def check(x, *, norm: str, box: Box) -> None:
 
 
 def flat(x) -> jax.Array:
-    """[B,...] -> [B,F] float32."""
+    """Returns [B,...] as [B,F] float32."""
     return jnp.asarray(x, jnp.float32).reshape(len(x), -1)
 
 
 def like(value, x) -> jax.Array:
-    """A number or one number an example [B], shaped to be multiplied with x [B,...]."""
+    """Returns a number, or one number per example [B], shaped to be multiplied with x [B,...]."""
     return jnp.broadcast_to(jnp.asarray(value, jnp.float32), x.shape[:1]).reshape(
         -1, *(1,) * (x.ndim - 1)
     )
 
 
 def clip(x, box: Box):
-    """x inside the box; x itself without one."""
+    """Returns x inside the box, or x itself if there is no box."""
     return x if box is None else jnp.clip(x, *box)
 
 
 def length(difference, norm: str) -> jax.Array:
-    """The norm over the last axis: sqrt(sum d^2) or max|d|, [B]."""
+    """Returns the norm over the last axis: sqrt(sum d^2) or max|d|, [B]."""
     return jnp.sqrt(jnp.square(difference).sum(-1)) if norm == "l2" else jnp.abs(difference).max(-1)
 
 
 def farthest(x_BF, norm: str, box: tuple[float, float]) -> jax.Array:
-    """The distance from each example to the farthest corner of the box, [B]: no point of it is
-    farther.
+    """Returns the distance from each example to the farthest corner of the box, [B].
+
+    No point of the box is farther away.
     """
     return length(jnp.maximum(x_BF - box[0], box[1] - x_BF), norm)
 
 
 def blend(x_BF, far_BF, share_B, norm: str) -> jax.Array:
-    """The point on the way from x to `far` whose distance is share_B in [0, 1] of theirs: on the
-    line (l2), or cut to a cube around x (linf).
+    """Returns the point between x and `far` at share_B in [0, 1] of their distance.
+
+    It is on the line (l2), or cut to a cube around x (linf).
     """
     difference = far_BF - x_BF
     if norm == "l2":
@@ -79,10 +82,10 @@ def blend(x_BF, far_BF, share_B, norm: str) -> jax.Array:
 
 
 def bisected(adversarial: Callable, x_BF, far_BF, *, steps: int, norm: str, box: Box) -> jax.Array:
-    """The nearest point known to be adversarial on the way from x (not adversarial) to `far`
-    (adversarial), to 2^-steps of their distance.
+    """Returns the nearest point known to be adversarial on the way from x to `far`.
 
-    `adversarial(point_BF) -> [B]` is asked `steps` times an example.
+    x must not be adversarial and `far` must be. The result is accurate to 2^-steps of their
+    distance. `adversarial(point_BF) -> [B]` is asked `steps` times per example.
     """
 
     def halve(_, state):

@@ -1,4 +1,4 @@
-"""How far the label lasts along given directions."""
+"""Measures how far the predicted label stays the same along given directions."""
 
 from __future__ import annotations
 
@@ -13,8 +13,12 @@ from mia_jax.evasion import _points
 
 
 class Along(NamedTuple):
-    """`distance_BK` [B,K] >= 0, `crossed_BK` [B,K] whether the label changes within reach,
-    `queries_B` [B] int32 labels asked.
+    """Holds the distances along K directions.
+
+    Attributes:
+        distance_BK: [B,K] >= 0.
+        crossed_BK: [B,K], whether the label changes within reach.
+        queries_B: [B] int32, the number of labels that were asked.
     """
 
     distance_BK: jax.Array
@@ -33,14 +37,23 @@ def boundary_distance(
     norm: str = "l2",
     box: tuple[float, float] | None = (0.0, 1.0),
 ) -> Along:
-    """The distance to another label than y from x towards x + reach u for each direction u, to
-    2^-steps of the way; 0 if x is misclassified.
+    """Returns the distance from x to another label than y along each direction u.
 
-    `label(x_B'..) -> [B']`; x [B,...]; direction [B,K,...] or [K,...] for all examples, any length
-    > 0 (scaled to 1 in `norm`). Points are clipped to the box. Where the label at the far end is
-    still y, `crossed_BK` is False and the distance is that of the far end: the boundary is not met
-    before it unless the label changes twice. Queries: 1 + K + steps for each direction that
+    The search covers the way from x to x + reach u, to 2^-steps of it. The distance is 0 if x is
+    misclassified. Points are clipped to the box. If the label at the far end is still y,
+    `crossed_BK` is False and the distance is that of the far end: the boundary is not nearer unless
+    the label changes twice. It takes 1 + K queries, and `steps` more for each direction that
     crosses. All B * K points are asked at once.
+
+    Args:
+        label: label(x_B'..) -> [B'].
+        x: the examples, [B,...].
+        y_B: the labels.
+        direction: [B,K,...], or [K,...] for all examples; any length > 0 (scaled to 1 in `norm`).
+        reach: the length of the way.
+        steps: the number of bisections.
+        norm: the norm of the distances.
+        box: the range of the values; None for no limit.
     """
     _points.check(x, norm=norm, box=box)
     checks.positive(reach=reach)
@@ -65,9 +78,8 @@ def boundary_distance(
     wrong_B1 = (label(x_BF.reshape(shape)) != y_B)[:, None]
     far_BF = _points.clip(from_BF + reach * u_BF, box)
     crossed_B = elsewhere(far_BF)
-    near_BF = _points.bisected(
-        elsewhere, from_BF, far_BF, steps=steps, norm="l2", box=box
-    )  # on the line, whatever the norm
+    # norm="l2" stays on the line, which is needed for every norm.
+    near_BF = _points.bisected(elsewhere, from_BF, far_BF, steps=steps, norm="l2", box=box)
     distance_BK = _points.length(
         jnp.where(crossed_B[:, None], near_BF, far_BF) - from_BF, norm
     ).reshape(examples, count)

@@ -1,6 +1,6 @@
-"""The nearest adversarial example by optimization, white box.
+"""Finds the nearest adversarial example by optimization, with white-box access.
 
-Carlini & Wagner 2017 (arXiv:1608.04644), section VI.
+Source: Carlini & Wagner 2017 (arXiv:1608.04644), section VI.
 """
 
 from __future__ import annotations
@@ -17,11 +17,16 @@ from mia_jax.evasion import _margins, _points
 
 
 class Found(NamedTuple):
-    """`distance_B` [B] >= 0 (l2), `adversarial` [B,...] at that distance, `queries_B` [B] int32
-    forward passes, `found_B` [B] whether there is one.
+    """Holds the result of the search.
 
-    Without one the distance is an upper bound (the farthest corner of the box; infinity without a
-    box) and `adversarial` is the example itself.
+    If no adversarial example was found, the distance is an upper bound (the farthest corner of the
+    box; infinity without a box) and `adversarial` is the example itself.
+
+    Attributes:
+        distance_B: [B] >= 0, in l2.
+        adversarial: [B,...], a point at that distance.
+        queries_B: [B] int32, the number of forward passes.
+        found_B: [B], whether there is an adversarial example.
     """
 
     distance_B: jax.Array
@@ -31,13 +36,15 @@ class Found(NamedTuple):
 
 
 class _Run(NamedTuple):
+    """Holds the state of one run of the optimizer."""
+
     k: jax.Array
     point_BF: jax.Array
     mean_BF: jax.Array
     square_BF: jax.Array
     going_B: jax.Array
-    least_B: jax.Array  # the smallest objective so far
-    before_B: jax.Array  # the same when it was last looked at
+    least_B: jax.Array  # The smallest objective so far.
+    before_B: jax.Array  # The smallest objective at the last check.
     success_B: jax.Array
     best_B: jax.Array
     best_BF: jax.Array
@@ -58,20 +65,39 @@ def carlini_wagner(
     polish: int = 12,
     box: tuple[float, float] | None = (0.0, 1.0),
 ) -> Found:
-    """min_x' |x' - x|^2 + c max(0, z_y(x') - max_{j != y} z_j(x') + confidence) by projected Adam.
+    """Finds the nearest adversarial example by projected Adam.
 
-    Each step ends in the box by clipping: under x' = tanh(w), the paper's other way, pixels that
+    It minimizes |x' - x|^2 + c max(0, z_y(x') - max_{j != y} z_j(x') + confidence) over x'.
+    Each step ends in the box by clipping. With the paper's alternative, x' = tanh(w), pixels that
     start on the border (black, white) hardly move. The learning rate falls by exp(-5 k /
-    iterations) within a run, or the steps would stay wider than what is left to gain. c starts at
-    `const`; after each of `search_steps` runs of at most `iterations` steps it is bisected between
-    the largest c that failed and the smallest that worked, or multiplied by 10 while none has
-    worked. The nearest x' of all steps that succeeds is kept. With `abort_early` an example stops
-    when its least objective has not fallen by 1e-4 of itself in iterations / 10 steps; a run ends
-    when all have. At the end `polish` halvings on the line from x to what was found bring it to the
-    boundary (0: none, as in the original; only with confidence 0).
+    iterations) within a run, because otherwise the steps would stay larger than the remaining
+    improvement.
 
-    `out(x_B..) -> out_BC`: differentiable logits in inference mode. y_B [B] true labels; 0 distance
-    for what is misclassified. Deterministic, pure. ValueError for examples outside the box.
+    c starts at `const`. After each of `search_steps` runs of at most `iterations` steps, it is
+    bisected between the largest c that failed and the smallest that worked, or multiplied by 10
+    while none has worked. The nearest successful x' of all steps is kept. With `abort_early` an
+    example stops if its smallest objective has not fallen by 1e-4 of itself in iterations / 10
+    steps, and a run ends when all examples have stopped. In the end `polish` halvings on the line
+    from x to the result move it to the boundary (0: none, as in the original; only with confidence
+    0).
+
+    The function is deterministic and pure. Misclassified examples have the distance 0.
+
+    Args:
+        out: out(x_B..) -> out_BC, differentiable logits in inference mode.
+        x: the examples, [B,...].
+        y_B: the true labels.
+        iterations: the largest number of steps per run.
+        search_steps: the number of runs.
+        learning_rate: the initial learning rate.
+        const: the initial c.
+        confidence: the required margin.
+        abort_early: whether examples stop early.
+        polish: the number of halvings in the end.
+        box: the range of the values; None for no limit.
+
+    Raises:
+        ValueError: for examples outside the box.
     """
     _points.check(x, norm="l2", box=box)
     checks.at_least(1, iterations=iterations, search_steps=search_steps)

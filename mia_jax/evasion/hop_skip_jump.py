@@ -1,6 +1,6 @@
-"""HopSkipJump: the distance to the decision boundary from predicted labels alone.
+"""Implements HopSkipJump: the distance to the decision boundary from predicted labels only.
 
-Chen, Jordan & Wainwright 2020 (arXiv:1904.02144).
+Source: Chen, Jordan & Wainwright 2020 (arXiv:1904.02144).
 """
 
 from __future__ import annotations
@@ -22,16 +22,19 @@ KEEP = ("best", "last")
 
 
 class Walk(NamedTuple):
-    """What the walk found.
+    """Holds the result of the walk.
 
-    `distance_B` [B] >= 0 and `adversarial` [B,...], a point at that distance that has another label
-    than y.
+    If no point with another label was found, the distance is an upper bound (the farthest corner of
+    the box, or the farthest noise that was tried) and `adversarial` is the example itself.
 
-    `queries_B` [B] int32: labels asked. `found_B`: whether there is such a point; without one the
-    distance is an upper bound (the farthest corner of the box, or the farthest noise that was
-    tried) and `adversarial` is the example itself. `distance_SB`, `queries_SB` [iterations + 1, B]:
-    both after the first projection and after each iteration, what fewer iterations would have
-    returned.
+    Attributes:
+        distance_B: [B] >= 0.
+        adversarial: [B,...], a point at that distance whose label is not y.
+        queries_B: [B] int32, the number of labels that were asked.
+        found_B: [B], whether there is such a point.
+        distance_SB: [iterations + 1, B], the distance after the first projection and after each
+            iteration, which is the result of fewer iterations.
+        queries_SB: [iterations + 1, B], the queries until then.
     """
 
     distance_B: jax.Array
@@ -43,8 +46,10 @@ class Walk(NamedTuple):
 
 
 class _State(NamedTuple):
-    point_BF: jax.Array  # on the boundary, adversarial
-    before_B: jax.Array  # distance of the point before it was projected onto the boundary
+    """Holds the state of the walk between iterations."""
+
+    point_BF: jax.Array  # On the boundary, adversarial.
+    before_B: jax.Array  # The distance of the point before it was projected onto the boundary.
     best_BF: jax.Array
     best_B: jax.Array
     queries_B: jax.Array
@@ -53,16 +58,18 @@ class _State(NamedTuple):
 def directions_per_iteration(
     *, iterations: int, evaluations: int = 100, max_evaluations: int = 10_000
 ) -> np.ndarray:
-    """min(floor(evaluations * sqrt(t)), max_evaluations) for t = 1..iterations, [S] int32: 2,243 in
-    10 iterations, 34,487 in 64 with the defaults.
+    """Returns min(floor(evaluations * sqrt(t)), max_evaluations) for t = 1..iterations, [S] int32.
+
+    With the defaults these are 2,243 directions in 10 iterations and 34,487 in 64.
     """
     t_S = np.arange(1, iterations + 1)
     return np.minimum(np.floor(evaluations * np.sqrt(t_S)), max_evaluations).astype(np.int32)
 
 
 def bisections(*, features: int, norm: str = "l2", gamma: float = 1.0) -> int:
-    """How often a projection halves the way: to a share of gamma / F^1.5 (l2) or gamma / F^2 (linf)
-    of it.
+    """Returns how often a projection halves the way.
+
+    It stops at a share of gamma / F^1.5 (l2) or gamma / F^2 (linf) of the way.
     """
     return max(1, math.ceil(math.log2(features ** (1.5 if norm == "l2" else 2.0) / gamma)))
 
@@ -87,33 +94,53 @@ def hop_skip_jump(
     budget: int | None = None,
     chunk: int | None = None,
 ) -> Walk:
-    """The distance from each example to the nearest point found that `label` puts elsewhere than y;
-    0 if it is misclassified already.
+    """Returns the distance from each example to the nearest point found with another label than y.
 
-    `label(x_B'..) -> [B']` is all that is known of the model; it must be traceable and is called
-    with batches of B and of B * chunk examples. x [B,...], y_B [B] the true labels, key_B [B] one
-    key an example: an example's walk depends on its own row alone, not on `chunk` either, which is
-    how many directions an example are evaluated (and held in memory) at once; None: 20, and on a
-    CPU about 100 points in all, which stay near the cores.
+    The distance is 0 for examples that are misclassified. The walk starts at uniform noise in the
+    box with another label (up to `tries` draws), or at `start` if that has another label, and
+    bisects back towards x. Iteration t = 1..iterations has three parts:
 
-    From uniform noise in the box with another label (up to `tries` draws; or from `start` [B,...]
-    where that has another label), bisected back
-    towards x, iteration t = 1..iterations estimates the boundary's normal from n_t =
-    floor(evaluations sqrt(t)) random directions u,
-        g = sum (phi_u - mean phi) u,  phi_u = +1 where clip(point + delta u) has another label than
-        y, else -1    (eq. 14-16),
-    steps by dist / sqrt(t), halved until the label is another one (at most `halvings` times, then
-    it stays), and bisects back. delta is
-    `first_radius` times the box's width at t = 1, then gamma / F of the distance before the last
-    projection. keep='last' returns the last point
-    as the original does, 'best' the nearest. box=None searches everywhere; the noise then grows
-    from `first_radius` by a quarter each try.
+    1. It estimates the normal of the boundary from n_t = floor(evaluations sqrt(t)) random
+    directions u:
+          g = sum (phi_u - mean phi) u,    (eq. 14-16)
+    where phi_u = +1 if clip(point + delta u) has another label than y, else -1. delta is
+    `first_radius` times the width of the box at t = 1, then gamma / F of the distance before the
+    last projection.
 
-    Queries: 1 + tries used + bisections + sum_t (n_t + halvings used + bisections), counted
-    exactly. With `budget` no example ever asks more labels than that: an iteration that may not fit
-    is not begun. Pure; jit it, vmap it over models that `label` closes over. ValueError for
-    examples outside the box, unknown norm or keep, or a budget that one iteration does not fit
-    into.
+    2. It steps by dist / sqrt(t) along g, halved until the label is another one (at most `halvings`
+    times, otherwise the point stays).
+
+    3. It bisects back towards x.
+
+    It takes 1 + tries used + bisections + sum_t (n_t + halvings used + bisections) queries, counted
+    exactly. The function is pure: jit it, or vmap it over models that `label` closes over.
+
+    Args:
+        label: label(x_B'..) -> [B'], the only access to the model. It must be traceable, and is
+            called with batches of B and of B * chunk examples.
+        x: the examples, [B,...].
+        y_B: the true labels.
+        key_B: one key per example. The walk of an example depends on its row only, and not on
+            `chunk`.
+        iterations: the number of iterations.
+        norm: the norm of the distances.
+        box: the range of the values. None searches everywhere, and the noise then grows from
+            `first_radius` by a quarter each try.
+        start: points to start from, [B,...].
+        keep: 'last' returns the last point as the original does, 'best' the nearest.
+        evaluations: see n_t.
+        max_evaluations: the largest n_t.
+        gamma: see delta and `bisections`.
+        first_radius: see delta.
+        tries: the largest number of draws of noise.
+        halvings: the largest number of halvings of a step.
+        budget: no example asks more labels than this: an iteration that may exceed it is not begun.
+        chunk: the number of directions per example that are evaluated (and held in memory) at once.
+            None is 20, and on a CPU about 100 points in total, which fit into the caches.
+
+    Raises:
+        ValueError: for examples outside the box, an unknown norm or keep, or a budget that is
+            smaller than one iteration.
     """
     _points.check(x, norm=norm, box=box)
     checks.one_of(KEEP, keep=keep)
@@ -218,7 +245,10 @@ def hop_skip_jump(
 def _beginning(
     elsewhere, x_BF, start_BF, wrong_B, key_B, tries: int, limit: int, radius: float, box
 ):
-    """(point_BF with another label, found_B, labels asked [B]): `start`, then noise."""
+    """Returns (point_BF with another label, found_B, labels asked [B]).
+
+    It tries `start`, then noise.
+    """
     far_BF, found_B, asked_B = x_BF, jnp.zeros(len(x_BF), bool), jnp.zeros(len(x_BF), jnp.int32)
     if start_BF is not None:
         far_BF, found_B, asked_B = (
@@ -237,30 +267,31 @@ def _beginning(
             return x_BF + radius * 1.25 ** k.astype(jnp.float32) * (2 * unit_BF - 1)
         return box[0] + (box[1] - box[0]) * unit_BF
 
-    def wanted(found_B, asked_B):
+    def unanswered(found_B, asked_B):
         return ~wrong_B & ~found_B & (asked_B < limit)
 
     def attempt(state):
         k, far_BF, found_B, asked_B = state
-        wanted_B, point_BF = wanted(found_B, asked_B), noise(k)
-        hit_B = wanted_B & elsewhere(point_BF)
+        open_B, point_BF = unanswered(found_B, asked_B), noise(k)
+        hit_B = open_B & elsewhere(point_BF)
         return (
             k + 1,
-            jnp.where(wanted_B[:, None], point_BF, far_BF),
+            jnp.where(open_B[:, None], point_BF, far_BF),
             found_B | hit_B,
-            asked_B + wanted_B,
+            asked_B + open_B,
         )
 
     def unfinished(state):
         k, _, found_B, asked_B = state
-        return (k < tries) & wanted(found_B, asked_B).any()
+        return (k < tries) & unanswered(found_B, asked_B).any()
 
     return lax.while_loop(unfinished, attempt, (jnp.int32(0), far_BF, found_B, asked_B))[1:]
 
 
 def _normal(elsewhere_each, point_BF, delta_B, key_B, n, chunk: int, norm: str, box) -> jax.Array:
-    """The estimated direction away from the example's own label: a unit vector (l2) or signs
-    (linf); [B,F], 0 if nothing could be told.
+    """Returns the estimated direction away from the example's label, [B,F].
+
+    It is a unit vector (l2) or signs (linf), and 0 if it could not be estimated.
     """
     radius_B11 = jnp.maximum(delta_B, 1e-30)[:, None, None]
     point_B1F = point_BF[:, None]
@@ -273,13 +304,12 @@ def _normal(elsewhere_each, point_BF, delta_B, key_B, n, chunk: int, norm: str, 
                 lambda j: _direction(jax.random.fold_in(key, j), point_BF.shape[1], norm)
             )(j_K)
         )(key_B)
-        if box is not None:  # what the clipped query really moved by
+        if box is not None:  # The clipped query really moved by this.
             u_BKF = jnp.clip(
                 u_BKF, (box[0] - point_B1F) / radius_B11, (box[1] - point_B1F) / radius_B11
             )
-        u_BKF = lax.optimization_barrier(
-            u_BKF
-        )  # drawn once, not once for the query and once for the sum
+        # The directions are drawn once, not once for the query and once for the sum.
+        u_BKF = lax.optimization_barrier(u_BKF)
         used_BK = jnp.broadcast_to((j_K < n)[None], u_BKF.shape[:2]).astype(jnp.float32)
         phi_BK = used_BK * jnp.where(elsewhere_each(point_B1F + radius_B11 * u_BKF), 1.0, -1.0)
         weight_B2K = jnp.stack([phi_BK, used_BK], 1)
@@ -302,10 +332,10 @@ def _normal(elsewhere_each, point_BF, delta_B, key_B, n, chunk: int, norm: str, 
 
 
 def _direction(key, features: int, norm: str) -> jax.Array:
-    """A random vector of length 1, [F]: normal coordinates (l2) or uniform ones (linf).
+    """Returns a random vector of length 1, [F]: normal coordinates (l2) or uniform ones (linf).
 
-    From 64 coordinates on a normal one is Binomial(8, 1/2) - 4, four from a random word: a
-    twentieth of the cost, and sums over coordinates, which are all that matters, are as normal.
+    From 64 coordinates on, a normal coordinate is Binomial(8, 1/2) - 4, four from a random word.
+    This costs a twentieth, and sums over coordinates, which are all that matters, are as normal.
     """
     if features < 64:
         draw = (
@@ -328,25 +358,27 @@ def _direction(key, features: int, norm: str) -> jax.Array:
 
 
 def _step(elsewhere, point_BF, normal_BF, size_B, room_B, halvings: int, box):
-    """(point_BF, moved_B, labels asked [B]): the first of point + size 2^-k normal, k =
-    0..halvings, that has another label; else the point.
+    """Returns (point_BF, moved_B, labels asked [B]) of one step along the normal.
+
+    The new point is the first of point + size 2^-k normal, k = 0..halvings, with another label; if
+    there is none, the point stays.
     """
 
-    def wanted(moved_B, asked_B):
+    def unanswered(moved_B, asked_B):
         return ~moved_B & (asked_B < jnp.minimum(room_B, halvings + 1))
 
     def attempt(state):
         k, far_BF, moved_B, asked_B = state
-        wanted_B = wanted(moved_B, asked_B)
+        open_B = unanswered(moved_B, asked_B)
         candidate_BF = _points.clip(
             point_BF + (size_B * jnp.float32(0.5) ** k)[:, None] * normal_BF, box
         )
-        hit_B = wanted_B & elsewhere(candidate_BF)
+        hit_B = open_B & elsewhere(candidate_BF)
         return (
             k + 1,
             jnp.where(hit_B[:, None], candidate_BF, far_BF),
             moved_B | hit_B,
-            asked_B + wanted_B,
+            asked_B + open_B,
         )
 
     first = (
@@ -355,4 +387,4 @@ def _step(elsewhere, point_BF, normal_BF, size_B, room_B, halvings: int, box):
         jnp.zeros(len(point_BF), bool),
         jnp.zeros(len(point_BF), jnp.int32),
     )
-    return lax.while_loop(lambda state: wanted(*state[2:]).any(), attempt, first)[1:]
+    return lax.while_loop(lambda state: unanswered(*state[2:]).any(), attempt, first)[1:]

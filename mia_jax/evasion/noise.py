@@ -1,6 +1,6 @@
-"""Whether the label survives random noise.
+"""Measures whether the predicted label survives random noise.
 
-Choquette-Choo et al. 2021 (arXiv:2007.14321), sections 4.2 and 5.
+Source: Choquette-Choo et al. 2021 (arXiv:2007.14321), sections 4.2 and 5.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from mia_jax.evasion import _points
 
 
 def gaussian(key, x, sigma, box: tuple[float, float] | None = (0.0, 1.0)) -> jax.Array:
-    """clip(x + sigma N(0, I)) of one example."""
+    """Returns clip(x + sigma N(0, I)) of one example."""
     return _points.clip(x + sigma * jax.random.normal(key, x.shape, jnp.float32), box)
 
 
 def flips(key, x, rate, box: tuple[float, float] = (0.0, 1.0)) -> jax.Array:
-    """low + high - x (0 <-> 1) in each feature with probability `rate`, of one example."""
+    """Returns one example with low + high - x (0 <-> 1) in each feature with probability `rate`."""
     return jnp.where(jax.random.bernoulli(key, jnp.float32(rate), x.shape), box[0] + box[1] - x, x)
 
 
@@ -35,12 +35,20 @@ def survives(
     draw: Callable,
     chunk: int = 50,
 ) -> jax.Array:
-    """Whether noisy copy k = 0..copies-1 of each example is labeled y, [B,K] bool; `copies` queries
-    an example.
+    """Returns whether noisy copy k = 0..copies-1 of each example is labeled y, [B,K] bool.
 
-    `draw(key, x) -> x` changes one example, as `lambda key, x: noise.gaussian(key, x, 0.05)`; copy
-    k is drawn by fold_in(key_B, k), so that the first copies of more are the copies of fewer.
-    `label(x_B'..) -> [B']` sees B * chunk copies at a time; the result does not depend on it.
+    It takes `copies` queries per example. Copy k is drawn with fold_in(key_B, k), so that the first
+    copies do not depend on `copies`.
+
+    Args:
+        label: label(x_B'..) -> [B'], called with B * chunk copies at a time.
+        x: the examples, [B,...].
+        y_B: the labels.
+        key_B: one key per example.
+        copies: K.
+        draw: draw(key, x) -> x changes one example, as `lambda key, x: noise.gaussian(key, x,
+            0.05)`.
+        chunk: the number of copies at a time, which does not affect the result.
     """
     checks.at_least(1, copies=copies, chunk=chunk)
     x, y_B = jnp.asarray(x, jnp.float32), jnp.asarray(y_B)

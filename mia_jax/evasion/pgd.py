@@ -1,5 +1,6 @@
-"""Projected gradient descent in a ball around each example. Madry et al. 2018
-(arXiv:1706.06083).
+"""Implements projected gradient descent in a ball around each example.
+
+Source: Madry et al. 2018 (arXiv:1706.06083).
 """
 
 from __future__ import annotations
@@ -28,15 +29,28 @@ def pgd(
     keep: str = "best",
     box: tuple[float, float] | None = (0.0, 1.0),
 ) -> jax.Array:
-    """The point within `epsilon` of each example (in `norm`, inside the box) with the largest loss
-    that `steps` steps uphill found, [B,...].
+    """Returns the point near each example with the largest loss found by gradient ascent.
 
-    A step moves by `step_size` (default 2.5 epsilon / steps) along sign(gradient) (linf) or
-    gradient / |gradient| (l2) of the cross-entropy and projects back. Each of `restarts` runs
-    starts at a point drawn uniformly from the ball by fold_in(key_B, restart); restarts=0 is one
-    run from x itself (the basic iterative method). keep='best' keeps the best point on the way,
-    'last' the best last point. `out`, `epsilon`: as in fgsm. (restarts or 1) * (steps + 1) queries
-    an example. ValueError for examples outside the box, an unknown norm, steps < 1.
+    The point is within `epsilon` (in `norm`) and inside the box. A step moves along sign(gradient)
+    (linf) or gradient / |gradient| (l2) of the cross-entropy and projects back. It takes (restarts
+    or 1) * (steps + 1) queries per example.
+
+    Args:
+        out: see fgsm.
+        x: the examples, [B,...].
+        y_B: the labels.
+        key_B: one key per example.
+        epsilon: see fgsm.
+        steps: the number of steps.
+        step_size: None for 2.5 epsilon / steps.
+        norm: the norm of the ball.
+        restarts: the number of runs. Each starts at a point drawn uniformly from the ball with
+            fold_in(key_B, restart). 0 is one run from x itself (the basic iterative method).
+        keep: 'best' keeps the best point on the way, 'last' the best last point.
+        box: the range of the values; None for no limit.
+
+    Raises:
+        ValueError: for examples outside the box, an unknown norm, or steps < 1.
     """
     _points.check(x, norm=norm, box=box)
     checks.at_least(1, steps=steps)
@@ -83,17 +97,19 @@ def pgd(
 
 
 def steepest(gradient_BF, norm: str) -> jax.Array:
-    """The direction of length 1 in `norm` that rises fastest; 0 where the gradient is."""
+    """Returns the direction of length 1 in `norm` that rises fastest; 0 if the gradient is 0."""
     if norm == "linf":
         return jnp.sign(gradient_BF)
-    scaled_BF = gradient_BF / jnp.maximum(
-        jnp.abs(gradient_BF).max(-1, keepdims=True), 1e-30
-    )  # squares of tiny gradients would be 0
+    # The gradient is scaled first, because the squares of tiny gradients would be 0.
+    scaled_BF = gradient_BF / jnp.maximum(jnp.abs(gradient_BF).max(-1, keepdims=True), 1e-30)
     return scaled_BF / jnp.maximum(_points.length(scaled_BF, "l2"), 1e-30)[:, None]
 
 
 def project(x_BF, point_BF, epsilon_B, norm: str, box) -> jax.Array:
-    """The point in the ball around x, then in the box (which brings it no farther from x)."""
+    """Returns the point projected to the ball around x, then to the box.
+
+    The second projection does not increase the distance from x.
+    """
     difference_BF = point_BF - x_BF
     if norm == "linf":
         difference_BF = jnp.clip(difference_BF, -epsilon_B[:, None], epsilon_B[:, None])
@@ -105,7 +121,7 @@ def project(x_BF, point_BF, epsilon_B, norm: str, box) -> jax.Array:
 
 
 def in_ball(key, features: int, norm: str) -> jax.Array:
-    """A point drawn uniformly from the ball of radius 1, [F]."""
+    """Returns a point drawn uniformly from the ball of radius 1, [F]."""
     if norm == "linf":
         return jax.random.uniform(key, (features,), jnp.float32, minval=-1.0)
     direction, radius = jax.random.split(key)

@@ -1,8 +1,8 @@
-"""The seam to flax linen: everything above this folder sees a Model of pure functions.
+"""Connects flax linen to the project: code above this folder sees a Model of pure functions.
 
-A module of this package takes (x, *, key_B=None, weight_B=None, train=False). An ordinary one, (x)
-or (x, train), is taken as well: its nn.Dropout draws from each example's own key and its
-nn.BatchNorm leaves padded rows out, so that both keep what a Model promises.
+A module of this package takes (x, *, key_B=None, weight_B=None, train=False). An ordinary module,
+(x) or (x, train), is accepted as well: its nn.Dropout draws from each example's key and its
+nn.BatchNorm ignores padded rows, so that both keep the promises of a Model.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ import jax.numpy as jnp
 
 from mia_jax.types import Model
 
+# {name of the argument: its value in training}.
 TRAIN = dict(
     train=True, training=True, is_training=True, deterministic=False, use_running_average=False
-)  # name: its value in training
+)
 KEEPS = {"params", "batch_stats"}
 NEEDED = (
     "it must be (x) or (x, train), where train may be called training, is_training, deterministic "
@@ -34,18 +35,23 @@ NEEDED = (
 
 
 def as_model(module: nn.Module) -> Model:
-    """The Model of a linen module whose `__call__` is (x, *, key_B=None, weight_B=None,
-    train=False) -> out_BC, or an ordinary (x) or (x, train).
+    """Returns the Model of a linen module.
 
-    TypeError that shows the signature for another one.
+    Its `__call__` is (x, *, key_B=None, weight_B=None, train=False) -> out_BC, or an ordinary (x)
+    or (x, train).
+
+    Raises:
+        TypeError: for another signature, which the message shows.
     """
     takes = inspect.signature(type(module).__call__).parameters
     return _own(module) if {"key_B", "weight_B"} & set(takes) else _ordinary(module)
 
 
 def taken(made: Any, *, name: str) -> Model:
-    """The Model of what a user's `make` returned: a Model as it is, a linen module wrapped;
-    ValueError that says what to return otherwise.
+    """Returns the Model of what a user's `make` returned: a Model or a linen module.
+
+    Raises:
+        ValueError: for anything else; the message says what to return.
     """
     if isinstance(made, Model):
         return made
@@ -66,6 +72,8 @@ def taken(made: Any, *, name: str) -> Model:
 
 
 def _own(module: nn.Module) -> Model:
+    """Returns the Model of a module that takes per-example keys and weights."""
+
     def init(key, x):
         variables = module.init(key, x[:1])
         return {name: variables[name] for name in ("params", "stats") if name in variables}
@@ -87,7 +95,7 @@ def _own(module: nn.Module) -> Model:
 
 
 def _ordinary(module: nn.Module) -> Model:
-    """The Model of a module that knows neither per-example keys nor padding.
+    """Returns the Model of a module without per-example keys and padding.
 
     Its running statistics are {'stats': flax's batch_stats}.
     """
@@ -135,8 +143,10 @@ def _ordinary(module: nn.Module) -> Model:
 
 
 def _train_flag(module: nn.Module) -> str | None:
-    """The argument that says whether the module trains, None without one; TypeError that shows the
-    signature if it takes anything else.
+    """Returns the argument that says whether the module trains, or None if there is none.
+
+    Raises:
+        TypeError: if the module takes other arguments; the message shows the signature.
     """
     parameters = list(inspect.signature(type(module).__call__).parameters.values())[1:]
     named = [
@@ -163,10 +173,10 @@ def _train_flag(module: nn.Module) -> str | None:
 
 @contextlib.contextmanager
 def _per_example(key_B, weight_B, *, train: bool):
-    """Within it nn.Dropout draws from each example's own key and nn.BatchNorm looks at rows of
-    weight > 0 alone.
+    """Makes nn.Dropout use each example's key and nn.BatchNorm use rows of weight > 0 only.
 
-    A layer that was not told whether it trains (deterministic, use_running_average) is told here.
+    This holds within the context. A layer that was not told whether it trains (deterministic,
+    use_running_average) is told here.
     """
     sites: dict[str, int] = {}
 
@@ -174,17 +184,17 @@ def _per_example(key_B, weight_B, *, train: bool):
         layer = context.module
         if context.method_name != "__call__" or not isinstance(layer, nn.Dropout | nn.BatchNorm):
             return call(*args, **kwargs)
-        told = inspect.signature(type(layer).__call__).bind(layer, *args, **kwargs).arguments
+        given = inspect.signature(type(layer).__call__).bind(layer, *args, **kwargs).arguments
         if isinstance(layer, nn.BatchNorm):
-            average = told.get("use_running_average", layer.use_running_average)
+            average = given.get("use_running_average", layer.use_running_average)
             average = (not train) if average is None else average
-            mask = None if average or weight_B is None else _real(weight_B, told["x"])
+            mask = None if average or weight_B is None else _real(weight_B, given["x"])
             how = dict(use_running_average=average) if layer.use_running_average is None else {}
-            return call(told["x"], **how, mask=told.get("mask", mask))
-        still = told.get("deterministic", layer.deterministic)
+            return call(given["x"], **how, mask=given.get("mask", mask))
+        still = given.get("deterministic", layer.deterministic)
         still = (not train) if still is None else still
         if still or layer.rate == 0:
-            return told["inputs"]
+            return given["inputs"]
         if key_B is None:
             raise ValueError(
                 "nn.Dropout with deterministic=False drops units outside training as well; leave "
@@ -193,7 +203,7 @@ def _per_example(key_B, weight_B, *, train: bool):
         path = "/".join(map(str, layer.path))
         sites[path] = sites.get(path, -1) + 1
         return _dropped(
-            told["inputs"],
+            given["inputs"],
             key_B,
             layer.rate,
             layer.broadcast_dims,
@@ -205,16 +215,19 @@ def _per_example(key_B, weight_B, *, train: bool):
 
 
 def _real(weight_B, x) -> jax.Array:
-    """Rows of weight > 0 as a mask of x's shape; all rows where there is none (such a batch changes
-    nothing: the learner sees to it).
+    """Returns the rows of weight > 0 as a mask of x's shape.
+
+    If there is no such row, the mask holds all rows; the learner ensures that such a batch changes
+    nothing.
     """
     real_B = (weight_B > 0) | ~(weight_B > 0).any()
     return jnp.broadcast_to(real_B.reshape(-1, *(1,) * (x.ndim - 1)), x.shape)
 
 
 def _dropped(x, key_B, rate: float, broadcast_dims, site: int) -> jax.Array:
-    """x with units dropped by each example's own key, the same along `broadcast_dims` (the batch
-    axis excepted), scaled by 1 / (1 - rate).
+    """Returns x with units dropped by each example's key, scaled by 1 / (1 - rate).
+
+    The mask is equal along `broadcast_dims` (except the batch axis).
     """
     if rate == 1:
         return jnp.zeros_like(x)
@@ -228,31 +241,33 @@ def _dropped(x, key_B, rate: float, broadcast_dims, site: int) -> jax.Array:
 
 
 def _inside(infer: Callable, variables, x) -> dict[str, jax.Array]:
-    """The output of every layer by its path, and 'penultimate' [B,F]: what enters the last layer
-    that owns parameters.
+    """Returns the output of every layer by its path, and 'penultimate' [B,F].
+
+    The latter is the input of the last layer that owns parameters.
     """
-    found: dict[str, jax.Array] = {}
+    outputs: dict[str, jax.Array] = {}
 
     def record(call, args, kwargs, context):
         out = call(*args, **kwargs)
         path = context.module.path
         if context.method_name == "__call__" and path:
-            found["/".join(path)] = out
+            outputs["/".join(path)] = out
             if any(
                 not isinstance(leaf, dict)
                 for leaf in context.module.variables.get("params", {}).values()
             ):
-                found["penultimate"] = args[0].reshape(args[0].shape[0], -1)
+                outputs["penultimate"] = args[0].reshape(args[0].shape[0], -1)
         return out
 
     with nn.intercept_methods(record):
         infer(variables, x)
-    return found
+    return outputs
 
 
 def _table(module: nn.Module, init: Callable, x) -> str:
-    """One line a layer that owns parameters: its path, its output's shape, its number of
-    parameters; then the total.
+    """Returns one line per layer that owns parameters, then the total.
+
+    A line has the path of the layer, the shape of its output and its number of parameters.
     """
     shapes: dict[str, tuple] = {}
 
@@ -280,4 +295,5 @@ def _table(module: nn.Module, init: Callable, x) -> str:
 
 
 def _text(shape) -> str:
+    """Returns a shape as '[8,8,1]'."""
     return "[" + ",".join(map(str, shape)) + "]"

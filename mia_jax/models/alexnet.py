@@ -1,4 +1,4 @@
-"""AlexNet (Krizhevsky et al. 2012), the one-tower form that is taught."""
+"""Builds AlexNet (Krizhevsky et al. 2012) in its usual one-tower form."""
 
 from __future__ import annotations
 
@@ -54,14 +54,21 @@ def make(
     init: str = "xavier_uniform",
     form: str = "auto",
 ) -> Model:
-    """conv 11x11 96 stride 4 padding 1, max 3/2, conv 5x5 256, max 3/2, conv 3x3 384, 384, 256, max
-    3/2, dense 4096 twice with dropout, dense C.
+    """Returns AlexNet: five convolutions and three dense layers.
 
-    Sizes at 224: 54, 26, 26, 12, 12, 5 (6,400 features). Parameters with one channel and 10
-    classes: 46,764,746 at 224; only the first dense layer depends on the size: the smallest images,
-    65x65, end in one pixel (256 features) and 21,598,922. `resize` is the side to which images are
-    enlarged first (bilinear; 0: as they come), `divide` makes every layer but the last so many
-    times narrower. `form`: see layers.Conv.
+    The layers are conv 11x11 96 stride 4 padding 1, max 3/2, conv 5x5 256, max 3/2, conv 3x3 384,
+    384, 256, max 3/2, dense 4096 twice with dropout, dense C. Sizes at 224: 54, 26, 26, 12, 12, 5
+    (6,400 features). With one channel and 10 classes it has 46,764,746 parameters at 224. Only the
+    first dense layer depends on the size: the smallest images, 65x65, end in one pixel (256
+    features) and 21,598,922 parameters.
+
+    Args:
+        num_classes: C.
+        resize: the side to which images are enlarged first (bilinear); 0 leaves them unchanged.
+        divide: every layer but the last is narrower by this factor.
+        dropout: the dropout rate.
+        init: the initializer of the kernels.
+        form: see layers.Conv.
     """
     checks.at_least(1, num_classes=num_classes, divide=divide)
     checks.at_least(0, resize=resize)

@@ -1,6 +1,6 @@
-"""The convolutional classifier of the label-only attacks' image experiments (Choquette-Choo et al.
+"""Builds the convolutional classifier of the image experiments of the label-only attacks.
 
-2021, arXiv:2007.14321).
+Source: Choquette-Choo et al. 2021 (arXiv:2007.14321).
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ def make(
     dropout: float = 0.0,
     form: str = "auto",
 ) -> Model:
-    """For 32, then 64 features: {conv 3x3 SAME, relu, conv 3x3 VALID, relu} x depth, max pool 2x2;
-    dropout, dense 512, relu, dropout, dense C.
+    """Returns a classifier with convolutions in two stages and two dense layers: logits [B,C].
 
-    4 convolutions at depth 1, 8 at depth 2. Parameters with 32x32x3 images, 10 classes and depth 1:
-    896 + 9,248 + 18,496 + 36,928 + 1,180,160 + 5,130 = 1,250,858. Kernels start Glorot-uniform.
-    `form`: see layers.Conv.
+    For 32, then 64 features: {conv 3x3 SAME, relu, conv 3x3 VALID, relu} x depth, max pool 2x2;
+    then dropout, dense 512, relu, dropout, dense C. It has 4 convolutions at depth 1 and 8 at depth
+    2. Parameters with 32x32x3 images, 10 classes and depth 1: 896 + 9,248 + 18,496 + 36,928 +
+    1,180,160 + 5,130 = 1,250,858. Kernels start Glorot-uniform. `form`: see layers.Conv.
     """
     checks.at_least(1, num_classes=num_classes, depth=depth)
     checks.fraction(closed="left", dropout=dropout)

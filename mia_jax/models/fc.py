@@ -1,5 +1,6 @@
-"""The fully connected classifier of the label-only attacks' tabular experiments (Choquette-Choo et
-al. 2021, arXiv:2007.14321).
+"""Builds the fully connected classifier of the tabular experiments of the label-only attacks.
+
+Source: Choquette-Choo et al. 2021 (arXiv:2007.14321).
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def make(
     activation: str = "tanh",
     dropout: float = 0.0,
 ) -> Model:
-    """dropout on the input, {dense 128, tanh, dropout} x depth, dense C: logits [B,C].
+    """Returns dropout on the input, {dense 128, tanh, dropout} x depth, dense C: logits [B,C].
 
     Parameters with 600 features, 100 classes and depth 1: 600*128 + 128 + 128*100 + 100 = 89,828.
     Kernels start Glorot-uniform.

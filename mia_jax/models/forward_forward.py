@@ -1,5 +1,6 @@
-"""The Forward-Forward net for labels (Hinton 2022, arXiv:2212.13345, section 3.3): the label is
-written into the input, the logits are goodness.
+"""Builds the Forward-Forward network for labels: the label is written into the input.
+
+Its logits are goodness (Hinton 2022, arXiv:2212.13345, section 3.3).
 """
 
 from __future__ import annotations
@@ -26,26 +27,28 @@ class ForwardForward(nn.Module):
 
     @nn.compact
     def __call__(self, x, *, key_B=None, weight_B=None, train=False, label_BK=None):
-        """Goodness of each layer for the given labels, [B,K,L], gradients kept within their layer;
-        without labels the logits [B,C].
+        """Returns the goodness of each layer for the given labels, [B,K,L], or the logits [B,C].
+
+        With labels, gradients stay within their layer. Without labels the result is the logits.
         """
         local = label_BK is not None
         if not local:
             label_BK = jnp.broadcast_to(
                 jnp.arange(self.num_classes, dtype=jnp.int32), (x.shape[0], self.num_classes)
             )
-        h_BKF, found = overlay(x, label_BK, self.num_classes), []
+        h_BKF, goodness_L = overlay(x, label_BK, self.num_classes), []
         for width in self.widths:
             h_BKF = lax.stop_gradient(h_BKF) if local else h_BKF
             h_BKF = jax.nn.relu(layers.Dense(width)(unit(h_BKF)))
-            found.append(squared_activity(h_BKF, self.goodness))
-        goodness_BKL = jnp.stack(found, axis=-1)
+            goodness_L.append(squared_activity(h_BKF, self.goodness))
+        goodness_BKL = jnp.stack(goodness_L, axis=-1)
         return goodness_BKL if local else goodness_BKL[..., int(self.skip_first) :].sum(-1)
 
 
 def overlay(x, label_BK, num_classes: int) -> jax.Array:
-    """The flattened example with its first C features replaced by max(x) * onehot(label), for K
-    labels each: [B,...], [B,K] -> [B,K,F].
+    """Returns the flattened example with its first C features replaced by max(x) * onehot(label).
+
+    There are K labels per example: [B,...], [B,K] -> [B,K,F].
     """
     x_BF = layers.flatten(x)
     if x_BF.shape[1] <= num_classes:
@@ -61,14 +64,15 @@ def overlay(x, label_BK, num_classes: int) -> jax.Array:
 
 
 def unit(h) -> jax.Array:
-    """h / (|h| + 1e-4) over the last axis: a layer sees the direction of the one before it, not its
-    goodness. Finite gradient at 0.
+    """Returns h / (|h| + 1e-4) over the last axis, with a finite gradient at 0.
+
+    A layer then sees the direction of the previous layer's output, not its goodness.
     """
     return h / (jnp.sqrt(jnp.maximum(jnp.square(h).sum(-1, keepdims=True), 1e-24)) + 1e-4)
 
 
 def squared_activity(h, goodness: str) -> jax.Array:
-    """Goodness: mean or sum of h^2 over the units of a layer, [...,F] -> [...]."""
+    """Returns the goodness: mean or sum of h^2 over the units of a layer, [...,F] -> [...]."""
     return jnp.square(h).mean(-1) if goodness == "mean" else jnp.square(h).sum(-1)
 
 
@@ -79,17 +83,28 @@ def make(
     goodness: str = "mean",
     skip_first: bool = False,
 ) -> Model:
-    """{x / (|x| + 1e-4), dense width, relu} for each width on the overlaid input; out[b,c] = sum
-    over layers of goodness with label c: [B,C].
+    """Returns the Forward-Forward network; out[b,c] is the goodness of all layers with label c.
 
-    Goodness is the `mean` (or `sum`) of a layer's squared activities; `skip_first` leaves the first
-    hidden layer out of the prediction. Parameters: sum of (in + 1) * out; 28x28 images with the
-    defaults: 784*500 + 500 + 500*500 + 500 = 643,000. Kernels start Glorot-uniform.
+    The layers are {x / (|x| + 1e-4), dense width, relu} for each width, on the overlaid input.
+    Parameters: sum of (in + 1) * out; for 28x28 images with the defaults 784*500 + 500 + 500*500 +
+    500 = 643,000. Kernels start Glorot-uniform.
 
-    `parts`, for objectives/forward_forward.py and learners/forward_forward.py: `goodness(variables,
-    x_B.., label_BK) -> [B,K,L]` with each layer's gradient reaching its own parameters alone,
-    `overlay(x_B.., label_BK) -> h_BKF`, `layer(params of one layer, h) -> h`, `score(h) ->
-    goodness` and the layers' `names`. `inside` has 'goodness' [B,C,L] as well.
+    `parts`, for objectives/forward_forward.py and learners/forward_forward.py, are:
+
+    - `goodness(variables, x_B.., label_BK) -> [B,K,L]`, where each layer's gradient reaches its
+      parameters only.
+    - `overlay(x_B.., label_BK) -> h_BKF`.
+    - `layer(params of one layer, h) -> h`.
+    - `score(h) -> goodness`.
+    - `names`, those of the layers.
+
+    `inside` also has 'goodness' [B,C,L].
+
+    Args:
+        num_classes: C.
+        widths: the widths of the layers.
+        goodness: 'mean' or 'sum' of a layer's squared activities.
+        skip_first: whether the first hidden layer is left out of the prediction.
     """
     checks.at_least(2, num_classes=num_classes)
     checks.one_of(GOODNESS, goodness=goodness)

@@ -1,4 +1,4 @@
-"""GoogLeNet (Szegedy et al. 2014, arXiv:1409.4842) without its auxiliary classifiers."""
+"""Builds GoogLeNet (Szegedy et al. 2014, arXiv:1409.4842) without its auxiliary classifiers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mia_jax import checks
 from mia_jax.models import layers
 from mia_jax.types import Model
 
-# features of the paths of an inception block: 1x1 | 1x1 -> 3x3 | 1x1 -> 5x5 | pool -> 1x1
+# The features of the paths of an inception block: 1x1 | 1x1 -> 3x3 | 1x1 -> 5x5 | pool -> 1x1.
 STAGES = (
     ((64, (96, 128), (16, 32), 32), (128, (128, 192), (32, 96), 64)),
     (
@@ -53,9 +53,9 @@ class GoogLeNet(nn.Module):
         x = conv(conv(x, 64), 192, 3)
         for stage in STAGES:
             x = halved(x)
-            for one, (three_in, three), (five_in, five), pooled in stage:
+            for narrow, (three_in, three), (five_in, five), pooled in stage:
                 paths = [
-                    conv(x, one),
+                    conv(x, narrow),
                     conv(conv(x, three_in), three, 3),
                     conv(conv(x, five_in), five, 5),
                 ]
@@ -74,14 +74,20 @@ def make(
     init: str = "xavier_uniform",
     form: str = "auto",
 ) -> Model:
-    """conv 7x7 64 stride 2, max 3/2, conv 1x1 64, conv 3x3 192, {max 3/2, inception blocks} with 2,
-    5, 2 blocks; mean; dense C.
+    """Returns GoogLeNet: convolutions, then three stages of 2, 5 and 2 inception blocks.
 
-    An inception block concatenates 1x1 | 1x1, 3x3 | 1x1, 5x5 | max 3x3, 1x1, relu each: 256, 480,
-    512, 512, 512, 528, 832, 832, 1,024 features. 5,977,530 parameters with one channel and 10
-    classes, whatever the size (any: convolutions are padded). `resize` is the side to which images
-    are enlarged first (bilinear; 0: as they come), `divide` (up to 16) makes every path so many
-    times narrower. `form`: see layers.Conv.
+    The layers are conv 7x7 64 stride 2, max 3/2, conv 1x1 64, conv 3x3 192, {max 3/2, inception
+    blocks} for each stage, mean, dense C. An inception block concatenates 1x1 | 1x1, 3x3 | 1x1, 5x5
+    | max 3x3, 1x1, with relu after each convolution: 256, 480, 512, 512, 512, 528, 832, 832, 1,024
+    features. It has 5,977,530 parameters with one channel and 10 classes for images of any size
+    (convolutions are padded).
+
+    Args:
+        num_classes: C.
+        resize: the side to which images are enlarged first (bilinear); 0 leaves them unchanged.
+        divide: every path is narrower by this factor, up to 16.
+        init: the initializer of the kernels.
+        form: see layers.Conv.
     """
     checks.at_least(1, num_classes=num_classes)
     checks.one_of(range(1, 17), divide=divide)

@@ -1,6 +1,4 @@
-"""A softmax classifier that looks at the two halves of an image through one shared set of
-weights.
-"""
+"""Builds a softmax classifier that applies the same weights to both halves of an image."""
 
 from __future__ import annotations
 
@@ -32,13 +30,13 @@ class HalfImage(nn.Module):
 
 
 def make(*, num_classes: int) -> Model:
-    """x1 @ w + x2 @ w + b: logits [B,C]; x1, x2 the halves of the flattened example (top and bottom
-    of an image), w shared, b trained.
+    """Returns x1 @ w + x2 @ w + b: logits [B,C].
 
-    (x1 + x2) @ w: the net sees the sum of the halves only. Parameters: F/2 * C + C; 28x28 images
-    and 10 classes: 392*10 + 10 = 3,930. The kernel starts Glorot-uniform, b at zero.
-    `parts['pictures'](variables, shape)` is the kernel as one picture a class, [C,H/2,W] for images
-    [H,W,..].
+    x1 and x2 are the halves of the flattened example (top and bottom of an image), w is shared and
+    b is trained. Since this is (x1 + x2) @ w + b, the network sees the sum of the halves only.
+    Parameters: F/2 * C + C; for 28x28 images and 10 classes 392*10 + 10 = 3,930. The kernel starts
+    Glorot-uniform, b at zero. `parts['pictures'](variables, shape)` is the kernel as one picture
+    per class, [C,H/2,W] for images [H,W,..].
     """
     checks.at_least(1, num_classes=num_classes)
 

@@ -1,4 +1,4 @@
-"""LeNet-5 (LeCun et al. 1998) as it is taught: sigmoids and average pooling, dense outputs."""
+"""Builds LeNet-5 (LeCun et al. 1998) with sigmoids, average pooling and dense outputs."""
 
 from __future__ import annotations
 
@@ -46,12 +46,13 @@ def make(
     init: str = "xavier_uniform",
     form: str = "auto",
 ) -> Model:
-    """conv 5x5 6 (padding 2), pool 2x2, conv 5x5 16, pool 2x2, dense 120, dense 84, an activation
-    after each; dense C.
+    """Returns LeNet-5: two convolutions with pooling, then three dense layers.
 
-    Sizes with 28x28 images: 28, 14, 10, 5 (400 features). Parameters with one channel and 10
-    classes: 156 + 2,416 + 48,120 + 10,164 + 850 = 61,706. Images need 12x12 pixels or more. `pool`
-    is 'avg' or 'max'. `form`: see layers.Conv.
+    The layers are conv 5x5 6 (padding 2), pool 2x2, conv 5x5 16, pool 2x2, dense 120, dense 84,
+    with an activation after each convolution and dense layer; dense C. Sizes with 28x28 images: 28,
+    14, 10, 5 (400 features). Parameters with one channel and 10 classes: 156 + 2,416 + 48,120 +
+    10,164 + 850 = 61,706. Images need 12x12 pixels or more. `pool` is 'avg' or 'max'. `form`: see
+    layers.Conv.
     """
     checks.at_least(1, num_classes=num_classes)
     checks.one_of(POOLS, pool=pool)

@@ -1,5 +1,6 @@
-"""LeNet with a normalization before every activation (batch normalization: Ioffe & Szegedy 2015,
-arXiv:1502.03167).
+"""Builds LeNet with a normalization before every activation.
+
+Batch normalization: Ioffe & Szegedy 2015 (arXiv:1502.03167).
 """
 
 from __future__ import annotations
@@ -48,13 +49,14 @@ def make(
     init: str = "xavier_uniform",
     form: str = "auto",
 ) -> Model:
-    """{conv 5x5 (6, then 16), norm, activation, average pool 2x2} x 2, {dense (120, then 84), norm,
-    activation} x 2, dense C.
+    """Returns LeNet with normalization.
 
-    Sizes with 28x28 images: 24, 12, 8, 4 (256 features). Parameters with one channel and 10
-    classes: 168 + 2,448 + 31,080 + 10,332 + 850 = 44,878 (running statistics not counted; 44,426
-    without a norm). `norm`: 'batch', 'group', 'layer' or 'none', the last three for private
-    training. Images need 16x16 pixels or more. `form`: see layers.Conv.
+    The layers are {conv 5x5 (6, then 16), norm, activation, average pool 2x2} x 2, {dense (120,
+    then 84), norm, activation} x 2, dense C. Sizes with 28x28 images: 24, 12, 8, 4 (256 features).
+    Parameters with one channel and 10 classes: 168 + 2,448 + 31,080 + 10,332 + 850 = 44,878
+    (without the running statistics; 44,426 without a norm). `norm` is 'batch', 'group', 'layer' or
+    'none'; the last three are for private training. Images need 16x16 pixels or more. `form`: see
+    layers.Conv.
     """
     checks.at_least(1, num_classes=num_classes)
     checks.one_of(layers.NORMS, norm=norm)

@@ -1,4 +1,4 @@
-"""A multilayer perceptron on flattened inputs."""
+"""Builds a multilayer perceptron on flattened inputs."""
 
 from __future__ import annotations
 
@@ -39,14 +39,19 @@ def make(
     dropout: float | Sequence[float] = 0.0,
     init: str = "he",
 ) -> Model:
-    """flatten, {dense width, activation, dropout} for each width, dense C: logits [B,C], or [B,1]
-    for regression (num_classes=1).
+    """Returns {dense width, activation, dropout} for each width, then dense C: logits [B,C].
 
-    Parameters: sum over layers of (in + 1) * out. With 10 classes: 8x8 images and the defaults
-    64*256 + 256 + 256*10 + 10 = 19,210; 28x28 images 203,530, and 269,322 with widths=(256, 256),
-    the dropout net (dropout=(.2, .5)). `dropout` is one rate for every layer or one a layer.
-    `init`: 'he' (He et al. 2015, for relu), 'keras' or 'xavier_uniform' (Glorot), ..., see
-    layers.INITIALIZERS; biases start at zero.
+    For regression (num_classes=1) the output is [B,1]. Parameters: sum over layers of (in + 1) *
+    out. With 10 classes: 64*256 + 256 + 256*10 + 10 = 19,210 for 8x8 images and the defaults; for
+    28x28 images 203,530, and 269,322 with widths=(256, 256), the dropout net (dropout=(0.2, 0.5)).
+
+    Args:
+        num_classes: C.
+        widths: the widths of the hidden layers.
+        activation: the activation.
+        dropout: one rate for all layers, or one per layer.
+        init: 'he' (He et al. 2015, for relu), 'keras' or 'xavier_uniform' (Glorot), ..., see
+            layers.INITIALIZERS. Biases start at zero.
     """
     checks.at_least(1, num_classes=num_classes)
     widths = (widths,) if isinstance(widths, int) else tuple(widths)
@@ -56,7 +61,7 @@ def make(
     if len(rates) != len(widths):
         raise ValueError(
             f"dropout={rates} has {len(rates)} rates and widths={widths} {len(widths)} layers; "
-            "give one rate a layer, or one for all."
+            "give one rate per layer, or one for all."
         )
     for rate in rates:
         checks.fraction(closed="left", dropout=rate)

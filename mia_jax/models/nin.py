@@ -1,4 +1,4 @@
-"""Network in network (Lin et al. 2013, arXiv:1312.4400)."""
+"""Builds the network in network (Lin et al. 2013, arXiv:1312.4400)."""
 
 from __future__ import annotations
 
@@ -47,13 +47,20 @@ def make(
     init: str = "xavier_uniform",
     form: str = "auto",
 ) -> Model:
-    """Blocks of a convolution and two 1x1 ones, relu each: 11x11 96 stride 4, 5x5 256, 3x3 384, a
-    3/2 max pool after each; dropout; 3x3 C; mean.
+    """Returns network in network: four blocks of a convolution and two 1x1 convolutions.
 
-    Sizes at 224: 54, 26, 12, 5; no dense layer, so the size changes no parameter: 1,992,166 with
-    one channel and 10 classes. The smallest images are 67x67 (sizes 15, 7, 3, 1). `resize` is the
-    side to which images are enlarged first (bilinear; 0: as they come), `divide` makes every block
-    but the last so many times narrower. `form`: see layers.Conv.
+    The blocks are 11x11 96 stride 4, 5x5 256 and 3x3 384, with a 3/2 max pool after each; then
+    dropout, 3x3 C, mean. A relu follows each convolution. Sizes at 224: 54, 26, 12, 5. There is no
+    dense layer, so the size changes no parameter: 1,992,166 with one channel and 10 classes. The
+    smallest images are 67x67 (sizes 15, 7, 3, 1).
+
+    Args:
+        num_classes: C.
+        resize: the side to which images are enlarged first (bilinear); 0 leaves them unchanged.
+        divide: every block but the last is narrower by this factor.
+        dropout: the dropout rate.
+        init: the initializer of the kernels.
+        form: see layers.Conv.
     """
     checks.at_least(1, num_classes=num_classes, divide=divide)
     checks.at_least(0, resize=resize)

@@ -1,5 +1,6 @@
-"""The perceptron (Rosenblatt 1958): a linear threshold unit; train it with the objective
-`perceptron`.
+"""Builds the perceptron (Rosenblatt 1958), a linear threshold unit.
+
+Train it with the objective `perceptron`.
 """
 
 from __future__ import annotations
@@ -25,11 +26,14 @@ class Perceptron(nn.Module):
 
 
 def make(*, num_classes: int) -> Model:
-    """Two classes: one unit z = w·x + b, class 1 if z > 0, as logits (-z/2, z/2); more classes: one
-    unit each, the largest wins. Starts at zero.
+    """Returns the perceptron: one linear unit for two classes, else one per class.
 
-    Parameters: features + 1 for two classes, (features + 1) * C for C > 2. ValueError below two
-    classes.
+    For two classes the unit is z = w·x + b, with class 1 if z > 0, as logits (-z/2, z/2). For more
+    classes the largest unit wins. All parameters start at zero. Parameters: features + 1 for two
+    classes, (features + 1) * C for C > 2.
+
+    Raises:
+        ValueError: for fewer than two classes.
     """
     checks.at_least(2, num_classes=num_classes)
     return layers.as_model(Perceptron(num_classes))

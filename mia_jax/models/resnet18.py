@@ -1,4 +1,4 @@
-"""ResNet-18 (He et al. 2015, arXiv:1512.03385)."""
+"""Builds ResNet-18 (He et al. 2015, arXiv:1512.03385)."""
 
 from __future__ import annotations
 
@@ -53,16 +53,23 @@ def make(
     init: str = "xavier_uniform",
     form: str = "auto",
 ) -> Model:
-    """conv 7x7 stride 2, norm, relu, max 3/2; four stages of two blocks with `width` times 1, 2, 4,
-    8 features; mean; dense C.
+    """Returns ResNet-18: a convolution, four stages of two residual blocks, mean, dense C.
 
-    A block is relu(x + norm(conv3x3(relu(norm(conv3x3(x)))))); where it halves the image (the first
-    of stages 2 to 4), x goes through a 1x1 convolution of stride 2. 11,178,378 parameters with one
-    channel and 10 classes (convolutions have biases; running statistics not counted), whatever the
-    size. `norm`: 'batch' (the paper), 'group' (`groups`, or the largest divisor of the features
-    below it), 'layer' or 'none' (11,170,570 parameters); private training takes the last three.
-    `resize` is the side to which images are enlarged first (bilinear; 0: as they come). `form`: see
-    layers.Conv.
+    The layers are conv 7x7 stride 2, norm, relu, max 3/2, then the stages with `width` times 1, 2,
+    4, 8 features. A block is relu(x + norm(conv3x3(relu(norm(conv3x3(x)))))). Where it halves the
+    image (the first block of stages 2 to 4), x passes through a 1x1 convolution of stride 2. It has
+    11,178,378 parameters with one channel and 10 classes for images of any size (convolutions have
+    biases; running statistics are not counted).
+
+    Args:
+        num_classes: C.
+        width: the features of the first stage.
+        norm: 'batch' (the paper), 'group', 'layer' or 'none' (11,170,570 parameters). Private
+            training takes the last three.
+        groups: the groups of norm='group', or the largest smaller divisor of the features.
+        resize: the side to which images are enlarged first (bilinear); 0 leaves them unchanged.
+        init: the initializer of the kernels.
+        form: see layers.Conv.
     """
     checks.at_least(1, num_classes=num_classes, width=width, groups=groups)
     checks.at_least(0, resize=resize)

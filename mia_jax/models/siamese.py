@@ -1,5 +1,6 @@
-"""The siamese net: one embedding for both images of a pair, and a linear classifier that looks at
-it without moving it.
+"""Builds the siamese network: one embedding for both images of a pair, and a linear classifier.
+
+The gradient of the classifier does not reach the embedding.
 """
 
 from __future__ import annotations
@@ -30,15 +31,15 @@ class Siamese(nn.Module):
 
 
 def make(*, num_classes: int, widths: Sequence[int] = (500,), embedding: int = 10) -> Model:
-    """{dense width, relu} for each width, dense `embedding` (linear), dense C: logits [B,C]; the
-    embedding is `inside`'s 'penultimate' [B,E].
+    """Returns the siamese network: logits [B,C].
 
-    Parameters: 28x28 images with the defaults 784*500 + 500 + 500*10 + 10 = 397,510 for the
-    embedding and 10*10 + 10 for the head of 10 classes. Kernels start Glorot-uniform.
+    The layers are {dense width, relu} for each width, dense `embedding` (linear), dense C.
+    The embedding is 'penultimate' [B,E] of `inside`. Parameters: for 28x28 images with the defaults
+    784*500 + 500 + 500*10 + 10 = 397,510 for the embedding, and 10*10 + 10 for the classifier of 10
+    classes. Kernels start Glorot-uniform.
 
-    `parts['pairs']`, for objectives/contrastive.py: (variables, x_B2..) -> (embedding_B2E,
-    logits_B2C), every layer called once on both images; the head's gradient does not reach the
-    embedding.
+    `parts['pairs']`, for objectives/contrastive.py, is (variables, x_B2..) -> (embedding_B2E,
+    logits_B2C). Every layer is called once for both images.
     """
     checks.at_least(1, num_classes=num_classes, embedding=embedding)
     widths = (widths,) if isinstance(widths, int) else tuple(widths)

@@ -1,4 +1,4 @@
-"""The small convolutional net of TensorFlow Privacy's privacy-report tutorial."""
+"""Builds the small convolutional network of TensorFlow Privacy's privacy-report tutorial."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class SmallCNN(nn.Module):
 def make(
     *, num_classes: int, num_conv: int = 3, activation: str = "relu", form: str = "auto"
 ) -> Model:
-    """{conv 3x3 32 VALID, relu, max pool 2x2} x num_conv, dense 64, relu, dense C: logits [B,C].
+    """Returns {conv 3x3 32 VALID, relu, max pool 2x2} x num_conv, dense 64, relu, dense C.
 
-    Parameters with 32x32x3 images and 10 classes: 84,586 for num_conv=2 (896 + 9,248 + 73,792 +
-    650), 28,298 for num_conv=3 (896 + 9,248 + 9,248 + 8,256 + 650). Kernels start Glorot-uniform.
-    Three convolutions need images of 22x22 or more. `form`: see layers.Conv.
+    The output is logits [B,C]. Parameters with 32x32x3 images and 10 classes: 84,586 for num_conv=2
+    (896 + 9,248 + 73,792 + 650), 28,298 for num_conv=3 (896 + 9,248 + 9,248 + 8,256 + 650). Kernels
+    start Glorot-uniform. Three convolutions need images of 22x22 or more. `form`: see layers.Conv.
     """
     checks.at_least(1, num_classes=num_classes, num_conv=num_conv)
     checks.one_of(layers.FORMS, form=form)

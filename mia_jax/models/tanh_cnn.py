@@ -1,5 +1,6 @@
-"""The convolutional net of private training on MNIST-like images: few parameters, bounded
-activations.
+"""Builds a convolutional network for private training on MNIST-like images.
+
+It has few parameters and bounded activations.
 """
 
 from __future__ import annotations
@@ -28,16 +29,17 @@ class TanhCNN(nn.Module):
 
 
 def make(*, num_classes: int, widths: Sequence[int] = (16, 32), activation: str = "tanh") -> Model:
-    """conv 8x8 / 2 (2 pixels of padding), tanh, max pool 2x2 / 1, conv 4x4 / 2, tanh, max pool 2x2
-    / 1, dense 32, tanh, dense C: logits [B,C].
+    """Returns two convolutions with pooling and two dense layers: logits [B,C].
 
-    Parameters with 28x28x1 images and 10 classes: 26,010 (1,040 + 8,224 + 16,416 + 330). Tanh in
-    place of relu is what private training gains from: Papernot et al. 2021 (arXiv:2007.14191); the
-    net as in Tramer and Boneh 2021 (arXiv:2011.11660). Images of 16x16 or more.
+    The layers are conv 8x8 / 2 (2 pixels of padding), tanh, max pool 2x2 / 1, conv 4x4 / 2, tanh,
+    max pool 2x2 / 1, dense 32, tanh, dense C. Parameters with 28x28x1 images and 10 classes: 26,010
+    (1,040 + 8,224 + 16,416 + 330). Private training gains from tanh instead of relu (Papernot et
+    al. 2021, arXiv:2007.14191). The network is that of Tramer and Boneh 2021 (arXiv:2011.11660).
+    Images need 16x16 pixels or more.
     """
     widths = tuple(widths)
     if len(widths) != 2:
-        raise ValueError(f"widths={widths} must be two numbers, one a convolution.")
+        raise ValueError(f"widths={widths} must be two numbers, one per convolution.")
     for width in widths:
         checks.at_least(1, widths=width)
     layers.activation(activation)

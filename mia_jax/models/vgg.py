@@ -1,4 +1,4 @@
-"""VGG (Simonyan & Zisserman 2014, arXiv:1409.1556)."""
+"""Builds VGG (Simonyan & Zisserman 2014, arXiv:1409.1556)."""
 
 from __future__ import annotations
 
@@ -52,13 +52,22 @@ def make(
     init: str = "xavier_uniform",
     form: str = "auto",
 ) -> Model:
-    """Five blocks of {conv 3x3, relu} and a 2x2 max pool (features 64, 128, 256, 512, 512 over
-    `divide`), dense `hidden` twice with dropout, dense C.
+    """Returns VGG: five blocks of {conv 3x3, relu} and a 2x2 max pool, then three dense layers.
 
-    Parameters of depth 11 with one channel and 10 classes at 224: 128,806,154 with divide=1,
-    43,093,322 with divide=4; at 32, the smallest size (one pixel is left), 28,142,858 and
-    17,927,498. `resize` is the side to which images are enlarged first (bilinear; 0: as they come).
-    Depth 11, 13, 16 or 19. `form`: see layers.Conv.
+    The blocks have 64, 128, 256, 512 and 512 features over `divide`; then dense `hidden` twice with
+    dropout, dense C. Parameters of depth 11 with one channel and 10 classes at 224: 128,806,154
+    with divide=1, 43,093,322 with divide=4. At 32, the smallest size (one pixel is left), they are
+    28,142,858 and 17,927,498.
+
+    Args:
+        num_classes: C.
+        depth: 11, 13, 16 or 19.
+        divide: every block is narrower by this factor.
+        resize: the side to which images are enlarged first (bilinear); 0 leaves them unchanged.
+        hidden: the width of the dense layers.
+        dropout: the dropout rate.
+        init: the initializer of the kernels.
+        form: see layers.Conv.
     """
     checks.at_least(1, num_classes=num_classes, divide=divide, hidden=hidden)
     checks.at_least(0, resize=resize)

@@ -1,4 +1,4 @@
-"""Wide residual networks, pre-activation (Zagoruyko & Komodakis 2016, arXiv:1605.07146)."""
+"""Builds wide residual networks, pre-activation (Zagoruyko & Komodakis 2016, arXiv:1605.07146)."""
 
 from __future__ import annotations
 
@@ -74,16 +74,25 @@ def make(
     activation: str = "relu",
     form: str = "auto",
 ) -> Model:
-    """conv 3x3 16; three stages of (depth - 4) / 6 blocks with 16k, 32k, 64k features (k = width),
-    halving the image between stages; mean; dense C.
+    """Returns a wide residual network: conv 3x3 16, three stages of blocks, mean, dense C.
 
-    A block is x + conv3x3(norm-relu(conv3x3(norm-relu(x)))), where features or size change the
-    sum's first term is a 1x1 convolution of norm-relu(x). norm='batch' (the paper), or for private
-    training 'group' (`groups` or the largest divisor of the features below it), 'layer' or 'none';
-    `standardize` standardizes the kernels (layers.StandardizedConv). Convolutions have no bias and
-    start He-normal. Parameters with 3 channels and 10 classes: WRN-28-2 1,467,610, WRN-28-10
-    36,479,194, WRN-16-4 2,748,890 (running statistics not counted; a gain for each feature of a
-    standardized kernel comes on top). `form`: see layers.Conv.
+    The stages have (depth - 4) / 6 blocks each, with 16k, 32k and 64k features (k = width), and the
+    image is halved between stages. A block is x + conv3x3(norm-relu(conv3x3(norm-relu(x)))). Where
+    features or size change, the first term of the sum is a 1x1 convolution of norm-relu(x).
+    Convolutions have no bias and start He-normal. Parameters with 3 channels and 10 classes:
+    WRN-28-2 1,467,610, WRN-28-10 36,479,194, WRN-16-4 2,748,890 (without running statistics;
+    standardized kernels add one gain per feature).
+
+    Args:
+        num_classes: C.
+        depth: 6n + 4.
+        width: k.
+        norm: 'batch' (the paper), or for private training 'group', 'layer' or 'none'.
+        groups: the groups of norm='group', or the largest smaller divisor of the features.
+        standardize: whether kernels are standardized (layers.StandardizedConv).
+        dropout: the dropout rate.
+        activation: the activation.
+        form: see layers.Conv.
     """
     checks.at_least(1, num_classes=num_classes, width=width, groups=groups)
     if depth < 10 or (depth - 4) % 6:
