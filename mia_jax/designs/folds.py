@@ -21,10 +21,10 @@ def make(
 ) -> Design:
     """Returns the design of `folds` random folds of equal size.
 
-    Every model is a target on all rows. Up to folds - 1 rows go to the population. A non-member of model f is a member of every other
-    model, so "no OUT shadow" would reveal membership. There are therefore no shadows, and only
-    attacks on the target's own outputs. Another number of folds is another draw, so the design
-    cannot be extended.
+    Every model is a target on all rows. Up to folds - 1 rows go to the population. A non-member of
+    model f is a member of every other model, so "no OUT shadow" would reveal membership. There are
+    therefore no shadows, and only attacks on the target's own outputs. Another number of folds is
+    another draw, so the design cannot be extended.
 
     Raises:
         ValueError: if folds < 2 or > rows.

@@ -22,13 +22,13 @@ def make(
     size: int | None = None,
     drawn: bool = False,
 ) -> Design:
-    """Returns the design of a target (members A, non-members B) and a source (members B,
-    non-members A).
+    """Returns the design of a target with members A and a source with members B.
 
-    A are the first `size` rows and B the next `size` rows. The source *is* the target's twin: its
-    signals on an example reveal the answer. Therefore no shadow need is supported, and `shadow_MM`
-    is only used to choose scalar thresholds. The design has two models and cannot be extended.
-    Source: Choquette-Choo et al. 2021 (arXiv:2007.14321), the CIFAR-100 split.
+    A are the first `size` rows and B the next `size` rows. The non-members of the target are B, and
+    those of the source are A. The source *is* the target's twin: its signals on an example reveal
+    the answer. Therefore no shadow need is supported, and `shadow_MM` is only used to choose scalar
+    thresholds. The design has two models and cannot be extended. Source: Choquette-Choo et al. 2021
+    (arXiv:2007.14321), the CIFAR-100 split.
 
     Args:
         num_examples: N.
