@@ -233,15 +233,17 @@ def run_grid(workdir: pathlib.Path, path: pathlib.Path, argument: str, **options
     """
     if _SUMMARY.value:
         raise ValueError("--summary prints one model; it does not go with --grid.")
-    from mia_jax import grid
+    from mia_jax.pipeline import grid
+    from mia_jax.runtime.store import GridFiles
 
     module = grid.load(path)
     found = grid.variants(module, argument or None, finished=overridden)
     if _DEBUG.value:
         set_debug()
     failed = grid.run(module, found, workdir_path=workdir, debug=_DEBUG.value, **options)
-    if options["task"] is None and (workdir / "table.md").exists():
-        print(f"table: {workdir / 'table.md'}")
+    table = GridFiles(workdir).table("md")
+    if options["task"] is None and table.exists():
+        print(f"table: {table}")
     if failed:
         reasons = "; ".join(f"{name}: {' '.join(why.split())}" for name, why in failed.items())
         raise ValueError(f"{len(failed)} of {len(found)} variants failed: {reasons}")

@@ -224,7 +224,7 @@ def score_fleet(
                 for kind, exists in zip(kinds, exists_TK[i], strict=True):
                     refuse_empty(kind, exists, int(d.shadow_MM[t].sum()))
                 fitted_T[i].append(sums_T[i])
-    return np.where(d.evaluated_MN[list(d.targets)], total_TN / value_MAN.shape[1], np.nan)
+    return np.where(d.of_targets().evaluated_TN, total_TN / value_MAN.shape[1], np.nan)
 
 
 def fewest(where_MN: np.ndarray, design) -> int:

@@ -80,7 +80,7 @@ def make(
             value_MN, d.member_MN, d.evaluated_MN, shadow_MM, fleet.y, fleet.num_classes
         )[targets]
         return np.where(
-            d.evaluated_MN[targets], value_MN[targets] - threshold_TC[:, fleet.y], np.nan
+            d.of_targets().evaluated_TN, value_MN[targets] - threshold_TC[:, fleet.y], np.nan
         )
 
     note = (

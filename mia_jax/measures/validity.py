@@ -75,11 +75,12 @@ def of_examples(design: Design, pool: Pool, *, drawn: bool, seed: int) -> dict:
             "nothing",
             drawn=True,
         )
-    rows = np.flatnonzero(design.evaluated_MN[design.targets[0]])
+    audited = design.of_targets()
+    rows = np.flatnonzero(audited.evaluated_TN[0])
     return blind.baseline(
         np.asarray(pool.x)[rows],
         np.asarray(pool.y)[rows],
-        design.member_MN[design.targets[0], rows],
+        audited.member_TN[0, rows],
         seed=seed,
     )
 

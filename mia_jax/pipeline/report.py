@@ -204,7 +204,8 @@ def finished(report_files: ReportFiles, made_from: Mapping) -> bool:
     if why:
         jobs.say(f"report: {why} is kept in {workdir.set_aside(folder).name}/")
         return False
-    if not all((folder / name).exists() for name in (digests or files.NAMES)):
+    needed = [folder / name for name in digests] if digests else ReportFiles(folder).required
+    if not all(path.exists() for path in needed):
         return False
     older = ""
     if digests is None:

@@ -113,7 +113,7 @@ def each(
         except ValueError:  # so few shadows lack a side that the attack needs
             return []
         targets = list(design.targets)
-        if np.isnan(score_MN[targets][design.evaluated_MN[targets]]).any():
+        if np.isnan(score_MN[targets][design.of_targets().evaluated_TN]).any():
             return []
         found.append(measure(design, score_MN))
     return found

@@ -23,7 +23,7 @@ import numpy as np
 
 from mia_jax import checks
 from mia_jax.query import interactive
-from mia_jax.runtime import files, jobs, precision
+from mia_jax.runtime import files, jobs, precision, store
 from mia_jax.types import Examples, Pool, Probe, Signal, Task
 
 Path = pathlib.Path
@@ -205,7 +205,7 @@ def answering(name: str, *, folder: Path) -> Callable:
         known = answers_to(x_B.dtype)
         lacking = [row for row in x_B if row.tobytes() not in known]
         if lacking:
-            path = folder / "unanswered.npz"
+            path = store.unanswered(folder)
             files.write_npz(path, x=np.stack(lacking))
             raise ValueError(
                 f"{name} has no answer to {len(lacking)} of {len(x_B)} queries; they are in "

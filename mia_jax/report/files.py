@@ -21,9 +21,6 @@ from mia_jax.runtime.store import ReportFiles, Store
 CAPTION = "Rates with [low, high] intervals; † pooled over targets, else the mean over targets."
 
 
-NAMES = ("report.json", "report.md", "results.csv", "table.tex")
-
-
 def write(
     found: Mapping,
     *,

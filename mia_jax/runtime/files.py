@@ -367,10 +367,10 @@ def read_jsonl(path: Path) -> list[dict]:
     return found
 
 
-def flat(config: Mapping, prefix: str = "") -> dict[str, object]:
+def flat(tree: Mapping, prefix: str = "") -> dict[str, object]:
     """{'a.b': value} of nested mappings; values in their JSON form."""
     found: dict[str, object] = {}
-    for key, value in config.items():
+    for key, value in tree.items():
         if isinstance(value, Mapping):
             found |= flat(value, f"{prefix}{key}.")
         else:
@@ -392,31 +392,38 @@ def claimed(folder: Path) -> bool:
     return (folder / CLAIM).exists()
 
 
-def check_claim(folder: Path, config: Mapping, *, remedy: str) -> None:
-    """ValueError naming the differing keys if the folder is another config's; a folder of nobody is
-    left alone.
+def check_claim(folder: Path, settings: Mapping, *, remedy: str) -> None:
+    """Raises ValueError that lists the differing keys if the folder belongs to other settings.
+
+    A folder that nothing has claimed is not changed.
     """
     path = folder / CLAIM
     if path.is_symlink() and not path.exists():
         raise ValueError(damaged(path, ValueError("it is a link to nowhere")))
     if path.exists():
-        lines = differences(read_json(path, needs={}), config)
+        lines = differences(read_json(path, needs={}), settings)
         if lines:
             raise ValueError(
                 f"{folder} belongs to another config:\n  " + "\n  ".join(lines) + f"\n{remedy}"
             )
 
 
-def claim(folder: Path, config: Mapping, *, remedy: str) -> bool:
-    """Makes the folder this config's own: writes config.json if there is none, ValueError naming
-    the differing keys if it is another's.
+def claim(folder: Path, settings: Mapping, *, remedy: str) -> bool:
+    """Claims the folder for these settings: writes config.json if there is none.
 
-    Of two processes that begin at the same time one is first, and the other reads what that one
-    wrote. Returns whether this one was.
+    Of two processes that begin at the same time one is first; the other reads what it wrote.
+
+    Returns:
+        Whether this process was the first.
+
+    Raises:
+        ValueError: the folder belongs to other settings; the message lists the differing keys.
     """
     path = folder / CLAIM
-    first = not path.exists() and create(path, lambda file: file.write(_json_text(config).encode()))
-    check_claim(folder, config, remedy=remedy)
+    first = not path.exists() and create(
+        path, lambda file: file.write(_json_text(settings).encode())
+    )
+    check_claim(folder, settings, remedy=remedy)
     return first
 
 

@@ -135,10 +135,20 @@ class Answers(NamedTuple):
         return self.folder / "inputs.json"
 
 
+def unanswered(folder: Path) -> Path:
+    """Returns the file of queries to which the user's table of a black box has no answer."""
+    return folder / "unanswered.npz"
+
+
 class ReportFiles(NamedTuple):
     """The files of a report."""
 
     folder: Path
+
+    @property
+    def required(self) -> tuple[Path, ...]:
+        """Returns the files that every report has."""
+        return self.json, self.markdown, self.results, self.latex
 
     @property
     def json(self) -> Path:
