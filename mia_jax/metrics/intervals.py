@@ -13,11 +13,13 @@ from mia_jax.metrics import roc
 
 
 def clopper_pearson(k, n, level: float = 0.95) -> tuple:
-    """(low, high) of a binomial proportion from k of n, of at least `level` coverage; numbers or
-    arrays (Clopper and Pearson 1934).
+    """Returns (low, high) of a binomial proportion from k of n, with coverage of at least `level`.
 
-    low = Beta^-1((1-level)/2; k, n-k+1), high = Beta^-1((1+level)/2; k+1, n-k). Raises ValueError
-    unless 0 <= k <= n, n > 0.
+    k and n are numbers or arrays. low = Beta^-1((1-level)/2; k, n-k+1) and high =
+    Beta^-1((1+level)/2; k+1, n-k) (Clopper and Pearson 1934).
+
+    Raises:
+        ValueError: unless 0 <= k <= n and n > 0.
 
     >>> [round(x, 4) for x in clopper_pearson(0, 10)]
     [0.0, 0.3085]
@@ -33,7 +35,7 @@ def clopper_pearson(k, n, level: float = 0.95) -> tuple:
 
 
 def difference(k1, n1, k0, n0, level: float = 0.95) -> tuple[float, float]:
-    """(low, high) of p1 - p0 in [-1, 1] for two independent proportions k1 of n1 and k0 of n0.
+    """Returns (low, high) of p1 - p0 in [-1, 1] for independent proportions k1 of n1 and k0 of n0.
 
     Newcombe's square-and-add rule (Statistics in Medicine 17, 1998, method 10) over Clopper-Pearson
     limits.
@@ -46,12 +48,12 @@ def difference(k1, n1, k0, n0, level: float = 0.95) -> tuple[float, float]:
 
 
 def box(score_N, member_N, fpr: float, level: float = 0.95) -> tuple[float, float]:
-    """(low, high) of the TPR at a true FPR of `fpr`, for one target and few false positives:
-    threshold band x Clopper-Pearson.
+    """Returns (low, high) of one target's TPR at a true FPR of `fpr`, for few false positives.
 
-    The number of the m non-members above the true threshold is Binomial(m, fpr), which bounds that
-    threshold by two of their order statistics; the members above each bound give Clopper-Pearson
-    limits. Each half takes (1 - level)/2, so the coverage is at least `level`, with ties too.
+    The method is a threshold band times Clopper-Pearson. The number of the m non-members above the
+    true threshold is Binomial(m, fpr), which bounds that threshold by two of their order
+    statistics; the members above each bound give Clopper-Pearson limits. Each half takes (1 -
+    level)/2, so the coverage is at least `level`, with ties too.
     """
     score_N, member_N = roc.two_sides(score_N, member_N)
     inside, outside = np.sort(score_N[member_N]), np.sort(score_N[~member_N])[::-1]
@@ -71,15 +73,17 @@ def box(score_N, member_N, fpr: float, level: float = 0.95) -> tuple[float, floa
 
 
 def usable(value_R) -> bool:
-    """Whether 9 of 10 bootstrap values [R] exist; with a handful of records most draws leave a side
-    empty (NaN).
+    """Checks that 9 of 10 bootstrap values [R] exist.
+
+    With a handful of records most draws leave a side empty (NaN).
     """
     return bool(np.mean(~np.isnan(value_R)) >= 0.9)
 
 
 def percentile(value_R, level: float = 0.95) -> tuple[float, float]:
-    """(low, high): the (1 ± level)/2 quantiles of bootstrap values [R] at ranks p (R + 1); NaN
-    values are left out.
+    """Returns (low, high), the (1 ± level)/2 quantiles of bootstrap values [R] at ranks p (R + 1).
+
+    NaN values are left out.
     """
     value_R = np.asarray(value_R, np.float64)
     low, high = np.quantile(
@@ -89,15 +93,17 @@ def percentile(value_R, level: float = 0.95) -> tuple[float, float]:
 
 
 def normal_half(value_R, level: float = 0.95) -> float:
-    """Half the width of a normal interval whose standard deviation is that of bootstrap values [R];
-    NaN values are left out.
+    """Returns half the width of a normal interval from bootstrap values [R].
+
+    It is from their standard deviation. NaN values are left out.
     """
     return t_half(float(np.nanstd(np.asarray(value_R, np.float64))), level)
 
 
 def t_half(deviation: float, level: float = 0.95, freedom: float = np.inf) -> float:
-    """Half the width of an interval by Student's t (normal for `freedom` = inf) whose standard
-    error is `deviation`.
+    """Returns half the width of a Student's t interval whose standard error is `deviation`.
+
+    `freedom` = inf gives the normal interval.
     """
     return (
         float(
@@ -110,18 +116,17 @@ def t_half(deviation: float, level: float = 0.95, freedom: float = np.inf) -> fl
 
 
 def t_tail(value: float, freedom: float = np.inf) -> float:
-    """P(T >= value) for Student's t (normal for `freedom` = inf)."""
+    """Returns P(T >= value) for Student's t (normal for `freedom` = inf)."""
     return float(special.stdtr(freedom, -value) if np.isfinite(freedom) else special.ndtr(-value))
 
 
 def angular(
     value: float, deviation: float, level: float = 0.95, freedom: float = np.inf
 ) -> tuple[float, float]:
-    """(low, high) of a rate in [0, 1] with this standard error: Student's t on the scale
-    arcsin(sqrt(rate)), by the delta method.
+    """Returns (low, high) of a rate in [0, 1] whose standard error is `deviation`.
 
-    A rate of 0 or 1, or one without a standard error, is returned twice: no draw shows how it would
-    vary.
+    Student's t on the scale arcsin(sqrt(rate)), by the delta method. A rate of 0 or 1, or one
+    without a standard error, is returned twice: no draw shows how it would vary.
     """
     if not deviation > 0 or not 0 < value < 1:
         return value, value
@@ -135,8 +140,9 @@ def angular(
 
 
 def angular_p(value: float, guess: float, deviation: float, freedom: float = np.inf) -> float:
-    """P-value of 'rate <= guess', one-sided, which is below (1 - level)/2 where the lower end of
-    `angular` lies above `guess`.
+    """Returns the one-sided p-value of 'rate <= guess'.
+
+    It is below (1 - level)/2 where the lower end of `angular` is above `guess`.
     """
     if not deviation > 0 or not 0 < value < 1:
         return 1.0
@@ -152,12 +158,12 @@ def angular_p(value: float, guess: float, deviation: float, freedom: float = np.
 def logit(
     value: float, deviation: float, smaller_side: int, level: float = 0.95, freedom: float = np.inf
 ) -> tuple[float, float]:
-    """(low, high) of an AUC in [0, 1] whose standard error is `deviation`: Student's t (normal for
-    `freedom` = inf) on the logit scale, by the delta method.
+    """Returns (low, high) of an AUC in [0, 1] whose standard error is `deviation`.
 
-    Where no draw differs (perfect order, or all scores tied), the pairs (member i, non-member i), i
-    <= `smaller_side`, are independent trials that all came out alike: u = Clopper-Pearson's limit
-    of the others bounds the AUC by value - u value and value + u (1 - value).
+    Student's t (normal for `freedom` = inf) on the logit scale, by the delta method. Where the
+    draws do not differ (perfect order, or all scores tied), the pairs (member i, non-member i), i
+    <= `smaller_side`, are independent trials with equal results: u, the upper Clopper-Pearson limit
+    of the other result, bounds the AUC by value - u value and value + u (1 - value).
     """
     if not deviation > 0 or not 0 < value < 1:
         other = clopper_pearson(0, smaller_side, level)[1]
@@ -170,11 +176,11 @@ def logit(
 
 
 def logit_p(value: float, deviation: float, smaller_side: int, freedom: float = np.inf) -> float:
-    """P-value of 'AUC <= 1/2', one-sided, which is below (1 - level)/2 where the lower end of
-    `logit` lies above 1/2.
+    """Returns the one-sided p-value of 'AUC <= 1/2'.
 
-    Where no draw differs, `smaller_side` independent pairs that all came out alike: 2^-smaller_side
-    above 1/2, else 1.
+    It is below (1 - level)/2 where the lower end of `logit` is above 1/2. Where the draws do not
+    differ, `smaller_side` independent pairs had equal results: it is 2^-smaller_side above 1/2,
+    else 1.
     """
     if not deviation > 0 or not 0 < value < 1:
         return 0.5**smaller_side if value > 0.5 else 1.0
@@ -182,8 +188,9 @@ def logit_p(value: float, deviation: float, smaller_side: int, freedom: float = 
 
 
 def ratio_box(k1, n1, k0, n0, weight: float, level: float = 0.95) -> tuple[float, float]:
-    """(low, high) of p1/(p1 + weight p0) for k1 of n1 and k0 of n0: Clopper-Pearson of both at (1 +
-    level)/2, worst corners.
+    """Returns (low, high) of p1/(p1 + weight p0) for proportions k1 of n1 and k0 of n0.
+
+    Clopper-Pearson limits of both at (1 + level)/2, combined in the worst corners.
     """
     (low1, high1), (low0, high0) = (
         clopper_pearson(k1, n1, (1 + level) / 2),

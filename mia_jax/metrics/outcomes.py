@@ -21,9 +21,16 @@ STEP, TIES, RULE = "step", "ties 1/2", "score >= threshold"
 
 
 class Outcome(NamedTuple):
-    """`value` None = not available, `method` says why; low None = no interval.
+    """Holds one number with its interval.
 
-    `more` holds further columns of the row.
+    Attributes:
+        value: the number; None if it is not available, and `method` says why.
+        low, high: the interval; None if there is none.
+        interval: what the interval generalizes to: 'crossed', 'records' or 'fixed_threshold'.
+        method: how the interval was made.
+        convention: how the number is read off the ROC or a threshold.
+        fpr_realized: the false-positive rate that was realized.
+        more: further columns of the row.
     """
 
     value: float | None
@@ -53,7 +60,7 @@ def allowed(fpr: float, n_nonmember: int) -> int:
 
 
 def unresolvable(fpr: float, n_nonmember: int) -> Outcome:
-    """TPR at an FPR that not even one false positive would keep."""
+    """Returns the outcome of a TPR at an FPR that is below that of one false positive."""
     return Outcome(None, method=f"not resolvable: FPR {fpr:g} < 1/{n_nonmember}", convention=STEP)
 
 
@@ -67,8 +74,9 @@ def area(
     more: Mapping[str, float | bool | None] = {},
     error: Error | None = None,
 ) -> Outcome:
-    """AUC with its interval on the logit scale and the p-value of 'AUC <= 1/2'; `error` None = the
-    deviation of the draws [R], normal.
+    """Returns the AUC with its interval on the logit scale and the p-value of 'AUC <= 1/2'.
+
+    Without `error`, the standard error is the standard deviation of the draws [R] (normal).
     """
     few = (
         smaller_side < FEW and 0 < value < 1
@@ -90,7 +98,7 @@ def area(
 
 
 def at_threshold(tpr, fpr, ratio: float) -> dict[str, np.ndarray]:
-    """The metrics of one threshold from its rates (arrays of any one shape)."""
+    """Returns the metrics at one threshold from its rates (numbers or arrays of one shape)."""
     return {
         "tpr": tpr,
         "fpr": fpr,
@@ -101,7 +109,7 @@ def at_threshold(tpr, fpr, ratio: float) -> dict[str, np.ndarray]:
 
 
 def closed_form(counts: Counts, ratio: float, level: float) -> dict[str, tuple[float, float, str]]:
-    """(low, high, method) of the metrics of one target at a threshold that was fixed beforehand."""
+    """Returns (low, high, method) of one target's metrics at a threshold fixed beforehand."""
     low, high = intervals.difference(*counts, level)
     return {
         "tpr": (*intervals.clopper_pearson(counts.tp, counts.inside, level), "Clopper-Pearson"),
@@ -382,8 +390,9 @@ def optimistic(curves: Sequence[roc.Roc], independent: bool = True) -> dict[str,
 
 
 def average(value_TR: np.ndarray, unit_TR: np.ndarray | None) -> np.ndarray:
-    """Mean over targets [R], weighted by the draws of units; a target whose draw left a side empty
-    (NaN) is left out of that draw.
+    """Returns the mean over targets [R], weighted by the draws of units.
+
+    A target whose draw left a side empty (NaN) is left out of that draw.
     """
     weight_TR = ~np.isnan(value_TR) * (1.0 if unit_TR is None else unit_TR)
     total_R = weight_TR.sum(0)
@@ -395,5 +404,5 @@ def average(value_TR: np.ndarray, unit_TR: np.ndarray | None) -> np.ndarray:
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """The standard deviation over models (not an interval)."""
+    """Returns the standard deviation over models (not an interval)."""
     return dict(sd_over_models=float(np.std(values, ddof=1)))

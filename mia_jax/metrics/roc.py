@@ -1,7 +1,7 @@
-"""ROC curves and what is read off them.
+"""ROC curves and the numbers that are read off them: AUC, TPR at an FPR, thresholds, precision.
 
-Higher scores = more likely a member; a tie is one vertex; a row is named a member iff score >=
-threshold.
+Higher scores mean more likely a member. A row is flagged as a member if its score is at least the
+threshold, so rows with tied scores are flagged together and share one vertex of the curve.
 """
 
 from __future__ import annotations
@@ -15,14 +15,18 @@ from scipy import optimize, special
 from mia_jax import checks
 
 CONVENTIONS = ("step", "strict", "linear", "hull")
-TINY = (
-    1e-9  # relative slack of 'FPR <= fpr', so that 29 false positives of 100 count as an FPR of .29
-)
+# relative slack of 'FPR <= fpr', so that 29 false positives of 100 count as an FPR of 0.29
+TINY = 1e-9
 
 
 class Roc(NamedTuple):
-    """V vertices from (0, 0) to (1, 1), thresholds falling from +inf; `true_V` and `false_V` are
-    the (weighted) members and non-members named.
+    """Holds the V vertices of a ROC curve from (0, 0) to (1, 1).
+
+    Attributes:
+        fpr_V, tpr_V: the rates of each vertex, in [0, 1].
+        threshold_V: the score from which rows are flagged, falling from +inf.
+        false_V, true_V: the (weighted) number of non-members and of members that are flagged.
+        n_member, n_nonmember: the (weighted) size of the two sides.
     """
 
     fpr_V: np.ndarray
@@ -35,8 +39,12 @@ class Roc(NamedTuple):
 
 
 class Operating(NamedTuple):
-    """One point of a ROC: `tpr` and the realized `fpr` in [0, 1], the counts behind them, and the
-    score from which a row is named.
+    """Holds one point of a ROC curve.
+
+    Attributes:
+        tpr, fpr: the rates that are realized, in [0, 1].
+        true_positives, false_positives: the (weighted) counts behind the rates.
+        threshold: the score from which a row is flagged as a member.
     """
 
     tpr: float
@@ -47,8 +55,9 @@ class Operating(NamedTuple):
 
 
 class Rates(NamedTuple):
-    """Rates of 'score >= threshold' in [0, 1], with the counts behind them; `precision` is 0 if
-    nobody is named.
+    """Holds the rates of the rule 'score >= threshold', in [0, 1], with the counts behind them.
+
+    `precision` is 0 if no row is flagged.
     """
 
     tpr: float
@@ -62,9 +71,12 @@ class Rates(NamedTuple):
 
 
 def two_sides(score_N, member_N) -> tuple[np.ndarray, np.ndarray]:
-    """Scores [N] in float64 and membership [N] as booleans.
+    """Returns scores [N] in float64 and membership [N] as booleans.
 
-    Infinite scores are ordered values; NaN and an empty side raise ValueError.
+    Infinite scores are ordered values.
+
+    Raises:
+        ValueError: a score is NaN, or there are no members or no non-members.
     """
     score_N, member_N = np.asarray(score_N, np.float64), np.asarray(member_N)
     checks.shape("N", score=score_N, member=member_N)
@@ -79,11 +91,17 @@ def two_sides(score_N, member_N) -> tuple[np.ndarray, np.ndarray]:
 
 
 def roc(score_N, member_N, weight_N=None) -> Roc:
-    """The ROC of scores [N] against membership [N]: vertex v names the rows with score >=
-    threshold_V[v].
+    """Computes the ROC curve of scores [N] against membership [N].
 
-    A weight [N] >= 0 counts a row that many times. Raises ValueError on NaN scores, on a side
-    without rows and on a side without weight.
+    Vertex v flags the rows with score >= threshold_V[v]; rows with tied scores share a vertex.
+
+    Args:
+        score_N: higher means more likely a member.
+        member_N: whether each row is a member.
+        weight_N: how many times each row counts, >= 0; None: once.
+
+    Raises:
+        ValueError: a score is NaN, or a side has no rows or no weight.
     """
     score_N, member_N = two_sides(score_N, member_N)
     if weight_N is None:  # a tie is one vertex, and counts do not depend on their order
@@ -112,8 +130,9 @@ def roc(score_N, member_N, weight_N=None) -> Roc:
 
 
 def auc(curve: Roc) -> float:
-    """P(score of a member > score of a non-member) + P(equal)/2 over all pairs, in [0, 1] (the
-    trapezoids under the curve).
+    """Returns the area under the ROC curve (by trapezoids), in [0, 1].
+
+    It is P(score of a member > score of a non-member) + P(equal)/2 over all pairs of the two.
 
     >>> auc(roc([3.0, 2.0, 2.0, 1.0], [True, True, False, False]))
     0.875
@@ -123,17 +142,24 @@ def auc(curve: Roc) -> float:
 
 
 def resolvable(fpr: float, n_nonmember: float) -> bool:
-    """Whether one false positive among `n_nonmember` non-members is at most `fpr`."""
+    """Checks that one false positive among `n_nonmember` non-members is at most `fpr`."""
     return fpr * n_nonmember * (1 + TINY) >= 1
 
 
 def tpr_at_fpr(curve: Roc, fpr: float, convention: str = "step") -> Operating | None:
-    """The TPR at a wanted `fpr` in [0, 1]; None where fpr < 1/n_nonmember (not resolvable).
+    """Returns the point at a false-positive rate of at most `fpr`, in [0, 1].
 
-    'step' (default): the vertex with the largest TPR among those with FPR <= fpr. 'strict': FPR <
-    fpr (the code of LiRA). 'linear': on the line between neighboring vertices, 'hull': on the upper
-    convex hull, which a guess that is randomized between two thresholds attains; counts are then
-    fractions and `threshold` is that of the vertex before.
+    Args:
+        curve: the ROC curve.
+        fpr: the largest false-positive rate that is allowed.
+        convention: one of CONVENTIONS. 'step' (default): the vertex with the largest TPR among
+            those with FPR <= fpr. 'strict': among those with FPR < fpr (the code of LiRA).
+            'linear': on the line between neighboring vertices. 'hull': on the upper convex hull,
+            which an attacker attains who randomizes between two thresholds. For the last two,
+            counts are fractions and `threshold` is that of the vertex before.
+
+    Returns:
+        None where fpr < 1/n_nonmember: then even one false positive is too many.
     """
     checks.one_of(CONVENTIONS, convention=convention)
     checks.fraction(fpr=fpr)
@@ -153,12 +179,12 @@ def operating_point(curve: Roc, fpr: float, convention: str = "step") -> Operati
 
 
 def tpr_between(curve: Roc, fpr: float) -> float:
-    """The TPR where the expected true FPR is `fpr`: members above the j-th highest of n non-members
-    have one of j/(n + 1) on average.
+    """Estimates the TPR at a true (expected) false-positive rate of `fpr`.
 
-    The step rule allows fpr n false positives and so goes on to the next non-member, whose expected
-    FPR is 1/(n + 1) higher. Whole allowances are joined by lines; with fewer than one false
-    positive to allow, the members above all non-members.
+    The members above the j-th highest of n non-members have an expected FPR of j/(n + 1). The step
+    rule allows fpr n false positives and so extends to the next non-member, whose expected FPR is
+    1/(n + 1) higher. Between whole numbers of allowed false positives the TPR is interpolated.
+    Where less than one is allowed, it is the TPR of the members above all non-members.
     """
     wanted = max(fpr * (curve.n_nonmember + 1) - 1, 0.0)
     few = math.floor(wanted)
@@ -170,17 +196,17 @@ def tpr_between(curve: Roc, fpr: float) -> float:
 
 
 def between_true(mean: float, fpr: float, n_nonmember: float, slope: float) -> float:
-    """Corrects a mean of `tpr_between` over targets for the bend of a ROC.
+    """Corrects a mean of `tpr_between` over targets for the curvature of the ROC.
 
     The j-th highest of n non-members has a random FPR, whose mean is j/(n + 1). On a ROC that bends
     like FPR^b the mean TPR there is (1/(n + 1))^b Gamma(j + b)/Gamma(j), less than that at the mean
     FPR: by 11% for j = 1 and b = 1/2, and by 1% for j = 12. b is slope x FPR/TPR, between 0 and 1.
 
     Args:
-      mean: the mean over targets of `tpr_between`.
-      fpr: the rate that it is about.
-      n_nonmember: non-members of a target.
-      slope: of the targets' ROC at `fpr`.
+        mean: the mean over targets of `tpr_between`.
+        fpr: the false-positive rate at which it was read.
+        n_nonmember: the number of non-members of a target.
+        slope: the slope of the targets' ROC at `fpr`.
     """
     if not mean > 0:
         return mean
@@ -192,8 +218,9 @@ def between_true(mean: float, fpr: float, n_nonmember: float, slope: float) -> f
 
 
 def slope_at(curve: Roc, allowed: int) -> float:
-    """The slope of a ROC about `allowed` false positives: its rise from half to one and a half
-    times as many.
+    """Returns the slope of a ROC near `allowed` false positives.
+
+    It is the rise of the TPR between half and one and a half times as many false positives.
     """
     few, many = allowed // 2, min(allowed // 2 + max(allowed, 1), int(curve.n_nonmember))
     low, high = (
@@ -203,8 +230,9 @@ def slope_at(curve: Roc, allowed: int) -> float:
 
 
 def tpr_at_zero(curve: Roc) -> Operating:
-    """The members who score above every non-member: the last vertex with FPR 0 (the true FPR there
-    is only known to be below about 3/n).
+    """Returns the last vertex with FPR 0: the members that score above every non-member.
+
+    The true FPR at this point is only known to be below about 3/n.
     """
     return _vertex(curve, int(np.searchsorted(curve.false_V, 0.0, side="right")) - 1)
 
@@ -231,11 +259,10 @@ def _interpolated(curve: Roc, fpr: float) -> Operating:
 
 
 def hull(curve: Roc) -> Roc:
-    """The vertices on the upper convex hull of a ROC: by pooling adjacent violators over the share
-    of members in each step (linear time).
+    """Returns the vertices on the upper convex hull of a ROC (in linear time).
 
-    Source: Fawcett and Niculescu-Mizil, Machine Learning 68 (2007): the hull and isotonic
-    regression are the same.
+    It pools adjacent violators over the share of members in each step. Source: Fawcett and
+    Niculescu-Mizil, Machine Learning 68 (2007): the hull and isotonic regression are the same.
     """
     true, both = np.diff(curve.true_V), np.diff(curve.true_V + curve.false_V)
     step = np.flatnonzero(both > 0)
@@ -255,9 +282,12 @@ def hull(curve: Roc) -> Roc:
 
 
 def partial_auc(curve: Roc, fpr: float) -> float:
-    """The mean TPR over FPRs in [0, fpr], lines between vertices, in [0, 1]; guessing gives fpr/2.
+    """Returns the mean TPR over false-positive rates in [0, fpr], in [0, 1].
 
-    ValueError unless 0 < fpr <= 1.
+    Vertices are joined by lines; random guessing gives fpr/2.
+
+    Raises:
+        ValueError: unless 0 < fpr <= 1.
     """
     checks.fraction(fpr=fpr)
     checks.positive(fpr=fpr)
@@ -269,11 +299,11 @@ def partial_auc(curve: Roc, fpr: float) -> float:
 
 
 def mann_whitney(curve: Roc) -> float:
-    """P-value of 'members score no higher than non-members', one-sided: normal approximation,
-    corrected for ties and continuity.
+    """Returns the one-sided p-value of 'members score no higher than non-members'.
 
-    z = (U - nm/2 - 1/2)/sd, U = AUC nm, sd^2 = nm/12 (N + 1 - sum(t^3 - t)/(N (N - 1))) over tie
-    groups of t rows, N = n + m. Valid for independent records of one target.
+    Normal approximation, corrected for ties and continuity: z = (U - nm/2 - 1/2)/sd, U = AUC nm,
+    sd^2 = nm/12 (N + 1 - sum(t^3 - t)/(N (N - 1))) over groups of t tied rows, N = n + m. It is
+    valid for independent records of one target.
     """
     n, m = curve.n_member, curve.n_nonmember
     tied, total = np.diff(curve.true_V + curve.false_V), n + m
@@ -283,37 +313,39 @@ def mann_whitney(curve: Roc) -> float:
 
 
 def advantage(curve: Roc) -> float:
-    """max |TPR - FPR| over all thresholds, in [0, 1]: optimistic, for the threshold is picked with
-    the answer at hand (`null_advantage`).
+    """Returns max |TPR - FPR| over all thresholds, in [0, 1].
+
+    It is optimistic, because the threshold is chosen with the true membership (`null_advantage`).
     """
     return float(np.max(np.abs(curve.tpr_V - curve.fpr_V)))
 
 
 def null_advantage(n_member: float, n_nonmember: float, two_sided: bool = True) -> float:
-    """Mean of max |TPR - FPR| (two-sided) or max (TPR - FPR) when scores carry nothing: c sqrt(1/n
-    + 1/m), Kolmogorov's limit law.
+    """Returns the mean of max |TPR - FPR| for random scores without ties (Kolmogorov's limit law).
 
-    c = sqrt(pi/2) ln 2 = .869 two-sided, sqrt(pi/8) = .627 one-sided; for scores without ties.
+    It is c sqrt(1/n + 1/m) with c = sqrt(pi/2) ln 2 = 0.869, or, for max (TPR - FPR) without the
+    absolute value (`two_sided=False`), c = sqrt(pi/8) = 0.627.
     """
     c = math.sqrt(math.pi / 2) * math.log(2) if two_sided else math.sqrt(math.pi / 8)
     return c * math.sqrt(1 / n_member + 1 / n_nonmember)
 
 
 def between(low: float, high: float) -> float:
-    """A threshold that names `high` and not `low` < `high`: the midpoint, or `high` where there is
-    none.
+    """Returns a threshold that flags `high` and not `low` < `high`.
+
+    It is their midpoint, or `high` where floating-point numbers have none between them.
     """
     middle = low / 2 + high / 2
     return middle if low < middle <= high else high
 
 
 def best_threshold(curve: Roc) -> tuple[float, float]:
-    """(threshold, balanced accuracy) of the rule 'score >= threshold' with the largest balanced
-    accuracy (TPR + 1 - FPR)/2 in [.5, 1].
+    """Returns (threshold, balanced accuracy) of the rule with the largest balanced accuracy.
 
-    Candidates are the midpoints of neighboring distinct scores, +inf and -inf; among equals the
-    highest threshold. Counts are compared, not rounded rates, so the choice is the same on every
-    machine.
+    The rule is 'score >= threshold', the balanced accuracy (TPR + 1 - FPR)/2 in [0.5, 1].
+    Candidates are the midpoints of neighboring distinct scores, +inf and -inf; among equally good
+    ones the highest threshold is chosen. Counts are compared, not rounded rates, so that the choice
+    is the same on every machine.
     """
     gain_V = curve.true_V * curve.n_nonmember - curve.false_V * curve.n_member
     v = int(np.argmax(gain_V))
@@ -321,8 +353,9 @@ def best_threshold(curve: Roc) -> tuple[float, float]:
 
 
 def best_accuracy(curve: Roc) -> tuple[float, float]:
-    """(threshold, accuracy) of the rule with the most rows right, (named members + other
-    non-members) / rows; ties as in `best_threshold`.
+    """Returns (threshold, accuracy) of the rule that classifies the most rows correctly.
+
+    The accuracy is (flagged members + other non-members)/rows; ties as in `best_threshold`.
     """
     gain_V = curve.true_V - curve.false_V
     v = int(np.argmax(gain_V))
@@ -342,8 +375,9 @@ def _threshold(curve: Roc, v: int) -> float:
 
 
 def rates_at(score_N, member_N, threshold: float) -> Rates:
-    """Rates of naming the rows with score [N] >= threshold: TPR, FPR, balanced accuracy (TPR + 1 -
-    FPR)/2, precision; +inf names nobody finite.
+    """Computes the rates of flagging the rows with score [N] >= threshold.
+
+    The balanced accuracy is (TPR + 1 - FPR)/2. A threshold of +inf flags no finite score.
     """
     score_N, member_N = two_sides(score_N, member_N)
     checks.finite(threshold=np.nan_to_num(threshold, nan=np.nan, posinf=0.0, neginf=0.0))
@@ -359,11 +393,10 @@ def rates_at(score_N, member_N, threshold: float) -> Rates:
 
 
 def ppv(tpr, fpr, ratio: float):
-    """Share of the named that are members, TPR/(TPR + ratio FPR), at `ratio` > 0 non-members a
-    member; 1/(1 + ratio) where nobody is named.
+    """Returns the precision TPR/(TPR + ratio FPR) at `ratio` > 0 non-members per member.
 
-    `tpr` and `fpr` are numbers or arrays of one shape in [0, 1] (Jayaraman et al.,
-    arXiv:2005.10881).
+    Where no row is flagged it is 1/(1 + ratio), the share of members. `tpr` and `fpr` are numbers
+    or arrays of one shape in [0, 1]. Source: Jayaraman et al., arXiv:2005.10881.
     """
     checks.positive(ratio=ratio)
     tpr, fpr = np.asarray(tpr, np.float64), np.asarray(fpr, np.float64)

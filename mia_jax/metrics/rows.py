@@ -34,9 +34,7 @@ MAIN = ("auc", "tpr", "fpr", "advantage", "balanced_accuracy", *OPTIMISTIC)
 
 
 def main_rows(rows: Sequence[Mapping]) -> list[Mapping]:
-    """The rows of the headline and its tables: all records, and the metrics of
-    `metrics.summary`.
-    """
+    """Returns the rows of the headline tables: all records, the metrics of `metrics.summary`."""
     return [
         row
         for row in rows
@@ -48,8 +46,9 @@ def main_rows(rows: Sequence[Mapping]) -> list[Mapping]:
 def find(
     rows: Sequence[Mapping], attack: str, metric: str, target=None, slice: str = "all"
 ) -> Mapping | None:
-    """The row of one attack, metric, target (None = mean over targets, 'pooled', or a model) and
-    slice; None if there is none.
+    """Returns the row of an attack, metric, target and slice; None if there is none.
+
+    `target` is None for the mean over targets, 'pooled', or the number of a model.
     """
     same = (
         row
@@ -60,7 +59,7 @@ def find(
 
 
 def fprs(rows: Sequence[Mapping]) -> list[float]:
-    """The false-positive rates of the tpr@ rows, rising."""
+    """Returns the false-positive rates of the tpr@ rows, in rising order."""
     return sorted(
         {
             float(row["metric"].removeprefix("tpr@"))
@@ -71,13 +70,13 @@ def fprs(rows: Sequence[Mapping]) -> list[float]:
 
 
 def sort_metric(rows: Sequence[Mapping]) -> str:
-    """What attacks are sorted by: tpr@0.01, or the tpr@ nearest to it, or the AUC."""
+    """Returns the metric that attacks are sorted by: tpr@0.01, the tpr@ nearest to it, or auc."""
     known = [fpr for fpr in fprs(rows) if fpr > 0]
     return f"tpr@{min(known, key=lambda f: abs(math.log(f / 0.01))):g}" if known else "auc"
 
 
 def resolved(rows: Sequence[Mapping], attack: str, metric: str) -> Mapping | None:
-    """The mean over targets, or the pooled row where only that one has a value."""
+    """Returns the mean over targets, or the pooled row where only that one has a value."""
     mean, pooled = find(rows, attack, metric), find(rows, attack, metric, "pooled")
     return (
         pooled

@@ -14,10 +14,15 @@ from mia_jax.metrics.outcomes import Counts, Outcome
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Study:
-    """What all attacks share: membership and evaluated rows of the targets, the draws of the
-    intervals, and what is reported.
+    """Holds what all attacks share.
 
-    `ratio` is the number of non-members per member at which precision is reported.
+    Attributes:
+        member_TN: which target trained on which record.
+        evaluated_TN: which records are scored for which target.
+        draws: the bootstrap draws of the intervals.
+        fprs: the false-positive rates of tpr@FPR.
+        level: the confidence level of the intervals.
+        ratio: non-members per member at which precision is reported.
     """
 
     member_TN: np.ndarray
@@ -29,12 +34,12 @@ class Study:
 
     @functools.cached_property
     def inside_T(self) -> np.ndarray:
-        """The number of evaluated members of each target, float64."""
+        """Returns the number of evaluated members of each target, float64."""
         return (self.evaluated_TN & self.member_TN).sum(1).astype(np.float64)
 
     @functools.cached_property
     def outside_T(self) -> np.ndarray:
-        """The number of evaluated non-members of each target, float64."""
+        """Returns the number of evaluated non-members of each target, float64."""
         return (self.evaluated_TN & ~self.member_TN).sum(1).astype(np.float64)
 
 

@@ -1,5 +1,6 @@
-"""The rows of a report: every metric of every attack over the targets, pooled, and target by
-target, each with its interval and how it was made.
+"""Computes the result rows of a report: every metric of every attack, with its interval.
+
+Each metric is given as a mean over targets, pooled over all targets, and for each target.
 """
 
 from __future__ import annotations
@@ -51,12 +52,15 @@ class Weighted(Study):
 
 
 class Drawn(NamedTuple):
-    """A number and its bootstrap values [R]: `low_R` errs low, `high_R` errs high (equal for an
-    AUC); kept to compare attacks draw by draw.
+    """Holds a number with its bootstrap values [R], kept to compare attacks draw by draw.
 
-    Of several targets, `parts` are the same unit by unit, `center` is what the interval lies about,
-    `knows` what the attack knows, and `left` the number without each group of units (None unless
-    the attack was rerun).
+    Attributes:
+        outcome: the number and its interval.
+        low_R, high_R: draws that err low and draws that err high (equal for an AUC).
+        parts: the number unit by unit, for several targets.
+        center: what the interval is centered on, for several targets.
+        knows: what the attack knows.
+        left: the number without each group of units; None unless the attack was rerun.
     """
 
     outcome: Outcome
@@ -69,12 +73,18 @@ class Drawn(NamedTuple):
 
 
 class Scored(NamedTuple):
-    """One attack, sorted: a ROC and its rows for each target; `counts_T` and `named_TN` at the
-    shadow-chosen thresholds (None without them).
+    """Holds one attack whose scores were sorted once.
 
-    `weight_2TR` are the weights of the named members and non-members under the draws;
-    `drawn[target, metric]` collects what the attack drew over all targets (target None or
-    'pooled'); `left` are the numbers without each group of units.
+    Attributes:
+        score_TN: the scores, higher = more likely a member.
+        curves, ranks: the ROC curve and the sorted rows of each target.
+        named_TN: the rows flagged at the shadow-calibrated thresholds; None without thresholds.
+        counts_T: the counts at these thresholds; None without thresholds.
+        no_threshold: why there are no thresholds ('' if there are).
+        drawn: {(None or 'pooled', metric): Drawn}, filled with what is drawn over all targets.
+        weight_2TR: the weights of the flagged members and non-members under the draws.
+        knows: what the attack knows.
+        left: the numbers without each group of units.
     """
 
     score_TN: np.ndarray
@@ -103,27 +113,43 @@ def rows(
     detail: int = 8,
     keep: dict[str, dict] | None = None,
 ) -> list[dict]:
-    """Rows {attack, target, slice, metric, value, low, high, interval, method, convention,
-    fpr_realized, n_member, n_nonmember, n_targets, knows}.
+    """Computes the rows of every metric of every attack, in the columns of `study.result_row`.
 
-    `attacks[name]` has `score_TN` (higher = more likely a member; NaN outside evaluated_TN) and
-    optionally `knows`, `threshold_T` (chosen on shadows: `thresholds.shadow_thresholds`; None or
-    NaN = no shadows), `no_threshold` (why) and `without` (its numbers without groups of units, a
-    sequence of `jackknife.Rerun`). `target` None = mean over targets, 'pooled' = one ROC over all
-    (target, record) pairs, else the model's number from `targets`; up to `detail` targets get
-    intervals of their own. `unit_T`: targets resampled together (twins). `n_member`, `n_nonmember`
-    are a target's for None (their mean if they differ), all pairs' for 'pooled'. Metrics: auc,
-    tpr@FPR; at the shadow-chosen threshold tpr, fpr, advantage = TPR - FPR, balanced_accuracy,
-    ppv@RATIO (non-members a member); and, optimistic with knows='oracle_threshold' and `null_mean`
-    beside them, advantage_optimistic = max |TPR - FPR| and oracle_threshold = best balanced
-    accuracy. Rows of auc and tpr@FPR with an interval carry `p_value`, one-sided, of 'no better
-    than guessing' (`multiple.leaks`). Where units of models can be resampled the standard error
-    comes from variance components: of attacks that know shadows from their reruns
-    (`components.left_error`), without reruns by a rule that is often too wide (`components.error`).
-    Either way tpr, fpr and ppv at a threshold speak about these shadow models alone. Mean rows
-    carry `sd_over_models`. A dict `keep` is filled with keep[attack][target, metric] = Drawn
-    (`comparisons.rows`). Raises ValueError on NaN scores of evaluated rows and on targets without
-    members or non-members.
+    Metrics: auc and tpr@FPR; at the shadow-calibrated threshold tpr, fpr, advantage = TPR - FPR,
+    balanced_accuracy and ppv@RATIO (RATIO non-members per member); and, with
+    knows='oracle_threshold' and `null_mean` (the mean for random scores), the optimistic
+    advantage_optimistic = max |TPR - FPR| and oracle_threshold = the best balanced accuracy.
+
+    Rows of auc and tpr@FPR with an interval have a `p_value`, one-sided, of 'no better than
+    guessing'. Rows of means have `sd_over_models`. Where units of models can be resampled, the
+    standard error comes from variance components: from reruns for attacks that know shadows
+    (`components.left_error`), and without reruns from a rule that is often too wide
+    (`components.error`). In both cases tpr, fpr and ppv at a threshold hold for these shadow models
+    only.
+
+    Args:
+        attacks: {name: attack}. An attack has `score_TN` (higher = more likely a member; NaN
+            outside evaluated_TN) and optionally `knows`, `threshold_T` (chosen on shadows by
+            `thresholds.shadow_thresholds`; None or NaN = no shadows), `no_threshold` (why) and
+            `without` (its numbers without groups of units, a sequence of `jackknife.Rerun`).
+        member_TN, evaluated_TN: the members and the scored rows of each target.
+        targets: the models' numbers, for the rows of single targets; None: 0 .. T-1.
+        unit_T: targets of equal numbers are resampled together (twins); None: each by itself.
+        draws: the bootstrap draws; None makes them.
+        fprs: the false-positive rates of tpr@FPR.
+        ppv_ratio: non-members per member of ppv@RATIO.
+        level: the confidence level of the intervals.
+        detail: up to this many targets get intervals of their own.
+        keep: a dict that is filled with keep[attack][target, metric] = Drawn (`comparisons.rows`).
+
+    Returns:
+        Rows with `target` None (mean over targets), 'pooled' (one ROC over all (target, record)
+            pairs), and the number of each model. `n_member` and `n_nonmember` are those of a target
+            (their mean if they differ) for None, and those of all pairs for 'pooled'.
+
+    Raises:
+        ValueError: a score of an evaluated row is NaN, or a target has no members or no
+            non-members.
     """
     member_TN, evaluated_TN = np.asarray(member_TN, bool), np.asarray(evaluated_TN, bool)
     T, N = checks.shape("TN", member=member_TN, evaluated=evaluated_TN).values()
@@ -446,7 +472,7 @@ def _share(part_TR: np.ndarray, whole_TR: np.ndarray) -> np.ndarray:
 
 
 def pool(score_TN, member_TN, evaluated_TN) -> tuple[roc.Roc, bootstrap.Ranked]:
-    """One ROC over all evaluated (target, record) pairs and its sorted rows, numbered t N + n."""
+    """Returns one ROC over all evaluated (target, record) pairs and its sorted rows t N + n."""
     at = np.flatnonzero(evaluated_TN)
     score_K, member_K = (
         np.asarray(score_TN, np.float64).ravel()[at],
