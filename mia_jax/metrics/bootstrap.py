@@ -27,8 +27,9 @@ SHORT = 1 << 19  # weights that one call works on where that costs no time
 
 
 def resample_size(n: int) -> int:
-    """Rows to draw from n so that the bootstrap's spread is that of a t-interval: (n - 1)(1.96 /
-    t_{.975, n-1})^2, at least 1.
+    """Returns how many of n rows to draw so that the bootstrap has the spread of a t-interval.
+
+    It is (n - 1)(1.96 / t_{.975, n-1})^2, at least 1.
     """
     return (
         n
@@ -39,12 +40,16 @@ def resample_size(n: int) -> int:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Draws:
-    """R shared draws: counts of records [N,R] and of the targets' units [T,R] (None = models are
-    not resampled), float32 whole numbers.
+    """Holds R draws that all targets and attacks share, float32 whole numbers.
 
-    `units` is how many units the targets form and `index_T` [T] the unit of each; `resampling` is
-    'crossed' or 'records'. `reruns` > 0 makes `method` say that the standard error comes from so
-    many reruns of the attack (`jackknife`).
+    Attributes:
+        record_NR: how often each record is drawn.
+        unit_TR: how often the unit of each target is drawn; None: models are not resampled.
+        index_T: the unit of each target.
+        units: how many units the targets form.
+        seed: the seed of the draws.
+        reruns: how many reruns of the attack the standard error comes from (`jackknife`), for the
+            text of `method`; 0: none.
     """
 
     record_NR: np.ndarray
@@ -60,7 +65,7 @@ class Draws:
 
     @property
     def method(self) -> str:
-        """The words for the table."""
+        """Returns the words for the table."""
         count = self.record_NR.shape[1]
         if self.unit_TR is not None:
             rerun = f" (attack rerun without each of {self.reruns} groups of units)" * (
@@ -78,8 +83,9 @@ class Draws:
 
 
 def make(num_records: int, unit_T, draws: int = 200, seed: int = 0) -> Draws:
-    """Draws for N = `num_records` records and T targets whose units are `unit_T` [T] (equal numbers
-    are drawn together).
+    """Draws R counts for N = `num_records` records and for the units `unit_T` [T] of T targets.
+
+    Targets with equal numbers in `unit_T` are drawn together.
     """
     checks.at_least(40, draws=draws)
     checks.at_least(1, num_records=num_records)
@@ -92,11 +98,11 @@ def make(num_records: int, unit_T, draws: int = 200, seed: int = 0) -> Draws:
 
 
 def stratified(seed: int, member_N, evaluated_N, draws: int = 200) -> np.ndarray:
-    """Counts [N,R] for one target: its evaluated members and its evaluated non-members are drawn
-    separately; 0 elsewhere.
+    """Returns counts [N,R] for one target, whose members and non-members are drawn separately.
 
-    Whole numbers below 2^16, and the counts of one draw lie together in memory: `redraw` then goes
-    draw by draw, each near the core.
+    Only evaluated rows are drawn; the others are 0. The counts are whole numbers below 2^16, and
+    the counts of one draw are contiguous in memory: `redraw` then works draw by draw, each in the
+    cache.
     """
     rng = np.random.default_rng(seed)
     record_RN = np.zeros((draws, len(member_N)), np.uint16)
@@ -111,11 +117,11 @@ def stratified(seed: int, member_N, evaluated_N, draws: int = 200) -> np.ndarray
 
 
 def counts(rng: np.random.Generator, n: int, draws: int) -> np.ndarray:
-    """How often each of n things is drawn, [n,R] float32: `resample_size(n)` draws with replacement
-    in every column.
+    """Returns how often each of n things is drawn, [n,R] float32.
 
-    In blocks of draws: the same numbers as all at once, without their memory, and no single call
-    lasts so long that a signal is not heard.
+    Every column is `resample_size(n)` draws with replacement. The work is done in blocks of draws:
+    they give the same numbers as one call, need less memory, and no call is so long that a signal
+    is not handled.
     """
     found_NR, step = np.empty((n, draws), np.float32), max(1, SHORT // n)
     for start in range(0, draws, step):
@@ -128,8 +134,12 @@ def counts(rng: np.random.Generator, n: int, draws: int) -> np.ndarray:
 
 
 class Ranked(NamedTuple):
-    """Rows of one ROC, each side by falling score; `above_J` / `upto_J`: how many members score
-    higher / at least as high as non-member j.
+    """Holds the rows of one ROC, each side sorted by falling score.
+
+    Attributes:
+        member_I, nonmember_J: the row numbers of members and of non-members.
+        above_J: how many members score higher than non-member j.
+        upto_J: how many members score at least as high as non-member j.
     """
 
     member_I: np.ndarray
@@ -139,13 +149,14 @@ class Ranked(NamedTuple):
 
     @property
     def tied(self) -> bool:
-        """Whether a member scores as high as a non-member."""
+        """Returns whether a member scores as high as a non-member."""
         return bool((self.above_J != self.upto_J).any())
 
 
 def ranked(score_K, member_K, row_K) -> Ranked:
-    """Sorts the rows [K] of one ROC once; `row_K` are the numbers by which `weigh` of `curve_draws`
-    knows them.
+    """Sorts the rows [K] of one ROC once.
+
+    `row_K` are the numbers by which `weigh` of `curve_draws` identifies them.
     """
     score_K = np.asarray(score_K, np.float64)
     inside_K, outside_K = np.flatnonzero(member_K), np.flatnonzero(~member_K)
@@ -162,14 +173,14 @@ def ranked(score_K, member_K, row_K) -> Ranked:
 def redraw(
     rows: Ranked, record_NR: np.ndarray, unit_TR: np.ndarray | None, allowed_F, *, low: bool = True
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(auc_R, low_FR, high_FR) of one ROC under R draws: its AUC, and a TPR that errs low and one
-    that errs high at each number of false positives.
+    """Returns (auc_R, low_FR, high_FR) of one ROC under R draws.
 
-    Row numbers are t N + n, weighted by record_NR[n] (times unit_TR[t]). With `allowed` = k >= 1
-    false positives the step rule's threshold has a true FPR near (k + 1)/J, and a draw's one near
-    (k + 3/2)/J, while FPR k/J was asked for: `high` is the step rule in the draw, `low` reads the
-    curve 3/2 non-members earlier (between allowances k - 2 and k - 1); for large k it does not
-    show. Without `low` it is `high` as well.
+    They are its AUC, and at each number of allowed false positives a TPR that errs low and one that
+    errs high. Row numbers are t N + n, weighted by record_NR[n] (times unit_TR[t]). With `allowed`
+    = k >= 1 false positives the step rule's threshold has a true FPR near (k + 1)/J, and a draw's
+    one near (k + 3/2)/J, while FPR k/J was asked for: `high` is the step rule in the draw, `low`
+    reads the curve 3/2 non-members earlier (between allowances k - 2 and k - 1). For large k the
+    difference is negligible. Without `low`, low_FR is high_FR.
     """
     N, R = record_NR.shape
     step = max(1, BLOCK // (len(rows.member_I) + len(rows.nonmember_J)))
@@ -299,8 +310,9 @@ def _first_beyond(outside_JR: np.ndarray, weight_R: np.ndarray, allowed_F) -> It
 def side_weights(
     member_TN, evaluated_TN, named_TN, record_NR: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Weights [T,R] under the draws of the members and of the non-members that are named (evaluated
-    rows alone).
+    """Returns the weights [T,R] of the flagged members and of the flagged non-members.
+
+    They are under the draws. Only evaluated rows count.
     """
     sides = (evaluated_TN & member_TN & named_TN, evaluated_TN & ~member_TN & named_TN)
     N, R = record_NR.shape

@@ -12,7 +12,7 @@ from mia_jax.metrics import bootstrap, components, intervals, outcomes, placemen
 
 
 def partners(unit_T) -> np.ndarray:
-    """For each target one of the next unit of targets (-1 if there is only one unit)."""
+    """Returns for each target one of the next unit of targets (-1 if there is only one unit)."""
     units, index_T = np.unique(np.asarray(unit_T), return_inverse=True)
     place = {u: np.flatnonzero(index_T == u) for u in range(len(units))}
     if len(units) < 2:

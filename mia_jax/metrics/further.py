@@ -69,8 +69,9 @@ def rows(
 
 
 def at_zero(attacks: Mapping[str, Mapping], member_TN, evaluated_TN) -> list[dict]:
-    """Rows tpr@0, the TPR without a false positive (means over targets): values alone, for the one
-    highest non-member sets the threshold.
+    """Returns rows tpr@0, the TPR without a false positive, as means over targets.
+
+    They have no interval, because the one highest non-member sets the threshold.
     """
     member_TN, evaluated_TN = np.asarray(member_TN, bool), np.asarray(evaluated_TN, bool)
     sides = [

@@ -27,7 +27,7 @@ class Order(NamedTuple):
 
 
 def order(score_N, evaluated_N) -> Order:
-    """Sorts the evaluated scores of one target once."""
+    """Sorts the evaluated scores of one target."""
     rows = np.flatnonzero(evaluated_N)
     score_K = np.asarray(score_N, np.float64)[rows]
     by = np.argsort(-score_K, kind="stable")
@@ -35,18 +35,18 @@ def order(score_N, evaluated_N) -> Order:
 
 
 def ties(sorted_K) -> tuple[np.ndarray, np.ndarray]:
-    """(first, after) [K] of sorted values: where each value's run of equal ones begins and ends."""
+    """Returns (first, after) [K] of sorted values: where the run of each value begins and ends."""
     new = np.flatnonzero(np.append(True, sorted_K[1:] != sorted_K[:-1])[: len(sorted_K)])
     run_K = np.repeat(np.arange(len(new)), np.diff(np.append(new, len(sorted_K))))
     return new[run_K], np.append(new, len(sorted_K))[run_K + 1]
 
 
 def placements(rows: Order, member_N, code_N, groups: int) -> tuple[np.ndarray, np.ndarray]:
-    """(auc_G, place_N) of one target: the AUC within each group of records and the placement of
-    every record in its own group, float64.
+    """Returns (auc_G, place_N) of one target, float64.
 
-    `code_N` is a record's group, 0 .. groups - 1, or -1. AUC is NaN where a group lacks members or
-    non-members; placements are then 0.
+    They are the AUC within each group of records and the placement of every record in its own
+    group. `code_N` is a record's group, 0 .. groups - 1, or -1. The AUC is NaN where a group lacks
+    members or non-members; placements are then 0.
     """
     place_N, auc_G = np.zeros(len(code_N)), np.full(groups, np.nan)
     code_K = code_N[rows.rows_K]
@@ -116,8 +116,9 @@ def weights(inside_TN, outside_TN, record_NR) -> Weights:
 
 
 def shares(named_TN, w: Weights) -> tuple[np.ndarray, np.ndarray]:
-    """Weighted shares [T,R] of a group's members and of its non-members that are named [T,N], under
-    the draws; NaN where a side has no weight.
+    """Returns the weighted shares [T,R] of members and of non-members that are flagged [T,N].
+
+    They are those of one group under the draws, and NaN where a side has no weight.
     """
     named_Tn = np.asarray(named_TN, bool)[:, w.columns]
     sparse, found = 8 * np.count_nonzero(named_Tn) < named_Tn.size, []

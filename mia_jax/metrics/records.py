@@ -47,20 +47,22 @@ class Vulnerability(NamedTuple):
 
 
 def folds(unit_T) -> np.ndarray:
-    """The fold 0 or 1 of every target: units of models (twins together) in turn."""
+    """Returns the fold 0 or 1 of every target: units of models (twins together) in turn."""
     return np.unique(np.asarray(unit_T), return_inverse=True)[1] % 2
 
 
 def halves(unit_T) -> np.ndarray:
-    """The half 0 or 1 of its fold that a target is in: what one half ranks highest is reported from
-    the other.
+    """Returns which half 0 or 1 of its fold each target is in.
+
+    What one half ranks highest is reported from the other.
     """
     return np.unique(np.asarray(unit_T), return_inverse=True)[1] // 2 % 2
 
 
 def other_fold(shadow_MM, targets, fold_T) -> np.ndarray:
-    """shadow_MM without the shadows that are targets of the same fold as the target; rows of models
-    that are no targets are unchanged.
+    """Returns shadow_MM without the shadows that are targets of the same fold as the target.
+
+    Rows of models that are no targets are unchanged.
     """
     targets, fold_T, found = np.asarray(targets), np.asarray(fold_T), np.array(shadow_MM, bool)
     found[np.ix_(targets, targets)] &= fold_T[:, None] != fold_T
@@ -68,7 +70,7 @@ def other_fold(shadow_MM, targets, fold_T) -> np.ndarray:
 
 
 def refused(unit_T) -> str:
-    """Why records cannot be told apart with these targets ('' if they can)."""
+    """Returns why single records cannot be tested with these targets ('' if they can)."""
     units = len(np.unique(unit_T))
     return (
         ""
@@ -161,8 +163,9 @@ def _interval(above_FN, size_F2N, level: float) -> tuple[np.ndarray, np.ndarray,
 
 @functools.lru_cache(maxsize=4096)
 def distribution(inside: int, outside: int) -> np.ndarray:
-    """P(U = u) for u = 0 .. inside * outside when all orders are equally likely, by the recursion
-    of Mann and Whitney 1947 (nothing cancels).
+    """Returns P(U = u) for u = 0 .. inside * outside when all orders are equally likely.
+
+    It uses the recursion of Mann and Whitney 1947, in which nothing cancels.
     """
     before = [np.ones(1) for _ in range(outside + 1)]  # no member yet: U = 0
     for i in range(1, inside + 1):
