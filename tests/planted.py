@@ -1,4 +1,4 @@
-"""Fleets whose membership signal is planted by hand, for the tests of designs and attacks."""
+"""Fleets with a planted membership signal, for the tests of designs and attacks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mia_jax.types import Attack, Design, Probe, Shadows
 
 
 def auc(score_N: np.ndarray, member_N: np.ndarray) -> float:
-    """Mann-Whitney: P(score of a member > score of a non-member), ties count half."""
+    """Returns the Mann-Whitney AUC: P(a member's score > a non-member's), ties count half."""
     rank_N, inside = rankdata(score_N), int(member_N.sum())
     return (rank_N[member_N].sum() - inside * (inside + 1) / 2) / (
         inside * (len(member_N) - inside)
@@ -23,7 +23,7 @@ def auc(score_N: np.ndarray, member_N: np.ndarray) -> float:
 
 
 def signal_names(attack: Attack) -> list[str]:
-    """The signals that an attack reads."""
+    """Returns the signals that an attack reads."""
     return [
         n for n in attack.needs if n not in threat_model.SHADOW_NEEDS + threat_model.OTHER_NEEDS
     ]
@@ -38,11 +38,12 @@ def fleet(
     spread: float = 0.5,
     classes: int = 10,
 ) -> FleetSignals:
-    """sign * signal of model m on example n ~ N(d_n + mu * member, 1) with difficulties d_n ~ N(0,
-    spread^2), independent of everything.
+    """Returns a fleet whose signals leak membership by `mu`.
 
-    'correct' thresholds such a value at mu / 2 without difficulties; 'logits' puts it on the true
-    label; 'loss_trajectory' is exp(-value) at 3 epochs with a third, two thirds and all of mu.
+    sign * signal of model m on example n ~ N(d_n + mu * member, 1) with difficulties d_n ~ N(0,
+    spread^2), independent of everything. 'correct' thresholds such a value at mu / 2 without
+    difficulties; 'logits' puts it on the true label; 'loss_trajectory' is exp(-value) at 3 epochs
+    with a third, two thirds and all of mu.
     """
     rng = np.random.default_rng(seed)
     m, n = design.member_MN.shape
@@ -79,8 +80,9 @@ def fleet(
 
 
 def components(name: str) -> tuple[int, ...]:
-    """The shape of an asking signal's answer to one 4x4 image: () for a scalar, and for signals
-    from one forward pass.
+    """Returns the shape of an asking signal's answer to one 4x4 image.
+
+    It is () for a scalar, and for signals from one forward pass.
     """
     signal = registry.make("signals", name)
     if signal.ask is None:
@@ -106,7 +108,7 @@ def components(name: str) -> tuple[int, ...]:
 def trajectory(
     design: Design, *, mu: float, rng, query_views: int, spread: float, epochs: int = 3
 ) -> np.ndarray:
-    """[M,A,N,E] losses > 0 whose -log is N(d_n + mu * member * e / E, 1) at epoch e = 1..E."""
+    """Returns losses [M,A,N,E] > 0: -log is N(d_n + mu * member * e / E, 1) at epoch e = 1..E."""
     m, n = design.member_MN.shape
     noise = rng.normal(size=(m, query_views, n, epochs)) + spread * rng.normal(size=(n, 1))
     return np.exp(
@@ -115,7 +117,7 @@ def trajectory(
 
 
 def scores(fleet: FleetSignals, attack: Attack, key) -> np.ndarray:
-    """score_TN of the design's targets, each through its own Evidence."""
+    """Returns score_TN of the design's targets, each from its own evidence."""
     return np.stack(
         [
             attack.score(fleet.evidence_against(t, attack.needs, attack.knows), key)
@@ -125,7 +127,7 @@ def scores(fleet: FleetSignals, attack: Attack, key) -> np.ndarray:
 
 
 def mean_auc(fleet: FleetSignals, score_TN: np.ndarray) -> float:
-    """Mean over targets of the AUC on the evaluated rows."""
+    """Returns the mean over targets of the AUC on the evaluated rows."""
     d = fleet.design
     return float(
         np.mean(
@@ -143,7 +145,7 @@ def mean_auc(fleet: FleetSignals, score_TN: np.ndarray) -> float:
 
 
 def permuted(fleet: FleetSignals, order_N: np.ndarray) -> FleetSignals:
-    """The same fleet over the pool in another order."""
+    """Returns the same fleet over the pool in another order."""
     d = fleet.design
     design = dataclasses.replace(
         d,

@@ -1,5 +1,5 @@
-"""The attack model: leaks it finds, cross-fitting that no row's own label can reach, unequal sides,
-features, and what is refused.
+"""The attack model: planted leaks, cross-fitting that no row's own label can reach, unequal sides,
+features, order, constants and refusals.
 """
 
 import dataclasses
@@ -96,7 +96,7 @@ def test_the_label_only_attack_on_binary_vectors_of_views():
     assert attack.needs == ("correct", "y", "shadow_own") and attack.knows == "shadows"
 
 
-def test_one_classifier_a_class_finds_what_pooling_cancels():
+def test_a_classifier_per_class_finds_what_pooling_cancels():
     rng = np.random.default_rng(0)
     member, y = rng.random(600) < 0.5, np.arange(600) % 2
     evidence = target(
@@ -176,8 +176,9 @@ def test_every_row_is_scored_once_by_a_model_that_never_saw_it(per_class, monkey
 
 @pytest.mark.parametrize("kind", ["logistic", "knn"])
 def test_a_rows_own_label_cannot_reach_its_score(kind, monkeypatch):
-    """With halves drawn by hash alone (stratified ones move other rows when a label changes) a
-    flipped label changes no bit of its own score.
+    """A flipped label changes no bit of its own row's score.
+
+    Halves are drawn by hash only: stratified halves move other rows when a label changes.
     """
     monkeypatch.setattr(
         attack_model, "halves", lambda side_N, hash_N: (hash_N % np.uint64(2)).astype(int)
@@ -193,8 +194,9 @@ def test_a_rows_own_label_cannot_reach_its_score(kind, monkeypatch):
 
 
 def left_out_by_the_last_fold(x: np.ndarray, member: np.ndarray, rng) -> np.ndarray:
-    """Cross-fitting on a balanced subset whose left-out rows are all scored by the second fold's
-    model: the recipe with the bias.
+    """Returns scores of a biased recipe, for comparison.
+
+    It is cross-fitted on a balanced subset; the second fold's model scores all left-out rows.
     """
     fewer = min(member.sum(), (~member).sum())
     kept = np.concatenate(
@@ -213,7 +215,7 @@ def left_out_by_the_last_fold(x: np.ndarray, member: np.ndarray, rng) -> np.ndar
 
 
 @pytest.mark.slow
-def test_signals_that_tell_nothing_tell_nothing_with_unequal_sides():
+def test_uninformative_signals_stay_uninformative_with_unequal_sides():
     """300 members, 100 non-members, features independent of membership: AUC .5 and the advantage of
     random scores; the old recipe fails.
     """
@@ -240,7 +242,7 @@ def test_signals_that_tell_nothing_tell_nothing_with_unequal_sides():
 @pytest.mark.parametrize(
     "kind, fit", [("logistic", "shadows"), ("knn", "target"), ("mlp", "target"), ("mlp", "shadows")]
 )
-def test_unequal_sides_tell_nothing(kind, fit):
+def test_unequal_sides_reveal_nothing(kind, fit):
     aucs = []
     attack = attack_model.make(
         kind=kind,
@@ -385,7 +387,7 @@ def test_rows_bound_what_is_learned_from(monkeypatch):
         (dict(kind="knn", options=dict(neighbors=(0,))), "fewest_neighbors=0"),
     ],
 )
-def test_bad_arguments_are_named(fields, message):
+def test_messages_name_the_bad_argument(fields, message):
     with pytest.raises(ValueError, match=message):
         registry.make("attacks", "attack_model", fields)
 
@@ -441,7 +443,7 @@ def test_bad_arguments_are_named(fields, message):
         ({}, dict(member=np.arange(40) < 5), "give [23] members and 1[78] non-members"),
     ],
 )
-def test_bad_inputs_are_named(fields, evidence, message):
+def test_messages_name_the_bad_input(fields, evidence, message):
     given = dict(member=np.arange(40) % 2 == 0, loss=np.arange(40.0)) | evidence
     member = given.pop("member")
     with pytest.raises(ValueError, match=message):

@@ -145,8 +145,9 @@ def test_population_is_a_p_value_among_population_rows(per_class):
 
 
 def test_population_p_values_keep_their_level():
-    """Non-members are exchangeable with population rows: rejecting at score >= 1 - alpha has a
-    false-positive rate of at most alpha.
+    """Non-members are exchangeable with population rows.
+
+    Rejecting at score >= 1 - alpha therefore has a false-positive rate of at most alpha.
     """
     rates = []
     for seed in range(40):
@@ -236,8 +237,9 @@ def test_base_equals_a_naive_log_sum_exp(mode):
 
 @pytest.mark.parametrize("nats", [100.0, 2_500.0, 1e6])
 def test_attacks_that_compare_probabilities_do_so_in_logarithms(nats):
-    """Losses of a sequence: exp(-nats) is no float64, and a constant added to every loss changes no
-    difference.
+    """Losses of a sequence: exp(-nats) is 0 in float64.
+
+    A constant added to every loss changes no difference.
     """
     design = bernoulli.make(num_examples=300, seed=0, models=8, population=0.2)
     rng = np.random.default_rng(0)
@@ -635,7 +637,7 @@ def test_trajectory_lira_is_multivariate_over_epochs():
     assert attack.needs == ("loss_trajectory", "shadow_out")
 
 
-def test_the_whole_trajectory_tells_more_than_its_end():
+def test_the_whole_trajectory_leaks_more_than_its_end():
     fleet = small("loss_trajectory", models=8, mu=1.5, num_examples=600, query_views=1)
     last = dataclasses.replace(
         fleet, signal=dict(loss_trajectory=fleet.signal["loss_trajectory"][..., -1:])
@@ -676,8 +678,9 @@ def test_shares_by_hand():
 
 
 def used(seed: int, *, models: int = 14, offset: float = 0.3) -> dict:
-    """One estimate on 150 rows, a random share of which are the target's members; scores of one
-    model share a random offset.
+    """Returns a usage estimate on 150 rows, a random share of which are the target's members.
+
+    Scores of a model share a random offset.
     """
     rng = np.random.default_rng(seed)
     d = halves.make(num_examples=400, seed=seed, models=models)
@@ -706,8 +709,9 @@ def test_shares_are_unbiased_and_their_intervals_cover():
 
 
 def test_a_share_lies_within_its_interval_or_there_is_none():
-    """Scores that carry nothing, few rows: the quotient often leaves [0, 1]; a target unlike its
-    shadows leaves it for certain.
+    """Random scores on few rows: the quotient often leaves [0, 1].
+
+    A target unlike its shadows leaves it for certain.
     """
     outside = 0
     for seed in range(60):
@@ -751,7 +755,7 @@ def test_a_share_lies_within_its_interval_or_there_is_none():
     )
 
 
-def test_an_attack_that_cannot_tell_gives_no_share():
+def test_an_uninformative_attack_gives_no_share():
     rows, member = np.ones(4, bool), np.array([[True, True, False, False]])
     with pytest.raises(ValueError, match="TPR=0 is not above their FPR=1"):
         dataset_usage.usage(

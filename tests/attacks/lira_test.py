@@ -25,8 +25,9 @@ KEY = jax.random.key(0)
 
 
 def uneven(design, *, seed: int, query_views: int = 1, mu: float = 1.0) -> FleetSignals:
-    """Difficulties N(0, 4), variances that differ by example and leaks that grow with difficulty:
-    what shrinkage has to learn.
+    """Returns a fleet from which shrinkage has something to learn.
+
+    Difficulties are N(0, 4), variances differ by example and leaks grow with difficulty.
     """
     rng = np.random.default_rng(seed)
     m, n = design.member_MN.shape
@@ -45,9 +46,7 @@ def uneven(design, *, seed: int, query_views: int = 1, mu: float = 1.0) -> Fleet
 
 
 def sides_of(fleet: FleetSignals, t: int) -> tuple[np.ndarray, list[list[np.ndarray]]]:
-    """(the target's signals, per side and evaluated example the shadows' signals) of query view
-    0.
-    """
+    """Returns the signals of query view 0: the target's, and the shadows' per side and example."""
     d = fleet.design
     use = [m for m in range(len(d.member_MN)) if d.unit_M[m] != d.unit_M[t]]
     s_MN, rows = (
@@ -158,7 +157,7 @@ def test_shrunk_equals_a_naive_loop(fields, models):
     "fields",
     [dict(variance="shrunk"), dict(variance="shrunk", mode="offline"), dict(variance="global")],
 )
-def test_score_all_equals_one_view_at_a_time(maker, models, fields, monkeypatch):
+def test_score_all_equals_one_target_at_a_time(maker, models, fields, monkeypatch):
     monkeypatch.setattr(moments, "BLOCK", 64)
     fleet = uneven(maker.make(num_examples=150, seed=0, models=models), seed=0, query_views=2)
     attack = lira.make(**fields)
@@ -196,8 +195,9 @@ def test_inverse_trigamma(value):
 
 
 def test_equal_variances_shrink_to_the_pooled_gaussian():
-    """Many shadows, one variance and one leak for all: the analytic ROC, which no per-example
-    variance reaches with so few shadows.
+    """Many shadows with equal variances and leaks: the score reaches the analytic ROC.
+
+    No per-example variance reaches it with so few shadows.
     """
     design = halves.make(num_examples=4000, seed=0, models=10, population=0.0, targets=4)
     fleet = planted.fleet(design, "rescaled_logit", mu=1.5, seed=0, spread=3.0)
@@ -248,8 +248,9 @@ def test_shrinkage_is_no_worse_than_the_distance_to_the_centers(models, side, ma
 
 @pytest.mark.slow
 def test_on_digits_more_shadows_never_hurt(tmp_path):
-    """The curve over shadows of plain LiRA dips where per-example variances begin; the shrunk one
-    rises, and beats every other at 2 to 8.
+    """Plain LiRA's curve over shadows dips where per-example variances begin.
+
+    The shrunk curve rises, and is above every other at 2 to 8.
     """
     config = configuration.complete(
         data=dict(name="digits", flat=True),
@@ -290,9 +291,10 @@ def test_on_digits_more_shadows_never_hurt(tmp_path):
     )
 
 
-def test_one_shadow_a_side_learns_where_the_leak_is():
-    """Signals leak on the hard half alone: the trend of the differences tells, the distance to the
-    centers does not.
+def test_one_shadow_per_side_learns_where_the_leak_is():
+    """Signals leak on the hard half only.
+
+    The trend of the differences reveals it; the distance to the centers does not.
     """
     design = halves.make(num_examples=1000, seed=0, models=4)
     rng = np.random.default_rng(0)
@@ -392,7 +394,7 @@ def test_one_view_is_the_plain_shrunk_attack():
         )
 
 
-def test_two_equal_views_tell_no_more_than_one():
+def test_two_equal_views_add_no_information():
     one = uneven(halves.make(num_examples=100, seed=0, models=10), seed=0)
     two = dataclasses.replace(
         one, signal=dict(rescaled_logit=np.repeat(one.signal["rescaled_logit"], 2, 1))
@@ -410,7 +412,7 @@ def test_two_equal_views_tell_no_more_than_one():
 
 
 def test_noise_that_views_share_cancels():
-    """View 1 is the noise of view 0: together they tell what the mean of their scores cannot."""
+    """View 1 is the noise of view 0: together they reveal what the mean of their scores cannot."""
     design = halves.make(num_examples=400, seed=0, models=20, targets=6)
     rng = np.random.default_rng(0)
     shared_MN = rng.normal(size=(20, 400)) * 3
@@ -429,7 +431,7 @@ def test_noise_that_views_share_cancels():
     assert auc["mean"] < 0.65 and abs(auc["multivariate"] - ndtr(2 / np.sqrt(2))) < 0.03
 
 
-def test_one_shadow_a_side_and_no_residuals_is_the_mean_distance():
+def test_one_shadow_per_side_and_no_residuals_is_the_mean_distance():
     fleet = uneven(halves.make(num_examples=100, seed=0, models=4), seed=0, query_views=3)
     attack, plain = (
         lira.make(views="multivariate", variance="pooled"),
@@ -540,7 +542,7 @@ def test_too_few_shadows_are_not_tested():
         ),
     ],
 )
-def test_bad_arguments_are_named(fields, message):
+def test_messages_name_the_bad_argument(fields, message):
     with pytest.raises(ValueError, match=message):
         lira.make(**fields)
 

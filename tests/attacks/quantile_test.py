@@ -1,5 +1,5 @@
-"""The quantile regression attack: heads against scikit-learn and known distributions, the map to
-levels, its edges and refusals.
+"""The quantile regression attack: regressions against scikit-learn and known distributions, the map
+to levels, its edges and refusals.
 """
 
 import dataclasses
@@ -59,7 +59,7 @@ def explained(mu: float, *, seed: int = 0, rows: int = 2000, maker=halves, **fie
 # ---- heads ----
 
 
-def test_the_linear_head_minimizes_the_pinball_loss_as_scikit_learn_does():
+def test_the_linear_regression_minimizes_the_pinball_loss_as_scikit_learn_does():
     x, s = skewed(400, 0)
     found = quantiles.linear(penalty=0.0)(x, s, x, LEVELS, KEY)
     oracle = np.stack(
@@ -73,7 +73,7 @@ def test_the_linear_head_minimizes_the_pinball_loss_as_scikit_learn_does():
 
 
 @pytest.mark.slow
-def test_heads_learn_known_quantiles():
+def test_regressions_learn_known_quantiles():
     x, s = skewed(4000, 0)
     ask, fresh = skewed(4000, 1)
     for head, error, miss in (
@@ -154,8 +154,9 @@ def test_population_rows_with_one_value_leave_the_distance():
 
 @pytest.mark.parametrize("head", quantile.HEADS)
 def test_difficulty_that_x_explains_is_taken_away(head):
-    """The best AUC knows 3 x_0 + x_1 and the scale: Phi(mu / sqrt 2); a threshold on the signal
-    itself stays far below.
+    """The best AUC uses 3 x_0 + x_1 and the scale: Phi(mu / sqrt 2).
+
+    A threshold on the signal itself stays far below.
     """
     mu = 2.0
     fleet = explained(mu, population=0.3, targets=1)
@@ -221,7 +222,7 @@ def test_scores_are_deterministic_and_independent_of_the_pools_order(head):
 
 
 @pytest.mark.parametrize("head", ["mlp", "gradient_boosting"])
-def test_signals_independent_of_membership_tell_nothing(head):
+def test_signals_independent_of_membership_are_uninformative(head):
     attack = quantile.make(head=head, features=("x", "shadow_out"), options=FAST[head])
     aucs = []
     for seed in range(30):
@@ -275,12 +276,12 @@ def test_labels_and_columns_are_features():
         (dict(head="gradient_boosting", options=dict(rounds=0)), "rounds=0"),
     ],
 )
-def test_bad_arguments_are_named(fields, message):
+def test_messages_name_the_bad_argument(fields, message):
     with pytest.raises(ValueError, match=message):
         registry.make("attacks", "quantile", fields)
 
 
-def test_bad_inputs_are_named():
+def test_messages_name_the_bad_input():
     attack, fleet = quantile.make(), explained(0.0, rows=100, targets=1)
     empty = explained(0.0, rows=100, targets=1, population=0.0)
     assert "set design.population" in empty.refuse(attack, "quantile")

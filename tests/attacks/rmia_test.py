@@ -317,7 +317,7 @@ def test_tuning_needs_shadows_of_shadows():
 # ---- what is said ----
 
 
-def test_ties_at_the_top_are_told():
+def test_ties_at_the_top_are_diagnosed():
     fleet = confident(
         halves.make(num_examples=60, seed=0, models=8, population=0.2), seed=0, mu=8.0
     )
@@ -348,7 +348,7 @@ def test_ties_at_the_top_are_told():
         (dict(views="all"), "views='all'"),
     ],
 )
-def test_bad_arguments_are_named(fields, message):
+def test_messages_name_the_bad_argument(fields, message):
     with pytest.raises(ValueError, match=message):
         rmia.make(**fields)
 
@@ -374,8 +374,9 @@ def test_population_and_shadows_are_required():
 
 
 def test_memory_grows_with_n_plus_z():
-    """20,000 examples against 2,000 population rows: the N x Z comparison alone would hold 40 MB of
-    booleans, or 320 MB of quotients.
+    """20,000 examples against 2,000 population rows fit into little memory.
+
+    The N x Z comparison by itself would hold 40 MB of booleans, or 320 MB of quotients.
     """
     design = halves.make(num_examples=22_000, seed=0, models=4, population=2000 / 22_000, targets=1)
     fleet = confident(design, seed=0)

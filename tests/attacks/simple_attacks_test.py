@@ -159,7 +159,7 @@ def test_lira_equals_a_naive_loop(mode, offline_score, variance, center):
     ],
 )
 @pytest.mark.parametrize("models", [4, 6, 20])
-def test_score_all_equals_one_view_at_a_time(maker, fields, models, monkeypatch):
+def test_score_all_equals_one_target_at_a_time(maker, fields, models, monkeypatch):
     monkeypatch.setattr(moments, "BLOCK", 64)  # several blocks
     attack = lira.make(**fields)
     fleet = planted.fleet(
@@ -174,7 +174,7 @@ def test_score_all_equals_one_view_at_a_time(maker, fields, models, monkeypatch)
     )
 
 
-def test_score_all_of_a_design_with_other_shadows_takes_the_views():
+def test_score_all_of_a_design_with_other_shadows_scores_each_target():
     attack = lira.make(mode="offline")
     fleet = planted.fleet(
         disjoint.make(num_examples=200, seed=0, models=10, targets=4),
@@ -215,7 +215,7 @@ def test_roc_tends_to_the_analytic_one():
 # ---- few shadows ----
 
 
-def test_with_one_shadow_a_side_the_score_is_the_distance_to_the_centers():
+def test_with_one_shadow_per_side_the_score_is_the_distance_to_the_centers():
     fleet = planted.fleet(
         halves.make(num_examples=100, seed=0, models=4), "rescaled_logit", mu=1.0, seed=0
     )
@@ -245,7 +245,7 @@ def test_gaussian_variance_is_pooled_below_16_shadows_per_side(models, same_as):
 
 @pytest.mark.parametrize("models", [4, 8, 16, 40])
 @pytest.mark.parametrize("mode", ["online", "offline"])
-def test_the_variance_is_shrunk_unless_told_otherwise(models, mode):
+def test_the_variance_is_shrunk_by_default(models, mode):
     fleet = planted.fleet(
         halves.make(num_examples=100, seed=0, models=models), "rescaled_logit", mu=1.0, seed=0
     )
@@ -286,7 +286,7 @@ def test_two_bernoulli_models_leave_one_shadow():
         assert planted.mean_auc(fleet, attack.score_all(fleet, KEY)) > 0.8
 
 
-def test_no_out_shadow_at_all_is_said():
+def test_the_message_says_that_there_is_no_out_shadow():
     fleet = planted.fleet(
         bernoulli.make(num_examples=40, seed=0, models=4), "rescaled_logit", mu=1.0, seed=0
     )
@@ -474,7 +474,7 @@ def test_offline_lira_on_blocks_sees_only_sources():
         (threshold, dict(sign=2), "signal 'loss' has sign=2"),
     ],
 )
-def test_bad_arguments_are_named(maker, fields, message):
+def test_messages_name_the_bad_argument(maker, fields, message):
     with pytest.raises(ValueError, match=message):
         maker.make(**fields)
 

@@ -1,4 +1,4 @@
-"""The public helpers for writers of attacks: documented, complete, and with an example that runs."""
+"""The public helpers for attacks: documented, complete, and with an example that runs."""
 
 import doctest
 import re

@@ -1,4 +1,4 @@
-"""Views against SciPy and by hand; augmentation: each example by its own key alone."""
+"""Query views against SciPy and by hand; each example is augmented by its own key only."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Defenses at query time: what they show, who is behind them, and what they leave unchanged to the
+"""Defenses at query time: what they show, who is behind them, and what they leave unchanged bit for
 bit.
 """
 
@@ -58,7 +58,7 @@ def test_rounding_rounds_probabilities():
         ("top_k:k=x", "k=x: it must be a whole number"),
     ],
 )
-def test_wrong_defenses_are_named(spec, text):
+def test_messages_name_the_wrong_defense(spec, text):
     with pytest.raises(ValueError, match=text):
         defenses.make(spec)
 
@@ -79,7 +79,7 @@ def test_label_only_signals_keep_their_files_and_others_get_their_own():
     )
 
 
-def test_a_defense_of_the_target_alone_needs_targets_that_are_nobodys_shadows():
+def test_a_defense_of_only_the_target_needs_targets_that_are_never_shadows():
     def check(sections, design):
         planned = build.plan_attacks(dict(a=Attack(None, ("loss",))), sections, seed=0)
         validate.check_defenses(planned, design=design)
@@ -99,8 +99,9 @@ def test_a_defense_of_the_target_alone_needs_targets_that_are_nobodys_shadows():
 
 @pytest.fixture(scope="module")
 def audited(tmp_path_factory):
-    """One target and one source on digits; every attack without, behind, and adapted to
-    MemGuard.
+    """Audits a target and a source on digits.
+
+    Every attack runs without, behind, and adapted to MemGuard.
     """
     threshold = dict(name="threshold")
     plain = dict(
@@ -194,10 +195,8 @@ def test_the_source_answers_undefended_unless_the_attacker_adapts(audited):
     ]  # the source is not asked behind the target's defense, and nothing misses its answers
 
 
-def test_the_defense_really_applied_to_the_model_leaves_label_only_answers_alone():
-    """What the files take for granted: the walk through the defended outputs is the walk through
-    the plain ones.
-    """
+def test_the_defense_applied_to_the_model_keeps_label_only_answers():
+    """Checks an assumption of the files: a walk through defended outputs equals the plain walk."""
     from mia_jax.query import interactive
     from tests import toys
 

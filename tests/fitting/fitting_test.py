@@ -1,5 +1,5 @@
-"""Fitting: the order of rows, logistic regression and networks against scikit-learn, many fits in
-one program, and what chooses among them.
+"""Fitting: the order of rows, logistic regression and networks against scikit-learn, many fits in a
+program, and how classifiers are chosen.
 """
 
 import jax
@@ -45,7 +45,7 @@ def test_inner_folds_are_those_of_scikit_learn():
                 np.testing.assert_array_equal(np.flatnonzero(rows.folds(member, 3) == f), held)
 
 
-def test_hashes_depend_on_content_and_salt_alone():
+def test_hashes_depend_only_on_content_and_salt():
     x = np.random.default_rng(0).normal(size=(5000, 3))
     order = np.random.default_rng(1).permutation(5000)
     np.testing.assert_array_equal(rows.hashes(x[order], 7), rows.hashes(x, 7)[order])
@@ -148,7 +148,7 @@ def test_the_mlp_is_as_good_as_scikit_learns():
     assert expected > 0.98 and found > expected - 0.01
 
 
-def test_jobs_in_one_program_are_what_they_are_alone():
+def test_jobs_in_a_shared_program_equal_separate_fits():
     jobs = [Job(*ring(n, n), ring(50, 0)[0], family=n) for n in (90, 41)]
     for options in (
         dict(network="r"),
@@ -161,7 +161,7 @@ def test_jobs_in_one_program_are_what_they_are_alone():
 
 
 def test_an_empty_batch_changes_nothing_and_a_short_one_is_a_mean():
-    """7 rows in batches of 4 beside a longer list: 2 steps, of 4 and 3 rows, then nothing."""
+    """7 rows in batches of 4 next to a longer list: 2 steps, of 4 and 3 rows, then nothing."""
     x = np.ones((7, 1))
     data = network.sets(
         [x, np.ones((40, 1))],
@@ -217,7 +217,7 @@ def test_the_learning_rate_is_chosen_on_the_source_alone_and_pooled_over_a_famil
 
 
 def _correct(jobs, own) -> list[int]:
-    """How many rows of its own source each job gets right."""
+    """Returns how many rows of its own source each job predicts correctly."""
     scores = mlp.fit([job._replace(ask_NF=job.x_KF) for job in jobs], KEY, **own).scores
     return [
         int(((score > 0) == job.member_K).sum()) for score, job in zip(scores, jobs, strict=True)

@@ -1,4 +1,4 @@
-"""The laws that every attack, signal and design obeys, swept over whatever files exist, with their
+"""The laws that every attack, signal and design obeys, tested on whatever files exist, with their
 defaults.
 """
 
@@ -84,7 +84,9 @@ SMALL = dict(  # designs of 120 rows
     two_way=lambda: two_way.make(num_examples=120, seed=0, drawn=True),
     folds=lambda: folds.make(num_examples=120, seed=0),
     holdout=lambda: holdout.make(num_examples=120, seed=0, drawn=True),
-    supplied_fixed_counts=lambda: supplied(np.random.default_rng(0).random((8, 120)).argsort(0) < 4),
+    supplied_fixed_counts=lambda: supplied(
+        np.random.default_rng(0).random((8, 120)).argsort(0) < 4
+    ),
     supplied_target=lambda: supplied(np.random.default_rng(0).random((7, 120)) < 0.5, target=True),
 )
 attack_case = pytest.mark.parametrize(
@@ -102,9 +104,7 @@ def planted_fleet(
 
 
 def programs(attack) -> list:
-    """The attack as (fleet -> score_TN): one target at a time and, where it exists, every target at
-    once.
-    """
+    """Returns the attack as (fleet -> score_TN): target by target and, if it can, all at once."""
     return [lambda f: planted.scores(f, attack, KEY)] + (
         [lambda f: attack.score_all(f, KEY)] if attack.score_all else []
     )
@@ -169,7 +169,7 @@ def test_equal_answers_of_all_models_about_all_rows_are_a_coin_flip(name, fields
 
 @attack_case
 @pytest.mark.parametrize("models", [4, *(pytest.param(n, marks=pytest.mark.slow) for n in (8, 20))])
-def test_signals_independent_of_membership_tell_nothing(name, fields, models):
+def test_signals_independent_of_membership_are_uninformative(name, fields, models):
     attack = registry.make("attacks", name, fields)
     aucs = []
     for seed in range(30):
@@ -180,7 +180,7 @@ def test_signals_independent_of_membership_tell_nothing(name, fields, models):
 
 @attack_case
 @pytest.mark.parametrize("models", [4, 8])
-def test_the_signals_of_another_pair_tell_nothing_about_this_target(name, fields, models):
+def test_the_signals_of_another_pair_are_uninformative_about_this_target(name, fields, models):
     attack = registry.make("attacks", name, fields)
     aucs = []
     for seed in range(30):
@@ -238,7 +238,7 @@ def test_scores_are_deterministic_and_finite_where_evaluated(name, fields):
 
 
 @attack_case
-def test_every_target_at_once_equals_one_view_at_a_time(name, fields):
+def test_every_target_at_once_equals_one_target_at_a_time(name, fields):
     attack = registry.make("attacks", name, fields)
     fleet = planted_fleet(attack, mu=1.0, seed=0, query_views=2)
     one, *rest = [program(fleet) for program in programs(attack)]
@@ -334,9 +334,7 @@ def test_garbage_outside_the_threat_model_does_not_change_a_bit(name, fields, de
 )
 @pytest.mark.parametrize("name", ["lira", "offset", "reference", "multi_signal"])
 def test_garbage_does_not_change_a_bit_of_scores_of_float64_signals(name, fields):
-    """Signals that were supplied keep float64 and are centered first: on what the attacker of this
-    target sees, nothing else.
-    """
+    """External float64 signals are centered first, only on what this target's attacker sees."""
     if set(fields) - set(registry.keywords("attacks", name)):
         return
     attack = registry.make("attacks", name, fields)
@@ -400,7 +398,7 @@ def outputs(seed: int = 0, batch: int = 16, classes: int = 5):
 
 
 @pytest.mark.parametrize("name", SIGNALS)
-def test_a_signal_is_float32_one_row_an_example_and_the_same_alone_as_in_a_batch(name):
+def test_a_signal_is_float32_a_row_per_example_and_independent_of_the_batch(name):
     signal = registry.make("signals", name)
     out_BC, examples = outputs()
     value = signal.measure(out_BC, examples)
@@ -451,8 +449,10 @@ def test_the_sign_points_to_confident_correct_answers(name):
 
 
 def questions(name: str, transform=None):
-    """(ask(variables, x_B.., y_B, key_B) -> (value_B.., count_B..), signal, variables of a toy
-    network, images, labels, keys).
+    """Returns an asking signal with a toy network and examples.
+
+    That is (ask(variables, x_B.., y_B, key_B) -> (value_B.., count_B..), signal, variables, images,
+    labels, keys).
     """
     signal = registry.make(
         "signals", name + ":" * (name in SMALLER) + SMALLER.get(name, "")
@@ -495,7 +495,7 @@ def questions(name: str, transform=None):
 
 
 @pytest.mark.parametrize("name", ASKING)
-def test_an_asking_signal_is_finite_float32_counted_and_the_same_for_an_example_whatever_its_neighbors(
+def test_an_asking_signal_is_finite_counted_and_independent_of_the_batch(
     name,
 ):
     ask, signal, variables, x_B, y_B, key_B = questions(name)
@@ -578,7 +578,7 @@ def test_population_is_untouched_and_both_sides_are_evaluated(name):
 
 
 @pytest.mark.parametrize("name", DESIGNS)
-def test_counting_in_shadows_tells_nothing(name):
+def test_counting_in_shadows_is_uninformative(name):
     d = design_of(name)
     if d.supports:
         aucs = []

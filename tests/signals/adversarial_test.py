@@ -1,4 +1,4 @@
-"""Adversarial training, the signals of adversarial examples, and what the report says of them."""
+"""Adversarial training, the signals of adversarial examples, and their section of the report."""
 
 import jax
 import jax.numpy as jnp

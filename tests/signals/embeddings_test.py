@@ -1,6 +1,4 @@
-"""Values by hand: what embeddings, goodness and leverages tell, and the standardized
-convolution.
-"""
+"""Values by hand: embeddings, goodness, leverages, and the standardized convolution."""
 
 import jax
 import jax.numpy as jnp
