@@ -26,9 +26,8 @@ NEEDED = dict(
     shadow_out="shadow models that did not train on some of the scored examples",
     shadow_own="shadow models with members and non-members among the scored examples",
 )
-CROSS_FITTED = (
-    "half_of_target_members"  # what an attack with the need 'member' must say that it knows
-)
+# What an attack with the need 'member' must declare in `knows`.
+CROSS_FITTED = "half_of_target_members"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -64,11 +64,8 @@ def attack(
         return score_evidence(evidence, center=center, **common)
 
     def score_all(fleet, key):
-        if (
-            center == "mean"
-            and every_other_unit(fleet.design)
-            and fleet.signal[signal].dtype != np.float64
-        ):  # see `origin`
+        uncentered = fleet.signal[signal].dtype != np.float64  # see `origin`
+        if center == "mean" and every_other_unit(fleet.design) and uncentered:
             return score_fleet(fleet, **common)
         return np.stack(
             [score(fleet.evidence_against(t, needs), key) for t in fleet.design.targets]
@@ -118,9 +115,9 @@ def score_evidence(
     Raises:
         ValueError: No shadow is IN (OUT) on any evaluated row.
     """
-    cols = (
-        slice(None) if evidence.evaluated_N.all() else np.flatnonzero(evidence.evaluated_N)
-    )  # a slice copies nothing
+    # A slice copies nothing.
+    every_row = evidence.evaluated_N.all()
+    cols = slice(None) if every_row else np.flatnonzero(evidence.evaluated_N)
     own_AN = sign * _signals.scalar(evidence.target[signal], "AN", signal)[:, cols].astype(
         np.float64
     )

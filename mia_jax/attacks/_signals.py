@@ -49,9 +49,8 @@ def part(value_AN: np.ndarray, prefix: int | None, signal: str) -> np.ndarray:
     """
     if value_AN.ndim == 2 and prefix is None:
         return value_AN
-    if (
-        value_AN.ndim == 3 and registry.make("signals", signal).sign == 0
-    ):  # a vector, not answers to growing prefixes of a budget
+    if value_AN.ndim == 3 and registry.make("signals", signal).sign == 0:
+        # A vector, not answers to growing prefixes of a budget.
         scalar(value_AN, "AN", signal)
     parts = value_AN.shape[2] if value_AN.ndim == 3 else 0
     if prefix is not None and not 0 <= prefix < parts:

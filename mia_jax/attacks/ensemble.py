@@ -11,7 +11,7 @@ from mia_jax.attacks import _inner, _sides
 from mia_jax.fitting import logistic
 from mia_jax.types import Attack
 
-CUT = 10.0  # standardized scores beyond it are cut
+CUT = 10.0  # standardized scores are limited to +-CUT
 DEFAULT = dict(
     threshold=dict(name="threshold", signal="loss"),
     lira=dict(name="lira", variance="shrunk"),

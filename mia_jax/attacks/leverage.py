@@ -41,9 +41,9 @@ def make(*, signal: str = "loss", members: int = 0, ridge: float = 1e-3) -> Atta
             :, rows
         ].astype(np.float64):
             center, scale = value_X.mean(), np.abs(value_X).mean()
-            excess_X = np.where(
-                np.abs(value_X - center) > 1e-12 * scale, value_X - center, 0
-            )  # equal values tie
+            # Equal values must tie.
+            differs_X = np.abs(value_X - center) > 1e-12 * scale
+            excess_X = np.where(differs_X, value_X - center, 0)
             total_X -= excess_X / (scale or 1) * gain_X
         return _sides.spread_out(total_X / len(evidence.target[signal]), evidence.evaluated_N)
 

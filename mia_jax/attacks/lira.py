@@ -16,9 +16,8 @@ from mia_jax.attacks._student import Predictive
 from mia_jax.fitting.moments import Moments
 from mia_jax.types import Attack
 
-ENOUGH = dict(
-    gaussian=16, per_example=2, pooled=np.inf
-)  # shadows per side from which an example's own variance is used
+# Shadows per side from which an example's own variance is used.
+ENOUGH = dict(gaussian=16, per_example=2, pooled=np.inf)
 
 
 def make(

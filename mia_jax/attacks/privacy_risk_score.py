@@ -13,7 +13,7 @@ from mia_jax import checks
 from mia_jax.attacks import _signals
 from mia_jax.types import Attack
 
-FLOOR = 1e-10  # losses below it count as it
+FLOOR = 1e-10  # smaller losses count as this
 
 
 def make(*, signal: str = "loss", bins: int = 15, per_class: bool = False) -> Attack:

@@ -14,10 +14,9 @@ from mia_jax.attacks import _sides
 from mia_jax.fitting import logistic
 from mia_jax.types import Attack
 
-SIGNAL = (
-    "loss_trajectory"  # [A,N,E]: the loss after each of E epochs of a run, the last one at its end
-)
-FLOOR = 1e-10  # losses below it count as it
+# [A,N,E]: the loss after each of E epochs of a run, the last at its end.
+SIGNAL = "loss_trajectory"
+FLOOR = 1e-10  # smaller losses count as this
 
 
 def make(

@@ -14,8 +14,7 @@ import jax
 
 from mia_jax import registry
 
-# keeps the draws apart from those of a model's own layers, which fold small numbers into the same
-# key
+# Separates the draws from those of a model's layers, which fold small numbers into the same key.
 _SITE = 0x617567
 
 

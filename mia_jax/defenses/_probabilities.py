@@ -1,3 +1,3 @@
 """What defenses that change probabilities share."""
 
-FLOOR = 1e-12  # the smallest probability that is ever handed on
+FLOOR = 1e-12  # the smallest probability that an attacker sees

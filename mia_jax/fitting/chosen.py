@@ -11,9 +11,10 @@ from mia_jax import checks, registry
 from mia_jax.fitting import rows
 from mia_jax.fitting.rows import Classifier, Job
 
+# What `make` tries: {kind: its options}.
 FEW = dict(
     logistic={}, random_forest=dict(grid=dict(min_samples_leaf=(1, 4, 16))), gradient_boosting={}
-)  # what `make` tries: {kind: its options}
+)
 
 
 def make(*, kinds: Mapping[str, Mapping] = FEW, inner_folds: int = 3) -> Classifier:

@@ -26,9 +26,8 @@ class Job(NamedTuple):
     family: int = 0
 
 
-Classifier = Callable[
-    [Sequence[Job], Any], list[np.ndarray]
-]  # (jobs, key) -> a score_N per job, larger = member
+# (jobs, key) -> a score_N per job, larger = member
+Classifier = Callable[[Sequence[Job], Any], list[np.ndarray]]
 
 
 def hashes(x_NF: np.ndarray, salt: int) -> np.ndarray:

@@ -56,7 +56,7 @@ def _spline(height: int, width: int, degrees: float) -> tuple[np.ndarray, ...]:
         -1, 2
     )
     source_P2 = grid_P2 @ turn.T + (center - turn @ center)
-    # a nearest-neighbor turn of a white image says exactly which pixels SciPy takes to lie inside
+    # A nearest-neighbor rotation of a white image shows exactly which pixels SciPy takes as inside.
     inside_P = ndimage.rotate(np.ones((height, width)), degrees, reshape=False, order=0).reshape(-1)
     base_P2 = np.floor(source_P2).astype(int)
     index, weight = [], []

@@ -9,16 +9,8 @@ import jax.numpy as jnp
 from mia_jax.signals import _images
 from mia_jax.types import Signal
 
-EPSILONS = (
-    0.0,
-    1 / 255,
-    2 / 255,
-    4 / 255,
-    8 / 255,
-    16 / 255,
-    0.1,
-    0.3,
-)  # linf radii, in the units of x
+# linf radii, in the units of x.
+EPSILONS = (0.0, 1 / 255, 2 / 255, 4 / 255, 8 / 255, 16 / 255, 0.1, 0.3)
 
 
 def correctness(attack: Callable, *, name: str, queries: int) -> Signal:

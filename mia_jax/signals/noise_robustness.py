@@ -11,32 +11,10 @@ from mia_jax.evasion import noise as noises
 from mia_jax.signals import _images
 from mia_jax.types import Signal
 
-PREFIXES = (
-    1,
-    2,
-    3,
-    4,
-    5,
-    10,
-    20,
-    30,
-    40,
-    50,
-    75,
-    100,
-    150,
-    200,
-    350,
-    500,
-    750,
-    1000,
-    1500,
-    2000,
-    2500,
-    5000,
-    10_000,
-)
-TOGETHER = 20  # noisy copies of an example that are asked at once
+# Numbers of copies whose share is reported.
+PREFIXES = (*range(1, 6), *range(10, 51, 10), 75, 100, 150, 200, 350, 500, 750)
+PREFIXES += (1000, 1500, 2000, 2500, 5000, 10_000)
+TOGETHER = 20  # noisy copies of an example that are queried at once
 
 
 def make(

@@ -50,9 +50,8 @@ def make(
     def ask(probe, x_B, y_B, key_B):
         del key_B
         outside_SB = ~probe.shadows.member_SB
-        usable_SB = jnp.where(
-            outside_SB.any(0)[None], outside_SB, True
-        )  # no model left it out: all have to do
+        # Where every model trained on the example, all of them are used.
+        usable_SB = jnp.where(outside_SB.any(0)[None], outside_SB, True)
 
         def chosen(own_S):
             return jnp.where(
