@@ -1,6 +1,4 @@
-"""Sources on tiny files, their errors, and what all pools share: hash, duplicates,
-standardization.
-"""
+"""Tests the data sources on tiny files, their errors, and what all pools share."""
 
 import dataclasses
 import gzip
@@ -360,9 +358,7 @@ MIXED = "age,sex,city,out\n30,m,Rome,yes\n41,f,Oslo,no\n20,m,Rome,yes\n,f,Bern,n
 
 
 def test_a_table_needs_a_label_and_lists_its_columns(tmp_path):
-    """What would be predicted is never guessed: the first column of a table is rather an age than a
-    class.
-    """
+    """The label is never guessed: the first column of a table may well be an age."""
     with pytest.raises(
         ValueError,
         match=r"which column is the label\? Set data\.label .* Columns: 0 'age', 1 'sex', 2 "
@@ -446,9 +442,7 @@ def test_tables_in_other_encodings_and_with_other_separators_are_named(tmp_path)
 
 
 def test_numbers_that_models_cannot_distinguish_are_refused(tmp_path):
-    """float32 is what nets are given: rows of different identifiers would become copies of each
-    other.
-    """
+    """Networks get float32, in which rows with different identifiers would become equal."""
     ids, y = 100_100_037 + np.arange(200), np.arange(200) % 2
     np.savez(tmp_path / "ids.npz", x=np.stack([ids, np.zeros(200, int)], 1), y=y)
     table = write(tmp_path, "label,id\n" + "".join(f"{b},{a}\n" for a, b in zip(ids, y)))
@@ -484,7 +478,8 @@ def test_supplied_rows_are_compared_in_their_own_digits():
 
     ids = 100_100_037 + np.arange(200)
     for x in (ids[:, None], ids[:, None] / 3, np.stack([ids, ids], 1)):
-        pool = supplied_arrays.build(dict(loss=np.arange(200.0), member=np.arange(200) % 2, x=x)).pool
+        arrays = dict(loss=np.arange(200.0), member=np.arange(200) % 2, x=x)
+        pool = supplied_arrays.build(arrays).pool
         assert _pool.duplicates(pool) == dict(rows=0, groups=0, label_conflicts=0)
     x = np.repeat(ids[:100], 2)[:, None]
     assert (

@@ -1,5 +1,6 @@
-"""The task of a data set from end to end: what it says of labels and outputs, tokens that stay
-whole numbers, and what does not fit it.
+"""Tests the task of a data set from end to end.
+
+It covers labels and outputs, tokens that stay integers, and what does not fit the task.
 """
 
 import jax
@@ -65,7 +66,7 @@ def make(*, outer: bool = False):
 
 @pytest.fixture
 def own(tmp_path, monkeypatch):
-    """A folder with a net of embeddings and a signal of the user's own."""
+    """Writes a folder with a user's network of embeddings and a user's signal."""
     (tmp_path / "embedding_net.py").write_text(NET)
     (tmp_path / "top_signal.py").write_text(SIGNAL)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -73,7 +74,7 @@ def own(tmp_path, monkeypatch):
 
 
 def arrays(kind: str, examples: int = 80) -> dict:
-    """x [N,L] of tokens with labels of this kind."""
+    """Returns x [N,L] of tokens with labels of this kind."""
     x = np.random.default_rng(0).integers(0, VOCABULARY, (examples, LENGTH))
     return dict(
         x=x,
@@ -114,8 +115,11 @@ def test_a_task_says_what_labels_and_outputs_are():
         regression(num_outputs=2),
     ]
     assert [(t.kind, t.y, t.out) for t in tasks[:4]] == [
-        ("classification", "B", "BC"), ("regression", "B", "B1"), ("sequence", "BL", "BLV"), ("multilabel", "BC", "BC"),
-    ]  # fmt: skip
+        ("classification", "B", "BC"),
+        ("regression", "B", "B1"),
+        ("sequence", "BL", "BLV"),
+        ("multilabel", "BC", "BC"),
+    ]
     assert [t.num_classes for t in tasks] == [7, 0, 50, 0, 0, 0] and [
         t.num_outputs for t in tasks[:3]
     ] == [7, 1, 50]
@@ -280,20 +284,20 @@ def test_a_signal_that_broadcasts_over_sequence_logits_is_refused_before_trainin
         ("tokens", dict(model=dict(name="embedding_net")),
          r"model 'embedding_net' answers 22 .*shape \(22, 20\); sequence with 20 classes needs "
          r"logits \[B,L,V\], here \(22, 6, 20\): one row of"),
-        ("classes", dict(model=dict(name="embedding_net", positions=True)), r"needs logits "
-                                                                            r"\[B,C\], here \(5, "
-                                                                            r"3\): "
-                                                                            r".*task=sequence\(vocabulary\)"),
+        ("classes", dict(model=dict(name="embedding_net", positions=True)),
+         r"needs logits \[B,C\], here \(5, 3\): .*task=sequence\(vocabulary\)"),
         ("tokens", dict(attacks=dict(gap=dict())), "signal 'correct' is for classification, .*is "
                                                    "sequence; signals for it: loss"),
         ("tokens", dict(attacks=dict(rmia=dict())), "attack 'rmia' reads the logits of classes, "
                                                     "and the task of this data is sequence"),
-        ("tokens", dict(attacks=dict(t=dict(name="class_threshold", signal="loss"))), "attack 't' reads class numbers"),
+        ("tokens", dict(attacks=dict(t=dict(name="class_threshold", signal="loss"))),
+         "attack 't' reads class numbers"),
         ("tokens", dict(objective="squared"), "objective 'squared' is for regression, and the task "
                                               "of this data is sequence: use 'cross_entropy'"),
         ("tokens", dict(objective="perceptron"), "objective 'perceptron' is for classification, "
                                                  "and the task of this data is sequence"),
-        ("numbers", dict(objective="squared", attacks=dict(t=dict(name="threshold", signal="loss", defense="memguard", adaptive=True))),
+        ("numbers", dict(objective="squared", attacks=dict(t=dict(
+            name="threshold", signal="loss", defense="memguard", adaptive=True))),
          "defense='memguard' changes the probabilities of classes, and the task of this data is "
          "regression"),
     ],

@@ -1,5 +1,6 @@
-"""The tfds source: mock CIFAR-10, and the real Fashion-MNIST that TFDS's own builder prepared from
-Debian's files.
+"""Tests the tfds source on mock CIFAR-10 and on the real Fashion-MNIST.
+
+TFDS's own builder prepared the latter from Debian's files.
 """
 
 import json

@@ -1,5 +1,6 @@
-"""Canaries: the coins are fair and independent, everything else is always in, and each kind of
-canary is what it says.
+"""Tests canaries: their coins are fair and independent, and all other rows are always in.
+
+Each kind of canary must be what its name says.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""What each design promises beyond the laws that conformance_test sweeps over all of them."""
+"""Tests what each design promises in addition to the laws of conformance_test."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ from tests.planted import auc
 
 
 def count_auc(design) -> float:
-    """Mean AUC of the attacker whose score is the number of IN models among the usable shadows."""
+    """Returns the mean AUC of an attacker whose score is the number of IN shadows."""
     found = []
     for t in design.targets:
         e = design.evaluated_MN[t]

@@ -1,5 +1,6 @@
-"""Gradient attacks, directions and noise against linear models, whose answers are known, and
-against each other on a trained network.
+"""Tests gradient attacks, directions and noise on linear models, whose answers are known.
+
+They are also compared with each other on a trained network.
 """
 
 import jax
@@ -16,8 +17,9 @@ from mia_jax.evasion.pgd import in_ball, pgd
 
 
 def linear(features=20, examples=40, scale=1.0, seed=0):
-    """(w, out, x, y, distance to the boundary in l2) with x well inside [0, 1] and not on the
-    boundary itself.
+    """Returns (w, out, x, y, distance to the boundary in l2).
+
+    x is well inside [0, 1] and not on the boundary.
     """
     rng = np.random.default_rng(seed)
     w = rng.normal(size=features).astype(np.float32)

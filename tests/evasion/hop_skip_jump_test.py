@@ -1,5 +1,6 @@
-"""HopSkipJump against linear boundaries, whose distance is known, and its queries counted from the
-oracle's side.
+"""Tests HopSkipJump on linear boundaries, whose distance is known.
+
+Its queries are counted by the black box.
 """
 
 import jax
@@ -14,7 +15,7 @@ DUAL = dict(l2=2, linf=1)  # the distance to w.x = -b is |w.x + b| over the dual
 
 
 def linear(features=20, examples=40, seed=0):
-    """(w, b, x, y) with x well inside [0, 1], so that the box does not matter."""
+    """Returns (w, b, x, y) with x well inside [0, 1], so that the box does not matter."""
     rng = np.random.default_rng(seed)
     w = rng.normal(size=features).astype(np.float32)
     x = (0.5 + 0.1 * rng.normal(size=(examples, features))).clip(0.3, 0.7).astype(np.float32)
@@ -170,7 +171,9 @@ def test_without_another_label_the_distance_is_the_farthest_corner():
 
 
 def test_saturated_logits_and_a_start_that_noise_would_not_find():
-    corner = lambda x: jnp.stack([jnp.full(len(x), 0.0), 1e30 * (x.min(1) - 0.99)], 1).argmax(1)  # noqa: E731  (1 in a corner of volume 1e-40)
+    def corner(x):  # The label is 1 in a corner of volume 1e-40.
+        return jnp.stack([jnp.full(len(x), 0.0), 1e30 * (x.min(1) - 0.99)], 1).argmax(1)
+
     x = np.full((2, 20), 0.5, np.float32)
     y = np.zeros(2, np.int32)
     lost = hop_skip_jump(corner, x, y, keys(2), iterations=2, tries=5)
@@ -197,7 +200,10 @@ def test_vmap_over_models_is_one_model_after_the_other():
     w, _, x, _ = linear(examples=3)
     w_MF = np.stack([w, w[::-1]])
     b_M = -0.5 * w_MF.sum(1)
-    walk = lambda w, b, y: hop_skip_jump(labels(w, b), x, y, keys(3), iterations=2, evaluations=20)  # noqa: E731
+
+    def walk(w, b, y):
+        return hop_skip_jump(labels(w, b), x, y, keys(3), iterations=2, evaluations=20)
+
     y_MB = np.stack([labels(w_MF[m], b_M[m])(x) for m in range(2)])
     both = jax.vmap(walk)(w_MF, b_M, y_MB)
     for m in range(2):

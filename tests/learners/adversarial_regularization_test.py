@@ -1,5 +1,6 @@
-"""Adversarial regularization: without its gain it is ordinary training, with it members look less
-like members, and who sees which rows.
+"""Tests adversarial regularization and who sees which rows.
+
+Without the gain it is ordinary training; with it, members look less like members.
 """
 
 import jax
@@ -17,7 +18,7 @@ ROWS, EXTRA = np.arange(40, dtype=np.int32), np.arange(40, 80, dtype=np.int32)
 
 
 def trained(pool, *, epochs: int, **fields):
-    """(state, last metrics) of one model on ROWS with EXTRA beside them."""
+    """Returns (state, last metrics) of one model on ROWS, with EXTRA as extra rows."""
     fields = dict(batch_size=8, learning_rate=0.01) | fields
     learner = advreg.make(
         model=toys.mlp(width=32), num_rows=40, num_extra=40, epochs=epochs, **fields

@@ -1,5 +1,6 @@
-"""Forward-Forward: the overlay, the loss by hand, gradients that stay in their layer, the schedule
-against a plain loop, and that it learns.
+"""Tests Forward-Forward: the overlay, the loss by hand, gradients that stay in their layer.
+
+The schedule is compared with a plain loop, and the networks must learn.
 """
 
 import jax
@@ -44,7 +45,7 @@ def softplus(z):
 
 
 def by_hand(params, h, goodness="mean"):
-    """NumPy twin of the net: goodness of every layer, [L]."""
+    """Returns the goodness of every layer, [L], from a NumPy copy of the network."""
     found = []
     for layer in ("Dense_0", "Dense_1"):
         kernel, bias = (np.asarray(params[layer][k], np.float64) for k in ("kernel", "bias"))
@@ -92,7 +93,7 @@ def test_parameters_of_the_example():
 
 
 def test_the_first_loss_of_a_layer_is_that_of_no_goodness():
-    """(softplus(1.5) + softplus(-1.5)) / 2 = .951: fresh layers have almost no mean activity."""
+    """(softplus(1.5) + softplus(-1.5)) / 2 = 0.951: new layers have almost no mean activity."""
     rng = np.random.default_rng(0)
     pool = Pool(
         x=rng.uniform(size=(32, 784)).astype(np.float32),
@@ -232,8 +233,9 @@ def test_an_epoch_equals_a_plain_loop_over_layers_and_steps():
 
 
 def loops(jaxpr):
-    """Nested scans of a traced function, (length, loops inside) each; AssertionError for anything
-    that would ask the host.
+    """Returns the nested scans of a traced function, (length, loops inside) each.
+
+    Raises AssertionError for anything that would ask the host.
     """
     found = []
     for equation in jaxpr.eqns:
@@ -248,8 +250,9 @@ def loops(jaxpr):
 
 
 def test_the_inner_steps_are_loops_on_the_device():
-    """An epoch is one program: a loop over batches, in it one loop of 50 steps a layer, and nothing
-    goes back to the host.
+    """An epoch is one program: a loop over batches that contains one loop of 50 steps per layer.
+
+    Nothing is sent to the host.
     """
     model, pool = net(), data()
     one = learners.make(model=model, num_rows=12, batch_size=4, inner_steps=50)
@@ -288,9 +291,7 @@ def test_peer_normalization_evens_out_activities():
 
 @pytest.mark.parametrize("learner", ["forward_forward", "backprop"])
 def test_both_ways_of_training_learn(learner, tmp_path):
-    """A fleet of two: the schedule of its own, and the sum of local losses under the common
-    trainer.
-    """
+    """Trains a fleet of two with the special schedule, and with the sum of local losses."""
     pool = data(examples=120)
     own = (
         dict(epochs=8, inner_steps=20)

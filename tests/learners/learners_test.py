@@ -1,4 +1,4 @@
-"""plan, stopping, schedules and backprop: each against a hand-written twin."""
+"""Compares plan, stopping, schedules and backprop with hand-written versions."""
 
 import dataclasses
 
@@ -65,7 +65,7 @@ def trace(rule, values):
 
 
 def test_stops_patience_epochs_after_the_last_improvement():
-    """A loss whose last gain of at least .005 is at epoch 28 stops at 48 with patience 20."""
+    """A loss whose last gain of at least 0.005 is at epoch 28 stops at 48 with patience 20."""
     values = [1.0 - 0.03 * e for e in range(1, 29)] + [0.16 - 0.0001 * e for e in range(1, 100)]
     assert trace(stopping.make(min_delta=0.005, patience=20), values) == (28, 48)
 
@@ -215,9 +215,7 @@ def test_evaluate_ignores_padding_and_equals_numpy():
 
 
 def test_steps_draw_from_their_number_and_slot_alone():
-    """Two epochs in one scan equal one epoch at a time: the randomness of a step is fold_in(key,
-    step).
-    """
+    """Two epochs in one scan equal two single epochs: the key of a step is fold_in(key, step)."""
     data, one = toys.pool(), toys.learner(model=toys.mlp(rate=0.5))
     state = one.init(KEY, data)
     index = jax.random.randint(KEY, (4, 8), 0, 60)

@@ -1,4 +1,4 @@
-"""Pairs, contrastive losses, the half-image net and least squares: hand-computable cases."""
+"""Tests pairs, contrastive losses, the half-image network and least squares by hand."""
 
 import jax
 import jax.extend.core
@@ -45,8 +45,9 @@ def test_a_contrastive_loss_at_distance_zero_has_its_value_and_a_finite_gradient
 
 
 def pairs_of_the_source(rng, size=1000, classes=10):
-    """[P,2] labels of a batch as the source draws it: len() of what np.where gives is 2, so the
-    pairs of one class get 2 others beside them.
+    """Returns the labels [P,2] of a batch as the source draws it.
+
+    len() of the result of np.where is 2, so the pairs of one class are joined by only 2 others.
     """
     label_B2 = rng.integers(0, classes, (size, 2))
     same = np.where(
@@ -56,8 +57,9 @@ def pairs_of_the_source(rng, size=1000, classes=10):
 
 
 def test_a_collapsed_net_on_the_pairs_of_the_source_seems_right_in_97_percent():
-    """A net that maps everything to one point scores .974 there, with the loss 2 (1 - accuracy) of
-    the source's log, and .5 on balanced pairs.
+    """A network that maps everything to one point has an accuracy of 0.974 on those pairs.
+
+    Its loss is the 2 (1 - accuracy) of the source's log; on balanced pairs its accuracy is 0.5.
     """
     model = siamese.make(num_classes=10, widths=(4,), embedding=2)
     loss = contrastive.make(model=model, head=False)

@@ -1,5 +1,6 @@
-"""The layers against flax's own: parameters, values and every gradient, whatever is batched and
-whatever program runs.
+"""Compares the layers with those of flax: parameters, values and every gradient.
+
+It covers everything that can be batched and every program that can run.
 """
 
 import flax.linen as nn
@@ -28,7 +29,7 @@ def close(ours, theirs, atol=2e-5):
 
 
 def value_and_gradients(f, *args):
-    """f(*args) and the cotangents of all args for a fixed random cotangent, in one program."""
+    """Returns f(*args) and the cotangents of all args for a fixed random cotangent."""
 
     def both(*args):
         y, pull = jax.vjp(f, *args)

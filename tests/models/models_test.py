@@ -1,5 +1,6 @@
-"""Every model: shapes, parameter counts, batch independence, per-example dropout, and a fleet equal
-to its members.
+"""Tests every model: shapes, parameter counts, batch independence and per-example dropout.
+
+A fleet must equal its models trained separately.
 """
 
 import functools
@@ -94,7 +95,7 @@ def test_parameter_counts(name, fields, shape, count):
 
 
 def sizes(built, shape) -> list[tuple]:
-    """(height, features) of the output of every convolution, as the summary prints them."""
+    """Returns (height, features) of the output of every convolution, from the summary."""
     table = [
         line.split()[:2]
         for line in built.summary(jax.ShapeDtypeStruct(shape, jnp.float32)).splitlines()

@@ -1,5 +1,6 @@
-"""Accounting: published values, the table of the central-limit formula, pairs without a bound,
-budgets that are never exceeded.
+"""Tests accounting against published values and the table of the central-limit formula.
+
+It also covers pairs without a bound, and budgets, which must never be exceeded.
 """
 
 import dataclasses
@@ -34,8 +35,9 @@ def mechanism(noise=1.0, steps=25, n=2500, batch=100, **changes):
     [(1.1, 60, 2.597, 2.382), (1.3, 15, 0.954, 0.864), (0.7, 45, 6.319, 5.639)],
 )
 def test_the_mnist_tutorials_of_tensorflow_privacy(noise, epochs, by_rdp, by_pld):
-    """n = 60,000, batch 256, delta 1e-5; today's conversion from RDP (their READMEs print the older
-    3.01, 1.19, 7.10).
+    """n = 60,000, batch 256, delta 1e-5, with today's conversion from RDP.
+
+    Their READMEs print the older 3.01, 1.19 and 7.10.
     """
     one = mechanism(noise, steps=epochs * 60000 // 256, n=60000, batch=256)
     assert accounting.epsilon(one, delta=1e-5, accountant="rdp") == pytest.approx(by_rdp, abs=6e-4)
@@ -60,9 +62,9 @@ def test_the_published_table_of_the_central_limit_accountant(noise):
 
 
 def test_the_central_limit_lies_below_the_bounds_it_stands_for():
-    """One epoch at multiplier 1: .706, tight bound 1.056, RDP 1.48.
+    """One epoch at multiplier 1: 0.706, tight bound 1.056, RDP 1.48.
 
-    Multiplier .5: 6.5 after one epoch, so a budget of 1 fits none.
+    At multiplier 0.5 epsilon is 6.5 after one epoch, so no epoch fits a budget of 1.
     """
     found = {
         a: accounting.epsilon(mechanism(), delta=DELTA, accountant=a)
@@ -111,8 +113,9 @@ def test_mu_of_the_table():
 
 
 def test_gaussian_epsilon_survives_what_broke_the_original():
-    """A bracket that ended at 500 and exp(eps) that overflowed: 500 epochs at multiplier .5, and mu
-    so large that no float holds epsilon.
+    """The original had a bracket that ended at 500 and an exp(epsilon) that overflowed.
+
+    This covers 500 epochs at multiplier 0.5, and a mu so large that no float holds epsilon.
     """
     assert 500 < accounting.epsilon(mechanism(0.5, 25 * 500), delta=DELTA, accountant="gdp") < 1000
     assert accounting.gaussian_epsilon(1e9, 1e-5) == math.inf
@@ -151,8 +154,9 @@ def test_epsilon_is_monotone(accountant):
 
 
 def test_replace_one_means_the_same_to_both_accountants():
-    """Multiplier x sensitivity is the noise: at rate 1 adding 1 x C and replacing 1 x 2C cost the
-    same (dp_accounting's PLD counts in C).
+    """Multiplier x sensitivity is the noise.
+
+    At rate 1, adding 1 x C and replacing 1 x 2C cost the same. dp_accounting's PLD counts in C.
     """
     for sampling in ("poisson", "balls_in_bins"):
         common = dict(sampling=sampling, batch=2500, noise=4.0, steps=3)
@@ -175,8 +179,9 @@ def test_replace_one_means_the_same_to_both_accountants():
 
 
 def test_shuffled_batches_have_no_amplification():
-    """30 epochs at multiplier 1: Poisson below 3, one participation an epoch 37.6 (n = 60,000,
-    batch 256, delta 1e-5).
+    """30 epochs at multiplier 1: Poisson below 3, one participation per epoch 37.6.
+
+    n = 60,000, batch 256, delta 1e-5.
     """
     common = dict(n=60000, batch=256, steps=30 * 235)
     poisson = accounting.epsilon(mechanism(**common), delta=1e-5, accountant="pld")
@@ -300,9 +305,7 @@ def test_bad_deltas_and_budgets_are_refused():
     ("noise", "steps"), [(1.0, 1), (20.0, 400), (0.02, 100), (5.0, 10**5), (1e3, 10)]
 )
 def test_composed_losses_bound_a_gaussian_from_above_and_tightly_at_any_delta(noise, steps, delta):
-    """At rate 1 the answer is known in closed form; composing the discretized losses must not lie
-    below it.
-    """
+    """At rate 1 the answer has a closed form, and the composed losses must not be below it."""
     exact = accounting.gaussian_epsilon(math.sqrt(steps) / noise, delta)
     found = losses.epsilon(
         rate=1.0, multiplier=noise, relation="ADD_OR_REMOVE_ONE", steps=steps, delta=delta
@@ -340,7 +343,7 @@ def test_composed_losses_are_those_of_dp_accounting(rate, noise, steps, relation
 
 
 def test_the_tilt_changes_no_epsilon(monkeypatch):
-    """Where the bulk is moved to is a choice; the bound is not."""
+    """The tilt is a choice that must not change the bound."""
     one = losses.releases(
         rate=0.001,
         multiplier=1.0,
@@ -381,8 +384,9 @@ def test_every_epsilon_is_finite_and_falls_with_delta(noise, changes):
 
 
 def test_less_noise_costs_no_more_time_and_memory(monkeypatch):
-    """The grid is as coarse as the losses are wide: at most CELLS of a release, WINDOW of a
-    composition.
+    """The grid adapts to the width of the losses.
+
+    It has at most CELLS cells per release and WINDOW per composition.
     """
     cells, windows = [], []
     make, power = losses.releases, losses.fft.irfft
@@ -406,7 +410,7 @@ def test_less_noise_costs_no_more_time_and_memory(monkeypatch):
 
 
 def test_where_floats_end_the_number_is_rdps_or_infinite_and_never_0():
-    """dp_accounting's RDP takes NaN for an epsilon of 0."""
+    """dp_accounting's RDP turns NaN into an epsilon of 0."""
     tiny = mechanism(1e-5, 10)
     found = accounting.bound(tiny, delta=1e-5)
     assert found.accountant == "rdp" and 1e9 < found.epsilon < math.inf

@@ -1,5 +1,6 @@
-"""Audited lower bounds: exact values by hand and by enumeration, an independent implementation,
-level on nulls and power on Gaussian canaries.
+"""Tests audited lower bounds: exact values by hand, by enumeration and by another implementation.
+
+It measures their level on null scores and their power on Gaussian canaries.
 """
 
 import itertools
@@ -20,8 +21,9 @@ MU = {
 
 
 def by_enumeration(canaries, guesses, correct, epsilon, delta):
-    """The p-value from all 2^m outcomes of the canaries' randomized responses, right with
-    probability e^epsilon / (1 + e^epsilon).
+    """Returns the p-value from all 2^m outcomes of the canaries' randomized responses.
+
+    A response is right with probability e^epsilon / (1 + e^epsilon).
     """
     right = np.exp(epsilon) / (1 + np.exp(epsilon))
     probability = np.zeros(guesses + 1)
@@ -112,9 +114,7 @@ def test_blow_up_inverse_undoes_the_trade_off_curve(curve):
 
 
 def canaries(rng, count=1000, mu=0.0):
-    """Scores of Gaussian canaries: N(mu, 1) for those in the training set, which is mu-Gaussian DP
-    exactly.
-    """
+    """Returns the scores of Gaussian canaries, N(mu, 1) for members: exactly mu-Gaussian DP."""
     inside_N = rng.random(count) < 0.5
     return rng.normal(size=count) + mu * inside_N, inside_N
 
@@ -151,8 +151,9 @@ def test_one_run_power_on_gaussian_canaries(method):
 
 @pytest.mark.parametrize("method", audit.METHODS)
 def test_an_honest_mechanism_is_flagged_in_at_most_5_percent(method):
-    """2,000 null scores against a claim of epsilon = 0, and 200 sets of Gaussian canaries against
-    their true epsilon.
+    """Tests 2,000 null scores against a claim of epsilon = 0, and 200 sets of Gaussian canaries.
+
+    The latter are tested against their true epsilon.
     """
     nulls = [
         audit.guess(*canaries(np.random.default_rng([0, s])), high=50, low=50) for s in range(2000)

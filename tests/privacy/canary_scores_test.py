@@ -1,8 +1,8 @@
-"""The white-box auditor, and audits that catch a DP-SGD that was broken on purpose: gradients not
-clipped, noise divided twice, one key reused.
+"""Tests the white-box auditor, and audits that detect a DP-SGD that was broken on purpose.
 
-The project's own private learner is broken by replacing one of its parts; a DP-SGD of fifteen
-lines, which shares no code with it, beside it.
+The gradients are not clipped, the noise is divided twice, or one key is reused. The project's
+private learner is broken by replacing one of its parts. It is tested together with a DP-SGD of
+fifteen lines that shares no code with it.
 """
 
 import functools
@@ -41,8 +41,9 @@ def softmax_loss(variables, batch, *, train=False):
 
 
 def dp_sgd(broken: str, inside_N) -> Learner:
-    """Softmax regression by DP-SGD in its shortest form; every row is a canary, `inside_N` says who
-    is in.
+    """Returns softmax regression by DP-SGD in its shortest form.
+
+    Every row is a canary, and `inside_N` says which are in the training set.
     """
     one, zero = CLAIMED, dict(params=dict(w=jnp.zeros((FEATURES, CLASSES))))
 
@@ -101,7 +102,7 @@ BROKEN = {  # (module, part, what replaces it)
 
 
 def private_learner():
-    """(the project's learner with the claimed mechanism, its loss)."""
+    """Returns (the project's learner with the claimed mechanism, its loss)."""
     model = linear.make(num_classes=CLASSES)
     loss = cross_entropy.make(model=model)
     sample = Pool(
@@ -124,7 +125,7 @@ def private_learner():
 
 @functools.partial(jax.jit, static_argnames=("broken", "own"))
 def trained(seed, *, broken, own):
-    """(inside_N, {attack: score_N}) of one run of the project's own learner or of `dp_sgd`."""
+    """Returns (inside_N, {attack: score_N}) of one run of the project's learner or of `dp_sgd`."""
     data, coin, run = jax.random.split(jax.random.key(seed), 3)
     x = SIZE * jax.random.normal(data, (CANARIES, FEATURES)) / np.sqrt(FEATURES)
     y = jax.random.randint(jax.random.fold_in(data, 1), (CANARIES,), 0, CLASSES)
@@ -152,8 +153,9 @@ def trained(seed, *, broken, own):
 
 
 def flagged(broken: str, seeds: int, attacks=("loss", "alignment", "change"), own=True) -> float:
-    """The share of runs whose one-run bound, shared over the attacks, exceeds the claim of an
-    accountant.
+    """Returns the share of runs whose one-run bound exceeds the claim of an accountant.
+
+    The bound is shared over the attacks.
     """
     claimed = accounting.epsilon(CLAIMED, delta=1e-5)
     assert claimed <= 1

@@ -1,5 +1,6 @@
-"""On accelerators, which round the factors of a product by default, norms and clipped sums ask for
-full float32 in every form they run in.
+"""Tests that norms and clipped sums request full float32 in every form in which they run.
+
+Accelerators round the factors of a product by default.
 """
 
 import jax
@@ -22,7 +23,7 @@ MODELS, B = 2, 4
 
 @pytest.fixture(autouse=True)
 def accelerator(monkeypatch):
-    """Programs are traced as they are for a GPU, and not run."""
+    """Traces programs as for a GPU, without running them."""
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     jax.clear_caches()
     yield
@@ -30,7 +31,7 @@ def accelerator(monkeypatch):
 
 
 def products(jaxpr):
-    """(primitive, precision) of every product of a program, at any depth."""
+    """Returns (primitive, precision) of every product of a program, at any depth."""
     jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
     for eqn in jaxpr.eqns:
         if eqn.primitive.name in PRODUCTS:
@@ -71,9 +72,7 @@ OPERATIONS = dict(
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_norms_and_sums_of_every_operation_are_full_float32(name, dtype):
-    """In a fleet of two models, batched where the fleet batches: before and after the step's
-    scan.
-    """
+    """Tests a fleet of two models, batched before and after the scan over steps."""
     op, x_shape, w_shape, x_dtype = OPERATIONS[name]
     x = jax.ShapeDtypeStruct((MODELS, *x_shape), x_dtype if x_dtype == jnp.int32 else dtype)
     w = jax.ShapeDtypeStruct(
@@ -101,9 +100,7 @@ def test_norms_and_sums_of_every_operation_are_full_float32(name, dtype):
 @pytest.mark.parametrize("batched", ["one model", "fleet"])
 @pytest.mark.parametrize("rule", ["flat", "per_layer"])
 def test_both_passes_of_tapped_are_full_float32(rule, batched):
-    """The epoch is traced first and batched over models later: what batching makes of a convolution
-    must keep its precision.
-    """
+    """The epoch is traced first and batched over models later, which must keep the precision."""
     model = small_cnn.make(num_classes=3)
     pool = Pool(x=jnp.zeros((B, 28, 28, 1)), y=jnp.zeros(B, jnp.int32), task=classification(3))
     variables = jax.eval_shape(model.init, jax.random.key(0), pool.x)
@@ -134,7 +131,7 @@ def test_both_passes_of_tapped_are_full_float32(rule, batched):
 
 
 def test_the_sum_of_the_reference_is_full_float32():
-    """An objective without a product: those of the clipped sum are the only ones."""
+    """The objective has no product, so those of the clipped sum are the only ones."""
 
     def losses(params, taps, rows):
         return jnp.square(params["w"][None] * rows).sum(1), {}

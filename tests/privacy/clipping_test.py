@@ -1,5 +1,6 @@
-"""Clipped sums: every method equals a loop over examples, optax and jax-privacy; what must add
-nothing adds exactly nothing.
+"""Compares every method of clipped sums with a loop over examples, optax and jax-privacy.
+
+Padding and nonfinite gradients must add exactly nothing.
 """
 
 import dataclasses
@@ -40,8 +41,9 @@ class Normalized(nn.Module):
 
 
 class Shared(nn.Module):
-    """One layer over the positions of a sequence: its weights are shared, and the positions'
-    gradients of one example add.
+    """Applies one layer to all positions of a sequence.
+
+    Its weights are shared, and the gradients of the positions of one example add.
     """
 
     @nn.compact
@@ -57,7 +59,7 @@ class Embedded(nn.Module):
 
 
 class Attentive(nn.Module):
-    """Queries, keys and values of the same positions: one head of self-attention."""
+    """Computes one head of self-attention: queries, keys and values of the same positions."""
 
     @nn.compact
     def __call__(self, x, *, key_B=None, weight_B=None, train=False):
@@ -81,7 +83,7 @@ class Raw(nn.Module):
 
 
 class Penalized(nn.Module):
-    """Reads a tapped layer's kernel a second time, where the tap cannot see it."""
+    """Reads the kernel of a tapped layer a second time, which the tap cannot see."""
 
     @nn.compact
     def __call__(self, x, *, key_B=None, weight_B=None, train=False):
@@ -108,7 +110,7 @@ CASES = dict(
 
 @functools.cache
 def setting(name):
-    """(losses, params, rows) of a case, with one PRNG key an example."""
+    """Returns (losses, params, rows) of a case, with one PRNG key per example."""
     module, x = CASES[name] if isinstance(name, str) else (name, images(shape=(12,)))
     model = layers.as_model(module)
     params = jax.tree.map(
@@ -123,7 +125,7 @@ def setting(name):
 
 @functools.cache
 def each_gradient(name):
-    """The gradients of the examples of a case, one after the other, as {leaf: [B,...]}."""
+    """Returns the gradients of the examples of a case, one after the other, as {leaf: [B,...]}."""
     losses, params, rows = setting(name)
     gradient = jax.jit(lambda row: jax.grad(lambda p: losses(p, {}, row)[0].sum())(params))
     found = [gradient(jax.tree.map(lambda a, b=b: a[b : b + 1], rows)) for b in range(B)]
@@ -148,7 +150,7 @@ def close(a, b, tolerance=1e-5):
 
 @functools.cache
 def program(losses, method, rule, units, physical_units):
-    """The clipped sum as one compiled program of (params, rows, weight_B, clip)."""
+    """Returns the clipped sum as one compiled program of (params, rows, weight_B, clip)."""
     how = dict(units=units, rule=clipping.rule(rule), method=method, physical_units=physical_units)
     return jax.jit(
         lambda params, rows, weight_B, clip: gradients.clipped_sum(
@@ -208,7 +210,7 @@ def test_every_rule_is_the_same_by_every_method(rule, method):
 
 @pytest.mark.parametrize("rule", clipping.RULES)
 def test_a_unit_adds_at_most_the_rules_bound(rule):
-    """Over examples with huge, tiny and ordinary gradients, alone in a batch of padding."""
+    """Tests examples with huge, tiny and ordinary gradients, each in a batch of padding."""
     losses, params, (batch, keys) = setting("dropout")
     for scale in (1e-20, 1.0, 1e6):
         rows = (dataclasses.replace(batch, x=batch.x * scale), keys)
@@ -226,8 +228,9 @@ EDGES = dict(huge=1e12, tiny=1e-30, denormal=1e-42, zero=0.0, nan=jnp.nan, infin
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("method", METHODS)
 def test_neighbors_differ_by_at_most_the_sensitivity(method, dtype):
-    """Example 2 is removed, or replaced by one of every edge, by one of zero gradient, or by an
-    ordinary one of the other sign.
+    """Example 2 is removed, or replaced by one of several extreme examples.
+
+    These have a zero gradient, an ordinary gradient of the other sign, or are edge cases.
     """
     losses, params, (batch, keys) = setting("conv_group_norm")
     clip = 0.05  # below every norm: each example adds all that it may
@@ -323,7 +326,7 @@ def test_units_at_a_time_change_nothing(method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_rows_of_a_unit_are_averaged_before_clipping(method):
-    """Two units of three rows; one row of the second is padding."""
+    """Tests two units of three rows; one row of the second unit is padding."""
     case = setting("shared_layer_norm")
     weight_B = jnp.ones(B).at[4].set(0)
     found, expected = clipped(case, method, 0.2, weight_B=weight_B, units=2), 0.0
@@ -391,7 +394,7 @@ def test_a_raw_parameter_beside_tapped_layers_is_found():
 
 
 def test_a_condition_stays_one_condition_for_a_fleet():
-    """bookkeeping under vmap over models with a bad example in one of them."""
+    """Tests bookkeeping under vmap over models, one of which has a bad example."""
     losses, params, (batch, keys) = setting("dropout")
     x_MB = jnp.stack([batch.x, batch.x.at[0].set(jnp.nan)])
 

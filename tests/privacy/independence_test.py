@@ -1,5 +1,6 @@
-"""The data-flow analysis: it overlooks no dependence that running a program shows, and follows what
-nets and objectives are made of.
+"""Tests the data-flow analysis: it overlooks no dependence that running a program shows.
+
+It must also follow the operations of which networks and objectives consist.
 """
 
 import jax
@@ -280,7 +281,7 @@ CASES = dict(
 
 
 def rows_change(f, x) -> bool:
-    """Whether a row of f(x) changes when another row of x does."""
+    """Returns whether a row of f(x) changes when another row of x does."""
     f, rng = jax.jit(f), np.random.default_rng(1)
     before = np.asarray(f(x))
     for b in range(B):
@@ -316,7 +317,7 @@ def test_an_argument_without_data_may_reach_everything():
 
 
 def test_where_rows_meet_is_said_with_file_and_line():
-    assert "`reduce_sum` (tests/privacy/independence_test.py:" in walk.separate(
+    assert "`reduce_sum` (privacy/independence_test.py:" in walk.separate(
         lambda x: x + x.sum(0)[None], (jnp.zeros((B, F)),), (B,)
     )
 

@@ -1,4 +1,4 @@
-"""Private training: the mechanism that is accounted is the one that runs."""
+"""Tests private training: the mechanism that is accounted is the one that runs."""
 
 import dataclasses
 import json
@@ -54,7 +54,7 @@ def learner(model=None, pool=POOL, loss=None, num_rows=N, **fields):
 
 
 def one_epoch(one, pool=POOL, key=0, weight=None, rows=None):
-    """(state before, state after, sums) of one epoch."""
+    """Returns (state before, state after, sums) of one epoch."""
     rows = jnp.arange(len(pool.y)) if rows is None else rows
     before = one.init(jax.random.key(key), pool)
     plan = one.plan(
@@ -97,8 +97,9 @@ def test_without_noise_and_bound_training_is_ordinary_training(optimizer):
 
 
 def still(model):
-    """A loss whose gradient is zero although every layer is called (a tap needs its layer): what
-    moves the net is noise alone.
+    """Returns a loss whose gradient is zero, so that only noise moves the network.
+
+    Every layer is called, because a tap needs its layer.
     """
 
     def loss(variables, batch, *, key_B=None, train=False):
@@ -109,9 +110,7 @@ def still(model):
 
 
 def noises(clip=2.0, multiplier=1.5, adjacency="zero_out", draws=40):
-    """(the moves of a net without gradients, the standard deviation that the mechanism
-    declares).
-    """
+    """Returns (moves of a network without gradients, standard deviation of the mechanism)."""
     model = mlp.make(num_classes=3, widths=(560,))  # 5,043 parameters: 200,000 draws
     one = learner(
         model=model,
@@ -162,8 +161,9 @@ def test_normals_are_those_of_jax_bit_for_bit(shape):
 
 
 def test_steps_have_noise_of_their_own_whatever_the_batch():
-    """Units at a time and the number of real rows change nothing about the noise; the next step
-    draws another.
+    """The physical batch and the number of real rows do not change the noise.
+
+    The next step draws other noise.
     """
     model = mlp.make(num_classes=3, widths=(6,))
     base = learner(model=model, loss=still(model))
@@ -228,7 +228,7 @@ def test_auto_says_what_it_chose():
 
 
 def test_copies_of_an_example_are_averaged_before_clipping():
-    """Three copies with dropout of their own: the mean of their gradients is clipped."""
+    """Three copies have different dropout, and the mean of their gradients is clipped."""
     dropped = mlp.make(num_classes=3, widths=(6,), dropout=0.5)
     found = learner(
         model=dropped, privacy=FULL | dict(clip_norm=0.1, noise_multiplier=0.0, augmentations=3)
@@ -275,8 +275,10 @@ USERS = dataclasses.replace(POOL, columns=dict(user=np.repeat(np.arange(4), 10))
 
 
 def test_a_users_rows_are_one_unit():
-    """Four users of ten equal rows: one row a step each moves the net as the mean over users does,
-    however many rows a user has.
+    """Tests four users of ten equal rows each.
+
+    One row per step of each user moves the network as the mean over users does, for any number of
+    rows.
     """
     pool = USERS
     settings = FULL | dict(clip_norm=0.05, noise_multiplier=0.0, user="user", user_rows=10)
@@ -521,8 +523,9 @@ class Stopped(Exception):
 
 
 def test_a_resumed_fleet_equals_an_uninterrupted_one_and_its_ledger_is_the_mechanism(tmp_path):
-    """Stopped in the second, the third and the last epoch, with all the state there is: Adam,
-    moving averages, a clip norm that moves.
+    """The fleet is stopped in the second, the third and the last epoch.
+
+    It has all kinds of state: Adam, moving averages, and a clip norm that moves.
     """
     state = dict(optimizer="adam", learning_rate=0.01, ema=0.9)
     one = learner(
@@ -569,9 +572,7 @@ def test_a_resumed_fleet_equals_an_uninterrupted_one_and_its_ledger_is_the_mecha
 
 
 def test_a_private_fleet_of_two_equals_its_models_alone(tmp_path):
-    """Noise and batches of a model depend on neither its neighbors in the chunk nor on how many
-    there are.
-    """
+    """Noise and batches of a model do not depend on the other models of its chunk."""
     one = learner(batch_size=8, epochs=2, privacy=dict(delta=1e-3))
     template = jax.eval_shape(one.model.init, jax.random.key(0), POOL.x[:1])
     for chunk in (1, 2):
@@ -610,9 +611,7 @@ def test_digits_are_learned_privately():
 
 @pytest.mark.slow
 def test_private_fine_tuning_starts_from_a_finished_run(tmp_path):
-    """The last layer alone, from a workdir: the body keeps every bit of the other run's model, the
-    head moves.
-    """
+    """Only the last layer is trained, from a workdir; all other layers keep every bit."""
     fields = dict(
         data=dict(name="digits"),
         design=dict(name="blocks", size=60, drawn=True),

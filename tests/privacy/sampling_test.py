@@ -1,5 +1,6 @@
-"""Plans that a privacy claim may use: who takes part, how often, and that it can be said from (key,
-epoch) alone.
+"""Tests the plans of private training: which units take part, and how often.
+
+A plan must be a function of (key, epoch) only.
 """
 
 import jax
@@ -15,7 +16,7 @@ ROWS, WEIGHT = jnp.arange(100, 100 + K), jnp.ones(K)
 
 
 def drawn(plan, epochs=200, weight=WEIGHT, key=0):
-    """count [epochs, steps, K]: how often each row is in each step with weight > 0."""
+    """Returns how often each row is in each step with weight > 0, [epochs, steps, K]."""
     index, real = jax.jit(jax.vmap(lambda e: plan(jax.random.key(key), e, ROWS, weight)))(
         jnp.arange(epochs)
     )

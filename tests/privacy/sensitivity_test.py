@@ -1,5 +1,6 @@
-"""One example moves the clipped sum by no more than its bound, whatever the net: nets that mix
-examples are refused, or trained one by one.
+"""Tests that one example changes the clipped sum by no more than its bound, for any network.
+
+Networks that mix examples are refused, or trained one example at a time.
 """
 
 import dataclasses
@@ -75,14 +76,14 @@ def test_one_example_moves_the_sum_by_no_more_than_its_bound(name):
 
 
 def test_the_measure_sees_what_mixing_does_to_an_unchecked_sum():
-    """The same measure, by bookkeeping without any check."""
+    """Applies the same measure to bookkeeping without any check."""
     for name, least in dict(words_summed=3, gate_on_mean=4, far_gate=4).items():
         assert sensitivity.changes(name, sensitivity.unchecked(name), draws=2)[0] > least, name
 
 
 @pytest.mark.parametrize("name", ["far_gate", "summed_if_large_batch", "normalized_backwards"])
 def test_where_the_analysis_cannot_decide_auto_takes_vmap_and_taps_are_refused(name):
-    """No trial batch shows that these nets mix examples; by taps they would."""
+    """No trial batch shows that these networks mix examples; with taps they would."""
     guarantee = sensitivity.built(name, "auto").guarantee
     assert guarantee.method == "vmap"
     assert any(
@@ -98,7 +99,7 @@ def test_where_the_analysis_cannot_decide_auto_takes_vmap_and_taps_are_refused(n
 
 
 def hosted(h, *_):
-    """tanh on the host, whose derivative is what the host says."""
+    """Computes tanh on the host, whose derivative is also computed there."""
 
     def host(f, a):
         return jax.pure_callback(
@@ -113,7 +114,7 @@ def hosted(h, *_):
 
 
 def test_an_operation_with_its_own_batching_is_computed_one_example_at_a_time(monkeypatch):
-    """vmap hands all examples at once to the host, which may mix them."""
+    """vmap passes all examples to the host together, which may mix them."""
     monkeypatch.setitem(NETS, "hosted", sensitivity.Net("apart", hosted))
     guarantee = sensitivity.built("hosted", "auto").guarantee
     assert guarantee.method == "scan"
@@ -239,7 +240,7 @@ def test_a_learner_may_be_built_where_nan_raises():
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, np.int32, np.uint8, bool])
 @pytest.mark.parametrize("examples", [1, 8])
 def test_trial_batches_differ_for_inputs_of_every_type(dtype, examples):
-    """A net that adds the batch's mean is seen, from a sample of one example too."""
+    """A network that adds the mean of the batch is detected, even from a sample of one example."""
     x = (np.arange(examples * 6).reshape(examples, 6) % 5).astype(dtype)
     sample = Pool(x=x, y=np.zeros(examples, np.int32), task=classification(3))
 
@@ -288,7 +289,7 @@ def image_net(name, fields, shape=(28, 28, 1), batch=64):
     ],
 )
 def test_our_nets_are_proved_to_keep_examples_apart(name, fields, batch):
-    """At batch sizes at which convolutions go block by block."""
+    """Uses batch sizes for which convolutions are computed in blocks."""
     losses, params, rows = image_net(
         name, fields, (32, 32, 3) if name == "conv" else (28, 28, 1), batch
     )

@@ -1,6 +1,7 @@
-"""Law 2: same program, same bits.
+"""Tests law 2: the same program gives the same bits.
 
-Resume, extension, streaming, devices; and what a fleet does with NaN and damaged files.
+This covers resuming, extension, streaming and devices, and what a fleet does with NaN and damaged
+files.
 """
 
 import json
@@ -24,7 +25,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def train(folder, *, models=4, learner=None, **fields):
-    """The toy fleet in a folder; returns {model: arrays on disk but its seconds}."""
+    """Trains the toy fleet in a folder; returns {model: arrays on disk without its seconds}."""
     rows, weight = toys.halves(models=max(models, 4))
     fields = dict(chunk=2, checkpoint_every=2, seed=0, lanes=1) | fields
     fleet.train(
@@ -90,7 +91,7 @@ def test_lanes_give_the_bits_of_one(tmp_path):
 
 
 class Stopped(Exception):
-    """Stands for a kill between two epochs."""
+    """Simulates a kill between two epochs."""
 
 
 def test_resume_equals_uninterrupted(tmp_path):
@@ -108,8 +109,9 @@ def test_resume_equals_uninterrupted(tmp_path):
 
 
 def test_early_stopping_is_per_model_and_freezes(tmp_path):
-    """Each model of a chunk stops at its own epoch with the variables that a run of that many
-    epochs has.
+    """Each model of a chunk stops at a different epoch.
+
+    It has the variables of a run with that many epochs.
     """
     rule = stopping.make(monitor="val_loss", patience=1, min_delta=0.03)
     rows, weight = toys.halves()
@@ -167,8 +169,9 @@ def test_zero_epochs_are_the_initial_models(tmp_path):
 
 
 def test_a_diverging_model_is_named_and_recorded_and_finished_ones_are_kept(tmp_path):
-    """It does not end the fleet (tests/pipeline/failures_test.py): its record takes the place of the
-    model.
+    """A diverging model leaves a record instead of a model and does not end the fleet.
+
+    See also tests/pipeline/failures_test.py.
     """
     train(tmp_path / "a", models=2)
     rows, weight = toys.halves()
@@ -257,7 +260,8 @@ def test_best_chunk_is_a_power_of_two_that_fits():
 KILLED = """
 import sys, time, pathlib
 from tests.training import fleet_test
-fleet_test.train(pathlib.Path(sys.argv[1]), on_epoch=[lambda *a: time.sleep(0.3)], checkpoint_every=1)
+slow = [lambda *a: time.sleep(0.3)]
+fleet_test.train(pathlib.Path(sys.argv[1]), on_epoch=slow, checkpoint_every=1)
 """
 
 
@@ -292,14 +296,19 @@ fleet_test.train(pathlib.Path(sys.argv[1]), models=6, chunk=2, devices=jax.devic
 fleet_test.train(pathlib.Path(sys.argv[2]), models=6, chunk=2, devices=jax.devices()[:1])
 from mia_jax.privacy import noise
 leaf = jax.ShapeDtypeStruct((16, 9), "float32")
-spread = jax.sharding.NamedSharding(jax.make_mesh((8,), ("devices",)), jax.sharding.PartitionSpec("devices"))
-drawn, alone = (jax.jit(lambda key: noise.gaussian(key, leaf, 1.5), out_shardings=to)(jax.random.key(0)) for to in (spread, None))
-assert len(drawn.sharding.device_set) == 8 and len(alone.sharding.device_set) == 1 and (jax.device_get(drawn) == jax.device_get(alone)).all()
+mesh, axes = jax.make_mesh((8,), ("devices",)), jax.sharding.PartitionSpec("devices")
+spread = jax.sharding.NamedSharding(mesh, axes)
+draw = lambda key: noise.gaussian(key, leaf, 1.5)
+drawn, single = (
+    jax.jit(draw, out_shardings=to)(jax.random.key(0)) for to in (spread, None)
+)
+assert len(drawn.sharding.device_set) == 8 and len(single.sharding.device_set) == 1
+assert (jax.device_get(drawn) == jax.device_get(single)).all()
 """
 
 
 def test_eight_devices_give_the_bits_of_one(tmp_path):
-    """Of a fleet that is spread over them, and of a private step's noise on parameters that are."""
+    """Tests a fleet that is spread over devices, and the noise of a step whose parameters are."""
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
     subprocess.run(
         [sys.executable, "-c", DEVICES, str(tmp_path / "eight"), str(tmp_path / "one")],

@@ -1,5 +1,6 @@
-"""Fleets of image nets with batch statistics: trained together, saved, asked with the statistics
-that were saved, attacked.
+"""Tests fleets of image networks with batch statistics.
+
+They are trained together, saved, queried with the saved statistics, and attacked.
 """
 
 import jax
@@ -18,7 +19,7 @@ IMAGES = dict(
 
 
 def run(folder, *, model, models):
-    """The values of the mean AUC by attack, the saved arrays of each model, and logits [M,N,C]."""
+    """Returns the mean AUC by attack, the saved arrays of each model, and logits [M,N,C]."""
     config = configuration.complete(
         data=dict(name="synthetic", **IMAGES),
         design=dict(name="halves", models=models),

@@ -1,5 +1,6 @@
-"""Out of memory is a sentence and never a wait: a plan that does not fit is refused, and memory
-that runs out ends the run with the numbers.
+"""Tests that running out of memory gives one sentence and never a wait.
+
+A plan that does not fit is refused, and memory that runs out ends the run with the numbers.
 """
 
 import os
@@ -40,7 +41,7 @@ def config(*, width=8, run={}, chunk=2, models=4):
 
 
 def machine(tmp_path, more={}):
-    """A machine with 8 GiB available, as /proc shows it."""
+    """Writes the /proc files of a machine with 8 GiB available."""
     meminfo = f"MemTotal: {16 << 20} kB\nMemFree: 1000 kB\nMemAvailable: {8 << 20} kB\n"
     for name, text in {
         "proc/meminfo": meminfo,
@@ -135,8 +136,9 @@ def test_a_model_of_billions_of_parameters_is_refused_before_anything_is_compile
 
 
 def test_a_plan_is_checked_against_the_memory_that_there_is_now(tmp_path):
-    """At the first start and at every later one; memory_bytes is taken for what there is, in both
-    directions.
+    """It is checked at every start.
+
+    memory_bytes replaces the measured memory, whether it is smaller or larger.
     """
     options = dict(workdir_path=tmp_path, stages_wanted=["train"])
     with pytest.raises(
@@ -175,7 +177,7 @@ def test_lanes_and_cpu_devices_share_the_memory_and_the_examples_are_counted_onc
 def test_fewer_chunks_train_at_a_time_where_memory_is_short_and_nobody_said_how_many(
     tmp_path, capsys
 ):
-    """They change no result; a number of lanes that was given is taken as it is, or refused."""
+    """Fewer chunks change no result; a configured number of lanes is used as it is, or refused."""
     run.run(config(run=dict(lanes=1)), workdir_path=tmp_path / "a", stages_wanted=["train"])
     plan = files.read_json(tmp_path / "a" / "train" / "plan.json")
     enough = plan["bytes"] + (plan["bytes"] - plan["shared"]) // 2  # for one chunk, not for two
@@ -213,8 +215,9 @@ def test_a_streamed_pool_is_planned_with_its_parts():
 
 
 def test_the_fastest_chunk_is_one_for_which_memory_is_enough(monkeypatch):
-    """Whoever measures takes the smaller chunk when memory runs out, whatever error says so;
-    another error is none of memory.
+    """A measurement chooses the smaller chunk when memory runs out, whatever the error says.
+
+    An error that has nothing to do with memory is raised.
     """
     rows, weight = toys.halves(models=8)
     common = dict(
@@ -317,9 +320,7 @@ runpy.run_path("launch.py", run_name="__main__")
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(("gigabytes", "override"), [(3.6, False), (4.2, False), (3.6, True)])
 def test_a_process_with_little_memory_ends_with_one_sentence(gigabytes, override, tmp_path):
-    """Also where the plan is declared to fit and XLA loses the program: the run used to wait
-    forever.
-    """
+    """The run also ends if the plan is declared to fit and XLA loses the program."""
     (tmp_path / "wide.py").write_text(WIDE)
     flags = [
         f"--config={tmp_path / 'wide.py'}",
