@@ -31,9 +31,10 @@ def run(tmp_path_factory):
     return folder
 
 
-def test_help_reads_well():
+@pytest.mark.parametrize("command", (["launch.py"], ["-m", "mia_jax"]), ids=" ".join)
+def test_help_reads_well(command):
     done = subprocess.run(
-        [sys.executable, "launch.py", "--help"], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, *command, "--help"], cwd=ROOT, capture_output=True, text=True
     )
     text = done.stdout + done.stderr
     assert "Traceback" not in text

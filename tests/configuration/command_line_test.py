@@ -4,7 +4,7 @@ traceback.
 
 import ast
 import contextlib
-import importlib.util
+import importlib
 import io
 import pathlib
 import random
@@ -119,9 +119,7 @@ def launcher(tmp_path_factory):
     None, what stderr says).
     """
     patch = pytest.MonkeyPatch()
-    spec = importlib.util.spec_from_file_location("launch_in_process", ROOT / "launch.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = importlib.import_module("mia_jax.__main__")
     patch.setattr(module, "set_compile_cache", lambda folder: None)
     patch.setattr(jobs.Pause, "listen", lambda self: None)
     patch.chdir(ROOT)

@@ -25,6 +25,7 @@ LEVELS = (
     ("training", "query", "measures"),
     ("report", "external", "configuration"),
     ("pipeline", "api"),
+    ("__main__",),
 )
 LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts}
 ONLY_IN = {  # library -> the parts that may import it, anywhere in a file
@@ -32,7 +33,7 @@ ONLY_IN = {  # library -> the parts that may import it, anywhere in a file
     "tensorflow_datasets": {"data"},
     "tensorflow": set(),
     "torch": set(),
-    "absl": set(),
+    "absl": {"__main__"},
     "ml_collections": {"configuration"},
     "matplotlib": {"report"},
     "jinja2": {"report"},

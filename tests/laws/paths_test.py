@@ -14,6 +14,7 @@ OTHER_PATHS = {
     "api.py": "Results.plot writes figures into a folder that the user chose",
     "external/arrays.py": "the layout of LiRA's released code, which is read and never written",
     "runtime/accelerators.py": "/proc and /dev",
+    "__main__.py": "the cache of compiled programs in the user's home, and .venv of a checkout",
     "training/memory.py": "/proc and cgroups",
 }
 FILES = {

@@ -1,0 +1,418 @@
+"""Audits how much a trained model tells about who was in its training set.
+
+    python launch.py --config=configs/quickstart.py --workdir=runs/quickstart
+
+`python -m mia_jax` is the same command, of an installed package.
+
+A config takes arguments after a colon and any of its fields as a flag, in any order; several seeds
+repeat the run and report mean and sd:
+
+    python launch.py --config=configs/quickstart.py:models=16,quick --workdir=runs/small
+    --config.learner.learning_rate=0.1 --config.seed=0,1,2
+    python launch.py --config=configs/quickstart.py --workdir=runs/cnn --config.data.flat=false
+    --config.model.name=small_cnn --attacks=+rmia,-gap
+
+--list=attacks, --list=models, --list=fields:learner, ... say what there is (--list=kinds says of
+what), without a config. A list is typed as a,b,c. A config file is Python code that runs, and
+model.name, model.path and target.black_box may import modules: run only configs that you trust.
+
+A file that defines grid() is a list of runs to compare: --grid runs them one after the other in
+workdir/<name> and writes workdir/table.md.
+
+The run has four stages (train, query, attack, report) that talk through plain files in the workdir.
+The same command continues an interrupted run and skips what is done; a workdir of another config is
+left alone and the differing keys are named. The result is workdir/report/report.md.
+
+On a cluster, --task=0/8 .. --task=7/8 train shares of one fleet beside each other (docs/slurm.sh is
+an array job). Asked to stop (SIGTERM, SIGUSR1, Ctrl-C), a run keeps what it has and ends with code
+75 within 20 seconds: start the same command again. A second signal stops it at once. A model that
+diverges does not end the run: it is left out, and said so; --config.run.retries=1 trains it again
+with another key.
+"""
+
+import importlib.util
+import logging
+import os
+import pathlib
+import re
+import sys
+import traceback
+
+PACKAGES = (
+    "absl",
+    "ml_collections",
+    "jax",
+    "flax",
+    "optax",
+    "numpy",
+    "scipy",
+    "sklearn",
+    "matplotlib",
+    "tqdm",
+    "threadpoolctl",
+    "dp_accounting",
+)
+
+
+def check_packages():
+    """Ends with one sentence if this Python is too old or lacks packages: most often the virtual
+    environment is not active.
+    """
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing or sys.version_info < (3, 11):
+        version = ".".join(map(str, sys.version_info[:2]))
+        lack = f"has no {', '.join(missing)}" if missing else f"is {version} and 3.11 is needed"
+        there = (pathlib.Path(__file__).resolve().parents[1] / ".venv").exists()
+        remedy = (
+            "type `. .venv/bin/activate`"
+            if there
+            else "type `make quickstart`, which installs them into .venv, and `. "
+            ".venv/bin/activate`"
+        )
+        sys.exit(
+            f"error: this Python ({sys.executable}) {lack}; {remedy}, then the same command again."
+        )
+
+
+check_packages()
+
+from absl import app, flags  # noqa: E402
+
+from mia_jax.configuration import command_line  # noqa: E402
+
+_CONFIG = flags.DEFINE_string(
+    "config",
+    None,
+    "The experiment: a file of configs/, with its arguments after a colon. Its fields are flags: "
+    "--config.learner.epochs=10.",
+)
+_ATTACKS = flags.DEFINE_string(
+    "attacks",
+    "",
+    "Attacks to run: '+rmia,-gap' adds and takes away, 'lira,rmia' runs these alone; else the "
+    "config's.",
+)
+_LIST = flags.DEFINE_string(
+    "list",
+    "",
+    "Print what there is and stop: attacks, models, signals, data, designs, objectives, learners, "
+    "optimizers, "
+    "schedules, defenses, configs, fields:learner, fields:model:mlp, ...; kinds lists them.",
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; created if absent.")
+_STAGES = flags.DEFINE_list(
+    "stages",
+    ["train", "query", "attack", "report"],
+    "Stages to run, in their order; finished work is skipped.",
+)
+_EXTEND = flags.DEFINE_bool(
+    "extend",
+    False,
+    "Let the fleet of this workdir grow to the config's number of models; the first ones are kept.",
+)
+_DEBUG = flags.DEFINE_bool(
+    "debug",
+    False,
+    "A tiny fleet in workdir/debug, step by step: jit off, NaN raises where it arises, tracebacks "
+    "whole.",
+)
+_GRID = flags.DEFINE_bool(
+    "grid",
+    False,
+    "Run every variant of the config file's grid() in workdir/<name> and write a table over them.",
+)
+_CACHE = flags.DEFINE_string(
+    "compile_cache",
+    "auto",
+    "Folder of compiled programs, kept between runs; 'auto' is ~/.cache/mia_jax/xla, 'off' keeps "
+    "none.",
+)
+_TASK = flags.DEFINE_string(
+    "task",
+    "",
+    "i/n, one of n jobs on one workdir: trains its share of the models (--grid: runs its share of "
+    "the variants). The rest is left to the "
+    "same command without --task.",
+)
+_SUMMARY = flags.DEFINE_bool(
+    "summary", False, "Print the model's layers, shapes and parameters, and stop."
+)
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise ValueError(
+            f"unexpected argument {argv[1]!r}; every option is a flag (--workdir=..., "
+            "--config.seed=1)."
+        )
+    if _LIST.value:
+        from mia_jax.configuration import listing
+
+        print(listing.text(_LIST.value))
+        return
+    for flag in (_CONFIG,) if _SUMMARY.value else (_CONFIG, _WORKDIR):
+        if flag.value is None:
+            raise ValueError(
+                f"--{flag.name} is missing. Try: python launch.py --config=configs/quickstart.py "
+                "--workdir=runs/quickstart"
+            )
+    path, _, argument = _CONFIG.value.partition(":")
+    path = command_line.check_file(path)
+    sys.path += [
+        str(pathlib.Path.cwd()),
+        str(path.resolve().parent),
+    ]  # modules of a user's own: here, or beside the config
+    from mia_jax.runtime import jobs
+
+    task, pause = jobs.task(_TASK.value), jobs.Pause()
+    pause.listen()
+    logging.getLogger("jax._src.xla_bridge").setLevel(
+        logging.WARNING
+    )  # which backends it tried is no news, that it fell back to the CPU is
+    set_compile_cache(_CACHE.value)
+    from mia_jax.pipeline import run
+    from mia_jax.report import answer
+    from mia_jax.runtime import accelerators, store
+
+    options = dict(stages_wanted=_STAGES.value, extend=_EXTEND.value, task=task, pause=pause)
+    if unused := accelerators.unused():
+        jobs.say(f"warning: {unused}")
+    workdir = folder_of(_WORKDIR.value or ".")
+    if _GRID.value:
+        run_grid(workdir, path, argument, **options)
+        return
+    config = overridden(command_line.config_of(path, argument))
+    if _SUMMARY.value:
+        print(run.model_summary(config))
+        return
+    if _DEBUG.value:
+        config, workdir = run.debug_config(config), store.debug_folder(workdir)
+        set_debug()
+    found = run.run(config, workdir_path=workdir, **options)
+    if task is not None:
+        print(
+            f"task {task[0]} of {task[1]} has trained its share; when all have, the same command "
+            "without --task goes on."
+        )
+    elif "report" in _STAGES.value:
+        print(answer.terminal(found, report=store.Store(workdir).report.markdown))
+
+
+def folder_of(text: str) -> pathlib.Path:
+    """The folder of a run, '~' expanded; ValueError if a file is in its place."""
+    folder = pathlib.Path(text).expanduser()
+    for place in (folder, *folder.parents):
+        if place.exists():
+            if not place.is_dir():
+                raise ValueError(
+                    f"--workdir={text}: {place} is a file; name a folder (it is created if absent)."
+                )
+            break
+    return folder
+
+
+def overridden(config):
+    """The config with the fields and attacks that were typed."""
+    from mia_jax.configuration import overrides
+
+    return overrides.overridden(
+        config, GIVEN, attacks=_ATTACKS.value, prefix=overrides.FLAG, said=said
+    )
+
+
+# {'learner.epochs': '10'}: the fields of the config on the command line, which `parse` fills
+GIVEN: dict = {}
+
+
+def said(text: str) -> None:
+    """A line for people, on stderr."""
+    print(f"note: {text}", file=sys.stderr)
+
+
+def run_grid(workdir: pathlib.Path, path: pathlib.Path, argument: str, **options) -> None:
+    """Every variant of the config file's grid (or a task's share); exits with 1 if one failed,
+    after the others have run.
+    """
+    if _SUMMARY.value:
+        raise ValueError("--summary prints one model; it does not go with --grid.")
+    from mia_jax.pipeline import grid
+    from mia_jax.runtime.store import GridFiles
+
+    module = grid.load(path)
+    found = grid.variants(module, argument or None, finished=overridden)
+    if _DEBUG.value:
+        set_debug()
+    failed = grid.run(module, found, workdir_path=workdir, debug=_DEBUG.value, **options)
+    table = GridFiles(workdir).table("md")
+    if options["task"] is None and table.exists():
+        print(f"table: {table}")
+    if failed:
+        reasons = "; ".join(f"{name}: {' '.join(why.split())}" for name, why in failed.items())
+        raise ValueError(f"{len(failed)} of {len(found)} variants failed: {reasons}")
+
+
+def set_compile_cache(folder: str) -> None:
+    """Compiled programs are kept in a folder, so that the next start of the same program compiles
+    nothing. Only this user may write to it.
+    """
+    import jax
+
+    from mia_jax.runtime import files as workdir
+
+    ours = False
+    if folder == "off":
+        jax.config.update("jax_enable_compilation_cache", False)
+        return
+    if folder == "auto":
+        if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+            return
+        folder, ours = (
+            str(
+                pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+                / "mia_jax"
+                / "xla"
+            ),
+            True,
+        )
+    folder = str(pathlib.Path(folder).expanduser())
+    warning = workdir.private_folder(pathlib.Path(folder), ours=ours)
+    if warning:
+        print(warning, file=sys.stderr)
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def set_debug() -> None:
+    """jit off and NaN raises where it arises."""
+    import jax
+
+    jax.config.update("jax_disable_jit", True)
+    jax.config.update("jax_debug_nans", True)
+
+
+def guarded(function, *args):
+    """Runs a function; what a user can mend is printed as one message and exits with 1."""
+    try:
+        return function(*args)
+    except (Exception, KeyboardInterrupt) as error:
+        from mia_jax.runtime import jobs
+
+        if isinstance(error, KeyboardInterrupt):  # before the run listens to signals
+            jobs.say("stopped before anything was begun.")
+            jobs.leave(130)
+        if isinstance(error, jobs.Paused):
+            jobs.say("paused: what is done is on disk; start the same command again.")
+            jobs.leave(jobs.PAUSED)
+        if "--debug" in sys.argv:
+            raise
+        own = isinstance(error, (*jobs.MENDABLE, flags.Error))
+        jobs.say(f"error: {message(error) if own else unexpected(error)}")
+        if isinstance(error, MemoryError):
+            jobs.leave(1)  # a device that has lost a program never ends by itself
+        sys.exit(1)
+
+
+def message(error: Exception) -> str:
+    """The words of an error without the tracebacks that libraries write into them."""
+    if isinstance(error, UnicodeDecodeError):
+        return (
+            f"a file is not {error.encoding.upper()} ({error.reason} at byte {error.start:,}); "
+            "save it as UTF-8."
+        )
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'a file'}: {error.strerror}."
+    text = (error.args[0] if error.args and isinstance(error.args[0], str) else str(error)).split(
+        "\n--------------------\n"
+    )[0]
+    if "Traceback (most recent call last)" in text:
+        text = re.split(r"\n(?:[\w.]+\.)?\w*(?:Error|Exception): ", text)[-1]
+    return in_flags(text.strip().replace("\\'", "'").replace("\\n", "\n"))
+
+
+def unexpected(error: Exception) -> str:
+    """One line about an error that no user should see: where it arose, and how to see more."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    what = " ".join(str(error).split())
+    return (
+        f"{type(error).__name__} in {last.filename}, line {last.lineno}: {what[:500]} This is a "
+        "mistake in that code, not in what was typed; "
+        "the same command with --debug shows the whole traceback."
+    )
+
+
+# what a function's caller is told, and its flag
+REMEDIES = {
+    "another workdir": "another --workdir",
+    "extend=True": "--extend",
+    "stages_wanted=": "--stages=",
+    "task=": "--task=",
+    "run it as a grid": "add --grid",
+}
+
+
+def in_flags(text: str) -> str:
+    """A message with the fields of the config as the flags that set them: learner.epochs becomes
+    --config.learner.epochs.
+    """
+    from mia_jax.configuration import listing
+
+    def flag(found: re.Match) -> str:
+        section, field = found[1], found[2].split(".")[0]
+        return (
+            f"--config.{found[0]}"
+            if field in listing.field_names(section) or (section == "attacks" and "." in found[2])
+            else found[0]
+        )
+
+    for call, option in REMEDIES.items():
+        text = re.sub(rf"(?<![\w-]){call}", option, text)
+    return re.sub(
+        r"(?<![\w./'-])(?:config\.)?(data|design|model|learner|query|report|run|target|attacks)\.(\w+(?:\.\w+)*)",
+        flag,
+        text,
+    )
+
+
+def parse(argv):
+    """absl's parser for the flags that are no fields of the config, which are set aside."""
+    if any(word in argv for word in ("--help", "-h", "-help", "--helpfull", "--helpshort")):
+        return app.parse_flags_with_usage(argv)
+    argv, given = command_line.separated(
+        flags.FLAGS.read_flags_from_files(argv, force_gnu=False), said=said
+    )
+    GIVEN.update(given)
+    try:
+        return flags.FLAGS(argv)
+    except flags.UnrecognizedFlagError as error:
+        raise flags.Error(f"{error}." + flag_hint(argv, error.flagname)) from None
+
+
+def flag_hint(argv, word: str) -> str:
+    """' Did you mean --config.seed?' of an unknown flag that is a field of the config."""
+    from mia_jax.configuration import overrides
+
+    paths = [
+        found
+        for w, nxt in zip(argv, [*argv[1:], ""], strict=True)
+        if (found := config_word(w, nxt))
+    ]
+    try:
+        path, _, argument = (paths or ["configs/quickstart.py"])[-1].partition(":")
+        return overrides.hint(word, command_line.config_of(command_line.check_file(path), argument))
+    except (ValueError, OSError):
+        return ""
+
+
+def config_word(word: str, following: str) -> str:
+    """The value of --config in one of its two spellings."""
+    name, equals, value = word.lstrip("-").partition("=")
+    return "" if name != "config" or not word.startswith("-") else value if equals else following
+
+
+def start() -> None:
+    """Runs the command that was typed."""
+    app.run(lambda argv: guarded(main, argv), flags_parser=lambda argv: guarded(parse, argv))
+
+
+if __name__ == "__main__":
+    start()
