@@ -16,8 +16,9 @@ FEWEST = 10  # rows a side
 
 
 def baseline(x, y, member_N, *, most_rows: int = 2000, seed: int = 0) -> dict:
-    """{auc, p_value, rows, features, method} of classifiers on the examples and their labels, which
-    see no model; {why} if it cannot be run.
+    """Tests whether classifiers that see only examples and labels, no model, find the members.
+
+    Returns {auc, p_value, rows, features, method}, or {why} if it cannot be run.
 
     x [N,..] and y [N] (class numbers as one-hot, other labels as they are) of the evaluated rows,
     at most `most_rows` of them, as many members as non-members as there are; where x is empty,

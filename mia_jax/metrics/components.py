@@ -37,13 +37,15 @@ ALONE = ("nothing", "half_of_target_members")  # what attacks know that read no 
 
 
 def of_shadows(units: int) -> float:
-    """How many times A counts where `units` units of targets are each other's shadows."""
+    """Returns how many times A counts where `units` units of targets are each other's shadows."""
     return SHARED * ((units - 1) / max(units - 2, 1)) ** 2
 
 
 class Parts(NamedTuple):
-    """A number unit by unit: its values [U], its draws [U,R] under the shared weights of the
-    records, and the units' shares [U] of the mean.
+    """Holds a number unit by unit.
+
+    Its values [U], its draws [U,R] under the shared weights of the records, and the units' shares
+    [U] of the mean.
     """
 
     value_U: np.ndarray
@@ -52,7 +54,7 @@ class Parts(NamedTuple):
 
 
 class Left(NamedTuple):
-    """A number without each of G groups of units: pseudo-values of the jackknife.
+    """Holds a number without each of G groups of units: pseudo-values of the jackknife.
 
     `value_G` are number + (1/share - 1) (number - number without the group), `apart_GR` how far
     these are from the whole's under R draws of records, `share_G` the groups' shares of the
@@ -67,7 +69,7 @@ class Left(NamedTuple):
 
 
 class Error(NamedTuple):
-    """A standard error and its degrees of freedom (inf: normal)."""
+    """Holds a standard error and its degrees of freedom (inf: normal)."""
 
     deviation: float
     freedom: float = np.inf
@@ -95,14 +97,12 @@ def parts(value_T, drawn_TR, unit_T) -> Parts:
 
 
 def minus(one: Parts, other: Parts) -> Parts:
-    """The difference of two numbers of the same units under the same draws."""
+    """Returns the difference of two numbers of the same units under the same draws."""
     return Parts(one.value_U - other.value_U, one.drawn_UR - other.drawn_UR, one.share_U)
 
 
 def whole(found: Parts) -> np.ndarray:
-    """The number itself [R] under the draws of records: the mean over the units that have a
-    value.
-    """
+    """Returns the number [R] under the draws of records: the mean over the units with a value."""
     drawn_UR = found.drawn_UR.astype(np.float64)
     there_UR = ~np.isnan(drawn_UR)
     weight_R = found.share_U @ there_UR
@@ -121,7 +121,7 @@ def grouped(found: Parts, group_U) -> Left:
 
 
 def left_minus(one: Left, other: Left) -> Left:
-    """The difference of two numbers without the same groups under the same draws."""
+    """Returns the difference of two numbers without the same groups under the same draws."""
     return one._replace(
         value_G=one.value_G - other.value_G,
         apart_GR=one.apart_GR - other.apart_GR,
@@ -130,7 +130,7 @@ def left_minus(one: Left, other: Left) -> Left:
 
 
 def left_error(left: Left) -> Error:
-    """The standard error of a number that was jackknifed, from B + E + max(0, J - E).
+    """Returns the standard error of a jackknifed number, from B + E + max(0, J - E).
 
     J is the jackknife variance, E the part of it that is due to records. Where J is hardly above E,
     or below, that may be chance: with d degrees of freedom the variance that J estimates is
@@ -193,7 +193,7 @@ def ratios_of_t() -> tuple[np.ndarray, np.ndarray]:
 
 
 def of_few(error: Error, events: int) -> Error:
-    """The standard error of a rate at a threshold with so many false positives in all.
+    """Returns the standard error of a rate at a threshold with `events` false positives in all.
 
     Where the threshold lies is as uncertain as a sum of that many exponentials, whose variance has
     twice as many degrees of freedom.
@@ -202,8 +202,10 @@ def of_few(error: Error, events: int) -> Error:
 
 
 def error(found: Parts, *, crossed: bool, knows: str = "shadows") -> Error:
-    """The standard error of the mean: sqrt(B + E) over records alone, sqrt(A + B + E) if `crossed`,
-    with more of A if the attack knows shadows.
+    """Returns the standard error of the mean.
+
+    It is sqrt(B + E) over records only, and sqrt(A + B + E) if `crossed`, with more of A if the
+    attack knows shadows.
 
     Degrees of freedom by Satterthwaite's rule from the U - 1 of the spread among units, at least U
     - 1; of an attack that knows shadows also where A is estimated as 0, for it would count several

@@ -33,8 +33,9 @@ def check(
     draws: bootstrap.Draws,
     level: float = 0.95,
 ) -> dict:
-    """{attacks: {name: {auc, low, high}}, excluded, level}: AUC of another unit's scores against
-    each target's members, mean over targets.
+    """Computes the AUC of another unit's scores against each target's members, mean over targets.
+
+    Returns {attacks: {name: {auc, low, high}}, excluded, level, method}.
 
     It is 1/2 whatever the attack if the models' memberships are independent, their shadows came in
     whole pairs, and nothing of the target's membership entered the scores. Intervals from the draws

@@ -19,7 +19,7 @@ FEW = 2  # units of shadows below which their spread is not used
 
 
 class Usage(NamedTuple):
-    """The estimated share and its interval, both within [0, 1].
+    """Holds the estimated share and its interval, both within [0, 1].
 
     `unbiased` is the estimate before it is limited to [0, 1]: by chance it lies outside where the
     attack reveals little. share, low and high are None where the whole interval of `unbiased` lies
@@ -39,7 +39,7 @@ class Usage(NamedTuple):
 
 
 def unbiased(named, tpr, fpr):
-    """(named - fpr) / (tpr - fpr).
+    """Returns (named - fpr) / (tpr - fpr).
 
     >>> round(unbiased(0.5, 0.8, 0.2), 12)
     0.5
@@ -57,8 +57,9 @@ def usage(
     unit_S=None,
     level: float = 0.95,
 ) -> Usage:
-    """The share of `rows_N` (bool [N]) in the training set of the model with scores [N]; a row is
-    named if its score >= threshold.
+    """Estimates the share of `rows_N` (bool [N]) in the training set of the model with scores [N].
+
+    A row is flagged if its score >= threshold.
 
     shadow_score_SN are the scores of S shadows as targets (NaN where unknown), shadow_member_SN
     their members; `unit_S` numbers models that belong together (twins), by default none. Interval,
@@ -134,8 +135,9 @@ def table(
     unit_M=None,
     level: float = 0.95,
 ) -> list[dict]:
-    """One row a target: target, true_share and the fields of `usage` on its evaluated rows (those
-    of `rows_N` if given).
+    """Returns one row per target: target, true_share and the fields of `usage`.
+
+    They are about its evaluated rows (those of `rows_N` if given).
 
     Shadows are scored as targets of their own, as for shadow-chosen thresholds [M]. ValueError as
     in `usage`.

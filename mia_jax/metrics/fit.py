@@ -37,8 +37,9 @@ UNSURE, CERTAIN = (
 
 
 def agreement(score_NC, y_N) -> float:
-    """By how many standard deviations the answers favor the given labels over the same labels in
-    random order (exact mean and variance of a shuffle).
+    """Returns by how many standard deviations the answers favor the given labels.
+
+    The reference is the same labels in random order (exact mean and variance of a shuffle).
 
     >>> rng = np.random.default_rng(0)
     >>> y = rng.integers(0, 3, 200)
@@ -90,8 +91,9 @@ def of_answers(logits_NC, y_N) -> dict:
 
 
 def of_outputs(output_N, y_N) -> dict:
-    """The same of a regression's outputs: `accuracy` is the share of the labels' variance that they
-    explain, 1 only where they are equal to them.
+    """Returns the keys of `of_answers` for a regression's outputs.
+
+    `accuracy` is the share of the labels' variance that they explain, 1 only where they are equal.
     """
     output_N, y_N = np.asarray(output_N, np.float64), np.asarray(y_N, np.float64)
     known = output_N.std() > 0 and y_N.std() > 0
@@ -114,7 +116,7 @@ def label_agreement(
     shadow_errors: float | None = None,
     regression: bool = False,
 ) -> dict:
-    """Do the labels belong to the answers?
+    """Checks that the labels belong to the answers.
 
     `found` and `members` are `of_answers` (or `of_outputs`) of each audited model ('the target',
     'model 3') on all its scored rows, with `rows`, the number of its non-members among them, and on
@@ -193,8 +195,9 @@ def _explained(one: Mapping) -> str:
 
 
 def consistency(value_MN, member_MN, evaluated_N, *, seed: int = 0) -> np.ndarray:
-    """[M]: each model's median rank correlation with the others over the rows, members and
-    non-members ranked apart.
+    """Returns each model's median rank correlation with the others over the rows, [M].
+
+    Members and non-members are ranked separately.
 
     Models agree on which rows are hard, whoever trained on them; a model whose rows are in another
     order agrees with nobody.
@@ -218,8 +221,9 @@ def consistency(value_MN, member_MN, evaluated_N, *, seed: int = 0) -> np.ndarra
 
 
 def misplaced(correlation_M, rows: int) -> np.ndarray:
-    """[M] of booleans: the models whose rank correlations with the others are clearly below what
-    the others have with each other.
+    """Returns which models agree with the others clearly less than these agree, booleans [M].
+
+    Agreement is the rank correlation.
     """
     usual = float(np.median(correlation_M))
     width = CLEAR / np.sqrt(max(rows - 3, 1))
@@ -244,7 +248,7 @@ def shadow_fit(
     trained: bool = False,
     seed: int = 0,
 ) -> dict:
-    """Are the shadows like the target?
+    """Checks that the shadows are like the target.
 
     `correct_MN` is 1 where a model is right, `value_MN` its loss, or minus its score (lower =
     member); `names` says what each model is called, `guessing_M` how often it would be right with
@@ -472,7 +476,7 @@ def _auc(score_N, inside_N, outside_N) -> float:
 
 
 def _rate(correct_MN, side_MN) -> np.ndarray:
-    """[M]: the mean over each model's rows of one side; NaN where there is none."""
+    """Returns the mean over each model's rows of one side, [M]; NaN where there is none."""
     count_M = side_MN.sum(1)
     return np.where(
         count_M > 0, np.nansum(np.where(side_MN, correct_MN, 0), 1) / np.maximum(count_M, 1), np.nan

@@ -28,7 +28,7 @@ NO_SHADOW = "no shadow to choose a threshold on"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Weighted(Study):
-    """A study with the weights of its members and non-members under the draws."""
+    """Holds a study with the weights of its members and non-members under the draws."""
 
     weights: placements.Weights
 
@@ -144,7 +144,7 @@ def _attack(study: Weighted, name: str, attack: Mapping) -> list[dict]:
 
 
 def _curves(curves: Sequence[roc.Roc], fprs: Sequence[float]) -> dict[str, Outcome]:
-    """What other conventions read off the curves; means over curves."""
+    """Returns what other conventions read off the curves, as means over curves."""
     hulls = [roc.hull(curve) for curve in curves]
     out: dict[str, Outcome] = {}
     for fpr in fprs:
@@ -179,9 +179,7 @@ def _mean(values: Sequence[float], convention: str, method: str = "value only") 
 
 
 def _tests(curves: Sequence[roc.Roc], pairs: Sequence[tuple], level: float) -> dict[str, Outcome]:
-    """The Mann-Whitney p-value, the best accuracy, and what rates of records suggest about
-    epsilon.
-    """
+    """Returns the Mann-Whitney p-value, the best accuracy and a heuristic for epsilon."""
     p = [roc.mann_whitney(curve) for curve in curves]
     how = "one-sided, corrected for ties" + (
         "" if len(p) == 1 else "; twice the median over targets"
@@ -209,8 +207,9 @@ def _tests(curves: Sequence[roc.Roc], pairs: Sequence[tuple], level: float) -> d
 
 
 def at_threshold(tpr, fpr, ratio) -> dict[str, np.ndarray]:
-    """precision, recall, f1 and accuracy from rates and non-members a member (arrays that
-    broadcast); precision is 0 where nobody is named.
+    """Returns precision, recall, f1 and accuracy from rates and non-members per member.
+
+    The arguments are numbers or arrays that broadcast. Precision is 0 where no row is flagged.
     """
     named = tpr + ratio * fpr
     return {
@@ -249,7 +248,7 @@ def _at_threshold(study: Weighted, score_TN, attack: Mapping) -> dict[str, Outco
 
 
 def _rates(study: Weighted, named_TN) -> tuple[np.ndarray, np.ndarray]:
-    """TPR and FPR [T] of the named rows."""
+    """Returns TPR and FPR [T] of the flagged rows."""
     named_TN = named_TN & study.evaluated_TN
     return (named_TN & study.member_TN).sum(1) / study.inside_T, (named_TN & ~study.member_TN).sum(
         1
@@ -287,13 +286,13 @@ def _interval(study: Weighted, value_T, value_TR, fpr: float, knows: str) -> Out
 
 
 def _error(study: Weighted, value_T, value_TR, knows: str) -> components.Error:
-    """The standard error of a mean over targets."""
+    """Returns the standard error of a mean over targets."""
     parts = components.parts(value_T, value_TR, study.draws.index_T)
     return components.error(parts, crossed=study.draws.unit_TR is not None, knows=knows)
 
 
 def _calibration(study: Weighted, score_TN, attack: Mapping) -> dict[str, Outcome]:
-    """Realized rates of the thresholds that name a share of the shadows' non-members."""
+    """Returns the realized rates of thresholds that flag a share of the shadows' non-members."""
     if attack.get("threshold_FT") is None:
         return {}
     out: dict[str, Outcome] = {}
@@ -341,7 +340,7 @@ def _calibration(study: Weighted, score_TN, attack: Mapping) -> dict[str, Outcom
 
 
 def _closed_forms(counts: Counts, level: float) -> dict[str, Outcome]:
-    """One target at a threshold that was fixed beforehand: exact binomial intervals."""
+    """Returns exact binomial intervals of one target at a threshold fixed beforehand."""
     limits = outcomes.closed_form(counts, 1.0, level)
     values = dict(tpr=counts.tp / counts.inside, fpr=counts.fp / counts.outside)
     return {

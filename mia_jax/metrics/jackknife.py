@@ -23,14 +23,14 @@ Key = tuple[str | None, str]  # (None or 'pooled', metric), as in the rows of su
 
 
 class Influence(NamedTuple):
-    """A number and what one more count of each record [N] adds to it, to first order."""
+    """Holds a number and what one more count of each record [N] adds to it, to first order."""
 
     value: float
     pull_N: np.ndarray
 
 
 class Rerun(NamedTuple):
-    """The numbers of an attack without a group of units; `left_T` marks the targets in it."""
+    """Holds the numbers of an attack without a group of units; `left_T` marks its targets."""
 
     left_T: np.ndarray
     numbers: Mapping[Key, Influence]
@@ -104,7 +104,7 @@ def numbers(
 
 
 def _mean_curves(score_TN, inside_TN, outside_TN, fprs: Sequence[float]) -> dict[Key, Influence]:
-    """AUC and TPR@FPR as means over targets."""
+    """Returns AUC and TPR@FPR as means over targets."""
     T, N = score_TN.shape
     pulls = np.zeros((1 + 2 * len(fprs), N))  # AUC; then members and non-members of each FPR
     aucs: list[float] = []
@@ -138,7 +138,7 @@ def _mean_curves(score_TN, inside_TN, outside_TN, fprs: Sequence[float]) -> dict
 
 
 def _pooled_curve(score_TN, inside_TN, outside_TN, fprs: Sequence[float]) -> dict[Key, Influence]:
-    """AUC and TPR@FPR of one ROC over all pairs of a target and a record."""
+    """Returns AUC and TPR@FPR of one ROC over all pairs of a target and a record."""
     N = score_TN.shape[1]
     sides = [np.nonzero(side_TN) for side_TN in (inside_TN, outside_TN)]
     scores = [score_TN[side] for side in sides]
@@ -164,7 +164,7 @@ def _pooled_curve(score_TN, inside_TN, outside_TN, fprs: Sequence[float]) -> dic
 
 
 def _at_threshold(named_TN, inside_TN, outside_TN) -> dict[Key, Influence]:
-    """Advantage and balanced accuracy, as means over targets and of all pairs.
+    """Returns advantage and balanced accuracy, as means over targets and of all pairs.
 
     TPR, FPR and precision are not among them: where the best threshold is hardly better than its
     neighbors, those rates jump from one rerun to the next, and a jackknife of jumps says nothing.

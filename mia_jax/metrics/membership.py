@@ -12,8 +12,9 @@ from mia_jax.metrics import placements
 
 
 def relations(member_MN, evaluated_MN) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """(twins, copies): pairs of models whose memberships are complementary, or equal, on all rows
-    that are evaluated for both.
+    """Returns (twins, copies): pairs of models with complementary, or equal, memberships.
+
+    All rows that are evaluated for both models are compared.
     """
     evaluated_MN = np.asarray(evaluated_MN, np.float32)
     sign_MN = evaluated_MN * np.where(member_MN, np.float32(1), np.float32(-1))
@@ -25,8 +26,9 @@ def relations(member_MN, evaluated_MN) -> tuple[list[tuple[int, int]], list[tupl
 
 
 def counted(member_MN, evaluated_MN, shadow_MM, targets: Sequence[int]) -> np.ndarray:
-    """AUC [T] of the attacker who scores a record by the number of shadows that trained on it: 1/2
-    unless the design tells who is a member.
+    """Returns the AUC [T] of scoring a record by the number of shadows that trained on it.
+
+    It is 1/2 unless the design reveals who is a member.
     """
     targets = list(targets)
     count_TN = np.asarray(shadow_MM, np.float32)[targets] @ np.asarray(member_MN, np.float32)
@@ -49,8 +51,9 @@ def check(
     targets: Sequence[int],
     counts_matter: bool = True,
 ) -> dict:
-    """{models, twins, copies, column_sums, constant, paired, count_auc, problems}: what the
-    membership matrix shows, and what is wrong with it.
+    """Returns what the membership matrix shows, and what is wrong with it.
+
+    The keys are models, twins, copies, column_sums, constant, paired, count_auc and problems.
 
     `column_sums` (fewest, most) models a usable record is in; `constant`: they are all equal;
     `paired`: because all models come in complementary pairs. `count_auc`: mean of `counted` over
@@ -121,8 +124,9 @@ def check(
 
 
 def chance(member_TN, evaluated_TN, unit_T, deviations: float = 4.0) -> float:
-    """How far from 1/2 the mean AUC of scores that carry nothing strays: 4 standard deviations of
-    one unit's, over the root of the units.
+    """Returns how far from 1/2 the mean AUC of random scores strays.
+
+    It is 4 standard deviations of one unit's, over the root of the units.
     """
     inside_T, outside_T = (member_TN & evaluated_TN).sum(1), (~member_TN & evaluated_TN).sum(1)
     variance = np.mean((inside_T + outside_T + 1) / (12 * inside_T * outside_T))

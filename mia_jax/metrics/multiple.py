@@ -7,8 +7,10 @@ from scipy import stats
 
 
 def holm(p_G) -> np.ndarray:
-    """Adjusted p-values [G]: rejecting those <= alpha errs at all with probability <= alpha,
-    whatever their dependence (Holm 1979).
+    """Returns adjusted p-values [G] by Holm's rule (Holm 1979).
+
+    Rejecting those <= alpha makes any error at all with probability <= alpha, whatever their
+    dependence.
 
     p_(i) -> max over j <= i of min(1, (G - j + 1) p_(j)).
 
@@ -23,8 +25,9 @@ def holm(p_G) -> np.ndarray:
 
 
 def benjamini_hochberg(p_N) -> np.ndarray:
-    """Adjusted p-values [N], NaN kept: of those <= alpha an expected share of at most alpha is
-    wrong (Benjamini and Hochberg 1995).
+    """Returns adjusted p-values [N] by Benjamini and Hochberg (1995); NaN is kept.
+
+    Of those <= alpha an expected share of at most alpha is wrong.
 
     p_(i) -> min over j >= i of min(1, N p_(j) / j), for independent or positively dependent tests.
 

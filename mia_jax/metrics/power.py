@@ -31,8 +31,9 @@ def smallest_auc(
     level: float = 0.95,
     power: float = POWER,
 ) -> float:
-    """The AUC > 1/2 whose interval lies above 1/2 with probability `power`: 1/2 + (c z_level +
-    z_power) sqrt((n + m + 1)/(12 n m units)).
+    """Returns the AUC > 1/2 whose interval is above 1/2 with probability `power`.
+
+    It is 1/2 + (c z_level + z_power) sqrt((n + m + 1)/(12 n m units)).
 
     n members and m non-members a target, `units` independent targets (twins count once, which errs
     to the safe side); c = `wider` for crossed intervals. At most 1.
@@ -54,8 +55,9 @@ def smallest_tpr(
     power: float = POWER,
     pooled: bool = False,
 ) -> float | None:
-    """The TPR > fpr whose interval lies above fpr with probability `power`; None where fpr < 1/m is
-    not resolvable (`pooled`: < 1/(m units)).
+    """Returns the TPR > fpr whose interval is above fpr with probability `power`.
+
+    None where fpr < 1/m is not resolvable (`pooled`: < 1/(m units)).
 
     Solves t - fpr = (c z_level + z_power) sqrt((t (1 - t)/n + s^2 fpr (1 - fpr)/m)/units), where s
     is the slope of the ROC through (fpr, t), for the threshold has to be found as well. Fewer than
@@ -85,8 +87,9 @@ def _deviations(resampling: str, units: int, level: float, power: float) -> floa
 
 
 def wider(units: int) -> float:
-    """How much wider than needed a crossed interval of `units` units is on average (of the square):
-    sqrt(1 + f E(X - 1)+), f = `of_shadows`.
+    """Returns how much wider than needed a crossed interval of `units` units is on average.
+
+    Of the square: sqrt(1 + f E(X - 1)+), f = `of_shadows`.
 
     X is the estimated share of the spread among units, chi-squared over its U - 1 degrees of
     freedom; with k of their half E(X - 1)+ is k^(k - 1) e^-k / Gamma(k).
@@ -130,8 +133,9 @@ def _smallest_by_box(
 
 
 def fewest(enough: Callable[[int], bool], start: int) -> int | None:
-    """The smallest count >= start that is enough (`enough` grows with it), to 5%; None above
-    2^40.
+    """Returns the smallest count >= start that is enough, to 5%; None above 2^40.
+
+    `enough` must be monotone: once true, it stays true for larger counts.
     """
     low, high = start, start
     if enough(start):
@@ -157,8 +161,9 @@ def table(
     power: float = POWER,
     factor: float = 2.0,
 ) -> list[dict]:
-    """A row for the AUC and for each FPR: {metric, guess, smallest, goal, units, units_needed,
-    rows, rows_needed, pooled}.
+    """Returns a row for the AUC and for each FPR.
+
+    The keys are metric, guess, smallest, goal, units, units_needed, rows, rows_needed and pooled.
 
     `smallest` is what this study tells from `guess`; `goal` (AUC .55; TPR = `factor` x FPR) is a
     small leak, and `units_needed` independent targets (with these rows) or `rows_needed` members
@@ -211,8 +216,9 @@ def table(
 
 
 def records(num_records: int, targets: int, *, level: float = 0.95) -> dict:
-    """{p_smallest, p_needed, targets, targets_needed}: can a single record stand out among
-    `num_records`?
+    """Returns whether a single exposed record can be detected among `num_records`.
+
+    The keys are p_smallest, p_needed, targets and targets_needed.
 
     The smallest p-value of `metrics.records` with this many targets in two folds, a record in half
     of them: 2 / C(T/2, T/4), beside what Benjamini-Hochberg asks of a single discovery.

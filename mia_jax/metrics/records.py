@@ -29,9 +29,11 @@ EXACT = 1024  # up to so many pairs a fold, p-values come from the exact distrib
 
 
 class Vulnerability(NamedTuple):
-    """For N records, NaN where no fold has a model with and one without: AUC over both folds and
-    its interval, p-value of 'AUC <= 1/2', q-value (Benjamini-Hochberg), how many targets trained on
-    the record and how many did not, and each fold's AUC and interval [2,N].
+    """Holds the exposure of N records; NaN where no fold has a model with and one without.
+
+    The fields are the AUC over both folds and its interval, the p-value of 'AUC <= 1/2', the
+    q-value (Benjamini-Hochberg), how many targets trained on the record and how many did not, and
+    each fold's AUC and interval [2,N].
     """
 
     auc_N: np.ndarray
@@ -83,7 +85,7 @@ def refused(unit_T) -> str:
 def vulnerability(
     score_TN, member_TN, evaluated_TN, fold_T, *, level: float = 0.95
 ) -> Vulnerability:
-    """Per-record AUCs of scores [T,N] whose shadows came from the other fold.
+    """Computes per-record AUCs of scores [T,N] whose shadows came from the other fold.
 
     U counts the pairs (target with n, target without n) of one fold in which the first scores
     higher (ties 1/2); AUC = sum of U / sum of pairs. P-value: twice the smaller of the folds' exact
@@ -124,8 +126,9 @@ def vulnerability(
 
 
 def pairs_above(score_TN, inside_TN, outside_TN, weight_T=None) -> np.ndarray:
-    """For every record the (weighted) pairs of a target with and one without it in which the first
-    scores higher, ties 1/2, float64 [N].
+    """Counts for every record the pairs in which the target with it scores higher, float64 [N].
+
+    A pair is a target with the record and one without it, weighted by `weight_T`; ties count 1/2.
     """
     weight_T = np.ones(len(score_TN)) if weight_T is None else np.asarray(weight_T, np.float64)
     total_N = np.zeros(score_TN.shape[1])
@@ -136,7 +139,7 @@ def pairs_above(score_TN, inside_TN, outside_TN, weight_T=None) -> np.ndarray:
 
 
 def _interval(above_FN, size_F2N, level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(auc, low, high) [N] from pairs won [F,N] and sizes [F,2,N] of the folds."""
+    """Returns (auc, low, high) [N] from pairs won [F,N] and sizes [F,2,N] of the folds."""
     pairs_FN = size_F2N.prod(1).astype(np.float64)
     total_N = pairs_FN.sum(0)
     known_N = total_N > 0
@@ -180,8 +183,10 @@ def distribution(inside: int, outside: int) -> np.ndarray:
 
 
 def p_values(above_N, size_2N) -> np.ndarray:
-    """P(U >= what was seen) when scores carry nothing [N], from the pairs won and the sizes of the
-    two sides in one fold; NaN without a pair.
+    """Returns P(U >= what was seen) [N] for random scores.
+
+    It is computed from the pairs won and the sizes of the two sides in one fold; NaN without a
+    pair.
     """
     keys, code_N = np.unique(size_2N, axis=1, return_inverse=True)
     seen_N, p_N = np.floor(above_N).astype(int), np.full(len(above_N), np.nan)
@@ -207,8 +212,9 @@ def most_exposed(
     level: float = 0.95,
     seed: int = 0,
 ) -> dict:
-    """{records, ranked_auc, held_out_auc, low, high, listed}: what becomes of the records that half
-    of a fold's targets rank highest.
+    """Measures on held-out targets the records that half of a fold's targets rank highest.
+
+    Returns {records, ranked_auc, held_out_auc, low, high, listed}.
 
     Mean AUCs of the `top` records where they were ranked and in the other half of the fold,
     averaged over both folds and both halves. The interval resamples the units of the halves that
@@ -273,8 +279,9 @@ def most_exposed(
 
 
 def _resampled(score_TN, inside_TN, outside_TN, unit_T, rng, draws: int) -> np.ndarray:
-    """The mean AUC [R] over the given records when units of targets are drawn with replacement; NaN
-    with fewer than 5 units.
+    """Returns the mean AUC [R] over the given records when units of targets are resampled.
+
+    Units are drawn with replacement; NaN with fewer than 5 units.
     """
     _, index_T = np.unique(unit_T, return_inverse=True)
     units = len(np.unique(index_T))

@@ -42,8 +42,9 @@ class Layer(NamedTuple):
 
 
 class Records(NamedTuple):
-    """What slices are made from: `evaluated_TN`, the targets' answers ([T,N] or None), labels,
-    columns and named rows.
+    """Holds what slices are made from.
+
+    These are `evaluated_TN`, the targets' answers ([T,N] or None), labels, columns and named rows.
     """
 
     evaluated_TN: np.ndarray
@@ -73,7 +74,7 @@ def _needs(term: str) -> tuple[str, ...]:
 
 
 def _maker(term: str):
-    """The function of a term: slice(records) -> Layer or layers."""
+    """Returns the function of a term: slice(records) -> Layer or layers."""
     if term.startswith("column:"):
         name, bins = column_of(term)
         return registry.make("slices", "column", dict(name=name, bins=bins))
@@ -81,8 +82,9 @@ def _maker(term: str):
 
 
 def parse(wanted: Sequence[str]) -> list[tuple[str, ...]]:
-    """The terms of every wanted text, in its order and without repetitions; ValueError for a text
-    that is none.
+    """Returns the terms of every requested text, in its order and without repetitions.
+
+    ValueError for a text that is not a term.
 
     >>> parse(('class', 'class & correct'))
     [('class',), ('class', 'correct')]
@@ -116,8 +118,9 @@ def check(
     groups: Mapping[str, Sequence[int]] = {},
     num_examples: int | None = None,
 ) -> None:
-    """ValueError if a wanted slice names a column that the data lacks, or a group is empty or names
-    rows that do not exist.
+    """Raises ValueError if a requested slice needs a column that the data lacks.
+
+    The same if a group is empty or has rows that do not exist.
     """
     terms = [term for pair in parse(wanted) for term in pair]
     known = [c for c in columns if c != "population"]
@@ -152,7 +155,7 @@ def check(
 
 
 def column_of(term: str) -> tuple[str, int | None]:
-    """('age', 4) of 'column:age:4', ('age', None) of 'column:age'."""
+    """Returns ('age', 4) of 'column:age:4', and ('age', None) of 'column:age'."""
     name = term.removeprefix("column:")
     head, _, tail = name.rpartition(":")
     return (head, int(tail)) if head and tail.isdigit() else (name, None)
@@ -168,8 +171,9 @@ def make(
     correct_TN=None,
     groups: Mapping[str, Sequence[int]] = {},
 ) -> list[Layer]:
-    """The wanted slices of the evaluated records as layers; groups are sliced even if no text says
-    so.
+    """Returns the requested slices of the evaluated records as layers.
+
+    Groups are sliced even if no text says so.
 
     `loss_TN` and `correct_TN` are the targets' answers. ValueError if a term needs what is not
     there, two slices share a name, or there are more than 1,000. Slices without an evaluated record
@@ -205,7 +209,7 @@ def make(
 
 
 def _layers(term: str, records: Records) -> list[Layer]:
-    """The layers of one term.
+    """Returns the layers of one term.
 
     Raises:
         ValueError: The term needs what is not there, or a user's own made something else than
@@ -233,13 +237,13 @@ def _layers(term: str, records: Records) -> list[Layer]:
 
 
 def few_values(column) -> bool:
-    """Whether a column has so few values that each is a slice."""
+    """Returns whether a column has so few values that each is a slice."""
     column = np.asarray(column)
     return column.dtype.kind not in "iuf" or len(np.unique(column)) <= MOST_VALUES
 
 
 def by_value(name: str, column) -> Layer:
-    """One slice a distinct value, '<name>=<value>', in sorted order; NaN is in none."""
+    """Returns one slice per distinct value, '<name>=<value>', in sorted order; NaN is in none."""
     column = np.asarray(column)
     values, code = _distinct(column)
     text = (
@@ -256,8 +260,9 @@ def by_value(name: str, column) -> Layer:
 
 
 def _distinct(column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """np.unique(column, return_inverse=True); by counting, without a sort, for whole numbers in a
-    narrow range such as labels.
+    """Returns np.unique(column, return_inverse=True).
+
+    Whole numbers in a narrow range, such as labels, are counted, without a sort.
     """
     if column.dtype.kind in "iu" and column.size:
         low, span = column.min(), int(column.max()) - int(column.min()) + 1
@@ -281,8 +286,9 @@ def shown(values) -> list[str]:
 
 
 def by_quantile(name: str, column, bins: int) -> Layer:
-    """`bins` slices at the column's quantiles, '<name>=[low, high)', the last one closed; equal
-    quantiles are merged, NaN is in none.
+    """Returns `bins` slices at the column's quantiles, '<name>=[low, high)'.
+
+    The last one is closed; equal quantiles are merged, NaN is in none.
     """
     column = np.asarray(column)
     if column.dtype.kind not in "iufb":
@@ -300,10 +306,9 @@ def by_quantile(name: str, column, bins: int) -> Layer:
 
 
 def by_percentile(loss_TN, evaluated_TN) -> list[Layer]:
-    """10 deciles 'loss 0-10%' ..
+    """Returns the deciles of each target's loss, 'loss 0-10%' to 'loss 90-100%'.
 
-    'loss 90-100%' of each target's loss over its evaluated members and non-members together, both
-    ends inclusive.
+    They are taken over its evaluated members and non-members together, both ends inclusive.
     """
     loss_TN = np.where(evaluated_TN, np.asarray(loss_TN, np.float64), np.nan)
     edge_ET = np.nanpercentile(loss_TN, np.arange(0, 101, 10), axis=1)
@@ -324,14 +329,14 @@ def packed(masks: Mapping[str, np.ndarray], *, post_hoc: bool) -> list[Layer]:
 
 
 def crossed(a: Layer, b: Layer) -> Layer:
-    """The intersections 'x & y' of two layers' slices."""
+    """Returns the intersections 'x & y' of two layers' slices."""
     names = tuple(f"{x} & {y}" for x in a.names for y in b.names)
     code = np.where((a.code >= 0) & (b.code >= 0), a.code * len(b.names) + b.code, -1)
     return Layer(names, code.astype(np.int32), a.post_hoc or b.post_hoc)
 
 
 def compact(layer: Layer, evaluated_TN) -> Layer:
-    """The layer without the slices that hold no evaluated record."""
+    """Returns the layer without the slices that hold no evaluated record."""
     code = np.broadcast_to(layer.code, evaluated_TN.shape)[evaluated_TN]
     used = np.unique(code[code >= 0])
     renumber = np.full(len(layer.names) + 1, -1, np.int32)  # the last entry is that of -1

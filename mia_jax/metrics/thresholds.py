@@ -13,8 +13,9 @@ from mia_jax.metrics import roc
 
 
 def shadow_thresholds(score_MN, member_MN, evaluated_MN, shadow_MM) -> np.ndarray:
-    """For each model t the threshold with the best balanced accuracy over the scored pairs of its
-    shadows {m: shadow_MM[t, m]}, float64 [M].
+    """Returns for each model the threshold with the best balanced accuracy, float64 [M].
+
+    It is taken over the scored pairs of model t's shadows {m: shadow_MM[t, m]}.
 
     Each shadow is scored as if it were the target, score_MN NaN where it was not; pairs of all
     shadows are pooled. The rule is score >= threshold, candidates are midpoints of distinct scores
@@ -62,8 +63,9 @@ def _best(score_K, member_K, keep_K, last_V, inside: int, outside: int) -> float
 def shadow_thresholds_at(
     score_MN, member_MN, evaluated_MN, shadow_MM, fprs: Sequence[float]
 ) -> np.ndarray:
-    """For each FPR and model t the lowest threshold that names at most that share of t's shadows'
-    scored non-members, float64 [F,M].
+    """Returns for each FPR and model the lowest threshold with that FPR on shadows, float64 [F,M].
+
+    It flags at most that share of the scored non-members of model t's shadows.
 
     Pairs of all shadows {m: shadow_MM[t, m]} are pooled, score_MN as in `shadow_thresholds`; the
     rule is score >= threshold, between two scores. NaN where t has no shadow that was scored, or
