@@ -46,23 +46,23 @@ def verdict(found: Mapping, name: Callable[[str], str] = tables.shown) -> str:
 
     `name` writes an attack's name: for a terminal, or `tables.code` for Markdown.
     """
-    one = standing.of(found)
-    ranked, attacks = one["ranked"], one["attacks"]
-    shown = [n for n in (*ranked, *one["apart"]) if attacks[n]["shown"]]
-    if one["leak"] == "untested":
+    decision = standing.of(found)
+    ranked, attacks = decision["ranked"], decision["attacks"]
+    shown = [n for n in (*ranked, *decision["apart"]) if attacks[n]["shown"]]
+    if decision["leak"] == "untested":
         return (
             "NO VERDICT: no attack has an interval, because there are too few records or no "
             "attacks."
         )
-    if one["leak"] == "shown":
-        strongest = attacks[one["strongest"]]
+    if decision["leak"] == "shown":
+        strongest = attacks[decision["strongest"]]
         real = [n for n in ranked if attacks[n]["shown"]]
         return (
             f"LEAK SHOWN ({strength(strongest)}) by {count(real, ranked)}; strongest: "
-            f"{name(one['strongest'])}."
+            f"{name(decision['strongest'])}."
         )
     privileged = f"{name(shown[0])}, which knows more than a real attacker" if shown else ""
-    if one["leak"] == "inverted":
+    if decision["leak"] == "inverted":
         wrong = [n for n in ranked if attacks[n]["inverted"]]
         text = (
             f"SCORES POINT THE WRONG WAY ({count(wrong, ranked)}; the first: {name(wrong[0])}): "
@@ -74,7 +74,7 @@ def verdict(found: Mapping, name: Callable[[str], str] = tables.shown) -> str:
         )
         text += "set."
         return text + (f" A leak is shown by {privileged}." if shown else "")
-    if one["leak"] == "privileged":
+    if decision["leak"] == "privileged":
         none = (
             f"no leak shown by {'any of the ' * (len(ranked) > 1)}{len(ranked)} "
             f"attack{'s' * (len(ranked) != 1)} that a real attacker could run"
@@ -84,7 +84,7 @@ def verdict(found: Mapping, name: Callable[[str], str] = tables.shown) -> str:
     words = (
         f"NO LEAK SHOWN{' ON AVERAGE' * bool(parts)} by "
         f"{'any of the ' * (len(ranked) > 1)}{len(ranked)} "
-        f"attack{'s' * (len(ranked) != 1)}{seen(one)}."
+        f"attack{'s' * (len(ranked) != 1)}{seen(decision)}."
     )
     words += f" BUT {'; '.join(parts)}." if parts else ""
     alone = [n for n in ranked if attacks[n]["alone"]]
@@ -92,8 +92,8 @@ def verdict(found: Mapping, name: Callable[[str], str] = tables.shown) -> str:
         are, their = ("is", "its") if len(alone) == 1 else ("are", "their")
         words += f" Undecided: {names(alone, name)} {are} above random guessing by {their} own "
         words += (
-            f"{100 * one['level']:g}% interval, but not after the correction for {one['tests']} "
-            "tests; a larger study would decide."
+            f"{100 * decision['level']:g}% interval, but not after the correction for "
+            f"{decision['tests']} tests; a larger study would decide."
         )
     return words
 
@@ -102,7 +102,8 @@ def in_parts(found: Mapping, name: Callable[[str], str]) -> list[str]:
     """What the report shows in parts of the data where no attack shows a leak on average: slices,
     single records, canaries.
     """
-    level, said = found.get("about", {}).get("level", 0.95), []
+    level = found.get("about", {}).get("level", 0.95)
+    notes: list[str] = []
     section = (found.get("slices") or {}).get("ranking", {})
     best = next((n for n in standing.order(found)[0] if section.get(n)), None)
     leaking = [
@@ -111,22 +112,22 @@ def in_parts(found: Mapping, name: Callable[[str], str]) -> list[str]:
         if entry["p_holm"] <= 1 - level and not entry["post_hoc"]
     ]
     if leaking:
-        said.append(
+        notes.append(
             f"{len(leaking)} of {len(section[best])} slices leak under {name(best)} (corrected "
             f"over the slices): {names(leaking, name)}"
         )
     for attack, table in (found.get("records") or {}).items():
         if table.get("significant"):
-            said.append(
+            notes.append(
                 f"{table['significant']:,} of {table['tested']:,} records are exposed under "
                 f"{name(attack)}"
             )
     bound = (found.get("audit") or {}).get("bound") or {}
     if bound.get("epsilon"):
-        said.append(
+        notes.append(
             f"the canary audit shows that epsilon is at least {tables.epsilon(bound['epsilon'])}"
         )
-    return said
+    return notes
 
 
 def strength(attack: Mapping) -> str:
@@ -148,9 +149,9 @@ def names(attacks: Sequence[str], name: Callable[[str], str], most: int = 3) -> 
     return first + (f" and {len(attacks) - most} more" if len(attacks) > most else "")
 
 
-def seen(one: Mapping) -> str:
+def seen(decision: Mapping) -> str:
     """' (minimum detectable: AUC 0.511, TPR at 1% FPR 1.5%)'."""
-    smallest = one.get("detectable") or {}
+    smallest = decision.get("detectable") or {}
     parts = [
         f"{tables.metric_name(m)} {v:.3f}"
         if m == "auc"
@@ -164,10 +165,14 @@ def numbers(found: Mapping) -> list[str]:
     """One line per headline number of the leading attack: 'AUC 0.657 [0.644, 0.669] (random
     guessing: 0.500)'.
     """
-    rows, one = result_rows.main_rows(found["results"]), standing.of(found)
+    rows, decision = result_rows.main_rows(found["results"]), standing.of(found)
     lines = []
     for metric in ("auc", result_rows.sort_metric(rows)):
-        row = result_rows.resolved(rows, one["strongest"], metric) if one["strongest"] else None
+        row = (
+            result_rows.resolved(rows, decision["strongest"], metric)
+            if decision["strongest"]
+            else None
+        )
         if row is not None and (metric, row["value"]) != ("auc", None):
             lines.append(
                 f"{tables.metric_name(metric)} {tables.number(row)} (random guessing: "
@@ -190,13 +195,13 @@ def lines(found: Mapping) -> list[str]:
     """The answer for a terminal: verdict, the leading attack's numbers, the other failed checks,
     how many checks passed.
     """
-    one, withheld = standing.of(found), trust.failed(found, trust.INVALIDATES)
+    decision, withheld = standing.of(found), trust.failed(found, trust.INVALIDATES)
     text = [first_line(found)]
-    if one["strongest"]:
+    if decision["strongest"]:
         lead = "without a verdict, " if withheld else ""
         text.append(
-            f"  {lead}{tables.shown(one['strongest'])}: {'; '.join(numbers(found))}; "
-            f"{100 * one['level']:g}% intervals"
+            f"  {lead}{tables.shown(decision['strongest'])}: {'; '.join(numbers(found))}; "
+            f"{100 * decision['level']:g}% intervals"
         )
     text += [
         f"  CHECK FAILED, {check.title}: {trust.words(check)}" for check in trust.failed(found)[1:]
@@ -230,12 +235,12 @@ def line(found: Mapping) -> str:
 
 def promise(found: Mapping) -> str:
     """The promised epsilon in one line."""
-    one = found["guarantee"]
-    if one["epsilon"] is None:
+    guarantee = found["guarantee"]
+    if guarantee["epsilon"] is None:
         return "differential privacy: no epsilon can be claimed (see the report)"
     return (
-        f"differential privacy: epsilon {tables.epsilon(one['epsilon'])} at delta "
-        f"{one['delta']:.3g} per model ({one['accountant']})"
+        f"differential privacy: epsilon {tables.epsilon(guarantee['epsilon'])} at delta "
+        f"{guarantee['delta']:.3g} per model ({guarantee['accountant']})"
     )
 
 
@@ -244,8 +249,8 @@ def terminal(found: Mapping, *, report: object) -> str:
 
     `found` is a report, or that of several seeds (`report.seeds`).
     """
-    said = seeds(found) if "seeds" in found else lines(found) if found.get("results") else []
-    return "\n".join([*said, f"report: {report}"])
+    text = seeds(found) if "seeds" in found else lines(found) if found.get("results") else []
+    return "\n".join([*text, f"report: {report}"])
 
 
 def seeds(found: Mapping) -> list[str]:

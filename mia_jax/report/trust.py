@@ -1,6 +1,4 @@
-"""The checks of a report: title, status, what was found, what a failure does to the verdict, and
-the remedy.
-"""
+"""The checks of a report: what each says, what its failure does to the verdict, and the remedy."""
 
 from __future__ import annotations
 
@@ -10,15 +8,20 @@ from typing import NamedTuple
 from mia_jax.report import tables
 
 GOOD, BAD, OPEN = "ok", "**failed**", "not checked"
-INVALIDATES, QUALIFIES = (
-    "invalidates",
-    "qualifies",
-)  # a failed check of the first kind withholds the verdict, one of the second marks it
+# A failed check that invalidates withholds the verdict; one that qualifies is named before it.
+INVALIDATES, QUALIFIES = "invalidates", "qualifies"
 
 
 class Check(NamedTuple):
-    """One check of a report: its key, title, status (GOOD, BAD, OPEN), what was found, what a
-    failure does to the verdict, and the remedy.
+    """Holds a check of a report.
+
+    Attributes:
+        key: its key in report.json, under `validity`.
+        title: its name in the table of checks.
+        status: GOOD, BAD or OPEN.
+        text: what the check observed.
+        effect: what a failure does to the verdict: INVALIDATES or QUALIFIES.
+        remedy: what the user can do after a failure.
     """
 
     key: str
@@ -30,23 +33,26 @@ class Check(NamedTuple):
 
 
 def checks(found: Mapping) -> list[Check]:
-    """Every check of a report, in the order of its table; [] for a report without the section
-    `validity`. The remedies are the caller's own.
+    """Returns every check of a report, in the order of its table.
+
+    [] for a report without the section `validity`. The remedies are those for callers that pass
+    arrays, or those for users of launch.py.
     """
     section, arrays = found.get("validity") or {}, bool(found.get("about", {}).get("arrays"))
     listed = []
     for key, (title, speak, effect, remedies) in CHECKS.items():
         if section.get(key):
-            one = section[key]
-            status, text = speak(one)
-            effect = QUALIFIES if one.get("problem") == "fit" else effect
+            result = section[key]
+            status, text = speak(result)
+            effect = QUALIFIES if result.get("problem") == "fit" else effect
             listed.append(Check(key, title, status, text, effect, remedies[0 if arrays else -1]))
     return listed
 
 
 def failed(found: Mapping, effect: str | None = None) -> list[Check]:
-    """The checks that failed, those that invalidate the verdict first; with `effect` only those of
-    one kind.
+    """Returns the checks that failed, those that invalidate the verdict first.
+
+    With `effect`, only those with this effect.
     """
     bad = [
         check for check in checks(found) if check.status == BAD and effect in (None, check.effect)
@@ -55,7 +61,7 @@ def failed(found: Mapping, effect: str | None = None) -> list[Check]:
 
 
 def counted(found: Mapping) -> str:
-    """'4 of 5 passed; 1 failed (duplicate rows)'; '' without checks."""
+    """Returns '4 of 5 passed; 1 failed (duplicate rows)'; '' without checks."""
     listed = checks(found)
     if not listed:
         return ""
@@ -71,14 +77,14 @@ def counted(found: Mapping) -> str:
 
 
 def words(check: Check) -> str:
-    """What was found and what to do about it, for a terminal."""
+    """Returns what a check observed and what to do about it, for a terminal."""
     return tables.shown(
         sentence(check.text) + (f" What to do: {check.remedy}" if check.remedy else "")
     )
 
 
 def sentence(text: str) -> str:
-    """The text with a capital letter and a full stop.
+    """Returns the text with a capital letter and a full stop.
 
     >>> sentence('no two rows are identical')
     'No two rows are identical.'
@@ -86,81 +92,85 @@ def sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + ("" if text.rstrip(")").endswith((".", "?", "!")) else ".")
 
 
-def blind(one: Mapping) -> tuple[str, str]:
-    if "why" in one:
-        return (GOOD if one.get("drawn") else OPEN), one["why"]
-    distinguishable = one["p_value"] < 0.01
+def blind(result: Mapping) -> tuple[str, str]:
+    if "why" in result:
+        return (GOOD if result.get("drawn") else OPEN), result["why"]
+    distinguishable = result["p_value"] < 0.01
     text = (
-        f"AUC {one['auc']:.3f}, p = {one['p_value']:.2g} ({one['method']}; {one['rows']:,} rows, "
-        f"{one['features']} features)"
+        f"AUC {result['auc']:.3f}, p = {result['p_value']:.2g} ({result['method']}; "
+        f"{result['rows']:,} rows, {result['features']} features)"
     )
     if distinguishable:
         text += (
             ": members are distinguishable from non-members without any model, so an attack's "
             "success is no evidence of leakage"
         )
-    elif one.get("labels_only"):
+    elif result.get("labels_only"):
         return OPEN, f"the examples were not given (provide x); from the labels only, {text}"
     return (BAD if distinguishable else GOOD), text
 
 
-def cross_target(one: Mapping) -> tuple[str, str]:
-    if "why" in one:
-        return OPEN, one["why"]
-    values = [a["auc"] for a in one["attacks"].values()]
-    covering = sum(a["low"] <= 0.5 <= a["high"] for a in one["attacks"].values())
+def cross_target(result: Mapping) -> tuple[str, str]:
+    if "why" in result:
+        return OPEN, result["why"]
+    values = [a["auc"] for a in result["attacks"].values()]
+    covering = sum(a["low"] <= 0.5 <= a["high"] for a in result["attacks"].values())
     text = (
         f"AUC {min(values):.3f} to {max(values):.3f}; {covering} of {len(values)} intervals "
-        f"({100 * one['level']:g}%) include 0.5"
+        f"({100 * result['level']:g}%) include 0.5"
     )
-    if one["excluded"]:
-        text += (
-            f"; too far from 0.5, corrected for {len(values)} attacks: {', '.join(one['excluded'])}"
-        )
-    return (BAD if one["excluded"] else GOOD), text
+    if result["excluded"]:
+        text += f"; too far from 0.5, corrected for {len(values)} attacks: "
+        text += ", ".join(result["excluded"])
+    return (BAD if result["excluded"] else GOOD), text
 
 
-def membership(one: Mapping) -> tuple[str, str]:
-    low, high = one["column_sums"]
-    text = (
-        f"{one['models']} model{'s' * (one['models'] != 1)}, {one['twins']} complementary pairs; "
-    )
+def membership(result: Mapping) -> tuple[str, str]:
+    low, high = result["column_sums"]
+    text = f"{result['models']} model{'s' * (result['models'] != 1)}, "
+    text += f"{result['twins']} complementary pairs; "
     text += f"a record is in {low if low == high else f'{low} to {high}'} of them"
-    if one["count_auc"] is not None:
+    if result["count_auc"] is not None:
         text += (
             "; counting the shadow models that were trained on a record predicts its membership "
-            f"with AUC {one['count_auc']:.3f}"
+            f"with AUC {result['count_auc']:.3f}"
         )
-    return (BAD if one["problems"] else GOOD), text + "".join(
-        f"; {problem}" for problem in one["problems"]
+    return (BAD if result["problems"] else GOOD), text + "".join(
+        f"; {problem}" for problem in result["problems"]
     )
 
 
-def duplicates(one: Mapping) -> tuple[str, str]:
-    if "why" in one:
-        return OPEN, one["why"]
-    if not one.get("rows"):
+def duplicates(result: Mapping) -> tuple[str, str]:
+    if "why" in result:
+        return OPEN, result["why"]
+    if not result.get("rows"):
         return GOOD, "no two rows are identical"
-    crossing = one.get("crossing", 0)
-    text = f"{one['rows']:,} rows have an identical row elsewhere; "
+    crossing = result.get("crossing", 0)
+    text = f"{result['rows']:,} rows have an identical row elsewhere; "
     text += (
         f"{crossing:,} sets of identical rows contain members and non-members of the first target"
     )
     return (BAD if crossing else GOOD), text + (", which hides leakage" if crossing else "")
 
 
-def files(one: Mapping) -> tuple[str, str]:
-    text = f"{one['checked']} input digests match" if not one["stale"] else "; ".join(one["stale"])
-    if one["unknown"]:
-        text += f"; no record for {len(one['unknown'])} (the first: {one['unknown'][0]})"
-    return (BAD if one["stale"] else OPEN if one["unknown"] and not one["checked"] else GOOD), text
+def files(result: Mapping) -> tuple[str, str]:
+    text = (
+        f"{result['checked']} input digests match"
+        if not result["stale"]
+        else "; ".join(result["stale"])
+    )
+    if result["unknown"]:
+        text += f"; no record for {len(result['unknown'])} (the first: {result['unknown'][0]})"
+    return (
+        BAD if result["stale"] else OPEN if result["unknown"] and not result["checked"] else GOOD
+    ), text
 
 
-def stated(one: Mapping) -> tuple[str, str]:
+def stated(result: Mapping) -> tuple[str, str]:
     """A check that states its status and the remedy itself (metrics/fit.py)."""
     return dict(zip(("ok", "failed", "not checked"), (GOOD, BAD, OPEN), strict=True))[
-        one["status"]
-    ], one["text"]
+        result["status"]
+    ], result["text"]
 
 
 # key of `validity`: (title, what it says, effect of a failure, remedies: of a caller with arrays,
