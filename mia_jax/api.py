@@ -175,7 +175,7 @@ def named_groups(groups) -> dict[str, list]:
 
 
 def in_arguments(text: str) -> str:
-    """A message of a run in the words of audit()'s arguments.
+    """Returns a message of a run in the words of audit()'s arguments.
 
     >>> in_arguments("report.draws=3 must be at least 40. Use another --workdir for the rest.")
     'draws=3 must be at least 40. choose another folder= for the rest.'
@@ -229,11 +229,11 @@ class Results:
 
     @property
     def table(self) -> list[dict]:
-        """All rows."""
+        """Returns all rows."""
         return self.report["results"]
 
     def row(self, attack: str, metric: str, target=None, slice: str = "all") -> dict:
-        """One row; KeyError that lists the attacks if there is none."""
+        """Returns one row; KeyError that lists the attacks if there is none."""
         for row in self.table:
             if (row["attack"], row["metric"], row["target"], row["slice"]) == (
                 attack,
@@ -342,7 +342,7 @@ class Results:
 
     @classmethod
     def load(cls, folder: str | pathlib.Path) -> Results:
-        """What `save` wrote."""
+        """Returns what `save` wrote."""
         folder = pathlib.Path(folder).expanduser()
         saved = SavedResults(folder)
         if not saved.report.json.exists():

@@ -218,7 +218,7 @@ def _function(kind: str, path: str) -> Callable | None:
 
 
 def keywords(kind: str, name: str) -> dict[str, inspect.Parameter]:
-    """The keyword arguments of the maker mia_jax.<kind>.<name>.make (load for data)."""
+    """Returns the keyword arguments of the maker mia_jax.<kind>.<name>.make (load for data)."""
     return dict(inspect.signature(maker(kind, name)).parameters)
 
 
@@ -301,7 +301,7 @@ def forms(kind: str) -> str:
 
 
 def identity(kind: str, name: str) -> str:
-    """The one spelling of a name with settings, every field written out
+    """Returns the one spelling of a name with settings, every field written out
     ('correct_under_shift:d=1'): two settings never share a file.
 
     A name without fields is itself, and so is one that is no file of this kind (an answer that was
@@ -316,5 +316,5 @@ def identity(kind: str, name: str) -> str:
 
 
 def spelled(name: str, **settings) -> str:
-    """The name of a signal with these settings."""
+    """Returns the name of a signal with these settings."""
     return identity("signals", fields.spelled(name, settings))

@@ -95,7 +95,7 @@ def check_file(text: str | Path) -> Path:
 
 
 def module_of(path: str | Path) -> ModuleType:
-    """The module of a config file, which is run.
+    """Returns the module of a config file, which is run.
 
     ValueError in the file's own terms (file, line, what is wrong) if it is no Python.
     """

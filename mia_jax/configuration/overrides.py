@@ -129,7 +129,7 @@ class _Overriding:
         return self.prefix + ".".join(path)
 
     def refuse(self, path: Sequence[str], text: str) -> ValueError:
-        """The error about a field; a flag says what it stands for first."""
+        """Returns the error about a field; a flag says what it stands for first."""
         return ValueError(f"{self.label(path)}: {text}" if self.prefix else text)
 
     def set(self, path: tuple[str, ...], value: Any) -> None:
@@ -474,7 +474,7 @@ class _Overriding:
         given[choice] = now | {name: fields.value(value, known[name].kind, label=self.label(path))}
 
     def finish(self) -> None:
-        """ValueError for a field without a default that nothing has set."""
+        """Raises ValueError for a field without a default that nothing has set."""
         for section in configuration.KINDS:
             given = self.tree.get(section)
             if isinstance(given, Mapping):

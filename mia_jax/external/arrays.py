@@ -51,7 +51,7 @@ class Supplied(NamedTuple):
 
 
 def load(path: str | pathlib.Path) -> dict[str, np.ndarray]:
-    """The arrays of an npz file or of a folder in the layout of LiRA's released code."""
+    """Returns the arrays of an npz file or of a folder in the layout of LiRA's released code."""
     path = pathlib.Path(path).expanduser()
     if path.is_dir():
         return lira_folder(path)
@@ -111,7 +111,7 @@ def lira_folder(folder: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def npy(path: pathlib.Path) -> np.ndarray:
-    """The array of a .npy file of the user's; ValueError that names it."""
+    """Returns the array of a .npy file of the user's; ValueError that names it."""
     try:
         return np.load(path, allow_pickle=False)
     except FileNotFoundError:
@@ -251,7 +251,7 @@ def two_columns(key: str, value: np.ndarray, arrays: Mapping, name: str) -> np.n
 
 
 def check_forms(forms: set[str], name: str) -> None:
-    """ValueError for two forms of which each says all that the other does."""
+    """Raises ValueError for two forms of which each says all that the other does."""
     several = [form for form in ("probs", "logits", "predictions") if form in forms]
     if len(several) > 1:
         raise ValueError(
@@ -263,7 +263,7 @@ def check_forms(forms: set[str], name: str) -> None:
 def check_loss(
     answers: Mapping[str, np.ndarray], signal: Mapping[str, np.ndarray], name: str
 ) -> None:
-    """ValueError if a loss was supplied beside answers of which it is not the loss."""
+    """Raises ValueError if a loss was supplied beside answers of which it is not the loss."""
     if "loss" not in answers or "from_answers" not in signal:
         return
     given_MAN, own_MAN = answers["loss"], signal.pop("from_answers")
@@ -288,7 +288,7 @@ FURTHER = "shadow_<key>, population_<key>, column_<name>"
 
 
 def hint(key: str) -> str:
-    """What a user may have meant by a key that does not exist."""
+    """Returns what a user may have meant by a key that does not exist."""
     words, key = [*FORMS, *OTHERS, *(f"shadow_{form}" for form in FORMS)], str(key)
     lower = key.lower()
     meant = dict(
@@ -307,7 +307,7 @@ def hint(key: str) -> str:
 
 
 def known(key: str) -> bool:
-    """Whether a key means something."""
+    """Returns whether a key means something."""
     key = key.removeprefix("population_")
     return (
         key in FORMS
@@ -318,7 +318,7 @@ def known(key: str) -> bool:
 
 
 def with_population(arrays: dict, name: str) -> tuple[dict, np.ndarray]:
-    """The arrays with their population rows appended, and population_N.
+    """Returns the arrays with their population rows appended, and population_N.
 
     Membership of those rows is False everywhere.
     """
@@ -423,7 +423,7 @@ def membership(arrays: Mapping, parts: list, population_N: np.ndarray, name: str
 
 
 def truth(arrays: Mapping, key: str, shape: tuple, name: str) -> np.ndarray:
-    """A boolean array of one shape."""
+    """Returns a boolean array of one shape."""
     axes = "[M,N]" if len(shape) == 2 else "[N]"
     if key not in arrays:
         raise ValueError(

@@ -92,7 +92,7 @@ def allowed(found: Supplied) -> tuple[dict[str, dict], list[str]]:
 
 
 def lacking(name: str, attack: Attack, found: Supplied, fleet: threat_model.FleetSignals) -> str:
-    """What the arrays lack for this attack, in words; '' for nothing."""
+    """Returns what the arrays lack for this attack, in words; '' for nothing."""
     design, pool = found.design, found.pool
     missing = threat_model.asked_signals({name: attack}) - set(found.signal)
     if missing == {"loss"}:

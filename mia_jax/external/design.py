@@ -22,7 +22,7 @@ def make(
     pair_M: np.ndarray | None = None,
     seed: int = 0,
 ) -> tuple[Design, list[str]]:
-    """The design and sentences for the report.
+    """Returns the design and sentences for the report.
 
     `target`: row 0 is the target, attacked by all other rows; without one every model is a target
     of all others in turn. Models of one unit never attack each other: complementary members (twins;
@@ -65,7 +65,7 @@ def make(
 def count_tells(
     member_MN: np.ndarray, evaluated_MN: np.ndarray, shadow_MM: np.ndarray, t: int
 ) -> bool:
-    """Whether all members of t are in one number of its shadows and all its non-members in
+    """Returns whether all members of t are in one number of its shadows and all its non-members in
     another.
     """
     count_N = member_MN[shadow_MM[t]].sum(0)
@@ -135,7 +135,7 @@ def carried(
 def said(
     twins: Sequence[tuple], copies: Sequence[tuple], *, target: bool, balance: bool
 ) -> list[str]:
-    """What the membership matrix told."""
+    """Returns what the membership matrix told."""
     found = []
     own = {
         kind: [b - 1 for a, b in pairs if target and a == 0]

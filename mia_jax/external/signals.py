@@ -93,7 +93,7 @@ def of_logits(logits: np.ndarray, labels: np.ndarray, *, name: str) -> dict[str,
 
 
 def _small(value: np.ndarray) -> np.ndarray:
-    """The array as float32 if that is the same numbers."""
+    """Returns the array as float32 if that is the same numbers."""
     with np.errstate(over="ignore"):
         half = value.astype(np.float32)
     return half if np.array_equal(half, value) else value

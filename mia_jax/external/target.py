@@ -19,7 +19,7 @@ from mia_jax.types import Attack, Design, Pool
 
 
 def check_given(attacks: Mapping[str, Attack], signal: Mapping) -> None:
-    """ValueError if an attack needs a signal that was not supplied."""
+    """Raises ValueError if an attack needs a signal that was not supplied."""
     for name, attack in attacks.items():
         lacking = sorted(asked_signals({name: attack}) - set(signal))
         if lacking:
@@ -90,7 +90,7 @@ def with_black_box(target: TargetSettings, *, design: Design, pool: Pool) -> Des
 
 
 def check_labels_only(attacks: Mapping[str, Attack]) -> None:
-    """ValueError if an attack asks a black box for more than labels."""
+    """Raises ValueError if an attack asks a black box for more than labels."""
     for name, attack in attacks.items():
         for need in sorted(asked_signals({name: attack})):
             access = registry.make("signals", need).access
@@ -137,6 +137,6 @@ def with_model(
 
 
 def found_support(design: Design) -> set[str]:
-    """What the shadows of a design give an attacker of a model outside it."""
+    """Returns what the shadows of a design give an attacker of a model outside it."""
     inside = bool((design.member_MN.any(0) & ~design.population_N).any())
     return {"shadow_own", "shadow_out"} | ({"shadow_in"} if inside else set())

@@ -112,7 +112,7 @@ class BlackBox:
 
     @property
     def known(self) -> int:
-        """How many different queries have been answered, in all runs."""
+        """Returns how many different queries have been answered, in all runs."""
         return len(self.labels)
 
     def label(self, x) -> jax.Array:

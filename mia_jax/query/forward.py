@@ -174,7 +174,7 @@ def query(
 
 
 def not_finite(value_AN: np.ndarray, name: str) -> str:
-    """Where an answer to signal `name` is NaN or infinite; '' if none is."""
+    """Returns where an answer to signal `name` is NaN or infinite; '' if none is."""
     bad = ~np.isfinite(value_AN)
     if not bad.any():
         return ""

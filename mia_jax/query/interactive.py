@@ -32,14 +32,14 @@ SAVE_EVERY = 30.0  # seconds
 
 
 def signal_file(folder: Path, name: str, m: int) -> Path:
-    """The file of one signal of one model, [A,N..] float32; a name with settings has one
+    """Returns the file of one signal of one model, [A,N..] float32; a name with settings has one
     spelling.
     """
     return AnswerFiles(folder).signal(registry.identity("signals", name), m)
 
 
 def place(run: str, name: str, m: int, epoch: int | None = None) -> dict:
-    """The record of one signal of one model; {} without a run."""
+    """Returns the record of one signal of one model; {} without a run."""
     return (
         dict(run=run, signal=registry.identity("signals", name), model=m, epoch=epoch)
         if run
@@ -55,7 +55,7 @@ def count_file(folder: Path, name: str, m: int) -> Path:
 
 
 def probe_of(model: Model, variables, shadows=(), *, signal: Signal) -> Probe:
-    """What `signal` may ask of a model with these variables: no more than its access.
+    """Returns what `signal` may ask of a model with these variables: no more than its access.
 
     `shadows`: (variables [S,...], member_SB) or ().
     """
@@ -76,7 +76,7 @@ def probe_of(model: Model, variables, shadows=(), *, signal: Signal) -> Probe:
 
 
 def shadows_of(model: Model, variables_S, member_SB) -> Shadows:
-    """The attacker's own models as a question sees them."""
+    """Returns the attacker's own models as a question sees them."""
     return Shadows(
         lambda x: jax.lax.map(
             lambda variables: model.apply(variables, x, train=False)[0], variables_S
@@ -384,7 +384,7 @@ class Answers:
                 raise ValueError(files.damaged(path, error))
 
     def lacking(self, rows_N: np.ndarray) -> np.ndarray:
-        """Which of these rows have no answer yet."""
+        """Returns which of these rows have no answer yet."""
         if not self.arrays:
             return rows_N
         value_AN = self.arrays[0]

@@ -20,7 +20,7 @@ SIGNAL = "loss_trajectory"  # [A,N,E], E = the epochs of learner.snapshots
 
 
 def snapshot_folder(folder: Path, epoch: int) -> Path:
-    """Where the variables after an epoch are."""
+    """Returns where the variables after an epoch are."""
     return Trained(folder).snapshot(epoch).folder
 
 

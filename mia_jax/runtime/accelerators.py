@@ -31,7 +31,7 @@ def present(root: pathlib.Path = ROOT) -> dict[str, str]:
 
 
 def installed(names: tuple[str, ...]) -> str:
-    """The first of these packages that is installed; '' if none is."""
+    """Returns the first of these packages that is installed; '' if none is."""
     for name in names:
         try:
             importlib.metadata.version(name)

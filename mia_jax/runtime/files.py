@@ -97,7 +97,7 @@ def create(path: Path, save: Callable) -> bool:
 
 
 def _temporary(path: Path, save: Callable) -> Path:
-    """A finished file of a new name beside `path`.
+    """Returns a finished file of a new name beside `path`.
 
     The name has machine, process and random letters: containers have equal process numbers.
     """
@@ -315,7 +315,7 @@ def _check_place(path: Path, found: Mapping | None, expected: Mapping, remedy: s
 
 
 def damaged(path: Path, error: Exception, *, remedy: str = ANEW) -> str:
-    """What to tell a person about a file that cannot be read."""
+    """Returns what to tell a person about a file that cannot be read."""
     reason = "it is a folder" if isinstance(error, IsADirectoryError) else str(error).rstrip(".")
     return f"{path} is damaged ({reason}). {remedy}"
 
@@ -354,7 +354,7 @@ def append(path: Path, data: bytes, *, lines: bool = False) -> None:
 
 
 def read_jsonl(path: Path) -> list[dict]:
-    """The records of a file of `append_jsonl`; lines that a killed process left torn are
+    """Returns the records of a file of `append_jsonl`; lines that a killed process left torn are
     skipped.
     """
     found = []
@@ -388,7 +388,7 @@ def differences(old: Mapping, new: Mapping) -> list[str]:
 
 
 def claimed(folder: Path) -> bool:
-    """Whether a folder belongs to a config already."""
+    """Returns whether a folder belongs to a config already."""
     return (folder / CLAIM).exists()
 
 

@@ -121,7 +121,7 @@ class Pause:
         self.leave(128 + number)
 
     def _next(self, read: int) -> int:
-        """The number of the next signal among SIGNALS."""
+        """Returns the number of the next signal among SIGNALS."""
         while (number := os.read(read, 1)[0]) not in {getattr(signal, name) for name in SIGNALS}:
             pass
         return number

@@ -76,7 +76,7 @@ class Progress:
 
 
 def terminal(file) -> bool:
-    """Whether a stream is a terminal; a closed one and None are not."""
+    """Returns whether a stream is a terminal; a closed one and None are not."""
     try:
         return file.isatty()
     except (AttributeError, ValueError, OSError):

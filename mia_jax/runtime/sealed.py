@@ -157,12 +157,12 @@ def _record(archive: zipfile.ZipFile) -> dict | None:
 
 
 def seal(value: Mapping) -> dict:
-    """The JSON object with its checksum as the last key."""
+    """Returns the JSON object with its checksum as the last key."""
     return dict(value) | {SEAL: hashlib.sha256(_canonical(value)).hexdigest()}
 
 
 def unseal(value: Mapping) -> dict:
-    """The object without its checksum; ValueError if that is another one.
+    """Returns the object without its checksum; ValueError if that is another one.
 
     An object without a checksum is of an older version.
     """
@@ -203,12 +203,12 @@ class _Hashed:
 
 
 def _line(value: Mapping) -> bytes:
-    """The last line of an .npy file."""
+    """Returns the last line of an .npy file."""
     return MARK + _canonical(value) + b"\n"
 
 
 def _sealed(state, record: Mapping) -> str:
-    """The checksum of what `state` has seen and of the record."""
+    """Returns the checksum of what `state` has seen and of the record."""
     state = state.copy()
     state.update(_canonical(record))
     return state.hexdigest()

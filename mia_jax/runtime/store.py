@@ -35,28 +35,28 @@ class Trained(NamedTuple):
 
     @property
     def claim(self) -> Path:
-        """What decides the models."""
+        """Returns the file that says what decides the models."""
         return self.folder / CLAIM
 
     @property
     def plan(self) -> Path:
-        """How the fleet is trained: chunk, steps, parameters and memory."""
+        """Returns how the fleet is trained: chunk, steps, parameters and memory."""
         return self.folder / "plan.json"
 
     def model(self, m: int) -> Path:
-        """The file of finished model m."""
+        """Returns the file of finished model m."""
         return self.folder / "model" / f"{m:05d}.npz"
 
     def ledger(self, m: int) -> Path:
-        """What private training recorded about model m."""
+        """Returns the file that says what private training recorded about model m."""
         return self.folder / "privacy" / f"{m:05d}.json"
 
     def failed(self, m: int) -> Path:
-        """What is recorded about model m, which cannot be used."""
+        """Returns the file that says what is recorded about model m, which cannot be used."""
         return self.folder / "failed" / f"{m:05d}.json"
 
     def failed_model(self, m: int) -> Path:
-        """The variables of a model whose answers were not finite."""
+        """Returns the file of the variables of a model whose answers were not finite."""
         return self.failed(m).with_suffix(".npz")
 
     def running(self, models: Sequence[int], attempt: int = 0) -> Path:
@@ -66,23 +66,23 @@ class Trained(NamedTuple):
         return self.folder / "running" / f"{group}.npz"
 
     def running_groups(self) -> list[Path]:
-        """All checkpoints of groups, by name."""
+        """Returns all checkpoints of groups, by name."""
         return sorted((self.folder / "running").glob("[0-9]*.npz"))
 
     def snapshot(self, epoch: int) -> Trained:
-        """The variables as they were after an epoch."""
+        """Returns the variables as they were after an epoch."""
         return Trained(self.folder / "snapshot" / f"{epoch:05d}")
 
     def snapshots_of(self, m: int) -> list[Path]:
-        """The snapshots of model m, of all epochs."""
+        """Returns the snapshots of model m, of all epochs."""
         return list(self.folder.glob(f"snapshot/*/model/{m:05d}.npz"))
 
     def started(self) -> bool:
-        """Whether any model is finished, in training, or has failed."""
+        """Returns whether any model is finished, in training, or has failed."""
         return any(any((self.folder / part).glob("*")) for part in ("model", "running", "failed"))
 
     def has_models(self) -> bool:
-        """Whether there is a folder of finished models."""
+        """Returns whether there is a folder of finished models."""
         return (self.folder / "model").exists()
 
 
@@ -95,19 +95,19 @@ class Answers(NamedTuple):
     folder: Path
 
     def of(self, name: str) -> Path:
-        """The folder of one signal."""
+        """Returns the folder of one signal."""
         return self.folder / name
 
     def signal(self, name: str, m: int) -> Path:
-        """One signal of one model, [A,N..]."""
+        """Returns the file of one signal of one model, [A,N..]."""
         return self.of(name) / f"{m:05d}.npy"
 
     def counts(self, name: str, m: int) -> Path:
-        """How many queries each answer of one model took, [A,N] or [A,N,P]."""
+        """Returns how many queries each answer of one model took, [A,N] or [A,N,P]."""
         return self.signal(name, m).with_suffix(".queries.npy")
 
     def unfinished(self, path: Path) -> Path:
-        """Where the answers of `path` are kept until all are there."""
+        """Returns where the answers of `path` are kept until all are there."""
         return path.parent / "partial" / path.name
 
     def losses_after(self, epoch: int) -> Answers:
@@ -126,7 +126,7 @@ class Answers(NamedTuple):
 
     @property
     def black_box_log(self) -> Path:
-        """Every query to the black box and its answer."""
+        """Returns the file of every query to the black box and its answer."""
         return self.black_box / "log"
 
     @property
@@ -152,32 +152,32 @@ class ReportFiles(NamedTuple):
 
     @property
     def json(self) -> Path:
-        """Every number of the report."""
+        """Returns the file of every number of the report."""
         return self.folder / "report.json"
 
     @property
     def markdown(self) -> Path:
-        """The report as a page."""
+        """Returns the file of the report as a page."""
         return self.folder / "report.md"
 
     @property
     def results(self) -> Path:
-        """The rows of report.json as CSV."""
+        """Returns the file of the rows of report.json as CSV."""
         return self.folder / "results.csv"
 
     @property
     def latex(self) -> Path:
-        """The main table."""
+        """Returns the main table."""
         return self.folder / "table.tex"
 
     @property
     def records(self) -> Path:
-        """How exposed every record is, as CSV."""
+        """Returns the file that says how exposed every record is, as CSV."""
         return self.folder / "records.csv"
 
     @property
     def record_arrays(self) -> Path:
-        """The same as arrays."""
+        """Returns the file of the same as arrays."""
         return self.folder / "records.npz"
 
     @property
@@ -186,20 +186,20 @@ class ReportFiles(NamedTuple):
         return self.folder / "epochs.csv"
 
     def figure(self, name: str) -> Path:
-        """One figure."""
+        """Returns one figure."""
         return self.folder / "figures" / f"{name}.png"
 
     def has_figures(self) -> bool:
-        """Whether figures were drawn."""
+        """Returns whether figures were drawn."""
         return (self.folder / "figures").is_dir()
 
     def figures(self) -> list[Path]:
-        """All figures, by name."""
+        """Returns all figures, by name."""
         return sorted((self.folder / "figures").glob("*.png"))
 
     @property
     def claim(self) -> Path:
-        """What the report was made from and the digest of its files; written last."""
+        """Returns what the report was made from and the digest of its files; written last."""
         return self.folder / CLAIM
 
 
@@ -215,7 +215,7 @@ class ScoreFiles(NamedTuple):
 
     @property
     def claim(self) -> Path:
-        """What decides the scores."""
+        """Returns the file that says what decides the scores."""
         return self.folder / CLAIM
 
     @property
@@ -236,7 +236,7 @@ class Store:
 
     @property
     def config(self) -> Path:
-        """The config as it was last given."""
+        """Returns the file of the config as it was last given."""
         return self.root / CLAIM
 
     def log(self, task: tuple[int, int] | None = None) -> Path:
@@ -250,21 +250,21 @@ class Store:
 
     @property
     def membership(self) -> Path:
-        """Who trained on what."""
+        """Returns the file that says who trained on what."""
         return self.root / "design" / "membership.npz"
 
     @property
     def train(self) -> Trained:
-        """The trained models."""
+        """Returns the trained models."""
         return Trained(self.root / "train")
 
     @property
     def answers(self) -> Answers:
-        """The measured signals."""
+        """Returns the measured signals."""
         return Answers(self.root / "signal")
 
     def after(self, epoch: int) -> Answers:
-        """The signals of the snapshots after an epoch, for the report over epochs."""
+        """Returns the signals of the snapshots after an epoch, for the report over epochs."""
         return Answers(self.root / "epoch" / f"{epoch:05d}" / "signal")
 
     def answers_of(self, m: int) -> Iterator[Path]:
@@ -274,40 +274,40 @@ class Store:
 
     @property
     def attacks(self) -> Path:
-        """The scores of all attacks."""
+        """Returns the folder of the scores of all attacks."""
         return self.root / "attack"
 
     def attack(self, name: str) -> ScoreFiles:
-        """The scores of one attack."""
+        """Returns the scores of one attack."""
         return ScoreFiles(self.attacks / name)
 
     def attacked(self) -> list[ScoreFiles]:
-        """The scores of every attack that is on disk."""
+        """Returns the scores of every attack that is on disk."""
         return [ScoreFiles(path.parent) for path in sorted(self.attacks.glob(f"*/{CLAIM}"))]
 
     @property
     def report(self) -> ReportFiles:
-        """The report."""
+        """Returns the report."""
         return ReportFiles(self.root / "report")
 
     def holds(self, stage: str) -> bool:
-        """Whether anything of a stage ('train', 'query', 'attack') is there."""
+        """Returns whether anything of a stage ('train', 'query', 'attack') is there."""
         if stage == "train":
             return self.train.has_models()
         return dict(query=self.answers.folder, attack=self.attacks)[stage].exists()
 
     def provenance(self) -> set[str]:
-        """The names of the files that tell about runs and are no results."""
+        """Returns the names of the files that tell about runs and are no results."""
         return {self.config.name, self.log().name, self.training_metrics.name}
 
 
 def seed_folder(root: Path, seed: int) -> Path:
-    """The workdir of one of several seeds."""
+    """Returns the workdir of one of several seeds."""
     return root / f"seed-{seed}"
 
 
 def debug_folder(root: Path) -> Path:
-    """The workdir of --debug."""
+    """Returns the workdir of --debug."""
     return root / "debug"
 
 
@@ -318,7 +318,7 @@ class SavedResults(NamedTuple):
 
     @property
     def report(self) -> ReportFiles:
-        """The report's files, in the folder itself."""
+        """Returns the report's files, in the folder itself."""
         return ReportFiles(self.folder)
 
     @property
@@ -327,11 +327,11 @@ class SavedResults(NamedTuple):
         return self.folder / "evidence.npz"
 
     def scores(self, attack: str) -> Path:
-        """The scores of one attack."""
+        """Returns the file of the scores of one attack."""
         return self.folder / "scores" / f"{attack}.npz"
 
     def all_scores(self) -> list[Path]:
-        """The scores of all attacks, by name."""
+        """Returns the files of scores of all attacks, by name."""
         return sorted((self.folder / "scores").glob("*.npz"))
 
 
@@ -341,14 +341,14 @@ class GridFiles(NamedTuple):
     folder: Path
 
     def variant(self, name: str) -> Path:
-        """The workdir of one variant."""
+        """Returns the workdir of one variant."""
         return self.folder / name
 
     def table(self, ending: str) -> Path:
-        """The table over the variants: 'csv', 'md' or 'png'."""
+        """Returns the table over the variants: 'csv', 'md' or 'png'."""
         return self.folder / f"table.{ending}"
 
     @property
     def epochs(self) -> Path:
-        """The figure over epochs."""
+        """Returns the file of the figure over epochs."""
         return self.folder / "epochs.png"
