@@ -1,4 +1,4 @@
-"""Attacks: a file each, with make(...) -> Attack. HIGHER SCORE = MORE LIKELY A MEMBER.
+"""Holds the attacks, one file each with make(...) -> Attack. HIGHER SCORE = MORE LIKELY A MEMBER.
 
-What helps to write one is in attacks/toolkit.py.
+The files are the list (`--list=attacks`); toolkit.py is none: it explains what attacks share.
 """

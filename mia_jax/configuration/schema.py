@@ -1,5 +1,7 @@
-"""Config files: arguments after the colon, typed and checked; every field filled in, so that any of
-them can be overridden on the command line.
+"""Completes config files: arguments are typed, fields filled in, so that any can be overridden.
+
+The defaults of general fields are in configuration/settings.py; those of a plug-in are the defaults
+of its `make(...)`. `--list=fields:SECTION` prints them.
 """
 
 from __future__ import annotations

@@ -1,1 +1,4 @@
-"""Contains the data sources, one file each with load(**kwargs) -> Pool."""
+"""Holds the data sets, one file each with load(...) -> Pool, ending in `checked(Pool(...))`.
+
+`checked` of data/_pool.py refuses examples that cannot be used; tokens.py is a short example.
+"""

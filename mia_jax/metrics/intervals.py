@@ -1,4 +1,8 @@
-"""Closed-form intervals of rates.
+"""Computes closed-form intervals of rates.
+
+Which interval a report shows for an AUC, a TPR at an FPR or a rate at a threshold is decided in
+metrics/outcomes.py (one target: `single_tprs`, several: `several_tpr`); the standard error over
+models and records comes from metrics/components.py and metrics/jackknife.py.
 
 Valid for a threshold fixed beforehand; `box` is for one that is read off the same non-members.
 """

@@ -16,7 +16,7 @@ from mia_jax.runtime.progress import duration, size
 from mia_jax.runtime.store import Store, Trained
 from mia_jax.training import checkpoint, failures, fleet, memory
 from mia_jax.training import cost as measure
-from mia_jax.training.spread import cores, default_lanes
+from mia_jax.training.devices import cores, default_lanes
 from mia_jax.types import Design
 
 AUTO = ("auto", 0)  # run.chunk: measure the fastest

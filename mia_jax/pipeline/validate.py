@@ -1,4 +1,8 @@
-"""What a config asks for and cannot have, refused with the remedy before anything is trained."""
+"""Refuses what a config asks for and cannot have, with the remedy, before anything is trained.
+
+Fields of a wrong name or type are refused by configuration/schema.py, attacks that a design cannot
+carry by threat_model.FleetSignals.refuse, private training that cannot be accounted by privacy/.
+"""
 
 from __future__ import annotations
 

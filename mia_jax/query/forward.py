@@ -19,8 +19,8 @@ from mia_jax.query.interactive import check_value, place, signal_file
 from mia_jax.runtime import files
 from mia_jax.runtime.progress import Progress
 from mia_jax.training import checkpoint, memory
+from mia_jax.training.devices import spread
 from mia_jax.training.programs import over_models, strict
-from mia_jax.training.spread import spread
 from mia_jax.types import Examples, Model, Pool, Signal, Task
 
 Path = pathlib.Path

@@ -23,8 +23,8 @@ from mia_jax.runtime import files, jobs
 from mia_jax.runtime.progress import Progress
 from mia_jax.runtime.store import Answers as AnswerFiles
 from mia_jax.training import checkpoint, memory
+from mia_jax.training.devices import spread
 from mia_jax.training.programs import over_models, strict
-from mia_jax.training.spread import spread
 from mia_jax.types import Design, Model, Pool, Probe, Shadows, Signal
 
 Path = pathlib.Path

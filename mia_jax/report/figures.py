@@ -1,5 +1,7 @@
-"""Figures as PNG files, drawn on matplotlib's Agg canvas without pyplot: no global state, the same
-bytes for the same numbers.
+"""Draws figures as PNG files on matplotlib's Agg canvas, without pyplot and its global state.
+
+The same numbers give the same bytes. A new figure belongs to a section: `figure(...)` in
+report/sections/NAME.py calls a function of this file; roc and scores are called in report/files.py.
 """
 
 from __future__ import annotations

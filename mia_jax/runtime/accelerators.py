@@ -1,4 +1,7 @@
-"""Is there an accelerator that JAX does not use?"""
+"""Says when there is an accelerator that JAX does not use.
+
+Several devices: a fleet is trained and queried over them by training/devices.py (`run.devices`).
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
 """The files of a run: atomic writes, stage folders that remember their config, and readers that say
 what is wrong with a file.
 
+Where each file of a workdir is: mia_jax/runtime/store.py.
+
 A file is written under a temporary name and renamed, so that it is either absent or whole; it
 carries a checksum and a record of what it belongs to (mia_jax/runtime/sealed.py). Files are
 readable by their user alone: they tell who was a member. No pickle is ever loaded.

@@ -20,7 +20,7 @@ from mia_jax.learners import stopping
 from mia_jax.runtime import files, jobs
 from mia_jax.runtime.progress import Progress, duration
 from mia_jax.training import checkpoint, failures, memory, programs, stream
-from mia_jax.training.spread import Cancelled, spread
+from mia_jax.training.devices import Cancelled, spread
 from mia_jax.types import Learner, Pool
 
 Path = pathlib.Path

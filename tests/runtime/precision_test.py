@@ -21,7 +21,7 @@ from mia_jax.privacy import noise as privacy_noise
 from mia_jax.privacy import sampling
 from mia_jax.runtime import files as workdir
 from mia_jax.training import programs
-from mia_jax.training.spread import spread
+from mia_jax.training.devices import spread
 
 ROOT = pathlib.Path(__file__).parents[2]
 FILES = sorted((ROOT / "mia_jax").rglob("*.py"))
