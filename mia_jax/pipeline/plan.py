@@ -1,7 +1,7 @@
 """What an audit will do, decided once where it is built: the questions that models are asked, and
 the fleet that is trained. The planned attacks are in mia_jax/threat_model.py.
 
-Seeds: model m's key comes from training/programs.py (`model_keys`), an attack's from pipeline/build.py.
+Seeds: training/programs.py makes model m's key (`model_keys`), pipeline/build.py an attack's.
 The stages take these nouns (and `Store`, `Settings`) and no config.
 """
 
