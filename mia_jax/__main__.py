@@ -199,7 +199,7 @@ def main(argv):
 
 
 def folder_of(text: str) -> pathlib.Path:
-    """The folder of a run, '~' expanded; ValueError if a file is in its place."""
+    """Returns the folder of a run, '~' expanded; ValueError if a file is in its place."""
     folder = pathlib.Path(text).expanduser()
     for place in (folder, *folder.parents):
         if place.exists():
@@ -212,7 +212,7 @@ def folder_of(text: str) -> pathlib.Path:
 
 
 def overridden(config):
-    """The config with the fields and attacks that were typed."""
+    """Returns the config with the fields and attacks that were typed."""
     from mia_jax.configuration import overrides
 
     return overrides.overridden(
@@ -225,13 +225,13 @@ GIVEN: dict = {}
 
 
 def said(text: str) -> None:
-    """A line for people, on stderr."""
+    """Returns a line for people, on stderr."""
     print(f"note: {text}", file=sys.stderr)
 
 
 def run_grid(workdir: pathlib.Path, path: pathlib.Path, argument: str, **options) -> None:
-    """Every variant of the config file's grid (or a task's share); exits with 1 if one failed,
-    after the others have run.
+    """Returns every variant of the config file's grid (or a task's share); exits with 1 if one
+    failed, after the others have run.
     """
     if _SUMMARY.value:
         raise ValueError("--summary prints one model; it does not go with --grid.")
@@ -313,7 +313,7 @@ def guarded(function, *args):
 
 
 def message(error: Exception) -> str:
-    """The words of an error without the tracebacks that libraries write into them."""
+    """Returns the words of an error without the tracebacks that libraries write into them."""
     if isinstance(error, UnicodeDecodeError):
         return (
             f"a file is not {error.encoding.upper()} ({error.reason} at byte {error.start:,}); "
@@ -330,7 +330,9 @@ def message(error: Exception) -> str:
 
 
 def unexpected(error: Exception) -> str:
-    """One line about an error that no user should see: where it arose, and how to see more."""
+    """Returns one line about an error that no user should see: where it arose, and how to see
+    more.
+    """
     last = traceback.extract_tb(error.__traceback__)[-1]
     what = " ".join(str(error).split())
     return (
@@ -351,8 +353,8 @@ REMEDIES = {
 
 
 def in_flags(text: str) -> str:
-    """A message with the fields of the config as the flags that set them: learner.epochs becomes
-    --config.learner.epochs.
+    """Returns a message with the fields of the config as the flags that set them: learner.epochs
+    becomes --config.learner.epochs.
     """
     from mia_jax.configuration import listing
 
@@ -388,7 +390,7 @@ def parse(argv):
 
 
 def flag_hint(argv, word: str) -> str:
-    """' Did you mean --config.seed?' of an unknown flag that is a field of the config."""
+    """Returns ' Did you mean --config.seed?' of an unknown flag that is a field of the config."""
     from mia_jax.configuration import overrides
 
     paths = [
@@ -404,7 +406,7 @@ def flag_hint(argv, word: str) -> str:
 
 
 def config_word(word: str, following: str) -> str:
-    """The value of --config in one of its two spellings."""
+    """Returns the value of --config in one of its two spellings."""
     name, equals, value = word.lstrip("-").partition("=")
     return "" if name != "config" or not word.startswith("-") else value if equals else following
 

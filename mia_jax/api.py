@@ -110,7 +110,9 @@ def audit(
 
 
 def mapping(arrays) -> dict:
-    """The first argument of audit() as a dict; ValueError for an array, which needs a name."""
+    """Returns the first argument of audit() as a dict; ValueError for an array, which needs a
+    name.
+    """
     if arrays is None:
         return {}
     if isinstance(arrays, Mapping) or (hasattr(arrays, "keys") and hasattr(arrays, "__getitem__")):
@@ -124,7 +126,9 @@ def mapping(arrays) -> dict:
 
 
 def named_attacks(attacks):
-    """The argument `attacks`, checked: names in a text or a list, or {name: {field: value}}."""
+    """Returns the argument `attacks`, checked: names in a text or a list, or {name: {field:
+    value}}.
+    """
     if attacks is None or isinstance(attacks, str):
         return attacks
     if isinstance(attacks, Mapping):
@@ -158,8 +162,8 @@ def named_attacks(attacks):
 
 
 def named_groups(groups) -> dict[str, list]:
-    """The argument `groups` with text as names; ValueError for two of one name, and for a name that
-    no slice can have.
+    """Returns the argument `groups` with text as names; ValueError for two of one name, and for a
+    name that no slice can have.
     """
     if not isinstance(groups, Mapping):
         raise ValueError(f"groups must be {{name: row numbers}} and is a {type(groups).__name__}.")
@@ -249,13 +253,14 @@ class Results:
         )
 
     def value(self, attack: str, metric: str, target=None, slice: str = "all"):
-        """The value of one row."""
+        """Returns the value of one row."""
         return self.row(attack, metric, target, slice)["value"]
 
     def summary(self, by_slice: bool = False) -> str:
-        """The verdict in the first line (or the failed check that takes its place), then how many
-        checks passed, then a table of the attacks in the report's order, those that know more than
-        a real attacker last; by_slice=True has a line per slice. The columns are keys of `value`.
+        """Returns the verdict in the first line (or the failed check that takes its place), then
+        how many checks passed, then a table of the attacks in the report's order, those that know
+        more than a real attacker last; by_slice=True has a line per slice. The columns are keys of
+        `value`.
         """
         rows = [
             r
@@ -286,8 +291,8 @@ class Results:
     __repr__ = summary
 
     def plot(self, name: str = "roc", *, folder: str | pathlib.Path | None = None):
-        """The matplotlib Figure 'roc' (log-log, with bands) or 'scores' (histograms), shown by a
-        notebook as it is.
+        """Returns the matplotlib Figure 'roc' (log-log, with bands) or 'scores' (histograms), shown
+        by a notebook as it is.
 
         With a `folder`: writes every figure there as PNG and returns their paths.
         """
@@ -311,8 +316,8 @@ class Results:
         return list(paths.values())
 
     def target_scores(self, attack: str) -> np.ndarray:
-        """score_TN of an attack, higher = more likely a member, NaN where an example is not scored;
-        row t is model evidence['targets'][t].
+        """Returns score_TN of an attack, higher = more likely a member, NaN where an example is not
+        scored; row t is model evidence['targets'][t].
         """
         checks.one_of(self.scores, attack=attack)
         models = self.scores[attack]["models"].tolist()

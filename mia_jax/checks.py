@@ -173,7 +173,7 @@ def _short(value) -> str:
 
 
 def closest(word, known: Iterable) -> str:
-    """' Did you mean ...?' for the most similar known word, or ''.
+    """Returns ' Did you mean ...?' for the most similar known word, or ''.
 
     >>> closest('lr', ['epochs', 'learning_rate'])
     " Did you mean 'learning_rate'?"
@@ -198,8 +198,8 @@ def lacks(owner: str, noun: str, name, known: Iterable) -> str:
 
 
 def similar(word, known: Iterable) -> list[str]:
-    """The known word that looks most like this one, or that it abbreviates ('lr', 'batch', 'rate');
-    [] if none does.
+    """Returns the known word that looks most like this one, or that it abbreviates ('lr', 'batch',
+    'rate'); [] if none does.
     """
     word, known = str(word), [str(k) for k in known]
     plain = re.sub(r"[^a-z0-9]", "", word.lower())

@@ -136,8 +136,8 @@ def unknown(kind: str, name: str) -> str:
 
 
 def outside(kind: str, name: str) -> bool:
-    """Whether a name is that of a module outside the package: 'my_pkg.my_model', or 'my_model' if
-    such a file can be imported and has the maker.
+    """Tells whether a name is that of a module outside the package: 'my_pkg.my_model', or
+    'my_model' if such a file can be imported and has the maker.
     """
     if "." in name or name in names(kind):
         return "." in name
@@ -156,8 +156,8 @@ def _text(path: str) -> str:
 
 
 def own(kind: str, path: str) -> ModuleType:
-    """A module outside the package, 'my_pkg.my_module'; it needs the same maker as the modules of
-    mia_jax.<kind>.
+    """Returns a module outside the package, 'my_pkg.my_module'; it needs the same maker as the
+    modules of mia_jax.<kind>.
     """
     if not all(part.isidentifier() for part in path.split(".")):
         raise ValueError(f"{kind}: {path!r} is no name of a module; expected my_pkg.my_module.")
@@ -265,8 +265,8 @@ def call(maker: Callable, label: str, /, given: Mapping = {}, **kwargs):
 
 
 def settings(kind: str, name: str) -> dict:
-    """The fields in a name with settings, 'noise_robustness:sigma=.05,samples=100', each of its own
-    type; ValueError for others.
+    """Returns the fields in a name with settings, 'noise_robustness:sigma=.05,samples=100', each of
+    its own type; ValueError for others.
     """
     base, given = fields.named(name)
     known = fields.of(maker(kind, base)) if given else {}

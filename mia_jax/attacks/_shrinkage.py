@@ -40,7 +40,7 @@ class Sums(NamedTuple):
 def regressions(
     own_N: np.ndarray, sides: Sequence[Moments], fitted: Sequence[np.ndarray]
 ) -> np.ndarray:
-    """A step after `_sides.pool`: returns the sums for the variance trend of each side.
+    """Returns a step after `_sides.pool`: returns the sums for the variance trend of each side.
 
     With two sides they are followed by those for the trend of the sides' differences.
     """

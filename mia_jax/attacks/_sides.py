@@ -172,7 +172,7 @@ def refuse_empty(kind: str, exists: bool, shadows: int) -> None:
 
 
 def spread_out(value_K: np.ndarray, chosen_N: np.ndarray) -> np.ndarray:
-    """Returns [N] with the values on the chosen rows and NaN elsewhere."""
+    """Returns Returns [N] with the values on the chosen rows and NaN elsewhere."""
     score_N = np.full(len(chosen_N), np.nan)
     score_N[chosen_N] = value_K
     return score_N
@@ -235,7 +235,7 @@ def fewest(where_MN: np.ndarray, design) -> int:
 
 
 def pool(own_N: np.ndarray, sides: Sequence[Moments], fitted: Sequence[np.ndarray]) -> np.ndarray:
-    """A step: returns per side (TOTAL, COUNT, M2, DOF), summed over examples.
+    """Returns a step: returns per side (TOTAL, COUNT, M2, DOF), summed over examples.
 
     These are the sums of the values, their number, the squared residuals and the degrees of
     freedom.

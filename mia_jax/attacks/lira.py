@@ -130,7 +130,8 @@ def make(
 
 
 def _between(own_N, sides: Sequence[Moments], fitted: Sequence[np.ndarray]) -> np.ndarray:
-    """A step for variance 'global': sums the squared distances of the centers from their mean.
+    """Returns a step for variance 'global': sums the squared distances of the centers from their
+    mean.
 
     Each distance counts once for every value behind the center.
     """

@@ -37,15 +37,15 @@ def arguments(text: str | None, **own) -> ml_collections.ConfigDict:
 
 
 def large_arguments(text: str | None, *, full: Mapping, **own) -> ml_collections.ConfigDict:
-    """Those of nets that are too large for two cores: the run of LARGE and `own`, or with `full`
-    the source's recipe but for what is typed.
+    """Returns those of nets that are too large for two cores: the run of LARGE and `own`, or with
+    `full` the source's recipe but for what is typed.
     """
     return configuration.arguments(text, dict(full=FULL | dict(full)), **ARGUMENTS | LARGE | own)
 
 
 def large_learner(arg) -> dict:
-    """The learner that `large_arguments` describe: the reduced run ends on a falling rate, the
-    source's is constant.
+    """Returns the learner that `large_arguments` describe: the reduced run ends on a falling rate,
+    the source's is constant.
     """
     optimizer = (
         dict(name=arg.optimizer, momentum=arg.momentum)
@@ -63,8 +63,8 @@ def large_learner(arg) -> dict:
 def config(
     arg, *, model: Mapping, learner: Mapping, query: Mapping = {}
 ) -> ml_collections.ConfigDict:
-    """The first `train` images of an MNIST-format folder train the net, the next `test` are held
-    out; thresholds attack it.
+    """Returns the first `train` images of an MNIST-format folder train the net, the next `test` are
+    held out; thresholds attack it.
 
     With arg.models > 1 a fleet trains on complementary halves instead; from 4 models on LiRA
     attacks it too.

@@ -23,8 +23,8 @@ FIELD = re.compile(r"--?(no)?config\.(.*)", re.DOTALL)
 def separated(
     argv: Sequence[str], *, said: Callable[[str], None] = lambda text: None
 ) -> tuple[list[str], dict[str, Any]]:
-    """(the other arguments, {'learner.epochs': '10'}): `--config.x=v`, `--config.x v`, and for
-    booleans `--config.x` and `--noconfig.x`.
+    """Returns (the other arguments, {'learner.epochs': '10'}): `--config.x=v`, `--config.x v`, and
+    for booleans `--config.x` and `--noconfig.x`.
 
     Of a field or flag that is given twice the last value counts, as on any command line; `said` is
     told so.
@@ -69,8 +69,8 @@ def separated(
 
 
 def check_file(text: str | Path) -> Path:
-    """The path of a config file; FileNotFoundError with the configs that exist and the closest one
-    if there is none.
+    """Returns the path of a config file; FileNotFoundError with the configs that exist and the
+    closest one if there is none.
     """
     path = Path(text).expanduser()
     if path.is_file():
@@ -111,8 +111,8 @@ def module_of(path: str | Path) -> ModuleType:
 
 
 def config_of(path: str | Path, argument: str = "", *, module: ModuleType | None = None) -> Any:
-    """The config of a file, get_config(argument), or get_config() without one; ValueError if the
-    file has none or returns no config.
+    """Returns the config of a file, get_config(argument), or get_config() without one; ValueError
+    if the file has none or returns no config.
     """
     module = module_of(path) if module is None else module
     get = getattr(module, "get_config", None)

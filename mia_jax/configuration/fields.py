@@ -41,7 +41,7 @@ class Kind(NamedTuple):
 
     @property
     def words(self) -> str:
-        """The kind in words, for a message."""
+        """Returns the kind in words, for a message."""
         found = [
             WORDS[one]
             for one in WORDS
@@ -69,7 +69,7 @@ class Field(NamedTuple):
 
 
 def of(function: Callable, *, without: Collection[str] = ()) -> dict[str, Field]:
-    """The fields of a maker: its keyword arguments but those in `without`."""
+    """Returns the fields of a maker: its keyword arguments but those in `without`."""
     hints = _hints(function)
     parameters = inspect.signature(function).parameters
     named = {
@@ -111,8 +111,8 @@ def _hints(function: Callable) -> dict[str, Any]:
 
 
 def table(defaults: Mapping[str, Any], hints: Mapping[str, Any] = {}) -> dict[str, Field]:
-    """The fields of a section that is a table of defaults; `hints` are the types that a default
-    does not show.
+    """Returns the fields of a section that is a table of defaults; `hints` are the types that a
+    default does not show.
     """
     return {
         k: Field(kind_of(hints.get(k, EMPTY), default), default) for k, default in defaults.items()
@@ -120,7 +120,7 @@ def table(defaults: Mapping[str, Any], hints: Mapping[str, Any] = {}) -> dict[st
 
 
 def kind_of(hint: Any, default: Any = EMPTY) -> Kind:
-    """The kind of an annotation, or without one of a default.
+    """Returns the kind of an annotation, or without one of a default.
 
     >>> kind_of(int | None).words
     'a whole number or none'
@@ -161,7 +161,7 @@ def _of_value(value: Any) -> Kind:
 
 
 def value(given: Any, kind: Kind, *, label: str, shown: str | None = None) -> Any:
-    """The value that `given` stands for: text is read, anything else checked.
+    """Returns the value that `given` stands for: text is read, anything else checked.
 
     ValueError names `label`, the value and what is allowed.
 
@@ -248,8 +248,8 @@ def typed(given: Mapping[str, Any], known: Mapping[str, Field], *, label: str) -
 
 
 def split(text: str) -> list[str]:
-    """The items of a list as it is typed: commas outside quotes and brackets part them, brackets
-    around the whole and quotes around one go.
+    """Returns the items of a list as it is typed: commas outside quotes and brackets part them,
+    brackets around the whole and quotes around one go.
 
     An item 'field=value' or a number after one with a colon belongs to it:
     'noise_robustness:samples=4,sigma=.05,loss' has two items, and so has 'identity,shift:1,0'.
@@ -293,7 +293,7 @@ def split(text: str) -> list[str]:
 
 
 def _scalar(text: str, scalars: Collection[type]) -> Any:
-    """The text as the first of int, float, bool and str that it is."""
+    """Returns the text as the first of int, float, bool and str that it is."""
     why = ""
     for one in (bool, int, float, str):
         if one in scalars and not (one is bool and len(scalars) > 1 and text.strip() in ("0", "1")):
@@ -336,7 +336,7 @@ _READ = {bool: _bool, int: _int, float: _float, str: lambda text: text}
 
 
 def _literal(text: str) -> Any:
-    """A Python literal (a number, a list, a mapping, none, true), or the text itself."""
+    """Returns a Python literal (a number, a list, a mapping, none, true), or the text itself."""
     known = {"none": None, "true": True, "false": False}
     if text.strip().lower() in known:
         return known[text.strip().lower()]
@@ -375,8 +375,8 @@ def _checked(given: Any, kind: Kind) -> Any:
 
 
 def _one(given: Any, scalars: Collection[type]) -> Any:
-    """A single value of one of these types; a whole number is a number, 1e3 is a whole number, true
-    is none of them.
+    """Returns a single value of one of these types; a whole number is a number, 1e3 is a whole
+    number, true is none of them.
     """
     given = given.item() if isinstance(given, np.generic) else given
     if isinstance(given, bool | str):

@@ -148,7 +148,7 @@ MEANINGS = dict(  # of fields that no maker's docstring explains
 
 
 def text(kind: str) -> str:
-    """The list of that kind, a line per entry; ValueError that lists the kinds.
+    """Returns the list of that kind, a line per entry; ValueError that lists the kinds.
 
     >>> text('objectives').splitlines()[2].split()[0]
     'adversarial'
@@ -178,12 +178,12 @@ def text(kind: str) -> str:
 
 
 def known_kinds() -> tuple[str, ...]:
-    """What --list takes."""
+    """Returns what --list takes."""
     return (*FOLDERS, "configs", *(f"fields:{section}" for section in SECTIONS))
 
 
 def table(title: str, lines: Mapping[str, str]) -> str:
-    """A title and one entry per name, its text wrapped beside it."""
+    """Returns a title and one entry per name, its text wrapped beside it."""
     left = min(26, max(map(len, lines), default=0)) + 2
     rows = []
     for name, line in lines.items():
@@ -198,7 +198,7 @@ def table(title: str, lines: Mapping[str, str]) -> str:
 
 
 def attack_line(name: str) -> str:
-    """What an attack reads at its default settings, and which fields it has."""
+    """Returns what an attack reads at its default settings, and which fields it has."""
     attack = registry.make("attacks", name)
     signals = [need for need in attack.needs if need not in SHADOW_NEEDS + OTHER_NEEDS]
     reads = [*signals, *(READS[need] for need in attack.needs if need in READS)]
@@ -207,7 +207,7 @@ def attack_line(name: str) -> str:
 
 
 def config_lines() -> dict[str, str]:
-    """{path: first docstring line} of configs/, read without running them."""
+    """Returns {path: first docstring line} of configs/, read without running them."""
     found = {}
     for path in sorted(pathlib.Path("configs").rglob("*.py")):
         try:
@@ -219,8 +219,8 @@ def config_lines() -> dict[str, str]:
 
 
 def section_text(rest: str) -> str:
-    """The fields of a section, of one of its choices ('model:mlp') or of a section within it
-    ('learner.stop').
+    """Returns the fields of a section, of one of its choices ('model:mlp') or of a section within
+    it ('learner.stop').
     """
     section, _, choice = rest.partition(":")
     within = {label: name for name, label in configuration.SUBLABELS.items()}
@@ -296,7 +296,7 @@ def fields_table(title: str, section: str, known: Mapping[str, fields.Field], do
 
 
 def shown(value) -> str:
-    """A default as it is typed: lists with commas."""
+    """Returns a default as it is typed: lists with commas."""
     if isinstance(value, tuple | list):
         return ",".join(map(str, value)) or "()"
     return (
@@ -307,7 +307,7 @@ def shown(value) -> str:
 
 
 def docs_of(section: str, choice: str = "") -> str:
-    """The texts in which a field's meaning may stand."""
+    """Returns the texts in which a field's meaning may stand."""
     if choice:
         kind = configuration.KINDS[section]
         return "\n".join(
@@ -331,8 +331,8 @@ def docs_of(section: str, choice: str = "") -> str:
 
 
 def meaning(name: str, docs: str, *, section: str) -> str:
-    """What IN_SECTION says of the field, the sentence of a docstring that names it in backticks, or
-    what MEANINGS says; '' if none does.
+    """Returns what IN_SECTION says of the field, the sentence of a docstring that names it in
+    backticks, or what MEANINGS says; '' if none does.
     """
     if f"{section}.{name}" in IN_SECTION:
         return IN_SECTION[f"{section}.{name}"]
@@ -351,7 +351,7 @@ def meaning(name: str, docs: str, *, section: str) -> str:
 
 @functools.cache
 def field_names(section: str) -> frozenset[str]:
-    """Every field that a section has with any choice."""
+    """Returns every field that a section has with any choice."""
     if section in settings.SECTIONS:
         return frozenset(settings.names(settings.SECTIONS[section]))
     known = {"name", *configuration.general_fields(section)}

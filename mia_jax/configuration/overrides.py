@@ -35,8 +35,8 @@ def overridden(
     prefix: str = "",
     said: Callable[[str], None] = lambda text: None,
 ):
-    """The config with these fields set, {'learner.epochs': '10'}: text is read as the field's type,
-    other values are checked.
+    """Returns the config with these fields set, {'learner.epochs': '10'}: text is read as the
+    field's type, other values are checked.
 
     `attacks` chooses among the attacks ('+rmia', '-gap', 'lira,rmia'). `prefix` stands before a
     field's name in messages ('--config.' on a command line, where `attacks` is the flag --attacks);
@@ -59,8 +59,8 @@ def overridden(
 
 
 def _leaves(path: tuple[str, ...], value: Any) -> list[tuple[tuple[str, ...], Any]]:
-    """The fields of a whole section that is given as a mapping, {'data': {'name': 'npz', ...}}; any
-    other value is one field.
+    """Returns the fields of a whole section that is given as a mapping, {'data': {'name': 'npz',
+    ...}}; any other value is one field.
 
     >>> _leaves(('data',), {'name': 'npz'}), _leaves(('report', 'groups'), {})
     ([(('data', 'name'), 'npz')], [(('report', 'groups'), {})])
@@ -201,8 +201,8 @@ class _Overriding:
             self.set_field(path, value, "attacks", attacks[name], 2)
 
     def unknown_section(self, path: Sequence[str]) -> str:
-        """The sentence about a first word that is no section: the closest one, or the sections that
-        have a field of that name.
+        """Returns the sentence about a first word that is no section: the closest one, or the
+        sections that have a field of that name.
         """
         word, known = path[0], [name for name in ("seed", "scores", *SECTIONS) if name in self.tree]
         having = [
@@ -234,8 +234,8 @@ class _Overriding:
         return configuration.section_fields(section, given.get("name", ""))
 
     def chosen(self, path: tuple[str, ...], section: str, old: Mapping, value: Any) -> dict:
-        """The section with another choice: what was at its default goes, what the config file set
-        stays where the new choice has it.
+        """Returns the section with another choice: what was at its default goes, what the config
+        file set stays where the new choice has it.
         """
         name = fields.value(value, fields.Kind(scalars=(str,)), label=self.label(path))
         configuration.one_kind(**{section: name})
@@ -317,7 +317,9 @@ class _Overriding:
             )
 
     def subsection(self, path: tuple[str, ...], name: str, value: Any) -> dict | None:
-        """The value of a whole section within a section: none, or a mapping of its fields."""
+        """Returns the value of a whole section within a section: none, or a mapping of its
+        fields.
+        """
         found = fields.value(
             value, fields.Kind(mapping=True, optional=True), label=self.label(path)
         )
@@ -333,7 +335,9 @@ class _Overriding:
         }
 
     def whole_choice(self, path: tuple[str, ...], given: Mapping, value: Any) -> dict:
-        """The value of a whole choice within a section, a mapping with its name and fields."""
+        """Returns the value of a whole choice within a section, a mapping with its name and
+        fields.
+        """
         found = fields.value(value, fields.Kind(mapping=True), label=self.label(path))
         if "name" not in found:
             raise self.refuse(path, f"it needs a name, as in {{'name': {given[path[1]]!r}}}.")
@@ -352,8 +356,8 @@ class _Overriding:
         return dict(name=found["name"]) | typed
 
     def check_choice(self, path: tuple[str, ...], given: Mapping, name: str) -> None:
-        """ValueError unless the choice of that name exists; a learning rule that has an objective
-        of its own takes no other.
+        """Raises ValueError unless the choice of that name exists; a learning rule that has an
+        objective of its own takes no other.
         """
         if path[:2] != ("learner", "objective"):
             try:
@@ -505,7 +509,8 @@ def _remedy(prefix: str) -> str:
 
 
 def with_attacks(config: Mapping, text: str, *, label: str) -> Any:
-    """The config's attacks after '+rmia,-gap' (added, taken away) or 'lira,rmia' (these alone).
+    """Returns the config's attacks after '+rmia,-gap' (added, taken away) or 'lira,rmia' (these
+    alone).
 
     A name is an attack of the config, one of the standard set (lira_shrunk, threshold_loss, ...) or
     a file of mia_jax/attacks. In an audit of arrays without attacks of its own, the text itself:
@@ -558,8 +563,8 @@ def with_attacks(config: Mapping, text: str, *, label: str) -> Any:
 
 
 def hint(word: str, config) -> str:
-    """' Did you mean --config.learner.epochs?' of a flag that does not exist, if it is a field of
-    the config, or looks like one.
+    """Returns ' Did you mean --config.learner.epochs?' of a flag that does not exist, if it is a
+    field of the config, or looks like one.
     """
     tree = config.to_dict() if hasattr(config, "to_dict") else config
     word = re.sub(r"\W", "_", word)

@@ -139,7 +139,7 @@ def complete(
     shadow: Mapping = {},
     **sections,
 ) -> ml_collections.ConfigDict:
-    """The whole config with every field of the chosen modules at its default unless given;
+    """Returns the whole config with every field of the chosen modules at its default unless given;
     ValueError for a field that does not exist.
 
     `query`, `report`, `run` and `target` are optional sections. Beside a target of your own
@@ -171,8 +171,8 @@ def complete(
 
 
 def locked(config: Mapping) -> ml_collections.ConfigDict:
-    """The ConfigDict of a config whose sections have all their fields: every value of its field's
-    type, sub-sections filled in.
+    """Returns the ConfigDict of a config whose sections have all their fields: every value of its
+    field's type, sub-sections filled in.
     """
     config = typed(config)
     learner = config.get("learner") or {}
@@ -204,7 +204,7 @@ SUBSECTIONS = dict(  # sections within a section, None where there is none
 
 
 def general_fields(section: str) -> dict[str, fields.Field]:
-    """The fields that a section has whatever it chooses."""
+    """Returns the fields that a section has whatever it chooses."""
     kind = settings.GENERAL.get(section)
     return fields.of_settings(kind) if kind else {}
 
@@ -244,8 +244,8 @@ RENAMED = {
 
 
 def section_fields(section: str, name: str = "") -> dict[str, fields.Field]:
-    """The fields of a section with the choice `name`, in words 'learner (backprop)': those of its
-    maker and those of every choice.
+    """Returns the fields of a section with the choice `name`, in words 'learner (backprop)': those
+    of its maker and those of every choice.
     """
     if section in settings.SECTIONS:
         return fields.of_settings(settings.SECTIONS[section])
@@ -258,8 +258,8 @@ def section_fields(section: str, name: str = "") -> dict[str, fields.Field]:
 
 
 def typed(config: Mapping) -> dict:
-    """The config as nested dicts, every value of its field's type; ValueError names the first field
-    that is not, and what it may be.
+    """Returns the config as nested dicts, every value of its field's type; ValueError names the
+    first field that is not, and what it may be.
 
     A field that does not exist is an error as well. Sections that a config need not have (of an
     audit of arrays) may be absent.
@@ -282,7 +282,7 @@ def typed(config: Mapping) -> dict:
 
 
 def typed_section(label: str, section: str, given: Any) -> dict:
-    """One section of a config with its values typed."""
+    """Returns one section of a config with its values typed."""
     if not isinstance(given, Mapping):
         raise ValueError(
             f"{label}={given!r} is a section: a mapping of its fields, such as "
@@ -292,7 +292,7 @@ def typed_section(label: str, section: str, given: Any) -> dict:
 
 
 def typed_values(label: str, known: Mapping[str, fields.Field], given: Mapping) -> dict:
-    """The given fields, each of its type, and the fields within them."""
+    """Returns the given fields, each of its type, and the fields within them."""
     found = {}
     for name, value in given.items():
         if name not in known:
@@ -350,14 +350,14 @@ def lacks(label: str, name: str, known: Mapping) -> str:
 
 
 def check_name(name: Any) -> None:
-    """ValueError unless the name of an attack can be a folder, a key of a config and a word in a
-    figure.
+    """Raises ValueError unless the name of an attack can be a folder, a key of a config and a word
+    in a figure.
     """
     checks.folder_name(**{"attacks: the name of an attack": name})
 
 
 def check_group(name: Any) -> None:
-    """ValueError unless the name of a group can be a key of a config."""
+    """Raises ValueError unless the name of a group can be a key of a config."""
     if not isinstance(name, str) or not name.strip() or "." in name or not name.isprintable():
         raise ValueError(
             f"group {name!r}: its name must be text without dots, as it is a key of the config."
@@ -365,7 +365,7 @@ def check_group(name: Any) -> None:
 
 
 def _shadows(shadow: Mapping, target: Mapping, **given: Mapping) -> list[Mapping]:
-    """The sections model and learner, from config.shadow where that has them."""
+    """Returns the sections model and learner, from config.shadow where that has them."""
     for name in shadow:
         checks.one_of(given, shadow=name)
         if given[name]:
@@ -384,8 +384,8 @@ def _shadows(shadow: Mapping, target: Mapping, **given: Mapping) -> list[Mapping
 
 
 def one_kind(**sections) -> None:
-    """ValueError that names the remedy if a section asks for several kinds at once: a fleet has one
-    learner and one model.
+    """Raises ValueError that names the remedy if a section asks for several kinds at once: a fleet
+    has one learner and one model.
     """
     for section, given in sections.items():
         name = given.get("name", "") if isinstance(given, Mapping) else given
@@ -405,7 +405,7 @@ def scores(
     attacks: Mapping | Sequence[str] | str | None = None,
     report: Mapping = {},
 ) -> ml_collections.ConfigDict:
-    """The config of an audit of arrays that were supplied (keys and shapes:
+    """Returns the config of an audit of arrays that were supplied (keys and shapes:
     mia_jax.external.arrays).
 
     `attacks`: sections as in other configs, or names; None: all quick ones that the arrays allow
@@ -435,7 +435,7 @@ def _overridable(value):
 
 
 def _filled(section: str, given: Mapping) -> dict:
-    """Name, given fields and the defaults of the maker's other fields."""
+    """Returns name, given fields and the defaults of the maker's other fields."""
     given = dict(given)
     if "path" in given and "name" not in given:  # a module outside the package
         given["name"] = given.pop("path")
@@ -447,7 +447,7 @@ def _filled(section: str, given: Mapping) -> dict:
 
 
 def _learner(given: Mapping) -> dict:
-    """A learning rule that takes no objective has its own, and says so."""
+    """Returns a learning rule that takes no objective has its own, and says so."""
     name = given.get("path", given["name"])
     if "gradient" not in registry.keywords("learners", name) and (
         "privacy" in given or "gradient" in given
@@ -469,8 +469,8 @@ def _learner(given: Mapping) -> dict:
 
 
 def _choice(where: str, given: Mapping) -> dict:
-    """The mapping of a choice with its name first; `path` is the name of a module outside the
-    package.
+    """Returns the mapping of a choice with its name first; `path` is the name of a module outside
+    the package.
     """
     given = dict(given)
     if "path" in given and "name" not in given:
@@ -508,7 +508,7 @@ def one_learning_rate(learner: Mapping) -> dict:
 
 
 def no_private_gradient(name: str) -> str:
-    """The sentence about a learning rule that was asked to be private and cannot be."""
+    """Returns the sentence about a learning rule that was asked to be private and cannot be."""
     return (
         f"learner {name!r} has no private gradient, so no epsilon can be had for it: "
         "learner.name='backprop' has one, for objectives of single "
@@ -517,7 +517,9 @@ def no_private_gradient(name: str) -> str:
 
 
 def attack_section(name: str, given: Mapping) -> dict:
-    """An attack without a name is the one its key names; the key is also the name of its folder."""
+    """Returns an attack without a name is the one its key names; the key is also the name of its
+    folder.
+    """
     checks.folder_name(**{"attacks: the name of an attack": name})
     if not isinstance(given, Mapping):
         raise ValueError(
@@ -528,7 +530,9 @@ def attack_section(name: str, given: Mapping) -> dict:
 
 
 def _section(label: str, known: Mapping[str, fields.Field], given: Mapping) -> dict:
-    """The given fields and the defaults of the others; a field without a default stays out."""
+    """Returns the given fields and the defaults of the others; a field without a default stays
+    out.
+    """
     if isinstance(given.get("groups"), Mapping):
         for name in given["groups"]:
             checks.label(**{f"{label}.groups: the name of a group": name})

@@ -92,7 +92,7 @@ class ReportSettings:
 
     @property
     def resolved_fprs(self) -> tuple[float, ...]:
-        """The false-positive rates above 0; at 0 there is a TPR alone."""
+        """Returns the false-positive rates above 0; at 0 there is a TPR alone."""
         return tuple(fpr for fpr in self.fprs if fpr > 0)
 
 
@@ -148,15 +148,17 @@ def settings_of(config: Mapping[str, Any]) -> Settings:
 
 
 def general(kind: type, section: Mapping[str, Any]) -> Any:
-    """The general fields of a section as an object of `kind`; the plug-in's fields are left out."""
+    """Returns the general fields of a section as an object of `kind`; the plug-in's fields are left
+    out.
+    """
     return kind(**{name: section[name] for name in names(kind) if name in section})
 
 
 def names(kind: type) -> tuple[str, ...]:
-    """The names of the fields of a settings class."""
+    """Returns the names of the fields of a settings class."""
     return tuple(field.name for field in dataclasses.fields(kind))
 
 
 def defaults(kind: type) -> dict[str, Any]:
-    """{name: default} of the fields of a settings class, as a config shows them."""
+    """Returns {name: default} of the fields of a settings class, as a config shows them."""
     return dataclasses.asdict(kind())

@@ -363,7 +363,7 @@ def _mask(value, rows: int, name: str) -> np.ndarray:
 
 
 def _groups(x) -> np.ndarray:
-    """Returns [N] numbers which are equal for equal rows (0.0 equals -0.0).
+    """Returns Returns [N] numbers which are equal for equal rows (0.0 equals -0.0).
 
     They count up in order of first appearance.
     """

@@ -197,7 +197,7 @@ def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
 
 
 def _message(error: Exception) -> str:
-    """The words of a reader's error, without its advice to load pickles."""
+    """Returns the words of a reader's error, without its advice to load pickles."""
     text = " ".join(str(error).split()).rstrip(".")
     if "pickle" in text.lower():
         return (

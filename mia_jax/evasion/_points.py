@@ -40,7 +40,7 @@ def check(x, *, norm: str, box: Box) -> None:
 
 
 def flat(x) -> jax.Array:
-    """Returns [B,...] as [B,F] float32."""
+    """Returns Returns [B,...] as [B,F] float32."""
     return jnp.asarray(x, jnp.float32).reshape(len(x), -1)
 
 

@@ -73,8 +73,8 @@ def load(path: str | pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def lira_folder(folder: pathlib.Path) -> dict[str, np.ndarray]:
-    """Arrays of <model>/keep.npy, <model>/logits/<step>.npy ([N,C], [N,A,C] or [N,1,A,C]; the last
-    step that all have) and y_train.npy.
+    """Returns arrays of <model>/keep.npy, <model>/logits/<step>.npy ([N,C], [N,A,C] or [N,1,A,C];
+    the last step that all have) and y_train.npy.
     """
     models = sorted((p.parent for p in folder.glob("*/keep.npy")), key=lambda p: numbered(p.name))
     labels = folder / "y_train.npy"
@@ -128,8 +128,8 @@ def npy(path: pathlib.Path) -> np.ndarray:
 
 
 def numbered(name: str) -> list:
-    """A key that sorts names by the numbers in them: '90.npy' before '100.npy', 'experiment-2'
-    before 'experiment-10'.
+    """Returns a key that sorts names by the numbers in them: '90.npy' before '100.npy',
+    'experiment-2' before 'experiment-10'.
 
     >>> max(['0090.npy', '100.npy', '90.npy'], key=numbered)
     '100.npy'
@@ -206,8 +206,8 @@ def build(arrays: Mapping[str, np.ndarray], *, name: str = "supplied", seed: int
 
 
 def read(key: str, value, name: str) -> np.ndarray:
-    """One array of a user's own, of numbers, words (labels, and columns) or dates (columns);
-    ValueError that names the key.
+    """Returns one array of a user's own, of numbers, words (labels, and columns) or dates
+    (columns); ValueError that names the key.
     """
     value, own = given.array(f"{name}: {key}", value), key.removeprefix("population_")
     if own.startswith("column_"):
@@ -223,8 +223,8 @@ def read(key: str, value, name: str) -> np.ndarray:
 
 
 def two_columns(key: str, value: np.ndarray, arrays: Mapping, name: str) -> np.ndarray:
-    """Logits (0, z) of the one logit z of class 1 that a model of two classes answers with, [N] or
-    [..,N,1]; any other array as it is.
+    """Returns logits (0, z) of the one logit z of class 1 that a model of two classes answers with,
+    [N] or [..,N,1]; any other array as it is.
     """
     own = key.removeprefix("population_")
     if own not in ("logits", "shadow_logits"):
@@ -356,8 +356,8 @@ def with_population(arrays: dict, name: str) -> tuple[dict, np.ndarray]:
 def with_rows(
     key: str, value: np.ndarray, more: np.ndarray, label_axes: int, name: str
 ) -> np.ndarray:
-    """The array with its population rows behind it on the axis of examples, which is counted from
-    behind where a view axis may lead.
+    """Returns the array with its population rows behind it on the axis of examples, which is
+    counted from behind where a view axis may lead.
     """
     form = key.removeprefix("shadow_")
     after = FORMS[form] if form in FORMS and FORMS[form] is not None else max(label_axes - 1, 0)
@@ -395,7 +395,7 @@ def count_of(arrays: Mapping, name: str) -> int:
 
 
 def membership(arrays: Mapping, parts: list, population_N: np.ndarray, name: str) -> np.ndarray:
-    """member_MN with the target first (if its answers are there), then the shadows.
+    """Returns member_MN with the target first (if its answers are there), then the shadows.
 
     ValueError for a target without members or non-members.
     """
@@ -449,7 +449,7 @@ def truth(arrays: Mapping, key: str, shape: tuple, name: str) -> np.ndarray:
 
 
 def pairs(arrays: Mapping, name: str) -> np.ndarray | None:
-    """`pair` [M], checked; None if it was not supplied."""
+    """Returns `pair` [M], checked; None if it was not supplied."""
     if "pair" not in arrays:
         return None
     models = len(arrays.get("shadow_member", ()))
@@ -513,8 +513,8 @@ def labels_of(
 
 
 def several(labels: np.ndarray, name: str) -> np.ndarray:
-    """Labels [N,C] of 0 and 1: several an example; ValueError for one-hot rows, which are one label
-    an example.
+    """Returns Labels [N,C] of 0 and 1: several an example; ValueError for one-hot rows, which are
+    one label an example.
     """
     if labels.ndim != 2 or labels.shape[1] == 1:
         raise ValueError(
@@ -537,7 +537,7 @@ def several(labels: np.ndarray, name: str) -> np.ndarray:
 def stacked(
     arrays: Mapping, parts: list, form: str, examples: int, labels, name: str
 ) -> np.ndarray:
-    """[M,A,N..] float64 answers of the target and the shadows in one form."""
+    """Returns [M,A,N..] float64 answers of the target and the shadows in one form."""
     after = FORMS[form] if FORMS[form] is not None else labels.ndim - 1
     found = []
     for prefix in ("", "shadow_"):

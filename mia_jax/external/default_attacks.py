@@ -15,13 +15,13 @@ FEWEST = 10  # members and non-members that a classifier or a threshold is fitte
 
 
 def sections(found: Supplied) -> dict[str, dict]:
-    """{name: section of config.attacks} of the standard set for these arrays."""
+    """Returns {name: section of config.attacks} of the standard set for these arrays."""
     return sections_of(set(found.signal), classes=found.pool.task.has_classes)
 
 
 def sections_of(have: set[str], *, classes: bool) -> dict[str, dict]:
-    """{name: section of config.attacks}: LiRA and its like read the rescaled logit, without one the
-    loss, without that the score.
+    """Returns {name: section of config.attacks}: LiRA and its like read the rescaled logit, without
+    one the loss, without that the score.
     """
     best = next((s for s in ("rescaled_logit", "loss", "score") if s in have), "rescaled_logit")
     plain = "loss" if "loss" in have or "score" not in have else "score"
@@ -66,8 +66,8 @@ def sections_of(have: set[str], *, classes: bool) -> dict[str, dict]:
 
 
 def allowed(found: Supplied) -> tuple[dict[str, dict], list[str]]:
-    """The sections of the attacks that the arrays allow, and a sentence that says which they do not
-    and what would have to be supplied.
+    """Returns the sections of the attacks that the arrays allow, and a sentence that says which
+    they do not and what would have to be supplied.
     """
     kept, left = {}, {}
     fleet = threat_model.FleetSignals(
@@ -131,8 +131,8 @@ SECTIONS = sections_of(
 
 
 def section(name: str, *, label: str = "attacks") -> dict:
-    """The fields of an attack of the standard set, or {'name': name} of any other; ValueError that
-    lists the names.
+    """Returns the fields of an attack of the standard set, or {'name': name} of any other;
+    ValueError that lists the names.
     """
     if (
         name not in SECTIONS
@@ -150,7 +150,7 @@ def section(name: str, *, label: str = "attacks") -> dict:
 def chosen(
     wanted: str | Sequence[str] | Mapping | None, found: Supplied
 ) -> tuple[dict[str, dict], list[str]]:
-    """Sections of the attacks that are run, and sentences about those that are not.
+    """Returns sections of the attacks that are run, and sentences about those that are not.
 
     None: all that the arrays allow; '+rmia,-gap': these and rmia without gap; anything else: those
     alone.
@@ -176,8 +176,8 @@ def chosen(
 
 
 def named(wanted: str | Sequence[str] | Mapping, found: Supplied) -> dict[str, dict]:
-    """Sections of the attacks that a user names: of the standard set, any other attack with its
-    defaults, or a mapping of sections as it is.
+    """Returns sections of the attacks that a user names: of the standard set, any other attack with
+    its defaults, or a mapping of sections as it is.
     """
     if isinstance(wanted, Mapping):
         return {name: dict(dict(name=name) | section) for name, section in wanted.items()}

@@ -82,8 +82,8 @@ def count_hints(
     unit_M: np.ndarray,
     targets: Sequence[int],
 ) -> bool:
-    """Whether the number of IN shadows tells more than chance who is a member, and every scored
-    example has shadows of both sides to hide some.
+    """Tells whether the number of IN shadows tells more than chance who is a member, and every
+    scored example has shadows of both sides to hide some.
     """
     targets = [t for t in targets if shadow_MM[t].any()]
     if not targets:
@@ -105,7 +105,9 @@ def carried(
     targets: Sequence[int],
     balance: bool,
 ) -> tuple[set[str], str]:
-    """The shadow needs that every target's shadows can meet, and in words what they cannot."""
+    """Returns the shadow needs that every target's shadows can meet, and in words what they
+    cannot.
+    """
     both_M = (member_MN & evaluated_MN).any(1) & (~member_MN & evaluated_MN).any(1)
     least = (
         np.min if balance else np.max
@@ -175,5 +177,5 @@ def said(
 
 
 def shadows_named(numbers: Sequence[int]) -> str:
-    """'Shadow 3', 'Shadows 1, 4'."""
+    """Returns 'Shadow 3', 'Shadows 1, 4'."""
     return f"Shadow{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"

@@ -16,8 +16,8 @@ from scipy.special import expit, logsumexp
 def make(
     answers: Mapping[str, np.ndarray], labels: np.ndarray | None, *, name: str
 ) -> dict[str, np.ndarray]:
-    """Every signal that the answers [M,A,N..] give, float64: of logits and probabilities all of
-    MEASURES, and the logits.
+    """Returns every signal that the answers [M,A,N..] give, float64: of logits and probabilities
+    all of MEASURES, and the logits.
 
     Squared errors summed over outputs for predictions, binary cross-entropy summed over labels
     where an example has several (labels [N,C]). A supplied loss replaces the one that follows from
@@ -64,8 +64,8 @@ def of_predictions(outputs: np.ndarray, labels: np.ndarray, *, name: str) -> dic
 
 
 def of_logits(logits: np.ndarray, labels: np.ndarray, *, name: str) -> dict[str, np.ndarray]:
-    """All signals of logits [M,A,N,C]: of one label per example all of MEASURES, of several labels
-    their loss.
+    """Returns all signals of logits [M,A,N,C]: of one label per example all of MEASURES, of several
+    labels their loss.
     """
     if labels.ndim == 2:
         if logits.shape[-1] != labels.shape[-1]:
@@ -100,7 +100,7 @@ def _small(value: np.ndarray) -> np.ndarray:
 
 
 def measured(out_NC: np.ndarray, y_N: np.ndarray) -> dict[str, np.ndarray]:
-    """{signal: value_N} of one model's logits.
+    """Returns {signal: value_N} of one model's logits.
 
     >>> one = measured(np.array([[0.0, 40.0]]), np.array([1]))
     >>> bool(one['confidence'] == 1.0), float(one['rescaled_logit'][0])

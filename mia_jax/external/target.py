@@ -32,8 +32,8 @@ def check_given(attacks: Mapping[str, Attack], signal: Mapping) -> None:
 def with_target(
     path: str, *, design: Design, pool: Pool, views: int
 ) -> tuple[Design, dict[str, np.ndarray]]:
-    """The design with the supplied target as its last model and only target, and the target's
-    signals [1,A,N..].
+    """Returns the design with the supplied target as its last model and only target, and the
+    target's signals [1,A,N..].
 
     The file's rows are the pool's rows in their order; `member` says which of them the target was
     trained on.
@@ -66,7 +66,8 @@ def with_target(
 
 
 def with_black_box(target: TargetSettings, *, design: Design, pool: Pool) -> Design:
-    """The design with the black box config.target.black_box as its last model and only target.
+    """Returns the design with the black box config.target.black_box as its last model and only
+    target.
 
     config.target.member is an npz with member [N] and, if not all rows shall be asked about,
     evaluated [N].
@@ -105,8 +106,8 @@ def check_labels_only(attacks: Mapping[str, Attack]) -> None:
 def with_model(
     design: Design, member_N: np.ndarray, evaluated_N: np.ndarray | None = None, *, path: str
 ) -> Design:
-    """The design with one more model, the only target, which all others are shadows of; evaluated
-    on all rows outside the population if None.
+    """Returns the design with one more model, the only target, which all others are shadows of;
+    evaluated on all rows outside the population if None.
     """
     if (member_N & design.population_N).any():
         raise ValueError(

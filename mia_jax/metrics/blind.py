@@ -77,7 +77,7 @@ def _features(x, y) -> np.ndarray:
 
 
 def _scored(features, member, own, seed: int) -> np.ndarray:
-    """The mean of two classifiers' ranks of the rows `own`, fitted on all others."""
+    """Returns the mean of two classifiers' ranks of the rows `own`, fitted on all others."""
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.linear_model import LogisticRegression
 

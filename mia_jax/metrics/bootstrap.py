@@ -218,8 +218,8 @@ def redraw(
 
 
 def one_draw(rows: Ranked, own: tuple, count_N, allowed_F) -> tuple[float, np.ndarray]:
-    """(auc, tpr_F) of `curve_draws` for a single draw of counts [N]: its arrays fit into the cache,
-    which is worth more than longer vectors.
+    """Returns (auc, tpr_F) of `curve_draws` for a single draw of counts [N]: its arrays fit into
+    the cache, which is worth more than longer vectors.
 
     `own` is (members' and non-members' records by rank, `above_J` with the number of members behind
     it, whether a member ties a non-member).
@@ -247,7 +247,7 @@ def one_draw(rows: Ranked, own: tuple, count_N, allowed_F) -> tuple[float, np.nd
 def curve_draws(
     rows: Ranked, weigh: Callable[[np.ndarray], np.ndarray], allowed_F
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(auc_R, tpr_FR) of one ROC under R reweightings; `weigh(rows)` gives their counts
+    """Returns (auc_R, tpr_FR) of one ROC under R reweightings; `weigh(rows)` gives their counts
     [len(rows),R].
 
     `allowed_F` are rising numbers of false positives among the J non-members: the threshold is

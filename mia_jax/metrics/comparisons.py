@@ -41,8 +41,8 @@ class Accuracy(NamedTuple):
 def rows(
     kept: Mapping[str, Mapping[tuple, Drawn]], names: Sequence[str], *, level: float = 0.95
 ) -> list[dict]:
-    """Rows {attack, versus, target, slice, metric, value, low, high, interval, method, convention}
-    of value(attack) - value(versus).
+    """Returns rows {attack, versus, target, slice, metric, value, low, high, interval, method,
+    convention} of value(attack) - value(versus).
 
     `kept` is what `summary.rows(..., keep=)` filled; every pair is compared once, the earlier of
     `names` first, in every metric and scope (target None = mean over targets, or 'pooled') that
@@ -67,8 +67,8 @@ def accuracies(
     draws: bootstrap.Draws,
     level: float = 0.95,
 ) -> list[dict]:
-    """Rows as `rows`, of the balanced accuracy at the threshold that each attack chose without the
-    target (attacks[name]['threshold_T']).
+    """Returns rows as `rows`, of the balanced accuracy at the threshold that each attack chose
+    without the target (attacks[name]['threshold_T']).
 
     The difference of every draw: one target's records within members and non-members, or records
     and units of targets where there are several.
@@ -226,7 +226,7 @@ def knowing(*knows: str) -> str:
 
 
 def _closed_form(drawn: Drawn) -> bool:
-    """Whether the draws of a number do not carry its uncertainty."""
+    """Tells whether the draws of a number do not carry its uncertainty."""
     how = drawn.outcome.method
     return (
         "Clopper-Pearson" in how

@@ -163,7 +163,7 @@ def table(
 
 
 def _rates(count_S4: np.ndarray) -> tuple[float, float]:
-    """(TPR, FPR) over shadows with counts [named members, named non-members, members,
+    """Returns (TPR, FPR) over shadows with counts [named members, named non-members, members,
     non-members].
     """
     true, false, inside, outside = count_S4.sum(0)

@@ -63,8 +63,8 @@ def agreement(score_NC, y_N) -> float:
 
 
 def of_answers(logits_NC, y_N) -> dict:
-    """{accuracy, guessing, z, unsure, enough} of one model's answers: `guessing` is the accuracy
-    with labels in random order, `z` the larger agreement of its predictions and of its
+    """Returns {accuracy, guessing, z, unsure, enough} of one model's answers: `guessing` is the
+    accuracy with labels in random order, `z` the larger agreement of its predictions and of its
     log-probabilities with the labels, `unsure` the errors that its unsure predictions (probability
     of the predicted class below UNSURE) should hold if that probability were true, `enough` whether
     a model of some skill would be seen.
@@ -345,8 +345,8 @@ def shadow_fit(
 
 
 def _strange(right_SM, guessing_M, sides, targets, shadows, *, mixed: bool):
-    """(model, side, the others' words, their accuracy) of the first model that is right no more
-    than by guessing where its like are, or None.
+    """Returns (model, side, the others' words, their accuracy) of the first model that is right no
+    more than by guessing where its like are, or None.
     """
     for side in (0, 1):
         count_M, rate_M = sides[side].sum(1), right_SM[side]
@@ -388,8 +388,8 @@ def _strange(right_SM, guessing_M, sides, targets, shadows, *, mixed: bool):
 
 
 def _other_order(value_MN, member_MN, evaluated_MN, targets, shadows, *, seed: int):
-    """(model, its rank correlation with the others, theirs) of the first model that disagrees with
-    all others; None for none.
+    """Returns (model, its rank correlation with the others, theirs) of the first model that
+    disagrees with all others; None for none.
     """
     models = list(dict.fromkeys([*targets, *shadows.tolist()]))[:MOST_MODELS]
     common_N = evaluated_MN[models].all(0)
@@ -405,8 +405,8 @@ def _other_order(value_MN, member_MN, evaluated_MN, targets, shadows, *, seed: i
 
 
 def _unlike(right_SM, value_MN, sides, targets, shadows):
-    """(words, 'less', 'more' or 'other') if the shadows fit their rows clearly otherwise than the
-    targets do; None if not.
+    """Returns (words, 'less', 'more' or 'other') if the shadows fit their rows clearly otherwise
+    than the targets do; None if not.
     """
     inside_M, outside_M = (side.sum(1) for side in sides)
     both = [m for m in shadows if min(inside_M[m], outside_M[m]) >= FEWEST]

@@ -42,7 +42,7 @@ def rows(
     fprs: Sequence[float] = summary.FPRS,
     level: float = 0.95,
 ) -> list[dict]:
-    """Rows as those of `summary.rows`, for target None (means over targets) and, of curves,
+    """Returns rows as those of `summary.rows`, for target None (means over targets) and, of curves,
     'pooled'.
 
     Of the ROC, without intervals: strict_tpr@f, linear_tpr@f, hull_tpr@f (conventions of

@@ -53,8 +53,8 @@ class Counts(NamedTuple):
 
 
 def allowed(fpr: float, n_nonmember: int) -> int:
-    """How many false positives the step rule allows; at least 1, since below that the rate is not
-    resolvable anyway.
+    """Returns how many false positives the step rule allows; at least 1, since below that the rate
+    is not resolvable anyway.
     """
     return max(1, int(fpr * n_nonmember * (1 + roc.TINY)))
 
@@ -280,8 +280,8 @@ def _at_level(error: Error, level: float) -> tuple[float, float, float]:
 
 
 def at_threshold_knows(metric: str, knows: str) -> str:
-    """What an attack knows as far as a metric's standard error goes: rates at a threshold are those
-    of these shadow models, like the threshold.
+    """Returns what an attack knows as far as a metric's standard error goes: rates at a threshold
+    are those of these shadow models, like the threshold.
 
     A shift that all shadows share moves the scores and the threshold together, and with them TPR,
     FPR and precision; no score shows by how much. TPR - FPR (advantage, balanced accuracy) hardly
@@ -307,8 +307,8 @@ def several_at_threshold(
     more: Mapping = {},
     methods: Mapping[str, str] = {},
 ) -> dict[str, Outcome]:
-    """The metrics at the shadow-chosen thresholds over several targets; `drawn[metric]` are R
-    draws, `counts` are of all targets.
+    """Returns the metrics at the shadow-chosen thresholds over several targets; `drawn[metric]` are
+    R draws, `counts` are of all targets.
 
     Rates on the angular scale, TPR - FPR and what is linear in it as they are. `methods` are words
     where those of `draws` do not fit.
@@ -350,7 +350,8 @@ def several_at_threshold(
 
 
 def unbiased(value: float, value_R) -> float:
-    """A share of ratios in [0, 1] less its bias: as much as its draws lie above it on average.
+    """Returns a share of ratios in [0, 1] less its bias: as much as its draws lie above it on
+    average.
 
     In a mean over many targets the bias would show.
     """
@@ -358,7 +359,7 @@ def unbiased(value: float, value_R) -> float:
 
 
 def at_level(metric: str, value: float, error: Error, level: float) -> tuple[float, float]:
-    """(low, high) of a metric at a fixed threshold with this standard error."""
+    """Returns (low, high) of a metric at a fixed threshold with this standard error."""
     if metric in ("advantage", "balanced_accuracy"):
         half = intervals.t_half(error.deviation, level, error.freedom)
         return max(value - half, -1.0 if metric == "advantage" else 0.0), min(value + half, 1.0)
@@ -366,8 +367,8 @@ def at_level(metric: str, value: float, error: Error, level: float) -> tuple[flo
 
 
 def optimistic(curves: Sequence[roc.Roc], independent: bool = True) -> dict[str, Outcome]:
-    """Means over `curves` of the best that any threshold does on the target itself, with what
-    scores that carry nothing reach on average.
+    """Returns means over `curves` of the best that any threshold does on the target itself, with
+    what scores that carry nothing reach on average.
     """
     out = {}
     for metric, two_sided, best, center, scale in (

@@ -95,7 +95,7 @@ class Weights(NamedTuple):
 
 
 def weights(inside_TN, outside_TN, record_NR) -> Weights:
-    """The shared part of `auc_draws` and `shares` for the group with these members and
+    """Returns the shared part of `auc_draws` and `shares` for the group with these members and
     non-members.
     """
     held = np.flatnonzero((inside_TN | outside_TN).any(0))
@@ -134,8 +134,8 @@ def shares(named_TN, w: Weights) -> tuple[np.ndarray, np.ndarray]:
 
 
 def auc_draws(auc_T, place_TN, w: Weights) -> np.ndarray:
-    """AUCs [T,R] of a group under the draws: AUC + sum of (placement - AUC)/(size of the side) x
-    (count of the record); NaN as in `shares`.
+    """Returns AUCs [T,R] of a group under the draws: AUC + sum of (placement - AUC)/(size of the
+    side) x (count of the record); NaN as in `shares`.
 
     Deviations are stretched to DeLong's variance (n - 1 for n rows of a side) and to Student's t
     over the group's records, as `resample_size` does for a whole pool.
@@ -160,8 +160,8 @@ def auc_draws(auc_T, place_TN, w: Weights) -> np.ndarray:
 def tpr_draws(
     rows: bootstrap.Ranked, draws: bootstrap.Draws, allowed_F: Sequence[int], inside_R, outside_R
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(low_FR, high_FR): `bootstrap.redraw` of the TPRs alone, reading only the head of the sorted
-    rows.
+    """Returns (low_FR, high_FR): `bootstrap.redraw` of the TPRs alone, reading only the head of the
+    sorted rows.
 
     `inside_R`, `outside_R` are the total weights of the two sides under the draws, which all
     attacks share.

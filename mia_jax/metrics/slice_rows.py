@@ -52,7 +52,7 @@ class Ground(NamedTuple):
 
     @property
     def both_T(self) -> np.ndarray:
-        """The targets that have members and non-members in the slice."""
+        """Returns the targets that have members and non-members in the slice."""
         return (self.inside_T > 0) & (self.outside_T > 0)
 
     @property
@@ -92,7 +92,7 @@ def rows(
     ppv_ratio: float = 1.0,
     level: float = 0.95,
 ) -> tuple[list[dict], dict[str, list[dict]]]:
-    """(rows, ranking).
+    """Returns (rows, ranking).
 
     Rows as `summary.rows` makes them, with `slice` names and for target None and 'pooled' alone;
     further `n_records`, `post_hoc`, `too_small`, and on auc rows `p_value` (AUC <= 1/2, one-sided)
@@ -145,7 +145,7 @@ def _ground(name, layer, group, post_hoc, in_slice_TN, member_TN, draws) -> Grou
 
 
 def _attack(study: Sliced, name: str, attack: Mapping) -> tuple[list[dict], list[dict]]:
-    """The rows and the ranking of one attack."""
+    """Returns the rows and the ranking of one attack."""
     score_TN = np.asarray(attack["score_TN"], np.float64)
     threshold_T = attack.get("threshold_T")
     named_TN = None
@@ -217,7 +217,7 @@ def _segments(study: Sliced, score_TN) -> list[list[tuple]]:
 
 
 def _error(study: Sliced, value_T, drawn_TR, knows: str) -> Error:
-    """The standard error of a mean over the targets that have a value."""
+    """Returns the standard error of a mean over the targets that have a value."""
     return components.error(
         components.parts(value_T, drawn_TR, study.draws.index_T),
         crossed=study.draws.unit_TR is not None,
@@ -271,8 +271,8 @@ def one_sided(value: float, error: Error, smaller_side: int, records: int) -> fl
 
 
 def _at_threshold(study: Sliced, ground: Ground, attack: Mapping, named_TN) -> dict[str, Outcome]:
-    """The metrics at the shadow-chosen thresholds: means over the targets that have both sides in
-    the slice.
+    """Returns the metrics at the shadow-chosen thresholds: means over the targets that have both
+    sides in the slice.
     """
     metrics = outcomes.at_threshold(0.0, 0.0, study.ratio)
     if named_TN is None or not ground.both_T.any():
@@ -365,8 +365,8 @@ def _tprs(
 
 
 def _entry(study: Sliced, ground: Ground, area: Outcome, excess: float, error: Error) -> dict:
-    """One slice of the ranking; its excess over all records has an interval from the paired draws,
-    `error` being its standard error.
+    """Returns one slice of the ranking; its excess over all records has an interval from the paired
+    draws, `error` being its standard error.
     """
     half = intervals.t_half(error.deviation, study.level, error.freedom)
     return dict(

@@ -276,7 +276,7 @@ def _distinct(column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def shown(values) -> list[str]:
-    """Numbers with 6 digits, or with all of them where 6 do not tell them apart."""
+    """Returns numbers with 6 digits, or with all of them where 6 do not tell them apart."""
     short = [f"{v:g}" for v in values]
     return (
         short

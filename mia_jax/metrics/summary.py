@@ -255,7 +255,7 @@ def _sorted(study: Weighted, name: str, attack: Mapping) -> Scored:
 
 
 def _missing(study: Weighted, scored: Scored) -> dict[str, Outcome]:
-    """The metrics of a fixed threshold where there is none."""
+    """Returns the metrics of a fixed threshold where there is none."""
     return {
         m: Outcome(None, method=scored.no_threshold, convention=outcomes.RULE)
         for m in outcomes.at_threshold(0.0, 0.0, study.ratio)
@@ -263,8 +263,8 @@ def _missing(study: Weighted, scored: Scored) -> dict[str, Outcome]:
 
 
 def _single(study: Weighted, scored: Scored, t: int) -> dict[str, Outcome]:
-    """One target: stratified bootstrap, the box where counts are small, closed forms at the fixed
-    threshold; values only when there are many.
+    """Returns one target: stratified bootstrap, the box where counts are small, closed forms at the
+    fixed threshold; values only when there are many.
     """
     curve, rank, level = scored.curves[t], scored.ranks[t], study.level
     low_FR: np.ndarray | None = None
@@ -323,8 +323,8 @@ def _single(study: Weighted, scored: Scored, t: int) -> dict[str, Outcome]:
 
 
 def _mean(study: Weighted, scored: Scored) -> dict[str, Outcome]:
-    """Means over targets of each target's metric; draws reweight records within a target and
-    targets in the mean.
+    """Returns means over targets of each target's metric; draws reweight records within a target
+    and targets in the mean.
     """
     draws, level, T = study.draws, study.level, len(study.targets)
     auc_TR = np.stack(
@@ -419,8 +419,8 @@ def mean_rate_draws(
     thresholds: Sequence[float],
     slope: float,
 ) -> np.ndarray:
-    """TPRs [T,R] at an FPR under the draws, to first order: a target's TPR less `slope` times its
-    FPR at its own threshold.
+    """Returns TPRs [T,R] at an FPR under the draws, to first order: a target's TPR less `slope`
+    times its FPR at its own threshold.
 
     A draw that chose the threshold anew would overstate the spread where few non-members lie above
     it: of few order statistics it repeats some and skips others. `slope` is that of all targets'
@@ -437,7 +437,7 @@ def mean_rate_draws(
 def _error(
     study: Weighted, scored: Scored, parts: Parts, key: jackknife.Key
 ) -> tuple[Error, bootstrap.Draws]:
-    """The standard error of a number, and the draws with the words for how it was made."""
+    """Returns the standard error of a number, and the draws with the words for how it was made."""
     left = _left(scored, parts, key)
     if left is not None:
         return components.left_error(left), dataclasses.replace(
@@ -482,7 +482,9 @@ def pool(score_TN, member_TN, evaluated_TN) -> tuple[roc.Roc, bootstrap.Ranked]:
 
 
 def _pooled(study: Weighted, scored: Scored) -> dict[str, Outcome]:
-    """One ROC over all pairs; draws weight a pair by its record's count times its target's."""
+    """Returns one ROC over all pairs; draws weight a pair by its record's count times its
+    target's.
+    """
     draws, level, T = study.draws, study.level, len(study.targets)
     curve, rank = pool(scored.score_TN, study.member_TN, study.evaluated_TN)
     steps = [outcomes.allowed(fpr, len(rank.nonmember_J)) for fpr in study.fprs]
@@ -558,8 +560,8 @@ def _pooled(study: Weighted, scored: Scored) -> dict[str, Outcome]:
 
 
 def _linear(tpr, fpr, at: Mapping[str, float], ratio: float) -> dict[str, np.ndarray]:
-    """The metrics of a threshold from targets' rates, the precision by its tangent at the rates of
-    all pairs.
+    """Returns the metrics of a threshold from targets' rates, the precision by its tangent at the
+    rates of all pairs.
     """
     found = outcomes.at_threshold(tpr, fpr, ratio)
     named, precision = at["tpr"] + ratio * at["fpr"], f"ppv@{ratio:g}"
@@ -574,8 +576,8 @@ def _linear(tpr, fpr, at: Mapping[str, float], ratio: float) -> dict[str, np.nda
 def pooled_rate_parts(
     named_TN, w: placements.Weights, draws: bootstrap.Draws, *, tpr: float, fpr: float, slope: float
 ) -> Parts:
-    """What each unit adds to a pooled TPR at a fixed FPR, to first order, at the pooled threshold
-    with these rates.
+    """Returns what each unit adds to a pooled TPR at a fixed FPR, to first order, at the pooled
+    threshold with these rates.
 
     TPR + (its members named - TPR x its members) / mean members of a target - `slope` x the same of
     its non-members.
@@ -594,8 +596,8 @@ def pooled_rate_parts(
 
 
 def pooled_area_parts(score_TN, w: placements.Weights, draws: bootstrap.Draws) -> Parts:
-    """What each unit adds to a pooled AUC, to first order: the mean placements of its members and
-    of its non-members among all pairs.
+    """Returns what each unit adds to a pooled AUC, to first order: the mean placements of its
+    members and of its non-members among all pairs.
     """
     score_Tn = score_TN[:, w.columns]
     value_T, drawn_TR = np.zeros(len(score_TN)), np.zeros(w.inside_TR.shape)
@@ -617,8 +619,8 @@ def pooled_area_parts(score_TN, w: placements.Weights, draws: bootstrap.Draws) -
 def band(
     score_TN, member_TN, evaluated_TN, draws: bootstrap.Draws, points: int = 40, level: float = 0.95
 ) -> dict[str, np.ndarray]:
-    """The pooled ROC for a figure: {fpr, tpr} at up to 300 FPRs from 1/n to 1 on a log scale, and
-    pointwise intervals {band_fpr, low, high}.
+    """Returns the pooled ROC for a figure: {fpr, tpr} at up to 300 FPRs from 1/n to 1 on a log
+    scale, and pointwise intervals {band_fpr, low, high}.
     """
     curve, rank = pool(score_TN, member_TN, evaluated_TN)
     fine, steps = (

@@ -48,8 +48,8 @@ def shadow_thresholds(score_MN, member_MN, evaluated_MN, shadow_MM) -> np.ndarra
 
 
 def _best(score_K, member_K, keep_K, last_V, inside: int, outside: int) -> float:
-    """`roc.best_threshold` of the kept among sorted pairs: one cumulative sum of whole numbers,
-    read where a group of tied scores ends.
+    """Returns `roc.best_threshold` of the kept among sorted pairs: one cumulative sum of whole
+    numbers, read where a group of tied scores ends.
     """
     gain_K = np.cumsum(
         np.where(member_K, outside, -inside) * keep_K
@@ -89,8 +89,8 @@ def shadow_thresholds_at(
 
 
 def _below(score_V, named_V, fpr: float) -> float:
-    """The lowest threshold that names at most fpr of the kept non-members; `named_V` are those with
-    a score of at least the falling `score_V`.
+    """Returns the lowest threshold that names at most fpr of the kept non-members; `named_V` are
+    those with a score of at least the falling `score_V`.
     """
     if not len(named_V) or not roc.resolvable(fpr, named_V[-1]):
         return np.nan

@@ -129,7 +129,7 @@ def convolution(x, kernel, strides=1, padding="VALID", form: str = "auto") -> ja
 
 
 def flatten(x) -> jax.Array:
-    """Returns [B,...] as [B,F]."""
+    """Returns Returns [B,...] as [B,F]."""
     return x.reshape(x.shape[0], -1)
 
 

@@ -67,7 +67,7 @@ class BlackBox:
         self.labels, self.whole = self._read()
 
     def _read(self) -> tuple[dict[bytes, int], bool]:
-        """({digest of an example: label}, whether the log can be appended to as it is)."""
+        """Returns ({digest of an example: label}, whether the log can be appended to as it is)."""
         data = self.log.read_bytes() if self.log.exists() else b""
         if data.startswith(HEAD) and len(data) >= len(self.head):
             if not data.startswith(self.head):
@@ -116,7 +116,7 @@ class BlackBox:
         return len(self.labels)
 
     def label(self, x) -> jax.Array:
-        """Labels [B] int32; each different example is asked once."""
+        """Returns Labels [B] int32; each different example is asked once."""
         x = np.asarray(x)
         x = np.ascontiguousarray(
             x, x.dtype if x.dtype.kind in "iu" else np.float32
@@ -165,8 +165,8 @@ def _records(labels: Mapping[bytes, int]) -> bytes:
 
 
 def answering(name: str, *, folder: Path) -> Callable:
-    """The function that answers queries: 'package.module.function', or an npz with x [Q,...] and
-    label [Q].
+    """Returns the function that answers queries: 'package.module.function', or an npz with x
+    [Q,...] and label [Q].
 
     Queries that the npz does not answer are written to folder/unanswered.npz, and a ValueError says
     so.
@@ -217,7 +217,9 @@ def answering(name: str, *, folder: Path) -> Callable:
 
 
 def measured_of_labels(signal: Signal, task: Task, probe: Probe, x_B, y_B, key_B) -> jax.Array:
-    """What a signal of one forward pass measures if labels stand in for the outputs, one-hot."""
+    """Returns what a signal of one forward pass measures if labels stand in for the outputs,
+    one-hot.
+    """
     del key_B
     out_BC = jax.nn.one_hot(probe.label(x_B), task.num_classes, dtype=jnp.float32)
     return signal.measure(out_BC, Examples(x=x_B, y=y_B, task=task))

@@ -71,8 +71,8 @@ def program(
     batch_size: int,
     chunk: int,
 ) -> Callable:
-    """`answers` of `chunk` models at once, compiled when it is first called; one program serves any
-    number of folders of the same models.
+    """Returns `answers` of `chunk` models at once, compiled when it is first called; one program
+    serves any number of folders of the same models.
     """
     return jax.jit(
         over_models(
@@ -183,8 +183,8 @@ def not_finite(value_AN: np.ndarray, name: str) -> str:
 
 
 def segments(*, pool: Pool, batch_size: int, segment_bytes: int):
-    """(x, y) parts of the pool in order, all of one length (a multiple of the batch size); the last
-    one is padded with its first row.
+    """Returns (x, y) parts of the pool in order, all of one length (a multiple of the batch size);
+    the last one is padded with its first row.
     """
     total = len(pool.y)
     row = max(1, np.asarray(pool.x).nbytes // total)
@@ -199,8 +199,8 @@ def segments(*, pool: Pool, batch_size: int, segment_bytes: int):
 def load(
     folder: Path, name: str, models: Sequence[int], *, run: str = "", epoch: int | None = None
 ) -> np.ndarray:
-    """One signal of several models, [M,A,N..]; FileNotFoundError that says what to type if one was
-    not asked, ValueError if one does not fit.
+    """Returns one signal of several models, [M,A,N..]; FileNotFoundError that says what to type if
+    one was not asked, ValueError if one does not fit.
     """
     arrays = []
     for m in models:

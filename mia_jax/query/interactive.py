@@ -48,8 +48,8 @@ def place(run: str, name: str, m: int, epoch: int | None = None) -> dict:
 
 
 def count_file(folder: Path, name: str, m: int) -> Path:
-    """How many queries each answer of one model took, [A,N] or [A,N,P] int32; there for signals
-    that count.
+    """Returns how many queries each answer of one model took, [A,N] or [A,N,P] int32; there for
+    signals that count.
     """
     return AnswerFiles(folder).counts(registry.identity("signals", name), m)
 
@@ -86,16 +86,16 @@ def shadows_of(model: Model, variables_S, member_SB) -> Shadows:
 
 
 def own_models(design: Design, m: int, count: int, available: int) -> np.ndarray:
-    """The first `count` models, of those with numbers below `available`, that an attacker of m may
-    use; fewer are repeated, none is [0].
+    """Returns the first `count` models, of those with numbers below `available`, that an attacker
+    of m may use; fewer are repeated, none is [0].
     """
     usable = np.flatnonzero(design.shadow_MM[m][:available])
     return np.resize(usable, count) if len(usable) else usable
 
 
 def example_keys(*, seed: int, name: str, index_B) -> jax.Array:
-    """One threefry key an example, [B]: fold_in(fold_in(seed, signal), number of the example in the
-    pool).
+    """Returns one threefry key an example, [B]: fold_in(fold_in(seed, signal), number of the
+    example in the pool).
     """
     root = jax.random.fold_in(
         jax.random.key(seed, impl="threefry2x32"),
@@ -227,8 +227,8 @@ def _one(
     begin: Callable,
     digest: Callable,
 ) -> None:
-    """One signal of several models, a chunk at a time; `shadows`: ({model: its shadows}, member_MN)
-    or None.
+    """Returns one signal of several models, a chunk at a time; `shadows`: ({model: its shadows},
+    member_MN) or None.
     """
     lacking = {m: one.lacking(rows_MN[m]) for m, one in found.items()}
     for m in (m for m, one in found.items() if one.unfinished and not lacking[m].any()):
@@ -304,8 +304,8 @@ def _stacked(trees: Sequence):
 
 
 def batches(rows: np.ndarray, size: int):
-    """(row numbers [size], how many of them are real) in order; the last batch is filled up with
-    its last row.
+    """Returns (row numbers [size], how many of them are real) in order; the last batch is filled up
+    with its last row.
     """
     for start in range(0, len(rows), size):
         part = rows[start : start + size]
@@ -313,8 +313,8 @@ def batches(rows: np.ndarray, size: int):
 
 
 def not_finite(index_B: np.ndarray, value_AB: np.ndarray, name: str) -> str:
-    """Where an answer to signal `name` about the examples `index_B` is NaN or infinite; '' if none
-    is.
+    """Returns where an answer to signal `name` about the examples `index_B` is NaN or infinite; ''
+    if none is.
     """
     bad = ~np.isfinite(value_AB.reshape(*value_AB.shape[:2], -1)).all((0, 2))
     return (
@@ -325,8 +325,8 @@ def not_finite(index_B: np.ndarray, value_AB: np.ndarray, name: str) -> str:
 
 
 def counts_queries(signal: Signal) -> bool:
-    """Whether the signal is known to count the queries of each answer: those whose number depends
-    on the example declare no fixed one.
+    """Tells whether the signal is known to count the queries of each answer: those whose number
+    depends on the example declare no fixed one.
     """
     return callable(signal.queries)
 
@@ -391,7 +391,7 @@ class Answers:
         return rows_N & np.isnan(value_AN.reshape(*value_AN.shape[:2], -1)).any((0, 2))
 
     def nothing(self, views: int, begin: Callable) -> None:
-        """A file without answers, of a model that cannot be asked."""
+        """Returns a file without answers, of a model that cannot be asked."""
         if not self.arrays:
             begin()
             self.arrays = [np.full((views, self.num_examples), np.nan, np.float32)]
@@ -424,7 +424,9 @@ class Answers:
         self.saved = time.monotonic()
 
     def close(self) -> None:
-        """The finished files; the partial ones go, answers first: counts alone are never read."""
+        """Returns the finished files; the partial ones go, answers first: counts alone are never
+        read.
+        """
         self.save(self.paths)
         for path in self.partial:
             path.unlink(missing_ok=True)

@@ -27,8 +27,8 @@ def snapshot_folder(folder: Path, epoch: int) -> Path:
 def saver(
     folder: Path, epochs: Sequence[int], released: Callable | None = None, *, run: str = ""
 ) -> Callable:
-    """A hook of the fleet that keeps the variables of every model after these epochs; `released` is
-    the learner's.
+    """Returns a hook of the fleet that keeps the variables of every model after these epochs;
+    `released` is the learner's.
     """
     wanted = set(epochs)
 
@@ -48,7 +48,7 @@ def saver(
 def complete(
     *, epochs: Sequence[int], models: Sequence[int], train_folder: Path, run: str = ""
 ) -> dict[int, Path]:
-    """{epoch: the folder that holds all models as they were after it}, rising.
+    """Returns {epoch: the folder that holds all models as they were after it}, rising.
 
     A model that stopped before a snapshot's epoch stands there with its final variables.
     FileNotFoundError for a model that was trained without.

@@ -21,7 +21,7 @@ ROOT = pathlib.Path("/")
 
 
 def present(root: pathlib.Path = ROOT) -> dict[str, str]:
-    """{'gpu' or 'tpu': where it shows} of this machine, whatever JAX can do with it."""
+    """Returns {'gpu' or 'tpu': where it shows} of this machine, whatever JAX can do with it."""
     found = {}
     nvidia = [*sorted((root / "dev").glob("nvidia[0-9]*")), root / "proc" / "driver" / "nvidia"]
     there = next((str(path) for path in nvidia if path.exists()), None) or (
@@ -51,8 +51,8 @@ def unused(
     plugin: Callable[[tuple[str, ...]], str] = installed,
     environment: Mapping[str, str] = os.environ,
 ) -> str:
-    """What to tell a user whose run goes to the CPU although an accelerator is there; '' if none
-    is, if it is used, or if JAX_PLATFORMS says cpu.
+    """Returns what to tell a user whose run goes to the CPU although an accelerator is there; '' if
+    none is, if it is used, or if JAX_PLATFORMS says cpu.
     """
     if environment.get("JAX_PLATFORMS", "").split(",")[0] == "cpu":
         return ""

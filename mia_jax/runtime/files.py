@@ -80,7 +80,7 @@ def write(path: Path, save: Callable) -> None:
 
 
 def create(path: Path, save: Callable) -> bool:
-    """`write`, but only if there is no such file: False if another process was first."""
+    """Returns `write`, but only if there is no such file: False if another process was first."""
     temporary = _temporary(path, save)
     try:
         os.link(temporary, path)
@@ -126,8 +126,8 @@ def _temporary(path: Path, save: Callable) -> Path:
 
 @functools.cache
 def machine() -> str:
-    """8 hex digits of this machine, its start, and this container's processes: where a process
-    number means the same process.
+    """Returns 8 hex digits of this machine, its start, and this container's processes: where a
+    process number means the same process.
     """
     parts = [socket.gethostname()]
     for read in (
@@ -199,7 +199,7 @@ def write_npz(path: Path, /, record: Mapping | None = None, **arrays) -> None:
 
 
 def read_json(path: Path, *, needs: Mapping[str, type | tuple] | None = None, remedy: str = ANEW):
-    """The JSON value of a file; ValueError with the remedy if it is damaged.
+    """Returns the JSON value of a file; ValueError with the remedy if it is damaged.
 
     With `needs` {key: type} it must be an object that has these.
     """
@@ -227,8 +227,8 @@ def read_json(path: Path, *, needs: Mapping[str, type | tuple] | None = None, re
 
 
 def read_npy(path: Path, *, record: Mapping = {}, remedy: str = ANEW) -> np.ndarray:
-    """The array of a .npy file; ValueError with the remedy if it is damaged, or belongs to another
-    place than `record` says.
+    """Returns the array of a .npy file; ValueError with the remedy if it is damaged, or belongs to
+    another place than `record` says.
     """
     return _read_npy(path, record=record, remedy=remedy)[0]
 
@@ -236,13 +236,13 @@ def read_npy(path: Path, *, record: Mapping = {}, remedy: str = ANEW) -> np.ndar
 def read_npy_and_record(
     path: Path, *, record: Mapping = {}, remedy: str = ANEW
 ) -> tuple[np.ndarray, dict | None]:
-    """`read_npy`, and the whole record of the file: None if it was written without one."""
+    """Returns `read_npy`, and the whole record of the file: None if it was written without one."""
     return _read_npy(path, record=record, remedy=remedy)
 
 
 def read_npz(path: Path, *, record: Mapping = {}, remedy: str = ANEW) -> dict[str, np.ndarray]:
-    """The arrays of a .npz file; ValueError with the remedy if it is damaged, or belongs to another
-    place than `record` says.
+    """Returns the arrays of a .npz file; ValueError with the remedy if it is damaged, or belongs to
+    another place than `record` says.
     """
     return _read_npz(path, record=record, remedy=remedy)[0]
 
@@ -250,15 +250,15 @@ def read_npz(path: Path, *, record: Mapping = {}, remedy: str = ANEW) -> dict[st
 def read_npz_and_record(
     path: Path, *, record: Mapping = {}, remedy: str = ANEW
 ) -> tuple[dict[str, np.ndarray], dict | None]:
-    """`read_npz`, and the whole record of the file: None if it was written without one."""
+    """Returns `read_npz`, and the whole record of the file: None if it was written without one."""
     return _read_npz(path, record=record, remedy=remedy)
 
 
 def read_digest(
     path: Path, *, record: Mapping = {}, without: str = "", whole: bool = False, remedy: str = ANEW
 ) -> str:
-    """16 hex digits of the names, sizes and checksums of the arrays of a .npz file, but those whose
-    names begin with `without`.
+    """Returns 16 hex digits of the names, sizes and checksums of the arrays of a .npz file, but
+    those whose names begin with `without`.
 
     Only the archive's directory and the record are read, unless `whole`. Raises like `read_npz`.
     """
@@ -296,8 +296,8 @@ RUN = "another seed, data, design, model or learner"
 
 
 def _check_place(path: Path, found: Mapping | None, expected: Mapping, remedy: str) -> None:
-    """ValueError if the record of a file says that it belongs elsewhere; a file without a record is
-    believed.
+    """Raises ValueError if the record of a file says that it belongs elsewhere; a file without a
+    record is believed.
     """
     if found is None:
         return
@@ -370,7 +370,7 @@ def read_jsonl(path: Path) -> list[dict]:
 
 
 def flat(tree: Mapping, prefix: str = "") -> dict[str, object]:
-    """{'a.b': value} of nested mappings; values in their JSON form."""
+    """Returns {'a.b': value} of nested mappings; values in their JSON form."""
     found: dict[str, object] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
@@ -381,7 +381,7 @@ def flat(tree: Mapping, prefix: str = "") -> dict[str, object]:
 
 
 def differences(old: Mapping, new: Mapping) -> list[str]:
-    """Lines 'key: old on disk, new in this run' for every key that differs."""
+    """Returns lines 'key: old on disk, new in this run' for every key that differs."""
     old, new, absent = flat(old), flat(new), "(absent)"
     keys = [k for k in {**old, **new} if old.get(k, absent) != new.get(k, absent)]
     return [
@@ -444,7 +444,7 @@ def set_aside(folder: Path) -> Path | None:
 
 
 def digest(*values) -> str:
-    """16 hex digits of sha256 over JSON values and arrays (dtype, shape and bytes)."""
+    """Returns 16 hex digits of sha256 over JSON values and arrays (dtype, shape and bytes)."""
     state = hashlib.sha256()
     for value in values:
         if isinstance(value, np.ndarray):

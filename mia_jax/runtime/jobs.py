@@ -91,7 +91,7 @@ class Pause:
         self()
 
     def _interrupt(self, number, frame) -> None:
-        """The handler in the main thread."""
+        """Returns the handler in the main thread."""
         del number, frame
         self.asked = True
         self._told.wait(0.2)  # the other thread says so: here a line on stderr may be half written
@@ -99,7 +99,9 @@ class Pause:
             self()
 
     def _watch(self, read: int) -> None:
-        """The thread that hears every signal when it comes, whatever the main thread does."""
+        """Returns the thread that hears every signal when it comes, whatever the main thread
+        does.
+        """
         number = self._next(read)
         self.asked, first = True, time.monotonic()
         threading.Thread(target=self._timed, name="grace", daemon=True).start()
@@ -144,13 +146,13 @@ class Pause:
 
 
 def deferred(pause: Callable):
-    """`pause.deferred()` of a Pause; for any other callable a context that does nothing."""
+    """Returns `pause.deferred()` of a Pause; for any other callable a context that does nothing."""
     return getattr(pause, "deferred", contextlib.nullcontext)()
 
 
 def say(text: str, *, file=None) -> None:
-    """A line on stderr (or `file`), if that is there and takes it: no run ends because nobody can
-    read what it says.
+    """Returns a line on stderr (or `file`), if that is there and takes it: no run ends because
+    nobody can read what it says.
     """
     file = sys.stderr if file is None else file
     with contextlib.suppress(
@@ -161,8 +163,8 @@ def say(text: str, *, file=None) -> None:
 
 
 def failure(error: Exception) -> str:
-    """What a part of a run failed with, in words, so that the other parts can go on; of an error
-    that is a fault of this project its traceback is printed as well.
+    """Returns what a part of a run failed with, in words, so that the other parts can go on; of an
+    error that is a fault of this project its traceback is printed as well.
     """
     if not isinstance(error, MENDABLE):
         say("".join(traceback.format_exception(error)).rstrip())
@@ -178,7 +180,7 @@ def leave(code: int) -> None:
 
 
 def task(text: str) -> tuple[int, int] | None:
-    """(i, n) of 'i/n', 0 <= i < n; None of ''. ValueError otherwise.
+    """Returns (i, n) of 'i/n', 0 <= i < n; None of ''. ValueError otherwise.
 
     >>> task('3/8')
     (3, 8)
@@ -195,8 +197,8 @@ def task(text: str) -> tuple[int, int] | None:
 
 
 def share(items: Sequence, task: tuple[int, int] | None, *, block: int = 1) -> list:
-    """The items of one task: blocks of `block` neighbors are dealt out in turn; all items without a
-    task.
+    """Returns the items of one task: blocks of `block` neighbors are dealt out in turn; all items
+    without a task.
 
     >>> share(range(10), (1, 2), block=2)
     [2, 3, 6, 7]

@@ -16,7 +16,9 @@ DEFAULTS = dict(
 
 
 def settings() -> dict:
-    """What of JAX's configuration says how numbers are computed, as plain values: for run.json."""
+    """Returns what of JAX's configuration says how numbers are computed, as plain values: for
+    run.json.
+    """
     read: Any = jax.config  # jax adds its fields at run time, where no type checker sees them
     return dict(
         x64=bool(read.jax_enable_x64),
@@ -27,8 +29,8 @@ def settings() -> dict:
 
 
 def unusual() -> dict:
-    """What of JAX's configuration changes the bits of trained models and is not at its default:
-    part of what identifies a training; {} as a rule.
+    """Returns what of JAX's configuration changes the bits of trained models and is not at its
+    default: part of what identifies a training; {} as a rule.
     """
     return {name: value for name, value in _of_training().items() if value != DEFAULTS[name]}
 
@@ -83,8 +85,8 @@ def lenient(made):
 
 
 def same_in_threads(work):
-    """`work` with the calling thread's arithmetic, whichever thread runs it: JAX's settings of a
-    `with` are those of one thread.
+    """Returns `work` with the calling thread's arithmetic, whichever thread runs it: JAX's settings
+    of a `with` are those of one thread.
     """
     x64, promotion, ranks = (
         jax.config.jax_enable_x64,

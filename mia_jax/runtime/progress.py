@@ -46,7 +46,7 @@ class Progress:
         )
 
     def advance(self, units: int, note: str = "") -> None:
-        """`units` more are done."""
+        """Returns `units` more are done."""
         self.count += units
         if self.bar is not None:
             self.bar.set_postfix_str(note)
@@ -84,12 +84,12 @@ def terminal(file) -> bool:
 
 
 def duration(seconds: float) -> str:
-    """'9 s', '3 min', '2.5 h'."""
+    """Returns '9 s', '3 min', '2.5 h'."""
     if seconds < 100:
         return f"{seconds:.2g} s" if seconds < 9.5 else f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def size(num_bytes: float) -> str:
-    """'12 MB', '3.4 GB'."""
+    """Returns '12 MB', '3.4 GB'."""
     return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.3g} MB"

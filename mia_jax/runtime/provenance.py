@@ -46,7 +46,7 @@ class RunLog:
         self.write()
 
     def write(self) -> None:
-        """The file with this start as its last entry; a damaged one is set aside."""
+        """Returns the file with this start as its last entry; a damaged one is set aside."""
         if self.runs is None:
             try:
                 self.runs = (
@@ -62,7 +62,7 @@ class RunLog:
         files.write_json(self.path, dict(runs=[*self.runs, self.run]), seal=True)
 
     def timed(self, stage: str, work):
-        """The result of work(); its seconds are written down, also if it fails."""
+        """Returns the result of work(); its seconds are written down, also if it fails."""
         start = time.monotonic()
         try:
             result = work()

@@ -35,7 +35,7 @@ def save_npy(file, array: np.ndarray, record: Mapping) -> None:
 
 
 def parse_npy(data: bytes) -> tuple[np.ndarray, dict | None]:
-    """(array, record); the record is None in a file of an older version.
+    """Returns (array, record); the record is None in a file of an older version.
 
     ValueError that says what is wrong with the bytes.
     """
@@ -61,8 +61,8 @@ def parse_npy(data: bytes) -> tuple[np.ndarray, dict | None]:
 
 
 def parse_array(data: bytes) -> tuple[np.ndarray, int]:
-    """(array, number of bytes that it takes) of the .npy format at the start of `data`; nothing
-    larger than `data` is ever allocated.
+    """Returns (array, number of bytes that it takes) of the .npy format at the start of `data`;
+    nothing larger than `data` is ever allocated.
     """
     stream = io.BytesIO(data)
     try:
@@ -104,7 +104,7 @@ def save_npz(file, arrays: Mapping[str, np.ndarray], record: Mapping | None) -> 
 
 
 def parse_npz(file) -> tuple[dict[str, np.ndarray], dict | None]:
-    """(arrays, record) of an archive; every member's checksum is verified.
+    """Returns (arrays, record) of an archive; every member's checksum is verified.
 
     ValueError that says what is wrong.
     """
@@ -118,7 +118,7 @@ def parse_npz(file) -> tuple[dict[str, np.ndarray], dict | None]:
 
 
 def members(file) -> tuple[list, dict | None]:
-    """([name, size, checksum] of every array, record) of an archive, from its directory.
+    """Returns ([name, size, checksum] of every array, record) of an archive, from its directory.
 
     ValueError that says what is wrong.
     """
@@ -135,8 +135,8 @@ _MEMBER = f"{RECORD}.npy"
 
 @contextlib.contextmanager
 def _archive(file):
-    """The zip archive, whose every error is a ValueError: zipfile raises BadZipFile, zlib.error,
-    NotImplementedError, ... for flipped bytes.
+    """Returns the zip archive, whose every error is a ValueError: zipfile raises BadZipFile,
+    zlib.error, NotImplementedError, ... for flipped bytes.
     """
     try:
         with zipfile.ZipFile(file) as archive:
@@ -173,7 +173,7 @@ def unseal(value: Mapping) -> dict:
 
 
 def json_value(text: str | bytes):
-    """The value of a JSON text; ValueError whatever is wrong with it."""
+    """Returns the value of a JSON text; ValueError whatever is wrong with it."""
     try:
         return json.loads(text)
     except RecursionError as error:
@@ -181,7 +181,7 @@ def json_value(text: str | bytes):
 
 
 def plain(value):
-    """The JSON form of what `json` does not know: arrays, tuples, sets, paths."""
+    """Returns the JSON form of what `json` does not know: arrays, tuples, sets, paths."""
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     if isinstance(value, tuple | set | frozenset):
@@ -215,8 +215,8 @@ def _sealed(state, record: Mapping) -> str:
 
 
 def _canonical(value) -> bytes:
-    """The JSON text that is hashed: the same for an object and for what is read back from its
-    file.
+    """Returns the JSON text that is hashed: the same for an object and for what is read back from
+    its file.
     """
     return json.dumps(
         json.loads(json.dumps(value, allow_nan=False, default=plain)), sort_keys=True

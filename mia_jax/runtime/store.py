@@ -60,7 +60,9 @@ class Trained(NamedTuple):
         return self.failed(m).with_suffix(".npz")
 
     def running(self, models: Sequence[int], attempt: int = 0) -> Path:
-        """The checkpoint of a group of models in training; a further attempt has another file."""
+        """Returns the checkpoint of a group of models in training; a further attempt has another
+        file.
+        """
         retry = f"r{attempt}" if attempt else ""
         group = f"{models[0]:05d}-{models[-1]:05d}x{len(models)}{retry}"
         return self.folder / "running" / f"{group}.npz"
@@ -111,11 +113,13 @@ class Answers(NamedTuple):
         return path.parent / "partial" / path.name
 
     def losses_after(self, epoch: int) -> Answers:
-        """The losses of the snapshots after an epoch, of which loss trajectories are made."""
+        """Returns the losses of the snapshots after an epoch, of which loss trajectories are
+        made.
+        """
         return Answers(self.folder / "loss_at" / f"{epoch:05d}")
 
     def files_of(self, m: int) -> Iterator[Path]:
-        """Every file of model m."""
+        """Returns every file of model m."""
         for name in (f"{m:05d}.npy", f"{m:05d}.queries.npy"):
             yield from self.folder.rglob(name)
 
@@ -131,7 +135,9 @@ class Answers(NamedTuple):
 
     @property
     def older_inputs(self) -> Path:
-        """What versions before records in the files wrote about the models that answered."""
+        """Returns what versions before records in the files wrote about the models that
+        answered.
+        """
         return self.folder / "inputs.json"
 
 
@@ -182,7 +188,7 @@ class ReportFiles(NamedTuple):
 
     @property
     def epochs(self) -> Path:
-        """Rows of attacks repeated after epochs, as CSV."""
+        """Returns rows of attacks repeated after epochs, as CSV."""
         return self.folder / "epochs.csv"
 
     def figure(self, name: str) -> Path:
@@ -210,7 +216,7 @@ class ScoreFiles(NamedTuple):
 
     @property
     def scores(self) -> Path:
-        """score_TN of the models that were scored."""
+        """Returns score_TN of the models that were scored."""
         return self.folder / "scores.npz"
 
     @property
@@ -220,7 +226,9 @@ class ScoreFiles(NamedTuple):
 
     @property
     def older_inputs(self) -> Path:
-        """What versions before records in the files wrote about the signals that were read."""
+        """Returns what versions before records in the files wrote about the signals that were
+        read.
+        """
         return self.folder / "inputs.json"
 
 
@@ -268,7 +276,7 @@ class Store:
         return Answers(self.root / "epoch" / f"{epoch:05d}" / "signal")
 
     def answers_of(self, m: int) -> Iterator[Path]:
-        """Every file of answers of model m, snapshots included."""
+        """Returns every file of answers of model m, snapshots included."""
         for folder in (self.root / "signal", self.root / "epoch"):
             yield from Answers(folder).files_of(m)
 

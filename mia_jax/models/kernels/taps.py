@@ -157,7 +157,7 @@ def _square(a):
 
 
 def _by_unit(a, units: int):
-    """Returns [B,...,F] as [U,T,F]."""
+    """Returns Returns [B,...,F] as [U,T,F]."""
     return a.reshape(units, -1, a.shape[-1])
 
 
