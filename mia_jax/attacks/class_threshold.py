@@ -84,8 +84,8 @@ def make(
         )
 
     note = (
-        f"{signal}, {'mean over views' if view is None else f'view {view}'}, minus its class's "
-        "threshold; a member iff >= 0"
+        f"{signal}, {'averaged over the query views' if view is None else f'query view {view}'}, "
+        "minus its class's threshold; a member iff >= 0"
     )
     return Attack(
         score, (signal, "y", "shadow_own"), knows="shadows", score_all=score_all, note=note

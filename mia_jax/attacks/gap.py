@@ -23,4 +23,9 @@ def make() -> Attack:
         correct_AN = _signals.scalar(evidence.target["correct"], "AN", "correct")
         return np.where(evidence.evaluated_N, correct_AN[0].astype(np.float64), np.nan)
 
-    return Attack(score, ("correct",), knows="nothing", note="correct at query view 0")
+    return Attack(
+        score,
+        ("correct",),
+        knows="nothing",
+        note="whether the unmodified example is classified correctly",
+    )

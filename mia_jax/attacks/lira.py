@@ -18,6 +18,20 @@ from mia_jax.types import Attack
 
 # Shadows per side from which an example's own variance is used.
 ENOUGH = dict(gaussian=16, per_example=2, pooled=np.inf)
+# What the note of an attack says.
+FORMS = dict(
+    online="likelihood ratio of IN and OUT shadows",
+    log_cdf="offline: log-probability of a smaller signal among OUT shadows",
+    log_pdf="offline: minus the log-density among OUT shadows",
+)
+VARIANCES = dict(
+    per_example="a variance per example",
+    pooled="one variance for all examples of a side",
+    gaussian="a variance per example from 16 shadows per side on, else one for all examples "
+    "(the signal minus the center with one shadow per side)",
+    shrunk="variances shrunk toward a common trend",
+)
+VARIANCES["global"] = "one variance for all examples, with the spread of the centers"
 
 
 def make(
@@ -97,15 +111,9 @@ def make(
         )
     if variance == "auto":
         variance = "shrunk" if variance_side == "each" else "gaussian"
-    note = (
-        f"{mode}, {form + ', ' if mode == 'offline' else ''}{center} centers, variance {variance}"
-    )
-    if variance == "gaussian":
-        note += (
-            " (per example from 16 shadows per side on, else pooled; s - center with one per side)"
-        )
+    note = f"{FORMS[form]}; center: {center}; {VARIANCES[variance]}"
     if variance_side != "each":
-        note += f" of {variance_side}"
+        note += f" (variance_side: {variance_side})"
     common = dict(
         signal=signal,
         sign=sign,

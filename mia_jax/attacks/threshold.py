@@ -53,6 +53,7 @@ def make(
         score,
         (signal,),
         knows="nothing",
-        note=f"{'mean over views' if view is None else f'view {view}'} of {signal}",
+        note=signal
+        + (", averaged over the query views" if view is None else f" at query view {view}"),
         at=at,
     )

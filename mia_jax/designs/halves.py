@@ -66,8 +66,8 @@ def make(
         unit_M=np.arange(models) // 2,
         targets=targets,
         supports=() if alone else SHADOW_NEEDS,
-        note="the only other model is the target's twin; use more models"
+        note="the only other model was trained on the complementary rows; use more models"
         if alone
-        else "the target's twin is never a shadow",
+        else "the model trained on the complementary rows is never used as a shadow model",
         num_rows=len(usable) // 2,
     )

@@ -63,6 +63,6 @@ def make(
         unit_M=np.zeros(2, int),
         targets=(0,),
         supports=(),
-        note="the source is the target's twin",
+        note="the source was trained on the rows that the target was not trained on",
         num_rows=size,
     )

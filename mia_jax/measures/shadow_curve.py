@@ -14,10 +14,11 @@ from mia_jax.threat_model import FleetSignals
 from mia_jax.types import Attack
 
 FPR = 0.01
+DRAWS = 100  # of the bootstrap, for every point
 
 
 def curve(
-    *, attack: Attack, fleet: FleetSignals, scores: Callable, key, draws: int = 100, seed: int = 0
+    *, attack: Attack, fleet: FleetSignals, scores: Callable, key, draws: int = DRAWS, seed: int = 0
 ) -> dict[int, dict]:
     """{shadows: {auc, auc_low, auc_high, tpr, tpr_low, tpr_high, n_targets}} for 1, 2, 4, ... and
     all shadows.

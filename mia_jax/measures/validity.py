@@ -71,8 +71,8 @@ def of_examples(design: Design, pool: Pool, *, drawn: bool, seed: int) -> dict:
     """The blind baseline of the first target, where membership was not drawn at random."""
     if drawn:
         return dict(
-            why=f"members were drawn at random ({design.name}), so the examples alone reveal "
-            "nothing",
+            why=f"members were drawn at random ({design.name}), so membership cannot be "
+            "guessed from the examples alone",
             drawn=True,
         )
     audited = design.of_targets()

@@ -311,8 +311,8 @@ def shadow_fit(
     if mixed:
         return numbers | dict(
             status=OK,
-            text="every model is audited with the others as its shadow models, and all fit their "
-            "rows alike" + _both(numbers),
+            text="the targets are also shadow models of each other, and all fit their rows alike"
+            + _both(numbers),
         )
     shadows = [m for m in np.flatnonzero(used_M) if m not in targets]
     # by one learner: where they fit their rows otherwise, the design gave them other rows, which it

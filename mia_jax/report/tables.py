@@ -15,6 +15,9 @@ from mia_jax.metrics.rows import COLUMNS, OPTIMISTIC, find, fprs, resolved
 
 UNRESOLVED = "not resolvable"
 ABSENT = "–"
+ATTACKER_HAS = dict(
+    nothing="target's outputs only", shadows="shadow models", population="population rows"
+)
 
 
 def epsilon(value: float | None) -> str:
@@ -89,6 +92,15 @@ def number(row: Mapping | None, *, bounds: bool = True, unit: str = "%") -> str:
     return text + ("†" if row["target"] == "pooled" else "")
 
 
+def attacker_has(knows: str) -> str:
+    """Writes what an attack knows (`Attack.knows`).
+
+    >>> attacker_has("nothing"), attacker_has("half_of_target_members")
+    ("target's outputs only", 'half_of_target_members')
+    """
+    return ATTACKER_HAS.get(knows, knows)
+
+
 def grid(
     rows: Sequence[Mapping], names: Sequence[str], unit: str = "%"
 ) -> tuple[list[str], list[list[str]]]:
@@ -101,10 +113,14 @@ def grid(
     }
     known = {row["attack"]: row["knows"] for row in rows if row["metric"] not in OPTIMISTIC}
     lines = [
-        [n, *(number(resolved(rows, n, m), unit=unit) for m in metrics.values()), known[n]]
+        [
+            n,
+            *(number(resolved(rows, n, m), unit=unit) for m in metrics.values()),
+            attacker_has(known[n]),
+        ]
         for n in names
     ]
-    return ["attack", *metrics, "knows"], lines
+    return ["attack", *metrics, "attacker has"], lines
 
 
 def optimistic_grid(
@@ -134,9 +150,9 @@ def optimistic_grid(
     header = [
         "attack",
         "advantage at the oracle threshold",
-        "random scores",
+        "by chance",
         "balanced accuracy at the oracle threshold",
-        "random scores",
+        "by chance",
     ]
     return header, lines
 

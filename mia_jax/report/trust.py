@@ -127,13 +127,17 @@ def cross_target(result: Mapping) -> tuple[str, str]:
 
 def membership(result: Mapping) -> tuple[str, str]:
     low, high = result["column_sums"]
-    text = f"{result['models']} model{'s' * (result['models'] != 1)}, "
-    text += f"{result['twins']} complementary pairs; "
-    text += f"a record is in {low if low == high else f'{low} to {high}'} of them"
+    text = f"{result['models']} model{'s' * (result['models'] != 1)}"
+    if result["twins"]:
+        pairs = f"{result['twins']} pair{'s' * (result['twins'] != 1)}"
+        text += f", with {pairs} of complementary training sets"
+    if result["models"] > 1:
+        count = f"{low}" if low == high else f"{low} to {high}"
+        text += f"; every scored record is in the training set of {count} of them"
     if result["count_auc"] is not None:
         text += (
-            "; counting the shadow models that were trained on a record predicts its membership "
-            f"with AUC {result['count_auc']:.3f}"
+            "; guessing the target's membership from the number of shadow models trained on a "
+            f"record has AUC {result['count_auc']:.3f} (0.5: no hint)"
         )
     return (BAD if result["problems"] else GOOD), text + "".join(
         f"; {problem}" for problem in result["problems"]

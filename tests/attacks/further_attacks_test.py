@@ -376,7 +376,7 @@ def test_attacks_on_own_rows_run_on_blocks_and_disjoint():
     nothing = planted.fleet(
         two_way.make(num_examples=100, seed=0, drawn=True), "loss", mu=5.0, seed=0
     )
-    assert "the source is the target's twin" in nothing.refuse(
+    assert "the source was trained on the rows that the target" in nothing.refuse(
         privacy_risk_score.make(), "privacy_risk_score"
     )
 

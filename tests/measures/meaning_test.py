@@ -53,7 +53,7 @@ CASES = [
         "fit their rows as the target does: accuracy on members",
     ),
     ("no shadows", WITHOUT, "ok", "", "not checked", "there are no shadow models"),
-    ("in turn", TURN, "ok", "model 0 is right on", "ok", "is audited with the others"),
+    ("in turn", TURN, "ok", "model 0 is right on", "ok", "shadow models of each other"),
     ("losses", LOSSES, "not checked", "no labels", "ok", "fit their rows"),
     (
         "noise",

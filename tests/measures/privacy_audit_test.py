@@ -177,7 +177,7 @@ def test_a_claim_about_other_neighbors_is_not_judged():
     )["violated"]
     assert not privacy.measure(wanted(pairs), design=pairs, score_TN=own, claim=CLAIM)["violated"]
     for changes, words in (
-        (dict(unit="user"), "all rows of one `user`"),
+        (dict(unit="user"), "all rows of one 'user'"),
         (dict(sampling="shuffle", adjacency="zero_out"), "balls_in_bins"),
     ):
         found = privacy.measure(

@@ -204,7 +204,9 @@ def test_markdown_holds_the_three_numbers_and_says_what_is_missing(study):
     assert not re.search(r"\b(nan|inf|None|NaN)\b", text)
     assert (
         re.search(
-            r"TPR at 0\.1% FPR .* not resolvable: FPR 0\.001 < 1/1\d\d\. The pooled value", text
+            r"TPR at 0\.1% FPR .* cannot be measured on one target: with 1\d\d non-members, one "
+            r"false positive is already 0\.\d+%\. The tables show the value for all targets pooled",
+            text,
         )
         and "`gap`): no shadow to choose a threshold on" in text
     )
@@ -230,10 +232,10 @@ def test_markdown_of_scores_alone():
     text = page.report(dict(results=rows))
     assert (
         text.startswith("# Membership inference\n")
-        and "not resolvable" in text
+        and "cannot be measured on one target" in text
         and not re.search(r"\b(nan|None)\b", text)
     )
-    assert "1 of the 5 units needed" in text
+    assert "1 of the 5 independent units of models that are needed" in text
 
 
 @pytest.mark.parametrize(
@@ -241,11 +243,11 @@ def test_markdown_of_scores_alone():
     [
         (
             dict(metric="tpr@0.01", value=0.07, low=0.05, high=0.09),
-            "It identifies 7 of 100 members at 1% FPR; random guessing identifies 1. Significant.",
+            "The attack identifies 7 of 100 members at 1% FPR; random guessing identifies 1. Significant.",
         ),
         (
             dict(metric="tpr@0.001", value=0.004, low=0.0, high=0.009),
-            "It identifies 4 of 1,000 members at 0.1% FPR; random guessing identifies 1. Not "
+            "The attack identifies 4 of 1,000 members at 0.1% FPR; random guessing identifies 1. Not "
             "disting",
         ),
         (

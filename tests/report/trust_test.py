@@ -126,8 +126,8 @@ def test_assumptions_are_told_attack_by_attack(finished):
     assert list(found) == ["lira"] and found["lira"]["targets"] == assumptions.TARGETS
     assert found["lira"]["in_normality_tested"] == 0  # 14 shadows: 7 a side, and the test needs 8
     assert (
-        "| `lira` | too few IN shadows to test normality; too few OUT shadows to test normality |"
-        in text
+        "| `lira` | too few IN shadow models to test normality; too few OUT shadow models to test "
+        "normality |" in text
     )
     tested = dict(
         out_normality_tested=1200.0,
@@ -138,13 +138,14 @@ def test_assumptions_are_told_attack_by_attack(finished):
         targets=4,
     )
     said = (
-        "normality of OUT shadows rejected for 11.4% of 1,200 examples and views; scores are "
+        "normality among OUT shadow models rejected in 11.4% of 1,200 tests; scores are "
         "multiples of 0.005, 25.0% of the rows tie at the top"
     )
     assert assumptions_section.diagnosis(tested) == f"{said}; a = 0.3 tuned on shadow models"
     page = assumptions_section.text(assumptions=dict(lira=tested))
-    assert "normality would be rejected for 5.0%" in page and not assumptions_section.text(
-        assumptions={}
+    assert (
+        "normal signals would be rejected for 5.0% by chance" in page
+        and not assumptions_section.text(assumptions={})
     )
 
 
@@ -156,8 +157,8 @@ def test_the_share_of_the_data_that_was_used_is_estimated(finished):
     rows = report["usage"]["rows"]
     assert len(rows) == 16 and "## How much of the data was used?" in text
     assert (
-        "rows used to train model 0: " in text
-        and f"(true: 50.0%), from the share of the {rows[0]['rows']:,} scored rows" in text
+        "Model 0 was trained on an estimated " in text
+        and f" of the {rows[0]['rows']:,} scored rows (truth: 50.0%)." in text
     )
     for row in rows:
         assert (

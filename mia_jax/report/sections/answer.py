@@ -86,7 +86,7 @@ def in_words(row: Mapping, attack: Mapping | None = None) -> str:
     fpr = float(row["metric"].removeprefix("tpr@"))
     per, unit = (100, "100") if fpr >= 0.01 else (1000, "1,000")
     found, guess = row["value"] * per, fpr * per
-    text = f"It identifies {round(found, 1 if found >= 1 else 2):g} of {unit} members "
+    text = f"The attack identifies {round(found, 1 if found >= 1 else 2):g} of {unit} members "
     text += f"at {tables.rate_name(fpr)} FPR; random guessing identifies {guess:g}."
     return " ".join(filter(None, (text, judged(row, attack))))
 
@@ -122,12 +122,15 @@ def at_threshold(rows: Sequence[Mapping], attack: str) -> str:
     if not tpr or tpr["value"] is None or not fpr or not precision:
         return ""
     ratio = float(precision["metric"].removeprefix("ppv@"))
-    text = f"At the shadow-calibrated threshold (or the attack's own): TPR {tables.number(tpr)}, "
-    text += f"FPR {tables.number(fpr)}, "
-    return (
-        text
-        + f"precision {tables.number(precision)} at a 1:{ratio:g} ratio of members to non-members."
+    mixture = (
+        "members and non-members are equally many"
+        if ratio == 1
+        else f"there are {ratio:g} non-members per member"
     )
+    text = "At the threshold with the best balanced accuracy on the shadow models (or at the "
+    text += f"attack's own): TPR {tables.number(tpr)}, FPR {tables.number(fpr)}; "
+    text += f"of the records it flags, {tables.number(precision)} are members if {mixture}."
+    return text
 
 
 def highest_auc(rows: Sequence[Mapping], verdict: Mapping) -> str:

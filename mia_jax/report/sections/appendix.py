@@ -8,6 +8,19 @@ from mia_jax.report import rendering, tables
 
 ORDER = 230
 NEEDS = ()
+DESIGN = dict(
+    supports="attacks may use",
+    shadows_min="fewest shadow models per target",
+    shadows_max="most shadow models per target",
+    train_rows="training rows per model",
+    evaluated_rows="scored rows",
+    population_rows="population rows (in no model's training set)",
+)
+SHADOWS = dict(
+    shadow_in="shadow models trained on the record",
+    shadow_out="shadow models not trained on the record",
+    shadow_own="each shadow model's own scored rows",
+)
 
 
 def text(
@@ -19,7 +32,6 @@ def text(
     about: Mapping = {},
 ) -> str:
     """Writes what a reader needs to reproduce the run."""
-    fields = ("needs", "knows", "note")
     facts = {
         **versions.get("packages", {}),
         **{k: compact(v) for k, v in versions.items() if k != "packages" and v is not None},
@@ -31,16 +43,28 @@ def text(
         "appendix",
         models=tables.models(models) if models else None,
         design=[
-            (key, tables.plain(compact(value)))
+            (DESIGN.get(key, key), tables.plain(design_value(key, value)))
             for key, value in design.items()
             if value not in (None, "", [], ())
         ],
         attacks=[
-            (name, *(tables.plain(compact(row.get(field, ""))) for field in fields))
+            (
+                name,
+                tables.plain(compact(row.get("needs", ""))),
+                tables.plain(tables.attacker_has(row.get("knows", ""))),
+                tables.plain(row.get("note", "")),
+            )
             for name, row in attacks.items()
         ],
         facts=[f"{key} {tables.plain(value)}" for key, value in facts.items()],
     )
+
+
+def design_value(key: str, value) -> str:
+    """Writes a field of the design; of `supports`, what attacks may use."""
+    if key == "supports":
+        return "; ".join(SHADOWS.get(need, need) for need in value)
+    return compact(value)
 
 
 def compact(value) -> str:

@@ -12,12 +12,12 @@ NEEDS = ("assumptions",)
 
 
 def text(*, assumptions: Mapping[str, Mapping]) -> str:
-    """Writes a line per attack: normality, resolution of the scores, tuned constants."""
-    lines = [
-        [name, sentence]
-        for name, numbers in assumptions.items()
-        if (sentence := diagnosis(numbers))
-    ]
+    """Writes normality, resolution of the scores and tuned constants, attacks alike in one line."""
+    attacks: dict[str, list[str]] = {}
+    for name, numbers in assumptions.items():
+        if sentence := diagnosis(numbers):
+            attacks.setdefault(sentence, []).append(tables.code(name))
+    lines = [[", ".join(names), sentence] for sentence, names in attacks.items()]
     normality = any("normality" in sentence for _, sentence in lines)
     return (
         rendering.render("assumptions", lines=lines, normality=normality, level=LEVEL)
@@ -36,11 +36,11 @@ def diagnosis(numbers: Mapping[str, float]) -> str:
                 numbers[f"{side}_normality_tested"],
             )
             parts.append(
-                f"normality of {side.upper()} shadows rejected for {share}% of {tested:,.0f} "
-                "examples and views"
+                f"normality among {side.upper()} shadow models rejected in {share}% of "
+                f"{tested:,.0f} tests"
             )
         elif f"{side}_normality_tested" in numbers:
-            parts.append(f"too few {side.upper()} shadows to test normality")
+            parts.append(f"too few {side.upper()} shadow models to test normality")
     if "resolution" in numbers:
         parts.append(
             f"scores are multiples of {numbers['resolution']:.2g}, "

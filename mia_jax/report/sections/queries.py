@@ -28,7 +28,10 @@ def text(*, queries: Mapping[str, Sequence[Mapping]], results: Sequence[Mapping]
     metric = result_rows.sort_metric(result_rows.main_rows(results))
     name = tables.metric_name(metric) if "@" in metric else "TPR"
     return rendering.render(
-        "queries", header=["attack", "queries per example", "balanced accuracy", name], lines=lines
+        "queries",
+        header=["attack", "queries per example", "balanced accuracy", name],
+        lines=lines,
+        parts=any(len(points) > 1 for points in queries.values()),
     )
 
 

@@ -31,6 +31,7 @@ def of_attack(name: str, table: Mapping, *, validity: Mapping = {}, about: Mappi
             "records_missing", attack=name, why=table["why"], few=bool(table.get("few")), kind=kind
         )
     winners, alpha = table.get("most_exposed", {}), 1 - table["level"]
+    listed = table.get("listed", ())
     lines = [
         [
             str(entry["record"]),
@@ -38,7 +39,7 @@ def of_attack(name: str, table: Mapping, *, validity: Mapping = {}, about: Mappi
             f"{entry['auc']:.3f} [{entry['low']:.3f}, {entry['high']:.3f}]",
             tables.p_text(entry["q"]),
         ]
-        for entry in table.get("listed", ())
+        for entry in listed
         if entry["q"] <= alpha
     ]
     bounds = "" if winners.get("low") is None else f" [{winners['low']:.3f}, {winners['high']:.3f}]"
@@ -49,5 +50,6 @@ def of_attack(name: str, table: Mapping, *, validity: Mapping = {}, about: Mappi
         rate=f"{100 * alpha:.3g}%",
         bounds=bounds,
         single=(validity or {}).get("records"),
+        first=len(listed),
         lines=lines if winners.get("records") else [],
     )

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from mia_jax.measures.shadow_curve import DRAWS
 from mia_jax.report import figures, rendering, tables
 
 ORDER = 100
 NEEDS = ("shadow_curves",)
 
 
-def text(*, shadow_curves: Mapping) -> str:
+def text(*, shadow_curves: Mapping, attacks: Mapping[str, Mapping] = {}) -> str:
     """Writes a line per attack and number of shadow models; '' without such a curve."""
     lines = [
         [name, str(shadows), *(cell(point, metric) for metric in ("auc", "tpr"))]
         for name, points in shadow_curves.items()
         for shadows, point in sorted(points.items(), key=lambda item: int(item[0]))
     ]
-    return rendering.render("shadows", lines=lines) if lines else ""
+    if not lines:
+        return ""
+    own_variance = [
+        name for name in shadow_curves if attacks.get(name, {}).get("variance") == "per_example"
+    ]
+    return rendering.render("shadows", lines=lines, draws=DRAWS, own_variance=own_variance)
 
 
 def cell(point: Mapping, metric: str) -> str:

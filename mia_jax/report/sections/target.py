@@ -141,10 +141,12 @@ def accuracies(models: Sequence[Mapping], held_out: str = "") -> list[tuple[str,
         population = f", {tables.statistic(known, **show)} on population rows" if known else ""
         name += "s" * (target and len(rows) > 1)
         whose = "its" if len(rows) == 1 else "their"
+        spread = " (mean ± standard deviation over models)" if "±" in inside + outside else ""
         lines.append(
             (
                 f"{metric} of the {name}",
-                f"{inside} on {whose} members, {outside} on non-members{held_out}{population}",
+                f"{inside} on {whose} members, {outside} on non-members{held_out}{population}"
+                f"{spread}",
             )
         )
     return lines

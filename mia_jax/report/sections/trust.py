@@ -13,12 +13,14 @@ NEEDS = ("validity",)
 def text(*, validity: Mapping, about: Mapping = {}) -> str:
     """Writes a line per check, and the minimum detectable effects."""
     checks = trust.checks(dict(validity=validity, about=about))
+    targets = validity["records"]["targets"]
     if not checks:
         return ""
     return rendering.render(
         "trust",
         checks=[[check.title, check.status, tables.plain(check.text)] for check in checks],
         power=power_lines(validity["power"]),
+        units=min((row["units"] for row in validity["power"]), default=targets),
         single=validity["records"],
     )
 
@@ -44,20 +46,21 @@ def power_lines(power: Sequence[Mapping]) -> list[list[str]]:
                 show(row["guess"]),
                 smallest,
                 show(row["goal"]),
-                "this study" if enough else more(row),
+                "this study is large enough" if enough else more(row),
             ]
         )
     return lines
 
 
 def more(row: Mapping) -> str:
-    """Writes '124 independent targets (now 32) or 3,131 members and non-members ...'."""
+    """Writes '124 independent targets (this study: 32) or 3,131 members and ...'."""
     parts = []
     if row["units_needed"]:
-        parts.append(f"{row['units_needed']:,} independent targets (now {row['units']:,})")
+        parts.append(f"{row['units_needed']:,} independent targets (this study: {row['units']:,})")
     if row["rows_needed"]:
         parts.append(
-            f"{row['rows_needed']:,} members and non-members per target (now {row['rows']:,})"
+            f"{row['rows_needed']:,} members and non-members per target "
+            f"(this study: {row['rows']:,})"
         )
     return " or ".join(parts) or "no study of this kind"
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from mia_jax.metrics import rows as result_rows
 from mia_jax.report import rendering, tables
 
+BELOW = re.compile(r"not resolvable: FPR (\S+) < 1/(\d+)")
 ORDER = 210
 NEEDS = ("results",)
 
@@ -37,8 +39,27 @@ def text(*, results: Sequence[Mapping]) -> str:
             dict(
                 metrics=", ".join(map(tables.metric_name, metrics)),
                 scope="; ".join(filter(None, (scope, who))),
-                reason=method,
+                reason=explained(method, scope == "pooled"),
                 instead=instead,
             )
         )
     return rendering.render("unresolved", groups=groups)
+
+
+def explained(method: str, pooled: bool) -> str:
+    """Writes why there is no number, as the end of a sentence that begins with the metrics.
+
+    >>> explained("not resolvable: FPR 0.001 < 1/808", pooled=False)
+    ' cannot be measured on one target: with 808 non-members, one false positive is already 0.124%'
+    >>> explained("no shadow to choose a threshold on", pooled=False)
+    ': no shadow to choose a threshold on'
+    """
+    below = BELOW.fullmatch(method)
+    if not below:
+        return f": {method}"
+    count = int(below[2])
+    where = "even over all targets together" if pooled else "on one target"
+    return (
+        f" cannot be measured {where}: with {count:,} non-members, one false positive is already "
+        f"{100 / count:.3g}%"
+    )
