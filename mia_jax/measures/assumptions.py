@@ -11,8 +11,10 @@ LEVEL = 0.05  # of the test of normality (attacks._normality)
 
 
 def measure(attack, *, evidence_against: Callable, targets: Sequence[int]) -> dict[str, float]:
-    """{number: its mean over the first targets} of attack.diagnose(evidence_against(target)), with
-    `targets`, how many were looked at.
+    """Returns the mean of each number that an attack's diagnosis gives on the first targets.
+
+    `attack.diagnose(evidence_against(target))` gives the numbers of one target; `targets` is how
+    many targets were looked at.
     """
     looked = list(targets)[:TARGETS]
     found = [attack.diagnose(evidence_against(t)) for t in looked]

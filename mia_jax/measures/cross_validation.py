@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 
 
 def summary(models: Sequence[Mapping]) -> dict:
-    """{'folds': K, metric: {'mean', 'sd', 'folds': [K]}} of accuracy and loss on the held-out
-    folds, one a model.
+    """Returns accuracy and loss on the held-out folds, one model per fold.
+
+    {'folds': K, metric: {'mean', 'sd', 'folds': [K]}}.
 
     sd = sqrt(sum (v_f - mean)^2 / (K - 1)): how much folds differ. It is no standard error of the
     mean, since any two models share most of their rows. (Stone 1974.)

@@ -10,7 +10,9 @@ OPTIMISTIC = "advantage_optimistic"
 
 
 def points(accuracy: Sequence[Mapping], rows: Sequence[Mapping]) -> dict:
-    """{accuracy: [{epoch, train_accuracy, validation_accuracy}], metrics, attacks: {name: [{epoch,
+    """Returns the points of the attacks over the epochs.
+
+    {accuracy: [{epoch, train_accuracy, validation_accuracy}], metrics, attacks: {name: [{epoch,
     <metric>: {value, low, high}}]}}.
 
     The metrics are the AUC, the TPR that attacks are sorted by, and the advantage at the best
@@ -35,8 +37,9 @@ def points(accuracy: Sequence[Mapping], rows: Sequence[Mapping]) -> dict:
 
 
 def curves(over: Mapping, *, prefix: str = "") -> dict[str, list[dict]]:
-    """{prefix + attack: [{epoch, validation_accuracy, <metric>: {value, low, high}}]}: the lines of
-    figures.epochs.
+    """Returns the lines of figures.epochs.
+
+    {prefix + attack: [{epoch, validation_accuracy, <metric>: {value, low, high}}]}.
     """
     accuracy = [dict(validation_accuracy=one["validation_accuracy"]) for one in over["accuracy"]]
     return {

@@ -24,8 +24,9 @@ PICTURES = 8
 def measure(
     folder: pathlib.Path, names: Sequence[str], *, models: Sequence[int], member_TN, evaluated_TN
 ) -> dict[str, dict]:
-    """{signal: {epsilon [E], members [E], nonmembers [E], crossing}}: mean accuracies over the
-    targets' evaluated rows.
+    """Returns the mean accuracies under attack over the targets' evaluated rows.
+
+    {signal: {epsilon [E], members [E], nonmembers [E], crossing}}.
 
     `crossing` is the radius at which the accuracy on non-members falls to LEVEL, interpolated; None
     if it does not.
@@ -48,8 +49,9 @@ def measure(
 def crossing(
     epsilon_E: Sequence[float], accuracy_E: Sequence[float], level: float = LEVEL
 ) -> float | None:
-    """The first radius at which the line through the points falls to `level`; None if it stays
-    above or starts below.
+    """Returns the first radius at which the line through the points falls to `level`.
+
+    None if the line stays above `level` or starts below it.
 
     >>> crossing([0.0, 0.1, 0.3], [0.9, 0.5, 0.1], 0.3)
     0.2
@@ -70,8 +72,9 @@ def crossing(
 def chosen(
     folder: pathlib.Path, names: Sequence[str], *, m: int, x_N, y_N, member_N, evaluated_N
 ) -> dict | None:
-    """{before [P,...], after [P,...], y [P], epsilon} of the first non-members of target m; None if
-    no images of them were asked for.
+    """Returns examples of the first non-members of target m, before and after the attack.
+
+    {before [P,...], after [P,...], y [P], epsilon}; None if no images of them were asked for.
     """
     name = next((n for n in names if fields.named(n)[0] == "fgsm_image"), None)
     if name is None or np.ndim(x_N) != 4:

@@ -1,5 +1,5 @@
-"""Per-record vulnerability of an attack: scored anew with the shadows of the other fold, and what
-the report shows of it.
+"""The vulnerability of single records to an attack, scored again with the shadows of the other
+fold, and what the report shows of it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ def measure(
     level: float = 0.95,
     seed: int = 0,
 ) -> tuple[dict, dict[str, np.ndarray]]:
-    """(table, arrays) of one attack: `arrays` are the fields of `records.Vulnerability`, `table`
-    what a person reads; ({why}, {}) if it cannot be.
+    """Scores an attack again with the shadows of the other fold, and measures every record.
+
+    Returns (table, arrays): `arrays` are the fields of `records.Vulnerability`, `table` is what a
+    person reads; ({why}, {}) if the records cannot be measured.
 
     `scores(attack, fleet, targets, key) -> score_TN`. Attackers of one fold of targets use the
     shadows of the other alone, all the same ones, so that their number tells nothing within a fold.
@@ -92,8 +94,10 @@ def lines(
     id_N=None,
     level: float = 0.95,
 ) -> list[dict]:
-    """The lines of records.csv, CSV's columns: every scored record, once per attack that was
-    measured, or once with the flag 'not tested'.
+    """Returns the lines of records.csv, with the columns CSV.
+
+    Every scored record occurs once per attack that was measured, or once with the flag 'not
+    tested'.
 
     `exposure` is the AUC of the record over models that were and were not trained on it (0.5:
     guessing), with its interval, p- and q-value; `record` is its row number. `arrays`, `tables` are

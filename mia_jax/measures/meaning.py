@@ -24,8 +24,9 @@ def measure(
     labeled: bool = True,
     seed: int = 0,
 ) -> dict[str, dict]:
-    """{label_agreement, shadow_fit} from the answers in `folder`; `given`: a user's own answers are
-    among them, and with `labeled` labels too.
+    """Returns the checks label_agreement and shadow_fit of the answers in `folder`.
+
+    `given`: a user's own answers are among them, and with `labeled` labels too.
     """
     names = names_of(design)
     known = {
@@ -83,7 +84,7 @@ def of_labels(
     labeled: bool,
     names: list[str],
 ) -> dict:
-    """The check `label_agreement` of the first targets."""
+    """Returns the check `label_agreement` of the first targets."""
     if not given:
         return dict(
             status=fit.OK,
@@ -122,8 +123,9 @@ def of_labels(
 
 
 def answers_of(folder: pathlib.Path, m: int, *, design: Design, pool: Pool) -> tuple[dict, dict]:
-    """`fit.of_answers` of one model on at most MOST_ROWS of its scored rows, and on its members
-    among them.
+    """Returns `fit.of_answers` of one model on its scored rows, and on its members among them.
+
+    At most MOST_ROWS scored rows are used.
     """
     rows = np.flatnonzero(design.evaluated_MN[m])
     if len(rows) > fit.MOST_ROWS:
@@ -135,8 +137,9 @@ def answers_of(folder: pathlib.Path, m: int, *, design: Design, pool: Pool) -> t
 
 
 def errors_of_shadows(folder: pathlib.Path, design: Design) -> float | None:
-    """The shadows' error rate on scored rows that they did not train on; None where it is not
-    known.
+    """Returns the shadows' error rate on scored rows that they did not train on.
+
+    None where it is not known.
     """
     shadows = [m for m in used(design) if m not in design.targets][: fit.MOST_MODELS]
     if not shadows or not all(queries.signal_file(folder, "correct", m).exists() for m in shadows):
@@ -150,12 +153,12 @@ def errors_of_shadows(folder: pathlib.Path, design: Design) -> float | None:
 
 
 def sampled(design: Design) -> list[int]:
-    """The targets and shadows whose answers are looked at."""
+    """Returns the targets and shadows whose answers are checked."""
     return used(design)[: fit.MOST_MODELS]
 
 
 def used(design: Design) -> list[int]:
-    """The targets and all their shadows; a model that failed in training is none of them."""
+    """Returns the targets and all their shadows, without models that failed in training."""
     return list(
         dict.fromkeys(
             [
@@ -167,7 +170,7 @@ def used(design: Design) -> list[int]:
 
 
 def first_view(folder: pathlib.Path, name: str, design: Design) -> np.ndarray:
-    """[M,N] of the first view, NaN for models that are not used."""
+    """Returns a signal [M,N] at the first query view, NaN for models that are not used."""
     found_MN = np.full(design.member_MN.shape, np.nan)
     for m in used(design):
         found_MN[m] = queries.load(folder, name, [m])[0, 0]
@@ -175,8 +178,10 @@ def first_view(folder: pathlib.Path, name: str, design: Design) -> np.ndarray:
 
 
 def names_of(design: Design) -> list[str]:
-    """What a report calls the models: 'the target' and 'shadow 3' where one model is audited that
-    is nobody's shadow, else 'model 3'.
+    """Returns what a report calls the models.
+
+    They are 'the target' and 'shadow 3' where a single model is audited that is no shadow of
+    another model, else 'model 3'.
     """
     models, (first, *others) = len(design.member_MN), design.targets
     if others or design.shadow_MM[:, first].any():

@@ -31,7 +31,9 @@ def measure(
     threshold: float,
     level: float = 0.95,
 ) -> dict | None:
-    """{pairs, threshold, targets: [numbers of one target]} of the distances E between the
+    """Measures how well the distances of embeddings separate pairs of one class from pairs of two.
+
+    Returns {pairs, threshold, targets: [numbers of one target]} of the distances E between the
     embeddings in signal/embedding; None without them.
 
     The numbers of a target: `chosen`, the threshold on E with the most right among pairs of its
@@ -68,8 +70,9 @@ def measure(
 
 
 def drawn(y_N, rows_K: np.ndarray) -> np.ndarray:
-    """[PAIRS, 2] of the rows, always the same ones: first the pairs of one class, then as many of
-    two (balanced_pairs.draw).
+    """Returns fixed pairs [PAIRS, 2] of the rows: first those of one class, then as many of two.
+
+    They are always the same (balanced_pairs.draw).
     """
     label_K = jnp.asarray(np.asarray(y_N)[rows_K], jnp.int32)
     both = jax.jit(balanced_pairs.draw, static_argnames="count")(
@@ -84,8 +87,9 @@ def drawn(y_N, rows_K: np.ndarray) -> np.ndarray:
 def numbers(
     distance_P, pair_P2, *, threshold: float, chosen: float, level: float, draws: int = 200
 ) -> dict[str, float]:
-    """What `measure` says about one side: the first half of the pairs is of one class, the second
-    of two.
+    """Returns what `measure` reports about one side.
+
+    The first half of the pairs is of one class, the second half of two.
     """
     different_P = np.arange(len(distance_P)) >= len(distance_P) // 2
     right_P = (distance_P >= threshold) == different_P

@@ -34,7 +34,7 @@ def settings(
     promised: float | None = None,
     arrays: bool = False,
 ) -> dict | None:
-    """The audit that config.report.audit asks for, every field filled in; None without one.
+    """Returns the audit that config.report.audit asks for, with every field; None without one.
 
     Nothing is fixed here after scores were seen.
 
@@ -98,7 +98,7 @@ def measure(
     score_TN: Mapping[str, np.ndarray],
     claim: Mapping | None = None,
 ) -> dict:
-    """{bound, attacks, claim, violated, ...}: the section `audit` of report.json.
+    """Returns the section `audit` of report.json: {bound, attacks, claim, violated, ...}.
 
     `wanted` is what `settings` returned, `score_TN[name]` the scores of the design's targets;
     `claim` {epsilon, delta, accountant, adjacency, sampling, ...} what an accountant proves about
@@ -153,8 +153,9 @@ def measure(
 
 
 def other_neighbors(claim: Mapping, *, pairs: bool) -> str:
-    """Why these coins do not test the neighbors that the claim is about, with the remedy; '' where
-    they do.
+    """Returns why these coins do not test the neighbors of the claim, with the remedy.
+
+    '' where they test them.
     """
     adjacency = claim.get("adjacency")
     if (adjacency == "replace_one") != pairs:
@@ -179,8 +180,10 @@ def other_neighbors(claim: Mapping, *, pairs: bool) -> str:
 
 
 def counts(score_N: np.ndarray, design: Design, t: int, share: float) -> audit.Guesses:
-    """The guesses about target t's coins: `share` of them IN and as many OUT (of pairs: twice that
-    share is decided).
+    """Returns the guesses about the coins of target t.
+
+    A `share` of the coins is guessed IN and as many are guessed OUT; of pairs, twice that share is
+    decided.
     """
     rows = np.flatnonzero(design.coin_N >= 0)
     order = rows[np.argsort(design.coin_N[rows], kind="stable")]
@@ -198,6 +201,6 @@ def counts(score_N: np.ndarray, design: Design, t: int, share: float) -> audit.G
 
 
 def row(bound: audit.Bound) -> dict:
-    """A bound as plain values."""
+    """Returns a bound as plain values."""
     found = bound._asdict() | bound.counts._asdict()
     return {k: v for k, v in found.items() if k != "counts"}

@@ -17,7 +17,7 @@ Path = pathlib.Path
 
 
 def labels_only(names: Sequence[str], signals: Mapping[str, Signal | None]) -> bool:
-    """Whether an attack with these signals is told predicted labels and nothing else."""
+    """Tells whether an attack with these signals sees predicted labels and nothing else."""
     found = [signals.get(name) for name in names]
     return bool(found) and all(signal is not None and signal.access == "labels" for signal in found)
 
@@ -31,8 +31,9 @@ def spent(
     evaluated_MN,
     views: int,
 ) -> dict:
-    """{queries: mean over the models' evaluated examples, queries_max: the most of one}, of all
-    signals of an attack together.
+    """Returns the queries per example of all signals of an attack together.
+
+    {queries: mean over the models' evaluated examples, queries_max: the most of any example}.
 
     One forward pass a view answers every signal that needs no more; the others are counted
     (signal/<name>/<model>.queries.npy) or declared.
@@ -54,8 +55,9 @@ def spent(
 def counts(
     folder: Path, name: str, signal: Signal, m: int, num_examples: int, views: int
 ) -> np.ndarray:
-    """[N,P]: the queries of one model's examples after each part of the budget (P=1 for a signal
-    without parts), summed over views.
+    """Returns the queries [N,P] of one model's examples after each part of the budget.
+
+    P=1 for a signal without parts; the counts are summed over query views.
     """
     path = interactive.count_file(folder, name, m)
     if not path.exists():
@@ -70,8 +72,9 @@ def counts(
 
 
 def counted(folder: Path, needs: Sequence[str], models: Sequence[int]) -> list[np.ndarray] | None:
-    """[N,P] of every model, where the first signal of an attack counts the queries of several parts
-    of its budget; else None.
+    """Returns the queries [N,P] of every model after each part of the budget.
+
+    None unless the first signal of the attack counts the queries of several parts.
     """
     paths = [interactive.count_file(folder, needs[0], m) for m in models]
     if not all(path.exists() for path in paths):
@@ -85,8 +88,9 @@ def counted(folder: Path, needs: Sequence[str], models: Sequence[int]) -> list[n
 
 
 def point(rows: Sequence[Mapping], attack: str, queries: float, tpr: str) -> dict:
-    """{queries, accuracy, accuracy_low, accuracy_high, tpr, tpr_low, tpr_high} of one attack (mean
-    over targets), None where not resolvable.
+    """Returns a point of an attack's curve (means over targets), None where not resolvable.
+
+    {queries, accuracy, accuracy_low, accuracy_high, tpr, tpr_low, tpr_high}.
     """
     found: dict = dict(queries=queries)
     for name, metric in (("accuracy", "balanced_accuracy"), ("tpr", tpr)):

@@ -20,8 +20,9 @@ DRAWS = 100  # of the bootstrap, for every point
 def curve(
     *, attack: Attack, fleet: FleetSignals, scores: Callable, key, draws: int = DRAWS, seed: int = 0
 ) -> dict[int, dict]:
-    """{shadows: {auc, auc_low, auc_high, tpr, tpr_low, tpr_high, n_targets}} for 1, 2, 4, ... and
-    all shadows.
+    """Returns AUC and TPR of an attack with 1, 2, 4, ... and all shadows.
+
+    {shadows: {auc, auc_low, auc_high, tpr, tpr_low, tpr_high, n_targets}}.
 
     Where an attacker may use every other unit of models, the fleet is cut into smaller fleets whose
     models are targets in turn, so that nearly every model stays a target; elsewhere each target
@@ -46,8 +47,9 @@ def curve(
 
 
 def two_sided(fleet: FleetSignals) -> bool:
-    """Whether every target has members and non-members; reference models that saw no scored row are
-    targets of a smaller fleet, too.
+    """Tells whether every target has members and non-members.
+
+    Reference models that were trained on no scored row are targets of a smaller fleet, too.
     """
     rows = fleet.design.of_targets()
     return all(
@@ -56,8 +58,9 @@ def two_sided(fleet: FleetSignals) -> bool:
 
 
 def cut(fleet: FleetSignals, count: int) -> list[FleetSignals]:
-    """Fleets in which every target has `count` shadows (fewer only if the units of models do not
-    divide).
+    """Returns fleets in which every target has `count` shadows.
+
+    A target has fewer only if the units of models do not divide evenly.
     """
     d = fleet.design
     usable_M = d.shadow_MM.any(0)  # without models that failed and their twins
@@ -94,7 +97,7 @@ def cut(fleet: FleetSignals, count: int) -> list[FleetSignals]:
 
 
 def measured(parts: list[tuple[FleetSignals, np.ndarray]], *, draws: int, seed: int) -> dict:
-    """AUC and TPR@1%FPR over the targets of all parts, with crossed intervals."""
+    """Returns AUC and TPR at 1% FPR over the targets of all parts, with crossed intervals."""
     rows = [f.design.of_targets() for f, _ in parts]
     member_TN, evaluated_TN, unit_T = (
         np.concatenate([getattr(part, name) for part in rows])

@@ -13,8 +13,10 @@ TARGETS = 16  # estimates are looked at for the first targets
 def measure(
     score_MN: np.ndarray, *, attack: str, design: Design, threshold_T: np.ndarray, level: float
 ) -> dict | None:
-    """{attack, level, rows: [dataset_usage.table]} for the first targets; {attack, why} where rates
-    cannot be had; None without thresholds.
+    """Estimates for the first targets which share of the scored rows they were trained on.
+
+    Returns {attack, level, rows: [dataset_usage.table]}; {attack, why} where the rates cannot be
+    measured; None without thresholds.
     """
     if (
         threshold_T is None

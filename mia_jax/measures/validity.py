@@ -32,8 +32,10 @@ def collect(
     meaning: Mapping[str, Mapping],
     seed: int = 0,
 ) -> dict:
-    """{blind, cross_target, duplicates, membership, files, label_agreement, shadow_fit, power,
-    records}: the section `validity` of report.json.
+    """Returns the section `validity` of report.json.
+
+    {blind, cross_target, duplicates, membership, files, label_agreement, shadow_fit, power,
+    records}.
 
     `attacks` is what `summary.rows` had, `duplicates` the counts of data._pool.duplicates, `files`
     what `stale.check` found, `drawn` whether the design drew the members at random, `meaning` the
@@ -68,7 +70,7 @@ def collect(
 
 
 def of_examples(design: Design, pool: Pool, *, drawn: bool, seed: int) -> dict:
-    """The blind baseline of the first target, where membership was not drawn at random."""
+    """Returns the blind baseline of the first target, where membership was not drawn at random."""
     if drawn:
         return dict(
             why=f"members were drawn at random ({design.name}), so membership cannot be "
@@ -88,7 +90,7 @@ def of_examples(design: Design, pool: Pool, *, drawn: bool, seed: int) -> dict:
 def of_other_targets(
     matrix: Mapping, attacks: Mapping[str, Mapping], member_TN, evaluated_TN, **shared
 ) -> dict:
-    """The cross-target null, where the memberships of different units are independent."""
+    """Returns the cross-target null, where the memberships of different units are independent."""
     if matrix["constant"] and not matrix["paired"] and len(member_TN) > 1:
         return dict(
             why="every record is in the same number of models, so the models' memberships depend "

@@ -18,18 +18,13 @@ from mia_jax.metrics import multiple, power
 from mia_jax.metrics import rows as result_rows
 
 STRONG = 0.001  # largest p-value, after Holm's correction, that is called strong evidence
-SHOWN_LOW, SHOWN, OPEN, INVERTED = (
-    3,
-    2,
-    1,
-    0,
-    # standings, best first: at a low FPR | in another rate | not shown | the score points the wrong
-    # way
-)
+# Standings, best first: a leak is shown at a low FPR, shown in another rate only, not shown, or the
+# score points the wrong way.
+SHOWN_LOW, SHOWN, OPEN, INVERTED = 3, 2, 1, 0
 
 
 def decide(rows: Sequence[Mapping], *, level: float = 0.95) -> dict:
-    """The section `verdict` of report.json, from the rows of `result_rows.main_rows`.
+    """Returns the section `verdict` of report.json, from the rows of `result_rows.main_rows`.
 
     {leak, strongest, ranked, apart, level, tests, attacks}. `leak`: 'shown'; 'inverted' (none that
     a real attacker could run shows one, and the score of one is significantly *lower* on members);
@@ -101,7 +96,7 @@ def decide(rows: Sequence[Mapping], *, level: float = 0.95) -> dict:
 def leak(
     attacks: Mapping[str, Mapping], ranked: Sequence[str], apart: Sequence[str], tests: int
 ) -> str:
-    """What all attacks together say; see `decide`."""
+    """Returns what all attacks together show; see `decide`."""
     if not tests:
         return "untested"
     if any(attacks[name]["shown"] for name in ranked):
@@ -112,22 +107,21 @@ def leak(
 
 
 def order(found: Mapping) -> tuple[list[str], list[str]]:
-    """(ranked, apart) of a report: the one ranking of attacks, wherever a report lists or chooses
-    some.
-    """
+    """Returns (ranked, apart) of a report, the ranking that all lists of attacks use."""
     one = of(found)
     return list(one["ranked"]), list(one["apart"])
 
 
 def of(found: Mapping) -> Mapping:
-    """The verdict of a report; decided now for one that was written without it."""
+    """Returns the verdict of a report, decided now for a report that was written without it."""
     level = found.get("about", {}).get("level", 0.95)
     return found.get("verdict") or decide(result_rows.main_rows(found["results"]), level=level)
 
 
 def tested(rows: Sequence[Mapping], attack: str) -> list[tuple[str, Mapping]]:
-    """(metric, row) of the rates of one attack that are compared with guessing: those of the table
-    of attacks, as it shows them.
+    """Returns (metric, row) of the rates of one attack that are compared with guessing.
+
+    These are the rates in the table of attacks, as the table shows them.
     """
     metrics = ("auc", *(f"tpr@{fpr:g}" for fpr in result_rows.fprs(rows)), "balanced_accuracy")
     found = [(metric, result_rows.resolved(rows, attack, metric)) for metric in metrics]
@@ -135,7 +129,7 @@ def tested(rows: Sequence[Mapping], attack: str) -> list[tuple[str, Mapping]]:
 
 
 def guess(metric: str) -> float:
-    """What guessing reaches.
+    """Returns what random guessing reaches.
 
     >>> guess('auc'), guess('tpr@0.01'), guess('balanced_accuracy')
     (0.5, 0.01, 0.5)
@@ -144,14 +138,15 @@ def guess(metric: str) -> float:
 
 
 def p_value(row: Mapping, level: float) -> float | None:
-    """Two-sided p-value of 'no better than guessing' that belongs to a row's interval; None without
-    an interval.
+    """Returns the two-sided p-value of 'no better than guessing' that belongs to a row's interval.
+
+    None without an interval.
 
     Twice the row's own one-sided `p_value` where it has one (metrics.summary). Else the interval is
     stretched until it touches guessing, on the logit scale, with Student's t where models were
     resampled. In either case no number is significant whose interval includes guessing. A rate
-    below guessing is no evidence (a TPR at a threshold that nobody passes is 0), except an AUC: its
-    score points the wrong way.
+    below guessing is no evidence (a TPR at a threshold that no score passes is 0), except an AUC:
+    its score points the wrong way.
     """
     value, low, high, nothing = row["value"], row["low"], row["high"], guess(row["metric"])
     if value is None or low is None or high is None:
@@ -167,8 +162,9 @@ def p_value(row: Mapping, level: float) -> float | None:
 
 
 def stretched(value: float, end: float, nothing: float, level: float, *, freedom: float) -> float:
-    """The two-sided p-value of `nothing` by an interval of this level about `value` with this end
-    on the side of `nothing`.
+    """Returns the two-sided p-value of `nothing` by stretching an interval about `value`.
+
+    The interval has this level, and the end `end` on the side of `nothing`.
     """
     distance, half = (
         abs(scale(value, value, end, nothing) - scale(x, value, end, nothing))
@@ -182,20 +178,23 @@ def stretched(value: float, end: float, nothing: float, level: float, *, freedom
 
 
 def freedom(row: Mapping) -> float:
-    """Degrees of freedom of a row's standard error: of half of the targets where models are
-    resampled (they may be twins), else many.
+    """Returns the degrees of freedom of a row's standard error.
+
+    They are those of half of the targets where models are resampled (they may be complementary
+    pairs), else many.
     """
     return float(max(row["n_targets"] // 2 - 1, 1)) if row.get("interval") == "crossed" else 1e6
 
 
 def scale(x: float, *shown: float) -> float:
-    """x on the logit scale where all numbers `shown` have one, else as it is."""
+    """Returns x on the logit scale where all numbers `shown` have a logit, else x itself."""
     return float(special.logit(x)) if all(0 < v < 1 for v in shown) else x
 
 
 def lower_end(row: Mapping | None) -> float:
-    """What attacks of equal standing are sorted by: the lower end of the interval, or the value
-    where there is none.
+    """Returns the lower end of a row's interval, or the value where there is no interval.
+
+    Attacks of equal standing are sorted by it.
     """
     known = [row[k] for k in ("low", "value") if row and row.get(k) is not None]
     return known[0] if known else -math.inf
@@ -210,8 +209,10 @@ def detectable(
     resampling: str,
     fprs: Sequence[float],
 ) -> dict[str, float]:
-    """{metric: the smallest value} that one attack would show with 80% power in spite of the
-    correction for all tests; without what no number shows.
+    """Returns {metric: the smallest value} that one attack would show with 80% power.
+
+    The power is after the correction for all tests; a metric in which no value would show is left
+    out.
 
     `units` are independent targets; the other arguments are those of metrics.power. Used where no
     leak is shown: what was it possible to see?

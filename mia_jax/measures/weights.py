@@ -14,8 +14,9 @@ from mia_jax.types import Model
 
 
 def chosen(folder: pathlib.Path, *, model: Model, m: int, x) -> dict | None:
-    """{pictures [C,H,W]} of the trained model m in `folder`, for report.figures.weights; None if
-    its net offers none. `x` is one example [1,..].
+    """Returns {pictures [C,H,W]} of the trained model m in `folder`, for report.figures.weights.
+
+    None if its net offers no pictures. `x` is one example [1,..].
     """
     if "pictures" not in model.parts:
         return None

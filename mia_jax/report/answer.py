@@ -15,8 +15,9 @@ from mia_jax.report import tables, trust
 
 
 def first_line(found: Mapping) -> str:
-    """The verdict in one line: a violated claim of privacy, then failed checks, then what the
-    attacks show.
+    """Returns the verdict in one line.
+
+    A violated claim of privacy comes first, then failed checks, then what the attacks show.
     """
     audit = found.get("audit") or {}
     text = verdict(found)
@@ -42,7 +43,7 @@ def first_line(found: Mapping) -> str:
 
 
 def verdict(found: Mapping, name: Callable[[str], str] = tables.shown) -> str:
-    """What the attacks show, whatever the checks say.
+    """Returns what the attacks show, whatever the checks say.
 
     `name` writes an attack's name: for a terminal, or `tables.code` for Markdown.
     """
@@ -99,8 +100,9 @@ def verdict(found: Mapping, name: Callable[[str], str] = tables.shown) -> str:
 
 
 def in_parts(found: Mapping, name: Callable[[str], str]) -> list[str]:
-    """What the report shows in parts of the data where no attack shows a leak on average: slices,
-    single records, canaries.
+    """Returns what the report shows in slices, single records and canaries.
+
+    It is used where no attack shows a leak on average.
     """
     level = found.get("about", {}).get("level", 0.95)
     notes: list[str] = []
@@ -131,7 +133,7 @@ def in_parts(found: Mapping, name: Callable[[str], str]) -> list[str]:
 
 
 def strength(attack: Mapping) -> str:
-    """'strong evidence' or 'evidence' with the p-value after correction."""
+    """Writes 'strong evidence' or 'evidence' with the p-value after correction."""
     p = attack["p_holm"]
     return (
         "strong evidence" if p <= standing.STRONG else "evidence"
@@ -139,18 +141,18 @@ def strength(attack: Mapping) -> str:
 
 
 def count(some: Sequence[str], all_of: Sequence[str]) -> str:
-    """'3 of 14 attacks', 'the only attack'."""
+    """Writes '3 of 14 attacks' or 'the only attack'."""
     return f"{len(some)} of {len(all_of)} attacks" if len(all_of) > 1 else "the only attack"
 
 
 def names(attacks: Sequence[str], name: Callable[[str], str], most: int = 3) -> str:
-    """'a, b, c and 2 more'."""
+    """Writes 'a, b, c and 2 more'."""
     first = ", ".join(map(name, attacks[:most]))
     return first + (f" and {len(attacks) - most} more" if len(attacks) > most else "")
 
 
 def seen(decision: Mapping) -> str:
-    """' (minimum detectable: AUC 0.511, TPR at 1% FPR 1.5%)'."""
+    """Writes ' (minimum detectable: AUC 0.511, TPR at 1% FPR 1.5%)'."""
     smallest = decision.get("detectable") or {}
     parts = [
         f"{tables.metric_name(m)} {v:.3f}"
@@ -162,8 +164,9 @@ def seen(decision: Mapping) -> str:
 
 
 def numbers(found: Mapping) -> list[str]:
-    """One line per headline number of the leading attack: 'AUC 0.657 [0.644, 0.669] (random
-    guessing: 0.500)'.
+    """Writes one line per headline number of the leading attack.
+
+    An example is 'AUC 0.657 [0.644, 0.669] (random guessing: 0.500)'.
     """
     rows, decision = result_rows.main_rows(found["results"]), standing.of(found)
     lines = []
@@ -192,8 +195,10 @@ def guessing(metric: str) -> str:
 
 
 def lines(found: Mapping) -> list[str]:
-    """The answer for a terminal: verdict, the leading attack's numbers, the other failed checks,
-    how many checks passed.
+    """Returns the answer for a terminal.
+
+    It is the verdict, the leading attack's numbers, the other failed checks and how many checks
+    passed.
     """
     decision, withheld = standing.of(found), trust.failed(found, trust.INVALIDATES)
     text = [first_line(found)]
@@ -225,7 +230,7 @@ def lines(found: Mapping) -> list[str]:
 
 
 def line(found: Mapping) -> str:
-    """The answer of one run among several, in one line."""
+    """Writes the answer of one run among several, in one line."""
     return " ".join(
         " | ".join(
             text.strip() for text in (seeds(found) if "seeds" in found else lines(found))
@@ -234,7 +239,7 @@ def line(found: Mapping) -> str:
 
 
 def promise(found: Mapping) -> str:
-    """The promised epsilon in one line."""
+    """Writes the promised epsilon in one line."""
     guarantee = found["guarantee"]
     if guarantee["epsilon"] is None:
         return "differential privacy: no epsilon can be claimed (see the report)"
@@ -245,7 +250,7 @@ def promise(found: Mapping) -> str:
 
 
 def terminal(found: Mapping, *, report: object) -> str:
-    """The last lines of a run: the answer, and where the report is.
+    """Returns the last lines of a run: the answer, and where the report is.
 
     `found` is a report, or that of several seeds (`report.seeds`).
     """
@@ -254,8 +259,9 @@ def terminal(found: Mapping, *, report: object) -> str:
 
 
 def seeds(found: Mapping) -> list[str]:
-    """The answer of several seeds: each one's verdict, then mean and sd of the leading attack's
-    numbers.
+    """Returns the answer of several seeds.
+
+    It is the verdict of each seed, then mean and sd of the leading attack's numbers.
     """
     text = [f"seed {seed}: {line}" for seed, line in found.get("answers", {}).items()]
     ranked, _ = standing.order(found)

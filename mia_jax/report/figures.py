@@ -37,8 +37,9 @@ def save(figure: Figure, path: pathlib.Path) -> None:
 
 
 def roc(curves: Mapping[str, Mapping], *, labels: Mapping[str, str] = {}, over: str = "") -> Figure:
-    """ROC curves on log-log axes, with the diagonal of random guessing and pointwise interval
-    bands.
+    """Draws ROC curves on log-log axes, with the diagonal of random guessing.
+
+    The bands are pointwise intervals.
 
     `curves[attack]` is {fpr, tpr, band_fpr, low, high} (`metrics.summary.band`), best attack first:
     the first six are drawn. `labels[attack]` is its legend text; `over` says over what (for the
@@ -83,8 +84,9 @@ def roc(curves: Mapping[str, Mapping], *, labels: Mapping[str, str] = {}, over: 
 
 
 def scores(evidence: Mapping[str, tuple], *, over: str = "", bins: int = 60) -> Figure:
-    """Histograms of the scores of members and non-members, one panel an attack; the first three
-    attacks are drawn.
+    """Draws histograms of the scores of members and non-members, one panel per attack.
+
+    The first three attacks are drawn.
 
     `evidence[attack]` is (score [K], member [K]). Scores beyond the middle 99%, or more than ten
     interquartile ranges from the middle half (a tail that would squeeze all others into one bar;
@@ -137,7 +139,7 @@ def _edges(score: np.ndarray, bins: int) -> np.ndarray:
 def shadows(
     curves: Mapping[str, Mapping[int, Mapping]], *, fpr: float = 0.01, over: str = ""
 ) -> Figure:
-    """AUC and TPR at one FPR against the number of shadow models used, with intervals.
+    """Draws AUC and TPR at one FPR against the number of shadow models used, with intervals.
 
     `curves[attack][shadows]` is {auc, auc_low, auc_high, tpr, tpr_low, tpr_high} (or a tuple in
     that order); a None is left out.
@@ -186,8 +188,10 @@ def shadows(
 
 
 def members(rows: Sequence[Mapping], *, title: str = "") -> Figure:
-    """Runs side by side: one panel a metric, one line a run (in the rows' order, first on top), one
-    mark with its interval an attack.
+    """Draws runs side by side.
+
+    There is one panel per metric, one line per run (in the rows' order, the first on top) and one
+    mark with its interval per attack.
 
     `rows` are {member, attack, metric, value, low, high} (report.members.rows); a value of None is
     left out.
@@ -244,8 +248,9 @@ def members(rows: Sequence[Mapping], *, title: str = "") -> Figure:
 
 
 def queries(curves: Mapping[str, Sequence[Mapping]], *, over: str = "") -> Figure:
-    """Balanced accuracy and TPR at a low FPR against queries per example, with intervals; an attack
-    of one point is a marker.
+    """Draws balanced accuracy and TPR at a low FPR against queries per example, with intervals.
+
+    An attack of one point is a marker.
 
     `curves[attack]` are points {queries, accuracy, accuracy_low, accuracy_high, tpr, tpr_low,
     tpr_high}; a None is left out.
@@ -295,8 +300,9 @@ def queries(curves: Mapping[str, Sequence[Mapping]], *, over: str = "") -> Figur
 def epochs(
     curves: Mapping[str, Sequence[Mapping]], *, titles: Mapping[str, str], over: str = ""
 ) -> Figure:
-    """Metrics against the epoch (above) and against the accuracy on non-members (below), one line
-    an attack; `titles` {metric: its name}.
+    """Draws metrics against the epoch (above) and the accuracy on non-members (below).
+
+    There is one line per attack; `titles` is {metric: its name}.
 
     `curves[attack]` are points {epoch, validation_accuracy, <metric>: {value, low, high}}
     (report.epochs.curves); a value of None is left out.
@@ -342,8 +348,9 @@ def epochs(
 
 
 def evasion(curves: Mapping[str, Mapping], *, over: str = "") -> Figure:
-    """Accuracy against the radius of an attack, non-members solid and members dashed;
-    `curves[attack]` as report.evasion.measure gives them.
+    """Draws the accuracy against the radius of an attack, non-members solid and members dashed.
+
+    `curves` is what measures.evasion.measure returns.
     """
     figure, axes = _canvas(6.4, 4.2)
     for i, (name, one) in enumerate(curves.items()):
@@ -368,7 +375,7 @@ def evasion(curves: Mapping[str, Mapping], *, over: str = "") -> Figure:
 
 
 def adversarial(before, after, y, *, epsilon: float) -> Figure:
-    """Examples [P,H,W,C] in the upper row, the adversarial ones in the lower."""
+    """Draws examples [P,H,W,C] in the upper row, the adversarial ones in the lower."""
     figure = Figure(figsize=(1.25 * len(before), 3.0), dpi=130, layout="constrained")
     panels = figure.subplots(2, len(before), squeeze=False)
     for row, images in zip(panels, (before, after), strict=True):
@@ -390,8 +397,9 @@ def adversarial(before, after, y, *, epsilon: float) -> Figure:
 
 
 def weights(pictures) -> Figure:
-    """Weights as pictures [C,H,W], one a class; red is positive, blue negative, white zero, on one
-    scale.
+    """Draws weights as pictures [C,H,W], one per class, on one scale.
+
+    Red is positive, blue negative, white zero.
     """
     pictures = np.asarray(pictures, float)
     columns = min(len(pictures), 5)
@@ -425,8 +433,9 @@ def _canvas(width: float, height: float, rows: int = 1, columns: int = 1):
 
 
 def _name(text: str) -> str:
-    """A name from data or a config as matplotlib draws it letter by letter: no mathematics between
-    dollars, and no legend entry that it hides.
+    """Returns a name from data or a config so that matplotlib draws it letter by letter.
+
+    Nothing between dollars is mathematics, and no legend entry is hidden.
     """
     text = tables.shown(text)
     text = text if len(text) <= MOST_LETTERS else text[: MOST_LETTERS - 1] + "…"
@@ -438,7 +447,7 @@ def _title(axes, text: str, over: str) -> None:
 
 
 def legend_texts(rows: Sequence[Mapping], fpr: float = 0.01) -> dict[str, str]:
-    """{attack: 'lira: AUC 0.645, TPR at 1% FPR 9.6%'} from the pooled rows."""
+    """Returns {attack: 'lira: AUC 0.645, TPR at 1% FPR 9.6%'} from the pooled rows."""
     found: dict[str, str] = {}
     for row in rows:
         if row["target"] == "pooled" and row["value"] is not None:

@@ -124,8 +124,9 @@ def file_digest(path: pathlib.Path) -> str | None:
 
 
 def with_baseline(ranked: Sequence[str], knows: Mapping[str, str], most: int) -> list[str]:
-    """The first `most` of a ranking; if all of those used shadows, the last gives way to the best
-    that needs the target alone.
+    """Returns the first `most` attacks of a ranking, one of them with the target alone.
+
+    If all of the first used shadows, the last gives way to the best that needs the target alone.
 
     >>> knows = dict(lira='shadows', rmia='shadows', loss='nothing')
     >>> with_baseline(['lira', 'rmia', 'loss'], knows, 2)
@@ -150,7 +151,10 @@ def drawn(
     draws: bootstrap.Draws,
     pictures: Mapping[str, Mapping] = {},
 ) -> dict[str, Figure]:
-    """{name: matplotlib Figure} of a report: 'roc', 'scores', and whatever else was measured."""
+    """Draws the figures of a report: {name: matplotlib Figure}.
+
+    They are 'roc', 'scores' and those of whatever else was measured.
+    """
     member_TN, evaluated_TN = np.asarray(member_TN, bool), np.asarray(evaluated_TN, bool)
     rows, T = result_rows.main_rows(found["results"]), len(member_TN)
     ranked = [name for name in verdict.order(found)[0] if name in attacks]

@@ -27,7 +27,10 @@ ORDER = 195  # of a section that names no place: after the built-in ones, before
 
 
 class Section(NamedTuple):
-    """A section of report.md: its name, place, the keys of report.json it needs, and its makers."""
+    """Holds a section of report.md: its name, place, the keys it needs, and its makers.
+
+    The keys are those of report.json.
+    """
 
     name: str
     order: float
@@ -67,7 +70,7 @@ def absent(value) -> bool:
 
 
 def complete(report: Mapping, figures: Sequence[str] = ()) -> dict:
-    """Adds to a report what sections may ask for beside its keys: the verdict and the figures."""
+    """Adds the verdict and the figures to a report, which sections may ask for, too."""
     return dict(report, verdict=verdict.of(report), figures=list(figures))
 
 

@@ -26,10 +26,12 @@ KEPT = (
 
 
 def summary(reports: Mapping[int, Mapping]) -> dict:
-    """{about, seeds, answers, results}: `answers` {seed: its answer in one line}, and a row of
-    every attack and metric over all targets (null and 'pooled') with value = mean over seeds,
-    sd_over_seeds and n_seeds. A number that one seed could not resolve is null. The sd describes
-    the spread between runs; it is not an interval.
+    """Returns the report of several seeds: {about, seeds, answers, results, versions}.
+
+    `answers` is {seed: its answer in one line}. `results` has a row of every attack and metric over
+    all targets (null and 'pooled') with value = mean over seeds, sd_over_seeds and n_seeds. A
+    number that one seed could not resolve is null. The sd describes the spread between runs; it is
+    not an interval.
     """
     first = next(iter(reports.values()))
     known = [
@@ -64,7 +66,7 @@ def summary(reports: Mapping[int, Mapping]) -> dict:
 
 
 def write(found: Mapping, *, folder: pathlib.Path) -> None:
-    """report.json, results.csv and report.md."""
+    """Writes report.json, results.csv and report.md."""
     files.write_json(ReportFiles(folder).json, found)
     files.write_text(ReportFiles(folder).results, tables.to_csv(found["results"]))
     files.write_text(ReportFiles(folder).markdown, page.seeds(found))

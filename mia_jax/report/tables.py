@@ -49,19 +49,20 @@ def p_text(p: float) -> str:
 
 
 def percent(value: float) -> str:
-    """A rate in percent: 0.0961 -> '9.6', 0.0043 -> '0.43'."""
+    """Writes a rate in percent: 0.0961 -> '9.6', 0.0043 -> '0.43'."""
     digits = 2 if abs(value) < 0.00995 else 1
     return f"{100 * value:.{digits}f}"
 
 
 def rate_name(fpr: float) -> str:
-    """0.001 -> '0.1%'."""
+    """Writes an FPR in percent: 0.001 -> '0.1%'."""
     return f"{100 * fpr:g}%"
 
 
 def metric_name(metric: str) -> str:
-    """The one spelling of a metric in prose; its key ('tpr@0.01') is used in report.json and CSV
-    files only.
+    """Writes a metric as it is spelled in prose.
+
+    Its key ('tpr@0.01') is used in report.json and CSV files only.
 
     >>> [metric_name(m) for m in ('auc', 'tpr@0.01', 'ppv@1', 'balanced_accuracy')]
     ['AUC', 'TPR at 1% FPR', 'precision at 1:1', 'balanced accuracy']
@@ -75,8 +76,10 @@ def metric_name(metric: str) -> str:
 
 
 def number(row: Mapping | None, *, bounds: bool = True, unit: str = "%") -> str:
-    """'9.6% [7.4, 12.1]', '0.645 [0.622, 0.668]' for an AUC, 'not resolvable', or a dash where
-    there is no such row.
+    """Writes a value with its interval.
+
+    Examples are '9.6% [7.4, 12.1]', '0.645 [0.622, 0.668]' for an AUC, 'not resolvable', and a dash
+    where there is no such row.
     """
     if row is None:
         return ABSENT
@@ -104,8 +107,10 @@ def attacker_has(knows: str) -> str:
 def grid(
     rows: Sequence[Mapping], names: Sequence[str], unit: str = "%"
 ) -> tuple[list[str], list[list[str]]]:
-    """(header, lines) of the table of attacks: AUC, TPR at each FPR, balanced accuracy and
-    advantage at the shadow-chosen threshold.
+    """Returns (header, lines) of the table of attacks.
+
+    Its columns are AUC, TPR at each FPR, and balanced accuracy and advantage at the shadow-chosen
+    threshold.
     """
     metrics = {
         metric_name(m): m
@@ -126,8 +131,9 @@ def grid(
 def optimistic_grid(
     rows: Sequence[Mapping], names: Sequence[str]
 ) -> tuple[list[str], list[list[str]]]:
-    """(header, lines) of the rates at the oracle threshold (chosen with the true membership), next
-    to their values for random scores.
+    """Returns (header, lines) of the rates at the oracle threshold, next to those of random scores.
+
+    The oracle threshold is chosen with the true membership.
     """
     lines = []
     for name in names:
@@ -158,15 +164,17 @@ def optimistic_grid(
 
 
 def to_csv(rows: Sequence[Mapping]) -> str:
-    """The rows as CSV with a header (COLUMNS, then whatever else the rows carry); an empty field =
-    null (see `method`).
+    """Writes the rows as CSV with a header: COLUMNS, then whatever else the rows carry.
+
+    An empty field is null (see `method`).
     """
     return lines_csv(rows, COLUMNS)
 
 
 def lines_csv(rows: Sequence[Mapping], columns: Sequence[str] = ()) -> str:
-    """Mappings as CSV with a header (`columns`, then whatever else the rows carry); an empty field
-    = null.
+    """Writes mappings as CSV with a header: `columns`, then whatever else the rows carry.
+
+    An empty field is null.
     """
     file = io.StringIO()
     columns = list(dict.fromkeys([*columns, *(key for row in rows for key in row)]))
@@ -177,7 +185,7 @@ def lines_csv(rows: Sequence[Mapping], columns: Sequence[str] = ()) -> str:
 
 
 def cell(value):
-    """A value in a CSV file.
+    """Returns a value as it is written in a CSV file.
 
     Text that a spreadsheet would run as a formula (it begins with = + - @ or a control character)
     gets an apostrophe.
@@ -191,8 +199,9 @@ def cell(value):
 
 
 def shown(text) -> str:
-    """A name from data or a config on one line of printable characters: control characters (of a
-    terminal, too) become spaces.
+    """Writes a name from data or a config on one line of printable characters.
+
+    Control characters (also those of a terminal) become spaces.
 
     >>> shown('a\\x1b[31m\\nb')
     'a [31m b'
@@ -201,7 +210,9 @@ def shown(text) -> str:
 
 
 def plain(text) -> str:
-    """A name as plain text in Markdown: nothing in it is markup, HTML or the end of a table cell.
+    """Writes a name as plain text in Markdown.
+
+    Nothing in it is markup, HTML or the end of a table cell.
 
     >>> plain('<img src=x>|*a*_'), plain('small_cnn')
     ('&lt;img src=x&gt;\\\\|\\\\*a\\\\*\\\\_', 'small_cnn')
@@ -213,7 +224,7 @@ def plain(text) -> str:
 
 
 def code(text) -> str:
-    """A name in code font, with a longer fence where it holds backticks.
+    """Writes a name in code font, with a longer fence where it holds backticks.
 
     >>> code('lira'), code('a`b')
     ('`lira`', '`` a`b ``')
@@ -231,8 +242,9 @@ def markdown(
     code_first: bool = True,
     align: str = "right",
 ) -> str:
-    """A pipe table; the first column left (in code font if it holds names), the others as `align`
-    says.
+    """Writes a pipe table.
+
+    The first column is aligned left (in code font if it holds names), the others as `align` says.
 
     Pipes are escaped; names from data that stand in other cells must have passed `plain` or `code`.
     """
@@ -268,14 +280,14 @@ LATEX |= {c: "\\" + c for c in "&%$#_{}"}
 
 
 def escape(text: str) -> str:
-    """Text with LaTeX's special characters escaped."""
+    """Returns text with LaTeX's special characters escaped."""
     return "".join(LATEX.get(c, c) for c in shown(text))
 
 
 def latex(
     header: Sequence[str], groups: Sequence[Sequence[Sequence[str]]], *, caption: str, label: str
 ) -> str:
-    """A booktabs table (\\usepackage{booktabs}); groups of lines are set apart by a rule."""
+    """Writes a booktabs table (\\usepackage{booktabs}) with a rule between groups of lines."""
     body = [[" & ".join(map(escape, line)) + r" \\" for line in group] for group in groups if group]
     text = [
         r"\begin{table}",
@@ -301,15 +313,16 @@ def results_latex(
     caption: str,
     label: str = "tab:membership",
 ) -> str:
-    """The table of attacks for a paper: ranked ones first, then those that know more than a real
-    attacker.
+    """Writes the table of attacks for a paper.
+
+    Ranked attacks come first, then those that know more than a real attacker.
     """
     header, lines = grid(rows, ranked)
     return latex(header, [lines, grid(rows, apart)[1]], caption=caption, label=label)
 
 
 def statistic(values: Sequence[float], show=percent, unit: str = "%") -> str:
-    """'mean ± sd' over models, or the one value."""
+    """Writes 'mean ± sd' over models, or the value of the only model."""
     values = [v for v in values if v is not None]
     if not values:
         return ABSENT
@@ -321,7 +334,7 @@ def statistic(values: Sequence[float], show=percent, unit: str = "%") -> str:
 
 
 def mean_sd(row: Mapping | None) -> str:
-    """Mean ± sd over seeds: '0.645 ± 0.012', '9.6 ± 1.1%', 'not resolvable'."""
+    """Writes mean ± sd over seeds: '0.645 ± 0.012', '9.6 ± 1.1%', 'not resolvable'."""
     if row is None or row["value"] is None:
         return UNRESOLVED
     pooled = "†" * (row["target"] == "pooled")
@@ -331,8 +344,9 @@ def mean_sd(row: Mapping | None) -> str:
 
 
 def models(table: Sequence[Mapping], most: int = 8) -> tuple[list[str], list[list[str]]]:
-    """(header, lines) of accuracies and losses model by model (up to `most`), and their mean ± sd
-    in the last line.
+    """Returns (header, lines) of accuracies and losses model by model (up to `most`).
+
+    The last line has their mean ± sd.
     """
     names = {
         "train_accuracy": "train accuracy",

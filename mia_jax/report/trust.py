@@ -93,6 +93,7 @@ def sentence(text: str) -> str:
 
 
 def blind(result: Mapping) -> tuple[str, str]:
+    """Returns the status and text of the blind baseline."""
     if "why" in result:
         return (GOOD if result.get("drawn") else OPEN), result["why"]
     distinguishable = result["p_value"] < 0.01
@@ -111,6 +112,7 @@ def blind(result: Mapping) -> tuple[str, str]:
 
 
 def cross_target(result: Mapping) -> tuple[str, str]:
+    """Returns the status and text of the cross-target null."""
     if "why" in result:
         return OPEN, result["why"]
     values = [a["auc"] for a in result["attacks"].values()]
@@ -126,6 +128,7 @@ def cross_target(result: Mapping) -> tuple[str, str]:
 
 
 def membership(result: Mapping) -> tuple[str, str]:
+    """Returns the status and text of the check of the membership matrix."""
     low, high = result["column_sums"]
     text = f"{result['models']} model{'s' * (result['models'] != 1)}"
     if result["twins"]:
@@ -145,6 +148,7 @@ def membership(result: Mapping) -> tuple[str, str]:
 
 
 def duplicates(result: Mapping) -> tuple[str, str]:
+    """Returns the status and text of the check of duplicate rows."""
     if "why" in result:
         return OPEN, result["why"]
     if not result.get("rows"):
@@ -158,6 +162,7 @@ def duplicates(result: Mapping) -> tuple[str, str]:
 
 
 def files(result: Mapping) -> tuple[str, str]:
+    """Returns the status and text of the check of input digests."""
     text = (
         f"{result['checked']} input digests match"
         if not result["stale"]
@@ -171,7 +176,7 @@ def files(result: Mapping) -> tuple[str, str]:
 
 
 def stated(result: Mapping) -> tuple[str, str]:
-    """A check that states its status and the remedy itself (metrics/fit.py)."""
+    """Returns the status and text of a check that states both and its remedy (metrics/fit.py)."""
     return dict(zip(("ok", "failed", "not checked"), (GOOD, BAD, OPEN), strict=True))[
         result["status"]
     ], result["text"]

@@ -19,8 +19,9 @@ KEPT = ("value", "low", "high", "interval", "method", "convention", "n_targets",
 
 
 def accuracy(report: Mapping, side: str) -> list[float]:
-    """A report's accuracies of its targets on one side; [] where it has none (a regression, several
-    seeds together).
+    """Returns a report's accuracies of its targets on one side.
+
+    [] where it has none (a regression, several seeds together).
     """
     return [
         row[side]
@@ -32,8 +33,9 @@ def accuracy(report: Mapping, side: str) -> list[float]:
 def rows(
     reports: Mapping[str, Mapping], *, attacks: Sequence[str], metrics: Sequence[str]
 ) -> list[dict]:
-    """One row a run, attack and metric: accuracies (means over targets), value and interval; nulls
-    where a run has no such number.
+    """Returns one row per run, attack and metric, with accuracies (means over targets).
+
+    `value` and its interval are null where a run has no such number.
     """
     found = []
     for member, report in reports.items():
@@ -84,8 +86,10 @@ def write(
     metrics: Sequence[str],
     folder: pathlib.Path,
 ) -> None:
-    """table.csv (long: a line a run, attack and metric), table.md (wide), table.png (value and
-    interval of every run) in `folder`.
+    """Writes table.csv, table.md and table.png to `folder`.
+
+    table.csv is long: a line per run, attack and metric; table.md is wide; table.png shows value
+    and interval of every run.
 
     Runs with attacks over epochs are drawn together in epochs.png.
     """

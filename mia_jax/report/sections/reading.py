@@ -45,6 +45,20 @@ METHODS = (
         r"\1 bootstrap draws of the records, the same models (\2 of the \3 independent units of "
         r"models that are needed to resample them)",
     ),
+    (
+        r"stratified bootstrap, (\d+) draws",
+        r"bootstrap of members and of non-members separately (\1 draws)",
+    ),
+    (
+        "box: threshold band x Clopper-Pearson",
+        "limits of the threshold, and exact binomial (Clopper-Pearson) limits at each of them",
+    ),
+    (
+        "Newcombe over Clopper-Pearson",
+        "Newcombe's rule over exact binomial (Clopper-Pearson) limits",
+    ),
+    ("box of two Clopper-Pearson", "extremes over two exact binomial (Clopper-Pearson) intervals"),
+    ("^Clopper-Pearson$", "exact binomial (Clopper-Pearson) interval"),
     (", logit scale", ", on the logit scale"),
     (
         ", threshold by the slope of the ROC, angular scale",
@@ -57,7 +71,7 @@ METHODS = (
         ", at least as wide as the exact binomial (Clopper-Pearson) interval of one target",
     ),
     (
-        "(?<!\\()Clopper-Pearson of one target",
+        "^Clopper-Pearson of one target",
         "exact binomial (Clopper-Pearson) interval of one target",
     ),
 )
