@@ -240,7 +240,7 @@ def test_gaussian_variance_is_pooled_below_16_shadows_per_side(models, same_as):
     np.testing.assert_array_equal(
         gaussian.score_all(fleet, KEY), lira.make(variance=same_as).score_all(fleet, KEY)
     )
-    assert "16 shadows" in gaussian.note and "s - center" in gaussian.note
+    assert "16 shadows" in gaussian.note and "signal minus the center" in gaussian.note
 
 
 @pytest.mark.parametrize("models", [4, 8, 16, 40])
@@ -251,7 +251,7 @@ def test_the_variance_is_shrunk_by_default(models, mode):
     )
     plain, shrunk = (lira.make(mode=mode, **fields) for fields in ({}, dict(variance="shrunk")))
     np.testing.assert_array_equal(plain.score_all(fleet, KEY), shrunk.score_all(fleet, KEY))
-    assert plain.note == shrunk.note and "variance shrunk" in plain.note
+    assert plain.note == shrunk.note and "variances shrunk" in plain.note
     sides = [
         lira.make(variance_side="both", **fields).score_all(fleet, KEY)
         for fields in ({}, dict(variance="gaussian"))

@@ -43,7 +43,9 @@ def test_leaving_only_the_target_out_of_halves_would_give_the_answer_away():
 def test_two_halves_have_no_shadow():
     d = halves.make(num_examples=100, seed=0, models=2)
     assert not d.supports and not d.shadow_MM.any()
-    assert "twin" in FleetSignals(design=d, signal={}, num_classes=2).refuse(lira.make(), "lira")
+    assert "complementary" in FleetSignals(design=d, signal={}, num_classes=2).refuse(
+        lira.make(), "lira"
+    )
 
 
 @pytest.mark.parametrize("targets, expected", [(None, (0, 1, 2, 3)), (2, (0, 1)), ((3, 1), (3, 1))])
