@@ -14,11 +14,13 @@ def measure(attack, *, evidence_against: Callable, targets: Sequence[int]) -> di
     """Returns the mean of each number that an attack's diagnosis gives on the first targets.
 
     `attack.diagnose(evidence_against(target))` gives the numbers of one target; `targets` is how
-    many targets were looked at.
+    many targets were examined.
     """
-    looked = list(targets)[:TARGETS]
-    found = [attack.diagnose(evidence_against(t)) for t in looked]
-    names = dict.fromkeys(name for one in found for name in one)
-    return {
-        name: statistics.fmean(one[name] for one in found if name in one) for name in names
-    } | dict(targets=len(looked))
+    examined = list(targets)[:TARGETS]
+    diagnoses = [attack.diagnose(evidence_against(t)) for t in examined]
+    means = {}
+    for name in dict.fromkeys(name for diagnosis in diagnoses for name in diagnosis):
+        means[name] = statistics.fmean(
+            diagnosis[name] for diagnosis in diagnoses if name in diagnosis
+        )
+    return means | dict(targets=len(examined))

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from mia_jax.metrics import rows as result_rows
 
 OPTIMISTIC = "advantage_optimistic"
+KEPT = ("value", "low", "high", "target", "method")  # fields of a row in a point
 
 
 def points(accuracy: Sequence[Mapping], rows: Sequence[Mapping]) -> dict:
@@ -16,23 +17,21 @@ def points(accuracy: Sequence[Mapping], rows: Sequence[Mapping]) -> dict:
     <metric>: {value, low, high}}]}}.
 
     The metrics are the AUC, the TPR that attacks are sorted by, and the advantage at the best
-    threshold (optimistic: picked with the answer at hand).
+    threshold (optimistic: chosen with the true membership).
     """
     metrics = list(
         dict.fromkeys(["auc", result_rows.sort_metric(result_rows.main_rows(rows)), OPTIMISTIC])
     )
     attacks: dict[str, list[dict]] = {}
     for name in dict.fromkeys(row["attack"] for row in rows):
-        for one in accuracy:
-            own = [row for row in rows if row["epoch"] == one["epoch"]]
-            found = {m: result_rows.resolved(own, name, m) or {} for m in metrics}
-            attacks.setdefault(name, []).append(
-                dict(epoch=one["epoch"])
-                | {
-                    m: {k: r.get(k) for k in ("value", "low", "high", "target", "method")}
-                    for m, r in found.items()
-                }
-            )
+        for accuracies in accuracy:
+            epoch = accuracies["epoch"]
+            of_epoch = [row for row in rows if row["epoch"] == epoch]
+            point: dict = dict(epoch=epoch)
+            for metric in metrics:
+                row = result_rows.resolved(of_epoch, name, metric) or {}
+                point[metric] = {key: row.get(key) for key in KEPT}
+            attacks.setdefault(name, []).append(point)
     return dict(accuracy=list(accuracy), metrics=metrics, attacks=attacks)
 
 
@@ -41,7 +40,7 @@ def curves(over: Mapping, *, prefix: str = "") -> dict[str, list[dict]]:
 
     {prefix + attack: [{epoch, validation_accuracy, <metric>: {value, low, high}}]}.
     """
-    accuracy = [dict(validation_accuracy=one["validation_accuracy"]) for one in over["accuracy"]]
+    accuracy = [dict(validation_accuracy=row["validation_accuracy"]) for row in over["accuracy"]]
     return {
         prefix + name: [a | p for a, p in zip(accuracy, points, strict=True)]
         for name, points in over["attacks"].items()
