@@ -156,7 +156,7 @@ def compared(name: str, case: Case, roles: list[str], runs: int) -> None:
         records.append(record | case.sizes | dict(runs=runs) | whole)
     print(
         f"\n{name}: "
-        f"{', '.join(f'{value:,} {field}' for field, value in case.sizes.items() if field != 'part')}"
+        + ", ".join(f"{size:,} {field}" for field, size in case.sizes.items() if field != "part")
     )
     print(_pairs.table(["", "seconds", "memory", "ratio", "processor", "difference"], rows))
     if whole:

@@ -117,8 +117,8 @@ def compared(fleets: list[FleetSignals], *, size: int, mode: str, draws: int) ->
 def table(rows: list[dict]) -> str:
     """Markdown: a line per data set, mode and size."""
     lines = [
-        "| data | mode | models | shadows per side | per example | pooled | shrunk | pooled − per "
-        "example | shrunk − pooled | shrunk − per example |",
+        "| data | mode | models | shadows per side | per example | pooled | shrunk "
+        "| pooled − per example | shrunk − pooled | shrunk − per example |",
         "|:--|:--|--:|--:|:--|:--|:--|:--|:--|:--|",
     ]
     for metric, scale, digits in ((f"tpr@{FPR:g}", 100, 1), ("auc", 1, 3)):
@@ -168,7 +168,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="8 models, 2 epochs, one seed of digits: shows that it works, its numbers mean nothing",
+        help="8 models, 2 epochs, one seed of digits: shows that it works, no more",
     )
     parser.add_argument(
         "--workdir",

@@ -1,4 +1,4 @@
-"""Arrays of the user's own: arrays in, results out, alone or beside shadows that are trained here."""
+"""Arrays of the user's own: arrays in, results out, alone or with shadows that are trained here."""
 
 import numpy as np
 import pytest

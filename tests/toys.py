@@ -111,7 +111,10 @@ def failing(learner, *, models, seed=0, after=4, attempts=(0,)):
     def epoch(state, pool, index, weight):
         new, sums = learner.epoch(state, pool, index, weight)
         bad = (jax.random.key_data(state.key)[None] == bad_K2).all(-1).any() & (new.step > after)
-        spoil = lambda a: jnp.where(bad, jnp.nan, a) if jnp.issubdtype(a.dtype, jnp.floating) else a  # noqa: E731
+
+        def spoil(a):
+            return jnp.where(bad, jnp.nan, a) if jnp.issubdtype(a.dtype, jnp.floating) else a
+
         return new._replace(variables=jax.tree.map(spoil, new.variables)), sums | dict(
             loss=spoil(sums["loss"])
         )

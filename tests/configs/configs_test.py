@@ -203,7 +203,10 @@ def test_label_only_runs_small_and_every_defense_builds(tmp_path):
         x=rng.integers(0, 255, size=(90, 64)).astype(np.uint8),
         y=np.arange(90) % 3,
     )
-    base = f"data={tmp_path}/small.npz,side=8,model=fc,ndata=20,epochs=2,max_samples=8,source_samples=8,iterations=1,evaluations=5"
+    base = (
+        f"data={tmp_path}/small.npz,side=8,model=fc,ndata=20,epochs=2,max_samples=8,"
+        "source_samples=8,iterations=1,evaluations=5"
+    )
     config = load(
         "label_only",
         base + ",shift_iterations=1,shift_evaluations=5,noise_samples=5,attacks=bnrgaqt",

@@ -212,7 +212,8 @@ def configs(files):
     return [
         "configs/quickstart.py:models=4,epochs=2",
         f"configs/scores.py:path={files / 'mine.npz'}",
-        f"configs/your_target.py:data={files / 'data.npz'},signals={files / 'target.npz'},signal=loss,models=4,epochs=1",
+        f"configs/your_target.py:data={files / 'data.npz'},signals={files / 'target.npz'},"
+        "signal=loss,models=4,epochs=1",
         f"configs/tabular.py:path={files / 'table.csv'},label=label,models=4,epochs=1",
         "configs/zoo/xor.py:examples=60,models=4,epochs=2",
         "configs/zoo/cross_validation.py:folds=3,epochs=1",
@@ -232,17 +233,22 @@ def fuzzed(seed, files):
     words = []
     for name in rng.choices(names, k=rng.choice((1, 1, 1, 2, 3))):
         words.append(
-            f"--config.{name}={plausible(at(tree, name), rng) if rng.random() < 0.5 else rng.choice(WEIRD)}"
+            f"--config.{name}="
+            f"{plausible(at(tree, name), rng) if rng.random() < 0.5 else rng.choice(WEIRD)}"
         )
     if rng.random() < 0.15:
         words.append(
-            f"--attacks={rng.choice(['+rmia', '-gap', 'lira', '+', '-', 'gap,+rmia', '+gap', *WEIRD])}"
+            "--attacks="
+            f"{rng.choice(['+rmia', '-gap', 'lira', '+', '-', 'gap,+rmia', '+gap', *WEIRD])}"
         )
     if rng.random() < 0.15:
-        config += f",{rng.choice(['quick', 'models', 'epochs', 'full', 'x', ''])}{rng.choice(['', '='])}{rng.choice(WEIRD)}"
+        argument = rng.choice(["quick", "models", "epochs", "full", "x", ""])
+        config += f",{argument}{rng.choice(['', '='])}{rng.choice(WEIRD)}"
     if rng.random() < 0.05:
         words.append(
-            f"--{rng.choice(['seed', 'epochs', 'stages', 'task', 'x', 'noconfig.learner', 'config'])}={rng.choice(WEIRD)}"
+            "--"
+            f"{rng.choice(['seed', 'epochs', 'stages', 'task', 'x', 'noconfig.learner', 'config'])}"
+            f"={rng.choice(WEIRD)}"
         )
     words.insert(rng.randrange(len(words) + 1), f"--config={config}")
     return words
@@ -524,8 +530,12 @@ def test_a_name_chooses_whatever_the_order(order, launcher):
 
 
 def test_what_a_choice_leaves_out_of_the_config_file_is_said(launcher):
-    found, said, _ = launcher("--config=configs/zoo/xor.py:models=4,epochs=2", "--config.learner.name=balanced_pairs", "--config.model.name=siamese",
-                              "--config.learner.objective=contrastive")  # fmt: skip
+    found, said, _ = launcher(
+        "--config=configs/zoo/xor.py:models=4,epochs=2",
+        "--config.learner.name=balanced_pairs",
+        "--config.model.name=siamese",
+        "--config.learner.objective=contrastive",
+    )
     config = found[0].to_dict() if found else {}
     assert "note: " in said and "of the config file is left out" in said, said
     assert not found or config["learner"]["name"] == "balanced_pairs"
@@ -586,7 +596,8 @@ def test_an_attack_of_ones_own_goes_by_its_last_name(tmp_path, monkeypatch, laun
     (tmp_path / "my_own").mkdir()
     (tmp_path / "my_own" / "mine.py").write_text(
         "from mia_jax.types import Attack\n\n\ndef make(*, power: int = 1):\n"
-        "    return Attack(lambda evidence, key: -evidence.target['loss'].mean(0) ** power, ('loss',), "
+        "    return Attack("
+        "lambda evidence, key: -evidence.target['loss'].mean(0) ** power, ('loss',), "
         "knows='nothing')\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))

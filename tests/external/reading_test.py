@@ -230,7 +230,8 @@ REFUSED = [
     (dict(LOSS, loss=CYCLE), "loss (cannot be read as an array|must be)"),
     (
         dict(LOSS, loss=[1.0, [2.0, 3.0]]),
-        "loss cannot be read as an array. Its parts have different shapes: part 0 has .* part 1 has",
+        "loss cannot be read as an array. Its parts have different shapes: part 0 has .* part 1 "
+        "has",
     ),
     (dict(LOSS, loss=["a", 1.0, 2.0, 3.0, 4.0, 5.0]), "loss must be numbers; its dtype is <U"),
     (

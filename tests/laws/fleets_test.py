@@ -167,7 +167,10 @@ def test_a_threshold_for_a_target_comes_from_its_shadows(tmp_path):
 
 def test_report_rows_have_their_fields_and_one_row_a_question(tmp_path):
     report = run(tmp_path, data=NOISE, design=dict(name="halves", models=8), epochs=5)
-    fields = "attack target slice metric value low high interval method convention fpr_realized n_member n_nonmember n_targets knows".split()
+    fields = (
+        "attack target slice metric value low high interval method convention "
+        "fpr_realized n_member n_nonmember n_targets knows"
+    ).split()
     keys = [(r["attack"], r["target"], r["slice"], r["metric"]) for r in report["results"]]
     assert len(set(keys)) == len(keys) and all(set(fields) <= set(r) for r in report["results"])
     assert {r["target"] for r in report["results"]} == {None, "pooled", *range(8)}

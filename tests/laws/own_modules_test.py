@@ -24,8 +24,10 @@ MINE = dict(
             from mia_jax.types import Aux
             def make(*, model, scale=1.0):
                 def loss(variables, batch, *, key_B=None, train=False):
-                    out, stats = model.apply(variables, batch.x, key_B=key_B, weight_B=batch.weight_B, train=train)
-                    return scale * ((out - jnp.eye(3)[batch.y]) ** 2).sum(1), Aux(stats=stats, metrics={})
+                    extra = dict(key_B=key_B, weight_B=batch.weight_B, train=train)
+                    out, stats = model.apply(variables, batch.x, **extra)
+                    loss_B = scale * ((out - jnp.eye(3)[batch.y]) ** 2).sum(1)
+                    return loss_B, Aux(stats=stats, metrics={})
                 return loss
         """,
     ),
@@ -35,7 +37,10 @@ MINE = dict(
         text="""
             from mia_jax.types import Attack
             def make(*, power=1):
-                return Attack(lambda evidence, key: -evidence.target["loss"].mean(0) ** power, ("loss",), knows="nothing", note=f"power {power}")
+                def score(evidence, key):
+                    return -evidence.target["loss"].mean(0) ** power
+
+                return Attack(score, ("loss",), knows="nothing", note=f"power {power}")
         """,
     ),
     data=dict(
@@ -48,7 +53,8 @@ MINE = dict(
             def load(*, rows=10):
                 rng = np.random.default_rng(0)
                 y = rng.integers(0, 3, rows).astype(np.int32)
-                return checked(Pool(x=rng.normal(size=(rows, 4)).astype(np.float32), y=y, name="mine", task=classification(3)))
+                x = rng.normal(size=(rows, 4)).astype(np.float32)
+                return checked(Pool(x=x, y=y, name="mine", task=classification(3)))
         """,
     ),
 )

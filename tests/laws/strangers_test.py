@@ -21,7 +21,8 @@ MODULES = dict(
             stranger.CALLED.add("data")
             rng = np.random.default_rng(0)
             y = rng.integers(0, 3, rows).astype(np.int32)
-            return checked(Pool(x=rng.normal(size=(rows, 4)).astype(np.float32), y=y, name="strange", task=classification(3)))
+            x = rng.normal(size=(rows, 4)).astype(np.float32)
+            return checked(Pool(x=x, y=y, name="strange", task=classification(3)))
     """,
     designs="""
         from mia_jax.designs import halves
@@ -55,12 +56,14 @@ MODULES = dict(
         from mia_jax.learners import backprop
 
         def make(
-            *, model, loss, num_rows, epochs: int = 1, optimizer: str | Mapping = "sgd", learning_rate: float = 0.1,
+            *, model, loss, num_rows, epochs: int = 1, optimizer: str | Mapping = "sgd",
+            learning_rate: float = 0.1,
             schedule: str | Mapping = "constant_schedule", augment: Sequence[str] = (),
         ):
             stranger.CALLED.add("learners")
-            descent = dict(optimizer=optimizer, learning_rate=learning_rate, schedule=schedule, augment=augment)
-            return backprop.make(model=model, loss=loss, num_rows=num_rows, epochs=epochs, batch_size=8, **descent)
+            descent = dict(optimizer=optimizer, learning_rate=learning_rate)
+            descent |= dict(schedule=schedule, augment=augment, epochs=epochs, batch_size=8)
+            return backprop.make(model=model, loss=loss, num_rows=num_rows, **descent)
     """,
     optimizers="""
         import optax
@@ -105,7 +108,8 @@ MODULES = dict(
 
         def make(*, signal: str = "stranger.my_signals:power=3"):
             stranger.CALLED.add("attacks")
-            return Attack(lambda evidence, key: evidence.target[signal].mean(0), (signal,), knows="nothing", note="strange")
+            score = lambda evidence, key: evidence.target[signal].mean(0)
+            return Attack(score, (signal,), knows="nothing", note="strange")
     """,
     classifiers="""
         NEUTRAL = 0.5
@@ -129,7 +133,11 @@ MODULES = dict(
 
         def make(*, cut: int = 1):
             stranger.CALLED.add("slices")
-            return lambda records: Layer(("low", "high"), (np.asarray(records.labels_N) >= cut).astype(np.int32), False)
+            def slice_of(records):
+                high_N = np.asarray(records.labels_N) >= cut
+                return Layer(("low", "high"), high_N.astype(np.int32), False)
+
+            return slice_of
     """,
 )
 

@@ -219,7 +219,7 @@ def test_agreement_is_calibrated_under_shuffled_labels():
         assert abs(np.mean(z)) < 0.2 and 0.85 < np.std(z) < 1.15
 
 
-def test_a_model_that_always_answers_the_large_class_is_no_failure_if_its_probabilities_are_informed():
+def test_always_answering_the_large_class_is_no_failure_if_the_probabilities_are_informed():
     rng = np.random.default_rng(1)
     y = (rng.random(1000) < 0.03).astype(int)
     z = rng.normal(size=1000) - 6 + 2.5 * y

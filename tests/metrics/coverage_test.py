@@ -112,8 +112,8 @@ ALWAYS = 0.2  # share of the intervals of a case that cover all fleets
 WIDEST, WIDEST_DIFFERENCE = 2.0, 2.3  # times the width of an interval of known variance
 # Every interval should cover .92 to .99 of fleets. At a true coverage of .92, 3 in 100 shares of
 # 200 fleets are below LEAST; at one of .99, 40 in 100 are above .99 and 13 in 100 are 1, so no
-# share of one interval is too high: above, the mean over a case and ALWAYS are the limits. Student's
-# t with the 3 degrees of freedom of 5 units costs a width of 1.6 alone.
+# share of one interval is too high: above, the mean over a case and ALWAYS are the limits.
+# Student's t with the 3 degrees of freedom of 5 units costs a width of 1.6 alone.
 
 
 def exact(name: str, row: dict) -> bool:

@@ -1,4 +1,4 @@
-"""report.json is `Measured`, key by key: what is written is what the dataclass says, and no more."""
+"""report.json is `Measured`, key by key: what is written is what the dataclass says."""
 
 import collections.abc
 import dataclasses

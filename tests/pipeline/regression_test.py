@@ -76,8 +76,8 @@ def test_cross_validation_by_hand():
         "sd"
     ] == pytest.approx(np.sqrt(0.02))
     assert (
-        target.folds(found)
-        == "accuracy 60.0 ± 14.1%, loss 0.4 ± 0.141 on the held-out fold (mean ± sd over 2 folds)"
+        target.folds(found) == "accuracy 60.0 ± 14.1%, loss 0.4 ± 0.141 on the held-out fold "
+        "(mean ± sd over 2 folds)"
     )
 
 
@@ -93,7 +93,8 @@ def test_cross_validation_by_hand():
         (dict(attacks=dict(rmia=dict())), "attack 'rmia' reads the logits of classes"),
         (
             dict(objective="cross_entropy"),
-            "objective 'cross_entropy' is for classification or sequence.*regression: use 'squared'",
+            "objective 'cross_entropy' is for classification or sequence.*regression: use "
+            "'squared'",
         ),
         (
             dict(data=dict(name="xor")),

@@ -236,7 +236,10 @@ def test_the_unsupervised_threshold_is_a_quantile_of_random_inputs_and_no_source
 def test_the_white_box_distance_to_a_half_space_is_close():
     w, _ = half_space()
     x = jnp.asarray(0.3 * np.random.default_rng(1).normal(size=(8, 20)), jnp.float32)
-    out = lambda q: 4 * (q @ jnp.asarray(w, jnp.float32))[:, None] * jnp.array([[-1.0, 1.0]])  # noqa: E731
+
+    def out(q):
+        return 4 * (q @ jnp.asarray(w, jnp.float32))[:, None] * jnp.array([[-1.0, 1.0]])
+
     y = np.array(out(x).argmax(1))
     y[0] = 1 - y[0]
     signal = registry.make("signals", "carlini_wagner_distance:box=none")

@@ -240,7 +240,8 @@ def make(*, num_classes: int) -> Model:
     """A net of a user's own, which says no dtype."""
 
     def init(key, x):
-        return {"params": {"kernel": 0.1 * jax.random.normal(key, (x.shape[-1], num_classes)), "bias": jnp.zeros(num_classes)}}
+        kernel = 0.1 * jax.random.normal(key, (x.shape[-1], num_classes))
+        return {"params": {"kernel": kernel, "bias": jnp.zeros(num_classes)}}
 
     def apply(variables, x, *, key_B=None, weight_B=None, train=False):
         return x @ variables["params"]["kernel"] + variables["params"]["bias"][None], {}

@@ -51,9 +51,17 @@ def naive(name: str, z_BC: np.ndarray, y_B: np.ndarray) -> np.ndarray:
 
 
 MAKERS = dict(
-    loss=loss, confidence=confidence, max_confidence=max_confidence, rescaled_logit=rescaled_logit, entropy=entropy,
-    modified_entropy=modified_entropy, hinge=hinge, correct=correct, logits=logits, squared_loss=squared_loss,
-)  # fmt: skip
+    loss=loss,
+    confidence=confidence,
+    max_confidence=max_confidence,
+    rescaled_logit=rescaled_logit,
+    entropy=entropy,
+    modified_entropy=modified_entropy,
+    hinge=hinge,
+    correct=correct,
+    logits=logits,
+    squared_loss=squared_loss,
+)
 
 
 @pytest.mark.parametrize("name", MAKERS)
