@@ -21,7 +21,7 @@ def get_config(arg=None):
     )
     wide, trained = stage in ("epoch", "query"), stage in ("train", "epoch")
     attacks = dict(loss=dict(name="threshold", signal="loss"))
-    attacks |= dict(slow=dict(path="tests.data.lasting")) if stage == "attack" else {}
+    attacks |= dict(slow=dict(path="tests.examples.lasting")) if stage == "attack" else {}
     attacks |= (
         dict(slow=dict(name="threshold", signal="noise_robustness:samples=200000,box=none"))
         if stage == "ask"
@@ -34,7 +34,7 @@ def get_config(arg=None):
         classes=2,
     )
     return configuration.complete(
-        data=dict(path="tests.data.lasting") if stage == "data" else made,
+        data=dict(path="tests.examples.lasting") if stage == "data" else made,
         design=dict(name="halves", models=4),
         model=dict(name="mlp", widths=(2000, 2000) if wide else (8,)),
         learner=dict(epochs=10**6 if trained else 0, batch_size=1 if stage == "epoch" else 100),

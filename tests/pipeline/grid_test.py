@@ -33,8 +33,11 @@ def test_an_override_is_an_argument_or_a_field():
     [
         ([("a", {}), ("a", {})], "appear once"),
         ([("a/b", {})], "folder's name"),
-        ([], "no member"),
-        ([("a", {"learner.rate": 1})], "member 'a': learner .* has no field 'rate'.*learning_rate"),
+        ([], "no variant"),
+        (
+            [("a", {"learner.rate": 1})],
+            "variant 'a': learner .* has no field 'rate'.*learning_rate",
+        ),
         ([("a", {"lerner.rate": 1})], "no section 'lerner'.*Did you mean 'learner'"),
         ([("a", dict(with_=1))], "no argument 'with_'"),
     ],
@@ -77,7 +80,7 @@ def test_a_mixed_fleet_is_refused_with_the_remedy(several):
 def test_a_failing_member_loses_nothing_and_the_same_command_resumes(tmp_path):
     flags = [f"--config={FILE}", "--grid", f"--workdir={tmp_path}"]
     _, said = launch(*flags, fails=True)
-    assert "1 of 3 members failed: broken: optimizers/optax.lbfgs: it cannot be used" in said
+    assert "1 of 3 variants failed: broken: optimizers/optax.lbfgs: it cannot be used" in said
     reports = {
         name: json.loads((tmp_path / name / "report" / "report.json").read_text())
         for name in ("narrow", "slow")
@@ -107,9 +110,8 @@ def test_a_failing_member_loses_nothing_and_the_same_command_resumes(tmp_path):
     _, said = launch(
         *flags, "--config.learner.batch_size=16", fails=True
     )  # another config than the workdirs': refused, and nothing is touched
-    assert (
-        "3 of 3 members failed" in said and "learner.batch_size: 32 on disk, 16 in this run" in said
-    )
+    assert "3 of 3 variants failed" in said
+    assert "learner.batch_size: 32 on disk, 16 in this run" in said
     assert {p: p.stat().st_mtime_ns for p in models} == models
     _, said = launch(*flags, fails=True)
     assert said.count("nothing changed") == 2

@@ -243,11 +243,13 @@ def test_markdown_of_scores_alone():
     [
         (
             dict(metric="tpr@0.01", value=0.07, low=0.05, high=0.09),
-            "The attack identifies 7 of 100 members at 1% FPR; random guessing identifies 1. Significant.",
+            "The attack identifies 7 of 100 members at 1% FPR; random guessing identifies 1. "
+            "Significant.",
         ),
         (
             dict(metric="tpr@0.001", value=0.004, low=0.0, high=0.009),
-            "The attack identifies 4 of 1,000 members at 0.1% FPR; random guessing identifies 1. Not "
+            "The attack identifies 4 of 1,000 members at 0.1% FPR; random guessing identifies 1. "
+            "Not "
             "disting",
         ),
         (

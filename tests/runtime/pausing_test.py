@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 START = """
 import hashlib, sys, time
 import numpy as np
-from mia_jax import jobs
+from mia_jax.runtime import jobs
 pause = jobs.Pause(grace=float(sys.argv[1]), saving=float(sys.argv[2]))
 pause.listen()
 print("ready", flush=True)

@@ -17,6 +17,7 @@ from benchmarks import _disk, damage, kills
 from mia_jax import configuration
 from mia_jax.pipeline import report
 from mia_jax.query import black_box, interactive
+from mia_jax.report import files as report_files
 from mia_jax.runtime import files, sealed
 from mia_jax.runtime.store import ReportFiles
 from mia_jax.training import checkpoint
@@ -512,7 +513,7 @@ def test_a_run_that_made_nothing_does_not_own_its_workdir(fleets, tmp_path):
 def test_a_report_over_seeds_that_was_edited_is_set_aside(tmp_path, capsys):
     own = dict(seeds=[0])
     files.write_text(tmp_path / "report" / "report.md", "as it was")
-    report.finish(ReportFiles(tmp_path / "report"), own)
+    report_files.finish(tmp_path / "report", own)
     assert report.finished(ReportFiles(tmp_path / "report"), own)
     (tmp_path / "report" / "report.md").write_text("edited")
     assert (
