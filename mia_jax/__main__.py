@@ -369,7 +369,8 @@ def in_flags(text: str) -> str:
     for call, option in REMEDIES.items():
         text = re.sub(rf"(?<![\w-]){call}", option, text)
     return re.sub(
-        r"(?<![\w./'-])(?:config\.)?(data|design|model|learner|query|report|run|target|attacks)\.(\w+(?:\.\w+)*)",
+        r"(?<![\w./'-])(?:config\.)?"
+        r"(data|design|model|learner|query|report|run|target|attacks)\.(\w+(?:\.\w+)*)",
         flag,
         text,
     )

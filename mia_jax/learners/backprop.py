@@ -236,7 +236,10 @@ def make(
     if secret is None:
         one_step = step
     else:
-        tried = lambda rounds: trials.tried(model=model, loss=loss, sample=sample, rounds=rounds)  # noqa: E731
+
+        def tried(rounds):
+            return trials.tried(model=model, loss=loss, sample=sample, rounds=rounds)
+
         secret = secret.choose(
             *example_step(model=model, loss=loss, sample=sample, trainable=trainable), tried
         )

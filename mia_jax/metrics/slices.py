@@ -312,7 +312,10 @@ def by_percentile(loss_TN, evaluated_TN) -> list[Layer]:
     """
     loss_TN = np.where(evaluated_TN, np.asarray(loss_TN, np.float64), np.nan)
     edge_ET = np.nanpercentile(loss_TN, np.arange(0, 101, 10), axis=1)
-    within = lambda k: (loss_TN >= edge_ET[k][:, None]) & (loss_TN <= edge_ET[k + 1][:, None])  # noqa: E731
+
+    def within(k):
+        return (loss_TN >= edge_ET[k][:, None]) & (loss_TN <= edge_ET[k + 1][:, None])
+
     return packed({f"loss {10 * k}-{10 * k + 10}%": within(k) for k in range(10)}, post_hoc=True)
 
 

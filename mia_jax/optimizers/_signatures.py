@@ -102,7 +102,9 @@ def _plain_hint(hint, default):
         return None
     if type(None) in parts or default is None:
         types.append(type(None))
-    return types[0] if len(types) == 1 else typing.Union[tuple(types)]  # noqa: UP007  (made at run time)
+    if len(types) == 1:
+        return types[0]
+    return typing.Union[tuple(types)]  # noqa: UP007  (made at run time)
 
 
 def _is_mapping(part) -> bool:

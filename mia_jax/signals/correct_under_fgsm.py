@@ -18,7 +18,10 @@ def make() -> Signal:
 
     Source: Goodfellow et al. 2015 (arXiv:1412.6572).
     """
-    attack = lambda out, x_B, y_B, key_B, epsilon: fgsm(out, x_B, y_B, epsilon=epsilon)  # noqa: E731
+
+    def attack(out, x_B, y_B, key_B, epsilon):
+        return fgsm(out, x_B, y_B, epsilon=epsilon)
+
     return _adversarial.correctness(
         attack, name="correct_under_fgsm", queries=1 + 2 * (len(_adversarial.EPSILONS) - 1)
     )

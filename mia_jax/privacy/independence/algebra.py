@@ -45,7 +45,10 @@ def _windowed(analysis, eqn, ins, shapes, wanted):
         eqn.params[name] for name in ("window_dimensions", "window_strides", "padding")
     )
     rank = len(shapes[0])
-    kept = lambda a: all(v.shape[a] == shapes[0][a] for v in ins if len(v.shape) == rank)  # noqa: E731
+
+    def kept(a):
+        return all(v.shape[a] == shapes[0][a] for v in ins if len(v.shape) == rank)
+
     moved = [
         a
         for a in range(rank)
@@ -95,7 +98,10 @@ def _convolution(analysis, eqn, ins, shapes, wanted):
     (x_batch, x_feature, *pixels), (y_batch, y_feature, *_) = numbers.lhs_spec, numbers.out_spec
     x = Value(*reduced(ins[0], pixels if groups > 1 else [*pixels, x_feature]), ins[0].shape)
     ends = [ranked(all_on_all(ins[1:], ()), rank)]
-    for_axis = lambda lo: lo.transpose(x_batch, x_feature, *pixels).reshape(lo.shape[x_batch], -1)  # noqa: E731
+
+    def for_axis(lo):
+        return lo.transpose(x_batch, x_feature, *pixels).reshape(lo.shape[x_batch], -1)
+
     pair = []
     for end, join in ((x.lo, np.min), (x.hi, np.max)):
         a = for_axis(end)  # [B or 1, F or 1]

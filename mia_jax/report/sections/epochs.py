@@ -16,7 +16,10 @@ def text(*, epochs: Mapping) -> str:
     """Writes accuracies and the attacks' AUC and TPR at up to MOST epochs."""
     accuracy, metrics = epochs["accuracy"], epochs["metrics"][:2]
     every = max(1, -(-len(accuracy) // MOST))
-    share = lambda value: tables.ABSENT if value is None else f"{tables.percent(value)}%"  # noqa: E731
+
+    def share(value):
+        return tables.ABSENT if value is None else f"{tables.percent(value)}%"
+
     lines = []
     for i in (i for i in range(len(accuracy)) if (len(accuracy) - 1 - i) % every == 0):
         row = accuracy[i]
