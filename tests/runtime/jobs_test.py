@@ -144,8 +144,9 @@ def test_a_paused_probe_keeps_the_answers_it_has(tmp_path):
 
 
 @pytest.mark.slow
-def test_tasks_of_a_grid_run_its_members_and_write_no_table(tmp_path):
+def test_tasks_of_a_grid_run_its_variants_and_write_no_table(tmp_path):
     class Module:
+        __file__ = "three_rates.py"
         grid = staticmethod(
             lambda: [
                 ("a", {}),
@@ -155,12 +156,12 @@ def test_tasks_of_a_grid_run_its_members_and_write_no_table(tmp_path):
         )
         get_config = staticmethod(config)
 
-    members = grid.variants(Module)
+    variants = grid.variants(Module)
     for i in range(2):
-        assert not grid.run(Module, members, workdir_path=tmp_path, task=(i, 2))
+        assert not grid.run(Module, variants, workdir_path=tmp_path, task=(i, 2))
         assert not (tmp_path / "table.md").exists()
     assert all((tmp_path / name / "report" / "report.md").exists() for name in "abc")
-    grid.run(Module, members, workdir_path=tmp_path)
+    grid.run(Module, variants, workdir_path=tmp_path)
     assert (tmp_path / "table.md").exists()
 
 
