@@ -19,7 +19,7 @@ from mia_jax.pipeline import report
 from mia_jax.query import black_box, interactive
 from mia_jax.report import files as report_files
 from mia_jax.runtime import files, sealed
-from mia_jax.runtime.store import ReportFiles
+from mia_jax.runtime.store import ReportFiles, Store
 from mia_jax.training import checkpoint
 
 PLACE = dict(run="r", signal="loss", model=3, epoch=None)
@@ -508,6 +508,24 @@ def test_a_run_that_made_nothing_does_not_own_its_workdir(fleets, tmp_path):
         ),
     ):
         _disk.run(fleets.audit(), tmp_path / "failed", stages=["train"])
+
+
+def test_a_run_that_fails_leaves_a_workdir_that_another_process_began(fleets, tmp_path):
+    experiment, folder = fleets.audit(), tmp_path / "shared"
+    train = Store(folder, experiment.run).train
+    files.claim(train.folder, experiment.train_config, remedy="")
+
+    def failing(*_, **__):
+        raise ValueError("the first step fails")
+
+    with (
+        _disk.quiet(),
+        pytest.MonkeyPatch.context() as patched,
+        pytest.raises(ValueError, match="the first step fails"),
+    ):
+        patched.setattr("mia_jax.training.fleet.train", failing)
+        _disk.run(experiment, folder, stages=["train"])
+    assert train.claim.exists() and Store(folder).membership.exists()
 
 
 def test_a_report_over_seeds_that_was_edited_is_set_aside(tmp_path, capsys):
