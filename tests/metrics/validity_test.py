@@ -333,3 +333,20 @@ def test_the_curve_of_a_known_model_is_the_one_the_power_assumes():
         assert roc.tpr_at_fpr(curve, fpr).tpr == pytest.approx(
             stats.norm.cdf(1.3 + stats.norm.ppf(fpr)), abs=0.015
         )
+
+
+def test_the_cross_target_null_allows_for_levels_of_few_shadow_models():
+    """With 4 pairs, which shadows saw a record shows in the others' scores: chance, and no leak."""
+    unit, excluded = np.arange(8) // 2, 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        half_UN = rng.random((4, 200)) < 0.5
+        member = np.repeat(half_UN, 2, axis=0) ^ (np.arange(8) % 2 == 1)[:, None]
+        level_TM = rng.normal(size=(8, 8)) * (unit[:, None] != unit[None])
+        score = level_TM @ member + rng.normal(size=member.shape)
+        draws = bootstrap.make(200, unit, draws=60, seed=seed)
+        found = cross_target.check(
+            dict(a=dict(score_TN=score)), member, np.ones_like(member), unit_T=unit, draws=draws
+        )
+        excluded += bool(found["excluded"])
+    assert excluded <= 3
