@@ -393,7 +393,8 @@ def one_kind(**sections) -> None:
             raise ValueError(
                 f"{section}={given!r}: a mixed fleet is not possible, all models of one fleet have "
                 f"one {section}. To compare several, let the config "
-                "file define grid() (mia_jax/grid.py says how) and run it as a grid: each becomes "
+                "file define grid() (mia_jax/pipeline/grid.py says how) and run it as a grid: each "
+                "becomes "
                 "a run of its own, with one table over them."
             )
 

@@ -38,8 +38,9 @@ def collect(
     records}.
 
     `attacks` is what `summary.rows` had, `duplicates` the counts of data._pool.duplicates, `files`
-    what `stale.check` found, `drawn` whether the design drew the members at random, `meaning` the
-    checks of measures/meaning.py: each {status: 'ok' | 'failed' | 'not checked', text, ..}.
+    what `inputs.check` (pipeline) found, `drawn` whether the design drew the members at random,
+    `meaning` the checks of measures/meaning.py: each {status: 'ok' | 'failed' | 'not checked',
+    text, ..}.
     """
     targets = list(design.targets)
     rows = design.of_targets()
