@@ -27,8 +27,7 @@ import jax
 from mia_jax import checks
 from mia_jax.configuration import command_line, overrides
 from mia_jax.pipeline import run as run_module
-from mia_jax.report import answer
-from mia_jax.report import variants as tables
+from mia_jax.report import answer, grid_table
 from mia_jax.runtime import jobs
 from mia_jax.runtime.store import GridFiles, Store, debug_folder
 
@@ -153,7 +152,7 @@ def run(
             jobs.say(f"grid: {variant.name} failed: {failed[variant.name]}")
         jax.clear_caches()  # the next variant's programs are others
     if any(reports.values()) and task is None:
-        tables.write(reports, failed=failed, attacks=attacks, metrics=metrics, folder=root)
+        grid_table.write(reports, failed=failed, attacks=attacks, metrics=metrics, folder=root)
         for name, report in reports.items():
             if report:
                 print(f"{name}: {answer.line(report)}")

@@ -156,15 +156,15 @@ def shadows(
                 int(n): p if isinstance(p, Mapping) else dict(zip(keys, p))
                 for n, p in points.items()
             }
-            found = [
+            shown = [
                 (n, *(table[n][k] for k in part))
                 for n in sorted(table)
                 if table[n][part[0]] is not None
             ]
-            if not found:
+            if not shown:
                 continue
-            at, value = [f[0] for f in found], [f[1] for f in found]
-            low, high = ([f[1] if f[k] is None else f[k] for f in found] for k in (2, 3))
+            at, value = [s[0] for s in shown], [s[1] for s in shown]
+            low, high = ([s[1] if s[k] is None else s[k] for s in shown] for k in (2, 3))
             axes.fill_between(at, low, high, color=color, alpha=0.15, linewidth=0)
             show = f"{value[-1]:.3f}" if part[0] == "auc" else f"{100 * value[-1]:.1f}%"
             axes.plot(
@@ -187,14 +187,14 @@ def shadows(
     return figure
 
 
-def members(rows: Sequence[Mapping], *, title: str = "") -> Figure:
-    """Draws runs side by side.
+def variants(rows: Sequence[Mapping], *, title: str = "") -> Figure:
+    """Draws the variants of a grid side by side.
 
-    There is one panel per metric, one line per run (in the rows' order, the first on top) and one
-    mark with its interval per attack.
+    There is one panel per metric, one line per variant (in the rows' order, the first on top) and
+    one mark with its interval per attack.
 
-    `rows` are {member, attack, metric, value, low, high} (report.members.rows); a value of None is
-    left out.
+    `rows` are {member, attack, metric, value, low, high} (measures.variants.rows), `member` the
+    variant; a value of None is left out.
     """
     names, attacks, metrics = (
         list(dict.fromkeys(row[k] for row in rows)) for k in ("member", "attack", "metric")
@@ -213,18 +213,18 @@ def members(rows: Sequence[Mapping], *, title: str = "") -> Figure:
             label="random guessing",
         )
         for i, attack in enumerate(attacks):
-            own = [
+            marks = [
                 r
                 for r in rows
                 if (r["attack"], r["metric"]) == (attack, metric) and r["value"] is not None
             ]
             at = [
                 names.index(r["member"]) + (i - (len(attacks) - 1) / 2) * 0.8 / len(attacks)
-                for r in own
+                for r in marks
             ]
-            value = np.array([r["value"] for r in own])
+            value = np.array([r["value"] for r in marks])
             low, high = (
-                np.array([r["value"] if r[k] is None else r[k] for r in own])
+                np.array([r["value"] if r[k] is None else r[k] for r in marks])
                 for k in ("low", "high")
             )
             color, marker = COLORS[i % len(COLORS)], "osD^v*X"[i % 7]
@@ -260,16 +260,16 @@ def queries(curves: Mapping[str, Sequence[Mapping]], *, over: str = "") -> Figur
         panels, ("accuracy", "tpr"), ("balanced accuracy", "TPR at a low FPR"), strict=True
     ):
         for i, (name, points) in enumerate(curves.items()):
-            found = [p for p in points if p[key] is not None]
-            if not found:
+            known = [p for p in points if p[key] is not None]
+            if not known:
                 continue
-            at, value = [p["queries"] for p in found], [p[key] for p in found]
+            at, value = [p["queries"] for p in known], [p[key] for p in known]
             low, high = (
-                [p[key] if p[f"{key}_{end}"] is None else p[f"{key}_{end}"] for p in found]
+                [p[key] if p[f"{key}_{end}"] is None else p[f"{key}_{end}"] for p in known]
                 for end in ("low", "high")
             )
             color = COLORS[i % len(COLORS)]
-            if len(found) > 1:
+            if len(known) > 1:
                 axes.fill_between(at, low, high, color=color, alpha=0.15, linewidth=0)
             else:
                 axes.errorbar(
@@ -305,7 +305,7 @@ def epochs(
     There is one line per attack; `titles` is {metric: its name}.
 
     `curves[attack]` are points {epoch, validation_accuracy, <metric>: {value, low, high}}
-    (report.epochs.curves); a value of None is left out.
+    (measures.epochs.curves); a value of None is left out.
     """
     figure, panels = _canvas(4.1 * len(titles), 6.6, rows=2, columns=len(titles))
     for row, (along, text) in zip(
@@ -315,14 +315,14 @@ def epochs(
     ):
         for axes, (metric, name) in zip(row, titles.items(), strict=True):
             for i, (attack, points) in enumerate(curves.items()):
-                found = [
+                known = [
                     p for p in points if p[metric]["value"] is not None and p[along] is not None
                 ]
-                at, value = [p[along] for p in found], [p[metric]["value"] for p in found]
+                at, value = [p[along] for p in known], [p[metric]["value"] for p in known]
                 color = COLORS[i % len(COLORS)]
                 if along == "epoch":
                     ends = (
-                        [p[metric]["value" if p[metric][end] is None else end] for p in found]
+                        [p[metric]["value" if p[metric][end] is None else end] for p in known]
                         for end in ("low", "high")
                     )
                     axes.fill_between(at, *ends, color=color, alpha=0.15, linewidth=0)
@@ -353,11 +353,11 @@ def evasion(curves: Mapping[str, Mapping], *, over: str = "") -> Figure:
     `curves` is what measures.evasion.measure returns.
     """
     figure, axes = _canvas(6.4, 4.2)
-    for i, (name, one) in enumerate(curves.items()):
+    for i, (name, curve) in enumerate(curves.items()):
         for side, dash, text in (("nonmembers", "-", "non-members"), ("members", "--", "members")):
             axes.plot(
-                one["epsilon"],
-                one[side],
+                curve["epsilon"],
+                curve[side],
                 color=COLORS[i % len(COLORS)],
                 linestyle=dash,
                 marker="o",
@@ -448,14 +448,14 @@ def _title(axes, text: str, over: str) -> None:
 
 def legend_texts(rows: Sequence[Mapping], fpr: float = 0.01) -> dict[str, str]:
     """Returns {attack: 'lira: AUC 0.645, TPR at 1% FPR 9.6%'} from the pooled rows."""
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for row in rows:
         if row["target"] == "pooled" and row["value"] is not None:
             if row["metric"] == "auc":
-                found[row["attack"]] = f"{row['attack']}: AUC {row['value']:.3f}"
+                texts[row["attack"]] = f"{row['attack']}: AUC {row['value']:.3f}"
             elif row["metric"] == f"tpr@{fpr:g}":
-                found[row["attack"]] = (
-                    found.get(row["attack"], row["attack"])
+                texts[row["attack"]] = (
+                    texts.get(row["attack"], row["attack"])
                     + f", TPR at {100 * fpr:g}% FPR {100 * row['value']:.1f}%"
                 )
-    return found
+    return texts

@@ -22,7 +22,7 @@ CAPTION = "Rates with [low, high] intervals; † pooled over targets, else the m
 
 
 def write(
-    found: Mapping,
+    report: Mapping,
     *,
     attacks: Mapping[str, Mapping],
     member_TN,
@@ -32,17 +32,22 @@ def write(
     plots: bool = True,
     pictures: Mapping[str, Mapping] = {},
 ) -> None:
-    """Writes the report `found` (see `page.report`) to `folder`; report.md comes last, so that it
-    stands for a whole report.
+    """Writes the files of a report to `folder`.
 
-    `attacks[name]['score_TN']`, the membership and the draws are what `metrics.summary.rows` had;
-    `plots` False leaves the figures out. `pictures` {figure: arguments} are further functions of
-    report.figures to call.
+    report.md comes last: where it exists, the report is whole.
+
+    Args:
+        report: report.json, see `page.report`.
+        attacks, member_TN, evaluated_TN, draws: what `metrics.summary.rows` had; of an attack,
+            `score_TN` is read.
+        folder: the folder of the report.
+        plots: False leaves the figures out.
+        pictures: {figure: arguments} of further functions of report.figures to call.
     """
     shared = dict(attacks=attacks, member_TN=member_TN, evaluated_TN=evaluated_TN, draws=draws)
-    files.write_json(ReportFiles(folder).json, found)
+    files.write_json(ReportFiles(folder).json, report)
     if plots:
-        draw(found, **shared, folder=folder, pictures=pictures)
+        draw(report, **shared, folder=folder, pictures=pictures)
     write_texts(folder)
 
 
@@ -136,14 +141,14 @@ def with_baseline(ranked: Sequence[str], knows: Mapping[str, str], most: int) ->
     return first if not alone or set(first) & set(alone) else [*first[:-1], alone[0]]
 
 
-def draw(found: Mapping, *, folder: pathlib.Path, **shared) -> None:
+def draw(report: Mapping, *, folder: pathlib.Path, **shared) -> None:
     """Writes the figures of a report (arguments of `drawn`) as PNG files in figures/."""
-    for name, figure in drawn(found, **shared).items():
+    for name, figure in drawn(report, **shared).items():
         figures.save(figure, ReportFiles(folder).figure(name))
 
 
 def drawn(
-    found: Mapping,
+    report: Mapping,
     *,
     attacks,
     member_TN,
@@ -156,8 +161,8 @@ def drawn(
     They are 'roc', 'scores' and those of whatever else was measured.
     """
     member_TN, evaluated_TN = np.asarray(member_TN, bool), np.asarray(evaluated_TN, bool)
-    rows, T = result_rows.main_rows(found["results"]), len(member_TN)
-    ranked = [name for name in verdict.order(found)[0] if name in attacks]
+    rows, T = result_rows.main_rows(report["results"]), len(member_TN)
+    ranked = [name for name in verdict.order(report)[0] if name in attacks]
     over = figures.targets_text(T)
     made = {}
     if ranked:
@@ -170,7 +175,7 @@ def drawn(
             n: summary.band(attacks[n]["score_TN"], member_TN, evaluated_TN, draws) for n in first
         }
         curves |= {n: {} for n in ranked if n not in first}  # counted in the title only
-        level = found.get("about", {}).get("level", 0.95)
+        level = report.get("about", {}).get("level", 0.95)
         made["roc"] = figures.roc(
             curves,
             labels=figures.legend_texts(rows),
@@ -181,6 +186,6 @@ def drawn(
             for n in panels
         }
         made["scores"] = figures.scores(evidence, over=over)
-    made |= page.figures(found)
+    made |= page.figures(report)
     made |= {name: getattr(figures, name)(**arguments) for name, arguments in pictures.items()}
     return made

@@ -219,7 +219,7 @@ def plain(text) -> str:
     """
     text = shown(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(
-        r"[\\`*\[\]|~$]|(?<![a-zA-Z0-9])_|_(?![a-zA-Z0-9])", lambda found: "\\" + found[0], text
+        r"[\\`*\[\]|~$]|(?<![a-zA-Z0-9])_|_(?![a-zA-Z0-9])", lambda match: "\\" + match[0], text
     )
 
 

@@ -9,9 +9,9 @@ import pathlib
 import pytest
 
 from mia_jax import configuration
+from mia_jax.measures import variants
 from mia_jax.pipeline import build, grid
-from mia_jax.report import figures
-from mia_jax.report import variants as tables
+from mia_jax.report import figures, grid_table
 from tests.launching import launch
 
 FILE = pathlib.Path(__file__).parents[1] / "examples" / "grid.py"
@@ -129,12 +129,12 @@ def test_a_run_without_a_number_is_a_dash_and_an_empty_cell():
         "one": dict(results=[], models=[dict(train_accuracy=0.5, validation_accuracy=0.25)]),
         "two": dict(results=[]),
     }
-    found = tables.rows(reports, attacks=("lira",), metrics=("auc",))
+    rows = variants.rows(reports, attacks=("lira",), metrics=("auc",))
     assert (
-        found[0]["train_accuracy"] == 0.5
-        and found[0]["value"] is None
-        and found[1]["train_accuracy"] is None
+        rows[0]["train_accuracy"] == 0.5
+        and rows[0]["value"] is None
+        and rows[1]["train_accuracy"] is None
     )
-    text = tables.markdown(reports, failed={}, attacks=("lira",), metrics=("auc",))
+    text = grid_table.markdown(reports, failed={}, attacks=("lira",), metrics=("auc",))
     assert "| `one` | 50.0% | 25.0% | – |" in text and "| `two` | – | – | – |" in text
-    assert figures.members([found[0] | dict(value=0.7, low=0.6, high=0.8)]).axes
+    assert figures.variants([rows[0] | dict(value=0.7, low=0.6, high=0.8)]).axes

@@ -13,7 +13,7 @@ import mia_jax
 from mia_jax.measures import verdict as standing
 from mia_jax.metrics import bootstrap, summary
 from mia_jax.metrics import rows as result_rows
-from mia_jax.report import answer, figures, files, seeds, tables, trust, variants
+from mia_jax.report import answer, figures, files, grid_table, seeds, tables, trust
 from mia_jax.report import page as pages
 from mia_jax.report.sections import unresolved
 
@@ -685,7 +685,7 @@ def test_names_from_data_are_text_in_every_output(tmp_path):
         and {line.count(" & ") for line in tex.splitlines() if line.endswith(r"\\")} == {5}
     )
     figures.save(
-        figures.members(
+        figures.variants(
             [dict(member=n, attack=n, metric="auc", value=0.6, low=0.5, high=0.7) for n in EVIL]
         ),
         tmp_path / "m.png",
@@ -713,7 +713,7 @@ def test_names_from_data_are_text_in_every_output(tmp_path):
     figures.save(figures.queries(curve), tmp_path / "q.png")
     point = dict(auc=0.6, auc_low=0.5, auc_high=0.7, tpr=0.1, tpr_low=0.0, tpr_high=0.2)
     figures.save(figures.shadows({n: {1: point, 2: point} for n in EVIL}), tmp_path / "s.png")
-    page = variants.markdown(
+    page = grid_table.markdown(
         {EVIL[1]: found}, failed={EVIL[2]: EVIL[1]}, attacks=EVIL[:1], metrics=("auc",)
     )
     assert "<img" not in re.sub(r"(?<!`)(`+)(?!`)(?:.*?[^`])\1(?!`)", "", page)
