@@ -9,10 +9,13 @@ patch features.
 __version__ = "0.1.0"
 
 
+PLACES = {"audit": "mia_jax.api", "Results": "mia_jax.results"}
+
+
 def __getattr__(name: str):
     """mia_jax.audit and mia_jax.Results, imported on first use: `import mia_jax` loads nothing."""
-    if name in ("audit", "Results"):
-        from mia_jax import api
+    if name in PLACES:
+        import importlib
 
-        return getattr(api, name)
+        return getattr(importlib.import_module(PLACES[name]), name)
     raise AttributeError(f"module 'mia_jax' has no attribute {name!r}")

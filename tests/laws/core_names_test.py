@@ -8,7 +8,7 @@ import pathlib
 from mia_jax import registry
 
 ROOT = pathlib.Path(__file__).parents[2] / "mia_jax"
-CORE = ("pipeline", "runtime", "api", "registry", "threat_model")
+CORE = ("pipeline", "runtime", "api", "results", "registry", "threat_model")
 # Plug-ins that are ordinary words as well: as identifiers they name nothing, as texts they count.
 WORDS = {"base", "chosen", "class", "column", "correct", "flip", "group", "identity", "linear"}
 WORDS |= {"loss", "offset", "population", "range", "reference", "shift", "threshold", "tokens"}

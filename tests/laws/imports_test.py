@@ -24,7 +24,8 @@ LEVELS = (
     ("learners", "signals", "attacks", "designs", "data"),
     ("training", "query", "measures"),
     ("report", "external", "configuration"),
-    ("pipeline", "api"),
+    ("pipeline", "results"),
+    ("api",),
     ("__main__",),
 )
 LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts}

@@ -11,7 +11,7 @@ PACKAGE = pathlib.Path(__file__).resolve().parents[2] / "mia_jax"
 STORE = "runtime/store.py"
 # files that join paths of something else than a workdir
 OTHER_PATHS = {
-    "api.py": "Results.plot writes figures into a folder that the user chose",
+    "results.py": "Results.plot writes figures into a folder that the user chose",
     "external/arrays.py": "the layout of LiRA's released code, which is read and never written",
     "runtime/accelerators.py": "/proc and /dev",
     "__main__.py": "the cache of compiled programs in the user's home, and .venv of a checkout",
