@@ -1,1 +1,1 @@
-"""What the user supplies: arrays, a trained target, a black box of labels."""
+"""Takes in what the user supplies: arrays, a trained target, a black box that answers labels."""

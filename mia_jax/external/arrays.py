@@ -1,14 +1,25 @@
-"""Arrays of your own: a target's answers, shadows' answers and who was a member, from an npz file,
-a folder of LiRA's released code, or memory.
+"""Reads the user's own arrays: the answers of a target and of shadow models, and who was a member.
 
-Keys (A views, M shadow models, N examples, C classes; a view axis may be left out): score [A,N]
-(higher = member) | loss [A,N] | probs [A,N,C] | logits [A,N,C] | predictions [A,N] or [A,N,F]   the
-target shadow_score | shadow_loss | shadow_probs | shadow_logits | shadow_predictions
-the same with M in front labels [N] (or [N,C] of 0/1: several labels an example; real numbers with
-predictions: regression) logits [N] or [N,1] with labels of 0 and 1: the logit z of class 1, taken
-as (0, z) member [N], shadow_member [M,N] of 0/1; pair [M]: models that share a number never attack
-each other; x [N,..]; column_<name> [N] population_<key>: the same keys for further rows that no
-model trained on Without target arrays every model of shadow_* is a target in turn. Numbers keep the
+The arrays come from an npz file, from a folder in the layout of LiRA's released code, or from
+memory. `load` reads a file or folder, and `build` checks the arrays and makes a pool, a design and
+signals of them.
+
+The axes are A views, M shadow models, N examples, C classes and F numbers per label. The view axis
+may be left out of every key. The keys are:
+
+* `score` [A,N] (larger for members), `loss` [A,N], `probs` [A,N,C], `logits` [A,N,C] or
+  `predictions` [A,N] or [A,N,F]: what the target answers.
+* `shadow_score`, `shadow_loss`, `shadow_probs`, `shadow_logits`, `shadow_predictions`: what the
+  shadow models answer, the same shapes with an axis M in front.
+* `labels` [N]: class numbers, or real numbers with `predictions` (regression). [N,C] of 0 and 1
+  for several labels per example.
+* `member` [N] and `shadow_member` [M,N] of 0 and 1: who was trained on which example.
+* `pair` [M]: shadow models with the same number never attack each other.
+* `x` [N,..]: the examples themselves. `column_<name>` [N]: further columns of the examples.
+* `population_<key>`: the same keys for further examples on which no model was trained.
+
+If labels are 0 and 1, `logits` may be [N] or [N,1]: the logit z of class 1, which is read as
+(0, z). Without arrays of a target, every shadow model is the target in turn. Numbers keep the
 precision in which they were passed, up to float64.
 """
 
@@ -22,39 +33,48 @@ from typing import NamedTuple
 import numpy as np
 
 from mia_jax import checks, types
-from mia_jax.data import _arrays as given
-from mia_jax.data import npz
-from mia_jax.external import design as designs
+from mia_jax.data import _arrays, npz
+from mia_jax.external import design as supplied_design
 from mia_jax.external import signals
 from mia_jax.types import Design, Pool, Task
 
-FORMS = dict(
-    score=0, loss=0, probs=1, logits=1, predictions=None
-)  # axes after N; None: as many as the labels have after N
-OTHERS = ("labels", "member", "shadow_member", "pair", "x")
-MOST_CLASSES = 1_000_000  # a larger label is an identifier
-LARGEST = 1e150
-# by how much a loss may differ, absolutely and relatively, from that of logits, probabilities or
-# predictions beside it
-SAME = 0.01
+# The forms of answers and the number of axes after N; None: as many as the labels have after N.
+FORMS = dict(score=0, loss=0, probs=1, logits=1, predictions=None)
+OTHER_KEYS = ("labels", "member", "shadow_member", "pair", "x")
+PREFIXED_KEYS = "shadow_<key>, population_<key>, column_<name>"
+MOST_CLASSES = 1_000_000  # A larger label is an identifier and no class number.
+LARGEST_NUMBER = 1e150  # The square of a larger number does not fit into float64.
+# A supplied loss may differ, absolutely and relatively, by this much from the loss that follows
+# from the logits, probabilities or predictions that were supplied with it.
+LOSS_TOLERANCE = 0.01
 
 
 class Supplied(NamedTuple):
-    """A pool, a design over its models, and every signal that the arrays give, `signal[name]`
-    [M,A,N..]; `said` are sentences for the report.
+    """Holds what the supplied arrays say, in the form that an audit reads.
+
+    Attributes:
+        pool: the N examples.
+        design: which model was trained on which example and who may attack whom.
+        signal: {name: [M,A,N..]}, every signal that the arrays give.
+        notes: sentences for the report.
     """
 
     pool: Pool
     design: Design
     signal: Mapping[str, np.ndarray]
-    said: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def load(path: str | pathlib.Path) -> dict[str, np.ndarray]:
-    """Returns the arrays of an npz file or of a folder in the layout of LiRA's released code."""
+    """Returns the arrays of an npz file or of a folder in the layout of LiRA's released code.
+
+    Raises:
+        FileNotFoundError: if the path or a file of the folder does not exist.
+        ValueError: if a file cannot be read as plain arrays.
+    """
     path = pathlib.Path(path).expanduser()
     if path.is_dir():
-        return lira_folder(path)
+        return load_lira_folder(path)
     if not path.exists():
         raise FileNotFoundError(
             f"{path} does not exist; supply an npz file or a folder with one experiment-* folder "
@@ -72,11 +92,23 @@ def load(path: str | pathlib.Path) -> dict[str, np.ndarray]:
         raise ValueError(f"{error} {remedy}") from error
 
 
-def lira_folder(folder: pathlib.Path) -> dict[str, np.ndarray]:
-    """Returns arrays of <model>/keep.npy, <model>/logits/<step>.npy ([N,C], [N,A,C] or [N,1,A,C];
-    the last step that all have) and y_train.npy.
+def load_lira_folder(folder: pathlib.Path) -> dict[str, np.ndarray]:
+    """Returns the arrays of a folder in the layout of LiRA's released code.
+
+    The folder holds y_train.npy and, for each model, <model>/keep.npy [N] and
+    <model>/logits/<step>.npy of shape [N,C], [N,A,C] or [N,1,A,C]. The last step that all models
+    have is read.
+
+    Returns:
+        {'shadow_logits': [M,N,C] or [M,A,N,C], 'shadow_member': [M,N], 'labels': [N]}.
+
+    Raises:
+        FileNotFoundError: if y_train.npy or every keep.npy is missing.
+        ValueError: if the models share no step, or if their arrays differ in shape.
     """
-    models = sorted((p.parent for p in folder.glob("*/keep.npy")), key=lambda p: numbered(p.name))
+    models = sorted(
+        (p.parent for p in folder.glob("*/keep.npy")), key=lambda p: natural_order(p.name)
+    )
     labels = folder / "y_train.npy"
     if not models or not labels.exists():
         raise FileNotFoundError(
@@ -89,12 +121,13 @@ def lira_folder(folder: pathlib.Path) -> dict[str, np.ndarray]:
             f"{folder}: all models must share a file logits/<step>.npy (the last one is read); "
             "they share none."
         )
-    last, logits = max(steps, key=numbered), []
+    last, logits = max(steps, key=natural_order), []
     for model in models:
-        one = npy(model / "logits" / last)
-        one = one[:, 0] if one.ndim == 4 and one.shape[1] == 1 else one
-        logits.append(np.moveaxis(one, 0, -2) if one.ndim == 3 else one)
-    keep = [npy(m / "keep.npy") for m in models]
+        out = read_npy(model / "logits" / last)
+        if out.ndim == 4 and out.shape[1] == 1:
+            out = out[:, 0]
+        logits.append(np.moveaxis(out, 0, -2) if out.ndim == 3 else out)  # [N,A,C] to [A,N,C]
+    keep = [read_npy(m / "keep.npy") for m in models]
     for what, parts in (("keep.npy", keep), (f"logits/{last}", logits)):
         odd = next(
             (m for m, part in zip(models, parts, strict=True) if part.shape != parts[0].shape), None
@@ -106,17 +139,19 @@ def lira_folder(folder: pathlib.Path) -> dict[str, np.ndarray]:
                 f"{odd.name} {other}; they must agree."
             )
     return dict(
-        shadow_logits=np.stack(logits), shadow_member=np.stack(keep), labels=npy(labels).reshape(-1)
+        shadow_logits=np.stack(logits),
+        shadow_member=np.stack(keep),
+        labels=read_npy(labels).reshape(-1),
     )
 
 
-def npy(path: pathlib.Path) -> np.ndarray:
-    """Returns the array of a .npy file of the user's; ValueError that names it."""
+def read_npy(path: pathlib.Path) -> np.ndarray:
+    """Returns the array of a .npy file; raises ValueError that names the file if it is not one."""
     try:
         return np.load(path, allow_pickle=False)
     except FileNotFoundError:
         raise
-    except Exception as error:  # NumPy's reader raises many types on damaged bytes
+    except Exception as error:  # NumPy's reader raises many types on damaged bytes.
         what = (
             "it holds Python objects (pickles), which are never read"
             if "pickle" in str(error)
@@ -127,11 +162,10 @@ def npy(path: pathlib.Path) -> np.ndarray:
         ) from error
 
 
-def numbered(name: str) -> list:
-    """Returns a key that sorts names by the numbers in them: '90.npy' before '100.npy',
-    'experiment-2' before 'experiment-10'.
+def natural_order(name: str) -> list:
+    """Returns a key that sorts names by the numbers in them: '90.npy' comes before '100.npy'.
 
-    >>> max(['0090.npy', '100.npy', '90.npy'], key=numbered)
+    >>> max(['0090.npy', '100.npy', '90.npy'], key=natural_order)
     '100.npy'
     """
     parts = re.split(r"(\d+)", name)
@@ -139,17 +173,24 @@ def numbered(name: str) -> list:
 
 
 def build(arrays: Mapping[str, np.ndarray], *, name: str = "supplied", seed: int = 0) -> Supplied:
-    """Checks the arrays and makes them a pool, a design and signals.
+    """Checks the arrays and makes a pool, a design and signals of them.
 
-    ValueError names the key, its shape and the shape that was expected.
+    Args:
+        arrays: {key: array}; the module's docstring lists the keys.
+        name: what the arrays are called in messages, such as their path.
+        seed: the seed of the shadow models that are hidden if the design is balanced.
+
+    Raises:
+        ValueError: if a key or an array cannot be used; it names the key, its shape and the shape
+            that was expected.
     """
-    unknown = [k for k in arrays if not isinstance(k, str) or not known(k)]
+    unknown = [k for k in arrays if not isinstance(k, str) or not is_known_key(k)]
     if unknown:
         raise ValueError(
-            f"{name}: unknown key {unknown[0]!r}.{hint(unknown[0])} Keys: "
-            f"{', '.join([*FORMS, *OTHERS])}, {FURTHER}."
+            f"{name}: unknown key {unknown[0]!r}.{key_hint(unknown[0])} Keys: "
+            f"{', '.join([*FORMS, *OTHER_KEYS])}, {PREFIXED_KEYS}."
         )
-    arrays = {key: read(key, value, name) for key, value in arrays.items()}
+    arrays = {key: read_array(key, value, name) for key, value in arrays.items()}
     parts = [
         (prefix, form) for prefix in ("", "shadow_") for form in FORMS if prefix + form in arrays
     ]
@@ -159,25 +200,25 @@ def build(arrays: Mapping[str, np.ndarray], *, name: str = "supplied", seed: int
             f"{', '.join(arrays) or 'none'}."
         )
     check_forms({form for _, form in parts}, name)
-    arrays = {key: two_columns(key, value, arrays, name) for key, value in arrays.items()}
-    arrays, population_N = with_population(arrays, name)
+    arrays = {key: expand_binary_logits(key, value, arrays, name) for key, value in arrays.items()}
+    arrays, population_N = append_population(arrays, name)
     examples = len(population_N)
-    labels, task = labels_of(arrays, parts, examples, name)
+    labels, task = labels_and_task(arrays, parts, examples, name)
     answers = {
-        form: stacked(arrays, parts, form, examples, labels, name)
+        form: stack_answers(arrays, parts, form, examples, labels, name)
         for form in FORMS
         if any(f == form for _, f in parts)
     }
-    member_MN = membership(arrays, parts, population_N, name)
+    member_MN = membership_matrix(arrays, parts, population_N, name)
     signal = signals.make(answers, labels, name=name)
     check_loss(answers, signal, name)
     target, shadows = (any(p == prefix for p, _ in parts) for prefix in ("", "shadow_"))
-    design, said = designs.make(
+    design, notes = supplied_design.make(
         member_MN,
         population_N,
         target=target,
         shadows=shadows,
-        pair_M=pairs(arrays, name),
+        pair_M=pair_numbers(arrays, name),
         seed=seed,
     )
     for key in (k for k in arrays if k == "x" or k.startswith("column_")):
@@ -189,7 +230,7 @@ def build(arrays: Mapping[str, np.ndarray], *, name: str = "supplied", seed: int
     if "x" in arrays:
         checks.finite(x=arrays["x"])
     if "loss" in answers and (answers["loss"] < 0).any():
-        said.append(
+        notes.append(
             f"{int((answers['loss'] < 0).sum()):,} losses are negative. A loss is lower on "
             "members; of log-likelihoods pass the negative."
         )
@@ -202,34 +243,45 @@ def build(arrays: Mapping[str, np.ndarray], *, name: str = "supplied", seed: int
         else x.astype(np.float32)
     )
     pool = Pool(x=x, y=y, columns=columns | dict(population=population_N), name=name, task=task)
-    return Supplied(pool, design, signal, tuple(said))
+    return Supplied(pool, design, signal, tuple(notes))
 
 
-def read(key: str, value, name: str) -> np.ndarray:
-    """Returns one array of a user's own, of numbers, words (labels, and columns) or dates
-    (columns); ValueError that names the key.
+def read_array(key: str, value, name: str) -> np.ndarray:
+    """Returns a supplied array: numbers, words (labels and columns) or dates (columns).
+
+    Raises:
+        ValueError: if it holds anything else; it names the key.
     """
-    value, own = given.array(f"{name}: {key}", value), key.removeprefix("population_")
-    if own.startswith("column_"):
-        return given.column(f"{name}: {key}", value)
-    if own == "x" and not given.numeric(value.dtype) and value.dtype.kind != "O":
+    value, base_key = _arrays.array(f"{name}: {key}", value), key.removeprefix("population_")
+    if base_key.startswith("column_"):
+        return _arrays.column(f"{name}: {key}", value)
+    if base_key == "x" and not _arrays.numeric(value.dtype) and value.dtype.kind != "O":
         raise ValueError(
             f"{name}: {key} must be numbers; its dtype is {value.dtype}. Encode words as numbers, "
             "or pass them as column_<name>."
         )
-    if own in ("labels", "member", "shadow_member", "pair") and value.dtype.kind in "SUT":
-        return value  # refused with the remedy of each where it is read
-    return given.numbers(f"{name}: {key}", value)
+    if base_key in ("labels", "member", "shadow_member", "pair") and value.dtype.kind in "SUT":
+        return value  # Each key is refused, with its own remedy, where it is used.
+    return _arrays.numbers(f"{name}: {key}", value)
 
 
-def two_columns(key: str, value: np.ndarray, arrays: Mapping, name: str) -> np.ndarray:
-    """Returns logits (0, z) of the one logit z of class 1 that a model of two classes answers with,
-    [N] or [..,N,1]; any other array as it is.
+def expand_binary_logits(key: str, value: np.ndarray, arrays: Mapping, name: str) -> np.ndarray:
+    """Returns logits [..,N,2] = (0, z) for the single logit z of a model of two classes.
+
+    Args:
+        key: the key of the array; arrays that are no logits, or that have several columns, are
+            returned unchanged.
+        value: the logit z of class 1, [N] or [..,N,1].
+        arrays: all supplied arrays; their labels must be 0 and 1.
+        name: what the arrays are called in messages.
+
+    Raises:
+        ValueError: if there is one column and the labels are not 0 and 1.
     """
-    own = key.removeprefix("population_")
-    if own not in ("logits", "shadow_logits"):
+    base_key = key.removeprefix("population_")
+    if base_key not in ("logits", "shadow_logits"):
         return value
-    flat = value.ndim == 1 + (own == "shadow_logits")
+    flat = value.ndim == 1 + (base_key == "shadow_logits")
     if not flat and (value.ndim < 2 or value.shape[-1] != 1):
         return value
     labels = arrays.get("labels")
@@ -240,18 +292,17 @@ def two_columns(key: str, value: np.ndarray, arrays: Mapping, name: str) -> np.n
         or not np.isin(labels, (0, 1)).all()
     ):
         if flat:
-            return value  # its shape is refused
+            return value  # `stack_answers` refuses its shape.
         raise ValueError(
             f"{name}: {key} has one column, the logit of class 1 of two, so labels must hold 0 and "
-            "1; pass a column per class "
-            "(np.stack([0 * z, z], -1))."
+            "1; pass a column per class (np.stack([0 * z, z], -1))."
         )
     value = value[..., None] if flat else value
     return np.concatenate([np.zeros_like(value), value], -1)
 
 
 def check_forms(forms: set[str], name: str) -> None:
-    """Raises ValueError for two forms of which each says all that the other does."""
+    """Raises ValueError if more than one of probs, logits and predictions is given."""
     several = [form for form in ("probs", "logits", "predictions") if form in forms]
     if len(several) > 1:
         raise ValueError(
@@ -263,33 +314,36 @@ def check_forms(forms: set[str], name: str) -> None:
 def check_loss(
     answers: Mapping[str, np.ndarray], signal: Mapping[str, np.ndarray], name: str
 ) -> None:
-    """Raises ValueError if a loss was supplied beside answers of which it is not the loss."""
+    """Raises ValueError if the supplied loss is not the loss of the other supplied answers.
+
+    Args:
+        answers: {form: [M,A,N..]}.
+        signal: what `signals.make` returned; its entry `from_answers` is removed.
+        name: what the arrays are called in messages.
+    """
     if "loss" not in answers or "from_answers" not in signal:
         return
-    given_MAN, own_MAN = answers["loss"], signal.pop("from_answers")
-    if given_MAN.shape != own_MAN.shape:
+    given_MAN, computed_MAN = answers["loss"], signal.pop("from_answers")
+    if given_MAN.shape != computed_MAN.shape:
         raise ValueError(
-            f"{name}: loss and the answers beside it differ in models or views: {given_MAN.shape} "
-            f"and {own_MAN.shape}."
+            f"{name}: loss and the other answers differ in models or views: {given_MAN.shape} "
+            f"and {computed_MAN.shape}."
         )
-    wrong = np.abs(given_MAN - own_MAN) > SAME * (1 + np.abs(own_MAN))
+    wrong = np.abs(given_MAN - computed_MAN) > LOSS_TOLERANCE * (1 + np.abs(computed_MAN))
     if wrong.any():
         at = tuple(int(i) for i in np.argwhere(wrong)[0])
         form = next(form for form in ("logits", "probs", "predictions") if form in answers)
         raise ValueError(
-            f"{name}: loss contradicts {form}: of example {at[-1]} it is {given_MAN[at]:.6g} and "
-            f"by {form} and labels {own_MAN[at]:.6g} "
+            f"{name}: loss contradicts {form}: the loss of example {at[-1]} is "
+            f"{given_MAN[at]:.6g}, and {form} and labels give {computed_MAN[at]:.6g} "
             f"({int(wrong.sum()):,} of {wrong.size:,} differ). Pass one of them, or a loss of "
             "another kind as score = -loss."
         )
 
 
-FURTHER = "shadow_<key>, population_<key>, column_<name>"
-
-
-def hint(key: str) -> str:
-    """Returns what a user may have meant by a key that does not exist."""
-    words, key = [*FORMS, *OTHERS, *(f"shadow_{form}" for form in FORMS)], str(key)
+def key_hint(key: str) -> str:
+    """Returns a sentence about what a user may have meant by a key that does not exist."""
+    words, key = [*FORMS, *OTHER_KEYS, *(f"shadow_{form}" for form in FORMS)], str(key)
     lower = key.lower()
     meant = dict(
         y="labels",
@@ -306,58 +360,72 @@ def hint(key: str) -> str:
     return checks.closest(key, words) or f" A further column of the examples is column_{key}."
 
 
-def known(key: str) -> bool:
-    """Returns whether a key means something."""
+def is_known_key(key: str) -> bool:
+    """Returns whether arrays may be supplied under this key."""
     key = key.removeprefix("population_")
     return (
         key in FORMS
-        or key in OTHERS
+        or key in OTHER_KEYS
         or key.startswith("column_")
         or (key.startswith("shadow_") and key.removeprefix("shadow_") in FORMS)
     )
 
 
-def with_population(arrays: dict, name: str) -> tuple[dict, np.ndarray]:
+def append_population(arrays: dict, name: str) -> tuple[dict, np.ndarray]:
     """Returns the arrays with their population rows appended, and population_N.
 
-    Membership of those rows is False everywhere.
+    Membership of the population rows is False for every model.
+
+    Raises:
+        ValueError: if the population rows lack a key that the other rows have, or the reverse.
     """
-    own = {k: v for k, v in arrays.items() if not k.startswith("population_")}
+    main = {k: v for k, v in arrays.items() if not k.startswith("population_")}
     more = {
         k.removeprefix("population_"): v for k, v in arrays.items() if k.startswith("population_")
     }
-    count = count_of(own, name)
+    count = count_examples(main, name)
     if not more:
-        return own, np.zeros(count, bool)
-    extra = count_of(more, f"{name}: population")
-    for key in own:
+        return main, np.zeros(count, bool)
+    extra = count_examples(more, f"{name}: population")
+    for key in main:
         if key in ("member", "shadow_member"):
-            more.setdefault(key, np.zeros((*own[key].shape[:-1], extra), own[key].dtype))
+            more.setdefault(key, np.zeros((*main[key].shape[:-1], extra), main[key].dtype))
         elif key != "pair" and key not in more:
             if not key.startswith("column_"):
                 raise ValueError(
                     f"{name}: population_{key} is missing; {key} is there and population rows need "
                     "it too."
                 )
-            more[key] = np.zeros(extra, own[key].dtype)
-    alone = [key for key in more if key not in own]
-    if alone:
+            more[key] = np.zeros(extra, main[key].dtype)
+    unmatched = [key for key in more if key not in main]
+    if unmatched:
         raise ValueError(
-            f"{name}: population_{alone[0]} is there and {alone[0]} is not; population rows go "
-            f"behind the rows of {alone[0]}."
+            f"{name}: population_{unmatched[0]} is there and {unmatched[0]} is not; population "
+            f"rows are appended to the rows of {unmatched[0]}."
         )
     joined = {
-        k: v if k == "pair" else with_rows(k, v, more[k], np.ndim(own.get("labels")), name)
-        for k, v in own.items()
+        k: v if k == "pair" else append_rows(k, v, more[k], np.ndim(main.get("labels")), name)
+        for k, v in main.items()
     }
     return joined, np.arange(count + extra) >= count
 
 
-def with_rows(
+def append_rows(
     key: str, value: np.ndarray, more: np.ndarray, label_axes: int, name: str
 ) -> np.ndarray:
-    """Returns the array with its population rows behind it on the axis of examples, which is
-    counted from behind where a view axis may lead.
+    """Returns the array with its population rows appended on the axis of examples.
+
+    That axis is counted from the end, because a view axis may come first.
+
+    Args:
+        key: the key of both arrays, without `population_`.
+        value: the array of the rows that are scored.
+        more: the array of the population rows.
+        label_axes: the number of axes of the labels.
+        name: what the arrays are called in messages.
+
+    Raises:
+        ValueError: if any other axis differs in length.
     """
     form = key.removeprefix("shadow_")
     after = FORMS[form] if form in FORMS and FORMS[form] is not None else max(label_axes - 1, 0)
@@ -374,8 +442,8 @@ def with_rows(
     return np.concatenate([value, more], axis=axis)
 
 
-def count_of(arrays: Mapping, name: str) -> int:
-    """N, from labels, losses, scores or membership."""
+def count_examples(arrays: Mapping, name: str) -> int:
+    """Returns N, the number of examples, from labels, x, losses, scores or membership."""
     for key in (
         "labels",
         "x",
@@ -394,14 +462,23 @@ def count_of(arrays: Mapping, name: str) -> int:
     )
 
 
-def membership(arrays: Mapping, parts: list, population_N: np.ndarray, name: str) -> np.ndarray:
-    """Returns member_MN with the target first (if its answers are there), then the shadows.
+def membership_matrix(
+    arrays: Mapping, parts: list, population_N: np.ndarray, name: str
+) -> np.ndarray:
+    """Returns member_MN: the target first (if its answers were supplied), then the shadows.
 
-    ValueError for a target without members or non-members.
+    Args:
+        arrays: all supplied arrays.
+        parts: the (prefix, form) of every array of answers; the prefix is '' or 'shadow_'.
+        population_N: which rows are population rows.
+        name: what the arrays are called in messages.
+
+    Raises:
+        ValueError: if a key is missing, a shape is wrong, or a target lacks members or non-members.
     """
     rows, examples, target = [], len(population_N), any(prefix == "" for prefix, _ in parts)
     if target:
-        rows.append(truth(arrays, "member", (examples,), name)[None])
+        rows.append(read_flags(arrays, "member", (examples,), name)[None])
     if any(prefix for prefix, _ in parts):
         models = {p + f: len(arrays[p + f]) for p, f in parts if p}
         if len(set(models.values())) > 1:
@@ -409,7 +486,8 @@ def membership(arrays: Mapping, parts: list, population_N: np.ndarray, name: str
                 f"{name}: {', '.join(f'{k} has {m} models' for k, m in models.items())}; they must "
                 "be the same M models."
             )
-        rows.append(truth(arrays, "shadow_member", (next(iter(models.values())), examples), name))
+        shape = (next(iter(models.values())), examples)
+        rows.append(read_flags(arrays, "shadow_member", shape, name))
     for m, row_N in enumerate(rows[0]):
         inside, outside = int(row_N[~population_N].sum()), int((~row_N[~population_N]).sum())
         if not inside or not outside:
@@ -422,8 +500,12 @@ def membership(arrays: Mapping, parts: list, population_N: np.ndarray, name: str
     return np.concatenate(rows)
 
 
-def truth(arrays: Mapping, key: str, shape: tuple, name: str) -> np.ndarray:
-    """Returns a boolean array of one shape."""
+def read_flags(arrays: Mapping, key: str, shape: tuple, name: str) -> np.ndarray:
+    """Returns the array of zeros and ones under a key as booleans.
+
+    Raises:
+        ValueError: if the key is missing, the shape differs or another value is in it.
+    """
     axes = "[M,N]" if len(shape) == 2 else "[N]"
     if key not in arrays:
         raise ValueError(
@@ -436,11 +518,10 @@ def truth(arrays: Mapping, key: str, shape: tuple, name: str) -> np.ndarray:
         remedy = f" Row numbers? Pass np.isin(np.arange({shape[-1]}), {key})." if numbers else ""
         raise ValueError(
             f"{name}: {key} has shape {value.shape}; expected {axes} = "
-            f"{shape}{', one row a shadow model' * (len(shape) == 2)}.{remedy}"
+            f"{shape}{', one row per shadow model' * (len(shape) == 2)}.{remedy}"
         )
-    if (
-        value.dtype.kind not in "biuf" or not np.isin(value, (0, 1)).all()
-    ):  # words are refused here as well
+    # The dtype is checked first, because words would not compare with 0 and 1.
+    if value.dtype.kind not in "biuf" or not np.isin(value, (0, 1)).all():
         raise ValueError(
             f"{name}: {key} must hold 0 and 1 only (1: trained on the example); it holds "
             f"{np.unique(value)[:5]}."
@@ -448,26 +529,31 @@ def truth(arrays: Mapping, key: str, shape: tuple, name: str) -> np.ndarray:
     return value.astype(bool)
 
 
-def pairs(arrays: Mapping, name: str) -> np.ndarray | None:
-    """Returns `pair` [M], checked; None if it was not supplied."""
+def pair_numbers(arrays: Mapping, name: str) -> np.ndarray | None:
+    """Returns the array `pair` [M] after checking its shape; None if it was not supplied."""
     if "pair" not in arrays:
         return None
     models = len(arrays.get("shadow_member", ()))
     if arrays["pair"].shape != (models,):
         raise ValueError(
-            f"{name}: pair has shape {arrays['pair'].shape}; expected ({models},): one number a "
+            f"{name}: pair has shape {arrays['pair'].shape}; expected ({models},): one number per "
             "shadow model."
         )
     return arrays["pair"]
 
 
-def labels_of(
+def labels_and_task(
     arrays: Mapping, parts: list, examples: int, name: str
 ) -> tuple[np.ndarray | None, Task]:
     """Returns the labels and the task that they state.
 
-    Labels are int32 [N] (whole numbers are class numbers), float64 [N] or [N,F] for predictions,
-    0/1 [N,C] for several labels per example, or None.
+    Returns:
+        (labels, task). The labels are int32 [N] if they are class numbers (whole numbers), float64
+        [N] or [N,F] for regression, float32 [N,C] of 0 and 1 for several labels per example, or
+        None if none were supplied.
+
+    Raises:
+        ValueError: if the answers need labels that are missing or of another kind.
     """
     forms = {form for _, form in parts}
     if "labels" not in arrays:
@@ -488,7 +574,7 @@ def labels_of(
             num_outputs=labels.shape[1] if labels.ndim == 2 else None
         )
     if labels.ndim > 1:
-        return several(labels, name), types.multilabel()
+        return check_multilabel(labels, name), types.multilabel()
     whole = labels.dtype.kind != "f" or np.array_equal(labels, labels.round())
     if not whole and forms & {"probs", "logits"}:
         raise ValueError(
@@ -505,16 +591,17 @@ def labels_of(
             f"{name}: labels must be class numbers from 0 on; label {labels.min()} of example "
             f"{int(labels.argmin())} is not."
         )
-    return (
-        (labels.astype(np.int32), types.classification(int(labels.max()) + 1))
-        if whole
-        else (labels.astype(np.float64), types.regression())
-    )
+    if not whole:
+        return labels.astype(np.float64), types.regression()
+    return labels.astype(np.int32), types.classification(int(labels.max()) + 1)
 
 
-def several(labels: np.ndarray, name: str) -> np.ndarray:
-    """Returns Labels [N,C] of 0 and 1: several an example; ValueError for one-hot rows, which are
-    one label an example.
+def check_multilabel(labels: np.ndarray, name: str) -> np.ndarray:
+    """Returns labels [N,C] of 0 and 1 (several labels per example) as float32.
+
+    Raises:
+        ValueError: if they are of another shape, hold other numbers, or if every row is one-hot,
+            which means one label per example.
     """
     if labels.ndim != 2 or labels.shape[1] == 1:
         raise ValueError(
@@ -523,23 +610,36 @@ def several(labels: np.ndarray, name: str) -> np.ndarray:
         )
     if not np.isin(labels, (0, 1)).all():
         raise ValueError(
-            f"{name}: labels [N,C] must hold 0 and 1 only (several labels an example); it holds "
+            f"{name}: labels [N,C] must hold 0 and 1 only (several labels per example); it holds "
             f"{np.unique(labels)[:5]}."
         )
     if (labels.sum(1) == 1).all():
         raise ValueError(
-            f"{name}: labels {labels.shape} are one-hot, one class an example; pass class "
+            f"{name}: labels {labels.shape} are one-hot, one class per example; pass class "
             "numbers: labels.argmax(1)."
         )
     return labels.astype(np.float32)
 
 
-def stacked(
+def stack_answers(
     arrays: Mapping, parts: list, form: str, examples: int, labels, name: str
 ) -> np.ndarray:
-    """Returns [M,A,N..] float64 answers of the target and the shadows in one form."""
+    """Returns the answers of the target and then of the shadows in one form, [M,A,N..] float64.
+
+    Args:
+        arrays: all supplied arrays.
+        parts: the (prefix, form) of every array of answers; the prefix is '' or 'shadow_'.
+        form: one of FORMS.
+        examples: N.
+        labels: what `labels_and_task` returned.
+        name: what the arrays are called in messages.
+
+    Raises:
+        ValueError: if target and shadows differ in forms, views or classes, if a shape is wrong, or
+            if a number is not finite or too large.
+    """
     after = FORMS[form] if FORMS[form] is not None else labels.ndim - 1
-    found = []
+    stacks = []
     for prefix in ("", "shadow_"):
         if not any(p == prefix for p, _ in parts):
             continue
@@ -553,9 +653,9 @@ def stacked(
         base = after + 1 + bool(prefix)
         if value.ndim not in (base, base + 1):
             axes = ["M"] * bool(prefix) + ["A (optional)", "N"] + ["C"] * after
-            binary = " One probability p of class 1 an example: pass np.stack([1 - p, p], -1)." * (
-                form == "probs" and value.ndim == base - 1
-            )
+            binary = ""
+            if form == "probs" and value.ndim == base - 1:
+                binary = " One probability p of class 1 per example: pass np.stack([1 - p, p], -1)."
             raise ValueError(
                 f"{name}: {key} has shape {value.shape}; expected [{', '.join(axes)}] with "
                 f"N={examples}.{binary}"
@@ -573,16 +673,16 @@ def stacked(
                 f"{name}: {key} has shape {arrays[key].shape}; expected [{', '.join(axes)}]."
             )
         checks.finite(**{key: arrays[key]})
-        if value.size and float(np.abs(value).max()) > LARGEST:
+        if value.size and float(np.abs(value).max()) > LARGEST_NUMBER:
             most = float(np.abs(value).max())
             raise ValueError(
                 f"{name}: {key} holds numbers as large as {most:.3g}, whose squares float64 cannot "
                 "hold: take logarithms."
             )
-        found.append(value.astype(np.float64))
-    if len({v.shape[1:] for v in found}) > 1:
+        stacks.append(value.astype(np.float64))
+    if len({stack.shape[1:] for stack in stacks}) > 1:
         raise ValueError(
-            f"{name}: {form} and shadow_{form} differ in views or classes: {found[0].shape[1:]} "
-            f"and {found[1].shape[1:]}."
+            f"{name}: {form} and shadow_{form} differ in views or classes: {stacks[0].shape[1:]} "
+            f"and {stacks[1].shape[1:]}."
         )
-    return np.concatenate(found)
+    return np.concatenate(stacks)

@@ -1,5 +1,6 @@
-"""The attacks that an audit of supplied arrays runs unless it is told which: all that are quick and
-that the arrays allow, and why not the others.
+"""Chooses the attacks that an audit of supplied arrays runs unless the user names some.
+
+These are all quick attacks that the arrays allow; the report says why the others are not run.
 """
 
 from __future__ import annotations
@@ -11,21 +12,29 @@ from mia_jax.attacks import quantile
 from mia_jax.external.arrays import Supplied
 from mia_jax.types import Attack
 
-FEWEST = 10  # members and non-members that a classifier or a threshold is fitted on
+FEWEST = 10  # members, and as many non-members, that a classifier or a threshold is fitted on
 
 
-def sections(found: Supplied) -> dict[str, dict]:
-    """Returns {name: section of config.attacks} of the standard set for these arrays."""
-    return sections_of(set(found.signal), classes=found.pool.task.has_classes)
+def standard_sections(supplied: Supplied) -> dict[str, dict]:
+    """Returns {name: section of config.attacks}: the standard set for these arrays."""
+    return sections_of(set(supplied.signal), classes=supplied.pool.task.has_classes)
 
 
 def sections_of(have: set[str], *, classes: bool) -> dict[str, dict]:
-    """Returns {name: section of config.attacks}: LiRA and its like read the rescaled logit, without
-    one the loss, without that the score.
+    """Returns {name: section of config.attacks}: the standard set for answers with these signals.
+
+    LiRA and similar attacks read the rescaled logit; without it the loss, and without that the
+    score.
+
+    Args:
+        have: the names of the signals that can be read.
+        classes: whether every label is one class number.
     """
     best = next((s for s in ("rescaled_logit", "loss", "score") if s in have), "rescaled_logit")
     plain = "loss" if "loss" in have or "score" not in have else "score"
-    own, simple = (dict(signal=s) | (dict(sign=1) if s == "score" else {}) for s in (best, plain))
+    gaussian, simple = (
+        dict(signal=s) | (dict(sign=1) if s == "score" else {}) for s in (best, plain)
+    )
     likelihood = dict(signal="logits") if "logits" in have else dict(signal="loss", temperature=1.0)
     learned = dict(features=("probabilities", "loss") if "logits" in have else (plain,))
     scalars = dict(
@@ -35,18 +44,18 @@ def sections_of(have: set[str], *, classes: bool) -> dict[str, dict]:
         modified_entropy="modified_entropy",
         hinge="hinge",
     )
-    wanted = dict(gap=dict())
+    settings = dict(gap=dict())
     if "score" in have:
-        wanted["threshold_score"] = dict(name="threshold", signal="score", sign=1)
-    wanted |= {
+        settings["threshold_score"] = dict(name="threshold", signal="score", sign=1)
+    settings |= {
         f"threshold_{name}": dict(name="threshold", signal=signal)
         for name, signal in scalars.items()
     }
-    wanted |= dict(
+    settings |= dict(
         attack_model_target=dict(learned, name="attack_model", fit="target"),
-        lira=dict(own, variance="gaussian"),
-        lira_shrunk=dict(own, name="lira", variance="shrunk"),
-        lira_offline=dict(own, name="lira", mode="offline"),
+        lira=dict(gaussian, variance="gaussian"),
+        lira_shrunk=dict(gaussian, name="lira", variance="shrunk"),
+        lira_offline=dict(gaussian, name="lira", mode="offline"),
         multi_signal=dict(),
         offset=simple,
         reference=simple,
@@ -55,46 +64,60 @@ def sections_of(have: set[str], *, classes: bool) -> dict[str, dict]:
         rmia=likelihood,
         rmia_offline=dict(likelihood, name="rmia", mode="offline"),
         population=simple,
-        quantile=dict(own, features=("x",)),
+        quantile=dict(gaussian, features=("x",)),
         class_threshold=simple
         if classes and "logits" not in have
         else dict(signal="modified_entropy"),
         privacy_risk_score=dict(signal=plain),
         attack_model=learned,
     )
-    return {name: dict(dict(name=name) | fields) for name, fields in wanted.items()}
+    return {name: dict(dict(name=name) | fields) for name, fields in settings.items()}
 
 
-def allowed(found: Supplied) -> tuple[dict[str, dict], list[str]]:
-    """Returns the sections of the attacks that the arrays allow, and a sentence that says which
-    they do not and what would have to be supplied.
+def allowed_sections(supplied: Supplied) -> tuple[dict[str, dict], list[str]]:
+    """Returns the sections of the standard set that the arrays allow, and notes about the others.
+
+    Returns:
+        ({name: section}, notes). The notes are empty, or one sentence that says which attacks are
+        not run and what would have to be supplied for them.
+
+    Raises:
+        ValueError: if the arrays allow no attack of the standard set.
     """
     kept, left = {}, {}
     fleet = threat_model.FleetSignals(
-        design=found.design, signal={}, num_classes=found.pool.num_classes
+        design=supplied.design, signal={}, num_classes=supplied.pool.num_classes
     )
-    for name, section in sections(found).items():
+    for name, section in standard_sections(supplied).items():
         attack = registry.make(
             "attacks", section["name"], {k: v for k, v in section.items() if k != "name"}
         )
-        reason = lacking(name, attack, found, fleet)
+        reason = why_not(name, attack, supplied, fleet)
         if reason:
             left.setdefault(reason, []).append(name)
         else:
             kept[name] = section
     if not kept:
         raise ValueError(
-            f"the arrays give the signals {', '.join(found.signal)}, which no attack of the "
+            f"the arrays give the signals {', '.join(supplied.signal)}, which no attack of the "
             "standard set can use."
         )
     reasons = "; ".join(f"{', '.join(names)} ({reason})" for reason, names in left.items())
     return kept, [f"Not run: {reasons}."] if left else []
 
 
-def lacking(name: str, attack: Attack, found: Supplied, fleet: threat_model.FleetSignals) -> str:
-    """Returns what the arrays lack for this attack, in words; '' for nothing."""
-    design, pool = found.design, found.pool
-    missing = threat_model.asked_signals({name: attack}) - set(found.signal)
+def why_not(name: str, attack: Attack, supplied: Supplied, fleet: threat_model.FleetSignals) -> str:
+    """Returns in words what the arrays lack for this attack; '' if it can be run.
+
+    Args:
+        name: the name of the attack.
+        attack: the attack.
+        supplied: the checked arrays.
+        fleet: the design of the arrays with an empty `signal`; it is asked whether it refuses the
+            attack.
+    """
+    design, pool = supplied.design, supplied.pool
+    missing = threat_model.asked_signals({name: attack}) - set(supplied.signal)
     if missing == {"loss"}:
         return "no loss"
     if missing or ("y" in attack.needs and not pool.task.has_classes):
@@ -125,14 +148,19 @@ def lacking(name: str, attack: Attack, found: Supplied, fleet: threat_model.Flee
     return ""
 
 
-SECTIONS = sections_of(
-    {"logits", "rescaled_logit", "loss"}, classes=True
-)  # of nets that give logits
+# The standard set for classifiers that answer with logits.
+SECTIONS = sections_of({"logits", "rescaled_logit", "loss"}, classes=True)
 
 
 def section(name: str, *, label: str = "attacks") -> dict:
-    """Returns the fields of an attack of the standard set, or {'name': name} of any other;
-    ValueError that lists the names.
+    """Returns the fields of an attack of the standard set, or {'name': name} for any other attack.
+
+    Args:
+        name: the name of the attack.
+        label: what a message calls the place where the attack was named.
+
+    Raises:
+        ValueError: if there is no such attack; it lists all names.
     """
     if (
         name not in SECTIONS
@@ -147,18 +175,24 @@ def section(name: str, *, label: str = "attacks") -> dict:
     return dict(SECTIONS.get(name, dict(name=name)))
 
 
-def chosen(
-    wanted: str | Sequence[str] | Mapping | None, found: Supplied
+def choose(
+    attacks: str | Sequence[str] | Mapping | None, supplied: Supplied
 ) -> tuple[dict[str, dict], list[str]]:
-    """Returns sections of the attacks that are run, and sentences about those that are not.
+    """Returns the sections of the attacks that are run, and notes about those that are not.
 
-    None: all that the arrays allow; '+rmia,-gap': these and rmia without gap; anything else: those
-    alone.
+    Args:
+        attacks: what the user asked for. None: all attacks that the arrays allow. '+rmia,-gap':
+            these, with rmia and without gap. Anything else: only the attacks it names, see
+            `named_sections`.
+        supplied: the checked arrays.
+
+    Raises:
+        ValueError: if an attack that is to be left out is not run anyway, or if none is left.
     """
-    items = wanted.split(",") if isinstance(wanted, str) else []
-    if wanted is not None and not any(item.strip()[:1] in ("+", "-") for item in items):
-        return named(wanted, found), []
-    kept, left_out = allowed(found)
+    items = attacks.split(",") if isinstance(attacks, str) else []
+    if attacks is not None and not any(item.strip()[:1] in ("+", "-") for item in items):
+        return named_sections(attacks, supplied), []
+    kept, left_out = allowed_sections(supplied)
     for item in (item.strip() for item in items):
         name = item[1:]
         if item[0] == "-" and name not in kept:
@@ -169,20 +203,24 @@ def chosen(
         if item[0] == "-":
             del kept[name]
         else:
-            kept |= named(name, found)
+            kept |= named_sections(name, supplied)
     if not kept:
-        raise ValueError(f"attacks={wanted}: no attack is left.")
+        raise ValueError(f"attacks={attacks}: no attack is left.")
     return kept, left_out
 
 
-def named(wanted: str | Sequence[str] | Mapping, found: Supplied) -> dict[str, dict]:
-    """Returns sections of the attacks that a user names: of the standard set, any other attack with
-    its defaults, or a mapping of sections as it is.
+def named_sections(attacks: str | Sequence[str] | Mapping, supplied: Supplied) -> dict[str, dict]:
+    """Returns {name: section} of the attacks that a user names.
+
+    Args:
+        attacks: names, in one text with commas or in a sequence: attacks of the standard set, or
+            any other attack with its defaults. A mapping {name: section} is returned as it is, with
+            the name filled in.
+        supplied: the checked arrays.
     """
-    if isinstance(wanted, Mapping):
-        return {name: dict(dict(name=name) | section) for name, section in wanted.items()}
-    names = [n.strip() for n in wanted.split(",")] if isinstance(wanted, str) else list(wanted)
-    known = sections(found)
-    return {
-        name.rpartition(".")[2]: known.get(name, dict(name=name)) for name in names
-    }  # a module of a user's own goes by its last name
+    if isinstance(attacks, Mapping):
+        return {name: dict(dict(name=name) | section) for name, section in attacks.items()}
+    names = [n.strip() for n in attacks.split(",")] if isinstance(attacks, str) else list(attacks)
+    known = standard_sections(supplied)
+    # A user's module 'package.module' is called 'module'.
+    return {name.rpartition(".")[2]: known.get(name, dict(name=name)) for name in names}

@@ -1,5 +1,6 @@
-"""The design of arrays that were supplied: who may attack whom, and what the membership matrix
-would give away by itself.
+"""Makes the design of supplied arrays: who may attack whom.
+
+It also detects what the membership matrix itself would give away, such as twins and fixed counts.
 """
 
 from __future__ import annotations
@@ -22,13 +23,22 @@ def make(
     pair_M: np.ndarray | None = None,
     seed: int = 0,
 ) -> tuple[Design, list[str]]:
-    """Returns the design and sentences for the report.
+    """Returns the design of supplied arrays, and notes for the report.
 
-    `target`: row 0 is the target, attacked by all other rows; without one every model is a target
-    of all others in turn. Models of one unit never attack each other: complementary members (twins;
-    or those that `pair_M`, one number a shadow, says), and the same members, the target's own among
-    them. Where the number of IN shadows would still tell members from non-members, `balance` hides
-    shadows until it does not.
+    Models of one unit never attack each other. These are models with complementary members (twins)
+    and models with the same members, such as a shadow that is the target itself. If the number of
+    IN shadows would still reveal who is a member, the design is balanced: it hides shadows until
+    all examples have equally many.
+
+    Args:
+        member_MN: whether model m was trained on example n.
+        population_N: rows that no model was trained on and that are not scored.
+        target: whether row 0 is the target, which all other rows attack; if not, every model is
+            the target of all others in turn.
+        shadows: whether shadow models were supplied.
+        pair_M: one number per shadow; shadows with the same number are twins. None: twins are
+            detected.
+        seed: the seed of the shadows that are hidden.
     """
     first, models = int(target), len(member_MN)
     evaluated_MN = np.tile(~population_N, (models, 1))
@@ -44,7 +54,7 @@ def make(
     targets = (0,) if target else tuple(range(models))
     balance = any(count_tells(member_MN, evaluated_MN, shadow_MM, t) for t in targets)
     balance = balance or count_hints(member_MN, evaluated_MN, shadow_MM, unit_M, targets)
-    supports, lacking = carried(member_MN, evaluated_MN, shadow_MM, targets, balance)
+    supports, lacking = supported_needs(member_MN, evaluated_MN, shadow_MM, targets, balance)
     design = _rows.checked(
         name="supplied",
         member_MN=member_MN,
@@ -59,14 +69,16 @@ def make(
         balance=balance,
         seed=seed,
     )
-    return design, said(twins, copies, target=target, balance=balance)
+    return design, relation_notes(twins, copies, target=target, balance=balance)
 
 
 def count_tells(
     member_MN: np.ndarray, evaluated_MN: np.ndarray, shadow_MM: np.ndarray, t: int
 ) -> bool:
-    """Returns whether all members of t are in one number of its shadows and all its non-members in
-    another.
+    """Returns whether the number of IN shadows reveals with certainty who is a member of target t.
+
+    This is so if every member of t is in the same number of its shadows, and every non-member in
+    the same other number.
     """
     count_N = member_MN[shadow_MM[t]].sum(0)
     inside, outside = (
@@ -82,8 +94,16 @@ def count_hints(
     unit_M: np.ndarray,
     targets: Sequence[int],
 ) -> bool:
-    """Tells whether the number of IN shadows tells more than chance who is a member, and every
-    scored example has shadows of both sides to hide some.
+    """Returns whether the number of IN shadows predicts membership better than by chance.
+
+    False as well if a scored example has no IN or no OUT shadow, because then none can be hidden.
+
+    Args:
+        member_MN: whether model m was trained on example n.
+        evaluated_MN: whether example n is scored when model m is the target.
+        shadow_MM: [t, m], whether model m attacks target t.
+        unit_M: models with the same number are resampled together.
+        targets: the models that are audited.
     """
     targets = [t for t in targets if shadow_MM[t].any()]
     if not targets:
@@ -98,21 +118,23 @@ def count_hints(
     )
 
 
-def carried(
+def supported_needs(
     member_MN: np.ndarray,
     evaluated_MN: np.ndarray,
     shadow_MM: np.ndarray,
     targets: Sequence[int],
     balance: bool,
 ) -> tuple[set[str], str]:
-    """Returns the shadow needs that every target's shadows can meet, and in words what they
-    cannot.
+    """Returns the shadow needs that the shadows of every target meet, and what they do not meet.
+
+    Returns:
+        (supports, words): a part of SHADOW_NEEDS (mia_jax.threat_model), and a text that says what
+        is lacking.
     """
     both_M = (member_MN & evaluated_MN).any(1) & (~member_MN & evaluated_MN).any(1)
-    least = (
-        np.min if balance else np.max
-    )  # balanced evidence keeps as many shadows of a side as the row with the fewest has
-    found, lacking = set(), []
+    # Balanced evidence keeps as many shadows of a side as the row with the fewest has.
+    least = np.min if balance else np.max
+    supports, lacking = set(), []
     for need, side_MN, words in (
         ("shadow_in", member_MN, "no usable shadow trained on a scored example"),
         ("shadow_out", ~member_MN, "every usable shadow trained on every scored example"),
@@ -121,61 +143,70 @@ def carried(
             shadow_MM[t].any() and least(side_MN[shadow_MM[t]].sum(0)[evaluated_MN[t]]) > 0
             for t in targets
         )
-        found |= {need} if enough else set()
-        lacking += [] if enough else [words]
+        if enough:
+            supports.add(need)
+        else:
+            lacking.append(words)
     if all((shadow_MM[t] & both_M).any() for t in targets):
-        found.add("shadow_own")
+        supports.add("shadow_own")
     else:
         lacking = lacking or [
             "no usable shadow has members and non-members among the scored examples"
         ]
     if not all(shadow_MM[t].any() for t in targets):
         lacking = ["a target has no shadow but itself, its twin or models of the same members"]
-    return found, "; ".join(lacking) or "arrays of the user's own"
+    return supports, "; ".join(lacking) or "user-supplied arrays"
 
 
-def said(
+def relation_notes(
     twins: Sequence[tuple], copies: Sequence[tuple], *, target: bool, balance: bool
 ) -> list[str]:
-    """Returns what the membership matrix told."""
-    found = []
-    own = {
+    """Returns sentences about twins, copies and hidden shadows for the report.
+
+    Args:
+        twins: pairs (a, b) of models with complementary members.
+        copies: pairs (a, b) of models with the same members.
+        target: whether row 0 is the target.
+        balance: whether the design hides shadows.
+    """
+    notes = []
+    of_target = {
         kind: [b - 1 for a, b in pairs if target and a == 0]
         for kind, pairs in (("twin", twins), ("copy", copies))
     }
-    if own["twin"]:
-        found.append(
-            f"{shadows_named(own['twin'])} trained on exactly the examples that the target did not "
-            "(a twin): not used against it."
+    if of_target["twin"]:
+        notes.append(
+            f"{list_shadows(of_target['twin'])} trained on exactly the examples that the "
+            "target did not (a twin): not used against it."
         )
-    if own["copy"]:
-        found.append(
-            f"{shadows_named(own['copy'])} trained on exactly the target's members (or the target "
-            "itself): not used against it."
+    if of_target["copy"]:
+        notes.append(
+            f"{list_shadows(of_target['copy'])} trained on exactly the target's members (or "
+            "the target itself): not used against it."
         )
     others = {
         kind: [p for p in pairs if not (target and p[0] == 0)]
         for kind, pairs in (("twin", twins), ("copy", copies))
     }
     if others["twin"]:
-        found.append(
+        notes.append(
             f"{len(others['twin'])} pairs of models have complementary members: no model attacks "
             "its twin."
         )
     if others["copy"]:
-        found.append(
+        notes.append(
             f"{len(others['copy'])} pairs of models have the same members: no model attacks one "
             "that was trained on the same examples."
         )
     if balance:
-        found.append(
+        notes.append(
             "The number of shadows that trained on an example would tell whether it is a member, "
-            "whatever they answer: for every example the same "
-            "number of IN and of OUT shadows is drawn."
+            "whatever they answer: for every example the same number of IN and of OUT shadows is "
+            "drawn."
         )
-    return found
+    return notes
 
 
-def shadows_named(numbers: Sequence[int]) -> str:
-    """Returns 'Shadow 3', 'Shadows 1, 4'."""
+def list_shadows(numbers: Sequence[int]) -> str:
+    """Returns 'Shadow 3' for [3] and 'Shadows 1, 4' for [1, 4]."""
     return f"Shadow{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"

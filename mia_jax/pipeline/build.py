@@ -310,7 +310,7 @@ def build(config: Mapping, *, seed: int) -> Experiment:
         views = len(typed.query.views)
         path = typed.target.signals
         design, supplied = targets.with_target(path, design=design, pool=pool, views=views)
-        targets.check_given(attacks, supplied)
+        targets.check_signals(attacks, supplied)
     elif typed.target.black_box:
         design = targets.with_black_box(typed.target, design=design, pool=pool)
         targets.check_labels_only(attacks)
@@ -633,8 +633,8 @@ def build_supplied(config: Mapping, *, seed: int, arrays: Mapping | None = None)
     pool, design = supplied.pool, supplied.design
     report = settings.settings_of(config).report
     validate.check_epochs(report.epochs, {}, {}, target=True)
-    sections, left_out = default_attacks.chosen(config["attacks"], supplied)
-    notes = [*supplied.said, *left_out]
+    sections, left_out = default_attacks.choose(config["attacks"], supplied)
+    notes = [*supplied.notes, *left_out]
     validate.check_report(report, sections)
     for note in notes:
         jobs.say(f"{name}: {note}")
@@ -655,7 +655,7 @@ def build_supplied(config: Mapping, *, seed: int, arrays: Mapping | None = None)
     typed = settings.settings_of(config)
     attacks = make_attacks(sections)
     check_report(typed, attacks, design=design, pool=pool, arrays=True)
-    targets.check_given(attacks, supplied.signal)
+    targets.check_signals(attacks, supplied.signal)
     validate.check_attacks(attacks, design=design)
     duplicates = dict(rows=0, groups=0, label_conflicts=0)
     if pool.x.shape[1:] != (0,):

@@ -1,5 +1,5 @@
-"""Arrays of a user's own: every shape is checked, twins and fixed counts are noticed, folders of
-LiRA's released code are read.
+"""Tests external arrays: every shape is checked, twins and fixed counts are detected, and folders
+in the layout of LiRA's released code are read.
 """
 
 import dataclasses
@@ -14,11 +14,11 @@ from tests.answered import QUICK, arrays
 
 
 def test_every_shadow_is_a_target_in_turn_without_its_twin():
-    one = arrays(models=8)
-    found = supplied_arrays.build(
-        {k: v for k, v in one.items() if k.startswith("shadow") or k == "labels"}
+    fleet = arrays(models=8)
+    supplied = supplied_arrays.build(
+        {k: v for k, v in fleet.items() if k.startswith("shadow") or k == "labels"}
     )
-    assert found.design.targets == tuple(range(8)) and found.design.unit_M.tolist() == [
+    assert supplied.design.targets == tuple(range(8)) and supplied.design.unit_M.tolist() == [
         0,
         0,
         2,
@@ -29,11 +29,11 @@ def test_every_shadow_is_a_target_in_turn_without_its_twin():
         6,
     ]
     assert (
-        not found.design.shadow_MM[0, 1]
-        and found.design.shadow_MM[0, 2:].all()
-        and "twin" in found.said[0]
+        not supplied.design.shadow_MM[0, 1]
+        and supplied.design.shadow_MM[0, 2:].all()
+        and "twin" in supplied.notes[0]
     )
-    given = supplied_arrays.build(
+    with_pairs = supplied_arrays.build(
         dict(
             {
                 k: v
@@ -43,28 +43,28 @@ def test_every_shadow_is_a_target_in_turn_without_its_twin():
             pair=[5, 5, 1, 1, 2, 2, 3, 3],
         )
     )
-    assert not given.design.shadow_MM[0, 1] and given.design.shadow_MM[0, 2]
+    assert not with_pairs.design.shadow_MM[0, 1] and with_pairs.design.shadow_MM[0, 2]
 
 
 def fixed_counts(models=8, examples=400, seed=0):
-    """Signals that carry nothing, with every example in exactly half of the models."""
+    """Returns losses without information and membership of every example in half of the models."""
     rng = np.random.default_rng(seed)
     member = rng.random((models, examples)).argsort(0) < models // 2
     return dict(shadow_loss=rng.normal(size=(models, examples)), shadow_member=member)
 
 
-def test_fixed_counts_leak_nothing_and_are_told():
-    found = supplied_arrays.build(fixed_counts())
-    assert found.design.balance and "same number" in found.said[0]
-    fleet = threat_model.FleetSignals(design=found.design, signal=found.signal, num_classes=0)
+def test_fixed_counts_leak_nothing_and_are_reported():
+    supplied = supplied_arrays.build(fixed_counts())
+    assert supplied.design.balance and "same number" in supplied.notes[0]
+    fleet = threat_model.FleetSignals(design=supplied.design, signal=supplied.signal, num_classes=0)
     for t in range(8):
         evidence = fleet.evidence_against(t, ("loss", "shadow_in", "shadow_out"))
         inside = (evidence.visible_MN & evidence.shadow_member_MN).sum(0)
         outside = (evidence.visible_MN & ~evidence.shadow_member_MN).sum(0)
         assert (inside == 3).all() and (outside == 3).all()
-    naive = dataclasses.replace(found.design, balance=False)
+    naive = dataclasses.replace(supplied.design, balance=False)
     count = (
-        threat_model.FleetSignals(design=naive, signal=found.signal, num_classes=0)
+        threat_model.FleetSignals(design=naive, signal=supplied.signal, num_classes=0)
         .evidence_against(0, ("loss", "shadow_in", "shadow_out"))
         .shadow_member_MN.sum(0)
     )
@@ -80,7 +80,7 @@ def test_fixed_counts_leak_nothing_and_are_told():
     assert abs(np.mean(aucs) - 0.5) < 4 * np.std(aucs, ddof=1) / np.sqrt(8)
 
 
-def test_nearly_fixed_counts_are_hidden_as_well_and_honest_coins_are_left_alone():
+def test_nearly_fixed_counts_are_hidden_and_independent_coins_are_not():
     given = fixed_counts()
     given["shadow_member"][:, :20] = (
         np.random.default_rng(1).random((8, 20)).argsort(0) < np.arange(20) % 3 + 3
@@ -91,10 +91,11 @@ def test_nearly_fixed_counts_are_hidden_as_well_and_honest_coins_are_left_alone(
         # what counts tell
         True
     )
-    found = mia_jax.audit(given, attacks="lira", **QUICK)
+    results = mia_jax.audit(given, attacks="lira", **QUICK)
     assert (
         not supplied_arrays.build(given).design.balance
-        and "the number of shadows that trained on a record tells who is a member" in found.markdown
+        and "the number of shadows that trained on a record tells who is a member"
+        in results.markdown
     )
     assert not any(
         supplied_arrays.build(dict(loss=np.zeros(200), **coins(seed))).design.balance
@@ -103,25 +104,25 @@ def test_nearly_fixed_counts_are_hidden_as_well_and_honest_coins_are_left_alone(
 
 
 def coins(seed):
-    """Membership of a target and 8 shadows by independent coins, and constant losses."""
+    """Returns membership of a target and 8 shadows by independent coins, and constant losses."""
     member = np.random.default_rng(seed).random((9, 200)) < 0.5
     return dict(member=member[0], shadow_member=member[1:], shadow_loss=np.zeros((8, 200)))
 
 
-def test_the_official_layout_is_read(tmp_path):
-    one = arrays(pairs=False)
+def test_the_layout_of_the_released_lira_code_is_read(tmp_path):
+    given = arrays(pairs=False)
     for m in range(8):
         folder = tmp_path / f"experiment-{m}_8" / "logits"
         folder.mkdir(parents=True)
-        np.save(folder.parent / "keep.npy", one["shadow_member"][m])
-        np.save(folder / "0000000100.npy", np.stack([one["shadow_logits"][m]] * 2, 1)[:, None])
+        np.save(folder.parent / "keep.npy", given["shadow_member"][m])
+        np.save(folder / "0000000100.npy", np.stack([given["shadow_logits"][m]] * 2, 1)[:, None])
     with pytest.raises(FileNotFoundError, match=r"y_train\.npy"):
         supplied_arrays.load(tmp_path)
-    np.save(tmp_path / "y_train.npy", one["labels"])
-    found = supplied_arrays.build(supplied_arrays.load(tmp_path))
-    assert found.signal["loss"].shape == (8, 2, 120)
-    np.testing.assert_array_equal(found.design.member_MN, one["shadow_member"])
-    np.testing.assert_allclose(found.signal["logits"][:, 1], one["shadow_logits"], rtol=1e-6)
+    np.save(tmp_path / "y_train.npy", given["labels"])
+    supplied = supplied_arrays.build(supplied_arrays.load(tmp_path))
+    assert supplied.signal["loss"].shape == (8, 2, 120)
+    np.testing.assert_array_equal(supplied.design.member_MN, given["shadow_member"])
+    np.testing.assert_allclose(supplied.signal["logits"][:, 1], given["shadow_logits"], rtol=1e-6)
     np.save(tmp_path / "experiment-0_8" / "logits" / "0000000200.npy", np.zeros((120, 4)))
     assert supplied_arrays.load(tmp_path)["shadow_logits"].shape == (
         8,
@@ -241,7 +242,7 @@ BAD = [
     (dict(LOSS, shadow_loss=np.zeros((3, 5))), r"shadow_member \[M,N\] = \[3, 5\] is missing"),
     (
         dict(SHADOWS, shadow_member=np.eye(2, 5)),
-        r"shadow_member has shape \(2, 5\); expected \[M,N\] = \(3, 5\), one row a shadow model",
+        r"shadow_member has shape \(2, 5\); expected \[M,N\] = \(3, 5\), one row per shadow model",
     ),
     (
         dict(SHADOWS, shadow_member=np.eye(5, 3)),
@@ -291,9 +292,9 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
         supplied_arrays.load(tmp_path / "no.npz")
 
 
-def test_population_rows_go_behind_on_their_own_axis_and_are_members_of_nothing():
-    """As many examples as classes and views: the axis of examples is known by its place, not by its
-    length.
+def test_population_rows_are_appended_on_the_axis_of_examples_and_are_members_of_no_model():
+    """The axis of examples is known by its place, not by its length: there are as many examples as
+    classes and views.
     """
     rng = np.random.default_rng(0)
     given = dict(
@@ -304,18 +305,18 @@ def test_population_rows_go_behind_on_their_own_axis_and_are_members_of_nothing(
     more = dict(
         population_shadow_logits=rng.normal(size=(3, 4, 2, 4)), population_labels=np.array([3, 0])
     )
-    found = supplied_arrays.build(given | more)
+    supplied = supplied_arrays.build(given | more)
     assert (
-        found.signal["logits"].shape == (3, 4, 6, 4)
-        and found.design.population_N.tolist() == [False] * 4 + [True] * 2
+        supplied.signal["logits"].shape == (3, 4, 6, 4)
+        and supplied.design.population_N.tolist() == [False] * 4 + [True] * 2
     )
     np.testing.assert_allclose(
-        found.signal["logits"][:, :, 4:], more["population_shadow_logits"], rtol=1e-6
+        supplied.signal["logits"][:, :, 4:], more["population_shadow_logits"], rtol=1e-6
     )
     assert (
-        not found.design.member_MN[:, 4:].any()
-        and not found.design.evaluated_MN[:, 4:].any()
-        and found.pool.y.tolist() == [0, 1, 2, 3, 3, 0]
+        not supplied.design.member_MN[:, 4:].any()
+        and not supplied.design.evaluated_MN[:, 4:].any()
+        and supplied.pool.y.tolist() == [0, 1, 2, 3, 3, 0]
     )
     losses = supplied_arrays.build(
         dict(
@@ -327,41 +328,43 @@ def test_population_rows_go_behind_on_their_own_axis_and_are_members_of_nothing(
     assert losses.signal["loss"].shape == (3, 1, 9) and losses.design.population_N.sum() == 5
 
 
-def test_negative_losses_are_told():
-    told = supplied_arrays.build(dict(LOSS, loss=-np.arange(5.0))).said
-    assert told == (
+def test_negative_losses_are_reported():
+    notes = supplied_arrays.build(dict(LOSS, loss=-np.arange(5.0))).notes
+    assert notes == (
         "4 losses are negative. A loss is lower on members; of log-likelihoods pass the negative.",
     )
-    assert supplied_arrays.build(LOSS).said == ()
+    assert supplied_arrays.build(LOSS).notes == ()
 
 
 def complementary(seed=0, models=6):
-    """Membership in pairs of complementary halves, [M,20]."""
+    """Returns membership [M,20] of pairs of models with complementary halves."""
     half = np.random.default_rng(seed).random((models // 2, 20)).argsort(1) < 10
     return np.stack([half, ~half], 1).reshape(models, 20)
 
 
 def test_the_targets_twin_and_the_target_itself_are_not_used_against_it():
-    """A fleet in pairs, one of whose models is the target: its own row and its twin's would name
+    """The target is a model of a fleet in pairs: its own row and that of its twin would reveal
     every member.
     """
     member = complementary()
-    found = supplied_arrays.build(
+    supplied = supplied_arrays.build(
         dict(
             loss=np.zeros(20), member=member[2], shadow_loss=np.zeros((6, 20)), shadow_member=member
         )
     )
-    assert found.design.shadow_MM[0].tolist() == [False, True, True, False, False, True, True]
+    assert supplied.design.shadow_MM[0].tolist() == [False, True, True, False, False, True, True]
     assert any(
         s.startswith("Shadow 3 trained on exactly the examples that the target did not")
-        for s in found.said
+        for s in supplied.notes
     )
-    assert any(s.startswith("Shadow 2 trained on exactly the target's members") for s in found.said)
+    assert any(
+        s.startswith("Shadow 2 trained on exactly the target's members") for s in supplied.notes
+    )
     rest = member[[0, 1, 2, 4, 5]]  # the copy without its twin
-    found_copy = supplied_arrays.build(
+    with_copy = supplied_arrays.build(
         dict(loss=np.zeros(20), member=member[2], shadow_loss=np.zeros((5, 20)), shadow_member=rest)
     )
-    assert found_copy.design.shadow_MM[0].tolist() == [False, True, True, False, True, True]
+    assert with_copy.design.shadow_MM[0].tolist() == [False, True, True, False, True, True]
     with_pairs = dict(
         loss=np.zeros(20),
         member=member[2],
@@ -371,7 +374,7 @@ def test_the_targets_twin_and_the_target_itself_are_not_used_against_it():
     )
     assert (
         supplied_arrays.build(with_pairs).design.shadow_MM[0].tolist()
-        == found.design.shadow_MM[0].tolist()
+        == supplied.design.shadow_MM[0].tolist()
     )
 
 
@@ -388,7 +391,7 @@ def test_the_targets_twin_and_the_target_itself_are_not_used_against_it():
             {"shadow_in", "shadow_own"},
             "no usable shadow trained on a scored example",
         ),
-        (complementary()[:2], set(), "arrays of the user's own"),
+        (complementary()[:2], set(), "user-supplied arrays"),
         (
             np.stack([BIT, 1 - BIT]),
             {"shadow_in", "shadow_out", "shadow_own"},
@@ -396,9 +399,11 @@ def test_the_targets_twin_and_the_target_itself_are_not_used_against_it():
         ),
     ],
 )
-def test_what_the_shadows_cannot_give_is_known_and_said(shadow_member, lacking, note):
-    """Member all true, member all false, one pair, and only the target itself and its twin."""
-    found = supplied_arrays.build(
+def test_needs_that_the_shadows_do_not_meet_are_detected_and_explained(
+    shadow_member, lacking, note
+):
+    """The cases: all members, no members, one pair, only the target itself and its twin."""
+    supplied = supplied_arrays.build(
         dict(
             loss=np.zeros(20),
             member=BIT,
@@ -407,6 +412,6 @@ def test_what_the_shadows_cannot_give_is_known_and_said(shadow_member, lacking, 
         )
     )
     assert (
-        found.design.supports == {"shadow_in", "shadow_out", "shadow_own"} - lacking
-        and note in found.design.note
+        supplied.design.supports == {"shadow_in", "shadow_out", "shadow_own"} - lacking
+        and note in supplied.design.note
     )

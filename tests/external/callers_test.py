@@ -1,5 +1,6 @@
-"""A caller of mia_jax.audit() is told about its own arguments, before anything is computed;
-reference models without members are no crash.
+"""Tests the messages to callers of mia_jax.audit: they name its arguments before anything runs.
+
+Reference models without members or without non-members do not crash an audit.
 """
 
 import io
@@ -81,8 +82,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("call, message", REFUSED, ids=range(len(REFUSED)))
-def test_callers_are_told_about_their_arguments_before_anything_runs(call, message, monkeypatch):
-
+def test_messages_name_the_arguments_of_the_caller_before_anything_runs(call, message, monkeypatch):
     monkeypatch.setattr(
         "mia_jax.pipeline.run.attack", lambda *args, **kwargs: pytest.fail("attacks ran")
     )
@@ -95,11 +95,13 @@ def test_callers_are_told_about_their_arguments_before_anything_runs(call, messa
     ]
 
 
-def test_a_folder_of_other_arrays_and_equal_rows_name_what_audit_has(tmp_path):
+def test_messages_about_another_folder_and_about_duplicates_name_no_flags(tmp_path):
     x = RNG.normal(size=(200, 3))
     x[150] = x[3]
-    found = mia_jax.audit(GIVEN, x=x, folder=tmp_path / "w", **QUICK)
-    assert "Duplicates" in found.markdown and not [flag for flag in FLAGS if flag in found.markdown]
+    results = mia_jax.audit(GIVEN, x=x, folder=tmp_path / "w", **QUICK)
+    assert "Duplicates" in results.markdown and not [
+        flag for flag in FLAGS if flag in results.markdown
+    ]
     with pytest.raises(ValueError, match="other arrays or settings"):
         mia_jax.audit(loss=LOSS + 1, member=MEMBER, folder=tmp_path / "w", **QUICK)
 
@@ -107,35 +109,35 @@ def test_a_folder_of_other_arrays_and_equal_rows_name_what_audit_has(tmp_path):
 def test_the_tpr_without_a_false_positive_can_be_asked_for():
     want = float((-LOSS[MEMBER] > (-LOSS[~MEMBER]).max()).mean())
     for fprs in ((0.0,), (0.0, 0.1)):
-        found = mia_jax.audit(GIVEN, report=dict(fprs=fprs), **QUICK)
-        row = found.row("threshold_loss", "tpr@0")
+        results = mia_jax.audit(GIVEN, report=dict(fprs=fprs), **QUICK)
+        row = results.row("threshold_loss", "tpr@0")
         assert (
             row["value"] == want
             and row["low"] is None
             and "highest non-member" in row["method"]
-            and "TPR at 0% FPR" in found.markdown
+            and "TPR at 0% FPR" in results.markdown
         )
 
 
 def test_keys_of_groups_may_be_any_values():
-    found = mia_jax.audit(
+    results = mia_jax.audit(
         GIVEN,
         groups={c: np.flatnonzero(np.arange(200) % 2 == c) for c in np.unique([0, 1])},
         **QUICK,
     )
-    assert {row["slice"] for row in found.table} == {"all", "group=0", "group=1"}
+    assert {row["slice"] for row in results.table} == {"all", "group=0", "group=1"}
 
 
-def test_a_home_folder_is_one_everywhere(tmp_path, monkeypatch):
+def test_a_tilde_is_the_home_folder_everywhere(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     np.savez(tmp_path / "mine.npz", **GIVEN)
-    found = mia_jax.audit("~/mine.npz", folder="~/work", **QUICK)
-    found.save("~/out")
+    results = mia_jax.audit("~/mine.npz", folder="~/work", **QUICK)
+    results.save("~/out")
     assert (tmp_path / "work" / "report" / "report.md").exists() and mia_jax.Results.load(
         "~/out"
-    ).report == found.report
+    ).report == results.report
     assert (
-        found.plot(folder="~/figures")
+        results.plot(folder="~/figures")
         and (tmp_path / "figures" / "roc.png").exists()
         and not pathlib.Path("~").exists()
     )
@@ -144,7 +146,7 @@ def test_a_home_folder_is_one_everywhere(tmp_path, monkeypatch):
         supplied_arrays.load("~/lira")
 
 
-def test_the_last_step_is_the_largest_number_and_models_come_in_the_order_of_theirs(tmp_path):
+def test_the_last_step_has_the_largest_number_and_models_are_ordered_by_number(tmp_path):
     for m in range(11):
         folder = tmp_path / f"experiment-{m}" / "logits"
         folder.mkdir(parents=True)
@@ -172,11 +174,14 @@ def test_the_last_step_is_the_largest_number_and_models_come_in_the_order_of_the
 
 
 # --------------------------------------------------------------------------------
-# reference models that lack a side
+# reference models without members or without non-members
 
 
 def reference(kinds):
-    """A target and shadows of kinds 'out' (saw no scored row), 'in' (saw all), 'coins'."""
+    """Returns losses and membership of a target and its shadows.
+
+    A shadow of kind 'out' was trained on no scored row, 'in' on all, 'coins' on a random half.
+    """
     rng = np.random.default_rng(1)
     rows = dict(out=lambda: np.zeros(200, bool), coins=lambda: rng.random(200) < 0.5)
     rows["in"] = lambda: np.ones(200, bool)
@@ -203,26 +208,26 @@ KINDS = (
 
 @pytest.mark.parametrize("population", [False, True])
 @pytest.mark.parametrize("kinds", KINDS, ids=str)
-def test_shadows_without_members_or_without_others_are_no_crash(kinds, population):
-    """What can be computed is, the rest is left out with a reason, and JSON has null where there is
-    no number.
+def test_shadows_without_members_or_without_non_members_do_not_crash(kinds, population):
+    """All that can be computed is reported, the rest is left out with a reason, and JSON has null
+    where there is no number.
     """
     given = reference(kinds)
     if population:
         given |= dict(
             population_loss=LOSS[:30], population_shadow_loss=np.stack([LOSS[:30]] * len(kinds))
         )
-    found = mia_jax.audit(given, figures=not population, **QUICK)
-    json.dumps(found.report, allow_nan=False)
-    assert found.value("threshold_loss", "auc") == pytest.approx(
+    results = mia_jax.audit(given, figures=not population, **QUICK)
+    json.dumps(results.report, allow_nan=False)
+    assert results.value("threshold_loss", "auc") == pytest.approx(
         roc_auc_score(MEMBER, -given["loss"])
     )
-    rows = {row["model"]: row for row in found.report["models"]}
+    rows = {row["model"]: row for row in results.report["models"]}
     for m, kind in enumerate(kinds, start=1):
         assert (rows[m]["train_loss"] is None) == (kind == "out") and (
             rows[m]["validation_loss"] is None
         ) == (kind == "in")
-    ran = set(found.scores)
+    ran = set(results.scores)
     assert {"lira_offline", "offset", "reference", "base_offline"} <= ran or not {
         "out",
         "coins",
@@ -230,8 +235,8 @@ def test_shadows_without_members_or_without_others_are_no_crash(kinds, populatio
     assert ("lira" in ran) == (len({"in", "out"} & set(kinds)) == 2 or "coins" in kinds)
     if set(kinds) == {"out"}:
         assert any(
-            "lira, lira_shrunk" in said and "no usable shadow trained on a scored example" in said
-            for said in found.report["about"]["said"]
+            "lira, lira_shrunk" in note and "no usable shadow trained on a scored example" in note
+            for note in results.report["about"]["said"]
         )
 
 
@@ -240,7 +245,7 @@ def test_shadows_without_members_or_without_others_are_no_crash(kinds, populatio
 
 
 def archive(path, name: str, shape: str, data: bytes = b"", descr: str = "<f8"):
-    """An npz whose one array has a header of the caller's choice."""
+    """Writes an npz of one array with a header of the caller's choice."""
     text = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}".encode()
     text += b" " * (-(len(text) + 11) % 64) + b"\n"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:

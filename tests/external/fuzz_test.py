@@ -1,5 +1,5 @@
-"""Arrays and files made at random: each ends in sensible numbers or in one sentence, never in
-another traceback and never in silent nonsense.
+"""Fuzzes arrays and files: each ends in sensible numbers or in a ValueError or OSError that a user
+can understand, never in another exception or in wrong numbers without a message.
 """
 
 import io
@@ -16,7 +16,7 @@ from sklearn.metrics import roc_auc_score
 import mia_jax
 from mia_jax.external import arrays as supplied_arrays
 
-RAW = (  # words of NumPy, SciPy, Python and JSON that tell a user nothing about what was supplied
+RAW = (  # words of NumPy, SciPy, Python and JSON that do not help a user to find the mistake
     r"inhomogeneous|broadcast|out of bounds|truth value|could not convert|unsupported operand|not "
     r"supported between|object is not|has no attribute"
     r"|not subscriptable|JSON|allow_pickle|invalid literal|zero-size array|division by zero|cannot "
@@ -30,7 +30,7 @@ def rows(rng):
 
 
 def special(rng, value):
-    """The array with a few values replaced by extreme ones."""
+    """Returns the array with a few values replaced by extreme ones."""
     value = np.array(value, np.float64)
     flat = value.reshape(-1)
     at = rng.integers(0, flat.size, max(1, flat.size // 10)) if flat.size else []
@@ -41,7 +41,7 @@ def special(rng, value):
 
 
 def kinds(rng, value):
-    """The array in another container or dtype."""
+    """Returns the array in another container or dtype."""
     value = np.asarray(value)
     makers = [
         lambda: value,
@@ -76,7 +76,7 @@ def kinds(rng, value):
 
 
 def arrays(rng):
-    """Arrays that are right, then some of them spoiled."""
+    """Returns correct arrays of which some are damaged at random."""
     n, m, c = rows(rng), int(rng.integers(0, 4)), int(rng.choice([1, 2, 3, 10]))
     y = rng.integers(0, max(c, 2), n)
     member = rng.random((m + 1, n)) < rng.choice([0.0, 0.5, 0.5, 0.5, 1.0])
@@ -126,28 +126,30 @@ def arrays(rng):
     return given
 
 
-def sensible(found, given):
-    """Every number of the table is finite or null, shares lie in [0, 1], and the plain attack has
-    the AUC of the numbers that were supplied.
+def check_sensible(results, given):
+    """Checks that every number of the table is finite or null and that shares are in [0, 1].
+
+    The AUC of the threshold attack must be the AUC of the numbers that were supplied.
     """
-    for row in found.table:
+    for row in results.table:
         for field in ("value", "low", "high"):
             assert row[field] is None or math.isfinite(row[field]), row
         if row["value"] is not None and (row["metric"] == "auc" or row["metric"].startswith("tpr")):
             assert 0 <= row["value"] <= 1, row
     form = next(
-        (f for f in ("score", "loss") if f in given and f"threshold_{f}" in found.scores), None
+        (f for f in ("score", "loss") if f in given and f"threshold_{f}" in results.scores), None
     )
     if form is None or np.ndim(given[form]) != 1:
         return
     value = np.asarray(np.asarray(given[form]), np.float64) * (1 if form == "score" else -1)
     want = roc_auc_score(np.asarray(given["member"]).astype(bool), value)
-    assert found.value(f"threshold_{form}", "auc") == pytest.approx(want, abs=1e-9)
+    assert results.value(f"threshold_{form}", "auc") == pytest.approx(want, abs=1e-9)
 
 
 def attempt(call, what):
-    """A Results, or None after one sentence; anything else fails the test and shows what was
-    given.
+    """Returns what `call` returns, or None after a ValueError or OSError with a clear message.
+
+    Any other exception fails the test and shows what was supplied.
     """
     try:
         return call()
@@ -170,7 +172,7 @@ def shown(given):
 
 
 @pytest.mark.parametrize("block", range(6))
-def test_random_arrays_end_in_numbers_or_in_a_sentence(block):
+def test_random_arrays_end_in_numbers_or_in_a_clear_message(block):
     accepted = 0
     for i in range(50):
         rng = np.random.default_rng([17, block, i])
@@ -186,20 +188,20 @@ def test_random_arrays_end_in_numbers_or_in_a_sentence(block):
             "population",
         ]
         form = "score" if "score" in given else "loss"
-        wanted = [f"threshold_{form}", *rng.choice(names, 1)] if rng.random() < 0.95 else None
+        attacks = [f"threshold_{form}", *rng.choice(names, 1)] if rng.random() < 0.95 else None
 
-        def call(given=given, wanted=wanted):
-            return mia_jax.audit(given, attacks=wanted, slices=(), draws=40)
+        def call(given=given, attacks=attacks):
+            return mia_jax.audit(given, attacks=attacks, slices=(), draws=40)
 
-        found = attempt(call, (block, i, shown(given), wanted))
-        if found is not None:
+        results = attempt(call, (block, i, shown(given), attacks))
+        if results is not None:
             accepted += 1
-            sensible(found, given)
-    assert accepted >= 3, "nearly everything is refused: the fuzzer tests refusals alone"
+            check_sensible(results, given)
+    assert accepted >= 3, "nearly everything is refused: the fuzzer tests only refusals"
 
 
 def files(rng, path):
-    """An npz of right arrays, damaged in one of many ways."""
+    """Writes an npz of correct arrays, damaged in one of many ways."""
     good = dict(loss=rng.random(30), member=np.arange(30) % 2, column_a=np.array(list("ab") * 15))
     buffer = io.BytesIO()
     (np.savez_compressed if rng.random() < 0.5 else np.savez)(buffer, **good)
@@ -242,16 +244,16 @@ def files(rng, path):
     ways[int(rng.choice(len(ways)))]()
 
 
-def test_random_files_end_in_arrays_or_in_a_sentence_and_touch_nothing_else(tmp_path):
+def test_random_files_end_in_arrays_or_in_a_clear_message_and_no_other_file_is_written(tmp_path):
     started, folder = time.monotonic(), tmp_path / "files"
     folder.mkdir()
     for i in range(60):
         path = folder / "mine.npz"
         path.unlink(missing_ok=True)
         files(np.random.default_rng([23, i]), path)
-        found = attempt(lambda path=path: supplied_arrays.load(path), i)
-        if found is not None:
-            attempt(lambda found=found: supplied_arrays.build(found), i)
+        loaded = attempt(lambda path=path: supplied_arrays.load(path), i)
+        if loaded is not None:
+            attempt(lambda loaded=loaded: supplied_arrays.build(loaded), i)
     assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == [
         "mine.npz"
     ] and time.monotonic() - started < 60

@@ -1,5 +1,5 @@
-"""Ordinary flax nets of a user's own: taken as they are, with what a Model promises, or refused
-with the signature that is needed.
+"""Tests the user's own flax nets: they are accepted as they are and become a Model, or they are
+refused with the signature that is needed.
 """
 
 import pathlib
@@ -48,7 +48,7 @@ class Normalized(nn.Module):
 
 
 class OursNormalized(nn.Module):
-    """The same net of this package's layers."""
+    """The same net as Normalized, made of this package's layers."""
 
     @nn.compact
     def __call__(self, x, *, key_B=None, weight_B=None, train=False):
@@ -85,7 +85,7 @@ def test_an_ordinary_net_is_a_model(net):
 @pytest.mark.parametrize(
     "net", [Dropping(), Deterministic(), sequential()], ids=lambda net: type(net).__name__
 )
-def test_an_examples_dropout_depends_on_its_own_key_alone(net):
+def test_the_dropout_of_an_example_depends_only_on_its_key(net):
     model = layers.as_model(net)
     variables = model.init(jax.random.key(0), X)
     together = model.apply(variables, X, key_B=KEYS, train=True)[0]
@@ -104,12 +104,12 @@ def test_two_dropouts_of_a_net_drop_different_units():
     class Twice(nn.Module):
         @nn.compact
         def __call__(self, x, train):
-            one, drop = jnp.ones((x.shape[0], 400)), nn.Dropout(0.5, deterministic=not train)
+            ones, drop = jnp.ones((x.shape[0], 400)), nn.Dropout(0.5, deterministic=not train)
             return jnp.stack(
                 [
-                    drop(one).mean(-1),
-                    drop(one).mean(-1),
-                    nn.Dropout(0.5, deterministic=not train)(one).mean(-1),
+                    drop(ones).mean(-1),
+                    drop(ones).mean(-1),
+                    nn.Dropout(0.5, deterministic=not train)(ones).mean(-1),
                 ],
                 -1,
             )
@@ -119,7 +119,7 @@ def test_two_dropouts_of_a_net_drop_different_units():
 
 
 def test_batch_normalization_leaves_padded_rows_out():
-    """Equal to this package's layer, padding or not: the same outputs, the same statistics."""
+    """Outputs and statistics equal those of this package's layer, with and without padding."""
     theirs, ours = layers.as_model(Normalized()), layers.as_model(OursNormalized())
     variables = theirs.init(jax.random.key(0), X)
     same = {"params": variables["params"], "stats": variables["stats"]}
@@ -161,7 +161,7 @@ class Twofold(nn.Module):
 @pytest.mark.parametrize(
     "net", [Masked(), Nothing(), Twofold()], ids=lambda net: type(net).__name__
 )
-def test_another_signature_is_refused_with_the_one_that_is_needed(net):
+def test_another_signature_is_refused_and_the_message_says_which_is_needed(net):
     with pytest.raises(
         TypeError,
         match=rf"__call__ of {type(net).__name__} takes .*it must be \(x\) or \(x, "
@@ -217,28 +217,28 @@ CONFIG = """
 
 
 @pytest.mark.parametrize("name, place", [("my_net", "."), ("my_pkg.my_net", "my_pkg")])
-def test_a_net_beside_the_config_trains(name, place, tmp_path):
-    """make returns a plain module with dropout and batch normalization; the file lies beside the
-    config, which is run from elsewhere.
+def test_a_net_next_to_the_config_trains(name, place, tmp_path):
+    """The net, a plain module with dropout and batch normalization, is in the folder of the config,
+    which is run from another folder.
     """
     (tmp_path / place).mkdir(exist_ok=True)
     (tmp_path / place / "my_net.py").write_text(textwrap.dedent(NET))
     (tmp_path / "mine.py").write_text(textwrap.dedent(CONFIG.replace("{name}", name)))
     flags = [f"--config={tmp_path / 'mine.py'}", f"--workdir={tmp_path / 'run'}"]
     launch(*flags, "--stages=train")
-    one = np.load(tmp_path / "run" / "train" / "model" / "00000.npz")
+    model = np.load(tmp_path / "run" / "train" / "model" / "00000.npz")
     assert (
-        one["variables/params/Dense_0/kernel"].shape == (20, 5)
-        and one["variables/stats/BatchNorm_0/mean"].any()
+        model["variables/params/Dense_0/kernel"].shape == (20, 5)
+        and model["variables/stats/BatchNorm_0/mean"].any()
     )
-    _, said = launch(
+    _, message = launch(
         *flags,
         "--config.learner.gradient=private",
         "--config.design.name=halves",
         "--summary",
         fails=True,
     )
-    assert "BatchNorm" in said or "statistics" in said
+    assert "BatchNorm" in message or "statistics" in message
 
 
 def test_a_private_plain_net_is_clipped_per_example(tmp_path, monkeypatch):

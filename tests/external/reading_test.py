@@ -1,5 +1,5 @@
-"""Arrays of any kind: digits stay, low-precision and odd containers are taken as what they are,
-everything else is a sentence with the key.
+"""Tests how supplied arrays are read: no digit is lost, containers and dtypes of other libraries
+are accepted, and everything else is refused with a message that names the key.
 """
 
 import datetime
@@ -11,7 +11,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 import mia_jax
-from mia_jax.data import _arrays as given
+from mia_jax.data import _arrays
 from mia_jax.external import arrays as supplied_arrays
 from tests import toys
 from tests.answered import QUICK, arrays
@@ -19,7 +19,7 @@ from tests.answered import QUICK, arrays
 RNG = np.random.default_rng(0)
 MEMBER = np.arange(400) < 200
 NORMAL = RNG.normal(size=400)
-SCORES = {  # numbers that float32 would make equal, or infinite
+SCORES = {  # numbers that would become equal or infinite in float32
     "confidences near 1": 1 - np.exp(-30 + NORMAL - MEMBER),
     "an offset of 1e9": 1e9 + NORMAL + MEMBER,
     "whole numbers around 1e12": (10**12 + 10 * (NORMAL + 3 * MEMBER)).astype(np.int64),
@@ -33,18 +33,16 @@ SCORES = {  # numbers that float32 would make equal, or infinite
 @pytest.mark.parametrize("name", SCORES)
 @pytest.mark.parametrize("form, sign", [("score", 1), ("loss", -1)])
 def test_no_digit_of_a_score_or_loss_is_lost(name, form, sign):
-    """The AUC of what was supplied is scikit-learn's AUC of the same float64 numbers, to the last
-    tie, and so is that of what an attack reads.
-    """
+    """The AUC equals scikit-learn's AUC of the same float64 numbers, ties included."""
     value = sign * SCORES[name].astype(np.float64) if sign < 0 else SCORES[name]
-    found = mia_jax.audit({form: value}, member=MEMBER, attacks=f"threshold_{form}", **QUICK)
+    results = mia_jax.audit({form: value}, member=MEMBER, attacks=f"threshold_{form}", **QUICK)
     want = roc_auc_score(MEMBER, sign * np.asarray(value, np.float64))
-    assert found.value(f"threshold_{form}", "auc") == pytest.approx(want, abs=1e-12)
+    assert results.value(f"threshold_{form}", "auc") == pytest.approx(want, abs=1e-12)
 
 
 @pytest.mark.slow
 def test_shadows_and_population_keep_their_digits():
-    """An offset of a billion changes no answer of the attacks that compare differences."""
+    """An offset of a billion changes no result of the attacks that compare differences."""
     member = np.random.default_rng(1).random((9, 300)) < 0.5
     loss = (
         np.random.default_rng(2).gamma(2.0, 1.0, 300)
@@ -54,9 +52,11 @@ def test_shadows_and_population_keep_their_digits():
     more = np.random.default_rng(4).gamma(2.0, 1.0, (9, 60))
 
     def audited(scale, shift):
-        own, population = shift + scale * loss, shift + scale * more
+        scored, population = shift + scale * loss, shift + scale * more
         return mia_jax.audit(
-            dict(loss=own[0], member=member[0], shadow_loss=own[1:], shadow_member=member[1:]),
+            dict(
+                loss=scored[0], member=member[0], shadow_loss=scored[1:], shadow_member=member[1:]
+            ),
             population_loss=population[0],
             population_shadow_loss=population[1:],
             attacks="lira, lira_shrunk, lira_offline, offset, reference, population",
@@ -74,7 +74,7 @@ def test_shadows_and_population_keep_their_digits():
 def test_probabilities_near_one_keep_their_digits():
     rest = np.exp(-27 + NORMAL - MEMBER)  # what is left of 1 is about 1e-11
     probs = np.stack([1 - rest, rest], 1)
-    found = mia_jax.audit(probs=probs, labels=np.zeros(400, int), member=MEMBER, **QUICK)
+    results = mia_jax.audit(probs=probs, labels=np.zeros(400, int), member=MEMBER, **QUICK)
     want = roc_auc_score(MEMBER, -rest)
     for attack in (
         "threshold_loss",
@@ -83,7 +83,7 @@ def test_probabilities_near_one_keep_their_digits():
         "threshold_modified_entropy",
         "threshold_hinge",
     ):
-        assert found.value(attack, "auc") == pytest.approx(want, abs=2e-3), attack
+        assert results.value(attack, "auc") == pytest.approx(want, abs=2e-3), attack
     signal = supplied_arrays.build(
         dict(
             logits=np.stack([0 * NORMAL, -np.log(rest)], 1), labels=np.ones(400, int), member=MEMBER
@@ -94,7 +94,7 @@ def test_probabilities_near_one_keep_their_digits():
 
 
 def test_signals_of_supplied_logits_are_those_of_a_nets_logits():
-    """The float64 formulas equal the signals of the same names, which nets are asked in float32."""
+    """The float64 formulas equal the signals of the same names, which are computed in float32."""
     from mia_jax import registry
 
     logits, y = np.random.default_rng(0).normal(size=(200, 5)) * 4, np.arange(200) % 5
@@ -116,9 +116,11 @@ def test_signals_of_supplied_logits_are_those_of_a_nets_logits():
 
 def test_real_labels_keep_their_digits():
     y = 1e9 + np.random.default_rng(0).normal(size=200)
-    found = supplied_arrays.build(dict(predictions=y + 0.25, labels=y, member=np.arange(200) % 2))
-    np.testing.assert_allclose(found.signal["loss"][0, 0], 0.0625, rtol=1e-5)
-    assert found.pool.y.dtype == np.float64
+    supplied = supplied_arrays.build(
+        dict(predictions=y + 0.25, labels=y, member=np.arange(200) % 2)
+    )
+    np.testing.assert_allclose(supplied.signal["loss"][0, 0], 0.0625, rtol=1e-5)
+    assert supplied.pool.y.dtype == np.float64
 
 
 class Tensor:
@@ -132,7 +134,7 @@ class Tensor:
 
 
 class OnDevice:
-    """One that it cannot."""
+    """An array that NumPy cannot read."""
 
     def detach(self):
         return self
@@ -165,14 +167,14 @@ TAKEN = {
 @pytest.mark.parametrize("kind", TAKEN)
 def test_numbers_in_any_container_are_taken(kind):
     value = TAKEN[kind](LOGITS["logits"])
-    found = supplied_arrays.build(dict(LOGITS, logits=value)).signal["loss"]
+    losses = supplied_arrays.build(dict(LOGITS, logits=value)).signal["loss"]
     z = (
         LOGITS["logits"]
         if isinstance(value, Tensor | np.ma.MaskedArray)
         else np.array(value).astype(np.float64)
     )
     want = np.logaddexp.reduce(z, 1) - z[np.arange(200), LOGITS["labels"]]
-    np.testing.assert_allclose(found[0, 0], want, rtol=1e-6, atol=1e-12)
+    np.testing.assert_allclose(losses[0, 0], want, rtol=1e-6, atol=1e-12)
 
 
 def test_one_logit_of_two_classes_is_the_logit_of_class_1():
@@ -181,15 +183,15 @@ def test_one_logit_of_two_classes_is_the_logit_of_class_1():
     want = np.logaddexp(0, -(2 * y - 1) * z)
     member = np.random.default_rng(1).random((3, 200)) < 0.5
     for flat in (True, False):
-        own = (lambda a: a) if flat else (lambda a: a[..., None])
+        shaped = (lambda a: a) if flat else (lambda a: a[..., None])
         more = dict(
-            population_logits=own(z[0, :7]),
-            population_shadow_logits=own(z[1:, :7]),
+            population_logits=shaped(z[0, :7]),
+            population_shadow_logits=shaped(z[1:, :7]),
             population_labels=y[:7],
         )
         given = dict(
-            logits=own(z[0]),
-            shadow_logits=own(z[1:]),
+            logits=shaped(z[0]),
+            shadow_logits=shaped(z[1:]),
             labels=y,
             member=member[0],
             shadow_member=member[1:],
@@ -305,7 +307,8 @@ REFUSED = [
     (dict(LOGITS, predictions=np.zeros(200)), "logits and predictions are both given"),
     (
         dict(LOGITS, loss=np.arange(200.0)),
-        "loss contradicts logits: of example .* it is .* and by logits and labels .* score = -loss",
+        "loss contradicts logits: the loss of example .* is .* and logits and labels give .* "
+        "score = -loss",
     ),
     (
         dict(
@@ -314,7 +317,7 @@ REFUSED = [
             loss=np.zeros(6),
             member=np.arange(6) % 2,
         ),
-        "loss contradicts predictions: of example 1",
+        "loss contradicts predictions: the loss of example 1",
     ),
     (
         dict(
@@ -329,12 +332,12 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("values, message", REFUSED, ids=range(len(REFUSED)))
-def test_what_is_no_array_of_numbers_is_a_sentence_with_its_key(values, message):
+def test_what_is_no_array_of_numbers_is_refused_by_its_key(values, message):
     with pytest.raises(ValueError, match=message):
         mia_jax.audit(values, **QUICK)
 
 
-def test_a_loss_that_is_the_answers_own_may_stand_beside_them():
+def test_a_loss_may_be_supplied_with_the_answers_it_follows_from():
     z = LOGITS["logits"]
     loss = np.logaddexp.reduce(z, 1) - z[np.arange(200), LOGITS["labels"]]
     np.testing.assert_array_equal(
@@ -365,13 +368,13 @@ COLUMNS = {
 @pytest.mark.parametrize("kind", COLUMNS)
 def test_columns_of_a_table_become_words_or_numbers(kind):
     value, want = COLUMNS[kind]
-    found = given.column("column_a", given.array("column_a", value))
-    assert found.dtype.kind in "biufU" and str(found.tolist()) == str(want)
+    column = _arrays.column("column_a", _arrays.array("column_a", value))
+    assert column.dtype.kind in "biufU" and str(column.tolist()) == str(want)
 
 
 def test_columns_with_gaps_are_sliced():
     text = np.where(np.arange(400) % 7 == 0, None, np.array(["m", "f"] * 200, object))
-    found = mia_jax.audit(
+    results = mia_jax.audit(
         loss=NORMAL - MEMBER,
         member=MEMBER,
         column_sex=text,
@@ -379,11 +382,11 @@ def test_columns_with_gaps_are_sliced():
         slices="column:sex",
         **QUICK,
     )
-    assert {row["slice"] for row in found.table} == {"all", "sex=f", "sex=m", "sex=missing"}
+    assert {row["slice"] for row in results.table} == {"all", "sex=f", "sex=m", "sex=missing"}
 
 
-def test_a_target_of_real_labels_beside_our_shadows_may_bring_them_in_float64(tmp_path):
-    """The data's own labels are rounded to what models are trained with."""
+def test_a_regression_target_attacked_by_trained_shadows_may_have_float64_labels(tmp_path):
+    """The labels of the data are rounded to the precision in which models are trained."""
     from mia_jax import registry
     from mia_jax.data import npz
     from mia_jax.external import target
@@ -396,31 +399,33 @@ def test_a_target_of_real_labels_beside_our_shadows_may_bring_them_in_float64(tm
     design = registry.make(
         "designs", "bernoulli", dict(models=4, population=0.0), num_examples=40, seed=0
     )
-    found, given = target.with_target(
+    extended, signal = target.with_target(
         str(tmp_path / "target.npz"), design=design, pool=pool, views=1
     )
-    assert found.targets == (4,) and found.member_MN[4].tolist() == member.tolist()
-    np.testing.assert_allclose(given["loss"][0, 0], 0.01, rtol=1e-9)
+    assert extended.targets == (4,) and extended.member_MN[4].tolist() == member.tolist()
+    np.testing.assert_allclose(signal["loss"][0, 0], 0.01, rtol=1e-9)
 
 
 def test_names_of_attacks_may_come_from_an_array():
-    found = mia_jax.audit(
+    results = mia_jax.audit(
         loss=NORMAL - MEMBER, member=MEMBER, attacks=np.array(["threshold_loss"]), **QUICK
     )
     assert (
-        list(found.scores) == ["threshold_loss"]
-        and type(next(iter(found.report["attacks"]))) is str
+        list(results.scores) == ["threshold_loss"]
+        and type(next(iter(results.report["attacks"]))) is str
     )
 
 
-def test_large_losses_and_places_are_told_in_the_users_axes():
-    """Losses near 1e39 are no infinity; a NaN is located as in the array that was supplied."""
+def test_large_losses_are_kept_and_places_are_given_in_the_axes_of_the_user():
+    """Losses near 1e39 stay finite; a NaN is located by its index in the supplied array."""
     member = np.random.default_rng(0).random((4, 60)) < 0.5
     loss = 1e39 * (1 + np.random.default_rng(1).random((4, 60)))
-    found = mia_jax.audit(
+    results = mia_jax.audit(
         loss=loss[0], member=member[0], shadow_loss=loss[1:], shadow_member=member[1:], **QUICK
     )
-    assert found.value("threshold_loss", "auc") == pytest.approx(roc_auc_score(member[0], -loss[0]))
+    assert results.value("threshold_loss", "auc") == pytest.approx(
+        roc_auc_score(member[0], -loss[0])
+    )
     shadow = np.zeros((3, 60))
     shadow[2, 7] = np.nan
     with pytest.raises(
