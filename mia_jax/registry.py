@@ -15,7 +15,6 @@ import functools
 import importlib
 import importlib.util
 import inspect
-import keyword
 import pathlib
 import pkgutil
 import sys
@@ -41,6 +40,7 @@ KINDS = dict(  # kind -> the function that its modules have
     classifiers="make",
     slices="make",
     sections="text",  # of report.md
+    frameworks="predictor",  # of models that a user trained elsewhere
 )
 POSITIONAL = (
     "augmentations",
@@ -54,7 +54,7 @@ SPELLED = (
 )  # kinds whose names may carry settings, 'name:field=value'
 RENAMED = dict(signals=dict(penultimate="embedding"))  # {kind: {old name: new name}}
 _FOLDERS = dict(
-    classifiers="fitting", sections="report.sections"
+    classifiers="fitting", sections="report.sections", frameworks="external.frameworks"
 )  # the folder of a kind that is not called like it
 _HELPERS = dict(
     attacks=("toolkit",),
@@ -73,16 +73,22 @@ def package(kind: str) -> ModuleType:
 def files(kind: str) -> tuple[str, ...]:
     """Returns the modules of a kind's folder that are no shared helpers, sorted.
 
-    Folders within it are helpers as well; 'class' is the file class_.py, as Python has that word.
+    Folders within it are helpers as well; 'class' is the file class_.py, as Python has that word,
+    and 'torch' is torch_.py, next to which `import torch` means the library.
     """
+    return tuple(_stems(kind))
+
+
+@functools.cache
+def _stems(kind: str) -> dict[str, str]:
+    """Returns {name: file without .py} of a kind, sorted by name."""
     modules = (
         m.name
         for m in pkgutil.iter_modules(package(kind).__path__)
         if not m.name.startswith("_") and not m.ispkg
     )
-    return tuple(
-        sorted(name.removesuffix("_") for name in modules if name not in _HELPERS.get(kind, ()))
-    )
+    named = {name.removesuffix("_"): name for name in modules}
+    return {name: named[name] for name in sorted(named) if name not in _HELPERS.get(kind, ())}
 
 
 def library(kind: str) -> Mapping[str, Callable]:
@@ -110,9 +116,7 @@ def load(kind: str, name: str) -> ModuleType:
     if outside(kind, name):
         return own(kind, name)
     check(kind, name)
-    return importlib.import_module(
-        f"{package(kind).__name__}.{name}" + "_" * keyword.iskeyword(name)
-    )
+    return importlib.import_module(f"{package(kind).__name__}.{_stems(kind).get(name, name)}")
 
 
 def check(kind: str, name: str) -> None:

@@ -26,6 +26,7 @@ FOLDERS += (
     "classifiers",
     "slices",
     "sections",
+    "frameworks",
 )
 SECTIONS = (*configuration.KINDS, *settings.SECTIONS)
 OF = dict(
@@ -40,6 +41,7 @@ OF = dict(
 OF |= dict(
     optimizer="optimizers", schedule="schedules", defense="defenses", augmentation="augmentations"
 )
+OF |= dict(framework="frameworks")
 OF |= dict(view="query_views", views="query_views", classifier="classifiers")
 HOW = dict(  # how a kind that is no section is chosen
     attacks="--attacks=+<name>",
@@ -48,6 +50,8 @@ HOW = dict(  # how a kind that is no section is chosen
     optimizers="--config.learner.optimizer=<name>; fields of one: "
     "--list=fields:learner.optimizer:<name>",
     slices="--config.report.slices=<term>,<term> & <term>",
+    frameworks="of models in mia_jax.audit(predict=..., fit=...), known by the model's type, or "
+    "framework=<name>",
     sections="of report.md; further ones are --config.report.sections=my_pkg.my_section",
     classifiers="--config.attacks.<attack>.kind=<name> of attack_model; options are "
     "--config.attacks.<attack>.options",

@@ -22,7 +22,7 @@ LEVELS = (
     ("objectives", "models", "privacy", "evasion", "metrics", "fitting"),
     ("optimizers", "schedules", "augmentations", "query_views", "defenses", "slices"),
     ("learners", "signals", "attacks", "designs", "data"),
-    ("training", "query", "measures"),
+    ("training", "query", "measures", "external.rows", "external.frameworks"),
     ("report", "external", "configuration"),
     ("pipeline", "results"),
     ("api",),
@@ -30,10 +30,13 @@ LEVELS = (
 )
 LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts}
 ONLY_IN = {  # library -> the parts that may import it, anywhere in a file
-    "flax": {"models"},
+    "flax": {"models", "external.frameworks"},
     "tensorflow_datasets": {"data"},
     "tensorflow": set(),
-    "torch": set(),
+    "torch": {"external.frameworks"},
+    "keras": {"external.frameworks"},
+    "joblib": {"external"},
+    "pandas": set(),
     "absl": {"__main__"},
     "ml_collections": {"configuration"},
     "matplotlib": {"report"},

@@ -4,11 +4,13 @@ dotted path, works from data to report.
 
 import importlib
 import sys
+import types
 
 import pytest
 
 from mia_jax import configuration, registry
 from mia_jax.configuration import listing
+from mia_jax.external import frameworks
 from mia_jax.pipeline.run import run
 
 MODULES = dict(
@@ -125,6 +127,19 @@ MODULES = dict(
             stranger.CALLED.add("sections")
             return f"## A stranger's section\\n\\n{about['examples']} examples.\\n"
     """,
+    frameworks="""
+        from mia_jax.external.frameworks import Predictor
+
+        def takes(model):
+            return hasattr(model, "strange_answers")
+
+        def predictor(model, *, batch_size, device=None):
+            stranger.CALLED.add("frameworks")
+            return Predictor(model.strange_answers, "logits", None, "a strange model")
+
+        def trainer(model):
+            return None
+    """,
     slices="""
         import numpy as np
         from mia_jax.metrics.slices import Layer
@@ -202,6 +217,9 @@ def test_every_kind_takes_a_module_of_a_strangers_own(tmp_path, stranger):
         "a kind of the registry without a stranger's module in this test"
     )
     report = run(config_of(), workdir_path=tmp_path / "run")
+    strange = types.SimpleNamespace(strange_answers=lambda x: -x)
+    predictor = frameworks.predictor(strange, framework="stranger.my_frameworks")
+    assert predictor.answer(3) == -3 and predictor.words == "a strange model"
     assert set(registry.KINDS) == stranger.CALLED
     assert {row["attack"] for row in report["results"]} == {"mine", "defended", "learned"}
     assert {"low", "high", "class=0 & low", "class=2 & high"} <= {
