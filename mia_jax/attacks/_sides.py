@@ -138,14 +138,14 @@ def score_evidence(
     return spread_out(total_N / len(own_AN), evidence.evaluated_N)
 
 
-def origin(own: np.ndarray, dtype: np.dtype) -> float:
+def origin(own_N: np.ndarray, dtype: np.dtype) -> float:
     """Returns the median of external float64 signals, 0 for others.
 
     sds are bounded below by the float32 resolution of a signal's size, which must be the size of
     its differences and not that of an offset. It is the target's own median, so each target has its
     own moments.
     """
-    return float(np.median(own)) if dtype == np.float64 and own.size else 0.0
+    return float(np.median(own_N)) if dtype == np.float64 and own_N.size else 0.0
 
 
 def masks_of(evidence, cols: np.ndarray | slice, kinds: Sequence[str]) -> list[np.ndarray]:

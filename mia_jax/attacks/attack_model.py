@@ -14,8 +14,7 @@ import numpy as np
 from mia_jax import checks, registry
 from mia_jax.attacks import _features
 from mia_jax.fitting import chosen
-from mia_jax.fitting import rows as ordered
-from mia_jax.fitting.rows import Job
+from mia_jax.fitting.rows import Job, hashes, rank_within, scaling
 from mia_jax.threat_model import CROSS_FITTED, Evidence
 from mia_jax.types import Attack
 
@@ -136,7 +135,7 @@ def _table(
 ) -> _Table:
     x_KF = _features.matrix(features_read, signal, evidence, rows_K)
     class_K = _features.labels(evidence, rows_K) if per_class else np.zeros(len(rows_K), int)
-    return _Table(x_KF, class_K, ordered.hashes(x_KF, salt))
+    return _Table(x_KF, class_K, hashes(x_KF, salt))
 
 
 def _from_shadows(
@@ -166,7 +165,7 @@ def _from_shadows(
             salt,
         )
         member_K = evidence.shadow_member_MN[m, rows_K]
-        keep = ordered.rank_within(2 * part.class_K + member_K, part.hash_K) < -(
+        keep = rank_within(2 * part.class_K + member_K, part.hash_K) < -(
             -most // (2 * len(shadows))
         )
         parts.append([field[keep] for field in (*part, member_K)])
@@ -233,7 +232,7 @@ def _crossed(
 
 def halves(side_N: np.ndarray, hash_N: np.ndarray) -> np.ndarray:
     """Returns half_N in 0, 1: the rows of each side alternate, in the order of their hashes."""
-    return ordered.rank_within(side_N, hash_N) % 2
+    return rank_within(side_N, hash_N) % 2
 
 
 def _job(
@@ -261,9 +260,7 @@ def _job(
             f"{whose} give {inside} members and {len(learned) - inside} non-members to learn from; "
             f"an attack model needs at least {FEWEST} of each."
         )
-    learned = learned[
-        ordered.rank_within(member_K[learned], hash_K[learned]) < min(fewer, most // 2)
-    ]
+    learned = learned[rank_within(member_K[learned], hash_K[learned]) < min(fewer, most // 2)]
     learned = learned[np.lexsort((member_K[learned], hash_K[learned]))]
     places = np.flatnonzero(ask_N)
     places = places[np.argsort(table.hash_K[places], kind="stable")]
@@ -275,5 +272,5 @@ def _fewer(member_K: np.ndarray) -> int:
 
 
 def _scaled(job: Job) -> Job:
-    scaling = ordered.scaling(job.x_KF)
-    return job._replace(x_KF=scaling(job.x_KF), ask_NF=scaling(job.ask_NF))
+    scale = scaling(job.x_KF)
+    return job._replace(x_KF=scale(job.x_KF), ask_NF=scale(job.ask_NF))

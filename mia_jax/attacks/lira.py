@@ -154,11 +154,13 @@ def _plain(form: str, enough: float, variance_side: str):
     """Returns finish(own_N, sides, fitted) with Gaussians."""
 
     def finish(own_N, sides, fitted):
-        own = _of_sides([(side.m2, np.maximum(side.count - 1, 0)) for side in sides], variance_side)
+        residuals = _of_sides(
+            [(side.m2, np.maximum(side.count - 1, 0)) for side in sides], variance_side
+        )
         pools = fitted[0].copy() if fitted else None
         centers = _sides.centers(sides, pools)
         if pools is None:
-            variance = [m2 / dof for m2, dof in own]
+            variance = [m2 / dof for m2, dof in residuals]
         else:
             if len(fitted) == 2:  # variance 'global'
                 pools[:, M2] += fitted[1]
@@ -171,7 +173,7 @@ def _plain(form: str, enough: float, variance_side: str):
             pooled = [row if row[1] else known[0] for row in pooled]
             variance = [
                 np.where(per_example_N, m2 / np.maximum(dof, 1), p[0] / p[1])
-                for (m2, dof), p in zip(own, pooled, strict=True)
+                for (m2, dof), p in zip(residuals, pooled, strict=True)
             ]
         return _score(
             own_N, [Predictive(c, v, np.inf) for c, v in zip(centers, variance, strict=True)], form

@@ -89,18 +89,18 @@ def make(
         epochs=epochs,
         select=select,
     )
-    own = NETWORKS[network] | {k: v for k, v in given.items() if v is not None}
-    checks.one_of(("folds", "source"), select=own["select"])
+    settings = NETWORKS[network] | {k: v for k, v in given.items() if v is not None}
+    checks.one_of(("folds", "source"), select=settings["select"])
     checks.at_least(
         1,
-        architectures=len(own["hidden"]),
-        batch_size=own["batch_size"],
-        epochs=1 if own["epochs"] is None else own["epochs"],
+        architectures=len(settings["hidden"]),
+        batch_size=settings["batch_size"],
+        epochs=1 if settings["epochs"] is None else settings["epochs"],
     )
-    checks.positive(**{f"learning_rates[{i}]": r for i, r in enumerate(own["learning_rates"])})
-    checks.at_least(0, **{f"alphas[{i}]": a for i, a in enumerate(own["alphas"])})
+    checks.positive(**{f"learning_rates[{i}]": r for i, r in enumerate(settings["learning_rates"])})
+    checks.at_least(0, **{f"alphas[{i}]": a for i, a in enumerate(settings["alphas"])})
     checks.at_least(2, inner_folds=inner_folds)
-    return lambda jobs, key: fit(jobs, key, inner_folds=inner_folds, **own).scores
+    return lambda jobs, key: fit(jobs, key, inner_folds=inner_folds, **settings).scores
 
 
 def fit(
@@ -122,8 +122,8 @@ def fit(
         [fold_K == f for f in range(inner_folds)] if select == "folds" else [] for fold_K in folds
     ]
     lists = [
-        [np.flatnonzero(~h) for h in own] + [np.arange(len(job.member_K))]
-        for own, job in zip(held, jobs, strict=True)
+        [np.flatnonzero(~h) for h in held_out] + [np.arange(len(job.member_K))]
+        for held_out, job in zip(held, jobs, strict=True)
     ]
     data = networks.sets(
         [j.x_KF for j in jobs], [j.member_K.astype(np.int32) for j in jobs], lists, batch_size
@@ -168,8 +168,10 @@ def _answers(
         )
         return out_N2[:, 1] - out_N2[:, 0]
 
-    own = [rows.accuracy(margin(job.x_KF[h], q), job.member_K[h]) for q, h in enumerate(held)]
-    value = np.mean(own) if own else np.sum((margin(job.x_KF, 0) > 0) == job.member_K)
+    accuracies = [
+        rows.accuracy(margin(job.x_KF[h], q), job.member_K[h]) for q, h in enumerate(held)
+    ]
+    value = np.mean(accuracies) if accuracies else np.sum((margin(job.x_KF, 0) > 0) == job.member_K)
     return float(value), margin(job.ask_NF, len(held))
 
 

@@ -57,16 +57,16 @@ def sets(
         lists: lists[d][q], numbers of rows.
         batch_size: lists are padded to a multiple of it.
     """
-    longest = max(len(i) for own in lists for i in own)
+    longest = max(len(i) for lists_of_set in lists for i in lists_of_set)
     length = batch_size * _rounded(-(-longest // batch_size))
     height = _rounded(max(map(len, x)))
     x_DKF = np.zeros((len(x), height, x[0].shape[1]), np.float32)
     y_DK = np.zeros((len(x), height), np.asarray(y[0]).dtype)
     index_DQL = np.zeros((len(x), len(lists[0]), length), np.int32)
-    count_DQ = np.array([[len(i) for i in own] for own in lists], np.int32)
-    for d, own in enumerate(lists):
+    count_DQ = np.array([[len(i) for i in lists_of_set] for lists_of_set in lists], np.int32)
+    for d, lists_of_set in enumerate(lists):
         x_DKF[d, : len(x[d])], y_DK[d, : len(y[d])] = x[d], y[d]
-        for q, i in enumerate(own):
+        for q, i in enumerate(lists_of_set):
             index_DQL[d, q, : len(i)] = i
     return Sets(x_DKF, y_DK, index_DQL, count_DQ)
 

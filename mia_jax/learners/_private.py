@@ -178,7 +178,7 @@ def make(
         delta=delta,
         accountant=accountant,
         budget=epsilon,
-        wanted_epochs=epochs,
+        requested_epochs=epochs,
         method=method,
         notes=tuple(notes),
         plan=draw,

@@ -12,10 +12,8 @@ from mia_jax.configuration import settings
 from mia_jax.pipeline import inputs
 from mia_jax.pipeline.query import REMEDY
 from mia_jax.pipeline.train import nothing
-from mia_jax.query import forward as queries
-from mia_jax.query import interactive
-from mia_jax.runtime import files as workdir
-from mia_jax.runtime import jobs
+from mia_jax.query import forward, interactive
+from mia_jax.runtime import files, jobs
 from mia_jax.runtime.progress import Progress
 from mia_jax.runtime.store import Answers, Store
 from mia_jax.threat_model import PlannedAttack
@@ -67,7 +65,7 @@ class SignalReader:
 
     def signal(self, name: str, models: Sequence[int], *, epoch: int | None = None) -> np.ndarray:
         """Returns one signal of several models, [M,A,N..] (after an epoch)."""
-        return queries.load(self._answers(epoch).folder, name, models)
+        return forward.load(self._answers(epoch).folder, name, models)
 
     def _answers(self, epoch: int | None) -> Answers:
         return self.store.answers if epoch is None else self.store.after(epoch)
@@ -88,7 +86,7 @@ class SignalReader:
           ValueError: the answers on disk are of other views or batches, damaged, or do not fit.
         """
         for claimed, config in self.claims(epoch):
-            workdir.check_claim(claimed, config, remedy=REMEDY)
+            files.check_claim(claimed, config, remedy=REMEDY)
         folder, signal = self._answers(epoch).folder, {}
         for name in attack.files:
             signal[name] = self._of_fleet(attack, name, folder=folder, epoch=epoch)
@@ -106,7 +104,7 @@ class SignalReader:
         targets, parts, paths = set(self.design.targets), [], []
         for m in self.models:
             file = attack.file(name, target=m in targets)
-            parts.append(queries.load(folder, file, [m], run=self.store.run, epoch=epoch))
+            parts.append(forward.load(folder, file, [m], run=self.store.run, epoch=epoch))
             paths.append(interactive.signal_file(folder, file, m))
         check_shapes(parts, paths, views=len(self.views), examples=len(self.pool.y))
         whole = max(parts, key=np.ndim)  # a model that could not be asked has NaN, no components
@@ -135,7 +133,7 @@ def check_shapes(parts: Sequence[np.ndarray], paths: Sequence, *, views: int, ex
                 f"it holds an array of shape {list(part.shape[1:])}, expected "
                 f"{[views, examples, *usual]}"
             )
-            raise ValueError(workdir.damaged(path, error))
+            raise ValueError(files.damaged(path, error))
 
 
 def attack(
@@ -160,13 +158,13 @@ def attack(
     progress = Progress(title="attack", total=len(attacks), unit="attack", lines=lines)
     fleets: dict[tuple, threat_model.FleetSignals] = {}
     digests: dict[str, str] = {}
-    scored, membership = reader.scored_models, workdir.digest(design.member_MN)
+    scored, membership = reader.scored_models, files.digest(design.member_MN)
     for done, planned in enumerate(attacks):
         name = planned.name
         progress.advance(min(done, 1), name)
-        files, claim = store.attack(name), claim_of(planned, reader)
-        workdir.check_claim(files.folder, claim, remedy=claim_remedy(files.folder))
-        if files.scores.exists():
+        score_files, claim = store.attack(name), claim_of(planned, reader)
+        files.check_claim(score_files.folder, claim, remedy=claim_remedy(score_files.folder))
+        if score_files.scores.exists():
             continue
         if planned.behind not in fleets:
             same = [a for a in attacks if not planned.defense or a.behind == planned.behind]
@@ -182,8 +180,8 @@ def attack(
         made_from = dict(signals={signal: digests[signal] for signal in planned.signals})
         record = score_record(store, name) | made_from | dict(membership=membership)
         begin()
-        workdir.claim(files.folder, claim, remedy=claim_remedy(files.folder))
-        workdir.write_npz(files.scores, record, score_TN=score_SN, models=np.asarray(scored))
+        files.claim(score_files.folder, claim, remedy=claim_remedy(score_files.folder))
+        files.write_npz(score_files.scores, record, score_TN=score_SN, models=np.asarray(scored))
     progress.close()
     if fleets:
         count, targets = len(attacks), len(design.targets)
@@ -195,11 +193,11 @@ def attack(
 def set_aside_scores(reader: SignalReader, *, begin: Callable = nothing) -> None:
     """Renames attack/ and report/ if their scores are of another set of failed models."""
     store, failed = reader.store, sorted(reader.failed)
-    known = [workdir.read_json(a.claim, needs={}).get("failed", []) for a in store.attacked()]
+    known = [files.read_json(a.claim, needs={}).get("failed", []) for a in store.attacked()]
     if any(claim != failed for claim in known):
         begin()
         for folder in (store.attacks, store.report.folder):
-            moved = workdir.set_aside(folder)
+            moved = files.set_aside(folder)
             if moved:
                 jobs.say(f"{folder.name} of another set of failed models is kept in {moved.name}/")
 
@@ -220,11 +218,11 @@ def claim_of(planned: PlannedAttack, reader: SignalReader) -> dict:
     Its config, the views, and who trained on what, with labels and columns.
     """
     d, pool = reader.design, reader.pool
-    membership = workdir.digest(d.member_MN, d.evaluated_MN, d.shadow_MM, d.population_N, d.unit_M)
+    membership = files.digest(d.member_MN, d.evaluated_MN, d.shadow_MM, d.population_N, d.unit_M)
     columns = {k: np.asarray(v).tolist() for k, v in sorted(pool.columns.items())}
     claim = dict(attack=without_defaults(planned.section), query=reader.views)
     claim |= dict(models=len(d.member_MN), design=membership)
-    claim |= dict(data=workdir.digest(np.asarray(pool.y), columns), scored=reader.scored_models)
+    claim |= dict(data=files.digest(np.asarray(pool.y), columns), scored=reader.scored_models)
     return claim | (dict(failed=sorted(reader.failed)) if reader.failed else {})
 
 
@@ -306,31 +304,31 @@ def finite_or_raise(score_SN, evaluated_MN, scored: Sequence[int], name: str) ->
 
 def read_scores(planned: PlannedAttack, reader: SignalReader) -> np.ndarray:
     """Reads score_MN over all models of the design, NaN where an attack has no score."""
-    files, scored = reader.store.attack(planned.name), reader.scored_models
-    if not files.scores.exists():
+    score_files, scored = reader.store.attack(planned.name), reader.scored_models
+    if not score_files.scores.exists():
         raise FileNotFoundError(
-            f"{files.scores} does not exist; run the attack stage first "
+            f"{score_files.scores} does not exist; run the attack stage first "
             "(stages_wanted=attack,report)."
         )
     claim = claim_of(planned, reader)
-    workdir.check_claim(files.folder, claim, remedy=claim_remedy(files.folder))
+    files.check_claim(score_files.folder, claim, remedy=claim_remedy(score_files.folder))
     record = score_record(reader.store, planned.name)
-    stored = workdir.read_npz(files.scores, record=record)
+    stored = files.read_npz(score_files.scores, record=record)
     score_MN = np.full(reader.design.member_MN.shape, np.nan)
     lacking = [key for key in ("models", "score_TN") if key not in stored]
     fits = not lacking and stored["models"].tolist() == list(scored)
     if fits:
-        found, wanted = stored["score_TN"], (len(scored), score_MN.shape[1])
-        fits = found.shape == wanted and found.dtype.kind == "f"
+        score_SN, expected = stored["score_TN"], (len(scored), score_MN.shape[1])
+        fits = score_SN.shape == expected and score_SN.dtype.kind == "f"
     if not fits:
         shapes = {key: array.shape for key, array in stored.items()}
         message = f"it does not hold the scores of the models of this design; it has {shapes}"
-        raise ValueError(workdir.damaged(files.scores, ValueError(message)))
+        raise ValueError(files.damaged(score_files.scores, ValueError(message)))
     score_MN[list(scored)] = stored["score_TN"]
     return score_MN
 
 
-def wanted_rows(name: str, attacks: Sequence[PlannedAttack], design: Design) -> np.ndarray:
+def asked_rows(name: str, attacks: Sequence[PlannedAttack], design: Design) -> np.ndarray:
     """Returns Returns [M,N]: the examples that each model is asked about a signal with questions of
     its own.
 
@@ -344,14 +342,14 @@ def wanted_rows(name: str, attacks: Sequence[PlannedAttack], design: Design) -> 
 
     readers = [a for a in attacks if same(name) in map(same, a.signals)]
     needs = [set(a.attack.needs) for a in readers]
-    wanted_MN = design.evaluated_MN.copy()
+    asked_MN = design.evaluated_MN.copy()
     if not readers or any({"shadow_in", "shadow_out"} & need for need in needs):
-        wanted_MN |= design.evaluated_MN.any(0)
+        asked_MN |= design.evaluated_MN.any(0)
     if any("population" in need for need in needs):
-        wanted_MN |= design.population_N
+        asked_MN |= design.population_N
     if "@" in name and not any(a.adaptive for a in readers):
-        wanted_MN[[m for m in range(len(wanted_MN)) if m not in design.targets]] = False
-    return wanted_MN
+        asked_MN[[m for m in range(len(asked_MN)) if m not in design.targets]] = False
+    return asked_MN
 
 
 def labels_only(names: Sequence[str], signals: Mapping[str, Signal | None]) -> bool:

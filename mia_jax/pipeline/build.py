@@ -28,14 +28,13 @@ from mia_jax.measures import privacy_audit
 from mia_jax.measures.validity import RANDOM
 from mia_jax.metrics import slices
 from mia_jax.pipeline import validate
-from mia_jax.pipeline.attack import SignalReader, own_fields, wanted_rows
+from mia_jax.pipeline.attack import SignalReader, asked_rows, own_fields
 from mia_jax.pipeline.plan import FleetPlan, Questions, Subject, TrainedHere
 from mia_jax.pipeline.query import Asked, claims
 from mia_jax.pipeline.train import VALIDATION, validation_rows
 from mia_jax.privacy import canary_scores
 from mia_jax.query.snapshots import SIGNAL as TRAJECTORY
-from mia_jax.runtime import files as workdir
-from mia_jax.runtime import jobs, precision
+from mia_jax.runtime import files, jobs, precision
 from mia_jax.runtime.store import Store
 from mia_jax.threat_model import PlannedAttack, asked_signals, by_name
 from mia_jax.training import failures
@@ -100,18 +99,18 @@ class Experiment:
         parts |= dict(model=config["model"], learner=config["learner"])
         if config["learner"] and config["learner"].get("init_from"):
             start = initial_parameters(config["learner"]["init_from"])
-            parts |= dict(init=workdir.digest(*(start[name] for name in sorted(start))))
+            parts |= dict(init=files.digest(*(start[name] for name in sorted(start))))
         if self.model is not None and (numerics := precision.unusual()):
             parts |= dict(numerics=numerics)
         if self.supplied:
             arrays = (self.supplied[name] for name in sorted(self.supplied))
-            parts |= dict(given=workdir.digest(*arrays))
+            parts |= dict(given=files.digest(*arrays))
         return parts
 
     @functools.cached_property
     def run(self) -> str:
         """Returns the digest of `train_config`: which run a file belongs to."""
-        return workdir.digest(self.train_config)
+        return files.digest(self.train_config)
 
     def without_failed(self, store: Store) -> Experiment:
         """Returns the experiment without the models that failed, as recorded in the workdir.
@@ -164,7 +163,7 @@ class Experiment:
             for name, signal in self.signals.items()
             if signal.ask is not None or self.settings.target.black_box
         ]
-        rows = {name: wanted_rows(name, self.attacks, self.design) for name in own_rows}
+        rows = {name: asked_rows(name, self.attacks, self.design) for name in own_rows}
         return Questions(
             signals=self.signals,
             views=tuple(query.views),
@@ -184,9 +183,9 @@ class Experiment:
         if not epochs:
             return ()
         planned = by_name(self.attacks)
-        wanted = {signal for name in epochs for signal in planned[name].signals}
-        wanted |= {"loss", "correct"}
-        return tuple(name for name in self.signals if name in wanted)
+        asked = {signal for name in epochs for signal in planned[name].signals}
+        asked |= {"loss", "correct"}
+        return tuple(name for name in self.signals if name in asked)
 
     def reader(self, store: Store) -> SignalReader:
         """Returns what ATTACK and MEASURE read."""
@@ -389,7 +388,7 @@ def plan_attacks(
         key_name = name if name in same or not same else same[0]
         key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(key_name.encode()))
         signals = asked_signals({name: attack})
-        files = {n: defended(n, defense) for n in attack.needs if n in signals}
+        signal_files = {n: defended(n, defense) for n in attack.needs if n in signals}
         planned.append(
             PlannedAttack(
                 name=name,
@@ -398,7 +397,7 @@ def plan_attacks(
                 key=key,
                 defense=defense,
                 adaptive=adaptive,
-                files=files,
+                files=signal_files,
             )
         )
     return tuple(planned)
@@ -462,16 +461,16 @@ def load_pool(section: Mapping) -> tuple[Pool, dict]:
     """Returns the pool of config.data, with its canaries, and the count of its duplicates (dropped
     on request).
     """
-    own = {k: v for k, v in section.items() if k not in settings.names(DataSettings)}
+    fields = {k: v for k, v in section.items() if k not in settings.names(DataSettings)}
     try:
         with precision.as_the_user():
-            pool = make("data", own)
+            pool = make("data", fields)
     except UnicodeDecodeError as error:
-        files = ", ".join(
-            str(own[field]) for field in ("path", "label_path", "folder") if own.get(field)
+        names = ", ".join(
+            str(fields[field]) for field in ("path", "label_path", "folder") if fields.get(field)
         )
         raise ValueError(
-            f"data ({own['name']}): {files} is not {error.encoding.upper()} ({error.reason} at "
+            f"data ({fields['name']}): {names} is not {error.encoding.upper()} ({error.reason} at "
             f"byte {error.start:,}). Save it as UTF-8, for example "
             "with `iconv -f latin1 -t utf-8 old.csv > new.csv`."
         ) from error
@@ -537,7 +536,7 @@ def make_learner(section: Mapping, *, model: Model, sample: Pool | None = None, 
             "learner.privacy.clip_norm=inf: a config holds finite numbers; clip_norm=1e9 with "
             "noise_multiplier=0 clips nothing."
         )
-    own = {k: v for k, v in section.items() if k not in settings.names(LearnerSettings)}
+    fields = {k: v for k, v in section.items() if k not in settings.names(LearnerSettings)}
     given = dict(sample=sample, initial=initial_parameters(section["init_from"]))
     if given["initial"] and "initial" not in registry.keywords("learners", section["name"]):
         raise ValueError(
@@ -545,7 +544,7 @@ def make_learner(section: Mapping, *, model: Model, sample: Pool | None = None, 
         )
     return make(
         "learners",
-        own,
+        fields,
         model=model,
         stopping=stop,
         **rows,
@@ -607,7 +606,7 @@ def initial_parameters(path: str) -> dict[str, np.ndarray]:
     if not path:
         return {}
     folder, _, number = path.partition(":")
-    file = Store(workdir.Path(folder).expanduser()).train.model(int(number or 0))
+    file = Store(files.Path(folder).expanduser()).train.model(int(number or 0))
     if not file.exists():
         raise FileNotFoundError(
             f"learner.init_from={path!r}: {file} does not exist; name the workdir of a finished "
@@ -615,7 +614,7 @@ def initial_parameters(path: str) -> dict[str, np.ndarray]:
         )
     start = "variables/params/"
     return {
-        k.removeprefix(start): v for k, v in workdir.read_npz(file).items() if k.startswith(start)
+        k.removeprefix(start): v for k, v in files.read_npz(file).items() if k.startswith(start)
     }
 
 
@@ -665,7 +664,7 @@ def build_supplied(config: Mapping, *, seed: int, arrays: Mapping | None = None)
         settings=typed,
         seed=seed,
         pool=pool,
-        pool_hash=workdir.digest(*(supplied.signal[n] for n in sorted(supplied.signal))),
+        pool_hash=files.digest(*(supplied.signal[n] for n in sorted(supplied.signal))),
         duplicates=duplicates,
         design=design,
         rows_MK=np.zeros((0, 0), np.int32),

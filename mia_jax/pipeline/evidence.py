@@ -37,9 +37,9 @@ def attack_evidence(
 def rerun_evidence(planned: PlannedAttack, reader: SignalReader, settings: ReportSettings) -> dict:
     """Returns what the metrics need of an attack's reruns without groups of units.
 
-    {} where the attack is not rerun (`reruns.wanted`).
+    {} where the attack is not rerun (`reruns.applies`).
     """
-    if not reruns.wanted(planned.attack, reader.design, groups=settings.jackknife):
+    if not reruns.applies(planned.attack, reader.design, groups=settings.jackknife):
         return {}
 
     def measure(design: Design, score_MN: np.ndarray) -> jackknife.Rerun:

@@ -70,9 +70,9 @@ def variants(
     ValueError for names that cannot be folders or appear twice, and for a field that a variant's
     config does not have.
     """
-    found: list[Variant] = []
+    grid: list[Variant] = []
     for name, changes in module.grid(arg) if arg else module.grid():
-        if not re.fullmatch(r"\w[\w.+-]*", str(name)) or name in {m.name for m in found}:
+        if not re.fullmatch(r"\w[\w.+-]*", str(name)) or name in {m.name for m in grid}:
             raise ValueError(
                 f"grid: {name!r} must be a folder's name (letters, digits, . _ + -) and appear "
                 "once."
@@ -86,19 +86,19 @@ def variants(
             )
         except ValueError as error:
             raise ValueError(f"grid variant {name!r}: {error}") from error
-        found.append(Variant(name=name, overrides=dict(changes), config=finished(config)))
-    if not found:
+        grid.append(Variant(name=name, overrides=dict(changes), config=finished(config)))
+    if not grid:
         raise ValueError("grid: there is no variant.")
-    return found
+    return grid
 
 
 def chosen(module: ModuleType, grid: Sequence[Variant]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Returns (attacks, metrics) of the table: TABLE of the config file, else every attack with AUC
     and TPR at 1% FPR; ValueError for unknown ones.
     """
-    wanted = getattr(module, "TABLE", {})
+    table = getattr(module, "TABLE", {})
     known = dict.fromkeys(name for m in grid for name in (m.config.get("attacks") or {}))
-    attacks, metrics = tuple(wanted.get("attacks", known)), tuple(wanted.get("metrics", METRICS))
+    attacks, metrics = tuple(table.get("attacks", known)), tuple(table.get("metrics", METRICS))
     for name in attacks:
         checks.one_of(known, **{"TABLE attack": name})
     rates = (

@@ -17,7 +17,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 from mia_jax.query import interactive
-from mia_jax.runtime import files as workdir
+from mia_jax.runtime import files
 from mia_jax.runtime.store import ScoreFiles, Store
 from mia_jax.training import checkpoint
 
@@ -33,14 +33,14 @@ def of_signal(folder: Path, name: str, models: int) -> str:
     """Returns digest of the files of one signal of models 0 .. models - 1; a model that was never
     asked (a shadow, behind the target's defense) has none.
     """
-    found = hashlib.sha256()
+    state = hashlib.sha256()
     for path in (interactive.signal_file(folder, name, m) for m in range(models)):
         if path.exists():
             with open(path, "rb") as file:
-                found.update(hashlib.file_digest(file, "sha256").digest())
+                state.update(hashlib.file_digest(file, "sha256").digest())
         else:
-            found.update(b"not asked")
-    return found.hexdigest()[:16]
+            state.update(b"not asked")
+    return state.hexdigest()[:16]
 
 
 def check(
@@ -60,64 +60,68 @@ def check(
     damaged or belongs to another run, model or signal. Models that were not trained here have no
     file and no record; the outputs of one model, and those of one attack, count as one.
     """
-    found: dict = dict(checked=0, stale=[], unknown=[])
+    outcome: dict = dict(checked=0, stale=[], unknown=[])
     run = store.run
     _check_models(
         store,
-        found,
+        outcome,
         models=models,
         signals=sorted({*signals, *(name for read in attacks.values() for name in read)}),
         run=run,
     )
     for epoch, names in snapshots.items():
-        _check_snapshots(store, found, epoch, names, models=models, run=run)
+        _check_snapshots(store, outcome, epoch, names, models=models, run=run)
     current = functools.cache(lambda signal: of_signal(store.answers.folder, signal, models))
     for name, read in attacks.items():
         known = _inputs(store.attack(name), dict(run=run, attack=name) if run else {})
         if known is None:
-            found["unknown"].append(f"the scores of {name}")
+            outcome["unknown"].append(f"the scores of {name}")
             continue
-        found["checked"] += 1
+        outcome["checked"] += 1
         changed = [s for s in read if known["signals"].get(s) != current(s)] + (
             ["the membership"] if known["membership"] != membership else []
         )
         if changed:
-            found["stale"].append(
+            outcome["stale"].append(
                 f"the scores of {name} were computed from other files ({', '.join(changed)}): "
                 f"delete attack/{name}/ and report/"
             )
-    return found
+    return outcome
 
 
 def _check_models(
-    store: Store, found: dict, *, models: int, signals: Sequence[str], run: str
+    store: Store, outcome: dict, *, models: int, signals: Sequence[str], run: str
 ) -> None:
     """Returns the answers of every model against the models as they are now."""
     folder, path = store.answers.folder, store.answers.older_inputs
-    older = workdir.read_json(path, needs={}, remedy=OLDER) if path.exists() else {}
-    files = {m: store.train.model(m) for m in range(models)}
-    files = {m: path for m, path in files.items() if path.exists()}
-    whole = sum(path.stat().st_size for path in files.values()) <= WHOLE
+    older = files.read_json(path, needs={}, remedy=OLDER) if path.exists() else {}
+    model_files = {m: store.train.model(m) for m in range(models)}
+    model_files = {m: path for m, path in model_files.items() if path.exists()}
+    whole = sum(path.stat().st_size for path in model_files.values()) <= WHOLE
     digest = functools.cache(
         lambda m: (
-            checkpoint.digest(store.train.folder, m, run=run, whole=whole) if m in files else None
+            checkpoint.digest(store.train.folder, m, run=run, whole=whole)
+            if m in model_files
+            else None
         )
     )
     for m in range(models):
-        records = [one for name in signals for one in _records(folder, name, m, run=run)]
+        records = [record for name in signals for record in _records(folder, name, m, run=run)]
         if digest(m) is None or not records:
             continue
-        asked = {(int(n), known) for one in records for n, known in one.get("asked", {}).items()}
+        asked = {
+            (int(n), known) for record in records for n, known in record.get("asked", {}).items()
+        }
         if not all(records):
             if str(m) not in older:
-                found["unknown"].append(f"the outputs of model {m}")
+                outcome["unknown"].append(f"the outputs of model {m}")
                 continue
             asked.add((m, older[str(m)]))
-        found["checked"] += 1
+        outcome["checked"] += 1
         parts = {
             (int(epoch), known)
-            for one in records
-            for epoch, known in one.get("snapshots", {}).items()
+            for record in records
+            for epoch, known in record.get("snapshots", {}).items()
         }
 
         def since(n: int, m: int = m) -> str:
@@ -132,13 +136,13 @@ def _check_models(
             if _snapshot(store, epoch, m, run) != d
         ]
         if changed:
-            found["stale"].append(
+            outcome["stale"].append(
                 f"{min(changed)}: delete signal/*/{m:05d}.npy, attack/ and report/"
             )
 
 
 def _check_snapshots(
-    store: Store, found: dict, epoch: int, names: Sequence[str], *, models: int, run: str
+    store: Store, outcome: dict, epoch: int, names: Sequence[str], *, models: int, run: str
 ) -> None:
     """Returns the answers of the models after one epoch against their snapshots."""
     place = store.after(epoch).folder
@@ -146,22 +150,22 @@ def _check_snapshots(
         asked = {
             d
             for name in names
-            for one in _records(place, name, m, run=run, epoch=epoch)
-            for d in one.get("asked", {}).values()
+            for record in _records(place, name, m, run=run, epoch=epoch)
+            for d in record.get("asked", {}).values()
         }
         if asked - {_snapshot(store, epoch, m, run)}:
             where = place.parent.relative_to(store.root)
-            found["stale"].append(
+            outcome["stale"].append(
                 f"model {m} after epoch {epoch} has changed since it was queried: delete {where}/ "
                 "and report/"
             )
 
 
 def _snapshot(store: Store, epoch: int, m: int, run: str) -> str | None:
-    own = store.train.snapshot(epoch).folder
+    folder = store.train.snapshot(epoch).folder
     return (
-        checkpoint.digest(own, m, run=run, epoch=epoch)
-        if checkpoint.model_file(own, m).exists()
+        checkpoint.digest(folder, m, run=run, epoch=epoch)
+        if checkpoint.model_file(folder, m).exists()
         else None
     )
 
@@ -175,7 +179,7 @@ def _records(folder: Path, name: str, m: int, *, run: str, epoch: int | None = N
         [interactive.signal_file(folder, name, m), interactive.count_file(folder, name, m)],
     )
     return [
-        workdir.read_npy_and_record(path, record=place)[1] or {} for path in paths if path.exists()
+        files.read_npy_and_record(path, record=place)[1] or {} for path in paths if path.exists()
     ]
 
 
@@ -185,17 +189,17 @@ OLDER = (
 )
 
 
-def _inputs(files: ScoreFiles, place: Mapping) -> dict | None:
+def _inputs(score_files: ScoreFiles, place: Mapping) -> dict | None:
     """Returns {signals: {signal: digest}, membership} of an attack's scores; None without a
     record.
     """
-    path = files.scores
-    record = workdir.read_npz_and_record(path, record=place)[1] if path.exists() else None
+    path = score_files.scores
+    record = files.read_npz_and_record(path, record=place)[1] if path.exists() else None
     if record is not None and {"signals", "membership"} <= set(record):
         return record
-    older = files.older_inputs
+    older = score_files.older_inputs
     return (
-        workdir.read_json(older, needs=dict(signals=dict, membership=str), remedy=OLDER)
+        files.read_json(older, needs=dict(signals=dict, membership=str), remedy=OLDER)
         if older.exists()
         else None
     )

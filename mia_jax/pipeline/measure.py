@@ -8,11 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mia_jax.configuration.settings import ReportSettings
-from mia_jax.measures import (
-    cross_validation,
-    evasion,
-)
-from mia_jax.measures import verdict as standing
+from mia_jax.measures import cross_validation, evasion, verdict
 from mia_jax.metrics import bootstrap, comparisons, further, slice_rows, summary
 from mia_jax.metrics import rows as result_rows
 from mia_jax.pipeline import numbers
@@ -89,8 +85,8 @@ def measure(
         keep=kept,
         **common,
     )
-    verdict = standing.decide(result_rows.main_rows(results), level=settings.level)
-    ranked, order = verdict["ranked"], [*verdict["ranked"], *verdict["apart"]]
+    decided = verdict.decide(result_rows.main_rows(results), level=settings.level)
+    ranked, order = decided["ranked"], [*decided["ranked"], *decided["apart"]]
     tick(1, "slices")
     layers, slice_notes = layers_of(reader, settings, rows=rows)
     sliced, ranking = slice_rows.rows(
@@ -105,8 +101,8 @@ def measure(
     differences += comparisons.accuracies(
         evidence, **shared, names=order, draws=draws, level=settings.level
     )
-    detectable = standing.detectable(
-        verdict,
+    detectable = verdict.detectable(
+        decided,
         fprs=settings.resolved_fprs,
         n_member=int((rows.evaluated_TN & rows.member_TN).sum(1).min()),
         n_nonmember=int((rows.evaluated_TN & ~rows.member_TN).sum(1).min()),
@@ -114,9 +110,7 @@ def measure(
         resampling=draws.resampling,
     )
     tick(1, "records")
-    exposed, record_arrays = numbers.exposed_records(
-        attacks, reader, settings, ranked=ranked, seed=seed
-    )
+    exposed, record_arrays = numbers.records_of(attacks, reader, settings, ranked=ranked, seed=seed)
     tick(1, "models and epochs")
     models = numbers.model_rows(reader, trained)
     over_epochs, epoch_rows = measure_epochs(
@@ -125,7 +119,7 @@ def measure(
     about = numbers.about_of(reader, subject, settings, seed=seed)
     measured = Measured(
         about=about,
-        verdict=dict(verdict, detectable=detectable),
+        verdict=dict(decided, detectable=detectable),
         results=results + further_rows + sliced,
         queries=numbers.query_curves(
             attacks, reader, results, costs, settings, rows=rows, draws=draws

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mia_jax.configuration.settings import ReportSettings
-from mia_jax.measures import epochs as section
+from mia_jax.measures import epochs
 from mia_jax.metrics import bootstrap, slice_rows, summary
 from mia_jax.pipeline.attack import SignalReader, finite_or_raise, scores
 from mia_jax.pipeline.evidence import attack_evidence, layers_of
@@ -45,7 +45,7 @@ def measure_epochs(
         accuracy.append(dict(epoch=epoch) | accuracies(reader, rows, epoch=epoch))
         common = dict(settings=settings, rows=rows, draws=draws, epoch=epoch)
         table += [dict(epoch=epoch) | row for row in rows_after(repeated, reader, **common)]
-    return section.points(accuracy, table), table
+    return epochs.points(accuracy, table), table
 
 
 def rows_after(

@@ -13,9 +13,9 @@ Rows = Sequence[Mapping[str, Any]]
 class About:
     """What was attacked.
 
-    `pool` is the digest of the examples; `said` are notes about the user's own arrays; `target`
-    says what is known of an audited model of the user's own ('answers', 'labels (a black box)',
-    or '').
+    `pool` is the digest of the examples. `notes` are sentences about the user's own arrays (their
+    key in report.json is `said`). `target` is what is known about a model that the user supplied:
+    'answers', 'labels (a black box)', or ''.
     """
 
     data: str
@@ -26,7 +26,7 @@ class About:
     seed: int
     duplicates: Mapping[str, int]
     views: Sequence[str]
-    said: Sequence[str]
+    notes: Sequence[str] = dataclasses.field(metadata=dict(key="said"))
     arrays: bool
     target: str
     canaries: Mapping[str, Any] | None
@@ -108,17 +108,23 @@ class Measured:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the object of report.json; fields with a default are absent if None."""
-        return _object(self)
+        return as_json(self)
 
 
-def _object(value: Any) -> dict[str, Any]:
+def as_json(value: Any) -> dict[str, Any]:
+    """Returns a dataclass of this file as an object of report.json, nested ones included."""
     parts = {}
     for field in dataclasses.fields(value):
         part = getattr(value, field.name)
         if part is None and field.default is None:
             continue
-        parts[field.name] = _object(part) if dataclasses.is_dataclass(part) else part
+        parts[_key(field)] = as_json(part) if dataclasses.is_dataclass(part) else part
     return parts
+
+
+def _key(field: dataclasses.Field) -> str:
+    """Returns the key of a field in report.json: its name unless its metadata gives another."""
+    return field.metadata.get("key", field.name)
 
 
 def schema(kind: type = Measured) -> dict[str, Any]:
@@ -129,6 +135,6 @@ def schema(kind: type = Measured) -> dict[str, Any]:
     hints, keys = get_type_hints(kind), {}
     for field in dataclasses.fields(kind):
         hint = hints[field.name]
-        name = field.name + "?" * (field.default is None)
+        name = _key(field) + "?" * (field.default is None)
         keys[name] = schema(hint) if dataclasses.is_dataclass(hint) else hint
     return keys

@@ -17,6 +17,7 @@ from mia_jax.data import _pool as pools
 from mia_jax.designs import _failed
 from mia_jax.measures import (
     assumptions,
+    exposed_records,
     meaning,
     pairs,
     privacy_audit,
@@ -25,7 +26,6 @@ from mia_jax.measures import (
     usage,
     validity,
 )
-from mia_jax.measures import exposed_records as vulnerability
 from mia_jax.metrics import bootstrap, summary
 from mia_jax.metrics import rows as result_rows
 from mia_jax.pipeline.attack import SignalReader, labels_only, scores
@@ -108,7 +108,7 @@ def query_curves(
     return curves
 
 
-def exposed_records(
+def records_of(
     attacks: Sequence[PlannedAttack],
     reader: SignalReader,
     settings: ReportSettings,
@@ -123,11 +123,11 @@ def exposed_records(
       The tables for report.json, where an attack that was asked for and cannot be had is {why},
       and the arrays of records.npz.
     """
-    exposed, arrays, wanted = {}, {}, settings.records
-    if isinstance(wanted, str):
-        wanted = wanted.split(",")
+    exposed, arrays, names = {}, {}, settings.records
+    if isinstance(names, str):
+        names = names.split(",")
     planned_attacks = by_name(attacks)
-    for name in ranked[:1] if wanted is None else wanted:
+    for name in ranked[:1] if names is None else names:
         if name not in planned_attacks:
             there = ", ".join(planned_attacks)
             why = f"this audit has no attack of that name; its attacks: {there}"
@@ -141,7 +141,7 @@ def exposed_records(
             )
             exposed[name] = dict(why=why)
             continue
-        exposed[name], values = vulnerability.measure(
+        exposed[name], values = exposed_records.measure(
             attack=planned.attack,
             fleet=reader.fleet(planned),
             scores=scores,
@@ -237,7 +237,7 @@ def audit_of(
 ) -> dict | None:
     """Returns what canaries prove about epsilon, next to what the accountant claims."""
     design, guarantee = reader.design, trained.guarantee
-    wanted = privacy_audit.settings(
+    audit = privacy_audit.settings(
         settings.audit,
         design=design,
         knows={a.name: a.knows for a in attacks},
@@ -245,14 +245,14 @@ def audit_of(
         promised=None if guarantee is None else guarantee.delta,
         arrays=trained.model is None,
     )
-    if wanted is None:
+    if audit is None:
         return None
-    claim = promised(reader, trained, delta=wanted["delta"])
+    claim = promised(reader, trained, delta=audit["delta"])
     if claim is not None and claim["epsilon"] is None:
         claim = None
     targets = list(design.targets)
     score_TN = {name: score[targets] for name, score in score_MN.items()}
-    return privacy_audit.measure(wanted, design=design, score_TN=score_TN, claim=claim)
+    return privacy_audit.measure(audit, design=design, score_TN=score_TN, claim=claim)
 
 
 def promised(
@@ -381,7 +381,7 @@ def about_of(
         seed=seed,
         duplicates=dict(subject.duplicates, crossing=crossing),
         views=list(reader.views),
-        said=list(subject.notes),
+        notes=list(subject.notes),
         arrays=subject.learner is None,
         target=subject.target,
         canaries=subject.canaries,

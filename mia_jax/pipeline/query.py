@@ -12,10 +12,7 @@ import numpy as np
 from mia_jax.configuration.settings import RunSettings, TargetSettings
 from mia_jax.pipeline.plan import Questions
 from mia_jax.pipeline.train import devices, fleet_chunk, nothing
-from mia_jax.query import black_box as black_boxes
-from mia_jax.query import forward as queries
-from mia_jax.query import interactive
-from mia_jax.query import snapshots as trajectory
+from mia_jax.query import black_box, forward, interactive, snapshots
 from mia_jax.runtime import files, jobs
 from mia_jax.runtime.store import Answers, Store
 from mia_jax.training import checkpoint, failures
@@ -80,7 +77,7 @@ def query(
         run=store.run,
     )
     folders = dict(models_folder=train, folder=store.answers.folder)
-    queries.query(signals=questions.passes, **folders, **common)
+    forward.query(signals=questions.passes, **folders, **common)
     common["models"] = answering(models, bad)
     if questions.probes:
         probing_fields = common | dict(batch_size=questions.ask_batch_size, seed=questions.seed)
@@ -95,10 +92,10 @@ def query(
         common["models"] = answering(models, bad)
     if questions.trajectory:
         losses = {"loss": questions.signals["loss"]}
-        trajectory.query(
+        snapshots.query(
             epochs=questions.snapshots,
             models=common["models"],
-            ask=functools.partial(queries.query, signals=losses, **common),
+            ask=functools.partial(forward.query, signals=losses, **common),
             bad=bad,
             train_folder=train,
             folder=store.answers.folder,
@@ -138,14 +135,14 @@ def query_snapshots(questions: Questions, *, store: Store, **common) -> None:
     """Asks the models as they were after each epoch what the attacks of report.epochs read."""
     part = {name: questions.signals[name] for name in questions.repeated}
     repeated = dataclasses.replace(questions, signals=part)
-    snapshots = dict(epochs=questions.snapshots, models=common["models"], run=store.run)
+    snapshot_fields = dict(epochs=questions.snapshots, models=common["models"], run=store.run)
     program_fields = {k: common[k] for k in ("model", "views", "batch_size", "chunk")}
-    ask = queries.program(task=common["pool"].task, signals=part, **program_fields)
-    complete = trajectory.complete(**snapshots, train_folder=store.train.folder)
+    ask = forward.program(task=common["pool"].task, signals=part, **program_fields)
+    complete = snapshots.complete(**snapshot_fields, train_folder=store.train.folder)
     for epoch, models_folder in complete.items():
         answers = store.after(epoch)
         _claim(repeated, folder=answers.folder, begin=common["begin"])
-        queries.query(
+        forward.query(
             signals=part,
             models_folder=models_folder,
             folder=answers.folder,
@@ -185,8 +182,8 @@ def query_black_box(
     remedy = "Use another workdir for another black box, or delete that folder to ask again."
     # the key of the claim has kept its first name, so that folders of older versions are continued
     files.claim(folder, dict(oracle=target.black_box), remedy=remedy)
-    answer = black_boxes.answering(target.black_box, folder=folder)
-    box = black_boxes.BlackBox(
+    answer = black_box.answering(target.black_box, folder=folder)
+    box = black_box.BlackBox(
         answer,
         num_classes=asked.pool.num_classes,
         log=store.answers.black_box_log,
@@ -205,7 +202,7 @@ def query_black_box(
         return interactive.shadows_of(net, variables, asked.design.member_MN[chosen][:, index_B])
 
     try:
-        black_boxes.query(
+        black_box.query(
             black_box=box,
             m=m,
             pool=asked.pool,

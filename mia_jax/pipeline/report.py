@@ -13,14 +13,15 @@ from mia_jax.metrics import rows as result_rows
 from mia_jax.pipeline import inputs
 from mia_jax.pipeline.attack import SignalReader, claim_of, read_scores
 from mia_jax.pipeline.measure import Measurement, measure
+from mia_jax.pipeline.measured import as_json
 from mia_jax.pipeline.numbers import about_of
 from mia_jax.pipeline.plan import Questions, Subject, TrainedHere
 from mia_jax.pipeline.train import nothing
-from mia_jax.report import files, seeds, tables
+from mia_jax.report import seeds, tables
 from mia_jax.report.files import file_digest, finish
+from mia_jax.report.files import write as write_files
 from mia_jax.report.sections import privacy_audit
-from mia_jax.runtime import files as workdir
-from mia_jax.runtime import jobs
+from mia_jax.runtime import files, jobs
 from mia_jax.runtime.progress import Progress
 from mia_jax.runtime.store import ReportFiles
 from mia_jax.threat_model import PlannedAttack
@@ -62,21 +63,21 @@ def report(
         store,
         {planned.name: planned.signals for planned in attacks},
         models=len(reader.design.member_MN),
-        membership=workdir.digest(reader.design.member_MN),
+        membership=files.digest(reader.design.member_MN),
         signals=reader.measured,
         snapshots={epoch: questions.repeated for epoch in epochs},
     )
     made_from = dict(
         report=vars(settings),
-        scores=workdir.digest(*score_MN.values()),
+        scores=files.digest(*score_MN.values()),
         targets=list(reader.design.targets),
-        evidence=workdir.digest({a.name: claim_of(a, reader) for a in attacks}),
+        evidence=files.digest({a.name: claim_of(a, reader) for a in attacks}),
         stale=checked["stale"],
         attacks=list(score_MN),
-        about=workdir.digest(vars(about_of(reader, subject, settings, seed=seed))),
+        about=files.digest(as_json(about_of(reader, subject, settings, seed=seed))),
     )
     if finished(store.report, made_from):
-        return workdir.read_json(store.report.json)
+        return files.read_json(store.report.json)
     begin()
     store.report.claim.unlink(missing_ok=True)  # what is half written is no finished report
     progress = Progress(title="report", total=PARTS, unit="part", seconds=SECONDS, lines=lines)
@@ -106,7 +107,7 @@ def report(
     write(measurement, reader, settings=settings, pictures=pictures)
     finish(store.report.folder, made_from)
     progress.close()
-    return workdir.read_json(store.report.json)
+    return files.read_json(store.report.json)
 
 
 def announce(measurement: Measurement) -> None:
@@ -127,11 +128,11 @@ def write(
     report_files, rows = reader.store.report, reader.design.of_targets()
     if measurement.epochs:
         text = tables.lines_csv(measurement.epochs, ("epoch", *result_rows.COLUMNS))
-        workdir.write_text(report_files.epochs, text)
+        files.write_text(report_files.epochs, text)
     if measurement.records:
-        workdir.write_npz(report_files.record_arrays, **measurement.records)
-    workdir.write_text(report_files.records, records_csv(measurement, reader, settings))
-    files.write(
+        files.write_npz(report_files.record_arrays, **measurement.records)
+    files.write_text(report_files.records, records_csv(measurement, reader, settings))
+    write_files(
         measurement.measured.to_json(),
         attacks=measurement.attacks,
         draws=measurement.draws,
@@ -186,7 +187,7 @@ def finished(report_files: ReportFiles, made_from: Mapping) -> bool:
     if not report_files.claim.exists():
         return False
     try:
-        known = workdir.read_json(report_files.claim, needs={})
+        known = files.read_json(report_files.claim, needs={})
     except ValueError as error:
         known, why = {}, f"{error} The report is written again; the old one"
     digests = known.pop("files", None)
@@ -194,7 +195,7 @@ def finished(report_files: ReportFiles, made_from: Mapping) -> bool:
     for name, digest in (digests or {}).items():
         if file_digest(folder / name) not in (digest, None):
             changed.append(name)
-    if not why and workdir.differences(known, made_from):
+    if not why and files.differences(known, made_from):
         why = "the report of other inputs"
     elif not why and changed:
         why = (
@@ -202,7 +203,7 @@ def finished(report_files: ReportFiles, made_from: Mapping) -> bool:
             "written again; the old one"
         )
     if why:
-        jobs.say(f"report: {why} is kept in {workdir.set_aside(folder).name}/")
+        jobs.say(f"report: {why} is kept in {files.set_aside(folder).name}/")
         return False
     needed = [folder / name for name in digests] if digests else ReportFiles(folder).required
     if not all(path.exists() for path in needed):
@@ -220,9 +221,9 @@ def finished(report_files: ReportFiles, made_from: Mapping) -> bool:
 def report_seeds(reports: Mapping[int, dict], *, report_files: ReportFiles) -> dict:
     """Writes the report over several seeds: mean and sd of every number."""
     made_from = dict(seeds=list(reports))
-    made_from |= dict(reports=workdir.digest(*(r["results"] for r in reports.values())))
+    made_from |= dict(reports=files.digest(*(r["results"] for r in reports.values())))
     if finished(report_files, made_from):
-        return workdir.read_json(report_files.json)
+        return files.read_json(report_files.json)
     report_files.claim.unlink(missing_ok=True)
     summary = seeds.summary(reports)
     seeds.write(summary, folder=report_files.folder)

@@ -20,7 +20,7 @@ from mia_jax.types import Attack, Design
 T = TypeVar("T")
 
 
-def wanted(attack: Attack, design: Design, *, groups: int) -> bool:
+def applies(attack: Attack, design: Design, *, groups: int) -> bool:
     """Decides whether an attack is rerun.
 
     It is if it compares with shadows, scores all targets in one program (`Attack.score_all`: what
@@ -103,7 +103,7 @@ def each(
     Returns:
       What `measure` made of every group; an empty list if the attack cannot do without one of them.
     """
-    group_M, found = grouped(fleet.design, groups), []
+    group_M, kept = grouped(fleet.design, groups), []
     for g in range(int(group_M.max()) + 1):
         design = without(fleet.design, group_M == g)
         left = [m for m in scored if group_M[m] != g]
@@ -115,5 +115,5 @@ def each(
         targets = list(design.targets)
         if np.isnan(score_MN[targets][design.of_targets().evaluated_TN]).any():
             return []
-        found.append(measure(design, score_MN))
-    return found
+        kept.append(measure(design, score_MN))
+    return kept

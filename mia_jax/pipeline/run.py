@@ -55,7 +55,7 @@ def run(
     Raises:
       ValueError: the workdir is of another config; the message names the keys.
     """
-    check_wanted(stages_wanted)
+    check_stage_names(stages_wanted)
     root, config = Path(workdir_path), plain(config)
     seeds = checked_seeds(config.pop("seed"))
     reports, failed, numerics = {}, {}, precision.settings()
@@ -72,11 +72,11 @@ def run(
                 store = Store(folder, experiment.run)
                 if task is None:
                     trains = experiment.learner is not None
-                    check_stages(store, wanted=stages_wanted, trains=trains)
+                    check_stages(store, stages_wanted=stages_wanted, trains=trains)
                 reports[seed] = run_one(
                     experiment,
                     store=store,
-                    wanted=stages_wanted,
+                    stages_wanted=stages_wanted,
                     extend=extend,
                     task=task,
                     pause=pause,
@@ -123,7 +123,7 @@ def raise_failed(failed: Mapping[int, Exception], *, seeds: int) -> None:
     ) from first
 
 
-def check_wanted(stages_wanted: Sequence[str]) -> None:
+def check_stage_names(stages_wanted: Sequence[str]) -> None:
     """Raises ValueError unless there are stages, and all exist."""
     if not stages_wanted:
         raise ValueError(f"stages_wanted= is empty; name some of {', '.join(STAGES)}.")
@@ -145,17 +145,17 @@ def checked_seeds(given) -> tuple[int, ...]:
     return seeds
 
 
-def check_stages(store: Store, *, wanted: Sequence[str], trains: bool) -> None:
+def check_stages(store: Store, *, stages_wanted: Sequence[str], trains: bool) -> None:
     """Raises ValueError, before the workdir is touched, that names earlier stages of which it has
     nothing.
 
     `trains`: whether there are models to train and to query.
     """
-    first = min(STAGES.index(stage) for stage in wanted)
+    first = min(STAGES.index(stage) for stage in stages_wanted)
     needed = [stage for stage in STAGES[:first] if trains or stage == "attack"]
     missing = [stage for stage in needed if not store.holds(stage)]
     if missing:
-        every = ",".join(dict.fromkeys([*missing, *wanted]))
+        every = ",".join(dict.fromkeys([*missing, *stages_wanted]))
         raise ValueError(
             f"the stage {STAGES[first]} reads what earlier stages made, and {store.root} holds "
             f"nothing of {', '.join(missing)}: ask for all of them, stages_wanted={every}."
@@ -171,7 +171,7 @@ def run_one(
     experiment: Experiment,
     *,
     store: Store,
-    wanted: Sequence[str],
+    stages_wanted: Sequence[str],
     extend: bool,
     task: tuple[int, int] | None,
     pause: Callable,
@@ -183,7 +183,7 @@ def run_one(
     Args:
       experiment: what is run.
       store: the workdir.
-      wanted, extend, task, pause: of `run`.
+      stages_wanted, extend, task, pause: of `run`.
       numerics: precision.settings, for run.json.
       called: by a program (mia_jax.audit): progress of attacks and report is shown on a terminal
         only, and remedies are its arguments, not flags.
@@ -191,7 +191,7 @@ def run_one(
     Returns:
       The report; {} if it is not wanted.
     """
-    if task is not None and (experiment.learner is None or extend or "train" not in wanted):
+    if task is not None and (experiment.learner is None or extend or "train" not in stages_wanted):
         what = "no training: only the train stage is shared"
         if extend:
             what = "extend=True: grow the fleet first, without a task"
@@ -211,7 +211,7 @@ def run_one(
         stages = dict(train=stages["train"])
     results = {}
     try:
-        for stage in (stage for stage in stages if stage in wanted):
+        for stage in (stage for stage in stages if stage in stages_wanted):
             pause()
             trains = experiment.learner is not None
             remedy = memory_remedy(stage, experiment.settings, trains=trains)

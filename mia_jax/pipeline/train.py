@@ -14,8 +14,7 @@ from mia_jax.query import interactive, snapshots
 from mia_jax.runtime import files, jobs
 from mia_jax.runtime.progress import duration, size
 from mia_jax.runtime.store import Store, Trained
-from mia_jax.training import checkpoint, failures, fleet, memory
-from mia_jax.training import cost as measure
+from mia_jax.training import checkpoint, cost, failures, fleet, memory
 from mia_jax.training.devices import cores, default_lanes
 from mia_jax.types import Design
 
@@ -157,32 +156,41 @@ def chunk_and_lanes(
     known = read_plan(store.train, run=store.run)
     if known is None or (run.chunk not in AUTO and run.chunk != known["chunk"]):
         if run.chunk in AUTO:
-            cost = measure.least(**common, chunk=1)
-            check_memory(run, cost, chunk=1, lanes=run.lanes or 1, limit=limit)
+            chunk_cost = cost.least(**common, chunk=1)
+            check_memory(run, chunk_cost, chunk=1, lanes=run.lanes or 1, limit=limit)
             jobs.say("measuring the fastest chunk (kept in train/plan.json) ...")
             share = (1 if here[0].platform != "cpu" else count) * lanes_of(1)
             bytes_each = limit.bytes // share
-            chunk, cost = measure.best_chunk(
+            chunk, chunk_cost = cost.best_chunk(
                 **common, models=models, memory_bytes=bytes_each, log=jobs.say
             )
         else:
             chunk = int(run.chunk)
             lanes = lanes_of(chunk) if run.lanes else 1
-            cost = measure.least(**common, chunk=chunk)
-            check_memory(run, cost, chunk=chunk, lanes=lanes, limit=limit)
-            cost = measure.expected(**common, chunk=chunk)
-        known = dict(chunk=chunk, steps=cost.steps, parameters=cost.parameters, bytes=cost.bytes)
-        known |= dict(seconds=cost.seconds if run.chunk in AUTO else None, shared=cost.shared)
+            chunk_cost = cost.least(**common, chunk=chunk)
+            check_memory(run, chunk_cost, chunk=chunk, lanes=lanes, limit=limit)
+            chunk_cost = cost.expected(**common, chunk=chunk)
+        known = dict(
+            chunk=chunk,
+            steps=chunk_cost.steps,
+            parameters=chunk_cost.parameters,
+            bytes=chunk_cost.bytes,
+        )
+        known |= dict(
+            seconds=chunk_cost.seconds if run.chunk in AUTO else None, shared=chunk_cost.shared
+        )
         files.write_json(store.train.plan, known | dict(run=store.run), seal=True)
-    cost = measure.Cost(
+    chunk_cost = cost.Cost(
         known["bytes"], 0.0, 0.0, known["steps"], known["parameters"], known.get("shared", 0)
     )
     lanes = lanes_of(known["chunk"])
     if not run.lanes:
-        fitting = (n for n in range(1, lanes + 1) if needed_bytes(run, cost, n) <= limit.bytes)
+        fitting = (
+            n for n in range(1, lanes + 1) if needed_bytes(run, chunk_cost, n) <= limit.bytes
+        )
         lanes = max(fitting, default=1)
-    check_memory(run, cost, chunk=known["chunk"], lanes=lanes, limit=limit)
-    each = needed_bytes(run, cost, lanes) / (count if here[0].platform == "cpu" else 1)
+    check_memory(run, chunk_cost, chunk=known["chunk"], lanes=lanes, limit=limit)
+    each = needed_bytes(run, chunk_cost, lanes) / (count if here[0].platform == "cpu" else 1)
     epochs = plan.learner.epochs
     jobs.say(
         f"plan: {models} model{'s' * (models > 1)} to train x {epochs} epochs x {known['steps']} "
@@ -211,32 +219,32 @@ def memory_limit(run: RunSettings) -> memory.Limit:
     return memory.available(devices(run)[0])
 
 
-def needed_bytes(run: RunSettings, cost: measure.Cost, lanes: int) -> int:
+def needed_bytes(run: RunSettings, chunk_cost: cost.Cost, lanes: int) -> int:
     """Returns what a plan needs of one memory.
 
     Chunks on a device share its examples; devices that are parts of a CPU share their memory.
     """
     here = devices(run)
     share = len(here) if here[0].platform == "cpu" else 1
-    return share * (cost.bytes + (lanes - 1) * (cost.bytes - cost.shared))
+    return share * (chunk_cost.bytes + (lanes - 1) * (chunk_cost.bytes - chunk_cost.shared))
 
 
 def check_memory(
-    run: RunSettings, cost: measure.Cost, *, chunk: int, lanes: int, limit: memory.Limit
+    run: RunSettings, chunk_cost: cost.Cost, *, chunk: int, lanes: int, limit: memory.Limit
 ) -> None:
     """Raises OutOfMemory, before anything is trained, if a plan needs more memory than there is."""
-    needed = needed_bytes(run, cost, lanes)
+    needed = needed_bytes(run, chunk_cost, lanes)
     if needed <= limit.bytes:
         return
-    model = size((cost.bytes - cost.shared) / chunk)
-    examples = size(cost.shared or min(run.pool_bytes, cost.bytes))
+    model = size((chunk_cost.bytes - chunk_cost.shared) / chunk)
+    examples = size(chunk_cost.shared or min(run.pool_bytes, chunk_cost.bytes))
     raise memory.OutOfMemory(
         f"the plan needs about {size(needed)} and {size(limit.bytes)} are left ({limit.source}): "
-        f"chunk {chunk} x {lanes} chunks at a time x {model} per model of {cost.parameters:,} "
-        f"parameters, and examples of {examples}. Lower run.chunk or run.lanes (how many chunks "
-        "train at a time), or run.pool_bytes, the size from which examples are streamed; or take a "
-        "smaller model. If this computation is mistaken, run.memory_bytes=... is taken for what "
-        "there is."
+        f"chunk {chunk} x {lanes} chunks at a time x {model} per model of "
+        f"{chunk_cost.parameters:,} parameters, and examples of {examples}. Lower run.chunk or "
+        "run.lanes (how many chunks train at a time), or run.pool_bytes, the size from which "
+        "examples are streamed; or take a smaller model. If this computation is mistaken, "
+        "run.memory_bytes=... is taken for what there is."
     )
 
 

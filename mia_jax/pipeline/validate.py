@@ -362,11 +362,11 @@ def check_epochs(
         )
     passes = {name for name, signal in signals.items() if signal.ask is None}
     for name in names:
-        own = asked_signals({name: attacks[name]}) - passes
-        if own:
+        unasked = asked_signals({name: attacks[name]}) - passes
+        if unasked:
             raise ValueError(
-                f"report.epochs: attack {name!r} reads {', '.join(sorted(own))}, which snapshots "
-                "are not asked; attacks on "
+                f"report.epochs: attack {name!r} reads {', '.join(sorted(unasked))}, which "
+                "snapshots are not asked; attacks on "
                 f"{', '.join(sorted(n for n in passes if '@' not in n))} can be repeated."
             )
 
@@ -404,12 +404,12 @@ def check_task(attacks: Mapping[str, Attack], *, task: Task) -> None:
             )
 
 
-def make_signals(wanted: Iterable[str], *, pool: Pool, model: Model) -> dict[str, Signal]:
+def make_signals(asked: Iterable[str], *, pool: Pool, model: Model) -> dict[str, Signal]:
     """Returns {the signal's one spelling: Signal}; ValueError for a signal that cannot be asked
     about these examples or of this model.
     """
     made = {}
-    for name in sorted({registry.identity("signals", n) for n in wanted}):
+    for name in sorted({registry.identity("signals", n) for n in asked}):
         if len(name.encode()) > LONGEST:
             raise ValueError(
                 f"signal {name!r} names a folder with all its settings, {len(name.encode())} "
@@ -456,11 +456,14 @@ def check_objective(learner: Learner, *, pool: Pool) -> None:
     """Raises ValueError, before anything is trained, if the objective cannot measure this model's
     answers to these examples.
     """
-    one = Pool(x=pool.x[:1], y=pool.y[:1], task=pool.task)
+    example = Pool(x=pool.x[:1], y=pool.y[:1], task=pool.task)
 
     def evaluate(key):
         return learner.evaluate(
-            learner.init(key, one).variables, one, np.zeros(1, np.int32), np.ones(1, np.float32)
+            learner.init(key, example).variables,
+            example,
+            np.zeros(1, np.int32),
+            np.ones(1, np.float32),
         )
 
     jax.eval_shape(evaluate, jax.random.key(0))

@@ -170,14 +170,16 @@ def gdp_epsilon(mu: float, delta: float) -> float:
     return accounting.gaussian_epsilon(mu, delta)
 
 
-def one_run(found: Guesses, *, delta: float, alpha: float = 0.05, method: str = "one_run") -> float:
+def one_run(
+    counts: Guesses, *, delta: float, alpha: float = 0.05, method: str = "one_run"
+) -> float:
     """Returns the largest epsilon that is refuted at level alpha.
 
     With probability >= 1 - alpha, the mechanism is not (epsilon', delta)-DP for any smaller
     epsilon'.
 
     Args:
-        found: the counts of the guesses.
+        counts: the counts of the guesses.
         delta: the delta of the claim.
         alpha: the level.
         method: 'one_run' uses `p_value`; 'fdp' uses `fdp_rejected` with the trade-off curve of
@@ -187,19 +189,19 @@ def one_run(found: Guesses, *, delta: float, alpha: float = 0.05, method: str = 
     """
     checks.one_of(METHODS, method=method)
     checks.fraction(closed="neither", alpha=alpha)
-    counts = found._asdict()
+    fields = counts._asdict()
     if method == "one_run":
-        return largest(lambda epsilon: p_value(**counts, epsilon=epsilon, delta=delta) <= alpha)
+        return largest(lambda epsilon: p_value(**fields, epsilon=epsilon, delta=delta) <= alpha)
     if method == "fdp":
         return largest(
-            lambda epsilon: fdp_rejected(approximate(epsilon, delta), **counts, alpha=alpha)
+            lambda epsilon: fdp_rejected(approximate(epsilon, delta), **fields, alpha=alpha)
         )
-    return gdp_epsilon(gdp_mu(found, alpha=alpha), delta)
+    return gdp_epsilon(gdp_mu(counts, alpha=alpha), delta)
 
 
-def gdp_mu(found: Guesses, *, alpha: float = 0.05) -> float:
+def gdp_mu(counts: Guesses, *, alpha: float = 0.05) -> float:
     """Returns the largest mu such that mu-Gaussian DP is refuted at level alpha."""
-    return largest(lambda mu: fdp_rejected(gaussian(mu), **found._asdict(), alpha=alpha))
+    return largest(lambda mu: fdp_rejected(gaussian(mu), **counts._asdict(), alpha=alpha))
 
 
 def ceiling(
@@ -272,11 +274,11 @@ def best(
             "counted for the correction."
         )
     share = alpha / tests
-    values = [one_run(found, delta=delta, alpha=share, method=method) for _, found in tries]
+    values = [one_run(counts, delta=delta, alpha=share, method=method) for _, counts in tries]
     at = max(
         range(len(tries)), key=lambda i: (values[i], tries[i][1].correct / tries[i][1].guesses)
     )
-    sizes = {(found.canaries, found.guesses) for _, found in tries}
+    sizes = {(counts.canaries, counts.guesses) for _, counts in tries}
     top = max(
         ceiling(canaries=m, guesses=k, delta=delta, alpha=share, method=method) for m, k in sizes
     )

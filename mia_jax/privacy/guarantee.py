@@ -22,7 +22,7 @@ class Guarantee:
         delta: the delta of the claim.
         accountant: the accountant of the claim.
         budget: the epsilon that no epoch may exceed; None if there is none.
-        wanted_epochs: the number of requested epochs; mechanism.epochs of them fit the budget.
+        requested_epochs: the number of requested epochs; mechanism.epochs of them fit the budget.
         method: how the clipped gradients are computed, which does not affect the guarantee.
         notes: sentences for the log and the report.
         plan: the sampler that was made from the mechanism.
@@ -32,7 +32,7 @@ class Guarantee:
     delta: float
     accountant: str
     budget: float | None = None
-    wanted_epochs: int = 0
+    requested_epochs: int = 0
     method: str = ""
     notes: tuple[str, ...] = ()
     plan: Callable | None = dataclasses.field(default=None, compare=False, repr=False)
@@ -127,7 +127,7 @@ class Guarantee:
             if accountant == self.accountant:
                 claim |= dict(epsilon=value, accountant=bound.accountant)
                 claim["notes"] += unanswered(
-                    bound, wanted=accountant, delta=delta, noise=ran.noise_multiplier
+                    bound, requested=accountant, delta=delta, noise=ran.noise_multiplier
                 )
             # If RDP already answered for the accountant of the claim, it is not repeated here.
             elif bound.accountant == accountant != claim["accountant"]:
@@ -138,13 +138,13 @@ class Guarantee:
         return claim
 
 
-def unanswered(bound: accounting.Bound, *, wanted: str, delta: float, noise: float) -> list[str]:
+def unanswered(bound: accounting.Bound, *, requested: str, delta: float, noise: float) -> list[str]:
     """Returns a note about an accountant without a finite epsilon; usually []."""
     why = (
-        f"The accountant {wanted!r} has no finite epsilon at noise multiplier {noise:.3g} and "
+        f"The accountant {requested!r} has no finite epsilon at noise multiplier {noise:.3g} and "
         f"delta {delta:.3g}, which floats do not resolve"
     )
-    if bound.accountant != wanted:
+    if bound.accountant != requested:
         return [f"{why}; the number is that of {bound.accountant!r}, an upper bound too."]
     return (
         [f"{why}. Raise noise_multiplier or delta."]

@@ -22,15 +22,15 @@ ROOT = pathlib.Path("/")
 
 def present(root: pathlib.Path = ROOT) -> dict[str, str]:
     """Returns {'gpu' or 'tpu': where it shows} of this machine, whatever JAX can do with it."""
-    found = {}
+    accelerators = {}
     nvidia = [*sorted((root / "dev").glob("nvidia[0-9]*")), root / "proc" / "driver" / "nvidia"]
     there = next((str(path) for path in nvidia if path.exists()), None) or (
         shutil.which("nvidia-smi") if root == ROOT else None
     )
     if there:
-        found["gpu"] = there
+        accelerators["gpu"] = there
     tpu = next((str(path) for path in sorted((root / "dev").glob("accel[0-9]*"))), None)
-    return found | ({"tpu": tpu} if tpu else {})
+    return accelerators | ({"tpu": tpu} if tpu else {})
 
 
 def installed(names: tuple[str, ...]) -> str:

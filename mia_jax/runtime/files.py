@@ -41,9 +41,9 @@ def make_folder(folder: Path) -> None:
     are.
     """
     if not folder.is_dir():
-        for one in reversed([folder, *folder.parents]):
-            if not one.exists():
-                one.mkdir(mode=FOLDER_MODE, exist_ok=True)
+        for path in reversed([folder, *folder.parents]):
+            if not path.exists():
+                path.mkdir(mode=FOLDER_MODE, exist_ok=True)
 
 
 def private_folder(folder: Path, *, ours: bool) -> str:
@@ -148,10 +148,10 @@ def sweep(folder: Path) -> list[Path]:
     gone = []
     for place, _, names in os.walk(folder):
         for name in names:
-            found = _TEMPORARY.fullmatch(name)
+            match = _TEMPORARY.fullmatch(name)
             path = Path(place) / name
             try:
-                if found and (_dead(found) or time.time() - path.lstat().st_mtime > OLD):
+                if match and (_dead(match) or time.time() - path.lstat().st_mtime > OLD):
                     path.unlink()
                     gone.append(path)
             except OSError:
@@ -159,11 +159,11 @@ def sweep(folder: Path) -> list[Path]:
     return gone
 
 
-def _dead(found: re.Match) -> bool:
-    if found["machine"] != machine():
+def _dead(match: re.Match) -> bool:
+    if match["machine"] != machine():
         return False
     try:
-        os.kill(int(found["process"]), 0)
+        os.kill(int(match["process"]), 0)
     except ProcessLookupError:
         return True
     except (OSError, OverflowError):
@@ -264,51 +264,51 @@ def read_digest(
     """
     try:
         with open(path, "rb") as file:
-            parts, found = sealed.members(file)
+            parts, stored = sealed.members(file)
             if whole:
                 sealed.parse_npz(file)
     except (ValueError, IsADirectoryError) as error:
         raise ValueError(damaged(path, error, remedy=remedy)) from error
-    _check_place(path, found, record, remedy)
+    _check_place(path, stored, record, remedy)
     return digest([part for part in parts if not (without and part[0].startswith(without))])
 
 
 def _read_npy(path: Path, *, record: Mapping, remedy: str):
     try:
-        array, found = sealed.parse_npy(path.read_bytes())
+        array, stored = sealed.parse_npy(path.read_bytes())
     except (ValueError, IsADirectoryError) as error:
         raise ValueError(damaged(path, error, remedy=remedy)) from error
-    _check_place(path, found, record, remedy)
-    return array, found
+    _check_place(path, stored, record, remedy)
+    return array, stored
 
 
 def _read_npz(path: Path, *, record: Mapping, remedy: str):
     try:
         with open(path, "rb") as file:
-            arrays, found = sealed.parse_npz(file)
+            arrays, stored = sealed.parse_npz(file)
     except (ValueError, IsADirectoryError) as error:
         raise ValueError(damaged(path, error, remedy=remedy)) from error
-    _check_place(path, found, record, remedy)
-    return arrays, found
+    _check_place(path, stored, record, remedy)
+    return arrays, stored
 
 
 RUN = "another seed, data, design, model or learner"
 
 
-def _check_place(path: Path, found: Mapping | None, expected: Mapping, remedy: str) -> None:
+def _check_place(path: Path, stored: Mapping | None, expected: Mapping, remedy: str) -> None:
     """Raises ValueError if the record of a file says that it belongs elsewhere; a file without a
     record is believed.
     """
-    if found is None:
+    if stored is None:
         return
     wrong = [
         k
         for k, v in expected.items()
-        if k in found and found[k] != json.loads(json.dumps(v, default=sealed.plain))
+        if k in stored and stored[k] != json.loads(json.dumps(v, default=sealed.plain))
     ]
     if wrong:
         words = "; ".join(
-            f"{k}: {found[k]!r} in the file, {expected[k]!r} expected" + f" ({RUN})" * (k == "run")
+            f"{k}: {stored[k]!r} in the file, {expected[k]!r} expected" + f" ({RUN})" * (k == "run")
             for k in wrong
         )
         raise ValueError(
@@ -359,25 +359,25 @@ def read_jsonl(path: Path) -> list[dict]:
     """Returns the records of a file of `append_jsonl`; lines that a killed process left torn are
     skipped.
     """
-    found = []
+    records = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             value = sealed.json_value(line)
         except ValueError:
             continue
-        found += [value] if isinstance(value, dict) else []
-    return found
+        records += [value] if isinstance(value, dict) else []
+    return records
 
 
 def flat(tree: Mapping, prefix: str = "") -> dict[str, object]:
     """Returns {'a.b': value} of nested mappings; values in their JSON form."""
-    found: dict[str, object] = {}
+    values: dict[str, object] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{key}.")
+            values |= flat(value, f"{prefix}{key}.")
         else:
-            found[f"{prefix}{key}"] = json.loads(json.dumps(value, default=sealed.plain))
-    return found
+            values[f"{prefix}{key}"] = json.loads(json.dumps(value, default=sealed.plain))
+    return values
 
 
 def differences(old: Mapping, new: Mapping) -> list[str]:

@@ -187,13 +187,13 @@ def task(text: str) -> tuple[int, int] | None:
     """
     if not text:
         return None
-    found = re.fullmatch(r"(\d+)/(\d+)", text)
-    if not found or int(found[1]) >= int(found[2]):
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not match or int(match[1]) >= int(match[2]):
         raise ValueError(
             f"--task={text}: expected i/n with 0 <= i < n, as in --task=0/8, the first of eight "
             "shares."
         )
-    return int(found[1]), int(found[2])
+    return int(match[1]), int(match[2])
 
 
 def share(items: Sequence, task: tuple[int, int] | None, *, block: int = 1) -> list:

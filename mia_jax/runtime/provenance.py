@@ -90,7 +90,7 @@ def versions() -> dict:
         "scikit-learn",
         "ml_collections",
     )
-    found = {name: importlib.metadata.version(name) for name in packages}
+    installed = {name: importlib.metadata.version(name) for name in packages}
     here = Path(__file__).resolve().parent
     try:
         revision = subprocess.run(
@@ -104,7 +104,7 @@ def versions() -> dict:
         revision = None
     devices = [f"{d.platform}:{d.device_kind}" for d in jax.local_devices()]
     return dict(
-        packages=found,
+        packages=installed,
         python=platform.python_version(),
         devices=devices,
         cores=os.cpu_count(),

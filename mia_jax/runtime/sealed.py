@@ -45,19 +45,19 @@ def parse_npy(data: bytes) -> tuple[np.ndarray, dict | None]:
     tail = data[end:]
     if not tail.startswith(MARK):
         raise ValueError(f"{len(tail)} bytes follow the array that do not belong to it")
-    found = json_value(tail[len(MARK) :])
+    last_line = json_value(tail[len(MARK) :])
     if (
-        not isinstance(found, dict)
-        or set(found) != {SEAL, RECORD}
-        or not isinstance(found[RECORD], dict)
-        or tail != _line(found)
+        not isinstance(last_line, dict)
+        or set(last_line) != {SEAL, RECORD}
+        or not isinstance(last_line[RECORD], dict)
+        or tail != _line(last_line)
     ):
         raise ValueError("its last line is not the record that it was written with")
     state = hashlib.sha256()
     state.update(memoryview(data)[:end])
-    if found[SEAL] != _sealed(state, found[RECORD]):
+    if last_line[SEAL] != _sealed(state, last_line[RECORD]):
         raise ValueError("its checksum is another one: a byte has changed since it was written")
-    return array, found[RECORD]
+    return array, last_line[RECORD]
 
 
 def parse_array(data: bytes) -> tuple[np.ndarray, int]:
@@ -109,12 +109,12 @@ def parse_npz(file) -> tuple[dict[str, np.ndarray], dict | None]:
     ValueError that says what is wrong.
     """
     with _archive(file) as archive:
-        found = {
-            one.filename.removesuffix(".npy"): parse_array(archive.read(one))[0]
-            for one in archive.infolist()
-            if one.filename != _MEMBER
+        arrays = {
+            member.filename.removesuffix(".npy"): parse_array(archive.read(member))[0]
+            for member in archive.infolist()
+            if member.filename != _MEMBER
         }
-        return found, _record(archive)
+        return arrays, _record(archive)
 
 
 def members(file) -> tuple[list, dict | None]:
@@ -124,9 +124,9 @@ def members(file) -> tuple[list, dict | None]:
     """
     with _archive(file) as archive:
         return [
-            [one.filename, one.file_size, one.CRC]
-            for one in archive.infolist()
-            if one.filename != _MEMBER
+            [member.filename, member.file_size, member.CRC]
+            for member in archive.infolist()
+            if member.filename != _MEMBER
         ], _record(archive)
 
 

@@ -119,12 +119,12 @@ def load_models(
     trees = []
     for m in models:
         path = model_file(folder, m)
-        found = files.read_npz(
+        stored = files.read_npz(
             path,
             record=place(run, m, epoch),
             remedy=files.ANEW if epoch is None else snapshot_remedy(m),
         )
-        arrays = {k: v for k, v in found.items() if k.startswith("variables/")}
+        arrays = {k: v for k, v in stored.items() if k.startswith("variables/")}
         trees.append(unflatten(arrays, dict(variables=template), source=path)["variables"])
     return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
 
@@ -145,15 +145,15 @@ def load_history(folder: Path, m: int) -> dict[str, np.ndarray]:
         ValueError: if the file has no such numbers.
     """
     path = model_file(folder, m)
-    found = {
+    history = {
         k.removeprefix("history/"): v
         for k, v in files.read_npz(path).items()
         if k.startswith("history/")
     }
     for name in ("summary/epochs", "summary/best_epoch", "summary/seconds"):
-        if name not in found or found[name].shape or found[name].dtype.kind not in "if":
+        if name not in history or history[name].shape or history[name].dtype.kind not in "if":
             raise ValueError(files.damaged(path, ValueError(f"it has no number history/{name}")))
-    return found
+    return history
 
 
 def digest(
@@ -196,12 +196,12 @@ def load_ledger(folder: Path, m: int, *, run: str = "") -> dict:
         raise FileNotFoundError(
             f"{path} does not exist, and no epsilon is known without it. {remedy}"
         )
-    found = files.read_json(
+    ledger = files.read_json(
         path, needs=dict(steps=int, noise_multiplier=int | float), remedy=remedy
     )
-    if run and found.pop("place", place(run, m)) != place(run, m):
+    if run and ledger.pop("place", place(run, m)) != place(run, m):
         raise ValueError(f"{path} belongs to another model or run. {remedy}")
-    return found
+    return ledger
 
 
 def running_file(folder: Path, models: Sequence[int], attempt: int = 0) -> Path:

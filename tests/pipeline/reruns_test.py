@@ -72,12 +72,12 @@ def test_groups_hold_whole_units_and_their_share_of_targets_and_shadows():
 def test_which_attacks_are_rerun():
     """Those on shadows that score all targets at once, if there are units enough to resample."""
     design, few = planted_fleet(models=10).design, planted_fleet(models=8).design
-    assert reruns.wanted(lira.make(), design, groups=8)
-    assert not reruns.wanted(lira.make(), design, groups=0)
-    assert not reruns.wanted(lira.make(), few, groups=8)
-    assert not reruns.wanted(lira.make(), dataclasses.replace(design, balance=True), groups=8)
-    assert not reruns.wanted(threshold.make(signal="loss"), design, groups=8)
-    assert not reruns.wanted(attack_model.make(), design, groups=8)
+    assert reruns.applies(lira.make(), design, groups=8)
+    assert not reruns.applies(lira.make(), design, groups=0)
+    assert not reruns.applies(lira.make(), few, groups=8)
+    assert not reruns.applies(lira.make(), dataclasses.replace(design, balance=True), groups=8)
+    assert not reruns.applies(threshold.make(signal="loss"), design, groups=8)
+    assert not reruns.applies(attack_model.make(), design, groups=8)
 
 
 def test_an_attack_that_cannot_do_without_a_group_has_no_reruns():

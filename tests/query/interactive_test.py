@@ -12,7 +12,7 @@ import pytest
 from mia_jax import query_views, registry
 from mia_jax.models import conv, mlp, small_cnn
 from mia_jax.pipeline import build, validate
-from mia_jax.pipeline.attack import wanted_rows
+from mia_jax.pipeline.attack import asked_rows
 from mia_jax.query import forward, interactive
 from mia_jax.training import checkpoint
 from mia_jax.types import Attack, Signal
@@ -195,7 +195,7 @@ def test_rows_are_asked_where_an_attack_can_read_them():
         attacks = (
             build.plan_attacks({"a": Attack(None, needs)}, dict(a={}), seed=0) if needs else ()
         )
-        return wanted_rows("correct_under_shift:d=1", attacks, design)
+        return asked_rows("correct_under_shift:d=1", attacks, design)
 
     np.testing.assert_array_equal(wanted("correct_under_shift", "shadow_own"), design.evaluated_MN)
     assert (

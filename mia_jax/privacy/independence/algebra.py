@@ -17,7 +17,7 @@ MATRICES = frozenset(
 )
 
 
-def _matrices(analysis, eqn, ins, shapes, wanted):
+def _matrices(analysis, eqn, ins, shapes, used):
     """Applies to linear algebra of stacked matrices: leading axes stay separate."""
     lead = len(ins[0].shape) - 2
     if (
@@ -36,7 +36,7 @@ def _matrices(analysis, eqn, ins, shapes, wanted):
     ]
 
 
-def _windowed(analysis, eqn, ins, shapes, wanted):
+def _windowed(analysis, eqn, ins, shapes, used):
     """Applies to windows: axes on which the window is a single element stay.
 
     All other axes are joined.
@@ -58,7 +58,7 @@ def _windowed(analysis, eqn, ins, shapes, wanted):
     return [joined(ends, shape) for shape in shapes]
 
 
-def _fft(analysis, eqn, ins, shapes, wanted):
+def _fft(analysis, eqn, ins, shapes, used):
     """Applies to Fourier transforms: the transformed axes are joined."""
     rank = len(shapes[0])
     return [
@@ -68,7 +68,7 @@ def _fft(analysis, eqn, ins, shapes, wanted):
     ]
 
 
-def _dot(analysis, eqn, ins, shapes, wanted):
+def _dot(analysis, eqn, ins, shapes, used):
     """Applies to products: contracted axes are joined, batch axes and free axes stay."""
     (contract, batch), rank = eqn.params["dimension_numbers"], len(shapes[0])
     free = [
@@ -89,7 +89,7 @@ def _dot(analysis, eqn, ins, shapes, wanted):
     return [joined(ends, shapes[0])]
 
 
-def _convolution(analysis, eqn, ins, shapes, wanted):
+def _convolution(analysis, eqn, ins, shapes, used):
     """Applies to convolutions: the batch axis and groups of features stay, pixels are joined."""
     p = eqn.params
     if p["batch_group_count"] != 1:

@@ -26,32 +26,30 @@ CALLS |= dict.fromkeys(
 STEPS = 2**15  # The longest scan that is analyzed step by step.
 
 
-def _call(analysis, eqn, ins, shapes, wanted):
+def _call(analysis, eqn, ins, shapes, used):
     """Applies to calls: analyzes the called program."""
     name = eqn.primitive.name
     # A fleet of models runs the batching rule of custom_vmap instead of the function.
     if name == "custom_vmap_call" and not ours(eqn.params["rule"]):
         return None
     inner = eqn.params[CALLS[name]]
-    return analysis.run(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), ins, wanted)
+    return analysis.run(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), ins, used)
 
 
-def _solve(analysis, eqn, ins, shapes, wanted):
+def _solve(analysis, eqn, ins, shapes, used):
     """Applies to custom_linear_solve.
 
     What runs is the function `solve`, with its constants and the right-hand sides.
     """
     lengths, solve = eqn.params["const_lengths"], eqn.params["jaxprs"].solve
     start = lengths.matvec + lengths.vecmat
-    return analysis.closed(
-        solve, [*ins[start : start + lengths.solve], *ins[sum(lengths) :]], wanted
-    )
+    return analysis.closed(solve, [*ins[start : start + lengths.solve], *ins[sum(lengths) :]], used)
 
 
-def _cond(analysis, eqn, ins, shapes, wanted):
+def _cond(analysis, eqn, ins, shapes, used):
     """Applies to conditions: joins the outputs of all branches and the choice."""
     index, *operands = ins
-    outs = [analysis.closed(branch, operands, wanted) for branch in eqn.params["branches"]]
+    outs = [analysis.closed(branch, operands, used) for branch in eqn.params["branches"]]
     choice = hull_of_all([index])
     return [
         joined([*((v.lo, v.hi) for v in values), tuple(np.int32(e) for e in choice)], s)
@@ -68,7 +66,7 @@ def _settled(old: Sequence[Value], new: Sequence[Value]) -> bool:
     )
 
 
-def _while(analysis, eqn, ins, shapes, wanted):
+def _while(analysis, eqn, ins, shapes, used):
     """Applies to while loops: repeats the body until the intervals do not change."""
     p = eqn.params
     c, b = p["cond_nconsts"], p["body_nconsts"]
@@ -90,7 +88,7 @@ def _while(analysis, eqn, ins, shapes, wanted):
         carry = new
 
 
-def _scan(analysis, eqn, ins, shapes, wanted):
+def _scan(analysis, eqn, ins, shapes, used):
     """Applies to scans.
 
     All steps are analyzed at once if they are alike. They are analyzed one by one if the scanned

@@ -22,7 +22,7 @@ from mia_jax.privacy.independence.values import (
 )
 
 
-def _dynamic_slice(analysis, eqn, ins, shapes, wanted):
+def _dynamic_slice(analysis, eqn, ins, shapes, used):
     """Applies to dynamic slices: a constant start selects, an unknown start joins the axis."""
     value, *starts = ins
     ends = [hull_of_all(starts)]
@@ -39,7 +39,7 @@ def _dynamic_slice(analysis, eqn, ins, shapes, wanted):
     return [joined([(value.lo, value.hi), tuple(np.int32(e) for e in ends[0])], shapes[0])]
 
 
-def _dynamic_update(analysis, eqn, ins, shapes, wanted):
+def _dynamic_update(analysis, eqn, ins, shapes, used):
     """Applies to dynamic updates: a constant start selects where the update goes."""
     value, update, *starts = ins
     size, at = [], []
@@ -86,7 +86,7 @@ def _placed(array: np.ndarray, axes, rank: int) -> np.ndarray:
     return array.transpose(order).reshape(new)
 
 
-def _gather(analysis, eqn, ins, shapes, wanted):
+def _gather(analysis, eqn, ins, shapes, used):
     """Applies to gathers: constant indices select, unknown indices join their axis."""
     value, indices = ins
     d, sizes, rank = eqn.params["dimension_numbers"], eqn.params["slice_sizes"], len(shapes[0])
@@ -133,7 +133,7 @@ def _gather(analysis, eqn, ins, shapes, wanted):
     return [compressed(*joined(ends, shapes[0])[:2], shapes[0])]
 
 
-def _scatter(analysis, eqn, ins, shapes, wanted):
+def _scatter(analysis, eqn, ins, shapes, used):
     """Applies to scatters: constant indices that are in range select where updates go."""
     if len(ins) != 3:
         return None

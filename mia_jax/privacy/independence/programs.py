@@ -90,12 +90,12 @@ def where(eqn) -> str:
     return f"`{eqn.primitive.name}`{at}"
 
 
-def live(jaxpr: Jaxpr, wanted) -> list[tuple]:
-    """Returns (equation, which of its outputs are used) of those that the wanted outputs need."""
+def live(jaxpr: Jaxpr, outputs_used) -> list[tuple]:
+    """Returns (equation, which of its outputs are used) of those that the used outputs need."""
     needed = {
         v
-        for v, want in zip(jaxpr.outvars, wanted, strict=True)
-        if want and not isinstance(v, Literal)
+        for v, is_used in zip(jaxpr.outvars, outputs_used, strict=True)
+        if is_used and not isinstance(v, Literal)
     }
     equations_needed = []
     for eqn in reversed(jaxpr.eqns):

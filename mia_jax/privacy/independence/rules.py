@@ -1,8 +1,8 @@
 """Contains the rules of elementwise operations, reductions and changes of shape.
 
-A rule is a function (analysis, equation, inputs, output shapes, wanted) -> output Values. It says
+A rule is a function (analysis, equation, inputs, output shapes, used) -> output Values. It says
 which units may reach the outputs of a primitive, given the units that may reach its inputs. None
-says that every output depends on every input. `wanted` says which outputs are used.
+says that every output depends on every input. `used` says which outputs are used.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ REDUCTIONS = frozenset(
 CUMULATIVE = frozenset("cumlogsumexp cummax cummin cumprod cumsum".split())
 
 
-def _elementwise(analysis, eqn, ins, shapes, wanted):
+def _elementwise(analysis, eqn, ins, shapes, used):
     """Applies to elementwise operations: joins the elements of all inputs."""
     rank = len(shapes[0])
     if eqn.primitive.name == "optimization_barrier":
@@ -52,7 +52,7 @@ def _elementwise(analysis, eqn, ins, shapes, wanted):
     return [joined([ranked(v, rank) for v in ins], shape) for shape in shapes]
 
 
-def _reduction(analysis, eqn, ins, shapes, wanted):
+def _reduction(analysis, eqn, ins, shapes, used):
     """Applies to reductions: the reduced axes are joined."""
     axes = eqn.params.get("axes", eqn.params.get("dimensions"))
     rank = max(len(v.shape) for v in ins)
@@ -60,7 +60,7 @@ def _reduction(analysis, eqn, ins, shapes, wanted):
     return [each(joined(ends, shape), lambda a: a.squeeze(tuple(axes)), shape) for shape in shapes]
 
 
-def _cumulative(analysis, eqn, ins, shapes, wanted):
+def _cumulative(analysis, eqn, ins, shapes, used):
     """Applies to cumulative operations: each element is joined with those before it."""
     axis, value = eqn.params["axis"], ins[0]
     if value.lo.shape[axis] == 1:
@@ -75,7 +75,7 @@ def _cumulative(analysis, eqn, ins, shapes, wanted):
     ]
 
 
-def _broadcast(analysis, eqn, ins, shapes, wanted):
+def _broadcast(analysis, eqn, ins, shapes, used):
     """Applies to broadcast_in_dim."""
     at = [int(d) for d in eqn.params["broadcast_dimensions"]]
 
@@ -88,7 +88,7 @@ def _broadcast(analysis, eqn, ins, shapes, wanted):
     return [each(ins[0], place, shapes[0])]
 
 
-def _reshape(analysis, eqn, ins, shapes, wanted):
+def _reshape(analysis, eqn, ins, shapes, used):
     """Applies to reshapes.
 
     Axes are cut into the shortest groups of equal size on both sides. A group along which the
@@ -119,22 +119,22 @@ def _reshape(analysis, eqn, ins, shapes, wanted):
     return [compressed(lo, hi, new)]
 
 
-def _transpose(analysis, eqn, ins, shapes, wanted):
+def _transpose(analysis, eqn, ins, shapes, used):
     """Applies to transpositions."""
     return [each(ins[0], lambda a: a.transpose(eqn.params["permutation"]), shapes[0])]
 
 
-def _squeeze(analysis, eqn, ins, shapes, wanted):
+def _squeeze(analysis, eqn, ins, shapes, used):
     """Applies to squeeze."""
     return [each(ins[0], lambda a: a.squeeze(tuple(eqn.params["dimensions"])), shapes[0])]
 
 
-def _expand(analysis, eqn, ins, shapes, wanted):
+def _expand(analysis, eqn, ins, shapes, used):
     """Applies to expand_dims."""
     return [each(ins[0], lambda a: np.expand_dims(a, tuple(eqn.params["dimensions"])), shapes[0])]
 
 
-def _slice(analysis, eqn, ins, shapes, wanted):
+def _slice(analysis, eqn, ins, shapes, used):
     """Applies to slices with static limits."""
     p = eqn.params
     strides = p["strides"] or (1,) * len(shapes[0])
@@ -145,7 +145,7 @@ def _slice(analysis, eqn, ins, shapes, wanted):
     return [each(ins[0], lambda a: a[at], shapes[0])]
 
 
-def _pad(analysis, eqn, ins, shapes, wanted):
+def _pad(analysis, eqn, ins, shapes, used):
     """Applies to padding, which may also cut and interleave."""
     value, (fill_lo, fill_hi) = ins[0], hull_of_all(ins[1:])
     at, size = [], []
@@ -171,7 +171,7 @@ def _pad(analysis, eqn, ins, shapes, wanted):
     return [Value(lo, hi, tuple(shapes[0]))]
 
 
-def _concatenate(analysis, eqn, ins, shapes, wanted):
+def _concatenate(analysis, eqn, ins, shapes, used):
     """Applies to concatenations."""
     axis, rank = eqn.params["dimension"], len(shapes[0])
     common = [1 if a == axis else max(v.lo.shape[a] for v in ins) for a in range(rank)]
@@ -183,7 +183,7 @@ def _concatenate(analysis, eqn, ins, shapes, wanted):
     return [compressed(lo, hi, shapes[0])._replace(parts=tuple(ins) if axis == rank - 1 else ())]
 
 
-def _stack(analysis, eqn, ins, shapes, wanted):
+def _stack(analysis, eqn, ins, shapes, used):
     """Applies to stacks."""
     axis = eqn.params["axis"]
     ends = [(np.expand_dims(v.lo, axis), np.expand_dims(v.hi, axis)) for v in ins]
@@ -195,7 +195,7 @@ def _stack(analysis, eqn, ins, shapes, wanted):
     return [compressed(lo, hi, shapes[0])]
 
 
-def _split(analysis, eqn, ins, shapes, wanted):
+def _split(analysis, eqn, ins, shapes, used):
     """Applies to splits."""
     axis, edges = eqn.params["axis"], np.cumsum([0, *eqn.params["sizes"]])
     if ins[0].lo.shape[axis] == 1:
@@ -204,12 +204,12 @@ def _split(analysis, eqn, ins, shapes, wanted):
     return [each(ins[0], lambda a, i=i: a[take(i)], shape) for i, shape in enumerate(shapes)]
 
 
-def _rev(analysis, eqn, ins, shapes, wanted):
+def _rev(analysis, eqn, ins, shapes, used):
     """Applies to reversed axes."""
     return [each(ins[0], lambda a: np.flip(a, tuple(eqn.params["dimensions"])), shapes[0])]
 
 
-def _tile(analysis, eqn, ins, shapes, wanted):
+def _tile(analysis, eqn, ins, shapes, used):
     """Applies to tiles."""
     reps = eqn.params.get("reps")
     if reps is None or len(reps) != len(shapes[0]):
@@ -223,7 +223,7 @@ def _tile(analysis, eqn, ins, shapes, wanted):
     ]
 
 
-def _sort(analysis, eqn, ins, shapes, wanted):
+def _sort(analysis, eqn, ins, shapes, used):
     """Applies to sorts and top-k: the sorted axis is joined over all operands."""
     axis = eqn.params.get(
         "dimension",
@@ -235,7 +235,7 @@ def _sort(analysis, eqn, ins, shapes, wanted):
     return [Value(whole.lo, whole.hi, tuple(shape)) for shape in shapes]
 
 
-def _leading(analysis, eqn, ins, shapes, wanted):
+def _leading(analysis, eqn, ins, shapes, used):
     """Keeps the common leading axes.
 
     Further axes of the input are joined, and along further axes of the output all elements are

@@ -83,14 +83,14 @@ class Analysis:
         self.left = budget
 
     def closed(
-        self, closed: ClosedJaxpr, values: Sequence[Value], wanted: Sequence[bool] | None = None
+        self, closed: ClosedJaxpr, values: Sequence[Value], used: Sequence[bool] | None = None
     ) -> list[Value]:
-        """Returns the Values of the outputs; those that are not `wanted` may be anything."""
-        return self.run(closed.jaxpr, closed.consts, values, wanted)
+        """Returns the Values of the outputs; those that are not `used` may be anything."""
+        return self.run(closed.jaxpr, closed.consts, values, used)
 
-    def run(self, jaxpr: Jaxpr, consts, values: Sequence[Value], wanted=None) -> list[Value]:
+    def run(self, jaxpr: Jaxpr, consts, values: Sequence[Value], used=None) -> list[Value]:
         """Returns the Values of the outputs of a jaxpr with these constants."""
-        wanted = [True] * len(jaxpr.outvars) if wanted is None else wanted
+        used = [True] * len(jaxpr.outvars) if used is None else used
         env: dict = {}
         for var, const in zip(jaxpr.constvars, consts, strict=True):
             env[var] = nobody(
@@ -100,19 +100,19 @@ class Analysis:
                 else functools.partial(array_of, const),
             )
         env |= dict(zip(jaxpr.invars, values, strict=True))
-        for eqn, needed in live(jaxpr, wanted):
+        for eqn, needed in live(jaxpr, used):
             ins = [literal(v) if isinstance(v, Literal) else env[v] for v in eqn.invars]
             outs = self.equation(eqn, ins, needed)
             env |= {var: out for var, out in zip(eqn.outvars, outs, strict=True)}
         outputs = []
-        for var, want in zip(jaxpr.outvars, wanted, strict=True):
+        for var, is_used in zip(jaxpr.outvars, used, strict=True):
             if isinstance(var, Literal):
                 outputs.append(literal(var))
             else:
-                outputs.append(env[var] if want else nobody(var.aval.shape))
+                outputs.append(env[var] if is_used else nobody(var.aval.shape))
         return outputs
 
-    def equation(self, eqn, ins: list[Value], wanted) -> list[Value]:
+    def equation(self, eqn, ins: list[Value], used) -> list[Value]:
         """Returns the Values of the outputs of one equation."""
         name, shapes = eqn.primitive.name, [getattr(v.aval, "shape", ()) for v in eqn.outvars]
         if not any(v.reached for v in ins):
@@ -121,7 +121,7 @@ class Analysis:
         if self.left < 0:
             raise TooLarge
         rule = rule_of(name)
-        outs = None if rule is None else rule(self, eqn, ins, shapes, wanted)
+        outs = None if rule is None else rule(self, eqn, ins, shapes, used)
         outs = [all_on_all(ins, shape) for shape in shapes] if outs is None else outs
         for value, shape in zip(outs, shapes, strict=True):
             fits = len(value.lo.shape) == len(shape) and all(
