@@ -1,6 +1,7 @@
-"""Says when there is an accelerator that JAX does not use.
+"""Finds an accelerator that is present on the machine but not used by JAX, for a warning.
 
-Several devices: a fleet is trained and queried over them by training/devices.py (`run.devices`).
+Several devices are no matter of this file: training/devices.py distributes a fleet over them
+(`run.devices`).
 """
 
 from __future__ import annotations
@@ -15,13 +16,18 @@ import jax
 
 CUDA = ("jax-cuda13-plugin", "jax-cuda12-plugin")
 TPU = ("libtpu",)
-
-
 ROOT = pathlib.Path("/")
 
 
 def present(root: pathlib.Path = ROOT) -> dict[str, str]:
-    """Returns {'gpu' or 'tpu': where it shows} of this machine, whatever JAX can do with it."""
+    """Returns the accelerators of this machine, whether or not JAX can use them.
+
+    Args:
+        root: the root of the file system; another one in tests.
+
+    Returns:
+        {'gpu' or 'tpu': the path at which the operating system shows it}.
+    """
     accelerators = {}
     nvidia = [*sorted((root / "dev").glob("nvidia[0-9]*")), root / "proc" / "driver" / "nvidia"]
     there = next((str(path) for path in nvidia if path.exists()), None) or (
@@ -51,8 +57,17 @@ def unused(
     plugin: Callable[[tuple[str, ...]], str] = installed,
     environment: Mapping[str, str] = os.environ,
 ) -> str:
-    """Returns what to tell a user whose run goes to the CPU although an accelerator is there; '' if
-    none is, if it is used, or if JAX_PLATFORMS says cpu.
+    """Returns a warning if the run uses the CPU although an accelerator is present.
+
+    Args:
+        platform: the platform of the run; None for JAX's default backend.
+        probe: finds accelerators, see `present`.
+        plugin: finds an installed plug-in of JAX, see `installed`.
+        environment: the environment variables.
+
+    Returns:
+        The warning with its remedy. It is '' if there is no accelerator, if JAX uses it, or if
+        JAX_PLATFORMS asks for the CPU.
     """
     if environment.get("JAX_PLATFORMS", "").split(",")[0] == "cpu":
         return ""

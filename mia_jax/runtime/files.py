@@ -1,11 +1,10 @@
-"""The files of a run: atomic writes, stage folders that remember their config, and readers that say
-what is wrong with a file.
+"""Reads and writes the files of a run: atomic writes, claimed folders, and readers that verify.
 
-Where each file of a workdir is: mia_jax/runtime/store.py.
+The paths of a workdir are defined in mia_jax/runtime/store.py.
 
-A file is written under a temporary name and renamed, so that it is either absent or whole; it
-carries a checksum and a record of what it belongs to (mia_jax/runtime/sealed.py). Files are
-readable by their user alone: they tell who was a member. No pickle is ever loaded.
+A file is written under a temporary name and renamed, so that it is either absent or complete. It
+has a checksum and a record of what it belongs to (mia_jax/runtime/sealed.py). Files are readable by
+their user only, because they reveal the training members. A pickle is never loaded.
 """
 
 from __future__ import annotations
@@ -28,18 +27,16 @@ from mia_jax.runtime import sealed
 
 Path = pathlib.Path
 FILE_MODE, FOLDER_MODE = 0o600, 0o700
-CLAIM = "config.json"  # which config a folder belongs to
-ANEW = "Delete it and type the same command again: only what it held is made anew."
+CLAIM = "config.json"  # Says to which config a folder belongs.
+RECOMPUTE = "Delete it and type the same command again: only what it held is computed again."
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 _NEW = os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
-OLD = 2 * 86400.0  # seconds after which a temporary file of another machine is of a dead process
+OLD = 2 * 86400.0  # Seconds after which the process of a temporary file is taken for dead.
 _TEMPORARY = re.compile(r"\..*\.(?P<machine>[0-9a-f]{8})\.(?P<process>\d+)\.[0-9a-f]{8}\.tmp")
 
 
 def make_folder(folder: Path) -> None:
-    """Creates a folder and its parents for this user alone; those that exist are left as they
-    are.
-    """
+    """Creates a folder and its parents for this user only; existing folders are not changed."""
     if not folder.is_dir():
         for path in reversed([folder, *folder.parents]):
             if not path.exists():
@@ -47,10 +44,14 @@ def make_folder(folder: Path) -> None:
 
 
 def private_folder(folder: Path, *, ours: bool) -> str:
-    """Creates a folder of files that are executed when they are read; returns a warning if other
-    users can write to it, else ''.
+    """Creates a folder whose files are executed when they are read.
 
-    `ours`: one that exists and belongs to this user is closed to all others.
+    Args:
+        folder: the folder.
+        ours: closes an existing folder of this user to all other users.
+
+    Returns:
+        A warning if other users can write to the folder, else ''.
     """
     try:
         make_folder(folder)
@@ -63,14 +64,14 @@ def private_folder(folder: Path, *, ours: bool) -> str:
                 "it with chmod go-w."
             )
     except OSError:
-        pass  # a cache that cannot be had is no error
+        pass  # A run also works without this folder, which holds a cache.
     return ""
 
 
 def write(path: Path, save: Callable) -> None:
-    """Calls save(file) on a temporary file beside `path` and renames it: atomic on one file system.
+    """Calls save(file) on a temporary file next to `path` and renames it to `path`.
 
-    An OSError names the file.
+    This is atomic on one file system. An OSError names the file.
     """
     temporary = _temporary(path, save)
     try:
@@ -80,13 +81,17 @@ def write(path: Path, save: Callable) -> None:
 
 
 def create(path: Path, save: Callable) -> bool:
-    """Returns `write`, but only if there is no such file: False if another process was first."""
+    """Writes a file like `write`, but only if it does not exist.
+
+    Returns:
+        Whether it was written; False if another process was first.
+    """
     temporary = _temporary(path, save)
     try:
         os.link(temporary, path)
     except FileExistsError:
         return False
-    except OSError:  # a file system without hard links
+    except OSError:  # A file system without hard links.
         try:
             descriptor = os.open(path, os.O_WRONLY | _NEW, FILE_MODE)
         except FileExistsError:
@@ -99,9 +104,10 @@ def create(path: Path, save: Callable) -> bool:
 
 
 def _temporary(path: Path, save: Callable) -> Path:
-    """Returns a finished file of a new name beside `path`.
+    """Returns a finished temporary file next to `path`.
 
-    The name has machine, process and random letters: containers have equal process numbers.
+    Its name holds the machine, the process and random letters, because containers may have equal
+    process numbers.
     """
     make_folder(path.parent)
     temporary = path.with_name(
@@ -115,7 +121,7 @@ def _temporary(path: Path, save: Callable) -> Path:
             os.fsync(file.fileno())
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        if error.errno is not None and error.filename is None:  # a full disk does not say which
+        if error.errno is not None and error.filename is None:  # A full disk.
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     except BaseException:
@@ -126,8 +132,9 @@ def _temporary(path: Path, save: Callable) -> Path:
 
 @functools.cache
 def machine() -> str:
-    """Returns 8 hex digits of this machine, its start, and this container's processes: where a
-    process number means the same process.
+    """Returns 8 hex digits that identify where a process number means the same process.
+
+    They are computed from the machine, its last boot, and the container's process namespace.
     """
     parts = [socket.gethostname()]
     for read in (
@@ -142,8 +149,9 @@ def machine() -> str:
 
 
 def sweep(folder: Path) -> list[Path]:
-    """Removes the temporary files of dead processes under `folder` and returns them: those of this
-    machine whose process is gone, and old ones.
+    """Removes the temporary files of dead processes under `folder`, and returns them.
+
+    These are the files of processes of this machine that no longer exist, and all old ones.
     """
     gone = []
     for place, _, names in os.walk(folder):
@@ -155,11 +163,12 @@ def sweep(folder: Path) -> list[Path]:
                     path.unlink()
                     gone.append(path)
             except OSError:
-                continue  # another process was faster, or the disk is read-only
+                continue  # Another process was faster, or the disk is read-only.
     return gone
 
 
 def _dead(match: re.Match) -> bool:
+    """Returns whether the process of a temporary file of this machine no longer exists."""
     if match["machine"] != machine():
         return False
     try:
@@ -172,14 +181,19 @@ def _dead(match: re.Match) -> bool:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Atomic text file."""
+    """Writes a text file atomically."""
     write(path, lambda file: file.write(text.encode()))
 
 
 def write_json(path: Path, value, *, seal: bool = False) -> None:
-    """Atomic JSON file; NaN and infinities are refused (null is the word for 'no number').
+    """Writes a JSON file atomically; NaN and infinities are refused.
 
-    `seal`: an object, with a checksum as its last key.
+    Null stands for a missing number.
+
+    Args:
+        path: the file.
+        value: the JSON value.
+        seal: adds a checksum as the last key of an object.
     """
     write_text(path, _json_text(sealed.seal(value) if seal else value))
 
@@ -189,19 +203,27 @@ def _json_text(value) -> str:
 
 
 def write_npy(path: Path, array: np.ndarray, record: Mapping | None = None) -> None:
-    """Atomic .npy file with its checksum, and with a record of what it belongs to."""
+    """Writes an .npy file atomically, with its checksum and a record of what it belongs to."""
     write(path, lambda file: sealed.save_npy(file, array, record or {}))
 
 
 def write_npz(path: Path, /, record: Mapping | None = None, **arrays) -> None:
-    """Atomic .npz file, with a record of what it belongs to."""
+    """Writes an .npz file atomically, with a record of what it belongs to."""
     write(path, lambda file: sealed.save_npz(file, arrays, record))
 
 
-def read_json(path: Path, *, needs: Mapping[str, type | tuple] | None = None, remedy: str = ANEW):
-    """Returns the JSON value of a file; ValueError with the remedy if it is damaged.
+def read_json(
+    path: Path, *, needs: Mapping[str, type | tuple] | None = None, remedy: str = RECOMPUTE
+):
+    """Returns the JSON value of a file.
 
-    With `needs` {key: type} it must be an object that has these.
+    Args:
+        path: the file.
+        needs: {key: type} that the value, then an object, must have; None for any value.
+        remedy: what the message of an error tells the user to do.
+
+    Raises:
+        ValueError: the file is damaged.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -226,41 +248,62 @@ def read_json(path: Path, *, needs: Mapping[str, type | tuple] | None = None, re
         raise ValueError(damaged(path, error, remedy=remedy)) from error
 
 
-def read_npy(path: Path, *, record: Mapping = {}, remedy: str = ANEW) -> np.ndarray:
-    """Returns the array of a .npy file; ValueError with the remedy if it is damaged, or belongs to
-    another place than `record` says.
+def read_npy(path: Path, *, record: Mapping = {}, remedy: str = RECOMPUTE) -> np.ndarray:
+    """Returns the array of an .npy file.
+
+    Args:
+        path: the file.
+        record: the place to which the file must belong; a file without a record fits every place.
+        remedy: what the message of an error tells the user to do.
+
+    Raises:
+        ValueError: the file is damaged, or its record differs from `record`.
     """
     return _read_npy(path, record=record, remedy=remedy)[0]
 
 
 def read_npy_and_record(
-    path: Path, *, record: Mapping = {}, remedy: str = ANEW
+    path: Path, *, record: Mapping = {}, remedy: str = RECOMPUTE
 ) -> tuple[np.ndarray, dict | None]:
-    """Returns `read_npy`, and the whole record of the file: None if it was written without one."""
+    """Returns the array of `read_npy` and the whole record of the file, None if it has none."""
     return _read_npy(path, record=record, remedy=remedy)
 
 
-def read_npz(path: Path, *, record: Mapping = {}, remedy: str = ANEW) -> dict[str, np.ndarray]:
-    """Returns the arrays of a .npz file; ValueError with the remedy if it is damaged, or belongs to
-    another place than `record` says.
+def read_npz(path: Path, *, record: Mapping = {}, remedy: str = RECOMPUTE) -> dict[str, np.ndarray]:
+    """Returns the arrays of an .npz file.
+
+    The arguments and errors are those of `read_npy`.
     """
     return _read_npz(path, record=record, remedy=remedy)[0]
 
 
 def read_npz_and_record(
-    path: Path, *, record: Mapping = {}, remedy: str = ANEW
+    path: Path, *, record: Mapping = {}, remedy: str = RECOMPUTE
 ) -> tuple[dict[str, np.ndarray], dict | None]:
-    """Returns `read_npz`, and the whole record of the file: None if it was written without one."""
+    """Returns the arrays of `read_npz` and the whole record of the file, None if it has none."""
     return _read_npz(path, record=record, remedy=remedy)
 
 
 def read_digest(
-    path: Path, *, record: Mapping = {}, without: str = "", whole: bool = False, remedy: str = ANEW
+    path: Path,
+    *,
+    record: Mapping = {},
+    without: str = "",
+    whole: bool = False,
+    remedy: str = RECOMPUTE,
 ) -> str:
-    """Returns 16 hex digits of the names, sizes and checksums of the arrays of a .npz file, but
-    those whose names begin with `without`.
+    """Returns 16 hex digits of the names, sizes and checksums of the arrays of an .npz file.
 
-    Only the archive's directory and the record are read, unless `whole`. Raises like `read_npz`.
+    Args:
+        path: the file.
+        record: the place to which the file must belong.
+        without: leaves out the arrays whose names begin with this prefix.
+        whole: reads and verifies every array; otherwise only the archive's directory and the record
+            are read.
+        remedy: what the message of an error tells the user to do.
+
+    Raises:
+        ValueError: the file is damaged, or its record differs from `record`.
     """
     try:
         with open(path, "rb") as file:
@@ -296,8 +339,9 @@ RUN = "another seed, data, design, model or learner"
 
 
 def _check_place(path: Path, stored: Mapping | None, expected: Mapping, remedy: str) -> None:
-    """Raises ValueError if the record of a file says that it belongs elsewhere; a file without a
-    record is believed.
+    """Raises ValueError if the record of a file says that it belongs to another place.
+
+    A file without a record fits every place.
     """
     if stored is None:
         return
@@ -316,15 +360,17 @@ def _check_place(path: Path, stored: Mapping | None, expected: Mapping, remedy: 
         )
 
 
-def damaged(path: Path, error: Exception, *, remedy: str = ANEW) -> str:
-    """Returns what to tell a person about a file that cannot be read."""
+def damaged(path: Path, error: Exception, *, remedy: str = RECOMPUTE) -> str:
+    """Returns the message about a file that cannot be read."""
     reason = "it is a folder" if isinstance(error, IsADirectoryError) else str(error).rstrip(".")
     return f"{path} is damaged ({reason}). {remedy}"
 
 
 def append_jsonl(path: Path, records) -> None:
-    """Appends one JSON object a line in one write (O_APPEND: several processes may write the same
-    file). A torn last line is ended first.
+    """Appends one JSON object per line in a single write.
+
+    Several processes may write to the same file (O_APPEND). If the last line is incomplete, it is
+    ended first.
     """
     text = "".join(json.dumps(r, default=sealed.plain) + "\n" for r in records)
     if text:
@@ -332,12 +378,15 @@ def append_jsonl(path: Path, records) -> None:
 
 
 def append(path: Path, data: bytes, *, lines: bool = False) -> None:
-    """Appends all of the bytes.
+    """Appends all of the bytes to a file.
 
-    `lines`: if a killed process left the last line torn, it is ended first.
+    Links are not followed: in a folder to which others can write, a link could lead to any file of
+    the user.
 
-    Links are not followed: in a folder that others can write, one could lead to any file of the
-    user.
+    Args:
+        path: the file.
+        data: the bytes.
+        lines: ends the last line first if a killed process left it incomplete.
     """
     make_folder(path.parent)
     descriptor = os.open(
@@ -347,7 +396,7 @@ def append(path: Path, data: bytes, *, lines: bool = False) -> None:
         size = os.fstat(descriptor).st_size
         torn = lines and size and os.pread(descriptor, 1, size - 1) != b"\n"
         left = memoryview(b"\n" * bool(torn) + data)
-        while left:  # a disk that is nearly full takes a part
+        while left:  # A disk that is almost full accepts only a part.
             left = left[os.write(descriptor, left) :]
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
@@ -356,8 +405,9 @@ def append(path: Path, data: bytes, *, lines: bool = False) -> None:
 
 
 def read_jsonl(path: Path) -> list[dict]:
-    """Returns the records of a file of `append_jsonl`; lines that a killed process left torn are
-    skipped.
+    """Returns the records of a file that `append_jsonl` wrote.
+
+    Incomplete lines of a killed process are skipped.
     """
     records = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -370,7 +420,11 @@ def read_jsonl(path: Path) -> list[dict]:
 
 
 def flat(tree: Mapping, prefix: str = "") -> dict[str, object]:
-    """Returns {'a.b': value} of nested mappings; values in their JSON form."""
+    """Returns {'a.b': value} of nested mappings, with the values in their JSON form.
+
+    >>> flat({'a': {'b': (1, 2)}, 'c': 3})
+    {'a.b': [1, 2], 'c': 3}
+    """
     values: dict[str, object] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
@@ -381,7 +435,7 @@ def flat(tree: Mapping, prefix: str = "") -> dict[str, object]:
 
 
 def differences(old: Mapping, new: Mapping) -> list[str]:
-    """Returns lines 'key: old on disk, new in this run' for every key that differs."""
+    """Returns a line 'key: old on disk, new in this run' for every key that differs."""
     old, new, absent = flat(old), flat(new), "(absent)"
     keys = [k for k in {**old, **new} if old.get(k, absent) != new.get(k, absent)]
     return [
@@ -390,18 +444,18 @@ def differences(old: Mapping, new: Mapping) -> list[str]:
 
 
 def claimed(folder: Path) -> bool:
-    """Returns whether a folder belongs to a config already."""
+    """Returns whether a folder already belongs to a config."""
     return (folder / CLAIM).exists()
 
 
 def check_claim(folder: Path, settings: Mapping, *, remedy: str) -> None:
-    """Raises ValueError that lists the differing keys if the folder belongs to other settings.
+    """Raises ValueError if a folder belongs to other settings.
 
-    A folder that nothing has claimed is not changed.
+    The message lists the differing keys. A folder that is not claimed is not changed.
     """
     path = folder / CLAIM
     if path.is_symlink() and not path.exists():
-        raise ValueError(damaged(path, ValueError("it is a link to nowhere")))
+        raise ValueError(damaged(path, ValueError("its target does not exist")))
     if path.exists():
         lines = differences(read_json(path, needs={}), settings)
         if lines:
@@ -411,9 +465,9 @@ def check_claim(folder: Path, settings: Mapping, *, remedy: str) -> None:
 
 
 def claim(folder: Path, settings: Mapping, *, remedy: str) -> bool:
-    """Claims the folder for these settings: writes config.json if there is none.
+    """Claims a folder for these settings: writes config.json if there is none.
 
-    Of two processes that begin at the same time one is first; the other reads what it wrote.
+    If two processes begin at the same time, one is first and the other one reads what it wrote.
 
     Returns:
         Whether this process was the first.
@@ -430,9 +484,12 @@ def claim(folder: Path, settings: Mapping, *, remedy: str) -> bool:
 
 
 def set_aside(folder: Path) -> Path | None:
-    """Renames a folder to the first free 'name.1', 'name.2', ...; nothing is overwritten.
+    """Renames a folder or file to the first free 'name.1', 'name.2', ...
 
-    None if there is no such folder.
+    Nothing is overwritten.
+
+    Returns:
+        The new path; None if there is nothing to rename.
     """
     if not folder.exists():
         return None
@@ -444,7 +501,7 @@ def set_aside(folder: Path) -> Path | None:
 
 
 def digest(*values) -> str:
-    """Returns 16 hex digits of sha256 over JSON values and arrays (dtype, shape and bytes)."""
+    """Returns 16 hex digits of the SHA-256 of JSON values and arrays (dtype, shape and bytes)."""
     state = hashlib.sha256()
     for value in values:
         if isinstance(value, np.ndarray):

@@ -1,11 +1,14 @@
-"""Running as a job of a cluster: a share of the work (--task=i/n), and a pause at the next safe
-place when the scheduler asks for it.
+"""Runs as a job of a cluster: takes a share of the work (--task=i/n) and pauses at a safe place.
 
-A run is resumable by starting the same command again, so a job that was preempted needs no more
-than that. On SIGTERM, SIGUSR1 or Ctrl-C training writes its state after the epoch that runs,
-questions are stopped after their batch, everything else is interrupted where it is (a file is
-absent or whole), and the process ends with code PAUSED. Where a safe place does not come in time,
-the process ends without one: what is on disk is enough.
+A run is resumed by starting the same command again, so a preempted job needs nothing else. On
+SIGTERM, SIGUSR1 or Ctrl-C the process ends with code PAUSED:
+
+- Training writes its state after the current epoch.
+- Interactive queries stop after the current batch.
+- All other work is interrupted at once. A file is either absent or complete.
+
+If no safe place is reached in time, the process ends without one, and the files on disk suffice to
+resume.
 """
 
 from __future__ import annotations
@@ -22,30 +25,33 @@ from collections.abc import Callable, Sequence
 
 PAUSED = 75  # EX_TEMPFAIL: start the same command again
 SIGNALS = ("SIGTERM", "SIGUSR1", "SIGINT")
-MENDABLE = (
-    ValueError,
-    OSError,
-    FloatingPointError,
-    MemoryError,
-)  # errors whose message says what a user can mend
-GRACE = 20.0  # seconds until a safe place must have come; clusters give 30 and more
-# seconds in which a second signal is the first one that came twice, to the process and to its group
+# The errors whose message says what a user can do about them.
+MENDABLE = (ValueError, OSError, FloatingPointError, MemoryError)
+# Seconds within which a safe place must be reached; clusters allow 30 or more before SIGKILL.
+GRACE = 20.0
+# A second signal within these seconds is taken for the first one, which schedulers may send both to
+# the process and to its group.
 TOGETHER = 0.5
-SAVING = 60.0  # seconds that a safe place may take to write what it has
+SAVING = 60.0  # Seconds that a safe place may take to write its files.
 
 
 class Paused(Exception):
-    """The run was asked to stop and what it has done is on disk."""
+    """Says that the run was asked to stop and that everything it has computed is on disk."""
 
 
 class Pause:
-    """Whether the run was asked to stop. Calling it, as is done at safe places, raises Paused then.
+    """Records whether the run was asked to stop; calling it at a safe place then raises Paused.
 
-    `listen` makes signals ask. A signal interrupts the main thread at once, unless it is within
-    `deferred`, where safe places are called. A second signal, or GRACE seconds without a safe
-    place, end the process. That is watched by a thread of its own, because Python runs the handlers
-    of signals in the main thread only, and not before a long call of a library (a compilation, a
+    `listen` installs the signal handlers. A signal interrupts the main thread at once, except
+    within `deferred`, where the code calls this object at safe places. A second signal, or `grace`
+    seconds without a safe place, end the process. A separate thread watches for this: Python runs
+    signal handlers only in the main thread, and only after a long library call (a compilation, a
     sort) has returned.
+
+    Args:
+        grace: seconds within which a safe place must be reached.
+        saving: seconds that a safe place may take to write its files.
+        leave: leave(code) ends the process; None for `leave` of this file.
     """
 
     def __init__(
@@ -55,16 +61,16 @@ class Pause:
         saving: float = SAVING,
         leave: Callable[[int], None] | None = None,
     ):
-        self.asked, self.grace, self.saving, self.leave = (
-            False,
-            grace,
-            saving,
-            leave or globals()["leave"],
-        )
-        self._deferred, self._told, self._safe = 0, threading.Event(), threading.Event()
+        self.asked = False
+        self.grace = grace
+        self.saving = saving
+        self.leave = leave or globals()["leave"]
+        self._deferred = 0
+        self._announced = threading.Event()
+        self._safe = threading.Event()
 
     def listen(self) -> None:
-        """Installs the handlers; only the main thread may."""
+        """Installs the signal handlers; must be called in the main thread."""
         read, write = os.pipe()
         os.set_blocking(write, False)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
@@ -80,9 +86,7 @@ class Pause:
 
     @contextlib.contextmanager
     def deferred(self):
-        """Within it a signal does not interrupt: the safe places that are called there end the
-        run.
-        """
+        """Returns a context in which a signal does not interrupt but waits for a safe place."""
         self._deferred += 1
         try:
             yield
@@ -91,25 +95,27 @@ class Pause:
         self()
 
     def _interrupt(self, number, frame) -> None:
-        """Returns the handler in the main thread."""
+        """Handles a signal in the main thread."""
         del number, frame
         self.asked = True
-        self._told.wait(0.2)  # the other thread says so: here a line on stderr may be half written
+        # The other thread prints the message, because a line of this one may be half written.
+        self._announced.wait(0.2)
         if not self._deferred:
             self()
 
     def _watch(self, read: int) -> None:
-        """Returns the thread that hears every signal when it comes, whatever the main thread
-        does.
+        """Waits, in a thread of its own, for signals and ends the process at the second one.
+
+        It receives every signal when it arrives, whatever the main thread is doing.
         """
         number = self._next(read)
         self.asked, first = True, time.monotonic()
         threading.Thread(target=self._timed, name="grace", daemon=True).start()
         say(
             f"{signal.Signals(number).name}: stopping at the next safe place, within "
-            f"{self.grace:.0f} s; once more stops at once."
+            f"{self.grace:.0f} s; a second signal stops at once."
         )
-        self._told.set()
+        self._announced.set()
         while time.monotonic() - first < TOGETHER:
             number, came = self._next(read), time.monotonic()
             if came - first >= TOGETHER:
@@ -117,8 +123,9 @@ class Pause:
         else:
             number = self._next(read)
         say(
-            f"{signal.Signals(number).name} again: stopped at once. What is on disk is kept; start "
-            "the same command again."
+            f"{signal.Signals(number).name} again: stopped at once. All files on disk are kept; "
+            "start "
+            "the same command again to resume."
         )
         self.leave(128 + number)
 
@@ -129,19 +136,16 @@ class Pause:
         return number
 
     def _timed(self) -> None:
-        """Ends the process if no safe place comes, or takes too long."""
+        """Ends the process if no safe place is reached in time, or if saving takes too long."""
         came = self._safe.wait(self.grace)
         if came:
             threading.Event().wait(self.saving)
         what = (
-            f"what a safe place writes takes more than {self.saving:.0f} s"
+            f"saving at a safe place takes more than {self.saving:.0f} s"
             if came
-            else f"no safe place came in {self.grace:.0f} s"
+            else f"no safe place was reached in {self.grace:.0f} s"
         )
-        say(
-            f"paused: {what}; the run goes on from what is on disk when the same command is "
-            "started again."
-        )
+        say(f"paused: {what}; the same command resumes the run from the files on disk.")
         self.leave(PAUSED)
 
 
@@ -151,20 +155,21 @@ def deferred(pause: Callable):
 
 
 def say(text: str, *, file=None) -> None:
-    """Returns a line on stderr (or `file`), if that is there and takes it: no run ends because
-    nobody can read what it says.
+    """Prints a line on stderr, or on `file`, if that can be written.
+
+    A stream that is missing, closed or full never ends a run.
     """
     file = sys.stderr if file is None else file
-    with contextlib.suppress(
-        OSError, ValueError, AttributeError
-    ):  # a full disk or a broken pipe, a closed stream, none
+    # OSError: a full disk or a broken pipe; ValueError: a closed stream; AttributeError: None.
+    with contextlib.suppress(OSError, ValueError, AttributeError):
         file.write(text + "\n")
         file.flush()
 
 
 def failure(error: Exception) -> str:
-    """Returns what a part of a run failed with, in words, so that the other parts can go on; of an
-    error that is a fault of this project its traceback is printed as well.
+    """Returns the message of an error that ended one part of a run, so that other parts can go on.
+
+    An error that users cannot mend is a fault of this project; its traceback is printed as well.
     """
     if not isinstance(error, MENDABLE):
         say("".join(traceback.format_exception(error)).rstrip())
@@ -172,7 +177,7 @@ def failure(error: Exception) -> str:
 
 
 def leave(code: int) -> None:
-    """Ends the process now: no thread, and no device that computes or waits, is waited for."""
+    """Ends the process at once, without waiting for threads or for devices that still compute."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()
@@ -180,10 +185,13 @@ def leave(code: int) -> None:
 
 
 def task(text: str) -> tuple[int, int] | None:
-    """Returns (i, n) of 'i/n', 0 <= i < n; None of ''. ValueError otherwise.
+    """Returns (i, n) of 'i/n', where 0 <= i < n; None of ''.
 
     >>> task('3/8')
     (3, 8)
+
+    Raises:
+        ValueError: the text is of another form.
     """
     if not text:
         return None
@@ -197,11 +205,17 @@ def task(text: str) -> tuple[int, int] | None:
 
 
 def share(items: Sequence, task: tuple[int, int] | None, *, block: int = 1) -> list:
-    """Returns the items of one task: blocks of `block` neighbors are dealt out in turn; all items
-    without a task.
+    """Returns the items of one task.
+
+    Blocks of `block` neighboring items are dealt out to the tasks in turn.
 
     >>> share(range(10), (1, 2), block=2)
     [2, 3, 6, 7]
+
+    Args:
+        items: the items of all tasks.
+        task: (i, n) for task i of n; None for all items.
+        block: how many neighboring items stay together.
     """
     if task is None:
         return list(items)

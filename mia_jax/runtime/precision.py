@@ -1,5 +1,6 @@
-"""The arithmetic of a run: 32 bits whatever jax_enable_x64 says, so that no environment variable
-changes who is sampled or what is trained.
+"""Fixes the arithmetic of a run: 32 bits, whatever jax_enable_x64 says.
+
+Hence no environment variable changes which examples are sampled or what is trained.
 """
 
 from __future__ import annotations
@@ -12,13 +13,11 @@ import jax
 
 DEFAULTS = dict(
     matmul_precision=None, threefry_partitionable=True
-)  # of what changes the bits of trained models
+)  # JAX's defaults of the settings that change the bits of trained models.
 
 
 def settings() -> dict:
-    """Returns what of JAX's configuration says how numbers are computed, as plain values: for
-    run.json.
-    """
+    """Returns the settings of JAX that affect numbers, as plain values for run.json."""
     read: Any = jax.config  # jax adds its fields at run time, where no type checker sees them
     return dict(
         x64=bool(read.jax_enable_x64),
@@ -29,13 +28,16 @@ def settings() -> dict:
 
 
 def unusual() -> dict:
-    """Returns what of JAX's configuration changes the bits of trained models and is not at its
-    default: part of what identifies a training; {} as a rule.
+    """Returns the settings of JAX that change trained models and are not at their defaults.
+
+    They change the bits of a model, and so they are part of what identifies a training run. Usually
+    the result is {}.
     """
     return {name: value for name, value in _of_training().items() if value != DEFAULTS[name]}
 
 
 def _of_training() -> dict:
+    """Returns the settings of JAX that change the bits of trained models."""
     read: Any = jax.config
     matmul = read.jax_default_matmul_precision
     return dict(
@@ -46,14 +48,16 @@ def _of_training() -> dict:
 
 @contextlib.contextmanager
 def single():
-    """Within it, and in this thread alone, JAX computes in 32 bits, promotes types as usual, ranks
-    not.
+    """Returns a context in which JAX computes in 32 bits, for the current thread only.
+
+    Types are promoted as usual; rank promotion raises an error, because [B] combined with [B,C] is
+    a mistake that would silently broadcast to wrong numbers. User code that may promote ranks runs
+    `as_the_user`.
 
     Plans, noise, initial parameters, attacks and signals state the dtype of every array themselves.
-    This covers what the package cannot state: optimizers, schedules, and the models, learners and
-    signals of other people's modules. Results equal those of a run without jax_enable_x64. [B]
-    beside [B,C] is a mistake that would broadcast to garbage without a word; code of a user's own
-    that may promote ranks runs `as_the_user`.
+    This context covers what the package cannot state: optimizers, schedules, and the models,
+    learners and signals of user-supplied modules. Results equal those of a run without
+    jax_enable_x64.
     """
     with (
         jax.enable_x64(False),
@@ -64,12 +68,12 @@ def single():
 
 
 def as_the_user():
-    """Returns a context that promotes ranks as flax and NumPy do: for code of the user's own."""
+    """Returns a context for user-supplied code: ranks are promoted as in flax and NumPy."""
     return jax.numpy_rank_promotion("allow")
 
 
 def lenient(made):
-    """Returns a Model or an Attack of the user's own with its functions run `as_the_user`."""
+    """Returns a user-supplied Model or Attack whose functions run `as_the_user`."""
 
     def allowing(function):
         @functools.wraps(function)
@@ -85,8 +89,9 @@ def lenient(made):
 
 
 def same_in_threads(work):
-    """Returns `work` with the calling thread's arithmetic, whichever thread runs it: JAX's settings
-    of a `with` are those of one thread.
+    """Returns `work` so that it uses the calling thread's arithmetic in whichever thread it runs.
+
+    JAX's settings of a `with` block hold for one thread only.
     """
     x64, promotion, ranks = (
         jax.config.jax_enable_x64,

@@ -1,4 +1,4 @@
-"""run.json: what produced the results of a workdir, and how long each stage took."""
+"""Writes run.json: what produced the results of a workdir, and how long each stage took."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Path = pathlib.Path
 
 
 def unless_read_only(write: Callable, *, strict: bool) -> None:
-    """Calls write(); that the disk is read-only is only an error if `strict`."""
+    """Calls write(); a read-only disk is an error only if `strict`."""
     try:
         write()
     except OSError as error:
@@ -28,8 +28,15 @@ def unless_read_only(write: Callable, *, strict: bool) -> None:
 
 
 class RunLog:
-    """run.json: versions, devices, JAX's arithmetic and revision of every start in this workdir,
-    and the seconds that each of its stages took.
+    """Records every start of a run in this workdir in run.json.
+
+    An entry holds the versions, devices, arithmetic and revision of the start, and the seconds that
+    each of its stages took.
+
+    Args:
+        path: the path of run.json.
+        seed: the seed of the run.
+        numerics: the arithmetic of the run (runtime.precision.settings).
     """
 
     def __init__(self, path: Path, *, seed: int, numerics: Mapping):
@@ -41,12 +48,12 @@ class RunLog:
         )
 
     def begin(self) -> None:
-        """Writes down the start of a run that has something to do."""
+        """Writes the entry of this start; called once the run has something to do."""
         self.begun = True
         self.write()
 
     def write(self) -> None:
-        """Returns the file with this start as its last entry; a damaged one is set aside."""
+        """Writes the file with this start as its last entry; a damaged file is set aside."""
         if self.runs is None:
             try:
                 self.runs = (
@@ -62,7 +69,7 @@ class RunLog:
         files.write_json(self.path, dict(runs=[*self.runs, self.run]), seal=True)
 
     def timed(self, stage: str, work):
-        """Returns the result of work(); its seconds are written down, also if it fails."""
+        """Returns the result of work() and records its seconds, also if it fails."""
         start = time.monotonic()
         try:
             result = work()
@@ -73,13 +80,14 @@ class RunLog:
         return result
 
     def _took(self, stage: str, start: float, *, done: bool) -> None:
+        """Records the seconds of a stage, and writes the file if this start has an entry in it."""
         self.run["seconds"][stage] = round(time.monotonic() - start, 3)
         if self.begun or (done and self.path.exists()):
             unless_read_only(self.write, strict=self.begun)
 
 
 def versions() -> dict:
-    """Versions, devices and revision that a result depends on."""
+    """Returns the versions, devices and revision on which a result depends."""
     packages = (
         "jax",
         "jaxlib",

@@ -1,11 +1,14 @@
-"""The formats of a run's files: arrays and JSON objects that carry a checksum, and a record of
-which run, model and signal they belong to.
+"""Defines the formats of a run's files: arrays and JSON objects with a checksum and a record.
 
-.npy   the array as NumPy writes it, then one line '#mia_jax {"sha256": ..., "record": {...}}'.
-NumPy stops reading after the array. .npz   zip checksums cover every array; the record is one more
-member, record.npy, a JSON text. .json  an object whose last key is "sha256".
+The record says to which run, model and signal a file belongs.
 
-Files of older versions carry neither; they can be read, and their record is None. No pickle is ever
+- .npy: the array as NumPy writes it, then one line '#mia_jax {"sha256": ..., "record": {...}}'.
+  NumPy stops reading after the array.
+- .npz: the checksums of the zip format cover every array. The record is one more member,
+  record.npy, that holds a JSON text.
+- .json: an object whose last key is "sha256".
+
+Files of older versions have neither; they can be read, and their record is None. A pickle is never
 loaded.
 """
 
@@ -28,16 +31,19 @@ SEAL = "sha256"  # the key of a JSON object
 
 
 def save_npy(file, array: np.ndarray, record: Mapping) -> None:
-    """Writes the array, then the line with its checksum and record."""
+    """Writes the array, then the line with its checksum and its record."""
     hashed = _Hashed(file)
     np.lib.format.write_array(hashed, np.asanyarray(array), allow_pickle=False)
     file.write(_line({SEAL: _sealed(hashed.state, record), RECORD: record}))
 
 
 def parse_npy(data: bytes) -> tuple[np.ndarray, dict | None]:
-    """Returns (array, record); the record is None in a file of an older version.
+    """Returns (array, record) of the bytes of an .npy file.
 
-    ValueError that says what is wrong with the bytes.
+    The record is None in a file of an older version.
+
+    Raises:
+        ValueError: the bytes are damaged; the message says how.
     """
     array, end = parse_array(data)
     if len(data) == end:
@@ -61,8 +67,12 @@ def parse_npy(data: bytes) -> tuple[np.ndarray, dict | None]:
 
 
 def parse_array(data: bytes) -> tuple[np.ndarray, int]:
-    """Returns (array, number of bytes that it takes) of the .npy format at the start of `data`;
-    nothing larger than `data` is ever allocated.
+    """Returns (array, number of bytes that it takes) of the .npy format at the start of `data`.
+
+    Nothing larger than `data` is ever allocated.
+
+    Raises:
+        ValueError: the header is damaged, or promises more bytes than there are.
     """
     stream = io.BytesIO(data)
     try:
@@ -104,9 +114,10 @@ def save_npz(file, arrays: Mapping[str, np.ndarray], record: Mapping | None) -> 
 
 
 def parse_npz(file) -> tuple[dict[str, np.ndarray], dict | None]:
-    """Returns (arrays, record) of an archive; every member's checksum is verified.
+    """Returns (arrays, record) of an archive; the checksum of every member is verified.
 
-    ValueError that says what is wrong.
+    Raises:
+        ValueError: the archive is damaged; the message says how.
     """
     with _archive(file) as archive:
         arrays = {
@@ -118,9 +129,12 @@ def parse_npz(file) -> tuple[dict[str, np.ndarray], dict | None]:
 
 
 def members(file) -> tuple[list, dict | None]:
-    """Returns ([name, size, checksum] of every array, record) of an archive, from its directory.
+    """Returns ([name, size, checksum] of every array, record) of an archive.
 
-    ValueError that says what is wrong.
+    Only the directory of the archive and the record are read.
+
+    Raises:
+        ValueError: the archive is damaged; the message says how.
     """
     with _archive(file) as archive:
         return [
@@ -135,8 +149,9 @@ _MEMBER = f"{RECORD}.npy"
 
 @contextlib.contextmanager
 def _archive(file):
-    """Returns the zip archive, whose every error is a ValueError: zipfile raises BadZipFile,
-    zlib.error, NotImplementedError, ... for flipped bytes.
+    """Opens a zip archive and turns each of its errors into a ValueError.
+
+    For flipped bits zipfile raises BadZipFile, zlib.error, NotImplementedError and others.
     """
     try:
         with zipfile.ZipFile(file) as archive:
@@ -148,6 +163,7 @@ def _archive(file):
 
 
 def _record(archive: zipfile.ZipFile) -> dict | None:
+    """Returns the record of an archive, or None if it has none."""
     if _MEMBER not in archive.namelist():
         return None
     record = json_value(str(parse_array(archive.read(_MEMBER))[0]))
@@ -162,9 +178,12 @@ def seal(value: Mapping) -> dict:
 
 
 def unseal(value: Mapping) -> dict:
-    """Returns the object without its checksum; ValueError if that is another one.
+    """Returns the JSON object without its checksum.
 
     An object without a checksum is of an older version.
+
+    Raises:
+        ValueError: the checksum does not match.
     """
     rest = {k: v for k, v in value.items() if k != SEAL}
     if SEAL in value and value[SEAL] != hashlib.sha256(_canonical(rest)).hexdigest():
@@ -173,7 +192,11 @@ def unseal(value: Mapping) -> dict:
 
 
 def json_value(text: str | bytes):
-    """Returns the value of a JSON text; ValueError whatever is wrong with it."""
+    """Returns the value of a JSON text.
+
+    Raises:
+        ValueError: the text is no JSON, or its values are nested too deeply.
+    """
     try:
         return json.loads(text)
     except RecursionError as error:
@@ -181,7 +204,7 @@ def json_value(text: str | bytes):
 
 
 def plain(value):
-    """Returns the JSON form of what `json` does not know: arrays, tuples, sets, paths."""
+    """Returns the JSON form of what `json` does not know: arrays, tuples, sets and paths."""
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     if isinstance(value, tuple | set | frozenset):
@@ -192,7 +215,7 @@ def plain(value):
 
 
 class _Hashed:
-    """A file that is written through a checksum."""
+    """Writes to a file and updates a checksum with the same bytes."""
 
     def __init__(self, file):
         self.file, self.state = file, hashlib.sha256()
@@ -208,15 +231,16 @@ def _line(value: Mapping) -> bytes:
 
 
 def _sealed(state, record: Mapping) -> str:
-    """Returns the checksum of what `state` has seen and of the record."""
+    """Returns the checksum of the bytes that `state` has seen and of the record."""
     state = state.copy()
     state.update(_canonical(record))
     return state.hexdigest()
 
 
 def _canonical(value) -> bytes:
-    """Returns the JSON text that is hashed: the same for an object and for what is read back from
-    its file.
+    """Returns the JSON text that is hashed.
+
+    It is the same for an object and for the object that is read back from its file.
     """
     return json.dumps(
         json.loads(json.dumps(value, allow_nan=False, default=plain)), sort_keys=True

@@ -1,4 +1,4 @@
-"""The layout of a workdir: the only module that spells the paths of its files.
+"""Defines the layout of a workdir; no other module spells the paths of its files.
 
 ```
 config.json  run.json  metrics.jsonl
@@ -11,8 +11,8 @@ attack/<name>/                           config.json scores.npz
 report/               ReportFiles        report.json report.md results.csv ... figures/
 ```
 
-How a kind of file is written and read (atomically, with checksum and record) is said where its
-content is known; the primitives are `mia_jax.runtime.files`.
+The modules that know the content of a kind of file write and read it, with the functions of
+`mia_jax.runtime.files`.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ CLAIM = files.CLAIM  # config.json: which config a folder belongs to
 
 
 class Trained(NamedTuple):
-    """The files of trained models: `train/` of a workdir, or of the snapshots after one epoch."""
+    """Locates the files of trained models: `train/` of a workdir, or snapshots after an epoch."""
 
     folder: Path
 
     @property
     def claim(self) -> Path:
-        """Returns the file that says what decides the models."""
+        """Returns the file that records what determines the models."""
         return self.folder / CLAIM
 
     @property
     def plan(self) -> Path:
-        """Returns how the fleet is trained: chunk, steps, parameters and memory."""
+        """Returns the file of the training plan: chunk, steps, parameters and memory."""
         return self.folder / "plan.json"
 
     def model(self, m: int) -> Path:
@@ -48,11 +48,11 @@ class Trained(NamedTuple):
         return self.folder / "model" / f"{m:05d}.npz"
 
     def ledger(self, m: int) -> Path:
-        """Returns the file that says what private training recorded about model m."""
+        """Returns the file of what private training recorded about model m."""
         return self.folder / "privacy" / f"{m:05d}.json"
 
     def failed(self, m: int) -> Path:
-        """Returns the file that says what is recorded about model m, which cannot be used."""
+        """Returns the file that records why model m cannot be used."""
         return self.folder / "failed" / f"{m:05d}.json"
 
     def failed_model(self, m: int) -> Path:
@@ -60,19 +60,22 @@ class Trained(NamedTuple):
         return self.failed(m).with_suffix(".npz")
 
     def running(self, models: Sequence[int], attempt: int = 0) -> Path:
-        """Returns the checkpoint of a group of models in training; a further attempt has another
-        file.
+        """Returns the checkpoint of a group of models in training.
+
+        Args:
+            models: the models of the group.
+            attempt: the number of the attempt; each attempt has its own file.
         """
         retry = f"r{attempt}" if attempt else ""
         group = f"{models[0]:05d}-{models[-1]:05d}x{len(models)}{retry}"
         return self.folder / "running" / f"{group}.npz"
 
     def running_groups(self) -> list[Path]:
-        """Returns all checkpoints of groups, by name."""
+        """Returns the checkpoints of all groups, sorted by name."""
         return sorted((self.folder / "running").glob("[0-9]*.npz"))
 
     def snapshot(self, epoch: int) -> Trained:
-        """Returns the variables as they were after an epoch."""
+        """Returns the files of the variables as they were after an epoch."""
         return Trained(self.folder / "snapshot" / f"{epoch:05d}")
 
     def snapshots_of(self, m: int) -> list[Path]:
@@ -80,7 +83,7 @@ class Trained(NamedTuple):
         return list(self.folder.glob(f"snapshot/*/model/{m:05d}.npz"))
 
     def started(self) -> bool:
-        """Returns whether any model is finished, in training, or has failed."""
+        """Returns whether any model is finished, in training, or failed."""
         return any(any((self.folder / part).glob("*")) for part in ("model", "running", "failed"))
 
     def has_models(self) -> bool:
@@ -89,9 +92,9 @@ class Trained(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """The files of measured signals: `signal/` of a workdir, or of the snapshots after one epoch.
+    """Locates the files of measured signals: of finished models, or of snapshots after an epoch.
 
-    `name` is the one spelling of a signal with its settings (`registry.identity`).
+    `name` is the canonical spelling of a signal with its settings (`registry.identity`).
     """
 
     folder: Path
@@ -101,21 +104,19 @@ class Answers(NamedTuple):
         return self.folder / name
 
     def signal(self, name: str, m: int) -> Path:
-        """Returns the file of one signal of one model, [A,N..]."""
+        """Returns the file of one signal of one model, an array [A,N,...]."""
         return self.of(name) / f"{m:05d}.npy"
 
     def counts(self, name: str, m: int) -> Path:
-        """Returns how many queries each answer of one model took, [A,N] or [A,N,P]."""
+        """Returns the file of how many queries each answer of a model took, [A,N] or [A,N,P]."""
         return self.signal(name, m).with_suffix(".queries.npy")
 
     def unfinished(self, path: Path) -> Path:
-        """Returns where the answers of `path` are kept until all are there."""
+        """Returns the file that keeps the answers of `path` until all of them are computed."""
         return path.parent / "partial" / path.name
 
     def losses_after(self, epoch: int) -> Answers:
-        """Returns the losses of the snapshots after an epoch, of which loss trajectories are
-        made.
-        """
+        """Returns the files of the losses after an epoch, from which loss trajectories are made."""
         return Answers(self.folder / "loss_at" / f"{epoch:05d}")
 
     def files_of(self, m: int) -> Iterator[Path]:
@@ -125,29 +126,27 @@ class Answers(NamedTuple):
 
     @property
     def black_box(self) -> Path:
-        """Returns the folder of a black box of labels; its name on disk is older than the word."""
+        """Returns the folder of a black box; its name on disk is that of older versions."""
         return self.folder / "oracle"
 
     @property
     def black_box_log(self) -> Path:
-        """Returns the file of every query to the black box and its answer."""
+        """Returns the file that logs every query to the black box and its answer."""
         return self.black_box / "log"
 
     @property
     def older_inputs(self) -> Path:
-        """Returns what versions before records in the files wrote about the models that
-        answered.
-        """
+        """Returns the file in which older versions recorded the models that answered."""
         return self.folder / "inputs.json"
 
 
 def unanswered(folder: Path) -> Path:
-    """Returns the file of queries to which the user's table of a black box has no answer."""
+    """Returns the file of the queries to which the user's table of a black box has no answer."""
     return folder / "unanswered.npz"
 
 
 class ReportFiles(NamedTuple):
-    """The files of a report."""
+    """Locates the files of a report."""
 
     folder: Path
 
@@ -158,7 +157,7 @@ class ReportFiles(NamedTuple):
 
     @property
     def json(self) -> Path:
-        """Returns the file of every number of the report."""
+        """Returns the file of all numbers of the report."""
         return self.folder / "report.json"
 
     @property
@@ -168,31 +167,31 @@ class ReportFiles(NamedTuple):
 
     @property
     def results(self) -> Path:
-        """Returns the file of the rows of report.json as CSV."""
+        """Returns the CSV file of the rows of report.json."""
         return self.folder / "results.csv"
 
     @property
     def latex(self) -> Path:
-        """Returns the main table."""
+        """Returns the file of the main table in LaTeX."""
         return self.folder / "table.tex"
 
     @property
     def records(self) -> Path:
-        """Returns the file that says how exposed every record is, as CSV."""
+        """Returns the CSV file of how exposed every record is."""
         return self.folder / "records.csv"
 
     @property
     def record_arrays(self) -> Path:
-        """Returns the file of the same as arrays."""
+        """Returns the file of how exposed every record is, as arrays."""
         return self.folder / "records.npz"
 
     @property
     def epochs(self) -> Path:
-        """Returns rows of attacks repeated after epochs, as CSV."""
+        """Returns the CSV file of the attacks repeated after epochs."""
         return self.folder / "epochs.csv"
 
     def figure(self, name: str) -> Path:
-        """Returns one figure."""
+        """Returns the file of one figure."""
         return self.folder / "figures" / f"{name}.png"
 
     def has_figures(self) -> bool:
@@ -200,43 +199,45 @@ class ReportFiles(NamedTuple):
         return (self.folder / "figures").is_dir()
 
     def figures(self) -> list[Path]:
-        """Returns all figures, by name."""
+        """Returns the files of all figures, sorted by name."""
         return sorted((self.folder / "figures").glob("*.png"))
 
     @property
     def claim(self) -> Path:
-        """Returns what the report was made from and the digest of its files; written last."""
+        """Returns the file, written last, of the report's inputs and of the digests of its
+        files.
+        """
         return self.folder / CLAIM
 
 
 class ScoreFiles(NamedTuple):
-    """The files of one attack."""
+    """Locates the files of one attack."""
 
     folder: Path
 
     @property
     def scores(self) -> Path:
-        """Returns score_TN of the models that were scored."""
+        """Returns the file of score_TN of the models that were scored."""
         return self.folder / "scores.npz"
 
     @property
     def claim(self) -> Path:
-        """Returns the file that says what decides the scores."""
+        """Returns the file that records what determines the scores."""
         return self.folder / CLAIM
 
     @property
     def older_inputs(self) -> Path:
-        """Returns what versions before records in the files wrote about the signals that were
-        read.
-        """
+        """Returns the file in which older versions recorded the signals that were read."""
         return self.folder / "inputs.json"
 
 
 @dataclasses.dataclass(frozen=True)
 class Store:
-    """A workdir of one seed. `run` is the digest of what decides its models.
+    """Locates the files of a workdir of one seed.
 
-    Files say which run they belong to.
+    Args:
+        root: the workdir.
+        run: the digest of what determines the models; every file records the run it belongs to.
     """
 
     root: Path
@@ -248,35 +249,39 @@ class Store:
         return self.root / CLAIM
 
     def log(self, task: tuple[int, int] | None = None) -> Path:
-        """Versions, devices and times of every start; each task of a fleet has its own."""
+        """Returns the file of the versions, devices and times of every start.
+
+        Args:
+            task: (i, n) for the file of task i of n; None for that of a run without tasks.
+        """
         return self.root / ("run.json" if task is None else f"run.task-{task[0]}-of-{task[1]}.json")
 
     @property
     def training_metrics(self) -> Path:
-        """Metrics of the training, one JSON object per line."""
+        """Returns the file of the training metrics, one JSON object per line."""
         return self.root / "metrics.jsonl"
 
     @property
     def membership(self) -> Path:
-        """Returns the file that says who trained on what."""
+        """Returns the file that records which model trained on which examples."""
         return self.root / "design" / "membership.npz"
 
     @property
     def train(self) -> Trained:
-        """Returns the trained models."""
+        """Returns the files of the trained models."""
         return Trained(self.root / "train")
 
     @property
     def answers(self) -> Answers:
-        """Returns the measured signals."""
+        """Returns the files of the measured signals."""
         return Answers(self.root / "signal")
 
     def after(self, epoch: int) -> Answers:
-        """Returns the signals of the snapshots after an epoch, for the report over epochs."""
+        """Returns the files of the signals after an epoch, for the report over epochs."""
         return Answers(self.root / "epoch" / f"{epoch:05d}" / "signal")
 
     def answers_of(self, m: int) -> Iterator[Path]:
-        """Returns every file of answers of model m, snapshots included."""
+        """Returns every file of answers of model m, including those of snapshots."""
         for folder in (self.root / "signal", self.root / "epoch"):
             yield from Answers(folder).files_of(m)
 
@@ -286,26 +291,26 @@ class Store:
         return self.root / "attack"
 
     def attack(self, name: str) -> ScoreFiles:
-        """Returns the scores of one attack."""
+        """Returns the files of one attack."""
         return ScoreFiles(self.attacks / name)
 
     def attacked(self) -> list[ScoreFiles]:
-        """Returns the scores of every attack that is on disk."""
+        """Returns the files of every attack that has a claimed folder on disk."""
         return [ScoreFiles(path.parent) for path in sorted(self.attacks.glob(f"*/{CLAIM}"))]
 
     @property
     def report(self) -> ReportFiles:
-        """Returns the report."""
+        """Returns the files of the report."""
         return ReportFiles(self.root / "report")
 
     def holds(self, stage: str) -> bool:
-        """Returns whether anything of a stage ('train', 'query', 'attack') is there."""
+        """Returns whether the workdir holds anything of a stage: 'train', 'query' or 'attack'."""
         if stage == "train":
             return self.train.has_models()
         return dict(query=self.answers.folder, attack=self.attacks)[stage].exists()
 
     def provenance(self) -> set[str]:
-        """Returns the names of the files that tell about runs and are no results."""
+        """Returns the names of the files that describe runs and hold no results."""
         return {self.config.name, self.log().name, self.training_metrics.name}
 
 
@@ -315,23 +320,23 @@ def seed_folder(root: Path, seed: int) -> Path:
 
 
 def debug_folder(root: Path) -> Path:
-    """Returns the workdir of --debug."""
+    """Returns the workdir of a run with --debug."""
     return root / "debug"
 
 
 class SavedResults(NamedTuple):
-    """The files of `mia_jax.Results.save`."""
+    """Locates the files of `mia_jax.Results.save`."""
 
     folder: Path
 
     @property
     def report(self) -> ReportFiles:
-        """Returns the report's files, in the folder itself."""
+        """Returns the files of the report, in the folder itself."""
         return ReportFiles(self.folder)
 
     @property
     def evidence(self) -> Path:
-        """Membership and evaluated rows of the targets."""
+        """Returns the file of the membership and of the evaluated rows of the targets."""
         return self.folder / "evidence.npz"
 
     def scores(self, attack: str) -> Path:
@@ -339,12 +344,12 @@ class SavedResults(NamedTuple):
         return self.folder / "scores" / f"{attack}.npz"
 
     def all_scores(self) -> list[Path]:
-        """Returns the files of scores of all attacks, by name."""
+        """Returns the files of the scores of all attacks, sorted by name."""
         return sorted((self.folder / "scores").glob("*.npz"))
 
 
 class GridFiles(NamedTuple):
-    """The files of a grid: one workdir per variant and the table over them."""
+    """Locates the files of a grid: one workdir per variant, and the table over them."""
 
     folder: Path
 
@@ -353,7 +358,7 @@ class GridFiles(NamedTuple):
         return self.folder / name
 
     def table(self, ending: str) -> Path:
-        """Returns the table over the variants: 'csv', 'md' or 'png'."""
+        """Returns the file of the table over the variants, with the ending 'csv', 'md' or 'png'."""
         return self.folder / f"table.{ending}"
 
     @property

@@ -122,7 +122,7 @@ def load_models(
         stored = files.read_npz(
             path,
             record=place(run, m, epoch),
-            remedy=files.ANEW if epoch is None else snapshot_remedy(m),
+            remedy=files.RECOMPUTE if epoch is None else snapshot_remedy(m),
         )
         arrays = {k: v for k, v in stored.items() if k.startswith("variables/")}
         trees.append(unflatten(arrays, dict(variables=template), source=path)["variables"])
@@ -167,7 +167,7 @@ def digest(
     Raises:
         ValueError: if the file is damaged or belongs to another place; the message has the remedy.
     """
-    path, remedy = model_file(folder, m), files.ANEW if epoch is None else snapshot_remedy(m)
+    path, remedy = model_file(folder, m), files.RECOMPUTE if epoch is None else snapshot_remedy(m)
     return files.read_digest(
         path, record=place(run, m, epoch), without="history/", whole=whole, remedy=remedy
     )

@@ -53,9 +53,9 @@ LONG_SAVING = """
 WORK = {  # work, grace, saving, most seconds until it ends, what it says
     "Python's own loops": (FOREVER, 60, 60, 10, "paused here"),
     "safe places": (SAFE_PLACES, 60, 60, 10, "paused here"),
-    "no safe place": (NO_SAFE_PLACE, 1, 60, 15, "no safe place came in 1 s"),
-    "a long call": (LONG_CALL, 1, 60, 15, "no safe place came in 1 s"),
-    "a long save": (LONG_SAVING, 60, 1, 15, "what a safe place writes takes more than 1 s"),
+    "no safe place": (NO_SAFE_PLACE, 1, 60, 15, "no safe place was reached in 1 s"),
+    "a long call": (LONG_CALL, 1, 60, 15, "no safe place was reached in 1 s"),
+    "a long save": (LONG_SAVING, 60, 1, 15, "saving at a safe place takes more than 1 s"),
 }
 
 

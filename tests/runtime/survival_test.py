@@ -240,7 +240,7 @@ def test_of_two_configs_on_one_new_folder_one_is_refused(tmp_path, monkeypatch):
 
 def test_a_claim_that_is_a_link_to_nowhere_is_named(tmp_path):
     os.symlink(tmp_path / "nowhere", tmp_path / "config.json")
-    with pytest.raises(ValueError, match=r"config\.json is damaged \(it is a link to nowhere\)"):
+    with pytest.raises(ValueError, match=r"config\.json is damaged \(its target does not exist\)"):
         files.claim(tmp_path, dict(a=1), remedy="R")
 
 
