@@ -183,10 +183,15 @@ def run(
 ) -> dict:
     """The stages of one run in this process."""
     with precision.single():
-        given = dict(
-            wanted=stages, extend=False, task=None, pause=pause, numerics=precision.settings()
+        return pipeline_run.run_one(
+            audit,
+            store=Store(folder, audit.run),
+            stages_wanted=stages,
+            extend=False,
+            task=None,
+            pause=pause,
+            numerics=precision.settings(),
         )
-        return pipeline_run.run_one(audit, store=Store(folder, audit.run), **given)
 
 
 def contents(folder: Path) -> dict[str, object]:
