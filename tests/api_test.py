@@ -249,7 +249,7 @@ def test_a_folder_of_another_audit_is_refused_in_the_caller_s_words(tmp_path):
         ),
         (
             dict(groups={"some": np.arange(40) > 3}),
-            r"groups: 'some' must be a list of row numbers .* dtype bool. Of a mask pass "
+            r"groups: 'some' must be a list of row numbers .* dtype bool. For a mask pass "
             r"np\.flatnonzero",
         ),
         (

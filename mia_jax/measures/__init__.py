@@ -1,3 +1,4 @@
-"""Numbers of a report that are read from a workdir or computed from a fleet; metrics/ has those of
-arrays.
+"""Numbers of a report that are read from a workdir or computed from a fleet.
+
+Numbers that are computed from arrays are in metrics/.
 """

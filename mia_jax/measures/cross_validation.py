@@ -1,6 +1,4 @@
-"""K-fold cross-validation: what the models of the design `folds` say about the learner on rows that
-they never saw.
-"""
+"""Summarizes K-fold cross-validation: the models of the design `folds` on rows they never saw."""
 
 from __future__ import annotations
 
@@ -9,14 +7,17 @@ from collections.abc import Mapping, Sequence
 
 
 def summary(models: Sequence[Mapping]) -> dict:
-    """Returns accuracy and loss on the held-out folds, one model per fold.
+    """Returns accuracy and loss on the held-out folds, with a model per fold.
 
-    {'folds': K, metric: {'mean', 'sd', 'folds': [K]}}.
+    Args:
+        models: the K rows of models.csv, with `validation_accuracy` and `validation_loss`.
 
-    sd = sqrt(sum (v_f - mean)^2 / (K - 1)): how much folds differ. It is no standard error of the
-    mean, since any two models share most of their rows. (Stone 1974.)
+    Returns:
+        {'folds': K, metric: {'mean', 'sd', 'folds': [K]}}, where sd = sqrt(sum (v_f - mean)^2 / (K
+            - 1)) is how much folds differ. It is not a standard error of the mean, since any two
+            models share most of their rows (Stone 1974).
     """
-    found: dict = dict(folds=len(models))
+    numbers: dict = dict(folds=len(models))
     for metric in ("accuracy", "loss"):
         values = [
             row[f"validation_{metric}"]
@@ -24,7 +25,7 @@ def summary(models: Sequence[Mapping]) -> dict:
             if row.get(f"validation_{metric}") is not None
         ]
         if len(values) == len(models):
-            found[metric] = dict(
+            numbers[metric] = dict(
                 mean=statistics.fmean(values), sd=statistics.stdev(values), folds=values
             )
-    return found
+    return numbers

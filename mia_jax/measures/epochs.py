@@ -1,4 +1,4 @@
-"""Attacks over the epochs of training: the points of a table and of a figure."""
+"""Computes the points of attacks over the epochs of training, for a table and a figure."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ KEPT = ("value", "low", "high", "target", "method")  # fields of a row in a poin
 def points(accuracy: Sequence[Mapping], rows: Sequence[Mapping]) -> dict:
     """Returns the points of the attacks over the epochs.
 
-    {accuracy: [{epoch, train_accuracy, validation_accuracy}], metrics, attacks: {name: [{epoch,
-    <metric>: {value, low, high}}]}}.
+    Args:
+        accuracy: {epoch, train_accuracy, validation_accuracy} of each epoch.
+        rows: the rows of `metrics.summary` with the column `epoch`.
 
-    The metrics are the AUC, the TPR that attacks are sorted by, and the advantage at the best
-    threshold (optimistic: chosen with the true membership).
+    Returns:
+        {accuracy, metrics, attacks: {name: [{epoch, <metric>: {fields KEPT of the row}}]}}. The
+            metrics are the AUC, the TPR that attacks are sorted by, and the advantage at the best
+            threshold (optimistic: chosen with the true membership).
     """
     metrics = list(
         dict.fromkeys(["auc", result_rows.sort_metric(result_rows.main_rows(rows)), OPTIMISTIC])
@@ -38,7 +41,12 @@ def points(accuracy: Sequence[Mapping], rows: Sequence[Mapping]) -> dict:
 def curves(over: Mapping, *, prefix: str = "") -> dict[str, list[dict]]:
     """Returns the lines of figures.epochs.
 
-    {prefix + attack: [{epoch, validation_accuracy, <metric>: {value, low, high}}]}.
+    Args:
+        over: what `points` returned.
+        prefix: a text before the name of each attack.
+
+    Returns:
+        {prefix + attack: [{epoch, validation_accuracy, <metric>: {fields KEPT of the row}}]}.
     """
     accuracy = [dict(validation_accuracy=row["validation_accuracy"]) for row in over["accuracy"]]
     return {

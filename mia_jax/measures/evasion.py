@@ -1,5 +1,6 @@
-"""Accuracy under attack: how far examples must move until the targets err, for members and for the
-rest.
+"""Measures accuracy under attack: how far examples must move until the targets err.
+
+Members and non-members are measured separately.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from mia_jax.runtime import files
 from mia_jax.signals._adversarial import EPSILONS
 
 CURVES = ("correct_under_fgsm", "correct_under_pgd")
-# accuracy at which a radius is given: what a tutorial's ResNet-18 keeps under a radius that it does
-# not state
+# The accuracy at which a radius is reported: that of a tutorial's ResNet-18 under a radius that the
+# tutorial does not state.
 LEVEL = 0.332
 PICTURES = 8
 
@@ -26,12 +27,18 @@ def measure(
 ) -> dict[str, dict]:
     """Returns the mean accuracies under attack over the targets' evaluated rows.
 
-    {signal: {epsilon [E], members [E], nonmembers [E], crossing}}.
+    Args:
+        folder: the workdir.
+        names: the signals; those of CURVES are measured.
+        models: the numbers of the T targets.
+        member_TN, evaluated_TN: the members and the scored rows of each target.
 
-    `crossing` is the radius at which the accuracy on non-members falls to LEVEL, interpolated; None
-    if it does not.
+    Returns:
+        {signal: {epsilon [E], members [E], nonmembers [E], crossing}}, where `crossing` is the
+            interpolated radius at which the accuracy on non-members falls to LEVEL; None if it does
+            not.
     """
-    found = {}
+    curves = {}
     for name in (n for n in names if fields.named(n)[0] in CURVES):
         sides: dict[str, list] = dict(members=[], nonmembers=[])
         for m, member_N, evaluated_N in zip(
@@ -42,8 +49,10 @@ def measure(
             sides["nonmembers"].append(value_NE[~member_N & evaluated_N].mean(0))
         means = {side: np.mean(values, 0) for side, values in sides.items()}
         curve = dict(epsilon=list(EPSILONS), crossing=crossing(EPSILONS, means["nonmembers"]))
-        found[name] = curve | {side: [float(v) for v in value_E] for side, value_E in means.items()}
-    return found
+        curves[name] = curve | {
+            side: [float(v) for v in value_E] for side, value_E in means.items()
+        }
+    return curves
 
 
 def crossing(
@@ -72,9 +81,18 @@ def crossing(
 def chosen(
     folder: pathlib.Path, names: Sequence[str], *, m: int, x_N, y_N, member_N, evaluated_N
 ) -> dict | None:
-    """Returns examples of the first non-members of target m, before and after the attack.
+    """Returns images of the first non-members of target m, before and after the attack.
 
-    {before [P,...], after [P,...], y [P], epsilon}; None if no images of them were asked for.
+    Args:
+        folder: the workdir.
+        names: the signals of the run.
+        m: the number of the target.
+        x_N, y_N: the examples and their labels.
+        member_N, evaluated_N: the members and the scored rows of the target.
+
+    Returns:
+        {before [P,...], after [P,...], y [P], epsilon}; None if the signal `fgsm_image` is not
+            among `names` or examples are not images.
     """
     name = next((n for n in names if fields.named(n)[0] == "fgsm_image"), None)
     if name is None or np.ndim(x_N) != 4:

@@ -1,5 +1,6 @@
-"""The vulnerability of single records to an attack, scored again with the shadows of the other
-fold, and what the report shows of it.
+"""Measures how vulnerable single records are to an attack, and makes the lines of records.csv.
+
+The attack is scored again with the shadows of the other fold (`metrics.records`).
 """
 
 from __future__ import annotations
@@ -27,12 +28,21 @@ def measure(
 ) -> tuple[dict, dict[str, np.ndarray]]:
     """Scores an attack again with the shadows of the other fold, and measures every record.
 
-    Returns (table, arrays): `arrays` are the fields of `records.Vulnerability`, `table` is what a
-    person reads; ({why}, {}) if the records cannot be measured.
+    Attackers of one fold of targets use only the shadows of the other fold, all of them the same
+    ones, so that the number of shadows reveals nothing within a fold.
 
-    `scores(attack, fleet, targets, key) -> score_TN`. Attackers of one fold of targets use the
-    shadows of the other alone, all the same ones, so that their number tells nothing within a fold.
-    An attack that refuses so few shadows is a {why}, too.
+    Args:
+        attack: the attack.
+        fleet: the models with their signals and their design.
+        scores: maps (attack, fleet, targets, key) to score_TN.
+        key: the key of the attack's random numbers.
+        level: the confidence level.
+        seed: the seed of the bootstrap.
+
+    Returns:
+        (table, arrays), where `table` is what the report shows and `arrays` are the fields of
+            `records.Vulnerability` with `fold_T`, `half_T` and `targets`. ({why}, {}) if the
+            records cannot be measured, or if the attack refuses so few shadows.
     """
     design, rows = fleet.design, fleet.design.of_targets()
     targets, unit_T = list(rows.targets), rows.unit_T
@@ -48,22 +58,23 @@ def measure(
     except ValueError as refusal:
         return dict(why=f"with half of the shadows: {refusal}"), {}
     shared = (rows.member_TN, rows.evaluated_TN, fold_T)
-    found = records.vulnerability(score_TN, *shared, level=level)
-    tested = int((~np.isnan(found.auc_N)).sum())
+    vulnerability = records.vulnerability(score_TN, *shared, level=level)
+    tested = int((~np.isnan(vulnerability.auc_N)).sum())
     if not tested:
         return dict(why="no record is in some targets of a fold and not in others"), {}
     table = dict(
         targets=len(targets),
         tested=tested,
-        mean_auc=float(np.nanmean(found.auc_N)),
-        significant=int((found.q_N <= 1 - level).sum()),
+        mean_auc=float(np.nanmean(vulnerability.auc_N)),
+        significant=int((vulnerability.q_N <= 1 - level).sum()),
     )
     winner = records.most_exposed(score_TN, *shared[:2], unit_T, level=level, seed=seed)
     listed = [
-        entry | dict(q=float(found.q_N[entry["record"]])) for entry in winner.pop("listed")[:LISTED]
+        entry | dict(q=float(vulnerability.q_N[entry["record"]]))
+        for entry in winner.pop("listed")[:LISTED]
     ]
     table |= dict(most_exposed=winner, listed=listed, level=level)
-    return table, found._asdict() | dict(
+    return table, vulnerability._asdict() | dict(
         fold_T=fold_T, half_T=records.halves(unit_T), targets=np.asarray(targets)
     )
 
@@ -97,18 +108,21 @@ def lines(
     """Returns the lines of records.csv, with the columns CSV.
 
     Every scored record occurs once per attack that was measured, or once with the flag 'not
-    tested'.
+    tested'. `record` is its row number. `exposure` is the AUC of the record over models that were
+    and were not trained on it (0.5: guessing), with its interval, p- and q-value.
 
-    `exposure` is the AUC of the record over models that were and were not trained on it (0.5:
-    guessing), with its interval, p- and q-value; `record` is its row number. `arrays`, `tables` are
-    what `measure` returned, keyed '<attack>/<field>' and '<attack>'.
+    Args:
+        arrays, tables: what `measure` returned, with the keys '<attack>/<field>' and '<attack>'.
+        evaluated_N: the scored records.
+        labels_N, id_N: the labels and the ids of the records; None if unknown.
+        level: the level at which a record is flagged.
     """
-    rows, found = np.flatnonzero(evaluated_N), []
+    rows, csv_lines = np.flatnonzero(evaluated_N), []
     measured = [name for name, table in tables.items() if "why" not in table]
     for name in measured or [""]:
-        own = {k: arrays[f"{name}/{field}"] for k, field in FIELDS.items()} if name else {}
+        columns = {k: arrays[f"{name}/{field}"] for k, field in FIELDS.items()} if name else {}
         for n in rows.tolist():
-            value = {k: of_N[n].item() for k, of_N in own.items()}
+            value = {k: of_N[n].item() for k, of_N in columns.items()}
             value = {
                 k: None if isinstance(v, float) and np.isnan(v) else v for k, v in value.items()
             }
@@ -119,8 +133,8 @@ def lines(
                 label=None if labels_N is None else labels_N[n].item(),
                 attack=name,
             )
-            found.append({k: (common | value | dict(flag=FLAGS[flag])).get(k) for k in CSV})
-    return found
+            csv_lines.append({k: (common | value | dict(flag=FLAGS[flag])).get(k) for k in CSV})
+    return csv_lines
 
 
 FIELDS = dict(

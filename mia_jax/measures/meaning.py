@@ -1,5 +1,6 @@
-"""The checks of metrics/fit.py on the answers of a run: do the labels, the rows of the target and
-those of its shadows belong together?
+"""Runs the checks of metrics/fit.py on the answers of a run.
+
+They ask whether the labels, the rows of the target and those of its shadows belong together.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import pathlib
 import numpy as np
 
 from mia_jax.metrics import fit
-from mia_jax.query import forward as queries
+from mia_jax.query import forward
 from mia_jax.types import Design, Pool
 
 MOST_TARGETS = 8  # audited models whose labels are checked
@@ -26,14 +27,20 @@ def measure(
 ) -> dict[str, dict]:
     """Returns the checks label_agreement and shadow_fit of the answers in `folder`.
 
-    `given`: a user's own answers are among them, and with `labeled` labels too.
+    Args:
+        folder: the workdir.
+        design: the design of the run.
+        pool: the data of the run.
+        given: whether user-supplied answers are among those in `folder`.
+        labeled: whether the user supplied labels, too.
+        seed: the seed of the rows that are compared.
     """
     names = names_of(design)
     known = {
-        name: all(queries.signal_file(folder, name, m).exists() for m in used(design))
+        name: all(forward.signal_file(folder, name, m).exists() for m in used(design))
         for name in ("correct", "loss", "score", "logits")
     }
-    found_M = (
+    answers_M = (
         {m: answers_of(folder, m, design=design, pool=pool) for m in sampled(design)}
         if known["logits"] and labeled
         else {}
@@ -48,10 +55,10 @@ def measure(
     )
     shadows = design.shadow_MM[list(design.targets)].any(0)
     base_M = None
-    if found_M:
-        usual = float(np.median([whole["guessing"] for whole, _ in found_M.values()]))
+    if answers_M:
+        usual = float(np.median([whole["guessing"] for whole, _ in answers_M.values()]))
         base_M = np.array(
-            [found_M[m][0]["guessing"] if m in found_M else usual for m in range(len(names))]
+            [answers_M[m][0]["guessing"] if m in answers_M else usual for m in range(len(names))]
         )
     label = of_labels(folder, design=design, pool=pool, given=given, labeled=labeled, names=names)
     if label["status"] == fit.FAILED:
@@ -94,27 +101,27 @@ def of_labels(
     if not labeled:
         return dict(status=fit.OPEN, text="no labels were given")
     if pool.task.has_classes and all(
-        queries.signal_file(folder, "logits", t).exists() for t in targets
+        forward.signal_file(folder, "logits", t).exists() for t in targets
     ):
-        found = {names[t]: answers_of(folder, t, design=design, pool=pool) for t in targets}
+        answers = {names[t]: answers_of(folder, t, design=design, pool=pool) for t in targets}
         return fit.label_agreement(
-            {name: one for name, (one, _) in found.items()},
-            members={name: one for name, (_, one) in found.items()},
+            {name: whole for name, (whole, _) in answers.items()},
+            members={name: inside for name, (_, inside) in answers.items()},
             shadow_errors=errors_of_shadows(folder, design),
         )
-    if all(queries.signal_file(folder, "predictions", t).exists() for t in targets):
-        found, members = {}, {}
+    if all(forward.signal_file(folder, "predictions", t).exists() for t in targets):
+        audited, members = {}, {}
         for t in targets:
             output_N, rows_N = (
-                queries.load(folder, "predictions", [t])[0, 0],
+                forward.load(folder, "predictions", [t])[0, 0],
                 design.evaluated_MN[t],
             )
             inside_N, y_N = rows_N & design.member_MN[t], np.asarray(pool.y, np.float64)
-            found[names[t]] = fit.of_outputs(output_N[rows_N], y_N[rows_N]) | dict(
+            audited[names[t]] = fit.of_outputs(output_N[rows_N], y_N[rows_N]) | dict(
                 rows=int((rows_N & ~inside_N).sum())
             )
             members[names[t]] = fit.of_outputs(output_N[inside_N], y_N[inside_N])
-        return fit.label_agreement(found, members=members, regression=True)
+        return fit.label_agreement(audited, members=members, regression=True)
     return dict(
         status=fit.OPEN,
         text="neither outputs per class nor predictions were given, so the labels cannot be "
@@ -130,7 +137,7 @@ def answers_of(folder: pathlib.Path, m: int, *, design: Design, pool: Pool) -> t
     rows = np.flatnonzero(design.evaluated_MN[m])
     if len(rows) > fit.MOST_ROWS:
         rows = np.sort(np.random.default_rng(m).choice(rows, fit.MOST_ROWS, replace=False))
-    logits_NC, y_N = queries.load(folder, "logits", [m])[0, 0][rows], np.asarray(pool.y)[rows]
+    logits_NC, y_N = forward.load(folder, "logits", [m])[0, 0][rows], np.asarray(pool.y)[rows]
     inside_N = design.member_MN[m, rows]
     whole = fit.of_answers(logits_NC, y_N) | dict(rows=int((~inside_N).sum()))
     return whole, fit.of_answers(logits_NC[inside_N], y_N[inside_N]) if inside_N.any() else whole
@@ -142,11 +149,11 @@ def errors_of_shadows(folder: pathlib.Path, design: Design) -> float | None:
     None where it is not known.
     """
     shadows = [m for m in used(design) if m not in design.targets][: fit.MOST_MODELS]
-    if not shadows or not all(queries.signal_file(folder, "correct", m).exists() for m in shadows):
+    if not shadows or not all(forward.signal_file(folder, "correct", m).exists() for m in shadows):
         return None
     outside_MN = ~design.member_MN[shadows] & design.evaluated_MN[shadows]
     return (
-        float(1 - queries.load(folder, "correct", shadows)[:, 0][outside_MN].mean())
+        float(1 - forward.load(folder, "correct", shadows)[:, 0][outside_MN].mean())
         if outside_MN.any()
         else None
     )
@@ -158,7 +165,7 @@ def sampled(design: Design) -> list[int]:
 
 
 def used(design: Design) -> list[int]:
-    """Returns the targets and all their shadows, without models that failed in training."""
+    """Returns the targets and all their shadows; models that failed in training are left out."""
     return list(
         dict.fromkeys(
             [
@@ -170,17 +177,17 @@ def used(design: Design) -> list[int]:
 
 
 def first_view(folder: pathlib.Path, name: str, design: Design) -> np.ndarray:
-    """Returns a signal [M,N] at the first query view, NaN for models that are not used."""
-    found_MN = np.full(design.member_MN.shape, np.nan)
+    """Returns a signal [M,N] at the first query view; NaN for models that are not used."""
+    value_MN = np.full(design.member_MN.shape, np.nan)
     for m in used(design):
-        found_MN[m] = queries.load(folder, name, [m])[0, 0]
-    return found_MN
+        value_MN[m] = forward.load(folder, name, [m])[0, 0]
+    return value_MN
 
 
 def names_of(design: Design) -> list[str]:
     """Returns what a report calls the models.
 
-    They are 'the target' and 'shadow 3' where a single model is audited that is no shadow of
+    They are 'the target' and 'shadow 3' where a single model is audited and is not a shadow of
     another model, else 'model 3'.
     """
     models, (first, *others) = len(design.member_MN), design.targets

@@ -1,5 +1,7 @@
-"""How well a net tells pairs of one class from pairs of two: many fixed balanced pairs of rows that
-a target never saw, and of its own.
+"""Measures how well a net separates pairs of the same class from pairs of two classes.
+
+The pairs are fixed and balanced; they are drawn from rows that a target never saw, and from its
+members.
 """
 
 from __future__ import annotations
@@ -14,10 +16,10 @@ import numpy as np
 from mia_jax.learners import balanced_pairs
 from mia_jax.metrics import bootstrap, intervals, roc
 from mia_jax.query import interactive
-from mia_jax.runtime import files as workdir
+from mia_jax.runtime import files
 
 PAIRS = 10_000
-THRESHOLD = 1.0  # of objectives/contrastive.py, where the config names no other
+THRESHOLD = 1.0  # of objectives/contrastive.py, if the config does not set it
 SIDES = {"nonmembers": "held out", "members": "members"}
 
 
@@ -33,23 +35,28 @@ def measure(
 ) -> dict | None:
     """Measures how well the distances of embeddings separate pairs of one class from pairs of two.
 
-    Returns {pairs, threshold, targets: [numbers of one target]} of the distances E between the
-    embeddings in signal/embedding; None without them.
+    Args:
+        folder: the workdir; the embeddings are in signal/embedding.
+        models: the numbers of the T targets.
+        y_N: the labels.
+        member_TN, evaluated_TN: the members and the scored rows of each target.
+        threshold: pairs at this distance or more are called different.
+        level: the confidence level of the intervals, which resample records, not pairs.
 
-    The numbers of a target: `chosen`, the threshold on E with the most right among pairs of its
-    members, and for members and for evaluated non-members {accuracy [low, high] of "different iff E
-    >= threshold", accuracy_chosen, auc of E, same, different (means of E)}. The intervals resample
-    records, not pairs. `collapsed`: on non-members not same < threshold / 2 and different >
-    threshold.
+    Returns:
+        {pairs, threshold, targets}; None without embeddings. An entry of `targets` has `model`;
+            `chosen`, the threshold with the most correct answers among pairs of members;
+            `collapsed`, true unless on non-members same < threshold / 2 and different > threshold;
+            and `members` and `nonmembers` with the numbers of `numbers`.
     """
-    files = [interactive.signal_file(folder, "embedding", m) for m in models]
-    if not all(file.exists() for file in files):
+    paths = [interactive.signal_file(folder, "embedding", m) for m in models]
+    if not all(path.exists() for path in paths):
         return None
-    found = []
-    for m, file, member_N, evaluated_N in zip(
-        models, files, np.asarray(member_TN, bool), np.asarray(evaluated_TN, bool), strict=True
+    targets = []
+    for m, path, member_N, evaluated_N in zip(
+        models, paths, np.asarray(member_TN, bool), np.asarray(evaluated_TN, bool), strict=True
     ):
-        embedded_NE, own = workdir.read_npy(file)[0].astype(np.float64), {}
+        embedded_NE, of_side = files.read_npy(path)[0].astype(np.float64), {}
         pairs = {
             side: drawn(y_N, np.flatnonzero(evaluated_N & (member_N == (side == "members"))))
             for side in SIDES
@@ -60,19 +67,19 @@ def measure(
         }
         chosen, _ = roc.best_threshold(roc.roc(distance["members"], np.arange(PAIRS) >= PAIRS // 2))
         for side, distance_P in distance.items():
-            own[side] = numbers(
+            of_side[side] = numbers(
                 distance_P, pairs[side], threshold=threshold, chosen=chosen, level=level
             )
-        outside = own["nonmembers"]
+        outside = of_side["nonmembers"]
         collapsed = not (outside["same"] < threshold / 2 and outside["different"] > threshold)
-        found.append(dict(model=int(m), chosen=float(chosen), collapsed=collapsed, **own))
-    return dict(pairs=PAIRS, threshold=threshold, targets=found)
+        targets.append(dict(model=int(m), chosen=float(chosen), collapsed=collapsed, **of_side))
+    return dict(pairs=PAIRS, threshold=threshold, targets=targets)
 
 
 def drawn(y_N, rows_K: np.ndarray) -> np.ndarray:
     """Returns fixed pairs [PAIRS, 2] of the rows: first those of one class, then as many of two.
 
-    They are always the same (balanced_pairs.draw).
+    They are the same in every call (balanced_pairs.draw).
     """
     label_K = jnp.asarray(np.asarray(y_N)[rows_K], jnp.int32)
     both = jax.jit(balanced_pairs.draw, static_argnames="count")(
@@ -87,9 +94,20 @@ def drawn(y_N, rows_K: np.ndarray) -> np.ndarray:
 def numbers(
     distance_P, pair_P2, *, threshold: float, chosen: float, level: float, draws: int = 200
 ) -> dict[str, float]:
-    """Returns what `measure` reports about one side.
+    """Returns what `measure` reports about members or about non-members.
 
-    The first half of the pairs is of one class, the second half of two.
+    Args:
+        distance_P: the distances of the pairs; the first half of them are of one class, the second
+            half of two.
+        pair_P2: the two rows of each pair.
+        threshold, chosen: the fixed and the chosen threshold.
+        level: the confidence level.
+        draws: the number of bootstrap draws.
+
+    Returns:
+        {accuracy, low, high, accuracy_chosen, auc, same, different}: the accuracy of "different iff
+            distance >= threshold" with its interval, that at `chosen`, the AUC of the distance, and
+            the mean distances of both halves.
     """
     different_P = np.arange(len(distance_P)) >= len(distance_P) // 2
     right_P = (distance_P >= threshold) == different_P

@@ -1,5 +1,6 @@
-"""What an attack costs: queries per example, counted where signals count them, and what a part of
-the budget would have bought.
+"""Measures what an attack costs in queries per example, and what parts of the budget achieve.
+
+Queries are counted where signals count them, else declared.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ Path = pathlib.Path
 
 
 def labels_only(names: Sequence[str], signals: Mapping[str, Signal | None]) -> bool:
-    """Tells whether an attack with these signals sees predicted labels and nothing else."""
-    found = [signals.get(name) for name in names]
-    return bool(found) and all(signal is not None and signal.access == "labels" for signal in found)
+    """Checks whether an attack with these signals sees predicted labels and nothing else."""
+    asked = [signals.get(name) for name in names]
+    return bool(asked) and all(signal is not None and signal.access == "labels" for signal in asked)
 
 
 def spent(
@@ -33,10 +34,20 @@ def spent(
 ) -> dict:
     """Returns the queries per example of all signals of an attack together.
 
-    {queries: mean over the models' evaluated examples, queries_max: the most of any example}.
+    A forward pass per view answers every signal that needs no more. The queries of the others are
+    counted (signal/<name>/<model>.queries.npy) or declared.
 
-    One forward pass a view answers every signal that needs no more; the others are counted
-    (signal/<name>/<model>.queries.npy) or declared.
+    Args:
+        folder: the workdir.
+        names: the signals of the attack.
+        signals: all signals of the run.
+        models: the numbers of the models.
+        evaluated_MN: the scored rows of all models of the run.
+        views: the number of query views.
+
+    Returns:
+        {queries, queries_max}: the mean over the models' evaluated examples, and the most that any
+            of them needed.
     """
     total_MN = np.zeros((len(models), np.shape(evaluated_MN)[1]))
     if any(signals[name].ask is None for name in names):
@@ -58,6 +69,9 @@ def counts(
     """Returns the queries [N,P] of one model's examples after each part of the budget.
 
     P=1 for a signal without parts; the counts are summed over query views.
+
+    Raises:
+        FileNotFoundError: the signal counts its queries, and the query stage did not run.
     """
     path = interactive.count_file(folder, name, m)
     if not path.exists():
@@ -74,25 +88,34 @@ def counts(
 def counted(folder: Path, needs: Sequence[str], models: Sequence[int]) -> list[np.ndarray] | None:
     """Returns the queries [N,P] of every model after each part of the budget.
 
-    None unless the first signal of the attack counts the queries of several parts.
+    The result is None unless the first of the signals `needs` of the attack counts the queries of
+    several parts.
     """
     paths = [interactive.count_file(folder, needs[0], m) for m in models]
     if not all(path.exists() for path in paths):
         return None
-    found = [files.read_npy(path) for path in paths]
+    counts = [files.read_npy(path) for path in paths]
     return (
-        [count_ANP.sum(0) for count_ANP in found]
-        if found[0].ndim == 3 and found[0].shape[2] > 1
+        [count_ANP.sum(0) for count_ANP in counts]
+        if counts[0].ndim == 3 and counts[0].shape[2] > 1
         else None
     )
 
 
 def point(rows: Sequence[Mapping], attack: str, queries: float, tpr: str) -> dict:
-    """Returns a point of an attack's curve (means over targets), None where not resolvable.
+    """Returns a point of an attack's curve over its budget.
 
-    {queries, accuracy, accuracy_low, accuracy_high, tpr, tpr_low, tpr_high}.
+    Args:
+        rows: the rows of `metrics.summary`.
+        attack: the name of the attack.
+        queries: the queries per example.
+        tpr: the metric of the TPR, such as 'tpr@0.01'.
+
+    Returns:
+        {queries, accuracy, accuracy_low, accuracy_high, tpr, tpr_low, tpr_high}, as means over
+            targets; None where a rate is not resolvable.
     """
-    found: dict = dict(queries=queries)
+    numbers: dict = dict(queries=queries)
     for name, metric in (("accuracy", "balanced_accuracy"), ("tpr", tpr)):
         row = (
             next(
@@ -106,9 +129,9 @@ def point(rows: Sequence[Mapping], attack: str, queries: float, tpr: str) -> dic
             )
             or {}
         )
-        found |= {
+        numbers |= {
             name: row.get("value"),
             f"{name}_low": row.get("low"),
             f"{name}_high": row.get("high"),
         }
-    return found
+    return numbers

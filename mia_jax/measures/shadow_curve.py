@@ -1,5 +1,6 @@
-"""What more shadow models buy: an attack's AUC and TPR against the number of shadows it may use,
-from the one fleet that was trained.
+"""Measures an attack's AUC and TPR against the number of shadow models that it may use.
+
+All points come from the fleet that was trained.
 """
 
 from __future__ import annotations
@@ -22,15 +23,24 @@ def curve(
 ) -> dict[int, dict]:
     """Returns AUC and TPR of an attack with 1, 2, 4, ... and all shadows.
 
-    {shadows: {auc, auc_low, auc_high, tpr, tpr_low, tpr_high, n_targets}}.
-
     Where an attacker may use every other unit of models, the fleet is cut into smaller fleets whose
-    models are targets in turn, so that nearly every model stays a target; elsewhere each target
-    uses the first of its own shadows. `scores(attack, fleet, targets, key) -> score_TN`.
+    models are targets in turn, so that nearly every model stays a target. Otherwise each target
+    uses the first of its own shadows.
+
+    Args:
+        attack: the attack.
+        fleet: the models with their signals and their design.
+        scores: maps (attack, fleet, targets, key) to score_TN.
+        key: the key of the attack's random numbers.
+        draws: the number of bootstrap draws.
+        seed: the seed of the bootstrap.
+
+    Returns:
+        {shadows: {auc, auc_low, auc_high, tpr, tpr_low, tpr_high, n_targets}}.
     """
     most = int(fleet.design.shadow_MM[list(fleet.design.targets)].sum(1).min())
     counts = sorted({*(2**i for i in range(most.bit_length()) if 2**i <= most), most} - {0})
-    found = {}
+    points = {}
     for count in counts:
         try:
             parts = [(f, scores(attack, f, f.design.targets, key)) for f in cut(fleet, count)]
@@ -42,12 +52,12 @@ def curve(
             np.isnan(score[f.design.of_targets().evaluated_TN]).any() for f, score in parts
         ):
             continue
-        found[count] = measured(parts, draws=draws, seed=seed)
-    return found
+        points[count] = measured(parts, draws=draws, seed=seed)
+    return points
 
 
 def two_sided(fleet: FleetSignals) -> bool:
-    """Tells whether every target has members and non-members.
+    """Checks whether every target has members and non-members.
 
     Reference models that were trained on no scored row are targets of a smaller fleet, too.
     """
@@ -108,8 +118,8 @@ def measured(parts: list[tuple[FleetSignals, np.ndarray]], *, draws: int, seed: 
     rows = summary.rows(
         {"attack": attack}, member_TN, evaluated_TN, unit_T=unit_T, draws=drawn, fprs=(FPR,)
     )
-    found = {row["metric"]: row for row in rows if row["target"] is None}
-    auc, tpr = found["auc"], found[f"tpr@{FPR:g}"]
+    mean_of = {row["metric"]: row for row in rows if row["target"] is None}
+    auc, tpr = mean_of["auc"], mean_of[f"tpr@{FPR:g}"]
     return dict(
         auc=auc["value"],
         auc_low=auc["low"],

@@ -1,4 +1,4 @@
-"""How much of the data was trained on, estimated from an attack's answers."""
+"""Estimates how much of the data a model was trained on, from an attack's scores."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from mia_jax.metrics import dataset_usage
 from mia_jax.types import Design
 
-TARGETS = 16  # estimates are looked at for the first targets
+TARGETS = 16  # only the first targets are estimated
 
 
 def measure(
@@ -15,8 +15,16 @@ def measure(
 ) -> dict | None:
     """Estimates for the first targets which share of the scored rows they were trained on.
 
-    Returns {attack, level, rows: [dataset_usage.table]}; {attack, why} where the rates cannot be
-    measured; None without thresholds.
+    Args:
+        score_MN: the scores of all models, shadows scored as if they were targets.
+        attack: the name of the attack.
+        design: the design of the run.
+        threshold_T: the shadow-calibrated threshold of each target.
+        level: the confidence level.
+
+    Returns:
+        {attack, level, rows}, with the rows of `dataset_usage.table`; {attack, why} where the rates
+            cannot be measured; None without thresholds or without shadows.
     """
     if (
         threshold_T is None

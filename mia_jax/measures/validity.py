@@ -1,4 +1,4 @@
-"""Can these numbers be trusted? What is checked in every report, collected."""
+"""Collects the checks of every report that say whether its numbers can be trusted."""
 
 from __future__ import annotations
 
@@ -9,13 +9,8 @@ import numpy as np
 from mia_jax.metrics import blind, bootstrap, cross_target, membership, power
 from mia_jax.types import Design, Pool
 
-RANDOM = (
-    "halves",
-    "bernoulli",
-    "disjoint",
-    "folds",
-    "canaries",
-)  # designs that draw members at random, whatever the example
+# designs that draw members at random, independently of the examples
+RANDOM = ("halves", "bernoulli", "disjoint", "folds", "canaries")
 
 
 def collect(
@@ -34,13 +29,20 @@ def collect(
 ) -> dict:
     """Returns the section `validity` of report.json.
 
-    {blind, cross_target, duplicates, membership, files, label_agreement, shadow_fit, power,
-    records}.
+    Args:
+        design: the design of the run.
+        pool: the data of the run.
+        attacks, draws, fprs, level: as in `summary.rows`.
+        duplicates: the counts of data._pool.duplicates.
+        files: the result of `inputs.check` (pipeline).
+        drawn: whether the design drew the members at random.
+        meaning: the checks of measures/meaning.py, each {status: 'ok' | 'failed' | 'not checked',
+            text, ..}.
+        seed: the seed of the blind baseline.
 
-    `attacks` is what `summary.rows` had, `duplicates` the counts of data._pool.duplicates, `files`
-    what `inputs.check` (pipeline) found, `drawn` whether the design drew the members at random,
-    `meaning` the checks of measures/meaning.py: each {status: 'ok' | 'failed' | 'not checked',
-    text, ..}.
+    Returns:
+        {blind, cross_target, duplicates, membership, files, label_agreement, shadow_fit, power,
+            records}.
     """
     targets = list(design.targets)
     rows = design.of_targets()

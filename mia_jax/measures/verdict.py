@@ -1,10 +1,9 @@
-"""Which attacks show a leak, and in which order all are listed: decided once, used wherever an
-attack is chosen or a verdict is given.
+"""Decides which attacks show a leak, and in which order all attacks are listed.
 
-Each attack is tested with every rate that the table of attacks shows (AUC, TPR at each FPR,
-balanced accuracy). All tests of all attacks share one error rate by Holm's correction, so a leak is
-denied only if none of them differs from guessing, and nothing in the table can contradict the
-verdict.
+The verdict is decided once and used wherever an attack is chosen or a verdict is given. Each attack
+is tested with every rate that the table of attacks shows (AUC, TPR at each FPR, balanced accuracy).
+All tests of all attacks share one error rate by Holm's correction. So a leak is denied only if no
+rate differs from guessing, and nothing in the table can contradict the verdict.
 """
 
 from __future__ import annotations
@@ -26,14 +25,19 @@ SHOWN_LOW, SHOWN, OPEN, INVERTED = 3, 2, 1, 0
 def decide(rows: Sequence[Mapping], *, level: float = 0.95) -> dict:
     """Returns the section `verdict` of report.json, from the rows of `result_rows.main_rows`.
 
-    {leak, strongest, ranked, apart, level, tests, attacks}. `leak`: 'shown'; 'inverted' (none that
-    a real attacker could run shows one, and the score of one is significantly *lower* on members);
-    'privileged' (only attacks that know more than a real attacker show one); 'none'; 'untested' (no
-    interval). `strongest`: the attack that leads. `ranked`: attacks that a real attacker could run,
-    by falling standing, then by the lower end of the interval; `apart`: the others.
-    `attacks[name]`: {standing, shown, alone, p_holm, inverted}: the metrics above guessing after
-    Holm's correction over all `tests`, those above guessing by their own interval only, the
-    smallest corrected p-value, and whether the AUC is significantly below 1/2.
+    Returns:
+        {leak, strongest, ranked, apart, level, tests, attacks}.
+            - `leak`: 'shown'; 'inverted' (no attack that a real attacker could run shows a leak,
+              and the scores of such an attack are significantly *lower* on members); 'privileged'
+              (only attacks that know more than a real attacker show a leak); 'none'; 'untested' (no
+              interval).
+            - `strongest`: the attack that leads.
+            - `ranked`: attacks that a real attacker could run, by falling standing, then by the
+              lower end of the interval; `apart`: the others.
+            - `attacks[name]`: {standing, shown, alone, p_holm, inverted}. `shown` are the metrics
+              above guessing after Holm's correction over all `tests`, `alone` those above guessing
+              by their own interval only, `p_holm` is the smallest corrected p-value, and `inverted`
+              says whether the AUC is significantly below 1/2.
     """
     knows = {}
     for row in rows:
@@ -51,20 +55,20 @@ def decide(rows: Sequence[Mapping], *, level: float = 0.95) -> dict:
         name: dict(standing=OPEN, shown=[], alone=[], p_holm=None, inverted=False) for name in knows
     }
     for (name, metric, row, _), p_holm in zip(tests, corrected, strict=True):
-        one, above = attacks[name], row["value"] > guess(metric)
+        entry, above = attacks[name], row["value"] > guess(metric)
         significant = p_holm <= 1 - level
         if above and significant:
-            one["shown"].append(metric)
+            entry["shown"].append(metric)
         elif row["low"] > guess(metric):
-            one["alone"].append(metric)
-        one["inverted"] |= metric == "auc" and significant and not above
+            entry["alone"].append(metric)
+        entry["inverted"] |= metric == "auc" and significant and not above
         if above:
-            one["p_holm"] = p_holm if one["p_holm"] is None else min(p_holm, one["p_holm"])
-    for one in attacks.values():
-        if one["shown"]:
-            one["standing"] = SHOWN_LOW if low_metric in one["shown"] else SHOWN
-        elif one["inverted"]:
-            one["standing"] = INVERTED
+            entry["p_holm"] = p_holm if entry["p_holm"] is None else min(p_holm, entry["p_holm"])
+    for entry in attacks.values():
+        if entry["shown"]:
+            entry["standing"] = SHOWN_LOW if low_metric in entry["shown"] else SHOWN
+        elif entry["inverted"]:
+            entry["standing"] = INVERTED
 
     def key(name: str) -> tuple:
         ends = [
@@ -81,16 +85,17 @@ def decide(rows: Sequence[Mapping], *, level: float = 0.95) -> dict:
     ranked, apart = (
         [n for n in order if (knows[n] in result_rows.RANKED) == real] for real in (True, False)
     )
-    found = dict(
-        leak=leak(attacks, ranked, apart, len(tests)),
+    outcome = leak(attacks, ranked, apart, len(tests))
+    leading = apart if outcome == "privileged" or not ranked else ranked
+    return dict(
+        leak=outcome,
         ranked=ranked,
         apart=apart,
         level=level,
         tests=len(tests),
         attacks=attacks,
+        strongest=leading[0] if leading else None,
     )
-    leading = apart if found["leak"] == "privileged" or not ranked else ranked
-    return dict(found, strongest=leading[0] if leading else None)
 
 
 def leak(
@@ -106,16 +111,16 @@ def leak(
     return "privileged" if any(attacks[name]["shown"] for name in apart) else "none"
 
 
-def order(found: Mapping) -> tuple[list[str], list[str]]:
+def order(report: Mapping) -> tuple[list[str], list[str]]:
     """Returns (ranked, apart) of a report, the ranking that all lists of attacks use."""
-    one = of(found)
-    return list(one["ranked"]), list(one["apart"])
+    verdict = of(report)
+    return list(verdict["ranked"]), list(verdict["apart"])
 
 
-def of(found: Mapping) -> Mapping:
+def of(report: Mapping) -> Mapping:
     """Returns the verdict of a report, decided now for a report that was written without it."""
-    level = found.get("about", {}).get("level", 0.95)
-    return found.get("verdict") or decide(result_rows.main_rows(found["results"]), level=level)
+    level = report.get("about", {}).get("level", 0.95)
+    return report.get("verdict") or decide(result_rows.main_rows(report["results"]), level=level)
 
 
 def tested(rows: Sequence[Mapping], attack: str) -> list[tuple[str, Mapping]]:
@@ -124,8 +129,8 @@ def tested(rows: Sequence[Mapping], attack: str) -> list[tuple[str, Mapping]]:
     These are the rates in the table of attacks, as the table shows them.
     """
     metrics = ("auc", *(f"tpr@{fpr:g}" for fpr in result_rows.fprs(rows)), "balanced_accuracy")
-    found = [(metric, result_rows.resolved(rows, attack, metric)) for metric in metrics]
-    return [(metric, row) for metric, row in found if row is not None]
+    rates = [(metric, result_rows.resolved(rows, attack, metric)) for metric in metrics]
+    return [(metric, row) for metric, row in rates if row is not None]
 
 
 def guess(metric: str) -> float:
@@ -140,13 +145,14 @@ def guess(metric: str) -> float:
 def p_value(row: Mapping, level: float) -> float | None:
     """Returns the two-sided p-value of 'no better than guessing' that belongs to a row's interval.
 
-    None without an interval.
+    It is twice the row's own one-sided `p_value` if there is one (metrics.summary). Otherwise the
+    interval is stretched until it touches guessing, on the logit scale, with Student's t where
+    models were resampled. In either case no number whose interval includes guessing is significant.
+    A rate below guessing is not evidence (a TPR at a threshold that no score passes is 0), except
+    for the AUC, whose scores then point the wrong way.
 
-    Twice the row's own one-sided `p_value` where it has one (metrics.summary). Else the interval is
-    stretched until it touches guessing, on the logit scale, with Student's t where models were
-    resampled. In either case no number is significant whose interval includes guessing. A rate
-    below guessing is no evidence (a TPR at a threshold that no score passes is 0), except an AUC:
-    its score points the wrong way.
+    Returns:
+        None without an interval.
     """
     value, low, high, nothing = row["value"], row["low"], row["high"], guess(row["metric"])
     if value is None or low is None or high is None:
@@ -155,10 +161,10 @@ def p_value(row: Mapping, level: float) -> float | None:
     if not above and row["metric"] != "auc":
         return 1.0
     if row.get("p_value") is not None:
-        found = min(1.0, 2 * (row["p_value"] if above else 1 - row["p_value"]))
+        p = min(1.0, 2 * (row["p_value"] if above else 1 - row["p_value"]))
     else:
-        found = stretched(value, low if above else high, nothing, level, freedom=freedom(row))
-    return max(found, math.nextafter(1 - level, 1)) if low <= nothing <= high else found
+        p = stretched(value, low if above else high, nothing, level, freedom=freedom(row))
+    return max(p, math.nextafter(1 - level, 1)) if low <= nothing <= high else p
 
 
 def stretched(value: float, end: float, nothing: float, level: float, *, freedom: float) -> float:
@@ -180,8 +186,8 @@ def stretched(value: float, end: float, nothing: float, level: float, *, freedom
 def freedom(row: Mapping) -> float:
     """Returns the degrees of freedom of a row's standard error.
 
-    They are those of half of the targets where models are resampled (they may be complementary
-    pairs), else many.
+    Where models are resampled they are those of half of the targets, which may be complementary
+    pairs. Otherwise they are practically infinite.
     """
     return float(max(row["n_targets"] // 2 - 1, 1)) if row.get("interval") == "crossed" else 1e6
 
@@ -209,21 +215,26 @@ def detectable(
     resampling: str,
     fprs: Sequence[float],
 ) -> dict[str, float]:
-    """Returns {metric: the smallest value} that one attack would show with 80% power.
+    """Returns the smallest value of each metric that an attack would show with 80% power.
 
-    The power is after the correction for all tests; a metric in which no value would show is left
-    out.
+    The power is after the correction for all tests. It tells, where no leak is shown, what could
+    have been detected.
 
-    `units` are independent targets; the other arguments are those of metrics.power. Used where no
-    leak is shown: what was it possible to see?
+    Args:
+        verdict: what `decide` returned.
+        n_member, n_nonmember, units, resampling: as in `power.smallest_auc`.
+        fprs: the false-positive rates.
+
+    Returns:
+        {metric: value}; a metric that would show no value is left out.
     """
     level = 1 - (1 - verdict["level"]) / max(verdict["tests"], 1)
     common = dict(units=units, resampling=resampling, level=level)
-    found = dict(auc=power.smallest_auc(n_member, n_nonmember, **common))
+    smallest_of = dict(auc=power.smallest_auc(n_member, n_nonmember, **common))
     for fpr in fprs:
         for pooled in dict.fromkeys((False, units > 1)):
             smallest = power.smallest_tpr(fpr, n_member, n_nonmember, pooled=pooled, **common)
             if smallest is not None:
-                found[f"tpr@{fpr:g}"] = smallest
+                smallest_of[f"tpr@{fpr:g}"] = smallest
                 break
-    return {metric: value for metric, value in found.items() if value < 1}
+    return {metric: value for metric, value in smallest_of.items() if value < 1}

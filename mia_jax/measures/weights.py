@@ -1,6 +1,4 @@
-"""Weights that are pictures: of any net that offers `Model.parts['pictures']`
-(models/half_image.py).
-"""
+"""Reads the weights of nets that offer `Model.parts['pictures']` (models/half_image.py)."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ from mia_jax.types import Model
 def chosen(folder: pathlib.Path, *, model: Model, m: int, x) -> dict | None:
     """Returns {pictures [C,H,W]} of the trained model m in `folder`, for report.figures.weights.
 
-    None if its net offers no pictures. `x` is one example [1,..].
+    The result is None if the net offers no pictures. `x` is a single example [1,..].
     """
     if "pictures" not in model.parts:
         return None

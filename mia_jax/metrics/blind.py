@@ -1,6 +1,6 @@
-"""The blind baseline: can members be told from the examples alone, without any model?
+"""Computes the blind baseline: how well members are identified from the examples alone.
 
-Then no attack's success is evidence of leakage.
+If members can be identified without any model, no attack's success is evidence of leakage.
 """
 
 from __future__ import annotations
@@ -12,21 +12,29 @@ from mia_jax import checks
 from mia_jax.metrics import roc
 
 FEATURES = 32  # leading principal components of wider examples
-FEWEST = 10  # rows a side
+FEWEST = 10  # rows per side
 
 
 def baseline(x, y, member_N, *, most_rows: int = 2000, seed: int = 0) -> dict:
     """Tests whether classifiers that see only examples and labels, no model, find the members.
 
-    Returns {auc, p_value, rows, features, method}, or {why} if it cannot be run.
+    A row's score is its mean rank by a logistic regression and a random forest. Each half of the
+    rows is scored by fits on the other half.
 
-    x [N,..] and y [N] (class numbers as one-hot, other labels as they are) of the evaluated rows,
-    at most `most_rows` of them, as many members as non-members as there are; where x is empty,
-    `labels_only` is there and True. The mean rank of a logistic regression and a random forest;
-    each half of the rows is scored by fits on the other half. `auc` is the mean of the halves'.
-    P-value of 'AUC <= 1/2': twice the smaller of the halves' Mann-Whitney p-values, each of which
-    is valid since its rows are independent of the fit; their sum would not be, for either half
-    trained the other's scores.
+    Args:
+        x: the examples [N,..] of the evaluated rows, or an empty array if they are unknown.
+        y: their labels [N,..]; class numbers are encoded one-hot, other labels are used as they
+            are.
+        member_N: whether each row is a member.
+        most_rows: at most half of this many members and of non-members are used.
+        seed: the seed of the choice of rows and of the classifiers.
+
+    Returns:
+        {auc, p_value, rows, features, method}, and `labels_only`=True if x is empty; {why} if the
+            test cannot be run. `auc` is the mean of the halves' AUCs. `p_value` is of 'AUC <= 1/2':
+            twice the smaller of the halves' Mann-Whitney p-values. Each of them is valid, since its
+            rows are independent of the fit; a p-value of both halves together would not be, since
+            each half trained the scores of the other.
     """
     member_N = np.asarray(member_N, bool)
     x_NF = np.asarray(x, np.float64).reshape(len(member_N), -1)
@@ -49,19 +57,23 @@ def baseline(x, y, member_N, *, most_rows: int = 2000, seed: int = 0) -> dict:
         roc.roc(_scored(features, member, half == h, seed), member[half == h]) for h in (0, 1)
     ]
     p_value = min(1.0, 2 * min(roc.mann_whitney(curve) for curve in curves))
-    found = dict(auc=float(np.mean([roc.auc(curve) for curve in curves])), p_value=p_value)
-    alone = "" if x_NF.shape[1] else " of the labels alone, for the examples were not given"
-    found |= {} if x_NF.shape[1] else dict(labels_only=True)
-    return found | dict(
-        rows=len(rows),
-        features=features.shape[1],
-        method=f"logistic regression + random forest{alone}, cross-fitted on halves",
+    labels_only = not x_NF.shape[1]
+    alone = " of the labels alone, for the examples were not given" if labels_only else ""
+    return (
+        dict(auc=float(np.mean([roc.auc(curve) for curve in curves])), p_value=p_value)
+        | (dict(labels_only=True) if labels_only else {})
+        | dict(
+            rows=len(rows),
+            features=features.shape[1],
+            method=f"logistic regression + random forest{alone}, cross-fitted on halves",
+        )
     )
 
 
 def _features(x, y) -> np.ndarray:
-    """Standardized features: the examples, or their leading principal components, and the labels;
-    constant ones are left out.
+    """Returns standardized features [N,F] of examples and labels; constant ones are left out.
+
+    Of wide examples only the leading principal components are used.
     """
     x = (x - x.mean(0))[:, np.ptp(x, axis=0) > 0]
     x = x / np.maximum(x.std(0), 1e-12)
@@ -71,21 +83,21 @@ def _features(x, y) -> np.ndarray:
         x = vectors if len(x) < x.shape[1] else x @ vectors
     if y.ndim == 1 and y.dtype.kind in "iub":
         y = (y[:, None] == np.unique(y)).astype(np.float64)
-    found = np.concatenate([x, y.reshape(len(x), -1)], 1)
-    found = found[:, np.ptp(found, axis=0) > 0]
-    return (found - found.mean(0)) / found.std(0)
+    features = np.concatenate([x, y.reshape(len(x), -1)], 1)
+    features = features[:, np.ptp(features, axis=0) > 0]
+    return (features - features.mean(0)) / features.std(0)
 
 
-def _scored(features, member, own, seed: int) -> np.ndarray:
-    """Returns the mean of two classifiers' ranks of the rows `own`, fitted on all others."""
+def _scored(features, member, held_out, seed: int) -> np.ndarray:
+    """Returns the mean of two classifiers' ranks of the rows `held_out`, fitted on all others."""
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.linear_model import LogisticRegression
 
-    score = np.zeros(int(own.sum()))
+    score = np.zeros(int(held_out.sum()))
     for model in (
         LogisticRegression(C=0.1, max_iter=200),
         RandomForestClassifier(100, min_samples_leaf=5, random_state=seed, n_jobs=1),
     ):
-        model.fit(features[~own], member[~own])
-        score += stats.rankdata(model.predict_proba(features[own])[:, 1])
+        model.fit(features[~held_out], member[~held_out])
+        score += stats.rankdata(model.predict_proba(features[held_out])[:, 1])
     return score

@@ -1,11 +1,13 @@
-"""Bootstrap by weights: every draw reweights rows that were sorted once, and all targets and
-attacks share the draws (so differences pair up).
+"""Bootstraps ROC curves by weights.
 
-Several targets share their records and their shadows, so neither may be resampled alone: a
-*crossed* draw multiplies one count per record with one count per unit of models (twins are one
-unit), the pigeonhole bootstrap of Owen (arXiv:0712.1111). Its draws vary too much (`components`):
-crossed intervals take their standard errors from the draws of records in every unit and from the
-spread among units or from reruns (`jackknife`).
+Every draw reweights rows that were sorted once. All targets and attacks share the draws, so that
+differences are paired.
+
+Several targets share their records and their shadows, so resampling only one of the two is not
+enough. A *crossed* draw multiplies one count per record with one count per unit of models (twins
+are one unit): the pigeonhole bootstrap of Owen (arXiv:0712.1111). Its draws vary too much
+(`components`). Therefore crossed intervals take their standard errors from the draws of records in
+every unit and from the spread among units or from reruns (`jackknife`).
 """
 
 from __future__ import annotations
@@ -19,11 +21,11 @@ from scipy import stats
 
 from mia_jax import checks
 
-# fewer units of models cannot be resampled: the range of 4 values covers their mean in 87% of cases
-# only
+# Fewer units of models cannot be resampled: the range of 4 values covers their mean in only 87% of
+# cases.
 FEWEST_UNITS = 5
-BLOCK = 1 << 22  # weights held at a time
-SHORT = 1 << 19  # weights that one call works on where that costs no time
+BLOCK = 1 << 22  # weights in memory at a time
+SHORT = 1 << 19  # weights per call where short calls cost no time
 
 
 def resample_size(n: int) -> int:
@@ -65,7 +67,7 @@ class Draws:
 
     @property
     def method(self) -> str:
-        """Returns the words for the table."""
+        """Returns the text of the column `method`."""
         count = self.record_NR.shape[1]
         if self.unit_TR is not None:
             rerun = f" (attack rerun without each of {self.reruns} groups of units)" * (
@@ -101,8 +103,13 @@ def stratified(seed: int, member_N, evaluated_N, draws: int = 200) -> np.ndarray
     """Returns counts [N,R] for one target, whose members and non-members are drawn separately.
 
     Only evaluated rows are drawn; the others are 0. The counts are whole numbers below 2^16, and
-    the counts of one draw are contiguous in memory: `redraw` then works draw by draw, each in the
-    cache.
+    the counts of one draw are contiguous in memory, so that `redraw` can work draw by draw within
+    the cache.
+
+    Args:
+        seed: the seed of the draws.
+        member_N, evaluated_N: the members and the scored rows of the target.
+        draws: the number R of draws.
     """
     rng = np.random.default_rng(seed)
     record_RN = np.zeros((draws, len(member_N)), np.uint16)
@@ -119,18 +126,18 @@ def stratified(seed: int, member_N, evaluated_N, draws: int = 200) -> np.ndarray
 def counts(rng: np.random.Generator, n: int, draws: int) -> np.ndarray:
     """Returns how often each of n things is drawn, [n,R] float32.
 
-    Every column is `resample_size(n)` draws with replacement. The work is done in blocks of draws:
-    they give the same numbers as one call, need less memory, and no call is so long that a signal
-    is not handled.
+    Every column is `resample_size(n)` draws with replacement. The work is done in blocks of draws,
+    which give the same numbers as a single call, need less memory, and keep each call short enough
+    for signals to be handled.
     """
-    found_NR, step = np.empty((n, draws), np.float32), max(1, SHORT // n)
+    count_NR, step = np.empty((n, draws), np.float32), max(1, SHORT // n)
     for start in range(0, draws, step):
         rows = min(step, draws - start)
         at = rng.integers(n, size=(rows, resample_size(n))) + n * np.arange(rows)[:, None]
-        found_NR[:, start : start + rows] = (
+        count_NR[:, start : start + rows] = (
             np.bincount(at.ravel(), minlength=n * rows).reshape(rows, n).T
         )
-    return found_NR
+    return count_NR
 
 
 class Ranked(NamedTuple):
@@ -175,12 +182,18 @@ def redraw(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns (auc_R, low_FR, high_FR) of one ROC under R draws.
 
-    They are its AUC, and at each number of allowed false positives a TPR that errs low and one that
-    errs high. Row numbers are t N + n, weighted by record_NR[n] (times unit_TR[t]). With `allowed`
-    = k >= 1 false positives the step rule's threshold has a true FPR near (k + 1)/J, and a draw's
-    one near (k + 3/2)/J, while FPR k/J was asked for: `high` is the step rule in the draw, `low`
-    reads the curve 3/2 non-members earlier (between allowances k - 2 and k - 1). For large k the
-    difference is negligible. Without `low`, low_FR is high_FR.
+    They are its AUC and, for each number of allowed false positives, a TPR that errs low and a TPR
+    that errs high. With k >= 1 allowed false positives the step rule's threshold has a true FPR
+    near (k + 1)/J, and that of a draw has one near (k + 3/2)/J, while the requested FPR is k/J.
+    `high` is the step rule in the draw; `low` reads the curve 3/2 non-members earlier (between
+    allowances k - 2 and k - 1). For large k the difference is negligible.
+
+    Args:
+        rows: the sorted rows; their numbers are t N + n.
+        record_NR: the counts of records; row t N + n has the weight record_NR[n].
+        unit_TR: the counts of the targets' units, by which weights are multiplied; None: 1.
+        allowed_F: the numbers k of allowed false positives.
+        low: whether to compute low_FR; if not, low_FR is high_FR.
     """
     N, R = record_NR.shape
     step = max(1, BLOCK // (len(rows.member_I) + len(rows.nonmember_J)))
@@ -188,13 +201,13 @@ def redraw(
     parts: list[tuple[float | np.ndarray, np.ndarray]] = []
     alone = unit_TR is None and record_NR.T.flags.c_contiguous  # as `stratified` lays them out
     if alone:
-        own = (
+        places = (
             rows.member_I % N,
             rows.nonmember_J % N,
             np.append(rows.above_J, len(rows.member_I)),
             rows.tied,
         )
-        parts = [one_draw(rows, own, count_N, needed) for count_N in record_NR.T]
+        parts = [one_draw(rows, places, count_N, needed) for count_N in record_NR.T]
     for start in () if alone else range(0, R, step):
         record = np.ascontiguousarray(record_NR[:, start : start + step])
         unit = None if unit_TR is None else np.ascontiguousarray(unit_TR[:, start : start + step])
@@ -217,14 +230,19 @@ def redraw(
     return auc_R, np.reshape(low_FR, high_FR.shape), high_FR
 
 
-def one_draw(rows: Ranked, own: tuple, count_N, allowed_F) -> tuple[float, np.ndarray]:
-    """Returns (auc, tpr_F) of `curve_draws` for a single draw of counts [N]: its arrays fit into
-    the cache, which is worth more than longer vectors.
+def one_draw(rows: Ranked, places: tuple, count_N, allowed_F) -> tuple[float, np.ndarray]:
+    """Returns (auc, tpr_F) of `curve_draws` for a single draw of counts [N].
 
-    `own` is (members' and non-members' records by rank, `above_J` with the number of members behind
-    it, whether a member ties a non-member).
+    The arrays of one draw fit into the cache, which saves more time than longer vectors do.
+
+    Args:
+        rows: the sorted rows.
+        places: (the members' records by rank, the non-members' records by rank, `above_J` with the
+            number of members appended, whether a member ties a non-member).
+        count_N: how often each record is drawn.
+        allowed_F: as in `curve_draws`.
     """
-    member_I, nonmember_J, above_K, tied = own
+    member_I, nonmember_J, above_K, tied = places
     true_I = np.zeros(len(member_I) + 1, np.int64)
     np.cumsum(count_N.take(member_I).astype(np.int64), out=true_I[1:])
     outside_J = count_N.take(nonmember_J).astype(np.int64)
@@ -236,9 +254,8 @@ def one_draw(rows: Ranked, own: tuple, count_N, allowed_F) -> tuple[float, np.nd
     if tied:
         reach_J = reach_J + true_I.take(rows.upto_J)
     pairs = int(outside_J @ reach_J) / (2 if tied else 1)
-    limit_F = ((np.asarray(allowed_F) + 0.5) / len(false_J) * weight).astype(
-        np.int64
-    )  # rounded down: counts are whole
+    # Counts are whole numbers, so the limit may be rounded down.
+    limit_F = ((np.asarray(allowed_F) + 0.5) / len(false_J) * weight).astype(np.int64)
     return pairs / (total * weight), true_I[
         above_K[np.searchsorted(false_J, limit_F, side="right")]
     ] / total
@@ -247,21 +264,21 @@ def one_draw(rows: Ranked, own: tuple, count_N, allowed_F) -> tuple[float, np.nd
 def curve_draws(
     rows: Ranked, weigh: Callable[[np.ndarray], np.ndarray], allowed_F
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (auc_R, tpr_FR) of one ROC under R reweightings; `weigh(rows)` gives their counts
-    [len(rows),R].
+    """Returns (auc_R, tpr_FR) of one ROC under R reweightings; NaN where a side has no weight.
 
-    `allowed_F` are rising numbers of false positives among the J non-members: the threshold is
-    chosen anew in every draw, at the vertex before (allowed + 1/2)/J of the draw's own non-member
-    weight is exceeded. NaN where a side has no weight.
+    Args:
+        rows: the sorted rows.
+        weigh: maps row numbers [K] to their counts [K,R].
+        allowed_F: rising numbers of false positives among the J non-members. The threshold is
+            chosen again in every draw: at the vertex before the share (allowed + 1/2)/J of the
+            draw's non-member weight is exceeded.
     """
     inside_IR, outside_JR = weigh(rows.member_I), weigh(rows.nonmember_J)
     J, R = outside_JR.shape
-    exact = (
-        np.float32 if max(len(inside_IR), J) < 1 << 22 else np.float64
-    )  # whole numbers up to 2^24 are exact
-    true_IR = np.zeros(
-        (len(inside_IR) + 1, R), exact
-    )  # true_IR[i]: weight of the i members that score highest
+    # float32 represents whole numbers up to 2^24 exactly
+    exact = np.float32 if max(len(inside_IR), J) < 1 << 22 else np.float64
+    # true_IR[i] is the weight of the i members that score highest
+    true_IR = np.zeros((len(inside_IR) + 1, R), exact)
     np.cumsum(inside_IR, axis=0, dtype=exact, out=true_IR[1:])
     weight_R = outside_JR.sum(0, dtype=np.float64)
     total_R = np.where((weight_R > 0) & (true_IR[-1] > 0), true_IR[-1].astype(np.float64), np.nan)
@@ -282,16 +299,15 @@ def curve_draws(
 
 
 def _first_beyond(outside_JR: np.ndarray, weight_R: np.ndarray, allowed_F) -> Iterator[np.ndarray]:
-    """For rising allowances, the place [R] of the non-member whose weight exceeds each (J = none);
-    only the head of the sorted rows is summed.
+    """Yields for each rising allowance the place [R] of the non-member that exceeds it (J: none).
+
+    Only the head of the sorted rows is summed.
     """
     J = len(outside_JR)
     exact = np.float32 if J < 1 << 22 else np.float64
     head, false_HR = 0, np.zeros((0, len(weight_R)), exact)
-    low, high = (
-        0,
-        0,
-    )  # where the last allowance was exceeded: rising allowances are looked for from there
+    # where the last allowance was exceeded, from which the search for the next one starts
+    low, high = 0, 0
     for allowed, before in zip(allowed_F, [0, *allowed_F]):
         limit_R = (allowed + 0.5) / J * weight_R
         reach = min(J, high + int(1.3 * (allowed - before)) + 32)
@@ -310,9 +326,9 @@ def _first_beyond(outside_JR: np.ndarray, weight_R: np.ndarray, allowed_F) -> It
 def side_weights(
     member_TN, evaluated_TN, named_TN, record_NR: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the weights [T,R] of the flagged members and of the flagged non-members.
+    """Returns the weights [T,R], under the draws, of flagged members and flagged non-members.
 
-    They are under the draws. Only evaluated rows count.
+    Only evaluated rows count.
     """
     sides = (evaluated_TN & member_TN & named_TN, evaluated_TN & ~member_TN & named_TN)
     N, R = record_NR.shape

@@ -1,6 +1,7 @@
-"""Is one attack better than another?
+"""Compares attacks by intervals of their differences.
 
-The interval of the difference, from the draws that all attacks share; two intervals do not tell.
+The intervals come from the draws that all attacks share. Two separate intervals cannot answer
+whether one attack is better than another.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from mia_jax.metrics.summary import Drawn
 
 
 class Number(NamedTuple):
-    """One of two numbers that are compared over several targets.
+    """Holds one of two numbers that are compared over several targets.
 
     Attributes:
         parts: the number unit by unit.
@@ -31,7 +32,7 @@ class Number(NamedTuple):
 
 
 class Accuracy(NamedTuple):
-    """The balanced accuracy of an attack: its draws [R] for one target, its parts for several."""
+    """Holds an attack's balanced accuracy: its draws [R] for one target, its parts for several."""
 
     value: float
     drawn_R: np.ndarray
@@ -41,19 +42,26 @@ class Accuracy(NamedTuple):
 def rows(
     kept: Mapping[str, Mapping[tuple, Drawn]], names: Sequence[str], *, level: float = 0.95
 ) -> list[dict]:
-    """Returns rows {attack, versus, target, slice, metric, value, low, high, interval, method,
-    convention} of value(attack) - value(versus).
+    """Returns the rows of the differences value(attack) - value(versus) of all pairs of attacks.
 
-    `kept` is what `summary.rows(..., keep=)` filled; every pair is compared once, the earlier of
-    `names` first, in every metric and scope (target None = mean over targets, or 'pooled') that
-    both have.
+    Every pair is compared once in every metric and scope (target None = mean over targets, or
+    'pooled') that both attacks have.
+
+    Args:
+        kept: what `summary.rows(..., keep=)` filled.
+        names: the attacks; in each pair the earlier name is `attack`.
+        level: the confidence level of the intervals.
+
+    Returns:
+        Rows {attack, versus, target, slice, metric, value, low, high, interval, method,
+            convention}.
     """
     pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
     return [
         dict(attack=a, versus=b, target=target, slice="all", metric=metric)
-        | difference(one, kept[b][target, metric], level=level)
+        | difference(drawn, kept[b][target, metric], level=level)
         for a, b in pairs
-        for (target, metric), one in kept[a].items()
+        for (target, metric), drawn in kept[a].items()
         if (target, metric) in kept[b]
     ]
 
@@ -67,11 +75,20 @@ def accuracies(
     draws: bootstrap.Draws,
     level: float = 0.95,
 ) -> list[dict]:
-    """Returns rows as `rows`, of the balanced accuracy at the threshold that each attack chose
-    without the target (attacks[name]['threshold_T']).
+    """Returns the rows of the differences in balanced accuracy at shadow-calibrated thresholds.
 
-    The difference of every draw: one target's records within members and non-members, or records
-    and units of targets where there are several.
+    Differences are taken draw by draw. For one target the draws resample its records, members and
+    non-members separately; for several targets they resample records and units of targets.
+
+    Args:
+        attacks: as in `summary.rows`; attacks without `threshold_T` are left out.
+        member_TN, evaluated_TN: the members and the scored rows of each target.
+        names: the attacks; in each pair the earlier name is `attack`.
+        draws: the draws that all attacks share.
+        level: the confidence level of the intervals.
+
+    Returns:
+        Rows with the columns of `rows`, with target None.
     """
     member_TN, evaluated_TN = np.asarray(member_TN, bool), np.asarray(evaluated_TN, bool)
     single = len(member_TN) == 1
@@ -145,11 +162,11 @@ def _accuracy_difference(
 
 
 def paired(first: Number, second: Number, *, crossed: bool) -> tuple[Error, int]:
-    """Returns the standard error of a difference and the number of reruns it is from (0: none).
+    """Returns the standard error of a difference and how many reruns it comes from (0: none).
 
-    An attack that knows no shadows needs no rerun: without a group it scores the other targets as
-    before. Where an attack that knows shadows was not rerun, the difference is not jackknifed
-    either.
+    An attack that knows no shadows needs no rerun, because without a group it scores the other
+    targets as before. Where an attack that knows shadows was not rerun, the difference is not
+    jackknifed either.
     """
     numbers = (first, second)
     groups = next((n.left.group_U for n in numbers if n.left is not None), None)
@@ -166,12 +183,13 @@ def paired(first: Number, second: Number, *, crossed: bool) -> tuple[Error, int]
 def difference(first: Drawn, second: Drawn, *, level: float = 0.95) -> dict:
     """Returns {value, low, high, interval, method, convention} of the difference, draw by draw.
 
-    Several targets: the standard error of the difference by the variance components of the units'
-    differences, or of the differences without each group of units (`paired`), with Student's t,
-    about the difference of the centers of the two intervals. One target: AUC normal with the
-    standard deviation of the drawn differences, TPR@FPR their percentiles, the wider of those that
-    err low and those that err high. Where a closed form made one of the two intervals (few counts,
-    no draw differs), the two intervals' worst corners.
+    - Several targets: Student's t about the difference of the centers of the two intervals. The
+      standard error comes from the variance components of the units' differences, or from the
+      differences without each group of units (`paired`).
+    - One target: for the AUC, normal with the standard deviation of the drawn differences; for
+      TPR@FPR, their percentiles, the wider of those that err low and those that err high.
+    - Where one of the two intervals is a closed form (few counts, or draws that do not differ): the
+      worst corners of the two intervals.
     """
     a, b = first.outcome, second.outcome
     (a_value, a_low, a_high), (b_value, b_low, b_high) = _ends(a), _ends(b)
@@ -191,7 +209,7 @@ def difference(first: Drawn, second: Drawn, *, level: float = 0.95) -> dict:
             Number(second.parts, second.knows, second.left),
             crossed=a.interval == "crossed",
         )
-        # the words of the interval that was made like the difference
+        # the method of the interval that was computed like the difference
         how = a.method if (first.left is not None) == (groups > 0) else b.method
         how = f"{how.removesuffix(', logit scale').removesuffix(', angular scale')}, paired"
         center = first.center - second.center
@@ -214,19 +232,19 @@ def difference(first: Drawn, second: Drawn, *, level: float = 0.95) -> dict:
 
 
 def _ends(outcome: outcomes.Outcome) -> tuple[float, float, float]:
-    """Returns value, low and high of a number; ValueError if it has no interval."""
+    """Returns value, low and high of a number; raises ValueError if it has no interval."""
     if outcome.value is None or outcome.low is None or outcome.high is None:
         raise ValueError(f"a number without an interval cannot be compared ({outcome.method}).")
     return outcome.value, outcome.low, outcome.high
 
 
 def knowing(*knows: str) -> str:
-    """Returns what a difference of attacks knows: shadow models, if any of them does."""
+    """Returns what a difference of attacks knows: shadow models if any of the attacks does."""
     return next((k for k in knows if k not in components.ALONE), knows[0])
 
 
 def _closed_form(drawn: Drawn) -> bool:
-    """Tells whether the draws of a number do not carry its uncertainty."""
+    """Checks whether the draws of a number fail to show its uncertainty."""
     how = drawn.outcome.method
     return (
         "Clopper-Pearson" in how

@@ -1,25 +1,25 @@
-"""The standard error of a mean over targets that share their records and their shadow models, from
-variance components.
+"""Computes the standard error of a mean over targets from variance components.
 
-A target's value is that of its unit of models (twins are one unit) u on N records: a_u + the mean
-over records of (b_n + e_un). The mean over U units varies by A + B + E: A = var(a)/U, B = var(b)/N,
-E = var(e)/(U N). Reweighting records alone shows B + E, the spread among units is A + E, and the
-spread of the units' own reactions to the records' weights is E. A bootstrap that multiplies the
-counts of records and of units shows A + B + 3 E (Owen, arXiv:0712.1111, theorem 3), which is up to
-sqrt 3 too wide for rates at a high threshold; the components add up to A + B + E.
+The targets share their records and their shadow models. A target's value is that of its unit of
+models (twins are one unit) u on N records: a_u + the mean over records of (b_n + e_un). The mean
+over U units varies by A + B + E: A = var(a)/U, B = var(b)/N, E = var(e)/(U N). Reweighting records
+alone shows B + E, the spread among units is A + E, and the spread of the units' own reactions to
+the records' weights is E. A bootstrap that multiplies the counts of records and of units shows A +
+B + 3 E (Owen, arXiv:0712.1111, theorem 3), which is up to sqrt 3 too wide for rates at a high
+threshold. The components add up to A + B + E.
 
 An attack that compares a target with shadow models is, to first order, a mean over ordered pairs
-(target, shadow), and every model takes both parts. The spread among targets, given their shadows,
-shows one part only. In a U-statistic of degree 2 with equal parts the other one doubles a unit's
-influence (Hoeffding 1948), so A counts 4 times for attacks that know shadows, and ((U - 1)/(U -
-2))^2 times that: a target is compared with the U - 1 other units, so what is high about it is
+(target, shadow), and every model has both roles. The spread among targets, given their shadows,
+shows only one role. In a U-statistic of degree 2 with equal roles the other one doubles a unit's
+influence (Hoeffding 1948), so A counts 4 times for attacks that know shadows. A further factor is
+((U - 1)/(U - 2))^2: a target is compared with the U - 1 other units, so what is high about it is
 missing among its shadows, and the spread among targets shows (U - 2)/(U - 1) of their part. This is
-exact for equal parts, and too much where shadows matter less than the target. Scores alone cannot
-tell: all targets have nearly the same shadows.
+exact for equal roles, and too much where shadows matter less than the target. Scores alone cannot
+show which, because all targets have nearly the same shadows.
 
-Where the attack was rerun without groups of units (`jackknife`), their jackknife variance J is A +
-E with both roles of every unit counted, in each metric and in each difference of two attacks, and
-the groups' own reactions to the records' weights are E as J shows it: what several units do
+Where the attack was rerun without groups of units (`jackknife`), the jackknife variance J is A + E
+with both roles of every unit counted, for each metric and for each difference of two attacks. The
+reactions of the groups to the records' weights give E on the same terms as J: what several units do
 together counts more than once in both, and cancels.
 """
 
@@ -44,8 +44,10 @@ def of_shadows(units: int) -> float:
 class Parts(NamedTuple):
     """Holds a number unit by unit.
 
-    Its values [U], its draws [U,R] under the shared weights of the records, and the units' shares
-    [U] of the mean.
+    Attributes:
+        value_U: the value of each unit.
+        drawn_UR: its draws under the shared weights of the records.
+        share_U: the unit's share of the mean.
     """
 
     value_U: np.ndarray
@@ -56,9 +58,12 @@ class Parts(NamedTuple):
 class Left(NamedTuple):
     """Holds a number without each of G groups of units: pseudo-values of the jackknife.
 
-    `value_G` are number + (1/share - 1) (number - number without the group), `apart_GR` how far
-    these are from the whole's under R draws of records, `share_G` the groups' shares of the
-    targets, `group_U` the group of each unit of targets, and `whole_R` the number under the draws.
+    Attributes:
+        value_G: number + (1/share - 1) (number - number without the group).
+        apart_GR: how far these are from the number of the whole under R draws of records.
+        share_G: the groups' shares of the targets.
+        group_U: the group of each unit of targets.
+        whole_R: the number under the draws.
     """
 
     value_G: np.ndarray
@@ -76,8 +81,9 @@ class Error(NamedTuple):
 
 
 def parts(value_T, drawn_TR, unit_T) -> Parts:
-    """Averages targets [T] and their draws [T,R] within units; targets whose value is NaN are left
-    out.
+    """Averages the values of targets [T] and their draws [T,R] within units [T].
+
+    Targets whose value is NaN are left out.
     """
     value_T, drawn_TR, unit_T = (
         np.asarray(value_T, np.float64),
@@ -91,41 +97,46 @@ def parts(value_T, drawn_TR, unit_T) -> Parts:
     value_U = np.bincount(index_T, value_T) / count_U
     there_TR = ~np.isnan(drawn_TR)
     of_UT = (np.arange(len(count_U))[:, None] == index_T).astype(np.float64)
-    sums_UR, found_UR = of_UT @ np.where(there_TR, drawn_TR, 0.0), of_UT @ there_TR
-    drawn_UR = np.where(found_UR > 0, sums_UR / np.maximum(found_UR, 1), np.nan)
+    sums_UR, known_UR = of_UT @ np.where(there_TR, drawn_TR, 0.0), of_UT @ there_TR
+    drawn_UR = np.where(known_UR > 0, sums_UR / np.maximum(known_UR, 1), np.nan)
     return Parts(value_U, drawn_UR.astype(np.float32), count_U / len(value_T))
 
 
-def minus(one: Parts, other: Parts) -> Parts:
+def minus(first: Parts, second: Parts) -> Parts:
     """Returns the difference of two numbers of the same units under the same draws."""
-    return Parts(one.value_U - other.value_U, one.drawn_UR - other.drawn_UR, one.share_U)
+    return Parts(first.value_U - second.value_U, first.drawn_UR - second.drawn_UR, first.share_U)
 
 
-def whole(found: Parts) -> np.ndarray:
+def whole(number: Parts) -> np.ndarray:
     """Returns the number [R] under the draws of records: the mean over the units with a value."""
-    drawn_UR = found.drawn_UR.astype(np.float64)
+    drawn_UR = number.drawn_UR.astype(np.float64)
     there_UR = ~np.isnan(drawn_UR)
-    weight_R = found.share_U @ there_UR
-    total_R = found.share_U @ np.where(there_UR, drawn_UR, 0.0)
+    weight_R = number.share_U @ there_UR
+    total_R = number.share_U @ np.where(there_UR, drawn_UR, 0.0)
     return np.where(weight_R > 0, total_R / np.where(weight_R > 0, weight_R, 1.0), np.nan)
 
 
-def grouped(found: Parts, group_U) -> Left:
-    """Reads a number that is a mean over units as if its groups of units had been left out."""
+def grouped(number: Parts, group_U) -> Left:
+    """Returns a number that is a mean over units as if its groups of units had been left out.
+
+    Args:
+        number: the number unit by unit.
+        group_U: the group, 0 .. G - 1, of each unit.
+    """
     of_GU = np.arange(int(group_U.max()) + 1)[:, None] == group_U
-    share_G, whole_R = of_GU @ found.share_U, whole(found)
-    value_G = of_GU @ (found.share_U * found.value_U) / share_G
-    drawn_UR = np.where(np.isnan(found.drawn_UR), whole_R, found.drawn_UR)
-    drawn_GR = of_GU @ (found.share_U[:, None] * drawn_UR) / share_G[:, None]
+    share_G, whole_R = of_GU @ number.share_U, whole(number)
+    value_G = of_GU @ (number.share_U * number.value_U) / share_G
+    drawn_UR = np.where(np.isnan(number.drawn_UR), whole_R, number.drawn_UR)
+    drawn_GR = of_GU @ (number.share_U[:, None] * drawn_UR) / share_G[:, None]
     return Left(value_G, drawn_GR - whole_R, share_G, group_U, whole_R)
 
 
-def left_minus(one: Left, other: Left) -> Left:
+def left_minus(first: Left, second: Left) -> Left:
     """Returns the difference of two numbers without the same groups under the same draws."""
-    return one._replace(
-        value_G=one.value_G - other.value_G,
-        apart_GR=one.apart_GR - other.apart_GR,
-        whole_R=one.whole_R - other.whole_R,
+    return first._replace(
+        value_G=first.value_G - second.value_G,
+        apart_GR=first.apart_GR - second.apart_GR,
+        whole_R=first.whole_R - second.whole_R,
     )
 
 
@@ -143,23 +154,27 @@ def left_error(left: Left) -> Error:
     records, groups = float(np.nanvar(left.whole_R)), len(left.value_G)
     square_G = left.share_G**2 * groups / (groups - 1)
     among = float(square_G @ (left.value_G - left.share_G @ left.value_G) ** 2)
-    own = float(square_G @ np.var(left.apart_GR - left.share_G @ left.apart_GR, axis=1))
-    if records == 0 and among <= own:
+    reaction = float(square_G @ np.var(left.apart_GR - left.share_G @ left.apart_GR, axis=1))
+    if records == 0 and among <= reaction:
         return Error(0.0)
-    return like_t(records + np.maximum(0.0, among * true_over_estimated(max(1, groups - 2)) - own))
+    return like_t(
+        records + np.maximum(0.0, among * true_over_estimated(max(1, groups - 2)) - reaction)
+    )
 
 
 @functools.cache
 def true_over_estimated(degrees: int, points: int = 64) -> np.ndarray:
-    """Quantiles [points] of d / chi^2_d, falling: a variance over its estimate from d degrees."""
+    """Returns falling quantiles [points] of d / chi^2_d: a variance over its estimate from d
+    degrees.
+    """
     return degrees / stats.chi2.ppf((np.arange(points) + 0.5) / points, degrees)
 
 
 def like_t(variance_K: np.ndarray) -> Error:
-    """Student's t whose quantiles at one sigma and at .975 are those of a normal mixture.
+    """Returns Student's t with the quantiles at one sigma and at 0.975 of a normal mixture.
 
     Args:
-      variance_K: the variances of the mixture's parts, each as likely as any other.
+        variance_K: the variances of the mixture's parts, which are equally likely.
     """
     sd_K = np.sqrt(variance_K)
     if not sd_K.max() > 0:
@@ -186,7 +201,9 @@ def like_t(variance_K: np.ndarray) -> Error:
 
 @functools.cache
 def ratios_of_t() -> tuple[np.ndarray, np.ndarray]:
-    """Degrees of freedom [F], and Student's t quantile at .975 over that at one sigma [F]."""
+    """Returns degrees of freedom [F] and the ratio [F] of t's quantiles at 0.975 and at one
+    sigma.
+    """
     freedom_F = np.geomspace(1.0, 2000.0, 400)
     one_sigma = special.ndtr(1.0)
     return freedom_F, special.stdtrit(freedom_F, 0.975) / special.stdtrit(freedom_F, one_sigma)
@@ -195,33 +212,38 @@ def ratios_of_t() -> tuple[np.ndarray, np.ndarray]:
 def of_few(error: Error, events: int) -> Error:
     """Returns the standard error of a rate at a threshold with `events` false positives in all.
 
-    Where the threshold lies is as uncertain as a sum of that many exponentials, whose variance has
-    twice as many degrees of freedom.
+    The position of the threshold is as uncertain as a sum of that many exponentials, whose variance
+    has twice as many degrees of freedom.
     """
     return error._replace(freedom=min(error.freedom, 2.0 * events))
 
 
-def error(found: Parts, *, crossed: bool, knows: str = "shadows") -> Error:
+def error(number: Parts, *, crossed: bool, knows: str = "shadows") -> Error:
     """Returns the standard error of the mean.
 
     It is sqrt(B + E) over records only, and sqrt(A + B + E) if `crossed`, with more of A if the
     attack knows shadows.
 
-    Degrees of freedom by Satterthwaite's rule from the U - 1 of the spread among units, at least U
-    - 1; of an attack that knows shadows also where A is estimated as 0, for it would count several
-    times.
+    The degrees of freedom follow Satterthwaite's rule from the U - 1 of the spread among units, and
+    are at least U - 1. For an attack that knows shadows they are finite even where A is estimated
+    as 0, because A would count several times.
+
+    Args:
+        number: the number unit by unit.
+        crossed: whether the error also covers other units of models.
+        knows: what the attack knows.
     """
-    drawn_UR, mean_R = found.drawn_UR.astype(np.float64), whole(found)
+    drawn_UR, mean_R = number.drawn_UR.astype(np.float64), whole(number)
     records = float(np.nanvar(mean_R))
-    units = len(found.value_U)
+    units = len(number.value_U)
     if not crossed or units < 2:
         return Error(records**0.5)
-    square_U = found.share_U**2 * units / (units - 1)
-    among = float(square_U @ (found.value_U - found.share_U @ found.value_U) ** 2)
-    own = float(square_U @ np.nanvar(drawn_UR - mean_R, axis=1))
-    if knows in ALONE and among <= own:
+    square_U = number.share_U**2 * units / (units - 1)
+    among = float(square_U @ (number.value_U - number.share_U @ number.value_U) ** 2)
+    reaction = float(square_U @ np.nanvar(drawn_UR - mean_R, axis=1))
+    if knows in ALONE and among <= reaction:
         return Error(records**0.5)
     factor = 1.0 if knows in ALONE else of_shadows(units)
-    total = records + factor * max(among - own, 0.0)
+    total = records + factor * max(among - reaction, 0.0)
     freedom = total**2 * (units - 1) / (factor * among) ** 2 if among > 0 else np.inf
     return Error(total**0.5, max(units - 1.0, freedom))

@@ -1,5 +1,6 @@
-"""The null that every audit carries with it: the scores of one model against the membership of
-another, which they cannot know.
+"""Computes the cross-target null: the scores of one model against the membership of another.
+
+The scores cannot know that membership, so every audit comes with its own null.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from mia_jax.metrics import bootstrap, components, intervals, outcomes, placemen
 
 
 def partners(unit_T) -> np.ndarray:
-    """Returns for each target one of the next unit of targets (-1 if there is only one unit)."""
+    """Returns for each target a target of the next unit (-1 if there is only one unit)."""
     units, index_T = np.unique(np.asarray(unit_T), return_inverse=True)
     place = {u: np.flatnonzero(index_T == u) for u in range(len(units))}
     if len(units) < 2:
@@ -35,13 +36,18 @@ def check(
 ) -> dict:
     """Computes the AUC of another unit's scores against each target's members, mean over targets.
 
-    Returns {attacks: {name: {auc, low, high}}, excluded, level, method}.
+    The AUC is 1/2 for every attack if the models' memberships are independent, their shadows came
+    in whole pairs, and nothing of the target's membership entered the scores.
 
-    It is 1/2 whatever the attack if the models' memberships are independent, their shadows came in
-    whole pairs, and nothing of the target's membership entered the scores. Intervals from the draws
-    of `summary.rows`. `excluded` are the attacks whose AUC is so far from 1/2 that one of all would
-    be so in 1 - level of honest audits (Bonferroni). {why} if there is no second unit, or no row is
-    evaluated for both.
+    Args:
+        attacks, member_TN, evaluated_TN, draws, level: as in `summary.rows`.
+        unit_T: the unit of each target (twins share one).
+
+    Returns:
+        {attacks: {name: {auc, low, high}}, excluded, level, method}. `excluded` are the attacks
+            whose AUC is so far from 1/2 that in honest audits any attack is excluded with
+            probability of at most 1 - level (Bonferroni). {why} if there is no second unit, or no
+            row is evaluated for both.
     """
     member_TN, evaluated_TN = np.asarray(member_TN, bool), np.asarray(evaluated_TN, bool)
     partner_T = partners(unit_T)

@@ -1,7 +1,6 @@
-"""How much of a data set was trained on: a share of rows instead of an answer for each (the idea of
-DUCI, Tong et al. 2025).
+"""Estimates which share of a data set a model was trained on (the idea of DUCI, Tong et al. 2025).
 
-A membership attack names the share `named` of the rows at a threshold fixed beforehand. If it names
+A membership attack flags the share `named` of the rows at a threshold fixed beforehand. If it flags
 members at rate TPR and non-members at rate FPR, then E[named] = share TPR + (1 - share) FPR, so
 share = (named - FPR) / (TPR - FPR). TPR and FPR come from shadow models on the same rows.
 """
@@ -21,9 +20,16 @@ FEW = 2  # units of shadows below which their spread is not used
 class Usage(NamedTuple):
     """Holds the estimated share and its interval, both within [0, 1].
 
-    `unbiased` is the estimate before it is limited to [0, 1]: by chance it lies outside where the
-    attack reveals little. share, low and high are None where the whole interval of `unbiased` lies
-    outside: then the target does not behave like the shadows that the rates come from.
+    Attributes:
+        share: the estimated share; None where the whole interval of `unbiased` is outside [0, 1],
+            since then the target does not behave like the shadows that the rates come from.
+        low, high: its interval; None like `share`.
+        unbiased: the estimate before it is clipped to [0, 1]. By chance it can be outside where the
+            attack reveals little.
+        method: how the interval was made, 'shadows' or 'records' (`usage`).
+        named: the share of the rows that is flagged.
+        tpr, fpr: the rates of the shadows.
+        rows, shadows: the number of rows and of shadows.
     """
 
     share: float | None
@@ -59,16 +65,24 @@ def usage(
 ) -> Usage:
     """Estimates the share of `rows_N` (bool [N]) in the training set of the model with scores [N].
 
-    A row is flagged if its score >= threshold.
+    The interval of method 'shadows' accounts for the dependence between the rows of a model. The
+    share of each shadow is estimated with the rates of the shadows outside its unit, the root mean
+    square of the errors is the standard error, and Student's t has as many degrees of freedom as
+    there are units. Below 2 units, method 'records' treats rows as independent (delta method); its
+    interval is too short if rows depend on each other.
 
-    shadow_score_SN are the scores of S shadows as targets (NaN where unknown), shadow_member_SN
-    their members; `unit_S` numbers models that belong together (twins), by default none. Interval,
-    method 'shadows': every shadow's share is estimated with the rates of the shadows outside its
-    unit, the errors' root mean square is the standard error, and Student's t with as many degrees
-    of freedom as units gives the level: it contains the dependence between the rows of one model.
-    Below 2 units, method 'records': independent rows, by the delta method, too short if rows depend
-    on each other. ValueError if shadows lack known members or non-members on these rows, or TPR is
-    not above FPR.
+    Args:
+        score_N: the scores of the model, NaN where unknown.
+        threshold: a row is flagged if its score >= threshold.
+        rows_N: the rows of the data set.
+        shadow_score_SN: the scores of S shadows as targets, NaN where unknown.
+        shadow_member_SN: their members.
+        unit_S: models of equal numbers belong together (twins); None: each by itself.
+        level: the confidence level.
+
+    Raises:
+        ValueError: no row has a score, the shadows lack known members or non-members on these rows,
+            or TPR is not above FPR.
     """
     score_N, rows_N = np.asarray(score_N, np.float64), np.asarray(rows_N, bool)
     shadow_score_SN, shadow_member_SN = (
@@ -95,10 +109,10 @@ def usage(
     if units >= FEW:
         errors = []
         for s in np.flatnonzero(known_SN.any(1)):
-            own = unbiased(
+            estimate = unbiased(
                 positive_SN[s].sum() / known_SN[s].sum(), *_rates(count_S4[unit_S != unit_S[s]])
             )
-            errors.append(own - count_S4[s, 2] / known_SN[s].sum())
+            errors.append(estimate - count_S4[s, 2] / known_SN[s].sum())
         half = t.ppf((1 + level) / 2, units) * np.sqrt(np.mean(np.square(errors)))
     else:
         inside, outside = count_S4[:, 2:].sum(0)
@@ -135,16 +149,24 @@ def table(
     unit_M=None,
     level: float = 0.95,
 ) -> list[dict]:
-    """Returns one row per target: target, true_share and the fields of `usage`.
+    """Returns a row {target, true_share, fields of `Usage`} for each target.
 
-    They are about its evaluated rows (those of `rows_N` if given).
+    Args:
+        score_MN: the scores of all models, shadows scored as if they were targets.
+        member_MN, evaluated_MN: the members and the scored rows of each model.
+        shadow_MM: shadow_MM[t, m] says whether model m is a shadow of target t.
+        targets: the numbers of the targets.
+        threshold_M: the shadow-calibrated threshold of each target.
+        rows_N: the rows of the data set, of which the evaluated ones are used; None: all.
+        unit_M: models of equal numbers belong together (twins); None: each by itself.
+        level: the confidence level.
 
-    Shadows are scored as targets of their own, as for shadow-chosen thresholds [M]. ValueError as
-    in `usage`.
+    Raises:
+        ValueError: as in `usage`.
     """
     score_MN, member_MN = np.where(evaluated_MN, score_MN, np.nan), np.asarray(member_MN, bool)
     unit_M = np.arange(len(score_MN)) if unit_M is None else np.asarray(unit_M)
-    found = []
+    table_rows = []
     for m in targets:
         rows = np.asarray(evaluated_MN[m], bool) & (
             True if rows_N is None else np.asarray(rows_N, bool)
@@ -155,16 +177,17 @@ def table(
             shadow_member_SN=member_MN[shadows],
             unit_S=unit_M[shadows],
         )
-        one = usage(score_MN[m], threshold=threshold_M[m], rows_N=rows, level=level, **given)
-        found.append(
-            dict(target=int(m), true_share=float(member_MN[m, rows].mean())) | one._asdict()
+        estimate = usage(score_MN[m], threshold=threshold_M[m], rows_N=rows, level=level, **given)
+        table_rows.append(
+            dict(target=int(m), true_share=float(member_MN[m, rows].mean())) | estimate._asdict()
         )
-    return found
+    return table_rows
 
 
 def _rates(count_S4: np.ndarray) -> tuple[float, float]:
-    """Returns (TPR, FPR) over shadows with counts [named members, named non-members, members,
-    non-members].
+    """Returns (TPR, FPR) over S shadows.
+
+    The counts are those of flagged members, flagged non-members, members and non-members.
     """
     true, false, inside, outside = count_S4.sum(0)
     if not inside or not outside:
@@ -176,6 +199,6 @@ def _rates(count_S4: np.ndarray) -> tuple[float, float]:
     if tpr <= fpr:
         raise ValueError(
             f"at this threshold the shadows' TPR={tpr:.4g} is not above their FPR={fpr:.4g}: the "
-            "attack cannot tell shares apart."
+            "attack cannot distinguish shares."
         )
     return tpr, fpr

@@ -1,9 +1,8 @@
-"""Do labels, target and shadows fit together?
+"""Checks that labels, target and shadows fit together.
 
-Checks of what arrays mean: the order of rows, the labels, and how well shadows fit their data.
-
-Every check is {status, text, ..numbers}: `status` 'ok', 'failed' (the attacks' success says little,
-or too little, about leakage until it is mended; `text` says what was seen and what to do) or 'not
+The checks concern what arrays mean: the order of rows, the labels, and how well shadows fit their
+data. Every check is {status, text, ..numbers}. `status` is 'ok', 'failed' (until it is fixed, the
+attacks' success misstates the leakage; `text` says what was observed and what to do) or 'not
 checked' (`text` says why).
 """
 
@@ -17,27 +16,23 @@ from scipy import stats
 OK, FAILED, OPEN = "ok", "failed", "not checked"
 FEWEST = 10  # rows of a side from which an accuracy is compared
 CLEAR = 4.0  # standard deviations that make a disagreement more than chance
-# from here to CLEAR a model that learned little and labels in another order look alike: no verdict
-# about them
+# Between DOUBT and CLEAR, a model that learned little cannot be distinguished from labels in
+# another
+# order, so there is no verdict.
 DOUBT = 3.0
-UNLIKE = 3.0  # the same of a difference in fit
-# of the way from guessing to perfect: a model that learned so much must be seen, else there are too
-# few rows
+UNLIKE = 3.0  # standard deviations that make a difference in fit more than chance
+# The share of the way from guessing to perfect. A model that learned this much must be detectable;
+# otherwise there are too few rows.
 SKILL = 0.3
-GAP = 0.05  # of accuracy or AUC between shadows and target that is too much
-LEVEL = 0.1  # the same, on one side
-MOST_ROWS, MOST_MODELS = 4000, 65  # of the rank correlations
-UNSURE, CERTAIN = (
-    0.7,
-    7.0,
-    # a probability of the predicted class below which errors are expected; how many of them cannot
-    # be
-    # missing by chance
-)
+GAP = 0.05  # the largest acceptable difference in accuracy or AUC between shadows and target
+LEVEL = 0.1  # the same for the accuracy on one side
+MOST_ROWS, MOST_MODELS = 4000, 65  # the largest numbers in rank correlations
+UNSURE = 0.7  # probability of the predicted class below which errors are expected
+CERTAIN = 7.0  # this many expected errors cannot all be missing by chance
 
 
 def agreement(score_NC, y_N) -> float:
-    """Returns by how many standard deviations the answers favor the given labels.
+    """Returns by how many standard deviations the scores [N,C] favor the given labels [N].
 
     The reference is the same labels in random order (exact mean and variance of a shuffle).
 
@@ -63,11 +58,14 @@ def agreement(score_NC, y_N) -> float:
 
 
 def of_answers(logits_NC, y_N) -> dict:
-    """Returns {accuracy, guessing, z, unsure, enough} of one model's answers: `guessing` is the
-    accuracy with labels in random order, `z` the larger agreement of its predictions and of its
-    log-probabilities with the labels, `unsure` the errors that its unsure predictions (probability
-    of the predicted class below UNSURE) should hold if that probability were true, `enough` whether
-    a model of some skill would be seen.
+    """Measures how well one model's logits [N,C] agree with the labels [N].
+
+    Returns:
+        {accuracy, guessing, z, unsure, enough}. `guessing` is the accuracy with labels in random
+            order. `z` is the larger of two agreements with the labels, that of the predictions and
+            that of the log-probabilities. `unsure` is the expected number of errors among the
+            unsure predictions (probability of the predicted class below UNSURE) if that
+            probability were true. `enough` says whether a model of some skill would be detected.
     """
     logits_NC, y_N = np.asarray(logits_NC, np.float64), np.asarray(y_N)
     classes = logits_NC.shape[1]
@@ -78,22 +76,21 @@ def of_answers(logits_NC, y_N) -> dict:
     )
     z = max(agreement(np.eye(classes)[top_N], y_N), agreement(np.maximum(log_NC, -20.0), y_N))
     most = np.exp(log_NC.max(1))
-    own = dict(
+    base = max(guessing, 1.0 / classes)
+    return dict(
         accuracy=float((top_N == y_N).mean()),
         guessing=guessing,
         z=z,
         unsure=float((1 - most[most < UNSURE]).sum()),
-    )
-    base = max(guessing, 1.0 / classes)
-    return own | dict(
-        enough=bool(base < 1 and SKILL * np.sqrt((1 - base) / base * len(y_N)) >= CLEAR)
+        enough=bool(base < 1 and SKILL * np.sqrt((1 - base) / base * len(y_N)) >= CLEAR),
     )
 
 
 def of_outputs(output_N, y_N) -> dict:
-    """Returns the keys of `of_answers` for a regression's outputs.
+    """Returns the keys of `of_answers` for a regression's outputs [N] and labels [N].
 
-    `accuracy` is the share of the labels' variance that they explain, 1 only where they are equal.
+    `accuracy` is the share of the labels' variance that the outputs explain; it is 1 only if
+    outputs and labels are equal.
     """
     output_N, y_N = np.asarray(output_N, np.float64), np.asarray(y_N, np.float64)
     known = output_N.std() > 0 and y_N.std() > 0
@@ -110,7 +107,7 @@ def of_outputs(output_N, y_N) -> dict:
 
 
 def label_agreement(
-    found: Mapping[str, Mapping],
+    audited: Mapping[str, Mapping],
     *,
     members: Mapping[str, Mapping],
     shadow_errors: float | None = None,
@@ -118,19 +115,24 @@ def label_agreement(
 ) -> dict:
     """Checks that the labels belong to the answers.
 
-    `found` and `members` are `of_answers` (or `of_outputs`) of each audited model ('the target',
-    'model 3') on all its scored rows, with `rows`, the number of its non-members among them, and on
-    its members; `shadow_errors` is the error rate of the shadows on rows that they did not train
-    on.
+    The check fails if no more labels are right than in random order, or if every label equals the
+    model's prediction where errors must be expected.
 
-    Failed if no more labels are right than in random order, or if every label is the model's
-    prediction where errors must be expected.
+    Args:
+        audited: `of_answers` (or `of_outputs`) of each audited model ('the target', 'model 3') on
+            all its scored rows, with `rows`, the number of its non-members among them.
+        members: the same on the members of each audited model.
+        shadow_errors: the error rate of the shadows on rows that they did not train on.
+        regression: whether the models are regressions.
+
+    Returns:
+        {status, text, accuracy, guessing}; without the numbers where too little is known.
     """
-    told, failures = (_explained if regression else _right), []
-    for name, one in found.items():
-        best = max(one["z"], members[name]["z"])
-        numbers = dict(accuracy=one["accuracy"], guessing=one["guessing"])
-        if best < CLEAR and not one["enough"]:
+    describe, failures = (_explained if regression else _right), []
+    for name, answers in audited.items():
+        best = max(answers["z"], members[name]["z"])
+        numbers = dict(accuracy=answers["accuracy"], guessing=answers["guessing"])
+        if best < CLEAR and not answers["enough"]:
             return numbers | dict(
                 status=OPEN,
                 text="there are too few rows to check whether the labels belong to the outputs of "
@@ -138,21 +140,23 @@ def label_agreement(
             )
         if DOUBT <= best < CLEAR:
             text = (
-                f"{name} {told(one)}: hardly more, so it learned little, or the labels do not "
+                f"{name} {describe(answers)}: hardly more, so it learned little, or the labels do "
+                "not "
                 "belong to its outputs"
             )
             return numbers | dict(status=OPEN, text=text)
         if best < CLEAR:
             text = (
-                f"{name} {told(one)}: are the labels in the same order as the outputs? (Or it "
+                f"{name} {describe(answers)}: are the labels in the same order as the outputs? (Or "
+                "it "
                 "learned nothing: then nothing can leak.)"
             )
             failures.append(numbers | dict(status=FAILED, text=text))
-        elif one["accuracy"] == 1.0:
+        elif answers["accuracy"] == 1.0:
             expected = (
-                one["unsure"]
+                answers["unsure"]
                 if shadow_errors is None
-                else max(one["unsure"], shadow_errors * one["rows"])
+                else max(answers["unsure"], shadow_errors * answers["rows"])
             )
             same = f"every label equals the prediction of {name}, for members and non-members alike"
             if expected >= CERTAIN:
@@ -165,33 +169,38 @@ def label_agreement(
                     status=FAILED,
                     text=text + ": provide the true labels, not the model's predictions",
                 )
-            if one["rows"] >= FEWEST:
+            if answers["rows"] >= FEWEST:
                 return numbers | dict(
                     status=OPEN,
                     text=f"{same}: either it makes no errors, or its predictions were given as "
                     "labels",
                 )
-    if 2 * len(failures) > len(
-        found
-    ):  # of a few models it is their rows that are in another order: shadow_fit
+    # If only a few models fail, it is their rows that are in another order (see `shadow_fit`).
+    if 2 * len(failures) > len(audited):
         return failures[0]
-    first, one = next(
-        (name, one) for name, one in found.items() if max(one["z"], members[name]["z"]) >= CLEAR
+    first, answers = next(
+        (name, answers)
+        for name, answers in audited.items()
+        if max(answers["z"], members[name]["z"]) >= CLEAR
     )
     return dict(
-        status=OK, text=f"{first} {told(one)}", accuracy=one["accuracy"], guessing=one["guessing"]
+        status=OK,
+        text=f"{first} {describe(answers)}",
+        accuracy=answers["accuracy"],
+        guessing=answers["guessing"],
     )
 
 
-def _right(one: Mapping) -> str:
+def _right(answers: Mapping) -> str:
     return (
-        f"is right on {_percent(one['accuracy'])} of the rows; with randomly permuted labels it "
-        f"would be right on {_percent(one['guessing'])}"
+        f"is right on {_percent(answers['accuracy'])} of the rows; with randomly permuted labels "
+        "it "
+        f"would be right on {_percent(answers['guessing'])}"
     )
 
 
-def _explained(one: Mapping) -> str:
-    return f"explains {_percent(one['accuracy'])} of the variance of the labels"
+def _explained(answers: Mapping) -> str:
+    return f"explains {_percent(answers['accuracy'])} of the variance of the labels"
 
 
 def consistency(value_MN, member_MN, evaluated_N, *, seed: int = 0) -> np.ndarray:
@@ -199,8 +208,14 @@ def consistency(value_MN, member_MN, evaluated_N, *, seed: int = 0) -> np.ndarra
 
     Members and non-members are ranked separately.
 
-    Models agree on which rows are hard, whoever trained on them; a model whose rows are in another
-    order agrees with nobody.
+    Models agree on which rows are hard, no matter which of them trained on the rows; a model whose
+    rows are in another order agrees with no other model.
+
+    Args:
+        value_MN: a loss, or minus a score, of each model and row (lower = member).
+        member_MN: the members of each model.
+        evaluated_N: the rows to compare; at most MOST_ROWS of them are drawn.
+        seed: the seed of that draw.
     """
     rows = np.flatnonzero(evaluated_N)
     if len(rows) > MOST_ROWS:
@@ -215,9 +230,9 @@ def consistency(value_MN, member_MN, evaluated_N, *, seed: int = 0) -> np.ndarra
             if side_N.any():
                 rank_N = stats.rankdata(value_N[side_N])
                 rank_MN[m, side_N] = (rank_N - rank_N.mean()) / max(rank_N.std(), 1e-12)
-    found_MM = rank_MN @ rank_MN.T / len(rows)
-    np.fill_diagonal(found_MM, np.nan)
-    return np.nanmedian(found_MM, 1)
+    correlation_MM = rank_MN @ rank_MN.T / len(rows)
+    np.fill_diagonal(correlation_MM, np.nan)
+    return np.nanmedian(correlation_MM, 1)
 
 
 def misplaced(correlation_M, rows: int) -> np.ndarray:
@@ -250,14 +265,26 @@ def shadow_fit(
 ) -> dict:
     """Checks that the shadows are like the target.
 
-    `correct_MN` is 1 where a model is right, `value_MN` its loss, or minus its score (lower =
-    member); `names` says what each model is called, `guessing_M` how often it would be right with
-    labels in random order. `mixed`: every model is a target in turn. `trained`: all were trained
-    here by one learner, so that their rows are in order and a model that guesses is one whose
-    training failed.
+    The check fails if a model's rows seem to be in another order than the others', or if the
+    shadows fit their members clearly more or less than the target.
 
-    Failed if a model's rows seem to be in another order than the others', or if the shadows fit
-    their members clearly more or less than the target.
+    Args:
+        member_MN, evaluated_MN: the members and the scored rows of each model.
+        shadow_MM: shadow_MM[t, m] says whether model m is a shadow of target t.
+        targets: the numbers of the audited models.
+        names: what each model is called in texts.
+        correct_MN: 1 where a model is right; None if unknown.
+        value_MN: the loss of each model, or minus its score (lower = member); None if unknown.
+        guessing_M: the accuracy of each model with labels in random order; None counts as 0.
+        mixed: whether every model is a target in turn.
+        trained: whether all models were trained here by the same learner. Then their rows are in
+            order, and a model that guesses is one whose training failed.
+        seed: the seed of the draw of rows in `consistency`.
+
+    Returns:
+        {status, text, target, shadows}, where the last two are {train_accuracy,
+            validation_accuracy} or None; a failed check has `problem` ('order' or 'fit') and, for
+            'order', `model`.
     """
     member_MN, evaluated_MN, shadow_MM = (
         np.asarray(a, bool) for a in (member_MN, evaluated_MN, shadow_MM)
@@ -315,12 +342,12 @@ def shadow_fit(
             + _both(numbers),
         )
     shadows = [m for m in np.flatnonzero(used_M) if m not in targets]
-    # by one learner: where they fit their rows otherwise, the design gave them other rows, which it
-    # says
+    # The learner is the same. Where the fit differs, the design assigned different rows to the
+    # models, which it states itself.
     if trained:
         return numbers | dict(
             status=OK,
-            text="target and shadow models were trained here by one learner" + _both(numbers),
+            text="target and shadow models were trained here by the same learner" + _both(numbers),
         )
     unlike = _unlike(right_SM, value_MN, sides, targets, shadows) if shadows else None
     if unlike:
@@ -345,16 +372,18 @@ def shadow_fit(
 
 
 def _strange(right_SM, guessing_M, sides, targets, shadows, *, mixed: bool):
-    """Returns (model, side, the others' words, their accuracy) of the first model that is right no
-    more than by guessing where its like are, or None.
+    """Returns the first model that only guesses where comparable models do better, or None.
+
+    Returns:
+        (model, side, the words for the comparable models, their accuracy).
     """
     for side in (0, 1):
         count_M, rate_M = sides[side].sum(1), right_SM[side]
         base_M = np.zeros(len(rate_M)) if guessing_M is None else np.asarray(guessing_M)
         models = [m for m in dict.fromkeys([*targets, *shadows.tolist()]) if count_M[m] >= FEWEST]
-        for m in (
-            m for m in models if side == 0 or sides[0][m].sum() < FEWEST
-        ):  # who has members is judged by them
+        for m in models:
+            if side == 1 and sides[0][m].sum() >= FEWEST:  # it was judged by its members
+                continue
             like = [o for o in models if o != m and (mixed or m in targets or o in targets)]
             if not like:
                 continue
@@ -388,8 +417,10 @@ def _strange(right_SM, guessing_M, sides, targets, shadows, *, mixed: bool):
 
 
 def _other_order(value_MN, member_MN, evaluated_MN, targets, shadows, *, seed: int):
-    """Returns (model, its rank correlation with the others, theirs) of the first model that
-    disagrees with all others; None for none.
+    """Returns the first model that disagrees with all others, or None.
+
+    Returns:
+        (model, its rank correlation with the others, the median correlation of all models).
     """
     models = list(dict.fromkeys([*targets, *shadows.tolist()]))[:MOST_MODELS]
     common_N = evaluated_MN[models].all(0)
@@ -405,8 +436,10 @@ def _other_order(value_MN, member_MN, evaluated_MN, targets, shadows, *, seed: i
 
 
 def _unlike(right_SM, value_MN, sides, targets, shadows):
-    """Returns (words, 'less', 'more' or 'other') if the shadows fit their rows clearly otherwise
-    than the targets do; None if not.
+    """Returns how the fit of the shadows clearly differs from that of the targets, or None.
+
+    Returns:
+        (words, 'less', 'more' or 'other').
     """
     inside_M, outside_M = (side.sum(1) for side in sides)
     both = [m for m in shadows if min(inside_M[m], outside_M[m]) >= FEWEST]
@@ -435,33 +468,34 @@ def _unlike(right_SM, value_MN, sides, targets, shadows):
         known = [m for m in shadows if sides[side][m].sum() >= FEWEST]
         if right_SM is None or not known:
             continue
-        target, own_M = float(right_SM[side, targets].mean()), right_SM[side, known]
+        target, shadow_M = float(right_SM[side, targets].mean()), right_SM[side, known]
         noise = np.sqrt(target * (1 - target) / sides[side][targets].sum(1).mean() + 1e-9)
-        if abs(own_M.mean() - target) > LEVEL and abs(own_M.mean() - target) > UNLIKE * max(
-            noise, float(own_M.std())
+        if abs(shadow_M.mean() - target) > LEVEL and abs(shadow_M.mean() - target) > UNLIKE * max(
+            noise, float(shadow_M.std())
         ):
             return (
-                f"accuracy on {word}: shadows {_percent(own_M.mean())}, target {_percent(target)}",
+                f"accuracy on {word}: shadows {_percent(shadow_M.mean())}, target "
+                f"{_percent(target)}",
                 "other",
             )
     if value_MN is not None and both:
         auc_M = {m: _auc(-value_MN[m], sides[0][m], sides[1][m]) for m in [*targets, *both]}
-        target, own_M = (
+        target, shadow_M = (
             float(np.mean([auc_M[t] for t in targets])),
             np.array([auc_M[m] for m in both]),
         )
         n1, n0 = inside_M[targets].mean(), outside_M[targets].mean()
         noise = np.sqrt((n1 + n0 + 1) / (12 * n1 * n0))
-        if abs(own_M.mean() - target) > GAP and abs(own_M.mean() - target) > UNLIKE * max(
-            noise, float(own_M.std())
+        if abs(shadow_M.mean() - target) > GAP and abs(shadow_M.mean() - target) > UNLIKE * max(
+            noise, float(shadow_M.std())
         ):
             words = (
                 "AUC of the model's own outputs for members against non-members: shadow models "
-                f"{own_M.mean():.2f}, target {target:.2f}"
+                f"{shadow_M.mean():.2f}, target {target:.2f}"
             )
-            if abs(own_M.mean() - 0.5) < 2 * noise:
-                words += " (is every shadow's row of shadow_member in the order of its answers?)"
-            return words, "less" if own_M.mean() < target else "more"
+            if abs(shadow_M.mean() - 0.5) < 2 * noise:
+                words += " (is every shadow's row of shadow_member in the order of its outputs?)"
+            return words, "less" if shadow_M.mean() < target else "more"
     return None
 
 
@@ -476,7 +510,7 @@ def _auc(score_N, inside_N, outside_N) -> float:
 
 
 def _rate(correct_MN, side_MN) -> np.ndarray:
-    """Returns the mean over each model's rows of one side, [M]; NaN where there is none."""
+    """Returns the mean over each model's rows of one side, [M]; NaN where there are no rows."""
     count_M = side_MN.sum(1)
     return np.where(
         count_M > 0, np.nansum(np.where(side_MN, correct_MN, 0), 1) / np.maximum(count_M, 1), np.nan

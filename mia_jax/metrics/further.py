@@ -1,5 +1,7 @@
-"""Rows beside the headline: other conventions, partial areas, precision and accuracy, calibration
-of thresholds chosen on shadows, heuristics.
+"""Computes rows in addition to the headline rows of `summary`.
+
+They are other conventions of reading a ROC, partial areas, precision and accuracy, the calibration
+of thresholds that were chosen on shadows, and heuristics.
 """
 
 from __future__ import annotations
@@ -42,17 +44,29 @@ def rows(
     fprs: Sequence[float] = summary.FPRS,
     level: float = 0.95,
 ) -> list[dict]:
-    """Returns rows as those of `summary.rows`, for target None (means over targets) and, of curves,
-    'pooled'.
+    """Computes the further rows of every attack, in the columns of `summary.rows`.
 
-    Of the ROC, without intervals: strict_tpr@f, linear_tpr@f, hull_tpr@f (conventions of
-    `roc.tpr_at_fpr`), hull_auc, partial_auc@f (mean TPR up to f), mann_whitney_p (twice the median
-    over targets of the one-sided p-values, valid whatever their dependence), best_accuracy
-    (optimistic, with `at_threshold`), eps_from_rates_heuristic (mean; `ratio_bounds`). At the
-    shadow-chosen thresholds, with intervals: threshold (mean, none), precision, recall, f1,
-    accuracy; and with attack['threshold_FT'] (`thresholds.shadow_thresholds_at`) fpr_at_shadow@f,
-    tpr_at_shadow@f: what the threshold that names a share f of the shadows' non-members does to the
-    target; `calibrated`: whether the interval of that FPR holds f.
+    Metrics of the ROC, without intervals:
+    - strict_tpr@f, linear_tpr@f, hull_tpr@f: the TPR by other conventions of `roc.tpr_at_fpr`.
+    - hull_auc: the area under the hull; partial_auc@f: the mean TPR up to an FPR of f.
+    - mann_whitney_p: twice the median over targets of the one-sided p-values, which is valid
+      whatever their dependence.
+    - best_accuracy: optimistic, with its threshold `at_threshold`.
+    - eps_from_rates_heuristic: the mean of `ratio_bounds.eps_from_rates_heuristic`.
+
+    Metrics at the shadow-calibrated thresholds, with intervals:
+    - threshold: the mean threshold (without an interval); precision, recall, f1 and accuracy.
+    - fpr_at_shadow@f, tpr_at_shadow@f (with attack['threshold_FT']): the rates on the target at the
+      threshold that flags a share f of the shadows' non-members. `calibrated` says whether the
+      interval of that FPR contains f.
+
+    Args:
+        attacks: as in `summary.rows`, optionally with `threshold_FT`
+            (`thresholds.shadow_thresholds_at`).
+        member_TN, evaluated_TN, draws, fprs, level: as in `summary.rows`.
+
+    Returns:
+        Rows for target None (means over targets) and, for some metrics of curves, 'pooled'.
     """
     member_TN, evaluated_TN = np.asarray(member_TN, bool), np.asarray(evaluated_TN, bool)
     study = Weighted(
@@ -71,13 +85,13 @@ def rows(
 def at_zero(attacks: Mapping[str, Mapping], member_TN, evaluated_TN) -> list[dict]:
     """Returns rows tpr@0, the TPR without a false positive, as means over targets.
 
-    They have no interval, because the one highest non-member sets the threshold.
+    They have no interval, because the highest non-member alone sets the threshold.
     """
     member_TN, evaluated_TN = np.asarray(member_TN, bool), np.asarray(evaluated_TN, bool)
     sides = [
         round(float((evaluated_TN & side_TN).sum(1).mean())) for side_TN in (member_TN, ~member_TN)
     ]
-    found = []
+    result_rows = []
     for name, attack in attacks.items():
         score_TN = np.asarray(attack["score_TN"], np.float64)
         values = [
@@ -87,7 +101,7 @@ def at_zero(attacks: Mapping[str, Mapping], member_TN, evaluated_TN) -> list[dic
         mean = _mean(
             values, outcomes.STEP, "value only: the highest non-member alone sets the threshold"
         )._replace(fpr_realized=0.0)
-        found.append(
+        result_rows.append(
             result_row(
                 mean,
                 attack=name,
@@ -99,24 +113,24 @@ def at_zero(attacks: Mapping[str, Mapping], member_TN, evaluated_TN) -> list[dic
                 knows=attack.get("knows", "shadows"),
             )
         )
-    return found
+    return result_rows
 
 
 def _attack(study: Weighted, name: str, attack: Mapping) -> list[dict]:
     score_TN, T = np.asarray(attack["score_TN"], np.float64), len(study.member_TN)
     pairs = [(s[e], m[e]) for s, m, e in zip(score_TN, study.member_TN, study.evaluated_TN)]
     curves = [roc.roc(*pair) for pair in pairs]
-    found: dict[Key, Outcome] = {
+    outcome_of: dict[Key, Outcome] = {
         (None, metric): o for metric, o in _curves(curves, study.fprs).items()
     }
     pooled = curves if T == 1 else [summary.pool(score_TN, study.member_TN, study.evaluated_TN)[0]]
-    found |= {
+    outcome_of |= {
         ("pooled", m): o
         for m, o in _curves(pooled, study.fprs).items()
         if "_tpr@" in m or m == "hull_auc"
     }
-    found |= {(None, metric): o for metric, o in _tests(curves, pairs, study.level).items()}
-    found |= {
+    outcome_of |= {(None, metric): o for metric, o in _tests(curves, pairs, study.level).items()}
+    outcome_of |= {
         (None, metric): o
         for metric, o in (
             _at_threshold(study, score_TN, attack) | _calibration(study, score_TN, attack)
@@ -139,7 +153,7 @@ def _attack(study: Weighted, name: str, attack: Mapping) -> list[dict]:
             if metric == "best_accuracy"
             else attack.get("knows", "shadows"),
         )
-        for (target, metric), outcome in found.items()
+        for (target, metric), outcome in outcome_of.items()
     ]
 
 
@@ -170,7 +184,7 @@ def _curves(curves: Sequence[roc.Roc], fprs: Sequence[float]) -> dict[str, Outco
             out[f"{convention}_tpr@{fpr:g}"] = mean._replace(
                 fpr_realized=float(np.mean([p.fpr for p in points]))
             )
-    return out | {"hull_auc": _mean([roc.auc(one) for one in hulls], "hull")}
+    return out | {"hull_auc": _mean([roc.auc(hull) for hull in hulls], "hull")}
 
 
 def _mean(values: Sequence[float], convention: str, method: str = "value only") -> Outcome:
@@ -187,13 +201,14 @@ def _tests(curves: Sequence[roc.Roc], pairs: Sequence[tuple], level: float) -> d
     best = [roc.best_accuracy(curve) for curve in curves]
     threshold = np.array([t for t, _ in best])
     optimistic = _mean(
-        [a for _, a in best], outcomes.RULE, "optimistic: threshold chosen with the answer"
+        [a for _, a in best], outcomes.RULE, "optimistic: threshold chosen with the true labels"
     )
     at = dict(at_threshold=float(threshold.mean())) if np.isfinite(threshold).all() else {}
     eps = [ratio_bounds.eps_from_rates_heuristic(*pair, alpha=1 - level) for pair in pairs]
     words = (
-        f"{eps[0].method}, TPR/FPR at level {level:g}; records of one model are no independent "
-        "trials: no bound on differential privacy"
+        f"{eps[0].method}, TPR/FPR at level {level:g}; not a bound on differential privacy, "
+        "because "
+        "the records of one model are not independent trials"
     )
     return {
         "mann_whitney_p": Outcome(
@@ -239,7 +254,7 @@ def _at_threshold(study: Weighted, score_TN, attack: Mapping) -> dict[str, Outco
     out = {
         "threshold": _mean(threshold_T.tolist(), outcomes.RULE)
         if finite
-        else Outcome(None, method="infinite: it names nobody or everybody")
+        else Outcome(None, method="infinite: it flags no rows or all rows")
     }
     knows = {m: outcomes.at_threshold_knows(m, attack.get("knows", "shadows")) for m in values}
     return out | {
@@ -313,7 +328,7 @@ def _calibration(study: Weighted, score_TN, attack: Mapping) -> dict[str, Outcom
             tpr_T * study.inside_T, study.inside_T, fpr_T * study.outside_T, study.outside_T
         ).total()
         if T == 1:
-            found = _closed_forms(counts, study.level)
+            outcome_of = _closed_forms(counts, study.level)
         else:
             drawn_TR = dict(zip(names, placements.shares(named_TN, study.weights)))
             drawn = {m: outcomes.average(x_TR, study.draws.unit_TR) for m, x_TR in drawn_TR.items()}
@@ -325,14 +340,14 @@ def _calibration(study: Weighted, score_TN, attack: Mapping) -> dict[str, Outcom
                 m: _error(study, rates_T[m], x_TR, outcomes.at_threshold_knows(m, "shadows"))
                 for m, x_TR in drawn_TR.items()
             }
-            found = outcomes.several_at_threshold(
+            outcome_of = outcomes.several_at_threshold(
                 values, drawn, counts, T, 1.0, study.level, study.draws, errors
             )
-        realized = found["fpr"]
+        realized = outcome_of["fpr"]
         calibrated = None
         if realized.low is not None and realized.high is not None:
             calibrated = bool(realized.low <= fpr <= realized.high)
-        out[names["tpr"]] = found["tpr"]
+        out[names["tpr"]] = outcome_of["tpr"]
         out[names["fpr"]] = realized._replace(
             more=dict(realized.more) | dict(calibrated=calibrated)
         )

@@ -1,11 +1,11 @@
-"""What other shadow models would change: an attack's numbers with groups of units left out.
+"""Estimates how an attack's numbers would vary with other shadow models.
 
 All targets share their shadow models, so scores alone cannot show how the numbers would vary with
 other shadows. Reruns of the attack can: without a group of units, neither as targets nor as
-shadows, each number moves by what the group contributes in both roles. The spread of these moves is
-the delete-a-group jackknife (Kott, Journal of Official Statistics 17, 2001), for every metric and,
-by differences, for every pair of attacks. The reaction of the moves to reweighted records shows
-how much of that spread is due to the records: to first order, a number reacts by the sum over
+shadows, each number moves by what the group contributes in both roles. The spread of these moves
+gives the delete-a-group jackknife (Kott, Journal of Official Statistics 17, 2001), for every metric
+and, by differences, for every pair of attacks. The reaction of the moves to reweighted records
+shows how much of that spread is due to the records: to first order, a number reacts by the sum over
 records of (count of the record) x (its influence), so R draws cost one product.
 """
 
@@ -23,7 +23,7 @@ Key = tuple[str | None, str]  # (None or 'pooled', metric), as in the rows of su
 
 
 class Influence(NamedTuple):
-    """Holds a number and what one more count of each record [N] adds to it, to first order."""
+    """Holds a number and what an additional count of each record [N] adds to it, to first order."""
 
     value: float
     pull_N: np.ndarray
@@ -138,7 +138,7 @@ def _mean_curves(score_TN, inside_TN, outside_TN, fprs: Sequence[float]) -> dict
 
 
 def _pooled_curve(score_TN, inside_TN, outside_TN, fprs: Sequence[float]) -> dict[Key, Influence]:
-    """Returns AUC and TPR@FPR of one ROC over all pairs of a target and a record."""
+    """Returns AUC and TPR@FPR of the pooled ROC over all pairs of a target and a record."""
     N = score_TN.shape[1]
     sides = [np.nonzero(side_TN) for side_TN in (inside_TN, outside_TN)]
     scores = [score_TN[side] for side in sides]
@@ -164,7 +164,7 @@ def _pooled_curve(score_TN, inside_TN, outside_TN, fprs: Sequence[float]) -> dic
 
 
 def _at_threshold(named_TN, inside_TN, outside_TN) -> dict[Key, Influence]:
-    """Returns advantage and balanced accuracy, as means over targets and of all pairs.
+    """Returns advantage and balanced accuracy, as means over targets and over all pairs.
 
     TPR, FPR and precision are not among them: where the best threshold is hardly better than its
     neighbors, those rates jump from one rerun to the next, and a jackknife of jumps says nothing.
@@ -189,13 +189,14 @@ def _at_threshold(named_TN, inside_TN, outside_TN) -> dict[Key, Influence]:
 
 
 def placed(inside, outside) -> tuple[np.ndarray, np.ndarray]:
-    """Finds for every score the share of the other side that it is on the right side of.
+    """Returns the placement of every member and of every non-member, from their scores.
 
-    A member is right above a non-member; ties count half. The mean of either is the AUC.
+    The placement of a member is the share of the non-members that score lower, that of a non-member
+    the share of the members that score higher; ties count half. The mean of either is the AUC.
     """
-    found = []
-    for own, other in ((inside, outside), (-outside, -inside)):
+    places = []
+    for scores, other in ((inside, outside), (-outside, -inside)):
         other = np.sort(other)
-        sums = (np.searchsorted(other, own, side=side) for side in ("left", "right"))
-        found.append(sum(sums) / (2 * len(other)))
-    return found[0], found[1]
+        sums = (np.searchsorted(other, scores, side=side) for side in ("left", "right"))
+        places.append(sum(sums) / (2 * len(other)))
+    return places[0], places[1]

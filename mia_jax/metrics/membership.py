@@ -1,5 +1,6 @@
-"""The membership matrix itself: twins, fixed counts, and what an attacker would learn who merely
-counted the shadows that contain a record.
+"""Checks the membership matrix: twins, fixed counts, and what counting shadows reveals.
+
+An attacker might only count the shadows that contain a record, which must not reveal membership.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from mia_jax.metrics import placements
 
 
 def relations(member_MN, evaluated_MN) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """Returns (twins, copies): pairs of models with complementary, or equal, memberships.
+    """Returns (twins, copies): pairs of models with complementary memberships, and with equal ones.
 
     All rows that are evaluated for both models are compared.
     """
@@ -20,8 +21,8 @@ def relations(member_MN, evaluated_MN) -> tuple[list[tuple[int, int]], list[tupl
     sign_MN = evaluated_MN * np.where(member_MN, np.float32(1), np.float32(-1))
     common_MM, agree_MM = evaluated_MN @ evaluated_MN.T, sign_MN @ sign_MN.T
     upper_MM = np.triu(common_MM > 0, 1)
-    found = (np.argwhere(upper_MM & (agree_MM == sign * common_MM)) for sign in (-1, 1))
-    twins, copies = ([(int(a), int(b)) for a, b in pairs] for pairs in found)
+    matches = (np.argwhere(upper_MM & (agree_MM == sign * common_MM)) for sign in (-1, 1))
+    twins, copies = ([(int(a), int(b)) for a, b in pairs] for pairs in matches)
     return twins, copies
 
 
@@ -32,13 +33,13 @@ def counted(member_MN, evaluated_MN, shadow_MM, targets: Sequence[int]) -> np.nd
     """
     targets = list(targets)
     count_TN = np.asarray(shadow_MM, np.float32)[targets] @ np.asarray(member_MN, np.float32)
-    found = []
+    aucs = []
     for t, count_N in zip(targets, count_TN):
         order = placements.order(count_N, evaluated_MN[t])
-        found.append(
+        aucs.append(
             placements.placements(order, member_MN[t], np.zeros(len(count_N), int), 1)[0][0]
         )
-    return np.array(found)
+    return np.array(aucs)
 
 
 def check(
@@ -53,12 +54,21 @@ def check(
 ) -> dict:
     """Returns what the membership matrix shows, and what is wrong with it.
 
-    The keys are models, twins, copies, column_sums, constant, paired, count_auc and problems.
+    Args:
+        member_MN, evaluated_MN: the members and the scored rows of each model.
+        shadow_MM: shadow_MM[t, m] says whether model m is a shadow of target t.
+        population_N: the rows of the population.
+        unit_M: models of equal numbers are resampled together (twins).
+        targets: the numbers of the targets.
+        counts_matter: False if the design's attacks see no IN/OUT shadows, or if their number was
+            made equal for all records.
 
-    `column_sums` (fewest, most) models a usable record is in; `constant`: they are all equal;
-    `paired`: because all models come in complementary pairs. `count_auc`: mean of `counted` over
-    the targets (None without shadows, or where `counts_matter` is False: the design's attacks see
-    no IN/OUT shadows, or their number was made equal for all records).
+    Returns:
+        {models, twins, copies, column_sums, constant, paired, count_auc, problems}. `column_sums`
+            is the fewest and the most models that contain a usable record, `constant` whether all
+            records are in equally many, and `paired` whether all models are in complementary pairs.
+            `count_auc` is the mean of `counted` over the targets; None without shadows or if
+            `counts_matter` is False. `problems` are sentences.
     """
     member_MN, evaluated_MN, shadow_MM = (
         np.asarray(a, bool) for a in (member_MN, evaluated_MN, shadow_MM)
@@ -95,12 +105,13 @@ def check(
     apart = [(a, b) for a, b in twins if unit_M[a] != unit_M[b]]
     if apart:
         problems.append(
-            f"models {apart[0]} are twins but resampled apart ({len(apart)} such pairs): intervals "
+            f"models {apart[0]} are twins but resampled separately ({len(apart)} such pairs): "
+            "intervals "
             "are too narrow"
         )
     if copies:
         problems.append(
-            f"models {copies[0]} have the same members ({len(copies)} such pairs): they are no "
+            f"models {copies[0]} have the same members ({len(copies)} such pairs): they are not "
             "independent evidence"
         )
     count_auc = None
@@ -111,22 +122,26 @@ def check(
             member_MN[targets], evaluated_MN[targets], unit_M[targets]
         ):
             problems.append(
-                "the number of shadows that trained on a record tells who is a member (AUC "
+                "the number of shadows that trained on a record reveals who is a member (AUC "
                 f"{count_auc:.3f})"
             )
-    found = dict(
+    return dict(
         models=len(member_MN),
         twins=len(twins),
         copies=len(copies),
         column_sums=[int(sums.min()), int(sums.max())],
+        constant=constant,
+        paired=paired,
+        count_auc=count_auc,
+        problems=problems,
     )
-    return found | dict(constant=constant, paired=paired, count_auc=count_auc, problems=problems)
 
 
 def chance(member_TN, evaluated_TN, unit_T, deviations: float = 4.0) -> float:
     """Returns how far from 1/2 the mean AUC of random scores strays.
 
-    It is 4 standard deviations of one unit's, over the root of the units.
+    It is 4 standard deviations (by default) of one target's AUC, divided by the square root of the
+    number of units.
     """
     inside_T, outside_T = (member_TN & evaluated_TN).sum(1), (~member_TN & evaluated_TN).sum(1)
     variance = np.mean((inside_T + outside_T + 1) / (12 * inside_T * outside_T))

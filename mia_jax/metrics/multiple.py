@@ -1,4 +1,4 @@
-"""Several tests at once: adjusted p-values."""
+"""Adjusts the p-values of several tests that are made together."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from scipy import stats
 def holm(p_G) -> np.ndarray:
     """Returns adjusted p-values [G] by Holm's rule (Holm 1979).
 
-    Rejecting those <= alpha makes any error at all with probability <= alpha, whatever their
-    dependence.
+    If the tests with an adjusted p-value <= alpha are rejected, the probability of any error is at
+    most alpha, whatever their dependence.
 
     p_(i) -> max over j <= i of min(1, (G - j + 1) p_(j)).
 
@@ -19,15 +19,18 @@ def holm(p_G) -> np.ndarray:
     """
     p_G = np.asarray(p_G, np.float64)
     order = np.argsort(p_G, kind="stable")
-    found = np.empty(len(p_G))
-    found[order] = np.minimum(1, np.maximum.accumulate(p_G[order] * np.arange(len(p_G), 0, -1)))
-    return found
+    adjusted_G = np.empty(len(p_G))
+    adjusted_G[order] = np.minimum(
+        1, np.maximum.accumulate(p_G[order] * np.arange(len(p_G), 0, -1))
+    )
+    return adjusted_G
 
 
 def benjamini_hochberg(p_N) -> np.ndarray:
     """Returns adjusted p-values [N] by Benjamini and Hochberg (1995); NaN is kept.
 
-    Of those <= alpha an expected share of at most alpha is wrong.
+    If the tests with an adjusted p-value <= alpha are rejected, the expected share of errors among
+    them is at most alpha.
 
     p_(i) -> min over j >= i of min(1, N p_(j) / j), for independent or positively dependent tests.
 

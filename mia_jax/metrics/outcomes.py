@@ -1,5 +1,6 @@
-"""One number with its interval, for one target and for several: which resampling or closed form is
-right for which metric.
+"""Computes a number with its interval, for one target and for several.
+
+It decides which resampling or closed form is right for which metric.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from scipy import stats
 from mia_jax.metrics import intervals, roc
 from mia_jax.metrics.components import Error
 
-# with fewer false positives, members named or missed, or records of a side, one target's bootstrap
-# has too few distinct values
+# With fewer false positives, flagged or missed members, or records of a side, the bootstrap of one
+# target has too few distinct values.
 FEW = 5
 TOO_FEW = "too few records to resample"
 STEP, TIES, RULE = "step", "ties 1/2", "score >= threshold"
@@ -44,7 +45,9 @@ class Outcome(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """At one threshold: members named, members, non-members named, non-members."""
+    """Holds the counts at one threshold: flagged members, members, flagged non-members,
+    non-members.
+    """
 
     tp: float
     inside: float
@@ -53,14 +56,15 @@ class Counts(NamedTuple):
 
 
 def allowed(fpr: float, n_nonmember: int) -> int:
-    """Returns how many false positives the step rule allows; at least 1, since below that the rate
-    is not resolvable anyway.
+    """Returns how many false positives the step rule allows.
+
+    It is at least 1, since below that the rate is not resolvable.
     """
     return max(1, int(fpr * n_nonmember * (1 + roc.TINY)))
 
 
 def unresolvable(fpr: float, n_nonmember: int) -> Outcome:
-    """Returns the outcome of a TPR at an FPR that is below that of one false positive."""
+    """Returns the outcome of a TPR at an FPR below that of a single false positive."""
     return Outcome(None, method=f"not resolvable: FPR {fpr:g} < 1/{n_nonmember}", convention=STEP)
 
 
@@ -76,11 +80,18 @@ def area(
 ) -> Outcome:
     """Returns the AUC with its interval on the logit scale and the p-value of 'AUC <= 1/2'.
 
-    Without `error`, the standard error is the standard deviation of the draws [R] (normal).
+    Args:
+        value: the AUC.
+        auc_R: the AUC under R draws.
+        smaller_side: the number of members or of non-members, whichever is smaller.
+        level: the confidence level.
+        interval: what the interval generalizes to (`Outcome.interval`).
+        method: how the interval was made; ', logit scale' is appended.
+        more: further columns of the row.
+        error: the standard error; None: the standard deviation of the draws (normal).
     """
-    few = (
-        smaller_side < FEW and 0 < value < 1
-    )  # too few to show how their ranks spread; a perfect order is bounded by their number alone
+    # Few rows do not show how their ranks spread. A perfect order is bounded by their number alone.
+    few = smaller_side < FEW and 0 < value < 1
     if few or not intervals.usable(auc_R):
         return Outcome(value, method=TOO_FEW, convention=TIES, more=more)
     error = Error(float(np.nanstd(auc_R))) if error is None else error
@@ -133,7 +144,16 @@ def single_tprs(
     level: float,
     method: str,
 ) -> dict[str, Outcome]:
-    """TPR at each FPR for one target; `low_FR`, `high_FR` None = values only."""
+    """Returns the TPR at each FPR for one target.
+
+    Args:
+        curve: the ROC curve of the target.
+        score_K, member_K: its rows.
+        fprs: the false-positive rates.
+        low_FR, high_FR: draws that err low and draws that err high; None: values only.
+        level: the confidence level.
+        method: the name of the bootstrap.
+    """
     out = {}
     for f, fpr in enumerate(fprs):
         point = roc.tpr_at_fpr(curve, fpr)
@@ -178,8 +198,9 @@ def single_tprs(
 
 
 def box_p(score_K, member_K, fpr: float) -> float:
-    """P-value of 'TPR <= FPR' for `intervals.box`: the smallest (1 - level)/2 whose lower end lies
-    above `fpr`, by bisection on its logarithm.
+    """Returns the p-value of 'TPR <= FPR' for `intervals.box`.
+
+    It is the smallest (1 - level)/2 whose lower end is above `fpr`, by bisection on its logarithm.
     """
     low, high = -36.0, float(np.log(0.5))  # below, 1 - level is 0 in float64
     if not intervals.box(score_K, member_K, fpr, 1e-6)[0] > fpr:
@@ -204,14 +225,24 @@ def several_tpr(
     error: Error,
     more: Mapping = {},
 ) -> Outcome:
-    """TPR at an FPR over several targets; `counts` are of all targets.
+    """Returns the TPR at an FPR over several targets, with the p-value of 'TPR <= fpr'.
 
-    Few members named or missed: at least one target's own limits.
+    The interval is on the angular scale and about `center`, since the true FPR of the step rule's
+    threshold is one non-member too high on average, which shows in a mean over many targets. It is
+    extended to the step rule's value. With few flagged or few missed members it is at least as wide
+    as the Clopper-Pearson interval of one target.
 
-    The interval lies about `center` (`roc.tpr_between`, for means `roc.between_true`), since the
-    step rule's threshold has a true FPR that is one non-member too high on average, which shows in
-    a mean over many targets; it reaches to the step rule's value. It is on the angular scale;
-    `p_value` is of 'TPR <= fpr'.
+    Args:
+        value: the TPR by the step rule.
+        center: `roc.tpr_between`, or for means over targets `roc.between_true`.
+        fpr, fpr_realized: the requested and the realized false-positive rate.
+        counts: the counts of all targets together.
+        targets: the number of targets.
+        tpr_R: the TPR under R draws.
+        level: the confidence level.
+        draws: the draws, for `interval` and `method`.
+        error: the standard error.
+        more: further columns of the row.
     """
     if not intervals.usable(tpr_R):
         return Outcome(value, method=TOO_FEW, convention=STEP, fpr_realized=fpr_realized, more=more)
@@ -222,10 +253,10 @@ def several_tpr(
     )
     if min(counts.tp, counts.inside - counts.tp) < FEW or not low < high:
         tp, inside = round(counts.tp / targets), round(counts.inside / targets)
-        own = intervals.clopper_pearson(tp, inside, level)
+        exact = intervals.clopper_pearson(tp, inside, level)
         low, high, how = (
-            min(low, own[0]),
-            max(high, own[1]),
+            min(low, exact[0]),
+            max(high, exact[1]),
             how + ", widened to Clopper-Pearson of one target",
         )
         p = max(p, float(stats.binom.sf(tp - 1, inside, fpr)))
@@ -245,8 +276,17 @@ def percentiles(
     level: float,
     draws,
 ) -> Outcome:
-    """TPR at an FPR of one target's records from R draws of them: percentiles; few members named or
-    missed: at least Clopper-Pearson.
+    """Returns the TPR at an FPR of one target with percentiles of R draws of its records.
+
+    With few flagged or few missed members the interval is at least that of Clopper-Pearson.
+
+    Args:
+        value: the TPR.
+        fpr, fpr_realized: the requested and the realized false-positive rate.
+        counts: the counts behind the TPR.
+        low_R, high_R: draws that err low and draws that err high.
+        level: the confidence level.
+        draws: the draws, for `interval` and `method`.
     """
     if not intervals.usable(low_R):
         return Outcome(value, method=TOO_FEW, convention=STEP, fpr_realized=fpr_realized)
@@ -256,10 +296,10 @@ def percentiles(
         intervals.angular_p(float(np.nanmedian(low_R)), fpr, float(np.nanstd(low_R))),
     )
     if min(counts.tp, counts.inside - counts.tp) < FEW:
-        own = intervals.clopper_pearson(round(counts.tp), round(counts.inside), level)
+        exact = intervals.clopper_pearson(round(counts.tp), round(counts.inside), level)
         low, high, how = (
-            min(low, own[0]),
-            max(high, own[1]),
+            min(low, exact[0]),
+            max(high, exact[1]),
             how + ", widened to Clopper-Pearson of one target",
         )
         p = max(p, float(stats.binom.sf(counts.tp - 1, counts.inside, fpr)))
@@ -280,12 +320,12 @@ def _at_level(error: Error, level: float) -> tuple[float, float, float]:
 
 
 def at_threshold_knows(metric: str, knows: str) -> str:
-    """Returns what an attack knows as far as a metric's standard error goes: rates at a threshold
-    are those of these shadow models, like the threshold.
+    """Returns what an attack knows for the purpose of a metric's standard error.
 
-    A shift that all shadows share moves the scores and the threshold together, and with them TPR,
-    FPR and precision; no score shows by how much. TPR - FPR (advantage, balanced accuracy) hardly
-    feels it and speaks about other shadows, too.
+    Rates at a threshold hold for these shadow models only, like the threshold itself. A shift that
+    all shadows share moves the scores and the threshold together, and with them TPR, FPR and
+    precision; no score shows by how much. TPR - FPR (advantage, balanced accuracy) is hardly
+    affected and generalizes to other shadows.
     """
     return (
         "nothing"
@@ -307,11 +347,22 @@ def several_at_threshold(
     more: Mapping = {},
     methods: Mapping[str, str] = {},
 ) -> dict[str, Outcome]:
-    """Returns the metrics at the shadow-chosen thresholds over several targets; `drawn[metric]` are
-    R draws, `counts` are of all targets.
+    """Returns the metrics at the shadow-calibrated thresholds over several targets.
 
-    Rates on the angular scale, TPR - FPR and what is linear in it as they are. `methods` are words
-    where those of `draws` do not fit.
+    The intervals of rates are on the angular scale; those of TPR - FPR and of what is linear in it
+    are untransformed.
+
+    Args:
+        value: the value of each metric.
+        drawn: the value of each metric under R draws.
+        counts: the counts of all targets together.
+        targets: the number of targets.
+        ratio: non-members per member of ppv@RATIO.
+        level: the confidence level.
+        draws: the draws, for `interval` and `method`.
+        errors: the standard error of each metric.
+        more: further columns of each metric's row.
+        methods: the `method` of metrics for which that of `draws` is not right.
     """
     typical = closed_form(Counts(*(round(c / targets) for c in counts)), ratio, level)
     out = {}
@@ -350,16 +401,15 @@ def several_at_threshold(
 
 
 def unbiased(value: float, value_R) -> float:
-    """Returns a share of ratios in [0, 1] less its bias: as much as its draws lie above it on
-    average.
+    """Returns a ratio in [0, 1] minus its bias, the mean excess of its draws [R] over it.
 
-    In a mean over many targets the bias would show.
+    In a mean over many targets the bias would be visible.
     """
     return float(np.clip(2 * value - np.nanmean(value_R), 0.0, 1.0))
 
 
 def at_level(metric: str, value: float, error: Error, level: float) -> tuple[float, float]:
-    """Returns (low, high) of a metric at a fixed threshold with this standard error."""
+    """Returns (low, high) of a metric at a fixed threshold, given its standard error."""
     if metric in ("advantage", "balanced_accuracy"):
         half = intervals.t_half(error.deviation, level, error.freedom)
         return max(value - half, -1.0 if metric == "advantage" else 0.0), min(value + half, 1.0)
@@ -367,8 +417,9 @@ def at_level(metric: str, value: float, error: Error, level: float) -> tuple[flo
 
 
 def optimistic(curves: Sequence[roc.Roc], independent: bool = True) -> dict[str, Outcome]:
-    """Returns means over `curves` of the best that any threshold does on the target itself, with
-    what scores that carry nothing reach on average.
+    """Returns means over `curves` of what the best threshold reaches on the target itself.
+
+    Each has the mean for random scores, `null_mean`, if the curves are `independent`.
     """
     out = {}
     for metric, two_sided, best, center, scale in (
@@ -379,9 +430,9 @@ def optimistic(curves: Sequence[roc.Roc], independent: bool = True) -> dict[str,
             np.mean([roc.null_advantage(c.n_member, c.n_nonmember, two_sided) for c in curves])
         )
         how = (
-            f"optimistic: {null:.3f} on average when scores carry nothing"
+            f"optimistic: {null:.3f} on average for random scores"
             if independent
-            else "optimistic: threshold chosen with the answer"
+            else "optimistic: threshold chosen with the true labels"
         )
         value = float(np.mean([best(c) for c in curves]))
         out[metric] = Outcome(

@@ -1,4 +1,4 @@
-"""AUCs of many groups of rows from one sort, and their bootstrap by matrix products.
+"""Computes AUCs of many groups of rows from a single sort, and bootstraps them by matrix products.
 
 A member's *placement* is the share of its group's non-members that score lower (+ half of the
 tied), a non-member's the share of its group's members that score higher; the mean of either over
@@ -19,7 +19,10 @@ from mia_jax.metrics import bootstrap
 
 
 class Order(NamedTuple):
-    """Record numbers by falling score; row k is tied with the rows first_K[k] .. after_K[k] - 1."""
+    """Holds record numbers by falling score.
+
+    Row k is tied with the rows first_K[k] .. after_K[k] - 1.
+    """
 
     rows_K: np.ndarray
     first_K: np.ndarray
@@ -81,22 +84,31 @@ def placements(rows: Order, member_N, code_N, groups: int) -> tuple[np.ndarray, 
 
 
 class Weights(NamedTuple):
-    """What every attack shares about one group of records: the draws of its records [n,R] and the
-    weights [T,R] of its two sides.
+    """Holds what all attacks share about one group of records.
+
+    Attributes:
+        columns: the columns n of the records that are kept.
+        record_nR: the draws of these records.
+        side_Tn: 1 for a member, -1 for a non-member, 0 for a record outside the group.
+        inside_TR, outside_TR: the weights of members and of non-members under the draws.
+        stretch: the factor by which deviations from the AUC grow, for few records and for draws of
+            fewer records than there are.
     """
 
     columns: np.ndarray | slice
     record_nR: np.ndarray
-    side_Tn: np.ndarray  # 1 member, -1 non-member, 0 outside
+    side_Tn: np.ndarray
     inside_TR: np.ndarray
     outside_TR: np.ndarray
-    # of a deviation from the AUC, for few records and draws of fewer records than there are
     stretch: float
 
 
 def weights(inside_TN, outside_TN, record_NR) -> Weights:
-    """Returns the shared part of `auc_draws` and `shares` for the group with these members and
-    non-members.
+    """Returns the shared part of `auc_draws` and `shares` for a group of records.
+
+    Args:
+        inside_TN, outside_TN: the members and the non-members of the group, for each target.
+        record_NR: the counts of all records under the draws.
     """
     held = np.flatnonzero((inside_TN | outside_TN).any(0))
     # where the group has most of the records, all columns are kept, which needs no copy
@@ -121,24 +133,30 @@ def shares(named_TN, w: Weights) -> tuple[np.ndarray, np.ndarray]:
     They are those of one group under the draws, and NaN where a side has no weight.
     """
     named_Tn = np.asarray(named_TN, bool)[:, w.columns]
-    sparse, found = 8 * np.count_nonzero(named_Tn) < named_Tn.size, []
+    sparse = 8 * np.count_nonzero(named_Tn) < named_Tn.size
+    share_of_side = []
     for sign, weight_TR in ((1, w.inside_TR), (-1, w.outside_TR)):
         part_Tn = (named_Tn & (w.side_Tn == sign)).astype(np.float32)
         total_TR = csr_array(part_Tn) @ w.record_nR if sparse else part_Tn @ w.record_nR
-        found.append(
+        share_of_side.append(
             np.where(
                 weight_TR > 0, total_TR / np.where(weight_TR > 0, weight_TR, 1), np.nan
             ).astype(np.float64)
         )
-    return found[0], found[1]
+    return share_of_side[0], share_of_side[1]
 
 
 def auc_draws(auc_T, place_TN, w: Weights) -> np.ndarray:
-    """Returns AUCs [T,R] of a group under the draws: AUC + sum of (placement - AUC)/(size of the
-    side) x (count of the record); NaN as in `shares`.
+    """Returns the AUCs [T,R] of a group under the draws; NaN where a side has no weight.
 
-    Deviations are stretched to DeLong's variance (n - 1 for n rows of a side) and to Student's t
-    over the group's records, as `resample_size` does for a whole pool.
+    They are AUC + sum of (placement - AUC)/(size of the side) x (count of the record). Deviations
+    are stretched to DeLong's variance (n - 1 for n rows of a side) and to Student's t over the
+    group's records, as `bootstrap.resample_size` does for a whole pool.
+
+    Args:
+        auc_T: the AUC of the group for each target.
+        place_TN: the placements of its records (`placements`).
+        w: the weights of the group.
     """
     auc_T = np.asarray(auc_T, np.float64)
     size_Tn = np.ones(w.side_Tn.shape)
@@ -160,11 +178,14 @@ def auc_draws(auc_T, place_TN, w: Weights) -> np.ndarray:
 def tpr_draws(
     rows: bootstrap.Ranked, draws: bootstrap.Draws, allowed_F: Sequence[int], inside_R, outside_R
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (low_FR, high_FR): `bootstrap.redraw` of the TPRs alone, reading only the head of the
-    sorted rows.
+    """Returns (low_FR, high_FR) of `bootstrap.redraw`, reading only the head of the sorted rows.
 
-    `inside_R`, `outside_R` are the total weights of the two sides under the draws, which all
-    attacks share.
+    Args:
+        rows: the sorted rows.
+        draws: the bootstrap draws.
+        allowed_F: the numbers of allowed false positives.
+        inside_R, outside_R: the total weights of the two sides under the draws, which all attacks
+            share.
     """
     N = len(draws.record_NR)
     needed = sorted({k - d for k in allowed_F for d in (0, 1, 2) if k >= d})
@@ -183,9 +204,8 @@ def tpr_draws(
         if head == J or (false_HR[-1] > limit_FR[-1]).all():
             break
         head = min(J, 2 * head)
-    first_FR = np.stack(
-        [(false_HR <= limit_R).sum(0) for limit_R in limit_FR]
-    )  # the non-member that is one too many (head = none)
+    # the first non-member beyond the limit (head: none)
+    first_FR = np.stack([(false_HR <= limit_R).sum(0) for limit_R in limit_FR])
     reach = np.append(rows.above_J[:head], rows.above_J[head] if head < J else len(rows.member_I))[
         first_FR
     ]

@@ -1,10 +1,12 @@
-"""What a study of this size could have seen: the smallest AUC and TPR that its intervals tell from
-guessing, and what more would be needed.
+"""Computes what a study of this size can detect: its smallest significant AUC and TPR.
 
-Normal approximations on the ROC family Phi(mu + Phi^-1(FPR)), for scores that differ in each
-(model, record) pair and an attack that knows shadows. The spread among few units of models is then
-above what records explain by chance, and counts as that of the models (`metrics.components`), so
-crossed intervals are wider than the spread of the number itself.
+It also computes how many more targets or rows a small leak would need.
+
+The formulas are normal approximations on the ROC family Phi(mu + Phi^-1(FPR)), for scores that
+differ in each (model, record) pair and an attack that knows shadows. With few units of models, the
+spread among them exceeds by chance what the records explain, and the excess is attributed to the
+models (`metrics.components`). Therefore crossed intervals are wider than the spread of the number
+itself.
 """
 
 from __future__ import annotations
@@ -33,10 +35,15 @@ def smallest_auc(
 ) -> float:
     """Returns the AUC > 1/2 whose interval is above 1/2 with probability `power`.
 
-    It is 1/2 + (c z_level + z_power) sqrt((n + m + 1)/(12 n m units)).
+    It is 1/2 + (c z_level + z_power) sqrt((n + m + 1)/(12 n m units)), at most 1, where c is
+    `wider` for crossed intervals, else 1.
 
-    n members and m non-members a target, `units` independent targets (twins count once, which errs
-    to the safe side); c = `wider` for crossed intervals. At most 1.
+    Args:
+        n_member, n_nonmember: the numbers n and m of rows per target.
+        units: the number of independent targets (twins count once, which is conservative).
+        resampling: one of RESAMPLINGS.
+        level: the confidence level of the interval.
+        power: the probability of detection.
     """
     checks.positive(n_member=n_member, n_nonmember=n_nonmember, units=units)
     checks.one_of(RESAMPLINGS, resampling=resampling)
@@ -57,11 +64,18 @@ def smallest_tpr(
 ) -> float | None:
     """Returns the TPR > fpr whose interval is above fpr with probability `power`.
 
-    None where fpr < 1/m is not resolvable (`pooled`: < 1/(m units)).
+    It solves t - fpr = (c z_level + z_power) sqrt((t (1 - t)/n + s^2 fpr (1 - fpr)/m)/units), where
+    s is the slope of the ROC through (fpr, t), because the threshold is estimated as well. With
+    fewer than 5 expected false positives of one target, Clopper-Pearson limits are used instead, as
+    for the interval itself.
 
-    Solves t - fpr = (c z_level + z_power) sqrt((t (1 - t)/n + s^2 fpr (1 - fpr)/m)/units), where s
-    is the slope of the ROC through (fpr, t), for the threshold has to be found as well. Fewer than
-    5 expected false positives of one target: Clopper-Pearson limits instead, as its interval.
+    Args:
+        fpr: the false-positive rate.
+        n_member, n_nonmember, units, resampling, level, power: as in `smallest_auc`.
+        pooled: whether the ROC is that of all targets together.
+
+    Returns:
+        None where the FPR is not resolvable: fpr < 1/m, or fpr < 1/(m units) if `pooled`.
     """
     checks.fraction(closed="neither", fpr=fpr)
     checks.positive(n_member=n_member, n_nonmember=n_nonmember, units=units)
@@ -89,10 +103,9 @@ def _deviations(resampling: str, units: int, level: float, power: float) -> floa
 def wider(units: int) -> float:
     """Returns how much wider than needed a crossed interval of `units` units is on average.
 
-    Of the square: sqrt(1 + f E(X - 1)+), f = `of_shadows`.
-
-    X is the estimated share of the spread among units, chi-squared over its U - 1 degrees of
-    freedom; with k of their half E(X - 1)+ is k^(k - 1) e^-k / Gamma(k).
+    The mean of the square gives sqrt(1 + f E(X - 1)+) with f = `of_shadows`. X is the estimated
+    share of the spread among units, chi-squared over its U - 1 degrees of freedom. With k = (U -
+    1)/2, E(X - 1)+ is k^(k - 1) e^-k / Gamma(k).
     """
     half = (units - 1) / 2
     return (
@@ -109,8 +122,10 @@ def wider(units: int) -> float:
 def _smallest_by_box(
     fpr: float, n_member: int, n_nonmember: int, level: float, power: float
 ) -> float:
-    """For `intervals.box`: enough members above the non-member that bounds the threshold from
-    above, whose own FPR is that much lower.
+    """Returns the smallest detectable TPR for the interval `intervals.box`.
+
+    Enough members must score above the non-member that bounds the threshold from above, at which
+    the FPR is lower than `fpr`.
     """
     few = int(stats.binom.ppf((1 - level) / 4, n_nonmember, fpr))
     enough = next(
@@ -133,7 +148,7 @@ def _smallest_by_box(
 
 
 def fewest(enough: Callable[[int], bool], start: int) -> int | None:
-    """Returns the smallest count >= start that is enough, to 5%; None above 2^40.
+    """Returns the smallest count >= start that is enough, within 5%; None above 2^40.
 
     `enough` must be monotone: once true, it stays true for larger counts.
     """
@@ -161,22 +176,27 @@ def table(
     power: float = POWER,
     factor: float = 2.0,
 ) -> list[dict]:
-    """Returns a row for the AUC and for each FPR.
+    """Returns for the AUC and each TPR@FPR what is detectable and what a small leak would need.
 
-    The keys are metric, guess, smallest, goal, units, units_needed, rows, rows_needed and pooled.
+    Args:
+        n_member, n_nonmember, units, resampling, level, power: as in `smallest_auc`.
+        fprs: the false-positive rates.
+        factor: the TPR of a small leak is `factor` x FPR.
 
-    `smallest` is what this study tells from `guess`; `goal` (AUC .55; TPR = `factor` x FPR) is a
-    small leak, and `units_needed` independent targets (with these rows) or `rows_needed` members
-    and as many non-members a target (with these targets) would show it. `pooled`: the FPR is
-    resolvable only over all targets together.
+    Returns:
+        Rows {metric, guess, smallest, goal, pooled, units, units_needed, rows, rows_needed}.
+            `smallest` is the smallest value that this study distinguishes from `guess`. `goal` (AUC
+            0.55; TPR = `factor` x FPR) is a small leak; `units_needed` independent targets (with
+            these rows) or `rows_needed` members and as many non-members per target (with these
+            targets) would show it. `pooled`: the FPR is resolvable only over all targets together.
     """
     common, rows = dict(level=level, power=power), min(n_member, n_nonmember)
 
-    # more than 5 units are resampled, which is what a larger study would do
+    # 5 or more units are resampled, which is what a larger study would do
     def crossed(u):
         return "crossed" if u >= 5 and (u > units or resampling == "crossed") else "records"
 
-    found = []
+    table_rows = []
     for metric, guess, goal in (
         ("auc", 0.5, 0.55),
         *((f"tpr@{f:g}", f, min(1.0, factor * f)) for f in fprs),
@@ -186,11 +206,11 @@ def table(
         def smallest(
             n: int, m: int, u: int, metric=metric, guess=guess, pooled=pooled
         ) -> float | None:
-            own = dict(units=u, resampling=crossed(u), **common)
+            arguments = dict(units=u, resampling=crossed(u), **common)
             return (
-                smallest_auc(n, m, **own)
+                smallest_auc(n, m, **arguments)
                 if metric == "auc"
-                else smallest_tpr(guess, n, m, pooled=pooled and u > 1, **own)
+                else smallest_tpr(guess, n, m, pooled=pooled and u > 1, **arguments)
             )
 
         def units_show(u: int, smallest=smallest, goal=goal) -> bool:
@@ -209,19 +229,19 @@ def table(
             goal=goal,
             pooled=pooled and units > 1,
         )
-        found.append(
+        table_rows.append(
             row | dict(units=units, units_needed=more_units, rows=rows, rows_needed=more_rows)
         )
-    return found
+    return table_rows
 
 
 def records(num_records: int, targets: int, *, level: float = 0.95) -> dict:
     """Returns whether a single exposed record can be detected among `num_records`.
 
-    The keys are p_smallest, p_needed, targets and targets_needed.
-
-    The smallest p-value of `metrics.records` with this many targets in two folds, a record in half
-    of them: 2 / C(T/2, T/4), beside what Benjamini-Hochberg asks of a single discovery.
+    Returns:
+        {p_smallest, p_needed, targets, targets_needed}. `p_smallest` is the smallest p-value of
+            `metrics.records` with this many targets in two folds and a record in half of them: 2 /
+            C(T/2, T/4). `p_needed` is what Benjamini-Hochberg requires of a single discovery.
     """
 
     def best(t: int) -> float:

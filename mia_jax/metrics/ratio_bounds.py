@@ -1,10 +1,10 @@
-"""What the rates of one model's records suggest about epsilon: `eps_from_rates_heuristic`, the
-logarithm of a lower bound of TPR/FPR.
+"""Computes what the rates of one model's records suggest about epsilon, as a heuristic.
 
-The logarithm of TPR/FPR is at most epsilon for an epsilon-DP mechanism if rows are independent
-trials of it. Rates of the records of one model are not: the records depend on each other through
-the model. So nothing here is a bound on differential privacy; it is named a heuristic, always.
-Bounds that hold come from canaries (mia_jax/privacy/audit.py).
+`eps_from_rates_heuristic` is the logarithm of a lower bound of TPR/FPR. The logarithm of TPR/FPR is
+at most epsilon for an epsilon-DP mechanism if rows are independent trials of it. The records of one
+model are not independent trials, because they depend on each other through the model. Therefore
+nothing here is a bound on differential privacy, and it is always called a heuristic. Valid bounds
+come from canaries (mia_jax/privacy/audit.py).
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from mia_jax.metrics import intervals, roc
 
 
 class Heuristic(NamedTuple):
-    """`value` = max(0, log of the ratio's lower bound), with its threshold and counts (TP, members,
-    FP, non-members).
+    """Holds max(0, log of the lower bound of TPR/FPR) in `value`, with its threshold.
+
+    `counts` are (TP, members, FP, non-members).
     """
 
     value: float
@@ -29,11 +30,13 @@ class Heuristic(NamedTuple):
 
 
 def lower(k1, n1, k0, n0, *, alpha: float = 0.05) -> np.ndarray:
-    """Returns lower 1 - alpha bounds of p1/p0 for k1 of n1 and k0 of n0: Clopper-Pearson's lower
-    limit of p1 over the upper one of p0.
+    """Returns lower 1 - alpha bounds of p1/p0 for k1 of n1 and k0 of n0.
 
-    Each limit holds at alpha/2. Arrays broadcast. Raises ValueError unless 0 <= k <= n, n > 0 and 0
-    < alpha < 1.
+    They are Clopper-Pearson's lower limit of p1 over the upper limit of p0; each limit holds at
+    alpha/2. Arrays broadcast.
+
+    Raises:
+        ValueError: unless 0 <= k <= n, n > 0 and 0 < alpha < 1.
     """
     return (
         intervals.clopper_pearson(k1, n1, 1 - alpha)[0]
@@ -42,12 +45,19 @@ def lower(k1, n1, k0, n0, *, alpha: float = 0.05) -> np.ndarray:
 
 
 def eps_from_rates_heuristic(score_N, member_N, *, alpha: float = 0.05) -> Heuristic:
-    """Returns the log of a lower bound of TPR/FPR of scores [N] against membership [N], at the best
-    of a few thresholds.
+    """Returns the log of a lower bound of TPR/FPR at the best of a few thresholds.
 
-    The thresholds are those that name 0, 1, 2, 4, ... non-members, and alpha is shared among them
-    (Bonferroni). These ranks depend on the numbers of rows alone, so Clopper-Pearson holds at each,
-    with ties too. Raises ValueError for NaN scores or an empty side.
+    The thresholds flag 0, 1, 2, 4, ... non-members, and alpha is shared among them (Bonferroni).
+    These ranks depend only on the numbers of rows, so Clopper-Pearson holds at each of them, with
+    ties too.
+
+    Args:
+        score_N: the scores, higher = more likely a member.
+        member_N: whether each row is a member.
+        alpha: the probability that the bound of independent rows does not hold.
+
+    Raises:
+        ValueError: a score is NaN, or a side is empty.
     """
     score_N, member_N = roc.two_sides(score_N, member_N)
     inside, outside = np.sort(score_N[member_N]), np.sort(score_N[~member_N])
@@ -66,8 +76,9 @@ def eps_from_rates_heuristic(score_N, member_N, *, alpha: float = 0.05) -> Heuri
 
 
 def _thresholds(outside: np.ndarray) -> np.ndarray:
-    """Returns the thresholds that name 0, 1, 2, 4, ... of these ascending scores; the first is just
-    above the highest.
+    """Returns the thresholds that flag 0, 1, 2, 4, ... of these ascending scores.
+
+    The first threshold is just above the highest score.
     """
     ranks = 2 ** np.arange(int(np.log2(max(len(outside), 2))))
     return np.append(np.nextafter(outside[-1], np.inf), outside[::-1][ranks - 1])

@@ -1,16 +1,18 @@
-"""Which records are exposed: an AUC for every record, over the models that trained on it and those
-that did not.
+"""Measures which records are exposed, by one AUC per record.
 
-Scored with shadows that are targets themselves, a record's AUC is biased downward even if nothing
-leaks, and its spread is too large. So the targets are cut into two folds of whole units, a target's
-shadows come from the other fold (`other_fold`), and scores are compared within a fold alone.
+The AUC compares the scores of the models that trained on the record with those of the models that
+did not. With shadows that are targets themselves, a record's AUC is biased downward even if nothing
+leaks, and its spread is too large. Therefore the targets are cut into two folds of whole units, a
+target's shadows come from the other fold (`other_fold`), and scores are compared only within a
+fold.
 
-The two folds are still not independent of each other: if chance made IN shadows of a record look
-different from OUT ones in the same way in both, each fold's AUC is high, for each is the other's
-evidence. Given the shadows, the targets of one fold are independent. Therefore p-values are of one
-fold and corrected for choosing between two, intervals allow for full dependence, and what is ranked
-highest on half of a fold's targets is reported from its other half: the highest of many is too high
-by its choice (the winner's curse).
+The two folds are still not independent of each other. If by chance the IN shadows of a record
+differ from its OUT shadows in the same way in both folds, the AUC of both folds is high, because
+each fold is the other's evidence. Given the shadows, the targets of one fold are independent.
+Therefore p-values are computed per fold and corrected for choosing the smaller of two, and
+intervals allow for full dependence. The highest of many AUCs is too high because it was selected
+(the winner's curse), so what is ranked highest on half of a fold's targets is reported from the
+other half.
 """
 
 from __future__ import annotations
@@ -24,16 +26,20 @@ from scipy import special
 from mia_jax import checks
 from mia_jax.metrics import bootstrap, intervals, multiple
 
-FEWEST_UNITS = 4  # units of models a fold
-EXACT = 1024  # up to so many pairs a fold, p-values come from the exact distribution
+FEWEST_UNITS = 4  # units of models per fold
+EXACT = 1024  # up to this many pairs per fold, p-values come from the exact distribution
 
 
 class Vulnerability(NamedTuple):
-    """Holds the exposure of N records; NaN where no fold has a model with and one without.
+    """Holds the exposure of N records.
 
-    The fields are the AUC over both folds and its interval, the p-value of 'AUC <= 1/2', the
-    q-value (Benjamini-Hochberg), how many targets trained on the record and how many did not, and
-    each fold's AUC and interval [2,N].
+    Values are NaN where no fold has both a model that trained on the record and one that did not.
+
+    Attributes:
+        auc_N, low_N, high_N: the AUC over both folds and its interval.
+        p_N, q_N: the p-value of 'AUC <= 1/2' and the q-value (Benjamini-Hochberg).
+        inside_N, outside_N: how many targets trained on the record and how many did not.
+        auc_2N, low_2N, high_2N: the AUC of each fold and its interval.
     """
 
     auc_N: np.ndarray
@@ -49,14 +55,14 @@ class Vulnerability(NamedTuple):
 
 
 def folds(unit_T) -> np.ndarray:
-    """Returns the fold 0 or 1 of every target: units of models (twins together) in turn."""
+    """Returns the fold, 0 or 1, of every target: units of models (twins together) alternate."""
     return np.unique(np.asarray(unit_T), return_inverse=True)[1] % 2
 
 
 def halves(unit_T) -> np.ndarray:
-    """Returns which half 0 or 1 of its fold each target is in.
+    """Returns which half, 0 or 1, of its fold each target is in.
 
-    What one half ranks highest is reported from the other.
+    The records that one half ranks highest are reported from the other half.
     """
     return np.unique(np.asarray(unit_T), return_inverse=True)[1] // 2 % 2
 
@@ -64,11 +70,11 @@ def halves(unit_T) -> np.ndarray:
 def other_fold(shadow_MM, targets, fold_T) -> np.ndarray:
     """Returns shadow_MM without the shadows that are targets of the same fold as the target.
 
-    Rows of models that are no targets are unchanged.
+    Rows of models that are not targets are unchanged.
     """
-    targets, fold_T, found = np.asarray(targets), np.asarray(fold_T), np.array(shadow_MM, bool)
-    found[np.ix_(targets, targets)] &= fold_T[:, None] != fold_T
-    return found
+    targets, fold_T, kept_MM = np.asarray(targets), np.asarray(fold_T), np.array(shadow_MM, bool)
+    kept_MM[np.ix_(targets, targets)] &= fold_T[:, None] != fold_T
+    return kept_MM
 
 
 def refused(unit_T) -> str:
@@ -88,11 +94,17 @@ def vulnerability(
     """Computes per-record AUCs of scores [T,N] whose shadows came from the other fold.
 
     U counts the pairs (target with n, target without n) of one fold in which the first scores
-    higher (ties 1/2); AUC = sum of U / sum of pairs. P-value: twice the smaller of the folds' exact
-    Mann-Whitney p-values (conservative with ties; normal above 1,024 pairs a fold). Interval: the
-    AUCs a that satisfy |AUC - a| <= z sd(a), with Hanley and McNeil's variance at the two sides'
-    mean size (Newcombe 2006, method 5), the deviations of the folds added up as if they were fully
-    dependent.
+    higher (ties 1/2); AUC = sum of U / sum of pairs. The p-value is twice the smaller of the folds'
+    exact Mann-Whitney p-values (conservative with ties; normal above 1,024 pairs per fold). The
+    interval has the AUCs a that satisfy |AUC - a| <= z sd(a), with Hanley and McNeil's variance at
+    the mean size of the two sides (Newcombe 2006, method 5); the deviations of the folds are added
+    as if they were fully dependent.
+
+    Args:
+        score_TN: the scores of each target, higher = more likely a member; NaN where unknown.
+        member_TN, evaluated_TN: the members and the scored rows of each target.
+        fold_T: the fold, 0 or 1, of each target (`folds`).
+        level: the confidence level of the intervals.
     """
     score_TN, fold_T = np.asarray(score_TN, np.float64), np.asarray(fold_T)
     checks.shape(
@@ -112,16 +124,17 @@ def vulnerability(
     auc_N, low_N, high_N = _interval(above_2N, size_22N, level)
     each = [_interval(above_2N[f : f + 1], size_22N[f : f + 1], level) for f in (0, 1)]
     p_N = np.minimum(1, 2 * np.fmin(*(p_values(above_2N[f], size_22N[f]) for f in (0, 1))))
-    found = dict(
-        auc_N=auc_N, low_N=low_N, high_N=high_N, p_N=p_N, q_N=multiple.benjamini_hochberg(p_N)
-    )
-    found |= dict(inside_N=inside_TN.sum(0), outside_N=outside_TN.sum(0))
     return Vulnerability(
-        **found,
-        **{
-            f"{key}_2N": np.array([e[i] for e in each])
-            for i, key in enumerate(("auc", "low", "high"))
-        },
+        auc_N=auc_N,
+        low_N=low_N,
+        high_N=high_N,
+        p_N=p_N,
+        q_N=multiple.benjamini_hochberg(p_N),
+        inside_N=inside_TN.sum(0),
+        outside_N=outside_TN.sum(0),
+        auc_2N=np.array([auc for auc, _, _ in each]),
+        low_2N=np.array([low for _, low, _ in each]),
+        high_2N=np.array([high for _, _, high in each]),
     )
 
 
@@ -170,14 +183,15 @@ def distribution(inside: int, outside: int) -> np.ndarray:
 
     It uses the recursion of Mann and Whitney 1947, in which nothing cancels.
     """
-    before = [np.ones(1) for _ in range(outside + 1)]  # no member yet: U = 0
+    before = [np.ones(1) for _ in range(outside + 1)]  # without members U = 0
     for i in range(1, inside + 1):
         row = [np.ones(1)]
         for j in range(1, outside + 1):
-            found = np.zeros(i * j + 1)
-            found[j:] += i / (i + j) * before[j]  # the highest is one of the i: it beats all j
-            found[: len(row[-1])] += j / (i + j) * row[-1]
-            row.append(found)
+            probability_U = np.zeros(i * j + 1)
+            # the highest is one of the i, which beats all j
+            probability_U[j:] += i / (i + j) * before[j]
+            probability_U[: len(row[-1])] += j / (i + j) * row[-1]
+            row.append(probability_U)
         before = row
     return before[outside]
 
@@ -185,19 +199,19 @@ def distribution(inside: int, outside: int) -> np.ndarray:
 def p_values(above_N, size_2N) -> np.ndarray:
     """Returns P(U >= what was seen) [N] for random scores.
 
-    It is computed from the pairs won and the sizes of the two sides in one fold; NaN without a
-    pair.
+    It is computed from the pairs won [N] and the sizes [2,N] of the two sides in one fold; NaN
+    where there is no pair.
     """
     keys, code_N = np.unique(size_2N, axis=1, return_inverse=True)
     seen_N, p_N = np.floor(above_N).astype(int), np.full(len(above_N), np.nan)
     for k, (inside, outside) in enumerate(keys.T.tolist()):
-        own, pairs = code_N.ravel() == k, inside * outside
+        same_N, pairs = code_N.ravel() == k, inside * outside
         if 0 < pairs <= EXACT:
             tail = np.cumsum(distribution(inside, outside)[::-1])[::-1]
-            p_N[own] = np.minimum(1, tail[seen_N[own]])
+            p_N[same_N] = np.minimum(1, tail[seen_N[same_N]])
         elif pairs:
             deviation = np.sqrt(pairs * (inside + outside + 1) / 12)
-            p_N[own] = special.ndtr(-(seen_N[own] - pairs / 2 - 0.5) / deviation)
+            p_N[same_N] = special.ndtr(-(seen_N[same_N] - pairs / 2 - 0.5) / deviation)
     return p_N
 
 
@@ -214,13 +228,23 @@ def most_exposed(
 ) -> dict:
     """Measures on held-out targets the records that half of a fold's targets rank highest.
 
-    Returns {records, ranked_auc, held_out_auc, low, high, listed}.
+    Args:
+        score_TN: the scores of each target, higher = more likely a member; NaN where unknown.
+        member_TN, evaluated_TN: the members and the scored rows of each target.
+        unit_T: the unit of each target (twins share one).
+        top: how many of the highest records are chosen in each half.
+        draws: the number of bootstrap draws of the interval.
+        level: the confidence level.
+        seed: the seed of the draws.
 
-    Mean AUCs of the `top` records where they were ranked and in the other half of the fold,
-    averaged over both folds and both halves. The interval resamples the units of the halves that
-    did not choose (percentiles; None with fewer than 5 units). `listed`: the highest records of the
-    first half, {record, ranked_auc, auc, low, high} with AUC and interval of the second. All None
-    if no record has both sides in every half.
+    Returns:
+        {records, ranked_auc, held_out_auc, low, high, listed}. `ranked_auc` and `held_out_auc` are
+            the mean AUCs of the `records` chosen records in the half that ranked them and in the
+            other half of the fold, averaged over both folds and both halves. `low` and `high`
+            resample the units of the halves that did not choose (percentiles; None with fewer than
+            5 units). `listed` has the highest records of the first half, {record, ranked_auc, auc,
+            low, high}, with AUC and interval from the second. If no record has both sides in every
+            half, `records` is 0 and the other values are None.
     """
     score_TN, member_TN = np.asarray(score_TN, np.float64), np.asarray(member_TN, bool)
     valid_TN = np.asarray(evaluated_TN, bool) & ~np.isnan(score_TN)
@@ -231,20 +255,20 @@ def most_exposed(
         sides = [
             (score_TN[r], valid_TN[r] & member_TN[r], valid_TN[r] & ~member_TN[r]) for r in rows
         ]
-        found = [
+        estimates = [
             _interval(pairs_above(*side)[None], np.array([[side[1].sum(0), side[2].sum(0)]]), level)
             for side in sides
         ]
-        known = np.flatnonzero(~np.isnan(found[0][0] + found[1][0]))
+        known = np.flatnonzero(~np.isnan(estimates[0][0] + estimates[1][0]))
         count = min(count, len(known))
         if not count:
             return dict(
                 records=0, ranked_auc=None, held_out_auc=None, low=None, high=None, listed=[]
             )
         for half in (0, 1):
-            chosen = known[np.argsort(-found[half][0][known], kind="stable")[:count]]
-            ranked.append(found[half][0][chosen].mean())
-            held.append(found[1 - half][0][chosen].mean())
+            chosen = known[np.argsort(-estimates[half][0][known], kind="stable")[:count]]
+            ranked.append(estimates[half][0][chosen].mean())
+            held.append(estimates[1 - half][0][chosen].mean())
             other_score, other_inside, other_outside = sides[1 - half]
             drawn.append(
                 _resampled(
@@ -258,8 +282,8 @@ def most_exposed(
             )
             if fold == half == 0:
                 listed = [
-                    dict(record=int(n), ranked_auc=float(found[0][0][n]))
-                    | {k: float(v[n]) for k, v in zip(("auc", "low", "high"), found[1])}
+                    dict(record=int(n), ranked_auc=float(estimates[0][0][n]))
+                    | {k: float(v[n]) for k, v in zip(("auc", "low", "high"), estimates[1])}
                     for n in chosen
                 ]
     held_out_auc = float(np.mean(held))

@@ -186,13 +186,13 @@ def tpr_between(curve: Roc, fpr: float) -> float:
     1/(n + 1) higher. Between whole numbers of allowed false positives the TPR is interpolated.
     Where less than one is allowed, it is the TPR of the members above all non-members.
     """
-    wanted = max(fpr * (curve.n_nonmember + 1) - 1, 0.0)
-    few = math.floor(wanted)
+    allowed = max(fpr * (curve.n_nonmember + 1) - 1, 0.0)
+    few = math.floor(allowed)
     low, high = (
         float(curve.tpr_V[np.searchsorted(curve.false_V, k, side="right") - 1])
         for k in (few, few + 1)
     )
-    return low + (wanted - few) * (high - low)
+    return low + (allowed - few) * (high - low)
 
 
 def between_true(mean: float, fpr: float, n_nonmember: float, slope: float) -> float:
@@ -210,11 +210,11 @@ def between_true(mean: float, fpr: float, n_nonmember: float, slope: float) -> f
     """
     if not mean > 0:
         return mean
-    wanted = max(fpr * (n_nonmember + 1), 1.0)
+    place = max(fpr * (n_nonmember + 1), 1.0)
     bend = min(max(slope * fpr / mean, 0.0), 1.0)
-    j = math.floor(wanted)
+    j = math.floor(place)
     at = [math.exp(math.lgamma(i + bend) - math.lgamma(i)) for i in (j, j + 1)]
-    return min(mean * wanted**bend / (at[0] + (wanted - j) * (at[1] - at[0])), 1.0)
+    return min(mean * place**bend / (at[0] + (place - j) * (at[1] - at[0])), 1.0)
 
 
 def slope_at(curve: Roc, allowed: int) -> float:
@@ -247,14 +247,14 @@ def _vertex(curve: Roc, v: int) -> Operating:
 
 
 def _interpolated(curve: Roc, fpr: float) -> Operating:
-    wanted = min(fpr * curve.n_nonmember, curve.n_nonmember)
-    v = int(np.searchsorted(curve.false_V, wanted * (1 + TINY), side="right")) - 1
+    false = min(fpr * curve.n_nonmember, curve.n_nonmember)
+    v = int(np.searchsorted(curve.false_V, false * (1 + TINY), side="right")) - 1
     if v == len(curve.false_V) - 1:
         return _vertex(curve, v)
-    share = max(0.0, wanted - curve.false_V[v]) / (curve.false_V[v + 1] - curve.false_V[v])
+    share = max(0.0, false - curve.false_V[v]) / (curve.false_V[v + 1] - curve.false_V[v])
     true = float(curve.true_V[v] + share * (curve.true_V[v + 1] - curve.true_V[v]))
     return Operating(
-        true / curve.n_member, wanted / curve.n_nonmember, true, wanted, float(curve.threshold_V[v])
+        true / curve.n_member, false / curve.n_nonmember, true, false, float(curve.threshold_V[v])
     )
 
 

@@ -1,4 +1,4 @@
-"""Rows of results: their columns, which of them a headline shows, and how one is looked up.
+"""Rows of results: their columns, which rows a headline shows, and how to look up a row.
 
 A row is {attack, target, slice, metric, value, low, high, ...}; metrics/summary.py makes them.
 """
@@ -24,11 +24,8 @@ COLUMNS = (
     ),
     *("n_member", "n_nonmember", "n_targets", "knows", "sd_over_models", "null_mean", "p_value"),
 )
-RANKED = (
-    "nothing",
-    "shadows",
-    "population",
-)  # what a real attacker can have: `knows` of the attacks that are ranked
+# what a real attacker can know: `knows` of the attacks that are ranked
+RANKED = ("nothing", "shadows", "population")
 OPTIMISTIC = ("advantage_optimistic", "oracle_threshold")
 MAIN = ("auc", "tpr", "fpr", "advantage", "balanced_accuracy", *OPTIMISTIC)
 

@@ -1,5 +1,6 @@
-"""The rows of slices: every metric of every attack in every slice, and which slices are most
-exposed. One sort for each attack and target.
+"""Computes the rows of slices: every metric of every attack in every slice.
+
+It also ranks the slices by exposure. The scores of each attack and target are sorted once.
 """
 
 from __future__ import annotations
@@ -28,15 +29,21 @@ from mia_jax.metrics.placements import Weights
 from mia_jax.metrics.slices import Layer
 from mia_jax.metrics.study import Study, TargetCounts, result_row
 
-FEWEST_RECORDS, FEWEST_OF_A_SIDE = (
-    20,
-    5,
-)  # below that a slice is marked too small: no interval, not ranked
+# smaller slices are marked too small: they have no interval and are not ranked
+FEWEST_RECORDS, FEWEST_OF_A_SIDE = 20, 5
 
 
 class Ground(NamedTuple):
-    """What all attacks share about one slice: its place in the layers, counts, and the weights of
-    its sides under the draws.
+    """Holds what all attacks share about one slice.
+
+    Attributes:
+        name: the name of the slice.
+        layer, group: its layer, and its code in that layer.
+        post_hoc: whether the slice was made from the target's own answers.
+        inside_T, outside_T: the members and the non-members of each target in the slice.
+        records: the number of records in the slice.
+        weights: the draws and the sides of its records.
+        inside_R, outside_R: the total weights of its two sides under the draws.
     """
 
     name: str
@@ -57,7 +64,7 @@ class Ground(NamedTuple):
 
     @property
     def too_small(self) -> str:
-        """Why the slice is too small ('' if it is not)."""
+        """Returns why the slice is too small ('' if it is not)."""
         if not self.both_T.any():
             return "too small: no target has members and non-members in it"
         side = min(self.inside_T[self.both_T].mean(), self.outside_T[self.both_T].mean())
@@ -72,8 +79,12 @@ class Ground(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sliced(Study):
-    """A study with codes [L,T,N] of the layers (the last one holds all evaluated rows) and the
-    ground of each slice.
+    """Holds a study with its slices.
+
+    Attributes:
+        code_LTN: the slice of each record in each layer; the last layer has all evaluated rows.
+        grounds: what all attacks share about each slice.
+        all: the same for all evaluated rows.
     """
 
     code_LTN: list[np.ndarray]
@@ -92,18 +103,23 @@ def rows(
     ppv_ratio: float = 1.0,
     level: float = 0.95,
 ) -> tuple[list[dict], dict[str, list[dict]]]:
-    """Returns (rows, ranking).
+    """Computes the rows of every slice and each attack's ranking of slices by exposure.
 
-    Rows as `summary.rows` makes them, with `slice` names and for target None and 'pooled' alone;
-    further `n_records`, `post_hoc`, `too_small`, and on auc rows `p_value` (AUC <= 1/2, one-sided)
-    and `p_holm` (over the slices of this attack).
+    The AUC is a mean over targets, with an interval from the draws of placements. The interval of a
+    TPR@FPR is that of the pooled ROC, where the false-positive rates are resolvable.
 
-    `ranking[attack]`: the slices that are not too small, most exposed first, that is by the lower
-    end of the AUC's interval: {slice, auc, low, high, p_value, p_holm, excess, excess_low,
-    excess_high (AUC minus that of all records, paired draws), n_records, n_member, n_nonmember,
-    post_hoc}. `attacks`, `draws` and the rest are those of `summary.rows`. AUC: mean over targets,
-    interval from the draws of placements; TPR@FPR: the interval is that of the pooled ROC, where
-    the false-positive rates are resolvable.
+    Args:
+        attacks, member_TN, evaluated_TN, draws, fprs, ppv_ratio, level: as in `summary.rows`.
+        layers: the slices (`slices.make`).
+
+    Returns:
+        (rows, ranking). The rows are those of `summary.rows` for target None and 'pooled' only,
+            with the name of the slice and the columns `n_records`, `post_hoc` and `too_small`. The
+            auc rows also have `p_value` (of AUC <= 1/2, one-sided) and `p_holm` (over the slices of
+            this attack). `ranking[attack]` lists the slices that are not too small by falling lower
+            end of the AUC's interval: {slice, auc, low, high, p_value, p_holm, excess, excess_low,
+            excess_high, n_records, n_member, n_nonmember, post_hoc}, where `excess` is the AUC
+            minus that of all records, with paired draws.
     """
     member_TN, evaluated_TN = np.asarray(member_TN, bool), np.asarray(evaluated_TN, bool)
     codes = [
@@ -125,11 +141,11 @@ def rows(
         level=level,
     )
     study = Sliced(code_LTN=codes, grounds=made, all=whole, **shared)
-    found, ranking = [], {}
+    result_rows, ranking = [], {}
     for name, attack in attacks.items() if made else ():
-        own, ranking[name] = _attack(study, name, attack)
-        found += own
-    return found, ranking
+        attack_rows, ranking[name] = _attack(study, name, attack)
+        result_rows += attack_rows
+    return result_rows, ranking
 
 
 def _ground(name, layer, group, post_hoc, in_slice_TN, member_TN, draws) -> Ground:
@@ -155,7 +171,7 @@ def _attack(study: Sliced, name: str, attack: Mapping) -> tuple[list[dict], list
     pooled = _segments(study, score_TN)
     whole_T, knows = auc_TG[-1][:, 0], attack.get("knows", "shadows")
     whole_TR = placements.auc_draws(whole_T, place_TN[-1], study.all.weights)
-    found, ranking = [], []
+    attack_rows, ranking = [], []
     for ground in study.grounds:
         small = ground.too_small
         auc_T, drawn_TR = auc_TG[ground.layer][:, ground.group], np.full(whole_TR.shape, np.nan)
@@ -172,22 +188,25 @@ def _attack(study: Sliced, name: str, attack: Mapping) -> tuple[list[dict], list
             error = _error(study, auc_T - whole_T, drawn_TR - whole_TR, knows)
             excess = area.value - float(np.mean(whole_T))
             ranking.append(_entry(study, ground, area, excess, error))
-        found += [_row(name, attack, ground, None, metric, o) for metric, o in mean.items()]
-        found += [_row(name, attack, ground, "pooled", metric, o) for metric, o in points.items()]
-    _rank(ranking, found)
-    return found, sorted(ranking, key=lambda entry: -entry["low"])
+        attack_rows += [_row(name, attack, ground, None, metric, o) for metric, o in mean.items()]
+        attack_rows += [
+            _row(name, attack, ground, "pooled", metric, o) for metric, o in points.items()
+        ]
+    _rank(ranking, attack_rows)
+    return attack_rows, sorted(ranking, key=lambda entry: -entry["low"])
 
 
 def _placed(study: Sliced, score_TN) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """For every layer the AUCs [T,G] of its slices and the placements [T,N] of the records in
-    theirs.
+    """Returns the AUCs and the placements of every layer.
+
+    They are the AUCs [T,G] of its slices, and the placement [T,N] of each record in its slice.
     """
     orders = [placements.order(*pair) for pair in zip(score_TN, study.evaluated_TN)]
     counts = [int(code_TN.max(initial=0)) + 1 for code_TN in study.code_LTN]
     parts = [
         [
-            placements.placements(one, member_N, code_N, count)
-            for one, member_N, code_N in zip(orders, study.member_TN, code_TN)
+            placements.placements(order, member_N, code_N, count)
+            for order, member_N, code_N in zip(orders, study.member_TN, code_TN)
         ]
         for code_TN, count in zip(study.code_LTN, counts)
     ]
@@ -197,23 +216,24 @@ def _placed(study: Sliced, score_TN) -> tuple[list[np.ndarray], list[np.ndarray]
 
 
 def _segments(study: Sliced, score_TN) -> list[list[tuple]]:
-    """For every layer and slice (score, member, row number t N + n) of its pairs, by falling
-    score.
+    """Returns the pairs of every layer and slice as (score [K], member [K], row number [K]).
+
+    They are sorted by falling score; the row number is t N + n.
     """
     at = np.flatnonzero(study.evaluated_TN)
     at = at[np.argsort(-score_TN.ravel()[at], kind="stable")]
-    score_K, member_K, found = score_TN.ravel()[at], study.member_TN.ravel()[at], []
+    score_K, member_K, segments = score_TN.ravel()[at], study.member_TN.ravel()[at], []
     for code_TN in study.code_LTN[:-1]:
         code_K = code_TN.ravel()[at]
         by = np.argsort(code_K, kind="stable")
         edges = np.searchsorted(code_K[by], np.arange(int(code_K.max(initial=-1)) + 2))
-        found.append(
+        segments.append(
             [
                 (score_K[k], member_K[k], at[k])
                 for k in (by[a:b] for a, b in itertools.pairwise(edges))
             ]
         )
-    return found
+    return segments
 
 
 def _error(study: Sliced, value_T, drawn_TR, knows: str) -> Error:
@@ -239,7 +259,7 @@ def _area(study: Sliced, ground: Ground, auc_T, drawn_TR, knows: str) -> Outcome
         outcomes.average(drawn_TR, study.draws.unit_TR),
         _error(study, auc_T, drawn_TR, knows),
     )
-    found = outcomes.area(
+    outcome = outcomes.area(
         value,
         drawn_R,
         smaller,
@@ -249,20 +269,20 @@ def _area(study: Sliced, ground: Ground, auc_T, drawn_TR, knows: str) -> Outcome
         more,
         error,
     )
-    if found.low is None:
-        return found
-    return found._replace(
+    if outcome.low is None:
+        return outcome
+    return outcome._replace(
         more=more | dict(p_value=one_sided(value, error, smaller, ground.records))
     )
 
 
 def one_sided(value: float, error: Error, smaller_side: int, records: int) -> float:
-    """P-value of 'AUC <= 1/2' on the logit scale as the interval, with the fewer degrees of
-    freedom: those of the units or of the records.
+    """Returns the p-value of 'AUC <= 1/2', on the logit scale like the interval.
 
-    The draws are stretched until 1.96 deviations are a t-interval over the records
-    (`placements.auc_draws`), which is undone here to get the far tail right where the records'
-    degrees of freedom are the fewer.
+    Its degrees of freedom are those of the units or of the records, whichever are fewer. The draws
+    are stretched until 1.96 deviations are a t-interval over the records (`placements.auc_draws`).
+    Where the records have the fewer degrees of freedom, this is undone here to get the far tail
+    right.
     """
     freedom, deviation = records - 1, error.deviation
     if freedom <= error.freedom:
@@ -271,8 +291,9 @@ def one_sided(value: float, error: Error, smaller_side: int, records: int) -> fl
 
 
 def _at_threshold(study: Sliced, ground: Ground, attack: Mapping, named_TN) -> dict[str, Outcome]:
-    """Returns the metrics at the shadow-chosen thresholds: means over the targets that have both
-    sides in the slice.
+    """Returns the metrics at the shadow-calibrated thresholds.
+
+    They are means over the targets that have members and non-members in the slice.
     """
     metrics = outcomes.at_threshold(0.0, 0.0, study.ratio)
     if named_TN is None or not ground.both_T.any():
@@ -324,7 +345,7 @@ def _at_threshold(study: Sliced, ground: Ground, attack: Mapping, named_TN) -> d
 def _tprs(
     study: Sliced, ground: Ground, segments: list[tuple], group: int, score_TN, knows: str
 ) -> dict[str, Outcome]:
-    """TPR at every FPR of the slice's pooled ROC."""
+    """Returns the TPR at every FPR on the slice's pooled ROC."""
     score_K, member_K, at_K = segments[group]
     inside, outside = int(member_K.sum()), int((~member_K).sum())
     known = [fpr for fpr in study.fprs if inside and roc.resolvable(fpr, outside)]
@@ -359,14 +380,26 @@ def _tprs(
             named_TN, ground.weights, study.draws, tpr=p.tpr, fpr=p.fpr, slope=slope
         )
         error = components.error(parts, crossed=study.draws.unit_TR is not None, knows=knows)
-        found = p.tpr, roc.tpr_between(curve, fpr), fpr, p.fpr, counts, targets, high_FR[f]
-        out[f"tpr@{fpr:g}"] = outcomes.several_tpr(*found, study.level, study.draws, error)
+        out[f"tpr@{fpr:g}"] = outcomes.several_tpr(
+            p.tpr,
+            roc.tpr_between(curve, fpr),
+            fpr,
+            p.fpr,
+            counts,
+            targets,
+            high_FR[f],
+            study.level,
+            study.draws,
+            error,
+        )
     return out
 
 
 def _entry(study: Sliced, ground: Ground, area: Outcome, excess: float, error: Error) -> dict:
-    """Returns one slice of the ranking; its excess over all records has an interval from the paired
-    draws, `error` being its standard error.
+    """Returns a slice's entry in the ranking.
+
+    `excess` is its AUC minus that of all records, and `error` the standard error of `excess` from
+    the paired draws.
     """
     half = intervals.t_half(error.deviation, study.level, error.freedom)
     return dict(
@@ -387,12 +420,12 @@ def _entry(study: Sliced, ground: Ground, area: Outcome, excess: float, error: E
     )
 
 
-def _rank(ranking: list[dict], found: list[dict]) -> None:
-    """Fills in p_holm, in the ranking and in the auc rows."""
+def _rank(ranking: list[dict], attack_rows: list[dict]) -> None:
+    """Sets p_holm in the ranking and in the auc rows."""
     for entry, p in zip(ranking, multiple.holm([entry["p_value"] for entry in ranking])):
         entry["p_holm"] = float(p)
     adjusted = {entry["slice"]: entry["p_holm"] for entry in ranking}
-    for row in found:
+    for row in attack_rows:
         if row["metric"] == "auc" and row["slice"] in adjusted:
             row["p_holm"] = adjusted[row["slice"]]
 

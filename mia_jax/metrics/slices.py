@@ -2,9 +2,9 @@
 
 `metrics.slice_rows` measures them.
 
-A term is a file of mia_jax/slices, 'class', 'correct', 'loss' (10 deciles), 'group' (named
-records), 'column:<name>' or 'column:<name>:<bins>', or a module of a user's own,
-'my_pkg.my_slices:bins=3'; 'a & b' intersects two.
+A term is a file of mia_jax/slices, that is 'class', 'correct', 'loss' (10 deciles), 'group' (named
+records), 'column:<name>' or 'column:<name>:<bins>', or a user-supplied module such as
+'my_pkg.my_slices:bins=3'. 'a & b' intersects two terms.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ NEEDS = dict(  # what a term may need -> the field of Records, and what that is
     correct=("correct_TN", "the targets' signal 'correct'"),
 )
 MOST_SLICES = 1000
-MOST_VALUES, BINS = (
-    20,
-    4,
-)  # a numeric column with more values than that is cut at its quantiles into so many bins
+# a numeric column with more than MOST_VALUES values is cut at its quantiles into BINS bins
+MOST_VALUES, BINS = 20, 4
 
 
 class Layer(NamedTuple):
-    """Slices that do not overlap: record n lies in the slice names[code[n]], or in none of them
-    (-1).
+    """Holds slices that do not overlap.
 
-    `code` is [N], or [T,N] if the slices differ from target to target; `post_hoc` marks slices made
-    from the target's own answers.
+    Attributes:
+        names: the names of the slices.
+        code: record n is in the slice names[code[n]], or in none of them (-1). The shape is [N], or
+            [T,N] if the slices differ from target to target.
+        post_hoc: whether the slices were made from the target's own answers.
     """
 
     names: tuple[str, ...]
@@ -44,7 +44,12 @@ class Layer(NamedTuple):
 class Records(NamedTuple):
     """Holds what slices are made from.
 
-    These are `evaluated_TN`, the targets' answers ([T,N] or None), labels, columns and named rows.
+    Attributes:
+        evaluated_TN: the scored rows of each target.
+        labels_N: the class labels; None if unknown.
+        columns: the columns [N] of the data.
+        loss_TN, correct_TN: the targets' signals of these names; None if unknown.
+        groups: the row numbers of each named group.
     """
 
     evaluated_TN: np.ndarray
@@ -56,7 +61,7 @@ class Records(NamedTuple):
 
 
 def known_terms() -> list[str]:
-    """Returns how the terms are written that the package has."""
+    """Returns the terms of the package as a user writes them."""
     return [
         form
         for name in registry.names("slices")
@@ -65,7 +70,7 @@ def known_terms() -> list[str]:
 
 
 def needs(terms: Sequence[Sequence[str]]) -> set[str]:
-    """Returns what the terms need of the targets, of NEEDS."""
+    """Returns the keys of NEEDS that the terms need."""
     return {need for pair in terms for term in pair for need in _needs(term)}
 
 
@@ -74,23 +79,24 @@ def _needs(term: str) -> tuple[str, ...]:
 
 
 def _maker(term: str):
-    """Returns the function of a term: slice(records) -> Layer or layers."""
+    """Returns the function of a term, which maps Records to a Layer or to several."""
     if term.startswith("column:"):
         name, bins = column_of(term)
         return registry.make("slices", "column", dict(name=name, bins=bins))
     return registry.make("slices", term)
 
 
-def parse(wanted: Sequence[str]) -> list[tuple[str, ...]]:
-    """Returns the terms of every requested text, in its order and without repetitions.
+def parse(texts: Sequence[str]) -> list[tuple[str, ...]]:
+    """Returns the terms of the requested texts, in their order and without repetitions.
 
-    ValueError for a text that is not a term.
+    Raises:
+        ValueError: a text is not a term, or joins more than two.
 
     >>> parse(('class', 'class & correct'))
     [('class',), ('class', 'correct')]
     """
-    found = []
-    for text in (wanted,) if isinstance(wanted, str) else wanted:
+    parsed = []
+    for text in (texts,) if isinstance(texts, str) else texts:
         terms = tuple(part.strip() for part in text.split("&"))
         if len(terms) > 2:
             raise ValueError(
@@ -107,22 +113,30 @@ def parse(wanted: Sequence[str]) -> list[tuple[str, ...]]:
                     f"slices: {term!r} in {text!r} is none of "
                     f"{', '.join(known_terms())}.{checks.closest(term, registry.names('slices'))}"
                 )
-        found += [terms] if terms not in found else []
-    return found
+        parsed += [terms] if terms not in parsed else []
+    return parsed
 
 
 def check(
-    wanted: Sequence[str],
+    texts: Sequence[str],
     *,
     columns: Sequence[str] = (),
     groups: Mapping[str, Sequence[int]] = {},
     num_examples: int | None = None,
 ) -> None:
-    """Raises ValueError if a requested slice needs a column that the data lacks.
+    """Checks that the requested slices can be made from the data.
 
-    The same if a group is empty or has rows that do not exist.
+    Args:
+        texts: the requested slices.
+        columns: the names of the data's columns.
+        groups: the row numbers of each named group.
+        num_examples: the number of examples, if known.
+
+    Raises:
+        ValueError: a text is not a term, a slice needs a column that the data lacks, or a group is
+            empty or has rows that do not exist.
     """
-    terms = [term for pair in parse(wanted) for term in pair]
+    terms = [term for pair in parse(texts) for term in pair]
     known = [c for c in columns if c != "population"]
     for term in terms:
         if term.startswith("column:"):
@@ -135,13 +149,14 @@ def check(
             _maker(term)
     if "group" in terms and not groups:
         raise ValueError(
-            "slices: 'group' is wanted but report.groups is empty; name records as groups={'mine': "
+            "slices: 'group' is requested but report.groups is empty; name records as "
+            "groups={'mine': "
             "(3, 17)}."
         )
     for name, listed in groups.items():
         rows = np.asarray(listed)
         if not rows.size or rows.ndim != 1 or rows.dtype.kind not in "iu":
-            remedy = " Of a mask pass np.flatnonzero(mask)." if rows.dtype.kind == "b" else ""
+            remedy = " For a mask pass np.flatnonzero(mask)." if rows.dtype.kind == "b" else ""
             raise ValueError(
                 f"groups: {name!r} must be a list of row numbers and has shape {rows.shape}, dtype "
                 f"{rows.dtype}.{remedy}"
@@ -155,14 +170,18 @@ def check(
 
 
 def column_of(term: str) -> tuple[str, int | None]:
-    """Returns ('age', 4) of 'column:age:4', and ('age', None) of 'column:age'."""
+    """Returns the name and the number of bins (None without) of a column's term.
+
+    >>> column_of('column:age:4'), column_of('column:age')
+    (('age', 4), ('age', None))
+    """
     name = term.removeprefix("column:")
     head, _, tail = name.rpartition(":")
     return (head, int(tail)) if head and tail.isdigit() else (name, None)
 
 
 def make(
-    wanted: Sequence[str],
+    texts: Sequence[str],
     evaluated_TN,
     *,
     labels_N=None,
@@ -173,25 +192,30 @@ def make(
 ) -> list[Layer]:
     """Returns the requested slices of the evaluated records as layers.
 
-    Groups are sliced even if no text says so.
+    Slices without an evaluated record are left out. Groups are sliced even if no text requests it.
 
-    `loss_TN` and `correct_TN` are the targets' answers. ValueError if a term needs what is not
-    there, two slices share a name, or there are more than 1,000. Slices without an evaluated record
-    are left out.
+    Args:
+        texts: the requested slices.
+        evaluated_TN: the scored rows of each target.
+        labels_N, columns, loss_TN, correct_TN, groups: as in `Records`.
+
+    Raises:
+        ValueError: a term needs what is missing, two slices share a name, or there are more than
+            1,000 slices.
     """
     evaluated_TN = np.asarray(evaluated_TN, bool)
-    texts = parse(wanted)
-    texts += [("group",)] if groups and not any("group" in terms for terms in texts) else []
+    parsed = parse(texts)
+    parsed += [("group",)] if groups and not any("group" in terms for terms in parsed) else []
     check(
-        [" & ".join(t) for t in texts],
+        [" & ".join(t) for t in parsed],
         columns=tuple(columns),
         groups=groups,
         num_examples=evaluated_TN.shape[1],
     )
     records = Records(evaluated_TN, labels_N, columns, loss_TN, correct_TN, groups)
-    single = {term: _layers(term, records) for terms in texts for term in terms}
+    single = {term: _layers(term, records) for terms in parsed for term in terms}
     layers = []
-    for terms in texts:
+    for terms in parsed:
         parts = single[terms[0]]
         for term in terms[1:]:
             parts = [crossed(a, b) for a in parts for b in single[term]]
@@ -199,7 +223,7 @@ def make(
     names = [name for layer in layers for name in layer.names]
     if len(names) > MOST_SLICES:
         raise ValueError(
-            f"slices: {', '.join(map(' & '.join, texts))} make {len(names)} slices; at most "
+            f"slices: {', '.join(map(' & '.join, parsed))} make {len(names)} slices; at most "
             f"{MOST_SLICES} are measured."
         )
     repeated = {name for name in names if names.count(name) > 1}
@@ -212,14 +236,14 @@ def _layers(term: str, records: Records) -> list[Layer]:
     """Returns the layers of one term.
 
     Raises:
-        ValueError: The term needs what is not there, or a user's own made something else than
-            layers of the records.
+        ValueError: The term needs what is missing, or a user-supplied module made something other
+            than layers of the records.
     """
     for need in _needs(term):
         field, what = NEEDS[need]
         if getattr(records, field) is None:
             raise ValueError(
-                f"slices: {term!r} needs {what}, and there is none; leave it out, or pass logits "
+                f"slices: {term!r} needs {what}, which the data lack; leave it out, or pass logits "
                 "or probs with labels."
             )
     made = _maker(term)(records)
@@ -243,7 +267,7 @@ def few_values(column) -> bool:
 
 
 def by_value(name: str, column) -> Layer:
-    """Returns one slice per distinct value, '<name>=<value>', in sorted order; NaN is in none."""
+    """Returns a slice '<name>=<value>' for each distinct value, in sorted order; NaN is in none."""
     column = np.asarray(column)
     values, code = _distinct(column)
     text = (
@@ -276,7 +300,7 @@ def _distinct(column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def shown(values) -> list[str]:
-    """Returns numbers with 6 digits, or with all of them where 6 do not tell them apart."""
+    """Returns numbers as texts of 6 digits, or of all digits where 6 do not distinguish them."""
     short = [f"{v:g}" for v in values]
     return (
         short
@@ -320,7 +344,10 @@ def by_percentile(loss_TN, evaluated_TN) -> list[Layer]:
 
 
 def packed(masks: Mapping[str, np.ndarray], *, post_hoc: bool) -> list[Layer]:
-    """Layers for slices that may overlap: each goes to the first layer that it does not overlap."""
+    """Packs slices that may overlap into layers.
+
+    Each slice goes to the first layer that it does not overlap.
+    """
     layers: list[tuple[list[str], np.ndarray]] = []
     for name, mask in masks.items():
         free = next((layer for layer in layers if not (mask & (layer[1] >= 0)).any()), None)

@@ -1,4 +1,6 @@
-"""What every attack's results share (`Study`), and the row of one result (`result_row`)."""
+"""Defines what the results of all attacks share (`Study`) and the row of a result
+(`result_row`).
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,7 @@ class Study:
 
 
 class TargetCounts(NamedTuple):
-    """The `Counts` of each target at its threshold, float64 [T]."""
+    """Holds the `Counts` of each target at its threshold, float64 [T]."""
 
     tp: np.ndarray
     inside: np.ndarray
@@ -73,11 +75,19 @@ def result_row(
     slice_name: str = "all",
     **more,
 ) -> dict:
-    """Returns the row of one result, in the order of results.csv; `more` and the outcome's own
-    further columns come last.
+    """Returns the row of a result, in the order of results.csv.
 
-    `target` is None for a mean over targets, 'pooled' for one ROC over all pairs, else the number
-    of a model. Counts are rounded.
+    Args:
+        outcome: the number with its interval; its further columns come last.
+        attack: the name of the attack.
+        target: None for a mean over targets, 'pooled' for the ROC of all pairs, else the number of
+            a model.
+        metric: the name of the metric.
+        n_member, n_nonmember: the numbers of rows, which are rounded.
+        n_targets: the number of targets.
+        knows: what the attack knows.
+        slice_name: the name of the slice.
+        **more: further columns, which come before those of the outcome.
     """
     return dict(
         attack=attack,

@@ -27,12 +27,8 @@ from mia_jax.metrics.study import Study, TargetCounts, result_row
 
 FPRS = (0.001, 0.01, 0.1)
 OPTIMISTIC = ("advantage_optimistic", "oracle_threshold")
-BRIEF = (
-    "auc",
-    "tpr@",
-    "advantage",
-    "balanced_accuracy",
-)  # what single targets show when there are many
+# the metrics of single targets when there are many
+BRIEF = ("auc", "tpr@", "advantage", "balanced_accuracy")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -263,8 +259,10 @@ def _missing(study: Weighted, scored: Scored) -> dict[str, Outcome]:
 
 
 def _single(study: Weighted, scored: Scored, t: int) -> dict[str, Outcome]:
-    """Returns one target: stratified bootstrap, the box where counts are small, closed forms at the
-    fixed threshold; values only when there are many.
+    """Returns the metrics of target t; values only when there are many targets.
+
+    The intervals are those of a stratified bootstrap, of `intervals.box` where counts are small,
+    and closed forms at the fixed threshold.
     """
     curve, rank, level = scored.curves[t], scored.ranks[t], study.level
     low_FR: np.ndarray | None = None
@@ -323,8 +321,9 @@ def _single(study: Weighted, scored: Scored, t: int) -> dict[str, Outcome]:
 
 
 def _mean(study: Weighted, scored: Scored) -> dict[str, Outcome]:
-    """Returns means over targets of each target's metric; draws reweight records within a target
-    and targets in the mean.
+    """Returns the means over targets of each target's metrics.
+
+    Draws reweight records within a target and targets in the mean.
     """
     draws, level, T = study.draws, study.level, len(study.targets)
     auc_TR = np.stack(
@@ -370,7 +369,11 @@ def _mean(study: Weighted, scored: Scored) -> dict[str, Outcome]:
         center = roc.between_true(
             between, fpr, float(np.mean([c.n_nonmember for c in scored.curves])), slope
         )
-        found = (
+        error, how = _error(study, scored, parts, (None, metric))
+        error = components.of_few(
+            error, sum(outcomes.allowed(fpr, int(c.n_nonmember)) for c in scored.curves)
+        )
+        out[metric] = outcomes.several_tpr(
             float(np.mean(tprs)),
             center,
             fpr,
@@ -378,12 +381,11 @@ def _mean(study: Weighted, scored: Scored) -> dict[str, Outcome]:
             counts,
             T,
             tpr_R,
+            level,
+            how,
+            error,
+            outcomes.spread(tprs),
         )
-        error, how = _error(study, scored, parts, (None, metric))
-        error = components.of_few(
-            error, sum(outcomes.allowed(fpr, int(c.n_nonmember)) for c in scored.curves)
-        )
-        out[metric] = outcomes.several_tpr(*found, level, how, error, outcomes.spread(tprs))
         _keep(scored, None, metric, out, (tpr_R, tpr_R, parts, center))
     if scored.counts_T is None:
         return out | _missing(study, scored) | outcomes.optimistic(scored.curves)
@@ -419,12 +421,18 @@ def mean_rate_draws(
     thresholds: Sequence[float],
     slope: float,
 ) -> np.ndarray:
-    """Returns TPRs [T,R] at an FPR under the draws, to first order: a target's TPR less `slope`
-    times its FPR at its own threshold.
+    """Returns the TPRs [T,R] at an FPR under the draws, to first order.
 
-    A draw that chose the threshold anew would overstate the spread where few non-members lie above
-    it: of few order statistics it repeats some and skips others. `slope` is that of all targets'
-    curves, for one target's is as rough as its few points.
+    It is a target's TPR minus `slope` times the change of its FPR, both at the target's threshold.
+    A draw that chose the threshold again would overstate the spread where few non-members are above
+    it, because of few order statistics it repeats some and skips others.
+
+    Args:
+        study, scored: the study and the attack.
+        w: the weights of all evaluated rows.
+        thresholds: the threshold of each target.
+        slope: the mean slope of all targets' curves, since the curve of a single target is rough
+            where it has few points.
     """
     named_TN = study.evaluated_TN & (scored.score_TN >= np.asarray(thresholds)[:, None])
     inside_TR, outside_TR = placements.shares(named_TN, w)
@@ -437,7 +445,7 @@ def mean_rate_draws(
 def _error(
     study: Weighted, scored: Scored, parts: Parts, key: jackknife.Key
 ) -> tuple[Error, bootstrap.Draws]:
-    """Returns the standard error of a number, and the draws with the words for how it was made."""
+    """Returns the standard error of a number, and the draws whose `method` says how it was made."""
     left = _left(scored, parts, key)
     if left is not None:
         return components.left_error(left), dataclasses.replace(
@@ -456,15 +464,24 @@ def _left(scored: Scored, parts: Parts, key: jackknife.Key) -> Left | None:
 
 
 def _keep(
-    scored: Scored, target: str | None, metric: str, found: Mapping[str, Outcome], drawn: Sequence
+    scored: Scored,
+    target: str | None,
+    metric: str,
+    outcome_of: Mapping[str, Outcome],
+    drawn: Sequence,
 ) -> None:
-    """Keeps the draws of a number that has an interval; `drawn` are the fields of `Drawn` that
-    follow the outcome.
+    """Keeps the draws of a metric if it has an interval.
+
+    Args:
+        scored: the attack, whose `drawn` is filled.
+        target, metric: the key.
+        outcome_of: the outcome of each metric.
+        drawn: the fields of `Drawn` that follow the outcome.
     """
-    if found[metric].low is not None:
-        one = Drawn(found[metric], *drawn)
-        left = None if one.parts is None else _left(scored, one.parts, (target, metric))
-        scored.drawn[target, metric] = one._replace(knows=scored.knows, left=left)
+    if outcome_of[metric].low is not None:
+        kept = Drawn(outcome_of[metric], *drawn)
+        left = None if kept.parts is None else _left(scored, kept.parts, (target, metric))
+        scored.drawn[target, metric] = kept._replace(knows=scored.knows, left=left)
 
 
 def _share(part_TR: np.ndarray, whole_TR: np.ndarray) -> np.ndarray:
@@ -472,7 +489,7 @@ def _share(part_TR: np.ndarray, whole_TR: np.ndarray) -> np.ndarray:
 
 
 def pool(score_TN, member_TN, evaluated_TN) -> tuple[roc.Roc, bootstrap.Ranked]:
-    """Returns one ROC over all evaluated (target, record) pairs and its sorted rows t N + n."""
+    """Returns the ROC of all evaluated (target, record) pairs and its sorted rows t N + n."""
     at = np.flatnonzero(evaluated_TN)
     score_K, member_K = (
         np.asarray(score_TN, np.float64).ravel()[at],
@@ -482,8 +499,9 @@ def pool(score_TN, member_TN, evaluated_TN) -> tuple[roc.Roc, bootstrap.Ranked]:
 
 
 def _pooled(study: Weighted, scored: Scored) -> dict[str, Outcome]:
-    """Returns one ROC over all pairs; draws weight a pair by its record's count times its
-    target's.
+    """Returns the metrics of the pooled ROC over all (target, record) pairs.
+
+    Draws weight a pair by the count of its record times the count of its target.
     """
     draws, level, T = study.draws, study.level, len(study.targets)
     curve, rank = pool(scored.score_TN, study.member_TN, study.evaluated_TN)
@@ -560,29 +578,36 @@ def _pooled(study: Weighted, scored: Scored) -> dict[str, Outcome]:
 
 
 def _linear(tpr, fpr, at: Mapping[str, float], ratio: float) -> dict[str, np.ndarray]:
-    """Returns the metrics of a threshold from targets' rates, the precision by its tangent at the
-    rates of all pairs.
+    """Returns the metrics at a threshold from targets' rates.
+
+    The precision is replaced by its tangent at the rates of all pairs.
     """
-    found = outcomes.at_threshold(tpr, fpr, ratio)
+    metrics = outcomes.at_threshold(tpr, fpr, ratio)
     named, precision = at["tpr"] + ratio * at["fpr"], f"ppv@{ratio:g}"
     if named > 0:  # d TPR/(TPR + r FPR) = r (FPR dTPR - TPR dFPR) / (TPR + r FPR)^2
-        found[precision] = (
+        metrics[precision] = (
             at[precision]
             + ratio * (at["fpr"] * (tpr - at["tpr"]) - at["tpr"] * (fpr - at["fpr"])) / named**2
         )
-    return found
+    return metrics
 
 
 def pooled_rate_parts(
     named_TN, w: placements.Weights, draws: bootstrap.Draws, *, tpr: float, fpr: float, slope: float
 ) -> Parts:
-    """Returns what each unit adds to a pooled TPR at a fixed FPR, to first order, at the pooled
-    threshold with these rates.
+    """Returns what each unit adds to a pooled TPR at a fixed FPR, to first order.
 
-    TPR + (its members named - TPR x its members) / mean members of a target - `slope` x the same of
-    its non-members.
+    It is TPR + (flagged members - TPR x members) / mean members of a target - `slope` x the same of
+    the non-members, where the counts are those of the unit.
+
+    Args:
+        named_TN: the rows flagged at the pooled threshold.
+        w: the weights of all rows of the ROC.
+        draws: the bootstrap draws.
+        tpr, fpr: the pooled rates at the threshold.
+        slope: the slope of the pooled ROC there.
     """
-    found_T, found_TR, named_Tn = tpr, tpr, named_TN[:, w.columns]
+    value_T, drawn_TR, named_Tn = tpr, tpr, named_TN[:, w.columns]
     shares = placements.shares(named_TN, w)
     for sign, rate, factor, share_TR, weight_TR in zip(
         (1, -1), (tpr, fpr), (1.0, -slope), shares, (w.inside_TR, w.outside_TR), strict=True
@@ -590,24 +615,25 @@ def pooled_rate_parts(
         side_Tn = w.side_Tn == sign
         count_T = side_Tn.sum(1)
         scale = factor / count_T.mean()
-        found_T = found_T + scale * ((named_Tn & side_Tn).sum(1) - rate * count_T)
-        found_TR = found_TR + scale * weight_TR * (np.nan_to_num(share_TR) - rate)
-    return components.parts(found_T, found_TR, draws.index_T)
+        value_T = value_T + scale * ((named_Tn & side_Tn).sum(1) - rate * count_T)
+        drawn_TR = drawn_TR + scale * weight_TR * (np.nan_to_num(share_TR) - rate)
+    return components.parts(value_T, drawn_TR, draws.index_T)
 
 
 def pooled_area_parts(score_TN, w: placements.Weights, draws: bootstrap.Draws) -> Parts:
-    """Returns what each unit adds to a pooled AUC, to first order: the mean placements of its
-    members and of its non-members among all pairs.
+    """Returns what each unit adds to a pooled AUC, to first order.
+
+    It is the mean placement of its members plus that of its non-members among all pairs.
     """
     score_Tn = score_TN[:, w.columns]
     value_T, drawn_TR = np.zeros(len(score_TN)), np.zeros(w.inside_TR.shape)
     for sign, weight_TR in ((1, w.inside_TR), (-1, w.outside_TR)):
         side_Tn = w.side_Tn == sign
-        sorted_K, own_K = np.sort(sign * score_Tn[w.side_Tn == -sign]), sign * score_Tn[side_Tn]
+        sorted_K, side_K = np.sort(sign * score_Tn[w.side_Tn == -sign]), sign * score_Tn[side_Tn]
         place_Tn = np.zeros(score_Tn.shape, np.float32)
         place_Tn[side_Tn] = (
-            np.searchsorted(sorted_K, own_K, side="left")
-            + np.searchsorted(sorted_K, own_K, side="right")
+            np.searchsorted(sorted_K, side_K, side="left")
+            + np.searchsorted(sorted_K, side_K, side="right")
         ) / (2 * len(sorted_K))
         value_T = value_T + place_Tn.sum(1, dtype=np.float64) / side_Tn.sum(1)
         drawn_TR = drawn_TR + _share(
@@ -619,8 +645,17 @@ def pooled_area_parts(score_TN, w: placements.Weights, draws: bootstrap.Draws) -
 def band(
     score_TN, member_TN, evaluated_TN, draws: bootstrap.Draws, points: int = 40, level: float = 0.95
 ) -> dict[str, np.ndarray]:
-    """Returns the pooled ROC for a figure: {fpr, tpr} at up to 300 FPRs from 1/n to 1 on a log
-    scale, and pointwise intervals {band_fpr, low, high}.
+    """Returns the pooled ROC of an attack with pointwise intervals, for a figure.
+
+    Args:
+        score_TN, member_TN, evaluated_TN: as in `rows`.
+        draws: the bootstrap draws.
+        points: the number of FPRs with an interval.
+        level: the confidence level.
+
+    Returns:
+        {fpr, tpr, band_fpr, low, high}: the ROC at up to 300 FPRs from 1/n to 1 on a log scale, and
+            the intervals [low, high] at `band_fpr`.
     """
     curve, rank = pool(score_TN, member_TN, evaluated_TN)
     fine, steps = (
@@ -631,10 +666,11 @@ def band(
         curve.tpr_V[np.searchsorted(curve.false_V, k, side="right") - 1] for k in (fine, steps)
     )
     _, low_FR, high_FR = bootstrap.redraw(rank, draws.record_NR, draws.unit_TR, steps.tolist())
+    # With too few records to resample, the interval is [0, 1].
     low, high = (
         [intervals.percentile(x, level)[end] if intervals.usable(x) else float(end) for x in x_FR]
         for end, x_FR in enumerate((low_FR, high_FR))
-    )  # too few records to resample: the whole of [0, 1]
+    )
     n = curve.n_nonmember
     return dict(
         fpr=fine / n,

@@ -1,6 +1,4 @@
-"""Thresholds that an attacker can really choose: on the models that it trained itself, never on the
-target.
-"""
+"""Chooses thresholds on the models that an attacker trained itself, never on the target."""
 
 from __future__ import annotations
 
@@ -13,13 +11,20 @@ from mia_jax.metrics import roc
 
 
 def shadow_thresholds(score_MN, member_MN, evaluated_MN, shadow_MM) -> np.ndarray:
-    """Returns for each model the threshold with the best balanced accuracy, float64 [M].
+    """Returns for each model the threshold with the best balanced accuracy on its shadows.
 
-    It is taken over the scored pairs of model t's shadows {m: shadow_MM[t, m]}.
+    The scored pairs of all shadows of a model are pooled. The rule is score >= threshold.
+    Candidates are midpoints of distinct scores and +-inf; among equally good ones the highest is
+    chosen.
 
-    Each shadow is scored as if it were the target, score_MN NaN where it was not; pairs of all
-    shadows are pooled. The rule is score >= threshold, candidates are midpoints of distinct scores
-    and +-inf, the highest among equals. NaN where no shadow has scored members and non-members.
+    Args:
+        score_MN: the scores of each model as if it were the target; NaN where it was not scored.
+        member_MN, evaluated_MN: the members and the scored rows of each model.
+        shadow_MM: shadow_MM[t, m] says whether model m is a shadow of model t.
+
+    Returns:
+        float64 [M]; NaN where the shadows of a model have no scored members or no scored
+            non-members.
     """
     score_MN, member_MN = np.asarray(score_MN, np.float64), np.asarray(member_MN, bool)
     evaluated_MN, shadow_MM = np.asarray(evaluated_MN, bool), np.asarray(shadow_MM, bool)
@@ -48,12 +53,12 @@ def shadow_thresholds(score_MN, member_MN, evaluated_MN, shadow_MM) -> np.ndarra
 
 
 def _best(score_K, member_K, keep_K, last_V, inside: int, outside: int) -> float:
-    """Returns `roc.best_threshold` of the kept among sorted pairs: one cumulative sum of whole
-    numbers, read where a group of tied scores ends.
+    """Returns `roc.best_threshold` of the kept ones among sorted pairs.
+
+    It reads a cumulative sum of whole numbers where a group of tied scores ends.
     """
-    gain_K = np.cumsum(
-        np.where(member_K, outside, -inside) * keep_K
-    )  # inside * outside * (TPR - FPR), exact
+    # inside * outside * (TPR - FPR), exact
+    gain_K = np.cumsum(np.where(member_K, outside, -inside) * keep_K)
     best = last_V[np.argmax(gain_K[last_V])]
     if gain_K[best] <= 0:
         return np.inf
@@ -65,11 +70,16 @@ def shadow_thresholds_at(
 ) -> np.ndarray:
     """Returns for each FPR and model the lowest threshold with that FPR on shadows, float64 [F,M].
 
-    It flags at most that share of the scored non-members of model t's shadows.
+    It flags at most that share of the scored non-members of the model's shadows, whose pairs are
+    pooled. The rule is score >= threshold, and thresholds are between two scores.
 
-    Pairs of all shadows {m: shadow_MM[t, m]} are pooled, score_MN as in `shadow_thresholds`; the
-    rule is score >= threshold, between two scores. NaN where t has no shadow that was scored, or
-    one false positive is more than the FPR allows.
+    Args:
+        score_MN, member_MN, evaluated_MN, shadow_MM: as in `shadow_thresholds`.
+        fprs: the false-positive rates.
+
+    Returns:
+        float64 [F,M]; NaN where no shadow of a model was scored, or where a single false positive
+            is more than the FPR allows.
     """
     score_MN, shadow_MM = np.asarray(score_MN, np.float64), np.asarray(shadow_MM, bool)
     usable_MN = np.asarray(evaluated_MN, bool) & ~np.asarray(member_MN, bool) & ~np.isnan(score_MN)
@@ -89,14 +99,14 @@ def shadow_thresholds_at(
 
 
 def _below(score_V, named_V, fpr: float) -> float:
-    """Returns the lowest threshold that names at most fpr of the kept non-members; `named_V` are
-    those with a score of at least the falling `score_V`.
+    """Returns the lowest threshold that flags at most the share `fpr` of the kept non-members.
+
+    `named_V` counts those with a score of at least `score_V`, which is falling.
     """
     if not len(named_V) or not roc.resolvable(fpr, named_V[-1]):
         return np.nan
-    count = int(
-        np.searchsorted(named_V, fpr * named_V[-1] * (1 + roc.TINY), side="right")
-    )  # distinct scores that may be named
+    # the number of distinct scores that may be flagged
+    count = int(np.searchsorted(named_V, fpr * named_V[-1] * (1 + roc.TINY), side="right"))
     if count == len(named_V):
         return -np.inf
     if count == 0 or named_V[count - 1] == 0:

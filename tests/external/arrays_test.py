@@ -94,7 +94,7 @@ def test_nearly_fixed_counts_are_hidden_and_independent_coins_are_not():
     results = mia_jax.audit(given, attacks="lira", **QUICK)
     assert (
         not supplied_arrays.build(given).design.balance
-        and "the number of shadows that trained on a record tells who is a member"
+        and "the number of shadows that trained on a record reveals who is a member"
         in results.markdown
     )
     assert not any(

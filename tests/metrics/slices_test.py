@@ -68,7 +68,7 @@ def test_terms_are_parsed_and_wrong_ones_are_named():
         slices.check(("column:agee",), columns=("age", "population"))
     with pytest.raises(ValueError, match=r"bins of column:age:1=1 must be at least 2"):
         slices.check(("column:age:1",), columns=("age",))
-    with pytest.raises(ValueError, match=r"'group' is wanted but report\.groups is empty"):
+    with pytest.raises(ValueError, match=r"'group' is requested but report\.groups is empty"):
         slices.check(("group",))
     for rows, message in (
         ((), "list of row numbers"),
