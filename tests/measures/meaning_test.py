@@ -21,9 +21,9 @@ def logits(inside, outside, member_MN, seed=1):
     """Answers that favor the label by `inside` on members and `outside` on others, less on hard
     rows.
     """
-    found = np.random.default_rng(seed).normal(size=(*member_MN.shape, C))
-    found[:, np.arange(N), Y] += np.where(member_MN, inside, outside) + HARD
-    return found
+    logits_MNC = np.random.default_rng(seed).normal(size=(*member_MN.shape, C))
+    logits_MNC[:, np.arange(N), Y] += np.where(member_MN, inside, outside) + HARD
+    return logits_MNC
 
 
 def loss(logits_MNC):
@@ -195,8 +195,8 @@ CASES = [
     ids=[case[0] for case in CASES],
 )
 def test_what_the_arrays_mean_is_checked(given, labels, labels_say, shadows, shadows_say):
-    found = mia_jax.audit(given, attacks="threshold_loss", draws=40)
-    checks = found.report["validity"]
+    audit = mia_jax.audit(given, attacks="threshold_loss", draws=40)
+    checks = audit.report["validity"]
     for name, status, words in (
         ("label_agreement", labels, labels_say),
         ("shadow_fit", shadows, shadows_say),
@@ -204,8 +204,8 @@ def test_what_the_arrays_mean_is_checked(given, labels, labels_say, shadows, sha
         assert checks[name]["status"] == status and re.search(words, checks[name]["text"]), checks[
             name
         ]
-        assert checks[name]["text"] in found.markdown
-    assert (trust.BAD in found.markdown) == ("failed" in (labels, shadows))
+        assert checks[name]["text"] in audit.markdown
+    assert (trust.BAD in audit.markdown) == ("failed" in (labels, shadows))
 
 
 def test_agreement_is_calibrated_under_shuffled_labels():
@@ -223,14 +223,14 @@ def test_always_answering_the_large_class_is_no_failure_if_the_probabilities_are
     rng = np.random.default_rng(1)
     y = (rng.random(1000) < 0.03).astype(int)
     z = rng.normal(size=1000) - 6 + 2.5 * y
-    found = mia_jax.audit(
+    audit = mia_jax.audit(
         logits=np.stack([np.zeros(1000), z], 1),
         labels=y,
         member=rng.random(1000) < 0.5,
         attacks="threshold_loss",
         draws=40,
     )
-    assert found.report["validity"]["label_agreement"]["status"] == "ok"
+    assert audit.report["validity"]["label_agreement"]["status"] == "ok"
 
 
 def test_a_shadow_like_its_target_is_flagged_by_chance_alone_at_most_rarely():
@@ -247,19 +247,20 @@ def test_a_shadow_like_its_target_is_flagged_by_chance_alone_at_most_rarely():
             names=list("abcde"),
         )
         settings["shadow_MM"][:, 0] = False
-        found = fit.shadow_fit(
+        checked = fit.shadow_fit(
             **settings,
             targets=(0,),
             correct_MN=right,
             value_MN=loss(answers),
             guessing_M=np.full(5, 0.1),
         )
-        assert found["status"] == "ok", (seed, found)
+        assert checked["status"] == "ok", (seed, checked)
 
 
 def test_shadows_of_one_learner_are_what_the_design_made_them():
-    """Where all models are trained here nobody can train the shadows longer; a model that guesses
-    is still seen.
+    """Where all models are trained here the shadows cannot be trained longer, so their fit passes.
+
+    A model that guesses is still detected.
     """
     names = [f"model {m}" for m in range(M + 1)]
     settings = dict(
@@ -278,11 +279,11 @@ def test_shadows_of_one_learner_are_what_the_design_made_them():
     assert fit.shadow_fit(**settings, targets=(0,), **both)["status"] == "failed"
     assert fit.shadow_fit(**settings, targets=(0,), **both, trained=True)["status"] == "ok"
     both["correct_MN"][3] = np.arange(N) % C == 0
-    found = fit.shadow_fit(**settings, targets=(0,), **both, trained=True)
+    checked = fit.shadow_fit(**settings, targets=(0,), **both, trained=True)
     assert (
-        found["status"] == "failed"
-        and found["model"] == 3
-        and "did its training fail?" in found["text"]
+        checked["status"] == "failed"
+        and checked["model"] == 3
+        and "did its training fail?" in checked["text"]
     )
 
 
@@ -291,15 +292,17 @@ def test_a_model_that_learned_little_is_no_proof_of_labels_in_another_order():
     that: failed; on clearly more: fine.
     """
     rng = np.random.default_rng(0)
-    found = {}
+    check_of = {}
     for share in (0.0, 0.1, 0.6):
         y = rng.integers(0, 4, 600)
         skilled = rng.random(600) < share
         logits = 3.0 * np.eye(4)[np.where(skilled, y, rng.integers(0, 4, 600))] + rng.normal(
             size=(600, 4)
         )
-        one = fit.of_answers(logits, y) | dict(rows=300)
-        found[share] = fit.label_agreement({"the target": one}, members={"the target": one})
-    assert found[0.0]["status"] == fit.FAILED and found[0.6]["status"] == fit.OK
+        answers = fit.of_answers(logits, y) | dict(rows=300)
+        check_of[share] = fit.label_agreement(
+            {"the target": answers}, members={"the target": answers}
+        )
+    assert check_of[0.0]["status"] == fit.FAILED and check_of[0.6]["status"] == fit.OK
     between = dict(accuracy=0.31, guessing=0.25, z=3.4, unsure=100.0, enough=True, rows=300)
     assert fit.label_agreement({"it": between}, members={"it": between})["status"] == fit.OPEN

@@ -7,12 +7,13 @@ import pytest
 
 from mia_jax import configuration
 from mia_jax.designs import bernoulli, canaries, halves
-from mia_jax.measures import privacy_audit as privacy
+from mia_jax.measures import privacy_audit
 from mia_jax.pipeline import run
 from mia_jax.privacy import audit
 from mia_jax.report import page as pages
 from mia_jax.report import tables
-from mia_jax.report.sections import privacy_audit, target
+from mia_jax.report.sections import privacy_audit as privacy_audit_section
+from mia_jax.report.sections import target
 
 KNOWS = dict(loss="nothing", lira="shadows", cheat="half_of_target_members")
 COINS = canaries.make(num_examples=2000, seed=0, models=3, canaries=1000)
@@ -24,18 +25,21 @@ def scores(mu=0.0, design=COINS, seed=0):
     return np.where(design.evaluated_MN, score, np.nan)
 
 
-def wanted(design=COINS, knows=KNOWS, **fields):
-    return privacy.settings(fields, design=design, knows=knows, level=0.95)
+def planned(design=COINS, knows=KNOWS, **fields):
+    return privacy_audit.settings(fields, design=design, knows=knows, level=0.95)
 
 
 def test_an_audit_is_fixed_before_scores_are_seen():
-    assert wanted() == dict(
+    assert planned() == dict(
         attacks=["loss", "lira"], guesses=[0.05], delta=1e-5, method="one_run", level=0.95
     )
-    assert privacy.settings(None, design=COINS, knows=KNOWS, level=0.95) == wanted()
+    assert privacy_audit.settings(None, design=COINS, knows=KNOWS, level=0.95) == planned()
     plain = halves.make(num_examples=100, seed=0, models=4)
-    assert privacy.settings(None, design=plain, knows=KNOWS, level=0.95) is None
-    assert wanted(bernoulli.make(num_examples=100, seed=0, models=4))["attacks"] == ["loss", "lira"]
+    assert privacy_audit.settings(None, design=plain, knows=KNOWS, level=0.95) is None
+    assert planned(bernoulli.make(num_examples=100, seed=0, models=4))["attacks"] == [
+        "loss",
+        "lira",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -60,50 +64,50 @@ def test_an_audit_is_fixed_before_scores_are_seen():
 )
 def test_what_cannot_be_audited_is_refused(fields, message):
     with pytest.raises(ValueError, match=message):
-        wanted(**fields)
+        planned(**fields)
 
 
 def test_the_bound_shares_alpha_over_attacks_targets_and_numbers_of_guesses():
-    own = dict(loss=scores(0.0), lira=scores(2.0))
-    found = privacy.measure(wanted(guesses=(0.05, 0.2)), design=COINS, score_TN=own)
-    assert found["bound"]["tests"] == 12 and found["attacks"]["lira"]["tests"] == 6
+    score_TN = dict(loss=scores(0.0), lira=scores(2.0))
+    section = privacy_audit.measure(planned(guesses=(0.05, 0.2)), design=COINS, score_TN=score_TN)
+    assert section["bound"]["tests"] == 12 and section["attacks"]["lira"]["tests"] == 6
     assert (
-        found["bound"]["attack"] == "lira"
+        section["bound"]["attack"] == "lira"
         and 2
-        < found["bound"]["epsilon"]
-        < found["attacks"]["lira"]["epsilon"]
-        < found["bound"]["ceiling"] + 0.5
+        < section["bound"]["epsilon"]
+        < section["attacks"]["lira"]["epsilon"]
+        < section["bound"]["ceiling"] + 0.5
     )
     t, counts = (
-        found["bound"]["model"],
-        (found["bound"][k] for k in ("canaries", "guesses", "correct")),
+        section["bound"]["model"],
+        (section["bound"][k] for k in ("canaries", "guesses", "correct")),
     )
-    assert found["bound"]["epsilon"] == audit.one_run(
+    assert section["bound"]["epsilon"] == audit.one_run(
         audit.Guesses(*counts), delta=1e-5, alpha=0.05 / 12
     )
     expected = (
-        privacy.counts(own["lira"][t], COINS, t, 0.05),
-        privacy.counts(own["lira"][t], COINS, t, 0.2),
+        privacy_audit.counts(score_TN["lira"][t], COINS, t, 0.05),
+        privacy_audit.counts(score_TN["lira"][t], COINS, t, 0.2),
     )
-    assert [e.guesses for e in expected] == [100, 400] and found["bound"]["guesses"] in (100, 400)
-    assert found["attacks"]["loss"]["epsilon"] < 0.3 and not found["violated"]
+    assert [e.guesses for e in expected] == [100, 400] and section["bound"]["guesses"] in (100, 400)
+    assert section["attacks"]["loss"]["epsilon"] < 0.3 and not section["violated"]
 
 
 def test_guesses_are_joined_by_coin_and_not_by_place():
     design = canaries.make(num_examples=300, seed=1, models=2, canaries=200, pairs=True)
     exact = np.where(design.member_MN, 1.0, -1.0)
     for t in (0, 1):
-        assert privacy.counts(exact[t], design, t, 0.5) == audit.Guesses(100, 100, 100)
-        assert privacy.counts(-exact[t], design, t, 0.5) == audit.Guesses(100, 100, 0)
-        assert privacy.counts(
+        assert privacy_audit.counts(exact[t], design, t, 0.5) == audit.Guesses(100, 100, 100)
+        assert privacy_audit.counts(-exact[t], design, t, 0.5) == audit.Guesses(100, 100, 0)
+        assert privacy_audit.counts(
             np.where(COINS.member_MN[t], 1.0, 0.0), COINS, t, 0.05
         ) == audit.Guesses(1000, 100, 100)
 
 
 def test_scores_of_nothing_prove_nothing():
     bounds = [
-        privacy.measure(
-            wanted(attacks=("loss",)), design=COINS, score_TN=dict(loss=scores(seed=s))
+        privacy_audit.measure(
+            planned(attacks=("loss",)), design=COINS, score_TN=dict(loss=scores(seed=s))
         )["bound"]["epsilon"]
         for s in range(60)
     ]
@@ -130,16 +134,16 @@ CLAIM = dict(epsilon=1.0, delta=1e-5, accountant="pld", adjacency="add_remove", 
 def test_a_violated_claim_comes_first_and_is_said_aloud():
     rows = []
     for mu, violated in ((0.0, False), (4.0, True)):
-        found = dict(
-            audit=privacy.measure(
-                wanted(),
+        sections = dict(
+            audit=privacy_audit.measure(
+                planned(),
                 design=COINS,
                 score_TN=dict(loss=scores(mu), lira=scores(0.0)),
                 claim=CLAIM,
             )
         )
-        assert found["audit"]["violated"] is violated
-        rows.append(privacy_audit.text(**found))
+        assert sections["audit"]["violated"] is violated
+        rows.append(privacy_audit_section.text(**sections))
     honest, broken = rows
     assert "Claimed at delta 1e-05: epsilon at most 1. Audited: epsilon at least 0." in honest
     assert "No violation was detected, which does not prove" in honest
@@ -153,40 +157,42 @@ def test_a_violated_claim_comes_first_and_is_said_aloud():
             and "95% confidence" in text
             and "1,000 coins per model" in text
         )
-    page = pages.report(dict(results=[ROW], audit=found["audit"]))
+    page = pages.report(dict(results=[ROW], audit=sections["audit"]))
     assert (
         page.index("VIOLATED") < page.index("## All attacks")
-        and privacy_audit.TITLE in page.split("## How to read this")[1]
+        and privacy_audit_section.TITLE in page.split("## How to read this")[1]
     )
 
 
 def test_a_claim_about_other_neighbors_is_not_judged():
-    found = privacy.measure(
-        wanted(),
+    section = privacy_audit.measure(
+        planned(),
         design=COINS,
         score_TN=dict(loss=scores(4.0), lira=scores(0.0)),
         claim=CLAIM | dict(adjacency="replace_one"),
     )
-    assert not found["violated"] and "audit with design.pairs=True" in privacy_audit.text(
-        audit=found
+    assert not section["violated"] and "audit with design.pairs=True" in privacy_audit_section.text(
+        audit=section
     )
     pairs = canaries.make(num_examples=2000, seed=0, models=3, canaries=1000, pairs=True)
-    own = dict(loss=scores(4.0, pairs), lira=scores(0.0, pairs))
-    assert privacy.measure(
-        wanted(pairs), design=pairs, score_TN=own, claim=CLAIM | dict(adjacency="replace_one")
+    score_TN = dict(loss=scores(4.0, pairs), lira=scores(0.0, pairs))
+    assert privacy_audit.measure(
+        planned(pairs), design=pairs, score_TN=score_TN, claim=CLAIM | dict(adjacency="replace_one")
     )["violated"]
-    assert not privacy.measure(wanted(pairs), design=pairs, score_TN=own, claim=CLAIM)["violated"]
+    assert not privacy_audit.measure(planned(pairs), design=pairs, score_TN=score_TN, claim=CLAIM)[
+        "violated"
+    ]
     for changes, words in (
         (dict(unit="user"), "all rows of one 'user'"),
         (dict(sampling="shuffle", adjacency="zero_out"), "balls_in_bins"),
     ):
-        found = privacy.measure(
-            wanted(),
+        section = privacy_audit.measure(
+            planned(),
             design=COINS,
             score_TN=dict(loss=scores(4.0), lira=scores(0.0)),
             claim=CLAIM | changes,
         )
-        assert not found["violated"] and words in privacy_audit.text(audit=found)
+        assert not section["violated"] and words in privacy_audit_section.text(audit=section)
 
 
 def test_an_unprivate_run_with_canaries_is_audited_end_to_end(tmp_path):
@@ -199,9 +205,9 @@ def test_an_unprivate_run_with_canaries_is_audited_end_to_end(tmp_path):
         report=dict(draws=40, figures=False, audit=dict(guesses=(0.1,))),
         run=dict(chunk=4),
     )
-    found = run.run(config, workdir_path=tmp_path)["audit"]
-    assert found["coins"] == 400 and found["claim"] is None and found["bound"]["tests"] == 2
-    assert found["bound"]["epsilon"] > 1.5 and found["bound"]["guesses"] == 80
+    section = run.run(config, workdir_path=tmp_path)["audit"]
+    assert section["coins"] == 400 and section["claim"] is None and section["bound"]["tests"] == 2
+    assert section["bound"]["epsilon"] > 1.5 and section["bound"]["guesses"] == 80
     text = (tmp_path / "report" / "report.md").read_text()
     assert "no accountant claims an upper bound" in text and "on population rows" in text
 
@@ -234,17 +240,17 @@ def test_a_watched_private_run_scores_updates_and_claims_its_epsilon(tmp_path):
             configuration.complete(**fields, learner=learner | dict(watch=False), attacks=attacks),
             workdir_path=tmp_path / "a",
         )
-    found = run.run(
+    section = run.run(
         configuration.complete(**fields, learner=learner, attacks=attacks),
         workdir_path=tmp_path / "b",
     )["audit"]
     assert (
-        set(found["attacks"]) == set(attacks)
-        and found["claim"]["accountant"] == "pld"
-        and found["claim"]["epsilon"] > 1
+        set(section["attacks"]) == set(attacks)
+        and section["claim"]["accountant"] == "pld"
+        and section["claim"]["epsilon"] > 1
     )
     value_AN = np.load(tmp_path / "b" / "signal" / "update_alignment" / "00000.npy")
-    assert (value_AN != 0).sum() == 60 and not found["violated"]
+    assert (value_AN != 0).sum() == 60 and not section["violated"]
 
 
 # --------------------------------------------------------------------------------
@@ -278,24 +284,25 @@ PROMISE |= dict(
 
 def test_the_audit_is_at_the_promised_delta_unless_another_one_is_asked_for():
     assert (
-        privacy.settings({}, design=COINS, knows=KNOWS, level=0.95, promised=1e-4)["delta"] == 1e-4
-    )
-    assert (
-        privacy.settings(None, design=COINS, knows=KNOWS, level=0.95, promised=1e-4)["delta"]
+        privacy_audit.settings({}, design=COINS, knows=KNOWS, level=0.95, promised=1e-4)["delta"]
         == 1e-4
     )
     assert (
-        privacy.settings(dict(delta=1e-6), design=COINS, knows=KNOWS, level=0.95, promised=1e-4)[
-            "delta"
-        ]
+        privacy_audit.settings(None, design=COINS, knows=KNOWS, level=0.95, promised=1e-4)["delta"]
+        == 1e-4
+    )
+    assert (
+        privacy_audit.settings(
+            dict(delta=1e-6), design=COINS, knows=KNOWS, level=0.95, promised=1e-4
+        )["delta"]
         == 1e-6
     )
-    assert wanted()["delta"] == privacy.DELTA  # nothing is promised
+    assert planned()["delta"] == privacy_audit.DELTA  # nothing is promised
 
 
 def audited(claim, **fields):
-    settings = privacy.settings(fields, design=COINS, knows=KNOWS, level=0.95, promised=1e-4)
-    return privacy.measure(
+    settings = privacy_audit.settings(fields, design=COINS, knows=KNOWS, level=0.95, promised=1e-4)
+    return privacy_audit.measure(
         settings, design=COINS, score_TN=dict(loss=scores(0.0), lira=scores(0.0)), claim=claim
     )
 
@@ -304,19 +311,19 @@ def test_a_report_has_one_epsilon_and_says_where_an_audit_is_at_another_delta():
     """The first epsilon of the page is the promised one; at another delta the two are named as what
     they are.
     """
-    found = dict(
+    report = dict(
         results=[],
         guarantee=PROMISE,
         audit=audited(PROMISE),
         about=dict(data="d", seed=0, learner=dict(name="backprop", plan="permutation")),
     )
-    page = pages.report(found)
+    page = pages.report(report)
     assert page.index("**(3, 0.0001)-differentially private**") < page.index(
         "Claimed at delta 0.0001: epsilon at most 3."
     )
     assert "asked for at delta" not in page and "1e-05" not in page
     other = audited(dict(PROMISE, epsilon=3.51, delta=1e-5), delta=1e-5)
-    page = pages.report(found | dict(audit=other))
+    page = pages.report(report | dict(audit=other))
     assert page.index("**(3, 0.0001)-differentially private**") < page.index("3.51")
     assert (
         "This audit was asked for at delta 1e-05, and the guarantee is at delta 0.0001: epsilon "
@@ -326,15 +333,15 @@ def test_a_report_has_one_epsilon_and_says_where_an_audit_is_at_another_delta():
 
 
 def test_an_audit_that_could_not_have_failed_says_so():
-    """The ceiling stands next to the claim: 1,000 coins and 100 guesses show at most about 2."""
+    """The ceiling is next to the claim: 1,000 coins and 100 guesses show at most about 2."""
     weak, strong = audited(PROMISE | dict(epsilon=8.0)), audited(PROMISE | dict(epsilon=1.0))
     ceiling = tables.epsilon(weak["bound"]["ceiling"])
-    text = privacy_audit.text(audit=weak)
+    text = privacy_audit_section.text(audit=weak)
     assert (
         f"**This audit could at most have shown {ceiling}, so it could not have contradicted 8**"
         in text
     )
-    text = privacy_audit.text(audit=strong)
+    text = privacy_audit_section.text(audit=strong)
     assert (
         "could not have contradicted" not in text
         and f"(the audit could have shown up to {ceiling})" in text
@@ -380,7 +387,7 @@ def test_a_caller_with_arrays_is_not_sent_to_a_design():
     with pytest.raises(
         ValueError, match=r"arrays do not say which rows those are\. Leave report\.audit out"
     ) as refusal:
-        privacy.settings(
+        privacy_audit.settings(
             {},
             design=halves.make(num_examples=100, seed=0, models=4),
             knows=KNOWS,

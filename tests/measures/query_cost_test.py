@@ -72,10 +72,10 @@ def report(tmp_path_factory):
 
 
 def test_every_label_only_row_says_what_it_cost_and_no_other(report):
-    found, folder = report
+    results, folder = report
     cost = {
         row["attack"]: row.get("queries")
-        for row in found["results"]
+        for row in results["results"]
         if (row["metric"], row["target"]) == ("auc", None) and row["slice"] == "all"
     }
     correct_N = np.load(folder / "signal" / "correct" / "00000.npy")[0]
@@ -86,18 +86,18 @@ def test_every_label_only_row_says_what_it_cost_and_no_other(report):
 
 
 def test_the_curve_of_a_budget_ends_in_the_whole_attack_and_begins_with_its_first_part(report):
-    found, folder = report
-    curve = found["queries"]["noise"]
+    results, folder = report
+    curve = results["queries"]["noise"]
     assert (
-        set(found["queries"]) == {"gap", "noise", "translation"}
-        and len(found["queries"]["gap"]) == 1
+        set(results["queries"]) == {"gap", "noise", "translation"}
+        and len(results["queries"]["gap"]) == 1
     )
     assert [p["queries"] for p in curve] == sorted(p["queries"] for p in curve) and len(
         curve
     ) == 7  # 1, 2, 3, 4, 5, 10, 20
     row = next(
         r
-        for r in found["results"]
+        for r in results["results"]
         if (r["attack"], r["metric"], r["target"]) == ("noise", "balanced_accuracy", None)
     )
     assert (
@@ -109,10 +109,10 @@ def test_the_curve_of_a_budget_ends_in_the_whole_attack_and_begins_with_its_firs
 
 
 def test_what_learned_on_the_only_source_names_members_from_its_own_threshold(report):
-    found, _ = report
+    results, _ = report
     row = next(
         r
-        for r in found["results"]
+        for r in results["results"]
         if (r["attack"], r["metric"], r["target"]) == ("translation", "balanced_accuracy", None)
     )
     assert row["value"] is not None
@@ -128,14 +128,14 @@ def test_a_paired_difference_of_accuracies_is_that_of_the_records_where_the_atta
         for n, s in (("one", better), ("other", score), ("same", score))
     }
     draws = bootstrap.make(400, np.arange(1), draws=400, seed=0)
-    found = {
+    differences = {
         (r["attack"], r["versus"]): r
         for r in comparisons.accuracies(
             attacks, member_TN, evaluated_TN, names=list(attacks), draws=draws
         )
     }
     gained = ((better > 0.5) & ~(score > 0.5))[0].mean() * 400 / 200
-    row = found["one", "other"]
+    row = differences["one", "other"]
     assert (
         row["value"] == pytest.approx(gained / 2)
         and row["low"] > 0
@@ -143,7 +143,7 @@ def test_a_paired_difference_of_accuracies_is_that_of_the_records_where_the_atta
     )
     half = 1.96 * np.sqrt(gained * (1 - gained) / 200) / 2
     assert row["high"] - row["value"] == pytest.approx(half, rel=0.35)
-    same = found["other", "same"]
+    same = differences["other", "same"]
     assert (same["value"], same["low"], same["high"]) == (0, 0, 0)
     attacks["none"] = dict(score_TN=score, threshold_T=np.array([np.nan]))
     assert (

@@ -15,10 +15,12 @@ FPRS = (0.01, 0.05)
 
 
 def two_attacks(
-    rng, units, records, *, mu=(0.9, 0.5), spread=(0.3, 1.0), by_unit=0.2, shared=0.6, one=False
+    rng, units, records, *, mu=(0.9, 0.5), spread=(0.3, 1.0), by_unit=0.2, shared=0.6, single=False
 ):
-    """Correlated scores of two attacks on complementary targets: spread x hardness + (mu + unit) x
-    member + noise.
+    """Returns correlated scores of two attacks on complementary targets, and the members.
+
+    A score is spread x hardness + (mu + unit) x member + noise. `single` keeps the first target
+    only.
     """
     member = np.zeros((2 * units, records), bool)
     for u in range(units):
@@ -33,22 +35,24 @@ def two_attacks(
         np.sqrt(shared) * common + np.sqrt(1 - shared) * rng.normal(size=member.shape) for _ in mu
     ]
     scores = [s * hardness + (m + shift) * member + e for m, s, e in zip(mu, spread, noise)]
-    return ([s[:1] for s in scores], member[:1]) if one else (scores, member)
+    return ([s[:1] for s in scores], member[:1]) if single else (scores, member)
 
 
 def truth(*, mu=(0.9, 0.5), spread=(0.3, 1.0), by_unit=0.2):
-    """The differences of a population of such records, averaged over units."""
+    """Returns the differences of a population of such records, averaged over units."""
     x, w = np.polynomial.hermite_e.hermegauss(61)
     w = w / w.sum()
-    found = []
+    rates_of = []
     for m, s in zip(mu, spread):
         gain, sd = m + by_unit * x, np.hypot(s, 1)
         values = {"auc": stats.norm.cdf(gain / (np.sqrt(2) * sd))}
-        found.append(
+        rates_of.append(
             values
             | {f"tpr@{f:g}": stats.norm.sf((sd * stats.norm.isf(f) - gain) / sd) for f in FPRS}
         )
-    return {metric: float(w @ (found[0][metric] - found[1][metric])) for metric in found[0]}
+    return {
+        metric: float(w @ (rates_of[0][metric] - rates_of[1][metric])) for metric in rates_of[0]
+    }
 
 
 def compared(scores, member, seed=0, **settings):
@@ -67,32 +71,32 @@ def compared(scores, member, seed=0, **settings):
 SETTINGS = {
     "crossed": dict(units=8, records=300),
     "few units": dict(units=2, records=300, by_unit=0.0),
-    "one target": dict(units=1, records=1200, by_unit=0.0, one=True),
-    "one target, few records": dict(units=1, records=300, by_unit=0.0, one=True),
+    "one target": dict(units=1, records=1200, by_unit=0.0, single=True),
+    "one target, few records": dict(units=1, records=300, by_unit=0.0, single=True),
 }
 
 
 def simulate(name, repeats):
-    """{(target, metric): (coverage, share of intervals that exclude 0)}."""
-    model, found = SETTINGS[name], {}
+    """Returns {(target, metric): (coverage, share of intervals that exclude 0)}."""
+    model, results = SETTINGS[name], {}
     expected = truth(by_unit=model.get("by_unit", 0.2))
     for repeat in range(repeats):
         rows, _ = compared(*two_attacks(np.random.default_rng([9, repeat]), **model), seed=repeat)
         for row in rows:
             assert row["low"] <= row["value"] <= row["high"]
             want = expected[row["metric"]]
-            found.setdefault((row["target"], row["metric"]), []).append(
+            results.setdefault((row["target"], row["metric"]), []).append(
                 (row["low"] <= want <= row["high"], row["low"] > 0)
             )
-    return {key: np.mean(values, axis=0) for key, values in found.items()}
+    return {key: np.mean(values, axis=0) for key, values in results.items()}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
 def test_intervals_of_differences_cover_and_see_the_difference(name):
-    found = simulate(name, 40)
-    assert min(cover for cover, _ in found.values()) >= 0.87
-    assert found[None, "auc"][1] > 0.9  # .87 against .63: plain
+    results = simulate(name, 40)
+    assert min(cover for cover, _ in results.values()) >= 0.87
+    assert results[None, "auc"][1] > 0.9  # .87 against .63: plain
 
 
 @pytest.mark.slow
@@ -103,9 +107,13 @@ def test_every_difference_covers_in_200_simulations(name):
 
 def test_a_difference_is_the_difference_of_the_rows():
     scores, member = two_attacks(np.random.default_rng(0), 6, 200)
-    found, rows = compared([*scores, scores[0] + 0.01], member)
-    assert {(r["attack"], r["versus"]) for r in found} == {("a0", "a1"), ("a0", "a2"), ("a1", "a2")}
-    for row in found:
+    differences, rows = compared([*scores, scores[0] + 0.01], member)
+    assert {(r["attack"], r["versus"]) for r in differences} == {
+        ("a0", "a1"),
+        ("a0", "a2"),
+        ("a1", "a2"),
+    }
+    for row in differences:
         a, b = (
             result_rows.find(rows, row[k], row["metric"], row["target"])
             for k in ("attack", "versus")
@@ -114,34 +122,34 @@ def test_a_difference_is_the_difference_of_the_rows():
             row["value"] == pytest.approx(a["value"] - b["value"], abs=1e-12)
             and row["interval"] == "crossed" == a["interval"]
         )
-    assert len(found) == 3 * 2 * (1 + len(FPRS))
+    assert len(differences) == 3 * 2 * (1 + len(FPRS))
 
 
 def test_pairing_is_sharper_than_two_intervals():
     scores, member = two_attacks(
         np.random.default_rng(1), 8, 300, shared=0.95, spread=(1.0, 1.0), mu=(0.7, 0.65)
     )
-    found, rows = compared(scores, member)
-    row = next(r for r in found if r["metric"] == "auc" and r["target"] is None)
+    differences, rows = compared(scores, member)
+    row = next(r for r in differences if r["metric"] == "auc" and r["target"] is None)
     a, b = (result_rows.find(rows, name, "auc") for name in ("a0", "a1"))
     assert row["high"] - row["low"] < 0.6 * (a["high"] - b["low"] - (a["low"] - b["high"])) / 2
-    assert row["low"] > 0 and a["low"] < b["high"]  # told apart although the intervals overlap
+    assert row["low"] > 0 and a["low"] < b["high"]  # significant although the intervals overlap
 
 
 def test_the_same_order_is_no_difference_at_all():
     scores, member = two_attacks(np.random.default_rng(2), 6, 200)
-    found, _ = compared([scores[0], np.exp(scores[0])], member)
-    for row in found:
+    differences, _ = compared([scores[0], np.exp(scores[0])], member)
+    for row in differences:
         assert row["value"] == 0 and (row["metric"] != "auc" or row["low"] == row["high"] == 0)
 
 
 def test_few_counts_are_not_certain():
-    """Two attacks that name nobody: their draws do not differ, which does not show that they are
+    """Two attacks that flag no rows: their draws do not differ, which does not show that they are
     equal.
     """
     _, member = two_attacks(np.random.default_rng(3), 6, 200)
-    found, rows = compared([np.zeros(member.shape), np.ones(member.shape)], member)
-    for row in (r for r in found if r["metric"].startswith("tpr@") and r["target"] is None):
+    differences, rows = compared([np.zeros(member.shape), np.ones(member.shape)], member)
+    for row in (r for r in differences if r["metric"].startswith("tpr@") and r["target"] is None):
         a, b = (result_rows.find(rows, row[k], row["metric"]) for k in ("attack", "versus"))
         assert row["value"] == 0 and row["method"] == "worst corners of the two intervals"
         assert (row["low"], row["high"]) == (a["low"] - b["high"], a["high"] - b["low"]) and row[
@@ -151,17 +159,19 @@ def test_few_counts_are_not_certain():
 
 def test_differences_are_in_the_report_best_attack_first():
     scores, member = two_attacks(np.random.default_rng(4), 8, 400, mu=(1.5, 0.3))
-    found, rows = compared(scores, member)
+    differences, rows = compared(scores, member)
     verdict = dict(ranked=["a0", "a1"], level=0.95)
-    text = section.text(comparisons=found, results=rows, verdict=verdict)
+    text = section.text(comparisons=differences, results=rows, verdict=verdict)
     assert "| `a0 − a1` | **+0." in text and "TPR at 1% FPR" in text
     assert (
-        section.text(comparisons=found, results=rows, verdict=dict(verdict, ranked=["a1", "a0"]))
+        section.text(
+            comparisons=differences, results=rows, verdict=dict(verdict, ranked=["a1", "a0"])
+        )
         == ""
     )
     title = "## Pairwise comparison"
     assert title not in page.report(dict(results=rows)) and title in page.report(
-        dict(results=rows, comparisons=found)
+        dict(results=rows, comparisons=differences)
     )
     assert section.difference(None) == tables.ABSENT
     pooled = dict(metric="tpr@0.001", value=-0.002, low=-0.004, high=0.001, target="pooled")

@@ -82,9 +82,9 @@ def test_variance_components_of_a_known_model(sds, knows):
         )
         draws = bootstrap.make(records, np.arange(units), draws=100, seed=repeat)
         drawn_UR = x_UN @ draws.record_NR / draws.record_NR.sum(0)
-        found = components.parts(x_UN.mean(1), drawn_UR, np.arange(units))
+        parts = components.parts(x_UN.mean(1), drawn_UR, np.arange(units))
         values.append(x_UN.mean())
-        errors.append(components.error(found, crossed=True, knows=knows).deviation)
+        errors.append(components.error(parts, crossed=True, knows=knows).deviation)
     ratio = np.mean(errors) / np.std(values)
     assert 0.85 < ratio < (1.25 if knows == "nothing" else 1.65), (
         ratio
@@ -92,15 +92,15 @@ def test_variance_components_of_a_known_model(sds, knows):
 
 
 def test_targets_without_a_value_are_left_out_and_twins_are_one_unit():
-    found = components.parts(
+    parts = components.parts(
         [1.0, 3.0, np.nan, 5.0],
         np.array([[1.0, 2.0], [3.0, np.nan], [9.0, 9.0], [5.0, 6.0]]),
         [0, 0, 1, 2],
     )
-    np.testing.assert_allclose(found.value_U, [2.0, 5.0])
-    np.testing.assert_allclose(found.drawn_UR, [[2.0, 2.0], [5.0, 6.0]])
-    np.testing.assert_allclose(found.share_U, [2 / 3, 1 / 3])
-    alone = components.error(found, crossed=False)
+    np.testing.assert_allclose(parts.value_U, [2.0, 5.0])
+    np.testing.assert_allclose(parts.drawn_UR, [[2.0, 2.0], [5.0, 6.0]])
+    np.testing.assert_allclose(parts.share_U, [2 / 3, 1 / 3])
+    alone = components.error(parts, crossed=False)
     assert (
         alone.deviation == pytest.approx(np.std([3.0, (2 * 2 + 6) / 3])) and alone.freedom == np.inf
     )

@@ -28,17 +28,17 @@ def scored(draw, most=14):
 
 def test_tied_scores_by_hand():
     """Members .9 .9 .8 .7 .5 .2, non-members .9 .6 .5 .4 .3 .1: a tie at the top is one vertex, so
-    nobody is named at FPR 0.
+    no row is flagged at FPR 0.
     """
     curve = roc.roc(TIED, SIX)
     assert roc.auc(curve) == pytest.approx(17 / 24)
     zero = roc.tpr_at_zero(curve)
     assert (zero.tpr, zero.fpr, zero.true_positives, zero.threshold) == (0, 0, 0, np.inf)
-    found = {c: roc.tpr_at_fpr(curve, 1 / 6, c) for c in roc.CONVENTIONS}
-    assert {c: round(6 * p.tpr) for c, p in found.items()} == dict(
+    points = {c: roc.tpr_at_fpr(curve, 1 / 6, c) for c in roc.CONVENTIONS}
+    assert {c: round(6 * p.tpr) for c, p in points.items()} == dict(
         step=4, strict=0, linear=4, hull=4
     )
-    assert [found[c].fpr for c in ("step", "strict", "linear")] == [
+    assert [points[c].fpr for c in ("step", "strict", "linear")] == [
         pytest.approx(1 / 6),
         0,
         pytest.approx(1 / 6),
@@ -157,27 +157,29 @@ def study(units=6, records=300, seed=0, mu=0.8):
 
 
 def naive_threshold(score, member, shadow, fpr):
-    """The lowest of all candidate thresholds that names at most fpr of the shadows' non-members."""
-    own = score[shadow][~member[shadow]]
+    """Returns the lowest threshold that flags at most fpr of the shadows' non-members."""
+    outside = score[shadow][~member[shadow]]
     good = [
         t
-        for t in np.append(np.unique(own), np.nextafter(own.max(), np.inf))
-        if (own >= t).mean() <= fpr * (1 + 1e-9)
+        for t in np.append(np.unique(outside), np.nextafter(outside.max(), np.inf))
+        if (outside >= t).mean() <= fpr * (1 + 1e-9)
     ]
     return min(good)
 
 
 def test_thresholds_for_a_rate_come_from_the_shadows_alone():
     score, member, _, shadow = study()
-    found = thresholds.shadow_thresholds_at(
+    threshold_FT = thresholds.shadow_thresholds_at(
         score, member, np.ones_like(member), shadow, (0.01, 0.1, 1.0)
     )
     for t, use in enumerate(shadow):
-        own = score[use][~member[use]]
+        outside = score[use][~member[use]]
         for f, fpr in enumerate((0.01, 0.1)):
             naive = naive_threshold(score, member, use, fpr)
-            assert (own >= found[f, t]).sum() == (own >= naive).sum() and found[f, t] <= naive
-        assert found[2, t] == -np.inf
+            assert (outside >= threshold_FT[f, t]).sum() == (
+                outside >= naive
+            ).sum() and threshold_FT[f, t] <= naive
+        assert threshold_FT[2, t] == -np.inf
     changed = score.copy()
     changed[:2] = 100 * np.random.default_rng(1).normal(
         size=changed[:2].shape
@@ -185,8 +187,8 @@ def test_thresholds_for_a_rate_come_from_the_shadows_alone():
     again = thresholds.shadow_thresholds_at(
         changed, member, np.ones_like(member), shadow, (0.01, 0.1)
     )
-    assert np.array_equal(again[:, :2], found[:2, :2]) and not np.array_equal(
-        again[:, 2:], found[:2, 2:]
+    assert np.array_equal(again[:, :2], threshold_FT[:2, :2]) and not np.array_equal(
+        again[:, 2:], threshold_FT[:2, 2:]
     )
 
 
@@ -271,17 +273,17 @@ def test_rows_are_what_they_say():
     )
 
 
-def test_a_threshold_that_does_not_carry_over_is_told():
+def test_a_threshold_that_does_not_carry_over_is_reported():
     score, member, _, shadow = study(mu=0.0)
     shifted = score + 3.0 * (np.arange(12) < 2)[:, None]  # two models answer on another scale
     shared = (shifted, member, np.ones_like(member), shadow)
     at = thresholds.shadow_thresholds_at(*shared, (0.05,))
-    one = dict(score_TN=shifted[:1], threshold_FT=at[:, :1])
+    attack = dict(score_TN=shifted[:1], threshold_FT=at[:, :1])
     draws = bootstrap.make(300, [0])
     by = {
         r["metric"]: r
         for r in further.rows(
-            {"a": one}, member[:1], np.ones_like(member[:1]), draws=draws, fprs=(0.05,)
+            {"a": attack}, member[:1], np.ones_like(member[:1]), draws=draws, fprs=(0.05,)
         )
         if r["target"] is None
     }
@@ -319,7 +321,7 @@ SETTINGS = {"crossed": (8, 300, False), "few units": (2, 300, False), "one targe
 
 def coverage(name, repeats, cut=0.8, mu=0.7):
     """{metric: share of intervals that hold the population's value} at a fixed threshold."""
-    units, count, one = SETTINGS[name]
+    units, count, single = SETTINGS[name]
     tpr, fpr = (float(stats.norm.sf((cut - m) / np.sqrt(2))) for m in (mu, 0.0))
     truth = {
         m: float(v) for m, v in further.at_threshold(np.array(tpr), np.array(fpr), 1.0).items()
@@ -329,7 +331,7 @@ def coverage(name, repeats, cut=0.8, mu=0.7):
     for seed in range(repeats):
         score, member, unit, _ = study(units, count, seed=[11, seed], mu=mu)
         score, member, unit = (
-            (a[:1] for a in (score, member, unit)) if one else (score, member, unit)
+            (a[:1] for a in (score, member, unit)) if single else (score, member, unit)
         )
         score = score + 1e-3  # study rounds to hundredths: no tie with the threshold
         at = np.full(len(score), cut)
@@ -356,5 +358,5 @@ def test_intervals_at_thresholds_cover(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
 def test_every_interval_at_thresholds_covers_in_200_simulations(name):
-    found = coverage(name, 200)
-    assert min(found.values()) >= 0.92, found
+    share_of = coverage(name, 200)
+    assert min(share_of.values()) >= 0.92, share_of

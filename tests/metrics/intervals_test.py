@@ -43,15 +43,15 @@ def truth(*, mu=0.6, spread=1.0, by_unit=0.25, by_record=0.5, ratio=10.0):
     }
 
 
-def simulate(repeats, units, records, seed=0, one=False, **model):
+def simulate(repeats, units, records, seed=0, single=False, **model):
     """{(target, metric): (coverage, mean width / (2 x 1.96 sd of the estimates), interval,
     methods)} over `repeats` fresh fleets.
     """
-    expected, found = truth(**model), {}
+    expected, intervals_of = truth(**model), {}
     for repeat in range(repeats):
         rng = np.random.default_rng([seed, repeat])
         score, member = draw_fleet(rng, units, records, **model)
-        score, member = (score[:1], member[:1]) if one else (score, member)
+        score, member = (score[:1], member[:1]) if single else (score, member)
         unit = np.arange(len(score)) // 2
         draws = bootstrap.make(records, unit, seed=repeat + 10**6)
         attack = dict(
@@ -61,11 +61,11 @@ def simulate(repeats, units, records, seed=0, one=False, **model):
             {"a": attack}, member, np.ones_like(member), draws=draws, fprs=FPRS, ppv_ratio=10.0
         ):
             if row["low"] is not None and (row["target"], row["metric"]) in expected:
-                found.setdefault((row["target"], row["metric"]), []).append(
+                intervals_of.setdefault((row["target"], row["metric"]), []).append(
                     (row["value"], row["low"], row["high"], row["interval"], row["method"])
                 )
     report = {}
-    for key, values in found.items():
+    for key, values in intervals_of.items():
         value, low, high = np.array([v[:3] for v in values]).T
         assert ((low <= value) & (value <= high)).all(), key
         cover = ((low <= expected[key]) & (expected[key] <= high)).mean()
@@ -100,13 +100,13 @@ SETTINGS = {
     ),
     "few units": (dict(units=2, records=300, by_unit=0.0), "records", "2 of the 5 units", 1.3),
     "one target": (
-        dict(units=1, records=1200, one=True, by_unit=0.0),
+        dict(units=1, records=1200, single=True, by_unit=0.0),
         "records",
         "stratified bootstrap",
         1.3,
     ),
     "one target, few records": (
-        dict(units=1, records=300, one=True, by_unit=0.0),
+        dict(units=1, records=300, single=True, by_unit=0.0),
         "records",
         "box: threshold band",
         1.3,
@@ -138,9 +138,9 @@ def test_clopper_pearson_covers_exactly(n, p):
     probability = stats.binom.pmf(k, n, p)
     assert probability[(low <= p) & (p <= high)].sum() >= 0.95
     assert (probability * (high - low)).sum() < 1.3 * 3.92 * np.sqrt(p * (1 - p) / n) + 1 / n
-    for one in (0, n // 2, n):
-        exact = stats.binomtest(one, n).proportion_ci(0.95, "exact")
-        assert intervals.clopper_pearson(one, n) == pytest.approx((exact.low, exact.high))
+    for count in (0, n // 2, n):
+        exact = stats.binomtest(count, n).proportion_ci(0.95, "exact")
+        assert intervals.clopper_pearson(count, n) == pytest.approx((exact.low, exact.high))
 
 
 def test_clopper_pearson_by_hand_and_bad_counts():
@@ -231,8 +231,8 @@ def test_blocks_of_draws_change_nothing(monkeypatch):
 def test_redraw_with_unit_weights_is_the_curve_itself():
     score, member = draw_fleet(np.random.default_rng(0), 1, 400)
     curve, rank = summary.pool(score, member, np.ones_like(member))
-    one = np.ones((400, 1), np.float32)
-    auc, low, high = bootstrap.redraw(rank, one, None, [4, 40])
+    unit_NR = np.ones((400, 1), np.float32)
+    auc, low, high = bootstrap.redraw(rank, unit_NR, None, [4, 40])
     assert auc[0] == pytest.approx(roc.auc(curve))
     assert high[:, 0] == pytest.approx([roc.tpr_at_fpr(curve, f).tpr for f in (0.01, 0.1)])
     assert (low <= high).all()
@@ -289,7 +289,9 @@ def test_draws_in_blocks_are_the_draws_of_one_call(monkeypatch):
         assert np.array_equal(weights[0], (member & named).astype(int) @ whole) and np.array_equal(
             weights[1], (~member & named).astype(int) @ whole
         )
-        found = bootstrap.counts(np.random.default_rng(3), n, draws)
+        blocks = bootstrap.counts(np.random.default_rng(3), n, draws)
         assert (
-            found.dtype == np.float32 and found.flags.c_contiguous and np.array_equal(found, whole)
+            blocks.dtype == np.float32
+            and blocks.flags.c_contiguous
+            and np.array_equal(blocks, whole)
         )

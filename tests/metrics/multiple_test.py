@@ -15,8 +15,9 @@ FPRS = (0.01, 0.1)
 def fleets_rows(
     rng, *, attacks, units, records, gain=0.0, shared=0.7, knows="shadows", seed=0, draws=100
 ):
-    """Rows of `attacks` correlated attacks; the first one has `gain` standard deviations, the
-    others carry nothing.
+    """Returns the rows of `attacks` correlated attacks.
+
+    The first attack has a gain of `gain` standard deviations, the others are random.
     """
     member = np.zeros((2 * units, records), bool)
     for u in range(units):
@@ -65,17 +66,17 @@ def test_a_p_value_agrees_with_the_interval_of_its_row(units, records, gain):
 
 
 def shares(repeats, **settings):
-    """How often any of 11 attacks is reported, and how often the first one."""
-    found = []
+    """Returns how often any of 11 attacks is reported, and how often the first of them."""
+    reported = []
     for repeat in range(repeats):
         rows = fleets_rows(np.random.default_rng([5, repeat]), attacks=11, seed=repeat, **settings)
         leaking = [
             name
-            for name, one in verdict.decide(result_rows.main_rows(rows))["attacks"].items()
-            if one["shown"]
+            for name, entry in verdict.decide(result_rows.main_rows(rows))["attacks"].items()
+            if entry["shown"]
         ]
-        found.append((bool(leaking), "a0" in leaking))
-    return np.mean(found, axis=0)
+        reported.append((bool(leaking), "a0" in leaking))
+    return np.mean(reported, axis=0)
 
 
 def test_a_plain_leak_is_reported_and_eleven_guessing_attacks_are_not():

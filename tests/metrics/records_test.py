@@ -51,7 +51,7 @@ def test_records_are_pair_counting_within_folds():
     evaluated[2, 5] = False
     fold = records.folds(unit)
     assert fold.tolist() == [0, 0, 1, 1] * 4
-    found = records.vulnerability(score, member, evaluated, fold)
+    exposure = records.vulnerability(score, member, evaluated, fold)
     for n in range(40):
         won = pairs = 0
         for a in range(16):
@@ -62,17 +62,23 @@ def test_records_are_pair_counting_within_folds():
                         won + (score[a, n] > score[b, n]) + 0.5 * (score[a, n] == score[b, n]),
                         pairs + 1,
                     )
-        assert found.auc_N[n] == pytest.approx(won / pairs)
-    assert (found.low_N <= found.auc_N).all() and (found.auc_N <= found.high_N).all()
-    assert found.q_N == pytest.approx(stats.false_discovery_control(found.p_N))
+        assert exposure.auc_N[n] == pytest.approx(won / pairs)
+    assert (exposure.low_N <= exposure.auc_N).all() and (exposure.auc_N <= exposure.high_N).all()
+    assert exposure.q_N == pytest.approx(stats.false_discovery_control(exposure.p_N))
     for n in (20, 25, 39):  # no ties: twice the smaller of the folds' exact p-values
-        own = [[score[(fold == f) & s[:, n], n] for s in (member, ~member)] for f in (0, 1)]
+        sides_of_fold = [
+            [score[(fold == f) & s[:, n], n] for s in (member, ~member)] for f in (0, 1)
+        ]
         exact = [
             stats.mannwhitneyu(*sides, alternative="greater", method="exact").pvalue
-            for sides in own
+            for sides in sides_of_fold
         ]
-        assert found.p_N[n] == pytest.approx(min(1, 2 * min(exact)))
-    assert found.inside_N[3] + found.outside_N[3] == 15 == found.inside_N[5] + found.outside_N[5]
+        assert exposure.p_N[n] == pytest.approx(min(1, 2 * min(exact)))
+    assert (
+        exposure.inside_N[3] + exposure.outside_N[3]
+        == 15
+        == exposure.inside_N[5] + exposure.outside_N[5]
+    )
     one_sided = records.vulnerability(score, np.ones_like(member), evaluated, fold)
     assert (
         np.isnan(one_sided.auc_N).all()
@@ -86,24 +92,28 @@ def test_records_are_pair_counting_within_folds():
 )
 def test_intervals_of_records_cover(units, mu, sd):
     score, member, unit = scored_fleet(np.random.default_rng([2, units]), units, 2000, mu, sd)
-    found = records.vulnerability(score, member, np.ones_like(member), records.folds(unit))
+    exposure = records.vulnerability(score, member, np.ones_like(member), records.folds(unit))
     truth = stats.norm.cdf(mu / np.hypot(1, sd))
-    assert np.mean((found.low_N <= truth) & (truth <= found.high_N)) >= 0.92
-    assert np.mean((found.low_2N <= truth) & (truth <= found.high_2N)) >= 0.92
-    assert truth > 0.9 or np.mean(found.high_2N - found.low_2N) < 1.3 * 3.92 * found.auc_2N.std()
+    assert np.mean((exposure.low_N <= truth) & (truth <= exposure.high_N)) >= 0.92
+    assert np.mean((exposure.low_2N <= truth) & (truth <= exposure.high_2N)) >= 0.92
     assert (
-        np.mean(found.high_N - found.low_N) < np.mean(found.high_2N - found.low_2N) * 1.05
+        truth > 0.9
+        or np.mean(exposure.high_2N - exposure.low_2N) < 1.3 * 3.92 * exposure.auc_2N.std()
+    )
+    assert (
+        np.mean(exposure.high_N - exposure.low_N)
+        < np.mean(exposure.high_2N - exposure.low_2N) * 1.05
     )  # no wider than one fold's
 
 
 def test_large_folds_use_the_normal_tail():
     rng = np.random.default_rng(3)
     score, member, unit = scored_fleet(rng, 80, 300, 0.3)
-    found = records.vulnerability(score, member, np.ones_like(member), records.folds(unit))
+    exposure = records.vulnerability(score, member, np.ones_like(member), records.folds(unit))
     assert member[unit % 2 == 0].sum(0).min() ** 2 > records.EXACT
     null, member, unit = scored_fleet(rng, 80, 2000, 0.0)
     p = records.vulnerability(null, member, np.ones_like(member), records.folds(unit)).p_N
-    assert 0.03 < np.mean(p <= 0.05) < 0.06 and np.nanmedian(found.p_N) < 0.1
+    assert 0.03 < np.mean(p <= 0.05) < 0.06 and np.nanmedian(exposure.p_N) < 0.1
 
 
 def measured(seed, mu, models=32, examples=150):
@@ -122,11 +132,13 @@ def measured(seed, mu, models=32, examples=150):
 
 
 def null_fleets(count):
-    """Over fleets whose signals carry nothing: mean AUC of a record, discoveries, ranked and
-    held-out AUC, share of p <= .05, coverage of .5; and the mean AUC when the other targets are the
-    shadows.
+    """Measures `count` fleets with random signals.
+
+    Returns for each fleet the mean AUC of a record, whether there are discoveries, the ranked and
+    the held-out AUC, the share of p <= 0.05, the coverage of 0.5, and the mean AUC when the other
+    targets are the shadows.
     """
-    found = []
+    measurements = []
     for seed in range(count):
         (table, arrays), fleet, attack = measured(seed, mu=0.0)
         known = ~np.isnan(arrays["auc_N"])
@@ -136,15 +148,15 @@ def null_fleets(count):
             score, design.member_MN, design.evaluated_MN, np.zeros(len(score), int)
         ).auc_N
         held = (arrays["low_N"] <= 0.5) & (0.5 <= arrays["high_N"])
-        one = (
+        numbers = (
             table["mean_auc"],
             table["significant"] > 0,
             winner["ranked_auc"],
             winner["held_out_auc"],
             np.mean((arrays["p_N"] <= 0.05)[known]),
         )
-        found.append((*one, held[known].mean(), np.nanmean(naive)))
-    return np.array(found).T
+        measurements.append((*numbers, held[known].mean(), np.nanmean(naive)))
+    return np.array(measurements).T
 
 
 def test_noise_exposes_no_record_and_its_highest_records_are_forgotten():
@@ -191,9 +203,9 @@ def test_halves_without_both_sides_of_a_record_list_nothing():
     score, member, unit = scored_fleet(np.random.default_rng(7), 8, 30, 1.0)
     member[:, :] = (
         np.arange(16)[:, None] < 4
-    )  # trained on by the first two units alone: not even one fold's second half has both sides
-    found = records.most_exposed(score, member, np.ones_like(member), unit)
-    assert found == dict(
+    )  # only the first two units trained on a record, so no fold's second half has both sides
+    most_exposed = records.most_exposed(score, member, np.ones_like(member), unit)
+    assert most_exposed == dict(
         records=0, ranked_auc=None, held_out_auc=None, low=None, high=None, listed=[]
     )
     table = dict(
@@ -202,7 +214,7 @@ def test_halves_without_both_sides_of_a_record_list_nothing():
         significant=2,
         mean_auc=0.5,
         level=0.95,
-        most_exposed=found,
+        most_exposed=most_exposed,
         listed=[],
     )
     text = records_section.text(records=dict(lira=table))

@@ -29,7 +29,7 @@ def pair_count(score, member):
 
 
 def brute_step(score, member, fpr):
-    """Largest TPR of any rule 'score >= t' (or nobody) whose FPR is at most fpr."""
+    """Returns the largest TPR of any rule 'score >= t' (or no row) whose FPR is at most fpr."""
     best = 0.0
     for t in set(score):
         if (score[~member] >= t).mean() <= fpr * (1 + 1e-9):
@@ -128,7 +128,7 @@ def test_agrees_with_scikit_learn():
     )
 
 
-def test_ppv_is_defined_where_nobody_is_named():
+def test_ppv_is_defined_where_no_row_is_flagged():
     assert roc.ppv(0.0, 0.0, 9.0) == pytest.approx(0.1)
     np.testing.assert_allclose(
         roc.ppv(np.array([0.5, 0.0]), np.array([0.05, 0.0]), 10.0), [0.5, 1 / 11]
@@ -187,27 +187,27 @@ def fleet(models=8, records=40, seed=0):
 
 def test_shadow_thresholds_are_the_best_over_the_shadows_alone():
     score, member, evaluated, shadow = fleet()
-    found = thresholds.shadow_thresholds(score, member, evaluated, shadow)
+    threshold_M = thresholds.shadow_thresholds(score, member, evaluated, shadow)
     for t, use in enumerate(shadow):
         expected = roc.best_threshold(
             roc.roc(score[use][evaluated[use]], member[use][evaluated[use]])
         )[0]
-        assert found[t] == expected
+        assert threshold_M[t] == expected
     changed = score.copy()
     changed[:2] = 100.0  # model 0 and its twin
-    assert thresholds.shadow_thresholds(changed, member, evaluated, shadow)[0] == found[0]
+    assert thresholds.shadow_thresholds(changed, member, evaluated, shadow)[0] == threshold_M[0]
 
 
 def test_shadow_thresholds_skip_models_without_scores_and_say_when_there_are_none():
     score, member, evaluated, shadow = fleet()
     score[4:] = np.nan
-    found = thresholds.shadow_thresholds(score, member, evaluated, shadow)
+    threshold_M = thresholds.shadow_thresholds(score, member, evaluated, shadow)
     np.testing.assert_array_equal(
-        found[0],
+        threshold_M[0],
         roc.best_threshold(roc.roc(score[2:4][evaluated[2:4]], member[2:4][evaluated[2:4]]))[0],
     )
-    nobody = thresholds.shadow_thresholds(score, member, evaluated, np.zeros_like(shadow))
-    assert np.isnan(nobody).all()
+    without_shadows = thresholds.shadow_thresholds(score, member, evaluated, np.zeros_like(shadow))
+    assert np.isnan(without_shadows).all()
     useless = thresholds.shadow_thresholds(-1.0 * member, member, evaluated, shadow)
     assert (useless == np.inf).all()
 

@@ -13,9 +13,10 @@ from mia_jax.metrics.components import Error
 FPRS = (0.05, 0.1)
 
 
-def fleet(rng, units, records, classes=10, *, one=False, hardness=1.0, mu=0.0, planted=0.0):
-    """(score_TN, member_TN, y_N) of complementary targets; `planted` is added to the members of
-    class 1.
+def fleet(rng, units, records, classes=10, *, single=False, hardness=1.0, mu=0.0, planted=0.0):
+    """Returns (score_TN, member_TN, y_N) of complementary targets.
+
+    `planted` is added to the scores of members of class 1; `single` keeps the first target only.
     """
     member = np.zeros((2 * units, records), bool)
     for u in range(units):
@@ -27,18 +28,18 @@ def fleet(rng, units, records, classes=10, *, one=False, hardness=1.0, mu=0.0, p
         + (mu + planted * (y == 1)) * member
         + rng.normal(size=member.shape)
     )
-    return (score[:1], member[:1], y) if one else (score, member, y)
+    return (score[:1], member[:1], y) if single else (score, member, y)
 
 
 def measured(
-    score, member, y, wanted=("class",), seed=0, evaluated=None, draws=200, threshold=None, **given
+    score, member, y, terms=("class",), seed=0, evaluated=None, draws=200, threshold=None, **given
 ):
     evaluated = np.ones_like(member) if evaluated is None else evaluated
     drawn = bootstrap.make(member.shape[1], np.arange(len(member)) // 2, seed=seed, draws=draws)
     attack = dict(score_TN=score) | (
         {} if threshold is None else dict(threshold_T=np.full(len(score), threshold))
     )
-    layers = slices.make(wanted, evaluated, labels_N=y, **given)
+    layers = slices.make(terms, evaluated, labels_N=y, **given)
     return slice_rows.rows({"a": attack}, member, evaluated, layers, draws=drawn, fprs=FPRS)
 
 
@@ -81,7 +82,7 @@ def test_terms_are_parsed_and_wrong_ones_are_named():
 
 
 def held(layers, t=0):
-    """{slice: sorted record numbers} of one target."""
+    """Returns {slice: sorted record numbers} of target t."""
     codes = [(layer, layer.code if layer.code.ndim == 1 else layer.code[t]) for layer in layers]
     return {
         name: np.flatnonzero(code == g).tolist()
@@ -108,15 +109,17 @@ def test_slices_hold_what_their_names_say():
         loss_TN=loss,
         groups={"mine": (5, 0), "yours": (0,)},
     )
-    found = held(made)
+    records_of = held(made)
     assert (
-        found["class=1"] == [2, 3, 4] and found["class=3"] == [0, 1, 5] and "class=2" not in found
+        records_of["class=1"] == [2, 3, 4]
+        and records_of["class=3"] == [0, 1, 5]
+        and "class=2" not in records_of
     )
-    assert found["correct=True"] == [0, 1, 2] and held(made, 1)["correct=True"] == [3, 4, 5]
-    assert found["color=blue"] == [1, 3] and found["flag=True"] == [0, 1]
-    assert found["age=[1, 3)"] == [0, 1] and found["age=[3, 6]"] == [2, 3, 5]
-    assert found["class=3 & color=red"] == [0, 5] and found["class=1 & color=blue"] == [3]
-    assert found["group=mine"] == [0, 5] and found["group=yours"] == [0]
+    assert records_of["correct=True"] == [0, 1, 2] and held(made, 1)["correct=True"] == [3, 4, 5]
+    assert records_of["color=blue"] == [1, 3] and records_of["flag=True"] == [0, 1]
+    assert records_of["age=[1, 3)"] == [0, 1] and records_of["age=[3, 6]"] == [2, 3, 5]
+    assert records_of["class=3 & color=red"] == [0, 5] and records_of["class=1 & color=blue"] == [3]
+    assert records_of["group=mine"] == [0, 5] and records_of["group=yours"] == [0]
     assert slices.by_value("id", np.array([1e7, 1e7 + 1])).names == ("id=10000000", "id=10000001")
     post_hoc = {name for layer in made if layer.post_hoc for name in layer.names}
     assert post_hoc == {"correct=True", "correct=False"}
@@ -125,10 +128,12 @@ def test_slices_hold_what_their_names_say():
 def test_deciles_are_of_the_union_and_inclusive():
     loss = np.concatenate([np.arange(20.0), np.zeros(10)])[None]
     evaluated = (np.arange(30) < 20)[None]
-    found = held(slices.make(("loss",), evaluated, loss_TN=loss))
+    records_of = held(slices.make(("loss",), evaluated, loss_TN=loss))
     for k in range(10):
         low, high = np.percentile(np.arange(20), [10 * k, 10 * k + 10])
-        assert found[f"loss {10 * k}-{10 * k + 10}%"] == [i for i in range(20) if low <= i <= high]
+        assert records_of[f"loss {10 * k}-{10 * k + 10}%"] == [
+            i for i in range(20) if low <= i <= high
+        ]
     tied = slices.make(
         ("loss",), np.ones((1, 8), bool), loss_TN=np.array([[0.0, 0, 0, 0, 0, 0, 1, 2]])
     )
@@ -138,13 +143,13 @@ def test_deciles_are_of_the_union_and_inclusive():
 
 
 def test_what_cannot_be_sliced_is_refused():
-    one = np.ones((1, 4), bool)
+    evaluated = np.ones((1, 4), bool)
     with pytest.raises(ValueError, match="'class' needs class labels"):
-        slices.make(("class",), one)
+        slices.make(("class",), evaluated)
     with pytest.raises(ValueError, match="'loss' needs the targets' signal 'loss'"):
-        slices.make(("class & loss",), one, labels_N=np.arange(4))
+        slices.make(("class & loss",), evaluated, labels_N=np.arange(4))
     with pytest.raises(ValueError, match="'name' has dtype <U1 and cannot be cut"):
-        slices.make(("column:name:3",), one, columns=dict(name=np.array(list("abcd"))))
+        slices.make(("column:name:3",), evaluated, columns=dict(name=np.array(list("abcd"))))
     many = np.ones((1, 1200), bool)
     with pytest.raises(ValueError, match="make 1200 slices; at most 1000"):
         slices.make(("class",), many, labels_N=np.arange(1200))
@@ -248,8 +253,8 @@ def test_shares_are_weighted_means_whether_dense_or_sparse():
     w = placements.weights(inside, outside, draws.record_NR)
     for density in (0.02, 0.5):
         named = rng.random(member.shape) < density
-        for side, found in zip((inside, outside), placements.shares(named, w)):
-            assert found == pytest.approx(
+        for side, share_TR in zip((inside, outside), placements.shares(named, w)):
+            assert share_TR == pytest.approx(
                 ((named & side) @ draws.record_NR) / (side @ draws.record_NR)
             )
 
@@ -261,19 +266,21 @@ SETTINGS = {"crossed": (8, 300, False), "few units": (2, 300, False), "one targe
 
 
 def simulate(name, repeats):
-    """(share of null fleets in which Holm rejects, coverage of the null AUCs, of pooled TPRs, share
-    of planted slices ranked first and surviving).
+    """Returns the errors and the power of the ranking over simulated fleets.
+
+    They are (share of null fleets in which Holm rejects, coverage of the null AUCs, coverage of
+    pooled TPRs, share of planted slices that are ranked first and survive).
     """
-    units, records, one = SETTINGS[name]
+    units, records, single = SETTINGS[name]
     rejected, first, cover, cover_tpr = 0, 0, [], []
     for repeat in range(repeats):
         rng = np.random.default_rng([5, repeat])
-        rows, ranking = measured(*fleet(rng, units, records, one=one), seed=repeat, draws=120)
+        rows, ranking = measured(*fleet(rng, units, records, single=single), seed=repeat, draws=120)
         rejected += min(entry["p_holm"] for entry in ranking["a"]) <= 0.05
         cover += [entry["low"] <= 0.5 <= entry["high"] for entry in ranking["a"]]
-        cover_tpr += [r["low"] <= r["fpr_wanted"] <= r["high"] for r in tprs(rows)]
+        cover_tpr += [r["low"] <= r["true_tpr"] <= r["high"] for r in tprs(rows)]
         _, ranking = measured(
-            *fleet(rng, units, records, one=one, planted=3.0), seed=repeat, draws=120
+            *fleet(rng, units, records, single=single, planted=3.0), seed=repeat, draws=120
         )
         best = ranking["a"][0]
         first += best["slice"] == "class=1" and best["p_holm"] <= 0.05
@@ -281,11 +288,12 @@ def simulate(name, repeats):
 
 
 def tprs(rows):
-    """Pooled TPR rows that have an interval, with the FPR, which is the true TPR of scores that
-    carry nothing.
+    """Returns the pooled TPR rows that have an interval, with the true TPR of random scores.
+
+    It is the FPR.
     """
     return [
-        r | dict(fpr_wanted=float(r["metric"][4:]))
+        r | dict(true_tpr=float(r["metric"][4:]))
         for r in rows
         if r["target"] == "pooled" and r["metric"].startswith("tpr@") and r["low"] is not None
     ]
@@ -330,8 +338,8 @@ def test_excess_is_the_difference_to_all_records():
 def test_small_slices_are_marked_and_not_ranked():
     score, member, y = fleet(np.random.default_rng(6), 6, 200, 4, mu=1.0)
     groups = {"tiny": (1, 2, 3), "fine": tuple(range(100))}
-    everyone = np.arange(200) < 60
-    member[:, everyone] = True  # no target has a non-member here
+    always_member = np.arange(200) < 60
+    member[:, always_member] = True  # no target has a non-member here
     rows, ranking = measured(
         score, member, y, ("group",), groups=groups | {"members": tuple(range(60))}, threshold=0.5
     )
@@ -360,7 +368,7 @@ def test_small_slices_are_marked_and_not_ranked():
 
 
 def test_equal_and_perfect_scores_have_honest_p_values():
-    score, member, y = fleet(np.random.default_rng(7), 1, 200, 2, one=True)
+    score, member, y = fleet(np.random.default_rng(7), 1, 200, 2, single=True)
     _, constant = measured(np.zeros_like(score), member, y)
     _, perfect = measured(np.where(member, np.inf, -np.inf), member, y)
     assert [e["p_holm"] for e in constant["a"]] == [1.0, 1.0] and all(

@@ -40,10 +40,10 @@ def matrix(design, **changes):
 def test_counting_shadows_tells_nothing_or_the_design_refuses(name):
     design = registry.make("designs", name, DESIGNS[name], num_examples=400, seed=0)
     carries = bool(design.supports & {"shadow_in", "shadow_out"})
-    found = matrix(design, counts_matter=carries)
-    assert found["problems"] == []
+    checked = matrix(design, counts_matter=carries)
+    assert checked["problems"] == []
     if carries:
-        assert 0.45 <= found["count_auc"] <= 0.55
+        assert 0.45 <= checked["count_auc"] <= 0.55
         assert membership.counted(
             design.member_MN, design.evaluated_MN, design.shadow_MM, design.targets
         ) == pytest.approx(
@@ -58,7 +58,7 @@ def test_counting_shadows_tells_nothing_or_the_design_refuses(name):
             ]
         )
     else:
-        assert found["count_auc"] is None
+        assert checked["count_auc"] is None
 
 
 def test_what_is_wrong_with_a_membership_matrix_is_said():
@@ -121,31 +121,31 @@ def test_another_models_scores_know_nothing_and_a_leak_between_targets_is_seen()
     covered = excluded = 0
     for seed in range(30):
         score, member, unit, draws = fleet_scores(np.random.default_rng([4, seed]))
-        found = cross_target.check(
+        null = cross_target.check(
             {"a": dict(score_TN=score)}, member, np.ones_like(member), unit_T=unit, draws=draws
         )
-        one = found["attacks"]["a"]
+        interval = null["attacks"]["a"]
         partner = cross_target.partners(unit)
-        assert one["auc"] == pytest.approx(
+        assert interval["auc"] == pytest.approx(
             np.mean([planted.auc(score[p], m) for p, m in zip(partner, member)])
         )
         covered, excluded = (
-            covered + (one["low"] <= 0.5 <= one["high"]),
-            excluded + bool(found["excluded"]),
+            covered + (interval["low"] <= 0.5 <= interval["high"]),
+            excluded + bool(null["excluded"]),
         )
     assert covered >= 27 and excluded <= 2
     leaking = (
         score + 1.0 * member[np.argsort(partner)]
     )  # each score knows the members of the target that it will be tried on
-    found = cross_target.check(
+    null = cross_target.check(
         {"a": dict(score_TN=score), "b": dict(score_TN=leaking)},
         member,
         np.ones_like(member),
         unit_T=unit,
         draws=draws,
     )
-    assert found["excluded"] == ["b"] and found["attacks"]["b"]["auc"] > 0.6
-    text = trust.cross_target(found)
+    assert null["excluded"] == ["b"] and null["attacks"]["b"]["auc"] > 0.6
+    text = trust.cross_target(null)
     assert text[0] == trust.BAD and "corrected for 2 attacks: b" in text[1]
 
 
@@ -194,13 +194,13 @@ def test_blind_baseline_is_quiet_in_noise_and_sees_shifts():
     x = rng.normal(size=(400, 6))
     linear, ring = x + 0.5 * member[:, None], x * np.where(member, 2.0, 1.0)[:, None]
     for shifted in (linear, ring):
-        found = blind.baseline(shifted, y, member)
-        assert found["p_value"] < 1e-4 and found["auc"] > 0.65 and found["rows"] == 400
+        baseline = blind.baseline(shifted, y, member)
+        assert baseline["p_value"] < 1e-4 and baseline["auc"] > 0.65 and baseline["rows"] == 400
     labels = blind.baseline(np.zeros((400, 0)), np.where(member, y, 3 * y // 2), member)
     assert (
         labels["p_value"] < 0.01
         and "of the labels alone" in labels["method"]
-        and "labels alone" not in found["method"]
+        and "labels alone" not in baseline["method"]
     )
     images = blind.baseline(
         rng.normal(size=(400, 6, 6, 3)) + 0.2 * member[:, None, None, None],
@@ -220,7 +220,7 @@ def test_blind_baseline_is_quiet_in_noise_and_sees_shifts():
         in blind.baseline(np.ones((40, 2)), np.zeros(40, int), np.arange(40) < 20)["why"]
     )
     assert (
-        trust.blind(found)[0] == trust.BAD
+        trust.blind(baseline)[0] == trust.BAD
         and trust.blind(dict(why="drawn at random", drawn=True))[0] == trust.GOOD
     )
 
@@ -254,13 +254,13 @@ def test_power_is_what_simulations_see(units, side, metric):
         effect = power.smallest_tpr(guess, side, side, units=units, resampling=resampling)
     seen = {}
     for share in (1.0, 0.25):
-        wanted = guess + share * (effect - guess)
+        value = guess + share * (effect - guess)
         mu = (
-            math.sqrt(2) * stats.norm.ppf(wanted)
+            math.sqrt(2) * stats.norm.ppf(value)
             if metric == "auc"
-            else stats.norm.ppf(wanted) - stats.norm.ppf(guess)
+            else stats.norm.ppf(value) - stats.norm.ppf(guess)
         )
-        found = []
+        detected = []
         for repeat in range(40):
             rng = np.random.default_rng([6, repeat])
             member = np.zeros((2 * units, 2 * side), bool)
@@ -275,11 +275,11 @@ def test_power_is_what_simulations_see(units, side, metric):
             rows = summary.rows(
                 {"a": dict(score_TN=score)}, member, np.ones_like(member), draws=draws, fprs=fprs
             )
-            found.append(
+            detected.append(
                 next(r["low"] for r in rows if r["target"] is None and r["metric"] == metric)
                 > guess
             )
-        seen[share] = np.mean(found)
+        seen[share] = np.mean(detected)
     assert seen[1.0] >= 0.6 and seen[0.25] <= 0.5, seen
 
 
@@ -345,8 +345,8 @@ def test_the_cross_target_null_allows_for_levels_of_few_shadow_models():
         level_TM = rng.normal(size=(8, 8)) * (unit[:, None] != unit[None])
         score = level_TM @ member + rng.normal(size=member.shape)
         draws = bootstrap.make(200, unit, draws=60, seed=seed)
-        found = cross_target.check(
+        null = cross_target.check(
             dict(a=dict(score_TN=score)), member, np.ones_like(member), unit_T=unit, draws=draws
         )
-        excluded += bool(found["excluded"])
+        excluded += bool(null["excluded"])
     assert excluded <= 3
