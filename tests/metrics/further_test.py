@@ -267,7 +267,7 @@ def test_rows_are_what_they_say():
     )
     eps = by[None, "eps_from_rates_heuristic"]
     assert (
-        "no bound on differential privacy" in eps["method"]
+        "not a bound on differential privacy" in eps["method"]
         and eps["low"] is None
         and eps["value"] >= 0
     )

@@ -73,10 +73,10 @@ def test_what_is_wrong_with_a_membership_matrix_is_said():
         and with_twin["count_auc"] == 0.0
     )
     assert any(
-        "number of shadows that trained on a record tells" in p for p in with_twin["problems"]
+        "number of shadows that trained on a record reveals" in p for p in with_twin["problems"]
     )
     apart = matrix(halves, unit_M=np.arange(8))
-    assert any("twins but resampled apart (4 such pairs)" in p for p in apart["problems"])
+    assert any("twins but resampled separately (4 such pairs)" in p for p in apart["problems"])
     fixed = rng.random((8, 200)).argsort(0) < 4
     common = dict(
         evaluated_MN=np.ones_like(fixed),
