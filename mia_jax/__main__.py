@@ -195,7 +195,7 @@ def main(argv):
             "without --task goes on."
         )
     elif "report" in _STAGES.value:
-        print(answer.terminal(found, report=store.Store(workdir).report.markdown))
+        print(answer.terminal(found, path=store.Store(workdir).report.markdown))
 
 
 def folder_of(text: str) -> pathlib.Path:

@@ -18,6 +18,11 @@ def render(template: str, /, **values) -> str:
     return environment().get_template(f"{template}.md.j2").render(**values)
 
 
+def macros(template: str):
+    """Returns templates/<template>.md.j2 as a module: each of its macros is a function."""
+    return environment().get_template(f"{template}.md.j2").module
+
+
 @functools.cache
 def environment() -> jinja2.Environment:
     """Makes the one environment of all templates, on first use."""
@@ -38,8 +43,10 @@ def environment() -> jinja2.Environment:
         plain=tables.plain,
         rate=tables.rate_name,
         number=tables.number,
+        sentence=tables.sentence,
+        shown=tables.shown,
     )
-    made.globals |= dict(table=tables.markdown)
+    made.globals |= dict(names=tables.names, table=tables.markdown)
     return made
 
 

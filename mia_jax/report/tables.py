@@ -9,7 +9,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from mia_jax.metrics.rows import COLUMNS, OPTIMISTIC, find, fprs, resolved
 
@@ -221,6 +221,21 @@ def plain(text) -> str:
     return re.sub(
         r"[\\`*\[\]|~$]|(?<![a-zA-Z0-9])_|_(?![a-zA-Z0-9])", lambda match: "\\" + match[0], text
     )
+
+
+def sentence(text: str) -> str:
+    """Returns the text with a capital letter and a full stop.
+
+    >>> sentence('no two rows are identical')
+    'No two rows are identical.'
+    """
+    return text[:1].upper() + text[1:] + ("" if text.rstrip(")").endswith((".", "?", "!")) else ".")
+
+
+def names(listed: Sequence[str], name: Callable[[str], str], most: int = 3) -> str:
+    """Writes 'a, b, c and 2 more', each name by `name`: `shown`, `plain` or `code`."""
+    first = ", ".join(map(name, listed[:most]))
+    return first + (f" and {len(listed) - most} more" if len(listed) > most else "")
 
 
 def code(text) -> str:

@@ -145,8 +145,8 @@ def test_another_models_scores_know_nothing_and_a_leak_between_targets_is_seen()
         draws=draws,
     )
     assert null["excluded"] == ["b"] and null["attacks"]["b"]["auc"] > 0.6
-    text = trust.cross_target(null)
-    assert text[0] == trust.BAD and "corrected for 2 attacks: b" in text[1]
+    check = trust.check("cross_target", null)
+    assert check.status == trust.BAD and "corrected for 2 attacks: b" in check.text
 
 
 def test_partners_are_of_another_unit_and_one_unit_has_none():
@@ -220,8 +220,8 @@ def test_blind_baseline_is_quiet_in_noise_and_sees_shifts():
         in blind.baseline(np.ones((40, 2)), np.zeros(40, int), np.arange(40) < 20)["why"]
     )
     assert (
-        trust.blind(baseline)[0] == trust.BAD
-        and trust.blind(dict(why="drawn at random", drawn=True))[0] == trust.GOOD
+        trust.check("blind", baseline).status == trust.BAD
+        and trust.check("blind", dict(why="drawn at random", drawn=True)).status == trust.GOOD
     )
 
 

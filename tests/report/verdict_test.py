@@ -389,7 +389,7 @@ def test_a_failed_check_stands_before_the_verdict_everywhere(name, arrays):
     assert "> **Check failed: " in failed and words in failed.lower()
     first = mia_jax.Results(found, {}).summary().splitlines()[0]
     assert (
-        first == answer.terminal(found, report="r.md").splitlines()[0] == answer.lines(found)[0]
+        first == answer.terminal(found, path="r.md").splitlines()[0] == answer.lines(found)[0]
         and words in first.lower()
         and "check failed" in first.lower()
     )
@@ -408,7 +408,7 @@ def test_all_failed_checks_are_said_those_that_invalidate_first():
         validity=GOOD | {k: FAILURES[k][0] for k in ("duplicates", "files", "blind")},
     )
     assert [check.key for check in trust.failed(found)] == ["blind", "files", "duplicates"]
-    text = answer.terminal(found, report="r.md")
+    text = answer.terminal(found, path="r.md")
     assert text.startswith(
         "VERDICT WITHHELD, check failed: blind baseline (examples only, no model); input "
         "provenance. "
@@ -437,7 +437,7 @@ def test_the_terminal_says_what_is_promised_proved_and_left_out():
         design=dict(models=64, failed=[dict(model=3, reason="NaN")]),
         validity=GOOD,
     )
-    lines = answer.terminal(found, report="r.md").splitlines()
+    lines = answer.terminal(found, path="r.md").splitlines()
     assert "  differential privacy: epsilon 3 at delta 0.0001 per model (pld)" in lines
     assert "  canary audit: epsilon is at least 0 (it could have shown at most 0.955)" in lines
     assert "  excluded: 1 of 64 models, which failed (see the report)" in lines and lines[-2:] == [
@@ -717,7 +717,7 @@ def test_names_from_data_are_text_in_every_output(tmp_path):
         {EVIL[1]: found}, failed={EVIL[2]: EVIL[1]}, attacks=EVIL[:1], metrics=("auc",)
     )
     assert "<img" not in re.sub(r"(?<!`)(`+)(?!`)(?:.*?[^`])\1(?!`)", "", page)
-    terminal = answer.terminal(found, report="r.md") + mia_jax.Results(found, {}).summary()
+    terminal = answer.terminal(found, path="r.md") + mia_jax.Results(found, {}).summary()
     assert "\x1b" not in terminal
 
 
@@ -822,7 +822,7 @@ def test_the_answer_of_seeds_and_of_runs_side_by_side():
         about=one["about"],
         versions={},
     )
-    lines = answer.terminal(seeds.summary({0: one, 1: two}), report="r.md").splitlines()
+    lines = answer.terminal(seeds.summary({0: one, 1: two}), path="r.md").splitlines()
     assert (
         lines[0].startswith("seed 0: LEAK SHOWN")
         and lines[1].startswith("seed 1: LEAK SHOWN")

@@ -36,7 +36,7 @@ def text(*, results: Sequence[Mapping], verdict: Mapping, **report) -> str:
         "answer",
         withheld=[check.title for check in trust.failed(whole, trust.INVALIDATES)],
         qualified=[check.title for check in trust.failed(whole, trust.QUALIFIES)],
-        verdict=answer.verdict(whole, name=tables.code),
+        verdict=answer.verdict_text(whole, name=tables.code),
         first="The strongest" if verdict["attacks"][best]["shown"] else "Ranked first",
         count=len(verdict["ranked"] if realistic else verdict["apart"]),
         realistic=realistic,

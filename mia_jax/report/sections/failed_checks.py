@@ -13,8 +13,4 @@ NEEDS = ("validity",)
 def text(*, validity: Mapping, about: Mapping = {}) -> str:
     """Quotes every failed check with its remedy; '' where none failed."""
     failed = trust.failed(dict(validity=validity, about=about))
-    rows = [
-        dict(title=check.title, text=trust.sentence(check.text), remedy=check.remedy)
-        for check in failed
-    ]
-    return rendering.render("failed_checks", checks=rows) if rows else ""
+    return rendering.render("failed_checks", checks=failed) if failed else ""

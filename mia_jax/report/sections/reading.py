@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from mia_jax.metrics import rows as result_rows
-from mia_jax.report import answer, rendering, tables
+from mia_jax.report import rendering, tables
 from mia_jax.report.sections import privacy_audit
 
 ORDER = 220
@@ -115,7 +115,7 @@ def methods(rows: Sequence[Mapping]) -> list[list[str]]:
             kind,
             f"*{interval}*",
             tables.plain(in_words(method)),
-            "all" if len(names) == len(of_kind[kind]) else answer.names(list(names), tables.code),
+            "all" if len(names) == len(of_kind[kind]) else tables.names(list(names), tables.code),
         ]
         for (kind, interval, method), names in attacks.items()
     ]
