@@ -61,14 +61,14 @@ def test_a_target_alone_is_told_what_else_to_bring():
         and tables.plain(said) in found.markdown
     )
     assert found.row("attack_model_target", "auc")["knows"] == "half_of_target_members"
-    lines = repr(found).splitlines()
+    lines = found.summary().splitlines()
     assert lines[0].startswith("LEAK SHOWN (strong evidence") and lines[2].startswith("checks: ")
     ordered = [
         line.split()[0] for line in lines[lines.index("") + 2 :]
     ]  # the report's order: one that knows members is never ranked with the others
     assert (
         ordered[-1] == "attack_model_target"
-        and repr(found).endswith("half_of_target_members")
+        and found.summary().endswith("half_of_target_members")
         and len(ordered) == 7
     )
     assert ordered == [*found.report["verdict"]["ranked"], *found.report["verdict"]["apart"]]

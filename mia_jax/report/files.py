@@ -95,14 +95,17 @@ def write_texts(folder: pathlib.Path) -> None:
         files.write_text(ReportFiles(folder).markdown, page.seeds(report))
         return
     paths = [path.relative_to(folder).as_posix() for path in ReportFiles(folder).figures()]
-    caption = page.subject(report) + ". " + CAPTION
-    files.write_text(
-        ReportFiles(folder).latex,
-        tables.results_latex(
-            result_rows.main_rows(report["results"]), *verdict.order(report), caption=caption
-        ),
-    )
+    files.write_text(ReportFiles(folder).latex, latex(report))
     files.write_text(ReportFiles(folder).markdown, page.report(report, figures=paths))
+
+
+def latex(report: Mapping) -> str:
+    """Returns the table of attacks of a report for a paper."""
+    return tables.results_latex(
+        result_rows.main_rows(report["results"]),
+        *verdict.order(report),
+        caption=page.subject(report) + ". " + CAPTION,
+    )
 
 
 def finish(folder: pathlib.Path, made_from: Mapping) -> None:

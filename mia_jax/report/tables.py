@@ -6,6 +6,7 @@ An attack that knows more than a real attacker could is never ranked with the re
 from __future__ import annotations
 
 import csv
+import html
 import io
 import math
 import re
@@ -281,6 +282,44 @@ def markdown(
         )
         + "\n"
     )
+
+
+def web(text) -> str:
+    """Writes a name as text in HTML; nothing in it is a tag, an attribute or an entity.
+
+    >>> web('<img src=x onerror="alert(1)">')
+    '&lt;img src=x onerror=&quot;alert(1)&quot;&gt;'
+    """
+    return html.escape(shown(text), quote=True)
+
+
+def web_table(header: Sequence[str], lines: Sequence[Sequence]) -> str:
+    """Writes an HTML table without scripts or styles of other places; every cell is escaped.
+
+    >>> web_table(['attack'], [['<b>']])
+    '<table><thead><tr><th>attack</th></tr></thead><tbody><tr><td>&lt;b&gt;</td></tr></tbody></table>'
+    """
+    row = lambda cells, tag: (  # noqa: E731
+        "<tr>" + "".join(f"<{tag}>{web(cell)}</{tag}>" for cell in cells) + "</tr>"
+    )
+    body = "".join(row(line, "td") for line in lines)
+    return f"<table><thead>{row(header, 'th')}</thead><tbody>{body}</tbody></table>"
+
+
+def text_table(header: Sequence[str], lines: Sequence[Sequence]) -> list[str]:
+    """Writes a table for a terminal: the first column is aligned left, the others right.
+
+    >>> text_table(['attack', 'AUC'], [['lira', '0.657']])
+    ['attack    AUC', 'lira    0.657']
+    """
+    cells = [[shown(cell) for cell in line] for line in (header, *lines)]
+    width = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(n) if at else cell.ljust(n) for at, (cell, n) in enumerate(zip(line, width))
+        ).rstrip()
+        for line in cells
+    ]
 
 
 LATEX = {

@@ -527,7 +527,7 @@ def test_records_are_always_in_a_file_and_listed_only_where_they_stand_out(tmp_p
         "give the shadow models' arrays without the target's" in one.markdown
         and "| record |" not in one.markdown
     )
-    lines = list(csv.DictReader(io.StringIO(one.records)))
+    lines = list(csv.DictReader(io.StringIO(one.records_csv)))
     assert (
         len(lines) == 300
         and {line["flag"] for line in lines} == {"not tested"}
@@ -557,12 +557,12 @@ def test_records_are_always_in_a_file_and_listed_only_where_they_stand_out(tmp_p
         and float(line["p"]) <= float(line["q"])
         for line in lines
     )
-    assert mia_jax.Results.load(tmp_path / "saved").records == few.records
+    assert mia_jax.Results.load(tmp_path / "saved").records_csv == few.records_csv
     assert "records.npz" not in few.markdown + one.markdown
     many = mia_jax.audit(
         supplied(models=64, gain=3.0, examples=40), attacks=("threshold_loss",), draws=60
     )
-    flags = [line["flag"] for line in csv.DictReader(io.StringIO(many.records))]
+    flags = [line["flag"] for line in csv.DictReader(io.StringIO(many.records_csv))]
     assert (
         flags.count("exposed") == many.report["records"]["threshold_loss"]["significant"] > 20
         and "| record |" in many.markdown

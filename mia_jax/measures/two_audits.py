@@ -1,0 +1,155 @@
+"""Compares two audits, attack by attack: what a change of the model, the training or a defense did.
+
+Differences are paired where both audits are of the same rows and the same training sets: what is
+hard about a record then counts in both numbers and cancels. Reads the scores, no workdir.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from mia_jax.metrics import bootstrap, comparisons, intervals, summary
+from mia_jax.metrics import rows as result_rows
+
+# what the evidence of two audits of the same rows and training sets has in common, and what it
+# means where it differs
+SAME = {
+    "targets": "the audited models have other numbers",
+    "member_TN": "the models have other training sets",
+    "evaluated_TN": "other rows are scored",
+    "unit_T": "other models belong together",
+}
+
+
+class Audit(NamedTuple):
+    """Holds one of two audits.
+
+    Attributes:
+        report: report.json.
+        evidence: {targets, member_TN, evaluated_TN, unit_T, draws}.
+        score_TN: {attack: its scores of the targets}.
+    """
+
+    report: Mapping
+    evidence: Mapping[str, np.ndarray]
+    score_TN: Mapping[str, np.ndarray]
+
+
+def unpaired(first: Audit, second: Audit) -> str:
+    """Returns why the two audits cannot be paired, '' if they can.
+
+    Arrays of the user's own do not show of which rows they are (`about.pool` is the digest of the
+    answers): there, equal training sets and scored rows are taken as equal rows.
+    """
+    for key, why in SAME.items():
+        if not (key in first.evidence and key in second.evidence):
+            return "the scores of one of them are not there"
+        if not np.array_equal(first.evidence[key], second.evidence[key]):
+            return why
+    about = [one.report.get("about", {}) for one in (first, second)]
+    known = not any(one.get("arrays") for one in about)
+    return "the examples differ" if known and about[0].get("pool") != about[1].get("pool") else ""
+
+
+def differences(first: Audit, second: Audit) -> list[dict]:
+    """Returns a row per attack and metric (auc and tpr@FPR) that both audits have.
+
+    {attack, metric, value, other, difference, low, high, paired, method}: `difference` is value -
+    other with its interval. Paired: from the draws that both share (`comparisons.difference`), with
+    the standard error of variance components where several units of models can be resampled; of
+    attacks that know shadows this is often too wide, for the two audits' reruns are not saved. Else
+    from the two intervals, as of independent studies (`intervals.square_and_add`).
+
+    Raises:
+        ValueError: the intervals of the two have different levels.
+    """
+    levels = [one.report.get("about", {}).get("level", 0.95) for one in (first, second)]
+    if levels[0] != levels[1]:
+        raise ValueError(
+            f"the intervals have levels {levels[0]:g} and {levels[1]:g}; audit both with the same "
+            "level."
+        )
+    pairs = [
+        (name, metric, rows)
+        for name in in_both(first, second)
+        for metric in metrics(first)
+        if (
+            rows := [
+                result_rows.resolved(result_rows.main_rows(one.report["results"]), name, metric)
+                for one in (first, second)
+            ]
+        )
+        and all(row is not None and row["low"] is not None for row in rows)
+        and rows[0]["target"] == rows[1]["target"]
+    ]
+    kept = () if unpaired(first, second) else [drawn(one, first) for one in (first, second)]
+    found = []
+    for name, metric, rows in pairs:
+        both = [tuple(row[key] for key in ("value", "low", "high")) for row in rows]
+        key = (rows[0]["target"], metric)
+        paired = bool(kept) and all(key in one[name] for one in kept)
+        if paired:
+            row = comparisons.difference(*(one[name][key] for one in kept), level=levels[0])
+            low, high, how = row["low"], row["high"], row["method"]
+        else:
+            low, high = intervals.square_and_add(*both)
+            how = "two independent intervals, square and add"
+        found.append(
+            dict(
+                attack=name,
+                metric=metric,
+                value=both[0][0],
+                other=both[1][0],
+                difference=both[0][0] - both[1][0],
+                low=max(low, -1.0),
+                high=min(high, 1.0),
+                paired=paired,
+                method=how,
+            )
+        )
+    return found
+
+
+def in_both(first: Audit, second: Audit) -> list[str]:
+    """Returns the attacks that both audits have, in the order of the first one's rows."""
+    there = {row["attack"] for row in second.report["results"]}
+    return [n for n in dict.fromkeys(r["attack"] for r in first.report["results"]) if n in there]
+
+
+def metrics(audit: Audit) -> list[str]:
+    """Returns the metrics that scores alone decide; thresholds of an attack are not saved."""
+    rows = result_rows.main_rows(audit.report["results"])
+    return ["auc", *(f"tpr@{fpr:g}" for fpr in result_rows.fprs(rows))]
+
+
+def drawn(audit: Audit, first: Audit) -> dict[str, dict]:
+    """Returns {attack: {(target, metric): Drawn}}, with the draws that both audits share."""
+    evidence, about = first.evidence, first.report["about"]
+    rows = result_rows.main_rows(first.report["results"])
+    knows = {row["attack"]: row["knows"] for row in rows if row["metric"] == "auc"}
+    member_TN = np.asarray(evidence["member_TN"], bool)
+    kept: dict[str, dict] = {}
+    summary.rows(
+        {
+            name: dict(score_TN=score_TN, knows=knows[name])
+            for name, score_TN in audit.score_TN.items()
+            if name in knows
+        },
+        member_TN,
+        evidence["evaluated_TN"],
+        unit_T=evidence["unit_T"],
+        draws=bootstrap.make(
+            member_TN.shape[1],
+            evidence["unit_T"],
+            draws=int(evidence["draws"]),
+            seed=int(about["seed"]),
+        ),
+        fprs=result_rows.fprs(rows),
+        level=about.get("level", 0.95),
+        detail=1,
+        keep=kept,
+    )
+    return kept
