@@ -119,13 +119,13 @@ def in_both(first: Audit, second: Audit) -> list[str]:
     return [n for n in dict.fromkeys(r["attack"] for r in first.report["results"]) if n in there]
 
 
-def metrics(audit: Audit) -> list[str]:
+def metrics(measured: Audit) -> list[str]:
     """Returns the metrics that scores alone decide; thresholds of an attack are not saved."""
-    rows = result_rows.main_rows(audit.report["results"])
+    rows = result_rows.main_rows(measured.report["results"])
     return ["auc", *(f"tpr@{fpr:g}" for fpr in result_rows.fprs(rows))]
 
 
-def drawn(audit: Audit, first: Audit) -> dict[str, dict]:
+def drawn(measured: Audit, first: Audit) -> dict[str, dict]:
     """Returns {attack: {(target, metric): Drawn}}, with the draws that both audits share."""
     evidence, about = first.evidence, first.report["about"]
     rows = result_rows.main_rows(first.report["results"])
@@ -135,7 +135,7 @@ def drawn(audit: Audit, first: Audit) -> dict[str, dict]:
     summary.rows(
         {
             name: dict(score_TN=score_TN, knows=knows[name])
-            for name, score_TN in audit.score_TN.items()
+            for name, score_TN in measured.score_TN.items()
             if name in knows
         },
         member_TN,

@@ -36,7 +36,7 @@ ONLY_IN = {  # library -> the parts that may import it, anywhere in a file
     "torch": {"external.frameworks"},
     "keras": {"external.frameworks"},
     "joblib": {"external"},
-    "pandas": set(),
+    "pandas": {"results"},  # Results.to_frame
     "absl": {"__main__"},
     "ml_collections": {"configuration"},
     "matplotlib": {"report"},
