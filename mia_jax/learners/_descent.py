@@ -118,5 +118,5 @@ def _check_optimizer(transformation, name: str) -> None:
     except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(
             f"optimizers/{name}: it cannot be used, because a training step gives gradients and "
-            f"parameters alone, no loss to evaluate again: {error}"
+            f"parameters only, without evaluating the loss again: {error}"
         ) from error

@@ -15,8 +15,8 @@ import numpy as np
 
 from mia_jax import checks
 from mia_jax.privacy import accounting, gradients, noise
-from mia_jax.privacy import clipping as clips
-from mia_jax.privacy import sampling as samplings
+from mia_jax.privacy import clipping as clip_rules
+from mia_jax.privacy import sampling as sampling_plans
 from mia_jax.privacy.guarantee import Guarantee
 from mia_jax.privacy.independence import proof, trials
 from mia_jax.privacy.mechanism import Mechanism
@@ -148,7 +148,7 @@ def make(
             f"overflow='truncate' is accounted for sampling='poisson' alone, not {sampling!r}; use "
             "overflow='stop'."
         )
-    rule, steps = clips.rule(clipping), math.ceil(units / batch_size)
+    rule, steps = clip_rules.rule(clipping), math.ceil(units / batch_size)
     cap = max_batch or _cap(units, batch_size) if overflow == "truncate" else None
     mechanism = Mechanism(
         sampling=sampling,
@@ -185,7 +185,7 @@ def make(
     )
     adaptive = dict(quantile=quantile, rate=quantile_rate) if clipping == "adaptive" else None
     each = rows_each * augmentations * microbatch
-    at_once = physical_batch or size  # Gradients of so many units are computed together.
+    at_once = physical_batch or size  # The number of units whose gradients are computed together.
     return _finished(
         guarantee,
         draw,
@@ -215,7 +215,7 @@ def _finished(
             losses: the objective (privacy/gradients.py).
             params: the parameters as shapes.
             rows: the rows of one example as shapes.
-            tried: tried(rounds) -> the Trial of so many rounds.
+            tried: tried(rounds) -> the Trial of this number of rounds.
 
         Raises:
             ValueError: if the requested method is impossible; for every method, if a trial batch
@@ -298,7 +298,7 @@ def _finished(
             draw = wide * jax.random.normal(
                 jax.random.fold_in(key, jnp.uint32(COUNT_KEY)), (), jnp.float32
             )
-            clip = clips.moved_clip(
+            clip = clip_rules.moved_clip(
                 clip, inside, draw, expected_batch=mechanism.divisor, **adaptive
             )
         return noisy, clip, clipped, numbers
@@ -348,7 +348,7 @@ class Separation(NamedTuple):
             )
         foreign = (
             f" The batching of {self.foreign}, which is not JAX's own, is trusted to keep the "
-            "models of a fleet apart."
+            "models of a fleet separate."
             if self.foreign
             else ""
         )
@@ -392,10 +392,10 @@ def separation(method: str, losses, params, rows, *, units: int, rows_each: int)
 
 
 def settled_method(method: str, many: Separation, losses, params, rows) -> tuple[str, Separation]:
-    """Returns (the method that 'auto' stands for, how it keeps units separate).
+    """Returns (the method that 'auto' means, how it keeps units separate).
 
     Raises:
-        ValueError: for a method whose sum would have no bound; the message names one that has.
+        ValueError: for a method whose sum would have no bound; the message suggests one that has.
     """
     if not many.proved and method in ("tapped", "bookkeeping"):
         raise ValueError(
@@ -437,7 +437,7 @@ def _units(num_rows: int, columns: Mapping, user: str, user_rows: int) -> tuple[
 
 def _cap(units: int, batch_size: int) -> int:
     """Returns the size that a Poisson batch exceeds once in 10,000 steps."""
-    return samplings.slots(
+    return sampling_plans.slots(
         sampling="poisson",
         num_units=units,
         rate=batch_size / units,
@@ -491,7 +491,7 @@ def _budgeted(
 
 def _slots(mechanism: Mechanism, epochs: int) -> int:
     """Returns the number of slots of a batch, a multiple of the microbatch."""
-    size = samplings.slots(
+    size = sampling_plans.slots(
         sampling=mechanism.sampling,
         num_units=mechanism.num_units,
         rate=mechanism.rate,
@@ -524,13 +524,15 @@ def _plan(
     common = dict(
         sampling=mechanism.sampling, rate=mechanism.rate, size=size, steps=mechanism.epoch_steps
     )
-    plan = samplings.plan(**common, cap=mechanism.cap is not None, spread=mechanism.microbatch > 1)
-    plan = samplings.rounded(plan, physical_batch)
+    plan = sampling_plans.plan(
+        **common, cap=mechanism.cap is not None, spread=mechanism.microbatch > 1
+    )
+    plan = sampling_plans.rounded(plan, physical_batch)
     if user:
-        plan = samplings.of_groups(
+        plan = sampling_plans.of_groups(
             plan, group_N=np.unique(columns[user], return_inverse=True)[1], rows_each=rows_each
         )
-    return samplings.repeated(plan, augmentations)
+    return sampling_plans.repeated(plan, augmentations)
 
 
 def _notes(

@@ -65,7 +65,7 @@ def make(
     )
     if not num_extra:
         raise ValueError(
-            "adversarial_regularization needs rows beside the training set for its attacker: "
+            "adversarial_regularization needs rows outside the training set for its attacker: "
             "design.name='blocks' with extra=True."
         )
     warmup = warmup_epochs * plans.steps_per_epoch(num_rows=num_rows, batch_size=batch_size)

@@ -318,11 +318,12 @@ def check_private(
         raise ValueError(
             "gradient='private': this model normalizes by batch statistics, which mix examples, so "
             "no example's gradient is its own. "
-            "Use a norm that looks at each example alone (model.norm='group' or 'layer')."
+            "Use a norm that treats each example separately (model.norm='group' or 'layer')."
         )
     if plan != "permutation" or drop_last:
         raise ValueError(
-            "gradient='private' draws its own batches; leave plan and drop_last alone and choose "
+            "gradient='private' draws its own batches; leave plan and drop_last at their defaults "
+            "and choose "
             "privacy.sampling."
         )
     if stopping is not None and not stopping.monitor.startswith("val_"):

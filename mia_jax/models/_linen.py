@@ -175,8 +175,8 @@ def _train_flag(module: nn.Module) -> str | None:
 def _per_example(key_B, weight_B, *, train: bool):
     """Makes nn.Dropout use each example's key and nn.BatchNorm use rows of weight > 0 only.
 
-    This holds within the context. A layer that was not told whether it trains (deterministic,
-    use_running_average) is told here.
+    This holds within the context. If the module did not set whether a layer trains (deterministic,
+    use_running_average), it is set here.
     """
     sites: dict[str, int] = {}
 

@@ -1,4 +1,4 @@
-"""What the signals of adversarial examples share: the radii of their curves."""
+"""Provides what the signals of adversarial examples share: the radii of their curves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What signals of images share: checks, and the correctness of the label under given views."""
+"""Provides what signals of images share: checks, and correctness of the label under views."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def images(name: str, also: Callable | None = None) -> Callable:
 def inside(name: str, box: str, *, fixed: bool = False) -> Callable | None:
     """Returns a Signal.check that refuses examples outside [0, 1] if queries must stay there.
 
-    `fixed`: the signal offers no other box, so the message names none.
+    With `fixed`, the signal offers no other box, so the message suggests none.
     """
 
     def check(x) -> None:
@@ -54,7 +54,7 @@ def inside(name: str, box: str, *, fixed: bool = False) -> Callable | None:
         if low < 0 or high > 1:
             other = "" if fixed else f", or search everywhere with {name}:box=none"
             raise ValueError(
-                f"signal {name!r} keeps its queries in [0, 1], and these examples lie in "
+                f"signal {name!r} keeps its queries in [0, 1], and these examples are in "
                 f"[{low:.4g}, {high:.4g}]; scale them (data.scale){other}."
             )
 

@@ -1,4 +1,4 @@
-"""HopSkipJump as a question: what the distance signals share."""
+"""Provides what the distance signals share: HopSkipJump as a question to a model."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import NamedTuple
 import jax
 
 from mia_jax import checks
-from mia_jax.evasion import hop_skip_jump as hsj
+from mia_jax.evasion import hop_skip_jump
 from mia_jax.signals import _images
 
 TRIES, HALVINGS = 100, 16  # HopSkipJump's draws of a first point, and halvings of a step
 
 
 class Walker(NamedTuple):
-    """HopSkipJump with fixed settings.
+    """Holds HopSkipJump with fixed settings.
 
     `run(label, x_B.., y_B, key_B) -> Walk`; `check(x)` of examples; `most(features)`: the most
     labels that one walk queries.
@@ -47,7 +47,7 @@ def walker(
     inside = _images.inside(name, box)
 
     def run(label, x_B, y_B, key_B):
-        return hsj.hop_skip_jump(label, x_B, y_B, key_B, **settings)
+        return hop_skip_jump.hop_skip_jump(label, x_B, y_B, key_B, **settings)
 
     def check(x) -> None:
         if inside is not None:
@@ -68,8 +68,8 @@ def walker(
     def most(features: int) -> int:
         if budget:
             return budget
-        n_S = hsj.directions_per_iteration(iterations=iterations, evaluations=evaluations)
-        steps = hsj.bisections(features=features, norm=norm)
+        n_S = hop_skip_jump.directions_per_iteration(iterations=iterations, evaluations=evaluations)
+        steps = hop_skip_jump.bisections(features=features, norm=norm)
         return 1 + TRIES + steps + int(n_S.sum()) + iterations * (HALVINGS + 1 + steps)
 
     return Walker(run, check, most)

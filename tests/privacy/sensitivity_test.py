@@ -120,7 +120,7 @@ def test_an_operation_with_its_own_batching_is_computed_one_example_at_a_time(mo
     assert guarantee.method == "scan"
     assert any(
         "meet in `pure_callback`" in note
-        and "is trusted to keep the models of a fleet apart" in note
+        and "is trusted to keep the models of a fleet separate" in note
         for note in guarantee.notes
     )
     with pytest.raises(ValueError, match=r"pure_callback.*may mix examples. Use method='scan'"):
