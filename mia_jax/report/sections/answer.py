@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mia_jax.measures import verdict as standing
+from mia_jax.measures.verdict import guess
 from mia_jax.metrics import rows as result_rows
 from mia_jax.report import answer, rendering, tables, trust
 
@@ -28,7 +28,7 @@ def text(*, results: Sequence[Mapping], verdict: Mapping, **report) -> str:
             lines.append([name, tables.UNRESOLVED, "", row["method"]])
             continue
         value, _, bounds = tables.number(row).replace("†", "").partition(" ")
-        lines.append([f"**{name}**", f"**{value}**", bounds, basis(row)])
+        lines.append([f"**{name}**", f"**{value}**", bounds, words("basis", row=row)])
         sentences.append(in_words(row, verdict["attacks"][best]))
     sentences += [at_threshold(rows, best), highest_auc(rows, verdict)]
     realistic = best in verdict["ranked"]
@@ -56,21 +56,9 @@ def shown_metrics(rows: Sequence[Mapping]) -> list[str]:
     ]
 
 
-def basis(row: Mapping) -> str:
-    """Says how many members, non-members and targets a number has, and what its interval
-    resamples.
-    """
-    counts = f"{row['n_member']:,} members and {row['n_nonmember']:,} non-members"
-    if row["target"] == "pooled" and row["n_targets"] > 1:
-        counts = f"{row['n_targets']} targets pooled: {counts}"
-    elif row["n_targets"] > 1:
-        counts = f"mean over {row['n_targets']} targets with {counts} each"
-    realized = (
-        ""
-        if row["fpr_realized"] is None
-        else f"; realized FPR {tables.percent(row['fpr_realized'])}%"
-    )
-    return counts + realized + (f"; interval: {row['interval']}" if row["interval"] else "")
+def words(macro: str, /, **values) -> str:
+    """Writes a sentence: a macro of templates/answer_words.md.j2."""
+    return rendering.line(getattr(rendering.macros("answer_words"), macro)(**values))
 
 
 def in_words(row: Mapping, attack: Mapping | None = None) -> str:
@@ -78,77 +66,51 @@ def in_words(row: Mapping, attack: Mapping | None = None) -> str:
 
     `attack` is the attack's entry of the verdict, which says what is significant.
     """
-    if row["metric"] == "auc":
-        percent = tables.percent(row["value"])
-        text = f"A random member scores higher than a random non-member in {percent} of 100 pairs "
-        text += "(random guessing: 50)."
-        return " ".join(filter(None, (text, judged(row, attack))))
-    fpr = float(row["metric"].removeprefix("tpr@"))
-    per, unit = (100, "100") if fpr >= 0.01 else (1000, "1,000")
-    found, guess = row["value"] * per, fpr * per
-    text = f"The attack identifies {round(found, 1 if found >= 1 else 2):g} of {unit} members "
-    text += f"at {tables.rate_name(fpr)} FPR; random guessing identifies {guess:g}."
-    return " ".join(filter(None, (text, judged(row, attack))))
+    fpr = None if row["metric"] == "auc" else float(row["metric"].removeprefix("tpr@"))
+    return words("in_words", row=row, fpr=fpr, judgment=judged(row, attack))
 
 
 def judged(row: Mapping, attack: Mapping | None) -> str:
-    """Writes 'Significant.' or what else the interval says; '' without an interval."""
+    """Compares a number with random guessing.
+
+    Returns:
+        'significant'; 'uncorrected' if only the number's own interval excludes random guessing;
+        'open' if the interval includes it; 'below' it, which of an AUC is 'inverted'; '' without an
+        interval.
+    """
     if row["low"] is None:
         return ""
-    guess, metric = standing.guess(row["metric"]), row["metric"]
-    if metric == "auc" and row["high"] < guess:
-        return "The score points the wrong way: members score lower than non-members."
-    if row["high"] < guess:
-        return "Below random guessing."
-    if row["low"] <= guess:
-        return "Not distinguishable from random guessing."
-    if attack is not None and metric not in attack["shown"]:
-        text = "Above random guessing by its own interval, "
-        return text + "but not significant after the correction for all attacks."
-    return "Significant."
+    nothing, metric = guess(row["metric"]), row["metric"]
+    if row["high"] < nothing:
+        return "inverted" if metric == "auc" else "below"
+    if row["low"] <= nothing:
+        return "open"
+    return "significant" if attack is None or metric in attack["shown"] else "uncorrected"
 
 
 def at_threshold(rows: Sequence[Mapping], attack: str) -> str:
     """Writes the rates at the threshold that an attacker can choose; '' without one."""
     tpr, fpr = (result_rows.find(rows, attack, metric) for metric in ("tpr", "fpr"))
-    precision = next(
-        (
-            r
-            for r in rows
-            if r["attack"] == attack and r["target"] is None and r["metric"].startswith("ppv@")
-        ),
-        None,
+    precisions = (
+        row
+        for row in rows
+        if row["attack"] == attack and row["target"] is None and row["metric"].startswith("ppv@")
     )
+    precision = next(precisions, None)
     if not tpr or tpr["value"] is None or not fpr or not precision:
         return ""
     ratio = float(precision["metric"].removeprefix("ppv@"))
-    mixture = (
-        "members and non-members are equally many"
-        if ratio == 1
-        else f"there are {ratio:g} non-members per member"
-    )
-    text = "At the threshold with the best balanced accuracy on the shadow models (or at the "
-    text += f"attack's own): TPR {tables.number(tpr)}, FPR {tables.number(fpr)}; "
-    text += f"of the records it flags, {tables.number(precision)} are members if {mixture}."
-    return text
+    return words("at_threshold", tpr=tpr, fpr=fpr, precision=precision, ratio=ratio)
 
 
 def highest_auc(rows: Sequence[Mapping], verdict: Mapping) -> str:
-    """Names the attack whose AUC has the highest lower end, where another one leads at a low
-    FPR.
-    """
+    """Names the attack whose AUC has the highest lower end; '' if the leading attack has it."""
     auc = {
         name: row
         for name in verdict["ranked"]
         if (row := result_rows.resolved(rows, name, "auc")) and row["low"] is not None
     }
     best, leading = max(auc, key=lambda name: auc[name]["low"], default=None), verdict["strongest"]
-    if (
-        best is None
-        or best == leading
-        or leading not in auc
-        or auc[best]["low"] <= auc[leading]["low"]
-    ):
+    if best is None or leading not in auc or auc[best]["low"] <= auc[leading]["low"]:
         return ""
-    number = tables.number(auc[best])
-    return f"Highest AUC, by the lower end of its interval: {tables.code(best)}, {number}."
+    return words("highest_auc", attack=best, auc=auc[best])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mia_jax.measures import epochs as points
+from mia_jax.measures.epochs import OPTIMISTIC, curves
 from mia_jax.report import figures, rendering, tables
 
 ORDER = 120
@@ -48,7 +48,7 @@ def figure(*, epochs: Mapping, design: Mapping = {}):
     """Draws every metric against the epoch and against the accuracy on non-members."""
     over = figures.targets_text(len(design.get("targets", ())))
     return figures.epochs(
-        points.curves(epochs),
+        curves(epochs),
         titles={metric: title(metric) for metric in epochs["metrics"]},
         over=over,
     )
@@ -61,7 +61,5 @@ def title(metric: str) -> str:
     'TPR at 1% FPR'
     """
     return (
-        "advantage at the oracle threshold"
-        if metric == points.OPTIMISTIC
-        else tables.metric_name(metric)
+        "advantage at the oracle threshold" if metric == OPTIMISTIC else tables.metric_name(metric)
     )

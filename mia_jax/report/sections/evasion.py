@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mia_jax.measures import evasion as measured
+from mia_jax.measures.evasion import LEVEL
 from mia_jax.report import figures, rendering, tables
 
 ORDER = 130
@@ -28,9 +28,7 @@ def text(*, evasion: Mapping[str, Mapping]) -> str:
         if curve["crossing"] is not None
     }
     header = ["evasion attack", "rows", *(f"{epsilon:.3g}" for epsilon in epsilons)]
-    return rendering.render(
-        "evasion", header=header, lines=lines, crossings=crossings, level=measured.LEVEL
-    )
+    return rendering.render("evasion", header=header, lines=lines, crossings=crossings, level=LEVEL)
 
 
 def figure(*, evasion: Mapping[str, Mapping], design: Mapping = {}):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from mia_jax.report import rendering, tables
-from mia_jax.report.sections import guarantee as private
+from mia_jax.report.sections.guarantee import mechanism
 
 ORDER = 30
 NEEDS = ()
@@ -94,7 +94,7 @@ def _models(about: Mapping, guarantee: Mapping | None) -> list[tuple[str, str]]:
                 lines.append(
                     (key + of_shadows, tables.plain(settings(about[key], private=bool(guarantee))))
                 )
-    return lines + ([("private training", private.mechanism(guarantee))] if guarantee else [])
+    return lines + ([("private training", mechanism(guarantee))] if guarantee else [])
 
 
 def _design(about: Mapping, design: Mapping) -> list[tuple[str, str]]:
