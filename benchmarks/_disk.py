@@ -24,6 +24,7 @@ import numpy as np
 from mia_jax import configuration
 from mia_jax.pipeline import build
 from mia_jax.pipeline import run as pipeline_run
+from mia_jax.pipeline.experiment import Experiment
 from mia_jax.query import interactive
 from mia_jax.runtime import jobs, precision, provenance
 from mia_jax.runtime.store import Store
@@ -156,7 +157,7 @@ def config(*, seed: int = 0, learning_rate: float = 0.1, private: bool = False) 
     return pipeline_run.plain(found)
 
 
-def prepared(**fields) -> build.Experiment:
+def prepared(**fields) -> Experiment:
     """The objects of `config`, so that every run of them uses the same compiled programs."""
     found = config(**fields)
     return build.build({k: v for k, v in found.items() if k != "seed"}, seed=found["seed"][0])
@@ -178,9 +179,7 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def run(
-    audit: build.Experiment, folder: Path, *, stages=STAGES, pause: Callable = lambda: None
-) -> dict:
+def run(audit: Experiment, folder: Path, *, stages=STAGES, pause: Callable = lambda: None) -> dict:
     """The stages of one run in this process."""
     with precision.single():
         return pipeline_run.run_one(

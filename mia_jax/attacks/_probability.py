@@ -135,8 +135,9 @@ def log_softmax_at(z: np.ndarray, y_N: np.ndarray, temperature: float) -> np.nda
 
 
 def log_mean(value_MN: Iterable[np.ndarray], where_MN: np.ndarray) -> np.ndarray:
-    """Returns log mean_m exp(value) over the m where `where_MN`, NaN where that is nowhere; values
-    are read one row [N] after another.
+    """Returns log mean_m exp(value) over the models m where `where_MN`.
+
+    It is NaN where there is no such m. Values are read one row [N] after another.
 
     Sums are relative to the largest value so far: exp(value) may lie outside float64, and the mean
     of equal values is that value exactly, whatever their number.

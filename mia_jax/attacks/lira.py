@@ -138,8 +138,7 @@ def make(
 
 
 def _between(own_N, sides: Sequence[Moments], fitted: Sequence[np.ndarray]) -> np.ndarray:
-    """Returns a step for variance 'global': sums the squared distances of the centers from their
-    mean.
+    """Returns the squared distances of the centers from their mean, summed (variance 'global').
 
     Each distance counts once for every value behind the center.
     """

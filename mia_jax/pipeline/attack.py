@@ -1,4 +1,4 @@
-"""ATTACK: attack/<name>/scores.npz, the scores of every target and every shadow."""
+"""ATTACK: scores every target and every shadow, in attack/<name>/scores.npz."""
 
 from __future__ import annotations
 
@@ -24,17 +24,16 @@ FEWEST = 3  # members and non-members that an attack learns from, in each half i
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SignalReader:
-    """Reads what was measured, for attacks and the report: signals, examples and who trained on
-    them.
+    """Reads what was measured, for attacks and the report: signals, examples and membership.
 
     Args:
       store: the workdir.
       design: who trains on what, without the models that failed.
       pool: the examples.
-      views: names of the query views.
-      claims: claims(epoch) gives (folder, what decides its answers) of the measured signals.
-      failed: the models that the run goes on without.
-      measured: names of all signals.
+      views: the names of the query views.
+      claims: claims(epoch) gives the pairs (folder, what determines its answers) of the signals.
+      failed: {model: record} of the models without which the run goes on.
+      measured: the names of all signals.
     """
 
     store: Store
@@ -47,24 +46,31 @@ class SignalReader:
 
     @property
     def models(self) -> list[int]:
-        """Returns 0..M-1 without those that failed."""
+        """Returns the models that have not failed."""
         return [m for m in range(len(self.design.member_MN)) if m not in self.failed]
 
     @property
     def scored_models(self) -> tuple[int, ...]:
-        """Returns the targets and their shadows: a target's threshold is chosen on its shadows'
-        scores.
+        """Returns the targets and their shadows.
+
+        Shadows are scored because the threshold of a target is chosen on the scores of its shadows.
         """
         shadows_M = self.design.shadow_MM[list(self.design.targets)].any(0)
         return tuple(sorted({*self.design.targets, *np.flatnonzero(shadows_M).tolist()}))
 
     def has(self, name: str, models: Sequence[int], *, epoch: int | None = None) -> bool:
-        """Tells whether a signal of all these models was measured (after an epoch)."""
+        """Returns whether a signal of all these models is on disk.
+
+        With `epoch`, the signal of the snapshots after it.
+        """
         folder = self._answers(epoch).folder
         return all(interactive.signal_file(folder, name, m).exists() for m in models)
 
     def signal(self, name: str, models: Sequence[int], *, epoch: int | None = None) -> np.ndarray:
-        """Returns one signal of several models, [M,A,N..] (after an epoch)."""
+        """Returns one signal of several models, [M,A,N,...].
+
+        With `epoch`, the signal of the snapshots after it.
+        """
         return forward.load(self._answers(epoch).folder, name, models)
 
     def _answers(self, epoch: int | None) -> Answers:
@@ -73,17 +79,17 @@ class SignalReader:
     def fleet(
         self, attack: PlannedAttack, *, epoch: int | None = None
     ) -> threat_model.FleetSignals:
-        """Reads the signals of the whole fleet as the attacker behind `attack` sees them.
+        """Returns the signals of the whole fleet as the attacker behind `attack` sees them.
 
         Args:
-          attack: whose signals are read, with its defense.
-          epoch: of the snapshots after this epoch; None: of the finished models.
+          attack: the attack whose signals are read, with its defense.
+          epoch: the epoch of the snapshots; None for the finished models.
 
         Returns:
-          Rows of models that failed are NaN, and no attacker sees them.
+          The signals. Rows of models that failed are NaN, and no attacker sees them.
 
         Raises:
-          ValueError: the answers on disk are of other views or batches, damaged, or do not fit.
+          ValueError: the answers on disk are damaged, or belong to other views or batches.
         """
         for claimed, config in self.claims(epoch):
             files.check_claim(claimed, config, remedy=REMEDY)
@@ -122,9 +128,7 @@ class SignalReader:
 
 
 def check_shapes(parts: Sequence[np.ndarray], paths: Sequence, *, views: int, examples: int):
-    """Raises ValueError naming the file whose answers [1,A,N..] have another shape than the
-    others'.
-    """
+    """Raises ValueError with the file whose answers [1,A,N,...] differ in shape from the others."""
     components = [part.shape[3:] for part in parts if part.ndim > 3]
     usual = max(components, key=components.count) if components else ()
     for part, path in zip(parts, paths, strict=True):
@@ -145,12 +149,12 @@ def attack(
 ) -> None:
     """Scores every target and shadow with every attack whose scores are not on disk.
 
-    The scores are written with the digests of what they were made from.
+    The scores are written with the digests of the files from which they were computed.
 
     Args:
-      attacks: the attacks.
+      attacks: the planned attacks.
       reader: the measured signals.
-      lines: of progress.Progress.
+      lines: prints progress also where there is no terminal, see progress.Progress.
       begin: called before the first file is written.
     """
     store, design = reader.store, reader.design
@@ -191,7 +195,7 @@ def attack(
 
 
 def set_aside_scores(reader: SignalReader, *, begin: Callable = nothing) -> None:
-    """Renames attack/ and report/ if their scores are of another set of failed models."""
+    """Renames attack/ and report/ if their scores belong to another set of failed models."""
     store, failed = reader.store, sorted(reader.failed)
     known = [files.read_json(a.claim, needs={}).get("failed", []) for a in store.attacked()]
     if any(claim != failed for claim in known):
@@ -203,19 +207,19 @@ def set_aside_scores(reader: SignalReader, *, begin: Callable = nothing) -> None
 
 
 def claim_remedy(folder) -> str:
-    """Returns what to do about scores of another config."""
+    """Returns what a user can do about scores of another config."""
     return f"Give the attack another name in the config, or delete {folder} to run it again."
 
 
 def score_record(store: Store, name: str) -> dict:
-    """Returns the record of the scores of one attack, apart from what they were made from."""
+    """Returns the record that places the scores of one attack: its run and its name."""
     return dict(run=store.run, attack=name)
 
 
 def claim_of(planned: PlannedAttack, reader: SignalReader) -> dict:
-    """Returns what decides the scores of an attack, beside the signals.
+    """Returns what determines the scores of an attack, in addition to the signals.
 
-    Its config, the views, and who trained on what, with labels and columns.
+    This is its config, the views, and who trained on what, with labels and columns.
     """
     d, pool = reader.design, reader.pool
     membership = files.digest(d.member_MN, d.evaluated_MN, d.shadow_MM, d.population_N, d.unit_M)
@@ -230,23 +234,29 @@ GENERAL = settings.defaults(settings.AttackSettings)
 
 
 def own_fields(section: Mapping) -> dict:
-    """Returns the fields of a section of config.attacks that are the attack's own."""
+    """Returns the fields of a section of config.attacks that only this attack has."""
     return {k: v for k, v in section.items() if k not in GENERAL}
 
 
 def without_defaults(section: Mapping) -> dict:
-    """Returns a section of config.attacks without the general fields that are off."""
+    """Returns a section of config.attacks without the general fields that have their default."""
     return {k: v for k, v in section.items() if k not in GENERAL or v != GENERAL[k]}
 
 
 def scores(
     attack: Attack, fleet: threat_model.FleetSignals, scored: Sequence[int], key
 ) -> np.ndarray:
-    """Scores the models `scored`, score_SN.
+    """Returns score_SN of the models `scored`.
 
-    NaN on rows that are not evaluated, for models that the attack cannot reach without shadows,
-    and for shadows that cannot be attacked as if they were targets (`attackable`): a threshold is
-    then chosen on the others.
+    It is NaN on rows that are not evaluated, for targets without the shadows that the attack needs,
+    and for shadows that cannot be attacked like targets (`attackable`); thresholds are then chosen
+    on the other shadows.
+
+    Args:
+      attack: the attack.
+      fleet: all that was measured.
+      scored: the models to score.
+      key: the key of the attack.
     """
     design = fleet.design
     score_SN = np.full((len(scored), design.member_MN.shape[1]), np.nan)
@@ -266,9 +276,10 @@ def scores(
 
 
 def attackable(attack: Attack, design: Design, t: int) -> bool:
-    """Tells whether an attack has what it needs if shadow t is taken for a target.
+    """Returns whether an attack has what it needs if shadow t is taken for a target.
 
-    Reference models that saw no scored row, or all, lack a side.
+    A shadow whose reference models trained on none of its scored rows, or on all of them, lacks a
+    side.
     """
     evaluated_N, others = design.evaluated_MN[t], design.shadow_MM[t]
     inside_MN, outside_MN = design.member_MN[others], ~design.member_MN[others]
@@ -289,7 +300,7 @@ def attackable(attack: Attack, design: Design, t: int) -> bool:
 def finite_or_raise(score_SN, evaluated_MN, scored: Sequence[int], name: str) -> None:
     """Raises ValueError with the place of a NaN in the score of an evaluated example.
 
-    It is a fault of the attack or of its inputs, and stops the run.
+    Such a NaN is a fault of the attack or of its inputs, and ends the run.
     """
     nan_SN = np.isnan(score_SN)
     bad = nan_SN & evaluated_MN[list(scored)] & ~nan_SN.all(1, keepdims=True)
@@ -303,7 +314,12 @@ def finite_or_raise(score_SN, evaluated_MN, scored: Sequence[int], name: str) ->
 
 
 def read_scores(planned: PlannedAttack, reader: SignalReader) -> np.ndarray:
-    """Reads score_MN over all models of the design, NaN where an attack has no score."""
+    """Returns score_MN over all models of the design, NaN where an attack has no score.
+
+    Raises:
+      FileNotFoundError: the attack has no scores on disk.
+      ValueError: the file is damaged or belongs to another design or config.
+    """
     score_files, scored = reader.store.attack(planned.name), reader.scored_models
     if not score_files.scores.exists():
         raise FileNotFoundError(
@@ -329,12 +345,16 @@ def read_scores(planned: PlannedAttack, reader: SignalReader) -> np.ndarray:
 
 
 def asked_rows(name: str, attacks: Sequence[PlannedAttack], design: Design) -> np.ndarray:
-    """Returns Returns [M,N]: the examples that each model is asked about a signal with questions of
-    its own.
+    """Returns [M,N]: the examples about which each model is asked for an interactive signal.
 
-    Those that some attack can read: a model's own evaluated rows; those of all models if an attack
-    looks at shadows on the target's rows or no attack names the signal; and the population if an
-    attack reads it. Behind a defense of the target alone, the targets only.
+    These are the examples that some attack can read:
+
+    - the evaluated rows of the model;
+    - those of all models, if an attack looks at shadows on the target's rows or no attack reads the
+      signal;
+    - the population, if an attack reads it.
+
+    Behind a defense of the target only, no other model is asked.
     """
 
     def same(signal: str) -> str:
@@ -353,6 +373,6 @@ def asked_rows(name: str, attacks: Sequence[PlannedAttack], design: Design) -> n
 
 
 def labels_only(names: Sequence[str], signals: Mapping[str, Signal | None]) -> bool:
-    """Tells whether an attack with these signals is told predicted labels and nothing else."""
+    """Returns whether an attack with these signals sees predicted labels and nothing else."""
     chosen = [signals.get(name) for name in names]
     return bool(chosen) and all(s is not None and s.access == "labels" for s in chosen)

@@ -1,4 +1,4 @@
-"""What the metrics need of a run: an attack's scores with its thresholds, and the slices."""
+"""Computes what the metrics need of a run: each attack's scores and thresholds, and the slices."""
 
 from __future__ import annotations
 
@@ -11,16 +11,21 @@ from mia_jax.pipeline.attack import SignalReader, scores
 from mia_jax.threat_model import PlannedAttack
 from mia_jax.types import Design, TargetRows
 
+# The signals by which slices are made and accuracies are reported, also over epochs.
+SLICE_SIGNALS = ("loss", "correct")
+
 
 def attack_evidence(
     planned: PlannedAttack, score_MN: np.ndarray, design: Design, settings: ReportSettings
 ) -> dict:
-    """Returns what the metrics need of one attack: the targets' scores and thresholds, what it
-    knows.
+    """Returns what the metrics need of one attack: its scores and thresholds on the targets.
 
-    Thresholds are chosen on the shadows of each target where those can be scored. An attack that
-    says itself from which score on it predicts membership uses that if it knows no shadows, or if
+    The thresholds of a target are chosen on its shadows where those can be scored. An attack that
+    defines the score from which it predicts membership uses that one if it knows no shadows, or if
     none can be scored.
+
+    Returns:
+      {score_TN, knows, threshold_T, threshold_FT}, where F counts the false-positive rates.
     """
     targets = list(design.targets)
     arrays = (score_MN, design.member_MN, design.evaluated_MN, design.shadow_MM)
@@ -35,9 +40,9 @@ def attack_evidence(
 
 
 def rerun_evidence(planned: PlannedAttack, reader: SignalReader, settings: ReportSettings) -> dict:
-    """Returns what the metrics need of an attack's reruns without groups of units.
+    """Returns {without: reruns} of an attack without groups of units; {} if it is not rerun.
 
-    {} where the attack is not rerun (`reruns.applies`).
+    `reruns.applies` decides whether it is.
     """
     if not reruns.applies(planned.attack, reader.design, groups=settings.jackknife):
         return {}
@@ -77,7 +82,11 @@ def layers_of(
 ) -> tuple[list[slices.Layer], list[str]]:
     """Returns the slices of report.slices, and notes about those that cannot be made.
 
-    `epoch`: by the answers of the models after this epoch; None: of the finished models.
+    Args:
+      reader: what was measured.
+      settings: the settings of the report.
+      rows: the rows of the targets.
+      epoch: slices by the answers of the models after this epoch; None for the finished models.
     """
     pool, notes = reader.pool, []
     terms = slices.parse(settings.slices)
@@ -86,7 +95,7 @@ def layers_of(
         notes = ["There are no class labels to slice by."]
     asked = slices.needs(terms)
     measured = {}
-    for name in ("loss", "correct"):
+    for name in SLICE_SIGNALS:
         there = name in asked and reader.has(name, rows.targets, epoch=epoch)
         measured[f"{name}_TN"] = (
             reader.signal(name, rows.targets, epoch=epoch)[:, 0] if there else None

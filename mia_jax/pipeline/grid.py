@@ -1,15 +1,14 @@
-"""A grid: named variants of one config file, run one after the other in folders of their own, and
-one table over them.
+"""GRID: runs named variants of one config file, each in its own folder, and tabulates them.
 
-A fleet is of one learner and one model; what is to be compared are its variants. A config file has
-one if it defines
+All models of a fleet have the same learner and architecture; a grid compares variants of them. A
+config file has a grid if it defines
 
     def grid(arg=None):                # [(name, overrides), ...]
         return [("adam", dict(rule="backprop")), ("slow", {"rule": "backprop",
         "learner.learning_rate": 1e-4})]
     TABLE = dict(attacks=("lira",), metrics=("auc", "tpr@0.01"))  # optional: what the table shows
 
-An override without a dot is an argument of the file's get_config, one with a dot a field of the
+An override without a dot is an argument of the file's get_config; one with a dot is a field of the
 finished config.
 """
 
@@ -38,7 +37,7 @@ RATES = ("auc", "balanced_accuracy", "advantage")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One run of a grid: its name (also its folder), what it overrides, and its finished config."""
+    """Holds one run of a grid: its name, which is also its folder, its overrides and its config."""
 
     name: str
     overrides: Mapping[str, Any]
@@ -46,7 +45,11 @@ class Variant:
 
 
 def load(path: str | Path) -> ModuleType:
-    """Returns the module of a config file; ValueError if it defines no grid."""
+    """Returns the module of a config file.
+
+    Raises:
+      ValueError: the file defines no grid.
+    """
     module = command_line.module_of(path)
     if not hasattr(module, "grid"):
         raise ValueError(
@@ -64,11 +67,16 @@ def variants(
 ) -> list[Variant]:
     """Returns the variants of a config file's grid.
 
-    `arg` is the text after the colon, `everywhere` are fields that every variant overrides.
+    Args:
+      module: the module of the config file.
+      arg: the text after the colon on the command line.
+      everywhere: {field: value} that every variant overrides.
+      finished: changes the config of every variant last (by what was typed on the command line).
 
-    `finished` has the last word about every variant's config (launch.py sets what was typed).
-    ValueError for names that cannot be folders or appear twice, and for a field that a variant's
-    config does not have.
+    Raises:
+      ValueError: a name cannot be a folder or appears twice, or a config does not have an
+          overridden
+        field.
     """
     grid: list[Variant] = []
     for name, changes in module.grid(arg) if arg else module.grid():
@@ -93,8 +101,12 @@ def variants(
 
 
 def chosen(module: ModuleType, grid: Sequence[Variant]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Returns (attacks, metrics) of the table: TABLE of the config file, else every attack with AUC
-    and TPR at 1% FPR; ValueError for unknown ones.
+    """Returns (attacks, metrics) that the table shows.
+
+    They are those of TABLE in the config file, or else every attack with its AUC and TPR at 1% FPR.
+
+    Raises:
+      ValueError: TABLE names an unknown attack or metric.
     """
     table = getattr(module, "TABLE", {})
     known = dict.fromkeys(name for m in grid for name in (m.config.get("attacks") or {}))
@@ -124,13 +136,25 @@ def run(
     task: tuple[int, int] | None = None,
     **options,
 ) -> dict[str, str]:
-    """Runs the variants in workdir/<name> (pipeline.run with `options`), writes table.csv, .md and
-    .png, prints every run's answer; returns {name: error} of those that failed.
+    """Runs every variant in workdir/<name>, writes the table over them and prints their answers.
 
-    A `task` (i, n) runs its share of the variants and writes no table.
+    The table is written as table.csv, table.md and table.png.
 
-    A variant that fails does not stop the others; the same command continues what is unfinished. A
-    workdir of a single run is a ValueError.
+    A variant that fails does not stop the others; the same command continues what is unfinished.
+
+    Args:
+      module: the module of the config file.
+      grid: the variants.
+      workdir_path: the folder of the grid.
+      debug: runs tiny fleets, in folders of their own.
+      task: (i, n) runs the share of task i of n and writes no table.
+      **options: arguments of pipeline.run.
+
+    Returns:
+      {name: error} of the variants that failed.
+
+    Raises:
+      ValueError: the workdir belongs to a single run.
     """
     root = Path(workdir_path)
     if Store(root).config.exists():

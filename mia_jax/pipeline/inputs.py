@@ -1,12 +1,13 @@
-"""Was every file made from the files that are there now?
+"""Checks whether every file of a workdir was computed from the files that are there now.
 
-Every output records the digests of its inputs, and a report compares them.
+Every output records the digests of its inputs, and a report compares them. The answers of a model
+hold the digest of the model that was asked. The scores of an attack hold the digests of the signals
+that were read and of the membership. The digests are in the same file as the output, so that no
+interruption can separate them. Workdirs of older versions have signal/inputs.json and
+attack/<name>/inputs.json instead.
 
-The answers of a model hold the digest of the model that was asked, and the scores of an attack
-those of the signals that were read and of the membership, in the same file: no pause or kill can
-part them. Workdirs of older versions have signal/inputs.json and attack/<name>/inputs.json. A model
-file is a zip archive whose directory holds a checksum of every array, so large fleets are not read
-whole.
+A model file is a zip archive whose directory holds a checksum of every array, so large fleets are
+not read completely.
 """
 
 from __future__ import annotations
@@ -22,16 +23,15 @@ from mia_jax.runtime.store import ScoreFiles, Store
 from mia_jax.training import checkpoint
 
 Path = pathlib.Path
-WHOLE = (
-    2**30
-    # bytes of all models up to which every array's checksum is verified and not the archives'
-    # directories alone
-)
+# If all models together have at most this many bytes, the checksum of every array is verified;
+# otherwise only the directories of the archives are read.
+WHOLE = 2**30
 
 
 def of_signal(folder: Path, name: str, models: int) -> str:
-    """Returns digest of the files of one signal of models 0 .. models - 1; a model that was never
-    asked (a shadow, behind the target's defense) has none.
+    """Returns the digest of the files of one signal of models 0 .. models - 1.
+
+    A model that was never asked (a shadow, behind the target's defense) has no file.
     """
     state = hashlib.sha256()
     for path in (interactive.signal_file(folder, name, m) for m in range(models)):
@@ -52,13 +52,26 @@ def check(
     signals: Sequence[str] = (),
     snapshots: Mapping[int, Sequence[str]] = {},
 ) -> dict:
-    """Returns {checked, stale, unknown}: how many outputs were compared, sentences about those
-    whose inputs have changed, and outputs without a record.
+    """Compares the recorded digests of all outputs with the digests of their inputs on disk.
 
-    `attacks[name]` are the signals that it reads, `signals` all that were asked and
-    `snapshots[epoch]` those that were asked after an epoch. ValueError that names a file which is
-    damaged or belongs to another run, model or signal. Models that were not trained here have no
-    file and no record; the outputs of one model, and those of one attack, count as one.
+    The outputs of one model count as one, and so do those of one attack. Models that were not
+    trained here have no file and no record.
+
+    Args:
+      store: the workdir.
+      attacks: {attack: the signals that it reads}.
+      models: the number of models.
+      membership: the digest of the membership.
+      signals: all signals that were asked.
+      snapshots: {epoch: the signals that were asked after it}.
+
+    Returns:
+      {checked, stale, unknown}: the number of outputs that were compared, sentences about those
+      whose
+        inputs have changed, and outputs without a record.
+
+    Raises:
+      ValueError: a file is damaged or belongs to another run, model or signal.
     """
     outcome: dict = dict(checked=0, stale=[], unknown=[])
     run = store.run
@@ -92,7 +105,7 @@ def check(
 def _check_models(
     store: Store, outcome: dict, *, models: int, signals: Sequence[str], run: str
 ) -> None:
-    """Returns the answers of every model against the models as they are now."""
+    """Adds to `outcome` the comparison of every model's answers with the model as it is now."""
     folder, path = store.answers.folder, store.answers.older_inputs
     older = files.read_json(path, needs={}, remedy=OLDER) if path.exists() else {}
     model_files = {m: store.train.model(m) for m in range(models)}
@@ -144,7 +157,7 @@ def _check_models(
 def _check_snapshots(
     store: Store, outcome: dict, epoch: int, names: Sequence[str], *, models: int, run: str
 ) -> None:
-    """Returns the answers of the models after one epoch against their snapshots."""
+    """Adds to `outcome` the comparison of the answers after one epoch with the snapshots."""
     place = store.after(epoch).folder
     for m in range(models):
         asked = {
@@ -162,6 +175,7 @@ def _check_snapshots(
 
 
 def _snapshot(store: Store, epoch: int, m: int, run: str) -> str | None:
+    """Returns the digest of a snapshot of model m; None if there is none."""
     folder = store.train.snapshot(epoch).folder
     return (
         checkpoint.digest(folder, m, run=run, epoch=epoch)
@@ -171,8 +185,10 @@ def _snapshot(store: Store, epoch: int, m: int, run: str) -> str | None:
 
 
 def _records(folder: Path, name: str, m: int, *, run: str, epoch: int | None = None) -> list[dict]:
-    """Returns the records of one model's answers and of their counts, {} for a file without;
-    ValueError if one is damaged or belongs elsewhere.
+    """Returns the records of one model's answers and counts; {} for a file without a record.
+
+    Raises:
+      ValueError: a file is damaged or belongs to another place.
     """
     place, paths = (
         interactive.place(run, name, m, epoch),
@@ -190,9 +206,7 @@ OLDER = (
 
 
 def _inputs(score_files: ScoreFiles, place: Mapping) -> dict | None:
-    """Returns {signals: {signal: digest}, membership} of an attack's scores; None without a
-    record.
-    """
+    """Returns {signals: {signal: digest}, membership} of an attack's scores, None without."""
     path = score_files.scores
     record = files.read_npz_and_record(path, record=place)[1] if path.exists() else None
     if record is not None and {"signals", "membership"} <= set(record):

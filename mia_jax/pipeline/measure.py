@@ -1,4 +1,4 @@
-"""MEASURE: every number of a report, from the scores and signals on disk and the membership."""
+"""MEASURE: computes every number of a report from scores, signals and membership."""
 
 from __future__ import annotations
 
@@ -23,10 +23,14 @@ Tick = Callable[[int, str], None]
 
 
 class Measurement(NamedTuple):
-    """What `measure` returns: the numbers, and the arrays that files and figures are made of.
+    """Holds the numbers of a report, and the arrays from which its files and figures are made.
 
-    `attacks` {attack: `attack_evidence`}, `draws` of the bootstrap, `records` {attack/field: array}
-    of exposed records, `epochs` one row per epoch, attack, slice and metric.
+    Attributes:
+      measured: the numbers.
+      attacks: {attack: its `attack_evidence`}.
+      draws: the draws of the bootstrap.
+      records: {attack/field: array} of exposed records.
+      epochs: one row per epoch, attack, slice and metric.
     """
 
     measured: Measured
@@ -53,15 +57,15 @@ def measure(
     """Computes everything that the report of an audit shows.
 
     Args:
-      attacks: the attacks.
-      reader: what was measured, of whom.
-      score_MN: {attack: its scores on disk}.
+      attacks: the planned attacks.
+      reader: what was measured, and who trained on what.
+      score_MN: {attack: its scores [M,N]}.
       settings: what is computed.
-      questions: what the models were asked; None if all answers are the user's own.
+      questions: what the models were asked; None if the user supplied all answers.
       subject: what is audited.
       trained: the models that were trained here.
-      seed: seed of the bootstrap's draws.
-      inputs: which files were made from others (pipeline/inputs.py).
+      seed: the seed of the bootstrap's draws.
+      inputs: the result of pipeline/inputs.py: which files were computed from others.
       versions: packages, devices and revision.
       tick: called with (1, what follows) after each part.
     """

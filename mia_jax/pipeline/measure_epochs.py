@@ -1,8 +1,8 @@
-"""The report over epochs: attacks repeated on the models as they were after each snapshot.
+"""Repeats attacks on the models as they were after each snapshot, for the report over epochs.
 
-Shadows are taken at the target's epoch. TensorFlow Privacy's privacy report runs two attacks in a
-training callback; here snapshots are queried afterwards, so that any attack on signals of one
-forward pass can be repeated, and another one later without training again.
+Shadows are taken at the epoch of the target. TensorFlow Privacy runs two attacks in a training
+callback. Here snapshots are queried after the training, so that any attack on signals of a forward
+pass can be repeated, also later and without training again.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ def measure_epochs(
     """Repeats the attacks of report.epochs on every snapshot.
 
     Returns:
-      The section `epochs` of report.json (None unless report.epochs names attacks), and every row
-      with its epoch for epochs.csv.
+      The section `epochs` of report.json (None unless report.epochs names attacks), and all rows
+      with
+        their epoch, for epochs.csv.
     """
     if questions is None or not settings.epochs:
         return None, []
@@ -57,7 +58,7 @@ def rows_after(
     draws: bootstrap.Draws,
     epoch: int,
 ) -> list[dict]:
-    """Returns rows of all records and of every slice, of the repeated attacks after one epoch."""
+    """Returns the rows of the repeated attacks after one epoch, for all records and every slice."""
     design, models, evidence = reader.design, reader.scored_models, {}
     for planned in attacks:
         score_SN = scores(planned.attack, reader.fleet(planned, epoch=epoch), models, planned.key)
@@ -73,10 +74,11 @@ def rows_after(
 
 
 def accuracies(reader: SignalReader, rows: TargetRows, *, epoch: int) -> dict[str, float | None]:
-    """Returns {train_accuracy, validation_accuracy}: means over the targets' members and
-    non-members.
+    """Returns {train_accuracy, validation_accuracy} after one epoch.
 
-    None where labels are not classes.
+    They are means over the targets' members and over their evaluated non-members.
+
+    Both are None where labels are not classes.
     """
     if "correct" not in reader.pool.task.signals:
         return dict(train_accuracy=None, validation_accuracy=None)

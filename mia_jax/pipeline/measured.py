@@ -1,4 +1,4 @@
-"""`Measured`: everything that a report shows. report.json is this object, key by key."""
+"""Defines `Measured`, everything that a report shows: report.json is this object, key by key."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ Rows = Sequence[Mapping[str, Any]]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class About:
-    """What was attacked.
+    """Describes what was attacked.
 
-    `pool` is the digest of the examples. `notes` are sentences about the user's own arrays (their
-    key in report.json is `said`). `target` is what is known about a model that the user supplied:
-    'answers', 'labels (a black box)', or ''.
+    Attributes:
+      pool: the digest of the examples.
+      notes: sentences about user-supplied arrays; their key in report.json is `said`.
+      target: what is known about a user-supplied target: 'answers', 'labels (a black box)' or ''.
     """
 
     data: str
@@ -37,7 +38,10 @@ class About:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DesignNumbers:
-    """The design in numbers; the last three are absent from report.json where they are None."""
+    """Describes the design in numbers.
+
+    The last three fields are absent from report.json where they are None.
+    """
 
     name: str
     note: str
@@ -56,15 +60,15 @@ class DesignNumbers:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Measured:
-    """Every number of an audit.
+    """Holds every number of an audit.
 
     Args:
       about: what was attacked.
-      verdict: the standing of every attack, the ranking, and what a study of this size detects.
-      results: one row per attack, target, slice and metric (metrics/summary.py says the columns).
+      verdict: the verdict on every attack, the ranking, and the minimum detectable effect.
+      results: one row per attack, target, slice and metric (metrics/summary.py lists the columns).
       queries: {label-only attack: points of accuracy and TPR against queries per example}.
-      comparisons: differences between attacks.
-      slices: which slices were asked for, ranked, and what is too small.
+      comparisons: the differences between attacks.
+      slices: the requested slices, their ranking, and those that are too small.
       models: one row per model: accuracies, losses, epochs, seconds.
       design: the design in numbers.
       attacks: {attack: its config, `needs`, `knows`, `note`}.
@@ -74,9 +78,9 @@ class Measured:
       records: {attack: the records that are most exposed}.
       epochs: the report over epochs; None without one.
       audit: what canaries prove about epsilon; None without an audit.
-      guarantee: epsilon and all that it depends on; None without private training.
+      guarantee: epsilon and all on which it depends; None without private training.
       evasion: {signal: accuracy against radius}.
-      pairs: how well a net that embeds pairs tells classes apart; None for other nets.
+      pairs: how well a network that embeds pairs separates classes; None for other networks.
       validity: the checks of whether these numbers can be trusted.
       versions: packages, devices and revision.
       sections: further sections of report.md, by dotted path.
@@ -107,7 +111,10 @@ class Measured:
     cross_validation: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the object of report.json; fields with a default are absent if None."""
+        """Returns the object of report.json.
+
+        Fields whose default is None are absent if they are None.
+        """
         return as_json(self)
 
 
@@ -130,7 +137,7 @@ def _key(field: dataclasses.Field) -> str:
 def schema(kind: type = Measured) -> dict[str, Any]:
     """Returns the schema of report.json: {key: type, or the schema of an object}.
 
-    Keys that may be absent end with '?'.
+    The names of keys that may be absent end with '?'.
     """
     hints, keys = get_type_hints(kind), {}
     for field in dataclasses.fields(kind):

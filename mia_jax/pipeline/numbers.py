@@ -1,6 +1,7 @@
-"""The parts of a report that are more than rows of metrics: costs, curves, records, claims, models.
+"""Computes the parts of a report that are more than rows of metrics.
 
-Each function computes one key of `Measured` from what is on disk.
+These are costs, curves, records, claims and models. Each function computes one key of `Measured`
+from what is on disk.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from mia_jax.types import Design, TargetRows
 
 
 def describe(planned: PlannedAttack) -> dict:
-    """Returns the config of an attack and what it needs and knows."""
+    """Returns the config of an attack with its `needs`, `knows` and `note`."""
     attack = planned.attack
     return dict(planned.section, needs=attack.needs, knows=attack.knows, note=attack.note)
 
@@ -77,7 +78,7 @@ def query_curves(
 ) -> dict[str, list[dict]]:
     """Returns {label-only attack: points of accuracy and TPR against queries per example}.
 
-    An attack whose signal has parts has a point for each of them.
+    An attack whose signal has parts has one point per part.
     """
     tpr, curves = result_rows.sort_metric(result_rows.main_rows(results)), {}
     folder, targets = reader.store.answers.folder, reader.design.targets
@@ -116,12 +117,14 @@ def records_of(
     ranked: Sequence[str],
     seed: int,
 ) -> tuple[dict, dict[str, np.ndarray]]:
-    """Returns per-record vulnerability under the attacks of report.records (None: the first ranked
-    one).
+    """Returns how exposed each record is to the attacks of report.records.
+
+    Without a choice (None) it is the first-ranked attack.
 
     Returns:
-      The tables for report.json, where an attack that was asked for and cannot be had is {why},
-      and the arrays of records.npz.
+      The tables for report.json, {why} for a requested attack whose records cannot be computed, and
+      the
+        arrays of records.npz.
     """
     exposed, arrays, names = {}, {}, settings.records
     if isinstance(names, str):
@@ -160,9 +163,7 @@ def shadow_curves(
     *,
     seed: int,
 ) -> dict[str, dict]:
-    """Returns {attack: {number of shadows: numbers}} of the attacks that report.shadow_curve
-    names.
-    """
+    """Returns {attack: {number of shadows: numbers}} of the attacks of report.shadow_curve."""
     design, planned_attacks = reader.design, by_name(attacks)
     if design.balance or not design.shadow_MM[list(design.targets)].any():
         return {}  # a part of a fleet with fixed counts would reveal who is a member
@@ -177,9 +178,7 @@ def shadow_curves(
 
 
 def assumption_numbers(attacks: Sequence[PlannedAttack], reader: SignalReader) -> dict[str, dict]:
-    """Returns {attack: what its diagnosis says on the first targets} of the attacks that have
-    one.
-    """
+    """Returns {attack: its diagnosis on the first targets} of the attacks that have a diagnosis."""
     numbers = {}
     for planned in (a for a in attacks if a.attack.diagnose is not None):
         attack, fleet = planned.attack, reader.fleet(planned)
@@ -198,8 +197,9 @@ def usage_of(
     ranked: Sequence[str],
     level: float,
 ) -> dict | None:
-    """Returns the share of the rows that was used for training, by the best attack with
-    thresholds.
+    """Returns the estimated share of the rows that was used for training.
+
+    The best attack that has thresholds estimates it; None if there is no such attack.
     """
     for name in ranked:
         threshold_T = evidence[name]["threshold_T"]
@@ -213,7 +213,7 @@ def usage_of(
 def pairs_of(
     reader: SignalReader, trained: TrainedHere, settings: ReportSettings, *, rows: TargetRows
 ) -> dict | None:
-    """Returns how well a net that embeds pairs tells classes apart; None for other nets."""
+    """Returns how well a network that embeds pairs separates classes; None for other networks."""
     if trained.model is None or "pairs" not in trained.model.parts:
         return None
     return pairs.measure(
@@ -235,7 +235,7 @@ def audit_of(
     *,
     trained: TrainedHere,
 ) -> dict | None:
-    """Returns what canaries prove about epsilon, next to what the accountant claims."""
+    """Returns what canaries prove about epsilon, next to the accountant's claim, or None."""
     design, guarantee = reader.design, trained.guarantee
     audit = privacy_audit.settings(
         settings.audit,
@@ -258,9 +258,15 @@ def audit_of(
 def promised(
     reader: SignalReader, trained: TrainedHere, *, delta: float | None = None
 ) -> dict | None:
-    """Returns epsilon with all that it depends on, from the ledgers of the models.
+    """Returns epsilon with all on which it depends, from the ledgers of the models.
 
-    None without private training. `delta`: at another delta than the promised one.
+    Args:
+      reader: the workdir, and the models that failed.
+      trained: the models that were trained here.
+      delta: the delta of the claim; None for that of the guarantee.
+
+    Returns:
+      The claim; None without private training.
     """
     if trained.guarantee is None:
         return None
@@ -272,9 +278,7 @@ def promised(
 
 
 def selection_notes(failed: Sequence[int], again: Sequence[int]) -> list[str]:
-    """Returns what epsilon does not cover where models of private training failed or were
-    retrained.
-    """
+    """Returns what epsilon does not cover after failed or repeated private training."""
     notes = []
     if failed:
         notes.append(
@@ -304,7 +308,7 @@ def checks(
     duplicates: Mapping[str, int],
     seed: int,
 ) -> dict:
-    """Returns the section `validity`: can these numbers be trusted?"""
+    """Returns the section `validity`: the checks of whether the numbers can be trusted."""
     pool = reader.pool
     labeled = pool.task.kind != "unlabeled"
     return validity.collect(
@@ -332,8 +336,8 @@ def checks(
 def model_rows(reader: SignalReader, trained: TrainedHere) -> list[dict]:
     """Returns one row per model: accuracy and mean loss on both sides, epochs and seconds.
 
-    'train' is on its members, 'validation' on its evaluated non-members; None where a model has no
-    row of a side. Answers of the user's own without labels or loss have no such columns.
+    'train' is computed on its members, 'validation' on its evaluated non-members; None if a model
+    has no such row. User-supplied answers without labels or loss have no such columns.
     """
     models, design = reader.models, reader.design
     words = {"correct": "accuracy", "loss": "loss"}
@@ -360,7 +364,7 @@ def model_rows(reader: SignalReader, trained: TrainedHere) -> list[dict]:
 
 
 def mean_or_none(values: np.ndarray) -> float | None:
-    """Returns the mean; None of no values."""
+    """Returns the mean, or None for no values."""
     return float(values.mean()) if values.size else None
 
 

@@ -1,4 +1,4 @@
-"""The workdir of one run: whose it is, and whether a fleet on disk grows."""
+"""Claims the workdir of a run, and decides whether a fleet on disk grows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mia_jax.pipeline.build import Experiment
+from mia_jax.pipeline.experiment import Experiment
 from mia_jax.runtime import files, jobs
 from mia_jax.runtime.provenance import unless_read_only
 from mia_jax.runtime.store import Store
@@ -16,11 +16,18 @@ OTHER_FOLDER = "Give other arrays or settings another folder=, or leave folder o
 
 
 class Place:
-    """The workdir of one run.
+    """Claims the workdir of one run.
 
-    It is checked at once and becomes this run's with the first file that is written, by `begin()`.
-    A run that fails before it has made anything lets go of it, so that another config can be tried
-    in the same folder.
+    The workdir is checked at once, and claimed by `begin()` before the first file is written. A run
+    that fails before it has written any result releases the workdir, so that another config can be
+    tried in it.
+
+    Args:
+      experiment: what is run.
+      store: the workdir.
+      extend: allows the fleet to grow.
+      called: whether remedies name arguments of mia_jax.audit, not flags.
+      begin: called once by `begin`, to log the start.
     """
 
     def __init__(
@@ -33,9 +40,9 @@ class Place:
         self.grows = growing(experiment.design, store=store, extend=extend, called=called)
 
     def begin(self) -> None:
-        """Claims the folder and writes down the start; only once.
+        """Claims the folder and logs the start; only the first call has an effect.
 
-        Draws the membership and sets aside what belongs to a smaller fleet.
+        It writes the membership, and sets aside what belongs to a smaller fleet.
         """
         if self.begun:
             return
@@ -55,9 +62,9 @@ class Place:
         self.tell()
 
     def write_config(self) -> None:
-        """Writes config.json, the whole config as it was typed last.
+        """Writes config.json, the whole config as it was last given.
 
-        On a disk that cannot be written it is left as it is if there was nothing to do.
+        On a read-only disk the file is left as it is if there was nothing to do.
         """
         path = self.store.config
         config = dict(self.experiment.config) | dict(seed=self.experiment.seed)
@@ -70,7 +77,7 @@ class Place:
         unless_read_only(lambda: files.write_json(path, config), strict=self.begun)
 
     def release(self) -> None:
-        """Lets go of the folder if this run was the first in it and made nothing of use to it."""
+        """Releases the folder if this run was the first in it and wrote no result."""
         store = self.store
         provenance = store.provenance()
         made = [p for p in store.root.rglob("*") if p.is_file() and p.name not in provenance]
@@ -82,7 +89,7 @@ class Place:
 
 
 def remedy(store: Store, *, called: bool) -> str:
-    """Returns what to do about a workdir of another config."""
+    """Returns what a user can do about a workdir of another config."""
     text = OTHER_FOLDER if called else OTHER_WORKDIR
     if store.train.started() or store.answers.folder.exists():
         return text
@@ -100,7 +107,11 @@ def membership_arrays(design) -> dict[str, np.ndarray]:
 
 
 def growing(design, *, store: Store, extend: bool, called: bool) -> bool:
-    """Tells whether the fleet on disk grows; ValueError if it is another one, or may not."""
+    """Returns whether the fleet on disk grows.
+
+    Raises:
+      ValueError: the fleet on disk is another one, or it may not grow.
+    """
     path, models = store.membership, len(design.member_MN)
     if not path.exists():
         return False

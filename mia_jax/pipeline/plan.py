@@ -1,8 +1,10 @@
-"""What an audit will do, decided once where it is built: the questions that models are asked, and
-the fleet that is trained. The planned attacks are in mia_jax/threat_model.py.
+"""Defines what an audit will do: the fleet that is trained and the questions that models are asked.
 
-Seeds: training/programs.py makes model m's key (`model_keys`), pipeline/build.py an attack's.
-The stages take these nouns (and `Store`, `Settings`) and no config.
+Both are decided once, when the experiment is built; the planned attacks are defined in
+mia_jax/threat_model.py. The stages take these types (and `Store` and `Settings`) and no config.
+
+Keys: training/programs.py makes that of model m (`model_keys`), pipeline/build_attacks.py that of
+an attack.
 """
 
 from __future__ import annotations
@@ -18,17 +20,19 @@ from mia_jax.types import Learner, Model, Pool, Signal
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Questions:
-    """What every model is asked.
+    """Holds what every model is asked.
 
     Args:
-      signals: {name: signal} of forward passes and of questions of their own (`Signal.ask`).
-      views: names of the query views, and `view_functions` what they do to examples.
-      batch_size: examples per forward pass; `ask_batch_size` of questions of their own.
-      rows: {signal with questions of its own: which examples each model is asked about [M,N]}.
-      snapshots: epochs after which the variables of models were kept.
+      signals: {name: signal}, measured by forward passes or interactively (`Signal.ask`).
+      views: the names of the query views.
+      view_functions: what each query view does to examples.
+      batch_size: examples per forward pass.
+      ask_batch_size: examples per batch of interactive signals.
+      rows: {interactive signal: the examples about which each model is asked, boolean [M,N]}.
+      snapshots: the epochs after which the variables of models were kept.
       trajectory: whether the losses at the snapshots make a signal.
-      repeated: signals that the models of every snapshot are asked for the report over epochs.
-      seed: seed of the questions' keys.
+      repeated: the signals that every snapshot is asked for the report over epochs.
+      seed: the seed of the keys of interactive signals.
     """
 
     signals: Mapping[str, Signal]
@@ -49,7 +53,7 @@ class Questions:
 
     @property
     def probes(self) -> dict[str, Signal]:
-        """Returns the signals with questions of their own."""
+        """Returns the interactive signals."""
         return {name: signal for name, signal in self.signals.items() if signal.ask is not None}
 
     @property
@@ -60,16 +64,17 @@ class Questions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FleetPlan:
-    """The models that are trained here.
+    """Holds what is trained: the learner, the examples and the rows of every model.
 
     Args:
       learner: the learning rule.
       pool: the examples.
-      rows_MK, weight_MK: the rows of each model, padded with weight 0.
-      validation: (rows_MV, weight_MV) that training is watched on; None for none.
-      seed: model m's key derives from (seed, m).
-      snapshots: epochs after which the variables are kept.
-      watched_rows: canaries whose gradients are watched; None for none.
+      rows_MK: the rows of each model, padded to the same number.
+      weight_MK: 0 for padding, else 1.
+      validation: (rows_MV, weight_MV) by which training is monitored; None for none.
+      seed: the key of model m derives from (seed, m).
+      snapshots: the epochs after which the variables are kept.
+      watched_rows: the canaries whose gradients are recorded; None for none.
     """
 
     learner: Learner
@@ -84,13 +89,13 @@ class FleetPlan:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainedHere:
-    """The models that were trained here, as the report asks about them.
+    """Holds what the report reads about the models that were trained here.
 
     Args:
-      models: their numbers, without those that failed.
-      model: the net; None if nothing was trained here.
-      guarantee: what private training promises (privacy.guarantee); None without it.
-      objective: the fields of the objective that the learner was configured with.
+      models: the numbers of the models, without those that failed.
+      model: the network; None if nothing was trained here.
+      guarantee: the guarantee of private training (privacy/guarantee.py); None without it.
+      objective: the fields of the configured objective.
     """
 
     models: tuple[int, ...] = ()
@@ -101,17 +106,19 @@ class TrainedHere:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Subject:
-    """What is audited, in plain values that a report repeats.
+    """Holds what is audited, in plain values that a report repeats.
 
     Args:
-      data: name of the data set; `pool` the digest of its examples.
+      data: the name of the data set.
+      pool: the digest of its examples.
       duplicates: how many examples are equal to others.
-      model, learner: their sections of the config.
-      canaries: {kind, count} where only canaries are scored.
-      target: what is known of a target of the user's own: 'answers', 'labels (a black box)', ''.
-      supplied: whether some answers are the user's own.
+      model: the section `model` of the config.
+      learner: the section `learner` of the config.
+      canaries: {kind, count} if only canaries are scored, else None.
+      target: what is known about a user-supplied target: 'answers', 'labels (a black box)' or ''.
+      supplied: whether the user supplied some of the answers.
       drawn: whether membership was drawn at random.
-      notes: sentences about the user's own arrays.
+      notes: sentences about the user-supplied arrays.
     """
 
     data: str

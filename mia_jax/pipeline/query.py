@@ -1,4 +1,4 @@
-"""QUERY: every signal of every model; signals that the user supplied are written as they are."""
+"""QUERY: measures every signal of every model, and writes user-supplied signals as they are."""
 
 from __future__ import annotations
 
@@ -25,9 +25,13 @@ REMEDY = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Asked:
-    """The models that are asked, and about what.
+    """Holds the models that are asked, and the examples about which they are asked.
 
-    `models`: those that were trained here and have not failed.
+    Args:
+      model: the network.
+      pool: the examples.
+      design: who trains on what.
+      models: the models that were trained here and have not failed.
     """
 
     model: Model
@@ -47,12 +51,21 @@ def query(
 ) -> dict[int, str]:
     """Asks the models for every signal that is not on disk.
 
+    Args:
+      asked: the models and the examples.
+      questions: what the models are asked.
+      store: the workdir.
+      run: the settings of chunk and devices.
+      pause: called at safe places; it may raise to end the run.
+      begin: claims the workdir.
+
     Returns:
-      {model: what happened} of models whose answers are not finite; they are recorded as failed.
+      {model: what happened} of the models whose answers are not finite; they are recorded as
+      failed.
 
     Raises:
       FileNotFoundError: a model is not trained.
-      ValueError: no model gives finite answers, or answers on disk are of other questions.
+      ValueError: no model gives finite answers, or the answers on disk belong to other questions.
     """
     models, train = list(asked.models), store.train.folder
     missing = sorted(set(models) - set(checkpoint.finished(train, models)))
@@ -114,7 +127,15 @@ def query(
 
 
 def answering(models: Sequence[int], bad: Mapping[int, str]) -> list[int]:
-    """Returns the models without `bad` {model: what happened}; ValueError if none is left."""
+    """Returns the models without those in `bad`.
+
+    Args:
+      models: the models that were asked.
+      bad: {model: what happened} of the models whose answers are not finite.
+
+    Raises:
+      ValueError: no model is left.
+    """
     left = [m for m in models if m not in bad]
     if not left:
         m = min(bad)
@@ -127,12 +148,12 @@ def answering(models: Sequence[int], bad: Mapping[int, str]) -> list[int]:
 
 
 def attempt_of(store: Store, m: int) -> int:
-    """Returns which attempt a finished model is; 0 is the first."""
+    """Returns the number of the attempt that gave a finished model; 0 is the first."""
     return int(checkpoint.load_history(store.train.folder, m).get("summary/attempt", 0))
 
 
 def query_snapshots(questions: Questions, *, store: Store, **common) -> None:
-    """Asks the models as they were after each epoch what the attacks of report.epochs read."""
+    """Asks the snapshots after each epoch the signals that the attacks of report.epochs read."""
     part = {name: questions.signals[name] for name in questions.repeated}
     repeated = dataclasses.replace(questions, signals=part)
     snapshot_fields = dict(epochs=questions.snapshots, models=common["models"], run=store.run)
@@ -156,7 +177,7 @@ def query_snapshots(questions: Questions, *, store: Store, **common) -> None:
 def save_supplied(
     signals: Mapping[str, np.ndarray], *, design: Design, store: Store, begin: Callable = nothing
 ) -> None:
-    """Writes signals [M,A,N..] that the user supplied, of the design's last models, as files."""
+    """Writes user-supplied signals [M,A,N,...] as the answers of the design's last models."""
     for name, value_MAN in signals.items():
         first = len(design.member_MN) - len(value_MAN)
         for i, value_AN in enumerate(value_MAN):
@@ -175,7 +196,7 @@ def query_black_box(
     store: Store,
     begin: Callable = nothing,
 ) -> None:
-    """Asks the black box, the design's last model, for the label-only signals, and logs it."""
+    """Asks the black box, the design's last model, the label-only signals, and logs it."""
     folder, m = store.answers.black_box, len(asked.design.member_MN) - 1
     if not files.claimed(folder):
         begin()
@@ -224,7 +245,11 @@ def query_black_box(
 
 
 def claim_signals(questions: Questions, *, store: Store, begin: Callable = nothing) -> None:
-    """Claims the folders of the answers; ValueError if those on disk are of other questions."""
+    """Claims the folders of the answers.
+
+    Raises:
+      ValueError: the answers on disk belong to other questions.
+    """
     _claim(questions, folder=store.answers.folder, begin=begin)
 
 
@@ -236,8 +261,9 @@ def _claim(questions: Questions, *, folder, begin: Callable) -> None:
 
 
 def claims(questions: Questions, *, folder) -> list[tuple]:
-    """Returns (folder, what decides its answers) of the signals together and of each with
-    questions.
+    """Returns pairs (folder, what determines its answers).
+
+    The first pair is that of all signals; each interactive signal has one of its own.
     """
     common = dict(views=questions.views, batch_size=questions.batch_size)
     asking = dict(ask_batch_size=questions.ask_batch_size)

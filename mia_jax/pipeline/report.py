@@ -1,4 +1,4 @@
-"""REPORT: what was measured, in the files of report/. Nothing is computed here."""
+"""REPORT: writes what was measured to the files of report/; nothing is computed here."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def report(
 ) -> dict:
     """Measures, writes the report, and returns it as it is on disk.
 
-    A report of other inputs, or one that was changed, is set aside, never overwritten; one of
-    these inputs is read.
+    A report of the same inputs is read. A report of other inputs, or one that was changed, is set
+    aside; nothing is overwritten.
 
     Args:
-      attacks, reader, settings, questions, subject, trained, seed, versions: of `measure`.
-      lines: of progress.Progress.
+      attacks, reader, settings, questions, subject, trained, seed, versions: see `measure`.
+      lines: prints progress also where there is no terminal, see progress.Progress.
       begin: called before the first file is written.
     """
     store = reader.store
@@ -111,7 +111,7 @@ def report(
 
 
 def announce(measurement: Measurement) -> None:
-    """Says on the terminal that canaries disprove the accountant's claim."""
+    """Prints a message if the audit with canaries disproves the accountant's claim."""
     audit = measurement.measured.audit
     if audit is not None and audit.get("violated"):
         jobs.say("audit: " + privacy_audit.violation(audit).replace("*", ""))
@@ -124,7 +124,7 @@ def write(
     settings: ReportSettings,
     pictures: Mapping[str, Mapping],
 ) -> None:
-    """Writes every file of the report but the claim; report.md is the last."""
+    """Writes every file of the report except the claim; report.md is the last one."""
     report_files, rows = reader.store.report, reader.design.of_targets()
     if measurement.epochs:
         text = tables.lines_csv(measurement.epochs, ("epoch", *result_rows.COLUMNS))
@@ -145,9 +145,9 @@ def write(
 
 
 def records_csv(measurement: Measurement, reader: SignalReader, settings: ReportSettings) -> str:
-    """records.csv: every scored record with its label and how exposed it is.
+    """Returns the text of records.csv: every scored record with its label and how exposed it is.
 
-    With the column `id` of the data where it has one.
+    It has the column `id` of the data if there is one.
     """
     pool = reader.pool
     labeled = pool.task.y == "B" and pool.task.kind != "unlabeled"
@@ -163,9 +163,7 @@ def records_csv(measurement: Measurement, reader: SignalReader, settings: Report
 
 
 def chosen_pictures(reader: SignalReader, trained: TrainedHere) -> dict[str, dict]:
-    """Returns {figure: what it is drawn from}: adversarial examples and weights of the first
-    target.
-    """
+    """Returns {figure: its data}: adversarial examples and the weights of the first target."""
     m, pool, rows = reader.design.targets[0], reader.pool, reader.design.of_targets()
     first = dict(m=m, x_N=pool.x, y_N=pool.y)
     first |= dict(member_N=rows.member_TN[0], evaluated_N=rows.evaluated_TN[0])
@@ -179,9 +177,9 @@ def chosen_pictures(reader: SignalReader, trained: TrainedHere) -> dict[str, dic
 
 
 def finished(report_files: ReportFiles, made_from: Mapping) -> bool:
-    """Tells whether the folder holds the report of these inputs, as it was written.
+    """Returns whether the folder holds the report of these inputs, unchanged since it was written.
 
-    One of other inputs, or one that was changed since, is set aside.
+    A report of other inputs, or one that was changed, is set aside.
     """
     folder, why = report_files.folder, ""
     if not report_files.claim.exists():
@@ -219,7 +217,7 @@ def finished(report_files: ReportFiles, made_from: Mapping) -> bool:
 
 
 def report_seeds(reports: Mapping[int, dict], *, report_files: ReportFiles) -> dict:
-    """Writes the report over several seeds: mean and sd of every number."""
+    """Writes and returns the report over several seeds: mean and sd of every number."""
     made_from = dict(seeds=list(reports))
     made_from |= dict(reports=files.digest(*(r["results"] for r in reports.values())))
     if finished(report_files, made_from):

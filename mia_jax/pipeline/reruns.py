@@ -1,7 +1,7 @@
-"""Attacks without groups of units of models: what the standard error of an attack on shadows is
-made from (metrics/jackknife.py).
+"""Reruns attacks without groups of units of models, which gives the standard error of the attack.
 
-Pure functions of a fleet: nothing is read or written here.
+The standard error is computed in metrics/jackknife.py. These are pure functions of a fleet; they
+read and write no file.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ T = TypeVar("T")
 
 
 def applies(attack: Attack, design: Design, *, groups: int) -> bool:
-    """Decides whether an attack is rerun.
+    """Returns whether an attack is rerun.
 
-    It is if it compares with shadows, scores all targets in one program (`Attack.score_all`: what
-    trains something for each target would be too dear), and the targets form enough units to be
-    resampled. Under designs with fixed counts per example (`Design.balance`) it is not: without
-    some of the models the counts would tell who is a member.
+    It is rerun if it compares with shadows, scores all targets in one program (`Attack.score_all`;
+    an attack that trains something for each target would cost too much), and the targets form
+    enough units to be resampled. Under designs with fixed counts per example (`Design.balance`) it
+    is not, because without some of the models the counts would reveal who is a member.
 
     Args:
-      attack, design: of the audit.
-      groups: how many groups are left out; fewer than 2: never.
+      attack: the attack.
+      design: who trains on what.
+      groups: how many groups are left out in turn; fewer than 2 for no reruns.
     """
     reads_shadows = any(need in threat_model.SHADOW_NEEDS for need in attack.needs)
     units = len(np.unique(design.unit_M[list(design.targets)]))
@@ -45,17 +46,14 @@ def applies(attack: Attack, design: Design, *, groups: int) -> bool:
 
 
 def grouped(design: Design, groups: int) -> np.ndarray:
-    """Deals the units of models out to groups.
+    """Returns the group of every model, group_M; -1 for a model that is neither target nor shadow.
 
-    Units with targets are dealt out first, then those of shadows alone, each in the order of their
-    numbers, so that every group has its share of both.
+    The units of models are dealt out in turn: first those with targets, then those with shadows
+    only, each in the order of their numbers. Hence every group has its share of both.
 
     Args:
-      design: whose models are grouped.
-      groups: at most as many as there are units with targets.
-
-    Returns:
-      group_M, -1 for models that are neither a target nor a shadow of one.
+      design: who trains on what.
+      groups: the number of groups, at most as many as there are units with targets.
     """
     targets = list(design.targets)
     group_M = np.full(len(design.unit_M), -1)
@@ -70,8 +68,9 @@ def grouped(design: Design, groups: int) -> np.ndarray:
 
 
 def without(design: Design, gone_M: np.ndarray) -> Design:
-    """Returns the design in which the models `gone_M` are neither targets nor shadows; models keep
-    their numbers.
+    """Returns the design in which the models `gone_M` are neither targets nor shadows.
+
+    All models keep their numbers.
     """
     shadow_MM = design.shadow_MM & ~gone_M[None] & ~gone_M[:, None]
     return dataclasses.replace(
@@ -89,19 +88,23 @@ def each(
     key,
     measure: Callable[[Design, np.ndarray], T],
 ) -> list[T]:
-    """Reruns an attack without each group of units.
+    """Reruns an attack once without each group of units.
 
     Args:
-      attack, fleet: what is rerun, and all that was measured.
+      attack: the attack.
+      fleet: all that was measured.
       scored: the models that are scored, targets and shadows.
-      groups: how many groups the units are dealt out to.
+      groups: the number of groups to which the units are dealt out.
       scores: scores(attack, fleet, scored, key) -> score_TN.
-      key: the key of the attack's own run.
-      measure: measure(design without the group, score_MN) -> what is kept; score_MN is NaN where
-        there is no score, and one rerun's scores are held at a time.
+      key: the key of the attack.
+      measure: measure(design without the group, score_MN) -> what is kept. score_MN is NaN where
+          there
+        is no score. The scores of one rerun are held at a time.
 
     Returns:
-      What `measure` made of every group; an empty list if the attack cannot do without one of them.
+      The results of `measure` for every group; an empty list if the attack cannot be run without
+      one
+        of them.
     """
     group_M, kept = grouped(fleet.design, groups), []
     for g in range(int(group_M.max()) + 1):

@@ -1,4 +1,4 @@
-"""RUN: the wanted stages of every seed of a config, in one workdir per seed."""
+"""RUN: runs the requested stages of every seed of a config, in one workdir per seed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mia_jax import checks
 from mia_jax.configuration.settings import Settings
 from mia_jax.pipeline import build, report
 from mia_jax.pipeline.attack import attack
-from mia_jax.pipeline.build import Experiment
+from mia_jax.pipeline.experiment import Experiment
 from mia_jax.pipeline.place import Place
 from mia_jax.pipeline.query import query, query_black_box, save_supplied
 from mia_jax.pipeline.train import train
@@ -35,25 +35,26 @@ def run(
     task: tuple[int, int] | None = None,
     pause: Callable = lambda: None,
 ) -> dict:
-    """Runs the wanted stages of every seed of the config.
+    """Runs the requested stages of every seed of the config.
 
-    Finished stages are skipped. Several seeds have workdirs of their own, seed-<n>.
+    Finished stages are skipped. If there are several seeds, each has its own workdir, seed-<n>.
 
     Args:
-      config: what configuration.complete made; one of configuration.scores audits the user's own
+      config: the result of configuration.complete, or of configuration.scores to audit
+          user-supplied
         arrays.
-      workdir_path: where everything is kept.
+      workdir_path: the folder of all files.
       stages_wanted: some of STAGES.
-      extend: a fleet may grow; attacks and reports of the smaller one are set aside.
-      arrays: the user's own arrays from memory.
-      task: (i, n) trains its share of the models and does nothing else.
-      pause: called at safe places; may raise to end the run (mia_jax.runtime.jobs).
+      extend: allows the fleet to grow; attacks and reports of the smaller fleet are set aside.
+      arrays: user-supplied arrays in memory.
+      task: (i, n) trains the share of task i of n and does nothing else.
+      pause: called at safe places; it may raise to end the run (mia_jax.runtime.jobs).
 
     Returns:
-      The report, of the seeds together if there are several.
+      The report; that over all seeds if there are several.
 
     Raises:
-      ValueError: the workdir is of another config; the message names the keys.
+      ValueError: the workdir belongs to another config; the message names the keys.
     """
     check_stage_names(stages_wanted)
     root, config = Path(workdir_path), plain(config)
@@ -107,8 +108,9 @@ def built(config: Mapping, *, seed: int, arrays: Mapping | None) -> Experiment:
 
 
 def raise_failed(failed: Mapping[int, Exception], *, seeds: int) -> None:
-    """Returns the error of a run of several seeds of which some failed: the one that all share, or
-    ValueError that names each seed.
+    """Raises the error of a run of several seeds of which some failed.
+
+    It is the error that all seeds share, or a ValueError that names each failed seed.
     """
     first = next(iter(failed.values()))
     if len(failed) == seeds and len({str(error) for error in failed.values()}) == 1:
@@ -124,7 +126,7 @@ def raise_failed(failed: Mapping[int, Exception], *, seeds: int) -> None:
 
 
 def check_stage_names(stages_wanted: Sequence[str]) -> None:
-    """Raises ValueError unless there are stages, and all exist."""
+    """Raises ValueError unless there are stages and all of them exist."""
     if not stages_wanted:
         raise ValueError(f"stages_wanted= is empty; name some of {', '.join(STAGES)}.")
     for stage in stages_wanted:
@@ -132,8 +134,10 @@ def check_stage_names(stages_wanted: Sequence[str]) -> None:
 
 
 def checked_seeds(given) -> tuple[int, ...]:
-    """Returns the seeds of a config; ValueError unless they are different whole numbers >= 0, at
-    least one.
+    """Returns the seeds of a config as a tuple.
+
+    Raises:
+      ValueError: they are not different whole numbers >= 0, or there is none.
     """
     seeds = tuple(given) if isinstance(given, tuple | list) else (given,)
     if (
@@ -146,10 +150,14 @@ def checked_seeds(given) -> tuple[int, ...]:
 
 
 def check_stages(store: Store, *, stages_wanted: Sequence[str], trains: bool) -> None:
-    """Raises ValueError, before the workdir is touched, that names earlier stages of which it has
-    nothing.
+    """Raises ValueError if the workdir holds nothing of an earlier stage that is needed.
 
-    `trains`: whether there are models to train and to query.
+    The workdir is not changed.
+
+    Args:
+      store: the workdir.
+      stages_wanted: the requested stages.
+      trains: whether there are models to train and to query.
     """
     first = min(STAGES.index(stage) for stage in stages_wanted)
     needed = [stage for stage in STAGES[:first] if trains or stage == "attack"]
@@ -178,18 +186,18 @@ def run_one(
     numerics: Mapping,
     called: bool = False,
 ) -> dict:
-    """Runs the wanted stages of one seed in one workdir.
+    """Runs the requested stages of one seed in one workdir.
 
     Args:
       experiment: what is run.
       store: the workdir.
-      stages_wanted, extend, task, pause: of `run`.
-      numerics: precision.settings, for run.json.
-      called: by a program (mia_jax.audit): progress of attacks and report is shown on a terminal
-        only, and remedies are its arguments, not flags.
+      stages_wanted, extend, task, pause: see `run`.
+      numerics: the result of precision.settings, for run.json.
+      called: whether a program called (mia_jax.audit). Then the progress of attacks and report is
+        shown on a terminal only, and remedies name arguments, not flags.
 
     Returns:
-      The report; {} if it is not wanted.
+      The report; {} if it was not requested.
     """
     if task is not None and (experiment.learner is None or extend or "train" not in stages_wanted):
         what = "no training: only the train stage is shared"
@@ -229,13 +237,13 @@ def run_one(
 def train_stage(
     experiment: Experiment, *, store: Store, task, pause: Callable, begin: Callable
 ) -> None:
-    """TRAIN, if there are models to train; afterwards enough are left to be audited."""
+    """Runs TRAIN if there are models to train, and checks that enough models are left to audit."""
     if experiment.learner is not None:
         train(
             experiment.fleet_plan(),
             store=store,
             run=experiment.settings.run,
-            models=experiment.own_models,
+            models=experiment.trained_models,
             task=task,
             pause=pause,
             begin=begin,
@@ -245,10 +253,10 @@ def train_stage(
 
 
 def query_stage(experiment: Experiment, *, store: Store, pause: Callable, begin: Callable) -> None:
-    """QUERY of all models, of the user's own arrays, and of a black box."""
+    """Runs QUERY for all models, for user-supplied arrays and for a black box."""
     left = experiment.without_failed(store)
     save_supplied(left.supplied, design=left.design, store=store, begin=begin)
-    if not left.own_models:
+    if not left.trained_models:
         return
     run_settings = left.settings.run
     common = dict(store=store, begin=begin)
@@ -260,13 +268,13 @@ def query_stage(experiment: Experiment, *, store: Store, pause: Callable, begin:
 
 
 def attack_stage(experiment: Experiment, *, store: Store, lines: bool, begin: Callable) -> None:
-    """ATTACK without the models that failed."""
+    """Runs ATTACK without the models that failed."""
     left = experiment.without_failed(store)
     attack(left.attacks, left.reader(store), lines=lines, begin=begin)
 
 
 def report_stage(experiment: Experiment, *, store: Store, lines: bool, begin: Callable) -> dict:
-    """MEASURE and REPORT without the models that failed."""
+    """Runs MEASURE and REPORT without the models that failed, and returns the report."""
     left = experiment.without_failed(store)
     return report.report(
         left.attacks,
@@ -284,7 +292,12 @@ def report_stage(experiment: Experiment, *, store: Store, lines: bool, begin: Ca
 
 @contextlib.contextmanager
 def in_memory(what: str, remedy: str):
-    """Turns any error by which memory ran out into OutOfMemory, with numbers and the remedy."""
+    """Returns a context that turns errors of exhausted memory into OutOfMemory.
+
+    Args:
+      what: what the run is doing, for the message.
+      remedy: what the user can do about it.
+    """
     try:
         yield
     except Exception as error:
@@ -297,7 +310,7 @@ def in_memory(what: str, remedy: str):
 
 
 def memory_remedy(stage: str, settings: Settings, *, trains: bool) -> str:
-    """Returns how the memory of a stage is lowered, with the numbers of this run."""
+    """Returns how the user can lower the memory of a stage, with the values of this run."""
     run, query = settings.run, settings.query
     if not trains or stage in ("attack", "report"):
         return (
@@ -315,7 +328,11 @@ def memory_remedy(stage: str, settings: Settings, *, trains: bool) -> str:
 
 
 def model_summary(config) -> str:
-    """Returns the table of the config's model: layers, shapes, parameters."""
+    """Returns the table of the config's model: its layers, shapes and parameters.
+
+    Raises:
+      ValueError: the config has no model.
+    """
     if "scores" in config:
         raise ValueError(
             "this config has no model, so there is no summary of one: nothing is trained."
@@ -327,8 +344,12 @@ def model_summary(config) -> str:
 
 
 def debug_config(config):
-    """Returns the config with 4 models (as many as its design allows), 1 epoch and small batches of
-    work, for --debug.
+    """Returns the config of a tiny fleet, for --debug.
+
+    It has 4 models (or as many as the design allows), 1 epoch and small chunks.
+
+    Raises:
+      ValueError: the config trains nothing.
     """
     if "scores" in config:
         raise ValueError(

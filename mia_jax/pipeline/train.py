@@ -1,4 +1,4 @@
-"""TRAIN: the models that are not on disk yet, in chunks that fit the memory."""
+"""TRAIN: trains the models that are not on disk yet, in chunks that fit the memory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VALIDATION = ("none", "nonmembers", "members", "population")
 
 
 def nothing() -> None:
-    """Returns the default of `begin` and `pause`."""
+    """Does nothing: the default of `begin` and `pause`."""
 
 
 def train(
@@ -38,16 +38,16 @@ def train(
 ) -> None:
     """Trains those of `models` that are not on disk.
 
-    In every stage `begin()` is called before the first file is written, and not at all if there is
-    nothing to do.
+    In every stage `begin()` is called before the first file is written; it is not called if there
+    is nothing to do.
 
     Args:
       plan: what is trained.
       store: the workdir.
-      run: chunk, devices, memory and retries.
+      run: the settings of chunk, devices, memory and retries.
       models: the models of this run that have not failed in an earlier stage.
       task: (i, n) trains the share of task i of n: whole chunks, dealt out in turn.
-      pause: called at safe places; may raise to end the run.
+      pause: called at safe places; it may raise to end the run.
       begin: claims the workdir.
     """
     if task is not None and run.chunk in AUTO:
@@ -107,7 +107,13 @@ def train(
 
 
 def devices(run: RunSettings) -> list:
-    """Returns the local devices that the run may use (run.devices; 0 = all)."""
+    """Returns the local devices that the run may use.
+
+    There are run.devices of them, or all if that is 0.
+
+    Raises:
+      ValueError: the machine has fewer devices.
+    """
     available = jax.local_devices()
     if run.devices > len(available):
         raise ValueError(
@@ -118,7 +124,7 @@ def devices(run: RunSettings) -> list:
 
 
 def hooks(plan: FleetPlan, *, store: Store) -> list[Callable]:
-    """Returns what is kept after epochs: snapshots of the variables, scores of watched canaries."""
+    """Returns the functions that are called after epochs and keep snapshots or canary scores."""
     kept = []
     if plan.snapshots:
         released = plan.learner.released
@@ -136,14 +142,14 @@ def hooks(plan: FleetPlan, *, store: Store) -> list[Callable]:
 def chunk_and_lanes(
     plan: FleetPlan, *, store: Store, run: RunSettings, models: int
 ) -> tuple[int, int]:
-    """Chooses how many models train together and how many such chunks at a time, and prints it.
+    """Returns (chunk, lanes): how many models train together, and how many chunks at a time.
 
-    train/plan.json keeps the chunk (measured once if it is 'auto'), steps, parameters and memory.
-    Lanes, which change no result, are not on disk: as many as are configured, or by default as
-    the cores feed and the memory allows.
+    The choice is printed. train/plan.json keeps the chunk (measured once if it is 'auto'), the
+    steps, the parameters and the memory. Lanes change no result and are not kept: there are as many
+    as configured, or by default as many as the cores can serve and the memory allows.
 
     Raises:
-      OutOfMemory: a plan does not fit, before anything is trained.
+      OutOfMemory: the plan does not fit; nothing has been trained yet.
     """
     here, limit = devices(run), memory_limit(run)
     count = len(here)
@@ -206,23 +212,24 @@ def chunk_and_lanes(
 
 
 def platform(here: Sequence) -> str:
-    """Returns '1 device (cpu, 2 cores)', '4 devices (gpu, NVIDIA H100)'."""
+    """Returns the devices as text, such as '4 devices (gpu, NVIDIA H100)'."""
     first, count = here[0], len(here)
     kind = f"{cores()} core{'s' * (cores() > 1)}" if first.platform == "cpu" else first.device_kind
     return f"{count} device{'s' * (count > 1)} ({first.platform}, {kind})"
 
 
 def memory_limit(run: RunSettings) -> memory.Limit:
-    """Returns what the training may use: run.memory_bytes, or what is available."""
+    """Returns the memory that training may use: run.memory_bytes, or what is available."""
     if run.memory_bytes:
         return memory.Limit(run.memory_bytes, "config.run.memory_bytes")
     return memory.available(devices(run)[0])
 
 
 def needed_bytes(run: RunSettings, chunk_cost: cost.Cost, lanes: int) -> int:
-    """Returns what a plan needs of one memory.
+    """Returns the bytes that a plan needs of one memory.
 
-    Chunks on a device share its examples; devices that are parts of a CPU share their memory.
+    Chunks on the same device share its examples. Devices that are parts of a CPU share their
+    memory.
     """
     here = devices(run)
     share = len(here) if here[0].platform == "cpu" else 1
@@ -232,7 +239,7 @@ def needed_bytes(run: RunSettings, chunk_cost: cost.Cost, lanes: int) -> int:
 def check_memory(
     run: RunSettings, chunk_cost: cost.Cost, *, chunk: int, lanes: int, limit: memory.Limit
 ) -> None:
-    """Raises OutOfMemory, before anything is trained, if a plan needs more memory than there is."""
+    """Raises OutOfMemory if a plan needs more memory than there is, before anything is trained."""
     needed = needed_bytes(run, chunk_cost, lanes)
     if needed <= limit.bytes:
         return
@@ -249,7 +256,11 @@ def check_memory(
 
 
 def read_plan(train: Trained, *, run: str) -> dict | None:
-    """Reads the plan of this run; None if there is none. ValueError if it is damaged."""
+    """Returns the training plan of this run on disk; None if there is none.
+
+    Raises:
+      ValueError: the file is damaged.
+    """
     path = train.plan
     if not path.exists():
         return None
@@ -264,7 +275,7 @@ def read_plan(train: Trained, *, run: str) -> dict | None:
 
 
 def fleet_chunk(store: Store, run: RunSettings) -> int:
-    """Returns the chunk that the fleet was trained with; run.chunk where plan.json is gone."""
+    """Returns the chunk with which the fleet was trained; run.chunk if there is no plan on disk."""
     plan = read_plan(store.train, run=store.run)
     if plan is not None:
         return plan["chunk"]
@@ -272,10 +283,10 @@ def fleet_chunk(store: Store, run: RunSettings) -> int:
 
 
 def validation_rows(kind: str, design: Design) -> tuple[np.ndarray, np.ndarray] | None:
-    """Returns (rows_MV, weight_MV) of learner.validation, padded.
+    """Returns (rows_MV, weight_MV) of learner.validation, padded; None for 'none'.
 
     Args:
-      kind: 'nonmembers' or 'members' (each model's evaluated rows), 'population', or 'none'.
+      kind: 'nonmembers' or 'members' (the evaluated rows of each model), 'population', or 'none'.
       design: who trains on what.
 
     Raises:

@@ -1,7 +1,8 @@
-"""Refuses what a config asks for and cannot have, with the remedy, before anything is trained.
+"""Refuses a config that cannot work, with the remedy, before anything is trained.
 
-Fields of a wrong name or type are refused by configuration/schema.py, attacks that a design cannot
-carry by threat_model.FleetSignals.refuse, private training that cannot be accounted by privacy/.
+Other files refuse fields of a wrong name or type (configuration/schema.py), attacks that a design
+does not support (threat_model.FleetSignals.refuse), and private training that cannot be accounted
+(privacy/).
 """
 
 from __future__ import annotations
@@ -44,14 +45,17 @@ from mia_jax.types import (
 )
 
 MOST_DRAWS = 1_000_000
-LONGEST = 250  # bytes of a signal's name with its settings: the name of a folder has at most 255
+LONGEST = 250  # Bytes of a signal's name with its settings; a folder's name has at most 255.
 MOST_STEPS = 2**31 - 1
 
 
 def check_fields(typed: Settings, attacks: Mapping, *, epochs: int) -> None:
     """Raises ValueError for a field of query, report or run that cannot work.
 
-    `attacks` are named by their keys; `epochs` are those of the training, for an example.
+    Args:
+      typed: the settings.
+      attacks: {name: section} of config.attacks.
+      epochs: the epochs of the training, for an example in a message.
     """
     query, report, run = typed.query, typed.report, typed.run
     for name in attacks:
@@ -113,15 +117,18 @@ def check_report(report: ReportSettings, attacks: Mapping) -> None:
 def training_notes(
     *, epochs: int | None, batch_size: int | None, in_pairs: bool, num_rows: int
 ) -> list[str]:
-    """Returns notes about a training that may be a slip: no epochs, or batches beyond the rows.
+    """Returns notes about training settings that may be mistakes.
+
+    These are a training without epochs, and batches that exceed the rows.
 
     Args:
-      epochs, batch_size: of the learner; None if it has no such field.
+      epochs: the epochs of the learner; None if it has no such field.
+      batch_size: the batch size of the learner; None if it has no such field.
       in_pairs: whether the learner draws pairs, whose batches may exceed the rows.
       num_rows: the rows of one model.
 
     Raises:
-      ValueError: the training has more steps than its counter holds.
+      ValueError: the training has more steps than its counter can hold.
     """
     notes: list[str] = []
     if not isinstance(epochs, int):
@@ -154,10 +161,15 @@ def training_notes(
 def check_model(
     model: Model, *, pool: Pool, name: str, data: str, flat: bool | None, shaped: bool
 ) -> None:
-    """Raises ValueError, before anything is trained, if the model cannot take these examples.
+    """Raises ValueError if the model cannot take these examples; nothing is computed.
 
-    `name`, `data`: what config.model and config.data chose. `flat`: whether the data's images are
-    laid out as rows (None: it has no such field). `shaped`: whether the data has a field `shape`.
+    Args:
+      model: the network.
+      pool: the examples.
+      name: the name in config.model.
+      data: the name in config.data.
+      flat: whether the data's images are flattened to rows; None if the data has no such field.
+      shaped: whether the data has a field `shape`.
     """
     x = jax.ShapeDtypeStruct((2, *pool.x.shape[1:]), pool.x.dtype)
 
@@ -186,9 +198,7 @@ def check_model(
 
 
 def check_images(views: Sequence[str], augmentation: Sequence[str] | None, *, pool: Pool) -> None:
-    """Raises ValueError if a query view or a training augmentation cannot be applied to these
-    examples.
-    """
+    """Raises ValueError if a query view or an augmentation cannot be applied to these examples."""
     x, keys = pool.x[:1], jax.random.split(jax.random.key(0), 1)
     for view in query_views.make(views):
         view(x)
@@ -197,13 +207,13 @@ def check_images(views: Sequence[str], augmentation: Sequence[str] | None, *, po
 
 
 def check_outputs(model: Model, *, pool: Pool, name: str) -> jax.ShapeDtypeStruct:
-    """Compares the model's output with the axes that the task says; nothing is computed.
+    """Compares the model's output with the axes that the task states; nothing is computed.
 
     Returns:
         The shape and dtype of that output.
 
     Raises:
-        ValueError: the shape is another one. Logits may have more columns than there are classes.
+        ValueError: the shape differs. Logits may have more columns than there are classes.
     """
     task = pool.task
     lengths = {
@@ -260,11 +270,17 @@ def check_outputs(model: Model, *, pool: Pool, name: str) -> jax.ShapeDtypeStruc
 def check_loss(
     loss: Loss, *, model: Model, pool: Pool, name: str, rows: tuple[int, ...] = ()
 ) -> None:
-    """Raises ValueError unless the objective returns one loss, and one value of every metric, per
-    example; nothing is computed.
+    """Raises ValueError unless the objective returns one loss per example; nothing is computed.
 
-    `rows`: the axes between the batch and the rows of the pool that make one example, (2,) for
-    pairs.
+    It must also return one value of every metric per example.
+
+    Args:
+      loss: the objective.
+      model: the network.
+      pool: a few examples.
+      name: the name of the objective.
+      rows: the axes between the batch and the rows of the pool that form one example, (2,) for
+          pairs.
     """
     batch = 5
     like = lambda a: jax.ShapeDtypeStruct((batch, *rows, *np.shape(a)[1:]), a.dtype)  # noqa: E731
@@ -298,8 +314,12 @@ def check_loss(
 
 
 def check_signals(signals: Mapping[str, Signal], *, out: jax.ShapeDtypeStruct, pool: Pool) -> None:
-    """Raises ValueError for a signal whose value is not [B] or [B,K] for the model's answer `out`
-    [B,..]; nothing is computed.
+    """Raises ValueError for a signal whose value is neither [B] nor [B,K]; nothing is computed.
+
+    Args:
+      signals: {name: signal}.
+      out: the shape and dtype of the model's answer, [B,...].
+      pool: the examples.
     """
     x, y = (
         jax.ShapeDtypeStruct((out.shape[0], *np.shape(a)[1:]), a.dtype) for a in (pool.x, pool.y)
@@ -321,7 +341,7 @@ def check_signals(signals: Mapping[str, Signal], *, out: jax.ShapeDtypeStruct, p
 
 
 def check_attacks(attacks: Mapping[str, Attack], *, design: Design) -> None:
-    """Raises ValueError with the reason of every attack that this design cannot carry."""
+    """Raises ValueError with the reason for every attack that this design does not support."""
     fleet = threat_model.FleetSignals(design=design, signal={}, num_classes=0)
     refusals = [text for name, attack in attacks.items() if (text := fleet.refuse(attack, name))]
     if refusals:
@@ -331,8 +351,9 @@ def check_attacks(attacks: Mapping[str, Attack], *, design: Design) -> None:
 def check_snapshots(
     snapshots: tuple[int, ...], attacks: Mapping[str, Attack], *, epochs: int
 ) -> None:
-    """Raises ValueError unless learner.snapshots are epochs of the training, and there for the
-    attacks that need them.
+    """Raises ValueError unless learner.snapshots are epochs of the training, in rising order.
+
+    They must exist if an attack needs them.
     """
     if any(not isinstance(e, int) or not 1 <= e <= epochs for e in snapshots) or list(
         snapshots
@@ -353,8 +374,16 @@ def check_epochs(
     *,
     target: bool,
 ) -> None:
-    """Raises ValueError if an attack of config.report.epochs reads what snapshots are not asked:
-    questions of its own, trajectories, supplied answers.
+    """Raises ValueError if an attack of report.epochs reads signals that snapshots are not asked.
+
+    Snapshots are not asked interactive signals, and have no trajectories and no user-supplied
+    answers.
+
+    Args:
+      names: the attacks of report.epochs.
+      attacks: {name: Attack}.
+      signals: {name: signal} that models are asked.
+      target: whether the user supplied the target.
     """
     if names and target:
         raise ValueError(
@@ -372,8 +401,9 @@ def check_epochs(
 
 
 def check_defenses(attacks: Sequence[PlannedAttack], *, design: Design) -> None:
-    """Raises ValueError for an unknown defense, or one of the target alone where targets are
-    shadows.
+    """Raises ValueError for an unknown defense, or an adaptive attack without a defense.
+
+    A defense of the target only is refused as well where targets are also shadows.
     """
     targets = list(design.targets)
     for planned in attacks:
@@ -383,7 +413,7 @@ def check_defenses(attacks: Sequence[PlannedAttack], *, design: Design) -> None:
             if not planned.adaptive and design.shadow_MM[np.ix_(targets, targets)].any():
                 raise ValueError(
                     f"attack {name!r}: defense={defense!r} of the target alone needs targets that "
-                    f"are nobody's shadows, and under the design {design.name!r} they are; set "
+                    f"are not shadows, and under the design {design.name!r} they are; set "
                     "adaptive=True, or use the design blocks or disjoint, or supply a target."
                 )
         elif planned.adaptive:
@@ -393,7 +423,7 @@ def check_defenses(attacks: Sequence[PlannedAttack], *, design: Design) -> None:
 
 
 def check_task(attacks: Mapping[str, Attack], *, task: Task) -> None:
-    """Raises ValueError for an attack that reads what only classes have, where there are none."""
+    """Raises ValueError for an attack on logits or class numbers where there are no classes."""
     for name, attack in attacks.items():
         read = {"logits": "the logits of classes", "y": "class numbers"}
         for need in (need for need in read if need in attack.needs and not task.has_classes):
@@ -405,8 +435,15 @@ def check_task(attacks: Mapping[str, Attack], *, task: Task) -> None:
 
 
 def make_signals(asked: Iterable[str], *, pool: Pool, model: Model) -> dict[str, Signal]:
-    """Returns {the signal's one spelling: Signal}; ValueError for a signal that cannot be asked
-    about these examples or of this model.
+    """Returns {the signal's canonical spelling: Signal}.
+
+    Args:
+      asked: the signals, in any spelling.
+      pool: the examples.
+      model: the network.
+
+    Raises:
+      ValueError: a signal does not fit these examples or this model.
     """
     made = {}
     for name in sorted({registry.identity("signals", n) for n in asked}):
@@ -423,8 +460,8 @@ def make_signals(asked: Iterable[str], *, pool: Pool, model: Model) -> dict[str,
             signal.check(pool.x)
         if signal.access == "white_box" and model.inside is None:
             raise ValueError(
-                f"signal {base!r} looks inside the model, and this one has no Model.inside; models "
-                "made by layers.as_model have."
+                f"signal {base!r} reads intermediate outputs, and this model has no Model.inside; "
+                "models made by layers.as_model have it."
             )
         if signal.access == "white_box" and not signal.shadows:
             check_inside(signal, pool=pool, model=model)
@@ -433,8 +470,9 @@ def make_signals(asked: Iterable[str], *, pool: Pool, model: Model) -> dict[str,
 
 
 def check_inside(signal: Signal, *, pool: Pool, model: Model) -> None:
-    """Raises ValueError, before anything is trained, if the signal looks for something inside the
-    model that is not there.
+    """Raises ValueError if the signal reads an intermediate output that the model does not have.
+
+    Nothing is computed.
     """
 
     def ask(key, x, y, key_B):
@@ -453,8 +491,9 @@ def check_inside(signal: Signal, *, pool: Pool, model: Model) -> None:
 
 
 def check_objective(learner: Learner, *, pool: Pool) -> None:
-    """Raises ValueError, before anything is trained, if the objective cannot measure this model's
-    answers to these examples.
+    """Raises ValueError if the objective cannot measure the model's answers to these examples.
+
+    Nothing is computed.
     """
     example = Pool(x=pool.x[:1], y=pool.y[:1], task=pool.task)
 
@@ -470,7 +509,7 @@ def check_objective(learner: Learner, *, pool: Pool) -> None:
 
 
 def check_signal(name: str, signal: Signal, *, defense: str, task: Task) -> None:
-    """Raises ValueError, with the signals that there are, if the task is none of this one's."""
+    """Raises ValueError if the signal does not fit the task; the message lists signals that do."""
     if task.kind not in signal.tasks:
         others = {n: registry.make("signals", n) for n in registry.names("signals")}
         known = [n for n, other in others.items() if task.kind in other.tasks]

@@ -204,9 +204,7 @@ class ReportFiles(NamedTuple):
 
     @property
     def claim(self) -> Path:
-        """Returns the file, written last, of the report's inputs and of the digests of its
-        files.
-        """
+        """Returns the file of the report's inputs and of its files' digests; it is written last."""
         return self.folder / CLAIM
 
 

@@ -10,7 +10,7 @@ from scipy.special import softmax
 
 from mia_jax import configuration, defenses, registry
 from mia_jax.designs import blocks, halves
-from mia_jax.pipeline import build, validate
+from mia_jax.pipeline import build_attacks, validate
 from mia_jax.pipeline.run import run
 from mia_jax.types import Attack
 
@@ -64,14 +64,14 @@ def test_messages_name_the_wrong_defense(spec, text):
 
 
 def test_label_only_signals_keep_their_files_and_others_get_their_own():
-    assert build.defended("correct", "memguard") == "correct"
+    assert build_attacks.defended("correct", "memguard") == "correct"
     assert (
-        build.defended("boundary_distance:iterations=3", "memguard")
+        build_attacks.defended("boundary_distance:iterations=3", "memguard")
         == "boundary_distance:iterations=3"
     )
     assert (
-        build.defended("loss", "memguard") == "loss@memguard"
-        and build.defended("correct", "rounding") == "correct@rounding"
+        build_attacks.defended("loss", "memguard") == "loss@memguard"
+        and build_attacks.defended("correct", "rounding") == "correct@rounding"
     )
     assert (
         registry.identity("signals", "correct_under_shift@rounding:digits=1")
@@ -81,7 +81,7 @@ def test_label_only_signals_keep_their_files_and_others_get_their_own():
 
 def test_a_defense_of_only_the_target_needs_targets_that_are_never_shadows():
     def check(sections, design):
-        planned = build.plan_attacks(dict(a=Attack(None, ("loss",))), sections, seed=0)
+        planned = build_attacks.plan_attacks(dict(a=Attack(None, ("loss",))), sections, seed=0)
         validate.check_defenses(planned, design=design)
 
     sections = dict(a=dict(defense="memguard", adaptive=False))

@@ -15,7 +15,7 @@ from mia_jax.learners import forward_forward as learners
 from mia_jax.models import forward_forward as models
 from mia_jax.models import mlp
 from mia_jax.objectives import forward_forward as objectives
-from mia_jax.pipeline import build
+from mia_jax.pipeline import build_parts
 from mia_jax.training import checkpoint, fleet
 from mia_jax.types import Pool, classification
 from tests import toys
@@ -305,7 +305,7 @@ def test_both_ways_of_training_learn(learner, tmp_path):
         learner=dict(name=learner) | own,
         attacks={},
     )
-    made = build.make_learner(
+    made = build_parts.make_learner(
         config.learner.to_dict(),
         model=net(widths=(16, 16)),
         num_rows=60,
@@ -349,6 +349,6 @@ def test_what_cannot_work_is_refused():
         **parts, learner=dict(name="forward_forward", objective="cross_entropy")
     )
     with pytest.raises(ValueError, match="'forward_forward' has an objective of its own"):
-        build.make_learner(
+        build_parts.make_learner(
             config.learner.to_dict(), model=net(), num_rows=4, padded=False, labels_N=np.zeros(4)
         )

@@ -11,7 +11,7 @@ import pytest
 
 from mia_jax import query_views, registry
 from mia_jax.models import conv, mlp, small_cnn
-from mia_jax.pipeline import build, validate
+from mia_jax.pipeline import build_attacks, validate
 from mia_jax.pipeline.attack import asked_rows
 from mia_jax.query import forward, interactive
 from mia_jax.training import checkpoint
@@ -193,7 +193,9 @@ def test_rows_are_asked_where_an_attack_can_read_them():
 
     def wanted(*needs):
         attacks = (
-            build.plan_attacks({"a": Attack(None, needs)}, dict(a={}), seed=0) if needs else ()
+            build_attacks.plan_attacks({"a": Attack(None, needs)}, dict(a={}), seed=0)
+            if needs
+            else ()
         )
         return asked_rows("correct_under_shift:d=1", attacks, design)
 
