@@ -127,8 +127,8 @@ def make_learner(section: Mapping, *, model: Model, sample: Pool | None = None, 
     ):
         raise ValueError(
             f"learner.validation={section['validation']!r}: a stopping rule of private training "
-            "may watch population rows alone; what it learns from "
-            "other rows is covered by no epsilon. Set learner.validation='population' "
+            "may use population rows only; epsilon does not cover what it learns from "
+            "other rows. Set learner.validation='population' "
             "(design.population > 0), or learner.stop=None."
         )
     if (section.get("privacy") or {}).get("clip_norm") == np.inf:
@@ -184,8 +184,8 @@ def watched(
     if not section["watch"]:
         if asking:
             raise ValueError(
-                f"attack {asking[0]!r} needs the updates of the training, which are kept with "
-                "learner.watch=True alone."
+                f"attack {asking[0]!r} needs the updates of the training, which are kept only with "
+                "learner.watch=True."
             )
         return learner
     if design.coin_N is None:

@@ -33,8 +33,8 @@ def attack_evidence(
     threshold_T = thresholds.shadow_thresholds(*arrays)[targets]
     fixed = planned.attack.threshold
     if fixed is not None:
-        alone = planned.knows == "nothing"
-        threshold_T = np.where(alone | np.isnan(threshold_T), fixed, threshold_T)
+        knows_nothing = planned.knows == "nothing"
+        threshold_T = np.where(knows_nothing | np.isnan(threshold_T), fixed, threshold_T)
     evidence = dict(score_TN=score_MN[targets], knows=planned.knows, threshold_T=threshold_T)
     return evidence | dict(threshold_FT=threshold_FM[:, targets])
 

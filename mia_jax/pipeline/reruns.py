@@ -59,9 +59,9 @@ def grouped(design: Design, groups: int) -> np.ndarray:
     group_M = np.full(len(design.unit_M), -1)
     with_targets = np.unique(design.unit_M[targets])
     shadows_M = design.shadow_MM[targets].any(0)
-    alone = np.setdiff1d(np.unique(design.unit_M[shadows_M]), with_targets)
+    without_targets = np.setdiff1d(np.unique(design.unit_M[shadows_M]), with_targets)
     groups = min(groups, len(with_targets))
-    for units in (with_targets, alone):
+    for units in (with_targets, without_targets):
         for place, unit in enumerate(units):
             group_M[design.unit_M == unit] = place % groups
     return group_M

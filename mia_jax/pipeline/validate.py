@@ -412,7 +412,7 @@ def check_defenses(attacks: Sequence[PlannedAttack], *, design: Design) -> None:
             defenses.make(defense)
             if not planned.adaptive and design.shadow_MM[np.ix_(targets, targets)].any():
                 raise ValueError(
-                    f"attack {name!r}: defense={defense!r} of the target alone needs targets that "
+                    f"attack {name!r}: defense={defense!r} of the target only needs targets that "
                     f"are not shadows, and under the design {design.name!r} they are; set "
                     "adaptive=True, or use the design blocks or disjoint, or supply a target."
                 )
