@@ -70,6 +70,13 @@ def counts(
 
     P=1 for a signal without parts; the counts are summed over query views.
 
+    Args:
+        folder: the workdir.
+        name, signal: the signal.
+        m: the number of the model.
+        num_examples: the number N of examples.
+        views: the number of query views.
+
     Raises:
         FileNotFoundError: the signal counts its queries, and the query stage did not run.
     """

@@ -1,7 +1,7 @@
 """Compares two audits, attack by attack: what a change of the model, the training or a defense did.
 
-Differences are paired where both audits are of the same rows and the same training sets: what is
-hard about a record then counts in both numbers and cancels. Reads the scores, no workdir.
+Differences are paired where both audits have the same rows and the same training sets: what is hard
+about a record then counts in both numbers and cancels. The comparison reads the scores, no workdir.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 from mia_jax.metrics import bootstrap, comparisons, intervals, summary
 from mia_jax.metrics import rows as result_rows
 
-# what the evidence of two audits of the same rows and training sets has in common, and what it
-# means where it differs
+# the evidence that two audits of the same rows and training sets have in common, and what it means
+# if it differs
 SAME = {
     "targets": "the audited models have other numbers",
     "member_TN": "the models have other training sets",
@@ -41,32 +41,36 @@ class Audit(NamedTuple):
 def unpaired(first: Audit, second: Audit) -> str:
     """Returns why the two audits cannot be paired, '' if they can.
 
-    Arrays of the user's own do not show of which rows they are (`about.pool` is the digest of the
-    answers): there, equal training sets and scored rows are taken as equal rows.
+    User-supplied arrays do not show of which rows they are (`about.pool` is the digest of the
+    answers). For them, equal training sets and scored rows are taken as equal rows.
     """
     for key, why in SAME.items():
         if not (key in first.evidence and key in second.evidence):
-            return "the scores of one of them are not there"
+            return "the scores of one of them are missing"
         if not np.array_equal(first.evidence[key], second.evidence[key]):
             return why
-    about = [one.report.get("about", {}) for one in (first, second)]
-    known = not any(one.get("arrays") for one in about)
+    about = [audit.report.get("about", {}) for audit in (first, second)]
+    known = not any(entry.get("arrays") for entry in about)
     return "the examples differ" if known and about[0].get("pool") != about[1].get("pool") else ""
 
 
 def differences(first: Audit, second: Audit) -> list[dict]:
     """Returns a row per attack and metric (auc and tpr@FPR) that both audits have.
 
-    {attack, metric, value, other, difference, low, high, paired, method}: `difference` is value -
-    other with its interval. Paired: from the draws that both share (`comparisons.difference`), with
-    the standard error of variance components where several units of models can be resampled; of
-    attacks that know shadows this is often too wide, for the two audits' reruns are not saved. Else
-    from the two intervals, as of independent studies (`intervals.square_and_add`).
+    If the audits are paired, an interval comes from the draws that both share
+    (`comparisons.difference`), with the standard error of variance components where several units
+    of models can be resampled. For attacks that know shadows it is often too wide, because the
+    audits' reruns are not saved. Otherwise an interval comes from the two intervals, as for
+    independent studies (`intervals.square_and_add`).
+
+    Returns:
+        Rows {attack, metric, value, other, difference, low, high, paired, method}, where
+            `difference` is value - other and [low, high] its interval.
 
     Raises:
         ValueError: the intervals of the two have different levels.
     """
-    levels = [one.report.get("about", {}).get("level", 0.95) for one in (first, second)]
+    levels = [audit.report.get("about", {}).get("level", 0.95) for audit in (first, second)]
     if levels[0] != levels[1]:
         raise ValueError(
             f"the intervals have levels {levels[0]:g} and {levels[1]:g}; audit both with the same "
@@ -78,26 +82,28 @@ def differences(first: Audit, second: Audit) -> list[dict]:
         for metric in metrics(first)
         if (
             rows := [
-                result_rows.resolved(result_rows.main_rows(one.report["results"]), name, metric)
-                for one in (first, second)
+                result_rows.resolved(result_rows.main_rows(audit.report["results"]), name, metric)
+                for audit in (first, second)
             ]
         )
         and all(row is not None and row["low"] is not None for row in rows)
         and rows[0]["target"] == rows[1]["target"]
     ]
-    kept = () if unpaired(first, second) else [drawn(one, first) for one in (first, second)]
-    found = []
+    kept = () if unpaired(first, second) else [drawn(audit, first) for audit in (first, second)]
+    lines = []
     for name, metric, rows in pairs:
         both = [tuple(row[key] for key in ("value", "low", "high")) for row in rows]
         key = (rows[0]["target"], metric)
-        paired = bool(kept) and all(key in one[name] for one in kept)
+        paired = bool(kept) and all(key in drawn_of[name] for drawn_of in kept)
         if paired:
-            row = comparisons.difference(*(one[name][key] for one in kept), level=levels[0])
+            row = comparisons.difference(
+                *(drawn_of[name][key] for drawn_of in kept), level=levels[0]
+            )
             low, high, how = row["low"], row["high"], row["method"]
         else:
             low, high = intervals.square_and_add(*both)
             how = "two independent intervals, square and add"
-        found.append(
+        lines.append(
             dict(
                 attack=name,
                 metric=metric,
@@ -110,7 +116,7 @@ def differences(first: Audit, second: Audit) -> list[dict]:
                 method=how,
             )
         )
-    return found
+    return lines
 
 
 def in_both(first: Audit, second: Audit) -> list[str]:

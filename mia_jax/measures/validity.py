@@ -93,7 +93,16 @@ def of_examples(design: Design, pool: Pool, *, drawn: bool, seed: int) -> dict:
 def of_other_targets(
     matrix: Mapping, attacks: Mapping[str, Mapping], member_TN, evaluated_TN, **shared
 ) -> dict:
-    """Returns the cross-target null, where the memberships of different units are independent."""
+    """Returns the cross-target null, where the memberships of different units are independent.
+
+    Args:
+        matrix: what `membership.check` returned.
+        attacks, member_TN, evaluated_TN: as in `cross_target.check`.
+        **shared: its other arguments.
+
+    Returns:
+        The result of `cross_target.check`; {why} where the memberships depend on each other.
+    """
     if matrix["constant"] and not matrix["paired"] and len(member_TN) > 1:
         return dict(
             why="every record is in the same number of models, so the models' memberships depend "

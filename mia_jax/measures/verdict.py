@@ -170,7 +170,12 @@ def p_value(row: Mapping, level: float) -> float | None:
 def stretched(value: float, end: float, nothing: float, level: float, *, freedom: float) -> float:
     """Returns the two-sided p-value of `nothing` by stretching an interval about `value`.
 
-    The interval has this level, and the end `end` on the side of `nothing`.
+    Args:
+        value: the number.
+        end: the end of its interval on the side of `nothing`.
+        nothing: what random guessing reaches.
+        level: the confidence level of the interval.
+        freedom: the degrees of freedom of Student's t.
     """
     distance, half = (
         abs(scale(value, value, end, nothing) - scale(x, value, end, nothing))

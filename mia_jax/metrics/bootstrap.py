@@ -87,7 +87,11 @@ class Draws:
 def make(num_records: int, unit_T, draws: int = 200, seed: int = 0) -> Draws:
     """Draws R counts for N = `num_records` records and for the units `unit_T` [T] of T targets.
 
-    Targets with equal numbers in `unit_T` are drawn together.
+    Args:
+        num_records: the number N of records, at least 1.
+        unit_T: targets with equal numbers are drawn together.
+        draws: the number R of draws, at least 40.
+        seed: the seed of the draws.
     """
     checks.at_least(40, draws=draws)
     checks.at_least(1, num_records=num_records)
@@ -163,7 +167,10 @@ class Ranked(NamedTuple):
 def ranked(score_K, member_K, row_K) -> Ranked:
     """Sorts the rows [K] of one ROC once.
 
-    `row_K` are the numbers by which `weigh` of `curve_draws` identifies them.
+    Args:
+        score_K: the scores, higher = more likely a member.
+        member_K: whether each row is a member.
+        row_K: the numbers by which `weigh` of `curve_draws` identifies the rows.
     """
     score_K = np.asarray(score_K, np.float64)
     inside_K, outside_K = np.flatnonzero(member_K), np.flatnonzero(~member_K)
@@ -328,7 +335,10 @@ def side_weights(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the weights [T,R], under the draws, of flagged members and flagged non-members.
 
-    Only evaluated rows count.
+    Args:
+        member_TN, evaluated_TN: the members and the scored rows; only the latter count.
+        named_TN: the rows that are flagged.
+        record_NR: the counts of records under the draws.
     """
     sides = (evaluated_TN & member_TN & named_TN, evaluated_TN & ~member_TN & named_TN)
     N, R = record_NR.shape

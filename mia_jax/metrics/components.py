@@ -164,8 +164,9 @@ def left_error(left: Left) -> Error:
 
 @functools.cache
 def true_over_estimated(degrees: int, points: int = 64) -> np.ndarray:
-    """Returns falling quantiles [points] of d / chi^2_d: a variance over its estimate from d
-    degrees.
+    """Returns falling quantiles [points] of d / chi^2_d.
+
+    This is the distribution of a variance over its estimate from d = `degrees` degrees of freedom.
     """
     return degrees / stats.chi2.ppf((np.arange(points) + 0.5) / points, degrees)
 
@@ -201,8 +202,9 @@ def like_t(variance_K: np.ndarray) -> Error:
 
 @functools.cache
 def ratios_of_t() -> tuple[np.ndarray, np.ndarray]:
-    """Returns degrees of freedom [F] and the ratio [F] of t's quantiles at 0.975 and at one
-    sigma.
+    """Returns degrees of freedom [F] and the ratio [F] of two quantiles of Student's t.
+
+    The quantiles are those at 0.975 and at one sigma.
     """
     freedom_F = np.geomspace(1.0, 2000.0, 400)
     one_sigma = special.ndtr(1.0)

@@ -19,8 +19,12 @@ from mia_jax.metrics import roc
 def clopper_pearson(k, n, level: float = 0.95) -> tuple:
     """Returns (low, high) of a binomial proportion from k of n, with coverage of at least `level`.
 
-    k and n are numbers or arrays. low = Beta^-1((1-level)/2; k, n-k+1) and high =
-    Beta^-1((1+level)/2; k+1, n-k) (Clopper and Pearson 1934).
+    low = Beta^-1((1-level)/2; k, n-k+1) and high = Beta^-1((1+level)/2; k+1, n-k) (Clopper and
+    Pearson 1934).
+
+    Args:
+        k, n: the successes and the trials, as numbers or arrays that broadcast.
+        level: the confidence level.
 
     Raises:
         ValueError: unless 0 <= k <= n and n > 0.
@@ -73,6 +77,12 @@ def box(score_N, member_N, fpr: float, level: float = 0.95) -> tuple[float, floa
     true threshold is Binomial(m, fpr), which bounds that threshold by two of their order
     statistics; the members above each bound give Clopper-Pearson limits. Each half takes (1 -
     level)/2, so the coverage is at least `level`, with ties too.
+
+    Args:
+        score_N: the scores, higher = more likely a member.
+        member_N: whether each row is a member.
+        fpr: the true false-positive rate.
+        level: the confidence level.
     """
     score_N, member_N = roc.two_sides(score_N, member_N)
     inside, outside = np.sort(score_N[member_N]), np.sort(score_N[~member_N])[::-1]
@@ -146,6 +156,12 @@ def angular(
 
     Student's t on the scale arcsin(sqrt(rate)), by the delta method. A rate of 0 or 1, or one
     without a standard error, is returned twice: no draw shows how it would vary.
+
+    Args:
+        value: the rate.
+        deviation: its standard error.
+        level: the confidence level.
+        freedom: the degrees of freedom of `deviation`; inf gives the normal interval.
     """
     if not deviation > 0 or not 0 < value < 1:
         return value, value
@@ -162,6 +178,11 @@ def angular_p(value: float, guess: float, deviation: float, freedom: float = np.
     """Returns the one-sided p-value of 'rate <= guess'.
 
     It is below (1 - level)/2 where the lower end of `angular` is above `guess`.
+
+    Args:
+        value: the rate.
+        guess: the rate of random guessing.
+        deviation, freedom: as in `angular`.
     """
     if not deviation > 0 or not 0 < value < 1:
         return 1.0
@@ -183,6 +204,13 @@ def logit(
     draws do not differ (perfect order, or all scores tied), the pairs (member i, non-member i), i
     <= `smaller_side`, are independent trials with equal results: u, the upper Clopper-Pearson limit
     of the other result, bounds the AUC by value - u value and value + u (1 - value).
+
+    Args:
+        value: the AUC.
+        deviation: its standard error.
+        smaller_side: the number of members or of non-members, whichever is smaller.
+        level: the confidence level.
+        freedom: the degrees of freedom of `deviation`.
     """
     if not deviation > 0 or not 0 < value < 1:
         other = clopper_pearson(0, smaller_side, level)[1]
@@ -200,6 +228,9 @@ def logit_p(value: float, deviation: float, smaller_side: int, freedom: float = 
     It is below (1 - level)/2 where the lower end of `logit` is above 1/2. Where the draws do not
     differ, `smaller_side` independent pairs had equal results: it is 2^-smaller_side above 1/2,
     else 1.
+
+    Args:
+        value, deviation, smaller_side, freedom: as in `logit`.
     """
     if not deviation > 0 or not 0 < value < 1:
         return 0.5**smaller_side if value > 0.5 else 1.0

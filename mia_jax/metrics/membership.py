@@ -30,6 +30,9 @@ def counted(member_MN, evaluated_MN, shadow_MM, targets: Sequence[int]) -> np.nd
     """Returns the AUC [T] of scoring a record by the number of shadows that trained on it.
 
     It is 1/2 unless the design reveals who is a member.
+
+    Args:
+        member_MN, evaluated_MN, shadow_MM, targets: as in `check`.
     """
     targets = list(targets)
     count_TN = np.asarray(shadow_MM, np.float32)[targets] @ np.asarray(member_MN, np.float32)

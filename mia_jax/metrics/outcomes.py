@@ -45,8 +45,11 @@ class Outcome(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """Holds the counts at one threshold: flagged members, members, flagged non-members,
-    non-members.
+    """Holds the counts at a threshold.
+
+    Attributes:
+        tp, inside: the flagged members, and all members.
+        fp, outside: the flagged non-members, and all non-members.
     """
 
     tp: float

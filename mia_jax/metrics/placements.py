@@ -47,9 +47,14 @@ def ties(sorted_K) -> tuple[np.ndarray, np.ndarray]:
 def placements(rows: Order, member_N, code_N, groups: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns (auc_G, place_N) of one target, float64.
 
-    They are the AUC within each group of records and the placement of every record in its own
-    group. `code_N` is a record's group, 0 .. groups - 1, or -1. The AUC is NaN where a group lacks
-    members or non-members; placements are then 0.
+    They are the AUC within each group of records and the placement of every record in its group.
+    The AUC is NaN where a group lacks members or non-members; placements are then 0.
+
+    Args:
+        rows: the sorted rows of the target (`order`).
+        member_N: whether each record is a member.
+        code_N: the group of each record, 0 .. groups - 1, or -1 for none.
+        groups: the number G of groups.
     """
     place_N, auc_G = np.zeros(len(code_N)), np.full(groups, np.nan)
     code_K = code_N[rows.rows_K]

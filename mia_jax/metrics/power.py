@@ -238,6 +238,11 @@ def table(
 def records(num_records: int, targets: int, *, level: float = 0.95) -> dict:
     """Returns whether a single exposed record can be detected among `num_records`.
 
+    Args:
+        num_records: the number of records that are tested.
+        targets: the number of targets.
+        level: 1 minus the false-discovery rate.
+
     Returns:
         {p_smallest, p_needed, targets, targets_needed}. `p_smallest` is the smallest p-value of
             `metrics.records` with this many targets in two folds and a record in half of them: 2 /

@@ -33,7 +33,11 @@ def lower(k1, n1, k0, n0, *, alpha: float = 0.05) -> np.ndarray:
     """Returns lower 1 - alpha bounds of p1/p0 for k1 of n1 and k0 of n0.
 
     They are Clopper-Pearson's lower limit of p1 over the upper limit of p0; each limit holds at
-    alpha/2. Arrays broadcast.
+    alpha/2.
+
+    Args:
+        k1, n1, k0, n0: the successes and the trials, as numbers or arrays that broadcast.
+        alpha: the probability that a bound does not hold, at most.
 
     Raises:
         ValueError: unless 0 <= k <= n, n > 0 and 0 < alpha < 1.

@@ -141,7 +141,12 @@ def vulnerability(
 def pairs_above(score_TN, inside_TN, outside_TN, weight_T=None) -> np.ndarray:
     """Counts for every record the pairs in which the target with it scores higher, float64 [N].
 
-    A pair is a target with the record and one without it, weighted by `weight_T`; ties count 1/2.
+    A pair is a target with the record and a target without it; ties count 1/2.
+
+    Args:
+        score_TN: the scores of each target.
+        inside_TN, outside_TN: whether the target was trained with, or without, the record.
+        weight_T: the weight of each target, by which pairs are weighted; None: 1.
     """
     weight_T = np.ones(len(score_TN)) if weight_T is None else np.asarray(weight_T, np.float64)
     total_N = np.zeros(score_TN.shape[1])

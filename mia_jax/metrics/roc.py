@@ -377,7 +377,15 @@ def _threshold(curve: Roc, v: int) -> float:
 def rates_at(score_N, member_N, threshold: float) -> Rates:
     """Computes the rates of flagging the rows with score [N] >= threshold.
 
-    The balanced accuracy is (TPR + 1 - FPR)/2. A threshold of +inf flags no finite score.
+    The balanced accuracy is (TPR + 1 - FPR)/2.
+
+    Args:
+        score_N: the scores, higher = more likely a member.
+        member_N: whether each row is a member.
+        threshold: the threshold; +inf flags no finite score.
+
+    Raises:
+        ValueError: a score or the threshold is NaN, or a side has no rows.
     """
     score_N, member_N = two_sides(score_N, member_N)
     checks.finite(threshold=np.nan_to_num(threshold, nan=np.nan, posinf=0.0, neginf=0.0))
@@ -395,8 +403,12 @@ def rates_at(score_N, member_N, threshold: float) -> Rates:
 def ppv(tpr, fpr, ratio: float):
     """Returns the precision TPR/(TPR + ratio FPR) at `ratio` > 0 non-members per member.
 
-    Where no row is flagged it is 1/(1 + ratio), the share of members. `tpr` and `fpr` are numbers
-    or arrays of one shape in [0, 1]. Source: Jayaraman et al., arXiv:2005.10881.
+    Where no row is flagged it is 1/(1 + ratio), the share of members. Source: Jayaraman et al.,
+    arXiv:2005.10881.
+
+    Args:
+        tpr, fpr: numbers or arrays of equal shapes, in [0, 1].
+        ratio: non-members per member.
     """
     checks.positive(ratio=ratio)
     tpr, fpr = np.asarray(tpr, np.float64), np.asarray(fpr, np.float64)

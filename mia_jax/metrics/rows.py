@@ -45,7 +45,10 @@ def find(
 ) -> Mapping | None:
     """Returns the row of an attack, metric, target and slice; None if there is none.
 
-    `target` is None for the mean over targets, 'pooled', or the number of a model.
+    Args:
+        rows: the rows of `metrics.summary`.
+        attack, metric, slice: the values of these columns.
+        target: None for the mean over targets, 'pooled', or the number of a model.
     """
     same = (
         row

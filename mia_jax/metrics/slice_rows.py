@@ -283,6 +283,12 @@ def one_sided(value: float, error: Error, smaller_side: int, records: int) -> fl
     are stretched until 1.96 deviations are a t-interval over the records (`placements.auc_draws`).
     Where the records have the fewer degrees of freedom, this is undone here to get the far tail
     right.
+
+    Args:
+        value: the AUC.
+        error: its standard error.
+        smaller_side: the number of members or of non-members, whichever is smaller.
+        records: the number of records in the slice.
     """
     freedom, deviation = records - 1, error.deviation
     if freedom <= error.freedom:

@@ -1,6 +1,4 @@
-"""Defines what the results of all attacks share (`Study`) and the row of a result
-(`result_row`).
-"""
+"""Defines what all attacks' results share (`Study`) and the row of a result (`result_row`)."""
 
 from __future__ import annotations
 

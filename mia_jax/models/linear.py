@@ -22,8 +22,9 @@ class Linear(nn.Module):
 
 
 def make(*, num_classes: int, bias: bool = True, init: str = "normal") -> Model:
-    """x @ w + b on flattened inputs: logits [B,C] (softmax regression with the objective
-    cross_entropy), or [B,1] for regression (num_classes=1).
+    """Returns the Model x @ w + b on flattened inputs: logits [B,C], or [B,1] for regression.
+
+    With the objective cross_entropy it is softmax regression; num_classes=1 means regression.
 
     Parameters: (features + 1) * outputs; 28x28 images and 10 classes: 7,850; 2 features and 1
     output: 3. `init`: N(0, .01^2), see layers.INITIALIZERS.
