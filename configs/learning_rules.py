@@ -52,7 +52,7 @@ def grid(arg=None):
 
 def get_config(arg=None):
     arg = configuration.arguments(arg, rule="backprop", path="", models=32, width=128, epsilon=8.0)
-    model, learner = configuration.chosen(systems(arg.width, arg.epsilon), rule=arg.rule)
+    model, learner = configuration.choose(systems(arg.width, arg.epsilon), rule=arg.rule)
     return configuration.complete(
         data=dict(name="npz", path=arg.path, shape=(28, 28, 1))
         if arg.path

@@ -1,4 +1,4 @@
-"""mia_jax: how much does a trained model tell about who was in its training set?
+"""mia_jax audits how much a trained model reveals about its training data.
 
 Axis letters, as suffixes of every array of rank >= 2 (and of rank 1 where it helps): M models, T
 targets, N pool examples, K rows of one model, S steps, B batch, A query views, C classes, H W
@@ -9,11 +9,14 @@ patch features.
 __version__ = "0.1.0"
 
 
-PLACES = {"audit": "mia_jax.api", "Results": "mia_jax.results"}
+PLACES = {  # public name -> its module
+    "audit": "mia_jax.api",
+    "Results": "mia_jax.results",
+}
 
 
 def __getattr__(name: str):
-    """mia_jax.audit and mia_jax.Results, imported on first use: `import mia_jax` loads nothing."""
+    """Imports mia_jax.audit and mia_jax.Results on first use, so that `import mia_jax` is fast."""
     if name in PLACES:
         import importlib
 

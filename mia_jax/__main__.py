@@ -1,4 +1,4 @@
-"""Audits how much a trained model tells about who was in its training set.
+"""Audits how much a trained model reveals about its training data.
 
     python launch.py --config=configs/quickstart.py --workdir=runs/quickstart
 
@@ -12,22 +12,23 @@ repeat the run and report mean and sd:
     python launch.py --config=configs/quickstart.py --workdir=runs/cnn --config.data.flat=false
     --config.model.name=small_cnn --attacks=+rmia,-gap
 
---list=attacks, --list=models, --list=fields:learner, ... say what there is (--list=kinds says of
-what), without a config. A list is typed as a,b,c. A config file is Python code that runs, and
-model.name, model.path and target.black_box may import modules: run only configs that you trust.
+--list=attacks, --list=models, --list=fields:learner, ... print what can be chosen, and --list=kinds
+prints these lists; they need no config. A list is typed as a,b,c. A config file is Python code that
+runs, and model.name, model.path and target.black_box may import modules: run only configs that you
+trust.
 
 A file that defines grid() is a list of runs to compare: --grid runs them one after the other in
 workdir/<name> and writes workdir/table.md.
 
-The run has four stages (train, query, attack, report) that talk through plain files in the workdir.
-The same command continues an interrupted run and skips what is done; a workdir of another config is
-left alone and the differing keys are named. The result is workdir/report/report.md.
+The run has four stages (train, query, attack, report) that exchange plain files in the workdir. The
+same command continues an interrupted run and skips what is done. A workdir of another config is not
+touched, and the differing keys are named. The result is workdir/report/report.md.
 
-On a cluster, --task=0/8 .. --task=7/8 train shares of one fleet beside each other (docs/slurm.sh is
-an array job). Asked to stop (SIGTERM, SIGUSR1, Ctrl-C), a run keeps what it has and ends with code
-75 within 20 seconds: start the same command again. A second signal stops it at once. A model that
-diverges does not end the run: it is left out, and said so; --config.run.retries=1 trains it again
-with another key.
+On a cluster, --task=0/8 .. --task=7/8 train shares of one fleet at the same time (docs/slurm.sh is
+an array job). On SIGTERM, SIGUSR1 or Ctrl-C, a run saves its state and exits with code 75 within 20
+seconds; the same command resumes it. A second signal stops it at once. A model that diverges does
+not end the run: it is left out and the report says so; --config.run.retries=1 trains it again with
+another key.
 """
 
 import importlib.util
@@ -55,20 +56,20 @@ PACKAGES = (
 
 
 def check_packages():
-    """Ends with one sentence if this Python is too old or lacks packages: most often the virtual
-    environment is not active.
+    """Exits with one sentence if this Python is too old or lacks packages.
+
+    The most common reason is that the virtual environment is not active.
     """
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing or sys.version_info < (3, 11):
         version = ".".join(map(str, sys.version_info[:2]))
         lack = f"has no {', '.join(missing)}" if missing else f"is {version} and 3.11 is needed"
         there = (pathlib.Path(__file__).resolve().parents[1] / ".venv").exists()
-        remedy = (
-            "type `. .venv/bin/activate`"
-            if there
-            else "type `make quickstart`, which installs them into .venv, and `. "
-            ".venv/bin/activate`"
-        )
+        remedy = "type `. .venv/bin/activate`"
+        if not there:
+            remedy = (
+                "type `make quickstart`, which installs them into .venv, and `. .venv/bin/activate`"
+            )
         sys.exit(
             f"error: this Python ({sys.executable}) {lack}; {remedy}, then the same command again."
         )
@@ -89,15 +90,15 @@ _CONFIG = flags.DEFINE_string(
 _ATTACKS = flags.DEFINE_string(
     "attacks",
     "",
-    "Attacks to run: '+rmia,-gap' adds and takes away, 'lira,rmia' runs these alone; else the "
-    "config's.",
+    "Attacks to run: '+rmia,-gap' adds and removes, 'lira,rmia' runs only these; default: those of "
+    "the config.",
 )
 _LIST = flags.DEFINE_string(
     "list",
     "",
-    "Print what there is and stop: attacks, models, signals, data, designs, objectives, learners, "
-    "optimizers, "
-    "schedules, defenses, configs, fields:learner, fields:model:mlp, ...; kinds lists them.",
+    "Print what can be chosen and stop: attacks, models, signals, data, designs, objectives, "
+    "learners, optimizers, schedules, defenses, configs, fields:learner, fields:model:mlp, ...; "
+    "kinds lists them.",
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; created if absent.")
 _STAGES = flags.DEFINE_list(
@@ -113,8 +114,8 @@ _EXTEND = flags.DEFINE_bool(
 _DEBUG = flags.DEFINE_bool(
     "debug",
     False,
-    "A tiny fleet in workdir/debug, step by step: jit off, NaN raises where it arises, tracebacks "
-    "whole.",
+    "Run a tiny fleet in workdir/debug without jit; NaN raises where it arises, and tracebacks are "
+    "complete.",
 )
 _GRID = flags.DEFINE_bool(
     "grid",
@@ -131,8 +132,7 @@ _TASK = flags.DEFINE_string(
     "task",
     "",
     "i/n, one of n jobs on one workdir: trains its share of the models (--grid: runs its share of "
-    "the variants). The rest is left to the "
-    "same command without --task.",
+    "the variants). The rest is left to the same command without --task.",
 )
 _SUMMARY = flags.DEFINE_bool(
     "summary", False, "Print the model's layers, shapes and parameters, and stop."
@@ -140,6 +140,7 @@ _SUMMARY = flags.DEFINE_bool(
 
 
 def main(argv):
+    """Runs the command whose flags have been parsed."""
     if len(argv) > 1:
         raise ValueError(
             f"unexpected argument {argv[1]!r}; every option is a flag (--workdir=..., "
@@ -158,17 +159,14 @@ def main(argv):
             )
     path, _, argument = _CONFIG.value.partition(":")
     path = command_line.check_file(path)
-    sys.path += [
-        str(pathlib.Path.cwd()),
-        str(path.resolve().parent),
-    ]  # modules of a user's own: here, or beside the config
+    # The user's modules are in the current folder or in that of the config.
+    sys.path += [str(pathlib.Path.cwd()), str(path.resolve().parent)]
     from mia_jax.runtime import jobs
 
     task, pause = jobs.task(_TASK.value), jobs.Pause()
     pause.listen()
-    logging.getLogger("jax._src.xla_bridge").setLevel(
-        logging.WARNING
-    )  # which backends it tried is no news, that it fell back to the CPU is
+    # Which backends jax tries is not worth a line; that it falls back to the CPU is a warning.
+    logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
     set_compile_cache(_CACHE.value)
     from mia_jax.pipeline import run
     from mia_jax.report import answer
@@ -181,21 +179,21 @@ def main(argv):
     if _GRID.value:
         run_grid(workdir, path, argument, **options)
         return
-    config = overridden(command_line.config_of(path, argument))
+    config = with_overrides(command_line.config_of(path, argument))
     if _SUMMARY.value:
         print(run.model_summary(config))
         return
     if _DEBUG.value:
         config, workdir = run.debug_config(config), store.debug_folder(workdir)
         set_debug()
-    found = run.run(config, workdir_path=workdir, **options)
+    results = run.run(config, workdir_path=workdir, **options)
     if task is not None:
         print(
             f"task {task[0]} of {task[1]} has trained its share; when all have, the same command "
-            "without --task goes on."
+            "without --task continues."
         )
     elif "report" in _STAGES.value:
-        print(answer.terminal(found, path=store.Store(workdir).report.markdown))
+        print(answer.terminal(results, path=store.Store(workdir).report.markdown))
 
 
 def folder_of(text: str) -> pathlib.Path:
@@ -211,27 +209,35 @@ def folder_of(text: str) -> pathlib.Path:
     return folder
 
 
-def overridden(config):
+def with_overrides(config):
     """Returns the config with the fields and attacks that were typed."""
     from mia_jax.configuration import overrides
 
-    return overrides.overridden(
-        config, GIVEN, attacks=_ATTACKS.value, prefix=overrides.FLAG, said=said
+    return overrides.override(
+        config, GIVEN, attacks=_ATTACKS.value, prefix=overrides.FLAG, warn=note
     )
 
 
-# {'learner.epochs': '10'}: the fields of the config on the command line, which `parse` fills
+# The fields of the config on the command line, such as {'learner.epochs': '10'}; `parse` fills it.
 GIVEN: dict = {}
 
 
-def said(text: str) -> None:
-    """Returns a line for people, on stderr."""
+def note(text: str) -> None:
+    """Prints a note on stderr."""
     print(f"note: {text}", file=sys.stderr)
 
 
 def run_grid(workdir: pathlib.Path, path: pathlib.Path, argument: str, **options) -> None:
-    """Returns every variant of the config file's grid (or a task's share); exits with 1 if one
-    failed, after the others have run.
+    """Runs every variant of the config file's grid, or a task's share of them.
+
+    Args:
+        workdir: the folder of the grid; a variant runs in workdir/<name>.
+        path: the config file.
+        argument: what was typed after the colon of --config.
+        options: further arguments of `pipeline.grid.run`.
+
+    Raises:
+        ValueError: if a variant failed, after the others have run.
     """
     if _SUMMARY.value:
         raise ValueError("--summary prints one model; it does not go with --grid.")
@@ -239,25 +245,28 @@ def run_grid(workdir: pathlib.Path, path: pathlib.Path, argument: str, **options
     from mia_jax.runtime.store import GridFiles
 
     module = grid.load(path)
-    found = grid.variants(module, argument or None, finished=overridden)
+    variants = grid.variants(module, argument or None, finished=with_overrides)
     if _DEBUG.value:
         set_debug()
-    failed = grid.run(module, found, workdir_path=workdir, debug=_DEBUG.value, **options)
+    failed = grid.run(module, variants, workdir_path=workdir, debug=_DEBUG.value, **options)
     table = GridFiles(workdir).table("md")
     if options["task"] is None and table.exists():
         print(f"table: {table}")
     if failed:
         reasons = "; ".join(f"{name}: {' '.join(why.split())}" for name, why in failed.items())
-        raise ValueError(f"{len(failed)} of {len(found)} variants failed: {reasons}")
+        raise ValueError(f"{len(failed)} of {len(variants)} variants failed: {reasons}")
 
 
 def set_compile_cache(folder: str) -> None:
-    """Compiled programs are kept in a folder, so that the next start of the same program compiles
-    nothing. Only this user may write to it.
+    """Makes jax keep compiled programs, so that the next start of the same run compiles nothing.
+
+    Args:
+        folder: the folder of the programs, to which only this user may write; 'auto' for
+            ~/.cache/mia_jax/xla, 'off' to keep none.
     """
     import jax
 
-    from mia_jax.runtime import files as workdir
+    from mia_jax.runtime import files
 
     ours = False
     if folder == "off":
@@ -266,16 +275,10 @@ def set_compile_cache(folder: str) -> None:
     if folder == "auto":
         if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
             return
-        folder, ours = (
-            str(
-                pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
-                / "mia_jax"
-                / "xla"
-            ),
-            True,
-        )
+        caches = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+        folder, ours = str(caches / "mia_jax" / "xla"), True
     folder = str(pathlib.Path(folder).expanduser())
-    warning = workdir.private_folder(pathlib.Path(folder), ours=ours)
+    warning = files.private_folder(pathlib.Path(folder), ours=ours)
     if warning:
         print(warning, file=sys.stderr)
     jax.config.update("jax_compilation_cache_dir", folder)
@@ -283,7 +286,7 @@ def set_compile_cache(folder: str) -> None:
 
 
 def set_debug() -> None:
-    """jit off and NaN raises where it arises."""
+    """Turns jit off and makes NaN raise an error where it arises."""
     import jax
 
     jax.config.update("jax_disable_jit", True)
@@ -291,29 +294,32 @@ def set_debug() -> None:
 
 
 def guarded(function, *args):
-    """Runs a function; what a user can mend is printed as one message and exits with 1."""
+    """Runs a function; an error that the user can fix becomes one message and exit code 1.
+
+    A paused run exits with code 75 (jobs.PAUSED). With --debug every error is raised.
+    """
     try:
         return function(*args)
     except (Exception, KeyboardInterrupt) as error:
         from mia_jax.runtime import jobs
 
-        if isinstance(error, KeyboardInterrupt):  # before the run listens to signals
-            jobs.say("stopped before anything was begun.")
+        if isinstance(error, KeyboardInterrupt):  # before the run handles signals
+            jobs.say("stopped before the run began.")
             jobs.leave(130)
         if isinstance(error, jobs.Paused):
             jobs.say("paused: what is done is on disk; start the same command again.")
             jobs.leave(jobs.PAUSED)
         if "--debug" in sys.argv:
             raise
-        own = isinstance(error, (*jobs.MENDABLE, flags.Error))
-        jobs.say(f"error: {message(error) if own else unexpected(error)}")
+        expected = isinstance(error, (*jobs.MENDABLE, flags.Error))
+        jobs.say(f"error: {message(error) if expected else unexpected(error)}")
         if isinstance(error, MemoryError):
-            jobs.leave(1)  # a device that has lost a program never ends by itself
+            jobs.leave(1)  # a device whose program failed may never return
         sys.exit(1)
 
 
 def message(error: Exception) -> str:
-    """Returns the words of an error without the tracebacks that libraries write into them."""
+    """Returns the message of an error without the tracebacks that libraries write into it."""
     if isinstance(error, UnicodeDecodeError):
         return (
             f"a file is not {error.encoding.upper()} ({error.reason} at byte {error.start:,}); "
@@ -330,19 +336,17 @@ def message(error: Exception) -> str:
 
 
 def unexpected(error: Exception) -> str:
-    """Returns one line about an error that no user should see: where it arose, and how to see
-    more.
-    """
+    """Returns one line about an error of the program itself, and how to see its traceback."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     what = " ".join(str(error).split())
     return (
         f"{type(error).__name__} in {last.filename}, line {last.lineno}: {what[:500]} This is a "
-        "mistake in that code, not in what was typed; "
-        "the same command with --debug shows the whole traceback."
+        "mistake in that code, not in what was typed; the same command with --debug shows the "
+        "whole traceback."
     )
 
 
-# what a function's caller is told, and its flag
+# What a message asks of the caller of a function -> the flag that does it.
 REMEDIES = {
     "another workdir": "another --workdir",
     "extend=True": "--extend",
@@ -353,18 +357,16 @@ REMEDIES = {
 
 
 def in_flags(text: str) -> str:
-    """Returns a message with the fields of the config as the flags that set them: learner.epochs
-    becomes --config.learner.epochs.
+    """Returns a message with the fields of the config written as the flags that set them.
+
+    learner.epochs becomes --config.learner.epochs.
     """
     from mia_jax.configuration import listing
 
-    def flag(found: re.Match) -> str:
-        section, field = found[1], found[2].split(".")[0]
-        return (
-            f"--config.{found[0]}"
-            if field in listing.field_names(section) or (section == "attacks" and "." in found[2])
-            else found[0]
-        )
+    def flag(match: re.Match) -> str:
+        section, field = match[1], match[2].split(".")[0]
+        known = field in listing.field_names(section) or (section == "attacks" and "." in match[2])
+        return f"--config.{match[0]}" if known else match[0]
 
     for call, option in REMEDIES.items():
         text = re.sub(rf"(?<![\w-]){call}", option, text)
@@ -377,11 +379,11 @@ def in_flags(text: str) -> str:
 
 
 def parse(argv):
-    """absl's parser for the flags that are no fields of the config, which are set aside."""
+    """Parses the flags with absl, after moving the fields of the config into GIVEN."""
     if any(word in argv for word in ("--help", "-h", "-help", "--helpfull", "--helpshort")):
         return app.parse_flags_with_usage(argv)
-    argv, given = command_line.separated(
-        flags.FLAGS.read_flags_from_files(argv, force_gnu=False), said=said
+    argv, given = command_line.split_arguments(
+        flags.FLAGS.read_flags_from_files(argv, force_gnu=False), warn=note
     )
     GIVEN.update(given)
     try:
@@ -391,25 +393,24 @@ def parse(argv):
 
 
 def flag_hint(argv, word: str) -> str:
-    """Returns ' Did you mean --config.seed?' of an unknown flag that is a field of the config."""
+    """Returns ' Did you mean --config.seed?' if an unknown flag is a field of the config."""
     from mia_jax.configuration import overrides
 
-    paths = [
-        found
-        for w, nxt in zip(argv, [*argv[1:], ""], strict=True)
-        if (found := config_word(w, nxt))
-    ]
+    values = [config_word(w, nxt) for w, nxt in zip(argv, [*argv[1:], ""], strict=True)]
+    paths = ["configs/quickstart.py", *filter(None, values)]
     try:
-        path, _, argument = (paths or ["configs/quickstart.py"])[-1].partition(":")
+        path, _, argument = paths[-1].partition(":")
         return overrides.hint(word, command_line.config_of(command_line.check_file(path), argument))
     except (ValueError, OSError):
         return ""
 
 
 def config_word(word: str, following: str) -> str:
-    """Returns the value of --config in one of its two spellings."""
+    """Returns the value of --config=VALUE or --config VALUE; '' if the word is another flag."""
     name, equals, value = word.lstrip("-").partition("=")
-    return "" if name != "config" or not word.startswith("-") else value if equals else following
+    if name != "config" or not word.startswith("-"):
+        return ""
+    return value if equals else following
 
 
 def start() -> None:

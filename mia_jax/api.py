@@ -1,6 +1,6 @@
-"""mia_jax.audit(...): arrays in, a Results object out.
+"""Defines mia_jax.audit(...), which audits arrays and returns Results.
 
-The same attacks, metrics and report as a run of launch.py.
+It runs the same attacks, metrics and report as launch.py.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import numpy as np
 
 from mia_jax import configuration
 from mia_jax.external import arrays as supplied_arrays
-from mia_jax.metrics import slices as slices_of_rows
+from mia_jax.metrics import slices as row_slices
 from mia_jax.pipeline import run
 from mia_jax.results import Results
-from mia_jax.runtime import files as workdir
+from mia_jax.runtime import files
 from mia_jax.runtime.store import Store
 
 
@@ -34,19 +34,30 @@ def audit(
     folder: str | pathlib.Path | None = None,
     **more: np.ndarray,
 ) -> Results:
-    """Audits arrays: the keys of mia_jax.external.arrays as keywords (loss=..., labels=...,
-    member=..., shadow_loss=...), a mapping, or an npz file's path.
+    """Audits arrays: runs attacks on the answers of a model and returns the Results.
 
-    `attacks`: names ('lira', 'rmia', any file of mia_jax/attacks), or {name: {'name': ..., field:
-    value}}; None: all quick ones that the arrays allow. `slices`: 'class', 'loss', 'correct',
-    'column:<name>', 'a & b'; `groups` {name: row numbers}, sliced as well. `report`: further fields
-    of config.report (fprs, level, ppv_ratio, ...). `figures`: also in report.md; `Results.plot`
-    draws them anyway. `folder` keeps the workdir.
+    Args:
+        arrays: {key: array}, or the path of an npz file or of a folder. The keys are those of
+            mia_jax/external/arrays.py: loss, labels, member, shadow_loss, ...
+        attacks: names ('lira', 'rmia', any file of mia_jax/attacks), or {name: {'name': ..., field:
+            value}}. None: all quick attacks that the arrays allow.
+        slices: 'class', 'loss', 'correct', 'column:<name>' or 'a & b', one or several.
+        groups: {name: row numbers}, further slices.
+        draws: bootstrap draws per interval.
+        figures: whether report.md has figures; `Results.plot` draws them in any case.
+        report: further fields of the config's section report (fprs, level, ppv_ratio, ...).
+        seed: the seed of the attacks and of the bootstrap.
+        folder: where the workdir is kept; None: it is deleted.
+        more: arrays as keywords, instead of or in addition to `arrays`.
+
+    Raises:
+        ValueError: if an argument or an array cannot be used.
+        FileNotFoundError: if `arrays` is the path of no file.
 
     >>> rng = np.random.default_rng(0)
     >>> member = np.arange(200) < 100
-    >>> found = audit(loss=rng.normal(size=200) - 3 * member, member=member, draws=40)
-    >>> found.value('threshold_loss', 'auc') > .9
+    >>> results = audit(loss=rng.normal(size=200) - 3 * member, member=member, draws=40)
+    >>> results.value('threshold_loss', 'auc') > .9
     True
     """
     if not isinstance(report, Mapping):
@@ -60,11 +71,8 @@ def audit(
             f"slices={slices!r} must be texts, such as 'class' or ['class', 'column:age']."
         )
     fields = dict(report, draws=draws, figures=figures, groups=named_groups(groups))
-    fields |= (
-        {}
-        if slices is None
-        else dict(slices=(slices,) if isinstance(slices, str) else tuple(slices))
-    )
+    if slices is not None:
+        fields["slices"] = (slices,) if isinstance(slices, str) else tuple(slices)
     name = str(arrays) if isinstance(arrays, str | pathlib.Path) else ""
     given = supplied_arrays.load(name) if name else mapping(arrays)
     twice = sorted(map(str, set(given) & set(more)))
@@ -78,22 +86,22 @@ def audit(
         )
         with tempfile.TemporaryDirectory() as temporary:
             place = pathlib.Path(folder).expanduser() if folder else pathlib.Path(temporary)
-            found = run.run(config, workdir_path=place, arrays=given | more)
+            results = run.run(config, workdir_path=place, arrays=given | more)
             store = Store(place)
             scores = {
-                name: workdir.read_npz(store.attack(name).scores) for name in found["attacks"]
+                name: files.read_npz(store.attack(name).scores) for name in results["attacks"]
             }
             pictures = {p.name: p.read_bytes() for p in store.report.figures()}
             text, records = (
                 path.read_text(encoding="utf-8")
                 for path in (store.report.markdown, store.report.records)
             )
-            design = workdir.read_npz(store.membership)
+            design = files.read_npz(store.membership)
     except (ValueError, FileNotFoundError) as error:
-        told = in_arguments(str(error))
-        if told == str(error):
+        message = in_arguments(str(error))
+        if message == str(error):
             raise
-        raise type(error)(told) from error
+        raise type(error)(message) from error
     targets = design["targets"]
     evidence = dict(
         targets=targets,
@@ -101,13 +109,11 @@ def audit(
         evaluated_TN=design["evaluated_MN"][targets],
     )
     evidence |= dict(unit_T=design["unit_M"][targets], draws=np.asarray(draws))
-    return Results(found, scores, pictures, text, evidence, records)
+    return Results(results, scores, pictures, text, evidence, records)
 
 
 def mapping(arrays) -> dict:
-    """Returns the first argument of audit() as a dict; ValueError for an array, which needs a
-    name.
-    """
+    """Returns the first argument of audit() as a dict; raises ValueError if it is no mapping."""
     if arrays is None:
         return {}
     if isinstance(arrays, Mapping) or (hasattr(arrays, "keys") and hasattr(arrays, "__getitem__")):
@@ -115,14 +121,14 @@ def mapping(arrays) -> dict:
     keys = ", ".join(f"{form}=..." for form in supplied_arrays.FORMS)
     raise ValueError(
         f"the first argument is a {type(arrays).__name__} and must be a mapping of arrays or a "
-        f"path; name an array by what it holds: {keys}, with "
-        "labels=... and member=... ."
+        f"path; name an array by what it holds: {keys}, with labels=... and member=... ."
     )
 
 
 def named_attacks(attacks):
-    """Returns the argument `attacks`, checked: names in a text or a list, or {name: {field:
-    value}}.
+    """Returns the argument `attacks` of audit() after checking its form.
+
+    It is None, names in a text or a list, or {name: {field: value}}; raises ValueError if not.
     """
     if attacks is None or isinstance(attacks, str):
         return attacks
@@ -130,8 +136,8 @@ def named_attacks(attacks):
         wrong = next(
             (
                 name
-                for name, one in attacks.items()
-                if not isinstance(name, str) or not isinstance(one, Mapping)
+                for name, fields in attacks.items()
+                if not isinstance(name, str) or not isinstance(fields, Mapping)
             ),
             None,
         )
@@ -141,7 +147,7 @@ def named_attacks(attacks):
                 f"attacks: {wrong!r}: {attacks[wrong]!r} must be a name and its fields, such as "
                 f"{example}."
             )
-        return {str(name): one for name, one in attacks.items()}
+        return {str(name): fields for name, fields in attacks.items()}
     if isinstance(attacks, np.ndarray):
         attacks = attacks.tolist()
     if (
@@ -157,34 +163,36 @@ def named_attacks(attacks):
 
 
 def named_groups(groups) -> dict[str, list]:
-    """Returns the argument `groups` with text as names; ValueError for two of one name, and for a
-    name that no slice can have.
+    """Returns the argument `groups` of audit() with texts as names and lists as row numbers.
+
+    Raises:
+        ValueError: if two groups have the same name, or a slice cannot have this name.
     """
     if not isinstance(groups, Mapping):
         raise ValueError(f"groups must be {{name: row numbers}} and is a {type(groups).__name__}.")
-    found: dict[str, list] = {}
+    named: dict[str, list] = {}
     for name, rows in groups.items():
-        if str(name) in found:
+        if str(name) in named:
             raise ValueError(f"groups: two groups are called {str(name)!r}.")
         if "." in str(name):
             raise ValueError(f"groups: {str(name)!r} holds a dot; choose a name without one.")
-        found[str(name)] = np.asarray(rows).tolist()
-    slices_of_rows.check((), groups=found)
-    return found
+        named[str(name)] = np.asarray(rows).tolist()
+    row_slices.check((), groups=named)
+    return named
 
 
 def in_arguments(text: str) -> str:
-    """Returns a message of a run in the words of audit()'s arguments.
+    """Returns a message of a run, rewritten to name the arguments of audit().
 
     >>> in_arguments("report.draws=3 must be at least 40. Use another --workdir for the rest.")
     'draws=3 must be at least 40. choose another folder= for the rest.'
     """
-    for said, meant in WORDS.items():
-        text = re.sub(said, meant, text)
+    for pattern, remedy in REMEDIES.items():
+        text = re.sub(pattern, remedy, text)
     return text
 
 
-WORDS = {  # what a run says, and what a caller of audit() can do
+REMEDIES = {  # a pattern in the messages of a run -> what a caller of audit() can do
     r"Use another (--)?workdir for another config, or [^.]*\.": (
         "Choose another folder= for other arrays or settings, or give the same ones."
     ),

@@ -1,4 +1,4 @@
-"""Checks of arguments by keyword, so that a message names the argument and gives both numbers.
+"""Checks arguments given by keyword, so that a message names the argument and both numbers.
 
 Imports no jax.
 """
@@ -44,8 +44,11 @@ def at_least(low, **values) -> None:
 
 
 def fraction(*, closed: str = "both", **values) -> None:
-    """Raises ValueError unless every value lies in [0, 1] (closed='both'), [0, 1) ('left') or (0,
-    1) ('neither').
+    """Raises ValueError unless every value is between 0 and 1.
+
+    Args:
+        closed: which ends are allowed: 'both' for [0, 1], 'left' for [0, 1), 'neither' for (0, 1).
+        values: the numbers, by name.
     """
     number(**values)
     for name, value in values.items():
@@ -57,8 +60,13 @@ def fraction(*, closed: str = "both", **values) -> None:
 
 
 def in_memory(what: str, size: float) -> None:
-    """Raises ValueError if something needs more bytes than this machine has, before a library tries
-    to allocate them.
+    """Raises ValueError if something needs more memory than this machine has.
+
+    The check comes before a library tries to allocate the memory.
+
+    Args:
+        what: what needs the memory, in the plural, for the message.
+        size: the bytes it needs.
     """
     have = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if size > have:
@@ -69,8 +77,9 @@ def in_memory(what: str, size: float) -> None:
 
 
 def finite(**arrays) -> None:
-    """Raises ValueError that says how many values of an array are NaN or infinite, and where the
-    first one is.
+    """Raises ValueError if an array holds NaN or infinity.
+
+    The message says how many values of the array do and where the first is.
     """
     for name, array in arrays.items():
         array = np.asarray(array)
@@ -85,8 +94,11 @@ def finite(**arrays) -> None:
 
 
 def shape(axes: str, **arrays) -> dict[str, int]:
-    """Checks ranks and that equal axis letters have equal lengths over all arrays; returns the
-    lengths.
+    """Returns the lengths of axes, equal over all arrays; raises ValueError if they differ.
+
+    Args:
+        axes: one letter per axis, such as 'MN'.
+        arrays: the arrays, by name; each must have these axes.
 
     >>> shape('MN', member=np.zeros((2, 3)), score=np.zeros((2, 3)))
     {'M': 2, 'N': 3}
@@ -110,28 +122,29 @@ def shape(axes: str, **arrays) -> dict[str, int]:
 
 
 def one_of(allowed: Iterable, **values) -> None:
-    """Raises ValueError that lists the allowed values and the closest one."""
+    """Raises ValueError unless every value is allowed; it lists the allowed values."""
     allowed = list(allowed)
     for name, value in values.items():
-        if not any(_equal(value, one) for one in allowed):
+        if not any(_equal(value, choice) for choice in allowed):
             raise ValueError(f"{name}={value!r} is not one of {allowed}.{closest(value, allowed)}")
 
 
 def _equal(a, b) -> bool:
-    """a == b of two values that may not be comparable, such as a list of numbers and a text."""
+    """Returns whether a == b, also if the two cannot be compared (a list and a text)."""
     try:
         return bool(a == b)
     except (TypeError, ValueError):
         return False
 
 
-LISTED = 50  # names in a message
+LISTED = 50  # the largest number of names that a message lists
 LONGEST_NAME = 100  # bytes: names become part of file names, which most file systems limit to 255
 
 
 def folder_name(**values) -> None:
-    """Raises ValueError unless every value can name a folder and a config key: letters, digits, _ +
-    - and single spaces, at most 100 bytes.
+    """Raises ValueError unless every value can name a folder and a key of a config.
+
+    Letters, digits, _, +, - and single spaces are allowed, at most 100 bytes.
 
     >>> folder_name(attack='lira-2')
     """
@@ -148,8 +161,9 @@ def folder_name(**values) -> None:
 
 
 def label(**values) -> None:
-    """Raises ValueError unless every value can stand in tables, figures and flags: printable, not
-    empty, at most 100 bytes, without . $ ` | \\ and /.
+    """Raises ValueError unless every value can be a label in tables, figures and flags.
+
+    A label is printable, not empty, at most 100 bytes long and without . $ ` | \\ and /.
 
     >>> label(group='age > 60')
     """
@@ -183,8 +197,15 @@ def closest(word, known: Iterable) -> str:
 
 
 def lacks(owner: str, noun: str, name, known: Iterable) -> str:
-    """Returns the sentence about a field (column, ...) that does not exist: the closest one and all
-    that there are.
+    """Returns the message about a field (column, ...) that does not exist.
+
+    It names the most similar one and lists all.
+
+    Args:
+        owner: what has no such field.
+        noun: what the names are: 'field', 'column', ...
+        name: the name that does not exist.
+        known: the names that exist.
 
     >>> lacks('learner', 'field', 'lr', ['epochs', 'learning_rate'])
     "learner has no field 'lr'. Did you mean 'learning_rate'? Fields: epochs, learning_rate."
@@ -198,8 +219,9 @@ def lacks(owner: str, noun: str, name, known: Iterable) -> str:
 
 
 def similar(word, known: Iterable) -> list[str]:
-    """Returns the known word that looks most like this one, or that it abbreviates ('lr', 'batch',
-    'rate'); [] if none does.
+    """Returns [the most similar known word], or [] if none is similar.
+
+    A word that is abbreviated counts as similar: 'lr', 'batch' or 'rate' for 'learning_rate'.
     """
     word, known = str(word), [str(k) for k in known]
     plain = re.sub(r"[^a-z0-9]", "", word.lower())

@@ -1,11 +1,11 @@
-"""Choosing is naming a file: config.model.name = 'mlp' is mia_jax/models/mlp.py and its `make`.
+"""Finds plug-ins by the names of their files: config.model.name = 'mlp' is mia_jax/models/mlp.py.
 
-There is no list to update.
+Every such module has the same function (KINDS), and there is no list to update.
 
 A name with a dot is a module outside the package with the same function: 'my_pkg.my_model'. Two
-kinds also know the functions of a library, which their package lists (`library()` in
-mia_jax/optimizers and mia_jax/schedules): there a dotted name may be that of a function as well. A
-signal or a defense can be named with its settings: 'correct_under_shift:d=2' is
+kinds also offer the functions of a library, which their packages list (`library()` in
+mia_jax/optimizers and mia_jax/schedules); for these a dotted name may also be that of a function. A
+signal or a defense may carry settings in its name: 'correct_under_shift:d=2' is
 mia_jax/signals/correct_under_shift.py and make(d=2).
 """
 
@@ -42,20 +42,14 @@ KINDS = dict(  # kind -> the function that its modules have
     sections="text",  # of report.md
     frameworks="predictor",  # of models that a user trained elsewhere
 )
-POSITIONAL = (
-    "augmentations",
-    "query_views",
-    "slices",
-)  # kinds of these whose settings may be given in order, 'shift:1,0'
-SPELLED = (
-    "signals",
-    "defenses",
-    *POSITIONAL,
-)  # kinds whose names may carry settings, 'name:field=value'
+# Kinds whose settings may be given in order, as in 'shift:1,0'.
+POSITIONAL = ("augmentations", "query_views", "slices")
+# Kinds whose names may carry settings, as in 'name:field=value'.
+SPELLED = ("signals", "defenses", *POSITIONAL)
 RENAMED = dict(signals=dict(penultimate="embedding"))  # {kind: {old name: new name}}
-_FOLDERS = dict(
-    classifiers="fitting", sections="report.sections", frameworks="external.frameworks"
-)  # the folder of a kind that is not called like it
+# The folders of kinds that have another name than the kind.
+_FOLDERS = dict(classifiers="fitting", sections="report.sections", frameworks="external.frameworks")
+# The modules of a kind's folder that are no plug-ins.
 _HELPERS = dict(
     attacks=("toolkit",),
     models=("layers",),
@@ -69,12 +63,12 @@ def package(kind: str) -> ModuleType:
     return importlib.import_module(f"mia_jax.{_FOLDERS.get(kind, kind)}")
 
 
-@functools.cache  # a fleet's every answer asks for the spelling of its signal's name
+@functools.cache  # `identity` is called for every file of a fleet's answers
 def files(kind: str) -> tuple[str, ...]:
-    """Returns the modules of a kind's folder that are no shared helpers, sorted.
+    """Returns the names of the modules in a kind's folder, sorted, without shared helpers.
 
-    Folders within it are helpers as well; 'class' is the file class_.py, as Python has that word,
-    and 'torch' is torch_.py, next to which `import torch` means the library.
+    Folders within it are helpers as well. 'class', a keyword of Python, is the file class_.py, and
+    'torch' is torch_.py, because in that folder `import torch` must mean the library.
     """
     return tuple(_stems(kind))
 
@@ -92,8 +86,9 @@ def _stems(kind: str) -> dict[str, str]:
 
 
 def library(kind: str) -> Mapping[str, Callable]:
-    """Returns {name: function} of the library whose functions a kind knows beside its own files; {}
-    for most kinds.
+    """Returns {name: function} of the library that a kind offers in addition to its own files.
+
+    It is {} for most kinds.
     """
     functions = getattr(package(kind), "library", None)
     return functions() if functions else {}
@@ -106,30 +101,32 @@ def names(kind: str) -> tuple[str, ...]:
 
 
 def load(kind: str, name: str) -> ModuleType:
-    """Returns the module mia_jax.<kind>.<name>, or the user's own module if the name has a dot.
+    """Returns the module mia_jax.<kind>.<name>, or the user's module if the name has a dot.
 
     Raises:
-        ValueError: There is no such module; the message lists the known names.
+        ValueError: if there is no such module; the message lists the known names.
     """
     if kind in SPELLED:
         name = fields.named(name)[0]
     if outside(kind, name):
-        return own(kind, name)
+        return user_module(kind, name)
     check(kind, name)
     return importlib.import_module(f"{package(kind).__name__}.{_stems(kind).get(name, name)}")
 
 
 def check(kind: str, name: str) -> None:
-    """Raises ValueError, which lists the known names, unless the name exists or is that of a module
-    outside the package.
+    """Raises ValueError that lists the known names unless the name exists.
+
+    Names of modules outside the package pass.
     """
     if name not in names(kind) and not outside(kind, name):
         raise ValueError(unknown(kind, name))
 
 
 def unknown(kind: str, name: str) -> str:
-    """Returns the sentence about a name that does not exist: its new name, or the closest one and
-    all that there are.
+    """Returns the message about a name that does not exist.
+
+    It says the new name of a renamed module, or the most similar name and all names.
     """
     if name in RENAMED.get(kind, {}):
         return f"{kind}: {name!r} is called {RENAMED[kind][name]!r} now; use that name."
@@ -140,8 +137,9 @@ def unknown(kind: str, name: str) -> str:
 
 
 def outside(kind: str, name: str) -> bool:
-    """Tells whether a name is that of a module outside the package: 'my_pkg.my_model', or
-    'my_model' if such a file can be imported and has the maker.
+    """Returns whether a name is that of a module outside the package.
+
+    Such a name is 'my_pkg.my_model', or 'my_model' if that file can be imported and has the maker.
     """
     if "." in name or name in names(kind):
         return "." in name
@@ -159,9 +157,11 @@ def _text(path: str) -> str:
         return file.read()
 
 
-def own(kind: str, path: str) -> ModuleType:
-    """Returns a module outside the package, 'my_pkg.my_module'; it needs the same maker as the
-    modules of mia_jax.<kind>.
+def user_module(kind: str, path: str) -> ModuleType:
+    """Returns a module outside the package, such as 'my_pkg.my_module'.
+
+    Raises:
+        ValueError: if it cannot be imported, or lacks the maker that modules of this kind have.
     """
     if not all(part.isidentifier() for part in path.split(".")):
         raise ValueError(f"{kind}: {path!r} is no name of a module; expected my_pkg.my_module.")
@@ -187,11 +187,13 @@ def own(kind: str, path: str) -> ModuleType:
 
 
 def maker(kind: str, name: str) -> Callable:
-    """Returns the function that makes this choice: mia_jax.<kind>.<name>.make (load for data), the
-    library's or the user's own.
+    """Returns the function that makes a choice.
+
+    It is mia_jax.<kind>.<name>.make (load for data), a function of the library, or the maker of the
+    user's module.
 
     Raises:
-        ValueError: There is no such choice; the message lists the known names.
+        ValueError: if there is no such choice; the message lists the known names.
     """
     if kind in SPELLED:
         name = fields.named(name)[0]
@@ -204,8 +206,9 @@ def maker(kind: str, name: str) -> Callable:
 
 
 def _function(kind: str, path: str) -> Callable | None:
-    """Returns the function of a dotted name, 'optax.contrib.prodigy', as the kind's package adapts
-    it; None if the name is that of a module.
+    """Returns the function of a dotted name ('optax.contrib.prodigy'), as the kind adapts it.
+
+    It is None if the name is that of a module, or of nothing.
     """
     parent, _, name = path.rpartition(".")
     if not parent or not all(part.isidentifier() for part in path.split(".")):
@@ -214,33 +217,33 @@ def _function(kind: str, path: str) -> Callable | None:
         function = getattr(importlib.import_module(parent), name, None)
     except ModuleNotFoundError:
         return None
-    return (
-        None
-        if function is None or isinstance(function, ModuleType) or not callable(function)
-        else package(kind).adapted(function)
-    )
+    if isinstance(function, ModuleType) or not callable(function):
+        return None
+    return package(kind).adapted(function)
 
 
 def keywords(kind: str, name: str) -> dict[str, inspect.Parameter]:
-    """Returns the keyword arguments of the maker mia_jax.<kind>.<name>.make (load for data)."""
+    """Returns the arguments of the maker of a choice, {name: parameter}."""
     return dict(inspect.signature(maker(kind, name)).parameters)
 
 
 def about(kind: str, name: str) -> str:
-    """Returns the documentation of a choice: that of its module, or of its library's function."""
-    return (
-        inspect.getdoc(
-            library(kind)[name]
-            if name in library(kind) and name not in files(kind)
-            else load(kind, name)
-        )
-        or ""
-    )
+    """Returns the docstring of a choice: that of its module, or of the library's function."""
+    from_library = name in library(kind) and name not in files(kind)
+    return inspect.getdoc(library(kind)[name] if from_library else load(kind, name)) or ""
 
 
 def make(kind: str, name: str, /, given: Mapping = {}, **kwargs):
-    """Calls the maker with those of `kwargs` (the caller's) that it takes and with `given`, the
-    user's fields.
+    """Makes a choice: calls its maker.
+
+    Args:
+        kind: one of KINDS.
+        name: the name of the choice, with settings if the kind allows them.
+        given: the user's fields, {field: value}.
+        kwargs: what the caller passes; arguments that the maker does not have are left out.
+
+    Raises:
+        ValueError: see `call`.
     """
     if kind in SPELLED:
         given = settings(kind, name) | dict(given)
@@ -248,8 +251,17 @@ def make(kind: str, name: str, /, given: Mapping = {}, **kwargs):
 
 
 def call(maker: Callable, label: str, /, given: Mapping = {}, **kwargs):
-    """maker(**kwargs, **given); a misspelt or missing field is a ValueError that names `label` and
-    the fields that exist.
+    """Returns maker(**kwargs, **given), without those of `kwargs` that the maker does not have.
+
+    Args:
+        maker: the function.
+        label: what messages call it.
+        given: the user's fields, {field: value}.
+        kwargs: what the caller passes.
+
+    Raises:
+        ValueError: if a field does not exist or is missing, or if the maker raises TypeError or
+            AttributeError; the message names `label`.
     """
     allowed = dict(inspect.signature(maker).parameters)
     free = [k for k in allowed if k not in kwargs]
@@ -269,8 +281,12 @@ def call(maker: Callable, label: str, /, given: Mapping = {}, **kwargs):
 
 
 def settings(kind: str, name: str) -> dict:
-    """Returns the fields in a name with settings, 'noise_robustness:sigma=.05,samples=100', each of
-    its own type; ValueError for others.
+    """Returns the settings in a name, {field: value}, converted to the types of the fields.
+
+    'noise_robustness:sigma=.05,samples=100' has the settings sigma and samples.
+
+    Raises:
+        ValueError: if a field does not exist, a value does not fit, or there are too many.
     """
     base, given = fields.named(name)
     known = fields.of(maker(kind, base)) if given else {}
@@ -286,8 +302,15 @@ def settings(kind: str, name: str) -> dict:
 
 
 def make_spelled(kind: str, name: str, *, noun: str):
-    """Returns make(kind, name) of a name with settings; every ValueError ends with the forms that
-    there are.
+    """Returns make(kind, name) for a name with settings.
+
+    Args:
+        kind: one of SPELLED.
+        name: the name, with settings.
+        noun: what messages call the choice, such as 'query view'.
+
+    Raises:
+        ValueError: if it cannot be made; the message ends with the forms of all names.
     """
     try:
         return make(kind, name)
@@ -296,20 +319,24 @@ def make_spelled(kind: str, name: str, *, noun: str):
 
 
 def forms(kind: str) -> str:
-    """Returns how the names of a kind are written with their settings, \"'flip',
-    'shift:dy,dx'\".
+    """Returns how the names of a kind are written with their settings.
+
+    >>> forms('query_views')
+    "'flip', 'identity', 'rotate:degrees', 'shift:dy,dx'"
     """
-    return ", ".join(
-        repr(name + ":" * bool(own := keywords(kind, name)) + ",".join(own)) for name in names(kind)
-    )
+    written = []
+    for name in names(kind):
+        fields_of_name = ",".join(keywords(kind, name))
+        written.append(repr(f"{name}:{fields_of_name}" if fields_of_name else name))
+    return ", ".join(written)
 
 
 def identity(kind: str, name: str) -> str:
-    """Returns the one spelling of a name with settings, every field written out
-    ('correct_under_shift:d=1'): two settings never share a file.
+    """Returns the unique spelling of a name, with every setting written out.
 
-    A name without fields is itself, and so is one that is no file of this kind (an answer that was
-    supplied).
+    'correct_under_shift' is 'correct_under_shift:d=1', so two settings never share a file. A name
+    without fields is returned as it is, and so is a name that is no file of this kind (a signal
+    that was supplied).
     """
     name, at, defense = name.partition("@")
     base = fields.named(name)[0]
@@ -320,5 +347,5 @@ def identity(kind: str, name: str) -> str:
 
 
 def spelled(name: str, **settings) -> str:
-    """Returns the name of a signal with these settings."""
+    """Returns the unique spelling of a signal's name with these settings; see `identity`."""
     return identity("signals", fields.spelled(name, settings))

@@ -95,7 +95,7 @@ def get_config(arg=None):
         rule="local",
         epochs=int,
     )
-    learner, net = configuration.chosen(RULES, rule=arg.rule)
+    learner, net = configuration.choose(RULES, rule=arg.rule)
     several = arg.models > 1
     return configuration.complete(
         data=dict(name="npz", path=arg.path, shape=(28, 28, 1))

@@ -61,7 +61,7 @@ def get_config(arg=None):
         epochs=int,
         form="margin",
     )
-    learner = configuration.chosen(FORMS, form=arg.form)
+    learner = configuration.choose(FORMS, form=arg.form)
     several = arg.models > 1
     return configuration.complete(
         data=dict(name="npz", path=arg.path, shape=(28, 28, 1))

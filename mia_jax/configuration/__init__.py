@@ -1,7 +1,7 @@
-"""Config files: their fields, types and defaults, and what is set from outside.
+"""Reads and completes configs: their fields, types and defaults, and overrides of them.
 
-`configuration.complete`, `arguments`, `scores` and the rest of `schema` are loaded on first use, so
-that the modules of this folder that read text load no jax.
+The functions of `schema` (`configuration.complete`, `arguments`, `scores`, ...) are loaded on first
+use, so that importing the other modules of this folder does not load jax.
 """
 
 import importlib
@@ -10,7 +10,7 @@ _MODULES = (*("classic", "command_line", "fields", "listing", "overrides", "sche
 
 
 def __getattr__(name: str):
-    """Returns a function or a table of `configuration.schema`."""
+    """Returns a name of `configuration.schema`, which is imported on first use."""
     if name in _MODULES or name.startswith("__"):
         raise AttributeError(f"module 'mia_jax.configuration' has no attribute {name!r}")
     return getattr(importlib.import_module("mia_jax.configuration.schema"), name)

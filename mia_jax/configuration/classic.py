@@ -1,5 +1,6 @@
-"""What the configs of the classic nets share: one net on a data set's own split, or a fleet of it
-on complementary halves.
+"""Holds what the configs of the classic nets share (configs/zoo).
+
+They train one net on the data set's own split, or a fleet of nets on complementary halves.
 """
 
 from __future__ import annotations
@@ -24,28 +25,40 @@ LARGE = dict(
     momentum=0.9,
     resize=0,
 )
-FULL = dict(
-    train=60_000, test=10_000, epochs=10, optimizer="sgd", momentum=0.0
-)  # the source's, where `full` is asked for
+# The published recipe, which the argument `full` selects.
+FULL = dict(train=60_000, test=10_000, epochs=10, optimizer="sgd", momentum=0.0)
 
 
-def arguments(text: str | None, **own) -> ml_collections.ConfigDict:
-    """Config arguments folder, train, test, epochs and models (ARGUMENTS), changed and extended by
-    `own`.
+def arguments(text: str | None, **changes) -> ml_collections.ConfigDict:
+    """Returns the config arguments folder, train, test, epochs and models, as far as typed.
+
+    Args:
+        text: what was typed after the colon of --config.
+        changes: other defaults of ARGUMENTS, and further arguments with their defaults.
     """
-    return configuration.arguments(text, **ARGUMENTS | own)
+    return configuration.arguments(text, **ARGUMENTS | changes)
 
 
-def large_arguments(text: str | None, *, full: Mapping, **own) -> ml_collections.ConfigDict:
-    """Returns those of nets that are too large for two cores: the run of LARGE and `own`, or with
-    `full` the source's recipe but for what is typed.
+def large_arguments(text: str | None, *, full: Mapping, **changes) -> ml_collections.ConfigDict:
+    """Returns the config arguments of nets that are too large for a small machine.
+
+    Without the argument `full`, a reduced run is trained (LARGE and `changes`). With it, the
+    published recipe is trained (FULL and the mapping `full`). What was typed replaces either.
+
+    Args:
+        text: what was typed after the colon of --config.
+        full: {argument: value} of the published recipe of this net.
+        changes: other defaults, and further arguments, of the reduced run.
     """
-    return configuration.arguments(text, dict(full=FULL | dict(full)), **ARGUMENTS | LARGE | own)
+    return configuration.arguments(
+        text, dict(full=FULL | dict(full)), **ARGUMENTS | LARGE | changes
+    )
 
 
 def large_learner(arg) -> dict:
-    """Returns the learner that `large_arguments` describe: the reduced run ends on a falling rate,
-    the source's is constant.
+    """Returns the section `learner` that the arguments of `large_arguments` describe.
+
+    The learning rate is constant in the published recipe and decays in the reduced run.
     """
     optimizer = (
         dict(name=arg.optimizer, momentum=arg.momentum)
@@ -63,29 +76,36 @@ def large_learner(arg) -> dict:
 def config(
     arg, *, model: Mapping, learner: Mapping, query: Mapping = {}
 ) -> ml_collections.ConfigDict:
-    """Returns the first `train` images of an MNIST-format folder train the net, the next `test` are
-    held out; thresholds attack it.
+    """Returns the config of a classic net, attacked by thresholds.
 
-    With arg.models > 1 a fleet trains on complementary halves instead; from 4 models on LiRA
-    attacks it too.
+    If arg.models is 1, the net trains on the first `arg.train` images of a folder in the format of
+    MNIST, and the next `arg.test` images are held out. If it is larger, a fleet trains on
+    complementary halves; from 4 models on, LiRA attacks it as well.
+
+    Args:
+        arg: the arguments that `arguments` or `large_arguments` returned.
+        model: the section `model`.
+        learner: fields of the section `learner` that replace its defaults here.
+        query: fields of the section `query` that replace its defaults here.
     """
-    one = dict(name="holdout", members=arg.train)
+    holdout = dict(name="holdout", members=arg.train)
+    attacks = dict(
+        gap=dict(),
+        threshold_loss=dict(name="threshold", signal="loss"),
+        threshold_confidence=dict(name="threshold", signal="confidence"),
+        threshold_modified_entropy=dict(name="threshold", signal="modified_entropy"),
+    )
+    if arg.models >= 4:
+        attacks["lira"] = dict(variance="shrunk")
+        attacks["lira_offline"] = dict(name="lira", mode="offline")
     return configuration.complete(
         data=dict(name="idx", folder=arg.folder, examples=arg.train + arg.test),
-        design=one if arg.models == 1 else dict(name="halves", models=arg.models, population=0.1),
+        design=holdout
+        if arg.models == 1
+        else dict(name="halves", models=arg.models, population=0.1),
         model=model,
         learner=dict(epochs=arg.epochs, validation="nonmembers") | dict(learner),
         query=dict(batch_size=500) | dict(query),
-        attacks=dict(
-            gap=dict(),
-            threshold_loss=dict(name="threshold", signal="loss"),
-            threshold_confidence=dict(name="threshold", signal="confidence"),
-            threshold_modified_entropy=dict(name="threshold", signal="modified_entropy"),
-            **(
-                dict(lira=dict(variance="shrunk"), lira_offline=dict(name="lira", mode="offline"))
-                if arg.models >= 4
-                else {}
-            ),
-        ),
+        attacks=attacks,
         run=dict(chunk=1),
     )

@@ -1,5 +1,7 @@
-"""What launch.py reads: fields of the config among its arguments (--config.learner.epochs=10), and
-config files, which are Python code that runs.
+"""Reads the command line and config files.
+
+Fields of the config are arguments of launch.py (--config.learner.epochs=10). Config files are
+Python code, which is run.
 """
 
 from __future__ import annotations
@@ -20,37 +22,47 @@ Path = pathlib.Path
 FIELD = re.compile(r"--?(no)?config\.(.*)", re.DOTALL)
 
 
-def separated(
-    argv: Sequence[str], *, said: Callable[[str], None] = lambda text: None
+def split_arguments(
+    argv: Sequence[str], *, warn: Callable[[str], None] = lambda text: None
 ) -> tuple[list[str], dict[str, Any]]:
-    """Returns (the other arguments, {'learner.epochs': '10'}): `--config.x=v`, `--config.x v`, and
-    for booleans `--config.x` and `--noconfig.x`.
+    """Splits a command line into the fields of the config and the other arguments.
 
-    Of a field or flag that is given twice the last value counts, as on any command line; `said` is
-    told so.
+    A field is written `--config.x=v` or `--config.x v`, a boolean also `--config.x` and
+    `--noconfig.x`. If a field or flag is given twice, the last value counts.
 
-    >>> separated(['launch.py', '--config.seed=1', '--noconfig.report.figures', '--debug'])
+    Args:
+        argv: the words of the command line; the first is the program.
+        warn: called with a sentence for every field or flag that is given twice with different
+            values.
+
+    Returns:
+        (the other arguments, {field: value}), the value as text, or true or false.
+
+    Raises:
+        ValueError: if the name of a field is malformed, or --noconfig.x has a value.
+
+    >>> split_arguments(['launch.py', '--config.seed=1', '--noconfig.report.figures', '--debug'])
     (['launch.py', '--debug'], {'seed': '1', 'report.figures': False})
     """
 
     def note(name: str, old: Any, new: Any) -> None:
         if old != new:
-            said(f"--{name} is given twice, as {old} and as {new}; the last one counts.")
+            warn(f"--{name} is given twice, as {old} and as {new}; the last one counts.")
 
     rest, given = list(argv[:1]), {}
     words = list(argv[1:])
     seen: dict[str, str] = {}
     while words:
         word = words.pop(0)
-        found = FIELD.fullmatch(word)
-        if not found:
+        match = FIELD.fullmatch(word)
+        if not match:
             name, equals, value = word.lstrip("-").partition("=")
             if word.startswith("-") and equals:
                 note(name, seen.get(name, value), value)
                 seen[name] = value
             rest.append(word)
             continue
-        negated, text = found.groups()
+        negated, text = match.groups()
         name, equals, value = text.partition("=")
         if negated and equals:
             raise ValueError(f"{word}: --noconfig.{name} takes no value; it sets {name} to false.")
@@ -69,8 +81,12 @@ def separated(
 
 
 def check_file(text: str | Path) -> Path:
-    """Returns the path of a config file; FileNotFoundError with the configs that exist and the
-    closest one if there is none.
+    """Returns the path of a config file.
+
+    Raises:
+        FileNotFoundError: if there is no such file; it lists the configs that exist and names the
+            most similar one.
+        ValueError: if it is a folder.
     """
     path = Path(text).expanduser()
     if path.is_file():
@@ -86,7 +102,7 @@ def check_file(text: str | Path) -> Path:
     hint = f" Did you mean {close[0]}?" if close else ""
     if "," in str(text) or "=" in str(text):
         hint = (
-            " Arguments of a config stand behind a colon, as in "
+            " Arguments of a config follow a colon, as in "
             f"{(close or ['configs/quickstart.py'])[0]}:models=16.{hint}"
         )
     raise FileNotFoundError(
@@ -95,9 +111,10 @@ def check_file(text: str | Path) -> Path:
 
 
 def module_of(path: str | Path) -> ModuleType:
-    """Returns the module of a config file, which is run.
+    """Runs a config file and returns it as a module.
 
-    ValueError in the file's own terms (file, line, what is wrong) if it is no Python.
+    Raises:
+        ValueError: if it is not valid Python; it names the file, the line and the mistake.
     """
     path = Path(path).expanduser()
     loader = importlib.machinery.SourceFileLoader(f"_config_{path.stem}", str(path))
@@ -111,8 +128,16 @@ def module_of(path: str | Path) -> ModuleType:
 
 
 def config_of(path: str | Path, argument: str = "", *, module: ModuleType | None = None) -> Any:
-    """Returns the config of a file, get_config(argument), or get_config() without one; ValueError
-    if the file has none or returns no config.
+    """Returns the config of a file: get_config(argument), or get_config() if there is no argument.
+
+    Args:
+        path: the config file.
+        argument: what was typed after the colon of --config.
+        module: the module of the file, if it has been run already.
+
+    Raises:
+        ValueError: if the file defines no get_config, if that takes no argument, or if it returns
+            no config.
     """
     module = module_of(path) if module is None else module
     get = getattr(module, "get_config", None)
@@ -123,22 +148,22 @@ def config_of(path: str | Path, argument: str = "", *, module: ModuleType | None
         )
     if argument and not inspect.signature(get).parameters:
         raise ValueError(
-            f"--config: {path} takes no arguments, and {argument!r} is given behind the colon."
+            f"--config: {path} takes no arguments, and {argument!r} is given after the colon."
         )
     config = _in_the_file(lambda: get(argument) if argument else get(), Path(path))
     if not hasattr(config, "to_dict") or not {"seed", "report"} <= set(config):
         raise ValueError(
             f"--config: get_config of {path} returns "
             f"{'nothing' if config is None else 'no config'}; return configuration.complete(...) "
-            "or "
-            "configuration.scores(...)."
+            "or configuration.scores(...)."
         )
     return config
 
 
 def _in_the_file(work: Callable, path: Path) -> Any:
-    """Runs work(); a mistake of the file's own code becomes a ValueError that names the line, what
-    mia_jax refuses stays as it is.
+    """Returns work(); an error in the code of the config file becomes a ValueError with its line.
+
+    ValueError and OSError pass unchanged, because they are what mia_jax itself raises.
     """
     try:
         return work()

@@ -1,8 +1,8 @@
-"""Fields of a config and their types: known from a maker's annotations and defaults, read from
-text, checked as values. Imports no jax.
+"""Defines the fields of a config and their types, and reads values from text.
 
-One way of writing lists holds everywhere: `64,64`, `(64, 64)` and `[64,64]` are the same list; a
-single item needs no comma.
+The type of a field follows from the annotations and defaults of a maker. Lists are written in one
+way everywhere: `64,64`, `(64, 64)` and `[64,64]` are the same list, and a single item needs no
+comma. Imports no jax.
 """
 
 from __future__ import annotations
@@ -30,8 +30,13 @@ TRUE, FALSE = ("true", "1", "yes", "t"), ("false", "0", "no", "f")
 
 
 class Kind(NamedTuple):
-    """What a field may hold: single values of `scalars`, lists of `items`, a mapping, None; without
-    any of them, anything plain.
+    """Says what a field may hold; without any of these, any plain value.
+
+    Attributes:
+        scalars: the types of single values.
+        items: the types of the items of a list.
+        mapping: whether a mapping is allowed.
+        optional: whether None is allowed.
     """
 
     scalars: tuple[type, ...] = ()
@@ -42,34 +47,34 @@ class Kind(NamedTuple):
     @property
     def words(self) -> str:
         """Returns the kind in words, for a message."""
-        found = [
-            WORDS[one]
-            for one in WORDS
-            if one in self.scalars and not (one is int and float in self.scalars)
+        parts = [
+            WORDS[scalar]
+            for scalar in WORDS
+            if scalar in self.scalars and not (scalar is int and float in self.scalars)
         ]
         if self.items:
             items = " or ".join(
-                PLURALS[one]
-                for one in WORDS
-                if one in self.items and not (one is int and float in self.items)
+                PLURALS[scalar]
+                for scalar in WORDS
+                if scalar in self.items and not (scalar is int and float in self.items)
             )
-            found.append(
+            parts.append(
                 f"a list of {items} such as "
                 + {int: "1,2", float: "0.1,0.2", str: "a,b"}.get(self.items[0], "1,0")
             )
-        found += ["a mapping such as {'a': 1}"] * self.mapping + ["none"] * self.optional
-        return " or ".join(found) or "text, a number, a list or a mapping"
+        parts += ["a mapping such as {'a': 1}"] * self.mapping + ["none"] * self.optional
+        return " or ".join(parts) or "text, a number, a list or a mapping"
 
 
 class Field(NamedTuple):
-    """The kind of a field and its default (EMPTY if it has none)."""
+    """Holds the kind of a field and its default (EMPTY if it has none)."""
 
     kind: Kind
     default: Any
 
 
 def of(function: Callable, *, without: Collection[str] = ()) -> dict[str, Field]:
-    """Returns the fields of a maker: its keyword arguments but those in `without`."""
+    """Returns the fields of a maker: its keyword arguments except those in `without`."""
     hints = _hints(function)
     parameters = inspect.signature(function).parameters
     named = {
@@ -91,8 +96,9 @@ def of_settings(kind: type) -> dict[str, Field]:
 
 
 def _hints(function: Callable) -> dict[str, Any]:
-    """Returns the annotations that can be read; of another argument, which may name anything, the
-    default says the type.
+    """Returns the annotations that can be evaluated; for other arguments the default says the type.
+
+    Typing's own function fails as a whole if one annotation names something unknown.
     """
     try:
         return typing.get_type_hints(function)
@@ -111,8 +117,11 @@ def _hints(function: Callable) -> dict[str, Any]:
 
 
 def table(defaults: Mapping[str, Any], hints: Mapping[str, Any] = {}) -> dict[str, Field]:
-    """Returns the fields of a section that is a table of defaults; `hints` are the types that a
-    default does not show.
+    """Returns the fields of a section that is given as a table of defaults.
+
+    Args:
+        defaults: {field: default}.
+        hints: {field: type}, for types that a default does not show.
     """
     return {
         k: Field(kind_of(hints.get(k, EMPTY), default), default) for k, default in defaults.items()
@@ -120,7 +129,7 @@ def table(defaults: Mapping[str, Any], hints: Mapping[str, Any] = {}) -> dict[st
 
 
 def kind_of(hint: Any, default: Any = EMPTY) -> Kind:
-    """Returns the kind of an annotation, or without one of a default.
+    """Returns the kind of an annotation, or of a default if there is no annotation.
 
     >>> kind_of(int | None).words
     'a whole number or none'
@@ -129,7 +138,7 @@ def kind_of(hint: Any, default: Any = EMPTY) -> Kind:
     """
     if hint is EMPTY or hint is Any:
         return _of_value(default)
-    found = Kind()
+    kind = Kind()
     for part in (
         typing.get_args(hint)
         if typing.get_origin(hint) in (typing.Union, types.UnionType)
@@ -137,17 +146,17 @@ def kind_of(hint: Any, default: Any = EMPTY) -> Kind:
     ):
         origin, args = typing.get_origin(part) or part, typing.get_args(part)
         if part is type(None):
-            found = found._replace(optional=True)
+            kind = kind._replace(optional=True)
         elif part in WORDS:
-            found = found._replace(scalars=(*found.scalars, part))
+            kind = kind._replace(scalars=(*kind.scalars, part))
         elif isinstance(origin, type) and issubclass(origin, Mapping):
-            found = found._replace(mapping=True)
+            kind = kind._replace(mapping=True)
         elif isinstance(origin, type) and issubclass(origin, Sequence | set | frozenset):
             items = tuple(a for arg in args if arg is not Ellipsis for a in kind_of(arg).scalars)
-            found = found._replace(items=items or _of_value(default).items or tuple(WORDS))
+            kind = kind._replace(items=items or _of_value(default).items or tuple(WORDS))
         else:
             return Kind()
-    return found
+    return kind
 
 
 def _of_value(value: Any) -> Kind:
@@ -161,9 +170,16 @@ def _of_value(value: Any) -> Kind:
 
 
 def value(given: Any, kind: Kind, *, label: str, shown: str | None = None) -> Any:
-    """Returns the value that `given` stands for: text is read, anything else checked.
+    """Returns a field's value: text is parsed, any other value is checked.
 
-    ValueError names `label`, the value and what is allowed.
+    Args:
+        given: the text or the value.
+        kind: what the field may hold.
+        label: what messages call the field.
+        shown: what messages show as the value; None: `given`.
+
+    Raises:
+        ValueError: if the value does not fit; it names `label`, the value and what is allowed.
 
     >>> value('1e3', Kind(scalars=(int,)), label='examples')
     1000
@@ -179,7 +195,7 @@ def value(given: Any, kind: Kind, *, label: str, shown: str | None = None) -> An
 
 
 class _No(Exception):
-    """The value does not fit; the words, if any, say why."""
+    """Says that a value does not fit, and why if it has a text."""
 
 
 def _short(given: Any) -> str:
@@ -205,7 +221,7 @@ def _read(text: str, kind: Kind) -> Any:
 def named(text: str) -> tuple[str, dict[str, str]]:
     """Returns the name and the settings, as text, of 'name:field=value,field=value'.
 
-    Inverse of `spelled`.
+    It is the inverse of `spelled`.
 
     >>> named('top_k:k=3'), named('memguard')
     (('top_k', {'k': '3'}), ('memguard', {}))
@@ -215,7 +231,7 @@ def named(text: str) -> tuple[str, dict[str, str]]:
 
 
 def spelled(name: str, settings: Mapping[str, Any]) -> str:
-    """Returns 'name:field=value,field=value', the name alone without settings."""
+    """Returns 'name:field=value,field=value', or only the name if there are no settings."""
     return (
         name
         + ":" * bool(settings)
@@ -224,8 +240,9 @@ def spelled(name: str, settings: Mapping[str, Any]) -> str:
 
 
 def pairs(text: str) -> list[tuple[str, str | None]]:
-    """Returns (field, value) of every item of 'field=value,field'; the value is None where no '='
-    is typed.
+    """Returns the (field, value) of every item of 'field=value,field'.
+
+    The value is None if no '=' was typed.
 
     >>> pairs('models=16, quick')
     [('models', '16'), ('quick', None)]
@@ -235,9 +252,15 @@ def pairs(text: str) -> list[tuple[str, str | None]]:
 
 
 def typed(given: Mapping[str, Any], known: Mapping[str, Field], *, label: str) -> dict[str, Any]:
-    """Returns the given fields, each of its type.
+    """Returns the given fields, every value converted to the type of its field.
 
-    ValueError for a field that is not among the known ones, or has a wrong value.
+    Args:
+        given: {field: value}.
+        known: the fields that exist.
+        label: what messages call the section.
+
+    Raises:
+        ValueError: if a field does not exist or a value does not fit.
     """
     for name in given:
         if name not in known:
@@ -248,11 +271,12 @@ def typed(given: Mapping[str, Any], known: Mapping[str, Field], *, label: str) -
 
 
 def split(text: str) -> list[str]:
-    """Returns the items of a list as it is typed: commas outside quotes and brackets part them,
-    brackets around the whole and quotes around one go.
+    """Returns the items of a list as it is typed.
 
-    An item 'field=value' or a number after one with a colon belongs to it:
-    'noise_robustness:samples=4,sigma=.05,loss' has two items, and so has 'identity,shift:1,0'.
+    Commas outside quotes and brackets separate the items. Brackets around the list and quotes
+    around an item are removed. An item 'field=value' or a number belongs to the item before it if
+    that has a colon: 'noise_robustness:samples=4,sigma=.05,loss' has two items, and so has
+    'identity,shift:1,0'.
 
     >>> split("identity, flip"), split('["a,b", c]')
     (['identity', 'flip'], ['a,b', 'c'])
@@ -278,7 +302,7 @@ def split(text: str) -> list[str]:
             continue
         now += letter
     items = [item.strip() for item in [*items, now]]
-    if items[-1] == "":  # (64,) and nothing at all
+    if items[-1] == "":  # as in '(64,)' and in the empty list
         items.pop()
     joined: list[str] = []
     for item in items:
@@ -293,12 +317,14 @@ def split(text: str) -> list[str]:
 
 
 def _scalar(text: str, scalars: Collection[type]) -> Any:
-    """Returns the text as the first of int, float, bool and str that it is."""
+    """Returns the text as the first of bool, int, float and str that it can be read as."""
     why = ""
-    for one in (bool, int, float, str):
-        if one in scalars and not (one is bool and len(scalars) > 1 and text.strip() in ("0", "1")):
+    for scalar in (bool, int, float, str):
+        if scalar in scalars and not (
+            scalar is bool and len(scalars) > 1 and text.strip() in ("0", "1")
+        ):
             try:
-                return _READ[one](text)
+                return _READ[scalar](text)
             except _No as no:
                 why = why or str(no)
     raise _No(why)
@@ -341,12 +367,12 @@ def _literal(text: str) -> Any:
     if text.strip().lower() in known:
         return known[text.strip().lower()]
     try:
-        found = ast.literal_eval(text.strip())
+        literal = ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         if text.strip()[:1] in tuple("{[("):
-            raise _No("Names and texts within it are quoted.") from None
+            raise _No("Names and texts within it must be quoted.") from None
         return text
-    return _checked(found, Kind())
+    return _checked(literal, Kind())
 
 
 def _checked(given: Any, kind: Kind) -> Any:
@@ -367,16 +393,17 @@ def _checked(given: Any, kind: Kind) -> Any:
     if isinstance(given, tuple | list | range | set | frozenset):
         if not kind.items:
             raise _No
-        items = tuple(_one(item, kind.items) for item in given)
+        items = tuple(_single(item, kind.items) for item in given)
         return given if isinstance(given, tuple | list) and list(given) == list(items) else items
     if kind.items and not kind.scalars:
-        return (_one(given, kind.items),)
-    return _one(given, kind.scalars)
+        return (_single(given, kind.items),)
+    return _single(given, kind.scalars)
 
 
-def _one(given: Any, scalars: Collection[type]) -> Any:
-    """Returns a single value of one of these types; a whole number is a number, 1e3 is a whole
-    number, true is none of them.
+def _single(given: Any, scalars: Collection[type]) -> Any:
+    """Returns a value of one of these types.
+
+    A whole number is accepted as a number, 1e3 as a whole number, and true as neither.
     """
     given = given.item() if isinstance(given, np.generic) else given
     if isinstance(given, bool | str):
@@ -398,16 +425,16 @@ def _one(given: Any, scalars: Collection[type]) -> Any:
 
 
 def _plain(given: Any, depth: int = 0) -> Any:
-    """Nested mappings, lists and scalars as they are; anything else does not fit into a config."""
+    """Returns nested mappings, lists and scalars as they are; raises _No for anything else."""
     if depth > 8:
         raise _No("It is nested too deeply.")
     if isinstance(given, Mapping):
         for key in given:
             if not isinstance(key, str) or not key or "." in key:
                 raise _No("Its keys must be names without dots.")
-        return {key: _plain(one, depth + 1) for key, one in given.items()}
+        return {key: _plain(item, depth + 1) for key, item in given.items()}
     if isinstance(given, tuple | list):
-        return type(given)(_plain(one, depth + 1) for one in given)
+        return type(given)(_plain(item, depth + 1) for item in given)
     if given is None or isinstance(given, str):
         return given
-    return _one(given, tuple(WORDS))
+    return _single(given, tuple(WORDS))

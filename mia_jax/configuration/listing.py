@@ -1,5 +1,7 @@
-"""What there is to choose, as text: attacks, models, signals, data, ... one line each, and the
-fields of a section with type, default and meaning.
+"""Writes what `--list` prints: the choices of every kind, and the fields of every section.
+
+A choice (an attack, a model, a signal, ...) has one line. A field is listed with its type, its
+default and its meaning.
 """
 
 from __future__ import annotations
@@ -16,8 +18,14 @@ from mia_jax import checks, configuration, registry
 from mia_jax.configuration import fields, settings
 from mia_jax.threat_model import OTHER_NEEDS, SHADOW_NEEDS
 
-FOLDERS = ("attacks", "models", "signals", "data", "designs", "objectives", "learners")
-FOLDERS += (
+FOLDERS = (
+    "attacks",
+    "models",
+    "signals",
+    "data",
+    "designs",
+    "objectives",
+    "learners",
     "optimizers",
     "schedules",
     "augmentations",
@@ -29,7 +37,7 @@ FOLDERS += (
     "frameworks",
 )
 SECTIONS = (*configuration.KINDS, *settings.SECTIONS)
-OF = dict(
+PLURALS = dict(  # other words for a kind -> the kind
     model="models",
     design="designs",
     attack="attacks",
@@ -37,13 +45,16 @@ OF = dict(
     signal="signals",
     objective="objectives",
     config="configs",
+    optimizer="optimizers",
+    schedule="schedules",
+    defense="defenses",
+    augmentation="augmentations",
+    view="query_views",
+    views="query_views",
+    classifier="classifiers",
+    framework="frameworks",
 )
-OF |= dict(
-    optimizer="optimizers", schedule="schedules", defense="defenses", augmentation="augmentations"
-)
-OF |= dict(framework="frameworks")
-OF |= dict(view="query_views", views="query_views", classifier="classifiers")
-HOW = dict(  # how a kind that is no section is chosen
+HOW_TO_CHOOSE = dict(  # of the kinds that are no section of a config
     attacks="--attacks=+<name>",
     signals="--config.query.signals=<name>,<name>",
     objectives="--config.learner.objective=<name>",
@@ -61,12 +72,10 @@ HOW = dict(  # how a kind that is no section is chosen
     schedules="--config.learner.schedule=<name>; fields of one: "
     "--list=fields:learner.schedule:<name>",
 )
-READS = dict(
+READS = dict(  # what an attack with this need reads
     shadow_in="shadows that trained on the row",
     shadow_out="shadows that did not",
     shadow_own="shadows on their own rows",
-)
-READS |= dict(
     x="the examples",
     y="the labels",
     columns="further columns",
@@ -74,91 +83,99 @@ READS |= dict(
     member="half of the target's members",
 )
 WIDTH = 118
-IN_SECTION = {  # of fields whose name means something else in another section
+IN_SECTION = {  # the meanings of fields whose name means something else in another section
     "learner.epochs": "Passes over a model's training rows.",
     "learner.batch_size": "Examples per step.",
     "learner.optimizer": "An optimizer of optax or of your own: --list=optimizers; its fields are "
     "--config.learner.optimizer.<field>.",
-    "learner.learning_rate": "The learning rate; where a schedule moves it, the largest.",
-    "learner.schedule": "How the learning rate moves: --list=schedules; its fields are "
+    "learner.learning_rate": "The learning rate; the largest one if a schedule changes it.",
+    "learner.schedule": "How the learning rate changes: --list=schedules; its fields are "
     "--config.learner.schedule.<field>.",
-    "learner.schedule.decay_steps": "Steps until the schedule has ended; none takes those of the "
+    "learner.schedule.decay_steps": "Steps until the schedule has ended; none: the steps of the "
     "training.",
-    "learner.schedule.transition_steps": "Steps of the schedule (of one decay by decay_rate); none "
-    "takes those of the training.",
+    "learner.schedule.transition_steps": "Steps of the schedule (of one decay by decay_rate); "
+    "none: the steps of the training.",
     "learner.augment": "Random changes of every example of a batch, such as flip,crop:4: "
     "--list=augmentations.",
     "report.epochs": "Attacks that are repeated on the models of learner.snapshots.",
-    "query.batch_size": "Examples per batch of questions.",
-    "query.views": "What every example is asked as, such as identity,flip,shift:1,0: "
+    "query.batch_size": "Examples per batch of forward passes.",
+    "query.views": "The views in which every example is shown, such as identity,flip,shift:1,0: "
     "--list=query_views.",
-    "query.signals": "Signals that are asked beside those that the attacks need.",
+    "query.signals": "Signals that are asked in addition to those that the attacks need.",
     "target.signals": "The file of the target's answers.",
-    "target.batch_size": "Examples per question to the black box.",
-    "report.audit.delta": "The delta at which epsilon is audited; none takes the promised one.",
-    "report.audit.attacks": "Attacks that are audited; none named takes all that know no more than "
-    "shadows do.",
+    "target.batch_size": "Examples per query of the black box.",
+    "report.audit.delta": "The delta at which epsilon is audited; none: the delta of the "
+    "guarantee.",
+    "report.audit.attacks": "Attacks that are audited; an empty list: all whose knowledge is at "
+    "most that of shadow models.",
     "report.audit.method": "How the bound is computed: one_run, fdp or gdp.",
     "report.audit.guesses": "Shares of the canaries that are guessed.",
 }
-MEANINGS = dict(  # of fields that no maker's docstring explains
-    standardize="Features are scaled to mean 0 and variance 1, by the population rows where there "
-    "are some.",
-    drop_duplicates="Rows that are equal to an earlier one are left out.",
-    canaries="Rows made canaries: fields:data.canaries.",
+MEANINGS = dict(  # the meanings of fields that no maker's docstring explains
+    standardize="Scale features to mean 0 and variance 1, by the population rows if there are "
+    "some.",
+    drop_duplicates="Leave out rows that equal an earlier row.",
+    canaries="Rows that become canaries: fields:data.canaries.",
     objective="The loss of one example: --list=objectives; its fields are "
     "--config.learner.objective.<field>.",
-    validation="The rows on which models are measured while they train.",
+    validation="The rows on which models are evaluated while they train.",
     stop="Early stopping: fields:learner.stop; none trains all epochs.",
     snapshots="Epochs after which every model is kept as well, for attacks over the training.",
     init_from="The workdir of a run whose model (workdir:number) every model starts from.",
-    watch="Keep how canaries' gradients lie to the updates.",
+    watch="Keep scores of how the gradients of canaries align with the updates.",
     save_logits="Keep the logits of every model.",
     ask_batch_size="Examples per batch for signals that ask more than one forward pass.",
-    defense="What changes the outputs before the attack sees them: --list=defenses, with settings "
-    "as top_k:k=3.",
-    adaptive="The attacker defends the shadows in the same way.",
+    defense="What changes the outputs before the attack sees them, with its settings, such as "
+    "top_k:k=3: --list=defenses.",
+    adaptive="The attacker applies the defense to the shadow models as well.",
     fprs="False-positive rates at which the true-positive rate is reported.",
     ppv_ratio="Non-members per member for which the precision is reported.",
     draws="Bootstrap draws of every interval.",
     level="Level of every interval.",
-    jackknife="Groups of units without which attacks on shadows are rerun for their intervals; 0 "
-    "never reruns.",
+    jackknife="Number of groups of units; attacks on shadows are rerun without each group for "
+    "their intervals; 0: never.",
     shadow_curve="Attacks that are repeated with fewer shadows.",
     figures="Draw the figures.",
     slices="Slices of the records, or two joined by &: --list=slices.",
-    groups="Named lists of rows, sliced as well: --config.report.groups.<name>=3,17.",
-    records="Attacks whose scores say which records are exposed.",
+    groups="Named lists of rows, further slices: --config.report.groups.<name>=3,17.",
+    records="Attacks whose scores decide which records are exposed.",
     sections="Modules of your own that add sections to report.md: my_pkg.my_section.",
     audit="The audit of epsilon: fields:report.audit.",
-    chunk="Models that are trained at once, or auto to have the fastest measured.",
+    chunk="Models that are trained at once, or auto to measure which number is fastest.",
     lanes="Chunks that are trained at once on one device; 0 chooses.",
     devices="Devices that are used; 0 takes all.",
     query_chunk="Models that are queried at once; 0 chooses.",
     checkpoint_every="Epochs between two checkpoints of a model in training.",
-    pool_bytes="The most that the data may take on a device before it is streamed.",
-    black_box="A black box of labels that is asked: 'my_module:function', which is imported and "
-    "called, or an npz of answers.",
+    pool_bytes="The bytes that the data may take on a device; larger data are streamed.",
+    black_box="A black box that answers labels: my_module.function, which is imported and called, "
+    "or an npz of answers.",
     member="The file that says which rows the target was trained on.",
-    rate="The most questions per second; 0 sets no limit.",
+    rate="The largest number of queries per second; 0 sets no limit.",
     warmup_epochs="Epochs before the schedule, in which the learning rate rises linearly from 0.",
     models="How many models are trained.",
-    population="The share of rows that no model trains on.",
-    targets="The models that are audited: how many, or which; none audits all.",
-    examples="The first so many rows; none takes all.",
+    population="The fraction of rows that no model trains on.",
+    targets="The models that are audited: how many, or which; none: all.",
+    examples="How many rows are taken, from the first on; none: all.",
     signal="The signal that is read: --list=signals.",
-    sign="1 if larger values mean member, -1 if smaller; none takes the signal's own.",
+    sign="1 if larger values indicate members, -1 if smaller values do; none: as the signal says.",
 )
 
 
 def text(kind: str) -> str:
-    """Returns the list of that kind, a line per entry; ValueError that lists the kinds.
+    """Returns the list of a kind, one line per entry.
+
+    Args:
+        kind: a kind, such as 'attacks'; 'kinds' for all kinds; 'fields:SECTION' or
+            'fields:SECTION:CHOICE' for the fields of a section.
+
+    Raises:
+        ValueError: if there is no such kind; it lists the kinds.
 
     >>> text('objectives').splitlines()[2].split()[0]
     'adversarial'
     """
     kind, _, rest = kind.strip().partition(":")
-    kind = OF.get(kind, kind)
+    kind = PLURALS.get(kind, kind)
     if kind == "kinds":
         return "\n".join(f"--list={known}" for known in known_kinds())
     if kind == "fields":
@@ -176,18 +193,18 @@ def text(kind: str) -> str:
     singular = {v: k for k, v in configuration.KINDS.items()}.get(kind)
     return table(
         f"{kind.capitalize().replace('_', ' ')} "
-        f"({HOW.get(kind, f'--config.{singular}.name=<name>')})",
+        f"({HOW_TO_CHOOSE.get(kind, f'--config.{singular}.name=<name>')})",
         lines,
     )
 
 
 def known_kinds() -> tuple[str, ...]:
-    """Returns what --list takes."""
+    """Returns the values that --list accepts."""
     return (*FOLDERS, "configs", *(f"fields:{section}" for section in SECTIONS))
 
 
 def table(title: str, lines: Mapping[str, str]) -> str:
-    """Returns a title and one entry per name, its text wrapped beside it."""
+    """Returns a title and one entry per name, whose text is wrapped in a column to its right."""
     left = min(26, max(map(len, lines), default=0)) + 2
     rows = []
     for name, line in lines.items():
@@ -206,25 +223,28 @@ def attack_line(name: str) -> str:
     attack = registry.make("attacks", name)
     signals = [need for need in attack.needs if need not in SHADOW_NEEDS + OTHER_NEEDS]
     reads = [*signals, *(READS[need] for need in attack.needs if need in READS)]
-    own = [field for field in registry.keywords("attacks", name)]
-    return f"Reads: {', '.join(reads)}." + (f" Fields: {', '.join(own)}." if own else "")
+    known = list(registry.keywords("attacks", name))
+    return f"Reads: {', '.join(reads)}." + (f" Fields: {', '.join(known)}." if known else "")
 
 
 def config_lines() -> dict[str, str]:
-    """Returns {path: first docstring line} of configs/, read without running them."""
-    found = {}
+    """Returns {path: first docstring line} of the files in configs/, which are not run."""
+    lines = {}
     for path in sorted(pathlib.Path("configs").rglob("*.py")):
         try:
             doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
         except (SyntaxError, ValueError):
             doc = "(cannot be read)"
-        found[str(path)] = doc.split("\n")[0]
-    return found
+        lines[str(path)] = doc.split("\n")[0]
+    return lines
 
 
 def section_text(rest: str) -> str:
-    """Returns the fields of a section, of one of its choices ('model:mlp') or of a section within
-    it ('learner.stop').
+    """Returns the fields of a section ('learner'), of one of its choices ('model:mlp') or of a
+    section within it ('learner.stop').
+
+    Raises:
+        ValueError: if there is no such section; it lists the sections.
     """
     section, _, choice = rest.partition(":")
     within = {label: name for name, label in configuration.SUBLABELS.items()}
@@ -258,21 +278,26 @@ def section_text(rest: str) -> str:
             fields_table(f"Fields of {section} whatever its name", flag, general, docs_of(section))
         )
     for name in (choice,) if choice else registry.names(kind):
-        own = {
+        specific = {
             k: f
             for k, f in configuration.section_fields(section, name).items()
             if k != "name" and (choice or k not in general)
         }
         title = f"Fields of {section} with --config.{flag}.name={name}"
         parts.append(
-            fields_table(title, flag, own, docs_of(section, name)) if own else f"{title}: none"
+            fields_table(title, flag, specific, docs_of(section, name))
+            if specific
+            else f"{title}: none"
         )
     return "\n\n".join(parts)
 
 
 def choice_text(section: str, choice: str) -> str:
-    """Returns the fields of one choice within a section, 'learner.optimizer' and 'lion', or the
-    names if none is given.
+    """Returns the fields of one choice within a section, or the list of the choices.
+
+    Args:
+        section: the place of the choice, such as 'learner.optimizer'.
+        choice: its name, such as 'lion'; '' for the list.
     """
     kind = configuration.CHOICES[section].kind
     if not choice:
@@ -284,7 +309,14 @@ def choice_text(section: str, choice: str) -> str:
 
 
 def fields_table(title: str, section: str, known: Mapping[str, fields.Field], docs: str) -> str:
-    """Type, default and meaning of every field."""
+    """Returns a table of the type, default and meaning of every field.
+
+    Args:
+        title: the title of the table.
+        section: the section that the fields belong to.
+        known: the fields.
+        docs: the text in which their meanings are looked up, see `meaning`.
+    """
 
     def line(name: str, field: fields.Field) -> str:
         default = (
@@ -303,15 +335,13 @@ def shown(value) -> str:
     """Returns a default as it is typed: lists with commas."""
     if isinstance(value, tuple | list):
         return ",".join(map(str, value)) or "()"
-    return (
-        {None: "none", True: "true", False: "false", "": "''"}.get(value, str(value))
-        if isinstance(value, str | bool | None)
-        else str(value)
-    )
+    if not isinstance(value, str | bool | None):
+        return str(value)
+    return {None: "none", True: "true", False: "false", "": "''"}.get(value, str(value))
 
 
 def docs_of(section: str, choice: str = "") -> str:
-    """Returns the texts in which a field's meaning may stand."""
+    """Returns the docstrings in which the meanings of a section's fields are looked up."""
     if choice:
         kind = configuration.KINDS[section]
         return "\n".join(
@@ -335,8 +365,10 @@ def docs_of(section: str, choice: str = "") -> str:
 
 
 def meaning(name: str, docs: str, *, section: str) -> str:
-    """Returns what IN_SECTION says of the field, the sentence of a docstring that names it in
-    backticks, or what MEANINGS says; '' if none does.
+    """Returns a sentence about a field, from the first of these places that has one.
+
+    The places are IN_SECTION, the list of arguments in `docs`, the sentence in `docs` that names
+    the field in backticks, and MEANINGS. '' if none has.
     """
     if f"{section}.{name}" in IN_SECTION:
         return IN_SECTION[f"{section}.{name}"]
@@ -355,7 +387,7 @@ def meaning(name: str, docs: str, *, section: str) -> str:
 
 @functools.cache
 def field_names(section: str) -> frozenset[str]:
-    """Returns every field that a section has with any choice."""
+    """Returns the names of all fields that a section can have, over all its choices."""
     if section in settings.SECTIONS:
         return frozenset(settings.names(settings.SECTIONS[section]))
     known = {"name", *configuration.general_fields(section)}

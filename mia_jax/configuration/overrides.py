@@ -1,9 +1,9 @@
-"""Fields of a finished config set from outside: what was typed on a command line, or a grid's
-overrides, in any order.
+"""Sets fields of a finished config from outside: those of a command line or of a grid's variant.
 
-`name` chooses another module (model.name='small_cnn'): fields that the old choice alone has are
-dropped, and said if the config file set them; what was typed must exist. Every error names the
-field, the value and what is allowed; nothing of the config given is changed.
+The fields may come in any order. `name` chooses another module (model.name='small_cnn'): fields
+that only the old choice has are dropped, with a note if the config file had set them. A field that
+was typed must exist. Every error names the field, the value and what is allowed. The config that
+was passed is never changed.
 """
 
 from __future__ import annotations
@@ -19,28 +19,33 @@ from mia_jax.external import default_attacks
 FLAG = "--config."
 SECTIONS = (*configuration.KINDS, *settings.SECTIONS)
 ADD_ATTACKS = (
-    "--attacks=+rmia adds an attack, --attacks=-gap takes one away, --attacks=lira,rmia runs these "
-    "alone"
+    "--attacks=+rmia adds an attack, --attacks=-gap removes one, --attacks=lira,rmia runs only "
+    "these"
 )
-CHOICES = tuple(
-    tuple(where.split(".")) for where in configuration.CHOICES
-)  # ("learner", "objective"), ...
+CHOICES = tuple(tuple(where.split(".")) for where in configuration.CHOICES)  # as path tuples
 
 
-def overridden(
+def override(
     config,
     given: Mapping[str, Any],
     *,
     attacks: str = "",
     prefix: str = "",
-    said: Callable[[str], None] = lambda text: None,
+    warn: Callable[[str], None] = lambda text: None,
 ):
-    """Returns the config with these fields set, {'learner.epochs': '10'}: text is read as the
-    field's type, other values are checked.
+    """Returns the config with other values of some fields.
 
-    `attacks` chooses among the attacks ('+rmia', '-gap', 'lira,rmia'). `prefix` stands before a
-    field's name in messages ('--config.' on a command line, where `attacks` is the flag --attacks);
-    `said` is told what was dropped. ValueError for what does not exist or has no such value.
+    Args:
+        config: a finished config; it is not changed.
+        given: {field: value}, such as {'learner.epochs': '10'}. Text is read as the type of the
+            field, other values are checked.
+        attacks: which attacks are run, such as '+rmia,-gap' or 'lira,rmia'; see `with_attacks`.
+        prefix: what messages put before the name of a field: '--config.' for a command line, where
+            `attacks` is the flag --attacks.
+        warn: called with a sentence for fields of the config file that are dropped.
+
+    Raises:
+        ValueError: if a field does not exist or cannot have the value.
     """
     tree = _copied(config.to_dict() if hasattr(config, "to_dict") else config)
     paths = {
@@ -49,18 +54,19 @@ def overridden(
         for path, value in _leaves(tuple(name.split(".")), value)
     }
     paths = {_aliased(tree, path, paths): value for path, value in paths.items()}
-    one = _Overriding(tree, paths, prefix, said)
+    overriding = _Overriding(tree, paths, prefix, warn)
     if attacks:
         tree["attacks"] = with_attacks(tree, attacks, label="--attacks" if prefix else "attacks")
     for path in sorted(paths, key=_order):
-        one.set(path, paths[path])
-    one.finish()
+        overriding.set(path, paths[path])
+    overriding.finish()
     return configuration.locked(tree)
 
 
 def _leaves(path: tuple[str, ...], value: Any) -> list[tuple[tuple[str, ...], Any]]:
-    """Returns the fields of a whole section that is given as a mapping, {'data': {'name': 'npz',
-    ...}}; any other value is one field.
+    """Returns the (path, value) of every field of a section that is given as a mapping.
+
+    Any other value is returned as it is, as one field.
 
     >>> _leaves(('data',), {'name': 'npz'}), _leaves(('report', 'groups'), {})
     ([(('data', 'name'), 'npz')], [(('report', 'groups'), {})])
@@ -76,20 +82,21 @@ def _copied(value):
 
 
 def _order(path: tuple[str, ...]) -> tuple[int, int]:
-    """Choices before fields, outer ones first; the gradient, which makes learner.privacy a section,
-    between them.
+    """Returns the key by which fields are sorted before they are set.
+
+    Choices come first, because they decide which fields exist. learner.gradient follows, because
+    it makes learner.privacy a section. Within each group, outer fields come before inner ones.
     """
-    return (
-        0 if path[-1] == "name" or path in CHOICES else 1 if path == ("learner", "gradient") else 2,
-        len(path),
-    )
+    if path[-1] == "name" or path in CHOICES:
+        return 0, len(path)
+    return (1 if path == ("learner", "gradient") else 2), len(path)
 
 
 def _aliased(tree: Mapping, path: tuple[str, ...], paths: Mapping) -> tuple[str, ...]:
-    """model.path='my_pkg.my_model' chooses as model.name does, unless the choice has a field `path`
-    of its own.
+    """Returns the path under which a field is stored, which two fields spell differently.
 
-    learner.optimizer.learning_rate is learner.learning_rate, where every learner has it.
+    model.path='my_pkg.my_model' is another spelling of model.name, unless the current choice has a
+    field `path`. learner.optimizer.learning_rate is another spelling of learner.learning_rate.
     """
     if path == ("learner", "optimizer", "learning_rate") and path[::2] not in paths:
         return ("learner", "learning_rate")
@@ -114,26 +121,34 @@ def _aliased(tree: Mapping, path: tuple[str, ...], paths: Mapping) -> tuple[str,
 
 
 class _Overriding:
-    """One config in the making: `tree` is changed in place."""
+    """Sets the fields of one config, whose nested dict `tree` is changed in place.
+
+    Attributes:
+        tree: the config as nested dicts.
+        paths: {path: value}, all fields that are to be set.
+        prefix: what messages put before the name of a field.
+        warn: called with a sentence for fields that are dropped.
+    """
 
     def __init__(
         self,
         tree: dict,
         paths: Mapping[tuple[str, ...], Any],
         prefix: str,
-        said: Callable[[str], None],
+        warn: Callable[[str], None],
     ):
-        self.tree, self.paths, self.prefix, self.said = tree, paths, prefix, said
+        self.tree, self.paths, self.prefix, self.warn = tree, paths, prefix, warn
 
     def label(self, path: Sequence[str]) -> str:
+        """Returns what messages call a field."""
         return self.prefix + ".".join(path)
 
     def refuse(self, path: Sequence[str], text: str) -> ValueError:
-        """Returns the error about a field; a flag says what it stands for first."""
+        """Returns the error about a field, for the caller to raise; a flag is named first."""
         return ValueError(f"{self.label(path)}: {text}" if self.prefix else text)
 
     def set(self, path: tuple[str, ...], value: Any) -> None:
-        """Sets one field."""
+        """Sets the field at a path, which starts with the name of a section."""
         top = path[0]
         if top not in self.tree:
             raise self.refuse(path, self.unknown_section(path))
@@ -164,10 +179,10 @@ class _Overriding:
             self.set_field(path, value, top, self.tree[top], 1)
 
     def set_attack(self, path: tuple[str, ...], value: Any) -> None:
+        """Sets a field of an attack, or the attacks of an audit of arrays."""
         attacks = self.tree["attacks"]
-        if not isinstance(
-            attacks, Mapping
-        ):  # an audit of arrays: names, or None for the standard set
+        # An audit of arrays holds names of attacks, or None for the standard set.
+        if not isinstance(attacks, Mapping):
             if len(path) > 1:
                 raise self.refuse(
                     path,
@@ -201,8 +216,9 @@ class _Overriding:
             self.set_field(path, value, "attacks", attacks[name], 2)
 
     def unknown_section(self, path: Sequence[str]) -> str:
-        """Returns the sentence about a first word that is no section: the closest one, or the
-        sections that have a field of that name.
+        """Returns the message about a path whose first word is no section.
+
+        It names the most similar section, or the sections that have a field of that name.
         """
         word, known = path[0], [name for name in ("seed", "scores", *SECTIONS) if name in self.tree]
         having = [
@@ -231,11 +247,14 @@ class _Overriding:
         return f"{text}{hint} Sections: {', '.join(known)}."
 
     def fields(self, section: str, given: Mapping) -> dict[str, fields.Field]:
+        """Returns the fields that a section has with its current choice."""
         return configuration.section_fields(section, given.get("name", ""))
 
     def chosen(self, path: tuple[str, ...], section: str, old: Mapping, value: Any) -> dict:
-        """Returns the section with another choice: what was at its default goes, what the config
-        file set stays where the new choice has it.
+        """Returns a section with another choice.
+
+        Fields at their defaults take the defaults of the new choice. Fields that the config file
+        had set are kept if the new choice has them, and dropped with a note if not.
         """
         name = fields.value(value, fields.Kind(scalars=(str,)), label=self.label(path))
         configuration.one_kind(**{section: name})
@@ -251,35 +270,34 @@ class _Overriding:
         ):
             raise self.refuse(path, configuration.no_private_gradient(name))
         before, after = self.fields(section, old), self.fields(section, dict(name=name))
-        found = {k: f.default for k, f in after.items() if f.default is not fields.EMPTY} | dict(
-            name=name
-        )
+        section_now = {k: f.default for k, f in after.items() if f.default is not fields.EMPTY}
+        section_now["name"] = name
         dropped = {}
         for field, was in old.items():
             if field == "name" or (field in before and before[field].default == was):
                 continue
             typed = (*path[:-1], field)
             if any(p[: len(typed)] == typed for p in self.paths):
-                continue  # typed again: that value counts
+                continue  # This field was typed as well, and that value counts.
             try:
                 assert field in after and not (
-                    field == "objective" and found.get("objective") == configuration.OWN
+                    field == "objective" and section_now.get("objective") == configuration.OWN
                 )
-                found[field] = fields.value(was, after[field].kind, label=field)
+                section_now[field] = fields.value(was, after[field].kind, label=field)
             except (AssertionError, ValueError):
                 dropped[field] = was
         if dropped:
             what = ", ".join(f"{field}={was!r}" for field, was in dropped.items())
-            self.said(
+            self.warn(
                 f"{self.label(path)}={name}: {what} of the config file is left out; {name} has no "
                 "such field."
             )
-        return found
+        return section_now
 
     def set_field(
         self, path: tuple[str, ...], value: Any, section: str, given: dict, depth: int
     ) -> None:
-        """Sets path[depth:] within one section."""
+        """Sets the field path[depth:] of the section at path[:depth], whose fields are `given`."""
         where, name = path[:depth], path[depth]
         known = self.fields(section, given)
         if name not in known:
@@ -302,62 +320,57 @@ class _Overriding:
             self.set_within(path, value, given, depth + 1)
 
     def gradient(self, path: tuple[str, ...], given: dict) -> None:
-        """learner.gradient=private gives the learner a section `privacy`, any other gradient takes
-        it away.
-        """
+        """Adds the section learner.privacy for a private gradient and removes it for any other."""
         if path != ("learner", "gradient"):
             return
         if given["gradient"] == "private":
             given["privacy"] = given["privacy"] or {}
         elif given.get("privacy") is not None:
             given["privacy"] = None
-            self.said(
+            self.warn(
                 f"{self.label(path)}={given['gradient']}: the section learner.privacy of the "
                 "config file is left out: nothing is private."
             )
 
     def subsection(self, path: tuple[str, ...], name: str, value: Any) -> dict | None:
-        """Returns the value of a whole section within a section: none, or a mapping of its
-        fields.
-        """
-        found = fields.value(
+        """Returns a whole section within a section, which is None or a mapping of its fields."""
+        values = fields.value(
             value, fields.Kind(mapping=True, optional=True), label=self.label(path)
         )
-        if found is None:
+        if values is None:
             return None
         known = configuration.SUBSECTIONS[name]()
-        for field in found:
+        for field in values:
             if field not in known:
                 raise self.refuse(path, checks.lacks(".".join(path), "field", field, known))
         return {
             f: fields.value(v, known[f].kind, label=f"{self.label(path)}.{f}")
-            for f, v in found.items()
+            for f, v in values.items()
         }
 
     def whole_choice(self, path: tuple[str, ...], given: Mapping, value: Any) -> dict:
-        """Returns the value of a whole choice within a section, a mapping with its name and
-        fields.
-        """
-        found = fields.value(value, fields.Kind(mapping=True), label=self.label(path))
-        if "name" not in found:
+        """Returns a whole choice within a section, a mapping of its name and fields."""
+        values = fields.value(value, fields.Kind(mapping=True), label=self.label(path))
+        if "name" not in values:
             raise self.refuse(path, f"it needs a name, as in {{'name': {given[path[1]]!r}}}.")
-        self.check_choice(path, given, found["name"])
-        known, label = configuration.choice_fields(".".join(path), found["name"]), ".".join(path)
-        for field in found:
+        self.check_choice(path, given, values["name"])
+        known, label = configuration.choice_fields(".".join(path), values["name"]), ".".join(path)
+        for field in values:
             if field != "name" and field not in known:
                 raise self.refuse(
-                    path, configuration.lacks(f"{label} ({found['name']})", field, known)
+                    path, configuration.lacks(f"{label} ({values['name']})", field, known)
                 )
         typed = {
             f: fields.value(v, known[f].kind, label=f"{self.label(path)}.{f}")
-            for f, v in found.items()
+            for f, v in values.items()
             if f != "name"
         }
-        return dict(name=found["name"]) | typed
+        return dict(name=values["name"]) | typed
 
     def check_choice(self, path: tuple[str, ...], given: Mapping, name: str) -> None:
-        """Raises ValueError unless the choice of that name exists; a learning rule that has an
-        objective of its own takes no other.
+        """Raises ValueError unless a choice within a section can have this name.
+
+        A learning rule that has a built-in objective accepts no other.
         """
         if path[:2] != ("learner", "objective"):
             try:
@@ -385,7 +398,7 @@ class _Overriding:
             raise self.refuse(path, registry.unknown("objectives", name))
 
     def set_within(self, path: tuple[str, ...], value: Any, given: dict, depth: int) -> None:
-        """Sets a field of a section within a section, path[:depth]."""
+        """Sets a field of the section at path[:depth], which is within another section."""
         where, name = path[:depth], path[depth]
         label = ".".join(where)
         section = where[-1]
@@ -406,8 +419,7 @@ class _Overriding:
                     path,
                     "this config has no privacy. Add "
                     f"{self.label(('learner', 'gradient'))}=private, which takes the fields of "
-                    "learner.privacy at "
-                    "their defaults, or choose it in the config file, "
+                    "learner.privacy at their defaults, or choose it in the config file, "
                     "learner=dict(gradient='private', privacy=dict(clip_norm=1.0)), as "
                     "configs/dp_fashion_mnist.py does.",
                 )
@@ -426,8 +438,9 @@ class _Overriding:
         self.set_free(path, value, given, depth)
 
     def set_free(self, path: tuple[str, ...], value: Any, given: dict, depth: int) -> None:
-        """Sets a key of a mapping that is free (options of an attack): a path within it must exist
-        up to its last part.
+        """Sets a key of a mapping whose keys are free, such as the options of an attack.
+
+        All parts of the path except the last must exist.
         """
         here = given[path[depth - 1]] = _copied(given[path[depth - 1]] or {})
         for part in path[depth:-1]:
@@ -459,7 +472,7 @@ class _Overriding:
                 lost = {k: v for k, v in now.items() if k != "name" and k not in known}
                 if lost:
                     what = ", ".join(f"{k}={v!r}" for k, v in lost.items())
-                    self.said(
+                    self.warn(
                         f"{self.label(path)}={chosen}: {what} of the config file is left out; "
                         f"{chosen} has no such field."
                     )
@@ -482,19 +495,18 @@ class _Overriding:
         for section in configuration.KINDS:
             given = self.tree.get(section)
             if isinstance(given, Mapping):
-                for path, one in (
-                    {(section, n): s for n, s in given.items()}.items()
-                    if section == "attacks"
-                    else (((section,), given),)
-                ):
+                parts = {(section,): given}
+                if section == "attacks":
+                    parts = {(section, name): attack for name, attack in given.items()}
+                for path, settings_given in parts.items():
                     missing = [
                         k
-                        for k, f in self.fields(section, one).items()
-                        if f.default is fields.EMPTY and k not in one
+                        for k, f in self.fields(section, settings_given).items()
+                        if f.default is fields.EMPTY and k not in settings_given
                     ]
                     if missing:
                         raise ValueError(
-                            f"{'.'.join(path)} ({one['name']}) needs the "
+                            f"{'.'.join(path)} ({settings_given['name']}) needs the "
                             f"field{'s' * (len(missing) > 1)} {', '.join(missing)}: set "
                             f"{', '.join(self.label((*path, k)) for k in missing)}."
                         )
@@ -509,12 +521,22 @@ def _remedy(prefix: str) -> str:
 
 
 def with_attacks(config: Mapping, text: str, *, label: str) -> Any:
-    """Returns the config's attacks after '+rmia,-gap' (added, taken away) or 'lira,rmia' (these
-    alone).
+    """Returns the attacks of a config after a change such as '+rmia,-gap' or 'lira,rmia'.
 
-    A name is an attack of the config, one of the standard set (lira_shrunk, threshold_loss, ...) or
-    a file of mia_jax/attacks. In an audit of arrays without attacks of its own, the text itself:
-    what the arrays allow is known later (mia_jax.external.default_attacks).
+    '+rmia,-gap' adds rmia and removes gap; 'lira,rmia' runs only these. A name is an attack of the
+    config, one of the standard set (lira_shrunk, threshold_loss, ...) or a file of mia_jax/attacks.
+
+    Args:
+        config: the config; for an audit of arrays, `attacks` is None or names.
+        text: the change.
+        label: what messages call the argument.
+
+    Returns:
+        {name: section}. For an audit of arrays whose attacks are not yet chosen, the names as text,
+        because what the arrays allow is known later (mia_jax.external.default_attacks).
+
+    Raises:
+        ValueError: if an attack does not exist, or none is left.
     """
     items = [item.strip() for item in fields.split(text)]
     signs = {item[:1] in ("+", "-") for item in items}
@@ -522,8 +544,8 @@ def with_attacks(config: Mapping, text: str, *, label: str) -> Any:
         raise ValueError(f"{label}={text}: it must be names of attacks. {ADD_ATTACKS}.")
     if len(signs) > 1:
         raise ValueError(
-            f"{label}={text}: either every name has + or - in front (changes), or none has (these "
-            f"alone). {ADD_ATTACKS}."
+            f"{label}={text}: either every name has + or - in front (changes), or none has (only "
+            f"these). {ADD_ATTACKS}."
         )
     now = config.get("attacks")
     if not isinstance(now, Mapping):
@@ -536,35 +558,41 @@ def with_attacks(config: Mapping, text: str, *, label: str) -> Any:
             for item in items:
                 default_attacks.section(item.lstrip("+-"), label=label)
             return ",".join(items)
-    found = dict(now) if signs == {True} else {}
+    attacks = dict(now) if signs == {True} else {}
     for item in items:
         name = item.lstrip("+-")
         if item[0] == "-":
-            if name not in found:
-                close = checks.closest(name, found)
+            if name not in attacks:
+                close = checks.closest(name, attacks)
                 raise ValueError(
-                    f"{label}={text}: there is no attack {name!r} to take away.{close} Attacks of "
+                    f"{label}={text}: there is no attack {name!r} to remove.{close} Attacks of "
                     f"this config: {', '.join(now)}."
                 )
-            del found[name]
+            del attacks[name]
         elif item[0] == "+" and name in now:
             raise ValueError(
                 f"{label}={text}: the attack {name!r} is there already; its fields are set by "
                 f"{FLAG}attacks.{name}.<field>."
             )
         else:
-            key = name.rpartition(".")[2]  # a module of a user's own goes by its last name
-            found[key] = now.get(name) or configuration.attack_section(
+            key = name.rpartition(".")[2]  # a user's module 'package.module' is called 'module'
+            attacks[key] = now.get(name) or configuration.attack_section(
                 key, default_attacks.section(name, label=label)
             )
-    if not found:
+    if not attacks:
         raise ValueError(f"{label}={text}: no attack is left. {ADD_ATTACKS}.")
-    return found
+    return attacks
 
 
 def hint(word: str, config) -> str:
-    """Returns ' Did you mean --config.learner.epochs?' of a flag that does not exist, if it is a
-    field of the config, or looks like one.
+    """Returns ' Did you mean --config.learner.epochs?' if an unknown flag looks like a field.
+
+    Args:
+        word: the flag, without its dashes.
+        config: the config whose fields are compared.
+
+    Returns:
+        The sentence, or '' if no field is similar.
     """
     tree = config.to_dict() if hasattr(config, "to_dict") else config
     word = re.sub(r"\W", "_", word)

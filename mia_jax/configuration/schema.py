@@ -1,7 +1,8 @@
-"""Completes config files: arguments are typed, fields filled in, so that any can be overridden.
+"""Completes configs: reads the arguments of config files and fills in the fields they leave out.
 
-The defaults of general fields are in configuration/settings.py; those of a plug-in are the defaults
-of its `make(...)`. `--list=fields:SECTION` prints them.
+A finished config has every field, so that each can be overridden. The defaults of general fields
+are in configuration/settings.py; those of a plug-in are the defaults of its `make(...)`.
+`--list=fields:SECTION` prints them.
 """
 
 from __future__ import annotations
@@ -13,13 +14,11 @@ import ml_collections
 
 from mia_jax import checks, registry
 from mia_jax.configuration import fields, settings
-from mia_jax.data import _canaries as canaries
-from mia_jax.learners import _private as private
-from mia_jax.learners import stopping
+from mia_jax.data import _canaries
+from mia_jax.learners import _private, stopping
 from mia_jax.measures import privacy_audit
 
-# What pipeline/build.py passes itself; everything else in a maker's signature is a field of the
-# config.
+# The arguments of makers that pipeline/build.py passes itself; all others are fields of the config.
 PASSED = dict(
     data=(),
     design=("num_examples", "seed", "given_population_N", "given_canary_N", "labels_N"),
@@ -37,18 +36,11 @@ PASSED = dict(
     ),
     attacks=(),
 )
-OWN = "own"  # learner.objective of a learning rule that takes no objective
-PRIVATE_PASSED = (
-    "num_rows",
-    "batch_size",
-    "epochs",
-    "padded",
-    "started",
-    "columns",
-)  # what the learner passes to its private part
-KINDS = dict(
-    data="data", design="designs", model="models", learner="learners", attacks="attacks"
-)  # section -> folder of what it chooses
+OWN = "own"  # the value of learner.objective if the learning rule has a built-in objective
+# The arguments of learners/_private.make that the learner passes itself.
+PRIVATE_PASSED = ("num_rows", "batch_size", "epochs", "padded", "started", "columns")
+# section -> the registry kind of what it chooses
+KINDS = dict(data="data", design="designs", model="models", learner="learners", attacks="attacks")
 AUDIT_HINTS = dict(attacks=Sequence[str])
 
 
@@ -59,15 +51,23 @@ def arguments(
     /,
     **defaults,
 ) -> ml_collections.ConfigDict:
-    """Typed arguments of a config file: 'models=16,quick' with defaults models=64, quick=False
-    gives models=16, quick=True.
+    """Returns the arguments of a config file, with the types of their defaults.
 
-    A value takes the type of its default; a bare name sets a boolean. A default that is a type
-    (epochs=int) stands for none: the argument is then None unless it was typed. `presets` {boolean
-    argument: {argument: value}} are other defaults where that argument is set: they never replace
-    what was typed, whatever the order. `needs` {argument: (other, value)}: typing it is an error
-    unless the other argument has that value, because it would do nothing. ValueError names unknown
-    and repeated arguments and wrong values.
+    'models=16,quick' with the defaults models=64 and quick=False gives models=16 and quick=True: a
+    name without a value sets a boolean.
+
+    Args:
+        text: what was typed after the colon of --config; None or '' for nothing.
+        presets: {boolean argument: {argument: value}}, other defaults that hold if the boolean is
+            set. They never replace what was typed, in whatever order.
+        needs: {argument: (other, value)}: the argument may be typed only if the other argument has
+            that value, because it would have no effect otherwise.
+        defaults: {argument: default}. If the default is a type (epochs=int), the argument is None
+            unless it was typed.
+
+    Raises:
+        ValueError: if an argument is unknown, given twice with different values, of the wrong type,
+            or without effect.
 
     >>> arguments('models=16,quick', models=64, quick=False).models
     16
@@ -87,7 +87,7 @@ def arguments(
         try:
             if value is None and kind is not bool:
                 raise ValueError
-            found = fields.value(
+            parsed = fields.value(
                 True if value is None else value, fields.Kind(scalars=(kind,)), label=name
             )
         except ValueError:
@@ -95,32 +95,34 @@ def arguments(
                 f"config argument {name if value is None else f'{name}={value}'!r}: expected "
                 f"{name}={kind.__name__}{example}."
             ) from None
-        if typed.setdefault(name, found) != found:
+        if typed.setdefault(name, parsed) != parsed:
             raise ValueError(
-                f"config argument {name} is given twice, as {typed[name]} and as {found}; give it "
+                f"config argument {name} is given twice, as {typed[name]} and as {parsed}; give it "
                 "once."
             )
-    found = {
+    values = {
         name: None if isinstance(default, type) else default for name, default in defaults.items()
     } | typed
     for flag, others in presets.items():
-        if found[flag]:
-            found |= {name: value for name, value in others.items() if name not in typed}
+        if values[flag]:
+            values |= {name: value for name, value in others.items() if name not in typed}
     for name, (other, value) in needs.items():
-        if name in typed and found[other] != value:
-            now = f"{other}={found[other]}" if found[other] != "" else f"no {other}"
-            wanted = f"with {other}={value}" if value != "" else f"without {other}"
+        if name in typed and values[other] != value:
+            now = f"{other}={values[other]}" if values[other] != "" else f"no {other}"
+            condition = f"with {other}={value}" if value != "" else f"without {other}"
             raise ValueError(
-                f"config argument {name}={typed[name]} would do nothing: it counts {wanted} alone, "
-                f"and this config has {now}."
+                f"config argument {name}={typed[name]} would have no effect: it counts only "
+                f"{condition}, and this config has {now}."
             )
-    return ml_collections.ConfigDict(found)
+    return ml_collections.ConfigDict(values)
 
 
-def chosen(among: Mapping, /, **given):
-    """among[value] of the one config argument given; ValueError that lists the keys otherwise.
+def choose(among: Mapping, /, **given):
+    """Returns among[value] for the value of a config argument, given as its only keyword.
 
-    >>> chosen(dict(a=1, b=2), rule='b')
+    Raises ValueError that lists the keys if there is no such key.
+
+    >>> choose(dict(a=1, b=2), rule='b')
     2
     """
     ((name, value),) = given.items()
@@ -139,13 +141,24 @@ def complete(
     shadow: Mapping = {},
     **sections,
 ) -> ml_collections.ConfigDict:
-    """Returns the whole config with every field of the chosen modules at its default unless given;
-    ValueError for a field that does not exist.
+    """Returns the whole config: fields that are not given take the defaults of the chosen modules.
 
-    `query`, `report`, `run` and `target` are optional sections. Beside a target of your own
-    (target.signals or target.black_box) all models that are trained are its shadows: `shadow`
-    {model, learner} then are `model` and `learner` under another name. The result is locked: an
-    override of a field that does not exist is an error.
+    The result is locked: setting a field that does not exist is an error.
+
+    Args:
+        seed: a number, or a list of numbers for one run per seed.
+        data: the data set, {'name': ..., field: value}.
+        design: which model trains on which examples.
+        attacks: {name: fields}.
+        model: the network.
+        learner: how models are trained; the default is backprop.
+        shadow: {'model': ..., 'learner': ...}, instead of `model` and `learner`, if the target is
+            the user's (target.signals or target.black_box): all trained models are then its
+            shadows.
+        sections: the optional sections query, report, run and target.
+
+    Raises:
+        ValueError: if a field does not exist or has a wrong value.
     """
     model, learner = _shadows(shadow, sections.get("target", {}), model=model, learner=learner)
     one_kind(learner=learner, model=model)
@@ -161,57 +174,57 @@ def complete(
         learner=_learner(dict(name="backprop") | dict(learner)),
         attacks={name: attack_section(name, attack) for name, attack in attacks.items()},
     )
-    return locked(
-        config
-        | {
-            name: _section(name, section_fields(name), sections.get(name, {}))
-            for name in settings.SECTIONS
-        }
-    )
+    for name in settings.SECTIONS:
+        config[name] = _section(name, section_fields(name), sections.get(name, {}))
+    return locked(config)
 
 
 def locked(config: Mapping) -> ml_collections.ConfigDict:
-    """Returns the ConfigDict of a config whose sections have all their fields: every value of its
-    field's type, sub-sections filled in.
+    """Returns the locked ConfigDict of a config whose sections have all their fields.
+
+    Every value is converted to the type of its field, and sections within sections are filled in.
     """
     config = typed(config)
     learner = config.get("learner") or {}
     if learner.get("stop") is not None:
         learner["stop"] = _section("learner.stop", SUBSECTIONS["stop"](), learner["stop"])
-    if (
-        learner.get("gradient") == "private"
-    ):  # all fields, so that the command line can set any of them
+    if learner.get("gradient") == "private":
+        # All fields are filled in, so that the command line can set any of them.
         learner["privacy"] = _section(
             "learner.privacy", SUBSECTIONS["privacy"](), learner["privacy"] or {}
         )
     config = _overridable(config)
     if "run" in config:
         config["run"]["chunk"] = ml_collections.FieldReference(
-            config["run"]["chunk"], field_type=object
-        )  # a number or 'auto'
+            config["run"]["chunk"],
+            field_type=object,  # a number or 'auto'
+        )
     return ml_collections.ConfigDict(config, type_safe=False).lock()
 
 
 SUBLABELS = dict(
     stop="learner.stop", privacy="learner.privacy", canaries="data.canaries", audit="report.audit"
 )
-SUBSECTIONS = dict(  # sections within a section, None where there is none
+SUBSECTIONS = dict(  # the fields of sections within a section, which may also be None
     stop=lambda: fields.of(stopping.make),
-    privacy=lambda: fields.of(private.make, without=PRIVATE_PASSED),
-    canaries=lambda: fields.of(canaries.insert, without=("pool",)),
+    privacy=lambda: fields.of(_private.make, without=PRIVATE_PASSED),
+    canaries=lambda: fields.of(_canaries.insert, without=("pool",)),
     audit=lambda: fields.table(privacy_audit.FIELDS, AUDIT_HINTS),
 )
 
 
 def general_fields(section: str) -> dict[str, fields.Field]:
-    """Returns the fields that a section has whatever it chooses."""
+    """Returns the fields that a section has with every choice."""
     kind = settings.GENERAL.get(section)
     return fields.of_settings(kind) if kind else {}
 
 
 class Choice(NamedTuple):
-    """A choice within a section, given as a name or as {'name': ..., field: value}: a kind of the
-    registry, and what the caller sets itself.
+    """Describes a choice within a section, which is a name or {'name': ..., field: value}.
+
+    Attributes:
+        kind: the kind of the registry.
+        passed: the arguments of the maker that its caller passes, which are no fields.
     """
 
     kind: str
@@ -223,9 +236,9 @@ CHOICES = {
     "learner.optimizer": Choice("optimizers", ("learning_rate",)),
     "learner.schedule": Choice("schedules", ("learning_rate", "steps")),
 }
-WARMUP = dict(warmup_epochs=0.0)  # of a schedule without `warmup_steps`: learners/_descent.py
-# fields that learners had before their optimizers and schedules were choices of their own -> where
-# they are now
+# A further field of schedules without `warmup_steps`; see learners/_descent.py.
+WARMUP = dict(warmup_epochs=0.0)
+# Fields that learners had before optimizers and schedules became choices -> where they are now.
 MOVED = dict(
     momentum="learner.optimizer.momentum, of learner.optimizer=dict(name='sgd', momentum=0.9)",
     nesterov="learner.optimizer.nesterov",
@@ -244,45 +257,51 @@ RENAMED = {
 
 
 def section_fields(section: str, name: str = "") -> dict[str, fields.Field]:
-    """Returns the fields of a section with the choice `name`, in words 'learner (backprop)': those
-    of its maker and those of every choice.
+    """Returns the fields of a section: those of the maker of its choice and the general ones.
+
+    Args:
+        section: a section of the config.
+        name: its choice, such as 'backprop' of the section learner; unused for sections without a
+            choice.
     """
     if section in settings.SECTIONS:
         return fields.of_settings(settings.SECTIONS[section])
     maker = registry.maker(KINDS[section], name)
-    own = fields.of(maker, without=PASSED[section])
+    specific = fields.of(maker, without=PASSED[section])
     general = general_fields(section)
     if section == "learner" and "loss" not in registry.keywords("learners", name):
         general |= dict(objective=general["objective"]._replace(default=OWN))
-    return dict(name=fields.Field(fields.Kind(scalars=(str,)), fields.EMPTY)) | own | general
+    return dict(name=fields.Field(fields.Kind(scalars=(str,)), fields.EMPTY)) | specific | general
 
 
 def typed(config: Mapping) -> dict:
-    """Returns the config as nested dicts, every value of its field's type; ValueError names the
-    first field that is not, and what it may be.
+    """Returns the config as nested dicts, every value converted to the type of its field.
 
-    A field that does not exist is an error as well. Sections that a config need not have (of an
-    audit of arrays) may be absent.
+    Sections may be absent, as in the config of an audit of arrays.
+
+    Raises:
+        ValueError: if a value does not fit or a field does not exist; it names the first such
+            field and what is allowed.
     """
-    found = {k: v for k, v in config.items()}
-    if "seed" in found:
-        found["seed"] = fields.value(found["seed"], fields.Kind(items=(int,)), label="seed")
-    if "scores" in found:
-        found["scores"] = fields.value(found["scores"], fields.Kind(scalars=(str,)), label="scores")
+    tree = {k: v for k, v in config.items()}
+    if "seed" in tree:
+        tree["seed"] = fields.value(tree["seed"], fields.Kind(items=(int,)), label="seed")
+    if "scores" in tree:
+        tree["scores"] = fields.value(tree["scores"], fields.Kind(scalars=(str,)), label="scores")
     for section in (*KINDS, *settings.SECTIONS):
-        given = found.get(section)
+        given = tree.get(section)
         if section == "attacks" and isinstance(given, Mapping):
-            found[section] = {
-                name: typed_section(f"attacks.{name}", "attacks", one)
-                for name, one in given.items()
+            tree[section] = {
+                name: typed_section(f"attacks.{name}", "attacks", attack)
+                for name, attack in given.items()
             }
-        elif section != "attacks" and section in found:
-            found[section] = typed_section(section, section, given)
-    return found
+        elif section != "attacks" and section in tree:
+            tree[section] = typed_section(section, section, given)
+    return tree
 
 
 def typed_section(label: str, section: str, given: Any) -> dict:
-    """Returns one section of a config with its values typed."""
+    """Returns one section of a config, every value converted to the type of its field."""
     if not isinstance(given, Mapping):
         raise ValueError(
             f"{label}={given!r} is a section: a mapping of its fields, such as "
@@ -292,18 +311,18 @@ def typed_section(label: str, section: str, given: Any) -> dict:
 
 
 def typed_values(label: str, known: Mapping[str, fields.Field], given: Mapping) -> dict:
-    """Returns the given fields, each of its type, and the fields within them."""
-    found = {}
+    """Returns the given fields and those within them, converted to their types."""
+    values = {}
     for name, value in given.items():
         if name not in known:
             raise ValueError(lacks(label, name, known))
         within = isinstance(value, Mapping) and known[name].kind.mapping
-        found[name] = (
+        values[name] = (
             _typed_within(label, name, value)
             if within
             else fields.value(value, known[name].kind, label=f"{label}.{name}")
         )
-    return found
+    return values
 
 
 def _typed_within(label: str, name: str, given: Mapping) -> dict:
@@ -327,16 +346,20 @@ def _typed_within(label: str, name: str, given: Mapping) -> dict:
 
 
 def choice_fields(choice: str, name: str) -> dict[str, fields.Field]:
-    """Returns the fields of one choice within a section, choice_fields('learner.optimizer',
-    'lion').
+    """Returns the fields of one choice within a section.
+
+    >>> list(choice_fields('learner.objective', 'cross_entropy'))
+    ['label_smoothing']
     """
     kind, passed = CHOICES[choice]
-    own = fields.of(registry.maker(kind, name), without=passed)
-    return own | (fields.table(WARMUP) if kind == "schedules" and "warmup_steps" not in own else {})
+    specific = fields.of(registry.maker(kind, name), without=passed)
+    return specific | (
+        fields.table(WARMUP) if kind == "schedules" and "warmup_steps" not in specific else {}
+    )
 
 
 def lacks(label: str, name: str, known: Mapping) -> str:
-    """Returns the sentence about a field that does not exist, and where it is if it has moved."""
+    """Returns the message about a field that does not exist, with its new place if it has moved."""
     if name == "learning_rate" and "learner.optimizer" in label:
         return (
             f"{label} has no field 'learning_rate': it is learner.learning_rate, whatever the "
@@ -350,9 +373,7 @@ def lacks(label: str, name: str, known: Mapping) -> str:
 
 
 def check_name(name: Any) -> None:
-    """Raises ValueError unless the name of an attack can be a folder, a key of a config and a word
-    in a figure.
-    """
+    """Raises ValueError unless an attack's name can be a folder, a key and a label of a figure."""
     checks.folder_name(**{"attacks: the name of an attack": name})
 
 
@@ -365,28 +386,26 @@ def check_group(name: Any) -> None:
 
 
 def _shadows(shadow: Mapping, target: Mapping, **given: Mapping) -> list[Mapping]:
-    """Returns the sections model and learner, from config.shadow where that has them."""
+    """Returns the sections model and learner, taken from `shadow` if it has them."""
     for name in shadow:
         checks.one_of(given, shadow=name)
         if given[name]:
             raise ValueError(
-                f"{name} and shadow.{name} are both given; beside a target of your own they are "
+                f"{name} and shadow.{name} are both given; with a target of your own they are "
                 "the same section: give one of them."
             )
     if shadow and not (target.get("signals") or target.get("black_box")):
         raise ValueError(
             "shadow: the models of a fleet are each other's shadows, so all have the same model "
-            "and learner. Shadows of another kind than the target "
-            "are for a target of your own: set target.signals to the file of its answers (or "
-            "target.black_box), or leave shadow out."
+            "and learner. Shadows that differ from the target are "
+            "possible only for a target of your own: set target.signals to the file of its answers "
+            "(or target.black_box), or leave shadow out."
         )
     return [shadow.get(name, section) for name, section in given.items()]
 
 
 def one_kind(**sections) -> None:
-    """Raises ValueError that names the remedy if a section asks for several kinds at once: a fleet
-    has one learner and one model.
-    """
+    """Raises ValueError if a section asks for several kinds: a fleet has one model and learner."""
     for section, given in sections.items():
         name = given.get("name", "") if isinstance(given, Mapping) else given
         if not isinstance(name, str) or "," in name:
@@ -394,8 +413,7 @@ def one_kind(**sections) -> None:
                 f"{section}={given!r}: a mixed fleet is not possible, all models of one fleet have "
                 f"one {section}. To compare several, let the config "
                 "file define grid() (mia_jax/pipeline/grid.py says how) and run it as a grid: each "
-                "becomes "
-                "a run of its own, with one table over them."
+                "becomes a run of its own, with one table over them."
             )
 
 
@@ -406,11 +424,14 @@ def scores(
     attacks: Mapping | Sequence[str] | str | None = None,
     report: Mapping = {},
 ) -> ml_collections.ConfigDict:
-    """Returns the config of an audit of arrays that were supplied (keys and shapes:
-    mia_jax.external.arrays).
+    """Returns the config of an audit of supplied arrays.
 
-    `attacks`: sections as in other configs, or names; None: all quick ones that the arrays allow
-    (mia_jax.external.default_attacks).
+    Args:
+        path: the file or folder of the arrays; mia_jax/external/arrays.py lists their keys.
+        seed: the seed of the attacks and of the bootstrap.
+        attacks: sections as in other configs, or names. None: all quick attacks that the arrays
+            allow (mia_jax/external/default_attacks.py).
+        report: fields of the section report.
     """
     if isinstance(attacks, Mapping):
         for name in attacks:
@@ -427,8 +448,9 @@ def scores(
 
 
 def _overridable(value):
-    """None becomes a placeholder, which a script can set (to a number, text or tuple) in the
-    unlocked config.
+    """Returns a value with None replaced by a placeholder.
+
+    A script can set a placeholder to a value of any type in the unlocked config.
     """
     if isinstance(value, Mapping):
         return {k: _overridable(v) for k, v in value.items()}
@@ -436,7 +458,7 @@ def _overridable(value):
 
 
 def _filled(section: str, given: Mapping) -> dict:
-    """Returns name, given fields and the defaults of the maker's other fields."""
+    """Returns a section that chooses a module: its name, given fields and the other defaults."""
     given = dict(given)
     if "path" in given and "name" not in given:  # a module outside the package
         given["name"] = given.pop("path")
@@ -448,7 +470,10 @@ def _filled(section: str, given: Mapping) -> dict:
 
 
 def _learner(given: Mapping) -> dict:
-    """Returns a learning rule that takes no objective has its own, and says so."""
+    """Returns the finished section learner.
+
+    The objective is OWN if the learning rule has a built-in one.
+    """
     name = given.get("path", given["name"])
     if "gradient" not in registry.keywords("learners", name) and (
         "privacy" in given or "gradient" in given
@@ -470,8 +495,9 @@ def _learner(given: Mapping) -> dict:
 
 
 def _choice(where: str, given: Mapping) -> dict:
-    """Returns the mapping of a choice with its name first; `path` is the name of a module outside
-    the package.
+    """Returns the mapping of a choice with its name first; the key `path` is a spelling of `name`.
+
+    `path` names a module outside the package.
     """
     given = dict(given)
     if "path" in given and "name" not in given:
@@ -486,15 +512,16 @@ def _choice(where: str, given: Mapping) -> dict:
 
 
 def check_choice(where: str, name: str) -> None:
-    """Raises ValueError, which lists the known names, unless a choice within a section exists."""
+    """Raises ValueError that lists the known names unless a choice within a section exists."""
     if (where, name) in RENAMED:
         raise ValueError(f"{where}={name!r} is called as in optax: {where}={RENAMED[where, name]}.")
     choice_fields(where, name)
 
 
 def one_learning_rate(learner: Mapping) -> dict:
-    """Returns the learner's section with the learning rate of its optimizer's mapping at its one
-    place, learner.learning_rate.
+    """Returns the section learner with the optimizer's learning rate as learner.learning_rate.
+
+    Raises ValueError if both are given and differ.
     """
     optimizer = dict(learner["optimizer"])
     rate = optimizer.pop("learning_rate")
@@ -509,17 +536,21 @@ def one_learning_rate(learner: Mapping) -> dict:
 
 
 def no_private_gradient(name: str) -> str:
-    """Returns the sentence about a learning rule that was asked to be private and cannot be."""
+    """Returns the message about a learning rule that has no private gradient."""
     return (
-        f"learner {name!r} has no private gradient, so no epsilon can be had for it: "
-        "learner.name='backprop' has one, for objectives of single "
-        "examples (learner.objective='forward_forward' is one; pairs and closed forms are not)."
+        f"learner {name!r} has no private gradient, so it has no epsilon: "
+        "learner.name='backprop' has one, for objectives of single examples "
+        "(learner.objective='forward_forward' is one; pairs and closed forms are not)."
     )
 
 
 def attack_section(name: str, given: Mapping) -> dict:
-    """Returns an attack without a name is the one its key names; the key is also the name of its
-    folder.
+    """Returns the finished section of an attack.
+
+    Args:
+        name: the key of the attack, which is the name of its folder; it also names the attack's
+            module if the fields have no `name`.
+        given: the fields of the attack.
     """
     checks.folder_name(**{"attacks: the name of an attack": name})
     if not isinstance(given, Mapping):
@@ -531,9 +562,7 @@ def attack_section(name: str, given: Mapping) -> dict:
 
 
 def _section(label: str, known: Mapping[str, fields.Field], given: Mapping) -> dict:
-    """Returns the given fields and the defaults of the others; a field without a default stays
-    out.
-    """
+    """Returns the given fields and the defaults of the others, as far as they have one."""
     if isinstance(given.get("groups"), Mapping):
         for name in given["groups"]:
             checks.label(**{f"{label}.groups: the name of a group": name})

@@ -1,8 +1,8 @@
-"""The settings of a run: one frozen dataclass per section of a config, with types and defaults.
+"""Defines the settings of a run: one frozen dataclass per section of a config, with defaults.
 
-`config` is read into these once, where a run is built; below that, functions take settings (or
-single values) and no dict. Sections that choose a plug-in (data, design, model, learner, attacks)
-have the general fields here and those of the plug-in in its `make`.
+A config is read into these objects once, where a run is built. Functions below that take settings
+or single values, never the dict. Sections that choose a plug-in (data, design, model, learner,
+attacks) have their general fields here; the fields of a plug-in are the arguments of its `make`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataSettings:
-    """Fields of every data set.
+    """Holds the fields that every data set has.
 
-    `canaries`: fields of data/_canaries.py; None inserts none.
+    Attributes:
+        standardize: whether features are scaled to mean 0 and variance 1.
+        drop_duplicates: whether rows that equal an earlier row are left out.
+        canaries: fields of data/_canaries.py; None inserts no canaries.
     """
 
     standardize: bool = False
@@ -26,11 +29,16 @@ class DataSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LearnerSettings:
-    """Fields of every learner.
+    """Holds the fields that every learner has.
 
-    `validation`: which rows a training is watched on. `stop`: fields of learners/stopping.py; None
-    never stops early. `snapshots`: epochs after which the variables are kept. `init_from`: the
-    workdir (and model) that training starts from. `watch`: keep scores of canaries' gradients.
+    Attributes:
+        objective: the name of the loss, or a mapping of its name and fields.
+        validation: the rows on which models are evaluated while they train.
+        stop: fields of learners/stopping.py; None never stops early.
+        snapshots: epochs after which the variables are kept.
+        init_from: the workdir (and model) from whose variables training starts; '' starts from
+            random variables.
+        watch: whether scores of the gradients of canaries are kept.
     """
 
     objective: str | Mapping = "cross_entropy"
@@ -43,10 +51,11 @@ class LearnerSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AttackSettings:
-    """Fields of every attack.
+    """Holds the fields that every attack has.
 
-    `defense` changes the target's outputs before the attacker sees them; with `adaptive` the
-    attacker defends the shadows in the same way.
+    Attributes:
+        defense: what changes the target's outputs before the attacker sees them; '' for nothing.
+        adaptive: whether the attacker applies the defense to the shadow models as well.
     """
 
     defense: str = ""
@@ -55,7 +64,15 @@ class AttackSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class QuerySettings:
-    """What every model is asked: `views` of each example, signals beside those of the attacks."""
+    """Says what every model is asked.
+
+    Attributes:
+        views: the query views in which every example is shown.
+        batch_size: examples per batch of forward passes.
+        ask_batch_size: examples per batch of signals that take more than one forward pass.
+        signals: signals that are asked in addition to those that the attacks need.
+        save_logits: whether the logits are kept.
+    """
 
     views: Sequence[str] = ("identity",)
     batch_size: int = 500
@@ -66,14 +83,25 @@ class QuerySettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReportSettings:
-    """What the report computes.
+    """Says what the report computes.
 
-    `slices`, `groups` {name: row numbers}: metrics/slices.py. `records`: attacks whose exposed
-    records are looked for (None: the attack that leads the ranking, (): none). `jackknife`: groups
-    of units without which attacks on shadows are rerun for their intervals (reruns.py; 0: never).
-    `epochs`: attacks that are repeated on the models of learner.snapshots. `audit`: fields of
-    measures/privacy_audit.py (None: with its defaults under the design canaries, else no audit).
-    `sections`: modules of further sections of report.md, by dotted path: report/page.py.
+    Attributes:
+        fprs: the false-positive rates at which the true-positive rate is reported.
+        ppv_ratio: non-members per member for which the precision is reported.
+        draws: bootstrap draws per interval.
+        level: the level of the intervals.
+        shadow_curve: attacks that are repeated with fewer shadows.
+        figures: whether figures are drawn.
+        slices: slices of the records; see metrics/slices.py.
+        groups: {name: row numbers}, further slices.
+        records: attacks whose scores decide which records are exposed. None: the attack that leads
+            the ranking; (): none.
+        jackknife: the number of groups of units; attacks on shadows are rerun without each group
+            for their intervals. 0: never.
+        epochs: attacks that are repeated on the models of learner.snapshots.
+        audit: fields of measures/privacy_audit.py. None: an audit with its defaults if the design
+            is canaries, else no audit.
+        sections: modules of further sections of report.md, by dotted path; see report/page.py.
     """
 
     fprs: Sequence[float] = (0.001, 0.01, 0.1)
@@ -92,16 +120,23 @@ class ReportSettings:
 
     @property
     def resolved_fprs(self) -> tuple[float, ...]:
-        """Returns the false-positive rates above 0; at 0 there is a TPR alone."""
+        """Returns the false-positive rates above 0; at 0 only the TPR is defined."""
         return tuple(fpr for fpr in self.fprs if fpr > 0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """How, not what: nothing here changes a result, and nothing is in a hash.
+    """Says how a run is executed; no field changes a result, and none is part of a hash.
 
-    `memory_bytes`: what the training may use (0: what is available). `retries`: further attempts
-    at models that failed.
+    Attributes:
+        chunk: models that are trained at once, or 'auto' to measure which number is fastest.
+        lanes: chunks that are trained at once on one device; 0 chooses.
+        devices: devices that are used; 0 takes all.
+        query_chunk: models that are queried at once; 0 chooses.
+        checkpoint_every: epochs between two checkpoints of a model in training.
+        pool_bytes: the bytes that the data may take on a device; larger data are streamed.
+        memory_bytes: the bytes that training may use; 0 takes what is available.
+        retries: further attempts at models that failed.
     """
 
     chunk: int | str = 8
@@ -116,7 +151,15 @@ class RunSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TargetSettings:
-    """A target of the user's own: the file of its answers, or a black box of labels."""
+    """Describes the user's target, if there is one.
+
+    Attributes:
+        signals: the file of its answers; see mia_jax/external/arrays.py.
+        black_box: a function or an npz file that answers labels; see mia_jax/query/black_box.py.
+        member: the file that says on which rows the black box was trained.
+        rate: the largest number of queries per second; 0 sets no limit.
+        batch_size: examples per query of the black box.
+    """
 
     signals: str = ""
     black_box: str = ""
@@ -131,7 +174,7 @@ GENERAL = dict(data=DataSettings, learner=LearnerSettings, attacks=AttackSetting
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The typed sections of one config. `learner` is None where nothing is trained here."""
+    """Holds the typed sections of one config; `learner` is None if nothing is trained."""
 
     query: QuerySettings
     report: ReportSettings
@@ -141,15 +184,17 @@ class Settings:
 
 
 def settings_of(config: Mapping[str, Any]) -> Settings:
-    """Reads the sections of a finished config (`config.complete` or `config.scores`)."""
+    """Returns the settings of a finished config (`schema.complete` or `schema.scores`)."""
     parts = {name: kind(**config.get(name, {})) for name, kind in SECTIONS.items()}
     learner = config.get("learner")
     return Settings(**parts, learner=None if learner is None else general(LearnerSettings, learner))
 
 
 def general(kind: type, section: Mapping[str, Any]) -> Any:
-    """Returns the general fields of a section as an object of `kind`; the plug-in's fields are left
-    out.
+    """Returns the general fields of a section as an object of `kind`, without the plug-in's fields.
+
+    >>> general(AttackSettings, dict(name='lira', defense='top_k')).defense
+    'top_k'
     """
     return kind(**{name: section[name] for name in names(kind) if name in section})
 

@@ -89,7 +89,7 @@ def variants(
         text = ",".join(filter(None, [arg, *arguments]))
         try:
             config = command_line.config_of(module.__file__, text, module=module)
-            config = overrides.overridden(
+            config = overrides.override(
                 config, {k: v for k, v in changes.items() if "." in k} | dict(everywhere)
             )
         except ValueError as error:

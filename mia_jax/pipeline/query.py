@@ -218,7 +218,7 @@ def query_black_box(
     trained_here = len(asked.design.member_MN) - 1
 
     def shadows(count: int, index_B: np.ndarray):
-        chosen = interactive.own_models(asked.design, m, count, trained_here)
+        chosen = interactive.attacker_models(asked.design, m, count, trained_here)
         variables = checkpoint.load_models(train, chosen.tolist(), template, run=store.run)
         return interactive.shadows_of(net, variables, asked.design.member_MN[chosen][:, index_B])
 

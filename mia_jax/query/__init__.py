@@ -1,1 +1,1 @@
-"""Asking models: forward passes, questions of their own, snapshots, a black box."""
+"""Queries models: by forward passes, by longer queries, at snapshots, or as a black box."""

@@ -1,10 +1,10 @@
-"""A deployed model as a black box that answers labels: asked in batches, at a limited rate, and
-never twice the same question.
+"""Queries a deployed model as a black box that answers labels.
 
-Every answer is appended to a log (24 bytes a query: digest of the example, label, checksum) before
-the next batch is asked, so that a run which was interrupted, or whose black box failed, goes on
-where it was. A record whose checksum is another one is asked again. Logs of older versions, 20
-bytes a query without a checksum, can be read.
+Queries are sent in batches and at a limited rate, and the same example is never sent twice. Every
+answer is appended to a log (24 bytes per query: digest of the example, label, checksum) before the
+next batch is sent, so that a run that was interrupted, or whose black box failed, continues where
+it stopped. A record with a wrong checksum is asked again. Logs of older versions, with 20 bytes per
+query and no checksum, can be read.
 """
 
 from __future__ import annotations
@@ -29,18 +29,28 @@ from mia_jax.types import Examples, Pool, Probe, Signal, Task
 Path = pathlib.Path
 RECORD = np.dtype([("digest", "V16"), ("label", "<i4"), ("check", "<u4")])
 OLD_RECORD = np.dtype([("digest", "V16"), ("label", "<i4")])
-# of the first record, whose other 8 bytes are a digest of the black box's name
+# The start of the log's first record; its other 8 bytes are a digest of the black box's name.
 HEAD = b"mia_jax log v2\n\n"
 
 
 class BlackBox:
-    """`label(x_B..) -> label_B` int32 of a black box; `asked` counts the queries of this run,
-    `known` those of the log as well.
+    """Answers labels of examples by a black box, with a log of all answers.
 
-    `answer(x_B..) -> labels [B]`, of examples in float32 (tokens: int32), is asked for at most
-    `batch_size` examples at a time and `rate` per second (0: no limit). Raises ValueError that says
-    which answer cannot be a label; what was answered before stays in the log, which belongs to the
-    black box `name`.
+    Args:
+        answer: answer(x_B..) -> labels [B], for examples in float32 (tokens: int32).
+        num_classes: labels are 0..num_classes-1.
+        log: the file of the answers.
+        rate: the largest number of queries per second; 0 sets no limit.
+        batch_size: the largest number of examples in one call of `answer`.
+        name: the name of the black box, to which the log belongs.
+
+    Attributes:
+        asked: the number of queries of this run.
+        known: the number of queries of this run and of the log.
+
+    Raises:
+        ValueError: if the log belongs to another black box or is damaged. `label` raises it for an
+            answer that cannot be a label; the answers before it stay in the log.
     """
 
     def __init__(
@@ -77,20 +87,20 @@ class BlackBox:
                 )
             records = np.frombuffer(data, RECORD, len(data) // RECORD.itemsize)[1:]
             good = [
-                one
-                for one in records
-                if one["check"] == _check(one["digest"].tobytes(), int(one["label"]))
+                record
+                for record in records
+                if record["check"] == _check(record["digest"].tobytes(), int(record["label"]))
             ]
         else:
             data = b"" if self.head.startswith(data) else data
             good = records = np.frombuffer(data, OLD_RECORD, len(data) // OLD_RECORD.itemsize)
-        labels = {one["digest"].tobytes(): int(one["label"]) for one in good}
+        labels = {record["digest"].tobytes(): int(record["label"]) for record in good}
         outside = [label for label in labels.values() if not 0 <= label < self.num_classes]
         if outside:
             raise ValueError(
                 f"{self.log} is damaged (it holds the label {outside[0]}, and there are "
                 f"{self.num_classes} classes). Delete it to ask the black box "
-                "anew, or put a copy of it back."
+                "again, or put a copy of it back."
             )
         if len(good) < len(records):
             jobs.say(
@@ -100,8 +110,9 @@ class BlackBox:
         return labels, data.startswith(self.head) and len(data) == (len(good) + 1) * RECORD.itemsize
 
     def _keep(self, labels: Mapping[bytes, int]) -> None:
-        """Appends answers to the log; one that is new, of an older version or cut off in the middle
-        is written whole first.
+        """Appends answers to the log.
+
+        A log that is new, of an older version or cut off in the middle is rewritten as a whole.
         """
         self.labels |= labels
         if self.whole:
@@ -112,15 +123,14 @@ class BlackBox:
 
     @property
     def known(self) -> int:
-        """Returns how many different queries have been answered, in all runs."""
+        """Returns the number of different queries that were answered, in all runs."""
         return len(self.labels)
 
     def label(self, x) -> jax.Array:
-        """Returns Labels [B] int32; each different example is asked once."""
+        """Returns the labels [B] int32 of examples; each different example is sent once."""
         x = np.asarray(x)
-        x = np.ascontiguousarray(
-            x, x.dtype if x.dtype.kind in "iu" else np.float32
-        )  # tokens stay whole numbers
+        # Tokens stay whole numbers.
+        x = np.ascontiguousarray(x, x.dtype if x.dtype.kind in "iu" else np.float32)
         digests = [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in x]
         new = list(dict.fromkeys(d for d in digests if d not in self.labels))
         place = {d: i for i, d in reversed(list(enumerate(digests)))}
@@ -128,8 +138,8 @@ class BlackBox:
             part = new[start : start + self.batch_size]
             self._wait(len(part))
             with precision.as_the_user():
-                found = self._checked(self.answer(x[[place[d] for d in part]]), len(part))
-            self._keep(dict(zip(part, found.tolist(), strict=True)))
+                labels = self._checked(self.answer(x[[place[d] for d in part]]), len(part))
+            self._keep(dict(zip(part, labels.tolist(), strict=True)))
             self.asked += len(part)
         return jnp.asarray([self.labels[d] for d in digests], jnp.int32)
 
@@ -138,8 +148,8 @@ class BlackBox:
             time.sleep(max(0.0, self.due - time.monotonic()))
             self.due = max(self.due, time.monotonic()) + count / self.rate
 
-    def _checked(self, found, count: int) -> np.ndarray:
-        label_B = np.asarray(found)
+    def _checked(self, answered, count: int) -> np.ndarray:
+        label_B = np.asarray(answered)
         if label_B.shape != (count,) or label_B.dtype.kind not in "iub":
             raise ValueError(
                 f"the black box answered {count} queries with shape {label_B.shape} of "
@@ -151,7 +161,7 @@ class BlackBox:
                 f"the black box answered {int(outside_B.sum())} of {count} queries with labels "
                 f"outside 0..{self.num_classes - 1}; the first is "
                 f"{label_B[outside_B][0]}. The {self.known} answers so far are kept in {self.log}; "
-                "run the query stage again once it is mended."
+                "run the query stage again once it is fixed."
             )
         return label_B.astype(np.int32)
 
@@ -165,11 +175,17 @@ def _records(labels: Mapping[bytes, int]) -> bytes:
 
 
 def answering(name: str, *, folder: Path) -> Callable:
-    """Returns the function that answers queries: 'package.module.function', or an npz with x
-    [Q,...] and label [Q].
+    """Returns the function that answers queries, answer(x_B..) -> label_B.
 
-    Queries that the npz does not answer are written to folder/unanswered.npz, and a ValueError says
-    so.
+    Args:
+        name: 'package.module.function', which is imported, or an npz file with x [Q,...] and
+            label [Q].
+        folder: where the queries are written that the npz file does not answer
+            (unanswered.npz); the function then raises ValueError.
+
+    Raises:
+        ValueError: if `name` is neither.
+        FileNotFoundError: if the npz file does not exist.
     """
     if not name.endswith(".npz"):
         module, _, function = name.rpartition(".")
@@ -217,9 +233,7 @@ def answering(name: str, *, folder: Path) -> Callable:
 
 
 def measured_of_labels(signal: Signal, task: Task, probe: Probe, x_B, y_B, key_B) -> jax.Array:
-    """Returns what a signal of one forward pass measures if labels stand in for the outputs,
-    one-hot.
-    """
+    """Returns what a signal of one forward pass measures on one-hot labels instead of outputs."""
     del key_B
     out_BC = jax.nn.one_hot(probe.label(x_B), task.num_classes, dtype=jnp.float32)
     return signal.measure(out_BC, Examples(x=x_B, y=y_B, task=task))
@@ -240,16 +254,30 @@ def query(
     begin: Callable = lambda: None,
     run: str = "",
 ) -> None:
-    """Writes folder/<signal>/<m>.npy of the label-only signals, asked of a black box; other signals
-    have no file of this model.
+    """Queries a black box for every label-only signal and writes folder/<signal>/<m>.npy.
 
-    `shadows(count, index_B) -> Shadows` are models of the attacker's own. The signals run
-    uncompiled, one operation at a time, so that the black box is called like any Python function.
+    Other signals get no file. The signals run uncompiled, one operation at a time, so that the
+    black box is called like any Python function.
+
+    Args:
+        black_box: the black box.
+        m: its number among the models of the design.
+        pool: the N examples.
+        signals: {name: signal}.
+        views: the A query views.
+        rows: {name: which rows [N] are asked about}.
+        folder: where the answers are written.
+        seed: the seed of the run.
+        batch_size: examples per call of a signal.
+        shadows: shadows(count, index_B) -> Shadows, the attacker's models for signals that need
+            them.
+        begin: called before anything is written, if there is something to ask.
+        run: the identity of the run, recorded in the files.
     """
     for name, signal in signals.items():
         if signal.access != "labels":
             continue
-        found = interactive.Answers(
+        answers = interactive.Answers(
             folder, name, m, len(pool.y), run=run, counts=interactive.counts_queries(signal)
         )
         asked = (
@@ -258,10 +286,10 @@ def query(
             else signal._replace(ask=functools.partial(measured_of_labels, signal, pool.task))
         )
         ask = interactive.asking(
-            lambda _, own: Probe(black_box.label, shadows=own), asked, views, name=name
+            lambda _, helpers: Probe(black_box.label, shadows=helpers), asked, views, name=name
         )
-        lacking_N = found.lacking(rows[name])
-        if not lacking_N.any() and not found.unfinished:
+        lacking_N = answers.lacking(rows[name])
+        if not lacking_N.any() and not answers.unfinished:
             continue
         begin()
         try:
@@ -269,13 +297,17 @@ def query(
                 np.flatnonzero(lacking_N), min(batch_size, max(1, int(lacking_N.sum())))
             ):
                 key_B = interactive.example_keys(seed=seed, name=name, index_B=index_B)
-                own = shadows(signal.shadows, index_B) if signal.shadows else None
+                helpers = shadows(signal.shadows, index_B) if signal.shadows else None
                 with jax.disable_jit():
                     parts = ask(
-                        None, own, jnp.asarray(pool.x[index_B]), jnp.asarray(pool.y[index_B]), key_B
+                        None,
+                        helpers,
+                        jnp.asarray(pool.x[index_B]),
+                        jnp.asarray(pool.y[index_B]),
+                        key_B,
                     )
-                found.add(index_B[:count], *(np.asarray(part)[:, :count] for part in parts))
+                answers.add(index_B[:count], *(np.asarray(part)[:, :count] for part in parts))
         finally:
-            if found.arrays:
-                found.save(found.partial)
-        found.close()
+            if answers.arrays:
+                answers.save(answers.partial)
+        answers.close()

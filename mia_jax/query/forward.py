@@ -1,8 +1,8 @@
-"""The QUERY stage: every finished model is asked about every example and its views; one file a
-signal and model.
+"""Queries finished models by forward passes: every example in every view, one file per signal and
+model.
 
-An answer depends on the model and the example alone: inference mode, deterministic views, a fixed
-batch size (short batches are padded).
+An answer depends only on the model and the example: models run in inference mode, views are
+deterministic, and the batch size is fixed (short batches are padded).
 """
 
 from __future__ import annotations
@@ -34,12 +34,21 @@ def answers(
     views: Sequence[Callable],
     batch_size: int,
 ) -> Callable:
-    """ask(variables, x_N.., y_N) -> {signal: [A,N..]} for N a multiple of `batch_size`; pure, to be
-    vmapped over variables.
+    """Returns a pure function that asks one model for all signals of one forward pass.
+
+    The function is ask(variables, x_N.., y_N) -> {signal: [A,N..] float32}, for N a multiple of
+    `batch_size`. It is made to be vmapped over the variables.
+
+    Args:
+        model: the network.
+        task: what the labels are.
+        signals: {name: signal} with `measure`.
+        views: the A query views, functions of x_B...
+        batch_size: examples per forward pass.
     """
 
     def batch(variables, x_B, y_B):
-        found = {name: [] for name in signals}
+        values = {name: [] for name in signals}
         for view in views:
             seen = Examples(x=view(x_B), y=y_B, task=task)
             out, _ = model.apply(variables, seen.x, train=False)
@@ -48,15 +57,15 @@ def answers(
                     out if signal.transform is None else signal.transform(out), seen
                 )
                 check_value(value, name=name, batch=batch_size)
-                found[name].append(value.astype(jnp.float32))
-        return {name: jnp.stack(values) for name, values in found.items()}
+                values[name].append(value.astype(jnp.float32))
+        return {name: jnp.stack(value_AB) for name, value_AB in values.items()}
 
     def ask(variables, x, y):
         split = lambda a: a.reshape(-1, batch_size, *a.shape[1:])  # noqa: E731
-        found = lax.map(lambda xy: batch(variables, *xy), (split(x), split(y)))
+        values = lax.map(lambda xy: batch(variables, *xy), (split(x), split(y)))
         return {
             name: jnp.moveaxis(a, 0, 1).reshape(a.shape[1], -1, *a.shape[3:])
-            for name, a in found.items()
+            for name, a in values.items()
         }
 
     return ask
@@ -71,8 +80,9 @@ def program(
     batch_size: int,
     chunk: int,
 ) -> Callable:
-    """Returns `answers` of `chunk` models at once, compiled when it is first called; one program
-    serves any number of folders of the same models.
+    """Returns `answers` for `chunk` models at once, which is compiled when it is first called.
+
+    The program can be used for any number of folders of the same kind of models.
     """
     return jax.jit(
         over_models(
@@ -106,14 +116,36 @@ def query(
     run: str = "",
     epoch: int | None = None,
 ) -> None:
-    """Writes folder/<signal>/<model>.npy for those of `models` that lack a file.
+    """Queries models for all signals of one forward pass and writes folder/<signal>/<model>.npy.
 
-    A model with an answer that is not finite gets no file: on_bad(model, what happened), or
-    ValueError naming model and signal without `on_bad`. One forward pass a view answers all of
-    them; signals with `ask` are query/interactive.py's. `ask`: the `program` of these, if made
-    before. Each file records its place (`run`, signal, model, `epoch` of a snapshot) and the digest
-    of the model that answered, so that a run which is killed anywhere knows what its answers were
-    made from. `begin()` is called before anything is written, if there is something to ask.
+    Models that have all files are skipped. One forward pass per view answers all signals; signals
+    with `ask` are asked in query/interactive.py. Each file records its place (run, signal, model,
+    epoch) and the digest of the model that answered, so that a run that was killed at any time
+    knows from which models its answers were made.
+
+    Args:
+        model: the network.
+        pool: the N examples.
+        signals: {name: signal} with `measure`.
+        views: the A query views.
+        models: the numbers of the models.
+        models_folder: the folder of their variables.
+        folder: where the answers are written, [A,N..] float32 per file.
+        chunk: models that are queried at once.
+        batch_size: examples per forward pass.
+        devices: the devices that are used; None: the first one.
+        segment_bytes: the bytes of examples that are on a device at once.
+        title: what the progress line calls the work.
+        ask: the `program` of these arguments, if it exists already.
+        pause: called between chunks; it may raise jobs.Paused.
+        on_bad: on_bad(model, what happened) is called for a model with an answer that is not
+            finite, which gets no file.
+        begin: called before anything is written, if there is something to ask.
+        run: the identity of the run, recorded in the files.
+        epoch: the epoch of a snapshot; None for finished models.
+
+    Raises:
+        ValueError: if an answer is not finite and `on_bad` is None; it names model and signal.
     """
     todo = [m for m in models if not all(signal_file(folder, name, m).exists() for name in signals)]
     if not todo:
@@ -133,22 +165,22 @@ def query(
     )
     progress = Progress(title=title, total=len(todo), unit="model")
 
-    def work(own: list[int], device, check: Callable) -> None:
-        padded = own + [own[-1]] * (chunk - len(own))
+    def work(group: list[int], device, check: Callable) -> None:
+        padded = group + [group[-1]] * (chunk - len(group))
         variables = jax.device_put(
             checkpoint.load_models(models_folder, padded, template, run=run, epoch=epoch), device
         )
-        digests = {m: checkpoint.digest(models_folder, m) for m in own}
+        digests = {m: checkpoint.digest(models_folder, m) for m in group}
         parts = segments(pool=pool, batch_size=batch_size, segment_bytes=segment_bytes)
-        found = []
+        outputs = []
         for part in parts:
             check()
-            found.append(memory.fetch(ask(variables, *jax.device_put(part, device))))
+            outputs.append(memory.fetch(ask(variables, *jax.device_put(part, device))))
         values = {
-            name: np.concatenate([part[name] for part in found], axis=2)[:, :, : len(pool.y)]
+            name: np.concatenate([part[name] for part in outputs], axis=2)[:, :, : len(pool.y)]
             for name in signals
         }
-        for i, m in enumerate(own):
+        for i, m in enumerate(group):
             reason = next(
                 filter(
                     None, (not_finite(value_MAN[i], name) for name, value_MAN in values.items())
@@ -163,7 +195,7 @@ def query(
             for name, value_MAN in values.items():
                 record = place(run, name, m, epoch) | dict(asked={str(m): digests[m]})
                 files.write_npy(signal_file(folder, name, m), value_MAN[i], record)
-        progress.advance(len(own))
+        progress.advance(len(group))
 
     spread(work, [todo[i : i + chunk] for i in range(0, len(todo), chunk)], devices, pause=pause)
     seconds = progress.close()
@@ -174,7 +206,7 @@ def query(
 
 
 def not_finite(value_AN: np.ndarray, name: str) -> str:
-    """Returns where an answer to signal `name` is NaN or infinite; '' if none is."""
+    """Returns in words where an answer [A,N..] is NaN or infinite; '' if none is."""
     bad = ~np.isfinite(value_AN)
     if not bad.any():
         return ""
@@ -183,8 +215,9 @@ def not_finite(value_AN: np.ndarray, name: str) -> str:
 
 
 def segments(*, pool: Pool, batch_size: int, segment_bytes: int):
-    """Returns (x, y) parts of the pool in order, all of one length (a multiple of the batch size);
-    the last one is padded with its first row.
+    """Yields the pool in order as parts (x, y) of equal length, a multiple of the batch size.
+
+    The last part is padded with its first row.
     """
     total = len(pool.y)
     row = max(1, np.asarray(pool.x).nbytes // total)
@@ -199,8 +232,11 @@ def segments(*, pool: Pool, batch_size: int, segment_bytes: int):
 def load(
     folder: Path, name: str, models: Sequence[int], *, run: str = "", epoch: int | None = None
 ) -> np.ndarray:
-    """Returns one signal of several models, [M,A,N..]; FileNotFoundError that says what to type if
-    one was not asked, ValueError if one does not fit.
+    """Returns one signal of several models, [M,A,N..].
+
+    Raises:
+        FileNotFoundError: if a model was not asked; it says what to type.
+        ValueError: if a file is damaged, belongs to another run or has another shape.
     """
     arrays = []
     for m in models:

@@ -1,9 +1,9 @@
-"""Signals that ask a model more than one forward pass (`Signal.ask`): their own batches, one key an
-example, only the rows that are needed.
+"""Asks models for signals that take more than one forward pass (`Signal.ask`).
 
-An example's key derives from (seed, signal, example), so its answer is the same alone or in any
-batch of the same size. What was asked so far is kept in signal/<name>/partial/ and never asked
-again.
+These signals choose their own batches, have one key per example, and are asked only about the rows
+that are needed. The key of an example derives from (seed, signal, example), so its answer does not
+depend on the other examples of a batch of the same size. Answers are kept in
+signal/<name>/partial/ while a signal is asked, and are never asked for again.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from mia_jax import registry
-from mia_jax.runtime import files, jobs
+from mia_jax.runtime import files, jobs, store
 from mia_jax.runtime.progress import Progress
-from mia_jax.runtime.store import Answers as AnswerFiles
 from mia_jax.training import checkpoint, memory
 from mia_jax.training.devices import spread
 from mia_jax.training.programs import over_models, strict
@@ -32,14 +31,15 @@ SAVE_EVERY = 30.0  # seconds
 
 
 def signal_file(folder: Path, name: str, m: int) -> Path:
-    """Returns the file of one signal of one model, [A,N..] float32; a name with settings has one
-    spelling.
+    """Returns the path of one signal of one model, an array [A,N..] float32.
+
+    All spellings of a name with settings have the same file.
     """
-    return AnswerFiles(folder).signal(registry.identity("signals", name), m)
+    return store.Answers(folder).signal(registry.identity("signals", name), m)
 
 
 def place(run: str, name: str, m: int, epoch: int | None = None) -> dict:
-    """Returns the record of one signal of one model; {} without a run."""
+    """Returns what the file of a signal records: run, signal, model, epoch; {} without a run."""
     return (
         dict(run=run, signal=registry.identity("signals", name), model=m, epoch=epoch)
         if run
@@ -48,16 +48,21 @@ def place(run: str, name: str, m: int, epoch: int | None = None) -> dict:
 
 
 def count_file(folder: Path, name: str, m: int) -> Path:
-    """Returns how many queries each answer of one model took, [A,N] or [A,N,P] int32; there for
-    signals that count.
+    """Returns the path of the numbers of queries per answer, an array [A,N] or [A,N,P] int32.
+
+    Only signals that count their queries have this file.
     """
-    return AnswerFiles(folder).counts(registry.identity("signals", name), m)
+    return store.Answers(folder).counts(registry.identity("signals", name), m)
 
 
 def probe_of(model: Model, variables, shadows=(), *, signal: Signal) -> Probe:
-    """Returns what `signal` may ask of a model with these variables: no more than its access.
+    """Returns the Probe by which a signal asks a model: it offers no more than the signal's access.
 
-    `shadows`: (variables [S,...], member_SB) or ().
+    Args:
+        model: the network.
+        variables: the variables of the model that is asked.
+        shadows: (variables [S,...], member_SB) of the attacker's models, or ().
+        signal: the signal, whose `access` and `transform` are applied.
     """
     change = signal.transform or (lambda out_BC: out_BC)
     out = lambda x: change(model.apply(variables, x, train=False)[0])  # noqa: E731
@@ -76,7 +81,13 @@ def probe_of(model: Model, variables, shadows=(), *, signal: Signal) -> Probe:
 
 
 def shadows_of(model: Model, variables_S, member_SB) -> Shadows:
-    """Returns the attacker's own models as a question sees them."""
+    """Returns the attacker's S models as a signal sees them.
+
+    Args:
+        model: the network.
+        variables_S: the variables, with a leading axis S.
+        member_SB: which shadow was trained on which example of the batch.
+    """
     return Shadows(
         lambda x: jax.lax.map(
             lambda variables: model.apply(variables, x, train=False)[0], variables_S
@@ -85,17 +96,20 @@ def shadows_of(model: Model, variables_S, member_SB) -> Shadows:
     )
 
 
-def own_models(design: Design, m: int, count: int, available: int) -> np.ndarray:
-    """Returns the first `count` models, of those with numbers below `available`, that an attacker
-    of m may use; fewer are repeated, none is [0].
+def attacker_models(design: Design, m: int, count: int, available: int) -> np.ndarray:
+    """Returns the numbers [count] of models that an attacker of model m may use.
+
+    They are the first ones with numbers below `available`. If there are fewer than `count`, they
+    are repeated; if there is none, the array is empty.
     """
     usable = np.flatnonzero(design.shadow_MM[m][:available])
     return np.resize(usable, count) if len(usable) else usable
 
 
 def example_keys(*, seed: int, name: str, index_B) -> jax.Array:
-    """Returns one threefry key an example, [B]: fold_in(fold_in(seed, signal), number of the
-    example in the pool).
+    """Returns one threefry key per example, [B].
+
+    The key is fold_in(fold_in(key(seed), crc32(signal)), number of the example in the pool).
     """
     root = jax.random.fold_in(
         jax.random.key(seed, impl="threefry2x32"),
@@ -118,17 +132,22 @@ def check_value(value, *, name: str, batch: int) -> None:
 def asking(
     probe: Callable[..., Probe], signal: Signal, views: Sequence[Callable], *, name: str = ""
 ) -> Callable:
-    """ask(variables, shadows, x_B.., y_B, key_B) -> (value_AB.. float32,) and, of a signal that
-    counts, (value_AB.., count_AB.. int32).
+    """Returns a function that asks a signal in all views.
 
-    `probe(variables, shadows)` is what the signal asks.
+    The function is ask(variables, shadows, x_B.., y_B, key_B) -> (value_AB.. float32,), or
+    (value_AB.. float32, count_AB.. int32) for a signal that counts its queries.
+
+    Args:
+        probe: probe(variables, shadows) -> Probe.
+        signal: a signal with `ask`.
+        views: the A query views.
+        name: the name of the signal, for messages.
     """
 
     def ask(variables, shadows, x_B, y_B, key_B):
-        found = [signal.ask(probe(variables, shadows), view(x_B), y_B, key_B) for view in views]
-        parts = list(
-            zip(*(one if isinstance(one, tuple) else (one,) for one in found), strict=True)
-        )
+        answers = [signal.ask(probe(variables, shadows), view(x_B), y_B, key_B) for view in views]
+        answers = [answer if isinstance(answer, tuple) else (answer,) for answer in answers]
+        parts = list(zip(*answers, strict=True))
         for value in (value for part in parts for value in part):
             check_value(value, name=name, batch=len(x_B))
         return tuple(
@@ -158,14 +177,34 @@ def query(
     begin: Callable = lambda: None,
     run: str = "",
 ) -> None:
-    """Writes folder/<signal>/<model>.npy, [A,N..] with NaN outside the rows `rows[signal]` [M,N]
-    (indexed by model number) that are asked.
+    """Asks models for signals with `ask` and writes folder/<signal>/<model>.npy [A,N..].
 
-    A signal that needs shadows takes them from `design`; a model that has none is not asked, its
-    file is all NaN. Rows that a file lacks are asked and added. A model with an answer that is not
-    finite gets no file: on_bad(model, what happened), or ValueError without `on_bad`. A file
-    records its place (`run`, signal, model) and the digests of the models that were asked.
-    `begin()` is called before anything is written, if there is something to ask.
+    Rows that are not asked about are NaN. Rows that a file lacks are asked and added. A model
+    without shadows is not asked for signals that need them, and its file is all NaN. A file records
+    its place (run, signal, model) and the digests of the models that were asked.
+
+    Args:
+        model: the network.
+        pool: the N examples.
+        signals: {name: signal} with `ask`.
+        views: the A query views.
+        rows: {name: which rows [M,N] each model is asked about}, indexed by the model's number.
+        models: the numbers of the models.
+        models_folder: the folder of their variables.
+        folder: where the answers are written.
+        seed: the seed of the run.
+        chunk: models that are asked at once.
+        batch_size: examples per call of a signal.
+        devices: the devices that are used; None: the first one.
+        design: where signals that need shadows take them from.
+        pause: called between batches; it may raise jobs.Paused.
+        on_bad: on_bad(model, what happened) is called for a model with an answer that is not
+            finite, which gets no file.
+        begin: called before anything is written, if there is something to ask.
+        run: the identity of the run, recorded in the files.
+
+    Raises:
+        ValueError: if an answer is not finite and `on_bad` is None.
     """
     failed: set[int] = set()
 
@@ -178,22 +217,22 @@ def query(
     template = jax.eval_shape(
         model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *pool.x.shape[1:]), pool.x.dtype)
     )
-    load = lambda own: checkpoint.load_models(models_folder, own, template, run=run)  # noqa: E731
+    load = lambda some: checkpoint.load_models(models_folder, some, template, run=run)  # noqa: E731
     for name, signal in signals.items():
         common = dict(run=run, counts=counts_queries(signal))
-        found = {
+        answers = {
             m: Answers(folder, name, m, len(pool.y), **common) for m in models if m not in failed
         }
         ask = asking(functools.partial(probe_of, model, signal=signal), signal, views, name=name)
         program = jax.jit(over_models(strict(ask), (0, 0, None, None, None), chunk))
-        own = (
-            {m: own_models(design, m, signal.shadows, max(models) + 1) for m in models}
-            if signal.shadows
-            else {}
-        )
-        for m in (m for m, shadows in own.items() if not len(shadows)):
-            found.pop(m).nothing(len(views), begin)
-        shadows = (own, None if design is None else design.member_MN) if own else None
+        numbers = {}
+        if signal.shadows:
+            numbers = {
+                m: attacker_models(design, m, signal.shadows, max(models) + 1) for m in models
+            }
+        for m in (m for m, usable in numbers.items() if not len(usable)):
+            answers.pop(m).write_empty(len(views), begin)
+        shadows = (numbers, None if design is None else design.member_MN) if numbers else None
         common = dict(
             pool=pool,
             seed=seed,
@@ -207,13 +246,13 @@ def query(
             begin=begin,
             digest=functools.partial(checkpoint.digest, models_folder),
         )
-        _one(program, load, found, rows[name], shadows, **common)
+        _query_signal(program, load, answers, rows[name], shadows, **common)
 
 
-def _one(
+def _query_signal(
     program: Callable,
     load: Callable,
-    found: Mapping[int, Answers],
+    answers: Mapping[int, Answers],
     rows_MN: np.ndarray,
     shadows: tuple | None,
     *,
@@ -227,41 +266,52 @@ def _one(
     begin: Callable,
     digest: Callable,
 ) -> None:
-    """Returns one signal of several models, a chunk at a time; `shadows`: ({model: its shadows},
-    member_MN) or None.
+    """Asks several models for one signal, a chunk of models at a time.
+
+    Args:
+        program: the compiled `asking` of `chunk` models.
+        load: load(models) -> their variables, stacked.
+        answers: {model: its Answers}.
+        rows_MN: which rows each model is asked about.
+        shadows: ({model: the numbers of its shadows}, member_MN), or None.
+        pool, seed, chunk, batch_size, devices, pause, begin: as in `query`.
+        bad: bad(model, what happened) for an answer that is not finite.
+        digest: digest(model) of a model's variables.
     """
-    lacking = {m: one.lacking(rows_MN[m]) for m, one in found.items()}
-    for m in (m for m, one in found.items() if one.unfinished and not lacking[m].any()):
+    lacking = {m: files_of_m.lacking(rows_MN[m]) for m, files_of_m in answers.items()}
+    for m in (
+        m for m, files_of_m in answers.items() if files_of_m.unfinished and not lacking[m].any()
+    ):
         begin()
-        found[m].close()  # a process was killed between its last answer and its files
-    todo = [m for m in found if lacking[m].any()]
+        answers[m].close()  # The process was killed after its last answer.
+    todo = [m for m in answers if lacking[m].any()]
     if not todo:
         return
     begin()
-    name = found[todo[0]].name
+    name = answers[todo[0]].name
     progress = Progress(
         title=f"query {name}", total=sum(int(lacking[m].sum()) for m in todo), unit="example"
     )
 
-    def work(own: list[int], device, check: Callable) -> None:
-        padded = own + [own[-1]] * (chunk - len(own))
-        variables, alive = jax.device_put(load(padded), device), set(own)
+    def work(group: list[int], device, check: Callable) -> None:
+        padded = group + [group[-1]] * (chunk - len(group))
+        variables, alive = jax.device_put(load(padded), device), set(group)
         helpers = (
             ()
             if shadows is None
             else jax.device_put(_stacked([load(shadows[0][m].tolist()) for m in padded]), device)
         )
-        for m in own:
-            found[m].asked |= {
+        for m in group:
+            answers[m].asked |= {
                 str(n): digest(n) for n in {m, *(() if shadows is None else shadows[0][m].tolist())}
             }
-        wanted_N = np.any([lacking[m] for m in own], 0)
-        for index_B, count in batches(np.flatnonzero(wanted_N), batch_size):
+        needed_N = np.any([lacking[m] for m in group], 0)
+        for index_B, count in batches(np.flatnonzero(needed_N), batch_size):
             try:
                 check()
             except jobs.Paused:
                 for m in sorted(alive):
-                    found[m].save(found[m].partial)
+                    answers[m].save(answers[m].partial)
                 raise
             extra = (
                 ()
@@ -276,21 +326,19 @@ def _one(
                     *jax.device_put((pool.x[index_B], pool.y[index_B], key_B), device),
                 )
             )
-            for i, m in enumerate(own):
+            for i, m in enumerate(group):
                 new_B = np.flatnonzero(lacking[m][index_B[:count]])
                 progress.advance(len(new_B))
-                if m not in alive or not len(
-                    new_B
-                ):  # another model of the chunk lacks these examples
-                    continue
+                if m not in alive or not len(new_B):
+                    continue  # Only another model of the chunk lacks these examples.
                 reason = not_finite(index_B[new_B], parts[0][i][:, new_B], name)
                 if reason:
                     alive.remove(m)
                     bad(m, reason)
                 else:
-                    found[m].add(index_B[new_B], *(part[i][:, new_B] for part in parts))
+                    answers[m].add(index_B[new_B], *(part[i][:, new_B] for part in parts))
         for m in sorted(alive):
-            found[m].close()
+            answers[m].close()
 
     spread(work, [todo[i : i + chunk] for i in range(0, len(todo), chunk)], devices, pause=pause)
     seconds = progress.close()
@@ -304,8 +352,9 @@ def _stacked(trees: Sequence):
 
 
 def batches(rows: np.ndarray, size: int):
-    """Returns (row numbers [size], how many of them are real) in order; the last batch is filled up
-    with its last row.
+    """Yields batches (row numbers [size], how many of them are real) in order.
+
+    The last batch is padded with its last row.
     """
     for start in range(0, len(rows), size):
         part = rows[start : start + size]
@@ -313,31 +362,42 @@ def batches(rows: np.ndarray, size: int):
 
 
 def not_finite(index_B: np.ndarray, value_AB: np.ndarray, name: str) -> str:
-    """Returns where an answer to signal `name` about the examples `index_B` is NaN or infinite; ''
-    if none is.
-    """
+    """Returns in words which of the examples `index_B` has NaN or infinity in its answer, or ''."""
     bad = ~np.isfinite(value_AB.reshape(*value_AB.shape[:2], -1)).all((0, 2))
-    return (
-        f"answers signal {name!r} with NaN or infinity for example {index_B[int(np.argmax(bad))]}"
-        if bad.any()
-        else ""
-    )
+    if not bad.any():
+        return ""
+    example = index_B[int(np.argmax(bad))]
+    return f"answers signal {name!r} with NaN or infinity for example {example}"
 
 
 def counts_queries(signal: Signal) -> bool:
-    """Tells whether the signal is known to count the queries of each answer: those whose number
-    depends on the example declare no fixed one.
+    """Returns whether a signal counts the queries of each answer.
+
+    Such a signal declares a function instead of a fixed number, because the number depends on the
+    example.
     """
     return callable(signal.queries)
 
 
 class Answers:
-    """The answers of one model to one signal on disk: what is there, what is added, and the counts
-    of queries beside it.
+    """Holds the answers of one model to one signal, as they are on disk and as they are added.
 
-    Counts are written before their answers, and are read only if those are there: a process that is
-    killed between the two asks again. `counts`: answers without their counts are worth nothing and
-    are asked anew. `asked` {model: digest} is recorded with the answers.
+    The numbers of queries are written before their answers and are read only if the answers exist,
+    so a process that was killed between the two asks again.
+
+    Args:
+        folder: the folder of the answers.
+        name: the name of the signal.
+        m: the number of the model.
+        num_examples: N.
+        run: the identity of the run, recorded in the files.
+        counts: whether the signal counts its queries; answers without their counts are then asked
+            for again.
+
+    Attributes:
+        asked: {model: digest} of the models that were asked, recorded with the answers.
+        arrays: [value_AN..], or [value_AN.., count_AN..]; empty if there is no answer yet.
+        unfinished: whether there are answers of an earlier, interrupted run.
     """
 
     def __init__(
@@ -353,7 +413,7 @@ class Answers:
         self.name, self.m, self.num_examples = name, m, num_examples
         self.place, self.asked = place(run, name, m), {}
         self.paths = [signal_file(folder, name, m), count_file(folder, name, m)]
-        self.partial = [AnswerFiles(folder).unfinished(path) for path in self.paths]
+        self.partial = [store.Answers(folder).unfinished(path) for path in self.paths]
         self.arrays: list[np.ndarray] = []
         self.unfinished = any(path.exists() for path in self.partial)
         for paths in (self.partial, self.paths):
@@ -362,7 +422,7 @@ class Answers:
         self.saved = time.monotonic()
 
     def _read(self, paths: Sequence[Path], counts: bool) -> None:
-        """Takes the answers of one pair of files, unless they lack their counts."""
+        """Reads the answers of one pair of files, unless they lack their counts."""
         value_AN, record = files.read_npy_and_record(paths[0], record=self.place)
         if not paths[1].exists() and (record or {}).get("counts", counts):
             return
@@ -390,17 +450,23 @@ class Answers:
         value_AN = self.arrays[0]
         return rows_N & np.isnan(value_AN.reshape(*value_AN.shape[:2], -1)).any((0, 2))
 
-    def nothing(self, views: int, begin: Callable) -> None:
-        """Returns a file without answers, of a model that cannot be asked."""
+    def write_empty(self, views: int, begin: Callable) -> None:
+        """Writes a file without answers, for a model that cannot be asked."""
         if not self.arrays:
             begin()
             self.arrays = [np.full((views, self.num_examples), np.nan, np.float32)]
             self.close()
 
     def add(self, index_B: np.ndarray, value_AB: np.ndarray, *count_AB: np.ndarray) -> None:
-        """Adds answers; on disk every SAVE_EVERY seconds.
+        """Adds answers, and writes all of them every SAVE_EVERY seconds.
 
-        ValueError naming model, signal and example if one is not finite.
+        Args:
+            index_B: the numbers of the examples.
+            value_AB: the values, [A,B] or [A,B,K].
+            count_AB: the numbers of queries, if the signal counts them.
+
+        Raises:
+            ValueError: if a value is not finite; it names model, signal and example.
         """
         reason = not_finite(index_B, value_AB, self.name)
         if reason:
@@ -417,15 +483,16 @@ class Answers:
             self.save(self.partial)
 
     def save(self, paths: Sequence[Path]) -> None:
-        """Counts first: an answer never stands there without them."""
+        """Writes the counts and then the answers, which are thus never without their counts."""
         record = self.place | dict(asked=self.asked, counts=len(self.arrays) > 1)
         for path, array in reversed(list(zip(paths, self.arrays))):
             files.write_npy(path, array, record)
         self.saved = time.monotonic()
 
     def close(self) -> None:
-        """Returns the finished files; the partial ones go, answers first: counts alone are never
-        read.
+        """Writes the finished files and deletes the partial ones.
+
+        Partial answers are deleted before their counts, because counts alone are never read.
         """
         self.save(self.paths)
         for path in self.partial:

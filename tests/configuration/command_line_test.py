@@ -356,7 +356,7 @@ REFUSED = {
         ["--config.attacks.rmia.name=rmia"],
         "no attack 'rmia'.*--attacks=[+]rmia adds an attack",
     ),
-    "attacks as a word": (["--config.attacks=lira"], "--attacks=lira,rmia runs these alone"),
+    "attacks as a word": (["--config.attacks=lira"], "--attacks=lira,rmia runs only these"),
     "a section as a word": (
         ["--config.model=mlp"],
         "model is a section.*--config.model.name chooses among",
@@ -409,7 +409,7 @@ REFUSED = {
         r"model \(fc\) has no field 'widths'",
     ),
     "an attack nobody knows": (["--attacks=+lyra"], "no attack 'lyra'. Did you mean 'lira'"),
-    "an attack taken away twice": (["--attacks=-rmia"], "no attack 'rmia' to take away"),
+    "an attack taken away twice": (["--attacks=-rmia"], "no attack 'rmia' to remove"),
     "an attack added twice": (["--attacks=+gap"], "'gap' is there already"),
     "signs and none": (["--attacks=+rmia,gap"], "either every name has"),
     "a flag for a field": (["--seed=1"], "Did you mean --config.seed"),
@@ -425,14 +425,14 @@ REFUSED = {
     ),
     "an argument that does nothing": (
         ["--config=configs/dp_fashion_mnist.py:private=false,epsilon=4"],
-        "epsilon=4.0 would do nothing",
+        "epsilon=4.0 would have no effect",
     ),
     "a workdir that is a file": (["--workdir=README.md/w"], "README.md is a file; name a folder"),
     "a folder for a config": (["--config=configs"], "configs is a folder"),
     "a config that was moved": (["--config=quickstart"], "Did you mean configs/quickstart.py"),
     "commas for a colon": (
         ["--config=configs/quickstart.py,models=16"],
-        "behind a colon.*configs/quickstart.py:models=16",
+        "follow a colon.*configs/quickstart.py:models=16",
     ),
 }
 

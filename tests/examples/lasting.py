@@ -15,7 +15,7 @@ STAGES = ("data", "train", "epoch", "query", "ask", "attack")
 
 
 def get_config(arg=None):
-    stage = configuration.chosen(
+    stage = configuration.choose(
         dict(zip(STAGES, STAGES, strict=True)),
         stage=configuration.arguments(arg, stage="attack").stage,
     )

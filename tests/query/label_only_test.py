@@ -306,16 +306,16 @@ def test_questions_made_with_shadows_find_members_in_one_query_and_in_a_few(memo
 
 def test_a_question_for_a_model_is_made_without_it_and_its_twin(memorized):
     design = halves.make(num_examples=100, seed=0, models=8)
-    assert interactive.own_models(design, 4, 4, 8).tolist() == [
+    assert interactive.attacker_models(design, 4, 4, 8).tolist() == [
         0,
         1,
         2,
         3,
-    ] and interactive.own_models(design, 0, 4, 8).tolist() == [2, 3, 4, 5]
-    assert interactive.own_models(design, 0, 4, 4).tolist() == [2, 3, 2, 3]
+    ] and interactive.attacker_models(design, 0, 4, 8).tolist() == [2, 3, 4, 5]
+    assert interactive.attacker_models(design, 0, 4, 4).tolist() == [2, 3, 2, 3]
     lonely = blocks.make(num_examples=100, seed=0, size=20)
-    assert interactive.own_models(lonely, 0, 2, 2).tolist() == [1, 1] and not len(
-        interactive.own_models(lonely, 1, 2, 2)
+    assert interactive.attacker_models(lonely, 0, 2, 2).tolist() == [1, 1] and not len(
+        interactive.attacker_models(lonely, 1, 2, 2)
     )
 
 
