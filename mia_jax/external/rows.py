@@ -132,6 +132,27 @@ def as_numbers(x) -> np.ndarray | None:
     return value if value.dtype.kind != "f" or np.isfinite(value).all() else None
 
 
+def for_net(x, *, texts: bool = False):
+    """Returns rows as a net takes them: frames and lists of rows as arrays, dicts of them by name;
+    arrays and tensors as they are.
+
+    Raises:
+        ValueError: the rows are not numbers, unless `texts` allows texts.
+
+    >>> for_net([[1, 2], [3, 4]]).shape
+    (2, 2)
+    """
+    if isinstance(x, Mapping):
+        return {key: for_net(value, texts=texts) for key, value in x.items()}
+    value = np.asarray(x) if hasattr(x, "iloc") or isinstance(x, list | tuple) else x
+    if isinstance(value, np.ndarray) and value.dtype.kind in "OSU" and not texts:
+        raise ValueError(
+            f"x holds {value.dtype} values, and nets take numbers; encode them, or pass a function "
+            "of rows that does."
+        )
+    return value
+
+
 def digest(x) -> str:
     """Returns 16 hex digits of what the rows hold.
 

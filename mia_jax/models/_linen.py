@@ -99,13 +99,13 @@ def _ordinary(module: nn.Module) -> Model:
 
     Its running statistics are {'stats': flax's batch_stats}.
     """
-    flag = _train_flag(module)
+    flag = train_flag(module)
 
     def given(train: bool) -> dict[str, bool]:
         return {} if flag is None else {flag: TRAIN[flag] == train}
 
     def init(key, x):
-        with _per_example(None, None, train=False):
+        with per_example(None, None, train=False):
             variables = module.init(key, x[:1], **given(False))
         others = set(variables) - KEEPS
         if others:
@@ -122,7 +122,7 @@ def _ordinary(module: nn.Module) -> Model:
         flax_variables = {"params": variables["params"]} | (
             {"batch_stats": variables["stats"]} if "stats" in variables else {}
         )
-        with _per_example(key_B, weight_B, train=train):
+        with per_example(key_B, weight_B, train=train):
             if train and "stats" in variables:
                 out, changed = module.apply(
                     flax_variables, x, mutable=["batch_stats"], **given(True)
@@ -131,7 +131,7 @@ def _ordinary(module: nn.Module) -> Model:
             return module.apply(flax_variables, x, **given(train)), variables.get("stats", {})
 
     def start(key, x):
-        with _per_example(None, None, train=False):
+        with per_example(None, None, train=False):
             return module.init(key, x, **given(False))
 
     return Model(
@@ -142,7 +142,7 @@ def _ordinary(module: nn.Module) -> Model:
     )
 
 
-def _train_flag(module: nn.Module) -> str | None:
+def train_flag(module: nn.Module) -> str | None:
     """Returns the argument that says whether the module trains, or None if there is none.
 
     Raises:
@@ -172,7 +172,7 @@ def _train_flag(module: nn.Module) -> str | None:
 
 
 @contextlib.contextmanager
-def _per_example(key_B, weight_B, *, train: bool):
+def per_example(key_B, weight_B, *, train: bool):
     """Makes nn.Dropout use each example's key and nn.BatchNorm use rows of weight > 0 only.
 
     This holds within the context. If the module did not set whether a layer trains (deterministic,

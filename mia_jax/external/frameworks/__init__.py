@@ -17,6 +17,8 @@ module, and anything that can be called is a function. Errors are ValueErrors in
 
 from __future__ import annotations
 
+import functools
+import sys
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -87,7 +89,23 @@ def predictor(
 ) -> Predictor:
     """Returns a trained model as a function; see `adapter` for the arguments and errors."""
     module = adapter(model, framework=framework, argument=argument)
-    return module.predictor(model, batch_size=batch_size, device=device)
+    asked = module.predictor(model, batch_size=batch_size, device=device)
+    return asked._replace(answer=_as_the_user(asked.answer))
+
+
+def _as_the_user(function: Callable) -> Callable:
+    """Returns a function of a user's that runs with JAX's usual promotion of ranks."""
+
+    @functools.wraps(function)
+    def asked(*arguments):
+        if "jax" not in sys.modules:
+            return function(*arguments)
+        from mia_jax.runtime import precision
+
+        with precision.as_the_user():
+            return function(*arguments)
+
+    return asked
 
 
 def trainer(model, *, framework: str | None = None) -> Callable:
