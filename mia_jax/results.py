@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -13,8 +13,9 @@ from mia_jax import checks
 from mia_jax.measures import two_audits, verdict
 from mia_jax.metrics import bootstrap
 from mia_jax.metrics import rows as result_rows
-from mia_jax.report import answer, files, tables, trust
+from mia_jax.report import answer, files, tables
 from mia_jax.report import figures as drawing
+from mia_jax.report import gate as gates
 from mia_jax.runtime import files as workdir
 from mia_jax.runtime.store import SavedResults
 
@@ -157,11 +158,11 @@ class Results:
     def __repr__(self) -> str:
         """Returns the verdict, how many checks passed, and the top attacks."""
         header, lines, more = self._top()
-        checked = trust.counted(self.report)
+        checked = answer.checks_passed(self.report)
         return "\n".join(
             [
                 answer.first_line(self.report),
-                *([f"checks: {checked}"] if checked else []),
+                *([checked] if checked else []),
                 *tables.text_table(header, lines),
                 *([more] if more else []),
             ]
@@ -170,10 +171,10 @@ class Results:
     def _repr_html_(self) -> str:
         """Returns the same for a notebook: HTML without scripts, every name escaped."""
         header, lines, more = self._top()
-        checked = trust.counted(self.report)
+        checked = answer.checks_passed(self.report)
         return (
             f"<div><p><b>{tables.web(answer.first_line(self.report))}</b></p>"
-            + (f"<p>checks: {tables.web(checked)}</p>" if checked else "")
+            + (f"<p>{tables.web(checked)}</p>" if checked else "")
             + tables.web_table(header, lines)
             + f"<p>{tables.web(more)}</p></div>"
         )
@@ -374,6 +375,45 @@ class Results:
         alone = sorted({row["attack"] for one in (self, other) for row in one.table} - set(names))
         note += f" Only in one of them: {', '.join(alone)}." if alone else ""
         return Table(two_audits.differences(*audits), note=note)
+
+    def gate(
+        self,
+        limits: str | Sequence[str],
+        *,
+        attack: str | Sequence[str] | None = None,
+        slice: str | Sequence[str] = "all",
+    ) -> gates.Gate:
+        """Compares the audit with limits, each number by its interval.
+
+        A limit is kept if the upper end of the interval is within it, exceeded if the lower end is
+        above it, and undecided otherwise: then the answer says about how many models or rows would
+        decide. It is also undecided where a failed check withholds the verdict.
+
+        Args:
+            limits: one limit or several, such as 'tpr@0.01 <= 0.05' (or 'tpr@1% <= 5%'),
+                'auc <= 0.6', 'epsilon <= 3'.
+            attack: the attacks whose numbers must be within; None: all that a real attacker could
+                run.
+            slice: the slices of records in which they must be, such as 'class=3'.
+
+        Returns:
+            A `Gate`: `exit_code` is 0 (within), 1 (above) or 2 (undecided), as of the command
+            `mia-jax gate`; `decisions` has a row per limit, slice and attack; `print` shows it,
+            `to_json()` and `junit()` write it.
+
+        Raises:
+            ValueError: no limit, or one that the audit cannot answer; the message lists what there
+                is.
+
+        >>> import mia_jax
+        >>> member = np.arange(400) < 200
+        >>> loss = np.random.default_rng(0).normal(size=400) - 2 * member
+        >>> results = mia_jax.audit(
+        ...     loss=loss, member=member, attacks='threshold_loss', draws=40)
+        >>> results.gate('auc <= 0.6').decision, results.gate('auc <= 0.99').exit_code
+        ('above', 0)
+        """
+        return gates.of(self.report, limits, attack=attack, slice=slice)
 
     def plot(self, name: str = "roc", *, folder: str | pathlib.Path | None = None):
         """Returns the matplotlib Figure 'roc' (log-log, with bands) or 'scores' (histograms), shown

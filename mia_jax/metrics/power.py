@@ -147,6 +147,24 @@ def _smallest_by_box(
     return 1.0 if short(1 - 1e-12) < 0 else float(optimize.brentq(short, fpr, 1 - 1e-12))
 
 
+def larger_study(
+    distance: float, half: float, *, level: float = 0.95, power: float = POWER
+) -> float:
+    """Returns how many times larger a study must be to tell its number from one that far away.
+
+    `half` is half the width of its interval, which shrinks with the square root of the size. Then
+    the interval excludes that number with probability `power`, if the value stays; inf where they
+    are equal, and never below 1.
+
+    >>> round(larger_study(0.02, 0.02), 2), larger_study(0.0, 0.02)
+    (2.04, inf)
+    """
+    if not distance > 0:
+        return math.inf
+    with_power = 1 + float(special.ndtri(power) / special.ndtri((1 + level) / 2))
+    return max(1.0, (half * with_power / distance) ** 2)
+
+
 def fewest(enough: Callable[[int], bool], start: int) -> int | None:
     """Returns the smallest count >= start that is enough, within 5%; None above 2^40.
 

@@ -198,7 +198,6 @@ def lines(report: Mapping) -> list[str]:
     passed.
     """
     decision, design = verdict.of(report), report.get("design") or {}
-    checks = trust.checks(report)
     text = rendering.render(
         "terminal",
         first=first_line(report),
@@ -211,10 +210,17 @@ def lines(report: Mapping) -> list[str]:
         bound=(report.get("audit") or {}).get("bound"),
         failed_models=len(design.get("failed") or ()),
         models=design.get("models"),
-        checks=len(checks),
-        titles=trust.titles(checks),
+        checks=checks_passed(report),
     )
     return text.splitlines()
+
+
+def checks_passed(report: Mapping) -> str:
+    """Writes 'checks: 4 of 5 passed; 1 FAILED (duplicate rows)'; '' without checks."""
+    checks = trust.checks(report)
+    return rendering.line(
+        rendering.render("checks_passed", checks=len(checks), titles=trust.titles(checks))
+    )
 
 
 def line(report: Mapping) -> str:

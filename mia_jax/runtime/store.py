@@ -346,6 +346,26 @@ class SavedResults(NamedTuple):
         return sorted((self.folder / "scores").glob("*.npz"))
 
 
+def report_json(path: Path) -> Path:
+    """Returns the report.json that a path names: itself, or that of a folder of a report or of
+    saved Results, or of a workdir.
+
+    Raises:
+        FileNotFoundError: there is none; the message says where it was looked for.
+    """
+    if path.is_file():
+        return path
+    places = (ReportFiles(path).json, Store(path).report.json)
+    there = [place for place in places if place.is_file()]
+    if not there:
+        looked = " or ".join(str(place) for place in places) if path.is_dir() else str(path)
+        raise FileNotFoundError(
+            f"no report: there is no {looked}. Name a report.json, the workdir of a finished run, "
+            "or the folder of saved Results."
+        )
+    return there[0]
+
+
 class GridFiles(NamedTuple):
     """Locates the files of a grid: one workdir per variant, and the table over them."""
 

@@ -26,6 +26,7 @@ LEVELS = (
     ("report", "external", "configuration"),
     ("pipeline", "results"),
     ("api",),
+    ("commands",),  # a subcommand may read everything
     ("__main__",),
 )
 LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts}
@@ -58,6 +59,10 @@ WITHOUT_JAX = (
     "runtime.sealed",
     "runtime.store",
     "metrics",
+    "measures.gate",
+    "report.gate",
+    "results",
+    "commands.gate",
     "privacy.mechanism",
     "privacy.accounting",
     "privacy.losses",
