@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mia_jax.external import frameworks
+from mia_jax.runtime import precision
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 keras = pytest.importorskip("keras", reason="pip install keras, with KERAS_BACKEND=jax")
@@ -28,7 +29,8 @@ def model():
 
 
 def test_the_answer_is_that_of_inference_whatever_the_batch(model):
-    expected = keras.ops.convert_to_numpy(model(X, training=False))
+    with precision.as_the_user():
+        expected = keras.ops.convert_to_numpy(model(X, training=False))
     for size in (None, 4):
         asked = frameworks.predictor(model, batch_size=size)
         assert np.allclose(asked.answer(X), expected, atol=1e-6)
