@@ -33,6 +33,7 @@ import numpy as np
 from scipy import special, stats
 
 SHARED = 4.0  # by how much A grows, with many units, where targets are each other's shadows
+EXCESS = 8 / 21  # excess kurtosis of what groups of units contribute to a number
 ALONE = ("nothing", "half_of_target_members")  # what attacks know that read no shadow
 
 
@@ -147,9 +148,12 @@ def left_error(left: Left) -> Error:
     or below, that may be chance: with d degrees of freedom the variance that J estimates is
     J d / chi^2_d (its fiducial distribution, as in a generalized confidence interval: Weerahandi,
     JASA 88, 1993). The error is Student's t most like the normal mixture over these variances:
-    t with d degrees of freedom where J is all, normal where E is far above J. d is G - 2 for G
-    groups: what a unit contributes as a shadow depends on the targets, so J varies more than a mean
-    of G - 1 squares of normal numbers does.
+    t with d degrees of freedom where J is all, normal where E is far above J.
+
+    d is that of a sample variance of G values with excess kurtosis k, whose variance is 2/(G - 1) +
+    k/G of its mean's square (Box, Biometrika 40, 1953), as that of chi^2_d / d is 2/d: what a unit
+    contributes as a shadow depends on the targets, so contributions have longer tails than normal
+    numbers. With k = `EXCESS`, d is 6 for 8 groups and 3.5 for 5.
     """
     records, groups = float(np.nanvar(left.whole_R)), len(left.value_G)
     square_G = left.share_G**2 * groups / (groups - 1)
@@ -157,13 +161,12 @@ def left_error(left: Left) -> Error:
     reaction = float(square_G @ np.var(left.apart_GR - left.share_G @ left.apart_GR, axis=1))
     if records == 0 and among <= reaction:
         return Error(0.0)
-    return like_t(
-        records + np.maximum(0.0, among * true_over_estimated(max(1, groups - 2)) - reaction)
-    )
+    degrees = 2 / (2 / (groups - 1) + EXCESS / groups)
+    return like_t(records + np.maximum(0.0, among * true_over_estimated(degrees) - reaction))
 
 
 @functools.cache
-def true_over_estimated(degrees: int, points: int = 64) -> np.ndarray:
+def true_over_estimated(degrees: float, points: int = 64) -> np.ndarray:
     """Returns falling quantiles [points] of d / chi^2_d.
 
     This is the distribution of a variance over its estimate from d = `degrees` degrees of freedom.

@@ -237,13 +237,23 @@ def logit_p(value: float, deviation: float, smaller_side: int, freedom: float = 
     return t_tail(float(np.log(value / (1 - value)) * value * (1 - value) / deviation), freedom)
 
 
-def ratio_box(k1, n1, k0, n0, weight: float, level: float = 0.95) -> tuple[float, float]:
-    """Returns (low, high) of p1/(p1 + weight p0) for proportions k1 of n1 and k0 of n0.
+def precision(k1, n1, k0, n0, weight: float, level: float = 0.95) -> tuple[float, float]:
+    """Returns (low, high) of p1/(p1 + weight p0) for independent proportions k1 of n1 and k0 of n0.
 
-    Clopper-Pearson limits of both at (1 + level)/2, combined in the worst corners.
+    It rises with the ratio q = p1/p0, whose limits solve (p1 - q p0)^2 = (distance of p1 from its
+    limit)^2 + q^2 (distance of p0 from its opposite limit)^2: the square-and-add rule of
+    `difference` for p1 - q p0 (MOVER-R: Donner and Zou, Statistical Methods in Medical Research 21,
+    2012; Newcombe, 25, 2016) over Clopper-Pearson limits.
     """
-    (low1, high1), (low0, high0) = (
-        clopper_pearson(k1, n1, (1 + level) / 2),
-        clopper_pearson(k0, n0, (1 + level) / 2),
-    )
-    return roc.ppv(low1, high0, weight), roc.ppv(high1, low0, weight)
+    p1, p0 = k1 / n1, k0 / n0
+    (low1, high1), (low0, high0) = clopper_pearson(k1, n1, level), clopper_pearson(k0, n0, level)
+
+    def root(limit1: float, limit0: float) -> float:
+        square0 = limit0 * (2 * p0 - limit0)
+        inside = (p1 * p0) ** 2 - square0 * limit1 * (2 * p1 - limit1)
+        return p1 * p0 + float(np.sqrt(max(inside, 0.0)))
+
+    below = root(low1, high0)  # the ratio's lower limit is low1 (2 p1 - low1) / below
+    low = low1 * (2 * p1 - low1) / below if below > 0 else 0.0
+    high, over = root(high1, low0), low0 * (2 * p0 - low0)  # its upper one is high / over
+    return low / (low + weight), high / (high + weight * over) if over > 0 else 1.0

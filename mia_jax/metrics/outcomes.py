@@ -131,8 +131,8 @@ def closed_form(counts: Counts, ratio: float, level: float) -> dict[str, tuple[f
         "advantage": (low, high, "Newcombe over Clopper-Pearson"),
         "balanced_accuracy": ((1 + low) / 2, (1 + high) / 2, "Newcombe over Clopper-Pearson"),
         f"ppv@{ratio:g}": (
-            *intervals.ratio_box(*counts, ratio, level),
-            "box of two Clopper-Pearson",
+            *intervals.precision(*counts, ratio, level),
+            "MOVER-R over Clopper-Pearson",
         ),
     }
 

@@ -160,15 +160,19 @@ def test_difference_and_ratio_of_two_proportions_cover(p1, n1, p0, n0):
     probability = stats.binom.pmf(k1, n1, p1) * stats.binom.pmf(k0, n0, p0)
     likely = np.argwhere(probability > 1e-6)
     true_ppv = p1 / (p1 + 3 * p0)
-    inside = outside = ppv_inside = 0.0
+    inside = outside = ppv_inside = ppv_outside = 0.0
     for i, j in likely:
         low, high = intervals.difference(i, n1, j, n0)
         inside += probability[i, j] * (low <= p1 - p0 <= high)
         outside += probability[i, j] * (high - low)
-        low, high = intervals.ratio_box(i, n1, j, n0, 3.0)
+        low, high = intervals.precision(i, n1, j, n0, 3.0)
+        assert 0 <= low <= roc.ppv(i / n1, j / n0, 3.0) <= high <= 1 or i == j == 0
         ppv_inside += probability[i, j] * (low <= true_ppv <= high)
+        ppv_outside += probability[i, j] * (high - low)
     assert inside >= 0.94 and ppv_inside >= 0.95
     assert outside < 1.5 * 3.92 * np.sqrt(p1 * (1 - p1) / n1 + p0 * (1 - p0) / n0)
+    sd = true_ppv * (1 - true_ppv) * np.sqrt((1 - p1) / (p1 * n1) + (1 - p0) / (p0 * n0))
+    assert ppv_outside < 1.2 * 3.92 * sd
 
 
 def test_box_covers_with_one_false_positive_and_with_ties():

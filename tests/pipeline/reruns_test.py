@@ -156,14 +156,16 @@ def test_a_jackknife_counts_both_roles_of_a_model():
         assert np.mean(errors) ** 0.5 == pytest.approx(np.std(values), rel=0.1)
 
 
-def jackknifed(rng, *, units_sd: float, own_sd: float, records_sd: float) -> components.Left:
-    """A number without each of 8 groups, whose parts A, E and B have these standard deviations."""
+def jackknifed(
+    rng, *, units_sd: float, own_sd: float, records_sd: float, groups: int = 8
+) -> components.Left:
+    """A number without each group, whose parts A, E and B have these standard deviations."""
     between_sd = float(np.hypot(units_sd, own_sd))
     return components.Left(
-        value_G=8**0.5 * between_sd * rng.normal(size=8),
-        apart_GR=8**0.5 * own_sd * rng.normal(size=(8, 60)),
-        share_G=np.full(8, 1 / 8),
-        group_U=np.arange(8),
+        value_G=groups**0.5 * between_sd * rng.normal(size=groups),
+        apart_GR=groups**0.5 * own_sd * rng.normal(size=(groups, 60)),
+        share_G=np.full(groups, 1 / groups),
+        group_U=np.arange(groups),
         whole_R=np.hypot(records_sd, own_sd) * np.tile([-1.0, 1.0], 30),
     )
 
@@ -180,12 +182,13 @@ def test_where_records_explain_far_more_than_shows_the_records_alone_count():
 
 @pytest.mark.parametrize("units_sd", [0.0, 0.5, 1.0, 2.0, 5.0])
 @pytest.mark.parametrize("own_sd", [0.5, 1.0, 2.0])
-def test_errors_from_few_groups_cover_whether_units_differ_or_not(units_sd, own_sd):
+@pytest.mark.parametrize("groups", [5, 8])
+def test_errors_from_few_groups_cover_whether_units_differ_or_not(units_sd, own_sd, groups):
     """That J lies below E may be chance: normal intervals over records alone would cover less."""
     rng, hits = np.random.default_rng(1), []
     parts = dict(units_sd=units_sd, own_sd=own_sd, records_sd=1.0)
     for _ in range(800):
-        error = components.left_error(jackknifed(rng, **parts))
+        error = components.left_error(jackknifed(rng, groups=groups, **parts))
         miss = rng.normal() * sum(sd**2 for sd in parts.values()) ** 0.5
         hits.append(abs(miss) <= intervals.t_half(error.deviation, 0.95, error.freedom))
     assert 0.94 <= np.mean(hits) <= 0.99

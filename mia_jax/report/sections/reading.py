@@ -57,7 +57,10 @@ METHODS = (
         "Newcombe over Clopper-Pearson",
         "Newcombe's rule over exact binomial (Clopper-Pearson) limits",
     ),
-    ("box of two Clopper-Pearson", "extremes over two exact binomial (Clopper-Pearson) intervals"),
+    (
+        "MOVER-R over Clopper-Pearson",
+        "the MOVER-R rule for ratios over exact binomial (Clopper-Pearson) limits",
+    ),
     ("^Clopper-Pearson$", "exact binomial (Clopper-Pearson) interval"),
     (", logit scale", ", on the logit scale"),
     (
