@@ -105,11 +105,11 @@ def test_a_classifier_per_class_finds_what_pooling_cancels():
         num_classes=2,
         loss=rng.normal(size=600) + 3 * np.where(y == 0, member, ~member),
     )
-    pooled, own = (
+    pooled, per_class = (
         attack_model.make(fit="target", features=("loss",), per_class=p).score(evidence, KEY)
         for p in (False, True)
     )
-    assert planted.auc(pooled, member) < 0.6 and planted.auc(own, member) > 0.95
+    assert planted.auc(pooled, member) < 0.6 and planted.auc(per_class, member) > 0.95
 
 
 @pytest.mark.parametrize("fit", ["shadows", "target"])
@@ -120,15 +120,15 @@ def test_a_class_that_is_too_small_takes_the_pooled_classifier(fit):
         np.int32
     )  # 5 rows of class 2 a block, 6 a half of the target's
     fleet = dataclasses.replace(fleet, y=y, num_classes=3)
-    pooled, own = (
+    pooled, per_class = (
         attack_model.make(fit=fit, features=("loss",), per_class=p) for p in (False, True)
     )
-    a, b = (planted.scores(fleet, one, KEY)[0] for one in (pooled, own))
+    a, b = (planted.scores(fleet, attack, KEY)[0] for attack in (pooled, per_class))
     small = design.evaluated_MN[0] & (y == 2)
     np.testing.assert_array_equal(a[small], b[small])
     assert (a != b)[
         design.evaluated_MN[0] & (y < 2)
-    ].all() and "pooled where a class has fewer than 10" in own.note
+    ].all() and "pooled where a class has fewer than 10" in per_class.note
 
 
 # ---- cross-fitting ----
@@ -220,7 +220,7 @@ def test_uninformative_signals_stay_uninformative_with_unequal_sides():
     random scores; the old recipe fails.
     """
     attack = attack_model.make(fit="target", features=("loss", "hinge"))
-    found: dict[str, list] = dict(ours=[], biased=[], random=[])
+    aucs: dict[str, list] = dict(ours=[], biased=[], random=[])
     for seed in range(80):
         rng = np.random.default_rng(seed)
         member = rng.permutation(np.arange(400) < 300)
@@ -231,9 +231,9 @@ def test_uninformative_signals_stay_uninformative_with_unequal_sides():
         )
         scores["biased"] = left_out_by_the_last_fold(np.c_[loss, hinge], member, rng)
         for name, score in scores.items():
-            found[name].append((planted.auc(score, member), advantage(score, member)))
-    mean = {k: np.mean(v, 0) for k, v in found.items()}
-    error = {k: np.std(v, 0, ddof=1) / np.sqrt(80) for k, v in found.items()}
+            aucs[name].append((planted.auc(score, member), advantage(score, member)))
+    mean = {k: np.mean(v, 0) for k, v in aucs.items()}
+    error = {k: np.std(v, 0, ddof=1) / np.sqrt(80) for k, v in aucs.items()}
     assert abs(mean["ours"][0] - 0.5) < 4 * error["ours"][0]
     allowed = mean["random"][1] + 4 * np.hypot(error["random"][1], error["ours"][1])
     assert mean["ours"][1] < allowed and mean["biased"][1] > allowed + 0.02, (mean, error)
@@ -297,7 +297,7 @@ def test_features_are_what_their_names_say():
         target(np.ones(8, bool), y=y, num_classes=3, columns=dict(age=np.arange(8))),
         x=rng.normal(size=(8, 2, 2)),
     )
-    wanted = _features.make(("probabilities", "loss", "label", "x"), ("age",))
+    features = _features.make(("probabilities", "loss", "label", "x"), ("age",))
     at = np.array([5, 2])
     p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     expected = np.concatenate(
@@ -312,14 +312,16 @@ def test_features_are_what_their_names_say():
         1,
     )
     np.testing.assert_allclose(
-        _features.matrix(wanted, dict(logits=logits, loss=loss), evidence, at), expected, rtol=1e-12
+        _features.matrix(features, dict(logits=logits, loss=loss), evidence, at),
+        expected,
+        rtol=1e-12,
     )
     mean = _features.make(("probabilities", "loss"), views="mean")
     expected = np.concatenate([p.mean(0)[at], loss.mean(0)[at, None]], 1)
     np.testing.assert_allclose(
         _features.matrix(mean, dict(logits=logits, loss=loss), evidence, at), expected, rtol=1e-12
     )
-    assert wanted.needs == ("logits", "loss", "y", "x", "columns")
+    assert features.needs == ("logits", "loss", "y", "x", "columns")
 
 
 @pytest.mark.parametrize(
@@ -337,9 +339,9 @@ def test_scores_do_not_depend_on_the_order_of_the_pool(kind, fit):
         halves.make(num_examples=120, seed=0, models=4, targets=1), "loss", mu=1.0, seed=0
     )
     order = np.random.default_rng(1).permutation(120)
-    found = planted.scores(planted.permuted(fleet, order), attack, KEY)
+    score_TN = planted.scores(planted.permuted(fleet, order), attack, KEY)
     np.testing.assert_allclose(
-        found, planted.scores(fleet, attack, KEY)[:, order], rtol=1e-9, atol=1e-12
+        score_TN, planted.scores(fleet, attack, KEY)[:, order], rtol=1e-9, atol=1e-12
     )
 
 

@@ -140,8 +140,8 @@ def test_population_is_a_p_value_among_population_rows(per_class):
     attack = population.make(per_class=per_class)
     check(fleet, attack, expected)
     assert attack.needs == ("loss", "population", "y")[: 2 + per_class]
-    found = attack.diagnose(fleet.evidence_against(0, attack.needs))
-    assert found["resolution"] == 1 / 13 and 0 < found["top_tie_share"] < 1
+    diagnosis = attack.diagnose(fleet.evidence_against(0, attack.needs))
+    assert diagnosis["resolution"] == 1 / 13 and 0 < diagnosis["top_tie_share"] < 1
 
 
 def test_population_p_values_keep_their_level():
@@ -333,15 +333,15 @@ def test_class_thresholds_equal_the_best_of_each_class():
         return s_MN[t, n] - roc.best_threshold(roc.roc(value, member))[0]
 
     check(fleet, class_threshold.make(), expected)
-    one = class_threshold.make(view=1)
+    attack_on_view = class_threshold.make(view=1)
     only = dataclasses.replace(
         fleet, signal=dict(modified_entropy=fleet.signal["modified_entropy"][:, 1:])
     )
     np.testing.assert_array_equal(
-        one.score_all(fleet, KEY), class_threshold.make().score_all(only, KEY)
+        attack_on_view.score_all(fleet, KEY), class_threshold.make().score_all(only, KEY)
     )
     with pytest.raises(ValueError, match=r"view=2 .* there are 2 views"):
-        class_threshold.make(view=2).score(fleet.evidence_against(0, one.needs), KEY)
+        class_threshold.make(view=2).score(fleet.evidence_against(0, attack_on_view.needs), KEY)
 
 
 def test_a_class_without_a_threshold_takes_the_pooled_one():
@@ -468,8 +468,10 @@ def test_ensemble_equals_a_fit_on_the_first_shadows():
     def features(t, rest):
         shadow_MM = np.zeros_like(d.shadow_MM)
         shadow_MM[t, rest] = True
-        one = dataclasses.replace(fleet, design=dataclasses.replace(d, shadow_MM=shadow_MM))
-        scores = [p.score(one.evidence_against(t, p.needs), KEY)[d.evaluated_MN[t]] for p in parts]
+        reduced = dataclasses.replace(fleet, design=dataclasses.replace(d, shadow_MM=shadow_MM))
+        scores = [
+            p.score(reduced.evidence_against(t, p.needs), KEY)[d.evaluated_MN[t]] for p in parts
+        ]
         return np.stack(
             [
                 np.clip(
@@ -502,10 +504,8 @@ def test_ensemble_finds_the_attack_that_works():
     noise = np.random.default_rng(1).normal(size=fleet.signal["loss"].shape).astype(np.float32)
     fleet = dataclasses.replace(fleet, signal=dict(fleet.signal, loss=noise))
     parts = dict(noise=dict(name="threshold"), lira=dict(name="lira", variance="shrunk"))
-    found = planted.mean_auc(fleet, planted.scores(fleet, ensemble.make(attacks=parts), KEY))
-    assert (
-        found > planted.mean_auc(fleet, lira.make(variance="shrunk").score_all(fleet, KEY)) - 0.01
-    )
+    auc = planted.mean_auc(fleet, planted.scores(fleet, ensemble.make(attacks=parts), KEY))
+    assert auc > planted.mean_auc(fleet, lira.make(variance="shrunk").score_all(fleet, KEY)) - 0.01
 
 
 def test_ensemble_without_shadows_of_shadows_averages():
@@ -592,21 +592,21 @@ def test_trajectory_equals_scikit_learn():
     fleet = small("loss_trajectory", models=6, num_examples=200)
     attack, d = trajectory.make(shadows=3), fleet.design
     x_MNE = -np.log(fleet.signal["loss_trajectory"].astype(np.float64)).mean(1)
-    own = d.evaluated_MN[0]
-    x_KE = np.concatenate([x_MNE[m, own] for m in use(fleet, 0)[:3]])
+    evaluated_N = d.evaluated_MN[0]
+    x_KE = np.concatenate([x_MNE[m, evaluated_N] for m in use(fleet, 0)[:3]])
     center_E, sd_E = x_KE.mean(0), x_KE.std(0)
-    member_K = np.concatenate([d.member_MN[m, own] for m in use(fleet, 0)[:3]])
+    member_K = np.concatenate([d.member_MN[m, evaluated_N] for m in use(fleet, 0)[:3]])
     peer = LogisticRegression(
         C=1 / (1e-3 * len(x_KE)), class_weight="balanced", tol=1e-12, max_iter=10_000
     ).fit((x_KE - center_E) / sd_E, member_K)
     score_N = attack.score(fleet.evidence_against(0, attack.needs), KEY)
     np.testing.assert_allclose(
-        score_N[own],
-        peer.decision_function((x_MNE[0, own] - center_E) / sd_E),
+        score_N[evaluated_N],
+        peer.decision_function((x_MNE[0, evaluated_N] - center_E) / sd_E),
         rtol=1e-4,
         atol=1e-5,
     )
-    assert np.isnan(score_N[~own]).all()
+    assert np.isnan(score_N[~evaluated_N]).all()
 
 
 def test_trajectory_of_one_epoch_ranks_by_the_loss():
@@ -658,8 +658,8 @@ def test_shares_by_hand():
     fields = dict(
         threshold=0.5, rows_N=np.ones(8, bool), shadow_score_SN=shadow, shadow_member_SN=member
     )
-    found = dataset_usage.usage(np.array([1.0, 1, 1, 1, 1, 0, 0, 0]), **fields)
-    assert (found.share, found.tpr, found.fpr, found.named, found.rows, found.shadows) == (
+    usage = dataset_usage.usage(np.array([1.0, 1, 1, 1, 1, 0, 0, 0]), **fields)
+    assert (usage.share, usage.tpr, usage.fpr, usage.named, usage.rows, usage.shadows) == (
         0.75,
         0.75,
         0.25,
@@ -667,7 +667,7 @@ def test_shares_by_hand():
         8,
         2,
     )
-    assert found.method == "shadows" and 0 <= found.low <= found.share <= found.high <= 1
+    assert usage.method == "shadows" and 0 <= usage.low <= usage.share <= usage.high <= 1
     twins = dataset_usage.usage(
         np.array([1.0, 1, 1, 1, 1, 0, 0, 0]), **fields, unit_S=[0, 0], level=0.4
     )
@@ -701,11 +701,11 @@ def used(seed: int, *, models: int = 14, offset: float = 0.3) -> dict:
 
 
 def test_shares_are_unbiased_and_their_intervals_cover():
-    found = [used(seed) for seed in range(200)]
-    error = np.array([row["unbiased"] - row["true_share"] for row in found])
+    usages = [used(seed) for seed in range(200)]
+    error = np.array([row["unbiased"] - row["true_share"] for row in usages])
     assert abs(error.mean()) < 4 * error.std() / np.sqrt(200)
-    assert np.mean([row["low"] <= row["true_share"] <= row["high"] for row in found]) >= 0.92
-    assert {row["method"] for row in found} == {"shadows"} and found[0]["rows"] == 150
+    assert np.mean([row["low"] <= row["true_share"] <= row["high"] for row in usages]) >= 0.92
+    assert {row["method"] for row in usages} == {"shadows"} and usages[0]["rows"] == 150
 
 
 def test_a_share_lies_within_its_interval_or_there_is_none():
@@ -718,7 +718,7 @@ def test_a_share_lies_within_its_interval_or_there_is_none():
         rng = np.random.default_rng(seed)
         shadow_SN, member_SN = rng.normal(size=(6, 60)), rng.random((6, 60)) < 0.5
         try:
-            found = dataset_usage.usage(
+            usage = dataset_usage.usage(
                 rng.normal(size=60),
                 threshold=0.3,
                 rows_N=np.ones(60, bool),
@@ -727,8 +727,8 @@ def test_a_share_lies_within_its_interval_or_there_is_none():
             )
         except ValueError:
             continue  # TPR is not above FPR
-        outside += not 0 <= found.unbiased <= 1
-        assert found.share is None or 0 <= found.low <= found.share <= found.high <= 1
+        outside += not 0 <= usage.unbiased <= 1
+        assert usage.share is None or 0 <= usage.low <= usage.share <= usage.high <= 1
     assert outside > 10
     rng = np.random.default_rng(0)
     member_SN = rng.random((12, 400)) < 0.5

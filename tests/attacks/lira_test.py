@@ -273,8 +273,8 @@ def test_on_digits_more_shadows_never_hurt(tmp_path):
             for count in (2, 4, 8, 18)
         ]
         return [
-            float(np.mean([planted.mean_auc(part, score_TN) for part, score_TN in one]))
-            for one in parts
+            float(np.mean([planted.mean_auc(part, score_TN) for part, score_TN in score_part]))
+            for score_part in parts
         ]
 
     shrunk, plain, pooled = (
@@ -346,10 +346,10 @@ def test_the_variance_of_one_side_or_both_serves_both(variance_side, variance):
         for n in range(len(own_N))
     ]
     per_example_N = np.array(
-        [sum(r.sum() for r, _ in one) / sum(dof for _, dof in one) for one in residuals]
+        [sum(r.sum() for r, _ in pairs) / sum(dof for _, dof in pairs) for pairs in residuals]
     )
-    pooled = sum(r.sum() for one in residuals for r, _ in one) / sum(
-        dof for one in residuals for _, dof in one
+    pooled = sum(r.sum() for pairs in residuals for r, _ in pairs) / sum(
+        dof for pairs in residuals for _, dof in pairs
     )
     sd_N = np.sqrt(per_example_N if variance == "per_example" else np.full(len(own_N), pooled))
     out_N, in_N = (np.array([v.mean() for v in side]) for side in sides)
@@ -385,25 +385,29 @@ def test_global_variance_is_the_variance_of_all_values(fields):
 def test_one_view_is_the_plain_shrunk_attack():
     fleet = uneven(halves.make(num_examples=100, seed=0, models=10), seed=0)
     for mode in ("online", "offline"):
-        one, many = (
+        single, many = (
             lira.make(mode=mode, variance="shrunk"),
             lira.make(mode=mode, views="multivariate"),
         )
         np.testing.assert_allclose(
-            planted.scores(fleet, many, KEY), planted.scores(fleet, one, KEY), rtol=1e-9, atol=1e-9
+            planted.scores(fleet, many, KEY),
+            planted.scores(fleet, single, KEY),
+            rtol=1e-9,
+            atol=1e-9,
         )
 
 
 def test_two_equal_views_add_no_information():
-    one = uneven(halves.make(num_examples=100, seed=0, models=10), seed=0)
+    fleet_of_one = uneven(halves.make(num_examples=100, seed=0, models=10), seed=0)
     two = dataclasses.replace(
-        one, signal=dict(rescaled_logit=np.repeat(one.signal["rescaled_logit"], 2, 1))
+        fleet_of_one,
+        signal=dict(rescaled_logit=np.repeat(fleet_of_one.signal["rescaled_logit"], 2, 1)),
     )
     for fields in (dict(variance="pooled"), dict(variance="pooled", mode="offline")):
         attack = lira.make(views="multivariate", **fields)
-        e = one.design.evaluated_MN[0]
+        e = fleet_of_one.design.evaluated_MN[0]
         once_N, twice_N = (
-            attack.score(f.evidence_against(0, attack.needs), KEY)[e] for f in (one, two)
+            attack.score(f.evidence_against(0, attack.needs), KEY)[e] for f in (fleet_of_one, two)
         )
         assert (
             np.corrcoef(once_N, twice_N)[0, 1] > 0.9999
@@ -494,15 +498,15 @@ def test_normality_is_diagnosed(shadows_a_side):
     design = halves.make(num_examples=3000, seed=0, models=2 * shadows_a_side + 2)
     attack = lira.make()
     fleet = planted.fleet(design, "rescaled_logit", mu=1.0, seed=0)
-    found = attack.diagnose(fleet.evidence_against(0, attack.needs))
+    diagnosis = attack.diagnose(fleet.evidence_against(0, attack.needs))
     assert (
-        found["out_normality_tested"]
-        == found["in_normality_tested"]
+        diagnosis["out_normality_tested"]
+        == diagnosis["in_normality_tested"]
         == design.evaluated_MN[0].sum()
     )
     assert (
-        0.03 < found["out_normality_rejected"] < 0.09
-        and 0.03 < found["in_normality_rejected"] < 0.09
+        0.03 < diagnosis["out_normality_rejected"] < 0.09
+        and 0.03 < diagnosis["in_normality_rejected"] < 0.09
     )
     skewed = dataclasses.replace(
         fleet, signal=dict(rescaled_logit=np.exp(fleet.signal["rescaled_logit"]))

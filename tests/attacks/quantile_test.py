@@ -61,15 +61,15 @@ def explained(mu: float, *, seed: int = 0, rows: int = 2000, maker=halves, **fie
 
 def test_the_linear_regression_minimizes_the_pinball_loss_as_scikit_learn_does():
     x, s = skewed(400, 0)
-    found = quantiles.linear(penalty=0.0)(x, s, x, LEVELS, KEY)
+    actual = quantiles.linear(penalty=0.0)(x, s, x, LEVELS, KEY)
     oracle = np.stack(
         [QuantileRegressor(quantile=t, alpha=0).fit(x, s).predict(x) for t in LEVELS], 1
     )
     best = pinball(s, oracle, LEVELS)
-    assert (pinball(s, found, LEVELS) >= best * (1 - 1e-6)).all() and (
-        pinball(s, found, LEVELS) <= best * 1.005
+    assert (pinball(s, actual, LEVELS) >= best * (1 - 1e-6)).all() and (
+        pinball(s, actual, LEVELS) <= best * 1.005
     ).all()
-    assert np.abs(found - oracle).max() < 0.15 * s.std()
+    assert np.abs(actual - oracle).max() < 0.15 * s.std()
 
 
 @pytest.mark.slow
@@ -81,12 +81,12 @@ def test_regressions_learn_known_quantiles():
         (quantiles.mlp(), 0.25, 0.03),
         (quantiles.gradient_boosting(), 0.4, 0.06),
     ):
-        found = head(x, s, ask, LEVELS, KEY)
+        actual = head(x, s, ask, LEVELS, KEY)
         assert (
-            np.abs(found - exact(ask, LEVELS)).mean() < error
-            and (np.diff(found, axis=1) >= 0).all()
+            np.abs(actual - exact(ask, LEVELS)).mean() < error
+            and (np.diff(actual, axis=1) >= 0).all()
         )
-        np.testing.assert_allclose((fresh[:, None] <= found).mean(0), LEVELS, atol=miss)
+        np.testing.assert_allclose((fresh[:, None] <= actual).mean(0), LEVELS, atol=miss)
 
 
 def test_the_network_bends_where_the_line_cannot():
@@ -101,14 +101,14 @@ def test_the_network_bends_where_the_line_cannot():
 
 def test_boosting_is_scikit_learns_with_a_seed_from_the_key():
     x, s = skewed(200, 0)
-    found = quantiles.gradient_boosting(rounds=7)(x, s, x, LEVELS, KEY)
+    actual = quantiles.gradient_boosting(rounds=7)(x, s, x, LEVELS, KEY)
     models = [
         HistGradientBoostingRegressor(
             loss="quantile", quantile=t, max_iter=7, early_stopping=False
         ).fit(x, s)
         for t in LEVELS
     ]
-    np.testing.assert_array_equal(found, np.sort(np.stack([m.predict(x) for m in models], 1), 1))
+    np.testing.assert_array_equal(actual, np.sort(np.stack([m.predict(x) for m in models], 1), 1))
 
 
 # ---- from quantiles to a score ----
@@ -125,11 +125,11 @@ def test_the_level_of_a_normal_signal_is_its_normal_score():
 def test_the_level_grows_with_the_signal_and_is_finite_where_quantiles_meet():
     s = np.linspace(-5, 5, 1001)
     for row in ([-1.0, 0.0, 4.0], [0.0, 0.0, 0.0], [0.0, 0.0, 1.0], [-1.0, 1.0, 1.0]):
-        found = quantile.level_score(s, np.tile(row, (1001, 1)), LEVELS, (0.1, 0.1))
+        actual = quantile.level_score(s, np.tile(row, (1001, 1)), LEVELS, (0.1, 0.1))
         assert (
-            np.isfinite(found).all()
-            and (np.diff(found) >= 0).all()
-            and (np.diff(found[(s < row[0]) | (s > row[-1])]) > 0).all()
+            np.isfinite(actual).all()
+            and (np.diff(actual) >= 0).all()
+            and (np.diff(actual[(s < row[0]) | (s > row[-1])]) > 0).all()
         )
     at = quantile.level_score(
         np.array([-1.0, 0.0, 4.0, 2.0]), np.tile([-1.0, 0.0, 4.0], (4, 1)), LEVELS
@@ -161,11 +161,11 @@ def test_difficulty_that_x_explains_is_taken_away(head):
     mu = 2.0
     fleet = explained(mu, population=0.3, targets=1)
     attack = quantile.make(head=head)
-    found = planted.mean_auc(fleet, planted.scores(fleet, attack, KEY))
+    actual = planted.mean_auc(fleet, planted.scores(fleet, attack, KEY))
     plain = planted.mean_auc(
         fleet, planted.scores(fleet, threshold.make(signal="rescaled_logit"), KEY)
     )
-    assert plain < 0.83 and found > 0.88 and found < ndtr(mu / np.sqrt(2)) + 0.02
+    assert plain < 0.83 and actual > 0.88 and actual < ndtr(mu / np.sqrt(2)) + 0.02
     assert attack.needs == ("rescaled_logit", "population", "x") and attack.knows == "shadows"
 
 
@@ -186,11 +186,11 @@ def test_shadows_out_mean_explains_what_x_does_not():
         seed=0,
         spread=4.0,
     )
-    found = {
+    actual = {
         name: planted.mean_auc(fleet, planted.scores(fleet, quantile.make(**f), KEY))
         for name, f in dict(x={}, shadows=fields).items()
     }
-    assert found["x"] < 0.7 and found["shadows"] > 0.85
+    assert actual["x"] < 0.7 and actual["shadows"] > 0.85
     assert quantile.make(**fields).needs == ("rescaled_logit", "population", "shadow_out")
     both = planted.scores(fleet, quantile.make(features=("x", "shadow_out")), KEY)
     assert planted.mean_auc(fleet, both) > 0.82

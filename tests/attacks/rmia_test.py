@@ -285,9 +285,9 @@ def test_a_is_tuned_on_every_shadow_as_target(mu, power, gamma):
                 shadow_MM=np.isin(np.arange(8), rest)[None] & (np.arange(8) == j)[:, None],
                 targets=(j,),
             )
-            one = rmia.make(mode="offline", a=a, gamma=gamma, **ONE)
-            score_N = one.score(
-                dataclasses.replace(fleet, design=only).evidence_against(j, one.needs), KEY
+            attack_a = rmia.make(mode="offline", a=a, gamma=gamma, **ONE)
+            score_N = attack_a.score(
+                dataclasses.replace(fleet, design=only).evidence_against(j, attack_a.needs), KEY
             )
             auc.append(
                 roc.auc(roc.roc(score_N[d.evaluated_MN[j]], d.member_MN[j, d.evaluated_MN[j]]))
@@ -323,10 +323,13 @@ def test_ties_at_the_top_are_diagnosed():
     )
     attack = rmia.make(gamma=1.0, **ONE)
     evidence = fleet.evidence_against(0, attack.needs)
-    found, score_N = attack.diagnose(evidence), attack.score(evidence, KEY)[evidence.evaluated_N]
+    diagnosis, score_N = (
+        attack.diagnose(evidence),
+        attack.score(evidence, KEY)[evidence.evaluated_N],
+    )
     assert (
-        found == dict(resolution=1 / 12, top_tie_share=(score_N == score_N.max()).mean())
-        and found["top_tie_share"] > 0.1
+        diagnosis == dict(resolution=1 / 12, top_tie_share=(score_N == score_N.max()).mean())
+        and diagnosis["top_tie_share"] > 0.1
     )
     assert (
         "gamma 1, temperature 1, a 0.33" in attack.note

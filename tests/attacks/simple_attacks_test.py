@@ -29,27 +29,27 @@ def test_moments_equal_numpy(center):
     value_MN = rng.normal(size=(9, 50)) + 1e4
     where_MN = rng.random((9, 50)) < 0.5
     where_MN[:, 0], where_MN[:, 1] = False, True
-    found = moments.moments(np.where(where_MN, value_MN, np.nan), where_MN, center)
+    actual = moments.moments(np.where(where_MN, value_MN, np.nan), where_MN, center)
     for n in range(1, 50):
         kept = value_MN[where_MN[:, n], n]
         middle = np.mean(kept) if center == "mean" else np.median(kept)
         np.testing.assert_allclose(
-            [f[n] for f in found],
+            [f[n] for f in actual],
             [len(kept), middle, ((kept - middle) ** 2).sum()],
             rtol=1e-12,
             atol=1e-15,
         )
-    assert [f[0] for f in found] == [0, 0, 0]
+    assert [f[0] for f in actual] == [0, 0, 0]
 
 
 def test_leave_unit_out_moments_equal_direct_ones_without_cancellation():
     rng = np.random.default_rng(0)
     value_MN = rng.normal(size=(10, 7)) * 0.05 + 25
     where_MN, unit_M = rng.random((10, 7)) < 0.6, np.array([4, 4, 0, 0, 1, 7, 7, 7, 2, 2])
-    found = moments.leave_unit_out_moments(value_MN, where_MN, unit_M)
+    actual = moments.leave_unit_out_moments(value_MN, where_MN, unit_M)
     for row, u in enumerate(np.unique(unit_M)):
         direct = moments.moments(value_MN[unit_M != u], where_MN[unit_M != u])
-        for a, b in zip(found, direct, strict=True):
+        for a, b in zip(actual, direct, strict=True):
             np.testing.assert_allclose(a[row], b, rtol=1e-9, atol=1e-14)
 
 
@@ -112,14 +112,14 @@ def naive_lira(
                 )
             return norm(middle(kept), np.sqrt(squares / dof))
 
-        own, out = s_MN[t, n], gaussian(False)
+        target_score, out = s_MN[t, n], gaussian(False)
         if mode == "online":
-            total += gaussian(True).logpdf(own) - out.logpdf(own)
+            total += gaussian(True).logpdf(target_score) - out.logpdf(target_score)
         else:
             total += (
-                out.logcdf(own)
+                out.logcdf(target_score)
                 if offline_score == "log_cdf"
-                else -out.logpdf(own) - np.log(2 * np.pi) / 2
+                else -out.logpdf(target_score) - np.log(2 * np.pi) / 2
             )
     return total / fleet.signal["rescaled_logit"].shape[1]
 
@@ -457,15 +457,15 @@ def test_offline_lira_on_blocks_sees_only_sources():
     )
     attack = lira.make(mode="offline")
     assert planted.mean_auc(fleet, planted.scores(fleet, attack, KEY)) > 0.85
-    one = planted.fleet(
+    fleet_of_blocks = planted.fleet(
         blocks.make(num_examples=400, seed=0, size=100),
         "rescaled_logit",
         mu=3.0,
         seed=0,
         spread=3.0,
     )
-    score_N = attack.score(one.evidence_against(0, attack.needs), KEY)
-    s_MN = one.signal["rescaled_logit"][:, 0].astype(float)
+    score_N = attack.score(fleet_of_blocks.evidence_against(0, attack.needs), KEY)
+    s_MN = fleet_of_blocks.signal["rescaled_logit"][:, 0].astype(float)
     np.testing.assert_allclose(score_N[:200], (s_MN[0] - s_MN[1])[:200], rtol=1e-12)
 
 

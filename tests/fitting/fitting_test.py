@@ -79,15 +79,15 @@ def test_scaling_sends_constant_columns_to_zero_everywhere():
 def test_the_logistic_path_is_scikit_learns(distance, wide, monkeypatch):
     monkeypatch.setattr(logistic, "WIDE", wide)
     x, member = blobs(150, 6, distance)
-    found = logistic.path(x * [1, 1, 1, 1, 1, 5], member, np.asarray(logistic.CS), tolerance=1e-12)
+    path = logistic.path(x * [1, 1, 1, 1, 1, 5], member, np.asarray(logistic.CS), tolerance=1e-12)
     for p in (0, 4, 9):
         oracle = LogisticRegression(C=logistic.CS[p], tol=1e-10, max_iter=10_000).fit(
             x * [1, 1, 1, 1, 1, 5], member
         )
         np.testing.assert_allclose(
-            found[:-1, p], oracle.coef_[0], rtol=2e-3, atol=2e-4 * np.abs(oracle.coef_).max()
+            path[:-1, p], oracle.coef_[0], rtol=2e-3, atol=2e-4 * np.abs(oracle.coef_).max()
         )
-        np.testing.assert_allclose(found[-1, p], oracle.intercept_[0], rtol=2e-3, atol=2e-3)
+        np.testing.assert_allclose(path[-1, p], oracle.intercept_[0], rtol=2e-3, atol=2e-3)
 
 
 def test_the_logistic_choice_and_scores_are_those_of_a_grid_search():
@@ -112,15 +112,15 @@ def test_the_logistic_loss_and_its_derivatives_at_extreme_margins():
     x = np.c_[np.linspace(-800, 800, 2001), np.ones(2001)]
     y = (np.arange(2001) % 2).astype(float)
     beta = np.array([1.0, 0.5])
-    found = logistic._loss(x, y, beta)
+    derivatives = logistic._loss(x, y, beta)
     margin = x @ beta
     np.testing.assert_allclose(
-        found.value, (np.logaddexp(0, margin) - y * margin).sum(), rtol=1e-12
+        derivatives.value, (np.logaddexp(0, margin) - y * margin).sum(), rtol=1e-12
     )
     np.testing.assert_allclose(
-        found.gradient_F, x.T @ (1 / (1 + np.exp(-np.clip(margin, -700, 700))) - y), rtol=1e-9
+        derivatives.gradient_F, x.T @ (1 / (1 + np.exp(-np.clip(margin, -700, 700))) - y), rtol=1e-9
     )
-    assert np.isfinite(found.hessian_FF).all()
+    assert np.isfinite(derivatives.hessian_FF).all()
 
 
 # ---- networks ----
@@ -144,8 +144,8 @@ def test_the_mlp_is_as_good_as_scikit_learns():
     )
     with pytest.warns(UserWarning, match="Maximum iterations"):
         oracle.fit(x, member)
-    found, expected = planted.auc(score, side), planted.auc(oracle.predict_proba(ask)[:, 1], side)
-    assert expected > 0.98 and found > expected - 0.01
+    actual, expected = planted.auc(score, side), planted.auc(oracle.predict_proba(ask)[:, 1], side)
+    assert expected > 0.98 and actual > expected - 0.01
 
 
 def test_jobs_in_a_shared_program_equal_separate_fits():
@@ -186,13 +186,13 @@ def test_an_empty_batch_changes_nothing_and_a_short_one_is_a_mean():
 
 @pytest.mark.parametrize("name, hidden", [("n", (64,)), ("r", (10, 10)), ("d", (10, 10))])
 def test_the_label_only_papers_networks(name, hidden):
-    own = mlp.NETWORKS[name]
+    settings = mlp.NETWORKS[name]
     assert (
-        own["hidden"] == (hidden,)
-        and own["slope"] == 0.01
-        and own["batch_size"] == own["epochs"] == 1
+        settings["hidden"] == (hidden,)
+        and settings["slope"] == 0.01
+        and settings["batch_size"] == settings["epochs"] == 1
     )
-    assert own["learning_rates"] == (1e-3, 1e-2, 5e-3, 5e-2) and own["select"] == "source"
+    assert settings["learning_rates"] == (1e-3, 1e-2, 5e-3, 5e-2) and settings["select"] == "source"
 
 
 def test_the_learning_rate_is_chosen_on_the_source_alone_and_pooled_over_a_family():
@@ -201,24 +201,28 @@ def test_the_learning_rate_is_chosen_on_the_source_alone_and_pooled_over_a_famil
         Job(*blobs(40, 4, 2.0, seed), rng.normal(size=(30, 4)), family)
         for seed, family in ((0, 0), (1, 0), (2, 1))
     ]
-    own = dict(mlp.NETWORKS["r"], learning_rates=(1e-5, 1e-2, 5e-2))
-    found = mlp.fit(jobs, KEY, **own)
+    settings = dict(mlp.NETWORKS["r"], learning_rates=(1e-5, 1e-2, 5e-2))
+    fitted = mlp.fit(jobs, KEY, **settings)
     for other in (np.zeros((5, 4)), 1e6 * rng.normal(size=(200, 4))):
         assert (
-            mlp.fit([job._replace(ask_NF=other) for job in jobs], KEY, **own).chosen == found.chosen
+            mlp.fit([job._replace(ask_NF=other) for job in jobs], KEY, **settings).chosen
+            == fitted.chosen
         )
     count = np.array(
-        [_correct(jobs, dict(own, learning_rates=(rate,))) for rate in own["learning_rates"]]
+        [
+            _correct(jobs, dict(settings, learning_rates=(rate,)))
+            for rate in settings["learning_rates"]
+        ]
     )
     pooled = count @ np.array([[1, 1, 0], [1, 1, 0], [0, 0, 1]])
-    assert [rate for _, rate, _ in found.chosen] == [
-        own["learning_rates"][i] for i in pooled.argmax(0)
-    ] and found.chosen[0][1] != 1e-5
+    assert [rate for _, rate, _ in fitted.chosen] == [
+        settings["learning_rates"][i] for i in pooled.argmax(0)
+    ] and fitted.chosen[0][1] != 1e-5
 
 
-def _correct(jobs, own) -> list[int]:
+def _correct(jobs, settings) -> list[int]:
     """Returns how many rows of its own source each job predicts correctly."""
-    scores = mlp.fit([job._replace(ask_NF=job.x_KF) for job in jobs], KEY, **own).scores
+    scores = mlp.fit([job._replace(ask_NF=job.x_KF) for job in jobs], KEY, **settings).scores
     return [
         int(((score > 0) == job.member_K).sum()) for score, job in zip(scores, jobs, strict=True)
     ]
@@ -242,10 +246,10 @@ def test_the_kind_is_chosen_where_it_learns(shape, kind, neutral):
     x, member = ring(300, 0) if shape == "ring" else blobs(150, 2, 1.0)  # no line divides a ring
     kinds = dict(logistic={}, knn=dict(neighbors=(5,)))
     (score,) = chosen.make(kinds=kinds)([Job(x, member, x)], KEY)
-    (own,) = registry.make("classifiers", kind, kinds[kind])(
+    (score_N,) = registry.make("classifiers", kind, kinds[kind])(
         [Job(x, member, x)], jax.random.fold_in(KEY, list(kinds).index(kind))
     )
-    np.testing.assert_allclose(score, own - neutral, atol=1e-5)
+    np.testing.assert_allclose(score, score_N - neutral, atol=1e-5)
 
 
 def test_an_unknown_kind_is_refused():

@@ -21,8 +21,8 @@ def train(folder, *, pool=None, rows=None, learner=None, models=6, **fields):
     """The toy fleet in a folder; returns ({model: arrays on disk but its seconds}, records of those
     that failed).
     """
-    own, weight = toys.halves(models=6)
-    rows = own if rows is None else rows
+    half_rows, weight = toys.halves(models=6)
+    rows = half_rows if rows is None else rows
     common = dict(
         learner=learner or toys.learner(epochs=6),
         pool=pool or toys.pool(),
@@ -68,9 +68,9 @@ def test_the_models_beside_one_that_diverges_have_the_bits_of_a_run_in_which_it_
     rows, pool, spoiled = one_bad_row()
     learner = toys.learner(epochs=6, optimizer="sgd", learning_rate=0.1)
     clean, none = train(tmp_path / "clean", rows=rows, pool=pool, learner=learner, **more)
-    found, failed = train(tmp_path / "spoiled", rows=rows, pool=spoiled, learner=learner, **more)
-    assert none == {} and sorted(failed) == [1] and sorted(found) == [0, 2, 3, 4, 5]
-    assert all(toys.same(found[m], clean[m]) for m in found)
+    arrays, failed = train(tmp_path / "spoiled", rows=rows, pool=spoiled, learner=learner, **more)
+    assert none == {} and sorted(failed) == [1] and sorted(arrays) == [0, 2, 3, 4, 5]
+    assert all(toys.same(arrays[m], clean[m]) for m in arrays)
     stored = failures.known(tmp_path / "spoiled", [1])[
         1
     ]  # without the checksum that the file carries
@@ -91,16 +91,16 @@ def test_a_failed_model_is_not_trained_again_unless_asked_and_then_with_another_
         train(tmp_path, learner=learner)[1] == failed
         and failures.failed_file(tmp_path, 4).stat().st_mtime_ns == stamp
     )
-    found, failed = train(tmp_path, learner=learner, attempts={4: 1})
+    arrays, failed = train(tmp_path, learner=learner, attempts={4: 1})
     assert (
         failed == {}
         and not failures.failed_file(tmp_path, 4).exists()
-        and all(toys.same(first[m], found[m]) for m in first)
+        and all(toys.same(first[m], arrays[m]) for m in first)
     )
-    assert found[4]["history/summary/attempt"] == 1 and "history/summary/attempt" not in found[3]
+    assert arrays[4]["history/summary/attempt"] == 1 and "history/summary/attempt" not in arrays[3]
     plain, _ = train(tmp_path / "plain")
-    assert toys.same(plain[3], found[3]) and not toys.same(
-        plain[4]["history/loss"], found[4]["history/loss"]
+    assert toys.same(plain[3], arrays[3]) and not toys.same(
+        plain[4]["history/loss"], arrays[4]["history/loss"]
     )
 
 
@@ -144,12 +144,12 @@ def test_a_resumed_chunk_knows_which_of_its_models_failed(epoch, tmp_path):
                 on_epoch=[stop],
                 checkpoint_every=1,
             )
-        found, again = train(tmp_path / "cut", learner=learner, attempts=attempts)
+        arrays, again = train(tmp_path / "cut", learner=learner, attempts=attempts)
         assert (
             again == failed
             and again[4]["attempt"] == len(bad) - 1
             and again[4]["epoch"] == 3
-            and toys.same(found, whole)
+            and toys.same(arrays, whole)
         )
     assert not list((tmp_path / "cut" / "running").glob("*.npz"))
 
@@ -157,7 +157,7 @@ def test_a_resumed_chunk_knows_which_of_its_models_failed(epoch, tmp_path):
 def test_a_checkpoint_of_the_first_attempt_is_not_continued_by_the_second(tmp_path):
     learner = toys.failing(toys.learner(epochs=6), models=[4])
     train(tmp_path / "a", learner=learner)
-    found, _ = train(tmp_path / "a", learner=learner, attempts={4: 1})
+    arrays, _ = train(tmp_path / "a", learner=learner, attempts={4: 1})
 
     def stop(models, at, state, metrics):
         if at == 4 and 4 in models:
@@ -169,7 +169,7 @@ def test_a_checkpoint_of_the_first_attempt_is_not_continued_by_the_second(tmp_pa
     train(tmp_path / "b", learner=learner)
     (tmp_path / "b" / "running" / "00003-00005x3.npz").write_bytes(left)
     again, _ = train(tmp_path / "b", learner=learner, attempts={4: 1})
-    assert toys.same(again, found)
+    assert toys.same(again, arrays)
 
 
 def test_variables_that_are_not_finite_in_the_end_are_a_failure_too(tmp_path):
@@ -180,9 +180,9 @@ def test_variables_that_are_not_finite_in_the_end_are_a_failure_too(tmp_path):
         spoil = (jax.random.key_data(state.key) == bad).all()
         return jax.tree.map(lambda a: jax.numpy.where(spoil, jax.numpy.inf, a), state.variables)
 
-    found, failed = train(tmp_path, learner=learner._replace(released=released))
+    arrays, failed = train(tmp_path, learner=learner._replace(released=released))
     assert (
-        sorted(found) == [0, 1, 3, 4, 5]
+        sorted(arrays) == [0, 1, 3, 4, 5]
         and failed[2]["reason"] == "params/Dense_0/bias is not finite after training"
         and failed[2]["epoch"] == 3
     )
@@ -297,7 +297,7 @@ def test_a_run_goes_on_without_a_failed_model_and_says_so(tmp_path, spoil, capsy
     assert report["design"]["targets"] == [m for m in range(12) if m != 5] and report["design"][
         "without_twin"
     ] == [4]
-    assert [one["model"] for one in report["design"]["failed"]] == [5] and [
+    assert [record["model"] for record in report["design"]["failed"]] == [5] and [
         row["model"] for row in report["models"]
     ] == report["design"]["targets"]
     text = (tmp_path / "report" / "report.md").read_text()
@@ -327,14 +327,17 @@ def test_scores_without_a_failed_model_are_those_of_one_view_per_target(tmp_path
     store = Store(tmp_path, experiment.run)
     audit = experiment.without_failed(store)
     (planned,) = audit.attacks
-    one, measured = planned.attack, audit.reader(store).fleet(planned)
+    lira_attack, measured = planned.attack, audit.reader(store).fleet(planned)
     assert (
         np.isnan(measured.signal["rescaled_logit"][5]).all()
         and np.isfinite(measured.signal["rescaled_logit"][4]).all()
     )
-    every = one.score_all(measured, None)
+    every = lira_attack.score_all(measured, None)
     views = np.stack(
-        [one.score(measured.evidence_against(t, one.needs), None) for t in audit.design.targets]
+        [
+            lira_attack.score(measured.evidence_against(t, lira_attack.needs), None)
+            for t in audit.design.targets
+        ]
     )
     np.testing.assert_allclose(every, views, rtol=1e-9, atol=1e-9)
     from mia_jax.attacks import _sides
@@ -405,9 +408,9 @@ def test_if_all_models_fail_the_remedy_is_named(again, tmp_path, spoil):
             FloatingPointError,
             match=r"all 4 models failed: model 0: its loss became nan in epoch 2;.*lower "
             r"learner.learning_rate",
-        ) as found:
+        ) as raised:
             run.run(config(models=4), **options)
-    assert "use another workdir" in str(found.value) and "run.retries=1" in str(found.value)
+    assert "use another workdir" in str(raised.value) and "run.retries=1" in str(raised.value)
 
 
 def test_a_fleet_without_a_pair_of_shadows_left_is_refused_with_the_remedy(tmp_path, spoil):
@@ -448,11 +451,11 @@ def test_a_model_whose_answers_are_not_finite_has_failed_too(asking, tmp_path, m
     monkeypatch.setattr(checkpoint, "load_models", loading)
     if asking:  # forward passes do not notice
         monkeypatch.setattr("mia_jax.query.forward.not_finite", lambda value_AN, name: "")
-    own = dict(
+    fields = dict(
         attacks=dict(loss=dict(name="threshold", signal="loss")),
         query=dict(signals=("embedding",), ask_batch_size=7),
     )
-    report = run.run(config(**own), workdir_path=tmp_path)
+    report = run.run(config(**fields), workdir_path=tmp_path)
     name = "embedding" if asking else "loss"
     assert (
         f"query: model 5 has failed, it answers signal '{name}' with NaN or infinity for"
@@ -465,7 +468,7 @@ def test_a_model_whose_answers_are_not_finite_has_failed_too(asking, tmp_path, m
     with pytest.raises(
         ValueError, match="no model gives finite answers; 12 of 12 fail, the first is model 0"
     ):
-        run.run(config(**own), workdir_path=tmp_path / "b")
+        run.run(config(**fields), workdir_path=tmp_path / "b")
     assert len(checkpoint.finished(tmp_path / "b" / "train", range(12))) == 12
 
 

@@ -18,13 +18,15 @@ FILE = pathlib.Path(__file__).parents[1] / "examples" / "grid.py"
 
 
 def test_an_override_is_an_argument_or_a_field():
-    found = grid.variants(grid.load(FILE), "epochs=3", {"learner.batch_size": 16})
-    assert [m.name for m in found] == ["narrow", "broken", "slow"]
-    assert [m.config.model.widths for m in found] == [(4,), (2,), (8,)]
-    assert all(m.config.learner.epochs == 3 and m.config.learner.batch_size == 16 for m in found)
+    grid_variants = grid.variants(grid.load(FILE), "epochs=3", {"learner.batch_size": 16})
+    assert [m.name for m in grid_variants] == ["narrow", "broken", "slow"]
+    assert [m.config.model.widths for m in grid_variants] == [(4,), (2,), (8,)]
+    assert all(
+        m.config.learner.epochs == 3 and m.config.learner.batch_size == 16 for m in grid_variants
+    )
     assert (
-        found[2].config.learner.learning_rate == 1e-4
-        and found[0].config.learner.learning_rate == 1e-3
+        grid_variants[2].config.learner.learning_rate == 1e-4
+        and grid_variants[0].config.learner.learning_rate == 1e-3
     )
 
 
@@ -79,8 +81,8 @@ def test_a_mixed_fleet_is_refused_with_the_remedy(several):
 
 def test_a_failing_member_loses_nothing_and_the_same_command_resumes(tmp_path):
     flags = [f"--config={FILE}", "--grid", f"--workdir={tmp_path}"]
-    _, said = launch(*flags, fails=True)
-    assert "1 of 3 variants failed: broken: optimizers/optax.lbfgs: it cannot be used" in said
+    _, output = launch(*flags, fails=True)
+    assert "1 of 3 variants failed: broken: optimizers/optax.lbfgs: it cannot be used" in output
     reports = {
         name: json.loads((tmp_path / name / "report" / "report.json").read_text())
         for name in ("narrow", "slow")
@@ -97,8 +99,8 @@ def test_a_failing_member_loses_nothing_and_the_same_command_resumes(tmp_path):
         ]
         row = next(r for r in same if r["slice"] == "all")
         assert float(line["value"]) == row["value"] and float(line["low"]) == row["low"]
-        own = [m["train_accuracy"] for m in reports[line["member"]]["models"]]
-        assert float(line["train_accuracy"]) == pytest.approx(sum(own) / len(own))
+        accuracies = [m["train_accuracy"] for m in reports[line["member"]]["models"]]
+        assert float(line["train_accuracy"]) == pytest.approx(sum(accuracies) / len(accuracies))
     text = (tmp_path / "table.md").read_text()
     assert (
         "| `narrow` |" in text
@@ -107,14 +109,14 @@ def test_a_failing_member_loses_nothing_and_the_same_command_resumes(tmp_path):
     )
     models = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("model/*.npz")}
     assert len(models) == 8
-    _, said = launch(
+    _, output = launch(
         *flags, "--config.learner.batch_size=16", fails=True
     )  # another config than the workdirs': refused, and nothing is touched
-    assert "3 of 3 variants failed" in said
-    assert "learner.batch_size: 32 on disk, 16 in this run" in said
+    assert "3 of 3 variants failed" in output
+    assert "learner.batch_size: 32 on disk, 16 in this run" in output
     assert {p: p.stat().st_mtime_ns for p in models} == models
-    _, said = launch(*flags, fails=True)
-    assert said.count("nothing changed") == 2
+    _, output = launch(*flags, fails=True)
+    assert output.count("nothing changed") == 2
 
 
 def test_a_workdir_of_a_single_run_is_refused(tmp_path):

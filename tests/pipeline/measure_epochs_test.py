@@ -45,15 +45,15 @@ def run(tmp_path_factory):
 def test_the_last_epoch_is_the_reports_own(run):
     _, report = run
     over = report["epochs"]
-    assert [one["epoch"] for one in over["accuracy"]] == list(EPOCHS)
+    assert [at_epoch["epoch"] for at_epoch in over["accuracy"]] == list(EPOCHS)
     for name in ATTACKS:
         for metric in over["metrics"][:2]:
-            own, last = (
+            row, last = (
                 result_rows.resolved(report["results"], name, metric),
                 over["attacks"][name][-1][metric],
             )
-            assert own["value"] is not None and all(
-                last[k] == own[k] for k in ("value", "low", "high", "target")
+            assert row["value"] is not None and all(
+                last[k] == row[k] for k in ("value", "low", "high", "target")
             )
     targets = [m for m in report["models"] if m["target"]]
     assert over["accuracy"][-1]["train_accuracy"] == pytest.approx(
@@ -71,7 +71,8 @@ def test_memorizing_is_seen_as_it_happens(run):
         auc = [point["auc"]["value"] for point in over["attacks"][name]]
         assert auc[0] < auc[1] < auc[2] and auc[0] < 0.75 and auc[2] > 0.95, (name, auc)
     train, outside = (
-        [one[f"{side}_accuracy"] for one in over["accuracy"]] for side in ("train", "validation")
+        [at_epoch[f"{side}_accuracy"] for at_epoch in over["accuracy"]]
+        for side in ("train", "validation")
     )
     assert train[0] < 0.7 and train[2] > 0.99 and max(outside) < 0.45
 
@@ -81,7 +82,7 @@ def test_an_early_epoch_equals_the_snapshots_own_losses(run):
     folder, report = run
     audit = build.build({k: v for k, v in config().to_dict().items() if k != "seed"}, seed=0)
     template = jax.eval_shape(audit.learner.model.init, jax.random.key(0), audit.pool.x[:1])
-    found = []
+    losses = []
     for m in audit.design.targets:
         variables = jax.tree.map(
             lambda a: a[0],
@@ -92,9 +93,9 @@ def test_an_early_epoch_equals_the_snapshots_own_losses(run):
             np.arange(100), audit.pool.y
         ]
         rows = audit.design.evaluated_MN[m]
-        found.append(roc.auc(roc.roc(-loss_N[rows], audit.design.member_MN[m][rows])))
+        losses.append(roc.auc(roc.roc(-loss_N[rows], audit.design.member_MN[m][rows])))
     assert report["epochs"]["attacks"]["threshold_loss"][1]["auc"]["value"] == pytest.approx(
-        np.mean(found), abs=1e-4
+        np.mean(losses), abs=1e-4
     )
 
 

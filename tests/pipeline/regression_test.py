@@ -57,10 +57,10 @@ def test_cross_validation_is_the_mean_and_sd_over_the_held_out_folds(tmp_path):
         workdir_path=tmp_path,
     )
     losses = [row["validation_loss"] for row in report["models"]]
-    found = report["cross_validation"]
-    assert found["folds"] == 4 and "accuracy" not in found
+    summary = report["cross_validation"]
+    assert summary["folds"] == 4 and "accuracy" not in summary
     np.testing.assert_allclose(
-        [found["loss"]["mean"], found["loss"]["sd"]], [np.mean(losses), np.std(losses, ddof=1)]
+        [summary["loss"]["mean"], summary["loss"]["sd"]], [np.mean(losses), np.std(losses, ddof=1)]
     )
     assert (
         "on the held-out fold (mean ± sd over 4 folds)"
@@ -69,14 +69,14 @@ def test_cross_validation_is_the_mean_and_sd_over_the_held_out_folds(tmp_path):
 
 
 def test_cross_validation_by_hand():
-    found = cross_validation.summary(
+    summary = cross_validation.summary(
         [dict(validation_accuracy=a, validation_loss=1 - a) for a in (0.5, 0.7)]
     )
-    assert found["accuracy"]["mean"] == pytest.approx(0.6) and found["accuracy"][
+    assert summary["accuracy"]["mean"] == pytest.approx(0.6) and summary["accuracy"][
         "sd"
     ] == pytest.approx(np.sqrt(0.02))
     assert (
-        target.folds(found) == "accuracy 60.0 ± 14.1%, loss 0.4 ± 0.141 on the held-out fold "
+        target.folds(summary) == "accuracy 60.0 ± 14.1%, loss 0.4 ± 0.141 on the held-out fold "
         "(mean ± sd over 2 folds)"
     )
 

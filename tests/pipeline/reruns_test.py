@@ -39,9 +39,9 @@ def scores_without(attack, fleet, groups: int) -> list[tuple]:
 @pytest.mark.parametrize("center", ["mean", "median"])
 def test_a_rerun_is_the_attack_on_the_smaller_fleet(maker, center):
     fleet, attack = planted_fleet(maker=maker), lira.make(center=center)
-    found = scores_without(attack, fleet, 3)
-    assert len(found) == 3
-    for design, score_MN in found:
+    actual_MN = scores_without(attack, fleet, 3)
+    assert len(actual_MN) == 3
+    for design, score_MN in actual_MN:
         kept = list(design.targets)
         cut = {n: getattr(design, n)[kept] for n in ("member_MN", "evaluated_MN", "unit_M")}
         cut |= dict(shadow_MM=design.shadow_MM[np.ix_(kept, kept)], targets=tuple(range(len(kept))))
@@ -101,15 +101,15 @@ def test_numbers_are_those_of_the_report_and_react_as_the_draws_do():
     attack = dict(score_TN=score, threshold_T=threshold_T, knows="nothing")
     rows = summary.rows({"a": attack}, member, everyone, draws=draws, fprs=fprs, keep=kept)
     rows = {(r["target"], r["metric"]): r["value"] for r in rows}
-    found = jackknife.numbers(
+    numbers = jackknife.numbers(
         score, threshold_T, member_TN=member, evaluated_TN=everyone, fprs=fprs
     )
     metrics = ("auc", "tpr@0.01", "tpr@0.1", "advantage", "balanced_accuracy")
-    assert set(found) == {(scope, metric) for scope in (None, "pooled") for metric in metrics}
-    for key, number in found.items():
+    assert set(numbers) == {(scope, metric) for scope in (None, "pooled") for metric in metrics}
+    for key, number in numbers.items():
         assert number.value == pytest.approx(rows[key]), key
     parts = kept["a"][None, "auc"].parts
-    linear_R = found[None, "auc"].pull_N @ draws.record_NR / draws.record_NR.mean()
+    linear_R = numbers[None, "auc"].pull_N @ draws.record_NR / draws.record_NR.mean()
     assert np.corrcoef(linear_R, components.whole(parts))[0, 1] > 0.99
     assert linear_R.std() == pytest.approx(components.whole(parts).std(), rel=0.05)
 
@@ -197,13 +197,13 @@ def test_errors_from_few_groups_cover_whether_units_differ_or_not(units_sd, own_
 def test_a_t_stands_for_a_mixture_of_normal_distributions():
     assert components.like_t(np.full(9, 4.0)) == components.Error(pytest.approx(2.0))
     for degrees in (2, 6, 30):
-        found = components.like_t(9.0 * components.true_over_estimated(degrees))
-        assert found.deviation == pytest.approx(3.0, rel=0.01)
-        assert found.freedom == pytest.approx(degrees, rel=0.1)
+        degrees_fitted = components.like_t(9.0 * components.true_over_estimated(degrees))
+        assert degrees_fitted.deviation == pytest.approx(3.0, rel=0.01)
+        assert degrees_fitted.freedom == pytest.approx(degrees, rel=0.1)
     variance_K = 1 + np.maximum(0, 2 * components.true_over_estimated(6) - 2)
-    found = components.like_t(variance_K)
+    degrees_fitted = components.like_t(variance_K)
     drawn = np.random.default_rng(0).normal(size=(20000, 64)) * np.sqrt(variance_K)
-    half = intervals.t_half(found.deviation, 0.95, found.freedom)
+    half = intervals.t_half(degrees_fitted.deviation, 0.95, degrees_fitted.freedom)
     assert np.mean(np.abs(drawn) <= half) == pytest.approx(0.95, abs=0.001)
 
 

@@ -165,17 +165,17 @@ def test_rank_promotion_raises_in_compiled_programs_and_is_allowed_inside_a_user
             forward.program(model=model, signals=dict(odd=signal), **fields)(
                 variables, pool.x, pool.y
             )
-        own = model._replace(apply=promoting)
+        users_model = model._replace(apply=promoting)
         with pytest.raises(ValueError, match="rank_promotion"):
             forward.program(
-                model=own, signals=dict(loss=registry.make("signals", "loss")), **fields
+                model=users_model, signals=dict(loss=registry.make("signals", "loss")), **fields
             )(variables, pool.x, pool.y)
-        found = forward.program(
-            model=precision.lenient(own),
+        answers = forward.program(
+            model=precision.lenient(users_model),
             signals=dict(loss=registry.make("signals", "loss")),
             **fields,
         )(variables, pool.x, pool.y)
-    assert found["loss"].shape == (1, 1, 8)
+    assert answers["loss"].shape == (1, 1, 8)
 
 
 def test_a_config_with_a_model_of_sequences_is_refused_before_training(monkeypatch, tmp_path):

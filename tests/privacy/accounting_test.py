@@ -39,9 +39,13 @@ def test_the_mnist_tutorials_of_tensorflow_privacy(noise, epochs, by_rdp, by_pld
 
     Their READMEs print the older 3.01, 1.19 and 7.10.
     """
-    one = mechanism(noise, steps=epochs * 60000 // 256, n=60000, batch=256)
-    assert accounting.epsilon(one, delta=1e-5, accountant="rdp") == pytest.approx(by_rdp, abs=6e-4)
-    assert accounting.epsilon(one, delta=1e-5, accountant="pld") == pytest.approx(by_pld, abs=6e-4)
+    declared = mechanism(noise, steps=epochs * 60000 // 256, n=60000, batch=256)
+    assert accounting.epsilon(declared, delta=1e-5, accountant="rdp") == pytest.approx(
+        by_rdp, abs=6e-4
+    )
+    assert accounting.epsilon(declared, delta=1e-5, accountant="pld") == pytest.approx(
+        by_pld, abs=6e-4
+    )
 
 
 CENTRAL_LIMIT = {  # n = 2500, batch 100, delta = 1/n, after 1, 2, 10, 50 and 100 epochs
@@ -54,11 +58,11 @@ CENTRAL_LIMIT = {  # n = 2500, batch 100, delta = 1/n, after 1, 2, 10, 50 and 10
 
 @pytest.mark.parametrize("noise", CENTRAL_LIMIT)
 def test_the_published_table_of_the_central_limit_accountant(noise):
-    found = [
+    actual = [
         accounting.epsilon(mechanism(noise, 25 * e), delta=DELTA, accountant="gdp")
         for e in (1, 2, 10, 50, 100)
     ]
-    assert found == pytest.approx(CENTRAL_LIMIT[noise], rel=2e-4)
+    assert actual == pytest.approx(CENTRAL_LIMIT[noise], rel=2e-4)
 
 
 def test_the_central_limit_lies_below_the_bounds_it_stands_for():
@@ -66,11 +70,11 @@ def test_the_central_limit_lies_below_the_bounds_it_stands_for():
 
     At multiplier 0.5 epsilon is 6.5 after one epoch, so no epoch fits a budget of 1.
     """
-    found = {
+    actual = {
         a: accounting.epsilon(mechanism(), delta=DELTA, accountant=a)
         for a in accounting.ACCOUNTANTS
     }
-    assert found == pytest.approx(dict(gdp=0.706, pld=1.056, rdp=1.477), abs=2e-3)
+    assert actual == pytest.approx(dict(gdp=0.706, pld=1.056, rdp=1.477), abs=2e-3)
     assert accounting.epsilon(mechanism(0.5), delta=DELTA) == pytest.approx(6.5, abs=0.05)
     assert accounting.epochs_for(1.0, mechanism(0.5), delta=DELTA, most=100) == 0
 
@@ -84,13 +88,13 @@ def test_a_budget_by_the_central_limit_fits_the_printed_epochs():
 
 
 def test_two_phases_cost_what_one_run_does():
-    one = mechanism(steps=60)
-    whole, first, second = (accounting.event(one.after(n)) for n in (60, 25, 35))
+    declared = mechanism(steps=60)
+    whole, first, second = (accounting.event(declared.after(n)) for n in (60, 25, 35))
     phases = pld.PLDAccountant().compose(first).compose(second)
     assert phases.get_epsilon(DELTA) == pytest.approx(
         pld.PLDAccountant().compose(whole).get_epsilon(DELTA), rel=1e-3
     )
-    assert accounting.epsilon(one, delta=DELTA) == pytest.approx(
+    assert accounting.epsilon(declared, delta=DELTA) == pytest.approx(
         phases.get_epsilon(DELTA), rel=1e-3
     )
 
@@ -98,18 +102,18 @@ def test_two_phases_cost_what_one_run_does():
 @pytest.mark.parametrize("adjacency", ["add_remove", "zero_out", "replace_one"])
 def test_a_kept_release_costs_what_dp_accounting_says(adjacency):
     for steps in (1, 50):
-        one = mechanism(steps=steps, adjacency=adjacency)
+        declared = mechanism(steps=steps, adjacency=adjacency)
         accountant = pld.PLDAccountant(
             neighboring_relation=getattr(NeighboringRelation, accounting.RELATIONS[adjacency])
         )
-        assert accounting.epsilon(one, delta=DELTA) == pytest.approx(
-            accountant.compose(accounting.event(one)).get_epsilon(DELTA), rel=1e-9
+        assert accounting.epsilon(declared, delta=DELTA) == pytest.approx(
+            accountant.compose(accounting.event(declared)).get_epsilon(DELTA), rel=1e-9
         )
 
 
 def test_mu_of_the_table():
-    found = [accounting.gdp_mu(mechanism(noise)) for noise in (0.5, 1.0, 1.1, 2.0)]
-    assert found == pytest.approx([1.4642, 0.2622, 0.2267, 0.1066], abs=5e-5)
+    actual = [accounting.gdp_mu(mechanism(noise)) for noise in (0.5, 1.0, 1.1, 2.0)]
+    assert actual == pytest.approx([1.4642, 0.2622, 0.2267, 0.1066], abs=5e-5)
 
 
 def test_gaussian_epsilon_survives_what_broke_the_original():
@@ -137,14 +141,14 @@ def test_edges_are_zero_and_infinite():
 
 @pytest.mark.parametrize("accountant", accounting.ACCOUNTANTS)
 def test_epsilon_is_monotone(accountant):
-    def one(delta=DELTA, **changes):
+    def declared(delta=DELTA, **changes):
         return accounting.epsilon(mechanism(**changes), delta=delta, accountant=accountant)
 
     assert (
-        one() < one(steps=50)
-        and one() < one(noise=0.8)
-        and one() < one(batch=200)
-        and one() < one(delta=DELTA / 10)
+        declared() < declared(steps=50)
+        and declared() < declared(noise=0.8)
+        and declared() < declared(batch=200)
+        and declared() < declared(delta=DELTA / 10)
     )
     if accountant != "gdp":
         return
@@ -185,10 +189,10 @@ def test_shuffled_batches_have_no_amplification():
     """
     common = dict(n=60000, batch=256, steps=30 * 235)
     poisson = accounting.epsilon(mechanism(**common), delta=1e-5, accountant="pld")
-    one = mechanism(sampling="shuffle", adjacency="zero_out", **common)
-    shuffled = accounting.epsilon(one, delta=1e-5, accountant="pld")
+    declared = mechanism(sampling="shuffle", adjacency="zero_out", **common)
+    shuffled = accounting.epsilon(declared, delta=1e-5, accountant="pld")
     assert (
-        one.epochs == 30
+        declared.epochs == 30
         and poisson < 3
         and shuffled == pytest.approx(accounting.gaussian_epsilon(math.sqrt(30), 1e-5), rel=1e-3)
     )
@@ -227,39 +231,44 @@ def test_a_cap_is_accounted():
     [pytest.param(a, marks=pytest.mark.slow) if a == "pld" else a for a in accounting.ACCOUNTANTS],
 )
 def test_budgets_are_met_and_not_exceeded(accountant):
-    one = mechanism(steps=50)
-    multiplier = accounting.noise_for(2.0, one, delta=DELTA, accountant=accountant)
-    found = accounting.epsilon(
-        dataclasses.replace(one, noise_multiplier=multiplier), delta=DELTA, accountant=accountant
+    declared = mechanism(steps=50)
+    multiplier = accounting.noise_for(2.0, declared, delta=DELTA, accountant=accountant)
+    actual = accounting.epsilon(
+        dataclasses.replace(declared, noise_multiplier=multiplier),
+        delta=DELTA,
+        accountant=accountant,
     )
-    assert 1.98 < found <= 2.0
-    steps = accounting.steps_for(2.0, one, delta=DELTA, accountant=accountant)
+    assert 1.98 < actual <= 2.0
+    steps = accounting.steps_for(2.0, declared, delta=DELTA, accountant=accountant)
     after = [
-        accounting.epsilon(one.after(steps + more), delta=DELTA, accountant=accountant)
+        accounting.epsilon(declared.after(steps + more), delta=DELTA, accountant=accountant)
         for more in (0, 1)
     ]
     assert after[0] <= 2.0 < after[1]
-    epochs = accounting.epochs_for(2.0, one, delta=DELTA, accountant=accountant, most=10**4)
+    epochs = accounting.epochs_for(2.0, declared, delta=DELTA, accountant=accountant, most=10**4)
     assert epochs == steps // 25
 
 
 def test_a_ledger_that_differs_is_found():
-    one = mechanism(steps=50)
+    declared = mechanism(steps=50)
     assert mechanism(0.5).noise_std() == 0.01
-    assert one.differences(ledger(one)) == [] and Mechanism.from_json(one.to_json()) == one
-    assert one.differences(ledger(one) | dict(steps=49)) == ["steps: declared 50, ran 49"]
-    assert "noise_std: declared 0.02, ran 0.0002" in one.differences(
-        ledger(one) | dict(noise_std=0.0002)
+    assert (
+        declared.differences(ledger(declared)) == []
+        and Mechanism.from_json(declared.to_json()) == declared
     )
-    assert len(one.differences({})) == len(ledger(one))
+    assert declared.differences(ledger(declared) | dict(steps=49)) == ["steps: declared 50, ran 49"]
+    assert "noise_std: declared 0.02, ran 0.0002" in declared.differences(
+        ledger(declared) | dict(noise_std=0.0002)
+    )
+    assert len(declared.differences({})) == len(ledger(declared))
 
 
 def test_the_private_count_takes_its_share_of_the_noise():
-    one = mechanism(count_std=5.0)
-    assert one.gradient_multiplier**-2 + (2 * 5.0) ** -2 == pytest.approx(1.0)
+    declared = mechanism(count_std=5.0)
+    assert declared.gradient_multiplier**-2 + (2 * 5.0) ** -2 == pytest.approx(1.0)
     assert (
-        one.noise_std_of_sum() == pytest.approx(2 * one.gradient_multiplier)
-        and one.gradient_multiplier > 1
+        declared.noise_std_of_sum() == pytest.approx(2 * declared.gradient_multiplier)
+        and declared.gradient_multiplier > 1
     )
 
 
@@ -307,10 +316,10 @@ def test_bad_deltas_and_budgets_are_refused():
 def test_composed_losses_bound_a_gaussian_from_above_and_tightly_at_any_delta(noise, steps, delta):
     """At rate 1 the answer has a closed form, and the composed losses must not be below it."""
     exact = accounting.gaussian_epsilon(math.sqrt(steps) / noise, delta)
-    found = losses.epsilon(
+    actual = losses.epsilon(
         rate=1.0, multiplier=noise, relation="ADD_OR_REMOVE_ONE", steps=steps, delta=delta
     )
-    assert exact * (1 - 1e-11) <= found <= exact * (1 + 1e-4)
+    assert exact * (1 - 1e-11) <= actual <= exact * (1 + 1e-4)
 
 
 def test_full_batches_have_the_closed_form_at_any_delta():
@@ -320,11 +329,11 @@ def test_full_batches_have_the_closed_form_at_any_delta():
         ("shuffle", "zero_out"),
         ("balls_in_bins", "add_remove"),
     ):
-        one = mechanism(
+        declared = mechanism(
             20.0, 400, batch=2500, sampling=sampling, adjacency=adjacency, epoch_steps=1
         )
         for delta in (1e-5, 1e-15, 1e-30):
-            assert accounting.epsilon(one, delta=delta) == pytest.approx(
+            assert accounting.epsilon(declared, delta=delta) == pytest.approx(
                 accounting.gaussian_epsilon(1.0, delta), rel=1e-12
             )
 
@@ -338,13 +347,15 @@ def test_composed_losses_are_those_of_dp_accounting(rate, noise, steps, relation
     release = privacy_loss_distribution.from_gaussian_mechanism(
         noise, sampling_prob=rate, neighboring_relation=NeighboringRelation[relation]
     )
-    found = losses.epsilon(rate=rate, multiplier=noise, relation=relation, steps=steps, delta=1e-5)
-    assert found == pytest.approx(release.self_compose(steps).get_epsilon_for_delta(1e-5), rel=1e-5)
+    actual = losses.epsilon(rate=rate, multiplier=noise, relation=relation, steps=steps, delta=1e-5)
+    assert actual == pytest.approx(
+        release.self_compose(steps).get_epsilon_for_delta(1e-5), rel=1e-5
+    )
 
 
 def test_the_tilt_changes_no_epsilon(monkeypatch):
     """The tilt is a choice that must not change the bound."""
-    one = losses.releases(
+    declared = losses.releases(
         rate=0.001,
         multiplier=1.0,
         relation="ADD_OR_REMOVE_ONE",
@@ -353,14 +364,14 @@ def test_the_tilt_changes_no_epsilon(monkeypatch):
         cap=0,
         interval=losses.FINE,
     )[0]
-    best, choose = losses.composed(one, steps=10**4, delta=1e-10), losses._smallest
+    best, choose = losses.composed(declared, steps=10**4, delta=1e-10), losses._smallest
     for shift in (-0.3, -0.1, 0.03):
         monkeypatch.setattr(
             losses,
             "_smallest",
             lambda function, orders, shift=shift: choose(function, orders) + shift,
         )
-        assert losses.composed(one, steps=10**4, delta=1e-10) == pytest.approx(
+        assert losses.composed(declared, steps=10**4, delta=1e-10) == pytest.approx(
             best, rel=3e-5
         )  # of the margin for rounding errors
 
@@ -369,17 +380,19 @@ def test_the_tilt_changes_no_epsilon(monkeypatch):
 @pytest.mark.parametrize("changes", [{}, dict(adjacency="zero_out"), dict(adjacency="replace_one")])
 @pytest.mark.parametrize("noise", [0.01, 0.05, 0.3, 2.6])
 def test_every_epsilon_is_finite_and_falls_with_delta(noise, changes):
-    one = mechanism(noise, 30, **changes)
-    found = [accounting.epsilon(one, delta=delta) for delta in (1e-30, 1e-18, 1e-15, 1e-12, 1e-5)]
+    declared = mechanism(noise, 30, **changes)
+    actual = [
+        accounting.epsilon(declared, delta=delta) for delta in (1e-30, 1e-18, 1e-15, 1e-12, 1e-5)
+    ]
     assert (
-        all(map(math.isfinite, found))
-        and sorted(found, reverse=True) == found
-        and found[0] > found[-1]
+        all(map(math.isfinite, actual))
+        and sorted(actual, reverse=True) == actual
+        and actual[0] > actual[-1]
     )
     if "adjacency" not in changes:
         assert all(
-            value <= accounting.epsilon(one, delta=delta, accountant="rdp")
-            for value, delta in zip(found, (1e-30, 1e-18, 1e-15, 1e-12, 1e-5))
+            value <= accounting.epsilon(declared, delta=delta, accountant="rdp")
+            for value, delta in zip(actual, (1e-30, 1e-18, 1e-15, 1e-12, 1e-5))
         )
 
 
@@ -393,7 +406,7 @@ def test_less_noise_costs_no_more_time_and_memory(monkeypatch):
     monkeypatch.setattr(
         losses,
         "releases",
-        lambda **how: cells.extend(len(one.prob) for one in make(**how)) or make(**how),
+        lambda **how: cells.extend(len(declared.prob) for declared in make(**how)) or make(**how),
     )
     monkeypatch.setattr(losses.fft, "irfft", lambda a, size: windows.append(size) or power(a, size))
     for noise, steps in ((1.0, 100), (0.05, 10**5), (0.01, 10**5), (1e-3, 10)):
@@ -412,9 +425,9 @@ def test_less_noise_costs_no_more_time_and_memory(monkeypatch):
 def test_where_floats_end_the_number_is_rdps_or_infinite_and_never_0():
     """dp_accounting's RDP turns NaN into an epsilon of 0."""
     tiny = mechanism(1e-5, 10)
-    found = accounting.bound(tiny, delta=1e-5)
-    assert found.accountant == "rdp" and 1e9 < found.epsilon < math.inf
-    assert found.epsilon == accounting.epsilon(tiny, delta=1e-5, accountant="rdp")
+    actual = accounting.bound(tiny, delta=1e-5)
+    assert actual.accountant == "rdp" and 1e9 < actual.epsilon < math.inf
+    assert actual.epsilon == accounting.epsilon(tiny, delta=1e-5, accountant="rdp")
     for accountant in ("pld", "rdp"):
         assert accounting.epsilon(mechanism(1e-160), delta=1e-5, accountant=accountant) == math.inf
     assert (
@@ -423,14 +436,16 @@ def test_where_floats_end_the_number_is_rdps_or_infinite_and_never_0():
 
 
 def test_a_claim_says_which_accountant_answered():
-    one = guarantee.Guarantee(mechanism=mechanism(1e-5, 10), delta=1e-5, accountant="pld")
-    found = one.claim([ledger(one.mechanism)])
-    assert found["accountant"] == "rdp" and found["epsilon"] > 1e9 and "rdp" not in found["others"]
-    assert "no finite epsilon" in found["notes"][-1]
-    assert "by the accountant `rdp`" in report.text(guarantee=found)
+    declared = guarantee.Guarantee(mechanism=mechanism(1e-5, 10), delta=1e-5, accountant="pld")
+    actual = declared.claim([ledger(declared.mechanism)])
+    assert (
+        actual["accountant"] == "rdp" and actual["epsilon"] > 1e9 and "rdp" not in actual["others"]
+    )
+    assert "no finite epsilon" in actual["notes"][-1]
+    assert "by the accountant `rdp`" in report.text(guarantee=actual)
     none = guarantee.Guarantee(mechanism=mechanism(1e-160, 10), delta=1e-5, accountant="pld")
-    found = none.claim([ledger(none.mechanism)])
-    assert found["epsilon"] is None and "Raise noise_multiplier" in found["notes"][-1]
+    actual = none.claim([ledger(none.mechanism)])
+    assert actual["epsilon"] is None and "Raise noise_multiplier" in actual["notes"][-1]
     gdp = guarantee.Guarantee(mechanism=mechanism(0.01, 10), delta=1e-5, accountant="gdp")
     text = report.text(guarantee=gdp.claim([ledger(gdp.mechanism)]))
     assert (

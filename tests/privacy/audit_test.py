@@ -41,10 +41,10 @@ def by_enumeration(canaries, guesses, correct, epsilon, delta):
 @pytest.mark.parametrize("epsilon, delta", [(0.0, 0.0), (0.7, 0.0), (1.5, 0.01), (3.0, 0.001)])
 def test_p_value_is_the_enumeration_at_six_canaries(guesses, epsilon, delta):
     for correct in range(guesses + 1):
-        found = audit.p_value(
+        actual = audit.p_value(
             canaries=6, guesses=guesses, correct=correct, epsilon=epsilon, delta=delta
         )
-        assert found == pytest.approx(
+        assert actual == pytest.approx(
             by_enumeration(6, guesses, correct, epsilon, delta), abs=1e-12
         )
 
@@ -69,11 +69,11 @@ def test_p_value_rises_with_epsilon_and_delta_and_falls_with_success():
 )
 @pytest.mark.parametrize("delta", [1e-5, 1e-3])
 def test_bounds_equal_an_independent_implementation(counts, delta):
-    found = Guesses(*counts)
-    assert audit.one_run(found, delta=delta) == pytest.approx(
+    guesses = Guesses(*counts)
+    assert audit.one_run(guesses, delta=delta) == pytest.approx(
         auditing._epsilon_one_run(0, *counts, 0.05, delta), abs=1e-5
     )
-    assert audit.one_run(found, delta=delta, method="gdp") == pytest.approx(
+    assert audit.one_run(guesses, delta=delta, method="gdp") == pytest.approx(
         auditing._epsilon_one_run_fdp(0, *counts, 0.05, delta), abs=1e-4
     )
 
@@ -105,11 +105,11 @@ def test_gaussian_dp_by_hand():
 @pytest.mark.parametrize("curve", [audit.gaussian(0.8), audit.approximate(1.2, 0.05)])
 def test_blow_up_inverse_undoes_the_trade_off_curve(curve):
     r = np.linspace(0, 1, 101)
-    t = np.array([curve(one) for one in r])
+    t = np.array([curve(rate) for rate in r])
     assert t[0] == 0 and t[-1] <= 1 and (np.diff(t) >= 0).all() and (t <= r).all()
     # the most probable event of null probability t has probability r, and of its complement 1 - t
     # from 1 - r
-    back = np.array([1 - curve(1 - one) for one in t])
+    back = np.array([1 - curve(1 - rate) for rate in t])
     np.testing.assert_allclose(back[5:-5], r[5:-5], atol=0.06)
 
 
@@ -137,7 +137,7 @@ def test_guesses_by_hand():
 def test_one_run_power_on_gaussian_canaries(method):
     least = {2: 0.6, 4: 1.4, 8: 2.2}
     for epsilon, mu in MU.items():
-        found = [
+        bounds = [
             audit.one_run(
                 audit.guess(*canaries(np.random.default_rng(s), mu=mu), high=50, low=50),
                 delta=1e-5,
@@ -145,8 +145,8 @@ def test_one_run_power_on_gaussian_canaries(method):
             )
             for s in range(12)
         ]
-        assert np.mean(found) >= least[epsilon]
-        assert np.mean(np.array(found) > epsilon) <= 0.1
+        assert np.mean(bounds) >= least[epsilon]
+        assert np.mean(np.array(bounds) > epsilon) <= 0.1
 
 
 @pytest.mark.parametrize("method", audit.METHODS)
@@ -158,13 +158,15 @@ def test_an_honest_mechanism_is_flagged_in_at_most_5_percent(method):
     nulls = [
         audit.guess(*canaries(np.random.default_rng([0, s])), high=50, low=50) for s in range(2000)
     ]
-    bound = {found: audit.one_run(found, delta=1e-5, method=method) for found in set(nulls)}
-    assert np.mean([bound[found] > 0 for found in nulls]) <= 0.05
+    bound = {guesses: audit.one_run(guesses, delta=1e-5, method=method) for guesses in set(nulls)}
+    assert np.mean([bound[guesses] > 0 for guesses in nulls]) <= 0.05
     true = [
         audit.guess(*canaries(np.random.default_rng([0, s]), mu=MU[2]), high=50, low=50)
         for s in range(200)
     ]
-    assert np.mean([audit.one_run(found, delta=1e-5, method=method) > 2 for found in true]) <= 0.05
+    assert (
+        np.mean([audit.one_run(guesses, delta=1e-5, method=method) > 2 for guesses in true]) <= 0.05
+    )
 
 
 def test_guesses_chosen_afterwards_without_correction_are_no_bound():
@@ -173,7 +175,9 @@ def test_guesses_chosen_afterwards_without_correction_are_no_bound():
     for s in range(200):
         evidence = canaries(np.random.default_rng([7, s]))
         tries = [(0, audit.guess(*evidence, high=high, low=low)) for high, low in grid]
-        refuted = [audit.p_value(**found._asdict(), epsilon=0.0, delta=1e-5) for _, found in tries]
+        refuted = [
+            audit.p_value(**guesses._asdict(), epsilon=0.0, delta=1e-5) for _, guesses in tries
+        ]
         alone.append(min(refuted) <= 0.05)
         shared.append(min(refuted) <= 0.05 / 8)
     assert np.mean(alone) > 0.08 and np.mean(shared) <= 0.05

@@ -45,7 +45,7 @@ def dp_sgd(broken: str, inside_N) -> Learner:
 
     Every row is a canary, and `inside_N` says which are in the training set.
     """
-    one, zero = CLAIMED, dict(params=dict(w=jnp.zeros((FEATURES, CLASSES))))
+    claimed, zero = CLAIMED, dict(params=dict(w=jnp.zeros((FEATURES, CLASSES))))
 
     def step(state, key):
         w = state.variables["params"]["w"]
@@ -53,14 +53,16 @@ def dp_sgd(broken: str, inside_N) -> Learner:
         loss = lambda w, x, y: -jax.nn.log_softmax(x @ w)[y]  # noqa: E731
         g = jax.vmap(jax.grad(loss), (None, 0, 0))(w, *key)
         if broken != "not clipped":
-            g = g * jnp.minimum(1.0, one.clip_norm / jnp.sqrt((g**2).sum((1, 2), keepdims=True)))
-        part = jax.random.bernoulli(taking, one.rate, inside_N.shape) & inside_N
+            g = g * jnp.minimum(
+                1.0, claimed.clip_norm / jnp.sqrt((g**2).sum((1, 2), keepdims=True))
+            )
+        part = jax.random.bernoulli(taking, claimed.rate, inside_N.shape) & inside_N
         noise = (
             jax.random.normal(state.key if broken == "reused key" else drawing, w.shape)
-            * one.noise_std_of_sum()
+            * claimed.noise_std_of_sum()
         )
-        noise = noise / one.expected_batch if broken == "noise divided twice" else noise
-        w = w - (jnp.tensordot(part.astype(jnp.float32), g, 1) + noise) / one.expected_batch
+        noise = noise / claimed.expected_batch if broken == "noise divided twice" else noise
+        w = w - (jnp.tensordot(part.astype(jnp.float32), g, 1) + noise) / claimed.expected_batch
         return state._replace(step=state.step + 1, variables=dict(params=dict(w=w))), dict(
             weight=jnp.float32(1)
         )
@@ -123,26 +125,26 @@ def private_learner():
     return learner, loss
 
 
-@functools.partial(jax.jit, static_argnames=("broken", "own"))
-def trained(seed, *, broken, own):
+@functools.partial(jax.jit, static_argnames=("broken", "ours"))
+def trained(seed, *, broken, ours):
     """Returns (inside_N, {attack: score_N}) of one run of the project's learner or of `dp_sgd`."""
     data, coin, run = jax.random.split(jax.random.key(seed), 3)
     x = SIZE * jax.random.normal(data, (CANARIES, FEATURES)) / np.sqrt(FEATURES)
     y = jax.random.randint(jax.random.fold_in(data, 1), (CANARIES,), 0, CLASSES)
     inside_N = jax.random.bernoulli(coin, 0.5, (CANARIES,))
     pool = Pool(x=x, y=y, task=classification(CLASSES))
-    learner, loss = private_learner() if own else (dp_sgd(broken, inside_N), softmax_loss)
+    learner, loss = private_learner() if ours else (dp_sgd(broken, inside_N), softmax_loss)
     watched = canary_scores.watched(
         learner, loss=loss, x=x, y=y, clip_norm=CLAIMED.clip_norm, size=CANARIES
     )
     state = watched.init(run, pool)
     with pytest.MonkeyPatch.context() as patch:
-        if own and broken in BROKEN:
+        if ours and broken in BROKEN:
             module, part, instead = BROKEN[broken]
             patch.setattr(module, part, instead(getattr(module, part)))
         for epoch in (1, 2, 3):
             plan = jnp.zeros((10, 1), jnp.int32), jnp.zeros((10, 1))  # dp_sgd draws its own
-            if own:
+            if ours:
                 plan = learner.plan(
                     run, jnp.uint32(epoch), jnp.arange(CANARIES), inside_N.astype(jnp.float32)
                 )
@@ -152,40 +154,40 @@ def trained(seed, *, broken, own):
     return inside_N, dict(loss=-loss_N, alignment=state.opt.alignment_C, change=state.opt.change_C)
 
 
-def flagged(broken: str, seeds: int, attacks=("loss", "alignment", "change"), own=True) -> float:
+def flagged(broken: str, seeds: int, attacks=("loss", "alignment", "change"), ours=True) -> float:
     """Returns the share of runs whose one-run bound exceeds the claim of an accountant.
 
     The bound is shared over the attacks.
     """
     claimed = accounting.epsilon(CLAIMED, delta=1e-5)
     assert claimed <= 1
-    found = []
+    flags = []
     for seed in range(seeds):
-        inside_N, scores = jax.device_get(trained(seed, broken=broken, own=own))
+        inside_N, scores = jax.device_get(trained(seed, broken=broken, ours=ours))
         tries = [(0, audit.guess(scores[name], inside_N, high=20, low=20)) for name in attacks]
-        found.append(audit.best(tries, delta=1e-5).epsilon > claimed)
-    return float(np.mean(found))
+        flags.append(audit.best(tries, delta=1e-5).epsilon > claimed)
+    return float(np.mean(flags))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("ours", [True, False])
 @pytest.mark.parametrize("broken", BROKEN)
-def test_a_broken_mechanism_is_caught_in_9_of_10_seeds(broken, own):
-    assert flagged(broken, 20, own=own) >= 0.9
+def test_a_broken_mechanism_is_caught_in_9_of_10_seeds(broken, ours):
+    assert flagged(broken, 20, ours=ours) >= 0.9
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("own", [True, False])
-def test_an_honest_mechanism_is_flagged_in_at_most_5_percent(own):
-    assert flagged("honest", 100, own=own) <= 0.05
+@pytest.mark.parametrize("ours", [True, False])
+def test_an_honest_mechanism_is_flagged_in_at_most_5_percent(ours):
+    assert flagged("honest", 100, ours=ours) <= 0.05
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("own", [True, False])
-def test_a_reused_key_is_seen_in_successive_updates_alone(own):
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_reused_key_is_seen_in_successive_updates_alone(ours):
     assert (
-        flagged("reused key", 10, ("loss", "alignment"), own) == 0
-        and flagged("reused key", 10, ("change",), own) >= 0.9
+        flagged("reused key", 10, ("loss", "alignment"), ours) == 0
+        and flagged("reused key", 10, ("change",), ours) >= 0.9
     )
 
 
@@ -198,8 +200,8 @@ def test_the_sums_are_those_of_a_plain_loop_and_the_training_is_unchanged():
     pool, rows = toys.pool(20), np.arange(20, dtype=np.int32)
     plain = toys.learner(num_rows=20, optimizer="sgd")
     x, y = pool.x[:6], pool.y[:6]
-    own = canary_scores.watched(plain, loss=LOSS, x=x, y=y, clip_norm=0.3, size=4)
-    start, other = plain.init(jax.random.key(1), pool), own.init(jax.random.key(1), pool)
+    watching = canary_scores.watched(plain, loss=LOSS, x=x, y=y, clip_norm=0.3, size=4)
+    start, other = plain.init(jax.random.key(1), pool), watching.init(jax.random.key(1), pool)
     index_SB, weight_SB = plain.plan(jax.random.key(2), 1, rows, np.ones(20, np.float32))
     expected, previous, state = np.zeros((2, 6)), None, start
     for s in range(len(index_SB)):
@@ -220,7 +222,7 @@ def test_the_sums_are_those_of_a_plain_loop_and_the_training_is_unchanged():
             expected[0, c] += gradient @ update_flat
             expected[1, c] += 0 if previous is None else (gradient @ (update_flat - previous)) ** 2
         previous, state = update_flat, new
-    watched, sums = jax.jit(own.epoch)(other, pool, index_SB, weight_SB)
+    watched, sums = jax.jit(watching.epoch)(other, pool, index_SB, weight_SB)
     np.testing.assert_allclose(watched.opt.alignment_C, expected[0], rtol=1e-4, atol=1e-7)
     np.testing.assert_allclose(watched.opt.change_C, expected[1], rtol=1e-4, atol=1e-8)
     whole, total = jax.jit(plain.epoch)(start, pool, index_SB, weight_SB)

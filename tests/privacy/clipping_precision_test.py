@@ -90,9 +90,9 @@ def test_norms_and_sums_of_every_operation_are_full_float32(name, dtype):
 
     for program in (norms_and_sum, scanned):
         closed = jax.make_jaxpr(jax.vmap(program))(x, g, w, weight)
-        found = list(products(closed))
-        assert all(full(precision) for _, precision in found), found
-        assert found or name == "scale"
+        product_list = list(products(closed))
+        assert all(full(precision) for _, precision in product_list), product_list
+        assert product_list or name == "scale"
         squares_MU, sum_M = closed.out_avals
         assert squares_MU.dtype == sum_M.dtype == jnp.float32
 
@@ -125,9 +125,9 @@ def test_both_passes_of_tapped_are_full_float32(rule, batched):
             lambda leaf: jax.ShapeDtypeStruct((MODELS, *leaf.shape), leaf.dtype), params
         )
         epoch = jax.vmap(epoch)
-    found = list(products(jax.make_jaxpr(epoch)(params)))
-    assert len(found) > 6
-    assert all(full(precision) for _, precision in found), found
+    product_list = list(products(jax.make_jaxpr(epoch)(params)))
+    assert len(product_list) > 6
+    assert all(full(precision) for _, precision in product_list), product_list
 
 
 def test_the_sum_of_the_reference_is_full_float32():
@@ -145,5 +145,5 @@ def test_the_sum_of_the_reference_is_full_float32():
             ).total
 
         w, rows, weight = jnp.zeros((MODELS, 5)), jnp.zeros((MODELS, B, 5)), jnp.zeros((MODELS, B))
-        found = list(products(jax.make_jaxpr(jax.vmap(one))(w, rows, weight)))
-        assert found and all(full(precision) for _, precision in found), found
+        product_list = list(products(jax.make_jaxpr(jax.vmap(one))(w, rows, weight)))
+        assert product_list and all(full(precision) for _, precision in product_list), product_list

@@ -128,8 +128,8 @@ def each_gradient(name):
     """Returns the gradients of the examples of a case, one after the other, as {leaf: [B,...]}."""
     losses, params, rows = setting(name)
     gradient = jax.jit(lambda row: jax.grad(lambda p: losses(p, {}, row)[0].sum())(params))
-    found = [gradient(jax.tree.map(lambda a, b=b: a[b : b + 1], rows)) for b in range(B)]
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *found)
+    unit_gradients = [gradient(jax.tree.map(lambda a, b=b: a[b : b + 1], rows)) for b in range(B)]
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *unit_gradients)
 
 
 def norms(gradient):
@@ -172,11 +172,11 @@ def test_every_method_equals_a_loop_over_examples_and_optax(name, method):
     case = setting(name)
     gradient = each_gradient(name)
     clip = float(np.median(norms(gradient)))  # half of the examples are clipped
-    found = clipped(case, method, clip)
+    actual = clipped(case, method, clip)
     factor_B = np.minimum(1, clip / norms(gradient))
-    close(found.total, jax.tree.map(lambda g: np.tensordot(factor_B, g, 1), gradient))
-    np.testing.assert_allclose(found.norm_U, norms(gradient), rtol=1e-4)
-    close(found.total, optax.per_example_global_norm_clip(gradient, clip)[0])
+    close(actual.total, jax.tree.map(lambda g: np.tensordot(factor_B, g, 1), gradient))
+    np.testing.assert_allclose(actual.norm_U, norms(gradient), rtol=1e-4)
+    close(actual.total, optax.per_example_global_norm_clip(gradient, clip)[0])
 
 
 @pytest.mark.filterwarnings("ignore:optax.global_norm is deprecated")
@@ -303,10 +303,10 @@ def test_a_nonfinite_example_and_padding_add_exactly_nothing(method, bad):
     good = clipped((losses, params, (batch, keys)), method, 0.5, weight_B=weight_B.at[1].set(0))
     x = batch.x.at[1].set(bad if not np.isfinite(bad) else jnp.nan).at[5].set(bad)
     spoiled = (dataclasses.replace(batch, x=x), keys)
-    found = clipped((losses, params, spoiled), method, 0.5, weight_B=weight_B)
-    assert list(np.asarray(found.counted_U)) == [True, False, True, True, True, False]
-    assert list(np.asarray(found.real_U)) == [True] * 5 + [False]
-    close(found.total, good.total, 1e-6)
+    actual = clipped((losses, params, spoiled), method, 0.5, weight_B=weight_B)
+    assert list(np.asarray(actual.counted_U)) == [True, False, True, True, True, False]
+    assert list(np.asarray(actual.real_U)) == [True] * 5 + [False]
+    close(actual.total, good.total, 1e-6)
     nothing = clipped((losses, params, spoiled), method, 0.5, weight_B=jnp.zeros(B))
     assert all((np.asarray(leaf) == 0).all() for leaf in jax.tree.leaves(nothing.total))
 
@@ -329,14 +329,16 @@ def test_the_rows_of_a_unit_are_averaged_before_clipping(method):
     """Tests two units of three rows; one row of the second unit is padding."""
     case = setting("shared_layer_norm")
     weight_B = jnp.ones(B).at[4].set(0)
-    found, expected = clipped(case, method, 0.2, weight_B=weight_B, units=2), 0.0
+    actual, expected = clipped(case, method, 0.2, weight_B=weight_B, units=2), 0.0
     gradient = each_gradient("shared_layer_norm")
-    for own in ([0, 1, 2], [3, 5]):
-        mean = jax.tree.map(lambda g, own=own: np.asarray(g)[own].mean(0), gradient)
+    for unit_rows in ([0, 1, 2], [3, 5]):
+        mean = jax.tree.map(
+            lambda g, unit_rows=unit_rows: np.asarray(g)[unit_rows].mean(0), gradient
+        )
         norm = np.sqrt(sum(np.square(leaf).sum() for leaf in jax.tree.leaves(mean)))
         part = jax.tree.map(lambda g, norm=norm: min(1, 0.2 / norm) * g, mean)
         expected = part if expected == 0.0 else jax.tree.map(np.add, expected, part)
-    close(found.total, expected)
+    close(actual.total, expected)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -345,7 +347,7 @@ def test_taps_see_every_parameter_of_these_nets(name):
 
 
 @pytest.mark.parametrize(
-    "name,fields,found",
+    "name,fields,reason",
     [
         ("lenet_bn", dict(norm="group"), ""),
         ("resnet18", dict(norm="group", resize=0), ""),
@@ -358,7 +360,7 @@ def test_taps_see_every_parameter_of_these_nets(name):
         ),  # 'auto' takes vmap then
     ],
 )
-def test_which_image_nets_are_tapped(name, fields, found):
+def test_which_image_nets_are_tapped(name, fields, reason):
     model, x = (
         registry.make("models", name, dict(fields), num_classes=3),
         jax.ShapeDtypeStruct((B, 28, 28, 1), jnp.float32),
@@ -369,7 +371,7 @@ def test_which_image_nets_are_tapped(name, fields, found):
     )
     batch = toys.batch(x, jnp.zeros(B, jnp.int32))
     why = gradients.untapped(losses, params, (batch, backprop.slot_keys(jax.random.key(5), B)))
-    assert found in why if found else why == ""
+    assert reason in why if reason else why == ""
 
 
 @pytest.mark.parametrize(

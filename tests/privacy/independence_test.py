@@ -298,8 +298,8 @@ def test_what_running_shows_is_never_overlooked_and_what_is_apart_is_seen(name):
     f, apart = CASES[name]
     x = jax.random.normal(jax.random.key(0), (B, F))
     assert rows_change(f, x) is not apart, "the table of this test is wrong"
-    found = walk.separate(f, (x,), (B,))
-    assert (found == "") is apart, found
+    place = walk.separate(f, (x,), (B,))
+    assert (place == "") is apart, place
 
 
 def test_rows_of_one_unit_may_meet_and_rows_of_two_may_not():

@@ -53,14 +53,14 @@ def learner(model=None, pool=POOL, loss=None, num_rows=N, **fields):
     )
 
 
-def one_epoch(one, pool=POOL, key=0, weight=None, rows=None):
+def one_epoch(trainee, pool=POOL, key=0, weight=None, rows=None):
     """Returns (state before, state after, sums) of one epoch."""
     rows = jnp.arange(len(pool.y)) if rows is None else rows
-    before = one.init(jax.random.key(key), pool)
-    plan = one.plan(
+    before = trainee.init(jax.random.key(key), pool)
+    plan = trainee.plan(
         jax.random.key(9), jnp.uint32(1), rows, jnp.ones(len(rows)) if weight is None else weight
     )
-    return (before, *jax.jit(one.epoch)(before, pool, *plan))
+    return (before, *jax.jit(trainee.epoch)(before, pool, *plan))
 
 
 def moved(before, after):
@@ -74,10 +74,10 @@ def flat(tree):
 
 
 def test_without_noise_and_bound_a_step_is_the_gradient_over_the_expected_batch():
-    one = learner(privacy=FULL | dict(clip_norm=math.inf, noise_multiplier=0.0))
+    trainee = learner(privacy=FULL | dict(clip_norm=math.inf, noise_multiplier=0.0))
     weight = jnp.ones(N).at[30:].set(0)  # 30 of 40 expected rows are real
-    before, after, _ = one_epoch(one, weight=weight)
-    loss = cross_entropy.make(model=one.model)
+    before, after, _ = one_epoch(trainee, weight=weight)
+    loss = cross_entropy.make(model=trainee.model)
     batch = backprop.rows(POOL, jnp.arange(30), jnp.ones(30))
     gradient = jax.grad(lambda p: loss({"params": p}, batch, train=True)[0].sum() / N)(
         before.variables["params"]
@@ -112,17 +112,17 @@ def still(model):
 def noises(clip=2.0, multiplier=1.5, adjacency="zero_out", draws=40):
     """Returns (moves of a network without gradients, standard deviation of the mechanism)."""
     model = mlp.make(num_classes=3, widths=(560,))  # 5,043 parameters: 200,000 draws
-    one = learner(
+    trainee = learner(
         model=model,
         loss=still(model),
         privacy=FULL | dict(clip_norm=clip, noise_multiplier=multiplier, adjacency=adjacency),
     )
-    epoch = jax.jit(one.epoch)
-    plan = one.plan(jax.random.key(9), jnp.uint32(1), jnp.arange(N), jnp.ones(N))
-    starts = [one.init(jax.random.key(k), POOL) for k in range(draws)]
+    epoch = jax.jit(trainee.epoch)
+    plan = trainee.plan(jax.random.key(9), jnp.uint32(1), jnp.arange(N), jnp.ones(N))
+    starts = [trainee.init(jax.random.key(k), POOL) for k in range(draws)]
     return np.concatenate(
         [flat(moved(start, epoch(start, POOL, *plan)[0])) for start in starts]
-    ), one.guarantee.mechanism.noise_std()
+    ), trainee.guarantee.mechanism.noise_std()
 
 
 def test_the_noise_is_gaussian_with_the_declared_deviation_and_a_tenth_more_or_less_is_rejected():
@@ -141,10 +141,12 @@ def test_replacing_one_takes_twice_the_noise():
 
 def test_noise_depends_on_key_and_leaf_alone():
     tree = dict(a=jnp.zeros((200, 50)), b=jnp.zeros((200, 50)))
-    one = noise.gaussian(jax.random.key(0), tree, 1.0)
-    assert np.array_equal(one["a"], noise.gaussian(jax.random.key(0), dict(a=tree["a"]), 1.0)["a"])
-    for other in (one["b"], noise.gaussian(jax.random.key(1), tree, 1.0)["a"]):
-        assert abs(np.corrcoef(one["a"].ravel(), other.ravel())[0, 1]) < 0.04
+    trainee = noise.gaussian(jax.random.key(0), tree, 1.0)
+    assert np.array_equal(
+        trainee["a"], noise.gaussian(jax.random.key(0), dict(a=tree["a"]), 1.0)["a"]
+    )
+    for other in (trainee["b"], noise.gaussian(jax.random.key(1), tree, 1.0)["a"]):
+        assert abs(np.corrcoef(trainee["a"].ravel(), other.ravel())[0, 1]) < 0.04
     assert (np.asarray(noise.gaussian(jax.random.key(0), tree, 0.0)["a"]) == 0).all()
     assert "erf_inv" not in str(
         jax.make_jaxpr(lambda key: noise.gaussian(key, tree, 0.0))(jax.random.key(0))
@@ -189,27 +191,27 @@ def test_an_epoch_is_traced_once_whatever_is_drawn_and_equals_itself_without_jit
         traces.append(batch.x.shape)
         return cross_entropy.make(model=model)(variables, batch, key_B=key_B, train=train)
 
-    one = learner(model=model, loss=loss, batch_size=8, privacy=dict(noise_multiplier=0.0))
-    state, epoch = one.init(jax.random.key(0), POOL), jax.jit(one.epoch)
+    trainee = learner(model=model, loss=loss, batch_size=8, privacy=dict(noise_multiplier=0.0))
+    state, epoch = trainee.init(jax.random.key(0), POOL), jax.jit(trainee.epoch)
     index, weight = (
-        a[:1] for a in one.plan(jax.random.key(9), jnp.uint32(1), jnp.arange(N), jnp.ones(N))
+        a[:1] for a in trainee.plan(jax.random.key(9), jnp.uint32(1), jnp.arange(N), jnp.ones(N))
     )
     again, _ = epoch(state, POOL, index, weight)
     seen = len(traces)
     epoch(again, POOL, index[::-1], weight.at[0].set(0))  # an empty batch
     assert len(traces) == seen
-    plain, _ = one.epoch(state, POOL, index, weight)
+    plain, _ = trainee.epoch(state, POOL, index, weight)
     np.testing.assert_allclose(flat(plain.variables), flat(again.variables), atol=1e-6)
 
 
 @pytest.mark.parametrize("method", ["vmap", "tapped", "bookkeeping", "scan"])
 def test_methods_are_one_mechanism(method):
-    found = learner(privacy=FULL | dict(clip_norm=0.1, method=method))
+    actual = learner(privacy=FULL | dict(clip_norm=0.1, method=method))
     reference = learner(privacy=FULL | dict(clip_norm=0.1, method="vmap"))
     np.testing.assert_allclose(
-        flat(moved(*one_epoch(found)[:2])), flat(moved(*one_epoch(reference)[:2])), atol=1e-5
+        flat(moved(*one_epoch(actual)[:2])), flat(moved(*one_epoch(reference)[:2])), atol=1e-5
     )
-    assert found.guarantee.mechanism == reference.guarantee.mechanism
+    assert actual.guarantee.mechanism == reference.guarantee.mechanism
 
 
 def test_auto_says_what_it_chose():
@@ -230,11 +232,11 @@ def test_auto_says_what_it_chose():
 def test_copies_of_an_example_are_averaged_before_clipping():
     """Three copies have different dropout, and the mean of their gradients is clipped."""
     dropped = mlp.make(num_classes=3, widths=(6,), dropout=0.5)
-    found = learner(
+    actual = learner(
         model=dropped, privacy=FULL | dict(clip_norm=0.1, noise_multiplier=0.0, augmentations=3)
     )
-    before, after, _ = one_epoch(found)
-    index, _ = found.plan(jax.random.key(9), jnp.uint32(1), jnp.arange(N), jnp.ones(N))
+    before, after, _ = one_epoch(actual)
+    index, _ = actual.plan(jax.random.key(9), jnp.uint32(1), jnp.arange(N), jnp.ones(N))
     batch, key_B = (
         backprop.rows(POOL, index[0], jnp.ones(3 * N)),
         backprop.slot_keys(jax.random.fold_in(before.key, 0), 3 * N),
@@ -252,10 +254,10 @@ def test_copies_of_an_example_are_averaged_before_clipping():
 
 
 def test_microbatches_are_another_mechanism_of_twice_the_sensitivity():
-    one = learner(privacy=FULL | dict(clip_norm=0.1, noise_multiplier=1.0, microbatch=4))
-    mechanism = one.guarantee.mechanism
+    trainee = learner(privacy=FULL | dict(clip_norm=0.1, noise_multiplier=1.0, microbatch=4))
+    mechanism = trainee.guarantee.mechanism
     assert mechanism.sensitivity == pytest.approx(0.2) and mechanism.divisor == N / 4
-    assert any("not the usual per-example mechanism" in note for note in one.guarantee.notes)
+    assert any("not the usual per-example mechanism" in note for note in trainee.guarantee.notes)
     alike = dataclasses.replace(POOL, x=np.tile(POOL.x[:1], (N, 1)), y=np.tile(POOL.y[:1], N))
     silent = learner(
         pool=alike, privacy=FULL | dict(clip_norm=0.1, noise_multiplier=0.0, microbatch=4)
@@ -282,10 +284,10 @@ def test_a_users_rows_are_one_unit():
     """
     pool = USERS
     settings = FULL | dict(clip_norm=0.05, noise_multiplier=0.0, user="user", user_rows=10)
-    one = learner(pool=pool, batch_size=4, privacy=settings)
-    assert one.guarantee.mechanism.unit == "user" and one.guarantee.mechanism.num_units == 4
-    before, after, _ = one_epoch(one, pool)
-    loss, expected = cross_entropy.make(model=one.model), 0.0
+    trainee = learner(pool=pool, batch_size=4, privacy=settings)
+    assert trainee.guarantee.mechanism.unit == "user" and trainee.guarantee.mechanism.num_units == 4
+    before, after, _ = one_epoch(trainee, pool)
+    loss, expected = cross_entropy.make(model=trainee.model), 0.0
     for user in range(4):
         batch = backprop.rows(pool, jnp.arange(10 * user, 10 * user + 10), jnp.ones(10))
         gradient = flat(
@@ -299,16 +301,16 @@ def test_a_users_rows_are_one_unit():
 
 def test_adaptive_clipping_moves_the_norm_and_its_noise():
     settings = FULL | dict(clip_norm=0.01, clipping="adaptive", quantile=0.5, count_std=3.0)
-    one = learner(privacy=settings, epochs=1)
-    _, after, sums = one_epoch(one)
+    trainee = learner(privacy=settings, epochs=1)
+    _, after, sums = one_epoch(trainee)
     assert float(after.opt["clip_norm"]) > 0.01  # nearly all gradients are longer than .01
-    mechanism = one.guarantee.mechanism
+    mechanism = trainee.guarantee.mechanism
     assert mechanism.gradient_multiplier > mechanism.noise_multiplier
     np.testing.assert_allclose(
         sums["noise_multiplier"] / sums["weight"], mechanism.gradient_multiplier, rtol=1e-5
     )
     flatter = learner(
-        loss=still(one.model), model=one.model, privacy=settings, epochs=1
+        loss=still(trainee.model), model=trainee.model, privacy=settings, epochs=1
     )  # rows without a gradient count as absent ones do
     full, empty = (
         one_epoch(flatter, weight=weight)[1].opt["clip_norm"] for weight in (None, jnp.zeros(N))
@@ -321,8 +323,8 @@ def test_frozen_parameters_keep_every_bit_and_the_others_start_where_they_are_to
         "Dense_0/kernel": np.full((5, 6), 0.25, np.float32),
         "Dense_0/bias": np.full(6, 0.5, np.float32),
     }
-    one = learner(trainable="Dense_1", initial=start)
-    before, after, _ = one_epoch(one)
+    trainee = learner(trainable="Dense_1", initial=start)
+    before, after, _ = one_epoch(trainee)
     assert (np.asarray(after.variables["params"]["Dense_0"]["kernel"]) == 0.25).all() and (
         np.asarray(after.variables["params"]["Dense_0"]["bias"]) == 0.5
     ).all()
@@ -336,31 +338,35 @@ def test_frozen_parameters_keep_every_bit_and_the_others_start_where_they_are_to
 
 
 def test_the_moving_average_is_what_is_released():
-    one = learner(ema=0.9)
-    before, after, _ = one_epoch(one)
+    trainee = learner(ema=0.9)
+    before, after, _ = one_epoch(trainee)
     decay = min(0.9, 1 / 10)  # after the first step
     expected = jax.tree.map(
         lambda a, b: decay * a + (1 - decay) * b,
         before.variables["params"],
         after.variables["params"],
     )
-    np.testing.assert_allclose(flat(one.released(after)["params"]), flat(expected), atol=1e-6)
+    np.testing.assert_allclose(flat(trainee.released(after)["params"]), flat(expected), atol=1e-6)
 
 
 def test_a_budget_stops_before_the_epoch_that_would_exceed_it():
     settings = dict(noise_multiplier=1.0, epsilon=6.0, delta=1e-3)
-    one = learner(batch_size=8, epochs=50, privacy=settings)
-    assert 0 < one.epochs < 50
-    assert one.guarantee.epsilon(one.epochs) <= 6.0 < one.guarantee.epsilon(one.epochs + 1)
-    assert any(f"after {one.epochs} of 50 epochs" in note for note in one.guarantee.notes)
+    trainee = learner(batch_size=8, epochs=50, privacy=settings)
+    assert 0 < trainee.epochs < 50
+    assert (
+        trainee.guarantee.epsilon(trainee.epochs)
+        <= 6.0
+        < trainee.guarantee.epsilon(trainee.epochs + 1)
+    )
+    assert any(f"after {trainee.epochs} of 50 epochs" in note for note in trainee.guarantee.notes)
 
 
 @pytest.mark.slow
 def test_the_noise_can_be_chosen_for_the_epochs():
-    one = learner(
+    trainee = learner(
         batch_size=8, epochs=5, privacy=dict(noise_multiplier=None, epsilon=2.0, delta=1e-3)
     )
-    assert one.epochs == 5 and 1.95 < one.guarantee.epsilon(5) <= 2.0
+    assert trainee.epochs == 5 and 1.95 < trainee.guarantee.epsilon(5) <= 2.0
 
 
 @pytest.mark.parametrize(
@@ -488,10 +494,10 @@ def test_without_noise_or_steps_a_run_says_so(tmp_path):
 
 
 def test_batches_of_another_plan_are_no_ground_for_an_epsilon(tmp_path):
-    one = learner(batch_size=8, epochs=1, privacy=dict(delta=1e-3))
+    trainee = learner(batch_size=8, epochs=1, privacy=dict(delta=1e-3))
     other = learner(batch_size=8, epochs=1, privacy=FULL)  # shuffled batches, of the same size
-    trained(tmp_path, one._replace(plan=other.plan))
-    claim = one.guarantee.claim([json.loads(checkpoint.ledger_file(tmp_path, 0).read_text())])
+    trained(tmp_path, trainee._replace(plan=other.plan))
+    claim = trainee.guarantee.claim([json.loads(checkpoint.ledger_file(tmp_path, 0).read_text())])
     assert claim["epsilon"] is None and claim["refused"] == [
         "sampling: declared poisson, ran a plan that is not the mechanism's"
     ]
@@ -503,10 +509,10 @@ def test_a_large_delta_is_a_warning():
     )
 
 
-def trained(folder, one, models=(0, 1), chunk=2, **more):
+def trained(folder, trainee, models=(0, 1), chunk=2, **more):
     rows, weight = np.tile(np.arange(N, dtype=np.int32), (2, 1)), np.ones((2, N), np.float32)
     return fleet.train(
-        learner=one,
+        learner=trainee,
         pool=POOL,
         rows_MK=rows,
         weight_MK=weight,
@@ -528,13 +534,13 @@ def test_a_resumed_fleet_equals_an_uninterrupted_one_and_its_ledger_is_the_mecha
     It has all kinds of state: Adam, moving averages, and a clip norm that moves.
     """
     state = dict(optimizer="adam", learning_rate=0.01, ema=0.9)
-    one = learner(
+    trainee = learner(
         batch_size=8,
         epochs=4,
         privacy=dict(delta=1e-3, clipping="adaptive", count_std=3.0),
         **state,
     )
-    trained(tmp_path / "whole", one)
+    trained(tmp_path / "whole", trainee)
     left = [2, 3, 4]
 
     def stop(models, epoch, state, metrics):
@@ -543,10 +549,10 @@ def test_a_resumed_fleet_equals_an_uninterrupted_one_and_its_ledger_is_the_mecha
 
     while left:
         with pytest.raises(Stopped):
-            trained(tmp_path / "cut", one, checkpoint_every=1, on_epoch=[stop])
+            trained(tmp_path / "cut", trainee, checkpoint_every=1, on_epoch=[stop])
         left.pop(0)
-    trained(tmp_path / "cut", one, checkpoint_every=1)
-    template = jax.eval_shape(one.model.init, jax.random.key(0), POOL.x[:1])
+    trained(tmp_path / "cut", trainee, checkpoint_every=1)
+    template = jax.eval_shape(trainee.model.init, jax.random.key(0), POOL.x[:1])
     whole, cut = (
         checkpoint.load_models(tmp_path / name, [0, 1], template) for name in ("whole", "cut")
     )
@@ -554,12 +560,12 @@ def test_a_resumed_fleet_equals_an_uninterrupted_one_and_its_ledger_is_the_mecha
     for name in ("whole", "cut"):
         ran = json.loads(checkpoint.ledger_file(tmp_path / name, 1).read_text())
         assert (
-            ran["steps"] == one.guarantee.mechanism.steps == 20
-            and one.guarantee.differences(ran) == []
+            ran["steps"] == trainee.guarantee.mechanism.steps == 20
+            and trainee.guarantee.differences(ran) == []
         )
-        claim = one.guarantee.claim([ran])
+        claim = trainee.guarantee.claim([ran])
         assert claim["epsilon"] == pytest.approx(
-            accounting.epsilon(one.guarantee.mechanism, delta=1e-3)
+            accounting.epsilon(trainee.guarantee.mechanism, delta=1e-3)
         )
         assert {"adjacency", "sampling", "accountant", "delta", "covers", "not_covered"} <= set(
             claim
@@ -567,16 +573,16 @@ def test_a_resumed_fleet_equals_an_uninterrupted_one_and_its_ledger_is_the_mecha
         for field, wrong in dict(
             noise_multiplier=0.9, steps=21, sampling="shuffle", rate=0.1
         ).items():
-            refused = one.guarantee.claim([ran | {field: wrong}])
+            refused = trainee.guarantee.claim([ran | {field: wrong}])
             assert refused["epsilon"] is None and refused["refused"], field
 
 
 def test_a_private_fleet_of_two_equals_its_models_alone(tmp_path):
     """Noise and batches of a model do not depend on the other models of its chunk."""
-    one = learner(batch_size=8, epochs=2, privacy=dict(delta=1e-3))
-    template = jax.eval_shape(one.model.init, jax.random.key(0), POOL.x[:1])
+    trainee = learner(batch_size=8, epochs=2, privacy=dict(delta=1e-3))
+    template = jax.eval_shape(trainee.model.init, jax.random.key(0), POOL.x[:1])
     for chunk in (1, 2):
-        trained(tmp_path / str(chunk), one, chunk=chunk)
+        trained(tmp_path / str(chunk), trainee, chunk=chunk)
     alone, together = (
         checkpoint.load_models(tmp_path / str(chunk), [0, 1], template) for chunk in (1, 2)
     )
@@ -591,7 +597,7 @@ def test_digits_are_learned_privately():
     kept, held = jnp.asarray(order[:1400]), order[1400:]
     model = mlp.make(num_classes=10, widths=(32,))
     privacy = dict(clip_norm=0.5, noise_multiplier=1.95, delta=1e-4)
-    one = learner(
+    trainee = learner(
         model=model,
         pool=pool,
         num_rows=1400,
@@ -600,13 +606,13 @@ def test_digits_are_learned_privately():
         learning_rate=2.0,
         privacy=privacy,
     )
-    state, epoch = one.init(jax.random.key(0), pool), jax.jit(one.epoch)
-    for e in range(1, one.epochs + 1):
+    state, epoch = trainee.init(jax.random.key(0), pool), jax.jit(trainee.epoch)
+    for e in range(1, trainee.epochs + 1):
         state, _ = epoch(
-            state, pool, *one.plan(jax.random.key(1), jnp.uint32(e), kept, jnp.ones(1400))
+            state, pool, *trainee.plan(jax.random.key(1), jnp.uint32(e), kept, jnp.ones(1400))
         )
     accuracy = (model.apply(state.variables, pool.x[held])[0].argmax(1) == pool.y[held]).mean()
-    assert one.guarantee.epsilon(20) <= 3.0 and accuracy > 0.8, accuracy
+    assert trainee.guarantee.epsilon(20) <= 3.0 and accuracy > 0.8, accuracy
 
 
 @pytest.mark.slow
@@ -634,26 +640,29 @@ def test_private_fine_tuning_starts_from_a_finished_run(tmp_path):
     start = checkpoint.load_models(tmp_path / "body" / "train", [0], template)["params"]
     config = configuration.complete(**fields, learner=tuned | dict(trainable="Dense_1/"))
     run.run(config, workdir_path=tmp_path / "head", stages_wanted=["train"])
-    found = checkpoint.load_models(tmp_path / "head" / "train", [0, 1], template)["params"]
+    actual = checkpoint.load_models(tmp_path / "head" / "train", [0, 1], template)["params"]
     audit = build.build(config.to_dict() | dict(seed=0), seed=0)
     assert any(
         "the rows of that run is not covered" in note for note in audit.learner.guarantee.notes
     )
     for m in (0, 1):  # every model of the fleet starts from that one
-        assert np.array_equal(found["Dense_0"]["kernel"][m], start["Dense_0"]["kernel"][0])
-        assert not np.array_equal(found["Dense_1"]["kernel"][m], start["Dense_1"]["kernel"][0])
+        assert np.array_equal(actual["Dense_0"]["kernel"][m], start["Dense_0"]["kernel"][0])
+        assert not np.array_equal(actual["Dense_1"]["kernel"][m], start["Dense_1"]["kernel"][0])
 
 
 def test_metrics_carry_epsilon_and_a_model_whose_batch_overflows_has_failed(tmp_path):
-    one = learner(batch_size=8, epochs=2, privacy=dict(delta=1e-3))
+    trainee = learner(batch_size=8, epochs=2, privacy=dict(delta=1e-3))
     seen = []
     trained(
         tmp_path / "a",
-        one,
+        trainee,
         on_epoch=[lambda m, epoch, s, metrics: seen.append(metrics["epsilon"][0])],
     )
-    assert seen == [one.guarantee.epsilon(1), one.guarantee.epsilon(2)] and 0 < seen[0] < seen[1]
-    narrow = one._replace(
+    assert (
+        seen == [trainee.guarantee.epsilon(1), trainee.guarantee.epsilon(2)]
+        and 0 < seen[0] < seen[1]
+    )
+    narrow = trainee._replace(
         plan=lambda key, epoch, rows, weight: (
             jnp.zeros((5, 8), jnp.int32),
             jnp.full((5, 8), jnp.nan),
@@ -661,7 +670,7 @@ def test_metrics_carry_epsilon_and_a_model_whose_batch_overflows_has_failed(tmp_
     )
     failed = trained(tmp_path / "b", narrow)
     assert failed and all(
-        "a batch of epoch 1 drew more units than it has slots" in one["reason"]
-        for one in failed.values()
+        "a batch of epoch 1 drew more units than it has slots" in trainee["reason"]
+        for trainee in failed.values()
     )
     assert not checkpoint.finished(tmp_path / "b", list(failed))

@@ -112,13 +112,13 @@ def test_slots_are_overrun_as_rarely_as_they_should_be():
 
 
 def test_spread_slots_hold_the_same_rows_in_other_places():
-    one, other = (
+    plain, other = (
         make("poisson", spread=s)(jax.random.key(0), 0, ROWS, WEIGHT) for s in (False, True)
     )
     for step in range(STEPS):
-        rows = [set(np.asarray(i[step])[np.asarray(w[step]) > 0]) for i, w in (one, other)]
+        rows = [set(np.asarray(i[step])[np.asarray(w[step]) > 0]) for i, w in (plain, other)]
         assert rows[0] == rows[1]
-    assert not np.array_equal(one[1] > 0, other[1] > 0)
+    assert not np.array_equal(plain[1] > 0, other[1] > 0)
 
 
 def test_repeats_and_rounding_keep_the_real_rows():
@@ -151,7 +151,7 @@ def test_a_user_brings_a_few_of_its_own_rows_of_this_model():
             if (real > 0).any()
         ]
         assert all(len(u) == 1 for u in users)  # one user a unit
-        flat = [u for one in users for u in one]
+        flat = [u for unit_users in users for u in unit_users]
         assert len(flat) == len(set(flat))  # and a user once a step
         real = i[w > 0]
         assert len(real) == len(set(real)) and real.min() >= 105

@@ -69,9 +69,9 @@ def test_a_net_that_keeps_examples_apart_is_never_refused(name):
 
 @pytest.mark.parametrize("name", MEASURED)
 def test_one_example_moves_the_sum_by_no_more_than_its_bound(name):
-    one = sensitivity.line(name, "auto", draws=2)
-    assert one.right and one.replaced > 1, (
-        one
+    line = sensitivity.line(name, "auto", draws=2)
+    assert line.right and line.replaced > 1, (
+        line
     )  # a replaced row moves the sum, or the test sees nothing
 
 
@@ -173,8 +173,8 @@ def test_every_setting_keeps_its_bound(name, settings):
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", NETS)
 def test_every_net_by_every_method(name, method):
-    one = sensitivity.line(name, method, draws=4)
-    assert one.right, one
+    line = sensitivity.line(name, method, draws=4)
+    assert line.right, line
 
 
 def test_a_batch_of_another_size_than_the_plans_is_checked_when_it_is_traced():

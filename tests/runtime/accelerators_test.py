@@ -56,10 +56,10 @@ UNSUPPORTED = (
     ],
 )
 def test_an_accelerator_that_is_not_used_is_said_with_the_remedy(there, plugin, says):
-    told = accelerators.unused(
+    warning = accelerators.unused(
         platform="cpu", probe=lambda: there, plugin=lambda names: plugin, environment={}
     )
-    assert says in told
+    assert says in warning
 
 
 def test_nothing_is_said_without_a_reason():

@@ -70,8 +70,8 @@ def test_tasks_train_disjoint_shares_of_the_fleet_that_one_process_trains(tmp_pa
 
 def test_shares_are_disjoint_and_whole():
     for count, parts, block in ((10, 3, 1), (10, 3, 4), (3, 8, 1), (64, 8, 8)):
-        found = [jobs.share(range(count), (i, parts), block=block) for i in range(parts)]
-        assert sorted(item for own in found for item in own) == list(range(count))
+        shares = [jobs.share(range(count), (i, parts), block=block) for i in range(parts)]
+        assert sorted(item for share in shares for item in share) == list(range(count))
     assert jobs.share(range(3), None) == [0, 1, 2]
 
 
@@ -189,12 +189,12 @@ def test_a_signal_ends_a_command_with_75_and_the_same_command_finishes(name, tmp
     ):
         time.sleep(0.05)
     process.send_signal(getattr(signal, name))
-    said = process.communicate(timeout=120)[1]
-    assert process.returncode == jobs.PAUSED, said[-1000:]
+    stderr = process.communicate(timeout=120)[1]
+    assert process.returncode == jobs.PAUSED, stderr[-1000:]
     assert (
-        f"{name}: stopping" in said
-        and "start the same command again" in said
-        and "Traceback" not in said
+        f"{name}: stopping" in stderr
+        and "start the same command again" in stderr
+        and "Traceback" not in stderr
     )
     assert list((tmp_path / "train" / "running").glob("[0-9]*.npz"))
 

@@ -75,12 +75,12 @@ def begun(work, grace, saving):
 
 @pytest.mark.parametrize("name", WORK)
 def test_a_signal_ends_any_work_in_time_with_75(name):
-    work, grace, saving, most, said = WORK[name]
+    work, grace, saving, most, message = WORK[name]
     process = begun(work, grace, saving)
     process.send_signal(signal.SIGTERM)
     start = time.monotonic()
     stderr = process.communicate(timeout=60)[1]
-    assert process.returncode == jobs.PAUSED and said in stderr, stderr
+    assert process.returncode == jobs.PAUSED and message in stderr, stderr
     assert "SIGTERM: stopping at the next safe place" in stderr and time.monotonic() - start < most
 
 
@@ -181,10 +181,10 @@ def test_a_command_ends_with_75_soon_after_the_signal_in_every_stage(
         ]
     else:
         flags = [f"--config=tests/examples/lasting.py:stage={stage}"]
-    with open(tmp_path / "said", "wb") as said:
+    with open(tmp_path / "said", "wb") as log:
         command = [sys.executable, "launch.py", *flags, f"--workdir={tmp_path / 'w'}"]
         process = subprocess.Popen(
-            command, cwd=ROOT, env=os.environ | {"JAX_PLATFORMS": "cpu"}, stdout=said, stderr=said
+            command, cwd=ROOT, env=os.environ | {"JAX_PLATFORMS": "cpu"}, stdout=log, stderr=log
         )
     end = time.monotonic() + 200
     while (

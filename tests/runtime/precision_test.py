@@ -32,25 +32,25 @@ def same(work):
     """The leaves of work() without jax_enable_x64, which must be those with it, dtypes included (of
     a whole number: its value).
     """
-    found = []
+    results = []
     for x64 in (False, True):
         with jax.enable_x64(x64):
-            found.append([np.asarray(leaf) for leaf in jax.tree.leaves(work())])
-    for a, b in zip(*found, strict=True):
+            results.append([np.asarray(leaf) for leaf in jax.tree.leaves(work())])
+    for a, b in zip(*results, strict=True):
         assert (
             a.dtype == b.dtype or (a.dtype.kind in "iu" and b.dtype.kind in "iu")
         ) and np.array_equal(a, b, equal_nan=True), (a.dtype, b.dtype)
-    return found[0]
+    return results[0]
 
 
-def drawn(one):
+def drawn(make_plan):
     """Three epochs of a plan over 40 rows of which the last four have weight 0."""
     rows, weight = (
         jnp.arange(UNITS, dtype=jnp.int32),
         jnp.asarray(np.arange(UNITS) < UNITS - 4, jnp.float32),
     )
-    one = jax.jit(one)
-    return [one(KEY(), jnp.uint32(epoch), rows, weight) for epoch in (1, 2, 3)]
+    make_plan = jax.jit(make_plan)
+    return [make_plan(KEY(), jnp.uint32(epoch), rows, weight) for epoch in (1, 2, 3)]
 
 
 PLANS = dict(
@@ -99,10 +99,10 @@ def test_a_permutation_puts_rows_of_weight_0_last():
 def test_batches_have_the_size_that_epsilon_was_computed_for(settings):
     n, batch = 808, 32
     with jax.enable_x64(True):
-        one = _private.make(
+        private = _private.make(
             num_rows=n, batch_size=batch, epochs=4, noise_multiplier=1.0, **settings
         )
-        one_plan = jax.jit(one.plan)
+        one_plan = jax.jit(private.plan)
         weight = [
             one_plan(KEY(), jnp.uint32(e), jnp.arange(n), jnp.ones(n, jnp.float32))[1]
             for e in range(1, 5)
@@ -294,32 +294,32 @@ def files(folder) -> dict:
     return arrays
 
 
-def equal_runs(wanted, tmp_path, **options):
-    found = []
+def equal_runs(settings, tmp_path, **options):
+    runs = []
     for x64 in (False, True):
         folder = tmp_path / str(x64)
         with jax.enable_x64(x64):
-            run.run(wanted, workdir_path=folder, **options)
-        found.append(files(folder))
+            run.run(settings, workdir_path=folder, **options)
+        runs.append(files(folder))
         assert workdir.read_json(folder / "run.json")["runs"][-1]["numerics"]["x64"] is x64
-    assert found[0].keys() == found[1].keys() and len(found[0]) > 5
-    for name, a in found[0].items():
-        assert a.dtype == found[1][name].dtype and np.array_equal(
-            a, found[1][name], equal_nan=a.dtype.kind == "f"
+    assert runs[0].keys() == runs[1].keys() and len(runs[0]) > 5
+    for name, a in runs[0].items():
+        assert a.dtype == runs[1][name].dtype and np.array_equal(
+            a, runs[1][name], equal_nan=a.dtype.kind == "f"
         ), name
-    return found[0]
+    return runs[0]
 
 
 def test_a_fleet_of_convolutions_is_the_same_to_the_last_bit(tmp_path, capsys):
-    one = config(tmp_path, attacks=dict(a=dict(name="threshold")))
-    equal_runs(one, tmp_path, stages_wanted=("train",))
+    fields = config(tmp_path, attacks=dict(a=dict(name="threshold")))
+    equal_runs(fields, tmp_path, stages_wanted=("train",))
     assert "computes in 32 bits" in capsys.readouterr().err
 
 
 @pytest.mark.slow
 def test_a_whole_run_with_attacks_on_labels_and_gradients_is_the_same(tmp_path):
-    found = equal_runs(config(tmp_path), tmp_path)
-    assert any(name.startswith("signal/boundary_distance") for name in found)
+    arrays = equal_runs(config(tmp_path), tmp_path)
+    assert any(name.startswith("signal/boundary_distance") for name in arrays)
 
 
 def test_a_private_fleet_is_the_same(tmp_path):
@@ -441,25 +441,25 @@ def called(tree):
 
 def faults(tree) -> list[str]:
     """Draws, new arrays and initializers whose dtype jax_enable_x64 decides."""
-    found = []
+    places = []
     for module, function, node in called(tree):
-        said = any(word.arg == "dtype" for word in node.keywords)
+        has_dtype = any(word.arg == "dtype" for word in node.keywords)
         if module == "jax.random":
             known = function in TAKES or function in OTHERS
-            right = said or len(node.args) > TAKES[function] if function in TAKES else known
+            right = has_dtype or len(node.args) > TAKES[function] if function in TAKES else known
             if function == "bernoulli":  # of p's dtype
                 right = len(node.args) > 1 and ast.unparse(node.args[1]).startswith("jnp.float32(")
             if function == "permutation":
                 right = "dtype" in ast.unparse(node.args[1])
         elif module == "jnp" and function in ARRAYS:
-            right = said or len(node.args) > ARRAYS[function]
+            right = has_dtype or len(node.args) > ARRAYS[function]
         elif module.endswith("initializers") or function == "one_hot":
-            right = said
+            right = has_dtype
         else:
             continue
         if not right:
-            found.append(f"line {node.lineno}: {ast.unparse(node)[:80]}")
-    return found
+            places.append(f"line {node.lineno}: {ast.unparse(node)[:80]}")
+    return places
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))

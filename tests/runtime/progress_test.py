@@ -34,10 +34,10 @@ def test_without_lines_there_is_a_bar_on_a_terminal_and_nothing_elsewhere():
 
 
 def test_an_audit_in_a_program_shows_its_stages_on_a_terminal_alone(monkeypatch, capsys):
-    one = arrays(examples=60)
-    mia_jax.audit(one, attacks="threshold_loss", **QUICK)
+    signals = arrays(examples=60)
+    mia_jax.audit(signals, attacks="threshold_loss", **QUICK)
     assert "report" not in capsys.readouterr().err
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    mia_jax.audit(one, attacks="threshold_loss", **QUICK)
+    mia_jax.audit(signals, attacks="threshold_loss", **QUICK)
     assert "report" in terminal.getvalue() and "attack" in terminal.getvalue()

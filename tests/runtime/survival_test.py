@@ -42,17 +42,17 @@ ARRAY = np.arange(12, dtype=np.float32).reshape(1, 12)
 )
 def test_an_array_comes_back_with_its_record_and_numpy_reads_the_same(array, tmp_path):
     files.write_npy(tmp_path / "a.npy", array, PLACE)
-    found, record = files.read_npy_and_record(tmp_path / "a.npy", record=PLACE)
-    assert record == PLACE and found.dtype == array.dtype and found.flags.writeable
-    for one in (found, np.load(tmp_path / "a.npy")):
-        np.testing.assert_array_equal(one, array)
+    stored, record = files.read_npy_and_record(tmp_path / "a.npy", record=PLACE)
+    assert record == PLACE and stored.dtype == array.dtype and stored.flags.writeable
+    for array_read in (stored, np.load(tmp_path / "a.npy")):
+        np.testing.assert_array_equal(array_read, array)
     plain = io.BytesIO()
     np.save(plain, array)
     assert (tmp_path / "a.npy").read_bytes().startswith(plain.getvalue())
     files.write_npz(tmp_path / "a.npz", PLACE, a=array)
-    found, record = files.read_npz_and_record(tmp_path / "a.npz", record=PLACE)
-    np.testing.assert_array_equal(found["a"], array)
-    assert record == PLACE and list(found) == ["a"]
+    stored, record = files.read_npz_and_record(tmp_path / "a.npz", record=PLACE)
+    np.testing.assert_array_equal(stored["a"], array)
+    assert record == PLACE and list(stored) == ["a"]
 
 
 def test_every_flipped_bit_of_an_array_file_is_noticed(tmp_path):
@@ -157,13 +157,13 @@ def test_files_are_their_users_alone_and_links_are_not_followed(tmp_path):
     path = tmp_path / "new" / "er" / "a.json"
     files.write_json(path, {})
     files.append_jsonl(tmp_path / "new" / "lines.jsonl", [{}])
-    for one, mode in (
+    for place, mode in (
         (path, 0o600),
         (tmp_path / "new" / "lines.jsonl", 0o600),
         (path.parent, 0o700),
         (path.parent.parent, 0o700),
     ):
-        assert stat.S_IMODE(one.stat().st_mode) == mode, one
+        assert stat.S_IMODE(place.stat().st_mode) == mode, place
     victim = tmp_path / "victim"
     victim.write_text("mine")
     for name in ("link.json", "link.jsonl"):
@@ -259,7 +259,7 @@ def test_lines_are_appended_whole_after_a_torn_one_and_in_short_writes(tmp_path,
     path.write_text('{"epoch": 1}\n{"epo')
     monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, bytes(data)[:3]))
     files.append_jsonl(path, [dict(epoch=2), dict(epoch=3)])
-    assert [one["epoch"] for one in files.read_jsonl(path)] == [1, 2, 3]
+    assert [line["epoch"] for line in files.read_jsonl(path)] == [1, 2, 3]
 
 
 def test_a_full_disk_says_which_file(tmp_path):
@@ -323,21 +323,21 @@ def test_answers_and_counts_never_leave_a_run_stuck(tmp_path):
         return interactive.Answers(tmp_path, "loss", 0, 4, run="r")
 
     rows = np.ones(4, bool)
-    one = kept()
-    one.add(np.arange(4), np.ones((1, 4), np.float32), np.full((1, 4), 7, np.int32))
-    one.close()
+    first = kept()
+    first.add(np.arange(4), np.ones((1, 4), np.float32), np.full((1, 4), 7, np.int32))
+    first.close()
     assert not kept().lacking(rows).any()
     for gone in (0, 1):
-        one.close()
-        one.paths[gone].unlink()
+        first.close()
+        first.paths[gone].unlink()
         assert kept().lacking(rows).all()
-    one.close()
-    one.save(
-        one.partial
+    first.close()
+    first.save(
+        first.partial
     )  # a process was killed when it had removed the partial answers and not yet their counts
-    one.arrays[1][:] = 1
-    one.save(one.partial)
-    one.partial[0].unlink()
+    first.arrays[1][:] = 1
+    first.save(first.partial)
+    first.partial[0].unlink()
     again = kept()
     assert again.unfinished and (again.arrays[1] == 7).all()
     again.close()
@@ -474,8 +474,8 @@ def test_a_finished_workdir_can_be_read_on_a_read_only_disk(fleets, finished, mo
     for name in ("write", "create", "append", "set_aside", "make_folder"):
         monkeypatch.setattr(files, name, refused)
     with _disk.quiet():
-        found = _disk.run(fleets.audit(), finished)
-    assert found == files.read_json(finished / "report" / "report.json")
+        returned = _disk.run(fleets.audit(), finished)
+    assert returned == files.read_json(finished / "report" / "report.json")
     assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
 
 
@@ -529,13 +529,13 @@ def test_a_run_that_fails_leaves_a_workdir_that_another_process_began(fleets, tm
 
 
 def test_a_report_over_seeds_that_was_edited_is_set_aside(tmp_path, capsys):
-    own = dict(seeds=[0])
+    made_from = dict(seeds=[0])
     files.write_text(tmp_path / "report" / "report.md", "as it was")
-    report_files.finish(tmp_path / "report", own)
-    assert report.finished(ReportFiles(tmp_path / "report"), own)
+    report_files.finish(tmp_path / "report", made_from)
+    assert report.finished(ReportFiles(tmp_path / "report"), made_from)
     (tmp_path / "report" / "report.md").write_text("edited")
     assert (
-        not report.finished(ReportFiles(tmp_path / "report"), own)
+        not report.finished(ReportFiles(tmp_path / "report"), made_from)
         and "report.md in report/ changed" in capsys.readouterr().err
     )
     assert (tmp_path / "report.1" / "report.md").read_text() == "edited"

@@ -161,9 +161,9 @@ def test_a_streamed_pool_gives_the_same_models(tmp_path):
 
 
 def test_zero_epochs_are_the_initial_models(tmp_path):
-    found = train(tmp_path / "a", learner=toys.learner(epochs=0))
+    arrays = train(tmp_path / "a", learner=toys.learner(epochs=0))
     assert (
-        found[0]["summary/epochs" if "summary/epochs" in found[0] else "history/summary/epochs"]
+        arrays[0]["summary/epochs" if "summary/epochs" in arrays[0] else "history/summary/epochs"]
         == 0
     )
 
@@ -176,7 +176,7 @@ def test_a_diverging_model_is_named_and_recorded_and_finished_ones_are_kept(tmp_
     train(tmp_path / "a", models=2)
     rows, weight = toys.halves()
     learner = toys.learner(optimizer="sgd", learning_rate=1e38)
-    found = fleet.train(
+    failed = fleet.train(
         learner=learner,
         pool=toys.pool(),
         rows_MK=rows,
@@ -186,8 +186,8 @@ def test_a_diverging_model_is_named_and_recorded_and_finished_ones_are_kept(tmp_
         chunk=2,
         seed=0,
     )
-    assert sorted(found) == [2, 3] and all(
-        "its loss became" in one["reason"] for one in found.values()
+    assert sorted(failed) == [2, 3] and all(
+        "its loss became" in record["reason"] for record in failed.values()
     )
     assert checkpoint.finished(tmp_path / "a", range(4)) == [0, 1]
 

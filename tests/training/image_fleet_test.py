@@ -64,8 +64,10 @@ def test_a_fleet_keeps_each_members_batch_statistics(name, fields, tmp_path):
     stats = [key for key in saved[0] if "stats" in key]
     assert len(stats) == 2 * sum("scale" in key for key in saved[0]) > 0
     for key in stats:  # they have left their start (means 0, variances 1), each model its own way
-        assert all(np.abs(one[key] - key.endswith("var")).max() > 1e-4 for one in saved)
-        assert all(np.abs(saved[0][key] - one[key]).max() > 0 for one in saved[1:])
+        assert all(
+            np.abs(model_stats[key] - key.endswith("var")).max() > 1e-4 for model_stats in saved
+        )
+        assert all(np.abs(saved[0][key] - model_stats[key]).max() > 0 for model_stats in saved[1:])
     built = registry.make("models", name, dict(fields), num_classes=3)
     x = synthetic.load(**IMAGES).x
     template = dict(variables=jax.eval_shape(built.init, jax.random.key(0), x))

@@ -84,8 +84,8 @@ GROUPS = {
 @pytest.mark.parametrize("case", GROUPS)
 def test_the_limit_is_the_smallest_of_the_machine_and_the_control_groups(case, tmp_path):
     more, expected = GROUPS[case]
-    found = memory.available(root=machine(tmp_path, more))
-    assert found.bytes == expected and ("control group" in found.source) == (expected < 8 * GIB)
+    limit = memory.available(root=machine(tmp_path, more))
+    assert limit.bytes == expected and ("control group" in limit.source) == (expected < 8 * GIB)
 
 
 @pytest.mark.parametrize(
@@ -101,8 +101,8 @@ def test_resource_limits_count_less_what_is_in_use(kind, words, left, tmp_path, 
         "getrlimit",
         lambda which: (3 * GIB, 3 * GIB) if which == getattr(resource, kind) else (-1, -1),
     )
-    found = memory.available(root=machine(tmp_path))
-    assert found.bytes == left and words in found.source
+    limit = memory.available(root=machine(tmp_path))
+    assert limit.bytes == left and words in limit.source
 
 
 def test_an_accelerator_has_its_own_limit():
@@ -125,10 +125,10 @@ def test_a_model_of_billions_of_parameters_is_refused_before_anything_is_compile
             memory.OutOfMemory,
             match=r"the plan needs about \d+\.\d GB and .* are left \(.*\): chunk \d x 1 "
             r".*28,\d+,\d+,\d+ param",
-        ) as found:
+        ) as raised:
             run.run(config(width=168_000, chunk=chunk), workdir_path=tmp_path)
         for remedy in ("run.chunk", "run.lanes", "run.pool_bytes", "run.memory_bytes"):
-            assert remedy in str(found.value)
+            assert remedy in str(raised.value)
     assert (
         not (tmp_path / "train" / "plan.json").exists()
         and not (tmp_path / "train" / "model").exists()
@@ -228,7 +228,7 @@ def test_the_fastest_chunk_is_one_for_which_memory_is_enough(monkeypatch):
         models=8,
         memory_bytes=2**40,
     )
-    said = []
+    lines = []
 
     def failing(error, at):
         def measured(*, chunk, **kwargs):
@@ -237,14 +237,14 @@ def test_the_fastest_chunk_is_one_for_which_memory_is_enough(monkeypatch):
             return measure.Cost(1, 1.0 / chunk, 0.0, 4, 5)
 
         monkeypatch.setattr(measure, "measured", measured)
-        return measure.best_chunk(**common, log=said.append)
+        return measure.best_chunk(**common, log=lines.append)
 
     for error in (
         MemoryError("x"),
         jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory"),
         jax.errors.JaxRuntimeError("INTERNAL: YNNPACK operation failed"),
     ):
-        assert failing(error, 4)[0] == 2 and said[-1] == "chunk 4: out of memory"
+        assert failing(error, 4)[0] == 2 and lines[-1] == "chunk 4: out of memory"
         with pytest.raises(type(error)):
             failing(error, 1)
     with pytest.raises(jax.errors.JaxRuntimeError, match="INVALID"):
@@ -266,13 +266,13 @@ def test_memory_that_runs_out_is_one_sentence_in_every_stage(stage, tmp_path, mo
     monkeypatch.setattr(place, exhausted)
     with pytest.raises(
         MemoryError, match=r"^out of memory while .* are left \(.*\)\. (Lower|Use fewer) "
-    ) as found:
+    ) as raised:
         run.run(config(), workdir_path=tmp_path)
-    assert "\n" not in str(found.value) and (
-        stage == "prepare" or f"the stage {stage}" in str(found.value)
+    assert "\n" not in str(raised.value) and (
+        stage == "prepare" or f"the stage {stage}" in str(raised.value)
     )
     assert {"train": "run.chunk (2)", "query": "run.query_chunk"}.get(stage, "Use fewer") in str(
-        found.value
+        raised.value
     )
 
 
