@@ -350,14 +350,14 @@ class Results:
             )
         audits = [
             two_audits.Audit(
-                one.report, one.evidence, {n: one.target_scores(n) for n in one.scores}
+                audit.report, audit.evidence, {n: audit.target_scores(n) for n in audit.scores}
             )
-            for one in (self, other)
+            for audit in (self, other)
         ]
         names = two_audits.in_both(*audits)
         if not names:
             there = "; ".join(
-                ", ".join(sorted({row["attack"] for row in one.table})) for one in (self, other)
+                ", ".join(sorted({row["attack"] for row in audit.table})) for audit in (self, other)
             )
             raise ValueError(f"the two audits have no attack in common ({there}).")
         why = two_audits.unpaired(*audits)
@@ -368,11 +368,12 @@ class Results:
             else "Paired: the same training sets and scored rows"
             + (
                 "; that the rows are the same, arrays do not show."
-                if any(one.report.get("about", {}).get("arrays") for one in (self, other))
+                if any(audit.report.get("about", {}).get("arrays") for audit in (self, other))
                 else "."
             )
         )
-        alone = sorted({row["attack"] for one in (self, other) for row in one.table} - set(names))
+        everywhere = {row["attack"] for audit in (self, other) for row in audit.table}
+        alone = sorted(everywhere - set(names))
         note += f" Only in one of them: {', '.join(alone)}." if alone else ""
         return Table(two_audits.differences(*audits), note=note)
 

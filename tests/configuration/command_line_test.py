@@ -123,13 +123,13 @@ def launcher(tmp_path_factory):
     patch.setattr(module, "set_compile_cache", lambda folder: None)
     patch.setattr(jobs.Pause, "listen", lambda self: None)
     patch.chdir(ROOT)
-    found = []
+    results = []
 
     def stub(config, **options):
         plain = pipeline_run.plain(config)
         seeds = pipeline_run.checked_seeds(plain.pop("seed"))
-        pipeline_run.check_wanted(options["stages_wanted"])
-        found.append(
+        pipeline_run.check_stage_names(options["stages_wanted"])
+        results.append(
             (
                 config,
                 build.build_supplied(plain, seed=seeds[0])
@@ -142,7 +142,7 @@ def launcher(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("work")
 
     def run(*words):
-        found.clear(), module.GIVEN.clear()
+        results.clear(), module.GIVEN.clear()
         module.flags.FLAGS.unparse_flags()
         for name in (
             "config",
@@ -172,8 +172,8 @@ def launcher(tmp_path_factory):
                 module.guarded(module.main, module.guarded(module.parse, argv))
             except SystemExit as end:
                 assert end.code == 1, err.getvalue()
-                found.clear()
-        return (found[0] if found else None), err.getvalue(), out.getvalue()
+                results.clear()
+        return (results[0] if results else None), err.getvalue(), out.getvalue()
 
     yield run
     patch.undo()
@@ -254,10 +254,10 @@ def fuzzed(seed, files):
     return words
 
 
-def check_sentence(said, words):
+def check_sentence(stderr, words):
     """An error is one message without the words of a library."""
-    assert "error: " in said, (words, said)
-    text = said[said.index("error: ") :]
+    assert "error: " in stderr, (words, stderr)
+    text = stderr[stderr.index("error: ") :]
     for word in LIBRARY_WORDS:
         assert word not in text, (words, text)
     assert len(text) > 20 and len(text.splitlines()) <= 20, (words, text)
@@ -312,13 +312,13 @@ def test_whatever_is_typed_is_obeyed_or_refused_in_a_sentence(part, files, launc
     for seed in range(50 * part, 50 * part + 50):
         words = fuzzed(seed, files)
         with at_most(60):
-            found, said, _ = launcher(*words)
-        if found is None:
-            check_sentence(said, words)
+            config, stderr, _ = launcher(*words)
+        if config is None:
+            check_sentence(stderr, words)
         else:
             accepted += 1
             if len({w.split("=")[0] for w in words}) == len(words):
-                check_obeyed(words, found[0])
+                check_obeyed(words, config[0])
     assert accepted >= 2  # the words are not all nonsense
 
 
@@ -440,11 +440,11 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_mistake_is_a_sentence_that_names_the_flag_and_the_remedy(case, launcher):
     flags, message = REFUSED[case]
-    found, said, _ = launcher(
+    prepared, stderr, _ = launcher(
         *([] if any(f.startswith("--config=") for f in flags) else [QUICK]), *flags
     )
-    assert found is None and re.search(message, said, re.DOTALL), said
-    check_sentence(said, flags)
+    assert prepared is None and re.search(message, stderr, re.DOTALL), stderr
+    check_sentence(stderr, flags)
 
 
 OBEYED = {
@@ -474,9 +474,9 @@ OBEYED = {
 @pytest.mark.parametrize("flag", OBEYED)
 def test_a_value_has_the_type_of_its_field(flag, launcher):
     name, value = OBEYED[flag]
-    found, said, _ = launcher(flag, QUICK)
-    assert found is not None, said
-    got = at(found[0].to_dict(), name)
+    prepared, stderr, _ = launcher(flag, QUICK)
+    assert prepared is not None, stderr
+    got = at(prepared[0].to_dict(), name)
     assert got == value and type(got) is type(value)
 
 
@@ -489,16 +489,16 @@ def test_a_name_chooses_whatever_the_order(order, launcher):
         "--config.data.flat=false",
         "--config.learner.name=backprop",
     ]
-    found, said, _ = launcher(*([QUICK, *flags][::order]))
-    assert found is not None, said
-    config = found[0].to_dict()
+    prepared, stderr, _ = launcher(*([QUICK, *flags][::order]))
+    assert prepared is not None, stderr
+    config = prepared[0].to_dict()
     assert (
         config["model"] == dict(name="small_cnn", num_conv=1, activation="relu", form="auto")
         and config["data"]["flat"] is False
     )
-    found, said, _ = launcher(*([QUICK, "--config.data.name=breast_cancer"][::order]))
-    assert "flat" not in found[0].data and found[1].pool.x.shape[1:] == (30,)
-    found, said, _ = launcher(
+    prepared, stderr, _ = launcher(*([QUICK, "--config.data.name=breast_cancer"][::order]))
+    assert "flat" not in prepared[0].data and prepared[1].pool.x.shape[1:] == (30,)
+    prepared, stderr, _ = launcher(
         *(
             [
                 QUICK,
@@ -508,8 +508,8 @@ def test_a_name_chooses_whatever_the_order(order, launcher):
         )
     )
     assert (
-        found[0].learner.privacy.noise_multiplier == 2.0
-        and found[0].learner.privacy.clip_norm == 1.0
+        prepared[0].learner.privacy.noise_multiplier == 2.0
+        and prepared[0].learner.privacy.clip_norm == 1.0
     )
     flags = [
         "--config.attacks.lira.name=rmia",
@@ -517,28 +517,28 @@ def test_a_name_chooses_whatever_the_order(order, launcher):
         "--config.learner.name=least_squares",
         "--config.learner.ridge=1",
     ]
-    found, said, _ = launcher(*([QUICK, *flags][::order]))
+    prepared, stderr, _ = launcher(*([QUICK, *flags][::order]))
     assert (
-        found[0].attacks.lira.to_dict() | dict(gamma=3.0) == found[0].attacks.lira.to_dict()
-        and "variance" not in found[0].attacks.lira
+        prepared[0].attacks.lira.to_dict() | dict(gamma=3.0) == prepared[0].attacks.lira.to_dict()
+        and "variance" not in prepared[0].attacks.lira
     )
     assert (
-        found[0].learner.ridge == 1.0
-        and found[0].learner.objective == "own"
-        and "epochs" not in found[0].learner
+        prepared[0].learner.ridge == 1.0
+        and prepared[0].learner.objective == "own"
+        and "epochs" not in prepared[0].learner
     )
 
 
 def test_what_a_choice_leaves_out_of_the_config_file_is_said(launcher):
-    found, said, _ = launcher(
+    prepared, stderr, _ = launcher(
         "--config=configs/zoo/xor.py:models=4,epochs=2",
         "--config.learner.name=balanced_pairs",
         "--config.model.name=siamese",
         "--config.learner.objective=contrastive",
     )
-    config = found[0].to_dict() if found else {}
-    assert "note: " in said and "of the config file is left out" in said, said
-    assert not found or config["learner"]["name"] == "balanced_pairs"
+    config = prepared[0].to_dict() if prepared else {}
+    assert "note: " in stderr and "of the config file is left out" in stderr, stderr
+    assert not prepared or config["learner"]["name"] == "balanced_pairs"
 
 
 @pytest.mark.parametrize(
@@ -550,26 +550,26 @@ def test_what_a_choice_leaves_out_of_the_config_file_is_said(launcher):
     ],
 )
 def test_attacks_are_chosen(text, names, launcher):
-    found, said, _ = launcher(QUICK, f"--attacks={text}")
-    assert found is not None, said
-    assert {attack.name for attack in found[1].attacks} == names == set(found[0].attacks)
+    prepared, stderr, _ = launcher(QUICK, f"--attacks={text}")
+    assert prepared is not None, stderr
+    assert {attack.name for attack in prepared[1].attacks} == names == set(prepared[0].attacks)
 
 
-def names_of(found):
+def names_of(prepared):
     """The names of the attacks of (config, experiment)."""
-    return {attack.name for attack in found[1].attacks}
+    return {attack.name for attack in prepared[1].attacks}
 
 
 def test_attacks_are_added_and_taken_away(launcher, files):
     before = set(command_line.config_of("configs/quickstart.py").attacks)
-    found, _, _ = launcher(
+    prepared, _, _ = launcher(
         "--attacks=+rmia,-gap,+base_offline", QUICK, "--config.attacks.rmia.gamma=4"
     )
     assert (
-        set(found[0].attacks) == before - {"gap"} | {"rmia", "base_offline"}
-        and found[0].attacks.rmia.gamma == 4.0
+        set(prepared[0].attacks) == before - {"gap"} | {"rmia", "base_offline"}
+        and prepared[0].attacks.rmia.gamma == 4.0
     )
-    assert found[0].attacks.base_offline.mode == "offline"
+    assert prepared[0].attacks.base_offline.mode == "offline"
     scores = f"--config=configs/scores.py:path={files / 'mine.npz'}"
     standard = names_of(launcher(scores)[0])
     assert len(standard) > 1
@@ -601,9 +601,11 @@ def test_an_attack_of_ones_own_goes_by_its_last_name(tmp_path, monkeypatch, laun
         "knows='nothing')\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    found, said, _ = launcher(QUICK, "--attacks=gap,my_own.mine", "--config.attacks.mine.power=3")
-    assert found is not None, said
-    assert found[0].attacks.mine.to_dict() == dict(
+    prepared, stderr, _ = launcher(
+        QUICK, "--attacks=gap,my_own.mine", "--config.attacks.mine.power=3"
+    )
+    assert prepared is not None, stderr
+    assert prepared[0].attacks.mine.to_dict() == dict(
         name="my_own.mine", power=3, defense="", adaptive=False
     )
 
@@ -649,9 +651,9 @@ def test_slips_are_said(launcher):
 
 @pytest.mark.parametrize("kind", [k for k in listing.known_kinds()])
 def test_lists_say_what_there_is(kind, launcher):
-    _, said, out = launcher(f"--list={kind}")
+    _, stderr, out = launcher(f"--list={kind}")
     lines = out.splitlines()
-    assert not said and len(lines) > 3
+    assert not stderr and len(lines) > 3
     if kind == "attacks":
         assert (
             re.search(r"lira .*LiRA.*\n.*Reads: rescaled_logit", out)
@@ -669,19 +671,19 @@ def test_lists_say_what_there_is(kind, launcher):
 def test_a_file_of_another_encoding_is_named(tmp_path, launcher):
     path = tmp_path / "table.csv"
     path.write_bytes("label,a,b\nja,1,2\nnein\xe9,2,3\n".encode("latin-1"))
-    found, said, _ = launcher(f"--config=configs/tabular.py:path={path},label=label")
-    assert found is None and "table.csv is not UTF-8" in said
+    prepared, stderr, _ = launcher(f"--config=configs/tabular.py:path={path},label=label")
+    assert prepared is None and "table.csv is not UTF-8" in stderr
 
 
 def test_a_mistake_in_code_is_one_line_that_says_where(tmp_path, monkeypatch, launcher):
     (tmp_path / "broken_net.py").write_text("def make(*, num_classes):\n    return {}['width']\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    found, said, _ = launcher(QUICK, "--config.model.name=broken_net")
-    assert found is None and "Traceback" not in said
+    prepared, stderr, _ = launcher(QUICK, "--config.model.name=broken_net")
+    assert prepared is None and "Traceback" not in stderr
     assert re.search(
         r"error: KeyError in .*broken_net.py, line 2: 'width' .*--debug shows the whole traceback",
-        said,
-    ), said
+        stderr,
+    ), stderr
 
 
 CODE = {
@@ -697,9 +699,9 @@ CODE = {
 @pytest.mark.parametrize("code", CODE)
 def test_a_config_file_with_a_mistake_names_its_line(code, tmp_path, launcher):
     (tmp_path / "mine.py").write_text(code)
-    found, said, _ = launcher(f"--config={tmp_path / 'mine.py'}")
-    assert found is None and re.search(CODE[code], said), said
-    check_sentence(said, code)
+    prepared, stderr, _ = launcher(f"--config={tmp_path / 'mine.py'}")
+    assert prepared is None and re.search(CODE[code], stderr), stderr
+    check_sentence(stderr, code)
 
 
 @pytest.mark.parametrize("name", ["a/b", "/elsewhere/evil", "", "..", "$x^{$", "a.b"])
@@ -787,38 +789,38 @@ def test_nobody_but_the_command_line_is_told_flags():
             and isinstance(node.value, str)
             and id(node) not in docs
         ]
-        told = [
+        remedy = [
             (node.lineno, node.value)
             for node in texts
             if re.search(r"(?<![\w-])--[a-z]", node.value)
         ]
-        assert not told, f"{path.relative_to(ROOT)}: {told}"
+        assert not remedy, f"{path.relative_to(ROOT)}: {remedy}"
 
 
 def test_an_optimizer_of_optax_is_chosen_by_name_and_set_by_its_arguments(launcher):
     """In a config file and on the command line; what optax does not have is refused with its
     arguments and the closest.
     """
-    found, said, _ = launcher(
+    prepared, stderr, _ = launcher(
         QUICK,
         "--config.learner.optimizer=lion",
         "--config.learner.optimizer.b1=.8",
         "--config.learner.learning_rate=.1",
     )
-    assert found is not None, said
-    learner = found[0].learner
+    assert prepared is not None, stderr
+    learner = prepared[0].learner
     assert learner.optimizer.to_dict() == dict(name="lion", b1=0.8) and learner.learning_rate == 0.1
     words = (
         "--config.learner.schedule=cosine_decay_schedule",
         "--config.learner.schedule.warmup_epochs=.5",
         "--config.learner.optimizer.learning_rate=.2",
     )
-    found, said, _ = launcher(QUICK, *words)
-    assert found is not None, said
-    assert found[0].learner.schedule.to_dict() == dict(
+    prepared, stderr, _ = launcher(QUICK, *words)
+    assert prepared is not None, stderr
+    assert prepared[0].learner.schedule.to_dict() == dict(
         name="cosine_decay_schedule", warmup_epochs=0.5
     )
-    assert found[0].learner.learning_rate == 0.2 and found[0].learner.optimizer == "adam"
+    assert prepared[0].learner.learning_rate == 0.2 and prepared[0].learner.optimizer == "adam"
 
 
 REFUSED_OPTIMIZERS = {
@@ -852,8 +854,8 @@ REFUSED_OPTIMIZERS = {
 
 @pytest.mark.parametrize("words, message", REFUSED_OPTIMIZERS.values(), ids=REFUSED_OPTIMIZERS)
 def test_unknown_and_former_names_are_refused(words, message, launcher):
-    found, said, _ = launcher(QUICK, *words)
-    assert found is None and re.search(message, said), said
+    prepared, stderr, _ = launcher(QUICK, *words)
+    assert prepared is None and re.search(message, stderr), stderr
 
 
 def test_config_files_set_an_optimizer_and_its_learning_rate_once():

@@ -30,11 +30,11 @@ def box(tmp_path, answer=parity, **fields):
 
 def test_the_same_question_is_asked_once_in_batches_of_the_wanted_size(tmp_path):
     sizes = []
-    one = box(tmp_path, lambda x: (sizes.append(len(x)), parity(x))[1], batch_size=8)
-    found = one.label(np.concatenate([X, X[:5]]))
-    np.testing.assert_array_equal(found, parity(np.concatenate([X, X[:5]])))
-    assert sizes == [8, 8, 8, 6] and one.asked == one.known == 30
-    one.label(X)
+    deployed = box(tmp_path, lambda x: (sizes.append(len(x)), parity(x))[1], batch_size=8)
+    labels = deployed.label(np.concatenate([X, X[:5]]))
+    np.testing.assert_array_equal(labels, parity(np.concatenate([X, X[:5]])))
+    assert sizes == [8, 8, 8, 6] and deployed.asked == deployed.known == 30
+    deployed.label(X)
     again = box(tmp_path)
     again.label(X[::-1])
     assert sizes == [8, 8, 8, 6] and again.asked == 0 and again.known == 30
@@ -91,8 +91,8 @@ def test_answers_in_a_file_are_looked_up_and_what_lacks_is_written_down(tmp_path
         ValueError, match=r"no answer to 10 of 12 queries; they are in .*unanswered.npz"
     ):
         answer(X[18:])
-    with np.load(tmp_path / "own" / "unanswered.npz") as found:
-        np.testing.assert_array_equal(found["x"], X[20:])
+    with np.load(tmp_path / "own" / "unanswered.npz") as written:
+        np.testing.assert_array_equal(written["x"], X[20:])
     for wrong, text in (
         ("nothing.here", "neither an .npz file nor an importable"),
         (str(tmp_path / "no.npz"), "does not exist"),
@@ -119,11 +119,11 @@ def test_a_black_box_gets_the_answers_that_a_traced_model_gets(tmp_path, name):
     traced = lambda q: (q.reshape(len(q), -1) @ w).argmax(-1).astype(jnp.int32)  # noqa: E731
     signal, y = registry.make("signals", name), traced(x)
     expected = jax.jit(lambda *rest: signal.ask(Probe(traced), *rest))(x, y, keys)
-    one = box(tmp_path, lambda q: (q.reshape(len(q), -1) @ w).argmax(-1))
+    deployed = box(tmp_path, lambda q: (q.reshape(len(q), -1) @ w).argmax(-1))
     with jax.disable_jit():
-        found = signal.ask(Probe(one.label), x, y, keys)
-    np.testing.assert_allclose(found[0], expected[0], rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(found[1], expected[1])
+        value = signal.ask(Probe(deployed.label), x, y, keys)
+    np.testing.assert_allclose(value[0], expected[0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(value[1], expected[1])
 
 
 # ---- in a run ----

@@ -50,20 +50,20 @@ def ask(tmp_path, model, pool, **fields):
 
 def test_signals_equal_a_plain_forward_pass(tmp_path):
     model, pool = fleet(tmp_path)
-    found = ask(tmp_path, model, pool)
+    value = ask(tmp_path, model, pool)
     assert (
-        found["loss"].shape == (3, 1, 60)
-        and found["logits"].shape == (3, 1, 60, 3)
-        and found["loss"].dtype == np.float32
+        value["loss"].shape == (3, 1, 60)
+        and value["logits"].shape == (3, 1, 60, 3)
+        and value["loss"].dtype == np.float32
     )
     for m in range(3):
         out = np.asarray(
             model.apply(model.init(jax.random.key(m), pool.x[:1]), jnp.asarray(pool.x))[0],
             np.float64,
         )
-        np.testing.assert_allclose(found["logits"][m, 0], out, atol=1e-5)
+        np.testing.assert_allclose(value["logits"][m, 0], out, atol=1e-5)
         np.testing.assert_allclose(
-            found["loss"][m, 0], np.log(np.exp(out).sum(1)) - out[np.arange(60), pool.y], atol=1e-5
+            value["loss"][m, 0], np.log(np.exp(out).sum(1)) - out[np.arange(60), pool.y], atol=1e-5
         )
 
 
@@ -114,12 +114,12 @@ def test_views_are_asked_in_their_order(tmp_path):
         task=classification(3),
     )
     model, _ = fleet(tmp_path, pool=pool)
-    found = ask(tmp_path, model, pool, views=query_views.make(("identity", "flip", "shift:1,0")))
+    value = ask(tmp_path, model, pool, views=query_views.make(("identity", "flip", "shift:1,0")))
     flipped = Pool(x=pool.x[:, :, ::-1].copy(), y=pool.y, task=classification(3))
     fleet(tmp_path / "flipped", pool=pool)
-    assert found["loss"].shape == (3, 3, 10)
+    assert value["loss"].shape == (3, 3, 10)
     np.testing.assert_allclose(
-        found["loss"][:, 1], ask(tmp_path / "flipped", model, flipped)["loss"][:, 0], atol=1e-6
+        value["loss"][:, 1], ask(tmp_path / "flipped", model, flipped)["loss"][:, 0], atol=1e-6
     )
 
 

@@ -110,9 +110,9 @@ def test_what_was_asked_before_an_error_is_kept(tmp_path, monkeypatch):
     assert not interactive.signal_file(tmp_path / "signal", "noisy", 0).exists()
     kept = interactive.Answers(tmp_path / "signal", "noisy", 0, 60)
     assert kept.lacking(np.ones(60, bool)).sum() == 60 - 32
-    found = ask(tmp_path, signals={"noisy": SIGNALS["noisy"]}, rows=some, chunk=1)["noisy"]
+    answers = ask(tmp_path, signals={"noisy": SIGNALS["noisy"]}, rows=some, chunk=1)["noisy"]
     np.testing.assert_array_equal(
-        found, ask(tmp_path / "whole", signals={"noisy": SIGNALS["noisy"]}, chunk=1)["noisy"]
+        answers, ask(tmp_path / "whole", signals={"noisy": SIGNALS["noisy"]}, chunk=1)["noisy"]
     )
     assert not list((tmp_path / "signal" / "noisy" / "partial").iterdir())
 
@@ -146,17 +146,17 @@ def test_penultimate_is_what_enters_the_last_layer(maker):
     model = maker(num_classes=3)
     x = jax.random.uniform(jax.random.key(1), (2, 24, 24, 1))
     variables = model.init(jax.random.key(0), x[:1])
-    found = model.inside(variables, x)
+    inside = model.inside(variables, x)
     last = variables["params"][
         max((n for n in variables["params"] if n.startswith("Dense")), key=lambda n: int(n[6:]))
     ]
     np.testing.assert_allclose(
-        found["penultimate"] @ last["kernel"] + last["bias"][None],
+        inside["penultimate"] @ last["kernel"] + last["bias"][None],
         model.apply(variables, x)[0],
         rtol=1e-5,
         atol=1e-5,
     )
-    assert set(found) >= {"Dense_0", "penultimate"}
+    assert set(inside) >= {"Dense_0", "penultimate"}
 
 
 # ---- names with settings ----

@@ -53,8 +53,8 @@ def test_shifts_are_in_the_order_of_the_original_code():
     two = [(0, 0), (2, 0), (1, -1), (0, -2), (-1, -1), (-2, 0), (-1, 1), (0, 2), (1, 1)]
     assert correct_under_shift.shifts(2) == two
     for d in (3, 4):
-        found = correct_under_shift.shifts(d)
-        assert len(set(found)) == 4 * d + 1 and all(abs(y) + abs(x) == d for y, x in found[1:])
+        shifts = correct_under_shift.shifts(d)
+        assert len(set(shifts)) == 4 * d + 1 and all(abs(y) + abs(x) == d for y, x in shifts[1:])
 
 
 def test_shifted_images_repeat_their_edges_and_equal_scipy():
@@ -183,13 +183,15 @@ def test_the_distance_of_the_unmoved_image_is_the_first_of_the_combined_ones():
     _, label = half_space(16)
     x = np.random.default_rng(1).random((5, 4, 4, 1))
     y = np.asarray(label(x.astype(np.float32)))
-    one, one_count = answers("boundary_distance:iterations=2,evaluations=10,box=none", label, x, y)
+    distance, first_count = answers(
+        "boundary_distance:iterations=2,evaluations=10,box=none", label, x, y
+    )
     five, count = answers(
         "boundary_distance_under_shift:iterations=2,evaluations=10,box=none", label, x, y
     )
     assert five.shape == (5, 5)
-    np.testing.assert_allclose(five[:, 0], one[:, -1], rtol=1e-5)
-    np.testing.assert_array_equal(count[:, 0], one_count[:, -1])
+    np.testing.assert_allclose(five[:, 0], distance[:, -1], rtol=1e-5)
+    np.testing.assert_array_equal(count[:, 0], first_count[:, -1])
     assert (np.diff(count, axis=1) >= 1).all() and len(np.unique(five[0])) > 2
 
 
@@ -345,7 +347,7 @@ def test_questions_wander_where_shadows_without_the_example_disagree_and_those_w
     """
     logit = lambda x, edge: jnp.stack([edge - x[:, 0], x[:, 0] - edge], 1) * 40  # noqa: E731
     member_SB = np.array([[True], [True], [False], [False]])
-    own = Shadows(
+    shadows = Shadows(
         lambda x: jnp.stack([logit(x, 0.9), logit(x, 0.9), logit(x, 0.6), logit(x, 0.6)]),
         jnp.asarray(member_SB),
     )
@@ -357,10 +359,10 @@ def test_questions_wander_where_shadows_without_the_example_disagree_and_those_w
 
     with jax.disable_jit():
         registry.make("signals", "one_query:steps=60").ask(
-            Probe(label, shadows=own), jnp.full((1, 3), 0.5), jnp.zeros(1, jnp.int32), None
+            Probe(label, shadows=shadows), jnp.full((1, 3), 0.5), jnp.zeros(1, jnp.int32), None
         )
         registry.make("signals", "transfer:queries=2,steps=60").ask(
-            Probe(label, shadows=own), jnp.full((1, 3), 0.5), jnp.zeros(1, jnp.int32), None
+            Probe(label, shadows=shadows), jnp.full((1, 3), 0.5), jnp.zeros(1, jnp.int32), None
         )
     assert 0.6 < seen[0] < 0.9 and 0.58 < seen[1] < 0.63 and seen[1] < seen[2] < 0.9
 
