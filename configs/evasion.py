@@ -1,31 +1,36 @@
-"""Accuracy under FGSM and PGD of a plain and of an adversarially trained network, and what both
-reveal about their training sets.
+"""Compares a plain and an adversarially trained network: accuracy under FGSM and PGD, and leakage.
 
     apt-get install dataset-fashion-mnist
-    python launch.py --config=configs/evasion.py --grid --workdir=runs/evasion                  #
-    both, and a table of their membership leakage
-    python launch.py --config=configs/evasion.py:robust --workdir=runs/robust                  # one
-    of them
 
-One target and one source of n = 1,000 Fashion-MNIST images each (design blocks), a CNN of one
-convolution, 250 epochs of Adam whose rate falls by a cosine, so that both fit their training sets.
+    # Both networks, and a table of their membership leakage.
+    python launch.py --config=configs/evasion.py --grid --workdir=runs/evasion
+    # Only the adversarially trained one.
+    python launch.py --config=configs/evasion.py:robust --workdir=runs/robust
+
+One target and one source model with n = 1,000 Fashion-MNIST images each (design blocks): a CNN with
+one convolution, trained by Adam for 250 epochs with a cosine schedule, so that both models fit
+their training sets.
 The robust model is trained at the worst point that one step finds within epsilon 0.1 of each image.
 Radii: 0, 1/255, 2/255, 4/255, 8/255, 16/255, 0.1, 0.3 (largest change of a pixel); report.md has
 the accuracies, the radius at which 33.2% is left, figures/evasion.png and figures/adversarial.png.
-Attack `curve` learns on the source what the answers at all radii say of membership (white box).
+The attack `curve` learns on the source model how the answers at all radii predict membership
+(white box).
 
 Measured, both variants, 4 minutes of CPU time (10 min under other load); accuracy on non-members in
-percent at the radii in their order:
-    plain    FGSM 82.2 79.1 75.3 69.2 54.5 32.1 13.5  0.0, 33.2 at epsilon 0.061; PGD 82.2 78.9 75.2
-    67.5 50.7 24.2  6.3 0.0, 33.2 at 0.052
-    robust   FGSM 83.3 81.6 80.3 78.1 73.7 65.4 56.5 17.3, 33.2 at epsilon 0.219; PGD 83.3 81.4 79.4
-    76.9 67.9 54.0 32.1 0.0, 33.2 at 0.098
-                     train accuracy   AUC of loss         of gap              of curve
-                     balanced accuracy of curve
-    plain            1.000           0.607 [0.580, 0.632]  0.589 [0.577, 0.601]  0.606 [0.581,
-    0.631]   65.1 [63.6, 66.7]
-    robust           0.996           0.615 [0.590, 0.639]  0.582 [0.569, 0.594]  0.744 [0.721,
-    0.765]   69.3 [67.6, 71.0]
+percent at the radii in their order, and the radius at which 33.2% is left:
+
+    plain   FGSM  82.2 79.1 75.3 69.2 54.5 32.1 13.5  0.0   0.061
+            PGD   82.2 78.9 75.2 67.5 50.7 24.2  6.3  0.0   0.052
+    robust  FGSM  83.3 81.6 80.3 78.1 73.7 65.4 56.5 17.3   0.219
+            PGD   83.3 81.4 79.4 76.9 67.9 54.0 32.1  0.0   0.098
+
+                                      plain                 robust
+    train accuracy                    1.000                 0.996
+    AUC of threshold_loss             0.607 [0.580, 0.632]  0.615 [0.590, 0.639]
+    AUC of gap                        0.589 [0.577, 0.601]  0.582 [0.569, 0.594]
+    AUC of curve                      0.606 [0.581, 0.631]  0.744 [0.721, 0.765]
+    balanced accuracy of curve, in %  65.1 [63.6, 66.7]     69.3 [67.6, 71.0]
+
 The robust model's answers to the images themselves reveal no more than the plain one's; its answers
 to adversarial images do: it was trained to keep its members' labels there (95.3% of the members and
 56.5% of the non-members keep their label under FGSM at 0.1). At the loss threshold calibrated on

@@ -1,6 +1,6 @@
-"""The label-only attacks of Choquette-Choo et al.
+"""Runs the label-only attacks of Choquette-Choo et al. (2021) with and without MemGuard.
 
-2021 on disjoint blocks: one target, one source model, each with and without MemGuard.
+One target and one source model are trained on disjoint blocks of rows.
 
     apt-get install dataset-fashion-mnist
     python launch.py --config=configs/label_only.py --workdir=runs/label_only
@@ -54,24 +54,17 @@ Models trained with a defense: --grid with
     + 1,000
 each; 20 minutes of CPU time); balanced accuracy of the attacks, and the accuracy of the target on
 members and non-members:
-                              members  others  gap                 max confidence      p of the
-                              label      translation
-    none                        1.000  0.960   52.0 [51.4, 52.7]   54.2 [52.7, 55.7]   54.2 [52.7,
-    55.7]   53.2 [52.3, 54.3]
-    l1, 0.001                    0.993  0.942   52.5 [51.8, 53.4]   50.6 [48.8, 52.5]   53.4 [52.0,
-    54.8]   52.3 [51.2, 53.5]
-    l2, 0.1                      0.991  0.948   52.2 [51.4, 53.0]   53.2 [52.1, 54.4]   52.9 [52.0,
-    53.9]   52.6 [51.4, 53.8]
-    dropout, 0.5                 1.000  0.968   51.6 [51.1, 52.2]   54.3 [52.8, 55.8]   54.4 [52.9,
-    55.9]   52.2 [51.1, 53.4]
-    advreg, 3                   0.999  0.959   52.0 [51.4, 52.7]   52.2 [50.3, 54.2]   52.8 [51.1,
-    54.5]   52.3 [51.1, 53.6]
-    dp, noise 1, epsilon 9.05   0.843  0.828   50.8 [49.1, 52.4]   50.7 [48.5, 52.9]   50.4 [48.2,
-    52.6]   50.2 [48.4, 52.1]
-    last_layer                  0.869  0.830   52.0 [50.3, 53.6]   50.8 [48.6, 53.0]   52.4 [50.9,
-    53.9]   52.0 [50.0, 54.1]
-last_layer (not in the grid) learns on the body of the Fashion-MNIST net:
-defense=last_layer,weights=runs/label_only. full_fine_tune not measured.
+                 member other gap              max confidence    p of the label    translation
+    none         1.000 0.960 52.0 [51.4, 52.7] 54.2 [52.7, 55.7] 54.2 [52.7, 55.7] 53.2 [52.3, 54.3]
+    l1, 0.001    0.993 0.942 52.5 [51.8, 53.4] 50.6 [48.8, 52.5] 53.4 [52.0, 54.8] 52.3 [51.2, 53.5]
+    l2, 0.1      0.991 0.948 52.2 [51.4, 53.0] 53.2 [52.1, 54.4] 52.9 [52.0, 53.9] 52.6 [51.4, 53.8]
+    dropout, 0.5 1.000 0.968 51.6 [51.1, 52.2] 54.3 [52.8, 55.8] 54.4 [52.9, 55.9] 52.2 [51.1, 53.4]
+    advreg, 3    0.999 0.959 52.0 [51.4, 52.7] 52.2 [50.3, 54.2] 52.8 [51.1, 54.5] 52.3 [51.1, 53.6]
+    dp           0.843 0.828 50.8 [49.1, 52.4] 50.7 [48.5, 52.9] 50.4 [48.2, 52.6] 50.2 [48.4, 52.1]
+    last_layer   0.869 0.830 52.0 [50.3, 53.6] 50.8 [48.6, 53.0] 52.4 [50.9, 53.9] 52.0 [50.0, 54.1]
+
+dp has noise 1 and epsilon 9.05. last_layer (not in the grid) learns on the body of the
+Fashion-MNIST net: defense=last_layer,weights=runs/label_only. full_fine_tune was not measured.
 
 Arguments: as the original's flags, data (a folder of MNIST files, or an npz with x and y; side=28
 arranges its rows as images), ndata, model (conv, fc), depth, batch_size, epochs, attacks (letters:
