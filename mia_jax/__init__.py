@@ -6,7 +6,7 @@ image, F features or channels, G slices (groups), R bootstrap draws, V vertices 
 patch features.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 PLACES = {  # public name -> its module

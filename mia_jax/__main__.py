@@ -1,15 +1,15 @@
 """Audits how much a trained model reveals about its training data.
 
-    python launch.py --config=configs/quickstart.py --workdir=runs/quickstart
+    mia-jax --config=quickstart --workdir=runs/quickstart
 
-`python -m mia_jax` is the same command, of an installed package.
+`python -m mia_jax` is the same command, and so is `python launch.py` in a checkout. A config is the
+name of a shipped one (--list=configs) or a file, such as --config=configs/quickstart.py. It takes
+arguments after a colon and any of its fields as a flag, in any order; several seeds repeat the run
+and report mean and sd:
 
-A config takes arguments after a colon and any of its fields as a flag, in any order; several seeds
-repeat the run and report mean and sd:
-
-    python launch.py --config=configs/quickstart.py:models=16,quick --workdir=runs/small
+    mia-jax --config=quickstart:models=16,quick --workdir=runs/small
     --config.learner.learning_rate=0.1 --config.seed=0,1,2
-    python launch.py --config=configs/quickstart.py --workdir=runs/cnn --config.data.flat=false
+    mia-jax --config=quickstart --workdir=runs/cnn --config.data.flat=false
     --config.model.name=small_cnn --attacks=+rmia,-gap
 
 --list=attacks, --list=models, --list=fields:learner, ... print what can be chosen, and --list=kinds
@@ -39,7 +39,7 @@ import re
 import sys
 import traceback
 
-PACKAGES = (
+PACKAGES = (  # what pyproject.toml depends on, as modules
     "absl",
     "ml_collections",
     "jax",
@@ -49,30 +49,44 @@ PACKAGES = (
     "scipy",
     "sklearn",
     "matplotlib",
+    "jinja2",
     "tqdm",
     "threadpoolctl",
     "dp_accounting",
 )
 
 
-def check_packages():
+ROOT = pathlib.Path(__file__).resolve().parents[1]  # of a checkout, or site-packages
+
+
+def check_packages(root: pathlib.Path = ROOT) -> None:
     """Exits with one sentence if this Python is too old or lacks packages.
 
-    The most common reason is that the virtual environment is not active.
+    In a checkout the virtual environment is most often not active; of an installed package, which
+    `root` shows by having no pyproject.toml, dependencies were left out or removed.
     """
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
-    if missing or sys.version_info < (3, 11):
-        version = ".".join(map(str, sys.version_info[:2]))
-        lack = f"has no {', '.join(missing)}" if missing else f"is {version} and 3.11 is needed"
-        there = (pathlib.Path(__file__).resolve().parents[1] / ".venv").exists()
-        remedy = "type `. .venv/bin/activate`"
-        if not there:
-            remedy = (
-                "type `make quickstart`, which installs them into .venv, and `. .venv/bin/activate`"
-            )
-        sys.exit(
-            f"error: this Python ({sys.executable}) {lack}; {remedy}, then the same command again."
+    old = sys.version_info < (3, 11)
+    if not (missing or old):
+        return
+    version = ".".join(map(str, sys.version_info[:2]))
+    lack = f"is {version} and 3.11 is needed" if old else f"has no {', '.join(missing)}"
+    if not (root / "pyproject.toml").exists():
+        install = "-m pip install --upgrade --force-reinstall mia_jax"
+        remedy = (
+            "make a virtual environment with a newer one and type `pip install mia_jax` there"
+            if old
+            else f"type `{sys.executable} {install}`"
         )
+    elif (root / ".venv").exists():
+        remedy = "type `. .venv/bin/activate`"
+    else:
+        remedy = (
+            "type `make quickstart`, which installs them into .venv, and `. .venv/bin/activate`"
+        )
+    sys.exit(
+        f"error: this Python ({sys.executable}) {lack}; {remedy}, then the same command again."
+    )
 
 
 check_packages()
@@ -84,8 +98,8 @@ from mia_jax.configuration import command_line  # noqa: E402
 _CONFIG = flags.DEFINE_string(
     "config",
     None,
-    "The experiment: a file of configs/, with its arguments after a colon. Its fields are flags: "
-    "--config.learner.epochs=10.",
+    "The experiment: the name of a shipped config (--list=configs) or a file, with its arguments "
+    "after a colon. Its fields are flags: --config.learner.epochs=10.",
 )
 _ATTACKS = flags.DEFINE_string(
     "attacks",
@@ -154,7 +168,7 @@ def main(argv):
     for flag in (_CONFIG,) if _SUMMARY.value else (_CONFIG, _WORKDIR):
         if flag.value is None:
             raise ValueError(
-                f"--{flag.name} is missing. Try: python launch.py --config=configs/quickstart.py "
+                f"--{flag.name} is missing. Try: {program()} --config=quickstart "
                 "--workdir=runs/quickstart"
             )
     path, _, argument = _CONFIG.value.partition(":")
@@ -380,7 +394,9 @@ def in_flags(text: str) -> str:
 
 def parse(argv):
     """Parses the flags with absl, after moving the fields of the config into GIVEN."""
-    if any(word in argv for word in ("--help", "-h", "-help", "--helpfull", "--helpshort")):
+    if any(word in argv for word in ("--help", "-h", "-help", "--helpshort")):
+        show_help()
+    if "--helpfull" in argv:
         return app.parse_flags_with_usage(argv)
     argv, given = command_line.split_arguments(
         flags.FLAGS.read_flags_from_files(argv, force_gnu=False), warn=note
@@ -392,12 +408,23 @@ def parse(argv):
         raise flags.Error(f"{error}." + flag_hint(argv, error.flagname)) from None
 
 
+def show_help() -> None:
+    """Prints what can be typed and ends with 0."""
+    from mia_jax import commands
+    from mia_jax.runtime import jobs
+
+    module = sys.argv[0] if __name__ == "__main__" else __name__  # as absl calls it
+    options = flags.FLAGS.module_help(module).split(":\n", 1)[1]
+    jobs.say(f"{__doc__}\n{commands.described()}\n\nFlags:\n\n{options}", file=sys.stdout)
+    jobs.leave(0)
+
+
 def flag_hint(argv, word: str) -> str:
     """Returns ' Did you mean --config.seed?' if an unknown flag is a field of the config."""
     from mia_jax.configuration import overrides
 
     values = [config_word(w, nxt) for w, nxt in zip(argv, [*argv[1:], ""], strict=True)]
-    paths = ["configs/quickstart.py", *filter(None, values)]
+    paths = ["quickstart", *filter(None, values)]
     try:
         path, _, argument = paths[-1].partition(":")
         return overrides.hint(word, command_line.config_of(command_line.check_file(path), argument))
@@ -413,8 +440,21 @@ def config_word(word: str, following: str) -> str:
     return value if equals else following
 
 
+def program() -> str:
+    """Returns the command that was typed, as a person would type it."""
+    typed = pathlib.Path(sys.argv[0])
+    if typed.suffix != ".py":
+        return typed.name
+    return "python -m mia_jax" if typed.name == "__main__.py" else f"python {typed.name}"
+
+
 def start() -> None:
-    """Runs the command that was typed."""
+    """Runs the command that was typed: a subcommand, if the first word is no flag, or a run."""
+    from mia_jax import commands
+
+    word = next(iter(sys.argv[1:]), "-")
+    if not word.startswith("-"):
+        sys.exit(commands.run(word, sys.argv[2:]))
     app.run(lambda argv: guarded(main, argv), flags_parser=lambda argv: guarded(parse, argv))
 
 

@@ -6,7 +6,8 @@ use, so that importing the other modules of this folder does not load jax.
 
 import importlib
 
-_MODULES = (*("classic", "command_line", "fields", "listing", "overrides", "schema", "settings"),)
+_MODULES = ("classic", "command_line", "fields", "listing", "overrides", "schema", "settings")
+_MODULES += ("shipped",)
 
 
 def __getattr__(name: str):

@@ -18,6 +18,8 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
+from mia_jax.configuration import shipped
+
 Path = pathlib.Path
 FIELD = re.compile(r"--?(no)?config\.(.*)", re.DOTALL)
 
@@ -81,32 +83,40 @@ def split_arguments(
 
 
 def check_file(text: str | Path) -> Path:
-    """Returns the path of a config file.
+    """Returns the file of a config, which is given by its path or, if it is shipped, by its name.
+
+    A file in the current folder comes first, so that no shipped config can take its place.
 
     Raises:
-        FileNotFoundError: if there is no such file; it lists the configs that exist and names the
-            most similar one.
-        ValueError: if it is a folder.
+        FileNotFoundError: if there is neither; the message lists the configs and the closest.
+        ValueError: for a folder.
     """
     path = Path(text).expanduser()
     if path.is_file():
         return path
-    known = sorted(str(p) for p in Path("configs").rglob("*.py"))
+    if (named := shipped.path_of(str(text))) is not None:
+        return named
     if path.is_dir():
         files = ", ".join(str(p) for p in sorted(path.glob("*.py")))
         raise ValueError(
             f"--config: {path} is a folder; give one of its files: {files or 'none here'}."
         )
+    here = sorted(p for p in Path("configs").rglob("*.py") if not p.stem.startswith("_"))
+    names = shipped.names()
+    known = [*map(str, here), *names] if path.suffix else [*names, *map(str, here)]
     same = [name for name in known if Path(name).stem == path.stem]
     close = same or difflib.get_close_matches(str(path), known, n=1)
     hint = f" Did you mean {close[0]}?" if close else ""
     if "," in str(text) or "=" in str(text):
         hint = (
-            " Arguments of a config follow a colon, as in "
-            f"{(close or ['configs/quickstart.py'])[0]}:models=16.{hint}"
+            f" Arguments of a config follow a colon, as in {(close or ['quickstart'])[0]}"
+            f":models=16.{hint}"
         )
+    files = [str(p) for p in here if not shipped.is_shipped(p)]
+    also = f"; files here: {', '.join(files)}" if files else ""
     raise FileNotFoundError(
-        f"--config: there is no file {path}. Known: {', '.join(known) or 'none here'}.{hint}"
+        f"--config: there is no file {path}, and no shipped config of that name. Shipped: "
+        f"{', '.join(names) or 'none'}{also}.{hint}"
     )
 
 

@@ -15,7 +15,7 @@ import textwrap
 from collections.abc import Mapping
 
 from mia_jax import checks, configuration, registry
-from mia_jax.configuration import fields, settings
+from mia_jax.configuration import fields, settings, shipped
 from mia_jax.threat_model import OTHER_NEEDS, SHADOW_NEEDS
 
 FOLDERS = (
@@ -182,7 +182,7 @@ def text(kind: str) -> str:
         return section_text(rest)
     checks.one_of(known_kinds(), list=kind + ":" * bool(rest) + rest)
     if kind == "configs":
-        return table("Configs (--config=<file>:<arguments>)", config_lines())
+        return table("Configs (--config=<name or file>:<arguments>)", config_lines())
     lines = {
         name: registry.about(kind, name).split("\n")[0].strip() for name in registry.names(kind)
     }
@@ -228,14 +228,19 @@ def attack_line(name: str) -> str:
 
 
 def config_lines() -> dict[str, str]:
-    """Returns {path: first docstring line} of the files in configs/, which are not run."""
+    """Returns {name: first docstring line} of the shipped configs and {path: line} of other files
+    of configs/ in the current folder, read without running them.
+    """
+    here = sorted(pathlib.Path("configs").rglob("*.py"))
+    files = {name: shipped.path_of(name) for name in shipped.names()}
+    files |= {str(path): path for path in here if not shipped.is_shipped(path)}
     lines = {}
-    for path in sorted(pathlib.Path("configs").rglob("*.py")):
+    for name, path in files.items():
         try:
             doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
         except (SyntaxError, ValueError):
             doc = "(cannot be read)"
-        lines[str(path)] = doc.split("\n")[0]
+        lines[name] = doc.split("\n")[0]
     return lines
 
 

@@ -429,7 +429,7 @@ REFUSED = {
     ),
     "a workdir that is a file": (["--workdir=README.md/w"], "README.md is a file; name a folder"),
     "a folder for a config": (["--config=configs"], "configs is a folder"),
-    "a config that was moved": (["--config=quickstart"], "Did you mean configs/quickstart.py"),
+    "a name of no config": (["--config=quickstrat"], "Shipped: .*Did you mean quickstart"),
     "commas for a colon": (
         ["--config=configs/quickstart.py,models=16"],
         "follow a colon.*configs/quickstart.py:models=16",
@@ -774,6 +774,8 @@ def test_nobody_but_the_command_line_is_told_flags():
     """
     for path in sorted((ROOT / "mia_jax").rglob("*.py")):
         if path.stem in ("__main__", "command_line", "overrides", "listing", "jobs"):
+            continue
+        if path.parent.name == "commands":
             continue
         tree = ast.parse(path.read_text(encoding="utf-8"))
         bodies = [

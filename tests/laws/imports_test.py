@@ -18,7 +18,7 @@ FILES = sorted((ROOT / "mia_jax").rglob("*.py"))
 LEVELS = (
     # the registry imports by name, at run time, and knows no folder
     ("types", "checks", "runtime", "threat_model", "registry", "configuration.fields"),
-    ("configuration.settings", "configuration.command_line"),
+    ("configuration.settings", "configuration.command_line", "configuration.shipped"),
     ("objectives", "models", "privacy", "evasion", "metrics", "fitting"),
     ("optimizers", "schedules", "augmentations", "query_views", "defenses", "slices"),
     ("learners", "signals", "attacks", "designs", "data"),
@@ -52,6 +52,7 @@ WITHOUT_JAX = (
     "configuration.fields",
     "configuration.command_line",
     "configuration.settings",
+    "configuration.shipped",
     "fitting.logistic",
     "fitting.moments",
     "fitting.rows",

@@ -13,6 +13,8 @@ STORE = "runtime/store.py"
 OTHER_PATHS = {
     "results.py": "Results.plot writes figures into a folder that the user chose",
     "external/arrays.py": "the layout of LiRA's released code, which is read and never written",
+    "configuration/shipped.py": "the folder of the shipped configs",
+    "commands/__init__.py": "the files of the subcommands",
     "runtime/accelerators.py": "/proc and /dev",
     "__main__.py": "the cache of compiled programs in the user's home, and .venv of a checkout",
     "training/memory.py": "/proc and cgroups",
