@@ -1,10 +1,11 @@
-"""Defines mia_jax.audit(...), which audits arrays and returns Results.
+"""Defines mia_jax.audit(...), which audits arrays or models and returns Results.
 
 It runs the same attacks, metrics and report as launch.py.
 """
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import re
 import tempfile
@@ -14,6 +15,7 @@ import numpy as np
 
 from mia_jax import configuration
 from mia_jax.external import arrays as supplied_arrays
+from mia_jax.external import models as external_models
 from mia_jax.metrics import slices as row_slices
 from mia_jax.pipeline import run
 from mia_jax.results import Results
@@ -24,6 +26,19 @@ from mia_jax.runtime.store import Store
 def audit(
     arrays: Mapping[str, np.ndarray] | str | pathlib.Path | None = None,
     *,
+    predict=None,
+    fit=None,
+    x=None,
+    y=None,
+    member=None,
+    shadows: int | None = None,
+    models: int | None = None,
+    population: float | Sequence[bool] | None = None,
+    form: str | None = None,
+    framework: str | None = None,
+    batch_size: int | None = None,
+    device=None,
+    n_jobs: int = 1,
     attacks: Mapping | Sequence[str] | str | None = None,
     slices: Sequence[str] | str | None = None,
     groups: Mapping[str, Sequence[int]] = {},
@@ -34,25 +49,57 @@ def audit(
     folder: str | pathlib.Path | None = None,
     **more: np.ndarray,
 ) -> Results:
-    """Audits arrays: runs attacks on the answers of a model and returns the Results.
+    """Audits a model, a training recipe, or arrays of answers.
+
+    ```
+    audit(predict=model, x=x, y=y, member=member)                        a trained model
+    audit(predict=model, x=x, y=y, member=member, fit=fit, shadows=16)   with shadow models
+    audit(fit=fit, x=x, y=y, models=16)                                  a recipe
+    audit(logits=logits, labels=labels, member=member)                   arrays
+    ```
+
+    A recipe trains `models` models on random halves of the rows; each is a target, and the others
+    are its shadow models. Shadow models of a trained model are trained on halves of the same rows.
 
     Args:
-        arrays: {key: array}, or the path of an npz file or of a folder. The keys are those of
-            mia_jax/external/arrays.py: loss, labels, member, shadow_loss, ...
-        attacks: names ('lira', 'rmia', any file of mia_jax/attacks), or {name: {'name': ..., field:
-            value}}. None: all quick attacks that the arrays allow.
-        slices: 'class', 'loss', 'correct', 'column:<name>' or 'a & b', one or several.
-        groups: {name: row numbers}, further slices.
-        draws: bootstrap draws per interval.
-        figures: whether report.md has figures; `Results.plot` draws them in any case.
-        report: further fields of the config's section report (fprs, level, ppv_ratio, ...).
-        seed: the seed of the attacks and of the bootstrap.
-        folder: where the workdir is kept; None: it is deleted.
-        more: arrays as keywords, instead of or in addition to `arrays`.
+        arrays: a mapping of arrays, or the path of an npz file (keys: mia_jax.external.arrays).
+        predict: a function of rows x that returns logits or probabilities [N,C] (or [N]: of the
+            second of two classes) or predictions, or a trained model of a framework:
+            scikit-learn, XGBoost and LightGBM among them.
+        fit: a function fit(x, y, seed) that trains a new model on these rows and returns what
+            `predict` can be, or an estimator, of which clones are trained.
+        x: the rows: an array, a frame, a list of texts, or anything with len(x) and x[rows].
+        y: a label per row: numbers, booleans, texts or one-hot rows; real numbers for a regression.
+        member: whether the model in `predict` was trained on each row.
+        shadows: how many shadow models are trained (16).
+        models: how many models of a recipe are trained (16).
+        population: the share of the rows that `fit` never sees and that is not scored, because
+            attacks compare with it (0.1; none of them without `fit`), or True for these rows.
+        form: 'logits', 'probs' or 'predictions', if the values do not show what they are.
+        framework: the adapter of mia_jax/external/frameworks (or the dotted path of one), if it is
+            not the first that takes the model.
+        batch_size: rows per call of a model; None leaves it to the adapter.
+        device: where a model of a framework that knows devices is asked.
+        n_jobs: how many models are trained at a time (joblib; -1 for all cores).
+        attacks: names ('lira', 'rmia', any file of mia_jax/attacks), or {name: {'name': ...,
+            field: value}}; None: all quick ones that the arrays allow.
+        slices: 'class', 'loss', 'correct', 'column:<name>', 'a & b'.
+        groups: {name: row numbers}, sliced as well.
+        draws: of the bootstrap.
+        figures: also in report.md; `Results.plot` draws them anyway.
+        report: further fields of config.report (fprs, level, ppv_ratio, ...).
+        seed: of the attacks and the bootstrap; halves and models' seeds are derived from it.
+        folder: keeps the workdir. What every trained model answers is there as soon as it exists,
+            and the same call continues; without a folder it is kept only if something fails.
+        more: arrays as keywords (loss=..., labels=..., shadow_loss=...); column_<name> beside
+            models.
+
+    Returns:
+        Results: its text, table, figures and files. What was assumed is in its report.
 
     Raises:
-        ValueError: if an argument or an array cannot be used.
-        FileNotFoundError: if `arrays` is the path of no file.
+        ValueError: an argument, a model or an array cannot be audited; the message says why.
+        FileNotFoundError: `arrays` is the path of no file.
 
     >>> rng = np.random.default_rng(0)
     >>> member = np.arange(200) < 100
@@ -75,18 +122,31 @@ def audit(
         fields["slices"] = (slices,) if isinstance(slices, str) else tuple(slices)
     name = str(arrays) if isinstance(arrays, str | pathlib.Path) else ""
     given = supplied_arrays.load(name) if name else mapping(arrays)
+    asked = dict(predict=predict, fit=fit, x=x, y=y, member=member, shadows=shadows)
+    asked |= dict(models=models, form=form, framework=framework, device=device)
+    asked |= dict(batch_size=batch_size, population=population)
+    if predict is None and fit is None:
+        more |= {key: value for key, value in asked.items() if value is not None}
     twice = sorted(map(str, set(given) & set(more)))
     if twice:
         raise ValueError(
             f"{twice[0]} is given twice, in the first argument and as a keyword; pass it once."
         )
+    given |= more
+    kept = pathlib.Path(folder).expanduser() if folder else None
     try:
         config = configuration.scores(
             path=name, seed=seed, attacks=named_attacks(attacks), report=fields
         )
-        with tempfile.TemporaryDirectory() as temporary:
-            place = pathlib.Path(folder).expanduser() if folder else pathlib.Path(temporary)
-            results = run.run(config, workdir_path=place, arrays=given | more)
+        with contextlib.ExitStack() as stack:
+            notes: Sequence[str] | None = None
+            if predict is not None or fit is not None:
+                subject = external_models.Subject(**asked, n_jobs=n_jobs)
+                given, notes = stack.enter_context(
+                    external_models.prepared(subject, folder=kept, seed=seed, further=given)
+                )
+            place = kept or pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            results = run.run(config, workdir_path=place, arrays=given, notes=notes)
             store = Store(place)
             scores = {
                 name: files.read_npz(store.attack(name).scores) for name in results["attacks"]

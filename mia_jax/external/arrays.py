@@ -16,7 +16,8 @@ may be left out of every key. The keys are:
 * `member` [N] and `shadow_member` [M,N] of 0 and 1: who was trained on which example.
 * `pair` [M]: shadow models with the same number never attack each other.
 * `x` [N,..]: the examples themselves. `column_<name>` [N]: further columns of the examples.
-* `population_<key>`: the same keys for further examples on which no model was trained.
+* `population` [N] of 0 and 1: examples on which no model was trained; they are not scored.
+* `population_<key>`: the same keys for further such examples, which follow those of the others.
 
 If labels are 0 and 1, `logits` may be [N] or [N,1]: the logit z of class 1, which is read as
 (0, z). Without arrays of a target, every shadow model is the target in turn. Numbers keep the
@@ -40,7 +41,7 @@ from mia_jax.types import Design, Pool, Task
 
 # The forms of answers and the number of axes after N; None: as many as the labels have after N.
 FORMS = dict(score=0, loss=0, probs=1, logits=1, predictions=None)
-OTHER_KEYS = ("labels", "member", "shadow_member", "pair", "x")
+OTHER_KEYS = ("labels", "member", "shadow_member", "pair", "x", "population")
 PREFIXED_KEYS = "shadow_<key>, population_<key>, column_<name>"
 MOST_CLASSES = 1_000_000  # A larger label is an identifier and no class number.
 LARGEST_NUMBER = 1e150  # The square of a larger number does not fit into float64.
@@ -374,11 +375,15 @@ def is_known_key(key: str) -> bool:
 def append_population(arrays: dict, name: str) -> tuple[dict, np.ndarray]:
     """Returns the arrays with their population rows appended, and population_N.
 
-    Membership of the population rows is False for every model.
+    Membership of appended population rows is False for every model. Rows that the key `population`
+    marks stay where they are.
 
     Raises:
-        ValueError: if the population rows lack a key that the other rows have, or the reverse.
+        ValueError: if the population rows lack a key that the other rows have, or the reverse; if
+            marked rows are members of a model.
     """
+    if "population" in arrays:
+        return marked_population(arrays, name)
     main = {k: v for k, v in arrays.items() if not k.startswith("population_")}
     more = {
         k.removeprefix("population_"): v for k, v in arrays.items() if k.startswith("population_")
@@ -408,6 +413,31 @@ def append_population(arrays: dict, name: str) -> tuple[dict, np.ndarray]:
         for k, v in main.items()
     }
     return joined, np.arange(count + extra) >= count
+
+
+def marked_population(arrays: dict, name: str) -> tuple[dict, np.ndarray]:
+    """Returns the arrays without the key `population`, and what it marks.
+
+    Raises:
+        ValueError: if its shape is wrong, if marked rows are members of a model, or if there are
+            further population rows.
+    """
+    main = {k: v for k, v in arrays.items() if k != "population"}
+    further = next((k for k in main if k.startswith("population_")), None)
+    if further is not None:
+        raise ValueError(
+            f"{name}: population and {further} are both given; mark rows or append them."
+        )
+    population_N = read_flags(arrays, "population", (count_examples(main, name),), name)
+    for key in ("member", "shadow_member"):
+        if key in main and main[key].shape[-1:] == population_N.shape:
+            inside_N = population_N & (main[key] != 0).reshape(-1, len(population_N)).any(0)
+            if inside_N.any():
+                raise ValueError(
+                    f"{name}: population marks {int(inside_N.sum())} rows that {key} says a model "
+                    f"was trained on; the first is row {int(inside_N.argmax())}."
+                )
+    return main, population_N
 
 
 def append_rows(

@@ -74,8 +74,27 @@ def sections_of(have: set[str], *, classes: bool) -> dict[str, dict]:
     return {name: dict(dict(name=name) | fields) for name, fields in settings.items()}
 
 
-def allowed_sections(supplied: Supplied) -> tuple[dict[str, dict], list[str]]:
+# What a caller can do for attacks that need more than there is: with arrays, and with models.
+ARRAYS = dict(
+    population="pass population_<key>",
+    more="pass more population_<key>",
+    shadows="pass shadow_<key> and shadow_member",
+)
+MODELS = dict(
+    population="pass population=0.1, the share of the rows that is kept aside",
+    more="pass a larger population=",
+    shadows="pass fit=..., which trains them",
+)
+
+
+def allowed_sections(
+    supplied: Supplied, remedy: Mapping[str, str] = ARRAYS
+) -> tuple[dict[str, dict], list[str]]:
     """Returns the sections of the standard set that the arrays allow, and notes about the others.
+
+    Args:
+        supplied: the checked arrays.
+        remedy: what the caller can do, ARRAYS or MODELS.
 
     Returns:
         ({name: section}, notes). The notes are empty, or one sentence that says which attacks are
@@ -92,7 +111,7 @@ def allowed_sections(supplied: Supplied) -> tuple[dict[str, dict], list[str]]:
         attack = registry.make(
             "attacks", section["name"], {k: v for k, v in section.items() if k != "name"}
         )
-        reason = why_not(name, attack, supplied, fleet)
+        reason = why_not(name, attack, supplied, fleet, remedy)
         if reason:
             left.setdefault(reason, []).append(name)
         else:
@@ -106,7 +125,13 @@ def allowed_sections(supplied: Supplied) -> tuple[dict[str, dict], list[str]]:
     return kept, [f"Not run: {reasons}."] if left else []
 
 
-def why_not(name: str, attack: Attack, supplied: Supplied, fleet: threat_model.FleetSignals) -> str:
+def why_not(
+    name: str,
+    attack: Attack,
+    supplied: Supplied,
+    fleet: threat_model.FleetSignals,
+    remedy: Mapping[str, str] = ARRAYS,
+) -> str:
     """Returns in words what the arrays lack for this attack; '' if it can be run.
 
     Args:
@@ -115,6 +140,7 @@ def why_not(name: str, attack: Attack, supplied: Supplied, fleet: threat_model.F
         supplied: the checked arrays.
         fleet: the design of the arrays with an empty `signal`; it is asked whether it refuses the
             attack.
+        remedy: what the caller can do, ARRAYS or MODELS.
     """
     design, pool = supplied.design, supplied.pool
     missing = threat_model.asked_signals({name: attack}) - set(supplied.signal)
@@ -123,15 +149,13 @@ def why_not(name: str, attack: Attack, supplied: Supplied, fleet: threat_model.F
     if missing or ("y" in attack.needs and not pool.task.has_classes):
         return "they need logits or probs, and class labels"
     if "population" in attack.needs and not design.population_N.any():
-        return "no examples that no model saw: pass population_<key>"
+        return f"no examples that no model saw: {remedy['population']}"
     if {"population", "x"} <= set(attack.needs) and design.population_N.sum() < quantile.FEWEST:
-        return (
-            f"fewer than {quantile.FEWEST} examples that no model saw: pass more population_<key>"
-        )
+        return f"fewer than {quantile.FEWEST} examples that no model saw: {remedy['more']}"
     if "x" in attack.needs and not pool.x[0].size:
         return "no x: the examples themselves"
     if any(n in threat_model.SHADOW_NEEDS for n in attack.needs) and len(design.member_MN) == 1:
-        return "no shadow models: pass shadow_<key> and shadow_member"
+        return f"no shadow models: {remedy['shadows']}"
     if fleet.refuse(attack, name):
         return design.note
     for t in design.targets:
@@ -176,7 +200,9 @@ def section(name: str, *, label: str = "attacks") -> dict:
 
 
 def choose(
-    attacks: str | Sequence[str] | Mapping | None, supplied: Supplied
+    attacks: str | Sequence[str] | Mapping | None,
+    supplied: Supplied,
+    remedy: Mapping[str, str] = ARRAYS,
 ) -> tuple[dict[str, dict], list[str]]:
     """Returns the sections of the attacks that are run, and notes about those that are not.
 
@@ -185,6 +211,7 @@ def choose(
             these, with rmia and without gap. Anything else: only the attacks it names, see
             `named_sections`.
         supplied: the checked arrays.
+        remedy: what the caller can do about an attack that is not run, ARRAYS or MODELS.
 
     Raises:
         ValueError: if an attack that is to be left out is not run anyway, or if none is left.
@@ -192,7 +219,7 @@ def choose(
     items = attacks.split(",") if isinstance(attacks, str) else []
     if attacks is not None and not any(item.strip()[:1] in ("+", "-") for item in items):
         return named_sections(attacks, supplied), []
-    kept, left_out = allowed_sections(supplied)
+    kept, left_out = allowed_sections(supplied, remedy)
     for item in (item.strip() for item in items):
         name = item[1:]
         if item[0] == "-" and name not in kept:

@@ -6,7 +6,7 @@ Everything that cannot work is refused before anything is trained (pipeline/vali
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -140,13 +140,16 @@ def build(config: Mapping, *, seed: int) -> Experiment:
     )
 
 
-def build_supplied(config: Mapping, *, seed: int, arrays: Mapping | None = None) -> Experiment:
+def build_supplied(
+    config: Mapping, *, seed: int, arrays: Mapping | None = None, notes: Sequence[str] | None = None
+) -> Experiment:
     """Builds the objects of an audit of user-supplied arrays; nothing is trained.
 
     Args:
       config: the result of configuration.scores as nested dicts, without its seed.
       seed: the seed of the attacks and of the bootstrap.
       arrays: arrays in memory; None to read those of config.scores.
+      notes: sentences about how the arrays were made from the user's models; None: they were not.
     """
     name = config["scores"] or "arrays"
     taken = supplied_arrays.load(name) if arrays is None else arrays
@@ -154,8 +157,12 @@ def build_supplied(config: Mapping, *, seed: int, arrays: Mapping | None = None)
     pool, design = supplied.pool, supplied.design
     report = settings.settings_of(config).report
     validate.check_epochs(report.epochs, {}, {}, target=True)
-    sections, left_out = default_attacks.choose(config["attacks"], supplied)
-    notes = [*supplied.notes, *left_out]
+    sections, left_out = default_attacks.choose(
+        config["attacks"],
+        supplied,
+        default_attacks.ARRAYS if notes is None else default_attacks.MODELS,
+    )
+    notes = [*(notes or ()), *supplied.notes, *left_out]
     validate.check_report(report, sections)
     for note in notes:
         jobs.say(f"{name}: {note}")

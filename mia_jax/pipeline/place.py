@@ -80,7 +80,13 @@ class Place:
         """Releases the folder if this run was the first in it and wrote no result."""
         store = self.store
         provenance = store.provenance()
-        made = [p for p in store.root.rglob("*") if p.is_file() and p.name not in provenance]
+        made = [
+            path
+            for path in store.root.rglob("*")
+            if path.is_file()
+            and path.name not in provenance
+            and store.external_models.folder not in path.parents
+        ]
         if not self.first or set(made) - {store.membership, store.train.plan}:
             return
         files.set_aside(store.training_metrics)

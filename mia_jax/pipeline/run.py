@@ -32,6 +32,7 @@ def run(
     stages_wanted: Sequence[str] = STAGES,
     extend: bool = False,
     arrays: Mapping | None = None,
+    notes: Sequence[str] | None = None,
     task: tuple[int, int] | None = None,
     pause: Callable = lambda: None,
 ) -> dict:
@@ -47,6 +48,8 @@ def run(
       stages_wanted: some of STAGES.
       extend: allows the fleet to grow; attacks and reports of the smaller fleet are set aside.
       arrays: user-supplied arrays in memory.
+      notes: sentences about how these arrays were made from the user's models; None: they were
+        not.
       task: (i, n) trains the share of task i of n and does nothing else.
       pause: called at safe places; it may raise to end the run (mia_jax.runtime.jobs).
 
@@ -69,7 +72,7 @@ def run(
         for seed in seeds:
             folder = root if len(seeds) == 1 else seed_folder(root, seed)
             try:
-                experiment = built(config, seed=seed, arrays=arrays)
+                experiment = built(config, seed=seed, arrays=arrays, notes=notes)
                 store = Store(folder, experiment.run)
                 if task is None:
                     trains = experiment.learner is not None
@@ -98,12 +101,14 @@ def run(
     return reports[seeds[0]]
 
 
-def built(config: Mapping, *, seed: int, arrays: Mapping | None) -> Experiment:
+def built(
+    config: Mapping, *, seed: int, arrays: Mapping | None, notes: Sequence[str] | None = None
+) -> Experiment:
     """Returns the experiment of one seed of a plain config."""
     remedy = "Use fewer examples, or a smaller model."
     with in_memory("preparing the data, the design and the model", remedy):
         if "scores" in config:
-            return build.build_supplied(config, seed=seed, arrays=arrays)
+            return build.build_supplied(config, seed=seed, arrays=arrays, notes=notes)
         return build.build(config, seed=seed)
 
 

@@ -9,6 +9,7 @@ signal/<name>/        Answers            <model>.npy <model>.queries.npy partial
 signal/loss_at/<epoch>/, epoch/<epoch>/signal/   Answers of snapshots
 attack/<name>/                           config.json scores.npz
 report/               ReportFiles        report.json report.md results.csv ... figures/
+models/               ExternalModels     config.json answers/<model>.npz repeated.json
 ```
 
 The modules that know the content of a kind of file write and read it, with the functions of
@@ -301,6 +302,11 @@ class Store:
         """Returns the files of the report."""
         return ReportFiles(self.root / "report")
 
+    @property
+    def external_models(self) -> ExternalModels:
+        """Returns the answers of models that the user's own `fit` trained."""
+        return ExternalModels(self.root / "models")
+
     def holds(self, stage: str) -> bool:
         """Returns whether the workdir holds anything of a stage: 'train', 'query' or 'attack'."""
         if stage == "train":
@@ -320,6 +326,30 @@ def seed_folder(root: Path, seed: int) -> Path:
 def debug_folder(root: Path) -> Path:
     """Returns the workdir of a run with --debug."""
     return root / "debug"
+
+
+class ExternalModels(NamedTuple):
+    """The files of models that the user's own `fit` trained: `models/` of an audit's folder."""
+
+    folder: Path
+
+    @property
+    def claim(self) -> Path:
+        """Returns the file that says of which rows, labels, members and seed the models are."""
+        return self.folder / CLAIM
+
+    def answers(self, m: int) -> Path:
+        """Returns the file of what model m answers about all rows."""
+        return self.folder / "answers" / f"{m:05d}.npz"
+
+    def has_answers(self) -> bool:
+        """Returns whether the answers of any model are there."""
+        return any(self.answers(0).parent.glob("[0-9]*.npz"))
+
+    @property
+    def repeated(self) -> Path:
+        """Returns the file that says by how much two fits of model 0 differed."""
+        return self.folder / "repeated.json"
 
 
 class SavedResults(NamedTuple):

@@ -415,3 +415,27 @@ def test_needs_that_the_shadows_do_not_meet_are_detected_and_explained(
         supplied.design.supports == {"shadow_in", "shadow_out", "shadow_own"} - lacking
         and note in supplied.design.note
     )
+
+
+def test_population_rows_that_are_marked_stay_where_they_are():
+    rng = np.random.default_rng(0)
+    aside = np.arange(30) % 10 == 3
+    member = ~aside & (rng.random(30) < 0.5)
+    marked = dict(loss=rng.random(30), labels=np.arange(30) % 3, member=member)
+    supplied = supplied_arrays.build(marked | dict(population=aside))
+    assert np.array_equal(supplied.design.population_N, aside)
+    assert np.array_equal(supplied.signal["loss"][0, 0], marked["loss"])
+    assert not supplied.design.evaluated_MN[:, aside].any()
+    order = np.argsort(aside, kind="stable")
+    appended = {k: v[~aside] for k, v in marked.items()}
+    appended |= dict(
+        population_loss=marked["loss"][aside], population_labels=marked["labels"][aside]
+    )
+    other = supplied_arrays.build(appended)
+    assert np.array_equal(other.signal["loss"][0, 0], marked["loss"][order])
+    with pytest.raises(ValueError, match=r"population marks \d+ rows that member says a model was"):
+        supplied_arrays.build(marked | dict(population=member))
+    with pytest.raises(ValueError, match="population and population_loss are both given"):
+        supplied_arrays.build(marked | dict(population=aside, population_loss=[0.1]))
+    with pytest.raises(ValueError, match=r"population has shape \(3,\); expected \[N\]"):
+        supplied_arrays.build(marked | dict(population=aside[:3]))

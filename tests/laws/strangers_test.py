@@ -6,11 +6,12 @@ import importlib
 import sys
 import types
 
+import numpy as np
 import pytest
 
+import mia_jax
 from mia_jax import configuration, registry
 from mia_jax.configuration import listing
-from mia_jax.external import frameworks
 from mia_jax.pipeline.run import run
 
 MODULES = dict(
@@ -217,9 +218,10 @@ def test_every_kind_takes_a_module_of_a_strangers_own(tmp_path, stranger):
         "a kind of the registry without a stranger's module in this test"
     )
     report = run(config_of(), workdir_path=tmp_path / "run")
-    strange = types.SimpleNamespace(strange_answers=lambda x: -x)
-    predictor = frameworks.predictor(strange, framework="stranger.my_frameworks")
-    assert predictor.answer(3) == -3 and predictor.words == "a strange model"
+    strange = types.SimpleNamespace(strange_answers=lambda x: np.stack([-x, x], 1))
+    rows = dict(x=np.arange(40.0) - 20, y=np.arange(40) > 19, member=np.arange(40) % 2)
+    mine = dict(predict=strange, framework="stranger.my_frameworks", attacks="gap", draws=40)
+    assert "The target is a strange model." in mia_jax.audit(**mine, **rows).report["about"]["said"]
     assert set(registry.KINDS) == stranger.CALLED
     assert {row["attack"] for row in report["results"]} == {"mine", "defended", "learned"}
     assert {"low", "high", "class=0 & low", "class=2 & high"} <= {
