@@ -210,3 +210,21 @@ def test_what_cannot_be_compared_is_refused_or_said(tmp_path):
         found.compare(single(report=dict(level=0.9)))
     with pytest.raises(ValueError, match="no attack in common"):
         single(attacks="threshold_loss").compare(single(attacks="attack_model_target"))
+
+
+def test_a_gate_of_results_is_that_of_their_report(tmp_path):
+    """Also after they were saved and loaded: the answer is a function of report.json."""
+    found = single()
+    found.save(tmp_path / "saved")
+    for results in (found, mia_jax.Results.load(tmp_path / "saved")):
+        codes = [results.gate(f"auc <= {most}").exit_code for most in (0.999, 0.6)]
+        assert codes == [0, 1]
+    row = found.row("threshold_loss", "auc")
+    (decision,) = found.gate(f"auc <= {row['value']}", attack="threshold_loss").decisions
+    assert (decision.decision, decision.low, decision.high) == (
+        "undecided",
+        row["low"],
+        row["high"],
+    )
+    with pytest.raises(ValueError, match="Metrics of this report: auc"):
+        found.gate("auc")
