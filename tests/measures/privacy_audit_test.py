@@ -321,13 +321,13 @@ def test_a_report_has_one_epsilon_and_says_where_an_audit_is_at_another_delta():
     assert page.index("**(3, 0.0001)-differentially private**") < page.index(
         "Claimed at delta 0.0001: epsilon at most 3."
     )
-    assert "asked for at delta" not in page and "1e-05" not in page
+    assert "requested at delta" not in page and "1e-05" not in page
     other = audited(dict(PROMISE, epsilon=3.51, delta=1e-5), delta=1e-5)
     page = pages.report(report | dict(audit=other))
     assert page.index("**(3, 0.0001)-differentially private**") < page.index("3.51")
     assert (
-        "This audit was asked for at delta 1e-05, and the guarantee is at delta 0.0001: epsilon "
-        "depends on delta." in page
+        "This audit was requested at delta 1e-05, but the guarantee is stated at delta 0.0001, "
+        "and epsilon depends on delta." in page
     )
     assert "At delta 1e-05 the accountant proves 3.51." in page
 

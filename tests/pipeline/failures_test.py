@@ -302,7 +302,10 @@ def test_a_run_goes_on_without_a_failed_model_and_says_so(tmp_path, spoil, capsy
     ] == report["design"]["targets"]
     text = (tmp_path / "report" / "report.md").read_text()
     assert "12 models (1 failed), 11 of them audited as targets" in text
-    assert "**1 of 12 models failed**" in text and "because its twin failed: 4" in text
+    assert (
+        "**1 of 12 models failed**" in text
+        and "trained on the complementary rows failed: 4" in text
+    )
     assert {row["attack"] for row in report["results"]} == set(ALL) and report["validity"][
         "membership"
     ]["problems"] == []
@@ -365,7 +368,7 @@ def test_retries_train_a_failed_model_with_another_key_and_the_scores_are_made_a
         and not list((tmp_path / "train" / "failed").iterdir())
     )
     assert (
-        "Trained again with another key after a failed attempt: 5, 6"
+        "Trained again with another random key after a failed attempt: 5, 6"
         in (tmp_path / "report" / "report.md").read_text()
     )
     at_once = run.run(config(run=dict(retries=1)), workdir_path=tmp_path / "b")

@@ -449,7 +449,9 @@ def test_a_claim_says_which_accountant_answered():
     gdp = guarantee.Guarantee(mechanism=mechanism(0.01, 10), delta=1e-5, accountant="gdp")
     text = report.text(guarantee=gdp.claim([ledger(gdp.mechanism)]))
     assert (
-        "that of `gdp` is not finite" in text and "`pld`" in text and "none is finite" not in text
+        "the epsilon of `gdp` is not finite" in text
+        and "`pld`" in text
+        and "none is finite" not in text
     )
 
 

@@ -476,7 +476,7 @@ def test_without_noise_or_steps_a_run_says_so(tmp_path):
         and not claim["refused"]
     )
     text = guarantee.text(guarantee=claim)
-    assert "No epsilon can be claimed: no accountant has a finite one" in text
+    assert "No epsilon can be claimed: no accountant gives a finite epsilon" in text
     assert "No noise is added" in text
     assert (
         json.loads(

@@ -72,6 +72,7 @@ def files(folder):
 
 def clear():
     """Forgets which files there are."""
+    registry._stems.cache_clear()
     registry.files.cache_clear()
     registry.names.cache_clear()
 

@@ -271,7 +271,7 @@ def test_equal_standing_is_ranked_by_the_lower_end_and_those_that_know_more_are_
     text = pages.report(report_of(rows))
     assert "Highest AUC, by the lower end of its interval: `average`, 0.700 [0.680, 0.720]." in text
     assert (
-        "Pointing the wrong way (AUC significantly below 0.5, members score lower): `wrong`."
+        "Pointing the wrong way (AUC significantly below 0.5: members score lower): `wrong`."
         in text
     )
 
@@ -524,7 +524,7 @@ def test_records_are_always_in_a_file_and_listed_only_where_they_stand_out(tmp_p
     """
     one = mia_jax.audit(supplied(target=True), attacks=("threshold_loss",), draws=60)
     assert (
-        "give the shadow models' arrays without the target's" in one.markdown
+        "pass the shadow models' arrays without the target's" in one.markdown
         and "| record |" not in one.markdown
     )
     lines = list(csv.DictReader(io.StringIO(one.records_csv)))
