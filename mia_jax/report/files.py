@@ -132,9 +132,10 @@ def file_digest(path: pathlib.Path) -> str | None:
 
 
 def with_baseline(ranked: Sequence[str], knows: Mapping[str, str], most: int) -> list[str]:
-    """Returns the first `most` attacks of a ranking, one of them with the target alone.
+    """Returns the first `most` attacks of a ranking, among them one that needs only the target.
 
-    If all of the first used shadows, the last gives way to the best that needs the target alone.
+    If all of the first used shadow models, the last is replaced by the best one that needs only the
+    target.
 
     >>> knows = dict(lira='shadows', rmia='shadows', loss='nothing')
     >>> with_baseline(['lira', 'rmia', 'loss'], knows, 2)

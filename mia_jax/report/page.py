@@ -8,8 +8,8 @@ config.report.sections names by its dotted path ('my_pkg.my_section'). It has
     text     text(*, <keys of NEEDS>, <other keys>=default) -> Markdown; '' leaves the section out
     figure   optional: figure(*, <keys>) -> matplotlib Figure or None, drawn as figures/<name>.png
 
-Beside the keys of report.json there are `verdict`, decided here for a report that lacks it, and
-`figures`, the paths of the figures that were drawn.
+Besides the keys of report.json, a section may ask for `verdict`, which is decided here for a report
+that lacks it, and for `figures`, the paths of the figures that were drawn.
 """
 
 from __future__ import annotations
@@ -80,13 +80,13 @@ def report(report: Mapping, *, figures: Sequence[str] = ()) -> str:
     Args:
         report: report.json. `results` (rows of metrics.summary) and, each optional, `about`
             {data, examples, classes, shape, model, learner, seed, duplicates, level, arrays,
-            target, canaries}, `verdict` (report.standing), `models` [{model, train_accuracy, ...}],
-            `design` {name, models, targets, ...}, `attacks`, `versions`, `comparisons`, `slices`,
-            `records`, `validity` (report.validity), `sections` (dotted paths) and others: the
-            keys that the sections need. Of `about`: `arrays` says whether a caller passed arrays;
-            `target` is 'answers' or 'labels (a black box)' where the audited model is external,
-            so that `model` and `learner` are those of its shadow models; `canaries` {kind, count}
-            where only canaries are scored.
+            target, canaries}, `verdict` (measures.verdict.decide), `models`
+            [{model, train_accuracy, ...}], `design` {name, models, targets, ...}, `attacks`,
+            `versions`, `comparisons`, `slices`, `records`, `validity` (measures.validity),
+            `sections` (dotted paths) and others: the keys that the sections need. Of `about`:
+            `arrays` says whether a caller passed arrays; `target` is 'answers' or 'labels (a black
+            box)' where the audited model is external, so that `model` and `learner` are those of
+            its shadow models; `canaries` {kind, count} where only canaries are scored.
         figures: paths of the figures, relative to report.md. A section's own figure follows its
             text, the others are under 'Figures'.
     """

@@ -144,7 +144,7 @@ def test_assumptions_are_told_attack_by_attack(finished):
     assert assumptions_section.diagnosis(tested) == f"{said}; a = 0.3 tuned on shadow models"
     page = assumptions_section.text(assumptions=dict(lira=tested))
     assert (
-        "normal signals would be rejected for 5.0% by chance" in page
+        "by chance, 5.0% of the tests would reject normality even if it holds" in page
         and not assumptions_section.text(assumptions={})
     )
 

@@ -1,4 +1,4 @@
-"""How well a siamese net tells pairs of one class from pairs of two classes."""
+"""How well a siamese net separates pairs of one class from pairs of two classes."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def _models(about: Mapping, guarantee: Mapping | None) -> list[tuple[str, str]]:
     if about.get("target"):
         lines.append(("target", f"your target: only its {tables.plain(about['target'])} were used"))
     if about.get("arrays"):
-        lines.append(("models", "external: only their answers were given"))
+        lines.append(("models", "external: only their outputs were given"))
     else:
         of_shadows = " of the shadow models" if about.get("target") else ""
         for key in ("model", "learner"):
