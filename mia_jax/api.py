@@ -67,7 +67,8 @@ def audit(
             second of two classes) or predictions, or a trained model of a framework:
             scikit-learn, XGBoost and LightGBM among them.
         fit: a function fit(x, y, seed) that trains a new model on these rows and returns what
-            `predict` can be, or an estimator, of which clones are trained.
+            `predict` can be, or an estimator, of which clones are trained. The first model is
+            trained twice, which shows whether fit depends on its seed alone.
         x: the rows: an array, a frame, a list of texts, or anything with len(x) and x[rows].
         y: a label per row: numbers, booleans, texts or one-hot rows; real numbers for a regression.
         member: whether the model in `predict` was trained on each row.

@@ -94,6 +94,8 @@ def prepared(
     """
     check_arguments(subject, further)
     checks.at_least(0, seed=seed)
+    if seed != int(seed):
+        raise ValueError(f"seed={seed} must be a whole number.")
     count = rows.count(subject.x)
     labels = label_columns.read(subject.y)
     check_rows(labels, count)
@@ -115,7 +117,8 @@ def prepared(
         notes += [f"The target is {target[0].words}.", *target[0].notes]
         check_unchanged(subject.x, before, "predict")
     if subject.fit is None:
-        yield Prepared(made | in_one_form(target, [], labels), tuple(notes))
+        alike, more = in_one_form(target, [], labels)
+        yield Prepared(made | alike, (*notes, *more))
         return
     argument, models = ("shadows", subject.shadows) if target else ("models", subject.models)
     member_MN, drawn = fleet.members(
@@ -144,8 +147,9 @@ def prepared(
             recipe, member_MN, seed=seed, n_jobs=subject.n_jobs, kept=folder is not None
         )
         check_unchanged(subject.x, before, "fit")
-        notes += [*(() if target else every[0].notes), *drawn, *repeated]
-        made |= dict(shadow_member=member_MN) | in_one_form(target, every, labels)
+        alike, more = in_one_form(target, every, labels)
+        notes += [*(() if target else every[0].notes), *drawn, *repeated, *more]
+        made |= dict(shadow_member=member_MN) | alike
         yield Prepared(made, tuple(dict.fromkeys(notes)))
 
 
@@ -290,7 +294,8 @@ def population_of(
     """Returns the rows that are kept aside: no model of fit sees them, and they are not scored.
 
     Attacks compare with them. Of a given share they are drawn among the non-members of the target,
-    of which at least half remain; a tenth of the rows if fit is given and nothing else is said.
+    of which at least half remain. Without a share it is a tenth of the rows if fit is given, of
+    the non-members at most a fifth; otherwise none.
 
     Raises:
         ValueError: the share or the rows that were passed cannot be used.
@@ -305,11 +310,12 @@ def population_of(
                 "rows that it was not trained on."
             )
         return given_N
+    free = np.arange(count) if member_N is None else np.flatnonzero(~member_N)
+    most = len(free) // (5 if share is None else 2)
     if share is None:
         share = 0.0 if subject.fit is None else POPULATION
     checks.fraction(closed="left", population=share)
-    free = np.arange(count) if member_N is None else np.flatnonzero(~member_N)
-    draw = min(round(share * count), len(free) // 2)
+    draw = min(round(share * count), most)
     order = _rows.generator(seed, "population").permutation(free)
     population_N[order[:draw]] = True
     return population_N
@@ -326,9 +332,9 @@ def check_unchanged(x, before: str, argument: str) -> None:
 
 def in_one_form(
     target: Sequence[Answers], shadows: Sequence[Answers], labels: Labels
-) -> dict[str, np.ndarray]:
-    """Returns the arrays of all models: labels, the answers of the target, if there is one, and
-    those of the shadows.
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Returns the arrays of all models (labels, the answers of the target, if there is one, and
+    those of the shadows), and notes about labels that models do not know.
 
     Raises:
         ValueError: models answer in different forms or about different classes.
@@ -342,7 +348,7 @@ def in_one_form(
                 f"{names[0]} gives {form} and {name} gives {model.form}; all models must answer "
                 "alike: let fit return what predict is, or pass form=..."
             )
-    values = [model.value for model in every]
+    values, notes = [model.value for model in every], ()
     code = labels.numbers if form == "predictions" else labels.code_N
     if every[0].column_C is not None:
         columns = answers.global_columns(every[0], labels)
@@ -352,6 +358,7 @@ def in_one_form(
             answers.aligned(model, columns, labels, name=name)
             for name, model in zip(names, every, strict=True)
         ]
+        notes = unknown_labels(every, columns, labels)
     for name, value in zip(names, values, strict=True):
         if value.shape != values[0].shape:
             raise ValueError(
@@ -363,4 +370,21 @@ def in_one_form(
         made[form] = values[0]
     if shadows:
         made[f"shadow_{form}"] = np.stack(values[len(target) :])
-    return made
+    return made, notes
+
+
+def unknown_labels(
+    every: Sequence[Answers], columns: np.ndarray, labels: Labels
+) -> tuple[str, ...]:
+    """Returns a note about labels of which some models had no row; () if all models know all."""
+    lacking = {
+        labels.values[c]: count
+        for c in columns.tolist()
+        if c >= 0 and (count := sum(c not in model.column_C.tolist() for model in every))
+    }
+    if not lacking:
+        return ()
+    return (
+        f"{max(lacking.values())} of {len(every)} models do not know label "
+        f"{label_columns.shown(list(lacking))}, of which they had no row: its probability is 0.",
+    )

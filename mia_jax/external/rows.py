@@ -49,6 +49,9 @@ def count(x, *, name: str = "x") -> int:
 def take(x, rows: np.ndarray):
     """Returns the rows of x with these numbers (rising), of the type of x.
 
+    Raises:
+        ValueError: x cannot be indexed by an array of row numbers.
+
     >>> take(["a", "b", "c"], np.array([0, 2]))
     ['a', 'c']
     """
@@ -60,7 +63,13 @@ def take(x, rows: np.ndarray):
         return (
             type(x)(x[int(n)] for n in rows) if type(x) in (list, tuple) else [x[n] for n in rows]
         )
-    return x[rows]
+    try:
+        return x[rows]
+    except Exception as error:  # of a stranger's type
+        raise ValueError(
+            f"x is a {type(x).__name__}, and x[rows] with an array of row numbers failed "
+            f"({type(error).__name__}: {error}); pass an array, a frame or a list of its rows."
+        ) from error
 
 
 def part(x, start: int, stop: int):
@@ -185,6 +194,8 @@ def _parts(x) -> list:
 
 
 def _of_array(x) -> list:
+    if isinstance(x, list | tuple) and any(isinstance(value, str) for value in x):
+        return [[_plain(value) for value in x]]  # an array of texts is as wide as the longest one
     try:
         value = np.asarray(x)
     except ValueError:  # lists of different lengths

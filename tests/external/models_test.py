@@ -32,8 +32,8 @@ def predict(x):
     return np.stack([-z, z], 1)
 
 
-def made(**subject):
-    return models.arrays_of(Subject(**subject))
+def made(*, seed=0, **subject):
+    return models.arrays_of(Subject(**subject), seed=seed)
 
 
 def same(results, others):
@@ -104,6 +104,41 @@ def test_labels_of_any_kind_become_class_numbers():
     assert any("False, True are columns 0 and 1" in note for note in notes)
 
 
+def test_a_label_that_the_target_does_not_know_is_said():
+    tree = DecisionTreeClassifier(random_state=0).fit(X[MEMBER], WORDS[Y[MEMBER]])
+    y = np.where(np.arange(60) == 7, "maybe", WORDS[Y])
+    arrays, notes = made(predict=tree, x=X, y=y, member=MEMBER)
+    assert arrays["labels"][7] == 2 and (arrays["probs"][:, 2] == 0).all()
+    assert "1 of 1 models do not know label 'maybe', of which they had no row" in notes[-1]
+
+
+def test_several_labels_per_row_are_audited_by_their_loss():
+    y = (X[:, :3] > 0).astype(int)
+    forest = RandomForestClassifier(n_estimators=3, random_state=0).fit(X[MEMBER], y[MEMBER])
+    arrays, _ = made(predict=forest, x=X, y=y, member=MEMBER, fit=forest, shadows=2)
+    assert arrays["probs"].shape == (60, 3) and np.array_equal(arrays["labels"], y)
+    found = mia_jax.audit(arrays, attacks="threshold_loss", **QUICK)
+    assert 0 < found.value("threshold_loss", "auc") < 1
+
+
+def test_the_rows_that_are_kept_aside_are_few_of_the_non_members():
+    few = np.arange(60) >= 10  # ten non-members
+    arrays, _ = made(predict=predict, x=X, y=Y, member=few, fit=lambda x, y, s: predict, shadows=2)
+    assert arrays["population"].sum() == 2 and not (arrays["population"] & few).any()
+    assert not arrays["shadow_member"][:, arrays["population"]].any()
+    given = np.arange(60) < 5
+    arrays, _ = made(fit=lambda x, y, s: predict, x=X, y=Y, models=2, population=given)
+    assert np.array_equal(arrays["population"], given)
+
+
+def test_a_framework_that_is_named_is_that_of_the_models_not_of_fit():
+    def fit(x, y, seed):
+        return LogisticRegression().fit(x, y)
+
+    arrays, _ = made(fit=fit, x=X, y=Y, models=2, framework="sklearn")
+    assert arrays["shadow_probs"].shape == (2, 60, 2)
+
+
 def test_a_regression_is_audited_by_its_predictions():
     y = X[:, 0] + X[:, 1]
     ridge = Ridge().fit(X[MEMBER], y[MEMBER])
@@ -128,7 +163,10 @@ def test_frames_are_read_by_position_and_columns_slice_them():
 def test_a_half_that_lacks_a_class_gives_it_probability_0():
     y = np.where(np.arange(60) == 7, 2, Y)  # one row of class 2: one of each pair lacks it
     tree = DecisionTreeClassifier(random_state=0)
-    arrays, _ = made(fit=tree, x=X, y=y, models=4, population=0.0)
+    arrays, notes = made(fit=tree, x=X, y=y, models=4, population=0.0)
+    assert (
+        "2 of 4 models do not know label 2, of which they had no row: its probability is 0."
+    ) in notes
     lacks_M = ~arrays["shadow_member"][:, 7]
     assert lacks_M.sum() == 2
     assert (arrays["shadow_probs"][lacks_M][..., 2] == 0).all()
@@ -162,6 +200,7 @@ REFUSED = {
     "jobs": (dict(n_jobs=0), "n_jobs=0 must be a whole number of models"),
     "batch": (dict(batch_size=0), "batch_size"),
     "form": (dict(form="prob"), "form='prob' is not one of .*Did you mean 'probs'"),
+    "seed": (dict(seed=0.5), "seed=0.5 must be a whole number"),
     "framework": (dict(framework="jax"), "frameworks: there is no 'jax'"),
     "members aside": (dict(population=MEMBER), "population has 30 members of the target"),
     "share": (dict(population=1.5), "population=1.5 must lie in"),

@@ -32,6 +32,17 @@ def test_rows_keep_their_type():
     assert rows.take(scipy.sparse.eye(3, format="csr"), PICKED).toarray()[1].tolist() == [0, 0, 1]
 
 
+def test_what_cannot_be_indexed_by_row_numbers_is_refused():
+    class OneByOne(Folder):
+        def __getitem__(self, n):
+            return {0: "a", 1: "b"}[n]
+
+    with pytest.raises(
+        ValueError, match=r"x is a OneByOne, and x\[rows\] with an array of row num"
+    ):
+        rows.take(OneByOne(), PICKED)
+
+
 def test_rows_of_a_frame_go_by_position():
     assert rows.take(frame(), PICKED).age.tolist() == [1, 3]
     assert rows.part(frame(), 1, 3).word.tolist() == ["b", "c"]

@@ -111,9 +111,13 @@ def _as_the_user(function: Callable) -> Callable:
 def trainer(model, *, framework: str | None = None) -> Callable:
     """Returns fit(x, y, seed) -> trained model, of a function or of an untrained estimator.
 
+    `framework` names the adapter of the models; a function may train models of any framework.
+
     Raises:
         ValueError: the framework cannot train a model without a function of the user's.
     """
+    if framework is not None and not registry.load("frameworks", framework).takes(model):
+        framework = None
     fit = adapter(model, framework=framework, argument="fit").trainer(model)
     if fit is None:
         raise ValueError(
