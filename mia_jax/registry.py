@@ -41,6 +41,7 @@ KINDS = dict(  # kind -> the function that its modules have
     slices="make",
     sections="text",  # of report.md
     frameworks="predictor",  # of models that a user trained elsewhere
+    trackers="make",  # where metrics go during training
 )
 # Kinds whose settings may be given in order, as in 'shift:1,0'.
 POSITIONAL = ("augmentations", "query_views", "slices")

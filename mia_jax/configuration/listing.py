@@ -35,6 +35,7 @@ FOLDERS = (
     "slices",
     "sections",
     "frameworks",
+    "trackers",
 )
 SECTIONS = (*configuration.KINDS, *settings.SECTIONS)
 PLURALS = dict(  # other words for a kind -> the kind
@@ -53,6 +54,7 @@ PLURALS = dict(  # other words for a kind -> the kind
     views="query_views",
     classifier="classifiers",
     framework="frameworks",
+    tracker="trackers",
 )
 HOW_TO_CHOOSE = dict(  # of the kinds that are no section of a config
     attacks="--attacks=+<name>",
@@ -63,6 +65,7 @@ HOW_TO_CHOOSE = dict(  # of the kinds that are no section of a config
     slices="--config.report.slices=<term>,<term> & <term>",
     frameworks="of models in mia_jax.audit(predict=..., fit=...), known by the model's type, or "
     "framework=<name>",
+    trackers="--tracker=<name>,<name>, and tracker=<name> of mia_jax.Monitor",
     sections="of report.md; further ones are --config.report.sections=my_pkg.my_section",
     classifiers="--config.attacks.<attack>.kind=<name> of attack_model; options are "
     "--config.attacks.<attack>.options",

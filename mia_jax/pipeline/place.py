@@ -85,11 +85,12 @@ class Place:
             for path in store.root.rglob("*")
             if path.is_file()
             and path.name not in provenance
-            and store.external_models.folder not in path.parents
+            and not {store.external_models.folder, store.trackers} & set(path.parents)
         ]
         if not self.first or set(made) - {store.membership, store.train.plan}:
             return
         files.set_aside(store.training_metrics)
+        files.set_aside(store.trackers)
         for path in [*made, store.config, store.train.claim]:
             path.unlink(missing_ok=True)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import jax
 
-from mia_jax import checks
+from mia_jax import checks, trackers
 from mia_jax.configuration.settings import Settings
 from mia_jax.pipeline import build, report
 from mia_jax.pipeline.attack import attack
@@ -19,7 +19,7 @@ from mia_jax.pipeline.train import train
 from mia_jax.runtime import files, jobs, precision, provenance
 from mia_jax.runtime.progress import size
 from mia_jax.runtime.store import Store, seed_folder
-from mia_jax.training import memory
+from mia_jax.training import memory, tracking
 
 Path = pathlib.Path
 STAGES = ("train", "query", "attack", "report")
@@ -35,6 +35,7 @@ def run(
     notes: Sequence[str] | None = None,
     task: tuple[int, int] | None = None,
     pause: Callable = lambda: None,
+    tracker=None,
 ) -> dict:
     """Runs the requested stages of every seed of the config.
 
@@ -52,6 +53,7 @@ def run(
         not.
       task: (i, n) trains the share of task i of n and does nothing else.
       pause: called at safe places; it may raise to end the run (mia_jax.runtime.jobs).
+      tracker: what gets the training metrics besides metrics.jsonl (mia_jax.trackers.make).
 
     Returns:
       The report; that over all seeds if there are several.
@@ -86,6 +88,7 @@ def run(
                     pause=pause,
                     numerics=numerics,
                     called=arrays is not None,
+                    tracker=tracker,
                 )
             except jobs.Paused:
                 raise
@@ -190,6 +193,7 @@ def run_one(
     pause: Callable,
     numerics: Mapping,
     called: bool = False,
+    tracker=None,
 ) -> dict:
     """Runs the requested stages of one seed in one workdir.
 
@@ -200,6 +204,7 @@ def run_one(
       numerics: the result of precision.settings, for run.json.
       called: whether a program called (mia_jax.audit). Then the progress of attacks and report is
         shown on a terminal only, and remedies name arguments, not flags.
+      tracker: see `run`.
 
     Returns:
       The report; {} if it was not requested.
@@ -209,13 +214,16 @@ def run_one(
         if extend:
             what = "extend=True: grow the fleet first, without a task"
         raise ValueError(f"task={task[0]}/{task[1]} does not go with {what}.")
+    tracked = trackers.make(tracker, place=lambda name: store.tracker(name, task))
     files.sweep(store.root)
     log = provenance.RunLog(store.log(task), seed=experiment.seed, numerics=numerics)
     place = Place(experiment, store=store, extend=extend, called=called, begin=log.begin)
     common = dict(store=store, begin=place.begin)
     lines = not called
     stages = dict(
-        train=lambda: train_stage(experiment, task=task, pause=pause, **common),
+        train=lambda: train_stage(
+            experiment, task=task, pause=pause, log=tracked.log if tracked else None, **common
+        ),
         query=lambda: query_stage(experiment, pause=pause, **common),
         attack=lambda: attack_stage(experiment, lines=lines, **common),
         report=lambda: report_stage(experiment, lines=lines, **common),
@@ -235,12 +243,20 @@ def run_one(
     except Exception:
         place.release()
         raise
+    finally:
+        tracked.close()
     place.write_config()
     return results.get("report", {})
 
 
 def train_stage(
-    experiment: Experiment, *, store: Store, task, pause: Callable, begin: Callable
+    experiment: Experiment,
+    *,
+    store: Store,
+    task,
+    pause: Callable,
+    begin: Callable,
+    log: tracking.Log | None = None,
 ) -> None:
     """Runs TRAIN if there are models to train, and checks that enough models are left to audit."""
     if experiment.learner is not None:
@@ -252,6 +268,7 @@ def train_stage(
             task=task,
             pause=pause,
             begin=begin,
+            log=log,
         )
     if task is None:
         experiment.without_failed(store)

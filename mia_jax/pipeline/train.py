@@ -14,7 +14,7 @@ from mia_jax.query import interactive, snapshots
 from mia_jax.runtime import files, jobs
 from mia_jax.runtime.progress import duration, size
 from mia_jax.runtime.store import Store, Trained
-from mia_jax.training import checkpoint, cost, failures, fleet, memory
+from mia_jax.training import checkpoint, cost, failures, fleet, memory, tracking
 from mia_jax.training.devices import cores, default_lanes
 from mia_jax.types import Design
 
@@ -35,6 +35,7 @@ def train(
     task: tuple[int, int] | None = None,
     pause: Callable = nothing,
     begin: Callable = nothing,
+    log: tracking.Log | None = None,
 ) -> None:
     """Trains those of `models` that are not on disk.
 
@@ -49,6 +50,7 @@ def train(
       task: (i, n) trains the share of task i of n: whole chunks, dealt out in turn.
       pause: called at safe places; it may raise to end the run.
       begin: claims the workdir.
+      log: log(epoch, values) of trackers; None for no trackers.
     """
     if task is not None and run.chunk in AUTO:
         raise ValueError(
@@ -58,6 +60,7 @@ def train(
     block = 1 if task is None else int(run.chunk)
     share = jobs.share(list(models), task, block=block)
     whose, trained = "of this task " * (task is not None), False
+    tracked: tracking.FleetMetrics | None = None
     while True:  # again for every further attempt at the models that failed
         failed = failures.known(store.train.folder, share)
         attempts = failures.attempts(failed, run.retries)
@@ -73,6 +76,10 @@ def train(
                 f"(attempt {attempts[m] + 1})."
             )
             failures.forget(store, m)
+        if log is not None and tracked is None:
+            earlier = store.training_metrics
+            known = files.read_jsonl(earlier) if earlier.exists() else []
+            tracked = tracking.FleetMetrics(log, share, known)
         chunk, lanes = chunk_and_lanes(plan, store=store, run=run, models=len(todo))
         with jobs.deferred(pause):
             fleet.train(
@@ -92,9 +99,12 @@ def train(
                 pool_bytes=run.pool_bytes,
                 on_epoch=hooks(plan, store=store),
                 metrics_file=store.training_metrics,
+                track=None if tracked is None else tracked.record,
                 pause=pause,
                 attempts=attempts,
             )
+    if tracked is not None:
+        tracked.finish()
     if not trained and len(share) > len(failed):
         jobs.say(f"train: all {len(share) - len(failed)} models {whose}are on disk.")
     if failed:

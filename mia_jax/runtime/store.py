@@ -2,6 +2,7 @@
 
 ```
 config.json  run.json  metrics.jsonl
+tracker/<name>/                          files of a tracker (--tracker=tensorboard)
 design/membership.npz                    who trained on what
 train/                Trained            config.json plan.json model/ privacy/ running/ failed/
 train/snapshot/<epoch>/                  a Trained of the variables after an epoch
@@ -261,6 +262,16 @@ class Store:
         return self.root / "metrics.jsonl"
 
     @property
+    def trackers(self) -> Path:
+        """Returns the folder of the files of all trackers."""
+        return self.root / "tracker"
+
+    def tracker(self, name: str, task: tuple[int, int] | None = None) -> Path:
+        """Returns the folder of the files of one tracker; each task of a job array has its own."""
+        folder = self.trackers / name
+        return folder if task is None else folder / f"task-{task[0]}-of-{task[1]}"
+
+    @property
     def membership(self) -> Path:
         """Returns the file that records which model trained on which examples."""
         return self.root / "design" / "membership.npz"
@@ -394,6 +405,36 @@ def report_json(path: Path) -> Path:
             "or the folder of saved Results."
         )
     return there[0]
+
+
+def tracked_lines(folder: Path) -> Path:
+    """Returns the file of the tracker 'jsonl' in its folder."""
+    return folder / "metrics.jsonl"
+
+
+class MonitorFiles(NamedTuple):
+    """Locates the files of a `mia_jax.Monitor`."""
+
+    folder: Path
+
+    @property
+    def rows(self) -> Path:
+        """Returns the file of what was measured after every epoch, one JSON object per line."""
+        return tracked_lines(self.folder)
+
+    @property
+    def table(self) -> Path:
+        """Returns the file of the table over epochs, as text."""
+        return self.folder / "monitor.txt"
+
+    @property
+    def figure(self) -> Path:
+        """Returns the file of the figure over epochs."""
+        return self.folder / "monitor.png"
+
+    def tracker(self, name: str) -> Path:
+        """Returns the folder of the files of one tracker."""
+        return Store(self.folder).tracker(name)
 
 
 class GridFiles(NamedTuple):

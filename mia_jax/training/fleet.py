@@ -45,6 +45,7 @@ def train(
     pool_bytes: int = 2**31,
     on_epoch: Sequence[Callable] = (),
     metrics_file: Path | None = None,
+    track: Callable[[list[dict]], None] | None = None,
     pause: Callable = lambda: None,
     attempts: Mapping[int, int] = {},
 ) -> dict[int, dict]:
@@ -74,6 +75,7 @@ def train(
         pool_bytes: a pool larger than this is streamed.
         on_epoch: hooks hook(models, epoch, state, metrics) that see the state after each epoch.
         metrics_file: the file to which the metrics of every epoch are appended.
+        track: called with the same records, from the thread that trains these models.
         pause: called before each epoch; it may raise to end the run, and every chunk's state is
             then on disk.
         attempts: {model: number of the attempt, from 1 on} of the failed models that are trained
@@ -121,6 +123,7 @@ def train(
             on_epoch=on_epoch,
             progress=progress,
             metrics_file=metrics_file,
+            track=track,
             check=check,
         )
         seconds = time.monotonic() - start
@@ -278,6 +281,7 @@ class _Chunk:
         on_epoch,
         progress: Progress,
         metrics_file: Path | None,
+        track: Callable[[list[dict]], None] | None,
         check: Callable,
     ) -> None:
         """Trains until the last epoch, or until every model has stopped or failed."""
@@ -291,14 +295,14 @@ class _Chunk:
                 check()
             except (jobs.Paused, Cancelled):
                 if pending is not None:
-                    self._record(*pending, progress, metrics_file)
+                    self._record(*pending, progress, metrics_file, track)
                 if self.epoch:
                     self._keep()
                 raise
             self.epoch += 1
             metrics = self._epoch()
             if pending is not None:
-                stop, pending = self._record(*pending, progress, metrics_file), None
+                stop, pending = self._record(*pending, progress, metrics_file, track), None
             pending = (self.epoch, metrics)
             due = (
                 checkpoint_every
@@ -306,7 +310,7 @@ class _Chunk:
                 and self.epoch < self.learner.epochs
             )
             if due or on_epoch:
-                stop, pending = self._record(*pending, progress, metrics_file) or stop, None
+                stop, pending = self._record(*pending, progress, metrics_file, track) or stop, None
                 for hook in on_epoch:
                     hook(
                         self.models,
@@ -318,7 +322,7 @@ class _Chunk:
                 self._keep()
                 kept = time.monotonic()
         if pending is not None:
-            self._record(*pending, progress, metrics_file)
+            self._record(*pending, progress, metrics_file, track)
         progress.advance((self.learner.epochs - self.epoch) * len(self.models))
 
     def _keep(self) -> None:
@@ -349,7 +353,14 @@ class _Chunk:
         done = self.state.stop.done if self.learner.stopping else None
         return metrics, (done if done is None else jnp.array(done))
 
-    def _record(self, epoch: int, result, progress: Progress, metrics_file: Path | None) -> bool:
+    def _record(
+        self,
+        epoch: int,
+        result,
+        progress: Progress,
+        metrics_file: Path | None,
+        track: Callable[[list[dict]], None] | None,
+    ) -> bool:
         """Keeps the metrics of one epoch; returns whether every model has stopped or failed."""
         metrics, done = memory.fetch(result)
         before = dict(self.failed)
@@ -363,7 +374,7 @@ class _Chunk:
             progress.line(
                 f"train: model {m} has failed, {self.failed[m]['reason']}; the other models go on."
             )
-        if metrics_file is not None:
+        if metrics_file is not None or track is not None:
             running = [(i, m) for i, m in enumerate(self.models) if active[i]]
             # JSON has no infinity, which is the epsilon of training without noise.
             plain = {
@@ -375,7 +386,10 @@ class _Chunk:
                 | {name: v[i] for name, v in plain.items()}
                 for i, m in running
             ]
-            files.append_jsonl(metrics_file, records)
+            if metrics_file is not None:
+                files.append_jsonl(metrics_file, records)
+            if track is not None:
+                track(records)
         over = self._failed_M()
         progress.advance(
             len(self.models), note="" if over.all() else f"loss {loss[~over].mean():.4g}"
