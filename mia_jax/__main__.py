@@ -148,6 +148,12 @@ _TASK = flags.DEFINE_string(
     "i/n, one of n jobs on one workdir: trains its share of the models (--grid: runs its share of "
     "the variants). The rest is left to the same command without --task.",
 )
+_TRACKER = flags.DEFINE_list(
+    "tracker",
+    [],
+    "Where training metrics go besides metrics.jsonl: tensorboard (event files in "
+    "WORKDIR/tracker/tensorboard) or a module of your own; --list=trackers.",
+)
 _SUMMARY = flags.DEFINE_bool(
     "summary", False, "Print the model's layers, shapes and parameters, and stop."
 )
@@ -187,6 +193,7 @@ def main(argv):
     from mia_jax.runtime import accelerators, store
 
     options = dict(stages_wanted=_STAGES.value, extend=_EXTEND.value, task=task, pause=pause)
+    options |= dict(tracker=_TRACKER.value)
     if unused := accelerators.unused():
         jobs.say(f"warning: {unused}")
     workdir = folder_of(_WORKDIR.value or ".")

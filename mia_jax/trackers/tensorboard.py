@@ -8,6 +8,7 @@ import pathlib
 import secrets
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from mia_jax.runtime import files
 
@@ -22,12 +23,15 @@ class EventFile:
     """
 
     def __init__(self, folder: pathlib.Path):
-        self.folder, self.events, self.flushed = folder, None, 0.0
+        from tensorboardX.proto import event_pb2, summary_pb2  # takes seconds: before the training
+
+        self.proto = event_pb2, summary_pb2
+        self.folder, self.flushed = folder, 0.0
+        self.events: Any = None
 
     def log(self, step: int, values: Mapping) -> None:
         """Appends the numbers of one step as one event; texts and None are left out."""
-        from tensorboardX.proto import event_pb2, summary_pb2
-
+        event_pb2, summary_pb2 = self.proto
         numbers = [
             summary_pb2.Summary.Value(tag=name, simple_value=float(value))
             for name, value in values.items()

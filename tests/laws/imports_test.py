@@ -18,7 +18,7 @@ FILES = sorted((ROOT / "mia_jax").rglob("*.py"))
 LEVELS = (
     # the registry imports by name, at run time, and knows no folder
     ("types", "checks", "runtime", "threat_model", "registry", "configuration.fields"),
-    ("configuration.settings", "configuration.command_line", "configuration.shipped"),
+    ("trackers", "configuration.settings", "configuration.command_line", "configuration.shipped"),
     ("objectives", "models", "privacy", "evasion", "metrics", "fitting"),
     ("optimizers", "schedules", "augmentations", "query_views", "defenses", "slices"),
     ("learners", "signals", "attacks", "designs", "data"),
@@ -37,6 +37,8 @@ ONLY_IN = {  # library -> the parts that may import it, anywhere in a file
     "torch": {"external.frameworks"},
     "keras": {"external.frameworks"},
     "joblib": {"external"},
+    "tensorboardX": {"trackers"},
+    "rich": {"commands"},
     "pandas": {"results"},  # Results.to_frame
     "absl": {"__main__"},
     "ml_collections": {"configuration"},
@@ -56,6 +58,7 @@ WITHOUT_JAX = (
     "fitting.logistic",
     "fitting.moments",
     "fitting.rows",
+    "trackers",
     "runtime.files",
     "runtime.sealed",
     "runtime.store",

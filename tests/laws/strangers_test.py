@@ -141,6 +141,17 @@ MODULES = dict(
         def trainer(model):
             return None
     """,
+    trackers="""
+        class Mine:
+            def log(self, step, values):
+                stranger.CALLED.add("trackers")
+
+            def close(self):
+                pass
+
+        def make(*, folder):
+            return Mine()
+    """,
     slices="""
         import numpy as np
         from mia_jax.metrics.slices import Layer
@@ -217,7 +228,7 @@ def test_every_kind_takes_a_module_of_a_strangers_own(tmp_path, stranger):
     assert set(MODULES) == set(registry.KINDS), (
         "a kind of the registry without a stranger's module in this test"
     )
-    report = run(config_of(), workdir_path=tmp_path / "run")
+    report = run(config_of(), workdir_path=tmp_path / "run", tracker="stranger.my_trackers")
     strange = types.SimpleNamespace(strange_answers=lambda x: np.stack([-x, x], 1))
     rows = dict(x=np.arange(40.0) - 20, y=np.arange(40) > 19, member=np.arange(40) % 2)
     mine = dict(predict=strange, framework="stranger.my_frameworks", attacks="gap", draws=40)

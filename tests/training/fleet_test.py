@@ -332,3 +332,15 @@ def test_every_bit_of_a_seed_counts():
         == jax.random.key_data(jax.random.fold_in(jax.random.key(5, impl="threefry2x32"), 0))
     ).all()
     assert all((keys[a] != keys[b]).any() for a, b in ((0, 1), (0, 2), (1, 2)))
+
+
+def test_a_tracker_gets_the_lines_of_metrics_jsonl_and_changes_no_bit(tmp_path):
+    plain = train(tmp_path / "plain", metrics_file=tmp_path / "plain.jsonl")
+    seen = []
+    tracked = train(tmp_path / "a", metrics_file=tmp_path / "a.jsonl", track=seen.extend)
+    alone = []
+    train(tmp_path / "b", track=alone.extend)
+    lines = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert toys.same(plain, tracked)
+    assert seen == lines == alone and len(lines) > 4
+    assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "plain.jsonl").read_bytes()
