@@ -1,15 +1,21 @@
-"""Every score-based attack in one run: digits, 32 MLPs on complementary halves, three query views,
-every model the target in turn.
+"""Runs every score-based attack on 32 MLPs trained on halves of the digits.
+
+Every model is the target in turn, and three query views are measured.
 
     python launch.py --config=configs/attack_zoo.py --workdir=runs/attack_zoo
 
-2 min 49 s on 2 CPU cores while tests were running. Expected, TPR at 1% FPR with crossed 95%
-intervals, means over 32 targets: multi_signal 9.1% [7.1, 10.6], lira_shrunk 9.1% [7.1, 10.5], lira
-6.7% [5.0, 8.2], rmia 3.4% [2.4, 4.4], attack_model 2.7% [1.9, 3.2], the best threshold on the
-target alone (modified entropy) 1.1% [0.75, 1.6].
+Time: 2 min 49 s on 2 CPU cores while tests were running.
 
-Arguments: models, epochs. A cross-fitted attack (attack_model_target) knows half of the target's
-members: it is listed separately and never ranked.
+Expected TPR at 1% FPR, means over 32 targets with crossed 95% intervals:
+
+    multi_signal, lira_shrunk              9.1% [7.1, 10.6] and 9.1% [7.1, 10.5]
+    lira                                   6.7% [5.0, 8.2]
+    best threshold (modified entropy)      1.1% [0.75, 1.6], on the target's outputs only
+
+All attacks are in RESULTS.md. A cross-fitted attack (attack_model_target) knows half of the
+target's members, so the report lists it separately and never ranks it.
+
+Arguments: models, epochs.
 """
 
 from mia_jax import configuration

@@ -94,6 +94,6 @@ def get_config(arg=None):
 
 
 def grid(arg=None):
-    """The same network trained plainly and adversarially."""
+    """Returns two variants: the same network trained plainly and adversarially."""
     del arg
     return [("plain", dict(robust=False)), ("robust", dict(robust=True))]

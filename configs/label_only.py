@@ -1,19 +1,23 @@
-"""Runs the label-only attacks of Choquette-Choo et al. (2021) with and without MemGuard.
+r"""Runs the label-only attacks of Choquette-Choo et al. (2021) with and without MemGuard.
 
 One target and one source model are trained on disjoint blocks of rows.
 
     apt-get install dataset-fashion-mnist
     python launch.py --config=configs/label_only.py --workdir=runs/label_only
-    python launch.py --config=configs/label_only.py:data=mnist10k.npz,side=28,ndata=1000
-    --workdir=runs/label_only_mnist
+    python launch.py --config=configs/label_only.py:data=mnist10k.npz,side=28,ndata=1000 \
+        --workdir=runs/label_only_mnist
 
-Rows [0, n) train the target and [n, 2n) are its non-members; the source has the next two blocks
-(random blocks of an npz file). max_samples members and as many non-members of the target are
-queried, and source_samples of the source, on which thresholds and attack models are calibrated.
+Rows [0, n) train the target and rows [n, 2n) are its non-members; the source model has the next two
+blocks (random blocks of an npz file). max_samples members and as many non-members of the target are
+queried, and source_samples of the source model, on which thresholds and attack models are
+calibrated.
 
-Balanced accuracy of the target in percent at thresholds and classifiers chosen on the source, 95%
-intervals over 500 members and 500 non-members; queries per example; the last column is with
-MemGuard (on the target's outputs, not on those of the attacker's source model):
+Time on 2 CPU cores: Fashion-MNIST 12 min 37 s with almost no other load (24 CPU-minutes); MNIST
+17.6 CPU-minutes, 42 min under other load.
+
+Expected balanced accuracy in percent, with 95% intervals over 500 members and 500 non-members, and
+queries per example. The last column is the balanced accuracy if MemGuard defends the target (it
+changes the target's outputs, not those of the attacker's source model):
 
                       Fashion-MNIST, n=2500     MNIST, n=1000          queries        MemGuard
     gap               58.4 [56.8, 60.2]         51.9 [51.1, 52.9]            1        the same
@@ -28,32 +32,38 @@ MemGuard (on the target's outputs, not on those of the attacker's source model):
     boundary          63.3 [61.0, 65.5]         53.7 [52.5, 55.1]          299; 320   the same
     combined          59.6 [56.6, 62.5]         53.2 [50.0, 56.3]          534; 585   the same
 
-boundary - gap, paired: +4.9 [3.3, 6.7] and +1.8 [1.0, 2.9]. combined learns on 250 + 250 rows of
-the source; its classifier is the one of five that is right most often in cross-validation over
-those rows, and it is not better than boundary. The lookup of MNIST's translations fails because all
-five answers right are as frequent among non-members (215 of 250) as among members (213) of the
-source's sample, so it predicts a non-member for nearly everybody. Both models memorize all members
-(train accuracy 1.0, non-members 0.832 and 0.962). The same MNIST run with convolutions that round
-differently: gap 52.8, boundary 54.8 [53.3, 56.4], boundary - gap +2.0 [0.5, 3.1]. At the paper's
-budget (iterations=10,evaluations=100: 2,363 queries) a net of an earlier run gave boundary 55.2
-[53.8, 56.8], boundary - gap +2.8 [1.8, 3.8].
+Paired difference of boundary and gap: +4.9 [3.3, 6.7] and +1.8 [1.0, 2.9] percentage points.
 
-Time on 2 CPU cores: Fashion-MNIST 12 min 37 s, nearly alone (24 CPU-minutes); MNIST 17.6
-CPU-minutes, which took 42 min under other load: not timed alone. A smoke run:
-ndata=200,epochs=30,max_samples=50,source_samples=25.
+  * combined learns on 250 + 250 rows of the source model. Its classifier is chosen among five by
+    cross-validation on those rows, and it is not better than boundary.
+  * The lookup of MNIST's translations fails: all five answers are correct for 215 of 250
+    non-members and for 213 of 250 members of the source model's sample, so it predicts nearly all
+    examples as non-members.
+  * Both targets memorize all members (train accuracy 1.0; on non-members 0.832 and 0.962).
+  * The same MNIST run with convolutions that round differently: gap 52.8, boundary 54.8 [53.3,
+    56.4], difference +2.0 [0.5, 3.1].
+  * At the paper's budget (iterations=10,evaluations=100: 2,363 queries), a net of an earlier run
+    gave boundary 55.2 [53.8, 56.8], difference +2.8 [1.8, 3.8].
+  * A smoke run: ndata=200,epochs=30,max_samples=50,source_samples=25.
 
-model=fc,attacks=bnawoqtu on MNIST (n=1000, one minute of CPU time): gap 55.2 [53.9, 56.7],
-confidence 61.7 [59.3, 64.1], boundary 60.2 [58.1, 62.3] (310 queries), the same at the median
-distance of random inputs 60.1 [58.2, 62.1], Carlini-Wagner 61.6 [59.2, 64.0] (never farther than
-HopSkipJump, median 0.73 against 2.00). AUC: gap 0.552, boundary 0.583 [0.548, 0.617], one query
-0.633 [0.605, 0.660], transfer (5 queries) 0.661 [0.632, 0.689], outliers first 0.549 [0.534,
-0.563].
+A smaller net on MNIST (model=fc,attacks=bnawoqtu,ndata=1000; one minute of CPU time):
 
-Models trained with a defense: --grid with
-    data=mnist10k.npz,side=28,ndata=1000,epochs=30,attacks=bnd,max_samples=0,source_samples=0 (1,000
-    + 1,000
-each; 20 minutes of CPU time); balanced accuracy of the attacks, and the accuracy of the target on
-members and non-members:
+                                               balanced accuracy    AUC
+    gap                                        55.2 [53.9, 56.7]    0.552
+    max confidence                             61.7 [59.3, 64.1]
+    boundary (310 queries)                     60.2 [58.1, 62.3]    0.583 [0.548, 0.617]
+      at the median distance of random inputs  60.1 [58.2, 62.1]
+    Carlini-Wagner (white box)                 61.6 [59.2, 64.0]
+    one query                                                       0.633 [0.605, 0.660]
+    transfer (5 queries)                                            0.661 [0.632, 0.689]
+    outliers first                                                  0.549 [0.534, 0.563]
+
+Carlini-Wagner's distance is never larger than HopSkipJump's (medians 0.73 and 2.00).
+
+Models that are trained with a defense: --grid with data=mnist10k.npz,side=28,ndata=1000,epochs=30,
+attacks=bnd,max_samples=0,source_samples=0 (1,000 members and 1,000 non-members; 20 minutes of CPU
+time). Balanced accuracy of the attacks, and the target's accuracy on members and on others:
+
                  member other gap              max confidence    p of the label    translation
     none         1.000 0.960 52.0 [51.4, 52.7] 54.2 [52.7, 55.7] 54.2 [52.7, 55.7] 53.2 [52.3, 54.3]
     l1, 0.001    0.993 0.942 52.5 [51.8, 53.4] 50.6 [48.8, 52.5] 53.4 [52.0, 54.8] 52.3 [51.2, 53.5]
@@ -63,27 +73,36 @@ members and non-members:
     dp           0.843 0.828 50.8 [49.1, 52.4] 50.7 [48.5, 52.9] 50.4 [48.2, 52.6] 50.2 [48.4, 52.1]
     last_layer   0.869 0.830 52.0 [50.3, 53.6] 50.8 [48.6, 53.0] 52.4 [50.9, 53.9] 52.0 [50.0, 54.1]
 
-dp has noise 1 and epsilon 9.05. last_layer (not in the grid) learns on the body of the
+dp has the noise multiplier 1 and epsilon 9.05. last_layer (not in the grid) starts from the
 Fashion-MNIST net: defense=last_layer,weights=runs/label_only. full_fine_tune was not measured.
 
-Arguments: as the original's flags, data (a folder of MNIST files, or an npz with x and y; side=28
-arranges its rows as images), ndata, model (conv, fc), depth, batch_size, epochs, attacks (letters:
-b gap, n confidence, d translation by d pixels, r rotation by r degrees, g noise of sigma with
-noise_samples copies, a boundary distance, u the same at a threshold from random inputs, c distances
-at every translation, w Carlini-Wagner white box, o outliers first, q one query, t transfer),
-max_samples, source_samples (0: all); iterations and evaluations (shift_*: of c), HopSkipJump's
-query budget (iterations=10,evaluations=100 is the paper's 2,500); defense: '', l1, l2 or dropout
-with strength reg_constant; dp with noise multiplier `noise` and budget reg_constant; advreg with
-reg_constant as the weight of its attacker, over six blocks of rows; last_layer and full_fine_tune
-from weights, the workdir of another run.
+Arguments (those of the paper's code, and further ones):
+    data: a folder of MNIST files, or an npz with x and y; side=28 arranges its rows as images.
+    ndata: n, the rows of a block.
+    model, depth, batch_size, epochs: the net (conv or fc) and its training.
+    attacks: their letters.
+        b gap; n confidence; d translation by d pixels; r rotation by r degrees
+        g noise of standard deviation sigma, with noise_samples copies
+        a boundary distance; u the same at a threshold from random inputs
+        c distances at every translation; w Carlini-Wagner (white box)
+        o outliers first; q one query; t transfer
+    max_samples, source_samples: examples queried per side (0: all).
+    iterations, evaluations: HopSkipJump's query budget; 10 and 100 are the paper's (2,500 queries).
+    shift_iterations, shift_evaluations: the same for c.
+    defense, reg_constant: '' is none.
+        l1, l2, dropout: reg_constant is the strength.
+        dp: reg_constant is the budget (epsilon) and `noise` the noise multiplier.
+        advreg: reg_constant is the weight of its attacker; six blocks of rows are used.
+        last_layer, full_fine_tune: start from `weights`, the workdir of another run.
 """
 
 from mia_jax import checks, configuration, registry
 
+# The columns of the grid's table.
 TABLE = dict(
     attacks=("gap", "confidence", "confidence_of_label", "translation"),
     metrics=("balanced_accuracy",),
-)  # of the grid
+)
 DEFENSES = ("l1", "l2", "dropout", "dp", "advreg", "last_layer", "full_fine_tune")
 
 
@@ -113,22 +132,21 @@ def get_config(arg=None):
         shift_evaluations=30,
         attacks="bndrgac",
     )
-    file, extra = (
-        arg.data.endswith(".npz"),
-        arg.defense == "advreg",
-    )  # its attacker learns on a third block of each model
+    from_npz = arg.data.endswith(".npz")
+    # The attacker of adversarial regularization learns on a third block of each model.
+    extra = arg.defense == "advreg"
     checks.one_of(("", *DEFENSES), defense=arg.defense)
     model, learner = defended(arg)
     return configuration.complete(
         data=dict(name="npz", path=arg.data, shape=(arg.side, arg.side, 1) if arg.side else ())
-        if file
+        if from_npz
         else dict(name="idx", folder=arg.data, examples=(6 if extra else 4) * arg.ndata),
         design=dict(
             name="blocks",
             size=arg.ndata,
             scored=arg.max_samples,
             scored_sources=arg.source_samples,
-            drawn=file,
+            drawn=from_npz,
             extra=extra,
         ),
         model=dict(name=arg.model, depth=arg.depth, **model),
@@ -140,7 +158,7 @@ def get_config(arg=None):
 
 
 def defended(arg) -> tuple[dict, dict]:
-    """(model fields, learner) of the defense; the original's recipe without one."""
+    """Returns the fields of the model and the learner under the defense that `arg` names."""
     stop = dict(monitor="loss", min_delta=0.005, patience=20)
     common = dict(
         optimizer=dict(name="adam", eps=1e-7), batch_size=arg.batch_size, epochs=arg.epochs
@@ -157,8 +175,10 @@ def defended(arg) -> tuple[dict, dict]:
         )
         return {}, dict(common, learning_rate=1e-4, gradient="private", privacy=privacy)
     if arg.defense == "advreg":
-        own = {k: v for k, v in plain.items() if k != "optimizer"}
-        return {}, dict(own, name="adversarial_regularization", strength=arg.reg_constant)
+        without_optimizer = {k: v for k, v in plain.items() if k != "optimizer"}
+        return {}, dict(
+            without_optimizer, name="adversarial_regularization", strength=arg.reg_constant
+        )
     if arg.defense:
         if not arg.weights:
             raise ValueError(
@@ -174,7 +194,7 @@ def defended(arg) -> tuple[dict, dict]:
 
 
 def attacks(arg) -> dict:
-    """The attacks of each letter, as the original's pipeline names them."""
+    """Returns the attacks whose letters were typed, with and without MemGuard."""
     shift = registry.spelled("correct_under_shift", d=arg.d)
     rotation = registry.spelled("correct_under_rotation", r=arg.r)
     noise = registry.spelled("noise_robustness", samples=arg.noise_samples, sigma=arg.sigma)
@@ -184,8 +204,8 @@ def attacks(arg) -> dict:
     noise_distance = registry.spelled(
         "noise_distance", iterations=arg.iterations, evaluations=arg.evaluations
     )
-    own = dict(d=arg.d, iterations=arg.shift_iterations, evaluations=arg.shift_evaluations)
-    combined = registry.spelled("boundary_distance_under_shift", **own)
+    shift_budget = dict(d=arg.d, iterations=arg.shift_iterations, evaluations=arg.shift_evaluations)
+    combined = registry.spelled("boundary_distance_under_shift", **shift_budget)
     learned = dict(name="attack_model", kind="logistic")
     networks = dict(name="attack_model", kind="mlp", per_class=True, scale=False)
     letters = dict(
@@ -219,10 +239,9 @@ def attacks(arg) -> dict:
     for letter in arg.attacks:
         checks.one_of(letters, attacks=letter)
     plain = {name: attack for letter in arg.attacks for name, attack in letters[letter].items()}
-    undefended = (
-        "_networks",
-        "carlini_wagner",
-    )  # slow to learn twice; what looks inside a model does not pass by a mask of its outputs
+    # Networks are slow to learn twice. Carlini-Wagner looks inside the model, so that a mask of the
+    # outputs does not change it.
+    undefended = ("_networks", "carlini_wagner")
     shown = {name: attack for name, attack in plain.items() if not name.endswith(undefended)}
     behind = {
         f"{name}_memguard": dict(name=name) | attack | dict(defense="memguard")
@@ -232,16 +251,17 @@ def attacks(arg) -> dict:
 
 
 def grid(arg=None):
-    """The nets that are really trained under a defense, beside one without; transfer needs a
-    workdir to start from and is run by hand.
+    """Returns a variant without a defense and one per defense that trains a net from scratch.
+
+    Fine-tuning (last_layer, full_fine_tune) needs the workdir of another run and is run by hand.
     """
     del arg
     private = {
         "defense": "dp",
         "noise": 1.0,
         "reg_constant": 10.0,
-        "learner.learning_rate": 1e-3,
-    }  # 1e-4 would need ten times the epochs
+        "learner.learning_rate": 1e-3,  # 1e-4 would need ten times the epochs.
+    }
     strengths = dict(l1=1e-3, l2=0.1, dropout=0.5, advreg=3.0)
     return [
         ("none", {}),

@@ -1,25 +1,35 @@
-"""The CIFAR-10 recipe of the LiRA paper (Carlini et al.
+"""Runs the CIFAR-10 recipe of the LiRA paper (Carlini et al. 2022, arXiv:2112.03570).
 
-2022, arXiv:2112.03570): WideResNet-28-2, 100 epochs, 16 models. Needs a GPU; not run here.
+16 models of WideResNet-28-2, 100 epochs. It needs a GPU and was not run here; only its smoke run is
+tested.
 
     python launch.py --config=configs/lira_cifar10.py --workdir=runs/lira_cifar10
 
-CIFAR-10 must have been prepared by TensorFlow Datasets as array_record; the error of an unprepared
-one says what to type. Published with the authors' released code for 16 models (their README; not
-reproduced here):
+CIFAR-10 must have been prepared by TensorFlow Datasets as array_record; if it was not, the error
+message says what to type.
 
-    attack                     AUC    accuracy  TPR at 0.1% FPR
+Published by the authors for 16 models (README of their released code; not reproduced here):
+
+    attack                   AUC       accuracy   TPR at 0.1% FPR
     online                   0.6676    0.6077     0.0169
     online, fixed variance   0.6856    0.6137     0.0593
     offline                  0.5488    0.5500     0.0130
     offline, fixed variance  0.5549    0.5537     0.0299
     global threshold         0.5921    0.6044     0.0009
 
-Differences: complementary pairs in place of exact counts (with every example in exactly half of the
-models, leaving the target out reveals the answer), a tenth of the rows kept aside, the plain
-weights queried in place of their moving average, inputs in [0,1]. Arguments: models, epochs, depth,
-width, norm (batch or group), examples, data_dir ('' = TFDS's own), smoke (4 tiny models, a few
-images: a test of the wiring).
+Differences from their recipe:
+
+  * Complementary pairs of models instead of exact counts: if every example were in exactly half of
+    the models, the other models would reveal whether it is in the target.
+  * A tenth of the rows trains no model.
+  * The last weights are queried, not their moving average.
+  * Inputs are in [0, 1].
+
+Arguments:
+    models, epochs, depth, width, examples: sizes.
+    norm: batch or group.
+    data_dir: the folder of TensorFlow Datasets ('' is its default).
+    smoke: 4 tiny models on a few images, a test of the wiring.
 """
 
 from mia_jax import configuration

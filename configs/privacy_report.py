@@ -1,32 +1,48 @@
-"""The privacy report over epochs, of two nets: how fast does each learn, and how fast does it
-memorize its training set?
+"""Tracks leakage over the epochs of two CNNs: how fast each learns, and how fast it memorizes.
 
     apt-get install dataset-fashion-mnist
     python launch.py --config=configs/privacy_report.py --grid --workdir=runs/privacy_report
 
-Figures: runs/privacy_report/epochs.png (both nets), <net>/report/figures/epochs.png; every slice
-and metric after every epoch: <net>/report/epochs.csv.
+Figures: runs/privacy_report/epochs.png (both nets) and <net>/report/figures/epochs.png. Every slice
+and metric after every reported epoch: <net>/report/epochs.csv.
 
-After TensorFlow Privacy's tutorial: small_cnn of two and three convolutions, Adam 1e-3, batches of
-50, 50 epochs, a report after every second one: a loss threshold and a cross-fitted logistic
-classifier of probabilities and loss, on all rows and class by class. There CIFAR-10's 50,000 +
-10,000 rows end at train/validation accuracy 0.918/0.661 (two convolutions) and 0.811/0.685 (three;
-it has a third of the parameters, not more, as the text there says): an advantage of at least their
-difference, 0.257 and 0.126. Argument tfds=cifar10 runs that where the data set is installed.
+It follows TensorFlow Privacy's tutorial: small_cnn with two and three convolutions, Adam 1e-3,
+batches of 50, 50 epochs. After every second epoch, two attacks are evaluated on all rows and class
+by class: a loss threshold, and a cross-fitted logistic classifier of probabilities and loss. On
+CIFAR-10's 50,000 + 10,000 rows, the tutorial's accuracies on training and validation rows end at
+0.918 and 0.661 (two convolutions) and at 0.811 and 0.685 (three; this net has a third of the
+parameters, not more, as the tutorial says). The advantage is at least their difference, 0.257 and
+0.126. The argument tfds=cifar10 runs that where the data set is installed.
 
-Measured (10,000 members, 2,000 non-members of Fashion-MNIST; 25 reports of 11 slices x 2 attacks
-per net; 21 min for both on 2 CPU cores under other load): two convolutions learn more and leak
-more. After epochs 2, 26, 50: train/validation accuracy 0.850/0.842, 0.979/0.890, 1.000/0.891, AUC
-of the classifier 0.504 [0.491, 0.518], 0.553 [0.538, 0.568], 0.601 [0.585, 0.617], of the loss
-threshold 0.504, 0.525, 0.538 [0.523, 0.553]. Three convolutions: 0.781/0.775, 0.922/0.862,
-0.978/0.854; classifier 0.508, 0.535 [0.520, 0.549], 0.565 [0.550, 0.579]; loss 0.505, 0.524, 0.539
-[0.523, 0.555]. The best advantage at epoch 50, 0.157 and 0.134, exceeds the gap of the accuracies,
-0.109 and 0.124. TPR at 1% FPR stays at 1%, as for random guessing: these attacks, which see the
-target only, identify nobody at a low FPR.
+Time: 21 min for both nets on 2 CPU cores under other load (25 reports of 11 slices and 2 attacks
+per net).
 
-Arguments: folder, tfds (a data set of tensorflow-datasets instead of the folder), train, test, conv
-(2 or 3), epochs, every, models (more than 1: a fleet on complementary halves, and LiRA over
-epochs).
+Expected with 10,000 members and 2,000 non-members of Fashion-MNIST; the net with two convolutions
+learns more and leaks more:
+
+                              two convolutions        three convolutions
+    epoch 2   train, valid.   0.850, 0.842            0.781, 0.775
+              AUC classifier  0.504 [0.491, 0.518]    0.508
+              AUC loss        0.504                   0.505
+    epoch 26  train, valid.   0.979, 0.890            0.922, 0.862
+              AUC classifier  0.553 [0.538, 0.568]    0.535 [0.520, 0.549]
+              AUC loss        0.525                   0.524
+    epoch 50  train, valid.   1.000, 0.891            0.978, 0.854
+              AUC classifier  0.601 [0.585, 0.617]    0.565 [0.550, 0.579]
+              AUC loss        0.538 [0.523, 0.553]    0.539 [0.523, 0.555]
+              best advantage  0.157                   0.134
+              train - valid.  0.109                   0.124
+
+TPR at 1% FPR stays at 1%, as for random guessing: these attacks use only the target's outputs and
+identify no members at a low FPR.
+
+Arguments:
+    folder: the four .gz files.
+    tfds: a data set of tensorflow-datasets, used instead of the folder.
+    train, test: numbers of members and of non-members.
+    conv: 2 or 3 convolutions.
+    epochs, every: the number of epochs, and of epochs per report.
+    models: more than 1 trains a fleet on complementary halves and adds LiRA over the epochs.
 """
 
 from mia_jax import configuration

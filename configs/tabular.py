@@ -1,13 +1,23 @@
-"""A table of your own (csv or npz with a label column): fully connected tanh nets on complementary
-halves.
+"""Trains fully connected tanh nets on complementary halves of your own table and attacks them.
+
+The table is a csv or npz file with a column of labels.
 
     python launch.py --config=configs/tabular.py:path=purchase.csv,label=0 --workdir=runs/purchase
 
-Shapes of the sets that membership-inference papers use (features / classes), to check a file
-against: Adult 107 / 2, Purchase 600 / 100, Texas 6,168 / 100 (labels in a file of their own:
---config.data.label_path=labels.csv), Location 446 / 30. The files are the user's own. Arguments:
-path, label (the column's number or name; --config.data.label sets it as well), models, epochs,
-standardize (fitted on the population rows only).
+No data set is shipped, so no time and no numbers are given. To check a file, these are the shapes
+of the sets that membership-inference papers use:
+
+    data set    features    classes
+    Adult       107         2
+    Purchase    600         100
+    Texas       6,168       100       (labels in another file: --config.data.label_path=labels.csv)
+    Location    446         30
+
+Arguments:
+    path: the file.
+    label: the number or the name of the column of labels (--config.data.label sets it as well).
+    models, epochs: the size of the fleet, and of its training.
+    standardize: whether features are standardized, by the population rows only.
 """
 
 from mia_jax import configuration

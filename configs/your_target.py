@@ -1,17 +1,25 @@
-"""A target of your own, trained anywhere, with shadow models that are trained here: its answers are
-one file, the data another.
+r"""Audits a target that was trained elsewhere, with shadow models that are trained here.
 
-    python launch.py --config=configs/your_target.py:data=data.npz,signals=target.npz
-    --workdir=runs/target
+The target's outputs are one file, the data another.
 
-data.npz holds x [N,..] and y [N], every example that is queried. target.npz holds the target's
-answers to the same rows in the same order, logits [N,C] or probs [N,C] (or loss [N], with the
-argument signal=loss), and member [N] of 0 and 1: what it was trained on. Several answers per
-example have a view axis A in front, one for each of --config.query.views. All models that are
-trained are shadows of that target: `shadow.model` and `shadow.learner` below are the fleet's
---config.model and --config.learner. The closer they are to the target's own, the stronger the
-attacks. Arguments: data, signals, signal (what the attacks read), model (of the shadows: mlp, fc,
-conv, small_cnn, ... or my_pkg.my_model), models, epochs.
+    python launch.py --config=configs/your_target.py:data=data.npz,signals=target.npz \
+        --workdir=runs/target
+
+data.npz holds x [N,..] and y [N] of every example that is queried. target.npz holds the target's
+outputs on the same rows in the same order: logits [N,C] or probs [N,C] (or loss [N], with the
+argument signal=loss), and member [N], which is 1 for the rows that the target was trained on and 0
+for the others. Several outputs per example have a view axis A in front, with an entry for each of
+--config.query.views.
+
+All models that are trained are shadow models of that target: `shadow.model` and `shadow.learner`
+below are the fleet's --config.model and --config.learner. The more they resemble the target, the
+stronger the attacks. Time and numbers depend on the data.
+
+Arguments:
+    data, signals: the two files.
+    signal: what the attacks read.
+    model: the shadow models' architecture: mlp, fc, conv, small_cnn, ... or my_pkg.my_model.
+    models, epochs: the number of shadow models, and of their epochs.
 """
 
 from mia_jax import configuration
@@ -29,9 +37,8 @@ def get_config(arg=None):
     )
     return configuration.complete(
         data=dict(name="npz", path=arg.data),
-        design=dict(
-            name="bernoulli", models=arg.models, population=0.0
-        ),  # independent coins: an odd number of rows is no trouble
+        # Independent coins, which allow an odd number of rows.
+        design=dict(name="bernoulli", models=arg.models, population=0.0),
         target=dict(signals=arg.signals),
         shadow=dict(
             model=dict(name=arg.model),

@@ -1,17 +1,20 @@
-"""Softmax regression that sees the two halves of an image through one shared set of weights: 3,930
-parameters.
+"""Trains softmax regression that reads both halves of an image with the same weights.
+
+It has 3,930 parameters.
 
     python launch.py --config=configs/zoo/half_image.py:path=mnist.npz --workdir=runs/zoo/half_image
 
-`path` is an .npz with x [N,784] uint8 and y [N]: `members` of its rows, drawn at random, train one
-model, the others are held out. Without it: Fashion-MNIST (apt-get install dataset-fashion-mnist).
-models=8 trains a fleet on complementary halves instead and adds LiRA.
+`path` is an .npz with x [N,784] uint8 and y [N]. `members` of its rows, drawn at random, train one
+model; the others are held out. Without `path` the data are Fashion-MNIST (apt-get install
+dataset-fashion-mnist). models=8 trains a fleet on complementary halves instead and adds LiRA.
 
-Published by the source (MNIST 60,000/10,000, batch 32): test accuracy 0.8603 after the first epoch
-of 1,875 steps, 0.9019 after ten. Measured on the 10,000 MNIST digits (8,000 drawn, 75 epochs of 250
-steps, 8 s of CPU time): held out 0.854 after 1,750 steps, 0.864 after 2,000; in the end train
-0.920, held out 0.900, threshold_loss AUC 0.503 [0.488, 0.518]. report/figures/weights.png shows the
-ten columns of w as pictures of 14x28.
+Time: 8 s of CPU time.
+
+Published by the source (MNIST 60,000/10,000, batches of 32): test accuracy 0.8603 after the first
+epoch of 1,875 steps, 0.9019 after ten epochs. Expected on the 10,000 MNIST digits (8,000 drawn, 75
+epochs of 250 steps): held-out accuracy 0.854 after 1,750 steps, 0.864 after 2,000 and 0.900 at the
+end (train accuracy 0.920); threshold_loss AUC 0.503 [0.488, 0.518]. report/figures/weights.png
+shows the ten columns of w as images of 14x28.
 
 Arguments: path, folder, members, models, epochs (of 250 steps with 8,000 members).
 """

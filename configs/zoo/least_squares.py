@@ -1,27 +1,36 @@
-"""Linear regression in closed form: least squares with a column of ones, or ridge, audited through
-squared losses and leverage; no step is descended.
+r"""Fits linear regression in closed form (least squares or ridge) and audits it.
+
+The attacks use squared losses and leverage. The design matrix has a column of ones, and no gradient
+step is taken.
 
     python launch.py --config=configs/zoo/least_squares.py --workdir=runs/zoo/least_squares
-    python launch.py --config=configs/zoo/least_squares.py:features=100,examples=500
-    --workdir=runs/zoo/least_squares_100          # it overfits
-    python launch.py --config=configs/zoo/least_squares.py:features=100,examples=500,ridge=100.0
-    --workdir=runs/zoo/ridge_100
+    # It overfits: 100 features, 225 rows per model.
+    python launch.py --config=configs/zoo/least_squares.py:features=100,examples=500 \
+        --workdir=runs/zoo/least_squares_100
+    # The same with ridge.
+    python launch.py --config=configs/zoo/least_squares.py:features=100,examples=500,ridge=100.0 \
+        --workdir=runs/zoo/ridge_100
 
-y = x w + 4.2 + N(0, 0.01^2) with x ~ N(0, I); w is (2, -3.4) for 2 features and 0.01 everywhere for
-more. 8 models on complementary halves, 8 s of CPU time each. AUC (95% interval):
+The data are y = x w + 4.2 + N(0, 0.01^2) with x ~ N(0, I); w is (2, -3.4) for 2 features and 0.01
+everywhere for more. 8 models are trained on complementary halves.
 
-    command                 mean squared error, members / others    threshold_loss        leverage
-    lira
-    2 features of 450 rows  9.75e-5 / 9.85e-5                      0.502 [0.500, 0.504]    0.502
-    [0.500, 0.504]    0.513 [0.487, 0.538]
-    100 of 225 rows         6.0e-5 / 2.05e-4                       0.678 [0.662, 0.693]    0.683
-    [0.667, 0.698]    0.714 [0.693, 0.735]
-    the same, ridge 100     9.5e-4 / 1.93e-3                       0.613 [0.599, 0.627]    0.613
-    [0.599, 0.627]    0.709 [0.685, 0.731]
+Time: 8 s of CPU time for each command.
 
-Published by the source (Dive into Deep Learning) for 2 features of 1,000 rows: w within 1e-3.
-Measured on 450 rows per model: every w and b of the 8 models within 1e-3. Ridge widens the error on
-both sides and costs the threshold most; LiRA, which compares each row with itself, hardly loses.
+Expected (AUC with its 95% interval):
+
+                      2 features, 450 rows    100 features, 225 rows    the same, ridge 100
+    mean squared error
+      of members      9.75e-5                 6.0e-5                    9.5e-4
+      of others       9.85e-5                 2.05e-4                   1.93e-3
+    AUC
+      threshold_loss  0.502 [0.500, 0.504]    0.678 [0.662, 0.693]      0.613 [0.599, 0.627]
+      leverage        0.502 [0.500, 0.504]    0.683 [0.667, 0.698]      0.613 [0.599, 0.627]
+      lira            0.513 [0.487, 0.538]    0.714 [0.693, 0.735]      0.709 [0.685, 0.731]
+
+Published by the source (Dive into Deep Learning) for 2 features of 1,000 rows: w within 1e-3. Here
+every w and b of the 8 models is within 1e-3, on 450 rows per model. Ridge increases the error on
+members and on others, and weakens the threshold most; LiRA, which compares each row with itself, is
+hardly weakened.
 
 Arguments: examples, features, models, ridge.
 """

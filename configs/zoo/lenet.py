@@ -1,16 +1,18 @@
-"""LeNet-5 with sigmoids and average pooling on the full Fashion-MNIST.
+"""Trains LeNet-5 with sigmoids and average pooling on the full Fashion-MNIST.
 
     apt-get install dataset-fashion-mnist
     python launch.py --config=configs/zoo/lenet.py --workdir=runs/zoo/lenet
 
-Fashion-MNIST's own split, one model; models=8 trains a fleet on complementary halves instead and
-adds LiRA.
+One model is trained on Fashion-MNIST's own split; models=8 trains a fleet on complementary halves
+instead and adds LiRA.
 
-Published by the source (Dive into Deep Learning): loss 0.469, train accuracy 0.823, test 0.779.
-Measured: loss 0.469, train accuracy 0.822 (both averages over the last epoch), test 0.816;
-threshold_loss AUC 0.508 [0.501, 0.514]. 118 s of CPU time.
+Time: 118 s of CPU time.
 
-Arguments: folder, train, test (rows of the two sides), epochs, models (1, or an even number),
+Published by the source (Dive into Deep Learning): loss 0.469, train accuracy 0.823, test accuracy
+0.779. Expected: loss 0.469 and train accuracy 0.822 (both averages over the last epoch), test
+accuracy 0.816; threshold_loss AUC 0.508 [0.501, 0.514].
+
+Arguments: folder, train and test (numbers of rows), epochs, models (1 or an even number),
 activation, pool.
 """
 

@@ -1,20 +1,25 @@
-"""VGG-11 with a quarter of the features on Fashion-MNIST.
+"""Trains VGG-11 with a quarter of the features on Fashion-MNIST and audits it.
 
     apt-get install dataset-fashion-mnist
     python launch.py --config=configs/zoo/vgg.py --workdir=runs/zoo/vgg
 
-One model on the first rows, tested on the next; models=8 trains a fleet on complementary halves
-instead and adds LiRA. The same net and its exact layers on images of 32x32, as two cores can;
-`full` is the source's recipe: 60,000 images at 224x224, SGD 0.05, batch 128, 10 epochs (wants an
-accelerator).
+One model is trained on the first rows and tested on the next ones; models=8 trains a fleet on
+complementary halves instead and adds LiRA. The layers are those of the source, on images at 32x32,
+which 2 CPU cores can train. `full` is the source's recipe: 60,000 images at 224x224, SGD 0.05,
+batches of 128, 10 epochs (needs an accelerator).
 
-Published by the source (Dive into Deep Learning, 60,000 images): loss 0.178, train accuracy 0.935,
-test 0.920. Measured with the command above (10,000 images at 32x32, 10 epochs of batches of 32):
-loss 0.311, train accuracy 0.884 (both averages over the last epoch; 0.890 of the members after it),
-test 0.867 of 2,000; threshold_loss AUC 0.508 [0.495, 0.521]. 5 min (8.4 of CPU time) on 2 CPU
-cores.
+Time: 5 min on 2 CPU cores (8.4 min of CPU time).
 
-Arguments: folder, full, train, test (rows of the two sides), epochs, models (1, or an even number),
+                     published (60,000 images)    expected (10,000 images, 10 epochs)
+    loss             0.178                        0.311
+    train accuracy   0.935                        0.884
+    test accuracy    0.920                        0.867 of 2,000
+
+The published numbers are those of Dive into Deep Learning. Loss and train accuracy are averages
+over the last epoch; after it, the accuracy on the members is 0.890. Batches of 32. threshold_loss
+AUC 0.508 [0.495, 0.521].
+
+Arguments: folder, full, train and test (numbers of rows), epochs, models (1 or an even number),
 batch, rate, optimizer, momentum, resize.
 """
 
