@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import mia_jax
+from mia_jax import commands
 from mia_jax.commands import gate
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -83,13 +84,32 @@ def test_what_is_no_report_or_no_limit_is_a_sentence(place, tmp_path):
         gate.main([str(place[0] / "saved"), "--limit", "auk <= 1"])
 
 
+def test_a_mistake_has_a_code_of_its_own(place, capsys):
+    """A build must tell what was typed wrongly from an undecided study."""
+    report = str(place[0] / "saved")
+    wrong = ([report], [report, "--limit", "auc < 1"], ["absent", "--limit", "auc <= 1"])
+    for arguments in wrong:
+        assert commands.run("gate", arguments) == commands.MISTAKE == 64
+        assert "error: " in capsys.readouterr().err
+    assert commands.run("gate", [report, "--limit", "auc <= 0.75"]) == 2
+
+
 def test_a_gate_of_its_own_process_exits_with_its_code_and_without_jax(place):
     """The code reaches the shell, and neither jax nor matplotlib is loaded on the way."""
     program = (
-        "import sys\nfrom mia_jax.commands import gate\ncode = gate.main(sys.argv[1:])\n"
-        "assert not {'jax', 'matplotlib', 'ml_collections'} & set(sys.modules)\nsys.exit(code)"
+        "import atexit, runpy, sys\n"
+        "heavy = lambda: print({'jax', 'matplotlib', 'ml_collections'} & set(sys.modules))\n"
+        "atexit.register(heavy)\nsys.argv[0] = 'mia-jax'\n"
+        "runpy.run_module('mia_jax', run_name='__main__')"
     )
-    command = [sys.executable, "-c", program, str(place[0] / "workdir"), "--limit", "auc <= 0.6"]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    arguments = ["gate", str(place[0] / "workdir"), "--limit", "auc <= 0.6"]
+    run = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert run.returncode == 1, run.stderr
-    assert run.stdout.startswith("GATE FAILED") and not run.stderr
+    assert run.stdout.startswith("GATE FAILED") and run.stdout.endswith("set()\n")
+    assert not run.stderr
