@@ -1,23 +1,29 @@
-# make quickstart | make test | make test-all
+# make quickstart | make test | make test-all | make wheel | make requirements
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/run.stamp: requirements.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+# requirements.txt has the hash of every file, so what has none is installed in a second step
+$(VENV)/pinned.stamp: requirements.txt | $(BIN)/python
+	$(PIP) -r requirements.txt
 	@touch $@
 
-$(VENV)/test.stamp: requirements.txt requirements-test.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-test.txt
-	@touch $@ $(VENV)/run.stamp
+$(VENV)/run.stamp: $(VENV)/pinned.stamp pyproject.toml setup.py
+	$(PIP) --no-deps --editable .
+	@touch $@
 
-.PHONY: quickstart test test-all lint clean
+$(VENV)/test.stamp: $(VENV)/pinned.stamp requirements-test.txt
+	$(PIP) -r requirements-test.txt
+	@touch $@
+
+.PHONY: quickstart test test-all lint wheel requirements clean
 quickstart: $(VENV)/run.stamp
-	$(BIN)/python launch.py --config=configs/quickstart.py --workdir=runs/quickstart
-	@echo "next: . $(BIN)/activate, then python launch.py --help"
+	$(BIN)/mia-jax --config=quickstart --workdir=runs/quickstart
+	@echo "next: . $(BIN)/activate, then mia-jax --help"
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
@@ -30,5 +36,14 @@ test: lint
 test-all: lint
 	$(BIN)/python -m pytest -q -n 2
 
+wheel: $(VENV)/test.stamp
+	$(BIN)/python -m build --wheel
+
+# needs uv; keeps the versions that the file has, --upgrade takes the newest
+requirements:
+	uv pip compile pyproject.toml --extra tfds --extra tensorboard --universal --generate-hashes \
+	  --no-annotate -c requirements-test.txt -c requirements-bench.txt -c requirements-tf.txt \
+	  -o requirements.txt
+
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache

@@ -44,7 +44,13 @@ def load(
         FileNotFoundError: if the data set is not prepared; the message says what to type.
         ValueError: if it is prepared as tfrecord, or for an unknown name, split or key.
     """
-    import tensorflow_datasets as tfds
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise ValueError(
+            f"data.name=tfds needs tensorflow_datasets, which is not installed ({error}); type "
+            'pip install "mia_jax[tfds]" (in a checkout: pip install -r requirements.txt).'
+        ) from error
 
     with _quiet():
         try:
@@ -135,7 +141,7 @@ def _commands(name: str, data_dir: str | None, manual_dir: str | None = None) ->
         f"tfds.builder('{name}'{where}, file_format='array_record').download_and_prepare({config})"
     )
     return (
-        '  pip install -r requirements-tf.txt\n  python -c "import tensorflow_datasets as tfds; '
+        '  pip install tensorflow-cpu\n  python -c "import tensorflow_datasets as tfds; '
         f'{call}"'
     )
 

@@ -67,7 +67,7 @@ def test_not_prepared_says_what_to_type(tmp_path):
     with pytest.raises(FileNotFoundError) as error:
         tfds.load(dataset="cifar10", data_dir=str(tmp_path))
     text = str(error.value)
-    assert "pip install -r requirements-tf.txt" in text and "cifar-10-binary.tar.gz" in text
+    assert "pip install tensorflow-cpu" in text and "cifar-10-binary.tar.gz" in text
     call = (
         f"tfds.builder('cifar10', data_dir='{tmp_path}', "
         "file_format='array_record').download_and_prepare()"
@@ -117,7 +117,7 @@ def test_prepared_as_tfrecord_says_what_to_type(data_dir, tmp_path):
     text = str(error.value)
     assert (
         "as tfrecord" in text
-        and "requirements-tf.txt" in text
+        and "pip install tensorflow-cpu" in text
         and f"data_dir='{tmp_path}-array-record', file_format='array_record'" in text
     )
 
@@ -146,3 +146,9 @@ assert "tensorflow" not in sys.modules
 def _rows(x, y) -> list[bytes]:
     pixels = np.round(x * 255).astype(np.uint8)
     return sorted(row.tobytes() + bytes([label]) for row, label in zip(pixels, y))
+
+
+def test_without_the_extra_the_remedy_is_a_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    with pytest.raises(ValueError, match=r'pip install "mia_jax\[tfds\]"'):
+        tfds.load(dataset="cifar10")
