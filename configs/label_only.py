@@ -76,7 +76,7 @@ time). Balanced accuracy of the attacks, and the target's accuracy on members an
 dp has the noise multiplier 1 and epsilon 9.05. last_layer (not in the grid) starts from the
 Fashion-MNIST net: defense=last_layer,weights=runs/label_only. full_fine_tune was not measured.
 
-Arguments (those of the paper's code, and further ones):
+Arguments: those of the paper's code, and further ones.
     data: a folder of MNIST files, or an npz with x and y; side=28 arranges its rows as images.
     ndata: n, the rows of a block.
     model, depth, batch_size, epochs: the net (conv or fc) and its training.
