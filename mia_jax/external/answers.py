@@ -43,6 +43,11 @@ class Answers(NamedTuple):
     words: str
     notes: tuple[str, ...] = ()
 
+    @property
+    def columns(self) -> list[int]:
+        """Returns `column_C` as a list; empty where columns are no classes."""
+        return [] if self.column_C is None else self.column_C.tolist()
+
 
 def check_form(form: str | None) -> None:
     """Raises ValueError unless the argument `form` is one of FORMS or None."""
@@ -79,7 +84,7 @@ def ask(
         return Answers(value, form, None, predictor.words, notes)
     value = in_columns(value, classes, form, name)
     if predictor.classes is not None and len(predictor.classes) == value.shape[1]:
-        column_C, more = label_columns.columns_of(predictor.classes, labels), ()
+        column_C = label_columns.columns_of(predictor.classes, labels)
     elif predictor.classes is not None:
         raise ValueError(
             f"{name} answers with {value.shape[1]} columns and has {len(predictor.classes)} "
@@ -87,7 +92,8 @@ def ask(
         )
     else:
         column_C, more = label_columns.assumed_columns(value.shape[1], labels)
-    return Answers(value, form, column_C, predictor.words, (*notes, *more))
+        notes = (*notes, *more)
+    return Answers(value, form, column_C, predictor.words, notes)
 
 
 def asked(answer: Callable, x, *, count: int, name: str) -> np.ndarray:
@@ -317,8 +323,8 @@ def global_columns(first: Answers, labels: Labels) -> np.ndarray:
     """Returns the columns of all models: those of the first model, then the labels of y that it
     does not know, sorted.
     """
-    rest = [c for c in range(len(labels.values)) if c not in first.column_C.tolist()]
-    return np.concatenate([first.column_C, np.array(rest, np.int64)])
+    rest = [c for c in range(len(labels.values)) if c not in first.columns]
+    return np.array([*first.columns, *rest], np.int64)
 
 
 def aligned(answers: Answers, columns: np.ndarray, labels: Labels, *, name: str) -> np.ndarray:
@@ -330,7 +336,7 @@ def aligned(answers: Answers, columns: np.ndarray, labels: Labels, *, name: str)
     Raises:
         ValueError: logits lack a class, or the model knows a class that the first one does not.
     """
-    here = answers.column_C.tolist()
+    here = answers.columns
     more = [c for c in here if c not in columns.tolist()]
     if more:
         raise ValueError(

@@ -136,7 +136,7 @@ def members(
             redrawn += 1
     member_MN = np.zeros((models, len(population_N)), bool)
     member_MN[:, usable] = half_MK
-    notes = ()
+    notes: tuple[str, ...] = ()
     if redrawn:
         notes = (
             f"{redrawn} of {models // 2} pairs of halves are drawn label by label, because a half "

@@ -150,7 +150,7 @@ def _check_finite(value: np.ndarray, name: str) -> None:
         )
 
 
-def columns_of(classes: Sequence, labels: Labels) -> np.ndarray:
+def columns_of(classes: Sequence | np.ndarray, labels: Labels) -> np.ndarray:
     """Returns what each column of a model's answers stands for, from the model's own classes.
 
     Args:
@@ -165,15 +165,15 @@ def columns_of(classes: Sequence, labels: Labels) -> np.ndarray:
     [1, -1, 0]
     """
     position = {value: i for i, value in enumerate(labels.values)}
-    classes = np.asarray(classes).tolist()
-    absent = [label for label in classes if label not in position]
-    if len(absent) == len(classes):
+    known = np.asarray(classes).tolist()
+    absent = [label for label in known if label not in position]
+    if len(absent) == len(known):
         raise ValueError(
             f"none of the labels of y ({shown(labels.values)}) is a class of the model "
-            f"({shown(classes)}); pass y in the words that the model was trained with."
+            f"({shown(known)}); pass y in the words that the model was trained with."
         )
     numbers = position | {label: -1 - i for i, label in enumerate(absent)}
-    return np.array([numbers[label] for label in classes], np.int64)
+    return np.array([numbers[label] for label in known], np.int64)
 
 
 def assumed_columns(count: int, labels: Labels) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -48,7 +48,7 @@ class Subject(NamedTuple):
     batch_size: int | None = None
     device: object = None
     n_jobs: int = 1
-    population: object = None
+    population: float | Sequence[bool] | np.ndarray | None = None
 
 
 class Prepared(NamedTuple):
@@ -111,6 +111,10 @@ def prepared(
     population_N = population_of(subject, member_N, count, seed=seed)
     if population_N.any():
         made["population"] = population_N
+        notes.append(
+            f"{int(population_N.sum())} of {count} rows are kept aside (population=): attacks "
+            "compare with them, no model of fit sees them, and they are not scored."
+        )
     if member_N is not None:
         made["member"] = member_N
         target = [asking.ask(subject.predict, subject.x, labels, name="predict")]
@@ -294,15 +298,15 @@ def population_of(
     """Returns the rows that are kept aside: no model of fit sees them, and they are not scored.
 
     Attacks compare with them. Of a given share they are drawn among the non-members of the target,
-    of which at least half remain. Without a share it is a tenth of the rows if fit is given, of
-    the non-members at most a fifth; otherwise none.
+    of which at least half must remain. Without a share it is a tenth of the rows if fit is given,
+    of the non-members at most a fifth; otherwise none.
 
     Raises:
         ValueError: the share or the rows that were passed cannot be used.
     """
     share = subject.population
     population_N = np.zeros(count, bool)
-    if share is not None and np.ndim(share):
+    if share is not None and not isinstance(share, float | int):
         given_N = arrays.read_flags(dict(population=np.asarray(share)), "population", (count,), "x")
         if member_N is not None and (given_N & member_N).any():
             raise ValueError(
@@ -315,7 +319,16 @@ def population_of(
     if share is None:
         share = 0.0 if subject.fit is None else POPULATION
     checks.fraction(closed="left", population=share)
-    draw = min(round(share * count), most)
+    draw = round(share * count)
+    if subject.population is not None and draw > most:
+        raise ValueError(
+            f"population={share} keeps {draw} rows aside, and of the {len(free)} rows that the "
+            f"target was not trained on at least half are needed: population is at most "
+            f"{most / count:.3g}."
+            if member_N is not None
+            else f"population={share} must be at most 0.5: models need rows."
+        )
+    draw = min(draw, most)
     order = _rows.generator(seed, "population").permutation(free)
     population_N[order[:draw]] = True
     return population_N
@@ -348,7 +361,8 @@ def in_one_form(
                 f"{names[0]} gives {form} and {name} gives {model.form}; all models must answer "
                 "alike: let fit return what predict is, or pass form=..."
             )
-    values, notes = [model.value for model in every], ()
+    values = [model.value for model in every]
+    notes: tuple[str, ...] = ()
     code = labels.numbers if form == "predictions" else labels.code_N
     if every[0].column_C is not None:
         columns = answers.global_columns(every[0], labels)
@@ -380,7 +394,7 @@ def unknown_labels(
     lacking = {
         labels.values[c]: count
         for c in columns.tolist()
-        if c >= 0 and (count := sum(c not in model.column_C.tolist() for model in every))
+        if c >= 0 and (count := sum(c not in model.columns for model in every))
     }
     if not lacking:
         return ()

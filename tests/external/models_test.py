@@ -127,8 +127,11 @@ def test_the_rows_that_are_kept_aside_are_few_of_the_non_members():
     assert arrays["population"].sum() == 2 and not (arrays["population"] & few).any()
     assert not arrays["shadow_member"][:, arrays["population"]].any()
     given = np.arange(60) < 5
-    arrays, _ = made(fit=lambda x, y, s: predict, x=X, y=Y, models=2, population=given)
+    arrays, notes = made(fit=lambda x, y, s: predict, x=X, y=Y, models=2, population=given)
     assert np.array_equal(arrays["population"], given)
+    assert notes[0].startswith("5 of 60 rows are kept aside (population=): attacks compare")
+    with pytest.raises(ValueError, match=r"population=0\.6 must be at most 0\.5"):
+        made(fit=lambda x, y, s: predict, x=X, y=Y, models=2, population=0.6)
 
 
 def test_a_framework_that_is_named_is_that_of_the_models_not_of_fit():
@@ -204,6 +207,7 @@ REFUSED = {
     "framework": (dict(framework="jax"), "frameworks: there is no 'jax'"),
     "members aside": (dict(population=MEMBER), "population has 30 members of the target"),
     "share": (dict(population=1.5), "population=1.5 must lie in"),
+    "large share": (dict(population=0.4), "keeps 24 rows aside, .* of the 30 rows .* at most 0.25"),
     "fit": (dict(fit=3), "fit is a int and must be a function"),
 }
 
