@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mia_jax.configuration.settings import ReportSettings
-from mia_jax.measures import cross_validation, evasion, verdict
+from mia_jax.measures import cross_validation, curves, evasion, verdict
 from mia_jax.metrics import bootstrap, comparisons, further, slice_rows, summary
 from mia_jax.metrics import rows as result_rows
 from mia_jax.pipeline import numbers
@@ -120,6 +120,7 @@ def measure(
     over_epochs, epoch_rows = measure_epochs(
         attacks, reader, settings=settings, questions=questions, rows=rows, draws=draws
     )
+    drawn, histograms = curves.of(evidence, **shared, **common)
     about = numbers.about_of(reader, subject, settings, seed=seed)
     measured = Measured(
         about=about,
@@ -128,6 +129,8 @@ def measure(
         queries=numbers.query_curves(
             attacks, reader, results, costs, settings, rows=rows, draws=draws
         ),
+        curves=drawn,
+        histograms=histograms,
         comparisons=differences,
         slices=dict(
             wanted=list(settings.slices),

@@ -67,6 +67,8 @@ class Measured:
       verdict: the verdict on every attack, the ranking, and the minimum detectable effect.
       results: one row per attack, target, slice and metric (metrics/summary.py lists the columns).
       queries: {label-only attack: points of accuracy and TPR against queries per example}.
+      curves: {attack: its pooled ROC curve, thinned, with intervals} (measures/curves.py).
+      histograms: {attack: the counts of its scores of members and of non-members in bins}.
       comparisons: the differences between attacks.
       slices: the requested slices, their ranking, and those that are too small.
       models: one row per model: accuracies, losses, epochs, seconds.
@@ -91,6 +93,8 @@ class Measured:
     verdict: Mapping[str, Any]
     results: Rows
     queries: Mapping[str, Rows]
+    curves: Mapping[str, Mapping[str, Any]]
+    histograms: Mapping[str, Mapping[str, Any]]
     comparisons: Rows
     slices: Mapping[str, Any]
     models: Rows

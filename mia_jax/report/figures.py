@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
+from mia_jax.measures import curves as curves_of
 from mia_jax.report import tables
 from mia_jax.runtime import files
 
@@ -83,20 +84,31 @@ def roc(curves: Mapping[str, Mapping], *, labels: Mapping[str, str] = {}, over: 
     return figure
 
 
+def of_counts(curve: Mapping) -> dict[str, np.ndarray]:
+    """Returns a curve of report.json (`measures.curves.curve`) as `roc` draws it."""
+    false, true = np.asarray(curve["false"], float), np.asarray(curve["true"], float)
+    n, seen = curve["n_nonmember"], false > 0
+    # from the first false positive on: FPR 0 has no place on a log axis
+    fpr = np.append(1.0, false[seen])
+    at_first = true[~seen][-1] if seen.any() and false[seen][0] > 1 else true[seen][0]
+    tpr = np.append(at_first, true[seen]) / curve["n_member"]
+    band = {key: np.asarray(curve["band"][key], float) for key in ("fpr", "low", "high")}
+    return dict(fpr=fpr / n, tpr=tpr, band_fpr=band["fpr"], low=band["low"], high=band["high"])
+
+
 def scores(evidence: Mapping[str, tuple], *, over: str = "", bins: int = 60) -> Figure:
     """Draws histograms of the scores of members and non-members, one panel per attack.
 
     The first three attacks are drawn.
 
-    `evidence[attack]` is (score [K], member [K]). Scores beyond the middle 99%, or more than ten
-    interquartile ranges from the middle half (a tail that would squeeze all others into one bar;
-    infinities among them), are counted in the outermost bins.
+    `evidence[attack]` is (score [K], member [K]). The outermost bins hold the tails, see
+    `measures.curves.histogram`.
     """
     shown = list(evidence.items())[:MOST_PANELS]
     figure, panels = _canvas(4.4 * len(shown), 3.6, columns=len(shown))
     for axes, (name, (score, member)) in zip(np.atleast_1d(panels), shown):
         score, member = np.asarray(score, float).ravel(), np.asarray(member, bool).ravel()
-        edges = _edges(score, bins)
+        edges = curves_of.bin_edges(score, bins)
         clipped = np.clip(score, edges[0], edges[-1])
         tallest = 0.0
         for side, color, dash, text in (
@@ -122,18 +134,6 @@ def scores(evidence: Mapping[str, tuple], *, over: str = "", bins: int = 60) -> 
         _title(axes, f"{_name(name)}: scores of members and non-members", over)
         axes.legend(fontsize=7.5, loc="upper right")
     return figure
-
-
-def _edges(score: np.ndarray, bins: int) -> np.ndarray:
-    finite = score[np.isfinite(score)]
-    low, lower, upper, high = (
-        np.quantile(finite, [0.005, 0.25, 0.75, 0.995]) if finite.size else (0.0, 0.0, 0.0, 1.0)
-    )
-    if lower < upper:
-        low, high = max(low, lower - 10 * (upper - lower)), min(high, upper + 10 * (upper - lower))
-    if not low < high:
-        low, high = low - 0.5, high + 0.5
-    return np.linspace(low, high, bins + 1)
 
 
 def shadows(

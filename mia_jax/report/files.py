@@ -175,8 +175,12 @@ def drawn(
             with_baseline(ranked, knows, most)
             for most in (figures.MOST_CURVES, figures.MOST_PANELS)
         )
+        kept = report.get("curves") or {}
         curves = {
-            n: summary.band(attacks[n]["score_TN"], member_TN, evaluated_TN, draws) for n in first
+            n: figures.of_counts(kept[n])
+            if n in kept
+            else summary.band(attacks[n]["score_TN"], member_TN, evaluated_TN, draws)
+            for n in first
         }
         curves |= {n: {} for n in ranked if n not in first}  # counted in the title only
         level = report.get("about", {}).get("level", 0.95)

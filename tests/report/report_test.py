@@ -10,7 +10,7 @@ import re
 import numpy as np
 import pytest
 
-from mia_jax.measures import verdict
+from mia_jax.measures import curves, verdict
 from mia_jax.metrics import bootstrap, roc, summary, thresholds
 from mia_jax.metrics import rows as result_rows
 from mia_jax.report import figures, files, page, tables
@@ -409,10 +409,10 @@ def test_figures_say_what_they_show(study):
 def test_a_heavy_tail_does_not_squeeze_all_other_scores_into_one_bar():
     rng = np.random.default_rng(0)
     score = np.where(np.arange(2000) < 40, -300.0, rng.normal(size=2000))
-    edges = figures._edges(score, 60)
+    edges = curves.bin_edges(score, 60)
     counts = np.histogram(np.clip(score, edges[0], edges[-1]), edges)[0]
     assert counts.max() < 0.25 * len(score) and counts.sum() == len(score)
-    plain = figures._edges(rng.normal(size=2000), 60)
+    plain = curves.bin_edges(rng.normal(size=2000), 60)
     assert -3.5 < plain[0] < -2 and 2 < plain[-1] < 3.5  # without such a tail: the middle 99%
 
 

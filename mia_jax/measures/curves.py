@@ -1,0 +1,176 @@
+"""Computes what the figures of a report draw of every attack: its ROC curve and its histograms.
+
+Both are over all evaluated (target, record) pairs and are kept as whole numbers, so that
+report.json stays small and every rate in a figure is a quotient of two of its counts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from mia_jax.metrics import bootstrap, intervals, outcomes, roc, summary
+
+WIDTH, HEIGHT = 900, 600  # of the figure in which no vertex moves by more than a pixel
+MANTISSAS = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)  # of the FPRs that have an interval
+BINS = 60
+
+
+def rates(n_nonmember: int, fprs=()) -> list[float]:
+    """Returns the rising FPRs at which a curve has an interval: `fprs`, and ten per decade from
+    one false positive to 1.
+
+    >>> rates(5)
+    [0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0]
+    """
+    first = math.floor(math.log10(1 / n_nonmember))
+    grid = [float(f"{m}e{exponent}") for exponent in range(first, 0) for m in MANTISSAS]
+    return sorted({f for f in (*grid, *fprs, 1.0) if f > 0 and roc.resolvable(f, n_nonmember)})
+
+
+def of(
+    attacks: Mapping[str, Mapping],
+    member_TN,
+    evaluated_TN,
+    draws: bootstrap.Draws,
+    *,
+    fprs=(),
+    level: float = 0.95,
+) -> tuple[dict[str, dict], dict[str, dict]]:
+    """Returns the sections `curves` and `histograms` of report.json.
+
+    Args:
+        attacks: {attack: what has its `score_TN`}.
+        member_TN, evaluated_TN: the members and the scored rows of each target.
+        draws: the draws of the bootstrap.
+        fprs: FPRs that get an interval besides those of `rates`.
+        level: the confidence level of the intervals.
+
+    Returns:
+        {attack: `curve`}, {attack: `histogram`}.
+    """
+    curves, histograms = {}, {}
+    evaluated_TN = np.asarray(evaluated_TN, bool)
+    member_K = np.asarray(member_TN, bool)[evaluated_TN]
+    for name, attack in attacks.items():
+        score_TN = np.asarray(attack["score_TN"], np.float64)
+        curves[name] = curve(score_TN, member_TN, evaluated_TN, draws, fprs=fprs, level=level)
+        histograms[name] = histogram(score_TN[evaluated_TN], member_K)
+    return curves, histograms
+
+
+def curve(
+    score_TN, member_TN, evaluated_TN, draws: bootstrap.Draws, *, fprs=(), level: float = 0.95
+) -> dict:
+    """Returns the pooled ROC of an attack, thinned for a figure, with pointwise intervals.
+
+    Returns:
+        {n_member, n_nonmember, resampling, false, true, band}. `false` and `true` are the counts of
+            flagged non-members and members at the vertices that are kept (see `thinned`), the
+            step rule's vertex at every FPR of the band among them. `band` is {fpr, low, high}: the
+            intervals of the TPR at the FPRs of `rates`.
+    """
+    whole, rank = summary.pool(score_TN, member_TN, evaluated_TN)
+    at_F = rates(int(whole.n_nonmember), fprs)
+    allowed_F = [outcomes.allowed(fpr, int(whole.n_nonmember)) for fpr in at_F]
+    vertex_F = np.searchsorted(whole.false_V, allowed_F, side="right") - 1
+    # FPRs that allow equally many false positives share an interval
+    steps = sorted(set(allowed_F))
+    _, low_SR, high_SR = bootstrap.redraw(rank, draws.record_NR, draws.unit_TR, steps)
+    ends = {step: (low_R, high_R) for step, low_R, high_R in zip(steps, low_SR, high_SR)}
+    low, high = [], []
+    for allowed, v in zip(allowed_F, vertex_F, strict=True):
+        for end, drawn_R in enumerate(ends[allowed]):
+            # With too few records to resample, the interval is [0, 1].
+            usable = intervals.usable(drawn_R)
+            bound = intervals.percentile(drawn_R, level)[end] if usable else float(end)
+            value = float(whole.tpr_V[v])
+            (high if end else low).append(round(max(bound, value) if end else min(bound, value), 6))
+    kept_V = thinned(whole, keep=vertex_F)
+    return dict(
+        n_member=int(whole.n_member),
+        n_nonmember=int(whole.n_nonmember),
+        resampling=draws.resampling,
+        false=whole.false_V[kept_V].astype(int).tolist(),
+        true=whole.true_V[kept_V].astype(int).tolist(),
+        band=dict(fpr=at_F, low=low, high=high),
+    )
+
+
+def thinned(whole: roc.Roc, *, keep=(), width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
+    """Returns the numbers of the vertices of a ROC that a figure needs.
+
+    On log-log axes from one count to all, every vertex that is left out is less than a pixel from
+    the last one before it that is kept, in both directions.
+
+    Args:
+        whole: the ROC.
+        keep: vertices that are kept in any case.
+        width, height: the size of the figure in pixels.
+    """
+    place_V2 = np.stack(
+        [
+            pixels * np.log(np.maximum(count_V, 1)) / math.log(max(total, 2))
+            for count_V, total, pixels in (
+                (whole.false_V, whole.n_nonmember, width),
+                (whole.true_V, whole.n_member, height),
+            )
+        ],
+        axis=1,
+    )
+    forced = np.zeros(len(place_V2), bool)
+    forced[[0, -1]] = True
+    forced[np.asarray(keep, int)] = True
+    kept, last = [], 0
+    stops = np.flatnonzero(forced)
+    while last < len(place_V2):
+        kept.append(last)
+        if last == len(place_V2) - 1:
+            break
+        # both places rise with the vertex: the first that is a pixel away in either of them
+        following = min(
+            int(np.searchsorted(column, column[last] + 1, side="left")) for column in place_V2.T
+        )
+        last = min(max(following, last + 1), int(stops[np.searchsorted(stops, last + 1)]))
+    return np.asarray(kept)
+
+
+def histogram(score_K, member_K, bins: int = BINS) -> dict:
+    """Returns how the scores of members and of non-members are distributed.
+
+    Scores beyond the middle 99%, or more than ten interquartile ranges from the middle half (a tail
+    that would squeeze all others into one bin; infinities among them), are counted in the outermost
+    bins.
+
+    Args:
+        score_K: the scores.
+        member_K: whether each row is a member.
+        bins: the number of bins, which are equally wide.
+
+    Returns:
+        {low, high, member, nonmember}: the ends of all bins together, and the counts of both sides.
+    """
+    score_K, member_K = np.asarray(score_K, np.float64).ravel(), np.asarray(member_K, bool).ravel()
+    edges = bin_edges(score_K, bins)
+    clipped_K = np.clip(score_K, edges[0], edges[-1])
+    return dict(
+        low=float(edges[0]),
+        high=float(edges[-1]),
+        member=np.histogram(clipped_K[member_K], edges)[0].tolist(),
+        nonmember=np.histogram(clipped_K[~member_K], edges)[0].tolist(),
+    )
+
+
+def bin_edges(score_K: np.ndarray, bins: int) -> np.ndarray:
+    """Returns the edges of equally wide bins that show the bulk of the scores; see `histogram`."""
+    finite = score_K[np.isfinite(score_K)]
+    low, lower, upper, high = (
+        np.quantile(finite, [0.005, 0.25, 0.75, 0.995]) if finite.size else (0.0, 0.0, 0.0, 1.0)
+    )
+    if lower < upper:
+        low, high = max(low, lower - 10 * (upper - lower)), min(high, upper + 10 * (upper - lower))
+    if not low < high:
+        low, high = low - 0.5, high + 0.5
+    return np.linspace(low, high, bins + 1)
