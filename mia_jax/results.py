@@ -26,7 +26,8 @@ TOP = 3  # attacks that repr shows
 class Table(list):
     """A list of rows {column: value}, shown as a table; `note` says what must be known with it.
 
-    `pandas.DataFrame(table)` reads it as it is.
+    Long columns may be `hidden` from the display; the rows have them. `pandas.DataFrame(table)`
+    reads it as it is.
 
     >>> Table([dict(record=7, exposure=0.875)], note="1 of 40 records is exposed.")
     1 of 40 records is exposed.
@@ -34,13 +35,13 @@ class Table(list):
     7         0.8750
     """
 
-    def __init__(self, rows: Iterable[Mapping], *, note: str = ""):
+    def __init__(self, rows: Iterable[Mapping], *, note: str = "", hidden: Iterable[str] = ()):
         super().__init__(dict(row) for row in rows)
-        self.note = note
+        self.note, self.hidden = note, tuple(hidden)
 
     def lines(self) -> tuple[list[str], list[list[str]]]:
         """Returns (header, lines) as text; numbers with four digits."""
-        header = list(dict.fromkeys(key for row in self for key in row))
+        header = list(dict.fromkeys(key for row in self for key in row if key not in self.hidden))
         return header, [[written(row.get(key)) for key in header] for row in self]
 
     def __repr__(self) -> str:
@@ -279,7 +280,9 @@ class Results:
         ]
         if name not in measured or not lines:
             return self._highest(int(k), attack)
-        lines.sort(key=lambda line: (float(line["p"]), -float(line["exposure"]), line["record"]))
+        lines.sort(
+            key=lambda line: (float(line["p"]), -float(line["exposure"]), int(line["record"]))
+        )
         tested, significant = (measured[name][key] for key in ("tested", "significant"))
         level = 1 - measured[name].get("level", 0.95)
         text = f"{significant:,} of {tested:,} records" if significant else "None of the records"
@@ -289,7 +292,7 @@ class Results:
             + (
                 "."
                 if significant
-                else "; these have the smallest p-values, which chance explains: a larger study "
+                else "; these have the smallest p-values, which chance can explain; a larger study "
                 "would decide."
             )
         )
@@ -375,7 +378,7 @@ class Results:
         everywhere = {row["attack"] for audit in (self, other) for row in audit.table}
         alone = sorted(everywhere - set(names))
         note += f" Only in one of them: {', '.join(alone)}." if alone else ""
-        return Table(two_audits.differences(*audits), note=note)
+        return Table(two_audits.differences(*audits), note=note, hidden=("method",))
 
     def gate(
         self,

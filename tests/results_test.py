@@ -45,7 +45,9 @@ def test_the_name_is_found_where_it_was_and_where_it_is():
 
 
 def test_repr_is_short_and_the_verdict_comes_first():
-    found = mia_jax.audit(arrays(), **QUICK)
+    found = mia_jax.audit(
+        arrays(), attacks="lira, threshold_loss, gap, reference, threshold_entropy", **QUICK
+    )
     lines = repr(found).splitlines()
     assert lines[0] == found.summary().splitlines()[0] and lines[0].startswith("LEAK SHOWN")
     assert lines[1].startswith("checks: ")
@@ -148,6 +150,8 @@ def test_the_most_exposed_records_are_those_that_leak():
     assert all(row["flag"] == "exposed" and row["low"] > 0.5 for row in table)
     assert re.match(r"\d+ of 60 records are significantly exposed under threshold_loss", table.note)
     assert len(found.records(3)) == 3 and found.records(3)[0] == table[0]
+    order = [(row["p"], -row["exposure"], row["record"]) for row in found.records(60)]
+    assert order == sorted(order)
     assert len(found.records(1000)) == rows
     lines = repr(table).splitlines()
     assert lines[0] == table.note and lines[1].split()[0] == "record"
@@ -186,6 +190,7 @@ def test_audits_of_the_same_rows_and_training_sets_are_compared_in_pairs():
     assert paired["low"] > 0
     assert paired["high"] - paired["low"] < 0.7 * (other[0]["high"] - other[0]["low"])
     assert "Not paired, because the models have other training sets" in other.note
+    assert "method" not in repr(other) and "square and add" in other[0]["method"]
     same = strong.compare(strong)
     assert all(row["difference"] == 0 and row["low"] <= 0 <= row["high"] for row in same)
     assert {row["metric"] for row in same} >= {"auc", "tpr@0.1"}

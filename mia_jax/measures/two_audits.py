@@ -24,6 +24,10 @@ SAME = {
 }
 
 
+# a number that no draw changes has the two intervals' worst corners instead, which are not paired
+PAIRED = ("paired", "paired, normal", "paired, Student's t")
+
+
 class Audit(NamedTuple):
     """Holds one of two audits.
 
@@ -100,6 +104,7 @@ def differences(first: Audit, second: Audit) -> list[dict]:
                 *(drawn_of[name][key] for drawn_of in kept), level=levels[0]
             )
             low, high, how = row["low"], row["high"], row["method"]
+            paired = how.endswith(PAIRED)
         else:
             low, high = intervals.square_and_add(*both)
             how = "two independent intervals, square and add"
