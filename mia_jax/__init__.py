@@ -11,12 +11,13 @@ __version__ = "0.2.0"
 
 PLACES = {  # public name -> its module
     "audit": "mia_jax.api",
+    "Monitor": "mia_jax.monitor",
     "Results": "mia_jax.results",
 }
 
 
 def __getattr__(name: str):
-    """Imports mia_jax.audit and mia_jax.Results on first use, so that `import mia_jax` is fast."""
+    """Imports the public names on first use, so that `import mia_jax` is fast."""
     if name in PLACES:
         import importlib
 

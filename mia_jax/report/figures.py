@@ -347,6 +347,44 @@ def epochs(
     return figure
 
 
+def training(rows: Sequence[Mapping], metric: str, *, limits: Sequence[float] = ()) -> Figure:
+    """Draws a metric over the epochs of one training with its intervals, and accuracies below.
+
+    Args:
+        rows: a row per epoch and attack: {epoch, attack, <metric>, <metric>_low, <metric>_high,
+            member_accuracy, nonmember_accuracy} (mia_jax/monitor.py). None is left out.
+        metric: the metric of the upper panel.
+        limits: horizontal lines.
+    """
+    has_accuracy = any(row["member_accuracy"] is not None for row in rows)
+    below = "accuracy" if has_accuracy else "loss"
+    figure, (above, lower) = _canvas(6.4, 6.2, rows=2)
+    attacks = list(dict.fromkeys(row["attack"] for row in rows))
+    for i, attack in enumerate(attacks):
+        known = [row for row in rows if row["attack"] == attack and row[metric] is not None]
+        at, value = [row["epoch"] for row in known], [row[metric] for row in known]
+        low, high = (
+            [row[metric if row[f"{metric}_{end}"] is None else f"{metric}_{end}"] for row in known]
+            for end in ("low", "high")
+        )
+        look = dict(color=COLORS[i % len(COLORS)])
+        above.fill_between(at, low, high, alpha=0.15, linewidth=0, **look)
+        style = DASHES[i % len(DASHES)]
+        above.plot(at, value, style, label=_name(attack), marker="o", markersize=2.5, **look)
+    for most in limits:
+        above.axhline(most, color="0.3", linewidth=1, linestyle=":", label=f"limit {most:g}")
+    for side, name, color in (("member", "members", MEMBER), ("nonmember", "non-members", OTHER)):
+        known = [r for r in rows if r["attack"] == attacks[0] and r[f"{side}_{below}"] is not None]
+        at, value = [r["epoch"] for r in known], [r[f"{side}_{below}"] for r in known]
+        lower.plot(at, value, label=name, color=color, marker="o", markersize=2.5)
+    above.set(ylabel=tables.metric_name(metric))
+    lower.set(xlabel="epoch", ylabel=f"{'' if has_accuracy else 'mean '}{below} of the model")
+    for axes in (above, lower):
+        axes.grid(True, color="0.9", linewidth=0.6)
+        axes.legend(fontsize=7)
+    return figure
+
+
 def evasion(curves: Mapping[str, Mapping], *, over: str = "") -> Figure:
     """Draws the accuracy against the radius of an attack, non-members solid and members dashed.
 

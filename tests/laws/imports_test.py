@@ -25,7 +25,7 @@ LEVELS = (
     ("training", "query", "measures", "external.rows", "external.frameworks"),
     ("report", "external", "configuration"),
     ("pipeline", "results"),
-    ("api",),
+    ("api", "monitor"),
     ("commands",),  # a subcommand may read everything
     ("__main__",),
 )

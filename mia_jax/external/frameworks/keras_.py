@@ -55,6 +55,25 @@ def trainer(model) -> None:
     """Returns None: a model would be trained further, never again from the start."""
 
 
+def after_epochs(ended):
+    """Returns a keras.callbacks.Callback for fit(callbacks=[...]).
+
+    Args:
+        ended: ended(model, epoch) -> whether to stop the training; epochs count from 1.
+    """
+    import keras
+
+    class AfterEpochs(keras.callbacks.Callback):
+        """Calls `ended` after every epoch."""
+
+        def on_epoch_end(self, epoch, logs=None):
+            del logs
+            if ended(self.model, epoch + 1):
+                self.model.stop_training = True
+
+    return AfterEpochs()
+
+
 def _library(model):
     """Returns the loaded Keras module that the model is of, or None."""
     for name in ("keras", "tf_keras"):
