@@ -1,4 +1,4 @@
-# make quickstart | make test | make test-all | make wheel | make requirements
+# make quickstart | make test | make test-all | make wheel | make docs | make requirements
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -20,7 +20,7 @@ $(VENV)/test.stamp: $(VENV)/pinned.stamp requirements-test.txt
 	$(PIP) -r requirements-test.txt
 	@touch $@
 
-.PHONY: quickstart test test-all lint wheel requirements clean
+.PHONY: quickstart test test-all lint wheel docs requirements clean
 quickstart: $(VENV)/run.stamp
 	$(BIN)/mia-jax --config=quickstart --workdir=runs/quickstart
 	@echo "next: . $(BIN)/activate, then mia-jax --help"
@@ -38,6 +38,11 @@ test-all: lint
 
 wheel: $(VENV)/test.stamp
 	$(BIN)/python -m build --wheel
+
+# the site, in build/site
+docs: $(VENV)/run.stamp
+	$(PIP) --editable ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # needs uv; keeps the versions that the file has, --upgrade takes the newest
 requirements:

@@ -267,9 +267,9 @@ def test_a_module_that_is_not_there_says_where_it_was_looked_for(tmp_path, monke
         registry.load("models", "nowhere.net")
 
 
-def test_the_net_of_the_readme_is_a_model(tmp_path, monkeypatch):
+def test_the_net_of_the_documentation_is_a_model(tmp_path, monkeypatch):
     text = (
-        (pathlib.Path(__file__).parents[2] / "README.md")
+        (pathlib.Path(__file__).parents[2] / "docs" / "extending.md")
         .read_text(encoding="utf-8")
         .split("## Your own net")[1]
     )
