@@ -1,1 +1,1 @@
-"""Benchmarks: one script a claim; each prints a ratio measured side by side in one run."""
+"""Holds the benchmarks, one script per claim; each prints ratios that one run measured."""

@@ -1,8 +1,7 @@
-"""The two sides of `benchmarks.attacks`: for every case its data, our way and its peers' to the
-same numbers.
+"""Holds, for each case of `benchmarks.attacks`, the data and the implementations that are compared.
 
-A way is a function of the data that returns (numbers, spent); spent is None, or the [wall,
-processor] seconds of the part that counts.
+An implementation is a function of the data that returns (numbers, spent). `spent` is None, or the
+[wall, processor] seconds of the part that counts.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ FPR = 0.01
 
 
 def clock() -> np.ndarray:
-    """Wall and processor seconds."""
+    """Returns wall and processor seconds."""
     return np.array([time.perf_counter(), time.process_time()])
 
 
 def seen(**fields):
-    """The evidence with these fields."""
+    """Returns the evidence with these fields."""
     from mia_jax.threat_model import Evidence
 
     nothing = dict.fromkeys(
@@ -32,7 +31,7 @@ def seen(**fields):
 
 
 def with_shadows(name: str, target_AN, shadow_MAN, member_MN, population_N=None):
-    """The evidence against one target whose shadows' signal is visible on all rows."""
+    """Returns the evidence against one target whose shadows' signal is visible on all rows."""
     every_MN = np.ones(member_MN.shape, bool)
     evaluated_N = every_MN[0] if population_N is None else ~population_N
     shown = dict(
@@ -51,7 +50,7 @@ def with_shadows(name: str, target_AN, shadow_MAN, member_MN, population_N=None)
 
 
 def softmax_rows(members: int, nonmembers: int) -> dict:
-    """Logits over 10 classes whose true class stands out more for members, and their loss."""
+    """Draws logits over 10 classes, larger at the true class for members, and their loss."""
     from scipy.special import log_softmax
 
     rng, count = np.random.default_rng(0), members + nonmembers
@@ -70,20 +69,20 @@ def softmax_rows(members: int, nonmembers: int) -> dict:
 
 
 def two_normals(count: int, members: int) -> dict:
-    """Scores of which the first `members` are members'."""
+    """Draws scores of which the first `members` belong to members."""
     member = np.arange(count) < members
     return dict(score=np.random.default_rng(0).normal(size=count) + member, member=member)
 
 
 def read_off(curve) -> tuple[float, float, float]:
-    """AUC, TPR@1%FPR and the largest TPR - FPR of a ROC of ours."""
+    """Returns AUC, TPR@1%FPR and the largest TPR - FPR of a ROC curve of mia_jax."""
     from mia_jax.metrics import roc
 
     return roc.auc(curve), roc.tpr_at_fpr(curve, FPR).tpr, roc.advantage(curve)
 
 
 def by_sklearn(score_N, member_N) -> tuple[float, float, float]:
-    """The same of scikit-learn's ROC."""
+    """Returns the same numbers of scikit-learn's ROC curve."""
     from sklearn import metrics
 
     fpr, tpr, _ = metrics.roc_curve(member_N, score_N)
@@ -137,7 +136,7 @@ def logistic_ours(data: dict, kind: str = "logistic"):
     from mia_jax.attacks import attack_model
     from mia_jax.metrics import roc
 
-    pooled_N, own_N = (
+    pooled_N, by_class_N = (
         attack_model.make(kind=kind, fit="target", per_class=c).score(
             data["evidence"], jax.random.key(0)
         )
@@ -146,15 +145,13 @@ def logistic_ours(data: dict, kind: str = "logistic"):
     y_N, member_N = data["y"], data["member"]
     curves = [
         roc.roc(pooled_N, member_N),
-        *(roc.roc(own_N[y_N == c], member_N[y_N == c]) for c in range(10)),
+        *(roc.roc(by_class_N[y_N == c], member_N[y_N == c]) for c in range(10)),
     ]
     return [roc.auc(curve) for curve in curves], None
 
 
 def logistic_sklearn(data: dict, solver: str = "lbfgs"):
-    """The attack with scikit-learn in the place of our head; the seconds are those of scikit-learn
-    alone.
-    """
+    """Runs the attack with scikit-learn's classifier; only its seconds are returned."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
@@ -166,10 +163,10 @@ def logistic_sklearn(data: dict, solver: str = "lbfgs"):
         nonlocal spent
         start, scores = clock(), []
         for job in jobs:
-            one = LogisticRegression(
+            classifier = LogisticRegression(
                 solver=solver, tol=1e-6, max_iter=10_000
             )  # at the default of 1e-4 lbfgs stops short of the minimum
-            grid = GridSearchCV(one, dict(C=logistic.CS), cv=StratifiedKFold(3)).fit(
+            grid = GridSearchCV(classifier, dict(C=logistic.CS), cv=StratifiedKFold(3)).fit(
                 job.x_KF, job.member_K
             )
             scores.append(grid.decision_function(job.ask_NF))
@@ -193,7 +190,7 @@ def bootstrap_data(rows: int, draws: int, part: int) -> dict:
 
 
 def spreads(auc_R, tpr_R) -> list[float]:
-    """Means and standard deviations over the draws."""
+    """Returns means and standard deviations over the draws."""
     return [np.mean(auc_R), np.mean(tpr_R), np.std(auc_R), np.std(tpr_R)]
 
 
@@ -210,12 +207,12 @@ def bootstrap_ours(data: dict):
 
 
 def bootstrap_sklearn(data: dict):
-    start, rng, found = clock(), np.random.default_rng(1), []
+    start, rng, metrics_of_draws = clock(), np.random.default_rng(1), []
     sides = [np.flatnonzero(data["member"]), np.flatnonzero(~data["member"])]
     for _ in range(data["part"]):
         rows = np.concatenate([rng.choice(side, len(side)) for side in sides])
-        found.append(by_sklearn(data["score"][rows], data["member"][rows])[:2])
-    return spreads(*zip(*found)), (clock() - start) * data["draws"] / data["part"]
+        metrics_of_draws.append(by_sklearn(data["score"][rows], data["member"][rows])[:2])
+    return spreads(*zip(*metrics_of_draws)), (clock() - start) * data["draws"] / data["part"]
 
 
 def scaling_data(count: int) -> dict:
@@ -263,8 +260,8 @@ def lira_ours(data: dict):
 def lira_scipy(data: dict):
     from scipy import stats
 
-    evidence, start, found = data["evidence"], clock(), []
-    own_AN, shadow_MAN, member_MN = (
+    evidence, start, scores = data["evidence"], clock(), []
+    target_AN, shadow_MAN, member_MN = (
         evidence.target["rescaled_logit"],
         evidence.shadow["rescaled_logit"],
         evidence.shadow_member_MN,
@@ -273,14 +270,14 @@ def lira_scipy(data: dict):
         inside_N = member_MN[:, n]
         sides = [shadow_MAN[chosen, :, n].astype(np.float64) for chosen in (inside_N, ~inside_N)]
         inside, outside = (
-            stats.norm.logpdf(own_AN[:, n], side.mean(0), side.std(0, ddof=1)) for side in sides
+            stats.norm.logpdf(target_AN[:, n], side.mean(0), side.std(0, ddof=1)) for side in sides
         )
-        found.append(np.mean(inside - outside))
-    return found, (clock() - start) * own_AN.shape[1] / data["part"]
+        scores.append(np.mean(inside - outside))
+    return scores, (clock() - start) * target_AN.shape[1] / data["part"]
 
 
 def rmia_data(shadows: int, examples: int, population: int) -> dict:
-    """Confidences of a target and its shadows, and for the counts alone two vectors of ratios."""
+    """Draws confidences of a target and its shadow models, and two vectors of ratios."""
     rng, count = np.random.default_rng(0), examples + population
     population_N = np.arange(count) >= examples
     member_MN = (rng.random((shadows, count)) < 0.5) & ~population_N

@@ -1,5 +1,6 @@
-"""The two sides of benchmarks.label_only: HopSkipJump here and in the Adversarial Robustness
-Toolbox, on one small CNN.
+"""Runs HopSkipJump here and in the Adversarial Robustness Toolbox, for `benchmarks.label_only`.
+
+Both attack the same small CNN.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ CLASSES = 10
 
 
 def weights(path: str, *, examples: int, side: int, epochs: int) -> None:
-    """Trains the CNN on images of ten noisy prototypes and saves weights and further images, which
-    both sides read.
+    """Trains the CNN on images of ten noisy prototypes and saves what both sides read.
+
+    They are the weights and further images.
     """
     import jax
     import jax.numpy as jnp
@@ -66,12 +68,19 @@ def ours(
     lanes: int,
     compared: int,
 ) -> dict:
-    """Seconds, distances and queries of our walk (compilation apart), and labels per second of the
-    bare forward pass at its best batch size.
+    """Returns seconds, distances and queries of HopSkipJump here, without compilation.
 
-    `lanes` batches walk at a time, each in a thread, as the QUERY stage asks several models.
-    Distances are medians over the first `compared` samples, those that the peer walks from; `steps`
-    are (queries, median distance) after each iteration.
+    The result also has the labels per second of the plain forward pass at its best batch size.
+
+    Args:
+        path: the file of `weights`.
+        iterations, evaluations: HopSkipJump's query budget.
+        batch_size: examples that are attacked at once.
+        chunk: directions per example that are queried at once.
+        lanes: batches that are attacked at a time, each in a thread, as the QUERY stage does for
+            several models.
+        compared: distances are medians over this many first samples, which the peer attacks too;
+            `steps` has (queries, median distance) after each iteration.
     """
     import jax
     import jax.numpy as jnp
@@ -110,14 +119,14 @@ def ours(
     compile_s = time.perf_counter() - start
     start = time.perf_counter()
     with ThreadPoolExecutor(lanes) as pool:
-        found = list(
+        walks = list(
             pool.map(
                 lambda part: jax.device_get(compiled(params, x[part], y[part], key_N[part])), parts
             )
         )
     seconds = time.perf_counter() - start
     distance_SB, queries_SB = (
-        np.concatenate([getattr(one, name) for one in found], 1)
+        np.concatenate([getattr(batch, name) for batch in walks], 1)
         for name in ("distance_SB", "queries_SB")
     )
     rate, best = forward_rate(jax, lambda x: label(params, x), x, lanes)
@@ -136,7 +145,7 @@ def ours(
         distance=steps[-1][1],
         steps=steps,
         right=float(right_B.mean()),
-        queries_per_s=sum(float(one.queries_B.sum()) for one in found) / seconds,
+        queries_per_s=sum(float(batch.queries_B.sum()) for batch in walks) / seconds,
         forward_per_s=rate,
         forward_batch=best,
         peak_mb=_pairs.peak_bytes() / 1e6,
@@ -144,10 +153,11 @@ def ours(
 
 
 def forward_rate(jax, label, x, lanes: int) -> tuple[float, int]:
-    """(images a second, batch size) of the plain forward pass at the fastest of several batch
-    sizes, by one thread or by `lanes`.
+    """Returns (images per second, batch size) of the plain forward pass at its fastest batch size.
+
+    Each size is run by one thread and by `lanes` threads.
     """
-    run, found = jax.jit(label), {}
+    run, rates = jax.jit(label), {}
     with ThreadPoolExecutor(lanes) as pool:
         for size in (50, 100, 200, 500, 1000, 2000):
             batch = jax.device_put(np.resize(x, (size, *x.shape[1:])))
@@ -159,14 +169,15 @@ def forward_rate(jax, label, x, lanes: int) -> tuple[float, int]:
                     start = time.perf_counter()
                     ask(0) if together == 1 else list(pool.map(ask, range(together)))
                     times[together].append((time.perf_counter() - start) / together)
-            found[size] = size / min(float(np.median(values)) for values in times.values())
-    best = max(found, key=found.get)
-    return found[best], best
+            rates[size] = size / min(float(np.median(values)) for values in times.values())
+    best = max(rates, key=rates.get)
+    return rates[best], best
 
 
 def art(*, path: str, iterations: int, evaluations: int, samples: int, threads: int) -> dict:
-    """Seconds, distances and queries of ART's HopSkipJump on a PyTorch network with the same
-    weights; its queries are counted at the network.
+    """Returns seconds, distances and queries of ART's HopSkipJump on a PyTorch network.
+
+    The network has the same weights, and queries are counted at the network.
     """
     import torch
     from art.attacks.evasion import HopSkipJump
@@ -200,9 +211,9 @@ def art(*, path: str, iterations: int, evaluations: int, samples: int, threads: 
         verbose=False,
     )
     asked[0], start = 0, time.perf_counter()
-    found = attack.generate(x)
+    adversarial = attack.generate(x)
     seconds = time.perf_counter() - start
-    distance = np.linalg.norm((found - x).reshape(len(x), -1), axis=1)[right]
+    distance = np.linalg.norm((adversarial - x).reshape(len(x), -1), axis=1)[right]
     return dict(
         seconds=seconds / len(x),
         distance=float(np.median(distance)),
@@ -212,8 +223,9 @@ def art(*, path: str, iterations: int, evaluations: int, samples: int, threads: 
 
 
 def network(torch, nn, file, *, side: int):
-    """The same network with the same weights; images [B,C,H,W], the flattened features in the order
-    of ours.
+    """Builds the same network with the same weights in PyTorch.
+
+    Images are [B,C,H,W]; the flattened features have the order of the JAX network.
     """
 
     class Net(nn.Module):

@@ -1,9 +1,9 @@
-"""A disk on which a process dies at a chosen file operation, and the small run that is killed and
-damaged on it.
+"""Simulates a disk on which a process dies at a chosen file operation, and the run that is killed.
 
-The death is a BaseException in this process, raised before, within or after one operation inside a
-folder; from then on every other operation of the dead run is refused, so that no `finally` tidies
-up. The next start of the run then finds what kill -9 leaves, with its programs still compiled.
+The death is a BaseException in this process. It is raised before, within or after one operation
+inside a folder; from then on every other operation of the dead run is refused, so that no `finally`
+tidies up. The next start of the run then sees what kill -9 leaves, with its programs still
+compiled.
 """
 
 from __future__ import annotations
@@ -36,12 +36,17 @@ STAGES = pipeline_run.STAGES
 
 
 class Killed(BaseException):
-    """The process is dead."""
+    """Stands for the death of the process."""
 
 
 class Disk:
-    """Counts the file operations inside `root` (`log`: kind and path of each); dies at operation
-    `at`, or at the first after `seconds`.
+    """Counts the file operations inside a folder, and dies at one of them.
+
+    Args:
+        root: the folder. `log` has the kind and the path of each operation.
+        at: the number of the operation at which the process dies.
+        mode: before, half (within) or after the operation.
+        seconds: the process dies at the first operation after this time.
     """
 
     def __init__(
@@ -59,8 +64,9 @@ class Disk:
 
     @contextlib.contextmanager
     def mounted(self) -> Iterator[Disk]:
-        """The operations of `os` go through this disk; temporary files carry the number of a
-        process that is dead.
+        """Sends the operations of `os` through this disk.
+
+        Temporary files have the number of a process that is dead.
         """
         gone = subprocess.Popen([sys.executable, "-c", ""])
         gone.wait()
@@ -130,15 +136,17 @@ class Disk:
 
 
 def config(*, seed: int = 0, learning_rate: float = 0.1, private: bool = False) -> dict:
-    """A fleet of six nets with two snapshots, checkpoints, a signal that counts its queries, and
-    attacks that are repeated over the epochs.
+    """Returns the config of a fleet of six nets that uses most kinds of files.
+
+    It has two snapshots, checkpoints, a signal that counts its queries, and attacks that are
+    repeated over the epochs.
     """
     guarded = (
         dict(gradient="private", privacy=dict(clip_norm=1.0, noise_multiplier=1.0, delta=1e-3))
         if private
         else {}
     )
-    found = configuration.complete(
+    completed = configuration.complete(
         seed=seed,
         data=dict(name="synthetic", examples=60, features=10, classes=3, random_labels=True),
         design=dict(name="halves", models=6),
@@ -154,19 +162,20 @@ def config(*, seed: int = 0, learning_rate: float = 0.1, private: bool = False) 
         report=dict(draws=40, figures=False, epochs=("loss",)),
         run=dict(chunk=2, lanes=1, checkpoint_every=1),
     )
-    return pipeline_run.plain(found)
+    return pipeline_run.plain(completed)
 
 
 def prepared(**fields) -> Experiment:
-    """The objects of `config`, so that every run of them uses the same compiled programs."""
-    found = config(**fields)
-    return build.build({k: v for k, v in found.items() if k != "seed"}, seed=found["seed"][0])
+    """Builds the experiment of `config`, so that all its runs use the same compiled programs."""
+    settings = config(**fields)
+    return build.build({k: v for k, v in settings.items() if k != "seed"}, seed=settings["seed"][0])
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """No lines on stderr, no clock and no revision in the files, and partial answers on disk after
-    every batch.
+    """Removes lines on stderr, and the clock and the revision in the files.
+
+    Partial answers are on disk after every batch.
     """
     clock = types.SimpleNamespace(**{**vars(time), "monotonic": lambda: 0.0})
     with contextlib.ExitStack() as stack:
@@ -180,7 +189,7 @@ def quiet() -> Iterator[None]:
 
 
 def run(audit: Experiment, folder: Path, *, stages=STAGES, pause: Callable = lambda: None) -> dict:
-    """The stages of one run in this process."""
+    """Runs the stages of one run in this process."""
     with precision.single():
         return pipeline_run.run_one(
             audit,
@@ -194,30 +203,32 @@ def run(audit: Experiment, folder: Path, *, stages=STAGES, pause: Callable = lam
 
 
 def contents(folder: Path) -> dict[str, object]:
-    """{path: bytes} of a workdir, of metrics.jsonl its different lines; without run.json, which
-    holds times.
+    """Returns {path: bytes} of a workdir without run.json, which holds times.
+
+    The value of metrics.jsonl is the set of its lines.
     """
-    found: dict[str, object] = {}
+    by_path: dict[str, object] = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         name = path.relative_to(folder).as_posix()
         if name == "metrics.jsonl":
-            found[name] = set(path.read_text().splitlines())
+            by_path[name] = set(path.read_text().splitlines())
         elif not name.startswith("run"):
-            found[name] = path.read_bytes()
-    return found
+            by_path[name] = path.read_bytes()
+    return by_path
 
 
-def differences(one: dict, other: dict) -> list[str]:
-    """The files in which two workdirs differ; lines that a killed process left torn are no
-    difference of metrics.jsonl.
+def differences(expected: dict, actual: dict) -> list[str]:
+    """Returns the names of the files in which two workdirs differ.
+
+    Incomplete lines that a killed process left in metrics.jsonl are no difference.
     """
     whole = (
-        {k: v for k, v in one.items() if k != "metrics.jsonl"},
-        {k: v for k, v in other.items() if k != "metrics.jsonl"},
+        {k: v for k, v in expected.items() if k != "metrics.jsonl"},
+        {k: v for k, v in actual.items() if k != "metrics.jsonl"},
     )
-    found = sorted(k for k in {*whole[0], *whole[1]} if whole[0].get(k) != whole[1].get(k))
-    return found + ["metrics.jsonl"] * bool(
-        one.get("metrics.jsonl", set()) - other.get("metrics.jsonl", set())
+    differing = sorted(k for k in {*whole[0], *whole[1]} if whole[0].get(k) != whole[1].get(k))
+    return differing + ["metrics.jsonl"] * bool(
+        expected.get("metrics.jsonl", set()) - actual.get("metrics.jsonl", set())
     )
 
 
@@ -234,5 +245,5 @@ class Countdown:
 
 
 def spread_out(total: int, count: int) -> list[int]:
-    """`count` different numbers below `total`, evenly."""
+    """Returns `count` different numbers below `total`, evenly spaced."""
     return sorted({int(i) for i in np.linspace(0, total - 1, min(count, total))})

@@ -1,5 +1,6 @@
-"""The peers of benchmarks.dp_step: Opacus with hooks and with ghost clipping, jax-privacy; each
-times one step on one batch, compilation excluded.
+"""Times one private step of the peers of `benchmarks.dp_step`: Opacus and jax-privacy.
+
+Opacus runs with hooks and with ghost clipping. Each step is on one batch; compilation is excluded.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ CLIP, NOISE, RATE = 1.0, 1.0, 0.1
 
 
 def repeated(step: Callable[[], object], *, count: int, warm: int = 2) -> list[float]:
-    """Seconds of each of `count` calls after `warm` unmeasured ones."""
+    """Returns the seconds of each of `count` calls after `warm` calls that are not measured."""
     for _ in range(warm):
         step()
     spent = []
@@ -28,15 +29,15 @@ def repeated(step: Callable[[], object], *, count: int, warm: int = 2) -> list[f
 
 
 def best(ways: Sequence, make: Callable, *, count: int):
-    """The way whose step is fastest in a short trial; a way that fails is out."""
-    found = {}
+    """Returns the setting whose step is fastest in a short trial."""
+    seconds = {}
     for way in ways:
-        found[way] = float(np.median(repeated(make(way), count=count, warm=1)))
-    return min(found, key=found.get)
+        seconds[way] = float(np.median(repeated(make(way), count=count, warm=1)))
+    return min(seconds, key=seconds.get)
 
 
 def opacus(*, x, y, ghost: bool, count: int) -> dict:
-    """A DP-SGD step of Opacus, with the faster number of threads of 1 and all."""
+    """Times a DP-SGD step of Opacus, with 1 thread or all, whichever is faster."""
     import os
 
     import torch
@@ -66,7 +67,7 @@ def opacus(*, x, y, ghost: bool, count: int) -> dict:
 
 
 def torch_step(torch, images, labels, *, ghost: bool) -> Callable[[], None]:
-    """One step: gradients, clipping, noise, SGD."""
+    """Returns a function that does one step: gradients, clipping, noise, SGD."""
     from opacus import PrivacyEngine
 
     data = torch.utils.data.DataLoader(
@@ -97,7 +98,7 @@ def torch_step(torch, images, labels, *, ghost: bool) -> Callable[[], None]:
 
 
 def torch_model(torch, images):
-    """The same network: 784-256-10, or the conv net of mia_jax/models/conv.py."""
+    """Builds the same network: 784-256-10, or the conv net of mia_jax/models/conv.py."""
     nn = torch.nn
     if images.ndim == 2:
         return nn.Sequential(nn.Linear(images.shape[1], 256), nn.ReLU(), nn.Linear(256, 10))
@@ -111,7 +112,10 @@ def torch_model(torch, images):
 
 
 def jax_privacy(*, model, x, y, count: int) -> dict:
-    """A DP-SGD step of jax-privacy on our network, with the fastest microbatch of 1, 16 and all."""
+    """Times a DP-SGD step of jax-privacy on our network; its microbatch is 1, 16 or all.
+
+    The fastest of the three is used.
+    """
     import dp_accounting
     import jax
     import jax.numpy as jnp
@@ -138,12 +142,12 @@ def jax_privacy(*, model, x, y, count: int) -> dict:
             optax.sgd(RATE),
         )
 
-        def one(params, states, x, y):
+        def update(params, states, x, y):
             noisy, first = noise.update(gradient(params, x, y), states[0])
             updates, second = tx.update(jax.tree.map(lambda g: g / len(x), noisy), states[1])
             return optax.apply_updates(params, updates), (first, second)
 
-        step, images, labels = jax.jit(one), jnp.asarray(x), jnp.asarray(y)
+        step, images, labels = jax.jit(update), jnp.asarray(x), jnp.asarray(y)
         held = [
             variables["params"],
             (noise.init(variables["params"]), tx.init(variables["params"])),

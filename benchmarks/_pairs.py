@@ -1,9 +1,8 @@
-"""What every benchmark shares: contenders timed in turns, each in a process of its own, and the
-ratio that comes of it.
+"""Holds what all benchmarks share: contenders timed in turns, and the ratio of their times.
 
-Contenders take turns (A B A B ...), so that a machine that slows down slows all of them; a figure
+Contenders take turns (A B A B ...), so that a machine that slows down slows all of them; a result
 is the median of a contender's runs. Each run is a fresh interpreter: nothing is compiled yet, the
-threads of one library do not spin beside those of another, and the peak memory is its own.
+threads of one library do not compete with those of another, and peak memory is per contender.
 """
 
 from __future__ import annotations
@@ -29,15 +28,11 @@ TORCH = (
 
 
 class Missing(Exception):
-    """Something that the benchmark needs is absent, or a contender failed; the message says what to
-    do.
-    """
+    """Is raised if a library is absent or a contender failed; the message says what to do."""
 
 
 def parser(doc: str, *, peers: Sequence[str], cases: Sequence[str] = ()) -> argparse.ArgumentParser:
-    """The flags that all benchmarks have: --quick, --runs, --peers, and --cases where there are
-    several.
-    """
+    """Returns a parser of --quick, --runs, --peers, and --cases if there are several."""
     made = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -66,7 +61,7 @@ def parser(doc: str, *, peers: Sequence[str], cases: Sequence[str] = ()) -> argp
 
 
 def names(known: Sequence[str]) -> Callable[[str], list[str]]:
-    """An argparse type: a comma-separated list of known names; 'none' is the empty list."""
+    """Returns an argparse type: a comma-separated list of known names; 'none' is the empty list."""
 
     def parse(text: str) -> list[str]:
         chosen = [] if text == "none" else [name for name in text.split(",") if name]
@@ -84,8 +79,10 @@ def run(
     parser: argparse.ArgumentParser,
     argv: Sequence[str] | None,
 ) -> int:
-    """The exit status of benchmark(args), in which `Missing` is one message and 1; in the process
-    of a `contender` prints answer(**request).
+    """Runs a benchmark from the command line and returns its exit status.
+
+    `Missing` becomes one message and status 1. In the process of a `contender`, prints
+    answer(**request).
     """
     argv = sys.argv[1:] if argv is None else argv
     if list(argv[:1]) == ["--contender"]:
@@ -100,7 +97,7 @@ def run(
 
 
 def need(library: str, message: str) -> None:
-    """`Missing` with the message unless the library is installed."""
+    """Raises Missing with the message unless the library is installed."""
     if importlib.util.find_spec(library) is None:
         raise Missing(message)
 
@@ -110,9 +107,10 @@ def need(library: str, message: str) -> None:
 
 
 def contender(module: str, **request) -> dict:
-    """What `python -m module --contender REQUEST` prints as its last line, a JSON object, and
-    'others': the share of this machine that other processes used meanwhile. No compile cache,
-    whatever the environment says.
+    """Runs `python -m module --contender REQUEST` and returns the JSON object of its last line.
+
+    `others` is added: the share of this machine that other processes used meanwhile. There is no
+    compilation cache, whatever the environment says.
     """
     environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
     environment |= dict(JAX_PLATFORMS="cpu", JAX_ENABLE_COMPILATION_CACHE="false")
@@ -129,8 +127,9 @@ def contender(module: str, **request) -> dict:
 
 
 def busy_elsewhere() -> float:
-    """Processor seconds that processes other than this one's finished children have used since the
-    machine started; 0 where that is unknown.
+    """Returns the processor seconds of all processes except this one's finished children.
+
+    They count from the start of the machine; the result is 0 where they are unknown.
     """
     try:
         user, nice, system = (
@@ -138,12 +137,12 @@ def busy_elsewhere() -> float:
         )
     except (OSError, ValueError):
         return 0.0
-    own = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return (user + nice + system) / os.sysconf("SC_CLK_TCK") - own.ru_utime - own.ru_stime
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (user + nice + system) / os.sysconf("SC_CLK_TCK") - children.ru_utime - children.ru_stime
 
 
 def interleaved(contenders: Mapping[str, Callable[[], dict]], runs: int) -> dict[str, list[dict]]:
-    """{name: its samples}: every contender once, then every contender again, `runs` times."""
+    """Runs all contenders in turns, `runs` times, and returns {name: samples}."""
     samples: dict[str, list[dict]] = {name: [] for name in contenders}
     for _ in range(runs):
         for name, run in contenders.items():
@@ -152,12 +151,12 @@ def interleaved(contenders: Mapping[str, Callable[[], dict]], runs: int) -> dict
 
 
 def median(samples: Sequence[Mapping], field: str) -> float:
-    """The median of one field over the runs."""
+    """Returns the median of a field over the runs."""
     return statistics.median(sample[field] for sample in samples)
 
 
 def peak_bytes() -> int:
-    """The most memory that this process ever held."""
+    """Returns the most memory that this process ever held."""
     try:
         status = pathlib.Path("/proc/self/status").read_text()
         return int(status.split("VmHWM:")[1].split()[0]) * 1024
@@ -177,7 +176,7 @@ def peak_bytes() -> int:
 def comparison(
     *, benchmark: str, case: str, ours_s: float, peer: str, peer_s: float, **extra
 ) -> dict:
-    """One comparison: ratio = peer / ours, so that more than 1 means that ours is faster."""
+    """Returns the record of a comparison; ratio = peer / ours, so above 1 ours is faster."""
     fixed = dict(
         benchmark=benchmark,
         case=case,
@@ -196,8 +195,10 @@ def comparison(
 
 
 def line(record: Mapping) -> str:
-    """The JSON line of a comparison, four significant digits; ValueError if a number is not
-    finite.
+    """Returns the JSON line of a comparison with four significant digits.
+
+    Raises:
+        ValueError: if a number is not finite.
     """
     return json.dumps(
         {
@@ -209,7 +210,7 @@ def line(record: Mapping) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns for people: the first flush left, the others flush right."""
+    """Returns a text table: the first column is left-aligned, the others are right-aligned."""
     lines = [list(header), *[list(row) for row in rows]]
     width = [max(len(row[i]) for row in lines) for i in range(len(header))]
 
@@ -225,12 +226,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def seconds(value: float) -> str:
-    """'12.3 s', '45.6 ms'."""
+    """Returns a text such as '12.3 s' or '45.6 ms'."""
     return f"{value:.3g} s" if value >= 1 else f"{value * 1e3:.3g} ms"
 
 
 def slope(x: Sequence[float], y: Sequence[float]) -> float:
-    """The exponent a of y ~ x^a: the slope of the least-squares line through (log x, log y)."""
+    """Returns the exponent a of y ~ x^a, the slope of the least-squares line of log y on log x."""
     u, v = [math.log(value) for value in x], [math.log(value) for value in y]
     center_u, center_v = statistics.fmean(u), statistics.fmean(v)
     return sum((a - center_u) * (b - center_v) for a, b in zip(u, v, strict=True)) / sum(

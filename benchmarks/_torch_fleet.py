@@ -1,9 +1,8 @@
-"""The peers of benchmarks/fleet.py in PyTorch: networks trained one by one, and all networks
-stacked in batched products.
+"""Trains the PyTorch peers of `benchmarks.fleet`: networks one by one, or stacked in one batch.
 
-Written to be fast, not to be beaten: tensors in memory, no DataLoader, and the settings (threads,
-Adam's form, memory layout, how many networks a stack holds) are those that a short trial on this
-machine found fastest.
+They are written to be fast: tensors are in memory, there is no DataLoader, and the settings
+(threads, Adam's form, memory layout, how many networks a stack holds) are those that a short trial
+on this machine measured as the fastest.
 """
 
 from __future__ import annotations
@@ -21,8 +20,9 @@ from benchmarks import _pairs
 
 
 def network(case: str) -> nn.Module:
-    """The same architectures as mia_jax.models.mlp, small_cnn and conv at the sizes of the
-    benchmark; images [B,C,H,W].
+    """Builds the architectures of mia_jax.models.mlp, small_cnn and conv at the benchmark's sizes.
+
+    Images are [B,C,H,W].
     """
     if case == "digits_mlp":
         return nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 10))
@@ -50,7 +50,7 @@ def adam(parameters, *, rate: float, form: str):
 
 
 class Task:
-    """The arrays of a case as tensors, and what to do with them."""
+    """Holds the arrays of a case as tensors, and builds its networks."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class Task:
 def one_by_one(
     task: Task, *, models: int, epochs: int, form: str, stamp=lambda: None
 ) -> list[nn.Module]:
-    """Trains the first `models` networks, each to its end; `stamp()` is called after each epoch."""
+    """Trains the first `models` networks, one after the other; calls `stamp()` after each epoch."""
     done = []
     for m in range(models):
         net = task.network()
@@ -96,8 +96,10 @@ def one_by_one(
 def stacked(
     task: Task, *, models: int, epochs: int, form: str, stack: int
 ) -> list[list[torch.Tensor]]:
-    """The MLPs of `stack` models at a time as batched matrix products with one Adam; returns each
-    stack's [w, b, v, c].
+    """Trains MLPs as batched matrix products, `stack` models at a time, with one Adam.
+
+    Returns:
+        For each stack its parameters [w, b, v, c].
     """
     done = []
     for start in range(0, models, stack):
@@ -125,8 +127,9 @@ def stacked(
 
 
 def accuracy(task: Task, done: list, *, limit: int = 500) -> float:
-    """The mean accuracy of the trained networks on (the first rows of) their own training sets:
-    both sides must have learned the same task.
+    """Returns the mean accuracy of the trained networks on their training sets (the first rows).
+
+    Both sides must have learned the same task.
     """
     correct = []
     with torch.no_grad():
@@ -145,8 +148,9 @@ def accuracy(task: Task, done: list, *, limit: int = 500) -> float:
 
 
 def settings(peer: str, *, models: int, rounds: int, **request) -> dict:
-    """The fastest settings of a short trial: every combination in turns, `rounds` times, the best
-    time of each.
+    """Returns the fastest settings in a short trial.
+
+    Every combination runs in turns, `rounds` times; the best time of each counts.
     """
     threads, forms = sorted({1, os.cpu_count()}), ("fused", "foreach")
     if peer == "torch_stacked":
@@ -199,8 +203,10 @@ def _train(
 
 
 def run(peer: str, **request) -> dict:
-    """One timed run after a short untimed one: {'seconds', 'epoch_s', 'cpu_s', 'accuracy',
-    'peak_mb'}.
+    """Does a short untimed run and a timed one.
+
+    Returns:
+        {'seconds', 'epoch_s', 'cpu_s', 'accuracy', 'peak_mb'}.
     """
     _train(
         peer, **(request | dict(models=min(request["models"], request.get("stack", 1)), epochs=1))

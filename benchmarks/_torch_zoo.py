@@ -1,4 +1,4 @@
-"""The peers of benchmarks/zoo.py in PyTorch: the same nets, trained by plain SGD."""
+"""Trains the PyTorch peers of `benchmarks.zoo`: the same nets, by plain SGD."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ class Resized(nn.Module):
 
 
 class Inception(nn.Module):
-    def __init__(self, inputs, one, three, five, pooled):
+    def __init__(self, inputs, pointwise, three, five, pooled):
         super().__init__()
-        self.one = conv(inputs, one, 1)
+        self.pointwise = conv(inputs, pointwise, 1)
         self.three = nn.Sequential(conv(inputs, three[0], 1), conv(three[0], three[1], 3, 1, 1))
         self.five = nn.Sequential(conv(inputs, five[0], 1), conv(five[0], five[1], 5, 1, 2))
         self.pooled = nn.Sequential(nn.MaxPool2d(3, 1, 1), conv(inputs, pooled, 1))
 
     def forward(self, x):
-        return torch.cat([self.one(x), self.three(x), self.five(x), self.pooled(x)], 1)
+        return torch.cat([self.pointwise(x), self.three(x), self.five(x), self.pooled(x)], 1)
 
 
 class Residual(nn.Module):
@@ -53,7 +53,7 @@ class Residual(nn.Module):
 
 
 class PreActivation(nn.Module):
-    """The block of a wide residual network with group normalization."""
+    """Is the block of a wide residual network with group normalization."""
 
     def __init__(self, inputs, features, stride):
         super().__init__()
@@ -79,7 +79,7 @@ def conv(inputs, features, window, stride=1, padding=0):
 
 
 def dense(*widths, rate=0.0, activation=nn.ReLU):
-    """Linear layers with an activation and dropout between them."""
+    """Returns linear layers with an activation and dropout between them."""
     made: list[nn.Module] = [nn.Flatten()]
     for a, b in itertools.pairwise(widths[:-1]):
         made += [nn.Linear(a, b), activation(), *([nn.Dropout(rate)] if rate else [])]
@@ -87,7 +87,7 @@ def dense(*widths, rate=0.0, activation=nn.ReLU):
 
 
 def network(case: str) -> nn.Module:
-    """The net of a case of benchmarks/zoo.py, 10 classes; images [B,1,28,28]."""
+    """Builds the net of a case of benchmarks/zoo.py with 10 classes; images are [B,1,28,28]."""
     if case == "softmax":
         return nn.Sequential(*dense(784, 10))
     if case == "mlp":
@@ -179,10 +179,10 @@ def network(case: str) -> nn.Module:
         )
         for stage in STAGES:
             body.append(nn.MaxPool2d(3, 2, 1))
-            for one, three, five, pooled in stage:
+            for pointwise, three, five, pooled in stage:
                 body, inputs = (
-                    [*body, Inception(inputs, one, three, five, pooled)],
-                    one + three[1] + five[1] + pooled,
+                    [*body, Inception(inputs, pointwise, three, five, pooled)],
+                    pointwise + three[1] + five[1] + pooled,
                 )
         return nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, 10))
     if case == "resnet18":
@@ -216,8 +216,9 @@ def network(case: str) -> nn.Module:
 
 
 def run(*, case: str, x: np.ndarray, y: np.ndarray, repeats: int, batch: int) -> dict:
-    """Seconds a step on images x [N,H,W,F] in the fastest setting of threads and layout that two
-    epochs of each find.
+    """Returns the seconds per step on images x [N,H,W,F] in the fastest setting.
+
+    Two epochs with each number of threads and each memory layout decide which setting is fastest.
     """
     best = None
     for threads, layout in itertools.product(
@@ -244,7 +245,7 @@ def timed(function) -> float:
 
 
 def trainer(*, case: str, x: np.ndarray, y: np.ndarray, batch: int, layout: str):
-    """epoch(): SGD over shuffled batches of all images."""
+    """Returns a function that trains one epoch by SGD over shuffled batches of all images."""
     form = torch.channels_last if layout == "channels_last" else torch.contiguous_format
     x, y = torch.from_numpy(x), torch.from_numpy(y)
     x, y, net = (

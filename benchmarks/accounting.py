@@ -1,11 +1,16 @@
-"""What an epsilon costs: CPU seconds, peak memory and value over noise multipliers, steps and
-deltas, by privacy losses and by Renyi orders.
+"""Measures what computing an epsilon costs: CPU seconds, peak memory and value.
 
-    python -m benchmarks.accounting                     # 80 mechanisms, each epsilon in a fresh
-    process that has kept nothing; 15 minutes on 2 cores
-    python -m benchmarks.accounting --cases calibration # what privacy.noise_for takes for some
-    budgets
+Noise multipliers, steps and deltas vary, and the accountants are privacy loss distributions (PLD)
+and Rényi orders (RDP).
+
+    python -m benchmarks.accounting                      # 80 mechanisms; 15 minutes on 2 cores
+    python -m benchmarks.accounting --cases calibration  # only what privacy.noise_for takes
     python -m benchmarks.accounting --quick
+
+The cases:
+
+    epsilon      the epsilon of each mechanism, each in a fresh process without caches
+    calibration  the noise multiplier (privacy.noise_for) for several budgets
 
 CPU seconds are those of the process that computes, without its imports, so that other work on the
 machine does not count. The peer is the accountant 'rdp', a looser bound of the same mechanism.
@@ -34,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def benchmark(args) -> None:
-    """A table of each case."""
+    """Prints a table for each case."""
     runs, accountants = args.runs or 1, ("pld", *args.peers)
     noise, steps, deltas = (
         ((0.05, 1.0), (1_000,), (1e-5, 1e-30)) if args.quick else (NOISE, STEPS, DELTAS)
@@ -54,7 +59,7 @@ def benchmark(args) -> None:
 def show(
     case: str, jobs: list[dict], names: tuple[str, ...], accountants: tuple[str, ...], runs: int
 ) -> None:
-    """One line a job: value, CPU seconds and memory by every accountant."""
+    """Prints one line per job: value, CPU seconds and memory by every accountant."""
     print(
         "  ".join(
             f"{word:>9}"
@@ -72,18 +77,20 @@ def show(
             for a in accountants
         }
         cells = [f"{job['number']:g}", f"{job['steps']:,}", f"{job['delta']:g}"]
-        for found in _pairs.interleaved(ask, runs).values():
+        for samples in _pairs.interleaved(ask, runs).values():
             cells += [
-                f"{found[0]['value']:.5g}",
-                f"{_pairs.median(found, 'seconds'):.2f}",
-                f"{_pairs.median(found, 'mb'):.0f}",
+                f"{samples[0]['value']:.5g}",
+                f"{_pairs.median(samples, 'seconds'):.2f}",
+                f"{_pairs.median(samples, 'mb'):.0f}",
             ]
         print("  ".join(f"{cell:>9}" for cell in cells), flush=True)
 
 
 def answer(*, case: str, accountant: str, number: float, steps: int, delta: float) -> dict:
-    """{value, seconds, mb}: an epsilon, or the noise multiplier of a budget; `mb` is what was held
-    beyond the imports.
+    """Computes an epsilon, or the noise multiplier for a budget, in this process.
+
+    Returns:
+        {value, seconds, mb}; `mb` is the memory that was held in addition to the imports.
     """
     import dp_accounting.pld
     import dp_accounting.rdp  # noqa: F401
@@ -93,12 +100,12 @@ def answer(*, case: str, accountant: str, number: float, steps: int, delta: floa
 
     noise = number if case == "epsilon" else 1.0
     fields = dict(sampling="poisson", rate=RATE, clip_norm=1.0, expected_batch=RATE * UNITS)
-    one = Mechanism(noise_multiplier=noise, steps=steps, **fields)
+    mechanism = Mechanism(noise_multiplier=noise, steps=steps, **fields)
     before, start = _pairs.peak_bytes(), time.process_time()
     if case == "epsilon":
-        value = accounting.epsilon(one, delta=delta, accountant=accountant)
+        value = accounting.epsilon(mechanism, delta=delta, accountant=accountant)
     else:
-        value = accounting.noise_for(number, one, delta=delta, accountant=accountant)
+        value = accounting.noise_for(number, mechanism, delta=delta, accountant=accountant)
     return dict(
         value=value, seconds=time.process_time() - start, mb=(_pairs.peak_bytes() - before) / 2**20
     )

@@ -1,32 +1,37 @@
-"""The attacks and their metrics against the usual ways to the same numbers; a comparison whose
-numbers differ is an error.
+"""Times attacks and metrics against the usual implementations of the same numbers.
 
-python -m benchmarks.attacks [--quick] [--cases threshold,logistic,bootstrap,lira,rmia,scaling]
-[--runs 3] [--peers sklearn,newton,scipy,direct,lean]
+A comparison whose numbers differ is an error.
 
-threshold  the losses of 50,000 members and 10,000 non-members in 11 slices (all, 10 classes): ROC,
-AUC, TPR@1%FPR, largest TPR - FPR; against
-           scikit-learn's roc_curve. `whole`: the report's table of these slices, with thresholds,
-           intervals and p-values from 200 draws.
-logistic   attack_model on the same rows (10 probabilities and the loss, 10 C, 3 inner folds, 2
-halves), pooled and per class; against GridSearchCV
-           over LogisticRegression on the same folds, with its default solver (sklearn) and with
-           newton-cholesky (newton). The peers' seconds are
-           those of scikit-learn's calls alone, ours those of the whole attack.
-bootstrap  1,000 resamples of AUC and TPR@1%FPR of 50,000 + 50,000 scores; against resampling with
-roc_curve (fewer resamples, scaled).
-lira       one target, 64 shadows, 50,000 examples, 2 views, online; against a loop over examples
-with scipy.stats.norm (fewer examples, scaled).
-rmia       one target, 20,000 examples, 2,000 population rows: from the ratios p(x | target) / p(x)
-    to the scores; against all N x Z quotients
-           (direct) and against N x Z comparisons in blocks, without a division (lean). `whole`: the
-           attack from the probabilities of 16 shadows.
-scaling    ROC, AUC and TPR@1%FPR of 10^4 to 10^7 scores: how seconds and memory grow; against
-roc_curve.
+    python -m benchmarks.attacks [--quick] [--cases threshold,logistic,bootstrap,lira,rmia,scaling]
+        [--runs 3] [--peers sklearn,newton,scipy,direct,lean]
 
-All run on one thread: products this small are slower on two. Figures are medians; every function
-runs once before it is timed. Memory is what one call adds at its peak. `processor` is the ratio of
-processor seconds, which other processes on the machine change less.
+The cases:
+
+    threshold  ROC, AUC, TPR@1%FPR and the largest TPR - FPR of the losses of 50,000 members and
+               10,000 non-members in 11 slices (all rows, 10 classes).
+               Peer: scikit-learn's roc_curve.
+               `whole` is the report's table of these slices, with thresholds, intervals and
+               p-values from 200 draws.
+    logistic   attack_model on the same rows, pooled and per class (10 probabilities and the loss,
+               10 values of C, 3 inner folds, 2 halves).
+               Peers: GridSearchCV over LogisticRegression on the same folds, with its default
+               solver (sklearn) and with newton-cholesky (newton). The peers' seconds are those of
+               scikit-learn's calls only, ours those of the whole attack.
+    bootstrap  1,000 resamples of AUC and TPR@1%FPR of 50,000 + 50,000 scores.
+               Peer: resampling with roc_curve (fewer resamples, scaled).
+    lira       One target, 64 shadow models, 50,000 examples, 2 views, online.
+               Peer: a loop over examples with scipy.stats.norm (fewer examples, scaled).
+    rmia       One target, 20,000 examples, 2,000 population rows, from the ratios
+               p(x | target) / p(x) to the scores.
+               Peers: all N x Z quotients (direct), and N x Z comparisons in blocks without a
+               division (lean).
+               `whole` is the attack from the probabilities of 16 shadow models.
+    scaling    ROC, AUC and TPR@1%FPR of 10^4 to 10^7 scores: how seconds and memory grow.
+               Peer: roc_curve.
+
+All cases run on one thread, because products of this size are slower on two. Times are medians;
+every function runs once before it is timed. Memory is what one call adds at its peak. `processor`
+is the ratio of processor seconds, which other processes on the machine change less.
 """
 
 from __future__ import annotations
@@ -47,8 +52,14 @@ PEERS = ("sklearn", "newton", "scipy", "direct", "lean")
 
 
 class Case(NamedTuple):
-    """Peers, sizes, how often a function is timed in each run, and by how much the numbers may
-    differ (`relative`: one for all, or for each).
+    """Holds the peers and the sizes of a case.
+
+    Attributes:
+        peers: the implementations to compare with.
+        sizes: the arguments of the function that draws the data.
+        repeats: how often a function is timed in each run.
+        relative: by how much the numbers may differ relatively, one limit for all or for each.
+        absolute: by how much they may differ in addition.
     """
 
     peers: tuple[str, ...]
@@ -92,7 +103,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def benchmark(args: argparse.Namespace) -> None:
-    """Every case in turn: a table, then a JSON line for each comparison."""
+    """Runs the cases in turn and prints a table and a JSON line for each comparison."""
     runs = args.runs or (1 if args.quick else 3)
     for name in args.cases:
         case = CASES[name]
@@ -107,12 +118,12 @@ def benchmark(args: argparse.Namespace) -> None:
 
 
 def call(**request) -> dict:
-    """A contender's answer from a fresh process."""
+    """Returns a contender's answer from a fresh process."""
     return _pairs.contender("benchmarks.attacks", **request)
 
 
 def compared(name: str, case: Case, roles: list[str], runs: int) -> None:
-    """One case: the runs in turns and what is printed."""
+    """Runs one case and prints its table and JSON lines."""
     request = dict(case=name, sizes=case.sizes, repeats=case.repeats)
     samples = _pairs.interleaved(
         {role: lambda role=role: call(role=role, **request) for role in roles}, runs
@@ -131,28 +142,32 @@ def compared(name: str, case: Case, roles: list[str], runs: int) -> None:
     )
     rows, records = [], []
     for role in roles:
-        ours, own = middle["ours"], middle[role]
+        ours, medians = middle["ours"], middle[role]
         far = differ(
             case, samples["ours"][0]["numbers"], samples[role][0]["numbers"], f"{name}, {role}"
         )
         cells = [
-            f"{own['added_mb']:,.3g} MB",
-            f"{own['seconds'] / ours['seconds']:.1f}",
-            f"{own['cpu_s'] / ours['cpu_s']:.1f}",
+            f"{medians['added_mb']:,.3g} MB",
+            f"{medians['seconds'] / ours['seconds']:.1f}",
+            f"{medians['cpu_s'] / ours['cpu_s']:.1f}",
             f"{far:.1g}",
         ]
-        rows.append([role, _pairs.seconds(own["seconds"]), *cells])
+        rows.append([role, _pairs.seconds(medians["seconds"]), *cells])
         if role == "ours":
             continue
         record = _pairs.comparison(
-            benchmark="attacks", case=name, ours_s=ours["seconds"], peer=role, peer_s=own["seconds"]
+            benchmark="attacks",
+            case=name,
+            ours_s=ours["seconds"],
+            peer=role,
+            peer_s=medians["seconds"],
         )
         record |= dict(
-            ratio_cpu=own["cpu_s"] / ours["cpu_s"],
+            ratio_cpu=medians["cpu_s"] / ours["cpu_s"],
             largest_difference=far,
-            others=max(ours["others"], own["others"]),
+            others=max(ours["others"], medians["others"]),
         )
-        record |= dict(ours_added_mb=ours["added_mb"], peer_added_mb=own["added_mb"])
+        record |= dict(ours_added_mb=ours["added_mb"], peer_added_mb=medians["added_mb"])
         records.append(record | case.sizes | dict(runs=runs) | whole)
     print(
         f"\n{name}: "
@@ -168,7 +183,7 @@ def compared(name: str, case: Case, roles: list[str], runs: int) -> None:
 
 
 def scaling(name: str, case: Case, roles: list[str], runs: int) -> None:
-    """Seconds and memory at every count, and their exponents."""
+    """Prints seconds and memory at every number of scores, and how they grow."""
     counts = case.sizes["counts"]
 
     def request(role, n):
@@ -183,11 +198,11 @@ def scaling(name: str, case: Case, roles: list[str], runs: int) -> None:
         role: [_pairs.median(samples[role, n], "added_mb") * 1e6 / n for n in counts]
         for role in roles
     }
-    for key, found in samples.items():
+    for key, answers in samples.items():
         differ(
             case,
             samples["ours", key[1]][0]["numbers"],
-            found[0]["numbers"],
+            answers[0]["numbers"],
             f"{name}, {key[0]}, {key[1]:,} scores",
         )
     rows = [
@@ -218,7 +233,11 @@ def scaling(name: str, case: Case, roles: list[str], runs: int) -> None:
 
 
 def differ(case: Case, ours: list[float], other: list[float], label: str) -> float:
-    """The largest difference of the numbers; `Missing` if it is too large."""
+    """Returns the largest difference of the numbers.
+
+    Raises:
+        Missing: if a difference is larger than the case allows.
+    """
     gap, limit = (
         np.abs(np.subtract(ours, other)),
         case.absolute + np.multiply(case.relative, np.abs(other)),
@@ -236,8 +255,10 @@ def differ(case: Case, ours: list[float], other: list[float], label: str) -> flo
 
 
 def answer(*, case: str, role: str, sizes: dict, repeats: int) -> dict:
-    """What a contender's process prints: median seconds, the numbers, the memory that one call
-    adds, `whole_s` of the larger task.
+    """Runs one contender in this process.
+
+    Returns:
+        Median seconds, the numbers, the memory that one call adds, `whole_s` of the larger task.
     """
     import threadpoolctl
 
@@ -253,18 +274,18 @@ def answer(*, case: str, role: str, sizes: dict, repeats: int) -> dict:
         ways[role](data)
         added = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        found = dict(zip(("seconds", "cpu_s"), map(statistics.median, zip(*spent)))) | dict(
+        result = dict(zip(("seconds", "cpu_s"), map(statistics.median, zip(*spent)))) | dict(
             numbers=np.ravel(numbers).tolist(), added_mb=added / 1e6
         )
         if role == "ours" and "whole" in ways:
-            found["whole_s"] = statistics.median(
+            result["whole_s"] = statistics.median(
                 [timed(ways["whole"], data)[0] for _ in range(repeats + 1)][1:]
             )
-    return found
+    return result
 
 
 def timed(way: Callable, data: dict) -> list[float]:
-    """Wall and processor seconds of one call, or those that it says."""
+    """Returns wall and processor seconds of one call, or those that the call returns."""
     start = _attack_ways.clock()
     _, spent = way(data)
     return (_attack_ways.clock() - start if spent is None else spent).tolist()

@@ -1,21 +1,27 @@
-"""Do the intervals of a report cover?
+"""Measures whether the intervals of a report cover the true values.
 
-Simulated fleets whose true AUC and rates are known, in easy and in hard cases.
+It simulates fleets whose true AUC and rates are known, in easy and in hard cases.
 
-python -m benchmarks.coverage [--quick] [--workdir runs/coverage] [--cases names] [--repeats 200]
+    python -m benchmarks.coverage [--quick] [--workdir runs/coverage] [--cases names]
+        [--repeats 200]
 
-A fleet is 2 x units complementary targets. Signals are hardness of the record + (gain + a shift of
-the unit) x member + noise. The scores of attacks that know nothing are these signals; those of
-attacks that know shadows compare a target with the models of all other units, so that all targets
-share the shifts of their shadows; they are rerun without each group of units as in a run. 'Hard'
-cases have strong shifts (.3 standard deviations of the noise per unit of models), 'null' cases no
-gain. With fewer than 5 units the intervals speak of these models alone: their shifts are then the
-same in every repetition. TPR, FPR and precision at a threshold speak of these shadow models, so
-they are tried on attacks that know none.
+A fleet consists of 2 x units complementary targets. Signals are hardness of the record + (gain + a
+shift of the unit) x member + noise. There are two kinds of attacks:
 
-For every interval: how often it holds the true value, its mean width, and that width over 2 x 1.96
-standard deviations of the estimates, which is what an interval of known variance would need.
-Finished cases are read from WORKDIR; the table is written to WORKDIR/coverage.md.
+  * Attacks without shadow models: their scores are these signals.
+  * Attacks with shadow models: they compare a target with the models of all other units, so that
+    all targets share the shifts of their shadow models. They are rerun without each group of units,
+    as in a run.
+
+'Hard' cases have strong shifts (0.3 standard deviations of the noise per unit of models), 'null'
+cases no gain. With fewer than 5 units the intervals hold for these models only; their shifts are
+then the same in every repetition. TPR, FPR and precision at a threshold hold for these shadow
+models only, so they are evaluated for attacks without shadow models.
+
+For every interval the table has the share of fleets in which it contains the true value, its mean
+width, and this width divided by 2 x 1.96 standard deviations of the estimates, the width that an
+interval of known variance would need. Finished cases are read from WORKDIR; the table is written to
+WORKDIR/coverage.md.
 """
 
 from __future__ import annotations
@@ -42,10 +48,17 @@ TRUE_FLEETS, TRUE_RECORDS = (
 
 
 class Case(NamedTuple):
-    """A population of fleets.
+    """Describes a population of fleets.
 
-    `spread` is the sd of hardness, `by_unit` that of a unit's shift, `by_record` that of a record's
-    gain.
+    Attributes:
+        units: pairs of complementary targets.
+        records: the number of records.
+        shadows: whether the attacks know shadow models.
+        gain: the mean gain of a member's signal.
+        by_unit: the standard deviation of a unit's shift.
+        by_record: the standard deviation of a record's gain.
+        spread: the standard deviation of hardness.
+        single_target: whether only the first target is kept.
     """
 
     units: int
@@ -55,11 +68,11 @@ class Case(NamedTuple):
     by_unit: float = 0.0
     by_record: float = 0.3
     spread: float = 1.0
-    one: bool = False
+    single_target: bool = False
 
     @property
     def fixed(self) -> bool:
-        """Whether the intervals speak of these models alone."""
+        """Tells whether the intervals hold for these models only."""
         return self.units < bootstrap.FEWEST_UNITS
 
 
@@ -77,8 +90,8 @@ CASES = {
     "shadows, null": Case(8, 300, gain=0.0, by_record=0.0),
     "4 targets, records only": Case(2, 300, by_unit=0.3),
     "8 targets, records only": Case(4, 300, by_unit=0.3),
-    "one target": Case(1, 1000, shadows=False, one=True),
-    "one target, few records": Case(1, 200, shadows=False, one=True),
+    "one target": Case(1, 1000, shadows=False, single_target=True),
+    "one target, few records": Case(1, 200, shadows=False, single_target=True),
 }
 ATTACKS = {False: ("signal", "noisy"), True: ("likelihood", "distance")}
 
@@ -86,7 +99,7 @@ ATTACKS = {False: ("signal", "noisy"), True: ("likelihood", "distance")}
 def signals(
     rng: np.random.Generator, case: Case, *, shift_U=None, records: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(signal_TN, member_TN) of one fleet."""
+    """Draws (signal_TN, member_TN) of one fleet."""
     n, units = records or case.records, case.units
     member = np.zeros((2 * units, n), bool)
     for u in range(units):
@@ -98,7 +111,7 @@ def signals(
 
 
 def scores_of(signal: np.ndarray, member: np.ndarray) -> dict[str, np.ndarray]:
-    """Scores [T,N] of two attacks that compare each target with the models of all other units."""
+    """Returns scores [T,N] of two attacks that compare a target with all other units' models."""
     units, n = len(member) // 2, member.shape[1]
     sides = [np.where(side, signal, 0.0).reshape(units, 2, n).sum(1) for side in (member, ~member)]
     inside, outside = (
@@ -111,13 +124,16 @@ def scores_of(signal: np.ndarray, member: np.ndarray) -> dict[str, np.ndarray]:
 def fleet(
     rng: np.random.Generator, case: Case, *, shift_U=None, records: int | None = None
 ) -> tuple[dict[str, np.ndarray], np.ndarray, dict[str, list[jackknife.Rerun]]]:
-    """(scores [T,N] of two attacks, member_TN, reruns of the attacks that know shadows without each
-    group of units) of one fleet.
+    """Draws one fleet.
+
+    Returns:
+        Scores [T,N] of two attacks, member_TN, and the reruns without each group of units of the
+        attacks that know shadow models.
     """
     signal, member = signals(rng, case, shift_U=shift_U, records=records)
     if not case.shadows:
         scores = dict(signal=signal, noisy=signal + rng.normal(size=signal.shape))
-        kept = slice(0, 1) if case.one else slice(None)
+        kept = slice(0, 1) if case.single_target else slice(None)
         return {name: score[kept] for name, score in scores.items()}, member[kept], {}
     scores = scores_of(signal, member)
     if case.fixed or records:
@@ -126,26 +142,29 @@ def fleet(
     group = np.repeat(np.arange(case.units) * groups // case.units, 2)
     for g in range(groups):
         left = group == g
-        wanted = dict(evaluated_TN=np.ones_like(member[~left]), fprs=FPRS)
+        common = dict(evaluated_TN=np.ones_like(member[~left]), fprs=FPRS)
         for name, score in scores_of(signal[~left], member[~left]).items():
-            found = jackknife.numbers(
-                score, np.full(len(score), CUT), member_TN=member[~left], **wanted
+            rerun_numbers = jackknife.numbers(
+                score, np.full(len(score), CUT), member_TN=member[~left], **common
             )
-            without[name].append(jackknife.Rerun(left, found))
+            without[name].append(jackknife.Rerun(left, rerun_numbers))
     return scores, member, without
 
 
 def metrics_of(score: np.ndarray, member: np.ndarray) -> dict[str, float]:
-    """The metrics of one large target; a TPR lies between the vertices on either side of its
-    FPR.
+    """Returns the metrics of one large target.
+
+    A TPR is between the vertices on either side of its FPR.
     """
     inside, outside = score[member], np.sort(score[~member])
     j = len(outside)
-    found = {"auc": float(np.mean(np.searchsorted(outside, inside)) / j)}
+    metrics = {"auc": float(np.mean(np.searchsorted(outside, inside)) / j)}
     for f in FPRS:
         k = round(f * j)
-        found[f"tpr@{f:g}"] = float(np.mean([(inside > outside[j - i]).mean() for i in (k, k + 1)]))
-    return found | {
+        metrics[f"tpr@{f:g}"] = float(
+            np.mean([(inside > outside[j - i]).mean() for i in (k, k + 1)])
+        )
+    return metrics | {
         m: float(v)
         for m, v in outcomes.at_threshold(
             (inside >= CUT).mean(), (outside >= CUT).mean(), RATIO
@@ -154,20 +173,23 @@ def metrics_of(score: np.ndarray, member: np.ndarray) -> dict[str, float]:
 
 
 def truth(case: Case) -> dict[str, dict]:
-    """{attack: {(target, metric): value}}: the mean over large fleets; pooled rates at a threshold
-    as rates of all pairs.
+    """Returns {attack: {(target, metric): value}}, means over large fleets.
+
+    Pooled rates at a threshold are the rates of all pairs.
     """
     shift_U = fixed_shifts(case)
-    found = {name: [] for name in ATTACKS[case.shadows]}
+    targets_of_attack = {name: [] for name in ATTACKS[case.shadows]}
     for i in range(max(10, 4 * TRUE_FLEETS // case.units)):
         scores, member, _ = fleet(
             np.random.default_rng([3, i]), case, shift_U=shift_U, records=TRUE_RECORDS
         )
         for name, score in scores.items():
-            found[name] += [metrics_of(s, m) for s, m in zip(score, member)]
+            targets_of_attack[name] += [metrics_of(s, m) for s, m in zip(score, member)]
     expected = {}
-    for name, each in found.items():
-        mean = {metric: float(np.mean([one[metric] for one in each])) for metric in each[0]}
+    for name, targets in targets_of_attack.items():
+        mean = {
+            metric: float(np.mean([target[metric] for target in targets])) for metric in targets[0]
+        }
         pooled = {
             m: float(v) for m, v in outcomes.at_threshold(mean["tpr"], mean["fpr"], RATIO).items()
         }
@@ -178,14 +200,14 @@ def truth(case: Case) -> dict[str, dict]:
 
 
 def fixed_shifts(case: Case) -> np.ndarray | None:
-    """The shifts of the units where the intervals speak of these models alone."""
+    """Returns the units' shifts if the intervals hold for these models only, otherwise None."""
     return case.by_unit * np.random.default_rng(17).normal(size=case.units) if case.fixed else None
 
 
 def intervals_of(
     scores: dict, member: np.ndarray, without: dict, case: Case, *, seed: int, draws: int
 ) -> dict[tuple, dict]:
-    """{(attack or pair, target, metric): row} of one fleet."""
+    """Returns {(attack or pair, target, metric): row} of one fleet."""
     unit = np.arange(len(member)) // 2
     drawn, kept = bootstrap.make(member.shape[1], unit, draws=draws, seed=seed), {}
     known = "shadows" if case.shadows else "nothing"
@@ -210,36 +232,39 @@ def intervals_of(
         keep=kept,
         detail=1,
     )
-    found = {(r["attack"], r["target"], r["metric"]): r for r in rows}
+    row_of = {(r["attack"], r["target"], r["metric"]): r for r in rows}
     both = comparisons.rows(kept, names) + comparisons.accuracies(
         attacks, member, everyone, names=names, draws=drawn
     )
-    found |= {(f"{r['attack']} - {r['versus']}", r["target"], r["metric"]): r for r in both}
+    row_of |= {(f"{r['attack']} - {r['versus']}", r["target"], r["metric"]): r for r in both}
     return {
         key: row
-        for key, row in found.items()
+        for key, row in row_of.items()
         if row["low"] is not None and key[1] in (None, "pooled")
     }
 
 
 def simulate(case: Case, *, repeats: int, draws: int = 200, seed: int = 0) -> list[dict]:
-    """Rows {attack, target, metric, interval, truth, cover, width, needed, shown}; `needed` = width
-    / (2 x 1.96 sd of the estimates).
+    """Simulates fleets and counts how often each interval contains the true value.
+
+    Returns:
+        Rows {attack, target, metric, interval, truth, estimate, cover, width, needed, shown}.
+        `needed` is the width divided by 2 x 1.96 standard deviations of the estimates.
     """
-    expected, shift_U, found = truth(case), fixed_shifts(case), {}
+    expected, shift_U, intervals = truth(case), fixed_shifts(case), {}
     for repeat in range(repeats):
-        found_fleet = fleet(np.random.default_rng([seed, repeat]), case, shift_U=shift_U)
-        for key, row in intervals_of(*found_fleet, case, seed=repeat + 10**6, draws=draws).items():
-            found.setdefault(key, []).append(
+        simulated = fleet(np.random.default_rng([seed, repeat]), case, shift_U=shift_U)
+        for key, row in intervals_of(*simulated, case, seed=repeat + 10**6, draws=draws).items():
+            intervals.setdefault(key, []).append(
                 (row["value"], row["low"], row["high"], row["interval"])
             )
     report, names = [], ATTACKS[case.shadows]
-    for (attack, target, metric), values in found.items():
+    for (attack, target, metric), values in intervals.items():
         if (None, metric) not in expected[names[0]] or (
             case.shadows and metric in ("tpr", "fpr", f"ppv@{RATIO:g}")
         ):
             continue
-        at = (None if case.one else target, metric)
+        at = (None if case.single_target else target, metric)
         want = (
             expected[attack][at]
             if attack in expected
@@ -265,14 +290,14 @@ def simulate(case: Case, *, repeats: int, draws: int = 200, seed: int = 0) -> li
     return report
 
 
-def table(found: dict[str, list[dict]]) -> str:
-    """Markdown: an interval per line."""
+def table(rows_of_case: dict[str, list[dict]]) -> str:
+    """Returns Markdown with a line per interval."""
     lines = [
         "| case | attack | scope | metric | interval | true | mean estimate | coverage | width | "
         "times the needed |"
     ]
     lines.append("|:--|:--|:--|:--|:--|--:|--:|--:|--:|--:|")
-    for name, rows in found.items():
+    for name, rows in rows_of_case.items():
         for r in rows:
             scope = "mean" if r["target"] is None else r["target"]
             needed = "–" if r["needed"] is None else f"{r['needed']:.2f}"
@@ -295,12 +320,14 @@ KINDS = {
 }
 
 
-def overview(found: dict[str, list[dict]]) -> str:
-    """Markdown: a case per line, with the lowest and highest coverage of each kind of interval and
-    the greatest width in times the needed.
+def overview(rows_of_case: dict[str, list[dict]]) -> str:
+    """Returns Markdown with a line per case.
+
+    For each kind of interval it has the lowest and the highest coverage, and the greatest width in
+    multiples of the needed one.
     """
     lines = [f"| case | {' | '.join(KINDS)} |", "|:--" + "|--:" * len(KINDS) + "|"]
-    for name, rows in found.items():
+    for name, rows in rows_of_case.items():
         cells = []
         for of_kind in KINDS.values():
             cover, widths = zip(
@@ -341,15 +368,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error(f"there is no case {name!r}; known: {'; '.join(CASES)}")
     repeats = 10 if args.quick else args.repeats
     args.workdir.mkdir(parents=True, exist_ok=True)
-    found = {}
+    rows_of_case = {}
     for name in names:
         path = args.workdir / f"{name.replace(', ', '_').replace(' ', '-')}.{repeats}.json"
         if not path.exists():
             started = time.monotonic()
             files.write_json(path, dict(rows=simulate(CASES[name], repeats=repeats)))
             print(f"{name}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
-        found[name] = files.read_json(path)["rows"]
-    text = overview(found) + "\n" + table(found)
+        rows_of_case[name] = files.read_json(path)["rows"]
+    text = overview(rows_of_case) + "\n" + table(rows_of_case)
     (args.workdir / "coverage.md").write_text(text, encoding="utf-8")
     print(text)
     return 0

@@ -1,23 +1,25 @@
-"""Damages every kind of file of a run in many ways, gives the same command again, and says what
-became of it; prints a Markdown table.
+"""Damages every kind of file of a run in many ways, repeats the command, and reports the outcomes.
 
-python -m benchmarks.damage [--quick] [--kinds model,scores,...] [--damages ...] [--list]
+    python -m benchmarks.damage [--quick] [--kinds model;scores;...] [--damages ...] [--list]
 
 The file is damaged just before it is read (a model before it is queried, a signal before it is
-attacked, ...). Then:
+attacked, ...). Then the run has one of these outcomes:
 
-named      an error that names the file; where it says so, deleting it and typing the same command
-again makes every file of the undisturbed run
-           (`remedy` counts how often that was tried, and how often it held)
-remade     the file is made anew, or set aside, and every other file is that of the undisturbed run
-harmless   every other file is that of the undisturbed run, and this one holds the same arrays or is
-a log
-flagged    the report says which outputs no longer fit their inputs, or have no record of them
-(a damage that a kind of file cannot have, such as a lost key of an archive, is not counted)
-silent     other numbers, or a file that is wrong, without a word
-traceback  an exception that is no message for a user, or a message that does not say which file
+    named      There is an error that names the file. If the message says that deleting it helps,
+               this is tried: the same command must then make every file of the undisturbed run.
+               `remedy held` counts how often it did, and how often it was tried.
+    remade     The file is written again, or set aside, and every other file is that of the
+               undisturbed run.
+    harmless   Every other file is that of the undisturbed run, and this one holds the same arrays
+               or is a log.
+    flagged    The report says which outputs do not fit their inputs, or have no record of them.
+    silent     Numbers differ, or a file is wrong, and no message says so.
+    traceback  There is an exception that is no message for a user, or a message that does not say
+               which file.
 
-Exits with 1 if anything is silent, a traceback, or a remedy that does not hold.
+A damage that a kind of file cannot have (such as a lost key of an archive) is not counted. Prints a
+Markdown table; exits with 1 if any outcome is `silent` or `traceback`, or if a remedy does not
+hold.
 """
 
 from __future__ import annotations
@@ -38,23 +40,22 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks import _disk
-from mia_jax.runtime import files as workdir
-from mia_jax.runtime import jobs
+from mia_jax.runtime import files, jobs
 
-STAGES = (
-    "paused",
-    "train",
-    "query",
-    "attack",
-    "report",
-)  # what a workdir has been through when a file of it is damaged
+# The last stage that a workdir has been through when a file of it is damaged.
+STAGES = ("paused", "train", "query", "attack", "report")
 OUTCOMES = ("named", "remade", "harmless", "flagged", "silent", "traceback")
 PROBE = "signal/boundary_distance:iterations=1,norm=l2,evaluations=100,budget=0,box=none"
 
 
 class Kind(NamedTuple):
-    """A kind of file: one of it, another of the same run, the state of the workdir, and whether the
-    fleet is a private one.
+    """Describes a kind of file.
+
+    Attributes:
+        path: a file of this kind.
+        sibling: another file of the same run.
+        state: the state of the workdir when the file is damaged.
+        private: whether the fleet is trained privately.
     """
 
     path: str
@@ -96,7 +97,7 @@ KINDS = {
 
 
 def edited(change: Callable[[bytearray], bytes | bytearray]) -> Callable:
-    """A damage of the bytes of the file."""
+    """Returns a damage that changes the bytes of the file."""
 
     def damage(path: Path, places: Places) -> None:
         del places
@@ -106,7 +107,7 @@ def edited(change: Callable[[bytearray], bytes | bytearray]) -> Callable:
 
 
 def flipped(share: float | None = None, at: int | None = None) -> Callable:
-    """One bit is flipped, at a share of the file or at a byte."""
+    """Returns a damage that flips one bit, at a share of the file or at a byte."""
 
     def change(data: bytearray) -> bytearray:
         place = at if at is not None else int(share * len(data))
@@ -117,15 +118,19 @@ def flipped(share: float | None = None, at: int | None = None) -> Callable:
 
 
 def zeroed(data: bytearray) -> bytearray:
-    """A page in the middle is lost."""
+    """Overwrites a page in the middle with zeros."""
     start = len(data) // 2 // 512 * 512
     data[start : start + 512] = bytes(len(data[start : start + 512]))
     return data
 
 
 class Places(NamedTuple):
-    """The same file of another seed, of a run with another learning rate, and a sibling of this
-    run.
+    """Holds the same file of other runs, and a sibling of this run.
+
+    Attributes:
+        seed: the file of a run with another seed.
+        rate: the file of a run with another learning rate.
+        sibling: another file of this run.
     """
 
     seed: Path
@@ -134,7 +139,7 @@ class Places(NamedTuple):
 
 
 def replaced(by: str) -> Callable:
-    """Another file is put in its place."""
+    """Returns a damage that puts another file in its place."""
 
     def damage(path: Path, places: Places) -> None:
         shutil.copyfile(getattr(places, by), path)
@@ -143,7 +148,7 @@ def replaced(by: str) -> Callable:
 
 
 def linked(target: str | None) -> Callable:
-    """A symbolic link is in its place: to nowhere, or to a sibling."""
+    """Returns a damage that puts a symbolic link in its place: to nowhere, or to a sibling."""
 
     def damage(path: Path, places: Places) -> None:
         path.unlink()
@@ -153,24 +158,27 @@ def linked(target: str | None) -> Callable:
 
 
 def a_folder(path: Path, places: Places) -> None:
-    """A folder is in its place."""
+    """Puts a folder in its place."""
     del places
     path.unlink()
     path.mkdir()
 
 
 def stored(make: Callable[[np.ndarray], np.ndarray] | None) -> Callable:
-    """The file as NumPy writes it, with arrays of another shape or type, or (None) as it is: an
-    older version, without a record.
+    """Returns a damage that writes the file as NumPy does, without a record.
+
+    Args:
+        make: changes the shape or type of each array; None leaves them as they are, as in files
+            of an older version.
     """
 
     def damage(path: Path, places: Places) -> None:
         del places
         change = make or (lambda a: a)
         if path.suffix == ".npy":
-            np.save(path, change(workdir.read_npy(path)))
+            np.save(path, change(files.read_npy(path)))
         elif path.suffix == ".npz":
-            np.savez(path, **{k: change(v) for k, v in workdir.read_npz(path).items()})
+            np.savez(path, **{k: change(v) for k, v in files.read_npz(path).items()})
         else:
             path.write_text("[" * 1000)
 
@@ -178,7 +186,10 @@ def stored(make: Callable[[np.ndarray], np.ndarray] | None) -> Callable:
 
 
 def rewritten(change: Callable[[object], object]) -> Callable:
-    """Valid JSON of another content; the bytes themselves where the file is none."""
+    """Returns a damage that writes valid JSON of another content.
+
+    A file that is no JSON gets the changed {"x": 1}.
+    """
 
     def damage(path: Path, places: Places) -> None:
         del places
@@ -191,7 +202,7 @@ def rewritten(change: Callable[[object], object]) -> Callable:
 
 
 def renamed(value):
-    """The first key has another name."""
+    """Renames the first key."""
     first, *rest = value.items()
     return {f"{first[0]}_": first[1], **dict(rest)}
 
@@ -270,10 +281,10 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as place:
         fleets = Fleets(Path(place))
         for kind in kinds:
-            found = [(damage, *case(fleets, KINDS[kind], DAMAGES[damage])) for damage in damages]
+            outcomes = [(damage, *case(fleets, KINDS[kind], DAMAGES[damage])) for damage in damages]
             counts, remedies = (
-                Counter(word for _, word, _, _ in found),
-                [held for *_, held in found if held is not None],
+                Counter(word for _, word, _, _ in outcomes),
+                [held for *_, held in outcomes if held is not None],
             )
             total, tried = total + counts, tried + Counter(remedies)
             print(
@@ -281,7 +292,7 @@ def main(arguments: list[str] | None = None) -> int:
                 f"{sum(remedies)} of {len(remedies)} |",
                 flush=True,
             )
-            for damage, word, why, held in found:
+            for damage, word, why, held in outcomes:
                 wrong = word in ("silent", "traceback") or held is False
                 bad += [damage] if wrong else []
                 if wrong or flags.list:
@@ -298,8 +309,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 class Fleets:
-    """Workdirs of the same config in every state, with another seed and with another learning rate,
-    made when they are first wanted.
+    """Holds workdirs of the same config in every state, and with another seed or learning rate.
+
+    They are made when they are first needed.
     """
 
     def __init__(self, root: Path):
@@ -312,7 +324,7 @@ class Fleets:
         return self.audits[key]
 
     def at(self, state: str, private: bool = False, **fields) -> Path:
-        """The workdir that has been through `state` and no further."""
+        """Returns the workdir that has been through `state` and no further."""
         name = "-".join([state, str(private), *(f"{k}{v}" for k, v in fields.items())])
         folder = self.root / name
         if not folder.exists():
@@ -331,7 +343,11 @@ class Fleets:
 
 
 def case(fleets: Fleets, kind: Kind, damage: Callable) -> tuple[str, str, bool | None]:
-    """(outcome, message, whether the remedy held or None) of one damage of one kind of file."""
+    """Damages a file of one kind in one way and runs the same command.
+
+    Returns:
+        (outcome, message, whether the remedy held or None).
+    """
     audit, whole = fleets.audit(kind.private), fleets.at("report", kind.private)
     with tempfile.TemporaryDirectory(dir=fleets.root) as place:
         folder = Path(place) / "run"
@@ -350,7 +366,7 @@ def case(fleets: Fleets, kind: Kind, damage: Callable) -> tuple[str, str, bool |
             return "", "this file cannot be damaged so: it has no such key or header", None
         damaged = path.read_bytes() if path.is_file() else None
         try:
-            said = tried(audit, folder)
+            messages = tried(audit, folder)
         except Exception as error:
             text = f"{type(error).__name__}: {error}"
             if not isinstance(error, ValueError | OSError) or not any(
@@ -358,21 +374,21 @@ def case(fleets: Fleets, kind: Kind, damage: Callable) -> tuple[str, str, bool |
             ):
                 return "traceback", text, None
             return "named", text, remedied(fleets, audit, folder, path, text, whole)
-        return judged(folder, path, damaged, whole, said)
+        return judged(folder, path, damaged, whole, messages)
 
 
 def tried(audit, folder: Path) -> str:
-    """The same command again; returns what it said."""
-    said = io.StringIO()
-    with _disk.quiet(), contextlib.redirect_stderr(said):
+    """Runs the same command again and returns its stderr."""
+    stderr = io.StringIO()
+    with _disk.quiet(), contextlib.redirect_stderr(stderr):
         _disk.run(audit, folder)
-    return said.getvalue()
+    return stderr.getvalue()
 
 
 def judged(
-    folder: Path, path: Path, damaged: bytes | None, whole: Path, said: str
+    folder: Path, path: Path, damaged: bytes | None, whole: Path, messages: str
 ) -> tuple[str, str, None]:
-    """The outcome of a run that ended."""
+    """Returns the outcome of a run that ended."""
     ours = {k: v for k, v in _disk.contents(folder).items() if not k.startswith("report.1/")}
     differing = [
         name for name in _disk.differences(_disk.contents(whole), ours) if folder / name != path
@@ -383,17 +399,19 @@ def judged(
             path, whole / path.relative_to(folder)
         )
         if not same:
-            return ("named" if path.name in said else "silent"), said, None
-        return ("harmless" if now == damaged else "remade"), said, None
-    files = json.loads((folder / "report" / "report.json").read_text())["validity"]["files"]
-    if files["stale"] or files["unknown"]:
-        return "flagged", "; ".join([*files["stale"], *files["unknown"]]), None
-    return "silent", f"{', '.join(differing[:5])} differ; {said}", None
+            return ("named" if path.name in messages else "silent"), messages, None
+        return ("harmless" if now == damaged else "remade"), messages, None
+    report = json.loads((folder / "report" / "report.json").read_text())
+    provenance = report["validity"]["files"]
+    if provenance["stale"] or provenance["unknown"]:
+        return "flagged", "; ".join([*provenance["stale"], *provenance["unknown"]]), None
+    return "silent", f"{', '.join(differing[:5])} differ; {messages}", None
 
 
 def same_content(path: Path, other: Path) -> bool:
-    """Whether a file has the bytes, or at least the arrays, of another; a checkpoint of a finished
-    group is gone in both.
+    """Tells whether a file has the bytes, or at least the arrays, of another.
+
+    The checkpoint of a finished group is absent in both.
     """
     if not other.exists() or not path.exists():
         return (
@@ -402,23 +420,26 @@ def same_content(path: Path, other: Path) -> bool:
     if path.read_bytes() == other.read_bytes():
         return True
     if path.suffix == ".json":  # white space
-        return workdir.read_json(path) == workdir.read_json(other)
-    read = dict(npz=lambda p: workdir.read_npz(p), npy=lambda p: dict(a=workdir.read_npy(p))).get(
+        return files.read_json(path) == files.read_json(other)
+    read = dict(npz=lambda p: files.read_npz(p), npy=lambda p: dict(a=files.read_npy(p))).get(
         path.suffix[1:]
     )
     if read is None:
         return False
-    one, two = read(path), read(other)
-    return one.keys() == two.keys() and all(
-        np.array_equal(one[k], two[k], equal_nan=one[k].dtype.kind == "f") for k in one
+    arrays, other_arrays = read(path), read(other)
+    return arrays.keys() == other_arrays.keys() and all(
+        np.array_equal(arrays[k], other_arrays[k], equal_nan=arrays[k].dtype.kind == "f")
+        for k in arrays
     )
 
 
 def remedied(
     fleets: Fleets, audit, folder: Path, path: Path, text: str, whole: Path
 ) -> bool | None:
-    """Whether the files are those of the undisturbed run once what the message says is deleted;
-    None if it says so of nothing.
+    """Tells whether deleting what the message names restores the files of the undisturbed run.
+
+    Returns:
+        None if the message says nothing about deleting.
     """
     if "elete" not in text:
         return None
@@ -430,14 +451,14 @@ def remedied(
         ]
     if str(path.parent) in text and "delete " + str(path.parent) + " " in text:
         gone = [path.parent]
-    key = (path.name, *(one.relative_to(folder).as_posix() for one in gone))
+    key = (path.name, *(item.relative_to(folder).as_posix() for item in gone))
     if key in fleets.remedies:  # the same files are gone, whatever was wrong with them
         return fleets.remedies[key]
-    for one in gone:
-        if one.is_dir() and not one.is_symlink():
-            shutil.rmtree(one)
+    for item in gone:
+        if item.is_dir() and not item.is_symlink():
+            shutil.rmtree(item)
         else:
-            one.unlink(missing_ok=True)
+            item.unlink(missing_ok=True)
     fleets.remedies[key] = False
     with contextlib.suppress(Exception):
         tried(audit, folder)
@@ -446,7 +467,7 @@ def remedied(
 
 
 def healed(folder: Path, path: Path, whole: Path) -> bool:
-    """Whether the files are those of the undisturbed run."""
+    """Tells whether the files are those of the undisturbed run."""
     ours = {k: v for k, v in _disk.contents(folder).items() if not k.startswith("report.1/")}
     differing = _disk.differences(_disk.contents(whole), ours)
     return not [

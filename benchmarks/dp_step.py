@@ -1,33 +1,36 @@
-"""One private training step against the plain one, and against Opacus and jax-privacy, side by side
-in one run.
+"""Times one private training step against the plain step, Opacus and jax-privacy.
 
-    python -m benchmarks.dp_step [--quick] [--cases mlp,conv] [--runs 3] [--peers
-    plain,vmap,opacus,opacus_ghost,jax_privacy]
+    python -m benchmarks.dp_step [--quick] [--cases mlp,conv] [--runs 3]
+        [--peers plain,vmap,opacus,opacus_ghost,jax_privacy]
 
-mlp   784-256-10, batches of 256.
-conv  the conv net (1,250,858 parameters) on 32x32x3, batches of 64.
+The cases:
 
-Clip norm 1, noise multiplier 1, SGD, the same batch size everywhere. Ours is the learner's own
-epoch: steps inside one lax.scan, batches gathered from the pool. `clipping alone` is the private
-step without noise, `noise` the difference to the whole step. `plain` is the same learner with
-gradient='mean', `vmap` with method='vmap'. The peers repeat one step on one batch that is in memory
-already; their threads or microbatches are chosen by a short trial. Seconds are of one step,
-compilation excluded; memory is the peak of a contender's process.
+    mlp   784-256-10, batches of 256
+    conv  the conv net (1,250,858 parameters) on 32x32x3 images, batches of 64
 
-Measured (2 CPU cores, nothing else running, medians of 2 runs):
+Clip norm 1, noise multiplier 1, SGD, and the same batch size for all. Ours is the epoch of the
+learner: steps inside one lax.scan, with batches gathered from the pool. `clipping alone` is the
+private step without noise, and `noise` the difference to the whole step. `plain` is the same
+learner with gradient='mean', `vmap` with method='vmap'. The peers repeat one step on one batch that
+is already in memory; their threads or microbatches are chosen by a short trial. Seconds are per
+step, without compilation; memory is the peak of a contender's process.
 
-                 whole          clipping alone         plain          Opacus ghost   vmap
-                 noise in place
-    mlp          2.14 ms        1.56 ms, 1.11 x plain  1.41 ms        4.88 ms        48.1 ms
-    .59 ms
-                 605 MB         581 MB                 523 MB         434 MB         816 MB
-    conv         99.0 ms        99.9 ms, 1.34 x plain  74.3 ms        158 ms         222 ms
-    below the spread
-                 1,093 MB       1,058 MB               788 MB         625 MB         1,091 MB
+Measured (2 CPU cores, no other load, medians of 2 runs):
 
-In single runs beside the whole step (2.08 and 97.3 ms): jax-privacy 60.6 ms, 1,200 MB and 120 ms,
-1,882 MB; Opacus hooks 165 ms, 851 MB and 332 ms, 1,172 MB. Steps of 2 ms spread by a quarter from
-process to process; in an earlier run of three the mlp's clipping took 1.05 times the plain step.
+                       mlp                          conv
+    whole step         2.14 ms, 605 MB              99.0 ms, 1,093 MB
+    clipping alone     1.56 ms, 581 MB              99.9 ms, 1,058 MB
+      against plain    1.11 x                       1.34 x
+    plain              1.41 ms, 523 MB              74.3 ms, 788 MB
+    Opacus ghost       4.88 ms, 434 MB              158 ms, 625 MB
+    vmap               48.1 ms, 816 MB              222 ms, 1,091 MB
+    noise              0.59 ms                      below the spread
+    jax-privacy        60.6 ms, 1,200 MB            120 ms, 1,882 MB
+    Opacus hooks       165 ms, 851 MB               332 ms, 1,172 MB
+
+The last two rows are from single runs, in which the whole step took 2.08 and 97.3 ms. Steps of 2 ms
+vary by a quarter from process to process; in an earlier run of three, the clipping of the mlp took
+1.05 times the plain step.
 """
 
 from __future__ import annotations
@@ -45,7 +48,7 @@ LIBRARIES = dict(opacus="opacus", opacus_ghost="opacus", jax_privacy="jax_privac
 
 
 class Case(NamedTuple):
-    """`steps` in one scan, `repeats` of it measured."""
+    """Holds the sizes of a case: `steps` steps in one scan, which is measured `repeats` times."""
 
     model: str
     batch: int
@@ -63,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def benchmark(args) -> None:
-    """Every case in turn: a table, then a JSON line for each comparison."""
+    """Runs the cases in turn and prints a table and a JSON line for each comparison."""
     for peer in args.peers:
         if peer in LIBRARIES:
             _pairs.need(
@@ -78,7 +81,7 @@ def benchmark(args) -> None:
 
 
 def measure(name: str, *, runs: int, peers: list[str], quick: bool) -> None:
-    """One case: all contenders in turns."""
+    """Runs all contenders of one case in turns."""
     contenders = {
         role: lambda role=role: _pairs.contender(
             "benchmarks.dp_step", role=role, case=name, quick=quick
@@ -86,8 +89,12 @@ def measure(name: str, *, runs: int, peers: list[str], quick: bool) -> None:
         for role in (*OURS, *peers)
     }
     samples = _pairs.interleaved(contenders, runs)
-    seconds = {role: _pairs.median(found, "seconds") for role, found in samples.items()}
-    memory = {role: _pairs.median(found, "peak_mb") for role, found in samples.items()}
+    seconds = {
+        role: _pairs.median(role_samples, "seconds") for role, role_samples in samples.items()
+    }
+    memory = {
+        role: _pairs.median(role_samples, "peak_mb") for role, role_samples in samples.items()
+    }
     noise, alone = (
         seconds["whole"] - seconds["clipping"],
         _pairs.median(samples["whole"], "noise_s"),
@@ -115,7 +122,7 @@ def measure(name: str, *, runs: int, peers: list[str], quick: bool) -> None:
         f"itself {_pairs.seconds(alone)}\n"
     )
     print(_pairs.table(["", "step", "x whole", "peak", "noise"], rows))
-    others = max(sample["others"] for found in samples.values() for sample in found)
+    others = max(sample["others"] for role_samples in samples.values() for sample in role_samples)
     print(f"other processes used {100 * others:.0f}% of the machine at most\n")
     for peer in peers:
         extra = dict(
@@ -125,7 +132,7 @@ def measure(name: str, *, runs: int, peers: list[str], quick: bool) -> None:
             peer_mb=memory[peer],
         )
         extra |= dict(clipping_ratio=seconds[peer] / seconds["clipping"])
-        found = _pairs.comparison(
+        record = _pairs.comparison(
             benchmark="dp_step",
             case=name,
             ours_s=seconds["whole"],
@@ -133,11 +140,11 @@ def measure(name: str, *, runs: int, peers: list[str], quick: bool) -> None:
             peer_s=seconds[peer],
             **extra,
         )
-        print(_pairs.line(found), flush=True)
+        print(_pairs.line(record), flush=True)
 
 
 def answer(*, role: str, case: str, quick: bool) -> dict:
-    """One contender's step in this process."""
+    """Runs one contender's step in this process."""
     sizes = CASES[case]._replace(**(dict(steps=3, repeats=2) if quick else {}))
     rng = np.random.default_rng(0)
     x = rng.normal(size=(sizes.batch * sizes.steps, *sizes.shape)).astype(np.float32)
@@ -158,7 +165,7 @@ def answer(*, role: str, case: str, quick: bool) -> dict:
 
 
 def ours(*, role: str, model, x, y, sizes: Case) -> dict:
-    """The learner's epoch on batches of one permutation."""
+    """Times the learner's epoch on batches of one permutation."""
     import jax
     import jax.numpy as jnp
 
@@ -195,7 +202,7 @@ def ours(*, role: str, model, x, y, sizes: Case) -> dict:
     spent = _dp_peers.repeated(
         lambda: jax.block_until_ready(epoch(state, pool, index, weight)), count=repeats, warm=1
     )
-    found = dict(seconds=float(np.median(spent)) / sizes.steps, peak_mb=_pairs.peak_bytes() / 1e6)
+    result = dict(seconds=float(np.median(spent)) / sizes.steps, peak_mb=_pairs.peak_bytes() / 1e6)
     if role == "whole":
         params = state.variables["params"]
 
@@ -212,7 +219,7 @@ def ours(*, role: str, model, x, y, sizes: Case) -> dict:
             )[0]
 
         alone = jax.jit(draws)
-        found["noise_s"] = (
+        result["noise_s"] = (
             float(
                 np.median(
                     _dp_peers.repeated(
@@ -222,7 +229,7 @@ def ours(*, role: str, model, x, y, sizes: Case) -> dict:
             )
             / sizes.steps
         )
-    return found
+    return result
 
 
 if __name__ == "__main__":

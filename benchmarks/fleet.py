@@ -1,20 +1,22 @@
-"""Training a fleet of models against PyTorch, side by side in one run.
+"""Times the training of a fleet of models against PyTorch.
 
-    python -m benchmarks.fleet [--quick] [--cases digits_mlp,small_cnn,conv] [--runs 3] [--peers
-    torch,torch_stacked]
+    python -m benchmarks.fleet [--quick] [--cases digits_mlp,small_cnn,conv] [--runs 3]
+        [--peers torch,torch_stacked]
 
-digits_mlp  64 MLPs 64-256-10 on halves of the digits, 100 epochs, against PyTorch one by one
-(compilation included) and against PyTorch with all
-            models stacked in batched matrix products (compilation excluded); both columns are
-            printed. Also how the cost grows with the numbers
-            of models and examples, as exponents.
-small_cnn   4 small CNNs on 2,000 random images 28x28x1, batches of 100, against PyTorch one by one.
-conv        a training step of the conv net, 32x32x3, batches of 64, inside the fleet's epoch,
-against PyTorch's step.
+The cases:
 
-Ours is mia_jax.training.fleet.train, files on disk and metrics included; the PyTorch side keeps
-everything in memory. Equal data, epochs, batches, shuffling and optimizer (Adam). The peers'
-threads, Adam form, memory layout and stack size are chosen by a short trial first.
+    digits_mlp  64 MLPs (64-256-10) on halves of the digits, 100 epochs. Peers: PyTorch one model
+                at a time (ours with compilation), and PyTorch with all models stacked in batched
+                matrix products (ours without compilation); both columns are printed. Also how the
+                cost grows with the numbers of models and of examples, as exponents.
+    small_cnn   4 small CNNs on 2,000 random 28x28x1 images, batches of 100. Peer: PyTorch one model
+                at a time.
+    conv        A training step of the conv net inside the fleet's epoch, 32x32x3 images, batches of
+                64. Peer: PyTorch's step.
+
+Ours is mia_jax.training.fleet.train, with its files on disk and metrics; the PyTorch side keeps
+everything in memory. Data, epochs, batches, shuffling and optimizer (Adam) are the same. A short
+trial first chooses the peers' threads, Adam form, memory layout and stack size.
 """
 
 from __future__ import annotations
@@ -34,9 +36,7 @@ PEERS = ("torch", "torch_stacked")
 
 
 class Case(NamedTuple):
-    """The sizes of a case; `per` is what its figures are the seconds of: all the training, or one
-    step.
-    """
+    """Holds the sizes of a case; its seconds are per 'fleet' (all training) or per 'step'."""
 
     peers: tuple[str, ...]
     models: int
@@ -87,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def benchmark(args) -> None:
-    """Every case in turn: a table, then a JSON line for each comparison."""
+    """Runs the cases in turn and prints a table and a JSON line for each comparison."""
     if args.peers:
         _pairs.need("torch", _pairs.TORCH)
     runs = args.runs or (1 if args.quick else 3)
@@ -113,7 +113,7 @@ def benchmark(args) -> None:
 
 
 def measure(name: str, case: Case, folder: pathlib.Path, runs: int, peers: list[str], args) -> None:
-    """One case: settings of the peers, the runs in turns, the exponents, what is printed."""
+    """Chooses the peers' settings, runs one case in turns, and prints the results."""
     arrays = save_arrays(folder / f"{name}.npz", name, case)
     common = dict(
         case=name,
@@ -141,12 +141,12 @@ def measure(name: str, case: Case, folder: pathlib.Path, runs: int, peers: list[
 
 
 def call(role: str, **request) -> dict:
-    """A contender's answer from a fresh process."""
+    """Returns a contender's answer from a fresh process."""
     return _pairs.contender("benchmarks.fleet", role=role, **request)
 
 
 def answer(*, role: str, **request) -> dict:
-    """What a contender's process prints."""
+    """Runs one contender in this process."""
     if role == "ours":
         return ours(**request)
     from benchmarks import _torch_fleet
@@ -163,16 +163,16 @@ def answer(*, role: str, **request) -> dict:
 
 
 def report(name: str, case: Case, samples: dict, chosen: dict, exponents: dict, runs: int) -> None:
-    """The table of a case and one JSON line for each peer."""
+    """Prints the table of a case and one JSON line for each peer."""
     steps = case.models * case.epochs * -(-rows_per_model(name, case) // case.batch_size)
     unit = 1 if case.per == "fleet" else steps // case.epochs
     with_compile, without = (
         _pairs.median(samples["ours"], "seconds"),
         _pairs.median(samples["ours"], "without_compile_s"),
     )
-    compile_s, own = _pairs.median(samples["ours"], "compile_s"), without
+    compile_s, ours_s = _pairs.median(samples["ours"], "compile_s"), without
     if case.per == "step":
-        own = _pairs.median(samples["ours"], "epoch_s") / unit
+        ours_s = _pairs.median(samples["ours"], "epoch_s") / unit
     others = max(_pairs.median(runs_of, "others") for runs_of in samples.values())
     what = ", ".join(
         count(n, word)
@@ -185,7 +185,7 @@ def report(name: str, case: Case, samples: dict, chosen: dict, exponents: dict, 
     )
     print(f"\n{name}: {what}, batches of {case.batch_size}")
     rows, records = [], []
-    rows.append(["ours", *cells(case, samples["ours"], with_compile, own, steps, 1.0, 1.0)])
+    rows.append(["ours", *cells(case, samples["ours"], with_compile, ours_s, steps, 1.0, 1.0)])
     for peer, settings in chosen.items():
         peer_s = (
             _pairs.median(samples[peer], "seconds" if case.per == "fleet" else "epoch_s") / unit
@@ -194,7 +194,13 @@ def report(name: str, case: Case, samples: dict, chosen: dict, exponents: dict, 
             [
                 peer,
                 *cells(
-                    case, samples[peer], peer_s, peer_s, steps, peer_s / with_compile, peer_s / own
+                    case,
+                    samples[peer],
+                    peer_s,
+                    peer_s,
+                    steps,
+                    peer_s / with_compile,
+                    peer_s / ours_s,
                 ),
             ]
         )
@@ -208,15 +214,15 @@ def report(name: str, case: Case, samples: dict, chosen: dict, exponents: dict, 
             _pairs.comparison(
                 benchmark="fleet",
                 case=name,
-                ours_s=with_compile if includes else own,
+                ours_s=with_compile if includes else ours_s,
                 peer=peer,
                 peer_s=peer_s,
                 per=case.per,
             )
             | dict(
                 includes_compile=includes,
-                ours_without_compile_s=own,
-                ratio_without_compile=peer_s / own,
+                ours_without_compile_s=ours_s,
+                ratio_without_compile=peer_s / ours_s,
                 compile_s=compile_s,
                 **both,
             )
@@ -282,7 +288,7 @@ def cells(
     ratio_with: float,
     ratio_without: float,
 ) -> list[str]:
-    """A contender's row; a step has no column with compilation."""
+    """Returns a contender's row; a step has no column with compilation."""
     fleet = case.per == "fleet"
     rate = steps / without if fleet else 1 / without
     memory, right = _pairs.median(samples, "peak_mb"), _pairs.median(samples, "accuracy")
@@ -299,12 +305,12 @@ def cells(
 
 
 def count(number: int, word: str) -> str:
-    """'1 run', '2,080 steps'."""
+    """Returns a text such as '1 run' or '2,080 steps'."""
     return f"{number:,} {word}{'s' * (number != 1)}"
 
 
 def text(settings: dict) -> str:
-    """'threads 2, form fused'."""
+    """Returns a text such as 'threads 2, form fused'."""
     return ", ".join(f"{key} {value}" for key, value in settings.items())
 
 
@@ -313,8 +319,9 @@ def text(settings: dict) -> str:
 
 
 def save_arrays(path: pathlib.Path, name: str, case: Case) -> pathlib.Path:
-    """x, y, rows_MK of a case as one file that all contenders read: halves of the digits, or random
-    images that every model trains on.
+    """Writes x, y and rows_MK of a case to one file that all contenders read.
+
+    The rows are halves of the digits, or random images that every model trains on.
     """
     if name == "digits_mlp":
         from mia_jax.data import digits
@@ -335,8 +342,9 @@ def save_arrays(path: pathlib.Path, name: str, case: Case) -> pathlib.Path:
 
 
 def halves(case: Case) -> np.ndarray:
-    """rows_MK of the design `halves`, as configs/quickstart.py draws them: a tenth of the examples
-    is nobody's.
+    """Returns rows_MK of the design `halves`, as in configs/quickstart.py.
+
+    A tenth of the examples trains no model.
     """
     from mia_jax.designs import halves
 
@@ -345,18 +353,19 @@ def halves(case: Case) -> np.ndarray:
 
 
 def rows_per_model(name: str, case: Case) -> int:
-    """K, the examples that a model trains on."""
+    """Returns K, the number of examples that a model trains on."""
     return halves(case).shape[1] if name == "digits_mlp" else case.examples
 
 
 def measured_exponents(
     common: dict, case: Case, folder: pathlib.Path, *, quick: bool
 ) -> dict[str, float]:
-    """{'models': a, 'examples': b} of our seconds ~ models^a examples^b, compilation excluded;
-    fewer epochs than the comparison.
+    """Returns {'models': a, 'examples': b} where our seconds grow as models^a examples^b.
+
+    Compilation is excluded, and there are fewer epochs than in the comparison.
     """
     epochs = max(1, case.epochs // (2 if quick else 5))
-    found = {}
+    exponents = {}
     for what, sizes in (
         ("models", (4, 8) if quick else (8, 16, 32, 64)),
         ("examples", (450, 1797) if quick else (450, 900, 1797)),
@@ -369,8 +378,8 @@ def measured_exponents(
             spent.append(
                 call("ours", chunk=min(case.chunk, changed.models), **request)["without_compile_s"]
             )
-        found[what] = _pairs.slope(sizes, spent)
-    return found
+        exponents[what] = _pairs.slope(sizes, spent)
+    return exponents
 
 
 # Ours
@@ -387,9 +396,7 @@ def ours(
     learning_rate: float,
     chunk: int,
 ) -> dict:
-    """The product's own path: fleet.train into a temporary folder, in a process that has compiled
-    nothing yet.
-    """
+    """Runs fleet.train into a temporary folder, in a process that has compiled nothing yet."""
     import jax
 
     from mia_jax import registry
@@ -453,15 +460,16 @@ def ours(
 
 
 def accuracy(jax, model, variables, pool, rows_K, limit: int = 500) -> float:
-    """The accuracy on (the first rows of) a model's own training set."""
+    """Returns a model's accuracy on its training set (the first rows)."""
     rows_K = rows_K[:limit]
     out_BC, _ = jax.jit(model.apply)(variables, pool.x[rows_K])
     return float((np.asarray(out_BC).argmax(1) == pool.y[rows_K]).mean())
 
 
 class Compiling:
-    """The time in which any thread traced, lowered or compiled a program: the union of the
-    intervals that JAX reports.
+    """Measures the time in which any thread traced, lowered or compiled a program.
+
+    It is the union of the intervals that JAX reports.
     """
 
     def __init__(self, jax):

@@ -1,21 +1,21 @@
-"""Kills a run at chosen file operations, at random times and at its safe places, starts it again
-and compares every file with an undisturbed run.
+"""Kills a run, starts it again, and compares every file with an undisturbed run.
 
-python -m benchmarks.kills [--quick] [--operations 60] [--times 60] [--pauses 20] [--processes 0]
-[--seed 0]
+    python -m benchmarks.kills [--quick] [--operations 60] [--times 60] [--pauses 20]
+        [--processes 0] [--seed 0]
 
-operations  the process dies before, within or after an operation of the file system (open, fsync,
-rename, link, unlink, mkdir, append), spread
-            evenly over all of a run: simulated in one process (benchmarks/_disk.py), so that
-                programs are compiled once
-times       the same at random times
-pauses      the run is asked to stop (as SIGTERM does) at its n-th safe place
-processes   launch.py in a process of its own that gets kill -9 after a random time
+The ways of dying:
 
-A run is `identical` if the second start ends and every file is the same byte for byte, provenance
-included (run.json and the order of lines of metrics.jsonl apart; no temporary file may be left),
-`stuck` if it does not end, and `lost` if a file differs. Prints a Markdown table; exits with 1
-unless all are identical.
+    operations  The process dies before, within or after a file operation (open, fsync, rename,
+                link, unlink, mkdir, append); the operations are spread evenly over the run. This is
+                simulated in one process (benchmarks/_disk.py), so that programs are compiled once.
+    times       The same at random times.
+    pauses      The run is asked to stop (as by SIGTERM) at its n-th safe place.
+    processes   A separate process of the same run gets kill -9 after a random time.
+
+A run is `identical` if the second start ends and every file is the same byte for byte, including
+provenance (except run.json and the order of lines of metrics.jsonl; no temporary file may be left).
+It is `stuck` if it does not end, and `lost` if a file differs. Prints a Markdown table; exits with
+1 unless all are identical.
 """
 
 from __future__ import annotations
@@ -67,27 +67,27 @@ def main(arguments: list[str] | None = None) -> int:
         ("paused at safe places", pauses(audit, flags.pauses)),
         ("kill -9 of processes", processes(flags.processes, seed=flags.seed)),
     ):
-        found = list(outcomes)
-        if found:
-            counts = Counter(word for word, *_ in found)
+        results = list(outcomes)
+        if results:
+            counts = Counter(word for word, *_ in results)
             line = [
                 name,
-                len(found),
+                len(results),
                 counts["identical"],
                 counts["stuck"],
                 counts["lost"],
-                sum(left for *_, left in found),
+                sum(left for *_, left in results),
             ]
             print("| " + " | ".join(map(str, line)) + " |", flush=True)
-            for word, where, why, _ in found:
+            for word, where, why, _ in results:
                 if word != "identical":
                     print(f"  {word}: {where}: {why}", flush=True)
-            failed += len(found) - counts["identical"]
+            failed += len(results) - counts["identical"]
     return int(failed > 0)
 
 
 def reference(audit, root: Path) -> tuple[dict, int, float]:
-    """(the files of an undisturbed run, how many file operations it took, its seconds)."""
+    """Returns an undisturbed run's files, its number of file operations, and its seconds."""
     with _disk.quiet():
         _disk.run(audit, root / "warm")
         start = time.monotonic()
@@ -98,7 +98,11 @@ def reference(audit, root: Path) -> tuple[dict, int, float]:
 
 
 def outcome(audit, folder: Path, whole: dict, where: str) -> tuple[str, str, str, int]:
-    """(identical, stuck or lost; where; why; temporary files left) of the start after a death."""
+    """Starts a run again after a death.
+
+    Returns:
+        (identical, stuck or lost; where it died; why; the number of temporary files left).
+    """
     with _disk.quiet():
         try:
             _disk.run(audit, folder)
@@ -115,7 +119,7 @@ def outcome(audit, folder: Path, whole: dict, where: str) -> tuple[str, str, str
 
 
 def operations(audit, count: int, *, modes=_disk.MODES):
-    """Outcomes of deaths at `count` operations, spread evenly; the ways of dying take turns."""
+    """Yields outcomes of deaths at `count` evenly spread operations; the modes take turns."""
     if not count:
         return
     with tempfile.TemporaryDirectory() as place:
@@ -125,7 +129,7 @@ def operations(audit, count: int, *, modes=_disk.MODES):
 
 
 def killed(audit, folder: Path, whole: dict, **death) -> tuple[str, str, str, int]:
-    """The outcome of a run that dies once."""
+    """Returns the outcome of a run that dies once."""
     disk = _disk.Disk(folder, **death)
     with _disk.quiet(), disk.mounted():
         try:
@@ -139,7 +143,7 @@ def killed(audit, folder: Path, whole: dict, **death) -> tuple[str, str, str, in
 
 
 def times(audit, count: int, *, seed: int):
-    """Outcomes of deaths at random times."""
+    """Yields outcomes of deaths at random times."""
     if not count:
         return
     rng = random.Random(seed)
@@ -156,7 +160,7 @@ def times(audit, count: int, *, seed: int):
 
 
 def pauses(audit, count: int):
-    """Outcomes of runs that are asked to stop at a safe place."""
+    """Yields outcomes of runs that are asked to stop at a safe place."""
     if not count:
         return
     with tempfile.TemporaryDirectory() as place:
@@ -181,7 +185,7 @@ COMMAND = (
 
 
 def processes(count: int, *, seed: int):
-    """Outcomes of processes that get kill -9."""
+    """Yields outcomes of processes that get kill -9."""
     if not count:
         return
     rng = random.Random(seed)

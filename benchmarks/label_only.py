@@ -1,19 +1,20 @@
-"""HopSkipJump batched over examples against the Adversarial Robustness Toolbox, which loops over
-them, side by side in one run.
+"""Times HopSkipJump against the Adversarial Robustness Toolbox, which loops over examples.
+
+Ours is batched over examples.
 
     python -m benchmarks.label_only [--quick] [--runs 3] [--peers art] [--batch 25] [--chunk 4]
-    [--lanes CORES]
+        [--lanes CORES]
 
-hop_skip_jump  a small CNN (two convolutions) on 28x28 images, 10 iterations from 100 evaluations
-(about 2,400 queries a sample), l2, box [0, 1].
-               The peer runs the same weights in PyTorch with the same iterations and evaluations,
-               on the first samples only. Compared: seconds a
-               sample (compilation apart), the median distance over the samples that both walk from,
-               queries per second beside the plain forward
-               pass's at its best batch size, and what a sample costs at other batch sizes; and, as
-               a second ratio, the seconds until our median
-               distance is no larger than the peer's last one (seconds in proportion to the queries
-               asked until then).
+The only case, hop_skip_jump, attacks a small CNN (two convolutions) on 28x28 images: 10 iterations
+from 100 evaluations (about 2,400 queries per sample), l2, box [0, 1]. The peer runs the same
+weights in PyTorch with the same iterations and evaluations, on the first samples only. Compared
+are:
+
+  * seconds per sample (compilation excluded), and the same at other batch sizes,
+  * the median distance over the samples that both attack,
+  * queries per second, next to those of the plain forward pass at its best batch size,
+  * as a second ratio, the seconds until our median distance is no larger than the peer's last one
+    (seconds in proportion to the queries asked until then).
 """
 
 from __future__ import annotations
@@ -59,17 +60,17 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def answer(*, role: str, **request) -> dict:
-    """What a contender's process prints."""
+    """Runs one contender in this process."""
     return dict(ours=_boundary_ways.ours, art=_boundary_ways.art)[role](**request)
 
 
 def call(role: str, **request) -> dict:
-    """A contender's answer from a fresh process."""
+    """Returns a contender's answer from a fresh process."""
     return _pairs.contender("benchmarks.label_only", role=role, **request)
 
 
 def benchmark(args) -> None:
-    """The table, the cost at other batch sizes, and a JSON line."""
+    """Prints the table, the cost at other batch sizes, and a JSON line."""
     for library in ("torch", "art") if args.peers else ():
         _pairs.need(library, ART)
     runs = args.runs or (1 if args.quick else 3)
@@ -93,19 +94,19 @@ def benchmark(args) -> None:
             contenders["art"] = lambda: call(
                 "art", path=path, samples=peer_samples, threads=os.cpu_count() or 1, **settings
             )
-        found = _pairs.interleaved(contenders, runs)
+        samples_of = _pairs.interleaved(contenders, runs)
         sizes = (
             args.sizes
             if args.sizes is not None
             else ([] if args.quick else [n for n in SIZES if n <= samples])
         )
         costs = {n: call("ours", batch_size=n, **settings_of_ours) for n in sizes}
-    report(found, costs, args, runs)
+    report(samples_of, costs, args, runs)
 
 
-def report(found: dict, costs: dict, args, runs: int) -> None:
-    """What people read, then a JSON line for the peer."""
-    middle = lambda name, field: _pairs.median(found[name], field)  # noqa: E731
+def report(samples_of: dict, costs: dict, args, runs: int) -> None:
+    """Prints the tables for people, then a JSON line for the peer."""
+    middle = lambda name, field: _pairs.median(samples_of[name], field)  # noqa: E731
     rows = [
         [
             name,
@@ -114,7 +115,7 @@ def report(found: dict, costs: dict, args, runs: int) -> None:
             f"{middle(name, 'queries'):,.0f}",
         ]
         + [f"{middle(name, 'queries_per_s'):,.0f}", f"{middle(name, 'peak_mb'):,.0f} MB"]
-        for name in found
+        for name in samples_of
     ]
     print(
         f"hop_skip_jump: {runs} run{'s' * (runs != 1)}, batches of {args.batch}, chunks of "
@@ -132,18 +133,18 @@ def report(found: dict, costs: dict, args, runs: int) -> None:
         f"{share:.0%} as many labels a second"
     )
     print(f"compile {_pairs.seconds(middle('ours', 'compile_s'))}")
-    for size, one in costs.items():
+    for size, cost in costs.items():
         print(
-            f"batches of {size}: {_pairs.seconds(one['seconds'])} a sample, "
-            f"{one['queries_per_s']:,.0f} queries/s"
+            f"batches of {size}: {_pairs.seconds(cost['seconds'])} a sample, "
+            f"{cost['queries_per_s']:,.0f} queries/s"
         )
-    others = max(_pairs.median(samples, "others") for samples in found.values())
+    others = max(_pairs.median(samples, "others") for samples in samples_of.values())
     if others > 0.05:
         print(
             f"other processes used {others:.0%} of the machine meanwhile: repeat this when it is "
             "idle"
         )
-    for peer in (name for name in found if name != "ours"):
+    for peer in (name for name in samples_of if name != "ours"):
         record = _pairs.comparison(
             benchmark="label_only",
             case="hop_skip_jump",
@@ -153,7 +154,7 @@ def report(found: dict, costs: dict, args, runs: int) -> None:
             per="sample",
         )
         record |= at_equal_distance(
-            found["ours"], peer_s=record["peer_s"], distance=middle(peer, "distance")
+            samples_of["ours"], peer_s=record["peer_s"], distance=middle(peer, "distance")
         )
         record |= dict(
             forward_share=share,
@@ -172,8 +173,9 @@ def report(found: dict, costs: dict, args, runs: int) -> None:
 
 
 def at_equal_distance(ours: list[dict], *, peer_s: float, distance: float) -> dict:
-    """What our walk has cost after the first iteration whose median distance is at most `distance`;
-    empty if none is.
+    """Returns our cost after the first iteration whose median distance is at most `distance`.
+
+    The result is empty if there is no such iteration.
     """
     steps = ours[0]["steps"]  # of the same keys in every run
     reached = next((step for step in steps if step[1] <= distance), None)

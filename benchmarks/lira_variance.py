@@ -1,16 +1,16 @@
-"""Which variance LiRA should use at which number of shadow models, measured on fleets of MLPs on
-three data sets.
+"""Compares LiRA's variance rules at several numbers of shadow models, on MLPs on three data sets.
 
-python -m benchmarks.lira_variance [--quick] [--workdir runs/lira_variance] [--data
-digits,breast_cancer,fashion_mnist] [--seeds 3]
+    python -m benchmarks.lira_variance [--quick] [--workdir runs/lira_variance]
+        [--data digits,breast_cancer,fashion_mnist] [--seeds 3]
 
 For each data set and seed, 64 MLPs are trained on complementary halves. The fleet is then cut into
-smaller fleets of 4, 8, 16, 32 and 64 models (1, 3, 7, 15 and 31 shadows per side), in which every
-model is a target in turn, so nearly all 64 models of each seed stay targets at every size. The
-rules 'per_example', 'pooled' and 'shrunk' are scored on the same models, online and offline
-(log_cdf), and compared by paired crossed intervals of the difference in AUC and in TPR at 1% FPR.
-In complementary halves every example has the same number of shadows per side, so a rule that
-changes from one variance to another at k shadows per side is one of these columns at each size.
+smaller fleets of 4, 8, 16, 32 and 64 models (1, 3, 7, 15 and 31 shadow models per side), in which
+every model is a target in turn, so that nearly all 64 models of each seed stay targets at every
+size. The rules 'per_example', 'pooled' and 'shrunk' score the same models, online and offline
+(log_cdf), and are compared by paired crossed intervals of the difference in AUC and in TPR at 1%
+FPR. In complementary halves every example has the same number of shadow models per side, so a rule
+that switches from one variance to another at k shadow models per side equals one of these columns
+at each size.
 
 Training is resumable: the same command continues. Results are written to WORKDIR/lira_variance.json
 and WORKDIR/lira_variance.md. Fashion-MNIST is Debian's package dataset-fashion-mnist (its first
@@ -48,8 +48,9 @@ DATA = dict(
 
 
 def config_of(name: str, *, models: int, epochs: int | None = None):
-    """The config of one data set's fleet: an MLP with one hidden layer of 256, as in the
-    quickstart.
+    """Returns the config of a data set's fleet: an MLP with one hidden layer of 256 units.
+
+    It is the net of the quickstart.
     """
     chosen = DATA[name]
     return configuration.complete(
@@ -82,8 +83,9 @@ def fleet_of(
 
 
 def compared(fleets: list[FleetSignals], *, size: int, mode: str, draws: int) -> list[dict]:
-    """Rows of AUC and TPR of each rule, and of their paired differences, over the targets of all
-    fleets cut to `size` models.
+    """Returns rows of AUC and TPR of each rule, and of their paired differences.
+
+    They are over the targets of all fleets, cut to `size` models.
     """
     parts = [part for fleet in fleets for part in shadow_curve.cut(fleet, size - 2)]
     attacks = {
@@ -104,18 +106,18 @@ def compared(fleets: list[FleetSignals], *, size: int, mode: str, draws: int) ->
         {rule: dict(score_TN=score_TN) for rule, score_TN in scores.items()},
         member_TN, evaluated_TN, unit_T=unit_T, draws=drawn, fprs=(FPR,), keep=kept, detail=0,
     )  # fmt: skip
-    found = [r for r in rows if r["target"] is None and r["metric"] in ("auc", f"tpr@{FPR:g}")]
-    found += [r for r in comparisons.rows(kept, list(RULES)) if r["target"] is None]
+    chosen = [r for r in rows if r["target"] is None and r["metric"] in ("auc", f"tpr@{FPR:g}")]
+    chosen += [r for r in comparisons.rows(kept, list(RULES)) if r["target"] is None]
     fields = ("attack", "versus", "metric", "value", "low", "high")
     return [
         {k: r[k] for k in fields if k in r}
         | dict(models=size, per_side=size // 2 - 1, mode=mode, targets=len(unit_T))
-        for r in found
+        for r in chosen
     ]
 
 
 def table(rows: list[dict]) -> str:
-    """Markdown: a line per data set, mode and size."""
+    """Returns Markdown with a line per data set, mode and size."""
     lines = [
         "| data | mode | models | shadows per side | per example | pooled | shrunk "
         "| pooled − per example | shrunk − pooled | shrunk − per example |",
@@ -125,19 +127,19 @@ def table(rows: list[dict]) -> str:
         lines.append(f"| **{'AUC' if metric == 'auc' else 'TPR at 1% FPR, percent'}** |" + " |" * 9)
         keys = dict.fromkeys((r["data"], r["mode"], r["models"], r["per_side"]) for r in rows)
         for data, mode, models, per_side in keys:
-            own = [
+            metric_rows = [
                 r
                 for r in rows
                 if (r["data"], r["mode"], r["models"], r["metric"]) == (data, mode, models, metric)
             ]
-            found = {(r["attack"], r.get("versus")): r for r in own}
-            cells = [_cell(found[rule, None], scale, digits) for rule in RULES]
+            row_of = {(r["attack"], r.get("versus")): r for r in metric_rows}
+            cells = [_cell(row_of[rule, None], scale, digits) for rule in RULES]
             for new, old in (
                 ("pooled", "per_example"),
                 ("shrunk", "pooled"),
                 ("shrunk", "per_example"),
             ):
-                row = found[old, new]  # comparisons.rows has the earlier rule minus the later one
+                row = row_of[old, new]  # comparisons.rows has the earlier rule minus the later one
                 cells.append(
                     _cell(
                         {k: None if row[j] is None else -row[j] for k, j in REVERSED.items()},

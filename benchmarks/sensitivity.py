@@ -1,26 +1,30 @@
-"""By how much one example moves the clipped sum of a private training step, over nets that keep the
-examples of a batch apart and nets that mix them.
+"""Measures by how much one example changes the clipped sum of a private training step.
+
+The nets keep the examples of a batch apart, or mix them.
 
     python -m benchmarks.sensitivity [--quick] [--cases centered,attention] [--methods auto,vmap]
-    [--runs 6] [--peers none]
+        [--runs 6] [--peers none]
 
 Every net is trained by the learner itself (gradient='private' without noise, one step on 32 rows),
 so what is measured is what a run adds up. One row is removed, or replaced by another example, or by
-one far away on either side; the parameters are drawn anew each time. The largest change is printed
-in units of the clip norm C: at most 2 for a replaced row, 1 for a removed one. `refused`: the
-learner could not be built. The column `unchecked` has both changes by bookkeeping when nothing is
-checked. Exit status 1 if a net exceeds a bound, a net that trial batches show to mix examples is
-not refused, or a net that keeps them apart is refused.
+a distant example on either side; the parameters are drawn again each time. The largest change is
+printed in units of the clip norm C: at most 2 for a replaced row, at most 1 for a removed one.
+`refused` means that the learner could not be built. The column `unchecked` has both changes by
+bookkeeping when nothing is checked. The exit status is 1 if a net exceeds a bound, if a net that
+trial batches show to mix examples is not refused, or if a net that keeps them apart is refused.
 
-Measured (CPU, jax 0.10.2, 4 draws of a parameter vector and a row; largest change for a replaced
-and a removed row):
+Measured (CPU, jax 0.10.2, 4 draws of a parameter vector and a row; the largest change for a
+replaced and for a removed row):
 
-    15 nets that keep examples apart     1.57 to 1.96, 1.00      none refused; 12 by bookkeeping, 3
-    by vmap (no taps, asked several times, a mask)
-    21 nets that mix them, unchecked     up to 18.1, 1.38        18 refused by every method, 3 by
-    vmap within 1.73, 1.00 (taps refused)
-        h + h.sum(0), gate on the mean, running sum, arg max: 18.1, 15.9, 13.2, 12.6; behind an
-        embedding: 5.7; a gate that no trial opens: 16.0
+    15 nets that keep examples apart    1.57 to 1.96, 1.00     None is refused. 12 are trained by
+                                                               bookkeeping, 3 by vmap (no taps,
+                                                               asked several times, a mask).
+    21 nets that mix them, unchecked    up to 18.1, 1.38       18 are refused by every method. vmap
+                                                               trains 3 within 1.73, 1.00 (taps
+                                                               are refused).
+
+The largest unchecked changes: 18.1 for h + h.sum(0), 15.9 for a gate on the mean, 13.2 for a
+running sum, 12.6 for arg max; 5.7 behind an embedding; 16.0 for a gate that no trial opens.
 """
 
 from __future__ import annotations
@@ -54,11 +58,13 @@ FAR = 1000.0
 
 
 class Net(NamedTuple):
-    """`body(h [B,8], key_B, weight_B) -> h` between two dense layers.
+    """Describes a net: `body(h [B,8], key_B, weight_B) -> h` between two dense layers.
 
-    `kind`: 'apart', or what a net that mixes must meet: 'refused' by every method, or 'bounded'
-    (trial batches need not show that it mixes, so vmap may train it). `inputs`: 'float', 'words' or
-    'images'.
+    Attributes:
+        kind: 'apart' for a net that keeps examples apart. A net that mixes them must be
+            'refused' by every method, or 'bounded': trial batches need not show that it mixes, so
+            vmap may train it.
+        inputs: 'float', 'words' or 'images'.
     """
 
     kind: str
@@ -69,7 +75,7 @@ class Net(NamedTuple):
 
 
 class Module(nn.Module):
-    """Inputs -> Dense or Embedding -> body -> Dense -> tanh -> Dense."""
+    """Computes inputs -> Dense or Embedding -> body -> Dense -> tanh -> Dense."""
 
     body: Callable
     inputs: str
@@ -88,9 +94,7 @@ class Module(nn.Module):
 
 
 def _negatives(model: Model) -> Loss:
-    """Every example's embedding against those of the batch (contrastive learning with in-batch
-    negatives).
-    """
+    """Compares every embedding with those of the batch (contrastive, with in-batch negatives)."""
 
     def loss(variables, batch, *, key_B=None, train=False):
         out_BC, _ = model.apply(variables, batch.x, key_B=key_B, train=train)
@@ -103,7 +107,7 @@ def _negatives(model: Model) -> Loss:
 
 
 def _scaled(factor: Callable) -> Callable[[Model], Loss]:
-    """Cross-entropy times factor(batch, out_BC), which looks across the batch."""
+    """Returns cross-entropy times factor(batch, out_BC), which depends on the whole batch."""
 
     def make(model):
         inner = cross_entropy.make(model=model)
@@ -118,7 +122,7 @@ def _scaled(factor: Callable) -> Callable[[Model], Loss]:
 
 
 def _picked(model: Model) -> Loss:
-    """Cross-entropy as many write it: logp[jnp.arange(B), y]."""
+    """Returns cross-entropy as it is often written: logp[jnp.arange(B), y]."""
 
     def loss(variables, batch, *, key_B=None, train=False):
         out_BC, _ = model.apply(variables, batch.x, key_B=key_B, train=train)
@@ -152,7 +156,7 @@ _rounded.defvjp(
 
 
 def _recurrent(h, *_):
-    """A scan over 8 positions with a state per example."""
+    """Scans over 8 positions with a state per example."""
     state, out = lax.scan(
         lambda s, x: ((t := jnp.tanh(s + x[:, None])), t), jnp.zeros((len(h), 4)), h.T
     )
@@ -253,7 +257,7 @@ NETS: dict[str, Net] = dict(
 
 @functools.cache
 def setting(name: str) -> tuple[Model, Loss, Pool]:
-    """The model, the objective and 32 rows of a net."""
+    """Returns the model, the objective and 32 rows of a net."""
     net, rng = NETS[name], np.random.default_rng(0)
     model = layers.as_model(Module(net.body, net.inputs))
     x = dict(
@@ -271,7 +275,11 @@ def setting(name: str) -> tuple[Model, Loss, Pool]:
 
 
 def built(name: str, method: str, **privacy: Any):
-    """The private learner of a net; ValueError if it is refused."""
+    """Returns the private learner of a net.
+
+    Raises:
+        ValueError: if the net is refused.
+    """
     model, loss, pool = setting(name)
     size = ROWS // 2 if "user" in privacy else ROWS
     settings = (
@@ -298,9 +306,7 @@ def built(name: str, method: str, **privacy: Any):
 
 
 def stepped(learner, **privacy: Any) -> Callable:
-    """sums(params, x, y, weight) -> the clipped sum of one step of the learner, as one vector;
-    compiled.
-    """
+    """Returns compiled sums(params, pool, weight_B) -> one step's clipped sum as a vector."""
     copies, divisor = privacy.get("augmentations", 1), learner.guarantee.mechanism.divisor
 
     def sums(params, pool, weight_B):
@@ -320,7 +326,7 @@ def stepped(learner, **privacy: Any) -> Callable:
 
 
 def unchecked(name: str) -> Callable:
-    """The same by bookkeeping, whatever the net does."""
+    """Returns the same function by bookkeeping, without any check of the net."""
     _, loss, _ = setting(name)
     rule = clipping.rule("flat")
 
@@ -339,9 +345,7 @@ def unchecked(name: str) -> Callable:
 
 
 def changes(name: str, sums: Callable, draws: int = 6) -> tuple[float, float]:
-    """The largest change of the sum, in clip norms, when one row is replaced, and when it is
-    removed.
-    """
+    """Returns the largest change of the sum for a replaced and a removed row, in clip norms."""
     model, _, pool = setting(name)
     shapes = jax.eval_shape(model.init, jax.random.key(0), pool.x[:1])["params"]
     replaced, removed = [], []
@@ -373,35 +377,40 @@ def _values(rng, pool: Pool, row: int):
 
 
 class Line(NamedTuple):
-    """A net by a method: what the guarantee's method is ('refused' if none), both changes (NaN if
-    refused), and whether that is as it must be.
+    """Holds the result of a net under a requested method.
+
+    Attributes:
+        net, requested: the names of the net and of the method.
+        method: the method of the guarantee, or 'refused'.
+        replaced, removed: the largest changes in clip norms, NaN if the net was refused.
+        right: whether the result is as it must be.
     """
 
     net: str
-    wanted: str
+    requested: str
     method: str
     replaced: float
     removed: float
     right: bool
 
 
-def line(name: str, wanted: str, draws: int = 6) -> Line:
-    """One net by one method."""
+def line(name: str, requested: str, draws: int = 6) -> Line:
+    """Returns the result of a net under a requested method."""
     net = NETS[name]
     try:
-        learner = built(name, wanted)
+        learner = built(name, requested)
     except ValueError:
         return Line(
             name,
-            wanted,
+            requested,
             "refused",
             np.nan,
             np.nan,
-            net.kind != "apart" or wanted not in net.methods,
+            net.kind != "apart" or requested not in net.methods,
         )
     replaced, removed = changes(name, stepped(learner), draws)
     right = replaced <= 2 * (1 + SLACK) and removed <= 1 + SLACK and net.kind != "refused"
-    return Line(name, wanted, learner.guarantee.method, replaced, removed, right)
+    return Line(name, requested, learner.guarantee.method, replaced, removed, right)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -420,13 +429,17 @@ def main(argv: list[str] | None = None) -> int:
     )
     for name in args.cases:
         before = unbounded(name, draws) if args.peers else ""
-        for wanted in args.methods:
-            one = line(name, wanted, draws)
-            wrong += not one.right
-            numbers = f"{one.replaced:8.3f} {one.removed:8.3f}" if one.method != "refused" else ""
+        for requested in args.methods:
+            result = line(name, requested, draws)
+            wrong += not result.right
+            numbers = (
+                f"{result.replaced:8.3f} {result.removed:8.3f}"
+                if result.method != "refused"
+                else ""
+            )
             print(
-                f"{name:30} {NETS[name].kind:8} {before:>19}   {wanted:12} {one.method:12} "
-                f"{numbers}{'' if one.right else '   WRONG'}",
+                f"{name:30} {NETS[name].kind:8} {before:>19}   {requested:12} {result.method:12} "
+                f"{numbers}{'' if result.right else '   WRONG'}",
                 flush=True,
             )
     print(f"{wrong} of {len(args.cases) * len(args.methods)} are wrong.")
@@ -434,7 +447,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def unbounded(name: str, draws: int) -> str:
-    """Both changes when nothing is checked, or why there are none."""
+    """Returns the text of both changes when nothing is checked, or why there are none."""
     try:
         return "{:9.2f} {:9.2f}".format(*changes(name, unchecked(name), draws))
     except IndexError:

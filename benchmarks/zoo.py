@@ -1,12 +1,13 @@
-"""Training steps of the classic nets against PyTorch, side by side in one run.
+"""Times training steps of the classic nets against PyTorch.
 
     python -m benchmarks.zoo [--quick] [--cases lenet,resnet18,...] [--runs 3] [--peers torch]
 
-Each case is a net of configs/zoo at the size of its run there, random images 28x28x1, batches of
-32, SGD. Ours is one epoch of 5 steps of the fleet's compiled program (chunk 1), resizing, dropout
-and running statistics included; PyTorch's is the same 5 steps, tensors in memory, with the threads
-and the memory layout that a short trial finds fastest. Compilation is not timed. Figures are
-seconds a step: medians over the runs, contenders in turns, each in a process of its own.
+Each case is a net of configs/zoo at the size of its run there, on random 28x28x1 images, with SGD
+and batches of 32. Ours is one epoch of 5 steps of the fleet's compiled program (chunk 1), with
+resizing, dropout and running statistics. PyTorch's is the same 5 steps with tensors in memory, with
+the threads and the memory layout that a short trial measures as the fastest. Compilation is not
+timed. Times are seconds per step: medians over the runs, contenders in turns, each in a separate
+process.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def benchmark(args) -> None:
-    """A table line and a JSON line for every case."""
+    """Prints a table line and a JSON line for every case."""
     if args.peers:
         _pairs.need("torch", _pairs.TORCH)
     runs, repeats = args.runs or (1 if args.quick else 3), 2 if args.quick else 6
@@ -61,7 +62,7 @@ def benchmark(args) -> None:
         for peer in args.peers:
             peer_s = _pairs.median(samples[peer], "seconds")
             rows[-1][2:4] = [_pairs.seconds(peer_s), f"{peer_s / ours_s:.2f}"]
-            others = max(_pairs.median(found, "others") for found in samples.values())
+            others = max(_pairs.median(role_samples, "others") for role_samples in samples.values())
             extra = dict(
                 per="step",
                 batch=CASES[case][2],
@@ -81,7 +82,7 @@ def benchmark(args) -> None:
 
 
 def answer(*, role: str, case: str, repeats: int) -> dict:
-    """What a contender's process prints."""
+    """Runs one contender in this process."""
     if role == "torch":
         from benchmarks import _torch_zoo
 
@@ -91,7 +92,7 @@ def answer(*, role: str, case: str, repeats: int) -> dict:
 
 
 def images(batch: int) -> tuple[np.ndarray, np.ndarray]:
-    """x [N,28,28,1] in [0,1) and labels of 10 classes: the rows of 5 steps."""
+    """Draws x [N,28,28,1] in [0,1) and labels of 10 classes, the rows of 5 steps."""
     rng = np.random.default_rng(0)
     return rng.random((STEPS * batch, 28, 28, 1), np.float32), rng.integers(
         0, 10, STEPS * batch
@@ -99,7 +100,7 @@ def images(batch: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ours(*, case: str, repeats: int) -> dict:
-    """The program that the fleet runs an epoch with, on one model."""
+    """Times the program with which the fleet runs an epoch, on one model."""
     import jax
 
     from mia_jax import registry

@@ -125,7 +125,7 @@ def exact(name: str, row: dict) -> bool:
     """
     case = coverage.CASES[name]
     few = case.records // 2 * 0.01 <= 1
-    return row["metric"] == "tpr@0.01" and (case.one or (few and row["target"] is None))
+    return row["metric"] == "tpr@0.01" and (case.single_target or (few and row["target"] is None))
 
 
 @pytest.mark.slow
@@ -136,7 +136,7 @@ def test_every_interval_covers_in_200_simulations(name):
     for row in rows:
         assert LEAST <= row["cover"], row
         widest = WIDEST_DIFFERENCE if " - " in row["attack"] else WIDEST
-        assert row["needed"] < (3.0 if coverage.CASES[name].one else widest), row
+        assert row["needed"] < (3.0 if coverage.CASES[name].single_target else widest), row
     assert np.mean([row["cover"] for row in rows]) >= FEWEST
     rest = [row["cover"] for row in rows if not exact(name, row)]
     if rest:
