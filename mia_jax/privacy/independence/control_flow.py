@@ -88,6 +88,14 @@ def _while(analysis, eqn, ins, shapes, used):
         carry = new
 
 
+def _counts(params) -> tuple[int, int]:
+    """Returns how many inputs of a scan are constants and how many are carried."""
+    if "num_consts" in params:
+        return params["num_consts"], params["num_carry"]
+    consts, carry, _ = params["ft_in"].unpack()  # since jax 0.12
+    return len(list(consts.vals)), len(list(carry.vals))
+
+
 def _scan(analysis, eqn, ins, shapes, used):
     """Applies to scans.
 
@@ -95,10 +103,11 @@ def _scan(analysis, eqn, ins, shapes, used):
     axis holds different units, or if only this keeps units separate.
     """
     p = eqn.params
+    num_consts, num_carry = _counts(p)
     consts, carry, xs = (
-        ins[: p["num_consts"]],
-        ins[p["num_consts"] :][: p["num_carry"]],
-        ins[p["num_consts"] + p["num_carry"] :],
+        ins[:num_consts],
+        ins[num_consts:][:num_carry],
+        ins[num_consts + num_carry :],
     )
     alike, first = all(v.lo.shape[0] == 1 for v in xs), analysis.first
     outs = _alike(analysis, p, consts, carry, xs) if alike else None
