@@ -44,6 +44,10 @@ class Table(list):
         header = list(dict.fromkeys(key for row in self for key in row if key not in self.hidden))
         return header, [[written(row.get(key)) for key in header] for row in self]
 
+    def to_frame(self):
+        """Returns the rows as a pandas DataFrame; ImportError if pandas is not installed."""
+        return frame(list(self), dict.fromkeys(key for row in self for key in row))
+
     def __repr__(self) -> str:
         table = tables.text_table(*self.lines()) if self else []
         return "\n".join([*([tables.shown(self.note)] if self.note else []), *table])
@@ -204,16 +208,8 @@ class Results:
         Raises:
             ImportError: pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError as error:
-            raise ImportError(
-                "to_frame() needs pandas, which is not installed: pip install pandas. Without it, "
-                "`table` has the same rows as a list, and to_csv(path) writes them."
-            ) from error
         more = dict.fromkeys(key for row in self.table for key in row)
-        columns = list(dict.fromkeys([*result_rows.COLUMNS, *more]))
-        return pandas.DataFrame(self.table, columns=columns)
+        return frame(self.table, dict.fromkeys([*result_rows.COLUMNS, *more]))
 
     def to_csv(self, path: str | pathlib.Path | None = None, *, overwrite: bool = False) -> str:
         """Returns all rows as CSV, and writes them to `path` if there is one.
@@ -489,6 +485,22 @@ class Results:
             for p in (saved.report.markdown, saved.report.records)
         )
         return cls(workdir.read_json(saved.report.json), scores, pictures, text, evidence, records)
+
+
+def frame(rows: Sequence[Mapping], columns: Iterable[str]):
+    """Returns rows as a pandas DataFrame.
+
+    Raises:
+        ImportError: pandas is not installed.
+    """
+    try:
+        import pandas
+    except ImportError as error:
+        raise ImportError(
+            "to_frame() needs pandas, which is not installed: pip install pandas. Without it, "
+            "`table` has the same rows as a list, and to_csv(path) writes them."
+        ) from error
+    return pandas.DataFrame(rows, columns=list(columns))
 
 
 def number_cells(line: Mapping[str, str]) -> dict:

@@ -147,7 +147,9 @@ def supported_needs(
             supports.add(need)
         else:
             lacking.append(words)
-    if all((shadow_MM[t] & both_M).any() for t in targets):
+    # Where no OUT (or no IN) shadow is kept, the shadows that are kept show one side only.
+    one_sided = balance and len(supports) < 2
+    if all((shadow_MM[t] & both_M).any() for t in targets) and not one_sided:
         supports.add("shadow_own")
     else:
         lacking = lacking or [

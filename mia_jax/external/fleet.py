@@ -65,6 +65,7 @@ class Recipe(NamedTuple):
         asking: how a model is asked.
         place: where its answers are kept.
         mark: digest of rows, labels, members and seed, which every file carries.
+        observe: observe(model, m) -> {name: number} about model m, kept with its answers.
     """
 
     fit: Callable
@@ -74,6 +75,7 @@ class Recipe(NamedTuple):
     asking: Asking
     place: ExternalModels
     mark: str
+    observe: Callable | None = None
 
 
 def model_seeds(seed: int, models: int) -> list[int]:
@@ -170,6 +172,7 @@ def run(
     seed: int,
     n_jobs: int = 1,
     kept: bool = True,
+    split: str = "in pairs of complementary halves",
 ) -> tuple[list[Answers], tuple[str, ...]]:
     """Returns what every model answers, and notes for the report; fits the models that are not on
     disk.
@@ -181,6 +184,7 @@ def run(
         n_jobs: how many models are trained at a time, by joblib; a backend that is chosen with
             joblib.parallel_config is used.
         kept: whether the user chose the folder; otherwise a long wait is announced.
+        split: how the rows of the models were chosen, for the notes.
 
     Raises:
         ValueError: models failed; those that did not are on disk.
@@ -212,7 +216,7 @@ def run(
         )
         raise error
     every = [first] + [read(recipe, m)[0] for m in range(1, models)]
-    return every, notes_of(recipe, member_MN, there=len(there))
+    return every, notes_of(recipe, member_MN, there=len(there), split=split)
 
 
 def workers(n_jobs: int) -> int:
@@ -282,7 +286,7 @@ def attempt(task: Callable, recipe: Recipe, m: int, member_N: np.ndarray, seed: 
 def fit_one(recipe: Recipe, m: int, member_N: np.ndarray, seed: int) -> None:
     """Fits model m, asks it about all rows and writes its answers."""
     start = time.monotonic()
-    answered = fitted_answers(recipe, m, member_N, seed)
+    answered, numbers = fitted_answers(recipe, m, member_N, seed)
     record = dict(
         model=m,
         mark=recipe.mark,
@@ -290,6 +294,7 @@ def fit_one(recipe: Recipe, m: int, member_N: np.ndarray, seed: int) -> None:
         words=answered.words,
         notes=list(answered.notes),
         seconds=time.monotonic() - start,
+        numbers=numbers,
     )
     columns = {} if answered.column_C is None else dict(column_C=answered.column_C)
     files.write_npz(recipe.place.answers(m), record, value=answered.value, **columns)
@@ -299,7 +304,7 @@ def fit_twice(recipe: Recipe, m: int, member_N: np.ndarray, seed: int) -> None:
     """Fits model m again, on the same rows with the same seed, and writes down by how much its
     answers differ.
     """
-    once, again = read(recipe, m)[0], fitted_answers(recipe, m, member_N, seed)
+    once, (again, _) = read(recipe, m)[0], fitted_answers(recipe, m, member_N, seed)
     same = once.value.shape == again.value.shape and once.form == again.form
     change = float(np.abs(once.value - again.value).max()) if same else None
     largest = float(np.abs(once.value).max())
@@ -307,8 +312,10 @@ def fit_twice(recipe: Recipe, m: int, member_N: np.ndarray, seed: int) -> None:
     files.write_json(recipe.place.repeated, record, seal=True)
 
 
-def fitted_answers(recipe: Recipe, m: int, member_N: np.ndarray, seed: int) -> Answers:
-    """Returns what a model answers that `fit` trains now.
+def fitted_answers(
+    recipe: Recipe, m: int, member_N: np.ndarray, seed: int
+) -> tuple[Answers, dict[str, float]]:
+    """Returns what a model answers that `fit` trains now, and what is observed about it.
 
     Raises:
         ValueError: fit fails, or returns no model; the sentence has the model's number.
@@ -328,7 +335,8 @@ def fitted_answers(recipe: Recipe, m: int, member_N: np.ndarray, seed: int) -> A
             "rows x, or a model of a framework."
         )
     try:
-        return recipe.asking.ask(model, recipe.x, recipe.labels, name=f"model {m}")
+        numbers = {} if recipe.observe is None else recipe.observe(model, m)
+        return recipe.asking.ask(model, recipe.x, recipe.labels, name=f"model {m}"), numbers
     except ValueError as error:
         text = str(error)
         sentence = text if text.startswith(f"model {m} ") else f"model {m}: {text}"
@@ -345,7 +353,7 @@ def lacking(labels: Labels, member_N: np.ndarray) -> str:
     if not absent:
         return ""
     return (
-        f" Its half of the rows has none of label {label_columns.shown(absent)}; merge rare "
+        f" Its training rows have none of label {label_columns.shown(absent)}; merge rare "
         "labels, or leave their rows out."
     )
 
@@ -369,7 +377,7 @@ def read(recipe: Recipe, m: int) -> tuple[Answers, Mapping]:
     return answered, record
 
 
-def notes_of(recipe: Recipe, member_MN: np.ndarray, *, there: int) -> tuple[str, ...]:
+def notes_of(recipe: Recipe, member_MN: np.ndarray, *, there: int, split: str) -> tuple[str, ...]:
     """Returns sentences about the models: how many, and whether they can be repeated."""
     models, sizes = len(member_MN), member_MN.sum(1)
     halves_of = (
@@ -377,8 +385,8 @@ def notes_of(recipe: Recipe, member_MN: np.ndarray, *, there: int) -> tuple[str,
     )
     words = read(recipe, 0)[0].words
     notes = [
-        f"fit trained {models} models ({words}) on {halves_of} rows each, in pairs of "
-        "complementary halves, and each was asked about all rows."
+        f"fit trained {models} models ({words}) on {halves_of} rows each, {split}, and "
+        "each was asked about all rows."
     ]
     if there:
         notes.append(f"The answers of {there} of the {models} models are of an earlier call.")

@@ -134,19 +134,14 @@ def prepared(
     )
     fit = frameworks.trainer(subject.fit, framework=subject.framework)
     with place_of(folder) as place:
-        claim = dict(
-            examples=count,
+        recipe = claimed(
+            Recipe(fit, subject.x, subject.y, labels, asking, place, mark=""),
+            member_MN,
             x=before,
-            y=rows.digest(subject.y),
-            members=files.digest(np.packbits(member_MN, axis=1)),
             seed=seed,
-            models=len(member_MN),
             form=subject.form or "",
             fit=fleet.identity(subject.fit),
         )
-        files.claim(place.folder, claim, remedy=OTHER)
-        files.sweep(place.folder)
-        recipe = Recipe(fit, subject.x, subject.y, labels, asking, place, files.digest(claim))
         every, repeated = fleet.run(
             recipe, member_MN, seed=seed, n_jobs=subject.n_jobs, kept=folder is not None
         )
@@ -155,6 +150,33 @@ def prepared(
         notes += [*(() if target else every[0].notes), *drawn, *repeated, *more]
         made |= dict(shadow_member=member_MN) | alike
         yield Prepared(made, tuple(dict.fromkeys(notes)))
+
+
+def claimed(recipe: Recipe, member_MN: np.ndarray, *, x: str, seed: int, **more: str) -> Recipe:
+    """Returns a recipe with its mark, after claiming its place for these rows, labels and models.
+
+    Args:
+        recipe: without a mark.
+        member_MN: the rows of each model.
+        x: the digest of all rows.
+        seed: of the models.
+        more: what else makes another recipe.
+
+    Raises:
+        ValueError: the place belongs to other models.
+    """
+    claim = dict(
+        examples=len(recipe.labels.code_N),
+        x=x,
+        y=rows.digest(recipe.y),
+        members=files.digest(np.packbits(member_MN, axis=1)),
+        seed=seed,
+        models=len(member_MN),
+        **more,
+    )
+    files.claim(recipe.place.folder, claim, remedy=OTHER)
+    files.sweep(recipe.place.folder)
+    return recipe._replace(mark=files.digest(claim))
 
 
 @contextlib.contextmanager

@@ -247,6 +247,61 @@ def variants(rows: Sequence[Mapping], *, title: str = "") -> Figure:
     return figure
 
 
+def selection(rows: Sequence[Mapping], *, metric: str, score: str, over: str = "") -> Figure:
+    """Draws settings of a model: how well they predict against how much they leak.
+
+    `rows` are {name, score, score_low, score_high, leak, leak_low, leak_high, front}; the settings
+    on the Pareto front (`front`) are joined by a line and named. A `leak` of None is left out.
+    """
+    figure, axes = _canvas(6.8, 4.8)
+    axes.axvline(
+        float(metric.partition("@")[2] or 0.5), color="0.55", linewidth=1, label="random guessing"
+    )
+    shown = [row for row in rows if row["leak"] is not None]
+    for on_front, color, marker, text in (
+        (False, COLORS[0], "o", "dominated"),
+        (True, COLORS[1], "s", "Pareto front"),
+    ):
+        marks = sorted((r for r in shown if r["front"] is on_front), key=lambda r: r["leak"])
+        if not marks:
+            continue
+        ends = {
+            key: np.abs(
+                [
+                    [r[key] - (r[key] if r[f"{key}_{end}"] is None else r[f"{key}_{end}"])]
+                    for end in ("low", "high")
+                    for r in marks
+                ]
+            ).reshape(2, len(marks))
+            for key in ("leak", "score")
+        }
+        axes.errorbar(
+            [r["leak"] for r in marks],
+            [r["score"] for r in marks],
+            xerr=ends["leak"],
+            yerr=ends["score"],
+            color=color,
+            fmt=marker + ("-" if on_front else ""),
+            markersize=5,
+            capsize=2.5,
+            linewidth=1.2,
+            label=text,
+        )
+        for r in marks if on_front else ():
+            axes.annotate(
+                _name(r["name"]),
+                (r["leak"], r["score"]),
+                xytext=(5, 5),
+                textcoords="offset points",
+                fontsize=7,
+            )
+    axes.set(xlabel=f"{tables.metric_name(metric)} of the strongest attack", ylabel=score)
+    _title(axes, f"{score} against leakage", over)
+    axes.grid(True, color="0.9", linewidth=0.6)
+    axes.legend(fontsize=7.5)
+    return figure
+
+
 def queries(curves: Mapping[str, Sequence[Mapping]], *, over: str = "") -> Figure:
     """Draws balanced accuracy and TPR at a low FPR against queries per example, with intervals.
 

@@ -11,6 +11,7 @@ signal/loss_at/<epoch>/, epoch/<epoch>/signal/   Answers of snapshots
 attack/<name>/                           config.json scores.npz
 report/               ReportFiles        report.json report.md results.csv ... figures/
 models/               ExternalModels     config.json answers/<model>.npz repeated.json
+setting/<digest>/     a workdir per setting of a model selection
 ```
 
 The modules that know the content of a kind of file write and read it, with the functions of
@@ -317,6 +318,15 @@ class Store:
     def external_models(self) -> ExternalModels:
         """Returns the answers of models that the user's own `fit` trained."""
         return ExternalModels(self.root / "models")
+
+    def setting(self, digest: str) -> Store:
+        """Returns the workdir of one setting of a model selection."""
+        return Store(self.root / "setting" / digest)
+
+    def has_settings(self) -> bool:
+        """Returns whether a model of any setting was trained."""
+        every = (self.root / "setting").glob("*")
+        return any(Store(folder).external_models.has_answers() for folder in every)
 
     def holds(self, stage: str) -> bool:
         """Returns whether the workdir holds anything of a stage: 'train', 'query' or 'attack'."""

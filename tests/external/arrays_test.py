@@ -439,3 +439,16 @@ def test_population_rows_that_are_marked_stay_where_they_are():
         supplied_arrays.build(marked | dict(population=aside, population_loss=[0.1]))
     with pytest.raises(ValueError, match=r"population has shape \(3,\); expected \[N\]"):
         supplied_arrays.build(marked | dict(population=aside[:3]))
+
+
+def test_models_of_folds_have_no_shadows_and_are_attacked_by_their_own_answers():
+    """Every row is out of one model: of the shadows of its target none is OUT, so hiding the count
+    leaves IN shadows only, of which no attack can learn both sides.
+    """
+    folds = np.arange(50) % 5
+    member = folds[None] != np.arange(5)[:, None]
+    loss = np.random.default_rng(0).normal(size=(5, 50)) ** 2
+    supplied = supplied_arrays.build(dict(shadow_loss=loss, shadow_member=member))
+    assert supplied.design.balance and not supplied.design.supports & {"shadow_out", "shadow_own"}
+    results = mia_jax.audit(shadow_loss=loss, shadow_member=member, draws=40)
+    assert "threshold_loss" in {row["attack"] for row in results.table}

@@ -296,7 +296,7 @@ def test_a_half_without_a_label_that_the_model_needs_is_one_sentence():
     def fit(x, y, seed):
         return Counting()(x, (y == "a").astype(int), seed)
 
-    with pytest.raises(ValueError, match=r"Its half of the rows has none of label '.'"):
+    with pytest.raises(ValueError, match=r"Its training rows have none of label '.'"):
         audit(fit, y=y)
 
 

@@ -25,7 +25,9 @@ LEVELS = (
     ("training", "query", "measures", "external.rows", "external.frameworks"),
     ("report", "external", "configuration"),
     ("pipeline", "results"),
+    ("selection",),
     ("api", "monitor"),
+    ("sklearn",),
     ("commands",),  # a subcommand may read everything
     ("__main__",),
 )
@@ -64,8 +66,10 @@ WITHOUT_JAX = (
     "runtime.store",
     "metrics",
     "measures.gate",
+    "measures.selection",
     "report.gate",
     "results",
+    "selection",
     "commands.gate",
     "privacy.mechanism",
     "privacy.accounting",
