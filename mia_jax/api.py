@@ -15,7 +15,9 @@ import numpy as np
 
 from mia_jax import configuration
 from mia_jax.external import arrays as supplied_arrays
+from mia_jax.external import default_attacks
 from mia_jax.external import models as external_models
+from mia_jax.external import rows as external_rows
 from mia_jax.metrics import slices as row_slices
 from mia_jax.pipeline import run
 from mia_jax.results import Results
@@ -142,6 +144,7 @@ def audit(
         with contextlib.ExitStack() as stack:
             notes: Sequence[str] | None = None
             if predict is not None or fit is not None:
+                check_before_training(attacks, fields, given, x)
                 subject = external_models.Subject(**asked, n_jobs=n_jobs)
                 given, notes = stack.enter_context(
                     external_models.prepared(subject, folder=kept, seed=seed, further=given)
@@ -171,6 +174,20 @@ def audit(
     )
     evidence |= dict(unit_T=design["unit_M"][targets], draws=np.asarray(draws))
     return Results(results, scores, pictures, text, evidence, records)
+
+
+def check_before_training(attacks, fields: Mapping, columns: Mapping, x) -> None:
+    """Raises ValueError for attacks and slices that cannot be had, which the run would refuse when
+    all models are trained.
+    """
+    default_attacks.check_names(named_attacks(attacks))
+    if x is not None:
+        row_slices.check(
+            fields.get("slices", ()),
+            columns=("population", *(key.removeprefix("column_") for key in columns)),
+            groups=fields["groups"],
+            num_examples=external_rows.count(x),
+        )
 
 
 def mapping(arrays) -> dict:

@@ -199,6 +199,16 @@ def section(name: str, *, label: str = "attacks") -> dict:
     return dict(SECTIONS.get(name, dict(name=name)))
 
 
+def check_names(attacks: str | Sequence[str] | Mapping | None) -> None:
+    """Raises ValueError for a name of an attack that does not exist, before anything is trained."""
+    if isinstance(attacks, Mapping):
+        names = [section.get("name", name) for name, section in attacks.items()]
+    else:
+        names = attacks.split(",") if isinstance(attacks, str) else attacks or ()
+    for name in names:
+        section(str(name).strip().lstrip("+-"))
+
+
 def choose(
     attacks: str | Sequence[str] | Mapping | None,
     supplied: Supplied,

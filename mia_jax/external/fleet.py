@@ -406,17 +406,15 @@ def notes_of(recipe: Recipe, member_MN: np.ndarray, *, there: int, split: str) -
     return tuple(notes)
 
 
-def identity(fit) -> str:
+def identity(fit) -> dict[str, str]:
     """Returns what is written down about a recipe: the name of a function, the settings of an
     estimator; without addresses in memory.
 
     >>> identity(len)
-    'builtins.len'
+    {'name': 'builtins.len'}
     """
+    name = getattr(fit, "__qualname__", type(fit).__qualname__)
+    settings = dict(name=f"{getattr(fit, '__module__', None) or ''}.{name}")
     if hasattr(fit, "get_params"):
-        settings = {name: repr(value) for name, value in sorted(fit.get_params().items())}
-        text = f"{type(fit).__qualname__} {settings}"
-    else:
-        name = getattr(fit, "__qualname__", type(fit).__qualname__)
-        text = f"{getattr(fit, '__module__', None) or ''}.{name}"
-    return re.sub(r" at 0x[0-9a-fA-F]+", "", text)
+        settings |= {key: repr(value) for key, value in sorted(fit.get_params().items())}
+    return {key: re.sub(r" at 0x[0-9a-fA-F]+", "", text) for key, text in settings.items()}

@@ -12,6 +12,7 @@ import threading
 import joblib
 import numpy as np
 import pytest
+from sklearn.tree import DecisionTreeClassifier
 
 from mia_jax.external import fleet, labels, models
 from mia_jax.external.models import Subject
@@ -314,11 +315,21 @@ def test_rows_that_are_changed_in_place_are_noticed():
 
 
 def test_a_recipe_is_known_by_its_name_or_settings_without_addresses():
-    assert fleet.identity(test_two_failures_end_the_work).endswith("test_two_failures_end_the_work")
+    name = fleet.identity(test_two_failures_end_the_work)["name"]
+    assert name == "tests.external.fleet_test.test_two_failures_end_the_work"
 
     class Estimator:
         def get_params(self):
             return dict(b=object(), a=1)
 
     assert fleet.identity(Estimator()) == fleet.identity(Estimator())
-    assert "{'a': '1', 'b': '<object object>'}" in fleet.identity(Estimator())
+    settings = {key: value for key, value in fleet.identity(Estimator()).items() if key != "name"}
+    assert settings == dict(a="1", b="<object object>")
+
+
+def test_an_estimator_with_other_settings_is_another_recipe(tmp_path):
+    audit(DecisionTreeClassifier(max_depth=2), tmp_path)
+    with pytest.raises(
+        ValueError, match=r"\n  fit\.max_depth: '2' on disk, '3' in this run\nIts mod"
+    ):
+        audit(DecisionTreeClassifier(max_depth=3), tmp_path)

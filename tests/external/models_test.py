@@ -261,17 +261,41 @@ def test_models_and_arrays_do_not_mix():
         mia_jax.audit(logits=predict(X), y=Y, member=MEMBER)
 
 
-def test_what_was_trained_survives_a_wrong_argument_of_the_report(tmp_path, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    calls = []
+def recording(calls):
+    """fit(x, y, seed) that keeps its seeds."""
 
     def fit(x, y, seed):
         calls.append(seed)
         return LogisticRegression().fit(x, y)
 
-    subject = dict(fit=fit, x=X, y=Y, models=4, attacks="gap", **QUICK)
-    with pytest.raises(ValueError, match=r"no column 'age'.*answers are kept: folder='"):
-        mia_jax.audit(**subject, slices="column:age")
+    return fit
+
+
+def test_attacks_and_slices_are_checked_before_anything_is_trained():
+    calls = []
+    for change, message in (
+        (dict(attacks="lirra"), "attacks: there is no attack 'lirra'. Did you mean 'lira'"),
+        (dict(attacks=["gap", "nothing"]), "there is no attack 'nothing'"),
+        (dict(attacks=dict(mine=dict(name="rmja"))), "there is no (attack )?'rmja'"),
+        (dict(slices="column:age"), "slices: the data has no column 'age'"),
+        (dict(groups=dict(mine=[99])), "mine"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            mia_jax.audit(**dict(fit=recording(calls), x=X, y=Y, models=4) | change)
+    assert calls == []
+
+
+def test_what_was_trained_survives_an_error_of_the_report(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    calls = []
+    subject = dict(fit=recording(calls), x=X, y=Y, models=4, attacks="gap", **QUICK)
+
+    def full_disk(*args, **kwargs):
+        raise ValueError("The disk is full.")
+
+    with monkeypatch.context() as patch, pytest.raises(ValueError, match=r"full.*kept: folder='"):
+        patch.setattr("mia_jax.pipeline.run.run", full_disk)
+        mia_jax.audit(**subject)
     (folder,) = (path for path in tmp_path.iterdir() if path.name.startswith("mia_jax-"))
     found = mia_jax.audit(**subject, folder=folder)
     assert len(calls) == 5 and "gap" in found.scores
