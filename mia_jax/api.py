@@ -184,7 +184,7 @@ def check_before_training(attacks, fields: Mapping, columns: Mapping, x) -> None
     if x is not None:
         row_slices.check(
             fields.get("slices", ()),
-            columns=("population", *(key.removeprefix("column_") for key in columns)),
+            columns=[key.removeprefix("column_") for key in columns],
             groups=fields["groups"],
             num_examples=external_rows.count(x),
         )
