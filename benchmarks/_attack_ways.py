@@ -283,18 +283,21 @@ def rmia_data(shadows: int, examples: int, population: int) -> dict:
     member_MN = (rng.random((shadows, count)) < 0.5) & ~population_N
     p_MAN = 1 / (1 + np.exp(-rng.normal(size=(shadows + 1, 1, count)))).astype(np.float32)
     evidence = with_shadows("confidence", p_MAN[0], p_MAN[1:], member_MN, population_N)
+    log_x, log_z = rng.normal(size=examples), rng.normal(size=population)
     return dict(
         evidence=evidence,
-        x=np.exp(rng.normal(size=examples)),
-        z=np.exp(rng.normal(size=population)),
+        x=np.exp(log_x),
+        z=np.exp(log_z),
         gamma=2.0,
+        # The attack works with log ratios.
+        log=(log_x, log_z, np.log(2.0)),
     )
 
 
 def rmia_ours(data: dict):
     from mia_jax.attacks import rmia
 
-    return rmia.share_dominated(data["x"], data["z"], data["gamma"]), None
+    return rmia.share_dominated(*data["log"]), None
 
 
 def rmia_whole(data: dict):

@@ -449,8 +449,10 @@ class Results:
         return self.scores[attack]["score_TN"][[models.index(t) for t in self.evidence["targets"]]]
 
     def save(self, folder: str | pathlib.Path) -> None:
-        """report.json, report.md, records.csv, evidence.npz, scores/<attack>.npz and figures/ in a
-        folder that must not hold another audit.
+        """Writes the results to a folder that must not hold another audit.
+
+        The files are report.json, report.md, records.csv, evidence.npz, scores/<attack>.npz and
+        figures/.
         """
         folder = pathlib.Path(folder).expanduser()
         saved = SavedResults(folder)

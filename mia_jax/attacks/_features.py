@@ -16,15 +16,7 @@ VIEWS = ("each", "mean")
 
 
 class Features(NamedTuple):
-    """Which features are read.
-
-    Args:
-        names: 'probabilities' (softmax of the logits), 'label' (one-hot), 'x' (the example), or
-            names of signals.
-        columns: names of the user's columns.
-        views: 'each' query view of a signal is a feature (so a binary answer over views is a binary
-            vector), or their 'mean'.
-    """
+    """Says which features an attack reads."""
 
     names: tuple[str, ...]
     columns: tuple[str, ...]

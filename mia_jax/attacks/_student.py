@@ -12,7 +12,7 @@ TINY = float(np.finfo(np.float64).tiny)
 
 
 class Predictive(NamedTuple):
-    """Location, squared scale and degrees of freedom (inf: Gaussian) per example."""
+    """Holds location, squared scale and degrees of freedom (inf: Gaussian) per example."""
 
     center: np.ndarray
     variance: np.ndarray

@@ -122,7 +122,7 @@ def path(
 
 
 class _Loss(NamedTuple):
-    """The unpenalized sum of log-losses and its derivatives; quasi-Newton steps have no Hessian."""
+    """Computes the unpenalized sum of log-losses and its derivatives; quasi-Newton needs no Hessian."""
 
     value: float
     gradient_F: np.ndarray

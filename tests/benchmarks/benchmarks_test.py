@@ -14,6 +14,7 @@ from benchmarks import _pairs, fleet
 
 STUDIES = (
     "coverage",
+    "gate",
     "lira_variance",
 )  # of statistics, not of speed: nobody is timed, results are kept in a folder
 ALONE = ("damage", "kills", *STUDIES)  # what a run survives: there are no peers to be compared with
