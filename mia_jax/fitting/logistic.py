@@ -122,7 +122,7 @@ def path(
 
 
 class _Loss(NamedTuple):
-    """Computes the unpenalized sum of log-losses and its derivatives; quasi-Newton needs no Hessian."""
+    """Holds the unpenalized sum of log-losses and its derivatives; quasi-Newton has no Hessian."""
 
     value: float
     gradient_F: np.ndarray
