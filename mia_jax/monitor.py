@@ -22,7 +22,7 @@ from mia_jax.external import labels as label_columns
 from mia_jax.external.arrays import Supplied
 from mia_jax.external.frameworks import Predictor
 from mia_jax.measures import gate
-from mia_jax.metrics import bootstrap, summary
+from mia_jax.metrics import bootstrap, outcomes, summary
 from mia_jax.pipeline import build_attacks
 from mia_jax.report import tables
 from mia_jax.runtime import files, precision
@@ -411,9 +411,7 @@ class Monitor:
             y=supplied.pool.y,
         )
         target, sections = supplied.design.of_targets(), self.attacks
-        shared = (target.member_TN, target.evaluated_TN)
         counts = bootstrap.make(len(self.member_N), target.unit_T, draws=self.draws, seed=self.seed)
-        common = dict(draws=counts, fprs=self.fprs)
         with precision.single():
             made = build_attacks.make_attacks(sections)
             planned = build_attacks.plan_attacks(made, sections, seed=self.seed)
@@ -432,7 +430,14 @@ class Monitor:
                 )
                 for plan in planned
             }
-        numbers = summary.rows(evidence, *shared, level=self.level, **common)
+        numbers = summary.rows(
+            evidence,
+            target.member_TN,
+            target.evaluated_TN,
+            draws=counts,
+            fprs=self.fprs,
+            level=self.level,
+        )
         of = {(row["attack"], row["metric"]): row for row in numbers if row["target"] is None}
         spent = share(self.looks, self._planned) / max(1, len(self.limits) * len(evidence))
         self._warn(epoch)
@@ -445,7 +450,7 @@ class Monitor:
                 row |= {f"{metric}_low": number["low"], f"{metric}_high": number["high"]}
             row |= self._of_model(supplied)
             p_values = [
-                self._p({name: attack}, shared, of[name, limit.metric], limit, spent, common)
+                self._p(attack["score_TN"][0], of[name, limit.metric], limit, spent)
                 for limit in self.limits
             ]
             row |= dict(p=min(p_values, default=None))
@@ -466,24 +471,20 @@ class Monitor:
                 stacklevel=6,
             )
 
-    def _p(self, attack: Mapping, shared, row: Mapping, limit, spent: float, common) -> float:
+    def _p(self, score_N: np.ndarray, row: Mapping, limit: gate.Limit, spent: float) -> float:
         """Returns the p-value of 'at most the limit' after correction for all looks.
 
-        The gate's, divided by the share of the error that this look may spend. A TPR must exceed
-        the limit with its own interval at that level as well: where few rows decide, that interval
-        is exact and the p-value is not.
+        It is two-sided, divided by the share of the error that this look may spend. Of an AUC it is
+        the gate's. Of a TPR it is that of the exact interval, however few rows decide: the
+        bootstrap does not know such small probabilities.
         """
-        p = gate.p_above(row, limit.most, self.level)
-        if p is None or spent == 0:
+        if spent == 0 or row["value"] is None:
             return 1.0
-        corrected = min(1.0, p / spent)
-        if corrected > 1 - self.level or limit.metric == "auc":
-            return corrected
-        stricter = summary.rows(attack, *shared, level=1 - (1 - self.level) * spent, **common)
-        low = next(
-            r["low"] for r in stricter if r["metric"] == limit.metric and r["target"] is None
-        )
-        return corrected if low is not None and low > limit.most else 1.0
+        if limit.metric == "auc":
+            p = gate.p_above(row, limit.most, self.level)
+            return 1.0 if p is None else min(1.0, p / spent)
+        fpr = float(limit.metric.partition("@")[2])
+        return min(1.0, 2 * outcomes.box_p(score_N, self.member_N, fpr, limit.most) / spent)
 
     def _of_model(self, supplied: Supplied) -> dict:
         """Returns the model's accuracies and mean losses on members and non-members."""

@@ -140,10 +140,7 @@ def _commands(name: str, data_dir: str | None, manual_dir: str | None = None) ->
     call = (
         f"tfds.builder('{name}'{where}, file_format='array_record').download_and_prepare({config})"
     )
-    return (
-        '  pip install tensorflow-cpu\n  python -c "import tensorflow_datasets as tfds; '
-        f'{call}"'
-    )
+    return f'  pip install tensorflow-cpu\n  python -c "import tensorflow_datasets as tfds; {call}"'
 
 
 def _read(

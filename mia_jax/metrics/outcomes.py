@@ -200,17 +200,18 @@ def single_tprs(
     return out
 
 
-def box_p(score_K, member_K, fpr: float) -> float:
-    """Returns the p-value of 'TPR <= FPR' for `intervals.box`.
+def box_p(score_K, member_K, fpr: float, most: float | None = None) -> float:
+    """Returns the p-value of 'TPR <= most' (None: FPR) for `intervals.box`, which is exact.
 
-    It is the smallest (1 - level)/2 whose lower end is above `fpr`, by bisection on its logarithm.
+    It is the smallest (1 - level)/2 whose lower end is above `most`, by bisection on its logarithm.
     """
+    most = fpr if most is None else most
     low, high = -36.0, float(np.log(0.5))  # below, 1 - level is 0 in float64
-    if not intervals.box(score_K, member_K, fpr, 1e-6)[0] > fpr:
+    if not intervals.box(score_K, member_K, fpr, 1e-6)[0] > most:
         return 1.0
     for _ in range(20):
         middle = (low + high) / 2
-        above = intervals.box(score_K, member_K, fpr, 1 - 2 * np.exp(middle))[0] > fpr
+        above = intervals.box(score_K, member_K, fpr, 1 - 2 * np.exp(middle))[0] > most
         low, high = (low, middle) if above else (middle, high)
     return float(np.exp(high))
 

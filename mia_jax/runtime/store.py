@@ -77,6 +77,14 @@ class Trained(NamedTuple):
         """Returns the checkpoints of all groups, sorted by name."""
         return sorted((self.folder / "running").glob("[0-9]*.npz"))
 
+    def models(self) -> list[Path]:
+        """Returns the files of all finished models, sorted by name."""
+        return sorted((self.folder / "model").glob("[0-9]*.npz"))
+
+    def failures(self) -> list[Path]:
+        """Returns the records of all models that failed, sorted by name."""
+        return sorted((self.folder / "failed").glob("[0-9]*.json"))
+
     def snapshot(self, epoch: int) -> Trained:
         """Returns the files of the variables as they were after an epoch."""
         return Trained(self.folder / "snapshot" / f"{epoch:05d}")
@@ -113,6 +121,12 @@ class Answers(NamedTuple):
     def counts(self, name: str, m: int) -> Path:
         """Returns the file of how many queries each answer of a model took, [A,N] or [A,N,P]."""
         return self.signal(name, m).with_suffix(".queries.npy")
+
+    def counted(self) -> dict[str, int]:
+        """Returns {signal: of how many models there are answers}, sorted by name."""
+        names = (path.name for path in self.folder.glob("*") if path.is_dir())
+        counts = {name: len(list(self.of(name).glob("[0-9]*[0-9].npy"))) for name in sorted(names)}
+        return {name: count for name, count in counts.items() if count}
 
     def unfinished(self, path: Path) -> Path:
         """Returns the file that keeps the answers of `path` until all of them are computed."""
@@ -257,6 +271,10 @@ class Store:
         """
         return self.root / ("run.json" if task is None else f"run.task-{task[0]}-of-{task[1]}.json")
 
+    def logs(self) -> list[Path]:
+        """Returns the run.json of a run without tasks and those of all tasks that exist."""
+        return sorted(self.root.glob("run.json")) + sorted(self.root.glob("run.task-*-of-*.json"))
+
     @property
     def training_metrics(self) -> Path:
         """Returns the file of the training metrics, one JSON object per line."""
@@ -342,6 +360,16 @@ class Store:
 def seed_folder(root: Path, seed: int) -> Path:
     """Returns the workdir of one of several seeds."""
     return root / f"seed-{seed}"
+
+
+def runs_below(root: Path) -> list[Path]:
+    """Returns the workdirs of single runs that a path stands for: itself, or those of its seeds or
+    variants, sorted by name.
+    """
+    if Store(root).config.exists() or Store(root).logs():
+        return [root]
+    folders = sorted(path for path in root.glob("*") if path.is_dir())
+    return [folder for folder in folders if Store(folder).logs()] or [root]
 
 
 def debug_folder(root: Path) -> Path:

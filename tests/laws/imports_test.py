@@ -71,6 +71,8 @@ WITHOUT_JAX = (
     "results",
     "selection",
     "commands.gate",
+    "commands.watch",
+    "runtime.state",
     "privacy.mechanism",
     "privacy.accounting",
     "privacy.losses",
