@@ -39,8 +39,8 @@ def main(arguments: Sequence[str]) -> int:
     root = asked.workdir.expanduser()
     if not root.exists():
         raise FileNotFoundError(
-            f"there is no {root}; name the --workdir of a run, which creates it when it has checked "
-            "its config."
+            f"there is no {root}; name the --workdir of a run, which creates it when its config is "
+            "checked."
         )
     if not root.is_dir():
         raise ValueError(f"{root} is a file; name the workdir of a run.")
