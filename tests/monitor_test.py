@@ -348,6 +348,7 @@ def test_a_model_at_its_limit_is_seldom_stopped_and_one_above_it_is():
     ],
 )
 def test_a_model_at_its_limit_is_stopped_in_at_most_5_percent_of_runs(limit, shift, n, planned):
-    runs = 200
-    count = stopped(runs, looks=20, n=n, limit=limit, shift=shift, seed=1, planned=planned)
+    runs = 120
+    count = stopped(runs, looks=15, n=n, limit=limit, shift=shift, seed=1, planned=planned)
+    print(f"{limit}, n={n}, planned={planned}: {count} of {runs} runs were stopped")
     assert within(count, runs), f"{count} of {runs} runs were stopped"

@@ -78,4 +78,7 @@ def _opened(folder: pathlib.Path):
     files.make_folder(folder)
     # tensorboardX names a file by the second and would overwrite another of the same second.
     name = f".{os.getpid()}.{secrets.token_hex(4)}"
-    return event_file_writer.EventsWriter(os.path.join(folder, "events"), name)
+    events = event_file_writer.EventsWriter(os.path.join(folder, "events"), name)
+    for path in folder.glob(f"events*{name}"):
+        path.chmod(files.FILE_MODE)  # like all files of a workdir
+    return events

@@ -1,12 +1,17 @@
 """Trackers: what is logged is in their files, errors of one end nothing, and names are checked."""
 
 import json
+import pathlib
+import re
 import sys
+import types
 
 import pytest
 
 from mia_jax import trackers
 from mia_jax.training import tracking
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 class Kept:
@@ -59,6 +64,7 @@ def test_event_files_hold_what_was_logged_and_a_later_run_overwrites_none(tmp_pa
         assert len(list(tmp_path.iterdir())) == step - 1, "a file before the first number"
         made.log(step, {"loss": step / 2, "attack": "a text", "low": None})
         made.close()
+    assert all(path.stat().st_mode & 0o077 == 0 for path in tmp_path.iterdir())
     assert sorted(events(tmp_path)) == [(1, dict(loss=0.5)), (2, dict(loss=1.0))]
 
 
@@ -114,3 +120,23 @@ def test_a_mean_waits_for_the_last_model_and_is_logged_once():
     fleet.finish()  # model 0 stopped after epoch 1, and model 2 has no finite number
     fleet.finish()
     assert kept.logged[3:] == [(2, {"a/mean": 1.0})]
+
+
+def test_the_module_for_weights_and_biases_in_the_docs_works(monkeypatch):
+    text = (ROOT / "docs" / "monitor.md").read_text(encoding="utf-8")
+    code = next(b for b in re.findall(r"```python\n(.*?)```", text, re.S) if "import wandb" in b)
+    called = []
+
+    class Run:
+        def __getattr__(self, name):
+            return lambda *args, **fields: called.append((name, *args, *fields))
+
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=lambda **fields: Run()))
+    module = types.ModuleType("wandb_tracker")
+    exec(code, module.__dict__)
+    monkeypatch.setitem(sys.modules, "wandb_tracker", module)
+    monkeypatch.setattr("mia_jax.registry.outside", lambda kind, name: True)
+    both = trackers.make("wandb_tracker", place=None)
+    both.log(3, {"loss/mean": 0.5})
+    both.close()
+    assert called[1:] == [("log", {"loss/mean": 0.5, "epoch": 3}), ("finish",)]
