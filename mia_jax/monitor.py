@@ -612,7 +612,9 @@ def _leakage(row: Mapping) -> Leakage:
 
 
 def _shown(value: float | None) -> str:
-    return tables.ABSENT if value is None else f"{value:.3g}" if 0 < value < 0.001 else f"{value:.3f}"
+    return (
+        tables.ABSENT if value is None else f"{value:.3g}" if 0 < value < 0.001 else f"{value:.3f}"
+    )
 
 
 def _interval(row: Mapping, metric: str) -> str:
