@@ -94,10 +94,12 @@ class Monitor:
 
     >>> rng = np.random.default_rng(0)
     >>> member = np.arange(400) < 200
-    >>> monitor = Monitor(y=rng.integers(0, 2, 400), member=member, draws=40)
-    >>> leakage = monitor(1, rng.normal(size=(400, 2)))
-    >>> leakage.auc_low < 0.5 < leakage.auc_high
-    True
+    >>> y = rng.integers(0, 2, 400)
+    >>> logits = rng.normal(size=(400, 2)) + 3 * np.eye(2)[y] * member[:, None]
+    >>> monitor = Monitor(y=y, member=member, limit="auc <= 0.6", draws=40)
+    >>> leakage = monitor(1, logits)
+    >>> leakage.auc_low > 0.6, monitor.stop
+    (True, True)
     """
 
     def __init__(

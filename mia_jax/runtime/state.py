@@ -204,7 +204,7 @@ class Rate:
     The first estimate is from the start of the run, if there was only one start.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.first: tuple[float, int] | None = None
 
     def seconds_left(self, state: RunState) -> float | None:
