@@ -22,7 +22,8 @@ workdir/<name> and writes workdir/table.md.
 
 The run has four stages (train, query, attack, report) that exchange plain files in the workdir. The
 same command continues an interrupted run and skips what is done. A workdir of another config is not
-touched, and the differing keys are named. The result is workdir/report/report.md.
+touched, and the differing keys are named. The result is workdir/report/report.html (--open opens
+it) and report.md.
 
 On a cluster, --task=0/8 .. --task=7/8 train shares of one fleet at the same time (docs/slurm.sh is
 an array job). On SIGTERM, SIGUSR1 or Ctrl-C, a run saves its state and exits with code 75 within 20
@@ -38,6 +39,7 @@ import pathlib
 import re
 import sys
 import traceback
+import webbrowser
 
 PACKAGES = (  # what pyproject.toml depends on, as modules
     "absl",
@@ -50,6 +52,7 @@ PACKAGES = (  # what pyproject.toml depends on, as modules
     "sklearn",
     "matplotlib",
     "jinja2",
+    "markdown_it",
     "tqdm",
     "threadpoolctl",
     "dp_accounting",
@@ -154,6 +157,7 @@ _TRACKER = flags.DEFINE_list(
     "Where training metrics go besides metrics.jsonl: tensorboard (event files in "
     "WORKDIR/tracker/tensorboard) or a module of your own; --list=trackers.",
 )
+_OPEN = flags.DEFINE_bool("open", False, "Open the report in the browser when it is written.")
 _SUMMARY = flags.DEFINE_bool(
     "summary", False, "Print the model's layers, shapes and parameters, and stop."
 )
@@ -214,7 +218,10 @@ def main(argv):
             "without --task continues."
         )
     elif "report" in _STAGES.value:
-        print(answer.terminal(results, path=store.Store(workdir).report.markdown))
+        path = store.Store(workdir).report.html
+        print(answer.terminal(results, path=path))
+        if _OPEN.value:
+            webbrowser.open(path.resolve().as_uri())
 
 
 def folder_of(text: str) -> pathlib.Path:

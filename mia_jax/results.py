@@ -451,8 +451,8 @@ class Results:
     def save(self, folder: str | pathlib.Path) -> None:
         """Writes the results to a folder that must not hold another audit.
 
-        The files are report.json, report.md, records.csv, evidence.npz, scores/<attack>.npz and
-        figures/.
+        The files are report.json, report.html, report.md, records.csv, evidence.npz,
+        scores/<attack>.npz and figures/.
         """
         folder = pathlib.Path(folder).expanduser()
         saved = SavedResults(folder)
@@ -468,6 +468,7 @@ class Results:
                 saved.report.figure(pathlib.Path(name).stem),
                 lambda file, content=content: file.write(content),
             )
+        files.write_html(self.report, self.pictures, saved.report)
         workdir.write_text(saved.report.markdown, self.markdown)
         workdir.write_text(saved.report.records, self.records_csv)
         workdir.write_json(saved.report.json, self.report)

@@ -92,7 +92,7 @@ def test_a_run_ends_with_its_answer(run):
     said = (run.parent / "said.txt").read_text().splitlines()
     assert (
         re.match(r"(LEAK SHOWN \(|NO LEAK SHOWN|VERDICT WITHHELD|CHECK FAILED)", said[-4])
-        and said[-1] == f"report: {run / 'report' / 'report.md'}"
+        and said[-1] == f"report: {run / 'report' / 'report.html'}"
     )
     assert re.match(
         r"  (without a verdict, )?\w+: AUC 0\.\d{3} \[0\.\d{3}, 0\.\d{3}\] \(random guessing: "

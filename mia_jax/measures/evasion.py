@@ -1,6 +1,7 @@
 """Measures accuracy under attack: how far examples must move until the targets err.
 
-Members and non-members are measured separately.
+Members and non-members are measured separately. What reads signals is imported within functions: a
+report is written again without jax and reads LEVEL here.
 """
 
 from __future__ import annotations
@@ -11,9 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mia_jax.configuration import fields
-from mia_jax.query import interactive
 from mia_jax.runtime import files
-from mia_jax.signals._adversarial import EPSILONS
 
 CURVES = ("correct_under_fgsm", "correct_under_pgd")
 # The accuracy at which a radius is reported: that of a tutorial's ResNet-18 under a radius that the
@@ -38,6 +37,9 @@ def measure(
             interpolated radius at which the accuracy on non-members falls to LEVEL; None if it does
             not.
     """
+    from mia_jax.query import interactive
+    from mia_jax.signals._adversarial import EPSILONS
+
     curves = {}
     for name in (n for n in names if fields.named(n)[0] in CURVES):
         sides: dict[str, list] = dict(members=[], nonmembers=[])
@@ -94,6 +96,8 @@ def chosen(
         {before [P,...], after [P,...], y [P], epsilon}; None if the signal `fgsm_image` is not
             among `names` or examples are not images.
     """
+    from mia_jax.query import interactive
+
     name = next((n for n in names if fields.named(n)[0] == "fgsm_image"), None)
     if name is None or np.ndim(x_N) != 4:
         return None

@@ -234,7 +234,7 @@ def terminal(report: Mapping, *, path: object) -> str:
 
     Args:
         report: report.json of a run, or of several seeds (`report.seeds`).
-        path: the path of report.md.
+        path: the path of report.html.
     """
     if "seeds" in report:
         texts = seeds(report)

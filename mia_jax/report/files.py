@@ -1,5 +1,5 @@
-"""The files of a report: report.json, report.md, results.csv, table.tex and figures/, all made from
-plain arrays and rows.
+"""The files of a report: report.json, report.html, report.md, results.csv, table.tex and figures/,
+all made from plain arrays and rows.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from matplotlib.figure import Figure
 from mia_jax.measures import verdict
 from mia_jax.metrics import bootstrap, summary
 from mia_jax.metrics import rows as result_rows
-from mia_jax.report import figures, page, tables
+from mia_jax.report import figures, html, page, tables
 from mia_jax.runtime import files
-from mia_jax.runtime.store import ReportFiles, Store
+from mia_jax.runtime.store import ReportFiles, Store, report_json
 
+FROM_DATA = ("adversarial", "weights")  # figures that report.json cannot make again
 CAPTION = "Rates with [low, high] intervals; † pooled over targets, else the mean over targets."
 
 
@@ -52,8 +53,8 @@ def write(
 
 
 def rewrite(folder: str | pathlib.Path) -> pathlib.Path:
-    """Writes report.md, results.csv, table.tex and the figures of sections again, from report.json
-    alone.
+    """Writes report.html, report.md, results.csv, table.tex and the figures of sections again, from
+    report.json alone.
 
     Needs neither data nor models: what was computed is in report.json. The figures roc, scores,
     adversarial and weights are drawn from scores, which are not in report.json; they stay as they
@@ -86,17 +87,73 @@ def rewrite(folder: str | pathlib.Path) -> pathlib.Path:
 
 
 def write_texts(folder: pathlib.Path) -> None:
-    """Writes results.csv, table.tex and report.md from the report.json and the figures in
-    `folder`.
+    """Writes results.csv, table.tex, report.html and report.md from the report.json and the figures
+    in `folder`.
     """
     report = files.read_json(ReportFiles(folder).json)
     files.write_text(ReportFiles(folder).results, tables.to_csv(report["results"]))
+    if "seeds" not in report:
+        files.write_text(ReportFiles(folder).latex, latex(report))
+    write_pages(report, ReportFiles(folder), source=ReportFiles(folder))
+
+
+def write_pages(report: Mapping, place: ReportFiles, *, source: ReportFiles) -> None:
+    """Writes report.html and report.md, the last file.
+
+    Args:
+        report: report.json of a run or of several seeds.
+        place: where the pages are written; report.md shows the figures that are there.
+        source: where figures are that were drawn from data; report.html holds them.
+    """
     if "seeds" in report:
-        files.write_text(ReportFiles(folder).markdown, page.seeds(report))
+        files.write_text(place.html, html.seeds(report))
+        files.write_text(place.markdown, page.seeds(report))
         return
-    paths = [path.relative_to(folder).as_posix() for path in ReportFiles(folder).figures()]
-    files.write_text(ReportFiles(folder).latex, latex(report))
-    files.write_text(ReportFiles(folder).markdown, page.report(report, figures=paths))
+    write_html(report, {path.name: path.read_bytes() for path in source.figures()}, place)
+    paths = [path.relative_to(place.folder).as_posix() for path in place.figures()]
+    files.write_text(place.markdown, page.report(report, figures=paths))
+
+
+def write_html(report: Mapping, pictures: Mapping[str, bytes], place: ReportFiles) -> None:
+    """Writes report.html with those of `pictures` {file name: PNG} that were drawn from data."""
+    images = {name.removesuffix(".png"): picture for name, picture in pictures.items()}
+    images = {name: picture for name, picture in images.items() if name in FROM_DATA}
+    files.write_text(place.html, html.report(report, images=images))
+
+
+def render(path: str | pathlib.Path, folder: str | pathlib.Path | None = None) -> pathlib.Path:
+    """Writes report.html and report.md of a report.json, without data, models or jax.
+
+    Args:
+        path: report.json, the folder of it or of saved Results, or the workdir of a finished run.
+        folder: where the pages are written; None: next to report.json, where the other files that
+            are made from it are written again as well (see `rewrite`).
+
+    Returns:
+        The path of report.html.
+
+    Raises:
+        FileNotFoundError: there is no report.
+        ValueError: report.json is damaged or none of a report, or `folder` has that of another.
+    """
+    path = report_json(pathlib.Path(path).expanduser())
+    report = files.read_json(
+        path, needs=dict(results=list), remedy="name the report.json of a finished run"
+    )
+    source = ReportFiles(path.parent)
+    if folder is None:
+        if source.json == path and source.claim.exists():
+            rewrite(path.parent)
+            return source.html
+        folder = path.parent
+    place = ReportFiles(pathlib.Path(folder).expanduser())
+    if place.json.exists() and not place.json.samefile(path):
+        raise ValueError(
+            f"{place.folder} holds the report of another run, whose pages would be replaced; name "
+            "another folder."
+        )
+    write_pages(report, place, source=source)
+    return place.html
 
 
 def latex(report: Mapping) -> str:

@@ -7,6 +7,9 @@ config.report.sections names by its dotted path ('my_pkg.my_section'). It has
     NEEDS    keys of report.json; the section is left out where one is absent or empty
     text     text(*, <keys of NEEDS>, <other keys>=default) -> Markdown; '' leaves the section out
     figure   optional: figure(*, <keys>) -> matplotlib Figure or None, drawn as figures/<name>.png
+    html     optional: html(*, <keys>) -> Markup, the body of the section in report.html where it
+             is more than the text; '' leaves the section out there
+    TITLE    the heading of `html`, if `text` has none
 
 Besides the keys of report.json, a section may ask for `verdict`, which is decided here for a report
 that lacks it, and for `figures`, the paths of the figures that were drawn.
@@ -37,6 +40,8 @@ class Section(NamedTuple):
     needs: tuple[str, ...]
     text: Callable[..., str]
     figure: Callable | None
+    html: Callable | None = None
+    title: str = ""
 
 
 def sections(more: Sequence[str] = ()) -> list[Section]:
@@ -46,7 +51,9 @@ def sections(more: Sequence[str] = ()) -> list[Section]:
         module = registry.load("sections", name)
         order, needs = getattr(module, "ORDER", ORDER), tuple(getattr(module, "NEEDS", ()))
         short = name.rpartition(".")[2]
-        listed.append(Section(short, order, needs, module.text, getattr(module, "figure", None)))
+        figure, html = getattr(module, "figure", None), getattr(module, "html", None)
+        title = getattr(module, "TITLE", "")
+        listed.append(Section(short, order, needs, module.text, figure, html, title))
     return sorted(listed, key=lambda section: (section.order, section.name))
 
 
@@ -91,16 +98,25 @@ def report(report: Mapping, *, figures: Sequence[str] = ()) -> str:
             text, the others are under 'Figures'.
     """
     given = complete(report, figures)
-    pictures = {path.rpartition("/")[2].partition(".")[0]: path for path in figures}
-    parts = [title(report)]
-    for section in sections(report.get("sections", ())):
-        values = arguments(section.text, section.needs, given)
-        text = "" if values is None else section.text(**values)
-        if text and section.figure is not None and section.name in pictures:
-            heading = text.partition("\n")[0].lstrip("# ")
-            text += f"\n![{heading}]({pictures[section.name]})\n"
-        parts.append(text)
+    listed = sections(report.get("sections", ()))
+    parts = [title(report), *(body(section, given) for section in listed)]
     return "\n".join(part for part in parts if part)
+
+
+def body(section: Section, given: Mapping) -> str:
+    """Writes the Markdown of a section with its figure; '' where it is left out.
+
+    Args:
+        section: the section.
+        given: what `complete` returned.
+    """
+    values = arguments(section.text, section.needs, given)
+    text = "" if values is None else section.text(**values)
+    pictures = {path.rpartition("/")[2].partition(".")[0]: path for path in given["figures"]}
+    if text and section.figure is not None and section.name in pictures:
+        heading = text.partition("\n")[0].lstrip("# ")
+        text += f"\n![{heading}]({pictures[section.name]})\n"
+    return text
 
 
 def figures(report: Mapping) -> dict:

@@ -1,12 +1,25 @@
-"""Templates of the report: mia_jax/report/templates/<name>.md.j2, rendered by jinja2."""
+"""Templates of the report: mia_jax/report/templates/<name>.md.j2 and <name>.html.j2, rendered by
+jinja2.
+
+A section is written once, as Markdown; the page report.html shows the same text through
+markdown-it-py (`as_html`), a small library that is kept, knows tables and, with html=False, passes
+no tag of a text through. So a number has one template for both
+files, and only what is interactive has a template of HTML.
+"""
 
 from __future__ import annotations
 
 import functools
+import re
+from collections.abc import Mapping
 
 import jinja2
+import markdown_it
+from markupsafe import Markup, escape
 
-from mia_jax.report import tables
+from mia_jax.report import glossary, tables
+
+REFUSED = ("link", "autolink", "linkify", "html_inline", "html_block", "reference")
 
 
 def render(template: str, /, **values) -> str:
@@ -16,6 +29,11 @@ def render(template: str, /, **values) -> str:
     nothing in it is markup. The filter `line` joins the lines of a paragraph.
     """
     return environment().get_template(f"{template}.md.j2").render(**values)
+
+
+def render_html(template: str, /, **values) -> Markup:
+    """Renders templates/<template>.html.j2; every value that is no Markup is escaped."""
+    return Markup(environment().get_template(f"{template}.html.j2").render(**values))
 
 
 def macros(template: str):
@@ -32,7 +50,7 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,  # the output is Markdown; `plain` and `code` escape for it
+        autoescape=is_html,
     )
     made.filters |= dict(
         code=tables.code,
@@ -45,9 +63,18 @@ def environment() -> jinja2.Environment:
         number=tables.number,
         sentence=tables.sentence,
         shown=tables.shown,
+        terms=with_terms,
     )
     made.globals |= dict(names=tables.names, table=tables.markdown)
     return made
+
+
+def is_html(template: str | None) -> bool:
+    """Tells whether a template's values are escaped for HTML.
+
+    The others are Markdown; `plain` and `code` escape for it.
+    """
+    return template is not None and template.endswith(".html.j2")
 
 
 def line(text: str) -> str:
@@ -57,3 +84,91 @@ def line(text: str) -> str:
     'One sentence. Another one.'
     """
     return " ".join(text.split())
+
+
+def as_html(text: str, images: Mapping[str, str] = {}, heading: int = 4) -> tuple[str, Markup]:
+    """Returns a section's Markdown as (its title, the HTML of the rest).
+
+    No tag of the text is passed through, and nothing is a link. Terms of the glossary have a
+    tooltip where they occur first.
+
+    Args:
+        text: Markdown; its first heading is the title.
+        images: {path: data URI} of the images that may be shown; others are left out.
+        heading: the level of the headings below the title.
+
+    >>> as_html('## A title\\n\\n<b>1</b> [x](javascript:y) `z`\\n')
+    ('A title', Markup('<p>&lt;b&gt;1&lt;/b&gt; [x](javascript:y) <code>z</code></p>\\n'))
+    """
+    reader = parser()
+    tokens, title = reader.parse(text), ""
+    if tokens and tokens[0].type == "heading_open":
+        title = "".join(part.content for part in tokens[1].children or () if part.content)
+        tokens = tokens[3:]
+    for token in tokens:
+        if token.type in ("heading_open", "heading_close"):
+            token.tag = f"h{heading}"
+    env = dict(images=images, terms=set())
+    return title, Markup(reader.renderer.render(tokens, reader.options, env))
+
+
+@functools.cache
+def parser() -> markdown_it.MarkdownIt:
+    """Makes the reader of Markdown."""
+    made = markdown_it.MarkdownIt("commonmark", dict(html=False)).enable("table")
+    made.disable(list(REFUSED))
+    made.add_render_rule("text", _text)
+    made.add_render_rule("image", _image)
+    made.add_render_rule("table_open", _table)
+    made.add_render_rule("table_close", lambda *_: "</table></div>\n")
+    return made
+
+
+def _table(renderer, tokens, at, options, env) -> str:
+    return '<div class="scroll"><table data-download>\n'
+
+
+def _text(renderer, tokens, at, options, env) -> str:
+    # an interval stays on one line
+    text = re.sub(r"\[[^\[\]]{1,40}\]", lambda m: m[0].replace(" ", "\xa0"), tokens[at].content)
+    return str(with_terms(text, env["terms"]))
+
+
+def _image(renderer, tokens, at, options, env) -> str:
+    token = tokens[at]
+    source = env["images"].get(token.attrs["src"])
+    if source is None:
+        return ""
+    return str(
+        Markup('<img class="figure" src="{}" alt="{}" loading="lazy">').format(
+            source, token.content
+        )
+    )
+
+
+def with_terms(text: str, seen: set | None = None) -> Markup:
+    """Returns escaped text in which terms of the glossary have a tooltip.
+
+    Args:
+        text: plain text.
+        seen: terms that have a tooltip already; those of this text are added.
+    """
+    seen = set() if seen is None else seen
+
+    def tooltip(match: re.Match) -> str:
+        text = match[0]
+        term = text if text in glossary.TERMS else text[:1].lower() + text[1:]
+        if term in seen or term not in glossary.TERMS:
+            return text
+        seen.add(term)
+        return str(Markup('<abbr title="{}">{}</abbr>').format(glossary.TERMS[term], text))
+
+    return Markup(_pattern().sub(tooltip, str(escape(text))))
+
+
+@functools.cache
+def _pattern() -> re.Pattern:
+    # the longest first; letters alone, so that no part of an entity is a term
+    terms = sorted(glossary.TERMS, key=len, reverse=True)
+    either = [re.sub("^[a-z]", lambda m: f"[{m[0]}{m[0].upper()}]", re.escape(t)) for t in terms]
+    return re.compile(r"(?<![\w&-])(" + "|".join(either) + r")(?![\w;-])")

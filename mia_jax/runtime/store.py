@@ -9,7 +9,7 @@ train/snapshot/<epoch>/                  a Trained of the variables after an epo
 signal/<name>/        Answers            <model>.npy <model>.queries.npy partial/
 signal/loss_at/<epoch>/, epoch/<epoch>/signal/   Answers of snapshots
 attack/<name>/                           config.json scores.npz
-report/               ReportFiles        report.json report.md results.csv ... figures/
+report/               ReportFiles        report.json report.html report.md results.csv ... figures/
 models/               ExternalModels     config.json answers/<model>.npz repeated.json
 setting/<digest>/     a workdir per setting of a model selection
 ```
@@ -181,6 +181,11 @@ class ReportFiles(NamedTuple):
     def markdown(self) -> Path:
         """Returns the file of the report as a page."""
         return self.folder / "report.md"
+
+    @property
+    def html(self) -> Path:
+        """Returns the file of the report as one interactive page, which opens offline."""
+        return self.folder / "report.html"
 
     @property
     def results(self) -> Path:

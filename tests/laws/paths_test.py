@@ -28,6 +28,7 @@ FILES = {
     "inputs.json",
     "scores.npz",
     "report.json",
+    "report.html",
     "report.md",
     "results.csv",
     "table.tex",

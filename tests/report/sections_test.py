@@ -83,7 +83,8 @@ def test_a_section_says_what_it_needs(name):
     place of its own.
     """
     module = registry.load("sections", name)
-    for function in filter(None, (module.text, getattr(module, "figure", None))):
+    makers = (module.text, getattr(module, "figure", None), getattr(module, "html", None))
+    for function in filter(None, makers):
         needed = [
             p.name
             for p in inspect.signature(function).parameters.values()
@@ -249,8 +250,8 @@ def test_the_report_is_written_in_the_words_of_the_field(finished):
 
 
 def test_a_wheel_ships_the_templates():
-    patterns = tomllib.loads((ROOT.parent.parent / "pyproject.toml").read_text())["tool"][
-        "setuptools"
-    ]["package-data"]["mia_jax.report"]
-    shipped = {path for pattern in patterns for path in ROOT.glob(pattern)}
-    assert shipped == set((ROOT / "templates").iterdir())
+    tool = tomllib.loads((ROOT.parent.parent / "pyproject.toml").read_text())["tool"]
+    for folder in ("templates", "assets"):
+        patterns = tool["setuptools"]["package-data"][f"mia_jax.report.{folder}"]
+        shipped = {path for pattern in patterns for path in (ROOT / folder).glob(pattern)}
+        assert shipped == set((ROOT / folder).iterdir())

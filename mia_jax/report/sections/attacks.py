@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from markupsafe import Markup
+
 from mia_jax.metrics import rows as result_rows
 from mia_jax.report import rendering, tables
 
 ORDER = 70
 NEEDS = ("results", "verdict")
+TITLE = "All attacks"
 
 
 def text(*, results: Sequence[Mapping], verdict: Mapping) -> str:
@@ -22,4 +25,11 @@ def text(*, results: Sequence[Mapping], verdict: Mapping) -> str:
         metric=result_rows.sort_metric(rows),
         tests=verdict["tests"],
         inverted=[name for name in (*ranked, *apart) if verdict["attacks"][name]["inverted"]],
+    )
+
+
+def html(*, results: Sequence[Mapping], verdict: Mapping) -> Markup:
+    """Writes the place of the table that is sorted and filtered, and the text below it."""
+    return rendering.render_html(
+        "attacks", body=rendering.as_html(text(results=results, verdict=verdict))[1]
     )

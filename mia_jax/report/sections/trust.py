@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from markupsafe import Markup
+
 from mia_jax.report import rendering, tables, trust
 
 ORDER = 180
 NEEDS = ("validity",)
+TITLE = "Can these numbers be trusted?"
 
 
 def text(*, validity: Mapping, about: Mapping = {}) -> str:
@@ -23,6 +26,31 @@ def text(*, validity: Mapping, about: Mapping = {}) -> str:
         units=min((row["units"] for row in validity["power"]), default=targets),
         single=validity["records"],
     )
+
+
+def html(*, validity: Mapping, about: Mapping = {}) -> Markup:
+    """Writes the checks as a list of pass, warn and fail, and the minimum detectable effects."""
+    checks = trust.checks(dict(validity=validity, about=about))
+    if not checks:
+        return Markup()
+    return rendering.render_html(
+        "trust",
+        checks=[(standing(check), check) for check in checks],
+        power=power_lines(validity["power"]),
+        units=min((row["units"] for row in validity["power"]), default=None),
+        single=single_record(validity["records"]),
+        targets=validity["records"]["targets"],
+    )
+
+
+def standing(check: trust.Check) -> str:
+    """Returns 'pass', 'warn' or 'fail'.
+
+    A check that was not possible warns, and so does a failed one that only qualifies the verdict.
+    """
+    if check.status == trust.GOOD:
+        return "pass"
+    return "fail" if (check.status, check.effect) == (trust.BAD, trust.INVALIDATES) else "warn"
 
 
 def power_lines(power: Sequence[Mapping]) -> list[list[str]]:

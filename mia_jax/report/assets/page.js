@@ -1,0 +1,464 @@
+"use strict";
+// The scripts of report.html. Names from data are only ever written as text nodes.
+(() => {
+  const data = JSON.parse(document.getElementById("report-data").textContent);
+  const get = (id) => document.getElementById(id);
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  // Okabe and Ito's colors, distinguishable with any color vision; dashes distinguish them in grey
+  const LIGHT = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B07A00", "#56B4E9", "#000000"];
+  const DARK = ["#56B4E9", "#FF8A3D", "#2FC79A", "#E9A3CB", "#F0C94A", "#9AD1F5", "#FFFFFF"];
+  const DASHES = [[], [8, 4], [8, 3, 2, 3], [2, 3], [12, 3], [6, 2, 2, 2, 2, 2], [1, 2]];
+
+  function element(tag, text, attributes = {}) {
+    const made = document.createElement(tag);
+    if (text !== undefined && text !== null) made.textContent = text;
+    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+    return made;
+  }
+  const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const color = (at) => (dark.matches ? DARK : LIGHT)[at % LIGHT.length];
+  const dash = (at) => DASHES[at % DASHES.length];
+  // the first colors are those of the attacks that are drawn first
+  const order = [...new Set([...(data.best || []), ...Object.keys(data.curves || {}).map(Number)])];
+  const hue = (attack) => order.indexOf(Number(attack));
+
+  // ---- numbers, written as report.md writes them
+  const digits = (value) => (Math.abs(value) < 0.00995 ? 2 : 1);
+  const percent = (value) => (100 * value).toFixed(digits(value)) + "%";
+  const count = (value) => Number(value).toLocaleString("en-US");
+  const rate = (value) => Number((100 * value).toPrecision(3)) + "%";
+  function number(value, unit) {
+    if (value === null || value === undefined) return "–";
+    if (unit === "%") return percent(value);
+    return unit === "" ? value.toFixed(3) : String(Number(value.toPrecision(4)));
+  }
+
+  // ---- downloads
+  // A text that a spreadsheet would run as a formula gets an apostrophe, as in results.csv.
+  function csvCell(value) {
+    if (value === null || value === undefined) return "";
+    let text = String(value);
+    if (typeof value === "string" && /^[=+\-@\t\r\n]/.test(text)) text = "'" + text;
+    return /[",\r\n]/.test(text) ? '"' + text.replaceAll('"', '""') + '"' : text;
+  }
+  function tableOf(table) {
+    if (table.download) return table.download();
+    const cells = (row) => [...row.cells].map((cell) => cell.textContent.trim().replace(/\s+/g, " "));
+    const head = table.tHead ? cells(table.tHead.rows[0]) : [];
+    return { columns: head, rows: [...table.tBodies].flatMap((body) => [...body.rows].map(cells)) };
+  }
+  function asCsv({ columns, rows }) {
+    return [columns, ...rows].map((row) => row.map(csvCell).join(",")).join("\n") + "\n";
+  }
+  function asJson({ columns, rows }) {
+    const names = columns.map((name, at) =>
+      name && columns.indexOf(name) === at ? name : `${name || "column"} ${at + 1}`);
+    return JSON.stringify(
+      rows.map((row) => Object.fromEntries(names.map((name, at) => [name, row[at]]))), null, 1) + "\n";
+  }
+  function save(text, name, type) {
+    const url = URL.createObjectURL(new Blob([text], { type }));
+    const link = element("a", null, { href: url, download: name });
+    document.body.append(link);
+    link.click();
+    link.remove();
+    setTimeout(() => URL.revokeObjectURL(url), 1000);
+  }
+  function addDownloads() {
+    const used = {};
+    for (const table of document.querySelectorAll("table[data-download]")) {
+      const section = table.closest("details.section, section");
+      const stem = table.id || (section ? section.id.replace(/^section-/, "") : "table");
+      used[stem] = (used[stem] || 0) + 1;
+      const name = used[stem] > 1 ? `${stem}-${used[stem]}` : stem;
+      const bar = element("p", null, { class: "downloads" });
+      for (const [kind, write, type] of
+        [["CSV", asCsv, "text/csv;charset=utf-8"], ["JSON", asJson, "application/json"]]) {
+        const button = element("button", kind, {
+          type: "button", "data-testid": `${kind.toLowerCase()}-${name}`,
+          "aria-label": `Download the table ${name} as ${kind}`,
+        });
+        button.addEventListener("click", () =>
+          save(write(tableOf(table)), `${name}.${kind.toLowerCase()}`, type));
+        bar.append(button);
+      }
+      (table.closest(".scroll") || table).after(bar);
+    }
+  }
+
+  // ---- the ROC figure
+  const curves = data.curves || {};
+  const state = { shown: new Set(data.best || []), fpr: 0.01, share: 0.5 };
+  let rocPlot = null;
+
+  const plain = () => ({ stroke: style("--text"), font: "13px system-ui, sans-serif",
+    grid: { stroke: style("--line"), width: 1 }, ticks: { stroke: style("--line"), width: 1 } });
+  const wide = (place) => Math.max(280, Math.min(980, place.clientWidth));
+
+  function stops() {
+    const all = new Set();
+    for (const curve of Object.values(curves)) curve.band.fpr.forEach((fpr) => all.add(fpr));
+    return [...all].sort((a, b) => a - b);
+  }
+  // The step rule: the last vertex whose false positives the rate allows.
+  function pointAt(curve, fpr) {
+    const place = curve.band.fpr.indexOf(fpr);
+    if (place < 0) return null;
+    const allowed = Math.max(1, Math.floor(fpr * curve.n_nonmember * (1 + 1e-9)));
+    let at = 0;
+    while (at + 1 < curve.false.length && curve.false[at + 1] <= allowed) at += 1;
+    const tp = curve.true[at], fp = curve.false[at];
+    return { tp, fp, tpr: tp / curve.n_member, fpr: fp / curve.n_nonmember,
+      low: curve.band.low[place], high: curve.band.high[place] };
+  }
+  // Among the flagged records, if a share of the records are members; that share if none is flagged.
+  function precision(point, share) {
+    const flagged = share * point.tpr + (1 - share) * point.fpr;
+    return flagged > 0 ? (share * point.tpr) / flagged : share;
+  }
+
+  // The next lower rate that begins with 1, 2 or 5.
+  function round(value) {
+    const decade = Math.pow(10, Math.floor(Math.log10(value) + 1e-9));
+    const first = [5, 2, 1].find((digit) => digit * decade <= value * (1 + 1e-9));
+    return Number((first * decade).toPrecision(1));
+  }
+
+  function drawRoc() {
+    const place = get("roc-plot");
+    if (!place) return;
+    const shown = Object.keys(curves).map(Number).filter((at) => state.shown.has(at));
+    const all = Object.values(curves);
+    const floor = 1 / Math.max(...all.map((curve) => curve.n_nonmember));
+    const bottom = round(Math.min(1 / Math.max(...all.map((curve) => curve.n_member)), 1e-3));
+    const left = round(Math.min(floor, 1e-3));
+    const clip = (value) => Math.max(value, bottom);
+    const tables = [[[left, 1], [left, 1]]];
+    const series = [{}, { label: "random guessing", stroke: style("--muted"), width: 1, dash: [4, 4],
+      points: { show: false }, spanGaps: true }];
+    const bands = [];
+    if (data.privacy) {
+      const { epsilon, delta } = data.privacy;
+      const x = Array.from({ length: 200 }, (_, i) => left * Math.pow(1 / left, i / 199));
+      tables.push([x, x.map((fpr) => clip(Math.min(1, Math.exp(epsilon) * fpr + delta,
+        1 - Math.exp(-epsilon) * (1 - delta - fpr))))]);
+      series.push({ label: "differential privacy", stroke: style("--text"), width: 2, dash: [2, 2],
+        points: { show: false }, spanGaps: true });
+    }
+    for (const at of shown) {
+      const curve = curves[at];
+      const x = [], y = [];
+      curve.false.forEach((fp, v) => {
+        if (fp === 0) return;
+        if (!x.length && fp > 1 && v > 0) {
+          x.push(1 / curve.n_nonmember);
+          y.push(clip(curve.true[v - 1] / curve.n_member));
+        }
+        x.push(fp / curve.n_nonmember);
+        y.push(clip(curve.true[v] / curve.n_member));
+      });
+      const first = series.length;
+      tables.push([curve.band.fpr, curve.band.high.map(clip), curve.band.low.map(clip)], [x, y]);
+      const edge = { width: 0, stroke: "transparent", points: { show: false }, spanGaps: true };
+      series.push({ ...edge }, { ...edge });
+      series.push({ label: data.attacks[at], stroke: color(hue(at)), width: 2, dash: dash(hue(at)),
+        points: { show: false }, spanGaps: true, paths: uPlot.paths.stepped({ align: 1 }) });
+      bands.push({ series: [first, first + 1], fill: color(hue(at)) + "33" });
+    }
+    const power = (u, values) => values.map((value) => (value === null ? "" : rate(value)));
+    const width = wide(place);
+    const options = {
+      width, height: Math.round(Math.min(600, Math.max(300, width * 0.66))),
+      legend: { show: false }, cursor: { drag: { x: false, y: false }, points: { show: false } },
+      scales: { x: { time: false, distr: 3, range: [left, 1] }, y: { distr: 3, range: [bottom, 1] } },
+      axes: [
+        { ...plain(), label: "false-positive rate (FPR)", values: power, space: 60 },
+        { ...plain(), label: "true-positive rate (TPR)", values: power, size: 70 },
+      ],
+      series, bands,
+      hooks: { draw: [(u) => mark(u, shown, bottom)] },
+    };
+    if (rocPlot) rocPlot.destroy();
+    rocPlot = new uPlot(options, uPlot.join(tables), place);
+    rocPlot.over.addEventListener("click", () => {
+      const at = rocPlot.posToVal(rocPlot.cursor.left, "x"), list = stops();
+      const near = (a) => Math.abs(Math.log(a / at));
+      choose(list.reduce((best, fpr) => (near(fpr) < near(best) ? fpr : best), list[0]));
+    });
+  }
+  function mark(u, shown, bottom) {
+    const x = u.valToPos(state.fpr, "x", true), { ctx, bbox } = u;
+    ctx.save();
+    ctx.strokeStyle = style("--accent");
+    ctx.lineWidth = devicePixelRatio;
+    ctx.setLineDash([]);
+    ctx.beginPath();
+    ctx.moveTo(x, bbox.top);
+    ctx.lineTo(x, bbox.top + bbox.height);
+    ctx.stroke();
+    for (const at of shown) {
+      const point = pointAt(curves[at], state.fpr);
+      if (!point) continue;
+      ctx.fillStyle = color(hue(at));
+      ctx.beginPath();
+      ctx.arc(x, u.valToPos(Math.max(point.tpr, bottom), "y", true), 5 * devicePixelRatio, 0, 7);
+      ctx.fill();
+    }
+    ctx.restore();
+  }
+  function choose(fpr) {
+    state.fpr = fpr;
+    get("fpr").value = String(stops().indexOf(fpr));
+    showPoint();
+  }
+  function showPoint() {
+    const slider = get("fpr"), text = rate(state.fpr);
+    get("fpr-value").textContent = text;
+    slider.setAttribute("aria-valuetext", `false-positive rate ${text}`);
+    const body = get("roc-point").tBodies[0];
+    body.replaceChildren();
+    for (const key of Object.keys(curves)) {
+      if (!state.shown.has(Number(key))) continue;
+      const curve = curves[key], point = pointAt(curve, state.fpr);
+      const row = body.insertRow();
+      row.dataset.attack = data.attacks[key];
+      const name = element("th", null, { scope: "row" });
+      const swatch = element("span", null, { class: "swatch", "aria-hidden": "true" });
+      swatch.style.background = color(hue(key));
+      name.append(swatch, element("code", data.attacks[key]));
+      row.append(name);
+      const cells = point === null
+        ? ["not resolvable", "", "", "", "", ""]
+        : [percent(point.tpr), `[${percent(point.low)}, ${percent(point.high)}]`,
+          percent(precision(point, state.share)),
+          `${count(point.tp)} of ${count(curve.n_member)}`,
+          `${count(point.fp)} of ${count(curve.n_nonmember)}`, percent(point.fpr)];
+      const kinds = ["tpr", "interval", "precision", "true", "false", "realized"];
+      cells.forEach((cell, at) => row.append(element("td", cell, { "data-value": kinds[at] })));
+    }
+    if (rocPlot) rocPlot.redraw(false, false);
+  }
+  function setShare(share, from) {
+    if (!(share > 0 && share < 1)) return;
+    state.share = share;
+    if (from !== "number") get("share-number").value = String(Number((100 * share).toPrecision(3)));
+    if (from !== "range") get("share").value = String(Math.log10(share));
+    get("share").setAttribute("aria-valuetext", `${percent(share)} of the records are members`);
+    showPoint();
+  }
+  function startRoc() {
+    if (!get("roc-plot")) return;
+    const list = stops(), slider = get("fpr"), near = (fpr) => Math.abs(Math.log(fpr / 0.01));
+    slider.max = String(list.length - 1);
+    state.fpr = list.reduce((best, fpr) => (near(fpr) < near(best) ? fpr : best), list[0]);
+    const choices = get("roc-attacks");
+    for (const key of Object.keys(curves)) {
+      const label = element("label"), box = element("input", null, { type: "checkbox", value: key });
+      box.checked = state.shown.has(Number(key));
+      box.addEventListener("change", () => {
+        if (box.checked) state.shown.add(Number(key));
+        else state.shown.delete(Number(key));
+        drawRoc();
+        showPoint();
+      });
+      const swatch = element("span", null, { class: "swatch", "aria-hidden": "true" });
+      label.append(box, swatch, element("code", data.attacks[key]));
+      choices.append(label);
+    }
+    slider.addEventListener("input", () => choose(list[Number(slider.value)]));
+    get("share-number").addEventListener("input", (event) =>
+      setShare(Number(event.target.value) / 100, "number"));
+    get("share").addEventListener("input", (event) =>
+      setShare(Math.pow(10, Number(event.target.value)), "range"));
+    drawRoc();
+    choose(state.fpr);
+    setShare(0.5, "");
+  }
+  function paintSwatches() {
+    document.querySelectorAll("#roc-attacks input").forEach((box) => {
+      box.parentElement.querySelector(".swatch").style.background = color(hue(box.value));
+    });
+  }
+
+  // ---- the table of attacks
+  const COLUMNS = [
+    ["attack", "attack"], ["knows", "attacker has"], ["slice", "slice"], ["metric", "metric"],
+    ["value", "value"], ["low", "low"], ["high", "high"], ["n_member", "members"],
+    ["n_nonmember", "non-members"], ["fpr_realized", "realized FPR"],
+  ];
+  const table = { sort: "low", down: true };
+  function records() {
+    return (data.rows || []).map((row) => {
+      const record = Object.fromEntries(data.columns.map((name, at) => [name, row[at]]));
+      const metric = data.metrics[record.metric], knows = data.knows[record.attack];
+      return { ...record, attack: data.attacks[record.attack], slice: data.slices[record.slice],
+        metric: metric.key, title: metric.name, unit: metric.unit,
+        knows: data.knowledge[knows] || knows };
+    });
+  }
+  function startAttacks() {
+    if (!get("attack-table")) return;
+    const all = records();
+    const filters = { knows: get("filter-knows"), slice: get("filter-slice"),
+      metric: get("filter-metric") };
+    const fill = (select, pairs, chosen) => {
+      for (const [value, text] of [["", "all"], ...pairs]) {
+        select.append(element("option", text, { value }));
+      }
+      select.value = chosen;
+      select.addEventListener("change", show);
+    };
+    const unique = (key) => [...new Set(all.map((record) => record[key]))];
+    // options are numbered: a name from data may be empty
+    const options = { knows: unique("knows"), slice: unique("slice"), metric: unique("metric") };
+    const named = (list, text = (x) => x) => list.map((value, at) => [String(at), text(value)]);
+    const title = new Map(data.metrics.map((metric) => [metric.key, metric.name]));
+    fill(filters.knows, named(options.knows), "");
+    fill(filters.slice, named(options.slice, (x) => (x === "all" ? "all records" : x)),
+      String(options.slice.indexOf("all")));
+    fill(filters.metric, named(options.metric, (key) => title.get(key)),
+      String(options.metric.indexOf(data.main)));
+    const head = get("attack-table").tHead.rows[0];
+    for (const [key, text] of COLUMNS) {
+      const cell = element("th", null, { scope: "col", "data-key": key });
+      const button = element("button", text, { type: "button", "data-testid": `sort-${key}` });
+      button.addEventListener("click", () => {
+        table.down = table.sort === key ? !table.down : !["attack", "knows", "slice", "metric"]
+          .includes(key);
+        table.sort = key;
+        show();
+      });
+      cell.append(button);
+      head.append(cell);
+    }
+    let listed = [];
+    function show() {
+      const chosen = (key) => filters[key].value === "" ? null : options[key][filters[key].value];
+      listed = all.filter((record) => Object.keys(filters).every((key) =>
+        chosen(key) === null || record[key] === chosen(key)));
+      const sign = table.down ? -1 : 1;
+      listed.sort((a, b) => {
+        const x = a[table.sort], y = b[table.sort];
+        if (x === y) return 0;
+        if (x === null || x === undefined) return 1; // what is missing comes last
+        if (y === null || y === undefined) return -1;
+        return sign * (typeof x === "string" ? x.localeCompare(y) : x - y);
+      });
+      for (const cell of head.cells) {
+        const sorted = cell.dataset.key === table.sort;
+        cell.setAttribute("aria-sort", sorted ? (table.down ? "descending" : "ascending") : "none");
+      }
+      const body = get("attack-table").tBodies[0], part = document.createDocumentFragment();
+      for (const record of listed.slice(0, 1000)) {
+        const row = element("tr");
+        const cells = [
+          null, record.knows, record.slice === "all" ? "all records" : record.slice, record.title,
+          number(record.value, record.unit) + (record.pooled ? "†" : ""),
+          number(record.low, record.unit), number(record.high, record.unit),
+          record.n_member === null ? "–" : count(record.n_member),
+          record.n_nonmember === null ? "–" : count(record.n_nonmember),
+          record.fpr_realized === null ? "–" : percent(record.fpr_realized),
+        ];
+        const name = element("th", null, { scope: "row" });
+        name.append(element("code", record.attack));
+        row.append(name, ...cells.slice(1).map((cell) => element("td", cell)));
+        part.append(row);
+      }
+      body.replaceChildren(part);
+      const more = listed.length > 1000 ? " (the first 1,000 are shown; downloads have all)" : "";
+      get("attack-count").textContent = `${count(listed.length)} of ${count(all.length)} numbers${more}`;
+    }
+    const columns = ["attack", "knows", "slice", "metric", "target", ...data.columns.slice(4)];
+    get("attack-table").download = () => ({ columns, rows: listed.map((record) => columns.map((key) =>
+      key === "target" ? (record.pooled ? "pooled" : null) : record[key])) });
+    get("attack-filters").addEventListener("submit", (event) => event.preventDefault());
+    show();
+  }
+
+  // ---- histograms
+  let histogramPlot = null;
+  function drawHistogram() {
+    const place = get("histogram");
+    if (!place || !place.clientWidth) return; // its section is closed
+    const select = get("histogram-attack"), name = select.selectedOptions[0].textContent;
+    const found = Object.entries(data.histograms).find(([at]) => data.attacks[at] === name)
+      || Object.entries(data.histograms)[Number(select.value)];
+    const { low, high, member, nonmember } = found[1], bins = member.length;
+    const x = Array.from({ length: bins + 1 }, (_, i) => low + ((high - low) * i) / bins);
+    const sum = (list) => list.reduce((a, b) => a + b, 0) || 1;
+    const share = (list) => [...list, list[bins - 1]].map((n) => n / sum(list));
+    const paths = uPlot.paths.stepped({ align: 1 });
+    const line = (label, at) => ({ label, stroke: color(at), fill: color(at) + "33", width: 2,
+      dash: dash(at), paths, points: { show: false } });
+    const width = wide(place);
+    if (histogramPlot) histogramPlot.destroy();
+    histogramPlot = new uPlot({
+      width, height: Math.round(width * 0.45), cursor: { show: false },
+      scales: { x: { time: false }, y: { range: (u, min, max) => [0, max * 1.1] } },
+      axes: [{ ...plain(), label: "score (higher: more likely a member)" },
+        { ...plain(), label: "share of the rows", size: 70,
+          values: (u, values) => values.map((value) => rate(value)) }],
+      series: [{}, line(`non-members (${count(sum(nonmember))})`, 0),
+        line(`members (${count(sum(member))})`, 1)],
+      legend: { live: false, isolate: false },
+    }, [x, share(nonmember), share(member)], place);
+    const body = get("histogram-table").tBodies[0], part = document.createDocumentFragment();
+    for (let i = 0; i < bins; i += 1) {
+      const row = element("tr");
+      row.append(...[x[i].toPrecision(6), x[i + 1].toPrecision(6), count(member[i]),
+        count(nonmember[i])].map((cell) => element("td", cell)));
+      part.append(row);
+    }
+    body.replaceChildren(part);
+    get("histogram-table").download = () => ({
+      columns: ["score from", "to", "members", "non-members"],
+      rows: member.map((n, i) => [x[i], x[i + 1], n, nonmember[i]]),
+    });
+  }
+  function startHistogram() {
+    if (!get("histogram")) return;
+    get("histogram-attack").addEventListener("change", drawHistogram);
+    get("histogram").closest("details").addEventListener("toggle", drawHistogram);
+    drawHistogram();
+  }
+
+  // ---- the page
+  const sections = () => document.querySelectorAll("details.section");
+  function openTarget() {
+    const target = location.hash.length > 1 && get(decodeURIComponent(location.hash.slice(1)));
+    if (target && target.tagName === "DETAILS") target.open = true;
+  }
+  function redraw() {
+    paintSwatches();
+    drawRoc();
+    if (get("roc-point")) showPoint();
+    drawHistogram();
+  }
+  if (get("open-all")) {
+    get("open-all").addEventListener("click", () => sections().forEach((s) => { s.open = true; }));
+    get("close-all").addEventListener("click", () => sections().forEach((s) => { s.open = false; }));
+  }
+  let closed = [];
+  addEventListener("beforeprint", () => {
+    closed = [...document.querySelectorAll("#details details:not([open])")];
+    closed.forEach((s) => { s.open = true; });
+    drawHistogram();
+  });
+  addEventListener("afterprint", () => closed.forEach((s) => { s.open = false; }));
+  addEventListener("hashchange", openTarget);
+  dark.addEventListener("change", redraw);
+  let width = innerWidth;
+  addEventListener("resize", () => {
+    if (innerWidth !== width) {
+      width = innerWidth;
+      redraw();
+    }
+  });
+  startRoc();
+  paintSwatches();
+  startAttacks();
+  startHistogram();
+  addDownloads();
+  openTarget();
+  document.documentElement.dataset.ready = "true";
+})();
