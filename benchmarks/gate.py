@@ -62,8 +62,8 @@ def report_of(rows: Mapping[tuple, Mapping]) -> dict:
 def exit_code(report: Mapping, limits: Mapping[str, float], attacks: Sequence[str]) -> int:
     """The exit code of limits {metric: largest value}."""
     asked = [gate.Limit(f"{m} <= {most}", m, most) for m, most in limits.items()]
-    found = gate.decide(report, asked, attacks=attacks)
-    return spoken.Gate(tuple(found)).exit_code
+    decisions = gate.decide(report, asked, attacks=attacks)
+    return spoken.Gate(tuple(decisions)).exit_code
 
 
 def printed(report: Mapping, limits: Mapping[str, float], attacks: Sequence[str]) -> bool:
@@ -122,7 +122,7 @@ def value_of(values: Mapping[str, float]) -> float | None:
     return next(iter(values.values())) if len(values) == 1 else None
 
 
-def overview(found: Mapping[str, Sequence[Mapping]]) -> str:
+def overview(rows_of_case: Mapping[str, Sequence[Mapping]]) -> str:
     """Markdown: a case per line, the highest shares of wrong exits, and what is decided."""
     lines = [
         "| case | wrong exit 0, all attacks | wrong exit 0, one attack | "
@@ -131,7 +131,7 @@ def overview(found: Mapping[str, Sequence[Mapping]]) -> str:
         "exit 0 at 1.5 of it |",
         "|:--" + "|--:" * 8 + "|",
     ]
-    for name, rows in found.items():
+    for name, rows in rows_of_case.items():
         single = [r for r in rows if r["attacks"] != "all"]
         every = [r for r in rows if r["attacks"] == "all" and r["limit"] != "three limits"]
         joint = next(r for r in rows if r["limit"] == "three limits")
@@ -150,14 +150,14 @@ def overview(found: Mapping[str, Sequence[Mapping]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def table(found: Mapping[str, Sequence[Mapping]]) -> str:
+def table(rows_of_case: Mapping[str, Sequence[Mapping]]) -> str:
     """Markdown: a limit per line."""
     lines = [
         "| case | limit | attacks | true value | wrong exit 0 | wrong exit 1 | exit 1 at half the "
         "excess | exit 0 at 1.5 of it |",
         "|:--|:--|:--" + "|--:" * 5 + "|",
     ]
-    for name, rows in found.items():
+    for name, rows in rows_of_case.items():
         for r in rows:
             value = "–" if r["value"] is None else f"{r['value']:.4f}"
             shares = (f"{r[key]:.3f}" for key in ("wrong_0", "wrong_1", "fails", "passes"))
@@ -192,7 +192,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error(f"there is no case {name!r}; known: {'; '.join(coverage.CASES)}")
     repeats = 10 if args.quick else args.repeats
     args.workdir.mkdir(parents=True, exist_ok=True)
-    found = {}
+    rows_of_case = {}
     for name in names:
         stem = name.replace(", ", "_").replace(" ", "-")
         path = args.workdir / f"{stem}.{repeats}.{args.seed}.json"
@@ -201,8 +201,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             rows = simulate(coverage.CASES[name], repeats=repeats, seed=args.seed)
             files.write_json(path, dict(rows=rows))
             print(f"{name}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
-        found[name] = files.read_json(path)["rows"]
-    text = overview(found) + "\n" + table(found)
+        rows_of_case[name] = files.read_json(path)["rows"]
+    text = overview(rows_of_case) + "\n" + table(rows_of_case)
     (args.workdir / "gate.md").write_text(text, encoding="utf-8")
     print(text)
     return 0

@@ -12,22 +12,24 @@ from tests.answered import QUICK, arrays
 
 
 def test_logits_probabilities_and_losses_agree():
-    one = arrays()
-    log = one["logits"] - np.logaddexp.reduce(one["logits"], -1, keepdims=True)
-    shadow = one["shadow_logits"] - np.logaddexp.reduce(one["shadow_logits"], -1, keepdims=True)
-    common = {k: one[k] for k in ("labels", "member", "shadow_member")}
+    logits_given = arrays()
+    log = logits_given["logits"] - np.logaddexp.reduce(logits_given["logits"], -1, keepdims=True)
+    shadow = logits_given["shadow_logits"] - np.logaddexp.reduce(
+        logits_given["shadow_logits"], -1, keepdims=True
+    )
+    common = {k: logits_given[k] for k in ("labels", "member", "shadow_member")}
     loss = dict(
-        loss=-log[np.arange(120), one["labels"]],
-        shadow_loss=-shadow[:, np.arange(120), one["labels"]],
+        loss=-log[np.arange(120), logits_given["labels"]],
+        shadow_loss=-shadow[:, np.arange(120), logits_given["labels"]],
     )
     given = (
-        one,
+        logits_given,
         dict(common, probs=np.exp(log), shadow_probs=np.exp(shadow)),
-        dict(loss, member=one["member"], shadow_member=one["shadow_member"]),
+        dict(loss, member=logits_given["member"], shadow_member=logits_given["shadow_member"]),
     )
     a, b, c = (mia_jax.audit(arrays, attacks="lira, threshold_loss", **QUICK) for arrays in given)
-    for found in (b, c):
-        assert found.value("threshold_loss", "auc") == pytest.approx(
+    for results in (b, c):
+        assert results.value("threshold_loss", "auc") == pytest.approx(
             a.value("threshold_loss", "auc"), abs=1e-9
         )
     assert (
@@ -41,43 +43,43 @@ def test_logits_probabilities_and_losses_agree():
 
 
 def test_a_target_alone_is_told_what_else_to_bring():
-    one = {k: v for k, v in arrays().items() if not k.startswith("shadow")}
-    found = mia_jax.audit(one, **QUICK)
-    correct = one["logits"].argmax(-1) == one["labels"]
-    want = 0.5 + (correct[one["member"]].mean() - correct[~one["member"]].mean()) / 2
+    given = {k: v for k, v in arrays().items() if not k.startswith("shadow")}
+    results = mia_jax.audit(given, **QUICK)
+    correct = given["logits"].argmax(-1) == given["labels"]
+    want = 0.5 + (correct[given["member"]].mean() - correct[~given["member"]].mean()) / 2
     assert (
-        found.value("gap", "auc") == pytest.approx(want, abs=1e-9)
-        and found.value("gap", "balanced_accuracy") is None
+        results.value("gap", "auc") == pytest.approx(want, abs=1e-9)
+        and results.value("gap", "balanced_accuracy") is None
     )
     thresholds = {
         f"threshold_{n}" for n in ("loss", "confidence", "entropy", "modified_entropy", "hinge")
     }
-    assert set(found.scores) == {"gap", "attack_model_target"} | thresholds
-    (said,) = found.report["about"]["said"]
+    assert set(results.scores) == {"gap", "attack_model_target"} | thresholds
+    (note,) = results.report["about"]["said"]
     assert (
-        "lira, lira_shrunk" in said
-        and "pass shadow_<key> and shadow_member" in said
-        and "rmia" in said
-        and tables.plain(said) in found.markdown
+        "lira, lira_shrunk" in note
+        and "pass shadow_<key> and shadow_member" in note
+        and "rmia" in note
+        and tables.plain(note) in results.markdown
     )
-    assert found.row("attack_model_target", "auc")["knows"] == "half_of_target_members"
-    lines = found.summary().splitlines()
+    assert results.row("attack_model_target", "auc")["knows"] == "half_of_target_members"
+    lines = results.summary().splitlines()
     assert lines[0].startswith("LEAK SHOWN (strong evidence") and lines[2].startswith("checks: ")
     ordered = [
         line.split()[0] for line in lines[lines.index("") + 2 :]
     ]  # the report's order: one that knows members is never ranked with the others
     assert (
         ordered[-1] == "attack_model_target"
-        and found.summary().endswith("half_of_target_members")
+        and results.summary().endswith("half_of_target_members")
         and len(ordered) == 7
     )
-    assert ordered == [*found.report["verdict"]["ranked"], *found.report["verdict"]["apart"]]
+    assert ordered == [*results.report["verdict"]["ranked"], *results.report["verdict"]["apart"]]
 
 
 def test_views_columns_population_and_scores():
     rng = np.random.default_rng(0)
     member = rng.random(100) < 0.5
-    found = mia_jax.audit(
+    results = mia_jax.audit(
         score=rng.normal(size=(3, 100)) + 4 * member,
         member=member,
         column_age=rng.integers(0, 3, 100),
@@ -85,25 +87,25 @@ def test_views_columns_population_and_scores():
         **QUICK,
     )
     assert (
-        found.value("threshold_score", "auc") > 0.95
-        and found.report["design"]["population_rows"] == 20
+        results.value("threshold_score", "auc") > 0.95
+        and results.report["design"]["population_rows"] == 20
     )
     assert (
-        found.report["about"]["views"] == ["view 0", "view 1", "view 2"]
-        and found.report["design"]["evaluated_rows"] == 100
+        results.report["about"]["views"] == ["view 0", "view 1", "view 2"]
+        and results.report["design"]["evaluated_rows"] == 100
     )
 
 
 def test_regression_and_several_labels():
     rng = np.random.default_rng(0)
     member, y = rng.random(200) < 0.5, rng.normal(size=200)
-    found = mia_jax.audit(
+    results = mia_jax.audit(
         predictions=y + rng.normal(size=200) * np.where(member, 0.1, 1.0),
         labels=y,
         member=member,
         **QUICK,
     )
-    assert found.value("threshold_loss", "auc") > 0.85
+    assert results.value("threshold_loss", "auc") > 0.85
     several, logits = (rng.random((200, 5)) < 0.3).astype(int), rng.normal(size=(200, 5))
     logits += np.where(member[:, None], 3.0, 0.5) * (2 * several - 1)
     built = supplied_arrays.build(dict(logits=logits, labels=several, member=member))
@@ -137,39 +139,39 @@ def test_regression_and_several_labels():
 
 
 def test_results_are_saved_and_loaded_whole(tmp_path):
-    found = mia_jax.audit(arrays(), attacks=("gap", "lira"), figures=True, **QUICK)
-    found.save(tmp_path / "a")
+    results = mia_jax.audit(arrays(), attacks=("gap", "lira"), figures=True, **QUICK)
+    results.save(tmp_path / "a")
     again = mia_jax.Results.load(tmp_path / "a")
     assert (
-        again.report == found.report
-        and again.markdown == found.markdown
-        and again.pictures == found.pictures
-        and again.table == found.table
+        again.report == results.report
+        and again.markdown == results.markdown
+        and again.pictures == results.pictures
+        and again.table == results.table
     )
     assert all(
-        np.array_equal(found.scores[n]["score_TN"], again.scores[n]["score_TN"], equal_nan=True)
-        for n in found.scores
+        np.array_equal(results.scores[n]["score_TN"], again.scores[n]["score_TN"], equal_nan=True)
+        for n in results.scores
     )
-    assert set(again.evidence) == set(found.evidence) and "lira [all]" in again.summary()
+    assert set(again.evidence) == set(results.evidence) and "lira [all]" in again.summary()
     with pytest.raises(ValueError, match="holds an audit already"):
-        found.save(tmp_path / "a")
+        results.save(tmp_path / "a")
     with pytest.raises(KeyError, match="attacks: gap"):
-        found.value("lyra", "auc")
+        results.value("lyra", "auc")
     with pytest.raises(FileNotFoundError, match=r"holds no audit \(no report\.json\)"):
         mia_jax.Results.load(tmp_path / "b")
     assert not [p for p in (tmp_path / "a").rglob("*") if p.suffix in (".pkl", ".pickle", ".npy")]
 
 
 def test_figures_are_drawn_from_what_was_saved(tmp_path):
-    one = arrays(models=6)
-    found = mia_jax.audit(
-        {k: v for k, v in one.items() if k.startswith("shadow") or k == "labels"},
+    given = arrays(models=6)
+    audited = mia_jax.audit(
+        {k: v for k, v in given.items() if k.startswith("shadow") or k == "labels"},
         attacks=["lira"],
         **QUICK,
     )
-    assert found.pictures == {}  # none in the report, drawn all the same
-    found.save(tmp_path / "a")
-    for results in (found, mia_jax.Results.load(tmp_path / "a")):
+    assert audited.pictures == {}  # none in the report, drawn all the same
+    audited.save(tmp_path / "a")
+    for results in (audited, mia_jax.Results.load(tmp_path / "a")):
         (axes,) = results.plot().axes
         assert axes.get_xscale() == axes.get_yscale() == "log" and len(axes.lines) >= 2
         assert (
@@ -177,28 +179,28 @@ def test_figures_are_drawn_from_what_was_saved(tmp_path):
             and (tmp_path / "p" / "roc.png").stat().st_size > 5000
         )
     with pytest.raises(ValueError, match="name='rock'"):
-        found.plot("rock")
+        audited.plot("rock")
 
 
 def test_scores_of_the_targets_are_those_of_the_table():
     """target_scores has a row a target, in evidence's order, whoever else was scored to choose
     thresholds.
     """
-    one = arrays(pairs=False)
-    found = mia_jax.audit(one, attacks="threshold_loss", **QUICK)
-    log = one["logits"] - np.logaddexp.reduce(one["logits"], -1, keepdims=True)
+    given = arrays(pairs=False)
+    results = mia_jax.audit(given, attacks="threshold_loss", **QUICK)
+    log = given["logits"] - np.logaddexp.reduce(given["logits"], -1, keepdims=True)
     np.testing.assert_allclose(
-        found.target_scores("threshold_loss")[0], log[np.arange(120), one["labels"]], atol=1e-5
+        results.target_scores("threshold_loss")[0], log[np.arange(120), given["labels"]], atol=1e-5
     )
-    np.testing.assert_array_equal(found.evidence["member_TN"][0], one["member"])
+    np.testing.assert_array_equal(results.evidence["member_TN"][0], given["member"])
     with pytest.raises(ValueError, match="attack='lyra'"):
-        found.target_scores("lyra")
+        results.target_scores("lyra")
 
 
 def test_a_path_groups_and_one_slice(tmp_path):
-    one = arrays(examples=200)
-    np.savez(tmp_path / "mine.npz", **one)
-    found = mia_jax.audit(
+    given = arrays(examples=200)
+    np.savez(tmp_path / "mine.npz", **given)
+    results = mia_jax.audit(
         tmp_path / "mine.npz",
         attacks="threshold_loss",
         slices="class",
@@ -206,15 +208,15 @@ def test_a_path_groups_and_one_slice(tmp_path):
         folder=tmp_path / "w",
         **QUICK,
     )
-    assert (tmp_path / "w" / "report" / "report.md").read_text() == found.markdown and str(
+    assert (tmp_path / "w" / "report" / "report.md").read_text() == results.markdown and str(
         tmp_path / "mine.npz"
-    ) in found.markdown
-    score, member = found.target_scores("threshold_loss")[0][:80], one["member"][:80]
+    ) in results.markdown
+    score, member = results.target_scores("threshold_loss")[0][:80], given["member"][:80]
     won = (score[member][:, None] > score[~member]).mean() + (
         score[member][:, None] == score[~member]
     ).mean() / 2
-    assert found.value("threshold_loss", "auc", slice="group=first") == pytest.approx(won)
-    assert {r["slice"] for r in found.table} == {
+    assert results.value("threshold_loss", "auc", slice="group=first") == pytest.approx(won)
+    assert {r["slice"] for r in results.table} == {
         "all",
         "group=first",
         *(f"class={c}" for c in range(4)),
@@ -225,9 +227,9 @@ def test_a_folder_of_another_audit_is_refused_in_the_caller_s_words(tmp_path):
     """Other labels or another number of models: the remedy is the argument folder=, never a
     flag.
     """
-    one, fewer = arrays(examples=40), arrays(examples=40, models=6)
-    mia_jax.audit(one, attacks="threshold_loss", folder=tmp_path, **QUICK)
-    other = one | dict(labels=(one["labels"] + 1) % 4)
+    given, fewer = arrays(examples=40), arrays(examples=40, models=6)
+    mia_jax.audit(given, attacks="threshold_loss", folder=tmp_path, **QUICK)
+    other = given | dict(labels=(given["labels"] + 1) % 4)
     for changed in (other, fewer):
         with pytest.raises(ValueError, match="another folder=, or leave folder out") as refusal:
             mia_jax.audit(changed, attacks="threshold_loss", folder=tmp_path, **QUICK)
@@ -274,31 +276,31 @@ def test_constant_scores_are_an_honest_half():
     given = dict(
         loss=np.ones(60), member=member[0], shadow_loss=np.ones((4, 60)), shadow_member=member[1:]
     )
-    found = mia_jax.audit({k: v for k, v in given.items() if not k.startswith("shadow")}, **QUICK)
+    results = mia_jax.audit({k: v for k, v in given.items() if not k.startswith("shadow")}, **QUICK)
     assert (
-        found.value("threshold_loss", "auc") == 0.5
-        and found.value("threshold_loss", "tpr@0.1") == 0
+        results.value("threshold_loss", "auc") == 0.5
+        and results.value("threshold_loss", "tpr@0.1") == 0
     )
-    found = mia_jax.audit(given, **QUICK)
-    assert len(found.scores) >= 10
-    for attack in set(found.scores) - {"reference", "attack_model", "privacy_risk_score"}:
-        assert found.value(attack, "auc") == 0.5, attack
+    results = mia_jax.audit(given, **QUICK)
+    assert len(results.scores) >= 10
+    for attack in set(results.scores) - {"reference", "attack_model", "privacy_risk_score"}:
+        assert results.value(attack, "auc") == 0.5, attack
 
 
 def test_a_single_member_is_marked():
-    found = mia_jax.audit(loss=np.arange(60.0), member=np.arange(60) == 3, **QUICK)
-    row = found.row("threshold_loss", "auc")
+    results = mia_jax.audit(loss=np.arange(60.0), member=np.arange(60) == 3, **QUICK)
+    row = results.row("threshold_loss", "auc")
     assert (
         row["value"] == pytest.approx(56 / 59)
         and row["low"] is None
         and row["method"] == "too few records to resample"
         and row["n_member"] == 1
     )
-    top = found.row("threshold_loss", "tpr@0.1")
+    top = results.row("threshold_loss", "tpr@0.1")
     assert top["value"] == 1 and top["low"] < 0.05  # one member that is named proves little
     assert (
-        "attack_model_target" not in found.scores
-        and "fewer than 10 members" in found.report["about"]["said"][0]
+        "attack_model_target" not in results.scores
+        and "fewer than 10 members" in results.report["about"]["said"][0]
     )
 
 
@@ -337,27 +339,27 @@ def test_a_handful_of_examples_is_no_crash():
     """One member and one non-member, with figures; and a shadow of four examples, from which
     nothing can be learned.
     """
-    found = mia_jax.audit(loss=np.arange(2.0), member=[1, 0], figures=True, **QUICK)
+    results = mia_jax.audit(loss=np.arange(2.0), member=[1, 0], figures=True, **QUICK)
     assert (
-        found.value("threshold_loss", "auc") == 1
-        and found.row("threshold_loss", "auc")["low"] < 0.05
+        results.value("threshold_loss", "auc") == 1
+        and results.row("threshold_loss", "auc")["low"] < 0.05
     )
-    assert "roc.png" in found.pictures
-    one = arrays(models=1, examples=4, pairs=False) | dict(
+    assert "roc.png" in results.pictures
+    given = arrays(models=1, examples=4, pairs=False) | dict(
         member=[1, 0, 1, 0], shadow_member=[[1, 0, 0, 1]]
     )
-    found = mia_jax.audit(one, **QUICK)
-    said = found.report["about"]["said"][-1]
+    results = mia_jax.audit(given, **QUICK)
+    note = results.report["about"]["said"][-1]
     assert (
         "attack_model_target, class_threshold, privacy_risk_score, attack_model (fewer than 10 "
-        "members or non-members to learn from)" in said
+        "members or non-members to learn from)" in note
     )
     with pytest.raises(
         ValueError,
         match=r"the shadows give 2 members and 2 non-members to learn from; an attack model needs "
         r"at least 3",
     ):
-        mia_jax.audit(one, attacks="attack_model", **QUICK)
+        mia_jax.audit(given, attacks="attack_model", **QUICK)
 
 
 def test_your_target_beside_our_shadows(target_files):

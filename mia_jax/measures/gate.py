@@ -145,9 +145,9 @@ def metrics(report: Mapping) -> list[str]:
     unresolved = [
         row["metric"] for row in result_rows.main_rows(report["results"]) if row["target"] is None
     ]
-    found = [m for m in dict.fromkeys(unresolved + there) if m not in result_rows.OPTIMISTIC]
+    limited = [m for m in dict.fromkeys(unresolved + there) if m not in result_rows.OPTIMISTIC]
     bound = (report.get("audit") or {}).get("bound") or report.get("guarantee")
-    return found + ["epsilon"] * bool(bound)
+    return limited + ["epsilon"] * bool(bound)
 
 
 def decide(
@@ -186,24 +186,25 @@ def decide(
     corrected: dict[int, float] = dict(
         zip(tested, multiple.holm([p_values[at] for at in tested]).tolist(), strict=True)
     )
-    found = [
+    decisions = [
         of_row(report, limit, attack, where, row, corrected.get(at), level, attack in inverted)
         for at, (limit, attack, where, row) in enumerate(asked)
     ]
-    found += [
+    decisions += [
         of_epsilon(report, limit, corrected.get(len(asked) + at), level)
         for at, limit in enumerate(bounds)
     ]
     if withheld:
         why = f"the verdict is withheld, check failed: {withheld}"
-        found = [
+        decisions = [
             dataclasses.replace(
                 d, decision=UNDECIDED, why=why, models_needed=None, rows_needed=None
             )
-            for d in found
+            for d in decisions
         ]
-    place = {limit: at for at, limit in enumerate(dict.fromkeys(one.text for one in limits))}
-    return sorted(found, key=lambda decision: place[decision.limit])
+    texts = dict.fromkeys(limit.text for limit in limits)
+    place = {text: at for at, text in enumerate(texts)}
+    return sorted(decisions, key=lambda decision: place[decision.limit])
 
 
 def row_of(rows: Sequence[Mapping], attack: str, metric: str, where: str) -> Mapping | None:
@@ -215,7 +216,7 @@ def row_of(rows: Sequence[Mapping], attack: str, metric: str, where: str) -> Map
 
 def wrong_way(report: Mapping) -> set[str]:
     """Returns the attacks whose scores are significantly lower on members."""
-    return {n for n, one in verdict.of(report)["attacks"].items() if one["inverted"]}
+    return {attack for attack, entry in verdict.of(report)["attacks"].items() if entry["inverted"]}
 
 
 def stretch(row: Mapping) -> float:
@@ -250,8 +251,8 @@ def p_above(row: Mapping | None, most: float, level: float) -> float | None:
         return 0.0
     freedom = verdict.freedom(row)
     reach = special.stdtrit(freedom, (1 + level) / 2) * (center - limit) / half
-    found = min(1.0, stretch(row) * 2 * float(special.stdtr(freedom, -reach)))
-    return max(found, math.nextafter(1 - level, 1)) if row["low"] <= most else found
+    p = min(1.0, stretch(row) * 2 * float(special.stdtr(freedom, -reach)))
+    return max(p, math.nextafter(1 - level, 1)) if row["low"] <= most else p
 
 
 def ends(row: Mapping, level: float) -> tuple[float, float, float]:

@@ -169,14 +169,14 @@ def of(
             f"not gated, because {'they know' if len(apart) > 1 else 'it knows'} more than a real "
             f"attacker could: {', '.join(apart)}; an attack that is named is gated all the same"
         )
-    found = gate.decide(
+    decisions = gate.decide(
         report,
         parsed,
         attacks=attacks,
         slices=slices,
         withheld="; ".join(check.title for check in bad),
     )
-    return Gate(tuple(found), tuple(notes))
+    return Gate(tuple(decisions), tuple(notes))
 
 
 def together(decisions: Sequence[Decision]) -> str:
@@ -188,10 +188,10 @@ def together(decisions: Sequence[Decision]) -> str:
 def deciding(decisions: Sequence[Decision]) -> list[Decision]:
     """Returns the decisions that are listed: those that decide, the worst first."""
     answer = together(decisions)
-    own = [d for d in decisions if d.decision == answer]
+    listed = [d for d in decisions if d.decision == answer]
     end = "low" if answer == ABOVE else "high"
-    own.sort(key=lambda d: -(getattr(d, end) if getattr(d, end) is not None else 2.0))
-    return own[: 1 if answer == WITHIN else LISTED]
+    listed.sort(key=lambda d: -(getattr(d, end) if getattr(d, end) is not None else 2.0))
+    return listed[: 1 if answer == WITHIN else LISTED]
 
 
 def shown(limit: str, where: str) -> str:

@@ -205,8 +205,8 @@ def leading_row(rows: Sequence[Mapping], decided: Mapping) -> Mapping | None:
     shown = decided["attacks"][leading]["shown"]
     metrics = [result_rows.sort_metric(rows), "auc"]
     metrics.sort(key=lambda metric: bool(shown) and metric not in shown)
-    found = (result_rows.resolved(rows, leading, metric) for metric in metrics)
-    return next((row for row in found if row is not None and row["value"] is not None), None)
+    candidates = (result_rows.resolved(rows, leading, metric) for metric in metrics)
+    return next((row for row in candidates if row is not None and row["value"] is not None), None)
 
 
 def about(report: Mapping, row: Mapping | None) -> str:
@@ -244,15 +244,15 @@ def best_table(rows: Sequence[Mapping], decided: Mapping) -> dict[str, Any]:
     lines = []
     for name in best_rows(decided, knows):
         entry = decided["attacks"][name]
-        found = [result_rows.resolved(rows, name, metric) for metric in metrics]
+        cells = [result_rows.resolved(rows, name, metric) for metric in metrics]
         lines.append(
             dict(
                 knows=tables.attacker_has(knows[name]),
                 realistic=name in decided["ranked"],
                 attack=name,
-                numbers=[tables.number(row) for row in found],
+                numbers=[tables.number(row) for row in cells],
                 realized=next(
-                    (r["fpr_realized"] for r in found if r and r.get("fpr_realized")), None
+                    (r["fpr_realized"] for r in cells if r and r.get("fpr_realized")), None
                 ),
                 shown=leak_shown(entry, metrics[0]),
             )

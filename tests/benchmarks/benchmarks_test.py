@@ -77,15 +77,15 @@ def test_a_line_has_the_fields_and_four_digits(monkeypatch):
         peer_s=0.246912,
         steps=12345678,
     )
-    found = json.loads(_pairs.line(record))
-    assert list(found)[:6] == ["benchmark", "case", "ours_s", "peer", "peer_s", "ratio"]
-    assert (found["ours_s"], found["peer_s"], found["ratio"], found["steps"]) == (
+    fields = json.loads(_pairs.line(record))
+    assert list(fields)[:6] == ["benchmark", "case", "ours_s", "peer", "peer_s", "ratio"]
+    assert (fields["ours_s"], fields["peer_s"], fields["ratio"], fields["steps"]) == (
         0.1235,
         0.2469,
         2.0,
         12345678,
     )
-    assert "glibc_tunables" not in found
+    assert "glibc_tunables" not in fields
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
     assert (
         _pairs.comparison(benchmark="b", case="c", ours_s=1.0, peer="p", peer_s=1.0)[

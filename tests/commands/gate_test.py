@@ -22,7 +22,7 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("audit")
     member = np.arange(400) < 200
     loss = np.random.default_rng(0).normal(size=400) - member
-    found = mia_jax.audit(
+    results = mia_jax.audit(
         loss=loss,
         member=member,
         labels=np.arange(400) % 2,
@@ -31,17 +31,17 @@ def place(tmp_path_factory):
         draws=40,
         folder=folder / "workdir",
     )
-    found.save(folder / "saved")
-    return folder, found
+    results.save(folder / "saved")
+    return folder, results
 
 
 @pytest.mark.parametrize("limit, code", [("auc <= 0.9", 0), ("auc <= 0.6", 1), ("auc <= 0.75", 2)])
 def test_the_exit_code_is_the_decision(place, capsys, limit, code):
-    folder, found = place
+    folder, results = place
     assert gate.main([str(folder / "workdir"), "--limit", limit]) == code
     text = capsys.readouterr().out
     assert text.startswith(("GATE PASSED", "GATE FAILED", "GATE UNDECIDED")[code])
-    assert found.gate(limit).exit_code == code and found.gate(limit).text() == text.strip()
+    assert results.gate(limit).exit_code == code and results.gate(limit).text() == text.strip()
 
 
 @pytest.mark.parametrize(

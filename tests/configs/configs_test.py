@@ -159,16 +159,16 @@ def test_dp_label_only_stops_before_its_budget_and_refuses_the_originals():
     ):
         build.build(load("dp_label_only", "budget=1.0").to_dict(), seed=0)
     learner = build.build(load("dp_label_only").to_dict(), seed=0).learner
-    one = learner.guarantee
+    guarantee = learner.guarantee
     assert (
-        one.epsilon(learner.epochs) <= 20.0 < one.epsilon(learner.epochs + 1)
+        guarantee.epsilon(learner.epochs) <= 20.0 < guarantee.epsilon(learner.epochs + 1)
         and learner.epochs == 13
     )
     assert (
-        one.mechanism.clip_norm,
-        one.mechanism.noise_multiplier,
-        one.mechanism.expected_batch,
-        one.delta,
+        guarantee.mechanism.clip_norm,
+        guarantee.mechanism.noise_multiplier,
+        guarantee.mechanism.expected_batch,
+        guarantee.delta,
     ) == (2.0, 0.5, 100, 1 / 2500)
 
 
@@ -214,7 +214,7 @@ def test_label_only_runs_small_and_every_defense_builds(tmp_path):
     config = type(config)(config).unlock()
     config.report.draws, config.report.figures, config.report.slices = 40, False, ()
     report = run.run(config, workdir_path=tmp_path / "run")
-    found = {
+    auc = {
         r["attack"]: r["value"]
         for r in report["results"]
         if (r["metric"], r["target"], r["slice"]) == ("auc", None, "all")
@@ -228,11 +228,8 @@ def test_label_only_runs_small_and_every_defense_builds(tmp_path):
         "transfer",
         "boundary_memguard",
         "confidence_memguard",
-    } <= set(found)
-    assert (
-        found["boundary"] == found["boundary_memguard"]
-        and found["noise"] == found["noise_memguard"]
-    )
+    } <= set(auc)
+    assert auc["boundary"] == auc["boundary_memguard"] and auc["noise"] == auc["noise_memguard"]
     for defense, text in (
         ("l2", "l2"),
         ("dropout", "dropout"),

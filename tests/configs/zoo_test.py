@@ -127,10 +127,10 @@ def test_weight_decay_of_200_weights_on_20_examples(decay, norm, train_loss, tes
         **fields,
     )
     length = np.linalg.norm(np.asarray(variables["params"]["Dense_0"]["kernel"])[..., 0], axis=1)
-    own, others = (
+    members, others = (
         mean_loss(built, variables, x, y, rows) for rows in (slice(0, 20), slice(20, 120))
     )
-    for values, (low, high) in ((length, norm), (own, train_loss), (others, test_loss)):
+    for values, (low, high) in ((length, norm), (members, train_loss), (others, test_loss)):
         assert low <= values.mean() <= high
 
 
@@ -374,12 +374,12 @@ def test_convolution_is_cross_correlation_summed_over_input_channels(form):
             for image in x
         ]
     )
-    found = layers.convolution(jnp.asarray(x), jnp.asarray(k), form=form)
-    np.testing.assert_allclose(found, expected, atol=2e-6)
+    output = layers.convolution(jnp.asarray(x), jnp.asarray(k), form=form)
+    np.testing.assert_allclose(output, expected, atol=2e-6)
     theirs = jax.lax.conv_general_dilated(
         x, k, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
-    np.testing.assert_allclose(found, theirs, atol=1e-6)
+    np.testing.assert_allclose(output, theirs, atol=1e-6)
 
 
 def test_the_textbook_examples():

@@ -303,8 +303,8 @@ def test_tabular_other_files(tmp_path):
     np.savez(tmp_path / "two.npz", features=np.eye(3), labels=np.eye(2)[[0, 1, 1]])
     assert tabular.load(path=str(tmp_path / "two.npz")).y.tolist() == [0, 1, 1]
     np.savez(tmp_path / "one.npz", table=[[1.0, 2, 5], [3, 4, 7]])
-    one = tabular.load(path=str(tmp_path / "one.npz"), label=-1)
-    assert one.x.tolist() == [[1, 2], [3, 4]] and one.y.tolist() == [0, 1]
+    loaded = tabular.load(path=str(tmp_path / "one.npz"), label=-1)
+    assert loaded.x.tolist() == [[1, 2], [3, 4]] and loaded.y.tolist() == [0, 1]
 
 
 def test_tabular_large_label_numbers_stay_apart(tmp_path):

@@ -65,7 +65,7 @@ def make(*, outer: bool = False):
 
 
 @pytest.fixture
-def own(tmp_path, monkeypatch):
+def user_folder(tmp_path, monkeypatch):
     """Writes a folder with a user's network of embeddings and a user's signal."""
     (tmp_path / "embedding_net.py").write_text(NET)
     (tmp_path / "top_signal.py").write_text(SIGNAL)
@@ -228,8 +228,10 @@ def test_tokens_stay_whole_numbers_and_what_needs_real_numbers_is_refused(tmp_pa
     "kind, objective",
     [("classes", "cross_entropy"), ("numbers", "squared"), ("tokens", "cross_entropy")],
 )
-def test_a_net_of_embeddings_is_trained_asked_and_attacked_on_tokens(kind, objective, own):
-    report = run.run(config(own, kind, objective=objective), workdir_path=own / "run")
+def test_a_net_of_embeddings_is_trained_asked_and_attacked_on_tokens(kind, objective, user_folder):
+    report = run.run(
+        config(user_folder, kind, objective=objective), workdir_path=user_folder / "run"
+    )
     auc = {
         r["attack"]: r["value"]
         for r in report["results"]
@@ -243,39 +245,42 @@ def test_a_net_of_embeddings_is_trained_asked_and_attacked_on_tokens(kind, objec
     assert report["about"]["classes"] == dict(classes=3, numbers=0, tokens=VOCABULARY)[kind]
 
 
-def test_streamed_tokens_train_the_same_models(own):
+def test_streamed_tokens_train_the_same_models(user_folder):
     for name, settings in (("whole", dict(chunk=2)), ("streamed", dict(chunk=2, pool_bytes=5_000))):
         run.run(
-            config(own, "classes", examples=800, run=settings),
-            workdir_path=own / name,
+            config(user_folder, "classes", examples=800, run=settings),
+            workdir_path=user_folder / name,
             stages_wanted=["train"],
         )
-    one, other = (
-        np.load(own / name / "train" / "model" / "00001.npz") for name in ("whole", "streamed")
+    whole, streamed = (
+        np.load(user_folder / name / "train" / "model" / "00001.npz")
+        for name in ("whole", "streamed")
     )
-    names = [name for name in one.files if name.startswith("variables/")]
-    assert names and all(np.array_equal(one[name], other[name]) for name in names)
+    names = [name for name in whole.files if name.startswith("variables/")]
+    assert names and all(np.array_equal(whole[name], streamed[name]) for name in names)
 
 
-def test_a_signal_sees_the_examples_that_the_model_was_given(own):
+def test_a_signal_sees_the_examples_that_the_model_was_given(user_folder):
     attacks = dict(threshold=dict(signal="top_signal", sign=1))
     run.run(
-        config(own, "classes", attacks=attacks),
-        workdir_path=own / "run",
+        config(user_folder, "classes", attacks=attacks),
+        workdir_path=user_folder / "run",
         stages_wanted=["train", "query"],
     )
-    assert np.load(own / "run" / "signal" / "top_signal" / "00000.npy").shape == (1, 80)
+    assert np.load(user_folder / "run" / "signal" / "top_signal" / "00000.npy").shape == (1, 80)
 
 
-def test_a_signal_that_broadcasts_over_sequence_logits_is_refused_before_training(own):
+def test_a_signal_that_broadcasts_over_sequence_logits_is_refused_before_training(user_folder):
     with jax.numpy_rank_promotion("allow"), pytest.raises(ValueError, match="rank_promotion"):
         run.run(
             config(
-                own, "tokens", attacks=dict(threshold=dict(signal="top_signal:outer=True", sign=1))
+                user_folder,
+                "tokens",
+                attacks=dict(threshold=dict(signal="top_signal:outer=True", sign=1)),
             ),
-            workdir_path=own / "run",
+            workdir_path=user_folder / "run",
         )
-    assert not (own / "run" / "train").exists()
+    assert not (user_folder / "run" / "train").exists()
 
 
 @pytest.mark.parametrize(
@@ -302,10 +307,10 @@ def test_a_signal_that_broadcasts_over_sequence_logits_is_refused_before_trainin
          "regression"),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_the_task_is_refused_before_training(kind, changes, words, own):
+def test_what_does_not_fit_the_task_is_refused_before_training(kind, changes, words, user_folder):
     with pytest.raises(ValueError, match=words):
-        run.run(config(own, kind, **changes), workdir_path=own / "run")
-    assert not (own / "run" / "train").exists()
+        run.run(config(user_folder, kind, **changes), workdir_path=user_folder / "run")
+    assert not (user_folder / "run" / "train").exists()
 
 
 # Declarations and rank promotion
@@ -323,10 +328,10 @@ def test_a_model_says_which_signals_the_report_asks_of_it():
         attacks=dict(threshold=dict(signal="loss")),
     )
     learner = dict(name="balanced_pairs", objective="contrastive", epochs=1)
-    wanted = configuration.complete(
+    settings = configuration.complete(
         model=dict(name="siamese"), learner=learner, **sections
     ).to_dict()
-    assert set(build.build(wanted | dict(seed=0), seed=0).signals) == {
+    assert set(build.build(settings | dict(seed=0), seed=0).signals) == {
         "loss",
         "correct",
         "embedding",

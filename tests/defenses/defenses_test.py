@@ -208,11 +208,13 @@ def test_the_defense_applied_to_the_model_keeps_label_only_answers():
         interactive.example_keys(seed=0, name="x", index_B=np.arange(5)),
     )
     signal = registry.make("signals", "boundary_distance:iterations=2,evaluations=10")
-    found = []
+    answers = []
     for change in (None, defenses.make("memguard").apply):
-        own = signal._replace(transform=change)
+        defended = signal._replace(transform=change)
         ask = jax.jit(
-            lambda v, *rest, own=own: own.ask(interactive.probe_of(model, v, signal=own), *rest)
+            lambda v, *rest, defended=defended: defended.ask(
+                interactive.probe_of(model, v, signal=defended), *rest
+            )
         )
-        found.append(ask(variables, x_B, y_B, key_B))
-    assert toys.same(*found) and (np.asarray(found[0][0]) > 0).all()
+        answers.append(ask(variables, x_B, y_B, key_B))
+    assert toys.same(*answers) and (np.asarray(answers[0][0]) > 0).all()

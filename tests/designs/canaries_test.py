@@ -106,12 +106,14 @@ def test_gradient_aligned_canaries_lie_where_nothing_else_does():
     before = pool(400)
     after = _canaries.insert(before, kind="gradient_aligned", count=8)
     chosen = after.columns["canary"]
-    own, others = after.x[chosen].reshape(8, -1), after.x[~chosen].reshape(392, -1)
+    inserted, others = after.x[chosen].reshape(8, -1), after.x[~chosen].reshape(392, -1)
     np.testing.assert_allclose(
-        np.linalg.norm(own, axis=1), np.linalg.norm(others, axis=1).mean(), rtol=1e-5
+        np.linalg.norm(inserted, axis=1), np.linalg.norm(others, axis=1).mean(), rtol=1e-5
     )
-    np.testing.assert_allclose(own @ own.T / (own[0] @ own[0]), np.eye(8), atol=1e-5)
-    unit = own / np.linalg.norm(own, axis=1, keepdims=True)
+    np.testing.assert_allclose(
+        inserted @ inserted.T / (inserted[0] @ inserted[0]), np.eye(8), atol=1e-5
+    )
+    unit = inserted / np.linalg.norm(inserted, axis=1, keepdims=True)
     assert ((others @ unit.T) ** 2).mean(0).max() < 0.05 * (others**2).mean(0).max()
     again = _canaries.insert(before, kind="natural", count=8)
     np.testing.assert_array_equal(again.x, before.x)

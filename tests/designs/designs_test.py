@@ -13,11 +13,11 @@ from tests.planted import auc
 
 def count_auc(design) -> float:
     """Returns the mean AUC of an attacker whose score is the number of IN shadows."""
-    found = []
+    auc_T = []
     for t in design.targets:
         e = design.evaluated_MN[t]
-        found.append(auc(design.member_MN[design.shadow_MM[t]].sum(0)[e], design.member_MN[t, e]))
-    return float(np.mean(found))
+        auc_T.append(auc(design.member_MN[design.shadow_MM[t]].sum(0)[e], design.member_MN[t, e]))
+    return float(np.mean(auc_T))
 
 
 def test_halves_are_complementary_pairs_and_an_odd_row_goes_to_the_population():
@@ -129,17 +129,17 @@ def test_bernoulli_coins_are_independent():
 
 
 def test_bernoulli_rows_are_padded_to_a_length_that_does_not_depend_on_the_draw():
-    one, two = (bernoulli.make(num_examples=500, seed=s, models=4) for s in (0, 1))
-    assert one.num_rows == two.num_rows == _rows.k_max(450, 0.5)
-    rows_MK, weight_MK = _rows.all_rows(one)
+    first, second = (bernoulli.make(num_examples=500, seed=s, models=4) for s in (0, 1))
+    assert first.num_rows == second.num_rows == _rows.k_max(450, 0.5)
+    rows_MK, weight_MK = _rows.all_rows(first)
     assert (
-        rows_MK.shape == weight_MK.shape == (4, one.num_rows)
+        rows_MK.shape == weight_MK.shape == (4, first.num_rows)
         and rows_MK.dtype == np.int32
         and weight_MK.dtype == np.float32
     )
     for m in range(4):
         np.testing.assert_array_equal(
-            np.sort(rows_MK[m][weight_MK[m] == 1]), np.flatnonzero(one.member_MN[m])
+            np.sort(rows_MK[m][weight_MK[m] == 1]), np.flatnonzero(first.member_MN[m])
         )
 
 

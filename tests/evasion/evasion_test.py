@@ -40,9 +40,9 @@ def right(out, x, y):
 
 def test_fgsm_of_a_linear_model_is_the_corner_of_the_cube():
     w, out, x, y, _ = linear()
-    found = fgsm(out, x, y, epsilon=0.05)
+    adversarial = fgsm(out, x, y, epsilon=0.05)
     np.testing.assert_allclose(
-        found, x + 0.05 * np.where(y == 1, -1, 1)[:, None] * np.sign(w), atol=1e-6
+        adversarial, x + 0.05 * np.where(y == 1, -1, 1)[:, None] * np.sign(w), atol=1e-6
     )
     each = fgsm(out, x, y, epsilon=jnp.linspace(0, 0.9, len(x)))
     np.testing.assert_array_equal(each[0], x[0])
@@ -56,18 +56,18 @@ def test_saturated_logits_are_attacked_like_others():
         scale=1e25
     )  # p_y is exactly 1, the cross-entropy's own gradient exactly 0
     np.testing.assert_array_equal(fgsm(steep, x, y, epsilon=0.05), fgsm(out, x, y, epsilon=0.05))
-    found = carlini_wagner(steep, x[:3], y[:3], iterations=20, search_steps=2)
-    assert np.isfinite(found.distance_B).all() and np.isfinite(found.adversarial).all()
-    assert (found.distance_B >= distance[:3] * 0.999).all()
+    result = carlini_wagner(steep, x[:3], y[:3], iterations=20, search_steps=2)
+    assert np.isfinite(result.distance_B).all() and np.isfinite(result.adversarial).all()
+    assert (result.distance_B >= distance[:3] * 0.999).all()
 
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])
 def test_pgd_stays_in_the_ball_and_reaches_its_edge(norm):
     w, out, x, y, _ = linear()
-    found = pgd(out, x, y, keys(len(x)), epsilon=0.1, norm=norm, steps=10, restarts=2)
-    moved = np.asarray(found) - x
+    adversarial = pgd(out, x, y, keys(len(x)), epsilon=0.1, norm=norm, steps=10, restarts=2)
+    moved = np.asarray(adversarial) - x
     size = np.linalg.norm(moved, axis=1) if norm == "l2" else np.abs(moved).max(1)
-    assert (size <= 0.1 + 1e-6).all() and found.min() >= 0 and found.max() <= 1
+    assert (size <= 0.1 + 1e-6).all() and adversarial.min() >= 0 and adversarial.max() <= 1
     reached = np.abs(moved @ w) / (0.1 * (np.linalg.norm(w) if norm == "l2" else np.abs(w).sum()))
     assert (reached > 0.95).all() and (
         reached < 1 + 1e-4
@@ -92,15 +92,15 @@ def test_points_in_a_ball_are_uniform():
 def test_carlini_wagner_is_within_one_percent_of_a_linear_boundary():
     _, out, x, y, distance = linear()
     y[0] = 1 - y[0]
-    found = jax.jit(lambda x, y: carlini_wagner(out, x, y))(x, y)
-    assert found.distance_B[0] == 0 and found.queries_B[0] == 1 and found.found_B.all()
-    ratio = found.distance_B[1:] / distance[1:]
+    result = jax.jit(lambda x, y: carlini_wagner(out, x, y))(x, y)
+    assert result.distance_B[0] == 0 and result.queries_B[0] == 1 and result.found_B.all()
+    ratio = result.distance_B[1:] / distance[1:]
     assert (ratio > 1 - 1e-4).all() and (ratio < 1.01).mean() >= 0.95
-    assert not right(out, found.adversarial, y).any()
+    assert not right(out, result.adversarial, y).any()
     np.testing.assert_allclose(
-        np.linalg.norm(found.adversarial - x, axis=1), found.distance_B, atol=1e-6
+        np.linalg.norm(result.adversarial - x, axis=1), result.distance_B, atol=1e-6
     )
-    assert (found.queries_B[1:] > 1000).all() and (found.queries_B <= 1 + 5 * 1000 + 12).all()
+    assert (result.queries_B[1:] > 1000).all() and (result.queries_B <= 1 + 5 * 1000 + 12).all()
 
 
 def test_carlini_wagner_counts_what_it_asks_and_an_example_does_not_wait_for_others():
@@ -111,7 +111,7 @@ def test_carlini_wagner_counts_what_it_asks_and_an_example_does_not_wait_for_oth
         jax.debug.callback(lambda _: seen.append(len(x)), x.sum())
         return out(x)
 
-    found = carlini_wagner(
+    alone = carlini_wagner(
         counted,
         x[:1],
         y[:1],
@@ -122,21 +122,21 @@ def test_carlini_wagner_counts_what_it_asks_and_an_example_does_not_wait_for_oth
         polish=3,
     )
     jax.effects_barrier()
-    assert found.queries_B[0] == sum(seen)
+    assert alone.queries_B[0] == sum(seen)
     both = carlini_wagner(
         out, x, y, iterations=20, search_steps=2, learning_rate=0.1, const=10.0, polish=3
     )
-    np.testing.assert_allclose(both.distance_B[0], found.distance_B[0], rtol=1e-4)
-    assert both.queries_B[0] == found.queries_B[0]
+    np.testing.assert_allclose(both.distance_B[0], alone.distance_B[0], rtol=1e-4)
+    assert both.queries_B[0] == alone.queries_B[0]
 
 
 def test_carlini_wagner_without_an_adversarial_example():
     x = np.full((2, 3), 0.25, np.float32)
     sure = lambda x: jnp.stack([x.sum(1) * 0 + 5, x.sum(1) * 0], 1)  # noqa: E731
-    found = carlini_wagner(sure, x, np.zeros(2, np.int32), iterations=10, search_steps=2)
-    assert not found.found_B.any()
-    np.testing.assert_allclose(found.distance_B, 0.75 * np.sqrt(3), rtol=1e-6)
-    np.testing.assert_array_equal(found.adversarial, x)
+    result = carlini_wagner(sure, x, np.zeros(2, np.int32), iterations=10, search_steps=2)
+    assert not result.found_B.any()
+    np.testing.assert_allclose(result.distance_B, 0.75 * np.sqrt(3), rtol=1e-6)
+    np.testing.assert_array_equal(result.adversarial, x)
 
 
 @pytest.mark.parametrize("norm, order", [("l2", 2), ("linf", np.inf)])
@@ -145,21 +145,21 @@ def test_distance_along_directions(norm, order):
     y[4] = 1 - y[4]
     u = np.random.default_rng(1).normal(size=(3, 4)).astype(np.float32)
     label = lambda x: out(x).argmax(1)  # noqa: E731
-    found = boundary_distance(label, x, y, u, reach=5.0, steps=20, norm=norm, box=None)
+    together = boundary_distance(label, x, y, u, reach=5.0, steps=20, norm=norm, box=None)
     unit = u / np.linalg.norm(u, ord=order, axis=1, keepdims=True)
     z_B, slope_K = x @ w - 0.5 * w.sum(), unit @ w
     exact_BK = -z_B[:, None] / slope_K[None]  # where w.(x + s u) changes sign
     crosses_BK = (exact_BK > 0) & (exact_BK <= 5)
-    np.testing.assert_array_equal(found.crossed_BK[:4], crosses_BK[:4])
+    np.testing.assert_array_equal(together.crossed_BK[:4], crosses_BK[:4])
     np.testing.assert_allclose(
-        found.distance_BK[:4], np.where(crosses_BK, exact_BK, 5)[:4], rtol=1e-4
+        together.distance_BK[:4], np.where(crosses_BK, exact_BK, 5)[:4], rtol=1e-4
     )
-    np.testing.assert_array_equal(found.queries_B[:4], 1 + 3 + 20 * crosses_BK[:4].sum(1))
-    assert (found.distance_BK[4] == 0).all() and found.queries_B[4] == 1
+    np.testing.assert_array_equal(together.queries_B[:4], 1 + 3 + 20 * crosses_BK[:4].sum(1))
+    assert (together.distance_BK[4] == 0).all() and together.queries_B[4] == 1
     each = boundary_distance(
         label, x, y, np.tile(u, (5, 1, 1)), reach=5.0, steps=20, norm=norm, box=None
     )
-    np.testing.assert_array_equal(each.distance_BK, found.distance_BK)
+    np.testing.assert_array_equal(each.distance_BK, together.distance_BK)
     boxed = boundary_distance(label, x, y, u, reach=50.0, norm=norm)
     assert (boxed.distance_BK <= (2.0 if norm == "l2" else 1.0)).all()
     with pytest.raises(ValueError, match="direction has shape"):

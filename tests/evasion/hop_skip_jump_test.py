@@ -34,24 +34,26 @@ def keys(examples, seed=1):
 @pytest.mark.parametrize("norm, within", [("l2", 1.05), ("linf", 1.1)])
 def test_distance_to_a_linear_boundary_at_2500_queries(norm, within):
     w, b, x, y = linear()
-    found = jax.jit(lambda x, y, k: hop_skip_jump(labels(w, b), x, y, k, norm=norm, budget=2500))(
+    result = jax.jit(lambda x, y, k: hop_skip_jump(labels(w, b), x, y, k, norm=norm, budget=2500))(
         x, y, keys(len(x))
     )
-    ratio = found.distance_B * np.linalg.norm(w, DUAL[norm]) / np.abs(x @ w + b)
+    ratio = result.distance_B * np.linalg.norm(w, DUAL[norm]) / np.abs(x @ w + b)
     assert (ratio > 1 - 1e-4).all()  # nothing adversarial is nearer than the boundary
     assert (ratio < within).mean() >= 0.95
     assert (
-        (found.queries_B <= 2500).all() and (found.queries_B > 2243).all() and found.found_B.all()
+        (result.queries_B <= 2500).all()
+        and (result.queries_B > 2243).all()
+        and result.found_B.all()
     )
-    assert (labels(w, b)(np.asarray(found.adversarial)) != y).all()
+    assert (labels(w, b)(np.asarray(result.adversarial)) != y).all()
     moved = (
-        np.abs(found.adversarial - x).max(1)
+        np.abs(result.adversarial - x).max(1)
         if norm == "linf"
-        else np.linalg.norm(found.adversarial - x, axis=1)
+        else np.linalg.norm(result.adversarial - x, axis=1)
     )
-    np.testing.assert_allclose(moved, found.distance_B, rtol=1e-5)
-    assert (np.diff(found.distance_SB, axis=0) <= 0).all() and (
-        np.diff(found.queries_SB, axis=0) > 0
+    np.testing.assert_allclose(moved, result.distance_B, rtol=1e-5)
+    assert (np.diff(result.distance_SB, axis=0) <= 0).all() and (
+        np.diff(result.queries_SB, axis=0) > 0
     ).all()
 
 
@@ -84,12 +86,12 @@ def test_queries_are_those_the_oracle_saw():
     def label(x):
         return jax.pure_callback(oracle, jax.ShapeDtypeStruct(x.shape[:1], np.int32), x)
 
-    found = hop_skip_jump(label, x, y, keys(1), iterations=3, evaluations=5, chunk=1)
-    jax.block_until_ready(found)
-    assert found.queries_B[0] == sum(seen)
+    result = hop_skip_jump(label, x, y, keys(1), iterations=3, evaluations=5, chunk=1)
+    jax.block_until_ready(result)
+    assert result.queries_B[0] == sum(seen)
     steps, n_S = bisections(features=6), directions_per_iteration(iterations=3, evaluations=5)
-    spent = np.diff(found.queries_SB[:, 0]) - n_S - steps
-    assert (spent >= 1).all() and found.queries_SB[
+    spent = np.diff(result.queries_SB[:, 0]) - n_S - steps
+    assert (spent >= 1).all() and result.queries_SB[
         0, 0
     ] >= 2 + steps  # at least one try of a step, one of noise
 
@@ -133,20 +135,20 @@ def test_a_walk_depends_on_its_own_row_alone_and_not_on_the_chunk():
 def test_misclassified_examples_are_at_distance_zero_for_one_query():
     w, b, x, y = linear(examples=4)
     y[1] = 1 - y[1]
-    found = hop_skip_jump(labels(w, b), x, y, keys(4), iterations=1)
+    result = hop_skip_jump(labels(w, b), x, y, keys(4), iterations=1)
     assert (
-        found.distance_B[1] == 0
-        and found.queries_B[1] == 1
-        and found.found_B[1]
-        and (found.distance_SB[:, 1] == 0).all()
+        result.distance_B[1] == 0
+        and result.queries_B[1] == 1
+        and result.found_B[1]
+        and (result.distance_SB[:, 1] == 0).all()
     )
-    np.testing.assert_array_equal(found.adversarial[1], x[1])
-    assert (np.delete(found.distance_B, 1) > 0).all()
+    np.testing.assert_array_equal(result.adversarial[1], x[1])
+    assert (np.delete(result.distance_B, 1) > 0).all()
 
 
 def test_without_another_label_the_distance_is_the_farthest_corner():
     x = linear(features=3, examples=2)[2]
-    found = hop_skip_jump(
+    result = hop_skip_jump(
         lambda x: jnp.zeros(len(x), jnp.int32),
         x,
         np.zeros(2, np.int32),
@@ -155,9 +157,9 @@ def test_without_another_label_the_distance_is_the_farthest_corner():
         tries=7,
     )
     np.testing.assert_allclose(
-        found.distance_B, np.linalg.norm(np.maximum(x, 1 - x), axis=1), rtol=1e-6
+        result.distance_B, np.linalg.norm(np.maximum(x, 1 - x), axis=1), rtol=1e-6
     )
-    assert not found.found_B.any() and (found.queries_B == 8).all()
+    assert not result.found_B.any() and (result.queries_B == 8).all()
     nowhere = hop_skip_jump(
         lambda x: jnp.zeros(len(x), jnp.int32),
         x,
@@ -186,12 +188,12 @@ def test_without_a_box_points_leave_it_and_the_last_point_can_be_asked_for():
     w, b, x, y = linear(examples=4)
     b = b + 30 * (2 * y - 1).mean()  # far outside [0, 1]
     y = np.asarray(labels(w, b)(x))
-    found = hop_skip_jump(labels(w, b), x, y, keys(4), box=None)
-    np.testing.assert_allclose(found.distance_B, np.abs(x @ w + b) / np.linalg.norm(w), rtol=0.05)
+    nearest = hop_skip_jump(labels(w, b), x, y, keys(4), box=None)
+    np.testing.assert_allclose(nearest.distance_B, np.abs(x @ w + b) / np.linalg.norm(w), rtol=0.05)
     last = hop_skip_jump(labels(w, b), x, y, keys(4), box=None, keep="last")
-    assert (last.distance_B >= found.distance_B).all()
+    assert (last.distance_B >= nearest.distance_B).all()
     np.testing.assert_allclose(
-        np.minimum.accumulate(last.distance_SB), found.distance_SB, rtol=1e-4
+        np.minimum.accumulate(last.distance_SB), nearest.distance_SB, rtol=1e-4
     )
 
 

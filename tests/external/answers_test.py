@@ -42,8 +42,8 @@ def ask(value, y=Y, *, form=None, stated=None, classes=None, x=X):
     ids=["probs", "logits", "log", "positive", "p", "p column", "z", "real", "several"],
 )
 def test_the_form_is_read_from_the_values_and_said(value, y, form, note):
-    found = ask(value, y)
-    assert found.form == form and note in found.notes[0]
+    answer = ask(value, y)
+    assert answer.form == form and note in answer.notes[0]
 
 
 def test_one_number_per_row_is_that_of_the_second_class():
@@ -56,8 +56,8 @@ def test_a_form_that_is_stated_is_not_read():
     one_hot = np.eye(3)[[0, 1, 2, 0, 1, 1]]
     assert ask(one_hot, stated="probs").form == "probs"  # a tree says so of itself
     whole = labels.read([10, 20, 30, 10, 20, 30])
-    found = ask([[10.0], [20], [30], [10], [20], [29]], whole, form="predictions")
-    assert found.value.shape == (6,) and found.column_C is None
+    answer = ask([[10.0], [20], [30], [10], [20], [29]], whole, form="predictions")
+    assert answer.value.shape == (6,) and answer.column_C is None
 
 
 NAN = LOGITS.copy()
@@ -145,8 +145,8 @@ def test_texts_without_a_vectorizer_are_explained():
 
 def test_columns_are_those_of_the_models_classes():
     y = labels.read(["cat", "dog", "eel"] * 2)
-    found = ask(PROBS, y, stated="probs", classes=np.array(["eel", "cat", "dog"]))
-    assert found.column_C.tolist() == [2, 0, 1]
+    answer = ask(PROBS, y, stated="probs", classes=np.array(["eel", "cat", "dog"]))
+    assert answer.column_C.tolist() == [2, 0, 1]
     with pytest.raises(ValueError, match=r"3 columns and has 2 classes \('cat', 'dog'\)"):
         ask(PROBS, y, stated="probs", classes=np.array(["cat", "dog"]))
 
@@ -167,7 +167,7 @@ def test_a_class_that_a_model_never_saw_has_probability_0_and_no_logit():
 
 def test_classes_that_no_row_has_keep_their_columns():
     y = labels.read(["cat", "dog"] * 3)
-    found = ask(PROBS, y, stated="probs", classes=np.array(["ant", "cat", "dog"]))
-    columns = answers.global_columns(found, y)
+    answer = ask(PROBS, y, stated="probs", classes=np.array(["ant", "cat", "dog"]))
+    columns = answers.global_columns(answer, y)
     assert columns.tolist() == [-1, 0, 1]
-    assert np.array_equal(answers.aligned(found, columns, y, name="m"), found.value)
+    assert np.array_equal(answers.aligned(answer, columns, y, name="m"), answer.value)

@@ -248,8 +248,8 @@ def test_a_long_wait_without_a_folder_is_announced(tmp_path, capsys, monkeypatch
     clock = iter(np.arange(0, 1e6, 15.0))
     monkeypatch.setattr(fleet, "time", type("Clock", (), dict(monotonic=lambda: next(clock))))
     audit(Counting())
-    said = capsys.readouterr().err
-    assert "fit takes 15 s for a model: about 2 min for the other 7. With folder=" in said
+    messages = capsys.readouterr().err
+    assert "fit takes 15 s for a model: about 2 min for the other 7. With folder=" in messages
     audit(Counting(), tmp_path)
     assert "With folder=" not in capsys.readouterr().err
 

@@ -48,12 +48,12 @@ def same(results, others):
 
 def test_an_audit_of_a_model_is_the_audit_of_its_exported_arrays():
     forest = RandomForestClassifier(n_estimators=5, random_state=0).fit(X[MEMBER], Y[MEMBER])
-    found = mia_jax.audit(predict=forest, x=X, y=Y, member=MEMBER, slices="class", **QUICK)
+    results = mia_jax.audit(predict=forest, x=X, y=Y, member=MEMBER, slices="class", **QUICK)
     exported = dict(probs=forest.predict_proba(X), labels=Y, member=MEMBER, x=X)
-    same(found, mia_jax.audit(exported, slices="class", **QUICK))
-    (target, *_) = found.report["about"]["said"]
+    same(results, mia_jax.audit(exported, slices="class", **QUICK))
+    (target, *_) = results.report["about"]["said"]
     assert target == "The target is scikit-learn RandomForestClassifier (predict_proba)."
-    (left,) = [note for note in found.report["about"]["said"] if note.startswith("Not run")]
+    (left,) = [note for note in results.report["about"]["said"] if note.startswith("Not run")]
     assert "no shadow models: pass fit=..., which trains them" in left and "<key>" not in left
 
 
@@ -61,7 +61,7 @@ def test_an_audit_with_shadow_models_is_the_audit_of_their_exported_arrays(tmp_p
     tree = DecisionTreeClassifier(max_depth=3, random_state=0).fit(X[MEMBER], WORDS[Y[MEMBER]])
     subject = dict(predict=tree, x=X, y=WORDS[Y], member=MEMBER, fit=tree, shadows=6)
     chosen = dict(attacks="lira, threshold_loss", **QUICK)
-    found = mia_jax.audit(**subject, **chosen, folder=tmp_path)
+    results = mia_jax.audit(**subject, **chosen, folder=tmp_path)
     arrays, notes = models.arrays_of(Subject(**subject), folder=tmp_path)
     assert sorted(arrays) == [
         "labels", "member", "population", "probs", "shadow_member", "shadow_probs", "x"
@@ -69,15 +69,15 @@ def test_an_audit_with_shadow_models_is_the_audit_of_their_exported_arrays(tmp_p
     assert arrays["labels"].tolist() == Y.tolist() and arrays["population"].sum() == 6
     assert not (arrays["population"] & MEMBER).any()
     assert arrays["shadow_probs"].shape == (6, 60, 2)
-    same(found, mia_jax.audit(arrays, **chosen))
+    same(results, mia_jax.audit(arrays, **chosen))
     assert "The answers of 6 of the 6 models are of an earlier call." in notes
 
 
 def test_a_recipe_makes_every_model_a_target():
     svm = LinearSVC(C=10.0)
-    found = mia_jax.audit(fit=svm, x=X, y=Y, models=4, attacks="lira, gap", **QUICK)
-    assert found.scores["lira"]["score_TN"].shape == (4, 60)
-    notes = found.report["about"]["said"]
+    results = mia_jax.audit(fit=svm, x=X, y=Y, models=4, attacks="lira, gap", **QUICK)
+    assert results.scores["lira"]["score_TN"].shape == (4, 60)
+    notes = results.report["about"]["said"]
     assert any(
         note.startswith("fit trained 4 models (scikit-learn LinearSVC (decision_function)) on 27")
         for note in notes
@@ -117,8 +117,8 @@ def test_several_labels_per_row_are_audited_by_their_loss():
     forest = RandomForestClassifier(n_estimators=3, random_state=0).fit(X[MEMBER], y[MEMBER])
     arrays, _ = made(predict=forest, x=X, y=y, member=MEMBER, fit=forest, shadows=2)
     assert arrays["probs"].shape == (60, 3) and np.array_equal(arrays["labels"], y)
-    found = mia_jax.audit(arrays, attacks="threshold_loss", **QUICK)
-    assert 0 < found.value("threshold_loss", "auc") < 1
+    results = mia_jax.audit(arrays, attacks="threshold_loss", **QUICK)
+    assert 0 < results.value("threshold_loss", "auc") < 1
 
 
 def test_the_rows_that_are_kept_aside_are_few_of_the_non_members():
@@ -147,8 +147,8 @@ def test_a_regression_is_audited_by_its_predictions():
     ridge = Ridge().fit(X[MEMBER], y[MEMBER])
     arrays, _ = made(predict=ridge, x=X, y=y, member=MEMBER)
     assert np.allclose(arrays["predictions"], ridge.predict(X)) and np.allclose(arrays["labels"], y)
-    found = mia_jax.audit(predict=ridge, x=X, y=y, member=MEMBER, fit=ridge, shadows=4, **QUICK)
-    assert "lira" in found.scores
+    results = mia_jax.audit(predict=ridge, x=X, y=y, member=MEMBER, fit=ridge, shadows=4, **QUICK)
+    assert "lira" in results.scores
 
 
 def test_frames_are_read_by_position_and_columns_slice_them():
@@ -297,8 +297,8 @@ def test_what_was_trained_survives_an_error_of_the_report(tmp_path, monkeypatch)
         patch.setattr("mia_jax.pipeline.run.run", full_disk)
         mia_jax.audit(**subject)
     (folder,) = (path for path in tmp_path.iterdir() if path.name.startswith("mia_jax-"))
-    found = mia_jax.audit(**subject, folder=folder)
-    assert len(calls) == 5 and "gap" in found.scores
+    results = mia_jax.audit(**subject, folder=folder)
+    assert len(calls) == 5 and "gap" in results.scores
 
 
 @pytest.mark.parametrize("name", ["xgboost", "lightgbm"])

@@ -81,7 +81,7 @@ def test_texts_are_noticed():
 
 
 @pytest.mark.parametrize(
-    "one, other",
+    "first, second",
     [
         (np.arange(3), np.array([0, 1, 3])),
         (np.arange(3), np.arange(3.0)),
@@ -93,8 +93,8 @@ def test_texts_are_noticed():
     ],
     ids=["value", "dtype", "texts", "ragged", "keys", "objects", "sparse"],
 )
-def test_a_digest_says_what_rows_hold(one, other):
-    assert rows.digest(one) == rows.digest(one) != rows.digest(other)
+def test_a_digest_says_what_rows_hold(first, second):
+    assert rows.digest(first) == rows.digest(first) != rows.digest(second)
 
 
 def test_a_digest_of_a_frame_and_of_a_strangers_object():

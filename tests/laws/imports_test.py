@@ -119,7 +119,7 @@ def imported(path: pathlib.Path) -> set[str]:
     return found
 
 
-def own(path: pathlib.Path) -> set[str]:
+def own_imports(path: pathlib.Path) -> set[str]:
     return {m for m in imported(path) if m.startswith("mia_jax.")}
 
 
@@ -130,7 +130,7 @@ INSIDE = [path for path in FILES if module_of(path) != "mia_jax"]
 def test_imports_point_one_way(path):
     here = part(module_of(path))
     assert here in LEVEL, f"give mia_jax.{here} a level in this test"
-    upward = {m for m in own(path) if LEVEL[part(m)] > LEVEL[here]}
+    upward = {m for m in own_imports(path) if LEVEL[part(m)] > LEVEL[here]}
     assert not upward, f"{module_of(path)} imports from a higher level: {upward}"
 
 
@@ -138,7 +138,7 @@ def test_parts_of_a_level_form_no_cycle():
     edges: dict[str, set[str]] = {}
     for path in INSIDE:
         here = part(module_of(path))
-        edges.setdefault(here, set()).update({part(m) for m in own(path)} - {here})
+        edges.setdefault(here, set()).update({part(m) for m in own_imports(path)} - {here})
     while edges:
         free = {here for here, there in edges.items() if not there & set(edges)}
         assert free, f"cycle among {sorted(edges)}"
@@ -155,7 +155,7 @@ def test_heavy_libraries_stay_in_their_folder(path):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "mia_jax" / "attacks").glob("*.py")), ids=module_of)
 def test_an_attack_imports_no_other_attack(path):
-    for module in own(path):
+    for module in own_imports(path):
         if part(module) == "attacks":
             helper = module.split(".")[2]
             assert helper.startswith("_") or helper == "toolkit", (

@@ -64,8 +64,8 @@ def test_layers_that_were_not_told_do_not_train():
 def test_parameters_alone_are_variables():
     dense = nn.Dense(2)
     variables = dense.init(jax.random.key(0), X)
-    one, other = (frameworks.predictor((dense, v)) for v in (variables, variables["params"]))
-    assert np.array_equal(one.answer(X), other.answer(X))
+    whole, bare = (frameworks.predictor((dense, v)) for v in (variables, variables["params"]))
+    assert np.array_equal(whole.answer(X), bare.answer(X))
 
 
 def test_an_nnx_module_is_copied_and_asked_in_evaluation_mode():
