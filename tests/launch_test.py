@@ -26,8 +26,8 @@ TINY = [
 def run(tmp_path_factory):
     """A finished tiny run."""
     folder = tmp_path_factory.mktemp("run") / "workdir"
-    said, _ = launch(*TINY, f"--workdir={folder}")
-    (folder.parent / "said.txt").write_text(said)
+    stdout, _ = launch(*TINY, f"--workdir={folder}")
+    (folder.parent / "said.txt").write_text(stdout)
     return folder
 
 
@@ -73,8 +73,8 @@ def test_a_run_leaves_its_files_and_the_same_command_does_nothing_again(run):
         for p in run.rglob("*")
         if p.is_file() and p.name not in ("config.json", "run.json")
     }
-    _, said = launch(*TINY, f"--workdir={run}")
-    assert "all 4 models are on disk" in said
+    _, messages = launch(*TINY, f"--workdir={run}")
+    assert "all 4 models are on disk" in messages
     assert all(p.stat().st_mtime_ns == stamp for p, stamp in stamps.items())
     runs = json.loads((run / "run.json").read_text())["runs"]
     assert (
@@ -89,31 +89,37 @@ def test_a_run_ends_with_its_answer(run):
     many checks passed, the report's path; the same again when nothing is left to do, and the first
     of them in report.md.
     """
-    said = (run.parent / "said.txt").read_text().splitlines()
+    lines = (run.parent / "said.txt").read_text().splitlines()
     assert (
-        re.match(r"(LEAK SHOWN \(|NO LEAK SHOWN|VERDICT WITHHELD|CHECK FAILED)", said[-4])
-        and said[-1] == f"report: {run / 'report' / 'report.html'}"
+        re.match(r"(LEAK SHOWN \(|NO LEAK SHOWN|VERDICT WITHHELD|CHECK FAILED)", lines[-4])
+        and lines[-1] == f"report: {run / 'report' / 'report.html'}"
     )
     assert re.match(
         r"  (without a verdict, )?\w+: AUC 0\.\d{3} \[0\.\d{3}, 0\.\d{3}\] \(random guessing: "
         r"0\.500\)",
-        said[-3],
+        lines[-3],
     )
-    assert re.match(r"checks: \d of 7 passed", said[-2])
+    assert re.match(r"checks: \d of 7 passed", lines[-2])
     again, _ = launch(*TINY, f"--workdir={run}")
-    assert again.splitlines()[-4:] == said[-4:]
+    assert again.splitlines()[-4:] == lines[-4:]
     report = json.loads((run / "report" / "report.json").read_text())
-    assert report["verdict"]["strongest"] in said[-3] and (run / "report" / "records.csv").is_file()
+    assert (
+        report["verdict"]["strongest"] in lines[-3] and (run / "report" / "records.csv").is_file()
+    )
 
 
 def test_the_chunk_is_a_number_or_auto(tmp_path):
-    _, said = launch(*TINY, f"--workdir={tmp_path}", "--config.run.chunk=auto", "--stages=train")
+    _, messages = launch(
+        *TINY, f"--workdir={tmp_path}", "--config.run.chunk=auto", "--stages=train"
+    )
     assert (
-        "measuring the fastest chunk" in said
+        "measuring the fastest chunk" in messages
         and json.loads((tmp_path / "train" / "plan.json").read_text())["chunk"] >= 1
     )
-    _, said = launch(*TINY, f"--workdir={tmp_path / 'b'}", "--config.run.chunk=fast", fails=True)
-    assert "run.chunk='fast' must be a whole number of models >= 1, or 'auto'" in said
+    _, messages = launch(
+        *TINY, f"--workdir={tmp_path / 'b'}", "--config.run.chunk=fast", fails=True
+    )
+    assert "run.chunk='fast' must be a whole number of models >= 1, or 'auto'" in messages
 
 
 def test_summary_prints_the_model():
@@ -202,32 +208,36 @@ def test_a_mistake_is_one_message(case, tmp_path):
     }
     for short, path in names.items():
         flags = [f.replace(short, path) if f.endswith(short) else f for f in flags]
-    _, said = launch(*flags, fails=True)
-    assert re.search(message, said, re.DOTALL), said
+    _, messages = launch(*flags, fails=True)
+    assert re.search(message, messages, re.DOTALL), messages
     if "holds nothing of" in message or "nothing of train" in message:
         assert not (tmp_path / "w").exists()  # nothing was claimed
 
 
 def test_another_config_is_refused_with_the_differing_key(run):
-    _, said = launch(*TINY, f"--workdir={run}", "--config.learner.learning_rate=0.1", fails=True)
-    assert (
-        "learner.learning_rate: 0.003 on disk, 0.1 in this run" in said
-        and "another --workdir" in said
+    _, messages = launch(
+        *TINY, f"--workdir={run}", "--config.learner.learning_rate=0.1", fails=True
     )
-    _, said = launch(*TINY, f"--workdir={run}", "--config.seed=1", fails=True)
-    assert "seed: 0 on disk, 1 in this run" in said
-    _, said = launch(*TINY, f"--workdir={run}", "--config.attacks.lira.mode=offline", fails=True)
-    assert "attack.mode: 'online' on disk, 'offline' in this run" in said
+    assert (
+        "learner.learning_rate: 0.003 on disk, 0.1 in this run" in messages
+        and "another --workdir" in messages
+    )
+    _, messages = launch(*TINY, f"--workdir={run}", "--config.seed=1", fails=True)
+    assert "seed: 0 on disk, 1 in this run" in messages
+    _, messages = launch(
+        *TINY, f"--workdir={run}", "--config.attacks.lira.mode=offline", fails=True
+    )
+    assert "attack.mode: 'online' on disk, 'offline' in this run" in messages
     assert (run / "report" / "report.md").is_file() and len(
         list((run / "train" / "model").glob("*.npz"))
     ) == 4
 
 
 def test_how_a_run_is_computed_is_not_part_of_its_config(run):
-    _, said = launch(
+    _, messages = launch(
         *TINY, f"--workdir={run}", "--config.run.chunk=4", "--config.run.checkpoint_every=1"
     )
-    assert "nothing changed" in said
+    assert "nothing changed" in messages
 
 
 def test_seeds_repeat_a_run_and_report_mean_and_sd(tmp_path):
@@ -259,8 +269,8 @@ def test_a_fleet_grows_only_on_request_and_keeps_the_old_report(tmp_path):
     launch(*TINY, f"--workdir={tmp_path}")
     models = {p.name: p.read_bytes() for p in (tmp_path / "train" / "model").glob("*.npz")}
     six = [TINY[0].replace("models=4", "models=6"), *TINY[1:], f"--workdir={tmp_path}"]
-    _, said = launch(*six, fails=True)
-    assert "4 on disk, 6 in this run" in said and "--extend" in said
+    _, messages = launch(*six, fails=True)
+    assert "4 on disk, 6 in this run" in messages and "--extend" in messages
     launch(*six, "--extend")
     assert len(list((tmp_path / "train" / "model").glob("*.npz"))) == 6
     assert all(
@@ -272,8 +282,8 @@ def test_a_fleet_grows_only_on_request_and_keeps_the_old_report(tmp_path):
         and (tmp_path / "attack.1").is_dir()
         and (tmp_path / "report" / "report.md").is_file()
     )
-    _, said = launch(*TINY, f"--workdir={tmp_path}", fails=True)
-    assert "holds a fleet of 6 models" in said
+    _, messages = launch(*TINY, f"--workdir={tmp_path}", fails=True)
+    assert "holds a fleet of 6 models" in messages
 
 
 def test_a_damaged_model_is_named_and_made_anew(tmp_path):
@@ -281,8 +291,8 @@ def test_a_damaged_model_is_named_and_made_anew(tmp_path):
     path = tmp_path / "train" / "model" / "00002.npz"
     whole = path.read_bytes()
     path.write_bytes(whole[:-300])
-    _, said = launch(*TINY, f"--workdir={tmp_path}", fails=True)
-    assert "00002.npz is damaged" in said and "Delete it" in said
+    _, messages = launch(*TINY, f"--workdir={tmp_path}", fails=True)
+    assert "00002.npz is damaged" in messages and "Delete it" in messages
     path.unlink()
     launch(*TINY, f"--workdir={tmp_path}")
     assert (tmp_path / "report" / "report.md").is_file()
@@ -329,10 +339,10 @@ def test_your_own_files_from_the_command_line(tmp_path):
         f"--workdir={tmp_path / 'a'}",
         *brief,
     )
-    found = json.loads((tmp_path / "a" / "report" / "report.json").read_text())
+    report = json.loads((tmp_path / "a" / "report" / "report.json").read_text())
     assert (
-        set(found["attacks"]) == {"lira", "gap"}
-        and found["attacks"]["lira"]["signal"] == "rescaled_logit"
+        set(report["attacks"]) == {"lira", "gap"}
+        and report["attacks"]["lira"]["signal"] == "rescaled_logit"
     )
     files = f"data={tmp_path / 'data.npz'},signals={tmp_path / 'target.npz'}"
     launch(
@@ -341,19 +351,19 @@ def test_your_own_files_from_the_command_line(tmp_path):
         f"--workdir={tmp_path / 'b'}",
         *brief,
     )
-    found = json.loads((tmp_path / "b" / "report" / "report.json").read_text())
+    report = json.loads((tmp_path / "b" / "report" / "report.json").read_text())
     assert (
-        found["design"]["targets"] == [4]
-        and found["about"]["model"]["name"] == "fc"
-        and "lira_shrunk" in found["attacks"]
+        report["design"]["targets"] == [4]
+        and report["about"]["model"]["name"] == "fc"
+        and "lira_shrunk" in report["attacks"]
     )
-    _, said = launch(
+    _, messages = launch(
         scores,
         f"--config.scores={tmp_path / 'target.npz'}",
         f"--workdir={tmp_path / 'c'}",
         fails=True,
     )
     assert (
-        said.strip().endswith("target.npz: labels [N] is missing; logits need it.")
+        messages.strip().endswith("target.npz: labels [N] is missing; logits need it.")
         and not (tmp_path / "c").exists()
     )

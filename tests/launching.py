@@ -63,9 +63,9 @@ def launch(*flags: str, fails: bool = False) -> tuple[str, str]:
         process.stdin.write(json.dumps([["launch.py", *flags], out, err]) + "\n")
         process.stdin.flush()
         code = int(process.stdout.readline())
-        said, stderr = pathlib.Path(out).read_text(), pathlib.Path(err).read_text()
+        stdout, stderr = pathlib.Path(out).read_text(), pathlib.Path(err).read_text()
     assert code == (1 if fails else 0), stderr[-2000:]
     if fails:
         assert "Traceback" not in stderr and "error: " in stderr
         assert len(stderr.split("error: ")[-1].splitlines()) <= 8
-    return said, stderr
+    return stdout, stderr

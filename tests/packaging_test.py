@@ -173,10 +173,10 @@ def test_an_unpacked_wheel_finds_its_configs_from_any_folder(wheel, tmp_path):
         "print(mia_jax.configs.zoo.xor.__file__, *shipped.names()); "
         "print(command_line.check_file('quickstart'))"
     )
-    said = run(sys.executable, "-c", code, folder=elsewhere, PYTHONPATH=str(site)).split()
-    assert said[0] == str(site / "mia_jax" / "configs" / "zoo" / "xor.py")
-    assert tuple(said[1:-1]) == shipped.names()
-    assert said[-1] == str(site / "mia_jax" / "configs" / "quickstart.py")
+    words = run(sys.executable, "-c", code, folder=elsewhere, PYTHONPATH=str(site)).split()
+    assert words[0] == str(site / "mia_jax" / "configs" / "zoo" / "xor.py")
+    assert tuple(words[1:-1]) == shipped.names()
+    assert words[-1] == str(site / "mia_jax" / "configs" / "quickstart.py")
 
 
 def test_without_packages_the_remedy_fits_the_installation(monkeypatch, tmp_path):
@@ -212,8 +212,8 @@ def test_an_installed_wheel_audits_in_three_lines_and_runs_the_command(wheel, tm
     assert "zoo/lenet" in run(mia, "--config=quickstart", "--list=configs", folder=folder)
     assert "61,706" in run(mia, "--config=zoo/lenet", "--summary", folder=folder)
     tiny = ["--config=quickstart:models=4,epochs=2", "--workdir=runs/tiny", "--compile_cache=off"]
-    said = run(mia, *tiny, "--config.report.draws=40", folder=folder)
-    assert "report: runs/tiny/report/report.md" in said
+    output = run(mia, *tiny, "--config.report.draws=40", folder=folder)
+    assert "report: runs/tiny/report/report.md" in output
     assert "report.md" in run(python, "-m", "mia_jax", "report", "runs/tiny", folder=folder)
     run(mia, "report", "nowhere", folder=folder, code=64)
     run(python, "-m", "pip", "check", folder=folder)

@@ -87,7 +87,11 @@ def components(name: str) -> tuple[int, ...]:
     signal = registry.make("signals", name)
     if signal.ask is None:
         return ()
-    one = jnp.zeros((2, 4, 4, 1)), jnp.zeros(2, jnp.int32), jax.random.split(jax.random.key(0), 2)
+    example = (
+        jnp.zeros((2, 4, 4, 1)),
+        jnp.zeros(2, jnp.int32),
+        jax.random.split(jax.random.key(0), 2),
+    )
     probe = Probe(
         lambda x: jnp.zeros(len(x), jnp.int32),
         lambda x: x.reshape(len(x), -1)[:, :3],
@@ -101,8 +105,8 @@ def components(name: str) -> tuple[int, ...]:
             jnp.ones((signal.shadows, 2), bool),
         )
     )
-    found = jax.eval_shape(lambda *x_y_key: signal.ask(probe, *x_y_key), *one)
-    return (found[0] if isinstance(found, tuple) else found).shape[1:]
+    answer = jax.eval_shape(lambda *x_y_key: signal.ask(probe, *x_y_key), *example)
+    return (answer[0] if isinstance(answer, tuple) else answer).shape[1:]
 
 
 def trajectory(

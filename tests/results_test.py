@@ -45,23 +45,23 @@ def test_the_name_is_found_where_it_was_and_where_it_is():
 
 
 def test_repr_is_short_and_the_verdict_comes_first():
-    found = mia_jax.audit(
+    results = mia_jax.audit(
         arrays(), attacks="lira, threshold_loss, gap, reference, threshold_entropy", **QUICK
     )
-    lines = repr(found).splitlines()
-    assert lines[0] == found.summary().splitlines()[0] and lines[0].startswith("LEAK SHOWN")
+    lines = repr(results).splitlines()
+    assert lines[0] == results.summary().splitlines()[0] and lines[0].startswith("LEAK SHOWN")
     assert lines[1].startswith("checks: ")
-    ranked = found.report["verdict"]["ranked"]
+    ranked = results.report["verdict"]["ranked"]
     assert [line.split()[0] for line in lines[3:6]] == ranked[:3]
-    row = found.row(ranked[0], "auc")
+    row = results.row(ranked[0], "auc")
     assert f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]" in lines[3]
-    assert lines[-1] == f"{len(found.scores) - 3} more attacks: summary()" and len(lines) == 7
+    assert lines[-1] == f"{len(results.scores) - 3} more attacks: summary()" and len(lines) == 7
 
 
 def test_a_withheld_verdict_is_the_first_line_of_repr():
     rng = np.random.default_rng(0)
     member = rng.permutation(300) < 150
-    found = mia_jax.audit(
+    results = mia_jax.audit(
         loss=rng.normal(size=300),
         member=member,
         x=rng.normal(size=(300, 2)) + 3 * member[:, None],
@@ -69,17 +69,17 @@ def test_a_withheld_verdict_is_the_first_line_of_repr():
         attacks="threshold_loss",
         draws=40,
     )
-    assert repr(found).startswith("VERDICT WITHHELD, check failed: blind baseline")
-    assert "VERDICT WITHHELD" in found._repr_html_()
+    assert repr(results).startswith("VERDICT WITHHELD, check failed: blind baseline")
+    assert "VERDICT WITHHELD" in results._repr_html_()
 
 
 def test_html_holds_no_tag_that_comes_from_a_name():
     """The names of attacks and groups come from users; a notebook shows them and runs nothing."""
-    found = single(attacks="threshold_loss")
-    for row in found.table:
+    results = single(attacks="threshold_loss")
+    for row in results.table:
         row["attack"] = EVIL
-    found.report["verdict"] = None
-    text = found._repr_html_()
+    results.report["verdict"] = None
+    text = results._repr_html_()
     assert "<img" not in text and "&lt;img src=x onerror=&quot;" in text
     assert not re.search(r"<script|\son\w+=\"|https?://", text)
     assert set(re.findall(r"<(\w+)", text)) <= {
@@ -91,41 +91,41 @@ def test_html_holds_no_tag_that_comes_from_a_name():
 
 
 def test_csv_is_the_table_and_runs_no_formula(tmp_path):
-    found = single()
+    results = single()
     path = tmp_path / "results.csv"
-    text = found.to_csv(path)
-    assert path.read_text() == text == found.to_csv()
+    text = results.to_csv(path)
+    assert path.read_text() == text == results.to_csv()
     lines = list(csv.DictReader(io.StringIO(text)))
-    assert len(lines) == len(found.table) and list(lines[0])[: len(result_rows.COLUMNS)] == list(
+    assert len(lines) == len(results.table) and list(lines[0])[: len(result_rows.COLUMNS)] == list(
         result_rows.COLUMNS
     )
-    assert float(lines[0]["value"]) == found.table[0]["value"]
-    found.table[0]["attack"] = EVIL
-    first = next(csv.DictReader(io.StringIO(found.to_csv())))
+    assert float(lines[0]["value"]) == results.table[0]["value"]
+    results.table[0]["attack"] = EVIL
+    first = next(csv.DictReader(io.StringIO(results.to_csv())))
     assert first["attack"] == "'" + EVIL
     with pytest.raises(FileExistsError, match="nothing is overwritten"):
-        found.to_csv(path)
-    found.to_csv(path, overwrite=True)
+        results.to_csv(path)
+    results.to_csv(path, overwrite=True)
     assert EVIL[:6] in path.read_text()
 
 
 def test_latex_is_the_report_s_table(tmp_path):
-    found = single(folder=tmp_path / "w")
+    results = single(folder=tmp_path / "w")
     path = tmp_path / "mine.tex"
-    assert found.to_latex(path) == path.read_text()
+    assert results.to_latex(path) == path.read_text()
     assert path.read_text() == (tmp_path / "w" / "report" / "table.tex").read_text()
     with pytest.raises(FileExistsError, match="overwrite=True"):
-        found.to_latex(path)
+        results.to_latex(path)
 
 
 def test_a_frame_has_every_row():
     pandas = pytest.importorskip("pandas", reason="pip install pandas")
-    found = single()
-    frame = found.to_frame()
-    assert isinstance(frame, pandas.DataFrame) and len(frame) == len(found.table)
+    results = single()
+    frame = results.to_frame()
+    assert isinstance(frame, pandas.DataFrame) and len(frame) == len(results.table)
     assert list(frame.columns[: len(result_rows.COLUMNS)]) == list(result_rows.COLUMNS)
     at = frame[(frame.attack == "threshold_loss") & (frame.metric == "auc") & frame.target.isna()]
-    assert at.value.item() == found.value("threshold_loss", "auc")
+    assert at.value.item() == results.value("threshold_loss", "auc")
 
 
 def test_a_frame_without_pandas_says_what_to_install(monkeypatch):
@@ -142,38 +142,38 @@ def test_the_most_exposed_records_are_those_that_leak():
         member[m, rng.permutation(rows)[: rows // 2]] = True
         member[m + 1] = ~member[m]
     loss = rng.normal(size=member.shape) - 9 * member * (np.arange(rows) < 10)
-    found = mia_jax.audit(
+    results = mia_jax.audit(
         shadow_loss=loss, shadow_member=member, attacks="threshold_loss", draws=40
     )
-    table = found.records(10)
+    table = results.records(10)
     assert sorted(row["record"] for row in table) == list(range(10))
     assert all(row["flag"] == "exposed" and row["low"] > 0.5 for row in table)
     assert re.match(r"\d+ of 60 records are significantly exposed under threshold_loss", table.note)
-    assert len(found.records(3)) == 3 and found.records(3)[0] == table[0]
-    order = [(row["p"], -row["exposure"], row["record"]) for row in found.records(60)]
+    assert len(results.records(3)) == 3 and results.records(3)[0] == table[0]
+    order = [(row["p"], -row["exposure"], row["record"]) for row in results.records(60)]
     assert order == sorted(order)
-    assert len(found.records(1000)) == rows
+    assert len(results.records(1000)) == rows
     lines = repr(table).splitlines()
     assert lines[0] == table.note and lines[1].split()[0] == "record"
 
 
 def test_records_of_which_none_is_significant_are_returned_and_that_is_said():
-    found = fleet(gain=0.0, models=16)
-    table = found.records(5)
+    results = fleet(gain=0.0, models=16)
+    table = results.records(5)
     assert len(table) == 5 and table.note.startswith("None of the records is significantly exposed")
     assert [row["p"] for row in table] == sorted(row["p"] for row in table)
 
 
 def test_records_of_one_target_are_its_highest_members_and_no_proof():
-    found = single()
-    table = found.records(4)
-    score, member = found.target_scores("threshold_loss")[0], found.evidence["member_TN"][0]
+    results = single()
+    table = results.records(4)
+    score, member = results.target_scores("threshold_loss")[0], results.evidence["member_TN"][0]
     want = np.flatnonzero(member)[np.argsort(-score[member])][:4]
     assert [row["record"] for row in table] == want.tolist()
     assert "No single record was tested" in table.note and "no proof of exposure" in table.note
     for wrong, message in ((dict(k=0), "k=0 must be at least 1"), (dict(attack="x"), "attack='x'")):
         with pytest.raises(ValueError, match=message):
-            found.records(**wrong)
+            results.records(**wrong)
 
 
 def test_audits_of_the_same_rows_and_training_sets_are_compared_in_pairs():
@@ -197,39 +197,39 @@ def test_audits_of_the_same_rows_and_training_sets_are_compared_in_pairs():
 
 
 def test_what_cannot_be_compared_is_refused_or_said(tmp_path):
-    found = single()
-    found.save(tmp_path / "saved")
+    results = single()
+    results.save(tmp_path / "saved")
     again = mia_jax.Results.load(tmp_path / "saved")
-    assert found.compare(again)[0]["paired"]
+    assert results.compare(again)[0]["paired"]
     assert (
         "Only in one of them: attack_model_target"
-        in single(attacks="threshold_loss").compare(found).note
+        in single(attacks="threshold_loss").compare(results).note
     )
-    assert "Not paired, because other rows" in found.compare(single(rows=100)).note or (
+    assert "Not paired, because other rows" in results.compare(single(rows=100)).note or (
         "Not paired, because the models have other training sets"
-        in found.compare(single(rows=100)).note
+        in results.compare(single(rows=100)).note
     )
     with pytest.raises(ValueError, match="other is a dict and must be the Results"):
-        found.compare(found.report)
+        results.compare(results.report)
     with pytest.raises(ValueError, match=r"levels 0\.95 and 0\.9"):
-        found.compare(single(report=dict(level=0.9)))
+        results.compare(single(report=dict(level=0.9)))
     with pytest.raises(ValueError, match="no attack in common"):
         single(attacks="threshold_loss").compare(single(attacks="attack_model_target"))
 
 
 def test_a_gate_of_results_is_that_of_their_report(tmp_path):
     """Also after they were saved and loaded: the answer is a function of report.json."""
-    found = single()
-    found.save(tmp_path / "saved")
-    for results in (found, mia_jax.Results.load(tmp_path / "saved")):
+    audited = single()
+    audited.save(tmp_path / "saved")
+    for results in (audited, mia_jax.Results.load(tmp_path / "saved")):
         codes = [results.gate(f"auc <= {most}").exit_code for most in (0.999, 0.6)]
         assert codes == [0, 1]
-    row = found.row("threshold_loss", "auc")
-    (decision,) = found.gate(f"auc <= {row['value']}", attack="threshold_loss").decisions
+    row = audited.row("threshold_loss", "auc")
+    (decision,) = audited.gate(f"auc <= {row['value']}", attack="threshold_loss").decisions
     assert (decision.decision, decision.low, decision.high) == (
         "undecided",
         row["low"],
         row["high"],
     )
     with pytest.raises(ValueError, match="Metrics of this report: auc"):
-        found.gate("auc")
+        audited.gate("auc")

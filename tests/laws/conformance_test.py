@@ -241,9 +241,9 @@ def test_scores_are_deterministic_and_finite_where_evaluated(name, fields):
 def test_every_target_at_once_equals_one_target_at_a_time(name, fields):
     attack = registry.make("attacks", name, fields)
     fleet = planted_fleet(attack, mu=1.0, seed=0, query_views=2)
-    one, *rest = [program(fleet) for program in programs(attack)]
+    first, *rest = [program(fleet) for program in programs(attack)]
     for other in rest:
-        np.testing.assert_allclose(other, one, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(other, first, rtol=1e-9, atol=1e-9)
 
 
 # ---- attacks: law 6 ----
@@ -471,7 +471,7 @@ def questions(name: str, transform=None):
     label_B = model.apply(variables, x_B)[0].argmax(-1)
     y_B = jnp.where(jnp.arange(6) == 5, (label_B + 1) % 3, label_B)  # the last one is misclassified
     key_B = interactive.example_keys(seed=0, name=name, index_B=np.arange(6))
-    own = (
+    shadow_variables = (
         jax.vmap(lambda key: model.init(key, x_B[:1]))(
             jax.random.split(jax.random.key(9), signal.shadows)
         )
@@ -481,15 +481,18 @@ def questions(name: str, transform=None):
     member_SB = (np.arange(signal.shadows) % 2 == 0)[:, None] & np.ones(6, bool)[None]
 
     def ask(variables, x_B, y_B, key_B):
-        found = signal.ask(
+        answer = signal.ask(
             interactive.probe_of(
-                model, variables, (own, member_SB) if signal.shadows else (), signal=signal
+                model,
+                variables,
+                (shadow_variables, member_SB) if signal.shadows else (),
+                signal=signal,
             ),
             x_B,
             y_B,
             key_B,
         )
-        return found if isinstance(found, tuple) else (found,)
+        return answer if isinstance(answer, tuple) else (answer,)
 
     return ask, signal, variables, x_B, y_B, key_B
 
@@ -515,8 +518,8 @@ def test_an_asking_signal_is_finite_counted_and_independent_of_the_batch(
     other = jnp.where(
         (jnp.arange(6) == 2)[:, None, None, None], x_B[rolled], 0.5
     )  # example 0 third, among strangers
-    found, *again = ask(variables, other, y_B[rolled], key_B[rolled])
-    np.testing.assert_array_equal(found[2], value[0])
+    moved, *again = ask(variables, other, y_B[rolled], key_B[rolled])
+    np.testing.assert_array_equal(moved[2], value[0])
     for a, b in zip(again, counts, strict=True):
         np.testing.assert_array_equal(a[2], b[0])
 
@@ -592,15 +595,15 @@ def test_counting_in_shadows_is_uninformative(name):
 
 @pytest.mark.parametrize("name", DESIGNS)
 def test_designs_are_reproducible_and_seeds_differ(name):
-    one, same, other = design_of(name, 0), design_of(name, 0), design_of(name, 1)
+    design, same, other = design_of(name, 0), design_of(name, 0), design_of(name, 1)
     for field in ("member_MN", "evaluated_MN", "shadow_MM", "population_N", "unit_M"):
-        np.testing.assert_array_equal(getattr(one, field), getattr(same, field))
+        np.testing.assert_array_equal(getattr(design, field), getattr(same, field))
     drawn = dict(drawn=True) if "drawn" in registry.keywords("designs", name) else {}
     first, second = (
         registry.make("designs", name, drawn, num_examples=12_000, seed=s) for s in (0, 1)
     )
     assert (first.member_MN != second.member_MN).any()
-    assert one.num_rows == other.num_rows
+    assert design.num_rows == other.num_rows
 
 
 @pytest.mark.parametrize("name", DESIGNS)

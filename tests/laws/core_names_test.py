@@ -31,8 +31,8 @@ ALLOWED = {
 
 def core() -> list[pathlib.Path]:
     """Returns the files of the core that exist; a folder stands for its files."""
-    found = [path for name in CORE for path in (ROOT / f"{name}.py", *(ROOT / name).glob("*.py"))]
-    return [path for path in found if path.exists()]
+    paths = [path for name in CORE for path in (ROOT / f"{name}.py", *(ROOT / name).glob("*.py"))]
+    return [path for path in paths if path.exists()]
 
 
 def plug_ins() -> set[str]:

@@ -192,7 +192,7 @@ def test_standardization_knows_the_population_rows_alone(tmp_path):
 
 def test_views_are_asked_and_averaged(tmp_path):
     data = dict(name="digits", flat=False, examples=200)
-    one = run(
+    report = run(
         tmp_path / "a",
         data=data,
         design=dict(name="halves", models=4),
@@ -200,7 +200,7 @@ def test_views_are_asked_and_averaged(tmp_path):
         epochs=3,
     )
     signal = np.load(tmp_path / "a" / "signal" / "loss" / "00000.npy")
-    assert signal.shape == (3, 200) and 0.3 < value(one, "lira") < 0.9
+    assert signal.shape == (3, 200) and 0.3 < value(report, "lira") < 0.9
 
 
 def test_loss_trajectories_are_the_losses_at_the_snapshots(tmp_path):

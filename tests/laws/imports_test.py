@@ -86,7 +86,8 @@ WITHOUT_JAX = (
 def part(module: str) -> str:
     """mia_jax.attacks.lira -> attacks; a module that has a level of its own is its own part."""
     inside = module.split(".")[1:]
-    return next((own for own in (".".join(inside[:2]),) if own in LEVEL), inside[0])
+    two_parts = ".".join(inside[:2])
+    return two_parts if two_parts in LEVEL else inside[0]
 
 
 def module_of(path: pathlib.Path) -> str:
@@ -103,20 +104,20 @@ def imported(path: pathlib.Path) -> set[str]:
         for statement in guard.body
         for node in ast.walk(statement)
     }
-    found = set()
+    imports = set()
     for node in ast.walk(tree):
         if id(node) in typing_only:
             continue
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            imports |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            found |= (
+            imports |= (
                 {f"{node.module}.{a.name}" for a in node.names}
                 if node.module.split(".")[0] == "mia_jax"
                 else {node.module}
             )
-    return found
+    return imports
 
 
 def own_imports(path: pathlib.Path) -> set[str]:

@@ -66,16 +66,18 @@ def test_modules_of_your_own(tmp_path, monkeypatch):
     """
     (tmp_path / "my_pkg").mkdir()
     (tmp_path / "my_pkg" / "__init__.py").write_text("")
-    for kind, one in MINE.items():
-        (tmp_path / "my_pkg" / f"my_{kind}.py").write_text(textwrap.dedent(one["text"]))
+    for kind, module in MINE.items():
+        (tmp_path / "my_pkg" / f"my_{kind}.py").write_text(textwrap.dedent(module["text"]))
     monkeypatch.syspath_prepend(str(tmp_path))
-    own = {kind: {k: v for k, v in one.items() if k != "text"} for kind, one in MINE.items()}
+    fields_of = {
+        kind: {k: v for k, v in module.items() if k != "text"} for kind, module in MINE.items()
+    }
     common = dict(design=dict(name="halves", models=4), report=dict(draws=40, figures=False))
     config = configuration.complete(
-        data=own["data"],
-        model=own["model"],
-        learner=dict(epochs=2, objective=own["objective"]),
-        attacks=dict(mine=own["attack"]),
+        data=fields_of["data"],
+        model=fields_of["model"],
+        learner=dict(epochs=2, objective=fields_of["objective"]),
+        attacks=dict(mine=fields_of["attack"]),
         **common,
     )
     report = run.run(config, workdir_path=tmp_path / "w")
@@ -88,10 +90,10 @@ def test_modules_of_your_own(tmp_path, monkeypatch):
     } == {"mine"}
     given = (
         dict(
-            data=own["data"],
-            model=own["model"],
+            data=fields_of["data"],
+            model=fields_of["model"],
             learner=dict(epochs=1),
-            attacks=dict(mine=own["attack"]),
+            attacks=dict(mine=fields_of["attack"]),
         )
         | common
     )

@@ -46,12 +46,12 @@ def softplus(z):
 
 def by_hand(params, h, goodness="mean"):
     """Returns the goodness of every layer, [L], from a NumPy copy of the network."""
-    found = []
+    goodness_L = []
     for layer in ("Dense_0", "Dense_1"):
         kernel, bias = (np.asarray(params[layer][k], np.float64) for k in ("kernel", "bias"))
         h = np.maximum((h / (np.linalg.norm(h) + 1e-4)) @ kernel + bias, 0)
-        found.append((h**2).mean() if goodness == "mean" else (h**2).sum())
-    return np.array(found)
+        goodness_L.append((h**2).mean() if goodness == "mean" else (h**2).sum())
+    return np.array(goodness_L)
 
 
 def test_the_overlay_is_a_one_hot_of_the_largest_feature_and_leaves_the_rest():
@@ -110,12 +110,12 @@ def test_the_first_loss_of_a_layer_is_that_of_no_goodness():
 
 def test_the_loss_equals_numpy_and_its_mean_over_draws():
     model, pool = net(), data()
-    variables, own = model.init(KEY, pool.x), batch(pool)
+    variables, examples = model.init(KEY, pool.x), batch(pool)
     loss = objectives.make(model=model, theta=0.3)
-    loss_B, _ = loss(variables, own)
+    loss_B, _ = loss(variables, examples)
 
     overlaid = np.asarray(
-        models.overlay(own.x, jnp.broadcast_to(jnp.arange(CLASSES), (7, CLASSES)), CLASSES),
+        models.overlay(examples.x, jnp.broadcast_to(jnp.arange(CLASSES), (7, CLASSES)), CLASSES),
         np.float64,
     )
 
@@ -126,24 +126,24 @@ def test_the_loss_equals_numpy_and_its_mean_over_draws():
         negative = [softplus(goodness(b, c) - 0.3) for c in range(CLASSES) if c != pool.y[b]]
         want = (softplus(0.3 - goodness(b, pool.y[b])) + np.mean(negative, axis=0)).sum() / 2
         np.testing.assert_allclose(loss_B[b], want, rtol=1e-5)
-    draws = jax.vmap(lambda k: loss(variables, own, key_B=jax.random.split(k, 7), train=True)[0])(
-        jax.random.split(KEY, 400)
-    )
+    draws = jax.vmap(
+        lambda k: loss(variables, examples, key_B=jax.random.split(k, 7), train=True)[0]
+    )(jax.random.split(KEY, 400))
     np.testing.assert_allclose(draws.mean(0), loss_B, rtol=0.02)
 
 
 @pytest.mark.parametrize("which", [0, 1])
 def test_a_layers_loss_moves_its_own_parameters_alone(which):
     model, pool = net(), data()
-    variables, own = model.init(KEY, pool.x), batch(pool)
-    label_BK = jnp.stack([own.y, (own.y + 1) % CLASSES], axis=1)
+    variables, examples = model.init(KEY, pool.x), batch(pool)
+    label_BK = jnp.stack([examples.y, (examples.y + 1) % CLASSES], axis=1)
 
-    def one(params):
-        return objectives.local(model.parts["goodness"]({"params": params}, own.x, label_BK), 1.5)[
-            :, which
-        ].sum()
+    def loss_of_layer(params):
+        return objectives.local(
+            model.parts["goodness"]({"params": params}, examples.x, label_BK), 1.5
+        )[:, which].sum()
 
-    gradient = jax.grad(one)(variables["params"])
+    gradient = jax.grad(loss_of_layer)(variables["params"])
     norm = {
         name: float(sum(jnp.abs(leaf).sum() for leaf in jax.tree.leaves(g)))
         for name, g in gradient.items()
@@ -176,13 +176,13 @@ def test_negative_labels(negatives):
 
 def test_an_epoch_equals_a_plain_loop_over_layers_and_steps():
     model, pool = net(), data()
-    one = learners.make(
+    learner = learners.make(
         model=model, num_rows=12, epochs=2, inner_steps=3, learning_rate=0.05, theta=0.4
     )
-    state = one.init(KEY, pool)
-    index, weight = one.plan(KEY, 1, jnp.arange(12), jnp.ones(12).at[-2:].set(0))
+    state = learner.init(KEY, pool)
+    index, weight = learner.plan(KEY, 1, jnp.arange(12), jnp.ones(12).at[-2:].set(0))
     assert index.shape == (1, 12)
-    new, sums = jax.jit(one.epoch)(state, pool, index, weight)
+    new, sums = jax.jit(learner.epoch)(state, pool, index, weight)
 
     other = learners.negative_labels(
         jax.random.fold_in(state.key, 0), jnp.asarray(pool.y[:12]), weight[0], CLASSES, "other"
@@ -225,7 +225,7 @@ def test_an_epoch_equals_a_plain_loop_over_layers_and_steps():
     assert sums["weight"] == 10
     np.testing.assert_allclose(sums["layer_loss"] / 10, np.mean(values), rtol=1e-5)
     np.testing.assert_allclose(sums["loss"] / 10, 2 * np.mean(values), rtol=1e-5)
-    later, more = jax.jit(one.epoch)(new, pool, index, weight)
+    later, more = jax.jit(learner.epoch)(new, pool, index, weight)
     np.testing.assert_allclose(
         more["layer_loss_so_far"], (sums["layer_loss"] + more["layer_loss"]) / 2, rtol=1e-5
     )
@@ -237,16 +237,16 @@ def loops(jaxpr):
 
     Raises AssertionError for anything that would ask the host.
     """
-    found = []
+    scans = []
     for equation in jaxpr.eqns:
         assert "callback" not in equation.primitive.name and "feed" not in equation.primitive.name
         inside = [
             loop for sub in jax.extend.core.jaxprs_in_params(equation.params) for loop in loops(sub)
         ]
-        found += (
+        scans += (
             [(equation.params["length"], inside)] if equation.primitive.name == "scan" else inside
         )
-    return found
+    return scans
 
 
 def test_the_inner_steps_are_loops_on_the_device():
@@ -255,18 +255,18 @@ def test_the_inner_steps_are_loops_on_the_device():
     Nothing is sent to the host.
     """
     model, pool = net(), data()
-    one = learners.make(model=model, num_rows=12, batch_size=4, inner_steps=50)
-    traced = jax.make_jaxpr(one.epoch)(
-        one.init(KEY, pool), pool, jnp.arange(12).reshape(3, 4), jnp.ones((3, 4))
+    learner = learners.make(model=model, num_rows=12, batch_size=4, inner_steps=50)
+    traced = jax.make_jaxpr(learner.epoch)(
+        learner.init(KEY, pool), pool, jnp.arange(12).reshape(3, 4), jnp.ones((3, 4))
     )
     assert loops(traced.jaxpr) == [(3, [(50, []), (50, [])])]
 
 
 def test_an_empty_batch_changes_nothing():
     model, pool = net(), data()
-    one = learners.make(model=model, num_rows=8, padded=True, batch_size=4, inner_steps=2)
-    state = one.init(KEY, pool)
-    new, sums = jax.jit(one.epoch)(state, pool, jnp.arange(4)[None], jnp.zeros((1, 4)))
+    learner = learners.make(model=model, num_rows=8, padded=True, batch_size=4, inner_steps=2)
+    state = learner.init(KEY, pool)
+    new, sums = jax.jit(learner.epoch)(state, pool, jnp.arange(4)[None], jnp.zeros((1, 4)))
     assert (
         toys.same(new.variables, state.variables)
         and toys.same(new.opt, state.opt)
@@ -278,9 +278,9 @@ def test_peer_normalization_evens_out_activities():
     model, pool = net(widths=(16, 8)), data()
     spread = []
     for peer in (0.0, 10.0):
-        one = learners.make(model=model, num_rows=40, inner_steps=30, peer=peer)
-        state = one.init(KEY, pool)
-        state, _ = jax.jit(one.epoch)(state, pool, jnp.arange(40)[None], jnp.ones((1, 40)))
+        learner = learners.make(model=model, num_rows=40, inner_steps=30, peer=peer)
+        state = learner.init(KEY, pool)
+        state, _ = jax.jit(learner.epoch)(state, pool, jnp.arange(40)[None], jnp.ones((1, 40)))
         h = model.parts["layer"](
             state.variables["params"]["Dense_0"],
             model.parts["overlay"](pool.x, jnp.asarray(pool.y)[:, None]),
@@ -293,7 +293,7 @@ def test_peer_normalization_evens_out_activities():
 def test_both_ways_of_training_learn(learner, tmp_path):
     """Trains a fleet of two with the special schedule, and with the sum of local losses."""
     pool = data(examples=120)
-    own = (
+    fields = (
         dict(epochs=8, inner_steps=20)
         if learner == "forward_forward"
         else dict(objective="forward_forward", epochs=100, learning_rate=0.03)
@@ -302,7 +302,7 @@ def test_both_ways_of_training_learn(learner, tmp_path):
         data=dict(name="digits"),
         design=dict(name="halves", models=2),
         model=dict(name="forward_forward"),
-        learner=dict(name=learner) | own,
+        learner=dict(name=learner) | fields,
         attacks={},
     )
     made = build_parts.make_learner(

@@ -115,22 +115,22 @@ def test_learning_rates():
     with pytest.raises(ValueError, match="Did you mean 'cosine_decay_schedule'"):
         _descent.learning_rates("cosine_decay", learning_rate=1.0, total_steps=10, epoch_steps=1)
     with pytest.raises(ValueError, match="has its own warm-up; set its warmup_steps"):
-        own = dict(name="warmup_cosine_decay_schedule", warmup_steps=2, warmup_epochs=1.0)
-        _descent.learning_rates(own, learning_rate=1.0, total_steps=10, epoch_steps=1)
+        schedule = dict(name="warmup_cosine_decay_schedule", warmup_steps=2, warmup_epochs=1.0)
+        _descent.learning_rates(schedule, learning_rate=1.0, total_steps=10, epoch_steps=1)
 
 
 def test_schedules_of_optax_end_with_the_training_and_reach_the_learning_rate():
-    own = dict(learning_rate=0.5, total_steps=100, epoch_steps=10)
+    training = dict(learning_rate=0.5, total_steps=100, epoch_steps=10)
     warm = _descent.learning_rates(
-        dict(name="warmup_cosine_decay_schedule", warmup_steps=20), **own
+        dict(name="warmup_cosine_decay_schedule", warmup_steps=20), **training
     )
     theirs = optax.warmup_cosine_decay_schedule(0.0, 0.5, warmup_steps=20, decay_steps=100)
-    falling = _descent.learning_rates(dict(name="exponential_decay", decay_rate=0.1), **own)
+    falling = _descent.learning_rates(dict(name="exponential_decay", decay_rate=0.1), **training)
     early = _descent.learning_rates(
-        dict(name="cosine_decay_schedule", decay_steps=50, alpha=0.1), **own
+        dict(name="cosine_decay_schedule", decay_steps=50, alpha=0.1), **training
     )
     steps = _descent.learning_rates(
-        dict(name="piecewise_constant_schedule", boundaries_and_scales={"30": 0.1}), **own
+        dict(name="piecewise_constant_schedule", boundaries_and_scales={"30": 0.1}), **training
     )
     np.testing.assert_allclose(
         [warm(s) for s in range(101)], [theirs(s) for s in range(101)], rtol=1e-6
@@ -153,10 +153,10 @@ OPTIMIZERS = dict(
 def test_one_step_equals_plain_optax(name):
     data, model = toys.pool(), toys.mlp()
     chosen, tx = OPTIMIZERS[name]
-    one = toys.learner(model=model, optimizer=chosen, l2=0.01, penalize="kernel")
-    state = one.init(KEY, data)
+    learner = toys.learner(model=model, optimizer=chosen, l2=0.01, penalize="kernel")
+    state = learner.init(KEY, data)
     index, weight = jnp.arange(8)[None], jnp.array([[1.0, 1, 1, 1, 1, 1, 0, 0]])
-    new, sums = jax.jit(one.epoch)(state, data, index, weight)
+    new, sums = jax.jit(learner.epoch)(state, data, index, weight)
 
     def loss(params):
         out, _ = model.apply({"params": params}, data.x[:6])
@@ -191,11 +191,11 @@ def test_penalties_equal_the_formula_and_name_a_pattern_that_matches_nothing():
 
 
 def test_an_empty_batch_changes_nothing():
-    data, one = toys.pool(), toys.learner(padded=True)
-    state = one.init(KEY, data)
+    data, learner = toys.pool(), toys.learner(padded=True)
+    state = learner.init(KEY, data)
     index = jnp.tile(jnp.arange(8)[None], (2, 1))
-    after_one, _ = one.epoch(state, data, index[:1], jnp.ones((1, 8)))
-    after_two, sums = one.epoch(state, data, index, jnp.stack([jnp.ones(8), jnp.zeros(8)]))
+    after_one, _ = learner.epoch(state, data, index[:1], jnp.ones((1, 8)))
+    after_two, sums = learner.epoch(state, data, index, jnp.stack([jnp.ones(8), jnp.zeros(8)]))
     assert toys.same(after_one.variables, after_two.variables) and toys.same(
         after_one.opt, after_two.opt
     )
@@ -203,9 +203,9 @@ def test_an_empty_batch_changes_nothing():
 
 
 def test_evaluate_ignores_padding_and_equals_numpy():
-    data, one = toys.pool(), toys.learner()
-    state = one.init(KEY, data)
-    sums = one.evaluate(
+    data, learner = toys.pool(), toys.learner()
+    state = learner.init(KEY, data)
+    sums = learner.evaluate(
         state.variables, data, jnp.array([3, 4, 5, 0, 0]), jnp.array([1.0, 1, 1, 0, 0])
     )
     out = np.asarray(toys.mlp().apply(state.variables, data.x[3:6])[0], np.float64)
@@ -216,14 +216,14 @@ def test_evaluate_ignores_padding_and_equals_numpy():
 
 def test_steps_draw_from_their_number_and_slot_alone():
     """Two epochs in one scan equal two single epochs: the key of a step is fold_in(key, step)."""
-    data, one = toys.pool(), toys.learner(model=toys.mlp(rate=0.5))
-    state = one.init(KEY, data)
+    data, learner = toys.pool(), toys.learner(model=toys.mlp(rate=0.5))
+    state = learner.init(KEY, data)
     index = jax.random.randint(KEY, (4, 8), 0, 60)
-    whole, _ = one.epoch(state, data, index, jnp.ones((4, 8)))
-    half, _ = one.epoch(state, data, index[:2], jnp.ones((2, 8)))
-    half, _ = one.epoch(half, data, index[2:], jnp.ones((2, 8)))
+    whole, _ = learner.epoch(state, data, index, jnp.ones((4, 8)))
+    half, _ = learner.epoch(state, data, index[:2], jnp.ones((2, 8)))
+    half, _ = learner.epoch(half, data, index[2:], jnp.ones((2, 8)))
     assert toys.same(whole.variables, half.variables)
-    other, _ = one.epoch(state._replace(key=jax.random.key(9)), data, index, jnp.ones((4, 8)))
+    other, _ = learner.epoch(state._replace(key=jax.random.key(9)), data, index, jnp.ones((4, 8)))
     assert not toys.same(whole.variables, other.variables)
 
 

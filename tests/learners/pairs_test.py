@@ -122,9 +122,11 @@ def test_least_squares_equals_lstsq_with_a_column_of_ones_and_ridge_its_normal_e
 def test_a_fleet_of_least_squares_decomposes_one_model_at_a_time():
     """Two lanes of a batched decomposition can wait for each other's threads forever."""
     pool = Pool(x=jnp.ones((12, 6)), y=jnp.arange(12) % 3, task=classification(3))
-    one = least_squares.make(model=linear.make(num_classes=3), num_rows=12)
-    state = jax.vmap(one.init, (0, None))(jax.random.split(jax.random.key(0), 2), pool)
-    epoch = jax.vmap(lambda state, row_K: one.epoch(state, pool, row_K[None], jnp.ones((1, 12))))
+    learner = least_squares.make(model=linear.make(num_classes=3), num_rows=12)
+    state = jax.vmap(learner.init, (0, None))(jax.random.split(jax.random.key(0), 2), pool)
+    epoch = jax.vmap(
+        lambda state, row_K: learner.epoch(state, pool, row_K[None], jnp.ones((1, 12)))
+    )
     seen, waiting = (
         [],
         [jax.make_jaxpr(epoch)(state, jnp.stack([jnp.arange(12), jnp.arange(12)[::-1]])).jaxpr],
@@ -168,13 +170,13 @@ def test_pairs_of_the_report_are_balanced_and_their_numbers_are_those_of_the_dis
         3.0 * y_N[:, None]
     )  # classes at 0, 3 and 6; one row that no training pair holds lies with another class
     line_NE[45] = 3.0
-    found = pairs.measure(
+    measured = pairs.measure(
         **embedding_files(tmp_path, [line_NE]),
         y_N=y_N,
         member_TN=side_TN,
         evaluated_TN=np.ones((1, 60), bool),
     )
-    target = found["targets"][0]
+    target = measured["targets"][0]
     assert target["chosen"] == 1.5 and not target["collapsed"]
     assert (
         target["members"]["accuracy"] == target["members"]["auc"] == 1
@@ -189,25 +191,25 @@ def test_pairs_of_the_report_are_balanced_and_their_numbers_are_those_of_the_dis
         < 1
     )
     assert outside["low"] < outside["accuracy"] < outside["high"]
-    text = section.text(pairs=found)
+    text = section.text(pairs=measured)
     assert f"{100 * outside['accuracy']:.1f}%" in text and "Collapsed" not in text
 
 
 def test_a_collapsed_embedding_is_named(tmp_path):
     y_N, side_TN, everyone = np.arange(40) % 2, (np.arange(40) < 20)[None], np.ones((1, 40), bool)
-    found = pairs.measure(
+    measured = pairs.measure(
         **embedding_files(tmp_path, [np.zeros((40, 4))]),
         y_N=y_N,
         member_TN=side_TN,
         evaluated_TN=everyone,
     )
     assert (
-        found["targets"][0]["collapsed"]
-        and found["targets"][0]["nonmembers"]["accuracy"]
-        == found["targets"][0]["nonmembers"]["auc"]
+        measured["targets"][0]["collapsed"]
+        and measured["targets"][0]["nonmembers"]["accuracy"]
+        == measured["targets"][0]["nonmembers"]["auc"]
         == 0.5
     )
-    assert "**Collapsed:** in 1 of 1" in section.text(pairs=found)
+    assert "**Collapsed:** in 1 of 1" in section.text(pairs=measured)
     assert (
         pairs.measure(
             tmp_path / "nothing",

@@ -68,11 +68,11 @@ def test_the_tpr_at_every_rate_of_the_band_is_that_of_the_whole_curve():
 def test_a_histogram_counts_every_score_once_and_keeps_tails_in_the_outermost_bins():
     score = np.array([0.0, 1.0, 2.0, 3.0, np.inf, -np.inf])
     member = np.array([True, False, True, False, True, False])
-    found = curves.histogram(score, member, bins=3)
-    assert sum(found["member"]) == 3 and sum(found["nonmember"]) == 3
-    assert found["member"][-1] >= 1 and found["nonmember"][0] >= 1
-    assert math.isfinite(found["low"]) and found["low"] < found["high"]
-    json.dumps(found, allow_nan=False)
+    histogram = curves.histogram(score, member, bins=3)
+    assert sum(histogram["member"]) == 3 and sum(histogram["nonmember"]) == 3
+    assert histogram["member"][-1] >= 1 and histogram["nonmember"][0] >= 1
+    assert math.isfinite(histogram["low"]) and histogram["low"] < histogram["high"]
+    json.dumps(histogram, allow_nan=False)
 
 
 @pytest.mark.parametrize("constant", [1.0, np.inf])

@@ -86,9 +86,9 @@ def test_what_is_no_limit_lists_the_forms_and_the_metrics(text, message):
 )
 def test_the_ends_decide_and_the_value_does_not(low, high, decision):
     for value in (low, (low + high) / 2, high):
-        (found,) = decided([row(value, low, high)], "tpr@0.01 <= 0.05")
-        assert found.decision == decision
-        assert (found.low, found.high, found.level) == (low, high, 0.95)
+        (outcome,) = decided([row(value, low, high)], "tpr@0.01 <= 0.05")
+        assert outcome.decision == decision
+        assert (outcome.low, outcome.high, outcome.level) == (low, high, 0.95)
 
 
 def test_ends_of_crossed_intervals_are_stretched_to_98_percent():
@@ -101,13 +101,13 @@ def test_ends_of_crossed_intervals_are_stretched_to_98_percent():
         (0.2 - half + 1e-6, "undecided"),
         (0.2 - half - 1e-6, "above"),
     ):
-        (found,) = decided([crossed], f"advantage <= {most}")
-        assert found.decision == decision, most
-        assert found.high == pytest.approx(0.2 + half) and found.level == pytest.approx(0.98)
+        (outcome,) = decided([crossed], f"advantage <= {most}")
+        assert outcome.decision == decision, most
+        assert outcome.high == pytest.approx(0.2 + half) and outcome.level == pytest.approx(0.98)
     auc = row(0.6, *special.expit([0.2, 0.6]), metric="auc", interval="crossed", n_targets=16)
-    (found,) = decided([auc], "auc <= 0.9")
+    (outcome,) = decided([auc], "auc <= 0.9")
     wider = stats.t.ppf(0.99, 7) / stats.t.ppf(0.975, 7)
-    assert special.logit(found.high) == pytest.approx(0.4 + 0.2 * wider)
+    assert special.logit(outcome.high) == pytest.approx(0.4 + 0.2 * wider)
 
 
 def test_holm_s_correction_spans_limits_slices_and_attacks():
@@ -120,8 +120,8 @@ def test_holm_s_correction_spans_limits_slices_and_attacks():
     assert all("correction" in d.why for d in many)
     assert many[0].p == pytest.approx(min(1, 10 * alone.p))
     clear = [row(0.2, 0.17, 0.23, attack="a0"), *rows[1:]]
-    found = decided(clear, "tpr@0.01 <= 0.05", attacks=[f"a{i}" for i in range(10)])
-    assert [d.decision for d in found].count("above") == 1
+    decisions = decided(clear, "tpr@0.01 <= 0.05", attacks=[f"a{i}" for i in range(10)])
+    assert [d.decision for d in decisions].count("above") == 1
 
 
 def test_passing_needs_no_correction_and_every_attack():
@@ -134,26 +134,28 @@ def test_the_p_value_agrees_with_the_interval():
     """At the lower end the p-value is 1 - level, whatever the metric."""
     for metric, low, high in (("auc", 0.55, 0.7), ("tpr@0.1", 0.1, 0.2), ("advantage", 0.0, 0.2)):
         for interval, factor in (("records", 1.0), ("crossed", gate.STRICTER)):
-            one = row((low + high) / 2, low, high, metric=metric, interval=interval, n_targets=16)
-            p = gate.p_above(one, math.nextafter(low, 0) if low else -1e-12, 0.95)
+            estimate = row(
+                (low + high) / 2, low, high, metric=metric, interval=interval, n_targets=16
+            )
+            p = gate.p_above(estimate, math.nextafter(low, 0) if low else -1e-12, 0.95)
             assert p == pytest.approx(0.05 * factor, rel=1e-3)
-            assert gate.p_above(one, low, 0.95) > 0.05
-            end = gate.ends(one, 0.95)[0]
+            assert gate.p_above(estimate, low, 0.95) > 0.05
+            end = gate.ends(estimate, 0.95)[0]
             if end > 0:
                 assert (
-                    gate.p_above(one, end - 1e-9, 0.95)
+                    gate.p_above(estimate, end - 1e-9, 0.95)
                     <= 0.05
-                    < gate.p_above(one, end + 1e-9, 0.95)
+                    < gate.p_above(estimate, end + 1e-9, 0.95)
                 )
 
 
 def test_what_a_study_cannot_see_is_undecided_and_says_how_many_rows_would():
     blind = row(None, None, None, method="not resolvable: FPR 0.01 < 1/60", n_nonmember=60)
-    (found,) = decided([blind], "tpr@0.01 <= 0.05")
-    assert found.decision == "undecided" and "not resolvable" in found.why
-    assert found.rows_needed >= 100 and found.p is None
+    (outcome,) = decided([blind], "tpr@0.01 <= 0.05")
+    assert outcome.decision == "undecided" and "not resolvable" in outcome.why
+    assert outcome.rows_needed >= 100 and outcome.p is None
     (tighter,) = decided([blind], "tpr@0.01 <= 0.02")
-    assert tighter.rows_needed > found.rows_needed
+    assert tighter.rows_needed > outcome.rows_needed
     (never,) = decided([blind], "tpr@0.01 <= 0.01")
     assert never.rows_needed is None
     (missing,) = decided([], "tpr@0.01 <= 0.05")
@@ -170,8 +172,8 @@ def test_the_numbers_that_would_decide_follow_the_square_root():
     assert far.rows_needed == math.ceil(500 * (0.04 * power / 0.02) ** 2)
     assert far.models_needed is None
     fleet = row(0.03, 0.01, 0.07, interval="crossed", n_targets=16)
-    (found,) = decided([fleet], "tpr@0.01 <= 0.05")
-    assert found.models_needed > 16 and found.rows_needed > 500
+    (outcome,) = decided([fleet], "tpr@0.01 <= 0.05")
+    assert outcome.models_needed > 16 and outcome.rows_needed > 500
     (at,) = decided([row(0.05, 0.01, 0.07)], "tpr@0.01 <= 0.05")
     assert at.rows_needed is None  # a value at its limit stays undecided
 
@@ -185,8 +187,8 @@ def test_a_larger_study_as_it_says_decides_most_of_the_time():
         member = np.repeat([True, False], n)[None]
         draws = bootstrap.make(2 * n, [0], draws=80)
         attacks = dict(lira=dict(score_TN=score))
-        found = summary.rows(attacks, member, np.ones_like(member), draws=draws)
-        return [r for r in found if r["metric"] == "auc"]
+        rows = summary.rows(attacks, member, np.ones_like(member), draws=draws)
+        return [r for r in rows if r["metric"] == "auc"]
 
     n = 100
     first = next(
@@ -203,20 +205,22 @@ def test_a_larger_study_as_it_says_decides_most_of_the_time():
 def test_the_pooled_row_is_read_where_the_mean_has_no_interval():
     mean = row(None, None, None, method="not resolvable: FPR 0.01 < 1/50", n_targets=8)
     pooled = row(0.02, 0.01, 0.04, target="pooled", n_targets=8)
-    (found,) = decided([mean, pooled], "tpr@0.01 <= 0.05")
-    assert found.decision == "within" and found.value == 0.02
+    (outcome,) = decided([mean, pooled], "tpr@0.01 <= 0.05")
+    assert outcome.decision == "within" and outcome.value == 0.02
 
 
 def test_a_failed_check_withholds_every_decision():
     for low, high in ((0.01, 0.02), (0.2, 0.3)):
-        (found,) = decided([row(low, low, high)], "tpr@0.01 <= 0.05", withheld="membership matrix")
-        assert found.decision == "undecided" and "membership matrix" in found.why
+        (outcome,) = decided(
+            [row(low, low, high)], "tpr@0.01 <= 0.05", withheld="membership matrix"
+        )
+        assert outcome.decision == "undecided" and "membership matrix" in outcome.why
 
 
 def test_scores_of_the_wrong_sign_pass_no_gate():
     rows = [row(0.3, 0.25, 0.36, metric="auc", n_targets=1)]
-    (found,) = decided(rows, "auc <= 0.6")
-    assert found.decision == "undecided" and "significantly lower on members" in found.why
+    (outcome,) = decided(rows, "auc <= 0.6")
+    assert outcome.decision == "undecided" and "significantly lower on members" in outcome.why
 
 
 def epsilon_report(correct, *, promised=None, violated=False, canaries=200):
@@ -281,5 +285,5 @@ def test_wrong_exits_of_simulated_studies_are_at_most_5_percent():
 @pytest.mark.parametrize("case", ["one target, few records", "shadows, hard, few records"])
 def test_wrong_exits_of_simulated_fleets_are_at_most_5_percent(case):
     """200 fleets; 10 expected at most, 17 is the 98% quantile of Binomial(200, 0.05)."""
-    for found in benchmark.simulate(coverage.CASES[case], repeats=200):
-        assert max(found["wrong_0"], found["wrong_1"]) <= 17 / 200, found
+    for shares in benchmark.simulate(coverage.CASES[case], repeats=200):
+        assert max(shares["wrong_0"], shares["wrong_1"]) <= 17 / 200, shares

@@ -50,7 +50,7 @@ def test_the_interval_of_cross_validation_covers_the_mean_of_what_models_reach()
             truths.append(truth)
             scores.append((((x[~train] - middle) @ w > 0) == y[~train]).mean())
         kept.append(selection.mean(scores, test_share=0.25))
-    hits = sum(one.low <= np.mean(truths) <= one.high for one in kept)
+    hits = sum(estimate.low <= np.mean(truths) <= estimate.high for estimate in kept)
     assert hits / 300 >= 0.93
 
 

@@ -87,11 +87,11 @@ def test_rows_of_a_kernel_that_never_meet_the_image_are_left_out(
         jax.random.normal(KEY, (2, size, size, 3)),
         jax.random.normal(KEY, (window, window, 3, 4)),
     )
-    found, expected = (
+    computed, expected = (
         value_and_gradients(lambda x, w, form=form: convolution.convolve(at, x, w, form), x, w)
         for form in ("auto", "lax")
     )
-    close(found, expected)
+    close(computed, expected)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_per_example_gradients_and_scan(fleet):
             return jnp.square(layers.max_pool(y, 2)).mean()
 
         def step(w, x):
-            grad = jax.vmap(lambda one: jax.grad(loss)(w, one[None]))(x)
+            grad = jax.vmap(lambda x_D: jax.grad(loss)(w, x_D[None]))(x)
             return w - 0.1 * grad.mean(0), jnp.square(grad).sum((1, 2, 3, 4))
 
         step = jax.vmap(step) if fleet else step

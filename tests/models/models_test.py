@@ -145,9 +145,9 @@ def test_sizes_of_the_convolutions(name, fields, expected):
 
 
 def test_googlenet_sizes_and_features():
-    found = sizes(model("googlenet"), (1, 28, 28, 1))
-    assert found[:3] == [(48, 64), (24, 64), (24, 192)] and len(found) == 3 + 9 * 6
-    blocks = [found[i : i + 6] for i in range(3, len(found), 6)]
+    shapes = sizes(model("googlenet"), (1, 28, 28, 1))
+    assert shapes[:3] == [(48, 64), (24, 64), (24, 192)] and len(shapes) == 3 + 9 * 6
+    blocks = [shapes[i : i + 6] for i in range(3, len(shapes), 6)]
     assert [block[0][0] for block in blocks] == [12] * 2 + [6] * 5 + [3] * 2
     assert [sum(block[i][1] for i in (0, 2, 4, 5)) for block in blocks] == [
         256,
@@ -312,8 +312,8 @@ def test_a_fleet_is_its_members_and_form_changes_nothing(name, shape):
     together = jax.jit(jax.vmap(gradient("auto")))(fleet)
     alone = [jax.jit(gradient(form)) for form in ("auto", "lax")[: 2 if name == "small_cnn" else 1]]
     for m in range(2):
-        one = jax.tree.map(lambda a, m=m: a[m], fleet)
-        for other in (f(one) for f in alone):
+        member = jax.tree.map(lambda a, m=m: a[m], fleet)
+        for other in (f(member) for f in alone):
             jax.tree.map(
                 lambda a, b, m=m: np.testing.assert_allclose(a[m], b, rtol=1e-4, atol=2e-5),
                 together,

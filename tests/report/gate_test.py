@@ -29,14 +29,14 @@ def report(**more):
     ],
 )
 def test_the_worst_limit_decides(limits, decision, code):
-    found = gate.of(report(), limits)
-    assert (found.decision, found.exit_code) == (decision, code)
+    outcome = gate.of(report(), limits)
+    assert (outcome.decision, outcome.exit_code) == (decision, code)
 
 
 def test_all_attacks_of_a_real_attacker_are_gated_and_others_only_by_name():
-    found = gate.of(report(), "auc <= 0.65")
-    assert {d.attack for d in found.decisions} == {"lira", "threshold_loss"}
-    assert "knows more than a real attacker could: cheat" in found.notes[0]
+    outcome = gate.of(report(), "auc <= 0.65")
+    assert {d.attack for d in outcome.decisions} == {"lira", "threshold_loss"}
+    assert "knows more than a real attacker could: cheat" in outcome.notes[0]
     assert gate.of(report(), "auc <= 0.65", attack="cheat").exit_code == 1
     assert gate.of(report(), "auc <= 0.59", attack="threshold_loss").exit_code == 0
     assert gate.of(report(), "auc <= 0.59", attack=["threshold_loss", "lira"]).exit_code == 2
@@ -60,17 +60,17 @@ def test_a_slice_is_gated_by_its_rows():
         *rows_of(lira=LIRA),
         row("lira", "auc", 0.7, 0.66, 0.74) | dict(slice="class=3"),
     ]
-    found = gate.of(report_of(rows), "auc <= 0.65", slice=["all", "class=3"])
-    assert [d.decision for d in found.decisions] == ["within", "above"]
-    assert "FAILED: auc <= 0.65 [class=3]" in found.text()
+    outcome = gate.of(report_of(rows), "auc <= 0.65", slice=["all", "class=3"])
+    assert [d.decision for d in outcome.decisions] == ["within", "above"]
+    assert "FAILED: auc <= 0.65 [class=3]" in outcome.text()
 
 
 def test_json_and_junit_say_the_same():
-    found = gate.of(report(), ["auc <= 0.65", "auc <= 0.57", "auc <= 0.61"])
-    value = json.loads(found.to_json())
+    outcome = gate.of(report(), ["auc <= 0.65", "auc <= 0.57", "auc <= 0.61"])
+    value = json.loads(outcome.to_json())
     assert value["exit_code"] == 1 and len(value["decisions"]) == 6
     assert {d["decision"] for d in value["decisions"]} == {"within", "above", "undecided"}
-    root = ElementTree.fromstring(found.junit())
+    root = ElementTree.fromstring(outcome.junit())
     assert (root.get("tests"), root.get("failures"), root.get("errors")) == ("3", "1", "1")
     cases = root.findall("testsuite/testcase")
     assert [case.get("name") for case in cases] == ["auc <= 0.65", "auc <= 0.57", "auc <= 0.61"]
@@ -83,18 +83,18 @@ def test_json_and_junit_say_the_same():
 
 def test_names_from_data_break_neither_xml_nor_a_terminal():
     evil = "x\x1b[31m<b>&\x00"
-    found = gate.of(report_of(rows_of(**{evil: LIRA})), "auc <= 0.57")
-    assert "\x1b" not in found.text() and "\x00" not in found.junit()
-    assert "<b>&" in ElementTree.fromstring(found.junit())[0][0][0].text
+    outcome = gate.of(report_of(rows_of(**{evil: LIRA})), "auc <= 0.57")
+    assert "\x1b" not in outcome.text() and "\x00" not in outcome.junit()
+    assert "<b>&" in ElementTree.fromstring(outcome.junit())[0][0][0].text
 
 
 def test_a_failed_check_is_undecided_whatever_the_numbers_say():
     bad = dict(auc=0.9, p_value=1e-9, method="forest", rows=300, features=2)
     for limit in ("auc <= 0.99", "auc <= 0.51"):
-        found = gate.of(report(validity=dict(blind=bad)), limit)
-        assert found.exit_code == 2
-        assert "verdict is withheld, check failed: blind baseline" in found.text()
-        assert "What to do: " in found.text()
+        outcome = gate.of(report(validity=dict(blind=bad)), limit)
+        assert outcome.exit_code == 2
+        assert "verdict is withheld, check failed: blind baseline" in outcome.text()
+        assert "What to do: " in outcome.text()
 
 
 @pytest.mark.parametrize(

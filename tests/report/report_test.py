@@ -68,29 +68,29 @@ def study():
         )
         for m in range(10)
     ]
-    found = dict(
+    report = dict(
         about=about,
         results=rows,
         models=models,
         design=dict(name="halves", models=10, targets=list(range(10)), shadows_min=8),
     )
-    found |= dict(
+    report |= dict(
         attacks={
             n: dict(needs=("loss",), knows=a["knows"], note="a|b") for n, a in attacks.items()
         },
         versions=dict(packages=dict(jax="0.1")),
     )
     point = dict(auc=0.6, auc_low=0.55, auc_high=0.65, tpr=None, tpr_low=None, tpr_high=None)
-    found["shadow_curves"] = {
+    report["shadow_curves"] = {
         "strong": {1: point, 2: point | dict(tpr=0.1, tpr_low=0.05, tpr_high=0.2)}
     }
-    return found, attacks, member, evaluated, draws
+    return report, attacks, member, evaluated, draws
 
 
 def test_rows_have_every_column_and_no_nan(study):
     rows = study[0]["results"]
-    wanted = set(result_rows.COLUMNS) - {"sd_over_models", "null_mean", "p_value"}
-    assert all(wanted <= set(row) <= set(result_rows.COLUMNS) for row in rows)
+    required = set(result_rows.COLUMNS) - {"sd_over_models", "null_mean", "p_value"}
+    assert all(required <= set(row) <= set(result_rows.COLUMNS) for row in rows)
     json.dumps(rows, allow_nan=False)
     scopes = {row["target"] for row in rows}
     assert scopes == {None, "pooled", *range(10)}
@@ -114,27 +114,28 @@ def test_rows_have_every_column_and_no_nan(study):
 
 
 def test_mean_and_pooled_are_what_they_say(study):
-    found, attacks, member, evaluated, _ = study
+    report, attacks, member, evaluated, _ = study
     score = attacks["strong"]["score_TN"]
     curves = [roc.roc(s[e], m[e]) for s, m, e in zip(score, member, evaluated)]
-    assert result_rows.find(found["results"], "strong", "auc")["value"] == pytest.approx(
+    assert result_rows.find(report["results"], "strong", "auc")["value"] == pytest.approx(
         np.mean([roc.auc(c) for c in curves])
     )
-    assert result_rows.find(found["results"], "strong", "tpr@0.1")["value"] == pytest.approx(
+    assert result_rows.find(report["results"], "strong", "tpr@0.1")["value"] == pytest.approx(
         np.mean([roc.tpr_at_fpr(c, 0.1).tpr for c in curves])
     )
     pooled = roc.roc(score[evaluated], member[evaluated])
     assert (
-        result_rows.find(found["results"], "strong", "tpr@0.01", "pooled")["value"]
+        result_rows.find(report["results"], "strong", "tpr@0.01", "pooled")["value"]
         == roc.tpr_at_fpr(pooled, 0.01).tpr
     )
     threshold = attacks["strong"]["threshold_T"]
     rates = [roc.rates_at(s[e], m[e], t) for s, m, e, t in zip(score, member, evaluated, threshold)]
-    assert result_rows.find(found["results"], "strong", "balanced_accuracy")[
+    assert result_rows.find(report["results"], "strong", "balanced_accuracy")[
         "value"
     ] == pytest.approx(np.mean([r.balanced_accuracy for r in rates]))
     assert (
-        result_rows.find(found["results"], "strong", "advantage", 4)["fpr_realized"] == rates[4].fpr
+        result_rows.find(report["results"], "strong", "advantage", 4)["fpr_realized"]
+        == rates[4].fpr
     )
 
 
@@ -151,8 +152,8 @@ def test_equal_scores_and_missing_thresholds_are_plain(study):
 
 def test_one_target_has_intervals_of_its_own():
     attacks, member, evaluated, _ = evidence(targets=2)
-    one = {"strong": dict(score_TN=attacks["strong"]["score_TN"][:1], threshold_T=[0.5])}
-    rows = summary.rows(one, member[:1], evaluated[:1], targets=[7], fprs=(0.02, 0.1))
+    scores = {"strong": dict(score_TN=attacks["strong"]["score_TN"][:1], threshold_T=[0.5])}
+    rows = summary.rows(scores, member[:1], evaluated[:1], targets=[7], fprs=(0.02, 0.1))
     assert {r["target"] for r in rows} == {None, "pooled", 7}
     by = {(r["target"], r["metric"]): r for r in rows}
     for metric, interval in (
@@ -191,8 +192,8 @@ def test_what_knows_more_is_never_ranked(study):
 
 
 def test_markdown_holds_the_three_numbers_and_says_what_is_missing(study):
-    found = study[0]
-    text, rows = page.report(found, figures=["figures/roc.png"]), found["results"]
+    report = study[0]
+    text, rows = page.report(report, figures=["figures/roc.png"]), report["results"]
     for metric, scope in (("auc", None), ("tpr@0.01", None), ("tpr@0.001", "pooled")):
         row = result_rows.find(rows, "strong", metric, scope)
         number = tables.number(row, bounds=False).rstrip("†")
@@ -327,10 +328,10 @@ def test_latex_is_escaped(study):
 
 
 def test_files_are_whole_and_the_same_every_time(study, tmp_path):
-    found, attacks, member, evaluated, draws = study
+    report, attacks, member, evaluated, draws = study
     for folder in (tmp_path / "a", tmp_path / "b"):
         files.write(
-            found,
+            report,
             attacks=attacks,
             member_TN=member,
             evaluated_TN=evaluated,
@@ -351,10 +352,10 @@ def test_files_are_whole_and_the_same_every_time(study, tmp_path):
         assert image.startswith(b"\x89PNG") and len(image) > 10_000
         assert f"]({name})" in (tmp_path / "a" / "report.md").read_text()
     assert len(json.loads((tmp_path / "a" / "report.json").read_text())["results"]) == len(
-        found["results"]
+        report["results"]
     )
     files.write(
-        found,
+        report,
         attacks=attacks,
         member_TN=member,
         evaluated_TN=evaluated,
@@ -369,7 +370,7 @@ def test_files_are_whole_and_the_same_every_time(study, tmp_path):
 
 
 def test_figures_say_what_they_show(study):
-    found, attacks, member, evaluated, draws = study
+    report, attacks, member, evaluated, draws = study
     curves = {
         name: summary.band(attacks[name]["score_TN"], member, evaluated, draws) for name in attacks
     }
@@ -380,7 +381,7 @@ def test_figures_say_what_they_show(study):
             and curve["fpr"][-1] == 1 == curve["tpr"][-1]
         )
     axes = figures.roc(
-        curves, labels=figures.legend_texts(found["results"]), over="pooled over 10 targets"
+        curves, labels=figures.legend_texts(report["results"]), over="pooled over 10 targets"
     ).axes[0]
     legend = [text.get_text() for text in axes.get_legend().get_texts()]
     assert legend[0] == "random guessing" and re.fullmatch(

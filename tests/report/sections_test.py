@@ -141,14 +141,14 @@ def test_a_section_of_the_user_s_own_is_named_by_its_path(tmp_path, monkeypatch)
     member = np.arange(60) % 2 < 1
     arrays = dict(loss=np.random.default_rng(0).normal(size=60) + 3 - member, member=member)
     common = dict(attacks="threshold_loss", draws=40, figures=True)
-    found = mia_jax.audit(arrays, **common, report=dict(sections=("own_section_of_mine",)))
+    results = mia_jax.audit(arrays, **common, report=dict(sections=("own_section_of_mine",)))
     assert (
         "## My section\n\n60 examples, None.\n\n![My section](figures/own_section_of_mine.png)"
-        in found.markdown
+        in results.markdown
     )
     assert (
-        found.report["sections"] == ["own_section_of_mine"]
-        and "own_section_of_mine.png" in found.pictures
+        results.report["sections"] == ["own_section_of_mine"]
+        and "own_section_of_mine.png" in results.pictures
     )
     for name, message in (
         ("my_missing.section", "no module 'my_missing.section'"),

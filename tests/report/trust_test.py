@@ -47,8 +47,8 @@ def run(
         | report,
         run=dict(chunk=8, checkpoint_every=0),
     )
-    found = pipeline_run.run(config, workdir_path=folder)
-    return found, (folder / "report" / "report.md").read_text()
+    report_json = pipeline_run.run(config, workdir_path=folder)
+    return report_json, (folder / "report" / "report.md").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -122,9 +122,10 @@ def test_assumptions_are_told_attack_by_attack(finished):
     diagnosis are not named.
     """
     _, _, report, text = finished
-    found = report["assumptions"]
-    assert list(found) == ["lira"] and found["lira"]["targets"] == assumptions.TARGETS
-    assert found["lira"]["in_normality_tested"] == 0  # 14 shadows: 7 a side, and the test needs 8
+    diagnostics = report["assumptions"]
+    assert list(diagnostics) == ["lira"] and diagnostics["lira"]["targets"] == assumptions.TARGETS
+    # 14 shadow models: 7 a side, and the test of normality needs 8.
+    assert diagnostics["lira"]["in_normality_tested"] == 0
     assert (
         "| `lira` | too few IN shadow models to test normality; too few OUT shadow models to test "
         "normality |" in text
@@ -137,11 +138,11 @@ def test_assumptions_are_told_attack_by_attack(finished):
         a=0.3,
         targets=4,
     )
-    said = (
+    sentence = (
         "normality among OUT shadow models rejected in 11.4% of 1,200 tests; scores are "
         "multiples of 0.005, 25.0% of the rows tie at the top"
     )
-    assert assumptions_section.diagnosis(tested) == f"{said}; a = 0.3 tuned on shadow models"
+    assert assumptions_section.diagnosis(tested) == f"{sentence}; a = 0.3 tuned on shadow models"
     page = assumptions_section.text(assumptions=dict(lira=tested))
     assert (
         "by chance, 5.0% of the tests would reject normality even if it holds" in page
@@ -174,17 +175,17 @@ def test_the_share_of_the_data_that_was_used_is_estimated(finished):
 
 def test_all_is_well_in_an_honest_run(finished):
     _, _, report, text = finished
-    found = report["validity"]
+    validity = report["validity"]
     assert (
-        found["files"]["stale"] == found["files"]["unknown"] == []
-        and found["files"]["checked"] == 16 + 2
+        validity["files"]["stale"] == validity["files"]["unknown"] == []
+        and validity["files"]["checked"] == 16 + 2
     )
     assert (
-        found["membership"]["problems"] == []
-        and found["membership"]["count_auc"] == 0.5
-        and found["membership"]["twins"] == 8
+        validity["membership"]["problems"] == []
+        and validity["membership"]["count_auc"] == 0.5
+        and validity["membership"]["twins"] == 8
     )
-    assert found["cross_target"]["excluded"] == [] and found["blind"]["drawn"]
+    assert validity["cross_target"]["excluded"] == [] and validity["blind"]["drawn"]
     assert trust.BAD not in text and text.count(f"| {trust.GOOD} |") == 7
 
 
@@ -339,8 +340,8 @@ def test_blind_baseline_runs_where_rows_are_split_by_order(shift, tmp_path):
         epochs=2,
         slices=("column:age", "column:site"),
     )
-    found = report["validity"]["blind"]
-    assert (found["p_value"] < 0.01) == bool(shift) and (
+    blind = report["validity"]["blind"]
+    assert (blind["p_value"] < 0.01) == bool(shift) and (
         "members are distinguishable from non-members without any model" in text
     ) == bool(shift)
     assert (
@@ -384,16 +385,16 @@ def test_arrays_that_were_supplied_are_sliced_and_checked():
         shadow_member=member[1:],
         column_site=site,
     )
-    found = mia_jax.audit(arrays, slices=("class", "column:site"), draws=60)
-    assert found.value(
+    results = mia_jax.audit(arrays, slices=("class", "column:site"), draws=60)
+    assert results.value(
         "threshold_loss", "auc", slice="site=1"
-    ) > 0.7 and "[site=1]" in found.summary(by_slice=True)
+    ) > 0.7 and "[site=1]" in results.summary(by_slice=True)
     assert (
-        found.report["slices"]["said"] == ["There are no class labels to slice by."]
-        and "There are no class labels" in found.markdown
+        results.report["slices"]["said"] == ["There are no class labels to slice by."]
+        and "There are no class labels" in results.markdown
     )
-    assert found.report["validity"]["duplicates"] == dict(why="the examples were not given")
-    assert "all alike, or were not given" in found.report["validity"]["blind"]["why"]
+    assert results.report["validity"]["duplicates"] == dict(why="the examples were not given")
+    assert "all alike, or were not given" in results.report["validity"]["blind"]["why"]
     with pytest.raises(
         ValueError, match=r"no column 'sight'\. Did you mean 'site'\? Columns: site"
     ):

@@ -74,37 +74,39 @@ def test_a_leak_that_one_attack_shows_is_never_denied():
     """Whatever the attack with the highest point estimate says: the verdict, its attack, and the
     table's first line are the one that shows it.
     """
-    found = report_of(rows_of(lira=LIRA, threshold_loss=LOSS))
-    assert found["verdict"]["leak"] == "shown" and found["verdict"]["strongest"] == "threshold_loss"
+    report = report_of(rows_of(lira=LIRA, threshold_loss=LOSS))
     assert (
-        found["verdict"]["attacks"]["threshold_loss"]["shown"] == ["auc"]
-        and not found["verdict"]["attacks"]["lira"]["shown"]
+        report["verdict"]["leak"] == "shown" and report["verdict"]["strongest"] == "threshold_loss"
     )
-    text = pages.report(found)
-    said = text.split("## The answer\n\n")[1].split("\n")[0]
-    assert said.startswith(
+    assert (
+        report["verdict"]["attacks"]["threshold_loss"]["shown"] == ["auc"]
+        and not report["verdict"]["attacks"]["lira"]["shown"]
+    )
+    text = pages.report(report)
+    headline = text.split("## The answer\n\n")[1].split("\n")[0]
+    assert headline.startswith(
         "**LEAK SHOWN (strong evidence, p < 0.001 after correction) by 1 of 2 attacks; strongest: "
         "`threshold_loss`.**"
     )
     assert not re.search("no leak", text, re.IGNORECASE)
     assert text.index("| `threshold_loss` |") < text.index("| `lira` |")
-    assert answer.first_line(found).startswith(
+    assert answer.first_line(report).startswith(
         "LEAK SHOWN (strong evidence, p < 0.001 after correction) by 1 of 2 attacks; strongest: "
         "threshold_loss."
     )
 
 
 def test_no_leak_is_said_with_what_could_have_been_seen():
-    found = report_of(rows_of(lira=QUIET, other=QUIET))
-    assert found["verdict"]["leak"] == "none" and found["verdict"]["tests"] == 4
-    line = answer.first_line(found)
+    report = report_of(rows_of(lira=QUIET, other=QUIET))
+    assert report["verdict"]["leak"] == "none" and report["verdict"]["tests"] == 4
+    line = answer.first_line(report)
     assert re.fullmatch(
         r"NO LEAK SHOWN by any of the 2 attacks \(minimum detectable: AUC 0\.5\d\d, TPR at 1% FPR "
         r"\d\.\d%\)\.",
         line,
     ), line
     wide = standing.detectable(
-        found["verdict"] | dict(tests=1),
+        report["verdict"] | dict(tests=1),
         n_member=500,
         n_nonmember=500,
         units=4,
@@ -112,7 +114,7 @@ def test_no_leak_is_said_with_what_could_have_been_seen():
         fprs=(0.01,),
     )
     assert all(
-        found["verdict"]["detectable"][m] > wide[m] for m in ("auc", TPR)
+        report["verdict"]["detectable"][m] > wide[m] for m in ("auc", TPR)
     )  # the correction for more tests costs power
 
 
@@ -120,14 +122,16 @@ def test_an_interval_above_guessing_that_fails_the_correction_is_said():
     """One of 20 attacks just above guessing is what chance gives: no leak is shown, and the verdict
     says that this interval excludes guessing.
     """
-    found = report_of(
+    report = report_of(
         rows_of(edge=(0.52, 0.501, 0.539, 0.01, 0.004, 0.02), **{f"a{i}": QUIET for i in range(19)})
     )
-    one = found["verdict"]["attacks"]["edge"]
+    edge = report["verdict"]["attacks"]["edge"]
     assert (
-        found["verdict"]["leak"] == "none" and one["alone"] == ["auc"] and 0.05 < one["p_holm"] <= 1
+        report["verdict"]["leak"] == "none"
+        and edge["alone"] == ["auc"]
+        and 0.05 < edge["p_holm"] <= 1
     )
-    line = answer.first_line(found)
+    line = answer.first_line(report)
     assert (
         "NO LEAK SHOWN" in line
         and "Undecided: edge is above random guessing by its own 95% interval" in line
@@ -157,18 +161,18 @@ def test_a_leak_in_parts_of_the_data_is_no_contradiction():
             entry | dict(slice="class=1", p_holm=0.3),
         ]
     )
-    found = report_of(
+    report = report_of(
         rows_of(lira=QUIET),
         slices=dict(ranking=ranking),
         records=dict(lira=dict(why="too few targets")),
     )
-    line = answer.first_line(found)
+    line = answer.first_line(report)
     assert line.startswith("NO LEAK SHOWN ON AVERAGE by 1 attack") and line.endswith(
         "BUT 1 of 3 slices leak under lira (corrected over the slices): class=8."
     )
     table = dict(significant=3, tested=200)
     line = answer.first_line(
-        found
+        report
         | dict(
             slices={},
             records=dict(lira=table),
@@ -180,7 +184,7 @@ def test_a_leak_in_parts_of_the_data_is_no_contradiction():
         "least 0.4."
     )
     assert "BUT" not in answer.first_line(
-        found | dict(slices={}, audit=dict(violated=False, bound=dict(epsilon=0.0), claim=None))
+        report | dict(slices={}, audit=dict(violated=False, bound=dict(epsilon=0.0), claim=None))
     )
 
 
@@ -236,14 +240,14 @@ def test_the_verdict_rejects_no_more_often_than_its_level():
                 )
                 for i in range(6)
             }
-            found = summary.rows(
+            rows = summary.rows(
                 attacks,
                 member[None],
                 np.ones((1, 200), bool),
                 draws=bootstrap.make(200, [0], draws=60),
                 fprs=(0.1,),
             )
-            verdict = standing.decide(result_rows.main_rows(found))
+            verdict = standing.decide(result_rows.main_rows(rows))
             wrong += gain == 0 and verdict["leak"] == "shown"
             missed += gain > 0 and (verdict["leak"] != "shown" or verdict["strongest"] != "a3")
     assert wrong <= 9 and missed == 0  # 5 of 100 expected at most; 9 is its 97% quantile
@@ -258,15 +262,15 @@ def test_equal_standing_is_ranked_by_the_lower_end_and_those_that_know_more_are_
         wrong=(0.4, 0.38, 0.42, 0.004, 0.001, 0.01),
         cheat=(0.9, 0.88, 0.92, 0.5, 0.4, 0.6, "half_of_target_members"),
     )
-    one = standing.decide(rows)
+    verdict = standing.decide(rows)
     assert (
-        one["ranked"] == ["sure", "lucky", "average", "quiet", "wrong"]
-        and one["apart"] == ["cheat"]
-        and one["strongest"] == "sure"
+        verdict["ranked"] == ["sure", "lucky", "average", "quiet", "wrong"]
+        and verdict["apart"] == ["cheat"]
+        and verdict["strongest"] == "sure"
     )
     assert (
-        standing.decide(rows[::-1])["ranked"] == one["ranked"]
-        and one["attacks"]["wrong"]["inverted"]
+        standing.decide(rows[::-1])["ranked"] == verdict["ranked"]
+        and verdict["attacks"]["wrong"]["inverted"]
     )
     text = pages.report(report_of(rows))
     assert "Highest AUC, by the lower end of its interval: `average`, 0.700 [0.680, 0.720]." in text
@@ -379,36 +383,36 @@ def test_a_failed_check_stands_before_the_verdict_everywhere(name, arrays):
     """
     section, withheld, words = FAILURES[name]
     key = "shadow_fit" if name == "order" else name
-    found = report_of(
+    report = report_of(
         rows_of(threshold_loss=LOSS),
         validity=GOOD | {key: section},
         about=dict(data="mine", arrays=arrays),
     )
-    text = pages.report(found)
+    text = pages.report(report)
     failed, rest = text.split("## The answer")
     assert "> **Check failed: " in failed and words in failed.lower()
-    first = mia_jax.Results(found, {}).summary().splitlines()[0]
+    first = mia_jax.Results(report, {}).summary().splitlines()[0]
     assert (
-        first == answer.terminal(found, path="r.md").splitlines()[0] == answer.lines(found)[0]
+        first == answer.terminal(report, path="r.md").splitlines()[0] == answer.lines(report)[0]
         and words in first.lower()
         and "check failed" in first.lower()
     )
     assert ("VERDICT WITHHELD" in first) == ("VERDICT WITHHELD" in rest) == withheld
     assert ("LEAK SHOWN" in first) == ("LEAK SHOWN" in text) == (not withheld)
-    assert answer.lines(found)[-1].startswith("checks: 6 of 7 passed; 1 FAILED (")
-    (check,) = trust.failed(found)
+    assert answer.lines(report)[-1].startswith("checks: 6 of 7 passed; 1 FAILED (")
+    (check,) = trust.failed(report)
     assert tables.plain(check.remedy) in failed and check.remedy in first
     flags = ("data.drop_duplicates", "workdir", "design", "same command")
     assert not arrays or not any(flag in check.remedy for flag in flags)
 
 
 def test_all_failed_checks_are_said_those_that_invalidate_first():
-    found = report_of(
+    report = report_of(
         rows_of(threshold_loss=LOSS),
         validity=GOOD | {k: FAILURES[k][0] for k in ("duplicates", "files", "blind")},
     )
-    assert [check.key for check in trust.failed(found)] == ["blind", "files", "duplicates"]
-    text = answer.terminal(found, path="r.md")
+    assert [check.key for check in trust.failed(report)] == ["blind", "files", "duplicates"]
+    text = answer.terminal(report, path="r.md")
     assert text.startswith(
         "VERDICT WITHHELD, check failed: blind baseline (examples only, no model); input "
         "provenance. "
@@ -418,7 +422,7 @@ def test_all_failed_checks_are_said_those_that_invalidate_first():
         and text.endswith("\nreport: r.md")
         and "without a verdict, threshold_loss: AUC 0.573" in text
     )
-    page = pages.report(found)
+    page = pages.report(report)
     assert page.count("> **Check failed: ") == 3 and page.index(
         "**Check failed: blind"
     ) < page.index("**Check failed: duplicate rows")
@@ -430,14 +434,14 @@ def test_all_failed_checks_are_said_those_that_invalidate_first():
 def test_the_terminal_says_what_is_promised_proved_and_left_out():
     promise = dict(epsilon=3.0, delta=1e-4, accountant="pld")
     audit = dict(violated=False, bound=dict(epsilon=0.0, ceiling=0.955), claim=promise)
-    found = report_of(
+    report = report_of(
         rows_of(lira=QUIET),
         audit=audit,
         guarantee=promise,
         design=dict(models=64, failed=[dict(model=3, reason="NaN")]),
         validity=GOOD,
     )
-    lines = answer.terminal(found, path="r.md").splitlines()
+    lines = answer.terminal(report, path="r.md").splitlines()
     assert "  differential privacy: epsilon 3 at delta 0.0001 per model (pld)" in lines
     assert "  canary audit: epsilon is at least 0 (it could have shown at most 0.955)" in lines
     assert "  excluded: 1 of 64 models, which failed (see the report)" in lines and lines[-2:] == [
@@ -474,44 +478,44 @@ def supplied(models=8, examples=300, gain=1.0, shift=0.0, target=False, seed=0):
 
 def test_ranking_headline_slices_records_and_figures_are_of_the_same_attack(tmp_path):
     given = supplied(models=16, gain=2.0) | dict(column_site=np.arange(300) % 2)
-    found = mia_jax.audit(
+    results = mia_jax.audit(
         given,
         attacks=("gap_", "lira", "threshold_loss", "offset")[1:],
         slices=("column:site",),
         draws=60,
         folder=tmp_path,
     )
-    first, (ranked, apart) = found.report["verdict"]["strongest"], standing.order(found.report)
-    table = found.markdown.split("## All attacks, strongest first")[1].split("\n\n")[1]
+    first, (ranked, apart) = results.report["verdict"]["strongest"], standing.order(results.report)
+    table = results.markdown.split("## All attacks, strongest first")[1].split("\n\n")[1]
     assert (
         re.findall(r"^\| `(\w+)` ", table, re.MULTILINE) == ranked
         and not apart
         and ranked[0] == first
     )
-    lines = found.summary().splitlines()
+    lines = results.summary().splitlines()
     assert [line.split()[0] for line in lines[lines.index("") + 2 :]] == ranked
     assert (
-        list(found.report["records"]) == [first]
-        and f"Measured with `{first}` and sorted by the lower end" in found.markdown
+        list(results.report["records"]) == [first]
+        and f"Measured with `{first}` and sorted by the lower end" in results.markdown
     )
-    assert found.report["comparisons"][0]["attack"] == first == found.report["usage"]["attack"]
-    assert f"strongest: {first}." in lines[0] and f"`{first} − " in found.markdown
+    assert results.report["comparisons"][0]["attack"] == first == results.report["usage"]["attack"]
+    assert f"strongest: {first}." in lines[0] and f"`{first} − " in results.markdown
     assert (
         tables.results_latex(
-            result_rows.main_rows(found.table), *standing.order(found.report), caption=""
+            result_rows.main_rows(results.table), *standing.order(results.report), caption=""
         ).index(ranked[0].replace("_", r"\_"))
         > 0
     )
 
 
 def test_members_from_another_source_withhold_the_verdict_of_an_audit():
-    found = mia_jax.audit(supplied(target=True, shift=2.0), attacks=("threshold_loss",), draws=60)
-    first = found.summary().splitlines()[0]
+    results = mia_jax.audit(supplied(target=True, shift=2.0), attacks=("threshold_loss",), draws=60)
+    first = results.summary().splitlines()[0]
     assert (
         first.startswith("VERDICT WITHHELD, check failed: blind baseline")
         and "provide members and non-members from the same source" in first
     )
-    assert found.markdown.index("Check failed: blind baseline") < found.markdown.index(
+    assert results.markdown.index("Check failed: blind baseline") < results.markdown.index(
         "## What was attacked"
     )
     fine = mia_jax.audit(supplied(target=True), attacks=("threshold_loss",), draws=60)
@@ -522,12 +526,12 @@ def test_records_are_always_in_a_file_and_listed_only_where_they_stand_out(tmp_p
     """One target: no list, and how to get it; too few: one sentence; many: a list of significant
     ones. records.csv has every scored record.
     """
-    one = mia_jax.audit(supplied(target=True), attacks=("threshold_loss",), draws=60)
+    single = mia_jax.audit(supplied(target=True), attacks=("threshold_loss",), draws=60)
     assert (
-        "pass the shadow models' arrays without the target's" in one.markdown
-        and "| record |" not in one.markdown
+        "pass the shadow models' arrays without the target's" in single.markdown
+        and "| record |" not in single.markdown
     )
-    lines = list(csv.DictReader(io.StringIO(one.records_csv)))
+    lines = list(csv.DictReader(io.StringIO(single.records_csv)))
     assert (
         len(lines) == 300
         and {line["flag"] for line in lines} == {"not tested"}
@@ -558,7 +562,7 @@ def test_records_are_always_in_a_file_and_listed_only_where_they_stand_out(tmp_p
         for line in lines
     )
     assert mia_jax.Results.load(tmp_path / "saved").records_csv == few.records_csv
-    assert "records.npz" not in few.markdown + one.markdown
+    assert "records.npz" not in few.markdown + single.markdown
     many = mia_jax.audit(
         supplied(models=64, gain=3.0, examples=40), attacks=("threshold_loss",), draws=60
     )
@@ -580,16 +584,16 @@ def test_a_record_attack_that_was_asked_for_and_cannot_be_had_says_so():
             draws=60,
             report=dict(records=("lira", "threshold_loss")),
         )
-    one = {k: v for k, v in supplied(target=True).items() if not k.startswith("shadow")}
-    found = mia_jax.audit(
-        one,
+    given = {k: v for k, v in supplied(target=True).items() if not k.startswith("shadow")}
+    results = mia_jax.audit(
+        given,
         attacks=("attack_model_target",),
         draws=60,
         report=dict(records=("attack_model_target",)),
     )
     assert (
         "Not measured for `attack_model_target`: it knows more than a real attacker could "
-        "(half_of_target_members)" in found.markdown
+        "(half_of_target_members)" in results.markdown
     )
     missing = dict(
         records=dict(lira=dict(why="this audit has no attack of that name; its attacks: gap"))
@@ -646,20 +650,20 @@ def test_names_from_data_are_text_in_every_output(tmp_path):
         said=[f"column {EVIL[1]}"],
         seed=0,
     )
-    found = report_of(
+    report = report_of(
         rows,
         about=about,
         validity=GOOD | dict(cross_target=FAILURES["cross_target"][0] | dict(excluded=list(EVIL))),
     )
-    found |= dict(
+    report |= dict(
         slices=dict(ranking={name: [entry | dict(slice=s) for s in EVIL] for name in EVIL}),
         records={n: dict(why="none") for n in EVIL},
     )
-    found |= dict(
+    report |= dict(
         attacks={n: dict(needs=(n,), knows="nothing", note=n) for n in EVIL},
         usage=dict(attack=EVIL[2], why="none."),
     )
-    files.write(found, attacks=attacks, draws=draws, folder=tmp_path, **shared)
+    files.write(report, attacks=attacks, draws=draws, folder=tmp_path, **shared)
     text = (tmp_path / "report.md").read_text()
     outside = re.sub(r"(?<!`)(`+)(?!`)(?:.*?[^`])\1(?!`)", "", text)  # what is not in code font
     assert (
@@ -714,10 +718,10 @@ def test_names_from_data_are_text_in_every_output(tmp_path):
     point = dict(auc=0.6, auc_low=0.5, auc_high=0.7, tpr=0.1, tpr_low=0.0, tpr_high=0.2)
     figures.save(figures.shadows({n: {1: point, 2: point} for n in EVIL}), tmp_path / "s.png")
     page = grid_table.markdown(
-        {EVIL[1]: found}, failed={EVIL[2]: EVIL[1]}, attacks=EVIL[:1], metrics=("auc",)
+        {EVIL[1]: report}, failed={EVIL[2]: EVIL[1]}, attacks=EVIL[:1], metrics=("auc",)
     )
     assert "<img" not in re.sub(r"(?<!`)(`+)(?!`)(?:.*?[^`])\1(?!`)", "", page)
-    terminal = answer.terminal(found, path="r.md") + mia_jax.Results(found, {}).summary()
+    terminal = answer.terminal(report, path="r.md") + mia_jax.Results(report, {}).summary()
     assert "\x1b" not in terminal
 
 
@@ -758,13 +762,13 @@ def test_slices_that_are_cut_are_counted():
         n_records=9,
         post_hoc=False,
     )
-    found = report_of(
+    report = report_of(
         rows_of(lira=LOSS[:6]),
         slices=dict(ranking=dict(lira=[entry | dict(slice=f"class={c}") for c in range(10)])),
     )
-    assert "The 8 most exposed of 10 are shown; all are in results.csv." in pages.report(found)
-    found["slices"]["ranking"]["lira"] = found["slices"]["ranking"]["lira"][:8]
-    assert "are shown" not in pages.report(found)
+    assert "The 8 most exposed of 10 are shown; all are in results.csv." in pages.report(report)
+    report["slices"]["ranking"]["lira"] = report["slices"]["ranking"]["lira"][:8]
+    assert "are shown" not in pages.report(report)
 
 
 def test_models_of_a_target_of_ones_own_are_said_to_be_its_shadows():
@@ -801,28 +805,28 @@ def test_one_spelling_of_a_rate_in_prose():
     """'TPR at 1% FPR' in report.md, table.tex and figures; the key 'tpr@0.01' in report.json and
     CSV files alone.
     """
-    found = report_of(rows_of(lira=LIRA, threshold_loss=LOSS))
-    text = pages.report(found) + tables.results_latex(
-        found["results"], *standing.order(found), caption=""
+    report = report_of(rows_of(lira=LIRA, threshold_loss=LOSS))
+    text = pages.report(report) + tables.results_latex(
+        report["results"], *standing.order(report), caption=""
     )
     text += pages.seeds(
-        seeds.summary({0: dict(found, about=dict(data="d", model="m"), versions={}), 1: found})
+        seeds.summary({0: dict(report, about=dict(data="d", model="m"), versions={}), 1: report})
     )
     assert "TPR at 1% FPR" in text and not re.search("tpr@", text, re.IGNORECASE)
 
 
 def test_the_answer_of_seeds_and_of_runs_side_by_side():
-    one = dict(
+    first = dict(
         report_of(rows_of(threshold_loss=LOSS), validity=GOOD),
         about=dict(data="d", model="m", seed=0),
         versions={},
     )
-    two = dict(
+    second = dict(
         report_of(rows_of(threshold_loss=(0.56, 0.55, 0.57, 0.011, 0.005, 0.02, "nothing"))),
-        about=one["about"],
+        about=first["about"],
         versions={},
     )
-    lines = answer.terminal(seeds.summary({0: one, 1: two}), path="r.md").splitlines()
+    lines = answer.terminal(seeds.summary({0: first, 1: second}), path="r.md").splitlines()
     assert (
         lines[0].startswith("seed 0: LEAK SHOWN")
         and lines[1].startswith("seed 1: LEAK SHOWN")
@@ -833,7 +837,7 @@ def test_the_answer_of_seeds_and_of_runs_side_by_side():
         == "threshold_loss, mean ± sd over 2 seeds: AUC 0.567 ± 0.009; TPR at 1% FPR 1.0 ± 0.14%"
     )
     assert (
-        answer.line(one).startswith("LEAK SHOWN")
-        and "checks: 7 of 7 passed" in answer.line(one)
-        and "\n" not in answer.line(one)
+        answer.line(first).startswith("LEAK SHOWN")
+        and "checks: 7 of 7 passed" in answer.line(first)
+        and "\n" not in answer.line(first)
     )

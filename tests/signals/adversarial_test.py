@@ -32,9 +32,9 @@ def test_the_adversarial_loss_is_larger_in_training_and_the_plain_one_in_evaluat
     worst_B, aux = loss(variables, batch, key_B=key_B, train=True)
     assert (worst_B > clean_B).all() and aux.metrics["accuracy"].shape == (6,)
     np.testing.assert_array_equal(loss(variables, batch)[0], clean_B)
-    one = jax.tree.map(lambda a: a[2:3], batch)
+    example = jax.tree.map(lambda a: a[2:3], batch)
     np.testing.assert_allclose(
-        loss(variables, one, key_B=key_B[2:3], train=True)[0][0], worst_B[2], rtol=1e-5
+        loss(variables, example, key_B=key_B[2:3], train=True)[0][0], worst_B[2], rtol=1e-5
     )  # its own key, its own point
     nothing = adversarial.make(model=model, epsilon=0.0)
     np.testing.assert_allclose(
@@ -76,10 +76,10 @@ def test_the_report_averages_each_side_and_finds_the_crossing(tmp_path):
     )
     files.write_npy(interactive.signal_file(tmp_path, "correct_under_fgsm", 3), value_NE[None])
     sides = dict(member_TN=[[True, False, False, True]], evaluated_TN=[[True, True, True, False]])
-    found = evasion.measure(tmp_path, ["loss", "correct_under_fgsm"], models=[3], **sides)
-    assert list(found) == ["correct_under_fgsm"]
-    one = found["correct_under_fgsm"]
-    assert one["members"] == [1.0] * 8 and one["nonmembers"] == [1.0, 0.5, 0, 0, 0, 0, 0, 0]
-    assert one["crossing"] == pytest.approx((1 + 0.168 / 0.5) / 255, abs=1e-5)
-    assert "Accuracy under evasion attacks" in section.text(evasion=found)
+    curves = evasion.measure(tmp_path, ["loss", "correct_under_fgsm"], models=[3], **sides)
+    assert list(curves) == ["correct_under_fgsm"]
+    curve = curves["correct_under_fgsm"]
+    assert curve["members"] == [1.0] * 8 and curve["nonmembers"] == [1.0, 0.5, 0, 0, 0, 0, 0, 0]
+    assert curve["crossing"] == pytest.approx((1 + 0.168 / 0.5) / 255, abs=1e-5)
+    assert "Accuracy under evasion attacks" in section.text(evasion=curves)
     assert evasion.crossing([0, 1, 2], [0.9, 0.8, 0.7], 0.332) is None

@@ -47,14 +47,14 @@ def test_distances_to_the_population_are_those_of_a_plain_loop():
     rng = np.random.default_rng(0)
     value_NE, y_N, population_N = rng.normal(size=(12, 3)), np.arange(12) % 3, np.arange(12) >= 8
     y_N[:2] = 7  # a class that the population lacks
-    found = pair_distance.distances(value_NE[None], y_N, population_N)
+    distances = pair_distance.distances(value_NE[None], y_N, population_N)
     for n in range(12):
         for kind in ("same", "different"):
             rows = [
                 z for z in np.flatnonzero(population_N) if (y_N[z] == y_N[n]) == (kind == "same")
             ] or list(np.flatnonzero(population_N))
             expected = np.mean([np.linalg.norm(value_NE[n] - value_NE[z]) for z in rows])
-            assert found[kind][0, n] == pytest.approx(expected), (n, kind)
+            assert distances[kind][0, n] == pytest.approx(expected), (n, kind)
     with pytest.raises(ValueError, match="0 population rows"):
         pair_distance.distances(value_NE, y_N, np.zeros(12, bool))
 
@@ -99,11 +99,11 @@ def test_goodness_is_the_output_of_the_label_and_sums_over_layers():
     goodness_BCL = np.asarray(net.inside(variables, x)["goodness"])
     for name, layer in (("layer_goodness:layer=2", 1), ("layer_goodness:layer=1,margin=True", 0)):
         signal = registry.make("signals", name)
-        found = signal.ask(probe(lambda x: net.inside(variables, x)), x, y, None)
+        values = signal.ask(probe(lambda x: net.inside(variables, x)), x, y, None)
         own_B = goodness_BCL[np.arange(6), np.asarray(y), layer]
         others_B = [max(goodness_BCL[b, c, layer] for c in range(3) if c != y[b]) for b in range(6)]
         np.testing.assert_allclose(
-            found, own_B - others_B if "margin" in name else own_B, rtol=1e-5
+            values, own_B - others_B if "margin" in name else own_B, rtol=1e-5
         )
         assert signal.sign == 1
     with pytest.raises(ValueError, match="layer=3: the net has 2 layers"):
