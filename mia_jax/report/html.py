@@ -67,7 +67,7 @@ def report(report: Mapping, *, images: Mapping[str, bytes] = {}) -> str:
         level=f"{100 * verdict.of(report)['level']:g}%",
         best=best_table(rows, verdict.of(report)),
         curves=curve_table(report),
-        privacy=bool((report.get("guarantee") or {}).get("epsilon")),
+        privacy=claimed(report),
         sections=details(given, uris, report.get("sections", ())),
     )
 
@@ -268,7 +268,9 @@ def leak_shown(entry: Mapping, metric: str) -> str:
 
 
 def curve_table(report: Mapping) -> dict[str, Any] | None:
-    """Returns the ROC figure as a table: {fprs, lines}; None for a report without curves."""
+    """Returns the ROC figure as a table: {fprs, lines, targets, resampling}; None for a report
+    without curves.
+    """
     curves = report.get("curves")
     if not curves:
         return None
@@ -279,7 +281,14 @@ def curve_table(report: Mapping) -> dict[str, Any] | None:
         if name in curves:
             cells = [at_rate(curves[name], fpr) for fpr in fprs]
             lines.append(dict(attack=name, cells=[_cell(cell) for cell in cells]))
-    return dict(fprs=[f"TPR at {tables.rate_name(fpr)} FPR" for fpr in fprs], lines=lines)
+    kinds = {"crossed": "of models and records", "records": "of records"}
+    resampling = next((curve["resampling"] for curve in curves.values()), "")
+    return dict(
+        fprs=[f"TPR at {tables.rate_name(fpr)} FPR" for fpr in fprs],
+        lines=lines,
+        targets=max((row["n_targets"] for row in rows), default=1),
+        resampling=kinds.get(resampling, resampling),
+    )
 
 
 def at_rate(curve: Mapping, fpr: float) -> dict[str, float] | None:
@@ -328,7 +337,6 @@ def data(report: Mapping) -> dict[str, Any]:
     metrics = list(dict.fromkeys(row["metric"] for row in chosen.values()))
     place = {name: at for at, name in enumerate(attacks)}
     curves, histograms = report.get("curves") or {}, report.get("histograms") or {}
-    guarantee = report.get("guarantee") or {}
     best = best_rows(decided, knows)
     return dict(
         title=page.subject(report),
@@ -353,10 +361,16 @@ def data(report: Mapping) -> dict[str, Any]:
         curves={str(place[name]): curves[name] for name in order if name in curves},
         histograms={str(place[name]): histograms[name] for name in order if name in histograms},
         best=[place[name] for name in best if name in curves][:MOST_CURVES],
-        privacy=dict(epsilon=guarantee["epsilon"], delta=guarantee["delta"])
-        if guarantee.get("epsilon") is not None and not guarantee.get("refused")
-        else None,
+        privacy=claimed(report),
     )
+
+
+def claimed(report: Mapping) -> dict[str, float] | None:
+    """Returns the claimed {epsilon, delta} of differential privacy; None without a claim."""
+    guarantee = report.get("guarantee") or {}
+    if guarantee.get("epsilon") is None or guarantee.get("refused"):
+        return None
+    return dict(epsilon=guarantee["epsilon"], delta=guarantee["delta"])
 
 
 def unit(metric: str) -> str:
