@@ -1,6 +1,7 @@
 """Defines mia_jax.audit(...), which audits arrays or models and returns Results.
 
-It runs the same attacks, metrics and report as launch.py.
+It makes arrays of models (external/models.py), a config of arrays (configuration/schema.py,
+`scores`), and runs the stages that the command line runs (pipeline/run.py).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Computes closed-form intervals of rates.
 
-Which interval a report shows for an AUC, a TPR at an FPR or a rate at a threshold is decided in
-metrics/outcomes.py (one target: `single_tprs`, several: `several_tpr`); the standard error over
-models and records comes from metrics/components.py and metrics/jackknife.py.
+The interval of a report's AUC, TPR at 1% FPR or rate at a threshold is made in metrics/outcomes.py
+(TPR of one target: `single_tprs`, of several: `several_tpr`); the standard error over models and
+records comes from metrics/components.py and metrics/jackknife.py.
 
 Valid for a threshold fixed beforehand; `box` is for one that is read off the same non-members.
 """

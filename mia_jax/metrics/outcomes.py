@@ -1,6 +1,7 @@
 """Computes a number with its interval, for one target and for several.
 
-It decides which resampling or closed form is right for which metric.
+It decides which resampling or closed form is right for which metric: AUC (`area`), TPR at an FPR
+(`single_tprs`, `several_tpr`), rates at a threshold (`several_at_threshold`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
 """Refuses a config that cannot work, with the remedy, before anything is trained.
 
-Other files refuse fields of a wrong name or type (configuration/schema.py), attacks that a design
-does not support (threat_model.FleetSignals.refuse), and private training that cannot be accounted
-(privacy/).
+Other files refuse fields of a wrong name or type (configuration/schema.py, fields.py and
+overrides.py), parts that do not fit together (pipeline/build_parts.py), attacks that a design does
+not support (threat_model.FleetSignals.refuse), private training that cannot be accounted
+(privacy/), a plan that needs too much memory (pipeline/train.py), and a workdir that belongs to
+another config (pipeline/place.py).
 """
 
 from __future__ import annotations

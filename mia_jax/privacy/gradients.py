@@ -12,6 +12,8 @@ methods:
   clipping factors, which is the clipped sum.
 - bookkeeping: one backward pass that keeps the inputs and the output cotangents of every layer. The
   norms and the weighted sum are computed from them.
+
+The noise is added to the sum in learners/_private.py, which makes a step of DP-SGD of both.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Queries a deployed model as a black box that answers labels.
+"""Queries a deployed model as a black box that answers labels: config.target.black_box.
 
 Queries are sent in batches and at a limited rate, and the same example is never sent twice. Every
 answer is appended to a log (24 bytes per query: digest of the example, label, checksum) before the

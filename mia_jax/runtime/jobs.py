@@ -8,7 +8,8 @@ SIGTERM, SIGUSR1 or Ctrl-C the process ends with code PAUSED:
 - All other work is interrupted at once. A file is either absent or complete.
 
 If no safe place is reached in time, the process ends without one, and the files on disk suffice to
-resume.
+resume. Who skips what is done: training/fleet.py (finished models, states of models in training:
+training/checkpoint.py), pipeline/query.py and pipeline/attack.py (files that are there).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Trains M models with one learner: in chunks, checkpointed, resumable and extensible.
 
 A chunk is a number of models that one program trains together on one device. The key and the rows
-of a model derive from (seed, model index) only, and its lane of the program does not read the other
-lanes. Therefore a resumed run equals an uninterrupted one, and a fleet can grow without retraining
-(bit for bit for the same chunk on CPU).
+of a model derive from (seed, model index) only (the key in training/programs.py, `model_keys`), and
+its lane of the program does not read the other lanes. Therefore a resumed run equals an
+uninterrupted one, and a fleet can grow without retraining (bit for bit for the same chunk on CPU).
 """
 
 from __future__ import annotations
