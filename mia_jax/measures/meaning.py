@@ -22,6 +22,7 @@ def measure(
     design: Design,
     pool: Pool,
     given: bool,
+    in_order: bool = False,
     labeled: bool = True,
     seed: int = 0,
 ) -> dict[str, dict]:
@@ -32,6 +33,8 @@ def measure(
         design: the design of the run.
         pool: the data of the run.
         given: whether user-supplied answers are among those in `folder`.
+        in_order: whether all answers are known to be about the same rows in the same order: those
+            of models that were asked here.
         labeled: whether the user supplied labels, too.
         seed: the seed of the rows that are compared.
     """
@@ -77,6 +80,7 @@ def measure(
         guessing_M=base_M,
         mixed=bool(shadows[list(design.targets)].all()),
         trained=not given,
+        in_order=in_order,
         seed=seed,
     )
     return dict(label_agreement=label, shadow_fit=shadow)

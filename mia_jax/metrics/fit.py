@@ -261,6 +261,7 @@ def shadow_fit(
     guessing_M=None,
     mixed: bool = False,
     trained: bool = False,
+    in_order: bool = False,
     seed: int = 0,
 ) -> dict:
     """Checks that the shadows are like the target.
@@ -277,8 +278,9 @@ def shadow_fit(
         value_MN: the loss of each model, or minus its score (lower = member); None if unknown.
         guessing_M: the accuracy of each model with labels in random order; None counts as 0.
         mixed: whether every model is a target in turn.
-        trained: whether all models were trained here by the same learner. Then their rows are in
-            order, and a model that guesses is one whose training failed.
+        trained: whether all models were trained here by the same learner.
+        in_order: whether the rows of all models are known to be in one order, as those of models
+            that were asked here are. Then a model that guesses is one whose training failed.
         seed: the seed of the draw of rows in `consistency`.
 
     Returns:
@@ -289,6 +291,7 @@ def shadow_fit(
     member_MN, evaluated_MN, shadow_MM = (
         np.asarray(a, bool) for a in (member_MN, evaluated_MN, shadow_MM)
     )
+    in_order = in_order or trained
     targets = list(targets)
     used_M = shadow_MM[targets].any(0)
     if not used_M.any():
@@ -320,10 +323,10 @@ def shadow_fit(
                 f"{_percent(usual)}: "
             )
             text += (
-                "did its training fail?" if trained else "are the rows of both in the same order?"
+                "did its training fail?" if in_order else "are the rows of both in the same order?"
             )
             return numbers | dict(status=FAILED, problem="order", model=int(m), text=text)
-    if value_MN is not None and not trained:
+    if value_MN is not None and not in_order:
         odd = _other_order(
             value_MN, member_MN, evaluated_MN, targets, np.flatnonzero(used_M), seed=seed
         )

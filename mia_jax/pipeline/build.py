@@ -162,6 +162,7 @@ def build_supplied(
         supplied,
         default_attacks.ARRAYS if notes is None else default_attacks.MODELS,
     )
+    asked_here = notes is not None
     notes = [*(notes or ()), *supplied.notes, *left_out]
     validate.check_report(report, sections)
     for note in notes:
@@ -204,6 +205,7 @@ def build_supplied(
         attacks=plan_attacks(attacks, sections, seed=seed),
         supplied=supplied.signal,
         notes=tuple(notes),
+        asked_here=asked_here,
     )
 
 

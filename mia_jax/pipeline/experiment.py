@@ -51,12 +51,12 @@ class Experiment:
       signals: {name: signal} that models are asked; {name: None} for user-supplied arrays.
       attacks: the planned attacks.
       supplied: {signal: [M,A,N,...]} that the user supplied, for all models of the design or for
-          its
-        last ones (a target that is audited with our shadows).
+        its last ones (a target that is audited with our shadows).
       notes: sentences for the report.
+      asked_here: whether all supplied answers are those of models that were asked here, about the
+        same rows in the same order.
       failed: {model: record} of the models that failed (training/failures.py). The run goes on
-          without
-        them: they are neither targets nor shadows, and have no answers.
+        without them: they are neither targets nor shadows, and have no answers.
     """
 
     config: Mapping[str, Any]
@@ -74,6 +74,7 @@ class Experiment:
     attacks: tuple[PlannedAttack, ...]
     supplied: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    asked_here: bool = False
     failed: Mapping[int, Mapping] = dataclasses.field(default_factory=dict)
 
     @property
@@ -235,4 +236,5 @@ class Experiment:
             supplied=bool(self.supplied) or bool(target.black_box),
             drawn=drawn,
             notes=self.notes,
+            asked_here=self.asked_here,
         )

@@ -317,6 +317,7 @@ def checks(
             design=reader.design,
             pool=pool,
             given=subject.supplied,
+            in_order=subject.asked_here or not subject.supplied,
             labeled=labeled,
             seed=seed,
         ),

@@ -119,6 +119,8 @@ class Subject:
       supplied: whether the user supplied some of the answers.
       drawn: whether membership was drawn at random.
       notes: sentences about the user-supplied arrays.
+      asked_here: whether the answers are those of models that were asked here: all about the same
+        rows, in the same order.
     """
 
     data: str
@@ -131,3 +133,4 @@ class Subject:
     supplied: bool
     drawn: bool
     notes: tuple[str, ...]
+    asked_here: bool

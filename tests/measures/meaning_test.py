@@ -287,6 +287,26 @@ def test_shadows_of_one_learner_are_what_the_design_made_them():
     )
 
 
+def test_a_model_that_was_asked_here_and_finds_other_rows_hard_is_in_order():
+    """A model whose losses agree with no other's: in arrays its rows may be in another order; of a
+    model that was asked here about the same rows it is only another model.
+    """
+    value_MN = loss(ALL)
+    value_MN[2] = value_MN[2][np.random.default_rng(5).permutation(N)]
+    settings = dict(
+        member_MN=MEMBER,
+        evaluated_MN=np.ones_like(MEMBER),
+        shadow_MM=~np.eye(M + 1, dtype=bool),
+        names=[f"model {m}" for m in range(M + 1)],
+        targets=range(M + 1),
+        value_MN=value_MN,
+        mixed=True,
+    )
+    checked = fit.shadow_fit(**settings)
+    assert checked["status"] == "failed" and checked["problem"] == "order" and checked["model"] == 2
+    assert fit.shadow_fit(**settings, in_order=True)["status"] == "ok"
+
+
 def test_a_model_that_learned_little_is_no_proof_of_labels_in_another_order():
     """Right on a little more rows than in random order: no verdict on the labels; on no more than
     that: failed; on clearly more: fine.
