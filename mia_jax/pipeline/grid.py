@@ -75,8 +75,7 @@ def variants(
 
     Raises:
       ValueError: a name cannot be a folder or appears twice, or a config does not have an
-          overridden
-        field.
+        overridden field.
     """
     grid: list[Variant] = []
     for name, changes in module.grid(arg) if arg else module.grid():

@@ -98,8 +98,7 @@ def each(
       scores: scores(attack, fleet, scored, key) -> score_TN.
       key: the key of the attack.
       measure: measure(design without the group, score_MN) -> what is kept. score_MN is NaN where
-          there
-        is no score. The scores of one rerun are held at a time.
+        there is no score. The scores of one rerun are held at a time.
 
     Returns:
       The results of `measure` for every group; an empty list if the attack cannot be run without
