@@ -88,7 +88,7 @@ def test_a_defense_of_only_the_target_needs_targets_that_are_never_shadows():
     design = halves.make(num_examples=40, seed=0, models=4)
     with pytest.raises(
         ValueError,
-        match=r"attack 'a': defense='memguard' of the target alone .* 'halves' .* adaptive=True",
+        match=r"attack 'a': defense='memguard' of the target only .* 'halves' .* adaptive=True",
     ):
         check(sections, design=design)
     check(dict(a=dict(defense="memguard", adaptive=True)), design=design)

@@ -320,8 +320,8 @@ def test_a_forest_on_breast_cancer_takes_three_lines_and_under_30_seconds():
         "from sklearn.datasets import load_breast_cancer\n"
         "from sklearn.ensemble import RandomForestClassifier\n"
         "x, y = load_breast_cancer(return_X_y=True)\n"
-        "found = mia_jax.audit(fit=RandomForestClassifier(), x=x, y=y, models=16)\n"
-        "print(found.value('base', 'auc'))\n"
+        "results = mia_jax.audit(fit=RandomForestClassifier(), x=x, y=y, models=16)\n"
+        "print(results.value('base', 'auc'))\n"
     )
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

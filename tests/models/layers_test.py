@@ -427,12 +427,12 @@ def test_batch_norm_gradient_equals_flax():
     stats = {"mean": jnp.zeros(2), "var": jnp.ones(2)}
     with jax.numpy_rank_promotion("allow"):
 
-        def other(p, x):
+        def their_outputs(p, x):
             return theirs.apply({"params": p, "batch_stats": stats}, x, mutable=["batch_stats"])[0]
 
-        expected = value_and_gradients(other, scale, x)
+        expected = value_and_gradients(their_outputs, scale, x)
 
-    def own(p, x):
+    def our_outputs(p, x):
         return ours.apply({"params": p, "stats": stats}, x, train=True, mutable=["stats"])[0]
 
-    close(value_and_gradients(own, scale, x), expected)
+    close(value_and_gradients(our_outputs, scale, x), expected)

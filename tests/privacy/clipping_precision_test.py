@@ -139,11 +139,11 @@ def test_the_sum_of_the_reference_is_full_float32():
     how = dict(units=B, rule=clipping.rule("flat"), clip=1.0)
     for method in ("vmap", "scan"):
 
-        def one(w, rows, weight_B, method=method):
+        def total(w, rows, weight_B, method=method):
             return gradients.clipped_sum(
                 losses, dict(w=w), rows, weight_B, method=method, **how
             ).total
 
         w, rows, weight = jnp.zeros((MODELS, 5)), jnp.zeros((MODELS, B, 5)), jnp.zeros((MODELS, B))
-        product_list = list(products(jax.make_jaxpr(jax.vmap(one))(w, rows, weight)))
+        product_list = list(products(jax.make_jaxpr(jax.vmap(total))(w, rows, weight)))
         assert product_list and all(full(precision) for _, precision in product_list), product_list

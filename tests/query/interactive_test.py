@@ -191,7 +191,7 @@ def test_rows_are_asked_where_an_attack_can_read_them():
 
     design = blocks.make(num_examples=100, seed=0, size=10, sources=1, population=0.1)
 
-    def wanted(*needs):
+    def rows_asked(*needs):
         attacks = (
             build_attacks.plan_attacks({"a": Attack(None, needs)}, dict(a={}), seed=0)
             if needs
@@ -199,13 +199,15 @@ def test_rows_are_asked_where_an_attack_can_read_them():
         )
         return asked_rows("correct_under_shift:d=1", attacks, design)
 
-    np.testing.assert_array_equal(wanted("correct_under_shift", "shadow_own"), design.evaluated_MN)
-    assert (
-        wanted("correct_under_shift", "shadow_out")[:, :40].all()
-        and wanted()[:, :40].all()
-        and not wanted()[:, 40:].any()
+    np.testing.assert_array_equal(
+        rows_asked("correct_under_shift", "shadow_own"), design.evaluated_MN
     )
-    assert wanted("correct_under_shift", "population")[:, 90:].all()
+    assert (
+        rows_asked("correct_under_shift", "shadow_out")[:, :40].all()
+        and rows_asked()[:, :40].all()
+        and not rows_asked()[:, 40:].any()
+    )
+    assert rows_asked("correct_under_shift", "population")[:, 90:].all()
 
 
 def test_images_are_asked_for_and_tables_are_refused():
