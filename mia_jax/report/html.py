@@ -27,6 +27,7 @@ from markupsafe import Markup
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 
 from mia_jax.measures import verdict
+from mia_jax.metrics import outcomes
 from mia_jax.metrics import rows as result_rows
 from mia_jax.report import answer, page, rendering, tables, trust
 from mia_jax.report.sections import answer as answer_section
@@ -296,7 +297,7 @@ def at_rate(curve: Mapping, fpr: float) -> dict[str, float] | None:
     band = curve["band"]
     if fpr not in band["fpr"]:
         return None
-    allowed = max(1, int(fpr * curve["n_nonmember"] * (1 + 1e-9)))
+    allowed = outcomes.allowed(fpr, curve["n_nonmember"])
     at = max(i for i, false in enumerate(curve["false"]) if false <= allowed)
     place = band["fpr"].index(fpr)
     return dict(

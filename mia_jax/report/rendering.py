@@ -108,8 +108,29 @@ def as_html(text: str, images: Mapping[str, str] = {}, heading: int = 4) -> tupl
     for token in tokens:
         if token.type in ("heading_open", "heading_close"):
             token.tag = f"h{heading}"
+    tokens = _without_empty_heads(tokens)
     env = dict(images=images, terms=set())
     return title, Markup(reader.renderer.render(tokens, reader.options, env))
+
+
+def _without_empty_heads(tokens: list) -> list:
+    """Returns the tokens without heads of tables that say nothing; an empty cell of another head is
+    no heading.
+    """
+    kept, at = [], 0
+    while at < len(tokens):
+        if tokens[at].type == "thead_open":
+            end = next(i for i in range(at, len(tokens)) if tokens[i].type == "thead_close")
+            cells = [i for i in range(at, end) if tokens[i].type == "inline"]
+            if not any(tokens[i].content for i in cells):
+                at = end + 1
+                continue
+            for i in cells:
+                if not tokens[i].content:
+                    tokens[i - 1].tag = tokens[i + 1].tag = "td"
+        kept.append(tokens[at])
+        at += 1
+    return kept
 
 
 @functools.cache

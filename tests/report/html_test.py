@@ -185,7 +185,9 @@ def test_without_a_leak_the_page_says_what_would_have_been_seen():
     report = mia_jax.audit(loss=rng.normal(size=600), member=member, draws=40).report
     head = html.headline(report)
     assert (head["tone"], head["label"]) == ("none", "No leak shown")
-    assert "minimum detectable" in head["sentence"] and "AUC" in head["sentence"]
+    assert "not distinguishable from random guessing" in head["sentence"]
+    smallest = report["verdict"]["detectable"]["auc"]
+    assert f"minimum detectable one is not excluded (AUC {smallest:.3f}" in head["sentence"]
 
 
 def test_names_from_data_are_text_everywhere(evil):
@@ -290,6 +292,12 @@ def test_sections_are_rendered_without_tags_links_and_strange_images():
     assert [tag for tag, _ in tags if tag in ("a", "b", "i", "img", "h4")] == ["img", "h4"]
     assert dict(tags)["img"]["src"] == "data:image/png;base64,AA"
     assert "<code>&lt;i&gt;</code>" in body
+
+
+def test_a_head_of_a_table_that_says_nothing_is_left_out():
+    body = rendering.as_html("| | |\n|--|--|\n| a | b |\n\n| | c |\n|--|--|\n| d | e |\n")[1]
+    tags = [tag for tag, _ in Reader(body).elements]
+    assert (tags.count("thead"), tags.count("th"), tags.count("td")) == (1, 1, 5)
 
 
 def test_terms_of_the_glossary_have_a_tooltip_once():

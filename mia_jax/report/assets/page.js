@@ -15,8 +15,9 @@
     for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
     return made;
   }
-  const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  const color = (at) => (dark.matches ? DARK : LIGHT)[at % LIGHT.length];
+  const root = document.documentElement;
+  const style = (name) => getComputedStyle(root).getPropertyValue(name).trim();
+  const color = (at) => (dark.matches && !root.dataset.printing ? DARK : LIGHT)[at % LIGHT.length];
   const dash = (at) => DASHES[at % DASHES.length];
   // the first colors are those of the attacks that are drawn first
   const order = [...new Set([...(data.best || []), ...Object.keys(data.curves || {}).map(Number)])];
@@ -442,9 +443,14 @@
   addEventListener("beforeprint", () => {
     closed = [...document.querySelectorAll("#details details:not([open])")];
     closed.forEach((s) => { s.open = true; });
-    drawHistogram();
+    root.dataset.printing = "true"; // figures are drawn in the colors of paper
+    redraw();
   });
-  addEventListener("afterprint", () => closed.forEach((s) => { s.open = false; }));
+  addEventListener("afterprint", () => {
+    closed.forEach((s) => { s.open = false; });
+    delete root.dataset.printing;
+    redraw();
+  });
   addEventListener("hashchange", openTarget);
   dark.addEventListener("change", redraw);
   let width = innerWidth;
@@ -460,5 +466,5 @@
   startHistogram();
   addDownloads();
   openTarget();
-  document.documentElement.dataset.ready = "true";
+  root.dataset.ready = "true";
 })();
