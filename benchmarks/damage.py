@@ -92,6 +92,7 @@ KINDS = {
     "metrics.jsonl": Kind("metrics.jsonl", "train/plan.json", "query"),
     "report.json": Kind("report/report.json", "report/config.json", "report"),
     "report.md": Kind("report/report.md", "report/results.csv", "report"),
+    "report.html": Kind("report/report.html", "report/results.csv", "report"),
     "report/config.json": Kind("report/config.json", "report/report.json", "report"),
 }
 

@@ -14,6 +14,7 @@ import pytest
 from tests.launching import launch
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+CONFIG = ROOT / "configs" / "quickstart.py"
 TINY = [
     "--config=configs/quickstart.py:models=4,epochs=2",
     "--config.run.chunk=2",
@@ -58,6 +59,7 @@ def test_a_run_leaves_its_files_and_the_same_command_does_nothing_again(run):
         "design/membership.npz",
         "train/plan.json",
         "report/report.json",
+        "report/report.html",
         "report/report.md",
     ):
         assert (run / name).is_file(), name
@@ -106,6 +108,22 @@ def test_a_run_ends_with_its_answer(run):
     assert (
         report["verdict"]["strongest"] in lines[-3] and (run / "report" / "records.csv").is_file()
     )
+
+
+def test_open_shows_the_page_after_the_run(run, tmp_path):
+    """--open opens report.html; the browser is that of the environment."""
+    browser, opened = tmp_path / "browser.sh", tmp_path / "opened.txt"
+    browser.write_text(f'#!/bin/sh\necho "$1" > "{opened}"\n')
+    browser.chmod(0o755)
+    config = tmp_path / "with_browser.py"
+    config.write_text(
+        f'import os\n\nos.environ["BROWSER"] = "{browser} %s"\n' + CONFIG.read_text("utf-8")
+    )
+    arguments = [f"--config={config}:models=4,epochs=2", *TINY[1:], f"--workdir={run}"]
+    launch(*arguments)
+    assert not opened.exists()
+    launch(*arguments, "--open")
+    assert opened.read_text().strip() == (run / "report" / "report.html").as_uri()
 
 
 def test_the_chunk_is_a_number_or_auto(tmp_path):

@@ -24,6 +24,7 @@ EVIL = (
     "[x](javascript:alert(1))",
     "=cmd()|' /C calc'!A0",
     '<img src=x onerror="alert(1)">',
+    r"\input{/etc/passwd}$x$",
     LONG,
 )
 
@@ -226,7 +227,9 @@ def test_names_from_data_are_text_in_the_other_files(evil, tmp_path):
     assert not re.search(r"(?<!\\)\]\(javascript", outside)
     for row in csv.reader(io.StringIO(place.results.read_text())):
         assert not any(cell.startswith(("=", "@", "\t")) for cell in row)
-    assert r"</script>" in place.latex.read_text()
+    latex = place.latex.read_text()
+    assert r"</script>" in latex and r"\textbackslash{}input\{" in latex
+    assert r"\input" not in latex and "$x$" not in latex
     assert place.html.read_text() == html.report(report)
 
 
