@@ -56,7 +56,9 @@ def expected(
     program = programs.make(learner=learner, chunk=chunk)
     shapes, steps = _shapes(learner, pool, rows_K, weight_K, chunk, pool_bytes)
     start = time.perf_counter()
-    run = program.run.lower(*shapes).compile()
+    state, pool_shape, index, weight = shapes
+    pool_shape = jax.tree.map(_on_device, pool_shape)
+    run = program.run.lower(state, pool_shape, index, weight).compile()
     return _cost(
         run,
         shapes,
@@ -162,6 +164,11 @@ def _shapes(
         )
     pool_shape = jax.tree.map(lambda a: jax.ShapeDtypeStruct((rows, *a.shape[1:]), a.dtype), whole)
     return (state, pool_shape, index, weight), steps
+
+
+def _on_device(shape: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    """Returns the shape with the type that a device gives to it, such as float32 for float64."""
+    return jax.ShapeDtypeStruct(shape.shape, jax.dtypes.canonicalize_dtype(shape.dtype))
 
 
 def _cost(

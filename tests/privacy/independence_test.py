@@ -64,11 +64,25 @@ def windows_gradient(x):
     return jax.grad(lambda x: jnp.square(pool(x)).sum())(x)
 
 
+def polynomial(x, coefficients):
+    """Evaluates a polynomial: by one primitive since jax 0.12, by Horner's rule before."""
+    if hasattr(lax, "polynomial"):
+        return lax.polynomial(x, list(coefficients))
+    return jnp.polyval(coefficients[::-1], x)
+
+
 CASES = dict(
     elementwise=(
         lambda x: jnp.where(x > 0, jnp.tanh(x), jnp.clip(x, -1, 1)) ** 2 + jax.nn.gelu(x),
         APART,
     ),
+    elementwise_gradient=(  # jax 0.12 has primitives for 1 - x^2 and log2
+        lambda x: jax.grad(lambda x: (jnp.tanh(x) + jnp.log2(1 + x * x) + lax.erf(x)).sum())(x),
+        APART,
+    ),
+    tanh_over_batch=(lambda x: jax.grad(lambda x: jnp.tanh(x.sum(0)).sum())(x), MIXED),
+    polynomial=(lambda x: polynomial(x, kernel(3)), APART),
+    polynomial_over_batch=(lambda x: polynomial(x, x.sum(0)[:3]), MIXED),
     softmax=(lambda x: jax.nn.log_softmax(x), APART),
     logsumexp_over_batch=(lambda x: x - jax.nn.logsumexp(x, 0, keepdims=True), MIXED),
     argmax=(lambda x: x.argmax(1) + jnp.argmin(x, 1), APART),

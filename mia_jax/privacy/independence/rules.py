@@ -25,12 +25,12 @@ from mia_jax.privacy.independence.values import (
 )
 
 ELEMENTWISE = frozenset(
-    """abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil
-    clamp clz complex conj convert_element_type copy copy_p cos cosh digamma div eq eq_to erf
-    erf_inv erfc exp exp2 expm1 floor ge gt igamma igamma_grad_a igammac imag integer_pow
-    is_finite le le_to lgamma log log1p logistic lt lt_to max min mul name ne neg nextafter not
-    or optimization_barrier pcast polygamma population_count pow pvary random_clone
-    random_fold_in random_gamma_grad random_seed real reduce_precision
+    """abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt
+    ceil clamp clz complex conj convert_element_type copy copy_p cos cosh digamma div eq eq_to
+    erf erf_inv erfc exp exp2 expm1 floor ge gt igamma igamma_grad_a igammac imag integer_pow
+    is_finite le le_to lgamma log log1p log2 logistic lt lt_to max min mul name ne neg nextafter
+    not one_minus_square optimization_barrier or pcast polygamma polynomial population_count pow
+    pvary random_clone random_fold_in random_gamma_grad random_seed real reduce_precision
     regularized_incomplete_beta rem round rsqrt select_n sharding_constraint shift_left
     shift_right_arithmetic shift_right_logical sign sin sinh sqrt square stop_gradient sub tan
     tanh threefry2x32 xor zeta""".split()
