@@ -1,0 +1,284 @@
+"""report.html in a headless Chromium: nothing is loaded from a network, the controls move the
+numbers to those of the scores, sorting, filtering and downloads work, and axe-core finds no serious
+problem in the light and the dark theme.
+
+Needs chromium and chromium-driver (apt-get install chromium chromium-driver), selenium and, for the
+accessibility check, axe-core (npm pack axe-core, unpacked in build/axe); .ci/run installs them.
+"""
+
+import base64
+import json
+import pathlib
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+import mia_jax
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="pip install selenium==4.51.0")
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium.webdriver.support.ui import Select  # noqa: E402
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+AXE = ROOT / "build" / "axe" / "package" / "axe.min.js"
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = [
+    pytest.mark.skipif(
+        not (CHROMIUM and DRIVER), reason="apt-get install chromium chromium-driver"
+    ),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+N, M = 400, 8
+HOSTILE = "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def audit():
+    """An audit of 8 planted models in turn: two attacks, two classes, one of which leaks more, and
+    a group whose name is HTML.
+    """
+    rng = np.random.default_rng(0)
+    member_MN = np.array([rng.permutation(N) < N // 2 for _ in range(M)])
+    y_N = np.arange(N) % 2
+    loss_MN = rng.exponential(size=(M, N)) * np.where(member_MN, 0.6 - 0.3 * y_N, 1.0)
+    return mia_jax.audit(
+        shadow_loss=loss_MN,
+        shadow_member=member_MN,
+        labels=y_N,
+        slices="class",
+        groups={HOSTILE: range(0, N, 2)},
+        attacks=dict(loss=dict(name="threshold", signal="loss"), offset=dict(signal="loss")),
+        draws=80,
+    )
+
+
+@pytest.fixture(scope="module")
+def page(audit, tmp_path_factory):
+    """The page's folder, with report.html and report.json."""
+    from mia_jax.report import html
+
+    folder = tmp_path_factory.mktemp("page")
+    (folder / "report.html").write_text(html.report(audit.report), encoding="utf-8")
+    (folder / "report.json").write_text(json.dumps(audit.report), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("browser")
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in (
+        "headless=new",
+        "no-sandbox",
+        "disable-gpu",
+        "disable-dev-shm-usage",
+        "no-first-run",
+        "disable-background-networking",
+        "disable-component-update",
+        "disable-sync",
+        "window-size=1200,1600",
+        f"user-data-dir={folder / 'profile'}",
+    ):
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", dict(browser="ALL", performance="ALL"))
+    options.add_experimental_option(
+        "prefs", {"download.default_directory": str(folder), "download.prompt_for_download": False}
+    )
+    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+    driver.downloads = folder
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def opened(browser, page):
+    browser.get_log("browser"), browser.get_log("performance")
+    browser.get((page / "report.html").as_uri())
+    return browser
+
+
+def at(opened, name):
+    return opened.find_element(By.CSS_SELECTOR, f'[data-testid="{name}"]')
+
+
+def table(element) -> list[list[str]]:
+    """The cells of the body of a table."""
+    return [
+        [cell.text for cell in row.find_elements(By.CSS_SELECTOR, "th, td")]
+        for row in element.find_elements(By.CSS_SELECTOR, "tbody tr")
+    ]
+
+
+def percent(value: float) -> str:
+    """A rate as the page writes it: 0.52%, 8.2%."""
+    return f"{100 * value:.{2 if abs(value) < 0.00995 else 1}f}%"
+
+
+def downloaded(opened, name: str) -> str:
+    """The text of a file that the page has just saved."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    path = opened.downloads / name
+    WebDriverWait(opened, 10).until(lambda _: path.exists() and path.stat().st_size)
+    text = path.read_text(encoding="utf-8")
+    path.unlink()
+    return text
+
+
+def test_nothing_is_asked_of_a_network_and_the_console_is_silent(opened):
+    at(opened, "open-all").click()
+    messages = [json.loads(entry["message"])["message"] for entry in opened.get_log("performance")]
+    asked = [
+        message["params"]["request"]["url"]
+        for message in messages
+        if message["method"] == "Network.requestWillBeSent"
+    ]
+    assert asked and all(url.startswith(("file:", "data:", "blob:")) for url in asked), asked
+    assert not [entry for entry in opened.get_log("browser") if entry["level"] != "INFO"]
+
+
+def test_the_slider_shows_the_numbers_of_the_scores(opened, audit):
+    """TPR, counts, realized FPR and precision are counted again from the scores of all targets."""
+    slider = at(opened, "fpr")
+    member_TN = audit.evidence["member_TN"] & audit.evidence["evaluated_TN"]
+    other_TN = ~audit.evidence["member_TN"] & audit.evidence["evaluated_TN"]
+    for keys in ([], [Keys.ARROW_RIGHT] * 5, [Keys.ARROW_LEFT] * 8):
+        slider.send_keys(*keys) if keys else None
+        text = at(opened, "fpr-value").text
+        fpr = float(text.removesuffix("%")) / 100
+        rows = opened.find_elements(By.CSS_SELECTOR, '[data-testid="roc-point"] tbody tr')
+        assert rows
+        for row in rows:
+            score_TN = audit.target_scores(row.get_attribute("data-attack"))
+            inside, outside = score_TN[member_TN], np.sort(score_TN[other_TN])[::-1]
+            allowed = max(1, int(np.floor(fpr * len(outside) * (1 + 1e-9))))
+            # the step rule: the lowest threshold with at most `allowed` false positives
+            false = allowed if outside[allowed - 1] > outside[allowed] else None
+            assert false is not None, "the planted scores have no ties"
+            true = int((inside > outside[allowed]).sum())
+            tpr, realized = true / len(inside), false / len(outside)
+            shown = {
+                cell.get_attribute("data-value"): cell.text
+                for cell in row.find_elements(By.CSS_SELECTOR, "td")
+            }
+            assert shown["true"] == f"{true:,} of {len(inside):,}", (text, shown)
+            assert shown["false"] == f"{false:,} of {len(outside):,}"
+            assert shown["tpr"] == percent(tpr) and shown["realized"] == percent(realized)
+            assert shown["precision"] == percent(tpr / (tpr + realized))
+
+
+def test_the_member_share_changes_the_precision_and_nothing_else(opened):
+    def cells(kind):
+        return [
+            cell.text
+            for cell in opened.find_elements(
+                By.CSS_SELECTOR, f'[data-testid="roc-point"] td[data-value="{kind}"]'
+            )
+        ]
+
+    before = {kind: cells(kind) for kind in ("tpr", "precision", "realized")}
+    box = at(opened, "share-number")
+    box.clear()
+    box.send_keys("1", Keys.TAB)
+    assert cells("tpr") == before["tpr"] and cells("realized") == before["realized"]
+    for old, new in zip(before["precision"], cells("precision"), strict=True):
+        assert float(new.removesuffix("%")) < float(old.removesuffix("%"))
+
+
+def test_attacks_are_filtered_and_sorted(opened, audit):
+    at(opened, "open-all").click()
+    Select(at(opened, "filter-slice")).select_by_visible_text("class=1")
+    Select(at(opened, "filter-metric")).select_by_visible_text("AUC")
+    at(opened, "sort-value").click()
+    expected = sorted(
+        (
+            (row["value"], row["attack"])
+            for row in audit.table
+            if (row["slice"], row["metric"], row["target"]) == ("class=1", "auc", None)
+        ),
+        reverse=True,
+    )
+    shown = table(at(opened, "attack-table"))
+    directions = [[name for _, name in expected], [name for _, name in expected][::-1]]
+    assert [row[0] for row in shown] in directions
+    at(opened, "sort-value").click()
+    again = table(at(opened, "attack-table"))
+    assert [row[0] for row in again] == [row[0] for row in shown][::-1]
+
+
+def test_a_download_is_what_report_json_says(opened, page):
+    at(opened, "open-all").click()
+    report = json.loads((page / "report.json").read_text())
+    element = at(opened, "attack-table")
+    bar = element.find_element(By.XPATH, "./following::p[contains(@class,'downloads')][1]")
+    buttons = {button.text: button for button in bar.find_elements(By.TAG_NAME, "button")}
+    buttons["JSON"].click()
+    rows = json.loads(downloaded(opened, "attack-table.json"))
+    assert rows
+    for row in rows:
+        target = row.get("target")
+        match = [
+            known
+            for known in report["results"]
+            if known["attack"] == row["attack"]
+            and known["slice"] == row["slice"]
+            and known["metric"] == row["metric"]
+            and known["target"] == target
+        ]
+        assert match and match[0]["value"] == pytest.approx(row["value"], abs=1e-12), row
+    buttons["CSV"].click()
+    text = downloaded(opened, "attack-table.csv")
+    assert len(text.strip().splitlines()) == len(rows) + 1
+
+
+def test_names_from_data_are_text(opened):
+    at(opened, "open-all").click()
+    options = Select(at(opened, "filter-slice")).options
+    assert any(HOSTILE in option.text for option in options)
+    assert not opened.find_elements(By.CSS_SELECTOR, 'img[src="x"]')
+
+
+def test_printing_opens_every_section(opened):
+    pdf = base64.b64decode(opened.execute_cdp_cmd("Page.printToPDF", {})["data"])
+    assert pdf.startswith(b"%PDF") and len(re.findall(rb"/Type\s*/Page\b", pdf)) >= 2
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_no_serious_problem(opened, theme):
+    if not AXE.exists():
+        pytest.skip("npm pack axe-core@4.14.1, unpacked in build/axe")
+    opened.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia",
+        dict(features=[dict(name="prefers-color-scheme", value=theme)]),
+    )
+    opened.refresh()
+    at(opened, "open-all").click()
+    opened.execute_script(AXE.read_text(encoding="utf-8"))
+    found_by_axe = opened.execute_async_script(
+        "const done = arguments[arguments.length - 1];"
+        "axe.run(document).then((result) => done(result.violations));"
+    )
+    serious = {
+        violation["id"]: [node["target"] for node in violation["nodes"]][:3]
+        for violation in found_by_axe
+        if violation["impact"] in ("serious", "critical")
+    }
+    assert not serious, serious
+
+
+def test_the_keyboard_reaches_every_control(opened):
+    """Tab from the top of the page comes to the slider, and its arrows move it."""
+    slider = at(opened, "fpr")
+    body = opened.find_element(By.TAG_NAME, "body")
+    for _ in range(60):
+        (opened.switch_to.active_element or body).send_keys(Keys.TAB)
+        if opened.switch_to.active_element == slider:
+            break
+    assert opened.switch_to.active_element == slider
+    before = at(opened, "fpr-value").text
+    slider.send_keys(Keys.ARROW_RIGHT)
+    assert at(opened, "fpr-value").text != before
