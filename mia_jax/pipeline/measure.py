@@ -8,7 +8,14 @@ from typing import NamedTuple
 import numpy as np
 
 from mia_jax.configuration.settings import ReportSettings
-from mia_jax.measures import cross_validation, curves, evasion, verdict
+from mia_jax.measures import (
+    agreement,
+    cross_validation,
+    curves,
+    evasion,
+    identification,
+    verdict,
+)
 from mia_jax.metrics import bootstrap, comparisons, further, slice_rows, summary
 from mia_jax.metrics import rows as result_rows
 from mia_jax.pipeline import numbers
@@ -132,6 +139,10 @@ def measure(
         curves=drawn,
         histograms=histograms,
         comparisons=differences,
+        agreement=agreement.measure(evidence, **shared, order=ranked),
+        identification=identification.measure(
+            evidence, **shared, order=ranked, targets=rows.targets, seed=seed
+        ),
         slices=dict(
             wanted=list(settings.slices),
             ranking=ranking,

@@ -70,6 +70,10 @@ class Measured:
       curves: {attack: its pooled ROC curve, thinned, with intervals} (measures/curves.py).
       histograms: {attack: the counts of its scores of members and of non-members in bins}.
       comparisons: the differences between attacks.
+      agreement: which records attacks identify together (measures/agreement.py); None if fewer than
+        two attacks could be run by a real attacker.
+      identification: the records that attacks identify with a bounded expected share of false ones
+        (measures/identification.py); None without such an attack.
       slices: the requested slices, their ranking, and those that are too small.
       models: one row per model: accuracies, losses, epochs, seconds.
       design: the design in numbers.
@@ -96,6 +100,8 @@ class Measured:
     curves: Mapping[str, Mapping[str, Any]]
     histograms: Mapping[str, Mapping[str, Any]]
     comparisons: Rows
+    agreement: Mapping[str, Any] | None
+    identification: Mapping[str, Any] | None
     slices: Mapping[str, Any]
     models: Rows
     design: DesignNumbers

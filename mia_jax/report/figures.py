@@ -302,6 +302,31 @@ def selection(rows: Sequence[Mapping], *, metric: str, score: str, over: str = "
     return figure
 
 
+def agreement(names: Sequence[str], jaccard, *, over: str = "") -> Figure:
+    """Draws the Jaccard index [A,A] of the members that each two of A attacks identify.
+
+    A value of None is a cell without a number.
+    """
+    value_AA = np.array([[np.nan if v is None else v for v in row] for row in jaccard], float)
+    side = 2.6 + 0.5 * len(names)
+    figure, axes = _canvas(side + 0.7, side)
+    image = axes.imshow(value_AA, cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
+    at, shown = range(len(names)), [_name(name) for name in names]
+    axes.set_xticks(at, shown, rotation=45, ha="right", fontsize=7.5)
+    axes.set_yticks(at, shown, fontsize=7.5)
+    for row, column in np.ndindex(value_AA.shape):
+        value = value_AA[row, column]
+        text, ink = ("–", "black") if np.isnan(value) else (f"{value:.2f}", _ink(value))
+        axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=7.5)
+    _title(axes, "Jaccard index of the members that two attacks identify", over)
+    figure.colorbar(image, ax=axes, shrink=0.8).ax.tick_params(labelsize=7)
+    return figure
+
+
+def _ink(value: float) -> str:
+    return "black" if value > 0.5 else "white"
+
+
 def queries(curves: Mapping[str, Sequence[Mapping]], *, over: str = "") -> Figure:
     """Draws balanced accuracy and TPR at a low FPR against queries per example, with intervals.
 

@@ -1,0 +1,29 @@
+"""How many records an attacker identifies who bounds the expected share of false ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mia_jax.report import rendering, tables
+
+ORDER = 165
+NEEDS = ("identification",)
+
+
+def text(*, identification: Mapping) -> str:
+    """Writes what the attack that identifies most names, and a line per attack."""
+    attacks = identification["attacks"]
+    best = max(attacks, key=lambda name: attacks[name]["identified"])
+    lines = [
+        [
+            name,
+            f"{row['identified']:.1f}",
+            f"{row['false']:.1f}",
+            f"{tables.percent(row['realized_share'])}%",
+            f"{row['targets_with_any']:,} of {identification['targets']:,}",
+        ]
+        for name, row in attacks.items()
+    ]
+    return rendering.render(
+        "identification", best=best, most=attacks[best], lines=lines, **identification
+    )
