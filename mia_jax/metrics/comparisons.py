@@ -168,24 +168,40 @@ def paired(first: Number, second: Number, *, crossed: bool) -> tuple[Error, int]
     targets as before. Where an attack that knows shadows was not rerun, the difference is not
     jackknifed either.
     """
+    error, _, groups = _errors(first, second, crossed)
+    return error, groups
+
+
+def _errors(first: Number, second: Number, crossed: bool) -> tuple[Error, tuple[Error, Error], int]:
+    """Returns what `paired` returns, and between the two the errors of both numbers, made alike."""
     numbers = (first, second)
     groups = next((n.left.group_U for n in numbers if n.left is not None), None)
     if groups is None or any(n.left is None and n.knows not in components.ALONE for n in numbers):
-        knows = knowing(first.knows, second.knows)
+        known = knowing(first.knows, second.knows)
         difference_of_parts = components.minus(first.parts, second.parts)
-        return components.error(difference_of_parts, crossed=crossed, knows=knows), 0
+        error, own, other = (
+            components.error(parts, crossed=crossed, knows=known)
+            for parts in (difference_of_parts, first.parts, second.parts)
+        )
+        return error, (own, other), 0
     left, other_left = (
         components.grouped(n.parts, groups) if n.left is None else n.left for n in numbers
     )
-    return components.left_error(components.left_minus(left, other_left)), len(left.value_G)
+    error, own, other = (
+        components.left_error(x)
+        for x in (components.left_minus(left, other_left), left, other_left)
+    )
+    return error, (own, other), len(left.value_G)
 
 
 def difference(first: Drawn, second: Drawn, *, level: float = 0.95) -> dict:
     """Returns {value, low, high, interval, method, convention} of the difference, draw by draw.
 
-    - Several targets: Student's t about the difference of the centers of the two intervals. The
-      standard error comes from the variance components of the units' differences, or from the
-      differences without each group of units (`paired`).
+    - Several targets: Student's t about the difference of the centers of the two intervals, for
+      rates on the angular scale (`intervals.angular_difference`). The standard error comes from the
+      variance components of the units' differences, or from the differences without each group of
+      units (`paired`). For rates its degrees of freedom are those of few false positives, as in the
+      two intervals (`components.of_few`).
     - One target: for the AUC, normal with the standard deviation of the drawn differences; for
       TPR@FPR, their percentiles, the wider of those that err low and those that err high.
     - Where one of the two intervals is a closed form (few counts, or draws that do not differ): the
@@ -204,17 +220,25 @@ def difference(first: Drawn, second: Drawn, *, level: float = 0.95) -> dict:
         and first.center is not None
         and second.center is not None
     ):
-        error, groups = paired(
+        error, (own, other), groups = _errors(
             Number(first.parts, first.knows, first.left),
             Number(second.parts, second.knows, second.left),
             crossed=a.interval == "crossed",
         )
+        error = components.of_few(error, min(first.events, second.events))
         # the method of the interval that was computed like the difference
         how = a.method if (first.left is not None) == (groups > 0) else b.method
         how = f"{how.removesuffix(', logit scale').removesuffix(', angular scale')}, paired"
-        center = first.center - second.center
-        half = intervals.t_half(error.deviation, level, error.freedom)
-        low, high, how = min(value, center - half), max(value, center + half), how + ", Student's t"
+        if a.convention == outcomes.STEP:
+            low, high = intervals.angular_difference(
+                (first.center, own.deviation), (second.center, other.deviation), error, level
+            )
+            how += ", Student's t, angular scale"
+        else:
+            center = first.center - second.center
+            half = intervals.t_half(error.deviation, level, error.freedom)
+            low, high, how = center - half, center + half, how + ", Student's t"
+        low, high = min(value, low), max(value, high)
     elif first.low_R is first.high_R:
         half = intervals.normal_half(spread_R, level)
         low, high, how = value - half, value + half, how + ", normal"

@@ -214,7 +214,7 @@ def ratios_of_t() -> tuple[np.ndarray, np.ndarray]:
     return freedom_F, special.stdtrit(freedom_F, 0.975) / special.stdtrit(freedom_F, one_sigma)
 
 
-def of_few(error: Error, events: int) -> Error:
+def of_few(error: Error, events: float) -> Error:
     """Returns the standard error of a rate at a threshold with `events` false positives in all.
 
     The position of the threshold is as uncertain as a sum of that many exponentials, whose variance

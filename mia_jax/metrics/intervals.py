@@ -174,6 +174,44 @@ def angular(
     )
 
 
+def angular_difference(
+    first: tuple[float, float],
+    second: tuple[float, float],
+    error: tuple[float, float],
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """Returns (low, high) of the difference of two rates that may depend on each other.
+
+    Student's t along the line through the two rates on which their difference changes most for its
+    probability, with both rates on the angular scale. With the variances V1 and V2 of the rates and
+    V of the difference, one standard error sqrt(V) of the difference is a move of the first rate by
+    (V + V1 - V2)/(2 sqrt(V)) and of the second by the rest, to the other side. A rate of 0 or 1 has
+    no scale: then the interval is symmetric.
+
+    Args:
+        first, second: (rate, standard error).
+        error: the standard error of the difference, and its degrees of freedom.
+        level: the confidence level.
+
+    >>> [round(x, 3) for x in angular_difference((0.05, 0.01), (0.02, 0.005), (0.01, 20.0))]
+    [0.011, 0.052]
+    """
+    (a, a_error), (b, b_error), (deviation, freedom) = first, second, error
+    half = t_half(deviation, level, freedom)
+    if not deviation > 0 or not (0 < a < 1 and 0 < b < 1):
+        return a - b - half, a - b + half
+    share = (deviation**2 + a_error**2 - b_error**2) / (2 * deviation**2)
+    most = a_error / deviation  # of dependent numbers, none moves by more than its standard error
+    a_half = half * float(np.clip(share, -most, most))
+    b_half = half - a_half
+
+    def moved(value: float, by: float) -> float:
+        angle = np.arcsin(np.sqrt(value)) + by / (2 * np.sqrt(value * (1 - value)))
+        return float(np.sin(np.clip(angle, 0.0, np.pi / 2)) ** 2)
+
+    return moved(a, -a_half) - moved(b, b_half), moved(a, a_half) - moved(b, -b_half)
+
+
 def angular_p(value: float, guess: float, deviation: float, freedom: float = np.inf) -> float:
     """Returns the one-sided p-value of 'rate <= guess'.
 

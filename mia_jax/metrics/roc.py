@@ -7,6 +7,7 @@ threshold, so rows with tied scores are flagged together and share one vertex of
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -195,26 +196,46 @@ def tpr_between(curve: Roc, fpr: float) -> float:
     return low + (allowed - few) * (high - low)
 
 
-def between_true(mean: float, fpr: float, n_nonmember: float, slope: float) -> float:
+def between_true(mean: float, fpr: float, n_nonmember: float, bend: float) -> float:
     """Corrects a mean of `tpr_between` over targets for the curvature of the ROC.
 
     The j-th highest of n non-members has a random FPR, whose mean is j/(n + 1). On a ROC that bends
     like FPR^b the mean TPR there is (1/(n + 1))^b Gamma(j + b)/Gamma(j), less than that at the mean
-    FPR: by 11% for j = 1 and b = 1/2, and by 1% for j = 12. b is slope x FPR/TPR, between 0 and 1.
+    FPR: by 11% for j = 1 and b = 1/2, and by 1% for j = 12.
 
     Args:
         mean: the mean over targets of `tpr_between`.
         fpr: the false-positive rate at which it was read.
         n_nonmember: the number of non-members of a target.
-        slope: the slope of the targets' ROC at `fpr`.
+        bend: b near `fpr` (`bend_at`).
     """
     if not mean > 0:
         return mean
     place = max(fpr * (n_nonmember + 1), 1.0)
-    bend = min(max(slope * fpr / mean, 0.0), 1.0)
     j = math.floor(place)
     at = [math.exp(math.lgamma(i + bend) - math.lgamma(i)) for i in (j, j + 1)]
     return min(mean * place**bend / (at[0] + (place - j) * (at[1] - at[0])), 1.0)
+
+
+def bend_at(curves: Sequence[Roc], fpr: float) -> float:
+    """Returns the exponent b of the mean ROC near `fpr`, where the TPR rises like FPR^b.
+
+    With T_j as the TPR of the members above the j-th highest non-member, the mean of T_(j+1) - T_j
+    is b times that of T_j / j, at whichever FPRs the non-members lie. Both are added up from about
+    half to one and a half times as many non-members as `fpr` allows, over three steps at least. A
+    concave ROC has b <= 1; b is limited to 1.5 and not to 1, since then chance could only lower it,
+    and the TPR of random guessing would come out too high on average.
+    """
+    rise = level = 0.0
+    for curve in curves:
+        allowed = max(int(fpr * curve.n_nonmember * (1 + TINY)), 1)
+        few = allowed // 2
+        many = min(few + max(allowed, 3), math.ceil(curve.n_nonmember))
+        k = np.arange(few, many + 1)
+        tpr_K = curve.tpr_V[np.searchsorted(curve.false_V, k, side="right") - 1]
+        rise += float(tpr_K[-1] - tpr_K[0])
+        level += float(np.sum(tpr_K[:-1] / k[1:]))
+    return min(rise / level, 1.5) if level > 0 else 1.0
 
 
 def slope_at(curve: Roc, allowed: int) -> float:

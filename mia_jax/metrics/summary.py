@@ -55,6 +55,7 @@ class Drawn(NamedTuple):
         low_R, high_R: draws that err low and draws that err high (equal for an AUC).
         parts: the number unit by unit, for several targets.
         center: what the interval is centered on, for several targets.
+        events: how many false positives the rate allows in all; inf for an AUC.
         knows: what the attack knows.
         left: the number without each group of units; None unless the attack was rerun.
     """
@@ -64,6 +65,7 @@ class Drawn(NamedTuple):
     high_R: np.ndarray
     parts: Parts | None = None
     center: float | None = None
+    events: float = np.inf
     knows: str = "shadows"
     left: Left | None = None
 
@@ -367,12 +369,14 @@ def _mean(study: Weighted, scored: Scored) -> dict[str, Outcome]:
         )
         between = float(np.mean([roc.tpr_between(c, fpr) for c in scored.curves]))
         center = roc.between_true(
-            between, fpr, float(np.mean([c.n_nonmember for c in scored.curves])), slope
+            between,
+            fpr,
+            float(np.mean([c.n_nonmember for c in scored.curves])),
+            roc.bend_at(scored.curves, fpr),
         )
         error, how = _error(study, scored, parts, (None, metric))
-        error = components.of_few(
-            error, sum(outcomes.allowed(fpr, int(c.n_nonmember)) for c in scored.curves)
-        )
+        events = sum(outcomes.allowed(fpr, int(c.n_nonmember)) for c in scored.curves)
+        error = components.of_few(error, events)
         out[metric] = outcomes.several_tpr(
             float(np.mean(tprs)),
             center,
@@ -386,7 +390,7 @@ def _mean(study: Weighted, scored: Scored) -> dict[str, Outcome]:
             error,
             outcomes.spread(tprs),
         )
-        _keep(scored, None, metric, out, (tpr_R, tpr_R, parts, center))
+        _keep(scored, None, metric, out, (tpr_R, tpr_R, parts, center, events))
     if scored.counts_T is None:
         return out | _missing(study, scored) | outcomes.optimistic(scored.curves)
     (tp_TR, fp_TR), (in_TR, out_TR) = scored.weight_2TR, study.weight_2TR
@@ -537,7 +541,9 @@ def _pooled(study: Weighted, scored: Scored) -> dict[str, Outcome]:
         out[f"tpr@{fpr:g}"] = outcomes.several_tpr(
             point.tpr, center, fpr, point.fpr, counts, T, tpr_FR[f], level, how, error
         )
-        _keep(scored, "pooled", f"tpr@{fpr:g}", out, (tpr_FR[f], tpr_FR[f], parts, center))
+        _keep(
+            scored, "pooled", f"tpr@{fpr:g}", out, (tpr_FR[f], tpr_FR[f], parts, center, steps[f])
+        )
     if scored.counts_T is None:
         return out | _missing(study, scored) | outcomes.optimistic([curve], independent=False)
     unit_TR = 1.0 if draws.unit_TR is None else draws.unit_TR

@@ -63,7 +63,14 @@ def compared(scores, member, seed=0, **settings):
         {},
     )  # no shadow makes these scores
     rows = summary.rows(
-        attacks, member, np.ones_like(member), unit_T=unit, draws=draws, fprs=FPRS, keep=kept
+        attacks,
+        member,
+        np.ones_like(member),
+        unit_T=unit,
+        draws=draws,
+        fprs=FPRS,
+        keep=kept,
+        detail=1,  # the intervals of single targets are not compared
     )
     return comparisons.rows(kept, list(attacks), **settings), rows
 
@@ -100,9 +107,13 @@ def test_intervals_of_differences_cover_and_see_the_difference(name):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3000)  # a minute of one quiet core
 @pytest.mark.parametrize("name", SETTINGS)
-def test_every_difference_covers_in_200_simulations(name):
-    assert min(cover for cover, _ in simulate(name, 200).values()) >= 0.92
+def test_every_difference_covers_in_800_simulations(name):
+    """At a true coverage of .95 a share of 800 is below .92 in 1 of 9,000 cases, one of 200 in 1 of
+    40, and the lowest of six intervals more often.
+    """
+    assert min(cover for cover, _ in simulate(name, 800).values()) >= 0.92
 
 
 def test_a_difference_is_the_difference_of_the_rows():

@@ -85,6 +85,7 @@ def test_a_plain_leak_is_reported_and_eleven_guessing_attacks_are_not():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3000)  # up to a minute of one quiet core
 @pytest.mark.parametrize("knows", ["shadows", "nothing"])
 @pytest.mark.parametrize("units, records", [(8, 300), (1, 1200), (1, 200)])
 def test_level_and_power_over_eleven_attacks_in_200_simulations(units, records, knows):

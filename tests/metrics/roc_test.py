@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import special
 from sklearn import metrics as sk
 
 from mia_jax.metrics import bootstrap, roc, thresholds
@@ -196,6 +197,25 @@ def test_shadow_thresholds_are_the_best_over_the_shadows_alone():
     changed = score.copy()
     changed[:2] = 100.0  # model 0 and its twin
     assert thresholds.shadow_thresholds(changed, member, evaluated, shadow)[0] == threshold_M[0]
+
+
+@pytest.mark.parametrize("bend", [0.25, 0.7, 1.0, 1.3])
+@pytest.mark.parametrize("nonmembers", [100, 150, 1000])
+def test_the_bend_of_a_mean_roc_and_its_tpr_are_exact_for_a_power_of_the_fpr(bend, nonmembers):
+    j = np.arange(1, nonmembers + 1)
+    tpr = 0.3 * np.exp(special.gammaln(j + bend) - special.gammaln(j)) / (nonmembers + 1) ** bend
+    tpr = np.append(np.minimum(tpr, 1.0), 1.0)
+    false = np.arange(nonmembers + 1.0)
+    curve = roc.Roc(false / nonmembers, tpr, -false, false, 400 * tpr, 400.0, float(nonmembers))
+    assert roc.bend_at([curve, curve], 0.01) == pytest.approx(bend)
+    mean = roc.tpr_between(curve, 0.01)
+    found = roc.between_true(mean, 0.01, nonmembers, bend)
+    assert found == pytest.approx(0.3 * 0.01**bend)
+
+
+def test_a_roc_without_members_above_its_non_members_bends_like_guessing():
+    curve = roc.roc(np.append(np.zeros(50), np.ones(50)), np.arange(100) < 50)
+    assert roc.bend_at([curve], 0.02) == 1.0
 
 
 def test_shadow_thresholds_skip_models_without_scores_and_say_when_there_are_none():

@@ -257,7 +257,6 @@ def test_a_mean_tpr_at_few_false_positives_allows_for_the_bend_of_the_roc(bend, 
             curves.append(
                 roc.roc(np.concatenate([inside, outside]), np.arange(400 + nonmembers) < 400)
             )
-        slope = np.mean([roc.slope_at(curve, 1) for curve in curves])
         mean = np.mean([roc.tpr_between(curve, 0.01) for curve in curves])
-        means.append(roc.between_true(mean, 0.01, nonmembers, slope))
+        means.append(roc.between_true(mean, 0.01, nonmembers, roc.bend_at(curves, 0.01)))
     assert np.mean(means) == pytest.approx(0.01**bend, rel=0.03)
