@@ -160,6 +160,10 @@ def headline(report: Mapping) -> dict[str, Any]:
     rows = result_rows.main_rows(report["results"])
     row = None if leading is None else leading_row(rows, verdict.of(report))
     label = LABELS[decided.leak]
+    # no value of any metric would be significant: that no leak is shown says nothing
+    blind = decided.leak == "none" and verdict.of(report).get("detectable") == {}
+    if blind:
+        label = "No leak shown, by a study too small to see one"
     if decided.leak == "none" and decided.in_part:
         label = "No leak shown on average, but in part"
     if violated:
@@ -167,6 +171,7 @@ def headline(report: Mapping) -> dict[str, Any]:
     if withheld:
         label = "Verdict withheld: a check failed"
     leaks = violated or decided.leak in ("shown", "privileged") or decided.in_part
+    reassuring = decided.leak == "none" and not (failed or blind)
     sentence = rendering.line(
         rendering.render(
             "headline",
@@ -174,6 +179,7 @@ def headline(report: Mapping) -> dict[str, Any]:
             qualified=[check.title for check in trust.failed(report, trust.QUALIFIES)],
             violated=(report.get("audit") or {}) if violated else None,
             answer=decided,
+            blind=blind,
             name=tables.shown,
             verdict=answer.verdict_text(report),
             row=row,
@@ -182,19 +188,23 @@ def headline(report: Mapping) -> dict[str, Any]:
         )
     )
     return dict(
-        tone="open"
-        if withheld
-        else "leak"
-        if leaks
-        else "none"
-        if decided.leak == "none"
-        else "open",
+        tone="leak" if leaks and not withheld else "none" if reassuring else "open",
         label=label,
         sentence=sentence,
         about=about(report, row),
-        checks=answer.checks_passed(report),
+        checks=checks_text(report),
         failed=failed,
     )
+
+
+def checks_text(report: Mapping) -> str:
+    """Writes '2 of 7 checks passed, 5 were not possible'; '' without checks."""
+    checks = trust.checks(report)
+    counts = {key: len(names) for key, names in trust.titles(checks).items()}
+    parts = [f"{counts['passed']} of {len(checks)} checks passed"]
+    parts += [f"{counts['failed']} failed"] * bool(counts["failed"])
+    parts += [f"{counts['open']} not possible here"] * bool(counts["open"])
+    return ", ".join(parts) if checks else ""
 
 
 def leading_row(rows: Sequence[Mapping], decided: Mapping) -> Mapping | None:

@@ -100,6 +100,7 @@ def study():
         attacks="lira, threshold_loss",
         draws=40,
         slices="class",
+        report=dict(shadow_curve=("lira",)),
     )
     return results, html.report(results.report)
 
@@ -191,6 +192,19 @@ def test_without_a_leak_the_page_says_what_would_have_been_seen():
     assert f"minimum detectable one is not excluded (AUC {smallest:.3f}" in head["sentence"]
 
 
+def test_a_study_that_could_see_no_leak_does_not_look_reassuring():
+    member = np.arange(6) % 2 < 1
+    loss = np.random.default_rng(1).random(6) + 1 - member * 0.5
+    report = mia_jax.audit(loss=loss, member=member, draws=40).report
+    assert report["verdict"]["leak"] == "none" and not report["verdict"]["detectable"]
+    head = html.headline(report)
+    assert (head["tone"], head["label"]) == (
+        "open",
+        "No leak shown, by a study too small to see one",
+    )
+    assert "too small to detect any leak" in head["sentence"]
+
+
 def test_names_from_data_are_text_everywhere(evil):
     """No element, attribute or link comes from a name, and the JSON ends where it should."""
     report, text = evil
@@ -264,6 +278,19 @@ def test_the_page_is_small(study, evil):
     """
     assert len(study[1]) < 400_000
     assert json.dumps(embedded(evil[1])).count(LONG) == 2  # as an attack and as a slice
+
+
+def test_figures_are_in_the_file(study):
+    """Those of sections as SVG, from report.json; those drawn from data as the PNG given."""
+    report, text = study[0].report, study[1]
+    section = text.partition('id="section-shadows"')[2].partition("</details>")[0]
+    source = dict(Reader(section).elements)["img"]["src"]
+    drawn = base64.b64decode(source.removeprefix("data:image/svg+xml;base64,"))
+    assert drawn.startswith(b"<?xml") and b"number of shadow models" in drawn
+    assert 'id="section-figures"' not in text
+    with_weights = html.report(report, images=dict(weights=b"a picture"))
+    section = with_weights.partition('id="section-figures"')[2]
+    assert f"data:image/png;base64,{base64.b64encode(b'a picture').decode()}" in section
 
 
 def test_a_report_of_an_older_version_has_no_figure(study):
