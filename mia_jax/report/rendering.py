@@ -146,7 +146,7 @@ def parser() -> markdown_it.MarkdownIt:
 
 
 def _table(renderer, tokens, at, options, env) -> str:
-    return '<div class="scroll"><table data-download>\n'
+    return '<div class="scroll" tabindex="0"><table data-download>\n'
 
 
 def _text(renderer, tokens, at, options, env) -> str:
