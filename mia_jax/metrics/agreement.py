@@ -7,7 +7,7 @@ target as a false-positive rate allows: those that `tpr@fpr` counts.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -118,8 +118,9 @@ def measure(score_ATN: Sequence, member_TN, evaluated_TN, *, fpr: float = 0.01) 
         row_K = np.flatnonzero(evaluated_TN[t])
         score_AK = [np.asarray(score_TN)[t, row_K] for score_TN in score_ATN]
         targets.append(_of_target(score_AK, member_TN[t, row_K], fpr))
-    means = [_mean([getattr(target, name) for target in targets]) for name in Agreement._fields]
-    return Agreement(*(m if m.ndim else float(m) for m in means))
+    means = {name: _mean([getattr(t, name) for t in targets]) for name in Agreement._fields}
+    numbers: dict[str, Any] = {name: m if m.ndim else float(m) for name, m in means.items()}
+    return Agreement(**numbers)
 
 
 def _of_target(score_AK: Sequence[np.ndarray], member_K: np.ndarray, fpr: float) -> Agreement:
