@@ -64,4 +64,4 @@ def test_the_list_has_names_and_the_files_of_this_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     lines = listing.config_lines()
     assert set(lines) == {*shipped.names(), "configs/mine.py"}
-    assert lines["configs/mine.py"] == "Mine." and lines["quickstart"].startswith("Digits")
+    assert lines["configs/mine.py"] == "Mine." and lines["quickstart"].startswith("Runs 14 attacks")
