@@ -23,7 +23,11 @@ from mia_jax.configuration import shipped
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-MODULES = {"scikit-learn": "sklearn", "absl-py": "absl"}  # distributions with another module name
+MODULES = {
+    "scikit-learn": "sklearn",
+    "absl-py": "absl",
+    "markdown-it-py": "markdown_it",
+}  # distributions with another module name
 FILES = ("requirements.txt", *(f"requirements-{name}.txt" for name in ("test", "bench", "tf")))
 AUDIT = """
 import mia_jax, numpy as np
@@ -81,6 +85,8 @@ def pins(file: str) -> dict[str, list[str]]:
 def test_the_wheel_has_every_module_template_and_config_and_nothing_else(wheel):
     files = {p.relative_to(ROOT).as_posix() for p in (ROOT / "mia_jax").rglob("*.py")}
     files |= {p.relative_to(ROOT).as_posix() for p in (ROOT / "mia_jax").rglob("*.j2")}
+    assets = (ROOT / "mia_jax" / "report" / "assets").iterdir()
+    files |= {p.relative_to(ROOT).as_posix() for p in assets if p.is_file()}
     files |= {f"mia_jax/configs/{name}.py" for name in shipped.names()}
     with zipfile.ZipFile(wheel) as archive:
         inside = {name for name in archive.namelist() if ".dist-info/" not in name}

@@ -218,7 +218,7 @@ def test_halves_without_both_sides_of_a_record_list_nothing():
         listed=[],
     )
     text = records_section.text(records=dict(lira=table))
-    assert text.endswith("the mean AUC over records is 0.500. All records: records.csv.\n")
+    assert text.endswith("the mean AUC over records is 0.500. All records are in records.csv.\n")
 
 
 def test_records_need_enough_targets():
