@@ -283,6 +283,7 @@ def test_seeds_repeat_a_run_and_report_mean_and_sd(tmp_path):
     assert values[0] != values[1]
 
 
+@pytest.mark.slow
 def test_a_fleet_grows_only_on_request_and_keeps_the_old_report(tmp_path):
     launch(*TINY, f"--workdir={tmp_path}")
     models = {p.name: p.read_bytes() for p in (tmp_path / "train" / "model").glob("*.npz")}

@@ -216,7 +216,10 @@ CONFIG = """
 """
 
 
-@pytest.mark.parametrize("name, place", [("my_net", "."), ("my_pkg.my_net", "my_pkg")])
+@pytest.mark.parametrize(
+    "name, place",
+    [pytest.param("my_net", ".", marks=pytest.mark.slow), ("my_pkg.my_net", "my_pkg")],
+)
 def test_a_net_next_to_the_config_trains(name, place, tmp_path):
     """The net, a plain module with dropout and batch normalization, is in the folder of the config,
     which is run from another folder.

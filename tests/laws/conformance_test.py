@@ -179,7 +179,7 @@ def test_signals_independent_of_membership_are_uninformative(name, fields, model
 
 
 @attack_case
-@pytest.mark.parametrize("models", [4, 8])
+@pytest.mark.parametrize("models", [4, pytest.param(8, marks=pytest.mark.slow)])
 def test_the_signals_of_another_pair_are_uninformative_about_this_target(name, fields, models):
     attack = registry.make("attacks", name, fields)
     aucs = []

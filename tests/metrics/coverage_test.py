@@ -43,6 +43,7 @@ def test_an_auc_covers_where_targets_share_the_shifts_of_their_shadows():
     assert np.mean(hits) >= 0.9
 
 
+@pytest.mark.slow
 def test_reruns_cover_and_are_less_wide_where_shadows_matter_less_than_the_target():
     hits, widths, values = {name: [] for name in HARD_AUC}, {True: [], False: []}, []
     for repeat in range(60):

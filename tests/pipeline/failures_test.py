@@ -384,6 +384,7 @@ def test_an_attempt_that_fails_again_is_recorded_with_its_number(tmp_path, spoil
     assert failures.known(tmp_path / "train", range(12)) == {}
 
 
+@pytest.mark.slow
 def test_tasks_record_and_retry_the_failures_of_their_shares(tmp_path, spoil):
     spoil([1, 5])
     whole = run.run(config(), workdir_path=tmp_path / "one")
@@ -475,6 +476,7 @@ def test_a_model_whose_answers_are_not_finite_has_failed_too(asking, tmp_path, m
     assert len(checkpoint.finished(tmp_path / "b" / "train", range(12))) == 12
 
 
+@pytest.mark.slow
 def test_a_failing_seed_does_not_end_the_others(tmp_path, spoil):
     """It is named in the end; the same command with its remedy finishes it, and then there is a
     report over all.

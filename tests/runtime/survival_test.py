@@ -459,7 +459,13 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("kind, how", CASES)
+OTHERS = ("counts of queries", "signal after an epoch", "model, finished run", "report.json")
+
+
+@pytest.mark.parametrize(
+    "kind, how",
+    [pytest.param(*c, marks=pytest.mark.slow) if c[0] in OTHERS else c for c in CASES],
+)
 def test_a_damaged_file_is_named_remade_or_flagged(kind, how, fleets):
     outcome, why, held = damage.case(fleets, damage.KINDS[kind], damage.DAMAGES[how])
     assert outcome == CASES[kind, how] and held is not False, why
