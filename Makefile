@@ -51,4 +51,4 @@ requirements:
 	  -o requirements.txt
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) build dist .cache .pytest_cache .ruff_cache .mypy_cache

@@ -5,6 +5,7 @@ configs that they name exist.
 import ast
 import pathlib
 import re
+import subprocess
 
 import pytest
 
@@ -76,3 +77,15 @@ def test_every_page_is_in_the_navigation():
     listed = set(re.findall(r": ([\w/]+\.md)$", text(ROOT / "mkdocs.yml"), flags=re.M))
     pages = {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")}
     assert pages == listed
+
+
+def test_what_tools_make_is_not_kept():
+    """Caches, builds and environments are ignored by git, and none of their files is tracked."""
+    git = ["git", "-C", str(ROOT)]
+    if subprocess.run([*git, "rev-parse"], capture_output=True).returncode:
+        pytest.skip("this is no git checkout")
+    listed = subprocess.run([*git, "ls-files"], capture_output=True, text=True, check=True).stdout
+    made = re.compile(
+        r"(^|/)(\.[a-z_]*cache|__pycache__|build|dist|runs|\.venv)/|\.egg-info|\.whl$"
+    )
+    assert not [path for path in listed.splitlines() if made.search(path)]
