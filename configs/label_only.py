@@ -15,66 +15,16 @@ calibrated.
 Time on 2 CPU cores: Fashion-MNIST 12 min 37 s with almost no other load (24 CPU-minutes); MNIST
 17.6 CPU-minutes, 42 min under other load.
 
-Expected balanced accuracy in percent, with 95% intervals over 500 members and 500 non-members, and
-queries per example. The last column is the balanced accuracy if MemGuard defends the target (it
-changes the target's outputs, not those of the attacker's source model):
+Expected balanced accuracy in percent, with 95% intervals over 500 members and 500 non-members; all
+20 attacks, MemGuard, a smaller net and the defenses are in RESULTS.md:
 
-                      Fashion-MNIST, n=2500     MNIST, n=1000          queries        MemGuard
-    gap               58.4 [56.8, 60.2]         51.9 [51.1, 52.9]            1        the same
-    max confidence    63.8 [61.7, 65.9]         55.6 [53.8, 57.5]                     50.0
-    p of the label    65.3 [63.2, 67.4]         55.7 [53.9, 57.6]                     50.0
-    translation d=1   59.2 [57.3, 61.2]         48.9 [47.2, 50.6]            5        the same
-      logistic        59.4 [57.3, 61.6]         53.2 [51.8, 54.7]            5        the same
-      networks        55.5 [52.4, 58.6]         50.7 [47.5, 53.9]            5
-    rotation r=4      60.0 [57.8, 62.2]         52.9 [51.9, 54.1]            3        the same
-      networks        55.8 [52.7, 58.9]         51.6 [48.4, 54.8]            3
-    noise             63.8 [61.7, 65.9]         52.5 [51.6, 53.6]           93; 99    the same
-    boundary          63.3 [61.0, 65.5]         53.7 [52.5, 55.1]          299; 320   the same
-    combined          59.6 [56.6, 62.5]         53.2 [50.0, 56.3]          534; 585   the same
-
-Paired difference of boundary and gap: +4.9 [3.3, 6.7] and +1.8 [1.0, 2.9] percentage points.
-
-  * combined learns on 250 + 250 rows of the source model. Its classifier is chosen among five by
-    cross-validation on those rows, and it is not better than boundary.
-  * The lookup of MNIST's translations fails: all five answers are correct for 215 of 250
-    non-members and for 213 of 250 members of the source model's sample, so it predicts nearly all
-    examples as non-members.
-  * Both targets memorize all members (train accuracy 1.0; on non-members 0.832 and 0.962).
-  * The same MNIST run with convolutions that round differently: gap 52.8, boundary 54.8 [53.3,
-    56.4], difference +2.0 [0.5, 3.1].
-  * At the paper's budget (iterations=10,evaluations=100: 2,363 queries), a net of an earlier run
-    gave boundary 55.2 [53.8, 56.8], difference +2.8 [1.8, 3.8].
-  * A smoke run: ndata=200,epochs=30,max_samples=50,source_samples=25.
-
-A smaller net on MNIST (model=fc,attacks=bnawoqtu,ndata=1000; one minute of CPU time):
-
-                                               balanced accuracy    AUC
-    gap                                        55.2 [53.9, 56.7]    0.552
-    max confidence                             61.7 [59.3, 64.1]
-    boundary (310 queries)                     60.2 [58.1, 62.3]    0.583 [0.548, 0.617]
-      at the median distance of random inputs  60.1 [58.2, 62.1]
-    Carlini-Wagner (white box)                 61.6 [59.2, 64.0]
-    one query                                                       0.633 [0.605, 0.660]
-    transfer (5 queries)                                            0.661 [0.632, 0.689]
-    outliers first                                                  0.549 [0.534, 0.563]
-
-Carlini-Wagner's distance is never larger than HopSkipJump's (medians 0.73 and 2.00).
+                      Fashion-MNIST, n=2500     MNIST, n=1000
+    gap               58.4 [56.8, 60.2]         51.9 [51.1, 52.9]
+    boundary          63.3 [61.0, 65.5]         53.7 [52.5, 55.1]
 
 Models that are trained with a defense: --grid with data=mnist10k.npz,side=28,ndata=1000,epochs=30,
-attacks=bnd,max_samples=0,source_samples=0 (1,000 members and 1,000 non-members; 20 minutes of CPU
-time). Balanced accuracy of the attacks, and the target's accuracy on members and on others:
-
-                 member other gap              max confidence    p of the label    translation
-    none         1.000 0.960 52.0 [51.4, 52.7] 54.2 [52.7, 55.7] 54.2 [52.7, 55.7] 53.2 [52.3, 54.3]
-    l1, 0.001    0.993 0.942 52.5 [51.8, 53.4] 50.6 [48.8, 52.5] 53.4 [52.0, 54.8] 52.3 [51.2, 53.5]
-    l2, 0.1      0.991 0.948 52.2 [51.4, 53.0] 53.2 [52.1, 54.4] 52.9 [52.0, 53.9] 52.6 [51.4, 53.8]
-    dropout, 0.5 1.000 0.968 51.6 [51.1, 52.2] 54.3 [52.8, 55.8] 54.4 [52.9, 55.9] 52.2 [51.1, 53.4]
-    advreg, 3    0.999 0.959 52.0 [51.4, 52.7] 52.2 [50.3, 54.2] 52.8 [51.1, 54.5] 52.3 [51.1, 53.6]
-    dp           0.843 0.828 50.8 [49.1, 52.4] 50.7 [48.5, 52.9] 50.4 [48.2, 52.6] 50.2 [48.4, 52.1]
-    last_layer   0.869 0.830 52.0 [50.3, 53.6] 50.8 [48.6, 53.0] 52.4 [50.9, 53.9] 52.0 [50.0, 54.1]
-
-dp has the noise multiplier 1 and epsilon 9.05. last_layer (not in the grid) starts from the
-Fashion-MNIST net: defense=last_layer,weights=runs/label_only. full_fine_tune was not measured.
+attacks=bnd,max_samples=0,source_samples=0 (20 minutes of CPU time). last_layer is not in the grid:
+defense=last_layer,weights=runs/label_only.
 
 Arguments: those of the paper's code, and further ones.
     data: a folder of MNIST files, or an npz with x and y; side=28 arranges its rows as images.

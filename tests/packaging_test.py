@@ -219,7 +219,7 @@ def test_an_installed_wheel_audits_in_three_lines_and_runs_the_command(wheel, tm
     assert "61,706" in run(mia, "--config=zoo/lenet", "--summary", folder=folder)
     tiny = ["--config=quickstart:models=4,epochs=2", "--workdir=runs/tiny", "--compile_cache=off"]
     output = run(mia, *tiny, "--config.report.draws=40", folder=folder)
-    assert "report: runs/tiny/report/report.md" in output
+    assert "report: runs/tiny/report/report.html" in output
     assert "report.md" in run(python, "-m", "mia_jax", "report", "runs/tiny", folder=folder)
     run(mia, "report", "nowhere", folder=folder, code=64)
     run(python, "-m", "pip", "check", folder=folder)
