@@ -4,6 +4,7 @@ outside the checkout does what the checkout does.
 
 import email
 import email.message
+import importlib.util
 import os
 import pathlib
 import re
@@ -33,6 +34,72 @@ AUDIT = """
 import mia_jax, numpy as np
 member = np.arange(400) % 2 == 0; loss = np.random.default_rng(0).exponential(2.0 - member)
 r = mia_jax.audit(loss=loss, member=member); print(r)
+"""
+
+
+DIGITS = """
+import mia_jax, numpy as np
+from sklearn.datasets import load_digits
+x, y = load_digits(return_X_y=True)
+x = (x / 16).astype("float32")
+member = np.random.default_rng(1).random(len(x)) < 0.5
+{fit}
+model = fit(x[member], y[member], 0)
+r = mia_jax.audit(predict=model, x=x, y=y, member=member, fit=fit, shadows=8)
+print(r)
+"""
+# module that a fit needs -> the fit of an MLP 64-64-10 in that framework
+FITS = dict(
+    torch="""
+import torch
+torch.set_num_threads(1)
+def fit(x, y, seed):
+    torch.manual_seed(seed)
+    net = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
+    adam = torch.optim.Adam(net.parameters(), lr=3e-3)
+    x, y = torch.as_tensor(x), torch.as_tensor(y)
+    for _ in range(40):
+        for rows in torch.randperm(len(x)).split(32):
+            adam.zero_grad()
+            torch.nn.functional.cross_entropy(net(x[rows]), y[rows]).backward()
+            adam.step()
+    return net
+""",
+    keras="""
+import keras
+def fit(x, y, seed):
+    keras.utils.set_random_seed(seed % 2**32)
+    layers = keras.layers
+    net = keras.Sequential([layers.Input((64,)), layers.Dense(64, "relu"), layers.Dense(10)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    net.compile(keras.optimizers.Adam(3e-3), loss)
+    net.fit(x, y, batch_size=32, epochs=40, verbose=0)
+    return net
+""",
+    flax="""
+import flax.linen as nn, jax, optax
+net, adam = nn.Sequential([nn.Dense(64), nn.relu, nn.Dense(10)]), optax.adam(3e-3)
+def loss(v, x, y):
+    return optax.softmax_cross_entropy_with_integer_labels(net.apply(v, x), y).mean()
+@jax.jit
+def step(v, state, x, y):
+    updates, state = adam.update(jax.grad(loss)(v, x, y), state)
+    return optax.apply_updates(v, updates), state
+def fit(x, y, seed):
+    v = net.init(jax.random.key(seed), x[:1])
+    state, rng = adam.init(v), np.random.default_rng(seed)
+    for _ in range(40):
+        for rows in rng.permutation(len(x))[: len(x) // 32 * 32].reshape(-1, 32):
+            v, state = step(v, state, x[rows], y[rows])
+    return net, v
+""",
+)
+FOREST = """
+import mia_jax
+from sklearn.datasets import load_breast_cancer
+from sklearn.ensemble import RandomForestClassifier
+x, y = load_breast_cancer(return_X_y=True)
+print(mia_jax.audit(fit=RandomForestClassifier(), x=x, y=y, models=16))
 """
 
 
@@ -185,6 +252,24 @@ def test_an_unpacked_wheel_finds_its_configs_from_any_folder(wheel, tmp_path):
     assert words[-1] == str(site / "mia_jax" / "configs" / "quickstart.py")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FITS)
+def test_an_unpacked_wheel_audits_a_net_of_each_framework_in_two_minutes(wheel, name, tmp_path):
+    """With 8 shadow models, from a folder that is no checkout; counted in CPU seconds."""
+    if importlib.util.find_spec(name) is None:
+        pytest.skip("pip install -r requirements-test.txt")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    (tmp_path / "elsewhere").mkdir()
+    before = sum(os.times()[2:4])
+    environment = dict(PYTHONPATH=str(tmp_path / "site"), KERAS_BACKEND="jax")
+    environment["JAX_NUMPY_RANK_PROMOTION"] = "allow"  # as for a user; tests let it raise
+    code = DIGITS.format(fit=FITS[name])
+    output = run(sys.executable, "-c", code, folder=tmp_path / "elsewhere", **environment)
+    assert "LEAK SHOWN" in output and "NO LEAK" not in output
+    assert sum(os.times()[2:4]) - before < 120
+
+
 def test_without_packages_the_remedy_fits_the_installation(monkeypatch, tmp_path):
     monkeypatch.setattr(command, "PACKAGES", ("json", "no_such_package"))
     (tmp_path / "site").mkdir()
@@ -215,6 +300,9 @@ def test_an_installed_wheel_audits_in_three_lines_and_runs_the_command(wheel, tm
     where = run(python, "-c", "import mia_jax; print(mia_jax.__file__)", folder=folder)
     assert where.startswith(str(tmp_path / "venv"))
     assert re.search(r"LEAK SHOWN|NO LEAK", run(python, "-c", AUDIT, folder=folder))
+    before = sum(os.times()[2:4])
+    assert "LEAK SHOWN" in run(python, "-c", FOREST, folder=folder)
+    assert sum(os.times()[2:4]) - before < 30
     assert "zoo/lenet" in run(mia, "--config=quickstart", "--list=configs", folder=folder)
     assert "61,706" in run(mia, "--config=zoo/lenet", "--summary", folder=folder)
     tiny = ["--config=quickstart:models=4,epochs=2", "--workdir=runs/tiny", "--compile_cache=off"]
