@@ -12,8 +12,10 @@ from __future__ import annotations
 import ast
 import importlib
 import pathlib
+import re
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 
 from mia_jax import checks
 from mia_jax.runtime import jobs
@@ -61,5 +63,25 @@ def run(name: str, arguments: Sequence[str]) -> int:
     except jobs.MENDABLE as error:
         if "--debug" in sys.argv:
             raise
-        jobs.say(f"error: {error}")
+        jobs.say(f"error: {in_flags(str(error), module)}")
         return MISTAKE
+
+
+def in_flags(text: str, module: ModuleType) -> str:
+    """Returns a message of a function with its arguments as the options that were typed.
+
+    >>> from mia_jax.commands import gate
+    >>> in_flags("limit='auc' must be a metric, <= and a number", gate)
+    "--limit='auc' must be a metric, <= and a number"
+    """
+    parser = getattr(module, "parser", None)
+    if parser is None:
+        return text
+    options = [
+        option.removeprefix("--")
+        for action in parser()._actions  # argparse has no public list of them
+        for option in action.option_strings
+        if option.startswith("--")
+    ]
+    names = "|".join(map(re.escape, options))
+    return re.sub(rf"(?<![\w.-])({names})=(?=['\"\d])", r"--\1=", text)

@@ -16,8 +16,8 @@ import pathlib
 from collections.abc import Sequence
 
 from mia_jax.measures.gate import FORMS
-from mia_jax.report import gate
-from mia_jax.runtime import files, store
+from mia_jax.report import gate, source
+from mia_jax.runtime import files
 
 FORMATS = {"text": gate.Gate.text, "json": gate.Gate.to_json, "junit": gate.Gate.junit}
 
@@ -30,10 +30,7 @@ def main(arguments: Sequence[str]) -> int:
         ValueError: a limit, an attack or a slice that the report does not have, or a damaged file.
     """
     asked = parser().parse_args(list(arguments))
-    path = store.report_json(asked.report.expanduser())
-    report = files.read_json(
-        path, needs=dict(results=list), remedy="name the report.json of a finished run"
-    )
+    _, report = source.read(asked.report)
     answer = gate.of(report, asked.limit, attack=asked.attack, slice=asked.slice or "all")
     text = FORMATS[asked.format](answer)
     if asked.output is not None:

@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from mia_jax.measures import verdict
 from mia_jax.metrics import bootstrap, summary
 from mia_jax.metrics import rows as result_rows
-from mia_jax.report import figures, html, page, tables
+from mia_jax.report import figures, html, page, source, tables
 from mia_jax.runtime import files
-from mia_jax.runtime.store import ReportFiles, Store, report_json
+from mia_jax.runtime.store import ReportFiles, Store
 
 FROM_DATA = ("adversarial", "weights")  # figures that report.json cannot make again
 CAPTION = "Rates with [low, high] intervals; † pooled over targets, else the mean over targets."
@@ -136,15 +136,12 @@ def render(path: str | pathlib.Path, folder: str | pathlib.Path | None = None) -
         FileNotFoundError: there is no report.
         ValueError: report.json is damaged or none of a report, or `folder` has that of another.
     """
-    path = report_json(pathlib.Path(path).expanduser())
-    report = files.read_json(
-        path, needs=dict(results=list), remedy="name the report.json of a finished run"
-    )
-    source = ReportFiles(path.parent)
+    path, report = source.read(path)
+    origin = ReportFiles(path.parent)
     if folder is None:
-        if source.json == path and source.claim.exists():
+        if origin.json == path and origin.claim.exists():
             rewrite(path.parent)
-            return source.html
+            return origin.html
         folder = path.parent
     place = ReportFiles(pathlib.Path(folder).expanduser())
     if place.json.exists() and not place.json.samefile(path):
@@ -152,7 +149,7 @@ def render(path: str | pathlib.Path, folder: str | pathlib.Path | None = None) -
             f"{place.folder} holds the report of another run, whose pages would be replaced; name "
             "another folder."
         )
-    write_pages(report, place, source=source)
+    write_pages(report, place, source=origin)
     return place.html
 
 

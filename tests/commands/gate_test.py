@@ -94,6 +94,20 @@ def test_a_mistake_has_a_code_of_its_own(place, capsys):
     assert commands.run("gate", [report, "--limit", "auc <= 0.75"]) == 2
 
 
+@pytest.mark.parametrize(
+    "typed, message",
+    [
+        (["--limit", "auc < 1"], "error: --limit='auc < 1' must be a metric"),
+        (["--limit", "auc <= 1", "--attack", "los"], "error: --attack='los' is not one of"),
+        (["--limit", "auc <= 1", "--slice", "old"], "error: --slice='old' is not one of"),
+    ],
+    ids=["limit", "attack", "slice"],
+)
+def test_a_refusal_names_the_option_that_was_typed(typed, message, place, capsys):
+    assert commands.run("gate", [str(place[0] / "saved"), *typed]) == commands.MISTAKE
+    assert message in capsys.readouterr().err
+
+
 def test_a_gate_of_its_own_process_exits_with_its_code_and_without_jax(place):
     """The code reaches the shell, and neither jax nor matplotlib is loaded on the way."""
     program = (
