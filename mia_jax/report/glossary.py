@@ -32,6 +32,12 @@ TERMS = {
     "unlikely to be chance.",
     "minimum detectable": "The smallest leak that a study of this size would detect with 80% "
     "probability.",
+    "Jaccard": "The index of two attacks: the members that both identify, as a share of those that "
+    "at least one does.",
+    "conformal p-values": "Where a record's score ranks among those of known non-members; small "
+    "if few of these score as high.",
+    "Benjamini-Hochberg": "A rule that chooses the records with small p-values so that the expected "
+    "share of false ones is bounded.",
     "slice": "A group of records, such as those of one class, for which the attack is measured "
     "separately.",
     "epsilon": "The parameter of differential privacy: the smaller, the less any single record can "

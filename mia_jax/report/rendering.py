@@ -60,6 +60,7 @@ def environment() -> jinja2.Environment:
         percent=tables.percent,
         plain=tables.plain,
         rate=tables.rate_name,
+        amount=tables.amount,
         number=tables.number,
         sentence=tables.sentence,
         shown=tables.shown,

@@ -55,6 +55,15 @@ def percent(value: float) -> str:
     return f"{100 * value:.{digits}f}"
 
 
+def amount(value: float) -> str:
+    """Writes a count or a mean of counts.
+
+    >>> amount(1212.0), amount(33.46)
+    ('1,212', '33.5')
+    """
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.1f}"
+
+
 def rate_name(fpr: float) -> str:
     """Writes an FPR in percent: 0.001 -> '0.1%'."""
     return f"{100 * fpr:g}%"

@@ -11,7 +11,7 @@ NEEDS = ("identification",)
 
 
 def text(*, identification: Mapping) -> str:
-    """Writes what the attack that identifies most names, and a line per attack."""
+    """Writes what the attack that identifies most finds, and a line per attack."""
     attacks = identification["attacks"]
     best = max(attacks, key=lambda name: attacks[name]["identified"])
     lines = [
