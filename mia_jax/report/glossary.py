@@ -36,8 +36,8 @@ TERMS = {
     "at least one does.",
     "conformal p-values": "Where a record's score ranks among those of known non-members; small "
     "if few of these score as high.",
-    "Benjamini-Hochberg": "A rule that chooses the records with small p-values so that the expected "
-    "share of false ones is bounded.",
+    "Benjamini-Hochberg": "A rule that chooses the records with small p-values so that the "
+    "expected share of false ones is bounded.",
     "slice": "A group of records, such as those of one class, for which the attack is measured "
     "separately.",
     "epsilon": "The parameter of differential privacy: the smaller, the less any single record can "
