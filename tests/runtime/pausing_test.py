@@ -207,5 +207,5 @@ def test_a_command_ends_with_75_soon_after_the_signal_in_every_stage(
     text = (tmp_path / "said").read_text()
     assert (
         code == jobs.PAUSED and "start the same command again" in text
-    ) or "is started again" in text, text
+    ) or "the same command resumes the run" in text, text
     assert seconds < jobs.GRACE + 10
