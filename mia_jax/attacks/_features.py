@@ -102,8 +102,7 @@ def labels(evidence: Evidence, rows_K: np.ndarray) -> np.ndarray:
     if y.ndim != 1 or y.dtype.kind not in "iub" or evidence.num_classes < 1:
         raise ValueError(
             f"labels of dtype {y.dtype} and shape {y.shape} with {evidence.num_classes} classes "
-            "are "
-            "not one class number per example."
+            "are not one class number per example."
         )
     y_K = y[rows_K].astype(int)
     if len(y_K) and not 0 <= y_K.min() <= y_K.max() < evidence.num_classes:

@@ -323,8 +323,7 @@ def check_private(
     if plan != "permutation" or drop_last:
         raise ValueError(
             "gradient='private' draws its own batches; leave plan and drop_last at their defaults "
-            "and choose "
-            "privacy.sampling."
+            "and choose privacy.sampling."
         )
     if stopping is not None and not stopping.monitor.startswith("val_"):
         raise ValueError(

@@ -23,6 +23,7 @@ def measure(
     pool: Pool,
     given: bool,
     in_order: bool = False,
+    recipe: bool = False,
     labeled: bool = True,
     seed: int = 0,
 ) -> dict[str, dict]:
@@ -35,6 +36,8 @@ def measure(
         given: whether user-supplied answers are among those in `folder`.
         in_order: whether all answers are known to be about the same rows in the same order: those
             of models that were asked here.
+        recipe: whether all models were trained by the user's `fit` on these labels, so that the
+            labels are theirs even if they learned nothing.
         labeled: whether the user supplied labels, too.
         seed: the seed of the rows that are compared.
     """
@@ -63,7 +66,14 @@ def measure(
         base_M = np.array(
             [answers_M[m][0]["guessing"] if m in answers_M else usual for m in range(len(names))]
         )
-    label = of_labels(folder, design=design, pool=pool, given=given, labeled=labeled, names=names)
+    label = of_labels(
+        folder,
+        design=design,
+        pool=pool,
+        given=given and not recipe,
+        labeled=labeled,
+        names=names,
+    )
     if label["status"] == fit.FAILED:
         return dict(
             label_agreement=label,

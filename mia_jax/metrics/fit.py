@@ -141,15 +141,13 @@ def label_agreement(
         if DOUBT <= best < CLEAR:
             text = (
                 f"{name} {describe(answers)}: hardly more, so it learned little, or the labels do "
-                "not "
-                "belong to its outputs"
+                "not belong to its outputs"
             )
             return numbers | dict(status=OPEN, text=text)
         if best < CLEAR:
             text = (
                 f"{name} {describe(answers)}: are the labels in the same order as the outputs? (Or "
-                "it "
-                "learned nothing: then nothing can leak.)"
+                "it learned nothing: then nothing can leak.)"
             )
             failures.append(numbers | dict(status=FAILED, text=text))
         elif answers["accuracy"] == 1.0:
@@ -194,8 +192,7 @@ def label_agreement(
 def _right(answers: Mapping) -> str:
     return (
         f"is right on {_percent(answers['accuracy'])} of the rows; with randomly permuted labels "
-        "it "
-        f"would be right on {_percent(answers['guessing'])}"
+        f"it would be right on {_percent(answers['guessing'])}"
     )
 
 

@@ -207,8 +207,7 @@ def _tests(curves: Sequence[roc.Roc], pairs: Sequence[tuple], level: float) -> d
     eps = [ratio_bounds.eps_from_rates_heuristic(*pair, alpha=1 - level) for pair in pairs]
     words = (
         f"{eps[0].method}, TPR/FPR at level {level:g}; not a bound on differential privacy, "
-        "because "
-        "the records of one model are not independent trials"
+        "because the records of one model are not independent trials"
     )
     return {
         "mann_whitney_p": Outcome(

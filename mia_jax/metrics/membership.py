@@ -109,8 +109,7 @@ def check(
     if apart:
         problems.append(
             f"models {apart[0]} are twins but resampled separately ({len(apart)} such pairs): "
-            "intervals "
-            "are too narrow"
+            "intervals are too narrow"
         )
     if copies:
         problems.append(

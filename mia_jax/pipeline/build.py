@@ -206,6 +206,7 @@ def build_supplied(
         supplied=supplied.signal,
         notes=tuple(notes),
         asked_here=asked_here,
+        recipe=asked_here and "member" not in taken,  # no target of the user's among them
     )
 
 

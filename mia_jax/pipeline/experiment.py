@@ -55,6 +55,7 @@ class Experiment:
       notes: sentences for the report.
       asked_here: whether all supplied answers are those of models that were asked here, about the
         same rows in the same order.
+      recipe: whether all of these models were trained by the user's `fit`.
       failed: {model: record} of the models that failed (training/failures.py). The run goes on
         without them: they are neither targets nor shadows, and have no answers.
     """
@@ -75,6 +76,7 @@ class Experiment:
     supplied: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
     asked_here: bool = False
+    recipe: bool = False
     failed: Mapping[int, Mapping] = dataclasses.field(default_factory=dict)
 
     @property
@@ -237,4 +239,5 @@ class Experiment:
             drawn=drawn,
             notes=self.notes,
             asked_here=self.asked_here,
+            recipe=self.recipe,
         )

@@ -318,6 +318,7 @@ def checks(
             pool=pool,
             given=subject.supplied,
             in_order=subject.asked_here or not subject.supplied,
+            recipe=subject.recipe,
             labeled=labeled,
             seed=seed,
         ),

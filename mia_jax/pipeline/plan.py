@@ -121,6 +121,7 @@ class Subject:
       notes: sentences about the user-supplied arrays.
       asked_here: whether the answers are those of models that were asked here: all about the same
         rows, in the same order.
+      recipe: whether all models were trained by the user's `fit` on the labels of these rows.
     """
 
     data: str
@@ -134,3 +135,4 @@ class Subject:
     drawn: bool
     notes: tuple[str, ...]
     asked_here: bool
+    recipe: bool

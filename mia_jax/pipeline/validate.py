@@ -248,8 +248,7 @@ def check_outputs(model: Model, *, pool: Pool, name: str) -> jax.ShapeDtypeStruc
     if task.has_classes and task.num_classes == 2 and shape in ((batch, 1), (batch,)):
         raise ValueError(
             f"{text}. For one logit z of class 1 return jnp.stack([jnp.zeros_like(z), z], -1), "
-            "with "
-            "z of shape [B]."
+            "with z of shape [B]."
         )
     if shape[:-1] == expected[:-1]:
         raise ValueError(

@@ -125,8 +125,7 @@ class Pause:
             number = self._next(read)
         say(
             f"{signal.Signals(number).name} again: stopped at once. All files on disk are kept; "
-            "start "
-            "the same command again to resume."
+            "start the same command again to resume."
         )
         self.leave(128 + number)
 

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -85,6 +86,17 @@ def test_a_recipe_makes_every_model_a_target():
     arrays = models.arrays_of(Subject(fit=svm, x=X, y=Y, models=4)).arrays
     assert "member" not in arrays and arrays["shadow_logits"].shape == (4, 60, 2)
     assert (arrays["shadow_logits"][..., 0] == 0).all()  # the logit of two classes
+
+
+def test_a_recipe_that_learns_nothing_is_no_sign_of_wrong_labels():
+    """Its models were trained on these labels; of one that was only asked here nobody knows."""
+    constant, y = DummyClassifier(strategy="prior"), np.arange(60) % 3
+    recipe = mia_jax.audit(fit=constant, x=X, y=y, models=8, attacks="gap", **QUICK)
+    check = recipe.report["validity"]["label_agreement"]
+    assert check["status"] == "ok" and "trained on these labels" in check["text"]
+    fitted = constant.fit(X[MEMBER], y[MEMBER])
+    alone = mia_jax.audit(predict=fitted, x=X, y=y, member=MEMBER, attacks="gap", **QUICK)
+    assert alone.report["validity"]["label_agreement"]["status"] != "ok"
 
 
 def test_labels_of_any_kind_become_class_numbers():

@@ -20,8 +20,7 @@ CANARIES = dict(
     mislabeled="Each canary has a wrong label, which a model predicts only if it has memorized the "
     "row. A good model has a low accuracy on held-out canaries; it says nothing about the task.",
     gradient_aligned="Each canary is an artificial row that resembles no other row; the accuracy "
-    "on "
-    "held-out canaries says nothing about the task.",
+    "on held-out canaries says nothing about the task.",
     natural="Each canary is an ordinary row of the data.",
     marked="The canaries are the rows that the data marks as such.",
 )
