@@ -441,8 +441,17 @@ class Results:
         return list(paths.values())
 
     def target_scores(self, attack: str) -> np.ndarray:
-        """Returns score_TN of an attack, higher = more likely a member, NaN where an example is not
-        scored; row t is model evidence['targets'][t].
+        """Returns the scores of an attack on every target.
+
+        Args:
+            attack: the name of the attack.
+
+        Returns:
+            score_TN, higher = more likely a member, NaN where an example is not scored. Row t is
+            the model whose number is element t of `evidence["targets"]`.
+
+        Raises:
+            ValueError: there is no such attack.
         """
         checks.one_of(self.scores, attack=attack)
         models = self.scores[attack]["models"].tolist()
