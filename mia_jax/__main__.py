@@ -226,7 +226,9 @@ def main(argv):
 
 def folder_of(text: str) -> pathlib.Path:
     """Returns the folder of a run, '~' expanded; ValueError if a file is in its place."""
-    folder = pathlib.Path(text).expanduser()
+    from mia_jax.runtime import files
+
+    folder = files.folder_at(text, argument="--workdir")
     for place in (folder, *folder.parents):
         if place.exists():
             if not place.is_dir():

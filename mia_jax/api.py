@@ -137,7 +137,7 @@ def audit(
             f"{twice[0]} is given twice, in the first argument and as a keyword; pass it once."
         )
     given |= more
-    kept = pathlib.Path(folder).expanduser() if folder else None
+    kept = files.folder_at(folder, argument="folder") if folder else None
     try:
         config = configuration.scores(
             path=name, seed=seed, attacks=named_attacks(attacks), report=fields

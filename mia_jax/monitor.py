@@ -154,7 +154,9 @@ class Monitor:
         self._answers: dict[int, str] = {}
         self._form: str | None = None  # as which the answers of the first epoch were read
         self._warned = False
-        self.files = None if folder is None else MonitorFiles(pathlib.Path(folder).expanduser())
+        self.files = (
+            None if folder is None else MonitorFiles(files.folder_at(folder, argument="folder"))
+        )
         self.trackers = trackers.make(
             tracker, place=None if self.files is None else self.files.tracker
         )
@@ -319,7 +321,11 @@ class Monitor:
         """
         if folder is None and self.files is None:
             raise ValueError("the monitor has no folder; pass save(folder).")
-        place = self.files if folder is None else MonitorFiles(pathlib.Path(folder).expanduser())
+        place = (
+            self.files
+            if folder is None
+            else MonitorFiles(files.folder_at(folder, argument="folder"))
+        )
         assert place is not None
         files.claim(place.folder, self._claim, remedy=OTHER)
         if self.files is None or place.folder.resolve() != self.files.folder.resolve():

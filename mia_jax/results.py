@@ -463,7 +463,7 @@ class Results:
         The files are report.json, report.html, report.md, records.csv, evidence.npz,
         scores/<attack>.npz and figures/.
         """
-        folder = pathlib.Path(folder).expanduser()
+        folder = workdir.folder_at(folder, argument="folder")
         saved = SavedResults(folder)
         if saved.report.json.exists():
             raise ValueError(

@@ -34,7 +34,7 @@ from mia_jax.external import candidates, default_attacks, fleet, frameworks, mod
 from mia_jax.external import labels as label_columns
 from mia_jax.external import splits as all_splits
 from mia_jax.external.splits import Halves
-from mia_jax.runtime import jobs
+from mia_jax.runtime import files, jobs
 from mia_jax.runtime.store import Store
 from mia_jax.selection import Selection, Setting, shown_params
 
@@ -321,7 +321,7 @@ def workdir(folder: str | pathlib.Path | None) -> Iterator[Store]:
     fitted; the error then says where.
     """
     if folder is not None:
-        yield Store(pathlib.Path(folder).expanduser())
+        yield Store(files.folder_at(folder, argument="folder"))
         return
     store = Store(pathlib.Path(tempfile.mkdtemp(prefix="mia_jax-")))
     try:

@@ -148,6 +148,10 @@ def test_summary_prints_the_model():
 BAD = {
     "no config": ([], "--config is missing"),
     "no workdir": (["--config=configs/quickstart.py"], "--workdir is missing"),
+    "remote workdir": (
+        ["--config=configs/quickstart.py", "--workdir=gs://bucket/run"],
+        "--workdir=gs://bucket/run: gs:// is the address of a remote store.*local folders only",
+    ),
     "missing config file": (
         ["--config=configs/quickstrat.py", "--workdir=W"],
         "no file configs/quickstrat.py.*Did you mean configs/quickstart.py",

@@ -27,7 +27,7 @@ from mia_jax import checks
 from mia_jax.configuration import command_line, overrides
 from mia_jax.pipeline import run as run_module
 from mia_jax.report import answer, grid_table
-from mia_jax.runtime import jobs
+from mia_jax.runtime import files, jobs
 from mia_jax.runtime.store import GridFiles, Store, debug_folder
 
 Path = pathlib.Path
@@ -155,7 +155,7 @@ def run(
     Raises:
       ValueError: the workdir belongs to a single run.
     """
-    root = Path(workdir_path)
+    root = files.folder_at(workdir_path, argument="workdir_path")
     if Store(root).config.exists():
         raise ValueError(f"{root} holds a single run; a grid needs a workdir of its own.")
     attacks, metrics = chosen(module, grid)

@@ -62,7 +62,7 @@ def run(
       ValueError: the workdir belongs to another config; the message names the keys.
     """
     check_stage_names(stages_wanted)
-    root, config = Path(workdir_path), plain(config)
+    root, config = files.folder_at(workdir_path, argument="workdir_path"), plain(config)
     seeds = checked_seeds(config.pop("seed"))
     reports, failed, numerics = {}, {}, precision.settings()
     if numerics["x64"]:

@@ -35,6 +35,33 @@ OLD = 2 * 86400.0  # Seconds after which the process of a temporary file is take
 _TEMPORARY = re.compile(r"\..*\.(?P<machine>[0-9a-f]{8})\.(?P<process>\d+)\.[0-9a-f]{8}\.tmp")
 
 
+_ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):/")
+
+
+def folder_at(path: str | Path, *, argument: str) -> Path:
+    """Returns the local folder that a user named, with '~' expanded.
+
+    >>> str(folder_at("runs/quickstart", argument="--workdir"))
+    'runs/quickstart'
+
+    Args:
+        path: what the user gave.
+        argument: what the user calls it, such as '--workdir'.
+
+    Raises:
+        ValueError: it is the address of a remote store. pathlib would take 'gs://bucket/run' for
+            the local folder 'gs:/bucket/run'.
+    """
+    match = _ADDRESS.match(str(path))
+    if match:
+        raise ValueError(
+            f"{argument}={path}: {match['scheme']}:// is the address of a remote store, and files "
+            "are written to local folders only. Name a folder of a file system that is mounted on "
+            "every machine of the run, or copy a local folder to the store after the run."
+        )
+    return Path(path).expanduser()
+
+
 def make_folder(folder: Path) -> None:
     """Creates a folder and its parents for this user only; existing folders are not changed."""
     if not folder.is_dir():
