@@ -3,7 +3,7 @@
 It simulates fleets whose true AUC and rates are known, in easy and in hard cases.
 
     python -m benchmarks.coverage [--quick] [--workdir runs/coverage] [--cases names]
-        [--repeats 200]
+        [--repeats 200] [--groups 8]
 
 A fleet consists of 2 x units complementary targets. Signals are hardness of the record + (gain + a
 shift of the unit) x member + noise. There are two kinds of attacks:
@@ -86,6 +86,9 @@ CASES = {
     "shadows, hard, many records": Case(8, 1000, by_unit=0.3),
     "shadows, hard, strong leak": Case(8, 300, gain=2.0, by_unit=0.3),
     "shadows, hard, 10 targets": Case(5, 300, by_unit=0.3),
+    "shadows, easy, 32 targets": Case(16, 300),
+    "shadows, hard, 32 targets": Case(16, 300, by_unit=0.3),
+    "shadows, null, 32 targets": Case(16, 300, gain=0.0, by_record=0.0),
     "shadows, hard, 64 targets": Case(32, 200, by_unit=0.3),
     "shadows, null": Case(8, 300, gain=0.0, by_record=0.0),
     "4 targets, records only": Case(2, 300, by_unit=0.3),
@@ -122,7 +125,12 @@ def scores_of(signal: np.ndarray, member: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def fleet(
-    rng: np.random.Generator, case: Case, *, shift_U=None, records: int | None = None
+    rng: np.random.Generator,
+    case: Case,
+    *,
+    shift_U=None,
+    records: int | None = None,
+    groups: int = GROUPS,
 ) -> tuple[dict[str, np.ndarray], np.ndarray, dict[str, list[jackknife.Rerun]]]:
     """Draws one fleet.
 
@@ -138,7 +146,7 @@ def fleet(
     scores = scores_of(signal, member)
     if case.fixed or records:
         return scores, member, {}
-    groups, without = min(GROUPS, case.units), {name: [] for name in scores}
+    groups, without = min(groups, case.units), {name: [] for name in scores}
     group = np.repeat(np.arange(case.units) * groups // case.units, 2)
     for g in range(groups):
         left = group == g
@@ -244,7 +252,9 @@ def intervals_of(
     }
 
 
-def simulate(case: Case, *, repeats: int, draws: int = 200, seed: int = 0) -> list[dict]:
+def simulate(
+    case: Case, *, repeats: int, draws: int = 200, seed: int = 0, groups: int = GROUPS
+) -> list[dict]:
     """Simulates fleets and counts how often each interval contains the true value.
 
     Returns:
@@ -253,7 +263,8 @@ def simulate(case: Case, *, repeats: int, draws: int = 200, seed: int = 0) -> li
     """
     expected, shift_U, intervals = truth(case), fixed_shifts(case), {}
     for repeat in range(repeats):
-        simulated = fleet(np.random.default_rng([seed, repeat]), case, shift_U=shift_U)
+        rng = np.random.default_rng([seed, repeat])
+        simulated = fleet(rng, case, shift_U=shift_U, groups=groups)
         for key, row in intervals_of(*simulated, case, seed=repeat + 10**6, draws=draws).items():
             intervals.setdefault(key, []).append(
                 (row["value"], row["low"], row["high"], row["interval"])
@@ -361,6 +372,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         help=f"any of these, separated by semicolons: {'; '.join(CASES)} (default: all)",
     )
     parser.add_argument("--repeats", type=int, default=200, help="fleets per case")
+    parser.add_argument(
+        "--groups", type=int, default=GROUPS, help="groups of units, as report.jackknife"
+    )
     args = parser.parse_args(argv)
     names = list(CASES) if args.cases is None else [name.strip() for name in args.cases.split(";")]
     for name in names:
@@ -370,10 +384,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.workdir.mkdir(parents=True, exist_ok=True)
     rows_of_case = {}
     for name in names:
-        path = args.workdir / f"{name.replace(', ', '_').replace(' ', '-')}.{repeats}.json"
+        of_groups = "" if args.groups == GROUPS else f".{args.groups}-groups"
+        stem = f"{name.replace(', ', '_').replace(' ', '-')}.{repeats}{of_groups}"
+        path = args.workdir / f"{stem}.json"
         if not path.exists():
             started = time.monotonic()
-            files.write_json(path, dict(rows=simulate(CASES[name], repeats=repeats)))
+            rows = simulate(CASES[name], repeats=repeats, groups=args.groups)
+            files.write_json(path, dict(rows=rows))
             print(f"{name}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
         rows_of_case[name] = files.read_json(path)["rows"]
     text = overview(rows_of_case) + "\n" + table(rows_of_case)

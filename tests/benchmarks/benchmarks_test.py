@@ -10,14 +10,15 @@ import sys
 import pytest
 
 import benchmarks
-from benchmarks import _pairs, fleet
+from benchmarks import _pairs, fleet, interval_limits
 
 STUDIES = (
     "coverage",
     "gate",
     "lira_variance",
 )  # of statistics, not of speed: nobody is timed, results are kept in a folder
-ALONE = ("damage", "kills", *STUDIES)  # what a run survives: there are no peers to be compared with
+# What a run survives, what can be known, what a device does: there are no peers.
+ALONE = ("damage", "kills", "interval_limits", *STUDIES)
 NAMES = sorted(
     m.name
     for m in pkgutil.iter_modules(benchmarks.__path__)
@@ -167,3 +168,13 @@ def test_ours_alone_on_a_tiny_fleet(capsys):
         and "compile" in out
     )
     assert "{" not in out  # nothing was compared
+
+
+def test_rules_for_intervals_cover_as_their_limits_say():
+    """Where units add all variance, Student's t is exact; where they add none, rules are wide."""
+    d = interval_limits.degrees(8)
+    rule = interval_limits.report_rule
+    assert interval_limits.coverage(rule, r=1e5, k=1.0, d=d) == pytest.approx(0.95, abs=0.002)
+    assert 0.985 < interval_limits.coverage(rule, r=0.0, k=3.0, d=d) < 0.995
+    half = interval_limits.RULES["half prior"]
+    assert interval_limits.coverage(half, r=4.0, k=4.0, d=d) < 0.9
