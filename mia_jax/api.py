@@ -283,7 +283,6 @@ REMEDIES = {  # a pattern in the messages of a run -> what a caller of audit() c
     r"Raise design\.population, or pass": "Pass",
     r"set design\.population, or pass": "pass",
     r"report\.(draws|figures|slices|groups)\b": r"\1",
-    r"(?<![\w/])report\.(level|fprs|ppv_ratio|records|shadow_curve|audit|epochs|sections)\b": (
-        r"report \1"
-    ),
+    r"(?<![\w/])report\.(level|fprs|ppv_ratio|records|show_records)\b": r"report \1",
+    r"(?<![\w/])report\.(shadow_curve|audit|epochs|sections)\b": r"report \1",
 }

@@ -121,6 +121,26 @@ def _check_vocabulary(vocabulary: int | None) -> None:
         checks.at_least(2, vocabulary=vocabulary)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Presentation:
+    """Says how a report shows examples to its reader, where it may show them at all.
+
+    Attributes:
+        public: whether everybody may see the examples: they are generated, or come with a
+            dependency. A report holds copies of other examples only on request
+            (report.show_records).
+        features: the names of the F numbers of an example; () if they have none.
+        classes: the names of the classes 0..num_classes-1; () if they have none.
+        picture: the axes (H, W, C) of the image that the F numbers of an example are; () if they
+            are none. Examples [H,W,C] are images anyway.
+    """
+
+    public: bool = False
+    features: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    picture: tuple[int, ...] = ()
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pool:
@@ -134,6 +154,7 @@ class Pool:
         columns: further per-example columns of the user, [N] each. The boolean column `population`
             marks rows on which no model may train.
         name: the name of the data set.
+        presentation: how a report shows the examples.
     """
 
     x: Any
@@ -141,6 +162,9 @@ class Pool:
     task: Task = dataclasses.field(metadata=dict(static=True))
     columns: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     name: str = dataclasses.field(default="", metadata=dict(static=True))
+    presentation: Presentation = dataclasses.field(
+        default=Presentation(), metadata=dict(static=True)
+    )
 
     @property
     def num_classes(self) -> int:

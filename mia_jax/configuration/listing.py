@@ -142,6 +142,8 @@ MEANINGS = dict(  # the meanings of fields that no maker's docstring explains
     slices="Slices of the records, or two joined by &: --list=slices.",
     groups="Named lists of rows, further slices: --config.report.groups.<name>=3,17.",
     records="Attacks whose scores decide which records are exposed.",
+    show_records="What the report holds of the most exposed records: numbers, contents (copies of "
+    "them), or auto (contents of public data only).",
     sections="Modules of your own that add sections to report.md: my_pkg.my_section.",
     audit="The audit of epsilon: fields:report.audit.",
     chunk="Models that are trained at once, or auto to measure which number is fastest.",

@@ -81,6 +81,9 @@ class QuerySettings:
     save_logits: bool = False
 
 
+SHOW_RECORDS = ("auto", "contents", "numbers")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReportSettings:
     """Says what the report computes.
@@ -96,6 +99,10 @@ class ReportSettings:
         groups: {name: row numbers}, further slices.
         records: attacks whose scores decide which records are exposed. None: the attack that leads
             the ranking; (): none.
+        show_records: one of SHOW_RECORDS: what the report holds of the most exposed records and of
+            their nearest neighbors. 'numbers': row numbers, rates and distances. 'contents': also
+            copies: pictures, values, labels, ids. 'auto': contents of public data
+            (`Presentation.public`), else numbers.
         jackknife: the number of groups of units; attacks on shadows are rerun without each group
             for their intervals. 0: never.
         epochs: attacks that are repeated on the models of learner.snapshots.
@@ -113,6 +120,7 @@ class ReportSettings:
     slices: Sequence[str] = ("class",)
     groups: Mapping = dataclasses.field(default_factory=dict)
     records: Sequence[str] | None = None
+    show_records: str = "auto"
     jackknife: int = 8
     epochs: Sequence[str] = ()
     audit: Mapping | None = None

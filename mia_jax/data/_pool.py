@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -64,7 +65,23 @@ def checked(pool: Pool) -> Pool:
                 f"of the {len(x)} rows."
             )
         columns[column] = _population(name, value) if column == "population" else value
+    _presented(name, pool, x.shape[1:])
     return dataclasses.replace(pool, x=x, y=y, columns=columns)
+
+
+def _presented(name: str, pool: Pool, shape: tuple[int, ...]) -> None:
+    """Raises ValueError if the names or the picture of a pool do not fit its examples."""
+    given = pool.presentation
+    counts = (
+        ("features", len(given.features), math.prod(shape)),
+        ("classes", len(given.classes), pool.task.num_classes),
+        ("picture", math.prod(given.picture) if given.picture else 0, math.prod(shape)),
+    )
+    for what, count, expected in counts:
+        if count and count != expected:
+            raise ValueError(
+                f"{name}: presentation.{what} is of {count} values; the examples have {expected}."
+            )
 
 
 def x_dtype(task: Task) -> type:

@@ -6,7 +6,7 @@ It has 569 patients, 30 positive features of very different scales, and 2 classe
 from __future__ import annotations
 
 from mia_jax.data._pool import checked
-from mia_jax.types import Pool, classification
+from mia_jax.types import Pool, Presentation, classification
 
 
 def load() -> Pool:
@@ -16,5 +16,18 @@ def load() -> Pool:
     """
     from sklearn import datasets
 
-    x, y = datasets.load_breast_cancer(return_X_y=True)
-    return checked(Pool(x=x, y=y, name="breast_cancer", task=classification(2)))
+    data = datasets.load_breast_cancer()
+    shown = Presentation(
+        public=True,
+        features=tuple(data.feature_names.tolist()),
+        classes=tuple(data.target_names.tolist()),
+    )
+    return checked(
+        Pool(
+            x=data.data,
+            y=data.target,
+            name="breast_cancer",
+            task=classification(2),
+            presentation=shown,
+        )
+    )

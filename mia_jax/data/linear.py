@@ -8,7 +8,7 @@ import numpy as np
 
 from mia_jax import checks
 from mia_jax.data._pool import checked
-from mia_jax.types import Pool, regression
+from mia_jax.types import Pool, Presentation, regression
 
 
 def load(
@@ -40,4 +40,5 @@ def load(
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((examples, features))
     y = x @ np.broadcast_to(w_F, (features,)) + bias + noise * rng.standard_normal(examples)
-    return checked(Pool(x=x, y=y, name="linear", task=regression()))
+    shown = Presentation(public=True)
+    return checked(Pool(x=x, y=y, name="linear", task=regression(), presentation=shown))

@@ -8,7 +8,7 @@ import numpy as np
 
 from mia_jax import checks
 from mia_jax.data._pool import checked
-from mia_jax.types import Pool, classification
+from mia_jax.types import Pool, Presentation, classification
 
 
 def load(
@@ -46,4 +46,7 @@ def load(
         y = rng.permutation(y)
     if shape is not None:
         x = (0.5 + 0.5 * np.tanh(0.5 * x)).reshape(examples, *shape)
-    return checked(Pool(x=x, y=y, name="synthetic", task=classification(classes)))
+    shown = Presentation(public=True)
+    return checked(
+        Pool(x=x, y=y, name="synthetic", task=classification(classes), presentation=shown)
+    )

@@ -17,6 +17,7 @@ import itertools
 import pathlib
 import zlib
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,7 +25,7 @@ from mia_jax import checks
 from mia_jax.data import _arrays as given
 from mia_jax.data import npz
 from mia_jax.data._pool import checked, first, labels
-from mia_jax.types import Pool, classification
+from mia_jax.types import Pool, Presentation, classification
 
 # A column with more than MANY values, and fewer than FEW rows per value, is not accepted as label.
 MANY, FEW = 20, 5
@@ -67,9 +68,9 @@ def load(
     file = pathlib.Path(path).expanduser()
     columns = _listed(drop, "drop"), _listed(one_hot, "one_hot")
     if file.suffix == ".npz":
-        x, y = _from_npz(file, label, *columns)
+        (x, features), y = _from_npz(file, label, *columns)
     else:
-        x, y = _from_csv(
+        (x, features), y = _from_csv(
             file, None if label_path else label, *columns, header, delimiter, labeled=not label_path
         )
     if label_path:
@@ -79,7 +80,15 @@ def load(
     _classes(y, file)
     values, y = np.unique(y, return_inverse=True)
     x, y = first(examples, x=x, y=y)
-    return checked(Pool(x=x, y=y, name=file.name.split(".")[0], task=classification(len(values))))
+    return checked(
+        Pool(
+            x=x,
+            y=y,
+            name=file.name.split(".")[0],
+            task=classification(len(values)),
+            presentation=Presentation(features=features, classes=tuple(map(_cell, values))),
+        )
+    )
 
 
 def _listed(columns, field: str) -> tuple:
@@ -110,10 +119,23 @@ def _classes(y: np.ndarray, file: pathlib.Path) -> None:
         )
 
 
+class _Features(NamedTuple):
+    """Holds the features x [N,F] of a table and their F names."""
+
+    x: np.ndarray
+    names: tuple[str, ...]
+
+
+def _cell(value) -> str:
+    """Returns the value of a cell as text: 1.0 is written as 1."""
+    whole = isinstance(value, float | np.floating) and float(value).is_integer()
+    return str(int(value) if whole else value)
+
+
 def _from_npz(
     file: pathlib.Path, label: str | int | None, drop: Sequence, one_hot: Sequence
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (x [N,F], labels [N]) of an npz."""
+) -> tuple[_Features, np.ndarray]:
+    """Returns (features, labels [N]) of an npz."""
     arrays = npz.read(str(file))
     for x_name, y_name in _NPZ_NAMES:
         if x_name in arrays and y_name in arrays:
@@ -158,18 +180,23 @@ def _selected(
     words: Mapping[int, dict[str, int]],
     unused: Sequence[int],
     hot: Sequence[int],
-) -> np.ndarray:
+    names: Sequence[str] | None = None,
+) -> _Features:
     """Returns the columns of a table that are features.
 
     Those of `hot` become a column of 0 and 1 per value, after the others. `words[c]` {cell: code}
-    are the values of a column that was read as codes.
+    are the values of a column that was read as codes. Without `names` of all columns, a feature is
+    called by its column's number.
     """
     _apart(unused, hot)
     parts = [np.delete(table, [*unused, *hot], axis=1)]
+    called = names or [f"column {c}" for c in range(table.shape[1])]
+    features = np.delete(np.array(called, object), [*unused, *hot]).tolist()
     for c in hot:
         values = _values(words[c])[table[:, c].astype(int)] if c in words else table[:, c]
         parts.append((values[:, None] == np.unique(values)).astype(table.dtype))
-    return np.concatenate(parts, axis=1)
+        features += [f"{called[c]}={_cell(value)}" for value in np.unique(values)]
+    return _Features(np.concatenate(parts, axis=1), tuple(features))
 
 
 def _apart(unused: Sequence[int], hot: Sequence[int]) -> None:
@@ -189,7 +216,7 @@ def _from_csv(
     *,
     labeled: bool = True,
 ):
-    """Returns (x [N,F], label values [N] or None) of a csv, read in one pass.
+    """Returns (features, label values [N] or None) of a csv, read in one pass.
 
     Raises:
         ValueError: for every problem of the file; the message names it.
@@ -226,7 +253,7 @@ def _from_csv(
 def _parsed(
     file: pathlib.Path, label, drop, one_hot, header: bool | None, delimiter: str, labeled: bool
 ):
-    """Returns (x [N,F], label values [N] or None) of a csv that exists."""
+    """Returns (features, label values [N] or None) of a csv that exists."""
     with _open(file) as lines:
         head = list(
             itertools.islice((row for row in csv.reader(lines, delimiter=delimiter) if row), 2)
@@ -279,7 +306,7 @@ def _parsed(
         _explain(file, names, {*words, *skipped}, delimiter, bool(header))
         raise ValueError(f"{file} cannot be read: {error}") from error
     y = None if at is None else _values(words[at])[table[:, at].astype(int)]
-    return _selected(table, words, skipped if at is None else [at, *skipped], hot), y
+    return _selected(table, words, skipped if at is None else [at, *skipped], hot, names), y
 
 
 def _open(file: pathlib.Path):

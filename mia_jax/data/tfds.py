@@ -14,7 +14,7 @@ import numpy as np
 
 from mia_jax import checks
 from mia_jax.data._pool import checked
-from mia_jax.types import Pool, classification
+from mia_jax.types import Pool, Presentation, classification
 
 _CHUNK = 2000  # The number of examples that are decoded together.
 
@@ -68,7 +68,13 @@ def load(
         ]
         x, y = _read(sources, image_key, label_key, examples, dataset)
     return checked(
-        Pool(x=x, y=y, name=dataset.replace("/", "-"), task=classification(feature.num_classes))
+        Pool(
+            x=x,
+            y=y,
+            name=dataset.replace("/", "-"),
+            task=classification(feature.num_classes),
+            presentation=Presentation(classes=tuple(map(str, feature.names or ()))),
+        )
     )
 
 

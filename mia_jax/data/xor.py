@@ -6,7 +6,7 @@ import numpy as np
 
 from mia_jax import checks
 from mia_jax.data._pool import checked
-from mia_jax.types import Pool, classification
+from mia_jax.types import Pool, Presentation, classification
 
 
 def load(*, examples: int = 200, noise: float = 0.1, seed: int = 0) -> Pool:
@@ -21,4 +21,7 @@ def load(*, examples: int = 200, noise: float = 0.1, seed: int = 0) -> Pool:
     n = np.arange(examples)
     corner_N2 = np.stack([n // 2 % 2, n % 2], 1)
     x = corner_N2 + noise * np.random.default_rng(seed).standard_normal((examples, 2))
-    return checked(Pool(x=x, y=corner_N2.sum(1) % 2, name="xor", task=classification(2)))
+    shown = Presentation(public=True)
+    return checked(
+        Pool(x=x, y=corner_N2.sum(1) % 2, name="xor", task=classification(2), presentation=shown)
+    )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from mia_jax.metrics import records
+from mia_jax.metrics import multiple, power, records
 from mia_jax.threat_model import FleetSignals
 from mia_jax.types import Attack
 
@@ -62,21 +62,80 @@ def measure(
     tested = int((~np.isnan(vulnerability.auc_N)).sum())
     if not tested:
         return dict(why="no record is in some targets of a fold and not in others"), {}
+    winner, halves = records.most_exposed(score_TN, *shared[:2], unit_T, level=level, seed=seed)
     table = dict(
         targets=len(targets),
         tested=tested,
         mean_auc=float(np.nanmean(vulnerability.auc_N)),
-        significant=int((vulnerability.q_N <= 1 - level).sum()),
+        most_exposed=winner,
+        level=level,
     )
-    winner = records.most_exposed(score_TN, *shared[:2], unit_T, level=level, seed=seed)
-    listed = [
-        entry | dict(q=float(vulnerability.q_N[entry["record"]]))
-        for entry in winner.pop("listed")[:LISTED]
-    ]
-    table |= dict(most_exposed=winner, listed=listed, level=level)
-    return table, vulnerability._asdict() | dict(
-        fold_T=fold_T, half_T=records.halves(unit_T), targets=np.asarray(targets)
+    arrays = vulnerability._asdict() | halves._asdict()
+    arrays |= dict(fold_T=fold_T, half_T=records.halves(unit_T), targets=np.asarray(targets))
+    return table | significance(arrays, level=level), arrays
+
+
+def significance(arrays: Mapping[str, np.ndarray], *, level: float, attacks: int = 1) -> dict:
+    """Returns how many records are significant under an attack, which ones, and what could be.
+
+    Args:
+        arrays: what `measure` returned.
+        level: 1 minus the false-discovery rate.
+        attacks: the number of attacks under which records are tested together.
+
+    Returns:
+        {significant, attacks, listed, alone}. `listed` has up to LISTED significant records, those
+            with the highest AUC on the half that ranks, {record, ranked_auc, auc, low, high, q}:
+            AUC and interval are those of the half that does not rank. `alone` is the smallest AUC
+            at which a single exposed record would have been detected, see `power.record_auc`.
+    """
+    exposed_N = arrays["q_N"] <= 1 - level
+    known = np.flatnonzero(exposed_N & ~np.isnan(arrays["ranked_N"] + arrays["held_N"]))
+    first = known[np.argsort(-arrays["ranked_N"][known], kind="stable")][:LISTED]
+    names = dict(ranked_auc="ranked_N", auc="held_N", low="held_low_N", high="held_high_N", q="q_N")
+    tested_N = ~np.isnan(arrays["auc_N"])
+    fold_models = [int((arrays["fold_T"] == fold).sum()) for fold in (0, 1)]
+    share = float(np.median(arrays["inside_N"][tested_N])) / len(arrays["fold_T"])
+    inside = max(1, round(share * min(fold_models)))
+    return dict(
+        significant=int(exposed_N.sum()),
+        attacks=attacks,
+        listed=[
+            dict(record=int(n)) | {key: float(arrays[name][n]) for key, name in names.items()}
+            for n in first
+        ],
+        alone=power.record_auc(
+            inside,
+            max(1, min(fold_models) - inside),
+            p_needed=(1 - level) / (attacks * int(tested_N.sum())),
+        ),
     )
+
+
+def one_family(
+    tables: Mapping[str, dict], arrays: Mapping[str, Mapping[str, np.ndarray]]
+) -> tuple[dict[str, dict], dict[str, dict[str, np.ndarray]]]:
+    """Returns tables and arrays of several attacks whose records are tested together.
+
+    The q-values are those of all records x attacks. With those of each attack alone, the chance of
+    a false discovery under any of them would grow with their number.
+
+    Args:
+        tables: {attack: table}, as `measure` returned it for each attack alone.
+        arrays: {attack: arrays}; empty for attacks that were not measured.
+    """
+    names = [name for name in tables if arrays.get(name)]
+    if len(names) < 2:
+        return dict(tables), {name: dict(of) for name, of in arrays.items()}
+    q_KN = multiple.benjamini_hochberg(np.concatenate([arrays[name]["p_N"] for name in names]))
+    joint = {name: dict(of) for name, of in arrays.items()}
+    decided = dict(tables)
+    for name, q_N in zip(names, np.split(q_KN, len(names)), strict=True):
+        joint[name]["q_N"] = q_N
+        level = tables[name]["level"]
+        more = significance(joint[name], level=level, attacks=len(names))
+        decided[name] = tables[name] | more
+    return decided, joint
 
 
 CSV = (

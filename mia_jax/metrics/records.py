@@ -54,6 +54,21 @@ class Vulnerability(NamedTuple):
     high_2N: np.ndarray
 
 
+class Halves(NamedTuple):
+    """Holds the AUCs of N records on the halves of the first fold; NaN where a half lacks a side.
+
+    Attributes:
+        ranked_N: the AUC on the first half, by which records are ranked.
+        held_N, held_low_N, held_high_N: the AUC on the second half, which did not rank them, and
+            its interval.
+    """
+
+    ranked_N: np.ndarray
+    held_N: np.ndarray
+    held_low_N: np.ndarray
+    held_high_N: np.ndarray
+
+
 def folds(unit_T) -> np.ndarray:
     """Returns the fold, 0 or 1, of every target: units of models (twins together) alternate."""
     return np.unique(np.asarray(unit_T), return_inverse=True)[1] % 2
@@ -230,7 +245,7 @@ def most_exposed(
     draws: int = 200,
     level: float = 0.95,
     seed: int = 0,
-) -> dict:
+) -> tuple[dict, Halves]:
     """Measures on held-out targets the records that half of a fold's targets rank highest.
 
     Args:
@@ -243,18 +258,18 @@ def most_exposed(
         seed: the seed of the draws.
 
     Returns:
-        {records, ranked_auc, held_out_auc, low, high, listed}. `ranked_auc` and `held_out_auc` are
-            the mean AUCs of the `records` chosen records in the half that ranked them and in the
-            other half of the fold, averaged over both folds and both halves. `low` and `high`
+        ({records, ranked_auc, held_out_auc, low, high}, halves). `ranked_auc` and `held_out_auc`
+            are the mean AUCs of the `records` chosen records in the half that ranked them and in
+            the other half of the fold, averaged over both folds and both halves. `low` and `high`
             resample the units of the halves that did not choose (percentiles; None with fewer than
-            5 units). `listed` has the highest records of the first half, {record, ranked_auc, auc,
-            low, high}, with AUC and interval from the second. If no record has both sides in every
-            half, `records` is 0 and the other values are None.
+            5 units). If no record has both sides in every half, `records` is 0 and the other values
+            are None.
     """
     score_TN, member_TN = np.asarray(score_TN, np.float64), np.asarray(member_TN, bool)
     valid_TN = np.asarray(evaluated_TN, bool) & ~np.isnan(score_TN)
     fold_T, half_T = folds(unit_T), halves(unit_T)
-    ranked, held, drawn, listed, count, rng = [], [], [], [], top, np.random.default_rng(seed)
+    ranked, held, drawn, count, rng = [], [], [], top, np.random.default_rng(seed)
+    halves_N: Halves | None = None
     for fold in (0, 1):
         rows = [np.flatnonzero((fold_T == fold) & (half_T == half)) for half in (0, 1)]
         sides = [
@@ -264,12 +279,13 @@ def most_exposed(
             _interval(pairs_above(*side)[None], np.array([[side[1].sum(0), side[2].sum(0)]]), level)
             for side in sides
         ]
+        if halves_N is None:
+            halves_N = Halves(estimates[0][0], *estimates[1])
         known = np.flatnonzero(~np.isnan(estimates[0][0] + estimates[1][0]))
         count = min(count, len(known))
         if not count:
-            return dict(
-                records=0, ranked_auc=None, held_out_auc=None, low=None, high=None, listed=[]
-            )
+            none = dict(records=0, ranked_auc=None, held_out_auc=None, low=None, high=None)
+            return none, halves_N
         for half in (0, 1):
             chosen = known[np.argsort(-estimates[half][0][known], kind="stable")[:count]]
             ranked.append(estimates[half][0][chosen].mean())
@@ -285,26 +301,15 @@ def most_exposed(
                     draws,
                 )
             )
-            if fold == half == 0:
-                listed = [
-                    dict(record=int(n), ranked_auc=float(estimates[0][0][n]))
-                    | {k: float(v[n]) for k, v in zip(("auc", "low", "high"), estimates[1])}
-                    for n in chosen
-                ]
     held_out_auc = float(np.mean(held))
     ends: tuple[float | None, float | None] = (None, None)
     value_R = np.mean(drawn, 0)
     if intervals.usable(value_R):
         low, high = intervals.percentile(value_R, level)
         ends = (min(low, held_out_auc), max(high, held_out_auc))
-    return dict(
-        records=count,
-        ranked_auc=float(np.mean(ranked)),
-        held_out_auc=held_out_auc,
-        low=ends[0],
-        high=ends[1],
-        listed=listed,
-    )
+    assert halves_N is not None
+    summary = dict(records=count, ranked_auc=float(np.mean(ranked)), held_out_auc=held_out_auc)
+    return summary | dict(low=ends[0], high=ends[1]), halves_N
 
 
 def _resampled(score_TN, inside_TN, outside_TN, unit_T, rng, draws: int) -> np.ndarray:

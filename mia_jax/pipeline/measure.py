@@ -156,6 +156,7 @@ def measure(
         assumptions=numbers.assumption_numbers(attacks, reader),
         usage=numbers.usage_of(evidence, score_MN, design, ranked=ranked, level=settings.level),
         records=exposed,
+        shown_records=numbers.shown_records_of(exposed, reader, settings, subject=subject),
         epochs=over_epochs,
         audit=numbers.audit_of(attacks, reader, score_MN, settings, trained=trained),
         guarantee=numbers.promised(reader, trained),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
+
+from mia_jax.measures.shown_records import Shown
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -81,7 +83,8 @@ class Measured:
       shadow_curves: {attack: {number of shadows: numbers}}.
       assumptions: {attack: how well its assumptions hold}.
       usage: the share of the rows that was used for training; None if it cannot be estimated.
-      records: {attack: the records that are most exposed}.
+      records: {attack: how exposed single records are, and which are most exposed}.
+      shown_records: what is shown of the most exposed records; None if none is significant.
       epochs: the report over epochs; None without one.
       audit: what canaries prove about epsilon; None without an audit.
       guarantee: epsilon and all on which it depends; None without private training.
@@ -110,6 +113,7 @@ class Measured:
     assumptions: Mapping[str, Any]
     usage: Mapping[str, Any] | None
     records: Mapping[str, Any]
+    shown_records: Shown | None
     epochs: Any
     audit: Mapping[str, Any] | None
     guarantee: Mapping[str, Any] | None
@@ -135,8 +139,15 @@ def as_json(value: Any) -> dict[str, Any]:
         part = getattr(value, field.name)
         if part is None and field.default is None:
             continue
-        parts[_key(field)] = as_json(part) if dataclasses.is_dataclass(part) else part
+        parts[_key(field)] = _plain(part)
     return parts
+
+
+def _plain(part: Any) -> Any:
+    """Returns a field's value with dataclasses, also those of a list, as objects."""
+    if dataclasses.is_dataclass(part):
+        return as_json(part)
+    return [_plain(item) for item in part] if isinstance(part, list | tuple) else part
 
 
 def _key(field: dataclasses.Field) -> str:
@@ -147,11 +158,24 @@ def _key(field: dataclasses.Field) -> str:
 def schema(kind: type = Measured) -> dict[str, Any]:
     """Returns the schema of report.json: {key: type, or the schema of an object}.
 
-    The names of keys that may be absent end with '?'.
+    The names of keys that may be absent end with '?'. A list of objects is [schema of one], an
+    object or null is (schema,).
     """
     hints, keys = get_type_hints(kind), {}
     for field in dataclasses.fields(kind):
-        hint = hints[field.name]
         name = _key(field) + "?" * (field.default is None)
-        keys[name] = schema(hint) if dataclasses.is_dataclass(hint) else hint
+        keys[name] = _schema_of(hints[field.name])
     return keys
+
+
+def _schema_of(hint: Any) -> Any:
+    """Returns the schema of a field's type."""
+    if dataclasses.is_dataclass(hint):
+        return schema(hint)
+    parts = [part for part in get_args(hint) if part is not type(None)]
+    if len(parts) == 1 and get_origin(hint) is Sequence and dataclasses.is_dataclass(parts[0]):
+        return [schema(parts[0])]
+    if len(parts) == 1 and parts != list(get_args(hint)):
+        inner = _schema_of(parts[0])
+        return hint if inner is parts[0] else (inner,)
+    return hint

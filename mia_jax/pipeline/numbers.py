@@ -24,6 +24,7 @@ from mia_jax.measures import (
     privacy_audit,
     query_cost,
     shadow_curve,
+    shown_records,
     usage,
     validity,
 )
@@ -119,14 +120,16 @@ def records_of(
 ) -> tuple[dict, dict[str, np.ndarray]]:
     """Returns how exposed each record is to the attacks of report.records.
 
-    Without a choice (None) it is the first-ranked attack.
+    Without a choice (None) it is the first-ranked attack. Several attacks are tested together.
 
     Returns:
       The tables for report.json, {why} for a requested attack whose records cannot be computed, and
       the
         arrays of records.npz.
     """
-    exposed, arrays, names = {}, {}, settings.records
+    exposed: dict[str, dict] = {}
+    measured: dict[str, dict[str, np.ndarray]] = {}
+    names = settings.records
     if isinstance(names, str):
         names = names.split(",")
     planned_attacks = by_name(attacks)
@@ -144,7 +147,7 @@ def records_of(
             )
             exposed[name] = dict(why=why)
             continue
-        exposed[name], values = exposed_records.measure(
+        exposed[name], measured[name] = exposed_records.measure(
             attack=planned.attack,
             fleet=reader.fleet(planned),
             scores=scores,
@@ -152,8 +155,35 @@ def records_of(
             level=settings.level,
             seed=seed,
         )
-        arrays |= {f"{name}/{field}": value for field, value in values.items()}
+    exposed, measured = exposed_records.one_family(exposed, measured)
+    arrays = {f"{name}/{f}": value for name, of in measured.items() for f, value in of.items()}
     return exposed, arrays
+
+
+def shown_records_of(
+    exposed: Mapping[str, Mapping],
+    reader: SignalReader,
+    settings: ReportSettings,
+    *,
+    subject: Subject,
+) -> shown_records.Shown | None:
+    """Returns what the report shows of the most exposed records; None if none is significant.
+
+    Args:
+      exposed: {attack: its table of `records_of`}.
+      reader, settings, subject: see `pipeline.measure`.
+    """
+    pool, rows = reader.pool, reader.design.of_targets()
+    auto = settings.show_records == "auto"
+    return shown_records.measure(
+        shown_records.chosen(exposed),
+        pool=pool,
+        rows=rows,
+        signal=lambda name, m: reader.signal(name, [m])[0, 0],
+        has=lambda name: reader.has(name, rows.targets),
+        contents=pool.presentation.public if auto else settings.show_records == "contents",
+        cross_entropy=not subject.supplied,
+    )
 
 
 def shadow_curves(

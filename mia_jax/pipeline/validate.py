@@ -24,7 +24,7 @@ from mia_jax import (
     registry,
     threat_model,
 )
-from mia_jax.configuration.settings import ReportSettings, Settings
+from mia_jax.configuration.settings import SHOW_RECORDS, ReportSettings, Settings
 from mia_jax.external import default_attacks
 from mia_jax.pipeline.train import AUTO
 from mia_jax.query import interactive
@@ -104,6 +104,7 @@ def check_report(report: ReportSettings, attacks: Mapping) -> None:
         )
     checks.positive(**{"report.ppv_ratio": report.ppv_ratio})
     checks.at_least(0, **{"report.jackknife": report.jackknife})
+    checks.one_of(SHOW_RECORDS, **{"report.show_records": report.show_records})
     for name in report.sections:
         registry.load("sections", name)
     for field in ("shadow_curve", "records", "epochs"):

@@ -45,6 +45,7 @@ ONLY_IN = {  # library -> the parts that may import it, anywhere in a file
     "absl": {"__main__"},
     "ml_collections": {"configuration"},
     "matplotlib": {"report"},
+    "PIL": {"measures"},  # thumbnails
     "jinja2": {"report"},
     "markdown_it": {"report"},
     "markupsafe": {"report"},

@@ -204,10 +204,9 @@ def test_halves_without_both_sides_of_a_record_list_nothing():
     member[:, :] = (
         np.arange(16)[:, None] < 4
     )  # only the first two units trained on a record, so no fold's second half has both sides
-    most_exposed = records.most_exposed(score, member, np.ones_like(member), unit)
-    assert most_exposed == dict(
-        records=0, ranked_auc=None, held_out_auc=None, low=None, high=None, listed=[]
-    )
+    most_exposed, halves = records.most_exposed(score, member, np.ones_like(member), unit)
+    assert most_exposed == dict(records=0, ranked_auc=None, held_out_auc=None, low=None, high=None)
+    assert np.isnan(halves.held_N).all()
     table = dict(
         targets=16,
         tested=30,

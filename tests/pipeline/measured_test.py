@@ -41,10 +41,23 @@ def check(value: dict, schema: dict, where: str = "report") -> None:
         key = name.removesuffix("?")
         if key not in value:
             continue
-        if isinstance(hint, dict):
-            check(value[key], hint, f"{where}.{key}")
-        else:
-            assert fits(value[key], hint), f"{where}.{key} is {value[key]!r:.80}, not {hint}"
+        check_value(value[key], hint, f"{where}.{key}")
+
+
+def check_value(value, hint, where: str) -> None:
+    """Compares a value with a schema: of an object, [of a list's objects], (of an object or null,)
+    or a type.
+    """
+    if isinstance(hint, dict):
+        check(value, hint, where)
+    elif isinstance(hint, tuple):
+        assert value is None or check_value(value, hint[0], where) is None
+    elif isinstance(hint, list):
+        assert isinstance(value, list), f"{where} is {value!r:.80}, not a list"
+        for place, item in enumerate(value):
+            check_value(item, hint[0], f"{where}[{place}]")
+    else:
+        assert fits(value, hint), f"{where} is {value!r:.80}, not {hint}"
 
 
 def test_the_report_of_arrays_is_what_the_schema_says():
