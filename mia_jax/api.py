@@ -19,6 +19,7 @@ from mia_jax.external import arrays as supplied_arrays
 from mia_jax.external import default_attacks
 from mia_jax.external import models as external_models
 from mia_jax.external import rows as external_rows
+from mia_jax.measures import two_audits
 from mia_jax.metrics import slices as row_slices
 from mia_jax.pipeline import run
 from mia_jax.results import Results
@@ -167,13 +168,7 @@ def audit(
         if message == str(error):
             raise
         raise type(error)(message) from error
-    targets = design["targets"]
-    evidence = dict(
-        targets=targets,
-        member_TN=design["member_MN"][targets],
-        evaluated_TN=design["evaluated_MN"][targets],
-    )
-    evidence |= dict(unit_T=design["unit_M"][targets], draws=np.asarray(draws))
+    evidence = two_audits.evidence_of(design, targets=design["targets"], draws=draws)
     return Results(results, scores, pictures, text, evidence, records)
 
 

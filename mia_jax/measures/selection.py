@@ -127,7 +127,7 @@ def leakage_difference(
         if leak is None or leak.row["low"] is None or leak.row["target"] != both[0].row["target"]:
             return None
         only = audit._replace(score_TN={leak.attack: audit.score_TN[leak.attack]})
-        drawn = two_audits.drawn(only, first._replace(report=audit.report))[leak.attack]
+        drawn = two_audits.drawn(only, first)[leak.attack]
         kept.append(drawn.get((leak.row["target"], metric)))
     if any(drawn is None or drawn.outcome.low is None for drawn in kept):
         return None

@@ -6,7 +6,7 @@ about a record then counts in both numbers and cancels. The comparison reads the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -33,7 +33,7 @@ class Audit(NamedTuple):
 
     Attributes:
         report: report.json.
-        evidence: {targets, member_TN, evaluated_TN, unit_T, draws}.
+        evidence: {targets, member_TN, evaluated_TN, unit_T, draws}; {} without saved scores.
         score_TN: {attack: its scores of the targets}.
     """
 
@@ -53,12 +53,48 @@ def unpaired(first: Audit, second: Audit) -> str:
             return "the scores of one of them are missing"
         if not np.array_equal(first.evidence[key], second.evidence[key]):
             return why
-    about = [audit.report.get("about", {}) for audit in (first, second)]
-    known = not any(entry.get("arrays") for entry in about)
-    return "the examples differ" if known and about[0].get("pool") != about[1].get("pool") else ""
+    return other_examples(first.report, second.report)
 
 
-def differences(first: Audit, second: Audit) -> list[dict]:
+def other_examples(first: Mapping, second: Mapping) -> str:
+    """Returns why two reports are known to be of different examples, '' if they are not.
+
+    Of user-supplied arrays only the numbers of examples and of classes, where both have classes,
+    can be compared.
+
+    Args:
+        first, second: report.json of the two.
+    """
+    about = [report.get("about", {}) for report in (first, second)]
+    arrays = any(entry.get("arrays") for entry in about)
+    if not arrays:
+        return "the examples differ" if about[0].get("pool") != about[1].get("pool") else ""
+    both = [[entry.get(key) for entry in about] for key in ("examples", "classes")]
+    known = any(all(pair) and pair[0] != pair[1] for pair in both)
+    return "the examples differ" if known else ""
+
+
+def evidence_of(membership: Mapping[str, np.ndarray], *, targets, draws: int) -> dict:
+    """Returns the evidence of an audit, from the arrays of design/membership.npz.
+
+    Args:
+        membership: {member_MN, evaluated_MN, unit_M}.
+        targets: the numbers of the audited models.
+        draws: the number of bootstrap draws.
+
+    Returns:
+        {targets, member_TN, evaluated_TN, unit_T, draws}.
+    """
+    return dict(
+        targets=np.asarray(targets),
+        member_TN=membership["member_MN"][targets],
+        evaluated_TN=membership["evaluated_MN"][targets],
+        unit_T=membership["unit_M"][targets],
+        draws=np.asarray(draws),
+    )
+
+
+def differences(first: Audit, second: Audit, *, names: Sequence[str] | None = None) -> list[dict]:
     """Returns a row per attack and metric (auc and tpr@FPR) that both audits have.
 
     If the audits are paired, an interval comes from the draws that both share
@@ -66,6 +102,10 @@ def differences(first: Audit, second: Audit) -> list[dict]:
     of models can be resampled. For attacks that know shadows it is often too wide, because the
     audits' reruns are not saved. Otherwise an interval comes from the two intervals, as for
     independent studies (`intervals.square_and_add`).
+
+    Args:
+        first, second: the audits.
+        names: the attacks; None takes all that both have.
 
     Returns:
         Rows {attack, metric, value, other, difference, low, high, paired, method}, where
@@ -83,6 +123,7 @@ def differences(first: Audit, second: Audit) -> list[dict]:
     pairs = [
         (name, metric, rows)
         for name in in_both(first, second)
+        if names is None or name in names
         for metric in metrics(first)
         if (
             rows := [
@@ -93,12 +134,15 @@ def differences(first: Audit, second: Audit) -> list[dict]:
         and all(row is not None and row["low"] is not None for row in rows)
         and rows[0]["target"] == rows[1]["target"]
     ]
-    kept = () if unpaired(first, second) else [drawn(audit, first) for audit in (first, second)]
+    kept = ()
+    if pairs and not unpaired(first, second):
+        compared = {name for name, *_ in pairs}
+        kept = [drawn(restricted(audit, compared), first) for audit in (first, second)]
     lines = []
     for name, metric, rows in pairs:
         both = [tuple(row[key] for key in ("value", "low", "high")) for row in rows]
         key = (rows[0]["target"], metric)
-        paired = bool(kept) and all(key in drawn_of[name] for drawn_of in kept)
+        paired = bool(kept) and all(key in drawn_of.get(name, ()) for drawn_of in kept)
         if paired:
             row = comparisons.difference(
                 *(drawn_of[name][key] for drawn_of in kept), level=levels[0]
@@ -136,10 +180,22 @@ def metrics(measured: Audit) -> list[str]:
     return ["auc", *(f"tpr@{fpr:g}" for fpr in result_rows.fprs(rows))]
 
 
-def drawn(measured: Audit, first: Audit) -> dict[str, dict]:
-    """Returns {attack: {(target, metric): Drawn}}, with the draws that both audits share."""
-    evidence, about = first.evidence, first.report["about"]
-    rows = result_rows.main_rows(first.report["results"])
+def restricted(measured: Audit, names) -> Audit:
+    """Returns an audit with the scores of some of its attacks."""
+    scores = {name: measured.score_TN[name] for name in measured.score_TN if name in names}
+    return measured._replace(score_TN=scores)
+
+
+def drawn(measured: Audit, shared: Audit) -> dict[str, dict]:
+    """Returns {attack: {(target, metric): Drawn}} of an audit, with the draws of another one.
+
+    Args:
+        measured: the audit, whose scores are drawn.
+        shared: the audit of the same rows and training sets that says how often and with which
+            seed is drawn, so that several audits share their draws.
+    """
+    evidence, about = shared.evidence, shared.report["about"]
+    rows = result_rows.main_rows(measured.report["results"])
     knows = {row["attack"]: row["knows"] for row in rows if row["metric"] == "auc"}
     member_TN = np.asarray(evidence["member_TN"], bool)
     kept: dict[str, dict] = {}

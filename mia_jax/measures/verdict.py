@@ -123,6 +123,32 @@ def of(report: Mapping) -> Mapping:
     return report.get("verdict") or decide(result_rows.main_rows(report["results"]), level=level)
 
 
+def known(rows: Sequence[Mapping]) -> dict[str, str]:
+    """Returns {attack: what it knows}."""
+    return {r["attack"]: r["knows"] for r in rows if r["metric"] not in result_rows.OPTIMISTIC}
+
+
+def headline_metrics(rows: Sequence[Mapping]) -> list[str]:
+    """Returns the metrics at the head of a page: TPR at 1% FPR, or that nearest to it, and AUC."""
+    return list(dict.fromkeys((result_rows.sort_metric(rows), "auc")))
+
+
+def best_of_kinds(decided: Mapping, knows: Mapping[str, str]) -> list[str]:
+    """Returns the first attack of each kind of knowledge, in the verdict's order.
+
+    That order is: what is significant, then the lower end of the interval of TPR at 1% FPR, then
+    that of the AUC; attacks that know more than a real attacker come last.
+
+    Args:
+        decided: what `decide` returned.
+        knows: {attack: what it knows}.
+    """
+    first: dict[str, str] = {}
+    for name in (*decided["ranked"], *decided["apart"]):
+        first.setdefault(knows[name], name)
+    return list(first.values())
+
+
 def tested(rows: Sequence[Mapping], attack: str) -> list[tuple[str, Mapping]]:
     """Returns (metric, row) of the rates of one attack that are compared with guessing.
 

@@ -232,28 +232,11 @@ def about(report: Mapping, row: Mapping | None) -> str:
     return "; ".join(filter(None, parts))
 
 
-def best_rows(decided: Mapping, knows: Mapping[str, str]) -> list[str]:
-    """Returns the first attack of each kind of knowledge, in the verdict's order.
-
-    That order is: what is significant, then the lower end of the interval of TPR at 1% FPR, then
-    that of the AUC; attacks that know more than a real attacker come last.
-    """
-    first: dict[str, str] = {}
-    for name in (*decided["ranked"], *decided["apart"]):
-        first.setdefault(knows[name], name)
-    return list(first.values())
-
-
-def known(rows: Sequence[Mapping]) -> dict[str, str]:
-    """Returns {attack: what it knows}."""
-    return {r["attack"]: r["knows"] for r in rows if r["metric"] not in result_rows.OPTIMISTIC}
-
-
 def best_table(rows: Sequence[Mapping], decided: Mapping) -> dict[str, Any]:
     """Returns {metrics, lines} of the table at the head of the page."""
-    metrics, knows = list(dict.fromkeys((result_rows.sort_metric(rows), "auc"))), known(rows)
+    metrics, knows = verdict.headline_metrics(rows), verdict.known(rows)
     lines = []
-    for name in best_rows(decided, knows):
+    for name in verdict.best_of_kinds(decided, knows):
         entry = decided["attacks"][name]
         cells = [result_rows.resolved(rows, name, metric) for metric in metrics]
         lines.append(
@@ -333,7 +316,7 @@ def data(report: Mapping) -> dict[str, Any]:
     and `metrics`. The numbers are those of report.json.
     """
     decided, rows = verdict.of(report), result_rows.main_rows(report["results"])
-    order, knows = [*decided["ranked"], *decided["apart"]], known(rows)
+    order, knows = [*decided["ranked"], *decided["apart"]], verdict.known(rows)
     chosen: dict[tuple, Mapping] = {}
     for row in report["results"]:
         key = (row["attack"], row["slice"], row["metric"])
@@ -348,7 +331,7 @@ def data(report: Mapping) -> dict[str, Any]:
     metrics = list(dict.fromkeys(row["metric"] for row in chosen.values()))
     place = {name: at for at, name in enumerate(attacks)}
     curves, histograms = report.get("curves") or {}, report.get("histograms") or {}
-    best = best_rows(decided, knows)
+    best = verdict.best_of_kinds(decided, knows)
     return dict(
         title=page.subject(report),
         level=decided["level"],

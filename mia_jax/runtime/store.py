@@ -450,6 +450,50 @@ def report_json(path: Path) -> Path:
     return there[0]
 
 
+def reports_below(path: Path) -> tuple[list[Path], list[str]]:
+    """Returns the report.json files that a path names, and the runs below it that have none.
+
+    Args:
+        path: what `report_json` takes, or the folder of a grid, whose runs have a folder each.
+
+    Raises:
+        FileNotFoundError: there is no report.
+    """
+    try:
+        return [report_json(path)], []
+    except FileNotFoundError:
+        folders = sorted(child for child in path.glob("*") if child.is_dir())
+        reports, without = [], []
+        for folder in folders:
+            try:
+                reports.append(report_json(folder))
+            except FileNotFoundError:
+                if Store(folder).config.exists():
+                    without.append(folder.name)
+        if not reports:
+            raise
+        return reports, without
+
+
+def workdir_of(report: Path) -> Store | None:
+    """Returns the workdir of a report.json; None if it is not in one."""
+    store = Store(report.resolve().parent.parent)
+    inside = store.report.json == report.resolve() and store.config.exists()
+    return store if inside else None
+
+
+def run_parts(report: Path) -> tuple[str, ...]:
+    """Returns the parts of the path that name the run of a report.json, the most general first.
+
+    >>> run_parts(Path("/runs/a/report/report.json")), run_parts(Path("/runs/b.json"))
+    (('/', 'runs', 'a'), ('/', 'runs', 'b.json'))
+    """
+    if report.name != ReportFiles(report.parent).json.name:
+        return report.parts
+    folder = report.parent
+    return (folder.parent if folder == Store(folder.parent).report.folder else folder).parts
+
+
 def tracked_lines(folder: Path) -> Path:
     """Returns the file of the tracker 'jsonl' in its folder."""
     return folder / "metrics.jsonl"

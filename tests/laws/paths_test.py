@@ -43,7 +43,7 @@ BELOW_BUILD = ("pipeline", "query", "training", "measures", "report", "runtime")
 BUILDS = ("pipeline/build.py", "pipeline/run.py", "pipeline/place.py", "pipeline/grid.py")
 CUTS = {
     "types.py": "Design.of_targets is the place",
-    "api.py": "reads design/membership.npz, of which it makes the evidence that Results saves",
+    "measures/two_audits.py": "reads the arrays of design/membership.npz, when no Design is there",
     "external/design.py": "no Design is there yet: it asks whether the counts of shadows tell",
     "metrics/membership.py": "checks plain arrays, of which a design may be made",
 }
