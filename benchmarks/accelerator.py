@@ -36,6 +36,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib.util
+import os
 import pathlib
 import sys
 import tempfile
@@ -711,6 +712,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in names:
         if name not in SECTIONS:
             parser.error(f"there is no section {name!r}; known: {', '.join(SECTIONS)}")
+    if args.tiny:  # only whether it runs: compiled with few optimizations
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {flags}".strip()
     probe = Probe(tiny=args.tiny, deadline=args.deadline, out=args.out)
     missed = []
     for name in names:

@@ -18,7 +18,7 @@ STUDIES = (
     "lira_variance",
 )  # of statistics, not of speed: nobody is timed, results are kept in a folder
 # What a run survives, what can be known, what a device does: there are no peers.
-ALONE = ("damage", "kills", "interval_limits", *STUDIES)
+ALONE = ("accelerator", "damage", "kills", "interval_limits", *STUDIES)
 NAMES = sorted(
     m.name
     for m in pkgutil.iter_modules(benchmarks.__path__)
