@@ -421,7 +421,7 @@ def lira(probe: Probe) -> None:
 
     @jax.jit
     def on_device(value_MN, member_MN, unit_M):
-        value_MN = value_MN - value_MN.mean(0)
+        value_MN = value_MN - value_MN.mean(0, keepdims=True)
         same_MM = (unit_M[:, None] == unit_M[None]).astype(jnp.float32)
 
         def side(where_MN):
