@@ -13,7 +13,7 @@ from mia_jax import checks
 from mia_jax.measures import two_audits, verdict
 from mia_jax.metrics import bootstrap
 from mia_jax.metrics import rows as result_rows
-from mia_jax.report import answer, files, tables
+from mia_jax.report import answer, files, source, tables
 from mia_jax.report import figures as drawing
 from mia_jax.report import gate as gates
 from mia_jax.runtime import files as workdir
@@ -480,7 +480,7 @@ class Results:
         files.write_html(self.report, self.pictures, saved.report)
         workdir.write_text(saved.report.markdown, self.markdown)
         workdir.write_text(saved.report.records, self.records_csv)
-        workdir.write_json(saved.report.json, self.report)
+        source.write(saved.report.json, self.report)
 
     @classmethod
     def load(cls, folder: str | pathlib.Path) -> Results:
@@ -496,7 +496,7 @@ class Results:
             p.read_text(encoding="utf-8") if p.exists() else ""
             for p in (saved.report.markdown, saved.report.records)
         )
-        return cls(workdir.read_json(saved.report.json), scores, pictures, text, evidence, records)
+        return cls(source.load(saved.report.json), scores, pictures, text, evidence, records)
 
 
 def frame(rows: Sequence[Mapping], columns: Iterable[str]):

@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 
+from mia_jax.report import source
 from tests.launching import launch
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -265,10 +266,8 @@ def test_how_a_run_is_computed_is_not_part_of_its_config(run):
 def test_seeds_repeat_a_run_and_report_mean_and_sd(tmp_path):
     flags = [*TINY, "--config.seed=0,1", f"--workdir={tmp_path}"]
     launch(*flags)
-    together = json.loads((tmp_path / "report" / "report.json").read_text())
-    singles = [
-        json.loads((tmp_path / f"seed-{s}" / "report" / "report.json").read_text()) for s in (0, 1)
-    ]
+    together = source.load(tmp_path / "report" / "report.json")
+    singles = [source.load(tmp_path / f"seed-{s}" / "report" / "report.json") for s in (0, 1)]
 
     def value(report, attack="lira", metric="auc"):
         return next(

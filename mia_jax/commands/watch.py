@@ -19,8 +19,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from mia_jax.report import answer, tables
-from mia_jax.runtime import files, state
+from mia_jax.report import answer, source, tables
+from mia_jax.runtime import state
 from mia_jax.runtime.progress import duration, terminal
 from mia_jax.runtime.state import Rate, Reader, RunState
 from mia_jax.runtime.store import Store, runs_below
@@ -162,7 +162,7 @@ def verdict(root: Path) -> list[str]:
     """Returns the first line of the report and where it is."""
     place = Store(root).report
     try:
-        first = answer.first_line(files.read_json(place.json))
+        first = answer.first_line(source.load(place.json))
     except (ValueError, KeyError, TypeError, OSError):
         first = "its verdict cannot be read"
     return [first, str(place.markdown)]

@@ -17,7 +17,7 @@ from mia_jax.pipeline.measured import as_json
 from mia_jax.pipeline.numbers import about_of
 from mia_jax.pipeline.plan import Questions, Subject, TrainedHere
 from mia_jax.pipeline.train import nothing
-from mia_jax.report import seeds, tables
+from mia_jax.report import seeds, source, tables
 from mia_jax.report.files import file_digest, finish
 from mia_jax.report.files import write as write_files
 from mia_jax.report.sections import privacy_audit
@@ -77,7 +77,7 @@ def report(
         about=files.digest(as_json(about_of(reader, subject, settings, seed=seed))),
     )
     if finished(store.report, made_from):
-        return files.read_json(store.report.json)
+        return source.load(store.report.json)
     begin()
     store.report.claim.unlink(missing_ok=True)  # what is half written is no finished report
     progress = Progress(title="report", total=PARTS, unit="part", seconds=SECONDS, lines=lines)
@@ -107,7 +107,7 @@ def report(
     write(measurement, reader, settings=settings, pictures=pictures)
     finish(store.report.folder, made_from)
     progress.close()
-    return files.read_json(store.report.json)
+    return source.load(store.report.json)
 
 
 def announce(measurement: Measurement) -> None:
@@ -221,7 +221,7 @@ def report_seeds(reports: Mapping[int, dict], *, report_files: ReportFiles) -> d
     made_from = dict(seeds=list(reports))
     made_from |= dict(reports=files.digest(*(r["results"] for r in reports.values())))
     if finished(report_files, made_from):
-        return files.read_json(report_files.json)
+        return source.load(report_files.json)
     report_files.claim.unlink(missing_ok=True)
     summary = seeds.summary(reports)
     seeds.write(summary, folder=report_files.folder)

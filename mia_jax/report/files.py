@@ -46,7 +46,7 @@ def write(
         pictures: {figure: arguments} of further functions of report.figures to call.
     """
     shared = dict(attacks=attacks, member_TN=member_TN, evaluated_TN=evaluated_TN, draws=draws)
-    files.write_json(ReportFiles(folder).json, report)
+    source.write(ReportFiles(folder).json, report)
     if plots:
         draw(report, **shared, folder=folder, pictures=pictures)
     write_texts(folder)
@@ -74,7 +74,7 @@ def rewrite(folder: str | pathlib.Path) -> pathlib.Path:
             f"folder={str(folder.parent)!r} holds no report.json, nor does its report/; name the "
             "workdir of a finished run."
         )
-    report = files.read_json(ReportFiles(folder).json)
+    report = source.load(ReportFiles(folder).json)
     if ReportFiles(folder).has_figures() and "seeds" not in report:
         for name, figure in page.figures(report).items():
             figures.save(figure, ReportFiles(folder).figure(name))
@@ -90,7 +90,7 @@ def write_texts(folder: pathlib.Path) -> None:
     """Writes results.csv, table.tex, report.html and report.md from the report.json and the figures
     in `folder`.
     """
-    report = files.read_json(ReportFiles(folder).json)
+    report = source.load(ReportFiles(folder).json)
     files.write_text(ReportFiles(folder).results, tables.to_csv(report["results"]))
     if "seeds" not in report:
         files.write_text(ReportFiles(folder).latex, latex(report))

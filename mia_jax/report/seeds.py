@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Mapping
 
 from mia_jax.measures import seeds
-from mia_jax.report import answer, html, page, tables
+from mia_jax.report import answer, html, page, source, tables
 from mia_jax.runtime import files
 from mia_jax.runtime.store import ReportFiles
 
@@ -34,7 +34,7 @@ def summary(reports: Mapping[int, Mapping]) -> dict:
 
 def write(report: Mapping, *, folder: pathlib.Path) -> None:
     """Writes report.json, results.csv, report.html and report.md of several seeds."""
-    files.write_json(ReportFiles(folder).json, report)
+    source.write(ReportFiles(folder).json, report)
     files.write_text(ReportFiles(folder).results, tables.to_csv(report["results"]))
     files.write_text(ReportFiles(folder).html, html.seeds(report))
     files.write_text(ReportFiles(folder).markdown, page.seeds(report))

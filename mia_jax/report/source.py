@@ -1,9 +1,14 @@
-"""Reads the report.json that pages, gates and comparisons are made from, and the scores beside it;
-loads no drawing library.
+"""Reads and writes the report.json that pages, gates and comparisons are made from, and reads the
+scores beside it; loads no drawing library.
+
+In the file, the rows of TABLES are packed (`packed`), and `schema` is the number of its form; in
+memory a report has neither: its tables are lists of rows. So whoever reads the file by `read` or
+`load` sees the same whatever version wrote it.
 """
 
 from __future__ import annotations
 
+import json
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -11,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from mia_jax.measures import comparison, two_audits
-from mia_jax.report import trust
-from mia_jax.runtime import files
+from mia_jax.report import packed, trust
+from mia_jax.runtime import files, sealed
 from mia_jax.runtime.store import (
     SavedResults,
     report_json,
@@ -20,6 +25,9 @@ from mia_jax.runtime.store import (
     run_parts,
     workdir_of,
 )
+
+SCHEMA = 2  # of the file; the first form had no number and kept its rows as objects
+TABLES = ("results", "comparisons")  # sections of many rows
 
 
 def read(path: str | pathlib.Path) -> tuple[pathlib.Path, dict[str, Any]]:
@@ -30,11 +38,63 @@ def read(path: str | pathlib.Path) -> tuple[pathlib.Path, dict[str, Any]]:
 
     Raises:
         FileNotFoundError: there is no report.
-        ValueError: the file is damaged or is no report.
+        ValueError: the file is damaged, is no report, or is one of a newer version.
     """
     file = report_json(pathlib.Path(path).expanduser())
-    remedy = "Name the report.json of a finished run."
-    return file, files.read_json(file, needs=dict(results=list), remedy=remedy)
+    return file, load(file, remedy="Name the report.json of a finished run.")
+
+
+def load(file: pathlib.Path, *, remedy: str = files.RECOMPUTE) -> dict[str, Any]:
+    """Returns the content of a report.json of this version or an older one.
+
+    Args:
+        file: the file.
+        remedy: what the message of an error tells the user to do.
+
+    Raises:
+        ValueError: the file is damaged, is no report, or is one of a newer version.
+    """
+    report = files.read_json(file, needs=dict(results=(list, dict)), remedy=remedy)
+    schema = report.pop("schema", 1)
+    if not isinstance(schema, int) or not 1 <= schema <= SCHEMA:
+        raise ValueError(
+            f"{file} has schema={schema!r}; this version of mia_jax reads 1 to {SCHEMA}. Read it "
+            "with the version that wrote it (versions in the file), or open the report.html or "
+            "report.md next to it."
+        )
+    for name in TABLES:
+        if isinstance(report.get(name), dict):
+            try:
+                report[name] = packed.unpack(report[name])
+            except ValueError as error:
+                raise ValueError(files.damaged(file, error, remedy=remedy)) from error
+    return report
+
+
+def write(file: pathlib.Path, report: Mapping[str, Any]) -> None:
+    """Writes a report.json atomically; `load` returns the same content."""
+    files.write_text(file, text(report))
+
+
+def text(report: Mapping[str, Any]) -> str:
+    """Returns the text of a report.json: a section on each line, and a packed row on each line."""
+    tables = {name: packed.pack(report[name]) for name in TABLES if report.get(name)}
+    sections = {"schema": SCHEMA, **report, **tables}
+    lines = [
+        f"{_json(name)}: {_table(part) if name in tables else _json(part)}"
+        for name, part in sections.items()
+    ]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def _table(table: Mapping[str, Any]) -> str:
+    rows = ",\n".join(map(_json, table["rows"]))
+    kinds, texts = _json(table["kinds"]), _json(table["texts"])
+    return f'{{"kinds": {kinds},\n"texts": {texts},\n"rows": [\n{rows}\n]}}'
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, allow_nan=False, default=sealed.plain, separators=(",", ":"))
 
 
 class Scores(Mapping[str, np.ndarray]):

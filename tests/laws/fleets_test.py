@@ -2,14 +2,13 @@
 nothing, duplicates are told, gap is arithmetic.
 """
 
-import json
-
 import numpy as np
 import pytest
 
 from mia_jax import configuration
 from mia_jax.metrics import roc
 from mia_jax.pipeline import run as pipeline_run
+from mia_jax.report import source
 from mia_jax.runtime import files
 
 ATTACKS = dict(
@@ -174,10 +173,7 @@ def test_report_rows_have_their_fields_and_one_row_a_question(tmp_path):
     keys = [(r["attack"], r["target"], r["slice"], r["metric"]) for r in report["results"]]
     assert len(set(keys)) == len(keys) and all(set(fields) <= set(r) for r in report["results"])
     assert {r["target"] for r in report["results"]} == {None, "pooled", *range(8)}
-    assert (
-        json.loads((tmp_path / "report" / "report.json").read_text())["results"]
-        == report["results"]
-    )
+    assert source.load(tmp_path / "report" / "report.json") == report
     below = next(r for r in report["results"] if r["metric"] == "tpr@0.001" and r["target"] is None)
     assert below["value"] is None and "not resolvable" in below["method"]
 

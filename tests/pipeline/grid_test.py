@@ -3,7 +3,6 @@ resumes, and the table holds what the reports say.
 """
 
 import csv
-import json
 import pathlib
 
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from mia_jax import configuration
 from mia_jax.measures import variants
 from mia_jax.pipeline import build, grid
-from mia_jax.report import figures, grid_table
+from mia_jax.report import figures, grid_table, source
 from tests.launching import launch
 
 FILE = pathlib.Path(__file__).parents[1] / "examples" / "grid.py"
@@ -84,8 +83,7 @@ def test_a_failing_member_loses_nothing_and_the_same_command_resumes(tmp_path):
     _, output = launch(*flags, fails=True)
     assert "1 of 3 variants failed: broken: optimizers/optax.lbfgs: it cannot be used" in output
     reports = {
-        name: json.loads((tmp_path / name / "report" / "report.json").read_text())
-        for name in ("narrow", "slow")
+        name: source.load(tmp_path / name / "report" / "report.json") for name in ("narrow", "slow")
     }
     lines = list(csv.DictReader((tmp_path / "table.csv").read_text().splitlines()))
     assert [(r["member"], r["metric"]) for r in lines] == [

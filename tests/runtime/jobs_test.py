@@ -15,6 +15,7 @@ import pytest
 
 from mia_jax import configuration
 from mia_jax.pipeline import grid, run
+from mia_jax.report import source
 from mia_jax.runtime import files, jobs
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -116,10 +117,7 @@ def test_a_paused_run_goes_on_to_the_same_bits(places, tmp_path):
     again = run.run(config(), workdir_path=tmp_path / "cut")
     assert equal(models(tmp_path / "whole"), models(tmp_path / "cut"))
     assert not list((tmp_path / "cut" / "train" / "running").glob("*.npz"))
-    assert (
-        again["results"]
-        == files.read_json(tmp_path / "whole" / "report" / "report.json")["results"]
-    )
+    assert again["results"] == source.load(tmp_path / "whole" / "report" / "report.json")["results"]
 
 
 def test_a_paused_probe_keeps_the_answers_it_has(tmp_path):

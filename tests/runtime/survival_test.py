@@ -18,6 +18,7 @@ from mia_jax import configuration
 from mia_jax.pipeline import report
 from mia_jax.query import black_box, interactive
 from mia_jax.report import files as report_files
+from mia_jax.report import source
 from mia_jax.runtime import files, sealed
 from mia_jax.runtime.store import ReportFiles, Store
 from mia_jax.training import checkpoint
@@ -481,7 +482,7 @@ def test_a_finished_workdir_can_be_read_on_a_read_only_disk(fleets, finished, mo
         monkeypatch.setattr(files, name, refused)
     with _disk.quiet():
         returned = _disk.run(fleets.audit(), finished)
-    assert returned == files.read_json(finished / "report" / "report.json")
+    assert returned == source.load(finished / "report" / "report.json")
     assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
 
 
