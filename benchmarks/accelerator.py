@@ -428,7 +428,7 @@ def lira(probe: Probe) -> None:
             powers = jnp.ones_like(value_MN), value_MN, value_MN**2
             sums = [jnp.where(where_MN, power, 0) for power in powers]
             count, total, square = (
-                s.sum(0) - jnp.matmul(same_MM, s, precision="highest") for s in sums
+                s.sum(0, keepdims=True) - jnp.matmul(same_MM, s, precision="highest") for s in sums
             )
             mean = total / count
             variance = jnp.maximum(square - count * mean**2, 0) / (count - 1)
