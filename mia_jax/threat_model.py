@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mia_jax.runtime.stacks import Stack
+
 if TYPE_CHECKING:
     from mia_jax.types import Attack, Design
 
@@ -40,7 +42,7 @@ class Evidence:
         shadow: {signal: [M,A,N..]} of the M usable shadows only, NaN where `visible_MN` is False.
             The need 'shadow_in' shows a shadow's signals on the target's evaluated rows that it
             trained on, 'shadow_out' on those that it did not, 'shadow_own' on the shadow's own
-            evaluated rows.
+            evaluated rows. Of large fleets a Stack.
         shadow_member_MN: which rows each shadow trained on; False where not visible.
         shadow_evaluated_MN: each shadow's own evaluated rows; False where not visible.
         visible_MN: where the shadows' signals are shown.
@@ -76,7 +78,8 @@ class FleetSignals:
 
     Args:
         design: which model trained on what; model m is row m.
-        signal: {name: [M,A,N..]} float32 (float64 for external arrays).
+        signal: {name: [M,A,N..]} float32 (float64 for external arrays); of large fleets a Stack,
+            which stays in its files.
         num_classes: the number of classes; 0 where labels are not class numbers.
         x, y, columns: the examples, their labels and the user's columns.
     """
@@ -262,6 +265,9 @@ def balanced(inside_MN: np.ndarray, evaluated_N: np.ndarray, *, seed: int, t: in
     return keep_MN
 
 
-def _hide(value: np.ndarray, visible: np.ndarray) -> np.ndarray:
+def _hide(value: Any, visible: np.ndarray) -> Any:
+    """Returns signals [A,N..] or [M,A,N..] with NaN where `visible` [1,N] or [M,1,N] is False."""
+    if isinstance(value, Stack):
+        return value.hidden(visible[:, 0])
     visible = visible.reshape(visible.shape + (1,) * (value.ndim - visible.ndim))
     return np.where(visible, value, np.float32(np.nan))

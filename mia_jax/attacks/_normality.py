@@ -28,8 +28,8 @@ def diagnosis(signal: str, kinds: Sequence[str]) -> Callable:
         for kind, where_MN in zip(kinds, _sides.masks_of(evidence, cols, kinds), strict=True):
             p_AN = np.stack(
                 [
-                    p_values(value_MN, where_MN)
-                    for value_MN in evidence.shadow[signal][:, :, cols].swapaxes(0, 1)
+                    p_values(evidence.shadow[signal][:, a][:, cols], where_MN)
+                    for a in range(evidence.shadow[signal].shape[1])
                 ]
             )
             tested = int((~np.isnan(p_AN)).sum())

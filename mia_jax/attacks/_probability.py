@@ -7,16 +7,18 @@ Everything stays a logarithm: a sequence of tokens easily has a likelihood of ex
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from mia_jax import checks
-from mia_jax.threat_model import Evidence, FleetSignals
+from mia_jax.threat_model import Evidence, FleetSignals, Stack
 from mia_jax.types import Attack
 
 SIGNALS = ("logits", "loss", "confidence")
 TINY = np.nextafter(0.0, 1.0)  # stands for a confidence of 0
+WHOLE = 2**30  # bytes of log_p; what has more is computed whenever it is read
 SIZE = 2**22  # numbers at a time: bounds the float64 copies of logits
 
 
@@ -93,9 +95,9 @@ def _needs(signal: str, temperature: float) -> tuple[str, ...]:
 
 
 def _log_probabilities(
-    value: np.ndarray, y_N: np.ndarray | None, *, signal: str, temperature: float
-) -> np.ndarray:
-    """Returns log p_y [..,N] in float64; NaN (a hidden row) stays NaN.
+    value: np.ndarray | Stack, y_N: np.ndarray | None, *, signal: str, temperature: float
+) -> np.ndarray | Stack:
+    """Returns log p_y [..,N] in float64; NaN (a hidden row) stays NaN. A large Stack stays one.
 
     That is log softmax(z / temperature)_y of logits [..,N,C], -loss, or the log of the confidence.
 
@@ -108,15 +110,24 @@ def _log_probabilities(
         raise ValueError(
             f"signal {signal!r} has shape {value.shape}; this attack needs {expected}."
         )
-    if signal == "loss":
-        return -value.astype(np.float64)
-    if signal == "confidence":
-        return np.log(np.maximum(value.astype(np.float64), TINY))
-    log_p = np.empty(value.shape[:-1])
-    size = max(1, SIZE // max(1, value[..., 0, :].size))
-    for start in range(0, value.shape[-2], size):
+    shape = value.shape[:-1] if signal == "logits" else value.shape
+
+    def of(value, rows) -> np.ndarray:
+        if signal == "loss":
+            return -value.astype(np.float64)
+        if signal == "confidence":
+            return np.log(np.maximum(value.astype(np.float64), TINY))
+        return log_softmax_at(value, y_N[rows], temperature)
+
+    if isinstance(value, Stack) and 8 * math.prod(shape) > WHOLE:
+        return value.changed(of, shape=shape, dtype=np.float64)
+    log_p = np.empty(shape)
+    each = max(1, math.prod(value.shape) // max(1, shape[-1]))
+    size = max(1, SIZE // each)
+    for start in range(0, shape[-1], size):
         rows = slice(start, start + size)
-        log_p[..., rows] = log_softmax_at(value[..., rows, :], y_N[rows], temperature)
+        inside = (..., rows, slice(None)) if signal == "logits" else (..., rows)
+        log_p[..., rows] = of(value[inside], rows)
     return log_p
 
 

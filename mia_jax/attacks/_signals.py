@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mia_jax import registry
+from mia_jax.threat_model import Stack
 
 
 def sign_of(signal: str, sign: int | None) -> int:
@@ -37,6 +38,17 @@ def scalar(value: np.ndarray, axes: str, signal: str) -> np.ndarray:
             f"axes [{','.join(axes)}]."
         )
     return value
+
+
+def mean_over_views(value: np.ndarray | Stack) -> np.ndarray:
+    """Returns the means [..,N] float64 of signals [..,A,N]; of a Stack one model is read at a time.
+
+    >>> mean_over_views(np.array([[[1, 2], [3, 6]]])).tolist()
+    [[2.0, 4.0]]
+    """
+    if isinstance(value, Stack):
+        return np.stack([value_AN.mean(-2, dtype=np.float64) for value_AN in value])
+    return value.mean(-2, dtype=np.float64)
 
 
 def part(value_AN: np.ndarray, prefix: int | None, signal: str) -> np.ndarray:

@@ -41,10 +41,8 @@ def make(
         x = np.flatnonzero(evidence.evaluated_N)
         where_MN = np.any(_sides.masks_of(evidence, x, kinds), 0)
         total_N = np.zeros(len(x))
-        for own_N, log_p_MN in zip(
-            evidence.target["log_p"], evidence.shadow["log_p"].swapaxes(0, 1), strict=True
-        ):
-            mean_N = _probability.log_mean(log_p_MN[:, x], where_MN)
+        for view, own_N in enumerate(evidence.target["log_p"]):
+            mean_N = _probability.log_mean(evidence.shadow["log_p"][:, view][:, x], where_MN)
             mean_N = np.where(np.isnan(mean_N), _probability.log_mean_over_examples(mean_N), mean_N)
             total_N += own_N[x] - (mean_N if mode == "online" else _probability.offline(mean_N, a))
         return _sides.spread_out(total_N / len(evidence.target["log_p"]), evidence.evaluated_N)

@@ -41,7 +41,7 @@ def make(
                 "views, numbered from 0."
             )
         return sign * (
-            value.mean(-2, dtype=np.float64)
+            _signals.mean_over_views(value)
             if view is None
             else value[..., view, :].astype(np.float64)
         )

@@ -37,7 +37,7 @@ def make(*, signal: str = "loss", bins: int = 15, per_class: bool = False) -> At
     checks.at_least(1, bins=bins)
 
     def mean_over_views(value, axes):
-        return _signals.scalar(value, axes, signal).mean(-2, dtype=np.float64)
+        return _signals.mean_over_views(_signals.scalar(value, axes, signal))
 
     def score(evidence, key):
         del key

@@ -148,7 +148,8 @@ def _inputs(
     if evidence.visible_MN is not None:
         outside_MN = evidence.visible_MN & ~evidence.shadow_member_MN
         count_N = outside_MN.sum(0)
-        total_N = np.where(outside_MN, evidence.shadow[signal].astype(np.float64).mean(1), 0).sum(0)
+        mean_MN = _signals.mean_over_views(evidence.shadow[signal])
+        total_N = np.where(outside_MN, mean_MN, 0).sum(0)
         mean_N = np.where(
             count_N > 0, total_N / np.maximum(count_N, 1), total_N.sum() / max(count_N.sum(), 1)
         )

@@ -45,12 +45,11 @@ def make(*, signal: str = "loss", quantile: str = "smooth", sign: int | None = N
         own_AN = sign * _signals.scalar(evidence.target[signal], "AN", signal)[:, x].astype(
             np.float64
         )
-        value_AMN = sign * evidence.shadow[signal][:, :, x].swapaxes(0, 1)
-        middle_A = [_sides.origin(own_N, value_AMN.dtype) for own_N in own_AN]
-        total_X = sum(
-            tail(own_N - c, value_MN - np.asarray(c, value_MN.dtype), where_MN)
-            for own_N, value_MN, c in zip(own_AN, value_AMN, middle_A)
-        )
+        total_X = 0.0
+        for a, own_N in enumerate(own_AN):
+            value_MN = sign * evidence.shadow[signal][:, a][:, x]
+            c = _sides.origin(own_N, value_MN.dtype)
+            total_X += tail(own_N - c, value_MN - np.asarray(c, value_MN.dtype), where_MN)
         return _sides.spread_out(total_X / len(own_AN), evidence.evaluated_N)
 
     return Attack(

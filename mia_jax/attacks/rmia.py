@@ -147,12 +147,12 @@ def scores(
     out_z = evidence.visible_MN[:, z] & ~evidence.shadow_member_MN[:, z]
     own_AN, log_p_MAN = evidence.target["log_p"], evidence.shadow["log_p"]
     ratio_x, ratio_z = [], []
-    for own_N, log_p_MN in zip(own_AN, log_p_MAN.swapaxes(0, 1), strict=True):
+    for view, own_N in enumerate(own_AN):
+        log_p_MX = log_p_MAN[:, view][:, x]
         ratio_x.append(
-            own_N[x]
-            - average([_probability.log_mean(log_p_MN[:, x], where_MN) for where_MN in masks], a)
+            own_N[x] - average([_probability.log_mean(log_p_MX, where_MN) for where_MN in masks], a)
         )
-        mean_Z = _probability.log_mean(log_p_MN[:, z], out_z)
+        mean_Z = _probability.log_mean(log_p_MAN[:, view][:, z], out_z)
         ratio_z.append(
             own_N[z] - (_probability.offline(mean_Z, a) if population_p == "offline" else mean_Z)
         )

@@ -13,7 +13,7 @@ from mia_jax.pipeline import inputs
 from mia_jax.pipeline.query import REMEDY
 from mia_jax.pipeline.train import nothing
 from mia_jax.query import forward, interactive
-from mia_jax.runtime import files, jobs
+from mia_jax.runtime import files, jobs, stacks
 from mia_jax.runtime.progress import Progress
 from mia_jax.runtime.store import Answers, Store
 from mia_jax.threat_model import PlannedAttack
@@ -93,9 +93,12 @@ class SignalReader:
         """
         for claimed, config in self.claims(epoch):
             files.check_claim(claimed, config, remedy=REMEDY)
-        folder, signal = self._answers(epoch).folder, {}
-        for name in attack.files:
-            signal[name] = self._of_fleet(attack, name, folder=folder, epoch=epoch)
+        parts = {
+            name: self._of_fleet(attack, name, folder=self._answers(epoch).folder, epoch=epoch)
+            for name in attack.files
+        }
+        small = sum(stack.nbytes for stack in parts.values()) <= stacks.LARGE
+        signal = {name: np.asarray(stack) if small else stack for name, stack in parts.items()}
         pool = self.pool
         return threat_model.FleetSignals(
             design=self.design,
@@ -106,11 +109,14 @@ class SignalReader:
             columns=pool.columns,
         )
 
-    def _of_fleet(self, attack: PlannedAttack, name: str, *, folder, epoch: int | None):
+    def _of_fleet(
+        self, attack: PlannedAttack, name: str, *, folder, epoch: int | None
+    ) -> stacks.Stack:
+        """Returns one signal [M,A,N,..] of all models; those that failed are NaN."""
         targets, parts, paths = set(self.design.targets), [], []
         for m in self.models:
             file = attack.file(name, target=m in targets)
-            parts.append(forward.load(folder, file, [m], run=self.store.run, epoch=epoch))
+            parts.append(forward.mapped(folder, file, m, run=self.store.run, epoch=epoch))
             paths.append(interactive.signal_file(folder, file, m))
         check_shapes(parts, paths, views=len(self.views), examples=len(self.pool.y))
         whole = max(parts, key=np.ndim)  # a model that could not be asked has NaN, no components
@@ -118,23 +124,23 @@ class SignalReader:
             if part.ndim != whole.ndim:
                 components = (1,) * (whole.ndim - part.ndim)
                 parts[i] = np.broadcast_to(part.reshape(*part.shape, *components), whole.shape)
-        answered = np.concatenate(parts)
-        if not self.failed:
-            return answered
-        shape = (len(self.design.member_MN), *answered.shape[1:])
-        value_MAN = np.full(shape, np.nan, answered.dtype)
-        value_MAN[self.models] = answered
-        return value_MAN
+        part_of = dict(zip(self.models, parts, strict=True))
+        count = len(self.design.member_MN)
+        return stacks.Stack(
+            [part_of.get(m) for m in range(count)],
+            shape=(count, *whole.shape),
+            dtype=np.result_type(*{part.dtype for part in parts}),
+        )
 
 
 def check_shapes(parts: Sequence[np.ndarray], paths: Sequence, *, views: int, examples: int):
-    """Raises ValueError with the file whose answers [1,A,N,...] differ in shape from the others."""
-    components = [part.shape[3:] for part in parts if part.ndim > 3]
+    """Raises ValueError with the file whose answers [A,N,...] differ in shape from the others."""
+    components = [part.shape[2:] for part in parts if part.ndim > 2]
     usual = max(components, key=components.count) if components else ()
     for part, path in zip(parts, paths, strict=True):
-        if part.shape[1:3] != (views, examples) or (part.ndim > 3 and part.shape[3:] != usual):
+        if part.shape[:2] != (views, examples) or (part.ndim > 2 and part.shape[2:] != usual):
             error = ValueError(
-                f"it holds an array of shape {list(part.shape[1:])}, expected "
+                f"it holds an array of shape {list(part.shape)}, expected "
                 f"{[views, examples, *usual]}"
             )
             raise ValueError(files.damaged(path, error))

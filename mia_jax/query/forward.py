@@ -7,6 +7,8 @@ deterministic, and the batch size is fixed (short batches are padded).
 
 from __future__ import annotations
 
+import functools
+import math
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
@@ -15,11 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from mia_jax.query import segmented
 from mia_jax.query.interactive import check_value, place, signal_file
 from mia_jax.runtime import files
 from mia_jax.runtime.progress import Progress
 from mia_jax.training import checkpoint, memory
-from mia_jax.training.devices import spread
+from mia_jax.training.devices import default_lanes, spread
 from mia_jax.training.programs import over_models, strict
 from mia_jax.types import Examples, Model, Pool, Signal, Task
 
@@ -108,6 +111,7 @@ def query(
     batch_size: int = 500,
     devices: list | None = None,
     segment_bytes: int = 2**29,
+    answer_bytes: int = 2**28,
     title: str = "query",
     ask: Callable | None = None,
     pause: Callable = lambda: None,
@@ -135,9 +139,11 @@ def query(
         batch_size: examples per forward pass.
         devices: the devices that are used; None: the first one.
         segment_bytes: the bytes of examples that are on a device at once.
+        answer_bytes: the bytes of answers of a chunk of models that are held at once. If there are
+            more, the examples are asked in segments (query/segmented.py).
         title: what the progress line calls the work.
         ask: the `program` of these arguments, if it exists already.
-        pause: called between chunks; it may raise jobs.Paused.
+        pause: called between segments; it may raise jobs.Paused.
         on_bad: on_bad(model, what happened) is called for a model with an answer that is not
             finite, which gets no file.
         begin: called before anything is written, if there is something to ask.
@@ -165,36 +171,58 @@ def query(
     )
     progress = Progress(title=title, total=len(todo), unit="model")
 
+    lanes = min(len(devices) * default_lanes(devices), -(-len(todo) // chunk))
+    length = segment_length(pool=pool, batch_size=batch_size, limit=segment_bytes // lanes)
+
     def work(group: list[int], device, check: Callable) -> None:
         padded = group + [group[-1]] * (chunk - len(group))
         variables = jax.device_put(
             checkpoint.load_models(models_folder, padded, template, run=run, epoch=epoch), device
         )
-        digests = {m: checkpoint.digest(models_folder, m) for m in group}
-        parts = segments(pool=pool, batch_size=batch_size, segment_bytes=segment_bytes)
-        outputs = []
-        for part in parts:
+        program = functools.partial(ask, variables)
+        size = shorter(
+            program, pool=pool, length=length, batch_size=batch_size, limit=answer_bytes // lanes
+        )
+        kept: dict[int, dict[str, segmented.Segments]] = {}
+        for m in group:
+            asked = dict(asked={str(m): checkpoint.digest(models_folder, m)})
+            kept[m] = {
+                name: segmented.Segments(
+                    folder,
+                    name,
+                    m,
+                    num_examples=len(pool.y),
+                    record=place(run, name, m, epoch) | asked,
+                )
+                for name in signals
+            }
+        answering = dict(kept)
+        for start, stop in segmented.rows_of(len(pool.y), size):
             check()
-            outputs.append(memory.fetch(ask(variables, *jax.device_put(part, device))))
-        values = {
-            name: np.concatenate([part[name] for part in outputs], axis=2)[:, :, : len(pool.y)]
-            for name in signals
-        }
-        for i, m in enumerate(group):
-            reason = next(
-                filter(
-                    None, (not_finite(value_MAN[i], name) for name, value_MAN in values.items())
-                ),
-                "",
-            )
-            if reason and on_bad is None:
-                raise ValueError(f"model {m} {reason}.")
-            if reason:
-                on_bad(m, reason)
+            if all(
+                part.has(start, stop) for parts in answering.values() for part in parts.values()
+            ):
                 continue
-            for name, value_MAN in values.items():
-                record = place(run, name, m, epoch) | dict(asked={str(m): digests[m]})
-                files.write_npy(signal_file(folder, name, m), value_MAN[i], record)
+            part = jax.device_put(segment(pool, start, stop, length=size), device)
+            values = {
+                name: value_MAN[:, :, : stop - start]
+                for name, value_MAN in memory.fetch(program(*part)).items()
+            }
+            for m in list(answering):
+                answers = {name: values[name][group.index(m)] for name in signals}
+                bad = (not_finite(value_AN, name, start) for name, value_AN in answers.items())
+                reason = next(filter(None, bad), "")
+                if reason and on_bad is None:
+                    raise ValueError(f"model {m} {reason}.")
+                if reason:
+                    on_bad(m, reason)
+                    del answering[m]
+                    continue
+                for name, value_AN in answers.items():
+                    answering[m][name].add(start, value_AN)
+        for m, parts in kept.items():
+            for part in parts.values():
+                part.close() if m in answering else part.discard()
         progress.advance(len(group))
 
     spread(work, [todo[i : i + chunk] for i in range(0, len(todo), chunk)], devices, pause=pause)
@@ -205,28 +233,54 @@ def query(
     )
 
 
-def not_finite(value_AN: np.ndarray, name: str) -> str:
-    """Returns in words where an answer [A,N..] is NaN or infinite; '' if none is."""
+def not_finite(value_AN: np.ndarray, name: str, first: int = 0) -> str:
+    """Returns in words where an answer [A,N..] is NaN or infinite; '' if none is.
+
+    Args:
+        value_AN: the answers.
+        name: the name of the signal.
+        first: the number of the example of column 0.
+    """
     bad = ~np.isfinite(value_AN)
     if not bad.any():
         return ""
     view, example, *_ = (int(i) for i in np.argwhere(bad)[0])
-    return f"answers signal {name!r} with NaN or infinity for view {view} of example {example}"
+    return (
+        f"answers signal {name!r} with NaN or infinity for view {view} of example {first + example}"
+    )
 
 
-def segments(*, pool: Pool, batch_size: int, segment_bytes: int):
-    """Yields the pool in order as parts (x, y) of equal length, a multiple of the batch size.
-
-    The last part is padded with its first row.
-    """
+def segment_length(*, pool: Pool, batch_size: int, limit: int) -> int:
+    """Returns how many examples are asked together: whole batches of at most `limit` bytes of x."""
     total = len(pool.y)
     row = max(1, np.asarray(pool.x).nbytes // total)
-    batches = max(1, min(-(-total // batch_size), segment_bytes // (row * batch_size)))
-    length = batches * batch_size
-    for start in range(0, total, length):
-        rows = np.arange(start, min(start + length, total))
-        rows = np.concatenate([rows, np.full(length - len(rows), rows[0])])
-        yield pool.x[rows], pool.y[rows]
+    return batch_size * max(1, min(-(-total // batch_size), limit // (row * batch_size)))
+
+
+def shorter(ask: Callable, *, pool: Pool, length: int, batch_size: int, limit: int) -> int:
+    """Returns `length`, or so many fewer examples that their answers have at most `limit` bytes.
+
+    Args:
+        ask: ask(x, y) -> answers, a compiled program, which is traced here if it is not yet.
+        pool: all examples.
+        length: how many examples are asked together.
+        batch_size: what the result is a multiple of.
+        limit: bytes.
+    """
+    like = (jax.ShapeDtypeStruct((length, *a.shape[1:]), a.dtype) for a in (pool.x, pool.y))
+    answers = jax.tree.leaves(jax.eval_shape(ask, *like))
+    row = sum(a.dtype.itemsize * math.prod(a.shape) for a in answers) / length
+    return min(length, batch_size * max(1, int(limit / (row * batch_size))))
+
+
+def segment(pool: Pool, start: int, stop: int, *, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (x, y) of the examples start .. stop - 1, padded with the first one to `length`."""
+
+    def padded(rows: np.ndarray) -> np.ndarray:
+        lacking = length - len(rows)
+        return np.concatenate([rows, np.repeat(rows[:1], lacking, 0)]) if lacking else rows
+
+    return padded(np.asarray(pool.x)[start:stop]), padded(np.asarray(pool.y)[start:stop])
 
 
 def load(
@@ -238,22 +292,40 @@ def load(
         FileNotFoundError: if a model was not asked; it says what to type.
         ValueError: if a file is damaged, belongs to another run or has another shape.
     """
-    arrays = []
-    for m in models:
-        path = signal_file(folder, name, m)
-        if not path.exists():
-            raise FileNotFoundError(
-                f"{path} does not exist; run the query stage first "
-                "(stages_wanted=query,attack,report)."
-            )
-        arrays.append(files.read_npy(path, record=place(run, name, m, epoch)))
+    arrays = [mapped(folder, name, m, run=run, epoch=epoch) for m in models]
     shapes = [array.shape for array in arrays]
     usual = max(shapes, key=shapes.count)
     for m, array in zip(models, arrays, strict=True):
-        if array.shape != usual or array.ndim < 2 or array.dtype.kind not in "fiub":
-            error = ValueError(
-                f"it holds {array.dtype}{list(array.shape)}, the other models' files numbers of "
-                f"shape {list(usual)}"
-            )
-            raise ValueError(files.damaged(signal_file(folder, name, m), error))
+        if array.shape != usual:
+            raise ValueError(_unlike(signal_file(folder, name, m), array, usual))
     return np.stack(arrays)
+
+
+def mapped(
+    folder: Path, name: str, m: int, *, run: str = "", epoch: int | None = None
+) -> np.ndarray:
+    """Returns one signal of one model, [A,N..], which stays in its file (`files.map_npy`).
+
+    Raises:
+        FileNotFoundError: if the model was not asked; it says what to type.
+        ValueError: if the file is damaged, belongs to another run or holds no answers.
+    """
+    path = signal_file(folder, name, m)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path} does not exist; run the query stage first (stages_wanted=query,attack,report)."
+        )
+    array, _ = files.map_npy(path, record=place(run, name, m, epoch))
+    if array.ndim < 2 or array.dtype.kind not in "fiub":
+        raise ValueError(_unlike(path, array, ("views", "examples")))
+    return array
+
+
+def _unlike(path: Path, array: np.ndarray, usual: Sequence) -> str:
+    """Returns the message about a file that holds another kind of array than the others."""
+    expected = "[" + ", ".join(map(str, usual)) + "]"
+    error = ValueError(
+        f"it holds {array.dtype}{list(array.shape)}, the other models' files numbers of shape "
+        f"{expected}"
+    )
+    return files.damaged(path, error)

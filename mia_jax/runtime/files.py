@@ -19,7 +19,7 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
@@ -234,6 +234,27 @@ def write_npy(path: Path, array: np.ndarray, record: Mapping | None = None) -> N
     write(path, lambda file: sealed.save_npy(file, array, record or {}))
 
 
+def write_npy_parts(
+    path: Path,
+    parts: Iterable[np.ndarray],
+    *,
+    shape: tuple[int, ...],
+    dtype,
+    record: Mapping | None = None,
+) -> None:
+    """Writes the file of `write_npy` of an array that never exists as a whole.
+
+    Args:
+        path: the file.
+        parts: arrays whose values, one after the other, are those of the array in C order.
+        shape: the shape of the array.
+        dtype: its dtype.
+        record: what the file belongs to.
+    """
+    fields: dict = dict(shape=shape, dtype=dtype, record=record or {})
+    write(path, lambda file: sealed.save_npy_parts(file, parts, **fields))
+
+
 def write_npz(path: Path, /, record: Mapping | None = None, **arrays) -> None:
     """Writes an .npz file atomically, with a record of what it belongs to."""
     write(path, lambda file: sealed.save_npz(file, arrays, record))
@@ -294,6 +315,23 @@ def read_npy_and_record(
 ) -> tuple[np.ndarray, dict | None]:
     """Returns the array of `read_npy` and the whole record of the file, None if it has none."""
     return _read_npy(path, record=record, remedy=remedy)
+
+
+def map_npy(
+    path: Path, *, record: Mapping = {}, remedy: str = RECOMPUTE
+) -> tuple[np.ndarray, dict | None]:
+    """Returns the array and the record of `read_npy_and_record`; the array stays in the file.
+
+    It is read-only, and what is used of it is read from the file (a memory map). The checksum is
+    verified first, in blocks. Writing the file again (atomically) does not change the array.
+    """
+    try:
+        with open(path, "rb") as file:
+            array, stored = sealed.map_npy(file)
+    except (ValueError, IsADirectoryError) as error:
+        raise ValueError(damaged(path, error, remedy=remedy)) from error
+    _check_place(path, stored, record, remedy)
+    return array, stored
 
 
 def read_npz(path: Path, *, record: Mapping = {}, remedy: str = RECOMPUTE) -> dict[str, np.ndarray]:

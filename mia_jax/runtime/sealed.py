@@ -19,9 +19,10 @@ import hashlib
 import io
 import json
 import math
+import os
 import zipfile
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
 
 import numpy as np
 
@@ -30,11 +31,75 @@ RECORD = "record"  # the member of an .npz
 SEAL = "sha256"  # the key of a JSON object
 
 
+BLOCK = 1 << 24  # bytes of a mapped file that are verified or written together
+
+
 def save_npy(file, array: np.ndarray, record: Mapping) -> None:
     """Writes the array, then the line with its checksum and its record."""
     hashed = _Hashed(file)
     np.lib.format.write_array(hashed, np.asanyarray(array), allow_pickle=False)
     file.write(_line({SEAL: _sealed(hashed.state, record), RECORD: record}))
+
+
+def save_npy_parts(
+    file, parts: Iterable[np.ndarray], *, shape: tuple[int, ...], dtype, record: Mapping
+) -> None:
+    """Writes the bytes of `save_npy` of an array that never exists as a whole.
+
+    Args:
+        file: the file.
+        parts: arrays whose values, one after the other, are those of the array in C order.
+        shape: the shape of the array.
+        dtype: its dtype.
+        record: what the file belongs to.
+
+    Raises:
+        ValueError: the parts hold more or fewer values than the shape.
+    """
+    hashed, count = _Hashed(file), 0
+    header = dict(
+        descr=np.lib.format.dtype_to_descr(np.dtype(dtype)), fortran_order=False, shape=tuple(shape)
+    )
+    np.lib.format.write_array_header_1_0(hashed, header)
+    for part in parts:
+        flat = np.ascontiguousarray(part, dtype).reshape(-1)
+        count += len(flat)
+        step = max(1, BLOCK // flat.itemsize)
+        for start in range(0, len(flat), step):
+            hashed.write(flat[start : start + step].tobytes())
+    if count != math.prod(shape):
+        raise ValueError(f"{count} values are no array of shape {list(shape)}")
+    file.write(_line({SEAL: _sealed(hashed.state, record), RECORD: record}))
+
+
+def map_npy(file) -> tuple[np.ndarray, dict | None]:
+    """Returns (array, record) of an open .npy file; the array is read from the file when used.
+
+    The file is read once, in blocks, to verify its checksum. A file without a record is of an older
+    version; nothing of it is read but the header.
+
+    Raises:
+        ValueError: the bytes are damaged; the message says how.
+    """
+    size = os.fstat(file.fileno()).st_size
+    shape, fortran, dtype = read_header(file, size)
+    start = file.tell()
+    end = start + math.prod(shape) * dtype.itemsize
+    record = None
+    if size > end:
+        file.seek(end)
+        last_line = _last_line(file.read(min(size - end, BLOCK)), size - end)
+        state = hashlib.sha256()
+        file.seek(0)
+        for at in range(0, end, BLOCK):
+            state.update(file.read(min(BLOCK, end - at)))
+        _check_seal(state, last_line)
+        record = last_line[RECORD]
+    order: Literal["F", "C"] = "F" if fortran else "C"
+    if end == start:  # an empty file cannot be mapped
+        return np.empty(shape, dtype, order), record
+    mapped = np.memmap(file, dtype, "r", offset=start, shape=tuple(shape), order=order)
+    return np.asarray(mapped), record
 
 
 def parse_npy(data: bytes) -> tuple[np.ndarray, dict | None]:
@@ -48,22 +113,38 @@ def parse_npy(data: bytes) -> tuple[np.ndarray, dict | None]:
     array, end = parse_array(data)
     if len(data) == end:
         return array, None
-    tail = data[end:]
+    last_line = _last_line(data[end:], len(data) - end)
+    state = hashlib.sha256()
+    state.update(memoryview(data)[:end])
+    _check_seal(state, last_line)
+    return array, last_line[RECORD]
+
+
+def _last_line(tail: bytes, size: int) -> dict:
+    """Returns the line after an array, {SEAL, RECORD}.
+
+    Args:
+        tail: the bytes after the array.
+        size: how many there are in the file.
+    """
     if not tail.startswith(MARK):
-        raise ValueError(f"{len(tail)} bytes follow the array that do not belong to it")
+        raise ValueError(f"{size} bytes follow the array that do not belong to it")
     last_line = json_value(tail[len(MARK) :])
     if (
         not isinstance(last_line, dict)
         or set(last_line) != {SEAL, RECORD}
         or not isinstance(last_line[RECORD], dict)
+        or len(tail) != size
         or tail != _line(last_line)
     ):
         raise ValueError("its last line is not the record that it was written with")
-    state = hashlib.sha256()
-    state.update(memoryview(data)[:end])
+    return last_line
+
+
+def _check_seal(state, last_line: Mapping) -> None:
+    """Raises ValueError if the bytes that `state` has seen are not those that were sealed."""
     if last_line[SEAL] != _sealed(state, last_line[RECORD]):
         raise ValueError("its checksum is another one: a byte has changed since it was written")
-    return array, last_line[RECORD]
 
 
 def parse_array(data: bytes) -> tuple[np.ndarray, int]:
@@ -75,6 +156,26 @@ def parse_array(data: bytes) -> tuple[np.ndarray, int]:
         ValueError: the header is damaged, or promises more bytes than there are.
     """
     stream = io.BytesIO(data)
+    shape, fortran, dtype = read_header(stream, len(data))
+    start, count = stream.tell(), math.prod(shape)
+    flat = np.frombuffer(data, dtype, count, start).copy()
+    return flat.reshape(shape[::-1]).T if fortran else flat.reshape(
+        shape
+    ), start + count * dtype.itemsize
+
+
+def read_header(stream, size: int) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Returns (shape, whether the order is Fortran's, dtype) of the .npy format.
+
+    The stream is then at the first byte of the array.
+
+    Args:
+        stream: the file, at its start.
+        size: its number of bytes.
+
+    Raises:
+        ValueError: the header is damaged, or promises more bytes than there are.
+    """
     try:
         version = np.lib.format.read_magic(stream)
         header = (
@@ -90,19 +191,12 @@ def parse_array(data: bytes) -> tuple[np.ndarray, int]:
     if dtype.hasobject:
         raise ValueError("it holds Python objects (a pickle), which are never loaded")
     start, count = stream.tell(), math.prod(shape)
-    if (
-        min(shape, default=0) < 0
-        or not dtype.itemsize
-        or count * dtype.itemsize > len(data) - start
-    ):
+    if min(shape, default=0) < 0 or not dtype.itemsize or count * dtype.itemsize > size - start:
         raise ValueError(
             f"its header promises {dtype}{list(shape)}, {count * dtype.itemsize:,} bytes, and "
-            f"{len(data) - start:,} follow"
+            f"{size - start:,} follow"
         )
-    flat = np.frombuffer(data, dtype, count, start).copy()
-    return flat.reshape(shape[::-1]).T if fortran else flat.reshape(
-        shape
-    ), start + count * dtype.itemsize
+    return shape, fortran, dtype
 
 
 def save_npz(file, arrays: Mapping[str, np.ndarray], record: Mapping | None) -> None:

@@ -132,13 +132,23 @@ class Answers(NamedTuple):
         """Returns the file that keeps the answers of `path` until all of them are computed."""
         return path.parent / "partial" / path.name
 
+    def segment(self, name: str, m: int, start: int, stop: int) -> Path:
+        """Returns the file that keeps the answers about the examples start .. stop - 1 until those
+        about all examples are computed.
+        """
+        return self.of(name) / "partial" / f"{m:05d}.rows-{start:010d}-{stop:010d}.npy"
+
+    def segments(self, name: str, m: int) -> list[Path]:
+        """Returns the files of all segments of a model's answers, sorted by rows."""
+        return sorted((self.of(name) / "partial").glob(f"{m:05d}.rows-*.npy"))
+
     def losses_after(self, epoch: int) -> Answers:
         """Returns the files of the losses after an epoch, from which loss trajectories are made."""
         return Answers(self.folder / "loss_at" / f"{epoch:05d}")
 
     def files_of(self, m: int) -> Iterator[Path]:
         """Returns every file of model m."""
-        for name in (f"{m:05d}.npy", f"{m:05d}.queries.npy"):
+        for name in (f"{m:05d}.npy", f"{m:05d}.queries.npy", f"{m:05d}.rows-*.npy"):
             yield from self.folder.rglob(name)
 
     @property

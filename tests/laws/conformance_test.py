@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from mia_jax import registry, threat_model
+from mia_jax.attacks import _probability
 from mia_jax.designs import bernoulli, blocks, canaries, disjoint, folds, halves, holdout, two_way
 from mia_jax.external import design as supplied_design
 from mia_jax.query import interactive
+from mia_jax.runtime import stacks
 from mia_jax.threat_model import FleetSignals
 from mia_jax.types import ACCESS, classification
 from tests import planted, toys
@@ -137,6 +139,21 @@ def test_a_planted_leak_is_found_on_every_design_that_carries_the_attack(name, f
     if not fleet.refuse(attack, name):
         for program in programs(attack):
             assert planted.mean_auc(fleet, program(fleet)) > 0.8
+
+
+@attack_case
+def test_signals_that_stay_in_their_files_give_the_same_scores(name, fields, monkeypatch):
+    """Bit for bit, and so do log probabilities that are computed whenever they are read."""
+    monkeypatch.setattr(_probability, "WHOLE", 0)
+    attack = registry.make("attacks", name, fields)
+    fleet = planted_fleet(attack, mu=1.0, seed=0, models=4, query_views=2)
+    lazy = {
+        signal: stacks.Stack(list(value), shape=value.shape, dtype=value.dtype)
+        for signal, value in fleet.signal.items()
+    }
+    for program in programs(attack):
+        expected, scored = program(fleet), program(dataclasses.replace(fleet, signal=lazy))
+        assert scored.tobytes() == expected.tobytes()
 
 
 @attack_case

@@ -7,6 +7,7 @@ import errno
 import io
 import json
 import os
+import re
 import stat
 import threading
 
@@ -50,6 +51,15 @@ def test_an_array_comes_back_with_its_record_and_numpy_reads_the_same(array, tmp
     plain = io.BytesIO()
     np.save(plain, array)
     assert (tmp_path / "a.npy").read_bytes().startswith(plain.getvalue())
+    mapped, record = files.map_npy(tmp_path / "a.npy", record=PLACE)
+    np.testing.assert_array_equal(mapped, array)
+    assert record == PLACE and mapped.dtype == array.dtype and type(mapped) is np.ndarray
+    if array.flags.c_contiguous:
+        fields = dict(shape=array.shape, dtype=array.dtype, record=PLACE)
+        files.write_npy_parts(tmp_path / "b.npy", array[None], **fields)
+        assert (tmp_path / "b.npy").read_bytes() == (tmp_path / "a.npy").read_bytes()
+        with pytest.raises(ValueError, match="are no array of shape"):
+            files.write_npy_parts(tmp_path / "c.npy", [array, np.zeros(1, array.dtype)], **fields)
     files.write_npz(tmp_path / "a.npz", PLACE, a=array)
     stored, record = files.read_npz_and_record(tmp_path / "a.npz", record=PLACE)
     np.testing.assert_array_equal(stored["a"], array)
@@ -64,8 +74,11 @@ def test_every_flipped_bit_of_an_array_file_is_noticed(tmp_path):
     for place in range(len(whole)):
         for bit in (1, 32):
             path.write_bytes(whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :])
-            with pytest.raises(ValueError, match=r"a\.npy (is damaged|belongs to another place)"):
-                files.read_npy_and_record(path, record=PLACE)
+            for read in (files.read_npy_and_record, files.map_npy):
+                with pytest.raises(
+                    ValueError, match=r"a\.npy (is damaged|belongs to another place)"
+                ):
+                    read(path, record=PLACE)
 
 
 def test_every_truncated_or_extended_array_file_is_noticed_or_has_no_record(tmp_path):
@@ -76,8 +89,11 @@ def test_every_truncated_or_extended_array_file_is_noticed_or_has_no_record(tmp_
         path.write_bytes(data)
         try:
             unrecorded += files.read_npy_and_record(path, record=PLACE)[1] is None
+            assert files.map_npy(path, record=PLACE)[1] is None
         except ValueError as error:
             assert "is damaged" in str(error)
+            with pytest.raises(ValueError, match=re.escape(str(error))):
+                files.map_npy(path, record=PLACE)
         else:
             assert (
                 files.read_npy_and_record(path)[1] is None
