@@ -87,6 +87,7 @@ class Best:
         run, attack, knows: which one.
         realistic: whether a real attacker could run it.
         shown: the metrics in which it shows a leak (`verdict.decide`).
+        inverted: whether its AUC is significantly below 1/2.
         rows: {metric: the fields KEPT of its row}.
     """
 
@@ -95,6 +96,7 @@ class Best:
     attack: str
     realistic: bool
     shown: Sequence[str]
+    inverted: bool
     rows: Mapping[str, Mapping]
 
 
@@ -121,6 +123,11 @@ class Difference:
     high: float | None
     paired: bool
     method: str
+
+    @property
+    def amount(self) -> Amount:
+        """Returns the difference with its interval."""
+        return Amount(value=self.difference, low=self.low, high=self.high, method=self.method)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -323,6 +330,7 @@ def best_attacks(run: Run, metrics: Sequence[str]) -> list[Best]:
             attack=name,
             realistic=name in decided["ranked"],
             shown=list(decided["attacks"][name]["shown"]),
+            inverted=decided["attacks"][name]["inverted"],
             rows=numbers(rows, name, metrics),
         )
         for name in verdict.best_of_kinds(decided, knows)
@@ -648,7 +656,8 @@ def differing(settings: Sequence[Mapping[str, Any]]) -> list[Setting]:
     """Returns the fields in which settings differ, by their dotted names.
 
     A section that some settings lack is one field; a field is taken apart only where it is a
-    section in all of them.
+    section in all of them. A field that is missing in some and null, false or empty in the others
+    is no difference.
 
     >>> a, b = dict(x=dict(y=1, z=2), w=[1]), dict(x=dict(y=3, z=2), w=[1], v=0)
     >>> [(s.field, s.values) for s in differing([a, b])]
@@ -668,7 +677,8 @@ def differing(settings: Sequence[Mapping[str, Any]]) -> list[Setting]:
                 else None
                 for section in sections
             ]
-            if len(set(values)) > 1:
+            unset = len(there) < len(sections) and not any(there)
+            if len(set(values)) > 1 and not unset:
                 lines.append(Setting(field=f"{prefix}{key}", values=values))
 
     walk("", settings)

@@ -25,7 +25,12 @@ SAME = {
 
 
 # a number that no draw changes has the two intervals' worst corners instead, which are not paired
-PAIRED = ("paired", "paired, normal", "paired, Student's t")
+PAIRED = (
+    "paired",
+    "paired, normal",
+    "paired, Student's t",
+    "paired, Student's t, angular scale",
+)
 
 
 class Audit(NamedTuple):

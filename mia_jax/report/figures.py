@@ -247,11 +247,14 @@ def variants(rows: Sequence[Mapping], *, title: str = "") -> Figure:
     return figure
 
 
-def selection(rows: Sequence[Mapping], *, metric: str, score: str, over: str = "") -> Figure:
+def selection(
+    rows: Sequence[Mapping], *, metric: str, score: str, over: str = "", all_names: bool = False
+) -> Figure:
     """Draws settings of a model: how well they predict against how much they leak.
 
     `rows` are {name, score, score_low, score_high, leak, leak_low, leak_high, front}; the settings
-    on the Pareto front (`front`) are joined by a line and named. A `leak` of None is left out.
+    on the Pareto front (`front`) are joined by a line and named, with `all_names` the others as
+    well. A `leak` of None is left out.
     """
     figure, axes = _canvas(6.8, 4.8)
     axes.axvline(
@@ -287,13 +290,13 @@ def selection(rows: Sequence[Mapping], *, metric: str, score: str, over: str = "
             linewidth=1.2,
             label=text,
         )
-        for r in marks if on_front else ():
+        for r in marks if on_front or all_names else ():
             axes.annotate(
                 _name(r["name"]),
                 (r["leak"], r["score"]),
                 xytext=(5, 5),
                 textcoords="offset points",
-                fontsize=7,
+                fontsize=8.5 if all_names else 7,
             )
     axes.set(xlabel=f"{tables.metric_name(metric)} of the strongest attack", ylabel=score)
     _title(axes, f"{score} against leakage", over)

@@ -35,6 +35,7 @@ from mia_jax.report.sections import answer as answer_section
 # of the rows of report.json, what the table of attacks holds besides attack, slice and metric
 NUMBERS = ("value", "low", "high", "fpr_realized", "n_member", "n_nonmember", "n_targets")
 MOST_CURVES = 6  # that are drawn before the reader chooses
+COLORS = 7  # of curves in page.js
 LABELS = dict(
     shown="Leak shown",
     privileged="Leak shown, but by no realistic attacker",
@@ -270,17 +271,34 @@ def curve_table(report: Mapping) -> dict[str, Any] | None:
         return None
     rows, decided = result_rows.main_rows(report["results"]), verdict.of(report)
     fprs = [fpr for fpr in sorted({*result_rows.fprs(rows), 0.001, 0.01, 0.1, 0.5}) if fpr > 0]
+    order = [*decided["ranked"], *decided["apart"]]
+    return curves_as_table(
+        {name: curves[name] for name in order if name in curves},
+        fprs,
+        targets=max((row["n_targets"] for row in rows), default=1),
+    )
+
+
+def curves_as_table(
+    curves: Mapping[str, Mapping], fprs: Sequence[float], *, targets: int
+) -> dict[str, Any]:
+    """Returns ROC curves as a table: {fprs, lines, targets, resampling}.
+
+    Args:
+        curves: {name: curve}.
+        fprs: the rates of the columns.
+        targets: over how many targets they are.
+    """
     lines = []
-    for name in (*decided["ranked"], *decided["apart"]):
-        if name in curves:
-            cells = [at_rate(curves[name], fpr) for fpr in fprs]
-            lines.append(dict(attack=name, cells=[_cell(cell) for cell in cells]))
+    for name, curve in curves.items():
+        cells = [at_rate(curve, fpr) for fpr in fprs]
+        lines.append(dict(attack=name, cells=[_cell(cell) for cell in cells]))
     kinds = {"crossed": "of models and records", "records": "of records"}
     resampling = next((curve["resampling"] for curve in curves.values()), "")
     return dict(
         fprs=[f"TPR at {tables.rate_name(fpr)} FPR" for fpr in fprs],
         lines=lines,
-        targets=max((row["n_targets"] for row in rows), default=1),
+        targets=targets,
         resampling=kinds.get(resampling, resampling),
     )
 

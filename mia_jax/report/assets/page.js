@@ -22,6 +22,9 @@
   // the first colors are those of the attacks that are drawn first
   const order = [...new Set([...(data.best || []), ...Object.keys(data.curves || {}).map(Number)])];
   const hue = (attack) => order.indexOf(Number(attack));
+  // of a curve: the numbers of its color and of its dashes
+  const look = (attack) => (data.looks || {})[attack] || [hue(attack), hue(attack)];
+  const ink = (attack) => color(look(attack)[0]);
 
   // ---- numbers, written as report.md writes them
   const digits = (value) => (Math.abs(value) < 0.00995 ? 2 : 1);
@@ -162,9 +165,9 @@
       tables.push([curve.band.fpr, curve.band.high.map(clip), curve.band.low.map(clip)], [x, y]);
       const edge = { width: 0, stroke: "transparent", points: { show: false }, spanGaps: true };
       series.push({ ...edge }, { ...edge });
-      series.push({ label: data.attacks[at], stroke: color(hue(at)), width: 2, dash: dash(hue(at)),
+      series.push({ label: data.attacks[at], stroke: ink(at), width: 2, dash: dash(look(at)[1]),
         points: { show: false }, spanGaps: true, paths: uPlot.paths.stepped({ align: 1 }) });
-      bands.push({ series: [first, first + 1], fill: color(hue(at)) + "33" });
+      bands.push({ series: [first, first + 1], fill: ink(at) + "33" });
     }
     const power = (u, values) => values.map((value) => (value === null ? "" : rate(value)));
     const width = wide(place);
@@ -200,7 +203,7 @@
     for (const at of shown) {
       const point = pointAt(curves[at], state.fpr);
       if (!point) continue;
-      ctx.fillStyle = color(hue(at));
+      ctx.fillStyle = ink(at);
       ctx.beginPath();
       ctx.arc(x, u.valToPos(Math.max(point.tpr, bottom), "y", true), 5 * devicePixelRatio, 0, 7);
       ctx.fill();
@@ -225,7 +228,7 @@
       row.dataset.attack = data.attacks[key];
       const name = element("th", null, { scope: "row" });
       const swatch = element("span", null, { class: "swatch", "aria-hidden": "true" });
-      swatch.style.background = color(hue(key));
+      swatch.style.background = ink(key);
       name.append(swatch, element("code", data.attacks[key]));
       row.append(name);
       const cells = point === null
@@ -267,6 +270,7 @@
       choices.append(label);
     }
     slider.addEventListener("input", () => choose(list[Number(slider.value)]));
+    startChoices(choices);
     get("share-number").addEventListener("input", (event) =>
       setShare(Number(event.target.value) / 100, "number"));
     get("share").addEventListener("input", (event) =>
@@ -275,9 +279,25 @@
     choose(state.fpr);
     setShare(0.5, "");
   }
+  // Of a comparison: which curves are drawn, by the attack.
+  function startChoices(boxes) {
+    const select = get("roc-choose");
+    if (!select) return;
+    const sets = [{ title: "the strongest attack of each run", shown: data.best },
+      ...(data.choices || []).map(({ title, shown }) => ({ title: `${title}, all runs`, shown }))];
+    sets.forEach(({ title }, at) => select.append(element("option", title, { value: at })));
+    select.addEventListener("change", () => {
+      state.shown = new Set(sets[Number(select.value)].shown);
+      for (const box of boxes.querySelectorAll("input")) {
+        box.checked = state.shown.has(Number(box.value));
+      }
+      drawRoc();
+      showPoint();
+    });
+  }
   function paintSwatches() {
     document.querySelectorAll("#roc-attacks input").forEach((box) => {
-      box.parentElement.querySelector(".swatch").style.background = color(hue(box.value));
+      box.parentElement.querySelector(".swatch").style.background = ink(box.value);
     });
   }
 
@@ -376,6 +396,40 @@
     show();
   }
 
+  // ---- tables that are written already: the titles of their columns sort them
+  function startSorting() {
+    for (const table of document.querySelectorAll("table[data-sort]")) {
+      const head = table.tHead.rows[0], body = table.tBodies[0];
+      const worth = (row, at) => {
+        const cell = row.cells[at], text = cell.textContent.trim();
+        return "sort" in cell.dataset ? Number(cell.dataset.sort) : text;
+      };
+      const empty = (value) => value === "" || value === "–";
+      [...head.cells].forEach((cell, at) => {
+        const button = element("button", null, { type: "button",
+          "data-testid": `sort-${table.id}-${at}` });
+        button.append(...cell.childNodes);
+        cell.replaceChildren(button);
+        cell.setAttribute("aria-sort", "none");
+        button.addEventListener("click", () => {
+          const down = cell.getAttribute("aria-sort") === "ascending";
+          for (const other of head.cells) other.setAttribute("aria-sort", "none");
+          cell.setAttribute("aria-sort", down ? "descending" : "ascending");
+          const rows = [...body.rows].sort((a, b) => {
+            const x = worth(a, at), y = worth(b, at);
+            if (empty(x) || empty(y)) return empty(x) - empty(y); // what is missing comes last
+            const order = typeof x === "number" && typeof y === "number" ? x - y
+              : String(x).localeCompare(String(y));
+            return down ? -order : order;
+          });
+          body.append(...rows);
+        });
+      });
+      const whole = (data.tables || {})[table.id];
+      if (whole) table.download = () => whole;
+    }
+  }
+
   // ---- histograms
   let histogramPlot = null;
   function drawHistogram() {
@@ -464,6 +518,7 @@
   paintSwatches();
   startAttacks();
   startHistogram();
+  startSorting();
   addDownloads();
   openTarget();
   root.dataset.ready = "true";
