@@ -128,8 +128,7 @@ class Shown:
     """Holds the records that the report shows.
 
     Attributes:
-        contents: whether copies of contents are in the report.
-        copies: of how many records; 0 without contents.
+        copies: the number of records of which copies are in the report.
         candidates: the number of rows on which audited models were trained: where neighbors are
             sought.
         distance: 'euclidean', the distance of standardized values; 'tokens', the share of the
@@ -139,7 +138,6 @@ class Shown:
         cards: the records.
     """
 
-    contents: bool
     copies: int
     candidates: int
     distance: str
@@ -212,7 +210,6 @@ def measure(
         for at, record in enumerate(records)
     ]
     return Shown(
-        contents=contents,
         copies=len(shown) if contents else 0,
         candidates=len(candidates),
         distance=place.distance,

@@ -19,6 +19,7 @@ class About:
       pool: the digest of the examples.
       notes: sentences about user-supplied arrays; their key in report.json is `said`.
       target: what is known about a user-supplied target: 'answers', 'labels (a black box)' or ''.
+      contents: whether the report may hold copies of examples (report.show_records).
     """
 
     data: str
@@ -36,6 +37,7 @@ class About:
     model: Any
     learner: Any
     level: float
+    contents: bool
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

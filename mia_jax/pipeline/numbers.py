@@ -36,7 +36,7 @@ from mia_jax.pipeline.measured import About, DesignNumbers
 from mia_jax.pipeline.plan import Questions, Subject, TrainedHere
 from mia_jax.threat_model import PlannedAttack, by_name
 from mia_jax.training import checkpoint, failures
-from mia_jax.types import Design, TargetRows
+from mia_jax.types import Design, Pool, TargetRows
 
 
 def describe(planned: PlannedAttack) -> dict:
@@ -174,14 +174,13 @@ def shown_records_of(
       reader, settings, subject: see `pipeline.measure`.
     """
     pool, rows = reader.pool, reader.design.of_targets()
-    auto = settings.show_records == "auto"
     return shown_records.measure(
         shown_records.chosen(exposed),
         pool=pool,
         rows=rows,
         signal=lambda name, m: reader.signal(name, [m])[0, 0],
         has=lambda name: reader.has(name, rows.targets),
-        contents=pool.presentation.public if auto else settings.show_records == "contents",
+        contents=may_copy(pool, settings),
         cross_entropy=not subject.supplied,
     )
 
@@ -424,7 +423,15 @@ def about_of(
         model=subject.model,
         learner=subject.learner,
         level=settings.level,
+        contents=may_copy(pool, settings),
     )
+
+
+def may_copy(pool: Pool, settings: ReportSettings) -> bool:
+    """Returns whether the report may hold copies of examples: of public ones, or on request."""
+    if settings.show_records == "auto":
+        return pool.presentation.public
+    return settings.show_records == "contents"
 
 
 def design_numbers(reader: SignalReader, models: Sequence[Mapping]) -> DesignNumbers:

@@ -103,7 +103,7 @@ def report(
     progress.advance(1, "figures")
     pictures = {}
     if settings.figures:
-        pictures = chosen_pictures(reader, trained)
+        pictures = chosen_pictures(reader, trained, copies=measurement.measured.about.contents)
     write(measurement, reader, settings=settings, pictures=pictures)
     finish(store.report.folder, made_from)
     progress.close()
@@ -162,13 +162,18 @@ def records_csv(measurement: Measurement, reader: SignalReader, settings: Report
     return tables.lines_csv(lines, exposed_records.CSV)
 
 
-def chosen_pictures(reader: SignalReader, trained: TrainedHere) -> dict[str, dict]:
-    """Returns {figure: its data}: adversarial examples and the weights of the first target."""
+def chosen_pictures(reader: SignalReader, trained: TrainedHere, *, copies: bool) -> dict[str, dict]:
+    """Returns {figure: its data}: adversarial examples and the weights of the first target.
+
+    Adversarial examples show the examples that they were made from: only if `copies` may be shown.
+    """
     m, pool, rows = reader.design.targets[0], reader.pool, reader.design.of_targets()
     first = dict(m=m, x_N=pool.x, y_N=pool.y)
     first |= dict(member_N=rows.member_TN[0], evaluated_N=rows.evaluated_TN[0])
     store = reader.store
-    pictures = dict(adversarial=evasion.chosen(store.answers.folder, reader.measured, **first))
+    pictures = {}
+    if copies:
+        pictures["adversarial"] = evasion.chosen(store.answers.folder, reader.measured, **first)
     if trained.model is not None and m in trained.models:
         pictures["weights"] = weights.chosen(
             store.train.folder, model=trained.model, m=m, x=pool.x[:1]

@@ -12,7 +12,7 @@ NEEDS = ("evasion",)
 SIDES = dict(nonmembers="non-members", members="members")
 
 
-def text(*, evasion: Mapping[str, Mapping]) -> str:
+def text(*, evasion: Mapping[str, Mapping], about: Mapping = {}) -> str:
     """Writes a line per evasion attack and side, and the radius at which the accuracy falls to
     LEVEL.
     """
@@ -28,7 +28,14 @@ def text(*, evasion: Mapping[str, Mapping]) -> str:
         if curve["crossing"] is not None
     }
     header = ["evasion attack", "rows", *(f"{epsilon:.3g}" for epsilon in epsilons)]
-    return rendering.render("evasion", header=header, lines=lines, crossings=crossings, level=LEVEL)
+    return rendering.render(
+        "evasion",
+        header=header,
+        lines=lines,
+        crossings=crossings,
+        level=LEVEL,
+        pictured=about.get("contents", True),
+    )
 
 
 def figure(*, evasion: Mapping[str, Mapping], design: Mapping = {}):
