@@ -53,6 +53,7 @@ PACKAGES = (  # what pyproject.toml depends on, as modules
     "matplotlib",
     "jinja2",
     "markdown_it",
+    "PIL",
     "tqdm",
     "threadpoolctl",
     "dp_accounting",

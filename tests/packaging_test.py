@@ -28,6 +28,7 @@ MODULES = {
     "scikit-learn": "sklearn",
     "absl-py": "absl",
     "markdown-it-py": "markdown_it",
+    "pillow": "PIL",
 }  # distributions with another module name
 FILES = ("requirements.txt", *(f"requirements-{name}.txt" for name in ("test", "bench", "tf")))
 AUDIT = """

@@ -134,6 +134,7 @@ class Shown:
         distance: 'euclidean', the distance of standardized values; 'tokens', the share of the
             positions with different tokens; '' without examples.
         typical: the root mean square distance of two candidates; for tokens 1.
+        near: the largest distance of a near duplicate.
         has_logits: whether it was measured which class each model predicts.
         cards: the records.
     """
@@ -142,6 +143,7 @@ class Shown:
     candidates: int
     distance: str
     typical: float
+    near: float
     has_logits: bool
     cards: Sequence[Card]
 
@@ -214,6 +216,7 @@ def measure(
         candidates=len(candidates),
         distance=place.distance,
         typical=place.typical,
+        near=NEAR * place.typical,
         has_logits=asked.named,
         cards=cards,
     )

@@ -171,9 +171,9 @@ def chosen_pictures(reader: SignalReader, trained: TrainedHere, *, copies: bool)
     first = dict(m=m, x_N=pool.x, y_N=pool.y)
     first |= dict(member_N=rows.member_TN[0], evaluated_N=rows.evaluated_TN[0])
     store = reader.store
-    pictures = {}
+    pictures: dict[str, dict] = {}
     if copies:
-        pictures["adversarial"] = evasion.chosen(store.answers.folder, reader.measured, **first)
+        pictures |= dict(adversarial=evasion.chosen(store.answers.folder, reader.measured, **first))
     if trained.model is not None and m in trained.models:
         pictures["weights"] = weights.chosen(
             store.train.folder, model=trained.model, m=m, x=pool.x[:1]

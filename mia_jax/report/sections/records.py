@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 from markupsafe import Markup
 
-from mia_jax.measures.shown_records import NEAR
 from mia_jax.report import rendering, tables
 
 ORDER = 160
@@ -58,7 +57,7 @@ def html(
         intro=rendering.as_html("\n".join(intro))[1],
         cards=[card_of(card, records) for card in cards.values()],
         disclosure=copies(shown_records, about, page="This page holds") if cards else "",
-        compared=rendering.line(rendering.macros("records_words").compared()),
+        compared=compared(cards),
         note=notes(shown_records, about) if cards else "",
         table=rendering.as_html("\n".join(listed))[1],
     )
@@ -75,13 +74,19 @@ def copies(shown: Mapping, about: Mapping, *, page: str) -> str:
     return rendering.line(words.disclosure(shown, bool(about.get("contents")), page))
 
 
+def compared(cards: Mapping[int, Mapping]) -> str:
+    """Writes what the answers on the cards are."""
+    answers = {key for card in cards.values() for side in SIDES for key in card[side]}
+    return rendering.line(rendering.macros("records_words").compared(answers))
+
+
 def notes(shown: Mapping, about: Mapping, *, page: str = "") -> str:
     """Writes how to read what is shown, after `copies` if there is a `page`."""
     if not shown:
         return ""
     words = rendering.macros("records_words")
     parts = [copies(shown, about, page=page)] if page else []
-    parts += [words.distance(shown, NEAR)]
+    parts += [words.distance(shown)]
     parts += [words.answers(shown)] if about.get("contents") else []
     return rendering.line(" ".join(parts))
 
