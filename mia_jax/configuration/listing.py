@@ -100,6 +100,11 @@ IN_SECTION = {  # the meanings of fields whose name means something else in anot
     "none: the steps of the training.",
     "learner.augment": "Random changes of every example of a batch, such as flip,crop:4: "
     "--list=augmentations.",
+    "learner.precision": "At which precision networks train: float32 (products too, also on GPUs "
+    "and TPUs), tf32 (products of GPUs; on a CPU the same as float32) or bfloat16 (the network; "
+    "its parameters and the optimizer stay float32).",
+    "query.precision": "At which precision networks answer: float32, tf32 or bfloat16, as "
+    "learner.precision.",
     "report.epochs": "Attacks that are repeated on the models of learner.snapshots.",
     "query.batch_size": "Examples per batch of forward passes.",
     "query.views": "The views in which every example is shown, such as identity,flip,shift:1,0: "

@@ -39,6 +39,8 @@ class LearnerSettings:
         init_from: the workdir (and model) from whose variables training starts; '' starts from
             random variables.
         watch: whether scores of the gradients of canaries are kept.
+        precision: float32, tf32 or bfloat16: at which precision networks train
+            (mia_jax/runtime/precision.py).
     """
 
     objective: str | Mapping = "cross_entropy"
@@ -47,6 +49,7 @@ class LearnerSettings:
     snapshots: Sequence[int] = ()
     init_from: str = ""
     watch: bool = False
+    precision: str = "float32"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,6 +75,7 @@ class QuerySettings:
         ask_batch_size: examples per batch of signals that take more than one forward pass.
         signals: signals that are asked in addition to those that the attacks need.
         save_logits: whether the logits are kept.
+        precision: float32, tf32 or bfloat16: at which precision networks answer.
     """
 
     views: Sequence[str] = ("identity",)
@@ -79,6 +83,7 @@ class QuerySettings:
     ask_batch_size: int = 100
     signals: Sequence[str] = ()
     save_logits: bool = False
+    precision: str = "float32"
 
 
 SHOW_RECORDS = ("auto", "contents", "numbers")

@@ -56,7 +56,7 @@ def overlay(x, label_BK, num_classes: int) -> jax.Array:
             f"forward_forward writes the label into the first {num_classes} features; an example "
             f"has only {x_BF.shape[1]}."
         )
-    hot_BKC = jax.nn.one_hot(label_BK, num_classes, dtype=jnp.float32) * x_BF.max(1)[:, None, None]
+    hot_BKC = jax.nn.one_hot(label_BK, num_classes, dtype=x_BF.dtype) * x_BF.max(1)[:, None, None]
     rest = x_BF[:, None, num_classes:]
     return jnp.concatenate(
         [hot_BKC, jnp.broadcast_to(rest, (*label_BK.shape, rest.shape[2]))], axis=-1
@@ -68,12 +68,14 @@ def unit(h) -> jax.Array:
 
     A layer then sees the direction of the previous layer's output, not its goodness.
     """
-    return h / (jnp.sqrt(jnp.maximum(jnp.square(h).sum(-1, keepdims=True), 1e-24)) + 1e-4)
+    square = jnp.square(h.astype(jnp.float32)).sum(-1, keepdims=True)
+    return (h / (jnp.sqrt(jnp.maximum(square, 1e-24)) + 1e-4)).astype(h.dtype)
 
 
 def squared_activity(h, goodness: str) -> jax.Array:
     """Returns the goodness: mean or sum of h^2 over the units of a layer, [...,F] -> [...]."""
-    return jnp.square(h).mean(-1) if goodness == "mean" else jnp.square(h).sum(-1)
+    square = jnp.square(h.astype(jnp.float32))
+    return square.mean(-1) if goodness == "mean" else square.sum(-1)
 
 
 def make(

@@ -250,12 +250,12 @@ class StandardizedConv(Conv):
             "kernel", self.kernel_init, (*pair(self.window), x.shape[-1], self.features)
         )
         gain = self.param("gain", ones, (self.features,))
-        centered = kernel - kernel.mean((0, 1, 2), keepdims=True)
+        wide = _wide(kernel)
+        centered = wide - wide.mean((0, 1, 2), keepdims=True)
         fan_in = math.prod(kernel.shape[:-1])
         scale = jax.lax.rsqrt(fan_in * jnp.square(centered).mean((0, 1, 2), keepdims=True) + 1e-8)
-        y = convolution(
-            x, centered * scale * _along_features(gain, 4), self.strides, self.padding, self.form
-        )
+        standardized = (centered * scale * _along_features(gain, 4)).astype(kernel.dtype)
+        y = convolution(x, standardized, self.strides, self.padding, self.form)
         if self.use_bias:
             y = y + _along_features(self.param("bias", self.bias_init, (self.features,)), y.ndim)
         return y
@@ -276,10 +276,10 @@ class GroupNorm(nn.Module):
     def __call__(self, x):
         features = x.shape[-1]
         groups = max(n for n in range(1, min(self.groups, features) + 1) if features % n == 0)
-        flat = x.reshape(x.shape[0], -1, features)
+        flat = _wide(x).reshape(x.shape[0], -1, features)
         centered = flat - _group_mean(flat, groups)
         scaled = centered * jax.lax.rsqrt(_group_mean(jnp.square(centered), groups) + self.epsilon)
-        return _scale_and_shift(self, scaled.reshape(x.shape))
+        return _scale_and_shift(self, scaled.reshape(x.shape).astype(x.dtype))
 
 
 class LayerNorm(nn.Module):
@@ -293,11 +293,10 @@ class LayerNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        centered = x - x.mean(-1, keepdims=True)
-        return _scale_and_shift(
-            self,
-            centered * jax.lax.rsqrt(jnp.square(centered).mean(-1, keepdims=True) + self.epsilon),
-        )
+        wide = _wide(x)
+        centered = wide - wide.mean(-1, keepdims=True)
+        scale = jax.lax.rsqrt(jnp.square(centered).mean(-1, keepdims=True) + self.epsilon)
+        return _scale_and_shift(self, (centered * scale).astype(x.dtype))
 
 
 class BatchNorm(nn.Module):
@@ -314,7 +313,8 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x, *, weight_B=None, train: bool = False):
-        features = x.shape[-1]
+        features, dtype = x.shape[-1], x.dtype
+        x = _wide(x)
         mean = self.variable("stats", "mean", jnp.zeros, (features,), jnp.float32)
         var = self.variable("stats", "var", jnp.ones, (features,), jnp.float32)
         mean_F, var_F = mean.value, var.value
@@ -327,9 +327,8 @@ class BatchNorm(nn.Module):
                     running.value,
                 )
         centered = x - _along_features(mean_F, x.ndim)
-        return _scale_and_shift(
-            self, centered * _along_features(jax.lax.rsqrt(var_F + self.epsilon), x.ndim)
-        )
+        scale = _along_features(jax.lax.rsqrt(var_F + self.epsilon), x.ndim)
+        return _scale_and_shift(self, (centered * scale).astype(dtype))
 
 
 def normalized(x, norm: str, *, weight_B=None, train: bool = False, groups: int = 16) -> jax.Array:
@@ -342,6 +341,11 @@ def normalized(x, norm: str, *, weight_B=None, train: bool = False, groups: int 
     if norm == "batch":
         return BatchNorm()(x, weight_B=weight_B, train=train)
     return x if norm == "none" else GroupNorm(groups if norm == "group" else 1)(x)
+
+
+def _wide(x):
+    """Returns x in float32 if it has fewer bits: moments are never computed in bfloat16."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def _moments(x, weight_B):

@@ -101,6 +101,7 @@ def make_learner(section: Mapping, *, model: Model, sample: Pool | None = None, 
       ValueError: fields that do not go together, with the remedy.
     """
     checks.one_of(VALIDATION, validation=section["validation"])
+    asked, model = model, precision.computing(model, section["precision"])
     objective = section["objective"]
     objective = dict(name=objective) if isinstance(objective, str) else objective
     if takes_objective(section):
@@ -136,21 +137,35 @@ def make_learner(section: Mapping, *, model: Model, sample: Pool | None = None, 
             "learner.privacy.clip_norm=inf: a config holds finite numbers; clip_norm=1e9 with "
             "noise_multiplier=0 clips nothing."
         )
+    check_clipping(section)
     fields = {k: v for k, v in section.items() if k not in settings.names(LearnerSettings)}
     given = dict(sample=sample, initial=initial_parameters(section["init_from"]))
     if given["initial"] and "initial" not in registry.keywords("learners", section["name"]):
         raise ValueError(
             f"learner.init_from: the learning rule {section['name']!r} has no such start."
         )
-    return make(
-        "learners",
-        fields,
-        model=model,
-        stopping=stop,
-        **rows,
-        **given,
-        **({} if loss is None else dict(loss=loss)),
-    )
+    common = dict(stopping=stop, **rows, **given, **({} if loss is None else dict(loss=loss)))
+    learner = make("learners", fields, model=model, **common)
+    if model is asked:
+        return learner
+    # the model that is asked after the training computes at query.precision
+    if learner.model is not model:
+        asked = make("learners", fields, model=asked, **common).model
+    return learner._replace(model=asked)
+
+
+def check_clipping(section: Mapping) -> None:
+    """Raises ValueError if norms and sum of clipped gradients would be those of unlike gradients.
+
+    The second pass of 'tapped' sums gradients that were weighted before they were rounded.
+    """
+    method = (section.get("privacy") or {}).get("method", "auto")
+    if section["precision"] == "bfloat16" and method == "tapped":
+        raise ValueError(
+            "learner.precision='bfloat16' does not go with privacy.method='tapped': its second "
+            "pass rounds gradients after they were scaled to the clip norm, which they may then "
+            "exceed. Use method='auto'."
+        )
 
 
 def watched(
@@ -206,9 +221,10 @@ def watched(
         else np.inf
     )
     rows = np.flatnonzero(design.coin_N >= 0)
+    computing = precision.computing(model, section["precision"])
     return canary_scores.watched(
         learner,
-        loss=make("objectives", objective, model=model),
+        loss=make("objectives", objective, model=computing),
         x=pool.x[rows],
         y=pool.y[rows],
         clip_norm=clip_norm,

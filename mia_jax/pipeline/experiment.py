@@ -95,7 +95,7 @@ class Experiment:
         left_out = (*GROWTH, *SCORED)
         design = {k: v for k, v in config["design"].items() if k not in left_out}
         parts = dict(seed=self.seed, data=config["data"], pool=self.pool_hash, design=design)
-        parts |= dict(model=config["model"], learner=config["learner"])
+        parts |= dict(model=config["model"], learner=without_default_precision(config["learner"]))
         if config["learner"] and config["learner"].get("init_from"):
             start = initial_parameters(config["learner"]["init_from"])
             parts |= dict(init=files.digest(*(start[name] for name in sorted(start))))
@@ -105,6 +105,16 @@ class Experiment:
             arrays = (self.supplied[name] for name in sorted(self.supplied))
             parts |= dict(given=files.digest(*arrays))
         return parts
+
+    @property
+    def precisions(self) -> dict[str, str]:
+        """Returns {'learner', 'query': at which precision networks train and answer}.
+
+        It is {} if there is no network.
+        """
+        if self.settings.learner is None:
+            return {}
+        return dict(learner=self.settings.learner.precision, query=self.settings.query.precision)
 
     @functools.cached_property
     def run(self) -> str:
@@ -145,12 +155,14 @@ class Experiment:
             seed=self.seed,
             snapshots=tuple(learner.snapshots),
             watched_rows=watched_rows,
+            precision=learner.precision,
         )
 
     def asked(self) -> Asked:
         """Returns the models that the stage QUERY asks."""
         models = tuple(self.trained_models)
-        return Asked(model=self.learner.model, pool=self.pool, design=self.design, models=models)
+        model = precision.computing(self.learner.model, self.settings.query.precision)
+        return Asked(model=model, pool=self.pool, design=self.design, models=models)
 
     def questions(self) -> Questions | None:
         """Returns what the models are asked; None if the user supplied all answers."""
@@ -174,6 +186,7 @@ class Experiment:
             trajectory=any(TRAJECTORY in planned.files for planned in self.attacks),
             repeated=self._repeated(),
             seed=self.seed,
+            precision=query.precision,
         )
 
     def _repeated(self) -> tuple[str, ...]:
@@ -240,4 +253,12 @@ class Experiment:
             notes=self.notes,
             asked_here=self.asked_here,
             recipe=self.recipe,
+            precisions=self.precisions,
         )
+
+
+def without_default_precision(learner: Mapping | None) -> Mapping | None:
+    """Returns config.learner without a precision of float32, as older versions recorded it."""
+    if not learner or learner.get("precision", precision.DEFAULT) != precision.DEFAULT:
+        return learner
+    return {k: v for k, v in learner.items() if k != "precision"}

@@ -20,6 +20,8 @@ class About:
       notes: sentences about user-supplied arrays; their key in report.json is `said`.
       target: what is known about a user-supplied target: 'answers', 'labels (a black box)' or ''.
       contents: whether the report may hold copies of examples (report.show_records).
+      precision: {'learner', 'query': at which precision networks train and answer}; absent if no
+        network was trained here.
     """
 
     data: str
@@ -38,6 +40,7 @@ class About:
     learner: Any
     level: float
     contents: bool
+    precision: Mapping[str, str] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -424,6 +424,7 @@ def about_of(
         learner=subject.learner,
         level=settings.level,
         contents=may_copy(pool, settings),
+        precision=subject.precisions or None,
     )
 
 

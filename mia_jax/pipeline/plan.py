@@ -33,6 +33,7 @@ class Questions:
       trajectory: whether the losses at the snapshots make a signal.
       repeated: the signals that every snapshot is asked for the report over epochs.
       seed: the seed of the keys of interactive signals.
+      precision: at which precision the models answer (runtime/precision.py).
     """
 
     signals: Mapping[str, Signal]
@@ -45,6 +46,7 @@ class Questions:
     trajectory: bool
     repeated: tuple[str, ...]
     seed: int
+    precision: str = "float32"
 
     @property
     def passes(self) -> dict[str, Signal]:
@@ -75,6 +77,7 @@ class FleetPlan:
       seed: the key of model m derives from (seed, m).
       snapshots: the epochs after which the variables are kept.
       watched_rows: the canaries whose gradients are recorded; None for none.
+      precision: at which precision networks train (runtime/precision.py).
     """
 
     learner: Learner
@@ -85,6 +88,7 @@ class FleetPlan:
     seed: int
     snapshots: tuple[int, ...] = ()
     watched_rows: np.ndarray | None = None
+    precision: str = "float32"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -122,6 +126,8 @@ class Subject:
       asked_here: whether the answers are those of models that were asked here: all about the same
         rows, in the same order.
       recipe: whether all models were trained by the user's `fit` on the labels of these rows.
+      precisions: {'learner', 'query': at which precision networks train and answer}; {} without a
+        network.
     """
 
     data: str
@@ -136,3 +142,4 @@ class Subject:
     notes: tuple[str, ...]
     asked_here: bool
     recipe: bool
+    precisions: Mapping[str, str] = dataclasses.field(default_factory=dict)

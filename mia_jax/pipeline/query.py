@@ -13,7 +13,7 @@ from mia_jax.configuration.settings import RunSettings, TargetSettings
 from mia_jax.pipeline.plan import Questions
 from mia_jax.pipeline.train import devices, fleet_chunk, nothing
 from mia_jax.query import black_box, forward, interactive, snapshots
-from mia_jax.runtime import files, jobs
+from mia_jax.runtime import files, jobs, precision
 from mia_jax.runtime.store import Answers, Store
 from mia_jax.training import checkpoint, failures
 from mia_jax.types import Design, Model, Pool
@@ -266,5 +266,7 @@ def claims(questions: Questions, *, folder) -> list[tuple]:
     The first pair is that of all signals; each interactive signal has one of its own.
     """
     common = dict(views=questions.views, batch_size=questions.batch_size)
+    if questions.precision != precision.DEFAULT:  # older versions recorded none
+        common |= dict(precision=questions.precision)
     asking = dict(ask_batch_size=questions.ask_batch_size)
     return [(folder, common), *((Answers(folder).of(name), asking) for name in questions.probes)]

@@ -70,6 +70,11 @@ def run(
             "jax_enable_x64 is on: this run computes in 32 bits all the same, so that its results "
             "are those of a run without it."
         )
+    if ambient := numerics["matmul_precision"]:
+        jobs.say(
+            f"jax_default_matmul_precision is {ambient}: this run computes its products at "
+            "learner.precision and query.precision all the same."
+        )
     with precision.single():
         for seed in seeds:
             folder = root if len(seeds) == 1 else seed_folder(root, seed)
@@ -216,6 +221,7 @@ def run_one(
         raise ValueError(f"task={task[0]}/{task[1]} does not go with {what}.")
     tracked = trackers.make(tracker, place=lambda name: store.tracker(name, task))
     files.sweep(store.root)
+    numerics = dict(numerics) | dict(precision=experiment.precisions)
     log = provenance.RunLog(store.log(task), seed=experiment.seed, numerics=numerics)
     place = Place(experiment, store=store, extend=extend, called=called, begin=log.begin)
     common = dict(store=store, begin=place.begin)
@@ -282,11 +288,12 @@ def query_stage(experiment: Experiment, *, store: Store, pause: Callable, begin:
         return
     run_settings = left.settings.run
     common = dict(store=store, begin=begin)
-    query(left.asked(), left.questions(), run=run_settings, pause=pause, **common)
-    left = left.without_failed(store)
-    if left.settings.target.black_box:
-        target = left.settings.target
-        query_black_box(left.asked(), left.questions(), target=target, **common)
+    with precision.products(left.settings.query.precision):
+        query(left.asked(), left.questions(), run=run_settings, pause=pause, **common)
+        left = left.without_failed(store)
+        if left.settings.target.black_box:
+            target = left.settings.target
+            query_black_box(left.asked(), left.questions(), target=target, **common)
 
 
 def attack_stage(experiment: Experiment, *, store: Store, lines: bool, begin: Callable) -> None:

@@ -11,7 +11,7 @@ from mia_jax.configuration.settings import RunSettings
 from mia_jax.pipeline.plan import FleetPlan
 from mia_jax.privacy import canary_scores
 from mia_jax.query import interactive, snapshots
-from mia_jax.runtime import files, jobs
+from mia_jax.runtime import files, jobs, precision
 from mia_jax.runtime.progress import duration, size
 from mia_jax.runtime.store import Store, Trained
 from mia_jax.training import checkpoint, cost, failures, fleet, memory, tracking
@@ -80,8 +80,9 @@ def train(
             earlier = store.training_metrics
             known = files.read_jsonl(earlier) if earlier.exists() else []
             tracked = tracking.FleetMetrics(log, share, known)
-        chunk, lanes = chunk_and_lanes(plan, store=store, run=run, models=len(todo))
-        with jobs.deferred(pause):
+        with precision.products(plan.precision):
+            chunk, lanes = chunk_and_lanes(plan, store=store, run=run, models=len(todo))
+        with precision.products(plan.precision), jobs.deferred(pause):
             fleet.train(
                 learner=plan.learner,
                 pool=plan.pool,
@@ -211,7 +212,8 @@ def chunk_and_lanes(
     jobs.say(
         f"plan: {models} model{'s' * (models > 1)} to train x {epochs} epochs x {known['steps']} "
         f"steps, {known['parameters']:,} parameters each; chunk {known['chunk']}, {lanes} at a "
-        f"time on {platform(here)}, about {size(each)} on each"
+        f"time on {platform(here)}, about {size(each)} on each, in "
+        f"{precision.described(plan.precision, here[0].platform)}"
     )
     if known["seconds"]:
         seconds = known["seconds"] * known["steps"] * epochs * models / count

@@ -29,7 +29,7 @@ from mia_jax.external import default_attacks
 from mia_jax.pipeline.train import AUTO
 from mia_jax.query import interactive
 from mia_jax.query.snapshots import SIGNAL as TRAJECTORY
-from mia_jax.runtime import jobs
+from mia_jax.runtime import jobs, precision
 from mia_jax.threat_model import PlannedAttack, asked_signals
 from mia_jax.training import programs
 from mia_jax.types import (
@@ -62,6 +62,8 @@ def check_fields(typed: Settings, attacks: Mapping, *, epochs: int) -> None:
     query, report, run = typed.query, typed.report, typed.run
     for name in attacks:
         configuration.check_name(name)
+    given = {"learner.precision": typed.learner.precision, "query.precision": query.precision}
+    checks.one_of(precision.PRECISIONS, **given)
     if not query.views or query.views[0] != "identity":
         raise ValueError(
             f"query.views={tuple(query.views)} must begin with 'identity': accuracies and the gap "

@@ -334,9 +334,10 @@ def untapped(losses: Losses, params, rows) -> str:
     order = jax.tree.leaves(jax.tree.map(lambda _: 0, taps))
     tap_of = dict(zip(sorted(taps), variables[count : count + len(order)], strict=True))
     for path, variable in zip(flat, variables[:count], strict=True):
-        users = [e for e in closed.jaxpr.eqns if any(v is variable for v in e.invars)] + [
-            v for v in closed.jaxpr.outvars if v is variable
-        ]
+        users = _users(closed.jaxpr, variable)
+        if len(users) == 1 and getattr(users[0], "primitive", None) is lax.convert_element_type_p:
+            variable = users[0].outvars[0]  # rounded to bfloat16 at the entry of the network
+            users = _users(closed.jaxpr, variable)
         alone = len(users) == 1 and not any(users[0] is v for v in closed.jaxpr.outvars)
         if not (
             alone
@@ -345,3 +346,10 @@ def untapped(losses: Losses, params, rows) -> str:
         ):
             return f"{path} is also used outside its tapped operation"
     return ""
+
+
+def _users(jaxpr, variable) -> list:
+    """Returns the equations that read a variable, and its occurrences among the outputs."""
+    return [e for e in jaxpr.eqns if any(v is variable for v in e.invars)] + [
+        v for v in jaxpr.outvars if v is variable
+    ]

@@ -359,18 +359,35 @@ def test_strict_promotion_does_not_stop_a_run(tmp_path):
         run.run(config(tmp_path, **changes), workdir_path=tmp_path)
 
 
-def test_a_lower_matmul_precision_is_part_of_what_identifies_a_training(tmp_path):
+def test_a_matmul_precision_of_the_environment_changes_nothing_and_is_recorded(tmp_path, capsys):
     changes = dict(model=dict(name="mlp", widths=(4,)), attacks=dict(a=dict(name="threshold")))
     run.run(config(tmp_path, **changes), workdir_path=tmp_path, stages_wanted=("train",))
-    assert "numerics" not in workdir.read_json(tmp_path / "train" / "config.json")
-    assert (
-        workdir.read_json(tmp_path / "run.json")["runs"][-1]["numerics"]["matmul_precision"] is None
+    claim = workdir.read_json(tmp_path / "train" / "config.json")
+    assert "numerics" not in claim and "precision" not in claim["learner"]  # as in older versions
+    with jax.default_matmul_precision("bfloat16"):
+        run.run(config(tmp_path, **changes), workdir_path=tmp_path)
+    assert "jax_default_matmul_precision is bfloat16" in capsys.readouterr().err
+    both = [start["numerics"] for start in workdir.read_json(tmp_path / "run.json")["runs"]]
+    assert [numerics["matmul_precision"] for numerics in both] == [None, "bfloat16"]
+    assert both[0]["precision"] == dict(learner="float32", query="float32")
+
+
+def test_another_precision_is_another_training_and_another_query(tmp_path):
+    changes = dict(model=dict(name="mlp", widths=(4,)), attacks=dict(a=dict(name="threshold")))
+    fields = config(tmp_path, **changes)
+    run.run(fields, workdir_path=tmp_path)
+    assert workdir.read_json(tmp_path / "report/report.json")["about"]["precision"] == dict(
+        learner="float32", query="float32"
     )
-    with (
-        jax.default_matmul_precision("bfloat16"),
-        pytest.raises(ValueError, match=r"numerics\.matmul_precision"),
-    ):
-        run.run(config(tmp_path, **changes), workdir_path=tmp_path, stages_wanted=("train",))
+    assert "trained and queried in float32" in (tmp_path / "report/report.md").read_text()
+    for section, folder in (("learner", "train"), ("query", "signal")):
+        other = type(fields)(fields.to_dict())
+        other[section].precision = "bfloat16"
+        with pytest.raises(ValueError, match=rf"{folder} belongs(.|\n)*precision: .*bfloat16"):
+            run.run(other, workdir_path=tmp_path)
+    other[section].precision = "float16"
+    with pytest.raises(ValueError, match=r"query\.precision.*'float16'"):
+        run.run(other, workdir_path=tmp_path)
 
 
 def test_threads_compute_as_the_thread_that_started_them():

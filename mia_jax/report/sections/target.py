@@ -9,7 +9,7 @@ from mia_jax.report.sections.guarantee import mechanism
 
 ORDER = 30
 NEEDS = ()
-HIDDEN = ("name", "epsilon", "penalize", "init")  # details of a config section
+HIDDEN = ("name", "epsilon", "penalize", "init", "precision")  # details of a config section
 SIZES = dict(
     train_rows="training rows per model",
     evaluated_rows="scored rows",
@@ -93,7 +93,15 @@ def _models(about: Mapping, guarantee: Mapping | None) -> list[tuple[str, str]]:
                 lines.append(
                     (key + of_shadows, tables.plain(settings(about[key], private=bool(guarantee))))
                 )
-    return lines + ([("private training", mechanism(guarantee))] if guarantee else [])
+    if guarantee:
+        lines.append(("private training", mechanism(guarantee)))
+    if precision := about.get("precision"):
+        trained, asked = precision["learner"], precision["query"]
+        both = f"trained and queried in {trained}"
+        lines.append(
+            ("precision", both if trained == asked else f"trained in {trained}, queried in {asked}")
+        )
+    return lines
 
 
 def _design(about: Mapping, design: Mapping) -> list[tuple[str, str]]:
