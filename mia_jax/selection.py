@@ -46,9 +46,9 @@ class Selection:
     that predicts best within a limit, `compare(i, j)` two of them, `plot()` a figure. `results[i]`
     is the whole audit of setting i.
 
-    A setting's *leakage* in a metric is the number of its strongest attack, that with the highest
-    lower end among the attacks that a real attacker could run. As the strongest is chosen on the
-    same numbers, it is slightly too high, for all settings alike.
+    A setting's *leakage* in a metric is the number of its strongest attack, the one that leads in
+    this metric (`measures.verdict.rank`) among those that a real attacker could run. As it is
+    chosen on the same numbers, it is slightly too high, for all settings alike.
 
     Attributes:
         settings: the settings, a `Setting` each.
@@ -364,7 +364,8 @@ class Selection:
         names = list(dict.fromkeys(name for row in self.rows for name in row["params"]))
         metrics = [m for m in (FRONT, LOW_FPR) if any(m in row["strongest"] for row in self.rows)]
         header = ["setting", *names, self.score_name, "gap"]
-        header += [*map(tables.metric_name, metrics), "strongest", "leak", "pareto"]
+        strongest_by = f"strongest by {tables.metric_name(FRONT)}"
+        header += [*map(tables.metric_name, metrics), strongest_by, "leak", "pareto"]
         lines = []
         for row in self.rows:
             flat = self._flat(row, row)

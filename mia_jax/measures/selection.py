@@ -77,11 +77,15 @@ def attacks(report: Mapping, metric: str) -> dict[str, Mapping]:
 
 
 def strongest(report: Mapping, metric: str) -> Leakage | None:
-    """Returns the attack with the highest lower end in a metric; None if no attack has a value."""
+    """Returns the attack that leads in a metric by `verdict.rank`; None if no attack has a value.
+
+    A leak in another metric puts no attack first here: only this metric is asked for.
+    """
     rows = attacks(report, metric)
     if not rows:
         return None
-    name = max(rows, key=lambda n: (verdict.lower_end(rows[n]), rows[n]["value"]))
+    main = result_rows.main_rows(report["results"])
+    name = verdict.rank(main, dict.fromkeys(rows, verdict.OPEN), metric=metric)[0]
     return Leakage(name, rows[name])
 
 

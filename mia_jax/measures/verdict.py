@@ -4,6 +4,9 @@ The verdict is decided once and used wherever an attack is chosen or a verdict i
 is tested with every rate that the table of attacks shows (AUC, TPR at each FPR, balanced accuracy).
 All tests of all attacks share one error rate by Holm's correction. So a leak is denied only if no
 rate differs from guessing, and nothing in the table can contradict the verdict.
+
+Wherever an attack is called the leading, the strongest or the best one, `rank` has decided, by the
+rule in its docstring.
 """
 
 from __future__ import annotations
@@ -17,9 +20,8 @@ from mia_jax.metrics import multiple, power
 from mia_jax.metrics import rows as result_rows
 
 STRONG = 0.001  # largest p-value, after Holm's correction, that is called strong evidence
-# Standings, best first: a leak is shown at a low FPR, shown in another rate only, not shown, or the
-# score points the wrong way.
-SHOWN_LOW, SHOWN, OPEN, INVERTED = 3, 2, 1, 0
+# Standings, best first: a leak is shown, not shown, or the score points the wrong way.
+SHOWN, OPEN, INVERTED = 2, 1, 0
 
 
 def decide(rows: Sequence[Mapping], *, level: float = 0.95) -> dict:
@@ -31,9 +33,10 @@ def decide(rows: Sequence[Mapping], *, level: float = 0.95) -> dict:
               and the scores of such an attack are significantly *lower* on members); 'privileged'
               (only attacks that know more than a real attacker show a leak); 'none'; 'untested' (no
               interval).
-            - `strongest`: the attack that leads.
-            - `ranked`: attacks that a real attacker could run, by falling standing, then by the
-              lower end of the interval; `apart`: the others.
+            - `strongest`: the attack that leads: the first of `ranked`; of `apart` if only these
+              show a leak, or if there are no others.
+            - `ranked`: attacks that a real attacker could run, in the order of `rank`; `apart`: the
+              others.
             - `attacks[name]`: {standing, shown, alone, p_holm, inverted}. `shown` are the metrics
               above guessing after Holm's correction over all `tests`, `alone` those above guessing
               by their own interval only, `p_holm` is the smallest corrected p-value, and `inverted`
@@ -43,7 +46,6 @@ def decide(rows: Sequence[Mapping], *, level: float = 0.95) -> dict:
     for row in rows:
         if row["metric"] not in result_rows.OPTIMISTIC:
             knows.setdefault(row["attack"], row["knows"])
-    low_metric = result_rows.sort_metric(rows)
     tests = [
         (name, metric, row, p)
         for name in knows
@@ -66,22 +68,12 @@ def decide(rows: Sequence[Mapping], *, level: float = 0.95) -> dict:
             entry["p_holm"] = p_holm if entry["p_holm"] is None else min(p_holm, entry["p_holm"])
     for entry in attacks.values():
         if entry["shown"]:
-            entry["standing"] = SHOWN_LOW if low_metric in entry["shown"] else SHOWN
+            entry["standing"] = SHOWN
         elif entry["inverted"]:
             entry["standing"] = INVERTED
 
-    def key(name: str) -> tuple:
-        ends = [
-            lower_end(result_rows.resolved(rows, name, metric))
-            for metric in dict.fromkeys((low_metric, "auc"))
-        ]
-        return (
-            attacks[name]["standing"],
-            *(ends[::-1] if attacks[name]["standing"] == SHOWN else ends),
-            name,
-        )
-
-    order = sorted(knows, key=key, reverse=True)
+    standings = {name: entry["standing"] for name, entry in attacks.items()}
+    order = rank(rows, standings)
     ranked, apart = (
         [n for n in order if (knows[n] in result_rows.RANKED) == real] for real in (True, False)
     )
@@ -96,6 +88,60 @@ def decide(rows: Sequence[Mapping], *, level: float = 0.95) -> dict:
         attacks=attacks,
         strongest=leading[0] if leading else None,
     )
+
+
+def rank(
+    rows: Sequence[Mapping], standings: Mapping[str, int], *, metric: str | None = None
+) -> list[str]:
+    """Returns the attacks, the leading one first: the only rule by which attacks are ranked.
+
+    Attacks are compared by, from the first that differs:
+
+    1. their standing: those that show a leak, in whatever rate; those that show none; those whose
+       scores point the wrong way.
+    2. the lower end of the interval of TPR at 1% FPR (`result_rows.sort_metric`). Ends at or below
+       random guessing count as equal, because they say nothing about which attack is stronger.
+    3. the lower end of the interval of the AUC.
+    4. the values of these two metrics, then the name.
+
+    An attack without an interval of a metric comes after those that have one. Its value does not
+    count there, so that a number that nobody knows how well is known leads nowhere.
+
+    Args:
+        rows: rows of `result_rows.main_rows`.
+        standings: {attack: SHOWN, OPEN or INVERTED}.
+        metric: asks for the strongest attack in this metric, which then comes before the two
+            others.
+    """
+    metrics = headline_metrics(rows)
+    metrics = metrics if metric is None else list(dict.fromkeys((metric, *metrics)))
+
+    def key(name: str) -> tuple:
+        there = [result_rows.resolved(rows, name, each) for each in metrics]
+        ends = (lower_end(row) for row in there)
+        values = (-math.inf if row is None else _or_least(row["value"]) for row in there)
+        return (-standings[name], *(-end for end in ends), *(-value for value in values), name)
+
+    return sorted(standings, key=key)
+
+
+def lower_end(row: Mapping | None) -> float:
+    """Returns the lower end of a row's interval as `rank` compares it.
+
+    That of a TPR is at least random guessing; -inf without an interval.
+
+    >>> row = dict(metric='tpr@0.01', value=0.02, low=0.004, high=0.05)
+    >>> lower_end(row), lower_end(row | dict(metric='auc', low=0.48)), lower_end(None)
+    (0.01, 0.48, -inf)
+    """
+    if row is None or row["value"] is None or row["low"] is None:
+        return -math.inf
+    tpr = row["metric"].startswith("tpr@")
+    return float(max(row["low"], guess(row["metric"]))) if tpr else float(row["low"])
+
+
+def _or_least(value: float | None) -> float:
+    return -math.inf if value is None else float(value)
 
 
 def leak(
@@ -136,8 +182,7 @@ def headline_metrics(rows: Sequence[Mapping]) -> list[str]:
 def best_of_kinds(decided: Mapping, knows: Mapping[str, str]) -> list[str]:
     """Returns the first attack of each kind of knowledge, in the verdict's order.
 
-    That order is: what is significant, then the lower end of the interval of TPR at 1% FPR, then
-    that of the AUC; attacks that know more than a real attacker come last.
+    That is the order of `rank`; attacks that know more than a real attacker come last.
 
     Args:
         decided: what `decide` returned.
@@ -226,15 +271,6 @@ def freedom(row: Mapping) -> float:
 def scale(x: float, *shown: float) -> float:
     """Returns x on the logit scale where all numbers `shown` have a logit, else x itself."""
     return float(special.logit(x)) if all(0 < v < 1 for v in shown) else x
-
-
-def lower_end(row: Mapping | None) -> float:
-    """Returns the lower end of a row's interval, or the value where there is no interval.
-
-    Attacks of equal standing are sorted by it.
-    """
-    known = [row[k] for k in ("low", "value") if row and row.get(k) is not None]
-    return known[0] if known else -math.inf
 
 
 def detectable(

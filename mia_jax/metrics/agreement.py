@@ -123,6 +123,54 @@ def measure(score_ATN: Sequence, member_TN, evaluated_TN, *, fpr: float = 0.01) 
     return Agreement(**numbers)
 
 
+def groups(
+    score_ATN: Sequence, member_TN, evaluated_TN, *, same: float, most: int, fpr: float = 0.01
+) -> list[list[int]]:
+    """Groups attacks that identify almost the same members, each with the first that it resembles.
+
+    Args:
+        score_ATN, member_TN, evaluated_TN, fpr: as in `measure`.
+        same: the Jaccard index (mean over targets) from which on two attacks count as the same.
+            Two that identify no member of any target are the same.
+        most: the largest number of groups; attacks that would begin another one are left out.
+
+    Returns:
+        The places of the attacks in `score_ATN`; the first of a group stands for it.
+
+    >>> score_TN, member_TN = np.array([[3.0, 2.0, 1.0, 0.0]]), np.array([[1, 1, 0, 0]])
+    >>> groups([score_TN, -score_TN, score_TN**3], member_TN, member_TN >= 0, same=0.95, most=9,
+    ...        fpr=0.5)
+    [[0, 2], [1]]
+    """
+    member_TN, evaluated_TN = np.asarray(member_TN, bool), np.asarray(evaluated_TN, bool)
+    made: list[list[int]] = []
+    first: list[list[np.ndarray]] = []
+    for a, score_TN in enumerate(score_ATN):
+        flagged_T = []
+        for t in range(len(member_TN)):
+            row_K = np.flatnonzero(evaluated_TN[t])
+            member_K = member_TN[t, row_K]
+            allowed = outcomes.allowed(fpr, int((~member_K).sum()))
+            flagged_T.append(flagged(np.asarray(score_TN)[t, row_K], member_K, allowed)[member_K])
+        at = next((g for g, other_T in enumerate(first) if _alike(flagged_T, other_T, same)), None)
+        if at is not None:
+            made[at].append(a)
+        elif len(made) < most:
+            made.append([a])
+            first.append(flagged_T)
+    return made
+
+
+def _alike(flagged_T: Sequence, other_T: Sequence, same: float) -> bool:
+    index_T = [
+        both.sum() / either.sum()
+        for a, b in zip(flagged_T, other_T, strict=True)
+        for both, either in [(a & b, a | b)]
+        if either.any()
+    ]
+    return not index_T or float(np.mean(index_T)) >= same
+
+
 def _of_target(score_AK: Sequence[np.ndarray], member_K: np.ndarray, fpr: float) -> Agreement:
     allowed = outcomes.allowed(fpr, int((~member_K).sum()))
     flagged_AK = np.array([flagged(score_K, member_K, allowed) for score_K in score_AK])

@@ -69,7 +69,9 @@ class Answer:
         strong: whether the p-value is called strong evidence.
         level: the level of the intervals.
         tests: the number of tests that are corrected for.
-        detectable: {metric: smallest value that this study would detect}.
+        detectable: {metric: smallest value that this study would detect}: of the TPR that attacks
+            are ranked by and of the AUC, of other metrics where it would detect neither.
+        blind: whether this study would detect no leak, however large.
         in_part: what is shown in slices, single records and canaries, where `leak` is 'none'.
     """
 
@@ -85,6 +87,7 @@ class Answer:
     level: float
     tests: int
     detectable: Mapping[str, float]
+    blind: bool
     in_part: Sequence[Part]
 
 
@@ -98,6 +101,9 @@ def of(report: Mapping) -> Answer:
     else:
         named = privileged if leak == "privileged" else None
     p_value = attacks[named]["p_holm"] if named else None
+    detectable = decision.get("detectable")
+    main = (result_rows.sort_metric(result_rows.main_rows(report["results"])), "auc")
+    kept = {metric: detectable[metric] for metric in main if metric in (detectable or {})}
     return Answer(
         leak=leak,
         ranked=len(ranked),
@@ -110,7 +116,8 @@ def of(report: Mapping) -> Answer:
         strong=p_value is not None and p_value <= verdict.STRONG,
         level=decision["level"],
         tests=decision["tests"],
-        detectable=decision.get("detectable") or {},
+        detectable=kept or detectable or {},
+        blind=detectable == {},
         in_part=in_part(report) if leak == "none" else (),
     )
 

@@ -186,11 +186,15 @@ def together(decisions: Sequence[Decision]) -> str:
 
 
 def deciding(decisions: Sequence[Decision]) -> list[Decision]:
-    """Returns the decisions that are listed: those that decide, the worst first."""
+    """Returns the decisions that are listed: those that decide.
+
+    Attacks above the limit stay in the verdict's order, the leading one first. Where none is above,
+    the one with the highest upper end comes first, because that end decides.
+    """
     answer = together(decisions)
     listed = [d for d in decisions if d.decision == answer]
-    end = "low" if answer == ABOVE else "high"
-    listed.sort(key=lambda d: -(getattr(d, end) if getattr(d, end) is not None else 2.0))
+    if answer != ABOVE:
+        listed.sort(key=lambda d: -(2.0 if d.high is None else d.high))
     return listed[: 1 if answer == WITHIN else LISTED]
 
 

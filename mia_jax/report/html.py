@@ -162,7 +162,7 @@ def headline(report: Mapping) -> dict[str, Any]:
     row = None if leading is None else leading_row(rows, verdict.of(report))
     label = LABELS[decided.leak]
     # no value of any metric would be significant: that no leak is shown says nothing
-    blind = decided.leak == "none" and verdict.of(report).get("detectable") == {}
+    blind = decided.leak == "none" and decided.blind
     if blind:
         label = "No leak shown, by a study too small to see one"
     if decided.leak == "none" and decided.in_part:
@@ -180,7 +180,6 @@ def headline(report: Mapping) -> dict[str, Any]:
             qualified=[check.title for check in trust.failed(report, trust.QUALIFIES)],
             violated=(report.get("audit") or {}) if violated else None,
             answer=decided,
-            blind=blind,
             name=tables.shown,
             verdict=answer.verdict_text(report),
             row=row,
@@ -234,7 +233,7 @@ def about(report: Mapping, row: Mapping | None) -> str:
 
 
 def best_table(rows: Sequence[Mapping], decided: Mapping) -> dict[str, Any]:
-    """Returns {metrics, lines} of the table at the head of the page."""
+    """Returns {metrics, lines, rule} of the table at the head of the page."""
     metrics, knows = verdict.headline_metrics(rows), verdict.known(rows)
     lines = []
     for name in verdict.best_of_kinds(decided, knows):
@@ -252,7 +251,11 @@ def best_table(rows: Sequence[Mapping], decided: Mapping) -> dict[str, Any]:
                 shown=leak_shown(entry, metrics[0]),
             )
         )
-    return dict(metrics=[tables.metric_name(metric) for metric in metrics], lines=lines)
+    return dict(
+        metrics=[tables.metric_name(metric) for metric in metrics],
+        lines=lines,
+        rule=rendering.line(rendering.macros("ranking").rule(metrics[0])),
+    )
 
 
 def leak_shown(entry: Mapping, metric: str) -> str:

@@ -66,7 +66,7 @@ def environment() -> jinja2.Environment:
         shown=tables.shown,
         terms=with_terms,
     )
-    made.globals |= dict(names=tables.names, table=tables.markdown)
+    made.globals |= dict(names=tables.names, table=tables.markdown, code=tables.code)
     return made
 
 

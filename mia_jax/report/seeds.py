@@ -15,9 +15,11 @@ from mia_jax.runtime.store import ReportFiles
 
 
 def summary(reports: Mapping[int, Mapping]) -> dict:
-    """Returns the report of several seeds: {about, seeds, answers, results, versions}.
+    """Returns the report of several seeds: {about, seeds, answers, verdict, results,
+    versions}.
 
-    `answers` is {seed: its answer in one line}; `results` are the rows of `measures.seeds.rows`.
+    `answers` is {seed: its answer in one line}; `results` are the rows of `measures.seeds.rows`,
+    and `verdict` is the ranking of `measures.seeds.decided`.
 
     Args:
         reports: report.json of every seed.
@@ -27,6 +29,7 @@ def summary(reports: Mapping[int, Mapping]) -> dict:
         about=dict(first["about"], seed=list(reports)),
         seeds=list(reports),
         answers={str(seed): answer.line(report) for seed, report in reports.items()},
+        verdict=seeds.decided(list(reports.values())),
         results=seeds.rows([report["results"] for report in reports.values()]),
         versions=first["versions"],
     )

@@ -3,7 +3,6 @@
 import json
 
 import numpy as np
-import pytest
 
 from mia_jax.measures import agreement
 from mia_jax.report.sections import agreement as section
@@ -15,6 +14,7 @@ STRONG_TN = RNG.normal(size=MEMBER_TN.shape) + 3 * MEMBER_TN
 ATTACKS = {
     "strong": dict(score_TN=STRONG_TN),
     "same": dict(score_TN=np.exp(STRONG_TN)),
+    "near": dict(score_TN=STRONG_TN + 0.5 * RNG.normal(size=MEMBER_TN.shape)),
     "weak": dict(score_TN=RNG.normal(size=MEMBER_TN.shape)),
     "apart": dict(score_TN=STRONG_TN),
 }
@@ -24,14 +24,34 @@ def measured(order, **more):
     return agreement.measure(ATTACKS, MEMBER_TN, EVALUATED_TN, order=order, **more)
 
 
-def test_a_monotone_copy_agrees_and_adds_nothing_to_the_union():
-    table = measured(["strong", "same"])
-    assert table["jaccard"] == [[1, 1], [1, 1]]
-    assert table["union"]["identified"] == pytest.approx(
-        table["attacks"]["strong"]["identified"], abs=1e-3
+def test_attacks_alike_share_a_place_so_that_other_attacks_are_compared():
+    """A monotone copy is named by the attack that it copies, and takes no place of its own."""
+    table = measured(["strong", "same", "weak", "near"], most=3)
+    assert list(table["attacks"]) == ["strong", "weak", "near"] and table["left_out"] == 0
+    assert table["alike"] == {"strong": ["same"]}
+    assert np.array(table["jaccard"])[np.triu_indices(3, 1)].max() < table["same"] == 0.95
+    text = section.text(agreement=table)
+    assert "`strong` stands for `same` as well, which identifies almost the same members" in text
+    alone = measured(["strong", "same"])
+    assert list(alone["attacks"]) == ["strong"] and alone["jaccard"] == [[1]]
+    assert alone["union"]["fpr"] <= 0.01 and "alone has" not in section.text(agreement=alone)
+
+
+def test_attacks_that_identify_nobody_are_alike():
+    """Two constants flag no record; their Jaccard index is not defined."""
+    score_TN = np.zeros(MEMBER_TN.shape)
+    table = agreement.measure(
+        dict(a=dict(score_TN=score_TN), b=dict(score_TN=score_TN + 1), strong=ATTACKS["strong"]),
+        MEMBER_TN,
+        EVALUATED_TN,
+        order=["a", "strong", "b"],
     )
-    assert table["union"]["fpr"] <= 0.01 and table["attacks"]["same"]["only"] == 0
-    assert "gains nothing" in section.text(agreement=table)
+    assert table["alike"] == {"a": ["b"]} and list(table["attacks"]) == ["a", "strong"]
+
+
+def test_a_report_of_an_older_version_has_no_groups():
+    table = {k: v for k, v in measured(["strong", "weak"]).items() if k not in ("same", "alike")}
+    assert "stands for" not in section.text(agreement=table)
 
 
 def test_the_union_has_a_false_positive_rate_of_its_own():
@@ -42,9 +62,9 @@ def test_the_union_has_a_false_positive_rate_of_its_own():
 
 
 def test_only_the_first_attacks_of_the_order_are_compared_and_the_others_counted():
-    table = measured(["weak", "strong", "same"], most=2)
+    table = measured(["weak", "strong", "near"], most=2)
     assert list(table["attacks"]) == ["weak", "strong"] and table["left_out"] == 1
-    assert "1 weaker is left out" in section.text(agreement=table)
+    assert "1 ranked lower is left out" in section.text(agreement=table)
     assert json.loads(json.dumps(table)) == table
     assert measured(["strong"]) is None
 

@@ -7,6 +7,7 @@ import pytest
 
 from mia_jax.measures import identification
 from mia_jax.metrics import conformal
+from mia_jax.report import tables
 from mia_jax.report.sections import identification as section
 
 RNG = np.random.default_rng(0)
@@ -30,7 +31,14 @@ def test_a_leak_is_named_with_few_false_ones_and_nothing_is_not():
     assert leak["realized_share"] < 2 * table["expected_share"] < 0.1
     assert nothing["identified"] < 10
     text = section.text(identification=table)
-    assert f"`leak` identifies {leak['identified']:.1f} records" in text
+    amount = tables.amount(leak["identified"])
+    assert f"`leak`, the attack ranked first, identifies {amount} records" in text
+    assert "identifies most" not in text
+    turned = dict(table, attacks=dict(nothing=nothing, leak=leak))
+    assert (
+        f"`leak` identifies most, {amount}, but was selected for this afterwards."
+        in section.text(identification=turned)
+    )
     assert "No attack identifies" in section.text(identification=measured(["nothing"]))
 
 
@@ -56,7 +64,7 @@ def test_the_split_has_a_key_and_is_the_same_for_all_attacks():
 def test_attacks_that_are_left_out_are_counted():
     table = measured(most=1)
     assert list(table["attacks"]) == ["leak"] and table["left_out"] == 1
-    assert "1 weaker is left out" in section.text(identification=table)
+    assert "1 ranked lower is left out" in section.text(identification=table)
     assert json.loads(json.dumps(table)) == table
 
 

@@ -189,7 +189,7 @@ def test_without_a_leak_the_page_says_what_would_have_been_seen():
     assert (head["tone"], head["label"]) == ("none", "No leak shown")
     assert "not distinguishable from random guessing" in head["sentence"]
     smallest = report["verdict"]["detectable"]["auc"]
-    assert f"minimum detectable one is not excluded (AUC {smallest:.3f}" in head["sentence"]
+    assert f"with 80% probability: an AUC of {smallest:.3f} (random" in head["sentence"]
 
 
 def test_a_study_that_could_see_no_leak_does_not_look_reassuring():
@@ -202,7 +202,7 @@ def test_a_study_that_could_see_no_leak_does_not_look_reassuring():
         "open",
         "No leak shown, by a study too small to see one",
     )
-    assert "too small to detect any leak" in head["sentence"]
+    assert "too small to see any leak" in head["sentence"]
 
 
 def test_names_from_data_are_text_everywhere(evil):

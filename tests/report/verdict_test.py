@@ -101,8 +101,10 @@ def test_no_leak_is_said_with_what_could_have_been_seen():
     assert report["verdict"]["leak"] == "none" and report["verdict"]["tests"] == 4
     line = answer.first_line(report)
     assert re.fullmatch(
-        r"NO LEAK SHOWN by any of the 2 attacks \(minimum detectable: AUC 0\.5\d\d, TPR at 1% FPR "
-        r"\d\.\d%\)\.",
+        r"NO LEAK SHOWN by any of the 2 attacks\. The smallest leak that this study would have "
+        r"seen with 80% probability: \d\.\d% of the members identified at 1% false-positive rate "
+        r"\(random guessing: 1%\), or an AUC of 0\.5\d\d \(random guessing: 0\.500\)\. A smaller "
+        r"one may exist\.",
         line,
     ), line
     wide = standing.detectable(
@@ -291,7 +293,7 @@ def test_inverted_scores_and_privileged_leaks_have_verdicts_of_their_own():
     line = answer.first_line(report_of(rows_of(quiet=QUIET, cheat=cheat)))
     assert (
         "only by cheat, which knows more than a real attacker; no leak shown by 1 attack that a "
-        "real attacker could run" in line
+        "real attacker could run. The smallest leak that this study would have seen" in line
     )
     both = rows_of(quiet=QUIET, score=(0.3, 0.25, 0.36, 0.004, 0.001, 0.01), cheat=cheat)
     line = answer.first_line(

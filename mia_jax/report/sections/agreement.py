@@ -29,7 +29,8 @@ def text(*, agreement: Mapping) -> str:
         ]
         for a, (name, row) in enumerate(agreement["attacks"].items())
     ]
-    return rendering.render("agreement", first=first, lines=lines, **agreement)
+    given = dict(same=None, alike={}) | agreement  # reports of older versions have neither
+    return rendering.render("agreement", first=first, lines=lines, **given)
 
 
 def index(value: float | None) -> str:

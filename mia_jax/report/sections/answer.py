@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mia_jax.measures.verdict import guess
+from mia_jax.measures.verdict import OPEN, guess, rank
 from mia_jax.metrics import rows as result_rows
 from mia_jax.report import answer, rendering, tables, trust
 
@@ -105,12 +105,10 @@ def at_threshold(rows: Sequence[Mapping], attack: str) -> str:
 
 def highest_auc(rows: Sequence[Mapping], verdict: Mapping) -> str:
     """Names the attack whose AUC has the highest lower end; '' if the leading attack has it."""
-    auc = {
-        name: row
-        for name in verdict["ranked"]
-        if (row := result_rows.resolved(rows, name, "auc")) and row["low"] is not None
-    }
-    best, leading = max(auc, key=lambda name: auc[name]["low"], default=None), verdict["strongest"]
-    if best is None or leading not in auc or auc[best]["low"] <= auc[leading]["low"]:
+    best = next(iter(rank(rows, dict.fromkeys(verdict["ranked"], OPEN), metric="auc")), None)
+    both = [
+        best and result_rows.resolved(rows, name, "auc") for name in (best, verdict["strongest"])
+    ]
+    if any(row is None or row["low"] is None for row in both) or both[0]["low"] <= both[1]["low"]:
         return ""
-    return words("highest_auc", attack=best, auc=auc[best])
+    return words("highest_auc", attack=best, auc=both[0])

@@ -11,9 +11,10 @@ NEEDS = ("identification",)
 
 
 def text(*, identification: Mapping) -> str:
-    """Writes what the attack that identifies most finds, and a line per attack."""
+    """Writes what the attack ranked first identifies, and a line per attack."""
     attacks = identification["attacks"]
-    best = max(attacks, key=lambda name: attacks[name]["identified"])
+    first = next(iter(attacks))
+    most = max(attacks, key=lambda name: attacks[name]["identified"])
     lines = [
         [
             name,
@@ -24,6 +25,4 @@ def text(*, identification: Mapping) -> str:
         ]
         for name, row in attacks.items()
     ]
-    return rendering.render(
-        "identification", best=best, most=attacks[best], lines=lines, **identification
-    )
+    return rendering.render("identification", first=first, most=most, lines=lines, **identification)
