@@ -14,7 +14,6 @@ import argparse
 import pathlib
 from collections.abc import Sequence
 
-from mia_jax import checks
 from mia_jax.measures import comparison
 from mia_jax.report import comparison as speaking
 from mia_jax.report import source
@@ -33,8 +32,11 @@ def main(arguments: Sequence[str]) -> int:
     """
     asked = parser().parse_args(list(arguments))
     output = None if asked.output is None else asked.output.expanduser()
-    if output is not None:
-        checks.one_of(ENDINGS, **{f"the ending of output={str(output)!r}": output.suffix.lower()})
+    if output is not None and output.suffix.lower() not in ENDINGS:
+        raise ValueError(
+            f"output={str(output)!r} must end in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}, which "
+            "chooses the form of the comparison."
+        )
     runs, notes = source.runs(asked.reports)
     made = comparison.compare(runs)
     print(speaking.terminal(made, runs, notes=notes))

@@ -40,10 +40,15 @@ def audit():
     """An audit of 8 planted models in turn: two attacks, two classes, one of which leaks more, and
     a group whose name is HTML.
     """
+    return planted()
+
+
+def planted(leak=0.6):
+    """The audit of the models whose losses on members are `leak` times as large, or less."""
     rng = np.random.default_rng(0)
     member_MN = np.array([rng.permutation(N) < N // 2 for _ in range(M)])
     y_N = np.arange(N) % 2
-    loss_MN = rng.exponential(size=(M, N)) * np.where(member_MN, 0.6 - 0.3 * y_N, 1.0)
+    loss_MN = rng.exponential(size=(M, N)) * np.where(member_MN, leak - 0.3 * y_N, 1.0)
     return mia_jax.audit(
         shadow_loss=loss_MN,
         shadow_member=member_MN,
@@ -249,6 +254,11 @@ def test_printing_opens_every_section(opened):
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_axe_finds_no_serious_problem(opened, theme):
+    assert not serious_problems(opened, theme, opens="open-all")
+
+
+def serious_problems(opened, theme, opens=None):
+    """Returns {rule: elements} of what axe-core calls serious on the page in a theme."""
     if not AXE.exists():
         pytest.skip("npm pack axe-core@4.14.1, unpacked in build/axe")
     opened.execute_cdp_cmd(
@@ -256,18 +266,108 @@ def test_axe_finds_no_serious_problem(opened, theme):
         dict(features=[dict(name="prefers-color-scheme", value=theme)]),
     )
     opened.refresh()
-    at(opened, "open-all").click()
+    if opens is not None:
+        at(opened, opens).click()
     opened.execute_script(AXE.read_text(encoding="utf-8"))
     found_by_axe = opened.execute_async_script(
         "const done = arguments[arguments.length - 1];"
         "axe.run(document).then((result) => done(result.violations));"
     )
-    serious = {
+    return {
         violation["id"]: [node["target"] for node in violation["nodes"]][:3]
         for violation in found_by_axe
         if violation["impact"] in ("serious", "critical")
     }
-    assert not serious, serious
+
+
+@pytest.fixture(scope="module")
+def comparison(audit, tmp_path_factory):
+    """The page of a comparison of three audits, one of a hostile name and one without scores, and
+    its JSON.
+    """
+    from mia_jax.measures import comparison as measure
+    from mia_jax.measures import two_audits
+    from mia_jax.report import comparison as speaking
+
+    def scores(results):
+        return {name: results.target_scores(name) for name in results.scores}
+
+    tight = planted(0.9)
+    runs = [
+        measure.Run("leaky", two_audits.Audit(audit.report, audit.evidence, scores(audit)), {}),
+        measure.Run(HOSTILE, two_audits.Audit(tight.report, tight.evidence, scores(tight)), {}),
+        measure.Run("alone", two_audits.Audit(tight.report, {}, {}), dict(learner="x" * 500)),
+    ]
+    made = measure.compare(runs)
+    path = tmp_path_factory.mktemp("comparison") / "compare.html"
+    path.write_text(speaking.page_html(made, runs), encoding="utf-8")
+    return path, made.to_json()
+
+
+@pytest.fixture
+def compared(browser, comparison):
+    browser.get_log("browser"), browser.get_log("performance")
+    browser.get(comparison[0].as_uri())
+    return browser
+
+
+def test_a_comparison_loads_nothing_and_its_names_are_text(compared):
+    messages = [
+        json.loads(entry["message"])["message"] for entry in compared.get_log("performance")
+    ]
+    asked = [
+        message["params"]["request"]["url"]
+        for message in messages
+        if message["method"] == "Network.requestWillBeSent"
+    ]
+    assert asked and all(url.startswith(("file:", "data:", "blob:")) for url in asked), asked
+    assert not [entry for entry in compared.get_log("browser") if entry["level"] != "INFO"]
+    assert HOSTILE in at(compared, "runs-table").text
+    assert not compared.find_elements(By.CSS_SELECTOR, 'img[src="x"]')
+
+
+def test_a_comparison_draws_the_curves_that_are_chosen(compared):
+    def drawn():
+        rows = compared.find_elements(By.CSS_SELECTOR, '[data-testid="roc-point"] tbody tr')
+        return [row.get_attribute("data-attack") for row in rows]
+
+    runs = ("leaky", HOSTILE, "alone")
+    strongest = drawn()
+    assert [name.rpartition(": ")[0] for name in strongest] == list(runs)
+    select = Select(at(compared, "roc-choose"))
+    for option in [option.text for option in select.options][1:]:
+        select.select_by_visible_text(option)
+        assert drawn() == [f"{run}: {option.removesuffix(', all runs')}" for run in runs]
+    select.select_by_index(0)
+    assert drawn() == strongest
+
+
+def test_tables_of_a_comparison_are_sorted_by_their_numbers(compared, comparison):
+    values = {run["run"]: run["rows"]["auc"]["value"] for run in comparison[1]["runs"]}
+    header = at(compared, "runs-table").find_elements(By.CSS_SELECTOR, "thead th")
+    (column,) = (cell for cell in header if cell.text.strip() == "AUC")
+    for direction, reverse in (("ascending", False), ("descending", True)):
+        column.find_element(By.TAG_NAME, "button").click()
+        assert column.get_attribute("aria-sort") == direction
+        shown = [values[row[0]] for row in table(at(compared, "runs-table"))]
+        assert shown == sorted(values.values(), reverse=reverse)
+
+
+def test_downloads_of_a_comparison_are_its_numbers(compared, comparison):
+    at(compared, "json-differences").click()
+    rows = json.loads(downloaded(compared, "differences.json"))
+    columns = list(comparison[1]["differences"][0])
+    assert rows == [{name: row[name] for name in columns} for row in comparison[1]["differences"]]
+    at(compared, "csv-runs").click()
+    lines = downloaded(compared, "runs.csv").splitlines()
+    assert len(lines) == 4 and lines[0].startswith("run,data,leak")
+    auc = comparison[1]["runs"][0]["rows"]["auc"]
+    assert all(str(auc[key]) in lines[1] for key in ("value", "low", "high"))
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_no_serious_problem_in_a_comparison(compared, theme):
+    assert not serious_problems(compared, theme)
 
 
 def test_the_keyboard_reaches_every_control(opened):
