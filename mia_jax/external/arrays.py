@@ -15,7 +15,9 @@ may be left out of every key. The keys are:
   for several labels per example.
 * `member` [N] and `shadow_member` [M,N] of 0 and 1: who was trained on which example.
 * `pair` [M]: shadow models with the same number never attack each other.
-* `x` [N,..]: the examples themselves. `column_<name>` [N]: further columns of the examples.
+* `x` [N,..]: the examples themselves. `column_<name>` [N]: further columns of the examples; `id` is
+  how a report calls them.
+* `feature_names` [F] and `class_names` [C]: what a report calls the numbers of `x` and the classes.
 * `population` [N] of 0 and 1: examples on which no model was trained; they are not scored.
 * `population_<key>`: the same keys for further such examples, which follow those of the others.
 
@@ -28,7 +30,7 @@ from __future__ import annotations
 
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -37,11 +39,12 @@ from mia_jax import checks, types
 from mia_jax.data import _arrays, npz
 from mia_jax.external import design as supplied_design
 from mia_jax.external import signals
-from mia_jax.types import Design, Pool, Task
+from mia_jax.types import Design, Pool, Presentation, Task
 
 # The forms of answers and the number of axes after N; None: as many as the labels have after N.
 FORMS = dict(score=0, loss=0, probs=1, logits=1, predictions=None)
-OTHER_KEYS = ("labels", "member", "shadow_member", "pair", "x", "population")
+NAME_KEYS = ("feature_names", "class_names")
+OTHER_KEYS = ("labels", "member", "shadow_member", "pair", "x", "population", *NAME_KEYS)
 PREFIXED_KEYS = "shadow_<key>, population_<key>, column_<name>"
 MOST_CLASSES = 1_000_000  # A larger label is an identifier and no class number.
 LARGEST_NUMBER = 1e150  # The square of a larger number does not fit into float64.
@@ -191,7 +194,8 @@ def build(arrays: Mapping[str, np.ndarray], *, name: str = "supplied", seed: int
             f"{name}: unknown key {unknown[0]!r}.{key_hint(unknown[0])} Keys: "
             f"{', '.join([*FORMS, *OTHER_KEYS])}, {PREFIXED_KEYS}."
         )
-    arrays = {key: read_array(key, value, name) for key, value in arrays.items()}
+    names = {key: read_names(key, arrays[key], name) for key in NAME_KEYS if key in arrays}
+    arrays = {k: read_array(k, value, name) for k, value in arrays.items() if k not in names}
     parts = [
         (prefix, form) for prefix in ("", "shadow_") for form in FORMS if prefix + form in arrays
     ]
@@ -243,8 +247,36 @@ def build(arrays: Mapping[str, np.ndarray], *, name: str = "supplied", seed: int
         if x.dtype.itemsize > 4 or x.dtype.kind in "iu"
         else x.astype(np.float32)
     )
-    pool = Pool(x=x, y=y, columns=columns | dict(population=population_N), name=name, task=task)
+    check_names(names, name, feature_names=int(np.prod(x.shape[1:])), class_names=task.num_classes)
+    pool = Pool(
+        x=x,
+        y=y,
+        columns=columns | dict(population=population_N),
+        name=name,
+        task=task,
+        presentation=Presentation(
+            features=names.get("feature_names", ()), classes=names.get("class_names", ())
+        ),
+    )
     return Supplied(pool, design, signal, tuple(notes))
+
+
+def read_names(key: str, value, name: str) -> tuple[str, ...]:
+    """Returns the names under a key; raises ValueError unless they are a list of them."""
+    names = np.asarray(value)
+    if names.ndim != 1:
+        raise ValueError(f"{name}: {key} has shape {names.shape}; expected a list of names.")
+    return tuple(map(str, names.tolist()))
+
+
+def check_names(names: Mapping[str, Sequence[str]], name: str, **counts: int) -> None:
+    """Raises ValueError if there are not as many names as `counts` says."""
+    for key, given in names.items():
+        if len(given) != counts[key]:
+            what = "numbers in an example of x" if key == "feature_names" else "classes"
+            raise ValueError(
+                f"{name}: {key} holds {len(given)} names, and there are {counts[key]} {what}."
+            )
 
 
 def read_array(key: str, value, name: str) -> np.ndarray:

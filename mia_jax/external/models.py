@@ -104,6 +104,8 @@ def prepared(
     numbers = rows.as_numbers(subject.x)
     if numbers is not None and numbers.size * 8 <= MOST_BYTES:
         made["x"] = numbers
+        if hasattr(subject.x, "columns") and len(subject.x.columns) == numbers[0].size:
+            made["feature_names"] = np.array([str(name) for name in subject.x.columns])
     notes = list(labels.notes)
     before = rows.digest(subject.x)
     target: list[Answers] = []
@@ -402,6 +404,9 @@ def in_one_form(
                 f"of {value.shape}; they must agree."
             )
     made = dict(labels=np.asarray(code))
+    if every[0].column_C is not None and any(isinstance(label, str) for label in labels.values):
+        known = [labels.values[c] if c >= 0 else f"column {i}" for i, c in enumerate(columns)]
+        made["class_names"] = np.array(known, str)
     if target:
         made[form] = values[0]
     if shadows:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
 import threadpoolctl
 
 from mia_jax.configuration.settings import ReportSettings
+from mia_jax.data import _pool as pools
 from mia_jax.measures import evasion, exposed_records, weights
 from mia_jax.metrics import rows as result_rows
 from mia_jax.pipeline import inputs
 from mia_jax.pipeline.attack import SignalReader, claim_of, read_scores
 from mia_jax.pipeline.measure import Measurement, measure
 from mia_jax.pipeline.measured import as_json
-from mia_jax.pipeline.numbers import about_of
+from mia_jax.pipeline.numbers import about_of, may_copy
 from mia_jax.pipeline.plan import Questions, Subject, TrainedHere
 from mia_jax.pipeline.train import nothing
 from mia_jax.report import seeds, source, tables
@@ -25,6 +27,7 @@ from mia_jax.runtime import files, jobs
 from mia_jax.runtime.progress import Progress
 from mia_jax.runtime.store import ReportFiles
 from mia_jax.threat_model import PlannedAttack
+from mia_jax.types import Pool
 
 Path = pathlib.Path
 PARTS = 6  # of the progress: intervals, slices, differences, records, models, figures
@@ -75,6 +78,7 @@ def report(
         stale=checked["stale"],
         attacks=list(score_MN),
         about=files.digest(as_json(about_of(reader, subject, settings, seed=seed))),
+        shown=shown_of(reader.pool, settings, supplied=subject.learner is None),
     )
     if finished(store.report, made_from):
         return source.load(store.report.json)
@@ -108,6 +112,20 @@ def report(
     finish(store.report.folder, made_from)
     progress.close()
     return source.load(store.report.json)
+
+
+def shown_of(pool: Pool, settings: ReportSettings, *, supplied: bool) -> str:
+    """Returns the digest of what a report copies from the data; '' if it copies nothing.
+
+    Args:
+      pool: the examples.
+      settings: whether it copies.
+      supplied: whether the user supplied all answers, which then are what `Subject.pool` is of.
+    """
+    if not may_copy(pool, settings):
+        return ""
+    names = dataclasses.asdict(pool.presentation)
+    return files.digest(names, pools.content_hash(pool) if supplied else "")
 
 
 def announce(measurement: Measurement) -> None:

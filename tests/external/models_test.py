@@ -65,8 +65,10 @@ def test_an_audit_with_shadow_models_is_the_audit_of_their_exported_arrays(tmp_p
     results = mia_jax.audit(**subject, **chosen, folder=tmp_path)
     arrays, notes = models.arrays_of(Subject(**subject), folder=tmp_path)
     assert sorted(arrays) == [
-        "labels", "member", "population", "probs", "shadow_member", "shadow_probs", "x"
+        "class_names", "labels", "member", "population", "probs", "shadow_member", "shadow_probs",
+        "x",
     ]  # fmt: skip
+    assert arrays["class_names"].tolist() == sorted(WORDS)
     assert arrays["labels"].tolist() == Y.tolist() and arrays["population"].sum() == 6
     assert not (arrays["population"] & MEMBER).any()
     assert arrays["shadow_probs"].shape == (6, 60, 2)
