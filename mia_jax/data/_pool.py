@@ -13,6 +13,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from mia_jax import checks
+from mia_jax.runtime import digests
+from mia_jax.runtime.rows import Rows
 from mia_jax.types import Pool, Task
 
 _BLOCK = 1 << 24  # Bytes that are processed together, so that a large pool is never copied.
@@ -31,7 +33,8 @@ def checked(pool: Pool) -> Pool:
             population.
     """
     name, task = pool.name or "data", pool.task
-    x, y = np.asarray(pool.x), np.asarray(pool.y)
+    kept = isinstance(pool.x, Rows)  # bytes, of which nothing can be wrong
+    x, y = pool.x if kept else np.asarray(pool.x), np.asarray(pool.y)
     if task.vocabulary is not None:
         x = _tokens(name, x, task.vocabulary)
     elif x.ndim >= 2 and x.dtype != np.float32:
@@ -39,7 +42,7 @@ def checked(pool: Pool) -> Pool:
     if task.kind == "regression" and y.dtype != np.float32:
         _resolved(name, y)
     with np.errstate(over="ignore"):  # Values too large for float32 are refused as infinite.
-        x = np.ascontiguousarray(x, x_dtype(task))
+        x = x if kept else np.ascontiguousarray(x, x_dtype(task))
         y = np.ascontiguousarray(y, y_dtype(task))
     if x.ndim < 2 or not x.size:
         raise ValueError(
@@ -51,7 +54,8 @@ def checked(pool: Pool) -> Pool:
             "one label a row, [N]" if task.y == "B" else f"[{','.join(task.y.replace('B', 'N'))}]"
         )
         raise ValueError(f"{name}: y has shape {y.shape} but x has {len(x)} rows; expected {axes}.")
-    _finite(name, "x", x)
+    if not kept:
+        _finite(name, "x", x)
     if task.num_classes:
         _classes(name, y, task)
     else:
@@ -106,14 +110,17 @@ def _tokens(source: str, x: np.ndarray, vocabulary: int) -> np.ndarray:
             f"{source}: x of dtype {x.dtype} must hold whole numbers: vocabulary={vocabulary} says "
             "that it holds tokens."
         )
-    outside = (x < 0) | (x >= vocabulary)
-    if outside.any():
-        at = tuple(int(i) for i in np.argwhere(outside)[0])
+    for block in _blocks(x):
+        outside = (x[block] < 0) | (x[block] >= vocabulary)
+        if not outside.any():
+            continue
+        first_row, *rest = (int(i) for i in np.argwhere(outside)[0])
+        at = (block.start + first_row, *rest)
         raise ValueError(
             f"{source}: token {x[at]} in row {at[0]} lies outside 0..{vocabulary - 1} "
             f"(vocabulary={vocabulary})."
         )
-    return x.astype(np.int32)
+    return x.astype(np.int32, copy=False)
 
 
 MERGED = 0.1  # This share of rows of real numbers does not become equal by chance.
@@ -228,7 +235,8 @@ def first(examples: int | None, **arrays) -> list[np.ndarray]:
 def content_hash(pool: Pool) -> str:
     """Returns 16 hex digits of the SHA-256 of x, y and the population column with their shapes.
 
-    They are the same on every machine.
+    They are the same on every machine. Of Rows the digests of the rows are hashed, which are
+    computed once (`row_digests`), with the scaling.
     """
     digest = hashlib.sha256()
     kinds = {np.float32: "<f4", np.int32: "<i4"}
@@ -236,6 +244,9 @@ def content_hash(pool: Pool) -> str:
     if "population" in pool.columns:
         parts.append(("population", pool.columns["population"], "|b1"))
     for name, array, dtype in parts:
+        if isinstance(array, Rows):
+            digest.update(f"{name}{list(array.shape)}|u1{array.scaling};".encode())
+            array, dtype = row_digests(array), "<u8"
         array = np.asarray(array)
         digest.update(f"{name}{list(array.shape)}{dtype};".encode())
         for block in _blocks(array):
@@ -281,7 +292,10 @@ def drop_duplicates(pool: Pool) -> Pool:
     rows = {k: np.asarray(v)[keep] for k, v in pool.columns.items()}
     return checked(
         dataclasses.replace(
-            pool, x=np.asarray(pool.x)[keep], y=np.asarray(pool.y)[keep], columns=rows
+            pool,
+            x=pool.x.part(keep) if isinstance(pool.x, Rows) else np.asarray(pool.x)[keep],
+            y=np.asarray(pool.y)[keep],
+            columns=rows,
         )
     )
 
@@ -309,8 +323,10 @@ def standardize(pool: Pool, population_N) -> Pool:
             f"{int(population_N.sum())}: set design.population to a share above 0, or supply "
             "population_x and population_y."
         )
+    axes = (0, 1, 2) if pool.x.ndim == 4 else (0,)
+    if isinstance(pool.x, Rows):
+        return dataclasses.replace(pool, x=_standardized(pool.x, population_N, axes))
     x = np.asarray(pool.x)
-    axes = (0, 1, 2) if x.ndim == 4 else (0,)
     rows = x[population_N]
     mean = rows.mean(axes, dtype=np.float64)
     deviation = rows.std(axes, dtype=np.float64)
@@ -321,9 +337,29 @@ def standardize(pool: Pool, population_N) -> Pool:
     return checked(dataclasses.replace(pool, x=out))
 
 
+def _standardized(x: Rows, population_N: np.ndarray, axes: tuple[int, ...]) -> Rows:
+    """Returns the same bytes, which are standardized where they are used."""
+    numbers = np.flatnonzero(population_N)
+    count, total, squares, low, high = 0, 0.0, 0.0, np.inf, -np.inf
+    step = max(1, _BLOCK // (8 * max(1, x.size // len(x))))
+    for square in (False, True):  # the mean, then the squared distances from it
+        for start in range(0, len(numbers), step):
+            block = np.asarray(x[numbers[start : start + step]], np.float64)
+            if square:
+                squares = squares + np.square(block - total / count).sum(axes)
+            else:
+                count += int(np.prod([block.shape[axis] for axis in axes]))
+                total = total + block.sum(axes)
+                low, high = np.minimum(low, block.min(axes)), np.maximum(high, block.max(axes))
+    deviation = np.where(low == high, 1.0, np.sqrt(squares / count))
+    before = 0.0 if x.offset is None else x.offset.array.astype(np.float64)
+    factor = x.factor.array.astype(np.float64) / deviation
+    return x.scaled(factor=factor, offset=(before - total / count) / deviation)
+
+
 def _blocks(array: np.ndarray) -> Iterator[slice]:
-    """Returns the slices of an array that are processed together."""
-    step = max(1, _BLOCK // max(1, array[:1].nbytes))
+    """Returns the slices of an array, or of Rows, that are processed together."""
+    step = max(1, _BLOCK // max(1, array.nbytes // max(1, len(array))))
     return (slice(i, i + step) for i in range(0, len(array), step))
 
 
@@ -380,16 +416,47 @@ def _mask(value, rows: int, name: str) -> np.ndarray:
 
 
 def _groups(x) -> np.ndarray:
-    """Returns Returns [N] numbers which are equal for equal rows (0.0 equals -0.0).
+    """Returns [N] numbers which are equal for equal rows (0.0 equals -0.0).
 
     They count up in order of first appearance.
     """
-    seen: dict[bytes, int] = {}
+    digest_N2 = row_digests(x)
+    order = np.lexsort(digest_N2.T)
+    new = np.ones(len(order), bool)
+    new[1:] = (digest_N2[order[1:]] != digest_N2[order[:-1]]).any(1)
+    first = np.minimum.reduceat(order, np.flatnonzero(new)) if len(order) else order
+    rank = np.empty(len(first), np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    group_N = np.empty(len(order), np.int64)
+    group_N[order] = rank[np.cumsum(new) - 1]
+    return group_N
+
+
+def row_digests(x) -> np.ndarray:
+    """Returns 16 bytes of the BLAKE2b digest of every row, [N,2] uint64, read in blocks.
+
+    Those of Rows are of what is stored, and are computed once.
+    """
+    if isinstance(x, Rows):
+        return x.once("digests", lambda: _kept_digests(x))
     x = np.asarray(x)
     # Rows are compared at the precision of their dtype.
-    x = np.ascontiguousarray(
-        x, np.float32 if x.dtype.itemsize < 4 or x.dtype == np.float32 else x.dtype
-    )
-    zero = x.dtype.type(0)
-    hashes = (hashlib.blake2b((row + zero).tobytes(), digest_size=16).digest() for row in x)
-    return np.fromiter((seen.setdefault(h, len(seen)) for h in hashes), np.int64, len(x))
+    narrow = x.dtype.itemsize < 4 or x.dtype == np.float32
+    return _row_digests(x, np.float32 if narrow else x.dtype)
+
+
+def _kept_digests(x: Rows) -> np.ndarray:
+    if x.file is None:
+        return _row_digests(x.stored)
+    return digests.of_file(x.file, lambda: _row_digests(x.stored))
+
+
+def _row_digests(x, dtype=None) -> np.ndarray:
+    digest_N2 = np.empty((len(x), 2), np.uint64)
+    for block in _blocks(x):
+        rows = np.ascontiguousarray(x[block], dtype)
+        if dtype is not None:
+            rows = rows + rows.dtype.type(0)  # -0.0 becomes 0.0
+        hashes = (hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows)
+        digest_N2[block] = np.frombuffer(b"".join(hashes), "<u8").reshape(-1, 2)
+    return digest_N2

@@ -22,6 +22,7 @@ from mia_jax.learners import _parameters as parameters
 from mia_jax.learners import _private as private
 from mia_jax.learners import plan as plans
 from mia_jax.privacy.independence import trials
+from mia_jax.runtime.rows import taken
 from mia_jax.types import Batch, Learner, Loss, Model, Pool, Stopping, TrainState
 
 
@@ -365,8 +366,8 @@ def evaluation(*, loss: Loss, penalty: Callable, batch_size: int = 512) -> Calla
 def rows(pool: Pool, index_B, weight_B) -> Batch:
     """Returns the rows `index_B` of a pool as a batch."""
     return Batch(
-        x=jnp.asarray(pool.x)[index_B],
-        y=jnp.asarray(pool.y)[index_B],
+        x=taken(pool.x, index_B),
+        y=taken(pool.y, index_B),
         task=pool.task,
         weight_B=weight_B,
         index_B=index_B,

@@ -15,6 +15,7 @@ from mia_jax import checks
 from mia_jax.learners import plan as plans
 from mia_jax.learners.backprop import evaluation
 from mia_jax.objectives import forward_forward as objective
+from mia_jax.runtime.rows import taken
 from mia_jax.types import Learner, Model, Pool, Stopping, TrainState
 
 NEGATIVES = (*objective.NEGATIVES, "permuted")
@@ -110,9 +111,7 @@ def make(
         other_B = negative_labels(
             jax.random.fold_in(state.key, state.step), y_B, weight_B, num_classes, negatives
         )
-        h_B2F = model.parts["overlay"](
-            jnp.asarray(pool.x)[index_B], jnp.stack([y_B, other_B], axis=1)
-        )
+        h_B2F = model.parts["overlay"](taken(pool.x, index_B), jnp.stack([y_B, other_B], axis=1))
         params, opts, values = dict(state.variables["params"]), dict(state.opt["layers"]), []
         for name in names:
             params[name], opts[name], value = train_layer(params[name], opts[name], h_B2F, weight_B)

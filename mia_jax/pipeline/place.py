@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -36,6 +36,7 @@ class Place:
         self.experiment, self.store, self.called = experiment, store, called
         self.tell, self.begun, self.first = begin, False, False
         claim = experiment.train_config
+        check_examples(claim, store=store, called=called)
         files.check_claim(store.train.folder, claim, remedy=remedy(store, called=called))
         self.grows = growing(experiment.design, store=store, extend=extend, called=called)
 
@@ -93,6 +94,24 @@ class Place:
         files.set_aside(store.trackers)
         for path in [*made, store.config, store.train.claim]:
             path.unlink(missing_ok=True)
+
+
+def check_examples(claim: Mapping, *, store: Store, called: bool) -> None:
+    """Raises ValueError if a workdir belongs to the same settings, but to other examples.
+
+    A file of the data has then been written again since the workdir was begun.
+    """
+    path = store.train.claim
+    known = files.read_json(path, needs={}) if path.exists() else {}
+    same = {k: v for k, v in known.items() if k != "pool"}
+    if known.get("pool", claim["pool"]) == claim["pool"]:
+        return
+    if not files.differences(same, {k: v for k, v in claim.items() if k != "pool"}):
+        raise ValueError(
+            f"the examples have changed since {store.root} was begun (their digest was "
+            f"{known['pool']} and is {claim['pool']}): put the former data back, or use another "
+            f"{'folder' if called else 'workdir'} for these."
+        )
 
 
 def remedy(store: Store, *, called: bool) -> str:

@@ -19,7 +19,7 @@ from jax import lax
 
 from mia_jax.query import segmented
 from mia_jax.query.interactive import check_value, place, signal_file
-from mia_jax.runtime import files
+from mia_jax.runtime import files, rows
 from mia_jax.runtime.progress import Progress
 from mia_jax.training import checkpoint, memory
 from mia_jax.training.devices import default_lanes, spread
@@ -40,7 +40,7 @@ def answers(
     """Returns a pure function that asks one model for all signals of one forward pass.
 
     The function is ask(variables, x_N.., y_N) -> {signal: [A,N..] float32}, for N a multiple of
-    `batch_size`. It is made to be vmapped over the variables.
+    `batch_size` and x an array or Rows. It is made to be vmapped over the variables.
 
     Args:
         model: the network.
@@ -53,11 +53,11 @@ def answers(
     def batch(variables, x_B, y_B):
         values = {name: [] for name in signals}
         for view in views:
-            seen = Examples(x=view(x_B), y=y_B, task=task)
-            out, _ = model.apply(variables, seen.x, train=False)
+            asked = Examples(x=view(rows.seen(x_B)), y=y_B, task=task)
+            out, _ = model.apply(variables, asked.x, train=False)
             for name, signal in signals.items():
                 value = signal.measure(
-                    out if signal.transform is None else signal.transform(out), seen
+                    out if signal.transform is None else signal.transform(out), asked
                 )
                 check_value(value, name=name, batch=batch_size)
                 values[name].append(value.astype(jnp.float32))
@@ -65,7 +65,7 @@ def answers(
 
     def ask(variables, x, y):
         split = lambda a: a.reshape(-1, batch_size, *a.shape[1:])  # noqa: E731
-        values = lax.map(lambda xy: batch(variables, *xy), (split(x), split(y)))
+        values = lax.map(lambda xy: batch(variables, *xy), jax.tree.map(split, (x, y)))
         return {
             name: jnp.moveaxis(a, 0, 1).reshape(a.shape[1], -1, *a.shape[3:])
             for name, a in values.items()
@@ -253,7 +253,7 @@ def not_finite(value_AN: np.ndarray, name: str, first: int = 0) -> str:
 def segment_length(*, pool: Pool, batch_size: int, limit: int) -> int:
     """Returns how many examples are asked together: whole batches of at most `limit` bytes of x."""
     total = len(pool.y)
-    row = max(1, np.asarray(pool.x).nbytes // total)
+    row = max(1, pool.x.nbytes // total)
     return batch_size * max(1, min(-(-total // batch_size), limit // (row * batch_size)))
 
 
@@ -267,7 +267,9 @@ def shorter(ask: Callable, *, pool: Pool, length: int, batch_size: int, limit: i
         batch_size: what the result is a multiple of.
         limit: bytes.
     """
-    like = (jax.ShapeDtypeStruct((length, *a.shape[1:]), a.dtype) for a in (pool.x, pool.y))
+    like = jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct((length, *a.shape[1:]), a.dtype), (pool.x, pool.y)
+    )
     answers = jax.tree.leaves(jax.eval_shape(ask, *like))
     row = sum(a.dtype.itemsize * math.prod(a.shape) for a in answers) / length
     return min(length, batch_size * max(1, int(limit / (row * batch_size))))
@@ -276,11 +278,11 @@ def shorter(ask: Callable, *, pool: Pool, length: int, batch_size: int, limit: i
 def segment(pool: Pool, start: int, stop: int, *, length: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns (x, y) of the examples start .. stop - 1, padded with the first one to `length`."""
 
-    def padded(rows: np.ndarray) -> np.ndarray:
-        lacking = length - len(rows)
-        return np.concatenate([rows, np.repeat(rows[:1], lacking, 0)]) if lacking else rows
+    def padded(a) -> np.ndarray:
+        part, lacking = a[start:stop], length - (stop - start)
+        return np.concatenate([part, np.repeat(part[:1], lacking, 0)]) if lacking else part
 
-    return padded(np.asarray(pool.x)[start:stop]), padded(np.asarray(pool.y)[start:stop])
+    return jax.tree.map(padded, (pool.x, pool.y))
 
 
 def load(

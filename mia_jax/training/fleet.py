@@ -188,13 +188,13 @@ class _Source:
         if device in self.resident:
             yield self.resident[device], index, weight
             return
-        for part in stream.parts(
+        parts = stream.parts(
             pool=self.pool,
             index_MSB=np.asarray(index),
             weight_MSB=np.asarray(weight),
             limit=self.limit,
-        ):
-            yield jax.device_put(part, device)
+        )
+        yield from stream.ahead(parts, lambda part: jax.device_put(part, device))
 
     def subset(self, rows_MV: np.ndarray, device) -> tuple[Pool, np.ndarray]:
         """Returns a pool that contains these rows, and the numbers of the rows in it."""
@@ -345,6 +345,8 @@ class _Chunk:
         sums = None
         for pool, index_part, weight_part in self.source.parts(index, weight, self.device):
             self.state, part = self.program.run(self.state, pool, index_part, weight_part)
+            if not self.source.resident:
+                memory.wait(part)  # or the parts of all steps would be waiting for the device
             sums = part if sums is None else jax.tree.map(jnp.add, sums, part)
         pool, rows, weight = self.validation
         self.state, metrics = self.program.finish(

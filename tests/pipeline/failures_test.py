@@ -454,7 +454,7 @@ def test_a_model_whose_answers_are_not_finite_has_failed_too(asking, tmp_path, m
 
     monkeypatch.setattr(checkpoint, "load_models", loading)
     if asking:  # forward passes do not notice
-        monkeypatch.setattr("mia_jax.query.forward.not_finite", lambda value_AN, name: "")
+        monkeypatch.setattr("mia_jax.query.forward.not_finite", lambda value_AN, name, first: "")
     fields = dict(
         attacks=dict(loss=dict(name="threshold", signal="loss")),
         query=dict(signals=("embedding",), ask_batch_size=7),
