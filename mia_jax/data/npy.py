@@ -17,6 +17,7 @@ from mia_jax.data._pool import checked, labels
 from mia_jax.runtime.rows import Rows
 from mia_jax.types import Pool
 
+X, Y = "x.npy", "y.npy"
 KINDS = ("uint8", "float32", "int32")
 
 
@@ -48,15 +49,15 @@ def load(
         ValueError: a file cannot be read or mapped, or x has another dtype.
     """
     path = pathlib.Path(folder).expanduser()
-    lacking = [name for name in ("x.npy", "y.npy") if not (path / name).is_file()]
+    lacking = [name for name in (X, Y) if not path.joinpath(name).is_file()]
     if lacking:
         what = f"lacks {' and '.join(lacking)}" if path.is_dir() else "does not exist"
         raise FileNotFoundError(
             f"data folder {path} {what}. Write it with numpy.save('x.npy', x); an .npz cannot stay "
             "on disk and is read by data.name='npz'."
         )
-    x = mapped(path / "x.npy")
-    y = np.array(mapped(path / "y.npy"))
+    x = mapped(path.joinpath(X))
+    y = np.array(mapped(path.joinpath(Y)))
     source = path.name
     if x.dtype.name not in KINDS or (vocabulary is not None) != (x.dtype == np.int32):
         raise ValueError(
@@ -73,13 +74,13 @@ def load(
     examples = x[..., None] if x.ndim == 3 and vocabulary is None else x
     if x.dtype == np.uint8:
         factor = np.float32(1 / 255 if scale is None else scale)
-        examples = Rows(examples, factor=factor, file=path / "x.npy")
+        examples = Rows(examples, factor=factor, file=path.joinpath(X))
     elif scale is not None:
         raise ValueError(f"{source}: scale={scale} is for bytes, and x.npy holds {x.dtype}.")
     columns = {
         file.stem: given.column(f"{source}: column {file.stem!r}", np.array(mapped(file)))
         for file in sorted(path.glob("*.npy"))
-        if file.name not in ("x.npy", "y.npy")
+        if file.name not in (X, Y)
     }
     if regression:
         y = given.numbers(f"{source}: y", y).astype(np.float64)

@@ -12,25 +12,23 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mia_jax.runtime import files
+from mia_jax.runtime import files, store
 
 Path = pathlib.Path
 LEAST = 2**26  # bytes; the digests of smaller files are computed at every start
 
 
-def of_file(path: Path, compute: Callable[[], np.ndarray], *, folder: Path | None = None):
+def of_file(path: Path, compute: Callable[[], np.ndarray]) -> np.ndarray:
     """Returns compute(), the digests of the rows of a file, or what it returned for the same file.
 
     Args:
         path: the file.
         compute: computes the digests.
-        folder: the folder of what is kept; None for ~/.cache/mia_jax/rows.
     """
     before = identity(path)
     if before["size"] < LEAST:
         return compute()
-    folder = cache() if folder is None else folder
-    kept = folder / f"{files.digest(before)}.npy"
+    kept = store.kept_digests(files.digest(before))
     try:
         return files.read_npy_and_record(kept, record=before)[0]
     except (OSError, ValueError):
@@ -39,7 +37,7 @@ def of_file(path: Path, compute: Callable[[], np.ndarray], *, folder: Path | Non
     if identity(path) != before:
         raise ValueError(f"{path} has changed while it was read; start again.")
     try:
-        files.private_folder(folder, ours=True)
+        files.private_folder(kept.parent, ours=True)
         files.write_npy(kept, digests, before)
     except OSError:
         pass  # A run also works without a cache.
@@ -51,9 +49,3 @@ def identity(path: Path) -> dict:
     status, whole = os.stat(path), str(Path(path).resolve())
     times = dict(changed=status.st_mtime_ns, inode_changed=status.st_ctime_ns)
     return dict(file=whole, size=status.st_size, inode=status.st_ino) | times
-
-
-def cache() -> Path:
-    """Returns the folder of digests in the user's cache."""
-    caches = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
-    return caches / "mia_jax" / "rows"

@@ -21,6 +21,7 @@ The modules that know the content of a kind of file write and read it, with the 
 from __future__ import annotations
 
 import dataclasses
+import os
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -370,6 +371,16 @@ class Store:
     def provenance(self) -> set[str]:
         """Returns the names of the files that describe runs and hold no results."""
         return {self.config.name, self.log().name, self.training_metrics.name}
+
+
+def kept_digests(file: str) -> Path:
+    """Returns the file, in the user's cache, of the digests of the rows of a large file.
+
+    Args:
+        file: the digest of what identifies that file.
+    """
+    caches = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+    return caches / "mia_jax" / "rows" / f"{file}.npy"
 
 
 def seed_folder(root: Path, seed: int) -> Path:
