@@ -14,6 +14,7 @@ from mia_jax.measures import (
     curves,
     evasion,
     identification,
+    overfitting,
     verdict,
 )
 from mia_jax.metrics import bootstrap, comparisons, further, slice_rows, summary
@@ -158,6 +159,14 @@ def measure(
         records=exposed,
         shown_records=numbers.shown_records_of(exposed, reader, settings, subject=subject),
         epochs=over_epochs,
+        overfitting=overfitting.measure(
+            models,
+            results,
+            decided,
+            unit_T=rows.unit_T,
+            targets=rows.targets,
+            level=settings.level,
+        ),
         audit=numbers.audit_of(attacks, reader, score_MN, settings, trained=trained),
         guarantee=numbers.promised(reader, trained),
         evasion=evasion.measure(

@@ -91,6 +91,8 @@ class Measured:
       records: {attack: how exposed single records are, and which are most exposed}.
       shown_records: what is shown of the most exposed records; None if none is significant.
       epochs: the report over epochs; None without one.
+      overfitting: how much each target overfits and leaks (measures/overfitting.py); None where the
+        quality of a target is unknown.
       audit: what canaries prove about epsilon; None without an audit.
       guarantee: epsilon and all on which it depends; None without private training.
       evasion: {signal: accuracy against radius}.
@@ -120,6 +122,7 @@ class Measured:
     records: Mapping[str, Any]
     shown_records: Shown | None
     epochs: Any
+    overfitting: Mapping[str, Any] | None
     audit: Mapping[str, Any] | None
     guarantee: Mapping[str, Any] | None
     evasion: Mapping[str, Any]

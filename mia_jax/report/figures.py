@@ -468,6 +468,46 @@ def training(rows: Sequence[Mapping], metric: str, *, limits: Sequence[float] = 
     return figure
 
 
+def overfitting(measured: Mapping, *, over: str = "") -> Figure:
+    """Draws the leakage of each target against its gap, one panel per metric.
+
+    `measured` is what measures.overfitting.measure returns; there is one color per attack, and a
+    value of None is left out.
+    """
+    metrics, accuracy = measured["metrics"], measured["quality"] == "accuracy"
+    figure, panels = _canvas(4.4 * len(metrics), 3.8, columns=len(metrics))
+    for axes, metric in zip(np.atleast_1d(panels), metrics, strict=True):
+        axes.axhline(
+            float(metric.partition("@")[2] or 0.5),
+            color="0.55",
+            linewidth=1,
+            label="random guessing",
+        )
+        for i, name in enumerate(measured["attacks"]):
+            known = [
+                (point["gap"], point["attacks"][name][metric]["value"])
+                for point in measured["targets"]
+                if point["attacks"][name][metric]["value"] is not None
+            ]
+            axes.plot(
+                [gap for gap, _ in known],
+                [value for _, value in known],
+                color=COLORS[i % len(COLORS)],
+                linestyle="none",
+                marker="os^Dv"[i % 5],
+                markersize=3.5,
+                label=_name(name),
+            )
+        gap = (
+            "accuracy on members - on non-members" if accuracy else "loss on non-members - members"
+        )
+        axes.set(xlabel=f"gap: {gap}", ylabel=tables.metric_name(metric))
+        _title(axes, f"{tables.metric_name(metric)} against overfitting", over)
+        axes.grid(True, color="0.9", linewidth=0.6)
+        axes.legend(fontsize=7)
+    return figure
+
+
 def evasion(curves: Mapping[str, Mapping], *, over: str = "") -> Figure:
     """Draws the accuracy against the radius of an attack, non-members solid and members dashed.
 

@@ -29,7 +29,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from mia_jax.measures import verdict
 from mia_jax.metrics import outcomes
 from mia_jax.metrics import rows as result_rows
-from mia_jax.report import answer, page, rendering, tables, trust
+from mia_jax.report import answer, page, plots, rendering, tables, trust
 from mia_jax.report.sections import answer as answer_section
 
 # of the rows of report.json, what the table of attacks holds besides attack, slice and metric
@@ -266,26 +266,27 @@ def leak_shown(entry: Mapping, metric: str) -> str:
 
 
 def curve_table(report: Mapping) -> dict[str, Any] | None:
-    """Returns the ROC figure as a table: {fprs, lines, targets, resampling}; None for a report
-    without curves.
+    """Returns the ROC figure as a table: {fprs, lines, targets, resampling, bound}; None for a
+    report without curves. `bound` are the cells of the claimed guarantee, empty without one.
     """
     curves = report.get("curves")
     if not curves:
         return None
     rows, decided = result_rows.main_rows(report["results"]), verdict.of(report)
-    fprs = [fpr for fpr in sorted({*result_rows.fprs(rows), 0.001, 0.01, 0.1, 0.5}) if fpr > 0]
+    fprs, claim = table_fprs(report), claimed(report)
     order = [*decided["ranked"], *decided["apart"]]
-    return curves_as_table(
+    table = curves_as_table(
         {name: curves[name] for name in order if name in curves},
         fprs,
         targets=max((row["n_targets"] for row in rows), default=1),
     )
+    return table | dict(bound=[plots.bound_text(claim, fpr) for fpr in fprs] if claim else [])
 
 
 def curves_as_table(
     curves: Mapping[str, Mapping], fprs: Sequence[float], *, targets: int
 ) -> dict[str, Any]:
-    """Returns ROC curves as a table: {fprs, lines, targets, resampling}.
+    """Returns ROC curves as a table: {fprs, lines, targets, resampling, bound}, the last empty.
 
     Args:
         curves: {name: curve}.
@@ -303,6 +304,7 @@ def curves_as_table(
         lines=lines,
         targets=targets,
         resampling=kinds.get(resampling, resampling),
+        bound=[],
     )
 
 
@@ -360,7 +362,9 @@ def data(report: Mapping) -> dict[str, Any]:
         knows=[knows.get(name, "") for name in attacks],
         knowledge={key: tables.attacker_has(key) for key in dict.fromkeys(knows.values())},
         slices=slices,
-        metrics=[dict(key=key, name=tables.metric_name(key), unit=unit(key)) for key in metrics],
+        metrics=[
+            dict(key=key, name=tables.metric_name(key), unit=plots.unit(key)) for key in metrics
+        ],
         main=result_rows.sort_metric(rows),
         columns=["attack", "slice", "metric", "pooled", *NUMBERS],
         rows=[
@@ -377,25 +381,25 @@ def data(report: Mapping) -> dict[str, Any]:
         histograms={str(place[name]): histograms[name] for name in order if name in histograms},
         best=[place[name] for name in best if name in curves][:MOST_CURVES],
         privacy=claimed(report),
+        epochs=plots.epochs(report, place),
+        overfitting=plots.overfitting(report, place),
     )
 
 
-def claimed(report: Mapping) -> dict[str, float] | None:
-    """Returns the claimed {epsilon, delta} of differential privacy; None without a claim."""
+def claimed(report: Mapping) -> dict[str, Any] | None:
+    """Returns the claimed {epsilon, delta, fpr, tpr} of differential privacy, with the curve of
+    `plots.bound` at the FPRs of the attacks' curves; None without a claim.
+    """
     guarantee = report.get("guarantee") or {}
     if guarantee.get("epsilon") is None or guarantee.get("refused"):
         return None
-    return dict(epsilon=guarantee["epsilon"], delta=guarantee["delta"])
+    epsilon, delta = guarantee["epsilon"], guarantee["delta"]
+    bands = (curve["band"]["fpr"] for curve in (report.get("curves") or {}).values())
+    fprs = {*table_fprs(report), *(fpr for band in bands for fpr in band)}
+    return dict(epsilon=epsilon, delta=delta, **plots.bound(epsilon, delta, sorted(fprs)))
 
 
-def unit(metric: str) -> str:
-    """Returns how a metric is written: '%' for a rate, '' for an AUC, 'raw' for what else there is.
-
-    >>> unit('tpr@0.01'), unit('auc'), unit('mann_whitney')
-    ('%', '', 'raw')
-    """
-    kind = metric.partition("@")[0]
-    if kind == "auc":
-        return ""
-    rates = ("tpr", "fpr", "ppv", "advantage", "balanced_accuracy", *result_rows.OPTIMISTIC)
-    return "%" if kind in rates or kind.startswith(("tpr_", "fpr_")) else "raw"
+def table_fprs(report: Mapping) -> list[float]:
+    """Returns the rates of the columns of `curve_table`."""
+    rows = result_rows.main_rows(report["results"])
+    return [fpr for fpr in sorted({*result_rows.fprs(rows), 0.001, 0.01, 0.1, 0.5}) if fpr > 0]

@@ -7,6 +7,8 @@ accessibility check, axe-core (npm pack axe-core, unpacked in build/axe); .ci/ru
 """
 
 import base64
+import csv
+import io
 import json
 import pathlib
 import re
@@ -60,14 +62,44 @@ def planted(leak=0.6):
     )
 
 
+def over_epochs(report):
+    """A section `epochs` in which the attacks grow from epoch to epoch to their last numbers."""
+    from mia_jax.measures import epochs
+    from mia_jax.metrics import rows as result_rows
+
+    rows = [r for r in result_rows.main_rows(report["results"]) if r["target"] is None]
+    numbers = ("value", "low", "high")
+    grown = [
+        row | {key: row[key] * e / 4 for key in numbers if row[key] is not None} | dict(epoch=e)
+        for e in range(1, 5)
+        for row in rows
+    ]
+    accuracy = [
+        dict(epoch=e, train_accuracy=0.6 + e / 10, validation_accuracy=0.7 + 0.02 * (e % 3))
+        for e in range(1, 5)
+    ]
+    return epochs.points(accuracy, grown)
+
+
+GUARANTEE = dict(
+    epsilon=1.0, delta=1e-5, accountant="pld", adjacency="add_remove", sampling="poisson",
+    unit="example", noise_multiplier=1.0, clip_norm=1.0, steps=100, expected_batch=10,
+    others=dict(rdp=1.2), method="taps", refused=[], notes=[], covers="the models",
+    not_covered=["the hyperparameters"],
+)  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def page(audit, tmp_path_factory):
-    """The page's folder, with report.html and report.json."""
+    """The page's folder, with report.html and report.json: the audit, attacks over 4 epochs, and a
+    claim of differential privacy.
+    """
     from mia_jax.report import html
 
+    report = audit.report | dict(epochs=over_epochs(audit.report), guarantee=GUARANTEE)
     folder = tmp_path_factory.mktemp("page")
-    (folder / "report.html").write_text(html.report(audit.report), encoding="utf-8")
-    (folder / "report.json").write_text(json.dumps(audit.report), encoding="utf-8")
+    (folder / "report.html").write_text(html.report(report), encoding="utf-8")
+    (folder / "report.json").write_text(json.dumps(report), encoding="utf-8")
     return folder
 
 
@@ -155,7 +187,9 @@ def test_the_slider_shows_the_numbers_of_the_scores(opened, audit):
         slider.send_keys(*keys) if keys else None
         text = at(opened, "fpr-value").text
         fpr = float(text.removesuffix("%")) / 100
-        rows = opened.find_elements(By.CSS_SELECTOR, '[data-testid="roc-point"] tbody tr')
+        rows = opened.find_elements(
+            By.CSS_SELECTOR, '[data-testid="roc-point"] tbody tr[data-attack]'
+        )
         assert rows
         for row in rows:
             score_TN = audit.target_scores(row.get_attribute("data-attack"))
@@ -382,3 +416,120 @@ def test_the_keyboard_reaches_every_control(opened):
     before = at(opened, "fpr-value").text
     slider.send_keys(Keys.ARROW_RIGHT)
     assert at(opened, "fpr-value").text != before
+
+
+def plot_of(opened, name: str, text: str):
+    """What a script says about the plot of an element."""
+    code = f"const plot = document.querySelector('[data-testid=\"{name}\"]').plot; return {text};"
+    return opened.execute_script(code)
+
+
+def test_the_page_is_open_in_a_second(opened):
+    """From the start of the navigation to the end of the load event, with all scripts run."""
+    assert opened.execute_script("return document.documentElement.dataset.ready") == "true"
+    times = []
+    for _ in range(3):
+        opened.refresh()
+        times.append(
+            opened.execute_script(
+                "const entry = performance.getEntriesByType('navigation')[0];"
+                "return entry.loadEventEnd - entry.startTime;"
+            )
+        )
+    assert 0 < min(times) < 1000, times
+
+
+def test_the_curve_of_the_guarantee_is_drawn_over_the_attacks(opened):
+    """min(1, e^epsilon FPR + delta, 1 - e^-epsilon (1 - delta - FPR)), and a row of the table."""
+    labels = plot_of(opened, "roc-plot", "plot.series.map((s) => s.label)")
+    at_series = labels.index("differential privacy")
+    x, y = plot_of(opened, "roc-plot", f"[plot.data[0], plot.data[{at_series}]]")
+    drawn = [(fpr, tpr) for fpr, tpr in zip(x, y, strict=True) if tpr is not None]
+    assert len(drawn) > 50 and drawn[-1] == (1, 1)
+    epsilon, delta = GUARANTEE["epsilon"], GUARANTEE["delta"]
+    for fpr, tpr in drawn:
+        line = np.exp(epsilon) * fpr + delta
+        assert tpr == pytest.approx(min(1, line, 1 - np.exp(-epsilon) * (1 - delta - fpr)))
+    fpr = float(at(opened, "fpr-value").text.removesuffix("%")) / 100
+    bound = opened.find_element(By.CSS_SELECTOR, '[data-value="bound"]').text
+    assert bound == f"at most {percent(np.exp(epsilon) * fpr + delta)}"
+    cells = [row for row in table(at(opened, "roc-point")) if row[0].startswith("bound")]
+    assert len(cells) == 1 and len(cells[0]) == 7
+
+
+def test_the_figure_has_fewer_pixels_than_its_curves_are_kept_for(opened):
+    """A vertex is kept if it is a pixel away in a figure of WIDTH x HEIGHT from one count to all;
+    the drawn axes are no longer and reach at least as far down.
+    """
+    from mia_jax.measures import curves
+
+    for width in (1200, 2400):
+        opened.set_window_size(width, 1600)
+        opened.refresh()
+        wide, high = plot_of(opened, "roc-plot", "[plot.over.clientWidth, plot.over.clientHeight]")
+        low_x, low_y = plot_of(opened, "roc-plot", "[plot.scales.x.min, plot.scales.y.min]")
+        assert wide <= curves.WIDTH and high <= curves.HEIGHT
+        n_member, n_nonmember = N * M / 2, N * M / 2
+        assert low_x <= 1 / n_nonmember and low_y <= max(1 / n_member, 1e-3)
+    opened.set_window_size(1200, 1600)
+
+
+def test_epochs_show_leakage_and_accuracy_and_the_path_of_both(opened, page):
+    at(opened, "open-all").click()
+    report = json.loads((page / "report.json").read_text())
+    over = report["epochs"]
+    select = Select(at(opened, "epochs-metric"))
+    for metric, name in (("auc", "AUC"), ("tpr@0.01", "TPR at 1% FPR")):
+        select.select_by_visible_text(name)
+        labels = plot_of(opened, "epochs-plot", "plot.series.map((s) => s.label)")
+        lines = plot_of(opened, "epochs-plot", "plot.data")
+        assert lines[0] == [1, 2, 3, 4]
+        for side in ("train", "validation"):
+            place = labels.index(f"accuracy on {'members' if side == 'train' else 'non-members'}")
+            assert lines[place] == [row[f"{side}_accuracy"] for row in over["accuracy"]]
+        names = {group["label"] for group in plot_of(opened, "epochs-path", "plot.groups")}
+        assert names and names <= set(over["attacks"])
+        for group in plot_of(opened, "epochs-path", "plot.groups"):
+            points = over["attacks"][group["label"]]
+            assert lines[labels.index(group["label"])] == [p[metric]["value"] for p in points]
+            assert [(point["x"], point["y"]) for point in group["points"]] == [
+                (row["validation_accuracy"], p[metric]["value"])
+                for row, p in zip(over["accuracy"], points, strict=True)
+                if p[metric]["value"] is not None
+            ]
+
+
+def test_every_target_is_a_point_of_overfitting_against_leakage(opened, page, audit):
+    """From loss and labels alone the quality is the loss; the axis can be chosen."""
+    at(opened, "open-all").click()
+    measured = json.loads((page / "report.json").read_text())["overfitting"]
+    assert len(measured["targets"]) == M
+    Select(at(opened, "overfitting-metric")).select_by_visible_text("AUC")
+    for value in ("gap", "validation", "train"):
+        Select(at(opened, "overfitting-axis")).select_by_value(value)
+        for group in plot_of(opened, "overfitting-plot", "plot.groups"):
+            assert [(point["x"], point["y"]) for point in group["points"]] == [
+                (point[value], point["attacks"][group["label"]]["auc"]["value"])
+                for point in measured["targets"]
+            ]
+    rows = table(opened.find_element(By.CSS_SELECTOR, "#section-overfitting table[data-download]"))
+    assert len(rows) == M  # the page lists every target
+
+
+def test_every_table_can_be_downloaded_and_no_cell_is_a_formula(opened):
+    """Each has two buttons; what a spreadsheet would run as a formula gets an apostrophe."""
+    at(opened, "open-all").click()
+    tables = len(opened.find_elements(By.CSS_SELECTOR, "main table:not(.u-legend)"))
+    bars = opened.find_elements(By.CSS_SELECTOR, ".downloads")
+    assert tables == len(bars) > 8
+    assert all(len(bar.find_elements(By.TAG_NAME, "button")) == 2 for bar in bars)
+    opened.execute_script(
+        "document.querySelector('#best tbody code').textContent = '=cmd()|calc';"
+        "document.querySelectorAll('#best tbody td')[1].textContent = '@SUM(1)';"
+    )
+    bar = opened.find_element(By.CSS_SELECTOR, "#best .downloads")
+    bar.find_elements(By.TAG_NAME, "button")[0].click()
+    text = downloaded(opened, "best.csv")
+    cells = [cell for line in csv.reader(io.StringIO(text)) for cell in line]
+    assert "'=cmd()|calc" in cells and "'@SUM(1)" in cells
+    assert not [cell for cell in cells if cell.startswith(("=", "@", "\t", "+"))]

@@ -20,7 +20,8 @@
   const color = (at) => (dark.matches && !root.dataset.printing ? DARK : LIGHT)[at % LIGHT.length];
   const dash = (at) => DASHES[at % DASHES.length];
   // the first colors are those of the attacks that are drawn first
-  const order = [...new Set([...(data.best || []), ...Object.keys(data.curves || {}).map(Number)])];
+  const order = [...new Set([data.best || [], ...[data.curves, (data.epochs || {}).attacks,
+    (data.overfitting || {}).attacks].map((part) => Object.keys(part || {}).map(Number))].flat())];
   const hue = (attack) => order.indexOf(Number(attack));
   // of a curve: the numbers of its color and of its dashes
   const look = (attack) => (data.looks || {})[attack] || [hue(attack), hue(attack)];
@@ -142,10 +143,9 @@
       points: { show: false }, spanGaps: true }];
     const bands = [];
     if (data.privacy) {
-      const { epsilon, delta } = data.privacy;
-      const x = Array.from({ length: 200 }, (_, i) => left * Math.pow(1 / left, i / 199));
-      tables.push([x, x.map((fpr) => clip(Math.min(1, Math.exp(epsilon) * fpr + delta,
-        1 - Math.exp(-epsilon) * (1 - delta - fpr))))]);
+      const drawn = data.privacy.fpr.map((fpr, i) => [fpr, clip(data.privacy.tpr[i])])
+        .filter(([fpr]) => fpr >= left);
+      tables.push([drawn.map(([fpr]) => fpr), drawn.map(([, tpr]) => tpr)]);
       series.push({ label: "differential privacy", stroke: style("--text"), width: 2, dash: [2, 2],
         points: { show: false }, spanGaps: true });
     }
@@ -184,6 +184,7 @@
     };
     if (rocPlot) rocPlot.destroy();
     rocPlot = new uPlot(options, uPlot.join(tables), place);
+    place.plot = rocPlot; // what is drawn can be read from the element
     rocPlot.over.addEventListener("click", () => {
       const at = rocPlot.posToVal(rocPlot.cursor.left, "x"), list = stops();
       const near = (a) => Math.abs(Math.log(a / at));
@@ -239,6 +240,13 @@
           `${count(point.fp)} of ${count(curve.n_nonmember)}`, percent(point.fpr)];
       const kinds = ["tpr", "interval", "precision", "true", "false", "realized"];
       cells.forEach((cell, at) => row.append(element("td", cell, { "data-value": kinds[at] })));
+    }
+    if (data.privacy) {
+      const row = body.insertRow(), allowed = data.privacy.tpr[data.privacy.fpr.indexOf(state.fpr)];
+      row.dataset.bound = "true";
+      row.append(element("th", "bound of differential privacy", { scope: "row" }),
+        element("td", allowed === undefined ? "–" : "at most " + percent(allowed),
+          { "data-value": "bound" }), ...Array.from({ length: 5 }, () => element("td", "")));
     }
     if (rocPlot) rocPlot.redraw(false, false);
   }
@@ -477,6 +485,156 @@
     drawHistogram();
   }
 
+  // ---- leakage over epochs, against accuracy and against overfitting
+  const written = (value, unit) => unit === "%" ? rate(value) : String(Number(value.toPrecision(4)));
+  function range(values) {
+    const known = values.filter((value) => value !== null && Number.isFinite(value));
+    const low = Math.min(...known), high = Math.max(...known);
+    const more = 0.06 * (high - low) || 0.05 * Math.abs(high) || 0.05;
+    return [low - more, high + more];
+  }
+  function fillMetrics(select, metrics, change) {
+    metrics.forEach((metric, at) => select.append(element("option", metric.name, { value: at })));
+    select.addEventListener("change", change);
+  }
+  function legend(place, entries) {
+    place.replaceChildren(...entries.map(([text, stroke]) => {
+      const entry = element("span"), swatch = element("span", null, { class: "swatch" });
+      swatch.style.background = stroke;
+      entry.append(swatch, text);
+      return entry;
+    }));
+  }
+  // Points with their intervals, in an order that need not be that of x; joined ones as a path.
+  function drawPoints(place, { xLabel, yLabel, xUnit, yUnit, guess, groups, joined }) {
+    if (place.plot) place.plot.destroy();
+    place.plot = null;
+    const points = groups.flatMap((group) => group.points);
+    if (!points.length) return;
+    const x = range(points.map((point) => point.x));
+    const y = range([guess, ...points.flatMap((point) => [point.y, point.low, point.high])]);
+    const width = wide(place);
+    function paint(u) {
+      const { ctx } = u, scale = devicePixelRatio;
+      const at = (px, py) => [u.valToPos(px, "x", true), u.valToPos(py, "y", true)];
+      function line(stroke, dashes, corners, thick = 1) {
+        ctx.strokeStyle = stroke;
+        ctx.lineWidth = thick * scale;
+        ctx.setLineDash(dashes.map((part) => part * scale));
+        ctx.beginPath();
+        corners.forEach((corner, n) => (n ? ctx.lineTo(...corner) : ctx.moveTo(...corner)));
+        ctx.stroke();
+      }
+      ctx.save();
+      if (guess !== null) line(style("--muted"), [4, 4], [at(x[0], guess), at(x[1], guess)]);
+      for (const { points: own, stroke, dashes } of groups) {
+        if (joined) line(stroke, dashes, own.map((point) => at(point.x, point.y)), 2);
+        own.forEach((point, n) => {
+          if (point.low !== null && !joined) {
+            line(stroke, [], [at(point.x, point.low), at(point.x, point.high)]);
+          }
+          ctx.beginPath();
+          ctx.setLineDash([]);
+          ctx.arc(...at(point.x, point.y), (joined && n < own.length - 1 && n ? 2 : 4) * scale, 0, 7);
+          ctx.fillStyle = joined && n === 0 ? style("--page") : stroke;
+          ctx.fill();
+          ctx.strokeStyle = stroke;
+          ctx.lineWidth = scale;
+          ctx.stroke();
+        });
+      }
+      ctx.restore();
+    }
+    const axis = (label, unit) => ({ ...plain(), label, values: (u, values) =>
+      values.map((value) => (value === null ? "" : written(value, unit))) });
+    place.plot = new uPlot({
+      width, height: Math.round(Math.min(460, width * 0.55)), legend: { show: false },
+      cursor: { show: false }, scales: { x: { time: false, range: x }, y: { range: y } },
+      axes: [axis(xLabel, xUnit), { ...axis(yLabel, yUnit), size: 70 }],
+      series: [{}, { stroke: "transparent", points: { show: false } }],
+      hooks: { draw: [paint] },
+    }, [x, [null, null]], place);
+    place.plot.groups = groups;
+  }
+  const closedPlace = (id) => !get(id) || !get(id).clientWidth;
+
+  function drawEpochs() {
+    if (closedPlace("epochs-plot") || !data.epochs) return;
+    const over = data.epochs, metric = over.metrics[Number(get("epochs-metric").value)];
+    const place = get("epochs-plot"), width = wide(place);
+    const lines = [over.epoch], series = [{}], bands = [], entries = [], leaks = [metric.guess];
+    for (const key of over.shown) {
+      const { value, low, high } = over.attacks[key][metric.key], stroke = color(hue(key));
+      const edge = { scale: "y", width: 0, stroke: "transparent", points: { show: false } };
+      bands.push({ series: [series.length, series.length + 1], fill: stroke + "33" });
+      lines.push(high, low, value);
+      leaks.push(...high, ...low, ...value);
+      series.push(edge, { ...edge }, { label: data.attacks[key], scale: "y", stroke, width: 2,
+        dash: dash(hue(key)), spanGaps: true });
+      entries.push([data.attacks[key], stroke]);
+    }
+    const accuracies = [["accuracy on members", over.train, [2, 2]],
+      ["accuracy on non-members", over.validation, [6, 3]]]
+      .filter(([, values]) => values.some((value) => value !== null));
+    for (const [label, values, dashes] of accuracies) {
+      lines.push(values);
+      series.push({ label, scale: "accuracy", stroke: style("--muted"), width: 2, dash: dashes,
+        points: { show: false }, spanGaps: true });
+      entries.push([`${label} (${dashes[0] === 2 ? "dotted" : "dashed"}, right axis)`, style("--muted")]);
+    }
+    const axes = [{ ...plain(), label: "epoch" }, { ...plain(), scale: "y", label: metric.name, size: 70,
+      values: (u, values) => values.map((value) => written(value, metric.unit)) }];
+    if (accuracies.length) {
+      axes.push({ ...plain(), scale: "accuracy", side: 1, label: "accuracy", size: 70,
+        grid: { show: false }, values: (u, values) => values.map((value) => rate(value)) });
+    }
+    if (place.plot) place.plot.destroy();
+    const fixed = range(leaks);
+    place.plot = new uPlot({
+      width, height: Math.round(Math.min(460, width * 0.55)), legend: { show: false },
+      cursor: { show: false }, axes, series, bands,
+      scales: { x: { time: false }, y: { range: fixed }, accuracy: { range: range(
+        accuracies.flatMap(([, values]) => values)) } },
+    }, lines, place);
+    legend(get("epochs-legend"), entries);
+    if (!get("epochs-path")) return;
+    drawPoints(get("epochs-path"), {
+      xLabel: "accuracy on non-members", xUnit: "%", yLabel: metric.name, yUnit: metric.unit,
+      guess: metric.guess, joined: true,
+      groups: over.shown.map((key) => ({ label: data.attacks[key], stroke: color(hue(key)),
+        dashes: dash(hue(key)), points: pointsOf(over.validation, over.attacks[key][metric.key]) })),
+    });
+  }
+  function pointsOf(x, { value, low, high }) {
+    return x.map((place, at) => ({ x: place, y: value[at], low: low[at], high: high[at] }))
+      .filter((point) => point.x !== null && point.y !== null);
+  }
+  function drawOverfitting() {
+    if (closedPlace("overfitting-plot") || !data.overfitting) return;
+    const over = data.overfitting, metric = over.metrics[Number(get("overfitting-metric").value)];
+    const axis = get("overfitting-axis"), along = axis.value;
+    const keys = Object.keys(over.attacks), share = over.quality === "accuracy";
+    drawPoints(get("overfitting-plot"), {
+      xLabel: axis.selectedOptions[0].textContent.replace("the quality", over.quality),
+      xUnit: share ? "%" : "", yLabel: metric.name, yUnit: metric.unit, guess: metric.guess,
+      joined: false,
+      groups: keys.map((key) => ({ label: data.attacks[key], stroke: color(hue(key)), dashes: [],
+        points: pointsOf(over[along], over.attacks[key][metric.key]) })),
+    });
+    legend(get("overfitting-legend"), keys.map((key) => [data.attacks[key], color(hue(key))]));
+  }
+  function startLeakage() {
+    if (get("epochs-plot")) {
+      fillMetrics(get("epochs-metric"), data.epochs.metrics, drawEpochs);
+      get("epochs-plot").closest("details").addEventListener("toggle", drawEpochs);
+    }
+    if (get("overfitting-plot")) {
+      fillMetrics(get("overfitting-metric"), data.overfitting.metrics, drawOverfitting);
+      get("overfitting-axis").addEventListener("change", drawOverfitting);
+      get("overfitting-plot").closest("details").addEventListener("toggle", drawOverfitting);
+    }
+  }
+
   // ---- the page
   const sections = () => document.querySelectorAll("details.section");
   function openTarget() {
@@ -488,6 +646,8 @@
     drawRoc();
     if (get("roc-point")) showPoint();
     drawHistogram();
+    drawEpochs();
+    drawOverfitting();
   }
   if (get("open-all")) {
     get("open-all").addEventListener("click", () => sections().forEach((s) => { s.open = true; }));
@@ -518,6 +678,7 @@
   paintSwatches();
   startAttacks();
   startHistogram();
+  startLeakage();
   startSorting();
   addDownloads();
   openTarget();

@@ -4,18 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from markupsafe import Markup
+
 from mia_jax.measures.epochs import OPTIMISTIC, curves
 from mia_jax.report import figures, rendering, tables
 
 ORDER = 120
 NEEDS = ("epochs",)
-MOST = 8  # lines of the table; every epoch is in epochs.csv
+TITLE = "Leakage over the epochs of training"
+MOST = 8  # lines of the table of report.md; every epoch is in epochs.csv
 
 
 def text(*, epochs: Mapping) -> str:
     """Writes accuracies and the attacks' AUC and TPR at up to MOST epochs."""
+    return _rendered(epochs, most=MOST)
+
+
+def html(*, epochs: Mapping) -> Markup:
+    """Writes the places of the figures, which the page's script draws, and every epoch."""
+    known = any(row["validation_accuracy"] is not None for row in epochs["accuracy"])
+    written = _rendered(epochs, most=len(epochs["accuracy"]))
+    return rendering.render_html("epochs", body=rendering.as_html(written)[1], accuracy=known)
+
+
+def _rendered(epochs: Mapping, *, most: int) -> str:
     accuracy, metrics = epochs["accuracy"], epochs["metrics"][:2]
-    every = max(1, -(-len(accuracy) // MOST))
+    every = max(1, -(-len(accuracy) // max(most, 1)))
 
     def share(value):
         return tables.ABSENT if value is None else f"{tables.percent(value)}%"
