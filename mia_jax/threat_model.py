@@ -146,6 +146,26 @@ class FleetSignals:
             member_N=d.member_MN[t] & evaluated_N if "member" in needs else None,
         )
 
+    def of_records(self, record_K: np.ndarray) -> FleetSignals:
+        """Returns what was measured about some of the examples."""
+        d = self.design
+        part = dict(
+            member_MN=d.member_MN[:, record_K],
+            evaluated_MN=d.evaluated_MN[:, record_K],
+            population_N=d.population_N[record_K],
+            extra_MN=None if d.extra_MN is None else d.extra_MN[:, record_K],
+            coin_N=None if d.coin_N is None else d.coin_N[record_K],
+            remake=None,
+        )
+        return dataclasses.replace(
+            self,
+            design=dataclasses.replace(d, **part),
+            signal={name: value[:, :, record_K] for name, value in self.signal.items()},
+            x=None if self.x is None else self.x[record_K],
+            y=None if self.y is None else self.y[record_K],
+            columns={name: np.asarray(value)[record_K] for name, value in self.columns.items()},
+        )
+
     def refuse(self, attack: Attack, name: str) -> str:
         """Returns why this design cannot support the attack, or '' if it can."""
         d = self.design

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from mia_jax.metrics import bootstrap, intervals, outcomes, roc, summary
+from mia_jax.metrics.sorted_scores import SortedScores
 
 WIDTH, HEIGHT = 900, 600  # of the figure in which no vertex moves by more than a pixel
 MANTISSAS = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)  # of the FPRs that have an interval
@@ -56,15 +57,34 @@ def of(
     member_K = np.asarray(member_TN, bool)[evaluated_TN]
     for name, attack in attacks.items():
         score_TN = np.asarray(attack["score_TN"], np.float64)
-        curves[name] = curve(score_TN, member_TN, evaluated_TN, draws, fprs=fprs, level=level)
+        curves[name] = curve(
+            score_TN,
+            member_TN,
+            evaluated_TN,
+            draws,
+            fprs=fprs,
+            level=level,
+            done=attack.get("sorted"),
+        )
         histograms[name] = histogram(score_TN[evaluated_TN], member_K)
     return curves, histograms
 
 
 def curve(
-    score_TN, member_TN, evaluated_TN, draws: bootstrap.Draws, *, fprs=(), level: float = 0.95
+    score_TN,
+    member_TN,
+    evaluated_TN,
+    draws: bootstrap.Draws,
+    *,
+    fprs=(),
+    level: float = 0.95,
+    done: SortedScores | None = None,
 ) -> dict:
     """Returns the pooled ROC of an attack, thinned for a figure, with pointwise intervals.
+
+    Args:
+        score_TN, member_TN, evaluated_TN, draws, fprs, level: as in `of`.
+        done: the sorted scores, for draws of groups of records; None sorts them.
 
     Returns:
         {n_member, n_nonmember, resampling, false, true, band}. `false` and `true` are the counts of
@@ -72,14 +92,13 @@ def curve(
             step rule's vertex at every FPR of the band among them. `band` is {fpr, low, high}: the
             intervals of the TPR at the FPRs of `rates`.
     """
-    whole, rank = summary.pool(score_TN, member_TN, evaluated_TN)
+    whole, ends_of = summary.redrawn_pool(score_TN, member_TN, evaluated_TN, draws, done)
     at_F = rates(int(whole.n_nonmember), fprs)
     allowed_F = [outcomes.allowed(fpr, int(whole.n_nonmember)) for fpr in at_F]
     vertex_F = np.searchsorted(whole.false_V, allowed_F, side="right") - 1
     # FPRs that allow equally many false positives share an interval
     steps = sorted(set(allowed_F))
-    _, low_SR, high_SR = bootstrap.redraw(rank, draws.record_NR, draws.unit_TR, steps)
-    ends = {step: (low_R, high_R) for step, low_R, high_R in zip(steps, low_SR, high_SR)}
+    ends = {step: drawn for step, *drawn in zip(steps, *ends_of(steps))}
     low, high = [], []
     for allowed, v in zip(allowed_F, vertex_F, strict=True):
         for end, drawn_R in enumerate(ends[allowed]):

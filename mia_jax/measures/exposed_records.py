@@ -6,7 +6,7 @@ The attack is scored again with the shadows of the other fold (`metrics.records`
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from mia_jax.threat_model import FleetSignals
 from mia_jax.types import Attack
 
 LISTED = 10
+CHUNK = 1 << 14  # lines of records.csv that are made at a time
 
 
 def measure(
@@ -163,8 +164,8 @@ def lines(
     labels_N=None,
     id_N=None,
     level: float = 0.95,
-) -> list[dict]:
-    """Returns the lines of records.csv, with the columns CSV.
+) -> Iterator[tuple]:
+    """Yields the lines of records.csv, with the columns CSV.
 
     Every scored record occurs once per attack that was measured, or once with the flag 'not
     tested'. `record` is its row number. `exposure` is the AUC of the record over models that were
@@ -176,24 +177,28 @@ def lines(
         labels_N, id_N: the labels and the ids of the records; None if unknown.
         level: the level at which a record is flagged.
     """
-    rows, csv_lines = np.flatnonzero(evaluated_N), []
     measured = [name for name, table in tables.items() if "why" not in table]
+    every_K = np.flatnonzero(evaluated_N)
     for name in measured or [""]:
-        columns = {k: arrays[f"{name}/{field}"] for k, field in FIELDS.items()} if name else {}
-        for n in rows.tolist():
-            value = {k: of_N[n].item() for k, of_N in columns.items()}
-            value = {
-                k: None if isinstance(v, float) and np.isnan(v) else v for k, v in value.items()
-            }
-            flag = None if value.get("q") is None else value["q"] <= 1 - level
-            common = dict(
-                record=n,
-                id=None if id_N is None else str(id_N[n]),
-                label=None if labels_N is None else labels_N[n].item(),
-                attack=name,
-            )
-            csv_lines.append({k: (common | value | dict(flag=FLAGS[flag])).get(k) for k in CSV})
-    return csv_lines
+        for start in range(0, len(every_K), CHUNK):
+            row_K = every_K[start : start + CHUNK]
+            columns: dict[str, Sequence] = dict.fromkeys(CSV, [None] * len(row_K))
+            columns |= dict(record=row_K.tolist(), attack=[name] * len(row_K))
+            if id_N is not None:
+                columns["id"] = [str(value) for value in np.asarray(id_N)[row_K]]
+            if labels_N is not None:
+                columns["label"] = np.asarray(labels_N)[row_K].tolist()
+            for key, field in FIELDS.items() if name else ():
+                columns[key] = _known(np.asarray(arrays[f"{name}/{field}"])[row_K])
+            columns["flag"] = [FLAGS[None if q is None else q <= 1 - level] for q in columns["q"]]
+            yield from zip(*(columns[key] for key in CSV))
+
+
+def _known(value_K: np.ndarray) -> list:
+    """Returns values as Python's numbers, None for NaN."""
+    if value_K.dtype.kind != "f":
+        return value_K.tolist()
+    return [None if value != value else value for value in value_K.tolist()]
 
 
 FIELDS = dict(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mia_jax.metrics import bootstrap, summary
+from mia_jax.metrics import bootstrap, record_groups, summary
 from mia_jax.threat_model import FleetSignals
 
 if TYPE_CHECKING:  # a report reads this module's constants without jax
@@ -39,8 +39,15 @@ def curve(
         seed: the seed of the bootstrap.
 
     Returns:
-        {shadows: {auc, auc_low, auc_high, tpr, tpr_low, tpr_high, n_targets}}.
+        {shadows: {auc, auc_low, auc_high, tpr, tpr_low, tpr_high, n_targets}}. Of many records a
+            part drawn at random is used, and the points have their number in `records`
+            (`record_groups.sample`).
     """
+    targets = list(fleet.design.targets)
+    evaluated_N = fleet.design.evaluated_MN[targets].any(0)
+    record_K = record_groups.sample(evaluated_N, len(targets), seed=seed)
+    if record_K is not None:
+        fleet = fleet.of_records(record_K)
     most = int(fleet.design.shadow_MM[list(fleet.design.targets)].sum(1).min())
     counts = sorted({*(2**i for i in range(most.bit_length()) if 2**i <= most), most} - {0})
     points = {}
@@ -56,6 +63,8 @@ def curve(
         ):
             continue
         points[count] = measured(parts, draws=draws, seed=seed)
+        if record_K is not None:
+            points[count]["records"] = int(evaluated_N[record_K].sum())
     return points
 
 

@@ -20,6 +20,8 @@ import numpy as np
 from scipy import stats
 
 from mia_jax import checks
+from mia_jax.metrics import rank_bins, record_groups
+from mia_jax.metrics.record_groups import Counts, Grouped
 
 # Fewer units of models cannot be resampled: the range of 4 values covers their mean in only 87% of
 # cases.
@@ -45,7 +47,8 @@ class Draws:
     """Holds R draws that all targets and attacks share, float32 whole numbers.
 
     Attributes:
-        record_NR: how often each record is drawn.
+        record_NR: how often each record is drawn; above `record_groups.EXACT` records, groups of
+            records share their counts.
         unit_TR: how often the unit of each target is drawn; None: models are not resampled.
         index_T: the unit of each target.
         units: how many units the targets form.
@@ -54,7 +57,7 @@ class Draws:
             text of `method`; 0: none.
     """
 
-    record_NR: np.ndarray
+    record_NR: Counts
     unit_TR: np.ndarray | None
     index_T: np.ndarray
     units: int
@@ -98,13 +101,20 @@ def make(num_records: int, unit_T, draws: int = 200, seed: int = 0) -> Draws:
     _, index_T = np.unique(np.asarray(unit_T), return_inverse=True)
     units = int(index_T.max()) + 1
     rng = np.random.default_rng(seed)
-    record_NR = counts(rng, num_records, draws)
+    record_NR: Counts
+    if num_records > record_groups.EXACT:
+        group_N = record_groups.deal(rng, num_records, record_groups.GROUPS)
+        record_NR = Grouped(counts(rng, record_groups.GROUPS, draws), group_N)
+    else:
+        record_NR = counts(rng, num_records, draws)
     unit_TR = counts(rng, units, draws)[index_T] if units >= FEWEST_UNITS else None
     return Draws(record_NR=record_NR, unit_TR=unit_TR, index_T=index_T, units=units, seed=seed)
 
 
-def stratified(seed: int, member_N, evaluated_N, draws: int = 200) -> np.ndarray:
+def stratified(seed: int, member_N, evaluated_N, draws: int = 200) -> Counts:
     """Returns counts [N,R] for one target, whose members and non-members are drawn separately.
+
+    Above `record_groups.EXACT` records, groups of records of one side share their counts.
 
     Only evaluated rows are drawn; the others are 0. The counts are whole numbers below 2^16, and
     the counts of one draw are contiguous in memory, so that `redraw` can work draw by draw within
@@ -116,6 +126,8 @@ def stratified(seed: int, member_N, evaluated_N, draws: int = 200) -> np.ndarray
         draws: the number R of draws.
     """
     rng = np.random.default_rng(seed)
+    if len(member_N) > record_groups.EXACT:
+        return _stratified_groups(rng, member_N, evaluated_N, draws)
     record_RN = np.zeros((draws, len(member_N)), np.uint16)
     sides = [np.flatnonzero(side_N) for side_N in (evaluated_N & member_N, evaluated_N & ~member_N)]
     for side in filter(len, sides):
@@ -125,6 +137,20 @@ def stratified(seed: int, member_N, evaluated_N, draws: int = 200) -> np.ndarray
                 rng.integers(len(side), size=size), minlength=len(side)
             ).astype(np.uint16)
     return record_RN.T
+
+
+def _stratified_groups(rng: np.random.Generator, member_N, evaluated_N, draws: int) -> Grouped:
+    """Returns the counts of `stratified` by groups; the last group, never drawn, is of no side."""
+    sides = [np.flatnonzero(side_N) for side_N in (evaluated_N & member_N, evaluated_N & ~member_N)]
+    groups = [min(record_groups.GROUPS, len(side)) for side in sides]
+    group_N = np.full(len(member_N), sum(groups), np.uint16)
+    parts, first = [], 0
+    for side, count in zip(sides, groups, strict=True):
+        if count:
+            group_N[side] = first + record_groups.deal(rng, len(side), count)
+            parts.append(counts(rng, count, draws))
+        first += count
+    return Grouped(np.concatenate([*parts, np.zeros((1, draws), np.float32)]), group_N)
 
 
 def counts(rng: np.random.Generator, n: int, draws: int) -> np.ndarray:
@@ -185,7 +211,7 @@ def ranked(score_K, member_K, row_K) -> Ranked:
 
 
 def redraw(
-    rows: Ranked, record_NR: np.ndarray, unit_TR: np.ndarray | None, allowed_F, *, low: bool = True
+    rows: Ranked, record_NR: Counts, unit_TR: np.ndarray | None, allowed_F, *, low: bool = True
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns (auc_R, low_FR, high_FR) of one ROC under R draws.
 
@@ -203,8 +229,10 @@ def redraw(
         low: whether to compute low_FR; if not, low_FR is high_FR.
     """
     N, R = record_NR.shape
+    if isinstance(record_NR, Grouped):
+        raise TypeError("groups of records are drawn in rank bins: use rank_bins.")
     step = max(1, BLOCK // (len(rows.member_I) + len(rows.nonmember_J)))
-    needed = sorted({k - d for k in allowed_F for d in ((0, 1, 2) if low else (0,)) if k >= d})
+    needed = rank_bins.needed(allowed_F, low=low)
     parts: list[tuple[float | np.ndarray, np.ndarray]] = []
     alone = unit_TR is None and record_NR.T.flags.c_contiguous  # as `stratified` lays them out
     if alone:
@@ -228,13 +256,7 @@ def redraw(
     tpr = dict(
         zip(needed, np.concatenate([t[:, None] if t.ndim == 1 else t for _, t in parts], axis=1))
     )
-    high_FR = np.reshape([tpr[k] for k in allowed_F], (len(allowed_F), R))
-    if not low:
-        return auc_R, high_FR, high_FR
-    low_FR = [
-        tpr[0] * (1 - np.exp(-1)) if k == 1 else (tpr[k - 2] + tpr[k - 1]) / 2 for k in allowed_F
-    ]
-    return auc_R, np.reshape(low_FR, high_FR.shape), high_FR
+    return auc_R, *rank_bins.ends(tpr, allowed_F, R, low=low)
 
 
 def one_draw(rows: Ranked, places: tuple, count_N, allowed_F) -> tuple[float, np.ndarray]:
@@ -331,7 +353,7 @@ def _first_beyond(outside_JR: np.ndarray, weight_R: np.ndarray, allowed_F) -> It
 
 
 def side_weights(
-    member_TN, evaluated_TN, named_TN, record_NR: np.ndarray
+    member_TN, evaluated_TN, named_TN, record_NR: Counts
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the weights [T,R], under the draws, of flagged members and flagged non-members.
 
@@ -342,6 +364,9 @@ def side_weights(
     """
     sides = (evaluated_TN & member_TN & named_TN, evaluated_TN & ~member_TN & named_TN)
     N, R = record_NR.shape
+    if isinstance(record_NR, Grouped):
+        inside_TR, outside_TR = (record_groups.totals(side, record_NR) for side in sides)
+        return inside_TR, outside_TR
     step = max(1, BLOCK // N)  # the sums are whole numbers, exact in any order
     parts = [
         [

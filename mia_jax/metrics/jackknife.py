@@ -16,24 +16,40 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mia_jax.metrics import bootstrap, outcomes, roc
+from mia_jax.metrics import bootstrap, outcomes, roc, sorted_scores
 from mia_jax.metrics.components import Left
+from mia_jax.metrics.record_groups import Counts, Grouped
 
 Key = tuple[str | None, str]  # (None or 'pooled', metric), as in the rows of summary
 
 
 class Influence(NamedTuple):
-    """Holds a number and what an additional count of each record [N] adds to it, to first order."""
+    """Holds a number and what an additional count of each record [N] adds to it, to first order.
+
+    Where groups of records share counts, `pull_N` has the groups in place of the records.
+    """
 
     value: float
     pull_N: np.ndarray
 
 
 class Rerun(NamedTuple):
-    """Holds the numbers of an attack without a group of units; `left_T` marks its targets."""
+    """Holds the numbers of an attack without a group of units.
+
+    Attributes:
+      left_T: marks the targets of the group.
+      numbers: the numbers without it.
+      record_K: the records on which the attack was rerun; None for all.
+    """
 
     left_T: np.ndarray
     numbers: Mapping[Key, Influence]
+    record_K: np.ndarray | None = None
+
+
+def counts_of(draws: bootstrap.Draws, record_K: np.ndarray | None) -> Counts:
+    """Returns how often the records are drawn on which an attack is rerun (None: all)."""
+    return draws.record_NR if record_K is None else draws.record_NR[record_K]
 
 
 def parts(
@@ -58,9 +74,14 @@ def parts(
     reruns = attack.get("without") or ()
     if not reruns or draws.unit_TR is None:
         return {}
+    record_K, threshold_T = reruns[0].record_K, attack.get("threshold_T")
+    counts = counts_of(draws, record_K)
+    score_TN, member_TN, evaluated_TN = (
+        np.asarray(array_TN) if record_K is None else np.asarray(array_TN)[:, record_K]
+        for array_TN in (attack["score_TN"], member_TN, evaluated_TN)
+    )
     sides = dict(member_TN=member_TN, evaluated_TN=evaluated_TN)
-    threshold_T = attack.get("threshold_T")
-    whole = numbers(attack["score_TN"], threshold_T, fprs=fprs, **sides)
+    whole = numbers(score_TN, threshold_T, fprs=fprs, counts=counts, **sides)
     share_G = np.array([rerun.left_T.mean() for rerun in reruns])
     times_G = 1 / share_G - 1
     _, first_U = np.unique(draws.index_T, return_index=True)
@@ -72,13 +93,22 @@ def parts(
         fewer = [rerun.numbers[key] for rerun in reruns]
         value_G = number.value + times_G * (number.value - np.array([f.value for f in fewer]))
         pull_GN = np.stack([t * (number.pull_N - f.pull_N) for t, f in zip(times_G, fewer)])
-        apart_GR = (pull_GN.astype(np.float32) @ draws.record_NR).astype(np.float64)
-        lefts[key] = Left(value_G, apart_GR / draws.record_NR.mean(), share_G, group_U)
+        if isinstance(counts, Grouped):
+            apart_GR = pull_GN @ counts.count_GR.astype(np.float64)
+        else:
+            apart_GR = (pull_GN.astype(np.float32) @ counts).astype(np.float64)
+        lefts[key] = Left(value_G, apart_GR / counts.mean(), share_G, group_U)
     return lefts
 
 
 def numbers(
-    score_TN, threshold_T, *, member_TN, evaluated_TN, fprs: Sequence[float] | None
+    score_TN,
+    threshold_T,
+    *,
+    member_TN,
+    evaluated_TN,
+    fprs: Sequence[float] | None,
+    counts: Counts | None = None,
 ) -> dict[Key, Influence]:
     """Computes every metric, as means over targets and pooled.
 
@@ -86,9 +116,13 @@ def numbers(
       score_TN, threshold_T: scores and thresholds (None or NaN: no metrics at a threshold).
       member_TN, evaluated_TN: as in `summary.rows`.
       fprs: the rates of tpr@FPR; None leaves out all metrics of the ROC.
+      counts: how often records are drawn, if groups of them share counts.
     """
     score_TN = np.asarray(score_TN, np.float64)
     member_TN, evaluated_TN = np.asarray(member_TN, bool), np.asarray(evaluated_TN, bool)
+    if isinstance(counts, Grouped):
+        every = _numbers_of_many(score_TN, threshold_T, member_TN, evaluated_TN, fprs=fprs)
+        return {key: Influence(value, counts.fold(pull)) for key, (value, pull) in every.items()}
     inside_TN, outside_TN = evaluated_TN & member_TN, evaluated_TN & ~member_TN
     influences: dict[Key, Influence] = {}
     if fprs is not None:
@@ -101,6 +135,85 @@ def numbers(
         return influences
     named_TN = score_TN >= threshold_T[:, None]
     return influences | _at_threshold(named_TN, inside_TN, outside_TN)
+
+
+def _numbers_of_many(
+    score_TN, threshold_T, member_TN, evaluated_TN, *, fprs: Sequence[float] | None
+) -> dict[Key, Influence]:
+    """Returns what `numbers` returns, sorting every target once."""
+    T, N = score_TN.shape
+    rows_T = [
+        sorted_scores.falling(*of_target) for of_target in zip(score_TN, member_TN, evaluated_TN)
+    ]
+    influences: dict[Key, Influence] = {}
+    if fprs is not None:
+        sides_T = [sorted_scores.rising(rows) for rows in rows_T]
+        curves = [roc.of_sides(*sides, fprs) for sides in sides_T]
+        pooled = [np.sort(np.concatenate(side)) for side in zip(*sides_T, strict=True)]
+        curve, ranks = roc.of_sides(*pooled, fprs), sorted_scores.PooledRanks(*pooled)
+        areas, pulls = [roc.auc(c) for c in curves], np.zeros((2, N))
+        totals = (sum(c.n_member for c in curves), sum(c.n_nonmember for c in curves))
+        for rows, area, sides in zip(rows_T, areas, sides_T, strict=True):
+            place_K, among_K = sorted_scores.placed(rows), ranks.placed(rows)
+            for side, total, of_side in zip((True, False), totals, sides, strict=True):
+                at = rows.inside_K == side
+                record_K = rows.record_K[at]
+                pulls[0, record_K] += (place_K[at] - area) / (len(of_side) * T)
+                pulls[1, record_K] += (among_K[at] - roc.auc(curve)) / total
+        influences[None, "auc"] = Influence(float(np.mean(areas)), pulls[0])
+        influences["pooled", "auc"] = Influence(roc.auc(curve), pulls[1])
+        for fpr in fprs:
+            for target, of_rate in ((None, curves), ("pooled", [curve] * T)):
+                rate = _rate_of_many(rows_T, of_rate, fpr, N, pooled=target == "pooled")
+                if rate is not None:
+                    influences[target, f"tpr@{fpr:g}"] = rate
+    if threshold_T is None or np.isnan(np.asarray(threshold_T, np.float64)).any():
+        return influences
+    for target in (None, "pooled"):
+        tpr, fpr, inside_N, outside_N = _pulled(
+            rows_T, np.asarray(threshold_T, np.float64), N, pooled=target == "pooled"
+        )
+        advantage, moved_N = tpr - fpr, inside_N - outside_N
+        influences[target, "advantage"] = Influence(advantage, moved_N)
+        influences[target, "balanced_accuracy"] = Influence((1 + advantage) / 2, moved_N / 2)
+    return influences
+
+
+def _rate_of_many(rows_T, curves, fpr: float, N: int, *, pooled: bool) -> Influence | None:
+    """Returns TPR@FPR of many records, as a mean over targets or `pooled`."""
+    points = [roc.tpr_at_fpr(curve, fpr) for curve in curves]
+    if any(point is None for point in points):
+        return None
+    slopes = [roc.slope_at(c, outcomes.allowed(fpr, int(c.n_nonmember))) for c in curves]
+    threshold_T = np.array([point.threshold for point in points])
+    _, _, inside_N, outside_N = _pulled(rows_T, threshold_T, N, pooled=pooled)
+    tpr = float(np.mean([point.tpr for point in points]))
+    return Influence(tpr, inside_N - float(np.mean(slopes)) * outside_N)
+
+
+def _pulled(rows_T, threshold_T, N: int, *, pooled: bool):
+    """Returns (TPR, FPR, their pulls [N], [N]) at thresholds, as means over targets or `pooled`."""
+    flagged = [
+        np.searchsorted(-rows.score_K, -t, side="right") for rows, t in zip(rows_T, threshold_T)
+    ]
+    rates, pulls = [], []
+    for side in (True, False):
+        of_side = [rows.inside_K == side for rows in rows_T]
+        size_T = np.array([at.sum() for at in of_side], np.float64)
+        named_T = np.array([at[:k].sum() for at, k in zip(of_side, flagged, strict=True)])
+        rate_T, weight_T = named_T / size_T, 1 / (size_T * len(rows_T))
+        if pooled:
+            rate_T = np.full(len(rows_T), named_T.sum() / size_T.sum())
+            weight_T = np.full(len(rows_T), 1 / size_T.sum())
+        pull_N = np.zeros(N)
+        for rows, at, k, rate, weight in zip(
+            rows_T, of_side, flagged, rate_T, weight_T, strict=True
+        ):
+            pull_N[rows.record_K[at]] -= rate * weight
+            pull_N[rows.record_K[:k][at[:k]]] += weight
+        rates.append(float(rate_T.mean()))
+        pulls.append(pull_N)
+    return *rates, *pulls
 
 
 def _mean_curves(score_TN, inside_TN, outside_TN, fprs: Sequence[float]) -> dict[Key, Influence]:

@@ -15,7 +15,8 @@ import numpy as np
 from scipy import special
 from scipy.sparse import csr_array
 
-from mia_jax.metrics import bootstrap
+from mia_jax.metrics import bootstrap, rank_bins, record_groups
+from mia_jax.metrics.record_groups import Counts, Grouped
 
 
 class Order(NamedTuple):
@@ -101,14 +102,14 @@ class Weights(NamedTuple):
     """
 
     columns: np.ndarray | slice
-    record_nR: np.ndarray
+    record_nR: Counts
     side_Tn: np.ndarray
     inside_TR: np.ndarray
     outside_TR: np.ndarray
     stretch: float
 
 
-def weights(inside_TN, outside_TN, record_NR) -> Weights:
+def weights(inside_TN, outside_TN, record_NR: Counts) -> Weights:
     """Returns the shared part of `auc_draws` and `shares` for a group of records.
 
     Args:
@@ -118,7 +119,9 @@ def weights(inside_TN, outside_TN, record_NR) -> Weights:
     held = np.flatnonzero((inside_TN | outside_TN).any(0))
     # where the group has most of the records, all columns are kept, which needs no copy
     columns = held if 2 * len(held) < len(record_NR) else slice(None)
-    record_nR = np.ascontiguousarray(record_NR[columns])
+    record_nR = record_NR[columns]
+    if not isinstance(record_nR, Grouped):
+        record_nR = np.ascontiguousarray(record_nR)
     side_Tn = inside_TN[:, columns].astype(np.int8) - outside_TN[:, columns]
     records = int((side_Tn != 0).any(0).sum())
     wider = special.stdtrit(records - 1, 0.975) / special.ndtri(0.975) if records > 1 else 1.0
@@ -126,8 +129,8 @@ def weights(inside_TN, outside_TN, record_NR) -> Weights:
         columns=columns,
         record_nR=record_nR,
         side_Tn=side_Tn,
-        inside_TR=(side_Tn == 1).astype(np.float32) @ record_nR,
-        outside_TR=(side_Tn == -1).astype(np.float32) @ record_nR,
+        inside_TR=record_groups.totals(side_Tn == 1, record_nR),
+        outside_TR=record_groups.totals(side_Tn == -1, record_nR),
         stretch=float(wider / record_NR.mean()),
     )
 
@@ -138,11 +141,15 @@ def shares(named_TN, w: Weights) -> tuple[np.ndarray, np.ndarray]:
     They are those of one group under the draws, and NaN where a side has no weight.
     """
     named_Tn = np.asarray(named_TN, bool)[:, w.columns]
-    sparse = 8 * np.count_nonzero(named_Tn) < named_Tn.size
+    grouped = isinstance(w.record_nR, Grouped)
+    sparse = not grouped and 8 * np.count_nonzero(named_Tn) < named_Tn.size
     share_of_side = []
     for sign, weight_TR in ((1, w.inside_TR), (-1, w.outside_TR)):
-        part_Tn = (named_Tn & (w.side_Tn == sign)).astype(np.float32)
-        total_TR = csr_array(part_Tn) @ w.record_nR if sparse else part_Tn @ w.record_nR
+        part_Tn = named_Tn & (w.side_Tn == sign)
+        if sparse:
+            total_TR = csr_array(part_Tn.astype(np.float32)) @ w.record_nR
+        else:
+            total_TR = record_groups.totals(part_Tn, w.record_nR)
         share_of_side.append(
             np.where(
                 weight_TR > 0, total_TR / np.where(weight_TR > 0, weight_TR, 1), np.nan
@@ -164,6 +171,12 @@ def auc_draws(auc_T, place_TN, w: Weights) -> np.ndarray:
         w: the weights of the group.
     """
     auc_T = np.asarray(auc_T, np.float64)
+    if isinstance(w.record_nR, Grouped):
+        pull_TG = np.stack(
+            [_pulled(*of_target, w) for of_target in zip(auc_T, place_TN, w.side_Tn)]
+        )
+        drawn_TR = auc_T[:, None] + pull_TG @ w.record_nR.count_GR.astype(np.float64)
+        return np.where((w.inside_TR > 0) & (w.outside_TR > 0), drawn_TR, np.nan)
     size_Tn = np.ones(w.side_Tn.shape)
     for sign in (1, -1):
         count_T = (w.side_Tn == sign).sum(1, keepdims=True)
@@ -180,6 +193,42 @@ def auc_draws(auc_T, place_TN, w: Weights) -> np.ndarray:
     return np.where((w.inside_TR > 0) & (w.outside_TR > 0), drawn_TR, np.nan)
 
 
+def _pulled(auc: float, place_N, side_n, w: Weights) -> np.ndarray:
+    """Returns what an additional count of each group of records [G] adds to the AUC of a target."""
+    pull_n = np.asarray(place_N, np.float64)[w.columns] - (0.0 if np.isnan(auc) else auc)
+    for sign in (1, -1):
+        rows = side_n == sign
+        count = int(rows.sum())
+        pull_n[rows] *= w.stretch / np.sqrt(max(count * max(count - 1, 1), 1))
+    pull_n[(side_n == 0) | np.isnan(auc)] = 0.0
+    return w.record_nR.fold(pull_n)
+
+
+def _tprs_in_bins(
+    rows: bootstrap.Ranked, draws: bootstrap.Draws, allowed_F: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns what `tpr_draws` returns, from the weights of rank bins."""
+    counts, T = draws.record_NR, len(draws.index_T)
+    last_B = rank_bins.last(len(rows.nonmember_J))
+    # members that score higher than the lowest non-member of the bin
+    ends = (np.append(rows.above_J[last_B - 1], len(rows.member_I)), last_B)
+    weights_of_sides = []
+    for row_K, end_B in zip((rows.member_I, rows.nonmember_J), ends, strict=True):
+        code_K = np.repeat(np.arange(len(end_B)), np.diff(end_B, prepend=0))
+        target_K, record_K = np.divmod(row_K, len(counts))
+        order_K = np.argsort(target_K.astype(np.uint16), kind="stable")
+        group_K, edge_T = counts.group_N[record_K], np.bincount(target_K, minlength=T).cumsum()
+        total_BR = np.zeros((len(end_B), counts.shape[1]))
+        for t, of_target in enumerate(np.split(order_K, edge_T[:-1])):
+            drawn = (code_K[of_target], group_K[of_target].astype(np.int64), counts.count_GR)
+            unit_R = 1.0 if draws.unit_TR is None else draws.unit_TR[t]
+            total_BR += rank_bins.weights(*drawn, len(end_B)) * unit_R
+        weights_of_sides.append(total_BR)
+    single_B = np.diff(last_B, prepend=0) == 1
+    drawn = rank_bins.Drawn(*weights_of_sides, single_B, len(rows.nonmember_J))
+    return rank_bins.drawn_ends(drawn, allowed_F)
+
+
 def tpr_draws(
     rows: bootstrap.Ranked, draws: bootstrap.Draws, allowed_F: Sequence[int], inside_R, outside_R
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -192,6 +241,8 @@ def tpr_draws(
         inside_R, outside_R: the total weights of the two sides under the draws, which all attacks
             share.
     """
+    if isinstance(draws.record_NR, Grouped):
+        return _tprs_in_bins(rows, draws, allowed_F)
     N = len(draws.record_NR)
     needed = sorted({k - d for k in allowed_F for d in (0, 1, 2) if k >= d})
     J, limit_FR = (

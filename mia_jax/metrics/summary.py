@@ -6,7 +6,8 @@ Each metric is given as a mean over targets, pooled over all targets, and for ea
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,14 +20,20 @@ from mia_jax.metrics import (
     jackknife,
     outcomes,
     placements,
+    rank_bins,
     roc,
+    sorted_scores,
 )
 from mia_jax.metrics.components import Error, Left, Parts
 from mia_jax.metrics.outcomes import Counts, Outcome
+from mia_jax.metrics.record_groups import Counts as RecordCounts
+from mia_jax.metrics.record_groups import Grouped
+from mia_jax.metrics.sorted_scores import SortedScores
 from mia_jax.metrics.study import Study, TargetCounts, result_row
 
 FPRS = (0.001, 0.01, 0.1)
 OPTIMISTIC = ("advantage_optimistic", "oracle_threshold")
+DETAIL = 8  # targets up to which each has intervals of its own
 # the metrics of single targets when there are many
 BRIEF = ("auc", "tpr@", "advantage", "balanced_accuracy")
 
@@ -43,7 +50,7 @@ class Weighted(Study):
     """
 
     targets: tuple[int, ...]
-    stratified: tuple[np.ndarray, ...]
+    stratified: tuple[RecordCounts, ...]
     weight_2TR: tuple[np.ndarray, ...]
 
 
@@ -75,7 +82,9 @@ class Scored(NamedTuple):
 
     Attributes:
         score_TN: the scores, higher = more likely a member.
-        curves, ranks: the ROC curve and the sorted rows of each target.
+        curves: the ROC curve of each target.
+        ranks: the sorted rows of each target; empty where groups of records share counts.
+        done: what was drawn while the scores were sorted, where groups of records share counts.
         named_TN: the rows flagged at the shadow-calibrated thresholds; None without thresholds.
         counts_T: the counts at these thresholds; None without thresholds.
         no_threshold: why there are no thresholds ('' if there are).
@@ -95,6 +104,7 @@ class Scored(NamedTuple):
     weight_2TR: tuple[np.ndarray, ...] = ()
     knows: str = "shadows"
     left: Mapping[jackknife.Key, Left] = {}
+    done: SortedScores | None = None
 
 
 def rows(
@@ -108,7 +118,7 @@ def rows(
     fprs: Sequence[float] = FPRS,
     ppv_ratio: float = 1.0,
     level: float = 0.95,
-    detail: int = 8,
+    detail: int = DETAIL,
     keep: dict[str, dict] | None = None,
 ) -> list[dict]:
     """Computes the rows of every metric of every attack, in the columns of `study.result_row`.
@@ -128,8 +138,9 @@ def rows(
     Args:
         attacks: {name: attack}. An attack has `score_TN` (higher = more likely a member; NaN
             outside evaluated_TN) and optionally `knows`, `threshold_T` (chosen on shadows by
-            `thresholds.shadow_thresholds`; None or NaN = no shadows), `no_threshold` (why) and
-            `without` (its numbers without groups of units, a sequence of `jackknife.Rerun`).
+            `thresholds.shadow_thresholds`; None or NaN = no shadows), `no_threshold` (why),
+            `without` (its numbers without groups of units, a sequence of `jackknife.Rerun`) and
+            `sorted` (its `SortedScores`, for draws of groups of records).
         member_TN, evaluated_TN: the members and the scored rows of each target.
         targets: the models' numbers, for the rows of single targets; None: 0 .. T-1.
         unit_T: targets of equal numbers are resampled together (twins); None: each by itself.
@@ -156,18 +167,12 @@ def rows(
     draws = (
         bootstrap.make(N, np.arange(T) if unit_T is None else unit_T) if draws is None else draws
     )
-    count = draws.record_NR.shape[1]
     study = Weighted(
         member_TN=member_TN,
         evaluated_TN=evaluated_TN,
         targets=tuple(range(T)) if targets is None else tuple(int(t) for t in targets),
         draws=draws,
-        stratified=tuple(
-            bootstrap.stratified(draws.seed + 1 + t, member_TN[t], evaluated_TN[t], count)
-            for t in range(T)
-        )
-        if T <= detail
-        else (),
+        stratified=of_targets(draws, member_TN, evaluated_TN, detail=detail),
         fprs=tuple(fprs),
         ratio=ppv_ratio,
         weight_2TR=bootstrap.side_weights(member_TN, evaluated_TN, evaluated_TN, draws.record_NR)
@@ -178,6 +183,17 @@ def rows(
     return [
         row for name, attack in attacks.items() for row in _attack_rows(study, name, attack, keep)
     ]
+
+
+def of_targets(
+    draws: bootstrap.Draws, member_TN, evaluated_TN, *, detail: int = DETAIL
+) -> tuple[RecordCounts, ...]:
+    """Returns each target's stratified draws; none for more than `detail` targets."""
+    return tuple(
+        bootstrap.stratified(draws.seed + 1 + t, *sides, draws.record_NR.shape[1])
+        for t, sides in enumerate(zip(member_TN, evaluated_TN, strict=True))
+        if len(member_TN) <= detail
+    )
 
 
 def _attack_rows(study: Weighted, name: str, attack: Mapping, keep: dict | None) -> list[dict]:
@@ -218,18 +234,34 @@ def _sorted(study: Weighted, name: str, attack: Mapping) -> Scored:
     score_TN, N = np.asarray(attack["score_TN"], np.float64), study.member_TN.shape[1]
     checks.shape("TN", member=study.member_TN, **{f"scores of {name}": score_TN})
     curves, ranks = [], []
-    for t, target in enumerate(study.targets):
+    done: SortedScores | None = attack.get("sorted")
+    if isinstance(study.draws.record_NR, Grouped) and done is None:
+        try:
+            done = sorted_scores.sort(
+                score_TN,
+                study.member_TN,
+                study.evaluated_TN,
+                targets=study.targets,
+                draws=study.draws,
+                fprs=study.fprs,
+                stratified=study.stratified,
+            )
+        except ValueError as e:
+            raise ValueError(f"attack {name!r}, {e}") from e
+    for t, target in enumerate(study.targets) if done is None else ():
         at = np.flatnonzero(study.evaluated_TN[t])
         try:
             curves.append(roc.roc(score_TN[t, at], study.member_TN[t, at]))
         except ValueError as e:
             raise ValueError(f"attack {name!r}, target {target}: {e}") from e
         ranks.append(bootstrap.ranked(score_TN[t, at], study.member_TN[t, at], t * N + at))
+    if done is not None:
+        curves = list(done.curves)
     threshold_T = attack.get("threshold_T")
     left = jackknife.parts(
         attack, study.member_TN, study.evaluated_TN, draws=study.draws, fprs=study.fprs
     )
-    more = dict(knows=attack.get("knows", "shadows"), left=left)
+    more = dict(knows=attack.get("knows", "shadows"), left=left, done=done)
     if threshold_T is None or np.isnan(np.asarray(threshold_T, np.float64)).any():
         why = attack.get("no_threshold", "no shadow to choose a threshold on")
         return Scored(score_TN, tuple(curves), tuple(ranks), None, None, why, {}, **more)
@@ -266,19 +298,24 @@ def _single(study: Weighted, scored: Scored, t: int) -> dict[str, Outcome]:
     The intervals are those of a stratified bootstrap, of `intervals.box` where counts are small,
     and closed forms at the fixed threshold.
     """
-    curve, rank, level = scored.curves[t], scored.ranks[t], study.level
+    curve, level = scored.curves[t], study.level
     low_FR: np.ndarray | None = None
     high_FR: np.ndarray | None = None
     method = "value only"
     out = {"auc": Outcome(roc.auc(curve), method=method, convention=outcomes.TIES)}
     if study.stratified:
         method = f"stratified bootstrap, {study.stratified[t].shape[1]} draws"
-        steps = [outcomes.allowed(fpr, len(rank.nonmember_J)) for fpr in study.fprs]
-        auc_R, low_FR, high_FR = bootstrap.redraw(rank, study.stratified[t], None, steps)
+        steps = [outcomes.allowed(fpr, int(curve.n_nonmember)) for fpr in study.fprs]
+        if scored.done is None:
+            redrawn = bootstrap.redraw(scored.ranks[t], study.stratified[t], None, steps)
+        else:
+            single = scored.done.single[t]
+            redrawn = (single.auc_R, *rank_bins.drawn_ends(single.bins, steps))
+        auc_R, low_FR, high_FR = redrawn
         out["auc"] = outcomes.area(
             roc.auc(curve),
             auc_R,
-            min(len(rank.member_I), len(rank.nonmember_J)),
+            int(min(curve.n_member, curve.n_nonmember)),
             level,
             "records",
             method,
@@ -328,11 +365,13 @@ def _mean(study: Weighted, scored: Scored) -> dict[str, Outcome]:
     Draws reweight records within a target and targets in the mean.
     """
     draws, level, T = study.draws, study.level, len(study.targets)
-    auc_TR = np.stack(
-        [bootstrap.redraw(rank, draws.record_NR, None, [], low=False)[0] for rank in scored.ranks]
-    )
+    if scored.done is None:
+        every = [bootstrap.redraw(r, draws.record_NR, None, [], low=False) for r in scored.ranks]
+        auc_TR = np.stack([auc_R for auc_R, *_ in every])
+    else:
+        auc_TR = scored.done.area_TR
     areas = [roc.auc(curve) for curve in scored.curves]
-    smaller = min(min(len(r.member_I), len(r.nonmember_J)) for r in scored.ranks)
+    smaller = int(min(min(c.n_member, c.n_nonmember) for c in scored.curves))
     auc_R, parts = (
         outcomes.average(auc_TR, draws.unit_TR),
         components.parts(areas, auc_TR, draws.index_T),
@@ -502,20 +541,56 @@ def pool(score_TN, member_TN, evaluated_TN) -> tuple[roc.Roc, bootstrap.Ranked]:
     return roc.roc(score_K, member_K), bootstrap.ranked(score_K, member_K, at)
 
 
+def redrawn_pool(
+    score_TN, member_TN, evaluated_TN, draws: bootstrap.Draws, done: SortedScores | None = None
+) -> tuple[roc.Roc, Callable[[Sequence[int]], tuple[np.ndarray, np.ndarray]]]:
+    """Returns the ROC of all evaluated (target, record) pairs and how to draw it.
+
+    Args:
+        score_TN, member_TN, evaluated_TN, draws: as in `rows`.
+        done: the sorted scores, for draws of groups of records; None sorts them.
+
+    Returns:
+        (curve, ends), where ends(allowed_F) gives (low_FR, high_FR) of `bootstrap.redraw`.
+    """
+    if isinstance(draws.record_NR, Grouped):
+        if done is None:
+            arrays = (np.asarray(score_TN), np.asarray(member_TN, bool), np.asarray(evaluated_TN))
+            targets = range(len(arrays[0]))
+            done = sorted_scores.sort(*arrays, targets=targets, draws=draws, fprs=FPRS)
+        return done.pooled, functools.partial(rank_bins.drawn_ends, done.pooled_bins)
+    curve, rank = pool(score_TN, member_TN, evaluated_TN)
+
+    def ends(allowed_F: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        _, low_FR, high_FR = bootstrap.redraw(rank, draws.record_NR, draws.unit_TR, allowed_F)
+        return low_FR, high_FR
+
+    return curve, ends
+
+
 def _pooled(study: Weighted, scored: Scored) -> dict[str, Outcome]:
     """Returns the metrics of the pooled ROC over all (target, record) pairs.
 
     Draws weight a pair by the count of its record times the count of its target.
     """
     draws, level, T = study.draws, study.level, len(study.targets)
-    curve, rank = pool(scored.score_TN, study.member_TN, study.evaluated_TN)
-    steps = [outcomes.allowed(fpr, len(rank.nonmember_J)) for fpr in study.fprs]
-    auc_R, tpr_FR, _ = bootstrap.redraw(rank, draws.record_NR, draws.unit_TR, steps, low=False)
+    if scored.done is None:
+        curve, rank = pool(scored.score_TN, study.member_TN, study.evaluated_TN)
+        steps = [outcomes.allowed(fpr, len(rank.nonmember_J)) for fpr in study.fprs]
+        auc_R, tpr_FR, _ = bootstrap.redraw(rank, draws.record_NR, draws.unit_TR, steps, low=False)
+    else:
+        curve, bins = scored.done.pooled, scored.done.pooled_bins
+        steps = [outcomes.allowed(fpr, int(curve.n_nonmember)) for fpr in study.fprs]
+        tpr_FR = rank_bins.tprs(bins, steps)
     smaller = round(min(curve.n_member, curve.n_nonmember) / T)
     w = placements.weights(
         study.evaluated_TN & study.member_TN, study.evaluated_TN & ~study.member_TN, draws.record_NR
     )
-    parts = pooled_area_parts(scored.score_TN, w, draws)
+    if scored.done is None:
+        parts = pooled_area_parts(scored.score_TN, w, draws)
+    else:
+        parts = components.parts(*scored.done.pooled_area, draws.index_T)
+        auc_R = components.whole(parts)
     error, how = _error(study, scored, parts, ("pooled", "auc"))
     out = {
         "auc": outcomes.area(
@@ -663,7 +738,7 @@ def band(
         {fpr, tpr, band_fpr, low, high}: the ROC at up to 300 FPRs from 1/n to 1 on a log scale, and
             the intervals [low, high] at `band_fpr`.
     """
-    curve, rank = pool(score_TN, member_TN, evaluated_TN)
+    curve, ends = redrawn_pool(score_TN, member_TN, evaluated_TN, draws)
     fine, steps = (
         np.unique(np.geomspace(1, curve.n_nonmember, count).round().astype(int))
         for count in (300, points)
@@ -671,7 +746,7 @@ def band(
     tpr, at = (
         curve.tpr_V[np.searchsorted(curve.false_V, k, side="right") - 1] for k in (fine, steps)
     )
-    _, low_FR, high_FR = bootstrap.redraw(rank, draws.record_NR, draws.unit_TR, steps.tolist())
+    low_FR, high_FR = ends(steps.tolist())
     # With too few records to resample, the interval is [0, 1].
     low, high = (
         [intervals.percentile(x, level)[end] if intervals.usable(x) else float(end) for x in x_FR]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from mia_jax import checks
 from mia_jax.metrics import roc
+
+MANY = 1 << 18  # scored pairs from which scores are searched by bins: equal thresholds, sooner
+BINS = 1 << 14
 
 
 def shadow_thresholds(score_MN, member_MN, evaluated_MN, shadow_MM) -> np.ndarray:
@@ -31,6 +36,10 @@ def shadow_thresholds(score_MN, member_MN, evaluated_MN, shadow_MM) -> np.ndarra
     M = checks.shape("MN", score=score_MN, member=member_MN, evaluated=evaluated_MN)["M"]
     if shadow_MM.shape != (M, M):
         raise ValueError(f"shadow_MM has shape {shadow_MM.shape}; expected ({M}, {M}).")
+    if score_MN.size > MANY:
+        return _of_distinct(
+            shadow_MM, Sides.of(score_MN, member_MN, evaluated_MN & ~np.isnan(score_MN)).best
+        )
     at_M, at_N = np.nonzero(evaluated_MN & ~np.isnan(score_MN))
     order = np.argsort(-score_MN[at_M, at_N], kind="stable")
     at_M, at_N = at_M[order], at_N[order]
@@ -86,6 +95,11 @@ def shadow_thresholds_at(
     M = checks.shape("MN", score=score_MN, usable=usable_MN)["M"]
     if shadow_MM.shape != (M, M):
         raise ValueError(f"shadow_MM has shape {shadow_MM.shape}; expected ({M}, {M}).")
+    if score_MN.size > MANY:
+        sides = Sides.of(score_MN, np.zeros_like(usable_MN), usable_MN)
+        return _of_distinct(shadow_MM, lambda shadow_M: sides.below(shadow_M, fprs)).T.reshape(
+            len(fprs), M
+        )
     at_M, at_N = np.nonzero(usable_MN)
     order = np.argsort(-score_MN[at_M, at_N], kind="stable")
     at_M, score_K = at_M[order], score_MN[at_M[order], at_N[order]]
@@ -112,3 +126,153 @@ def _below(score_V, named_V, fpr: float) -> float:
     if count == 0 or named_V[count - 1] == 0:
         return float(np.nextafter(score_V[count], np.inf))
     return roc.between(score_V[count], score_V[np.searchsorted(named_V, named_V[count - 1])])
+
+
+def _of_distinct(shadow_MM: np.ndarray, of_shadows: Callable) -> np.ndarray:
+    """Returns of_shadows(shadow_M) for every row; rows with equal shadows are computed once."""
+    distinct_UM, row_M = np.unique(shadow_MM, axis=0, return_inverse=True)
+    return np.array([of_shadows(shadow_M) for shadow_M in distinct_UM])[row_M.ravel()]
+
+
+class Sides(NamedTuple):
+    """Holds the sorted scores of every model, counted in bins, to pool those of any models.
+
+    Attributes:
+        inside, outside: the rising scores of the members and of the non-members of each model.
+        edges: rising scores that part the bins.
+        inside_ME, outside_ME: how many of them are at least as high as each edge.
+    """
+
+    inside: list[np.ndarray]
+    outside: list[np.ndarray]
+    edges: np.ndarray
+    inside_ME: np.ndarray
+    outside_ME: np.ndarray
+
+    @classmethod
+    def of(cls, score_MN, member_MN, scored_MN) -> Sides:
+        """Sorts the scored pairs of every model."""
+        sides = [
+            [np.sort(score_N[scored_N & side_N]) for score_N, scored_N, side_N in rows]
+            for rows in (
+                zip(score_MN, scored_MN, member_MN, strict=True),
+                zip(score_MN, scored_MN, ~member_MN, strict=True),
+            )
+        ]
+        some = np.sort(np.concatenate([s[:: max(1, len(s) // 4096)] for m in sides for s in m]))
+        edges = np.unique(some[:: max(1, len(some) // BINS)])
+        counts = [
+            np.array([len(s) - np.searchsorted(s, edges) for s in side]).reshape(len(side), -1)
+            for side in sides
+        ]
+        return cls(*sides, edges, *counts)
+
+    def best(self, shadow_M: np.ndarray) -> float:
+        """Returns the threshold with the best balanced accuracy on the pairs of some models."""
+        shadows = np.flatnonzero(shadow_M)
+        inside, outside = (
+            sum(len(side[m]) for m in shadows) for side in (self.inside, self.outside)
+        )
+        if not inside or not outside:
+            return np.nan
+        flagged_E = shadow_M.astype(np.int64) @ self.inside_ME
+        gain_E = outside * flagged_E - inside * (shadow_M.astype(np.int64) @ self.outside_ME)
+        # within a bin, which starts at its lower edge, gains are at most those of its upper edge
+        # plus what its members add; above the last edge there is one more bin
+        upper_E, more_E = np.append(gain_E[1:], 0), flagged_E - np.append(flagged_E[1:], 0)
+        known = max(int(gain_E.max(initial=0)), 0)
+        possible_E = upper_E + outside * more_E >= known
+        best, threshold = 0, np.inf
+        for low, high in reversed(_runs(possible_E)):
+            ends = (self.edges[low], self.edges[high] if high < len(self.edges) else None)
+            before = int(gain_E[high]) if high < len(self.edges) else 0
+            gain, score = self._best_within(shadows, ends, before, inside, outside)
+            if gain > best:
+                best, threshold = gain, score
+        # scores below the first edge
+        if int(gain_E[0]) + outside * (inside - int(flagged_E[0])) > best:
+            ends = (-np.inf, self.edges[0])
+            gain, score = self._best_within(shadows, ends, int(gain_E[0]), inside, outside)
+            if gain > best:
+                best, threshold = gain, score
+        if best <= 0:
+            return np.inf
+        return roc.between(self._next_lower(shadows, threshold), threshold)
+
+    def _best_within(self, shadows, ends, before: int, inside: int, outside: int):
+        """Returns (gain, score) of the best vertex with a score in [low, high); the highest one."""
+        values = [self._within(side, shadows, ends) for side in (self.inside, self.outside)]
+        value_K = np.concatenate(values)
+        if not len(value_K):
+            return -1, np.inf
+        step_K = np.repeat([outside, -inside], [len(v) for v in values])
+        order_K = np.argsort(-value_K, kind="stable")
+        value_K, gain_K = value_K[order_K], before + np.cumsum(step_K[order_K])
+        last_V = np.flatnonzero(np.append(value_K[1:] != value_K[:-1], True))
+        best = last_V[np.argmax(gain_K[last_V])]
+        return int(gain_K[best]), float(value_K[best])
+
+    def _within(self, side: Sequence[np.ndarray], shadows, ends) -> np.ndarray:
+        """Returns the scores of some models in [low, high); a high of None is no limit."""
+        low, high = ends
+        parts = []
+        for m in shadows:
+            first = np.searchsorted(side[m], low)
+            last = len(side[m]) if high is None else np.searchsorted(side[m], high)
+            parts.append(side[m][first:last])
+        return np.concatenate(parts)
+
+    def _next_lower(self, shadows, score: float) -> float:
+        """Returns the highest score of some models below `score`."""
+        lower = [-np.inf]
+        for side in (self.inside, self.outside):
+            for m in shadows:
+                place = np.searchsorted(side[m], score)
+                lower += [float(side[m][place - 1])] if place else []
+        return max(lower)
+
+    def below(self, shadow_M: np.ndarray, fprs: Sequence[float]) -> list[float]:
+        """Returns the lowest thresholds that flag at most a share of the non-members."""
+        shadows = np.flatnonzero(shadow_M)
+        outside = sum(len(self.outside[m]) for m in shadows)
+        flagged_E = shadow_M.astype(np.int64) @ self.outside_ME
+        thresholds = []
+        for fpr in fprs:
+            if not outside or not roc.resolvable(fpr, outside):
+                thresholds.append(np.nan)
+                continue
+            most = math.floor(fpr * outside * (1 + roc.TINY))
+            if most >= outside:
+                thresholds.append(-np.inf)
+                continue
+            # the lowest edge that too few reach, and the bin below it
+            high = int(np.searchsorted(-flagged_E, -most, side="left"))
+            ends = (
+                self.edges[high - 1] if high else -np.inf,
+                self.edges[high] if high < len(self.edges) else None,
+            )
+            above = int(flagged_E[high]) if high < len(self.edges) else 0
+            falling_K = np.sort(self._within(self.outside, shadows, ends))[::-1]
+            left_out = float(falling_K[most - above])
+            higher = [
+                float(self.outside[m][place])
+                for m in shadows
+                if (place := np.searchsorted(self.outside[m], left_out, side="right"))
+                < len(self.outside[m])
+            ]
+            thresholds.append(
+                roc.between(left_out, min(higher))
+                if higher
+                else float(np.nextafter(left_out, np.inf))
+            )
+        return thresholds
+
+
+def _runs(chosen_E: np.ndarray) -> list[tuple[int, int]]:
+    """Returns the runs of consecutive chosen places as (first, one after the last).
+
+    >>> _runs(np.array([True, False, True, True]))
+    [(0, 1), (2, 4)]
+    """
+    edge = np.flatnonzero(np.diff(np.concatenate([[0], chosen_E.astype(np.int8), [0]])))
+    return [(int(a), int(b)) for a, b in zip(edge[::2], edge[1::2], strict=True)]

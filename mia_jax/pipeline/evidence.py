@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from mia_jax.configuration.settings import ReportSettings
-from mia_jax.metrics import jackknife, slices, thresholds
+from mia_jax.metrics import bootstrap, jackknife, record_groups, slices, thresholds
+from mia_jax.metrics.record_groups import Grouped
 from mia_jax.pipeline import reruns
 from mia_jax.pipeline.attack import SignalReader, scores
 from mia_jax.threat_model import PlannedAttack
@@ -39,13 +40,28 @@ def attack_evidence(
     return evidence | dict(threshold_FT=threshold_FM[:, targets])
 
 
-def rerun_evidence(planned: PlannedAttack, reader: SignalReader, settings: ReportSettings) -> dict:
+def rerun_evidence(
+    planned: PlannedAttack,
+    reader: SignalReader,
+    settings: ReportSettings,
+    *,
+    draws: bootstrap.Draws,
+) -> dict:
     """Returns {without: reruns} of an attack without groups of units; {} if it is not rerun.
 
-    `reruns.applies` decides whether it is.
+    `reruns.applies` decides whether it is. Of many records, `record_groups.sample` decides on how
+    many.
     """
     if not reruns.applies(planned.attack, reader.design, groups=settings.jackknife):
         return {}
+
+    fleet, targets = reader.fleet(planned), reader.design.targets
+    record_K: np.ndarray | None = None
+    if isinstance(draws.record_NR, Grouped):
+        evaluated_N = reader.design.of_targets().evaluated_TN.any(0)
+        record_K = record_groups.sample(evaluated_N, len(targets), seed=draws.seed)
+    if record_K is not None:
+        fleet = fleet.of_records(record_K)
 
     def measure(design: Design, score_MN: np.ndarray) -> jackknife.Rerun:
         rows = design.of_targets()
@@ -57,13 +73,14 @@ def rerun_evidence(planned: PlannedAttack, reader: SignalReader, settings: Repor
             member_TN=rows.member_TN,
             evaluated_TN=rows.evaluated_TN,
             fprs=settings.resolved_fprs,
+            counts=jackknife.counts_of(draws, record_K),
         )
-        left_out_T = np.isin(reader.design.targets, rows.targets, invert=True)
-        return jackknife.Rerun(left_out_T, numbers)
+        left_out_T = np.isin(targets, rows.targets, invert=True)
+        return jackknife.Rerun(left_out_T, numbers, record_K)
 
     without = reruns.each(
         planned.attack,
-        reader.fleet(planned),
+        fleet,
         scored=reader.scored_models,
         groups=settings.jackknife,
         scores=scores,

@@ -83,7 +83,7 @@ def measure(
     draws = bootstrap.make(len(pool.y), rows.unit_T, draws=settings.draws, seed=seed)
     evidence = {
         planned.name: attack_evidence(planned, score_MN[planned.name], design, settings)
-        | rerun_evidence(planned, reader, settings)
+        | rerun_evidence(planned, reader, settings, draws=draws)
         for planned in attacks
     }
     common = dict(draws=draws, fprs=settings.resolved_fprs, level=settings.level)

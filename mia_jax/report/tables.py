@@ -10,7 +10,7 @@ import html
 import io
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from mia_jax.metrics.rows import COLUMNS, OPTIMISTIC, find, fprs, resolved
 
@@ -191,6 +191,15 @@ def lines_csv(rows: Sequence[Mapping], columns: Sequence[str] = ()) -> str:
     writer = csv.DictWriter(file, columns, lineterminator="\n", restval="")
     writer.writeheader()
     writer.writerows({k: cell(v) for k, v in row.items()} for row in rows)
+    return file.getvalue()
+
+
+def tuples_csv(lines: Iterable[tuple], columns: Sequence[str]) -> str:
+    """Writes tuples with the values of `columns` as CSV with a header, as `lines_csv` does."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(map(cell, line) for line in lines)
     return file.getvalue()
 
 

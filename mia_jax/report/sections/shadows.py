@@ -23,7 +23,14 @@ def text(*, shadow_curves: Mapping, attacks: Mapping[str, Mapping] = {}) -> str:
     own_variance = [
         name for name in shadow_curves if attacks.get(name, {}).get("variance") == "per_example"
     ]
-    return rendering.render("shadows", lines=lines, draws=DRAWS, own_variance=own_variance)
+    every = [point for points in shadow_curves.values() for point in points.values()]
+    return rendering.render(
+        "shadows",
+        lines=lines,
+        draws=DRAWS,
+        own_variance=own_variance,
+        records=max(point.get("records", 0) for point in every),
+    )
 
 
 def cell(point: Mapping, metric: str) -> str:

@@ -1,0 +1,233 @@
+"""Sorts the scores of one attack once, for all numbers of a report about many records.
+
+What it keeps has the size of bins and groups, not of records: thinned ROC curves
+(`roc.of_sides`), the AUCs under the draws by placements (to first order, as in `placements`; with
+more than `record_groups.EXACT` records the rest is below 1e-4), and the weights of rank bins for
+the rates (`rank_bins`). Members and non-members of a target are sorted at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from mia_jax.metrics import bootstrap, rank_bins, roc
+from mia_jax.metrics.rank_bins import Cuts
+from mia_jax.metrics.record_groups import Grouped
+
+POOLED_BINS = 1 << 14  # in which the scores of all targets are ranked among each other
+
+
+class Redrawn(NamedTuple):
+    """Holds one ROC under R draws: its AUC [R] and the weights of its rank bins."""
+
+    auc_R: np.ndarray
+    bins: rank_bins.Drawn
+
+
+class PooledArea(NamedTuple):
+    """Holds what each target adds to the pooled AUC, and that under the draws, to first order."""
+
+    value_T: np.ndarray
+    drawn_TR: np.ndarray
+
+
+class SortedScores(NamedTuple):
+    """Holds one attack whose scores were sorted once.
+
+    Attributes:
+        curves: the ROC of each target.
+        pooled: the ROC of all (target, record) pairs.
+        area_TR: the AUC of each target under the shared draws of records.
+        single: each target under stratified draws of its own; empty without.
+        pooled_area: what each target adds to the pooled AUC; None for one target.
+        pooled_bins: the pooled ROC under the draws of records and units.
+    """
+
+    curves: tuple[roc.Roc, ...]
+    pooled: roc.Roc
+    area_TR: np.ndarray
+    single: tuple[Redrawn, ...]
+    pooled_area: PooledArea | None
+    pooled_bins: rank_bins.Drawn
+
+
+class Falling(NamedTuple):
+    """Holds the scored rows of one target by falling score: scores, members, record numbers."""
+
+    score_K: np.ndarray
+    inside_K: np.ndarray
+    record_K: np.ndarray
+
+
+def falling(score_N, member_N, evaluated_N) -> Falling:
+    """Sorts the evaluated rows of one target.
+
+    Raises:
+        ValueError: a score is NaN, or there are no members or no non-members.
+    """
+    record_K = np.flatnonzero(evaluated_N).astype(np.int32)
+    score_K, inside_K = roc.two_sides(score_N[record_K], member_N[record_K])
+    order_K = np.argsort(-score_K)
+    return Falling(score_K[order_K], inside_K[order_K], record_K[order_K])
+
+
+def sort(
+    score_TN,
+    member_TN,
+    evaluated_TN,
+    *,
+    targets: Sequence[int],
+    draws: bootstrap.Draws,
+    fprs: Sequence[float],
+    stratified: Sequence[Grouped] = (),
+) -> SortedScores:
+    """Sorts the scores of an attack and draws what a report needs of them.
+
+    Args:
+        score_TN: the scores; not NaN where evaluated.
+        member_TN, evaluated_TN: the members and the scored rows of each target.
+        targets: the numbers of the targets, for messages.
+        draws: the shared draws, with groups of records.
+        fprs: the false-positive rates at which curves are read.
+        stratified: the draws of each target by itself; empty for none.
+
+    Raises:
+        ValueError: a score of an evaluated row is NaN, or a target lacks members or non-members.
+    """
+    T = len(score_TN)
+    counts = draws.record_NR
+    if not isinstance(counts, Grouped):
+        raise TypeError("draws of single records are measured row by row: see `bootstrap.redraw`.")
+    count_GR = counts.count_GR.astype(np.float64)
+    curves, areas, single, rows_T = [], [], [], []
+    for t in range(T):
+        try:
+            rows = falling(score_TN[t], member_TN[t], evaluated_TN[t])
+        except ValueError as e:
+            raise ValueError(f"target {targets[t]}: {e}") from e
+        sides = rising(rows)
+        curves.append(roc.of_sides(*sides, fprs))
+        place_K = placed(rows)
+        areas.append(_areas(rows, place_K, curves[-1], counts.group_N, count_GR))
+        if stratified:
+            own = stratified[t]
+            auc_R = _areas(rows, place_K, curves[-1], own.group_N, own.count_GR)
+            cuts = rank_bins.cut(sides[1])
+            single.append(Redrawn(auc_R, drawn_bins(rows, cuts, own)))
+        rows_T.append(rows)
+    area_TR = np.stack(areas)
+    if T == 1:
+        bins = drawn_bins(rows, rank_bins.cut(sides[1]), counts)
+        return SortedScores(tuple(curves), curves[0], area_TR, tuple(single), None, bins)
+    sides = tuple(
+        np.sort(np.concatenate([rows.score_K[rows.inside_K == side] for rows in rows_T]))
+        for side in (True, False)
+    )
+    pooled = roc.of_sides(*sides, fprs)
+    cuts, ranks = rank_bins.cut(sides[1]), PooledRanks(*sides)
+    del sides
+    value_T, pull_TR, weights = np.zeros(T), np.zeros(area_TR.shape), [0.0, 0.0]
+    for t, rows in enumerate(rows_T):
+        unit_R = 1.0 if draws.unit_TR is None else draws.unit_TR[t]
+        value_T[t], pull_TR[t] = _pooled_area(rows, ranks.placed(rows), counts.group_N, count_GR)
+        drawn = drawn_bins(rows, cuts, counts)
+        for side, weight_BR in enumerate((drawn.inside_CR, drawn.outside_BR)):
+            weights[side] = weights[side] + (weight_BR * unit_R).astype(np.float64)
+    bins = rank_bins.Drawn(*weights, cuts.single_B, cuts.nonmembers)
+    area = PooledArea(value_T, pull_TR)
+    return SortedScores(tuple(curves), pooled, area_TR, tuple(single), area, bins)
+
+
+def rising(rows: Falling) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the rising scores of the members and of the non-members."""
+    return rows.score_K[rows.inside_K][::-1].copy(), rows.score_K[~rows.inside_K][::-1].copy()
+
+
+def placed(rows: Falling) -> np.ndarray:
+    """Returns the placement [K] of each row among the rows of the other side, ties half."""
+    K = len(rows.score_K)
+    inside_E, outside_E = (
+        np.append(0, np.cumsum(side_K, dtype=np.int64))
+        for side_K in (rows.inside_K, ~rows.inside_K)
+    )
+    first_K, after_K = np.arange(K), np.arange(1, K + 1)
+    new_K = rows.score_K[1:] != rows.score_K[:-1]
+    if not new_K.all():
+        edge_U = np.concatenate([[0], np.flatnonzero(new_K) + 1, [K]])
+        size_U = np.diff(edge_U)
+        first_K, after_K = np.repeat(edge_U[:-1], size_U), np.repeat(edge_U[1:], size_U)
+    n, m = int(inside_E[-1]), int(outside_E[-1])
+    above_K = (inside_E[first_K] + inside_E[after_K]) / (2 * n)
+    below_K = 1 - (outside_E[first_K] + outside_E[after_K]) / (2 * m)
+    return np.where(rows.inside_K, below_K, above_K)
+
+
+def _areas(rows: Falling, place_K, curve: roc.Roc, group_N, count_GR) -> np.ndarray:
+    """Returns the AUC [R] of one target under draws of groups of records."""
+    area, group_K = roc.auc(curve), group_N[rows.record_K]
+    value_R: float | np.ndarray = area
+    for side_K in (rows.inside_K, ~rows.inside_K):
+        of_side = group_K[side_K]
+        pull_G = np.bincount(of_side, weights=place_K[side_K] - area, minlength=len(count_GR))
+        weight_R = np.bincount(of_side, minlength=len(count_GR)) @ count_GR
+        with np.errstate(invalid="ignore"):
+            value_R = value_R + np.where(
+                weight_R > 0, pull_G @ count_GR / np.where(weight_R > 0, weight_R, 1), np.nan
+            )
+    return np.asarray(value_R)
+
+
+def drawn_bins(rows: Falling, cuts: Cuts, counts: Grouped) -> rank_bins.Drawn:
+    """Returns the weights of one target's rank bins under draws of groups of records."""
+    B, group_K = len(cuts.score_B), counts.group_N[rows.record_K]
+    drawn = []
+    for member, side_K in ((True, rows.inside_K), (False, ~rows.inside_K)):
+        group_I = group_K[side_K].astype(np.int64)
+        first, last = int(group_I.min()), int(group_I.max()) + 1  # groups that the side lacks
+        code_I = rank_bins.codes(rows.score_K[side_K], cuts, member=member)
+        count_gR = counts.count_GR[first:last]
+        drawn.append(rank_bins.weights(code_I, group_I - first, count_gR, B + member))
+    return rank_bins.Drawn(*drawn, cuts.single_B, cuts.nonmembers)
+
+
+class PooledRanks:
+    """Ranks the scores of single targets among those of all, in `POOLED_BINS` fine bins a side.
+
+    Args:
+        inside_I, outside_J: the rising scores of all members and of all non-members.
+    """
+
+    def __init__(self, inside_I: np.ndarray, outside_J: np.ndarray):
+        sides = (inside_I, outside_J)
+        at = [np.linspace(0, len(s) - 1, min(POOLED_BINS, len(s))).astype(np.int64) for s in sides]
+        self.edges = np.unique(np.concatenate([s[k] for s, k in zip(sides, at, strict=True)]))
+        start_2E = [np.searchsorted(side, self.edges, side="left") for side in sides]
+        # the share of a side below the middle of each bin
+        self.below_2E = [
+            (start_E + np.append(start_E[1:], len(side))) / 2 / len(side)
+            for start_E, side in zip(start_2E, sides, strict=True)
+        ]
+
+    def placed(self, rows: Falling) -> np.ndarray:
+        """Returns the placement [K] of each row of a target among all rows of the other side."""
+        start_E = np.searchsorted(-rows.score_K, -self.edges, side="right")  # rows from an edge on
+        size_E = np.diff(start_E[::-1], prepend=0)
+        code_K = np.repeat(np.arange(len(self.edges))[::-1], size_E)
+        of_inside, of_outside = self.below_2E
+        return np.where(rows.inside_K, of_outside[code_K], 1 - of_inside[code_K])
+
+
+def _pooled_area(rows: Falling, place_K, group_N, count_GR) -> tuple[float, np.ndarray]:
+    """Returns the mean placements of one target's sides among all pairs, added up, and drawn."""
+    group_K = group_N[rows.record_K]
+    value, drawn_R = 0.0, np.zeros(count_GR.shape[1])
+    for side_K in (rows.inside_K, ~rows.inside_K):
+        place_I, group_I = place_K[side_K], group_K[side_K]
+        weight_R = np.bincount(group_I, minlength=len(count_GR)) @ count_GR
+        sum_R = np.bincount(group_I, weights=place_I, minlength=len(count_GR)) @ count_GR
+        value += float(place_I.mean())
+        drawn_R = drawn_R + np.where(weight_R > 0, sum_R / np.maximum(weight_R, 1e-300), np.nan)
+    return value, drawn_R
