@@ -164,8 +164,8 @@ def lines(
     labels_N=None,
     id_N=None,
     level: float = 0.95,
-) -> Iterator[tuple]:
-    """Yields the lines of records.csv, with the columns CSV.
+) -> Iterator[dict[str, Sequence]]:
+    """Yields the lines of records.csv, many at a time, by their columns CSV.
 
     Every scored record occurs once per attack that was measured, or once with the flag 'not
     tested'. `record` is its row number. `exposure` is the AUC of the record over models that were
@@ -191,7 +191,7 @@ def lines(
             for key, field in FIELDS.items() if name else ():
                 columns[key] = _known(np.asarray(arrays[f"{name}/{field}"])[row_K])
             columns["flag"] = [FLAGS[None if q is None else q <= 1 - level] for q in columns["q"]]
-            yield from zip(*(columns[key] for key in CSV))
+            yield columns
 
 
 def _known(value_K: np.ndarray) -> list:

@@ -118,12 +118,18 @@ def at_zero(attacks: Mapping[str, Mapping], member_TN, evaluated_TN) -> list[dic
 
 def _attack(study: Weighted, name: str, attack: Mapping) -> list[dict]:
     score_TN, T = np.asarray(attack["score_TN"], np.float64), len(study.member_TN)
-    pairs = [(s[e], m[e]) for s, m, e in zip(score_TN, study.member_TN, study.evaluated_TN)]
-    curves = [roc.roc(*pair) for pair in pairs]
+    done = attack.get("sorted")
+    pairs = [(s, m, e) for s, m, e in zip(score_TN, study.member_TN, study.evaluated_TN)]
+    curves = [roc.roc(s[e], m[e]) for s, m, e in pairs] if done is None else list(done.curves)
     outcome_of: dict[Key, Outcome] = {
         (None, metric): o for metric, o in _curves(curves, study.fprs).items()
     }
-    pooled = curves if T == 1 else [summary.pool(score_TN, study.member_TN, study.evaluated_TN)[0]]
+    if done is not None:
+        pooled = [done.pooled]
+    elif T == 1:
+        pooled = curves
+    else:
+        pooled = [summary.pool(score_TN, study.member_TN, study.evaluated_TN)[0]]
     outcome_of |= {
         ("pooled", m): o
         for m, o in _curves(pooled, study.fprs).items()
@@ -204,7 +210,7 @@ def _tests(curves: Sequence[roc.Roc], pairs: Sequence[tuple], level: float) -> d
         [a for _, a in best], outcomes.RULE, "optimistic: threshold chosen with the true labels"
     )
     at = dict(at_threshold=float(threshold.mean())) if np.isfinite(threshold).all() else {}
-    eps = [ratio_bounds.eps_from_rates_heuristic(*pair, alpha=1 - level) for pair in pairs]
+    eps = [ratio_bounds.eps_from_rates_heuristic(s[e], m[e], alpha=1 - level) for s, m, e in pairs]
     words = (
         f"{eps[0].method}, TPR/FPR at level {level:g}; not a bound on differential privacy, "
         "because the records of one model are not independent trials"

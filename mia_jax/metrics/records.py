@@ -27,6 +27,7 @@ from mia_jax import checks
 from mia_jax.metrics import bootstrap, intervals, multiple
 
 FEWEST_UNITS = 4  # units of models per fold
+FEW = 4096  # records from which equal ones are looked for
 EXACT = 1024  # up to this many pairs per fold, p-values come from the exact distribution
 
 
@@ -173,6 +174,31 @@ def pairs_above(score_TN, inside_TN, outside_TN, weight_T=None) -> np.ndarray:
 
 def _interval(above_FN, size_F2N, level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns (auc, low, high) [N] from pairs won [F,N] and sizes [F,2,N] of the folds."""
+    if above_FN.shape[1] > FEW:  # many records have equal numbers, which are computed once
+        first_U, of_N = _distinct([*(2 * above_FN), *size_F2N.reshape(-1, size_F2N.shape[2])])
+        if 2 * len(first_U) < len(of_N):
+            values_U = _interval_of(above_FN[:, first_U], size_F2N[:, :, first_U], level)
+            auc_N, low_N, high_N = (value_U[of_N] for value_U in values_U)
+            return auc_N, low_N, high_N
+    return _interval_of(above_FN, size_F2N, level)
+
+
+def _distinct(columns: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the first place of every distinct row, and which of them each row is.
+
+    Args:
+        columns: whole numbers of at least 0, a column each.
+    """
+    code_N = np.zeros(len(columns[0]), np.int64)
+    for column_N in columns:
+        value_N = np.asarray(column_N).astype(np.int64)
+        code_N = code_N * (int(value_N.max(initial=0)) + 1) + value_N
+        _, first_U, code_N = np.unique(code_N, return_index=True, return_inverse=True)
+    return first_U, code_N
+
+
+def _interval_of(above_FN, size_F2N, level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns what `_interval` returns."""
     pairs_FN = size_F2N.prod(1).astype(np.float64)
     total_N = pairs_FN.sum(0)
     known_N = total_N > 0

@@ -17,8 +17,16 @@ from mia_jax.measures import (
     overfitting,
     verdict,
 )
-from mia_jax.metrics import bootstrap, comparisons, further, slice_rows, summary
+from mia_jax.metrics import (
+    bootstrap,
+    comparisons,
+    further,
+    slice_rows,
+    sorted_scores,
+    summary,
+)
 from mia_jax.metrics import rows as result_rows
+from mia_jax.metrics.record_groups import Grouped
 from mia_jax.pipeline import numbers
 from mia_jax.pipeline.attack import SignalReader
 from mia_jax.pipeline.evidence import attack_evidence, layers_of, rerun_evidence
@@ -87,6 +95,18 @@ def measure(
         for planned in attacks
     }
     common = dict(draws=draws, fprs=settings.resolved_fprs, level=settings.level)
+    if isinstance(draws.record_NR, Grouped):
+        stratified = summary.of_targets(draws, rows.member_TN, rows.evaluated_TN)
+        nonmembers = int((rows.evaluated_TN & ~rows.member_TN).sum())
+        for of_attack in evidence.values():
+            of_attack["sorted"] = sorted_scores.sort(
+                of_attack["score_TN"],
+                **shared,
+                targets=rows.targets,
+                draws=draws,
+                fprs=curves.rates(nonmembers, settings.resolved_fprs),
+                stratified=stratified,
+            )
     kept: dict[str, dict] = {}
     results = summary.rows(
         evidence,

@@ -177,7 +177,7 @@ def records_csv(measurement: Measurement, reader: SignalReader, settings: Report
         id_N=pool.columns.get("id"),
         level=settings.level,
     )
-    return tables.tuples_csv(lines, exposed_records.CSV)
+    return tables.columns_csv(lines, exposed_records.CSV)
 
 
 def chosen_pictures(reader: SignalReader, trained: TrainedHere, *, copies: bool) -> dict[str, dict]:

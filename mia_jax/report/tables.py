@@ -194,13 +194,27 @@ def lines_csv(rows: Sequence[Mapping], columns: Sequence[str] = ()) -> str:
     return file.getvalue()
 
 
-def tuples_csv(lines: Iterable[tuple], columns: Sequence[str]) -> str:
-    """Writes tuples with the values of `columns` as CSV with a header, as `lines_csv` does."""
+def columns_csv(parts: Iterable[Mapping[str, Sequence]], columns: Sequence[str]) -> str:
+    """Writes parts of a long table, each by its columns, as CSV with a header, as `lines_csv` does.
+
+    >>> columns_csv([dict(a=[1, 2], b=['x', '=y']), dict(a=[0.5], b=[None])], 'ab')
+    "a,b\\n1,x\\n2,'=y\\n0.5,\\n"
+    """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows(map(cell, line) for line in lines)
+    for part in parts:
+        writer.writerows(zip(*(_cells(part[key]) for key in columns), strict=True))
     return file.getvalue()
+
+
+def _cells(values: Sequence) -> list:
+    """Returns the values of a column as `csv` writes them; equal ones are written once."""
+    written = {value: cell(value) for value in set(values)}
+    for value, of_value in written.items():
+        if isinstance(of_value, float):
+            written[value] = repr(of_value)
+    return [written[value] for value in values]
 
 
 def cell(value):
