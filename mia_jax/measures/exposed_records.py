@@ -85,10 +85,12 @@ def significance(arrays: Mapping[str, np.ndarray], *, level: float, attacks: int
         attacks: the number of attacks under which records are tested together.
 
     Returns:
-        {significant, attacks, listed, alone}. `listed` has up to LISTED significant records, those
-            with the highest AUC on the half that ranks, {record, ranked_auc, auc, low, high, q}:
-            AUC and interval are those of the half that does not rank. `alone` is the smallest AUC
-            at which a single exposed record would have been detected, see `power.record_auc`.
+        {significant, attacks, unranked, listed, alone}. `listed` has up to LISTED significant
+            records, those with the highest AUC on the half that ranks, {record, ranked_auc, auc,
+            low, high, q}: AUC and interval are those of the half that does not rank. `unranked`
+            significant records cannot be listed, because all or none of the models of one half were
+            trained on them. `alone` is the smallest AUC at which a single exposed record would have
+            been detected, see `power.record_auc`.
     """
     exposed_N = arrays["q_N"] <= 1 - level
     known = np.flatnonzero(exposed_N & ~np.isnan(arrays["ranked_N"] + arrays["held_N"]))
@@ -101,6 +103,7 @@ def significance(arrays: Mapping[str, np.ndarray], *, level: float, attacks: int
     return dict(
         significant=int(exposed_N.sum()),
         attacks=attacks,
+        unranked=int(exposed_N.sum()) - len(known),
         listed=[
             dict(record=int(n)) | {key: float(arrays[name][n]) for key, name in names.items()}
             for n in first

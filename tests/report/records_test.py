@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import mia_jax
+from mia_jax.measures import exposed_records
 from mia_jax.report import html, page
 from mia_jax.report.sections import records as section
 from tests.report.html_test import EVIL, Reader
@@ -156,6 +157,27 @@ def test_names_from_data_are_text(shown):
     assert "n" * 41 not in text and "&lt;/script&gt;" in text
     markdown = section.text(records=hostile["records"], shown_records=hostile["shown_records"])
     assert "<script" not in markdown and "n" * 41 not in markdown
+
+
+def test_every_exposed_record_is_listed_or_counted():
+    """Of the record 3 all models of one half are trained; of the record 5 the halves know both."""
+    arrays = dict(
+        q_N=np.array([0.5, 0.5, 0.5, 0.01, 0.5, 0.02]),
+        auc_N=np.full(6, 0.9),
+        inside_N=np.full(6, 16),
+        fold_T=np.arange(32) % 2,
+        ranked_N=np.array([0.9, 0.9, 0.9, np.nan, 0.9, 0.8]),
+        held_N=np.full(6, 0.9),
+        held_low_N=np.full(6, 0.8),
+        held_high_N=np.full(6, 1.0),
+    )
+    table = exposed_records.significance(arrays, level=0.95)
+    assert table["unranked"] == 1 and [entry["record"] for entry in table["listed"]] == [5]
+    text = section.of_attack(
+        "a",
+        dict(table, level=0.95, targets=32, tested=6, mean_auc=0.9, most_exposed=dict(records=0)),
+    )
+    assert "1 more cannot be ranked" in text and "| 5 |" in text and "| 3 |" not in text
 
 
 def test_none_is_shown_where_none_is_significant():

@@ -46,6 +46,7 @@ def html(
     """Writes the same with a card for each record that is shown."""
     cards = of_record(shown_records)
     common = dict(validity=validity, about=about)
+    written = [card_of(card, records) for card in cards.values()]
     intro, listed = [], []
     for name, table in records.items():
         intro.append(of_attack(name, table, **common, tabled=not cards))
@@ -55,7 +56,8 @@ def html(
     return rendering.render_html(
         "records",
         intro=rendering.as_html("\n".join(intro))[1],
-        cards=[card_of(card, records) for card in cards.values()],
+        cards=written,
+        wide=any(card["features"] or card["tokens"] for card in written),
         disclosure=copies(shown_records, about, page="This page holds") if cards else "",
         compared=compared(cards),
         note=notes(shown_records, about) if cards else "",
@@ -127,6 +129,7 @@ def of_attack(
         bounds=bounds,
         single=(validity or {}).get("records"),
         listed=len(lines),
+        unranked=table.get("unranked", 0),
         header=header,
         lines=lines if tabled else [],
     )
@@ -202,7 +205,10 @@ def card_of(card: Mapping, records: Mapping[str, Mapping]) -> dict:
             for entry in table.get("listed", ())
             if entry["record"] == card["record"]
         ],
-        sides=[dict(name=name, text=said(card[side])) for side, name in SIDES.items()],
+        sides=[
+            dict(name=name, text=said(card[side], label=content.get("label")))
+            for side, name in SIDES.items()
+        ],
         features=features,
         neighbors=neighbors,
     )
@@ -253,8 +259,12 @@ def right(answers: Mapping) -> str:
     return f"{answers['correct']} of {answers['models']}"
 
 
-def said(answers: Mapping) -> str:
+def said(answers: Mapping, label: str | None = None) -> str:
     """Writes what the models of one side answer about a record.
+
+    Args:
+        answers: see measures/shown_records.py.
+        label: the record's label; that those who predict it are right needs no words.
 
     >>> said(dict(models=32, correct=31, confidence=0.987))
     '31 of 32 right, confidence 98.7%'
@@ -268,8 +278,10 @@ def said(answers: Mapping) -> str:
         parts.append(f"{answers['predicted_by']} of {models} predict {short(answers['predicted'])}")
     elif answers.get("predicted") is not None:
         parts.append(f"mean prediction {short(answers['predicted'])}")
-    if answers.get("correct") is not None:
-        parts.append(f"{answers['correct']} of {models} right")
+    named = answers.get("predicted_by") is not None and answers["predicted"] == label
+    if answers.get("correct") is not None and not named:
+        of = "" if answers.get("predicted_by") is not None else f" of {models}"
+        parts.append(f"{answers['correct']}{of} right")
     if answers.get("confidence") is not None:
         parts.append(f"confidence {tables.percent(answers['confidence'])}%")
     elif answers.get("loss") is not None:
