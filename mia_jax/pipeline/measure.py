@@ -172,7 +172,7 @@ def measure(
         ),
         models=models,
         design=numbers.design_numbers(reader, models),
-        attacks={a.name: numbers.describe(a) for a in attacks},
+        attacks={a.name: numbers.describe(a, questions) for a in attacks},
         shadow_curves=numbers.shadow_curves(attacks, reader, settings, seed=seed),
         assumptions=numbers.assumption_numbers(attacks, reader),
         usage=numbers.usage_of(evidence, score_MN, design, ranked=ranked, level=settings.level),

@@ -22,6 +22,8 @@ class About:
       contents: whether the report may hold copies of examples (report.show_records).
       precision: {'learner', 'query': at which precision networks train and answer}; absent if no
         network was trained here.
+      asked: 'model' if a model of the user's was asked here, 'recipe' if the user's `fit` trained
+        all models; absent otherwise.
     """
 
     data: str
@@ -41,6 +43,7 @@ class About:
     level: float
     contents: bool
     precision: Mapping[str, str] | None = None
+    asked: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

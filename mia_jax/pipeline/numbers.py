@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from mia_jax import registry, threat_model
+from mia_jax.configuration import fields
 from mia_jax.configuration.settings import ReportSettings
 from mia_jax.data import _pool as pools
 from mia_jax.designs import _failed
@@ -36,13 +37,26 @@ from mia_jax.pipeline.measured import About, DesignNumbers
 from mia_jax.pipeline.plan import Questions, Subject, TrainedHere
 from mia_jax.threat_model import PlannedAttack, by_name
 from mia_jax.training import checkpoint, failures
-from mia_jax.types import Design, Pool, TargetRows
+from mia_jax.types import ACCESS, Design, Pool, TargetRows
 
 
-def describe(planned: PlannedAttack) -> dict:
-    """Returns the config of an attack with its `needs`, `knows` and `note`."""
+def describe(planned: PlannedAttack, questions: Questions | None = None) -> dict:
+    """Returns the config of an attack with its `needs`, `knows`, `note` and `access`.
+
+    `access` is the most that one of its signals sees of the target, one of `types.ACCESS`; outputs
+    where the user supplied a signal that is none of this package.
+    """
     attack = planned.attack
-    return dict(planned.section, needs=attack.needs, knows=attack.knows, note=attack.note)
+    own = {} if questions is None else questions.signals
+    seen = []
+    for name in planned.reads:
+        signal = own.get(registry.identity("signals", name))
+        if signal is None and fields.named(name)[0] in registry.names("signals"):
+            signal = registry.make("signals", name)
+        seen.append("outputs" if signal is None else signal.access)
+    access = max(seen, key=ACCESS.index) if seen else None
+    shown = dict(needs=attack.needs, knows=attack.knows, note=attack.note, access=access)
+    return dict(planned.section, **shown)
 
 
 def costs_of(
@@ -425,6 +439,7 @@ def about_of(
         level=settings.level,
         contents=may_copy(pool, settings),
         precision=subject.precisions or None,
+        asked=("recipe" if subject.recipe else "model") if subject.asked_here else None,
     )
 
 

@@ -36,6 +36,7 @@ from mia_jax.report.sections import answer as answer_section
 NUMBERS = ("value", "low", "high", "fpr_realized", "n_member", "n_nonmember", "n_targets")
 MOST_CURVES = 6  # that are drawn before the reader chooses
 COLORS = 7  # of curves in page.js
+LINKED = ("scope", "records", "trust", "glossary")  # sections that the navigation names
 LABELS = dict(
     shown="Leak shown",
     privileged="Leak shown, but by no realistic attacker",
@@ -70,6 +71,7 @@ def report(report: Mapping, *, images: Mapping[str, bytes] = {}) -> str:
         best=best_table(rows, verdict.of(report)),
         curves=curve_table(report),
         privacy=claimed(report),
+        linked=LINKED,
         sections=details(given, uris, report.get("sections", ())),
     )
 
