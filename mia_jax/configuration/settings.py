@@ -139,10 +139,18 @@ class ReportSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """Says how a run is executed; no field changes a result, and none is part of a hash.
+    """Says how a run is executed; no field is part of a hash.
+
+    None changes more of a result than last bits: chunk and form do, and train/plan.json keeps them.
 
     Attributes:
+        platform: 'cpu', 'gpu' or 'tpu': a run that finds JAX on another platform ends before it
+            trains or asks a model; '' takes what there is.
         chunk: models that are trained at once, or 'auto' to measure which number is fastest.
+        form: how a program trains several models: 'turns' (one after the other), 'grouped' (at
+            once, XLA's convolutions) or 'patches' (at once, convolutions as products); 'auto'
+            measures which is fastest on this device. '' is 'patches' on a CPU and 'grouped'
+            elsewhere, which is never measured, so that bits do not depend on a stopwatch.
         lanes: chunks that are trained at once on one device; 0 chooses.
         devices: devices that are used; 0 takes all.
         query_chunk: models that are queried at once; 0 chooses.
@@ -152,7 +160,9 @@ class RunSettings:
         retries: further attempts at models that failed.
     """
 
+    platform: str = ""
     chunk: int | str = 8
+    form: str = ""
     lanes: int = 0
     devices: int = 0
     query_chunk: int = 0

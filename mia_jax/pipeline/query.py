@@ -10,8 +10,9 @@ import jax
 import numpy as np
 
 from mia_jax.configuration.settings import RunSettings, TargetSettings
+from mia_jax.pipeline.execution import devices, fleet_chunk
 from mia_jax.pipeline.plan import Questions
-from mia_jax.pipeline.train import devices, fleet_chunk, nothing
+from mia_jax.pipeline.train import nothing
 from mia_jax.query import black_box, forward, interactive, snapshots
 from mia_jax.runtime import files, jobs, precision
 from mia_jax.runtime.store import Answers, Store

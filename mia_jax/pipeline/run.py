@@ -10,13 +10,13 @@ import jax
 
 from mia_jax import checks, trackers
 from mia_jax.configuration.settings import Settings
-from mia_jax.pipeline import build, report
+from mia_jax.pipeline import build, execution, report
 from mia_jax.pipeline.attack import attack
 from mia_jax.pipeline.experiment import Experiment
 from mia_jax.pipeline.place import Place
 from mia_jax.pipeline.query import query, query_black_box, save_supplied
 from mia_jax.pipeline.train import train
-from mia_jax.runtime import files, jobs, precision, provenance
+from mia_jax.runtime import accelerators, files, jobs, machine, precision, provenance
 from mia_jax.runtime.progress import size
 from mia_jax.runtime.store import Store, seed_folder
 from mia_jax.training import memory, tracking
@@ -273,7 +273,7 @@ def train_stage(
             models=experiment.trained_models,
             task=task,
             pause=pause,
-            begin=begin,
+            begin=on_platform(experiment.settings, begin),
             log=log,
         )
     if task is None:
@@ -287,13 +287,28 @@ def query_stage(experiment: Experiment, *, store: Store, pause: Callable, begin:
     if not left.trained_models:
         return
     run_settings = left.settings.run
-    common = dict(store=store, begin=begin)
+    common = dict(store=store, begin=on_platform(left.settings, begin))
     with precision.products(left.settings.query.precision):
         query(left.asked(), left.questions(), run=run_settings, pause=pause, **common)
         left = left.without_failed(store)
         if left.settings.target.black_box:
             target = left.settings.target
-            query_black_box(left.asked(), left.questions(), target=target, **common)
+            query_black_box(left.asked(), left.questions(), target=target, store=store, begin=begin)
+
+
+def on_platform(settings: Settings, begin: Callable) -> Callable:
+    """Returns begin(), which first refuses to compute on another platform than run.platform.
+
+    What is on disk already is used wherever it was made, and attacks and reports run anywhere.
+    """
+
+    def begun() -> None:
+        if settings.run.platform:
+            unused = accelerators.unused()
+            machine.require(settings.run.platform, remedy=unused)
+        begin()
+
+    return begun
 
 
 def attack_stage(experiment: Experiment, *, store: Store, lines: bool, begin: Callable) -> None:
@@ -313,10 +328,25 @@ def report_stage(experiment: Experiment, *, store: Store, lines: bool, begin: Ca
         subject=left.subject(),
         trained=left.trained(),
         seed=left.seed,
-        versions=provenance.versions(),
+        versions=provenance.versions() | trained_on(left, store=store),
         lines=lines,
         begin=begin,
     )
+
+
+def trained_on(experiment: Experiment, *, store: Store) -> dict[str, str]:
+    """Returns {'trained on': the machine in words}, which may not be that of the report.
+
+    {} if nothing was trained here or the plan of the training is gone or damaged.
+    """
+    try:
+        known = execution.read_plan(store.train, run=store.run)
+    except ValueError:
+        known = None
+    if experiment.learner is None or known is None or known.machine is None:
+        return {}
+    how = f"chunk {known.chunk}, form {known.form}, {known.precision}"
+    return {"trained_on": f"{known.machine}; {how}"}
 
 
 @contextlib.contextmanager

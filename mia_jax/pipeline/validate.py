@@ -26,10 +26,10 @@ from mia_jax import (
 )
 from mia_jax.configuration.settings import SHOW_RECORDS, ReportSettings, Settings
 from mia_jax.external import default_attacks
-from mia_jax.pipeline.train import AUTO
+from mia_jax.pipeline.execution import AUTO, FORMS
 from mia_jax.query import interactive
 from mia_jax.query.snapshots import SIGNAL as TRAJECTORY
-from mia_jax.runtime import jobs, precision
+from mia_jax.runtime import jobs, machine, precision
 from mia_jax.threat_model import PlannedAttack, asked_signals
 from mia_jax.training import programs
 from mia_jax.types import (
@@ -78,6 +78,8 @@ def check_fields(typed: Settings, attacks: Mapping, *, epochs: int) -> None:
                 "the fastest measured."
             )
         checks.at_least(1, **{"run.chunk": run.chunk})
+    checks.one_of(FORMS, **{"run.form": run.form})
+    checks.one_of(("", *machine.PLATFORMS), **{"run.platform": run.platform})
     fields = "lanes devices query_chunk checkpoint_every memory_bytes retries".split()
     checks.at_least(0, **{f"run.{field}": getattr(run, field) for field in fields})
     check_report(report, attacks)

@@ -225,6 +225,16 @@ def write_json(path: Path, value, *, seal: bool = False) -> None:
     write_text(path, _json_text(sealed.seal(value) if seal else value))
 
 
+def create_json(path: Path, value, *, seal: bool = False) -> bool:
+    """Writes a JSON file like `write_json`, but only if it does not exist.
+
+    Returns:
+        Whether it was written; False if another process was first.
+    """
+    text = _json_text(sealed.seal(value) if seal else value)
+    return create(path, lambda file: file.write(text.encode("utf-8")))
+
+
 def _json_text(value) -> str:
     return json.dumps(value, indent=1, allow_nan=False, default=sealed.plain) + "\n"
 

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
-import os
 import pathlib
 import platform
 import subprocess
 import time
 from collections.abc import Callable, Mapping
 
-import jax
-
-from mia_jax.runtime import files, jobs
+from mia_jax.runtime import files, jobs, machine
 
 Path = pathlib.Path
 
@@ -87,18 +83,9 @@ class RunLog:
 
 
 def versions() -> dict:
-    """Returns the versions, devices and revision on which a result depends."""
-    packages = (
-        "jax",
-        "jaxlib",
-        "flax",
-        "optax",
-        "numpy",
-        "scipy",
-        "scikit-learn",
-        "ml_collections",
-    )
-    installed = {name: importlib.metadata.version(name) for name in packages}
+    """Returns the versions, the machine and the revision on which a result depends."""
+    packages = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy", "scikit-learn")
+    packages += ("ml_collections", *machine.COMPILERS)
     here = Path(__file__).resolve().parent
     try:
         revision = subprocess.run(
@@ -110,11 +97,14 @@ def versions() -> dict:
         ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         revision = None
-    devices = [f"{d.platform}:{d.device_kind}" for d in jax.local_devices()]
+    now = machine.here()
     return dict(
-        packages=installed,
+        packages=machine.installed(packages),
         python=platform.python_version(),
-        devices=devices,
-        cores=os.cpu_count(),
+        platform=now.platform,
+        device_kind=now.device_kind,
+        num_devices=now.devices,
+        cores=now.cores,
+        processor=now.processor,
         git=revision,
     )

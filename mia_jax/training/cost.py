@@ -1,16 +1,20 @@
-"""Predicts the cost of a fleet before training: its memory, its time and the fastest chunk.
+"""Predicts the cost of a fleet before training: its memory, its time and the fastest program.
 
-Memory comes from the compiler. The fastest chunk (chunk='auto') is measured.
+Memory comes from the compiler. The fastest chunk and form ('auto') are measured on the device.
 """
 
 from __future__ import annotations
 
+import hashlib
+import math
 import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import SingleDeviceSharding
 
 from mia_jax.training import memory, programs, stream
 from mia_jax.types import Learner, Pool
@@ -36,6 +40,23 @@ class Cost(NamedTuple):
     shared: int = 0
 
 
+class Candidate(NamedTuple):
+    """Holds a program that was timed: its form, its chunk and their cost."""
+
+    form: str
+    chunk: int
+    cost: Cost
+
+
+class Fastest(NamedTuple):
+    """Holds the fastest program, and all candidates that were timed."""
+
+    form: str
+    chunk: int
+    cost: Cost
+    timed: tuple[Candidate, ...]
+
+
 WHOLE = 2**62  # As pool_bytes: a pool of any size stays on the device.
 
 
@@ -47,18 +68,29 @@ def expected(
     weight_K: np.ndarray,
     chunk: int,
     pool_bytes: int = WHOLE,
+    program: programs.Programs | None = None,
+    device=None,
 ) -> Cost:
     """Returns the cost of an epoch as the compiler predicts it, without running the epoch.
 
     If the pool is larger than `pool_bytes` it is streamed, and the cost is that of a part of an
-    epoch. The persistent compilation cache keeps the program for the training itself.
+    epoch.
+
+    Args:
+        learner: the learning rule.
+        pool: all examples.
+        rows_K: the rows of one model.
+        weight_K: the weights of these rows.
+        chunk: the number of models that train together.
+        pool_bytes: a pool larger than this is streamed.
+        program: the programs with which the models will be trained on `device`. They are compiled
+            once: training then runs what was compiled here, with or without a cache on disk.
+        device: the device; None for the first one.
     """
-    program = programs.make(learner=learner, chunk=chunk)
-    shapes, steps = _shapes(learner, pool, rows_K, weight_K, chunk, pool_bytes)
+    program = program or programs.make(learner=learner, chunk=chunk)
+    shapes, steps = _shapes(learner, pool, rows_K, weight_K, chunk, pool_bytes, program)
     start = time.perf_counter()
-    state, pool_shape, index, weight = shapes
-    pool_shape = jax.tree.map(_on_device, pool_shape)
-    run = program.run.lower(state, pool_shape, index, weight).compile()
+    run = program.run.lower(*_placed(shapes, device or jax.local_devices()[0])).compile()
     return _cost(
         run,
         shapes,
@@ -94,14 +126,33 @@ def measured(
     rows_K: np.ndarray,
     weight_K: np.ndarray,
     chunk: int,
+    form: str = "",
     probe_steps: int = 4,
     pool_bytes: int = WHOLE,
-) -> Cost:
+    memory_bytes: int | None = None,
+    known: set[str] | None = None,
+) -> Cost | None:
     """Measures the cost of `chunk` models on the first device; the models are not kept.
 
     Compiles a program of `probe_steps` steps and runs it for at least 0.3 s.
+
+    Args:
+        learner: the learning rule.
+        pool: all examples.
+        rows_K: the rows of one model.
+        weight_K: the weights of these rows.
+        chunk: the number of models that train together.
+        form: one of programs.FORMS; '' for that of the platform.
+        probe_steps: the number of steps.
+        pool_bytes: a pool larger than this is streamed.
+        memory_bytes: a program that needs more by the compiler's account is not run, and its
+            seconds are NaN.
+        known: digests of programs that were measured before; that of this program is added.
+
+    Returns:
+        The cost; None if the program was measured before.
     """
-    program = programs.make(learner=learner, chunk=chunk)
+    program = programs.make(learner=learner, chunk=chunk, form=form)
     keys = programs.model_keys(seed=0, models=np.zeros(chunk))
     index, weight = program.plan(
         keys, jnp.uint32(1), *(np.broadcast_to(a, (chunk, len(rows_K))) for a in (rows_K, weight_K))
@@ -113,7 +164,13 @@ def measured(
     part = jax.device_put(stream.bare(pool, used))
     state = program.init(keys, stream.bare(pool, np.arange(1)))
     start = time.perf_counter()
-    run = program.run.lower(state, part, index, weight).compile()
+    lowered = program.run.lower(state, part, index, weight)
+    if known is not None:
+        digest = hashlib.sha256(lowered.as_text().encode()).hexdigest()
+        if digest in known:
+            return None
+        known.add(digest)
+    run = lowered.compile()
     compile_seconds = time.perf_counter() - start
     shapes = (
         state,
@@ -121,35 +178,37 @@ def measured(
         jax.ShapeDtypeStruct((chunk, steps, *index.shape[2:]), jnp.int32),
         weight,
     )
+    cost = _cost(run, shapes, chunk, steps=steps, streamed=True, compile_seconds=compile_seconds)
+    whole = min(stream.num_bytes(pool), pool_bytes)
+    cost = cost._replace(
+        bytes=cost.bytes - _size(part) + whole, shared=whole if whole <= pool_bytes else 0
+    )
+    if memory_bytes is not None and cost.bytes > memory_bytes:
+        return cost
     state, _ = memory.wait(run(state, part, index, weight))
     start, repeats = time.perf_counter(), 0
     while repeats < 3 or (time.perf_counter() - start < 0.3 and repeats < 50):
         state, _ = memory.wait(run(state, part, index, weight))
         repeats += 1
     seconds = (time.perf_counter() - start) / (repeats * index.shape[1] * chunk)
-    cost = _cost(
-        run,
-        shapes,
-        chunk,
-        steps=steps,
-        streamed=True,
-        seconds=seconds,
-        compile_seconds=compile_seconds,
-    )
-    whole = min(stream.num_bytes(pool), pool_bytes)
-    return cost._replace(
-        bytes=cost.bytes - _size(part) + whole, shared=whole if whole <= pool_bytes else 0
-    )
+    return cost._replace(seconds=seconds)
 
 
 def _shapes(
-    learner: Learner, pool: Pool, rows_K, weight_K, chunk: int, pool_bytes: int = WHOLE
+    learner: Learner,
+    pool: Pool,
+    rows_K,
+    weight_K,
+    chunk: int,
+    pool_bytes: int = WHOLE,
+    program: programs.Programs | None = None,
 ) -> tuple[tuple, int]:
     """Returns (shapes of the arguments of `run`, steps per epoch) for a chunk of models.
 
     The shapes are those of an epoch, or of a part of it if the pool is streamed.
     """
-    program, whole = programs.make(learner=learner, chunk=chunk), stream.bare(pool)
+    program = program or programs.make(learner=learner, chunk=chunk)
+    whole = stream.bare(pool)
     keys = jax.eval_shape(lambda: programs.model_keys(seed=0, models=np.zeros(chunk)))
     rows, weight = (jax.ShapeDtypeStruct((chunk, len(rows_K)), a.dtype) for a in (rows_K, weight_K))
     index, weight = jax.eval_shape(
@@ -166,9 +225,20 @@ def _shapes(
     return (state, pool_shape, index, weight), steps
 
 
-def _on_device(shape: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-    """Returns the shape with the type that a device gives to it, such as float32 for float64."""
-    return jax.ShapeDtypeStruct(shape.shape, jax.dtypes.canonicalize_dtype(shape.dtype))
+def _placed(shapes, device):
+    """Returns the shapes as those of arrays on a device, which compile to the program of a run.
+
+    Arrays have the types of the device (float32 for float64) and say where they are; a program that
+    is compiled for shapes without a place is another one to every cache.
+    """
+    place = SingleDeviceSharding(device)
+
+    def placed(a):
+        dtype = jax.dtypes.canonicalize_dtype(a.dtype, allow_extended_dtype=True)
+        weak = getattr(a, "weak_type", False)
+        return jax.ShapeDtypeStruct(a.shape, dtype, sharding=place, weak_type=weak)
+
+    return jax.tree.map(placed, shapes)
 
 
 def _cost(
@@ -178,7 +248,6 @@ def _cost(
     *,
     steps: int,
     streamed: bool,
-    seconds: float = float("nan"),
     compile_seconds: float,
 ) -> Cost:
     """Returns the cost of the compiled program `run` with these argument shapes."""
@@ -194,7 +263,7 @@ def _cost(
         )
     return Cost(
         int(needed),
-        seconds,
+        float("nan"),
         compile_seconds,
         steps,
         _parameters(state, chunk),
@@ -215,49 +284,79 @@ def _size(tree) -> int:
     )
 
 
-def best_chunk(
+def ladder(models: int, largest: int = 64) -> tuple[int, ...]:
+    """Returns the chunks that are worth a measurement: 1, 2, 4, ... <= min(models, largest).
+
+    >>> ladder(10)
+    (1, 2, 4, 8)
+    """
+    return tuple(2**k for k in range(max(1, min(models, largest)).bit_length()))
+
+
+def fastest(
     *,
     learner: Learner,
     pool: Pool,
     rows_K,
     weight_K,
-    models: int,
+    forms: Sequence[str],
+    chunks: Sequence[int],
     memory_bytes: int,
     pool_bytes: int = WHOLE,
-    largest: int = 64,
     log=print,
-) -> tuple[int, Cost]:
-    """Returns the fastest chunk of 1, 2, 4, ... <= min(models, largest) and its cost.
+) -> Fastest:
+    """Measures candidates and returns the fastest: that with the fewest seconds per step and model.
 
-    The fastest chunk has the fewest seconds per step and model. A larger chunk must win by 3%. The
-    search stops at the first chunk that does not fit in `memory_bytes`, that runs out of memory, or
-    that is 1.5 times slower than the best one. A chunk of one model is always measured, even if it
-    exceeds `memory_bytes`.
+    A later candidate must win by 3%. The chunks of a form are tried in their order, until one does
+    not fit in `memory_bytes`, runs out of memory, or is 1.5 times slower than the best one so far.
+    Forms that compile to a program that was measured already (without convolutions, or of a single
+    model) are not measured again. Until a candidate has run, one that exceeds `memory_bytes` by the
+    compiler's account is run nevertheless.
+
+    Args:
+        learner, pool, rows_K, weight_K, pool_bytes: see `measured`.
+        forms: some of programs.FORMS; '' is that of the platform.
+        chunks: numbers of models, the smallest first.
+        memory_bytes: the memory that a chunk may use.
+        log: is told each measurement.
+
+    Raises:
+        Exception: the error of the first candidate, if all ran out of memory.
     """
-    best: tuple[int, Cost] | None = None
-    chunk = 1
+    best: Candidate | None = None
+    timed: list[Candidate] = []
+    failure: Exception | None = None
+    known: set[str] = set()
     common = dict(
         learner=learner, pool=pool, rows_K=rows_K, weight_K=weight_K, pool_bytes=pool_bytes
     )
-    while chunk <= min(models, largest):
-        if best is not None and least(**common, chunk=chunk).bytes > memory_bytes:
-            break
-        try:
-            cost = measured(**common, chunk=chunk)
-        except Exception as error:
-            if best is None or not memory.ran_out(error):
-                raise
-            log(f"chunk {chunk}: out of memory")
-            break
-        log(
-            f"chunk {chunk}: {cost.seconds * 1e3:.3g} ms a step and model, "
-            f"{cost.bytes / 1e6:.3g} MB"
-        )
-        if best is not None and cost.bytes > memory_bytes:
-            break
-        if best is None or cost.seconds < 0.97 * best[1].seconds:
-            best = (chunk, cost)
-        elif cost.seconds > 1.5 * best[1].seconds:
-            break
-        chunk *= 2
-    return best
+    for form in forms:
+        for chunk in chunks:
+            name = f"chunk {chunk}" + (f", {form}" if len(forms) > 1 else "")
+            if best is not None and least(**common, chunk=chunk).bytes > memory_bytes:
+                break
+            most = None if best is None else memory_bytes
+            try:
+                cost = measured(**common, chunk=chunk, form=form, memory_bytes=most, known=known)
+            except Exception as error:
+                if not memory.ran_out(error):
+                    raise
+                log(f"{name}: out of memory")
+                failure = failure or error
+                break
+            if cost is None:
+                continue
+            if math.isnan(cost.seconds):
+                log(f"{name}: needs {cost.bytes / 1e6:.3g} MB, more than there is; not tried")
+                break
+            log(f"{name}: {cost.seconds * 1e3:.3g} ms a step and model, {cost.bytes / 1e6:.3g} MB")
+            timed.append(Candidate(form, chunk, cost))
+            if best is not None and cost.bytes > memory_bytes:
+                break
+            if best is None or cost.seconds < 0.97 * best.cost.seconds:
+                best = timed[-1]
+            elif cost.seconds > 1.5 * best.cost.seconds:
+                break
+    if best is None:
+        raise failure
+    return Fastest(best.form, best.chunk, best.cost, tuple(timed))

@@ -3,18 +3,21 @@
 Every device runs the same single-device program. One program partitioned over a mesh was measured
 on fake CPU devices: it fuses its loops differently from the single-device one and differs in the
 last bit, so that the number of devices would change the models. Independent models need no
-communication, and a queue also keeps devices busy when some models stop early. Each device compiles
-its own copy, all at the same time.
+communication, and a queue also keeps devices busy when some models stop early. A program is traced
+once. Each CPU and TPU device compiles its own copy, all at the same time; GPUs of one kind read
+what the first one has compiled from the cache on disk (`share_programs`).
 """
 
 from __future__ import annotations
 
-import os
+import itertools
 import queue
 import threading
 from collections.abc import Callable, Sequence
 
-from mia_jax.runtime import precision
+import jax
+
+from mia_jax.runtime import machine, precision
 
 
 class Cancelled(Exception):
@@ -29,12 +32,16 @@ def default_lanes(devices: Sequence) -> int:
     """
     if devices[0].platform != "cpu":
         return 1
-    return max(1, cores() // len(devices))
+    return max(1, machine.cores() // len(devices))
 
 
-def cores() -> int:
-    """Returns how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def share_programs(devices: Sequence) -> bool:
+    """Returns whether what one of these devices has compiled serves the others.
+
+    The key of JAX's cache on disk names the device, except on GPUs.
+    """
+    cached = jax.config.jax_enable_compilation_cache and jax.config.jax_compilation_cache_dir
+    return len(set(devices)) > 1 and devices[0].platform == "gpu" and bool(cached)
 
 
 def spread(
@@ -43,6 +50,7 @@ def spread(
     devices: Sequence,
     lanes: int | None = None,
     pause: Callable = lambda: None,
+    first_alone: bool = False,
 ) -> None:
     """Calls work(item, device, check) for every item and raises the first error.
 
@@ -55,6 +63,8 @@ def spread(
         devices: the devices to use.
         lanes: the number of items in work per device at the same time; None for `default_lanes`.
         pause: raises an exception if all work has to end at its next safe place.
+        first_alone: whether the other workers start after the first one has called `check` twice or
+            ended, so that they find what it compiled in between.
     """
     devices = list(devices) * (default_lanes(devices) if lanes is None else lanes)
     if len(devices) == 1 or len(items) <= 1:
@@ -65,25 +75,36 @@ def spread(
     for item in items:
         todo.put(item)
     errors: list[BaseException] = []
+    checks, warm = itertools.count(1), threading.Event()
 
     def check() -> None:
         pause()  # This comes first, because every worker has state to save.
         if errors:
             raise Cancelled
 
-    def worker(device) -> None:
+    def check_of_first() -> None:
+        if next(checks) == 2:
+            warm.set()
+        check()
+
+    def worker(device, number: int) -> None:
+        if first_alone and number:
+            warm.wait()
         try:
             while not errors:
-                work(todo.get_nowait(), device, check)
+                work(todo.get_nowait(), device, check if number else check_of_first)
         except (queue.Empty, Cancelled):
             return
         except BaseException as error:
             errors.append(error)
+        finally:
+            if not number:
+                warm.set()
 
     target = precision.same_in_threads(worker)
     threads = [
-        threading.Thread(target=target, args=(device,), name=f"device {device.id}", daemon=True)
-        for device in devices[: len(items)]
+        threading.Thread(target=target, args=(device, i), name=f"device {device.id}", daemon=True)
+        for i, device in enumerate(devices[: len(items)])
     ]
     for thread in threads:
         thread.start()

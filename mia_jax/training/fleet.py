@@ -20,7 +20,7 @@ from mia_jax.learners import stopping
 from mia_jax.runtime import files, jobs
 from mia_jax.runtime.progress import Progress, duration
 from mia_jax.training import checkpoint, failures, memory, programs, stream
-from mia_jax.training.devices import Cancelled, spread
+from mia_jax.training.devices import Cancelled, share_programs, spread
 from mia_jax.types import Learner, Pool
 
 Path = pathlib.Path
@@ -39,6 +39,7 @@ def train(
     folder: Path,
     run: str = "",
     chunk: int = 8,
+    program: programs.Programs | None = None,
     devices: list | None = None,
     lanes: int | None = None,
     checkpoint_every: int = 25,
@@ -66,6 +67,7 @@ def train(
         folder: the train folder.
         run: recorded in every file (checkpoint.place).
         chunk: the number of models that a program trains together.
+        program: the programs of such a chunk, which may be compiled already; None makes them.
         devices: the devices to use; None for the first one.
         lanes: the number of chunks that train at the same time on each device. None means one per
             core on CPU and one elsewhere.
@@ -94,7 +96,9 @@ def train(
     groups = sorted(set(map(group, todo)))
     chunks = [[m for m in todo if group(m) == number] for number in groups]
     devices = devices or jax.local_devices()[:1]
-    program = programs.make(learner=learner, chunk=chunk, validation=validation is not None)
+    program = program or programs.make(
+        learner=learner, chunk=chunk, validation=validation is not None
+    )
     source = _Source(pool, pool_bytes, devices)
     progress = Progress(title="train", total=len(todo) * max(1, learner.epochs), unit="epoch")
     begin, finished = time.monotonic(), 0
@@ -139,7 +143,7 @@ def train(
         span = f"model {first}" if first == last else f"models {first}-{last}"
         progress.line(f"train: {span} done in {duration(seconds)} ({part.note()}){rest}")
 
-    spread(work, chunks, devices, lanes, pause)
+    spread(work, chunks, devices, lanes, pause, first_alone=share_programs(devices))
     progress.close()
     failed = failures.known(folder, models)
     checkpoint.discard_running(folder, {m: entry["attempt"] for m, entry in failed.items()})

@@ -148,9 +148,14 @@ def ran_out(error: BaseException) -> bool:
     )
 
 
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's message, shortened."""
+    return (str(error).strip().splitlines() or [""])[0][:200]
+
+
 def sentence(error: BaseException, *, what: str, remedy: str, limit: Limit) -> str:
     """Returns the message that memory ran out while `what` was done."""
-    first = (str(error).strip().splitlines() or [""])[0][:200]
+    first = first_line(error)
     return (
         f"out of memory while {what}{f' ({first})' if first else ''}; {size(limit.bytes)} are left "
         f"({limit.source}). {remedy}"

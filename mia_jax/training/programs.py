@@ -1,6 +1,13 @@
 """Compiles the programs of a chunk of models: plan an epoch, run (a part of) it, finish it.
 
-Each program runs on one device and is `vmap` of the program of one model.
+Each program runs on one device and maps the program of one model over a chunk. There are several
+forms of such a map, with other speed, memory and last bits:
+
+- `turns`: the models are trained one after the other inside the program (`lax.map`);
+- `grouped`: `vmap`, in which XLA's convolution takes all kernels at once;
+- `patches`: `vmap`, in which a convolution is a batched product of patches and kernels.
+
+Without convolutions the last two are the same program.
 """
 
 from __future__ import annotations
@@ -12,7 +19,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mia_jax.models.kernels import convolution
 from mia_jax.types import Learner, Pool, TrainState
+
+FORMS = ("turns", "grouped", "patches")
 
 # fold_in(root, ATTEMPTS) is the root of the keys of further attempts at models that failed. No
 # model has this number.
@@ -40,8 +50,37 @@ class Programs(NamedTuple):
     finish: Callable
 
 
-def make(*, learner: Learner, chunk: int, validation: bool = False) -> Programs:
-    """Returns the programs of `chunk` models; `run` donates the state."""
+def default_form(platform: str | None = None) -> str:
+    """Returns the form of a platform ('cpu', 'gpu', 'tpu') for which nothing was measured.
+
+    It is never measured at run time, so that the same command gives the same bits in every workdir.
+    None is the platform on which JAX computes.
+    """
+    return convolution.way(platform).batched
+
+
+def candidates(platform: str | None = None) -> tuple[str, ...]:
+    """Returns the forms that are worth a measurement on a platform, its default first.
+
+    XLA's grouped convolutions take up to 20 times as long as patches on a CPU (the table in
+    models/kernels/convolution.py), so there they are no candidate.
+    """
+    first = default_form(platform)
+    rest = [form for form in FORMS if form != first]
+    if (platform or jax.default_backend()) == "cpu":
+        rest.remove("grouped")
+    return (first, *rest)
+
+
+def make(*, learner: Learner, chunk: int, validation: bool = False, form: str = "") -> Programs:
+    """Returns the programs of `chunk` models; `run` donates the state.
+
+    Args:
+        learner: the learning rule.
+        chunk: the number of models.
+        validation: whether `finish` evaluates the models.
+        form: one of FORMS; '' for that of the platform.
+    """
 
     def plan(key, epoch, rows_K, weight_K):
         return learner.plan(jax.random.fold_in(key, PLAN_KEY), epoch, rows_K, weight_K)
@@ -75,8 +114,8 @@ def make(*, learner: Learner, chunk: int, validation: bool = False) -> Programs:
     return Programs(
         init=jax.jit(init, compiler_options=ONCE if jax.default_backend() == "cpu" else None),
         plan=jax.jit(over_models(plan, (0, None, 0, 0), chunk)),
-        run=jax.jit(over_models(run, (0, None, 0, 0), chunk), donate_argnums=(0,)),
-        finish=jax.jit(over_models(finish, (0, 0, None, None, 0, 0), chunk)),
+        run=jax.jit(over_models(run, (0, None, 0, 0), chunk, form), donate_argnums=(0,)),
+        finish=jax.jit(over_models(finish, (0, 0, None, None, 0, 0), chunk, form)),
     )
 
 
@@ -94,14 +133,18 @@ def strict(function: Callable) -> Callable:
     return traced
 
 
-def over_models(function: Callable, in_axes: tuple, chunk: int) -> Callable:
-    """Returns `vmap` of the function over a leading axis of `chunk` models.
+def over_models(function: Callable, in_axes: tuple, chunk: int, form: str = "") -> Callable:
+    """Returns the function mapped over a leading axis of `chunk` models, in one of FORMS.
 
     A chunk of one model is not batched at all, which keeps the faster forms of a convolution
     available.
+
+    Args:
+        function: the function of one model.
+        in_axes: 0 for an argument with a leading axis, None for one that all models share.
+        chunk: the number of models.
+        form: one of FORMS; '' for that of the platform.
     """
-    if chunk > 1:
-        return jax.vmap(function, in_axes)
 
     def single(*args):
         first = [
@@ -110,7 +153,29 @@ def over_models(function: Callable, in_axes: tuple, chunk: int) -> Callable:
         ]
         return jax.tree.map(lambda a: a[None], function(*first))
 
-    return single
+    def in_turn(*args):
+        def turn(given):
+            given = iter(given)
+            return function(
+                *(
+                    next(given) if axis == 0 else arg
+                    for arg, axis in zip(args, in_axes, strict=True)
+                )
+            )
+
+        return jax.lax.map(
+            turn, tuple(arg for arg, axis in zip(args, in_axes, strict=True) if axis == 0)
+        )
+
+    turns = form == "turns"
+    mapped = single if chunk == 1 else in_turn if turns else jax.vmap(function, in_axes)
+
+    def traced(*args):
+        with convolution.batched("" if turns else form):
+            return mapped(*args)
+
+    traced.__name__ = getattr(function, "__name__", "mapped")
+    return traced
 
 
 def freeze(old: TrainState, new: TrainState) -> TrainState:

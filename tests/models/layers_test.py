@@ -108,29 +108,56 @@ def test_patches_in_blocks_are_the_same_convolution(window, strides, padding, li
     close(value_and_gradients(conv.apply, params, x), value_and_gradients(plain.apply, params, x))
 
 
-def test_off_the_cpu_one_kernel_is_an_ordinary_convolution(monkeypatch):
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+def test_off_the_cpu_convolutions_are_ordinary_unless_patches_are_asked_for(monkeypatch):
+    """One kernel and a fleet of them, there and back; patches are a choice, never an accident."""
     x, conv = jax.random.normal(KEY, (2, 9, 8, 3)), layers.Conv(4, (3, 2), (2, 1), ((1, 0), (2, 1)))
     params = conv.init(KEY, x)
-    assert "concatenate" not in str(
-        jax.make_jaxpr(lambda p: jax.grad(lambda p: conv.apply(p, x).sum())(p))(params)
-    )
-    assert "concatenate" in str(
-        jax.make_jaxpr(jax.vmap(lambda p: conv.apply(p, x)))(
-            jax.tree.map(lambda a: jnp.stack([a, a]), params)
-        )
-    )
+    fleet = jax.tree.map(lambda a: jnp.stack([a, 2 * a]), params)
+    gradient = lambda p: jax.grad(lambda p: jnp.square(conv.apply(p, x)).sum())(p)  # noqa: E731
+    for platform in ("gpu", "tpu", "a new one"):
+        monkeypatch.setattr(jax, "default_backend", lambda platform=platform: platform)
+        for program, given in ((gradient, params), (jax.vmap(gradient), fleet)):
+            text = str(jax.make_jaxpr(program)(given))
+            assert "conv_general_dilated" in text and "concatenate" not in text
+        with convolution.batched("patches"):
+            text = str(jax.make_jaxpr(jax.vmap(gradient))(fleet))
+        assert "concatenate" in text and "conv_general_dilated" not in text
     close(
         value_and_gradients(conv.apply, params, x),
         value_and_gradients(conv.clone(form="lax").apply, params, x),
     )
 
 
+def test_how_kernels_are_batched_is_decided_where_the_convolution_is_called():
+    """It holds for what vmap makes of it later, and a compiled function knows it."""
+    x, w = jnp.ones((2, 6, 6, 3)), jnp.ones((2, 3, 3, 3, 4))
+    at = convolution.windows(x.shape, 3, 1, "SAME")
+    conv = jax.jit(lambda w: jax.vmap(lambda w: convolution.convolve(at, x, w))(w))
+    texts = {}
+    for how in ("", "patches", "grouped", ""):
+        with convolution.batched(how):
+            texts.setdefault(how, set()).add(str(jax.make_jaxpr(conv)(w)))
+    assert texts[""] == texts["patches"] and "conv_general_dilated" not in str(texts[""])
+    assert len(texts[""]) == 1 and "conv_general_dilated" in str(texts["grouped"])
+    with convolution.batched("grouped"):
+        scanned = lambda w: jax.lax.scan(  # noqa: E731
+            lambda total, _: (total + convolution.convolve(at, x, w), None),
+            jnp.zeros((2, 6, 6, 4)),
+            None,
+            length=2,
+        )[0]
+        closed = jax.make_jaxpr(scanned)(w[0])
+    later = jax.vmap(lambda w: jax.core.eval_jaxpr(closed.jaxpr, closed.consts, w))
+    assert "conv_general_dilated" in str(jax.make_jaxpr(later)(w))
+    with pytest.raises(ValueError, match="how='lax' is neither '' nor one of grouped, patches"):
+        convolution.batched("lax")
+
+
 BATCHED = [(0, None, 0), (None, 0, 0), (0, 0, 0), (0, 0, None), (None, 0, None), (None, None, 0)]
 
 
-@pytest.mark.parametrize("limit", [3000, 8 << 20])
-def test_conv_under_vmap_over_images_kernels_and_both(limit, monkeypatch):
+@pytest.mark.parametrize("limit, how", [(3000, ""), (8 << 20, ""), (3000, "grouped")])
+def test_conv_under_vmap_over_images_kernels_and_both(limit, how, monkeypatch):
     monkeypatch.setattr(convolution, "_BLOCK_BYTES", limit)
     at = convolution.windows((4, 6, 5, 3), (3, 2), (2, 1), 1)
     k = jax.random.split(KEY, 3)
@@ -157,7 +184,9 @@ def test_conv_under_vmap_over_images_kernels_and_both(limit, monkeypatch):
             examples_of_models(x, w, jnp.stack([c, c])),
         )
 
-    close(jax.jit(lambda: all_of("auto"))(), jax.jit(lambda: all_of("lax"))(), atol=5e-5)
+    with convolution.batched(how):
+        computed = jax.jit(lambda: all_of("auto"))()
+    close(computed, jax.jit(lambda: all_of("lax"))(), atol=5e-5)
 
 
 @pytest.mark.parametrize("fleet", [False, True])

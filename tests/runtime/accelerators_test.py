@@ -5,7 +5,6 @@ used, or where the CPU was asked for.
 import jax
 import pytest
 
-from mia_jax.pipeline import train
 from mia_jax.runtime import accelerators
 
 
@@ -67,11 +66,3 @@ def test_nothing_is_said_without_a_reason():
     assert accelerators.unused(platform="gpu", **gpu, environment={}) == ""
     assert accelerators.unused(platform="cpu", **gpu, environment=dict(JAX_PLATFORMS="cpu")) == ""
     assert accelerators.unused(platform="cpu", probe=dict, environment={}) == ""
-
-
-def test_the_plan_names_the_platform():
-    class Device:
-        platform, device_kind = "gpu", "NVIDIA H100"
-
-    assert train.platform([Device()] * 4) == "4 devices (gpu, NVIDIA H100)"
-    assert train.platform(jax.devices("cpu")[:1]).startswith("1 device (cpu, ")

@@ -243,18 +243,20 @@ def test_best_chunk_is_a_power_of_two_that_fits():
         pool=toys.pool(),
         rows_K=rows[0],
         weight_K=weight[0],
-        models=8,
+        forms=("",),
+        chunks=measure.ladder(8),
         log=lambda text: None,
     )
-    chunk, cost = measure.best_chunk(**common, memory_bytes=2**40)
+    _, chunk, cost, timed = measure.fastest(**common, memory_bytes=2**40)
     assert (
         chunk in (1, 2, 4, 8)
         and cost.steps == 4
         and cost.parameters == 5 * 8 + 8 + 8 * 3 + 3
         and cost.seconds > 0
         and cost.bytes > 0
+        and [row.chunk for row in timed] == [1, 2, 4, 8][: len(timed)]
     )
-    assert measure.best_chunk(**common, memory_bytes=0)[0] == 1
+    assert measure.fastest(**common, memory_bytes=0).chunk == 1
 
 
 KILLED = """

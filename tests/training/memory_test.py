@@ -18,7 +18,7 @@ import pytest
 
 from mia_jax import configuration
 from mia_jax.configuration.settings import RunSettings
-from mia_jax.pipeline import run, train
+from mia_jax.pipeline import execution, run
 from mia_jax.runtime import files
 from mia_jax.training import cost as measure
 from mia_jax.training import memory, stream
@@ -119,7 +119,7 @@ def test_a_model_of_billions_of_parameters_is_refused_before_anything_is_compile
     tmp_path, monkeypatch
 ):
     monkeypatch.setattr(measure, "expected", None)
-    monkeypatch.setattr(measure, "best_chunk", None)
+    monkeypatch.setattr(measure, "fastest", None)
     for chunk in (2, "auto"):
         with pytest.raises(
             memory.OutOfMemory,
@@ -161,7 +161,7 @@ def test_lanes_and_cpu_devices_share_the_memory_and_the_examples_are_counted_onc
     settings = RunSettings(devices=1, pool_bytes=1000)
 
     def check(lanes, there):
-        return train.check_memory(
+        return execution.check_memory(
             settings, cost, chunk=2, lanes=lanes, limit=memory.Limit(there, "a test")
         )
 
@@ -225,7 +225,8 @@ def test_the_fastest_chunk_is_one_for_which_memory_is_enough(monkeypatch):
         pool=toys.pool(),
         rows_K=rows[0],
         weight_K=weight[0],
-        models=8,
+        forms=("",),
+        chunks=measure.ladder(8),
         memory_bytes=2**40,
     )
     lines = []
@@ -237,14 +238,14 @@ def test_the_fastest_chunk_is_one_for_which_memory_is_enough(monkeypatch):
             return measure.Cost(1, 1.0 / chunk, 0.0, 4, 5)
 
         monkeypatch.setattr(measure, "measured", measured)
-        return measure.best_chunk(**common, log=lines.append)
+        return measure.fastest(**common, log=lines.append)
 
     for error in (
         MemoryError("x"),
         jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory"),
         jax.errors.JaxRuntimeError("INTERNAL: YNNPACK operation failed"),
     ):
-        assert failing(error, 4)[0] == 2 and lines[-1] == "chunk 4: out of memory"
+        assert failing(error, 4).chunk == 2 and lines[-1] == "chunk 4: out of memory"
         with pytest.raises(type(error)):
             failing(error, 1)
     with pytest.raises(jax.errors.JaxRuntimeError, match="INVALID"):

@@ -8,7 +8,10 @@ A convolution y = x * w can be computed by two programs with the same result:
 
 Why two programs: on a CPU, XLA's convolution is slow in several cases (measured, see "The rule"
 below). Under vmap over models, every model has a different kernel. XLA then makes a grouped
-convolution, which is slow, whereas patches become a batched matrix product.
+convolution, which is slow, whereas patches become a batched matrix product. On accelerators it is
+the other way round: patches of a batch of kernels multiply the traffic of the memory. `WAYS` says
+what each platform does by default; a program that was measured to be faster otherwise asks for it
+by `batched`.
 
 How gradients work: a convolution is linear in x and in w, and its two gradients (with respect to x
 and to w) are bilinear as well. The functions `_forward`, `_input_gradient` and `_kernel_gradient`
@@ -19,7 +22,7 @@ them chooses its program by one rule (`_alone` and `_bilinear`).
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +32,53 @@ from jax.custom_batching import custom_vmap
 FORMS = ("auto", "patches", "lax")
 _NHWC = ("NHWC", "HWIO", "NHWC")
 _BLOCK_BYTES = 4 << 20  # The size of a block of patches on a CPU, which fits into the caches.
+BATCHED = ("grouped", "patches")
+
+
+class Way(NamedTuple):
+    """Says how a platform convolves, unless a layer or a program asks for another way.
+
+    Attributes:
+        single: the program of a single kernel, 'patches' or 'lax'.
+        batched: that of a batch of kernels: 'patches', or 'grouped', which is XLA's convolution
+            under vmap.
+        blocks: whether patches are made in blocks that fit into caches.
+    """
+
+    single: str
+    batched: str
+    blocks: bool
+
+
+# The CPU's way was measured (see "The rule"). The others follow from the compilers for an H100 and
+# a v5e, without a device: a step of the conv net (8 models, B=64) moves 8.0 GB by patches and 3.2
+# GB grouped on the first, an epoch 45 and 4.8 GB on the second.
+WAYS = dict(
+    cpu=Way(single="patches", batched="patches", blocks=True),
+    gpu=Way(single="lax", batched="grouped", blocks=False),
+    tpu=Way(single="lax", batched="grouped", blocks=False),
+)
+# The way of the batches of kernels that are traced in this context; '' is that of the platform. The
+# caches of jax.jit know it.
+_asked = jax.make_user_context("")
+
+
+def way(platform: str | None = None) -> Way:
+    """Returns the way of a platform; None is that on which JAX computes."""
+    return WAYS.get(platform or jax.default_backend(), WAYS["gpu"])
+
+
+def batched(how: str):
+    """Returns a context in which batches of kernels are convolved in this way.
+
+    It holds for convolutions that are traced in it, and for all that vmap makes of them later.
+
+    Args:
+        how: one of BATCHED; '' for the way of the platform.
+    """
+    if how not in ("", *BATCHED):
+        raise ValueError(f"how={how!r} is neither '' nor one of {', '.join(BATCHED)}.")
+    return _asked(how)
 
 
 class Windows(NamedTuple):
@@ -53,6 +103,25 @@ class Windows(NamedTuple):
             (n + sum(p) - k) // s + 1
             for n, k, s, p in zip(self.image, self.window, self.strides, self.pads)
         )
+
+
+class How(NamedTuple):
+    """Holds what is decided when a convolution is called; all values are static.
+
+    vmap of a program that was traced before, such as the steps of a fleet, runs the rule after the
+    contexts of the caller have ended.
+
+    Attributes:
+        at: the windows.
+        form: one of FORMS.
+        precision: the precision that was asked for (`jax.default_matmul_precision`).
+        batched: the way of a batch of kernels, one of BATCHED.
+    """
+
+    at: Windows
+    form: str
+    precision: Any
+    batched: str
 
 
 def pair(value) -> tuple[int, int]:
@@ -97,9 +166,9 @@ def convolve(at: Windows, x, w, form: str = "auto") -> jax.Array:
     if form == "lax":
         return _ordinary(at, x, w)
     at, rows, columns = _on_the_image(at)
-    return _forward(
-        (at, form, jax.config.jax_default_matmul_precision), *_same_axes(x, w[rows, columns])
-    )
+    asked = "patches" if form == "patches" else _asked.value or way().batched
+    how = How(at, form, jax.config.jax_default_matmul_precision, asked)
+    return _forward(how, *_same_axes(x, w[rows, columns]))
 
 
 def _on_the_image(at: Windows) -> tuple[Windows, slice, slice]:
@@ -268,7 +337,7 @@ def _block(at: Windows, size: int, channels: int, examples: int = 1, kernels: in
 
     Each item has `examples` images.
     """
-    if jax.default_backend() != "cpu" or at.window == (1, 1):
+    if not way().blocks or at.window == (1, 1):
         return size
     row = 4 * at.window[0] * at.window[1] * channels
     limit = max(_BLOCK_BYTES, 2 * row * kernels)
@@ -344,17 +413,16 @@ _PROGRAMS = {
 def _alone(at: Windows, form: str, what: str, x):
     """Returns the program for a single kernel.
 
-    It is patches on a CPU, and ordinary convolutions elsewhere (not measured). A 1x1 window is a
-    matrix product everywhere. The forward pass of windows of fewer than 16 numbers (3x3 on gray
-    images) is ordinary on a CPU as well, because gathering them costs more than the product
-    (28x28x1 -> 32, B=100, in a scan: 0.70 ms ordinary, 1.05 by patches; two at a time on 2 cores
-    0.85 and 1.71; 5x5 -> 6: 5.2 and 3.2).
+    It is that of the platform (`WAYS`). A 1x1 window is a matrix product everywhere. The forward
+    pass of windows of fewer than 16 numbers (3x3 on gray images) is ordinary on a CPU as well,
+    because gathering them costs more than the product (28x28x1 -> 32, B=100, in a scan: 0.70 ms
+    ordinary, 1.05 by patches; two at a time on 2 cores 0.85 and 1.71; 5x5 -> 6: 5.2 and 3.2).
     """
     by_patches, ordinary = _PROGRAMS[what]
     if form == "patches" or at.window == (1, 1):
         return by_patches
     tiny = what == "forward" and at.window[0] * at.window[1] * x.shape[-1] < 16
-    return by_patches if jax.default_backend() == "cpu" and not tiny else ordinary
+    return by_patches if way().single == "patches" and not tiny else ordinary
 
 
 def _at_precision(precision, f):
@@ -373,16 +441,13 @@ def _at_precision(precision, f):
 def _bilinear(what: str, how, a, b):
     """Returns `what` of one pair (a, b), with a rule for vmap.
 
-    vmap over the images only makes one larger batch. vmap over kernels (or their gradients)
-    multiplies patches. If the patches of all kernels are too large for the cache, groups of kernels
-    take turns. The smallest group is a single kernel, which is computed as without vmap.
-
-    `how` holds the precision that was requested when the convolution was called. vmap of a program
-    that was traced before, such as the steps of a fleet, runs the rule after the caller's
-    `jax.default_matmul_precision` has ended, and clipped sums need full float32 there as well.
+    vmap over the images only makes one larger batch. vmap over kernels (or their gradients) is left
+    to XLA, or multiplies patches (`How.batched`). If the patches of all kernels are too large for
+    the cache, groups of kernels take turns. The smallest group is a single kernel, which is
+    computed as without vmap.
     """
-    at, form, precision = how
-    by_patches = _at_precision(precision, _PROGRAMS[what][0])
+    at, form, precision, asked = how
+    by_patches, ordinary = (_at_precision(precision, f) for f in _PROGRAMS[what])
     f = custom_vmap(functools.partial(_at_precision(precision, _alone(at, form, what, a)), at))
 
     @f.def_vmap
@@ -390,12 +455,14 @@ def _bilinear(what: str, how, a, b):
         if what != "kernel" and not batched[1]:
             out = f(a.reshape(-1, *a.shape[2:]), b)
             return out.reshape(size, -1, *out.shape[1:]), True
+        axes = tuple(0 if yes else None for yes in batched)
+        if asked == "grouped" and at.window != (1, 1):
+            return jax.vmap(functools.partial(ordinary, at), axes)(a, b), True
         examples, channels = (
             a.shape[1 if batched[0] else 0],
             (b.shape[-2] if what == "input" else a.shape[-1]),
         )
         group = _block(at, size, channels, examples)
-        axes = tuple(0 if yes else None for yes in batched)
 
         def some(*given):
             given = iter(given)

@@ -56,7 +56,7 @@ def text(
             )
             for name, row in attacks.items()
         ],
-        facts=[f"{key} {tables.plain(value)}" for key, value in facts.items()],
+        facts=[f"{key.replace('_', ' ')} {tables.plain(value)}" for key, value in facts.items()],
     )
 
 

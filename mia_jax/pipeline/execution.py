@@ -1,0 +1,388 @@
+"""Decides how a fleet is trained: in which form, how many models at a time, and on what.
+
+The choice is made once, before the first step, and kept in train/plan.json, because form and chunk
+decide the last bits of the models: resuming, extending and the tasks of a job array read it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from mia_jax.configuration.settings import RunSettings
+from mia_jax.pipeline.plan import FleetPlan
+from mia_jax.runtime import files, jobs, machine, precision
+from mia_jax.runtime.progress import duration, size
+from mia_jax.runtime.store import Store, Trained
+from mia_jax.training import cost, memory, programs
+from mia_jax.training.devices import default_lanes
+
+AUTO = ("auto", 0)  # run.chunk: measure the fastest
+FORMS = ("", "auto", *programs.FORMS)  # run.form
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Execution:
+    """Says how a fleet is trained; the content of train/plan.json.
+
+    Attributes:
+        chunk: the number of models that a program trains together.
+        form: one of training.programs.FORMS; '' in a plan of an older version.
+        block: the models that the tasks of a job array deal out together. It is the chunk that was
+            planned first, also if memory ran out and `chunk` was halved.
+        asked: run.chunk and run.form of the command that planned.
+        precision: learner.precision, at which networks train.
+        steps: the steps of an epoch.
+        parameters: the parameters of one model.
+        bytes: the bytes that a chunk needs on one device, including its examples.
+        shared: the part of `bytes` that all chunks on a device share.
+        seconds: the seconds of a step and model; None if they were not measured.
+        measured: the candidates that were timed, {form, chunk, seconds, bytes}.
+        machine: on what it was planned; None in a plan of an older version.
+    """
+
+    chunk: int
+    form: str
+    block: int
+    asked: Mapping[str, Any]
+    precision: str
+    steps: int
+    parameters: int
+    bytes: int
+    shared: int = 0
+    seconds: float | None = None
+    measured: tuple[Mapping[str, Any], ...] = ()
+    machine: machine.Machine | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """Returns the content of train/plan.json."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return fields | dict(
+            asked=dict(self.asked),
+            measured=[dict(row) for row in self.measured],
+            machine=None if self.machine is None else self.machine.plain(),
+        )
+
+    @property
+    def cost(self) -> cost.Cost:
+        """Returns the memory and the size of the plan, as `training.cost` says them."""
+        return cost.Cost(self.bytes, 0.0, 0.0, self.steps, self.parameters, self.shared)
+
+    def answers(self, run: RunSettings) -> bool:
+        """Returns whether this is the plan for these settings, as they were asked or decided."""
+        chunk = run.chunk in AUTO or run.chunk in (self.chunk, self.asked.get("chunk"))
+        return chunk and run.form in ("", "auto", self.form, self.asked.get("form"))
+
+
+class Planned(NamedTuple):
+    """Holds what trains a fleet.
+
+    Attributes:
+        execution: the plan.
+        program: its programs, of which the largest may be compiled.
+        lanes: how many chunks train at a time on a device; it changes no result.
+    """
+
+    execution: Execution
+    program: programs.Programs
+    lanes: int
+
+
+def planned(
+    plan: FleetPlan, *, store: Store, run: RunSettings, models: int, first: bool = True
+) -> Planned:
+    """Returns how the fleet is trained, and prints it.
+
+    train/plan.json decides if it is there and answers these settings. Else a plan is made and
+    written; of several tasks that do so at the same time one is first, and all use its plan.
+
+    Args:
+      plan: what is trained.
+      store: the workdir.
+      run: the settings of chunk, form, devices and memory.
+      models: how many models are trained now.
+      first: whether the plan is printed.
+
+    Raises:
+      OutOfMemory: the plan does not fit; nothing has been trained yet.
+      ValueError: the plan on disk is of another kind of device.
+    """
+    here, limit = devices(run), memory_limit(run)
+    now = machine.here(here)
+    known, program = read_plan(store.train, run=store.run), None
+    if known is not None:
+        check_machine(known, now, path=store.train.plan)
+    if known is None or not known.answers(run):
+        new, program = chosen(plan, run=run, models=models, here=here, limit=limit)
+        kept = new.plain() | dict(run=store.run)
+        if known is not None:
+            jobs.say(
+                f"train: planned again with chunk {new.chunk} in the form {new.form}, no longer "
+                f"{known.chunk}{f' in the form {known.form}' if known.form else ''}; models that "
+                "are trained from here on can differ in their last bits from those of the first "
+                "plan."
+            )
+            files.write_json(store.train.plan, kept, seal=True)
+            known = new
+        elif files.create_json(store.train.plan, kept, seal=True):
+            known = new
+        else:
+            known = read_plan(store.train, run=store.run)
+            if known is None or not known.answers(run):
+                files.write_json(store.train.plan, kept, seal=True)
+                known = new
+            check_machine(known, now, path=store.train.plan)
+        if (known.chunk, known.form) != (new.chunk, new.form):
+            program = None
+    lanes = min(run.lanes or default_lanes(here), -(-models // known.chunk))
+    if not run.lanes:
+        fitting = (
+            n for n in range(1, lanes + 1) if needed_bytes(run, known.cost, n) <= limit.bytes
+        )
+        lanes = max(fitting, default=1)
+    check_memory(run, known.cost, chunk=known.chunk, lanes=lanes, limit=limit)
+    if first:
+        for line in lines(known, run=run, models=models, lanes=lanes, epochs=plan.learner.epochs):
+            jobs.say(line)
+    return Planned(known, program or programs_of(plan, known), lanes)
+
+
+def chosen(
+    plan: FleetPlan, *, run: RunSettings, models: int, here: Sequence, limit: memory.Limit
+) -> tuple[Execution, programs.Programs | None]:
+    """Returns a new plan, measured where run.chunk or run.form is 'auto', and its programs.
+
+    Programs are returned if they are compiled.
+    """
+    common = dict(learner=plan.learner, pool=plan.pool, rows_K=plan.rows_MK[0])
+    common |= dict(weight_K=plan.weight_MK[0], pool_bytes=run.pool_bytes)
+    platform = here[0].platform
+    forms = programs.candidates(platform) if run.form == "auto" else ()
+    forms = forms or (run.form or programs.default_form(platform),)
+    chunks = cost.ladder(models) if run.chunk in AUTO else (int(run.chunk),)
+    most = -(-models // chunks[0])
+    least, program, timed = cost.least(**common, chunk=chunks[0]), None, ()
+    lanes = min(run.lanes, most) if run.lanes else 1
+    check_memory(run, least, chunk=chunks[0], lanes=lanes, limit=limit)
+    if len(forms) * len(chunks) > 1 or run.chunk in AUTO:
+        what = [w for w, some in (("form", forms), ("chunk", chunks)) if len(some) > 1] or ["chunk"]
+        jobs.say(f"measuring the fastest {' and '.join(what)} (kept in train/plan.json) ...")
+        share = 1 if platform != "cpu" else len(here)
+        share *= min(run.lanes or default_lanes(here), most)
+        form, chunk, price, timed = cost.fastest(
+            **common,
+            forms=forms,
+            chunks=chunks,
+            memory_bytes=limit.bytes // share,
+            log=jobs.say,
+        )
+    else:
+        form, chunk = forms[0], chunks[0]
+        program = programs.make(
+            learner=plan.learner, chunk=chunk, validation=plan.validation is not None, form=form
+        )
+        price = cost.expected(**common, chunk=chunk, program=program, device=here[0])
+    execution = Execution(
+        chunk=chunk,
+        form=form,
+        block=chunk,
+        asked=dict(chunk=run.chunk, form=run.form),
+        precision=plan.precision,
+        steps=price.steps,
+        parameters=price.parameters,
+        bytes=price.bytes,
+        shared=price.shared,
+        seconds=price.seconds if timed else None,
+        measured=tuple(
+            dict(form=row.form, chunk=row.chunk, seconds=row.cost.seconds, bytes=row.cost.bytes)
+            for row in timed
+        ),
+        machine=machine.here(here),
+    )
+    return execution, program
+
+
+def programs_of(plan: FleetPlan, execution: Execution) -> programs.Programs:
+    """Returns the programs of a plan; nothing is compiled yet."""
+    return programs.make(
+        learner=plan.learner,
+        chunk=execution.chunk,
+        validation=plan.validation is not None,
+        form=execution.form,
+    )
+
+
+def check_machine(known: Execution, now: machine.Machine, *, path) -> None:
+    """Says what another number of cores or another version does to the bits of the models.
+
+    Raises:
+      ValueError: the plan was made on another kind of device.
+    """
+    if known.machine is None:
+        return
+    if machine.other_kind(known.machine, now):
+        raise ValueError(
+            f"{path} was planned on {known.machine.hardware}, and this run has {now.hardware}: "
+            "another kind of device needs another plan and gives other bits. Continue on the first "
+            "kind, or use another workdir. Models of both kinds can make one fleet, only not bit "
+            "for bit the same as of one kind: for that, delete train/plan.json, and the rest is "
+            "planned here."
+        )
+    changes = machine.other_bits(known.machine, now)
+    if changes:
+        jobs.say(f"train: this fleet was begun {changes}. {machine.ELSEWHERE}")
+
+
+def halved(known: Execution, *, store: Store, error: str) -> Execution:
+    """Returns the plan with half its chunk, after memory ran out, and writes it."""
+    new = dataclasses.replace(known, chunk=known.chunk // 2)
+    shown = f" ({error})" if error else ""
+    jobs.say(
+        f"train: out of memory with chunk {known.chunk}{shown}; the chunk is halved to {new.chunk} "
+        "and training goes on from its checkpoints. Models that are trained from here on can "
+        f"differ in their last bits from those of chunk {known.chunk}; run.chunk={new.chunk} asks "
+        "for it from the start."
+    )
+    files.write_json(store.train.plan, new.plain() | dict(run=store.run), seal=True)
+    return new
+
+
+def exhausted(planned: Planned, *, run: RunSettings, error: Exception) -> memory.OutOfMemory:
+    """Returns the error of a run for which half a chunk, or a chunk of one model, is too large."""
+    known, lanes = planned.execution, planned.lanes
+    less = [f"run.lanes below {lanes}"] if lanes > 1 else []
+    less += [f"run.chunk below {known.chunk}"] if known.chunk > 1 else []
+    if known.chunk > 1 and known.form != "turns":
+        less += ["run.form='turns' (the activations of one model at a time)"]
+    less += [f"run.pool_bytes below {size(run.pool_bytes)} (examples are streamed)"]
+    less += ["a smaller learner.batch_size (another training, in another workdir)"]
+    half = f", half of the {known.chunk * 2} before" if known.chunk < known.block else ""
+    return memory.OutOfMemory(
+        memory.sentence(
+            error,
+            what=f"training {known.chunk} models in one program{half}",
+            remedy=f"Set {', or '.join(less)}.",
+            limit=memory_limit(run),
+        )
+    )
+
+
+def lines(known: Execution, *, run: RunSettings, models: int, lanes: int, epochs: int) -> list[str]:
+    """Returns the lines that say what is trained and where, and how long it takes if measured."""
+    here = devices(run)
+    now, count = machine.here(here), len(here)
+    each = needed_bytes(run, known.cost, lanes) / (count if now.platform == "cpu" else 1)
+    usual = known.form in ("", programs.default_form(now.platform))
+    form = "" if usual or known.chunk == 1 else f"form {known.form}, "
+    text = [
+        f"plan: {models} model{'s' * (models > 1)} to train x {epochs} epochs x {known.steps} "
+        f"steps, {known.parameters:,} parameters each; chunk {known.chunk}, {lanes} at a time on "
+        f"{now.hardware}, about {size(each)} on each, in "
+        f"{precision.described(known.precision, now.platform)}; {form}{now.software}"
+    ]
+    if known.seconds:
+        seconds = known.seconds * known.steps * epochs * models / count
+        text.append(
+            f"about {duration(seconds)} by the measured step (an upper bound if models stop early)"
+        )
+    return text
+
+
+def devices(run: RunSettings) -> list:
+    """Returns the local devices that the run may use.
+
+    There are run.devices of them, or all if that is 0.
+
+    Raises:
+      ValueError: the machine has fewer devices.
+    """
+    available = jax.local_devices()
+    if run.devices > len(available):
+        raise ValueError(
+            f"run.devices={run.devices} but this machine has {len(available)} "
+            f"({available[0].platform})."
+        )
+    return available[: run.devices or len(available)]
+
+
+def memory_limit(run: RunSettings) -> memory.Limit:
+    """Returns the memory that training may use: run.memory_bytes, or what is available."""
+    if run.memory_bytes:
+        return memory.Limit(run.memory_bytes, "config.run.memory_bytes")
+    return memory.available(devices(run)[0])
+
+
+def needed_bytes(run: RunSettings, chunk_cost: cost.Cost, lanes: int) -> int:
+    """Returns the bytes that a plan needs of one memory.
+
+    Chunks on the same device share its examples. Devices that are parts of a CPU share their
+    memory.
+    """
+    here = devices(run)
+    share = len(here) if here[0].platform == "cpu" else 1
+    return share * (chunk_cost.bytes + (lanes - 1) * (chunk_cost.bytes - chunk_cost.shared))
+
+
+def check_memory(
+    run: RunSettings, chunk_cost: cost.Cost, *, chunk: int, lanes: int, limit: memory.Limit
+) -> None:
+    """Raises OutOfMemory if a plan needs more memory than there is, before anything is trained."""
+    needed = needed_bytes(run, chunk_cost, lanes)
+    if needed <= limit.bytes:
+        return
+    model = size((chunk_cost.bytes - chunk_cost.shared) / chunk)
+    examples = size(chunk_cost.shared or min(run.pool_bytes, chunk_cost.bytes))
+    raise memory.OutOfMemory(
+        f"the plan needs about {size(needed)} and {size(limit.bytes)} are left ({limit.source}): "
+        f"chunk {chunk} x {lanes} chunks at a time x {model} per model of "
+        f"{chunk_cost.parameters:,} parameters, and examples of {examples}. Lower run.chunk or "
+        "run.lanes (how many chunks train at a time), or run.pool_bytes, the size from which "
+        "examples are streamed; or take a smaller model. If this computation is mistaken, "
+        "run.memory_bytes=... is taken for what there is."
+    )
+
+
+def read_plan(train: Trained, *, run: str) -> Execution | None:
+    """Returns the training plan of this run on disk; None if there is none.
+
+    Raises:
+      ValueError: the file is damaged.
+    """
+    path = train.plan
+    if not path.exists():
+        return None
+    needs = dict(chunk=int, steps=int, parameters=int, bytes=int, seconds=int | float | None)
+    plan = files.read_json(path, needs=needs)
+    form = plan.get("form", "")
+    if plan["chunk"] < 1:
+        raise ValueError(files.damaged(path, ValueError(f"chunk is {plan['chunk']}")))
+    if form not in ("", *programs.FORMS):
+        raise ValueError(files.damaged(path, ValueError(f"form is {form!r}")))
+    if plan.get("run", run) != run:
+        jobs.say(f"{path} belongs to another run; it is measured again.")
+        return None
+    return Execution(
+        chunk=plan["chunk"],
+        form=form,
+        block=int(plan.get("block", plan["chunk"])),
+        asked=plan.get("asked", {}),
+        precision=plan.get("precision", precision.DEFAULT),
+        steps=plan["steps"],
+        parameters=plan["parameters"],
+        bytes=plan["bytes"],
+        shared=plan.get("shared", 0),
+        seconds=plan["seconds"],
+        measured=tuple(plan.get("measured", ())),
+        machine=machine.of(plan.get("machine")),
+    )
+
+
+def fleet_chunk(store: Store, run: RunSettings) -> int:
+    """Returns the chunk with which the fleet was trained; run.chunk if there is no plan on disk."""
+    plan = read_plan(store.train, run=store.run)
+    if plan is not None:
+        return plan.chunk
+    return 1 if run.chunk in AUTO else int(run.chunk)
