@@ -35,13 +35,19 @@ def default_lanes(devices: Sequence) -> int:
     return max(1, machine.cores() // len(devices))
 
 
-def share_programs(devices: Sequence) -> bool:
+def share_programs(devices: Sequence, *, cached: bool | None = None) -> bool:
     """Returns whether what one of these devices has compiled serves the others.
 
     The key of JAX's cache on disk names the device, except on GPUs.
+
+    Args:
+        devices: the devices.
+        cached: whether there is such a cache; None asks JAX.
     """
-    cached = jax.config.jax_enable_compilation_cache and jax.config.jax_compilation_cache_dir
-    return len(set(devices)) > 1 and devices[0].platform == "gpu" and bool(cached)
+    if cached is None:
+        config = jax.config
+        cached = config.jax_enable_compilation_cache and bool(config.jax_compilation_cache_dir)
+    return cached and len(set(devices)) > 1 and devices[0].platform == "gpu"
 
 
 def spread(

@@ -87,23 +87,20 @@ def test_a_further_device_traces_nothing_and_compiles_its_copy_once(tmp_path):
     assert counts["backend_compile init"] == counts["backend_compile finish"] == 2
 
 
-class Config:
-    jax_enable_compilation_cache, jax_compilation_cache_dir = True, "somewhere"
-    jax_enable_x64, jax_numpy_dtype_promotion, jax_numpy_rank_promotion = False, "standard", "allow"
-
-
 class Device:
     def __init__(self, id, platform="gpu"):
         self.id, self.platform = id, platform
 
 
-def test_the_first_device_compiles_before_the_others_start_where_they_share_a_cache(monkeypatch):
+def test_the_first_device_compiles_before_the_others_start_where_they_share_a_cache():
     """Its second check comes after its first epoch, whose programs are compiled by then."""
-    monkeypatch.setattr(spreading.jax, "config", Config)
     two = [Device(0), Device(1)]
-    assert spreading.share_programs(two)
-    assert not spreading.share_programs(two[:1])
-    assert not spreading.share_programs([Device(0, "tpu"), Device(1, "tpu")])
+    tpus = [Device(0, "tpu"), Device(1, "tpu")]
+    assert spreading.share_programs(two, cached=True)
+    assert not spreading.share_programs(two, cached=False)
+    assert not spreading.share_programs(two[:1], cached=True)
+    assert not spreading.share_programs(tpus, cached=True)
+    assert not spreading.share_programs(jax.local_devices())
     for ends in ("epochs", "items", "an error"):
         happened, lock = [], threading.Lock()
 
