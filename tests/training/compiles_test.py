@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 
+import jax
 import pytest
 
 from mia_jax.training import devices as spreading
