@@ -205,9 +205,7 @@ def measured(name: str, case: Case, folder: pathlib.Path, browser=None) -> dict:
         source.write(place.json, audited(case))
     pages = ReportFiles(folder / f"{name}-pages")
     # what rendered() needs of the environment is what `contender` gives it
-    spent = _pairs.contender(
-        "benchmarks.rendering", path=str(place.json), folder=str(pages.folder)
-    )
+    spent = _pairs.contender("benchmarks.rendering", path=str(place.json), folder=str(pages.folder))
     return dict(
         benchmark="rendering",
         case=name,

@@ -14,7 +14,9 @@ import numpy as np
 from mia_jax.metrics import bootstrap, intervals, outcomes, roc, summary
 from mia_jax.metrics.sorted_scores import SortedScores
 
-WIDTH, HEIGHT = 900, 600  # of the figure in which no vertex moves by more than a pixel
+# of the largest figure that is drawn, in pixels of report.html or of figures/roc.png; in it, the
+# thinned curve and the whole one are nowhere more than a pixel apart
+WIDTH, HEIGHT = 920, 620
 MANTISSAS = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)  # of the FPRs that have an interval
 BINS = 60
 MANY = 1 << 20  # scores from which a histogram's bins are set by a part of them
@@ -122,20 +124,28 @@ def curve(
 def thinned(whole: roc.Roc, *, keep=(), width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
     """Returns the numbers of the vertices of a ROC that a figure needs.
 
-    On log-log axes from one count to all, every vertex that is left out is less than a pixel from
-    the last one before it that is kept, in both directions.
+    On log-log axes that reach down to one count or further, every vertex that is left out is less
+    than a pixel to the right of and above the last one before it that is kept. So no point of the
+    steps of the one curve is a pixel away from those of the other. The axis of the TPR may begin
+    where that of the FPR does (figures/roc.png), so it is taken to be as long as the shorter side.
 
     Args:
         whole: the ROC.
         keep: vertices that are kept in any case.
         width, height: the size of the figure in pixels.
     """
+    shorter = min(whole.n_member, whole.n_nonmember)
+    # none is a pixel below one: the axes of few records reach further down than one
     place_V2 = np.stack(
         [
-            pixels * np.log(np.maximum(count_V, 1)) / math.log(max(total, 2))
+            np.where(
+                count_V > 0,
+                pixels * np.log(np.maximum(count_V, 1)) / math.log(max(total, 2)),
+                -1.0,
+            )
             for count_V, total, pixels in (
                 (whole.false_V, whole.n_nonmember, width),
-                (whole.true_V, whole.n_member, height),
+                (whole.true_V, shorter, height),
             )
         ],
         axis=1,

@@ -128,14 +128,14 @@ def bound(epsilon: float, delta: float, fprs: Sequence[float] = ()) -> dict[str,
 
     Args:
         epsilon, delta: the guarantee.
-        fprs: rates in (0, 1] that are among the points; the others are from the smallest of them
-            (or 1e-6) to 1, with the bend among them.
+        fprs: rates in (0, 1] that are among the points; the others are from a third of the
+            smallest of them (or of 1e-3) to 1, with the bend among them.
 
     >>> curve = bound(math.log(2), 0.0, [0.25])
     >>> [round(dict(zip(*curve.values()))[fpr], 12) for fpr in (0.25, 1.0)]
     [0.5, 1.0]
     """
-    first = min([*fprs, 1e-3])
+    first = min([*fprs, 1e-3]) / 3
     count = math.ceil(-PER_DECADE * math.log10(first))
     grid = [first ** (1 - at / count) for at in range(count + 1)]
     bend = (1 - delta) / (1 + math.exp(min(epsilon, 700.0)))

@@ -18,7 +18,7 @@ STUDIES = (
     "lira_variance",
 )  # of statistics, not of speed: nobody is timed, results are kept in a folder
 # What a run survives, what can be known, what a device does: there are no peers.
-ALONE = ("accelerator", "damage", "kills", "interval_limits", *STUDIES)
+ALONE = ("accelerator", "damage", "kills", "rendering", "interval_limits", *STUDIES)
 NAMES = sorted(
     m.name
     for m in pkgutil.iter_modules(benchmarks.__path__)
@@ -41,7 +41,7 @@ def test_every_benchmark_has_main_and_the_flags_of_all(name, capsys):
     )
 
 
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("name", (*STUDIES, "rendering"))
 def test_every_study_has_main_a_quick_form_and_a_folder(name, capsys):
     module = importlib.import_module(f"benchmarks.{name}")
     with pytest.raises(SystemExit) as stop:
@@ -178,3 +178,29 @@ def test_rules_for_intervals_cover_as_their_limits_say():
     assert 0.985 < interval_limits.coverage(rule, r=0.0, k=3.0, d=d) < 0.995
     half = interval_limits.RULES["half prior"]
     assert interval_limits.coverage(half, r=4.0, k=4.0, d=d) < 0.9
+
+
+@pytest.mark.slow
+def test_rendering_measures_a_small_report_and_keeps_its_table(tmp_path, capsys, monkeypatch):
+    """A JSON line of each case and a table; the report has the sizes of the case."""
+    from benchmarks import rendering
+    from mia_jax.report import source
+
+    monkeypatch.setattr(rendering, "chromium", lambda: None)
+    assert rendering.main(["--quick", "--workdir", str(tmp_path)]) == 0
+    line, *table = capsys.readouterr().out.strip().splitlines()
+    fields = json.loads(line)
+    assert list(fields)[:7] == [
+        "benchmark", "case", "cpu_s", "wall_s", "peak_gb", "html_mb", "json_mb",
+    ]  # fmt: skip
+    page = tmp_path / "small-pages" / "report.html"
+    assert fields["html_mb"] == pytest.approx(page.stat().st_size / 1e6, rel=1e-3)
+    assert 0 < fields["cpu_s"] < 30 and 0 < fields["peak_gb"] < 1
+    assert (tmp_path / "rendering.md").read_text().splitlines() == table
+    case, report = rendering.QUICK["small"], source.load(tmp_path / "small" / "report.json")
+    assert len(report["design"]["targets"]) == case.targets
+    assert len(report["attacks"]) == len(report["curves"]) == case.attacks
+    assert len({row["slice"] for row in report["results"]}) == case.slices
+    curve = next(iter(report["curves"].values()))
+    assert curve["n_member"] + curve["n_nonmember"] == case.targets * case.records
+    assert len(report["epochs"]["accuracy"]) == rendering.EPOCHS

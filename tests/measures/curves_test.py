@@ -1,13 +1,16 @@
 """Curves and histograms of report.json: exact counts; no vertex moves by a pixel or more."""
 
+import itertools
 import json
 import math
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from mia_jax.measures import curves
 from mia_jax.metrics import bootstrap, outcomes, roc, summary
+from mia_jax.report import figures
 
 
 def study(targets=6, records=3000, seed=0, gain=1.0):
@@ -29,8 +32,9 @@ def test_the_vertices_are_counts_of_the_whole_curve_and_none_moves_by_a_pixel():
     assert curve["false"] == sorted(curve["false"]) and curve["true"] == sorted(curve["true"])
 
     def place(vertex):
-        sizes = ((900, whole.n_nonmember), (600, whole.n_member))
-        return [p * math.log(max(c, 1)) / math.log(n) for c, (p, n) in zip(vertex, sizes)]
+        shorter = min(whole.n_member, whole.n_nonmember)
+        sizes = ((curves.WIDTH, whole.n_nonmember), (curves.HEIGHT, shorter))
+        return [p * math.log(c) / math.log(n) if c else -1 for c, (p, n) in zip(vertex, sizes)]
 
     last = vertices[0]
     for vertex in vertices:
@@ -38,6 +42,71 @@ def test_the_vertices_are_counts_of_the_whole_curve_and_none_moves_by_a_pixel():
             last = vertex
         moved = max(abs(a - b) for a, b in zip(place(vertex), place(last), strict=True))
         assert moved < 1
+
+
+def drawn(false, true, n_member, n_nonmember):
+    """The corners of the steps as they are drawn, in rates."""
+    band = dict(fpr=[1.0], low=[1.0], high=[1.0])
+    curve = dict(false=false, true=true, n_member=n_member, n_nonmember=n_nonmember, band=band)
+    shown = figures.of_counts(curve)
+    x, y = np.repeat(shown["fpr"], 2)[1:], np.repeat(shown["tpr"], 2)[:-1]
+    return np.stack([x, y], 1)
+
+
+def far(points, corners) -> float:
+    """The largest distance of points from the line through the corners."""
+    start, step = corners[:-1], np.diff(corners, axis=0)
+    length = np.maximum((step**2).sum(1), 1e-18)
+    largest = 0.0
+    for part in np.array_split(points, -(-len(points) // 200)):
+        off = part[:, None] - start
+        along = np.clip((off * step).sum(2) / length, 0, 1)
+        largest = max(largest, np.sqrt(((off - along[..., None] * step) ** 2).sum(2)).min(1).max())
+    return float(largest)
+
+
+def between(corners):
+    """The corners, and points on the line every pixel."""
+    parts = [
+        np.linspace(a, b, 2 + int(np.abs(b - a).max())) for a, b in itertools.pairwise(corners)
+    ]
+    return np.concatenate(parts)
+
+
+@pytest.mark.parametrize(
+    "members, others, gain, decimals",
+    [(300, 300, 1.0, 9), (300, 400, 0.0, 9), (300, 400, 2.5, 1), (500, 80, 1.0, 9),
+     (60, 500, 3.0, 9), (700, 700, 1.0, 0), (30, 20, 1.0, 9),
+     pytest.param(2500, 2500, 1.0, 9, marks=pytest.mark.slow)],
+)  # fmt: skip
+def test_the_thinned_line_and_the_whole_one_are_nowhere_more_than_a_pixel_apart(
+    members, others, gain, decimals
+):
+    """On the log-log axes of report.html, and on those of figures/roc.png as matplotlib places
+    them: the distance of what is seen of the lines, not of their vertices alone, both ways.
+    """
+    rng = np.random.default_rng(members)
+    member = np.arange(members + others) < members
+    whole = roc.roc(np.round(rng.normal(size=len(member)) + gain * member, decimals), member)
+    kept = curves.thinned(whole)
+    sizes = dict(n_member=members, n_nonmember=others)
+    full, thin = (drawn(whole.false_V[at], whole.true_V[at], **sizes) for at in (slice(None), kept))
+    figure = figures.roc(
+        dict(a=figures.of_counts(dict(
+            false=whole.false_V, true=whole.true_V,
+            band=dict(fpr=[1 / others, 1.0], low=[0.5, 1.0], high=[0.5, 1.0]), **sizes,
+        )))
+    )  # fmt: skip
+    FigureCanvasAgg(figure).draw()
+    (axes,) = figure.axes
+    floor = axes.get_ylim()[0]
+    png = lambda line: axes.transData.transform(np.maximum(line, floor))  # noqa: E731
+    size = np.array([curves.WIDTH, curves.HEIGHT])
+    down = -np.log([min(1 / others, 1e-3), min(1 / members, 1e-3)])
+    html = lambda line: size * (1 + np.log(np.maximum(line, np.exp(-down))) / down)  # noqa: E731
+    for place in (png, html):
+        a, b = place(full), place(thin)
+        assert far(between(a), b) <= 1 and far(between(b), a) <= 1
 
 
 def test_the_tpr_at_every_rate_of_the_band_is_that_of_the_whole_curve():

@@ -486,7 +486,8 @@
   }
 
   // ---- leakage over epochs, against accuracy and against overfitting
-  const written = (value, unit) => unit === "%" ? rate(value) : String(Number(value.toPrecision(4)));
+  const written = (value, unit) => unit === "%" ? rate(value)
+    : unit === "pp" ? `${Number((100 * value).toPrecision(3))} pp` : String(Number(value.toPrecision(4)));
   function range(values) {
     const known = values.filter((value) => value !== null && Number.isFinite(value));
     const low = Math.min(...known), high = Math.max(...known);
@@ -582,7 +583,8 @@
         points: { show: false }, spanGaps: true });
       entries.push([`${label} (${dashes[0] === 2 ? "dotted" : "dashed"}, right axis)`, style("--muted")]);
     }
-    const axes = [{ ...plain(), label: "epoch" }, { ...plain(), scale: "y", label: metric.name, size: 70,
+    const whole = Array.from({ length: 16 }, (_, at) => [1, 2, 5][at % 3] * 10 ** Math.floor(at / 3));
+    const axes = [{ ...plain(), label: "epoch", incrs: whole }, { ...plain(), scale: "y", label: metric.name, size: 70,
       values: (u, values) => values.map((value) => written(value, metric.unit)) }];
     if (accuracies.length) {
       axes.push({ ...plain(), scale: "accuracy", side: 1, label: "accuracy", size: 70,
@@ -615,8 +617,9 @@
     const axis = get("overfitting-axis"), along = axis.value;
     const keys = Object.keys(over.attacks), share = over.quality === "accuracy";
     drawPoints(get("overfitting-plot"), {
-      xLabel: axis.selectedOptions[0].textContent.replace("the quality", over.quality),
-      xUnit: share ? "%" : "", yLabel: metric.name, yUnit: metric.unit, guess: metric.guess,
+      xLabel: along === "gap" ? `gap of the ${over.quality}`
+        : axis.selectedOptions[0].textContent.replace("the quality", over.quality),
+      xUnit: share ? (along === "gap" ? "pp" : "%") : "", yLabel: metric.name, yUnit: metric.unit, guess: metric.guess,
       joined: false,
       groups: keys.map((key) => ({ label: data.attacks[key], stroke: color(hue(key)), dashes: [],
         points: pointsOf(over[along], over.attacks[key][metric.key]) })),

@@ -64,7 +64,7 @@ def _rendered(overfitting: Mapping, *, most: int) -> str:
         correlations=[
             dict(
                 row,
-                value=f"{row['value'] + 0.0:.2f}",
+                value=f"{round(row['value'], 2) + 0.0:.2f}",
                 interval=None if row["low"] is None else f"[{row['low']:.2f}, {row['high']:.2f}]",
             )
             for row in overfitting["correlations"]
