@@ -149,8 +149,10 @@ _CACHE = flags.DEFINE_string(
 _TASK = flags.DEFINE_string(
     "task",
     "",
-    "i/n, one of n jobs on one workdir: trains its share of the models (--grid: runs its share of "
-    "the variants). The rest is left to the same command without --task.",
+    "i/n, one of n jobs on one workdir: trains its share of the models; with --stages=query asks "
+    "its share of the models, with --stages=attack scores with its share of the attacks, each when "
+    "the stage before is done (--grid: runs its share of the variants). The rest is left to the "
+    "same command without --task.",
 )
 _TRACKER = flags.DEFINE_list(
     "tracker",
@@ -215,8 +217,10 @@ def main(argv):
     results = run.run(config, workdir_path=workdir, **options)
     if task is not None:
         print(
-            f"task {task[0]} of {task[1]} has trained its share; when all have, the same command "
-            "without --task continues."
+            f"task {task[0]} of {task[1]} has done its share of the stage "
+            f"{next(stage for stage in run.STAGES if stage in _STAGES.value)}; when all have, the "
+            "same command without --task continues, or with --task and the next of "
+            "--stages=query, --stages=attack."
         )
     elif "report" in _STAGES.value:
         path = store.Store(workdir).report.html

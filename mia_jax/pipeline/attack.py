@@ -150,6 +150,7 @@ def attack(
     attacks: Sequence[PlannedAttack],
     reader: SignalReader,
     *,
+    task: tuple[int, int] | None = None,
     lines: bool = True,
     begin: Callable = nothing,
 ) -> None:
@@ -160,11 +161,19 @@ def attack(
     Args:
       attacks: the planned attacks.
       reader: the measured signals.
+      task: (i, n) scores with the attacks of task i of n, dealt out in turn.
       lines: prints progress also where there is no terminal, see progress.Progress.
       begin: called before the first file is written.
     """
     store, design = reader.store, reader.design
-    set_aside_scores(reader, begin=begin)
+    if task is None or task[0] == 0:
+        set_aside_scores(reader, begin=begin)
+    elif other_failures(reader):
+        raise ValueError(
+            f"{store.attacks} holds scores of another set of failed models, which task 0 of "
+            f"{task[1]} sets aside: start this task again after it."
+        )
+    attacks = jobs.share(attacks, task)
     progress = Progress(title="attack", total=len(attacks), unit="attack", lines=lines)
     fleets: dict[tuple, threat_model.FleetSignals] = {}
     digests: dict[str, str] = {}
@@ -202,14 +211,19 @@ def attack(
 
 def set_aside_scores(reader: SignalReader, *, begin: Callable = nothing) -> None:
     """Renames attack/ and report/ if their scores belong to another set of failed models."""
-    store, failed = reader.store, sorted(reader.failed)
-    known = [files.read_json(a.claim, needs={}).get("failed", []) for a in store.attacked()]
-    if any(claim != failed for claim in known):
+    store = reader.store
+    if other_failures(reader):
         begin()
         for folder in (store.attacks, store.report.folder):
             moved = files.set_aside(folder)
             if moved:
                 jobs.say(f"{folder.name} of another set of failed models is kept in {moved.name}/")
+
+
+def other_failures(reader: SignalReader) -> bool:
+    """Returns whether scores on disk belong to another set of failed models."""
+    failed, attacked = sorted(reader.failed), reader.store.attacked()
+    return any(files.read_json(a.claim, needs={}).get("failed", []) != failed for a in attacked)
 
 
 def claim_remedy(folder) -> str:

@@ -47,6 +47,7 @@ def query(
     *,
     store: Store,
     run: RunSettings,
+    task: tuple[int, int] | None = None,
     pause: Callable = nothing,
     begin: Callable = nothing,
 ) -> dict[int, str]:
@@ -57,6 +58,7 @@ def query(
       questions: what the models are asked.
       store: the workdir.
       run: the settings of chunk and devices.
+      task: (i, n) asks the share of task i of n: whole chunks, dealt out in turn.
       pause: called at safe places; it may raise to end the run.
       begin: claims the workdir.
 
@@ -75,6 +77,10 @@ def query(
             f"{len(missing)} of {len(models)} models are not trained (the first is {missing[0]}); "
             "add the stage: stages_wanted=train,query,..."
         )
+    chunk = run.query_chunk or fleet_chunk(store, run)
+    models = jobs.share(models, task, block=chunk)
+    if not models:
+        return {}
     claim_signals(questions, store=store, begin=begin)
     bad: dict[int, str] = {}
     common = dict(
@@ -82,7 +88,7 @@ def query(
         pool=asked.pool,
         views=questions.view_functions,
         models=models,
-        chunk=run.query_chunk or fleet_chunk(store, run),
+        chunk=chunk,
         batch_size=min(questions.batch_size, len(asked.pool.y)),
         devices=devices(run),
         pause=pause,
@@ -92,7 +98,7 @@ def query(
     )
     folders = dict(models_folder=train, folder=store.answers.folder)
     forward.query(signals=questions.passes, **folders, **common)
-    common["models"] = answering(models, bad)
+    common["models"] = answering(models, bad, task)
     if questions.probes:
         probing_fields = common | dict(batch_size=questions.ask_batch_size, seed=questions.seed)
         with jobs.deferred(pause):
@@ -100,10 +106,11 @@ def query(
                 signals=questions.probes,
                 rows={name: questions.rows[name] for name in questions.probes},
                 design=asked.design,
+                available=max(set(asked.models) - set(bad)) + 1,
                 **folders,
                 **probing_fields,
             )
-        common["models"] = answering(models, bad)
+        common["models"] = answering(models, bad, task)
     if questions.trajectory:
         losses = {"loss": questions.signals["loss"]}
         snapshots.query(
@@ -116,10 +123,10 @@ def query(
             run=store.run,
             begin=begin,
         )
-        common["models"] = answering(models, bad)
+        common["models"] = answering(models, bad, task)
     if questions.asked_epochs:
         query_snapshots(questions, store=store, **common)
-        answering(models, bad)
+        answering(models, bad, task)
     for m, reason in sorted(bad.items()):
         jobs.say(f"query: model {m} has failed, it {reason}; the run goes on without it.")
         attempt = attempt_of(store, m)
@@ -127,18 +134,21 @@ def query(
     return bad
 
 
-def answering(models: Sequence[int], bad: Mapping[int, str]) -> list[int]:
+def answering(
+    models: Sequence[int], bad: Mapping[int, str], task: tuple[int, int] | None
+) -> list[int]:
     """Returns the models without those in `bad`.
 
     Args:
       models: the models that were asked.
       bad: {model: what happened} of the models whose answers are not finite.
+      task: the task whose share `models` are; other tasks may have models that are left.
 
     Raises:
-      ValueError: no model is left.
+      ValueError: no model is left, of all.
     """
     left = [m for m in models if m not in bad]
-    if not left:
+    if not left and task is None:
         m = min(bad)
         raise ValueError(
             f"no model gives finite answers; {len(bad)} of {len(bad)} fail, the first is model {m}:"

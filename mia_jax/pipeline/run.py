@@ -51,7 +51,8 @@ def run(
       arrays: user-supplied arrays in memory.
       notes: sentences about how these arrays were made from the user's models; None: they were
         not.
-      task: (i, n) trains the share of task i of n and does nothing else.
+      task: (i, n) does the share of task i of n of one stage, the first of `stages_wanted`: models
+        to train or to query, or attacks. A stage is shared when the one before it is done.
       pause: called at safe places; it may raise to end the run (mia_jax.runtime.jobs).
       tracker: what gets the training metrics besides metrics.jsonl (mia_jax.trackers.make).
 
@@ -214,11 +215,8 @@ def run_one(
     Returns:
       The report; {} if it was not requested.
     """
-    if task is not None and (experiment.learner is None or extend or "train" not in stages_wanted):
-        what = "no training: only the train stage is shared"
-        if extend:
-            what = "extend=True: grow the fleet first, without a task"
-        raise ValueError(f"task={task[0]}/{task[1]} does not go with {what}.")
+    shared = next((stage for stage in STAGES if stage in stages_wanted), "")
+    refuse_sharing(experiment, task=task, stage=shared, extend=extend)
     tracked = trackers.make(tracker, place=lambda name: store.tracker(name, task))
     files.sweep(store.root)
     numerics = dict(numerics) | dict(precision=experiment.precisions)
@@ -230,12 +228,12 @@ def run_one(
         train=lambda: train_stage(
             experiment, task=task, pause=pause, log=tracked.log if tracked else None, **common
         ),
-        query=lambda: query_stage(experiment, pause=pause, **common),
-        attack=lambda: attack_stage(experiment, lines=lines, **common),
+        query=lambda: query_stage(experiment, task=task, pause=pause, **common),
+        attack=lambda: attack_stage(experiment, task=task, lines=lines, **common),
         report=lambda: report_stage(experiment, lines=lines, **common),
     )
     if task is not None:
-        stages = dict(train=stages["train"])
+        stages = {shared: stages[shared]}
     results = {}
     try:
         for stage in (stage for stage in stages if stage in stages_wanted):
@@ -253,6 +251,21 @@ def run_one(
         tracked.close()
     place.write_config()
     return results.get("report", {})
+
+
+def refuse_sharing(
+    experiment: Experiment, *, task: tuple[int, int] | None, stage: str, extend: bool
+) -> None:
+    """Raises ValueError if tasks cannot share this stage."""
+    what = ""
+    if extend:
+        what = "extend=True: grow the fleet first, without a task"
+    elif stage == "report":
+        what = "the report, which is not shared: leave the task out when all tasks are done"
+    elif experiment.learner is None and stage != "attack":
+        what = "no training: of arrays that you supplied only the stage attack is shared"
+    if task is not None and what:
+        raise ValueError(f"task={task[0]}/{task[1]} does not go with {what}.")
 
 
 def train_stage(
@@ -280,18 +293,24 @@ def train_stage(
         experiment.without_failed(store)
 
 
-def query_stage(experiment: Experiment, *, store: Store, pause: Callable, begin: Callable) -> None:
-    """Runs QUERY for all models, for user-supplied arrays and for a black box."""
-    left = experiment.without_failed(store)
-    save_supplied(left.supplied, design=left.design, store=store, begin=begin)
+def query_stage(
+    experiment: Experiment, *, store: Store, task, pause: Callable, begin: Callable
+) -> None:
+    """Runs QUERY for all models, for user-supplied arrays and for a black box.
+
+    Of several tasks, the first one has the arrays and the black box.
+    """
+    left, first = experiment.without_failed(store), task is None or task[0] == 0
+    if first:
+        save_supplied(left.supplied, design=left.design, store=store, begin=begin)
     if not left.trained_models:
         return
     run_settings = left.settings.run
     common = dict(store=store, begin=on_platform(left.settings, begin))
     with precision.products(left.settings.query.precision):
-        query(left.asked(), left.questions(), run=run_settings, pause=pause, **common)
+        query(left.asked(), left.questions(), run=run_settings, task=task, pause=pause, **common)
         left = left.without_failed(store)
-        if left.settings.target.black_box:
+        if first and left.settings.target.black_box:
             target = left.settings.target
             query_black_box(left.asked(), left.questions(), target=target, store=store, begin=begin)
 
@@ -311,10 +330,12 @@ def on_platform(settings: Settings, begin: Callable) -> Callable:
     return begun
 
 
-def attack_stage(experiment: Experiment, *, store: Store, lines: bool, begin: Callable) -> None:
+def attack_stage(
+    experiment: Experiment, *, store: Store, task, lines: bool, begin: Callable
+) -> None:
     """Runs ATTACK without the models that failed."""
     left = experiment.without_failed(store)
-    attack(left.attacks, left.reader(store), lines=lines, begin=begin)
+    attack(left.attacks, left.reader(store), task=task, lines=lines, begin=begin)
 
 
 def report_stage(experiment: Experiment, *, store: Store, lines: bool, begin: Callable) -> dict:

@@ -176,6 +176,7 @@ def query(
     on_bad: Callable[[int, str], None] | None = None,
     begin: Callable = lambda: None,
     run: str = "",
+    available: int | None = None,
 ) -> None:
     """Asks models for signals with `ask` and writes folder/<signal>/<model>.npy [A,N..].
 
@@ -202,6 +203,8 @@ def query(
             finite, which gets no file.
         begin: called before anything is written, if there is something to ask.
         run: the identity of the run, recorded in the files.
+        available: the models with smaller numbers may be an attacker's; None: up to the last of
+            `models`.
 
     Raises:
         ValueError: if an answer is not finite and `on_bad` is None.
@@ -228,7 +231,8 @@ def query(
         numbers = {}
         if signal.shadows:
             numbers = {
-                m: attacker_models(design, m, signal.shadows, max(models) + 1) for m in models
+                m: attacker_models(design, m, signal.shadows, available or max(models) + 1)
+                for m in models
             }
         for m in (m for m, usable in numbers.items() if not len(usable)):
             answers.pop(m).write_empty(len(views), begin)

@@ -69,6 +69,33 @@ def test_tasks_train_disjoint_shares_of_the_fleet_that_one_process_trains(tmp_pa
     assert whole["results"] == report["results"]
 
 
+def test_tasks_share_query_and_attack_and_leave_the_files_of_one_process(tmp_path):
+    attacks = {s: dict(name="threshold", signal=s) for s in ("loss", "confidence")}
+    fields = dict(attacks=attacks | dict(lira=dict()))
+    run.run(config(**fields), workdir_path=tmp_path / "one", stages_wanted=run.STAGES[:3])
+    common = dict(workdir_path=tmp_path / "shared")
+    run.run(config(**fields), stages_wanted=["train"], **common)
+    with pytest.raises(FileNotFoundError, match="run the query stage first"):
+        run.run(config(**fields), task=(1, 2), stages_wanted=["attack"], **common)
+    asked = []
+    for i in range(2):
+        run.run(config(**fields), task=(i, 2), stages_wanted=["query"], **common)
+        asked.append(len(list((tmp_path / "shared" / "signal" / "loss").glob("*.npy"))))
+    assert asked == [4, 6]
+    attacked = []
+    for i in range(2):
+        run.run(config(**fields), task=(i, 2), stages_wanted=["attack", "report"], **common)
+        attacked.append(len(list((tmp_path / "shared" / "attack").glob("*/scores.npz"))))
+    assert attacked == [2, 3] and not (tmp_path / "shared" / "report").exists()
+    for part in ("signal", "attack"):
+        for path in sorted((tmp_path / "one" / part).rglob("*.np?")):
+            other = tmp_path / "shared" / path.relative_to(tmp_path / "one")
+            if path.suffix == ".npy":
+                np.testing.assert_array_equal(np.load(path), np.load(other))
+            else:
+                np.testing.assert_array_equal(np.load(path)["score_TN"], np.load(other)["score_TN"])
+
+
 def test_shares_are_disjoint_and_whole():
     for count, parts, block in ((10, 3, 1), (10, 3, 4), (3, 8, 1), (64, 8, 8)):
         shares = [jobs.share(range(count), (i, parts), block=block) for i in range(parts)]
@@ -85,7 +112,7 @@ def test_a_task_is_i_of_n(text):
 def test_what_tasks_cannot_share_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"task=0/2 needs a number in run.chunk"):
         run.run(config(chunk="auto"), workdir_path=tmp_path, task=(0, 2))
-    with pytest.raises(ValueError, match="only the train stage is shared"):
+    with pytest.raises(ValueError, match="the report, which is not shared"):
         run.run(config(), workdir_path=tmp_path, task=(0, 2), stages_wanted=["report"])
     with pytest.raises(ValueError, match="extend=True: grow the fleet first"):
         run.run(config(), workdir_path=tmp_path, task=(0, 2), extend=True)
