@@ -153,6 +153,7 @@ def query(
     Raises:
         ValueError: if an answer is not finite and `on_bad` is None; it names model and signal.
     """
+    segmented.discard_finished(folder, signals)
     todo = [m for m in models if not all(signal_file(folder, name, m).exists() for name in signals)]
     if not todo:
         return

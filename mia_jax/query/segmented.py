@@ -14,7 +14,7 @@ at once, as of small pools, are written as the finished file.
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -125,6 +125,16 @@ class Segments:
         """Deletes the segments."""
         for path in self.answers.segments(self.name, self.m):
             path.unlink(missing_ok=True)
+
+
+def discard_finished(folder: Path, names: Iterable[str]) -> None:
+    """Deletes the segments of finished files: a process was killed before it had deleted them."""
+    answers = store.Answers(folder)
+    for name in (registry.identity("signals", name) for name in names):
+        for m in answers.segmented(name):
+            if answers.signal(name, m).exists():
+                for path in answers.segments(name, m):
+                    path.unlink(missing_ok=True)
 
 
 def rows_of(num_examples: int, length: int) -> Iterator[tuple[int, int]]:

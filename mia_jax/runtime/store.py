@@ -143,6 +143,11 @@ class Answers(NamedTuple):
         """Returns the files of all segments of a model's answers, sorted by rows."""
         return sorted((self.of(name) / "partial").glob(f"{m:05d}.rows-*.npy"))
 
+    def segmented(self, name: str) -> list[int]:
+        """Returns the models of which there are segments."""
+        paths = (self.of(name) / "partial").glob("*.rows-*.npy")
+        return sorted({int(path.name.split(".")[0]) for path in paths})
+
     def losses_after(self, epoch: int) -> Answers:
         """Returns the files of the losses after an epoch, from which loss trajectories are made."""
         return Answers(self.folder / "loss_at" / f"{epoch:05d}")

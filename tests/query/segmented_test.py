@@ -93,6 +93,19 @@ def test_a_query_that_was_ended_asks_only_for_the_segments_that_are_lacking(
     assert answered(tmp_path) == {k: v for k, v in at_once.items() if "00002" not in k}
 
 
+def test_segments_of_a_finished_file_are_deleted(asking, at_once, tmp_path):
+    """A process may be killed after it has written the file and before it deletes them."""
+    fields = asking | dict(folder=tmp_path, models=[0, 1])
+    with pytest.raises(jobs.Paused):
+        forward.query(**fields, pause=paused_after(2))
+    kept = answered(tmp_path)
+    forward.query(**fields)
+    for name, data in kept.items():
+        (tmp_path / name).write_bytes(data)
+    forward.query(**fields)
+    assert answered(tmp_path) == {k: v for k, v in at_once.items() if "00002" not in k}
+
+
 def test_a_damaged_segment_is_named_and_only_it_is_asked_again(asking, at_once, tmp_path):
     fields = asking | dict(folder=tmp_path, models=[0, 1])
     with pytest.raises(jobs.Paused):

@@ -110,8 +110,6 @@ def test_a_task_is_i_of_n(text):
 
 
 def test_what_tasks_cannot_share_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"task=0/2 needs a number in run.chunk"):
-        run.run(config(chunk="auto"), workdir_path=tmp_path, task=(0, 2))
     with pytest.raises(ValueError, match="the report, which is not shared"):
         run.run(config(), workdir_path=tmp_path, task=(0, 2), stages_wanted=["report"])
     with pytest.raises(ValueError, match="extend=True: grow the fleet first"):
