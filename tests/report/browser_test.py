@@ -315,6 +315,38 @@ def serious_problems(opened, theme, opens=None):
 
 
 @pytest.fixture(scope="module")
+def cards(tmp_path_factory):
+    """A page with pictures of records and one with values and hostile ids."""
+    from mia_jax.report import html
+    from tests.report import records_test
+
+    folder = tmp_path_factory.mktemp("cards")
+    ids = np.array([f"{HOSTILE} {n}" for n in range(records_test.N)])
+    values = records_test.audit(report=dict(show_records="contents"), column_id=ids).report
+    for name, report in (("pictures", records_test.pictured()), ("values", values)):
+        (folder / f"{name}.html").write_text(html.report(report), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("kind", ["pictures", "values"])
+def test_cards_of_records_are_drawn_and_accessible(browser, cards, kind, theme):
+    """Every thumbnail is drawn from the page itself; ids are text; nothing runs over its card."""
+    browser.get_log("browser")
+    browser.get((cards / f"{kind}.html").as_uri())
+    assert not serious_problems(browser, theme, opens="open-all")
+    pictures = browser.find_elements(By.CSS_SELECTOR, '[data-testid="records"] img')
+    drawn = "return arguments[0].complete && arguments[0].naturalWidth > 0"
+    assert len(pictures) == (4 if kind == "pictures" else 0)
+    assert all(browser.execute_script(drawn, picture) for picture in pictures)
+    assert (HOSTILE in at(browser, "records").text) == (kind == "values")
+    wide = "return [...arguments[0].children].every(c => c.scrollWidth <= arguments[0].clientWidth)"
+    for card in browser.find_elements(By.CSS_SELECTOR, ".record"):
+        assert browser.execute_script(wide, card)
+    assert not [entry for entry in browser.get_log("browser") if entry["level"] != "INFO"]
+
+
+@pytest.fixture(scope="module")
 def comparison(audit, tmp_path_factory):
     """The page of a comparison of three audits, one of a hostile name and one without scores, and
     its JSON.

@@ -200,12 +200,13 @@ def test_a_report_of_an_older_version_lists_its_records(shown):
     assert 'data-testid="records"' not in html.report(old)
 
 
-def test_pictures_have_alternative_texts_and_are_in_the_page():
+def pictured() -> dict:
+    """A report of images, of which record 8 leaks."""
     x = np.random.default_rng(0).random((N, 6, 5, 3))
     rng = np.random.default_rng(1)
     member_MN = rng.random((M, N)) < 0.5
     loss_MN = rng.normal(size=(M, N)) - 9 * member_MN * (np.arange(N) == 8)
-    report = mia_jax.audit(
+    return mia_jax.audit(
         shadow_loss=loss_MN,
         shadow_member=member_MN,
         x=x,
@@ -213,6 +214,10 @@ def test_pictures_have_alternative_texts_and_are_in_the_page():
         draws=40,
         report=dict(show_records="contents"),
     ).report
+
+
+def test_pictures_have_alternative_texts_and_are_in_the_page():
+    report = pictured()
     text = part(html.report(report))
     pictures = [a for tag, a in Reader(text).elements if tag == "img"]
     near = report["shown_records"]["cards"][0]["neighbors"]
