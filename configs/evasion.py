@@ -12,7 +12,8 @@ one convolution, trained by Adam for 250 epochs with a cosine schedule, so that 
 their training sets.
 The robust model is trained at the worst point that one step finds within epsilon 0.1 of each image.
 Radii: 0, 1/255, 2/255, 4/255, 8/255, 16/255, 0.1, 0.3 (largest change of a pixel); report.md has
-the accuracies, the radius at which 33.2% is left, figures/evasion.png and figures/adversarial.png.
+the accuracies, the radius at which 33.2% is left, figures/evasion.png and figures/adversarial.png
+(of images in another folder: with --config.report.show_records=contents).
 The attack `curve` learns on the source model how the answers at all radii predict membership
 (white box).
 
@@ -47,12 +48,13 @@ TABLE = dict(
     attacks=("gap", "threshold_loss", "threshold_confidence", "curve"),
     metrics=("auc", "balanced_accuracy"),
 )
+FASHION_MNIST = "/usr/share/datasets/fashion-mnist"
 
 
 def get_config(arg=None):
     arg = configuration.arguments(
         arg,
-        folder="/usr/share/datasets/fashion-mnist",
+        folder=FASHION_MNIST,
         ndata=1000,
         epochs=250,
         robust=False,
@@ -89,6 +91,8 @@ def get_config(arg=None):
                 features=("correct_under_fgsm", "correct_under_pgd"),
             ),
         ),
+        # Fashion-MNIST is public; images of another folder are only shown on request
+        report=dict(show_records="contents" if arg.folder == FASHION_MNIST else "auto"),
         run=dict(chunk=1),
     )
 

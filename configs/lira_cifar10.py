@@ -81,5 +81,6 @@ def get_config(arg=None):
                 center="median",
             ),
         ),
+        report=dict(show_records="contents"),  # CIFAR-10 is public
         run=dict(chunk="auto"),
     )

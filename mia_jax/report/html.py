@@ -72,6 +72,8 @@ def report(report: Mapping, *, images: Mapping[str, bytes] = {}) -> str:
         curves=curve_table(report),
         privacy=claimed(report),
         linked=LINKED,
+        copies=(report.get("shown_records") or {}).get("copies", 0),
+        pictured="adversarial" in images,
         sections=details(given, uris, report.get("sections", ())),
     )
 

@@ -124,7 +124,12 @@ def test_the_page_says_of_how_many_records_it_holds_copies(shown, numbers):
     for text in (html.report(shown), page.report(shown)):
         assert f"copies of {len(rows)} records" in text
     for text in (html.report(numbers), page.report(numbers)):
-        assert "no copy of a record" in text
+        assert "no copy of a record" in text and "records of the data" not in text
+    footer = html.report(shown).partition("<footer>")[2]
+    assert f"copies of {len(rows)} records of the data" in footer
+    with_figure = html.report(numbers, images=dict(adversarial=b"a picture"))
+    assert "pictures of records (adversarial examples)" in with_figure.partition("<footer>")[2]
+    assert 'data-testid="disclosure"' not in html.report(numbers)
 
 
 def test_by_default_a_report_of_your_own_data_holds_numbers_only(numbers):
