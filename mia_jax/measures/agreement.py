@@ -52,7 +52,10 @@ def measure(
     }
     fewest = int(sides["nonmembers"].sum(1).min())
     if not roc.resolvable(fpr, fewest):
-        return dict(why=f"FPR {fpr:g} is below one false positive of {fewest} non-members")
+        return dict(
+            why=f"a false-positive rate of {100 * fpr:g}% is below one false positive of {fewest} "
+            "non-members"
+        )
     alike = agreement.groups(
         [attacks[name]["score_TN"] for name in order],
         member_TN,

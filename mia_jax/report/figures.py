@@ -7,6 +7,7 @@ report/sections/NAME.py calls a function of this file; roc and scores are called
 from __future__ import annotations
 
 import pathlib
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -604,7 +605,12 @@ def _name(text: str) -> str:
 
 
 def _title(axes, text: str, over: str) -> None:
-    axes.set_title(text + (f"\n{over}" if over else ""), fontsize=9)
+    """Writes a title over as many lines as the width of its panel takes."""
+    box = axes.get_position()
+    inches = axes.figure.get_figwidth() * (box.x1 - box.x0)
+    width = max(24, int(inches * 14))  # characters of 9 points
+    lines = [line for part in (text, over) if part for line in textwrap.wrap(part, width)]
+    axes.set_title("\n".join(lines), fontsize=9)
 
 
 def legend_texts(rows: Sequence[Mapping], fpr: float = 0.01) -> dict[str, str]:

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+# After these words a term is a verb ('members score lower', 'no labels to slice by'), and means
+# something else.
+BEFORE_VERBS = (
+    *("members", "non-members", "records", "rows", "examples", "models", "they", "that", "which"),
+    *("who", "to", "must", "can", "may", "would", "could", "does", "not"),
+)
+
 TERMS = {
     "member": "A record that was in the training set of the attacked model.",
     "non-member": "A record that was not in the training set of the attacked model.",

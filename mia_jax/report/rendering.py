@@ -174,13 +174,22 @@ def with_terms(text: str, seen: set | None = None) -> Markup:
     Args:
         text: plain text.
         seen: terms that have a tooltip already; those of this text are added.
+
+    >>> str(with_terms('members score lower; a score')).count('<abbr')
+    1
     """
     seen = set() if seen is None else seen
 
     def tooltip(match: re.Match) -> str:
         text = match[0]
         term = text if text in glossary.TERMS else text[:1].lower() + text[1:]
-        if term in seen or term not in glossary.TERMS:
+        before = match.string[: match.start()].split()
+        verb = (
+            term in ("score", "slice", "target")
+            and before[-1:]
+            and (before[-1].lower() in glossary.BEFORE_VERBS)
+        )
+        if term in seen or term not in glossary.TERMS or verb:
             return text
         seen.add(term)
         return str(Markup('<abbr title="{}">{}</abbr>').format(glossary.TERMS[term], text))

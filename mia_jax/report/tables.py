@@ -17,7 +17,10 @@ from mia_jax.metrics.rows import COLUMNS, OPTIMISTIC, find, fprs, resolved
 UNRESOLVED = "not resolvable"
 ABSENT = "–"
 ATTACKER_HAS = dict(
-    nothing="target's outputs only", shadows="shadow models", population="population rows"
+    nothing="target's outputs only",
+    shadows="shadow models",
+    population="population rows",
+    half_of_target_members="half of the target's members",
 )
 
 
@@ -109,7 +112,7 @@ def attacker_has(knows: str) -> str:
     """Writes what an attack knows (`Attack.knows`).
 
     >>> attacker_has("nothing"), attacker_has("half_of_target_members")
-    ("target's outputs only", 'half_of_target_members')
+    ("target's outputs only", "half of the target's members")
     """
     return ATTACKER_HAS.get(knows, knows)
 

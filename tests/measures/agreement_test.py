@@ -71,7 +71,7 @@ def test_only_the_first_attacks_of_the_order_are_compared_and_the_others_counted
 
 def test_too_few_non_members_are_a_reason_and_no_figure():
     table = measured(["strong", "weak"], fpr=1e-4)
-    assert table["why"].startswith("FPR 0.0001 is below one false positive of ")
+    assert table["why"].startswith("a false-positive rate of 0.01% is below one false ")
     assert table["why"] in section.text(agreement=table)
     assert section.figure(agreement=table) is None
 

@@ -7,7 +7,7 @@ import pytest
 
 import mia_jax
 from mia_jax.metrics import rows as result_rows
-from mia_jax.report import html, page, scope, tables
+from mia_jax.report import figures, html, page, rendering, scope, tables
 
 PROMISE = dict(
     epsilon=3.0,
@@ -178,3 +178,38 @@ def test_the_section_is_on_both_pages_and_its_links_lead_somewhere(name, request
     assert linked <= there and {"section-scope", "verdict"} <= linked
     section = shown.partition('id="section-scope"')[2].partition("</details>")[0]
     assert section.count("<tr>") == len(rows) + 2 and "no legal advice" in section
+
+
+# --------------------------------------------------------------------------------
+# words in other sections
+def test_a_verb_has_no_tooltip_of_a_noun():
+    for verb in ("members score lower", "no class labels to slice by", "Records score higher"):
+        shown = rendering.with_terms(verb)
+        assert ">score</abbr>" not in shown and ">slice</abbr>" not in shown
+    assert rendering.with_terms("members score lower than the score").count(">score</abbr>") == 1
+
+
+def test_the_words_for_models_are_not_those_for_arrays(leak):
+    own = dict(leak, about=dict(leak["about"], asked="model", said=["a note"]))
+    text = page.report(own).partition("## The answer")[0]
+    assert "your models: 16 models" in text and "Notes on the models:" in text
+    assert "arrays:" not in text and "only their outputs were used" in text
+    text = page.report(leak).partition("## The answer")[0]
+    assert "your arrays: 16 models" in text
+
+
+def test_what_knows_more_is_named_in_words():
+    assert tables.attacker_has("half_of_target_members") == "half of the target's members"
+
+
+def test_titles_of_panels_are_wrapped_to_their_width():
+    names = {"auc": "AUC", "advantage_optimistic": "advantage at the oracle threshold"}
+    number = dict(value=0.5, low=None, high=None)
+    point = dict(epoch=1, validation_accuracy=0.5) | dict.fromkeys(names, number)
+    figure = figures.epochs({"lira": [point]}, titles=names, over="mean over 64 targets")
+    figure.canvas.draw()
+    panels = [axes.get_title() for axes in figure.axes]
+    assert any("advantage at the oracle threshold" in title.replace("\n", " ") for title in panels)
+    for axes in figure.axes:
+        box = axes.title.get_window_extent()
+        assert box.x0 >= 0 and box.x1 <= figure.bbox.width

@@ -39,8 +39,8 @@ def index(value: float | None) -> str:
 
 
 def figure(*, agreement: Mapping):
-    """Draws the Jaccard index of each two attacks; None where it was not measured."""
-    if "why" in agreement:
+    """Draws the Jaccard index of each two attacks; None where there is none to show."""
+    if "why" in agreement or len(agreement["attacks"]) < 2 or not agreement["union"]["identified"]:
         return None
     over = "mean over targets" if agreement["targets"] > 1 else "one target"
     return figures.agreement(

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from mia_jax.measures.verdict import OPEN, guess, rank
 from mia_jax.metrics import rows as result_rows
 from mia_jax.report import answer, rendering, tables, trust
+from mia_jax.report.sections import unresolved
 
 ORDER = 60
 NEEDS = ("results", "verdict")
@@ -25,7 +26,8 @@ def text(*, results: Sequence[Mapping], verdict: Mapping, **report) -> str:
             continue
         name = tables.metric_name(metric)
         if row["value"] is None:
-            lines.append([name, tables.UNRESOLVED, "", row["method"]])
+            why = unresolved.explained(row["method"], row["target"] == "pooled").strip(": ")
+            lines.append([name, tables.UNRESOLVED, "", why])
             continue
         value, _, bounds = tables.number(row).replace("†", "").partition(" ")
         lines.append([f"**{name}**", f"**{value}**", bounds, words("basis", row=row)])

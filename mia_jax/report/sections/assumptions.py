@@ -18,7 +18,11 @@ def text(*, assumptions: Mapping[str, Mapping]) -> str:
         if sentence := diagnosis(numbers):
             attacks.setdefault(sentence, []).append(tables.code(name))
     lines = [[", ".join(names), sentence] for sentence, names in attacks.items()]
-    normality = any("normality" in sentence for _, sentence in lines)
+    normality = any(
+        numbers.get(f"{side}_normality_tested")
+        for numbers in assumptions.values()
+        for side in ("in", "out")
+    )
     return (
         rendering.render("assumptions", lines=lines, normality=normality, level=LEVEL)
         if lines
@@ -27,25 +31,6 @@ def text(*, assumptions: Mapping[str, Mapping]) -> str:
 
 
 def diagnosis(numbers: Mapping[str, float]) -> str:
-    """Writes what the numbers of one attack say."""
-    parts = []
-    for side in ("in", "out"):
-        if numbers.get(f"{side}_normality_tested"):
-            share, tested = (
-                tables.percent(numbers[f"{side}_normality_rejected"]),
-                numbers[f"{side}_normality_tested"],
-            )
-            parts.append(
-                f"normality among {side.upper()} shadow models rejected in {share}% of "
-                f"{tested:,.0f} tests"
-            )
-        elif f"{side}_normality_tested" in numbers:
-            parts.append(f"too few {side.upper()} shadow models to test normality")
-    if "resolution" in numbers:
-        parts.append(
-            f"scores are multiples of {numbers['resolution']:.2g}, "
-            f"{tables.percent(numbers['top_tie_share'])}% of the rows tie at the top"
-        )
-    if "a" in numbers:
-        parts.append(f"a = {numbers['a']:.2g} tuned on shadow models")
-    return "; ".join(parts)
+    """Writes what the numbers of one attack say: macros of templates/assumptions_words.md.j2."""
+    text = rendering.line(rendering.macros("assumptions_words").diagnosis(numbers))
+    return text.replace(" ;", ";")

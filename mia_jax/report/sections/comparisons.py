@@ -30,6 +30,7 @@ def text(*, comparisons: Sequence[Mapping], verdict: Mapping, results: Sequence[
     others = dict.fromkeys(row["versus"] for row in rows)
     return rendering.render(
         "comparisons",
+        first=ranked[0],
         level=f"{100 * verdict['level']:g}%",
         header=["difference", *map(tables.metric_name, metrics)],
         lines=[

@@ -16,7 +16,7 @@ def text(*, slices: Mapping, verdict: Mapping, about: Mapping = {}) -> str:
     notes = [tables.plain(note) for note in slices.get("said", ())]
     attack = next((name for name in verdict["ranked"] if slices.get("ranking", {}).get(name)), None)
     if attack is None:
-        return "".join(f"\n{note}\n" for note in notes)
+        return rendering.render("slices_missing", notes=notes) if notes else ""
     entries, alpha = slices["ranking"][attack], 1 - about.get("level", 0.95)
     three = "{:.3f}".format
     lines = [

@@ -63,6 +63,7 @@ def text(
         duplicates=dict(rows=0, crossing=0) | duplicates,
         arrays=bool(about.get("arrays")),
         notes=about.get("said", ()),
+        noun="models" if about.get("asked") else "arrays",
     )
 
 
@@ -84,7 +85,10 @@ def _models(about: Mapping, guarantee: Mapping | None) -> list[tuple[str, str]]:
     lines = []
     if about.get("target"):
         lines.append(("target", f"your target: only its {tables.plain(about['target'])} were used"))
-    if about.get("arrays"):
+    if about.get("asked"):
+        how = "a recipe of your own, trained" if about["asked"] == "recipe" else "your own"
+        lines.append(("models", f"{how} and asked here: only their outputs were used"))
+    elif about.get("arrays"):
         lines.append(("models", "external: only their outputs were given"))
     else:
         of_shadows = " of the shadow models" if about.get("target") else ""
@@ -99,7 +103,10 @@ def _models(about: Mapping, guarantee: Mapping | None) -> list[tuple[str, str]]:
         trained, asked = precision["learner"], precision["query"]
         both = f"trained and queried in {trained}"
         lines.append(
-            ("precision", both if trained == asked else f"trained in {trained}, queried in {asked}")
+            (
+                "numerical precision",
+                both if trained == asked else f"trained in {trained}, queried in {asked}",
+            )
         )
     return lines
 
@@ -111,8 +118,10 @@ def _design(about: Mapping, design: Mapping) -> list[tuple[str, str]]:
     targets, models = design.get("targets", ()), design.get("models", "?")
     count = len(targets) if isinstance(targets, Sequence) else targets
     sizes = [f"{design[key]:,} {text}" for key, text in SIZES.items() if design.get(key)]
+    sizes = ["1 shadow model per target" if s == "1 shadow models per target" else s for s in sizes]
     failed = f" ({len(design['failed'])} failed)" if design.get("failed") else ""
     name = "your arrays" if about.get("arrays") else design.get("name", "")
+    name = "your models" if about.get("asked") else name
     audited = (
         f"{count} of them audited as target{'s' * (count != 1)}" if models != 1 else "the target"
     )
@@ -146,7 +155,7 @@ def accuracies(models: Sequence[Mapping], held_out: str = "") -> list[tuple[str,
             if row.get(f"population_{metric}") is not None
         ]
         population = f", {tables.statistic(known, **show)} on population rows" if known else ""
-        name += "s" * (target and len(rows) > 1)
+        name = name.removesuffix("s") + "s" * (len(rows) > 1)
         whose = "its" if len(rows) == 1 else "their"
         spread = " (mean ± standard deviation over models)" if "±" in inside + outside else ""
         lines.append(

@@ -57,9 +57,4 @@ def explained(method: str, pooled: bool) -> str:
     below = BELOW.fullmatch(method)
     if not below:
         return f": {method}"
-    count = int(below[2])
-    where = "even over all targets together" if pooled else "on one target"
-    return (
-        f" cannot be measured {where}: with {count:,} non-members, one false positive is already "
-        f"{100 / count:.3g}%"
-    )
+    return " " + rendering.line(rendering.macros("unresolved_words").below(int(below[2]), pooled))
