@@ -356,3 +356,17 @@ def test_several_seeds_have_a_page():
     )
     text = html.seeds(report)
     assert "&lt;b&gt;" in text and text.count("NO LEAK SHOWN") == 2
+
+
+def test_every_slice_is_on_the_page_and_the_first_are_in_the_markdown(study):
+    """12 slices of one attack: report.md says that 8 of them are shown, the page has all."""
+    report = json.loads(json.dumps(study[0].report))
+    entry = report["slices"]["ranking"]["lira"][0]
+    report["slices"]["ranking"] = {
+        name: [entry | dict(slice=f"piece={at}") for at in range(12)]
+        for name in report["slices"]["ranking"]
+    }
+    section = html.report(report).partition('id="section-slices"')[2].partition("</details>")[0]
+    assert [f"<code>piece={at}</code>" in section for at in range(12)] == [True] * 12
+    markdown = page.report(report)
+    assert markdown.count("`piece=") == 8 and "The 8 most exposed of 12 are shown" in markdown

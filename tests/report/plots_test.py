@@ -4,7 +4,9 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
+from mia_jax.privacy import audit
 from mia_jax.report import plots
 
 
@@ -41,6 +43,19 @@ def test_the_bend_is_drawn():
     place = curve["fpr"].index(bend)
     assert curve["tpr"][place] == pytest.approx(1 - bend)
     assert min(curve["fpr"]) == pytest.approx(1e-3 / 3)
+
+
+def test_randomized_response_reaches_the_bend_and_gaussian_noise_stays_below_its_bound():
+    """A bit that is kept with probability e^epsilon / (1 + e^epsilon) is the worst mechanism of
+    pure epsilon; the attacks on a Gaussian mechanism are below the curve at its (epsilon, delta).
+    """
+    curve = plots.bound(1.5, 0.0)
+    kept = math.exp(1.5) / (1 + math.exp(1.5))
+    assert dict(zip(*curve.values(), strict=True))[1 - kept] == pytest.approx(kept)
+    epsilon = audit.gdp_epsilon(1.0, 1e-5)
+    curve = plots.bound(epsilon, 1e-5)
+    reached = stats.norm.cdf(stats.norm.ppf(curve["fpr"]) + 1.0)
+    assert np.all(reached <= np.array(curve["tpr"]) + 1e-12)
 
 
 def test_a_rate_without_a_point_is_a_dash():

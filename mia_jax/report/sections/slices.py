@@ -4,15 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from markupsafe import Markup
+
 from mia_jax.report import rendering, tables
 
 ORDER = 150
 NEEDS = ("slices", "verdict")
-MOST = 8  # slices in the table; all are in results.csv
+TITLE = "Which slices are most exposed"
+MOST = 8  # slices in the table of report.md; all are in results.csv
+MOST_ON_THE_PAGE = 1000
 
 
 def text(*, slices: Mapping, verdict: Mapping, about: Mapping = {}) -> str:
     """Writes the slices by the lower end of their AUC's interval, and what cannot be sliced."""
+    return _rendered(slices, verdict, about, most=MOST)
+
+
+def html(*, slices: Mapping, verdict: Mapping, about: Mapping = {}) -> Markup:
+    """Writes all slices, in a table that is sorted by its headings."""
+    return rendering.as_html(_rendered(slices, verdict, about, most=MOST_ON_THE_PAGE))[1]
+
+
+def _rendered(slices: Mapping, verdict: Mapping, about: Mapping, *, most: int) -> str:
     notes = [tables.plain(note) for note in slices.get("said", ())]
     attack = next((name for name in verdict["ranked"] if slices.get("ranking", {}).get(name)), None)
     if attack is None:
@@ -29,7 +42,7 @@ def text(*, slices: Mapping, verdict: Mapping, about: Mapping = {}) -> str:
             tables.p_text(entry["p_holm"]),
             f"{entry['n_records']:,}",
         ]
-        for entry in entries[:MOST]
+        for entry in entries[:most]
     ]
     return rendering.render(
         "slices",
@@ -39,6 +52,6 @@ def text(*, slices: Mapping, verdict: Mapping, about: Mapping = {}) -> str:
         count=len(entries),
         alpha=f"{100 * alpha:.3g}%",
         small=slices.get("too_small", 0),
-        post_hoc=any(entry["post_hoc"] for entry in entries[:MOST]),
+        post_hoc=any(entry["post_hoc"] for entry in entries[:most]),
         notes=notes,
     )
