@@ -7,7 +7,8 @@ of thresholds that were chosen on shadows, and heuristics.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -43,6 +44,7 @@ def rows(
     draws: bootstrap.Draws,
     fprs: Sequence[float] = summary.FPRS,
     level: float = 0.95,
+    piece: Callable[[str, Callable], list[dict]] = lambda attack, compute: compute(),
 ) -> list[dict]:
     """Computes the further rows of every attack, in the columns of `summary.rows`.
 
@@ -64,6 +66,7 @@ def rows(
         attacks: as in `summary.rows`, optionally with `threshold_FT`
             (`thresholds.shadow_thresholds_at`).
         member_TN, evaluated_TN, draws, fprs, level: as in `summary.rows`.
+        piece: piece(attack, compute) returns compute(), or what it returned in an earlier process.
 
     Returns:
         Rows for target None (means over targets) and, for some metrics of curves, 'pooled'.
@@ -79,7 +82,10 @@ def rows(
         fprs=tuple(fprs),
         level=level,
     )
-    return [row for name, attack in attacks.items() for row in _attack(study, name, attack)]
+    result_rows: list[dict] = []
+    for name, attack in attacks.items():
+        result_rows += piece(name, functools.partial(_attack, study, name, attack))
+    return result_rows
 
 
 def at_zero(attacks: Mapping[str, Mapping], member_TN, evaluated_TN) -> list[dict]:

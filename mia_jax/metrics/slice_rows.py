@@ -6,8 +6,9 @@ It also ranks the slices by exposure. The scores of each attack and target are s
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -102,6 +103,7 @@ def rows(
     fprs: Sequence[float] = (0.001, 0.01, 0.1),
     ppv_ratio: float = 1.0,
     level: float = 0.95,
+    piece: Callable[[str, Callable], tuple] = lambda attack, compute: compute(),
 ) -> tuple[list[dict], dict[str, list[dict]]]:
     """Computes the rows of every slice and each attack's ranking of slices by exposure.
 
@@ -111,6 +113,7 @@ def rows(
     Args:
         attacks, member_TN, evaluated_TN, draws, fprs, ppv_ratio, level: as in `summary.rows`.
         layers: the slices (`slices.make`).
+        piece: piece(attack, compute) returns compute(), or what it returned in an earlier process.
 
     Returns:
         (rows, ranking). The rows are those of `summary.rows` for target None and 'pooled' only,
@@ -143,7 +146,7 @@ def rows(
     study = Sliced(code_LTN=codes, grounds=made, all=whole, **shared)
     result_rows, ranking = [], {}
     for name, attack in attacks.items() if made else ():
-        attack_rows, ranking[name] = _attack(study, name, attack)
+        attack_rows, ranking[name] = piece(name, functools.partial(_attack, study, name, attack))
         result_rows += attack_rows
     return result_rows, ranking
 

@@ -120,6 +120,7 @@ def rows(
     level: float = 0.95,
     detail: int = DETAIL,
     keep: dict[str, dict] | None = None,
+    piece: Callable[[str, Callable], tuple] = lambda attack, compute: compute(),
 ) -> list[dict]:
     """Computes the rows of every metric of every attack, in the columns of `study.result_row`.
 
@@ -150,6 +151,8 @@ def rows(
         level: the confidence level of the intervals.
         detail: up to this many targets get intervals of their own.
         keep: a dict that is filled with keep[attack][target, metric] = Drawn (`comparisons.rows`).
+        piece: piece(attack, compute) returns compute(), or what it returned in an earlier process:
+            the rows and the Drawn of one attack.
 
     Returns:
         Rows with `target` None (mean over targets), 'pooled' (one ROC over all (target, record)
@@ -180,9 +183,14 @@ def rows(
         else (),
         level=level,
     )
-    return [
-        row for name, attack in attacks.items() for row in _attack_rows(study, name, attack, keep)
-    ]
+    result_rows: list[dict] = []
+    for name, attack in attacks.items():
+        compute = functools.partial(_attack_rows, study, name, attack, keep is not None)
+        attack_rows, drawn = piece(name, compute)
+        result_rows += attack_rows
+        if keep is not None:
+            keep[name] = drawn
+    return result_rows
 
 
 def of_targets(
@@ -196,7 +204,10 @@ def of_targets(
     )
 
 
-def _attack_rows(study: Weighted, name: str, attack: Mapping, keep: dict | None) -> list[dict]:
+def _attack_rows(
+    study: Weighted, name: str, attack: Mapping, keep: bool
+) -> tuple[list[dict], dict]:
+    """Returns the rows of one attack and, if they are to be kept, its Drawn."""
     scored, knows = _sorted(study, name, attack), attack.get("knows", "shadows")
     T, inside_T, outside_T = len(study.targets), study.inside_T, study.outside_T
     single = [_single(study, scored, t) for t in range(T)]
@@ -211,9 +222,7 @@ def _attack_rows(study: Weighted, name: str, attack: Mapping, keep: dict | None)
         ),
         *((study.targets[t], single[t], inside_T[t], outside_T[t], 1) for t in range(T)),
     ]
-    if keep is not None:
-        keep[name] = scored.drawn
-    return [
+    attack_rows = [
         result_row(
             outcome,
             attack=name,
@@ -227,6 +236,7 @@ def _attack_rows(study: Weighted, name: str, attack: Mapping, keep: dict | None)
         for target, outcome_of, n_member, n_nonmember, count in scopes
         for metric, outcome in outcome_of.items()
     ]
+    return attack_rows, scored.drawn if keep else {}
 
 
 def _sorted(study: Weighted, name: str, attack: Mapping) -> Scored:

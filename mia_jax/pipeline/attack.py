@@ -9,7 +9,8 @@ import numpy as np
 
 from mia_jax import registry, threat_model
 from mia_jax.configuration import settings
-from mia_jax.pipeline import inputs
+from mia_jax.pipeline import inputs, pieces
+from mia_jax.pipeline.pieces import Piece, unkept
 from mia_jax.pipeline.query import REMEDY
 from mia_jax.pipeline.train import nothing
 from mia_jax.query import forward, interactive
@@ -153,6 +154,7 @@ def attack(
     task: tuple[int, int] | None = None,
     lines: bool = True,
     begin: Callable = nothing,
+    pause: Callable = nothing,
 ) -> None:
     """Scores every target and shadow with every attack whose scores are not on disk.
 
@@ -164,6 +166,8 @@ def attack(
       task: (i, n) scores with the attacks of task i of n, dealt out in turn.
       lines: prints progress also where there is no terminal, see progress.Progress.
       begin: called before the first file is written.
+      pause: called after each attack and each model that an attack scores by itself; it may raise
+        to end the run. What was scored is then on disk.
     """
     store, design = reader.store, reader.design
     if task is None or task[0] == 0:
@@ -184,23 +188,31 @@ def attack(
         score_files, claim = store.attack(name), claim_of(planned, reader)
         files.check_claim(score_files.folder, claim, remedy=claim_remedy(score_files.folder))
         if score_files.scores.exists():
+            pieces.discard(score_files.pieces)
             continue
+        pause()
         if planned.behind not in fleets:
             same = [a for a in attacks if not planned.defense or a.behind == planned.behind]
             names = sorted({signal for a in same for signal in a.files})
             files_of = {s: f for a in same for s, f in a.files.items()} if planned.defense else {}
             shared = dataclasses.replace(planned, files={n: files_of.get(n, n) for n in names})
             fleets[planned.behind] = reader.fleet(shared)
-        score_SN = scores(planned.attack, fleets[planned.behind], scored, planned.key)
-        finite_or_raise(score_SN, design.evaluated_MN, scored, name)
         for signal in set(planned.signals) - set(digests):
             folder = store.answers.folder
             digests[signal] = inputs.of_signal(folder, signal, len(design.member_MN))
         made_from = dict(signals={signal: digests[signal] for signal in planned.signals})
         record = score_record(store, name) | made_from | dict(membership=membership)
+        by_model = pieces.Pieces(
+            score_files.pieces, made_from=record | claim, pause=pause, begin=begin
+        )
+        score_SN = scores(
+            planned.attack, fleets[planned.behind], scored, planned.key, piece=by_model
+        )
+        finite_or_raise(score_SN, design.evaluated_MN, scored, name)
         begin()
         files.claim(score_files.folder, claim, remedy=claim_remedy(score_files.folder))
         files.write_npz(score_files.scores, record, score_TN=score_SN, models=np.asarray(scored))
+        by_model.discard()
     progress.close()
     if fleets:
         count, targets = len(attacks), len(design.targets)
@@ -264,7 +276,12 @@ def without_defaults(section: Mapping) -> dict:
 
 
 def scores(
-    attack: Attack, fleet: threat_model.FleetSignals, scored: Sequence[int], key
+    attack: Attack,
+    fleet: threat_model.FleetSignals,
+    scored: Sequence[int],
+    key,
+    *,
+    piece: Piece = unkept,
 ) -> np.ndarray:
     """Returns score_SN of the models `scored`.
 
@@ -277,6 +294,7 @@ def scores(
       fleet: all that was measured.
       scored: the models to score.
       key: the key of the attack.
+      piece: keeps the scores of each model that is scored by itself, see pipeline/pieces.py.
     """
     design = fleet.design
     score_SN = np.full((len(scored), design.member_MN.shape[1]), np.nan)
@@ -289,8 +307,11 @@ def scores(
         score_SN[[scored.index(t) for t in reachable]] = score_RN
     else:
         for t in reachable:
-            score_SN[scored.index(t)] = attack.score(
-                fleet.evidence_against(t, attack.needs, attack.knows), key
+            score_SN[scored.index(t)] = piece(
+                f"{t:05d}",
+                lambda t=t: np.asarray(
+                    attack.score(fleet.evidence_against(t, attack.needs, attack.knows), key)
+                ),
             )
     return np.where(design.evaluated_MN[list(scored)], score_SN, np.nan)
 

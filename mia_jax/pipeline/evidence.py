@@ -9,6 +9,7 @@ from mia_jax.metrics import bootstrap, jackknife, record_groups, slices, thresho
 from mia_jax.metrics.record_groups import Grouped
 from mia_jax.pipeline import reruns
 from mia_jax.pipeline.attack import SignalReader, scores
+from mia_jax.pipeline.pieces import Piece, unkept
 from mia_jax.threat_model import PlannedAttack
 from mia_jax.types import Design, TargetRows
 
@@ -46,11 +47,12 @@ def rerun_evidence(
     settings: ReportSettings,
     *,
     draws: bootstrap.Draws,
+    piece: Piece = unkept,
 ) -> dict:
     """Returns {without: reruns} of an attack without groups of units; {} if it is not rerun.
 
-    `reruns.applies` decides whether it is. Of many records, `record_groups.sample` decides on how
-    many.
+    `reruns.applies` decides whether it is, and `piece` keeps the result of each group. Of many
+    records, `record_groups.sample` decides on how many.
     """
     if not reruns.applies(planned.attack, reader.design, groups=settings.jackknife):
         return {}
@@ -86,6 +88,7 @@ def rerun_evidence(
         scores=scores,
         key=planned.key,
         measure=measure,
+        piece=lambda group, compute: piece(f"rerun.{planned.name}.{group}", compute),
     )
     return dict(without=without)
 

@@ -32,6 +32,7 @@ from mia_jax.pipeline.attack import SignalReader
 from mia_jax.pipeline.evidence import attack_evidence, layers_of, rerun_evidence
 from mia_jax.pipeline.measure_epochs import measure_epochs
 from mia_jax.pipeline.measured import Measured
+from mia_jax.pipeline.pieces import Piece, unkept
 from mia_jax.pipeline.plan import Questions, Subject, TrainedHere
 from mia_jax.threat_model import PlannedAttack
 
@@ -69,6 +70,7 @@ def measure(
     inputs: Mapping,
     versions: Mapping,
     tick: Tick = lambda parts, following: None,
+    piece: Piece = unkept,
 ) -> Measurement:
     """Computes everything that the report of an audit shows.
 
@@ -84,6 +86,7 @@ def measure(
       inputs: the result of pipeline/inputs.py: which files were computed from others.
       versions: packages, devices and revision.
       tick: called with (1, what follows) after each part.
+      piece: keeps the pieces of which the measurement consists, see pipeline/pieces.py.
     """
     design, pool = reader.design, reader.pool
     rows = design.of_targets()
@@ -91,7 +94,7 @@ def measure(
     draws = bootstrap.make(len(pool.y), rows.unit_T, draws=settings.draws, seed=seed)
     evidence = {
         planned.name: attack_evidence(planned, score_MN[planned.name], design, settings)
-        | rerun_evidence(planned, reader, settings, draws=draws)
+        | rerun_evidence(planned, reader, settings, draws=draws, piece=piece)
         for planned in attacks
     }
     common = dict(draws=draws, fprs=settings.resolved_fprs, level=settings.level)
@@ -107,6 +110,11 @@ def measure(
                 fprs=curves.rates(nonmembers, settings.resolved_fprs),
                 stratified=stratified,
             )
+
+    def of(part: str) -> Piece:
+        """Returns the pieces of a part, one per attack."""
+        return lambda attack, compute: piece(f"{part}.{attack}", compute)
+
     kept: dict[str, dict] = {}
     results = summary.rows(
         evidence,
@@ -115,6 +123,7 @@ def measure(
         unit_T=rows.unit_T,
         ppv_ratio=settings.ppv_ratio,
         keep=kept,
+        piece=of("intervals"),
         **common,
     )
     decided = verdict.decide(result_rows.main_rows(results), level=settings.level)
@@ -122,17 +131,26 @@ def measure(
     tick(1, "slices")
     layers, slice_notes = layers_of(reader, settings, rows=rows)
     sliced, ranking = slice_rows.rows(
-        evidence, **shared, layers=layers, ppv_ratio=settings.ppv_ratio, **common
+        evidence,
+        **shared,
+        layers=layers,
+        ppv_ratio=settings.ppv_ratio,
+        piece=of("slices"),
+        **common,
     )
     costs = numbers.costs_of(attacks, reader, questions)
     results = [row | costs.get(row["attack"], {}) for row in results]
     tick(1, "differences between attacks")
     further_rows = further.at_zero(evidence, **shared) if 0 in settings.fprs else []
-    further_rows += further.rows(evidence, **shared, **common)
-    differences = comparisons.rows(kept, order, level=settings.level)
-    differences += comparisons.accuracies(
-        evidence, **shared, names=order, draws=draws, level=settings.level
-    )
+    further_rows += further.rows(evidence, **shared, piece=of("further"), **common)
+
+    def compared() -> list[dict]:
+        by_rank = dict(names=order, draws=draws, level=settings.level)
+        return comparisons.rows(kept, order, level=settings.level) + comparisons.accuracies(
+            evidence, **shared, **by_rank
+        )
+
+    differences = piece("differences", compared)
     detectable = verdict.detectable(
         decided,
         fprs=settings.resolved_fprs,
@@ -142,27 +160,36 @@ def measure(
         resampling=draws.resampling,
     )
     tick(1, "records")
-    exposed, record_arrays = numbers.records_of(attacks, reader, settings, ranked=ranked, seed=seed)
-    tick(1, "models and epochs")
-    models = numbers.model_rows(reader, trained)
-    over_epochs, epoch_rows = measure_epochs(
-        attacks, reader, settings=settings, questions=questions, rows=rows, draws=draws
+    exposed, record_arrays = piece(
+        "records",
+        lambda: numbers.records_of(attacks, reader, settings, ranked=ranked, seed=seed),
     )
-    drawn, histograms = curves.of(evidence, **shared, **common)
+    tick(1, "models and epochs")
+    models = piece("models", lambda: numbers.model_rows(reader, trained))
+    over_epochs, epoch_rows = measure_epochs(
+        attacks, reader, settings=settings, questions=questions, rows=rows, draws=draws, piece=piece
+    )
+    drawn, histograms = piece("curves", lambda: curves.of(evidence, **shared, **common))
     about = numbers.about_of(reader, subject, settings, seed=seed)
     measured = Measured(
         about=about,
         verdict=dict(decided, detectable=detectable),
         results=results + further_rows + sliced,
-        queries=numbers.query_curves(
-            attacks, reader, results, costs, settings, rows=rows, draws=draws
+        queries=piece(
+            "queries",
+            lambda: numbers.query_curves(
+                attacks, reader, results, costs, settings, rows=rows, draws=draws
+            ),
         ),
         curves=drawn,
         histograms=histograms,
         comparisons=differences,
-        agreement=agreement.measure(evidence, **shared, order=ranked),
-        identification=identification.measure(
-            evidence, **shared, order=ranked, targets=rows.targets, seed=seed
+        agreement=piece("agreement", lambda: agreement.measure(evidence, **shared, order=ranked)),
+        identification=piece(
+            "identification",
+            lambda: identification.measure(
+                evidence, **shared, order=ranked, targets=rows.targets, seed=seed
+            ),
         ),
         slices=dict(
             wanted=list(settings.slices),
@@ -173,11 +200,14 @@ def measure(
         models=models,
         design=numbers.design_numbers(reader, models),
         attacks={a.name: numbers.describe(a, questions) for a in attacks},
-        shadow_curves=numbers.shadow_curves(attacks, reader, settings, seed=seed),
-        assumptions=numbers.assumption_numbers(attacks, reader),
+        shadow_curves=numbers.shadow_curves(attacks, reader, settings, seed=seed, piece=piece),
+        assumptions=piece("assumptions", lambda: numbers.assumption_numbers(attacks, reader)),
         usage=numbers.usage_of(evidence, score_MN, design, ranked=ranked, level=settings.level),
         records=exposed,
-        shown_records=numbers.shown_records_of(exposed, reader, settings, subject=subject),
+        shown_records=piece(
+            "shown_records",
+            lambda: numbers.shown_records_of(exposed, reader, settings, subject=subject),
+        ),
         epochs=over_epochs,
         overfitting=overfitting.measure(
             models,
@@ -187,21 +217,27 @@ def measure(
             targets=rows.targets,
             level=settings.level,
         ),
-        audit=numbers.audit_of(attacks, reader, score_MN, settings, trained=trained),
+        audit=piece(
+            "audit",
+            lambda: numbers.audit_of(attacks, reader, score_MN, settings, trained=trained),
+        ),
         guarantee=numbers.promised(reader, trained),
         evasion=evasion.measure(
             reader.store.answers.folder, reader.measured, models=rows.targets, **shared
         ),
         pairs=numbers.pairs_of(reader, trained, settings, rows=rows),
-        validity=numbers.checks(
-            evidence,
-            reader,
-            settings,
-            draws=draws,
-            subject=subject,
-            inputs=inputs,
-            duplicates=about.duplicates,
-            seed=seed,
+        validity=piece(
+            "validity",
+            lambda: numbers.checks(
+                evidence,
+                reader,
+                settings,
+                draws=draws,
+                subject=subject,
+                inputs=inputs,
+                duplicates=about.duplicates,
+                seed=seed,
+            ),
         ),
         versions=versions,
         sections=list(settings.sections),

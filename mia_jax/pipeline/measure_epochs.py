@@ -7,6 +7,7 @@ pass can be repeated, also later and without training again.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,6 +17,7 @@ from mia_jax.measures import epochs
 from mia_jax.metrics import bootstrap, slice_rows, summary
 from mia_jax.pipeline.attack import SignalReader, finite_or_raise, scores
 from mia_jax.pipeline.evidence import attack_evidence, layers_of
+from mia_jax.pipeline.pieces import Piece, unkept
 from mia_jax.pipeline.plan import Questions
 from mia_jax.threat_model import PlannedAttack, by_name
 from mia_jax.types import TargetRows
@@ -29,8 +31,9 @@ def measure_epochs(
     questions: Questions | None,
     rows: TargetRows,
     draws: bootstrap.Draws,
+    piece: Piece = unkept,
 ) -> tuple[dict | None, list[dict]]:
-    """Repeats the attacks of report.epochs on every snapshot.
+    """Repeats the attacks of report.epochs on every snapshot; `piece` keeps the rows of each.
 
     Returns:
       The section `epochs` of report.json (None unless report.epochs names attacks), and all rows
@@ -45,7 +48,8 @@ def measure_epochs(
     for epoch in questions.snapshots:
         accuracy.append(dict(epoch=epoch) | accuracies(reader, rows, epoch=epoch))
         common = dict(settings=settings, rows=rows, draws=draws, epoch=epoch)
-        table += [dict(epoch=epoch) | row for row in rows_after(repeated, reader, **common)]
+        compute = functools.partial(rows_after, repeated, reader, **common)
+        table += [dict(epoch=epoch) | row for row in piece(f"epoch.{epoch}", compute)]
     return epochs.points(accuracy, table), table
 
 

@@ -34,6 +34,7 @@ from mia_jax.metrics import rows as result_rows
 from mia_jax.pipeline.attack import SignalReader, labels_only, scores
 from mia_jax.pipeline.evidence import attack_evidence
 from mia_jax.pipeline.measured import About, DesignNumbers
+from mia_jax.pipeline.pieces import Piece, unkept
 from mia_jax.pipeline.plan import Questions, Subject, TrainedHere
 from mia_jax.threat_model import PlannedAttack, by_name
 from mia_jax.training import checkpoint, failures
@@ -205,8 +206,12 @@ def shadow_curves(
     settings: ReportSettings,
     *,
     seed: int,
+    piece: Piece = unkept,
 ) -> dict[str, dict]:
-    """Returns {attack: {number of shadows: numbers}} of the attacks of report.shadow_curve."""
+    """Returns {attack: {number of shadows: numbers}} of the attacks of report.shadow_curve.
+
+    `piece` keeps the curve of each attack.
+    """
     design, planned_attacks = reader.design, by_name(attacks)
     if design.balance or not design.shadow_MM[list(design.targets)].any():
         return {}  # a part of a fleet with fixed counts would reveal who is a member
@@ -216,7 +221,10 @@ def shadow_curves(
         if any(need in threat_model.SHADOW_NEEDS for need in planned.attack.needs):
             fleet = reader.fleet(planned)
             common = dict(scores=scores, key=jax.random.key(seed), seed=seed)
-            curves[name] = shadow_curve.curve(attack=planned.attack, fleet=fleet, **common)
+            compute = functools.partial(
+                shadow_curve.curve, attack=planned.attack, fleet=fleet, **common
+            )
+            curves[name] = piece(f"shadow_curve.{name}", compute)
     return curves
 
 

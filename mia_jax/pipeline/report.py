@@ -12,7 +12,11 @@ from mia_jax.configuration.settings import ReportSettings
 from mia_jax.data import _pool as pools
 from mia_jax.measures import evasion, exposed_records, weights
 from mia_jax.metrics import rows as result_rows
-from mia_jax.pipeline import inputs
+from mia_jax.metrics.components import Left, Parts
+from mia_jax.metrics.jackknife import Influence, Rerun
+from mia_jax.metrics.outcomes import Outcome
+from mia_jax.metrics.summary import Drawn
+from mia_jax.pipeline import inputs, pieces
 from mia_jax.pipeline.attack import SignalReader, claim_of, read_scores
 from mia_jax.pipeline.measure import Measurement, measure
 from mia_jax.pipeline.measured import as_json
@@ -32,6 +36,8 @@ from mia_jax.types import Pool
 Path = pathlib.Path
 PARTS = 6  # of the progress: intervals, slices, differences, records, models, figures
 SECONDS = 5.0
+# The types, besides arrays and plain values, of which the pieces of a measurement consist.
+KINDS = (Drawn, Influence, Left, Outcome, Parts, Rerun)
 
 
 # many small products: threads cost more than they give on busy cores
@@ -48,6 +54,7 @@ def report(
     versions: Mapping,
     lines: bool = True,
     begin: Callable = nothing,
+    pause: Callable = nothing,
 ) -> dict:
     """Measures, writes the report, and returns it as it is on disk.
 
@@ -58,6 +65,8 @@ def report(
       attacks, reader, settings, questions, subject, trained, seed, versions: see `measure`.
       lines: prints progress also where there is no terminal, see progress.Progress.
       begin: called before the first file is written.
+      pause: called after each piece of the measurement; it may raise to end the run. What was
+        measured is then on disk.
     """
     store = reader.store
     score_MN = {planned.name: read_scores(planned, reader) for planned in attacks}
@@ -81,6 +90,7 @@ def report(
         shown=shown_of(reader.pool, settings, supplied=subject.learner is None),
     )
     if finished(store.report, made_from):
+        pieces.discard(store.report.pieces)
         return source.load(store.report.json)
     begin()
     store.report.claim.unlink(missing_ok=True)  # what is half written is no finished report
@@ -90,6 +100,12 @@ def report(
         progress.line(
             f"report: intervals of {count} from {settings.draws} draws, slices, records, checks ..."
         )
+    measured = pieces.Pieces(
+        store.report.pieces,
+        made_from=made_from | dict(versions=versions, files=checked, run=store.run),
+        kinds=KINDS,
+        pause=pause,
+    )
     measurement = measure(
         attacks,
         reader,
@@ -102,6 +118,7 @@ def report(
         inputs=checked,
         versions=versions,
         tick=progress.advance,
+        piece=measured,
     )
     announce(measurement)
     progress.advance(1, "figures")
@@ -110,6 +127,7 @@ def report(
         pictures = chosen_pictures(reader, trained, copies=measurement.measured.about.contents)
     write(measurement, reader, settings=settings, pictures=pictures)
     finish(store.report.folder, made_from)
+    measured.discard()
     progress.close()
     return source.load(store.report.json)
 

@@ -7,6 +7,7 @@ read and write no file.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from mia_jax import threat_model
 from mia_jax.metrics import bootstrap
+from mia_jax.pipeline.pieces import Piece, unkept
 from mia_jax.threat_model import FleetSignals
 from mia_jax.types import Attack, Design
 
@@ -87,6 +89,7 @@ def each(
     scores: Callable[..., np.ndarray],
     key,
     measure: Callable[[Design, np.ndarray], T],
+    piece: Piece = unkept,
 ) -> list[T]:
     """Reruns an attack once without each group of units.
 
@@ -99,6 +102,7 @@ def each(
       key: the key of the attack.
       measure: measure(design without the group, score_MN) -> what is kept. score_MN is NaN where
         there is no score. The scores of one rerun are held at a time.
+      piece: keeps the result of each group, see pipeline/pieces.py.
 
     Returns:
       The results of `measure` for every group; an empty list if the attack cannot be run without
@@ -106,7 +110,9 @@ def each(
         of them.
     """
     group_M, kept = grouped(fleet.design, groups), []
-    for g in range(int(group_M.max()) + 1):
+
+    def without_group(g: int) -> list[T]:
+        """Returns the result without group g in a list; an empty list if there is none."""
         design = without(fleet.design, group_M == g)
         left = [m for m in scored if group_M[m] != g]
         score_MN = np.full(design.member_MN.shape, np.nan)
@@ -117,5 +123,11 @@ def each(
         targets = list(design.targets)
         if np.isnan(score_MN[targets][design.of_targets().evaluated_TN]).any():
             return []
-        kept.append(measure(design, score_MN))
+        return [measure(design, score_MN)]
+
+    for g in range(int(group_M.max()) + 1):
+        result = piece(f"{g}", functools.partial(without_group, g))
+        if not result:
+            return []
+        kept += result
     return kept

@@ -229,8 +229,8 @@ def run_one(
             experiment, task=task, pause=pause, log=tracked.log if tracked else None, **common
         ),
         query=lambda: query_stage(experiment, task=task, pause=pause, **common),
-        attack=lambda: attack_stage(experiment, task=task, lines=lines, **common),
-        report=lambda: report_stage(experiment, lines=lines, **common),
+        attack=lambda: attack_stage(experiment, task=task, lines=lines, pause=pause, **common),
+        report=lambda: report_stage(experiment, lines=lines, pause=pause, **common),
     )
     if task is not None:
         stages = {shared: stages[shared]}
@@ -331,14 +331,16 @@ def on_platform(settings: Settings, begin: Callable) -> Callable:
 
 
 def attack_stage(
-    experiment: Experiment, *, store: Store, task, lines: bool, begin: Callable
+    experiment: Experiment, *, store: Store, task, lines: bool, pause: Callable, begin: Callable
 ) -> None:
     """Runs ATTACK without the models that failed."""
     left = experiment.without_failed(store)
-    attack(left.attacks, left.reader(store), task=task, lines=lines, begin=begin)
+    attack(left.attacks, left.reader(store), task=task, lines=lines, begin=begin, pause=pause)
 
 
-def report_stage(experiment: Experiment, *, store: Store, lines: bool, begin: Callable) -> dict:
+def report_stage(
+    experiment: Experiment, *, store: Store, lines: bool, pause: Callable, begin: Callable
+) -> dict:
     """Runs MEASURE and REPORT without the models that failed, and returns the report."""
     left = experiment.without_failed(store)
     return report.report(
@@ -352,6 +354,7 @@ def report_stage(experiment: Experiment, *, store: Store, lines: bool, begin: Ca
         versions=provenance.versions() | trained_on(left, store=store),
         lines=lines,
         begin=begin,
+        pause=pause,
     )
 
 

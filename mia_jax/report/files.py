@@ -164,12 +164,16 @@ def latex(report: Mapping) -> str:
 
 def finish(folder: pathlib.Path, made_from: Mapping) -> None:
     """Writes config.json of a report, the last file: what the report was made from, and the digest
-    of every file.
+    of every file, except for the pieces that are about to be removed.
     """
+    place = ReportFiles(folder)
     paths = sorted(
         p
         for p in folder.rglob("*")
-        if p.is_file() and p != ReportFiles(folder).claim and not p.name.startswith(".")
+        if p.is_file()
+        and p != place.claim
+        and place.pieces not in p.parents
+        and not p.name.startswith(".")
     )
     digests = {p.relative_to(folder).as_posix(): file_digest(p) for p in paths}
     files.write_json(ReportFiles(folder).claim, dict(made_from) | dict(files=digests), seal=True)

@@ -241,6 +241,11 @@ class ReportFiles(NamedTuple):
         return sorted((self.folder / "figures").glob("*.png"))
 
     @property
+    def pieces(self) -> Path:
+        """Returns the folder of what was measured before the report was interrupted."""
+        return self.folder / "pieces"
+
+    @property
     def claim(self) -> Path:
         """Returns the file of the report's inputs and of its files' digests; it is written last."""
         return self.folder / CLAIM
@@ -255,6 +260,11 @@ class ScoreFiles(NamedTuple):
     def scores(self) -> Path:
         """Returns the file of score_TN of the models that were scored."""
         return self.folder / "scores.npz"
+
+    @property
+    def pieces(self) -> Path:
+        """Returns the folder of the scores of single models before the attack was interrupted."""
+        return self.folder / "pieces"
 
     @property
     def claim(self) -> Path:
