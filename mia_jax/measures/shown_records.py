@@ -12,8 +12,9 @@ from __future__ import annotations
 import base64
 import dataclasses
 import io
+import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -236,21 +237,21 @@ class Place(NamedTuple):
     distance: str
     typical: float
     near: neighbors.Neighbors
-    x: np.ndarray
+    x: Any
     image: bool
     scale: neighbors.Scale | None
 
     @classmethod
     def of(cls, pool: Pool, records: Sequence[int], candidates: np.ndarray) -> Place:
         """Finds the nearest candidates of the records."""
-        x = np.asarray(pool.x)
-        if not x.size:
+        x = pool.x  # may be larger than the memory: only indexed rows are read
+        if not math.prod(x.shape):
             nobody = np.zeros((len(records), 0))
             return cls("", 0.0, neighbors.Neighbors(nobody.astype(int), nobody), x, False, None)
         if pool.task.vocabulary is not None:
             near = neighbors.mismatches(x, records, candidates, count=NEIGHBORS)
             return cls("tokens", 1.0, near, x, False, None)
-        images = as_images(x, pool.presentation)
+        images = images_of(x, pool.presentation)
         image, x = images is not None, x if images is None else images
         scale = neighbors.scale(x, candidates, channels=image)
         near = neighbors.euclidean(x, records, candidates, given=scale, count=NEIGHBORS)
@@ -357,11 +358,11 @@ class Copier:
         if place.image:
             most = PIXELS if beside is None else NEIGHBOR_PIXELS
             low, high = self._range
-            picture = data_uri(png(place.x[record], most, low=low, high=high))
+            picture = data_uri(png(place.x[[record]][0], most, low=low, high=high))
         elif place.scale is not None:
             features = self._features(record, record if beside is None else beside)
         elif place.distance:
-            tokens = place.x[record].reshape(-1)[:TOKENS].tolist()
+            tokens = place.x[[record]].reshape(-1)[:TOKENS].tolist()
         return Content(
             label=label_of(pool, record),
             id=None if ids is None else cut(ids[record]),
@@ -375,7 +376,7 @@ class Copier:
         x, scale = self._place.x, self._place.scale
         assert scale is not None
         z_F, by_F = (scale.standardized(x[[n]])[0] for n in (record, chosen_by))
-        value_F, shape = x[record].reshape(-1), x.shape[1:]
+        value_F, shape = x[[record]].reshape(-1), x.shape[1:]
         names = self._pool.presentation.features
         return [
             Feature(
@@ -427,22 +428,39 @@ def cut(text) -> str:
     return text if len(text) <= TEXT else text[: TEXT - 1] + "…"
 
 
-def as_images(x: np.ndarray, presentation: Presentation) -> np.ndarray | None:
-    """Returns examples as images [N,H,W,C] without a copy; None for examples that are none.
+class Images:
+    """Shows examples as images [N,H,W,C], arranged where rows are indexed.
+
+    Args:
+        x: the examples, of which rows can be indexed.
+        arrange: maps rows of x to images [B,H,W,C].
+    """
+
+    def __init__(self, x: Any, arrange: Callable[[np.ndarray], np.ndarray]):
+        self._x, self._arrange = x, arrange
+        self.shape = (len(x), *self[[0]].shape[1:])
+
+    def __getitem__(self, rows) -> np.ndarray:
+        return self._arrange(np.asarray(self._x[rows]))
+
+
+def images_of(x: Any, presentation: Presentation) -> Images | None:
+    """Returns examples as images; None for examples that are none.
 
     Images are rows of pixels (`Presentation.picture`), or [N,H,W,C] or [N,C,H,W] with 1 or 3
     channels.
 
-    >>> as_images(np.zeros((5, 3, 8, 9)), Presentation()).shape
+    >>> images_of(np.zeros((5, 3, 8, 9)), Presentation()).shape
     (5, 8, 9, 3)
-    >>> as_images(np.zeros((5, 6)), Presentation()) is None
+    >>> images_of(np.zeros((5, 6)), Presentation()) is None
     True
     """
     if presentation.picture:
-        return x.reshape(len(x), *presentation.picture)
-    if x.ndim != 4 or not {x.shape[1], x.shape[3]} & {1, 3}:
+        return Images(x, lambda rows: rows.reshape(len(rows), *presentation.picture))
+    if len(x.shape) != 4 or not {x.shape[1], x.shape[3]} & {1, 3}:
         return None
-    return x if x.shape[3] in (1, 3) else np.moveaxis(x, 1, -1)
+    last = x.shape[3] in (1, 3)
+    return Images(x, lambda rows: rows if last else np.moveaxis(rows, 1, -1))
 
 
 def brightness(images: np.ndarray) -> tuple[float, float]:

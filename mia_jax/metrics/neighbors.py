@@ -62,7 +62,7 @@ def scale(x, rows, *, channels: bool = False, block_bytes: int = BLOCK) -> Scale
     """Returns the mean and deviation over rows, in two passes of float64.
 
     Args:
-        x: the rows [N,...].
+        x: the rows [N,...]: an array, or what has a shape and rows that can be indexed.
         rows: the numbers of the rows that count, at least one.
         channels: whether the last axis is one of channels (images), whose values share one mean and
             one deviation over all pixels.
@@ -142,12 +142,13 @@ def mismatches(x, queries, candidates, *, count: int = 3, block_bytes: int = BLO
     [[0.25, 1.0]]
     """
     queries, candidates = np.asarray(queries), np.asarray(candidates)
+    query_QL = np.asarray(x[queries]).reshape(len(queries), -1)
     best = _Best(len(queries), count)
     for block in _blocks(x, candidates, block_bytes):
-        row_BL = x[block].reshape(len(block), -1)
+        row_BL = np.asarray(x[block]).reshape(len(block), -1)
         for q, n in enumerate(queries):
             other_B = block != n
-            distance_B = (row_BL != x[n].reshape(-1)).mean(1)
+            distance_B = (row_BL != query_QL[q]).mean(1)
             best.add(q, block[other_B], distance_B[other_B])
     return best.neighbors()
 

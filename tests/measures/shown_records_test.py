@@ -14,6 +14,7 @@ from mia_jax import types
 from mia_jax.measures import exposed_records, shown_records
 from mia_jax.metrics import multiple, power, records
 from mia_jax.pipeline import measured
+from mia_jax.runtime.rows import Rows
 from mia_jax.types import Pool, Presentation, TargetRows
 
 T, N = 4, 6
@@ -193,6 +194,20 @@ def test_pictures_are_read_back(channels):
         assert card.content.features is None
     bytes_ = (255 * x).astype(np.float32)
     assert measure(pool_of(x=bytes_)).cards[1].content.picture == card.content.picture
+
+
+def test_only_rows_that_are_needed_are_read():
+    """A pool that is larger than the memory is never an array as a whole."""
+
+    class Stored(Rows):
+        def __array__(self, dtype=None, copy=None):
+            raise AssertionError("all rows are read")
+
+    bytes_ = np.random.default_rng(0).integers(0, 256, (N, 4, 5, 3)).astype(np.uint8)
+    seen = measure(pool_of(x=Stored(bytes_, factor=1 / 255)))
+    expected = measure(pool_of(x=bytes_ * np.float32(1 / 255)))
+    assert measured.as_json(seen) == measured.as_json(expected)
+    assert np.array_equal(pixels(seen.cards[1].content.picture), bytes_[3])
 
 
 def test_large_pictures_are_averages_of_boxes():
