@@ -142,8 +142,9 @@ def subject(report: Mapping) -> str:
     """
     about = report.get("about", {})
     external = "your target" if about.get("target") else ""
-    model = "" if about.get("arrays") else external or tables.section_name(about.get("model"))
-    what = ", ".join(filter(None, (tables.section_name(about.get("data")), model)))
+    own = {"model": "your model", "recipe": "models by your recipe"}.get(about.get("asked", ""), "")
+    model = own if about.get("arrays") else external or tables.section_name(about.get("model"))
+    what = ", ".join(filter(None, (tables.data_name(about), model)))
     return "Membership inference" + (f": {what}" if what else "")
 
 

@@ -180,7 +180,7 @@ def of(report: Mapping) -> Facts:
         apart=len(decided["apart"]),
         sees=None if not access or "" in access else _count(a for a in access if a),
         defenses=sorted({a["defense"] for a in named.values() if a.get("defense")}),
-        data=tables.section_name(about.get("data")),
+        data=tables.data_name(about),
         examples=about.get("examples"),
         models=design.get("models"),
         targets=len(targets) if isinstance(targets, Sequence) else targets,

@@ -42,6 +42,16 @@ def section_name(section) -> str:
     return str(section.get("name", "")) if isinstance(section, Mapping) else str(section or "")
 
 
+def data_name(about: Mapping) -> str:
+    """Returns the name of the data; 'your data' for rows that came without one, with models.
+
+    >>> data_name(dict(data="arrays")), data_name(dict(data="arrays", asked="model"))
+    ('arrays', 'your data')
+    """
+    name = section_name(about.get("data"))
+    return "your data" if about.get("asked") and name == "arrays" else name
+
+
 def signed(value: float, show) -> str:
     """Writes a difference with its sign: '+1.2' or '-0.3'."""
     return ("+" if value >= 0 else "-") + show(abs(value))

@@ -193,7 +193,10 @@ def test_the_words_for_models_are_not_those_for_arrays(leak):
     own = dict(leak, about=dict(leak["about"], asked="model", said=["a note"]))
     text = page.report(own).partition("## The answer")[0]
     assert "your models: 16 models" in text and "Notes on the models:" in text
+    assert text.startswith("# Membership inference: your data, your model\n")
     assert "arrays:" not in text and "only their outputs were used" in text
+    few = dict(lira_shrunk=dict(why="1 independent target", few=True))
+    assert "pass fit= and models= without predict=" in page.report(dict(own, records=few))
     text = page.report(leak).partition("## The answer")[0]
     assert "your arrays: 16 models" in text
 

@@ -112,7 +112,15 @@ def of_attack(
         tabled: whether the listed records follow as a table.
     """
     if "why" in table:
-        kind = "arrays" if about.get("arrays") else "target" if about.get("target") else "fleet"
+        kind = (
+            "model"
+            if about.get("asked") == "model"
+            else "arrays"
+            if about.get("arrays")
+            else "target"
+            if about.get("target")
+            else "fleet"
+        )
         return rendering.render(
             "records_missing", attack=name, why=table["why"], few=bool(table.get("few")), kind=kind
         )

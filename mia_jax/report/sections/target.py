@@ -72,7 +72,7 @@ def _data(about: Mapping) -> list[tuple[str, str]]:
     if not about:
         return []
     parts = [
-        tables.plain(tables.section_name(about.get("data"))),
+        tables.plain(tables.data_name(about)),
         f"{about['examples']:,} examples" if "examples" in about else "",
         f"{about['classes']} classes" if about.get("classes") else "",
         "shape " + " x ".join(str(n) for n in about["shape"]) if about.get("shape") else "",
