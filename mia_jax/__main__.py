@@ -154,6 +154,26 @@ _TASK = flags.DEFINE_string(
     "the stage before is done (--grid: runs its share of the variants). The rest is left to the "
     "same command without --task.",
 )
+_SLURM = flags.DEFINE_integer(
+    "slurm",
+    None,
+    "Submit the run as jobs of a Slurm cluster, and stop: an array of so many jobs that share the "
+    "models (--grid: the variants), and one job after them, without an accelerator, for the rest. "
+    "Scripts and outputs are in WORKDIR/jobs.",
+)
+_SLURM_OPTIONS = flags.DEFINE_string(
+    "slurm_options",
+    "",
+    "With --slurm: options of sbatch for the array, such as '--gpus-per-task=1 --time=4:00:00'.",
+)
+_SLURM_REST_OPTIONS = flags.DEFINE_string(
+    "slurm_rest_options", "", "With --slurm: options of sbatch for the last job."
+)
+_STATUS = flags.DEFINE_bool(
+    "status",
+    False,
+    "Print how far the run of --workdir is, from its files alone, and stop (mia-jax status).",
+)
 _TRACKER = flags.DEFINE_list(
     "tracker",
     [],
@@ -178,7 +198,13 @@ def main(argv):
 
         print(listing.text(_LIST.value))
         return
-    for flag in (_CONFIG,) if _SUMMARY.value else (_CONFIG, _WORKDIR):
+    if _STATUS.value and _WORKDIR.value is not None:
+        from mia_jax.commands import status
+
+        status.main([_WORKDIR.value])
+        return
+    needed = (_WORKDIR,) if _STATUS.value else (_CONFIG, _WORKDIR)
+    for flag in (_CONFIG,) if _SUMMARY.value else needed:
         if flag.value is None:
             raise ValueError(
                 f"--{flag.name} is missing. Try: {program()} --config=quickstart "
@@ -204,6 +230,9 @@ def main(argv):
     if unused := accelerators.unused():
         jobs.say(f"warning: {unused}")
     workdir = folder_of(_WORKDIR.value or ".")
+    if _SLURM.value is not None:
+        submit(workdir, path, argument)
+        return
     if _GRID.value:
         run_grid(workdir, path, argument, **options)
         return
@@ -290,6 +319,60 @@ def run_grid(workdir: pathlib.Path, path: pathlib.Path, argument: str, **options
     if failed:
         reasons = "; ".join(f"{name}: {' '.join(why.split())}" for name, why in failed.items())
         raise ValueError(f"{len(failed)} of {len(variants)} variants failed: {reasons}")
+
+
+def submit(workdir: pathlib.Path, path: pathlib.Path, argument: str) -> None:
+    """Submits the run, or the grid, as jobs of a Slurm cluster, after its config was read.
+
+    Raises:
+        ValueError: for a config that cannot be read, flags that do not go together, or what Slurm
+            refuses.
+    """
+    from mia_jax.pipeline import grid
+    from mia_jax.runtime import slurm, store
+
+    for flag in (_TASK, _DEBUG, _SUMMARY, _OPEN):
+        if flag.value:
+            raise ValueError(f"--slurm submits jobs that run elsewhere; leave --{flag.name} out.")
+    if _GRID.value:
+        grid.variants(grid.load(path), argument or None, finished=with_overrides)
+    else:
+        with_overrides(command_line.config_of(path, argument))
+    ours = [flag.name for flag in (_SLURM, _SLURM_OPTIONS, _SLURM_REST_OPTIONS)]
+    words = [sys.executable, *without_flags(sys.argv[1:], ours)]
+    words[1:1] = ["-m", "mia_jax"]
+    jobs = slurm.planned(
+        words,
+        tasks=_SLURM.value,
+        folder=store.Store(workdir.resolve()).jobs,
+        name=workdir.name,
+        options=_SLURM_OPTIONS.value.split(),
+        rest_options=_SLURM_REST_OPTIONS.value.split(),
+    )
+    slurm.write(jobs)
+    number_of = slurm.submit(jobs)
+    for job in jobs:
+        what = f"{job.array} jobs" if job.array else f"1 job, after {number_of[job.after]}"
+        print(f"submitted {job.name} ({number_of[job.name]}): {what}; {job.path}")
+    print(f"how far it is: mia-jax status {workdir}")
+
+
+def without_flags(words: list[str], names: list[str]) -> list[str]:
+    """Returns a command line without some flags and their values.
+
+    >>> without_flags(["--a=1", "--slurm", "8", "--slurm_options=--time=1", "--b"], ["slurm",
+    ...               "slurm_options"])
+    ['--a=1', '--b']
+    """
+    kept, rest = [], list(words)
+    while rest:
+        word = rest.pop(0)
+        name, equals, _ = word.lstrip("-").partition("=")
+        if word.startswith("-") and name in names:
+            rest = rest if equals else rest[1:]
+        else:
+            kept.append(word)
+    return kept
 
 
 def set_compile_cache(folder: str) -> None:

@@ -36,14 +36,7 @@ def main(arguments: Sequence[str]) -> int:
         ValueError: a file is in its place, or --every is no positive number.
     """
     asked = parser().parse_args(list(arguments))
-    root = asked.workdir.expanduser()
-    if not root.exists():
-        raise FileNotFoundError(
-            f"there is no {root}; name the --workdir of a run, which creates it when its config is "
-            "checked."
-        )
-    if not root.is_dir():
-        raise ValueError(f"{root} is a file; name the workdir of a run.")
+    root = folder(asked.workdir)
     if not asked.every > 0:
         raise ValueError(f"--every={asked.every:g} must be a number of seconds > 0.")
     view = View(root)
@@ -72,6 +65,24 @@ def parser() -> argparse.ArgumentParser:
         "--every", type=float, default=2.0, metavar="SECONDS", help="between two looks (default: 2)"
     )
     return reads
+
+
+def folder(path: Path) -> Path:
+    """Returns the workdir that was typed, '~' expanded.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: a file is in its place.
+    """
+    root = path.expanduser()
+    if not root.exists():
+        raise FileNotFoundError(
+            f"there is no {root}; name the --workdir of a run, which creates it when its config is "
+            "checked."
+        )
+    if not root.is_dir():
+        raise ValueError(f"{root} is a file; name the workdir of a run.")
+    return root
 
 
 class View:

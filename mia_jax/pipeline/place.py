@@ -86,7 +86,7 @@ class Place:
             for path in store.root.rglob("*")
             if path.is_file()
             and path.name not in provenance
-            and not {store.external_models.folder, store.trackers} & set(path.parents)
+            and not {store.external_models.folder, store.trackers, store.jobs} & set(path.parents)
         ]
         if not self.first or set(made) - {store.membership, store.train.plan}:
             return

@@ -8,18 +8,39 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from mia_jax.runtime import files, sealed
 from mia_jax.runtime.progress import duration
 from mia_jax.runtime.store import Store
 
+DONE, IN_TRAINING, MISSING, FAILED = "done", "in training", "missing", "failed"
 FINISHED, ENDED, RUNNING, SILENT, EMPTY = "finished", "ended", "running", "silent", "empty"
 ALIVE = 120.0  # seconds without a change after which a run may have been killed
 SETTLED = 3.0  # seconds after which a stage that ended was the last one
 EPOCHS = 5  # epochs that are shown
+
+
+class ModelState(NamedTuple):
+    """Holds what the files say of one model.
+
+    Attributes:
+        model: its number.
+        state: DONE, FAILED, IN_TRAINING (it has epochs or a saved state) or MISSING.
+        epoch: the last epoch with metrics; None if there is none.
+        age: seconds since its state was saved; None if there is none.
+        message: why it failed.
+    """
+
+    model: int
+    state: str
+    epoch: int | None = None
+    age: float | None = None
+    message: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,6 +62,7 @@ class RunState:
         seconds: {stage: seconds} of the last start.
         started: when the last start began, in seconds of time.time(); None if that is unknown.
         starts: how many starts there were.
+        checkpoint_age: {model: seconds since its group's state was saved}, of models in training.
         troubles: files that cannot be read, in sentences.
     """
 
@@ -61,6 +83,7 @@ class RunState:
     seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
     started: float | None = None
     starts: int = 0
+    checkpoint_age: Mapping[int, float] = dataclasses.field(default_factory=dict)
     troubles: Sequence[str] = ()
 
     @property
@@ -81,6 +104,25 @@ class RunState:
     def all_epochs(self) -> int:
         """Returns how many epochs of models there will be, unless models stop early."""
         return max(self.models - len(self.failed), 0) * self.epochs
+
+    def model_states(self) -> list[ModelState]:
+        """Returns what is known of every model, in the order of their numbers."""
+        last_epoch: dict[int, int] = {}
+        for epoch, of_model in self.of_epoch.items():
+            for m in of_model:
+                last_epoch[m] = max(epoch, last_epoch.get(m, 0))
+        states = []
+        for m in range(max([self.models, *(n + 1 for n in self.finished)])):
+            epoch, age = last_epoch.get(m), self.checkpoint_age.get(m)
+            if m in self.finished:
+                states.append(ModelState(m, DONE, epoch))
+            elif m in self.failed:
+                states.append(ModelState(m, FAILED, epoch, message=self.failed[m]))
+            elif epoch is not None or age is not None:
+                states.append(ModelState(m, IN_TRAINING, epoch, age))
+            else:
+                states.append(ModelState(m, MISSING))
+        return states
 
     def means(self) -> list[dict]:
         """Returns [{epoch, models, <metric>: mean over these models}] of the last epochs."""
@@ -141,6 +183,7 @@ class Reader:
             seconds=seconds,
             started=_moment(last.get("started")),
             starts=len(starts),
+            checkpoint_age=self._checkpoint_ages(),
             troubles=tuple(self.troubles),
         )
 
@@ -162,6 +205,16 @@ class Reader:
             self.troubles.append(str(error).split(". ")[0].rstrip(".") + ".")
             return {}
         return value if isinstance(value, dict) else {}
+
+    def _checkpoint_ages(self) -> dict[int, float]:
+        """Returns {model: seconds since the state of its group was saved}."""
+        ages: dict[int, float] = {}
+        for path in self.store.train.running_groups():
+            numbers = re.match(r"(\d+)-(\d+)", path.name)
+            if numbers:
+                for m in range(int(numbers[1]), int(numbers[2]) + 1):
+                    ages[m] = max(time.time() - _modified(path), 0.0)
+        return ages
 
     def _age(self) -> float | None:
         """Returns the seconds since a file changed; None if there is no file."""

@@ -3,6 +3,7 @@
 ```
 config.json  run.json  metrics.jsonl
 tracker/<name>/                          files of a tracker (--tracker=tensorboard)
+jobs/                                    scripts and outputs of the jobs of a cluster (--slurm=8)
 design/membership.npz                    who trained on what
 train/                Trained            config.json plan.json model/ privacy/ running/ failed/
 train/snapshot/<epoch>/                  a Trained of the variables after an epoch
@@ -320,6 +321,15 @@ class Store:
         """Returns the folder of the files of one tracker; each task of a job array has its own."""
         folder = self.trackers / name
         return folder if task is None else folder / f"task-{task[0]}-of-{task[1]}"
+
+    @property
+    def jobs(self) -> Path:
+        """Returns the folder of the scripts and the outputs of the jobs of a cluster."""
+        return self.root / "jobs"
+
+    def job_outputs(self) -> list[Path]:
+        """Returns the files of what the jobs of a cluster printed, sorted by name."""
+        return sorted(self.jobs.glob("*.out"))
 
     @property
     def membership(self) -> Path:
