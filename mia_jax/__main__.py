@@ -157,14 +157,14 @@ _TASK = flags.DEFINE_string(
 _SLURM = flags.DEFINE_integer(
     "slurm",
     None,
-    "Submit the run as jobs of a Slurm cluster, and stop: an array of so many jobs that share the "
-    "models (--grid: the variants), and one job after them, without an accelerator, for the rest. "
-    "Scripts and outputs are in WORKDIR/jobs.",
+    "Submit the run as jobs of a Slurm cluster, and stop: an array of so many jobs that train, one "
+    "that asks the models (--grid: one that runs the variants), and after them a job that needs no "
+    "accelerator. Scripts and outputs are in WORKDIR/jobs.",
 )
 _SLURM_OPTIONS = flags.DEFINE_string(
     "slurm_options",
     "",
-    "With --slurm: options of sbatch for the array, such as '--gpus-per-task=1 --time=4:00:00'.",
+    "With --slurm: options of sbatch for the arrays, such as '--gpus-per-task=1 --time=4:00:00'.",
 )
 _SLURM_REST_OPTIONS = flags.DEFINE_string(
     "slurm_rest_options", "", "With --slurm: options of sbatch for the last job."
@@ -334,6 +334,8 @@ def submit(workdir: pathlib.Path, path: pathlib.Path, argument: str) -> None:
     for flag in (_TASK, _DEBUG, _SUMMARY, _OPEN):
         if flag.value:
             raise ValueError(f"--slurm submits jobs that run elsewhere; leave --{flag.name} out.")
+    if set(_STAGES.value) != set(_STAGES.default):
+        raise ValueError("--slurm submits a job for each of the stages; leave --stages out.")
     if _GRID.value:
         grid.variants(grid.load(path), argument or None, finished=with_overrides)
     else:
@@ -346,13 +348,15 @@ def submit(workdir: pathlib.Path, path: pathlib.Path, argument: str) -> None:
         tasks=_SLURM.value,
         folder=store.Store(workdir.resolve()).jobs,
         name=workdir.name,
+        grid=_GRID.value,
         options=_SLURM_OPTIONS.value.split(),
         rest_options=_SLURM_REST_OPTIONS.value.split(),
     )
     slurm.write(jobs)
     number_of = slurm.submit(jobs)
     for job in jobs:
-        what = f"{job.array} jobs" if job.array else f"1 job, after {number_of[job.after]}"
+        what = f"{job.array} jobs" if job.array else "1 job"
+        what += f", after {number_of[job.after]}" if job.after else ""
         print(f"submitted {job.name} ({number_of[job.name]}): {what}; {job.path}")
     print(f"how far it is: mia-jax status {workdir}")
 

@@ -1,8 +1,8 @@
 """Writes and submits the jobs of a run on a Slurm cluster.
 
-A fleet is an array of jobs that share one workdir, and one job after them that asks for no
-accelerator and does the rest. A job that is preempted or runs out of time ends with code 75 and
-puts itself back into the queue.
+A fleet is an array of jobs that train shares of it in one workdir, an array that asks the models,
+and one job after them that needs no accelerator, for attacks and report. A job that is preempted
+or runs out of time ends with code 75 and puts itself back into the queue.
 """
 
 from __future__ import annotations
@@ -77,24 +77,27 @@ def planned(
     tasks: int,
     folder: Path,
     name: str,
+    grid: bool = False,
     options: Sequence[str] = (),
     rest_options: Sequence[str] = (),
 ) -> list[Job]:
-    """Returns the jobs of a run: an array that trains its models, and a job that does the rest.
+    """Returns the jobs of a run: arrays that train and ask its models, and a job for the rest.
 
     Args:
         command: the words of the command that runs it in one process.
-        tasks: the number of jobs of the array.
+        tasks: the number of jobs of an array.
         folder: where scripts and outputs are written.
         name: what the queue calls the run.
-        options: options of sbatch for the array, which asks for accelerators.
+        grid: whether the command runs a grid. Then one array runs whole variants, and the last
+            job writes the table.
+        options: options of sbatch for the arrays, which ask for accelerators.
         rest_options: options of sbatch for the last job, which needs none.
 
     Raises:
         ValueError: the number of tasks is below 1, or an option is none of sbatch's form.
     """
     if tasks < 1:
-        raise ValueError(f"--slurm={tasks} must be the number of jobs of the array, at least 1.")
+        raise ValueError(f"--slurm={tasks} must be the number of jobs of an array, at least 1.")
     for flag, given in dict(slurm_options=options, slurm_rest_options=rest_options).items():
         for option in given:
             if not re.fullmatch(r"-[A-Za-z]\S*|--[a-z][a-z0-9-]*(=.*)?", option):
@@ -102,17 +105,34 @@ def planned(
                     f"--{flag} has {option!r}; options of sbatch look like --time=4:00:00, "
                     "separated by spaces."
                 )
-    array = script(
-        command, options=(*DEFAULTS, *options), output=str(folder / "train-%a.out"), task=True
+    shared = [("variants", [])] if grid else [(s, [f"--stages={s}"]) for s in ("train", "query")]
+    made: list[Job] = []
+    for stage, flags in shared:
+        text = script(
+            [*command, *flags],
+            options=(*DEFAULTS, *options),
+            output=str(folder / f"{stage}-%a.out"),
+            task=True,
+        )
+        after = made[-1].name if made else ""
+        made.append(Job(f"{name}-{stage}", text, folder / f"{stage}.sh", tasks, after))
+    text = script(
+        command_on_any_machine(command, grid=grid),
+        options=(*DEFAULTS, *rest_options),
+        output=str(folder / "rest.out"),
+        task=False,
     )
-    rest = script(
-        command, options=(*DEFAULTS, *rest_options), output=str(folder / "rest.out"), task=False
-    )
-    first = f"{name}-train"
-    return [
-        Job(first, array, folder / "train.sh", array=tasks),
-        Job(f"{name}-rest", rest, folder / "rest.sh", after=first),
-    ]
+    return [*made, Job(f"{name}-rest", text, folder / "rest.sh", after=made[-1].name)]
+
+
+def command_on_any_machine(command: Sequence[str], *, grid: bool) -> list[str]:
+    """Returns the command of the last job, which needs no accelerator.
+
+    It attacks and reports; answers of models that are missing are an error there, because another
+    kind of machine would give other ones.
+    """
+    kept = [word for word in command if not re.match(r"--?config\.run\.platform\b", word)]
+    return kept if grid else [*kept, "--stages=attack,report"]
 
 
 def write(planned_jobs: Sequence[Job]) -> None:

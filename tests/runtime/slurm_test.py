@@ -24,14 +24,31 @@ def planned(folder, **more):
     return slurm.planned(["python", "-m", "mia_jax", "--a=b c"], folder=folder, name="x", **more)
 
 
-def test_an_array_trains_and_a_job_without_its_options_does_the_rest(tmp_path):
-    array, rest = planned(tmp_path, tasks=8, options=["--gpus-per-task=1"])
-    assert (array.array, rest.array, rest.after) == (8, 0, array.name)
-    assert "#SBATCH --gpus-per-task=1" in array.script and "gpus" not in rest.script
+def test_arrays_train_and_ask_and_a_job_without_their_options_does_the_rest(tmp_path):
+    train, query, rest = planned(tmp_path, tasks=8, options=["--gpus-per-task=1"])
+    assert [(job.array, job.after) for job in (train, query, rest)] == [
+        (8, ""), (8, train.name), (0, query.name),
+    ]  # fmt: skip
+    assert "#SBATCH --gpus-per-task=1" in train.script and "gpus" not in rest.script
     share = '"--task=$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT"'
-    assert f"srun --unbuffered python -m mia_jax '--a=b c' {share}\n" in array.script
-    assert "--task" not in rest.script
-    assert f"--output={tmp_path / 'train-%a.out'}" in array.script
+    start = "srun --unbuffered python -m mia_jax '--a=b c'"
+    assert f"{start} --stages=train {share}\n" in train.script
+    assert f"{start} --stages=query {share}\n" in query.script
+    assert f"{start} --stages=attack,report\n" in rest.script
+    assert f"--output={tmp_path / 'train-%a.out'}" in train.script
+
+
+def test_a_grid_is_an_array_of_variants_and_its_table(tmp_path):
+    variants, table = planned(tmp_path, tasks=3, grid=True)
+    assert (variants.array, table.after) == (3, variants.name)
+    assert "--stages" not in variants.script + table.script
+
+
+def test_the_last_job_may_run_without_the_accelerator_of_the_others(tmp_path):
+    command = ["python", "--config.run.platform=gpu", "--config.run.chunk=2"]
+    first, _, rest = slurm.planned(command, tasks=1, folder=tmp_path, name="x")
+    assert "platform" in first.script
+    assert "platform" not in rest.script and "--config.run.chunk=2" in rest.script
 
 
 @pytest.mark.parametrize("code, requeued", [(0, False), (75, True), (1, False)])
@@ -41,7 +58,7 @@ def test_only_a_paused_job_is_queued_again(code, requeued, tmp_path):
         path = tmp_path / name
         path.write_text(f"#!/bin/sh\n{text}\n")
         path.chmod(0o755)
-    (_, rest) = planned(tmp_path, tasks=1)
+    rest = planned(tmp_path, tasks=1)[-1]
     slurm.write([rest])
     environment = dict(os.environ, PATH=f"{tmp_path}:{os.environ['PATH']}", SLURM_JOB_ID="7")
     done = subprocess.run(["bash", str(rest.path)], cwd=tmp_path, env=environment)
@@ -70,15 +87,16 @@ def stand_in(folder, text):
     (folder / "sbatch").chmod(0o755)
 
 
-def test_the_second_job_waits_for_the_number_of_the_first(tmp_path, monkeypatch):
+def test_each_job_waits_for_the_number_of_the_one_before(tmp_path, monkeypatch):
     log = tmp_path / "log"
     stand_in(tmp_path / "bin", f'echo "$@" >> {log}; wc -l < {log}')
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     jobs = planned(tmp_path / "jobs", tasks=4)
-    assert slurm.submit(jobs) == {"x-train": "1", "x-rest": "2"}
-    first, second = log.read_text().splitlines()
+    assert slurm.submit(jobs) == {"x-train": "1", "x-query": "2", "x-rest": "3"}
+    first, second, third = log.read_text().splitlines()
     assert first == f"--parsable --job-name=x-train --array=0-3 {jobs[0].path}"
-    assert second == f"--parsable --job-name=x-rest --dependency=afterok:1 {jobs[1].path}"
+    assert "--array=0-3 --dependency=afterok:1" in second
+    assert third == f"--parsable --job-name=x-rest --dependency=afterok:2 {jobs[2].path}"
 
 
 def test_a_refused_job_is_told_in_slurms_words_and_the_submitted_one_is_named(
@@ -87,7 +105,7 @@ def test_a_refused_job_is_told_in_slurms_words_and_the_submitted_one_is_named(
     text = 'case "$*" in *rest*) echo "Invalid account" >&2; exit 1;; esac; echo 5'
     stand_in(tmp_path / "bin", text)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    with pytest.raises(ValueError, match=r"Invalid account.*x-train \(5\); scancel removes it"):
+    with pytest.raises(ValueError, match=r"Invalid account.*x-train \(5\), x-query \(5\); scancel"):
         slurm.submit(planned(tmp_path, tasks=2))
 
 
