@@ -17,7 +17,7 @@ from mia_jax.report import answer, files, source, tables
 from mia_jax.report import figures as drawing
 from mia_jax.report import gate as gates
 from mia_jax.runtime import files as workdir
-from mia_jax.runtime.store import SavedResults
+from mia_jax.runtime.store import SavedResults, Store
 
 COLUMNS = ("auc", "tpr@0.01", "tpr@0.001", "advantage", "balanced_accuracy")
 TOP = 3  # attacks that repr shows
@@ -484,19 +484,34 @@ class Results:
 
     @classmethod
     def load(cls, folder: str | pathlib.Path) -> Results:
-        """Returns what `save` wrote."""
+        """Returns what `save` wrote, or the audit in the workdir of a finished run.
+
+        Args:
+            folder: of `save`, or the workdir.
+
+        Raises:
+            FileNotFoundError: there is no report.
+        """
         folder = pathlib.Path(folder).expanduser()
-        saved = SavedResults(folder)
-        if not saved.report.json.exists():
+        place = next(
+            (
+                there
+                for there in (SavedResults(folder).report, Store(folder).report)
+                if there.json.exists()
+            ),
+            None,
+        )
+        if place is None:
             raise FileNotFoundError(f"{folder} holds no audit (no report.json).")
-        scores = {p.stem: workdir.read_npz(p) for p in saved.all_scores()}
-        pictures = {p.name: p.read_bytes() for p in saved.report.figures()}
-        evidence = workdir.read_npz(saved.evidence)
+        report = source.load(place.json)
+        evidence, saved = source.saved_scores(place.json, report)
+        scores = {name: workdir.read_npz(path) for name, path in saved.paths.items()}
+        pictures = {p.name: p.read_bytes() for p in place.figures()}
         text, records = (
             p.read_text(encoding="utf-8") if p.exists() else ""
-            for p in (saved.report.markdown, saved.report.records)
+            for p in (place.markdown, place.records)
         )
-        return cls(source.load(saved.report.json), scores, pictures, text, evidence, records)
+        return cls(report, scores, pictures, text, evidence, records)
 
 
 def frame(rows: Sequence[Mapping], columns: Iterable[str]):

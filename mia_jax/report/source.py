@@ -121,8 +121,9 @@ class Scores(Mapping[str, np.ndarray]):
         return len(self.paths)
 
 
-def audit(file: pathlib.Path, report: Mapping) -> two_audits.Audit:
-    """Returns an audit with the scores that are saved with its report.json.
+def saved_scores(file: pathlib.Path, report: Mapping) -> tuple[dict[str, np.ndarray], Scores]:
+    """Returns the evidence of an audit (`two_audits.Audit`) and its scores, as far as they are
+    saved with its report.json.
 
     Scores are in the workdir of the report or beside it, as `Results.save` writes them. Those of a
     fleet that has grown since the report was written are not its scores.
@@ -149,7 +150,7 @@ def audit(file: pathlib.Path, report: Mapping) -> two_audits.Audit:
         evidence = files.read_npz(saved.evidence)
         paths = {name: saved.scores(name) for name in attacks}
     paths = {name: path for name, path in paths.items() if path.exists()}
-    return two_audits.Audit(report, evidence, Scores(paths, evidence.get("targets", ())))
+    return evidence, Scores(paths, [int(t) for t in evidence.get("targets", ())])
 
 
 def runs(paths: Sequence[str | pathlib.Path]) -> tuple[list[comparison.Run], list[str]]:
@@ -194,7 +195,8 @@ def runs(paths: Sequence[str | pathlib.Path]) -> tuple[list[comparison.Run], lis
                 f"folders of single seeds, such as seed-{report['seeds'][0]} in its workdir."
             )
         withheld = "; ".join(check.title for check in trust.failed(report, trust.INVALIDATES))
-        made.append(comparison.Run(name, audit(file, report), settings(file), withheld))
+        audit = two_audits.Audit(report, *saved_scores(file, report))
+        made.append(comparison.Run(name, audit, settings(file), withheld))
     return made, notes
 
 

@@ -88,6 +88,21 @@ def test_what_cannot_be_compared_is_refused_in_a_sentence(folder, tmp_path, caps
     assert commands.run("compare", []) == commands.MISTAKE
 
 
+def test_results_of_a_workdir_are_those_that_were_saved(folder):
+    """`Results.load` reads both, with every score and table."""
+    there, saved = (mia_jax.Results.load(folder / place) for place in ("grid/leaky", "saved-leaky"))
+    assert there.report == saved.report and there.records_csv == saved.records_csv
+    assert there.markdown == saved.markdown and set(there.scores) == set(saved.scores)
+    assert np.array_equal(
+        there.target_scores("threshold_loss"), saved.target_scores("threshold_loss")
+    )
+    assert {k: v.tolist() for k, v in there.evidence.items()} == {
+        k: v.tolist() for k, v in saved.evidence.items()
+    }
+    with pytest.raises(FileNotFoundError, match="holds no audit"):
+        mia_jax.Results.load(folder)
+
+
 def test_scores_of_a_fleet_that_has_grown_are_not_those_of_the_report(folder, tmp_path):
     from mia_jax.report import source
 
