@@ -659,9 +659,9 @@ def differing(settings: Sequence[Mapping[str, Any]]) -> list[Setting]:
     section in all of them. A field that is missing in some and null, false or empty in the others
     is no difference.
 
-    >>> a, b = dict(x=dict(y=1, z=2), w=[1]), dict(x=dict(y=3, z=2), w=[1], v=0)
+    >>> a, b = dict(x=dict(y=1, z=2), w=[1]), dict(x=dict(y=3, z=2), w=[1], v=4, u=None)
     >>> [(s.field, s.values) for s in differing([a, b])]
-    [('x.y', ['1', '3']), ('v', [None, '0'])]
+    [('x.y', ['1', '3']), ('v', [None, '4'])]
     """
     lines: list[Setting] = []
 
