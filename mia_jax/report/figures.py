@@ -263,7 +263,7 @@ def selection(
     )
     shown = [row for row in rows if row["leak"] is not None]
     for on_front, color, marker, text in (
-        (False, COLORS[0], "o", "dominated"),
+        (False, COLORS[0], "o", "dominated, by point values"),
         (True, COLORS[1], "s", "Pareto front"),
     ):
         marks = sorted((r for r in shown if r["front"] is on_front), key=lambda r: r["leak"])
