@@ -16,7 +16,7 @@ from mia_jax.metrics.sorted_scores import SortedScores
 
 # of the largest figure that is drawn, in pixels of report.html or of figures/roc.png; in it, the
 # thinned curve and the whole one are nowhere more than a pixel apart
-WIDTH, HEIGHT = 920, 620
+WIDTH, HEIGHT = 920, 640
 MANTISSAS = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)  # of the FPRs that have an interval
 BINS = 60
 MANY = 1 << 20  # scores from which a histogram's bins are set by a part of them
