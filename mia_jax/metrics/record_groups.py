@@ -18,7 +18,7 @@ import numpy as np
 EXACT = 20_000  # records up to which each is drawn by itself
 GROUPS = 4_096
 # (target, record) pairs on which an attack is run again, and records that are always taken
-SAMPLE_PAIRS, SAMPLE = 1 << 20, 1 << 15
+SAMPLE_PAIRS, SAMPLE = 1 << 19, 1 << 15
 
 
 @dataclasses.dataclass(frozen=True)

@@ -223,6 +223,8 @@ def columns_csv(parts: Iterable[Mapping[str, Sequence]], columns: Sequence[str])
 
 def _cells(values: Sequence) -> list:
     """Returns the values of a column as `csv` writes them; equal ones are written once."""
+    if values and isinstance(values[0], int):
+        return list(values)
     written = {value: cell(value) for value in set(values)}
     for value, of_value in written.items():
         if isinstance(of_value, float):

@@ -218,7 +218,7 @@ def test_a_sample_keeps_the_scored_records_and_the_share_of_the_others():
     assert evaluated[record_K].sum() == record_groups.SAMPLE
     assert (~evaluated[record_K]).sum() == record_groups.SAMPLE // 2
     np.testing.assert_array_equal(record_K, record_groups.sample(evaluated, 64, seed=0))
-    assert record_groups.sample(evaluated, 8, seed=0) is None  # 8 targets: up to 2^17 records
+    assert record_groups.sample(evaluated, 8, seed=0) is None  # 8 targets: up to 2^16 records
 
 
 def test_thresholds_of_many_pairs_are_those_of_few(monkeypatch):
