@@ -19,6 +19,7 @@ EXACT = 20_000  # records up to which each is drawn by itself
 GROUPS = 4_096
 # (target, record) pairs on which an attack is run again, and records that are always taken
 SAMPLE_PAIRS, SAMPLE = 1 << 19, 1 << 15
+COMPACT = 1 << 18  # scores that are looked at to see whether 32 bits part them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +83,21 @@ def sample(evaluated_N, targets: int, seed: int) -> np.ndarray | None:
     few = round(len(others) * most / len(rows))
     kept = [rng.choice(rows, most, replace=False), rng.choice(others, few, replace=False)]
     return np.sort(np.concatenate(kept))
+
+
+def compact(score_TN: np.ndarray) -> np.ndarray:
+    """Returns scores of many records as float32 where that parts nearly as many of them.
+
+    Equal scores stay equal. Up to `EXACT` records, and where of a part of the distinct scores more
+    than 1% would become equal, they stay as they are.
+    """
+    if score_TN.shape[-1] <= EXACT or score_TN.dtype != np.float64:
+        return score_TN
+    some = score_TN.ravel()[:: score_TN.size // COMPACT + 1]
+    some = some[~np.isnan(some)]
+    with np.errstate(over="ignore"):
+        distinct, kept = (len(np.unique(some.astype(t))) for t in (np.float64, np.float32))
+        return score_TN if kept < 0.99 * distinct else score_TN.astype(np.float32)
 
 
 Counts = np.ndarray | Grouped  # how often each of N records is drawn in R draws

@@ -184,15 +184,13 @@ class Sides(NamedTuple):
         possible_E = upper_E + outside * more_E >= known
         best, threshold = 0, np.inf
         for low, high in reversed(_runs(possible_E)):
-            ends = (self.edges[low], self.edges[high] if high < len(self.edges) else None)
             before = int(gain_E[high]) if high < len(self.edges) else 0
-            gain, score = self._best_within(shadows, ends, before, inside, outside)
+            gain, score = self._best_within(shadows, (low, high), before, inside, outside)
             if gain > best:
                 best, threshold = gain, score
         # scores below the first edge
         if int(gain_E[0]) + outside * (inside - int(flagged_E[0])) > best:
-            ends = (-np.inf, self.edges[0])
-            gain, score = self._best_within(shadows, ends, int(gain_E[0]), inside, outside)
+            gain, score = self._best_within(shadows, (-1, 0), int(gain_E[0]), inside, outside)
             if gain > best:
                 best, threshold = gain, score
         if best <= 0:
@@ -200,8 +198,8 @@ class Sides(NamedTuple):
         return roc.between(self._next_lower(shadows, threshold), threshold)
 
     def _best_within(self, shadows, ends, before: int, inside: int, outside: int):
-        """Returns (gain, score) of the best vertex with a score in [low, high); the highest one."""
-        values = [self._within(side, shadows, ends) for side in (self.inside, self.outside)]
+        """Returns (gain, score) of the best vertex between two edges; the highest one."""
+        values = [self._within(member, shadows, *ends) for member in (True, False)]
         value_K = np.concatenate(values)
         if not len(value_K):
             return -1, np.inf
@@ -212,15 +210,19 @@ class Sides(NamedTuple):
         best = last_V[np.argmax(gain_K[last_V])]
         return int(gain_K[best]), float(value_K[best])
 
-    def _within(self, side: Sequence[np.ndarray], shadows, ends) -> np.ndarray:
-        """Returns the scores of some models in [low, high); a high of None is no limit."""
-        low, high = ends
-        parts = []
-        for m in shadows:
-            first = np.searchsorted(side[m], low)
-            last = len(side[m]) if high is None else np.searchsorted(side[m], high)
-            parts.append(side[m][first:last])
-        return np.concatenate(parts)
+    def _within(self, member: bool, shadows: np.ndarray, low: int, high: int) -> np.ndarray:
+        """Returns the scores of some models from edge `low` on and below edge `high`.
+
+        Edge -1 is minus infinity, and the one after the last is no limit.
+        """
+        side, count_ME = (
+            (self.inside, self.inside_ME) if member else (self.outside, self.outside_ME)
+        )
+        size_S = np.array([len(side[m]) for m in shadows])
+        first_S = size_S - count_ME[shadows, low] if low >= 0 else 0 * size_S
+        last_S = size_S - count_ME[shadows, high] if high < len(self.edges) else size_S
+        ends = zip(shadows.tolist(), first_S.tolist(), last_S.tolist(), strict=True)
+        return np.concatenate([side[m][first:last] for m, first, last in ends])
 
     def _next_lower(self, shadows, score: float) -> float:
         """Returns the highest score of some models below `score`."""
@@ -247,12 +249,8 @@ class Sides(NamedTuple):
                 continue
             # the lowest edge that too few reach, and the bin below it
             high = int(np.searchsorted(-flagged_E, -most, side="left"))
-            ends = (
-                self.edges[high - 1] if high else -np.inf,
-                self.edges[high] if high < len(self.edges) else None,
-            )
             above = int(flagged_E[high]) if high < len(self.edges) else 0
-            falling_K = np.sort(self._within(self.outside, shadows, ends))[::-1]
+            falling_K = np.sort(self._within(False, shadows, high - 1, high))[::-1]
             left_out = float(falling_K[most - above])
             higher = [
                 float(self.outside[m][place])

@@ -9,6 +9,7 @@ import numpy as np
 
 from mia_jax import registry, threat_model
 from mia_jax.configuration import settings
+from mia_jax.metrics import record_groups
 from mia_jax.pipeline import inputs, pieces
 from mia_jax.pipeline.pieces import Piece, unkept
 from mia_jax.pipeline.query import REMEDY
@@ -211,7 +212,8 @@ def attack(
         finite_or_raise(score_SN, design.evaluated_MN, scored, name)
         begin()
         files.claim(score_files.folder, claim, remedy=claim_remedy(score_files.folder))
-        files.write_npz(score_files.scores, record, score_TN=score_SN, models=np.asarray(scored))
+        kept = record_groups.compact(score_SN)
+        files.write_npz(score_files.scores, record, score_TN=kept, models=np.asarray(scored))
         by_model.discard()
     progress.close()
     if fleets:
@@ -371,16 +373,18 @@ def read_scores(planned: PlannedAttack, reader: SignalReader) -> np.ndarray:
     files.check_claim(score_files.folder, claim, remedy=claim_remedy(score_files.folder))
     record = score_record(reader.store, planned.name)
     stored = files.read_npz(score_files.scores, record=record)
-    score_MN = np.full(reader.design.member_MN.shape, np.nan)
     lacking = [key for key in ("models", "score_TN") if key not in stored]
     fits = not lacking and stored["models"].tolist() == list(scored)
     if fits:
-        score_SN, expected = stored["score_TN"], (len(scored), score_MN.shape[1])
+        score_SN, expected = stored["score_TN"], (len(scored), reader.design.member_MN.shape[1])
         fits = score_SN.shape == expected and score_SN.dtype.kind == "f"
     if not fits:
         shapes = {key: array.shape for key, array in stored.items()}
         message = f"it does not hold the scores of the models of this design; it has {shapes}"
         raise ValueError(files.damaged(score_files.scores, ValueError(message)))
+    if list(scored) == list(range(len(reader.design.member_MN))):
+        return stored["score_TN"]
+    score_MN = np.full(reader.design.member_MN.shape, np.nan, stored["score_TN"].dtype)
     score_MN[list(scored)] = stored["score_TN"]
     return score_MN
 

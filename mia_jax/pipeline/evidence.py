@@ -37,7 +37,9 @@ def attack_evidence(
     if fixed is not None:
         knows_nothing = planned.knows == "nothing"
         threshold_T = np.where(knows_nothing | np.isnan(threshold_T), fixed, threshold_T)
-    evidence = dict(score_TN=score_MN[targets], knows=planned.knows, threshold_T=threshold_T)
+    every = targets == list(range(len(score_MN)))  # without a copy
+    score_TN = score_MN if every else score_MN[targets]
+    evidence = dict(score_TN=score_TN, knows=planned.knows, threshold_T=threshold_T)
     return evidence | dict(threshold_FT=threshold_FM[:, targets])
 
 

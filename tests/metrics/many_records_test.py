@@ -242,3 +242,15 @@ def test_thresholds_of_many_pairs_are_those_of_few(monkeypatch):
             limits.append(thresholds.shadow_thresholds_at(*arrays, (0.05, 0.1, 0.3, 1.0)))
         np.testing.assert_array_equal(limits[0], limits[2])
         np.testing.assert_array_equal(limits[1], limits[3])
+
+
+def test_scores_of_many_records_are_kept_in_32_bits_where_that_parts_them():
+    rng = np.random.default_rng(0)
+    few, many = (rng.normal(size=(3, n)) for n in (record_groups.EXACT, record_groups.EXACT + 1))
+    assert record_groups.compact(few) is few
+    many[0, :9], many[1, :100] = np.nan, many[2, :100]
+    kept = record_groups.compact(many)
+    assert kept.dtype == np.float32 and np.isnan(kept[0, :9]).all()
+    assert (kept[1, :100] == kept[2, :100]).all()  # ties stay ties
+    far = many + 1e8
+    assert record_groups.compact(far) is far
