@@ -8,12 +8,12 @@ the rates (`rank_bins`). Members and non-members of a target are sorted at a tim
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from mia_jax.metrics import bootstrap, rank_bins, roc
+from mia_jax.metrics import bootstrap, outcomes, rank_bins, roc
 from mia_jax.metrics.rank_bins import Cuts
 from mia_jax.metrics.record_groups import Grouped
 
@@ -21,10 +21,19 @@ POOLED_BINS = 1 << 14  # in which the scores of all targets are ranked among eac
 
 
 class Redrawn(NamedTuple):
-    """Holds one ROC under R draws: its AUC [R] and the weights of its rank bins."""
+    """Holds one target under R draws of its own: its AUC, and its TPRs at the FPRs that are read.
+
+    Attributes:
+        auc_R: the AUC.
+        tpr: {number of allowed false positives: TPR [R]}.
+    """
 
     auc_R: np.ndarray
-    bins: rank_bins.Drawn
+    tpr: Mapping[int, np.ndarray]
+
+    def ends(self, allowed_F: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Returns (low_FR, high_FR) of `bootstrap.redraw`."""
+        return rank_bins.ends(self.tpr, allowed_F, len(self.auc_R))
 
 
 class PooledArea(NamedTuple):
@@ -115,8 +124,11 @@ def sort(
         if stratified:
             own = stratified[t]
             auc_R = _areas(rows, place_K, curves[-1], own.group_N, own.count_GR)
-            cuts = rank_bins.cut(sides[1])
-            single.append(Redrawn(auc_R, drawn_bins(rows, cuts, own)))
+            bins = drawn_bins(rows, rank_bins.cut(sides[1]), own)
+            steps = [outcomes.allowed(fpr, len(sides[1])) for fpr in fprs]
+            steps = rank_bins.needed(steps)
+            single.append(Redrawn(auc_R, dict(zip(steps, rank_bins.tprs(bins, steps)))))
+            del bins
         rows_T.append(rows)
     area_TR = np.stack(areas)
     if T == 1:
@@ -136,7 +148,8 @@ def sort(
         drawn = drawn_bins(rows, cuts, counts)
         for side, weight_BR in enumerate((drawn.inside_CR, drawn.outside_BR)):
             weights[side] = weights[side] + (weight_BR * unit_R).astype(np.float64)
-    bins = rank_bins.Drawn(*weights, cuts.single_B, cuts.nonmembers)
+    small = (np.asarray(weight_BR).astype(np.float32) for weight_BR in weights)
+    bins = rank_bins.Drawn(*small, cuts.single_B, cuts.nonmembers)
     area = PooledArea(value_T, pull_TR)
     return SortedScores(tuple(curves), pooled, area_TR, tuple(single), area, bins)
 

@@ -320,7 +320,7 @@ def _single(study: Weighted, scored: Scored, t: int) -> dict[str, Outcome]:
             redrawn = bootstrap.redraw(scored.ranks[t], study.stratified[t], None, steps)
         else:
             single = scored.done.single[t]
-            redrawn = (single.auc_R, *rank_bins.drawn_ends(single.bins, steps))
+            redrawn = (single.auc_R, *single.ends(steps))
         auc_R, low_FR, high_FR = redrawn
         out["auc"] = outcomes.area(
             roc.auc(curve),

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 import benchmarks
-from benchmarks import _pairs, fleet, interval_limits
+from benchmarks import _pairs, fleet, interval_limits, scale
 
 STUDIES = (
     "coverage",
@@ -18,7 +18,7 @@ STUDIES = (
     "lira_variance",
 )  # of statistics, not of speed: nobody is timed, results are kept in a folder
 # What a run survives, what can be known, what a device does: there are no peers.
-ALONE = ("accelerator", "damage", "kills", "rendering", "interval_limits", *STUDIES)
+ALONE = ("accelerator", "damage", "kills", "rendering", "interval_limits", "scale", *STUDIES)
 NAMES = sorted(
     m.name
     for m in pkgutil.iter_modules(benchmarks.__path__)
@@ -204,3 +204,12 @@ def test_rendering_measures_a_small_report_and_keeps_its_table(tmp_path, capsys,
     curve = next(iter(report["curves"].values()))
     assert curve["n_member"] + curve["n_nonmember"] == case.targets * case.records
     assert len(report["epochs"]["accuracy"]) == rendering.EPOCHS
+
+
+def test_the_exponents_of_scale_are_slopes_and_its_attacks_are_as_many_as_it_says():
+    lines = [dict(models=8, cpu_s=2.0, peak_gb=1.0), dict(models=32, cpu_s=8.0, peak_gb=2.0)]
+    text = scale.exponents("models", lines)
+    assert text == "CPU seconds grow like models^1.00, peak memory like models^0.50"
+    assert len(scale.ATTACKS) == 14
+    assert scale.sizes("full", False) == [dict(examples=1_000_000, models=64, attacks=14)]
+    assert scale.sizes("audit", True) == [dict(examples=20_000, models=8, attacks=1)]

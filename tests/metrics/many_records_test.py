@@ -10,6 +10,7 @@ from mia_jax.metrics import (
     bootstrap,
     components,
     jackknife,
+    outcomes,
     placements,
     rank_bins,
     record_groups,
@@ -118,6 +119,7 @@ def test_a_thinned_curve_has_the_numbers_of_the_whole_curve(many):
 def test_draws_in_bins_are_the_draws_row_by_row(many):
     arrays, draws, stratified, done = many
     counts, steps = draws.record_NR.expanded(), [1, 5, 14, 50, 135, 1350]
+    score, member, evaluated = arrays
     for t in range(2):
         rank = exact_rows(arrays, t)[1]
         area_R, _, _ = bootstrap.redraw(rank, counts, None, [], low=False)
@@ -125,7 +127,13 @@ def test_draws_in_bins_are_the_draws_row_by_row(many):
         own = np.ascontiguousarray(stratified[t].expanded())
         area_R, *ends = bootstrap.redraw(rank, own, None, steps)
         np.testing.assert_allclose(done.single[t].auc_R, area_R, atol=2e-4)
-        binned = rank_bins.drawn_ends(done.single[t].bins, steps)
+        read = [outcomes.allowed(fpr, rank.nonmember_J.size) for fpr in FPRS]
+        exact = bootstrap.redraw(rank, own, None, read)[1:]
+        np.testing.assert_allclose(done.single[t].ends(read), exact, atol=1e-3)
+        rows = sorted_scores.falling(score[t], member[t], evaluated[t])
+        cuts = rank_bins.cut(sorted_scores.rising(rows)[1])
+        bins = sorted_scores.drawn_bins(rows, cuts, stratified[t])
+        binned = rank_bins.drawn_ends(bins, steps)
         for exact_FR, binned_FR in zip(ends, binned, strict=True):
             # few false positives are drawn row by row
             np.testing.assert_allclose(binned_FR[:4], exact_FR[:4], atol=1e-12)
