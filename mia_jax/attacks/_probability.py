@@ -39,17 +39,18 @@ def attack(
     Args:
         score: score(evidence) -> score_N.
         signal: 'logits', 'loss' or 'confidence', from which log p_y is computed.
-        temperature: of the softmax; must be 1 unless the signal is 'logits'.
+        temperature: of the softmax; 'loss' and 'confidence' are measured at it.
         needs: the attack's needs without signals and y.
         note: the attack's note.
         diagnose: diagnose(evidence) of the same evidence.
     """
     asked = _needs(signal, temperature)
     of = dict(signal=signal, temperature=temperature)
+    read = asked[0]
 
     def as_log_p(evidence: Evidence) -> Evidence:
         target, shadow = (
-            {"log_p": _log_probabilities(v[signal], evidence.y, **of)} if signal in v else {}
+            {"log_p": _log_probabilities(v[read], evidence.y, **of)} if read in v else {}
             for v in (evidence.target, evidence.shadow)
         )
         return dataclasses.replace(evidence, target=target, shadow=shadow)
@@ -61,7 +62,7 @@ def attack(
     def score_all(fleet, key):
         del key
         measured: FleetSignals = dataclasses.replace(
-            fleet, signal={"log_p": _log_probabilities(fleet.signal[signal], fleet.y, **of)}
+            fleet, signal={"log_p": _log_probabilities(fleet.signal[read], fleet.y, **of)}
         )
         return np.stack(
             [score(measured.evidence_against(t, ("log_p", *needs))) for t in fleet.design.targets]
@@ -81,17 +82,14 @@ def attack(
 def _needs(signal: str, temperature: float) -> tuple[str, ...]:
     """Returns the signals and labels that an attack must ask for.
 
-    Raises:
-        ValueError: The signal cannot give the temperature.
+    Loss and confidence are measured at the temperature, 'loss:temperature=2': one number per
+    example, where logits have one per class.
     """
     checks.one_of(SIGNALS, signal=signal)
     checks.positive(temperature=temperature)
-    if signal != "logits" and temperature != 1:
-        raise ValueError(
-            f"temperature={temperature} needs signal='logits'; {signal!r} is measured at "
-            "temperature 1."
-        )
-    return ("logits", "y") if signal == "logits" else (signal,)
+    if signal == "logits":
+        return "logits", "y"
+    return (signal if temperature == 1 else f"{signal}:temperature={temperature:g}",)
 
 
 def _log_probabilities(

@@ -26,9 +26,10 @@ def make(
         mode: 'online': p(x) is the mean over all shadows, IN and OUT, so log p(x) = LSE_i log p_i -
             log M, as in the paper. 'offline': p(x) = ((1 + a) mean over OUT + 1 - a) / 2, the
             offline map of RMIA (Zarifzadeh et al. 2024, arXiv:2312.03262, section 3).
-        temperature: of the softmax; must be 1 unless the signal is 'logits'.
+        temperature: of the softmax.
         a: the constant of the offline map; 1 is the plain OUT mean.
-        signal: 'logits' (any temperature), 'loss' or 'confidence'.
+        signal: 'logits'; or 'loss' or 'confidence', measured at the temperature: one number per
+            example instead of one per class.
 
     Raises:
         ValueError: No shadow is OUT (or IN, online) on any evaluated row.

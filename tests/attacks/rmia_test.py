@@ -6,14 +6,16 @@ import dataclasses
 import tracemalloc
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mia_jax import registry
 from mia_jax.attacks import _inner, _probability, rmia
 from mia_jax.designs import bernoulli, blocks, disjoint, halves
 from mia_jax.metrics import roc
 from mia_jax.threat_model import FleetSignals
-from tests import planted
+from tests import planted, toys
 
 KEY = jax.random.key(0)
 ONE = dict(signal="confidence", temperature=1.0)
@@ -172,6 +174,27 @@ def test_log_softmax_is_exact_at_saturation():
     z = np.array([[60.0, 0, 0], [0, 0, 0], [-2000, 0, 0], [1e6, -1e6, 0]])
     expected = [-2 * np.exp(-30.0), -np.log(3), -1000 - np.log(2 + np.exp(-1000)), -1e6]
     np.testing.assert_allclose(_probability.log_softmax_at(z, y, 2.0), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("signal", ["loss", "confidence"])
+def test_one_number_per_example_at_the_temperature_replaces_the_logits(signal):
+    """In float32: scores move by a few steps of 1 / Z at most, the AUC not at all to 4 digits."""
+    design = halves.make(num_examples=400, seed=0, models=8, population=0.2)
+    fleet = planted.fleet(design, "logits", mu=3.0, seed=0, query_views=2)
+    attack = rmia.make(signal=signal)
+    asked = f"{signal}:temperature=2"
+    assert attack.needs[0] == asked and "y" not in attack.needs
+    measure = registry.make("signals", asked).measure
+    batch = toys.examples(fleet.y)
+    value_MAN = np.stack(
+        [[measure(jnp.asarray(out_NC), batch) for out_NC in out] for out in fleet.signal["logits"]]
+    )
+    one = dataclasses.replace(fleet, signal={asked: value_MAN.astype(np.float32)})
+    expected, scored = rmia.make().score_all(fleet, KEY), attack.score_all(one, KEY)
+    shown = design.evaluated_MN
+    assert np.abs(scored - expected)[shown].max() <= 3 / design.population_N.sum()
+    auc = [planted.mean_auc(fleet, score_TN) for score_TN in (expected, scored)]
+    assert abs(auc[0] - auc[1]) < 1e-4
 
 
 def test_logits_at_temperature_one_are_the_other_signals(monkeypatch):
@@ -346,7 +369,6 @@ def test_ties_at_the_top_are_diagnosed():
         (dict(a=1.5), r"a=1.5 must lie in \[0, 1\]"),
         (dict(a="tuned"), "belongs to mode='offline'"),
         (dict(signal="hinge"), "signal='hinge' is not one of"),
-        (dict(signal="loss"), "temperature=2.0 needs signal='logits'"),
         (dict(population_p="in"), "population_p='in'"),
         (dict(views="all"), "views='all'"),
     ],
