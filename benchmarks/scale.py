@@ -1,6 +1,6 @@
 """Measures how an audit's time and memory grow with examples, models and attacks.
 
-    python -m benchmarks.scale                              # all cases but the last
+    python -m benchmarks.scale                              # the first four cases
     python -m benchmarks.scale --cases audit full --workdir runs/scale
     python -m benchmarks.scale --quick
 
@@ -11,12 +11,15 @@ The cases:
     models    8, 16 and 32 models, 50,000 examples
     attacks   1, 4 and 14 attacks, 8 models, 50,000 examples
     full      10^6 examples x 64 models x 14 attacks: attack and report
+    query     10^6 examples x 32 models x 18 query views are asked in 2 GB, killed twice
+    pool      8 GB of bytes on disk are trained on under a limit of 4 GB
 
 Every audit runs in a process of its own. CPU seconds are those of the call, without the imports of
 the package, so that other work on the machine does not count (much of it makes caches cold and
 still costs). Peak memory is that of the whole process, with its arrays. Each audit prints a line
 of a table and a JSON line; exponents are the slopes of logarithms between the first and the last
-line of a case. 'full' keeps its scores in WORKDIR: a run that was interrupted goes on.
+line of a case. 'full' keeps its scores in WORKDIR: a run that was interrupted goes on. 'query' and
+'pool' are described in benchmarks/_scale_memory.py.
 """
 
 from __future__ import annotations
@@ -30,6 +33,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+
+from benchmarks import _scale_memory
 
 CASES = ("audit", "examples", "models", "attacks", "full")
 ATTACKS: Mapping[str, Mapping] = {
@@ -55,7 +60,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES[:-1])
+    every = (*CASES, *_scale_memory.CASES)
+    parser.add_argument("--cases", nargs="+", choices=every, default=CASES[:-1])
     parser.add_argument("--quick", action="store_true", help="a fiftieth of the examples")
     parser.add_argument("--workdir", default="", help="where 'full' keeps its scores")
     parser.add_argument("--one", default="", help=argparse.SUPPRESS)
@@ -65,6 +71,9 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     print(f"{'case':>9}{'examples':>11}{'models':>8}{'attacks':>9}{'CPU s':>9}{'s':>9}{'GB':>7}")
     for case in args.cases:
+        if case in _scale_memory.CASES:
+            print(json.dumps(_scale_memory.run_case(case, quick=args.quick)), flush=True)
+            continue
         lines = [measured(case, workdir=args.workdir, **size) for size in sizes(case, args.quick)]
         if len(lines) > 1:
             print(f"{case:>9}: {exponents(case, lines)}", flush=True)

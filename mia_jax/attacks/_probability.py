@@ -39,7 +39,7 @@ def attack(
     Args:
         score: score(evidence) -> score_N.
         signal: 'logits', 'loss' or 'confidence', from which log p_y is computed.
-        temperature: of the softmax; 'loss' and 'confidence' are measured at it.
+        temperature: of the softmax; 1 if the signal is 'confidence'.
         needs: the attack's needs without signals and y.
         note: the attack's note.
         diagnose: diagnose(evidence) of the same evidence.
@@ -82,14 +82,23 @@ def attack(
 def _needs(signal: str, temperature: float) -> tuple[str, ...]:
     """Returns the signals and labels that an attack must ask for.
 
-    Loss and confidence are measured at the temperature, 'loss:temperature=2': one number per
-    example, where logits have one per class.
+    The loss is measured at the temperature, as the signal tempered_loss.
+
+    Raises:
+        ValueError: The signal cannot give the temperature.
     """
     checks.one_of(SIGNALS, signal=signal)
     checks.positive(temperature=temperature)
     if signal == "logits":
         return "logits", "y"
-    return (signal if temperature == 1 else f"{signal}:temperature={temperature:g}",)
+    if temperature == 1:
+        return (signal,)
+    if signal != "loss":
+        raise ValueError(
+            f"temperature={temperature} needs signal='logits' or 'loss'; {signal!r} is measured at "
+            "temperature 1."
+        )
+    return (f"tempered_loss:temperature={temperature:g}",)
 
 
 def _log_probabilities(

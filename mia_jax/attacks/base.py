@@ -28,8 +28,8 @@ def make(
             offline map of RMIA (Zarifzadeh et al. 2024, arXiv:2312.03262, section 3).
         temperature: of the softmax.
         a: the constant of the offline map; 1 is the plain OUT mean.
-        signal: 'logits'; or 'loss' or 'confidence', measured at the temperature: one number per
-            example instead of one per class.
+        signal: 'logits'; or 'loss', measured at the temperature (the signal tempered_loss): one
+            number per example instead of one per class; or 'confidence' at temperature 1.
 
     Raises:
         ValueError: No shadow is OUT (or IN, online) on any evaluated row.

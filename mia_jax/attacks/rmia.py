@@ -46,9 +46,9 @@ def make(
         temperature: of the softmax.
         a: the constant of the offline map; 'tuned' (offline): the best mean AUC over 0, .1 .. 1
             with every shadow as target in turn and OUT models of the rest.
-        signal: 'logits'; or 'loss' or 'confidence', measured at the temperature: one number per
-            example instead of one per class, equal up to the rounding of float32 ('confidence' is 1
-            from log odds of 17 times the temperature on, where 'loss' still differs).
+        signal: 'logits'; or 'loss', measured at the temperature (the signal tempered_loss): one
+            number per example instead of one per class, equal up to the rounding of float32; or
+            'confidence' at temperature 1.
         population_p: p(z) of population rows, which have no IN shadow. 'offline': the offline map,
             in both modes; 'out': the plain OUT mean.
         views: 'mean': the mean of the scores of the query views, x against z under the same view.

@@ -18,11 +18,6 @@ def picked(out_BC: jax.Array, y_B: jax.Array) -> tuple[jax.Array, jax.Array]:
     return out_BC.astype(jnp.float32), jax.nn.one_hot(y_B, classes, dtype=bool)
 
 
-def cooled(out_BC: jax.Array, temperature: float) -> jax.Array:
-    """Returns the logits over the temperature; those at temperature 1 are returned as they are."""
-    return out_BC if temperature == 1 else out_BC.astype(jnp.float32) / temperature
-
-
 def squared_error(out_BC: jax.Array, y_B: jax.Array) -> jax.Array:
     """Returns (z - y)^2 in float32."""
     return jnp.square(out_BC[..., 0].astype(jnp.float32) - y_B)

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import jax
 
-from mia_jax import checks
 from mia_jax.signals import _logits
 from mia_jax.types import Signal
 
 
-def make(*, temperature: float = 1.0) -> Signal:
+def make() -> Signal:
     """Returns -log p_y >= 0 [nats]. Small = member.
-
-    Args:
-        temperature: the logits are divided by it; 1 in regression.
 
     It is computed as softplus(-log odds): distinct down to 1e-38, where logsumexp(z) - z_y is 0 in
     float32. Of a sequence it is the mean over the positions; in regression (z - y)^2 of the single
@@ -22,17 +18,10 @@ def make(*, temperature: float = 1.0) -> Signal:
     Source: Yeom et al. 2018 (arXiv:1709.01604).
     """
 
-    checks.positive(temperature=temperature)
-
     def measure(out, batch):
         if batch.task.kind == "regression":
-            if temperature != 1:
-                raise ValueError(
-                    f"signal loss: temperature={temperature} divides logits, and the answer of a "
-                    "regression has none: leave it out."
-                )
             return _logits.squared_error(out, batch.y)
-        loss = jax.nn.softplus(-_logits.log_odds(_logits.cooled(out, temperature), batch.y))
+        loss = jax.nn.softplus(-_logits.log_odds(out, batch.y))
         return loss.mean(-1) if batch.task.kind == "sequence" else loss
 
     return Signal(measure, -1, tasks=("classification", "regression", "sequence"))
