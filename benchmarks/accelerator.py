@@ -56,6 +56,7 @@ from mia_jax import registry
 from mia_jax.learners import backprop
 from mia_jax.learners import plan as plans
 from mia_jax.objectives import cross_entropy
+from mia_jax.runtime import precision
 from mia_jax.training import programs
 from mia_jax.types import Learner, Pool, classification
 
@@ -121,20 +122,23 @@ def pool_of(shape: tuple[int, ...], n: int) -> Pool:
     return Pool(x=x, y=y, task=classification(CLASSES))
 
 
-def learner_of(case: Case, pool: Pool, *, form: str = "auto", private: str = "", **fields):
-    """Returns a learner of the case's net; `private` is the method of private gradients."""
-    settings = dict(case.fields)
-    if case.model != "mlp" and form != "auto":
-        settings["form"] = "patches" if form == "patches" else "lax"
-    model = registry.make("models", case.model, settings, num_classes=CLASSES)
+def learner_of(
+    case: Case, pool: Pool, *, private: str = "", rounding: str = precision.DEFAULT, **fields
+) -> Learner:
+    """Returns a learner of the case's net.
+
+    Args:
+        case: the training step.
+        pool: what it trains on.
+        private: the method of private gradients; '' for plain ones.
+        rounding: one of precision.PRECISIONS.
+        fields: further arguments of the learner.
+    """
+    model = registry.make("models", case.model, dict(case.fields), num_classes=CLASSES)
+    model = precision.computing(model, rounding)
     common = dict(model=model, loss=cross_entropy.make(model=model), num_rows=len(pool.y))
-    common |= dict(
-        epochs=1,
-        batch_size=case.batch,
-        optimizer=dict(name="sgd", momentum=0.9),
-        learning_rate=0.05,
-        augment=case.augment,
-    )
+    common |= dict(epochs=1, batch_size=case.batch, augment=case.augment)
+    common |= dict(optimizer=dict(name="sgd", momentum=0.9), learning_rate=0.05)
     if private:
         privacy = dict(clip_norm=1.0, noise_multiplier=1.0, sampling="shuffle")
         privacy |= dict(adjacency="zero_out", method=private)
@@ -143,22 +147,19 @@ def learner_of(case: Case, pool: Pool, *, form: str = "auto", private: str = "",
     return backprop.make(**common | fields)
 
 
-def program_of(learner: Learner, form: str, chunk: int) -> Callable:
-    """Returns the jitted program run(state, pool, index_MSB, weight_MSB) in this form."""
-    if form != "turns":
-        return programs.make(learner=learner, chunk=chunk).run
+def step_of(
+    case: Case, *, chunk: int, form: str = "", private: str = "", rounding: str = precision.DEFAULT
+) -> Step:
+    """Compiles an epoch of `case.steps` steps of `chunk` models, as fleets run it.
 
-    def run(state, pool, index_MSB, weight_MSB):
-        one_model = lambda args: learner.epoch(args[0], pool, *args[1:])  # noqa: E731
-        return lax.map(one_model, (state, index_MSB, weight_MSB))
-
-    return jax.jit(run, donate_argnums=(0,))
-
-
-def step_of(case: Case, *, form: str, chunk: int, private: str = "") -> Step:
-    """Compiles an epoch of `case.steps` steps of `chunk` models, as fleets run it."""
+    Args:
+        case: the training step.
+        chunk: models per program.
+        form: of the program; '' for that of the platform.
+        private, rounding: see learner_of.
+    """
     pool = pool_of(case.shape, case.batch * case.steps)
-    learner = learner_of(case, pool, form=form, private=private)
+    learner = learner_of(case, pool, private=private, rounding=rounding)
     keys = programs.model_keys(seed=0, models=np.arange(chunk))
     rows_MK = np.tile(np.arange(len(pool.y), dtype=np.int32), (chunk, 1))
     plan = jax.jit(jax.vmap(lambda k, r, w: learner.plan(k, jnp.uint32(1), r, w)))
@@ -167,12 +168,13 @@ def step_of(case: Case, *, form: str, chunk: int, private: str = "") -> Step:
     single = jax.jit(learner.init)(jax.random.key(0), sample)
     state = jax.tree.map(lambda a: jnp.stack([a] * chunk), single)
     args = jax.device_put(pool), index, weight
-    run = program_of(learner, form, chunk)
-    compiled, compile_s = _probe.compiled_in(run, state, *args)
+    run = programs.make(learner=learner, chunk=chunk, form=form).run
+    with precision.products(rounding):
+        compiled, compile_s = _probe.compiled_in(run, state, *args)
     return Step(compiled, state, args, compile_s)
 
 
-def time_step(probe: Probe, section: str, case: Case, *, chunk: int, form: str = "auto", **more):
+def time_step(probe: Probe, section: str, case: Case, *, chunk: int, form: str = "", **more):
     """Measures milliseconds per step and model of `chunk` models.
 
     Args:
@@ -180,14 +182,14 @@ def time_step(probe: Probe, section: str, case: Case, *, chunk: int, form: str =
         section: its section.
         case: the training step.
         chunk: models per program.
-        form: of convolutions.
-        more: `private`, a method of private gradients, and further labels of the measurement.
+        form: of the program; '' for that of the platform.
+        more: `private` and `rounding` of learner_of; `name`, what the measurement is called.
     """
-    labels = dict(section=section, case=more.pop("name", case.model), form=form)
-    labels |= dict(chunk=chunk, batch=case.batch) | more
+    labels = dict(section=section, case=more.pop("name", case.model), chunk=chunk)
+    labels |= dict(form=form or programs.default_form(), batch=case.batch) | more
 
     def measure() -> dict:
-        step = step_of(case, form=form, chunk=chunk, private=more.get("private", ""))
+        step = step_of(case, form=form, chunk=chunk, **more)
         size = _probe.program_bytes(step.compiled)
         measured = labels | dict(compile_s=step.compile_s, gigabytes=size / 1e9)
         if size > _probe.limit_bytes():
@@ -241,16 +243,16 @@ def device(probe: Probe) -> None:
     n = 512 if probe.tiny else 8192
     a = jax.random.normal(jax.random.key(0), (n, n))
     exact = np.asarray(a[:64], np.float64) @ np.asarray(a, np.float64)
-    for precision in ("default", "highest") if probe.tiny else ("default", "high", "highest"):
-        product = jax.jit(lambda a, p=precision: jnp.matmul(a, a, precision=p))
+    for name in ("default", "highest") if probe.tiny else ("default", "high", "highest"):
+        product = jax.jit(lambda a, p=name: jnp.matmul(a, a, precision=p))
 
-        def measure(product=product, precision=precision):
+        def measure(product=product, name=name):
             seconds = probe.median_seconds(lambda: product(a).block_until_ready())
             error = np.abs(np.asarray(product(a)[:64]) - exact).max() / np.abs(exact).max()
             speed = dict(tflops=2 * n**3 / seconds / 1e12, relative_error=float(error))
-            probe.say(section="device", case="product", form=precision, **speed)
+            probe.say(section="device", case="product", form=name, **speed)
 
-        probe.attempt(measure, section="device", case="product", form=precision)
+        probe.attempt(measure, section="device", case="product", form=name)
     half, product = a.astype(jnp.bfloat16), jax.jit(lambda a: a @ a)
     seconds = probe.median_seconds(lambda: product(half).block_until_ready())
     speed = 2 * n**3 / seconds / 1e12
@@ -331,16 +333,16 @@ def end_to_end(probe: Probe, data: pathlib.Path | None = None) -> None:
         signals = dict(rescaled_logit=registry.make("signals", "rescaled_logit"))
         rows_MK = np.stack([np.flatnonzero(row) for row in design.member_MN]).astype(np.int32)
         weight_MK = np.ones(rows_MK.shape, np.float32)
-        learner = learner_of(case, pool, num_rows=rows_MK.shape[1], epochs=epochs)
+        fields = dict(num_rows=rows_MK.shape[1], epochs=epochs)
+        learner = learner_of(case, pool, rounding="bfloat16", **fields)
         model = registry.make("models", case.model, case.fields, num_classes=CLASSES)
         numbers, stages = list(range(models)), {}
         with tempfile.TemporaryDirectory() as text:
             folder = pathlib.Path(text)
             start = time.perf_counter()
-            with jax.default_matmul_precision("bfloat16"):
-                common = dict(learner=learner, pool=pool, rows_MK=rows_MK, weight_MK=weight_MK)
-                common |= dict(seed=0, models=numbers, folder=folder / "train", chunk=chunk)
-                fleet.train(**common)
+            common = dict(learner=learner, pool=pool, rows_MK=rows_MK, weight_MK=weight_MK)
+            common |= dict(seed=0, models=numbers, folder=folder / "train", chunk=chunk)
+            fleet.train(**common)
             stages["train_s"], start = time.perf_counter() - start, time.perf_counter()
             forward.query(
                 model=model,
@@ -378,7 +380,7 @@ def bits(probe: Probe) -> None:
             for fresh in (True, False, True):
                 if fresh:
                     jax.clear_caches()
-                    step = step_of(case, form="auto", chunk=chunk)
+                    step = step_of(case, chunk=chunk)
                 state = jax.tree.map(jnp.copy, step.state)
                 state, _ = step.compiled(state, *step.args)
                 leaves = jax.tree.leaves(jax.device_get(state.variables))
@@ -516,12 +518,12 @@ def boundary(probe: Probe) -> None:
         probe.attempt(measure, section="boundary", case="walk", batch=batch)
 
 
-def precision(probe: Probe) -> None:
-    """Measures a step with products in each precision."""
-    for name, case in {} if probe.tiny else dict(conv=CONV, wrn=WRN):
-        for rounding in ("bfloat16", "tensorfloat32", "float32"):
-            with jax.default_matmul_precision(rounding):
-                time_step(probe, "precision", case, chunk=1, name=f"{name} {rounding}")
+def rounding(probe: Probe) -> None:
+    """Measures a step in each precision of networks."""
+    cases = dict(mlp=TINY["mlp"]) if probe.tiny else dict(conv=CONV, wrn=WRN)
+    for name, case in cases.items():
+        for kind in ("bfloat16",) if probe.tiny else precision.PRECISIONS:
+            time_step(probe, "precision", case, chunk=1, name=f"{name} {kind}", rounding=kind)
 
 
 def pieces(probe: Probe) -> None:
@@ -601,7 +603,7 @@ def files(probe: Probe) -> None:
         ]
         epoch_s = (spent[1] - spent[0]) / (ends[1] - ends[0])  # free of compilation
         bare = MLP._replace(steps=plans.steps_per_epoch(num_rows=rows, batch_size=MLP.batch))
-        step = step_of(bare, form="auto", chunk=models)
+        step = step_of(bare, chunk=models)
         state = step.state
 
         def once() -> None:
@@ -641,7 +643,7 @@ SECTIONS = dict(
     dp=dp,
     boundary=boundary,
     fleet_wrn=fleet_of("wrn"),
-    precision=precision,
+    precision=rounding,
     pieces=pieces,
     files=files,
     sync=sync,
