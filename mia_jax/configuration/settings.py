@@ -154,7 +154,8 @@ class RunSettings:
         lanes: chunks that are trained at once on one device; 0 chooses.
         devices: devices that are used; 0 takes all.
         query_chunk: models that are queried at once; 0 chooses.
-        checkpoint_every: epochs between two checkpoints of a model in training.
+        checkpoint_every: epochs between two checkpoints of a model in training; 0 for none.
+        checkpoint_minutes: minutes between two checkpoints, in addition; 0 for none.
         pool_bytes: the bytes that the data may take on a device; larger data are streamed.
         memory_bytes: the bytes that training may use; 0 takes what is available.
         retries: further attempts at models that failed.
@@ -167,6 +168,7 @@ class RunSettings:
     devices: int = 0
     query_chunk: int = 0
     checkpoint_every: int = 25
+    checkpoint_minutes: float = 10.0
     pool_bytes: int = 2**31
     memory_bytes: int = 0
     retries: int = 0

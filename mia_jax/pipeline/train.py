@@ -95,6 +95,7 @@ def train(
                     devices=execution.devices(run),
                     lanes=planned.lanes,
                     checkpoint_every=run.checkpoint_every,
+                    checkpoint_minutes=run.checkpoint_minutes,
                     pool_bytes=run.pool_bytes,
                     on_epoch=hooks(plan, store=store),
                     metrics_file=store.training_metrics,

@@ -80,7 +80,9 @@ def check_fields(typed: Settings, attacks: Mapping, *, epochs: int) -> None:
         checks.at_least(1, **{"run.chunk": run.chunk})
     checks.one_of(FORMS, **{"run.form": run.form})
     checks.one_of(("", *machine.PLATFORMS), **{"run.platform": run.platform})
-    fields = "lanes devices query_chunk checkpoint_every memory_bytes retries".split()
+    fields = (
+        "lanes devices query_chunk checkpoint_every checkpoint_minutes memory_bytes retries".split()
+    )
     checks.at_least(0, **{f"run.{field}": getattr(run, field) for field in fields})
     check_report(report, attacks)
     if report.epochs and not typed.learner.snapshots:

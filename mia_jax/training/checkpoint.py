@@ -220,10 +220,18 @@ def save_running(
     history: dict[str, np.ndarray],
     attempt: int = 0,
     *,
+    partial: tuple | None = None,
     run: str = "",
 ) -> None:
-    """Writes the state of a group after `epoch` epochs, with its metrics ({name: [epochs, M]})."""
+    """Writes the state of a group after `epoch` epochs, with its metrics ({name: [epochs, M]}).
+
+    `partial` is (steps, sums) of an epoch that was interrupted: how many of its steps are done, and
+    {name: [M]} of them.
+    """
     arrays = flatten(dict(state=state)) | {f"history/{k}": v for k, v in history.items()}
+    if partial is not None:
+        arrays |= {"steps": np.asarray(partial[0])}
+        arrays |= {f"sums/{k}": np.asarray(v) for k, v in partial[1].items()}
     record = dict(run=run, models=list(models), attempt=attempt) if run else None
     files.write_npz(
         running_file(folder, models, attempt),
@@ -235,8 +243,9 @@ def save_running(
 
 
 def load_running(folder: Path, models: Sequence[int], template, attempt: int = 0, *, run: str = ""):
-    """Returns (epoch, state, history) of the checkpoint that holds a group of models, or None.
+    """Returns (epoch, state, history, partial) of the checkpoint with a group of models, or None.
 
+    `partial` is (steps, sums) as in `save_running`, or None.
     The checkpoint must hold all models of the group in this attempt. A short group is padded with
     its last model.
     """
@@ -259,7 +268,11 @@ def load_running(folder: Path, models: Sequence[int], template, attempt: int = 0
             for k, v in arrays.items()
             if k.startswith("history/")
         }
-        return int(arrays["epoch"]), state, history
+        partial = None
+        if "steps" in arrays:
+            sums = {k: v[take] for k, v in arrays.items() if k.startswith("sums/")}
+            partial = int(arrays["steps"]), {k.removeprefix("sums/"): v for k, v in sums.items()}
+        return int(arrays["epoch"]), state, history, partial
     return None
 
 
@@ -289,7 +302,7 @@ def _saved(arrays: Mapping[str, np.ndarray], path: Path) -> list[int]:
     for name, array in arrays.items():
         # The state of a short group is as long as the chunk of the program.
         axis = array.shape[name.startswith("history/") :][:1]
-        if name.startswith(("state/", "history/")) and (not axis or axis[0] < len(saved)):
+        if name.startswith(("state/", "history/", "sums/")) and (not axis or axis[0] < len(saved)):
             raise ValueError(
                 files.damaged(
                     path,

@@ -24,7 +24,6 @@ from mia_jax.training.devices import Cancelled, share_programs, spread
 from mia_jax.types import Learner, Pool
 
 Path = pathlib.Path
-KEEP = 300.0  # The state of a chunk is saved after this many seconds at the latest.
 
 
 def train(
@@ -43,6 +42,7 @@ def train(
     devices: list | None = None,
     lanes: int | None = None,
     checkpoint_every: int = 25,
+    checkpoint_minutes: float = 10.0,
     pool_bytes: int = 2**31,
     on_epoch: Sequence[Callable] = (),
     metrics_file: Path | None = None,
@@ -71,15 +71,15 @@ def train(
         devices: the devices to use; None for the first one.
         lanes: the number of chunks that train at the same time on each device. None means one per
             core on CPU and one elsewhere.
-        checkpoint_every: the state of a chunk is saved every so many epochs (0: only at its end).
-            With a period it is also saved after KEEP seconds, so that a job that must end at once
-            loses little of a long epoch.
+        checkpoint_every: the state of a chunk is saved every so many epochs; 0 for no such period.
+        checkpoint_minutes: the state is also saved after this many minutes, within an epoch as well
+            if the pool is streamed, so that a job that must end at once loses little; 0 for never.
         pool_bytes: a pool larger than this is streamed.
         on_epoch: hooks hook(models, epoch, state, metrics) that see the state after each epoch.
         metrics_file: the file to which the metrics of every epoch are appended.
         track: called with the same records, from the thread that trains these models.
-        pause: called before each epoch; it may raise to end the run, and every chunk's state is
-            then on disk.
+        pause: called before each epoch, and before each part of an epoch if the pool is streamed;
+            it may raise to end the run, and every chunk's state is then on disk.
         attempts: {model: number of the attempt, from 1 on} of the failed models that are trained
             again, with a key derived from (seed, model, attempt). Other failed models are not
             trained again.
@@ -124,6 +124,7 @@ def train(
         )
         part.train(
             checkpoint_every=checkpoint_every,
+            checkpoint_minutes=checkpoint_minutes,
             on_epoch=on_epoch,
             progress=progress,
             metrics_file=metrics_file,
@@ -187,16 +188,17 @@ class _Source:
         """Returns a pool of one row, from which the shapes are known."""
         return jax.device_put(stream.bare(self.pool, np.arange(1)), device)
 
-    def parts(self, index, weight, device):
-        """Yields (pool, index, weight) of consecutive steps."""
+    def parts(self, index, weight, device, first: int):
+        """Yields (pool, index, weight) of consecutive steps, from step `first` on."""
         if device in self.resident:
-            yield self.resident[device], index, weight
+            yield self.resident[device], index[:, first:], weight[:, first:]
             return
         parts = stream.parts(
             pool=self.pool,
             index_MSB=np.asarray(index),
             weight_MSB=np.asarray(weight),
             limit=self.limit,
+            first=first,
         )
         yield from stream.ahead(parts, lambda part: jax.device_put(part, device))
 
@@ -252,6 +254,8 @@ class _Chunk:
             (keys, rows_MK[padded], weight_MK[padded]), device
         )
         self.epoch, self.history = 0, {}
+        # Of an epoch that was interrupted: the steps that are done, and their sums.
+        self.partial: tuple | None = None
         self.overflow = []  # private training: whose batches had too many units, [M] per epoch
         saved = checkpoint.load_running(
             folder, models, jax.eval_shape(program.init, keys, sample), attempt, run=run
@@ -259,8 +263,9 @@ class _Chunk:
         if saved is None:
             self.state = program.init(keys, sample)
         else:
-            self.epoch, state, history = saved
+            self.epoch, state, history, partial = saved
             self.state = jax.device_put(state, device)
+            self.partial = None if partial is None else jax.device_put(partial, device)
             self.history = {name: list(values) for name, values in history.items()}
             self.overflow = self.history.pop("overflow", [])
             for epoch, loss in enumerate(self.history.get("loss", ()), 1):
@@ -282,6 +287,7 @@ class _Chunk:
         self,
         *,
         checkpoint_every: int,
+        checkpoint_minutes: float,
         on_epoch,
         progress: Progress,
         metrics_file: Path | None,
@@ -294,25 +300,38 @@ class _Chunk:
         # Metrics are read one epoch late, so that the device never waits for the host.
         pending = None
         stop = False
-        while self.epoch < self.learner.epochs and not stop:
+
+        def late() -> bool:
+            """Returns whether the state has to be saved because of the time."""
+            return 0 < 60 * checkpoint_minutes < time.monotonic() - kept
+
+        def safe_place() -> None:
+            """Saves the state if the run has to end here, or within an epoch if it is time."""
+            nonlocal pending, stop, kept
             try:
                 check()
             except (jobs.Paused, Cancelled):
                 if pending is not None:
                     self._record(*pending, progress, metrics_file, track)
-                if self.epoch:
+                if self.epoch or self.partial:
                     self._keep()
                 raise
+            if self.partial and late():
+                if pending is not None:
+                    stop, pending = self._record(*pending, progress, metrics_file, track), None
+                self._keep()
+                kept = time.monotonic()
+
+        while self.epoch < self.learner.epochs and not stop:
+            safe_place()
+            metrics = self._epoch(safe_place)
             self.epoch += 1
-            metrics = self._epoch()
             if pending is not None:
                 stop, pending = self._record(*pending, progress, metrics_file, track), None
             pending = (self.epoch, metrics)
             due = (
-                checkpoint_every
-                and (self.epoch % checkpoint_every == 0 or time.monotonic() - kept > KEEP)
-                and self.epoch < self.learner.epochs
-            )
+                (checkpoint_every and self.epoch % checkpoint_every == 0) or late()
+            ) and self.epoch < self.learner.epochs
             if due or on_epoch:
                 stop, pending = self._record(*pending, progress, metrics_file, track) or stop, None
                 for hook in on_epoch:
@@ -330,7 +349,7 @@ class _Chunk:
         progress.advance((self.learner.epochs - self.epoch) * len(self.models))
 
     def _keep(self) -> None:
-        """Saves the state of the chunk and its history up to this epoch."""
+        """Saves the state of the chunk, its history, and how far it is within an epoch."""
         memory.wait(self.state)
         history = {
             name: np.stack(values)
@@ -339,23 +358,47 @@ class _Chunk:
             ).items()
         }
         checkpoint.save_running(
-            self.folder, self.models, self.epoch, self.state, history, self.attempt, run=self.run
+            self.folder,
+            self.models,
+            self.epoch,
+            self.state,
+            history,
+            self.attempt,
+            partial=self.partial,
+            run=self.run,
         )
 
-    def _epoch(self):
-        """Trains one epoch; returns the metrics and which models are done, both on the device."""
-        epoch = jnp.uint32(self.epoch)
-        index, weight = self.program.plan(self.state.key, epoch, self.rows, self.weight)
-        sums = None
-        for pool, index_part, weight_part in self.source.parts(index, weight, self.device):
+    def _epoch(self, safe_place: Callable):
+        """Trains the next epoch, or the rest of one that was interrupted.
+
+        Args:
+            safe_place: called between the parts of an epoch; it may raise to end the run.
+
+        Returns:
+            The metrics and which models are done, both on the device.
+        """
+        number = self.epoch + 1
+        index, weight = self.program.plan(
+            self.state.key, jnp.uint32(number), self.rows, self.weight
+        )
+        steps, sums = self.partial or (0, None)
+        first = int(steps)
+        parts = self.source.parts(index, weight, self.device, first)
+        done = first
+        for pool, index_part, weight_part in parts:
+            if done > first:
+                self.partial = (done, sums)
+                safe_place()
+            done += index_part.shape[1]
             self.state, part = self.program.run(self.state, pool, index_part, weight_part)
             if not self.source.resident:
                 memory.wait(part)  # or the parts of all steps would be waiting for the device
             sums = part if sums is None else jax.tree.map(jnp.add, sums, part)
         pool, rows, weight = self.validation
         self.state, metrics = self.program.finish(
-            self.state, sums, pool, jnp.int32(self.epoch), rows, weight
+            self.state, sums, pool, jnp.int32(number), rows, weight
         )
+        self.partial = None
         done = self.state.stop.done if self.learner.stopping else None
         return metrics, (done if done is None else jnp.array(done))
 

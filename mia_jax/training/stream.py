@@ -43,16 +43,17 @@ def part_size(*, pool: Pool, shape_MSB: tuple[int, ...], limit: int) -> tuple[in
 
 
 def parts(
-    *, pool: Pool, index_MSB: np.ndarray, weight_MSB: np.ndarray, limit: int
+    *, pool: Pool, index_MSB: np.ndarray, weight_MSB: np.ndarray, limit: int, first: int = 0
 ) -> Iterator[tuple]:
     """Yields (pool, index, weight) of consecutive steps, PARTS of which fit in `limit` bytes.
 
     Together they are the same steps in the same order. The pool of a part holds the distinct rows
     of its steps, padded to a fixed number of rows so that one program serves all full parts.
+    `first` steps are left out, of an epoch that was interrupted after them.
     """
     steps = index_MSB.shape[1]
     length, capacity = part_size(pool=pool, shape_MSB=index_MSB.shape, limit=limit)
-    for start in range(0, steps, length):
+    for start in range(first, steps, length):
         index = index_MSB[:, start : start + length]
         rows, local = np.unique(index, return_inverse=True)
         padded = np.concatenate([rows, np.full(capacity - len(rows), rows[0])])

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from mia_jax.learners import stopping
+from mia_jax.runtime import files, jobs
 from mia_jax.training import checkpoint, fleet, programs
 from mia_jax.training import cost as measure
 from tests import toys
@@ -346,3 +347,52 @@ def test_a_tracker_gets_the_lines_of_metrics_jsonl_and_changes_no_bit(tmp_path):
     assert toys.same(plain, tracked)
     assert seen == lines == alone and len(lines) > 4
     assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "plain.jsonl").read_bytes()
+
+
+class Stop:
+    """Asks to stop at the n-th safe place."""
+
+    def __init__(self, places: int):
+        self.left = places
+
+    def __call__(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise jobs.Paused
+
+
+def test_a_streamed_fleet_pauses_within_an_epoch_and_resumes_to_the_same_bits(tmp_path):
+    streamed = dict(models=2, pool_bytes=1000, checkpoint_every=0)
+    counted = Stop(10**9)
+    whole = train(tmp_path / "whole", pause=counted, **streamed)
+    places = 10**9 - counted.left
+    assert places >= 2 * toys.learner().epochs  # several parts an epoch
+    steps = []
+    for place in sorted({1, places // 2, places - 1}):
+        folder = tmp_path / f"{place}"
+        with pytest.raises(jobs.Paused):
+            train(folder, pause=Stop(place), **streamed)
+        (saved,) = (folder / "running").iterdir()
+        steps.append(int(files.read_npz(saved).get("steps", 0)))
+        assert toys.same(whole, train(folder, **streamed)), place
+    assert steps[0] > 0
+
+
+def test_a_checkpoint_is_written_within_a_long_epoch(tmp_path):
+    """After checkpoint_minutes, whatever checkpoint_every is."""
+    written = []
+
+    class Die(Exception):
+        pass
+
+    def look():
+        written.extend((tmp_path / "running").glob("*.npz"))
+        if written:
+            raise Die
+
+    streamed = dict(models=2, pool_bytes=1000, checkpoint_every=0)
+    with pytest.raises(Die):
+        train(tmp_path, pause=look, checkpoint_minutes=1e-9, **streamed)
+    arrays = files.read_npz(written[0])
+    assert arrays["epoch"] == 0 and arrays["steps"] > 0 and "sums/loss" in arrays
+    assert toys.same(train(tmp_path / "whole", **streamed), train(tmp_path, **streamed))
