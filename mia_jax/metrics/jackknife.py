@@ -92,13 +92,21 @@ def parts(
             continue
         fewer = [rerun.numbers[key] for rerun in reruns]
         value_G = number.value + times_G * (number.value - np.array([f.value for f in fewer]))
-        pull_GN = np.stack([t * (number.pull_N - f.pull_N) for t, f in zip(times_G, fewer)])
+        pull_GN = np.stack(
+            [t * (number.pull_N - _by_group(f.pull_N, counts)) for t, f in zip(times_G, fewer)]
+        )
         if isinstance(counts, Grouped):
             apart_GR = pull_GN @ counts.count_GR.astype(np.float64)
         else:
             apart_GR = (pull_GN.astype(np.float32) @ counts).astype(np.float64)
         lefts[key] = Left(value_G, apart_GR / counts.mean(), share_G, group_U)
     return lefts
+
+
+def _by_group(pull_N: np.ndarray, counts: Counts) -> np.ndarray:
+    """Returns pulls of groups, also where a rerun has those of single records."""
+    single = isinstance(counts, Grouped) and len(pull_N) == len(counts)
+    return counts.fold(pull_N) if single else pull_N
 
 
 def numbers(

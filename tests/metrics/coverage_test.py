@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import coverage
-from mia_jax.metrics import bootstrap, components, summary
+from mia_jax.metrics import bootstrap, components, record_groups, summary
 
 HARD_AUC = dict(
     likelihood=0.5734, distance=0.5948
@@ -165,3 +165,14 @@ def test_the_table_is_made_once_and_read_back(tmp_path, capsys, monkeypatch):
     with pytest.raises(SystemExit):
         coverage.main(["--cases", "nothing"])
     assert "there is no case 'nothing'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_an_interval_of_groups_of_records_covers_like_that_of_single_records(monkeypatch):
+    """The form for many records, forced on few: groups of 2 share their counts."""
+    monkeypatch.setattr(record_groups, "EXACT", 100)
+    for name in ("no shadows, hard", "shadows, easy"):
+        case = coverage.CASES[name]
+        monkeypatch.setattr(record_groups, "GROUPS", case.records // 2)
+        for row in coverage.simulate(case, repeats=100, draws=100):
+            assert row["cover"] >= 0.87, (name, row)  # 7 in 1,000 are below at .94
