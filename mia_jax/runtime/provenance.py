@@ -84,8 +84,8 @@ class RunLog:
 
 def versions() -> dict:
     """Returns the versions, the machine and the revision on which a result depends."""
-    packages = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy", "scikit-learn")
-    packages += ("ml_collections", *machine.COMPILERS)
+    numeric = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy", "scikit-learn")
+    packages = (*numeric, "ml_collections", *machine.COMPILERS)
     here = Path(__file__).resolve().parent
     try:
         revision = subprocess.run(

@@ -108,9 +108,9 @@ class RunState:
     def model_states(self) -> list[ModelState]:
         """Returns what is known of every model, in the order of their numbers."""
         last_epoch: dict[int, int] = {}
-        for epoch, of_model in self.of_epoch.items():
+        for reached, of_model in self.of_epoch.items():
             for m in of_model:
-                last_epoch[m] = max(epoch, last_epoch.get(m, 0))
+                last_epoch[m] = max(reached, last_epoch.get(m, 0))
         states = []
         for m in range(max([self.models, *(n + 1 for n in self.finished)])):
             epoch, age = last_epoch.get(m), self.checkpoint_age.get(m)

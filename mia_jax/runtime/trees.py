@@ -93,7 +93,7 @@ def _packed(value, arrays: list[np.ndarray], kinds: Mapping[str, type]):
     raise TypeError(f"{name} has no form in a file")
 
 
-def _unpacked(value, arrays: Mapping[str, np.ndarray], kinds: Mapping[str, type]):
+def _unpacked(value, arrays: Mapping[str, np.ndarray], kinds: Mapping[str, Any]):
     """Returns the tree of its JSON form."""
     if not isinstance(value, list):
         return value
