@@ -40,6 +40,7 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks import _disk
+from mia_jax.report import source
 from mia_jax.runtime import files, jobs
 
 # The last stage that a workdir has been through when a file of it is damaged.
@@ -468,12 +469,23 @@ def remedied(
 
 
 def healed(folder: Path, path: Path, whole: Path) -> bool:
-    """Tells whether the files are those of the undisturbed run."""
+    """Tells whether the files are those of the undisturbed run.
+
+    train/plan.json is only written while there is training. Without it a report cannot say where
+    the models were trained, and its numbers are compared.
+    """
     ours = {k: v for k, v in _disk.contents(folder).items() if not k.startswith("report.1/")}
     differing = _disk.differences(_disk.contents(whole), ours)
-    return not [
-        name for name in differing if folder / name != path or path.exists()
-    ]  # train/plan.json is only written while there is training
+    differing = [name for name in differing if folder / name != path or path.exists()]
+    if path.name != "plan.json" or path.exists():
+        return not differing
+    reports = [source.load(root / "report" / "report.json") for root in (folder, whole)]
+    for report in reports:
+        report["versions"].pop("trained_on", None)
+    pages = {
+        f"report/{name}" for name in ("config.json", "report.json", "report.md", "report.html")
+    }
+    return set(differing) <= pages and reports[0] == reports[1]
 
 
 if __name__ == "__main__":
