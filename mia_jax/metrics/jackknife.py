@@ -105,8 +105,9 @@ def parts(
 
 def _by_group(pull_N: np.ndarray, counts: Counts) -> np.ndarray:
     """Returns pulls of groups, also where a rerun has those of single records."""
-    single = isinstance(counts, Grouped) and len(pull_N) == len(counts)
-    return counts.fold(pull_N) if single else pull_N
+    if isinstance(counts, Grouped) and len(pull_N) == len(counts):
+        return counts.fold(pull_N)
+    return pull_N
 
 
 def numbers(
@@ -158,7 +159,9 @@ def _numbers_of_many(
         sides_T = [sorted_scores.rising(rows) for rows in rows_T]
         curves = [roc.of_sides(*sides, fprs) for sides in sides_T]
         pooled = [np.sort(np.concatenate(side)) for side in zip(*sides_T, strict=True)]
-        curve, ranks = roc.of_sides(*pooled, fprs), sorted_scores.PooledRanks(*pooled)
+        inside_I, outside_J = pooled
+        curve = roc.of_sides(inside_I, outside_J, fprs)
+        ranks = sorted_scores.PooledRanks(inside_I, outside_J)
         areas, pulls = [roc.auc(c) for c in curves], np.zeros((2, N))
         totals = (sum(c.n_member for c in curves), sum(c.n_nonmember for c in curves))
         for rows, area, sides in zip(rows_T, areas, sides_T, strict=True):
@@ -189,8 +192,9 @@ def _numbers_of_many(
 
 def _rate_of_many(rows_T, curves, fpr: float, N: int, *, pooled: bool) -> Influence | None:
     """Returns TPR@FPR of many records, as a mean over targets or `pooled`."""
-    points = [roc.tpr_at_fpr(curve, fpr) for curve in curves]
-    if any(point is None for point in points):
+    read = [roc.tpr_at_fpr(curve, fpr) for curve in curves]
+    points = [point for point in read if point is not None]
+    if len(points) < len(read):
         return None
     slopes = [roc.slope_at(c, outcomes.allowed(fpr, int(c.n_nonmember))) for c in curves]
     threshold_T = np.array([point.threshold for point in points])

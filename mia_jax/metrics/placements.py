@@ -201,14 +201,14 @@ def _pulled(auc: float, place_N, side_n, w: Weights) -> np.ndarray:
         count = int(rows.sum())
         pull_n[rows] *= w.stretch / np.sqrt(max(count * max(count - 1, 1), 1))
     pull_n[(side_n == 0) | np.isnan(auc)] = 0.0
-    return w.record_nR.fold(pull_n)
+    return record_groups.of_groups(w.record_nR).fold(pull_n)
 
 
 def _tprs_in_bins(
     rows: bootstrap.Ranked, draws: bootstrap.Draws, allowed_F: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns what `tpr_draws` returns, from the weights of rank bins."""
-    counts, T = draws.record_NR, len(draws.index_T)
+    counts, T = record_groups.of_groups(draws.record_NR), len(draws.index_T)
     last_B = rank_bins.last(len(rows.nonmember_J))
     # members that score higher than the lowest non-member of the bin
     ends = (np.append(rows.above_J[last_B - 1], len(rows.member_I)), last_B)
@@ -225,8 +225,9 @@ def _tprs_in_bins(
             total_BR += rank_bins.weights(*drawn, len(end_B)) * unit_R
         weights_of_sides.append(total_BR)
     single_B = np.diff(last_B, prepend=0) == 1
-    drawn = rank_bins.Drawn(*weights_of_sides, single_B, len(rows.nonmember_J))
-    return rank_bins.drawn_ends(drawn, allowed_F)
+    inside_CR, outside_BR = weights_of_sides
+    bins = rank_bins.Drawn(inside_CR, outside_BR, single_B, len(rows.nonmember_J))
+    return rank_bins.drawn_ends(bins, allowed_F)
 
 
 def tpr_draws(

@@ -107,8 +107,7 @@ def cut(outside_J: np.ndarray) -> Cuts:
 
 def codes(falling_K: np.ndarray, cuts: Cuts, *, member: bool) -> np.ndarray:
     """Returns the bin of each score of one side, which fall; B for members below all bins."""
-    side = "left" if member else "right"
-    edge_B = np.searchsorted(-falling_K, -cuts.score_B, side=side)
+    edge_B = np.searchsorted(-falling_K, -cuts.score_B, side="left" if member else "right")
     size_C = np.diff(edge_B, prepend=0, append=len(falling_K))
     return np.repeat(np.arange(len(size_C)), size_C)
 

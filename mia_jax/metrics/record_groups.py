@@ -103,6 +103,17 @@ def compact(score_TN: np.ndarray) -> np.ndarray:
 Counts = np.ndarray | Grouped  # how often each of N records is drawn in R draws
 
 
+def of_groups(counts: Counts) -> Grouped:
+    """Returns the counts of groups of records.
+
+    Raises:
+        TypeError: the counts are of single records.
+    """
+    if not isinstance(counts, Grouped):
+        raise TypeError("draws of single records are measured row by row: see `bootstrap.redraw`.")
+    return counts
+
+
 def deal(rng: np.random.Generator, num_records: int, groups: int) -> np.ndarray:
     """Deals records at random into groups whose sizes differ by at most 1; returns group_N.
 

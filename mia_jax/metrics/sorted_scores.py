@@ -9,13 +9,13 @@ the rates (`rank_bins`). Members and non-members of a target are sorted at a tim
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from mia_jax.metrics import bootstrap, outcomes, rank_bins, roc
 from mia_jax.metrics.rank_bins import Cuts
-from mia_jax.metrics.record_groups import Grouped
+from mia_jax.metrics.record_groups import Counts, Grouped, of_groups
 
 POOLED_BINS = 1 << 14  # in which the scores of all targets are ranked among each other
 
@@ -91,7 +91,7 @@ def sort(
     targets: Sequence[int],
     draws: bootstrap.Draws,
     fprs: Sequence[float],
-    stratified: Sequence[Grouped] = (),
+    stratified: Sequence[Counts] = (),
 ) -> SortedScores:
     """Sorts the scores of an attack and draws what a report needs of them.
 
@@ -107,9 +107,7 @@ def sort(
         ValueError: a score of an evaluated row is NaN, or a target lacks members or non-members.
     """
     T = len(score_TN)
-    counts = draws.record_NR
-    if not isinstance(counts, Grouped):
-        raise TypeError("draws of single records are measured row by row: see `bootstrap.redraw`.")
+    counts = of_groups(draws.record_NR)
     count_GR = counts.count_GR.astype(np.float64)
     curves, areas, single, rows_T = [], [], [], []
     for t in range(T):
@@ -122,9 +120,9 @@ def sort(
         place_K = placed(rows)
         areas.append(_areas(rows, place_K, curves[-1], counts.group_N, count_GR))
         if stratified:
-            own = stratified[t]
-            auc_R = _areas(rows, place_K, curves[-1], own.group_N, own.count_GR)
-            bins = drawn_bins(rows, rank_bins.cut(sides[1]), own)
+            alone = of_groups(stratified[t])
+            auc_R = _areas(rows, place_K, curves[-1], alone.group_N, alone.count_GR)
+            bins = drawn_bins(rows, rank_bins.cut(sides[1]), alone)
             steps = [outcomes.allowed(fpr, len(sides[1])) for fpr in fprs]
             steps = rank_bins.needed(steps)
             single.append(Redrawn(auc_R, dict(zip(steps, rank_bins.tprs(bins, steps)))))
@@ -134,22 +132,23 @@ def sort(
     if T == 1:
         bins = drawn_bins(rows, rank_bins.cut(sides[1]), counts)
         return SortedScores(tuple(curves), curves[0], area_TR, tuple(single), None, bins)
-    sides = tuple(
+    inside_I, outside_J = (
         np.sort(np.concatenate([rows.score_K[rows.inside_K == side] for rows in rows_T]))
         for side in (True, False)
     )
-    pooled = roc.of_sides(*sides, fprs)
-    cuts, ranks = rank_bins.cut(sides[1]), PooledRanks(*sides)
-    del sides
-    value_T, pull_TR, weights = np.zeros(T), np.zeros(area_TR.shape), [0.0, 0.0]
+    pooled = roc.of_sides(inside_I, outside_J, fprs)
+    cuts, ranks = rank_bins.cut(outside_J), PooledRanks(inside_I, outside_J)
+    del inside_I, outside_J
+    value_T, pull_TR = np.zeros(T), np.zeros(area_TR.shape)
+    weights: list[Any] = [0.0, 0.0]
     for t, rows in enumerate(rows_T):
         unit_R = 1.0 if draws.unit_TR is None else draws.unit_TR[t]
         value_T[t], pull_TR[t] = _pooled_area(rows, ranks.placed(rows), counts.group_N, count_GR)
         drawn = drawn_bins(rows, cuts, counts)
         for side, weight_BR in enumerate((drawn.inside_CR, drawn.outside_BR)):
             weights[side] = weights[side] + (weight_BR * unit_R).astype(np.float64)
-    small = (np.asarray(weight_BR).astype(np.float32) for weight_BR in weights)
-    bins = rank_bins.Drawn(*small, cuts.single_B, cuts.nonmembers)
+    inside_CR, outside_BR = (np.asarray(side).astype(np.float32) for side in weights)
+    bins = rank_bins.Drawn(inside_CR, outside_BR, cuts.single_B, cuts.nonmembers)
     area = PooledArea(value_T, pull_TR)
     return SortedScores(tuple(curves), pooled, area_TR, tuple(single), area, bins)
 
@@ -203,7 +202,8 @@ def drawn_bins(rows: Falling, cuts: Cuts, counts: Grouped) -> rank_bins.Drawn:
         code_I = rank_bins.codes(rows.score_K[side_K], cuts, member=member)
         count_gR = counts.count_GR[first:last]
         drawn.append(rank_bins.weights(code_I, group_I - first, count_gR, B + member))
-    return rank_bins.Drawn(*drawn, cuts.single_B, cuts.nonmembers)
+    inside_CR, outside_BR = drawn
+    return rank_bins.Drawn(inside_CR, outside_BR, cuts.single_B, cuts.nonmembers)
 
 
 class PooledRanks:

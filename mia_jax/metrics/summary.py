@@ -599,7 +599,10 @@ def _pooled(study: Weighted, scored: Scored) -> dict[str, Outcome]:
     if scored.done is None:
         parts = pooled_area_parts(scored.score_TN, w, draws)
     else:
-        parts = components.parts(*scored.done.pooled_area, draws.index_T)
+        area = scored.done.pooled_area
+        if area is None:  # of a single target, which has no pooled rows
+            raise ValueError("a single target's scores have no pooled area.")
+        parts = components.parts(area.value_T, area.drawn_TR, draws.index_T)
         auc_R = components.whole(parts)
     error, how = _error(study, scored, parts, ("pooled", "auc"))
     out = {

@@ -161,11 +161,11 @@ class Sides(NamedTuple):
         ]
         some = np.sort(np.concatenate([s[:: max(1, len(s) // 4096)] for m in sides for s in m]))
         edges = np.unique(some[:: max(1, len(some) // BINS)])
-        counts = [
+        inside_ME, outside_ME = (
             np.array([len(s) - np.searchsorted(s, edges) for s in side]).reshape(len(side), -1)
             for side in sides
-        ]
-        return cls(*sides, edges, *counts)
+        )
+        return cls(sides[0], sides[1], edges, inside_ME, outside_ME)
 
     def best(self, shadow_M: np.ndarray) -> float:
         """Returns the threshold with the best balanced accuracy on the pairs of some models."""
