@@ -9,6 +9,15 @@ BEFORE_VERBS = (
     *("who", "to", "must", "can", "may", "would", "could", "does", "not"),
 )
 
+# Other forms of terms; plurals of `score` and `slice` may be verbs.
+ALIASES = {
+    "shadow models": "shadow model",
+    "non-members": "non-member",
+    "members": "member",
+    "targets": "target",
+    "false-positive rate": "FPR",
+}
+
 TERMS = {
     "member": "A record that was in the training set of the attacked model.",
     "non-member": "A record that was not in the training set of the attacked model.",

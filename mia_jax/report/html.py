@@ -29,14 +29,20 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from mia_jax.measures import verdict
 from mia_jax.metrics import outcomes
 from mia_jax.metrics import rows as result_rows
-from mia_jax.report import answer, page, plots, rendering, tables, trust
+from mia_jax.report import answer, page, plots, rendering, scope, tables, trust
 from mia_jax.report.sections import answer as answer_section
 
 # of the rows of report.json, what the table of attacks holds besides attack, slice and metric
 NUMBERS = ("value", "low", "high", "fpr_realized", "n_member", "n_nonmember", "n_targets")
 MOST_CURVES = 6  # that are drawn before the reader chooses
 COLORS = 7  # of curves in page.js
-LINKED = ("scope", "records", "trust", "glossary")  # sections that the navigation names
+LINKED = (
+    "next_steps",
+    "scope",
+    "records",
+    "trust",
+    "glossary",
+)  # sections that the navigation names
 LABELS = dict(
     shown="Leak shown",
     privileged="Leak shown, but by no realistic attacker",
@@ -154,9 +160,9 @@ def headline(report: Mapping) -> dict[str, Any]:
     """Returns what the head of the page says.
 
     Returns:
-        {tone, label, sentence, about, checks, failed}: 'leak', 'none' or 'open'; the verdict in
-            few words, in one sentence with its interval, and what it is about; the line about the
-            checks; the checks that failed.
+        {tone, label, sentence, about, next, checks, failed}: 'leak', 'none' or 'open'; the verdict
+            in few words, in one sentence with its interval, and what it is about; the next step;
+            the line about the checks; the checks that failed.
     """
     decided, failed = answer.of(report), trust.failed(report)
     withheld = trust.failed(report, trust.INVALIDATES)
@@ -171,12 +177,14 @@ def headline(report: Mapping) -> dict[str, Any]:
         label = "No leak shown, by a study too small to see one"
     if decided.leak == "none" and decided.in_part:
         label = "No leak shown on average, but in part"
+    elif decided.leak == "none" and decided.undecided and not blind:
+        label = "No leak shown, but undecided"
     if violated:
         label = "Privacy claim violated"
     if withheld:
         label = "Verdict withheld: a check failed"
     leaks = violated or decided.leak in ("shown", "privileged") or decided.in_part
-    reassuring = decided.leak == "none" and not (failed or blind)
+    reassuring = decided.leak == "none" and not (failed or blind or decided.undecided)
     sentence = rendering.line(
         rendering.render(
             "headline",
@@ -196,6 +204,7 @@ def headline(report: Mapping) -> dict[str, Any]:
         label=label,
         sentence=sentence,
         about=about(report, row),
+        next=rendering.line(rendering.macros("head_words").first_step(scope.of(report))),
         checks=checks_text(report),
         failed=failed,
     )
@@ -214,11 +223,12 @@ def checks_text(report: Mapping) -> str:
 def leading_row(rows: Sequence[Mapping], decided: Mapping) -> Mapping | None:
     """Returns the row of the leading attack that the headline quotes.
 
-    It is TPR at 1% FPR, or the AUC where that is what shows the leak, or where there is no TPR.
+    It is TPR at 1% FPR, or the AUC where that is what shows the leak, or where there is no TPR; or
+    another metric where that alone shows it.
     """
     leading = decided["strongest"]
     shown = decided["attacks"][leading]["shown"]
-    metrics = [result_rows.sort_metric(rows), "auc"]
+    metrics = [result_rows.sort_metric(rows), "auc", *shown]
     metrics.sort(key=lambda metric: bool(shown) and metric not in shown)
     candidates = (result_rows.resolved(rows, leading, metric) for metric in metrics)
     return next((row for row in candidates if row is not None and row["value"] is not None), None)
@@ -226,18 +236,18 @@ def leading_row(rows: Sequence[Mapping], decided: Mapping) -> Mapping | None:
 
 def about(report: Mapping, row: Mapping | None) -> str:
     """Writes what the verdict is about: data, model, targets, members."""
-    facts = report.get("about", {})
-    parts = [tables.shown(page.subject(report).partition(": ")[2])]
-    if facts.get("examples"):
-        parts.append(f"{facts['examples']:,} examples")
+    named = tables.shown(page.subject(report).partition(": ")[2])
+    subject = rendering.macros("head_words").subject(scope.of(report), named)
+    parts = [rendering.line(subject)] if named else []
     if row is not None:
         text = answer_section.words("basis", row=row)
-        parts.append(text.partition("; interval")[0])
+        rate = row["metric"].startswith("tpr@")
+        parts.append(text.partition("; interval" if rate else "; ")[0])
     return "; ".join(filter(None, parts))
 
 
 def best_table(rows: Sequence[Mapping], decided: Mapping) -> dict[str, Any]:
-    """Returns {metrics, lines, rule} of the table at the head of the page."""
+    """Returns {metrics, lines, rule, basis} of the table at the head of the page."""
     metrics, knows = verdict.headline_metrics(rows), verdict.known(rows)
     lines = []
     for name in verdict.best_of_kinds(decided, knows):
@@ -259,7 +269,16 @@ def best_table(rows: Sequence[Mapping], decided: Mapping) -> dict[str, Any]:
         metrics=[tables.metric_name(metric) for metric in metrics],
         lines=lines,
         rule=rendering.line(rendering.macros("ranking").rule(metrics[0])),
+        basis=_basis(rows, decided),
     )
+
+
+def _basis(rows: Sequence[Mapping], decided: Mapping) -> str:
+    """Writes over what the numbers of the leading attack are computed; '' without an attack."""
+    row = None if decided["strongest"] is None else leading_row(rows, decided)
+    if row is None:
+        return ""
+    return answer_section.words("basis", row=row).partition("; ")[0]
 
 
 def leak_shown(entry: Mapping, metric: str) -> str:

@@ -175,7 +175,7 @@ def with_terms(text: str, seen: set | None = None) -> Markup:
         text: plain text.
         seen: terms that have a tooltip already; those of this text are added.
 
-    >>> str(with_terms('members score lower; a score')).count('<abbr')
+    >>> str(with_terms('they score lower; a score')).count('<abbr')
     1
     """
     seen = set() if seen is None else seen
@@ -183,6 +183,7 @@ def with_terms(text: str, seen: set | None = None) -> Markup:
     def tooltip(match: re.Match) -> str:
         text = match[0]
         term = text if text in glossary.TERMS else text[:1].lower() + text[1:]
+        term = glossary.ALIASES.get(term, term)
         before = match.string[: match.start()].split()
         verb = (
             term in ("score", "slice", "target")
@@ -200,6 +201,6 @@ def with_terms(text: str, seen: set | None = None) -> Markup:
 @functools.cache
 def _pattern() -> re.Pattern:
     # the longest first; letters alone, so that no part of an entity is a term
-    terms = sorted(glossary.TERMS, key=len, reverse=True)
+    terms = sorted([*glossary.TERMS, *glossary.ALIASES], key=len, reverse=True)
     either = [re.sub("^[a-z]", lambda m: f"[{m[0]}{m[0].upper()}]", re.escape(t)) for t in terms]
     return re.compile(r"(?<![\w&-])(" + "|".join(either) + r")(?![\w;-])")

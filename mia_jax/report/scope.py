@@ -108,6 +108,7 @@ class Facts:
             measured.
         records: {attack, significant, tested}, or {why}, of the first attack; None if not measured.
         slices: (how many leak, how many were tested), under an attack; None if not measured.
+        group: {slice, auc, excess} of the most exposed of them, as texts; None if not measured.
         guarantee, audit: these sections of report.json.
         checks: the titles of checks by 'passed', 'failed', 'open'.
         level: the level of the intervals, such as '95%'.
@@ -140,6 +141,7 @@ class Facts:
     identified: Mapping[str, Any] | None
     records: Mapping[str, Any] | None
     slices: tuple[int, int] | None
+    group: Mapping[str, str] | None
     guarantee: Mapping[str, Any] | None
     audit: Mapping[str, Any] | None
     checks: Mapping[str, Sequence[str]]
@@ -195,6 +197,7 @@ def of(report: Mapping) -> Facts:
         identified=_identified(report.get("identification")),
         records=_records(report.get("records")),
         slices=_slices(report, decided["ranked"]),
+        group=_group(report, decided["ranked"]),
         guarantee=report.get("guarantee"),
         audit=report.get("audit"),
         checks=trust.titles(trust.checks(report)),
@@ -256,9 +259,27 @@ def _records(section: Mapping | None) -> dict[str, Any] | None:
     return dict(attack=name) | kept if "why" in kept or "significant" in kept else None
 
 
-def _slices(report: Mapping, ranked: Sequence[str]) -> tuple[int, int] | None:
+def _ranked_slices(report: Mapping, ranked: Sequence[str]) -> Sequence[Mapping]:
     ranking = (report.get("slices") or {}).get("ranking", {})
-    entries = next((ranking[name] for name in ranked if ranking.get(name)), None)
+    return next((ranking[name] for name in ranked if ranking.get(name)), [])
+
+
+def _group(report: Mapping, ranked: Sequence[str]) -> dict[str, str] | None:
+    entries = _ranked_slices(report, ranked)
+    if not entries:
+        return None
+    auc, excess = (
+        "{} [{}, {}]".format(*(write(entries[0][key]) for key in keys))
+        for write, keys in (
+            ("{:.3f}".format, ("auc", "low", "high")),
+            ("{:+.3f}".format, ("excess", "excess_low", "excess_high")),
+        )
+    )
+    return dict(slice=entries[0]["slice"], auc=auc, excess=excess)
+
+
+def _slices(report: Mapping, ranked: Sequence[str]) -> tuple[int, int] | None:
+    entries = _ranked_slices(report, ranked)
     if not entries:
         return None
     alpha = 1 - report.get("about", {}).get("level", 0.95)

@@ -332,7 +332,7 @@ def test_a_head_of_a_table_that_says_nothing_is_left_out():
 
 def test_terms_of_the_glossary_have_a_tooltip_once():
     text = rendering.as_html("The AUC and the AUC of members at 1% FPR.\n")[1]
-    assert text.count("<abbr") == 2  # AUC once, and FPR
+    assert text.count("<abbr") == 3  # AUC once, members and FPR
     assert f'title="{glossary.TERMS["FPR"]}"' in text
     assert "<abbr" not in rendering.with_terms("&lt; AUCx")
 
@@ -369,4 +369,4 @@ def test_every_slice_is_on_the_page_and_the_first_are_in_the_markdown(study):
     section = html.report(report).partition('id="section-slices"')[2].partition("</details>")[0]
     assert [f"<code>piece={at}</code>" in section for at in range(12)] == [True] * 12
     markdown = page.report(report)
-    assert markdown.count("`piece=") == 8 and "The 8 most exposed of 12 are shown" in markdown
+    assert markdown.count("| `piece=") == 8 and "The 8 most exposed of 12 are shown" in markdown

@@ -9,6 +9,7 @@ from mia_jax.report.sections.guarantee import mechanism
 
 ORDER = 30
 NEEDS = ()
+BUILT_IN = ("objective", "own")  # a learner without a choice of objectives
 HIDDEN = ("name", "epsilon", "penalize", "init", "precision")  # details of a config section
 SIZES = dict(
     train_rows="training rows per model",
@@ -194,7 +195,9 @@ def settings(section, *, private: bool = False) -> str:
     hidden = (*HIDDEN, *(("plan", "privacy", "gradient") if private else ()))
     off = (None, False, 0, "", "none", (), [], {})
     fields = {
-        key: value for key, value in section.items() if key not in hidden and value not in off
+        key: value
+        for key, value in section.items()
+        if key not in hidden and value not in off and (key, value) != BUILT_IN
     }
     rest = ", ".join(f"{key}={nested(value)}" for key, value in fields.items())
     return tables.section_name(section) + (f" ({rest})" if rest else "")
