@@ -192,6 +192,33 @@ def test_without_a_leak_the_page_says_what_would_have_been_seen():
     assert f"with 80% probability: an AUC of {smallest:.3f} (random" in head["sentence"]
 
 
+def test_the_head_quotes_a_number_that_shows_the_leak(study):
+    """Where TPR at 1% FPR and the AUC show none, the metric that does is quoted."""
+    report = json.loads(json.dumps(study[0].report))
+    decided, rows = report["verdict"], result_rows.main_rows(report["results"])
+    leading = decided["strongest"]
+    for shown in (["auc"], ["balanced_accuracy"], ["tpr@0.1"], ["tpr@0.01", "auc"]):
+        decided["attacks"][leading]["shown"] = shown
+        row = html.leading_row(rows, decided)
+        assert (row["attack"], row["metric"]) == (leading, shown[0])
+        assert tables.number(row).rstrip("†") in html.headline(report)["sentence"]
+    assert f"correction for {decided['tests']} tests" in html.headline(report)["sentence"]
+
+
+def test_an_attack_that_is_undecided_is_named_and_does_not_look_reassuring(study):
+    report = json.loads(json.dumps(study[0].report))
+    decided = report["verdict"]
+    for entry in decided["attacks"].values():
+        entry |= dict(shown=[], alone=[], standing="open")
+    decided |= dict(leak="none", detectable=dict(auc=0.6))
+    decided["attacks"]["lira"]["alone"] = ["auc"]
+    report |= dict(slices=None, records=None)
+    head = html.headline(report)
+    assert (head["tone"], head["label"]) == ("open", "No leak shown, but undecided")
+    assert "Undecided: lira is above random guessing by its own 95%" in head["sentence"]
+    assert "distinguishable" not in head["sentence"] and "AUC of 0.600" in head["sentence"]
+
+
 def test_a_study_that_could_see_no_leak_does_not_look_reassuring():
     member = np.arange(6) % 2 < 1
     loss = np.random.default_rng(1).random(6) + 1 - member * 0.5

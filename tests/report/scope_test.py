@@ -93,6 +93,36 @@ def test_a_leak_and_none_are_said_as_the_verdict_says_them(leak, quiet):
     assert says(blind)["missed"] == "One of any size: this study is too small."
 
 
+def test_the_most_exposed_group_is_named_with_its_difference(leak):
+    entry = dict(slice="class=`8`", auc=0.75, low=0.7, high=0.8, p_holm=0.01, n_records=50)
+    entry |= dict(excess=0.1, excess_low=-0.05, excess_high=0.2, post_hoc=False)
+    other = dict(entry, slice="class=1", p_holm=0.5)
+    name = leak["verdict"]["strongest"]
+    lines = says(dict(leak, slices=dict(ranking={name: [entry, other]})))["groups"]
+    assert "2 groups that were tested: class=`8`, with an AUC of 0.750 [0.700, 0.800]" in lines
+    assert "+0.100 [-0.050, +0.200] compared with all records" in lines
+    assert "A leak is shown in 1 of 2 groups" in lines
+    assert says(dict(leak, slices=None))["groups"].startswith("Not measured")
+
+
+def test_the_next_step_follows_from_the_verdict(leak, quiet):
+    def section(report):
+        return page.report(report).partition("## What to do next")[2].partition("\n## ")[0]
+
+    assert "acceptable" in section(leak) and "To leak less" in section(leak)
+    assert "no proof" in section(quiet) and "To leak less" not in section(quiet)
+    assert "`results.compare(other)`" in section(leak)  # arrays were passed in Python
+    here = dict(leak, about={k: v for k, v in leak["about"].items() if k != "arrays"})
+    assert "results.csv" in section(here) and "`results.compare" not in section(here)
+    blind = dict(auc=0.9, p_value=1e-20, method="forest", rows=200, features=5)
+    withheld = dict(leak, validity=dict(leak["validity"], blind=blind))
+    assert "Correct what the failed check" in section(withheld)
+    assert "acceptable" not in section(withheld)
+    for report in (leak, quiet, withheld):
+        text = " ".join(section(report).split())
+        assert html.headline(report)["next"] in text and html.headline(report)["next"]
+
+
 def test_without_a_verdict_nothing_is_concluded(leak):
     blind = dict(auc=0.9, p_value=1e-20, method="forest", rows=200, features=5)
     withheld = dict(leak, validity=dict(leak["validity"], blind=blind))
