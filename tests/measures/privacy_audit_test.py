@@ -153,7 +153,8 @@ def test_a_violated_claim_comes_first_and_is_said_aloud():
     )
     for text in rows:
         assert (
-            "accounted upper bound | 1 | pld, add_remove, poisson, delta 1e-05" in text
+            "accounted upper bound | 1 | accountant pld, adjacency add_remove, sampling poisson"
+            in text
             and "95% confidence" in text
             and "1,000 coins per model" in text
         )

@@ -59,10 +59,14 @@ def other_delta(audit: Mapping, guarantee: Mapping | None) -> Mapping | None:
 
 
 def basis(claim: Mapping) -> str:
-    """Names what an accounted epsilon rests on: 'pld, add_remove, poisson, delta 1e-05'."""
-    parts = [str(claim[key]) for key in ("accountant", "adjacency", "sampling") if claim.get(key)]
+    """Names what an accounted epsilon rests on.
+
+    >>> basis(dict(accountant='pld', adjacency='add_remove', sampling='poisson', delta=1e-5))
+    'accountant pld, adjacency add_remove, sampling poisson, delta 1e-05'
+    """
+    parts = [f"{k} {claim[k]}" for k in ("accountant", "adjacency", "sampling") if claim.get(k)]
     others = [
-        f"{name} {tables.epsilon(value)}" for name, value in (claim.get("others") or {}).items()
+        f"{tables.epsilon(value)} by {name}" for name, value in (claim.get("others") or {}).items()
     ]
     return ", ".join([*parts, f"delta {claim['delta']:g}", *others])
 
