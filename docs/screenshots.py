@@ -1,7 +1,7 @@
 r"""Takes the screenshots of docs/pages: six pages of real runs, in a headless Chromium.
 
 Needs chromium and chromium-driver (apt-get install chromium chromium-driver), selenium and Pillow.
-The runs take 5 CPU-minutes together:
+The runs take 4 CPU-minutes together:
 
     mia-jax --config=quickstart:quick --workdir=shots/quickstart
     mia-jax --config=dp_fashion_mnist:canaries=500,epochs=10 \
