@@ -346,7 +346,7 @@ def submit(workdir: pathlib.Path, path: pathlib.Path, argument: str) -> None:
     jobs = slurm.planned(
         words,
         tasks=_SLURM.value,
-        folder=store.Store(workdir.resolve()).jobs,
+        store=store.Store(workdir.resolve()),
         name=workdir.name,
         grid=_GRID.value,
         options=_SLURM_OPTIONS.value.split(),

@@ -140,7 +140,7 @@ def audit(
     given |= more
     kept = files.folder_at(folder, argument="folder") if folder else None
     try:
-        config = configuration.scores(
+        config = configuration.supplied(
             path=name, seed=seed, attacks=named_attacks(attacks), report=fields
         )
         with contextlib.ExitStack() as stack:

@@ -1,5 +1,7 @@
 """Arrays of the user's own: arrays in, results out, alone or with shadows that are trained here."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -428,3 +430,14 @@ def test_targets_that_do_not_fit_are_refused_before_training(target_files):
     np.savez(folder / "target.npz", loss=np.arange(121.0), member=member)
     refused("attack 'gap' needs the signals correct")
     assert not (folder / "v").exists()
+
+
+def test_arrays_are_audited_where_the_packages_of_config_files_are_missing(monkeypatch):
+    """And the config is the one that a config file of arrays makes."""
+    given = dict(path="x.npz", attacks=("gap", "lira"), report=dict(draws=40))
+    assert configuration.supplied(**given) == configuration.scores(**given).to_dict()
+    monkeypatch.setitem(sys.modules, "ml_collections", None)
+    rng = np.random.default_rng(0)
+    loss, member = rng.random(200), rng.random(200) < 0.5
+    results = mia_jax.audit(loss=loss, member=member, report=dict(figures=False, draws=20))
+    assert results.report["about"] and "threshold_loss" in results.scores

@@ -8,15 +8,16 @@ are in configuration/settings.py; those of a plug-in are the defaults of its `ma
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
-
-import ml_collections
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mia_jax import checks, registry
 from mia_jax.configuration import fields, settings
 from mia_jax.data import _canaries
 from mia_jax.learners import _private, stopping
 from mia_jax.measures import privacy_audit
+
+if TYPE_CHECKING:
+    import ml_collections  # loaded by config files alone: an audit of arrays does without it
 
 # The arguments of makers that pipeline/build.py passes itself; all others are fields of the config.
 PASSED = dict(
@@ -114,6 +115,8 @@ def arguments(
                 f"config argument {name}={typed[name]} would have no effect: it counts only "
                 f"{condition}, and this config has {now}."
             )
+    import ml_collections
+
     return ml_collections.ConfigDict(values)
 
 
@@ -182,6 +185,22 @@ def complete(
 def locked(config: Mapping) -> ml_collections.ConfigDict:
     """Returns the locked ConfigDict of a config whose sections have all their fields.
 
+    See `completed`.
+    """
+    import ml_collections
+
+    config = _overridable(completed(config))
+    if "run" in config:
+        config["run"]["chunk"] = ml_collections.FieldReference(
+            config["run"]["chunk"],
+            field_type=object,  # a number or 'auto'
+        )
+    return ml_collections.ConfigDict(config, type_safe=False).lock()
+
+
+def completed(config: Mapping) -> dict[str, Any]:
+    """Returns a config whose sections have all their fields, as nested dicts.
+
     Every value is converted to the type of its field, and sections within sections are filled in.
     """
     config = typed(config)
@@ -193,13 +212,7 @@ def locked(config: Mapping) -> ml_collections.ConfigDict:
         learner["privacy"] = _section(
             "learner.privacy", SUBSECTIONS["privacy"](), learner["privacy"] or {}
         )
-    config = _overridable(config)
-    if "run" in config:
-        config["run"]["chunk"] = ml_collections.FieldReference(
-            config["run"]["chunk"],
-            field_type=object,  # a number or 'auto'
-        )
-    return ml_collections.ConfigDict(config, type_safe=False).lock()
+    return config
 
 
 SUBLABELS = dict(
@@ -433,11 +446,22 @@ def scores(
             allow (mia_jax/external/default_attacks.py).
         report: fields of the section report.
     """
+    return locked(supplied(path=path, seed=seed, attacks=attacks, report=report))
+
+
+def supplied(
+    *,
+    path: str,
+    seed: int = 0,
+    attacks: Mapping | Sequence[str] | str | None = None,
+    report: Mapping = {},
+) -> dict[str, Any]:
+    """Returns the config of an audit of supplied arrays as nested dicts; see `scores`."""
     if isinstance(attacks, Mapping):
         for name in attacks:
             check_name(name)
         attacks = {name: attack_section(name, attack) for name, attack in attacks.items()}
-    return locked(
+    return completed(
         dict(
             seed=seed,
             scores=str(path),
@@ -454,7 +478,9 @@ def _overridable(value):
     """
     if isinstance(value, Mapping):
         return {k: _overridable(v) for k, v in value.items()}
-    return ml_collections.config_dict.placeholder(object) if value is None else value
+    from ml_collections import config_dict
+
+    return config_dict.placeholder(object) if value is None else value
 
 
 def _filled(section: str, given: Mapping) -> dict:

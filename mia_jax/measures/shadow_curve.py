@@ -43,9 +43,9 @@ def curve(
             part drawn at random is used, and the points have their number in `records`
             (`record_groups.sample`).
     """
-    targets = list(fleet.design.targets)
-    evaluated_N = fleet.design.evaluated_MN[targets].any(0)
-    record_K = record_groups.sample(evaluated_N, len(targets), seed=seed)
+    rows = fleet.design.of_targets()
+    evaluated_N = rows.evaluated_TN.any(0)
+    record_K = record_groups.sample(evaluated_N, len(rows.targets), seed=seed)
     if record_K is not None:
         fleet = fleet.of_records(record_K)
     most = int(fleet.design.shadow_MM[list(fleet.design.targets)].sum(1).min())

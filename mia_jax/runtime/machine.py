@@ -168,7 +168,7 @@ def require(platform: str, *, remedy: str = "") -> None:
     if platform in ("", actual):
         return
     allocation = {
-        "gpu": "Ask the scheduler for a GPU (docs/slurm.sh: --gres=gpu:1)",
+        "gpu": "Ask the scheduler for a GPU (docs/slurm.sh does)",
         "tpu": "Start it on a machine with a TPU",
         "cpu": "Set JAX_PLATFORMS=cpu",
     }[platform]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mia_jax.runtime import files, jobs
+from mia_jax.runtime.store import Store
 
 NOTICE = 120  # seconds before the time limit at which a job is asked to pause
 DEFAULTS = (  # of both kinds of jobs; what a user adds comes later and wins
@@ -75,7 +76,7 @@ def planned(
     command: Sequence[str],
     *,
     tasks: int,
-    folder: Path,
+    store: Store,
     name: str,
     grid: bool = False,
     options: Sequence[str] = (),
@@ -86,7 +87,7 @@ def planned(
     Args:
         command: the words of the command that runs it in one process.
         tasks: the number of jobs of an array.
-        folder: where scripts and outputs are written.
+        store: the workdir, in which scripts and outputs are written.
         name: what the queue calls the run.
         grid: whether the command runs a grid. Then one array runs whole variants, and the last
             job writes the table.
@@ -111,18 +112,18 @@ def planned(
         text = script(
             [*command, *flags],
             options=(*DEFAULTS, *options),
-            output=str(folder / f"{stage}-%a.out"),
+            output=str(store.job_output(stage, array=True)),
             task=True,
         )
         after = made[-1].name if made else ""
-        made.append(Job(f"{name}-{stage}", text, folder / f"{stage}.sh", tasks, after))
+        made.append(Job(f"{name}-{stage}", text, store.job_script(stage), tasks, after))
     text = script(
         command_on_any_machine(command, grid=grid),
         options=(*DEFAULTS, *rest_options),
-        output=str(folder / "rest.out"),
+        output=str(store.job_output("rest", array=False)),
         task=False,
     )
-    return [*made, Job(f"{name}-rest", text, folder / "rest.sh", after=made[-1].name)]
+    return [*made, Job(f"{name}-rest", text, store.job_script("rest"), after=made[-1].name)]
 
 
 def command_on_any_machine(command: Sequence[str], *, grid: bool) -> list[str]:

@@ -327,6 +327,14 @@ class Store:
         """Returns the folder of the scripts and the outputs of the jobs of a cluster."""
         return self.root / "jobs"
 
+    def job_script(self, stage: str) -> Path:
+        """Returns the file of the batch script of one stage."""
+        return self.jobs / f"{stage}.sh"
+
+    def job_output(self, stage: str, *, array: bool) -> Path:
+        """Returns the file of what a job prints; '%a' is its number in an array."""
+        return self.jobs / (f"{stage}-%a.out" if array else f"{stage}.out")
+
     def job_outputs(self) -> list[Path]:
         """Returns the files of what the jobs of a cluster printed, sorted by name."""
         return sorted(self.jobs.glob("*.out"))

@@ -31,7 +31,7 @@ def test_attacks_alike_share_a_place_so_that_other_attacks_are_compared():
     assert table["alike"] == {"strong": ["same"]}
     assert np.array(table["jaccard"])[np.triu_indices(3, 1)].max() < table["same"] == 0.95
     text = section.text(agreement=table)
-    assert "`strong` stands for `same` as well, which identifies almost the same members" in text
+    assert "`strong`" in text and "`same`" in text and "almost the same members" in text
     alone = measured(["strong", "same"])
     assert list(alone["attacks"]) == ["strong"] and alone["jaccard"] == [[1]]
     assert alone["union"]["fpr"] <= 0.01 and "alone has" not in section.text(agreement=alone)

@@ -21,7 +21,9 @@ CONFIG = ["--config=configs/quickstart.py:models=8,quick", "--config.run.chunk=2
 
 
 def planned(folder, **more):
-    return slurm.planned(["python", "-m", "mia_jax", "--a=b c"], folder=folder, name="x", **more)
+    return slurm.planned(
+        ["python", "-m", "mia_jax", "--a=b c"], store=Store(folder), name="x", **more
+    )
 
 
 def test_arrays_train_and_ask_and_a_job_without_their_options_does_the_rest(tmp_path):
@@ -35,7 +37,7 @@ def test_arrays_train_and_ask_and_a_job_without_their_options_does_the_rest(tmp_
     assert f"{start} --stages=train {share}\n" in train.script
     assert f"{start} --stages=query {share}\n" in query.script
     assert f"{start} --stages=attack,report\n" in rest.script
-    assert f"--output={tmp_path / 'train-%a.out'}" in train.script
+    assert f"--output={tmp_path / 'jobs' / 'train-%a.out'}" in train.script
 
 
 def test_a_grid_is_an_array_of_variants_and_its_table(tmp_path):
@@ -46,7 +48,7 @@ def test_a_grid_is_an_array_of_variants_and_its_table(tmp_path):
 
 def test_the_last_job_may_run_without_the_accelerator_of_the_others(tmp_path):
     command = ["python", "--config.run.platform=gpu", "--config.run.chunk=2"]
-    first, _, rest = slurm.planned(command, tasks=1, folder=tmp_path, name="x")
+    first, _, rest = slurm.planned(command, tasks=1, store=Store(tmp_path), name="x")
     assert "platform" in first.script
     assert "platform" not in rest.script and "--config.run.chunk=2" in rest.script
 
@@ -91,7 +93,7 @@ def test_each_job_waits_for_the_number_of_the_one_before(tmp_path, monkeypatch):
     log = tmp_path / "log"
     stand_in(tmp_path / "bin", f'echo "$@" >> {log}; wc -l < {log}')
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    jobs = planned(tmp_path / "jobs", tasks=4)
+    jobs = planned(tmp_path, tasks=4)
     assert slurm.submit(jobs) == {"x-train": "1", "x-query": "2", "x-rest": "3"}
     first, second, third = log.read_text().splitlines()
     assert first == f"--parsable --job-name=x-train --array=0-3 {jobs[0].path}"
