@@ -164,6 +164,7 @@ def test_results_are_saved_and_loaded_whole(tmp_path):
     assert not [p for p in (tmp_path / "a").rglob("*") if p.suffix in (".pkl", ".pickle", ".npy")]
 
 
+@pytest.mark.slow
 def test_figures_are_drawn_from_what_was_saved(tmp_path):
     given = arrays(models=6)
     audited = mia_jax.audit(

@@ -263,6 +263,7 @@ def test_how_a_run_is_computed_is_not_part_of_its_config(run):
     assert "nothing changed" in messages
 
 
+@pytest.mark.slow
 def test_seeds_repeat_a_run_and_report_mean_and_sd(tmp_path):
     flags = [*TINY, "--config.seed=0,1", f"--workdir={tmp_path}"]
     launch(*flags)
@@ -308,6 +309,7 @@ def test_a_fleet_grows_only_on_request_and_keeps_the_old_report(tmp_path):
     assert "holds a fleet of 6 models" in messages
 
 
+@pytest.mark.slow
 def test_a_damaged_model_is_named_and_made_anew(tmp_path):
     launch(*TINY, f"--workdir={tmp_path}", "--stages=train")
     path = tmp_path / "train" / "model" / "00002.npz"
@@ -333,6 +335,7 @@ def test_debug_runs_a_tiny_fleet_beside_the_workdir(tmp_path):
     ).exists()
 
 
+@pytest.mark.slow
 def test_your_own_files_from_the_command_line(tmp_path):
     """Answers alone, with named attacks; a target's answers beside shadows of another net; a file
     without labels is one message.

@@ -79,6 +79,7 @@ def test_a_model_that_ignores_its_rows_has_intervals_that_hold_one_half(cv):
         assert ends["low"] <= 0.5 <= ends["high"] and made.rows[0]["leak"] == "none"
 
 
+@pytest.mark.slow
 def test_folds_are_attacked_by_the_answers_alone_and_halves_by_shadow_models():
     x, y = rows(120)
     folds = cross_validate(Blind(), x, y, draws=40)
@@ -172,6 +173,7 @@ def test_no_setting_within_the_limit_is_a_sentence(trees):
         trees.best(0.5, metric="acu")
 
 
+@pytest.mark.slow
 def test_a_finished_search_is_audited_on_its_splits():
     x, y = rows()
     steps = make_pipeline(StandardScaler(), LogisticRegression())

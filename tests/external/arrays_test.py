@@ -53,6 +53,7 @@ def fixed_counts(models=8, examples=400, seed=0):
     return dict(shadow_loss=rng.normal(size=(models, examples)), shadow_member=member)
 
 
+@pytest.mark.slow
 def test_fixed_counts_leak_nothing_and_are_reported():
     supplied = supplied_arrays.build(fixed_counts())
     assert supplied.design.balance and "same number" in supplied.notes[0]

@@ -235,6 +235,7 @@ def run(tmp_path, *, model, learner, **data):
     return pipeline_run.run(config, workdir_path=tmp_path)
 
 
+@pytest.mark.slow
 def test_a_pair_learners_report_says_how_well_it_tells_pairs(tmp_path):
     report = run(
         tmp_path,

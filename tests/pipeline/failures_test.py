@@ -348,6 +348,7 @@ def test_scores_without_a_failed_model_are_those_of_one_view_per_target(tmp_path
     assert _sides.every_other_unit(audit.design)
 
 
+@pytest.mark.slow
 def test_retries_train_a_failed_model_with_another_key_and_the_scores_are_made_anew(
     tmp_path, spoil
 ):
@@ -520,6 +521,7 @@ def test_what_fails_for_every_seed_is_said_once(tmp_path):
         run.run(wrong, workdir_path=tmp_path)
 
 
+@pytest.mark.slow
 def test_of_private_training_the_selection_is_said_where_epsilon_is(tmp_path, spoil):
     """Which models failed, and that others were trained twice, depends on private rows and is
     covered by no epsilon.

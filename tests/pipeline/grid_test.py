@@ -78,6 +78,7 @@ def test_a_mixed_fleet_is_refused_with_the_remedy(several):
         build.build(config | dict(model=dict(name="mlp,fc")), seed=0)
 
 
+@pytest.mark.slow
 def test_a_failing_member_loses_nothing_and_the_same_command_resumes(tmp_path):
     flags = [f"--config={FILE}", "--grid", f"--workdir={tmp_path}"]
     _, output = launch(*flags, fails=True)

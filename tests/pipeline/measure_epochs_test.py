@@ -114,6 +114,7 @@ def test_every_slice_and_epoch_is_in_the_csv_and_the_report_shows_them(run):
     )
 
 
+@pytest.mark.slow
 def test_another_attack_can_be_repeated_later_without_training_anew(run):
     folder, before = run
     stamps = {p: p.stat().st_mtime_ns for p in (folder / "train").rglob("*.npz")}

@@ -196,6 +196,7 @@ def test_the_private_learner_is_caught_when_it_is_broken():
     assert all(flagged(broken, 2) == 1 for broken in BROKEN) and flagged("honest", 3) == 0
 
 
+@pytest.mark.slow
 def test_the_sums_are_those_of_a_plain_loop_and_the_training_is_unchanged():
     pool, rows = toys.pool(20), np.arange(20, dtype=np.int32)
     plain = toys.learner(num_rows=20, optimizer="sgd")

@@ -231,6 +231,7 @@ def test_a_learner_may_be_built_while_a_program_is_traced():
     jax.eval_shape(built, 1.0)
 
 
+@pytest.mark.slow
 def test_a_learner_may_be_built_where_nan_raises():
     with jax.debug_nans(True), jax.debug_infs(True), jax.disable_jit():
         assert sensitivity.built("words", "auto").guarantee.method == "bookkeeping"

@@ -156,6 +156,7 @@ def deployed(tmp_path):
     return pool
 
 
+@pytest.mark.slow
 def test_a_black_box_that_fails_is_gone_on_with_and_attacked(tmp_path, deployed, monkeypatch):
     config = config_of(tmp_path)
     config = type(config)(config).unlock()

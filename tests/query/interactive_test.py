@@ -142,6 +142,7 @@ def test_a_probe_offers_what_the_access_covers():
 
 
 @pytest.mark.parametrize("maker", [conv.make, small_cnn.make, mlp.make])
+@pytest.mark.slow
 def test_penultimate_is_what_enters_the_last_layer(maker):
     model = maker(num_classes=3)
     x = jax.random.uniform(jax.random.key(1), (2, 24, 24, 1))

@@ -158,6 +158,7 @@ def test_a_section_of_the_user_s_own_is_named_by_its_path(tmp_path, monkeypatch)
             mia_jax.audit(arrays, **common, report=dict(sections=(name,)))
 
 
+@pytest.mark.slow
 def test_a_report_is_rewritten_from_report_json_alone(finished, tmp_path):
     """The same report.md, tables, figures and record of the files, without scores, signals and
     data; by function and by command.

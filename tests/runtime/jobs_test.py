@@ -145,6 +145,7 @@ def test_a_paused_run_goes_on_to_the_same_bits(places, tmp_path):
     assert again["results"] == source.load(tmp_path / "whole" / "report" / "report.json")["results"]
 
 
+@pytest.mark.slow
 def test_a_paused_probe_keeps_the_answers_it_has(tmp_path):
     asking = dict(
         attacks=dict(noise=dict(name="threshold", signal="noise_robustness:samples=4,box=none")),

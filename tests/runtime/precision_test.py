@@ -322,6 +322,7 @@ def test_a_whole_run_with_attacks_on_labels_and_gradients_is_the_same(tmp_path):
     assert any(name.startswith("signal/boundary_distance") for name in arrays)
 
 
+@pytest.mark.slow
 def test_a_private_fleet_is_the_same(tmp_path):
     privacy = dict(clip_norm=1.0, noise_multiplier=1.0, overflow="truncate")
     changes = dict(

@@ -81,6 +81,7 @@ def test_a_warm_cache_serves_every_program(tmp_path):
     assert again["cache_hits"] >= first["cache_misses"]
 
 
+@pytest.mark.slow
 def test_a_further_device_traces_nothing_and_compiles_its_copy_once(tmp_path):
     """XLA's programs for a CPU belong to one device; those for a GPU are read from the cache."""
     counts = counted(tmp_path / "run", devices=2, cache=None)
