@@ -201,8 +201,7 @@ def main(argv):
     if _STATUS.value and _WORKDIR.value is not None:
         from mia_jax.commands import status
 
-        status.main([_WORKDIR.value])
-        return
+        sys.exit(status.main([_WORKDIR.value]))
     needed = (_WORKDIR,) if _STATUS.value else (_CONFIG, _WORKDIR)
     for flag in (_CONFIG,) if _SUMMARY.value else needed:
         if flag.value is None:
@@ -341,7 +340,7 @@ def submit(workdir: pathlib.Path, path: pathlib.Path, argument: str) -> None:
     else:
         with_overrides(command_line.config_of(path, argument))
     ours = [flag.name for flag in (_SLURM, _SLURM_OPTIONS, _SLURM_REST_OPTIONS)]
-    words = [sys.executable, *without_flags(sys.argv[1:], ours)]
+    words = [sys.executable, *slurm.without_flags(sys.argv[1:], ours)]
     words[1:1] = ["-m", "mia_jax"]
     jobs = slurm.planned(
         words,
@@ -359,24 +358,6 @@ def submit(workdir: pathlib.Path, path: pathlib.Path, argument: str) -> None:
         what += f", after {number_of[job.after]}" if job.after else ""
         print(f"submitted {job.name} ({number_of[job.name]}): {what}; {job.path}")
     print(f"how far it is: mia-jax status {workdir}")
-
-
-def without_flags(words: list[str], names: list[str]) -> list[str]:
-    """Returns a command line without some flags and their values.
-
-    >>> without_flags(["--a=1", "--slurm", "8", "--slurm_options=--time=1", "--b"], ["slurm",
-    ...               "slurm_options"])
-    ['--a=1', '--b']
-    """
-    kept, rest = [], list(words)
-    while rest:
-        word = rest.pop(0)
-        name, equals, _ = word.lstrip("-").partition("=")
-        if word.startswith("-") and name in names:
-            rest = rest if equals else rest[1:]
-        else:
-            kept.append(word)
-    return kept
 
 
 def set_compile_cache(folder: str) -> None:

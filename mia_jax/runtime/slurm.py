@@ -58,7 +58,8 @@ def script(command: Sequence[str], *, options: Sequence[str], output: str, task:
     """
     words = " ".join(shlex.quote(word) for word in command)
     share = ' "--task=$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT"' if task else ""
-    header = [f"#SBATCH {option}" for option in (*options, f"--output={output}")]
+    # sbatch reads quotes in these lines as a shell does: a folder may have spaces
+    header = [f"#SBATCH {option}" for option in (*options, f"--output={shlex.quote(output)}")]
     return "\n".join(
         [
             "#!/usr/bin/env bash",
@@ -132,8 +133,26 @@ def command_on_any_machine(command: Sequence[str], *, grid: bool) -> list[str]:
     It attacks and reports; answers of models that are missing are an error there, because another
     kind of machine would give other ones.
     """
-    kept = [word for word in command if not re.match(r"--?config\.run\.platform\b", word)]
+    kept = without_flags(command, ["config.run.platform"])
     return kept if grid else [*kept, "--stages=attack,report"]
+
+
+def without_flags(words: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Returns a command line without some flags and their values.
+
+    >>> without_flags(["--a=1", "--slurm", "8", "--slurm_options=--time=1", "--b"], ["slurm",
+    ...               "slurm_options"])
+    ['--a=1', '--b']
+    """
+    kept, rest = [], list(words)
+    while rest:
+        word = rest.pop(0)
+        name, equals, _ = word.lstrip("-").partition("=")
+        if word.startswith("-") and name in names:
+            rest = rest if equals else rest[1:]
+        else:
+            kept.append(word)
+    return kept
 
 
 def write(planned_jobs: Sequence[Job]) -> None:

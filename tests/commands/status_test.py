@@ -3,10 +3,12 @@
 import json
 import os
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from mia_jax import __main__ as command
 from mia_jax import commands
 from mia_jax.commands import status
 from mia_jax.runtime import files
@@ -71,6 +73,17 @@ def test_what_is_no_workdir_is_refused(name, what, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert commands.run("status", [str(tmp_path / name)]) == commands.MISTAKE
     assert what in capsys.readouterr().err
+
+
+def test_the_flag_of_a_run_says_the_same_with_the_same_exit_code(tmp_path, capsys, monkeypatch):
+    workdir(tmp_path, trained=[0], failed={1: "nan"})
+    code, text = told(tmp_path, capsys)
+    monkeypatch.setattr(command, "_STATUS", SimpleNamespace(value=True))
+    monkeypatch.setattr(command, "_WORKDIR", SimpleNamespace(value=str(tmp_path), name="workdir"))
+    monkeypatch.setattr(command, "_LIST", SimpleNamespace(value=""))
+    with pytest.raises(SystemExit) as end:
+        command.main(["mia-jax"])
+    assert (end.value.code, capsys.readouterr().out) == (code, text) and code == 2
 
 
 def test_files_of_jobs_do_not_keep_a_workdir_from_another_config(tmp_path):
