@@ -8,6 +8,7 @@ import numpy as np
 
 from mia_jax.learners import backprop
 from mia_jax.objectives import cross_entropy
+from mia_jax.runtime import jobs
 from mia_jax.training import programs
 from mia_jax.types import Batch, Examples, Model, Pool, classification
 
@@ -120,3 +121,15 @@ def failing(learner, *, models, seed=0, after=4, attempts=(0,)):
         )
 
     return learner._replace(epoch=epoch)
+
+
+class Stop:
+    """Asks to stop at the n-th safe place."""
+
+    def __init__(self, places: int):
+        self.left = places
+
+    def __call__(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise jobs.Paused

@@ -10,6 +10,7 @@ from mia_jax import configuration
 from mia_jax.pipeline import pieces, run
 from mia_jax.runtime import jobs, trees
 from mia_jax.runtime.store import Store
+from tests import toys
 
 
 class Number(NamedTuple):
@@ -61,18 +62,6 @@ def test_arrays_have_the_layout_that_a_file_gives_them():
     assert value.draws_R.flags.c_contiguous and np.array_equal(value.draws_R, strided)
 
 
-class Paused:
-    """Asks to stop at the n-th call."""
-
-    def __init__(self, places: int):
-        self.left = places
-
-    def __call__(self) -> None:
-        self.left -= 1
-        if self.left < 0:
-            raise jobs.Paused
-
-
 def test_pieces_are_computed_once_and_only_read_if_they_were_made_from_the_same(tmp_path):
     computed = []
 
@@ -86,7 +75,7 @@ def test_pieces_are_computed_once_and_only_read_if_they_were_made_from_the_same(
         return kept, [kept(f"part.{n}", lambda n=n: compute(n)).value for n in range(4)]
 
     with pytest.raises(jobs.Paused):
-        stage(Paused(2), seed=0)
+        stage(toys.Stop(2), seed=0)
     assert computed == [0, 1, 2] and len(list((tmp_path / "pieces").iterdir())) == 3
     (tmp_path / "pieces" / "part.1.npz").write_bytes(b"damaged")
     kept, values = stage(seed=0)
@@ -94,7 +83,7 @@ def test_pieces_are_computed_once_and_only_read_if_they_were_made_from_the_same(
     kept.discard()
     assert not (tmp_path / "pieces").exists()
     with pytest.raises(jobs.Paused):
-        stage(Paused(2), seed=0)
+        stage(toys.Stop(2), seed=0)
     stage(seed=1)
     assert computed[5:] == [0, 1, 2, 0, 1, 2, 3]
 
@@ -113,7 +102,7 @@ def test_a_stage_that_is_interrupted_keeps_what_was_finished(tmp_path):
 
 
 def test_what_a_value_of_no_form_costs_is_that_it_is_computed_again(tmp_path):
-    kept = pieces.Pieces(tmp_path / "pieces", made_from={}, pause=Paused(0))
+    kept = pieces.Pieces(tmp_path / "pieces", made_from={}, pause=toys.Stop(0))
     with pytest.raises(jobs.Paused):
         kept("set", lambda: {1, 2})
     assert pieces.Pieces(tmp_path / "pieces", made_from={})("set", lambda: {1, 2}) == {1, 2}
@@ -140,7 +129,7 @@ def test_an_audit_is_the_same_wherever_attack_and_report_were_paused(tmp_path):
         with _disk.quiet():
             run.run(config, workdir_path=folder, arrays=arrays, pause=pause)
 
-    counted = Paused(10**9)
+    counted = toys.Stop(10**9)
     audit(tmp_path / "whole", counted)
     whole, places = _disk.contents(tmp_path / "whole"), 10**9 - counted.left
     assert places >= 40 and not any("pieces" in name for name in whole)
@@ -148,7 +137,7 @@ def test_an_audit_is_the_same_wherever_attack_and_report_were_paused(tmp_path):
     for place in (5, places - 25, places - 1):
         folder = tmp_path / f"{place}"
         with pytest.raises(jobs.Paused):
-            audit(folder, Paused(place))
+            audit(folder, toys.Stop(place))
         written |= {path.name for path in folder.rglob("pieces/*")}
         audit(folder, lambda: None)
         assert not _disk.differences(whole, _disk.contents(folder)), place

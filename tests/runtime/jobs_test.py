@@ -17,6 +17,7 @@ from mia_jax import configuration
 from mia_jax.pipeline import grid, run
 from mia_jax.report import source
 from mia_jax.runtime import files, jobs
+from tests import toys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 NOISE = dict(name="synthetic", examples=60, features=10, classes=3, random_labels=True)
@@ -116,18 +117,6 @@ def test_what_tasks_cannot_share_is_refused(tmp_path):
         run.run(config(), workdir_path=tmp_path, task=(0, 2), extend=True)
 
 
-class Countdown:
-    """Asks to stop at the n-th safe place."""
-
-    def __init__(self, places):
-        self.left = places
-
-    def __call__(self):
-        self.left -= 1
-        if self.left < 0:
-            raise jobs.Paused
-
-
 @pytest.mark.parametrize("places", [0, 2, 4, 7])
 def test_a_paused_run_goes_on_to_the_same_bits(places, tmp_path):
     """Paused before any epoch, after some, between chunks and stages; nothing but the pause writes
@@ -135,7 +124,7 @@ def test_a_paused_run_goes_on_to_the_same_bits(places, tmp_path):
     """
     run.run(config(), workdir_path=tmp_path / "whole")
     with pytest.raises(jobs.Paused):
-        run.run(config(), workdir_path=tmp_path / "cut", pause=Countdown(places))
+        run.run(config(), workdir_path=tmp_path / "cut", pause=toys.Stop(places))
     if places in (2, 4):  # one call before the stage, then one before each epoch
         (path,) = (tmp_path / "cut" / "train" / "running").glob("*.npz")
         assert files.read_npz(path)["epoch"] == places - 1
@@ -159,7 +148,7 @@ def test_a_paused_probe_keeps_the_answers_it_has(tmp_path):
             config(**asking),
             workdir_path=tmp_path / "cut",
             stages_wanted=["query"],
-            pause=Countdown(8),
+            pause=toys.Stop(8),
         )
     (folder,) = (p for p in (tmp_path / "cut" / "signal").iterdir() if p.name.startswith("noise"))
     kept = np.load(next((folder / "partial").glob("*[0-9].npy")))

@@ -349,21 +349,9 @@ def test_a_tracker_gets_the_lines_of_metrics_jsonl_and_changes_no_bit(tmp_path):
     assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "plain.jsonl").read_bytes()
 
 
-class Stop:
-    """Asks to stop at the n-th safe place."""
-
-    def __init__(self, places: int):
-        self.left = places
-
-    def __call__(self) -> None:
-        self.left -= 1
-        if self.left < 0:
-            raise jobs.Paused
-
-
 def test_a_streamed_fleet_pauses_within_an_epoch_and_resumes_to_the_same_bits(tmp_path):
     streamed = dict(models=2, pool_bytes=1000, checkpoint_every=0)
-    counted = Stop(10**9)
+    counted = toys.Stop(10**9)
     whole = train(tmp_path / "whole", pause=counted, **streamed)
     places = 10**9 - counted.left
     assert places >= 2 * toys.learner().epochs  # several parts an epoch
@@ -371,7 +359,7 @@ def test_a_streamed_fleet_pauses_within_an_epoch_and_resumes_to_the_same_bits(tm
     for place in sorted({1, places // 2, places - 1}):
         folder = tmp_path / f"{place}"
         with pytest.raises(jobs.Paused):
-            train(folder, pause=Stop(place), **streamed)
+            train(folder, pause=toys.Stop(place), **streamed)
         (saved,) = (folder / "running").iterdir()
         steps.append(int(files.read_npz(saved).get("steps", 0)))
         assert toys.same(whole, train(folder, **streamed)), place
