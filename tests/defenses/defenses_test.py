@@ -12,7 +12,9 @@ from mia_jax import configuration, defenses, registry
 from mia_jax.designs import blocks, halves
 from mia_jax.pipeline import build_attacks, validate
 from mia_jax.pipeline.run import run
+from mia_jax.query import interactive
 from mia_jax.types import Attack
+from tests import toys
 
 OUT_BC = jnp.asarray(np.random.default_rng(0).normal(size=(50, 4)) * 3, jnp.float32)
 
@@ -197,9 +199,6 @@ def test_the_source_answers_undefended_unless_the_attacker_adapts(audited):
 
 def test_the_defense_applied_to_the_model_keeps_label_only_answers():
     """Checks an assumption of the files: a walk through defended outputs equals the plain walk."""
-    from mia_jax.query import interactive
-    from tests import toys
-
     model = toys.mlp(num_classes=3, width=16)
     x_B = jnp.asarray(np.random.default_rng(0).random((5, 4, 4, 1)), jnp.float32)
     variables = model.init(jax.random.key(1), x_B[:1])

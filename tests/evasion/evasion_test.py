@@ -8,12 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mia_jax import registry
+from mia_jax.data import digits
 from mia_jax.evasion import noise
 from mia_jax.evasion.boundary_distance import boundary_distance
 from mia_jax.evasion.carlini_wagner import carlini_wagner
 from mia_jax.evasion.fgsm import fgsm
 from mia_jax.evasion.hop_skip_jump import hop_skip_jump
 from mia_jax.evasion.pgd import in_ball, pgd
+from tests import toys
 
 
 def linear(features=20, examples=40, scale=1.0, seed=0):
@@ -206,10 +209,6 @@ def test_bad_arguments_are_refused(attack):
 
 @pytest.mark.slow
 def test_on_a_trained_network_white_box_is_nearer_than_labels_and_pgd_beats_fgsm():
-    from mia_jax import registry
-    from mia_jax.data import digits
-    from tests import toys
-
     pool = digits.load(flat=False)
     model = registry.make("models", "small_cnn", dict(num_conv=1), num_classes=10)
     learner = toys.learner(num_rows=1000, model=model, epochs=8, batch_size=50, learning_rate=3e-3)

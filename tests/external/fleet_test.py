@@ -187,16 +187,16 @@ KILLED = """
     import sys, time
     import numpy as np
     from mia_jax.external import models
-    from tests.external import fleet_test as one
+    from tests.external import fleet_test
 
     calls = []
     def fit(x, y, seed):
         calls.append(seed)
         print(len(calls), flush=True)
         time.sleep({seconds})
-        return one.Counting()(x, y, seed)
+        return fleet_test.Counting()(x, y, seed)
 
-    one.audit(fit, __import__("pathlib").Path(sys.argv[1]))
+    fleet_test.audit(fit, __import__("pathlib").Path(sys.argv[1]))
 """
 
 

@@ -428,12 +428,10 @@ def test_a_fleet_without_a_pair_of_shadows_left_is_refused_with_the_remedy(tmp_p
 
 
 def test_a_paused_run_with_a_failed_model_goes_on_to_the_same_bits(tmp_path, spoil):
-    from tests.runtime.jobs_test import Countdown
-
     spoil([5])
     whole = run.run(config(), workdir_path=tmp_path / "whole")
     with pytest.raises(jobs.Paused):
-        run.run(config(), workdir_path=tmp_path / "cut", pause=Countdown(7))
+        run.run(config(), workdir_path=tmp_path / "cut", pause=toys.Stop(7))
     assert run.run(config(), workdir_path=tmp_path / "cut")["results"] == whole["results"]
 
 

@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 
 import mia_jax
+from mia_jax.report import html
+from tests.report import records_test
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="pip install selenium==4.51.0")
 from selenium.webdriver.common.by import By  # noqa: E402
@@ -317,9 +319,6 @@ def serious_problems(opened, theme, opens=None):
 @pytest.fixture(scope="module")
 def cards(tmp_path_factory):
     """A page with pictures of records and one with values and hostile ids."""
-    from mia_jax.report import html
-    from tests.report import records_test
-
     folder = tmp_path_factory.mktemp("cards")
     ids = np.array([f"{HOSTILE} {n}" for n in range(records_test.N)])
     values = records_test.audit(report=dict(show_records="contents"), column_id=ids).report
