@@ -96,7 +96,6 @@ def page(audit, tmp_path_factory):
     """The page's folder, with report.html and report.json: the audit, attacks over 4 epochs, and a
     claim of differential privacy.
     """
-    from mia_jax.report import html
 
     report = audit.report | dict(epochs=over_epochs(audit.report), guarantee=GUARANTEE)
     folder = tmp_path_factory.mktemp("page")
