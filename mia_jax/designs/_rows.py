@@ -61,6 +61,38 @@ def kept_aside(
     return population_N, np.flatnonzero(~population_N)
 
 
+def drawn_aside(
+    usable: np.ndarray, num_examples: int, seed: int, share: float, multiple: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (extra_N, rows that are left): rows that learners may use beside their members.
+
+    The number of rows that are left is divisible by `multiple`.
+
+    Args:
+        usable: the rows outside the population.
+        num_examples: N.
+        seed: the seed of the draw.
+        share: the share of the N rows that is drawn; 0 draws none.
+        multiple: see above.
+
+    Raises:
+        ValueError: if fewer than `multiple` rows remain.
+    """
+    checks.fraction(closed="left", extra=share)
+    extra_N = np.zeros(num_examples, bool)
+    if not share:
+        return extra_N, usable
+    draw = min(round(share * num_examples), len(usable))
+    draw += (len(usable) - draw) % multiple
+    if len(usable) - draw < max(multiple, 2):
+        raise ValueError(
+            f"extra={share} leaves {len(usable) - draw} of {num_examples} rows for the models; use "
+            "a smaller design.extra."
+        )
+    extra_N[generator(seed, "extra").permutation(usable)[:draw]] = True
+    return extra_N, usable[~extra_N[usable]]
+
+
 def k_max(num_examples: int, probability: float) -> int:
     """Returns the smallest K that a binomial number exceeds with probability <= 1e-12.
 

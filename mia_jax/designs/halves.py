@@ -24,6 +24,8 @@ def make(
     models: int = 64,
     population: float = 0.1,
     targets: int | Sequence[int] | None = None,
+    extra: float = 0.0,
+    apart: bool = False,
 ) -> Design:
     """Returns the design of `models` / 2 independent random halvings of the rows.
 
@@ -39,9 +41,13 @@ def make(
         models: the number of models, which is even.
         population: the share of rows kept aside.
         targets: the audited models (None = all, n = the first n).
+        extra: the share of rows that no model has as a member and on which none is evaluated, all
+            given to every learner that uses such rows (`extra_MN`).
+        apart: whether audited models are nobody's shadows, so that an owner can defend them alone.
 
     Raises:
-        ValueError: if `models` is odd or < 2.
+        ValueError: if `models` is odd or < 2, or if all models are targets and none may be a
+            shadow.
     """
     if models < 2 or models % 2:
         even = max(2, models + models % 2)
@@ -52,19 +58,33 @@ def make(
     population_N, usable = _rows.kept_aside(
         num_examples, seed, population, given_population_N, multiple=2
     )
+    extra_N, usable = _rows.drawn_aside(usable, num_examples, seed, extra, multiple=2)
     member_MN = np.zeros((models, num_examples), bool)
     for pair in range(models // 2):
         order = _rows.generator(seed, "halves", pair).permutation(usable)
         member_MN[2 * pair, order[: len(usable) // 2]] = True
         member_MN[2 * pair + 1, order[len(usable) // 2 :]] = True
     alone = models == 2
+    unit_M = np.arange(models) // 2
+    shadow_MM = unit_M[:, None] != unit_M[None]
+    if apart:
+        audited = list(_rows.chosen(targets, models))
+        shadow_MM[:, audited] = False
+        if not alone and not shadow_MM.any(1).all():
+            raise ValueError(
+                f"apart=True with targets={targets} leaves a model without shadows: audit fewer of "
+                f"the {models} models, or train more."
+            )
     return _rows.checked(
         labels_N,
         name="halves",
         member_MN=member_MN,
+        evaluated_MN=np.tile(~population_N & ~extra_N, (models, 1)),
+        shadow_MM=shadow_MM,
         population_N=population_N,
-        unit_M=np.arange(models) // 2,
+        unit_M=unit_M,
         targets=targets,
+        extra_MN=np.tile(extra_N, (models, 1)) if extra_N.any() else None,
         supports=() if alone else SHADOW_NEEDS,
         note="the only other model was trained on the complementary rows; use more models"
         if alone

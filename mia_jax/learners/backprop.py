@@ -16,12 +16,13 @@ import numpy as np
 import optax
 from jax import lax
 
-from mia_jax import augmentations, checks, registry
+from mia_jax import augmentations, checks, query_views, registry
 from mia_jax.learners import _descent as descent
 from mia_jax.learners import _parameters as parameters
 from mia_jax.learners import _private as private
 from mia_jax.learners import plan as plans
 from mia_jax.privacy.independence import trials
+from mia_jax.query_views.shift import diamond
 from mia_jax.runtime.rows import taken
 from mia_jax.types import Batch, Learner, Loss, Model, Pool, Stopping, TrainState
 
@@ -31,6 +32,7 @@ def make(
     model: Model,
     loss: Loss,
     num_rows: int,
+    num_extra: int = 0,
     padded: bool = False,
     stopping: Stopping | None = None,
     sample: Pool | None = None,
@@ -50,6 +52,8 @@ def make(
     augment: Sequence[str] = (),
     trainable: str = "",
     ema: float = 0.0,
+    shifts: int = 0,
+    train_on: str = "members",
 ) -> Learner:
     """Returns gradient descent on the weighted mean of a per-example objective.
 
@@ -67,6 +71,7 @@ def make(
         model: the model to train.
         loss: the per-example objective.
         num_rows: K, the number of rows of one model.
+        num_extra: the number of further rows that a design gives to learners (design.extra).
         padded: whether some rows have weight 0; an empty batch then changes nothing.
         stopping: an early-stopping rule.
         sample: for private training, a Pool of a few examples with the columns of all.
@@ -96,7 +101,18 @@ def make(
     checks.at_least(0, epochs=epochs, l1=l1, l2=l2)
     checks.one_of(("permutation", "full_batch"), plan=plan)
     checks.one_of(("mean", "private"), gradient=gradient)
+    checks.one_of(("members", "extra"), train_on=train_on)
     checks.fraction(closed="left", ema=ema)
+    checks.at_least(0, shifts=shifts)
+    loss = over_shifts(loss, shifts) if shifts else loss
+    members = num_rows
+    if train_on == "extra":
+        if not num_extra:
+            raise ValueError(
+                "learner.train_on='extra' needs rows beside the members: a design with extra > 0, "
+                "such as design.name='halves' with design.extra=0.2."
+            )
+        num_rows = num_extra
     if ema and stopping is not None and stopping.restore_best:
         raise ValueError(
             f"ema={ema} and stop.restore_best both say which variables are the model's; choose one."
@@ -139,6 +155,8 @@ def make(
             secret.guarantee.mechanism.epoch_steps,
             secret.epochs,
         )
+    if num_extra:
+        rows_plan = plans.part(rows_plan, members=members, extra=train_on == "extra")
     length = dict(total_steps=max(1, epochs * steps), epoch_steps=steps)
     tx = descent.optimizer(optimizer, learning_rate=learning_rate, schedule=schedule, **length)
     transform = augmentations.make(tuple(augment)) if augment else None
@@ -263,6 +281,42 @@ def make(
         guarantee,
         released,
     )
+
+
+def over_shifts(loss: Loss, d: int) -> Loss:
+    """Returns the mean of a loss over the 4d + 1 shifts of every image, while training.
+
+    All shifts of a batch are one batch of (4d + 1) B images. Metrics are means over the shifts as
+    well; the keys of the copies of an example are fold_in(its key, number of the shift).
+    """
+    views = query_views.make([f"shift:{dy},{dx}" for dy, dx in diamond(d)])
+
+    def shifted(variables, batch: Batch, *, key_B=None, train: bool = False):
+        if not train:
+            return loss(variables, batch, key_B=key_B, train=train)
+        if batch.x.ndim != 4:
+            raise ValueError(
+                f"learner.shifts={d} moves images [B,H,W,C], and these examples have shape "
+                f"{tuple(batch.x.shape[1:])}; data.flat=False or data.shape arranges them."
+            )
+        size, copies = len(batch.y), len(views)
+        tiled = lambda a: jnp.tile(a, (copies,) + (1,) * (a.ndim - 1))  # noqa: E731
+        many = dataclasses.replace(
+            batch,
+            x=jnp.concatenate([view(batch.x) for view in views]),
+            y=tiled(batch.y),
+            weight_B=tiled(batch.weight_B),
+            index_B=tiled(batch.index_B),
+        )
+        keys = None
+        if key_B is not None:
+            fold = jax.vmap(jax.random.fold_in, (0, None))
+            keys = jnp.concatenate([fold(key_B, jnp.uint32(s)) for s in range(copies)])
+        loss_B, aux = loss(variables, many, key_B=keys, train=train)
+        mean = lambda a: a.reshape(copies, size).mean(0)  # noqa: E731
+        return mean(loss_B), aux._replace(metrics=jax.tree.map(mean, aux.metrics))
+
+    return shifted
 
 
 def losses_of(loss: Loss, frozen) -> Callable:

@@ -50,3 +50,20 @@ def steps_per_epoch(*, num_rows: int, batch_size: int, drop_last: bool = False) 
     """Returns ceil(K / B), or floor(K / B) if the last batch is dropped; never 0."""
     size = min(batch_size, num_rows)
     return num_rows // size if drop_last else -(-num_rows // size)
+
+
+def part(plan: Plan, *, members: int, extra: bool) -> Plan:
+    """Returns a plan over one part of a row list: the first `members` rows, or the extra ones.
+
+    Extra rows follow a model's members with weight 0 (WORKSPACE.md) and are trained on like
+    members if they are chosen.
+    """
+
+    def chosen(key, epoch, rows_K, weight_K):
+        # At least one row, because fleet.check_monitor computes shapes with a single row.
+        first = min(members, len(rows_K) - 1) if extra else 0
+        last = len(rows_K) if extra else members
+        weight_K = jnp.ones_like(weight_K) if extra else weight_K
+        return plan(key, epoch, rows_K[first:last], weight_K[first:last])
+
+    return chosen

@@ -29,7 +29,12 @@ from mia_jax.types import Design, Learner, Model, Pool, Signal
 # Design fields that may grow: the first models stay as they are.
 GROWTH = ("models", "sources")
 # Design fields that choose what is scored: no model depends on them.
-SCORED = ("targets", "scored", "scored_sources")
+SCORED = ("targets", "scored", "scored_sources", "apart")
+# Fields that older versions did not record, with the value that means what they did.
+LATER = dict(
+    design=dict(extra=0.0),
+    learner=dict(precision=precision.DEFAULT, shifts=0, train_on="members"),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -94,8 +99,9 @@ class Experiment:
         config = self.config
         left_out = (*GROWTH, *SCORED)
         design = {k: v for k, v in config["design"].items() if k not in left_out}
+        design = as_recorded("design", design)
         parts = dict(seed=self.seed, data=config["data"], pool=self.pool_hash, design=design)
-        parts |= dict(model=config["model"], learner=without_default_precision(config["learner"]))
+        parts |= dict(model=config["model"], learner=as_recorded("learner", config["learner"]))
         if config["learner"] and config["learner"].get("init_from"):
             start = initial_parameters(config["learner"]["init_from"])
             parts |= dict(init=files.digest(*(start[name] for name in sorted(start))))
@@ -257,8 +263,11 @@ class Experiment:
         )
 
 
-def without_default_precision(learner: Mapping | None) -> Mapping | None:
-    """Returns config.learner without a precision of float32, as older versions recorded it."""
-    if not learner or learner.get("precision", precision.DEFAULT) != precision.DEFAULT:
-        return learner
-    return {k: v for k, v in learner.items() if k != "precision"}
+def as_recorded(section: str, fields: Mapping | None) -> Mapping | None:
+    """Returns a section of the config as older versions recorded it, if it asks for the same.
+
+    >>> as_recorded("learner", dict(epochs=3, shifts=0, train_on="extra"))
+    {'epochs': 3, 'train_on': 'extra'}
+    """
+    later = LATER[section]
+    return fields and {k: v for k, v in fields.items() if k not in later or v != later[k]}

@@ -22,3 +22,20 @@ def _shifted(x_BHWC: jax.Array, dy: int, dx: int) -> jax.Array:
         np.clip(np.arange(width) - dx, 0, width - 1),
     )
     return x_BHWC[:, rows][:, :, columns]
+
+
+def diamond(d: int) -> list[tuple[int, int]]:
+    """Returns (dy, dx) of the image itself and of its 4d shifts around the diamond of radius d.
+
+    >>> diamond(1)
+    [(0, 0), (1, 0), (0, -1), (-1, 0), (0, 1)]
+    """
+    if d == 0:
+        return [(0, 0)]
+    corners = [(d, 0), (0, -d), (-d, 0), (0, d)]
+    steps = [(-1, -1), (-1, 1), (1, 1), (1, -1)]
+    return [(0, 0)] + [
+        (y + i * sy, x + i * sx)
+        for (y, x), (sy, sx) in zip(corners, steps, strict=True)
+        for i in range(d)
+    ]

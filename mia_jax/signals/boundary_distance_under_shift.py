@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from mia_jax import query_views
+from mia_jax.query_views.shift import diamond
 from mia_jax.signals import _images, _walk
-from mia_jax.signals.correct_under_shift import shifts
 from mia_jax.types import Signal
 
 
@@ -45,7 +45,7 @@ def make(
         budget=budget,
         box=box,
     )
-    views = query_views.make([f"shift:{dy},{dx}" for dy, dx in shifts(d)])
+    views = query_views.make([f"shift:{dy},{dx}" for dy, dx in diamond(d)])
 
     def ask(probe, x_B, y_B, key_B):
         def walk_view(v_and_x):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mia_jax import checks
+from mia_jax.query_views.shift import diamond
 from mia_jax.signals import _images
 from mia_jax.types import Signal
 
@@ -24,18 +25,5 @@ def make(*, d: int = 1) -> Signal:
     """
     checks.at_least(0, d=d)
     return _images.correctness(
-        [f"shift:{dy},{dx}" for dy, dx in shifts(d)], name="correct_under_shift"
+        [f"shift:{dy},{dx}" for dy, dx in diamond(d)], name="correct_under_shift"
     )
-
-
-def shifts(d: int) -> list[tuple[int, int]]:
-    """Returns (dy, dx) of the 4d + 1 shifts in their order, around the diamond of radius d."""
-    if d == 0:
-        return [(0, 0)]
-    corners = [(d, 0), (0, -d), (-d, 0), (0, d)]
-    steps = [(-1, -1), (-1, 1), (1, 1), (1, -1)]
-    return [(0, 0)] + [
-        (y + i * sy, x + i * sx)
-        for (y, x), (sy, sx) in zip(corners, steps, strict=True)
-        for i in range(d)
-    ]

@@ -17,7 +17,8 @@ from mia_jax.designs import blocks, halves
 from mia_jax.pipeline.evidence import attack_evidence
 from mia_jax.pipeline.run import run
 from mia_jax.query import interactive
-from mia_jax.signals import correct_under_shift, noise_robustness
+from mia_jax.query_views.shift import diamond
+from mia_jax.signals import noise_robustness
 from mia_jax.threat_model import FleetSignals, PlannedAttack
 from mia_jax.types import Probe, Shadows
 from tests import planted
@@ -48,20 +49,18 @@ def recorded(name: str, x):
 
 
 def test_shifts_are_in_the_order_of_the_original_code():
-    assert correct_under_shift.shifts(0) == [(0, 0)]
-    assert correct_under_shift.shifts(1) == [(0, 0), (1, 0), (0, -1), (-1, 0), (0, 1)]
+    assert diamond(0) == [(0, 0)]
+    assert diamond(1) == [(0, 0), (1, 0), (0, -1), (-1, 0), (0, 1)]
     two = [(0, 0), (2, 0), (1, -1), (0, -2), (-1, -1), (-2, 0), (-1, 1), (0, 2), (1, 1)]
-    assert correct_under_shift.shifts(2) == two
+    assert diamond(2) == two
     for d in (3, 4):
-        shifts = correct_under_shift.shifts(d)
+        shifts = diamond(d)
         assert len(set(shifts)) == 4 * d + 1 and all(abs(y) + abs(x) == d for y, x in shifts[1:])
 
 
 def test_shifted_images_repeat_their_edges_and_equal_scipy():
     x = np.random.default_rng(0).random((3, 6, 7, 2)).astype(np.float32)
-    for (dy, dx), asked in zip(
-        correct_under_shift.shifts(2), recorded("correct_under_shift:d=2", x), strict=True
-    ):
+    for (dy, dx), asked in zip(diamond(2), recorded("correct_under_shift:d=2", x), strict=True):
         expected = [ndimage.shift(image, (dy, dx, 0), order=0, mode="nearest") for image in x]
         np.testing.assert_array_equal(asked, np.stack(expected))
 
