@@ -1,16 +1,16 @@
 r"""Runs the label-only attacks of Choquette-Choo et al. (2021) with and without MemGuard.
 
-One target and one source model are trained on disjoint blocks of rows.
+Targets and source models (one of each by default) are trained on disjoint blocks of rows.
 
     apt-get install dataset-fashion-mnist
     python launch.py --config=configs/label_only.py --workdir=runs/label_only
     python launch.py --config=configs/label_only.py:data=mnist10k.npz,side=28,ndata=1000 \
         --workdir=runs/label_only_mnist
 
-Rows [0, n) train the target and rows [n, 2n) are its non-members; the source model has the next two
-blocks (random blocks of an npz file). max_samples members and as many non-members of the target are
-queried, and source_samples of the source model, on which thresholds and attack models are
-calibrated.
+Rows [0, n) train the target and rows [n, 2n) are its non-members; the next model has the next two
+blocks, targets before source models (random blocks of an npz file). max_samples members and as many
+non-members of a target are queried, and source_samples of a source model, on which thresholds and
+attack models are calibrated.
 
 Time on 2 CPU cores: Fashion-MNIST 12 min 37 s with almost no other load (24 CPU-minutes); MNIST
 17.6 CPU-minutes, 42 min under other load.
@@ -27,8 +27,10 @@ attacks=bnd,max_samples=0,source_samples=0 (20 minutes of CPU time). last_layer 
 defense=last_layer,weights=runs/label_only.
 
 Arguments: those of the paper's code, and further ones.
-    data: a folder of MNIST files, or an npz with x and y; side=28 arranges its rows as images.
+    data: a folder of MNIST files; an npz with x and y (side=28 arranges its rows as images);
+        or cifar10 or cifar100, prepared by TensorFlow Datasets.
     ndata: n, the rows of a block.
+    targets, sources: the numbers of targets and of source models.
     model, depth, batch_size, epochs: the net (conv or fc) and its training.
     attacks: their letters.
         b gap; n confidence; d translation by d pixels; r rotation by r degrees
@@ -42,7 +44,7 @@ Arguments: those of the paper's code, and further ones.
     defense, reg_constant: '' is none.
         l1, l2, dropout: reg_constant is the strength.
         dp: reg_constant is the budget (epsilon) and `noise` the noise multiplier.
-        advreg: reg_constant is the weight of its attacker; six blocks of rows are used.
+        advreg: reg_constant is the weight of its attacker; a model uses three blocks of rows.
         last_layer, full_fine_tune: start from `weights`, the workdir of another run.
 """
 
@@ -62,6 +64,8 @@ def get_config(arg=None):
         data="/usr/share/datasets/fashion-mnist",
         side=0,
         ndata=2500,
+        targets=1,
+        sources=1,
         model="conv",
         depth=1,
         defense="",
@@ -85,15 +89,16 @@ def get_config(arg=None):
     from_npz = arg.data.endswith(".npz")
     # The attacker of adversarial regularization learns on a third block of each model.
     extra = arg.defense == "advreg"
+    rows = (3 if extra else 2) * (arg.targets + arg.sources) * arg.ndata
     checks.one_of(("", *DEFENSES), defense=arg.defense)
     model, learner = defended(arg)
     return configuration.complete(
-        data=dict(name="npz", path=arg.data, shape=(arg.side, arg.side, 1) if arg.side else ())
-        if from_npz
-        else dict(name="idx", folder=arg.data, examples=(6 if extra else 4) * arg.ndata),
+        data=images(arg, examples=rows),
         design=dict(
             name="blocks",
             size=arg.ndata,
+            targets=arg.targets,
+            sources=arg.sources,
             scored=arg.max_samples,
             scored_sources=arg.source_samples,
             drawn=from_npz,
@@ -105,6 +110,16 @@ def get_config(arg=None):
         attacks=attacks(arg),
         run=dict(chunk=1),
     )
+
+
+def images(arg, *, examples: int) -> dict:
+    """Returns the fields of the data that `arg.data` names; an npz file is read whole."""
+    if arg.data.endswith(".npz"):
+        shape = (arg.side, arg.side, 1) if arg.side else ()
+        return dict(name="npz", path=arg.data, shape=shape)
+    if arg.data in ("cifar10", "cifar100"):
+        return dict(name="tfds", dataset=arg.data, splits=("train",), examples=examples)
+    return dict(name="idx", folder=arg.data, examples=examples)
 
 
 def defended(arg) -> tuple[dict, dict]:

@@ -154,12 +154,12 @@ def chosen(targets: int | Sequence[int] | None, models: int) -> tuple[int, ...]:
     return numbers
 
 
-def remade(grown: Callable[[int], dict] | None = None, *, more: str = "") -> Callable:
+def remade(grown: Callable[[int, dict], dict] | None = None, *, more: str = "") -> Callable:
     """Returns a decorator for the `make` of a design, which adds `remake(models)`.
 
-    `remake` calls `make` again with the same arguments, replaced by those of `grown(models)`.
-    Without `grown` the number of models is fixed, and another number raises a ValueError that says
-    what to do for `more`.
+    `remake` calls `make` again with the same arguments, replaced by those of
+    `grown(models, arguments)`. Without `grown` the number of models is fixed, and another number
+    raises a ValueError that says what to do for `more`.
     """
 
     def decorate(make: Callable[..., Design]) -> Callable[..., Design]:
@@ -173,7 +173,7 @@ def remade(grown: Callable[[int], dict] | None = None, *, more: str = "") -> Cal
                         f"models={models}: {design.name} has exactly {len(design.member_MN)} here; "
                         f"{more}."
                     )
-                return made(**arguments | (grown(models) if grown else {}))
+                return made(**arguments | (grown(models, arguments) if grown else {}))
 
             return dataclasses.replace(design, remake=remake)
 

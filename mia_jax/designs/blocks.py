@@ -12,7 +12,7 @@ from mia_jax.designs import _rows
 from mia_jax.types import Design
 
 
-@_rows.remade(lambda models: dict(sources=models - 1))
+@_rows.remade(lambda models, given: dict(sources=models - given.get("targets", 1)))
 def make(
     *,
     num_examples: int,
@@ -21,6 +21,7 @@ def make(
     labels_N: np.ndarray | None = None,
     size: int = 2500,
     sources: int = 1,
+    targets: int = 1,
     drawn: bool = False,
     extra: bool = False,
     population: float = 0.0,
@@ -29,9 +30,10 @@ def make(
 ) -> Design:
     """Returns the design of disjoint blocks of `size` rows.
 
-    Model 0 is the target, with training block 0 and test block 1. Source s (models 1..`sources`)
-    has blocks 2s and 2s+1. Block k holds rows [k size, (k+1) size) of the pool without its
-    population. The attacker of a source uses the other sources.
+    The first `targets` models are the targets and the next `sources` ones the source models of the
+    attacker. Model m has training block 2m and test block 2m+1. Block k holds rows
+    [k size, (k+1) size) of the pool without its population. The attacker of a target uses all
+    sources, and that of a source the other ones.
 
     Args:
         num_examples: N.
@@ -40,38 +42,36 @@ def make(
         labels_N: the labels, for checks.
         size: the number of rows of a block.
         sources: the number of source models.
+        targets: the number of targets.
         drawn: whether rows are in a random order instead of the order of the pool.
         extra: whether every model gets another block of non-members that its learner may use
-            (`extra_MN`). These are 4 and 5 with one source. For s >= 2 the blocks of source s are
-            3s, 3s+1, 3s+2, so that further sources do not change the first models.
+            (`extra_MN`). Model m then has blocks 3m, 3m+1, 3m+2, except that the first two models
+            of a design with one target keep blocks 0 to 3 and have 4 and 5 in addition. Further
+            sources do not change the first models.
         population: the share of rows kept aside: the last ones of the pool (random ones if
             `drawn`).
         scored: the number of members and of non-members of each model that are evaluated, the first
             of its blocks (0: all); for queries that are too expensive for all examples.
-        scored_sources: the same for the sources (0: as the target).
+        scored_sources: the same for the sources (0: as the targets).
 
     Raises:
         ValueError: if the blocks do not fit; the message has both numbers.
     """
-    checks.at_least(1, size=size, sources=sources)
+    checks.at_least(1, size=size, sources=sources, targets=targets)
     checks.at_least(0, scored=scored, scored_sources=scored_sources)
     checks.fraction(closed="left", population=population)
     population_N, order = _order(num_examples, seed, given_population_N, population, drawn)
-    models = 1 + sources
-    number_MB = np.stack(
-        [2 * np.arange(models), 2 * np.arange(models) + 1, 4 + np.arange(models)][
-            : 3 if extra else 2
-        ],
-        1,
-    )
-    if extra:
-        number_MB[2:] = 3 * np.arange(2, models)[:, None] + np.arange(3)
+    models = targets + sources
+    per_model = 3 if extra else 2
+    number_MB = per_model * np.arange(models)[:, None] + np.arange(per_model)
+    if extra and targets == 1:
+        number_MB[:2] = [[0, 1, 4], [2, 3, 5]]
     needed = int(number_MB.max() + 1) * size
     if needed > len(order):
         raise ValueError(
             f"{number_MB.max() + 1} blocks of size={size} need {needed} rows but the pool has "
             f"{len(order)} of {num_examples} outside the population; "
-            f"use size <= {len(order) // (number_MB.max() + 1)} or fewer sources."
+            f"use size <= {len(order) // (number_MB.max() + 1)} or fewer sources or targets."
         )
     block_MBN, evaluated_MN = (
         np.zeros((*number_MB.shape, num_examples), bool),
@@ -80,7 +80,7 @@ def make(
     for (m, b), number in np.ndenumerate(number_MB):
         block_MBN[m, b, order[number * size : (number + 1) * size]] = True
         if b < 2:
-            count = (scored_sources or scored) if m else scored
+            count = scored if m < targets else scored_sources or scored
             evaluated_MN[m, order[number * size : number * size + (min(count, size) or size)]] = (
                 True
             )
@@ -89,11 +89,11 @@ def make(
         name="blocks",
         member_MN=block_MBN[:, 0],
         evaluated_MN=evaluated_MN,
-        shadow_MM=~np.eye(models, dtype=bool) & (np.arange(models) > 0),
+        shadow_MM=~np.eye(models, dtype=bool) & (np.arange(models) >= targets),
         population_N=population_N,
-        targets=(0,),
+        targets=tuple(range(targets)),
         supports=("shadow_out", "shadow_own"),
-        note="no source trains on the target's rows, so none is IN",
+        note="no source trains on a target's rows, so none is IN",
         extra_MN=block_MBN[:, 2] if extra else None,
         num_rows=size,
     )

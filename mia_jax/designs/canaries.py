@@ -16,7 +16,7 @@ from mia_jax.types import Design
 MOST = 1000  # The default number of canaries, if half of the rows are at least as many.
 
 
-@_rows.remade(lambda models: dict(models=models))
+@_rows.remade(lambda models, _: dict(models=models))
 def make(
     *,
     num_examples: int,

@@ -9,7 +9,7 @@ from mia_jax.designs import _rows
 from mia_jax.types import Design
 
 
-@_rows.remade(lambda models: dict(models=models))
+@_rows.remade(lambda models, _: dict(models=models))
 def make(
     *,
     num_examples: int,

@@ -14,7 +14,7 @@ from mia_jax.threat_model import SHADOW_NEEDS
 from mia_jax.types import Design
 
 
-@_rows.remade(lambda models: dict(models=models))
+@_rows.remade(lambda models, _: dict(models=models))
 def make(
     *,
     num_examples: int,

@@ -420,7 +420,7 @@ def test_gap_accuracy_is_the_generalization_gap():
 @pytest.mark.parametrize(
     "maker, attack, reason",
     [
-        (blocks, lira.make(), "shadow_in.*no source trains on the target's rows"),
+        (blocks, lira.make(), "shadow_in.*no source trains on a target's rows"),
         (disjoint, lira.make(), "shadow_in.*another part of the pool"),
         (
             two_way,

@@ -144,6 +144,18 @@ def test_blocks_wiring_and_gap(tmp_path):
     assert gap["knows"] == "nothing" and report["design"]["targets"] == [0]
 
 
+@pytest.mark.slow
+def test_the_label_only_recipe_runs_on_stand_ins_of_cifar10(tmp_path):
+    """At full width: a conv net of 1,250,858 parameters on 32x32x3 images in blocks."""
+    import tensorflow_datasets as tfds
+
+    with tfds.testing.mock_data(num_examples=400):
+        config = small(load("label_only_blocks", "folder=cifar10,ndata=100,epochs=1"))
+        report = run.run(config, workdir_path=tmp_path / "blocks")
+        assert load("label_only", "data=cifar100").data.dataset == "cifar100"
+    assert report["about"]["shape"] == [32, 32, 3] and len(report["models"]) == 2
+
+
 def small(config, **fields):
     """The config with a short report and other fields, {'learner.batch_size': 8}."""
     config = type(config)(config).unlock()

@@ -83,6 +83,20 @@ def test_extra_blocks_are_4_and_5_with_one_source_and_stay_when_sources_are_adde
     assert used.sum(0).max() == 1 and used.sum() == 4 * 3 * 10
 
 
+@pytest.mark.parametrize("extra", [False, True])
+def test_blocks_of_several_targets_are_disjoint_and_only_sources_serve_the_attacker(extra):
+    d = blocks.make(
+        num_examples=160, seed=0, size=10, targets=2, sources=3, extra=extra, scored_sources=4
+    )
+    parts = [d.member_MN, d.evaluated_MN & ~d.member_MN, *([d.extra_MN] if extra else [])]
+    assert np.concatenate(parts).sum(0).max() == 1  # No row has two uses.
+    assert d.targets == (0, 1) and d.evaluated_MN.sum(1).tolist() == [20, 20, 8, 8, 8]
+    assert d.shadow_MM.sum(0).tolist() == [0, 0, 4, 4, 4] and not d.shadow_MM.diagonal().any()
+    more, first = blocks.make(num_examples=160, seed=0, size=10, targets=2, extra=extra), slice(3)
+    np.testing.assert_array_equal(more.extend(5).member_MN[first], more.member_MN)
+    assert more.extend(5).targets == (0, 1)
+
+
 def test_blocks_may_be_drawn_and_keep_population_rows():
     d = blocks.make(num_examples=100, seed=0, size=10, drawn=True, population=0.2)
     e = blocks.make(num_examples=100, seed=0, size=10, sources=3, drawn=True, population=0.2)
