@@ -33,6 +33,7 @@ another key.
 """
 
 import importlib.util
+import json
 import logging
 import os
 import pathlib
@@ -180,6 +181,15 @@ _TRACKER = flags.DEFINE_list(
     "Where training metrics go besides metrics.jsonl: tensorboard (event files in "
     "WORKDIR/tracker/tensorboard) or a module of your own; --list=trackers.",
 )
+_PLAN = flags.DEFINE_string(
+    "plan",
+    "",
+    "Measure small parts of all stages and print what the run will take: seconds, memory, disk, "
+    "what is short first and which field helps; and stop. Nothing is written into WORKDIR. The "
+    "exit code is 1 if something does not fit. --plan=h100 and --plan=v5e compile the training for "
+    "an accelerator that is not here, where its compiler is installed.",
+)
+_JSON = flags.DEFINE_bool("json", False, "With --plan: print a JSON object.")
 _OPEN = flags.DEFINE_bool("open", False, "Open the report in the browser when it is written.")
 _SUMMARY = flags.DEFINE_bool(
     "summary", False, "Print the model's layers, shapes and parameters, and stop."
@@ -229,6 +239,10 @@ def main(argv):
     if unused := accelerators.unused():
         jobs.say(f"warning: {unused}")
     workdir = folder_of(_WORKDIR.value or ".")
+    if _PLAN.value and (_GRID.value or _SLURM.value is not None):
+        raise ValueError("--plan is about one run; it does not go with --grid or --slurm.")
+    if _JSON.value and not _PLAN.value:
+        raise ValueError("--json goes with --plan alone.")
     if _SLURM.value is not None:
         submit(workdir, path, argument)
         return
@@ -239,6 +253,8 @@ def main(argv):
     if _SUMMARY.value:
         print(run.model_summary(config))
         return
+    if _PLAN.value:
+        sys.exit(plan(config, workdir, pause=pause))
     if _DEBUG.value:
         config, workdir = run.debug_config(config), store.debug_folder(workdir)
         set_debug()
@@ -318,6 +334,31 @@ def run_grid(workdir: pathlib.Path, path: pathlib.Path, argument: str, **options
     if failed:
         reasons = "; ".join(f"{name}: {' '.join(why.split())}" for name, why in failed.items())
         raise ValueError(f"{len(failed)} of {len(variants)} variants failed: {reasons}")
+
+
+def plan(config, workdir: pathlib.Path, *, pause) -> int:
+    """Prints what the run of a config will take; returns 1 if something does not fit.
+
+    Raises:
+        ValueError: for flags that do not go with --plan, or a workdir of another config.
+    """
+    from mia_jax import checks
+    from mia_jax.pipeline import estimate
+    from mia_jax.report import estimate as words
+    from mia_jax.training import compilers
+
+    checks.one_of(("here", *compilers.TARGETS), **{"--plan": _PLAN.value})
+    for flag in (_TASK, _DEBUG, _OPEN):
+        if flag.value:
+            raise ValueError(f"--plan is about the whole run; leave --{flag.name} out.")
+    if _PLAN.value == "here":
+        made, lines = estimate.estimate(config, workdir_path=workdir, pause=pause), words.lines
+    else:
+        common = dict(workdir_path=workdir, target=_PLAN.value, pause=pause)
+        made, lines = estimate.elsewhere(config, **common), words.elsewhere
+    numbers = made.plain()
+    print(json.dumps(numbers, indent=1) if _JSON.value else "\n".join(lines(numbers)))
+    return 0 if made.fits else 1
 
 
 def submit(workdir: pathlib.Path, path: pathlib.Path, argument: str) -> None:
@@ -485,6 +526,7 @@ def parse(argv):
     """Parses the flags with absl, after moving the fields of the config into GIVEN."""
     if any(word in argv for word in ("--help", "-h", "-help", "--helpshort")):
         show_help()
+    argv = ["--plan=here" if word in ("--plan", "-plan") else word for word in argv]
     if "--helpfull" in argv:
         return app.parse_flags_with_usage(argv)
     argv, given = command_line.split_arguments(

@@ -17,6 +17,7 @@ from jax import lax
 
 from mia_jax import checks
 from mia_jax.evasion import _points
+from mia_jax.runtime import machine
 
 KEEP = ("best", "last")
 
@@ -145,7 +146,7 @@ def hop_skip_jump(
     _points.check(x, norm=norm, box=box)
     checks.one_of(KEEP, keep=keep)
     if chunk is None:
-        chunk = max(1, 100 // len(x)) if jax.default_backend() == "cpu" else 20
+        chunk = max(1, 100 // len(x)) if machine.platform() == "cpu" else 20
     checks.at_least(
         1,
         evaluations=evaluations,

@@ -59,6 +59,14 @@ class Questions:
         return {name: signal for name, signal in self.signals.items() if signal.ask is not None}
 
     @property
+    def rounds(self) -> int:
+        """Returns how often models are asked: when they are trained, and as they were at snapshots.
+
+        The rounds at snapshots ask fewer signals, by forward passes of the same length.
+        """
+        return 1 + len(self.snapshots) * self.trajectory + len(self.asked_epochs)
+
+    @property
     def asked_epochs(self) -> tuple[int, ...]:
         """Returns the epochs whose models are asked for the report over epochs."""
         return self.snapshots if self.repeated else ()

@@ -28,6 +28,9 @@ COMPILERS = (
     "libtpu",
 )
 CPUINFO = pathlib.Path("/proc/cpuinfo")
+# The platform of the programs that are traced in this context; '' is that on which JAX computes.
+# The caches of jax.jit know it.
+_compiled_for = jax.make_user_context("")
 ELSEWHERE = (
     "Models that are trained from here on are as good, but can differ in their last bits from "
     "those that the first machine would have made: the same bits need the same kind of machine, "
@@ -90,6 +93,25 @@ def here(devices: Sequence | None = None) -> Machine:
         cores=cores(),
         versions=installed(COMPILERS),
     )
+
+
+def platform() -> str:
+    """Returns the platform for which programs are traced: 'cpu', 'gpu' or 'tpu'.
+
+    It is that on which JAX computes, or within `compiling_for` another one.
+    """
+    return _compiled_for.value or jax.default_backend()
+
+
+def compiling_for(name: str):
+    """Returns a context in which programs are traced for another platform than that at hand.
+
+    Args:
+        name: one of PLATFORMS; '' for that on which JAX computes.
+    """
+    if name not in ("", *PLATFORMS):
+        raise ValueError(f"name={name!r} is neither '' nor one of {', '.join(PLATFORMS)}.")
+    return _compiled_for(name)
 
 
 def of(record: Mapping[str, Any] | None) -> Machine | None:

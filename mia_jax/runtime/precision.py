@@ -23,6 +23,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from mia_jax.runtime import machine
+
 DEFAULT = "float32"
 PRECISIONS = (DEFAULT, "tf32", "bfloat16")
 # JAX's names of the precisions, on platforms whose products round by default.
@@ -76,7 +78,7 @@ def products(name: str):
     Args:
         name: one of PRECISIONS.
     """
-    cpu = jax.default_backend() == "cpu"
+    cpu = machine.platform() == "cpu"
     return jax.default_matmul_precision(None if cpu else _PRODUCTS[name])
 
 

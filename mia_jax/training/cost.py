@@ -5,11 +5,12 @@ Memory comes from the compiler. The fastest chunk and form ('auto') are measured
 
 from __future__ import annotations
 
+import concurrent.futures
 import hashlib
 import math
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +31,7 @@ class Cost(NamedTuple):
         steps: the number of steps per epoch.
         parameters: the number of parameters of one model.
         shared: the part of `bytes` that all chunks on a device share.
+        cpu_seconds: the processor time of this process per step and model; NaN if not measured.
     """
 
     bytes: int
@@ -38,6 +40,7 @@ class Cost(NamedTuple):
     steps: int
     parameters: int
     shared: int = 0
+    cpu_seconds: float = float("nan")
 
 
 class Candidate(NamedTuple):
@@ -87,11 +90,53 @@ def expected(
             once: training then runs what was compiled here, with or without a cache on disk.
         device: the device; None for the first one.
     """
-    program = program or programs.make(learner=learner, chunk=chunk)
+    return compiled(
+        learner=learner,
+        pool=pool,
+        rows_K=rows_K,
+        weight_K=weight_K,
+        chunk=chunk,
+        pool_bytes=pool_bytes,
+        program=program or programs.make(learner=learner, chunk=chunk),
+        device=device or jax.local_devices()[0],
+    ).cost
+
+
+class Compiled(NamedTuple):
+    """Holds a compiled program, its cost and the steps that it runs."""
+
+    cost: Cost
+    run: Any
+    steps: int
+
+
+def compiled(
+    *,
+    learner: Learner,
+    pool: Pool,
+    rows_K: np.ndarray,
+    weight_K: np.ndarray,
+    chunk: int,
+    pool_bytes: int,
+    program: programs.Programs,
+    device,
+    platform: str | None = None,
+) -> Compiled:
+    """Compiles an epoch of `program`, or a part of one, for a device, which need not be there.
+
+    Args:
+        learner, pool, rows_K, weight_K, chunk, pool_bytes, program, device: see `expected`.
+        platform: what JAX calls the platform of a device that is not there; None for one that is.
+    """
     shapes, steps = _shapes(learner, pool, rows_K, weight_K, chunk, pool_bytes, program)
     start = time.perf_counter()
-    run = program.run.lower(*_placed(shapes, device or jax.local_devices()[0])).compile()
-    return _cost(
+    placed = _placed(shapes, device)
+    if platform is None:
+        lowered = program.run.lower(*placed)
+    else:
+        lowered = program.run.trace(*placed).lower(lowering_platforms=(platform,))
+    run = lowered.compile()
+    price = _cost(
         run,
         shapes,
         chunk,
@@ -99,6 +144,7 @@ def expected(
         streamed=stream.num_bytes(pool) > pool_bytes,
         compile_seconds=time.perf_counter() - start,
     )
+    return Compiled(price, run, shapes[2].shape[1])
 
 
 def least(
@@ -131,6 +177,7 @@ def measured(
     pool_bytes: int = WHOLE,
     memory_bytes: int | None = None,
     known: set[str] | None = None,
+    lanes: int = 1,
 ) -> Cost | None:
     """Measures the cost of `chunk` models on the first device; the models are not kept.
 
@@ -148,6 +195,8 @@ def measured(
         memory_bytes: a program that needs more by the compiler's account is not run, and its
             seconds are NaN.
         known: digests of programs that were measured before; that of this program is added.
+        lanes: how many chunks train at the same time. The seconds are those in which one model of
+            all lanes advances by a step.
 
     Returns:
         The cost; None if the program was measured before.
@@ -185,13 +234,21 @@ def measured(
     )
     if memory_bytes is not None and cost.bytes > memory_bytes:
         return cost
-    state, _ = memory.wait(run(state, part, index, weight))
-    start, repeats = time.perf_counter(), 0
-    while repeats < 3 or (time.perf_counter() - start < 0.3 and repeats < 50):
-        state, _ = memory.wait(run(state, part, index, weight))
-        repeats += 1
-    seconds = (time.perf_counter() - start) / (repeats * index.shape[1] * chunk)
-    return cost._replace(seconds=seconds)
+
+    def step(state):
+        return memory.wait(run(state, part, index, weight))[0]
+
+    with concurrent.futures.ThreadPoolExecutor(lanes) as threads:
+        more = [program.init(keys, stream.bare(pool, np.arange(1))) for _ in range(lanes - 1)]
+        states = [step(each) for each in (state, *more)]
+        every = threads.map if lanes > 1 else map
+        start, used, repeats = time.perf_counter(), time.process_time(), 0
+        while repeats < 3 or (time.perf_counter() - start < 0.3 and repeats < 50):
+            states = list(every(step, states))
+            repeats += 1
+        done = repeats * index.shape[1] * chunk * lanes
+        seconds, cpu = time.perf_counter() - start, time.process_time() - used
+    return cost._replace(seconds=seconds / done, cpu_seconds=cpu / done)
 
 
 def _shapes(

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from mia_jax.models.kernels import convolution
+from mia_jax.runtime import machine
 from mia_jax.types import Learner, Pool, TrainState
 
 FORMS = ("turns", "grouped", "patches")
@@ -54,7 +55,7 @@ def default_form(platform: str | None = None) -> str:
     """Returns the form of a platform ('cpu', 'gpu', 'tpu') for which nothing was measured.
 
     It is never measured at run time, so that the same command gives the same bits in every workdir.
-    None is the platform on which JAX computes.
+    None is the platform for which programs are traced.
     """
     return convolution.way(platform).batched
 
@@ -67,7 +68,7 @@ def candidates(platform: str | None = None) -> tuple[str, ...]:
     """
     first = default_form(platform)
     rest = [form for form in FORMS if form != first]
-    if (platform or jax.default_backend()) == "cpu":
+    if (platform or machine.platform()) == "cpu":
         rest.remove("grouped")
     return (first, *rest)
 
@@ -112,7 +113,7 @@ def make(*, learner: Learner, chunk: int, validation: bool = False, form: str = 
         return jax.lax.map(lambda key: learner.init(key, pool), key_M)
 
     return Programs(
-        init=jax.jit(init, compiler_options=ONCE if jax.default_backend() == "cpu" else None),
+        init=jax.jit(init, compiler_options=ONCE if machine.platform() == "cpu" else None),
         plan=jax.jit(over_models(plan, (0, None, 0, 0), chunk)),
         run=jax.jit(over_models(run, (0, None, 0, 0), chunk, form), donate_argnums=(0,)),
         finish=jax.jit(over_models(finish, (0, 0, None, None, 0, 0), chunk, form)),

@@ -29,6 +29,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_batching import custom_vmap
 
+from mia_jax.runtime import machine
+
 FORMS = ("auto", "patches", "lax")
 _NHWC = ("NHWC", "HWIO", "NHWC")
 _BLOCK_BYTES = 4 << 20  # The size of a block of patches on a CPU, which fits into the caches.
@@ -64,8 +66,8 @@ _asked = jax.make_user_context("")
 
 
 def way(platform: str | None = None) -> Way:
-    """Returns the way of a platform; None is that on which JAX computes."""
-    return WAYS.get(platform or jax.default_backend(), WAYS["gpu"])
+    """Returns the way of a platform; None is that for which programs are traced."""
+    return WAYS.get(platform or machine.platform(), WAYS["gpu"])
 
 
 def batched(how: str):

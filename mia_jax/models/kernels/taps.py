@@ -33,6 +33,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from mia_jax.models.kernels.convolution import Windows, convolve, patches
+from mia_jax.runtime import machine
 
 # The rounding error of the Gram form relative to its terms. It is added so that a norm is never too
 # small.
@@ -46,7 +47,7 @@ def exact():
     keep their bound. A CPU never rounds them, and its products are fastest without a requested
     precision.
     """
-    return None if jax.default_backend() == "cpu" else lax.Precision.HIGHEST
+    return None if machine.platform() == "cpu" else lax.Precision.HIGHEST
 
 
 class Norms(NamedTuple):

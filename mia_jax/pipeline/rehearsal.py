@@ -1,0 +1,745 @@
+"""Rehearses the stages of a run on a small part of it, to know what the whole will take.
+
+Each function runs the code of a stage in a temporary folder, on few models, epochs or examples, and
+returns what a unit of its work takes. Nothing is written into a workdir. The time of the first
+compilation is kept apart, because it is spent once however long the run is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import math
+import os
+import pathlib
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from scipy import optimize
+
+from mia_jax.configuration.settings import RunSettings, TargetSettings
+from mia_jax.metrics import record_groups
+from mia_jax.pipeline import execution
+from mia_jax.pipeline.attack import attack
+from mia_jax.pipeline.execution import devices
+from mia_jax.pipeline.experiment import Experiment
+from mia_jax.pipeline.plan import FleetPlan, Questions, TrainedHere
+from mia_jax.pipeline.query import Asked, save_supplied
+from mia_jax.pipeline.report import report
+from mia_jax.query import forward, interactive
+from mia_jax.query.snapshots import SIGNAL as TRAJECTORY
+from mia_jax.runtime import provenance
+from mia_jax.runtime.store import Store
+from mia_jax.training import checkpoint, cost, fleet, flops, programs, stream
+from mia_jax.training.devices import default_lanes
+from mia_jax.types import Design, Pool
+
+Path = pathlib.Path
+SHORT = 2e10  # FLOPs of a part of an epoch, of all lanes, that a CPU core does in some seconds
+SECONDS = 2.0  # of steady work that are measured, of every stage
+# (target, record, attack) triples of a rehearsal of attack and report of many records
+PAIRS = 4_500_000
+FEW, MANY = 600, 4_000  # records of a rehearsal of attack and report, at least and at most
+ANSWERS = 2**28  # bytes of the answers of that rehearsal
+NOISE = 0.05  # by which answers of models that were not asked differ from those that were
+
+
+class Pace(NamedTuple):
+    """Holds what a unit of a stage's work takes, all lanes at work.
+
+    Attributes:
+        seconds: the wall-clock time of a unit.
+        cpu_seconds: its processor time, over all threads of this process.
+        once: the wall-clock time that is spent once, most of it compilation.
+        once_cpu: its processor time.
+        bytes: the bytes that the stage holds in memory.
+    """
+
+    seconds: float
+    cpu_seconds: float
+    once: float
+    once_cpu: float
+    bytes: int = 0
+
+
+class Clock:
+    """Reads wall-clock and processor time together; `since(earlier)` are the seconds of both."""
+
+    def __init__(self) -> None:
+        self.wall, self.cpu = time.monotonic(), time.process_time()
+
+    def since(self, earlier: Clock) -> tuple[float, float]:
+        """Returns (seconds, processor seconds) from the earlier reading to this one."""
+        return self.wall - earlier.wall, self.cpu - earlier.cpu
+
+
+class Enough(Exception):
+    """Ends a rehearsal: enough was measured."""
+
+
+class Watch:
+    """Reads the clock at every safe place of a stage, and ends the stage when it has seen enough.
+
+    Args:
+        lanes: the threads that work at the same time.
+        warm: the calls of each thread before its work is steady.
+        pause: the pause of the run, which is called first.
+    """
+
+    def __init__(self, *, lanes: int, warm: int, pause: Callable[[], None]):
+        self.lanes, self.warm, self.pause = lanes, warm, pause
+        self.begin, self.steady, self.last = Clock(), None, Clock()
+        self.calls: dict[int, int] = {}
+        self.before = self.units = 0
+        self.lock = threading.Lock()
+
+    def __call__(self) -> None:
+        """Counts a unit of work that begins; raises Enough after SECONDS of steady work."""
+        self.pause()
+        with self.lock:
+            me = threading.get_ident()
+            self.calls[me] = self.calls.get(me, 0) + 1
+            self.last = Clock()
+            if self.steady is None:
+                self.before += 1
+                if len(self.calls) == self.lanes and min(self.calls.values()) >= self.warm:
+                    self.steady = self.last
+                return
+            self.units += 1
+            enough = self.last.wall - self.steady.wall > SECONDS and self.units >= 2 * self.lanes
+        if enough:
+            raise Enough
+
+    def pace(self, *, per_unit: float) -> Pace | None:
+        """Returns the pace; None if the work ended before it was steady.
+
+        Args:
+            per_unit: how many units of the result one call is.
+        """
+        if self.steady is None or not self.units:
+            return None
+        wall, cpu = self.last.since(self.steady)
+        wall, cpu = wall / self.units, cpu / self.units
+        first, first_cpu = self.steady.since(self.begin)
+        done = self.before - self.lanes  # the others had begun
+        once, once_cpu = (
+            max(0.0, total - done * each) for total, each in ((first, wall), (first_cpu, cpu))
+        )
+        return Pace(wall / per_unit, cpu / per_unit, once, once_cpu)
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Returns a context in which progress is not shown: it is that of a rehearsal."""
+    with contextlib.redirect_stderr(io.StringIO()):
+        yield
+
+
+# Training
+# --------------------------------------------------------------------------------
+
+
+def step_flops(plan: FleetPlan) -> int:
+    """Returns the FLOPs of a training step of one model (`training.flops`)."""
+    learner, sample = plan.learner, stream.bare(plan.pool, np.arange(1))
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    rows, weight = (
+        jax.ShapeDtypeStruct(a.shape[1:], a.dtype) for a in (plan.rows_MK, plan.weight_MK)
+    )
+    epoch = jax.ShapeDtypeStruct((), np.uint32)
+    index, weight = jax.eval_shape(learner.plan, key, epoch, rows, weight)
+    state = jax.eval_shape(learner.init, key, sample)
+    one = [jax.ShapeDtypeStruct((1, *a.shape[1:]), a.dtype) for a in (index, weight)]
+    return flops.count(learner.epoch, state, sample, *one)
+
+
+def training(
+    plan: FleetPlan,
+    planned: execution.Planned,
+    *,
+    run: RunSettings,
+    models: Sequence[int],
+    folder: Path,
+    work: int,
+    pause: Callable[[], None],
+) -> Pace:
+    """Returns what an epoch of one model takes.
+
+    Short epochs, or parts of epochs of a streamed pool, are trained as they are, by the programs of
+    the run. Of long ones a few steps are timed, as for run.form='auto'.
+
+    Args:
+        plan: what is trained.
+        planned: how; its programs may be compiled.
+        run: the settings of devices and memory.
+        models: the models that the run trains.
+        folder: an empty folder.
+        work: the FLOPs of a training step of one model.
+        pause: may raise to end the rehearsal.
+    """
+    known, here = planned.execution, devices(run)
+    lanes = min(planned.lanes * len(here), -(-len(models) // known.chunk))
+    some = list(models[: known.chunk * lanes])
+    parts, steps = 1, known.steps
+    if stream.num_bytes(plan.pool) > run.pool_bytes:
+        shape = (known.chunk, known.steps, *_batch_shape(plan))
+        steps, _ = stream.part_size(pool=plan.pool, shape_MSB=shape, limit=run.pool_bytes)
+        parts = -(-known.steps // steps)
+    epochs = max(1, plan.learner.epochs)
+    if work * steps * known.chunk * lanes <= SHORT and epochs * parts >= 4:
+        watch = Watch(lanes=lanes, warm=3, pause=pause)
+        with quietly(), contextlib.suppress(Enough):
+            fleet.train(
+                learner=plan.learner,
+                pool=plan.pool,
+                rows_MK=plan.rows_MK,
+                weight_MK=plan.weight_MK,
+                validation=plan.validation,
+                seed=plan.seed,
+                models=some,
+                folder=folder,
+                chunk=known.chunk,
+                program=planned.program,
+                devices=here,
+                lanes=planned.lanes,
+                checkpoint_every=run.checkpoint_every,
+                checkpoint_minutes=run.checkpoint_minutes,
+                pool_bytes=run.pool_bytes,
+                pause=watch,
+            )
+        pace = watch.pace(per_unit=known.chunk / parts)
+        if pace is not None:
+            return pace
+    return _of_steps(plan, planned, run=run, lanes=lanes // len(here) or 1, over=len(here))
+
+
+def _batch_shape(plan: FleetPlan) -> tuple[int, ...]:
+    """Returns the shape of a batch of a plan's indices, [B] or [B,2]."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    rows, weight = (
+        jax.ShapeDtypeStruct(a.shape[1:], a.dtype) for a in (plan.rows_MK, plan.weight_MK)
+    )
+    epoch = jax.ShapeDtypeStruct((), np.uint32)
+    return jax.eval_shape(plan.learner.plan, key, epoch, rows, weight)[0].shape[1:]
+
+
+def _of_steps(
+    plan: FleetPlan, planned: execution.Planned, *, run: RunSettings, lanes: int, over: int
+) -> Pace:
+    """Returns what an epoch of one model takes, by a few steps on one of `over` devices."""
+    known = planned.execution
+    price = cost.measured(
+        learner=plan.learner,
+        pool=plan.pool,
+        rows_K=plan.rows_MK[0],
+        weight_K=plan.weight_MK[0],
+        chunk=known.chunk,
+        form=known.form,
+        pool_bytes=run.pool_bytes,
+        lanes=lanes,
+    )
+    return Pace(
+        price.seconds * known.steps / over,
+        price.cpu_seconds * known.steps,
+        price.compile_seconds,
+        price.compile_seconds,
+    )
+
+
+# Questions
+# --------------------------------------------------------------------------------
+
+
+class Answered(NamedTuple):
+    """Holds what asking takes, and answers of the models that were asked.
+
+    Attributes:
+        passes: the pace per model and example, all query views and signals of a forward pass.
+        probes: {interactive signal: its pace per batch of a chunk of models}.
+        values: {signal: [m,A,n,..]} of a few models and examples, drawn at random for what was not
+            asked.
+        device_bytes: the bytes that a program of forward passes needs on a device.
+    """
+
+    passes: Pace
+    probes: Mapping[str, Pace]
+    values: Mapping[str, np.ndarray]
+    device_bytes: int
+
+
+def asking(
+    plan: FleetPlan,
+    asked: Asked,
+    questions: Questions,
+    *,
+    run: RunSettings,
+    chunk: int,
+    store: Store,
+    pause: Callable[[], None],
+) -> Answered:
+    """Returns what the questions take, asked of models that are not trained.
+
+    Args:
+        plan: what is trained.
+        asked: the models, and the examples.
+        questions: what is asked.
+        run: the settings of devices.
+        chunk: the models that are asked at once.
+        store: an empty workdir.
+        pause: may raise to end the rehearsal.
+    """
+    here = devices(run)
+    lanes = min(len(here) * default_lanes(here), -(-len(asked.models) // chunk))
+    some = list(asked.models[: chunk * lanes])
+    _untrained(plan, some, store=store)
+    total = len(asked.pool.y)
+    batch = min(questions.batch_size, total)
+    common = dict(model=asked.model, views=questions.view_functions)
+    ask = forward.program(
+        task=asked.pool.task, signals=questions.passes, batch_size=batch, chunk=chunk, **common
+    )
+    common |= dict(models=some, models_folder=store.train.folder, run=store.run, devices=here)
+    size, first, second = batch, Pace(0.0, 0.0, 0.0, 0.0), (0.0, 0.0)
+    folder = store.answers.folder
+    while questions.passes:
+        pool = few(asked.pool, np.arange(size))
+        clocks = [Clock()]
+        for folder in (store.after(2 * size).folder, store.after(2 * size + 1).folder):
+            with quietly():
+                forward.query(
+                    pool=pool,
+                    signals=questions.passes,
+                    folder=folder,
+                    chunk=chunk,
+                    batch_size=batch,
+                    ask=ask,
+                    pause=pause,
+                    on_bad=lambda m, reason: None,
+                    **common,
+                )
+            clocks.append(Clock())
+        second = clocks[2].since(clocks[1])
+        compiling = tuple(a - b for a, b in zip(clocks[1].since(clocks[0]), second))
+        first = first if first.once else Pace(0.0, 0.0, *(max(0.0, s) for s in compiling))
+        if second[0] > SECONDS / 4 or size >= min(total, 64 * batch):
+            break
+        size = min(total, 8 * size)
+    units = len(some) * size
+    device = _bytes_of(ask, asked, questions, chunk=chunk, batch=batch, lanes=lanes)
+    passes = Pace(second[0] / units, second[1] / units, first.once, first.once_cpu, device)
+    values = {name: _kept(folder, name, some, run=store.run) for name in questions.passes}
+    values = {name: value for name, value in values.items() if value is not None}
+    probes = {}
+    for name in questions.probes:
+        probes[name], answers = _probing(
+            name, asked, questions, some=some, chunk=chunk, store=store, here=here, pause=pause
+        )
+        values[name] = _drawn(answers, size=size)
+    scalar = next((value for value in values.values() if value.ndim == 3), None)
+    if questions.snapshots and scalar is not None:
+        values[TRAJECTORY] = np.stack([scalar] * len(questions.snapshots), -1)
+    return Answered(passes, probes, values, device)
+
+
+def few(pool: Pool, rows_K: np.ndarray) -> Pool:
+    """Returns a pool of some rows, with their columns."""
+    columns = {name: np.asarray(column)[rows_K] for name, column in pool.columns.items()}
+    return dataclasses.replace(stream.bare(pool, rows_K), columns=columns)
+
+
+def _untrained(plan: FleetPlan, models: Sequence[int], *, store: Store) -> None:
+    """Writes the initial variables of model 0 as those of all models."""
+    learner, sample = plan.learner, stream.bare(plan.pool, np.arange(1))
+    program = programs.make(learner=learner, chunk=1)
+    state = program.init(programs.model_keys(seed=plan.seed, models=[0]), sample)
+    released = learner.released or (lambda state: state.variables)
+    variables = jax.tree.map(lambda a: a[0], jax.device_get(jax.vmap(released)(state)))
+    for m in models:
+        checkpoint.save_model(store.train.folder, m, variables, {}, run=store.run)
+
+
+def _bytes_of(
+    ask: Callable, asked: Asked, questions: Questions, *, chunk: int, batch: int, lanes: int
+) -> int:
+    """Returns the bytes that forward passes of a whole segment need on a device.
+
+    The compiler says those of a batch; examples and answers grow with the segment.
+    """
+    pool = asked.pool
+    x = jax.ShapeDtypeStruct((1, *pool.x.shape[1:]), pool.x.dtype)
+    template = jax.eval_shape(asked.model.init, jax.random.key(0), x)
+    variables = jax.tree.map(lambda a: jax.ShapeDtypeStruct((chunk, *a.shape), a.dtype), template)
+
+    def part(length: int):
+        return jax.tree.map(
+            lambda a: jax.ShapeDtypeStruct((length, *a.shape[1:]), a.dtype), (pool.x, pool.y)
+        )
+
+    if not questions.passes:
+        return 0
+    analysis = ask.lower(variables, *part(batch)).compile().memory_analysis()
+    length = forward.segment_length(pool=pool, batch_size=batch, limit=2**29 // lanes)
+    answers = jax.eval_shape(ask, variables, *part(length))
+    held = sum(
+        math.prod(leaf.shape) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves((variables, part(length), answers))
+    )
+    return lanes * (held + (0 if analysis is None else analysis.temp_size_in_bytes))
+
+
+def _kept(folder: Path, name: str, models: Sequence[int], *, run: str) -> np.ndarray | None:
+    """Returns the answers [m,A,n,..] of the models that gave finite ones; None if none did."""
+    there = [m for m in models if interactive.signal_file(folder, name, m).exists()]
+    if not there:
+        return None
+    parts = [forward.mapped(folder, name, m) for m in there]
+    return np.stack(parts)
+
+
+def _probing(
+    name: str,
+    asked: Asked,
+    questions: Questions,
+    *,
+    some: Sequence[int],
+    chunk: int,
+    store: Store,
+    here: Sequence,
+    pause: Callable[[], None],
+) -> tuple[Pace, np.ndarray]:
+    """Returns what a batch of an interactive signal takes, and the answers [m,A,n,..].
+
+    At least one batch of every lane is asked; what it takes includes the compilation if there is
+    no second one.
+    """
+    batch = questions.ask_batch_size
+    rows_MN = questions.rows[name].copy()
+    for m in some:
+        rows_MN[m] &= np.cumsum(rows_MN[m]) <= 4 * batch
+    lanes = min(len(here) * default_lanes(here), -(-len(some) // chunk))
+    watch = Watch(lanes=lanes, warm=2, pause=pause)
+    begin = Clock()
+    with quietly(), contextlib.suppress(Enough):
+        interactive.query(
+            model=asked.model,
+            pool=asked.pool,
+            signals={name: questions.signals[name]},
+            views=questions.view_functions,
+            rows={name: rows_MN},
+            models=some,
+            models_folder=store.train.folder,
+            folder=store.answers.folder,
+            seed=questions.seed,
+            chunk=chunk,
+            batch_size=batch,
+            devices=list(here),
+            design=asked.design,
+            pause=watch,
+            on_bad=lambda m, reason: None,
+            run=store.run,
+            available=max(some) + 1,
+        )
+    pace = watch.pace(per_unit=1)
+    if pace is None:
+        batches = max(1, watch.before)
+        wall, cpu = Clock().since(begin)
+        pace = Pace(wall / batches, cpu / batches, 0.0, 0.0)
+    answers = _kept(store.answers.folder, name, some, run=store.run)
+    if answers is None or not np.isfinite(answers).any():
+        answers = (
+            np.random.default_rng(0)
+            .exponential(size=(1, len(questions.views), batch))
+            .astype(np.float32)
+        )
+    return pace, answers
+
+
+def _drawn(answers_MAN: np.ndarray, *, size: int) -> np.ndarray:
+    """Returns answers about `size` examples, drawn from those that are finite."""
+    finite_N = np.isfinite(answers_MAN).all(tuple(i for i in range(answers_MAN.ndim) if i != 2))
+    rows = np.flatnonzero(finite_N) if finite_N.any() else np.arange(1)
+    return np.nan_to_num(answers_MAN[:, :, np.resize(rows, size)])
+
+
+# Attack and report
+# --------------------------------------------------------------------------------
+
+
+class Audited(NamedTuple):
+    """Holds what attack and report of all records will take.
+
+    Attributes:
+        attack: the seconds of all attacks; `bytes` is what they hold in memory.
+        report: the seconds of the report.
+        score_bytes: the bytes of attack/ on disk.
+        report_bytes: those of report/.
+        records: the records of the largest rehearsal.
+        targets: its targets.
+    """
+
+    attack: Pace
+    report: Pace
+    score_bytes: int
+    report_bytes: int
+    records: int
+    targets: int
+
+
+class Measured(NamedTuple):
+    """Holds what a stage took for some records: (seconds, processor seconds), and bytes."""
+
+    took: tuple[float, float]
+    memory: int
+    disk: int
+
+
+def auditing(
+    experiment: Experiment,
+    values: Mapping[str, np.ndarray],
+    *,
+    folder: Path,
+    pause: Callable[[], None],
+) -> Audited:
+    """Returns what attack and report take, by those of a few records of the same models.
+
+    All attacks score answers like those in `values`, for several numbers of records, and the report
+    is written for the fewest and the most. What grows with the records is extrapolated.
+
+    Args:
+        experiment: the run.
+        values: {signal: answers [m,A,n,..] of some models about some examples}.
+        folder: an empty folder.
+        pause: may raise to end the rehearsal.
+    """
+    design, attacks = experiment.design, max(1, len(experiment.attacks))
+    relevant = np.flatnonzero(design.evaluated_MN.any(0) | design.population_N)
+    total = len(relevant)
+    sizes, models = pieces_of(total, pairs=len(design.targets) * attacks, design=design)
+    per_record = sum(v[0, :, 0].nbytes for v in values.values()) * models
+    most = max(200, int(ANSWERS / max(1, per_record)))
+    sizes = tuple(sorted({min(size, most) for size in sizes}))
+    rng = np.random.default_rng(0)
+    attacking: dict[int, Measured] = {}
+    reporting: dict[int, Measured] = {}
+    once = (0.0, 0.0)
+    for i, size in enumerate((sizes[0], *sizes) if len(sizes) > 1 else sizes):
+        rows_K = np.sort(rng.choice(relevant, size, replace=False))
+        part = miniature(experiment, rows_K, values, models=models, rng=rng)
+        store = Store(Path(tempfile.mkdtemp(dir=folder)), part.run)
+        save_supplied(part.supplied, design=part.design, store=store)
+        made = _attacked(part, store=store, pause=pause)
+        if size in attacking:  # the first time is that of imports and compilations as well
+            first = attacking[size].took
+            once = max(0.0, first[0] - made.took[0]), max(0.0, first[1] - made.took[1])
+        attacking[size] = made
+        if size in (sizes[0], sizes[-1]) and (i or len(sizes) == 1):
+            reporting[size] = _reported(part, store=store, pause=pause)
+    targets = sum(t < models for t in design.targets)
+    larger = len(design.targets) / max(1, targets)
+
+    def whole(stage: Mapping[int, Measured], read: Callable, *, quadratic: bool = False) -> float:
+        values = [read(made) for made in stage.values()]
+        return fitted(list(stage), values, total, quadratic=quadratic)
+
+    def pace(stage: Mapping[int, Measured], once: tuple[float, float], quadratic: bool) -> Pace:
+        wall, cpu = (
+            larger * whole(stage, lambda made, k=k: made.took[k], quadratic=quadratic)
+            for k in (0, 1)
+        )
+        return Pace(wall, cpu, *once, int(larger * whole(stage, lambda made: made.memory)))
+
+    return Audited(
+        pace(attacking, once, len(sizes) > 2),  # some attacks compare all records with others
+        pace(reporting, (0.0, 0.0), False),
+        int(larger * whole(attacking, lambda made: made.disk)),
+        int(whole(reporting, lambda made: made.disk)),
+        sizes[-1],
+        targets,
+    )
+
+
+def pieces_of(total: int, *, pairs: int, design: Design) -> tuple[tuple[int, ...], int]:
+    """Returns (numbers of records, number of models) on which attack and report are rehearsed.
+
+    The report of many records has another form (`record_groups.EXACT`), in which it is rehearsed,
+    with fewer models if there are many attacks. All records are taken if there are few.
+
+    Args:
+        total: the records of the run.
+        pairs: its targets x attacks.
+        design: who trains on what.
+    """
+    models = len(design.member_MN)
+    if total <= FEW:
+        return (total,), models
+    if total <= record_groups.EXACT:
+        top = int(np.clip(total // 4, FEW, MANY))
+        return (top // 4, top // 2, top), models
+    top = min(total, 2 * record_groups.EXACT)
+    fitting = max(8, int(models * PAIRS / (top * pairs)))
+    if fitting < models and any(t < fitting for t in design.targets):
+        models = fitting
+    return (record_groups.EXACT + 500, top), models
+
+
+def fitted(
+    sizes: Sequence[int], values: Sequence[float], size: int, *, quadratic: bool = False
+) -> float:
+    """Returns a + b n (+ c n^2) at n = size, by non-negative least squares.
+
+    >>> round(fitted([10, 20, 40], [3.0, 5.0, 9.0], 100), 6)
+    21.0
+    """
+    if len(sizes) == 1:
+        return float(values[0]) * size / sizes[0]
+    scale = np.asarray(sizes) / size
+    powers = np.stack([scale**k for k in range(3 if quadratic else 2)], -1)
+    return float(optimize.nnls(powers, np.asarray(values, float))[0].sum())
+
+
+def miniature(
+    experiment: Experiment,
+    rows_K: np.ndarray,
+    values: Mapping[str, np.ndarray],
+    *,
+    models: int,
+    rng: np.random.Generator,
+) -> Experiment:
+    """Returns the audit of given answers of some records of the first models, by the same attacks.
+
+    Args:
+        experiment: the run.
+        rows_K: the records.
+        values: see `auditing`; they are repeated for other models and records, with a little noise.
+        models: the number of models.
+        rng: draws the records and the noise.
+    """
+    design = experiment.design
+    names = {signal for planned in experiment.attacks for signal in planned.signals}
+    names |= set(experiment.signals)
+    supplied = {}
+    for name in sorted(names):
+        of = experiment.supplied.get(name, values.get(name, values.get(name.split("@")[0])))
+        if of is None:
+            raise ValueError(f"the signal {name!r} is not rehearsed")
+        m = np.arange(models) % len(of)
+        n = rng.integers(0, of.shape[2], len(rows_K))
+        supplied[name] = _varied(of[m][:, :, n], rng)
+    cut = dataclasses.replace(
+        design,
+        member_MN=design.member_MN[:models, rows_K],
+        evaluated_MN=design.evaluated_MN[:models, rows_K],
+        shadow_MM=design.shadow_MM[:models, :models],
+        population_N=design.population_N[rows_K],
+        unit_M=design.unit_M[:models],
+        targets=tuple(t for t in design.targets if t < models),
+        extra_MN=None,
+        coin_N=None,
+        remake=None,
+    )
+    settings = dataclasses.replace(
+        experiment.settings,
+        report=dataclasses.replace(
+            experiment.settings.report, epochs=(), groups={}, sections=(), audit=None
+        ),
+        target=TargetSettings(),
+        learner=None,
+    )
+    return dataclasses.replace(
+        experiment,
+        config=dict(experiment.config) | dict(data=dict(name="rehearsal"), learner=None),
+        settings=settings,
+        pool=few(experiment.pool, rows_K),
+        duplicates=dict(rows=0, groups=0, label_conflicts=0),
+        design=cut,
+        rows_MK=np.zeros((0, 0), np.int32),
+        weight_MK=np.zeros((0, 0), np.float32),
+        model=None,
+        learner=None,
+        signals=dict.fromkeys(supplied),
+        supplied=supplied,
+        failed={},
+    )
+
+
+def _varied(answers: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Returns answers with a little noise, within their range; those of two values stay as is."""
+    low, high = answers.min(), answers.max()
+    if answers.dtype.kind != "f" or np.isin(answers, (low, high)).all():
+        return np.ascontiguousarray(answers)
+    noise = rng.standard_normal(answers.shape, np.float32) * np.float32(NOISE * answers.std())
+    return np.clip(answers + noise, low, high).astype(answers.dtype)
+
+
+def _attacked(part: Experiment, *, store: Store, pause: Callable[[], None]) -> Measured:
+    """Scores a miniature, and returns what it took."""
+    begin = Clock()
+    with quietly(), peak() as grown:
+        attack(part.attacks, part.reader(store), lines=False, pause=pause)
+    return Measured(Clock().since(begin), grown[0], _disk(store.attacks))
+
+
+def _reported(part: Experiment, *, store: Store, pause: Callable[[], None]) -> Measured:
+    """Writes the report of a miniature that was scored, and returns what it took."""
+    versions = provenance.versions()
+    begin = Clock()
+    with quietly(), peak() as grown:
+        report(
+            part.attacks,
+            part.reader(store),
+            settings=part.settings.report,
+            questions=None,
+            subject=part.subject(),
+            trained=TrainedHere(),
+            seed=part.seed,
+            versions=versions,
+            lines=False,
+            pause=pause,
+        )
+    return Measured(Clock().since(begin), grown[0], _disk(store.report.folder))
+
+
+def _disk(folder: Path) -> int:
+    """Returns the bytes of the files of a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+@contextlib.contextmanager
+def peak() -> Iterator[list[int]]:
+    """Yields a list that holds, after the context, by how many bytes this process had grown."""
+    grown, over = [0], threading.Event()
+    start = _resident()
+
+    def watch() -> None:
+        while not over.wait(0.02):
+            grown[0] = max(grown[0], _resident() - start)
+
+    thread = threading.Thread(target=watch, name="memory", daemon=True)
+    thread.start()
+    try:
+        yield grown
+    finally:
+        over.set()
+        thread.join()
+        grown[0] = max(grown[0], _resident() - start)
+
+
+def _resident() -> int:
+    """Returns the bytes of memory that this process has; 0 where the system does not say."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def batches_of(questions: Questions, name: str, *, models: Sequence[int], chunk: int) -> int:
+    """Returns how many batches of an interactive signal are asked, of chunks of models."""
+    groups = [list(models[i : i + chunk]) for i in range(0, len(models), chunk)]
+    counts = (int(questions.rows[name][group].any(0).sum()) for group in groups)
+    return sum(-(-count // questions.ask_batch_size) for count in counts)
