@@ -21,10 +21,13 @@ from mia_jax.learners import _descent as descent
 from mia_jax.learners import _parameters as parameters
 from mia_jax.learners import _private as private
 from mia_jax.learners import plan as plans
+from mia_jax.privacy import dirac
 from mia_jax.privacy.independence import trials
 from mia_jax.query_views.shift import diamond
 from mia_jax.runtime.rows import taken
 from mia_jax.types import Batch, Learner, Loss, Model, Pool, Stopping, TrainState
+
+CANARIES = ("dirac",)  # kinds of canaries that are made for learners that can have them
 
 
 def make(
@@ -161,6 +164,8 @@ def make(
     tx = descent.optimizer(optimizer, learning_rate=learning_rate, schedule=schedule, **length)
     transform = augmentations.make(tuple(augment)) if augment else None
     penalty = weight_penalty(l1=l1, l2=l2, penalize=penalize)
+    if dirac.PART in model.parts:
+        tx, trainable = dirac.released(tx), dirac.trained(trainable)
 
     def init(key, pool: Pool) -> TrainState:
         init_key, train_key = jax.random.split(key)

@@ -23,6 +23,7 @@ from mia_jax.metrics import slices
 from mia_jax.pipeline import validate
 from mia_jax.pipeline.build_attacks import make_attacks, plan_attacks
 from mia_jax.pipeline.build_parts import (
+    dirac_canaries,
     external_model,
     load_pool,
     make,
@@ -33,7 +34,7 @@ from mia_jax.pipeline.build_parts import (
     watched,
 )
 from mia_jax.pipeline.experiment import Experiment
-from mia_jax.privacy import canary_scores
+from mia_jax.privacy import dirac
 from mia_jax.query.snapshots import SIGNAL as TRAJECTORY
 from mia_jax.runtime import files, jobs, precision
 from mia_jax.types import Attack, Design, Pool
@@ -71,6 +72,10 @@ def build(config: Mapping, *, seed: int) -> Experiment:
     hints = dict(flat=data.get("flat"), shaped="shape" in data)
     validate.check_model(model, pool=pool, name=net_name, data=data["name"], **hints)
     out = validate.check_outputs(model, pool=pool, name=net_name)
+    sections = (config["data"], config["learner"], config["attacks"])
+    marked = dirac_canaries(*sections, pool=pool, design=design)
+    if marked is not None:
+        model = dirac.extended(model, count=marked.count)
     for note in training_notes(config["learner"], num_rows=rows_MK.shape[1]):
         jobs.say(note)
     padded = bool((weight_MK == 0).any())
@@ -84,15 +89,15 @@ def build(config: Mapping, *, seed: int) -> Experiment:
         padded=padded,
         labels_N=pool.y,
         sample=sample,
+        marked=marked,
     )
     if "num_extra" in registry.keywords("learners", config["learner"]["name"]):
         rows_MK = np.hstack([rows_MK, extra_MK])
         weight_MK = np.hstack([weight_MK, np.zeros(extra_MK.shape, np.float32)])
     if not takes_objective(config["learner"]):
         validate.check_objective(learner, pool=pool)
-    learner = watched(
-        learner, config["learner"], config["attacks"], model=model, pool=pool, design=design
-    )
+    parts = dict(model=model, pool=pool, design=design, marked=marked)
+    learner = watched(learner, config["learner"], config["attacks"], **parts)
     if learner.guarantee is not None:
         jobs.say("\n".join(f"privacy: {note}" for note in learner.guarantee.notes))
     attacks = make_attacks(config["attacks"])
@@ -117,7 +122,7 @@ def build(config: Mapping, *, seed: int) -> Experiment:
     asked = {signal for attack in planned for signal in attack.signals}
     asked |= {*reported, *typed.query.signals}
     asked |= {"logits"} if typed.query.save_logits else set()
-    asked -= {TRAJECTORY, *canary_scores.SIGNALS}
+    asked -= {TRAJECTORY, *dirac.SIGNALS}
     signals = validate.make_signals(asked, pool=pool, model=model)
     validate.check_signals(signals, out=out, pool=pool)
     own_target = bool(supplied or typed.target.black_box)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Mapping
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mia_jax import checks, configuration, registry
@@ -15,7 +17,7 @@ from mia_jax.data import _pool as pools
 from mia_jax.learners import stopping
 from mia_jax.pipeline import validate
 from mia_jax.pipeline.train import VALIDATION
-from mia_jax.privacy import canary_scores
+from mia_jax.privacy import canary_scores, dirac
 from mia_jax.runtime import files, precision
 from mia_jax.runtime.store import Store
 from mia_jax.types import Design, Learner, Model, Pool
@@ -87,13 +89,83 @@ def takes_objective(section: Mapping) -> bool:
     return "loss" in registry.keywords("learners", section["name"])
 
 
-def make_learner(section: Mapping, *, model: Model, sample: Pool | None = None, **rows) -> Learner:
+def dirac_canaries(
+    data: Mapping,
+    learner: Mapping,
+    attacks: Mapping[str, Mapping],
+    *,
+    pool: Pool,
+    design: Design,
+) -> dirac.Canaries | None:
+    """Returns the Dirac canaries of data.canaries.kind='dirac'; None for other kinds.
+
+    Args:
+      data: config.data.
+      learner: config.learner.
+      attacks: config.attacks.
+      pool: the examples.
+      design: who trains on what.
+
+    Raises:
+      ValueError: the learner or the design cannot have them, with the remedy.
+    """
+    inserted, kind = data.get("canaries"), "data.canaries.kind='dirac'"
+    if not inserted or inserted.get("kind") != "dirac":
+        for name, attack in attacks.items():
+            if attack.get("signal") in dirac.SIGNALS[2:]:
+                raise ValueError(
+                    f"attack {name!r}: only Dirac canaries have the signal {attack['signal']!r}; "
+                    f"set {kind} or use one of {list(canary_scores.SIGNALS)}."
+                )
+        return None
+    able = "dirac" in getattr(registry.load("learners", learner["name"]), "CANARIES", ())
+    if not able or learner.get("gradient") != "private":
+        raise ValueError(
+            f"{kind} canaries are parameters that only the clipped gradients of private training "
+            "move; they need learner.gradient='private', and the learning rule "
+            f"{learner['name']!r} with gradient={learner.get('gradient')!r} has none. Every "
+            "learner can have canaries of other kinds, such as 'mislabeled'."
+        )
+    if design.coin_N is None:
+        raise ValueError(
+            f"{kind} needs coins that decide about the canaries, and the design {design.name!r} "
+            "has none; use design.name='canaries'."
+        )
+    if not learner["watch"]:
+        raise ValueError(
+            f"{kind} canaries are seen in what training releases, which is kept only with "
+            "learner.watch=True."
+        )
+    privacy = learner.get("privacy") or {}
+    dirac.check_clipping(privacy.get("clipping", "flat"))
+    for field, usual in (("user", ""), ("microbatch", 1)):
+        if privacy.get(field, usual) != usual:
+            raise ValueError(
+                f"{kind} canaries are single examples, and with learner.privacy.{field}="
+                f"{privacy[field]!r} several rows are clipped together; leave it at {usual!r}."
+            )
+    return dirac.canaries(
+        np.flatnonzero(design.coin_N >= 0),
+        num_examples=len(pool.y),
+        norm=dirac.STRENGTH * privacy.get("clip_norm", 1.0),
+    )
+
+
+def make_learner(
+    section: Mapping,
+    *,
+    model: Model,
+    sample: Pool | None = None,
+    marked: dirac.Canaries | None = None,
+    **rows,
+) -> Learner:
     """Returns the learner of config.learner, with its objective and its stopping rule.
 
     Args:
       section: config.learner.
       model: the network.
       sample: the pool with its first few examples only, and all columns.
+      marked: the Dirac canaries, for which `model` has a table; None without.
       **rows: what the learner may know about the models' rows: num_rows, num_extra, padded,
           labels_N.
 
@@ -109,6 +181,8 @@ def make_learner(section: Mapping, *, model: Model, sample: Pool | None = None, 
         if sample is not None:
             axes = getattr(registry.load("learners", section["name"]), "ROWS", ())
             validate.check_loss(loss, model=model, pool=sample, name=objective["name"], rows=axes)
+        if marked is not None:
+            loss = dirac.with_canaries(loss, marked)
     elif objective["name"] == configuration.OWN:
         loss = None
     else:
@@ -176,11 +250,12 @@ def watched(
     model: Model,
     pool: Pool,
     design: Design,
+    marked: dirac.Canaries | None = None,
 ) -> Learner:
     """Returns the learner, with learner.watch one that also scores the canaries in training.
 
     It then records how the gradients of the canaries align with the updates
-    (privacy/canary_scores.py).
+    (privacy/canary_scores.py), or what is released of Dirac canaries (privacy/dirac.py).
 
     Args:
       learner: the learner.
@@ -189,13 +264,12 @@ def watched(
       model: the network.
       pool: the examples.
       design: who trains on what.
+      marked: the Dirac canaries; None without.
 
     Raises:
       ValueError: an attack needs these scores and learner.watch is off, or they cannot be computed.
     """
-    asking = [
-        name for name, attack in attacks.items() if attack.get("signal") in canary_scores.SIGNALS
-    ]
+    asking = [name for name, attack in attacks.items() if attack.get("signal") in dirac.SIGNALS]
     if not section["watch"]:
         if asking:
             raise ValueError(
@@ -220,6 +294,8 @@ def watched(
         if section.get("gradient") == "private"
         else np.inf
     )
+    if marked is not None:
+        return dirac.watched(learner, marked, size=dirac_size(section, marked, model, pool))
     rows = np.flatnonzero(design.coin_N >= 0)
     computing = precision.computing(model, section["precision"])
     return canary_scores.watched(
@@ -228,6 +304,20 @@ def watched(
         x=pool.x[rows],
         y=pool.y[rows],
         clip_norm=clip_norm,
+    )
+
+
+def dirac_size(section: Mapping, marked: dirac.Canaries, model: Model, pool: Pool) -> float:
+    """Returns the norm of a Dirac canary's clipped gradient under config.learner."""
+    privacy = section.get("privacy") or {}
+    pattern = dirac.trained(section.get("trainable", ""))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.asarray(pool.x[:1]))["params"]
+    return dirac.size_of(
+        shapes,
+        marked,
+        clip=privacy.get("clipping", "flat"),
+        clip_norm=privacy.get("clip_norm", 1.0),
+        trainable=pattern,
     )
 
 

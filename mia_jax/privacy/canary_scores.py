@@ -35,6 +35,10 @@ class Watch(NamedTuple):
     alignment_C: jax.Array
     change_C: jax.Array
 
+    def signals(self) -> dict[str, jax.Array]:
+        """Returns {signal: [...,C]} of the state of one model or of several."""
+        return dict(zip(SIGNALS, (self.alignment_C, self.change_C), strict=True))
+
 
 def watched(
     learner: Learner,
@@ -143,9 +147,8 @@ def _dot(a, b) -> jax.Array:
 
 
 def scores(state: TrainState) -> dict[str, np.ndarray]:
-    """Returns {signal: [M,C]} of the state of a chunk."""
-    watch: Watch = state.opt
-    return dict(zip(SIGNALS, jax.device_get((watch.alignment_C, watch.change_C)), strict=True))
+    """Returns {signal: [M,C]} of the state of a chunk, whose optimizer state has `signals()`."""
+    return jax.device_get(state.opt.signals())
 
 
 def saver(rows: np.ndarray, num_examples: int, write: Callable) -> Callable:

@@ -169,7 +169,7 @@ def test_a_config_names_them():
             r"population=1.0 must lie in \[0, 1\)",
         ),
         (lambda: canaries.make(num_examples=60, seed=0, canaries=1), "coins=1 must be at least 2"),
-        (lambda: _canaries.insert(pool(), kind="dirac"), "kind='dirac' is not one of"),
+        (lambda: _canaries.insert(pool(), kind="ghost"), "kind='ghost' is not one of"),
         (
             lambda: _canaries.insert(pool(), count=300),
             "count=300 canaries must be fewer than the 300 rows",
@@ -187,3 +187,60 @@ def test_a_config_names_them():
 def test_bad_arguments_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_the_other_kinds_are_what_their_names_say():
+    before = pool(400)
+    made = {
+        kind: _canaries.insert(before, kind=kind, count=count, **more)
+        for kind, count, more in (
+            ("blank", 5, {}),
+            ("out_of_distribution", 60, {}),
+            ("adversarial_input", 60, dict(strength=0.5)),
+            ("poisoned", 60, dict(copies=3)),
+            ("dirac", 60, {}),
+        )
+    }
+    natural_N = _canaries.insert(before, kind="natural", count=60).columns["canary"]
+    for kind, after in made.items():
+        chosen_N = after.columns["canary"]
+        touched_N = chosen_N | after.columns.get("poison", False)
+        np.testing.assert_array_equal(after.x[~touched_N], before.x[~touched_N])
+        np.testing.assert_array_equal(after.y[~touched_N], before.y[~touched_N])
+        if kind != "blank":
+            np.testing.assert_array_equal(chosen_N, natural_N)
+    blank = made["blank"]
+    assert not blank.x[blank.columns["canary"]].any()
+    assert sorted(blank.y[blank.columns["canary"]]) == list(range(5))
+    low, high = before.x.min(0), before.x.max(0)
+    noise = made["out_of_distribution"].x[natural_N]
+    assert ((noise >= low) & (noise <= high)).all()
+    spread = ((noise - low) / (high - low)).std()
+    assert spread == pytest.approx(np.sqrt(1 / 12), rel=0.05)  # of a uniform distribution
+    moved = made["adversarial_input"]
+    np.testing.assert_array_equal(moved.y, before.y)
+    change = np.abs(moved.x[natural_N] - before.x[natural_N])
+    assert (change <= 0.5 * (high - low) + 1e-6).all() and (change > 0).mean() > 0.9
+    poisoned = made["poisoned"]
+    np.testing.assert_array_equal(poisoned.x[natural_N], before.x[natural_N])
+    poison_N = poisoned.columns["poison"]
+    assert poison_N.sum() == 180 and not (poison_N & natural_N).any()
+    for x, y in zip(poisoned.x[natural_N], poisoned.y[natural_N], strict=True):
+        copy_N = (poisoned.x == x).all((1, 2, 3)) & poison_N
+        assert (
+            copy_N.sum() == 3 and len(set(poisoned.y[copy_N])) == 1 and y not in poisoned.y[copy_N]
+        )
+    np.testing.assert_array_equal(made["dirac"].x, before.x)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        (dict(kind="blank", count=6), "the data has 5 classes; use kind='out_of_distribution'"),
+        (dict(kind="poisoned", count=100, copies=4), "need 500 of the 300 rows"),
+        (dict(kind="adversarial_input", count=5, strength=0.0), "strength"),
+    ],
+)
+def test_kinds_that_the_data_cannot_have_are_refused(fields, words):
+    with pytest.raises(ValueError, match=words):
+        _canaries.insert(pool(), **fields)

@@ -23,6 +23,16 @@ CANARIES = dict(
     gradient_aligned="Each canary is an artificial row that resembles no other row; the accuracy "
     "on held-out canaries says nothing about the task.",
     natural="Each canary is an ordinary row of the data.",
+    blank="Each canary is an empty row with a label of its own; the accuracy on held-out canaries "
+    "says nothing about the task.",
+    out_of_distribution="Each canary is a row of uniform noise with a random label; the accuracy "
+    "on held-out canaries says nothing about the task.",
+    adversarial_input="Each canary is a row that was changed to look like another class; the "
+    "accuracy on held-out canaries is below that on the data.",
+    poisoned="Each canary is an ordinary row of which the training data also hold copies with a "
+    "wrong label; the accuracy on held-out canaries is below that on the data.",
+    dirac="Each canary has a parameter of its own that only its gradient moves. Models answer as "
+    "if canaries did not exist; what they reveal is seen in the updates of the training.",
     marked="The canaries are the rows that the data marks as such.",
 )
 
