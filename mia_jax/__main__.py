@@ -155,6 +155,14 @@ _TASK = flags.DEFINE_string(
     "the stage before is done (--grid: runs its share of the variants). The rest is left to the "
     "same command without --task.",
 )
+_DISTRIBUTED = flags.DEFINE_string(
+    "distributed",
+    "",
+    "Train each model on several hosts at the same time, on which this command is started: 'slurm' "
+    "(by srun), 'tpu' (the hosts of a slice), 'auto' (what JAX detects), or host:port,n,i: the "
+    "address of process 0, how many there are, and which one this is. It is never guessed; shares "
+    "of a fleet of independent models need only --task.",
+)
 _SLURM = flags.DEFINE_integer(
     "slurm",
     None,
@@ -223,13 +231,16 @@ def main(argv):
     path = command_line.check_file(path)
     # The user's modules are in the current folder or in that of the config.
     sys.path += [str(pathlib.Path.cwd()), str(path.resolve().parent)]
-    from mia_jax.runtime import jobs
+    from mia_jax.runtime import distributed, jobs
 
-    task, pause = jobs.task(_TASK.value), jobs.Pause()
+    task, pause = jobs.task(_TASK.value), jobs.Pause(leave=distributed.leave)
     pause.listen()
+    check_together()
     # Which backends jax tries is not worth a line; that it falls back to the CPU is a warning.
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
     set_compile_cache(_CACHE.value)
+    distributed.initialize(_DISTRIBUTED.value)
+    distributed.listen(pause)
     from mia_jax.pipeline import run
     from mia_jax.report import answer
     from mia_jax.runtime import accelerators, store
@@ -258,7 +269,11 @@ def main(argv):
     if _DEBUG.value:
         config, workdir = run.debug_config(config), store.debug_folder(workdir)
         set_debug()
-    results = run.run(config, workdir_path=workdir, **options)
+    with distributed.quiet():
+        results = run.run(config, workdir_path=workdir, **options)
+    distributed.finish()
+    if not distributed.is_writer():
+        return
     if task is not None:
         print(
             f"task {task[0]} of {task[1]} has done its share of the stage "
@@ -271,6 +286,25 @@ def main(argv):
         print(answer.terminal(results, path=path))
         if _OPEN.value:
             webbrowser.open(path.resolve().as_uri())
+
+
+def check_together() -> None:
+    """Raises ValueError for flags that do not go with --distributed."""
+    from mia_jax.runtime import distributed
+
+    if not _DISTRIBUTED.value:
+        return
+    distributed.parsed(_DISTRIBUTED.value)
+    reasons = (
+        (_TASK, "--task shares a fleet among processes that know nothing of one another"),
+        (_GRID, "the variants of a grid are shared by --task"),
+        (_SLURM, "write a batch script that starts this command with srun"),
+        (_DEBUG, "without jit there are no programs over several hosts"),
+        (_SUMMARY, "--summary prints one model and stops"),
+    )
+    for flag, reason in reasons:
+        if flag.value:
+            raise ValueError(f"--distributed does not go with --{flag.name}: {reason}.")
 
 
 def folder_of(text: str) -> pathlib.Path:
@@ -450,15 +484,21 @@ def guarded(function, *args):
         if isinstance(error, KeyboardInterrupt):  # before the run handles signals
             jobs.say("stopped before the run began.")
             jobs.leave(130)
+        from mia_jax.runtime import distributed
+
         if isinstance(error, jobs.Paused):
-            jobs.say("paused: what is done is on disk; start the same command again.")
-            jobs.leave(jobs.PAUSED)
+            if distributed.is_writer():
+                jobs.say("paused: what is done is on disk; start the same command again.")
+            distributed.leave(jobs.PAUSED)
         if "--debug" in sys.argv:
             raise
         expected = isinstance(error, (*jobs.MENDABLE, flags.Error))
-        jobs.say(f"error: {message(error) if expected else unexpected(error)}")
-        if isinstance(error, MemoryError):
-            jobs.leave(1)  # a device whose program failed may never return
+        sentence = message(error) if expected else unexpected(error)
+        jobs.say(f"error: {sentence}")
+        together = distributed.here().count > 1
+        distributed.tell("failed", sentence)
+        if isinstance(error, MemoryError) or together:
+            jobs.leave(1)  # a device whose program failed, or a lost process, may never return
         sys.exit(1)
 
 

@@ -14,7 +14,7 @@ import jax
 
 from mia_jax.configuration.settings import RunSettings
 from mia_jax.pipeline.plan import FleetPlan
-from mia_jax.runtime import files, jobs, machine, precision
+from mia_jax.runtime import distributed, files, jobs, machine, precision
 from mia_jax.runtime.progress import duration, size
 from mia_jax.runtime.store import Store, Trained
 from mia_jax.training import cost, memory, programs
@@ -112,7 +112,7 @@ def planned(
     """
     here, limit = devices(run), memory_limit(run)
     now = machine.here(here)
-    known, program = read_plan(store.train, run=store.run), None
+    known, program = distributed.read(lambda: read_plan(store.train, run=store.run)), None
     if known is not None:
         check_machine(known, now, path=store.train.plan)
     if known is None or not known.answers(run):
@@ -126,8 +126,11 @@ def planned(
                 "plan."
             )
             files.write_json(store.train.plan, kept, seal=True)
-            known = new
-        elif files.create_json(store.train.plan, kept, seal=True):
+            first_here = distributed.is_writer()
+        else:
+            first_here = files.create_json(store.train.plan, kept, seal=True)
+        distributed.wait()  # until the writer has written
+        if first_here:
             known = new
         else:
             known = read_plan(store.train, run=store.run)
@@ -138,7 +141,9 @@ def planned(
         if (known.chunk, known.form) != (new.chunk, new.form):
             program = None
     lanes = min(run.lanes or default_lanes(here), -(-models // known.chunk))
-    if not run.lanes:
+    if distributed.here().count > 1:
+        lanes = 1  # all processes train the same chunk at a time
+    elif not run.lanes:
         fitting = (
             n for n in range(1, lanes + 1) if needed_bytes(run, known.cost, n) <= limit.bytes
         )
@@ -294,7 +299,7 @@ def lines(known: Execution, *, run: RunSettings, models: int, lanes: int, epochs
 def devices(run: RunSettings) -> list:
     """Returns the local devices that the run may use.
 
-    There are run.devices of them, or all if that is 0.
+    There are run.devices of them, or all if that is 0; of several processes each has one.
 
     Raises:
       ValueError: the machine has fewer devices.
@@ -305,6 +310,8 @@ def devices(run: RunSettings) -> list:
             f"run.devices={run.devices} but this machine has {len(available)} "
             f"({available[0].platform})."
         )
+    if distributed.here().count > 1:
+        return available[:1]
     return available[: run.devices or len(available)]
 
 

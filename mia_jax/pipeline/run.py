@@ -16,7 +16,15 @@ from mia_jax.pipeline.experiment import Experiment
 from mia_jax.pipeline.place import Place
 from mia_jax.pipeline.query import query, query_black_box, save_supplied
 from mia_jax.pipeline.train import train
-from mia_jax.runtime import accelerators, files, jobs, machine, precision, provenance
+from mia_jax.runtime import (
+    accelerators,
+    distributed,
+    files,
+    jobs,
+    machine,
+    precision,
+    provenance,
+)
 from mia_jax.runtime.progress import size
 from mia_jax.runtime.store import Store, seed_folder
 from mia_jax.training import memory, tracking
@@ -53,7 +61,8 @@ def run(
         not.
       task: (i, n) does the share of task i of n of one stage, the first of `stages_wanted`: models
         to train or to query, or attacks. A stage is shared when the one before it is done.
-      pause: called at safe places; it may raise to end the run (mia_jax.runtime.jobs).
+      pause: called at safe places; it may raise to end the run (mia_jax.runtime.jobs). Of several
+        processes (runtime/distributed.py) all train, and the first one does the rest.
       tracker: what gets the training metrics besides metrics.jsonl (mia_jax.trackers.make).
 
     Returns:
@@ -64,6 +73,8 @@ def run(
     """
     check_stage_names(stages_wanted)
     root, config = files.folder_at(workdir_path, argument="workdir_path"), plain(config)
+    if not distributed.is_writer():
+        root = files.Unwritten(root)
     seeds = checked_seeds(config.pop("seed"))
     reports, failed, numerics = {}, {}, precision.settings()
     if numerics["x64"]:
@@ -99,12 +110,14 @@ def run(
             except jobs.Paused:
                 raise
             except Exception as error:
-                if len(seeds) == 1:
-                    raise
+                if len(seeds) == 1 or distributed.here().count > 1:
+                    raise  # other processes would wait for this one
                 failed[seed] = error
                 jobs.say(f"seed {seed} failed: {jobs.failure(error)}")
         if failed:
             raise_failed(failed, seeds=len(seeds))
+        if not distributed.is_writer():
+            return {}
         if len(seeds) > 1 and task is None and "report" in stages_wanted:
             return report.report_seeds(reports, report_files=Store(root).report)
     return reports[seeds[0]]
@@ -217,6 +230,9 @@ def run_one(
     """
     shared = next((stage for stage in STAGES if stage in stages_wanted), "")
     refuse_sharing(experiment, task=task, stage=shared, extend=extend)
+    alone = distributed.here().count == 1
+    if not distributed.is_writer():
+        tracker = None
     tracked = trackers.make(tracker, place=lambda name: store.tracker(name, task))
     files.sweep(store.root)
     numerics = dict(numerics) | dict(precision=experiment.precisions)
@@ -226,7 +242,11 @@ def run_one(
     lines = not called
     stages = dict(
         train=lambda: train_stage(
-            experiment, task=task, pause=pause, log=tracked.log if tracked else None, **common
+            experiment,
+            task=task,
+            pause=pause if alone else distributed.Together(pause),
+            log=tracked.log if tracked else None,
+            **common,
         ),
         query=lambda: query_stage(experiment, task=task, pause=pause, **common),
         attack=lambda: attack_stage(experiment, task=task, lines=lines, pause=pause, **common),
@@ -234,6 +254,8 @@ def run_one(
     )
     if task is not None:
         stages = {shared: stages[shared]}
+    if not distributed.is_writer():
+        stages = dict(train=stages["train"])
     results = {}
     try:
         for stage in (stage for stage in stages if stage in stages_wanted):
@@ -278,17 +300,20 @@ def train_stage(
     log: tracking.Log | None = None,
 ) -> None:
     """Runs TRAIN if there are models to train, and checks that enough models are left to audit."""
-    if experiment.learner is not None:
-        train(
-            experiment.fleet_plan(),
-            store=store,
-            run=experiment.settings.run,
-            models=experiment.trained_models,
-            task=task,
-            pause=pause,
-            begin=on_platform(experiment.settings, begin),
-            log=log,
-        )
+    # A process of several that stopped elsewhere than the others would leave them waiting.
+    in_step = jobs.deferred(pause) if distributed.here().count > 1 else contextlib.nullcontext()
+    with in_step:
+        if experiment.learner is not None:
+            train(
+                experiment.fleet_plan(),
+                store=store,
+                run=experiment.settings.run,
+                models=experiment.trained_models,
+                task=task,
+                pause=pause,
+                begin=on_platform(experiment.settings, begin),
+                log=log,
+            )
     if task is None:
         experiment.without_failed(store)
 

@@ -12,7 +12,7 @@ from mia_jax.pipeline import execution
 from mia_jax.pipeline.plan import FleetPlan
 from mia_jax.privacy import canary_scores
 from mia_jax.query import interactive, snapshots
-from mia_jax.runtime import files, jobs, precision
+from mia_jax.runtime import distributed, files, jobs, precision
 from mia_jax.runtime.store import Store
 from mia_jax.training import checkpoint, failures, fleet, memory, tracking
 from mia_jax.types import Design
@@ -57,9 +57,8 @@ def train(
     whose, trained, halved = "of this task " * (task is not None), False, False
     tracked: tracking.FleetMetrics | None = None
     while True:  # again for every further attempt at the models that failed
-        failed = failures.known(store.train.folder, share)
+        failed, finished = distributed.read(lambda: on_disk(store, share))
         attempts = failures.attempts(failed, run.retries)
-        finished = set(checkpoint.finished(store.train.folder, share))
         todo = sorted(set(share) - finished - (set(failed) - set(attempts)))
         if not todo:
             break
@@ -106,7 +105,8 @@ def train(
             except jax.errors.JaxRuntimeError as error:
                 if not memory.ran_out(error):
                     raise
-                if halved or planned.execution.chunk == 1:
+                together = distributed.here().count > 1  # the others did not run out
+                if halved or together or planned.execution.chunk == 1:
                     raise execution.exhausted(planned, run=run, error=error) from error
                 short = memory.first_line(error)
         if short:  # After the error is gone, so that its frames hold no arrays on the device.
@@ -123,6 +123,12 @@ def train(
             f"without them: {reasons}. run.retries=1 trains each again with another key; the usual "
             "remedy is a lower learner.learning_rate (with another workdir)."
         )
+
+
+def on_disk(store: Store, models: Sequence[int]) -> tuple[dict[int, dict], set[int]]:
+    """Returns ({model: record} of those that failed, those that are finished)."""
+    folder = store.train.folder
+    return failures.known(folder, models), set(checkpoint.finished(folder, models))
 
 
 def task_block(

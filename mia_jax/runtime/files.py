@@ -62,6 +62,33 @@ def folder_at(path: str | Path, *, argument: str) -> Path:
     return Path(path).expanduser()
 
 
+class Unwritten(type(pathlib.Path())):  # type: ignore[misc]
+    """A path below which this process writes nothing: every change does nothing, silently.
+
+    It is how a process reads a workdir that another process of the same run writes
+    (runtime/distributed.py). What is joined to it is of the same kind.
+
+    >>> folder = Unwritten("/nowhere")
+    >>> folder.joinpath("a").mkdir(), write_text(folder / "a.txt", "text"), folder.exists()
+    (None, None, False)
+    """
+
+    def mkdir(self, mode=0o777, parents=False, exist_ok=False) -> None:
+        """Does nothing."""
+
+    def unlink(self, missing_ok=False) -> None:
+        """Does nothing."""
+
+    def rmdir(self) -> None:
+        """Does nothing."""
+
+
+def move(source: Path, target: Path) -> None:
+    """Renames a file; what was at `target` is replaced."""
+    if not isinstance(source, Unwritten):
+        os.replace(source, target)
+
+
 def make_folder(folder: Path) -> None:
     """Creates a folder and its parents for this user only; existing folders are not changed."""
     if not folder.is_dir():
@@ -100,6 +127,8 @@ def write(path: Path, save: Callable) -> None:
 
     This is atomic on one file system. An OSError names the file.
     """
+    if isinstance(path, Unwritten):
+        return
     temporary = _temporary(path, save)
     try:
         os.replace(temporary, path)
@@ -113,6 +142,8 @@ def create(path: Path, save: Callable) -> bool:
     Returns:
         Whether it was written; False if another process was first.
     """
+    if isinstance(path, Unwritten):
+        return False
     temporary = _temporary(path, save)
     try:
         os.link(temporary, path)
@@ -180,7 +211,9 @@ def sweep(folder: Path) -> list[Path]:
 
     These are the files of processes of this machine that no longer exist, and all old ones.
     """
-    gone = []
+    gone: list[Path] = []
+    if isinstance(folder, Unwritten):
+        return gone
     for place, _, names in os.walk(folder):
         for name in names:
             match = _TEMPORARY.fullmatch(name)
@@ -463,6 +496,8 @@ def append(path: Path, data: bytes, *, lines: bool = False) -> None:
         data: the bytes.
         lines: ends the last line first if a killed process left it incomplete.
     """
+    if isinstance(path, Unwritten):
+        return
     make_folder(path.parent)
     descriptor = os.open(
         path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0), FILE_MODE
@@ -566,7 +601,7 @@ def set_aside(folder: Path) -> Path | None:
     Returns:
         The new path; None if there is nothing to rename.
     """
-    if not folder.exists():
+    if isinstance(folder, Unwritten) or not folder.exists():
         return None
     number = 1
     while (target := folder.with_name(f"{folder.name}.{number}")).exists():

@@ -26,6 +26,7 @@ from collections.abc import Callable, Sequence
 
 PAUSED = 75  # EX_TEMPFAIL: start the same command again
 SIGNALS = ("SIGTERM", "SIGUSR1", "SIGINT")
+RELAY = "SIGUSR2"  # what a thread interrupts the main thread with, see Pause.ask
 # The errors whose message says what a user can do about them.
 MENDABLE = (ValueError, OSError, FloatingPointError, MemoryError)
 # Seconds within which a safe place must be reached; clusters allow 30 or more before SIGKILL.
@@ -79,6 +80,26 @@ class Pause:
             signal.signal(getattr(signal, name), self._interrupt)
         threading.Thread(target=self._watch, args=(read,), name="signals", daemon=True).start()
 
+    def hear(self) -> None:
+        """Lets other threads `ask`; must be called in the main thread, after `listen`."""
+        signal.signal(getattr(signal, RELAY), self._interrupt)
+
+    def ask(self, why: str) -> None:
+        """Asks the run to stop as a first signal does, from another thread.
+
+        Args:
+            why: who asks, for the message.
+        """
+        if self.asked:
+            return
+        self.asked = True
+        threading.Thread(target=self._timed, name="grace", daemon=True).start()
+        say(f"{why}: stopping at the next safe place, within {self.grace:.0f} s.")
+        self._announced.set()
+        main = threading.main_thread().ident
+        if main is not None:
+            signal.pthread_kill(main, getattr(signal, RELAY))
+
     def __call__(self) -> None:
         """Raises Paused if the run was asked to stop."""
         if self.asked:
@@ -88,12 +109,18 @@ class Pause:
     @contextlib.contextmanager
     def deferred(self):
         """Returns a context in which a signal does not interrupt but waits for a safe place."""
+        with self.waiting():
+            yield
+        self()
+
+    @contextlib.contextmanager
+    def waiting(self):
+        """Returns a context like `deferred`, whose end is no safe place."""
         self._deferred += 1
         try:
             yield
         finally:
             self._deferred -= 1
-        self()
 
     def _interrupt(self, number, frame) -> None:
         """Handles a signal in the main thread."""
@@ -152,6 +179,11 @@ class Pause:
 def deferred(pause: Callable):
     """Returns `pause.deferred()` of a Pause; for any other callable a context that does nothing."""
     return getattr(pause, "deferred", contextlib.nullcontext)()
+
+
+def waiting(pause: Callable):
+    """Returns `pause.waiting()` of a Pause; for any other callable a context that does nothing."""
+    return getattr(pause, "waiting", contextlib.nullcontext)()
 
 
 def say(text: str, *, file=None) -> None:

@@ -8,7 +8,6 @@ writes the model and removes the record. A model whose answers are not finite is
 
 from __future__ import annotations
 
-import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -42,7 +41,7 @@ def record(
     files.write_json(failed_file(folder, m), entry, seal=True)
     model = checkpoint.model_file(folder, m)
     if model.exists():
-        os.replace(model, Trained(folder).failed_model(m))
+        files.move(model, Trained(folder).failed_model(m))
     return entry
 
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mia_jax.learners import stopping
-from mia_jax.runtime import files, jobs
+from mia_jax.runtime import distributed, files, jobs
 from mia_jax.runtime.progress import Progress, duration
 from mia_jax.training import checkpoint, failures, memory, programs, stream
 from mia_jax.training.devices import Cancelled, share_programs, spread
@@ -122,6 +122,7 @@ def train(
             attempt,
             run,
         )
+        distributed.wait()  # all have read the chunk's state before one writes it
         part.train(
             checkpoint_every=checkpoint_every,
             checkpoint_minutes=checkpoint_minutes,
@@ -303,7 +304,7 @@ class _Chunk:
 
         def late() -> bool:
             """Returns whether the state has to be saved because of the time."""
-            return 0 < 60 * checkpoint_minutes < time.monotonic() - kept
+            return distributed.agree(0 < 60 * checkpoint_minutes < time.monotonic() - kept)
 
         def safe_place() -> None:
             """Saves the state if the run has to end here, or within an epoch if it is time."""
