@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import os
 import re
 import socket
@@ -82,20 +83,31 @@ def parsed(text: str) -> str | Address:
     return Address(match["address"], Processes(index, count))
 
 
-def initialize(text: str) -> Processes:
+def initialize(text: str, *, seconds: float = START) -> Processes:
     """Joins the processes of a run, before anything asks JAX for its devices.
+
+    The process ends with a sentence if the others do not come in time.
 
     Args:
         text: one of FORMS; '' for a run of one process.
+        seconds: within which all processes must have started.
 
     Raises:
-        ValueError: the text has another form, or not all processes came together.
+        ValueError: the text has another form, or nothing says who belongs together.
     """
     if not text:
         return Processes()
     asked = parsed(text)
     import jax
 
+    # JAX's service takes SIGTERM away from jobs.Pause, and nobody asks it here.
+    jax.config.update("jax_enable_preemption_service", False)
+    logging.getLogger("jax._src.distributed").setLevel(logging.WARNING)
+    # JAX would abort the process, with the addresses of its functions.
+    late = threading.Timer(seconds, _late, args=(text, seconds))
+    late.daemon = True
+    late.start()
+    common: dict = dict(initialization_timeout=int(seconds) + 60)
     try:
         if isinstance(asked, Address):
             _check_host(text, asked)
@@ -104,19 +116,29 @@ def initialize(text: str) -> Processes:
                 asked.processes.count,
                 asked.processes.index,
                 cluster_detection_method="deactivate",
-                initialization_timeout=START,
+                **common,
             )
         else:
-            jax.distributed.initialize(
-                cluster_detection_method=_method(text), initialization_timeout=START
-            )
+            jax.distributed.initialize(cluster_detection_method=_method(text), **common)
     except ValueError as error:
         if str(error).startswith("--distributed"):
             raise
         raise ValueError(_alone(text)) from error
     except (RuntimeError, KeyError, OSError) as error:
         raise ValueError(_failure(text, error)) from error
+    finally:
+        late.cancel()
     return here()
+
+
+def _late(text: str, seconds: float) -> None:
+    """Ends the process because the others did not come."""
+    jobs.say(
+        f"error: --distributed={text}: not all processes came together within {seconds:.0f} s. Is "
+        "process 0 running, is its address reachable from the others, and were as many started as "
+        "asked for?"
+    )
+    jobs.leave(1)
 
 
 def _method(word: str) -> str | None:
@@ -157,14 +179,10 @@ def _alone(text: str) -> str:
 
 def _failure(text: str, error: Exception) -> str:
     reason = " ".join(str(error).split()) or type(error).__name__
-    what = (
-        f"not all processes came together within {START} s: is process 0 running, is its address "
-        "reachable from the others, and were as many started as asked for?"
-        if "DEADLINE_EXCEEDED" in reason or "UNAVAILABLE" in reason
-        else "the processes did not come together; two of them may have the same number, or the "
-        "port is in use."
+    return (
+        f"--distributed={text}: the processes did not come together; two of them may have the same "
+        f"number, or the port is in use. (JAX says: {reason[:300]})"
     )
-    return f"--distributed={text}: {what} (JAX says: {reason[:300]})"
 
 
 def here() -> Processes:

@@ -189,6 +189,16 @@ def test_an_error_of_one_process_ends_all_with_a_sentence(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_process_that_waits_in_vain_ends_with_a_sentence(index):
+    code = "from mia_jax.runtime import distributed\n"
+    code += f"distributed.initialize('127.0.0.1:{free_port()},2,{index}', seconds=3)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and "not all processes came together within 3 s" in done.stderr
+    assert "Traceback" not in done.stderr and "Fatal" not in done.stderr
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("flag", ["--task=0/2", "--grid", "--slurm=2", "--debug", "--summary"])
 def test_flags_that_do_not_go_together_are_refused(flag, tmp_path):
     done = subprocess.run(
