@@ -12,6 +12,7 @@ process 0, so that the devices are not needed for it.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import logging
 import os
@@ -38,7 +39,8 @@ NOTES, BEATS = "mia_jax/note", "mia_jax/beat"  # keys of the store that all shar
 ROUNDS, COUNTS = "mia_jax/round", "mia_jax/count"
 
 
-class Processes(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Processes:  # no NamedTuple, whose index and count are methods
     """Says which of how many processes this is.
 
     Attributes:
