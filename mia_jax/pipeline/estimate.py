@@ -18,7 +18,7 @@ import numpy as np
 
 from mia_jax import checks
 from mia_jax.configuration.settings import RunSettings, settings_of
-from mia_jax.pipeline import execution, rehearsal
+from mia_jax.pipeline import execution, miniature, rehearsal
 from mia_jax.pipeline.experiment import Experiment
 from mia_jax.pipeline.place import Place
 from mia_jax.pipeline.rehearsal import Answered, Audited, Pace
@@ -579,11 +579,16 @@ class _Parts:
     def _audit(self, answered: Answered | None) -> None:
         """Measures attack and report."""
         jobs.say("plan: rehearsing attacks and report ...")
-        experiment = self.experiment
+        experiment, rng = self.experiment, np.random.default_rng(1)
+        values = dict(experiment.supplied) if answered is None else answered.values
         try:
             audited = rehearsal.auditing(
-                experiment,
-                {} if answered is None else answered.values,
+                experiment.attacks,
+                experiment.design,
+                record_bytes=sum(value[0, :, 0].nbytes for value in values.values()),
+                audit_of=lambda rows_K, models: miniature.build(
+                    experiment, rows_K, values, models=models, rng=rng
+                ),
                 folder=self._scratch(),
                 pause=self.pause,
             )

@@ -8,7 +8,6 @@ compilation is kept apart, because it is spent once however long the run is.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import io
 import math
 import os
@@ -17,28 +16,29 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from scipy import optimize
 
-from mia_jax.configuration.settings import RunSettings, TargetSettings
+from mia_jax.configuration.settings import ReportSettings, RunSettings
 from mia_jax.metrics import record_groups
 from mia_jax.pipeline import execution
-from mia_jax.pipeline.attack import attack
+from mia_jax.pipeline.attack import SignalReader, attack
 from mia_jax.pipeline.execution import devices
-from mia_jax.pipeline.experiment import Experiment
-from mia_jax.pipeline.plan import FleetPlan, Questions, TrainedHere
+from mia_jax.pipeline.miniature import few_rows
+from mia_jax.pipeline.plan import FleetPlan, Questions, Subject, TrainedHere
 from mia_jax.pipeline.query import Asked, save_supplied
 from mia_jax.pipeline.report import report
 from mia_jax.query import forward, interactive
 from mia_jax.query.snapshots import SIGNAL as TRAJECTORY
 from mia_jax.runtime import provenance
 from mia_jax.runtime.store import Store
+from mia_jax.threat_model import PlannedAttack
 from mia_jax.training import checkpoint, cost, fleet, flops, programs, stream
 from mia_jax.training.devices import default_lanes
-from mia_jax.types import Design, Pool
+from mia_jax.types import Design
 
 Path = pathlib.Path
 SHORT = 2e10  # FLOPs of a part of an epoch, of all lanes, that a CPU core does in some seconds
@@ -47,7 +47,6 @@ SECONDS = 2.0  # of steady work that are measured, of every stage
 PAIRS = 4_500_000
 FEW, MANY = 600, 4_000  # records of a rehearsal of attack and report, at least and at most
 ANSWERS = 2**28  # bytes of the answers of that rehearsal
-NOISE = 0.05  # by which answers of models that were not asked differ from those that were
 
 
 class Pace(NamedTuple):
@@ -308,7 +307,7 @@ def asking(
     size, first, second = batch, Pace(0.0, 0.0, 0.0, 0.0), (0.0, 0.0)
     folder = store.answers.folder
     while questions.passes:
-        pool = few(asked.pool, np.arange(size))
+        pool = few_rows(asked.pool, np.arange(size))
         clocks = [Clock()]
         for folder in (store.after(2 * size).folder, store.after(2 * size + 1).folder):
             with quietly():
@@ -345,12 +344,6 @@ def asking(
     if questions.snapshots and scalar is not None:
         values[TRAJECTORY] = np.stack([scalar] * len(questions.snapshots), -1)
     return Answered(passes, probes, values, device)
-
-
-def few(pool: Pool, rows_K: np.ndarray) -> Pool:
-    """Returns a pool of some rows, with their columns."""
-    columns = {name: np.asarray(column)[rows_K] for name, column in pool.columns.items()}
-    return dataclasses.replace(stream.bare(pool, rows_K), columns=columns)
 
 
 def _untrained(plan: FleetPlan, models: Sequence[int], *, store: Store) -> None:
@@ -500,29 +493,32 @@ class Measured(NamedTuple):
 
 
 def auditing(
-    experiment: Experiment,
-    values: Mapping[str, np.ndarray],
+    attacks: Sequence[PlannedAttack],
+    design: Design,
     *,
+    record_bytes: int,
+    audit_of: Callable[[np.ndarray, int], Any],
     folder: Path,
     pause: Callable[[], None],
 ) -> Audited:
     """Returns what attack and report take, by those of a few records of the same models.
 
-    All attacks score answers like those in `values`, for several numbers of records, and the report
-    is written for the fewest and the most. What grows with the records is extrapolated.
+    All attacks score answers for several numbers of records, and the report is written for the
+    fewest and the most. What grows with the records is extrapolated.
 
     Args:
-        experiment: the run.
-        values: {signal: answers [m,A,n,..] of some models about some examples}.
+        attacks: the attacks of the run.
+        design: who trains on what.
+        record_bytes: the bytes of all answers of one model about one record.
+        audit_of: audit_of(rows_K, models) builds the audit of some records of the first models by
+            these attacks (pipeline/miniature.py).
         folder: an empty folder.
         pause: may raise to end the rehearsal.
     """
-    design, attacks = experiment.design, max(1, len(experiment.attacks))
     relevant = np.flatnonzero(design.evaluated_MN.any(0) | design.population_N)
     total = len(relevant)
-    sizes, models = pieces_of(total, pairs=len(design.targets) * attacks, design=design)
-    per_record = sum(v[0, :, 0].nbytes for v in values.values()) * models
-    most = max(200, int(ANSWERS / max(1, per_record)))
+    sizes, models = pieces_of(total, pairs=len(design.targets) * len(attacks), design=design)
+    most = max(200, int(ANSWERS / max(1, record_bytes * models)))
     sizes = tuple(sorted({min(size, most) for size in sizes}))
     rng = np.random.default_rng(0)
     attacking: dict[int, Measured] = {}
@@ -530,16 +526,18 @@ def auditing(
     once = (0.0, 0.0)
     for i, size in enumerate((sizes[0], *sizes) if len(sizes) > 1 else sizes):
         rows_K = np.sort(rng.choice(relevant, size, replace=False))
-        part = miniature(experiment, rows_K, values, models=models, rng=rng)
+        part = audit_of(rows_K, models)
         store = Store(Path(tempfile.mkdtemp(dir=folder)), part.run)
         save_supplied(part.supplied, design=part.design, store=store)
-        made = _attacked(part, store=store, pause=pause)
+        reader = part.reader(store)
+        made = _attacked(attacks, reader, pause=pause)
         if size in attacking:  # the first time is that of imports and compilations as well
             first = attacking[size].took
             once = max(0.0, first[0] - made.took[0]), max(0.0, first[1] - made.took[1])
         attacking[size] = made
         if size in (sizes[0], sizes[-1]) and (i or len(sizes) == 1):
-            reporting[size] = _reported(part, store=store, pause=pause)
+            of = dict(settings=part.settings.report, subject=part.subject(), seed=part.seed)
+            reporting[size] = _reported(attacks, reader, **of, pause=pause)
     targets = sum(t < models for t in design.targets)
     larger = len(design.targets) / max(1, targets)
 
@@ -603,106 +601,42 @@ def fitted(
     return float(optimize.nnls(powers, np.asarray(values, float))[0].sum())
 
 
-def miniature(
-    experiment: Experiment,
-    rows_K: np.ndarray,
-    values: Mapping[str, np.ndarray],
-    *,
-    models: int,
-    rng: np.random.Generator,
-) -> Experiment:
-    """Returns the audit of given answers of some records of the first models, by the same attacks.
-
-    Args:
-        experiment: the run.
-        rows_K: the records.
-        values: see `auditing`; they are repeated for other models and records, with a little noise.
-        models: the number of models.
-        rng: draws the records and the noise.
-    """
-    design = experiment.design
-    names = {signal for planned in experiment.attacks for signal in planned.signals}
-    names |= set(experiment.signals)
-    supplied = {}
-    for name in sorted(names):
-        of = experiment.supplied.get(name, values.get(name, values.get(name.split("@")[0])))
-        if of is None:
-            raise ValueError(f"the signal {name!r} is not rehearsed")
-        m = np.arange(models) % len(of)
-        n = rng.integers(0, of.shape[2], len(rows_K))
-        supplied[name] = _varied(of[m][:, :, n], rng)
-    cut = dataclasses.replace(
-        design,
-        member_MN=design.member_MN[:models, rows_K],
-        evaluated_MN=design.evaluated_MN[:models, rows_K],
-        shadow_MM=design.shadow_MM[:models, :models],
-        population_N=design.population_N[rows_K],
-        unit_M=design.unit_M[:models],
-        targets=tuple(t for t in design.targets if t < models),
-        extra_MN=None,
-        coin_N=None,
-        remake=None,
-    )
-    settings = dataclasses.replace(
-        experiment.settings,
-        report=dataclasses.replace(
-            experiment.settings.report, epochs=(), groups={}, sections=(), audit=None
-        ),
-        target=TargetSettings(),
-        learner=None,
-    )
-    return dataclasses.replace(
-        experiment,
-        config=dict(experiment.config) | dict(data=dict(name="rehearsal"), learner=None),
-        settings=settings,
-        pool=few(experiment.pool, rows_K),
-        duplicates=dict(rows=0, groups=0, label_conflicts=0),
-        design=cut,
-        rows_MK=np.zeros((0, 0), np.int32),
-        weight_MK=np.zeros((0, 0), np.float32),
-        model=None,
-        learner=None,
-        signals=dict.fromkeys(supplied),
-        supplied=supplied,
-        failed={},
-    )
-
-
-def _varied(answers: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Returns answers with a little noise, within their range; those of two values stay as is."""
-    low, high = answers.min(), answers.max()
-    if answers.dtype.kind != "f" or np.isin(answers, (low, high)).all():
-        return np.ascontiguousarray(answers)
-    noise = rng.standard_normal(answers.shape, np.float32) * np.float32(NOISE * answers.std())
-    return np.clip(answers + noise, low, high).astype(answers.dtype)
-
-
-def _attacked(part: Experiment, *, store: Store, pause: Callable[[], None]) -> Measured:
-    """Scores a miniature, and returns what it took."""
+def _attacked(
+    attacks: Sequence[PlannedAttack], reader: SignalReader, *, pause: Callable[[], None]
+) -> Measured:
+    """Scores a small audit, and returns what it took."""
     begin = Clock()
     with quietly(), peak() as grown:
-        attack(part.attacks, part.reader(store), lines=False, pause=pause)
-    return Measured(Clock().since(begin), grown[0], _disk(store.attacks))
+        attack(attacks, reader, lines=False, pause=pause)
+    return Measured(Clock().since(begin), grown[0], _disk(reader.store.attacks))
 
 
-def _reported(part: Experiment, *, store: Store, pause: Callable[[], None]) -> Measured:
-    """Writes the report of a miniature that was scored, and returns what it took."""
+def _reported(
+    attacks: Sequence[PlannedAttack],
+    reader: SignalReader,
+    *,
+    settings: ReportSettings,
+    subject: Subject,
+    seed: int,
+    pause: Callable[[], None],
+) -> Measured:
+    """Writes the report of a small audit that was scored, and returns what it took."""
     versions = provenance.versions()
     begin = Clock()
     with quietly(), peak() as grown:
         report(
-            part.attacks,
-            part.reader(store),
-            settings=part.settings.report,
+            attacks,
+            reader,
+            settings=settings,
             questions=None,
-            subject=part.subject(),
+            subject=subject,
             trained=TrainedHere(),
-            seed=part.seed,
+            seed=seed,
             versions=versions,
             lines=False,
             pause=pause,
         )
-    return Measured(Clock().since(begin), grown[0], _disk(store.report.folder))
+    return Measured(Clock().since(begin), grown[0], _disk(reader.store.report.folder))
 
 
 def _disk(folder: Path) -> int:

@@ -39,8 +39,15 @@ FILES = {
     "unanswered.npz",
 }
 BELOW_BUILD = ("pipeline", "query", "training", "measures", "report", "runtime")
-# where configs live: they build an experiment, run it and claim its folder
-BUILDS = ("pipeline/build.py", "pipeline/run.py", "pipeline/place.py", "pipeline/grid.py")
+# where configs live: they build an experiment, run it or say what it takes, and claim its folder
+BUILDS = (
+    "pipeline/build.py",
+    "pipeline/run.py",
+    "pipeline/estimate.py",
+    "pipeline/miniature.py",
+    "pipeline/place.py",
+    "pipeline/grid.py",
+)
 CUTS = {
     "types.py": "Design.of_targets is the place",
     "measures/two_audits.py": "reads the arrays of design/membership.npz, when no Design is there",
