@@ -257,7 +257,9 @@ def main(argv):
     if _SLURM.value is not None:
         submit(workdir, path, argument)
         return
-    if _GRID.value:
+    from mia_jax.pipeline import grid
+
+    if _GRID.value or (grid.implied(path, argument) and not _SUMMARY.value):
         run_grid(workdir, path, argument, **options)
         return
     config = with_overrides(command_line.config_of(path, argument))

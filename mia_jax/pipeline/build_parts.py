@@ -22,6 +22,8 @@ from mia_jax.runtime import files, precision
 from mia_jax.runtime.store import Store
 from mia_jax.types import Design, Learner, Model, Pool
 
+VARIANT = "variant:"  # learner.init_from of a grid: another variant, 'variant:plain'
+
 
 def make(kind: str, section: Mapping, **kwargs):
     """Returns what the plug-in of a config section makes; an external attack is made `lenient`.
@@ -332,6 +334,11 @@ def initial_parameters(path: str) -> dict[str, np.ndarray]:
     """
     if not path:
         return {}
+    if path.startswith(VARIANT):
+        raise ValueError(
+            f"learner.init_from={path!r} is a variant of a grid: run the whole grid, or name the "
+            "workdir of a finished run."
+        )
     folder, _, number = path.partition(":")
     file = Store(pathlib.Path(folder).expanduser()).train.model(int(number or 0))
     if not file.exists():

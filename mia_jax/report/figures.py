@@ -327,6 +327,80 @@ def agreement(names: Sequence[str], jaccard, *, over: str = "") -> Figure:
     return figure
 
 
+def matrix(made, lines: Sequence[tuple]) -> Figure:
+    """Draws the AUC of every attack behind every defense, and accuracy against the strongest one.
+
+    Args:
+        made: a `measures.matrix.Matrix`.
+        lines: (title, its Line, {attack: its Cell}) of every line, as `report.matrix.lines` lists
+            them.
+    """
+    metric, columns = made.metrics[0], [column.attack for column in made.columns]
+    value_LA = np.full((len(lines), len(columns)), np.nan)
+    for at, (_, _, cells) in enumerate(lines):
+        for place, attack in enumerate(columns):
+            if attack in cells and metric in cells[attack].rows:
+                value_LA[at, place] = cells[attack].rows[metric]["value"]
+    figure = Figure(
+        figsize=(8.4 + 0.5 * len(columns), 1.6 + 0.27 * len(lines)), dpi=130, layout="constrained"
+    )
+    heat, scatter = figure.subplots(1, 2, width_ratios=(len(columns), 13))
+    most = max(0.55, float(np.nanmax(value_LA)))
+    image = heat.imshow(
+        value_LA, cmap="cividis", vmin=0.5, vmax=most, interpolation="nearest", aspect="auto"
+    )
+    names = [_name(f"{c.attack} ({c.sees})") for c in made.columns]
+    heat.set_xticks(range(len(columns)), names, rotation=60, ha="right", fontsize=7)
+    heat.set_yticks(range(len(lines)), [_name(title) for title, _, _ in lines], fontsize=7)
+    for row, column in np.ndindex(value_LA.shape):
+        value = value_LA[row, column]
+        ink = "black" if value > (0.5 + most) / 2 else "white"
+        text = "–" if np.isnan(value) else f"{value:.2f}".replace("0.", ".")
+        heat.text(column, row, text, ha="center", va="center", color=ink, fontsize=6)
+    heat.set_title(f"{tables.metric_name(metric)} of every attack", fontsize=9)
+    figure.colorbar(image, ax=heat, shrink=0.5, location="left").ax.tick_params(labelsize=7)
+    _places(scatter, made.fronts[metric], tables.metric_name(metric))
+    return figure
+
+
+def _places(axes, places: Sequence, metric: str) -> None:
+    """Draws accuracy against leakage with intervals, the front joined by a line, all named."""
+    for on_front, color, marker, text in (
+        (False, COLORS[0], "o", "dominated, by point values"),
+        (True, COLORS[1], "s", "Pareto front"),
+    ):
+        some = sorted((p for p in places if p.front is on_front), key=lambda p: p.leakage.value)
+        for place in some:
+            for amount, along in ((place.leakage, "x"), (place.accuracy, "y")):
+                if amount.low is None or amount.high is None:
+                    continue
+                span = (amount.low, amount.high)
+                across = (place.accuracy if along == "x" else place.leakage).value
+                both = (span, (across, across))
+                axes.plot(*(both if along == "x" else both[::-1]), color=color, lw=0.7, alpha=0.5)
+            axes.annotate(
+                _name(place.defense),
+                (place.leakage.value, place.accuracy.value),
+                xytext=(4, 3),
+                textcoords="offset points",
+                fontsize=6.5,
+            )
+        axes.plot(
+            [p.leakage.value for p in some],
+            [p.accuracy.value for p in some],
+            marker + ("-" if on_front else ""),
+            color=color,
+            markersize=4,
+            linewidth=1,
+            label=text,
+        )
+    axes.axvline(0.5, color="0.55", linewidth=1, linestyle=":", label="random guessing")
+    axes.set(xlabel=f"{metric} of the strongest attack", ylabel="accuracy of released labels")
+    axes.set_title("Accuracy against the strongest attack", fontsize=9)
+    axes.grid(True, color="0.9", linewidth=0.6)
+    axes.legend(fontsize=7, loc="lower right")
+
+
 def _ink(value: float) -> str:
     return "black" if value > 0.5 else "white"
 

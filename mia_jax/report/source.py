@@ -186,18 +186,30 @@ def runs(paths: Sequence[str | pathlib.Path]) -> tuple[list[comparison.Run], lis
             f"{'s' * (len(listed) != 1)}; a comparison needs two or more: workdirs, report.json "
             "files, folders of saved Results, or the folder of a grid."
         )
-    made = []
-    for name, file in zip(names(list(listed)), listed, strict=True):
-        _, report = read(file)
-        if "seeds" in report:
-            raise ValueError(
-                f"{file} is a report over several seeds and has no intervals of its own; name the "
-                f"folders of single seeds, such as seed-{report['seeds'][0]} in its workdir."
-            )
-        withheld = "; ".join(check.title for check in trust.failed(report, trust.INVALIDATES))
-        audit = two_audits.Audit(report, *saved_scores(file, report))
-        made.append(comparison.Run(name, audit, settings(file), withheld))
-    return made, notes
+    every = zip(names(list(listed)), listed, strict=True)
+    return [run(file, name=name) for name, file in every], notes
+
+
+def run(path: str | pathlib.Path, *, name: str) -> comparison.Run:
+    """Reads one audit.
+
+    Args:
+        path: what `read` takes.
+        name: what it is called.
+
+    Raises:
+        FileNotFoundError: there is no report.
+        ValueError: it is one over several seeds, or damaged.
+    """
+    file, report = read(path)
+    if "seeds" in report:
+        raise ValueError(
+            f"{file} is a report over several seeds and has no intervals of its own; name the "
+            f"folders of single seeds, such as seed-{report['seeds'][0]} in its workdir."
+        )
+    withheld = "; ".join(check.title for check in trust.failed(report, trust.INVALIDATES))
+    audit = two_audits.Audit(report, *saved_scores(file, report))
+    return comparison.Run(name, audit, settings(file), withheld)
 
 
 def settings(file: pathlib.Path) -> Mapping[str, Any] | None:

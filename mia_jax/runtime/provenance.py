@@ -27,7 +27,7 @@ class RunLog:
     """Records every start of a run in this workdir in run.json.
 
     An entry holds the versions, devices, arithmetic and revision of the start, and the seconds that
-    each of its stages took.
+    each of its stages took, by the clock and of all threads of this process together.
 
     Args:
         path: the path of run.json.
@@ -40,7 +40,7 @@ class RunLog:
         self.runs: list[dict] | None = None  # the earlier starts, read when this one is written
         started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self.run = versions() | dict(
-            numerics=dict(numerics), seed=seed, started=started, seconds={}
+            numerics=dict(numerics), seed=seed, started=started, seconds={}, cpu_seconds={}
         )
 
     def begin(self) -> None:
@@ -66,18 +66,19 @@ class RunLog:
 
     def timed(self, stage: str, work):
         """Returns the result of work() and records its seconds, also if it fails."""
-        start = time.monotonic()
+        start = time.monotonic(), time.process_time()
         try:
             result = work()
         except BaseException:
-            self._took(stage, start, done=False)
+            self._took(stage, *start, done=False)
             raise
-        self._took(stage, start, done=True)
+        self._took(stage, *start, done=True)
         return result
 
-    def _took(self, stage: str, start: float, *, done: bool) -> None:
+    def _took(self, stage: str, start: float, cpu_start: float, *, done: bool) -> None:
         """Records the seconds of a stage, and writes the file if this start has an entry in it."""
         self.run["seconds"][stage] = round(time.monotonic() - start, 3)
+        self.run["cpu_seconds"][stage] = round(time.process_time() - cpu_start, 3)
         if self.begun or (done and self.path.exists()):
             unless_read_only(self.write, strict=self.begun)
 

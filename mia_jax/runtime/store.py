@@ -579,7 +579,7 @@ class MonitorFiles(NamedTuple):
 
 
 class GridFiles(NamedTuple):
-    """Locates the files of a grid: one workdir per variant, and the table over them."""
+    """Locates the files of a grid: one workdir per variant, and what is written over all."""
 
     folder: Path
 
@@ -595,3 +595,7 @@ class GridFiles(NamedTuple):
     def epochs(self) -> Path:
         """Returns the file of the figure over epochs."""
         return self.folder / "epochs.png"
+
+    def matrix(self, ending: str) -> Path:
+        """Returns a file of the matrix of defenses and attacks: 'json', 'md', 'html' or 'png'."""
+        return self.folder / "report" / f"matrix.{ending}"
