@@ -173,7 +173,7 @@ def defenses_table(made: Matrix) -> Shown:
         cost = line.cost
         cpu = f"as {cost.shared}" if cost.shared else tables.ABSENT
         if cost.cpu_seconds is not None:
-            cpu = f"{cost.cpu_seconds:.0f}"
+            cpu = f"{cost.cpu_seconds:.1f}"
         shown.append(
             [
                 name(line.defense),
@@ -305,9 +305,8 @@ def markdown(made: Matrix) -> str:
     def cell(shown: Cell) -> str:
         if shown.name:
             return tables.code(shown.text)
-        if shown.strong:
-            return f"**{tables.plain(shown.text)}**"
-        return shown.text if isinstance(shown.sort, float) else tables.plain(shown.text)
+        text = shown.text if isinstance(shown.sort, float) else tables.plain(shown.text)
+        return f"**{text}**" if shown.strong else text
 
     def written(shown: Shown) -> str:
         header = [tables.plain(title) for title in shown.header]
