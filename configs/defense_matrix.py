@@ -66,7 +66,7 @@ SPELLED = dict(
 )
 # What pipeline/grid.py makes a matrix of: the argument that chooses a defense, the variant without
 # one, the attack whose scores say which released labels are right, and a sentence about each.
-MATRIX = dict(argument="defense", reference="none", accuracy="gap", about=TRAINING | OUTPUT)
+MATRIX = dict(argument="defense", undefended="none", accuracy="gap", about=TRAINING | OUTPUT)
 TABLE = dict(attacks=("gap", "loss", "lira", "noise"), metrics=("auc", "tpr@0.01"))
 
 

@@ -357,25 +357,25 @@ def cells_of(
     ]
 
 
-def under_names(audit: two_audits.Audit, column_of: Mapping[str, str]) -> two_audits.Audit:
+def under_names(measured: two_audits.Audit, column_of: Mapping[str, str]) -> two_audits.Audit:
     """Returns an audit whose attacks have the names that they have behind a defense.
 
     Args:
-        audit: the audit without the defense.
-        column_of: {name behind the defense: name in `audit`}.
+        measured: the audit without the defense.
+        column_of: {name behind the defense: name in `measured`}.
     """
     results = [
         dict(row, attack=name)
         for name, column in column_of.items()
-        for row in audit.report["results"]
+        for row in measured.report["results"]
         if row["attack"] == column
     ]
     scores = {
-        name: audit.score_TN[column]
+        name: measured.score_TN[column]
         for name, column in column_of.items()
-        if column in audit.score_TN
+        if column in measured.score_TN
     }
-    return audit._replace(report=dict(audit.report, results=results), score_TN=scores)
+    return measured._replace(report=dict(measured.report, results=results), score_TN=scores)
 
 
 def correct_TU(run: Run, attack: str) -> dict[int, float]:

@@ -13,10 +13,10 @@ finished config. learner.init_from='variant:adam' starts from the models of anot
 
 Variants that train the same models train them once. A file with
 
-    MATRIX = dict(argument="defense", reference="none", accuracy="gap", about={...})
+    MATRIX = dict(argument="defense", undefended="none", accuracy="gap", about={...})
 
 is a grid of defenses, which runs without --grid unless `argument` is typed, and has a page in
-workdir/report (measures/matrix.py): `reference` is the variant without a defense, `accuracy` the
+workdir/report (measures/matrix.py): `undefended` is the variant without a defense, `accuracy` the
 attack whose scores are 1 where a released label is right, and `about` says what each variant is.
 """
 
@@ -285,7 +285,7 @@ def write_matrix(
       root: the folder of the grid.
     """
     chosen_by, config_of = module.MATRIX, {v.name: v.config for v in grid}
-    plain = chosen_by["reference"]
+    plain = chosen_by["undefended"]
     done = [name for name, report in reports.items() if report]
     if plain not in done:
         jobs.say(f"matrix: the variant {plain} has no report, so nothing can be compared with it.")

@@ -2,7 +2,7 @@
 
 from mia_jax import configuration
 
-MATRIX = dict(argument="defense", reference="none", accuracy="gap", about=dict(smooth="soft"))
+MATRIX = dict(argument="defense", undefended="none", accuracy="gap", about=dict(smooth="soft"))
 TABLE = dict(metrics=("auc",))
 
 
