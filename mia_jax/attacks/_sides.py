@@ -6,13 +6,15 @@ It scores one target at a time, or all targets at once.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from mia_jax.attacks import _signals
 from mia_jax.fitting import moments
 from mia_jax.fitting.moments import Moments
-from mia_jax.types import Attack
+from mia_jax.metrics.record_groups import EXACT
+from mia_jax.types import Attack, Design
 
 OUT, IN = "out", "in"
 TOTAL, COUNT, M2, DOF = range(4)  # columns of `pool`
@@ -64,12 +66,12 @@ def attack(
         return score_evidence(evidence, center=center, **common)
 
     def score_all(fleet, key):
+        design = fleet.design
         uncentered = fleet.signal[signal].dtype != np.float64  # see `origin`
-        if center == "mean" and every_other_unit(fleet.design) and uncentered:
-            return score_fleet(fleet, **common)
-        return np.stack(
-            [score(fleet.evidence_against(t, needs), key) for t in fleet.design.targets]
-        )
+        together = center == "mean" and every_other_unit(design) and uncentered
+        if together or design.member_MN.shape[1] > EXACT:
+            return score_fleet(fleet, center=center, **common)
+        return np.stack([score(fleet.evidence_against(t, needs), key) for t in design.targets])
 
     return Attack(score, needs, knows="shadows", score_all=score_all, note=note, **more)
 
@@ -178,60 +180,124 @@ def spread_out(value_K: np.ndarray, chosen_N: np.ndarray) -> np.ndarray:
     return score_N
 
 
-def score_fleet(
-    fleet, *, signal: str, sign: int, kinds: Sequence[str], steps, finish, enough: float
-) -> np.ndarray:
-    """Returns score_TN of all targets, equal to `score_evidence` with mean centers.
+class Together(NamedTuple):
+    """Holds how the moments of the shadows of all targets are computed at once.
 
-    It computes leave-unit-out moments in blocks of examples, once for each step and once for the
-    scores.
+    Attributes:
+        of: of(value_MN, where_MN) returns the moments [U,N] of U sets of models.
+        row_T: the set of each target.
+    """
+
+    of: Callable[[np.ndarray, np.ndarray], Moments]
+    row_T: np.ndarray
+
+
+def together(design: Design, center: str) -> Together:
+    """Returns how the moments of all targets' shadows are computed at once.
+
+    Where each target's shadows are all models outside its unit, sums before and after a unit are
+    shared (`moments.leave_unit_out_moments`). Otherwise targets with equal shadows share moments.
+    """
+    targets = list(design.targets)
+    if center == "mean" and every_other_unit(design):
+        usable_M1 = shadows_M(design)[:, None]
+        row_T = np.searchsorted(np.unique(design.unit_M), design.unit_M[targets])
+
+        def outside_units(value_MN, where_MN) -> Moments:
+            return moments.leave_unit_out_moments(value_MN, where_MN & usable_M1, design.unit_M)
+
+        return Together(outside_units, row_T)
+    sets_UM, row_T = np.unique(design.shadow_MM[targets], axis=0, return_inverse=True)
+
+    def of_sets(value_MN, where_MN) -> Moments:
+        parts = [moments.moments(value_MN[m], where_MN[m], center) for m in sets_UM]
+        return Moments(*(np.stack(field) for field in zip(*parts, strict=True)))
+
+    return Together(of_sets, row_T.ravel())
+
+
+def score_fleet(
+    fleet,
+    *,
+    signal: str,
+    sign: int,
+    kinds: Sequence[str],
+    center: str,
+    steps,
+    finish,
+    enough: float,
+) -> np.ndarray:
+    """Returns score_TN of all targets, equal to `score_evidence` but for the order of sums.
+
+    It computes the moments of all targets together, in blocks of examples, once for each step and
+    once for the scores. The origin of external signals (`origin`) is subtracted from the moments.
     """
     d = fleet.design
     value_MAN = _signals.scalar(fleet.signal[signal], "MAN", signal)
-    usable_M1 = shadows_M(d)[:, None]
-    masks = [(d.member_MN if kind == IN else ~d.member_MN) & usable_M1 for kind in kinds]
-    unit_T = np.searchsorted(np.unique(d.unit_M), d.unit_M[list(d.targets)])
-    if min(fewest(where_MN, d) for where_MN in masks) >= enough:
+    if min(fewest(kind, d) for kind in kinds) >= enough:
         steps = ()
+    shared = together(d, center)
     total_TN = np.zeros((len(d.targets), value_MAN.shape[2]))
     for a in range(value_MAN.shape[1]):
         fitted_T: list[list[np.ndarray]] = [[] for _ in d.targets]
+        origin_T = [0.0] * len(d.targets)
+        if value_MAN.dtype == np.float64:
+            own_TN = ((sign * value_MAN[t, a], d.evaluated_MN[t]) for t in d.targets)
+            origin_T = [origin(own_N[rows_N], own_N.dtype) for own_N, rows_N in own_TN]
         for step in (*steps, None):
             sums_T = [0.0] * len(d.targets)
             exists_TK = np.zeros((len(d.targets), len(kinds)), bool)
             for cols in moments.blocks(value_MAN.shape[2]):
                 block_MN = sign * value_MAN[:, a, cols].astype(np.float64)
                 sides_UN = [
-                    moments.leave_unit_out_moments(block_MN, where_MN[:, cols], d.unit_M)
-                    for where_MN in masks
+                    shared.of(block_MN, side_of(d.member_MN[:, cols], kind)) for kind in kinds
                 ]
                 for i, t in enumerate(d.targets):
-                    keep = np.flatnonzero(d.evaluated_MN[t, cols])
+                    rows_N = d.evaluated_MN[t, cols]  # a slice copies nothing
+                    keep = slice(None) if rows_N.all() else np.flatnonzero(rows_N)
                     sides = [
-                        Moments(*(field[unit_T[i], keep] for field in side)) for side in sides_UN
+                        Moments(*(field[shared.row_T[i], keep] for field in side))
+                        for side in sides_UN
                     ]
+                    own_N = block_MN[t, keep]
+                    if origin_T[i]:
+                        own_N, sides = own_N - origin_T[i], [shifted(s, origin_T[i]) for s in sides]
                     exists_TK[i] |= [side.count.any() for side in sides]
                     if step is None:
-                        total_TN[i, cols.start + keep] += finish(
-                            block_MN[t, keep], sides, fitted_T[i]
-                        )
+                        total_TN[i, cols][keep] += finish(own_N, sides, fitted_T[i])
                     else:
-                        sums_T[i] = sums_T[i] + step(block_MN[t, keep], sides, fitted_T[i])
+                        sums_T[i] = sums_T[i] + step(own_N, sides, fitted_T[i])
             for i, t in enumerate(d.targets):
                 for kind, exists in zip(kinds, exists_TK[i], strict=True):
                     refuse_empty(kind, exists, int(d.shadow_MM[t].sum()))
                 fitted_T[i].append(sums_T[i])
-    return np.where(d.of_targets().evaluated_TN, total_TN / value_MAN.shape[1], np.nan)
+    total_TN /= value_MAN.shape[1]
+    total_TN[~d.of_targets().evaluated_TN] = np.nan
+    return total_TN
 
 
-def fewest(where_MN: np.ndarray, design) -> int:
-    """Returns the fewest shadows with `where_MN` that an evaluated example of a target has.
+def side_of(member_MN: np.ndarray, kind: str) -> np.ndarray:
+    """Returns which models are on a side of each example."""
+    return member_MN if kind == IN else ~member_MN
 
-    Every model outside the target's unit is a shadow.
-    """
-    total_N = where_MN.sum(0)
-    units = {t: where_MN[design.unit_M == design.unit_M[t]].sum(0) for t in design.targets}
-    return min(int((total_N - own_N)[design.evaluated_MN[t]].min()) for t, own_N in units.items())
+
+def shifted(side: Moments, origin: float) -> Moments:
+    """Returns the moments of the values minus `origin`."""
+    return side._replace(center=np.where(side.count > 0, side.center - origin, 0.0))
+
+
+def fewest(kind: str, design: Design) -> int:
+    """Returns the fewest shadows on a side that an evaluated example of a target has."""
+    where_MN, counts = side_of(design.member_MN, kind), []
+    total_N = where_MN[shadows_M(design)].sum(0)
+    usable_M, everywhere = shadows_M(design), every_other_unit(design)
+    for t in design.targets:
+        if everywhere:
+            count_N = total_N - where_MN[(design.unit_M == design.unit_M[t]) & usable_M].sum(0)
+        else:
+            count_N = where_MN[design.shadow_MM[t]].sum(0)
+        counts.append(int(count_N[design.evaluated_MN[t]].min()))
+    return min(counts)
 
 
 def pool(own_N: np.ndarray, sides: Sequence[Moments], fitted: Sequence[np.ndarray]) -> np.ndarray:

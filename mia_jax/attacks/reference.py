@@ -6,12 +6,15 @@ Source: Ye et al. 2022 (arXiv:2111.09679).
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import log_ndtr
+from scipy.special import log_ndtr, ndtr
 
 from mia_jax import checks
 from mia_jax.attacks import _probability, _sides, _signals
 from mia_jax.fitting import moments
+from mia_jax.metrics.record_groups import EXACT
 from mia_jax.types import Attack
+
+TINY = 1e-280  # tails below it are computed as logarithms
 
 
 def make(*, signal: str = "loss", quantile: str = "smooth", sign: int | None = None) -> Attack:
@@ -47,8 +50,12 @@ def make(*, signal: str = "loss", quantile: str = "smooth", sign: int | None = N
         )
         total_X = 0.0
         for a, own_N in enumerate(own_AN):
-            value_MN = sign * evidence.shadow[signal][:, a][:, x]
+            value_MN = evidence.shadow[signal][:, a]
             c = _sides.origin(own_N, value_MN.dtype)
+            if len(x) > EXACT and quantile == "smooth":
+                total_X += _smooth_of_many(own_N, value_MN, x, where_MN, sign=sign, origin=c)
+                continue
+            value_MN = sign * value_MN[:, x]
             total_X += tail(own_N - c, value_MN - np.asarray(c, value_MN.dtype), where_MN)
         return _sides.spread_out(total_X / len(own_AN), evidence.evaluated_N)
 
@@ -67,6 +74,54 @@ def _count(own_N: np.ndarray, value_MN: np.ndarray, where_MN: np.ndarray) -> np.
 
 def _smooth(own_N: np.ndarray, value_MN: np.ndarray, where_MN: np.ndarray) -> np.ndarray:
     side = moments.moments(value_MN, where_MN)
+    center_N, width_N = _kernel(own_N, side)
+    tail_N = _probability.log_mean(
+        (_log_tail(value_N, own_N, width_N) for value_N in value_MN), where_MN
+    )
+    alone_N = log_ndtr((center_N - own_N) / width_N)
+    return np.where(side.count > 0, -tail_N, -alone_N)
+
+
+def _smooth_of_many(
+    own_N: np.ndarray, value_MN, column_N, where_MN: np.ndarray, *, sign: int, origin: float
+) -> np.ndarray:
+    """Returns what `_smooth` returns, up to rounding: in blocks, adding up tails.
+
+    Args:
+        own_N: the target's values.
+        value_MN: those of its shadows, of all examples.
+        column_N: the examples that are scored.
+        where_MN: which shadows are OUT on them.
+        sign: what `value_MN` is multiplied by.
+        origin: what is subtracted from all values.
+    """
+    own_N = own_N - origin
+    sides = []
+    blocks = list(moments.blocks(len(own_N)))
+    for cols in blocks:
+        block_MN = sign * value_MN[:, column_N[cols]].astype(np.float64) - origin
+        sides.append(moments.moments(block_MN, where_MN[:, cols]))
+    side = moments.Moments(*map(np.concatenate, zip(*sides, strict=True)))
+    center_N, width_N = _kernel(own_N, side)
+    score_N = -log_ndtr((center_N - own_N) / width_N)
+    for cols in blocks:
+        block_MN = sign * value_MN[:, column_N[cols]].astype(np.float64) - origin
+        z_MN = np.where(where_MN[:, cols], block_MN, -np.inf)
+        z_MN -= own_N[cols]
+        z_MN /= width_N[cols]
+        tail_N = ndtr(z_MN).sum(0)
+        known_N = side.count[cols] > 0
+        tail_N /= np.maximum(side.count[cols], 1)
+        np.copyto(score_N[cols], -np.log(np.maximum(tail_N, TINY)), where=known_N)
+        tiny = np.flatnonzero(known_N & (tail_N < TINY))
+        if len(tiny):
+            log_MK = log_ndtr(z_MN[:, tiny])
+            score_N[cols][tiny] = -_probability.log_mean(log_MK, where_MN[:, cols][:, tiny])
+    return score_N
+
+
+def _kernel(own_N: np.ndarray, side: moments.Moments) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the centers of the OUT shadows and Silverman's width of the kernel, [N] each."""
     pools = _sides.pool(own_N, [side], [])
     (center_N,) = _sides.centers([side], pools)
     dof = pools[0, _sides.DOF]
@@ -76,12 +131,7 @@ def _smooth(own_N: np.ndarray, value_MN: np.ndarray, where_MN: np.ndarray) -> np
     width_N = np.maximum(
         width_N, np.finfo(np.float32).eps * np.maximum(np.abs(center_N), np.abs(own_N))
     )
-    width_N = np.where(width_N > 0, width_N, 1)
-    tail_N = _probability.log_mean(
-        (_log_tail(value_N, own_N, width_N) for value_N in value_MN), where_MN
-    )
-    alone_N = log_ndtr((center_N - own_N) / width_N)
-    return np.where(side.count > 0, -tail_N, -alone_N)
+    return center_N, np.where(width_N > 0, width_N, 1)
 
 
 def _log_tail(value_N: np.ndarray, own_N: np.ndarray, width_N: np.ndarray) -> np.ndarray:

@@ -39,6 +39,7 @@ from mia_jax import checks, types
 from mia_jax.data import _arrays, npz
 from mia_jax.external import design as supplied_design
 from mia_jax.external import signals
+from mia_jax.metrics.record_groups import EXACT
 from mia_jax.types import Design, Pool, Presentation, Task
 
 # The forms of answers and the number of axes after N; None: as many as the labels have after N.
@@ -686,7 +687,10 @@ def check_multilabel(labels: np.ndarray, name: str) -> np.ndarray:
 def stack_answers(
     arrays: Mapping, parts: list, form: str, examples: int, labels, name: str
 ) -> np.ndarray:
-    """Returns the answers of the target and then of the shadows in one form, [M,A,N..] float64.
+    """Returns the answers of the target and then of the shadows in one form, [M,A,N..].
+
+    They are float64. Logits, and all answers about more than `EXACT` examples, stay float32 if they
+    are.
 
     Args:
         arrays: all supplied arrays.
@@ -735,16 +739,17 @@ def stack_answers(
                 f"{name}: {key} has shape {arrays[key].shape}; expected [{', '.join(axes)}]."
             )
         checks.finite(**{key: arrays[key]})
-        if value.size and float(np.abs(value).max()) > LARGEST_NUMBER:
-            most = float(np.abs(value).max())
+        most = max(float(value.max()), -float(value.min())) if value.size else 0.0
+        if most > LARGEST_NUMBER:
             raise ValueError(
                 f"{name}: {key} holds numbers as large as {most:.3g}, whose squares float64 cannot "
                 "hold: take logarithms."
             )
-        stacks.append(value.astype(np.float64))
+        kept = value.dtype == np.float32 and (form == "logits" or examples > EXACT)
+        stacks.append(value if kept else value.astype(np.float64))
     if len({stack.shape[1:] for stack in stacks}) > 1:
         raise ValueError(
             f"{name}: {form} and shadow_{form} differ in views or classes: {stacks[0].shape[1:]} "
             f"and {stacks[1].shape[1:]}."
         )
-    return np.concatenate(stacks)
+    return np.concatenate(stacks) if len(stacks) > 1 else stacks[0]

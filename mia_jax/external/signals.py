@@ -18,6 +18,8 @@ def make(
 ) -> dict[str, np.ndarray]:
     """Returns every signal that the answers give, {name: [M,A,N..]} in float64.
 
+    Supplied losses and scores keep their dtype.
+
     Logits and probabilities give all of MEASURES and the logits. Predictions give squared errors,
     summed over outputs. If an example has several labels (labels [N,C]), the loss is the binary
     cross-entropy, summed over labels. A supplied loss replaces the one that follows from the
@@ -105,7 +107,9 @@ def of_logits(logits: np.ndarray, labels: np.ndarray, *, name: str) -> dict[str,
             f"{name}: the answers have one column and need one per class, of which there must be "
             "at least 2."
         )
-    parts = [[measured(out_NC, labels) for out_NC in out_ANC] for out_ANC in logits]
+    parts = [
+        [measured(out_NC.astype(np.float64), labels) for out_NC in out_ANC] for out_ANC in logits
+    ]
     return {
         signal: np.stack([np.stack([part[signal] for part in row]) for row in parts])
         for signal in MEASURES
@@ -114,6 +118,8 @@ def of_logits(logits: np.ndarray, labels: np.ndarray, *, name: str) -> dict[str,
 
 def _small(value: np.ndarray) -> np.ndarray:
     """Returns the array as float32 if no number changes by it, else the array itself."""
+    if value.dtype == np.float32:
+        return value
     with np.errstate(over="ignore"):
         half = value.astype(np.float32)
     return half if np.array_equal(half, value) else value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -107,11 +106,34 @@ def leave_unit_out_moments(
     nothing cancels. Mean centers.
     """
     units, row_M = np.unique(unit_M, return_inverse=True)
-    parts = [moments(value_MN[row_M == u], where_MN[row_M == u]) for u in range(len(units))]
-    nothing = Moments(*(np.zeros(value_MN.shape[1]) for _ in range(3)))
-    before = itertools.accumulate(parts[:-1], merge, initial=nothing)
-    after = list(itertools.accumulate(parts[:0:-1], merge, initial=nothing))[::-1]
-    return Moments(*(np.stack(field) for field in zip(*map(merge, before, after), strict=True)))
+    U, N = len(units), value_MN.shape[1]
+    if U == len(unit_M):
+        parts = _of_single_values(value_MN[np.argsort(row_M)], where_MN[np.argsort(row_M)])
+    else:
+        each = [moments(value_MN[row_M == u], where_MN[row_M == u]) for u in range(U)]
+        parts = Moments(*(np.stack(field) for field in zip(*each, strict=True)))
+    before, after = (Moments(*(np.zeros((U, N)) for _ in range(3))) for _ in range(2))
+    for u in range(1, U):
+        _put(before, u, merge(_row(before, u - 1), _row(parts, u - 1)))
+        _put(after, U - 1 - u, merge(_row(after, U - u), _row(parts, U - u)))
+    return merge(before, after)
+
+
+def _of_single_values(value_MN: np.ndarray, where_MN: np.ndarray) -> Moments:
+    """Returns the moments [M,N] of every value by itself, as `moments` computes them."""
+    value = kept(value_MN, where_MN).astype(np.float64, copy=False)
+    weight = where_MN.astype(np.float64)
+    middle = value / np.maximum(weight, 1)
+    return Moments(weight, middle, np.square((value - middle) * weight))
+
+
+def _row(rows: Moments, u: int) -> Moments:
+    return Moments(*(field[u] for field in rows))
+
+
+def _put(rows: Moments, u: int, row: Moments) -> None:
+    for field, value_N in zip(rows, row, strict=True):
+        field[u] = value_N
 
 
 def _median(value_MN: np.ndarray, where_MN: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mia_jax.metrics import bootstrap, intervals, outcomes, roc, summary
+from mia_jax.metrics import bootstrap, intervals, outcomes, record_groups, roc, summary
 from mia_jax.metrics.sorted_scores import SortedScores
 
 # of the largest figure that is drawn, in pixels of report.html or of figures/roc.png; in it, the
@@ -59,7 +59,7 @@ def of(
     evaluated_TN = np.asarray(evaluated_TN, bool)
     member_K = np.asarray(member_TN, bool)[evaluated_TN]
     for name, attack in attacks.items():
-        score_TN = np.asarray(attack["score_TN"], np.float64)
+        score_TN = record_groups.as_scores(attack["score_TN"])
         curves[name] = curve(
             score_TN,
             member_TN,
@@ -182,9 +182,10 @@ def histogram(score_K, member_K, bins: int = BINS) -> dict:
     Returns:
         {low, high, member, nonmember}: the ends of all bins together, and the counts of both sides.
     """
-    score_K, member_K = np.asarray(score_K, np.float64).ravel(), np.asarray(member_K, bool).ravel()
+    score_K, member_K = np.asarray(score_K).ravel(), np.asarray(member_K, bool).ravel()
     if len(score_K) > MANY:
         return _histogram_of_many(score_K, member_K, bins)
+    score_K = score_K.astype(np.float64)
     edges = bin_edges(score_K, bins)
     clipped_K = np.clip(score_K, edges[0], edges[-1])
     return dict(
@@ -197,12 +198,13 @@ def histogram(score_K, member_K, bins: int = BINS) -> dict:
 
 def _histogram_of_many(score_K: np.ndarray, member_K: np.ndarray, bins: int) -> dict:
     """Returns what `histogram` returns, with the ends of the bins from a part of the scores."""
-    edges = bin_edges(score_K[:: len(score_K) // MANY + 1], bins)
+    edges = bin_edges(score_K[:: len(score_K) // MANY + 1].astype(np.float64), bins)
     low, high = float(edges[0]), float(edges[-1])
     counts = np.zeros((2, bins), np.int64)
     for start in range(0, len(score_K), MANY):
         part = slice(start, start + MANY)
-        place_K = (np.clip(score_K[part], low, high) - low) * (bins / (high - low))
+        score_k = score_K[part].astype(np.float64)
+        place_K = (np.clip(score_k, low, high) - low) * (bins / (high - low))
         code_K = np.minimum(place_K.astype(np.int64), bins - 1) + bins * member_K[part]
         counts += np.bincount(code_K, minlength=2 * bins).reshape(2, bins)
     return dict(low=low, high=high, member=counts[1].tolist(), nonmember=counts[0].tolist())

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mia_jax.metrics import conformal
+from mia_jax.metrics.record_groups import EXACT
 
 SHARE = 0.1
 MOST = 10  # attacks that are measured
@@ -94,9 +95,14 @@ def _of_attack(
     named_T, false_T = np.zeros((2, len(score_TN)))
     for t, score_N in enumerate(score_TN):
         row_K = np.flatnonzero(candidate_TN[t])
-        named_K = conformal.identify(
-            score_N[row_K], score_N[calibration_TN[t]], share=share
-        ).named_K
+        known_C = score_N[calibration_TN[t]]
+        if len(score_N) > EXACT:
+            member_K = member_TN[t, row_K]
+            named_T[t], false_T[t] = conformal.counts(
+                score_N[row_K], member_K, known_C, share=share
+            )
+            continue
+        named_K = conformal.identify(score_N[row_K], known_C, share=share).named_K
         named_T[t], false_T[t] = named_K.sum(), (named_K & ~member_TN[t, row_K]).sum()
     return dict(
         identified=float(named_T.mean()),

@@ -12,7 +12,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mia_jax.metrics import bootstrap, components, intervals, jackknife, outcomes
+from mia_jax.metrics import (
+    bootstrap,
+    components,
+    intervals,
+    jackknife,
+    outcomes,
+    record_groups,
+)
 from mia_jax.metrics.components import Error, Left, Parts
 from mia_jax.metrics.summary import Drawn
 
@@ -104,7 +111,7 @@ def accuracies(
     for name in names:
         threshold_T, score_TN = (
             attacks[name].get("threshold_T"),
-            np.asarray(attacks[name]["score_TN"], np.float64),
+            record_groups.as_scores(attacks[name]["score_TN"]),
         )
         if threshold_T is None or np.isnan(np.asarray(threshold_T, np.float64)).any():
             continue

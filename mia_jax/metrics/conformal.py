@@ -88,6 +88,33 @@ def identify(score_K, calibration_C, *, share: float = 0.1) -> Identified:
     return Identified(named_K, p_K, fewest(len(p_K), len(np.asarray(calibration_C)), share))
 
 
+def counts(score_K, member_K, calibration_C, *, share: float = 0.1) -> tuple[int, int]:
+    """Returns how many candidates `identify` names, and how many of them are non-members.
+
+    Both sets are sorted and compared once, without a p-value for each candidate.
+
+    Args:
+        score_K, calibration_C, share: as in `identify`.
+        member_K: the members among the candidates.
+    """
+    rising_K, rising_C = np.sort(score_K), np.sort(calibration_C)
+    size, known = len(rising_K), len(rising_C)
+    if np.isnan(rising_K[-1:]).any() or np.isnan(rising_C[-1:]).any():
+        raise ValueError(
+            "score_K or calibration_C holds NaN; leave out the records that were not scored."
+        )
+    # above the j highest non-members p-values are at most (1 + j) / (known + 1)
+    above_J = size - np.searchsorted(rising_K, rising_C[::-1], side="right")
+    above_J = np.append(above_J, size)
+    adjusted_J = (1 + np.arange(known + 1)) / (known + 1) * (size / np.maximum(above_J, 1))
+    named_J = np.flatnonzero((above_J > 0) & (adjusted_J <= share * (1 + roc.TINY)))
+    if not len(named_J):
+        return 0, 0
+    named = int(above_J[named_J[-1]])
+    lowest = rising_K[size - named]
+    return named, int(np.count_nonzero(~member_K & (score_K >= lowest)))
+
+
 def split(nonmember_N, seed) -> tuple[np.ndarray, np.ndarray]:
     """Draws half of the non-members at random for calibration; the others stay candidates.
 

@@ -9,7 +9,16 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mia_jax.metrics import bootstrap, components, intervals, outcomes, placements
+from mia_jax.metrics import (
+    bootstrap,
+    components,
+    intervals,
+    outcomes,
+    placements,
+    record_groups,
+    sorted_scores,
+)
+from mia_jax.metrics.record_groups import Grouped
 
 
 def partners(unit_T) -> np.ndarray:
@@ -58,19 +67,25 @@ def check(
     if not (inside_TN.any(1).all() and outside_TN.any(1).all()):
         return dict(why="the targets share no evaluated rows, or only members or non-members")
     w = placements.weights(inside_TN, outside_TN, draws.record_NR)
-    code_TN = common_TN.astype(np.int32) - 1
+    many = isinstance(draws.record_NR, Grouped)
+    code_TN = None if many else common_TN.astype(np.int32) - 1
     smaller = int(min(inside_TN.sum(1).min(), outside_TN.sum(1).min()))
     intervals_of, excluded = {}, []
     each = 1 - (1 - level) / max(len(attacks), 1)
     for name, attack in attacks.items():
-        score_TN = np.asarray(attack["score_TN"], np.float64)[partner_T]
-        placed = [
-            placements.placements(placements.order(s, c), m, code, 1)
-            for s, c, m, code in zip(score_TN, common_TN, member_TN, code_TN, strict=True)
-        ]
-        auc_T = np.array([auc_G[0] for auc_G, _ in placed])
-        place_TN = np.array([place_N for _, place_N in placed])
-        value, drawn_TR = float(auc_T.mean()), placements.auc_draws(auc_T, place_TN, w)
+        score_TN = record_groups.as_scores(attack["score_TN"])
+        if code_TN is None:
+            auc_T, drawn_TR = _of_many(score_TN, partner_T, member_TN, common_TN, w)
+        else:
+            placed = [
+                placements.placements(placements.order(s, c), m, code, 1)
+                for s, c, m, code in zip(
+                    score_TN[partner_T], common_TN, member_TN, code_TN, strict=True
+                )
+            ]
+            auc_T = np.array([auc_G[0] for auc_G, _ in placed])
+            drawn_TR = placements.auc_draws(auc_T, np.array([place for _, place in placed]), w)
+        value = float(auc_T.mean())
         parts = components.parts(auc_T, drawn_TR, draws.index_T)
         # Also with few units: among these very models the value is not 1/2, for a shadow's level
         # shows in the scores of others. Records alone would show too little of its chance.
@@ -84,3 +99,17 @@ def check(
             if not bottom <= 0.5 <= top:
                 excluded.append(name)
     return dict(attacks=intervals_of, excluded=excluded, level=level, method=draws.method)
+
+
+def _of_many(
+    score_TN, partner_T, member_TN, common_TN, w: placements.Weights
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the AUC of each target by its partner's scores, and those under the draws [T,R]."""
+    auc_T, pull_TG = np.zeros(len(partner_T)), []
+    for t, partner in enumerate(partner_T):
+        rows = sorted_scores.falling(score_TN[partner], member_TN[t], common_TN[t])
+        place_K, place_N = sorted_scores.placed(rows), np.zeros(len(common_TN[t]))
+        auc_T[t] = place_K[rows.inside_K].mean()
+        place_N[rows.record_K] = place_K
+        pull_TG.append(placements.pulled(auc_T[t], place_N, w.side_Tn[t], w))
+    return auc_T, placements.grouped_draws(auc_T, pull_TG, w)

@@ -13,6 +13,7 @@ import numpy as np
 from scipy.stats import norm, t
 
 from mia_jax import checks
+from mia_jax.metrics import record_groups
 
 FEW = 2  # units of shadows below which their spread is not used
 
@@ -86,9 +87,10 @@ def usage(
     """
     score_N, rows_N = np.asarray(score_N, np.float64), np.asarray(rows_N, bool)
     shadow_score_SN, shadow_member_SN = (
-        np.asarray(shadow_score_SN, np.float64),
+        record_groups.as_scores(shadow_score_SN),
         np.asarray(shadow_member_SN, bool),
     )
+    threshold = np.float64(threshold)  # which is not rounded to the scores' float32
     checks.shape("N", score=score_N, rows=rows_N)
     shadows = checks.shape("SN", shadow_score=shadow_score_SN, shadow_member=shadow_member_SN)["S"]
     checks.fraction(closed="neither", level=level)
@@ -96,7 +98,7 @@ def usage(
     if not use_N.any():
         raise ValueError(f"none of the {int(rows_N.sum())} rows has a score.")
     known_SN = use_N & ~np.isnan(shadow_score_SN)
-    positive_SN = known_SN & (np.nan_to_num(shadow_score_SN, nan=-np.inf) >= threshold)
+    positive_SN = known_SN & (shadow_score_SN >= threshold)
     sides = [known_SN & shadow_member_SN, known_SN & ~shadow_member_SN]
     count_S4 = np.stack(
         [(mask & side_SN).sum(1) for mask in (positive_SN, known_SN) for side_SN in sides], 1
@@ -166,12 +168,13 @@ def table(
     """
     score_MN, member_MN = np.where(evaluated_MN, score_MN, np.nan), np.asarray(member_MN, bool)
     unit_M = np.arange(len(score_MN)) if unit_M is None else np.asarray(unit_M)
+    known_M = ~np.isnan(score_MN).all(1)
     table_rows = []
     for m in targets:
         rows = np.asarray(evaluated_MN[m], bool) & (
             True if rows_N is None else np.asarray(rows_N, bool)
         )
-        shadows = np.flatnonzero(shadow_MM[m] & ~np.isnan(score_MN).all(1))
+        shadows = np.flatnonzero(shadow_MM[m] & known_M)
         given = dict(
             shadow_score_SN=score_MN[shadows],
             shadow_member_SN=member_MN[shadows],

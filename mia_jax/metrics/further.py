@@ -19,6 +19,7 @@ from mia_jax.metrics import (
     outcomes,
     placements,
     ratio_bounds,
+    record_groups,
     roc,
     summary,
 )
@@ -123,7 +124,7 @@ def at_zero(attacks: Mapping[str, Mapping], member_TN, evaluated_TN) -> list[dic
 
 
 def _attack(study: Weighted, name: str, attack: Mapping) -> list[dict]:
-    score_TN, T = np.asarray(attack["score_TN"], np.float64), len(study.member_TN)
+    score_TN, T = record_groups.as_scores(attack["score_TN"]), len(study.member_TN)
     done = attack.get("sorted")
     pairs = [(s, m, e) for s, m, e in zip(score_TN, study.member_TN, study.evaluated_TN)]
     curves = [roc.roc(s[e], m[e]) for s, m, e in pairs] if done is None else list(done.curves)

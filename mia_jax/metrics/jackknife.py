@@ -130,8 +130,9 @@ def numbers(
     score_TN = np.asarray(score_TN, np.float64)
     member_TN, evaluated_TN = np.asarray(member_TN, bool), np.asarray(evaluated_TN, bool)
     if isinstance(counts, Grouped):
-        every = _numbers_of_many(score_TN, threshold_T, member_TN, evaluated_TN, fprs=fprs)
-        return {key: Influence(value, counts.fold(pull)) for key, (value, pull) in every.items()}
+        return _numbers_of_many(
+            score_TN, threshold_T, member_TN, evaluated_TN, fprs=fprs, counts=counts
+        )
     inside_TN, outside_TN = evaluated_TN & member_TN, evaluated_TN & ~member_TN
     influences: dict[Key, Influence] = {}
     if fprs is not None:
@@ -146,51 +147,76 @@ def numbers(
     return influences | _at_threshold(named_TN, inside_TN, outside_TN)
 
 
+class Sorted(NamedTuple):
+    """Holds the sorted rows of one target, and the group of every row in place of its record.
+
+    Attributes:
+        rows: the rows by falling score.
+        group_K: the group of each row.
+        whole_2G: how many members, and how many non-members, each group has.
+    """
+
+    rows: sorted_scores.Falling
+    group_K: np.ndarray
+    whole_2G: np.ndarray
+
+
+def _sorted(score_N, member_N, evaluated_N, counts: Grouped) -> Sorted:
+    rows = sorted_scores.falling(score_N, member_N, evaluated_N)
+    group_K, groups = counts.group_N[rows.record_K], len(counts.count_GR)
+    sides = (group_K[rows.inside_K], group_K[~rows.inside_K])
+    return Sorted(rows, group_K, np.array([np.bincount(g, minlength=groups) for g in sides]))
+
+
 def _numbers_of_many(
-    score_TN, threshold_T, member_TN, evaluated_TN, *, fprs: Sequence[float] | None
+    score_TN, threshold_T, member_TN, evaluated_TN, *, fprs: Sequence[float] | None, counts: Grouped
 ) -> dict[Key, Influence]:
-    """Returns what `numbers` returns, sorting every target once."""
-    T, N = score_TN.shape
-    rows_T = [
-        sorted_scores.falling(*of_target) for of_target in zip(score_TN, member_TN, evaluated_TN)
-    ]
+    """Returns what `numbers` returns, sorting every target once; pulls are those of groups."""
+    T, G = len(score_TN), len(counts.count_GR)
+    sorted_T = [_sorted(*of_target, counts) for of_target in zip(score_TN, member_TN, evaluated_TN)]
     influences: dict[Key, Influence] = {}
     if fprs is not None:
-        sides_T = [sorted_scores.rising(rows) for rows in rows_T]
-        curves = [roc.of_sides(*sides, fprs) for sides in sides_T]
-        pooled = [np.sort(np.concatenate(side)) for side in zip(*sides_T, strict=True)]
-        inside_I, outside_J = pooled
-        curve = roc.of_sides(inside_I, outside_J, fprs)
-        ranks = sorted_scores.PooledRanks(inside_I, outside_J)
-        areas, pulls = [roc.auc(c) for c in curves], np.zeros((2, N))
+        sides_T = [sorted_scores.rising(of.rows) for of in sorted_T]
+        ranks_T = [sorted_scores.Ranks.of(of.rows) for of in sorted_T]
+        curves = [
+            roc.of_sides(*sides, fprs, reach=ranks.reach(of.rows), thin=roc.READ)
+            for sides, ranks, of in zip(sides_T, ranks_T, sorted_T, strict=True)
+        ]
+        inside_I, outside_J = (np.sort(np.concatenate(side)) for side in zip(*sides_T, strict=True))
+        curve = roc.of_sides(inside_I, outside_J, fprs, thin=roc.READ)
+        pooled_ranks = sorted_scores.PooledRanks(inside_I, outside_J)
+        areas, pulls = [roc.auc(c) for c in curves], np.zeros((2, G))
         totals = (sum(c.n_member for c in curves), sum(c.n_nonmember for c in curves))
-        for rows, area, sides in zip(rows_T, areas, sides_T, strict=True):
-            place_K, among_K = sorted_scores.placed(rows), ranks.placed(rows)
+        for of, ranks, area, sides in zip(sorted_T, ranks_T, areas, sides_T, strict=True):
+            placed = (ranks.placed(of.rows), pooled_ranks.placed(of.rows))
             for side, total, of_side in zip((True, False), totals, sides, strict=True):
-                at = rows.inside_K == side
-                record_K = rows.record_K[at]
-                pulls[0, record_K] += (place_K[at] - area) / (len(of_side) * T)
-                pulls[1, record_K] += (among_K[at] - roc.auc(curve)) / total
+                at, sizes = of.rows.inside_K == side, (len(of_side) * T, total)
+                for pull_G, place_K, mean, size in zip(
+                    pulls, placed, (area, roc.auc(curve)), sizes, strict=True
+                ):
+                    pull_G += np.bincount(of.group_K[at], (place_K[at] - mean) / size, G)
         influences[None, "auc"] = Influence(float(np.mean(areas)), pulls[0])
         influences["pooled", "auc"] = Influence(roc.auc(curve), pulls[1])
         for fpr in fprs:
             for target, of_rate in ((None, curves), ("pooled", [curve] * T)):
-                rate = _rate_of_many(rows_T, of_rate, fpr, N, pooled=target == "pooled")
+                rate = _rate_of_many(sorted_T, of_rate, fpr, pooled=target == "pooled")
                 if rate is not None:
                     influences[target, f"tpr@{fpr:g}"] = rate
     if threshold_T is None or np.isnan(np.asarray(threshold_T, np.float64)).any():
         return influences
     for target in (None, "pooled"):
-        tpr, fpr, inside_N, outside_N = _pulled(
-            rows_T, np.asarray(threshold_T, np.float64), N, pooled=target == "pooled"
+        tpr, fpr, inside_G, outside_G = _pulled(
+            sorted_T, np.asarray(threshold_T, np.float64), pooled=target == "pooled"
         )
-        advantage, moved_N = tpr - fpr, inside_N - outside_N
-        influences[target, "advantage"] = Influence(advantage, moved_N)
-        influences[target, "balanced_accuracy"] = Influence((1 + advantage) / 2, moved_N / 2)
+        advantage, moved_G = tpr - fpr, inside_G - outside_G
+        influences[target, "advantage"] = Influence(advantage, moved_G)
+        influences[target, "balanced_accuracy"] = Influence((1 + advantage) / 2, moved_G / 2)
     return influences
 
 
-def _rate_of_many(rows_T, curves, fpr: float, N: int, *, pooled: bool) -> Influence | None:
+def _rate_of_many(
+    sorted_T: Sequence[Sorted], curves, fpr: float, *, pooled: bool
+) -> Influence | None:
     """Returns TPR@FPR of many records, as a mean over targets or `pooled`."""
     read = [roc.tpr_at_fpr(curve, fpr) for curve in curves]
     points = [point for point in read if point is not None]
@@ -198,33 +224,30 @@ def _rate_of_many(rows_T, curves, fpr: float, N: int, *, pooled: bool) -> Influe
         return None
     slopes = [roc.slope_at(c, outcomes.allowed(fpr, int(c.n_nonmember))) for c in curves]
     threshold_T = np.array([point.threshold for point in points])
-    _, _, inside_N, outside_N = _pulled(rows_T, threshold_T, N, pooled=pooled)
+    _, _, inside_G, outside_G = _pulled(sorted_T, threshold_T, pooled=pooled)
     tpr = float(np.mean([point.tpr for point in points]))
-    return Influence(tpr, inside_N - float(np.mean(slopes)) * outside_N)
+    return Influence(tpr, inside_G - float(np.mean(slopes)) * outside_G)
 
 
-def _pulled(rows_T, threshold_T, N: int, *, pooled: bool):
-    """Returns (TPR, FPR, their pulls [N], [N]) at thresholds, as means over targets or `pooled`."""
-    flagged = [
-        np.searchsorted(-rows.score_K, -t, side="right") for rows, t in zip(rows_T, threshold_T)
-    ]
+def _pulled(sorted_T: Sequence[Sorted], threshold_T, *, pooled: bool):
+    """Returns (TPR, FPR, their pulls [G], [G]) at thresholds, as means over targets or `pooled`."""
+    T, G = len(sorted_T), sorted_T[0].whole_2G.shape[1]
+    named_T2G = np.empty((T, 2, G))
+    for named_2G, of, threshold in zip(named_T2G, sorted_T, threshold_T, strict=True):
+        k = len(of.rows.score_K) - np.searchsorted(of.rows.score_K[::-1], threshold, side="left")
+        inside_k, group_k = of.rows.inside_K[:k], of.group_K[:k]
+        named_2G[0] = np.bincount(group_k[inside_k], minlength=G)
+        named_2G[1] = np.bincount(group_k[~inside_k], minlength=G)
     rates, pulls = [], []
-    for side in (True, False):
-        of_side = [rows.inside_K == side for rows in rows_T]
-        size_T = np.array([at.sum() for at in of_side], np.float64)
-        named_T = np.array([at[:k].sum() for at, k in zip(of_side, flagged, strict=True)])
-        rate_T, weight_T = named_T / size_T, 1 / (size_T * len(rows_T))
+    for side in (0, 1):
+        whole_TG = np.array([of.whole_2G[side] for of in sorted_T], np.float64)
+        size_T, named_T = whole_TG.sum(1), named_T2G[:, side].sum(1)
+        rate_T, weight_T = named_T / size_T, 1 / (size_T * T)
         if pooled:
-            rate_T = np.full(len(rows_T), named_T.sum() / size_T.sum())
-            weight_T = np.full(len(rows_T), 1 / size_T.sum())
-        pull_N = np.zeros(N)
-        for rows, at, k, rate, weight in zip(
-            rows_T, of_side, flagged, rate_T, weight_T, strict=True
-        ):
-            pull_N[rows.record_K[at]] -= rate * weight
-            pull_N[rows.record_K[:k][at[:k]]] += weight
+            rate_T = np.full(T, named_T.sum() / size_T.sum())
+            weight_T = np.full(T, 1 / size_T.sum())
+        pulls.append(weight_T @ named_T2G[:, side] - (rate_T * weight_T) @ whole_TG)
         rates.append(float(rate_T.mean()))
-        pulls.append(pull_N)
     return *rates, *pulls
 
 

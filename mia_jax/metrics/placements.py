@@ -172,11 +172,9 @@ def auc_draws(auc_T, place_TN, w: Weights) -> np.ndarray:
     """
     auc_T = np.asarray(auc_T, np.float64)
     if isinstance(w.record_nR, Grouped):
-        pull_TG = np.stack(
-            [_pulled(*of_target, w) for of_target in zip(auc_T, place_TN, w.side_Tn)]
+        return grouped_draws(
+            auc_T, [pulled(*of_target, w) for of_target in zip(auc_T, place_TN, w.side_Tn)], w
         )
-        drawn_TR = auc_T[:, None] + pull_TG @ w.record_nR.count_GR.astype(np.float64)
-        return np.where((w.inside_TR > 0) & (w.outside_TR > 0), drawn_TR, np.nan)
     size_Tn = np.ones(w.side_Tn.shape)
     for sign in (1, -1):
         count_T = (w.side_Tn == sign).sum(1, keepdims=True)
@@ -193,7 +191,14 @@ def auc_draws(auc_T, place_TN, w: Weights) -> np.ndarray:
     return np.where((w.inside_TR > 0) & (w.outside_TR > 0), drawn_TR, np.nan)
 
 
-def _pulled(auc: float, place_N, side_n, w: Weights) -> np.ndarray:
+def grouped_draws(auc_T, pull_TG: Sequence[np.ndarray], w: Weights) -> np.ndarray:
+    """Returns the AUCs [T,R] of `auc_draws` from what the groups of records add (`pulled`)."""
+    count_GR = record_groups.of_groups(w.record_nR).count_GR.astype(np.float64)
+    drawn_TR = np.asarray(auc_T)[:, None] + np.stack(pull_TG) @ count_GR
+    return np.where((w.inside_TR > 0) & (w.outside_TR > 0), drawn_TR, np.nan)
+
+
+def pulled(auc: float, place_N, side_n, w: Weights) -> np.ndarray:
     """Returns what an additional count of each group of records [G] adds to the AUC of a target."""
     pull_n = np.asarray(place_N, np.float64)[w.columns] - (0.0 if np.isnan(auc) else auc)
     for sign in (1, -1):

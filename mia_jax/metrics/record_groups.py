@@ -100,6 +100,31 @@ def compact(score_TN: np.ndarray) -> np.ndarray:
         return score_TN if kept < 0.99 * distinct else score_TN.astype(np.float32)
 
 
+def as_scores(score_TN) -> np.ndarray:
+    """Returns scores in float64; of many records as they are, so that none are copied."""
+    score_TN = np.asarray(score_TN)
+    many = score_TN.shape[-1] > EXACT and score_TN.dtype.kind == "f"
+    return score_TN if many else score_TN.astype(np.float64, copy=False)
+
+
+def falling_order(score_K: np.ndarray) -> np.ndarray:
+    """Returns the places [K] of scores from the highest to the lowest; equal ones in any order.
+
+    Scores that float32 holds are sorted as whole numbers, with their places in the lower half.
+
+    >>> falling_order(np.array([0.5, -2.0, 7.0])).tolist()
+    [2, 0, 1]
+    """
+    if score_K.dtype != np.float32 or not score_K.size:
+        return np.argsort(-score_K)
+    bits_K = (score_K + np.float32(0)).view(np.uint32)  # -0.0 becomes 0.0
+    rising_K = np.where(bits_K >> 31, ~bits_K, bits_K | np.uint32(1 << 31))
+    code_K = (~rising_K).astype(np.uint64) << np.uint64(32)
+    code_K |= np.arange(len(score_K), dtype=np.uint64)
+    code_K.sort()
+    return (code_K & np.uint64(0xFFFFFFFF)).astype(np.int64)
+
+
 Counts = np.ndarray | Grouped  # how often each of N records is drawn in R draws
 
 

@@ -136,7 +136,45 @@ def roc(score_N, member_N, weight_N=None) -> Roc:
     )
 
 
-def of_sides(inside_I: np.ndarray, outside_J: np.ndarray, fprs: Sequence[float] = ()) -> Roc:
+class Reach(NamedTuple):
+    """Holds how the non-members of one ROC, by rising score, are placed among its members.
+
+    Attributes:
+        above_J: how many members score higher.
+        upto_J: how many members score at least as high.
+        tied: the sum of t^3 - t over groups of t equal scores of both sides.
+    """
+
+    above_J: np.ndarray
+    upto_J: np.ndarray
+    tied: float
+
+
+class Thin(NamedTuple):
+    """Says which vertices `of_sides` keeps besides those that are read.
+
+    Attributes:
+        first: all about this many first false positives.
+        ratio: then one per this share of them.
+    """
+
+    first: int = FIRST
+    ratio: float = RATIO
+
+
+WHOLE = Thin()
+FEWER = Thin(ratio=1 / 500)  # of single targets, of which there are many
+READ = Thin(first=0)  # only those that are read
+
+
+def of_sides(
+    inside_I: np.ndarray,
+    outside_J: np.ndarray,
+    fprs: Sequence[float] = (),
+    *,
+    reach: Reach | None = None,
+    thin: Thin = WHOLE,
+) -> Roc:
     """Computes the ROC curve of many rows, of which it keeps a few thousand vertices.
 
     The vertices are some of those of `roc`: all about the first `FIRST` false positives, then one
@@ -147,6 +185,8 @@ def of_sides(inside_I: np.ndarray, outside_J: np.ndarray, fprs: Sequence[float] 
     Args:
         inside_I, outside_J: the rising scores of the members and of the non-members.
         fprs: false-positive rates at which the curve is read.
+        reach: how the sides are placed; None computes it.
+        thin: which vertices are kept.
     """
     n, m = len(inside_I), len(outside_J)
     twice, tied = 0, False
@@ -154,8 +194,11 @@ def of_sides(inside_I: np.ndarray, outside_J: np.ndarray, fprs: Sequence[float] 
     best: dict[str, tuple[float, float]] = {}
     for start in range(0, m, CHUNK):
         part_K = outside_J[start : start + CHUNK]
-        above_K = n - np.searchsorted(inside_I, part_K, side="right")
-        upto_K = n - np.searchsorted(inside_I, part_K, side="left")
+        if reach is None:
+            above_K = n - np.searchsorted(inside_I, part_K, side="right")
+            upto_K = n - np.searchsorted(inside_I, part_K, side="left")
+        else:
+            above_K, upto_K = (a[start : start + CHUNK] for a in (reach.above_J, reach.upto_J))
         twice += int(above_K.sum() + upto_K.sum())
         tied = tied or bool((above_K != upto_K).any())
         false_K = m - np.arange(start, start + len(part_K))  # as high as this one, or higher
@@ -165,7 +208,8 @@ def of_sides(inside_I: np.ndarray, outside_J: np.ndarray, fprs: Sequence[float] 
             at = len(gain_K) - 1 - int(np.argmax(gain_K[::-1]))
             if name not in best or gain_K[at] >= best[name][0]:
                 best[name] = (int(gain_K[at]), float(part_K[at]))
-    value_C = _cut_values(inside_I, outside_J, fprs, [value for _, value in best.values()])
+    more = [value for _, value in best.values()]
+    value_C = _cut_values(inside_I, outside_J, fprs, more, thin)
     true_V, false_V, threshold_V = _vertices_at(inside_I, outside_J, value_C)
     return Roc(
         fpr_V=false_V / m,
@@ -176,18 +220,24 @@ def of_sides(inside_I: np.ndarray, outside_J: np.ndarray, fprs: Sequence[float] 
         n_member=float(n),
         n_nonmember=float(m),
         area=twice / 2 / n / m,
-        tied=_tied(inside_I, outside_J, tied),
+        tied=_tied(inside_I, outside_J, tied) if reach is None else reach.tied,
     )
 
 
-def _cut_values(inside_I, outside_J, fprs: Sequence[float], more: Sequence[float]) -> np.ndarray:
+def _cut_values(
+    inside_I, outside_J, fprs: Sequence[float], more: Sequence[float], thin: Thin
+) -> np.ndarray:
     """Returns the scores [C] of non-members and members about which vertices are kept."""
     values = [np.asarray(more, np.float64)]
     for side_K in (inside_I, outside_J):
         size = len(side_K)
-        steps = int(math.log(max(size / FIRST, 1)) / RATIO) + 1
-        ranks = [np.arange(1, min(FIRST, size) + 1), np.geomspace(min(FIRST, size), size, steps)]
-        ranks.append(np.linspace(1, size, min(int(1 / RATIO), size)))
+        if not thin.first:
+            values.append(side_K[[0, -1]])
+            continue
+        first = min(thin.first, size)
+        steps = int(math.log(max(size / thin.first, 1)) / thin.ratio) + 1
+        ranks = [np.arange(1, first + 1), np.geomspace(first, size, steps)]
+        ranks.append(np.linspace(1, size, min(int(1 / thin.ratio), size)))
         values.append(side_K[size - np.concatenate(ranks).astype(np.int64)])
     m = len(outside_J)
     for fpr in fprs:

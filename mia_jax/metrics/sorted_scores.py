@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mia_jax.metrics import bootstrap, outcomes, rank_bins, roc
+from mia_jax.metrics import bootstrap, outcomes, rank_bins, record_groups, roc
 from mia_jax.metrics.rank_bins import Cuts
 from mia_jax.metrics.record_groups import Counts, Grouped, of_groups
 
@@ -78,8 +78,9 @@ def falling(score_N, member_N, evaluated_N) -> Falling:
         ValueError: a score is NaN, or there are no members or no non-members.
     """
     record_K = np.flatnonzero(evaluated_N).astype(np.int32)
-    score_K, inside_K = roc.two_sides(score_N[record_K], member_N[record_K])
-    order_K = np.argsort(-score_K)
+    scored_K = score_N if len(record_K) == len(score_N) else score_N[record_K]
+    score_K, inside_K = roc.two_sides(scored_K, member_N[record_K])
+    order_K = record_groups.falling_order(scored_K)
     return Falling(score_K[order_K], inside_K[order_K], record_K[order_K])
 
 
@@ -91,6 +92,7 @@ def sort(
     targets: Sequence[int],
     draws: bootstrap.Draws,
     fprs: Sequence[float],
+    pooled_fprs: Sequence[float] = (),
     stratified: Sequence[Counts] = (),
 ) -> SortedScores:
     """Sorts the scores of an attack and draws what a report needs of them.
@@ -101,12 +103,16 @@ def sort(
         targets: the numbers of the targets, for messages.
         draws: the shared draws, with groups of records.
         fprs: the false-positive rates at which curves are read.
+        pooled_fprs: those at which the pooled curve is read as well.
         stratified: the draws of each target by itself; empty for none.
 
     Raises:
         ValueError: a score of an evaluated row is NaN, or a target lacks members or non-members.
     """
     T = len(score_TN)
+    every = sorted({*fprs, *pooled_fprs})
+    of_one, thin = (every, roc.WHOLE) if T == 1 else (fprs, roc.FEWER)
+    thin = thin if len(stratified) == 0 else roc.WHOLE
     counts = of_groups(draws.record_NR)
     count_GR = counts.count_GR.astype(np.float64)
     curves, areas, single, rows_T = [], [], [], []
@@ -115,9 +121,10 @@ def sort(
             rows = falling(score_TN[t], member_TN[t], evaluated_TN[t])
         except ValueError as e:
             raise ValueError(f"target {targets[t]}: {e}") from e
-        sides = rising(rows)
-        curves.append(roc.of_sides(*sides, fprs))
-        place_K = placed(rows)
+        sides, ranks = rising(rows), Ranks.of(rows)
+        curves.append(roc.of_sides(*sides, of_one, reach=ranks.reach(rows), thin=thin))
+        place_K = ranks.placed(rows)
+        del ranks
         areas.append(_areas(rows, place_K, curves[-1], counts.group_N, count_GR))
         if stratified:
             alone = of_groups(stratified[t])
@@ -136,14 +143,15 @@ def sort(
         np.sort(np.concatenate([rows.score_K[rows.inside_K == side] for rows in rows_T]))
         for side in (True, False)
     )
-    pooled = roc.of_sides(inside_I, outside_J, fprs)
-    cuts, ranks = rank_bins.cut(outside_J), PooledRanks(inside_I, outside_J)
+    pooled = roc.of_sides(inside_I, outside_J, every)
+    cuts, pooled_ranks = rank_bins.cut(outside_J), PooledRanks(inside_I, outside_J)
     del inside_I, outside_J
     value_T, pull_TR = np.zeros(T), np.zeros(area_TR.shape)
     weights: list[Any] = [0.0, 0.0]
     for t, rows in enumerate(rows_T):
         unit_R = 1.0 if draws.unit_TR is None else draws.unit_TR[t]
-        value_T[t], pull_TR[t] = _pooled_area(rows, ranks.placed(rows), counts.group_N, count_GR)
+        place_K = pooled_ranks.placed(rows)
+        value_T[t], pull_TR[t] = _pooled_area(rows, place_K, counts.group_N, count_GR)
         drawn = drawn_bins(rows, cuts, counts)
         for side, weight_BR in enumerate((drawn.inside_CR, drawn.outside_BR)):
             weights[side] = weights[side] + (weight_BR * unit_R).astype(np.float64)
@@ -158,23 +166,54 @@ def rising(rows: Falling) -> tuple[np.ndarray, np.ndarray]:
     return rows.score_K[rows.inside_K][::-1].copy(), rows.score_K[~rows.inside_K][::-1].copy()
 
 
-def placed(rows: Falling) -> np.ndarray:
-    """Returns the placement [K] of each row among the rows of the other side, ties half."""
-    K = len(rows.score_K)
-    inside_E, outside_E = (
-        np.append(0, np.cumsum(side_K, dtype=np.int64))
-        for side_K in (rows.inside_K, ~rows.inside_K)
-    )
-    first_K, after_K = np.arange(K), np.arange(1, K + 1)
-    new_K = rows.score_K[1:] != rows.score_K[:-1]
-    if not new_K.all():
+class Ranks(NamedTuple):
+    """Holds how many members precede each sorted row, and the runs of equal scores.
+
+    Attributes:
+        inside_E: how many members are among the first e rows, e = 0 .. K.
+        first_K, after_K: the first row of the run of each row, and the first one after it.
+        tied: the sum of t^3 - t over runs of t rows.
+    """
+
+    inside_E: np.ndarray
+    first_K: np.ndarray
+    after_K: np.ndarray
+    tied: float
+
+    @classmethod
+    def of(cls, rows: Falling) -> Ranks:
+        """Counts the members of sorted rows."""
+        K = len(rows.score_K)
+        inside_E = np.zeros(K + 1, np.int64)
+        np.cumsum(rows.inside_K, out=inside_E[1:])
+        new_K = rows.score_K[1:] != rows.score_K[:-1]
+        if new_K.all():
+            return cls(inside_E, np.arange(K), np.arange(1, K + 1), 0.0)
         edge_U = np.concatenate([[0], np.flatnonzero(new_K) + 1, [K]])
         size_U = np.diff(edge_U)
+        several = size_U[size_U > 1].astype(np.float64)
         first_K, after_K = np.repeat(edge_U[:-1], size_U), np.repeat(edge_U[1:], size_U)
-    n, m = int(inside_E[-1]), int(outside_E[-1])
-    above_K = (inside_E[first_K] + inside_E[after_K]) / (2 * n)
-    below_K = 1 - (outside_E[first_K] + outside_E[after_K]) / (2 * m)
-    return np.where(rows.inside_K, below_K, above_K)
+        return cls(inside_E, first_K, after_K, float(np.sum(several**3 - several)))
+
+    def reach(self, rows: Falling) -> roc.Reach:
+        """Returns how the non-members are placed among the members."""
+        at_J = np.flatnonzero(~rows.inside_K)[::-1]
+        above_J, upto_J = (self.inside_E[edge_K[at_J]] for edge_K in (self.first_K, self.after_K))
+        return roc.Reach(above_J, upto_J, self.tied)
+
+    def placed(self, rows: Falling) -> np.ndarray:
+        """Returns the placement [K] of each row among the rows of the other side, ties half."""
+        n = int(self.inside_E[-1])
+        m = len(rows.score_K) - n
+        before_K, upto_K = self.inside_E[self.first_K], self.inside_E[self.after_K]
+        inside_K = before_K + upto_K
+        outside_K = self.first_K + self.after_K - inside_K
+        return np.where(rows.inside_K, 1 - outside_K / (2 * m), inside_K / (2 * n))
+
+
+def placed(rows: Falling) -> np.ndarray:
+    """Returns the placement [K] of each row among the rows of the other side, ties half."""
+    return Ranks.of(rows).placed(rows)
 
 
 def _areas(rows: Falling, place_K, curve: roc.Roc, group_N, count_GR) -> np.ndarray:

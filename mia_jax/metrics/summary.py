@@ -21,6 +21,7 @@ from mia_jax.metrics import (
     outcomes,
     placements,
     rank_bins,
+    record_groups,
     roc,
     sorted_scores,
 )
@@ -47,11 +48,20 @@ class Weighted(Study):
         stratified: each target's stratified draws [N,R]; empty when there are too many targets for
             each to get its own intervals.
         weight_2TR: the weights of members and non-members under the draws; empty for one target.
+        sides: what shares of flagged records are computed with; None for one target.
     """
 
     targets: tuple[int, ...]
     stratified: tuple[RecordCounts, ...]
     weight_2TR: tuple[np.ndarray, ...]
+    sides: placements.Weights | None
+
+    @property
+    def weights(self) -> placements.Weights:
+        """Returns `sides`; raises ValueError for one target."""
+        if self.sides is None:
+            raise ValueError("a single target has no weights of several.")
+        return self.sides
 
 
 class Drawn(NamedTuple):
@@ -181,6 +191,11 @@ def rows(
         weight_2TR=bootstrap.side_weights(member_TN, evaluated_TN, evaluated_TN, draws.record_NR)
         if T > 1
         else (),
+        sides=placements.weights(
+            evaluated_TN & member_TN, evaluated_TN & ~member_TN, draws.record_NR
+        )
+        if T > 1
+        else None,
         level=level,
     )
     result_rows: list[dict] = []
@@ -241,7 +256,7 @@ def _attack_rows(
 
 def _sorted(study: Weighted, name: str, attack: Mapping) -> Scored:
     """Checks and sorts the scores of every target once."""
-    score_TN, N = np.asarray(attack["score_TN"], np.float64), study.member_TN.shape[1]
+    score_TN, N = record_groups.as_scores(attack["score_TN"]), study.member_TN.shape[1]
     checks.shape("TN", member=study.member_TN, **{f"scores of {name}": score_TN})
     curves, ranks = [], []
     done: SortedScores | None = attack.get("sorted")
@@ -392,9 +407,7 @@ def _mean(study: Weighted, scored: Scored) -> dict[str, Outcome]:
         "auc": outcomes.area(value, auc_R, smaller, level, how.resampling, how.method, more, error)
     }
     _keep(scored, None, "auc", out, (auc_R, auc_R, parts, value))
-    w = placements.weights(
-        study.evaluated_TN & study.member_TN, study.evaluated_TN & ~study.member_TN, draws.record_NR
-    )
+    w = study.weights
     for fpr in study.fprs:
         metric = f"tpr@{fpr:g}"
         fewest = int(min(c.n_nonmember for c in scored.curves))
@@ -593,9 +606,7 @@ def _pooled(study: Weighted, scored: Scored) -> dict[str, Outcome]:
         steps = [outcomes.allowed(fpr, int(curve.n_nonmember)) for fpr in study.fprs]
         tpr_FR = rank_bins.tprs(bins, steps)
     smaller = round(min(curve.n_member, curve.n_nonmember) / T)
-    w = placements.weights(
-        study.evaluated_TN & study.member_TN, study.evaluated_TN & ~study.member_TN, draws.record_NR
-    )
+    w = study.weights
     if scored.done is None:
         parts = pooled_area_parts(scored.score_TN, w, draws)
     else:

@@ -15,6 +15,45 @@ MANY = 1 << 18  # scored pairs from which scores are searched by bins: equal thr
 BINS = 1 << 14
 
 
+class Chosen(NamedTuple):
+    """Holds the thresholds of `shadow_thresholds` and those of `shadow_thresholds_at`."""
+
+    best_M: np.ndarray
+    at_FM: np.ndarray
+
+
+def chosen_on_shadows(
+    score_MN, member_MN, evaluated_MN, shadow_MM, fprs: Sequence[float]
+) -> Chosen:
+    """Returns both kinds of thresholds; the scores of many pairs are sorted once for them.
+
+    Args:
+        score_MN, member_MN, evaluated_MN, shadow_MM: as in `shadow_thresholds`.
+        fprs: the false-positive rates.
+    """
+    arrays = (np.asarray(score_MN), np.asarray(member_MN, bool), np.asarray(evaluated_MN, bool))
+    shadow_MM = np.asarray(shadow_MM, bool)
+    if np.size(score_MN) <= MANY:
+        best_M = shadow_thresholds(*arrays, shadow_MM)
+        return Chosen(best_M, shadow_thresholds_at(*arrays, shadow_MM, fprs))
+    _check(*arrays, shadow_MM)
+    sides = Sides.of(*arrays)
+    return Chosen(_of_distinct(shadow_MM, sides.best), _at(sides, shadow_MM, fprs))
+
+
+def _check(score_MN, member_MN, evaluated_MN, shadow_MM) -> int:
+    """Returns M; raises ValueError if shapes differ."""
+    M = checks.shape("MN", score=score_MN, member=member_MN, evaluated=evaluated_MN)["M"]
+    if shadow_MM.shape != (M, M):
+        raise ValueError(f"shadow_MM has shape {shadow_MM.shape}; expected ({M}, {M}).")
+    return M
+
+
+def _at(sides: Sides, shadow_MM: np.ndarray, fprs: Sequence[float]) -> np.ndarray:
+    of_FM = _of_distinct(shadow_MM, lambda shadow_M: sides.below(shadow_M, fprs)).T
+    return of_FM.reshape(len(fprs), len(shadow_MM))
+
+
 def shadow_thresholds(score_MN, member_MN, evaluated_MN, shadow_MM) -> np.ndarray:
     """Returns for each model the threshold with the best balanced accuracy on its shadows.
 
@@ -31,15 +70,12 @@ def shadow_thresholds(score_MN, member_MN, evaluated_MN, shadow_MM) -> np.ndarra
         float64 [M]; NaN where the shadows of a model have no scored members or no scored
             non-members.
     """
-    score_MN, member_MN = np.asarray(score_MN, np.float64), np.asarray(member_MN, bool)
+    score_MN, member_MN = np.asarray(score_MN), np.asarray(member_MN, bool)
     evaluated_MN, shadow_MM = np.asarray(evaluated_MN, bool), np.asarray(shadow_MM, bool)
-    M = checks.shape("MN", score=score_MN, member=member_MN, evaluated=evaluated_MN)["M"]
-    if shadow_MM.shape != (M, M):
-        raise ValueError(f"shadow_MM has shape {shadow_MM.shape}; expected ({M}, {M}).")
+    M = _check(score_MN, member_MN, evaluated_MN, shadow_MM)
     if score_MN.size > MANY:
-        return _of_distinct(
-            shadow_MM, Sides.of(score_MN, member_MN, evaluated_MN & ~np.isnan(score_MN)).best
-        )
+        return _of_distinct(shadow_MM, Sides.of(score_MN, member_MN, evaluated_MN).best)
+    score_MN = score_MN.astype(np.float64)
     at_M, at_N = np.nonzero(evaluated_MN & ~np.isnan(score_MN))
     order = np.argsort(-score_MN[at_M, at_N], kind="stable")
     at_M, at_N = at_M[order], at_N[order]
@@ -90,16 +126,13 @@ def shadow_thresholds_at(
         float64 [F,M]; NaN where no shadow of a model was scored, or where a single false positive
             is more than the FPR allows.
     """
-    score_MN, shadow_MM = np.asarray(score_MN, np.float64), np.asarray(shadow_MM, bool)
-    usable_MN = np.asarray(evaluated_MN, bool) & ~np.asarray(member_MN, bool) & ~np.isnan(score_MN)
-    M = checks.shape("MN", score=score_MN, usable=usable_MN)["M"]
-    if shadow_MM.shape != (M, M):
-        raise ValueError(f"shadow_MM has shape {shadow_MM.shape}; expected ({M}, {M}).")
+    score_MN, member_MN = np.asarray(score_MN), np.asarray(member_MN, bool)
+    evaluated_MN, shadow_MM = np.asarray(evaluated_MN, bool), np.asarray(shadow_MM, bool)
+    M = _check(score_MN, member_MN, evaluated_MN, shadow_MM)
     if score_MN.size > MANY:
-        sides = Sides.of(score_MN, np.zeros_like(usable_MN), usable_MN)
-        return _of_distinct(shadow_MM, lambda shadow_M: sides.below(shadow_M, fprs)).T.reshape(
-            len(fprs), M
-        )
+        return _at(Sides.of(score_MN, member_MN, evaluated_MN), shadow_MM, fprs)
+    score_MN = score_MN.astype(np.float64)
+    usable_MN = evaluated_MN & ~member_MN & ~np.isnan(score_MN)
     at_M, at_N = np.nonzero(usable_MN)
     order = np.argsort(-score_MN[at_M, at_N], kind="stable")
     at_M, score_K = at_M[order], score_MN[at_M[order], at_N[order]]
@@ -150,15 +183,13 @@ class Sides(NamedTuple):
     outside_ME: np.ndarray
 
     @classmethod
-    def of(cls, score_MN, member_MN, scored_MN) -> Sides:
-        """Sorts the scored pairs of every model."""
-        sides = [
-            [np.sort(score_N[scored_N & side_N]) for score_N, scored_N, side_N in rows]
-            for rows in (
-                zip(score_MN, scored_MN, member_MN, strict=True),
-                zip(score_MN, scored_MN, ~member_MN, strict=True),
-            )
-        ]
+    def of(cls, score_MN, member_MN, evaluated_MN) -> Sides:
+        """Sorts the scored pairs of every model, those that are evaluated and not NaN."""
+        sides: list[list[np.ndarray]] = [[], []]
+        for score_N, member_N, evaluated_N in zip(score_MN, member_MN, evaluated_MN, strict=True):
+            scored_N = evaluated_N & ~np.isnan(score_N)
+            sides[0].append(np.sort(score_N[scored_N & member_N]))
+            sides[1].append(np.sort(score_N[scored_N & ~member_N]))
         some = np.sort(np.concatenate([s[:: max(1, len(s) // 4096)] for m in sides for s in m]))
         edges = np.unique(some[:: max(1, len(some) // BINS)])
         inside_ME, outside_ME = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -59,6 +60,16 @@ class SignalReader:
         """
         shadows_M = self.design.shadow_MM[list(self.design.targets)].any(0)
         return tuple(sorted({*self.design.targets, *np.flatnonzero(shadows_M).tolist()}))
+
+    @functools.cached_property
+    def digests(self) -> dict[str, str]:
+        """Returns the digests of who trained on what, and of labels and columns."""
+        d, pool = self.design, self.pool
+        columns = {k: np.asarray(v).tolist() for k, v in sorted(pool.columns.items())}
+        return dict(
+            design=files.digest(d.member_MN, d.evaluated_MN, d.shadow_MM, d.population_N, d.unit_M),
+            data=files.digest(np.asarray(pool.y), columns),
+        )
 
     def has(self, name: str, models: Sequence[int], *, epoch: int | None = None) -> bool:
         """Returns whether a signal of all these models is on disk.
@@ -255,12 +266,9 @@ def claim_of(planned: PlannedAttack, reader: SignalReader) -> dict:
 
     This is its config, the views, and who trained on what, with labels and columns.
     """
-    d, pool = reader.design, reader.pool
-    membership = files.digest(d.member_MN, d.evaluated_MN, d.shadow_MM, d.population_N, d.unit_M)
-    columns = {k: np.asarray(v).tolist() for k, v in sorted(pool.columns.items())}
     claim = dict(attack=without_defaults(planned.section), query=reader.views)
-    claim |= dict(models=len(d.member_MN), design=membership)
-    claim |= dict(data=files.digest(np.asarray(pool.y), columns), scored=reader.scored_models)
+    claim |= dict(models=len(reader.design.member_MN)) | reader.digests
+    claim |= dict(scored=reader.scored_models)
     return claim | (dict(failed=sorted(reader.failed)) if reader.failed else {})
 
 

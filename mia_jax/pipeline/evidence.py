@@ -31,8 +31,8 @@ def attack_evidence(
     """
     targets = list(design.targets)
     arrays = (score_MN, design.member_MN, design.evaluated_MN, design.shadow_MM)
-    threshold_FM = thresholds.shadow_thresholds_at(*arrays, settings.resolved_fprs)
-    threshold_T = thresholds.shadow_thresholds(*arrays)[targets]
+    chosen = thresholds.chosen_on_shadows(*arrays, settings.resolved_fprs)
+    threshold_T = chosen.best_M[targets]
     fixed = planned.attack.threshold
     if fixed is not None:
         knows_nothing = planned.knows == "nothing"
@@ -40,7 +40,7 @@ def attack_evidence(
     every = targets == list(range(len(score_MN)))  # without a copy
     score_TN = score_MN if every else score_MN[targets]
     evidence = dict(score_TN=score_TN, knows=planned.knows, threshold_T=threshold_T)
-    return evidence | dict(threshold_FT=threshold_FM[:, targets])
+    return evidence | dict(threshold_FT=chosen.at_FM[:, targets])
 
 
 def rerun_evidence(

@@ -101,14 +101,14 @@ def measure(
     if isinstance(draws.record_NR, Grouped):
         stratified = summary.of_targets(draws, rows.member_TN, rows.evaluated_TN)
         nonmembers = int((rows.evaluated_TN & ~rows.member_TN).sum())
-        read = sorted({*settings.resolved_fprs, *curves.rates(nonmembers)})
         for of_attack in evidence.values():
             of_attack["sorted"] = sorted_scores.sort(
                 of_attack["score_TN"],
                 **shared,
                 targets=rows.targets,
                 draws=draws,
-                fprs=read,
+                fprs=settings.resolved_fprs,
+                pooled_fprs=curves.rates(nonmembers),
                 stratified=stratified,
             )
 

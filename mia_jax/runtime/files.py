@@ -616,7 +616,7 @@ def digest(*values) -> str:
     for value in values:
         if isinstance(value, np.ndarray):
             state.update(f"{value.dtype.str}{value.shape}".encode())
-            state.update(np.ascontiguousarray(value).tobytes())
+            state.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8))
         else:
             state.update(json.dumps(value, sort_keys=True, default=sealed.plain).encode())
     return state.hexdigest()[:16]
