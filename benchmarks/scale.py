@@ -18,8 +18,10 @@ Every audit runs in a process of its own. CPU seconds are those of the call, wit
 the package, so that other work on the machine does not count (much of it makes caches cold and
 still costs). Peak memory is that of the whole process, with its arrays. Each audit prints a line
 of a table and a JSON line; exponents are the slopes of logarithms between the first and the last
-line of a case. 'full' keeps its scores in WORKDIR: a run that was interrupted goes on. 'query' and
-'pool' are described in benchmarks/_scale_memory.py.
+line of a case. 'full' keeps its scores in WORKDIR: a run that was interrupted goes on, and its
+seconds are those of all its starts (WORKDIR.used.json). 'query' and 'pool' are described in
+benchmarks/_scale_memory.py. `--quick` runs the first four cases with 2,500 to 50,000 examples, in
+less than 3 CPU minutes; the quick audits with more than 20,000 are drawn in groups, as large ones.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ import pathlib
 import resource
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
 
@@ -62,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     every = (*CASES, *_scale_memory.CASES)
     parser.add_argument("--cases", nargs="+", choices=every, default=CASES[:-1])
-    parser.add_argument("--quick", action="store_true", help="a fiftieth of the examples")
+    parser.add_argument("--quick", action="store_true", help="small sizes of every case")
     parser.add_argument("--workdir", default="", help="where 'full' keeps its scores")
     parser.add_argument("--one", default="", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
@@ -82,7 +85,6 @@ def main(argv: list[str] | None = None) -> int:
 
 def sizes(case: str, quick: bool) -> list[dict[str, int]]:
     """Returns the sizes {examples, models, attacks} of the audits of a case."""
-    least = 50 if quick else 1
     table = {
         "audit": [(1_000_000, 8, 1)],
         "examples": [(100_000, 8, 1), (300_000, 8, 1), (1_000_000, 8, 1)],
@@ -90,10 +92,15 @@ def sizes(case: str, quick: bool) -> list[dict[str, int]]:
         "attacks": [(50_000, 8, a) for a in (1, 4, 14)],
         "full": [(1_000_000, 64, 14)],
     }
-    return [
-        dict(examples=max(examples // least, 1000), models=models, attacks=attacks)
-        for examples, models, attacks in table[case]
-    ]
+    small = {
+        "audit": [(50_000, 8, 1)],
+        "examples": [(25_000, 8, 1), (50_000, 8, 1)],
+        "models": [(25_000, 8, 1), (25_000, 16, 1)],
+        "attacks": [(2_500, 8, 1), (2_500, 8, 14)],
+        "full": [(25_000, 12, 14)],
+    }
+    chosen = small[case] if quick else table[case]
+    return [dict(zip(("examples", "models", "attacks"), size, strict=True)) for size in chosen]
 
 
 def measured(case: str, *, workdir: str = "", **size: int) -> dict:
@@ -134,21 +141,51 @@ def audited(*, examples: int, models: int, attacks: int, folder: str = "") -> di
     np.abs(loss, out=loss)
     chosen = "lira" if attacks == 1 else {k: ATTACKS[k] for k in list(ATTACKS)[:attacks]}
     _ = mia_jax.audit  # imports are not part of the time
-    cpu, wall = time.process_time(), time.time()
+    used = Used(pathlib.Path(f"{folder}.used.json") if folder else None)
     mia_jax.audit(
         shadow_loss=loss,
         shadow_member=member,
         attacks=chosen,
         folder=pathlib.Path(folder) if folder else None,
     )
-    return dict(
-        cpu_s=round(time.process_time() - cpu, 2),
-        wall_s=round(time.time() - wall, 2),
-        peak_gb=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 3),
-        examples=examples,
-        models=models,
-        attacks=attacks,
-    )
+    return used.stop() | dict(examples=examples, models=models, attacks=attacks)
+
+
+class Used:
+    """Measures what this process uses, and adds what earlier ones used for the same folder.
+
+    Args:
+        path: the file in which the sums are kept, every 10 seconds; None for one process.
+    """
+
+    def __init__(self, path: pathlib.Path | None):
+        self.path, self.cpu, self.wall = path, time.process_time(), time.time()
+        there = path is not None and path.exists()
+        self.before = json.loads(path.read_text()) if there else dict(cpu_s=0, wall_s=0, peak_gb=0)
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._keep, daemon=True)
+        self._thread.start()
+
+    def sums(self) -> dict[str, float]:
+        """Returns CPU and wall seconds of all processes and the peak memory of the largest."""
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        return dict(
+            cpu_s=round(self.before["cpu_s"] + time.process_time() - self.cpu, 2),
+            wall_s=round(self.before["wall_s"] + time.time() - self.wall, 2),
+            peak_gb=round(max(self.before["peak_gb"], peak), 3),
+        )
+
+    def _keep(self) -> None:
+        while self.path is not None and not self._end.wait(10):
+            self.path.write_text(json.dumps(self.sums()))
+
+    def stop(self) -> dict[str, float]:
+        """Returns `sums` and removes the file: the audit is done."""
+        self._end.set()
+        self._thread.join()
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+        return self.sums()
 
 
 if __name__ == "__main__":

@@ -180,7 +180,7 @@ def test_reference_counts_equal_a_naive_loop():
     check(fleet, reference.make(quantile="count"), expected)
 
 
-def test_smooth_reference_equals_a_naive_loop():
+def test_smooth_reference_equals_a_naive_loop(monkeypatch):
     fleet = small("loss", query_views=1)
     s_MN, d = -fleet.signal["loss"][:, 0].astype(np.float64), fleet.design
 
@@ -195,6 +195,11 @@ def test_smooth_reference_equals_a_naive_loop():
         out = outside(t, n)
         return -np.log(np.mean(norm.cdf((out - s_MN[t, n]) / (sd * (4 / (3 * len(out))) ** 0.2))))
 
+    check(fleet, reference.make(), expected, targets=(1,))
+    monkeypatch.setattr(reference, "EXACT", 10)  # of many examples, tails are added up
+    monkeypatch.setattr(moments, "BLOCK", 16)
+    check(fleet, reference.make(), expected, targets=(1,))
+    monkeypatch.setattr(reference, "TINY", 0.2)  # and logarithms where they are tiny
     check(fleet, reference.make(), expected, targets=(1,))
 
 

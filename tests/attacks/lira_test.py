@@ -12,7 +12,7 @@ from scipy.optimize import brentq
 from scipy.special import digamma, ndtr, polygamma
 
 from mia_jax import configuration, registry, threat_model
-from mia_jax.attacks import _normality, _shrinkage, _student, lira
+from mia_jax.attacks import _normality, _shrinkage, _sides, _student, lira
 from mia_jax.designs import bernoulli, disjoint, halves
 from mia_jax.fitting import moments
 from mia_jax.measures import shadow_curve
@@ -164,6 +164,32 @@ def test_score_all_equals_one_target_at_a_time(maker, models, fields, monkeypatc
     np.testing.assert_allclose(
         attack.score_all(fleet, KEY), planted.scores(fleet, attack, KEY), rtol=1e-8, atol=1e-8
     )
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e5])
+@pytest.mark.parametrize("shadows", ["all others", "one half", "their own"])
+@pytest.mark.parametrize(
+    "fields", [dict(), dict(variance="global"), dict(variance="gaussian", mode="offline"),
+               dict(center="median")],
+)  # fmt: skip
+def test_many_examples_are_scored_together(fields, shadows, offset, monkeypatch):
+    """float64 signals about an offset, and targets that share their shadows or have their own."""
+    monkeypatch.setattr(moments, "BLOCK", 64)
+    fleet = uneven(bernoulli.make(num_examples=150, seed=0, models=8), seed=0, query_views=2)
+    values = {name: offset + value.astype(np.float64) for name, value in fleet.signal.items()}
+    design, shadow_MM = fleet.design, fleet.design.shadow_MM.copy()
+    if shadows == "one half":
+        shadow_MM[:4, :4] = shadow_MM[4:, 4:] = False
+    if shadows == "their own":
+        shadow_MM[np.arange(8), np.arange(8) - 1] = False
+    fleet = dataclasses.replace(
+        fleet, signal=values, design=dataclasses.replace(design, shadow_MM=shadow_MM)
+    )
+    attack = lira.make(**fields)
+    expected = planted.scores(fleet, attack, KEY)
+    monkeypatch.setattr(_sides, "EXACT", 100)
+    monkeypatch.setattr(_sides, "score_evidence", None)
+    np.testing.assert_allclose(attack.score_all(fleet, KEY), expected, rtol=1e-6, atol=1e-6)
 
 
 def test_the_prior_is_recovered():

@@ -212,4 +212,29 @@ def test_the_exponents_of_scale_are_slopes_and_its_attacks_are_as_many_as_it_say
     assert text == "CPU seconds grow like models^1.00, peak memory like models^0.50"
     assert len(scale.ATTACKS) == 14
     assert scale.sizes("full", False) == [dict(examples=1_000_000, models=64, attacks=14)]
-    assert scale.sizes("audit", True) == [dict(examples=20_000, models=8, attacks=1)]
+    assert scale.sizes("audit", True) == [dict(examples=50_000, models=8, attacks=1)]
+
+
+def test_the_seconds_of_an_interrupted_audit_are_added_up(tmp_path):
+    path = tmp_path / "run.used.json"
+    path.write_text(json.dumps(dict(cpu_s=100.0, wall_s=200.0, peak_gb=900.0)))
+    used = scale.Used(path).stop()
+    assert 100 <= used["cpu_s"] < 101 and 200 <= used["wall_s"] < 210 and used["peak_gb"] == 900
+    assert not path.exists() and scale.Used(None).stop()["cpu_s"] < 1
+
+
+@pytest.mark.slow
+def test_the_quick_cases_of_scale_print_a_line_of_json_each(capfd):
+    assert scale.main(["--quick"]) == 0
+    out = capfd.readouterr().out.splitlines()
+    records = [json.loads(line) for line in out if line.startswith("{")]
+    keys = {"benchmark", "case", "cpu_s", "wall_s", "peak_gb", "examples", "models", "attacks"}
+    assert all(set(record) == keys for record in records)
+    sizes = [
+        (case, *size.values()) for case in scale.CASES[:-1] for size in scale.sizes(case, True)
+    ]
+    assert [
+        tuple(r[k] for k in ("case", "examples", "models", "attacks")) for r in records
+    ] == sizes
+    assert sum(record["cpu_s"] for record in records) < 180
+    assert sum("grow like" in line for line in out) == 3

@@ -119,3 +119,17 @@ def test_the_share_is_what_the_rule_promises_and_no_less():
         named = conformal.identify(np.append(inside, other), known, share=SHARE).named_K
         kept.append(named[5:].sum() / max(named.sum(), 1))
     assert np.mean(kept) == pytest.approx(SHARE / 2, abs=3 * np.std(kept) / np.sqrt(1000))
+
+
+@pytest.mark.parametrize("digits", [1, 9])
+def test_counts_are_those_of_the_p_values(digits):
+    rng = np.random.default_rng(0)
+    for size, known, gain in ((1, 1, 0), (40, 9, 4), (300, 150, 2), (300, 20, 3)):
+        member = rng.random(size) < 0.5
+        score = (rng.normal(size=size) + gain * member).round(digits)
+        other = rng.normal(size=known).round(digits)
+        named = conformal.identify(score, other, share=0.3).named_K
+        counts = conformal.counts(score, member, other, share=0.3)
+        assert counts == (named.sum(), (named & ~member).sum())
+    with pytest.raises(ValueError, match="NaN"):
+        conformal.counts(np.array([1.0, np.nan]), np.array([True, False]), np.zeros(3))

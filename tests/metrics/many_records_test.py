@@ -3,12 +3,15 @@
 The twin of every fast form is the exact form with the counts of the groups written out.
 """
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from mia_jax.metrics import (
     bootstrap,
     components,
+    cross_target,
     jackknife,
     outcomes,
     placements,
@@ -248,6 +251,9 @@ def test_thresholds_of_many_pairs_are_those_of_few(monkeypatch):
             monkeypatch.setattr(thresholds, "MANY", many)
             limits.append(thresholds.shadow_thresholds(*arrays))
             limits.append(thresholds.shadow_thresholds_at(*arrays, (0.05, 0.1, 0.3, 1.0)))
+            both = thresholds.chosen_on_shadows(*arrays, (0.05, 0.1, 0.3, 1.0))
+            np.testing.assert_array_equal(both.best_M, limits[-2])
+            np.testing.assert_array_equal(both.at_FM, limits[-1])
         np.testing.assert_array_equal(limits[0], limits[2])
         np.testing.assert_array_equal(limits[1], limits[3])
 
@@ -262,3 +268,35 @@ def test_scores_of_many_records_are_kept_in_32_bits_where_that_parts_them():
     assert (kept[1, :100] == kept[2, :100]).all()  # ties stay ties
     far = many + 1e8
     assert record_groups.compact(far) is far
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_sorting_whole_numbers_sorts_scores(dtype):
+    score = np.random.default_rng(0).normal(size=999).round(2).astype(dtype)
+    score[:6] = [np.inf, -np.inf, 0.0, -0.0, 1e-40, -1e-40]
+    order = record_groups.falling_order(score)
+    np.testing.assert_array_equal(score[order], np.sort(score)[::-1])
+    np.testing.assert_array_equal(np.sort(order), np.arange(999))
+
+
+def test_scores_of_32_bits_give_the_numbers_of_the_same_scores_in_64():
+    score, member, evaluated = scored(False)
+    draws = bootstrap.make(N, np.arange(T), draws=40, seed=3)
+    rows = []
+    for dtype in (np.float32, np.float64):
+        attack = dict(score_TN=score.astype(np.float32).astype(dtype), threshold_T=[0.1] * T)
+        attacks = {"attack": attack}
+        rows.append(summary.rows(attacks, member, evaluated, draws=draws, fprs=FPRS))
+    assert rows[0] == rows[1]
+
+
+def test_the_cross_target_null_of_many_records_is_that_of_single_ones(many):
+    (score, member, evaluated), draws, _, _ = many
+    attacks = {"attack": dict(score_TN=score)}
+    unit = np.arange(T)
+    found = cross_target.check(attacks, member, evaluated, unit_T=unit, draws=draws)
+    counts = draws.record_NR.expanded()
+    one_by_one = dataclasses.replace(draws, record_NR=counts)
+    exact = cross_target.check(attacks, member, evaluated, unit_T=unit, draws=one_by_one)
+    for key, value in exact["attacks"]["attack"].items():
+        assert found["attacks"]["attack"][key] == pytest.approx(value, abs=1e-4)
