@@ -205,13 +205,15 @@ def run(audit: Experiment, folder: Path, *, stages=STAGES, pause: Callable = lam
 def contents(folder: Path) -> dict[str, object]:
     """Returns {path: bytes} of a workdir without run.json, which holds times.
 
-    The value of metrics.jsonl is the set of its lines.
+    The value of metrics.jsonl is the set of its lines, and of those of tasks.
     """
     by_path: dict[str, object] = {}
+    metrics: set[str] = set()
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         name = path.relative_to(folder).as_posix()
-        if name == "metrics.jsonl":
-            by_path[name] = set(path.read_text().splitlines())
+        if name.startswith("metrics."):
+            metrics |= set(path.read_text().splitlines())
+            by_path["metrics.jsonl"] = metrics
         elif not name.startswith("run"):
             by_path[name] = path.read_bytes()
     return by_path

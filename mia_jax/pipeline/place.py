@@ -90,7 +90,8 @@ class Place:
         ]
         if not self.first or set(made) - {store.membership, store.train.plan}:
             return
-        files.set_aside(store.training_metrics)
+        for path in store.all_training_metrics():
+            files.set_aside(path)
         files.set_aside(store.trackers)
         for path in [*made, store.config, store.train.claim]:
             path.unlink(missing_ok=True)

@@ -71,8 +71,8 @@ def train(
             )
             failures.forget(store, m)
         if log is not None and tracked is None:
-            earlier = store.training_metrics
-            known = files.read_jsonl(earlier) if earlier.exists() else []
+            earlier = store.all_training_metrics()
+            known = [record for path in earlier for record in files.read_jsonl(path)]
             tracked = tracking.FleetMetrics(log, share, known)
         with precision.products(plan.precision):
             planned = execution.planned(plan, store=store, run=run, models=len(todo))
@@ -97,7 +97,7 @@ def train(
                     checkpoint_minutes=run.checkpoint_minutes,
                     pool_bytes=run.pool_bytes,
                     on_epoch=hooks(plan, store=store),
-                    metrics_file=store.training_metrics,
+                    metrics_file=store.training_metrics(task),
                     track=None if tracked is None else tracked.record,
                     pause=pause,
                     attempts=attempts,

@@ -141,7 +141,7 @@ class Reader:
 
     def __init__(self, root: Path):
         self.store = Store(root)
-        self.position, self.rest = 0, b""
+        self.read_of: dict[Path, tuple[int, bytes]] = {}  # how far each file is read; a torn line
         self.of_epoch: dict[int, dict[int, dict[str, float]]] = {}
         self.troubles: list[str] = []
 
@@ -223,21 +223,30 @@ class Reader:
 
     def _read_metrics(self) -> None:
         """Adds the lines that were appended since the last call; a torn last line waits."""
-        path = self.store.training_metrics
+        paths = self.store.all_training_metrics()
+        lost = [path for path in self.read_of if path not in paths or self._shorter(path)]
+        if lost:  # after --extend, or of another run
+            self.read_of.clear()
+            self.of_epoch.clear()
+        for path in paths:
+            try:
+                self._read_lines(path)
+            except OSError as error:
+                self.troubles.append(f"{path}: {error.strerror}.")
+
+    def _shorter(self, path: Path) -> bool:
         try:
-            if not path.exists() or path.stat().st_size < self.position:
-                self.position, self.rest = 0, b""
-                self.of_epoch.clear()
-            if not path.exists():
-                return
-            with open(path, "rb") as file:
-                file.seek(self.position)
-                data = file.read()
-        except OSError as error:
-            self.troubles.append(f"{path}: {error.strerror}.")
-            return
-        self.position += len(data)
-        *lines, self.rest = (self.rest + data).split(b"\n")
+            return path.stat().st_size < self.read_of[path][0]
+        except OSError:
+            return True
+
+    def _read_lines(self, path: Path) -> None:
+        position, rest = self.read_of.get(path, (0, b""))
+        with open(path, "rb") as file:
+            file.seek(position)
+            data = file.read()
+        *lines, rest = (rest + data).split(b"\n")
+        self.read_of[path] = position + len(data), rest
         for line in lines:
             try:
                 record = sealed.json_value(line.decode())

@@ -1,7 +1,7 @@
 """Defines the layout of a workdir; no other module spells the paths of its files.
 
 ```
-config.json  run.json  metrics.jsonl
+config.json  run.json  metrics.jsonl     each task of a job array has its own of the last two
 tracker/<name>/                          files of a tracker (--tracker=tensorboard)
 jobs/                                    scripts and outputs of the jobs of a cluster (--slurm=8)
 design/membership.npz                    who trained on what
@@ -307,10 +307,22 @@ class Store:
         """Returns the run.json of a run without tasks and those of all tasks that exist."""
         return sorted(self.root.glob("run.json")) + sorted(self.root.glob("run.task-*-of-*.json"))
 
-    @property
-    def training_metrics(self) -> Path:
-        """Returns the file of the training metrics, one JSON object per line."""
-        return self.root / "metrics.jsonl"
+    def training_metrics(self, task: tuple[int, int] | None = None) -> Path:
+        """Returns the file of the training metrics, one JSON object per line.
+
+        Args:
+            task: (i, n) for the file of task i of n, because appending to one file is not atomic
+                on every file system; None for that of a run without tasks.
+        """
+        of_task = "" if task is None else f".task-{task[0]}-of-{task[1]}"
+        return self.root / f"metrics{of_task}.jsonl"
+
+    def all_training_metrics(self) -> list[Path]:
+        """Returns the files of the training metrics of a run without tasks and of all tasks that
+        exist; tasks of older versions shared the first.
+        """
+        first, tasks = self.training_metrics(), self.root.glob("metrics.task-*-of-*.jsonl")
+        return [first] * first.exists() + sorted(tasks)
 
     @property
     def trackers(self) -> Path:
@@ -403,7 +415,8 @@ class Store:
 
     def provenance(self) -> set[str]:
         """Returns the names of the files that describe runs and hold no results."""
-        return {self.config.name, self.log().name, self.training_metrics.name}
+        metrics = {path.name for path in self.all_training_metrics()}
+        return {self.config.name, self.log().name, *metrics}
 
 
 def kept_digests(file: str) -> Path:

@@ -25,7 +25,7 @@ def told(root, capsys, *flags) -> tuple[int, str]:
 
 def test_every_model_is_done_in_training_missing_or_failed(tmp_path, capsys):
     store = workdir(tmp_path, trained=[0, 1, 2], models=8, failed={3: "its loss became nan"})
-    files.append_jsonl(store.training_metrics, [dict(model=m, epoch=7, loss=1.0) for m in (4, 5)])
+    files.append_jsonl(store.training_metrics(), [dict(model=m, epoch=7, loss=1.0) for m in (4, 5)])
     files.write_npz(store.train.running([4, 5]), w=np.zeros(2))
     at = time.time() - 180
     os.utime(store.train.running([4, 5]), (at, at))

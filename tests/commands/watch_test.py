@@ -28,7 +28,7 @@ def workdir(root, *, trained=(), epochs=0, stages=(), age=0.0, models=4, failed=
         for epoch in range(1, epochs + 1)
         for m in range(models)
     ]
-    files.append_jsonl(store.training_metrics, records)
+    files.append_jsonl(store.training_metrics(), records)
     for m, reason in (failed or {}).items():
         files.write_json(store.train.failed(m), dict(model=m, reason=reason), seal=True)
     at = time.time() - age
@@ -99,7 +99,7 @@ def test_folders_without_a_run_and_what_is_no_folder(tmp_path, capsys):
 def test_damaged_files_are_said_and_the_rest_is_shown(tmp_path, capsys):
     store = workdir(tmp_path, epochs=2)
     store.log().write_text("{")
-    with open(store.training_metrics, "a") as file:
+    with open(store.training_metrics(), "a") as file:
         file.write('garbage\n{"model": 1, "epo')
     text = once(tmp_path, capsys)
     assert "run.json is damaged" in text and "8 of 40 epochs" in text
@@ -110,14 +110,18 @@ def test_metrics_that_are_appended_are_read_once_and_torn_lines_wait(tmp_path):
     reader = state.Reader(tmp_path)
     assert reader.read().trained_epochs == 4
     line = b'{"stage": "train", "model": 0, "epoch": 2, "loss": 0.5}\n'
-    files.append(store.training_metrics, line[:20])
+    files.append(store.training_metrics(), line[:20])
     assert reader.read().trained_epochs == 4
-    files.append(store.training_metrics, line[20:])
-    position = reader.position
+    files.append(store.training_metrics(), line[20:])
+    position = reader.read_of[store.training_metrics()][0]
     seen = reader.read()
     assert seen.trained_epochs == 5 and seen.of_epoch[2][0] == dict(loss=0.5)
-    assert reader.position > position
-    store.training_metrics.write_bytes(line)  # another run's, after --extend or a release
+    assert reader.read_of[store.training_metrics()][0] > position
+    files.append(store.training_metrics((1, 2)), line.replace(b'"model": 0', b'"model": 1'))
+    assert reader.read().trained_epochs == 6
+    store.training_metrics((1, 2)).unlink()
+    assert reader.read().trained_epochs == 5
+    store.training_metrics().write_bytes(line)  # another run's, after --extend or a release
     assert reader.read().trained_epochs == 1
 
 
@@ -127,9 +131,9 @@ def test_time_left_is_from_the_epochs_since_the_first_look(tmp_path):
     store.log().unlink()  # the start is unknown: nothing can be said at the first look
     assert rate.seconds_left(reader.read()) is None
     records = [dict(model=m, epoch=3, loss=1.0) for m in range(4)]
-    files.append_jsonl(store.training_metrics, records)
+    files.append_jsonl(store.training_metrics(), records)
     at = time.time() - 10
-    os.utime(store.training_metrics, (at, at))
+    os.utime(store.training_metrics(), (at, at))
     for path in tmp_path.iterdir():
         os.utime(path, (at, at))
     # 4 epochs in 20 s, and 40 - 12 are left

@@ -161,7 +161,7 @@ def test_two_processes_make_the_files_of_one_pause_together_and_end_together(tmp
 @pytest.mark.slow
 @pytest.mark.parametrize("asked", [0, 1])
 def test_a_signal_to_one_process_pauses_both(asked, tmp_path):
-    flags = ["--config.learner.epochs=1000", "--config.run.checkpoint_every=0", "--stages=train"]
+    flags = ["--config.learner.epochs=300", "--config.run.checkpoint_every=0", "--stages=train"]
     done = subprocess.run(command(tmp_path / "one", *flags), cwd=ROOT, capture_output=True)
     assert done.returncode == 0
     processes = both(tmp_path / "two", *flags)

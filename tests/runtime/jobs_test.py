@@ -17,6 +17,7 @@ from mia_jax import configuration
 from mia_jax.pipeline import grid, run
 from mia_jax.report import source
 from mia_jax.runtime import files, jobs
+from mia_jax.runtime.store import Store
 from tests import toys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -66,6 +67,12 @@ def test_tasks_train_disjoint_shares_of_the_fleet_that_one_process_trains(tmp_pa
         "run.task-1-of-2.json",
     }
     assert equal(models(tmp_path / "one"), models(tmp_path / "shared"))
+    assert {p.name for p in (tmp_path / "shared").glob("metrics*")} == {
+        "metrics.task-0-of-2.jsonl",
+        "metrics.task-1-of-2.jsonl",
+    }
+    lines = [files.read_jsonl(p) for p in Store(tmp_path / "shared").all_training_metrics()]
+    assert [sorted({line["model"] for line in task}) for task in lines] == [[0, 1, 4, 5], [2, 3]]
     whole = run.run(config(), workdir_path=tmp_path / "shared")
     assert whole["results"] == report["results"]
 
