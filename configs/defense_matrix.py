@@ -30,6 +30,7 @@ TRAINING = dict(
     none="no defense",
     l1="penalty on the sum of |w| of dense kernels",
     l2="penalty of weight 1 on the sum of squares of dense kernels",
+    l2_mild="penalty of weight 0.01 on the sum of squares of dense kernels",
     weight_decay="decoupled weight decay (AdamW)",
     dropout="dropout of half of the hidden units",
     early_stopping="stops where the loss of population rows is least",
@@ -48,6 +49,7 @@ TRAINING = dict(
     last_layer="public_only, whose last layer is trained on the members",
     full_fine_tune="public_only, trained further on the members",
     dp_transfer="public_only, trained further with differential privacy",
+    pre_training="trained on the members, then further on the public rows: audits pre-training",
 )
 OUTPUT = dict(
     memguard="one probability for the predicted class, one for all others",
@@ -129,6 +131,7 @@ def trained(arg, *, digits: bool) -> tuple[dict, dict]:
     choices = dict(
         l1=plain | dict(l1=1e-3),
         l2=plain | dict(l2=1.0),
+        l2_mild=plain | dict(l2=0.01),
         weight_decay=plain | dict(optimizer=dict(name="adamw", weight_decay=1.0)),
         early_stopping=plain
         | dict(
@@ -157,6 +160,8 @@ def trained(arg, *, digits: bool) -> tuple[dict, dict]:
         last_layer=plain | started | dict(trainable="Dense_1/"),
         full_fine_tune=plain | started,
         dp_transfer=plain | private | started,
+        pre_training=plain
+        | dict(train_on="members_then_extra", members_epochs=epochs, epochs=2 * epochs),
     )
     if arg.defense == "dropout":
         net |= dict(dropout=0.5)

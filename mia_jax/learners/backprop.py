@@ -29,6 +29,8 @@ from mia_jax.types import Batch, Learner, Loss, Model, Pool, Stopping, TrainStat
 
 CANARIES = ("dirac",)  # kinds of canaries that are made for learners that can have them
 
+FURTHER = "members_then_extra"
+
 
 def make(
     *,
@@ -57,6 +59,7 @@ def make(
     ema: float = 0.0,
     shifts: int = 0,
     train_on: str = "members",
+    members_epochs: int = 0,
 ) -> Learner:
     """Returns gradient descent on the weighted mean of a per-example objective.
 
@@ -104,17 +107,31 @@ def make(
     checks.at_least(0, epochs=epochs, l1=l1, l2=l2)
     checks.one_of(("permutation", "full_batch"), plan=plan)
     checks.one_of(("mean", "private"), gradient=gradient)
-    checks.one_of(("members", "extra"), train_on=train_on)
+    checks.one_of(("members", "extra", FURTHER), train_on=train_on)
     checks.fraction(closed="left", ema=ema)
     checks.at_least(0, shifts=shifts)
     loss = over_shifts(loss, shifts) if shifts else loss
     members = num_rows
+    if train_on != "members" and not num_extra:
+        raise ValueError(
+            f"learner.train_on={train_on!r} needs rows beside the members: a design with extra > "
+            "0, such as design.name='halves' with design.extra=0.2."
+        )
+    if (train_on == FURTHER) != (0 < members_epochs < epochs):
+        raise ValueError(
+            f"learner.members_epochs={members_epochs} is the number of the first epochs of "
+            f"train_on={FURTHER!r}, 1 to {epochs - 1} of epochs={epochs}, and 0 otherwise "
+            f"(train_on={train_on!r})."
+        )
+    if train_on == FURTHER and (gradient == "private" or plan != "permutation"):
+        raise ValueError(
+            f"learner.train_on={FURTHER!r} has two phases with batches of their own, which "
+            "gradient='private' and plan='full_batch' do not; train a run with train_on='extra' "
+            "and start from it (init_from)."
+        )
+    if train_on == FURTHER:  # the phase of fewer batches has empty ones
+        padded, num_rows = True, max(num_rows, num_extra)
     if train_on == "extra":
-        if not num_extra:
-            raise ValueError(
-                "learner.train_on='extra' needs rows beside the members: a design with extra > 0, "
-                "such as design.name='halves' with design.extra=0.2."
-            )
         num_rows = num_extra
     if ema and stopping is not None and stopping.restore_best:
         raise ValueError(
@@ -158,7 +175,9 @@ def make(
             secret.guarantee.mechanism.epoch_steps,
             secret.epochs,
         )
-    if num_extra:
+    if train_on == FURTHER:
+        rows_plan = plans.phases(rows_plan, members=members, first=members_epochs)
+    elif num_extra:
         rows_plan = plans.part(rows_plan, members=members, extra=train_on == "extra")
     length = dict(total_steps=max(1, epochs * steps), epoch_steps=steps)
     tx = descent.optimizer(optimizer, learning_rate=learning_rate, schedule=schedule, **length)

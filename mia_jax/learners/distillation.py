@@ -17,7 +17,7 @@ from mia_jax.learners import _descent as descent
 from mia_jax.learners import backprop
 from mia_jax.learners import plan as plans
 from mia_jax.objectives import cross_entropy
-from mia_jax.types import Learner, Model, Plan, Pool, Stopping, TrainState
+from mia_jax.types import Learner, Model, Pool, Stopping, TrainState
 
 ROWS = ("members", "extra")
 
@@ -101,13 +101,15 @@ def make(
             "on='extra' needs rows beside the members: a design with extra > 0, such as "
             "design.name='halves' with design.extra=0.2."
         )
-    batches, steps = _two_phases(
-        members=num_rows,
-        extra=on == "extra",
-        first=teacher_epochs,
-        batch_size=batch_size,
-        rows=max(num_rows, num_extra if on == "extra" else 0),
+    batches = plans.phases(
+        plans.permutation(batch_size=batch_size), members=num_rows, first=teacher_epochs
     )
+    steps = plans.steps_per_epoch(num_rows=max(num_rows, num_extra), batch_size=batch_size)
+    if on == "members":
+        batches = plans.part(
+            plans.permutation(batch_size=batch_size), members=num_rows, extra=False
+        )
+        steps = plans.steps_per_epoch(num_rows=num_rows, batch_size=batch_size)
     boundary = teacher_epochs * steps
     common = dict(learning_rate=learning_rate, schedule="constant_schedule", epoch_steps=steps)
     tx = descent.optimizer(optimizer, total_steps=max(1, epochs * steps), **common)
@@ -217,31 +219,3 @@ def trained_by(key, index_B, *, teachers: int, held_out: int) -> jax.Array:
     first_B = jax.vmap(first)(index_B.astype(jnp.uint32))
     place_TB = (jnp.arange(teachers, dtype=jnp.int32)[:, None] - first_B[None]) % teachers
     return (place_TB >= held_out).astype(jnp.float32)
-
-
-def _two_phases(
-    *, members: int, extra: bool, first: int, batch_size: int, rows: int
-) -> tuple[Plan, int]:
-    """Returns (plan, steps per epoch): members in the first epochs, then members or extra rows.
-
-    The phase of fewer batches is padded by batches of weight 0.
-    """
-    whole = plans.permutation(batch_size=batch_size)
-    if not extra:
-        return plans.part(whole, members=members, extra=False), plans.steps_per_epoch(
-            num_rows=members, batch_size=batch_size
-        )
-    parts = [plans.part(whole, members=members, extra=on_extra) for on_extra in (False, True)]
-
-    def plan(key, epoch, rows_K, weight_K):
-        pairs = [part(key, epoch, rows_K, weight_K) for part in parts]
-        shape = [max(pair[0].shape[axis] for pair in pairs) for axis in (0, 1)]
-
-        def padded(a):
-            return jnp.pad(a, [(0, size - own) for size, own in zip(shape, a.shape, strict=True)])
-
-        return tuple(
-            jnp.where(epoch <= first, padded(a), padded(b)) for a, b in zip(*pairs, strict=True)
-        )
-
-    return plan, plans.steps_per_epoch(num_rows=rows, batch_size=batch_size)

@@ -67,3 +67,29 @@ def part(plan: Plan, *, members: int, extra: bool) -> Plan:
         return plan(key, epoch, rows_K[first:last], weight_K[first:last])
 
     return chosen
+
+
+def phases(plan: Plan, *, members: int, first: int) -> Plan:
+    """Returns a plan over the members in the first epochs, and over the extra rows in the others.
+
+    The phase with fewer or smaller batches is padded by rows of weight 0.
+
+    Args:
+        plan: the plan of either part.
+        members: the number of members, which the extra rows follow in a row list.
+        first: the number of epochs over the members.
+    """
+    parts = [part(plan, members=members, extra=extra) for extra in (False, True)]
+
+    def both(key, epoch, rows_K, weight_K):
+        pairs = [chosen(key, epoch, rows_K, weight_K) for chosen in parts]
+        shape = [max(pair[0].shape[axis] for pair in pairs) for axis in (0, 1)]
+
+        def padded(a):
+            return jnp.pad(a, [(0, size - has) for size, has in zip(shape, a.shape, strict=True)])
+
+        return tuple(
+            jnp.where(epoch <= first, padded(a), padded(b)) for a, b in zip(*pairs, strict=True)
+        )
+
+    return both

@@ -60,6 +60,25 @@ def test_models_of_extra_rows_see_no_member():
         toys.learner(train_on="extra")
 
 
+def test_pre_training_rows_are_seen_in_the_first_epochs_and_extra_rows_afterwards():
+    """The phase of fewer batches has empty ones, which change nothing."""
+    fields = dict(num_rows=20, num_extra=10, train_on="members_then_extra", batch_size=4)
+    learner, pool = toys.learner(**fields, members_epochs=2, epochs=3), toys.pool(examples=30)
+    rows, weight = jnp.arange(30), jnp.concatenate([jnp.ones(20), jnp.zeros(10)])
+    seen = []
+    for epoch in (1, 2, 3):
+        index_SB, weight_SB = learner.plan(jax.random.key(0), epoch, rows, weight)
+        seen.append(sorted(np.asarray(index_SB)[np.asarray(weight_SB) > 0].tolist()))
+    assert seen == [list(range(20)), list(range(20)), list(range(20, 30))]
+    before = learner.init(jax.random.key(0), pool)
+    empty = jnp.zeros_like(index_SB), jnp.zeros_like(weight_SB)
+    assert toys.same(jax.jit(learner.epoch)(before, pool, *empty)[0].variables, before.variables)
+    with pytest.raises(ValueError, match="members_epochs=0 is the number of the first epochs"):
+        toys.learner(**fields)
+    with pytest.raises(ValueError, match="two phases"):
+        toys.learner(**fields, members_epochs=2, gradient="private")
+
+
 def test_members_are_trained_on_as_without_extra_rows():
     plain, beside = toys.learner(num_rows=20), toys.learner(num_rows=20, num_extra=10)
     rows, weight = jnp.arange(30), jnp.concatenate([jnp.ones(20), jnp.zeros(10)])
