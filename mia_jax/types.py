@@ -299,6 +299,7 @@ class Learner(NamedTuple):
         guarantee: the promise of a private learner (privacy/guarantee.py); None for others.
         released: released(state) -> the variables with which a model is evaluated and saved; None
             means state.variables.
+        shards: the number of shards into which the batch of a step is cut (learners/_shards.py).
     """
 
     init: Callable[..., TrainState]
@@ -310,6 +311,7 @@ class Learner(NamedTuple):
     model: Model
     guarantee: Any = None
     released: Callable[..., Variables] | None = None
+    shards: int = 1
 
 
 class Shadows(NamedTuple):

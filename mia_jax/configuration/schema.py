@@ -34,12 +34,13 @@ PASSED = dict(
         "labels_N",
         "sample",
         "initial",
+        "shards",
     ),
     attacks=(),
 )
 OWN = "own"  # the value of learner.objective if the learning rule has a built-in objective
 # The arguments of learners/_private.make that the learner passes itself.
-PRIVATE_PASSED = ("num_rows", "batch_size", "epochs", "padded", "started", "columns")
+PRIVATE_PASSED = ("num_rows", "batch_size", "epochs", "padded", "started", "shards", "columns")
 # section -> the registry kind of what it chooses
 KINDS = dict(data="data", design="designs", model="models", learner="learners", attacks="attacks")
 AUDIT_HINTS = dict(attacks=Sequence[str])

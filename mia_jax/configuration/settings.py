@@ -41,6 +41,9 @@ class LearnerSettings:
         watch: whether scores of the gradients of canaries are kept.
         precision: float32, tf32 or bfloat16: at which precision networks train
             (mia_jax/runtime/precision.py).
+        shards: the shards into which the batch of a step is cut. Their gradients are added in a
+            fixed order, on one device or on several (run.mesh), so that their number, not that of
+            the devices, decides the last bits.
     """
 
     objective: str | Mapping = "cross_entropy"
@@ -50,6 +53,7 @@ class LearnerSettings:
     init_from: str = ""
     watch: bool = False
     precision: str = "float32"
+    shards: int = 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

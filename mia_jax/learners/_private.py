@@ -36,8 +36,8 @@ class Private(NamedTuple):
         clip: the clip norm C, which the adaptive rule changes.
         choose: choose(losses, params, rows, tried) -> Private with the method settled. It refuses a
             loss that mixes the examples of a batch.
-        gradient: gradient(losses, params, rows, weight_B, key, clip) -> (gradient, clip, Clipped,
-            numbers).
+        clipped: clipped(losses, params, rows, weight_B, clip) -> Clipped of a shard of a batch.
+        noisy: noisy(Clipped of a batch, key, clip) -> (gradient, clip, numbers).
     """
 
     guarantee: Guarantee
@@ -45,7 +45,8 @@ class Private(NamedTuple):
     epochs: int
     clip: float
     choose: Callable[..., Private]
-    gradient: Callable[..., tuple[Any, Any, gradients.Clipped, dict]]
+    clipped: Callable[..., gradients.Clipped]
+    noisy: Callable[..., tuple[Any, Any, dict]]
 
 
 def make(
@@ -55,6 +56,7 @@ def make(
     epochs: int,
     padded: bool = False,
     started: bool = False,
+    shards: int = 1,
     columns: Mapping[str, np.ndarray] = {},
     clip_norm: float = 1.0,
     noise_multiplier: float | None = 1.0,
@@ -87,6 +89,7 @@ def make(
         epochs: the requested number of epochs.
         padded: whether models have different numbers of rows.
         started: whether training starts from external parameters, which is noted in the report.
+        shards: the number of shards of a batch, whose clipped sums are added before the noise.
         columns: the columns of the pool.
         clip_norm: the clip norm C.
         noise_multiplier: None chooses the noise that `epochs` need under the budget.
@@ -97,7 +100,7 @@ def make(
         adjacency: see privacy/mechanism.py.
         clipping: see privacy/clipping.py.
         method: see privacy/gradients.py.
-        physical_batch: the number of units that fit into memory together; 0 for all.
+        physical_batch: the number of units that fit into memory together; 0 for all of a shard.
         overflow: 'stop', or 'truncate' Poisson batches to `max_batch` units, which is accounted.
         max_batch: 0 for a size that is exceeded once in 10,000 steps.
         augmentations: the number of copies of every example that are averaged before clipping (De
@@ -122,6 +125,10 @@ def make(
     checks.at_least(0, physical_batch=physical_batch, max_batch=max_batch)
     checks.fraction(closed="neither", quantile=quantile, delta=delta)
     checks.positive(clip_norm=clip_norm)
+    if physical_batch % microbatch:
+        raise ValueError(
+            f"physical_batch={physical_batch} must be a multiple of microbatch={microbatch}."
+        )
     if batch_size > units:
         raise ValueError(
             f"rate = batch_size / units = {batch_size} / {units} must be at most 1; lower "
@@ -166,7 +173,10 @@ def make(
     )
     mechanism, fit = _budgeted(mechanism, noise_multiplier, epsilon, delta, accountant, epochs)
     size = _slots(mechanism, epochs)
-    draw = _plan(mechanism, size, columns, user, rows_each, augmentations, physical_batch)
+    # Empty slots fill the last physical batch, and all shards have as many.
+    multiple = shards * (physical_batch or mechanism.microbatch) if shards > 1 else physical_batch
+    draw = _plan(mechanism, size, columns, user, rows_each, augmentations, multiple)
+    size = -(-size // multiple) * multiple // shards if shards > 1 else size
     notes = _notes(mechanism, delta, epsilon, epochs, fit, augmentations, accountant, units)
     if started:
         notes.append(
@@ -185,7 +195,7 @@ def make(
     )
     adaptive = dict(quantile=quantile, rate=quantile_rate) if clipping == "adaptive" else None
     each = rows_each * augmentations * microbatch
-    at_once = physical_batch or size  # The number of units whose gradients are computed together.
+    at_once = physical_batch or size  # The units of a shard whose gradients are computed together.
     return _finished(
         guarantee,
         draw,
@@ -264,11 +274,8 @@ def _finished(
                     f"{units * rows_each}, examples may meet in {met}."
                 )
 
-    def gradient(losses, params, rows, weight_B, key, clip):
-        """Returns the noisy gradient (float32), the next C, the clipped sum and the step's numbers.
-
-        The numbers are {clipped, nonfinite, noise_multiplier, clip_norm}.
-        """
+    def clipped(losses, params, rows, weight_B, clip) -> gradients.Clipped:
+        """Returns the clipped sum of the rows of a shard of a batch."""
         checked(losses, params, rows, weight_B.shape[0])
         how = dict(
             units=weight_B.shape[0] // rows_each,
@@ -277,11 +284,19 @@ def _finished(
             method=guarantee.method,
             physical_units=physical_units,
         )
-        clipped = gradients.clipped_sum(losses, params, rows, weight_B, **how)
+        return gradients.clipped_sum(losses, params, rows, weight_B, **how)
+
+    def noisy(clipped: gradients.Clipped, key, clip):
+        """Returns the noisy gradient of a batch (float32), the next C and the step's numbers.
+
+        The numbers are {clipped, nonfinite, noise_multiplier, clip_norm}.
+        """
         scale = clip / mechanism.clip_norm if adaptive else 1.0
         std = mechanism.noise_std_of_sum() * scale
         drawn = noise.gaussian(jax.random.fold_in(key, jnp.uint32(NOISE_KEY)), clipped.total, std)
-        noisy = jax.tree.map(lambda total, z: (total + z) / mechanism.divisor, clipped.total, drawn)
+        gradient = jax.tree.map(
+            lambda total, z: (total + z) / mechanism.divisor, clipped.total, drawn
+        )
         real = jnp.maximum(clipped.real_U.sum(), 1)
         numbers = dict(
             clipped=(clipped.counted_U & (clipped.norm_U > clip)).sum() / real,
@@ -301,9 +316,9 @@ def _finished(
             clip = clip_rules.moved_clip(
                 clip, inside, draw, expected_batch=mechanism.divisor, **adaptive
             )
-        return noisy, clip, clipped, numbers
+        return gradient, clip, numbers
 
-    return Private(guarantee, plan, epochs, clip, choose, gradient)
+    return Private(guarantee, plan, epochs, clip, choose, clipped, noisy)
 
 
 class Separation(NamedTuple):
@@ -513,21 +528,16 @@ def _plan(
     user: str,
     rows_each: int,
     augmentations: int,
-    physical_batch: int,
+    multiple: int,
 ) -> Plan:
-    """Returns the plan that draws the batches of the mechanism."""
-    if physical_batch % mechanism.microbatch:
-        raise ValueError(
-            f"physical_batch={physical_batch} must be a multiple of "
-            f"microbatch={mechanism.microbatch}."
-        )
+    """Returns the plan that draws the batches of the mechanism, with a multiple of slots."""
     common = dict(
         sampling=mechanism.sampling, rate=mechanism.rate, size=size, steps=mechanism.epoch_steps
     )
     plan = sampling_plans.plan(
         **common, cap=mechanism.cap is not None, spread=mechanism.microbatch > 1
     )
-    plan = sampling_plans.rounded(plan, physical_batch)
+    plan = sampling_plans.rounded(plan, multiple)
     if user:
         plan = sampling_plans.of_groups(
             plan, group_N=np.unique(columns[user], return_inverse=True)[1], rows_each=rows_each

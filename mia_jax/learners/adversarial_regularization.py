@@ -18,6 +18,9 @@ from mia_jax.types import Aux, Batch, Learner, Model, Plan, Pool, Stopping, Trai
 # The widths of the attack network on p, on the label, and on both together.
 BRANCHES = dict(p=(1024, 512, 64), y=(512, 64), both=(256, 64, 1))
 
+# Why a batch is not cut into shards.
+WITHOUT_SHARDS = "two networks take turns on one batch"
+
 
 def make(
     *,

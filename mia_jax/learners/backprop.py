@@ -20,6 +20,7 @@ from mia_jax import augmentations, checks, query_views, registry
 from mia_jax.learners import _descent as descent
 from mia_jax.learners import _parameters as parameters
 from mia_jax.learners import _private as private
+from mia_jax.learners import _shards
 from mia_jax.learners import plan as plans
 from mia_jax.privacy import dirac
 from mia_jax.privacy.independence import trials
@@ -60,6 +61,7 @@ def make(
     shifts: int = 0,
     train_on: str = "members",
     members_epochs: int = 0,
+    shards: int = 1,
 ) -> Learner:
     """Returns gradient descent on the weighted mean of a per-example objective.
 
@@ -99,12 +101,15 @@ def make(
         trainable: only parameters whose path matches this pattern are trained; '' for all.
         ema: if > 0, the model is the moving average of its parameters, with decay min(ema, (1 + s)
             / (10 + s)) at step s.
+        shards: V; the batch of a step is cut into V shards, whose gradients are added in a fixed
+            order (learners/_shards.py).
 
     Raises:
         ValueError: for settings that contradict each other; in private training, if trial batches
             show that the loss of an example depends on others.
     """
     checks.at_least(0, epochs=epochs, l1=l1, l2=l2)
+    checks.at_least(1, **{"learner.shards": shards})
     checks.one_of(("permutation", "full_batch"), plan=plan)
     checks.one_of(("mean", "private"), gradient=gradient)
     checks.one_of(("members", "extra", FURTHER), train_on=train_on)
@@ -149,13 +154,17 @@ def make(
         padded=padded,
         columns={} if sample is None else sample.columns,
     )
-    settings |= dict(started=bool(initial))
+    settings |= dict(started=bool(initial), shards=shards)
     secret = (
         None
         if gradient == "mean"
         else registry.call(private.make, "learner.privacy", dict(privacy or {}), **settings)
     )
+    if shards > 1 and sample is not None:
+        check_statistics(jax.eval_shape(model.init, jax.random.key(0), jnp.asarray(sample.x[:1])))
     if secret is None:
+        batch = num_rows if plan == "full_batch" else min(batch_size, num_rows)
+        _shards.check(shards, batch=batch)
         rows_plan = (
             plans.full_batch()
             if plan == "full_batch"
@@ -189,6 +198,8 @@ def make(
     def init(key, pool: Pool) -> TrainState:
         init_key, train_key = jax.random.split(key)
         variables = model.init(init_key, pool.x[:1])
+        if shards > 1:
+            check_statistics(variables)
         variables["params"] = parameters.started(variables["params"], initial, trainable)
         penalty(variables["params"])
         stop = stopping.init(variables) if stopping else None
@@ -199,8 +210,12 @@ def make(
             opt |= dict(ema=jax.tree.map(jnp.array, variables["params"])) if ema else {}
         return TrainState(jnp.int32(0), variables, opt, train_key, stop)
 
-    def batch_of(state: TrainState, pool: Pool, index_B, weight_B):
-        key_B = slot_keys(jax.random.fold_in(state.key, state.step), index_B.shape[0])
+    def slots(index_B, weight_B) -> tuple:
+        """Returns the rows of a batch with the numbers of their slots."""
+        return index_B, weight_B, jnp.arange(len(index_B), dtype=jnp.int32)
+
+    def batch_of(state: TrainState, pool: Pool, index_B, weight_B, slot_B):
+        key_B = keys_of(jax.random.fold_in(state.key, state.step), slot_B)
         batch = rows(pool, index_B, weight_B)
         return (
             batch if transform is None else dataclasses.replace(batch, x=transform(batch.x, key_B))
@@ -215,12 +230,21 @@ def make(
         updates, opt = tx.update(gradient, opt, chosen)
         return parameters.merge(optax.apply_updates(chosen, updates), frozen), opt
 
+    def after(updated: Callable, given, state: TrainState, turns):
+        """Returns updated(given, state), with several shards in a program of its own."""
+        if shards == 1:
+            return updated(given, state)
+        return _shards.apart(updated, given, state, turns=turns)
+
     def averaged(state: TrainState, params) -> dict:
         decay = jnp.minimum(ema, (1.0 + state.step) / (10.0 + state.step))
         return jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, state.opt["ema"], params)
 
-    def step(state: TrainState, pool: Pool, index_B, weight_B):
-        batch, key_B = batch_of(state, pool, index_B, weight_B)
+    def shard(slots_B, shared):
+        """Returns ((the weighted loss, its gradient, sums of metrics), statistics) of a shard."""
+        state, pool, total = shared
+        weight_B = slots_B[1]
+        batch, key_B = batch_of(state, pool, *slots_B)
         chosen, frozen = parameters.split(state.variables["params"], trainable)
 
         def objective(chosen):
@@ -228,53 +252,93 @@ def make(
             loss_B, aux = loss(
                 {**state.variables, "params": params}, batch, key_B=key_B, train=True
             )
-            total = weight_B.sum()
-            return (weight_B * loss_B).sum() / jnp.maximum(total, 1e-12) + penalty(params), (
-                aux,
-                total,
-            )
+            return (weight_B * loss_B).sum() / jnp.maximum(total, 1e-12), aux
 
-        (value, (aux, total)), gradient = jax.value_and_grad(objective, has_aux=True)(chosen)
+        (value, aux), gradient = jax.value_and_grad(objective, has_aux=True)(chosen)
+        sums = {name: (weight_B * value_B).sum() for name, value_B in aux.metrics.items()}
+        return (value, gradient, sums), aux.stats
+
+    def updated(given, state: TrainState):
+        """Returns ((variables, optimizer state), sums) after a step."""
+        value, gradient, sums, stats, total = given
+        if l1 or l2:
+            chosen, frozen = parameters.split(state.variables["params"], trainable)
+            extra, outside = jax.value_and_grad(lambda p: penalty(parameters.merge(p, frozen)))(
+                chosen
+            )
+            value, gradient = value + extra, jax.tree.map(jnp.add, gradient, outside)
         params, opt = moved(state, gradient, state.opt["tx"] if ema else state.opt)
         opt = dict(tx=opt, ema=averaged(state, params)) if ema else opt
         variables = {"params": params}
-        if aux.stats:
-            variables["stats"] = aux.stats
+        if stats:
+            variables["stats"] = stats
         if padded:  # An empty batch must not change momentum or statistics.
             variables, opt = jax.tree.map(
                 lambda new, old: jnp.where(total > 0, new, old),
                 (variables, opt),
                 (state.variables, state.opt),
             )
-        sums = dict(loss=total * value, weight=total) | {
-            name: (weight_B * value_B).sum() for name, value_B in aux.metrics.items()
-        }
+        return (variables, opt), dict(loss=total * value, weight=total) | sums
+
+    def step(state: TrainState, pool: Pool, index_B, weight_B):
+        total, turns = weight_B.sum(), _shards.once(pool)
+        (value, gradient, sums), stats = _shards.summed(
+            shard,
+            slots(index_B, weight_B),
+            (state, pool, total),
+            shards=shards,
+            turns=turns,
+        )
+        (variables, opt), sums = after(updated, (value, gradient, sums, stats, total), state, turns)
         return TrainState(state.step + 1, variables, opt, state.key, state.stop), sums
 
     def private_step(secret: private.Private, state: TrainState, pool: Pool, index_B, weight_B):
         overflow = jnp.isnan(weight_B).any()
         weight_B = jnp.where(overflow, 0, weight_B)
-        batch, key_B = batch_of(state, pool, index_B, weight_B)
-        chosen, frozen = parameters.split(state.variables["params"], trainable)
-        key = jax.random.fold_in(state.key, state.step)
-        noisy, clip, clipped, numbers = secret.gradient(
-            losses_of(loss, frozen), chosen, (batch, key_B), weight_B, key, state.opt["clip_norm"]
+
+        def shard(slots_B, shared):
+            state, pool = shared
+            chosen, frozen = parameters.split(state.variables["params"], trainable)
+            clipped = secret.clipped(
+                losses_of(loss, frozen),
+                chosen,
+                batch_of(state, pool, *slots_B),
+                slots_B[1],
+                state.opt["clip_norm"],
+            )
+            return clipped.total, clipped._replace(total=None)
+
+        def updated(given, state: TrainState):
+            clipped, weight_B = given
+            key = jax.random.fold_in(state.key, state.step)
+            noisy, clip, numbers = secret.noisy(clipped, key, state.opt["clip_norm"])
+            chosen, frozen = parameters.split(state.variables["params"], trainable)
+            extra, outside = jax.value_and_grad(lambda p: penalty(parameters.merge(p, frozen)))(
+                chosen
+            )
+            noisy = jax.tree.map(jnp.add, noisy, outside) if l1 or l2 else noisy
+            # An empty batch also moves the parameters: its noise is part of the mechanism.
+            params, tx_state = moved(state, noisy, state.opt["tx"])
+            opt = dict(tx=tx_state, clip_norm=clip)
+            opt |= dict(ema=averaged(state, params)) if ema else {}
+            total = weight_B.sum()
+            metrics = dict(loss=clipped.loss_B + extra) | clipped.aux
+            sums = {
+                name: jnp.where((weight_B > 0) & jnp.isfinite(v), weight_B * v, 0).sum()
+                for name, v in metrics.items()
+            }
+            sums |= {name: total * v for name, v in numbers.items()} | dict(weight=total)
+            return ({"params": params}, opt), sums
+
+        turns = _shards.once(pool)
+        total, units = _shards.summed(
+            shard, slots(index_B, weight_B), (state, pool), shards=shards, turns=turns
         )
-        extra, outside = jax.value_and_grad(lambda p: penalty(parameters.merge(p, frozen)))(chosen)
-        noisy = jax.tree.map(jnp.add, noisy, outside) if l1 or l2 else noisy
-        # An empty batch also moves the parameters: its noise is part of the mechanism.
-        params, tx_state = moved(state, noisy, state.opt["tx"])
-        opt = dict(tx=tx_state, clip_norm=clip) | (dict(ema=averaged(state, params)) if ema else {})
-        total = weight_B.sum()
-        metrics = dict(loss=clipped.loss_B + extra) | clipped.aux
-        sums = {
-            name: jnp.where((weight_B > 0) & jnp.isfinite(v), weight_B * v, 0).sum()
-            for name, v in metrics.items()
-        }
-        sums |= {name: total * v for name, v in numbers.items()} | dict(
-            weight=total, overflow=overflow.astype(jnp.float32)
+        (variables, opt), sums = after(
+            updated, (units._replace(total=total), weight_B), state, turns
         )
-        return TrainState(state.step + 1, {"params": params}, opt, state.key, state.stop), sums
+        sums |= dict(overflow=overflow.astype(jnp.float32))
+        return TrainState(state.step + 1, variables, opt, state.key, state.stop), sums
 
     if secret is None:
         one_step = step
@@ -304,6 +368,7 @@ def make(
         model,
         guarantee,
         released,
+        shards,
     )
 
 
@@ -412,6 +477,16 @@ def check_private(
         )
 
 
+def check_statistics(variables) -> None:
+    """Raises ValueError if a model whose batches are cut into shards has statistics of batches."""
+    if variables.get("stats"):
+        raise ValueError(
+            "learner.shards > 1: this model normalizes by the statistics of a batch, and a shard "
+            "would have statistics of its own. Use a norm of single examples (model.norm='group' "
+            "or 'layer'), or learner.shards=1."
+        )
+
+
 def evaluation(*, loss: Loss, penalty: Callable, batch_size: int = 512) -> Callable:
     """Returns evaluate(variables, pool, rows_K, weight_K) -> weighted sums in inference mode.
 
@@ -454,7 +529,12 @@ def rows(pool: Pool, index_B, weight_B) -> Batch:
 
 def slot_keys(key, size: int):
     """Returns one key per example slot: fold_in(key, slot), [B]."""
-    return jax.vmap(lambda slot: jax.random.fold_in(key, slot))(jnp.arange(size, dtype=jnp.int32))
+    return keys_of(key, jnp.arange(size, dtype=jnp.int32))
+
+
+def keys_of(key, slot_B):
+    """Returns the keys of these slots: fold_in(key, slot), [B]."""
+    return jax.vmap(lambda slot: jax.random.fold_in(key, slot))(slot_B)
 
 
 def weight_penalty(*, l1: float, l2: float, penalize: str) -> Callable:

@@ -36,6 +36,7 @@ def make(
     learning_rate: float = 1e-3,
     schedule: str | Mapping = "constant_schedule",
     augment: Sequence[str] = (),
+    shards: int = 1,
 ) -> Learner:
     """Returns backprop on batches x [B,2,..], y [B,2] of an objective over pairs.
 
@@ -58,6 +59,7 @@ def make(
         learning_rate: the largest learning rate.
         schedule: the schedule.
         augment: the augmentations.
+        shards: see backprop.
 
     Raises:
         ValueError: for an odd batch or an objective over single examples.
@@ -81,6 +83,7 @@ def make(
         stopping=stopping,
         epochs=epochs,
         batch_size=batch_size,
+        shards=shards,
         **descent,
     )
 

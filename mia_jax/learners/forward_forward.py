@@ -20,6 +20,8 @@ from mia_jax.types import Learner, Model, Pool, Stopping, TrainState
 
 NEGATIVES = (*objective.NEGATIVES, "permuted")
 
+WITHOUT_SHARDS = "every layer takes many steps on one batch"
+
 
 def make(
     *,

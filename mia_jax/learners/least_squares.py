@@ -15,6 +15,8 @@ from mia_jax.learners import plan as plans
 from mia_jax.learners.backprop import evaluation, rows
 from mia_jax.types import Aux, Batch, Learner, Model, Pool, TrainState
 
+WITHOUT_SHARDS = "it solves for all rows at once, in one step"
+
 
 def make(*, model: Model, num_rows: int, ridge: float = 0.0) -> Learner:
     """Returns the learner (w, b) = argmin sum_k weight_k |f_k w + b - t_k|^2 + ridge |w|^2.

@@ -216,10 +216,12 @@ def make_learner(
     check_clipping(section)
     fields = {k: v for k, v in section.items() if k not in settings.names(LearnerSettings)}
     given = dict(sample=sample, initial=initial_parameters(section["init_from"]))
+    given |= dict(shards=section["shards"])
     if given["initial"] and "initial" not in registry.keywords("learners", section["name"]):
         raise ValueError(
             f"learner.init_from: the learning rule {section['name']!r} has no such start."
         )
+    check_shards(section)
     common = dict(stopping=stop, **rows, **given, **({} if loss is None else dict(loss=loss)))
     learner = make("learners", fields, model=model, **common)
     if model is asked:
@@ -228,6 +230,23 @@ def make_learner(
     if learner.model is not model:
         asked = make("learners", fields, model=asked, **common).model
     return learner._replace(model=asked)
+
+
+def check_shards(section: Mapping) -> None:
+    """Raises ValueError if the batches of the learning rule cannot be cut into shards."""
+    name, shards = section["name"], section["shards"]
+    if shards == 1 or "shards" in registry.keywords("learners", name):
+        return
+    why = getattr(registry.load("learners", name), "WITHOUT_SHARDS", "its `make` has no `shards`")
+    able = [
+        other
+        for other in registry.names("learners")
+        if "shards" in registry.keywords("learners", other)
+    ]
+    raise ValueError(
+        f"learner.shards={shards}: the learning rule {name!r} does not cut its batches into "
+        f"shards ({why}); {' and '.join(able)} do. Leave learner.shards at 1."
+    )
 
 
 def check_clipping(section: Mapping) -> None:

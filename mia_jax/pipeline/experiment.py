@@ -33,7 +33,9 @@ SCORED = ("targets", "scored", "scored_sources", "apart")
 # Fields that older versions did not record, with the value that means what they did.
 LATER = dict(
     design=dict(extra=0.0),
-    learner=dict(precision=precision.DEFAULT, shifts=0, train_on="members", members_epochs=0),
+    learner=dict(
+        precision=precision.DEFAULT, shifts=0, train_on="members", members_epochs=0, shards=1
+    ),
 )
 
 

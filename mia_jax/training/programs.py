@@ -33,6 +33,10 @@ ATTEMPTS = 2**32 - 1
 PLAN_KEY = 2**31 - 1
 # For a program that runs once per chunk: most of its cost is its compilation.
 ONCE = {"xla_backend_optimization_level": 0}
+# For a learner with shards on a CPU. How XLA's algebraic simplification rewrites divisions depends
+# on the passes before it, and a program for several devices has other ones: without it, all give
+# the same bits.
+SHARDED = {"xla_disable_hlo_passes": "algsimp"}
 
 
 class Programs(NamedTuple):
@@ -106,6 +110,8 @@ def make(*, learner: Learner, chunk: int, validation: bool = False, form: str = 
         return state, metrics
 
     plan, run, finish = strict(plan), strict(run), strict(finish)
+    cpu, sharded = machine.platform() == "cpu", learner.shards > 1
+    options = SHARDED if cpu and sharded else None
 
     # Models are initialized one at a time: random bits under vmap double the compilation time.
     @strict
@@ -113,10 +119,16 @@ def make(*, learner: Learner, chunk: int, validation: bool = False, form: str = 
         return jax.lax.map(lambda key: learner.init(key, pool), key_M)
 
     return Programs(
-        init=jax.jit(init, compiler_options=ONCE if machine.platform() == "cpu" else None),
-        plan=jax.jit(over_models(plan, (0, None, 0, 0), chunk)),
-        run=jax.jit(over_models(run, (0, None, 0, 0), chunk, form), donate_argnums=(0,)),
-        finish=jax.jit(over_models(finish, (0, 0, None, None, 0, 0), chunk, form)),
+        init=jax.jit(init, compiler_options=ONCE | (options or {}) if cpu else None),
+        plan=jax.jit(over_models(plan, (0, None, 0, 0), chunk), compiler_options=options),
+        run=jax.jit(
+            over_models(run, (0, None, 0, 0), chunk, form),
+            donate_argnums=(0,),
+            compiler_options=options,
+        ),
+        finish=jax.jit(
+            over_models(finish, (0, 0, None, None, 0, 0), chunk, form), compiler_options=options
+        ),
     )
 
 
