@@ -152,7 +152,8 @@ class RunSettings:
             trains or asks a model; '' takes what there is.
         chunk: models that are trained at once, or 'auto' to measure which number is fastest.
         form: how a program trains several models: 'turns' (one after the other), 'grouped' (at
-            once, XLA's convolutions) or 'patches' (at once, convolutions as products); 'auto'
+            once, XLA's convolutions), 'patches' (at once, convolutions as products) or 'layers' (in
+            turn, and for every convolution the program that is measured to be the fastest); 'auto'
             measures which is fastest on this device. '' is 'patches' on a CPU and 'grouped'
             elsewhere, which is never measured, so that bits do not depend on a stopwatch.
         lanes: chunks that are trained at once on one device; 0 chooses.

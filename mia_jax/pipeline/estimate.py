@@ -376,6 +376,7 @@ def pairs_of(run: RunSettings, *, models: int, platform: str) -> list[tuple[str,
     A chunk of one model has the same program in every form.
     """
     forms = programs.candidates(platform) if run.form in ("", "auto") else (run.form,)
+    forms = tuple(form for form in forms if form != "layers") or ("turns",)
     if len(forms) > 1 and platform == "tpu":
         forms = tuple(form for form in forms if form != "patches")
     chunks = [1, 8] if run.chunk in execution.AUTO else [int(run.chunk)]

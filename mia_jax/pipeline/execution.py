@@ -13,15 +13,17 @@ from typing import Any, NamedTuple
 import jax
 
 from mia_jax.configuration.settings import RunSettings
+from mia_jax.models.kernels.candidates import Table
 from mia_jax.pipeline.plan import FleetPlan
 from mia_jax.runtime import distributed, files, jobs, machine, precision
 from mia_jax.runtime.progress import duration, size
 from mia_jax.runtime.store import Store, Trained
-from mia_jax.training import cost, memory, programs
+from mia_jax.training import cost, layerwise, memory, programs
 from mia_jax.training.devices import default_lanes
 
 AUTO = ("auto", 0)  # run.chunk: measure the fastest
 FORMS = ("", "auto", *programs.FORMS)  # run.form
+NO_LAYERS = Table()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,7 @@ class Execution:
         seconds: the seconds of a step and model; None if they were not measured.
         measured: the candidates that were timed, {form, chunk, seconds, bytes}.
         machine: on what it was planned; None in a plan of an older version.
+        layers: of the form 'layers', the program of every function of every convolution.
     """
 
     chunk: int
@@ -56,6 +59,7 @@ class Execution:
     seconds: float | None = None
     measured: tuple[Mapping[str, Any], ...] = ()
     machine: machine.Machine | None = None
+    layers: Table = NO_LAYERS
 
     def plain(self) -> dict[str, Any]:
         """Returns the content of train/plan.json."""
@@ -64,6 +68,7 @@ class Execution:
             asked=dict(self.asked),
             measured=[dict(row) for row in self.measured],
             machine=None if self.machine is None else self.machine.plain(),
+            layers=self.layers.plain(),
         )
 
     @property
@@ -138,7 +143,8 @@ def planned(
                 files.write_json(store.train.plan, kept, seal=True)
                 known = new
             check_machine(known, now, path=store.train.plan)
-        if (known.chunk, known.form) != (new.chunk, new.form):
+        decided = lambda plan: (plan.chunk, plan.form, plan.layers)  # noqa: E731
+        if decided(known) != decided(new):
             program = None
     lanes = min(run.lanes or default_lanes(here), -(-models // known.chunk))
     if distributed.here().count > 1:
@@ -163,15 +169,20 @@ def chosen(
     Programs are returned if they are compiled.
     """
     common = dict(learner=plan.learner, pool=plan.pool, rows_K=plan.rows_MK[0])
-    common |= dict(weight_K=plan.weight_MK[0], pool_bytes=run.pool_bytes)
+    common |= dict(weight_K=plan.weight_MK[0])
     platform = here[0].platform
     forms = programs.candidates(platform) if run.form == "auto" else ()
     forms = forms or (run.form or programs.default_form(platform),)
     chunks = cost.ladder(models) if run.chunk in AUTO else (int(run.chunk),)
     most = -(-models // chunks[0])
-    least, program, timed = cost.least(**common, chunk=chunks[0]), None, ()
+    least = cost.least(**common, chunk=chunks[0], pool_bytes=run.pool_bytes)
+    program, timed = None, ()
     lanes = min(run.lanes, most) if run.lanes else 1
     check_memory(run, least, chunk=chunks[0], lanes=lanes, limit=limit)
+    table = NO_LAYERS
+    if "layers" in forms:
+        table = layerwise.fastest(**common, log=jobs.say)
+    common |= dict(pool_bytes=run.pool_bytes)
     if len(forms) * len(chunks) > 1 or run.chunk in AUTO:
         what = [w for w, some in (("form", forms), ("chunk", chunks)) if len(some) > 1] or ["chunk"]
         jobs.say(f"measuring the fastest {' and '.join(what)} (kept in train/plan.json) ...")
@@ -183,11 +194,16 @@ def chosen(
             chunks=chunks,
             memory_bytes=limit.bytes // share,
             log=jobs.say,
+            choice=table,
         )
     else:
         form, chunk = forms[0], chunks[0]
         program = programs.make(
-            learner=plan.learner, chunk=chunk, validation=plan.validation is not None, form=form
+            learner=plan.learner,
+            chunk=chunk,
+            validation=plan.validation is not None,
+            form=form,
+            choice=table if form == "layers" else None,
         )
         price = cost.expected(**common, chunk=chunk, program=program, device=here[0])
     execution = Execution(
@@ -206,6 +222,7 @@ def chosen(
             for row in timed
         ),
         machine=machine.here(here),
+        layers=table if form == "layers" else NO_LAYERS,
     )
     return execution, program
 
@@ -217,6 +234,7 @@ def programs_of(plan: FleetPlan, execution: Execution) -> programs.Programs:
         chunk=execution.chunk,
         validation=plan.validation is not None,
         form=execution.form,
+        choice=execution.layers if execution.form == "layers" else None,
     )
 
 
@@ -260,7 +278,7 @@ def exhausted(planned: Planned, *, run: RunSettings, error: Exception) -> memory
     known, lanes = planned.execution, planned.lanes
     less = [f"run.lanes below {lanes}"] if lanes > 1 else []
     less += [f"run.chunk below {known.chunk}"] if known.chunk > 1 else []
-    if known.chunk > 1 and known.form != "turns":
+    if known.chunk > 1 and known.form not in ("turns", "layers"):
         less += ["run.form='turns' (the activations of one model at a time)"]
     less += [f"run.pool_bytes below {size(run.pool_bytes)} (examples are streamed)"]
     less += ["a smaller learner.batch_size (another training, in another workdir)"]
@@ -281,7 +299,8 @@ def lines(known: Execution, *, run: RunSettings, models: int, lanes: int, epochs
     now, count = machine.here(here), len(here)
     each = needed_bytes(run, known.cost, lanes) / (count if now.platform == "cpu" else 1)
     usual = known.form in ("", programs.default_form(now.platform))
-    form = "" if usual or known.chunk == 1 else f"form {known.form}, "
+    usual |= known.chunk == 1 and known.form != "layers"
+    form = "" if usual else f"form {known.form}, "
     text = [
         f"plan: {models} model{'s' * (models > 1)} to train x {epochs} epochs x {known.steps} "
         f"steps, {known.parameters:,} parameters each; chunk {known.chunk}, {lanes} at a time on "
@@ -368,6 +387,10 @@ def read_plan(train: Trained, *, run: str) -> Execution | None:
         raise ValueError(files.damaged(path, ValueError(f"chunk is {plan['chunk']}")))
     if form not in ("", *programs.FORMS):
         raise ValueError(files.damaged(path, ValueError(f"form is {form!r}")))
+    try:
+        table = Table.of(plan.get("layers", ()))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(files.damaged(path, error)) from error
     if plan.get("run", run) != run:
         jobs.say(f"{path} belongs to another run; it is measured again.")
         return None
@@ -384,6 +407,7 @@ def read_plan(train: Trained, *, run: str) -> Execution | None:
         seconds=plan["seconds"],
         measured=tuple(plan.get("measured", ())),
         machine=machine.of(plan.get("machine")),
+        layers=table,
     )
 
 

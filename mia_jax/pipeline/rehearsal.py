@@ -242,6 +242,7 @@ def _of_steps(
         form=known.form,
         pool_bytes=run.pool_bytes,
         lanes=lanes,
+        choice=known.layers if known.form == "layers" else None,
     )
     return Pace(
         price.seconds * known.steps / over,

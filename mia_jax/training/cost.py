@@ -178,6 +178,7 @@ def measured(
     memory_bytes: int | None = None,
     known: set[str] | None = None,
     lanes: int = 1,
+    choice=None,
 ) -> Cost | None:
     """Measures the cost of `chunk` models on the first device; the models are not kept.
 
@@ -197,11 +198,12 @@ def measured(
         known: digests of programs that were measured before; that of this program is added.
         lanes: how many chunks train at the same time. The seconds are those in which one model of
             all lanes advances by a step.
+        choice: the programs of the layers, for the form 'layers'.
 
     Returns:
         The cost; None if the program was measured before.
     """
-    program = programs.make(learner=learner, chunk=chunk, form=form)
+    program = programs.make(learner=learner, chunk=chunk, form=form, choice=choice)
     keys = programs.model_keys(seed=0, models=np.zeros(chunk))
     index, weight = program.plan(
         keys, jnp.uint32(1), *(np.broadcast_to(a, (chunk, len(rows_K))) for a in (rows_K, weight_K))
@@ -361,6 +363,7 @@ def fastest(
     memory_bytes: int,
     pool_bytes: int = WHOLE,
     log=print,
+    choice=None,
 ) -> Fastest:
     """Measures candidates and returns the fastest: that with the fewest seconds per step and model.
 
@@ -376,6 +379,7 @@ def fastest(
         chunks: numbers of models, the smallest first.
         memory_bytes: the memory that a chunk may use.
         log: is told each measurement.
+        choice: the programs of the layers, for the form 'layers'.
 
     Raises:
         Exception: the error of the first candidate, if all ran out of memory.
@@ -394,7 +398,14 @@ def fastest(
                 break
             most = None if best is None else memory_bytes
             try:
-                cost = measured(**common, chunk=chunk, form=form, memory_bytes=most, known=known)
+                cost = measured(
+                    **common,
+                    chunk=chunk,
+                    form=form,
+                    memory_bytes=most,
+                    known=known,
+                    choice=choice if form == "layers" else None,
+                )
             except Exception as error:
                 if not memory.ran_out(error):
                     raise

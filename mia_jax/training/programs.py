@@ -5,9 +5,11 @@ forms of such a map, with other speed, memory and last bits:
 
 - `turns`: the models are trained one after the other inside the program (`lax.map`);
 - `grouped`: `vmap`, in which XLA's convolution takes all kernels at once;
-- `patches`: `vmap`, in which a convolution is a batched product of patches and kernels.
+- `patches`: `vmap`, in which a convolution is a batched product of patches and kernels;
+- `layers`: `turns`, in which every function of every convolution has the program that was measured
+  to be the fastest for its size (`training/layerwise.py`).
 
-Without convolutions the last two are the same program.
+Without convolutions the second and third are the same program, and so are the first and last.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from mia_jax.models.kernels import convolution
 from mia_jax.runtime import machine
 from mia_jax.types import Learner, Pool, TrainState
 
-FORMS = ("turns", "grouped", "patches")
+FORMS = ("turns", "grouped", "patches", "layers")
 
 # fold_in(root, ATTEMPTS) is the root of the keys of further attempts at models that failed. No
 # model has this number.
@@ -68,16 +70,23 @@ def candidates(platform: str | None = None) -> tuple[str, ...]:
     """Returns the forms that are worth a measurement on a platform, its default first.
 
     XLA's grouped convolutions take up to 20 times as long as patches on a CPU (the table in
-    models/kernels/convolution.py), so there they are no candidate.
+    models/kernels/convolution.py), so there they are no candidate. The programs of single layers
+    are those of a CPU.
     """
     first = default_form(platform)
     rest = [form for form in FORMS if form != first]
-    if (platform or machine.platform()) == "cpu":
-        rest.remove("grouped")
+    rest.remove("grouped" if (platform or machine.platform()) == "cpu" else "layers")
     return (first, *rest)
 
 
-def make(*, learner: Learner, chunk: int, validation: bool = False, form: str = "") -> Programs:
+def make(
+    *,
+    learner: Learner,
+    chunk: int,
+    validation: bool = False,
+    form: str = "",
+    choice=None,
+) -> Programs:
     """Returns the programs of `chunk` models; `run` donates the state.
 
     Args:
@@ -85,6 +94,7 @@ def make(*, learner: Learner, chunk: int, validation: bool = False, form: str = 
         chunk: the number of models.
         validation: whether `finish` evaluates the models.
         form: one of FORMS; '' for that of the platform.
+        choice: for the form 'layers', the programs of the layers (`convolution.chosen`).
     """
 
     def plan(key, epoch, rows_K, weight_K):
@@ -122,12 +132,13 @@ def make(*, learner: Learner, chunk: int, validation: bool = False, form: str = 
         init=jax.jit(init, compiler_options=ONCE | (options or {}) if cpu else None),
         plan=jax.jit(over_models(plan, (0, None, 0, 0), chunk), compiler_options=options),
         run=jax.jit(
-            over_models(run, (0, None, 0, 0), chunk, form),
+            over_models(run, (0, None, 0, 0), chunk, form, choice),
             donate_argnums=(0,),
             compiler_options=options,
         ),
         finish=jax.jit(
-            over_models(finish, (0, 0, None, None, 0, 0), chunk, form), compiler_options=options
+            over_models(finish, (0, 0, None, None, 0, 0), chunk, form, choice),
+            compiler_options=options,
         ),
     )
 
@@ -146,7 +157,9 @@ def strict(function: Callable) -> Callable:
     return traced
 
 
-def over_models(function: Callable, in_axes: tuple, chunk: int, form: str = "") -> Callable:
+def over_models(
+    function: Callable, in_axes: tuple, chunk: int, form: str = "", choice=None
+) -> Callable:
     """Returns the function mapped over a leading axis of `chunk` models, in one of FORMS.
 
     A chunk of one model is not batched at all, which keeps the faster forms of a convolution
@@ -157,6 +170,7 @@ def over_models(function: Callable, in_axes: tuple, chunk: int, form: str = "") 
         in_axes: 0 for an argument with a leading axis, None for one that all models share.
         chunk: the number of models.
         form: one of FORMS; '' for that of the platform.
+        choice: for the form 'layers', the programs of the layers (`convolution.chosen`).
     """
 
     def single(*args):
@@ -180,11 +194,11 @@ def over_models(function: Callable, in_axes: tuple, chunk: int, form: str = "") 
             turn, tuple(arg for arg, axis in zip(args, in_axes, strict=True) if axis == 0)
         )
 
-    turns = form == "turns"
+    turns = form in ("turns", "layers")
     mapped = single if chunk == 1 else in_turn if turns else jax.vmap(function, in_axes)
 
     def traced(*args):
-        with convolution.batched("" if turns else form):
+        with convolution.batched("" if turns else form), convolution.chosen(choice):
             return mapped(*args)
 
     traced.__name__ = getattr(function, "__name__", "mapped")

@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 
 from mia_jax import configuration
+from mia_jax.configuration.settings import RunSettings
 from mia_jax.learners import backprop
-from mia_jax.models import small_cnn
+from mia_jax.models import lenet, small_cnn
 from mia_jax.objectives import cross_entropy
 from mia_jax.pipeline import execution, run, train
+from mia_jax.pipeline.plan import FleetPlan
 from mia_jax.runtime import files
 from mia_jax.runtime.store import Store
-from mia_jax.training import checkpoint, cost, fleet, memory, programs
+from mia_jax.training import checkpoint, cost, fleet, layerwise, memory, programs
 from mia_jax.types import Pool, classification
 from tests import toys
 
@@ -106,7 +108,7 @@ def test_every_form_of_a_convolutional_fleet_trains_the_same_models(tmp_path):
 def test_the_choice_is_measured_before_the_first_step_and_kept(tmp_path, monkeypatch, capsys):
     """Resuming, a larger fleet and other settings of the command read it."""
     calls = []
-    speed = {"patches": 3.0, "turns": 1.0}
+    speed = {"patches": 3.0, "turns": 1.0, "layers": 2.0}
     measured = timing(lambda form, chunk: speed[form] / chunk, made=calls)
     monkeypatch.setattr(cost, "measured", measured)
     first = []
@@ -115,10 +117,10 @@ def test_the_choice_is_measured_before_the_first_step_and_kept(tmp_path, monkeyp
         fleet, "train", lambda **k: (first.append(plan_of(tmp_path)), original(**k))[1]
     )
     plan, models = trained(tmp_path, form="auto", chunk="auto")
-    assert calls == [(f, c) for f in ("patches", "turns") for c in (1, 2, 4)]
+    assert calls == [(f, c) for f in ("patches", "turns") for c in (1, 2, 4)] + [("layers", 1)]
     assert (plan["form"], plan["chunk"], plan["block"]) == ("turns", 4, 4)
     assert first[0]["form"] == "turns" and first[0]["machine"]["device_kind"] == "cpu"
-    assert [(r["form"], r["chunk"], r["seconds"]) for r in plan["measured"]][-1] == (
+    assert [(r["form"], r["chunk"], r["seconds"]) for r in plan["measured"]][-2] == (
         "turns",
         4,
         0.25,
@@ -174,7 +176,7 @@ def test_forms_that_are_the_same_program_are_measured_once():
     lines = []
     common = dict(learner=toys.learner(), pool=toys.pool(), rows_K=rows[0], weight_K=weight[0])
     result = cost.fastest(
-        **common, forms=programs.FORMS[1:], chunks=(2,), memory_bytes=2**40, log=lines.append
+        **common, forms=programs.FORMS[1:3], chunks=(2,), memory_bytes=2**40, log=lines.append
     )
     assert result.form == "grouped" and len(result.timed) == len(lines) == 1
     known = set()
@@ -209,10 +211,56 @@ def test_defaults_of_platforms_are_never_measured_and_patches_are_no_accident():
         "grouped",
         "grouped",
     ]
-    assert programs.candidates("cpu") == ("patches", "turns")
+    assert programs.candidates("cpu") == ("patches", "turns", "layers")
     assert programs.candidates("tpu") == programs.candidates("gpu")
     assert programs.candidates("gpu") == ("grouped", "turns", "patches")
     assert cost.ladder(1) == (1,) and cost.ladder(1000)[-1] == 64
+
+
+def test_the_programs_of_layers_are_kept_in_the_plan(tmp_path, monkeypatch, capsys):
+    """They are measured once; resuming and tasks read them, and the program uses them."""
+    pool = Pool(
+        x=np.zeros((4, 12, 12, 1), np.float32), y=np.zeros(4, np.int32), task=classification(3)
+    )
+    model = lenet.make(num_classes=3)
+    learner = backprop.make(
+        model=model, loss=cross_entropy.make(model=model), epochs=1, batch_size=2, num_rows=4
+    )
+    rows = np.tile(np.arange(4, dtype=np.int32), (2, 1))
+    plan = FleetPlan(
+        learner=learner,
+        pool=pool,
+        rows_MK=rows,
+        weight_MK=np.ones((2, 4), np.float32),
+        validation=None,
+        seed=0,
+    )
+    calls = []
+
+    def seconds(layer, name):
+        calls.append(layer.what)
+        return 0.1 if name.startswith("wide") else 1.0
+
+    monkeypatch.setattr(layerwise, "seconds", seconds)
+    settings = dict(store=Store(tmp_path), run=RunSettings(form="layers", chunk=1), models=2)
+    made = execution.planned(plan, **settings)
+    kept = plan_of(tmp_path)
+    assert kept["form"] == "layers" and "form layers" in capsys.readouterr().err
+    programs_kept = [(row["what"], row["channels"], row["program"]) for row in kept["layers"]]
+    assert sorted(programs_kept) == [
+        ("forward", 1, "wide:1x2"),
+        ("forward", 6, "wide:1x2"),
+        ("input", 6, "wide:1x2"),
+        ("kernel", 1, "wide_flipped:1x2"),
+        ("kernel", 6, "wide_flipped:1x2"),
+    ]
+    calls.clear()
+    again = execution.planned(plan, **settings)
+    assert again.execution == made.execution and not calls
+    kept["layers"][0]["program"] = "unknown"
+    files.write_json(Store(tmp_path).train.plan, kept, seal=True)
+    with pytest.raises(ValueError, match="'unknown' is no program"):
+        execution.planned(plan, **settings)
 
 
 def test_a_chunk_that_runs_out_of_memory_is_halved_once_and_kept(tmp_path, monkeypatch, capsys):

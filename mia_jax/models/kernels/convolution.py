@@ -11,7 +11,7 @@ below). Under vmap over models, every model has a different kernel. XLA then mak
 convolution, which is slow, whereas patches become a batched matrix product. On accelerators it is
 the other way round: patches of a batch of kernels multiply the traffic of the memory. `WAYS` says
 what each platform does by default; a program that was measured to be faster otherwise asks for it
-by `batched`.
+by `batched`. By `chosen`, a program for every layer, of those in models/kernels/candidates.py.
 
 How gradients work: a convolution is linear in x and in w, and its two gradients (with respect to x
 and to w) are bilinear as well. The functions `_forward`, `_input_gradient` and `_kernel_gradient`
@@ -63,6 +63,8 @@ WAYS = dict(
 # The way of the batches of kernels that are traced in this context; '' is that of the platform. The
 # caches of jax.jit know it.
 _asked = jax.make_user_context("")
+# The choice among the programs of single kernels in this context; None is the rule below.
+_chosen = jax.make_user_context(None)
 
 
 def way(platform: str | None = None) -> Way:
@@ -81,6 +83,16 @@ def batched(how: str):
     if how not in ("", *BATCHED):
         raise ValueError(f"how={how!r} is neither '' nor one of {', '.join(BATCHED)}.")
     return _asked(how)
+
+
+def chosen(choice):
+    """Returns a context in which `choice` decides how single kernels are convolved.
+
+    Args:
+        choice: hashable, with choice.program(Layer) -> program(at, a, b), or None for the rule of
+            the platform; None for that rule in every layer.
+    """
+    return _chosen(choice)
 
 
 class Windows(NamedTuple):
@@ -118,12 +130,49 @@ class How(NamedTuple):
         form: one of FORMS.
         precision: the precision that was asked for (`jax.default_matmul_precision`).
         batched: the way of a batch of kernels, one of BATCHED.
+        choice: what chooses the programs of single kernels (`chosen`); None is the rule.
     """
 
     at: Windows
     form: str
     precision: Any
     batched: str
+    choice: Any = None
+
+
+class Layer(NamedTuple):
+    """Describes one function of a convolution with one kernel; all values are static.
+
+    Attributes:
+        what: 'forward' of (x, w), 'input' (gradient) of (g, w) or 'kernel' (gradient) of (x, g).
+        at: the windows.
+        batch: B.
+        channels: C, the features of the images.
+        features: O, the features of the output.
+        dtype: the name of the dtype.
+    """
+
+    what: str
+    at: Windows
+    batch: int
+    channels: int
+    features: int
+    dtype: str
+
+    def shapes(self) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+        """Returns the two arguments of the function as shapes."""
+        x = (self.batch, *self.at.image, self.channels)
+        w = (*self.at.window, self.channels, self.features)
+        g = (self.batch, *self.at.out, self.features)
+        both = dict(forward=(x, w), input=(g, w), kernel=(x, g))[self.what]
+        return tuple(jax.ShapeDtypeStruct(shape, self.dtype) for shape in both)
+
+
+def _layer(what: str, at: Windows, a, b) -> Layer:
+    """Returns the layer whose function `what` has the arguments (a, b)."""
+    channels = b.shape[-2] if what == "input" else a.shape[-1]
+    features = a.shape[-1] if what == "input" else b.shape[-1]
+    return Layer(what, at, a.shape[0], channels, features, jnp.result_type(a, b).name)
 
 
 def pair(value) -> tuple[int, int]:
@@ -169,7 +218,8 @@ def convolve(at: Windows, x, w, form: str = "auto") -> jax.Array:
         return _ordinary(at, x, w)
     at, rows, columns = _on_the_image(at)
     asked = "patches" if form == "patches" else _asked.value or way().batched
-    how = How(at, form, jax.config.jax_default_matmul_precision, asked)
+    choice = _chosen.value if form == "auto" else None
+    how = How(at, form, jax.config.jax_default_matmul_precision, asked, choice)
     return _forward(how, *_same_axes(x, w[rows, columns]))
 
 
@@ -315,6 +365,11 @@ def _patches_kernel_gradient(at, x, g):
     The patches of one row of the window are computed at a time, so that only the columns of one row
     are gathered and the other rows are slices of them.
     """
+    return _strips(at, x, g, lambda a, b: a.T @ b)
+
+
+def _strips(at, x, g, product):
+    """Returns product(strip, g) of the strips of every row of the window, [I,J,C,O]."""
     (h, w), (s, t), (rows, across) = at.out, at.strides, at.window
 
     def block(x, g):
@@ -326,12 +381,21 @@ def _patches_kernel_gradient(at, x, g):
         )
         g = g.reshape(-1, g.shape[-1])
         parts = [
-            strip[:, i : i + (h - 1) * s + 1 : s].reshape(-1, strip.shape[-1]).T @ g
+            product(strip[:, i : i + (h - 1) * s + 1 : s].reshape(-1, strip.shape[-1]), g)
             for i in range(rows)
         ]
         return jnp.stack(parts).reshape(rows, across, x.shape[-1], g.shape[-1])
 
     return _summed(block, _block(at, x.shape[0], x.shape[-1], kernels=g.shape[-1]), x, g)
+
+
+def flipped_kernel_gradient(at, x, g):
+    """Returns the gradient with respect to w by strips, as the transpose of g' @ strip.
+
+    XLA's product on a CPU is 1.3 to 1.4 times as fast this way for narrow layers (900 to 25,088
+    rows, 48 to 288 columns, 16 to 64 features). The barrier keeps XLA from undoing it.
+    """
+    return _strips(at, x, g, lambda a, b: lax.optimization_barrier(b.T @ a).T)
 
 
 def _block(at: Windows, size: int, channels: int, examples: int = 1, kernels: int = 0) -> int:
@@ -405,25 +469,29 @@ def _joined(blocks):
 # ordinary convolutions there, three layers with images of 2x2 took 64 of the 117 ms of a step of
 # ResNet-18 (28x28, B=32), which now takes 48.
 
-_PROGRAMS = {
-    "forward": (_patches_forward, _ordinary),
-    "input": (_patches_input_gradient, _ordinary_input_gradient),
-    "kernel": (_patches_kernel_gradient, _ordinary_kernel_gradient),
-}
+PATCHES = dict(
+    forward=_patches_forward, input=_patches_input_gradient, kernel=_patches_kernel_gradient
+)
+ORDINARY = dict(forward=_ordinary, input=_ordinary_input_gradient, kernel=_ordinary_kernel_gradient)
+_PROGRAMS = {what: (PATCHES[what], ORDINARY[what]) for what in PATCHES}
 
 
-def _alone(at: Windows, form: str, what: str, x):
-    """Returns the program for a single kernel.
+def _alone(how: How, what: str, a, b):
+    """Returns the program of the function `what` of (a, b) for a single kernel.
 
-    It is that of the platform (`WAYS`). A 1x1 window is a matrix product everywhere. The forward
-    pass of windows of fewer than 16 numbers (3x3 on gray images) is ordinary on a CPU as well,
-    because gathering them costs more than the product (28x28x1 -> 32, B=100, in a scan: 0.70 ms
-    ordinary, 1.05 by patches; two at a time on 2 cores 0.85 and 1.71; 5x5 -> 6: 5.2 and 3.2).
+    It is that of `How.choice`, else that of the platform (`WAYS`). A 1x1 window is a matrix product
+    everywhere. The forward pass of windows of fewer than 16 numbers (3x3 on gray images) is
+    ordinary on a CPU as well, because gathering them costs more than the product (28x28x1 -> 32,
+    B=100, in a scan: 0.70 ms ordinary, 1.05 by patches; two at a time on 2 cores 0.85 and 1.71; 5x5
+    -> 6: 5.2 and 3.2).
     """
-    by_patches, ordinary = _PROGRAMS[what]
-    if form == "patches" or at.window == (1, 1):
+    at, (by_patches, ordinary) = how.at, _PROGRAMS[what]
+    if how.form == "patches" or at.window == (1, 1):
         return by_patches
-    tiny = what == "forward" and at.window[0] * at.window[1] * x.shape[-1] < 16
+    program = how.choice.program(_layer(what, at, a, b)) if how.choice is not None else None
+    if program is not None:
+        return program
+    tiny = what == "forward" and at.window[0] * at.window[1] * a.shape[-1] < 16
     return by_patches if way().single == "patches" and not tiny else ordinary
 
 
@@ -448,9 +516,12 @@ def _bilinear(what: str, how, a, b):
     the cache, groups of kernels take turns. The smallest group is a single kernel, which is
     computed as without vmap.
     """
-    at, form, precision, asked = how
+    at, precision, asked = how.at, how.precision, how.batched
     by_patches, ordinary = (_at_precision(precision, f) for f in _PROGRAMS[what])
-    f = custom_vmap(functools.partial(_at_precision(precision, _alone(at, form, what, a)), at))
+
+    @custom_vmap
+    def f(a, b):
+        return _at_precision(precision, _alone(how, what, a, b))(at, a, b)
 
     @f.def_vmap
     def rule(size, batched, a, b):
