@@ -8,7 +8,9 @@ because programs differ in the last bits.
 from __future__ import annotations
 
 import collections
+import functools
 import time
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -44,43 +46,46 @@ def layers(
 def fastest(
     *, learner: Learner, pool: Pool, rows_K: np.ndarray, weight_K: np.ndarray, log=print
 ) -> candidates.Table:
-    """Returns the fastest program of each layer; another than the first must win by 5%."""
+    """Returns the fastest program of each layer; another than patches must win by 5%."""
     pairs, every = [], layers(learner=learner, pool=pool, rows_K=rows_K, weight_K=weight_K)
     if every:
         log(f"measuring the fastest programs of {len(every)} functions of convolutions ...")
     for layer in every:
-        best, shortest = "patches", seconds(layer, "patches")
-        for name in candidates.names(layer)[1:]:
-            taken = seconds(layer, name)
-            if taken < (0.95 if best == "patches" else 1.0) * shortest:
-                best, shortest = name, taken
-        pairs.append((layer, best))
+        taken = seconds(layer, candidates.names(layer))
+        first, best = next(iter(taken)), min(taken, key=taken.get)
+        pairs.append((layer, best if taken[best] < 0.95 * taken[first] else first))
     counts = collections.Counter(name for _, name in pairs)
     if every:
         log(", ".join(f"{name} {count}" for name, count in counts.most_common()))
     return candidates.Table(pairs)
 
 
-def seconds(layer: convolution.Layer, name: str) -> float:
-    """Returns the seconds that a program of a layer takes, the least of several calls."""
-    program = candidates.program(name, layer.what)
+def seconds(layer: convolution.Layer, names: Sequence[str]) -> dict[str, float]:
+    """Returns the seconds of a call of each program of a layer: the least of several, in turns."""
     rng = np.random.default_rng(0)
     given = [
         jnp.asarray(rng.standard_normal((INSIDE, *a.shape), np.float32), a.dtype)
         for a in layer.shapes()
     ]
+    compiled = {name: _repeated(layer, name, given) for name in names}
+    least = dict.fromkeys(names, np.inf)
+    start, rounds = time.perf_counter(), 0
+    while rounds < 3 or (time.perf_counter() - start < SECONDS * len(names) and rounds < 50):
+        for name, run in compiled.items():
+            before = time.perf_counter()
+            run(*given).block_until_ready()
+            least[name] = min(least[name], (time.perf_counter() - before) / INSIDE)
+        rounds += 1
+    return least
 
-    def repeated(a, b):
-        out = jax.eval_shape(lambda a, b: program(layer.at, a, b), a[0], b[0])
-        return jax.lax.scan(
-            lambda _, ab: (program(layer.at, *ab), None), jnp.zeros(out.shape, out.dtype), (a, b)
-        )[0]
 
-    run = jax.jit(repeated).lower(*given).compile()
-    run(*given).block_until_ready()
-    least, start = np.inf, time.perf_counter()
-    while time.perf_counter() - start < SECONDS or least == np.inf:
-        before = time.perf_counter()
-        run(*given).block_until_ready()
-        least = min(least, time.perf_counter() - before)
-    return least / INSIDE
+def _repeated(layer: convolution.Layer, name: str, given):
+    """Returns the compiled function that calls a program of a layer for each row of `given`."""
+    program = functools.partial(candidates.program(name, layer.what), layer.at)
+    out = jax.eval_shape(program, *layer.shapes())
+
+    def repeated(*rows):
+        zero = jnp.zeros(out.shape, out.dtype)
+        return jax.lax.scan(lambda _, row: (program(*row), None), zero, rows)[0]
+
+    return jax.jit(repeated).lower(*given).compile()
