@@ -6,6 +6,9 @@ highest scores IN and the k- lowest OUT, and abstains on the rest. Under (epsilo
 these guesses can be right, so many right guesses prove a larger epsilon. k+ and k- are fixed before
 the scores are seen. Several settings, models or attacks share alpha (Bonferroni).
 
+`one_run` computes the bound by every method; audit_order.py and audit_sums.py have those that
+assume more and show more, audit_runs.py adds up runs, audit_shuffle.py audits shuffled batches.
+
 This file uses NumPy and SciPy only.
 """
 
@@ -19,11 +22,15 @@ import numpy as np
 from scipy import special, stats
 
 from mia_jax import checks
-from mia_jax.privacy import accounting
+from mia_jax.privacy import accounting, audit_order, audit_sums
+from mia_jax.privacy.audit_sums import Sums
+from mia_jax.privacy.refuted import largest
 
-# 'one_run' and 'fdp' assume nothing about the mechanism; 'gdp' assumes that its trade-off curve is
-# that of a Gaussian.
-METHODS = ("one_run", "fdp", "gdp")
+# What counts guesses, and what adds scores up. 'one_run' and 'fdp' assume nothing about the
+# mechanism; 'gdp', 'order', 'sum' and 'rank_sum' assume that its trade-off curve is that of a
+# Gaussian; 'order_dp', 'order', 'sum' and 'rank_sum' that canaries answer independently.
+COUNTING = ("one_run", "fdp", "gdp", "order_dp", "order")
+METHODS = (*COUNTING, *audit_sums.METHODS)
 
 
 class Guesses(NamedTuple):
@@ -111,6 +118,19 @@ def p_value(
     return float(min(tail + 2 * canaries * delta * np.max(between / i), 1.0))
 
 
+def tail(*, canaries: int, guesses: int, epsilon: float, delta: float) -> np.ndarray:
+    """Returns `p_value` of 0, ..., guesses right guesses, [guesses + 1]."""
+    _check(canaries, guesses, guesses, delta)
+    checks.at_least(0, epsilon=epsilon)
+    above = stats.binom.sf(np.arange(guesses + 1) - 1, guesses, special.expit(epsilon))
+    if delta == 0:
+        return above
+    # between[v, i - 1] = P(v > W >= v - i) / i for 1 <= i <= v.
+    v, i = np.arange(guesses + 1)[:, None], np.arange(1, guesses + 1)
+    between = np.where(i <= v, (above[np.maximum(v - i, 0)] - above[v]) / i, 0.0)
+    return np.minimum(1.0, above + 2 * canaries * delta * between.max(1))
+
+
 def fdp_rejected(
     blow_up_inverse: Callable[[float], float],
     *,
@@ -171,7 +191,7 @@ def gdp_epsilon(mu: float, delta: float) -> float:
 
 
 def one_run(
-    counts: Guesses, *, delta: float, alpha: float = 0.05, method: str = "one_run"
+    counts: Guesses | Sums, *, delta: float, alpha: float = 0.05, method: str = "one_run"
 ) -> float:
     """Returns the largest epsilon that is refuted at level alpha.
 
@@ -179,23 +199,43 @@ def one_run(
     epsilon'.
 
     Args:
-        counts: the counts of the guesses.
+        counts: the counts of the guesses; for 'sum' and 'rank_sum', what `audit_sums.sums` returns.
         delta: the delta of the claim.
         alpha: the level.
         method: 'one_run' uses `p_value`; 'fdp' uses `fdp_rejected` with the trade-off curve of
             (epsilon, delta)-DP; 'gdp' uses it with a Gaussian's curve and converts the result to an
             epsilon at delta. The last one is larger, and a bound only for mechanisms that are
             Gaussian (full batches); composed subsampled mechanisms are Gaussian only approximately.
+            If canaries answer independently given the coins, these are bounds as well: 'order_dp'
+            and, for Gaussian mechanisms, 'order' (audit_order.py), 'sum' and 'rank_sum'
+            (audit_sums.py).
     """
     checks.one_of(METHODS, method=method)
     checks.fraction(closed="neither", alpha=alpha)
+    sums = method in audit_sums.METHODS
+    if isinstance(counts, Sums) != sums:
+        raise ValueError(
+            f"method={method!r} reads {'sums of scores' if sums else 'counts of guesses'}, and "
+            f"counts is {type(counts).__name__}: make it with "
+            f"{'audit_sums.sums' if sums else 'audit.guess'}."
+        )
+    if isinstance(counts, Sums):
+        mu = audit_sums.mu(counts, alpha=alpha, method=method)
+        return gdp_epsilon(mu, delta) if mu < audit_sums.LARGEST else math.inf
     fields = counts._asdict()
     if method == "one_run":
         return largest(lambda epsilon: p_value(**fields, epsilon=epsilon, delta=delta) <= alpha)
+    if method == "order_dp":
+        return largest(
+            lambda epsilon: audit_order.p_value_dp(**fields, epsilon=epsilon, delta=delta) <= alpha
+        )
     if method == "fdp":
         return largest(
             lambda epsilon: fdp_rejected(approximate(epsilon, delta), **fields, alpha=alpha)
         )
+    if method == "order":
+        mu = largest(lambda mu: audit_order.p_value(**fields, mu=mu) <= alpha)
+        return gdp_epsilon(mu, delta)
     return gdp_epsilon(gdp_mu(counts, alpha=alpha), delta)
 
 
@@ -214,13 +254,59 @@ def ceiling(
 ) -> float:
     """Returns the result of `one_run` if all `guesses` (None: all canaries) are right.
 
-    No attack can show a larger epsilon.
+    No attack can show a larger epsilon. It is inf for 'sum': scores without noise refute
+    everything.
 
     >>> round(ceiling(canaries=100), 2), round(ceiling(canaries=1000), 2)
     (3.49, 5.81)
     """
     guesses = canaries if guesses is None else guesses
-    return one_run(Guesses(canaries, guesses, guesses), delta=delta, alpha=alpha, method=method)
+    perfect: Guesses | Sums = Guesses(canaries, guesses, guesses)
+    if method in audit_sums.METHODS:
+        perfect = audit_sums.perfect(canaries)
+    return one_run(perfect, delta=delta, alpha=alpha, method=method)
+
+
+def ideal(
+    mu: float,
+    *,
+    canaries: int,
+    guesses: int | None = None,
+    delta: float,
+    alpha: float = 0.05,
+    method: str = "one_run",
+) -> float:
+    """Returns the result of `one_run` that an ideal attacker of mu-Gaussian DP expects.
+
+    The scores are N(mu coin, 1), and the counts and sums are those that this attacker expects: no
+    attack on a correct mechanism typically shows a larger epsilon.
+
+    Args:
+        mu: that of the mechanism; `gaussian_mu` is that of a claimed epsilon.
+        canaries: the number of coins.
+        guesses: the number of guesses; None for all canaries.
+        delta: the delta of the claim.
+        alpha: the level.
+        method: one of METHODS.
+    """
+    if method in audit_sums.METHODS:
+        expected: Guesses | Sums = audit_sums.typical(mu, canaries=canaries)
+    else:
+        guesses = canaries if guesses is None else guesses
+        right = guesses * audit_order.accuracy(mu, canaries=canaries, guesses=guesses)
+        expected = Guesses(canaries, guesses, round(right))
+    return one_run(expected, delta=delta, alpha=alpha, method=method)
+
+
+def gaussian_mu(epsilon: float, delta: float) -> float:
+    """Returns mu of the Gaussian mechanism that is (epsilon, delta)-DP and no more private.
+
+    >>> round(gaussian_mu(3.0, 1e-5), 3)
+    0.719
+    """
+    checks.at_least(0, epsilon=epsilon)
+    checks.fraction(closed="neither", delta=delta)
+    return largest(lambda mu: gdp_epsilon(mu, delta) < epsilon)
 
 
 class Bound(NamedTuple):
@@ -234,7 +320,7 @@ class Bound(NamedTuple):
         method: one of METHODS.
         tests: the number of tries that share alpha.
         model: the model of the try that gave the bound.
-        counts: the guesses of that try.
+        counts: the guesses, or the sums, of that try.
     """
 
     epsilon: float
@@ -244,11 +330,11 @@ class Bound(NamedTuple):
     method: str
     tests: int
     model: int
-    counts: Guesses
+    counts: Guesses | Sums
 
 
 def best(
-    tries: Sequence[tuple[int, Guesses]],
+    tries: Sequence[tuple[int, Guesses | Sums]],
     *,
     delta: float,
     alpha: float = 0.05,
@@ -261,7 +347,7 @@ def best(
     independent.
 
     Args:
-        tries: (model, Guesses) of each try.
+        tries: (model, Guesses or Sums) of each try.
         delta: the delta of the claim.
         alpha: the level of all tries together.
         method: one of METHODS.
@@ -275,32 +361,17 @@ def best(
         )
     share = alpha / tests
     values = [one_run(counts, delta=delta, alpha=share, method=method) for _, counts in tries]
-    at = max(
-        range(len(tries)), key=lambda i: (values[i], tries[i][1].correct / tries[i][1].guesses)
-    )
-    sizes = {(counts.canaries, counts.guesses) for _, counts in tries}
+    at = max(range(len(tries)), key=lambda i: (values[i], strength(tries[i][1])))
+    sizes = {(counts.canaries, getattr(counts, "guesses", None)) for _, counts in tries}
     top = max(
         ceiling(canaries=m, guesses=k, delta=delta, alpha=share, method=method) for m, k in sizes
     )
     return Bound(values[at], top, delta, 1 - alpha, method, tests, *tries[at])
 
 
-def largest(refuted: Callable[[float], bool], *, tolerance: float = 1e-6) -> float:
-    """Returns the end of the interval from 0 on in which `refuted` holds.
-
-    It is 0 if `refuted` does not hold just above 0. The search doubles, then bisects.
-    """
-    low, high = 0.0, 0.5
-    if not refuted(tolerance):
-        return 0.0
-    while refuted(high):
-        low, high = high, 2 * high
-        if high > 1000:
-            return low
-    while high - low > tolerance:
-        middle = (low + high) / 2
-        low, high = (middle, high) if refuted(middle) else (low, middle)
-    return low
+def strength(counts: Guesses | Sums) -> float:
+    """Returns the share of right guesses, or that of the largest sum: what decides among ties."""
+    return counts.ranked if isinstance(counts, Sums) else counts.correct / counts.guesses
 
 
 def _check(canaries: int, guesses: int, correct: int, delta: float) -> None:

@@ -133,7 +133,7 @@ def test_guesses_by_hand():
     assert audit.guess_pairs(pairs, [True, False, True, True], guesses=4) == Guesses(4, 4, 3)
 
 
-@pytest.mark.parametrize("method", audit.METHODS)
+@pytest.mark.parametrize("method", audit.COUNTING)
 def test_one_run_power_on_gaussian_canaries(method):
     least = {2: 0.6, 4: 1.4, 8: 2.2}
     for epsilon, mu in MU.items():
@@ -149,7 +149,10 @@ def test_one_run_power_on_gaussian_canaries(method):
         assert np.mean(np.array(bounds) > epsilon) <= 0.1
 
 
-@pytest.mark.parametrize("method", audit.METHODS)
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param(m, marks=[pytest.mark.slow] * (m == "order_dp")) for m in audit.COUNTING],
+)
 def test_an_honest_mechanism_is_flagged_in_at_most_5_percent(method):
     """Tests 2,000 null scores against a claim of epsilon = 0, and 200 sets of Gaussian canaries.
 
@@ -165,7 +168,8 @@ def test_an_honest_mechanism_is_flagged_in_at_most_5_percent(method):
         for s in range(200)
     ]
     assert (
-        np.mean([audit.one_run(guesses, delta=1e-5, method=method) > 2 for guesses in true]) <= 0.05
+        np.mean([audit.one_run(guesses, delta=1e-5, method=method) > 2 for guesses in true])
+        <= stats.binom.isf(1e-3, 200, 0.05) / 200  # 'order' attains its level.
     )
 
 
