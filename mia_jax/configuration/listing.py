@@ -116,7 +116,9 @@ IN_SECTION = {  # the meanings of fields whose name means something else in anot
     "guarantee.",
     "report.audit.attacks": "Attacks that are audited; an empty list: all whose knowledge is at "
     "most that of shadow models.",
-    "report.audit.method": "How the bound is computed: one_run, fdp or gdp.",
+    "report.audit.method": "How the bound is computed: one_run, fdp, gdp, order_dp, order, "
+    "sum or rank_sum; the report shows all.",
+    "report.audit.epsilon": "The claimed epsilon, of an audit of arrays; none: no claim.",
     "report.audit.guesses": "Shares of the canaries that are guessed.",
 }
 MEANINGS = dict(  # the meanings of fields that no maker's docstring explains

@@ -43,7 +43,7 @@ OWN = "own"  # the value of learner.objective if the learning rule has a built-i
 PRIVATE_PASSED = ("num_rows", "batch_size", "epochs", "padded", "started", "shards", "columns")
 # section -> the registry kind of what it chooses
 KINDS = dict(data="data", design="designs", model="models", learner="learners", attacks="attacks")
-AUDIT_HINTS = dict(attacks=Sequence[str])
+AUDIT_HINTS = dict(attacks=Sequence[str], epsilon=float | None)
 
 
 def arguments(

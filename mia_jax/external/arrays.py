@@ -15,6 +15,9 @@ may be left out of every key. The keys are:
   for several labels per example.
 * `member` [N] and `shadow_member` [M,N] of 0 and 1: who was trained on which example.
 * `pair` [M]: shadow models with the same number never attack each other.
+* `coin` [N]: True for canaries, examples about which an independent fair coin decided whether they
+  are members; or the number of that coin, where two examples with one number are alternatives, and
+  -1 for all others. Only canaries are then scored, and epsilon is audited.
 * `x` [N,..]: the examples themselves. `column_<name>` [N]: further columns of the examples; `id` is
   how a report calls them.
 * `feature_names` [F] and `class_names` [C]: what a report calls the numbers of `x` and the classes.
@@ -45,7 +48,7 @@ from mia_jax.types import Design, Pool, Presentation, Task
 # The forms of answers and the number of axes after N; None: as many as the labels have after N.
 FORMS = dict(score=0, loss=0, probs=1, logits=1, predictions=None)
 NAME_KEYS = ("feature_names", "class_names")
-OTHER_KEYS = ("labels", "member", "shadow_member", "pair", "x", "population", *NAME_KEYS)
+OTHER_KEYS = ("labels", "member", "shadow_member", "pair", "coin", "x", "population", *NAME_KEYS)
 PREFIXED_KEYS = "shadow_<key>, population_<key>, column_<name>"
 MOST_CLASSES = 1_000_000  # A larger label is an identifier and no class number.
 LARGEST_NUMBER = 1e150  # The square of a larger number does not fit into float64.
@@ -207,6 +210,7 @@ def build(arrays: Mapping[str, np.ndarray], *, name: str = "supplied", seed: int
         )
     check_forms({form for _, form in parts}, name)
     arrays = {key: expand_binary_logits(key, value, arrays, name) for key, value in arrays.items()}
+    coin = arrays.pop("coin", None)
     arrays, population_N = append_population(arrays, name)
     examples = len(population_N)
     labels, task = labels_and_task(arrays, parts, examples, name)
@@ -225,6 +229,7 @@ def build(arrays: Mapping[str, np.ndarray], *, name: str = "supplied", seed: int
         target=target,
         shadows=shadows,
         pair_M=pair_numbers(arrays, name),
+        coin_N=None if coin is None else coin_numbers(coin, population_N, name),
         seed=seed,
     )
     for key in (k for k in arrays if k == "x" or k.startswith("column_")):
@@ -590,6 +595,46 @@ def read_flags(arrays: Mapping, key: str, shape: tuple, name: str) -> np.ndarray
             f"{np.unique(value)[:5]}."
         )
     return value.astype(bool)
+
+
+def coin_numbers(coin: np.ndarray, population_N: np.ndarray, name: str) -> np.ndarray:
+    """Returns the number of the coin of each example, [N], and -1 for examples without one.
+
+    Args:
+        coin: flags or numbers of the examples; further population rows may follow them.
+        population_N: which rows are population rows.
+        name: what the arrays are called in messages.
+
+    Raises:
+        ValueError: if the shape is wrong, no example has a coin, a coin decides about more than two
+            examples, or a population row has one.
+    """
+    total = len(population_N)
+    if coin.ndim != 1 or len(coin) > total or not population_N[len(coin) :].all():
+        raise ValueError(
+            f"{name}: coin has shape {coin.shape}; expected one flag or number per example, [N]."
+        )
+    if coin.dtype.kind not in "biuf" or not np.array_equal(coin, np.floor(coin)):
+        raise ValueError(f"{name}: coin must hold flags or whole numbers, not {coin.dtype}.")
+    flags = coin.dtype.kind == "b" or bool(np.isin(coin, (0, 1)).all())
+    number = np.where(coin != 0, np.cumsum(coin != 0) - 1, -1) if flags else coin.astype(np.int64)
+    coin_N = np.append(number, np.full(total - len(coin), -1))
+    marked = coin_N >= 0
+    values, inverse, count = np.unique(coin_N[marked], return_inverse=True, return_counts=True)
+    if not len(values):
+        raise ValueError(f"{name}: coin marks no example; leave it out, or mark the canaries.")
+    if len(set(count)) > 1 or count[0] > 2:
+        raise ValueError(
+            f"{name}: coins decide about {sorted(set(count.tolist()))} examples; each must decide "
+            "about one, or each between two."
+        )
+    if (marked & population_N).any():
+        raise ValueError(
+            f"{name}: {int((marked & population_N).sum())} population rows have a coin; no model "
+            "trains on population rows, so leave them out of coin."
+        )
+    coin_N[marked] = inverse
+    return coin_N
 
 
 def pair_numbers(arrays: Mapping, name: str) -> np.ndarray | None:

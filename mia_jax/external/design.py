@@ -21,6 +21,7 @@ def make(
     target: bool,
     shadows: bool,
     pair_M: np.ndarray | None = None,
+    coin_N: np.ndarray | None = None,
     seed: int = 0,
 ) -> tuple[Design, list[str]]:
     """Returns the design of supplied arrays, and notes for the report.
@@ -38,10 +39,18 @@ def make(
         shadows: whether shadow models were supplied.
         pair_M: one number per shadow; shadows with the same number are twins. None: twins are
             detected.
+        coin_N: the number of the fair coin that decided about an example, -1 without one; only
+            examples with a coin are scored. None if there are no coins.
         seed: the seed of the shadows that are hidden.
+
+    Raises:
+        ValueError: if a coin of two examples did not pick exactly one of them.
     """
     first, models = int(target), len(member_MN)
-    evaluated_MN = np.tile(~population_N, (models, 1))
+    scored_N = ~population_N if coin_N is None else coin_N >= 0
+    evaluated_MN = np.tile(scored_N, (models, 1))
+    if coin_N is not None:
+        check_alternatives(member_MN, coin_N)
     twins, copies = membership.relations(member_MN, evaluated_MN)
     unit_M = np.arange(models)
     if pair_M is not None:
@@ -68,8 +77,24 @@ def make(
         num_rows=int(member_MN.sum(1).max()),
         balance=balance,
         seed=seed,
+        coin_N=coin_N,
     )
     return design, relation_notes(twins, copies, target=target, balance=balance)
+
+
+def check_alternatives(member_MN: np.ndarray, coin_N: np.ndarray) -> None:
+    """Raises ValueError unless each coin of two examples picked exactly one of them."""
+    rows = np.flatnonzero(coin_N >= 0)
+    order = rows[np.argsort(coin_N[rows], kind="stable")]
+    if (np.bincount(coin_N[order]) == 1).all():
+        return
+    picked_MP = member_MN[:, order].reshape(len(member_MN), -1, 2).sum(2)
+    wrong = int((picked_MP != 1).sum())
+    if wrong:
+        raise ValueError(
+            f"coin: {wrong} coins of two examples did not pick exactly one of them as a member; "
+            "give each example its own number if an own coin decided about it."
+        )
 
 
 def count_tells(

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
+from scipy import stats
 
 from mia_jax import checks
-from mia_jax.privacy import audit
+from mia_jax.privacy import audit, audit_order, audit_runs, audit_sums
 from mia_jax.types import Design
 
-FIELDS = dict(attacks=(), guesses=(0.05,), delta=None, method="one_run")
+FIELDS = dict(attacks=(), guesses=(0.05,), delta=None, method="one_run", epsilon=None)
 DELTA = 1e-5  # of an audit of training that promises none
 # what an attacker may know: nothing that was fitted on the target's own coins
 ALLOWED = ("nothing", "shadows", "population")
+# what an attacker may know so that its scores of one run depend on no other run
+SINGLE_RUN = ("nothing", "population")
+GROWING = ("order", "rank_sum")  # methods that add up runs
+UNFAIR = 1e-6  # fair coins are as uneven as this or more with so small a probability
+ANY = "any mechanism"
+CURVE = "a mechanism whose trade-off curve is a Gaussian's"
+INDEPENDENT = "canaries independent given the coins"
 ASSUMES = dict(
-    one_run="any mechanism (Steinke et al. 2023)",
-    fdp="any mechanism (Mahloujifar et al. 2024)",
-    gdp="a mechanism whose trade-off curve is a Gaussian's: not a bound otherwise (Mahloujifar et "
-    "al. 2024)",
+    one_run=f"{ANY} (Steinke et al. 2023)",
+    fdp=f"{ANY} (Mahloujifar et al. 2024)",
+    gdp=f"{CURVE}: not a bound otherwise (Mahloujifar et al. 2024)",
+    order_dp=f"{ANY}, {INDEPENDENT}",
+    order=f"{CURVE}, {INDEPENDENT}",
+    sum=f"{CURVE}, {INDEPENDENT}, normal scores",
+    rank_sum=f"{CURVE}, {INDEPENDENT}",
 )
 
 
@@ -36,10 +47,11 @@ def settings(
     Everything is fixed here, before any score is seen.
 
     Args:
-        section: {attacks, guesses, delta, method}, each optional. `attacks` () means every attack
-            that knows no more than shadow models. `guesses` are k+/m = k-/m, the shares of the
-            coins guessed IN and OUT. `delta` None means `promised`. A section of None audits the
-            design `canaries` with the defaults, and no other design.
+        section: {attacks, guesses, delta, method, epsilon}, each optional. `attacks` () means every
+            attack that knows no more than shadow models. `guesses` are k+/m = k-/m, the shares of
+            the coins guessed IN and OUT. `delta` None means `promised`. `epsilon` is the claim
+            about supplied arrays. A section of None audits the design `canaries` and arrays with
+            coins with the defaults, and no other design.
         design: the design of the run.
         knows: what each attack knows.
         level: the confidence level of the bound.
@@ -47,11 +59,13 @@ def settings(
         arrays: whether the caller supplied arrays and cannot choose a design.
 
     Raises:
-        ValueError: the design has no independent fair coins, a field or an attack is unknown, or an
-            attack was fitted on the target's own members.
+        ValueError: the design has no independent fair coins, the coins of supplied arrays cannot
+            be fair, a field or an attack is unknown, an attack was fitted on the target's own
+            members, or not even perfect guesses would show an epsilon above 0.
     """
     if section is None:
-        if design.name != "canaries" or not any(k in ALLOWED for k in knows.values()):
+        coins = design.name == "canaries" or (arrays and design.coin_N is not None)
+        if not coins or not any(k in ALLOWED for k in knows.values()):
             return None
         section = {}
     for field in section:
@@ -60,9 +74,9 @@ def settings(
     if design.coin_N is None and arrays:
         raise ValueError(
             "report.audit needs canaries, rows that independent fair coins put into the training "
-            "set, and arrays do not say which rows those are. "
-            "Leave report.audit out; an audit of epsilon trains with canaries "
-            "(configs/dp_fashion_mnist.py)."
+            "set, and the arrays do not say which rows those are. Pass coin=..., True for these "
+            "rows (or the number of the coin that decided about a row, and -1), or leave "
+            "report.audit out."
         )
     if design.coin_N is None:
         raise ValueError(
@@ -93,7 +107,98 @@ def settings(
             f"report.audit.guesses={shares} must be shares in (0, 0.5]: of the canaries, guessed "
             "IN and as many guessed OUT."
         )
-    return chosen | dict(attacks=names, guesses=list(shares))
+    if chosen["epsilon"] is not None:
+        if not arrays:
+            raise ValueError(
+                f"report.audit.epsilon={chosen['epsilon']} is the claim about supplied arrays; the "
+                "claim about models that are trained here is that of learner.privacy. Leave it out."
+            )
+        checks.at_least(0, **{"report.audit.epsilon": chosen["epsilon"]})
+    if arrays:
+        check_coins(design)
+    chosen |= dict(attacks=names, guesses=list(shares))
+    check_ceiling(chosen, design)
+    return chosen | dict(single_run=[name for name in names if knows[name] in SINGLE_RUN])
+
+
+def claim_about_arrays(planned: Mapping, design: Design) -> dict:
+    """Returns the claim that a caller made about supplied arrays.
+
+    It is about the neighbors that the coins decide between.
+    """
+    _, paired, _ = coins_of(design, design.targets[0])
+    return dict(
+        epsilon=planned["epsilon"],
+        delta=planned["delta"],
+        adjacency="replace_one" if paired else "add_remove",
+    )
+
+
+def check_coins(design: Design) -> None:
+    """Raises ValueError if the coins of supplied arrays cannot have been fair and independent.
+
+    They are not if far more or fewer than half of a model's coins came up IN, or if exactly as many
+    did in each of three models or more.
+    """
+    inside = [coins_of(design, t)[2].sum() for t in design.targets]
+    total = len(coins_of(design, design.targets[0])[2])
+    for t, count in zip(design.targets, inside, strict=True):
+        if stats.binomtest(int(count), total).pvalue < UNFAIR:
+            raise ValueError(
+                f"member: {count} of {total} canaries of model {t} are members, which independent "
+                "fair coins do not give: no bound on epsilon follows. Let a coin with probability "
+                "1/2 decide about each canary, and mark only those rows in coin=... ."
+            )
+    if len(inside) > 2 and len(set(inside)) == 1 and total > 20:
+        raise ValueError(
+            f"member: exactly {inside[0]} of {total} canaries are members of each of "
+            f"{len(inside)} models, so that their number was fixed and coins were not independent: "
+            "no bound on epsilon follows. Flip an independent fair coin for each canary."
+        )
+
+
+def check_ceiling(chosen: Mapping, design: Design) -> None:
+    """Raises ValueError if no guesses, not even perfect ones, would show an epsilon above 0."""
+    t, method = design.targets[0], chosen["method"]
+    _, paired, inside = coins_of(design, t)
+    coins = len(inside)
+    if method in audit_sums.METHODS:
+        audit_sums.enough(coins)
+    alpha = (1 - chosen["level"]) / (
+        len(chosen["attacks"]) * len(design.targets) * len(shares_of(chosen, method))
+    )
+    guesses = [guesses_about(coins, share, paired=paired) for share in shares_of(chosen, method)]
+
+    def top(delta: float) -> float:
+        return max(
+            audit.ceiling(canaries=coins, guesses=k, delta=delta, alpha=alpha, method=method)
+            for k in guesses
+        )
+
+    if top(chosen["delta"]) > 0:
+        return
+    most = max(guesses)
+    if method in ("one_run", "fdp", "order_dp") and top(1e-12) > 0:
+        raise ValueError(
+            f"report.audit.delta={chosen['delta']} is too large for {coins:,} canaries: the method "
+            f"{method!r} adds up to 2 x {coins:,} x delta to every p-value, so {most} perfect "
+            "guesses would show nothing. Lower delta, or audit with fewer canaries."
+        )
+    raise ValueError(
+        f"{coins:,} canaries with {most} guesses are too few for any bound: at level "
+        f"{alpha:.2g} per test (attacks x models x shares of guesses) perfect guesses would "
+        "show nothing. Use more canaries, larger report.audit.guesses, or fewer attacks and models."
+    )
+
+
+def shares_of(planned: Mapping, method: str) -> list[float]:
+    """Returns the shares of the coins that a method guesses IN, and as many OUT.
+
+    'order' has its own, the most efficient one; sums guess nothing and count as one try.
+    """
+    if method == "order":
+        return [audit_order.SHARE]
+    return [0.0] if method in audit_sums.METHODS else list(planned["guesses"])
 
 
 def measure(
@@ -116,10 +221,11 @@ def measure(
             about one model at the same delta; None without one.
 
     Returns:
-        {bound, attacks, claim, violated, other_neighbors, coins, one_of_two, level, delta, method,
-            assumes, guesses}; {why} if no attack scored a target.
+        {bound, attacks, methods, growing, claim, violated, other_neighbors, coins, one_of_two,
+            level, delta, method, assumes, guesses}; {why} if no attack scored a target. `methods`
+            are the rows of `by_method`, `growing` is what `over_runs` returns.
     """
-    alpha, tries = 1 - planned["level"], {}
+    alpha, method, evidence = 1 - planned["level"], planned["method"], {}
     for name in planned["attacks"]:
         score = np.asarray(score_TN[name])
         scored = [
@@ -127,15 +233,23 @@ def measure(
             for i, t in enumerate(design.targets)
             if not np.isnan(score[i, design.evaluated_MN[t]]).all()
         ]
-        tries[name] = [
-            (t, counts(score_N, design, t, share))
-            for t, score_N in scored
-            for share in planned["guesses"]
-        ]
-    tries = {name: guesses for name, guesses in tries.items() if guesses}
-    if not tries:
+        if scored:
+            evidence[name] = scored
+    if not evidence:
         return dict(why="no attack scored a target")
-    share = dict(delta=planned["delta"], method=planned["method"])
+
+    def tries_of(method: str) -> dict[str, list]:
+        return {
+            name: [
+                (t, statistics(score_N, design, t, share, method))
+                for t, score_N in scored
+                for share in shares_of(planned, method)
+            ]
+            for name, scored in evidence.items()
+        }
+
+    share = dict(delta=planned["delta"], method=method)
+    tries = tries_of(method)
     total = sum(map(len, tries.values()))
     lines = {
         name: row(audit.best(guesses, alpha=alpha, **share)) for name, guesses in tries.items()
@@ -156,6 +270,8 @@ def measure(
     return dict(
         bound=bound,
         attacks=lines,
+        methods=by_method(tries_of, planned, mu=mu_of(claim, planned, other)),
+        growing=over_runs(evidence, planned, design),
         claim=None if claim is None else dict(claim),
         violated=violated,
         other_neighbors=other,
@@ -201,6 +317,124 @@ def other_neighbors(claim: Mapping, *, pairs: bool) -> str:
     return ""
 
 
+def mu_of(claim: Mapping | None, planned: Mapping, other: str) -> float | None:
+    """Returns mu of a Gaussian mechanism with the claimed epsilon; None without a tested claim."""
+    if claim is None or other or claim["epsilon"] is None or not np.isfinite(claim["epsilon"]):
+        return None
+    return audit.gaussian_mu(claim["epsilon"], planned["delta"])
+
+
+def by_method(
+    tries_of: Callable[[str], Mapping[str, list]], planned: Mapping, *, mu: float | None
+) -> list[dict]:
+    """Returns what every method shows, what it could have shown, and what an ideal attacker would.
+
+    Args:
+        tries_of: tries_of(method) -> {attack: [(model, counts or sums)]}.
+        planned: what `settings` returned.
+        mu: that of the claimed mechanism; None without one.
+
+    Returns:
+        A row per method: {method, assumes, attack, model, epsilon, tests, corrected, ceiling,
+            ideal}. `epsilon` holds if this method was chosen in advance, and shares the level over
+            attacks, models and numbers of guesses (`tests`); all `corrected` ones hold together.
+            `ceiling` is the largest `epsilon` with these canaries, `ideal` what an ideal attacker
+            of a Gaussian mechanism with the claimed epsilon expects at the level of one of
+            `tests`. {method, assumes, why} if there are too few
+            canaries.
+    """
+    rows, alpha = [], 1 - planned["level"]
+    for method in audit.METHODS:
+        try:
+            tries = [(name, *one) for name, each in tries_of(method).items() for one in each]
+        except ValueError as error:
+            rows.append(dict(method=method, assumes=ASSUMES[method], why=str(error)))
+            continue
+        common = dict(delta=planned["delta"], method=method)
+        pairs = [(i, counts) for i, (_, _, counts) in enumerate(tries)]
+        best = audit.best(pairs, alpha=alpha, **common)
+        together = audit.best(pairs, alpha=alpha, tests=len(tries) * len(audit.METHODS), **common)
+        ideal = None
+        if mu is not None:
+            share = alpha / len(tries)
+            sizes = {audit.size(counts) for _, counts in pairs}
+            ideal = max(
+                audit.ideal(mu, canaries=n, guesses=k, alpha=share, **common) for n, k in sizes
+            )
+        attack, model, _ = tries[best.model]
+        rows.append(
+            dict(
+                method=method,
+                assumes=ASSUMES[method],
+                attack=attack,
+                model=model,
+                epsilon=best.epsilon,
+                tests=len(tries),
+                corrected=together.epsilon,
+                ceiling=best.ceiling,
+                ideal=ideal,
+            )
+        )
+    return rows
+
+
+def over_runs(evidence: Mapping[str, list], planned: Mapping, design: Design) -> dict | None:
+    """Returns the bound of all runs together, after each run; None if runs cannot be added up.
+
+    It may be looked at while the fleet grows: all bounds hold together, at the level of the audit.
+    Attacks that read other models are left out, because the runs' scores are not independent then.
+
+    Returns:
+        {attack, method, epsilon, models}: of the attack and method with the largest last bound; the
+            level is shared over these attacks and methods. `epsilon` has a bound after each of
+            `models`.
+    """
+    attacks = [name for name in planned["single_run"] if len(evidence.get(name, ())) > 1]
+    coins = len(coins_of(design, design.targets[0])[2])
+    if not attacks or coins < audit_sums.FEWEST:
+        return None
+    alpha, rows = (1 - planned["level"]) / (len(attacks) * len(GROWING)), []
+    for name in attacks:
+        for method in GROWING:
+            share = shares_of(planned, method)[0]
+            counts_R = [
+                statistics(score_N, design, t, share, method) for t, score_N in evidence[name]
+            ]
+            bounds = audit_runs.running(
+                counts_R, delta=planned["delta"], alpha=alpha, method=method
+            )
+            models = [t for t, _ in evidence[name]]
+            rows.append(dict(attack=name, method=method, epsilon=bounds, models=models))
+    return max(rows, key=lambda made: made["epsilon"][-1])
+
+
+def coins_of(design: Design, t: int) -> tuple[np.ndarray, bool, np.ndarray]:
+    """Returns (rows, paired, inside) of the coins of target t.
+
+    Args:
+        design: the design of the run, with its coins.
+        t: the number of the target.
+
+    Returns:
+        rows: the rows with a coin, in the order of the coins; of pairs two of each coin.
+        paired: whether each coin decides between two rows.
+        inside: of each coin, whether the row (or the first of the two) is a member.
+    """
+    rows = np.flatnonzero(design.coin_N >= 0)
+    order = rows[np.argsort(design.coin_N[rows], kind="stable")]
+    inside = design.member_MN[t, order]
+    if (np.bincount(design.coin_N[order]) == 2).all():
+        return order, True, inside[::2]
+    return order, False, inside
+
+
+def guesses_about(coins: int, share: float, *, paired: bool) -> int:
+    """Returns the number of guesses: `share` of the coins IN, and as many OUT."""
+    if paired:
+        return max(1, min(coins, round(2 * share * coins)))
+    return 2 * max(1, min(coins // 2, round(share * coins)))
+
+
 def counts(score_N: np.ndarray, design: Design, t: int, share: float) -> audit.Guesses:
     """Returns the guesses about the coins of target t.
 
@@ -211,22 +445,29 @@ def counts(score_N: np.ndarray, design: Design, t: int, share: float) -> audit.G
         share: the share of the coins that is guessed IN; as many are guessed OUT. Of pairs, twice
             that share is decided.
     """
-    rows = np.flatnonzero(design.coin_N >= 0)
-    order = rows[np.argsort(design.coin_N[rows], kind="stable")]
-    coin, inside = design.coin_N[order], design.member_MN[t, order]
+    order, paired, inside = coins_of(design, t)
     score = score_N[order]
-    if (np.bincount(coin) == 2).all():
-        pairs = len(order) // 2
-        return audit.guess_pairs(
-            score.reshape(pairs, 2),
-            inside[::2],
-            guesses=max(1, min(pairs, round(2 * share * pairs))),
-        )
-    each = max(1, min(len(order) // 2, round(share * len(order))))
-    return audit.guess(score, inside, high=each, low=each)
+    guesses = guesses_about(len(inside), share, paired=paired)
+    if paired:
+        return audit.guess_pairs(score.reshape(-1, 2), inside, guesses=guesses)
+    return audit.guess(score, inside, high=guesses // 2, low=guesses // 2)
+
+
+def statistics(
+    score_N: np.ndarray, design: Design, t: int, share: float, method: str
+) -> audit.Guesses | audit_sums.Sums:
+    """Returns what a method reads of the scores of target t, with the arguments of `counts`."""
+    if method not in audit_sums.METHODS:
+        return counts(score_N, design, t, share)
+    order, paired, inside = coins_of(design, t)
+    if paired:
+        return audit_sums.sums_of_pairs(score_N[order].reshape(-1, 2), inside)
+    return audit_sums.sums(score_N[order], inside)
 
 
 def row(bound: audit.Bound) -> dict:
-    """Returns a bound as plain values."""
+    """Returns a bound as plain values; None is an infinite difference."""
     fields = bound._asdict() | bound.counts._asdict()
+    if "difference" in fields and not np.isfinite(fields["difference"]):
+        fields["difference"] = None
     return {k: v for k, v in fields.items() if k != "counts"}

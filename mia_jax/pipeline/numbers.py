@@ -301,6 +301,8 @@ def audit_of(
     claim = promised(reader, trained, delta=audit["delta"])
     if claim is not None and claim["epsilon"] is None:
         claim = None
+    if audit["epsilon"] is not None:  # The caller's, about arrays.
+        claim = privacy_audit.claim_about_arrays(audit, design)
     targets = list(design.targets)
     score_TN = {name: score[targets] for name, score in score_MN.items()}
     return privacy_audit.measure(audit, design=design, score_TN=score_TN, claim=claim)

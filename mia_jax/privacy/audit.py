@@ -220,8 +220,7 @@ def one_run(
             f"{'audit_sums.sums' if sums else 'audit.guess'}."
         )
     if isinstance(counts, Sums):
-        mu = audit_sums.mu(counts, alpha=alpha, method=method)
-        return gdp_epsilon(mu, delta) if mu < audit_sums.LARGEST else math.inf
+        return gdp_epsilon(audit_sums.mu(counts, alpha=alpha, method=method), delta)
     fields = counts._asdict()
     if method == "one_run":
         return largest(lambda epsilon: p_value(**fields, epsilon=epsilon, delta=delta) <= alpha)
@@ -254,8 +253,8 @@ def ceiling(
 ) -> float:
     """Returns the result of `one_run` if all `guesses` (None: all canaries) are right.
 
-    No attack can show a larger epsilon. It is inf for 'sum': scores without noise refute
-    everything.
+    No attack can show a larger epsilon. That of 'sum' is beyond 100,000: scores without noise
+    refute every mu up to audit_sums.LARGEST.
 
     >>> round(ceiling(canaries=100), 2), round(ceiling(canaries=1000), 2)
     (3.49, 5.81)
@@ -360,18 +359,34 @@ def best(
             "counted for the correction."
         )
     share = alpha / tests
-    values = [one_run(counts, delta=delta, alpha=share, method=method) for _, counts in tries]
-    at = max(range(len(tries)), key=lambda i: (values[i], strength(tries[i][1])))
-    sizes = {(counts.canaries, getattr(counts, "guesses", None)) for _, counts in tries}
+    sizes = {size(counts) for _, counts in tries}
+    # Among equal numbers of canaries and guesses, the strongest try has the largest bound.
+    strongest = [
+        max(
+            (i for i, (_, c) in enumerate(tries) if size(c) == s),
+            key=lambda i: strength(tries[i][1], method),
+        )
+        for s in sorted(sizes)
+    ]
+    values = {i: one_run(tries[i][1], delta=delta, alpha=share, method=method) for i in strongest}
+    at = max(strongest, key=lambda i: (values[i], strength(tries[i][1], method)))
     top = max(
-        ceiling(canaries=m, guesses=k, delta=delta, alpha=share, method=method) for m, k in sizes
+        ceiling(canaries=m, guesses=k, delta=delta, alpha=share, method=method)
+        for m, k in ({(m, 0) for m, _ in sizes} if method in audit_sums.METHODS else sizes)
     )
     return Bound(values[at], top, delta, 1 - alpha, method, tests, *tries[at])
 
 
-def strength(counts: Guesses | Sums) -> float:
-    """Returns the share of right guesses, or that of the largest sum: what decides among ties."""
-    return counts.ranked if isinstance(counts, Sums) else counts.correct / counts.guesses
+def size(counts: Guesses | Sums) -> tuple[int, int]:
+    """Returns (canaries, guesses) of counts, or (canaries, members) of sums."""
+    return counts.canaries, counts.members if isinstance(counts, Sums) else counts.guesses
+
+
+def strength(counts: Guesses | Sums, method: str) -> float:
+    """Returns that in which the bound rises, among tries of the same size."""
+    if isinstance(counts, Sums):
+        return counts.difference if method == "sum" else counts.ranked
+    return counts.correct / counts.guesses
 
 
 def _check(canaries: int, guesses: int, correct: int, delta: float) -> None:

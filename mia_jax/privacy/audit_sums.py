@@ -171,8 +171,8 @@ def mu(observed: Sums, *, alpha: float, method: str) -> float:
         method: 'sum' or 'rank_sum'.
     """
     checks.fraction(closed="neither", alpha=alpha)
-    if not math.isfinite(observed.difference) and method == "sum":
-        return LARGEST if observed.difference > 0 else 0.0
+    if observed.difference == math.inf and method == "sum":
+        return LARGEST
     return largest(lambda mu: p_value(observed, mu=mu, method=method) <= alpha, most=LARGEST)
 
 

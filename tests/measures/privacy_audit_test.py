@@ -5,6 +5,7 @@ everything tried, loud when a claim is violated.
 import numpy as np
 import pytest
 
+import mia_jax
 from mia_jax import configuration
 from mia_jax.designs import bernoulli, canaries, halves
 from mia_jax.measures import privacy_audit
@@ -31,7 +32,13 @@ def planned(design=COINS, knows=KNOWS, **fields):
 
 def test_an_audit_is_fixed_before_scores_are_seen():
     assert planned() == dict(
-        attacks=["loss", "lira"], guesses=[0.05], delta=1e-5, method="one_run", level=0.95
+        attacks=["loss", "lira"],
+        single_run=["loss"],
+        guesses=[0.05],
+        delta=1e-5,
+        method="one_run",
+        level=0.95,
+        epsilon=None,
     )
     assert privacy_audit.settings(None, design=COINS, knows=KNOWS, level=0.95) == planned()
     plain = halves.make(num_examples=100, seed=0, models=4)
@@ -386,7 +393,7 @@ def test_private_training_and_canaries_are_called_what_they_are():
 
 def test_a_caller_with_arrays_is_not_sent_to_a_design():
     with pytest.raises(
-        ValueError, match=r"arrays do not say which rows those are\. Leave report\.audit out"
+        ValueError, match=r"arrays do not say which rows those are\. Pass coin="
     ) as refusal:
         privacy_audit.settings(
             {},
@@ -396,3 +403,114 @@ def test_a_caller_with_arrays_is_not_sent_to_a_design():
             arrays=True,
         )
     assert "design.name" not in str(refusal.value)
+
+
+def marked(rng, count=400, mu=1.666, share=0.5):
+    """Arrays of one model: scores of exactly mu-Gaussian DP of canaries, and 50 other members."""
+    coin = np.arange(count + 50) < count
+    member = np.where(coin, rng.random(count + 50) < share, True)
+    return dict(score=rng.normal(size=count + 50) + mu * member, member=member, coin=coin)
+
+
+def test_arrays_with_coins_are_audited_through_the_api():
+    results = mia_jax.audit(
+        **marked(np.random.default_rng(0)),
+        draws=40,
+        report=dict(audit=dict(epsilon=3.0, method="rank_sum")),
+    )
+    section = results.report["audit"]
+    assert section["violated"] and 3 < section["bound"]["epsilon"] < 8
+    assert section["claim"]["epsilon"] == 3 and section["coins"] == 400
+    assert "Scores of `threshold_score` about model 0 separate" in results.markdown
+    assert [row["method"] for row in section["methods"]] == list(audit.METHODS)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda a: dict(a, coin=a["coin"][:9]), r"coin has shape \(9,\)"),
+        (lambda a: dict(a, coin=np.zeros(450, bool)), "coin marks no example"),
+        (lambda a: dict(a, coin=np.arange(450) // 3), r"coins decide about \[3\] examples"),
+        (lambda a: dict(a, coin=np.arange(450) // 2), "did not pick exactly one"),
+        (
+            lambda a: marked(np.random.default_rng(0), share=0.7),
+            r"of 400 canaries of model 0 are members, which independent fair coins do not give",
+        ),
+        (lambda a: marked(np.random.default_rng(0), count=8), "too few for any bound"),
+    ],
+)
+def test_arrays_whose_coins_cannot_be_fair_are_refused(change, message):
+    arrays = change(marked(np.random.default_rng(0)))
+    with pytest.raises(ValueError, match=message):
+        mia_jax.audit(**arrays, draws=40)
+
+
+def test_fixed_numbers_of_members_are_refused_as_coins():
+    rng = np.random.default_rng(0)
+    member = np.array([rng.permutation(200) < 100 for _ in range(4)])
+    with pytest.raises(ValueError, match="exactly 100 of 200 canaries are members of each of 4"):
+        mia_jax.audit(
+            shadow_score=rng.normal(size=(4, 200)),
+            shadow_member=member,
+            coin=np.ones(200, bool),
+            draws=40,
+        )
+
+
+def test_a_delta_too_large_for_the_canaries_is_refused_before_training():
+    with pytest.raises(
+        ValueError, match=r"report.audit.delta=0.01 is too large for 1,000 canaries"
+    ):
+        planned(delta=0.01)
+    with pytest.raises(ValueError, match=r"report.audit.epsilon=2 is the claim about supplied"):
+        planned(epsilon=2)
+    few = canaries.make(num_examples=2000, seed=0, models=3, canaries=20)
+    with pytest.raises(
+        ValueError, match="20 canaries are too few for the methods sum and rank_sum"
+    ):
+        planned(few, method="sum")
+    with pytest.raises(ValueError, match="20 canaries with 2 guesses are too few for any bound"):
+        planned(few)
+
+
+def test_every_method_is_shown_with_what_it_could_have_shown():
+    claim = CLAIM | dict(epsilon=3.0)
+    section = privacy_audit.measure(
+        planned(attacks=("loss", "lira")),
+        design=COINS,
+        score_TN=dict(loss=scores(0.719), lira=scores(0.0)),
+        claim=claim,
+    )
+    rows = {row["method"]: row for row in section["methods"]}
+    assert list(rows) == list(audit.METHODS) and not section["violated"]
+    for row in rows.values():
+        assert row["corrected"] < row["epsilon"] < 3.5 and row["attack"] == "loss"
+        assert 0 < row["ideal"] < 3 and row["ideal"] < row["ceiling"] and row["tests"] == 6
+    assert rows["one_run"]["epsilon"] == section["bound"]["epsilon"]
+    assert rows["rank_sum"]["epsilon"] > 1.5 * rows["one_run"]["epsilon"]
+    text = privacy_audit_section.text(audit=section)
+    assert "| `rank_sum` | " in text and "no limit" in text and "contradict the claim" not in text
+    growing = section["growing"]
+    assert growing["attack"] == "loss" and growing["models"] == [0, 1, 2]
+    assert growing["epsilon"] == sorted(growing["epsilon"]) and "All runs together" in text
+
+
+def test_methods_that_exceed_the_claim_are_named():
+    section = privacy_audit.measure(
+        planned(), design=COINS, score_TN=dict(loss=scores(1.666), lira=scores()), claim=CLAIM
+    )
+    text = privacy_audit_section.text(audit=section)
+    assert "`sum`, `rank_sum` contradict the claim of 1" in text
+
+
+@pytest.mark.slow
+def test_all_methods_together_keep_the_level():
+    """100 honest audits at their exact epsilon: corrected bounds exceed it at most 5 times."""
+    wrong = 0
+    for s in range(100):
+        section = privacy_audit.measure(
+            planned(attacks=("loss",)), design=COINS, score_TN=dict(loss=scores(0.719146, seed=s))
+        )
+        wrong += max(row["corrected"] for row in section["methods"]) > 3
+        wrong += (section["growing"] or dict(epsilon=[0]))["epsilon"][-1] > 3
+    assert wrong <= 10

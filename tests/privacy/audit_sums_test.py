@@ -82,7 +82,7 @@ def test_statistics_by_hand():
 def test_scores_without_spread_refute_everything_or_nothing():
     inside = np.arange(40) % 2 == 0
     exact = audit_sums.sums(np.where(inside, 1.0, 0.0), inside)
-    assert audit.one_run(exact, delta=1e-5, method="sum") == np.inf
+    assert audit.one_run(exact, delta=1e-5, method="sum") > 1e5
     assert audit.one_run(exact, delta=1e-5, method="rank_sum") == audit.ceiling(
         canaries=40, delta=1e-5, method="rank_sum"
     )

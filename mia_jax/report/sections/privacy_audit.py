@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from mia_jax.report import rendering, tables
 
 ORDER = 50
 NEEDS = ("audit",)
 TITLE = "Audited lower bound on epsilon"
+NO_LIMIT = 1e4  # perfect scores without noise refute larger epsilons than anybody claims
 
 
 def text(*, audit: Mapping, guarantee: Mapping | None = None) -> str:
@@ -43,7 +44,54 @@ def text(*, audit: Mapping, guarantee: Mapping | None = None) -> str:
         lines=lines,
         attacks=attack_lines(audit["attacks"]),
         pairs=audit["one_of_two"],
+        confidence=f"{100 * audit['level']:g}%",
+        methods=method_lines(audit.get("methods") or ()),
+        contradicting=contradicting(audit),
+        unavailable=[f"{row['method']}: {row['why']}" for row in unavailable(audit)],
+        growing=audit.get("growing"),
+        growing_lines=growing_lines(audit.get("growing")),
     )
+
+
+def unavailable(audit: Mapping) -> list[Mapping]:
+    """Returns the rows of methods that had too few canaries."""
+    return [row for row in audit.get("methods") or () if "why" in row]
+
+
+def method_lines(methods: Sequence[Mapping]) -> list[list[str]]:
+    """Writes one line per method: what it shows, could have shown, and holds for."""
+    return [
+        [
+            row["method"],
+            *(tables.epsilon(row[key]) for key in ("epsilon", "corrected", "ideal")),
+            "no limit" if row["ceiling"] > NO_LIMIT else tables.epsilon(row["ceiling"]),
+            row["assumes"],
+        ]
+        for row in methods
+        if "why" not in row
+    ]
+
+
+def contradicting(audit: Mapping) -> str:
+    """Names the methods whose corrected bound exceeds the claim; '' for none, or without one."""
+    claim = audit["claim"]
+    if claim is None or claim["epsilon"] is None or audit["other_neighbors"]:
+        return ""
+    names = [
+        tables.code(row["method"])
+        for row in audit.get("methods") or ()
+        if "why" not in row and row["corrected"] > claim["epsilon"]
+    ]
+    return f"{', '.join(names)} contradict{'s' * (len(names) == 1)}" if names else ""
+
+
+def growing_lines(growing: Mapping | None) -> list[list[str]]:
+    """Writes the bound after 1, 2, 4, ... and all runs."""
+    if not growing:
+        return []
+    bounds = growing["epsilon"]
+    ends = sorted({2**i for i in range(len(bounds).bit_length())} & set(range(1, len(bounds))))
+    return [[f"{end:,}", tables.epsilon(bounds[end - 1])] for end in [*ends, len(bounds)]]
 
 
 def violation(audit: Mapping) -> str:
@@ -78,8 +126,8 @@ def attack_lines(attacks: Mapping[str, Mapping]) -> list[list[str]]:
         [
             name,
             tables.epsilon(row["epsilon"]),
-            f"{row['correct']:,}",
-            f"{row['guesses']:,}",
+            f"{row['correct']:,}" if "correct" in row else tables.ABSENT,
+            f"{row['guesses']:,}" if "guesses" in row else tables.ABSENT,
             tables.epsilon(row["ceiling"]),
         ]
         for name, row in order
