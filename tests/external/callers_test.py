@@ -63,8 +63,8 @@ REFUSED = [
         "report has no field 'fpr'.* Did you mean 'fprs'",
     ),
     (
-        lambda: mia_jax.audit(GIVEN, report=dict(audit=dict(epsilon=3))),
-        "audit has no field 'epsilon'. Fields: ",
+        lambda: mia_jax.audit(GIVEN, report=dict(audit=dict(eps=3))),
+        "audit has no field 'eps'",
     ),
     (
         lambda: mia_jax.audit(GIVEN, report=dict(audit={})),
