@@ -273,8 +273,9 @@ def main(argv):
         set_debug()
     with distributed.quiet():
         results = run.run(config, workdir_path=workdir, **options)
+    writer = distributed.is_writer()
     distributed.finish()
-    if not distributed.is_writer():
+    if not writer:
         return
     if task is not None:
         print(
