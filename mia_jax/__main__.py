@@ -32,6 +32,7 @@ not end the run: it is left out and the report says so; --config.run.retries=1 t
 another key.
 """
 
+import contextlib
 import importlib.util
 import json
 import logging
@@ -241,15 +242,28 @@ def main(argv):
     set_compile_cache(_CACHE.value)
     distributed.initialize(_DISTRIBUTED.value)
     distributed.listen(pause)
+    with place_of(_WORKDIR.value or ".") as workdir:
+        run_in(workdir, path, argument, task=task, pause=pause)
+
+
+def run_in(workdir: pathlib.Path, path: pathlib.Path, argument: str, *, task, pause) -> None:
+    """Does what the flags say in a workdir.
+
+    Args:
+        workdir: the folder.
+        path: the config file.
+        argument: what was typed after the colon of --config.
+        task: (i, n) of --task, or None.
+        pause: called at safe places; it may raise to end the run.
+    """
     from mia_jax.pipeline import run
     from mia_jax.report import answer
-    from mia_jax.runtime import accelerators, store
+    from mia_jax.runtime import accelerators, distributed, jobs, remote, store
 
     options = dict(stages_wanted=_STAGES.value, extend=_EXTEND.value, task=task, pause=pause)
     options |= dict(tracker=_TRACKER.value)
     if unused := accelerators.unused():
         jobs.say(f"warning: {unused}")
-    workdir = folder_of(_WORKDIR.value or ".")
     if _PLAN.value and (_GRID.value or _SLURM.value is not None):
         raise ValueError("--plan is about one run; it does not go with --grid or --slurm.")
     if _JSON.value and not _PLAN.value:
@@ -260,6 +274,8 @@ def main(argv):
     from mia_jax.pipeline import grid
 
     if _GRID.value or (grid.implied(path, argument) and not _SUMMARY.value):
+        if _DISTRIBUTED.value:
+            raise ValueError("--distributed does not go with a grid: --task shares its variants.")
         run_grid(workdir, path, argument, **options)
         return
     config = with_overrides(command_line.config_of(path, argument))
@@ -286,7 +302,7 @@ def main(argv):
         )
     elif "report" in _STAGES.value:
         path = store.Store(workdir).report.html
-        print(answer.terminal(results, path=path))
+        print(remote.named(answer.terminal(results, path=path)))
         if _OPEN.value:
             webbrowser.open(path.resolve().as_uri())
 
@@ -308,6 +324,41 @@ def check_together() -> None:
     for flag, reason in reasons:
         if flag.value:
             raise ValueError(f"--distributed does not go with --{flag.name}: {reason}.")
+
+
+@contextlib.contextmanager
+def place_of(text: str):
+    """Returns a context with the folder of a run; of a remote workdir with its local mirror.
+
+    Raises:
+        ValueError: the folder is a file, there is no such store, or a flag needs a local folder.
+    """
+    from mia_jax.runtime import files, remote
+
+    scheme = remote.scheme_of(text)
+    if scheme in ("", "file"):
+        yield folder_of(text.removeprefix("file://") if scheme else text)
+        return
+    for flag in (_DISTRIBUTED, _SLURM, _OPEN):
+        if flag.value:
+            raise ValueError(f"--{flag.name} needs a local --workdir, and {text} is remote.")
+    remote.sweep(files.machine())
+    owner = f"{files.machine()}.{os.getpid()}"
+    folder = remote.mirrored(text, argument="--workdir", owner=owner)
+    size = sum(size for size, _ in folder.mirror.kept.values())
+    where = os.path.join(folder)
+    print(
+        f"{text}: {len(folder.mirror.kept)} files ({size / 1e6:.3g} MB) are copied to {where}; "
+        "every file of the run is written to both, and the copy is removed at the end.",
+        file=sys.stderr,
+    )
+    try:
+        yield folder
+    finally:
+        try:
+            folder.mirror.finish()
+        finally:
+            remote.remove(folder)
 
 
 def folder_of(text: str) -> pathlib.Path:
@@ -358,6 +409,7 @@ def run_grid(workdir: pathlib.Path, path: pathlib.Path, argument: str, **options
     if _SUMMARY.value:
         raise ValueError("--summary prints one model; it does not go with --grid.")
     from mia_jax.pipeline import grid
+    from mia_jax.runtime import remote
     from mia_jax.runtime.store import GridFiles
 
     module = grid.load(path)
@@ -367,7 +419,7 @@ def run_grid(workdir: pathlib.Path, path: pathlib.Path, argument: str, **options
     failed = grid.run(module, variants, workdir_path=workdir, debug=_DEBUG.value, **options)
     table = GridFiles(workdir).table("md")
     if options["task"] is None and table.exists():
-        print(f"table: {table}")
+        print(remote.named(f"table: {table}"))
     if failed:
         reasons = "; ".join(f"{name}: {' '.join(why.split())}" for name, why in failed.items())
         raise ValueError(f"{len(failed)} of {len(variants)} variants failed: {reasons}")

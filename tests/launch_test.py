@@ -151,7 +151,7 @@ BAD = {
     "no workdir": (["--config=configs/quickstart.py"], "--workdir is missing"),
     "remote workdir": (
         ["--config=configs/quickstart.py", "--workdir=gs://bucket/run"],
-        "--workdir=gs://bucket/run: gs:// is the address of a remote store.*local folders only",
+        "--workdir=gs://bucket/run: the package for gs:// is missing .pip install",
     ),
     "missing config file": (
         ["--config=configs/quickstrat.py", "--workdir=W"],

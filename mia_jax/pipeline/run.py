@@ -24,6 +24,7 @@ from mia_jax.runtime import (
     machine,
     precision,
     provenance,
+    remote,
 )
 from mia_jax.runtime.progress import size
 from mia_jax.runtime.store import Store, seed_folder
@@ -92,6 +93,12 @@ def run(
             folder = root if len(seeds) == 1 else seed_folder(root, seed)
             try:
                 experiment = built(config, seed=seed, arrays=arrays, notes=notes)
+                if isinstance(root, remote.Mirrored) and experiment.settings.target.black_box:
+                    raise ValueError(
+                        "target.black_box needs a local workdir, because each of its answers is "
+                        "kept at once, which an object store cannot: use a folder, and copy it to "
+                        "the store afterwards."
+                    )
                 store = Store(folder, experiment.run)
                 if task is None:
                     trains = experiment.learner is not None

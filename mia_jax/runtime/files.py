@@ -9,6 +9,7 @@ their user only, because they reveal the training members. A pickle is never loa
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import hashlib
@@ -23,7 +24,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
-from mia_jax.runtime import sealed
+from mia_jax.runtime import remote, sealed
 
 Path = pathlib.Path
 FILE_MODE, FOLDER_MODE = 0o600, 0o700
@@ -33,9 +34,6 @@ READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 _NEW = os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
 OLD = 2 * 86400.0  # Seconds after which the process of a temporary file is taken for dead.
 _TEMPORARY = re.compile(r"\..*\.(?P<machine>[0-9a-f]{8})\.(?P<process>\d+)\.[0-9a-f]{8}\.tmp")
-
-
-_ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):/")
 
 
 def folder_at(path: str | Path, *, argument: str) -> Path:
@@ -52,14 +50,19 @@ def folder_at(path: str | Path, *, argument: str) -> Path:
         ValueError: it is the address of a remote store. pathlib would take 'gs://bucket/run' for
             the local folder 'gs:/bucket/run'.
     """
-    match = _ADDRESS.match(str(path))
-    if match:
+    if isinstance(path, remote.Mirrored):
+        return path
+    scheme = remote.scheme_of(path) or _SHORTENED.match(str(path))
+    if scheme:
         raise ValueError(
-            f"{argument}={path}: {match['scheme']}:// is the address of a remote store, and files "
-            "are written to local folders only. Name a folder of a file system that is mounted on "
-            "every machine of the run, or copy a local folder to the store after the run."
+            f"{argument}={path} is the address of a remote store, and a local folder is needed "
+            "here. Only --workdir of a run takes an address (and mia-jax status): copy a local "
+            "folder to the store afterwards."
         )
     return Path(path).expanduser()
+
+
+_SHORTENED = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:+/")  # what pathlib makes of an address
 
 
 class Unwritten(type(pathlib.Path())):  # type: ignore[misc]
@@ -85,8 +88,11 @@ class Unwritten(type(pathlib.Path())):  # type: ignore[misc]
 
 def move(source: Path, target: Path) -> None:
     """Renames a file; what was at `target` is replaced."""
-    if not isinstance(source, Unwritten):
-        os.replace(source, target)
+    if isinstance(source, Unwritten):
+        return
+    if isinstance(source, remote.Mirrored):
+        source.mirror.rename(source, target)
+    os.replace(source, target)
 
 
 def make_folder(folder: Path) -> None:
@@ -131,9 +137,11 @@ def write(path: Path, save: Callable) -> None:
         return
     temporary = _temporary(path, save)
     try:
+        if isinstance(path, remote.Mirrored):
+            path.mirror.put(temporary, path)
         os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        _discard(temporary)
 
 
 def create(path: Path, save: Callable) -> bool:
@@ -146,6 +154,11 @@ def create(path: Path, save: Callable) -> bool:
         return False
     temporary = _temporary(path, save)
     try:
+        if isinstance(path, remote.Mirrored):
+            first = path.mirror.create(temporary, path)
+            if first:
+                os.replace(temporary, path)
+            return first
         os.link(temporary, path)
     except FileExistsError:
         return False
@@ -157,8 +170,14 @@ def create(path: Path, save: Callable) -> bool:
         with os.fdopen(descriptor, "wb") as file:
             save(file)
     finally:
-        temporary.unlink(missing_ok=True)
+        _discard(temporary)
     return True
+
+
+def _discard(temporary: Path) -> None:
+    """Removes a temporary file, of which no store knows."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary)
 
 
 def _temporary(path: Path, save: Callable) -> Path:
@@ -178,12 +197,12 @@ def _temporary(path: Path, save: Callable) -> Path:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        _discard(temporary)
         if error.errno is not None and error.filename is None:  # A full disk.
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        _discard(temporary)
         raise
     return temporary
 
@@ -220,7 +239,7 @@ def sweep(folder: Path) -> list[Path]:
             path = Path(place) / name
             try:
                 if match and (_dead(match) or time.time() - path.lstat().st_mtime > OLD):
-                    path.unlink()
+                    os.unlink(path)
                     gone.append(path)
             except OSError:
                 continue  # Another process was faster, or the disk is read-only.
@@ -512,6 +531,8 @@ def append(path: Path, data: bytes, *, lines: bool = False) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         os.close(descriptor)
+    if isinstance(path, remote.Mirrored):
+        path.mirror.append(path)
 
 
 def read_jsonl(path: Path) -> list[dict]:
@@ -606,6 +627,8 @@ def set_aside(folder: Path) -> Path | None:
     number = 1
     while (target := folder.with_name(f"{folder.name}.{number}")).exists():
         number += 1
+    if isinstance(folder, remote.Mirrored):
+        folder.mirror.rename(folder, target)
     os.rename(folder, target)
     return target
 

@@ -24,6 +24,8 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 
+from mia_jax.runtime import remote
+
 PAUSED = 75  # EX_TEMPFAIL: start the same command again
 SIGNALS = ("SIGTERM", "SIGUSR1", "SIGINT")
 RELAY = "SIGUSR2"  # what a thread interrupts the main thread with, see Pause.ask
@@ -189,12 +191,13 @@ def waiting(pause: Callable):
 def say(text: str, *, file=None) -> None:
     """Prints a line on stderr, or on `file`, if that can be written.
 
-    A stream that is missing, closed or full never ends a run.
+    Files of a remote workdir have their addresses. A stream that is missing, closed or full never
+    ends a run.
     """
     file = sys.stderr if file is None else file
     # OSError: a full disk or a broken pipe; ValueError: a closed stream; AttributeError: None.
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        file.write(text + "\n")
+        file.write(remote.named(text) + "\n")
         file.flush()
 
 
