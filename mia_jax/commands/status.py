@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mia_jax.commands import watch
-from mia_jax.runtime import state
+from mia_jax.runtime import files, remote, state
 from mia_jax.runtime.state import ModelState, Reader, RunState
 from mia_jax.runtime.store import Store, runs_below
 
@@ -35,12 +36,26 @@ def main(arguments: Sequence[str]) -> int:
         ValueError: a file is in its place.
     """
     asked = parser().parse_args(list(arguments))
-    root = watch.folder(asked.workdir)
+    if remote.scheme_of(asked.workdir) in ("", "file"):
+        return told(watch.folder(Path(asked.workdir.removeprefix("file://"))), as_object=asked.json)
+    owner = f"{files.machine()}.{os.getpid()}"
+    where = dict(argument="WORKDIR", owner=owner)
+    with remote.shown(asked.workdir, only=(".json", ".jsonl", ".out"), **where) as root:
+        return told(root, as_object=asked.json)
+
+
+def told(root: Path, *, as_object: bool) -> int:
+    """Prints the state of the runs below a folder, and returns the exit code.
+
+    Args:
+        root: the folder.
+        as_object: prints JSON.
+    """
     states = [Reader(run).read() for run in runs_below(root)]
-    if asked.json:
-        print(json.dumps([as_json(seen) for seen in states], indent=1))
+    if as_object:
+        print(remote.named(json.dumps([as_json(seen) for seen in states], indent=1)))
     else:
-        print("\n\n".join("\n".join(lines(seen)) for seen in states))
+        print(remote.named("\n\n".join("\n".join(lines(seen)) for seen in states)))
         for line in jobs(Store(root)):
             print(line)
     if any(seen.failed for seen in states):
@@ -55,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    reads.add_argument("workdir", metavar="WORKDIR", type=Path, help="the --workdir of a run")
+    reads.add_argument("workdir", metavar="WORKDIR", help="the --workdir of a run")
     reads.add_argument("--json", action="store_true", help="prints a list with an object per run")
     return reads
 

@@ -64,8 +64,11 @@ class Mirror:
         self.kept: dict[str, tuple[int, int]] = {}
         self.appended: set[str] = set()
 
-    def pull(self) -> int:
+    def pull(self, only: tuple[str, ...] = ("",)) -> int:
         """Copies all files of the store, and returns their bytes.
+
+        Args:
+            only: the endings of the names of files that are copied; the others are there, empty.
 
         Raises:
             OSError: the store cannot be read, or the local disk is too small.
@@ -76,7 +79,8 @@ class Mirror:
             below = key.removeprefix(self.key).lstrip("/")
             if below and info.get("type") == "file" and ".." not in below.split("/"):
                 files[below] = info
-        size = sum(int(info.get("size") or 0) for info in files.values())
+        copied = {below: info for below, info in files.items() if below.endswith(only)}
+        size = sum(int(info.get("size") or 0) for info in copied.values())
         free = shutil.disk_usage(self.local).free
         if size > free:
             raise OSError(
@@ -86,14 +90,25 @@ class Mirror:
                 self.url,
             )
         with concurrent.futures.ThreadPoolExecutor(DOWNLOADS) as pool:
-            list(pool.map(self.get, files, files.values()))
+            list(pool.map(lambda below: self.get(below, whole=below in copied), files))
+        for folder in self.local.rglob("*/"):
+            if folder.is_dir():  # a store has no folders, which would seem to have changed now
+                os.utime(folder, (0, 0))
         return size
 
-    def get(self, below: str, info: dict) -> None:
-        """Copies one file of the store; its time is that of the store, where that is known."""
+    def get(self, below: str, *, whole: bool = True) -> None:
+        """Copies one file of the store; its time is that of the store, where that is known.
+
+        Args:
+            below: its path below the folder.
+            whole: False for an empty file.
+        """
         path = self.local.joinpath(below)
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._tried("read", below, lambda: self.system.get_file(self._key(below), str(path)))
+        if whole:
+            self._tried("read", below, lambda: self.system.get_file(self._key(below), str(path)))
+        else:
+            path.touch()
         with contextlib.suppress(Exception):  # not every store has a time
             changed = self.system.modified(self._key(below)).timestamp()
             os.utime(path, (changed, changed))
@@ -122,7 +137,7 @@ class Mirror:
                 lambda: self.system.pipe_file(self._key(below), data, mode="create"),
             )
         except FileExistsError:
-            self.get(below, {})
+            self.get(below)
             return False
         with self.lock:
             self.kept[below] = _stamp(temporary)
@@ -273,13 +288,21 @@ def connected(url: str, *, argument: str) -> tuple[Any, str]:
         raise ValueError(f"{argument}={url}: {_words(error)}. Nothing was written.") from error
 
 
-def mirrored(url: str, *, argument: str, owner: str, waits: tuple[float, ...] = WAITS) -> Mirrored:
+def mirrored(
+    url: str,
+    *,
+    argument: str,
+    owner: str,
+    only: tuple[str, ...] = ("",),
+    waits: tuple[float, ...] = WAITS,
+) -> Mirrored:
     """Returns the local folder that mirrors an address.
 
     Args:
         url: the address.
         argument: what the user calls it, such as '--workdir'.
         owner: identifies this process; a part of the folder's name.
+        only: see `Mirror.pull`.
         waits: the seconds before a failed operation is tried again.
 
     Raises:
@@ -293,11 +316,24 @@ def mirrored(url: str, *, argument: str, owner: str, waits: tuple[float, ...] = 
     try:
         local.mkdir(parents=True)
         mirror = Mirror(url.rstrip("/"), system, key, local, waits=waits)
-        mirror.pull()
+        mirror.pull(only)
     except BaseException:
         shutil.rmtree(top, ignore_errors=True)
         raise
     return type("Mirrored", (Mirrored,), dict(mirror=mirror))(local)
+
+
+@contextlib.contextmanager
+def shown(url: str, *, argument: str, owner: str, only: tuple[str, ...]):
+    """Returns a context with a copy of an address, from which it is read; nothing is written back.
+
+    The arguments and errors are those of `mirrored`.
+    """
+    folder = mirrored(url, argument=argument, owner=owner, only=only)
+    try:
+        yield folder
+    finally:
+        remove(folder)
 
 
 def remove(folder: Mirrored) -> None:

@@ -13,9 +13,11 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from mia_jax import configuration
+from mia_jax.commands import status
 from mia_jax.pipeline import run
 from mia_jax.runtime import files, jobs, remote
 from tests import toys
+from tests.commands.watch_test import workdir
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 QUICK = (0.0, 0.0, 0.0, 0.0)
@@ -132,7 +134,9 @@ def test_an_operation_that_fails_now_and_then_is_tried_again(unreliable):
     for i in range(20):
         files.write_json(folder / f"{i}.json", dict(i=i))
         assert files.claim(folder / f"f{i}", dict(i=i), remedy="")
-    assert held(unreliable, "unreliable://bucket/run/") == local(folder) and len(local(folder)) == 40
+    assert (
+        held(unreliable, "unreliable://bucket/run/") == local(folder) and len(local(folder)) == 40
+    )
 
 
 def test_a_store_that_is_gone_or_closed_is_named_and_the_mirror_shows_nothing_it_lacks(unreliable):
@@ -168,6 +172,21 @@ def test_a_store_that_cannot_be_used_is_refused(url, words, monkeypatch):
         opened(url)
 
 
+def test_status_reads_an_address_and_copies_no_arrays(store, capsys):
+    folder = opened()
+    workdir(folder, trained=[0, 1], models=4)
+    folder.mirror.finish()
+    before = held(store)
+    assert status.main(["memory://bucket/run"]) == 1
+    text = capsys.readouterr().out
+    assert text.startswith("memory://bucket/run: ") and "train   2 done: 0-1\n" in text
+    assert held(store) == before
+    url = "memory://bucket/run"
+    with remote.shown(url, argument="", owner="test.1", only=(".json",)) as copy:
+        model = copy / "train" / "model" / "00000.npz"
+        assert model.stat().st_size == 0 and (copy / "run.json").stat().st_size > 0
+
+
 def test_messages_name_addresses(store, capsys):
     folder = opened()
     jobs.say(f"{folder / 'train'} is damaged")
@@ -184,10 +203,10 @@ def test_what_is_left_of_dead_processes_is_removed(tmp_path, monkeypatch):
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def config(**fields):
+def config(models=6, **fields):
     return configuration.complete(
         data=dict(name="synthetic", examples=60, features=10, classes=3, random_labels=True),
-        design=dict(name="halves", models=6),
+        design=dict(name="halves", models=models),
         model=dict(name="mlp", widths=(8,)),
         learner=dict(epochs=4, batch_size=10),
         attacks=dict(lira=dict(), loss=dict(name="threshold", signal="loss")),
@@ -229,10 +248,9 @@ def test_a_run_in_a_store_is_that_of_a_folder_through_pauses_and_growth(store, t
     names = {name for name in local(tmp_path / "a") if not name.startswith("run")}
     assert names == {name for name in local(folder) if not name.startswith("run")}
     remote.remove(folder)
-    larger = dict(design=dict(name="halves", models=8))
-    run.run(config() | larger, workdir_path=tmp_path / "a", extend=True)
+    run.run(config(models=8), workdir_path=tmp_path / "a", extend=True)
     folder = opened()
-    run.run(config() | larger, workdir_path=folder, extend=True)
+    run.run(config(models=8), workdir_path=folder, extend=True)
     assert arrays(tmp_path / "a") == arrays(folder) and held(store) == local(folder)
     assert any(name.startswith("attack.1/") for name in held(store))
     remote.remove(folder)
