@@ -28,8 +28,9 @@ def make(*, model: Model, alpha: float = 0.5, mean: str = "batch") -> Loss:
     decides (from the key of the first example), because an objective knows no epoch. The value of
     the loss is ce_B in all three cases, and so it is in evaluation. Metric: 'accuracy' [B].
 
-    With mean='example' L is each example's own ce, and the coin its own as well. Then the loss of
-    an example depends on no other one, which a private gradient needs; it refuses mean='batch'.
+    With mean='example' L is each example's own ce, and the coin its own as well: the loss of an
+    example depends on no other one. A private gradient computes each example in a batch of its own
+    if the mean is over the batch, so that the two are then the same.
 
     Source: Chen et al. 2022 (arXiv:2207.05801), algorithm 1.
 

@@ -223,7 +223,7 @@ def resolved(config, root: Path):
     start = (config.get("learner") or {}).get("init_from", "")
     if not start.startswith(VARIANT):
         return config
-    config = type(config)(config)
+    config = config.copy_and_resolve_references()
     config.learner.init_from = str(GridFiles(root).variant(start.removeprefix(VARIANT)))
     return config
 
@@ -306,11 +306,11 @@ def write_matrix(
 
 
 def seen(config) -> dict[str, str]:
-    """Returns {attack: what it sees of a model} of a config: labels alone, or whole outputs."""
+    """Returns {attack: what it sees of a model} of a config: labels alone, then whole outputs."""
     sections = run_module.plain(config)["attacks"]
     kinds = {}
     for name, attack in make_attacks(sections).items():
         asked = sorted(asked_signals({name: attack}))
         signals = {signal: registry.make("signals", signal) for signal in asked}
         kinds[name] = measure.LABELS if labels_only(asked, signals) else measure.OUTPUTS
-    return kinds
+    return dict(sorted(kinds.items(), key=lambda item: item[1] != measure.LABELS))
