@@ -15,6 +15,7 @@ import numpy as np
 
 from mia_jax.measures import comparison, selection, two_audits, verdict
 from mia_jax.measures.comparison import LEAKAGE, UTILITY, Amount, Run
+from mia_jax.metrics import comparisons, intervals
 
 LABELS, OUTPUTS = "labels", "outputs"  # what an attack sees: predicted labels, or whole answers
 TRAINING, OUTPUT = "training", "output"  # when a defense acts
@@ -213,14 +214,15 @@ def cross(
     rates = [m for m in comparison.common_metrics(runs) if m != "auc"]
     metrics = ["auc", *rates]
     accuracies = {run.name: correct_TU(run, accuracy_of) for run in runs}
+    drawn = {run.name: draws_of(run, reference) for run in runs}
     lines = [
         line(
             entry,
             reference=reference,
             sees=sees,
             metrics=metrics,
-            accuracy_of=accuracy_of,
             accuracies=accuracies,
+            drawn=drawn,
         )
         for entry in defended
     ]
@@ -236,7 +238,8 @@ def cross(
         columns=[Column(attack=name, sees=kind) for name, kind in sees.items()],
         lines=lines,
         fronts={
-            metric: front(runs, lines, metric=metric, accuracy_of=accuracy_of) for metric in metrics
+            metric: front(runs, lines, metric=metric, accuracies=accuracies, drawn=drawn)
+            for metric in metrics
         },
         failed=dict(failed),
         paired=all(not two_audits.unpaired(run.audit, reference.audit) for run in runs[1:]),
@@ -249,12 +252,20 @@ def line(
     reference: Run,
     sees: Mapping[str, str],
     metrics: Sequence[str],
-    accuracy_of: str,
     accuracies: Mapping[str, Mapping[int, float]],
+    drawn: Mapping[str, Mapping],
 ) -> Line:
-    """Returns the line of one defense; see `cross` for the arguments."""
+    """Returns the line of one defense; see `cross` for the other arguments.
+
+    Args:
+        entry: the audit.
+        reference, sees, metrics: the columns.
+        accuracies: {defense: `correct_TU` of its audit}.
+        drawn: {defense: `draws_of` its audit}.
+    """
     run = entry.run
-    cells = cells_of(run, reference=reference, sees=sees, metrics=metrics)
+    common = dict(reference=reference, sees=sees, metrics=metrics, drawn=drawn)
+    cells = cells_of(run, **common)
     best = {}
     for metric in metrics:
         if (leak := selection.strongest(run.audit.report, metric)) is not None:
@@ -269,7 +280,7 @@ def line(
         own, plain = accuracies[run.name], accuracies[reference.name]
         both = [own[t] - plain[t] for t in own if t in plain]
         difference = mean_of(both, share=share, level=level, most=None)
-    plain = cells_of(reference, reference=reference, sees=sees, metrics=metrics) if other else cells
+    plain = cells_of(reference, **common) if other else cells
     kinds = {
         kind: (best_auc(plain, sees, kind), best_auc(cells, sees, kind))
         for kind in (OUTPUTS, LABELS)
@@ -287,8 +298,7 @@ def line(
         best_difference={
             metric: amount
             for metric in metrics
-            if other
-            and (amount := comparison.leakage_difference(run, reference, metric)) is not None
+            if other and (amount := leakage_difference(run, reference, metric, drawn)) is not None
         },
         flags=flags(plain, cells, sees) if other else [],
         kinds=kinds,
@@ -316,8 +326,70 @@ def own_fields(section: Mapping) -> dict[str, Any]:
     }
 
 
+def draws_of(run: Run, reference: Run) -> Mapping[str, Mapping]:
+    """Returns {attack: {(target, metric): Drawn}} of an audit under the draws of the reference; {}
+    where the two cannot be paired.
+    """
+    if two_audits.unpaired(run.audit, reference.audit):
+        return {}
+    return two_audits.drawn(run.audit, reference.audit)
+
+
+def difference(
+    first: Mapping | None,
+    second: Mapping | None,
+    drawn: tuple[Mapping, Mapping],
+    *,
+    level: float,
+) -> Amount | None:
+    """Returns one number less another, paired where both have draws.
+
+    Args:
+        first, second: rows of results.
+        drawn: {(target, metric): Drawn} of the attack of either.
+        level: the level of the interval.
+
+    Returns:
+        None if one lacks the number or its interval, or if one is pooled over targets alone.
+    """
+    if first is None or second is None or first["target"] != second["target"]:
+        return None
+    if any(row["value"] is None or row["low"] is None for row in (first, second)):
+        return None
+    value = first["value"] - second["value"]
+    both = [drawn_of.get((first["target"], first["metric"])) for drawn_of in drawn]
+    if all(one is not None and one.outcome.low is not None for one in both):
+        row = comparisons.difference(*both, level=level)
+        low, high, method = row["low"], row["high"], row["method"]
+    else:
+        ends = [tuple(row[key] for key in ("value", "low", "high")) for row in (first, second)]
+        low, high = intervals.square_and_add(*ends)
+        method = "two independent intervals, square and add"
+    return Amount(value=value, low=max(low, -1.0), high=min(high, 1.0), method=method)
+
+
+def leakage_difference(
+    first: Run, second: Run, metric: str, drawn: Mapping[str, Mapping]
+) -> Amount | None:
+    """Returns the number of the strongest attack of one audit less that of another."""
+    leaks = [selection.strongest(run.audit.report, metric) for run in (first, second)]
+    if any(leak is None for leak in leaks):
+        return None
+    each = [
+        drawn[run.name].get(leak.attack, {})
+        for run, leak in zip((first, second), leaks, strict=True)
+    ]
+    level = verdict.of(first.audit.report)["level"]
+    return difference(leaks[0].row, leaks[1].row, tuple(each), level=level)
+
+
 def cells_of(
-    run: Run, *, reference: Run, sees: Mapping[str, str], metrics: Sequence[str]
+    run: Run,
+    *,
+    reference: Run,
+    sees: Mapping[str, str],
+    metrics: Sequence[str],
+    drawn: Mapping[str, Mapping],
 ) -> list[Cell]:
     """Returns the cells of a defense in the order of the columns, unaware attackers first.
 
@@ -333,49 +405,27 @@ def cells_of(
             (column, name, bool(own[name].get("adaptive")))
             for name in sorted(same, key=lambda name: bool(own[name].get("adaptive")))
         ]
-    differences: dict[tuple[str, str], Amount] = {}
-    if run.name != reference.name:
-        alias = under_names(reference.audit, {name: column for column, name, _ in found})
-        chosen = [name for _, name, _ in found]
-        for row in two_audits.differences(run.audit, alias, names=chosen):
-            differences[row["attack"], row["metric"]] = Amount(
-                value=row["difference"], low=row["low"], high=row["high"], method=row["method"]
+    level = verdict.of(reference.audit.report)["level"]
+    made = []
+    for column, name, adaptive in found:
+        here = comparison.numbers(rows, name, metrics)
+        there = comparison.numbers(comparison.main(reference), column, metrics)
+        draws = drawn[run.name].get(name, {}), drawn[reference.name].get(column, {})
+        changed = {
+            metric: difference(here.get(metric), there.get(metric), draws, level=level)
+            for metric in metrics
+            if run.name != reference.name
+        }
+        made.append(
+            Cell(
+                attack=column,
+                name=name,
+                adaptive=adaptive,
+                rows=here,
+                difference={m: amount for m, amount in changed.items() if amount is not None},
             )
-    return [
-        Cell(
-            attack=column,
-            name=name,
-            adaptive=adaptive,
-            rows=comparison.numbers(rows, name, metrics),
-            difference={
-                metric: differences[name, metric]
-                for metric in metrics
-                if (name, metric) in differences
-            },
         )
-        for column, name, adaptive in found
-    ]
-
-
-def under_names(measured: two_audits.Audit, column_of: Mapping[str, str]) -> two_audits.Audit:
-    """Returns an audit whose attacks have the names that they have behind a defense.
-
-    Args:
-        measured: the audit without the defense.
-        column_of: {name behind the defense: name in `measured`}.
-    """
-    results = [
-        dict(row, attack=name)
-        for name, column in column_of.items()
-        for row in measured.report["results"]
-        if row["attack"] == column
-    ]
-    scores = {
-        name: measured.score_TN[column]
-        for name, column in column_of.items()
-        if column in measured.score_TN
-    }
-    return measured._replace(report=dict(measured.report, results=results), score_TN=scores)
+    return made
 
 
 def correct_TU(run: Run, attack: str) -> dict[int, float]:
@@ -466,7 +516,12 @@ def significant(cell: Cell) -> bool:
 
 
 def front(
-    runs: Sequence[Run], lines: Sequence[Line], *, metric: str, accuracy_of: str
+    runs: Sequence[Run],
+    lines: Sequence[Line],
+    *,
+    metric: str,
+    accuracies: Mapping[str, Mapping[int, float]],
+    drawn: Mapping[str, Mapping],
 ) -> list[Place]:
     """Returns where every defense is, of accuracy against its strongest attack.
 
@@ -474,7 +529,7 @@ def front(
         runs: the audits.
         lines: their lines.
         metric: the metric of leakage.
-        accuracy_of: see `cross`.
+        accuracies, drawn: see `line`.
     """
     run_of = {run.name: run for run in runs}
     placed = [line for line in lines if metric in line.best and not line.withheld]
@@ -489,8 +544,8 @@ def front(
         apart: dict[str, Amount] = {}
         if better is not None:
             first, second = run_of[own.defense], run_of[better.defense]
-            leak = comparison.leakage_difference(first, second, metric)
-            each = [correct_TU(run, accuracy_of) for run in (first, second)]
+            leak = leakage_difference(first, second, metric, drawn)
+            each = [accuracies[run.name] for run in (first, second)]
             level = verdict.of(first.audit.report)["level"]
             both = [each[0][t] - each[1][t] for t in each[0] if t in each[1]]
             share = comparison.test_share(first.audit.report)

@@ -24,6 +24,7 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#00
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 1)))
 MEMBER, OTHER = COLORS[1], COLORS[0]
 MOST_CURVES, MOST_PANELS, MOST_LETTERS = 6, 3, 80
+RUINED = 0.8  # of the best accuracy
 
 
 def targets_text(count: int) -> str:
@@ -341,30 +342,36 @@ def matrix(made, lines: Sequence[tuple]) -> Figure:
         for place, attack in enumerate(columns):
             if attack in cells and metric in cells[attack].rows:
                 value_LA[at, place] = cells[attack].rows[metric]["value"]
-    figure = Figure(
-        figsize=(8.4 + 0.5 * len(columns), 1.6 + 0.27 * len(lines)), dpi=130, layout="constrained"
-    )
-    heat, scatter = figure.subplots(1, 2, width_ratios=(len(columns), 13))
+    tall = 1.6 + 0.24 * len(lines)
+    figure = Figure(figsize=(9.5, tall + 5.0), dpi=130, layout="constrained")
+    heat, scatter = figure.subplots(2, 1, height_ratios=(tall, 5.0))
     most = max(0.55, float(np.nanmax(value_LA)))
     image = heat.imshow(
         value_LA, cmap="cividis", vmin=0.5, vmax=most, interpolation="nearest", aspect="auto"
     )
     names = [_name(f"{c.attack} ({c.sees})") for c in made.columns]
-    heat.set_xticks(range(len(columns)), names, rotation=60, ha="right", fontsize=7)
-    heat.set_yticks(range(len(lines)), [_name(title) for title, _, _ in lines], fontsize=7)
+    heat.set_xticks(range(len(columns)), names, rotation=60, ha="right", fontsize=8)
+    heat.set_yticks(range(len(lines)), [_name(title) for title, _, _ in lines], fontsize=8)
     for row, column in np.ndindex(value_LA.shape):
         value = value_LA[row, column]
         ink = "black" if value > (0.5 + most) / 2 else "white"
         text = "–" if np.isnan(value) else f"{value:.2f}".replace("0.", ".")
-        heat.text(column, row, text, ha="center", va="center", color=ink, fontsize=6)
+        heat.text(column, row, text, ha="center", va="center", color=ink, fontsize=7.5)
     heat.set_title(f"{tables.metric_name(metric)} of every attack", fontsize=9)
-    figure.colorbar(image, ax=heat, shrink=0.5, location="left").ax.tick_params(labelsize=7)
+    figure.colorbar(image, ax=heat, shrink=0.5).ax.tick_params(labelsize=7)
     _places(scatter, made.fronts[metric], tables.metric_name(metric))
     return figure
 
 
 def _places(axes, places: Sequence, metric: str) -> None:
-    """Draws accuracy against leakage with intervals, the front joined by a line, all named."""
+    """Draws accuracy against leakage with intervals, the front joined by a line, all named.
+
+    Ruined models would press all others together: those that are less than RUINED times as accurate
+    as the best one are named below the axes instead.
+    """
+    best = max(place.accuracy.value for place in places)
+    ruined = [p for p in places if p.accuracy.value < RUINED * best]
+    places = [p for p in places if p.accuracy.value >= RUINED * best]
     for on_front, color, marker, text in (
         (False, COLORS[0], "o", "dominated, by point values"),
         (True, COLORS[1], "s", "Pareto front"),
@@ -383,7 +390,7 @@ def _places(axes, places: Sequence, metric: str) -> None:
                 (place.leakage.value, place.accuracy.value),
                 xytext=(4, 3),
                 textcoords="offset points",
-                fontsize=6.5,
+                fontsize=7.5,
             )
         axes.plot(
             [p.leakage.value for p in some],
@@ -396,7 +403,12 @@ def _places(axes, places: Sequence, metric: str) -> None:
         )
     axes.axvline(0.5, color="0.55", linewidth=1, linestyle=":", label="random guessing")
     axes.set(xlabel=f"{metric} of the strongest attack", ylabel="accuracy of released labels")
-    axes.set_title("Accuracy against the strongest attack", fontsize=9)
+    below = ", ".join(
+        f"{_name(p.defense)} ({100 * p.accuracy.value:.0f}%, AUC {p.leakage.value:.2f})"
+        for p in ruined
+    )
+    title = "Accuracy against the strongest attack"
+    axes.set_title(title + f"; below the axes: {below}" * bool(below), fontsize=9)
     axes.grid(True, color="0.9", linewidth=0.6)
     axes.legend(fontsize=7, loc="lower right")
 

@@ -158,10 +158,10 @@ def amount(given: Amount | None, metric: str) -> str:
 def defenses_table(made: Matrix) -> Shown:
     """Returns the table of defenses: utility, the strongest attack, what it costs, and flags."""
     places = {place.defense: place for place in made.fronts[main_metric(made)]}
-    header = ["defense", "acts on", "accuracy", "difference", "strongest attack"]
-    header += [f"its {tables.metric_name(m)}" for m in made.metrics[:1]]
-    header += ["difference", f"highest {tables.metric_name(made.metrics[1])}", "steps", "CPU s"]
-    header += ["Pareto front", "note"]
+    header = ["defense", "acts on", "accuracy", "strongest attack"]
+    header += [f"its {tables.metric_name(made.metrics[0])}", "difference"]
+    header += [f"highest {tables.metric_name(made.metrics[1])}", "Pareto front", "note"]
+    header += ["difference in accuracy", "steps", "CPU s"]
     rows, shown = [], []
     auc, tpr = made.metrics[:2]
     for line in made.lines:
@@ -179,20 +179,20 @@ def defenses_table(made: Matrix) -> Shown:
                 name(line.defense),
                 Cell(words("acts", acts=line.acts)),
                 Cell(amount(line.accuracy, "accuracy"), line.accuracy.value),
+                Cell(tables.ABSENT) if best is None else name(attacker(best)),
+                number(best, auc),
+                difference(line, auc),
+                number(best_tpr, tpr),
+                Cell(on_front, strong=bool(place and place.front)),
+                Cell(note, note),
                 Cell(
                     tables.ABSENT
                     if line.accuracy_difference is None
                     else amount_text(line.accuracy_difference, "accuracy"),
                     None if line.accuracy_difference is None else line.accuracy_difference.value,
                 ),
-                Cell(tables.ABSENT) if best is None else name(attacker(best)),
-                number(best, auc),
-                difference(line, auc),
-                number(best_tpr, tpr),
                 Cell(tables.ABSENT if cost.steps is None else f"{cost.steps:,.0f}", cost.steps),
                 Cell(cpu, cost.cpu_seconds),
-                Cell(on_front, strong=bool(place and place.front)),
-                Cell(note, note),
             ]
         )
         rows.append(

@@ -69,9 +69,8 @@ def run(name, score_TN, *, settings, value):
     member_TN = np.array([[1, 1, 0, 0], [0, 1, 1, 0]], bool)
     evidence = dict(targets=np.array([0, 2]), member_TN=member_TN)
     evidence |= dict(evaluated_TN=np.ones((2, 4), bool), unit_T=np.array([0, 1]))
-    rows = [
-        dict(attack="gap", target=None, slice="all", metric="auc", value=value, low=None, high=None)
-    ]
+    rows = [dict(attack="gap", target=None, slice="all", metric="auc", value=value, low=None)]
+    rows[0] |= dict(high=None, method="", n_targets=2, knows="nothing", n_member=4, p_value=None)
     report = dict(about=dict(data="toy", level=0.95), results=rows)
     audit = two_audits.Audit(report, evidence, dict(gap=np.asarray(score_TN, float)))
     return comparison.Run(name, audit, dict(attacks=dict(gap=settings)), "")
@@ -87,11 +86,23 @@ def test_an_attack_behind_a_defense_is_in_the_column_of_the_same_attack_without(
     plain = run("none", np.zeros((2, 4)), settings=dict(name="gap"), value=0.5)
     section = dict(name="gap", defense="memguard", adaptive=True)
     behind = run("memguard", np.zeros((2, 4)), settings=section, value=0.6)
-    found = matrix.cells_of(behind, reference=plain, sees=dict(gap=LABELS), metrics=["auc"])
+    drawn = dict(none={}, memguard={})
+    common = dict(sees=dict(gap=LABELS), metrics=["auc"], drawn=drawn)
+    found = matrix.cells_of(behind, reference=plain, **common)
     assert [(cell.attack, cell.name, cell.adaptive) for cell in found] == [("gap", "gap", True)]
-    renamed = matrix.under_names(plain.audit, dict(other="gap"))
-    assert [row["attack"] for row in renamed.report["results"]] == ["other"]
-    assert list(renamed.score_TN) == ["other"]
+
+
+def test_differences_without_draws_are_those_of_independent_numbers():
+    """The ends are 0.1 -+ sqrt(0.03^2 + 0.04^2)."""
+    rows = [
+        dict(metric="auc", target=None, value=0.7, low=0.67, high=0.74),
+        dict(metric="auc", target=None, value=0.6, low=0.57, high=0.64),
+    ]
+    made = matrix.difference(*rows, ({}, {}), level=0.95)
+    assert made.value == pytest.approx(0.1)
+    assert (made.low, made.high) == (pytest.approx(0.05), pytest.approx(0.15))
+    assert matrix.difference(rows[0], dict(rows[1], target="pooled"), ({}, {}), level=0.95) is None
+    assert matrix.difference(rows[0], dict(rows[1], low=None), ({}, {}), level=0.95) is None
 
 
 def test_steps_are_epochs_times_batches():
