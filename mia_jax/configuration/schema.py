@@ -15,6 +15,7 @@ from mia_jax.configuration import fields, settings
 from mia_jax.data import _canaries
 from mia_jax.learners import _private, stopping
 from mia_jax.measures import privacy_audit
+from mia_jax.training import mesh
 
 if TYPE_CHECKING:
     import ml_collections  # loaded by config files alone: an audit of arrays does without it
@@ -41,6 +42,7 @@ PASSED = dict(
 OWN = "own"  # the value of learner.objective if the learning rule has a built-in objective
 # The arguments of learners/_private.make that the learner passes itself.
 PRIVATE_PASSED = ("num_rows", "batch_size", "epochs", "padded", "started", "shards", "columns")
+MESH_PASSED = ("devices", "shards")  # likewise, of training/mesh.make
 # section -> the registry kind of what it chooses
 KINDS = dict(data="data", design="designs", model="models", learner="learners", attacks="attacks")
 AUDIT_HINTS = dict(attacks=Sequence[str], epsilon=float | None)
@@ -217,13 +219,18 @@ def completed(config: Mapping) -> dict[str, Any]:
 
 
 SUBLABELS = dict(
-    stop="learner.stop", privacy="learner.privacy", canaries="data.canaries", audit="report.audit"
+    stop="learner.stop",
+    privacy="learner.privacy",
+    canaries="data.canaries",
+    audit="report.audit",
+    mesh="run.mesh",
 )
 SUBSECTIONS = dict(  # the fields of sections within a section, which may also be None
     stop=lambda: fields.of(stopping.make),
     privacy=lambda: fields.of(_private.make, without=PRIVATE_PASSED),
     canaries=lambda: fields.of(_canaries.insert, without=("pool",)),
     audit=lambda: fields.table(privacy_audit.FIELDS, AUDIT_HINTS),
+    mesh=lambda: fields.of(mesh.make, without=MESH_PASSED),
 )
 
 

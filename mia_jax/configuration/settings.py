@@ -158,6 +158,10 @@ class RunSettings:
             elsewhere, which is never measured, so that bits do not depend on a stopwatch.
         lanes: chunks that are trained at once on one device; 0 chooses.
         devices: devices that are used; 0 takes all.
+        mesh: groups of devices that train one model together, a mapping of `model` (how many groups
+            there are, each for models of its own), `data` (how many devices of a group share a
+            batch; it divides learner.shards) and `parameters` (whether each of them keeps only a
+            part of the state); None: every device trains models of its own.
         query_chunk: models that are queried at once; 0 chooses.
         checkpoint_every: epochs between two checkpoints of a model in training; 0 for none.
         checkpoint_minutes: minutes between two checkpoints, in addition; 0 for none.
@@ -171,6 +175,7 @@ class RunSettings:
     form: str = ""
     lanes: int = 0
     devices: int = 0
+    mesh: Mapping | None = None
     query_chunk: int = 0
     checkpoint_every: int = 25
     checkpoint_minutes: float = 10.0

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.sharding import AbstractMesh, PartitionSpec
+from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
 from mia_jax.runtime import machine
 from mia_jax.types import Pool
@@ -52,6 +52,26 @@ _asked = jax.make_user_context(None)
 def over(devices: Devices | None):
     """Returns a context in which the shards of what is traced are spread over these devices."""
     return _asked(devices)
+
+
+def placed(tree: Any, devices: Devices | None, *, state: bool = False) -> Any:
+    """Returns arrays whose place on the devices is settled: whole on every one of them.
+
+    Args:
+        tree: arrays in a program.
+        devices: None changes nothing.
+        state: whether the arrays are the state of a chunk, whose first axis are the models; with
+            `Devices.parameters` every device keeps a part of it.
+    """
+    if devices is None:
+        return tree
+
+    def at(a):
+        apart = state and devices.parameters
+        where = spec(a.shape, devices.count, first=1) if apart else PartitionSpec()
+        return lax.with_sharding_constraint(a, NamedSharding(devices.mesh, where))
+
+    return jax.tree.map(at, tree)
 
 
 def check(shards: int, *, batch: int, unit: str = "rows") -> None:

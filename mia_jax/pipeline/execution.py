@@ -12,14 +12,16 @@ from typing import Any, NamedTuple
 
 import jax
 
+from mia_jax import registry
 from mia_jax.configuration.settings import RunSettings
 from mia_jax.models.kernels.candidates import Table
 from mia_jax.pipeline.plan import FleetPlan
 from mia_jax.runtime import distributed, files, jobs, machine, precision
 from mia_jax.runtime.progress import duration, size
 from mia_jax.runtime.store import Store, Trained
-from mia_jax.training import cost, layerwise, memory, programs
+from mia_jax.training import cost, layerwise, memory, mesh, programs
 from mia_jax.training.devices import default_lanes
+from mia_jax.types import Learner
 
 AUTO = ("auto", 0)  # run.chunk: measure the fastest
 FORMS = ("", "auto", *programs.FORMS)  # run.form
@@ -45,6 +47,8 @@ class Execution:
         measured: the candidates that were timed, {form, chunk, seconds, bytes}.
         machine: on what it was planned; None in a plan of an older version.
         layers: of the form 'layers', the program of every function of every convolution.
+        mesh: run.mesh, if a chunk was planned for several devices; it decides `bytes`, and no bit
+            of a model unless parameters are spread.
     """
 
     chunk: int
@@ -60,6 +64,7 @@ class Execution:
     measured: tuple[Mapping[str, Any], ...] = ()
     machine: machine.Machine | None = None
     layers: Table = NO_LAYERS
+    mesh: Mapping[str, Any] | None = None
 
     def plain(self) -> dict[str, Any]:
         """Returns the content of train/plan.json."""
@@ -69,6 +74,7 @@ class Execution:
             measured=[dict(row) for row in self.measured],
             machine=None if self.machine is None else self.machine.plain(),
             layers=self.layers.plain(),
+            mesh=None if self.mesh is None else dict(self.mesh),
         )
 
     @property
@@ -115,13 +121,13 @@ def planned(
       OutOfMemory: the plan does not fit; nothing has been trained yet.
       ValueError: the plan on disk is of another kind of device.
     """
-    here, limit = devices(run), memory_limit(run)
-    now = machine.here(here)
+    places, limit = groups(run, shards=plan.learner.shards), memory_limit(run)
+    now = machine.here(mesh.members(places))
     known, program = distributed.read(lambda: read_plan(store.train, run=store.run)), None
     if known is not None:
         check_machine(known, now, path=store.train.plan)
     if known is None or not known.answers(run):
-        new, program = chosen(plan, run=run, models=models, here=here, limit=limit)
+        new, program = chosen(plan, run=run, models=models, here=places, limit=limit)
         kept = new.plain() | dict(run=store.run)
         if known is not None:
             jobs.say(
@@ -146,7 +152,9 @@ def planned(
         decided = lambda plan: (plan.chunk, plan.form, plan.layers)  # noqa: E731
         if decided(known) != decided(new):
             program = None
-    lanes = min(run.lanes or default_lanes(here), -(-models // known.chunk))
+    if known.mesh != meshed(run):  # another part of the state is on each device
+        known, program = replanned(plan, known, run=run, place=places[0])
+    lanes = min(run.lanes or default_lanes(places), -(-models // known.chunk))
     if distributed.here().count > 1:
         lanes = 1  # all processes train the same chunk at a time
     elif not run.lanes:
@@ -156,9 +164,9 @@ def planned(
         lanes = max(fitting, default=1)
     check_memory(run, known.cost, chunk=known.chunk, lanes=lanes, limit=limit)
     if first:
-        for line in lines(known, run=run, models=models, lanes=lanes, epochs=plan.learner.epochs):
+        for line in lines(known, run=run, models=models, lanes=lanes, learner=plan.learner):
             jobs.say(line)
-    return Planned(known, program or programs_of(plan, known), lanes)
+    return Planned(known, program or programs_of(plan, known, place=places[0]), lanes)
 
 
 def chosen(
@@ -175,7 +183,7 @@ def chosen(
     forms = forms or (run.form or programs.default_form(platform),)
     chunks = cost.ladder(models) if run.chunk in AUTO else (int(run.chunk),)
     most = -(-models // chunks[0])
-    least = cost.least(**common, chunk=chunks[0], pool_bytes=run.pool_bytes)
+    least = cost.least(**common, chunk=chunks[0], pool_bytes=run.pool_bytes, device=here[0])
     program, timed = None, ()
     lanes = min(run.lanes, most) if run.lanes else 1
     check_memory(run, least, chunk=chunks[0], lanes=lanes, limit=limit)
@@ -186,7 +194,7 @@ def chosen(
     if len(forms) * len(chunks) > 1 or run.chunk in AUTO:
         what = [w for w, some in (("form", forms), ("chunk", chunks)) if len(some) > 1] or ["chunk"]
         jobs.say(f"measuring the fastest {' and '.join(what)} (kept in train/plan.json) ...")
-        share = 1 if platform != "cpu" else len(here)
+        share = 1 if platform != "cpu" else len(mesh.members(here))
         share *= min(run.lanes or default_lanes(here), most)
         form, chunk, price, timed = cost.fastest(
             **common,
@@ -195,6 +203,7 @@ def chosen(
             memory_bytes=limit.bytes // share,
             log=jobs.say,
             choice=table,
+            device=here[0] if isinstance(here[0], mesh.Group) else None,
         )
     else:
         form, chunk = forms[0], chunks[0]
@@ -204,6 +213,7 @@ def chosen(
             validation=plan.validation is not None,
             form=form,
             choice=table if form == "layers" else None,
+            devices=mesh.over(here[0]),
         )
         price = cost.expected(**common, chunk=chunk, program=program, device=here[0])
     execution = Execution(
@@ -221,20 +231,48 @@ def chosen(
             dict(form=row.form, chunk=row.chunk, seconds=row.cost.seconds, bytes=row.cost.bytes)
             for row in timed
         ),
-        machine=machine.here(here),
+        machine=machine.here(mesh.members(here)),
         layers=table if form == "layers" else NO_LAYERS,
+        mesh=meshed(run),
     )
     return execution, program
 
 
-def programs_of(plan: FleetPlan, execution: Execution) -> programs.Programs:
-    """Returns the programs of a plan; nothing is compiled yet."""
+def replanned(
+    plan: FleetPlan, known: Execution, *, run: RunSettings, place
+) -> tuple[Execution, programs.Programs]:
+    """Returns the plan for another mesh, of which chunk and form stay, and its programs."""
+    program = programs_of(plan, known, place=place)
+    price = cost.expected(
+        learner=plan.learner,
+        pool=plan.pool,
+        rows_K=plan.rows_MK[0],
+        weight_K=plan.weight_MK[0],
+        chunk=known.chunk,
+        pool_bytes=run.pool_bytes,
+        program=program,
+        device=place,
+    )
+    now = dict(bytes=price.bytes, shared=price.shared, seconds=None, mesh=meshed(run))
+    return dataclasses.replace(known, **now), program
+
+
+def meshed(run: RunSettings) -> dict[str, Any] | None:
+    """Returns run.mesh with its defaults, as a plan keeps it; None if devices train alone."""
+    if run.mesh is None or run.mesh.get("data", 1) == 1:
+        return None
+    return dict(model=1, data=1, parameters=False) | dict(run.mesh)
+
+
+def programs_of(plan: FleetPlan, execution: Execution, *, place) -> programs.Programs:
+    """Returns the programs of a plan on a device or a group; nothing is compiled yet."""
     return programs.make(
         learner=plan.learner,
         chunk=execution.chunk,
         validation=plan.validation is not None,
         form=execution.form,
         choice=execution.layers if execution.form == "layers" else None,
+        devices=mesh.over(place),
     )
 
 
@@ -293,18 +331,28 @@ def exhausted(planned: Planned, *, run: RunSettings, error: Exception) -> memory
     )
 
 
-def lines(known: Execution, *, run: RunSettings, models: int, lanes: int, epochs: int) -> list[str]:
+def lines(
+    known: Execution, *, run: RunSettings, models: int, lanes: int, learner: Learner
+) -> list[str]:
     """Returns the lines that say what is trained and where, and how long it takes if measured."""
-    here = devices(run)
-    now, count = machine.here(here), len(here)
-    each = needed_bytes(run, known.cost, lanes) / (count if now.platform == "cpu" else 1)
+    places = groups(run, shards=learner.shards)
+    here, epochs = mesh.members(places), learner.epochs
+    now, count = machine.here(here), len(places)
+    each = needed_bytes(run, known.cost, lanes) / (len(here) if now.platform == "cpu" else 1)
+    shared = ""
+    if isinstance(places[0], mesh.Group):
+        kept = "each with a part of the state, " if places[0].parameters else ""
+        shared = (
+            f"{count} group{'s' * (count > 1)} of {len(places[0].devices)} devices that share "
+            f"batches of {learner.shards} shards, {kept}of "
+        )
     usual = known.form in ("", programs.default_form(now.platform))
     usual |= known.chunk == 1 and known.form != "layers"
     form = "" if usual else f"form {known.form}, "
     text = [
         f"plan: {models} model{'s' * (models > 1)} to train x {epochs} epochs x {known.steps} "
         f"steps, {known.parameters:,} parameters each; chunk {known.chunk}, {lanes} at a time on "
-        f"{now.hardware}, about {size(each)} on each, in "
+        f"{shared}{now.hardware}, about {size(each)} on each, in "
         f"{precision.described(known.precision, now.platform)}; {form}{now.software}"
     ]
     if known.seconds:
@@ -334,6 +382,49 @@ def devices(run: RunSettings) -> list:
     return available[: run.devices or len(available)]
 
 
+def groups(run: RunSettings, *, shards: int) -> list:
+    """Returns the devices on which a fleet is trained, or with run.mesh the groups of them.
+
+    Raises:
+      ValueError: the mesh does not fit to the devices, to learner.shards or to other fields.
+    """
+    if run.mesh is None:
+        return devices(run)
+    if run.devices:
+        raise ValueError(
+            f"run.devices={run.devices} and run.mesh both say which devices are used; leave "
+            "run.devices out."
+        )
+    count = distributed.here().count
+    made = registry.call(
+        mesh.make,
+        "run.mesh",
+        run.mesh,
+        devices=jax.devices() if count > 1 else jax.local_devices(),
+        shards=shards,
+    )
+    if not isinstance(made[0], mesh.Group):
+        return made if count == 1 else devices(run)
+    if run.lanes > 1:
+        raise ValueError(
+            f"run.lanes={run.lanes}: the devices of a group (run.mesh.data) train one chunk at a "
+            "time; leave run.lanes out."
+        )
+    if count > 1:
+        if (len(made), len(mesh.members(made))) != (1, len(jax.devices())):
+            raise ValueError(
+                f"run.mesh of {count} processes: all their {len(jax.devices())} devices are one "
+                f"group, model=1 and data={len(jax.devices())}, not {dict(run.mesh)}. Fleets of "
+                "several groups are trained by tasks (--task)."
+            )
+        if run.chunk in AUTO or run.form in ("auto", "layers"):
+            raise ValueError(
+                f"run.chunk={run.chunk!r}, run.form={run.form!r}: nothing is measured on a mesh of "
+                "several processes; name a chunk, and leave run.form out."
+            )
+    return made
+
+
 def memory_limit(run: RunSettings) -> memory.Limit:
     """Returns the memory that training may use: run.memory_bytes, or what is available."""
     if run.memory_bytes:
@@ -348,7 +439,8 @@ def needed_bytes(run: RunSettings, chunk_cost: cost.Cost, lanes: int) -> int:
     memory.
     """
     here = devices(run)
-    share = len(here) if here[0].platform == "cpu" else 1
+    count = len(here) if run.mesh is None else run.mesh.get("model", 1) * run.mesh.get("data", 1)
+    share = count if here[0].platform == "cpu" else 1
     return share * (chunk_cost.bytes + (lanes - 1) * (chunk_cost.bytes - chunk_cost.shared))
 
 
@@ -408,6 +500,7 @@ def read_plan(train: Trained, *, run: str) -> Execution | None:
         measured=tuple(plan.get("measured", ())),
         machine=machine.of(plan.get("machine")),
         layers=table,
+        mesh=plan.get("mesh"),
     )
 
 

@@ -91,7 +91,7 @@ def train(
                     run=store.run,
                     chunk=planned.execution.chunk,
                     program=planned.program,
-                    devices=execution.devices(run),
+                    devices=execution.groups(run, shards=plan.learner.shards),
                     lanes=planned.lanes,
                     checkpoint_every=run.checkpoint_every,
                     checkpoint_minutes=run.checkpoint_minutes,

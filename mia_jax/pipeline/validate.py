@@ -26,6 +26,7 @@ from mia_jax import (
 )
 from mia_jax.configuration.settings import SHOW_RECORDS, ReportSettings, Settings
 from mia_jax.external import default_attacks
+from mia_jax.pipeline import execution
 from mia_jax.pipeline.execution import AUTO, FORMS
 from mia_jax.query import interactive
 from mia_jax.query.snapshots import SIGNAL as TRAJECTORY
@@ -84,6 +85,8 @@ def check_fields(typed: Settings, attacks: Mapping, *, epochs: int) -> None:
         "lanes devices query_chunk checkpoint_every checkpoint_minutes memory_bytes retries".split()
     )
     checks.at_least(0, **{f"run.{field}": getattr(run, field) for field in fields})
+    if run.mesh is not None:
+        execution.groups(run, shards=typed.learner.shards)
     check_report(report, attacks)
     if report.epochs and not typed.learner.snapshots:
         raise ValueError(

@@ -15,9 +15,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import SingleDeviceSharding
 
-from mia_jax.training import memory, programs, stream
+from mia_jax.training import memory, mesh, programs, stream
 from mia_jax.types import Learner, Pool
 
 
@@ -88,7 +87,7 @@ def expected(
         pool_bytes: a pool larger than this is streamed.
         program: the programs with which the models will be trained on `device`. They are compiled
             once: training then runs what was compiled here, with or without a cache on disk.
-        device: the device; None for the first one.
+        device: the device, or a group (training/mesh.py); None for the first one.
     """
     return compiled(
         learner=learner,
@@ -97,7 +96,7 @@ def expected(
         weight_K=weight_K,
         chunk=chunk,
         pool_bytes=pool_bytes,
-        program=program or programs.make(learner=learner, chunk=chunk),
+        program=program or programs.make(learner=learner, chunk=chunk, devices=mesh.over(device)),
         device=device or jax.local_devices()[0],
     ).cost
 
@@ -155,14 +154,17 @@ def least(
     weight_K: np.ndarray,
     chunk: int,
     pool_bytes: int = WHOLE,
+    device=None,
 ) -> Cost:
     """Returns a lower bound of the cost, from shapes only: the states, the plan and the examples.
 
-    Nothing is compiled or allocated.
+    Nothing is compiled or allocated. On a group of devices it is that of each of them.
     """
     shapes, steps = _shapes(learner, pool, rows_K, weight_K, chunk, pool_bytes)
     shared = 0 if stream.num_bytes(pool) > pool_bytes else _size(shapes[1])
-    return Cost(_size(shapes), float("nan"), 0.0, steps, _parameters(shapes[0], chunk), shared)
+    state, *rest = shapes
+    needed = _size(rest) + _size(_on_each(state, device))
+    return Cost(needed, float("nan"), 0.0, steps, _parameters(state, chunk), shared)
 
 
 def measured(
@@ -179,6 +181,7 @@ def measured(
     known: set[str] | None = None,
     lanes: int = 1,
     choice=None,
+    device=None,
 ) -> Cost | None:
     """Measures the cost of `chunk` models on the first device; the models are not kept.
 
@@ -199,20 +202,26 @@ def measured(
         lanes: how many chunks train at the same time. The seconds are those in which one model of
             all lanes advances by a step.
         choice: the programs of the layers, for the form 'layers'.
+        device: a group of devices (training/mesh.py) that trains; None for the first device.
 
     Returns:
         The cost; None if the program was measured before.
     """
-    program = programs.make(learner=learner, chunk=chunk, form=form, choice=choice)
-    keys = programs.model_keys(seed=0, models=np.zeros(chunk))
-    index, weight = program.plan(
-        keys, jnp.uint32(1), *(np.broadcast_to(a, (chunk, len(rows_K))) for a in (rows_K, weight_K))
+
+    def put(tree):
+        return jax.device_put(tree) if device is None else mesh.put(tree, device)
+
+    program = programs.make(
+        learner=learner, chunk=chunk, form=form, choice=choice, devices=mesh.over(device)
     )
+    keys = put(programs.model_keys(seed=0, models=np.zeros(chunk)))
+    rows = (np.broadcast_to(a, (chunk, len(rows_K))) for a in (rows_K, weight_K))
+    index, weight = program.plan(keys, np.uint32(1), *rows)
     steps = index.shape[1]
     index, weight = index[:, :probe_steps], weight[:, :probe_steps]
     used, local = np.unique(np.asarray(index), return_inverse=True)
-    index = jnp.asarray(local.reshape(index.shape).astype(np.int32))
-    part = jax.device_put(stream.bare(pool, used))
+    index = put(local.reshape(index.shape).astype(np.int32))
+    part = put(stream.bare(pool, used))
     state = program.init(keys, stream.bare(pool, np.arange(1)))
     start = time.perf_counter()
     lowered = program.run.lower(state, part, index, weight)
@@ -290,14 +299,27 @@ def _placed(shapes, device):
     Arrays have the types of the device (float32 for float64) and say where they are; a program that
     is compiled for shapes without a place is another one to every cache.
     """
-    place = SingleDeviceSharding(device)
 
-    def placed(a):
+    def placed(a, place):
         dtype = jax.dtypes.canonicalize_dtype(a.dtype, allow_extended_dtype=True)
         weak = getattr(a, "weak_type", False)
         return jax.ShapeDtypeStruct(a.shape, dtype, sharding=place, weak_type=weak)
 
-    return jax.tree.map(placed, shapes)
+    state, *rest = shapes
+    state = jax.tree.map(lambda a: placed(a, mesh.state_sharding(device, a)), state)
+    return state, *jax.tree.map(lambda a: placed(a, mesh.sharding(device)), rest)
+
+
+def _on_each(state, device):
+    """Returns the shapes of the part of a state that every device of a group keeps."""
+    if not isinstance(device, mesh.Group):
+        return state
+    return jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct(
+            mesh.state_sharding(device, a).shard_shape(a.shape), a.dtype
+        ),
+        state,
+    )
 
 
 def _cost(
@@ -364,6 +386,7 @@ def fastest(
     pool_bytes: int = WHOLE,
     log=print,
     choice=None,
+    device=None,
 ) -> Fastest:
     """Measures candidates and returns the fastest: that with the fewest seconds per step and model.
 
@@ -380,6 +403,7 @@ def fastest(
         memory_bytes: the memory that a chunk may use.
         log: is told each measurement.
         choice: the programs of the layers, for the form 'layers'.
+        device: see `measured`.
 
     Raises:
         Exception: the error of the first candidate, if all ran out of memory.
@@ -391,6 +415,7 @@ def fastest(
     common = dict(
         learner=learner, pool=pool, rows_K=rows_K, weight_K=weight_K, pool_bytes=pool_bytes
     )
+    common |= dict(device=device)
     for form in forms:
         for chunk in chunks:
             name = f"chunk {chunk}" + (f", {form}" if len(forms) > 1 else "")

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 import jax
 
 from mia_jax.runtime import machine, precision
+from mia_jax.training import mesh
 
 
 class Cancelled(Exception):
@@ -30,8 +31,8 @@ def default_lanes(devices: Sequence) -> int:
     On CPU that is the number of cores (a program of small arrays keeps one core busy), elsewhere
     one.
     """
-    if devices[0].platform != "cpu":
-        return 1
+    if devices[0].platform != "cpu" or isinstance(devices[0], mesh.Group):
+        return 1  # two programs that wait for each other's devices would wait forever
     return max(1, machine.cores() // len(devices))
 
 

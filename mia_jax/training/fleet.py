@@ -19,7 +19,7 @@ import numpy as np
 from mia_jax.learners import stopping
 from mia_jax.runtime import distributed, files, jobs
 from mia_jax.runtime.progress import Progress, duration
-from mia_jax.training import checkpoint, failures, memory, programs, stream
+from mia_jax.training import checkpoint, failures, memory, mesh, programs, stream
 from mia_jax.training.devices import Cancelled, share_programs, spread
 from mia_jax.types import Learner, Pool
 
@@ -68,7 +68,7 @@ def train(
         run: recorded in every file (checkpoint.place).
         chunk: the number of models that a program trains together.
         program: the programs of such a chunk, which may be compiled already; None makes them.
-        devices: the devices to use; None for the first one.
+        devices: the devices to use, or groups of them (training/mesh.py); None for the first one.
         lanes: the number of chunks that train at the same time on each device. None means one per
             core on CPU and one elsewhere.
         checkpoint_every: the state of a chunk is saved every so many epochs; 0 for no such period.
@@ -97,7 +97,10 @@ def train(
     chunks = [[m for m in todo if group(m) == number] for number in groups]
     devices = devices or jax.local_devices()[:1]
     program = program or programs.make(
-        learner=learner, chunk=chunk, validation=validation is not None
+        learner=learner,
+        chunk=chunk,
+        validation=validation is not None,
+        devices=mesh.over(devices[0]),
     )
     source = _Source(pool, pool_bytes, devices)
     progress = Progress(title="train", total=len(todo) * max(1, learner.epochs), unit="epoch")
@@ -181,13 +184,11 @@ class _Source:
     def __init__(self, pool: Pool, limit: int, devices: list):
         self.pool, self.limit = stream.bare(pool), limit
         fits = stream.num_bytes(pool) <= limit
-        self.resident = (
-            {device: jax.device_put(self.pool, device) for device in devices} if fits else {}
-        )
+        self.resident = {device: mesh.put(self.pool, device) for device in devices} if fits else {}
 
     def sample(self, device) -> Pool:
         """Returns a pool of one row, from which the shapes are known."""
-        return jax.device_put(stream.bare(self.pool, np.arange(1)), device)
+        return mesh.put(stream.bare(self.pool, np.arange(1)), device)
 
     def parts(self, index, weight, device, first: int):
         """Yields (pool, index, weight) of consecutive steps, from step `first` on."""
@@ -201,16 +202,16 @@ class _Source:
             limit=self.limit,
             first=first,
         )
-        yield from stream.ahead(parts, lambda part: jax.device_put(part, device))
+        yield from stream.ahead(parts, lambda part: mesh.put(part, device))
 
     def subset(self, rows_MV: np.ndarray, device) -> tuple[Pool, np.ndarray]:
         """Returns a pool that contains these rows, and the numbers of the rows in it."""
         if device in self.resident:
             return self.resident[device], rows_MV
         rows, local = np.unique(rows_MV, return_inverse=True)
-        return jax.device_put(stream.bare(self.pool, rows), device), local.reshape(
-            rows_MV.shape
-        ).astype(np.int32)
+        return mesh.put(stream.bare(self.pool, rows), device), local.reshape(rows_MV.shape).astype(
+            np.int32
+        )
 
 
 class _Chunk:
@@ -251,9 +252,7 @@ class _Chunk:
         sample = source.sample(device)
         self.attempt, self.failed = attempt, {}
         keys = programs.model_keys(seed=seed, models=padded, attempt=attempt)
-        keys, self.rows, self.weight = jax.device_put(
-            (keys, rows_MK[padded], weight_MK[padded]), device
-        )
+        keys, self.rows, self.weight = mesh.put((keys, rows_MK[padded], weight_MK[padded]), device)
         self.epoch, self.history = 0, {}
         # Of an epoch that was interrupted: the steps that are done, and their sums.
         self.partial: tuple | None = None
@@ -265,8 +264,8 @@ class _Chunk:
             self.state = program.init(keys, sample)
         else:
             self.epoch, state, history, partial = saved
-            self.state = jax.device_put(state, device)
-            self.partial = None if partial is None else jax.device_put(partial, device)
+            self.state = mesh.put_state(state, device)
+            self.partial = None if partial is None else mesh.put(partial, device)
             self.history = {name: list(values) for name, values in history.items()}
             self.overflow = self.history.pop("overflow", [])
             for epoch, loss in enumerate(self.history.get("loss", ()), 1):
@@ -276,13 +275,11 @@ class _Chunk:
                 self._diverged(epoch, loss, self._active(epoch))
         self.validation = (
             sample,
-            *jax.device_put(
-                (np.zeros((chunk, 1), np.int32), np.zeros((chunk, 1), np.float32)), device
-            ),
+            *mesh.put((np.zeros((chunk, 1), np.int32), np.zeros((chunk, 1), np.float32)), device),
         )
         if validation is not None:
             pool, rows = source.subset(validation[0][padded], device)
-            self.validation = (pool, *jax.device_put((rows, validation[1][padded]), device))
+            self.validation = (pool, *mesh.put((rows, validation[1][padded]), device))
 
     def train(
         self,
@@ -339,7 +336,7 @@ class _Chunk:
                     hook(
                         self.models,
                         self.epoch,
-                        self.state,
+                        mesh.whole(self.state),
                         {name: values[-1] for name, values in self.history.items()},
                     )
             if due and not stop:
@@ -362,7 +359,7 @@ class _Chunk:
             self.folder,
             self.models,
             self.epoch,
-            self.state,
+            mesh.whole(self.state),
             history,
             self.attempt,
             partial=self.partial,
@@ -379,9 +376,7 @@ class _Chunk:
             The metrics and which models are done, both on the device.
         """
         number = self.epoch + 1
-        index, weight = self.program.plan(
-            self.state.key, jnp.uint32(number), self.rows, self.weight
-        )
+        index, weight = self.program.plan(self.state.key, np.uint32(number), self.rows, self.weight)
         steps, sums = self.partial or (0, None)
         first = int(steps)
         parts = self.source.parts(index, weight, self.device, first)
@@ -397,7 +392,7 @@ class _Chunk:
             sums = part if sums is None else jax.tree.map(jnp.add, sums, part)
         pool, rows, weight = self.validation
         self.state, metrics = self.program.finish(
-            self.state, sums, pool, jnp.int32(number), rows, weight
+            self.state, sums, pool, np.int32(number), rows, weight
         )
         self.partial = None
         done = self.state.stop.done if self.learner.stopping else None
@@ -495,7 +490,7 @@ class _Chunk:
             lambda state: stopping.best_variables(state.stop, state.variables)
         )
         variables = jax.jit(jax.vmap(released))(self.state)
-        variables, stop = memory.fetch((variables, self.state.stop))
+        variables, stop = memory.fetch(mesh.whole((variables, self.state.stop)))
         for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
             name = jax.tree_util.keystr(path, simple=True, separator="/")
             for i in np.flatnonzero(

@@ -21,6 +21,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mia_jax.learners import _shards
 from mia_jax.models.kernels import convolution
 from mia_jax.runtime import machine
 from mia_jax.types import Learner, Pool, TrainState
@@ -86,6 +87,7 @@ def make(
     validation: bool = False,
     form: str = "",
     choice=None,
+    devices: _shards.Devices | None = None,
 ) -> Programs:
     """Returns the programs of `chunk` models; `run` donates the state.
 
@@ -95,6 +97,7 @@ def make(
         validation: whether `finish` evaluates the models.
         form: one of FORMS; '' for that of the platform.
         choice: for the form 'layers', the programs of the layers (`convolution.chosen`).
+        devices: the devices over which the shards of a batch are spread; None for one device.
     """
 
     def plan(key, epoch, rows_K, weight_K):
@@ -128,16 +131,36 @@ def make(
     def init(key_M, pool: Pool):
         return jax.lax.map(lambda key: learner.init(key, pool), key_M)
 
+    def over(function: Callable, *states: bool) -> Callable:
+        """Returns the function for these devices; `states` says which of its results is a state."""
+        if devices is None:
+            return function
+
+        @functools.wraps(function)
+        def spread(*args):
+            with _shards.over(devices):
+                results = function(*args)
+            if len(states) == 1:
+                return _shards.placed(results, devices, state=states[0])
+            return tuple(
+                _shards.placed(result, devices, state=state)
+                for result, state in zip(results, states, strict=True)
+            )
+
+        return spread
+
     return Programs(
-        init=jax.jit(init, compiler_options=ONCE | (options or {}) if cpu else None),
-        plan=jax.jit(over_models(plan, (0, None, 0, 0), chunk), compiler_options=options),
+        init=jax.jit(over(init, True), compiler_options=ONCE | (options or {}) if cpu else options),
+        plan=jax.jit(
+            over(over_models(plan, (0, None, 0, 0), chunk), False, False), compiler_options=options
+        ),
         run=jax.jit(
-            over_models(run, (0, None, 0, 0), chunk, form, choice),
+            over(over_models(run, (0, None, 0, 0), chunk, form, choice), True, False),
             donate_argnums=(0,),
             compiler_options=options,
         ),
         finish=jax.jit(
-            over_models(finish, (0, 0, None, None, 0, 0), chunk, form, choice),
+            over(over_models(finish, (0, 0, None, None, 0, 0), chunk, form, choice), True, False),
             compiler_options=options,
         ),
     )
