@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mia_jax import checks
-from mia_jax.privacy import accounting, gradients, noise
+from mia_jax.privacy import accounting, gradients, noise, risk
 from mia_jax.privacy import clipping as clip_rules
 from mia_jax.privacy import sampling as sampling_plans
 from mia_jax.privacy.guarantee import Guarantee
@@ -77,6 +77,9 @@ def make(
     quantile: float = 0.5,
     quantile_rate: float = 0.2,
     count_std: float = 0.0,
+    max_tpr: float | None = None,
+    at_fpr: float | None = None,
+    max_advantage: float | None = None,
 ) -> Private:
     """Returns private training: (sum_u clipped gradient_u + Gaussian noise) / expected batch.
 
@@ -92,7 +95,7 @@ def make(
         shards: the number of shards of a batch, whose clipped sums are added before the noise.
         columns: the columns of the pool.
         clip_norm: the clip norm C.
-        noise_multiplier: None chooses the noise that `epochs` need under the budget.
+        noise_multiplier: None chooses the noise that `epochs` need under the budget or the risk.
         epsilon: a budget. Training stops before the epoch that would exceed it.
         delta: the delta of the claim.
         accountant: see privacy/accounting.py.
@@ -111,6 +114,10 @@ def make(
         quantile: for clipping='adaptive', as the two below: the target share of gradients within C.
         quantile_rate: how fast C changes.
         count_std: the noise of the count; 0 for batch_size / 20.
+        max_tpr: with at_fpr and noise_multiplier=None, the largest true-positive rate that any
+            attack may have at that false-positive rate (privacy/risk.py).
+        at_fpr: the false-positive rate of max_tpr.
+        max_advantage: with noise_multiplier=None, the largest TPR - FPR that any attack may have.
     """
     units, rows_each = _units(num_rows, columns, user, user_rows)
     checks.one_of(("stop", "truncate"), overflow=overflow)
@@ -171,6 +178,16 @@ def make(
         count_std=(count_std or batch_size / 20) if clipping == "adaptive" else 0.0,
         unit=user or "example",
     )
+    asked = dict(max_tpr=max_tpr, at_fpr=at_fpr, max_advantage=max_advantage)
+    if any(value is not None for value in asked.values()):
+        risk.check_risk(**asked)
+        if noise_multiplier is not None or epsilon is not None:
+            raise ValueError(
+                f"privacy.noise_multiplier={noise_multiplier} and epsilon={epsilon}: the noise is "
+                f"chosen for {risk.wanted(**asked)}; set both to None."
+            )
+        noise_multiplier = risk.noise_for(mechanism, **asked) if epochs else 1.0
+        mechanism = Mechanism(**mechanism.to_json() | dict(noise_multiplier=noise_multiplier))
     mechanism, fit = _budgeted(mechanism, noise_multiplier, epsilon, delta, accountant, epochs)
     size = _slots(mechanism, epochs)
     # Empty slots fill the last physical batch, and all shards have as many.
@@ -178,6 +195,11 @@ def make(
     draw = _plan(mechanism, size, columns, user, rows_each, augmentations, multiple)
     size = -(-size // multiple) * multiple // shards if shards > 1 else size
     notes = _notes(mechanism, delta, epsilon, epochs, fit, augmentations, accountant, units)
+    if any(value is not None for value in asked.values()):
+        notes.append(
+            f"The noise multiplier {mechanism.noise_multiplier:.4g} was chosen for "
+            f"{risk.wanted(**asked)}, whatever the attack."
+        )
     if started:
         notes.append(
             "Training starts from another run's parameters; what they tell about the rows of that "
@@ -476,7 +498,7 @@ def _budgeted(
         if noise_multiplier is None:
             raise ValueError(
                 "privacy.noise_multiplier=None needs privacy.epsilon, the budget that the noise is "
-                "chosen for."
+                "chosen for; or a risk, max_tpr with at_fpr or max_advantage."
             )
         if noise_multiplier > 0:
             # This raises if the pair of sampling and adjacency has no bound.

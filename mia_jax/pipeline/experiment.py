@@ -37,6 +37,8 @@ LATER = dict(
         precision=precision.DEFAULT, shifts=0, train_on="members", members_epochs=0, shards=1
     ),
 )
+# The same of the fields of learner.privacy.
+LATER_PRIVACY = dict.fromkeys(("max_tpr", "at_fpr", "max_advantage"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -271,5 +273,12 @@ def as_recorded(section: str, fields: Mapping | None) -> Mapping | None:
     >>> as_recorded("learner", dict(epochs=3, shifts=0, train_on="extra"))
     {'epochs': 3, 'train_on': 'extra'}
     """
-    later = LATER[section]
+    kept = _without(fields, LATER[section])
+    if kept and isinstance(kept.get("privacy"), Mapping):
+        return {**kept, "privacy": _without(kept["privacy"], LATER_PRIVACY)}
+    return kept
+
+
+def _without(fields: Mapping | None, later: Mapping) -> Mapping | None:
+    """Returns the fields without those that have their value of `later`."""
     return fields and {k: v for k, v in fields.items() if k not in later or v != later[k]}

@@ -9,7 +9,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from mia_jax.privacy import accounting
+from mia_jax.privacy import accounting, risk
 from mia_jax.privacy.mechanism import Mechanism, ledger
 
 
@@ -85,7 +85,9 @@ class Guarantee:
 
         Returns:
             {epsilon, delta, accountant, adjacency, sampling, unit, others, ...}. `epsilon` is None
-                if a ledger differs from the mechanism, or if it is not finite (no noise). `others`
+                if a ledger differs from the mechanism, or if it is not finite (no noise). `proven`
+                is what privacy loss distributions say about attacks (privacy/risk.py; None where
+                they say nothing), `last_iterate` a heuristic for the final model alone. `others`
                 are the epsilons of the other accountants that support the mechanism. `refused`
                 lists the differences of the ledgers.
         """
@@ -110,6 +112,8 @@ class Guarantee:
         )
         claim |= dict(
             others={},
+            proven=None,
+            last_iterate=None,
             method=self.method,
             refused=sorted(set(refused)),
             notes=list(self.notes),
@@ -118,6 +122,8 @@ class Guarantee:
         )
         if refused:
             return claim
+        if ran.noise_multiplier:
+            claim |= about_attacks(ran, delta=delta)
         for accountant in accounting.ACCOUNTANTS:
             try:
                 bound = accounting.bound(ran, delta=delta, accountant=accountant)
@@ -138,6 +144,34 @@ class Guarantee:
         return claim
 
 
+def about_attacks(mechanism: Mechanism, *, delta: float) -> dict:
+    """Returns {proven, last_iterate} of a mechanism with noise.
+
+    `proven` holds {epsilon, remove, add}, pairs of (epsilon, delta) from which the largest TPR at
+    every FPR follows, and {advantage, rates}: the largest TPR - FPR, and {fpr, tpr, posterior} at
+    RATES with the largest precision at each of PRIORS.
+    """
+    heuristic = risk.last_iterate_epsilon(mechanism, delta=delta)
+    if heuristic is not None and not math.isfinite(heuristic):
+        heuristic = None  # JSON has no infinity.
+    try:
+        result = risk.proven(mechanism)
+    except ValueError:  # Privacy loss distributions do not support this mechanism.
+        return dict(proven=None, last_iterate=heuristic)
+    rates = [
+        dict(
+            fpr=fpr,
+            tpr=float(result.tpr(fpr)),
+            posterior=[result.posterior(prior=prior, fpr=fpr) for prior in PRIORS],
+        )
+        for fpr in RATES
+    ]
+    proven = risk.to_json(result) | dict(
+        advantage=result.advantage, rates=rates, priors=list(PRIORS)
+    )
+    return dict(proven=proven, last_iterate=heuristic)
+
+
 def unanswered(bound: accounting.Bound, *, requested: str, delta: float, noise: float) -> list[str]:
     """Returns a note about an accountant without a finite epsilon; usually []."""
     why = (
@@ -153,6 +187,8 @@ def unanswered(bound: accounting.Bound, *, requested: str, delta: float, noise: 
     )
 
 
+RATES = (0.001, 0.01, 0.1)  # false-positive rates at which the report says what is proven
+PRIORS = (0.5, 0.1)  # shares of members among the units that an attack decides about
 OTHER_PLAN = "a plan that is not the mechanism's"
 COVERS = "the final variables, and all intermediate ones, of one model of the fleet"
 NOT_COVERED = (

@@ -323,3 +323,108 @@ def _smallest(function, orders: np.ndarray) -> float:
         function, bounds=between, method="bounded", options=dict(xatol=1e-2)
     )
     return float(refined.x) if refined.fun <= values[at] else float(orders[at])
+
+
+class Total(NamedTuple):
+    """Holds the distribution of the privacy loss of all releases together, rounded up.
+
+    Attributes:
+        loss: the losses, rising.
+        prob: their probabilities.
+        infinite: the probability of an infinite loss, to which everything is added that is outside
+            of `loss` or may be a rounding error.
+    """
+
+    loss: np.ndarray
+    prob: np.ndarray
+    infinite: float
+
+    def delta(self, epsilon: np.ndarray) -> np.ndarray:
+        """Returns E (1 - e^(epsilon - loss))_+ for epsilons of either sign."""
+        epsilon = np.asarray(epsilon, np.float64)
+        above = np.append(np.cumsum(self.prob[::-1])[::-1], 0.0)
+        # e^-loss in units of e^-(largest loss below 0), so that no term overflows.
+        least = self.loss[0]
+        scaled = self.prob * np.exp(np.maximum(least - self.loss, -700.0))
+        weighted = np.append(np.cumsum(scaled[::-1])[::-1], 0.0)
+        at = np.searchsorted(self.loss, epsilon, side="right")
+        with np.errstate(over="ignore"):
+            lower = np.exp(np.minimum(epsilon - least, 700.0)) * weighted[at]
+        return np.minimum(np.maximum(above[at] - lower, 0.0) + self.infinite, 1.0)
+
+
+def totals(
+    *, rate: float, multiplier: float, relation: str, steps: int, units: int = 0, cap: int = 0
+) -> tuple[Total, ...]:
+    """Returns the loss of all releases, for a unit that is removed and for one that is added.
+
+    There is one if both are the same. In contrast to `composed`, which computes one epsilon however
+    small its delta is, the whole distribution is returned, up to probabilities of 1e-13.
+
+    Args:
+        rate: the probability that a unit takes part in a release.
+        multiplier: noise / C.
+        relation: the name of a dp_accounting.NeighboringRelation.
+        steps: the number of releases.
+        units: the number of units, if there is a cap.
+        cap: the largest number of units that take part in a release; 0 for no limit.
+    """
+    common = dict(
+        rate=rate, multiplier=multiplier, relation=relation, floor=FLOOR, units=units, cap=cap
+    )
+    interval, widest = FINE, width(**common)
+    while CELLS * interval < widest <= CELLS * COARSE:
+        interval *= 2
+    while 0 < widest < FEWEST * interval:
+        interval /= 2
+    if not widest <= CELLS * COARSE:
+        return (Total(np.zeros(1), np.zeros(1), 1.0),)
+    while True:
+        try:
+            parts = releases(**common, interval=interval)
+            return tuple(_total(part, steps=steps) for part in parts)
+        except TooFine as error:
+            interval *= 2 ** math.ceil(math.log2(error.args[0]))
+
+
+def _total(release: Release, *, steps: int) -> Total:
+    """Returns the sum of the losses of `steps` equal releases.
+
+    Raises:
+        TooFine: if it does not fit into WINDOW and a coarser grid can help.
+    """
+    if not release.infinite + release.prob.sum() > 1 - 1e-6:
+        return Total(np.zeros(1), np.zeros(1), 1.0)
+    _, _, pooled, log_pooled = _logs(release)
+    beyond = math.log(1e-13)
+
+    def end(sign: float) -> float:
+        """Returns a loss that the sum passes in this direction with a probability of 1e-13."""
+
+        def exceeded(log_t: float) -> float:
+            t = math.exp(log_t)
+            moment = float(special.logsumexp(log_pooled + sign * t * pooled))
+            return (steps * moment - beyond) / t
+
+        spread = math.log(max(float(pooled[-1] - pooled[0]), 1e-300))
+        orders = np.linspace(-math.log(steps) - 6 - spread, 9 + max(0.0, -spread), 48)
+        return sign * exceeded(_smallest(exceeded, orders))
+
+    last = math.ceil(end(1.0) / release.interval) + 1
+    first = math.floor(end(-1.0) / release.interval) - 1
+    if last - first + 1 > WINDOW:
+        if 2 * release.interval > COARSE:
+            return Total(np.zeros(1), np.zeros(1), 1.0)
+        raise TooFine(min((last - first + 1) / (WINDOW - 4), COARSE / release.interval))
+    size = fft.next_fast_len(last - first + 1, real=True)
+    prob = np.pad(release.prob, (0, -len(release.prob) % size)).reshape(-1, size).sum(0)
+    spectrum = fft.rfft(prob)
+    power = fft.irfft(spectrum**steps, size)
+    rounding = (
+        4 * EPS * math.log2(size) * steps * math.sqrt(np.mean(np.abs(spectrum) ** (2 * steps - 2)))
+    )
+    power = np.maximum(np.roll(power, -((first - steps * release.low) % size)), 0)
+    infinite = -math.expm1(steps * math.log1p(-release.infinite)) + 2e-13
+    # The Euclidean norm of the errors bounds their sum by sqrt(size) times as much.
+    infinite = min(1.0, infinite + rounding * math.sqrt(size))
+    return Total((first + np.arange(size)) * release.interval, power, infinite)

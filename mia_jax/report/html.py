@@ -410,8 +410,10 @@ def data(report: Mapping) -> dict[str, Any]:
 
 
 def claimed(report: Mapping) -> dict[str, Any] | None:
-    """Returns the claimed {epsilon, delta, fpr, tpr} of differential privacy, with the curve of
-    `plots.bound` at the FPRs of the attacks' curves; None without a claim.
+    """Returns the claimed {epsilon, delta, fpr, tpr} of differential privacy; None without a claim.
+
+    The curve is that of the privacy loss distribution where the report has one, which is below
+    that of one (epsilon, delta), at the FPRs of the attacks' curves.
     """
     guarantee = report.get("guarantee") or {}
     if guarantee.get("epsilon") is None or guarantee.get("refused"):
@@ -419,7 +421,8 @@ def claimed(report: Mapping) -> dict[str, Any] | None:
     epsilon, delta = guarantee["epsilon"], guarantee["delta"]
     bands = (curve["band"]["fpr"] for curve in (report.get("curves") or {}).values())
     fprs = {*table_fprs(report), *(fpr for band in bands for fpr in band)}
-    return dict(epsilon=epsilon, delta=delta, **plots.bound(epsilon, delta, sorted(fprs)))
+    curve = plots.bound(epsilon, delta, sorted(fprs), proven=guarantee.get("proven"))
+    return dict(epsilon=epsilon, delta=delta, **curve)
 
 
 def table_fprs(report: Mapping) -> list[float]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from mia_jax.measures import verdict
 from mia_jax.metrics import rows as result_rows
-from mia_jax.privacy import audit
+from mia_jax.privacy import audit, risk
 from mia_jax.report import tables
 from mia_jax.report.sections.epochs import title
 
@@ -120,7 +120,12 @@ def unit(metric: str) -> str:
     return "%" if kind in rates or kind.startswith(("tpr_", "fpr_")) else "raw"
 
 
-def bound(epsilon: float, delta: float, fprs: Sequence[float] = ()) -> dict[str, list[float]]:
+def bound(
+    epsilon: float,
+    delta: float,
+    fprs: Sequence[float] = (),
+    proven: Mapping[str, Sequence[float]] | None = None,
+) -> dict[str, list[float]]:
     """Returns the largest TPR that (epsilon, delta)-DP allows at each FPR: {fpr, tpr}, rising.
 
     It is min(1, e^epsilon FPR + delta, 1 - e^-epsilon (1 - delta - FPR)) (Kairouz, Oh and Viswanath
@@ -130,6 +135,8 @@ def bound(epsilon: float, delta: float, fprs: Sequence[float] = ()) -> dict[str,
         epsilon, delta: the guarantee.
         fprs: rates in (0, 1] that are among the points; the others are from a third of the
             smallest of them (or of 1e-3) to 1, with the bend among them.
+        proven: further pairs {epsilon, remove, add} of the same mechanism (privacy/risk.py); the
+            TPR is then at most what they allow as well.
 
     >>> curve = bound(math.log(2), 0.0, [0.25])
     >>> [round(dict(zip(*curve.values()))[fpr], 12) for fpr in (0.25, 1.0)]
@@ -141,7 +148,11 @@ def bound(epsilon: float, delta: float, fprs: Sequence[float] = ()) -> dict[str,
     bend = (1 - delta) / (1 + math.exp(min(epsilon, 700.0)))
     points = sorted({*grid, *fprs, *([bend] if first < bend < 1 else [])})
     false_negatives = audit.approximate(epsilon, delta)
-    return dict(fpr=points, tpr=[1 - false_negatives(1 - fpr) for fpr in points])
+    rates = [1 - false_negatives(1 - fpr) for fpr in points]
+    if proven:
+        tighter = risk.from_json(proven).tpr(points)
+        rates = [min(rate, float(other)) for rate, other in zip(rates, tighter, strict=True)]
+    return dict(fpr=points, tpr=rates)
 
 
 def bound_text(bound: Mapping[str, Sequence[float]], fpr: float) -> str:

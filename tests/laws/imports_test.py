@@ -82,6 +82,7 @@ WITHOUT_JAX = (
     "privacy.mechanism",
     "privacy.accounting",
     "privacy.losses",
+    "privacy.risk",
     "privacy.audit",
 )
 

@@ -25,6 +25,26 @@ def text(*, guarantee: Mapping, about: Mapping = {}) -> str:
         seed=about.get("seed") if public_seed else None,
         lines=[[name, tables.epsilon(value)] for name, value in epsilons.items()],
         mechanism=mechanism(guarantee) if claimed else "",
+        **attacks(guarantee),
+    )
+
+
+def attacks(guarantee: Mapping) -> dict:
+    """Returns the words of the template about what is proven about attacks."""
+    proven = guarantee.get("proven")
+    if not proven:
+        return dict(risks=[])
+    priors = [f"posterior at most, prior {tables.percent(prior)}%" for prior in proven["priors"]]
+    percent = lambda value: f"{tables.percent(value)}%"  # noqa: E731
+    return dict(
+        unit="example" if guarantee["unit"] == "example" else "user",
+        advantage=percent(proven["advantage"]),
+        risk_header=["at FPR", "TPR at most", *priors],
+        risks=[
+            [percent(row["fpr"]), percent(row["tpr"]), *map(percent, row["posterior"])]
+            for row in proven["rates"]
+        ],
+        last_iterate=guarantee.get("last_iterate"),
     )
 
 
