@@ -1,5 +1,7 @@
 """Defenses of outputs against hand-computed answers, and what an attacker gets by averaging."""
 
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -112,3 +114,9 @@ def test_averaged_queries_divide_the_noise_by_the_root_of_their_number():
 def test_averaging_names_signals_it_cannot_average():
     with pytest.raises(ValueError, match="asks queries of its own"):
         registry.make("signals", "averaged:signal=noise_robustness")
+
+
+def test_the_guide_names_every_defense_of_outputs():
+    guide = (pathlib.Path(__file__).parents[2] / "docs" / "defenses.md").read_text(encoding="utf-8")
+    missing = [name for name in registry.names("defenses") if f"`{name}" not in guide]
+    assert not missing
