@@ -9,7 +9,8 @@ alone is --config=defense_matrix:defense=relax_loss (those that start from other
 weights=, the workdir of the variant public_only).
 
 All models of all defenses have the same halves of the same rows: differences to the undefended
-models are paired. The audited models are nobody's shadows, so that an owner can defend them alone.
+models are paired. The first ten models are audited and nobody's shadows, so that an owner can defend them
+alone.
 Defenses of training: the attacker trains shadow models with the same defense. Defenses of outputs
 (memguard, ...): every attack runs twice, by an attacker whose shadow models are undefended, and by
 one who asks them behind the same defense. These variants use the undefended models.
@@ -23,7 +24,7 @@ epochs, defense, weights.
 
 from mia_jax import checks, configuration, registry
 
-TARGETS = (0, 2, 4, 6, 8)  # of five pairs
+TARGETS = 10  # five pairs; the other models are shadows
 # A defense -> what it is. Those after PRETRAINED start from its models.
 PRETRAINED = "public_only"
 TRAINING = dict(

@@ -43,7 +43,8 @@ def make(
         targets: the audited models (None = all, n = the first n).
         extra: the share of rows that no model has as a member and on which none is evaluated, all
             given to every learner that uses such rows (`extra_MN`).
-        apart: whether audited models are nobody's shadows, so that an owner can defend them alone.
+        apart: whether audited models and their twins are nobody's shadows, so that an owner can
+            defend the audited models alone.
 
     Raises:
         ValueError: if `models` is odd or < 2, or if all models are targets and none may be a
@@ -68,8 +69,10 @@ def make(
     unit_M = np.arange(models) // 2
     shadow_MM = unit_M[:, None] != unit_M[None]
     if apart:
-        audited = list(_rows.chosen(targets, models))
-        shadow_MM[:, audited] = False
+        # A twin's answers would tell another target's shadows what its own target was trained on:
+        # scores of one model would depend on the membership of another.
+        audited = unit_M[list(_rows.chosen(targets, models))]
+        shadow_MM[:, np.isin(unit_M, audited)] = False
         if not alone and not shadow_MM.any(1).all():
             raise ValueError(
                 f"apart=True with targets={targets} leaves a model without shadows: audit fewer of "

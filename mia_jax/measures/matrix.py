@@ -480,8 +480,8 @@ def flags(plain: Sequence[Cell], cells: Sequence[Cell], sees: Mapping[str, str])
     strongest attack without the defense and the strongest one behind it are compared, over all
     attackers, also those that know the defense.
 
-    - ONE_KIND: of one kind at least half of the excess is gone, and of another kind, whose excess
-      was significant without the defense, less than half is.
+    - ONE_KIND: of one kind at least half of the excess is gone, and of another one, whose excess
+      was significant without the defense, less than a quarter is.
     - UNAWARE: attackers who do not know the defense lose at least half of their excess, and those
       who know it keep more than half, in the strongest attack of either.
 
@@ -494,7 +494,7 @@ def flags(plain: Sequence[Cell], cells: Sequence[Cell], sees: Mapping[str, str])
         if leading:
             before = best_auc(plain, sees, kind) - HALF
             lost[kind] = 1 - max(best_auc(cells, sees, kind) - HALF, 0.0) / before
-    if any(x >= HALF for x in lost.values()) and any(x < HALF for x in lost.values()):
+    if any(x >= HALF for x in lost.values()) and any(x < HALF / 2 for x in lost.values()):
         raised.append(ONE_KIND)
     aware = [cell for cell in cells if cell.adaptive]
     unaware = [cell for cell in cells if not cell.adaptive]

@@ -28,7 +28,7 @@ def get_config(arg=None):
         attacks |= {f"{name}_known": a | dict(adaptive=True) for name, a in attacks.items()}
     return configuration.complete(
         data=dict(name="digits", flat=True, examples=200),
-        design=dict(name="halves", models=10, targets=(0, 2, 4), apart=True, extra=0.2),
+        design=dict(name="halves", models=10, targets=4, apart=True, extra=0.2),
         model=dict(name="mlp", widths=(8,)),
         learner=learner,
         attacks=attacks,

@@ -37,8 +37,9 @@ PLAIN = cells(gap=0.54, boundary=0.56, loss=0.6, lira=0.7)
         (cells(gap=0.54, boundary=0.56, loss=0.54, lira=0.54), [ONE_KIND]),
         # the other way round: labels lose 0.06 -> 0.02
         (cells(gap=0.52, boundary=0.52, loss=0.6, lira=0.7), [ONE_KIND]),
-        # exactly half of the outputs' excess is gone, a third of the labels'
-        (cells(gap=0.54, boundary=0.54, loss=0.6, lira=0.6), [ONE_KIND]),
+        # exactly half of the outputs' excess is gone, a sixth of the labels', then a third
+        (cells(gap=0.54, boundary=0.55, loss=0.6, lira=0.6), [ONE_KIND]),
+        (cells(gap=0.54, boundary=0.54, loss=0.6, lira=0.6), []),
         # unaware attackers lose it, those who know the defense do not
         (
             cells(gap=0.52, boundary=0.52, loss=0.5, lira=0.5)

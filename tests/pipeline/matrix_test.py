@@ -95,4 +95,4 @@ def test_one_command_makes_the_page(tmp_path):
     for ending in ("md", "html", "png"):
         assert files.matrix(ending).stat().st_size > 1000
     text = files.matrix("md").read_text(encoding="utf-8")
-    assert "3 audited models per defense" in text and "memguard, known" in text
+    assert "4 audited models per defense" in text and "memguard, known" in text
