@@ -9,8 +9,9 @@ alone is --config=defense_matrix:defense=relax_loss (those that start from other
 weights=, the workdir of the variant public_only).
 
 All models of all defenses have the same halves of the same rows: differences to the undefended
-models are paired. The first ten models are audited and nobody's shadows, so that an owner can defend them
-alone.
+models are paired. The first ten models are audited and nobody's shadows, so that an owner can
+defend them alone.
+
 Defenses of training: the attacker trains shadow models with the same defense. Defenses of outputs
 (memguard, ...): every attack runs twice, by an attacker whose shadow models are undefended, and by
 one who asks them behind the same defense. These variants use the undefended models.
