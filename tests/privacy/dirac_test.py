@@ -250,3 +250,59 @@ def test_a_pool_that_is_streamed_is_refused():
     part = Pool(x=pool.x[:30], y=pool.y[:30], task=pool.task)
     with pytest.raises(ValueError, match="streamed in parts"):
         watched.epoch(state, part, jnp.zeros((2, 20), jnp.int32), jnp.ones((2, 20)))
+
+
+def trained(noise: float, *, steps: int, seed: int = 0):
+    """Returns (batch sizes, table after every step, watched state, inside_C) of a private run."""
+    model, loss, pool = parts()
+    learner = backprop.make(
+        model=model,
+        loss=loss,
+        num_rows=ROWS,
+        padded=True,
+        epochs=steps // 4,
+        batch_size=ROWS // 4,
+        optimizer="sgd",
+        learning_rate=1.0,
+        gradient="private",
+        privacy=dict(clip_norm=0.5, noise_multiplier=noise),
+        sample=Pool(x=pool.x[:4], y=pool.y[:4], task=pool.task),
+    )
+    watched = dirac.watched(learner, canaries(), size=0.5)
+    inside_N = np.random.default_rng(seed).random(ROWS) < 0.5
+    epoch, draw = jax.jit(watched.epoch), jax.jit(watched.plan)
+    state = watched.init(jax.random.key(seed), pool)
+    sizes, tables, batches = [], [np.zeros(COUNT)], []
+    for e in range(steps // 4):
+        weight = jnp.asarray(inside_N, jnp.float32)
+        plan = draw(jax.random.key(seed), e + 1, jnp.arange(ROWS, dtype=jnp.int32), weight)
+        for index_B, weight_B in zip(*plan, strict=True):
+            state, _ = epoch(state, pool, index_B[None], weight_B[None])
+            sizes.append(float(weight_B.sum()))
+            batches.append(np.asarray(index_B)[np.asarray(weight_B) > 0])
+            tables.append(np.asarray(dirac.table_of(state.variables["params"])))
+    return sizes, -np.diff(tables, axis=0), batches, state.opt, inside_N[:COUNT]
+
+
+def test_the_divisor_is_the_expected_batch_whatever_the_realized_one_is():
+    sizes, releases_TC, batches, _, _ = trained(0.0, steps=8)
+    assert len(set(sizes)) > 3 and ROWS / 4 not in sizes
+    drawn_TC = np.array([np.isin(np.arange(COUNT), batch) for batch in batches])
+    assert drawn_TC.any()
+    np.testing.assert_allclose(releases_TC, drawn_TC * 0.5 / (ROWS / 4), atol=1e-7)
+
+
+@pytest.mark.slow
+def test_privacy_losses_of_a_run_are_those_that_the_accountant_assumes():
+    loss = {True: [], False: []}
+    for seed in range(10):
+        _, _, _, watch, inside_C = trained(1.0, steps=40, seed=seed)
+        scores = np.asarray(watch.signals()["privacy_loss"])
+        for side, values in loss.items():
+            values.extend(scores[inside_C == side])
+    rng, q = np.random.default_rng(0), 0.25
+    z = rng.normal(size=(20_000, 40))
+    for side, values in loss.items():
+        drawn = z + side * (rng.random(z.shape) < q)
+        expected = np.log(1 - q + q * np.exp(drawn - 0.5)).sum(1)
+        assert stats.ks_2samp(values, expected).pvalue > 1e-3
