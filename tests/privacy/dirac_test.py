@@ -284,6 +284,7 @@ def trained(noise: float, *, steps: int, seed: int = 0):
     return sizes, -np.diff(tables, axis=0), batches, state.opt, inside_N[:COUNT]
 
 
+@pytest.mark.slow  # the divisor of the mechanism is tested in private_training_test
 def test_the_divisor_is_the_expected_batch_whatever_the_realized_one_is():
     sizes, releases_TC, batches, _, _ = trained(0.0, steps=8)
     assert len(set(sizes)) > 3 and ROWS / 4 not in sizes
