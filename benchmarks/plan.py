@@ -1,7 +1,8 @@
 """Compares what --plan says with what a run then takes, stage by stage, in CPU seconds.
 
-    python -m benchmarks.plan                       # all cases
+    python -m benchmarks.plan                       # the first four cases
     python -m benchmarks.plan --cases quickstart zoo
+    python -m benchmarks.plan --cases h100 v5e --nets conv
 
 The cases:
 
@@ -10,6 +11,9 @@ The cases:
                 streamed to the device
     zoo         configs/attack_zoo.py with 8 models and 20 epochs
     records     losses of 30,000 examples x 16 models that a user supplies, 4 attacks
+
+    h100, v5e   training steps of benchmarks.accelerator compiled for these accelerators, where
+                their compilers are (docs/before_a_long_start.md): memory, traffic, launches
 
 Plan and run are processes of their own, without compiled programs of earlier ones. Wall-clock
 seconds are those of a machine that other work may share; CPU seconds are of the process, and of the
@@ -27,11 +31,21 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from benchmarks import accelerator
+from mia_jax.configuration.settings import RunSettings
+from mia_jax.pipeline import estimate, rehearsal
+from mia_jax.pipeline.plan import FleetPlan
+from mia_jax.runtime import machine, precision
+from mia_jax.training import compilers
+
 CASES = ("quickstart", "stream", "zoo", "records")
+ELSEWHERE = tuple(compilers.TARGETS)
+NETS = tuple(accelerator.FLEETS)
 STAGES = ("train", "query", "attack", "report")
 
 
@@ -40,7 +54,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES)
+    parser.add_argument("--cases", nargs="+", choices=(*CASES, *ELSEWHERE), default=CASES)
+    parser.add_argument("--nets", nargs="+", choices=accelerator.FLEETS, default=NETS)
     parser.add_argument("--one", nargs=3, default=(), help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.one:
@@ -53,6 +68,12 @@ def main(argv: list[str] | None = None) -> int:
         f"{'run s':>8}"
     )
     for case in args.cases:
+        if case in ELSEWHERE:
+            for net in args.nets:
+                for row in compiled(case, net):
+                    record = dict(benchmark="plan", case=case, net=net) | row._asdict()
+                    print(json.dumps(record | dict(per_model=row.per_model)), flush=True)
+            continue
         with tempfile.TemporaryDirectory() as folder:
             made = {what: separately(what, case, folder) for what in ("plan", "run")}
         report(case, made["plan"], made["run"])
@@ -110,7 +131,7 @@ def config_of(case: str, folder: pathlib.Path):
             np.save(data / "x.npy", rng.integers(0, 256, (4_000, 28, 28, 1), np.uint8))
             np.save(data / "y.npy", rng.integers(0, 10, 4_000).astype(np.int32))
         return configuration.complete(
-            data=dict(name="npy", path=str(data)),
+            data=dict(name="npy", folder=str(data)),
             design=dict(name="halves", models=6),
             model=dict(name="small_cnn", num_conv=2),
             learner=dict(learning_rate=0.01, batch_size=100, epochs=6),
@@ -134,10 +155,48 @@ def config_of(case: str, folder: pathlib.Path):
     )
 
 
+def compiled(
+    name: str, net: str, *, chunk: int = 8, forms: Sequence[str] = (), batch: int = 0, **fields
+) -> Iterator[compilers.Compiled]:
+    """Yields what the compiler of an accelerator says of the training steps of a net.
+
+    Args:
+        name: the accelerator, one of compilers.TARGETS.
+        net: one of accelerator.FLEETS.
+        chunk: the number of models that train together.
+        forms: of the program; () for those that --plan compiles.
+        batch: examples per step; 0 for those of the case.
+        fields: further fields of the model.
+    """
+    target, case = compilers.TARGETS[name], accelerator.FLEETS[net]
+    case = case._replace(batch=batch or case.batch, fields=case.fields | fields, steps=2)
+    pool = accelerator.pool_of(case.shape, case.batch * case.steps)
+    learner = accelerator.learner_of(case, pool)
+    rows_MK = np.arange(len(pool.y), dtype=np.int32)[None]
+    weight_MK = np.ones(rows_MK.shape, np.float32)
+    rows = dict(rows_MK=rows_MK, weight_MK=weight_MK)
+    plan = FleetPlan(learner=learner, pool=pool, validation=None, seed=0, **rows)
+    pairs = [(form, chunk) for form in forms]
+    pairs = pairs or estimate.pairs_of(RunSettings(), models=chunk, platform=target.platform)
+    device, work = compilers.device_of(target), rehearsal.step_flops(plan)
+    for form, count in pairs:
+        with machine.compiling_for(target.platform), precision.products("float32"):
+            yield compilers.compiled(
+                target,
+                device=device,
+                learner=learner,
+                pool=pool,
+                rows_K=rows_MK[0],
+                weight_K=weight_MK[0],
+                chunk=count,
+                form=form,
+                work=work,
+                precision="float32",
+            )
+
+
 def planned(case: str, folder: pathlib.Path) -> dict[str, Any]:
     """Plans a case in this process."""
-    from mia_jax.pipeline import estimate
-
     config = config_of(case, folder)
     begin, cpu = time.time(), time.process_time()
     made = estimate.estimate(config, workdir_path=folder / "run").plain()

@@ -159,6 +159,7 @@ MEANINGS = dict(  # the meanings of fields that no maker's docstring explains
     query_chunk="Models that are queried at once; 0 chooses.",
     checkpoint_every="Epochs between two checkpoints of a model in training; 0 for none.",
     checkpoint_minutes="Minutes between two checkpoints of a model in training, in addition.",
+    profile="Epochs of which a trace of jax.profiler is written into WORKDIR/profile.",
     pool_bytes="The bytes that the data may take on a device; larger data are streamed.",
     black_box="A black box that answers labels: my_module.function, which is imported and called, "
     "or an npz of answers.",

@@ -168,6 +168,8 @@ class RunSettings:
         pool_bytes: the bytes that the data may take on a device; larger data are streamed.
         memory_bytes: the bytes that training may use; 0 takes what is available.
         retries: further attempts at models that failed.
+        profile: epochs of which jax.profiler writes a trace into WORKDIR/profile, of the models
+            that reach them first; of a streamed pool, of their first part.
     """
 
     platform: str = ""
@@ -182,6 +184,7 @@ class RunSettings:
     pool_bytes: int = 2**31
     memory_bytes: int = 0
     retries: int = 0
+    profile: Sequence[int] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

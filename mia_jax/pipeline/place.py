@@ -81,12 +81,13 @@ class Place:
         """Releases the folder if this run was the first in it and wrote no result."""
         store = self.store
         provenance = store.provenance()
+        aside = {store.external_models.folder, store.trackers, store.jobs}
         made = [
             path
             for path in store.root.rglob("*")
             if path.is_file()
             and path.name not in provenance
-            and not {store.external_models.folder, store.trackers, store.jobs} & set(path.parents)
+            and not {*aside, store.profiles} & set(path.parents)
         ]
         if not self.first or set(made) - {store.membership, store.train.plan}:
             return

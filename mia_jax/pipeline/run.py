@@ -476,6 +476,7 @@ def debug_config(config):
             config.design[field] = min(config.design[field], small)
     config.learner.epochs = min(config.learner.epochs, 1)
     config.learner.snapshots = (1,) if config.learner.snapshots else ()
+    config.run.profile = (1,) if config.run.profile else ()
     if "warmup_epochs" in config.learner:
         config.learner.warmup_epochs = 0
     if not isinstance(config.learner.get("schedule", ""), str):

@@ -14,7 +14,7 @@ from mia_jax.privacy import canary_scores
 from mia_jax.query import interactive, snapshots
 from mia_jax.runtime import distributed, files, jobs, precision
 from mia_jax.runtime.store import Store
-from mia_jax.training import checkpoint, failures, fleet, memory, tracking
+from mia_jax.training import checkpoint, failures, fleet, memory, profiling, tracking
 from mia_jax.types import Design
 
 VALIDATION = ("none", "nonmembers", "members", "population")
@@ -56,6 +56,7 @@ def train(
     share = jobs.share(list(models), task, block=block)
     whose, trained, halved = "of this task " * (task is not None), False, False
     tracked: tracking.FleetMetrics | None = None
+    profiler = profiling.Profiler(run.profile, store.profile)
     while True:  # again for every further attempt at the models that failed
         failed, finished = distributed.read(lambda: on_disk(store, share))
         attempts = failures.attempts(failed, run.retries)
@@ -101,6 +102,7 @@ def train(
                     track=None if tracked is None else tracked.record,
                     pause=pause,
                     attempts=attempts,
+                    profiler=profiler,
                 )
             except jax.errors.JaxRuntimeError as error:
                 if not memory.ran_out(error):

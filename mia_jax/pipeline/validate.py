@@ -58,7 +58,7 @@ def check_fields(typed: Settings, attacks: Mapping, *, epochs: int) -> None:
     Args:
       typed: the settings.
       attacks: {name: section} of config.attacks.
-      epochs: the epochs of the training, for an example in a message.
+      epochs: the epochs of the training.
     """
     query, report, run = typed.query, typed.report, typed.run
     for name in attacks:
@@ -87,6 +87,11 @@ def check_fields(typed: Settings, attacks: Mapping, *, epochs: int) -> None:
     checks.at_least(0, **{f"run.{field}": getattr(run, field) for field in fields})
     if run.mesh is not None:
         execution.groups(run, shards=typed.learner.shards)
+    profiled = tuple(run.profile)
+    if not all(isinstance(epoch, int) and 1 <= epoch <= epochs for epoch in profiled):
+        raise ValueError(
+            f"run.profile={profiled} must be epochs of the training, whole numbers in 1..{epochs}."
+        )
     check_report(report, attacks)
     if report.epochs and not typed.learner.snapshots:
         raise ValueError(

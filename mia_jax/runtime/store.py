@@ -3,6 +3,7 @@
 ```
 config.json  run.json  metrics.jsonl     each task of a job array has its own of the last two
 tracker/<name>/                          files of a tracker (--tracker=tensorboard)
+profile/epoch-<epoch>/                   traces of jax.profiler (run.profile)
 jobs/                                    scripts and outputs of the jobs of a cluster (--slurm=8)
 design/membership.npz                    who trained on what
 train/                Trained            config.json plan.json model/ privacy/ running/ failed/
@@ -333,6 +334,15 @@ class Store:
         """Returns the folder of the files of one tracker; each task of a job array has its own."""
         folder = self.trackers / name
         return folder if task is None else folder / f"task-{task[0]}-of-{task[1]}"
+
+    @property
+    def profiles(self) -> Path:
+        """Returns the folder of the traces of all profiled epochs."""
+        return self.root / "profile"
+
+    def profile(self, epoch: int) -> Path:
+        """Returns the folder of the traces of one epoch, a subfolder per start of the run."""
+        return self.profiles / f"epoch-{epoch:05d}"
 
     @property
     def jobs(self) -> Path:

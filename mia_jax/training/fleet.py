@@ -19,7 +19,7 @@ import numpy as np
 from mia_jax.learners import stopping
 from mia_jax.runtime import distributed, files, jobs
 from mia_jax.runtime.progress import Progress, duration
-from mia_jax.training import checkpoint, failures, memory, mesh, programs, stream
+from mia_jax.training import checkpoint, failures, memory, mesh, profiling, programs, stream
 from mia_jax.training.devices import Cancelled, share_programs, spread
 from mia_jax.types import Learner, Pool
 
@@ -49,6 +49,7 @@ def train(
     track: Callable[[list[dict]], None] | None = None,
     pause: Callable = lambda: None,
     attempts: Mapping[int, int] = {},
+    profiler: profiling.Profiler | None = None,
 ) -> dict[int, dict]:
     """Trains those of `models` that are not on disk and writes one file per model to folder/model.
 
@@ -83,6 +84,7 @@ def train(
         attempts: {model: number of the attempt, from 1 on} of the failed models that are trained
             again, with a key derived from (seed, model, attempt). Other failed models are not
             trained again.
+        profiler: traces chosen epochs; of a streamed pool, the first part of them.
 
     Returns:
         {model: record} of those of `models` that failed, now or earlier.
@@ -124,6 +126,7 @@ def train(
             device,
             attempt,
             run,
+            profiler,
         )
         distributed.wait()  # all have read the chunk's state before one writes it
         part.train(
@@ -238,6 +241,7 @@ class _Chunk:
         device,
         attempt=0,
         run="",
+        profiler=None,
     ):
         self.learner, self.program, self.source, self.models, self.folder, self.device = (
             learner,
@@ -247,7 +251,7 @@ class _Chunk:
             folder,
             device,
         )
-        self.run = run
+        self.run, self.profiler = run, profiler or profiling.Profiler((), Path)
         padded = models + [models[-1]] * (chunk - len(models))
         sample = source.sample(device)
         self.attempt, self.failed = attempt, {}
@@ -386,7 +390,10 @@ class _Chunk:
                 self.partial = (done, sums)
                 safe_place()
             done += index_part.shape[1]
-            self.state, part = self.program.run(self.state, pool, index_part, weight_part)
+            with self.profiler.of(number) as traced:
+                self.state, part = self.program.run(self.state, pool, index_part, weight_part)
+                if traced:
+                    memory.wait((self.state, part))
             if not self.source.resident:
                 memory.wait(part)  # or the parts of all steps would be waiting for the device
             sums = part if sums is None else jax.tree.map(jnp.add, sums, part)

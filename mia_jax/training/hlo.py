@@ -22,7 +22,10 @@ FREE = frozenset(
 )
 PARTS = ("dynamic-slice", "gather")
 _BYTES = dict(pred=1, token=0, opaque=0)
-_SHAPE = re.compile(r"\b([a-z]+[0-9]*(?:e[0-9]m[0-9][a-z]*)?|pred|token|opaque)\[([0-9,]*)\]")
+_SHAPE = re.compile(
+    r"\b([a-z]+[0-9]*(?:e[0-9]m[0-9][a-z]*)?|pred|token|opaque)\[([0-9,]*)\](\{[^}]*\})?"
+)
+_NEAR = "S("  # in a layout: the array is not in the device's main memory, but near its units
 _HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) (?:\(.*\) -> .* )?\{$")
 _LINE = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*)$")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
@@ -208,13 +211,15 @@ def _split(text: str) -> Sequence[str]:
 
 
 def size(shape: str) -> int:
-    """Returns the bytes of a type, or of a tuple of types.
+    """Returns the bytes in main memory of a type, or of a tuple of types.
 
-    >>> size("f32[8,3]{1,0}"), size("(bf16[4], pred[2,2])"), size("s32[]")
-    (96, 12, 4)
+    >>> size("f32[8,3]{1,0}"), size("(bf16[4], pred[2,2])"), size("s32[]"), size("f32[8]{0:S(1)}")
+    (96, 12, 4, 0)
     """
     total = 0
-    for kind, dims in _SHAPE.findall(shape):
+    for kind, dims, layout in _SHAPE.findall(shape):
+        if _NEAR in layout:
+            continue
         bits = re.search(r"\d+", kind)
         each = _BYTES.get(kind, math.ceil(int(bits[0]) / 8) if bits else 0)
         total += each * math.prod(int(n) for n in dims.split(",") if n)

@@ -1,0 +1,68 @@
+"""Tests the programs of fleets as the compilers for an H100 and a v5e make them, without a device.
+
+Skipped where the compilers are not installed: docs/before_a_long_start.md has the command.
+"""
+
+import jax
+import numpy as np
+import pytest
+
+from benchmarks import plan
+from mia_jax.runtime import machine, precision
+from mia_jax.training import compilers, programs
+
+
+def skip_without(name: str) -> None:
+    if sentence := compilers.missing(compilers.TARGETS[name]):
+        pytest.skip(sentence)
+
+
+def row(form="grouped", chunk=8, *, bytes=10, seconds=1.0):
+    return compilers.Compiled(form, chunk, bytes, 2, 1.0, 1.0, seconds, "memory", 0.0, 1, 1)
+
+
+def test_the_program_with_the_lowest_bound_that_fits_is_advised():
+    target = compilers.TARGETS["h100"]._replace(memory=100)
+    rows = [row(seconds=1.0), row("turns", seconds=0.98), row("patches", bytes=101, seconds=0.1)]
+    assert compilers.best(rows, target) is rows[0]  # a later one must win by 3%
+    assert compilers.best(rows[1:2], target).per_model == 1.0
+    assert compilers.best(rows[2:], target) is None
+
+
+def test_programs_are_traced_for_the_platform_that_is_asked_for():
+    here = jax.default_backend()
+    assert (machine.platform(), programs.default_form()) == (here, programs.default_form(here))
+    with machine.compiling_for("tpu"):
+        assert (machine.platform(), programs.default_form()) == ("tpu", "grouped")
+        product = jax.jit(lambda a: a @ a)
+        with precision.products("float32"):
+            assert "HIGHEST" in product.lower(np.ones((2, 2), np.float32)).as_text()
+    with pytest.raises(ValueError, match="rocm"):
+        machine.compiling_for("rocm")
+
+
+def test_the_requirement_of_libtpu_is_that_of_this_jax():
+    assert compilers._libtpu().startswith("libtpu==")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.filterwarnings("ignore:.*persistent compilation cache")
+def test_wrn_28_2_at_the_chosen_form_needs_at_most_1_3_gb_a_model_on_an_h100():
+    skip_without("h100")
+    rows = list(plan.compiled("h100", "wrn"))
+    chosen = compilers.best(rows, compilers.TARGETS["h100"])
+    print(*rows, sep="\n")
+    assert chosen is not None and chosen.per_model <= 1.3e9 and chosen.bound == "memory"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.filterwarnings("ignore:.*persistent compilation cache")
+def test_the_conv_net_on_a_v5e_moves_no_more_than_plain_vmap():
+    skip_without("v5e")
+    common = dict(chunk=2, forms=("grouped",), batch=16)
+    (default,) = plan.compiled("v5e", "conv", **common)
+    (plain,) = plan.compiled("v5e", "conv", form="lax", **common)  # what vmap makes of XLA's
+    print(default, plain, sep="\n")
+    assert default.traffic <= 1.01 * plain.traffic
