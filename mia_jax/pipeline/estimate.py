@@ -375,7 +375,7 @@ def pairs_of(run: RunSettings, *, models: int, platform: str) -> list[tuple[str,
     Patches are left out on a TPU, where they move about ten times the bytes (docs/scale.md).
     A chunk of one model has the same program in every form.
     """
-    forms = programs.candidates(platform) if run.form in ("", "auto") else (run.form,)
+    forms = programs.candidates(platform) if run.form in ("", "auto", "layers") else (run.form,)
     forms = tuple(form for form in forms if form != "layers") or ("turns",)
     if len(forms) > 1 and platform == "tpu":
         forms = tuple(form for form in forms if form != "patches")

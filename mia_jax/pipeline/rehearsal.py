@@ -36,7 +36,7 @@ from mia_jax.query.snapshots import SIGNAL as TRAJECTORY
 from mia_jax.runtime import provenance
 from mia_jax.runtime.store import Store
 from mia_jax.threat_model import PlannedAttack
-from mia_jax.training import checkpoint, cost, fleet, flops, programs, stream
+from mia_jax.training import checkpoint, cost, fleet, flops, mesh, programs, stream
 from mia_jax.training.devices import default_lanes
 from mia_jax.types import Design
 
@@ -182,7 +182,7 @@ def training(
         work: the FLOPs of a training step of one model.
         pause: may raise to end the rehearsal.
     """
-    known, here = planned.execution, devices(run)
+    known, here = planned.execution, execution.groups(run, shards=plan.learner.shards)
     lanes = min(planned.lanes * len(here), -(-len(models) // known.chunk))
     some = list(models[: known.chunk * lanes])
     parts, steps = 1, known.steps
@@ -215,7 +215,8 @@ def training(
         pace = watch.pace(per_unit=known.chunk / parts)
         if pace is not None:
             return pace
-    return _of_steps(plan, planned, run=run, lanes=lanes // len(here) or 1, over=len(here))
+    lanes = max(1, lanes // len(here))
+    return _of_steps(plan, planned, run=run, lanes=lanes, over=len(here), place=here[0])
 
 
 def _batch_shape(plan: FleetPlan) -> tuple[int, ...]:
@@ -229,9 +230,9 @@ def _batch_shape(plan: FleetPlan) -> tuple[int, ...]:
 
 
 def _of_steps(
-    plan: FleetPlan, planned: execution.Planned, *, run: RunSettings, lanes: int, over: int
+    plan: FleetPlan, planned: execution.Planned, *, run: RunSettings, lanes: int, over: int, place
 ) -> Pace:
-    """Returns what an epoch of one model takes, by a few steps on one of `over` devices."""
+    """Returns what an epoch of one model takes, by a few steps on the first of `over` places."""
     known = planned.execution
     price = cost.measured(
         learner=plan.learner,
@@ -243,6 +244,7 @@ def _of_steps(
         pool_bytes=run.pool_bytes,
         lanes=lanes,
         choice=known.layers if known.form == "layers" else None,
+        device=place if isinstance(place, mesh.Group) else None,
     )
     return Pace(
         price.seconds * known.steps / over,
