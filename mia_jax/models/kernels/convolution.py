@@ -22,6 +22,7 @@ them chooses its program by one rule (`_alone` and `_bilinear`).
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -387,6 +388,45 @@ def _strips(at, x, g, product):
         return jnp.stack(parts).reshape(rows, across, x.shape[-1], g.shape[-1])
 
     return _summed(block, _block(at, x.shape[0], x.shape[-1], kernels=g.shape[-1]), x, g)
+
+
+def unit_kernel_gradients(at, x, g, units: int, precision=None):
+    """Returns the gradient with respect to w of every unit, [U,I*J*C,O], in float32.
+
+    The B rows of x and g are those of U units, B / U consecutive rows each. On a CPU units take
+    turns in blocks, by strips as in the gradient of all of them: the bits of a product of the whole
+    matrix of patches, which is several times larger than a cache (64 images of 32x32x32, 3x3, 32
+    features: 27 instead of 59 ms of CPU time, and 44 MB less memory).
+    """
+    rows_each = x.shape[0] // units
+    product = functools.partial(
+        jnp.einsum, "utf,uto->ufo", precision=precision, preferred_element_type=jnp.float32
+    )
+
+    def by_unit(a):
+        return a.reshape(-1, math.prod(a.shape[:-1]) // units, a.shape[-1])
+
+    if not way().blocks:
+        return product(by_unit(jnp.concatenate(patches(at, x), -1)), by_unit(g))
+    (h, w), (s, t), (down, across) = at.out, at.strides, at.window
+
+    def block(x, g):
+        n = x.shape[0]
+        x, g = x.reshape(-1, *x.shape[2:]), g.reshape(n, -1, g.shape[-1])
+        padded = lax.pad(
+            x, jnp.zeros((), x.dtype), [(0, 0, 0), *((a, b, 0) for a, b in at.pads), (0, 0, 0)]
+        )
+        strip = jnp.concatenate(
+            [padded[:, :, j : j + (w - 1) * t + 1 : t] for j in range(across)], -1
+        )
+        rows = [strip[:, i : i + (h - 1) * s + 1 : s] for i in range(down)]
+        return jnp.concatenate(
+            [product(row.reshape(n, -1, strip.shape[-1]), g) for row in rows], axis=1
+        )
+
+    size = _block(at, units, x.shape[-1], rows_each)
+    split = (a.reshape(units, rows_each, *a.shape[1:]) for a in (x, g))
+    return _joined(_in_blocks(block, size, *split))
 
 
 def flipped_kernel_gradient(at, x, g):

@@ -32,7 +32,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mia_jax.models.kernels.convolution import Windows, convolve, patches
+from mia_jax.models.kernels.convolution import Windows, convolve, patches, unit_kernel_gradients
 from mia_jax.runtime import machine
 
 # The rounding error of the Gram form relative to its terms. It is added so that a norm is never too
@@ -119,14 +119,18 @@ _tapped.defvjp(_forward, _backward)
 
 def _outer(x_UTF, g_UTO):
     """Returns what is kept of sum_t x_t g_t': (x, g), or the sums if they are not much larger."""
-    (_, t, f), o = x_UTF.shape, g_UTO.shape[2]
-    if t > 1 and f * o <= 2 * t * (f + o):
+    if _summed(*x_UTF.shape[1:], g_UTO.shape[2]):
         return (
             jnp.einsum(
                 "utf,uto->ufo", x_UTF, g_UTO, precision=exact(), preferred_element_type=jnp.float32
             ),
         )
     return x_UTF, g_UTO
+
+
+def _summed(positions: int, features: int, outputs: int) -> bool:
+    """Returns whether the sum over the positions is kept, because it is not much larger."""
+    return positions > 1 and features * outputs <= 2 * positions * (features + outputs)
 
 
 def _outer_squares(parts):
@@ -192,11 +196,10 @@ class Convolution(NamedTuple):
         return _by_unit(columns, units)
 
     def residue(self, x, g, units):
-        g = _by_unit(g, units)
-        features, positions = math.prod(self.at.window) * x.shape[-1], g.shape[1]
-        if positions > 1 and features * g.shape[2] <= 2 * positions * (features + g.shape[2]):
-            return _outer(self._columns(x, units), g)
-        return x.reshape(units, -1, *x.shape[1:]), g
+        features = math.prod(self.at.window) * x.shape[-1]
+        if _summed(g.size // (units * g.shape[-1]), features, g.shape[-1]):
+            return (unit_kernel_gradients(self.at, x, g, units, exact()),)
+        return x.reshape(units, -1, *x.shape[1:]), _by_unit(g, units)
 
     def _outer(self, parts):
         if len(parts) == 1:
