@@ -46,17 +46,24 @@ def layers(
 def fastest(
     *, learner: Learner, pool: Pool, rows_K: np.ndarray, weight_K: np.ndarray, log=print
 ) -> candidates.Table:
+    """Returns the fastest program of each layer of a learning rule (see `chosen`)."""
+    every = layers(learner=learner, pool=pool, rows_K=rows_K, weight_K=weight_K)
+    if not every:
+        return candidates.Table()
+    log(f"measuring the fastest programs of {len(every)} functions of convolutions ...")
+    table = chosen(every)
+    counts = collections.Counter(name for _, name in table)
+    log(", ".join(f"{name} {count}" for name, count in counts.most_common()))
+    return table
+
+
+def chosen(every: Sequence[convolution.Layer]) -> candidates.Table:
     """Returns the fastest program of each layer; another than patches must win by 5%."""
-    pairs, every = [], layers(learner=learner, pool=pool, rows_K=rows_K, weight_K=weight_K)
-    if every:
-        log(f"measuring the fastest programs of {len(every)} functions of convolutions ...")
+    pairs = []
     for layer in every:
         taken = seconds(layer, candidates.names(layer))
         first, best = next(iter(taken)), min(taken, key=taken.get)
         pairs.append((layer, best if taken[best] < 0.95 * taken[first] else first))
-    counts = collections.Counter(name for _, name in pairs)
-    if every:
-        log(", ".join(f"{name} {count}" for name, count in counts.most_common()))
     return candidates.Table(pairs)
 
 

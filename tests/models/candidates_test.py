@@ -142,3 +142,17 @@ def test_a_row_that_is_not_finite_stays_in_its_row():
     for program in (functools.partial(wide_windows.forward, (2, 2)), spectral.forward):
         y = jax.jit(functools.partial(program, at))(x, w)
         assert jnp.isfinite(y[0]).all() and not jnp.isfinite(y[1]).all()
+
+
+def test_gradients_of_units_by_strips_are_those_of_all_patches():
+    """Two rows of a unit add up; without a choice the product is that of the whole matrix."""
+    at = convolution.windows((6, 7, 5, 2), (3, 2), (2, 1), 1)
+    x = jax.random.normal(jax.random.key(0), (6, 7, 5, 2))
+    g = jax.random.normal(jax.random.key(1), (6, *at.out, 4))
+    gradients = jax.jit(lambda x, g: convolution.unit_kernel_gradients(at, x, g, 3))
+    expected = gradients(x, g)
+    with convolution.chosen(candidates.Table()):
+        by_strips = gradients(x, g)
+    np.testing.assert_allclose(by_strips, expected, atol=1e-5)
+    whole = convolution.ORDINARY["kernel"](at, x, g)
+    np.testing.assert_allclose(by_strips.sum(0).reshape(whole.shape), whole, atol=1e-4)

@@ -393,10 +393,11 @@ def _strips(at, x, g, product):
 def unit_kernel_gradients(at, x, g, units: int, precision=None):
     """Returns the gradient with respect to w of every unit, [U,I*J*C,O], in float32.
 
-    The B rows of x and g are those of U units, B / U consecutive rows each. On a CPU units take
-    turns in blocks, by strips as in the gradient of all of them: the bits of a product of the whole
-    matrix of patches, which is several times larger than a cache (64 images of 32x32x32, 3x3, 32
-    features: 27 instead of 59 ms of CPU time, and 44 MB less memory).
+    The B rows of x and g are those of U units, B / U consecutive rows each. The product is that of
+    the whole matrix of patches, several times larger than a cache. Where programs were chosen by
+    measurement (`chosen`), a CPU takes units in turn in blocks, by strips as in the gradient of all
+    of them: 64 images of 32x32x32, 3x3, 32 features take 27 instead of 59 ms of CPU time. Last bits
+    may differ with two threads, so this is not the default.
     """
     rows_each = x.shape[0] // units
     product = functools.partial(
@@ -406,7 +407,7 @@ def unit_kernel_gradients(at, x, g, units: int, precision=None):
     def by_unit(a):
         return a.reshape(-1, math.prod(a.shape[:-1]) // units, a.shape[-1])
 
-    if not way().blocks:
+    if _chosen.value is None or not way().blocks:
         return product(by_unit(jnp.concatenate(patches(at, x), -1)), by_unit(g))
     (h, w), (s, t), (down, across) = at.out, at.strides, at.window
 
