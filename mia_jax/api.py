@@ -23,7 +23,7 @@ from mia_jax.measures import two_audits
 from mia_jax.metrics import slices as row_slices
 from mia_jax.pipeline import run
 from mia_jax.results import Results
-from mia_jax.runtime import files
+from mia_jax.runtime import files, stacks
 from mia_jax.runtime.store import Store
 
 
@@ -155,7 +155,8 @@ def audit(
             results = run.run(config, workdir_path=place, arrays=given, notes=notes)
             store = Store(place)
             scores = {
-                name: files.read_npz(store.attack(name).scores) for name in results["attacks"]
+                name: files.map_npz(store.attack(name).scores, least=stacks.LARGE // 8)
+                for name in results["attacks"]
             }
             pictures = {p.name: p.read_bytes() for p in store.report.figures()}
             text, records = (

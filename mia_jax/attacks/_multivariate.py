@@ -14,6 +14,7 @@ from mia_jax.attacks._sides import DOF, M2
 from mia_jax.attacks._student import Predictive
 from mia_jax.fitting import moments
 from mia_jax.fitting.moments import Moments
+from mia_jax.metrics.record_groups import EXACT
 from mia_jax.types import Attack
 
 LEAST = 1e-6  # share of the identity in a correlation, so that two equal views can be inverted
@@ -40,6 +41,9 @@ def attack(
 
     def score_evidence(evidence, key):
         del key
+        if np.count_nonzero(evidence.evaluated_N) > EXACT:
+            rule = dict(kinds=kinds, center=center, form=form, shrunk=shrunk)
+            return score_many(evidence, signal=signal, sign=sign, **rule)
         value_MAN, own_AN = (
             v.astype(np.float64) * sign for v in (evidence.shadow[signal], evidence.target[signal])
         )
@@ -96,25 +100,84 @@ def score(
             kept.append(((value_MN - side.center) / sd_N)[where_MN])
     if len(axes) < len(distance):
         return _sides.spread_out(np.mean(distance, 0), evidence.evaluated_N)
+    crossed = [kept_AK @ kept_AK.T for kept_AK in map(np.stack, residuals)]
+    dofs = [int(np.maximum(where_MN.sum(0) - 1, 0).sum()) for where_MN in masks]
+    return _sides.spread_out(_scored(axes, crossed, dofs, form), evidence.evaluated_N)
+
+
+def score_many(
+    evidence, *, signal: str, sign: int, kinds: Sequence[str], center: str, form: str, shrunk: bool
+) -> np.ndarray:
+    """Returns what `score` returns, up to rounding: signals are read in blocks of examples."""
+    cols = np.flatnonzero(evidence.evaluated_N)
+    masks = _sides.masks_of(evidence, cols, kinds)
+    own_AN = sign * _signals.scalar(evidence.target[signal], "AN", signal)[:, cols].astype(float)
+    middle_A = [_sides.origin(own_N, evidence.target[signal].dtype) for own_N in own_AN]
+    own_AN -= np.array(middle_A)[:, None]
+    blocks = list(moments.blocks(len(cols)))
+
+    def values(a: int, block: slice) -> np.ndarray:
+        value_MN = evidence.shadow[signal][:, a, cols[block]]
+        return value_MN.astype(np.float64) * sign - middle_A[a]
+
+    axes, distance, scales = [], [], []
+    for a, own_N in enumerate(own_AN):
+        parts = [
+            [moments.moments(values(a, b), where_MN[:, b], center) for where_MN in masks]
+            for b in blocks
+        ]
+        sides = [
+            Moments(*map(np.concatenate, zip(*side, strict=True)))
+            for side in zip(*parts, strict=True)
+        ]
+        pools = _sides.pool(own_N, sides, [])
+        distance.append(own_N - np.mean(_sides.centers(sides, pools), 0))
+        predictives = _predictive(own_N, sides, pools, shrunk)
+        if predictives is None:
+            continue
+        axes.append([(*p.standardized(own_N), p.dof) for p in predictives])
+        variances = [np.where(p.variance > 0, p.variance, 1) for p in predictives]
+        scales.append([(s.center, np.sqrt(v)) for s, v in zip(sides, variances, strict=True)])
+    if len(axes) < len(distance):
+        return _sides.spread_out(np.mean(distance, 0), evidence.evaluated_N)
+    crossed = [np.zeros((len(axes), len(axes))) for _ in masks]
+    for block in blocks:
+        value_AMN = [values(a, block) for a in range(len(axes))]
+        for k, where_MN in enumerate(masks):
+            shown = where_MN[:, block]
+            residual_AK = np.stack(
+                [
+                    ((value_MN - scales[a][k][0][block]) / scales[a][k][1][block])[shown]
+                    for a, value_MN in enumerate(value_AMN)
+                ]
+            )
+            crossed[k] += residual_AK @ residual_AK.T
+    dofs = [int(np.maximum(where_MN.sum(0) - 1, 0).sum()) for where_MN in masks]
+    return _sides.spread_out(_scored(axes, crossed, dofs, form), evidence.evaluated_N)
+
+
+def _scored(axes: Sequence, crossed: Sequence[np.ndarray], dofs: Sequence[int], form: str):
+    """Returns the scores from the standardized values of every axis and side.
+
+    Args:
+        axes: per axis and side (z_N, log sd_N, degrees of freedom).
+        crossed: per side the products [A,A] of the residuals, summed.
+        dofs: per side their degrees of freedom.
+        form: see `score`.
+    """
     log_density = []
-    for k, kept in enumerate(residuals):
-        inverse_AA, log_det = _inverse_correlation(
-            np.stack(kept), int(np.maximum(masks[k].sum(0) - 1, 0).sum())
-        )
+    for k, (cross_AA, dof) in enumerate(zip(crossed, dofs, strict=True)):
+        inverse_AA, log_det = _inverse_correlation(cross_AA, dof)
         z_AN, log_sd_AN = (np.stack([axis[k][field] for axis in axes]) for field in (0, 1))
-        dof_N = np.min([np.broadcast_to(axis[k][2], len(cols)) for axis in axes], 0)
+        dof_N = np.min([np.broadcast_to(axis[k][2], z_AN.shape[1]) for axis in axes], 0)
         if form == "log_cdf":
             along_A = inverse_AA.sum(0)
-            return _sides.spread_out(
-                _student.log_cdf(along_A @ z_AN / np.sqrt(along_A.sum()), dof_N),
-                evidence.evaluated_N,
-            )
+            return _student.log_cdf(along_A @ z_AN / np.sqrt(along_A.sum()), dof_N)
         squares_N = np.einsum("an,ab,bn->n", z_AN, inverse_AA, z_AN)
         log_density.append(
             _student.log_density(squares_N, dof_N, len(axes)) - log_sd_AN.sum(0) - log_det / 2
         )
-    score_N = -log_density[0] if form == "log_pdf" else log_density[1] - log_density[0]
-    return _sides.spread_out(score_N, evidence.evaluated_N)
+    return -log_density[0] if form == "log_pdf" else log_density[1] - log_density[0]
 
 
 def _predictive(
@@ -139,13 +202,12 @@ def _predictive(
     ]
 
 
-def _inverse_correlation(residual_AK: np.ndarray, dof: int) -> tuple[np.ndarray, float]:
-    """Returns (R^-1, log det R) of the residuals' correlation.
+def _inverse_correlation(cross_AA: np.ndarray, dof: int) -> tuple[np.ndarray, float]:
+    """Returns (R^-1, log det R) of the residuals' correlation, from their products [A,A].
 
     It is shrunk toward the identity by A / dof (completely without residuals).
     """
-    axes = len(residual_AK)
-    cross_AA = residual_AK @ residual_AK.T
+    axes = len(cross_AA)
     scale_A = np.sqrt(np.where(np.diag(cross_AA) > 0, np.diag(cross_AA), 1))
     share = min(1.0, max(axes / dof, LEAST)) if dof else 1.0
     r_AA = (1 - share) * cross_AA / np.outer(scale_A, scale_A)

@@ -13,9 +13,11 @@ from mia_jax import checks
 from mia_jax.attacks import _sides
 from mia_jax.attacks._sides import COUNT, DOF, IN, M2, OUT
 from mia_jax.attacks._student import Predictive, log_density
+from mia_jax.fitting import moments
 from mia_jax.types import Attack
 
 NAME = "pair_distance"
+SIZE = 1 << 22  # distances in memory at a time
 AGAINST = dict(same=("same",), different=("different",), both=("same", "different"))
 
 
@@ -98,16 +100,21 @@ def distances(
             "pair_distance needs a vector per example, axes [..., N, E]; the signal has shape "
             f"{value.shape}."
         )
-    same_NZ = y_N[:, None] == y_N[None, z]
     mean = {kind: np.empty(value.shape[:-1]) for kind in ("same", "different")}
+    size = max(1, SIZE // len(z))
     for at in np.ndindex(value.shape[:-2]):
-        square_NZ = np.zeros(same_NZ.shape)
-        for own_N in np.moveaxis(value[at].astype(np.float64), -1, 0):
-            square_NZ += np.square(own_N[:, None] - own_N[None, z])
-        distance_NZ = np.sqrt(square_NZ)
-        for kind, where_NZ in (("same", same_NZ), ("different", ~same_NZ)):
-            where_NZ = where_NZ | ~where_NZ.any(1, keepdims=True)
-            mean[kind][at] = np.where(where_NZ, distance_NZ, 0).sum(1) / where_NZ.sum(1)
+        value_ZE = np.asarray(value[(*at, z)]).astype(np.float64)
+        for rows in moments.blocks(len(y_N), size):
+            value_KE = np.asarray(value[(*at, rows)]).astype(np.float64)
+            same_KZ = y_N[rows, None] == y_N[None, z]
+            square_KZ = np.zeros(same_KZ.shape)
+            for own_K, of_Z in zip(value_KE.T, value_ZE.T, strict=True):
+                square_KZ += np.square(own_K[:, None] - of_Z[None])
+            distance_KZ = np.sqrt(square_KZ)
+            for kind, where_KZ in (("same", same_KZ), ("different", ~same_KZ)):
+                where_KZ = where_KZ | ~where_KZ.any(1, keepdims=True)
+                total_K = np.where(where_KZ, distance_KZ, 0).sum(1)
+                mean[kind][at][rows] = total_K / where_KZ.sum(1)
     return mean
 
 

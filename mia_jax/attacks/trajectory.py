@@ -12,6 +12,7 @@ import numpy as np
 from mia_jax import checks, registry
 from mia_jax.attacks import _sides
 from mia_jax.fitting import logistic
+from mia_jax.runtime.stacks import Stack
 from mia_jax.types import Attack
 
 # [A,N,E]: the loss after each of E epochs of a run, the last at its end.
@@ -50,8 +51,7 @@ def make(
 
         def of_lira(evidence, key):
             target, shadow = (
-                {"epochs": np.moveaxis(features(of[SIGNAL]), -1, -2)}
-                for of in (evidence.target, evidence.shadow)
+                {"epochs": by_epoch(of[SIGNAL])} for of in (evidence.target, evidence.shadow)
             )
             return whole.score(dataclasses.replace(evidence, target=target, shadow=shadow), key)
 
@@ -65,10 +65,9 @@ def make(
     def score(evidence, key):
         del key
         own_MN = evidence.shadow_evaluated_MN[:shadows]
-        x_KE, member_K = (
-            features(evidence.shadow[SIGNAL][:shadows])[own_MN],
-            evidence.shadow_member_MN[:shadows][own_MN],
-        )
+        of_models = zip(evidence.shadow[SIGNAL][:shadows], own_MN, strict=True)
+        x_KE = np.concatenate([features(value)[own_N] for value, own_N in of_models])
+        member_K = evidence.shadow_member_MN[:shadows][own_MN]
         center_E, scale_E = x_KE.mean(0), x_KE.std(0)
         scale_E = np.where(scale_E > 1e-12 * np.abs(center_E), scale_E, np.inf)
         weight_E, intercept = logistic.balanced((x_KE - center_E) / scale_E, member_K, ridge=ridge)
@@ -83,6 +82,16 @@ def make(
         knows="shadows",
         note=f"logistic over epochs, fitted on up to {shadows} shadows",
     )
+
+
+def by_epoch(value: np.ndarray | Stack) -> np.ndarray:
+    """Returns the features [..,E,N] of a signal [..,A,N,E]; of a Stack one model is read at a time.
+
+    They are one number per example and epoch: the query views of a Stack are never in memory.
+    """
+    if isinstance(value, Stack):
+        return np.stack([np.moveaxis(features(value_ANE), -1, -2) for value_ANE in value])
+    return np.moveaxis(features(value), -1, -2)
 
 
 def features(value: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from mia_jax.metrics import (
 )
 from mia_jax.metrics.jackknife import Key
 from mia_jax.metrics.outcomes import Counts, Outcome
-from mia_jax.metrics.study import Study, TargetCounts, result_row
+from mia_jax.metrics.study import Each, Study, TargetCounts, in_turn, result_row
 
 NO_SHADOW = "no shadow to choose a threshold on"
 
@@ -45,7 +45,7 @@ def rows(
     draws: bootstrap.Draws,
     fprs: Sequence[float] = summary.FPRS,
     level: float = 0.95,
-    piece: Callable[[str, Callable], list[dict]] = lambda attack, compute: compute(),
+    each: Each = in_turn,
 ) -> list[dict]:
     """Computes the further rows of every attack, in the columns of `summary.rows`.
 
@@ -67,7 +67,8 @@ def rows(
         attacks: as in `summary.rows`, optionally with `threshold_FT`
             (`thresholds.shadow_thresholds_at`).
         member_TN, evaluated_TN, draws, fprs, level: as in `summary.rows`.
-        piece: piece(attack, compute) returns compute(), or what it returned in an earlier process.
+        each: computes the rows of the attacks, {attack: function}, or returns what they were in an
+            earlier process.
 
     Returns:
         Rows for target None (means over targets) and, for some metrics of curves, 'pooled'.
@@ -83,10 +84,8 @@ def rows(
         fprs=tuple(fprs),
         level=level,
     )
-    result_rows: list[dict] = []
-    for name, attack in attacks.items():
-        result_rows += piece(name, functools.partial(_attack, study, name, attack))
-    return result_rows
+    computes = {name: functools.partial(_attack, study, name, a) for name, a in attacks.items()}
+    return [row for attack_rows in each(computes) for row in attack_rows]
 
 
 def at_zero(attacks: Mapping[str, Mapping], member_TN, evaluated_TN) -> list[dict]:

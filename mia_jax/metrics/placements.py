@@ -231,7 +231,7 @@ def _tprs_in_bins(
         weights_of_sides.append(total_BR)
     single_B = np.diff(last_B, prepend=0) == 1
     inside_CR, outside_BR = weights_of_sides
-    bins = rank_bins.Drawn(inside_CR, outside_BR, single_B, len(rows.nonmember_J))
+    bins = rank_bins.DrawnBins(inside_CR, outside_BR, single_B, len(rows.nonmember_J))
     return rank_bins.drawn_ends(bins, allowed_F)
 
 

@@ -37,7 +37,7 @@ class Cuts(NamedTuple):
     nonmembers: int
 
 
-class Drawn(NamedTuple):
+class DrawnBins(NamedTuple):
     """Holds the weights of the bins under R draws.
 
     Attributes:
@@ -86,7 +86,7 @@ def last(nonmembers: int) -> np.ndarray:
 
 
 def drawn_ends(
-    drawn: Drawn, allowed_F: Sequence[int], *, low: bool = True
+    drawn: DrawnBins, allowed_F: Sequence[int], *, low: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns (low_FR, high_FR) of `bootstrap.redraw` from the weights of the bins."""
     steps = needed(allowed_F, low=low)
@@ -130,7 +130,7 @@ def weights(code_K: np.ndarray, group_K: np.ndarray, count_GR: np.ndarray, bins:
     return in_cell.astype(np.float32).reshape(bins, groups) @ count_GR
 
 
-def tprs(drawn: Drawn, allowed_F: Sequence[int]) -> np.ndarray:
+def tprs(drawn: DrawnBins, allowed_F: Sequence[int]) -> np.ndarray:
     """Returns the TPRs [F,R] of `bootstrap.curve_draws`; NaN where a side has no weight.
 
     Args:

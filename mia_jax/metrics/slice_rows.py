@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +28,7 @@ from mia_jax.metrics.components import Error
 from mia_jax.metrics.outcomes import Counts, Outcome
 from mia_jax.metrics.placements import Weights
 from mia_jax.metrics.slices import Layer
-from mia_jax.metrics.study import Study, TargetCounts, result_row
+from mia_jax.metrics.study import Each, Study, TargetCounts, in_turn, result_row
 
 # smaller slices are marked too small: they have no interval and are not ranked
 FEWEST_RECORDS, FEWEST_OF_A_SIDE = 20, 5
@@ -103,7 +103,7 @@ def rows(
     fprs: Sequence[float] = (0.001, 0.01, 0.1),
     ppv_ratio: float = 1.0,
     level: float = 0.95,
-    piece: Callable[[str, Callable], tuple] = lambda attack, compute: compute(),
+    each: Each = in_turn,
 ) -> tuple[list[dict], dict[str, list[dict]]]:
     """Computes the rows of every slice and each attack's ranking of slices by exposure.
 
@@ -113,7 +113,8 @@ def rows(
     Args:
         attacks, member_TN, evaluated_TN, draws, fprs, ppv_ratio, level: as in `summary.rows`.
         layers: the slices (`slices.make`).
-        piece: piece(attack, compute) returns compute(), or what it returned in an earlier process.
+        each: computes the rows of the attacks, {attack: function}, or returns what they were in an
+            earlier process.
 
     Returns:
         (rows, ranking). The rows are those of `summary.rows` for target None and 'pooled' only,
@@ -144,11 +145,12 @@ def rows(
         level=level,
     )
     study = Sliced(code_LTN=codes, grounds=made, all=whole, **shared)
-    result_rows, ranking = [], {}
-    for name, attack in attacks.items() if made else ():
-        attack_rows, ranking[name] = piece(name, functools.partial(_attack, study, name, attack))
-        result_rows += attack_rows
-    return result_rows, ranking
+    if not made:
+        return [], {}
+    computes = {name: functools.partial(_attack, study, name, a) for name, a in attacks.items()}
+    of_attacks = dict(zip(computes, each(computes), strict=True))
+    result_rows = [row for attack_rows, _ in of_attacks.values() for row in attack_rows]
+    return result_rows, {name: ranking for name, (_, ranking) in of_attacks.items()}
 
 
 def _ground(name, layer, group, post_hoc, in_slice_TN, member_TN, draws) -> Ground:

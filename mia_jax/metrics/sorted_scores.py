@@ -60,11 +60,14 @@ class SortedScores(NamedTuple):
     area_TR: np.ndarray
     single: tuple[Redrawn, ...]
     pooled_area: PooledArea | None
-    pooled_bins: rank_bins.Drawn
+    pooled_bins: rank_bins.DrawnBins
 
 
 class Falling(NamedTuple):
-    """Holds the scored rows of one target by falling score: scores, members, record numbers."""
+    """Holds the scored rows of one target by falling score: scores, members, record numbers.
+
+    Scores keep their dtype, float32 or float64.
+    """
 
     score_K: np.ndarray
     inside_K: np.ndarray
@@ -78,9 +81,11 @@ def falling(score_N, member_N, evaluated_N) -> Falling:
         ValueError: a score is NaN, or there are no members or no non-members.
     """
     record_K = np.flatnonzero(evaluated_N).astype(np.int32)
-    scored_K = score_N if len(record_K) == len(score_N) else score_N[record_K]
-    score_K, inside_K = roc.two_sides(scored_K, member_N[record_K])
-    order_K = record_groups.falling_order(scored_K)
+    score_K = score_N if len(record_K) == len(score_N) else score_N[record_K]
+    inside_K = member_N[record_K]
+    if np.isnan(score_K).any() or not 0 < np.count_nonzero(inside_K) < len(inside_K):
+        score_K, inside_K = roc.two_sides(score_K, inside_K)  # which says what is wrong
+    order_K = record_groups.falling_order(score_K)
     return Falling(score_K[order_K], inside_K[order_K], record_K[order_K])
 
 
@@ -109,7 +114,7 @@ def sort(
     Raises:
         ValueError: a score of an evaluated row is NaN, or a target lacks members or non-members.
     """
-    T = len(score_TN)
+    score_TN, T = np.asarray(score_TN), len(score_TN)
     every = sorted({*fprs, *pooled_fprs})
     of_one, thin = (every, roc.WHOLE) if T == 1 else (fprs, roc.FEWER)
     thin = thin if len(stratified) == 0 else roc.WHOLE
@@ -156,7 +161,7 @@ def sort(
         for side, weight_BR in enumerate((drawn.inside_CR, drawn.outside_BR)):
             weights[side] = weights[side] + (weight_BR * unit_R).astype(np.float64)
     inside_CR, outside_BR = (np.asarray(side).astype(np.float32) for side in weights)
-    bins = rank_bins.Drawn(inside_CR, outside_BR, cuts.single_B, cuts.nonmembers)
+    bins = rank_bins.DrawnBins(inside_CR, outside_BR, cuts.single_B, cuts.nonmembers)
     area = PooledArea(value_T, pull_TR)
     return SortedScores(tuple(curves), pooled, area_TR, tuple(single), area, bins)
 
@@ -231,7 +236,7 @@ def _areas(rows: Falling, place_K, curve: roc.Roc, group_N, count_GR) -> np.ndar
     return np.asarray(value_R)
 
 
-def drawn_bins(rows: Falling, cuts: Cuts, counts: Grouped) -> rank_bins.Drawn:
+def drawn_bins(rows: Falling, cuts: Cuts, counts: Grouped) -> rank_bins.DrawnBins:
     """Returns the weights of one target's rank bins under draws of groups of records."""
     B, group_K = len(cuts.score_B), counts.group_N[rows.record_K]
     drawn = []
@@ -242,7 +247,7 @@ def drawn_bins(rows: Falling, cuts: Cuts, counts: Grouped) -> rank_bins.Drawn:
         count_gR = counts.count_GR[first:last]
         drawn.append(rank_bins.weights(code_I, group_I - first, count_gR, B + member))
     inside_CR, outside_BR = drawn
-    return rank_bins.Drawn(inside_CR, outside_BR, cuts.single_B, cuts.nonmembers)
+    return rank_bins.DrawnBins(inside_CR, outside_BR, cuts.single_B, cuts.nonmembers)
 
 
 class PooledRanks:

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from mia_jax.metrics import bootstrap
 from mia_jax.metrics.outcomes import Counts, Outcome
+
+# each({attack: compute}) returns what the functions return, in this order
+Each = Callable[[Mapping[str, Callable[[], Any]]], Sequence]
+
+
+def in_turn(computes: Mapping[str, Callable[[], Any]]) -> list:
+    """Returns what functions that do not depend on each other return."""
+    return [compute() for compute in computes.values()]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -30,7 +30,7 @@ from mia_jax.metrics.outcomes import Counts, Outcome
 from mia_jax.metrics.record_groups import Counts as RecordCounts
 from mia_jax.metrics.record_groups import Grouped
 from mia_jax.metrics.sorted_scores import SortedScores
-from mia_jax.metrics.study import Study, TargetCounts, result_row
+from mia_jax.metrics.study import Each, Study, TargetCounts, in_turn, result_row
 
 FPRS = (0.001, 0.01, 0.1)
 OPTIMISTIC = ("advantage_optimistic", "oracle_threshold")
@@ -130,7 +130,7 @@ def rows(
     level: float = 0.95,
     detail: int = DETAIL,
     keep: dict[str, dict] | None = None,
-    piece: Callable[[str, Callable], tuple] = lambda attack, compute: compute(),
+    each: Each = in_turn,
 ) -> list[dict]:
     """Computes the rows of every metric of every attack, in the columns of `study.result_row`.
 
@@ -161,8 +161,8 @@ def rows(
         level: the confidence level of the intervals.
         detail: up to this many targets get intervals of their own.
         keep: a dict that is filled with keep[attack][target, metric] = Drawn (`comparisons.rows`).
-        piece: piece(attack, compute) returns compute(), or what it returned in an earlier process:
-            the rows and the Drawn of one attack.
+        each: computes the rows and the Drawn of the attacks, {attack: function}, or returns what
+            they were in an earlier process.
 
     Returns:
         Rows with `target` None (mean over targets), 'pooled' (one ROC over all (target, record)
@@ -199,9 +199,11 @@ def rows(
         level=level,
     )
     result_rows: list[dict] = []
-    for name, attack in attacks.items():
-        compute = functools.partial(_attack_rows, study, name, attack, keep is not None)
-        attack_rows, drawn = piece(name, compute)
+    computes = {
+        name: functools.partial(_attack_rows, study, name, attack, keep is not None)
+        for name, attack in attacks.items()
+    }
+    for name, (attack_rows, drawn) in zip(computes, each(computes), strict=True):
         result_rows += attack_rows
         if keep is not None:
             keep[name] = drawn

@@ -367,6 +367,8 @@ def finite_or_raise(score_SN, evaluated_MN, scored: Sequence[int], name: str) ->
 def read_scores(planned: PlannedAttack, reader: SignalReader) -> np.ndarray:
     """Returns score_MN over all models of the design, NaN where an attack has no score.
 
+    Large ones stay in their file (`stacks.Stored`).
+
     Raises:
       FileNotFoundError: the attack has no scores on disk.
       ValueError: the file is damaged or belongs to another design or config.
@@ -380,12 +382,12 @@ def read_scores(planned: PlannedAttack, reader: SignalReader) -> np.ndarray:
     claim = claim_of(planned, reader)
     files.check_claim(score_files.folder, claim, remedy=claim_remedy(score_files.folder))
     record = score_record(reader.store, planned.name)
-    stored = files.read_npz(score_files.scores, record=record)
+    stored = files.map_npz(score_files.scores, record=record, least=stacks.LARGE // 8)
     lacking = [key for key in ("models", "score_TN") if key not in stored]
     fits = not lacking and stored["models"].tolist() == list(scored)
     if fits:
         score_SN, expected = stored["score_TN"], (len(scored), reader.design.member_MN.shape[1])
-        fits = score_SN.shape == expected and score_SN.dtype.kind == "f"
+        fits = tuple(score_SN.shape) == expected and score_SN.dtype.kind == "f"
     if not fits:
         shapes = {key: array.shape for key, array in stored.items()}
         message = f"it does not hold the scores of the models of this design; it has {shapes}"

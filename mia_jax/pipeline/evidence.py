@@ -9,7 +9,7 @@ from mia_jax.metrics import bootstrap, jackknife, record_groups, slices, thresho
 from mia_jax.metrics.record_groups import Grouped
 from mia_jax.pipeline import reruns
 from mia_jax.pipeline.attack import SignalReader, scores
-from mia_jax.pipeline.pieces import Piece, unkept
+from mia_jax.pipeline.pieces import Named, Piece, unkept
 from mia_jax.threat_model import PlannedAttack
 from mia_jax.types import Design, TargetRows
 
@@ -17,8 +17,16 @@ from mia_jax.types import Design, TargetRows
 SLICE_SIGNALS = ("loss", "correct")
 
 
+def chosen_thresholds(
+    score_MN: np.ndarray, design: Design, settings: ReportSettings
+) -> thresholds.Chosen:
+    """Returns the thresholds of all models, chosen on their shadows."""
+    arrays = (score_MN, design.member_MN, design.evaluated_MN, design.shadow_MM)
+    return thresholds.chosen_on_shadows(*arrays, settings.resolved_fprs)
+
+
 def attack_evidence(
-    planned: PlannedAttack, score_MN: np.ndarray, design: Design, settings: ReportSettings
+    planned: PlannedAttack, score_MN: np.ndarray, design: Design, chosen: thresholds.Chosen
 ) -> dict:
     """Returns what the metrics need of one attack: its scores and thresholds on the targets.
 
@@ -26,12 +34,16 @@ def attack_evidence(
     defines the score from which it predicts membership uses that one if it knows no shadows, or if
     none can be scored.
 
+    Args:
+      planned: the attack.
+      score_MN: its scores.
+      design: who trains on what.
+      chosen: the result of `chosen_thresholds`.
+
     Returns:
       {score_TN, knows, threshold_T, threshold_FT}, where F counts the false-positive rates.
     """
     targets = list(design.targets)
-    arrays = (score_MN, design.member_MN, design.evaluated_MN, design.shadow_MM)
-    chosen = thresholds.chosen_on_shadows(*arrays, settings.resolved_fprs)
     threshold_T = chosen.best_M[targets]
     fixed = planned.attack.threshold
     if fixed is not None:
@@ -90,7 +102,7 @@ def rerun_evidence(
         scores=scores,
         key=planned.key,
         measure=measure,
-        piece=lambda group, compute: piece(f"rerun.{planned.name}.{group}", compute),
+        piece=Named(piece, f"rerun.{planned.name}"),
     )
     return dict(without=without)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -29,10 +30,15 @@ from mia_jax.metrics import rows as result_rows
 from mia_jax.metrics.record_groups import Grouped
 from mia_jax.pipeline import numbers
 from mia_jax.pipeline.attack import SignalReader
-from mia_jax.pipeline.evidence import attack_evidence, layers_of, rerun_evidence
+from mia_jax.pipeline.evidence import (
+    attack_evidence,
+    chosen_thresholds,
+    layers_of,
+    rerun_evidence,
+)
 from mia_jax.pipeline.measure_epochs import measure_epochs
 from mia_jax.pipeline.measured import Measured
-from mia_jax.pipeline.pieces import Piece, unkept
+from mia_jax.pipeline.pieces import Named, Piece, unkept
 from mia_jax.pipeline.plan import Questions, Subject, TrainedHere
 from mia_jax.threat_model import PlannedAttack
 
@@ -92,29 +98,36 @@ def measure(
     rows = design.of_targets()
     shared = dict(member_TN=rows.member_TN, evaluated_TN=rows.evaluated_TN)
     draws = bootstrap.make(len(pool.y), rows.unit_T, draws=settings.draws, seed=seed)
+    of = functools.partial(Named, piece)  # the pieces of a part, one per attack
+    chosen = of("thresholds").each(
+        {
+            a.name: functools.partial(chosen_thresholds, score_MN[a.name], design, settings)
+            for a in attacks
+        }
+    )
     evidence = {
-        planned.name: attack_evidence(planned, score_MN[planned.name], design, settings)
+        planned.name: attack_evidence(planned, score_MN[planned.name], design, thresholds)
         | rerun_evidence(planned, reader, settings, draws=draws, piece=piece)
-        for planned in attacks
+        for planned, thresholds in zip(attacks, chosen, strict=True)
     }
     common = dict(draws=draws, fprs=settings.resolved_fprs, level=settings.level)
     if isinstance(draws.record_NR, Grouped):
         stratified = summary.of_targets(draws, rows.member_TN, rows.evaluated_TN)
         nonmembers = int((rows.evaluated_TN & ~rows.member_TN).sum())
-        for of_attack in evidence.values():
-            of_attack["sorted"] = sorted_scores.sort(
-                of_attack["score_TN"],
-                **shared,
-                targets=rows.targets,
-                draws=draws,
-                fprs=settings.resolved_fprs,
-                pooled_fprs=curves.rates(nonmembers),
-                stratified=stratified,
-            )
-
-    def of(part: str) -> Piece:
-        """Returns the pieces of a part, one per attack."""
-        return lambda attack, compute: piece(f"{part}.{attack}", compute)
+        sort = functools.partial(
+            sorted_scores.sort,
+            **shared,
+            targets=rows.targets,
+            draws=draws,
+            fprs=settings.resolved_fprs,
+            pooled_fprs=curves.rates(nonmembers),
+            stratified=stratified,
+        )
+        done = of("sorted").each(
+            {name: functools.partial(sort, a["score_TN"]) for name, a in evidence.items()}
+        )
+        for of_attack, sorted_once in zip(evidence.values(), done, strict=True):
+            of_attack["sorted"] = sorted_once
 
     kept: dict[str, dict] = {}
     results = summary.rows(
@@ -124,7 +137,7 @@ def measure(
         unit_T=rows.unit_T,
         ppv_ratio=settings.ppv_ratio,
         keep=kept,
-        piece=of("intervals"),
+        each=of("intervals").each,
         **common,
     )
     decided = verdict.decide(result_rows.main_rows(results), level=settings.level)
@@ -136,14 +149,14 @@ def measure(
         **shared,
         layers=layers,
         ppv_ratio=settings.ppv_ratio,
-        piece=of("slices"),
+        each=of("slices").each,
         **common,
     )
     costs = numbers.costs_of(attacks, reader, questions)
     results = [row | costs.get(row["attack"], {}) for row in results]
     tick(1, "differences between attacks")
     further_rows = further.at_zero(evidence, **shared) if 0 in settings.fprs else []
-    further_rows += further.rows(evidence, **shared, piece=of("further"), **common)
+    further_rows += further.rows(evidence, **shared, each=of("further").each, **common)
 
     def compared() -> list[dict]:
         by_rank = dict(names=order, draws=draws, level=settings.level)

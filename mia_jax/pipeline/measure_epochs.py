@@ -16,7 +16,7 @@ from mia_jax.configuration.settings import ReportSettings
 from mia_jax.measures import epochs
 from mia_jax.metrics import bootstrap, slice_rows, summary
 from mia_jax.pipeline.attack import SignalReader, finite_or_raise, scores
-from mia_jax.pipeline.evidence import attack_evidence, layers_of
+from mia_jax.pipeline.evidence import attack_evidence, chosen_thresholds, layers_of
 from mia_jax.pipeline.pieces import Piece, unkept
 from mia_jax.pipeline.plan import Questions
 from mia_jax.threat_model import PlannedAttack, by_name
@@ -69,7 +69,9 @@ def rows_after(
         finite_or_raise(score_SN, design.evaluated_MN, models, planned.name)
         score_MN = np.full(design.member_MN.shape, np.nan)
         score_MN[list(models)] = score_SN
-        evidence[planned.name] = attack_evidence(planned, score_MN, design, settings)
+        evidence[planned.name] = attack_evidence(
+            planned, score_MN, design, chosen_thresholds(score_MN, design, settings)
+        )
     shared = dict(member_TN=rows.member_TN, evaluated_TN=rows.evaluated_TN, draws=draws)
     shared |= dict(fprs=settings.resolved_fprs, level=settings.level, ppv_ratio=settings.ppv_ratio)
     layers, _ = layers_of(reader, settings, rows=rows, epoch=epoch)

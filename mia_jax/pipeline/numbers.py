@@ -32,7 +32,7 @@ from mia_jax.measures import (
 from mia_jax.metrics import bootstrap, summary
 from mia_jax.metrics import rows as result_rows
 from mia_jax.pipeline.attack import SignalReader, labels_only, scores
-from mia_jax.pipeline.evidence import attack_evidence
+from mia_jax.pipeline.evidence import attack_evidence, chosen_thresholds
 from mia_jax.pipeline.measured import About, DesignNumbers
 from mia_jax.pipeline.pieces import Piece, unkept
 from mia_jax.pipeline.plan import Questions, Subject, TrainedHere
@@ -109,7 +109,8 @@ def query_curves(
             for part, queries_spent in enumerate(count_P[:-1]):
                 score_MN = np.full(reader.design.member_MN.shape, np.nan)
                 score_MN[list(models)] = scores(attack.at(part), fleet, models, planned.key)
-                evidence = attack_evidence(planned, score_MN, reader.design, settings)
+                chosen = chosen_thresholds(score_MN, reader.design, settings)
+                evidence = attack_evidence(planned, score_MN, reader.design, chosen)
                 part_rows = summary.rows(
                     {name: evidence},
                     member_TN=rows.member_TN,

@@ -7,6 +7,7 @@ computed from the same inputs by the same versions, and are removed when the sta
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import pathlib
 import time
@@ -25,11 +26,45 @@ class Piece(Protocol):
 
     def __call__(self, name: str, compute: Callable[[], T]) -> T: ...
 
+    def each(self, computes: Mapping[str, Callable[[], T]]) -> list[T]:
+        """Returns the pieces of these names, which do not depend on each other."""
+        ...
 
-def unkept(name: str, compute: Callable[[], T]) -> T:
-    """Returns compute(): the piece is not kept."""
-    del name
-    return compute()
+
+class Unkept:
+    """Computes pieces one after the other and keeps none."""
+
+    def __call__(self, name: str, compute: Callable[[], T]) -> T:
+        """Returns compute()."""
+        del name
+        return compute()
+
+    def each(self, computes: Mapping[str, Callable[[], T]]) -> list[T]:
+        """Returns the results of all."""
+        return [compute() for compute in computes.values()]
+
+
+unkept = Unkept()
+
+
+class Named:
+    """Computes pieces under names that begin with the name of a part of the stage.
+
+    Args:
+        piece: keeps them.
+        part: the beginning of their names.
+    """
+
+    def __init__(self, piece: Piece, part: str):
+        self.piece, self.part = piece, part
+
+    def __call__(self, name: str, compute: Callable[[], T]) -> T:
+        """Returns the piece of this name."""
+        return self.piece(f"{self.part}.{name}", compute)
+
+    def each(self, computes: Mapping[str, Callable[[], T]]) -> list[T]:
+        """Returns the pieces of these names."""
+        return self.piece.each({f"{self.part}.{name}": c for name, c in computes.items()})
 
 
 class Pieces:
@@ -41,6 +76,8 @@ class Pieces:
         kinds: the NamedTuples and dataclasses that pieces may hold.
         pause: called after each piece; it may raise jobs.Paused to end the run.
         begin: called before the first file is written.
+        workers: how many pieces of `each` are computed at a time, in threads: NumPy's sorts, sums
+            and products of large arrays run beside each other.
     """
 
     def __init__(
@@ -51,8 +88,10 @@ class Pieces:
         kinds: Sequence[type] = (),
         pause: Callable[[], None] = lambda: None,
         begin: Callable[[], None] = lambda: None,
+        workers: int = 1,
     ):
         self.folder, self.kinds, self.pause, self.begin = folder, tuple(kinds), pause, begin
+        self.workers = workers
         self.record = dict(pieces=files.digest(made_from))
         self.unsaved: dict[str, Any] = {}
         self.saved = time.monotonic()
@@ -64,14 +103,51 @@ class Pieces:
             return known[0]
         try:
             value = trees.contiguous(compute())
-            self.unsaved[name] = value
-            self.pause()
+            self._keep(name, value)
         except jobs.Paused:
             self.save()
             raise
+        return value
+
+    def _keep(self, name: str, value) -> None:
+        self.unsaved[name] = value
+        self.pause()
         if time.monotonic() - self.saved > SAVE_EVERY:
             self.save()
-        return value
+
+    def each(self, computes: Mapping[str, Callable[[], T]]) -> list[T]:
+        """Returns the pieces of these names, which are computed `workers` at a time.
+
+        They are computed by threads and kept by the caller's, in their order: files, pauses and
+        errors are those of one after the other. No more pieces wait than threads work.
+        """
+        if self.workers == 1 or len(computes) == 1:
+            return [self(name, compute) for name, compute in computes.items()]
+        values: dict[str, Any] = {}
+        running: dict[str, concurrent.futures.Future] = {}
+
+        def take(name: str) -> None:
+            values[name] = running.pop(name).result()
+            self._keep(name, values[name])
+
+        pool = concurrent.futures.ThreadPoolExecutor(self.workers)
+        try:
+            for name, compute in computes.items():
+                known = self._read(name)
+                if known is not None:
+                    values[name] = known[0]
+                    continue
+                if len(running) == self.workers:
+                    take(next(iter(running)))
+                running[name] = pool.submit(lambda compute=compute: trees.contiguous(compute()))
+            for name in list(running):
+                take(name)
+        except jobs.Paused:
+            self.save()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+        return [values[name] for name in computes]
 
     def save(self) -> None:
         """Writes the pieces that are not on disk."""

@@ -15,7 +15,12 @@ from mia_jax.metrics import rows as result_rows
 from mia_jax.metrics.components import Left, Parts
 from mia_jax.metrics.jackknife import Influence, Rerun
 from mia_jax.metrics.outcomes import Outcome
+from mia_jax.metrics.rank_bins import DrawnBins
+from mia_jax.metrics.record_groups import EXACT
+from mia_jax.metrics.roc import Roc
+from mia_jax.metrics.sorted_scores import PooledArea, Redrawn, SortedScores
 from mia_jax.metrics.summary import Drawn
+from mia_jax.metrics.thresholds import Chosen
 from mia_jax.pipeline import inputs, pieces
 from mia_jax.pipeline.attack import SignalReader, claim_of, read_scores
 from mia_jax.pipeline.measure import Measurement, measure
@@ -27,17 +32,32 @@ from mia_jax.report import seeds, source, tables
 from mia_jax.report.files import file_digest, finish
 from mia_jax.report.files import write as write_files
 from mia_jax.report.sections import privacy_audit
-from mia_jax.runtime import files, jobs
+from mia_jax.runtime import files, jobs, machine
 from mia_jax.runtime.progress import Progress
 from mia_jax.runtime.store import ReportFiles
 from mia_jax.threat_model import PlannedAttack
+from mia_jax.training import memory
 from mia_jax.types import Pool
 
 Path = pathlib.Path
 PARTS = 6  # of the progress: intervals, slices, differences, records, models, figures
 SECONDS = 5.0
 # The types, besides arrays and plain values, of which the pieces of a measurement consist.
-KINDS = (Drawn, Influence, Left, Outcome, Parts, Rerun)
+KINDS = (
+    Chosen,
+    Drawn,
+    DrawnBins,
+    Influence,
+    Left,
+    Outcome,
+    Parts,
+    PooledArea,
+    Redrawn,
+    Rerun,
+    Roc,
+    SortedScores,
+)
+PAIR_BYTES = 48  # of a (target, record) pair while an attack is measured
 
 
 # many small products: threads cost more than they give on busy cores
@@ -68,7 +88,7 @@ def report(
       pause: called after each piece of the measurement; it may raise to end the run. What was
         measured is then on disk.
     """
-    store = reader.store
+    store, rows = reader.store, reader.design.of_targets()
     score_MN = {planned.name: read_scores(planned, reader) for planned in attacks}
     epochs = () if questions is None else questions.asked_epochs
     checked = inputs.check(
@@ -105,6 +125,7 @@ def report(
         made_from=made_from | dict(versions=versions, files=checked, run=store.run),
         kinds=KINDS,
         pause=pause,
+        workers=workers(*rows.member_TN.shape),
     )
     measurement = measure(
         attacks,
@@ -130,6 +151,17 @@ def report(
     measured.discard()
     progress.close()
     return source.load(store.report.json)
+
+
+def workers(targets: int, records: int) -> int:
+    """Returns how many attacks are measured at a time: one per core that the memory allows.
+
+    With at most `EXACT` records it is one: threads pay for large arrays only.
+    """
+    if records <= EXACT:
+        return 1
+    fit = memory.available().bytes // (PAIR_BYTES * targets * records)
+    return max(1, min(machine.cores(), fit))
 
 
 def shown_of(pool: Pool, settings: ReportSettings, *, supplied: bool) -> str:

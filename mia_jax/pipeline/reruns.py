@@ -109,7 +109,7 @@ def each(
       one
         of them.
     """
-    group_M, kept = grouped(fleet.design, groups), []
+    group_M = grouped(fleet.design, groups)
 
     def without_group(g: int) -> list[T]:
         """Returns the result without group g in a list; an empty list if there is none."""
@@ -125,9 +125,12 @@ def each(
             return []
         return [measure(design, score_MN)]
 
-    for g in range(int(group_M.max()) + 1):
-        result = piece(f"{g}", functools.partial(without_group, g))
+    first, *others = (functools.partial(without_group, g) for g in range(int(group_M.max()) + 1))
+    kept = piece("0", first)
+    if not kept:
+        return []
+    for result in piece.each({f"{g}": compute for g, compute in enumerate(others, 1)}):
         if not result:
             return []
-        kept += result
+        kept = kept + result
     return kept

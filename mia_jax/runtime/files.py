@@ -21,10 +21,11 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
-from mia_jax.runtime import remote, sealed
+from mia_jax.runtime import remote, sealed, stacks
 
 Path = pathlib.Path
 FILE_MODE, FOLDER_MODE = 0o600, 0o700
@@ -404,6 +405,26 @@ def read_npz(path: Path, *, record: Mapping = {}, remedy: str = RECOMPUTE) -> di
     return _read_npz(path, record=record, remedy=remedy)[0]
 
 
+def map_npz(
+    path: Path, *, record: Mapping = {}, least: int, remedy: str = RECOMPUTE
+) -> dict[str, Any]:
+    """Returns the arrays of `read_npz`; members of at least `least` bytes stay in the file.
+
+    They are `stacks.Stored`, which is read where it is used as an array. The checksums are verified
+    first. Writing or removing the file does not change the arrays.
+    """
+    with contextlib.ExitStack() as opened:
+        try:
+            file = opened.enter_context(open(path, "rb"))
+            arrays, stored = sealed.map_npz(file, least=least)
+        except (ValueError, IsADirectoryError) as error:
+            raise ValueError(damaged(path, error, remedy=remedy)) from error
+        _check_place(path, stored, record, remedy)
+        if any(isinstance(array, stacks.Stored) for array in arrays.values()):
+            opened.pop_all()  # the arrays close it
+    return arrays
+
+
 def read_npz_and_record(
     path: Path, *, record: Mapping = {}, remedy: str = RECOMPUTE
 ) -> tuple[dict[str, np.ndarray], dict | None]:
@@ -637,7 +658,8 @@ def digest(*values) -> str:
     """Returns 16 hex digits of the SHA-256 of JSON values and arrays (dtype, shape and bytes)."""
     state = hashlib.sha256()
     for value in values:
-        if isinstance(value, np.ndarray):
+        if isinstance(value, np.ndarray | stacks.Stored):
+            value = np.asarray(value)
             state.update(f"{value.dtype.str}{value.shape}".encode())
             state.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8))
         else:

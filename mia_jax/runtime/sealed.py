@@ -26,6 +26,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from mia_jax.runtime import stacks
+
 MARK = b"\n#mia_jax "
 RECORD = "record"  # the member of an .npz
 SEAL = "sha256"  # the key of a JSON object
@@ -219,6 +221,38 @@ def parse_npz(file) -> tuple[dict[str, np.ndarray], dict | None]:
             for member in archive.infolist()
             if member.filename != _MEMBER
         }
+        return arrays, _record(archive)
+
+
+def map_npz(file, *, least: int) -> tuple[dict[str, Any], dict | None]:
+    """Returns what `parse_npz` returns, with members of at least `least` bytes as `stacks.Stored`.
+
+    Those stay in the file. The checksum of every member is verified first, in blocks.
+
+    Raises:
+        ValueError: the archive is damaged; the message says how.
+    """
+    arrays: dict[str, Any] = {}
+    opened = stacks.Opened(file)
+    with _archive(file) as archive:
+        for member in archive.infolist():
+            name = member.filename.removesuffix(".npy")
+            if member.filename == _MEMBER:
+                continue
+            if member.compress_type != zipfile.ZIP_STORED or member.file_size < least:
+                arrays[name] = parse_array(archive.read(member))[0]
+                continue
+            with archive.open(member) as stream:  # which verifies the checksum at its end
+                shape, fortran, dtype = read_header(stream, member.file_size)
+                header = stream.tell()
+                while stream.read(BLOCK):
+                    pass
+            # the names in front of a member may have other lengths than those in the directory
+            file.seek(member.header_offset + 26)
+            lengths = np.frombuffer(file.read(4), "<u2").astype(int)
+            start = member.header_offset + 30 + int(lengths.sum()) + header
+            order: Literal["F", "C"] = "F" if fortran else "C"
+            arrays[name] = stacks.Stored(opened, dtype=dtype, shape=shape, start=start, order=order)
         return arrays, _record(archive)
 
 

@@ -1,4 +1,4 @@
-"""`Stack`: the arrays of many files as one array of which only what is used is in memory.
+"""Arrays that stay in their files: `Stack`, of many files, and `Stored`, of one.
 
 NumPy only.
 """
@@ -6,7 +6,7 @@ NumPy only.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -180,6 +180,79 @@ class Stack(np.lib.mixins.NDArrayOperatorsMixin):
         if name.startswith("_"):
             raise AttributeError(name)
         return getattr(np.asarray(self), name)
+
+
+class Opened:
+    """Holds an open file, which is closed when its last user is gone."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __del__(self):
+        self.file.close()
+
+
+class Stored(np.lib.mixins.NDArrayOperatorsMixin):
+    """Stands for an array in a file; as an array it is a memory map, which ends with its last use.
+
+    The system may drop the pages of a map, and does so when it ends: what a report reads of one
+    attack after the other is never in memory at once.
+
+    Args:
+        opened: the file.
+        dtype, shape: of the array.
+        start: the place of its first byte.
+        order: 'C' or 'F', how it is laid out.
+    """
+
+    def __init__(
+        self,
+        opened: Opened,
+        *,
+        dtype,
+        shape: tuple[int, ...],
+        start: int,
+        order: Literal["C", "F"] = "C",
+    ):
+        self.opened, self.start, self.order = opened, start, order
+        self.dtype, self.shape = np.dtype(dtype), tuple(shape)
+
+    @property
+    def ndim(self) -> int:
+        """Returns the number of axes."""
+        return len(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Returns the bytes that the array takes in the file."""
+        return int(np.prod(self.shape)) * self.dtype.itemsize
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        array = np.memmap(
+            self.opened.file, self.dtype, "r", offset=self.start, shape=self.shape, order=self.order
+        )
+        return np.array(array, dtype, copy=copy)
+
+    def __getitem__(self, key):
+        return np.asarray(self)[key]
+
+    def __iter__(self):
+        return iter(np.asarray(self))
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
+        arrays = (np.asarray(a) if isinstance(a, Stored) else a for a in inputs)
+        return getattr(ufunc, method)(*arrays, **kwargs)
+
+    def __getattr__(self, name: str):
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(np.asarray(self), name)
+
+    def __reduce__(self):
+        return np.asarray, (np.array(self),)
 
 
 def _whole(key) -> bool:

@@ -31,6 +31,7 @@ from mia_jax.attacks import range as range_attack
 from mia_jax.designs import bernoulli, blocks, disjoint, halves, two_way
 from mia_jax.fitting import logistic, moments
 from mia_jax.metrics import dataset_usage, roc
+from mia_jax.runtime.stacks import Stack
 from mia_jax.threat_model import FleetSignals
 from tests import planted
 
@@ -640,6 +641,16 @@ def test_trajectory_lira_is_multivariate_over_epochs():
     expected_TN = planted.scores(whole, lira.make(mode="offline", views="multivariate"), KEY)
     np.testing.assert_allclose(planted.scores(fleet, attack, KEY), expected_TN, rtol=1e-9)
     assert attack.needs == ("loss_trajectory", "shadow_out")
+
+
+@pytest.mark.parametrize("fields", [dict(), dict(form="lira")])
+def test_a_trajectory_that_stays_in_its_files_gives_the_same_bits(fields):
+    fleet, attack = small("loss_trajectory", models=8), trajectory.make(**fields)
+    value = fleet.signal["loss_trajectory"]
+    stack = Stack(list(value), shape=value.shape, dtype=value.dtype)
+    mapped = dataclasses.replace(fleet, signal=dict(loss_trajectory=stack))
+    scores = [planted.scores(f, attack, KEY) for f in (fleet, mapped)]
+    np.testing.assert_array_equal(*scores)
 
 
 def test_the_whole_trajectory_leaks_more_than_its_end():

@@ -12,7 +12,7 @@ from scipy.optimize import brentq
 from scipy.special import digamma, ndtr, polygamma
 
 from mia_jax import configuration, registry, threat_model
-from mia_jax.attacks import _normality, _shrinkage, _sides, _student, lira
+from mia_jax.attacks import _multivariate, _normality, _shrinkage, _sides, _student, lira
 from mia_jax.designs import bernoulli, disjoint, halves
 from mia_jax.fitting import moments
 from mia_jax.measures import shadow_curve
@@ -421,6 +421,26 @@ def test_one_view_is_the_plain_shrunk_attack():
             rtol=1e-9,
             atol=1e-9,
         )
+
+
+@pytest.mark.parametrize(
+    "fields", [dict(), dict(variance="pooled"), dict(mode="offline"), dict(center="median")]
+)
+@pytest.mark.parametrize("models", [3, 8])
+def test_several_views_of_many_examples_are_read_in_blocks(fields, models, monkeypatch):
+    """Of 3 models some sides have no residuals; float64 signals are measured from an origin."""
+    fleet = uneven(bernoulli.make(num_examples=150, seed=0, models=models), seed=0, query_views=3)
+    attack = lira.make(views="multivariate", **fields)
+    for dtype in (np.float32, np.float64):
+        signal = {name: value.astype(dtype) for name, value in fleet.signal.items()}
+        kept = dataclasses.replace(fleet, signal=signal)
+        expected = planted.scores(kept, attack, KEY)
+        with monkeypatch.context() as patched:
+            patched.setattr(_multivariate, "EXACT", 10)
+            patched.setattr(_multivariate, "score", None)
+            patched.setattr(moments, "BLOCK", 64)
+            found = planted.scores(kept, attack, KEY)
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_two_equal_views_add_no_information():

@@ -1,5 +1,7 @@
 """A stage that is interrupted continues from its finished pieces, to the same bytes."""
 
+import functools
+import time
 from typing import NamedTuple
 
 import numpy as np
@@ -7,7 +9,8 @@ import pytest
 
 from benchmarks import _disk
 from mia_jax import configuration
-from mia_jax.pipeline import pieces, run
+from mia_jax.metrics import record_groups
+from mia_jax.pipeline import pieces, report, run
 from mia_jax.runtime import jobs, trees
 from mia_jax.runtime.store import Store
 from tests import toys
@@ -88,6 +91,34 @@ def test_pieces_are_computed_once_and_only_read_if_they_were_made_from_the_same(
     assert computed[5:] == [0, 1, 2, 0, 1, 2, 3]
 
 
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_pieces_are_computed_at_the_same_time_and_kept_in_order(workers, tmp_path):
+    running, most = [], []
+
+    def compute(n):
+        running.append(n)
+        most.append(len(running))
+        time.sleep(0.02)
+        running.remove(n)
+        if n == 7:
+            raise ValueError("attack 7 scores example 3 as NaN")
+        return np.full(3, n)
+
+    def stage(numbers, pause=lambda: None):
+        kept = pieces.Pieces(tmp_path / "pieces", made_from={}, pause=pause, workers=workers)
+        part = pieces.Named(kept, "part")
+        return part.each({str(n): functools.partial(compute, n) for n in numbers})
+
+    with pytest.raises(jobs.Paused):
+        stage(range(6), toys.Stop(2))
+    names = {f"part.{n}.npz" for n in range(3)}
+    assert {path.name for path in (tmp_path / "pieces").iterdir()} == names
+    assert [value.tolist() for value in stage(range(6))] == [[n] * 3 for n in range(6)]
+    assert max(most) == workers
+    with pytest.raises(ValueError, match="attack 7 scores example 3 as NaN"):
+        stage(range(9))
+
+
 def test_a_stage_that_is_interrupted_keeps_what_was_finished(tmp_path):
     """A signal raises Paused wherever the main thread is."""
 
@@ -121,9 +152,15 @@ def audited(**fields):
     return config, dict(shadow_loss=loss.astype(np.float32), shadow_member=member)
 
 
-def test_an_audit_is_the_same_wherever_attack_and_report_were_paused(tmp_path):
-    """Every piece of the report has a form in a file, and none is left."""
+@pytest.mark.parametrize("many", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_an_audit_is_the_same_wherever_attack_and_report_were_paused(many, tmp_path, monkeypatch):
+    """Every piece of the report has a form in a file, and none is left; also if several attacks of
+    many records are measured at a time.
+    """
     config, arrays = audited()
+    if many:
+        monkeypatch.setattr(record_groups, "EXACT", 50)
+        monkeypatch.setattr(report, "workers", lambda targets, records: 2)
 
     def audit(folder, pause):
         with _disk.quiet():
@@ -145,4 +182,9 @@ def test_an_audit_is_the_same_wherever_attack_and_report_were_paused(tmp_path):
     assert parts >= {"rerun", "intervals", "slices", "further", "differences", "records", "curves"}
     assert parts >= {"agreement", "identification", "shadow_curve", "assumptions", "queries"}
     assert any(name[0].isdigit() for name in written)  # of an attack that scores model by model
+    assert "thresholds" in parts and ("sorted" in parts) == many
+    if many:
+        monkeypatch.setattr(report, "workers", lambda targets, records: 1)
+        audit(tmp_path / "one", lambda: None)
+        assert not _disk.differences(whole, _disk.contents(tmp_path / "one"))
     assert Store(tmp_path / "whole").report.json.exists()

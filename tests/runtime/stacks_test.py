@@ -1,9 +1,12 @@
 """A Stack is the array that its parts make, whatever is done with it; it reads what is used."""
 
+import pickle
+
 import numpy as np
 import pytest
 
-from mia_jax.runtime.stacks import Stack
+from mia_jax.runtime import files
+from mia_jax.runtime.stacks import Stack, Stored
 
 RNG = np.random.default_rng(0)
 PARTS = [RNG.random((2, 7, 3)).astype(np.float32) for _ in range(4)]
@@ -105,3 +108,44 @@ def test_nothing_is_read_but_what_is_indexed():
     assert isinstance(views, Stack) and views.shape == (2, 7, 3) and not seen
     assert views[:, 2:4].shape == (2, 2, 3)
     assert seen == [(slice(2, 4),)] * 2
+
+
+def test_arrays_of_an_archive_stay_in_it_and_are_the_same(tmp_path):
+    path, record = tmp_path / "scores.npz", dict(attack="lira")
+    arrays = dict(large=WHOLE, turned=np.asfortranarray(WHOLE[0, :, :, 0]), small=ROWS[:2])
+    files.write_npz(path, record, **arrays)
+    kept = files.map_npz(path, record=record, least=170)
+    assert [type(kept[name]) for name in arrays] == [Stored, Stored, np.ndarray]
+    files.write_npz(path, record, small=ROWS)  # the arrays are those of the first file
+    path.unlink()
+    for name, array in arrays.items():
+        found = kept[name]
+        assert (found.shape, found.dtype, found.ndim) == (array.shape, array.dtype, array.ndim)
+        assert (found.nbytes, len(found)) == (array.nbytes, len(array))
+        np.testing.assert_array_equal(found, array)
+        np.testing.assert_array_equal(found[[1, 0]], array[[1, 0]])
+        np.testing.assert_array_equal(2 * found + 1, 2 * array + 1)
+        np.testing.assert_array_equal(list(found), list(array))
+        np.testing.assert_array_equal(pickle.loads(pickle.dumps(found)), array)
+        assert found.mean() == array.mean() and (np.isnan(found) == np.isnan(array)).all()
+        assert np.asarray(found, np.float64).dtype == np.float64
+    assert files.digest(kept["large"]) == files.digest(WHOLE)
+    with pytest.raises(ValueError, match="read-only"):
+        np.asarray(kept["large"])[0] = 0
+
+
+def test_what_is_read_of_a_damaged_archive_is_what_is_mapped_of_it(tmp_path):
+    """Every eleventh byte: an array that comes back is the one that was written."""
+    path = tmp_path / "scores.npz"
+    files.write_npz(path, {}, large=WHOLE)
+    data, refused = path.read_bytes(), 0
+    for place in range(0, len(data), 11):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :])
+        try:
+            kept = files.map_npz(path, least=50)
+        except ValueError as error:
+            assert "is damaged" in str(error)
+            refused += 1
+            continue
+        np.testing.assert_array_equal(kept["large"], WHOLE)
+    assert refused > 0.8 * len(range(0, len(data), 11))

@@ -8,6 +8,7 @@ import pytest
 from mia_jax import registry
 from mia_jax.attacks import leverage, pair_distance
 from mia_jax.models import forward_forward, layers
+from mia_jax.runtime.stacks import Stack
 from mia_jax.types import Probe, classification
 from tests import toys
 
@@ -43,7 +44,7 @@ def test_view_similarity_is_the_mean_cosine_of_the_pairs_of_views():
     np.testing.assert_array_equal(nothing, 0)
 
 
-def test_distances_to_the_population_are_those_of_a_plain_loop():
+def test_distances_to_the_population_are_those_of_a_plain_loop(monkeypatch):
     rng = np.random.default_rng(0)
     value_NE, y_N, population_N = rng.normal(size=(12, 3)), np.arange(12) % 3, np.arange(12) >= 8
     y_N[:2] = 7  # a class that the population lacks
@@ -55,6 +56,11 @@ def test_distances_to_the_population_are_those_of_a_plain_loop():
             ] or list(np.flatnonzero(population_N))
             expected = np.mean([np.linalg.norm(value_NE[n] - value_NE[z]) for z in rows])
             assert distances[kind][0, n] == pytest.approx(expected), (n, kind)
+    monkeypatch.setattr(pair_distance, "SIZE", 12)  # blocks of 3 examples
+    stack = Stack([value_NE], shape=(1, 12, 3), dtype=float, axis=0)
+    for value in (value_NE[None], stack):
+        again = pair_distance.distances(value, y_N, population_N)
+        assert all((again[kind] == distances[kind]).all() for kind in distances)
     with pytest.raises(ValueError, match="0 population rows"):
         pair_distance.distances(value_NE, y_N, np.zeros(12, bool))
 
