@@ -12,7 +12,7 @@ import numpy as np
 from mia_jax import checks, registry
 from mia_jax.attacks import _sides
 from mia_jax.fitting import logistic
-from mia_jax.runtime.stacks import Stack
+from mia_jax.threat_model import Stack
 from mia_jax.types import Attack
 
 # [A,N,E]: the loss after each of E epochs of a run, the last at its end.
