@@ -14,6 +14,7 @@ import concurrent.futures
 import contextlib
 import errno
 import functools
+import logging
 import os
 import pathlib
 import re
@@ -31,6 +32,7 @@ EXTRAS = dict(gs="gcs", gcs="gcs", s3="s3", s3a="s3")  # scheme: the extra of mi
 PREFIX = "mia_jax-mirror-"
 NAMED = re.compile(rf"[^\s'\"]*/{PREFIX}[^/\s]+/(?P<scheme>[\w+.-]+)/")
 WAITS = (0.5, 1.0, 2.0, 4.0)  # seconds before a failed operation is tried again
+LOUD = dict(botocore=logging.WARNING, aiobotocore=logging.WARNING, gcsfs=logging.CRITICAL)
 DOWNLOADS = 8  # files at a time
 FINAL = (FileNotFoundError, FileExistsError, NotImplementedError)
 
@@ -223,6 +225,9 @@ class Mirror:
                 if forbidden or type(error).__name__ in NO_CREDENTIALS:
                     sentence = f"{_words(error)}. {CREDENTIALS}"
                     raise OSError(errno.EACCES, sentence, address) from error
+                if isinstance(error, FileNotFoundError) and what in ("listed", "written"):
+                    words = f"{_words(error)}; is there such a bucket?"
+                    raise OSError(errno.ENOENT, words, address) from error
                 if isinstance(error, FINAL):
                     raise
                 if wait is None:
@@ -271,6 +276,8 @@ def connected(url: str, *, argument: str) -> tuple[Any, str]:
     scheme, rest = scheme_of(url), url.partition("://")[2]
     if "::" in url or not rest.strip("/"):
         raise ValueError(f"{argument}={url}: expected scheme://bucket/folder, as in gs://b/run.")
+    for library, level in LOUD.items():  # what they log is said by this module's errors
+        logging.getLogger(library).setLevel(level)
     try:
         import fsspec
     except ImportError as error:

@@ -4,6 +4,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 import threading
 from typing import ClassVar
 
@@ -24,8 +25,10 @@ QUICK = (0.0, 0.0, 0.0, 0.0)
 
 
 @pytest.fixture
-def store():
-    """An empty store in memory; {path: bytes} is what it holds."""
+def store(tmp_path, monkeypatch):
+    """An empty store in memory; mirrors are below tmp_path."""
+    (tmp_path / "mirrors").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "mirrors"))
     system = fsspec.filesystem("memory")
     system.store.clear()
     system.pseudo_dirs[:] = [""]
@@ -144,7 +147,8 @@ def test_a_store_that_is_gone_or_closed_is_named_and_the_mirror_shows_nothing_it
     files.write_json(folder / "a.json", dict(a=1))
     for error, words in (
         (ConnectionResetError("closed"), r"could not be written in 5 attempts \(closed\)"),
-        (PermissionError("Forbidden"), "Forbidden. Without credentials nothing was changed"),
+        (PermissionError("Forbidden"), r"Forbidden\. Without credentials nothing was changed"),
+        (FileNotFoundError("no bucket"), r"no bucket; is there such a bucket\?"),
     ):
         Unreliable.always = [error]
         with pytest.raises(OSError, match=words) as raised:
@@ -152,7 +156,7 @@ def test_a_store_that_is_gone_or_closed_is_named_and_the_mirror_shows_nothing_it
         assert raised.value.filename == "unreliable://bucket/run/a.json"
         assert files.read_json(folder / "a.json") == dict(a=1)
         assert held(unreliable, "unreliable://bucket/run/") == local(folder)
-        with pytest.raises(OSError, match=r"attempts|credentials"):
+        with pytest.raises(OSError, match=r"attempts|credentials|bucket"):
             opened("unreliable://bucket/run")
 
 
