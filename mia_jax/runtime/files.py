@@ -661,7 +661,7 @@ def digest(*values) -> str:
         if isinstance(value, np.ndarray | stacks.Stored):
             value = np.asarray(value)
             state.update(f"{value.dtype.str}{value.shape}".encode())
-            state.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8))
+            state.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
         else:
             state.update(json.dumps(value, sort_keys=True, default=sealed.plain).encode())
     return state.hexdigest()[:16]
