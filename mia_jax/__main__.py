@@ -548,7 +548,8 @@ def guarded(function, *args):
         if "--debug" in sys.argv:
             raise
         expected = isinstance(error, (*jobs.MENDABLE, flags.Error))
-        sentence = message(error) if expected else unexpected(error)
+        sentence = distributed.lost(error)
+        sentence = sentence or (message(error) if expected else unexpected(error))
         jobs.say(f"error: {sentence}")
         together = distributed.here().count > 1
         distributed.tell("failed", sentence)

@@ -54,6 +54,12 @@ def train(
     if task is not None:
         block = task_block(plan, store=store, run=run, models=models, begin=begin)
     share = jobs.share(list(models), task, block=block)
+    together = distributed.here().count
+    if together > 1 and run.mesh is None:
+        jobs.say(
+            f"note: {together} processes train the same models, each all of them: run.mesh (with "
+            "learner.shards) shares the batches of a model, --task the models of a fleet."
+        )
     whose, trained, halved = "of this task " * (task is not None), False, False
     tracked: tracking.FleetMetrics | None = None
     profiler = profiling.Profiler(run.profile, store.profile)
@@ -107,8 +113,8 @@ def train(
             except jax.errors.JaxRuntimeError as error:
                 if not memory.ran_out(error):
                     raise
-                together = distributed.here().count > 1  # the others did not run out
-                if halved or together or planned.execution.chunk == 1:
+                # other processes did not run out
+                if halved or together > 1 or planned.execution.chunk == 1:
                     raise execution.exhausted(planned, run=run, error=error) from error
                 short = memory.first_line(error)
         if short:  # After the error is gone, so that its frames hold no arrays on the device.

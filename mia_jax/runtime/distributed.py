@@ -35,6 +35,8 @@ SLICE = 1.0  # seconds after which a process that waits looks up, for signals
 LOOK = 0.5  # seconds between two looks at the notes of other processes
 SILENT = 90.0  # seconds without a sign of life after which a process is taken for dead
 GOODBYE = 10.0  # seconds that process 0, which holds the notes, waits for the others to leave
+# What JAX says when it cannot reach another process.
+SIGNS = ("Gloo", "NCCL", "UNAVAILABLE", "CoordinationService", "coordination service")
 NOTES, BEATS = "mia_jax/note", "mia_jax/beat"  # keys of the store that all share
 ROUNDS, COUNTS = "mia_jax/round", "mia_jax/count"
 
@@ -363,6 +365,21 @@ def tell(kind: str, text: str = "1") -> None:
             time.sleep(LOOK / 5)
 
 
+def lost(error: BaseException) -> str:
+    """Returns a sentence for an error of JAX that says that another process is gone; else ''.
+
+    >>> lost(ValueError("a field of the config"))
+    ''
+    """
+    words = " ".join(str(error).split())
+    if here().count == 1 or not any(sign in words for sign in SIGNS):
+        return ""
+    return (
+        "another process of this run was lost; start the same command on all hosts again, which "
+        f"resumes it from the files on disk (JAX says: {words[:200]})."
+    )
+
+
 def leave(code: int) -> None:
     """Ends this process at once, after it has told the others that it does."""
     tell(*(("paused",) if code == jobs.PAUSED else ("failed", "it was stopped.")))
@@ -388,7 +405,4 @@ def _get(client, key: str) -> str:
             return client.blocking_key_value_get(key, int(1000 * SLICE))
         except Exception as error:
             if "DEADLINE_EXCEEDED" not in str(error):
-                raise ValueError(
-                    "another process of this run was lost; start the same command on all hosts "
-                    f"again (JAX says: {' '.join(str(error).split())[:300]})"
-                ) from error
+                raise ValueError(lost(error) or str(error)) from error

@@ -87,15 +87,19 @@ def command(folder, *flags):
         "--config.run.chunk=2",
         "--config.report.draws=40",
         "--config.report.figures=false",
+        "--config.learner.shards=2",
         "--attacks=lira,threshold_loss",
         f"--workdir={folder}",
         *flags,
     ]
 
 
+MESH = ("--config.run.mesh.model=1", "--config.run.mesh.data=2")
+
+
 def start(folder, index, port, *flags):
     return subprocess.Popen(
-        command(folder, f"--distributed=127.0.0.1:{port},2,{index}", *flags),
+        command(folder, f"--distributed=127.0.0.1:{port},2,{index}", *MESH, *flags),
         cwd=ROOT,
         env=os.environ | dict(JAX_PLATFORMS="cpu"),
         stdout=subprocess.PIPE,
@@ -143,7 +147,7 @@ def assert_equal(expected, actual):
 
 
 @pytest.mark.slow
-def test_two_processes_make_the_files_of_one_pause_together_and_end_together(tmp_path):
+def test_two_processes_that_share_batches_make_the_files_of_one(tmp_path):
     done = subprocess.run(command(tmp_path / "one"), cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     expected = results(tmp_path / "one")
@@ -175,6 +179,19 @@ def test_a_signal_to_one_process_pauses_both(asked, tmp_path):
     codes, errors = ended(both(tmp_path / "two", *flags))
     assert codes == [0, 0], errors
     assert_equal(results(tmp_path / "one"), results(tmp_path / "two"))
+
+
+@pytest.mark.slow
+def test_a_process_that_is_lost_ends_the_others_with_a_sentence(tmp_path):
+    processes = both(tmp_path, "--config.learner.epochs=3000", "--stages=train")
+    end = time.monotonic() + 120
+    while not list(tmp_path.glob("metrics*")) and time.monotonic() < end:
+        time.sleep(0.05)
+    processes[1].kill()
+    codes, errors = ended(processes)
+    assert codes == [1, -signal.SIGKILL]
+    assert "another process of this run was lost; start the same command" in errors[0]
+    assert "Traceback" not in errors[0]
 
 
 @pytest.mark.slow
