@@ -16,7 +16,8 @@ The cases:
 
 Per case and method a line of JSON: `bound` is the median over `seeds`; `ideal` what it is compared
 with, for the sums the true epsilon, for methods that count guesses the best that counting shows of
-an ideal attacker with as many canaries, else the true or claimed epsilon; `ratio` = bound / ideal;
+an ideal attacker with as many canaries, else the true or claimed epsilon; `ratio` = bound / ideal
+(0 if the ideal is 0);
 `level` the share of seeds that refute the true epsilon, at most 0.05 but for chance (for shuffled
 batches: that refute the epsilon of Poisson sampling, as they should).
 """
@@ -232,10 +233,9 @@ def line(
     case: str, method: str, bound: float, ideal: float, level: float, seeds: int
 ) -> dict[str, Any]:
     """Returns a row with rounded numbers."""
-    numbers = dict(bound=bound, ideal=ideal, ratio=bound / ideal, level=level)
-    return dict(
-        case=case, method=method, **{k: round(float(v), 3) for k, v in numbers.items()}, seeds=seeds
-    )
+    numbers = dict(bound=bound, ideal=ideal, ratio=bound / ideal if ideal else 0.0, level=level)
+    rounded = {key: round(float(value), 3) for key, value in numbers.items()}
+    return dict(case=case, method=method, **rounded, seeds=seeds)
 
 
 def show(rows: Sequence[Mapping]) -> None:

@@ -13,6 +13,7 @@ import benchmarks
 from benchmarks import _pairs, fleet, interval_limits, scale
 
 STUDIES = (
+    "audit_power",
     "coverage",
     "gate",
     "lira_variance",
