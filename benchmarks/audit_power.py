@@ -11,7 +11,7 @@ The cases:
     shuffle_poisson2.4    runs with shuffled batches; an accountant for Poisson sampling says 2.4
     poisson_poisson2.4    the same with Poisson batches
     trained_eps3          correct private models on Fashion-MNIST, one run each, white box
-                          (benchmarks/_audit_trained.py; with --trained, a CPU minute per 8 models;
+                          (benchmarks/_audit_trained.py; with --trained, 10 CPU seconds per model;
                           finished models are read from WORKDIR)
 
 Per case and method a line of JSON: `bound` is the median over `seeds`; `ideal` what it is compared
