@@ -270,12 +270,15 @@ def elsewhere(config, *, workdir_path: str | Path, target: str, pause: Callable 
     root, config = files.folder_at(workdir_path, argument="workdir_path"), plain(config)
     seeds = checked_seeds(config.pop("seed"))
     if "scores" in config:
-        raise ValueError(f"nothing is trained, and --plan={target} is about training: use --plan.")
+        raise ValueError(
+            f"plan={target!r} says what a training takes, but nothing is trained here: leave the "
+            "name of the accelerator out."
+        )
     asked = settings_of(config).run.platform
     if asked not in ("", goal.platform):
         raise ValueError(
-            f"run.platform={asked!r}, and --plan={target} is about a {goal.platform} "
-            f"({goal.kind}): leave run.platform out, or use --plan on a machine of that platform."
+            f"run.platform={asked!r}, but plan={target!r} is about a {goal.platform} "
+            f"({goal.kind}): leave run.platform out, or plan on a machine of that platform."
         )
     device = compilers.device_of(goal)
     with precision.single():

@@ -93,7 +93,7 @@ def test_a_plan_of_another_kind_of_device_is_refused(tmp_path, trained):
 
 
 def test_another_platform_than_that_of_the_run_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"run.platform='cpu', and --plan=h100 is about a gpu"):
+    with pytest.raises(ValueError, match=r"run.platform='cpu', but plan='h100' is about a gpu"):
         estimate.elsewhere(config(platform="cpu"), workdir_path=tmp_path, target="h100")
 
 
