@@ -415,7 +415,7 @@ def groups(run: RunSettings, *, shards: int) -> list:
             raise ValueError(
                 f"run.mesh of {count} processes: all their {len(jax.devices())} devices are one "
                 f"group, model=1 and data={len(jax.devices())}, not {dict(run.mesh)}. Fleets of "
-                "several groups are trained by tasks (--task)."
+                "several groups are trained by tasks."
             )
         if run.chunk in AUTO or run.form in ("auto", "layers"):
             raise ValueError(

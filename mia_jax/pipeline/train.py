@@ -58,7 +58,7 @@ def train(
     if together > 1 and run.mesh is None:
         jobs.say(
             f"note: {together} processes train the same models, each all of them: run.mesh (with "
-            "learner.shards) shares the batches of a model, --task the models of a fleet."
+            "learner.shards) shares the batches of a model, tasks share the models of a fleet."
         )
     whose, trained, halved = "of this task " * (task is not None), False, False
     tracked: tracking.FleetMetrics | None = None

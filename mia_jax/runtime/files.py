@@ -57,7 +57,7 @@ def folder_at(path: str | Path, *, argument: str) -> Path:
     if scheme:
         raise ValueError(
             f"{argument}={path} is the address of a remote store, and a local folder is needed "
-            "here. Only --workdir of a run takes an address (and mia-jax status): copy a local "
+            "here. Only the workdir of a run takes an address (and mia-jax status): copy a local "
             "folder to the store afterwards."
         )
     return Path(path).expanduser()
