@@ -241,7 +241,7 @@ def watched(learner: Learner, marked: Canaries, *, size: float) -> Learner:
         state = learner.init(key, pool)
         zero = jnp.zeros(marked.count, jnp.float32)
         place = jnp.zeros((steps, marked.count), jnp.float32)
-        inner = jnp.full(marked.count, -jnp.inf)
+        inner = jnp.full(marked.count, -jnp.inf, jnp.float32)
         return state._replace(
             opt=Watch(
                 *(state.opt, zero, zero, zero, zero, inner, place, zero, zero, zero),

@@ -18,8 +18,20 @@ STUDIES = (
     "gate",
     "lira_variance",
 )  # of statistics, not of speed: nobody is timed, results are kept in a folder
-# What a run survives, what can be known, what a device does: there are no peers.
-ALONE = ("accelerator", "damage", "kills", "rendering", "interval_limits", "scale", *STUDIES)
+# What a run survives, what can be known, what a device does, what a layer takes: no peers.
+ALONE = (
+    "accelerator",
+    "broken_privacy",
+    "damage",
+    "interval_limits",
+    "kills",
+    "layers",
+    "mesh",
+    "plan",
+    "rendering",
+    "scale",
+    *STUDIES,
+)
 NAMES = sorted(
     m.name
     for m in pkgutil.iter_modules(benchmarks.__path__)

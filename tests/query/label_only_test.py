@@ -14,7 +14,7 @@ from mia_jax import configuration, registry
 from mia_jax.attacks import outlier
 from mia_jax.configuration.settings import ReportSettings
 from mia_jax.designs import blocks, halves
-from mia_jax.pipeline.evidence import attack_evidence
+from mia_jax.pipeline.evidence import attack_evidence, chosen_thresholds
 from mia_jax.pipeline.run import run
 from mia_jax.query import interactive
 from mia_jax.query_views.shift import diamond
@@ -221,8 +221,8 @@ def test_the_unsupervised_threshold_is_a_quantile_of_random_inputs_and_no_source
         [attack.score(fleet.evidence_against(m, attack.needs, attack.knows), None) for m in (0, 1)]
     )
     planned = PlannedAttack(name="alone", attack=attack, section={}, key=None)
-    settings = ReportSettings(fprs=(0.1,))
-    evidence = attack_evidence(planned, score_MN, design, settings)
+    chosen = chosen_thresholds(score_MN, design, ReportSettings(fprs=(0.1,)))
+    evidence = attack_evidence(planned, score_MN, design, chosen)
     own_N, noise_N = (fleet.signal[name][0, 0].reshape(100, -1)[:, -1] for name in names)
     rows = np.flatnonzero(design.evaluated_MN[0])
     assert len(rows) == 30 and np.isnan(np.delete(evidence["score_TN"][0], rows)).all()
@@ -230,7 +230,7 @@ def test_the_unsupervised_threshold_is_a_quantile_of_random_inputs_and_no_source
     np.testing.assert_array_equal(named, own_N[rows] >= np.quantile(noise_N[rows], 0.7))
     planned = dataclasses.replace(planned, attack=attack._replace(knows="shadows"))
     assert (
-        attack_evidence(planned, score_MN, design, settings)["threshold_T"][0] != 0
+        attack_evidence(planned, score_MN, design, chosen)["threshold_T"][0] != 0
     )  # whoever knows the source has its threshold
 
 

@@ -413,6 +413,7 @@ def test_the_keys_of_models_are_the_same():
 # --------------------------------------------------------------------------------
 
 TAKES = dict(
+    beta=4,
     bits=2,
     normal=2,
     uniform=2,
