@@ -127,6 +127,7 @@ def test_open_shows_the_page_after_the_run(run, tmp_path):
     assert opened.read_text().strip() == (run / "report" / "report.html").as_uri()
 
 
+@pytest.mark.slow
 def test_the_chunk_is_a_number_or_auto(tmp_path):
     _, messages = launch(
         *TINY, f"--workdir={tmp_path}", "--config.run.chunk=auto", "--stages=train"

@@ -245,6 +245,7 @@ def test_a_net_of_embeddings_is_trained_asked_and_attacked_on_tokens(kind, objec
     assert report["about"]["classes"] == dict(classes=3, numbers=0, tokens=VOCABULARY)[kind]
 
 
+@pytest.mark.slow
 def test_streamed_tokens_train_the_same_models(user_folder):
     for name, settings in (("whole", dict(chunk=2)), ("streamed", dict(chunk=2, pool_bytes=5_000))):
         run.run(

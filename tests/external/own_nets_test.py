@@ -244,6 +244,7 @@ def test_a_net_next_to_the_config_trains(name, place, tmp_path):
     assert "BatchNorm" in message or "statistics" in message
 
 
+@pytest.mark.slow
 def test_a_private_plain_net_is_clipped_per_example(tmp_path, monkeypatch):
     (tmp_path / "private_net.py").write_text(
         textwrap.dedent(NET.replace("x = nn.BatchNorm(use_running_average=not train)(x)", ""))

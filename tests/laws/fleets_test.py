@@ -186,6 +186,7 @@ def test_standardization_knows_the_population_rows_alone(tmp_path):
         run(tmp_path / "none", data=data, design=dict(name="halves", models=4, population=0.0))
 
 
+@pytest.mark.slow
 def test_views_are_asked_and_averaged(tmp_path):
     data = dict(name="digits", flat=False, examples=200)
     report = run(

@@ -58,7 +58,17 @@ def one_bad_row():
     return rows, pool, type(pool)(x=x, y=pool.y, name="toy", task=pool.task)
 
 
-@pytest.mark.parametrize("more", [{}, dict(lanes=2), dict(chunk=2), dict(chunk=1)], ids=str)
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        *(
+            pytest.param(more, marks=pytest.mark.slow)
+            for more in (dict(lanes=2), dict(chunk=2), dict(chunk=1))
+        ),
+    ],
+    ids=str,
+)
 def test_the_models_beside_one_that_diverges_have_the_bits_of_a_run_in_which_it_does_not(
     more, tmp_path
 ):
@@ -121,7 +131,7 @@ class Stopped(Exception):
     """Stands for a kill between two epochs."""
 
 
-@pytest.mark.parametrize("epoch", [1, 3, 5])
+@pytest.mark.parametrize("epoch", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 5))])
 def test_a_resumed_chunk_knows_which_of_its_models_failed(epoch, tmp_path):
     """Before the failure, at it and after it; at a further attempt as well, which never starts from
     what the first one left.
@@ -427,6 +437,7 @@ def test_a_fleet_without_a_pair_of_shadows_left_is_refused_with_the_remedy(tmp_p
         run.run(config(models=4), workdir_path=tmp_path)
 
 
+@pytest.mark.slow
 def test_a_paused_run_with_a_failed_model_goes_on_to_the_same_bits(tmp_path, spoil):
     spoil([5])
     whole = run.run(config(), workdir_path=tmp_path / "whole")
@@ -435,7 +446,7 @@ def test_a_paused_run_with_a_failed_model_goes_on_to_the_same_bits(tmp_path, spo
     assert run.run(config(), workdir_path=tmp_path / "cut")["results"] == whole["results"]
 
 
-@pytest.mark.parametrize("asking", [False, True])
+@pytest.mark.parametrize("asking", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_model_whose_answers_are_not_finite_has_failed_too(asking, tmp_path, monkeypatch, capsys):
     """Of one forward pass or of questions of its own; the model is kept, beside its record.
 

@@ -229,6 +229,7 @@ def test_auto_says_what_it_chose():
     )
 
 
+@pytest.mark.slow
 def test_copies_of_an_example_are_averaged_before_clipping():
     """Three copies have different dropout, and the mean of their gradients is clipped."""
     dropped = mlp.make(num_classes=3, widths=(6,), dropout=0.5)

@@ -287,6 +287,7 @@ def auc_of(report, name):
     )
 
 
+@pytest.mark.slow
 def test_questions_made_with_shadows_find_members_in_one_query_and_in_a_few(memorized):
     report, folder = memorized
     cost = {

@@ -207,6 +207,7 @@ def test_a_rewritten_report_is_taken_for_the_one_of_the_run(finished, tmp_path, 
     )
 
 
+@pytest.mark.slow
 def test_several_seeds_are_rewritten(tmp_path):
     config = configuration.complete(
         seed=(0, 1),

@@ -124,7 +124,9 @@ def test_what_tasks_cannot_share_is_refused(tmp_path):
         run.run(config(), workdir_path=tmp_path, task=(0, 2), extend=True)
 
 
-@pytest.mark.parametrize("places", [0, 2, 4, 7])
+@pytest.mark.parametrize(
+    "places", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 4, 7))]
+)
 def test_a_paused_run_goes_on_to_the_same_bits(places, tmp_path):
     """Paused before any epoch, after some, between chunks and stages; nothing but the pause writes
     checkpoints here.
