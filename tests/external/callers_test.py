@@ -206,7 +206,7 @@ KINDS = (
 )
 
 
-@pytest.mark.parametrize("population", [False, True])
+@pytest.mark.parametrize("population", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kinds", KINDS, ids=str)
 def test_shadows_without_members_or_without_non_members_do_not_crash(kinds, population):
     """All that can be computed is reported, the rest is left out with a reason, and JSON has null

@@ -171,7 +171,9 @@ def shown(given):
     }
 
 
-@pytest.mark.parametrize("block", range(6))
+@pytest.mark.parametrize(
+    "block", [0, 1, *(pytest.param(n, marks=pytest.mark.slow) for n in range(2, 6))]
+)
 def test_random_arrays_end_in_numbers_or_in_a_clear_message(block):
     accepted = 0
     for i in range(50):

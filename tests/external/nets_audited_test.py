@@ -104,7 +104,9 @@ FITS = dict(torch=torch_fit, keras=keras_fit, flax=flax_fit)
 NAMES = dict(torch="PyTorch Sequential", keras="Keras Sequential", flax="Flax linen Sequential")
 
 
-@pytest.mark.parametrize("name", FITS)
+@pytest.mark.parametrize(
+    "name", ["torch", *(pytest.param(n, marks=pytest.mark.slow) for n in ("keras", "flax"))]
+)
 def test_a_net_is_audited_with_shadow_models_of_its_framework(name):
     fit = FITS[name](epochs=2)
     x, y = digits(rows=200)

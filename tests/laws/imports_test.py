@@ -152,9 +152,9 @@ def test_parts_of_a_level_form_no_cycle():
 
 @pytest.mark.parametrize("path", FILES, ids=module_of)
 def test_heavy_libraries_stay_in_their_folder(path):
-    here = part(module_of(path) + ".")
+    here, modules = part(module_of(path) + "."), imported(path)
     for library, parts in ONLY_IN.items():
-        used = {m for m in imported(path) if m.split(".")[0] == library}
+        used = {m for m in modules if m.split(".")[0] == library}
         assert not used or here in parts, f"{module_of(path)} imports {used}"
 
 

@@ -342,7 +342,9 @@ def test_full_batches_have_the_closed_form_at_any_delta():
     ("rate", "noise", "steps"),
     [(0.04, 1.0, 1), (0.04, 0.5, 200), (0.1, 2.0, 100), (0.001, 1.0, 10**5), (0.5, 5.0, 1000)],
 )
-@pytest.mark.parametrize("relation", ["ADD_OR_REMOVE_ONE", "REPLACE_ONE"])
+@pytest.mark.parametrize(
+    "relation", ["ADD_OR_REMOVE_ONE", pytest.param("REPLACE_ONE", marks=pytest.mark.slow)]
+)
 def test_composed_losses_are_those_of_dp_accounting(rate, noise, steps, relation):
     release = privacy_loss_distribution.from_gaussian_mechanism(
         noise, sampling_prob=rate, neighboring_relation=NeighboringRelation[relation]

@@ -326,8 +326,17 @@ def cards(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("kind", ["pictures", "values"])
+@pytest.mark.parametrize(
+    "kind, theme",
+    [
+        ("pictures", "light"),
+        ("values", "dark"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (("pictures", "dark"), ("values", "light"))
+        ),
+    ],
+)
 def test_cards_of_records_are_drawn_and_accessible(browser, cards, kind, theme):
     """Every thumbnail is drawn from the page itself; ids are text; nothing runs over its card."""
     browser.get_log("browser")
