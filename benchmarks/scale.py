@@ -20,8 +20,8 @@ still costs). Peak memory is that of the whole process, with its arrays. Each au
 of a table and a JSON line; exponents are the slopes of logarithms between the first and the last
 line of a case. 'full' keeps its scores in WORKDIR: a run that was interrupted goes on, and its
 seconds are those of all its starts (WORKDIR.used.json). 'query' and 'pool' are described in
-benchmarks/_scale_memory.py. `--quick` runs the first four cases with 2,500 to 50,000 examples, in
-less than 3 CPU minutes; the quick audits with more than 20,000 are drawn in groups, as large ones.
+benchmarks/_scale_memory.py. `--quick` runs the first four cases with 2,500 to 50,000 examples;
+the quick audits with more than 20,000 are drawn in groups, as large ones.
 """
 
 from __future__ import annotations
