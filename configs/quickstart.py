@@ -4,7 +4,7 @@ Every model is the target in turn.
 
     python launch.py --config=configs/quickstart.py --workdir=runs/quickstart
 
-Time: 41 s on 2 CPU cores with an empty compilation cache.
+Time: 44 s on 2 CPU cores with an empty compilation cache.
 
 Expected, means over 64 targets with crossed 95% intervals:
 
