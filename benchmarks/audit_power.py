@@ -275,7 +275,7 @@ def figure(rows: Sequence[Mapping], path: pathlib.Path) -> None:
         levels = [row["level"] for row in gaussian if row["method"] == method]
         axes[-1].plot(sorted(levels), "o", ms=3, label=method)
     axes[-1].axhline(ALPHA, color="black", lw=0.8, ls="--")
-    axes[-1].set(xlabel="cases, sorted", title="share of bounds above the truth", ylim=(0, 0.12))
+    axes[-1].set(xlabel="cases, sorted", title="bounds above epsilon", ylim=(0, 0.12))
     drawing.savefig(path, dpi=120)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
+from matplotlib.transforms import Bbox
 
 from mia_jax.measures import curves as curves_of
 from mia_jax.report import tables
@@ -385,13 +386,6 @@ def _places(axes, places: Sequence, metric: str) -> None:
                 across = (place.accuracy if along == "x" else place.leakage).value
                 both = (span, (across, across))
                 axes.plot(*(both if along == "x" else both[::-1]), color=color, lw=0.7, alpha=0.5)
-            axes.annotate(
-                _name(place.defense),
-                (place.leakage.value, place.accuracy.value),
-                xytext=(4, 3),
-                textcoords="offset points",
-                fontsize=7.5,
-            )
         axes.plot(
             [p.leakage.value for p in some],
             [p.accuracy.value for p in some],
@@ -411,6 +405,54 @@ def _places(axes, places: Sequence, metric: str) -> None:
     axes.set_title(title + f"; below the axes: {below}" * bool(below), fontsize=9)
     axes.grid(True, color="0.9", linewidth=0.6)
     axes.legend(fontsize=7, loc="lower right")
+    first = sorted(places, key=lambda p: (not p.front, -p.accuracy.value))
+    _labeled(axes, [(_name(p.defense), p.leakage.value, p.accuracy.value) for p in first])
+
+
+def _labeled(axes, points: Sequence[tuple[str, float, float]], *, size: float = 7.5) -> list:
+    """Writes a name beside each point so that no two names overlap, and returns the texts.
+
+    A name takes the free place that is nearest to its point, to the right or to the left; a name
+    that is not beside its point is joined to it by a thin line. Points come in the order in which
+    they may choose.
+    """
+    figure = axes.figure
+    renderer, scale = FigureCanvasAgg(figure).get_renderer(), figure.dpi / 72
+    figure.draw_without_rendering()  # the layout decides where points are
+    steps = [s * n for n in range(40) for s in ((1, -1) if n else (1,))]
+    offsets = [(dx, 3 + 0.5 * size * n) for n in steps for dx in (5, -5)]
+    taken = [axes.get_legend().get_window_extent(renderer)] if axes.get_legend() else []
+    taken += [
+        Bbox.from_extents(x - 3, y - 3, x + 3, y + 3)
+        for x, y in (axes.transData.transform(point[1:]) for point in points)
+    ]
+    inside, texts = axes.get_window_extent(renderer), []
+    for name, x, y in points:
+        text = axes.annotate(
+            name, (x, y), xytext=(0, 0), textcoords="offset points", fontsize=size, va="center"
+        )
+        extent = text.get_window_extent(renderer)
+        for dx, dy in offsets:
+            left = dx < 0
+            box = extent.translated(dx * scale - left * extent.width, dy * scale)
+            within = inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0
+            if within and box.y1 <= inside.y1 and not any(box.overlaps(b) for b in taken):
+                break
+        else:  # more names than room: beside its point
+            (dx, dy), left, box = offsets[0], False, extent
+        text.set_position((dx, dy))
+        text.set_horizontalalignment("right" if left else "left")
+        if abs(dy) > size:
+            axes.annotate(
+                "",
+                (x, y),
+                xytext=(dx, dy),
+                textcoords="offset points",
+                arrowprops=dict(arrowstyle="-", color="0.6", linewidth=0.5, shrinkA=0, shrinkB=2),
+            )
+        taken.append(box)
+        texts.append(text)
+    return texts
 
 
 def _ink(value: float) -> str:
