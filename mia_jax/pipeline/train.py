@@ -62,7 +62,8 @@ def train(
         )
     whose, trained, halved = "of this task " * (task is not None), False, False
     tracked: tracking.FleetMetrics | None = None
-    profiler = profiling.Profiler(run.profile, store.profile)
+    traced = run.profile if distributed.is_writer() else ()
+    profiler = profiling.Profiler(traced, store.profile)
     while True:  # again for every further attempt at the models that failed
         failed, finished = distributed.read(lambda: on_disk(store, share))
         attempts = failures.attempts(failed, run.retries)

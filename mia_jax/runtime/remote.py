@@ -34,7 +34,7 @@ NAMED = re.compile(rf"[^\s'\"]*/{PREFIX}[^/\s]+/(?P<scheme>[\w+.-]+)/")
 WAITS = (0.5, 1.0, 2.0, 4.0)  # seconds before a failed operation is tried again
 LOUD = dict(botocore=logging.WARNING, aiobotocore=logging.WARNING, gcsfs=logging.CRITICAL)
 DOWNLOADS = 8  # files at a time
-FINAL = (FileNotFoundError, FileExistsError, NotImplementedError)
+FINAL = (FileNotFoundError, FileExistsError)
 
 
 def named(text: str) -> str:
@@ -170,8 +170,12 @@ class Mirror:
         moves = [(path, target / path.relative_to(source)) for path in paths]
         for path, new in moves:
             old, below = self._below(path), self._below(new)
-            keys = self._key(old), self._key(below)
-            self._tried("written", below, functools.partial(self.system.cp_file, *keys))
+            if self.kept.get(old) == _stamp(path):
+                keys = self._key(old), self._key(below)
+                copy = functools.partial(self.system.cp_file, *keys)
+            else:  # the store lacks it, see `finish`
+                copy = functools.partial(self._put, path, below)
+            self._tried("written", below, copy)
             with self.lock:
                 self.kept[below] = _stamp(path)
         for path, _ in moves:
@@ -214,7 +218,8 @@ class Mirror:
         """Returns do(), tried again after errors that may pass.
 
         Raises:
-            OSError: it failed each time, or was forbidden; the message has the address.
+            OSError: it failed each time, was forbidden, or the store cannot do it; the message has
+                the address.
         """
         address = f"{self.url}/{below}".rstrip("/")
         for wait in (*self.waits, None):
@@ -228,6 +233,9 @@ class Mirror:
                 if isinstance(error, FileNotFoundError) and what in ("listed", "written"):
                     words = f"{_words(error)}; is there such a bucket?"
                     raise OSError(errno.ENOENT, words, address) from error
+                if isinstance(error, NotImplementedError):
+                    words = f"this kind of store cannot do what a workdir needs ({_words(error)})"
+                    raise OSError(errno.ENOTSUP, words, address) from error
                 if isinstance(error, FINAL):
                     raise
                 if wait is None:

@@ -64,8 +64,11 @@ def test_every_way_to_write_reaches_the_store_and_its_paths_stay_of_the_mirror(s
     files.append_jsonl(folder / "metrics.jsonl", [dict(a=1)])
     files.append_jsonl(folder / "metrics.jsonl", [dict(a=2)])
     assert "metrics.jsonl" not in held(store)
-    assert files.claim(folder / "attack", dict(a=1), remedy="")
+    files.write_json(folder / "train" / "a.json", dict(a=2))
     assert held(store) == local(folder)  # what was appended is written before the next file
+    files.append_jsonl(folder / "metrics.jsonl", [dict(a=3)])
+    assert files.claim(folder / "attack", dict(a=1), remedy="")
+    assert held(store) == local(folder)
     (folder / "train" / "a.json").unlink()
     files.move(folder / "train" / "model" / "00000.npz", folder / "failed.npz")
     files.write_text(folder / "attack" / "x" / "scores", "1")
@@ -79,6 +82,19 @@ def test_every_way_to_write_reaches_the_store_and_its_paths_stay_of_the_mirror(s
     again = opened()
     assert held(store) == local(again) and not pathlib.Path(folder).exists()
     assert files.read_npz(again / "failed.npz")["x"].tolist() == [0, 1, 2]
+
+
+def test_a_folder_with_files_that_the_store_lacks_is_renamed_whole(store):
+    folder = opened()
+    files.write_text(folder / "attack" / "known", "1")
+    for name in ("new", "known"):  # written by others than files.py
+        pathlib.Path(folder / "attack" / name).write_bytes(b"of another library")
+    assert files.set_aside(folder / "attack").name == "attack.1"
+    assert (
+        held(store)
+        == local(folder)
+        == dict.fromkeys(("attack.1/new", "attack.1/known"), b"of another library")
+    )
 
 
 def test_what_another_process_created_first_is_read(store):
@@ -149,6 +165,7 @@ def test_a_store_that_is_gone_or_closed_is_named_and_the_mirror_shows_nothing_it
         (ConnectionResetError("closed"), r"could not be written in 5 attempts \(closed\)"),
         (PermissionError("Forbidden"), r"Forbidden\. Without credentials nothing was changed"),
         (FileNotFoundError("no bucket"), r"no bucket; is there such a bucket\?"),
+        (NotImplementedError("a page"), r"this kind of store cannot .* needs \(a page\)"),
     ):
         Unreliable.always = [error]
         with pytest.raises(OSError, match=words) as raised:
@@ -156,7 +173,7 @@ def test_a_store_that_is_gone_or_closed_is_named_and_the_mirror_shows_nothing_it
         assert raised.value.filename == "unreliable://bucket/run/a.json"
         assert files.read_json(folder / "a.json") == dict(a=1)
         assert held(unreliable, "unreliable://bucket/run/") == local(folder)
-        with pytest.raises(OSError, match=r"attempts|credentials|bucket"):
+        with pytest.raises(OSError, match=r"attempts|credentials|bucket|kind of store"):
             opened("unreliable://bucket/run")
 
 
