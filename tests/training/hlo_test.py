@@ -60,6 +60,28 @@ def test_a_loop_counts_by_its_rounds_and_what_is_sliced_by_its_slice():
     assert hlo.kernels(TEXT) == (gather + 5 * (product + row + update), 1 + 5 * 3)
 
 
+def test_what_is_gathered_or_updated_counts_by_its_part_wherever_it_stands():
+    text = """HloModule jit_run, is_scheduled=true
+
+%rows (p0: f32[1000,8], p1: s32[2]) -> f32[2,8] {
+  %p0 = f32[1000,8]{1,0} parameter(0)
+  %p1 = s32[2]{0} parameter(1)
+  %cast = f32[1000,8]{1,0} bitcast(%p0)
+  ROOT %picked = f32[2,8]{1,0} gather(%cast, %p1), offset_dims={1}, slice_sizes={1,8}
+}
+
+ENTRY %main (pool: f32[1000,8], index: s32[2]) -> f32[1000,8] {
+  %pool = f32[1000,8]{1,0} parameter(0)
+  %index = s32[2]{0} parameter(1)
+  %inside = f32[2,8]{1,0} fusion(%pool, %index), kind=kLoop, calls=%rows
+  %alone = f32[2,8]{1,0} gather(%pool, %index), offset_dims={1}, slice_sizes={1,8}
+  ROOT %update = f32[1000,8]{1,0} dynamic-update-slice(%pool, %alone, %index, %index)
+}
+"""
+    gather = 64 + 8 + 64  # two rows read, their numbers, two rows written
+    assert hlo.kernels(text) == (2 * gather + 2 * 64, 3)  # two rows read and written in place
+
+
 @pytest.mark.parametrize("unknown", ("", "HloModule nothing"))
 def test_a_text_without_a_program_has_no_kernels(unknown):
     assert hlo.kernels(unknown) == (0, 0)
