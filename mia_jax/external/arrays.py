@@ -614,8 +614,14 @@ def coin_numbers(coin: np.ndarray, population_N: np.ndarray, name: str) -> np.nd
         raise ValueError(
             f"{name}: coin has shape {coin.shape}; expected one flag or number per example, [N]."
         )
-    if coin.dtype.kind not in "biuf" or not np.array_equal(coin, np.floor(coin)):
+    if coin.dtype.kind not in "biuf":
         raise ValueError(f"{name}: coin must hold flags or whole numbers, not {coin.dtype}.")
+    wrong = (coin != np.floor(coin)) | (np.abs(coin) > 2.0**53)
+    if wrong.any():
+        raise ValueError(
+            f"{name}: coin has {coin[wrong][0]} in row {np.flatnonzero(wrong)[0]}; it must hold "
+            "flags or whole numbers, and -1 (or False) for examples that no coin decided about."
+        )
     flags = coin.dtype.kind == "b" or bool(np.isin(coin, (0, 1)).all())
     number = np.where(coin != 0, np.cumsum(coin != 0) - 1, -1) if flags else coin.astype(np.int64)
     coin_N = np.append(number, np.full(total - len(coin), -1))

@@ -203,7 +203,9 @@ def best_threshold(
 
 
 def ceiling_of_trials(runs: int, *, delta: float, alpha: float = 0.05) -> float:
-    """Returns the largest bound of `best_threshold` with so many runs, if no score errs.
+    """Returns the bound of `best_threshold` with so many runs if no score errs.
+
+    Half of the coins are IN in both halves; other coins give a bound that differs a little.
 
     >>> round(ceiling_of_trials(128, delta=0.0), 2)
     2.1

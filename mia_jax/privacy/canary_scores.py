@@ -107,6 +107,18 @@ def watched(
             opt=Watch(new.opt, update, watch.alignment_C + align_C, watch.change_C + change_C)
         ), sums
 
+    return by_steps(learner, init=init, step=step)
+
+
+def by_steps(learner: Learner, *, init: Callable, step: Callable) -> Learner:
+    """Returns the learner with the state of a watcher around that of its optimizer.
+
+    Args:
+        learner: the learner to watch.
+        init: init(key, pool) -> state, whose `opt` holds the optimizer's own state as `opt.opt`.
+        step: step(state, pool, index_1B, weight_1B) -> (state, sums) of one batch.
+    """
+
     def epoch(state: TrainState, pool: Pool, index_SB, weight_SB):
         state, sums_S = lax.scan(
             lambda s, iw: step(s, pool, iw[0][None], iw[1][None]), state, (index_SB, weight_SB)

@@ -30,7 +30,7 @@ from scipy import stats
 
 from mia_jax import checks
 from mia_jax.models.kernels import taps
-from mia_jax.privacy import clipping
+from mia_jax.privacy import canary_scores, clipping
 from mia_jax.privacy.gradients import paths
 from mia_jax.privacy.mechanism import Mechanism
 from mia_jax.types import Batch, Learner, Loss, Model, Pool, TrainState
@@ -251,6 +251,11 @@ def watched(learner: Learner, marked: Canaries, *, size: float) -> Learner:
         )
 
     def step(state: TrainState, pool: Pool, index_1B, weight_1B):
+        if pool.y.shape[0] != len(marked.number_N):
+            raise ValueError(
+                "canaries of kind='dirac' are known by their row, and this pool is streamed in "
+                "parts whose rows are numbered again; raise run.pool_bytes or use fewer examples."
+            )
         watch, before = state.opt, table_of(state.variables["params"])
         new, sums = learner.epoch(state._replace(opt=watch.opt), pool, index_1B, weight_1B)
         release_C = before - table_of(new.variables["params"])
@@ -283,24 +288,7 @@ def watched(learner: Learner, marked: Canaries, *, size: float) -> Learner:
             )
         ), sums
 
-    def epoch(state: TrainState, pool: Pool, index_SB, weight_SB):
-        if pool.y.shape[0] != len(marked.number_N):
-            raise ValueError(
-                "canaries of kind='dirac' are known by their row, and this pool is streamed in "
-                "parts whose rows are numbered again; raise run.pool_bytes or use fewer examples."
-            )
-        state, sums_S = jax.lax.scan(
-            lambda s, iw: step(s, pool, iw[0][None], iw[1][None]), state, (index_SB, weight_SB)
-        )
-        return state, jax.tree.map(lambda v: v.sum(0), sums_S)
-
-    if learner.released is None:
-        return learner._replace(init=init, epoch=epoch)
-    return learner._replace(
-        init=init,
-        epoch=epoch,
-        released=lambda state: learner.released(state._replace(opt=state.opt.opt)),
-    )
+    return canary_scores.by_steps(learner, init=init, step=step)
 
 
 class Test(NamedTuple):

@@ -49,10 +49,12 @@ class Proven(NamedTuple):
         """Returns the largest true-positive rate at each false-positive rate, rounded up."""
         fpr = np.asarray(fpr, np.float64)
         rows = np.atleast_1d(fpr)[:, None]
-        with np.errstate(over="ignore"):
+        # An infinite factor times 0 is 0 here.
+        with np.errstate(over="ignore", invalid="ignore"):
             scale = np.exp(self.epsilon)
             members = np.where(rows > 0, scale * rows, 0.0) + self.remove
-            others = 1 - np.exp(-self.epsilon) * (1 - rows - self.add)
+            rest = 1 - rows - self.add
+            others = 1 - np.where(rest != 0, np.exp(-self.epsilon) * rest, 0.0)
         best = np.minimum(members.min(1), others.min(1))
         return np.clip(best, np.atleast_1d(fpr), 1.0).reshape(fpr.shape)
 

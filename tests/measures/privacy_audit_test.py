@@ -432,6 +432,9 @@ def test_arrays_with_coins_are_audited_through_the_api():
         (lambda a: dict(a, coin=np.zeros(450, bool)), "coin marks no example"),
         (lambda a: dict(a, coin=np.arange(450) // 3), r"coins decide about \[3\] examples"),
         (lambda a: dict(a, coin=np.arange(450) // 2), "did not pick exactly one"),
+        (lambda a: dict(a, coin=np.append(a["coin"][:-1], np.inf)), "coin has inf in row 449"),
+        (lambda a: dict(a, coin=np.append(a["coin"][:-1], np.nan)), "coin has nan in row 449"),
+        (lambda a: dict(a, coin=a["coin"] / 2), "coin has 0.5 in row 0; it must hold flags"),
         (
             lambda a: marked(np.random.default_rng(0), share=0.7),
             r"of 400 canaries of model 0 are members, which independent fair coins do not give",

@@ -31,6 +31,9 @@ def test_without_sampling_it_is_the_gaussian_trade_off_curve():
         assert (proven.tpr(FPRS) >= expected - 1e-12).all()
         assert proven.advantage == pytest.approx(2 * stats.norm.cdf(0.75) - 1)
         assert proven.tpr(0.0) < 1e-4 and proven.tpr(1.0) == 1
+    for mu in (30.0, 900.0):  # e^epsilon overflows at the ends of the grid.
+        ends = risk.gaussian(mu).tpr(np.array([0.0, 0.01]))
+        np.testing.assert_allclose(ends, [0, 1], atol=1e-12)
 
 
 def test_delta_is_that_of_dp_accounting_and_epsilons_agree():
