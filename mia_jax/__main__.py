@@ -443,6 +443,7 @@ def plan(config, workdir: pathlib.Path, *, pause) -> int:
     if _PLAN.value == "here":
         made, lines = estimate.estimate(config, workdir_path=workdir, pause=pause), words.lines
     else:
+        set_compile_cache("off")  # which cannot read programs for a device that is not there
         common = dict(workdir_path=workdir, target=_PLAN.value, pause=pause)
         made, lines = estimate.elsewhere(config, **common), words.elsewhere
     numbers = made.plain()

@@ -34,6 +34,15 @@ def lines(numbers: Mapping[str, Any]) -> list[str]:
     return made + [f"note: {text}" for text in numbers["notes"]]
 
 
+def _step(seconds: float) -> str:
+    """Returns the time of a step as text.
+
+    >>> _step(0.0103), _step(7.88e-08)
+    ('10.3 ms', '0.0788 us')
+    """
+    return f"{1e3 * seconds:.3g} ms" if seconds >= 1e-3 else f"{1e6 * seconds:.3g} us"
+
+
 def elsewhere(numbers: Mapping[str, Any]) -> list[str]:
     """Returns the lines of --plan=h100.
 
@@ -54,7 +63,7 @@ def elsewhere(numbers: Mapping[str, Any]) -> list[str]:
         made.append(
             f"{row['form']:<9}{row['chunk']:>6}{size(row['bytes_per_model']):>10}"
             f"{size(row['bytes']):>10}{size(row['traffic']):>10}{row['launches']:>10,.0f}"
-            f"{row['seconds'] * 1e3:>8.3g} ms  {row['bound']}{short}"
+            f"{_step(row['seconds']):>11}  {row['bound']}{short}"
         )
     made.append("memory, and traffic and time of a step of one model; launches of the whole chunk")
     limit = f"{size(numbers['memory'])}, {numbers['memory_note']}"

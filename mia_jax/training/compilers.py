@@ -30,6 +30,8 @@ from mia_jax.training.hlo import Kernels, kernels
 from mia_jax.types import Learner, Pool
 
 FOLDER = "MIA_JAX_COMPILERS"
+# Set, the plug-in of CUDA does not look for the libraries that only a device needs.
+UNCHECKED = "JAX_SKIP_CUDA_CONSTRAINTS_CHECK"
 LAUNCH = 4e-6  # seconds from one kernel to the next on a GPU, an assumption
 _LOWERED = dict(gpu="cuda", tpu="tpu")  # what JAX calls the platforms when it lowers
 # What XLA:GPU must know of a device to compile for it: the limits of the CUDA programming guide for
@@ -161,6 +163,7 @@ def missing(target: Target) -> str:
     """Returns a sentence if the compiler of a target is not installed, else ''."""
     folder = os.environ.get(FOLDER, "")
     if folder and folder not in sys.path:
+        jax.local_devices()  # or JAX would try to start the devices of these compilers as well
         sys.path.append(folder)
         importlib.invalidate_caches()
     if target.platform == "tpu":
@@ -217,12 +220,17 @@ def _register() -> None:
     from jax._src import xla_bridge
 
     logger, level = logging.getLogger("jax._src.xla_bridge"), logging.CRITICAL
-    before = logger.level
+    before, checks_before = logger.level, os.environ.get(UNCHECKED)
     logger.setLevel(level)  # it complains about libraries that only a device needs
+    os.environ[UNCHECKED] = "1"
     try:
         xla_bridge.discover_pjrt_plugins()
     finally:
         logger.setLevel(before)
+        if checks_before is None:
+            del os.environ[UNCHECKED]
+        else:
+            os.environ[UNCHECKED] = checks_before
 
 
 def compiled(

@@ -3,6 +3,12 @@
 Skipped where the compilers are not installed: docs/before_a_long_start.md has the command.
 """
 
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -66,3 +72,26 @@ def test_the_conv_net_on_a_v5e_moves_no_more_than_plain_vmap():
     (plain,) = plan.compiled("v5e", "conv", form="lax", **common)  # what vmap makes of XLA's
     print(default, plain, sep="\n")
     assert default.traffic <= 1.01 * plain.traffic
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", compilers.TARGETS)
+def test_the_command_plans_for_a_device_that_is_not_there(name, tmp_path):
+    """In a process of its own, whose environment names no platform."""
+    skip_without(name)
+    environment = {key: value for key, value in os.environ.items() if key != "JAX_PLATFORMS"}
+    done = subprocess.run(
+        [
+            *(sys.executable, "launch.py", "--config=configs/quickstart.py:models=4,epochs=2"),
+            *("--config.run.chunk=2", f"--plan={name}", "--json", f"--workdir={tmp_path / 'run'}"),
+        ],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=pathlib.Path(__file__).resolve().parents[2],
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    numbers = json.loads(done.stdout[done.stdout.index("{") :])
+    assert numbers["target"] == name and numbers["rows"] and numbers["fits"]
+    assert "Traceback" not in done.stderr and not (tmp_path / "run").exists()
