@@ -93,11 +93,13 @@ def test_scores_without_spread_refute_everything_or_nothing():
 
 @pytest.mark.parametrize("canaries", [30, 1000])
 @pytest.mark.parametrize("difference", [0.9, 2.5])
-def test_sum_inverts_the_noncentral_t_distribution(canaries, difference):
-    observed = audit_sums.Sums(canaries, canaries // 2, difference, 0.0)
+@pytest.mark.parametrize("paired", [False, True])
+def test_sum_inverts_the_noncentral_t_distribution(canaries, difference, paired):
+    """The t statistic of P signed gaps N(mu/2, 1) is that of n coins with as many on each side."""
+    observed = audit_sums.Sums(canaries, canaries // 2, difference, 0.0, paired=paired)
     bound = audit_sums.mu(observed, alpha=0.05, method="sum")
     scale = np.sqrt(canaries) / 2
-    tail = stats.nct.sf(difference * scale, canaries - 2, bound * scale)
+    tail = stats.nct.sf(difference * scale, canaries - (1 if paired else 2), bound * scale)
     assert tail == pytest.approx(0.05, abs=0.002)
 
 
