@@ -9,15 +9,15 @@ alone is --config=defense_matrix:defense=relax_loss (those that start from other
 weights=, the workdir of the variant public_only).
 
 All models of all defenses have the same halves of the same rows: differences to the undefended
-models are paired. The first ten models are audited and nobody's shadows, so that an owner can
-defend them alone.
+models are paired. The first ten models are audited and are not shadow models of one another, so
+that an owner can defend them alone.
 
 Defenses of training: the attacker trains shadow models with the same defense. Defenses of outputs
 (memguard, ...): every attack runs twice, by an attacker whose shadow models are undefended, and by
 one who asks them behind the same defense. These variants use the undefended models.
 
-A fifth of the rows is public: no audited row, but what owners use beside their members (the
-attacker of adversarial regularization, distillation on other rows, pre-training).
+A fifth of the rows is public: they are not audited, and owners use them beside their members (for
+the attacker of adversarial regularization, distillation on other rows, pre-training).
 
 Time for the digits: 827 CPU seconds on a busy machine.
 
@@ -42,17 +42,17 @@ TRAINING = dict(
     l2_mild="penalty of weight 0.01 on the sum of squares of dense kernels",
     weight_decay="decoupled weight decay (AdamW)",
     dropout="dropout of half of the hidden units",
-    early_stopping="stops where the loss of population rows is least",
-    label_smoothing="soft labels",
-    confidence_penalty="cross-entropy less a multiple of the entropy",
+    early_stopping="stops where the loss on population rows is lowest",
+    label_smoothing="labels mixed with the uniform distribution (0.2)",
+    confidence_penalty="cross-entropy minus half the entropy of the output",
     mixup="convex combinations of examples and labels",
     cutout="a random square of every image is set to 0",
     shifts="trains on all 5 shifts by one pixel",
-    adversarial_training="trains at perturbed examples",
+    adversarial_training="trains on adversarially perturbed examples",
     adversarial_regularization="trains against a membership classifier",
     relax_loss="keeps the training loss near a target",
-    distillation="a student learns public rows as a teacher labels them",
-    selena="a student learns members as teachers label them that left them out",
+    distillation="a student learns the outputs of a teacher on public rows",
+    selena="a student learns, for every member, the outputs of teachers trained without it",
     dp_sgd="differentially private training",
     public_only="trained on the public rows alone: no audited row was seen",
     last_layer="public_only, whose last layer is trained on the members",
@@ -62,11 +62,11 @@ TRAINING = dict(
 )
 OUTPUT = dict(
     memguard="one probability for the predicted class, one for all others",
-    memguard_optimized="the least noise that leaves a classifier of members undecided",
+    memguard_optimized="the smallest change that leaves a membership classifier undecided",
     top_k="shows the 3 largest probabilities",
     rounding="probabilities with one decimal",
     label_only="shows the predicted class",
-    logit_noise="Gaussian noise on logits, drawn per query",
+    logit_noise="Gaussian noise on logits, determined by the query",
     temperature="logits divided by 5",
 )
 SPELLED = dict(
@@ -104,7 +104,7 @@ def get_config(arg=None):
     return configuration.complete(
         data=dict(name="digits", flat=False)
         if digits
-        else dict(name="idx", folder=arg.folder, examples=7144),  # 2,500 members a model
+        else dict(name="idx", folder=arg.folder, examples=7144),  # 2,500 members per model
         design=dict(
             name="halves",
             models=arg.models,

@@ -55,7 +55,7 @@ def elsewhere(numbers: Mapping[str, Any]) -> list[str]:
         "written",
         *training(numbers["training"]),
         "",
-        f"{'form':<9}{'chunk':>6}{'a model':>10}{'in all':>10}{'traffic':>10}{'launches':>10}"
+        f"{'form':<9}{'chunk':>6}{'per model':>10}{'total':>10}{'traffic':>10}{'launches':>10}"
         f"{'at least':>11}  bound by",
     ]
     for row in numbers["rows"]:
@@ -65,7 +65,10 @@ def elsewhere(numbers: Mapping[str, Any]) -> list[str]:
             f"{size(row['bytes']):>10}{size(row['traffic']):>10}{row['launches']:>10,.0f}"
             f"{_step(row['seconds']):>11}  {row['bound']}{short}"
         )
-    made.append("memory, and traffic and time of a step of one model; launches of the whole chunk")
+    made.append(
+        "per model, total: memory; traffic, at least: per step and model; launches: per step of "
+        "the whole chunk"
+    )
     limit = f"{size(numbers['memory'])}, {numbers['memory_note']}"
     if numbers["seconds"] is None:
         made.append(
@@ -92,7 +95,7 @@ def training(numbers: Mapping[str, Any]) -> list[str]:
         f"{numbers['models']} models{there} of {numbers['parameters']:,} parameters, "
         f"{numbers['epochs']} epochs x {numbers['steps']} steps; chunk {numbers['chunk']}, form "
         f"{numbers['form']}, {numbers['lanes']} at a time, {numbers['precision']}",
-        f"{numbers['step_flops']:.3g} FLOPs a step and model, {numbers['flops']:.3g} in all "
+        f"{numbers['step_flops']:.3g} FLOPs per step and model, {numbers['flops']:.3g} in all "
         "(products and convolutions)",
     ]
 

@@ -27,12 +27,14 @@ def text(*, audit: Mapping, guarantee: Mapping | None = None) -> str:
         ]
     ]
     if claim is not None:
-        lines.append(["accounted upper bound", tables.epsilon(claim["epsilon"]), basis(claim)])
+        origin = "accounted" if claim.get("accountant") else "claimed"
+        lines.append([f"{origin} upper bound", tables.epsilon(claim["epsilon"]), basis(claim)])
     lines.append(
         [
             "largest bound this audit could have shown",
             tables.epsilon(bound["ceiling"]),
-            f"every guess correct, {audit['coins']:,} coins per model",
+            f"{'every guess correct' if 'correct' in bound else 'perfect scores'}, "
+            f"{audit['coins']:,} coins per model",
         ]
     )
     return rendering.render(
