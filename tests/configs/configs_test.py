@@ -187,7 +187,7 @@ def test_dp_label_only_stops_before_its_budget_and_refuses_the_originals():
 @needs_fashion
 @pytest.mark.slow
 def test_the_published_recipe_of_private_fashion_mnist_trains(tmp_path):
-    config = load("dp_fashion_mnist", "full,models=2,canaries=20")
+    config = load("dp_fashion_mnist", "full,models=2,canaries=80")
     learner = config.learner
     assert (learner.batch_size, learner.epochs, learner.privacy.clip_norm) == (2048, 40, 0.1)
     assert learner.optimizer.to_dict() == dict(name="sgd", momentum=0.9)
