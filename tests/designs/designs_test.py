@@ -74,6 +74,23 @@ def test_blocks_are_the_rows_of_the_original_split():
     assert d.targets == (0,) and d.num_rows == 10 and not d.population_N.any()
 
 
+def test_halves_keep_extra_rows_from_all_models_and_targets_from_all_shadows():
+    made = dict(num_examples=100, seed=0, models=8, population=0.1, targets=3)
+    d = halves.make(**made, extra=0.2, apart=True)
+    extra_N = d.extra_MN[0]
+    assert extra_N.sum() == 20 and (d.extra_MN == extra_N).all()
+    assert not (extra_N & (d.population_N | d.member_MN.any(0) | d.evaluated_MN.any(0))).any()
+    np.testing.assert_array_equal(d.evaluated_MN[0], ~extra_N & ~d.population_N)
+    assert (d.member_MN.sum(1) == 35).all()
+    # Models 0, 1, 2 are audited; 3, the twin of 2, would show what 2 was not trained on.
+    assert not d.shadow_MM[:, :4].any() and d.shadow_MM[:4, 4:].all()
+    np.testing.assert_array_equal(d.shadow_MM[4:, 4:], np.kron([[0, 1], [1, 0]], np.ones((2, 2))))
+    plain = halves.make(**made)
+    assert plain.extra_MN is None and (plain.shadow_MM.sum(1) == 6).all()
+    with pytest.raises(ValueError, match="apart=True with targets=7 leaves a model without"):
+        halves.make(**(made | dict(targets=7)), apart=True)
+
+
 def test_extra_blocks_are_4_and_5_with_one_source_and_stay_when_sources_are_added():
     d = blocks.make(num_examples=120, seed=0, size=10, extra=True)
     assert [np.flatnonzero(row)[0] for row in d.extra_MN] == [40, 50]

@@ -48,12 +48,15 @@ def test_a_student_on_extra_rows_sees_no_label_and_no_member():
 
     Teachers are those of before: their epochs leave the student, and its epochs leave them.
     """
-    learner = made(on="extra")
+    learner = made(on="extra", optimizer="adam")
     states, sums = trained(learner, POOL, epochs=3)
     other = dataclasses.replace(POOL, y=jnp.asarray(POOL.y).at[EXTRA].set(0))
     assert toys.same(states[2].variables, trained(learner, other, epochs=3)[0][2].variables)
     assert toys.same(states[0].variables, learner.init(jax.random.key(0), POOL).variables)
     assert toys.same(states[1].opt["teachers"], states[2].opt["teachers"])
+    # A student's epoch has 2 batches of 8 and an empty third one, which is no step of Adam.
+    steps = [int(s.opt["tx"][0].count) for s in states]
+    assert steps == [0, 0, 2]
     assert float(sums["weight"]) == 16  # extra rows, although a teacher's epoch has 24
     index_SB, weight_SB = learner.plan(
         jax.random.key(1), 3, jnp.concatenate([MEMBERS, EXTRA]), jnp.ones(40)
