@@ -93,12 +93,23 @@ def test_bounds_rise_with_the_runs():
     assert 8 > one[-1] > audit.one_run(guesses[0], delta=1e-5)
 
 
+@pytest.mark.parametrize("method", ["one_run", "order_dp"])
+def test_a_bound_ends_where_the_evidence_reaches_one_in_alpha(method):
+    counts = [audit.Guesses(100, 54, 50), audit.Guesses(100, 54, 49)]
+    bound = audit_runs.running(counts, delta=1e-5, alpha=0.01, method=method)[-1]
+    evidence = audit_runs.log_e_value(counts, parameter=bound, delta=1e-5, method=method)
+    assert bound > 0 and evidence == pytest.approx(np.log(100), abs=0.01)
+
+
 def test_independent_trials_by_hand_and_their_level():
     low, high = 0.05 / 2, None
     high = 1 - low ** (1 / 20)  # 0 of 20.
     assert audit_runs.independent_trials(
         true=20, inside=20, false=0, outside=20, delta=0.0
     ) == pytest.approx(np.log((1 - high) / high))
+    assert audit_runs.independent_trials(
+        true=20, inside=20, false=0, outside=20, delta=0.1
+    ) == pytest.approx(np.log((1 - high - 0.1) / high))
     assert audit_runs.independent_trials(true=1, inside=20, false=0, outside=20, delta=0.5) == 0
     wrong = 0
     for s in range(200):
