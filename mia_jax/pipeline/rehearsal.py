@@ -31,12 +31,13 @@ from mia_jax.pipeline.miniature import few_rows
 from mia_jax.pipeline.plan import FleetPlan, Questions, Subject, TrainedHere
 from mia_jax.pipeline.query import Asked, save_supplied
 from mia_jax.pipeline.report import report
+from mia_jax.pipeline.train import train_models
 from mia_jax.query import forward, interactive
 from mia_jax.query.snapshots import SIGNAL as TRAJECTORY
 from mia_jax.runtime import provenance
 from mia_jax.runtime.store import Store
 from mia_jax.threat_model import PlannedAttack
-from mia_jax.training import checkpoint, cost, fleet, flops, mesh, programs, stream
+from mia_jax.training import checkpoint, cost, flops, mesh, programs, stream
 from mia_jax.training.devices import default_lanes
 from mia_jax.types import Design
 
@@ -147,15 +148,20 @@ def quietly() -> Iterator[None]:
 def step_flops(plan: FleetPlan) -> int:
     """Returns the FLOPs of a training step of one model (`training.flops`)."""
     learner, sample = plan.learner, stream.bare(plan.pool, np.arange(1))
+    key, *batches = _epoch_shapes(plan)
+    state = jax.eval_shape(learner.init, key, sample)
+    one = [jax.ShapeDtypeStruct((1, *a.shape[1:]), a.dtype) for a in batches]
+    return flops.count(learner.epoch, state, sample, *one)
+
+
+def _epoch_shapes(plan: FleetPlan) -> tuple:
+    """Returns the shapes of (a key, the rows and the weights of the batches of an epoch)."""
     key = jax.eval_shape(lambda: jax.random.key(0))
     rows, weight = (
         jax.ShapeDtypeStruct(a.shape[1:], a.dtype) for a in (plan.rows_MK, plan.weight_MK)
     )
     epoch = jax.ShapeDtypeStruct((), np.uint32)
-    index, weight = jax.eval_shape(learner.plan, key, epoch, rows, weight)
-    state = jax.eval_shape(learner.init, key, sample)
-    one = [jax.ShapeDtypeStruct((1, *a.shape[1:]), a.dtype) for a in (index, weight)]
-    return flops.count(learner.epoch, state, sample, *one)
+    return key, *jax.eval_shape(plan.learner.plan, key, epoch, rows, weight)
 
 
 def training(
@@ -187,46 +193,20 @@ def training(
     some = list(models[: known.chunk * lanes])
     parts, steps = 1, known.steps
     if stream.num_bytes(plan.pool) > run.pool_bytes:
-        shape = (known.chunk, known.steps, *_batch_shape(plan))
+        index = _epoch_shapes(plan)[1]
+        shape = (known.chunk, known.steps, *index.shape[1:])
         steps, _ = stream.part_size(pool=plan.pool, shape_MSB=shape, limit=run.pool_bytes)
         parts = -(-known.steps // steps)
     epochs = max(1, plan.learner.epochs)
     if work * steps * known.chunk * lanes <= SHORT and epochs * parts >= 4:
         watch = Watch(lanes=lanes, warm=3, pause=pause)
         with quietly(), contextlib.suppress(Enough):
-            fleet.train(
-                learner=plan.learner,
-                pool=plan.pool,
-                rows_MK=plan.rows_MK,
-                weight_MK=plan.weight_MK,
-                validation=plan.validation,
-                seed=plan.seed,
-                models=some,
-                folder=folder,
-                chunk=known.chunk,
-                program=planned.program,
-                devices=here,
-                lanes=planned.lanes,
-                checkpoint_every=run.checkpoint_every,
-                checkpoint_minutes=run.checkpoint_minutes,
-                pool_bytes=run.pool_bytes,
-                pause=watch,
-            )
+            train_models(plan, planned, settings=run, models=some, folder=folder, pause=watch)
         pace = watch.pace(per_unit=known.chunk / parts)
         if pace is not None:
             return pace
     lanes = max(1, lanes // len(here))
     return _of_steps(plan, planned, run=run, lanes=lanes, over=len(here), place=here[0])
-
-
-def _batch_shape(plan: FleetPlan) -> tuple[int, ...]:
-    """Returns the shape of a batch of a plan's indices, [B] or [B,2]."""
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    rows, weight = (
-        jax.ShapeDtypeStruct(a.shape[1:], a.dtype) for a in (plan.rows_MK, plan.weight_MK)
-    )
-    epoch = jax.ShapeDtypeStruct((), np.uint32)
-    return jax.eval_shape(plan.learner.plan, key, epoch, rows, weight)[0].shape[1:]
 
 
 def _of_steps(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Callable, Sequence
 
 import jax
@@ -87,27 +88,17 @@ def train(
         short = ""  # what an error says that ran out of the device's memory
         with precision.products(plan.precision), jobs.deferred(pause):
             try:
-                fleet.train(
-                    learner=plan.learner,
-                    pool=plan.pool,
-                    rows_MK=plan.rows_MK,
-                    weight_MK=plan.weight_MK,
-                    validation=plan.validation,
-                    seed=plan.seed,
+                train_models(
+                    plan,
+                    planned,
+                    settings=run,
                     models=todo,
                     folder=store.train.folder,
+                    pause=pause,
                     run=store.run,
-                    chunk=planned.execution.chunk,
-                    program=planned.program,
-                    devices=execution.groups(run, shards=plan.learner.shards),
-                    lanes=planned.lanes,
-                    checkpoint_every=run.checkpoint_every,
-                    checkpoint_minutes=run.checkpoint_minutes,
-                    pool_bytes=run.pool_bytes,
                     on_epoch=hooks(plan, store=store),
                     metrics_file=store.training_metrics(task),
                     track=None if tracked is None else tracked.record,
-                    pause=pause,
                     attempts=attempts,
                     profiler=profiler,
                 )
@@ -132,6 +123,48 @@ def train(
             f"without them: {reasons}. run.retries=1 trains each again with another key; the usual "
             "remedy is a lower learner.learning_rate (with another workdir)."
         )
+
+
+def train_models(
+    plan: FleetPlan,
+    planned: execution.Planned,
+    *,
+    settings: RunSettings,
+    models: Sequence[int],
+    folder: pathlib.Path,
+    pause: Callable,
+    **options,
+) -> None:
+    """Trains models as it is planned.
+
+    Args:
+        plan: what is trained.
+        planned: how; its programs may be compiled.
+        settings: those of devices and memory.
+        models: the numbers of the models.
+        folder: where they are written.
+        pause: called at safe places; it may raise to end the training.
+        options: further arguments of `fleet.train`, of what a run records.
+    """
+    fleet.train(
+        learner=plan.learner,
+        pool=plan.pool,
+        rows_MK=plan.rows_MK,
+        weight_MK=plan.weight_MK,
+        validation=plan.validation,
+        seed=plan.seed,
+        models=models,
+        folder=folder,
+        chunk=planned.execution.chunk,
+        program=planned.program,
+        devices=execution.groups(settings, shards=plan.learner.shards),
+        lanes=planned.lanes,
+        checkpoint_every=settings.checkpoint_every,
+        checkpoint_minutes=settings.checkpoint_minutes,
+        pool_bytes=settings.pool_bytes,
+        pause=pause,
+        **options,
+    )
 
 
 def on_disk(store: Store, models: Sequence[int]) -> tuple[dict[int, dict], set[int]]:
