@@ -2,6 +2,7 @@
 of one process.
 """
 
+import concurrent.futures
 import os
 import pathlib
 import re
@@ -9,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -59,6 +61,76 @@ def test_one_process_waits_for_nobody_and_agrees_with_itself():
         pause.asked = True
     distributed.tell("failed", "nobody hears it")
     distributed.finish()
+
+
+class Notes:
+    """The key-value store of several processes, which are threads here."""
+
+    def __init__(self):
+        self.values, self.changed = {}, threading.Condition()
+
+    def key_value_set(self, key, value):
+        with self.changed:
+            self.values[key] = value
+            self.changed.notify_all()
+
+    def key_value_increment(self, key, by):
+        self.key_value_set(key, self.values.get(key, 0) + by)  # each process has its own
+        return self.values[key]
+
+    def key_value_delete(self, key):
+        with self.changed:
+            for name in [name for name in self.values if name.startswith(f"{key}/")]:
+                del self.values[name]
+
+    def blocking_key_value_get(self, key, milliseconds):
+        with self.changed:
+            if not self.changed.wait_for(lambda: key in self.values, milliseconds / 1000):
+                raise RuntimeError("DEADLINE_EXCEEDED")
+            return self.values[key]
+
+
+@pytest.fixture
+def processes(monkeypatch):
+    """Runs function(index) in three threads that take themselves for processes."""
+    own, notes = threading.local(), Notes()
+    monkeypatch.setattr(distributed, "here", lambda: distributed.Processes(own.index, 3))
+    monkeypatch.setattr(distributed, "_client", lambda: notes)
+
+    def run(function):
+        def of(index):
+            own.index = index
+            return function(index)
+
+        with concurrent.futures.ThreadPoolExecutor(3) as pool:
+            return list(pool.map(of, range(3)))
+
+    return run
+
+
+def test_all_processes_agree_if_any_of_them_asks(processes):
+    def rounds(index):
+        return [distributed.agree(index == who) for who in (0, 1, 2, None, 2)]
+
+    assert processes(rounds) == [[True, True, True, False, True]] * 3
+
+
+def test_all_read_what_was_written_before_and_none_writes_before_all_have_read(processes):
+    file = [0]
+
+    def rounds(index):
+        seen = []
+        for number in range(1, 4):
+            if index == 0:
+                time.sleep(0.02)  # the others are here before
+                file[0] = number
+            if index == 2:
+                seen.append(distributed.read(lambda: time.sleep(0.02) or file[0]))
+            else:
+                seen.append(distributed.read(lambda: file[0]))
+        return seen
+
+    assert processes(rounds) == [[1, 2, 3]] * 3
 
 
 def test_below_an_unwritten_folder_nothing_is_written_and_all_is_read(tmp_path):
