@@ -279,7 +279,7 @@ def line(
     if other:
         own, plain = accuracies[run.name], accuracies[reference.name]
         both = [own[t] - plain[t] for t in own if t in plain]
-        difference = mean_of(both, share=share, level=level, most=None)
+        difference = mean_of(both, share=share, level=level, least=-1.0)
     plain = cells_of(reference, **common) if other else cells
     kinds = {
         kind: (best_auc(plain, sees, kind), best_auc(cells, sees, kind))
@@ -446,19 +446,22 @@ def correct_TU(run: Run, attack: str) -> dict[int, float]:
     }
 
 
-def mean_of(
-    values: Sequence[float], *, share: float, level: float, most: float | None = 1.0
-) -> Amount:
-    """Returns the mean over models with the corrected resampled t (`selection.mean`)."""
+def mean_of(values: Sequence[float], *, share: float, level: float, least: float = 0.0) -> Amount:
+    """Returns the mean over models with the corrected resampled t (`selection.mean`).
+
+    Args:
+        values: an accuracy per model, or a difference of two.
+        share: the share of rows that a model was not trained on.
+        level: the level of the interval.
+        least: the least value that is possible; the largest one is 1.
+    """
     if len(values) < 2:
         return Amount(value=float(values[0]))
     value, low, high = selection.mean(values, test_share=share, level=level)
-    if most is not None:
-        low, high = max(low, 0.0), min(high, most)
     return Amount(
         value=value,
-        low=low,
-        high=high,
+        low=max(low, least),
+        high=min(high, 1.0),
         method=f"corrected resampled t over {len(values)} models",
     )
 
@@ -549,7 +552,7 @@ def front(
             level = verdict.of(first.audit.report)["level"]
             both = [each[0][t] - each[1][t] for t in each[0] if t in each[1]]
             share = comparison.test_share(first.audit.report)
-            apart[UTILITY] = mean_of(both, share=share, level=level, most=None)
+            apart[UTILITY] = mean_of(both, share=share, level=level, least=-1.0)
             if leak is not None:
                 apart[LEAKAGE] = leak
         row = value_of[own.defense]

@@ -83,6 +83,24 @@ def test_accuracy_is_that_of_released_labels_of_rows_outside_the_training_set():
     assert matrix.correct_TU(given, "gap") == {0: 0.5, 2: 0.0}
 
 
+def test_a_loss_of_accuracy_is_negative_with_both_ends():
+    plain = run("none", np.ones((2, 4)), settings=dict(name="gap"), value=0.5)
+    defended = run("l2", [[1, 1, 1, 0], [1, 1, 0, 1]], settings=dict(name="gap"), value=0.6)
+    made = matrix.line(
+        matrix.Defended(defended, "", matrix.Cost(None, None)),
+        reference=plain,
+        sees=dict(gap=LABELS),
+        metrics=["auc"],
+        accuracies={each.name: matrix.correct_TU(each, "gap") for each in (plain, defended)},
+        drawn=dict(none={}, l2={}),
+    )
+    assert made.accuracy.value == 0.75 and (made.accuracy.low, made.accuracy.high) == (0, 1)
+    lost = made.accuracy_difference
+    assert (lost.value, lost.low, lost.high) == (-0.25, -1, 1)
+    narrow = matrix.mean_of([-0.02, -0.03], share=0.5, level=0.95, least=-1.0)
+    assert -0.15 < narrow.low < -0.03 < narrow.value < -0.02
+
+
 def test_an_attack_behind_a_defense_is_in_the_column_of_the_same_attack_without():
     plain = run("none", np.zeros((2, 4)), settings=dict(name="gap"), value=0.5)
     section = dict(name="gap", defense="memguard", adaptive=True)

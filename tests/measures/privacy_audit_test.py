@@ -8,6 +8,7 @@ import pytest
 import mia_jax
 from mia_jax import configuration
 from mia_jax.designs import bernoulli, canaries, halves
+from mia_jax.external import arrays as supplied_arrays
 from mia_jax.measures import privacy_audit
 from mia_jax.pipeline import run
 from mia_jax.privacy import audit
@@ -446,6 +447,18 @@ def test_arrays_whose_coins_cannot_be_fair_are_refused(change, message):
     arrays = change(marked(np.random.default_rng(0)))
     with pytest.raises(ValueError, match=message):
         mia_jax.audit(**arrays, draws=40)
+
+
+def test_a_claim_about_arrays_is_about_the_neighbors_of_their_coins():
+    first = np.random.default_rng(0).random(200) < 0.5
+    arrays = dict(score=np.arange(400.0), member=np.append(first, ~first))
+    for coin, adjacency in (
+        (np.ones(400, bool), "add_remove"),
+        (np.tile(np.arange(200), 2), "replace_one"),
+    ):
+        design = supplied_arrays.build(arrays | dict(coin=coin)).design
+        claim = privacy_audit.claim_about_arrays(dict(epsilon=3.0, delta=1e-5), design)
+        assert claim == dict(epsilon=3.0, delta=1e-5, adjacency=adjacency)
 
 
 def test_fixed_numbers_of_members_are_refused_as_coins():
