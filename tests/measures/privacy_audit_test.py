@@ -517,6 +517,16 @@ def test_methods_that_exceed_the_claim_are_named():
     )
     text = privacy_audit_section.text(audit=section)
     assert "`sum`, `rank_sum` contradict the claim of 1" in text
+    assert "With more assumptions" not in text
+    section = privacy_audit.measure(
+        planned(attacks=("loss",)),
+        design=COINS,
+        score_TN=dict(loss=scores(1.666)),
+        claim=dict(CLAIM, epsilon=4.0),
+    )
+    text = privacy_audit_section.text(audit=section)
+    assert not section["violated"]
+    assert "With more assumptions, `order`, `sum`, `rank_sum` contradict the claim: see" in text
 
 
 @pytest.mark.slow
