@@ -11,7 +11,7 @@ from mia_jax.designs import bernoulli, canaries, halves
 from mia_jax.external import arrays as supplied_arrays
 from mia_jax.measures import privacy_audit
 from mia_jax.pipeline import run
-from mia_jax.privacy import audit
+from mia_jax.privacy import audit, audit_runs
 from mia_jax.report import page as pages
 from mia_jax.report import tables
 from mia_jax.report.sections import privacy_audit as privacy_audit_section
@@ -509,6 +509,13 @@ def test_every_method_is_shown_with_what_it_could_have_shown():
     growing = section["growing"]
     assert growing["attack"] == "loss" and growing["models"] == [0, 1, 2]
     assert growing["epsilon"] == sorted(growing["epsilon"]) and "All runs together" in text
+    # Two methods share the level.
+    share, method = (0.27, 0.0)[growing["method"] == "rank_sum"], growing["method"]
+    counts_R = [
+        privacy_audit.statistics(scores(0.719)[t], COINS, t, share, method) for t in range(3)
+    ]
+    expected = audit_runs.running(counts_R, delta=1e-5, alpha=0.05 / 2, method=method)
+    assert growing["epsilon"] == pytest.approx(expected)
 
 
 def test_methods_that_exceed_the_claim_are_named():

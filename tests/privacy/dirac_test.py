@@ -2,6 +2,8 @@
 are scored are those of the mechanism, and a mechanism that is not the claimed one is seen.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -123,6 +125,14 @@ def test_the_scores_are_those_of_a_plain_loop():
     assert set(scores) == set(expected) == {*dirac.SIGNALS, *dirac.MOMENTS}
     for name, value in expected.items():
         np.testing.assert_allclose(scores[name], value, rtol=2e-4, atol=2e-5, err_msg=name)
+
+
+def test_who_takes_part_once_per_epoch_has_the_privacy_loss_of_a_random_step_of_it():
+    claim = dataclasses.replace(CLAIM, sampling="balls_in_bins")
+    z = np.random.default_rng(0).normal(size=(claim.steps, 6))
+    likely = (stats.norm.pdf(z, 1) / stats.norm.pdf(z)).reshape(claim.epochs, 4, 6)
+    loss = np.asarray(released(z, claim).signals()["privacy_loss"])
+    np.testing.assert_allclose(loss, np.log(likely.mean(1)).sum(0), rtol=2e-4, atol=2e-5)
 
 
 def simulated(broken: str, seed: int, count: int = 200) -> tuple[dict, np.ndarray]:
