@@ -320,3 +320,14 @@ def test_a_plan_of_an_older_version_is_believed(tmp_path):
     files.write_json(Store(tmp_path).train.plan, old | dict(form="fast"), seal=True)
     with pytest.raises(ValueError, match=r"is damaged \(form is 'fast'\)"):
         execution.read_plan(Store(tmp_path).train, run=plan["run"])
+
+
+def test_a_plan_of_another_mesh_is_priced_again(tmp_path, monkeypatch):
+    plan, _ = trained(tmp_path, models=2)
+    other = dict(bytes=1, mesh=dict(model=1, data=2, parameters=False))
+    del plan["sha256"]
+    files.write_json(Store(tmp_path).train.plan, plan | other, seal=True)
+    checked = []
+    monkeypatch.setattr(execution, "check_memory", lambda _, price, **more: checked.append(price))
+    trained(tmp_path, models=4, extend=True)
+    assert checked[-1].bytes == plan["bytes"]

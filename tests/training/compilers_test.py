@@ -15,7 +15,8 @@ import pytest
 
 from benchmarks import plan
 from mia_jax.runtime import machine, precision
-from mia_jax.training import compilers, programs
+from mia_jax.training import compilers, cost, hlo, programs
+from tests.training import hlo_test
 
 
 def skip_without(name: str) -> None:
@@ -33,6 +34,27 @@ def test_the_program_with_the_lowest_bound_that_fits_is_advised():
     assert compilers.best(rows, target) is rows[0]  # a later one must win by 3%
     assert compilers.best(rows[1:2], target).per_model == 1.0
     assert compilers.best(rows[2:], target) is None
+
+
+def test_what_a_compiler_says_of_a_chunk_is_told_per_model_and_step(monkeypatch):
+    """The text of hlo_test.py, as if it were two steps of four models."""
+
+    class Program:
+        def as_text(self):
+            return hlo_test.TEXT
+
+    price = cost.Cost(1000, float("nan"), 0.0, 7, 5, 200)
+    monkeypatch.setattr(cost, "compiled", lambda **_: cost.Compiled(price, Program(), 2))
+    monkeypatch.setattr(programs, "make", lambda **_: None)
+    target = compilers.TARGETS["h100"]._replace(bandwidth=1e3, launch=1e-9)
+    given = dict.fromkeys(("device", "learner", "pool", "rows_K", "weight_K"))
+    made = compilers.compiled(
+        target, **given, chunk=4, form="turns", work=1, precision="float32", pool_bytes=1
+    )
+    moved, launches = hlo.kernels(hlo_test.TEXT)
+    assert (made.traffic, made.launches) == (moved / 2 / 4, launches / 2)
+    assert made.bound == "memory" and made.seconds == pytest.approx(made.traffic / 1e3)
+    assert (made.per_model, made.steps, made.parameters) == (200, 7, 5)
 
 
 def test_programs_are_traced_for_the_platform_that_is_asked_for():
