@@ -49,6 +49,18 @@ def test_delta_is_that_of_dp_accounting_and_epsilons_agree():
     assert max(part.delta(spent) for part in total) == pytest.approx(1e-5, rel=1e-3)
 
 
+def test_losses_of_releases_add_up_and_an_infinite_one_stays_infinite():
+    release = losses.Release(low=-1, prob=np.array([0.4, 0.19, 0.4]), infinite=0.01, interval=1.0)
+    total = losses._total(release, steps=3)
+    at = {round(float(loss)): prob for loss, prob in zip(total.loss, total.prob, strict=True)}
+    assert total.infinite == pytest.approx(1 - 0.99**3) and total.infinite > 1 - 0.99**3
+    assert at[3] == pytest.approx(0.4**3) and at[-3] == pytest.approx(0.4**3)
+    assert at[0] == pytest.approx(0.19**3 + 6 * 0.4 * 0.4 * 0.19)
+    assert float(total.delta(np.array(2.5))) == pytest.approx(
+        total.infinite + 0.4**3 * (1 - np.exp(-0.5))
+    )
+
+
 def test_an_optimal_attack_on_one_release_has_this_rate():
     # P = .7 N(0,1) + .3 N(1,1) against Q = N(0,1), by thresholds on x
     proven = risk.proven(mechanism(rate=0.3, steps=1))
