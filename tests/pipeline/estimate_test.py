@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import types
 
 import pytest
 
@@ -13,7 +14,7 @@ from mia_jax.pipeline import estimate, execution, rehearsal, run
 from mia_jax.report import estimate as words
 from mia_jax.runtime import files
 from mia_jax.runtime.store import Store
-from mia_jax.training import compilers
+from mia_jax.training import compilers, cost
 
 
 def config(*, epochs=3, **fields):
@@ -153,7 +154,28 @@ def test_a_watch_measures_steady_work_only_and_then_ends_it(monkeypatch):
     with pytest.raises(rehearsal.Enough):
         watch()
     pace = watch.pace(per_unit=2)
-    assert pace.seconds > 0 and pace.once >= 0
+    each = 3.5 / 3  # three units from 6.0 to 9.5; of the two before, one had ended
+    assert pace.seconds == pytest.approx(each / 2) and pace.once == pytest.approx(6.0 - each)
+
+
+def test_steps_that_are_timed_make_epochs_that_places_share(monkeypatch):
+    price = cost.Cost(1000, 0.5, 3.0, 2, 50, cpu_seconds=0.25)
+    monkeypatch.setattr(cost, "measured", lambda **_: price)
+    known = execution.Execution(
+        chunk=2,
+        block=2,
+        bytes=1,
+        steps=7,
+        parameters=1,
+        form="turns",
+        precision="float32",
+        asked={},
+    )
+    plan = types.SimpleNamespace(learner=None, pool=None, rows_MK=[[0]], weight_MK=[[1]])
+    pace = rehearsal._of_steps(
+        plan, execution.Planned(known, None, 1), run=RunSettings(), lanes=1, over=4, place=None
+    )
+    assert (pace.seconds, pace.cpu_seconds, pace.once) == (0.5 * 7 / 4, 0.25 * 7, 3.0)
 
 
 def test_what_is_on_disk_is_not_counted_again(planned, trained):

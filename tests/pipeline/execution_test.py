@@ -331,3 +331,11 @@ def test_a_plan_of_another_mesh_is_priced_again(tmp_path, monkeypatch):
     monkeypatch.setattr(execution, "check_memory", lambda _, price, **more: checked.append(price))
     trained(tmp_path, models=4, extend=True)
     assert checked[-1].bytes == plan["bytes"]
+
+
+@pytest.mark.parametrize(("other", "best"), [(0.96, "patches"), (0.94, "wide")])
+def test_another_program_of_a_layer_must_win_by_5_percent(other, best, monkeypatch):
+    taken = dict(patches=1.0, wide=other)
+    monkeypatch.setattr(layerwise, "seconds", lambda layer, names: taken)
+    monkeypatch.setattr(layerwise.candidates, "names", lambda layer: tuple(taken))
+    assert list(layerwise.chosen(["layer"])) == [("layer", best)]
