@@ -37,6 +37,9 @@ def test_noise_has_its_scale_and_belongs_to_the_query():
     np.testing.assert_array_equal(defense.apply(OUT_BC), again)
     near = defense.apply(OUT_BC + jnp.float32(1e-5) * jnp.arange(1, 5)[None])
     assert np.abs(near - defense.apply(OUT_BC)).mean() > 0.3  # noise of its own
+    swapped_BC = OUT_BC[:, ::-1]  # the same numbers in other classes
+    swapped = np.asarray(defense.apply(swapped_BC)) - log_softmax(np.asarray(swapped_BC), 1)
+    assert np.abs(swapped - noise_BC).mean() > 0.3
     assert not np.array_equal(
         defense.apply(OUT_BC), defenses.make("logit_noise:scale=0.5,seed=1").apply(OUT_BC)
     )
