@@ -169,7 +169,8 @@ class RunSettings:
         memory_bytes: the bytes that training may use; 0 takes what is available.
         retries: further attempts at models that failed.
         profile: epochs of which jax.profiler writes a trace into WORKDIR/profile, of the models
-            that reach them first; of a streamed pool, of their first part.
+            that reach them first; of a streamed pool, of their first part. Of
+            several processes (--distributed) the first one writes it.
     """
 
     platform: str = ""
