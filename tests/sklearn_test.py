@@ -70,7 +70,7 @@ def test_what_overfits_leaks_and_a_constant_does_not():
     assert constant["leak"] != "shown"
 
 
-@pytest.mark.parametrize("cv", [5, Halves(6)], ids=str)
+@pytest.mark.parametrize("cv", [pytest.param(5, marks=pytest.mark.slow), Halves(6)], ids=str)
 def test_a_model_that_ignores_its_rows_has_intervals_that_hold_one_half(cv):
     for seed in range(3):
         x, y = rows(120, seed=seed)

@@ -226,7 +226,11 @@ def test_tokens_stay_whole_numbers_and_what_needs_real_numbers_is_refused(tmp_pa
 
 @pytest.mark.parametrize(
     "kind, objective",
-    [("classes", "cross_entropy"), ("numbers", "squared"), ("tokens", "cross_entropy")],
+    [
+        pytest.param("classes", "cross_entropy", marks=pytest.mark.slow),
+        pytest.param("numbers", "squared", marks=pytest.mark.slow),
+        ("tokens", "cross_entropy"),
+    ],
 )
 def test_a_net_of_embeddings_is_trained_asked_and_attacked_on_tokens(kind, objective, user_folder):
     report = run.run(

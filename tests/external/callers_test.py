@@ -207,7 +207,11 @@ KINDS = (
 
 
 @pytest.mark.parametrize("population", [False, pytest.param(True, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("kinds", KINDS, ids=str)
+@pytest.mark.parametrize(
+    "kinds",
+    [*KINDS[:2], *(pytest.param(kinds, marks=pytest.mark.slow) for kinds in KINDS[2:])],
+    ids=str,
+)
 def test_shadows_without_members_or_without_non_members_do_not_crash(kinds, population):
     """All that can be computed is reported, the rest is left out with a reason, and JSON has null
     where there is no number.

@@ -64,7 +64,11 @@ DESIGNS = [
 ]
 
 
-@pytest.mark.parametrize("design", DESIGNS, ids=lambda d: d["name"])
+@pytest.mark.parametrize(
+    "design",
+    [DESIGNS[0], *(pytest.param(design, marks=pytest.mark.slow) for design in DESIGNS[1:])],
+    ids=lambda d: d["name"],
+)
 def test_memorized_random_labels_are_found_by_every_attack(design, tmp_path):
     attacks = {k: v for k, v in ATTACKS.items() if design["name"] != "disjoint" or k != "lira"}
     report = run(tmp_path, data=NOISE, design=design, epochs=60, attacks=attacks)

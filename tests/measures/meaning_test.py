@@ -191,8 +191,11 @@ CASES = [
 
 @pytest.mark.parametrize(
     "given, labels, labels_say, shadows, shadows_say",
-    [case[1:] for case in CASES],
-    ids=[case[0] for case in CASES],
+    [
+        # Every second case in the fast tests, all in test-all.
+        pytest.param(*case[1:], id=case[0], marks=[pytest.mark.slow] * (number % 2))
+        for number, case in enumerate(CASES)
+    ],
 )
 def test_what_the_arrays_mean_is_checked(given, labels, labels_say, shadows, shadows_say):
     audit = mia_jax.audit(given, attacks="threshold_loss", draws=40)

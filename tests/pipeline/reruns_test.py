@@ -182,7 +182,7 @@ def test_where_records_explain_far_more_than_shows_the_records_alone_count():
 
 @pytest.mark.parametrize("units_sd", [0.0, 0.5, 1.0, 2.0, 5.0])
 @pytest.mark.parametrize("own_sd", [0.5, 1.0, 2.0])
-@pytest.mark.parametrize("groups", [5, 8])
+@pytest.mark.parametrize("groups", [pytest.param(5, marks=pytest.mark.slow), 8])
 def test_errors_from_few_groups_cover_whether_units_differ_or_not(units_sd, own_sd, groups):
     """That J lies below E may be chance: normal intervals over records alone would cover less."""
     rng, hits = np.random.default_rng(1), []
