@@ -303,7 +303,9 @@ def check_obeyed(words, config):
             assert value == text or name.startswith("attacks"), (name, text)
 
 
-@pytest.mark.parametrize("part", range(6))
+@pytest.mark.parametrize(
+    "part", [0, 1, 2, *(pytest.param(n, marks=pytest.mark.slow) for n in range(3, 6))]
+)
 def test_whatever_is_typed_is_obeyed_or_refused_in_a_sentence(part, files, launcher):
     """300 random command lines up to the training: no traceback, no library's words, no hang, and
     what is accepted is what was typed.

@@ -477,7 +477,7 @@ CASES = {
 
 
 OTHERS = ("counts of queries", "signal after an epoch", "model, finished run", "report.json")
-OTHERS += ("report.md", "model")
+OTHERS += ("report.md", "model", "scores", "plan.json")
 
 
 @pytest.mark.parametrize(
