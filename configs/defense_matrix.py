@@ -17,7 +17,8 @@ Defenses of training: the attacker trains shadow models with the same defense. D
 one who asks them behind the same defense. These variants use the undefended models.
 
 A fifth of the rows is public: they are not audited, and owners use them beside their members (for
-the attacker of adversarial regularization, distillation on other rows, pre-training).
+the attacker of adversarial regularization, distillation on other rows, fitting a temperature,
+pre-training).
 
 Time for the digits: 827 CPU seconds on a busy machine.
 
@@ -58,6 +59,7 @@ TRAINING = dict(
     last_layer="public_only, whose last layer is trained on the members",
     full_fine_tune="public_only, trained further on the members",
     dp_transfer="public_only, trained further with differential privacy",
+    purification="logits divided by a temperature that is fitted to the public rows",
     pre_training="trained on the members, then further on the public rows: audits pre-training",
 )
 OUTPUT = dict(
@@ -171,11 +173,20 @@ def trained(arg, *, digits: bool) -> tuple[dict, dict]:
         last_layer=plain | started | dict(trainable="Dense_1/"),
         full_fine_tune=plain | started,
         dp_transfer=plain | private | started,
+        purification=plain
+        | dict(
+            train_on="members_then_extra",
+            members_epochs=epochs,
+            epochs=2 * epochs,
+            extra_trainable="temperature/",
+        ),
         pre_training=plain
         | dict(train_on="members_then_extra", members_epochs=epochs, epochs=2 * epochs),
     )
     if arg.defense == "dropout":
         net |= dict(dropout=0.5)
+    if arg.defense == "purification":
+        net = dict(name="scaled", body=net)
     return net, choices.get(arg.defense, plain)
 
 

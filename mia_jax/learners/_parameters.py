@@ -14,7 +14,7 @@ import numpy as np
 
 from mia_jax.privacy.gradients import nested, paths
 
-__all__ = ["merge", "nested", "paths", "split", "started"]
+__all__ = ["merge", "nested", "paths", "split", "started", "where"]
 
 
 def split(params, pattern: str) -> tuple[dict, dict]:
@@ -46,6 +46,36 @@ def merge(trained, frozen):
     return jax.tree.map(
         lambda a, b: b if a is None else a, trained, frozen, is_leaf=lambda leaf: leaf is None
     )
+
+
+def where(pattern: str, new, old, *, matching):
+    """Returns the leaves of `new` whose path matches the pattern, and those of `old` elsewhere.
+
+    Leaves that are None stay None.
+
+    Args:
+        pattern: a regular expression that is searched in the path of a leaf.
+        new: a tree.
+        old: a tree of the same form.
+        matching: a boolean scalar; where it is false, the leaves of `new` are those whose path does
+            not match.
+
+    Raises:
+        ValueError: if the pattern matches no leaf, or all of them.
+    """
+    names = list(paths(new))
+    hits = {name: bool(re.search(pattern, name)) for name in names}
+    if len(set(hits.values())) == 1:
+        raise ValueError(
+            f"extra_trainable={pattern!r} matches {'every' if hits[names[0]] else 'no'} trained "
+            f"parameter, and either phase trains some; the paths are {', '.join(names)}."
+        )
+    leaves, form = jax.tree.flatten(new)
+    chosen = [
+        jnp.where(matching == hit, leaf, before)
+        for leaf, before, hit in zip(leaves, jax.tree.leaves(old), hits.values(), strict=True)
+    ]
+    return jax.tree.unflatten(form, chosen)
 
 
 def started(params, initial: Mapping[str, np.ndarray], pattern: str):

@@ -61,6 +61,7 @@ def make(
     shifts: int = 0,
     train_on: str = "members",
     members_epochs: int = 0,
+    extra_trainable: str = "",
     shards: int = 1,
 ) -> Learner:
     """Returns gradient descent on the weighted mean of a per-example objective.
@@ -101,6 +102,13 @@ def make(
         trainable: only parameters whose path matches this pattern are trained; '' for all.
         ema: if > 0, the model is the moving average of its parameters, with decay min(ema, (1 + s)
             / (10 + s)) at step s.
+        shifts: d; a step trains on all 4d + 1 shifts of every image of its batch.
+        train_on: 'members', 'extra' (the rows that a design gives to learners), or
+            'members_then_extra'.
+        members_epochs: the number of first epochs of 'members_then_extra', those on the members.
+        extra_trainable: with 'members_then_extra', parameters whose path matches this pattern are
+            trained on the extra rows alone, and all others on the members alone; '' trains all
+            parameters on both.
         shards: V; the batch of a step is cut into V shards, whose gradients are added in a fixed
             order (learners/_shards.py).
 
@@ -133,6 +141,12 @@ def make(
             f"learner.train_on={FURTHER!r} has two phases with batches of their own, which "
             "gradient='private' and plan='full_batch' do not; train a run with train_on='extra' "
             "and start from it (init_from)."
+        )
+    if extra_trainable and train_on != FURTHER:
+        raise ValueError(
+            f"learner.extra_trainable={extra_trainable!r} says what the second phase of "
+            f"train_on={FURTHER!r} trains; train_on={train_on!r} has one phase, whose pattern is "
+            "learner.trainable."
         )
     if train_on == FURTHER:  # the phase of fewer batches has empty ones
         padded, num_rows = True, max(num_rows, num_extra)
@@ -227,8 +241,17 @@ def make(
         The gradient is None on frozen leaves.
         """
         chosen, frozen = parameters.split(state.variables["params"], trainable)
+        if extra_trainable:
+            gradient = of_phase(state, gradient, jax.tree.map(jnp.zeros_like, gradient))
         updates, opt = tx.update(gradient, opt, chosen)
-        return parameters.merge(optax.apply_updates(chosen, updates), frozen), opt
+        after = optax.apply_updates(chosen, updates)
+        after = of_phase(state, after, chosen) if extra_trainable else after
+        return parameters.merge(after, frozen), opt
+
+    def of_phase(state: TrainState, new, old):
+        """Returns the leaves of `new` that the phase of this step trains, and `old` elsewhere."""
+        second = state.step >= members_epochs * steps
+        return parameters.where(extra_trainable, new, old, matching=second)
 
     def after(updated: Callable, given, state: TrainState, turns):
         """Returns updated(given, state), with several shards in a program of its own."""
@@ -271,7 +294,14 @@ def make(
         opt = dict(tx=opt, ema=averaged(state, params)) if ema else opt
         variables = {"params": params}
         if stats:
-            variables["stats"] = stats
+            second = state.step >= members_epochs * steps
+            variables["stats"] = (
+                jax.tree.map(
+                    lambda new, old: jnp.where(second, old, new), stats, state.variables["stats"]
+                )
+                if extra_trainable
+                else stats
+            )
         if padded:  # An empty batch must not change momentum or statistics.
             variables, opt = jax.tree.map(
                 lambda new, old: jnp.where(total > 0, new, old),

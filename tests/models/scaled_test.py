@@ -1,0 +1,61 @@
+"""models/scaled: logits over a fitted temperature."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.optimize
+
+from mia_jax.models import mlp, scaled
+from tests import toys
+
+
+def test_logits_are_those_of_the_body_divided_by_the_temperature():
+    body, net = mlp.make(num_classes=3), scaled.make(num_classes=3)
+    x = jax.random.normal(jax.random.key(1), (5, 4))
+    variables = net.init(jax.random.key(0), x)
+    z_BC = body.apply(body.init(jax.random.key(0), x), x)[0]
+    np.testing.assert_array_equal(net.apply(variables, x)[0], z_BC)
+    variables["params"]["temperature"]["p"] = jnp.float32(np.log(4) / scaled.PACE)
+    np.testing.assert_allclose(net.apply(variables, x)[0], z_BC / 4, rtol=1e-5)
+    np.testing.assert_array_equal(
+        net.inside(variables, x)["penultimate"],
+        body.inside(body.init(jax.random.key(0), x), x)["penultimate"],
+    )
+    with pytest.raises(ValueError, match=r"model\.body"):
+        scaled.make(num_classes=3, body=dict(widths=(4,)))
+
+
+def test_members_train_the_body_and_the_extra_rows_the_temperature():
+    """The body is that of the plain run; T is where the loss of the extra rows is least."""
+    pool, body = toys.pool(examples=60), dict(name="mlp", widths=(16,))
+    fields = dict(num_rows=40, batch_size=20, learning_rate=1e-2)
+    rows = jnp.arange(60), jnp.concatenate([jnp.ones(40), jnp.zeros(20)])
+
+    def trained(learner):
+        state = learner.init(jax.random.key(3), pool)
+        epoch, plan = jax.jit(learner.epoch), jax.jit(learner.plan)
+        for e in range(1, learner.epochs + 1):
+            key = jax.random.fold_in(jax.random.key(5), e)
+            state = epoch(state, pool, *plan(key, jnp.int32(e), *rows))[0]
+        return state.variables["params"]
+
+    plain = trained(
+        toys.learner(model=mlp.make(num_classes=3, widths=(16,)), num_extra=20, epochs=30, **fields)
+    )
+    net = scaled.make(num_classes=3, body=body)
+    phases = dict(train_on="members_then_extra", members_epochs=30, num_extra=20, epochs=90)
+    both = trained(toys.learner(model=net, extra_trainable="temperature/", **phases, **fields))
+    t = float(jnp.exp(scaled.PACE * both.pop("temperature")["p"]))
+    for a, b in zip(jax.tree.leaves(both), jax.tree.leaves(plain), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    z_BC = np.asarray(mlp.make(num_classes=3, widths=(16,)).apply(dict(params=plain), pool.x)[0])
+
+    def loss(log_t):
+        z = jnp.asarray(z_BC[40:]) / np.exp(log_t)
+        return -float(jax.nn.log_softmax(z)[jnp.arange(20), pool.y[40:]].mean())
+
+    best = scipy.optimize.minimize_scalar(loss, bounds=(-4, 4), method="bounded")
+    assert np.log(t) == pytest.approx(best.x, abs=0.05) and abs(best.x) > 0.2
+    with pytest.raises(ValueError, match=r"learner\.trainable"):
+        toys.learner(extra_trainable="temperature/")
