@@ -8,13 +8,21 @@ Labels are written into the input, and nothing is backpropagated from layer to l
     # Only local, the first of them.
     python launch.py --config=configs/zoo/forward_forward.py:path=mnist.npz \
         --workdir=runs/zoo/forward_forward
+    # 60,000 images of Fashion-MNIST, tested on its 10,000; three rules.
+    python launch.py --config=configs/zoo/forward_forward.py:full --grid \
+        --workdir=runs/zoo/forward_forward_full
+    # Hinton's 4 layers of 2,000.
+    python launch.py --config=configs/zoo/forward_forward.py:full,layers=4,width=2000 \
+        --workdir=runs/zoo/forward_forward_wide
     # The source's recipe, for 10 of its 250 epochs.
     python launch.py --workdir=runs/zoo/forward_forward_faithful \
         --config=configs/zoo/forward_forward.py:path=mnist.npz,rule=faithful,epochs=10
 
 `path` is an .npz with x [N,784] uint8 and y [N]. `members` of its rows, drawn at random, train one
 model; the others are held out. Without `path` the data are Fashion-MNIST (apt-get install
-dataset-fashion-mnist). models=8 trains a fleet on complementary halves instead and adds LiRA.
+dataset-fashion-mnist): the first 10,000 training images, or with `full` all images, where the
+official training rows train and the test rows are held out. models=8 trains a fleet on
+complementary halves instead and adds LiRA.
 
 The rules:
     local: all layers' losses are summed and trained by the common trainer.
@@ -45,8 +53,8 @@ The source's test accuracy after 250 epochs is 0.9756; here it is 0.881 on the h
 10 epochs (train 0.895). An epoch of 8,000 takes 27 s of CPU time; the source reports 40 s for an
 epoch of 60,000 on other hardware.
 
-Arguments: path, folder, members, models, rule (local, schedule, faithful or backprop), epochs (the
-rule's default unless typed).
+Arguments: path, folder, full, members, models, rule (local, schedule, faithful or backprop), epochs
+(the rule's default unless typed), layers and width (of the net).
 """
 
 from mia_jax import configuration
@@ -93,30 +101,34 @@ def grid(arg=None):
 
 
 def get_config(arg=None):
-    needs = dict(members=("models", 1), folder=("path", ""))
+    needs = dict(members=("models", 1), folder=("path", ""), full=("path", ""))
     arg = configuration.arguments(
         arg,
-        {},
+        dict(full=dict(members=60_000)),
         needs,
         path="",
         folder="/usr/share/datasets/fashion-mnist",
+        full=False,
         members=8000,
         models=1,
         rule="local",
         epochs=int,
+        layers=2,
+        width=500,
     )
+    widths = (arg.width,) * arg.layers
     learner, net = configuration.choose(RULES, rule=arg.rule)
     several = arg.models > 1
     return configuration.complete(
         data=dict(name="npz", path=arg.path, shape=(28, 28, 1))
         if arg.path
-        else dict(name="idx", folder=arg.folder, examples=10_000),
+        else dict(name="idx", folder=arg.folder, examples=None if arg.full else 10_000),
         design=dict(name="halves", models=arg.models, population=0.1)
         if several
-        else dict(name="holdout", members=arg.members, drawn=True),
-        model=dict(name="mlp", widths=(500, 500))
+        else dict(name="holdout", members=arg.members, drawn=not arg.full),
+        model=dict(name="mlp", widths=widths)
         if net is None
-        else dict(name="forward_forward", widths=(500, 500), **net),
+        else dict(name="forward_forward", widths=widths, **net),
         learner=learner | dict(epochs=learner["epochs"] if arg.epochs is None else arg.epochs),
         attacks=dict(
             gap=dict(),
