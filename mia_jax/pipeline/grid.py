@@ -143,6 +143,19 @@ def chosen(module: ModuleType, grid: Sequence[Variant]) -> tuple[tuple[str, ...]
     return attacks, metrics
 
 
+def check_accuracy(module: ModuleType, grid: Sequence[Variant]) -> None:
+    """Raises ValueError if a variant of a matrix lacks the attack that measures accuracy."""
+    needed = getattr(module, "MATRIX", {}).get("accuracy")
+    for variant in grid if needed else ():
+        attacks = variant.config.get("attacks") or {}
+        if needed not in [section.get("name", name) for name, section in attacks.items()]:
+            raise ValueError(
+                f"config.attacks of the variant {variant.name} lacks {needed!r}, whose scores say "
+                f"which released labels are right; a matrix shows that accuracy. It has "
+                f"{', '.join(attacks) or 'no attack'}."
+            )
+
+
 def run(
     module: ModuleType,
     grid: Sequence[Variant],
@@ -170,12 +183,14 @@ def run(
       {name: error} of the variants that failed.
 
     Raises:
-      ValueError: the workdir belongs to a single run.
+      ValueError: the workdir belongs to a single run, or a variant of a matrix lacks the attack
+        that measures accuracy.
     """
     root = files.folder_at(workdir_path, argument="workdir_path")
     if Store(root).config.exists():
         raise ValueError(f"{root} holds a single run; a grid needs a workdir of its own.")
     attacks, metrics = chosen(module, grid)
+    check_accuracy(module, grid)
     reports, failed = {}, {}
     shared = trained_before(grid) if task is None else {}
     grid = jobs.share(grid, task)

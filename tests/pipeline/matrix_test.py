@@ -39,6 +39,19 @@ def test_a_variant_starts_from_the_models_of_another_one(tmp_path):
         build_parts.initial_parameters("variant:body")
 
 
+def test_a_matrix_without_the_attack_of_its_accuracy_is_refused_before_anything_is_trained(
+    tmp_path,
+):
+    def without(config):
+        del config.attacks.gap
+        return config
+
+    module = grid.load(FILE)
+    with pytest.raises(ValueError, match=r"config\.attacks of the variant none lacks 'gap'"):
+        grid.run(module, grid.variants(module, finished=without), workdir_path=tmp_path / "w")
+    assert not (tmp_path / "w").exists()
+
+
 def test_every_attack_of_the_matrix_says_what_it_sees():
     variant = grid.variants(grid.load(CONFIGS / "defense_matrix.py"))[0]
     sees = grid.seen(variant.config)
