@@ -270,13 +270,17 @@ def listen(pause: jobs.Pause) -> None:
     """
     if here().count > 1:
         pause.hear()
-        threading.Thread(target=_listen, args=(pause,), name="processes", daemon=True).start()
+        # No daemon: a thread that Python stops within a call of JAX aborts the process.
+        threading.Thread(target=_listen, args=(pause,), name="processes").start()
 
 
 def _listen(pause: jobs.Pause) -> None:
     us, client, told = here(), _client(), False
     beats: dict[str, tuple[str, float]] = {}
+    main = threading.main_thread()
     for beat in itertools.count():
+        if not main.is_alive():
+            return
         try:
             if pause.asked and not told:
                 told = True
@@ -311,7 +315,7 @@ def _listen(pause: jobs.Pause) -> None:
                 )
                 tell("gone")
                 jobs.leave(1)
-        time.sleep(LOOK)
+        main.join(LOOK)
 
 
 @contextlib.contextmanager

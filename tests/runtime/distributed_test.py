@@ -151,6 +151,27 @@ def test_below_an_unwritten_folder_nothing_is_written_and_all_is_read(tmp_path):
     assert sorted(tmp_path.rglob("*")) == before and files.read_json(place / "a.json") == dict(a=1)
 
 
+LISTENING = """
+import time
+from mia_jax.runtime import distributed, jobs
+
+class Client:
+    def key_value_set(self, *_, **__): pass
+    def key_value_dir_get(self, _): return []
+
+distributed.here = lambda: distributed.Processes(1, 2)
+distributed._client = Client
+distributed.listen(jobs.Pause())
+time.sleep(0.1)
+"""
+
+
+def test_the_thread_that_listens_ends_with_the_process():
+    """A daemon within a call of JAX aborted some processes at their end."""
+    done = subprocess.run([sys.executable, "-c", LISTENING], cwd=ROOT, timeout=60)
+    assert done.returncode == 0
+
+
 def command(folder, *flags):
     return [
         sys.executable,
