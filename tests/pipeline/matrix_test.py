@@ -43,7 +43,8 @@ def test_a_matrix_without_the_attack_of_its_accuracy_is_refused_before_anything_
     tmp_path,
 ):
     def without(config):
-        del config.attacks.gap
+        with config.unlocked():
+            del config.attacks.gap
         return config
 
     module = grid.load(FILE)
