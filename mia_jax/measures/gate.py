@@ -394,6 +394,9 @@ def of_epsilon(report: Mapping, limit: Limit, p: float | None, level: float) -> 
         return dataclasses.replace(made, decision=ABOVE)
     if section.get("violated"):
         return dataclasses.replace(made, why="the canaries contradict the claimed epsilon")
+    if (section.get("releases") or {}).get("contradicted"):
+        why = "what training released contradicts the mechanism that was accounted for"
+        return dataclasses.replace(made, why=why)
     if high is not None and high <= limit.most:
         return dataclasses.replace(made, decision=WITHIN)
     if high is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from scipy import stats
@@ -207,6 +207,7 @@ def measure(
     design: Design,
     score_TN: Mapping[str, np.ndarray],
     claim: Mapping | None = None,
+    refused: Sequence[str] = (),
 ) -> dict:
     """Returns the section `audit` of report.json.
 
@@ -219,11 +220,13 @@ def measure(
         score_TN: the scores of each attack on the design's targets.
         claim: {epsilon, delta, accountant, adjacency, sampling, ...}, what an accountant proves
             about one model at the same delta; None without one.
+        refused: the differences between the mechanism that was accounted for and the one that ran,
+            for which there is no claim.
 
     Returns:
-        {bound, attacks, methods, growing, claim, violated, other_neighbors, coins, one_of_two,
-            level, delta, method, assumes, guesses}; {why} if no attack scored a target. `methods`
-            are the rows of `by_method`, `growing` is what `over_runs` returns.
+        {bound, attacks, methods, growing, claim, refused, violated, other_neighbors, coins,
+            one_of_two, level, delta, method, assumes, guesses}; {why} if no attack scored a
+            target. `methods` are the rows of `by_method`, `growing` is what `over_runs` returns.
     """
     alpha, method, evidence = 1 - planned["level"], planned["method"], {}
     for name in planned["attacks"]:
@@ -273,6 +276,7 @@ def measure(
         methods=by_method(tries_of, planned, mu=mu_of(claim, planned, other)),
         growing=over_runs(evidence, planned, design),
         claim=None if claim is None else dict(claim),
+        refused=list(refused),
         violated=violated,
         other_neighbors=other,
         coins=coins,

@@ -111,7 +111,8 @@ def build(config: Mapping, *, seed: int) -> Experiment:
         design = targets.with_black_box(typed.target, design=design, pool=pool)
         targets.check_labels_only(attacks)
     validate.check_attacks(attacks, design=design)
-    check_report(typed, attacks, design=design, pool=pool)
+    promised = None if learner.guarantee is None else learner.guarantee.delta
+    check_report(typed, attacks, design=design, pool=pool, promised=promised)
     validate.check_snapshots(snapshots, attacks, epochs=config["learner"].get("epochs", 0))
     reported = set(pool.task.signals)
     if not typed.target.signals and not typed.target.black_box:
@@ -222,6 +223,7 @@ def check_report(
     design: Design,
     pool: Pool,
     arrays: bool = False,
+    promised: float | None = None,
 ) -> None:
     """Raises ValueError for slices, groups or an audit of epsilon that cannot be computed.
 
@@ -231,6 +233,7 @@ def check_report(
       design: who trains on what.
       pool: the examples.
       arrays: whether the user supplied the answers.
+      promised: the delta of private training; None without it.
     """
     slices.check(
         typed.report.slices,
@@ -243,6 +246,7 @@ def check_report(
         design=design,
         knows={name: attack.knows for name, attack in attacks.items()},
         level=typed.report.level,
+        promised=promised,
         arrays=arrays,
     )
 

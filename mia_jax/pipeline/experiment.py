@@ -14,7 +14,7 @@ from mia_jax.configuration.settings import Settings
 from mia_jax.designs import _failed
 from mia_jax.measures.validity import RANDOM
 from mia_jax.pipeline.attack import SignalReader, asked_rows
-from mia_jax.pipeline.build_parts import initial_parameters, scored_canaries
+from mia_jax.pipeline.build_parts import initial_parameters, release_size, scored_canaries
 from mia_jax.pipeline.evidence import SLICE_SIGNALS
 from mia_jax.pipeline.plan import FleetPlan, Questions, Subject, TrainedHere
 from mia_jax.pipeline.query import Asked, claims
@@ -243,6 +243,9 @@ class Experiment:
             model=self.model,
             guarantee=self.learner.guarantee,
             objective=objective if isinstance(objective, Mapping) else {},
+            release_size=release_size(
+                self.config, model=self.model, pool=self.pool, design=self.design
+            ),
         )
 
     def subject(self) -> Subject:

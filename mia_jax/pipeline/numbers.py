@@ -24,6 +24,7 @@ from mia_jax.measures import (
     pairs,
     privacy_audit,
     query_cost,
+    releases,
     shadow_curve,
     shown_records,
     usage,
@@ -36,6 +37,7 @@ from mia_jax.pipeline.evidence import attack_evidence, chosen_thresholds
 from mia_jax.pipeline.measured import About, DesignNumbers
 from mia_jax.pipeline.pieces import Piece, unkept
 from mia_jax.pipeline.plan import Questions, Subject, TrainedHere
+from mia_jax.privacy import dirac
 from mia_jax.threat_model import PlannedAttack, by_name
 from mia_jax.training import checkpoint, failures
 from mia_jax.types import ACCESS, Design, Pool, TargetRows
@@ -300,13 +302,35 @@ def audit_of(
     if audit is None:
         return None
     claim = promised(reader, trained, delta=audit["delta"])
+    refused = [] if claim is None else claim["refused"]
     if claim is not None and claim["epsilon"] is None:
         claim = None
     if audit["epsilon"] is not None:  # The caller's, about arrays.
         claim = privacy_audit.claim_about_arrays(audit, design)
     targets = list(design.targets)
     score_TN = {name: score[targets] for name, score in score_MN.items()}
-    return privacy_audit.measure(audit, design=design, score_TN=score_TN, claim=claim)
+    section = privacy_audit.measure(
+        audit, design=design, score_TN=score_TN, claim=claim, refused=refused
+    )
+    return section | dict(releases=released(reader, trained, level=settings.level))
+
+
+def released(reader: SignalReader, trained: TrainedHere, *, level: float) -> dict | None:
+    """Returns what `measures.releases` says about the targets; None without Dirac canaries."""
+    design, targets = reader.design, [t for t in reader.design.targets if t in trained.models]
+    if trained.release_size is None or not targets:
+        return None
+    train, run = reader.store.train.folder, reader.store.run
+    steps = {t: checkpoint.load_ledger(train, t, run=run)["steps"] for t in targets}
+    mechanism = trained.guarantee.mechanism
+    rows = np.flatnonzero(design.coin_N >= 0)
+    return releases.measure(
+        {t: mechanism.after(count) for t, count in steps.items()},
+        size=trained.release_size,
+        moment_TC={name: reader.signal(name, targets)[:, 0, rows] for name in dirac.MOMENTS},
+        inside_TC=design.member_MN[np.ix_(targets, rows)],
+        level=level,
+    )
 
 
 def promised(

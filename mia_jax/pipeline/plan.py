@@ -108,12 +108,14 @@ class TrainedHere:
       model: the network; None if nothing was trained here.
       guarantee: the guarantee of private training (privacy/guarantee.py); None without it.
       objective: the fields of the configured objective.
+      release_size: the norm of a Dirac canary's clipped gradient; None without such canaries.
     """
 
     models: tuple[int, ...] = ()
     model: Model | None = None
     guarantee: Any = None
     objective: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    release_size: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

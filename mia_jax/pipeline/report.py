@@ -179,10 +179,12 @@ def shown_of(pool: Pool, settings: ReportSettings, *, supplied: bool) -> str:
 
 
 def announce(measurement: Measurement) -> None:
-    """Prints a message if the audit with canaries disproves the accountant's claim."""
+    """Prints a message if the canaries disprove the accountant's claim or the mechanism."""
     audit = measurement.measured.audit
     if audit is not None and audit.get("violated"):
         jobs.say("audit: " + privacy_audit.violation(audit).replace("*", ""))
+    if audit is not None and (text := privacy_audit.contradicted(audit)):
+        jobs.say("audit: " + text.replace("*", ""))
 
 
 def write(

@@ -168,6 +168,7 @@ def first_line(report: Mapping) -> str:
         withheld=trust.failed(report, trust.INVALIDATES),
         qualified=trust.failed(report, trust.QUALIFIES),
         violated=audit if audit.get("violated") else None,
+        contradicted=bool((audit.get("releases") or {}).get("contradicted")),
         verdict=verdict_text(report),
     )
     return rendering.line(text)

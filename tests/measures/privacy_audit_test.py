@@ -9,11 +9,12 @@ import mia_jax
 from mia_jax import configuration
 from mia_jax.designs import bernoulli, canaries, halves
 from mia_jax.external import arrays as supplied_arrays
-from mia_jax.measures import privacy_audit
-from mia_jax.pipeline import run
-from mia_jax.privacy import audit, audit_runs
+from mia_jax.measures import privacy_audit, releases
+from mia_jax.pipeline import build, run
+from mia_jax.privacy import audit, audit_runs, dirac
+from mia_jax.privacy.mechanism import Mechanism
+from mia_jax.report import answer, tables
 from mia_jax.report import page as pages
-from mia_jax.report import tables
 from mia_jax.report.sections import privacy_audit as privacy_audit_section
 from mia_jax.report.sections import target
 
@@ -478,6 +479,8 @@ def test_a_delta_too_large_for_the_canaries_is_refused_before_training():
         ValueError, match=r"report.audit.delta=0.01 is too large for 1,000 canaries"
     ):
         planned(delta=0.01)
+    with pytest.raises(ValueError, match="report.audit.delta=0.01 is too large for 1,000"):
+        privacy_audit.settings({}, design=COINS, knows=KNOWS, level=0.95, promised=0.01)
     with pytest.raises(ValueError, match=r"report.audit.epsilon=2 is the claim about supplied"):
         planned(epsilon=2)
     few = canaries.make(num_examples=2000, seed=0, models=3, canaries=20)
@@ -516,6 +519,99 @@ def test_every_method_is_shown_with_what_it_could_have_shown():
     ]
     expected = audit_runs.running(counts_R, delta=1e-5, alpha=0.05 / 2, method=method)
     assert growing["epsilon"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ("one_run", "is not the one that was accounted for."),
+        ("fdp", "accounted for."),
+        ("gdp", "accounted for, if its trade-off curve is a Gaussian's."),
+        ("order_dp", "accounted for, if canaries are independent given the coins."),
+        ("order", "a Gaussian's and canaries are independent given the coins."),
+        ("rank_sum", "a Gaussian's and canaries are independent given the coins."),
+        ("sum", "independent given the coins and their scores are normal."),
+    ],
+)
+def test_a_violation_names_what_its_method_assumes(method, words):
+    bound = dict(epsilon=4.0, attack="loss", model=0)
+    text = privacy_audit_section.violation(dict(bound=bound, claim=CLAIM, method=method))
+    assert text.endswith(words) and set(audit.METHODS) == set(privacy_audit.ASSUMES)
+
+
+def test_a_ledger_that_differs_leaves_no_claim_and_says_why():
+    section = privacy_audit.measure(
+        planned(attacks=("loss",)),
+        design=COINS,
+        score_TN=dict(loss=scores(4.0)),
+        refused=["noise_std: declared 1, ran 0"],
+    )
+    assert section["claim"] is None and not section["violated"]
+    text = privacy_audit_section.text(audit=section)
+    assert "not the one that was accounted for** (noise_std: declared 1, ran 0)" in text
+    assert "no accountant claims" not in text
+
+
+@pytest.mark.slow  # test_a_delta_too_large... guards the refusal
+def test_a_promised_delta_too_large_for_the_canaries_is_refused_before_training():
+    config = configuration.complete(
+        data=dict(name="digits", flat=True, canaries=dict(kind="mislabeled", count=400)),
+        design=dict(name="canaries", models=2, population=0.2, targets=1),
+        model=dict(name="linear"),
+        learner=dict(gradient="private", privacy=dict(delta=0.01)),
+        attacks=dict(threshold_loss=dict(name="threshold")),
+    )
+    with pytest.raises(ValueError, match=r"report.audit.delta=0.01 is too large for 400 canaries"):
+        build.build(config.to_dict() | dict(seed=0), seed=0)
+
+
+def released(contradicted):
+    rng, values = np.random.default_rng(0), {}
+    inside_TC = rng.random((2, 50)) < 0.5
+    z = rng.normal(size=(2, MECHANISM.steps, 50)) * (0.5 if contradicted else 1.0)
+    z = z + (rng.random(z.shape) < MECHANISM.rate) * inside_TC[:, None]
+    values = dict(release_sum=z.sum(1), release_square=(z**2).sum(1))
+    values["release_lag"] = (z[:, 1:] * z[:, :-1]).sum(1)
+    values["release_place"] = (z.reshape(2, -1, 4, 50).sum(1) ** 2).sum(1) / MECHANISM.epochs
+    common = dict(size=1.0, moment_TC=values, inside_TC=inside_TC, level=0.95)
+    return releases.measure({0: MECHANISM, 7: MECHANISM}, **common)
+
+
+MECHANISM = Mechanism(
+    sampling="poisson",
+    rate=0.25,
+    clip_norm=1.0,
+    noise_multiplier=1.0,
+    expected_batch=10.0,
+    steps=40,
+    epoch_steps=4,
+)
+
+
+def test_releases_that_contradict_the_mechanism_come_first():
+    section = privacy_audit.measure(
+        planned(attacks=("loss",)), design=COINS, score_TN=dict(loss=scores()), claim=CLAIM
+    )
+    for broken in (False, True):
+        compared = released(broken)
+        assert compared["contradicted"] is broken and compared["count"] == 10
+        assert [row["name"] for row in compared["tests"]][:2] == ["noise", "fresh noise"]
+        least = min(row["p_value"] for row in compared["tests"])
+        assert compared["p_value"] == min(1.0, 10 * least)
+        report = dict(results=[ROW], audit=section | dict(releases=compared))
+        page = pages.report(report)
+        assert "What training released" in page and "| fresh epochs |" in page
+        assert ("RELEASES CONTRADICT THE MECHANISM: noise is 0.2" in page) is broken
+        assert ("PRIVATE TRAINING IS BROKEN" in answer.first_line(report)) is broken
+    nothing = releases.measure(
+        {0: MECHANISM.after(1)},
+        size=1.0,
+        moment_TC=dict.fromkeys(dirac.MOMENTS, np.ones((1, 4))),
+        inside_TC=np.ones((1, 4), bool),
+        level=0.95,
+    )
+    text = privacy_audit_section.text(audit=section | dict(releases=nothing))
+    assert "No comparison: the releases of 4 canaries in and 0 out" in text
 
 
 def test_methods_that_exceed_the_claim_are_named():

@@ -241,6 +241,9 @@ def test_a_run_with_dirac_canaries_is_audited_end_to_end(tmp_path):
     value_AN = np.load(tmp_path / "signal" / "privacy_loss" / "00000.npy")
     assert (value_AN != 0).sum() == 300
     assert section["attacks"]["loss"]["correct"] > 0.6 * section["attacks"]["loss"]["guesses"]
+    assert section["releases"]["count"] == 5 and not section["releases"]["contradicted"]
+    assert {row["name"]: row["expected"] for row in section["releases"]["tests"]}["noise"] == 1
+    assert "What training released" in (tmp_path / "report" / "report.md").read_text()
 
 
 def test_a_pool_that_is_streamed_is_refused():

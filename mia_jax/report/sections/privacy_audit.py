@@ -42,6 +42,7 @@ def text(*, audit: Mapping, guarantee: Mapping | None = None) -> str:
         title=TITLE,
         audit=audit,
         violation=violation(audit) if audit["violated"] else "",
+        contradicted=contradicted(audit),
         guarantee=other_delta(audit, guarantee),
         lines=lines,
         attacks=attack_lines(audit["attacks"]),
@@ -52,6 +53,8 @@ def text(*, audit: Mapping, guarantee: Mapping | None = None) -> str:
         unavailable=[f"{row['method']}: {row['why']}" for row in unavailable(audit)],
         growing=audit.get("growing"),
         growing_lines=growing_lines(audit.get("growing")),
+        released=audit.get("releases"),
+        release_lines=release_lines(audit.get("releases")),
     )
 
 
@@ -94,6 +97,34 @@ def growing_lines(growing: Mapping | None) -> list[list[str]]:
     bounds = growing["epsilon"]
     ends = sorted({2**i for i in range(len(bounds).bit_length())} & set(range(1, len(bounds))))
     return [[f"{end:,}", tables.epsilon(bounds[end - 1])] for end in [*ends, len(bounds)]]
+
+
+def release_lines(releases: Mapping | None) -> list[list[str]]:
+    """Writes one line per test of what training released."""
+    if not releases or "why" in releases:
+        return []
+    return [
+        [
+            row["name"],
+            f"{row['observed']:.4g}",
+            f"{row['expected']:.4g}",
+            tables.p_text(row["p_value"]),
+            str(row["model"]),
+        ]
+        for row in releases["tests"]
+    ]
+
+
+def contradicted(audit: Mapping) -> str:
+    """Writes that what training released is not what the mechanism releases; '' if it may be."""
+    releases = audit.get("releases")
+    if not releases or not releases.get("contradicted"):
+        return ""
+    least = min(releases["tests"], key=lambda row: row["p_value"])
+    p_value = tables.p_text(releases["p_value"])
+    return rendering.render(
+        "privacy_releases", releases=releases, least=least, p_value=p_value
+    ).strip()
 
 
 def violation(audit: Mapping) -> str:

@@ -1,4 +1,4 @@
-"""The alarm that an audit of canaries contradicts the claimed epsilon, before the numbers."""
+"""The alarm that canaries contradict the claimed epsilon or mechanism, before the numbers."""
 
 from __future__ import annotations
 
@@ -11,5 +11,7 @@ NEEDS = ("audit",)
 
 
 def text(*, audit: Mapping) -> str:
-    """Quotes the violation; '' where there is none. The audit's own section has the details."""
-    return "> " + privacy_audit.violation(audit) + "\n" if audit.get("violated") else ""
+    """Quotes the violations; '' where there is none. The audit's own section has the details."""
+    alarms = [privacy_audit.violation(audit) if audit.get("violated") else ""]
+    alarms.append(privacy_audit.contradicted(audit))
+    return "\n".join(f"> {alarm}\n" for alarm in alarms if alarm)
