@@ -342,18 +342,27 @@ def dirac_size(section: Mapping, marked: dirac.Canaries, model: Model, pool: Poo
     )
 
 
-def release_size(config: Mapping, *, model: Model, pool: Pool, design: Design) -> float | None:
+def release_size(
+    data: Mapping,
+    learner: Mapping,
+    attacks: Mapping[str, Mapping],
+    *,
+    model: Model,
+    pool: Pool,
+    design: Design,
+) -> float | None:
     """Returns the norm of a Dirac canary's clipped gradient; None without such canaries.
 
     Args:
-      config: the whole config.
+      data: config.data.
+      learner: config.learner.
+      attacks: config.attacks.
       model: the network, with the table of the canaries if there are some.
       pool: the examples.
       design: who trains on what.
     """
-    sections = (config["data"], config["learner"], config["attacks"])
-    marked = dirac_canaries(*sections, pool=pool, design=design)
-    return None if marked is None else dirac_size(config["learner"], marked, model, pool)
+    marked = dirac_canaries(data, learner, attacks, pool=pool, design=design)
+    return None if marked is None else dirac_size(learner, marked, model, pool)
 
 
 def initial_parameters(path: str) -> dict[str, np.ndarray]:

@@ -238,14 +238,14 @@ class Experiment:
         if self.learner is None:
             return TrainedHere()
         objective = self.settings.learner.objective
+        sections = [self.config[name] for name in ("data", "learner", "attacks")]
+        parts = dict(model=self.model, pool=self.pool, design=self.design)
         return TrainedHere(
             models=tuple(self.trained_models),
             model=self.model,
             guarantee=self.learner.guarantee,
             objective=objective if isinstance(objective, Mapping) else {},
-            release_size=release_size(
-                self.config, model=self.model, pool=self.pool, design=self.design
-            ),
+            release_size=release_size(*sections, **parts),
         )
 
     def subject(self) -> Subject:

@@ -317,18 +317,19 @@ def audit_of(
 
 def released(reader: SignalReader, trained: TrainedHere, *, level: float) -> dict | None:
     """Returns what `measures.releases` says about the targets; None without Dirac canaries."""
-    design, targets = reader.design, [t for t in reader.design.targets if t in trained.models]
-    if trained.release_size is None or not targets:
+    if trained.release_size is None:
         return None
+    of_targets = reader.design.of_targets()
     train, run = reader.store.train.folder, reader.store.run
-    steps = {t: checkpoint.load_ledger(train, t, run=run)["steps"] for t in targets}
+    steps = {t: checkpoint.load_ledger(train, t, run=run)["steps"] for t in of_targets.targets}
     mechanism = trained.guarantee.mechanism
-    rows = np.flatnonzero(design.coin_N >= 0)
+    rows = np.flatnonzero(reader.design.coin_N >= 0)
+    moments = {name: reader.signal(name, of_targets.targets) for name in dirac.MOMENTS}
     return releases.measure(
         {t: mechanism.after(count) for t, count in steps.items()},
         size=trained.release_size,
-        moment_TC={name: reader.signal(name, targets)[:, 0, rows] for name in dirac.MOMENTS},
-        inside_TC=design.member_MN[np.ix_(targets, rows)],
+        moment_TC={name: np.asarray(value)[:, 0, rows] for name, value in moments.items()},
+        inside_TC=of_targets.member_TN[:, rows],
         level=level,
     )
 

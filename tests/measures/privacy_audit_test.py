@@ -479,7 +479,7 @@ def test_a_delta_too_large_for_the_canaries_is_refused_before_training():
         ValueError, match=r"report.audit.delta=0.01 is too large for 1,000 canaries"
     ):
         planned(delta=0.01)
-    with pytest.raises(ValueError, match="report.audit.delta=0.01 is too large for 1,000"):
+    with pytest.raises(ValueError, match=r"report.audit.delta=0.01 is too large"):
         privacy_audit.settings({}, design=COINS, knows=KNOWS, level=0.95, promised=0.01)
     with pytest.raises(ValueError, match=r"report.audit.epsilon=2 is the claim about supplied"):
         planned(epsilon=2)
