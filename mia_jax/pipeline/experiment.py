@@ -34,7 +34,12 @@ SCORED = ("targets", "scored", "scored_sources", "apart")
 LATER = dict(
     design=dict(extra=0.0),
     learner=dict(
-        precision=precision.DEFAULT, shifts=0, train_on="members", members_epochs=0, shards=1
+        precision=precision.DEFAULT,
+        shifts=0,
+        train_on="members",
+        members_epochs=0,
+        extra_trainable="",
+        shards=1,
     ),
 )
 # The same of the fields of learner.privacy.
