@@ -12,7 +12,7 @@ private nets are trained by DP-SGD with momentum (clip norm 0.1, batches of 512 
 epochs, noise multiplier 1.93), the others by Adam for 60 epochs. Epsilon is for add/remove
 adjacency and Poisson sampling.
 
-Time: 13 min 41 s and 13 min 45 s on 2 CPU cores for both runs at once under other load, about 5
+Time: 13 min 41 s and 13 min 45 s on 2 CPU cores for both runs at once on a busy machine, about 5
 CPU-minutes each.
 
 Expected for 4 targets: the AUC on canaries with its 95% interval over records, and the accuracy on

@@ -10,7 +10,7 @@ The target, its non-members and the source model are those of label_only_blocks.
 same net without privacy. Every example's gradient is clipped to norm 2, and the noise of the sum
 has the standard deviation noise * 2. Adam 1e-4, Poisson batches of 100 expected rows, delta 1/n.
 
-Time: 28 min on 2 CPU cores under other load (7 CPU-minutes).
+Time: 28 min on 2 CPU cores on a busy machine (7 CPU-minutes).
 
 Expected: training stops after 13 of 1,000 epochs at epsilon 19.96 (PLD, delta 1/2500; RDP: 23.7).
 

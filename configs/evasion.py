@@ -17,7 +17,7 @@ the accuracies, the radius at which 33.2% is left, figures/evasion.png and figur
 The attack `curve` learns on the source model how the answers at all radii predict membership
 (white box).
 
-Measured, both variants, 4 minutes of CPU time (10 min under other load); accuracy on non-members in
+Both variants, 4 minutes of CPU time (10 min on a busy machine); accuracy on non-members in
 percent at the radii in their order, and the radius at which 33.2% is left:
 
     plain   FGSM  82.2 79.1 75.3 69.2 54.5 32.1 13.5  0.0   0.061

@@ -13,7 +13,7 @@ non-members of a target are queried, and source_samples of a source model, on wh
 attack models are calibrated.
 
 Time on 2 CPU cores: Fashion-MNIST 12 min 37 s with almost no other load (24 CPU-minutes); MNIST
-17.6 CPU-minutes, 42 min under other load.
+17.6 CPU-minutes, 42 min on a busy machine.
 
 Expected balanced accuracy in percent, with 95% intervals over 500 members and 500 non-members; all
 20 attacks, MemGuard, a smaller net and the defenses are in RESULTS.md:

@@ -13,7 +13,7 @@ layers of 128 units. The nets have 26,122 weights; Forward-Forward has 24,832 (i
 layer), and least squares solves for the last 1,290 only. The private rules have epsilon 8 at delta
 1e-4. All settings were chosen by hand for accuracy on these digits, which no epsilon covers.
 
-Time: 5 min 20 s for all six under other load (2 min 51 s of CPU time).
+Time: 5 min 20 s for all six on a busy machine (2 min 51 s of CPU time).
 
 Expected accuracy on members and on other rows, and AUC with its 95% interval, means over 32
 targets:

@@ -14,7 +14,7 @@ CIFAR-10's 50,000 + 10,000 rows, the tutorial's accuracies on training and valid
 parameters, not more, as the tutorial says). The advantage is at least their difference, 0.257 and
 0.126. The argument tfds=cifar10 runs that where the data set is installed.
 
-Time: 21 min for both nets on 2 CPU cores under other load (25 reports of 11 slices and 2 attacks
+Time: 21 min for both nets on 2 CPU cores on a busy machine (25 reports of 11 slices and 2 attacks
 per net).
 
 Expected with 10,000 members and 2,000 non-members of Fashion-MNIST; the net with two convolutions

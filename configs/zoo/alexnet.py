@@ -8,7 +8,7 @@ complementary halves instead and adds LiRA. The net has half the features (divid
 images at 65x65, which 2 CPU cores can train. `full` is the source's recipe: all features, 60,000
 images at 224x224, SGD 0.01, batches of 128, 10 epochs (needs an accelerator).
 
-Time: 27 min on 2 CPU cores under other load.
+Time: 27 min on 2 CPU cores on a busy machine.
 
                      published (60,000 images)    expected (10,000 images, 10 epochs)
     loss             0.327                        0.261

@@ -38,7 +38,7 @@ were chosen on 1,500 of the 8,000, those of backpropagation were not tuned:
     schedule    sum, 10            0.995    0.951       0.528 [0.513, 0.543]     151 s for 40 epochs
     backprop                       1.000    0.963       0.519 [0.503, 0.536]     15 s for 20 epochs
 
-`local` was timed under other load, and `schedule` on batches of 500 rows (16 per epoch). The three
+`local` was timed on a busy machine, and `schedule` on batches of 500 rows (16 per epoch). The three
 take 2 min 42 s of CPU time in all. With the mean of squares and theta 1.5, as in the source,
 `schedule` stops at 0.905.
 

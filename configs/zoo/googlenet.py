@@ -8,7 +8,7 @@ complementary halves instead and adds LiRA. The layers are those of the source, 
 which 2 CPU cores can train. `full` is the source's recipe: 60,000 images at 96x96, SGD 0.1, batches
 of 128, 10 epochs (needs an accelerator).
 
-Time: 9 min on 2 CPU cores under other load (9.1 min of CPU time).
+Time: 9 min on 2 CPU cores on a busy machine (9.1 min of CPU time).
 
                      published (60,000 images)    expected (10,000 images, 10 epochs)
     loss             0.262                        0.222

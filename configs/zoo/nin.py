@@ -8,7 +8,7 @@ complementary halves instead and adds LiRA. The layers are those of the source, 
 which 2 CPU cores can train. `full` is the source's recipe: 60,000 images at 224x224, SGD 0.1,
 batches of 128, 10 epochs (needs an accelerator).
 
-Time: 13 min on 2 CPU cores under other load (8.9 min of CPU time).
+Time: 13 min on 2 CPU cores on a busy machine (8.9 min of CPU time).
 
                      a reader (60,000 images)    expected (10,000 images, 10 epochs)
     loss             0.375                       0.365
