@@ -190,9 +190,7 @@ def opponents_beside(*, num_rows: int, batch_size: int, attack_steps: int) -> Pl
     batches = plans.permutation(batch_size=batch_size)
 
     def plan(key, epoch, rows, weight):
-        train_K = rows[:num_rows]
-        # At least one row, because fleet.check_monitor computes shapes with a single row.
-        extra_E = rows[min(num_rows, len(rows) - 1) :]
+        train_K, extra_E = rows[:num_rows], rows[num_rows:]
         index_SB, weight_SB = batches(key, epoch, train_K, weight[:num_rows])
         inside_key, outside_key = jax.random.split(
             jax.random.fold_in(jax.random.fold_in(key, epoch), 1)

@@ -60,9 +60,7 @@ def part(plan: Plan, *, members: int, extra: bool) -> Plan:
     """
 
     def chosen(key, epoch, rows_K, weight_K):
-        # At least one row, because fleet.check_monitor computes shapes with a single row.
-        first = min(members, len(rows_K) - 1) if extra else 0
-        last = len(rows_K) if extra else members
+        first, last = (members, len(rows_K)) if extra else (0, members)
         weight_K = jnp.ones_like(weight_K) if extra else weight_K
         return plan(key, epoch, rows_K[first:last], weight_K[first:last])
 

@@ -89,7 +89,8 @@ def train(
     Returns:
         {model: record} of those of `models` that failed, now or earlier.
     """
-    check_monitor(learner=learner, pool=pool, validation=validation is not None)
+    num_rows = rows_MK.shape[1]
+    check_monitor(learner=learner, pool=pool, num_rows=num_rows, validation=validation is not None)
     have = set(checkpoint.finished(folder, models)) | (
         set(failures.known(folder, models)) - set(attempts)
     )
@@ -158,17 +159,21 @@ def train(
     return failed
 
 
-def check_monitor(*, learner: Learner, pool: Pool, validation: bool) -> None:
-    """Raises ValueError if the stopping rule watches a metric that this run does not have."""
+def check_monitor(*, learner: Learner, pool: Pool, num_rows: int, validation: bool) -> None:
+    """Raises ValueError if the stopping rule watches a metric that this run does not have.
+
+    Nothing is computed. Batches have the sizes of those of `num_rows` rows, as the learner may cut
+    them into shards.
+    """
     if not learner.stopping:
         return
     sample = stream.bare(pool, np.arange(1))
-    row = jnp.zeros(1, jnp.int32), jnp.ones(1, jnp.float32)
+    rows = jnp.zeros(num_rows, jnp.int32), jnp.ones(num_rows, jnp.float32)
 
     def metrics(key):
         state = learner.init(key, sample)
-        trained = learner.epoch(state, sample, *learner.plan(key, jnp.uint32(1), *row))[1]
-        return trained, learner.evaluate(state.variables, sample, *row)
+        trained = learner.epoch(state, sample, *learner.plan(key, jnp.uint32(1), *rows))[1]
+        return trained, learner.evaluate(state.variables, sample, *rows)
 
     trained, evaluated = jax.eval_shape(metrics, jax.random.key(0))
     known = [name for name in trained if name != "weight"]

@@ -225,6 +225,8 @@ def test_a_monitor_that_does_not_exist_lists_the_metrics(tmp_path):
         ValueError, match=r"monitor='val_loss' is not a metric.*Metrics: accuracy, loss \(val_"
     ):
         train(tmp_path / "a", learner=toys.learner(stopping=stopping.make(monitor="val_loss")))
+    sharded = toys.learner(stopping=stopping.make(monitor="loss"), shards=4)
+    fleet.check_monitor(learner=sharded, pool=toys.pool(), num_rows=30, validation=False)
 
 
 def test_metrics_are_logged_once_an_epoch_and_model(tmp_path):
