@@ -31,6 +31,8 @@ the private models is still distinguishable from random guessing.
 Arguments:
     folder: the four .gz files.
     private, epsilon: whether to train privately, and the budget.
+    bands: with more than 1, noise that is correlated over so many steps (`privacy.noise='banded'`),
+        of which at most 19 are possible; it needs `pip install "mia_jax[banded]"`.
     epochs, models, canaries: sizes.
     full: the published recipe, of which only the wiring is tested: the tanh net of Tramer and Boneh
         2021 (arXiv:2011.11660), batches of 2,048 of 60,000 rows, 40 epochs, clip norm 0.1, SGD with
@@ -42,7 +44,7 @@ from mia_jax import configuration
 
 def get_config(arg=None):
     folder = "/usr/share/datasets/fashion-mnist"
-    needs = dict(epsilon=("private", True))
+    needs = dict(epsilon=("private", True), bands=("private", True))
     arg = configuration.arguments(
         arg,
         {},
@@ -50,6 +52,7 @@ def get_config(arg=None):
         folder=folder,
         private=True,
         epsilon=3.0,
+        bands=1,
         epochs=int,
         models=4,
         canaries=1000,
@@ -60,6 +63,8 @@ def get_config(arg=None):
     )
     if arg.private:
         privacy = dict(clip_norm=0.1, noise_multiplier=None, epsilon=arg.epsilon, delta=1e-5)
+        if arg.bands > 1:
+            privacy |= dict(noise="banded", bands=arg.bands, sampling="cyclic_poisson")
         size = (
             dict(batch_size=2048, learning_rate=4.0)
             if arg.full

@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from mia_jax import checks
-from mia_jax.privacy import accounting, gradients, noise, risk
+from mia_jax.privacy import accounting, banded, gradients, risk
 from mia_jax.privacy import clipping as clip_rules
+from mia_jax.privacy import noise as noises
 from mia_jax.privacy import sampling as sampling_plans
 from mia_jax.privacy.guarantee import Guarantee
 from mia_jax.privacy.independence import proof, trials
@@ -24,6 +25,7 @@ from mia_jax.types import Plan
 
 # The noise of a step uses fold_in(step's key, NOISE_KEY); slots use fold_in(step's key, slot).
 NOISE_KEY, COUNT_KEY = 2**32 - 2, 2**32 - 3
+NOISES = ("gaussian", "banded")
 
 
 class Private(NamedTuple):
@@ -33,17 +35,19 @@ class Private(NamedTuple):
         guarantee: the mechanism and its accounting.
         plan: draws batches of U * rows_each rows.
         epochs: the number of epochs that the budget allows.
-        clip: the clip norm C, which the adaptive rule changes.
+        start: start(params) -> what the steps carry on, a part of the optimizer's state: the clip
+            norm C, which the adaptive rule changes, and the state of correlated noise.
         choose: choose(losses, params, rows, tried) -> Private with the method settled. It refuses a
             loss that mixes the examples of a batch.
         clipped: clipped(losses, params, rows, weight_B, clip) -> Clipped of a shard of a batch.
-        noisy: noisy(Clipped of a batch, key, clip) -> (gradient, clip, numbers).
+        noisy: noisy(Clipped of a batch, key, carried) -> (gradient, carried, numbers), where
+            `carried` is what `start` returned or a dict with these keys.
     """
 
     guarantee: Guarantee
     plan: Plan
     epochs: int
-    clip: float
+    start: Callable[..., dict]
     choose: Callable[..., Private]
     clipped: Callable[..., gradients.Clipped]
     noisy: Callable[..., tuple[Any, Any, dict]]
@@ -80,6 +84,8 @@ def make(
     max_tpr: float | None = None,
     at_fpr: float | None = None,
     max_advantage: float | None = None,
+    noise: str = "gaussian",
+    bands: int = 1,
 ) -> Private:
     """Returns private training: (sum_u clipped gradient_u + Gaussian noise) / expected batch.
 
@@ -118,7 +124,12 @@ def make(
             attack may have at that false-positive rate (privacy/risk.py).
         at_fpr: the false-positive rate of max_tpr.
         max_advantage: with noise_multiplier=None, the largest TPR - FPR that any attack may have.
+        noise: 'gaussian', independent in every step, or 'banded', correlated over `bands` steps
+            (privacy/banded.py), which needs sampling='cyclic_poisson' and jax_privacy.
+        bands: the bands of the matrix, and the groups of cyclic Poisson sampling, each of which
+            takes part in every bands-th step; 1 is independent noise and Poisson sampling.
     """
+    check_noise(noise, bands=bands, sampling=sampling, clipping=clipping)
     units, rows_each = _units(num_rows, columns, user, user_rows)
     checks.one_of(("stop", "truncate"), overflow=overflow)
     checks.one_of(gradients.METHODS, method=method)
@@ -176,6 +187,7 @@ def make(
         cap=cap,
         microbatch=microbatch,
         count_std=(count_std or batch_size / 20) if clipping == "adaptive" else 0.0,
+        bands=bands,
         unit=user or "example",
     )
     asked = dict(max_tpr=max_tpr, at_fpr=at_fpr, max_advantage=max_advantage)
@@ -189,6 +201,7 @@ def make(
         noise_multiplier = risk.noise_for(mechanism, **asked) if epochs else 1.0
         mechanism = Mechanism(**mechanism.to_json() | dict(noise_multiplier=noise_multiplier))
     mechanism, fit = _budgeted(mechanism, noise_multiplier, epsilon, delta, accountant, epochs)
+    column = banded.coefficients(steps=mechanism.steps, bands=bands)
     size = _slots(mechanism, epochs)
     # Empty slots fill the last physical batch, and all shards have as many.
     multiple = shards * (physical_batch or mechanism.microbatch) if shards > 1 else physical_batch
@@ -213,6 +226,7 @@ def make(
         requested_epochs=epochs,
         method=method,
         notes=tuple(notes),
+        coefficients=column,
         plan=draw,
     )
     adaptive = dict(quantile=quantile, rate=quantile_rate) if clipping == "adaptive" else None
@@ -236,6 +250,13 @@ def _finished(
 ) -> Private:
     """Returns the private part whose functions use these settings."""
     mechanism = guarantee.mechanism
+
+    def start(params) -> dict:
+        """Returns what the steps carry on."""
+        carried = dict(clip_norm=jnp.float32(clip))
+        if mechanism.bands > 1:
+            carried |= dict(noise=banded.start(guarantee.coefficients, params))
+        return carried
 
     def choose(losses, params, rows, tried) -> Private:
         """Returns the same private part with the method settled.
@@ -308,14 +329,18 @@ def _finished(
         )
         return gradients.clipped_sum(losses, params, rows, weight_B, **how)
 
-    def noisy(clipped: gradients.Clipped, key, clip):
-        """Returns the noisy gradient of a batch (float32), the next C and the step's numbers.
+    def noisy(clipped: gradients.Clipped, key, carried):
+        """Returns the noisy gradient of a batch (float32), what is carried on, and numbers.
 
         The numbers are {clipped, nonfinite, noise_multiplier, clip_norm}.
         """
+        clip = carried["clip_norm"]
         scale = clip / mechanism.clip_norm if adaptive else 1.0
         std = mechanism.noise_std_of_sum() * scale
-        drawn = noise.gaussian(jax.random.fold_in(key, jnp.uint32(NOISE_KEY)), clipped.total, std)
+        drawn = noises.gaussian(jax.random.fold_in(key, jnp.uint32(NOISE_KEY)), clipped.total, std)
+        after = {}
+        if mechanism.bands > 1:
+            drawn, after["noise"] = banded.correlated(drawn, carried["noise"])
         gradient = jax.tree.map(
             lambda total, z: (total + z) / mechanism.divisor, clipped.total, drawn
         )
@@ -338,9 +363,42 @@ def _finished(
             clip = clip_rules.moved_clip(
                 clip, inside, draw, expected_batch=mechanism.divisor, **adaptive
             )
-        return gradient, clip, numbers
+        return gradient, after | dict(clip_norm=clip), numbers
 
-    return Private(guarantee, plan, epochs, clip, choose, clipped, noisy)
+    return Private(guarantee, plan, epochs, start, choose, clipped, noisy)
+
+
+def check_noise(noise: str, *, bands: int, sampling: str, clipping: str) -> None:
+    """Raises ValueError unless the noise goes with the sampling and the clipping rule.
+
+    Args:
+        noise, bands, sampling, clipping: see `make`.
+    """
+    checks.one_of(NOISES, noise=noise)
+    checks.at_least(1, bands=bands)
+    if noise == "gaussian":
+        if bands > 1:
+            raise ValueError(
+                f"privacy.bands={bands} is for noise that is correlated over the steps; set "
+                "privacy.noise='banded', or bands=1."
+            )
+        if sampling == "cyclic_poisson":
+            raise ValueError(
+                "privacy.sampling='cyclic_poisson' is for privacy.noise='banded'; independent noise "
+                "needs no distance between the participations of a unit: use sampling='poisson'."
+            )
+        return
+    if sampling != "cyclic_poisson":
+        raise ValueError(
+            f"privacy.noise='banded' with sampling={sampling!r}: a unit could take part in two steps "
+            "that are fewer than `bands` apart, which correlated noise does not protect. Use "
+            "sampling='cyclic_poisson', where a unit takes part in every bands-th step at most."
+        )
+    if clipping == "adaptive":
+        raise ValueError(
+            "privacy.noise='banded' with clipping='adaptive': the noise of a step cancels that of "
+            "earlier steps only if all have the scale of one clip norm; use clipping='flat'."
+        )
 
 
 class Separation(NamedTuple):
@@ -556,6 +614,7 @@ def _plan(
     common = dict(
         sampling=mechanism.sampling, rate=mechanism.rate, size=size, steps=mechanism.epoch_steps
     )
+    common |= dict(groups=mechanism.bands)
     plan = sampling_plans.plan(
         **common, cap=mechanism.cap is not None, spread=mechanism.microbatch > 1
     )
@@ -598,6 +657,17 @@ def _notes(
         notes.append(
             f"sampling={mechanism.sampling!r} is not amplified: every unit takes part once an "
             "epoch, and no Poisson epsilon is claimed."
+        )
+    if mechanism.sampling == "cyclic_poisson" and mechanism.bands > 1:
+        notes.append(
+            f"The noise of a step is correlated with that of the {mechanism.bands - 1} steps before "
+            f"it, by the inverse of a Toeplitz matrix of {mechanism.bands} bands. Participation: "
+            f"every {mechanism.unit if mechanism.unit == 'example' else 'user'} is in one of "
+            f"{mechanism.bands} groups, drawn once, uniformly and independently; step t takes "
+            f"every one of group t mod {mechanism.bands} with probability "
+            f"{mechanism.release_rate:.4g}. So nobody takes part in two steps that are fewer than "
+            f"{mechanism.bands} apart, and the accounting is that of "
+            f"{mechanism.releases:,} Poisson-sampled releases at that rate."
         )
     if mechanism.microbatch > 1:
         notes.append(

@@ -220,7 +220,8 @@ def make(
         opt = tx.init(parameters.split(variables["params"], trainable)[0])
         if secret is not None or ema:
             opt = dict(tx=opt)
-            opt |= dict(clip_norm=jnp.float32(secret.clip)) if secret is not None else {}
+            if secret is not None:
+                opt |= secret.start(parameters.split(variables["params"], trainable)[0])
             opt |= dict(ema=jax.tree.map(jnp.array, variables["params"])) if ema else {}
         return TrainState(jnp.int32(0), variables, opt, train_key, stop)
 
@@ -341,7 +342,7 @@ def make(
         def updated(given, state: TrainState):
             clipped, weight_B = given
             key = jax.random.fold_in(state.key, state.step)
-            noisy, clip, numbers = secret.noisy(clipped, key, state.opt["clip_norm"])
+            noisy, carried, numbers = secret.noisy(clipped, key, state.opt)
             chosen, frozen = parameters.split(state.variables["params"], trainable)
             extra, outside = jax.value_and_grad(lambda p: penalty(parameters.merge(p, frozen)))(
                 chosen
@@ -349,7 +350,7 @@ def make(
             noisy = jax.tree.map(jnp.add, noisy, outside) if l1 or l2 else noisy
             # An empty batch also moves the parameters: its noise is part of the mechanism.
             params, tx_state = moved(state, noisy, state.opt["tx"])
-            opt = dict(tx=tx_state, clip_norm=clip)
+            opt = dict(tx=tx_state) | carried
             opt |= dict(ema=averaged(state, params)) if ema else {}
             total = weight_B.sum()
             metrics = dict(loss=clipped.loss_B + extra) | clipped.aux

@@ -40,6 +40,10 @@ def event(mechanism: Mechanism, *, accountant: str = "pld") -> dp_accounting.DpE
 
     - Poisson sampling: subsampled Gaussian (truncated if there is a cap).
     - Sampling without replacement: subsampled Gaussian as well.
+    - Cyclic Poisson sampling with noise of b bands: ceil(steps / b) Poisson-subsampled Gaussians at
+      the rate within a group, b times the overall rate (Choquette-Choo et al. 2023,
+      arXiv:2306.08153, theorem 4). The columns of C have norm 1, and those of a unit's
+      participations are orthogonal. This is `amplified_bandmf_event` of jax_privacy.
     - Shuffled batches and balls in bins: a unit takes part once per epoch, so E epochs are E
       Gaussian releases without amplification. Shuffled batches have a fixed size and therefore no
       add_remove neighbor. In balls in bins, no other unit moves when a unit is added.
@@ -59,14 +63,14 @@ def event(mechanism: Mechanism, *, accountant: str = "pld") -> dp_accounting.DpE
         2 if accountant == "pld" and mechanism.adjacency == "replace_one" else 1
     )
     gaussian = dp_accounting.GaussianDpEvent(multiplier)
-    n, q = mechanism.num_units, mechanism.rate
-    if mechanism.sampling == "poisson":
+    n, q = mechanism.num_units, mechanism.release_rate
+    if mechanism.sampling in ("poisson", "cyclic_poisson"):
         release = dp_accounting.PoissonSampledDpEvent(q, gaussian)
         if mechanism.cap is not None and mechanism.cap < n:
             release = dp_accounting.TruncatedSubsampledGaussianDpEvent(
                 n, q, mechanism.cap, multiplier
             )
-        return dp_accounting.SelfComposedDpEvent(release, mechanism.steps)
+        return dp_accounting.SelfComposedDpEvent(release, mechanism.releases)
     if mechanism.sampling == "without_replacement":
         return dp_accounting.SelfComposedDpEvent(
             dp_accounting.SampledWithoutReplacementDpEvent(
@@ -74,7 +78,7 @@ def event(mechanism: Mechanism, *, accountant: str = "pld") -> dp_accounting.DpE
             ),
             mechanism.steps,
         )
-    return dp_accounting.SelfComposedDpEvent(gaussian, mechanism.epochs)
+    return dp_accounting.SelfComposedDpEvent(gaussian, mechanism.releases)
 
 
 def checks_pair(mechanism: Mechanism) -> None:
@@ -257,14 +261,15 @@ def gdp_mu(mechanism: Mechanism) -> float:
 
     With s the noise multiplier, q the rate, T the number of steps and E the number of epochs:
 
-    - Poisson (central limit): q sqrt(T (exp(s^-2) - 1)).
+    - Poisson (central limit): q sqrt(T (exp(s^-2) - 1)). Cyclic Poisson with b bands: the same with
+      q b and ceil(T / b).
     - Without replacement: sqrt(2 T) q sqrt(exp(s^-2) Phi(1.5/s) + 3 Phi(-0.5/s) - 2).
     - Shuffle and balls in bins (exact): sqrt(E) / s.
 
     Sources: Bu et al. 2020 (arXiv:1911.11607), Dong et al. 2022 (arXiv:1905.02383).
     """
-    s, q, steps = mechanism.noise_multiplier, mechanism.rate, mechanism.steps
-    if mechanism.sampling == "poisson":
+    s, q, steps = mechanism.noise_multiplier, mechanism.release_rate, mechanism.releases
+    if mechanism.sampling in ("poisson", "cyclic_poisson"):
         return q * math.sqrt(steps) * math.sqrt(math.expm1(min(1 / s / s, 700.0)))
     if mechanism.sampling == "without_replacement":
         inner = (
@@ -273,7 +278,7 @@ def gdp_mu(mechanism: Mechanism) -> float:
             - 2
         )
         return q * math.sqrt(2 * steps * inner)
-    return math.sqrt(mechanism.epochs) / s
+    return math.sqrt(steps) / s
 
 
 def gaussian_delta(epsilon: float, mu: float) -> float:

@@ -233,6 +233,12 @@ def watched(learner: Learner, marked: Canaries, *, size: float) -> Learner:
         size: the norm of a canary's clipped gradient (`size_of`).
     """
     mechanism = learner.guarantee.mechanism
+    if mechanism.bands > 1:
+        raise ValueError(
+            "data.canaries.kind='dirac' with privacy.noise='banded': the scores and tests of such "
+            "canaries are about noise that is independent in every step. Use canaries of another "
+            "kind, such as 'mislabeled', or privacy.noise='gaussian'."
+        )
     divisor, std = mechanism.divisor, mechanism.noise_std_of_sum() or size
     a, q, steps = size / std, mechanism.rate, mechanism.epoch_steps
     once = mechanism.sampling in ("shuffle", "balls_in_bins")

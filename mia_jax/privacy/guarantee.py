@@ -25,6 +25,7 @@ class Guarantee:
         requested_epochs: the number of requested epochs; mechanism.epochs of them fit the budget.
         method: how the clipped gradients are computed, which does not affect the guarantee.
         notes: sentences for the log and the report.
+        coefficients: with correlated noise, the first column of the matrix (privacy/banded.py).
         plan: the sampler that was made from the mechanism.
     """
 
@@ -35,6 +36,7 @@ class Guarantee:
     requested_epochs: int = 0
     method: str = ""
     notes: tuple[str, ...] = ()
+    coefficients: tuple[float, ...] = (1.0,)
     plan: Callable | None = dataclasses.field(default=None, compare=False, repr=False)
 
     def epsilon(self, epochs: int) -> float:
@@ -53,6 +55,8 @@ class Guarantee:
         """
         declared = self.mechanism
         entry = ledger(declared.after(steps))
+        if declared.bands > 1:
+            entry |= dict(coefficients=list(self.coefficients))
         if plan is not self.plan:
             entry |= dict(sampling=OTHER_PLAN)
         if not steps:  # Nothing was released, so there was no noise to measure.
@@ -102,6 +106,7 @@ class Guarantee:
             accountant=self.accountant,
             adjacency=ran.adjacency,
             sampling=ran.sampling,
+            bands=ran.bands,
             unit=ran.unit,
         )
         claim |= dict(

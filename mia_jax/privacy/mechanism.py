@@ -9,8 +9,9 @@ import dataclasses
 import math
 from collections.abc import Mapping
 
-SAMPLINGS = ("poisson", "shuffle", "without_replacement", "balls_in_bins")
+SAMPLINGS = ("poisson", "shuffle", "without_replacement", "balls_in_bins", "cyclic_poisson")
 ADJACENCIES = ("add_remove", "zero_out", "replace_one")
+OLDER = dict(bands=1)  # fields that ledgers of older versions lack, and what was true of them
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,9 @@ class Mechanism:
             'shuffle': consecutive batches of a permutation that is drawn again every `epoch_steps`
             steps. 'without_replacement': a new uniform batch of rate * n units every step.
             'balls_in_bins': every unit in one uniform step of every `epoch_steps`.
+            'cyclic_poisson': every unit belongs to one of `bands` groups, drawn once, uniformly and
+            independently; step t takes every unit of group t mod bands with probability
+            rate * bands, and no other unit.
         rate: the probability that a unit takes part in a step (batch size / rows).
         clip_norm: C, a bound on the norm of a unit's gradient over all parameters.
         noise_multiplier: the standard deviation of the noise / sensitivity.
@@ -37,6 +41,11 @@ class Mechanism:
             of TF-Privacy, which are a different mechanism).
         count_std: if > 0, every step also releases how many gradients were within the clip norm,
             with noise of this standard deviation (adaptive clipping).
+        bands: the number of bands of the lower-triangular matrix C whose inverse correlates the
+            noise of the steps (privacy/banded.py), and the number of groups of 'cyclic_poisson'.
+            Whoever takes part in step t takes part again in step t + bands at the earliest, so that
+            the columns of C that belong to the participations of a unit are orthogonal. 1 means
+            independent noise.
         unit: 'example', or the column of users.
     """
 
@@ -51,6 +60,7 @@ class Mechanism:
     cap: int | None = None
     microbatch: int = 1
     count_std: float = 0.0
+    bands: int = 1
     unit: str = "example"
 
     def __post_init__(self):
@@ -85,6 +95,28 @@ class Mechanism:
                 f"noise_multiplier={self.noise_multiplier}; it must exceed "
                 f"{self.noise_multiplier / 2:g} (a usual value is expected_batch / 20)."
             )
+        if self.bands < 1:
+            raise ValueError(f"bands={self.bands} must be at least 1.")
+        if self.bands > 1 and self.sampling != "cyclic_poisson":
+            raise ValueError(
+                f"bands={self.bands}: sampling={self.sampling!r} lets a unit take part in steps that "
+                f"are fewer than {self.bands} apart, which noise that is correlated over them does "
+                "not protect. Use sampling='cyclic_poisson', or bands=1."
+            )
+        if self.rate * self.bands > 1 + 1e-9:
+            raise ValueError(
+                f"bands={self.bands}: every unit of a group would take part with probability "
+                f"rate * bands = {self.rate * self.bands:.4g}, which must be at most 1. Use at most "
+                f"{int(1 / self.rate + 1e-9)} bands, or smaller batches."
+            )
+        changed = dict(cap=self.cap is not None, count_std=self.count_std > 0)
+        changed |= dict(microbatch=self.microbatch > 1)
+        if self.sampling == "cyclic_poisson" and any(changed.values()):
+            name = next(name for name, set_ in changed.items() if set_)
+            raise ValueError(
+                f"{name}={getattr(self, name)} has no accounting with sampling='cyclic_poisson'; "
+                "leave it out, or use sampling='poisson' with independent noise."
+            )
         if not self.epoch_steps:
             object.__setattr__(self, "epoch_steps", math.ceil(1 / self.rate - 1e-9))
 
@@ -115,7 +147,9 @@ class Mechanism:
     def noise_std_of_sum(self) -> float:
         """Returns the standard deviation of the noise in the sum of clipped gradients.
 
-        It is multiplier * sensitivity, for each coordinate.
+        It is multiplier * sensitivity, for each coordinate. With bands > 1 it is that of the
+        independent noise of a step, before the inverse of C, whose columns have norm 1, correlates
+        the steps.
         """
         return self.gradient_multiplier * self.sensitivity if self.noise_multiplier else 0.0
 
@@ -142,6 +176,25 @@ class Mechanism:
         """
         return -(-self.steps // self.epoch_steps)
 
+    @property
+    def releases(self) -> int:
+        """Returns the number of releases in which a unit may take part.
+
+        These are all steps of Poisson sampling and sampling without replacement, every `bands`-th
+        of cyclic Poisson sampling, and one per epoch of the samplings in which a unit takes part
+        once per epoch.
+        """
+        if self.sampling in ("shuffle", "balls_in_bins"):
+            return self.epochs
+        return -(-self.steps // self.bands)
+
+    @property
+    def release_rate(self) -> float:
+        """Returns the probability with which a unit takes part in each of `releases`."""
+        if self.sampling in ("shuffle", "balls_in_bins"):
+            return 1.0
+        return min(1.0, self.rate * self.bands)
+
     def after(self, steps: int) -> Mechanism:
         """Returns the same mechanism after another number of steps."""
         return dataclasses.replace(self, steps=steps)
@@ -162,10 +215,10 @@ class Mechanism:
         """
         sentences = []
         for name, declared in ledger(self).items():
-            if name not in ran:
+            if name not in ran and name not in OLDER:
                 sentences.append(f"{name}: declared {declared}, not recorded")
-            elif not _same(declared, ran[name]):
-                sentences.append(f"{name}: declared {declared}, ran {ran[name]}")
+            elif not _same(declared, value := ran.get(name, OLDER.get(name))):
+                sentences.append(f"{name}: declared {declared}, ran {value}")
         return sentences
 
 

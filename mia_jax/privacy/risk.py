@@ -109,16 +109,14 @@ def nothing() -> Proven:
 def _proven(mechanism: Mechanism) -> Proven:
     """Returns `proven` of a mechanism with noise and steps."""
     replaced = mechanism.adjacency == "replace_one"
-    amplified = mechanism.sampling == "poisson" and mechanism.rate < 1
-    if not amplified:
-        releases = mechanism.steps if mechanism.sampling == "poisson" else mechanism.epochs
-        return gaussian(math.sqrt(releases) / mechanism.noise_multiplier)
+    if mechanism.release_rate == 1:  # no amplification
+        return gaussian(math.sqrt(mechanism.releases) / mechanism.noise_multiplier)
     capped = mechanism.cap is not None and mechanism.cap < mechanism.num_units
     parts = losses.totals(
-        rate=mechanism.rate,
+        rate=mechanism.release_rate,
         multiplier=mechanism.noise_multiplier * (2 if replaced else 1),
         relation=accounting.RELATIONS[mechanism.adjacency],
-        steps=mechanism.steps,
+        steps=mechanism.releases,
         units=mechanism.num_units if capped else 0,
         cap=mechanism.cap if capped else 0,
     )

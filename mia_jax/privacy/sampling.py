@@ -18,6 +18,7 @@ from mia_jax import checks
 from mia_jax.privacy.mechanism import SAMPLINGS
 from mia_jax.types import Plan
 
+GROUPS_KEY = np.uint32(2**32 - 4)  # of the groups, which no epoch has for its number
 OVERFLOW = 1e-9  # The largest probability that any step of a run has more units than slots.
 
 
@@ -44,7 +45,14 @@ def slots(
 
 
 def plan(
-    *, sampling: str, rate: float, size: int, steps: int, cap: bool = False, spread: bool = False
+    *,
+    sampling: str,
+    rate: float,
+    size: int,
+    steps: int,
+    cap: bool = False,
+    spread: bool = False,
+    groups: int = 1,
 ) -> Plan:
     """Returns the plan of `steps` batches per epoch with `size` slots each.
 
@@ -52,6 +60,9 @@ def plan(
 
     - 'poisson': every row with probability `rate` in every step, independently. Beyond `size` rows
       a uniform subset is kept if `cap`; otherwise it is an overflow.
+    - 'cyclic_poisson': every row is in one of `groups` groups, which is drawn once for all epochs,
+      uniformly and independently. Step t, counted from the first step of epoch 1, takes every row of
+      group t mod groups with probability rate * groups, independently.
     - 'balls_in_bins': every row in one uniform step of the epoch.
     - 'without_replacement': `size` uniform rows, drawn again every step.
     - 'shuffle': a new permutation every epoch, in consecutive batches.
@@ -60,10 +71,19 @@ def plan(
     slots).
     """
     checks.one_of(SAMPLINGS, sampling=sampling)
+    cyclic = sampling == "cyclic_poisson"
+    chance = rate * groups if cyclic else rate
 
     def draw(key, epoch, rows_K, weight_K):
         more = max(0, size - len(rows_K))  # A batch can have more slots than there are rows.
         rows_K, weight_K = jnp.pad(rows_K, (0, more), mode="edge"), jnp.pad(weight_K, (0, more))
+        group_K = (
+            jax.random.randint(
+                jax.random.fold_in(key, GROUPS_KEY), rows_K.shape, 0, groups, jnp.int32
+            )
+            if cyclic
+            else None
+        )
         key, real_K = jax.random.fold_in(key, epoch), weight_K > 0
         if sampling == "shuffle":
             order_K = jnp.argsort(
@@ -86,10 +106,13 @@ def plan(
         def step(s):
             step_key = jax.random.fold_in(key, s)
             bits_K = _bits(step_key, len(rows_K))
-            if sampling == "poisson":
+            if sampling == "poisson" or cyclic:
                 drawn_K = real_K & (
-                    (bits_K < np.int32(min(2**31 - 1, round(rate * 2**31)))) | (rate >= 1)
+                    (bits_K < np.int32(min(2**31 - 1, round(chance * 2**31)))) | (chance >= 1)
                 )
+                if cyclic:
+                    step_of_run = (jnp.asarray(epoch).astype(jnp.int32) - 1) * steps + s
+                    drawn_K &= group_K == step_of_run % groups
             else:
                 drawn_K = real_K & (bin_K == s) if sampling == "balls_in_bins" else real_K
             # A uniform subset, in random order.

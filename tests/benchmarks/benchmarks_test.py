@@ -21,6 +21,7 @@ STUDIES = (
 # What a run survives, what can be known, what a device does, what a layer takes: no peers.
 ALONE = (
     "accelerator",
+    "banded_noise",
     "broken_privacy",
     "damage",
     "interval_limits",

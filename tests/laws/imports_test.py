@@ -50,6 +50,7 @@ ONLY_IN = {  # library -> the parts that may import it, anywhere in a file
     "markdown_it": {"report"},
     "markupsafe": {"report"},
     "dp_accounting": {"privacy"},
+    "jax_privacy": {"privacy"},
     "optax": {"learners", "optimizers", "privacy", "schedules"},
 }
 WITHOUT_JAX = (

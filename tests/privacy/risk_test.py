@@ -152,7 +152,8 @@ def test_a_risk_that_contradicts_other_settings_is_refused(fields, words):
 
 
 def test_older_workdirs_go_on():
-    learner = dict(epochs=1, privacy=dict(epsilon=1.0, max_tpr=None, max_advantage=0.1))
+    privacy = dict(epsilon=1.0, max_tpr=None, max_advantage=0.1, noise="gaussian", bands=1)
+    learner = dict(epochs=1, privacy=privacy)
     recorded = experiment.as_recorded("learner", learner)
     assert recorded == dict(epochs=1, privacy=dict(epsilon=1.0, max_advantage=0.1))
 

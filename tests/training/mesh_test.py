@@ -124,9 +124,11 @@ pool = Pool(x=x, y=rng.integers(0, 10, 48).astype(np.int32), task=classification
 net, *private = name.split("+")
 fields = dict(norm="group") if net == "resnet18" else {}
 model = registry.make("models", net, fields, num_classes=10)
-more = dict(gradient="private", privacy=dict(noise_multiplier=1.0), sample=pool) if private else {}
+banded = dict(noise="banded", bands=3, sampling="cyclic_poisson") if "banded" in private else {}
+privacy = dict(noise_multiplier=1.0) | banded
+more = dict(gradient="private", privacy=privacy, sample=pool) if private else {}
 learner = backprop.make(
-    model=model, loss=cross_entropy.make(model=model), num_rows=24, epochs=1, batch_size=16,
+    model=model, loss=cross_entropy.make(model=model), num_rows=24, epochs=1, batch_size=8 if banded else 16,
     shards=8, **more,
 )
 rows = np.stack([np.sort(rng.permutation(48)[:24]).astype(np.int32) for _ in range(chunk)])
@@ -142,7 +144,14 @@ for count in (1, 2, 4, 8):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name, chunk",
-    [("mlp", 3), ("conv", 2), ("conv+private", 2), ("conv+private", 1), ("resnet18", 1)],
+    [
+        ("mlp", 3),
+        ("conv", 2),
+        ("conv+private", 2),
+        ("conv+private", 1),
+        ("mlp+private+banded", 2),
+        ("resnet18", 1),
+    ],
 )
 def test_one_two_four_and_eight_devices_give_the_same_bits(tmp_path, name, chunk):
     """Of the models; the training loss that is reported with them is the same up to rounding."""
