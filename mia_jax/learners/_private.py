@@ -384,14 +384,15 @@ def check_noise(noise: str, *, bands: int, sampling: str, clipping: str) -> None
             )
         if sampling == "cyclic_poisson":
             raise ValueError(
-                "privacy.sampling='cyclic_poisson' is for privacy.noise='banded'; independent noise "
-                "needs no distance between the participations of a unit: use sampling='poisson'."
+                "privacy.sampling='cyclic_poisson' is for privacy.noise='banded'; independent "
+                "noise needs no distance between the participations of a unit: use "
+                "sampling='poisson'."
             )
         return
     if sampling != "cyclic_poisson":
         raise ValueError(
-            f"privacy.noise='banded' with sampling={sampling!r}: a unit could take part in two steps "
-            "that are fewer than `bands` apart, which correlated noise does not protect. Use "
+            f"privacy.noise='banded' with sampling={sampling!r}: a unit could take part in two "
+            "steps that are fewer than `bands` apart, which correlated noise does not protect. Use "
             "sampling='cyclic_poisson', where a unit takes part in every bands-th step at most."
         )
     if clipping == "adaptive":
@@ -660,8 +661,8 @@ def _notes(
         )
     if mechanism.sampling == "cyclic_poisson" and mechanism.bands > 1:
         notes.append(
-            f"The noise of a step is correlated with that of the {mechanism.bands - 1} steps before "
-            f"it, by the inverse of a Toeplitz matrix of {mechanism.bands} bands. Participation: "
+            "The noise of a step is correlated with that of earlier steps, by the inverse of a "
+            f"Toeplitz matrix of {mechanism.bands} bands. Participation: "
             f"every {mechanism.unit if mechanism.unit == 'example' else 'user'} is in one of "
             f"{mechanism.bands} groups, drawn once, uniformly and independently; step t takes "
             f"every one of group t mod {mechanism.bands} with probability "

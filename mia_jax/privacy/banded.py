@@ -3,10 +3,10 @@
 With independent noise z_t, a step of DP-SGD releases g_t + z_t. Here it releases g_t + (C^-1 z)_t,
 where C is a lower-triangular Toeplitz matrix with b bands whose columns have norm 1. What is
 released is a function of C g + z, the clipped sums of b steps with independent noise. A unit that
-takes part in steps that are at least b apart moves C g by orthogonal columns of norm 1, so that each
-participation costs what it costs with independent noise of the same multiplier. But the noise of
-successive steps partly cancels: parameters are sums of releases, and the noise in a sum of releases
-is smaller (Choquette-Choo et al. 2023, arXiv:2306.08153).
+takes part in steps that are at least b apart moves C g by orthogonal columns of norm 1, so that
+each participation costs what it costs with independent noise of the same multiplier. But the noise
+of successive steps partly cancels: parameters are sums of releases, and the noise in a sum of
+releases is smaller (Choquette-Choo et al. 2023, arXiv:2306.08153).
 
 The entries of C and the multiplication by C^-1 are those of jax_privacy, an optional dependency.
 """
@@ -101,4 +101,3 @@ def correlated(noise, stream: Stream) -> tuple[Any, Stream]:
     inverse = library().inverse_as_streaming_matrix(stream.coefficients)
     row, past = inverse.multiply_next(noise, stream.past)
     return row, stream._replace(past=past)
-

@@ -99,15 +99,15 @@ class Mechanism:
             raise ValueError(f"bands={self.bands} must be at least 1.")
         if self.bands > 1 and self.sampling != "cyclic_poisson":
             raise ValueError(
-                f"bands={self.bands}: sampling={self.sampling!r} lets a unit take part in steps that "
-                f"are fewer than {self.bands} apart, which noise that is correlated over them does "
-                "not protect. Use sampling='cyclic_poisson', or bands=1."
+                f"bands={self.bands}: sampling={self.sampling!r} lets a unit take part in steps "
+                f"that are fewer than {self.bands} apart, which noise that is correlated over them "
+                "does not protect. Use sampling='cyclic_poisson', or bands=1."
             )
         if self.rate * self.bands > 1 + 1e-9:
             raise ValueError(
                 f"bands={self.bands}: every unit of a group would take part with probability "
-                f"rate * bands = {self.rate * self.bands:.4g}, which must be at most 1. Use at most "
-                f"{int(1 / self.rate + 1e-9)} bands, or smaller batches."
+                f"rate * bands = {self.rate * self.bands:.4g}, which must be at most 1. Use at "
+                f"most {int(1 / self.rate + 1e-9)} bands, or smaller batches."
             )
         changed = dict(cap=self.cap is not None, count_std=self.count_std > 0)
         changed |= dict(microbatch=self.microbatch > 1)

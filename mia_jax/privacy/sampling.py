@@ -61,8 +61,8 @@ def plan(
     - 'poisson': every row with probability `rate` in every step, independently. Beyond `size` rows
       a uniform subset is kept if `cap`; otherwise it is an overflow.
     - 'cyclic_poisson': every row is in one of `groups` groups, which is drawn once for all epochs,
-      uniformly and independently. Step t, counted from the first step of epoch 1, takes every row of
-      group t mod groups with probability rate * groups, independently.
+      uniformly and independently. Step t, counted from the first step of epoch 1, takes every row
+      of group t mod groups with probability rate * groups, independently.
     - 'balls_in_bins': every row in one uniform step of the epoch.
     - 'without_replacement': `size` uniform rows, drawn again every step.
     - 'shuffle': a new permutation every epoch, in consecutive batches.

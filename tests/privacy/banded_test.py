@@ -65,7 +65,11 @@ def p_value(moves_TP, matrix) -> float:
 def test_the_noise_of_steps_has_the_covariance_of_the_matrix_and_no_other(column):
     model = mlp.make(num_classes=3, widths=(560,))  # 5,043 parameters
     trainee = learner(
-        model=model, loss=still(model), batch_size=10, epochs=3, privacy=BANDED | dict(clip_norm=2.0)
+        model=model,
+        loss=still(model),
+        batch_size=10,
+        epochs=3,
+        privacy=BANDED | dict(clip_norm=2.0),
     )
     assert trainee.guarantee.coefficients == column
     state, moves = trainee.init(jax.random.key(0), POOL), []
@@ -73,7 +77,7 @@ def test_the_noise_of_steps_has_the_covariance_of_the_matrix_and_no_other(column
     for e in (1, 2, 3):
         index, weight = trainee.plan(jax.random.key(9), jnp.uint32(e), jnp.arange(N), jnp.ones(N))
         for s in range(4):
-            after, sums = epoch(state, POOL, index[s : s + 1], weight[s : s + 1])
+            after, _ = epoch(state, POOL, index[s : s + 1], weight[s : s + 1])
             moves.append(flat(moved(state, after)))
             state = after
     moves_TP = np.stack(moves).astype(np.float64) / trainee.guarantee.mechanism.noise_std()
@@ -178,7 +182,8 @@ def test_participations_are_groups_in_turn_each_a_poisson_sample():
     assert (np.concatenate(gaps) % 3 == 0).all()
     share = np.mean(np.concatenate(gaps) == 3)  # independent in every turn
     assert share == pytest.approx(0.6, abs=0.04)
-    assert np.concatenate([np.diff(np.flatnonzero(t)) for t in drawn(sampling="poisson").T]).min() == 1
+    poisson = [np.diff(np.flatnonzero(t)) for t in drawn(sampling="poisson").T]
+    assert np.concatenate(poisson).min() == 1
 
 
 def test_a_killed_fleet_resumes_to_the_same_bits_and_its_ledger_names_the_matrix(tmp_path, column):

@@ -128,7 +128,8 @@ banded = dict(noise="banded", bands=3, sampling="cyclic_poisson") if "banded" in
 privacy = dict(noise_multiplier=1.0) | banded
 more = dict(gradient="private", privacy=privacy, sample=pool) if private else {}
 learner = backprop.make(
-    model=model, loss=cross_entropy.make(model=model), num_rows=24, epochs=1, batch_size=8 if banded else 16,
+    model=model, loss=cross_entropy.make(model=model), num_rows=24, epochs=1,
+    batch_size=8 if banded else 16,
     shards=8, **more,
 )
 rows = np.stack([np.sort(rng.permutation(48)[:24]).astype(np.int32) for _ in range(chunk)])
