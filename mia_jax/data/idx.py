@@ -9,6 +9,7 @@ import zlib
 
 import numpy as np
 
+from mia_jax import checks
 from mia_jax.data._pool import checked, first
 from mia_jax.types import Pool, classification
 
@@ -25,15 +26,24 @@ REMEDY = (
 )
 
 
-def load(*, folder: str = "/usr/share/datasets/fashion-mnist", examples: int | None = None) -> Pool:
+def load(
+    *,
+    folder: str = "/usr/share/datasets/fashion-mnist",
+    examples: int | None = None,
+    skip: int = 0,
+) -> Pool:
     """Returns images [N,H,W,1] in [0,1]: the official training rows, then the test rows.
 
-    `examples` is the number of first rows that are used; None for all.
+    Args:
+        folder: the folder.
+        examples: the number of rows that are used, the first ones after `skip`; None for all.
+        skip: the number of first rows that are left out, so that another run may have them.
 
     Raises:
         FileNotFoundError: if a file is missing; the message says what to type.
-        ValueError: if a file is damaged or not of this format.
+        ValueError: if a file is damaged or not of this format, or has too few rows.
     """
+    checks.at_least(0, skip=skip)
     path = pathlib.Path(folder).expanduser()
     paths = {name: _find(path, name) for name in FILES}
     missing = [f"{name}.gz" for name, file in paths.items() if file is None]
@@ -53,7 +63,9 @@ def load(*, folder: str = "/usr/share/datasets/fashion-mnist", examples: int | N
         )
     y = np.concatenate([train_y, test_y])
     classes = int(y.max()) + 1
-    x, y = first(examples, x=np.concatenate([train_x, test_x]), y=y)
+    if skip >= len(y):
+        raise ValueError(f"skip={skip} leaves out all of the {len(y)} rows of {path}.")
+    x, y = first(examples, x=np.concatenate([train_x, test_x])[skip:], y=y[skip:])
     return checked(
         Pool(x=x[..., None] / np.float32(255), y=y, name=path.name, task=classification(classes))
     )

@@ -21,7 +21,6 @@ This file uses NumPy and SciPy only.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 
 import numpy as np
 from scipy import special, stats
@@ -29,7 +28,9 @@ from scipy import special, stats
 from mia_jax import checks
 from mia_jax.privacy import audit_sums
 
-SHARE = 0.27  # Of the canaries, guessed IN and as many OUT: the most efficient for small mu.
+# Of the canaries, guessed IN and as many OUT: the most efficient number for small mu. Choosing the
+# best of 10%, 20%, 54% and 100% afterwards, corrected by simulation, shows no more (docs).
+SHARE = 0.27
 NODES = 64  # Of the quadrature over the order statistic.
 
 
@@ -90,45 +91,6 @@ def tail(*, canaries: int, guesses: int, mu: float) -> np.ndarray:
     rate_Q, weight_Q = _rates(canaries, guesses, mu)
     correct = np.arange(guesses + 1)[:, None]
     return np.minimum(1.0, stats.binom.sf(correct - 1, guesses, rate_Q) @ weight_Q)
-
-
-def chosen_p_value(
-    right_K, sizes: Sequence[int], *, canaries: int, mu: float, draws: int = 2000, seed: int = 0
-) -> float:
-    """Returns the p-value of mu-Gaussian DP if the number of guesses was chosen among `sizes`.
-
-    It is that of the smallest `p_value` over the sizes, whose distribution is simulated: the
-    attacker who sees most is also the best for all sizes at once.
-
-    Args:
-        right_K: whether each guess is right, the surest first, boolean [K].
-        sizes: the numbers of guesses among which the best was chosen, fixed beforehand.
-        canaries: n, the number of coins.
-        mu: the parameter of the claim.
-        draws: the number of simulations.
-        seed: of the simulations.
-    """
-    right_K, sizes = np.asarray(right_K, bool), sorted(set(sizes))
-    if not sizes or not 1 <= sizes[0] <= sizes[-1] <= len(right_K) <= canaries:
-        raise ValueError(
-            f"sizes={sizes} must be numbers of guesses between 1 and {len(right_K)}, the guesses "
-            f"that are given, of {canaries} canaries."
-        )
-    tables = [tail(canaries=canaries, guesses=k, mu=mu) for k in sizes]
-    ends = np.array(sizes) - 1
-
-    def smallest(right_DK) -> np.ndarray:
-        counts = np.cumsum(right_DK, 1)[:, ends]
-        return np.min([table[counts[:, i]] for i, table in enumerate(tables)], axis=0)
-
-    actual = smallest(right_K[None])[0]
-    rng, below = np.random.default_rng(seed), 0
-    for start in range(0, draws, 500):
-        x = rng.normal(mu / 2, 1.0, size=(min(500, draws - start), canaries))
-        order = np.argsort(-np.abs(x), axis=1)
-        drawn = np.take_along_axis(x, order, 1)[:, : sizes[-1]] > 0
-        below += int((smallest(drawn) <= actual + 1e-12).sum())
-    return (1 + below) / (1 + draws)
 
 
 def accuracy(mu: float, *, canaries: int, guesses: int) -> float:

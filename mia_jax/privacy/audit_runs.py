@@ -10,7 +10,9 @@ over a few tilts that are fixed beforehand. Sequential audits: arXiv:2602.06518.
 Runs must be independent given the past: each has its own coins, and its scores are computed from
 that run, or earlier ones, alone. Attacks with shadow models read later runs as well.
 
-`independent_trials` is for runs that each show one canary, in or out: Clopper-Pearson.
+`independent_trials` is for runs that each show one canary, in or out: Clopper-Pearson. Such runs
+are also what the methods of audit.py call canaries, independent given the coins by construction:
+`audit_sums.sums(score_R, inside_R)` and the others bound epsilon from one score per run.
 
 This file uses NumPy and SciPy only.
 """
@@ -32,6 +34,7 @@ from mia_jax.privacy.audit_sums import Sums
 from mia_jax.privacy.refuted import largest
 
 METHODS = ("one_run", "order_dp", "order", "rank_sum")
+CURVES = ("any", "gaussian")  # trade-off curves for which bounds of independent trials hold
 # Tilts of the log odds of a right guess, and of a standardized sum.
 ODDS = tuple(np.geomspace(0.05, 3.0, 10))
 STANDARD = tuple(np.geomspace(0.2, 4.0, 8))
@@ -130,12 +133,20 @@ def _log_largest(
 
 
 def independent_trials(
-    *, true: int, inside: int, false: int, outside: int, delta: float, alpha: float = 0.05
+    *,
+    true: int,
+    inside: int,
+    false: int,
+    outside: int,
+    delta: float,
+    alpha: float = 0.05,
+    curve: str = "any",
 ) -> float:
     """Returns the largest epsilon that rates of independent runs refute at level alpha.
 
-    Under (epsilon, delta)-DP, TPR <= e^epsilon FPR + delta. The limits of both rates are those of
-    Clopper and Pearson, each at level alpha / 2.
+    Under (epsilon, delta)-DP, TPR <= e^epsilon FPR + delta; under mu-Gaussian DP, Phi^-1(TPR) <=
+    Phi^-1(FPR) + mu. The limits of both rates are those of Clopper and Pearson, each at level
+    alpha / 2.
 
     Args:
         true: the runs with the canary that were called IN.
@@ -144,23 +155,39 @@ def independent_trials(
         outside: the runs without the canary.
         delta: the delta of the claim.
         alpha: the level.
+        curve: 'any' for any mechanism; 'gaussian' for a larger bound that holds for mechanisms
+            whose trade-off curve is a Gaussian's alone (full batches).
 
     >>> round(independent_trials(true=32, inside=32, false=0, outside=32, delta=0.0), 2)
     2.1
     """
-    return float(_trials(true, inside, false, outside, delta, alpha))
+    checks.one_of(CURVES, curve=curve)
+    return _epsilon(float(_trials(true, inside, false, outside, delta, alpha, curve)), delta, curve)
 
 
-def _trials(true, inside: int, false, outside: int, delta: float, alpha: float) -> np.ndarray:
-    """Returns `independent_trials` of arrays of counts."""
+def _trials(
+    true, inside: int, false, outside: int, delta: float, alpha: float, curve: str
+) -> np.ndarray:
+    """Returns the refuted epsilon, or mu for a Gaussian's curve, of arrays of counts."""
     checks.fraction(closed="left", delta=delta)
-    low = np.asarray(intervals.clopper_pearson(true, inside, 1 - alpha)[0]) - delta
+    low = np.asarray(intervals.clopper_pearson(true, inside, 1 - alpha)[0])
     high = np.asarray(intervals.clopper_pearson(false, outside, 1 - alpha)[1])
-    return np.log(np.maximum(low, high) / high)
+    if curve == "gaussian":
+        above = low > high  # So that high < 1, and the difference of the quantiles is finite.
+        safe = np.where(above, high, 0.5)
+        return special.ndtri(np.where(above, low, 0.5)) - special.ndtri(safe)
+    return np.log(np.maximum(low - delta, high) / high)
+
+
+def _epsilon(refuted: float, delta: float, curve: str) -> float:
+    """Returns the epsilon at delta of what `_trials` returns."""
+    if curve == "any":
+        return refuted
+    return audit.gdp_epsilon(refuted, delta) if refuted > 0 else 0.0
 
 
 def best_threshold(
-    score_R, inside_R, *, delta: float, alpha: float = 0.05, seed: int = 0
+    score_R, inside_R, *, delta: float, alpha: float = 0.05, seed: int = 0, curve: str = "any"
 ) -> tuple[float, float]:
     """Returns (epsilon, threshold), the threshold chosen on half of the runs, tested on the rest.
 
@@ -170,10 +197,12 @@ def best_threshold(
         delta: the delta of the claim.
         alpha: the level.
         seed: of the halves.
+        curve: see `independent_trials`.
 
     Raises:
         ValueError: if a half has no run on one side, or a score is NaN.
     """
+    checks.one_of(CURVES, curve=curve)
     score_R, inside_R = np.asarray(score_R, np.float64), np.asarray(inside_R, bool)
     total = checks.shape("R", score=score_R, inside=inside_R)["R"]
     if np.isnan(score_R).any():
@@ -196,13 +225,13 @@ def best_threshold(
 
     def value(t, inside_S, outside_S):
         true, false = (len(side) - np.searchsorted(side, t) for side in (inside_S, outside_S))
-        return _trials(true, len(inside_S), false, len(outside_S), delta, alpha)
+        return _trials(true, len(inside_S), false, len(outside_S), delta, alpha, curve)
 
     best = threshold_K[int(np.argmax(value(threshold_K, first_in, first_out)))]
-    return float(value(best, second_in, second_out)), float(best)
+    return _epsilon(float(value(best, second_in, second_out)), delta, curve), float(best)
 
 
-def ceiling_of_trials(runs: int, *, delta: float, alpha: float = 0.05) -> float:
+def ceiling_of_trials(runs: int, *, delta: float, alpha: float = 0.05, curve: str = "any") -> float:
     """Returns the bound of `best_threshold` with so many runs if no score errs.
 
     Half of the coins are IN in both halves; other coins give a bound that differs a little.
@@ -212,5 +241,5 @@ def ceiling_of_trials(runs: int, *, delta: float, alpha: float = 0.05) -> float:
     """
     side = runs // 4
     return independent_trials(
-        true=side, inside=side, false=0, outside=side, delta=delta, alpha=alpha
+        true=side, inside=side, false=0, outside=side, delta=delta, alpha=alpha, curve=curve
     )

@@ -71,23 +71,6 @@ def test_level_and_power_of_guesses_high_and_low(mu):
     assert np.mean(bounds) <= stats.binom.isf(1e-3, 200, 0.05) / 200
 
 
-def test_a_chosen_number_of_guesses_is_corrected():
-    """The smallest p-value of several sizes is not one; its own distribution is."""
-    sizes, rng = (20, 60, 120, 200), np.random.default_rng(4)
-    right = attacker(rng, runs=150, canaries=200, mu=0.719)
-    tables = {k: audit_order.tail(canaries=200, guesses=k, mu=0.719) for k in sizes}
-    smallest = [min(tables[k][row[:k].sum()] for k in sizes) for row in right]
-    common = dict(canaries=200, mu=0.719, draws=499)
-    corrected = [audit_order.chosen_p_value(row, sizes, **common) for row in right]
-    assert np.mean(np.array(smallest) <= 0.1) > 0.13
-    assert np.mean(np.array(corrected) <= 0.1) <= stats.binom.isf(1e-3, 150, 0.1) / 150
-    assert np.mean(corrected) == pytest.approx(0.5, abs=0.1)
-    certain = audit_order.chosen_p_value(np.ones(200, bool), sizes, **common)
-    assert certain == 1 / 500  # The smallest that 499 draws can show.
-    bonferroni = np.minimum(1, np.array(smallest) * len(sizes))
-    assert np.mean(corrected) < np.mean(bonferroni)
-
-
 @pytest.mark.parametrize(
     "call, message",
     [
@@ -96,10 +79,6 @@ def test_a_chosen_number_of_guesses_is_corrected():
             "guesses=6 must be 1 to 5",
         ),
         (lambda: audit_order.p_value(canaries=5, guesses=5, correct=1, mu=-1.0), "mu=-1.0"),
-        (
-            lambda: audit_order.chosen_p_value([True], (1, 3), canaries=9, mu=1.0),
-            r"sizes=\[1, 3\] must be numbers of guesses between 1 and 1",
-        ),
     ],
 )
 def test_bad_arguments_are_named(call, message):

@@ -111,6 +111,11 @@ def test_independent_trials_by_hand_and_their_level():
         true=20, inside=20, false=0, outside=20, delta=0.1
     ) == pytest.approx(np.log((1 - high - 0.1) / high))
     assert audit_runs.independent_trials(true=1, inside=20, false=0, outside=20, delta=0.5) == 0
+    # A Gaussian's curve: the distance of the quantiles, at the same limits of the rates.
+    counts = dict(true=20, inside=20, false=0, outside=20, delta=1e-5, curve="gaussian")
+    mu = stats.norm.ppf(1 - high) - stats.norm.ppf(high)
+    assert audit_runs.independent_trials(**counts) == pytest.approx(audit.gdp_epsilon(mu, 1e-5))
+    assert audit_runs.independent_trials(**counts | dict(false=20)) == 0
     wrong = 0
     for s in range(200):
         rng = np.random.default_rng(s)
@@ -121,6 +126,21 @@ def test_independent_trials_by_hand_and_their_level():
         wrong += epsilon > 1
         assert 0 <= threshold <= 1.01
     assert wrong <= stats.binom.isf(1e-3, 200, 0.05)
+
+
+def test_a_threshold_on_gaussian_scores_keeps_its_level_and_shows_most_of_epsilon():
+    """One canary per run, N(mu coin, 1): the claim of the mechanism is refuted in 5% of audits."""
+    mu, bounds = audit.gaussian_mu(8.0, 1e-5), []
+    for s in range(100):
+        rng = np.random.default_rng(s)
+        inside = rng.random(600) < 0.5
+        score = rng.normal(size=600) + mu * inside
+        bounds.append(audit_runs.best_threshold(score, inside, delta=1e-5, curve="gaussian")[0])
+        assert 0 < bounds[-1] < audit_runs.ceiling_of_trials(600, delta=1e-5, curve="gaussian")
+    assert np.sum(np.array(bounds) > 8) <= stats.binom.isf(1e-3, 100, 0.05)
+    assert 4.5 < np.median(bounds) < 7
+    with pytest.raises(ValueError, match="curve='normal' is not one of"):
+        audit_runs.best_threshold(score, inside, delta=1e-5, curve="normal")
 
 
 @pytest.mark.parametrize(
