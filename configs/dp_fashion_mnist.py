@@ -33,6 +33,8 @@ Arguments:
     private, epsilon: whether to train privately, and the budget.
     bands: with more than 1, noise that is correlated over so many steps (`privacy.noise='banded'`),
         of which at most 19 are possible; it needs `pip install "mia_jax[banded]"`.
+    watch: whether private training keeps the inner products of the canaries' gradients with the
+        updates, for a white-box audit (update_alignment). The models are the same.
     epochs, models, canaries: sizes.
     full: the published recipe, of which only the wiring is tested: the tanh net of Tramer and Boneh
         2021 (arXiv:2011.11660), batches of 2,048 of 60,000 rows, 40 epochs, clip norm 0.1, SGD with
@@ -44,7 +46,7 @@ from mia_jax import configuration
 
 def get_config(arg=None):
     folder = "/usr/share/datasets/fashion-mnist"
-    needs = dict(epsilon=("private", True), bands=("private", True))
+    needs = dict(epsilon=("private", True), bands=("private", True), watch=("private", True))
     arg = configuration.arguments(
         arg,
         {},
@@ -56,6 +58,7 @@ def get_config(arg=None):
         epochs=int,
         models=4,
         canaries=1000,
+        watch=False,
         full=False,
     )
     epochs = (
@@ -76,11 +79,22 @@ def get_config(arg=None):
                 gradient="private",
                 privacy=privacy,
                 epochs=epochs,
+                watch=arg.watch,
             )
             | size
         )
     else:
         learner = dict(optimizer="adam", learning_rate=2e-3, batch_size=128, epochs=epochs)
+    attacks = dict(
+        gap=dict(),
+        threshold_loss=dict(name="threshold", signal="loss"),
+        threshold_rescaled_logit=dict(name="threshold", signal="rescaled_logit"),
+        lira_shrunk=dict(name="lira", mode="online", variance="shrunk"),
+    )
+    audited = ("threshold_loss", "lira_shrunk")
+    if arg.watch:
+        attacks["update_alignment"] = dict(name="threshold", signal="update_alignment", sign=1)
+        audited = (*audited, "update_alignment")
     return configuration.complete(
         data=dict(
             name="idx",
@@ -92,14 +106,7 @@ def get_config(arg=None):
         model=dict(name="tanh_cnn"),
         learner=learner,
         query=dict(batch_size=250),
-        attacks=dict(
-            gap=dict(),
-            threshold_loss=dict(name="threshold", signal="loss"),
-            threshold_rescaled_logit=dict(name="threshold", signal="rescaled_logit"),
-            lira_shrunk=dict(name="lira", mode="online", variance="shrunk"),
-        ),
-        report=dict(
-            audit=dict(attacks=("threshold_loss", "lira_shrunk"), guesses=(0.05,)), records=()
-        ),
+        attacks=attacks,
+        report=dict(audit=dict(attacks=audited, guesses=(0.05,)), records=()),
         run=dict(chunk=1),
     )

@@ -253,6 +253,16 @@ def by_name(attacks: Sequence[PlannedAttack]) -> dict[str, PlannedAttack]:
     return {attack.name: attack for attack in attacks}
 
 
+def knowledge(attack: Attack) -> str:
+    """Returns what an attack knows, 'population' if it reads rows that no model saw and no shadow.
+
+    The scores of such an attack on one model depend on no other model.
+    """
+    if "population" in attack.needs and not set(attack.needs) & {*SHADOW_NEEDS, "member"}:
+        return "population"
+    return attack.knows
+
+
 def asked_signals(attacks: Mapping[str, Attack]) -> set[str]:
     """Returns the names of the signals that the attacks need."""
     others = SHADOW_NEEDS + OTHER_NEEDS

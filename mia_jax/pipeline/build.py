@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mia_jax import configuration, registry
+from mia_jax import configuration, registry, threat_model
 from mia_jax.configuration import settings
 from mia_jax.configuration.settings import DataSettings, Settings
 from mia_jax.data import _pool as pools
@@ -244,7 +244,7 @@ def check_report(
     privacy_audit.settings(
         typed.report.audit,
         design=design,
-        knows={name: attack.knows for name, attack in attacks.items()},
+        knows={name: threat_model.knowledge(attack) for name, attack in attacks.items()},
         level=typed.report.level,
         promised=promised,
         arrays=arrays,

@@ -294,7 +294,7 @@ def audit_of(
     audit = privacy_audit.settings(
         settings.audit,
         design=design,
-        knows={a.name: a.knows for a in attacks},
+        knows={a.name: threat_model.knowledge(a.attack) for a in attacks},
         level=settings.level,
         promised=None if guarantee is None else guarantee.delta,
         arrays=trained.model is None,

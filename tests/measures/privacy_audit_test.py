@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 import mia_jax
-from mia_jax import configuration
+from mia_jax import configuration, threat_model
 from mia_jax.designs import bernoulli, canaries, halves
 from mia_jax.external import arrays as supplied_arrays
 from mia_jax.measures import privacy_audit, releases
-from mia_jax.pipeline import build, run
+from mia_jax.pipeline import build, build_attacks, run
 from mia_jax.privacy import audit, audit_runs, dirac
 from mia_jax.privacy.mechanism import Mechanism
 from mia_jax.report import answer, tables
@@ -49,6 +49,22 @@ def test_an_audit_is_fixed_before_scores_are_seen():
         "loss",
         "lira",
     ]
+
+
+def test_attacks_that_read_no_other_model_are_added_up_over_runs():
+    read = {
+        "population": dict(name="population"),
+        "quantile": dict(name="quantile"),
+        "quantile_of_shadows": dict(name="quantile", features=("shadow_out",)),
+        "lira": dict(name="lira"),
+        "threshold": dict(name="threshold"),
+    }
+    knows = {
+        name: threat_model.knowledge(attack)
+        for name, attack in build_attacks.make_attacks(read).items()
+    }
+    assert planned(knows=knows)["single_run"] == ["population", "quantile", "threshold"]
+    assert planned(knows=knows)["attacks"] == list(read)
 
 
 @pytest.mark.parametrize(
