@@ -147,7 +147,8 @@ class Pool:
     """Holds all examples of an audit in a fixed order: row n is example n everywhere.
 
     Attributes:
-        x: [N, ...] float32 (images are [N,H,W,C] in [0,1]), or int32 if it holds tokens.
+        x: [N, ...] float32 (images are [N,H,W,C] in [0,1]), or int32 if it holds tokens. Bytes are
+            `Rows` (runtime/rows.py), which become float32 where they are indexed.
         y: [N] int32 class numbers, [N] float32 for regression or [N,L] int32 for sequences; `task`
             says which.
         task: what the labels are and what can be asked.

@@ -118,7 +118,7 @@ def _feature(
     if name == "label":
         return np.eye(evidence.num_classes)[labels(evidence, rows_K)]
     if name == "x":
-        return np.asarray(evidence.x)[rows_K].astype(np.float64)
+        return np.asarray(evidence.x[rows_K], np.float64)  # of a pool on disk only these are read
     value_AK = signal["logits" if name == "probabilities" else name][:, rows_K].astype(np.float64)
     if name == "probabilities":
         checks.finite(**{"feature 'logits'": value_AK})

@@ -235,19 +235,32 @@ def first(examples: int | None, **arrays) -> list[np.ndarray]:
 def content_hash(pool: Pool) -> str:
     """Returns 16 hex digits of the SHA-256 of x, y and the population column with their shapes.
 
-    They are the same on every machine. Of Rows the digests of the rows are hashed, which are
-    computed once (`row_digests`), with the scaling.
+    They are the same on every machine, and for every source that gives these examples: x is hashed
+    as models see it. Of pools that stay on disk (`Rows.by_row`) the digests of the stored rows are
+    hashed (`row_digests`), with the scaling. What is computed of large files is kept.
     """
-    digest = hashlib.sha256()
     kinds = {np.float32: "<f4", np.int32: "<i4"}
     parts = [("x", pool.x, kinds[x_dtype(pool.task)]), ("y", pool.y, kinds[y_dtype(pool.task)])]
     if "population" in pool.columns:
         parts.append(("population", pool.columns["population"], "|b1"))
+    x = pool.x
+    if not isinstance(x, Rows) or x.by_row or x.origin is None:
+        return _content_hash(parts)
+    what = f"content {list(x.shape)} {x.scaling} {_content_hash(parts[1:])}"
+    text = digests.kept(
+        x.origin, what, lambda: np.frombuffer(_content_hash(parts).encode(), np.uint8)
+    )
+    return text.tobytes().decode()
+
+
+def _content_hash(parts: list[tuple]) -> str:
+    """Returns the hash of (name, array, dtype) one after the other."""
+    digest = hashlib.sha256()
     for name, array, dtype in parts:
-        if isinstance(array, Rows):
+        if isinstance(array, Rows) and array.by_row:
             digest.update(f"{name}{list(array.shape)}|u1{array.scaling};".encode())
             array, dtype = row_digests(array), "<u8"
-        array = np.asarray(array)
+        array = array if isinstance(array, Rows) else np.asarray(array)
         digest.update(f"{name}{list(array.shape)}{dtype};".encode())
         for block in _blocks(array):
             digest.update(np.ascontiguousarray(array[block], dtype).tobytes())
@@ -324,7 +337,7 @@ def standardize(pool: Pool, population_N) -> Pool:
             "population_x and population_y."
         )
     axes = (0, 1, 2) if pool.x.ndim == 4 else (0,)
-    if isinstance(pool.x, Rows):
+    if isinstance(pool.x, Rows) and pool.x.by_row:
         return dataclasses.replace(pool, x=_standardized(pool.x, population_N, axes))
     x = np.asarray(pool.x)
     rows = x[population_N]
@@ -353,13 +366,14 @@ def _standardized(x: Rows, population_N: np.ndarray, axes: tuple[int, ...]) -> R
                 low, high = np.minimum(low, block.min(axes)), np.maximum(high, block.max(axes))
     deviation = np.where(low == high, 1.0, np.sqrt(squares / count))
     before = 0.0 if x.offset is None else x.offset.array.astype(np.float64)
-    factor = x.factor.array.astype(np.float64) / deviation
+    factor = x.factor.array / deviation
     return x.scaled(factor=factor, offset=(before - total / count) / deviation)
 
 
 def _blocks(array: np.ndarray) -> Iterator[slice]:
     """Returns the slices of an array, or of Rows, that are processed together."""
-    step = max(1, _BLOCK // max(1, array.nbytes // max(1, len(array))))
+    whole = 4 * array.size if isinstance(array, Rows) else array.nbytes
+    step = max(1, _BLOCK // max(1, whole // max(1, len(array))))
     return (slice(i, i + step) for i in range(0, len(array), step))
 
 
@@ -446,9 +460,9 @@ def row_digests(x) -> np.ndarray:
 
 
 def _kept_digests(x: Rows) -> np.ndarray:
-    if x.file is None:
+    if x.origin is None:
         return _row_digests(x.stored)
-    return digests.of_file(x.file, lambda: _row_digests(x.stored))
+    return digests.kept(x.origin, "digests", lambda: _row_digests(x.stored))
 
 
 def _row_digests(x, dtype=None) -> np.ndarray:

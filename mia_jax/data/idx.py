@@ -11,6 +11,8 @@ import numpy as np
 
 from mia_jax import checks
 from mia_jax.data._pool import checked, first
+from mia_jax.runtime import digests
+from mia_jax.runtime.rows import Rows
 from mia_jax.types import Pool, classification
 
 FILES = (
@@ -34,6 +36,8 @@ def load(
 ) -> Pool:
     """Returns images [N,H,W,1] in [0,1]: the official training rows, then the test rows.
 
+    They are kept as bytes, which are divided by 255 where a batch of them is used.
+
     Args:
         folder: the folder.
         examples: the number of rows that are used, the first ones after `skip`; None for all.
@@ -50,6 +54,9 @@ def load(
     if missing:
         what = "lacks " + ", ".join(missing) if path.is_dir() else "does not exist"
         raise FileNotFoundError(f"data folder {path} {what}. {REMEDY}")
+    origin = digests.origin(
+        *(file for file in paths.values() if file), how=f"first {examples} after {skip}"
+    )
     train_x, train_y, test_x, test_y = (
         _read(paths[name], axes) for name, axes in zip(FILES, (3, 1, 3, 1))
     )
@@ -66,9 +73,8 @@ def load(
     if skip >= len(y):
         raise ValueError(f"skip={skip} leaves out all of the {len(y)} rows of {path}.")
     x, y = first(examples, x=np.concatenate([train_x, test_x])[skip:], y=y[skip:])
-    return checked(
-        Pool(x=x[..., None] / np.float32(255), y=y, name=path.name, task=classification(classes))
-    )
+    images = Rows(x[..., None], factor=1 / 255, origin=origin)
+    return checked(Pool(x=images, y=y, name=path.name, task=classification(classes)))
 
 
 def _find(folder: pathlib.Path, name: str) -> pathlib.Path | None:

@@ -14,6 +14,7 @@ import numpy as np
 from mia_jax import types
 from mia_jax.data import _arrays as given
 from mia_jax.data._pool import checked, labels
+from mia_jax.runtime import digests
 from mia_jax.runtime.rows import Rows
 from mia_jax.types import Pool
 
@@ -56,6 +57,7 @@ def load(
             f"data folder {path} {what}. Write it with numpy.save('x.npy', x); an .npz cannot stay "
             "on disk and is read by data.name='npz'."
         )
+    origin = digests.origin(path.joinpath(X))
     x = mapped(path.joinpath(X))
     y = np.array(mapped(path.joinpath(Y)))
     source = path.name
@@ -74,7 +76,7 @@ def load(
     examples = x[..., None] if x.ndim == 3 and vocabulary is None else x
     if x.dtype == np.uint8:
         factor = np.float32(1 / 255 if scale is None else scale)
-        examples = Rows(examples, factor=factor, file=path.joinpath(X))
+        examples = Rows(examples, factor=factor, origin=origin, by_row=True)
     elif scale is not None:
         raise ValueError(f"{source}: scale={scale} is for bytes, and x.npy holds {x.dtype}.")
     columns = {

@@ -13,6 +13,8 @@ import numpy as np
 from mia_jax import checks, types
 from mia_jax.data import _arrays as given
 from mia_jax.data._pool import checked, labels
+from mia_jax.runtime import digests
+from mia_jax.runtime.rows import SCALES, Rows, concatenated
 from mia_jax.types import Pool
 
 
@@ -28,8 +30,8 @@ def load(
 
     x of rank 3 is interpreted as gray images [N,H,W]. `population_x` and `population_y` are
     appended as rows on which no model may train (column 'population'). Every other array [N]
-    becomes a column; its population part is `population_<name>`, or zeros. No pickled objects are
-    read.
+    becomes a column; its population part is `population_<name>`, or zeros. Bytes (uint8) stay bytes
+    in memory, and are scaled where a batch of them is used. No pickled objects are read.
 
     Args:
         path: the file.
@@ -39,6 +41,8 @@ def load(
         shape: the shape of one example, such as (28, 28, 1), if x holds images as rows.
     """
     source = pathlib.Path(path).name
+    file = pathlib.Path(path).expanduser()
+    origin = digests.origin(file) if file.is_file() else None
     x, y, columns = gathered(
         path,
         examples_of=lambda x: _scaled(
@@ -46,6 +50,8 @@ def load(
         ),
         labels_of=lambda y: _targets(y, regression, source),
     )
+    if isinstance(x, Rows):
+        x = x.read_from(origin)
     if regression:
         task = types.regression()
     else:
@@ -93,7 +99,7 @@ def gathered(
             )
         inside = arrays.pop("population", np.zeros(rows, bool))
         columns["population"] = np.concatenate([inside, np.ones(len(extra_x), bool)])
-        x, y = np.concatenate([x, extra_x]), np.concatenate([y, extra_y])
+        x, y = concatenated(x, extra_x), np.concatenate([y, extra_y])
     return x, y, columns | _columns(arrays, rows, len(x) - rows, source)
 
 
@@ -230,8 +236,8 @@ def _images(x: np.ndarray, source: str) -> np.ndarray:
     return x[..., None] if x.ndim == 3 else x
 
 
-def _scaled(x: np.ndarray, scale: float | None, source: str) -> np.ndarray:
-    """Returns x multiplied by `scale`."""
+def _scaled(x: np.ndarray, scale: float | None, source: str) -> np.ndarray | Rows:
+    """Returns x multiplied by `scale`, in float32; bytes are kept as Rows."""
     if scale is None and x.ndim == 4 and x.size:
         if x.dtype == np.uint8:
             scale = 1 / 255
@@ -240,9 +246,12 @@ def _scaled(x: np.ndarray, scale: float | None, source: str) -> np.ndarray:
                 f"{source}: images of dtype {x.dtype} hold whole numbers up to {x.max()}; set "
                 "scale=1/255 (or scale=1 to keep them)."
             )
+    factor = np.float32(1 if scale is None else scale)
+    if x.dtype == np.uint8 and SCALES[0] <= abs(factor) <= SCALES[1]:
+        return Rows(x, factor=factor)
     if scale is None:
         return x if x.dtype.itemsize > 2 else x.astype(np.float32)
-    return x.astype(np.float32) * np.float32(scale)
+    return x.astype(np.float32) * factor
 
 
 def _targets(y: np.ndarray, regression: bool, source: str) -> np.ndarray:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ import numpy as np
 
 from mia_jax import checks
 from mia_jax.data._pool import checked
+from mia_jax.runtime import digests
+from mia_jax.runtime.rows import Rows
 from mia_jax.types import Pool, Presentation, classification
 
 _CHUNK = 2000  # The number of examples that are decoded together.
@@ -30,7 +33,8 @@ def load(
 ) -> Pool:
     """Returns images [N,H,W,C] in [0,1] of the splits one after the other, in the order of TFDS.
 
-    Nothing is downloaded.
+    They are kept as bytes, which are divided by 255 where a batch of them is used. Nothing is
+    downloaded.
 
     Args:
         dataset: may include a config and a version ('emnist/letters:3.1.0').
@@ -66,16 +70,25 @@ def load(
             _source(builder, dataset, data_dir, split)
             for split in ((splits,) if isinstance(splits, str) else splits)
         ]
+        settings = f"{splits} {image_key} first {examples}"
+        origin = _origin(pathlib.Path(builder.data_dir), how=settings)
         x, y = _read(sources, image_key, label_key, examples, dataset)
     return checked(
         Pool(
-            x=x,
+            x=Rows(x, factor=1 / 255, origin=origin),
             y=y,
             name=dataset.replace("/", "-"),
             task=classification(feature.num_classes),
             presentation=Presentation(classes=tuple(map(str, feature.names or ()))),
         )
     )
+
+
+def _origin(folder: pathlib.Path, *, how: str) -> digests.Origin | None:
+    """Returns the origin of what is read from the files of a prepared data set."""
+    if not folder.is_dir():
+        return None  # a data set in memory, or in object storage
+    return digests.origin(*sorted(file for file in folder.iterdir() if file.is_file()), how=how)
 
 
 def _features(builder: Any, name: str, image_key: str, label_key: str) -> Any:
@@ -152,7 +165,7 @@ def _commands(name: str, data_dir: str | None, manual_dir: str | None = None) ->
 def _read(
     sources: list, image_key: str, label_key: str, examples: int | None, name: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (x [N,H,W,C] in [0,1], y [N]) of the sources."""
+    """Returns (x [N,H,W,C] uint8, y [N]) of the sources."""
     lengths = [len(s) for s in sources]
     rows = sum(lengths) if examples is None else examples
     checks.positive(examples=rows)
@@ -165,7 +178,7 @@ def _read(
             for example in _examples(source, range(start, min(start + _CHUNK, stop))):
                 image = np.asarray(example[image_key])
                 if x is None:
-                    x = np.empty((rows, *image.shape), np.float32)
+                    x = np.empty((rows, *image.shape), np.uint8)
                 if image.shape != x.shape[1:] or image.dtype != np.uint8:
                     raise ValueError(
                         f"{name}: image {at} is {image.dtype} {image.shape}, expected uint8 "
@@ -173,7 +186,6 @@ def _read(
                     )
                 x[at], y[at] = image, example[label_key]
                 at += 1
-    x /= 255
     return x, y
 
 

@@ -83,7 +83,7 @@ def of_examples(design: Design, pool: Pool, *, drawn: bool, seed: int) -> dict:
     audited = design.of_targets()
     rows = np.flatnonzero(audited.evaluated_TN[0])
     return blind.baseline(
-        np.asarray(pool.x)[rows],
+        np.asarray(pool.x[rows]),
         np.asarray(pool.y)[rows],
         audited.member_TN[0, rows],
         seed=seed,

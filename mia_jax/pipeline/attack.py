@@ -18,6 +18,7 @@ from mia_jax.pipeline.train import nothing
 from mia_jax.query import forward, interactive
 from mia_jax.runtime import files, jobs, stacks
 from mia_jax.runtime.progress import Progress
+from mia_jax.runtime.rows import Rows
 from mia_jax.runtime.store import Answers, Store
 from mia_jax.threat_model import PlannedAttack
 from mia_jax.types import Attack, Design, Pool, Signal
@@ -71,6 +72,12 @@ class SignalReader:
             data=files.digest(np.asarray(pool.y), columns),
         )
 
+    @functools.cached_property
+    def _x(self):
+        """Returns the examples as attacks are given them: bytes in memory as plain float32."""
+        x = self.pool.x
+        return np.asarray(x) if isinstance(x, Rows) and not x.by_row else x
+
     def has(self, name: str, models: Sequence[int], *, epoch: int | None = None) -> bool:
         """Returns whether a signal of all these models is on disk.
 
@@ -117,7 +124,7 @@ class SignalReader:
             design=self.design,
             signal=signal,
             num_classes=pool.num_classes,
-            x=pool.x,
+            x=self._x if "x" in attack.attack.needs else pool.x,
             y=pool.y,
             columns=pool.columns,
         )

@@ -1,12 +1,11 @@
 """`Rows`: examples as they are stored, which become what models see where they are indexed.
 
 A pool of bytes stays bytes: in its file (a memory map), in memory and on the devices. Only the rows
-of a batch are turned into float32, inside the compiled programs.
+of a batch are turned into float32, inside the compiled programs, to the bits that NumPy gives.
 """
 
 from __future__ import annotations
 
-import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mia_jax.runtime.digests import Origin
+
 BLOCK = 1 << 24  # bytes that are read together
+SCALES = (1e-20, 1e20)  # of factors whose products with bytes are normal numbers
 
 
 @jax.tree_util.register_pytree_node_class
@@ -25,12 +27,20 @@ class Rows:
     dtype are those of x, and the bytes those that are stored. As a pytree it has one leaf, the
     stored array, so that this is what is put on devices.
 
+    Without an offset x has the same bits on every machine and in every compiled program, those of
+    stored * factor, rounded once: a compiler may merge a product and a later addition, which rounds
+    once instead of twice, and may replace a division by 255 by a product with 1 / 255. Hence the
+    factor is cut in two, so that the first product is exact, and they are added.
+
     Args:
-        stored: the examples as they are stored, [N,..]: an array, or an object with shape, dtype
-            and rows that can be indexed (data/tfds.py).
-        factor: what they are multiplied by: one number, or one for each position of the last axes.
+        stored: the examples as they are stored, uint8 [N,..]: an array, or an object with shape,
+            dtype and rows that can be indexed (data/array_record.py).
+        factor: what they are multiplied by: one number, to 40 bits (1 / 255 gives x / 255), or with
+            an offset one for each position of the last axes, in float32.
         offset: what is added then, likewise; None for nothing.
-        file: the file of the stored array, if it stays there.
+        origin: the files from which the rows were read; None if they are known no more.
+        by_row: whether the hash of the pool is one of the stored rows' digests, as it is of pools
+            that stay on disk, and not of x.
 
     >>> rows = Rows(np.array([[0, 1], [2, 3]], np.uint8), factor=0.5)
     >>> rows.shape, rows.nbytes, rows[1:].tolist()
@@ -38,12 +48,18 @@ class Rows:
     """
 
     def __init__(
-        self, stored: Any, *, factor: Any, offset: Any = None, file: pathlib.Path | None = None
+        self,
+        stored: Any,
+        *,
+        factor: Any,
+        offset: Any = None,
+        origin: Origin | None = None,
+        by_row: bool = False,
     ):
-        self.stored, self.file = stored, file
+        self.stored, self.origin, self.by_row = stored, origin, by_row
         self._known: dict[str, Any] = {}
-        self.factor = _frozen(factor)
-        self.offset = None if offset is None else _frozen(offset)
+        self.factor = _frozen(factor, np.float64 if offset is None else np.float32)
+        self.offset = None if offset is None else _frozen(offset, np.float32)
 
     def tree_flatten(self):
         """Returns (leaves, what is static), for jax."""
@@ -54,7 +70,7 @@ class Rows:
         """Returns the object of `tree_flatten`, with other leaves."""
         rows = object.__new__(cls)
         (rows.stored,), (rows.factor, rows.offset) = leaves, static
-        rows.file, rows._known = None, {}
+        rows.origin, rows.by_row, rows._known = None, False, {}
         return rows
 
     @property
@@ -115,11 +131,20 @@ class Rows:
         return self._with(change(self.stored))
 
     def _with(self, stored) -> Rows:
-        return self.tree_unflatten((self.factor, self.offset), (stored,))
+        rows = self.tree_unflatten((self.factor, self.offset), (stored,))
+        rows.by_row = self.by_row
+        return rows
+
+    def read_from(self, origin: Origin | None) -> Rows:
+        """Returns the same rows, which were read from these files."""
+        offset = None if self.offset is None else self.offset.array
+        fields = dict(factor=self.factor.array, offset=offset, by_row=self.by_row)
+        return Rows(self.stored, origin=origin, **fields)
 
     def scaled(self, *, factor: Any, offset: Any) -> Rows:
         """Returns the same stored rows with another scaling."""
-        rows = Rows(self.stored, factor=factor, offset=offset, file=self.file)
+        fields = dict(factor=factor, offset=offset, origin=self.origin, by_row=self.by_row)
+        rows = Rows(self.stored, **fields)
         rows._known = self._known
         return rows
 
@@ -131,8 +156,11 @@ class Rows:
 
     def seen(self, stored):
         """Returns stored rows as models see them, float32."""
-        x = stored.astype(np.float32) * self.factor.array
-        return x if self.offset is None else x + self.offset.array
+        x = stored.astype(np.float32)
+        if self.offset is not None:
+            return x * self.factor.array + self.offset.array
+        first, rest = _cut(self.factor.array)
+        return x * first + x * rest if rest else x * first
 
     @property
     def scaling(self) -> list:
@@ -141,12 +169,29 @@ class Rows:
         return [None if part is None else part.array.tolist() for part in known]
 
 
-class _frozen:
-    """Holds a small float32 array as a constant of compiled programs: equal values are equal."""
+def concatenated(*parts):
+    """Returns Rows, or arrays, one after the other; Rows that are scaled alike stay stored."""
+    if all(isinstance(x, Rows) for x in parts) and len({(x.factor, x.offset) for x in parts}) == 1:
+        return parts[0].changed(lambda _: np.concatenate([x.stored for x in parts]))
+    return np.concatenate([np.asarray(x) for x in parts])
 
-    def __init__(self, value):
-        self.array = np.asarray(value, np.float32)
-        self._key = (self.array.shape, self.array.tobytes())
+
+def _cut(factor: np.ndarray) -> tuple[np.float32, np.float32]:
+    """Returns two float32 that add up to a factor: 16 bits of it, and the next ones.
+
+    The product of a byte with the first is exact.
+    """
+    bits = np.float32(factor).view(np.uint32) & np.uint32(0xFFFFFF00)
+    first = bits.view(np.float32)
+    return first, np.float32(factor - np.float64(first))
+
+
+class _frozen:
+    """Holds a small array as a constant of compiled programs: equal values are equal."""
+
+    def __init__(self, value, dtype):
+        self.array = np.asarray(value, dtype)
+        self._key = (self.array.shape, self.array.dtype.str, self.array.tobytes())
 
     def __eq__(self, other) -> bool:
         return isinstance(other, _frozen) and self._key == other._key

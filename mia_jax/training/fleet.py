@@ -191,8 +191,8 @@ class _Source:
 
     def __init__(self, pool: Pool, limit: int, devices: list):
         self.pool, self.limit = stream.bare(pool), limit
-        fits = stream.num_bytes(pool) <= limit
-        self.resident = {device: mesh.put(self.pool, device) for device in devices} if fits else {}
+        whole = stream.loaded(self.pool) if stream.num_bytes(pool) <= limit else None
+        self.resident = {device: mesh.put(whole, device) for device in devices} if whole else {}
 
     def sample(self, device) -> Pool:
         """Returns a pool of one row, from which the shapes are known."""

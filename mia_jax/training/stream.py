@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
@@ -28,6 +29,12 @@ def bare(pool: Pool, rows_K=None) -> Pool:
         return a.part(rows_K) if isinstance(a, Rows) else a[rows_K]
 
     return Pool(x=take(pool.x), y=take(pool.y), name=pool.name, task=pool.task)
+
+
+def loaded(pool: Pool) -> Pool:
+    """Returns the pool with all its rows in memory, or mapped into it."""
+    x = pool.x.changed(np.asarray) if isinstance(pool.x, Rows) else pool.x
+    return dataclasses.replace(pool, x=x)
 
 
 def part_size(*, pool: Pool, shape_MSB: tuple[int, ...], limit: int) -> tuple[int, int]:

@@ -11,6 +11,8 @@ import pytest
 
 from mia_jax import registry
 from mia_jax.data import _pool, breast_cancer, digits, idx, npz, synthetic, tabular
+from mia_jax.runtime import digests
+from mia_jax.training import stream
 from mia_jax.types import Pool, classification
 
 
@@ -113,6 +115,39 @@ def test_idx(mnist):
     )
     with pytest.raises(ValueError, match="examples=10 but the data has only 9"):
         idx.load(folder=str(folder), examples=10)
+    assert pool.x.stored.dtype == np.uint8 and stream.num_bytes(pool) == x.size + 4 * 9
+    np.testing.assert_array_equal(pool.x[..., 0], x.astype(np.float32) / np.float32(255))
+
+
+def test_bytes_in_memory_have_the_hash_of_the_same_pool_in_float32(mnist, tmp_path, monkeypatch):
+    """So a workdir that was begun with float32 goes on; of large files the hash is kept."""
+    monkeypatch.setattr(digests, "LEAST", 0)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    hashed, compute = [], _pool._content_hash
+    monkeypatch.setattr(
+        _pool, "_content_hash", lambda parts: hashed.append(len(parts)) or compute(parts)
+    )
+    x = mnist[1].astype(np.uint8)
+    fields = dict(y=[0, 1, 2] * 3, population_x=x[:3], population_y=[2, 2, 0])
+    path = save(tmp_path, x=x, **fields)
+    for load in (lambda: idx.load(folder=str(mnist[0])), lambda: npz.load(path=path)):
+        pool = load()
+        whole = change(pool, x=np.asarray(pool.x))
+        assert isinstance(whole.x, np.ndarray) and whole.x.dtype == np.float32
+        first = _pool.content_hash(pool)
+        assert first == _pool.content_hash(whole)
+        assert _pool.duplicates(pool) == _pool.duplicates(whole)
+        marked_N = np.arange(len(pool.y)) % 2 == 0
+        standard = [_pool.standardize(p, marked_N).x for p in (pool, whole)]
+        assert standard[0].tobytes() == standard[1].tobytes()
+        kept = [_pool.drop_duplicates(p) for p in (pool, whole)]
+        assert len({_pool.content_hash(p) for p in kept}) == 1
+        hashed.clear()
+        assert _pool.content_hash(load()) == first and hashed == [2 - (whole.columns == {})]
+        other = change(pool, y=(pool.y + 1) % 3)
+        assert _pool.content_hash(other) != first
+    save(tmp_path, x=255 - x, **fields)
+    assert _pool.content_hash(npz.load(path=path)) != first
 
 
 def test_idx_missing_files(mnist, tmp_path):

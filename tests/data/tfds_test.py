@@ -144,7 +144,7 @@ assert "tensorflow" not in sys.modules
 
 
 def _rows(x, y) -> list[bytes]:
-    pixels = np.round(x * 255).astype(np.uint8)
+    pixels = np.round(np.asarray(x) * 255).astype(np.uint8)
     return sorted(row.tobytes() + bytes([label]) for row, label in zip(pixels, y))
 
 

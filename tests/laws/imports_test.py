@@ -45,7 +45,8 @@ ONLY_IN = {  # library -> the parts that may import it, anywhere in a file
     "absl": {"__main__"},
     "ml_collections": {"configuration"},
     "matplotlib": {"report"},
-    "PIL": {"measures"},  # thumbnails
+    "PIL": {"measures", "data"},  # thumbnails; images in array_record files
+    "array_record": {"data"},
     "jinja2": {"report"},
     "markdown_it": {"report"},
     "markupsafe": {"report"},
