@@ -49,6 +49,7 @@ def test_every_other_data_set_is_private():
         "tabular",
         "tokens",
         "idx",
+        "array_record",
         "tfds",
     }
 
