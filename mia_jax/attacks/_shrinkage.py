@@ -20,6 +20,7 @@ from scipy.special import digamma, polygamma
 from mia_jax.attacks import _sides, _student
 from mia_jax.attacks._student import Predictive
 from mia_jax.fitting.moments import Moments
+from mia_jax.fitting.variances import inverse_trigamma
 
 ZERO = 1e-30  # no standard deviation is smaller
 LARGE = 600.0  # |log variance| beyond it is cut
@@ -185,26 +186,11 @@ def _variance_prior(sums: Sums) -> tuple[np.ndarray | None, float]:
         return None, np.inf  # no residual above the resolution of the signal
     coefficients, left = _least_squares(sums)
     spread = left - sums.noise / count - 2 * np.sqrt(sums.wobble) / count
-    dof = 2 * _inverse_trigamma(spread) if spread > 0 else np.inf
+    dof = 2 * inverse_trigamma(spread) if spread > 0 else np.inf
     if dof >= GAUSSIAN:
         return coefficients, np.inf
     coefficients = coefficients + np.array([digamma(dof / 2) - np.log(dof / 2), 0, 0])
     return coefficients, dof
-
-
-def _inverse_trigamma(value: float) -> float:
-    """Returns the x with trigamma(x) = value > 0.
-
-    By Newton's method on 1 / trigamma, which is convex and nearly linear.
-    """
-    x = 0.5 + 1 / value
-    for _ in range(100):
-        tri = polygamma(1, x)
-        change = tri * (1 - tri / value) / polygamma(2, x)
-        x += change
-        if abs(change) <= 1e-12 * x:
-            break
-    return float(x)
 
 
 def _shift(pools: np.ndarray) -> float:

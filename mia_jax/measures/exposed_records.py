@@ -1,6 +1,7 @@
 """Measures how vulnerable single records are to an attack, and makes the lines of records.csv.
 
-The attack is scored again with the shadows of the other fold (`metrics.records`).
+The attack is scored again with the shadows of the other fold (`metrics.records`). The same scores
+give the TPR at an FPR that holds for every record (`metrics.record_rates`).
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from mia_jax.metrics import multiple, power, records
+from mia_jax.metrics import multiple, power, record_rates, records
 from mia_jax.threat_model import FleetSignals
-from mia_jax.types import Attack
+from mia_jax.types import Attack, Design
 
 LISTED = 10
 CHUNK = 1 << 14  # lines of records.csv that are made at a time
@@ -24,6 +25,7 @@ def measure(
     fleet: FleetSignals,
     scores: Callable,
     key,
+    fprs: Sequence[float] = (),
     level: float = 0.95,
     seed: int = 0,
 ) -> tuple[dict, dict[str, np.ndarray]]:
@@ -37,6 +39,7 @@ def measure(
         fleet: the models with their signals and their design.
         scores: maps (attack, fleet, targets, key) to score_TN.
         key: the key of the attack's random numbers.
+        fprs: the false-positive rates of `record_rates.measure`.
         level: the confidence level.
         seed: the seed of the bootstrap.
 
@@ -70,10 +73,41 @@ def measure(
         mean_auc=float(np.nanmean(vulnerability.auc_N)),
         most_exposed=winner,
         level=level,
+        at_fpr=record_rates.measure(
+            score_TN,
+            *shared[:2],
+            unit_T=unit_T,
+            fold_T=fold_T,
+            fprs=fprs,
+            level=level,
+            seed=seed,
+        ),
+        pool=_among_new_records(vulnerability, winner, design),
     )
     arrays = vulnerability._asdict() | halves._asdict()
     arrays |= dict(fold_T=fold_T, half_T=records.halves(unit_T), targets=np.asarray(targets))
     return table | significance(arrays, level=level), arrays
+
+
+def _among_new_records(
+    exposed: records.Vulnerability, winner: Mapping, design: Design
+) -> dict | None:
+    """Returns the mean AUCs if models were trained on new records, at their closest to 1/2.
+
+    Returns:
+        {fraction, mean_auc, held_out_auc}, see `record_rates.outside_pool`; `fraction` is the share
+            of the records on which a model is trained. None where a model is trained on all.
+    """
+    used_N = design.member_MN.any(0)
+    fraction = float(design.member_MN[list(design.targets)][:, used_N].mean())
+    if not fraction < 1:
+        return None
+    held = winner["held_out_auc"]
+    return dict(
+        fraction=fraction,
+        mean_auc=record_rates.outside_pool(float(np.nanmean(exposed.auc_N)), fraction),
+        held_out_auc=None if held is None else record_rates.outside_pool(held, fraction),
+    )
 
 
 def significance(arrays: Mapping[str, np.ndarray], *, level: float, attacks: int = 1) -> dict:

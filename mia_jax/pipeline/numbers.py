@@ -170,6 +170,7 @@ def records_of(
             fleet=reader.fleet(planned),
             scores=scores,
             key=planned.key,
+            fprs=settings.resolved_fprs,
             level=settings.level,
             seed=seed,
         )

@@ -189,6 +189,32 @@ def numbers(report: Mapping) -> list[str]:
     return texts
 
 
+def per_record(report: Mapping) -> str:
+    """Writes the leading attack's rate pooled over records and the one per record; '' without one.
+
+    The FPR is that of the headline, or the next larger one at which there are rates.
+    """
+    table = (report.get("records") or {}).get(verdict.of(report)["strongest"]) or {}
+    rates = [
+        row
+        for row in (table.get("at_fpr") or {}).get("rates", ())
+        if row["per_record"]["low"] is not None
+    ]
+    kind, _, fpr = result_rows.sort_metric(result_rows.main_rows(report["results"])).partition("@")
+    rates = [row for row in rates if kind != "tpr" or row["fpr"] >= float(fpr)]
+    if not rates:
+        return ""
+    row = min(rates, key=lambda row: row["fpr"])
+    return rendering.line(
+        rendering.render(
+            "record_rates_line",
+            fpr=tables.rate_name(row["fpr"]),
+            pooled=tables.tpr(row["pooled"]),
+            per_record=tables.tpr(row["per_record"]),
+        )
+    )
+
+
 def guessing(metric: str) -> str:
     """Writes what random guessing reaches, as the metric is written.
 
@@ -212,6 +238,7 @@ def lines(report: Mapping) -> list[str]:
         attack=tables.shown(decision["strongest"]) if decision["strongest"] else None,
         withheld=bool(trust.failed(report, trust.INVALIDATES)),
         numbers=numbers(report),
+        per_record=per_record(report),
         level=f"{100 * decision['level']:g}%",
         failed=trust.failed(report)[1:],
         guarantee=report.get("guarantee"),

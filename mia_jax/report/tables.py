@@ -68,6 +68,18 @@ def percent(value: float) -> str:
     return f"{100 * value:.{digits}f}"
 
 
+def tpr(rate: Mapping) -> str:
+    """Writes a TPR {tpr, low, high} with its interval.
+
+    >>> tpr(dict(tpr=0.0812, low=0.0702, high=0.0931)), tpr(dict(tpr=0.5, low=None, high=None))
+    ('8.1% [7.0, 9.3]', '50.0%')
+    """
+    if rate["tpr"] is None:
+        return UNRESOLVED
+    ends = [percent(rate[end]) for end in ("low", "high") if rate[end] is not None]
+    return f"{percent(rate['tpr'])}%" + (f" [{', '.join(ends)}]" if ends else "")
+
+
 def amount(value: float) -> str:
     """Writes a count or a mean of counts.
 

@@ -14,7 +14,7 @@ from scipy.special import digamma, ndtr, polygamma
 from mia_jax import configuration, registry, threat_model
 from mia_jax.attacks import _multivariate, _normality, _shrinkage, _sides, _student, lira
 from mia_jax.designs import bernoulli, disjoint, halves
-from mia_jax.fitting import moments
+from mia_jax.fitting import moments, variances
 from mia_jax.measures import shadow_curve
 from mia_jax.pipeline import run
 from mia_jax.query import forward
@@ -217,7 +217,7 @@ def test_the_prior_is_recovered():
 
 @pytest.mark.parametrize("value", [1e-6, 1e-3, 0.1, 1.0, 50.0, 1e6])
 def test_inverse_trigamma(value):
-    np.testing.assert_allclose(polygamma(1, _shrinkage._inverse_trigamma(value)), value, rtol=1e-9)
+    np.testing.assert_allclose(polygamma(1, variances.inverse_trigamma(value)), value, rtol=1e-9)
 
 
 def test_equal_variances_shrink_to_the_pooled_gaussian():

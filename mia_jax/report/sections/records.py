@@ -140,7 +140,23 @@ def of_attack(
         unranked=table.get("unranked", 0),
         header=header,
         lines=lines if tabled else [],
+        rates=rate_lines(table),
+        at_fpr=dict(dict(why=""), **(table.get("at_fpr") or {})),
+        pool=table.get("pool"),
     )
+
+
+def rate_lines(table: Mapping) -> list[list[str]]:
+    """Writes a line per FPR: the TPR pooled over records, and with a threshold per record."""
+    return [
+        [
+            f"TPR at {tables.rate_name(row['fpr'])} FPR",
+            tables.tpr(row["pooled"]),
+            tables.tpr(row["per_record"]),
+            tables.ABSENT if row["again"] is None else f"{tables.percent(row['again'])}%",
+        ]
+        for row in (table.get("at_fpr") or {}).get("rates", ())
+    ]
 
 
 def table_of(table: Mapping, cards: Mapping[int, Mapping]) -> tuple[list[str], list[list[str]]]:
