@@ -9,11 +9,12 @@ that were not trained on it (arXiv:2605.25819 states the problem).
 A record has few such models. Its scores are therefore compared with the predictive distribution of
 the score of one more of them: Student's t about their mean, with a variance that is shrunk toward a
 prior over all records (fitting/variances.py). The score of a model is never compared with its own,
-nor with one of its unit (a twin); the prior is common to all records. If the scores of a record are normal, a non-member's p-value is
-uniform for this record however few models there are; for other shapes the threshold on p-values
-gives the FPR on average over records. Estimating a threshold from few models costs power and never
-adds any: by the lemma of Neyman and Pearson the rate is at most that of an attacker who knows the
-distributions. Comparing a score with models that include its own adds power that no attacker has.
+nor with one of its unit (a twin); only the prior is common to all. If the scores of a record are
+normal, a non-member's p-value is uniform for this record however few models there are; for other
+shapes the threshold on p-values gives the FPR on average over records. Estimating a threshold from
+few models costs power and never adds any: by the lemma of Neyman and Pearson the rate is at most
+that of an attacker who knows the distributions. Comparing a score with models that include its own
+adds power that no attacker has.
 
 Scores must not depend on each other through the models that are compared: those of attacks with
 shadow models come from the other fold (`records.other_fold`).
