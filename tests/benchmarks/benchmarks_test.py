@@ -7,16 +7,19 @@ import json
 import pkgutil
 import sys
 
+import numpy as np
 import pytest
 
 import benchmarks
-from benchmarks import _pairs, fleet, interval_limits, scale
+from benchmarks import _pairs, fleet, interval_limits, scale, worst_start
 
 STUDIES = (
     "audit_power",
+    "audit_scores",
     "coverage",
     "gate",
     "lira_variance",
+    "worst_start",
 )  # of statistics, not of speed: nobody is timed, results are kept in a folder
 # What a run survives, what can be known, what a device does, what a layer takes: no peers.
 ALONE = (
@@ -252,3 +255,25 @@ def test_the_quick_cases_of_scale_print_a_line_of_json_each(capfd):
     ] == sizes
     assert sum(record["cpu_s"] for record in records) < 180
     assert sum("grow like" in line for line in out) == 3
+
+
+@pytest.mark.slow
+def test_runs_from_a_worst_case_start_are_kept_and_their_bounds_are_printed(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(worst_start, "PART", 40)
+    monkeypatch.setattr(worst_start, "STEPS", 4)
+    arguments = ["--runs", "80", "--starts", "worst", "--workdir", str(tmp_path)]
+    assert worst_start.main(arguments) == 0
+    files = sorted(tmp_path.rglob("*.npz"))
+    first, lines = [file.stat().st_mtime_ns for file in files], capsys.readouterr().out
+    rows = [json.loads(line) for line in lines.splitlines() if line.startswith("{")]
+    assert len(files) == 2 and {row["runs"] for row in rows} == {80}
+    assert rows[0]["claimed"] == 10 and {row["method"] for row in rows} >= {"threshold", "rank_sum"}
+    assert all(row["bound"] <= row["ceiling"] for row in rows)
+    # The canary has the label that the start finds least likely, and is the last record.
+    parts = worst_start.setting("worst", net="linear", path="", epsilon=10.0)
+    assert not np.asarray(parts.pool.x[-1]).any() and len(parts.pool.y) == 1000
+    # Finished parts are read, not trained again.
+    assert worst_start.main(arguments) == 0
+    assert [file.stat().st_mtime_ns for file in files] == first

@@ -115,6 +115,13 @@ def test_idx(mnist):
     )
     with pytest.raises(ValueError, match="examples=10 but the data has only 9"):
         idx.load(folder=str(folder), examples=10)
+    rest = idx.load(folder=str(folder), skip=5)
+    np.testing.assert_array_equal(np.asarray(rest.x), np.asarray(pool.x)[5:])
+    np.testing.assert_array_equal(idx.load(folder=str(folder), skip=5, examples=2).y, y[5:7])
+    with pytest.raises(ValueError, match="examples=5 but the data has only 4"):
+        idx.load(folder=str(folder), skip=5, examples=5)
+    with pytest.raises(ValueError, match="skip=9 leaves out all of the 9 rows"):
+        idx.load(folder=str(folder), skip=9)
     assert pool.x.stored.dtype == np.uint8 and stream.num_bytes(pool) == x.size + 4 * 9
     np.testing.assert_array_equal(pool.x[..., 0], x.astype(np.float32) / np.float32(255))
 
