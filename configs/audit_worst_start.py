@@ -21,12 +21,13 @@ Arguments:
     folder: the four .gz files of Fashion-MNIST.
     start: 'pretrain' trains the start, 'random' starts at random, anything else is a workdir, or
         'variant:start' in the grid.
+    model: 'linear', softmax regression, or 'mlp' with 32 hidden units.
     epsilon: the budget at delta 1e-5.
     records, canaries: sizes.
     epochs: of the private training.
 """
 
-from mia_jax import configuration
+from mia_jax import checks, configuration
 
 
 def grid(arg=None):
@@ -47,11 +48,13 @@ def get_config(arg=None):
         arg,
         folder="/usr/share/datasets/fashion-mnist",
         start="random",
+        model="linear",
         epsilon=10.0,
         records=1000,
         canaries=500,
         epochs=34,
     )
+    checks.one_of(("linear", "mlp"), model=arg.model)
     # Half as many images as records are kept aside for quantile regression.
     examples = arg.records + arg.records // 2
     data = dict(name="idx", folder=arg.folder, examples=examples)
@@ -59,12 +62,15 @@ def get_config(arg=None):
         threshold_loss=dict(name="threshold", signal="loss"),
         quantile=dict(name="quantile", signal="rescaled_logit", features=("label",)),
     )
+    model = dict(name="linear")
+    if arg.model == "mlp":
+        model = dict(name="mlp", widths=(32,), activation="tanh", init="xavier_uniform")
     if arg.start == "pretrain":
         data = dict(name="idx", folder=arg.folder, skip=examples, examples=8000)
         return configuration.complete(
             data=data,
             design=dict(name="halves", models=2, population=0.1),
-            model=dict(name="linear"),
+            model=model,
             learner=dict(optimizer="adam", learning_rate=2e-3, batch_size=100, epochs=30),
             attacks=attacks,
             report=dict(figures=False, records=()),
@@ -73,7 +79,7 @@ def get_config(arg=None):
     return configuration.complete(
         data=data | dict(canaries=dict(kind="gradient_aligned", count=arg.canaries)),
         design=dict(name="canaries", models=2, targets=1, population=1 / 3),
-        model=dict(name="linear"),
+        model=model,
         learner=dict(
             optimizer="sgd",
             learning_rate=2.0,
