@@ -301,6 +301,8 @@ class Learner(NamedTuple):
         released: released(state) -> the variables with which a model is evaluated and saved; None
             means state.variables.
         shards: the number of shards into which the batch of a step is cut (learners/_shards.py).
+        units: the units of a shard of a private step, if the plan of a run decides how many of
+            their gradients are computed together (privacy.physical_batch='auto'); else 0.
     """
 
     init: Callable[..., TrainState]
@@ -313,6 +315,7 @@ class Learner(NamedTuple):
     guarantee: Any = None
     released: Callable[..., Variables] | None = None
     shards: int = 1
+    units: int = 0
 
 
 class Shadows(NamedTuple):

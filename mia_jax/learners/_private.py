@@ -26,6 +26,7 @@ from mia_jax.types import Plan
 # The noise of a step uses fold_in(step's key, NOISE_KEY); slots use fold_in(step's key, slot).
 NOISE_KEY, COUNT_KEY = 2**32 - 2, 2**32 - 3
 NOISES = ("gaussian", "banded")
+AUTO = "auto"  # privacy.physical_batch: as many units as fit into memory
 
 
 class Private(NamedTuple):
@@ -37,6 +38,8 @@ class Private(NamedTuple):
         epochs: the number of epochs that the budget allows.
         start: start(params) -> what the steps carry on, a part of the optimizer's state: the clip
             norm C, which the adaptive rule changes, and the state of correlated noise.
+        units: the units of a shard, if the plan of a run says how many are computed together; else
+            0.
         choose: choose(losses, params, rows, tried) -> Private with the method settled. It refuses a
             loss that mixes the examples of a batch.
         clipped: clipped(losses, params, rows, weight_B, clip) -> Clipped of a shard of a batch.
@@ -48,6 +51,7 @@ class Private(NamedTuple):
     plan: Plan
     epochs: int
     start: Callable[..., dict]
+    units: int
     choose: Callable[..., Private]
     clipped: Callable[..., gradients.Clipped]
     noisy: Callable[..., tuple[Any, Any, dict]]
@@ -71,7 +75,7 @@ def make(
     adjacency: str = "add_remove",
     clipping: str = "flat",
     method: str = "auto",
-    physical_batch: int = 0,
+    physical_batch: int | str = 0,
     overflow: str = "stop",
     max_batch: int = 0,
     augmentations: int = 1,
@@ -110,6 +114,8 @@ def make(
         clipping: see privacy/clipping.py.
         method: see privacy/gradients.py.
         physical_batch: the number of units that fit into memory together; 0 for all of a shard.
+            'auto' takes as many as fit into the memory of the device (train/plan.json keeps the
+            number, which changes last bits only).
         overflow: 'stop', or 'truncate' Poisson batches to `max_batch` units, which is accounted.
         max_batch: 0 for a size that is exceeded once in 10,000 steps.
         augmentations: the number of copies of every example that are averaged before clipping (De
@@ -140,6 +146,13 @@ def make(
         microbatch=microbatch,
         user_rows=user_rows,
     )
+    automatic = physical_batch == AUTO
+    if isinstance(physical_batch, str) and not automatic:
+        raise ValueError(
+            f"privacy.physical_batch={physical_batch!r} must be a number of units, or 'auto' for "
+            "as many as fit into memory."
+        )
+    physical_batch = 0 if automatic else physical_batch
     checks.at_least(0, physical_batch=physical_batch, max_batch=max_batch)
     checks.fraction(closed="neither", quantile=quantile, delta=delta)
     checks.positive(clip_norm=clip_norm)
@@ -239,7 +252,7 @@ def make(
         clip_norm,
         rule,
         each,
-        physical_batch // microbatch,
+        AUTO if automatic else physical_batch // microbatch,
         at_once // microbatch,
         adaptive,
     )
@@ -298,12 +311,19 @@ def _finished(
             settled, plan, epochs, clip, rule, rows_each, physical_units, units, adaptive
         )
 
+    def at_once(many: int) -> int:
+        """Returns how many of `many` units are computed together; 0 for all."""
+        if physical_units != AUTO:
+            return physical_units
+        # One unit at a time is what 'scan' means.
+        return 0 if guarantee.method == "scan" else min(gradients.planned_units(), many)
+
     def checked(losses, params, rows, size: int) -> None:
         """Raises ValueError if a batch of another size than the plan's mixes units.
 
         A program may depend on the size of its batch.
         """
-        many = physical_units or size // rows_each
+        many = at_once(size // rows_each) or size // rows_each
         if guarantee.method in ("tapped", "bookkeeping") and many != units:
             params, batch = jax.tree.map(
                 lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), (params, rows)
@@ -320,14 +340,19 @@ def _finished(
     def clipped(losses, params, rows, weight_B, clip) -> gradients.Clipped:
         """Returns the clipped sum of the rows of a shard of a batch."""
         checked(losses, params, rows, weight_B.shape[0])
-        how = dict(
-            units=weight_B.shape[0] // rows_each,
-            rule=rule,
-            clip=clip,
-            method=guarantee.method,
-            physical_units=physical_units,
+        many, size = weight_B.shape[0] // rows_each, at_once(weight_B.shape[0] // rows_each)
+        how = dict(rule=rule, clip=clip, method=guarantee.method, physical_units=size)
+        if physical_units != AUTO or not size:
+            return gradients.clipped_sum(losses, params, rows, weight_B, units=many, **how)
+        rows, padded_B = gradients.filled(rows, weight_B, units=many, size=size)
+        filled = gradients.clipped_sum(
+            losses, params, rows, padded_B, units=padded_B.shape[0] // rows_each, **how
         )
-        return gradients.clipped_sum(losses, params, rows, weight_B, **how)
+        by_unit = {name: getattr(filled, name)[:many] for name in gradients.BY_UNIT}
+        by_row = jax.tree.map(
+            lambda a: a[: many * rows_each], dict(loss_B=filled.loss_B, aux=filled.aux)
+        )
+        return filled._replace(**by_unit, **by_row)
 
     def noisy(clipped: gradients.Clipped, key, carried):
         """Returns the noisy gradient of a batch (float32), what is carried on, and numbers.
@@ -365,7 +390,8 @@ def _finished(
             )
         return gradient, after | dict(clip_norm=clip), numbers
 
-    return Private(guarantee, plan, epochs, start, choose, clipped, noisy)
+    left = units if physical_units == AUTO else 0
+    return Private(guarantee, plan, epochs, start, left, choose, clipped, noisy)
 
 
 def check_noise(noise: str, *, bands: int, sampling: str, clipping: str) -> None:

@@ -400,6 +400,7 @@ def make(
         guarantee,
         released,
         shards,
+        0 if secret is None else secret.units,
     )
 
 

@@ -47,6 +47,8 @@ class Execution:
         measured: the candidates that were timed, {form, chunk, seconds, bytes}.
         machine: on what it was planned; None in a plan of an older version.
         layers: of the form 'layers', the program of every function of every convolution.
+        units: how many units of a private step are computed together, chosen for
+            privacy.physical_batch='auto'; else 0.
         mesh: run.mesh, if a chunk was planned for several devices; it decides `bytes`, and no bit
             of a model unless parameters are spread.
     """
@@ -64,6 +66,7 @@ class Execution:
     measured: tuple[Mapping[str, Any], ...] = ()
     machine: machine.Machine | None = None
     layers: Table = NO_LAYERS
+    units: int = 0
     mesh: Mapping[str, Any] | None = None
 
     def plain(self) -> dict[str, Any]:
@@ -149,7 +152,7 @@ def planned(
                 files.write_json(store.train.plan, kept, seal=True)
                 known = new
             check_machine(known, now, path=store.train.plan)
-        decided = lambda plan: (plan.chunk, plan.form, plan.layers)  # noqa: E731
+        decided = lambda plan: (plan.chunk, plan.form, plan.layers, plan.units)  # noqa: E731
         if decided(known) != decided(new):
             program = None
     if known.mesh != meshed(run):  # another part of the state is on each device
@@ -183,15 +186,22 @@ def chosen(
     forms = forms or (run.form or programs.default_form(platform),)
     chunks = cost.ladder(models) if run.chunk in AUTO else (int(run.chunk),)
     most = -(-models // chunks[0])
+    several = len(forms) * len(chunks) > 1 or run.chunk in AUTO
+    if several and plan.learner.units:
+        raise ValueError(
+            f"learner.privacy.physical_batch='auto' is chosen for a given number of models, and "
+            f"run.chunk={run.chunk!r} with run.form={run.form!r} is measured: name run.chunk and "
+            "leave run.form out, or name learner.privacy.physical_batch."
+        )
     least = cost.least(**common, chunk=chunks[0], pool_bytes=run.pool_bytes, device=here[0])
-    program, timed = None, ()
+    program, timed, units = None, (), 0
     lanes = min(run.lanes, most) if run.lanes else 1
     check_memory(run, least, chunk=chunks[0], lanes=lanes, limit=limit)
     table = NO_LAYERS
     if "layers" in forms:
         table = layerwise.fastest(**common, log=jobs.say)
     common |= dict(pool_bytes=run.pool_bytes)
-    if len(forms) * len(chunks) > 1 or run.chunk in AUTO:
+    if several:
         what = [w for w, some in (("form", forms), ("chunk", chunks)) if len(some) > 1] or ["chunk"]
         jobs.say(f"measuring the fastest {' and '.join(what)} (kept in train/plan.json) ...")
         share = 1 if platform != "cpu" else len(mesh.members(here))
@@ -207,15 +217,19 @@ def chosen(
         )
     else:
         form, chunk = forms[0], chunks[0]
-        program = programs.make(
-            learner=plan.learner,
-            chunk=chunk,
-            validation=plan.validation is not None,
-            form=form,
-            choice=table if form == "layers" else None,
-            devices=mesh.over(here[0]),
-        )
-        price = cost.expected(**common, chunk=chunk, program=program, device=here[0])
+        fixed = dict(validation=plan.validation is not None, devices=mesh.over(here[0]))
+        fixed |= dict(form=form, choice=table if form == "layers" else None)
+        for units in unit_ladder(plan.learner.units):
+            program = programs.make(learner=plan.learner, chunk=chunk, units=units, **fixed)
+            price = cost.expected(**common, chunk=chunk, program=program, device=here[0])
+            needed = needed_bytes(run, price, lanes)
+            if units:
+                jobs.say(
+                    f"physical_batch='auto': {units} of {plan.learner.units} units at a time need "
+                    f"{size(needed)} of {size(limit.bytes)}"
+                )
+            if needed <= limit.bytes:
+                break
     execution = Execution(
         chunk=chunk,
         form=form,
@@ -233,9 +247,20 @@ def chosen(
         ),
         machine=machine.here(mesh.members(here)),
         layers=table if form == "layers" else NO_LAYERS,
+        units=units,
         mesh=meshed(run),
     )
     return execution, program
+
+
+def unit_ladder(units: int) -> tuple[int, ...]:
+    """Returns the numbers of units that are tried, the largest first: all, 1/2, 1/4, ... of them.
+
+    >>> unit_ladder(10), unit_ladder(0)
+    ((10, 5, 3, 2, 1), (0,))
+    """
+    tried = [-(-units // 2**k) for k in range(max(1, units).bit_length() + 1)]
+    return tuple(dict.fromkeys(tried))
 
 
 def replanned(
@@ -273,6 +298,7 @@ def programs_of(plan: FleetPlan, execution: Execution, *, place) -> programs.Pro
         form=execution.form,
         choice=execution.layers if execution.form == "layers" else None,
         devices=mesh.over(place),
+        units=execution.units,
     )
 
 
@@ -298,9 +324,22 @@ def check_machine(known: Execution, now: machine.Machine, *, path) -> None:
 
 
 def halved(known: Execution, *, store: Store, error: str) -> Execution:
-    """Returns the plan with half its chunk, after memory ran out, and writes it."""
-    new = dataclasses.replace(known, chunk=known.chunk // 2)
+    """Returns the plan with half its chunk, after memory ran out, and writes it.
+
+    Of a chunk of one model, half as many units are computed together where that is the plan's
+    choice.
+    """
     shown = f" ({error})" if error else ""
+    if known.chunk == 1:
+        new = dataclasses.replace(known, units=-(-known.units // 2))
+        jobs.say(
+            f"train: out of memory with {known.units} units at a time{shown}; they are halved to "
+            f"{new.units} and training goes on from its checkpoints. Models that are trained from "
+            "here on can differ in their last bits."
+        )
+        files.write_json(store.train.plan, new.plain() | dict(run=store.run), seal=True)
+        return new
+    new = dataclasses.replace(known, chunk=known.chunk // 2)
     jobs.say(
         f"train: out of memory with chunk {known.chunk}{shown}; the chunk is halved to {new.chunk} "
         "and training goes on from its checkpoints. Models that are trained from here on can "
@@ -500,6 +539,7 @@ def read_plan(train: Trained, *, run: str) -> Execution | None:
         measured=tuple(plan.get("measured", ())),
         machine=machine.of(plan.get("machine")),
         layers=table,
+        units=int(plan.get("units", 0)),
         mesh=plan.get("mesh"),
     )
 

@@ -106,7 +106,9 @@ def train(
                 if not memory.ran_out(error):
                     raise
                 # other processes did not run out
-                if halved or together > 1 or planned.execution.chunk == 1:
+                known = planned.execution
+                smallest = known.chunk == 1 and known.units < 2
+                if halved or together > 1 or smallest:
                     raise execution.exhausted(planned, run=run, error=error) from error
                 short = memory.first_line(error)
         if short:  # After the error is gone, so that its frames hold no arrays on the device.

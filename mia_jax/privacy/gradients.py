@@ -33,11 +33,18 @@ from mia_jax.privacy import clipping
 
 METHODS = ("auto", "vmap", "scan", "tapped", "bookkeeping")
 
+# How many units are computed together where a learner leaves it to the plan of a run; 0 for all.
+# The caches of jax.jit know it.
+_together = jax.make_user_context(0)
+
 # losses(params, taps, rows) -> (loss_B, aux): an objective whose loss_b depends on row b only.
 # `params` is a tree in which frozen leaves are None, and `taps` is {} or {leaf path: tap}. `rows`
 # is a tree with leading axis B = U * k, in which k consecutive rows are a unit; `weight_B` says
 # which rows are real.
 Losses = Callable[..., tuple[jax.Array, Any]]
+
+
+BY_UNIT = ("norm_U", "counted_U", "real_U")  # the fields of Clipped that have a value per unit
 
 
 class Clipped(NamedTuple):
@@ -58,6 +65,16 @@ class Clipped(NamedTuple):
     real_U: jax.Array
     loss_B: jax.Array
     aux: Any
+
+
+def together(units: int):
+    """Returns a context: in what is traced in it, `planned_units` is this number."""
+    return _together(units)
+
+
+def planned_units() -> int:
+    """Returns how many units the plan of a run computes together; 0 for all, or without a plan."""
+    return _together.value
 
 
 def paths(tree) -> dict[str, Any]:
@@ -137,6 +154,19 @@ def clipped_sum(
     total, clipped_parts = lax.scan(add, zero, parts)
     joined = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), clipped_parts)
     return joined._replace(total=total)
+
+
+def filled(rows, weight_B, *, units: int, size: int) -> tuple[Any, jax.Array]:
+    """Returns (rows, weight_B) with units of padding at the end, up to a multiple of `size` units.
+
+    They are copies of the last row with weight 0, which add exactly 0 to a clipped sum.
+    """
+    many = weight_B.shape[0]
+    more = -units % size * (many // units)
+    if not more:
+        return rows, weight_B
+    index = jnp.minimum(jnp.arange(many + more, dtype=jnp.int32), many - 1)
+    return jax.tree.map(lambda a: a[index], rows), jnp.pad(weight_B, (0, more))
 
 
 def _judged(squares: dict, weight_B, units: int):

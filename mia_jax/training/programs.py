@@ -23,6 +23,7 @@ import jax.numpy as jnp
 
 from mia_jax.learners import _shards
 from mia_jax.models.kernels import convolution
+from mia_jax.privacy import gradients
 from mia_jax.runtime import machine
 from mia_jax.types import Learner, Pool, TrainState
 
@@ -88,6 +89,7 @@ def make(
     form: str = "",
     choice=None,
     devices: _shards.Devices | None = None,
+    units: int = 0,
 ) -> Programs:
     """Returns the programs of `chunk` models; `run` donates the state.
 
@@ -98,6 +100,8 @@ def make(
         form: one of FORMS; '' for that of the platform.
         choice: for the form 'layers', the programs of the layers (`convolution.chosen`).
         devices: the devices over which the shards of a batch are spread; None for one device.
+        units: how many units of a private step are computed together, where the learner leaves it
+            to the plan (Learner.units); 0 for all of a shard.
     """
 
     def plan(key, epoch, rows_K, weight_K):
@@ -155,7 +159,7 @@ def make(
             over(over_models(plan, (0, None, 0, 0), chunk), False, False), compiler_options=options
         ),
         run=jax.jit(
-            over(over_models(run, (0, None, 0, 0), chunk, form, choice), True, False),
+            over(over_models(run, (0, None, 0, 0), chunk, form, choice, units), True, False),
             donate_argnums=(0,),
             compiler_options=options,
         ),
@@ -181,7 +185,7 @@ def strict(function: Callable) -> Callable:
 
 
 def over_models(
-    function: Callable, in_axes: tuple, chunk: int, form: str = "", choice=None
+    function: Callable, in_axes: tuple, chunk: int, form: str = "", choice=None, units: int = 0
 ) -> Callable:
     """Returns the function mapped over a leading axis of `chunk` models, in one of FORMS.
 
@@ -194,6 +198,7 @@ def over_models(
         chunk: the number of models.
         form: one of FORMS; '' for that of the platform.
         choice: for the form 'layers', the programs of the layers (`convolution.chosen`).
+        units: see `make`.
     """
 
     def single(*args):
@@ -221,7 +226,8 @@ def over_models(
     mapped = single if chunk == 1 else in_turn if turns else jax.vmap(function, in_axes)
 
     def traced(*args):
-        with convolution.batched("" if turns else form), convolution.chosen(choice):
+        layers = convolution.batched("" if turns else form), convolution.chosen(choice)
+        with layers[0], layers[1], gradients.together(units):
             return mapped(*args)
 
     traced.__name__ = getattr(function, "__name__", "mapped")

@@ -1,6 +1,8 @@
 """Tests how the plan of a fleet is made and kept: its form, its chunk, and what memory allows."""
 
 import dataclasses
+import re
+import types
 
 import jax
 import numpy as np
@@ -339,3 +341,67 @@ def test_another_program_of_a_layer_must_win_by_5_percent(other, best, monkeypat
     monkeypatch.setattr(layerwise, "seconds", lambda layer, names: taken)
     monkeypatch.setattr(layerwise.candidates, "names", lambda layer: tuple(taken))
     assert list(layerwise.chosen(["layer"])) == [("layer", best)]
+
+
+def private(physical, **fields):
+    """Returns the config of private MLPs of which `physical` units are computed together."""
+    made = config(models=2, **fields).to_dict()
+    made["model"]["widths"] = (256,)
+    privacy = dict(physical_batch=physical, method="vmap", delta=1e-3)
+    made["learner"] |= dict(gradient="private", privacy=privacy)
+    return configuration.complete(**made)
+
+
+def test_the_most_units_that_fit_are_chosen(monkeypatch):
+    learner = types.SimpleNamespace(units=100, shards=1)
+    monkeypatch.setattr(programs, "make", lambda *, units, **more: units)
+    monkeypatch.setattr(cost, "least", lambda **more: cost.Cost(1, 0.0, 0.0, 3, 50))
+    expected = lambda *, program, **more: cost.Cost(1000 * program, 0.0, 0.0, 3, 50)  # noqa: E731
+    monkeypatch.setattr(cost, "expected", expected)
+    plan = types.SimpleNamespace(learner=learner, pool=None, precision="float32", validation=None)
+    plan.rows_MK = plan.weight_MK = np.zeros((1, 4))
+    for most, units in ((10**6, 100), (30_000, 25), (999, 1)):
+        made, program = execution.chosen(
+            plan,
+            run=RunSettings(chunk=1, lanes=1),
+            models=1,
+            here=jax.local_devices()[:1],
+            limit=memory.Limit(most, "a test"),
+        )
+        assert made.units == program == units and made.plain()["units"] == units
+
+
+@pytest.mark.slow
+def test_as_many_units_of_a_private_step_are_computed_together_as_fit(
+    tmp_path, monkeypatch, capsys
+):
+    """The choice is in the plan; memory that runs out later halves it once more."""
+
+    def plan_and_models(folder, *given, **fields):
+        fields = dict(chunk=1) | fields
+        run.run(private(*given, **fields), workdir_path=folder, stages_wanted=["train"])
+        return plan_of(folder), [arrays(folder, m) for m in range(2)]
+
+    original, failed = fleet.train, []
+
+    def short(**more):
+        if not failed:
+            failed.append(True)
+            raise OUT_OF_MEMORY
+        return original(**more)
+
+    monkeypatch.setattr(fleet, "train", short)
+    plan, models = plan_and_models(tmp_path / "auto", "auto", memory_bytes=200_000)
+    told, units = capsys.readouterr().err, plan["units"]
+    tried = re.findall(r"physical_batch='auto': (\d+) of (\d+) units", told)
+    assert len(tried) > 1 and tried[0][0] == tried[0][1] and plan["bytes"] <= 200_000
+    assert 1 <= units == -(-int(tried[-1][0]) // 2)
+    assert "units at a time (RESOURCE_EXHAUSTED" in told
+    fixed, others = plan_and_models(tmp_path / "fixed", units)
+    assert fixed["units"] == 0
+    for a, b in zip(jax.tree.leaves(models), jax.tree.leaves(others), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    with pytest.raises(memory.OutOfMemory, match="the plan needs about"):
+        plan_and_models(tmp_path / "none", "auto", memory_bytes=30_000)
+    with pytest.raises(ValueError, match=r"physical_batch='auto' is chosen for a given number"):
+        plan_and_models(tmp_path / "measured", "auto", chunk="auto")
