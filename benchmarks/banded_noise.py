@@ -29,7 +29,7 @@ from mia_jax.objectives import cross_entropy
 from mia_jax.training import programs
 from mia_jax.types import Pool
 
-BUDGETS, BANDS, RATES, SEEDS, CHOOSING = (1.0, 8.0), (1, 2, 4, 10), (0.5, 1.0, 2.0, 4.0), 13, 3
+BUDGETS, BANDS, RATES, SEEDS, CHOOSING = (1.0, 8.0), (1, 2, 4, 10), (1.0, 2.0, 4.0), 13, 3
 MEMBERS, BATCH, EPOCHS = 1400, 140, 15
 
 

@@ -17,6 +17,7 @@ import optax
 from jax import lax
 
 from mia_jax import augmentations, checks, query_views, registry
+from mia_jax.learners import _adapters as adapters
 from mia_jax.learners import _descent as descent
 from mia_jax.learners import _parameters as parameters
 from mia_jax.learners import _private as private
@@ -57,6 +58,8 @@ def make(
     penalize: str = r"Dense_\d+/kernel$",
     augment: Sequence[str] = (),
     trainable: str = "",
+    adapter_rank: int = 0,
+    adapter_layers: str = "",
     ema: float = 0.0,
     shifts: int = 0,
     train_on: str = "members",
@@ -99,7 +102,11 @@ def make(
         penalize: the pattern of the paths of the penalized parameters (default: the kernels of
             dense layers).
         augment: the augmentations.
-        trainable: only parameters whose path matches this pattern are trained; '' for all.
+        trainable: only parameters whose path matches this pattern are trained; '' for all, or with
+            adapters for these alone.
+        adapter_rank: if > 0, kernels have adapters of this rank (learners/_adapters.py), which are
+            trained in their place; all other parameters are those of `initial`.
+        adapter_layers: the pattern of the paths of the kernels with an adapter; '' for all.
         ema: if > 0, the model is the moving average of its parameters, with decay min(ema, (1 + s)
             / (10 + s)) at step s.
         shifts: d; a step trains on all 4d + 1 shifts of every image of its batch.
@@ -122,7 +129,15 @@ def make(
     checks.one_of(("mean", "private"), gradient=gradient)
     checks.one_of(("members", "extra", FURTHER), train_on=train_on)
     checks.fraction(closed="left", ema=ema)
-    checks.at_least(0, shifts=shifts)
+    checks.at_least(0, shifts=shifts, adapter_rank=adapter_rank)
+    if adapter_rank:
+        if not initial:
+            raise ValueError(
+                f"learner.adapter_rank={adapter_rank} trains small changes of a net that is there "
+                "already; name the run that it comes from with learner.init_from."
+            )
+        model = adapters.adapted(model, rank=adapter_rank, layers=adapter_layers)
+        trainable = adapters.trained(trainable)
     loss = over_shifts(loss, shifts) if shifts else loss
     members = num_rows
     if train_on != "members" and not num_extra:
@@ -203,6 +218,11 @@ def make(
     elif num_extra:
         rows_plan = plans.part(rows_plan, members=members, extra=train_on == "extra")
     length = dict(total_steps=max(1, epochs * steps), epoch_steps=steps)
+    if adapter_layers and not adapter_rank:
+        raise ValueError(
+            f"learner.adapter_layers={adapter_layers!r} chooses the layers of adapters, of which "
+            "there are none with adapter_rank=0."
+        )
     tx = descent.optimizer(optimizer, learning_rate=learning_rate, schedule=schedule, **length)
     transform = augmentations.make(tuple(augment)) if augment else None
     penalty = weight_penalty(l1=l1, l2=l2, penalize=penalize)

@@ -20,7 +20,7 @@ from mia_jax import checks
 from mia_jax.models._linen import as_model
 from mia_jax.models.kernels.convolution import FORMS, convolve, pair, windows
 from mia_jax.models.kernels.pooling import avg_pool, max_pool
-from mia_jax.models.kernels.taps import Convolution, Lookup, Product, Scale, Shift, tapped
+from mia_jax.models.kernels.taps import DOWN, UP, Convolution, Lookup, Product, Scale, Shift, tapped
 
 __all__ = [
     "ACTIVATIONS",
@@ -166,6 +166,21 @@ def _shifted(module: nn.Module, y, init: Callable = zeros) -> jax.Array:
     return tapped(Shift(), y, module.param("bias", init, (y.shape[-1],)), _tap(module, "bias"))
 
 
+def _adapted(module: nn.Module, y, op, x) -> jax.Array:
+    """Returns y plus what the low-rank adapter of the module adds, if it has one.
+
+    Args:
+        module: a layer whose kernel the adapter changes.
+        y: the output without it.
+        op: the tapped operation of the kernel, which the first factor of the adapter shares.
+        x: the input.
+    """
+    if not module.has_variable("params", DOWN):
+        return y
+    inner = tapped(op, x, module.get_variable("params", DOWN), _tap(module, DOWN))
+    return y + tapped(Product(), inner, module.get_variable("params", UP), _tap(module, UP))
+
+
 class Dense(nn.Module):
     """Computes y = x @ kernel + bias; x [B,...,F] -> [B,...,features].
 
@@ -185,6 +200,7 @@ class Dense(nn.Module):
             self.param("kernel", self.kernel_init, (x.shape[-1], self.features)),
             _tap(self, "kernel"),
         )
+        y = _adapted(self, y, Product(), x)
         return _shifted(self, y, self.bias_init) if self.use_bias else y
 
 
@@ -232,6 +248,7 @@ class Conv(nn.Module):
             "kernel", self.kernel_init, (*pair(self.window), x.shape[-1], self.features)
         )
         y = tapped(Convolution(at, self.form), x, kernel, _tap(self, "kernel"))
+        y = _adapted(self, y, Convolution(at, self.form), x)
         return _shifted(self, y, self.bias_init) if self.use_bias else y
 
 

@@ -138,6 +138,11 @@ def dirac_canaries(
             f"{kind} canaries are seen in what training releases, which is kept only with "
             "learner.watch=True."
         )
+    if learner.get("adapter_rank"):
+        raise ValueError(
+            f"{kind} with learner.adapter_rank={learner['adapter_rank']}: the tests of such "
+            "canaries are about the parameters of the net itself; leave adapter_rank at 0."
+        )
     privacy = learner.get("privacy") or {}
     dirac.check_clipping(privacy.get("clipping", "flat"))
     for field, usual in (("user", ""), ("microbatch", 1)):

@@ -39,6 +39,8 @@ LATER = dict(
         train_on="members",
         members_epochs=0,
         extra_trainable="",
+        adapter_rank=0,
+        adapter_layers="",
         shards=1,
     ),
 )

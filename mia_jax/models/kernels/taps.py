@@ -50,6 +50,10 @@ def exact():
     return None if machine.platform() == "cpu" else lax.Precision.HIGHEST
 
 
+# The parameters of a low-rank adapter, beside the kernel that it changes (learners/_adapters.py).
+DOWN, UP = "adapter_down", "adapter_up"
+
+
 class Norms(NamedTuple):
     """Is a tap whose cotangent is [U], each unit's squared gradient norm."""
 
