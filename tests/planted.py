@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -79,6 +80,7 @@ def fleet(
     return FleetSignals(design=design, signal=signal, num_classes=classes, x=x, y=y)
 
 
+@functools.cache  # tracing a boundary walk takes longer than most attacks
 def components(name: str) -> tuple[int, ...]:
     """Returns the shape of an asking signal's answer to one 4x4 image.
 
