@@ -32,6 +32,7 @@ ALONE = (
     "layers",
     "mesh",
     "plan",
+    "private_subsets",
     "rendering",
     "scale",
     *STUDIES,
