@@ -289,20 +289,17 @@ class Learner(NamedTuple):
 
     Attributes:
         init: init(key, pool) -> TrainState.
-        epoch: epoch(state, pool, index_SB, weight_SB) -> (state, sums). `sums` are weighted sums
-            over examples and 'weight' is their divisor, so that the sums of parts of an epoch can
-            be added.
+        epoch: epoch(state, pool, index_SB, weight_SB) -> (state, sums over examples), which can be
+            added over the parts of an epoch; 'weight' is their divisor.
         evaluate: evaluate(variables, pool, rows_K, weight_K) -> sums.
         plan: which rows each step of an epoch sees.
         epochs: the largest number of epochs.
         stopping: the early-stopping rule of a model; None trains for `epochs` epochs.
         model: answers the queries after training.
         guarantee: the promise of a private learner (privacy/guarantee.py); None for others.
-        released: released(state) -> the variables with which a model is evaluated and saved; None
-            means state.variables.
+        released: released(state) -> the variables that are saved; None for state.variables.
         shards: the number of shards into which the batch of a step is cut (learners/_shards.py).
-        units: the units of a shard of a private step, if the plan of a run decides how many of
-            their gradients are computed together (privacy.physical_batch='auto'); else 0.
+        units: the units of a shard, of which privacy.physical_batch='auto' chooses; else 0.
     """
 
     init: Callable[..., TrainState]
