@@ -32,6 +32,7 @@ GROWTH = ("models", "sources")
 SCORED = ("targets", "scored", "scored_sources", "apart")
 # Fields that older versions did not record, with the value that means what they did.
 LATER = dict(
+    data=dict(skip=0),
     design=dict(extra=0.0),
     learner=dict(
         precision=precision.DEFAULT,
@@ -112,7 +113,8 @@ class Experiment:
         left_out = (*GROWTH, *SCORED)
         design = {k: v for k, v in config["design"].items() if k not in left_out}
         design = as_recorded("design", design)
-        parts = dict(seed=self.seed, data=config["data"], pool=self.pool_hash, design=design)
+        data = as_recorded("data", config["data"])
+        parts = dict(seed=self.seed, data=data, pool=self.pool_hash, design=design)
         parts |= dict(model=config["model"], learner=as_recorded("learner", config["learner"]))
         if config["learner"] and config["learner"].get("init_from"):
             start = initial_parameters(config["learner"]["init_from"])

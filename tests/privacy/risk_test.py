@@ -156,6 +156,9 @@ def test_older_workdirs_go_on():
     learner = dict(epochs=1, privacy=privacy)
     recorded = experiment.as_recorded("learner", learner)
     assert recorded == dict(epochs=1, privacy=dict(epsilon=1.0, max_advantage=0.1))
+    data = dict(name="idx", examples=None)
+    assert experiment.as_recorded("data", data | dict(skip=0)) == data
+    assert experiment.as_recorded("data", data | dict(skip=3))["skip"] == 3
 
 
 def test_the_last_iterate_heuristic_is_that_of_one_gaussian_without_sampling():
