@@ -49,7 +49,7 @@ def get_config(arg=None):
             learning_rate=3e-3,
             batch_size=32,
             epochs=arg.epochs,
-            snapshots=(1, 2, 5, 10, 20, 50, arg.epochs),
+            snapshots=(*(e for e in (1, 2, 5, 10, 20, 50) if e < arg.epochs), arg.epochs),
         ),
         query=dict(views=("identity", "rotate:5", "rotate:-5")),
         attacks=dict(

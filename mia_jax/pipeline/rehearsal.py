@@ -287,7 +287,8 @@ def asking(
         task=asked.pool.task, signals=questions.passes, batch_size=batch, chunk=chunk, **common
     )
     common |= dict(models=some, models_folder=store.train.folder, run=store.run, devices=here)
-    size, first, second = batch, Pace(0.0, 0.0, 0.0, 0.0), (0.0, 0.0)
+    size, first, took = batch, Pace(0.0, 0.0, 0.0, 0.0), {}
+    clock = int(here[0].platform == "cpu")  # processor time: other work may share the cores
     folder = store.answers.folder
     while questions.passes:
         pool = few_rows(asked.pool, np.arange(size))
@@ -306,15 +307,16 @@ def asking(
                     **common,
                 )
             clocks.append(Clock())
-        second = clocks[2].since(clocks[1])
+        took[size] = second = clocks[2].since(clocks[1])
         compiling = tuple(a - b for a, b in zip(clocks[1].since(clocks[0]), second))
         first = first if first.once else Pace(0.0, 0.0, *(max(0.0, s) for s in compiling))
-        if second[0] > SECONDS / 4 or size >= min(total, 64 * batch):
+        enough = second[clock] > SECONDS / 4
+        if size >= min(total, 64 * batch) or (enough and len(took) > 1):
             break
-        size = min(total, 8 * size)
-    units = len(some) * size
+        size = min(total, (2 if enough else 8) * size)
+    wall, cpu = per_example(took, total, models=len(some))
     device = _bytes_of(ask, asked, questions, chunk=chunk, batch=batch, lanes=lanes)
-    passes = Pace(second[0] / units, second[1] / units, first.once, first.once_cpu, device)
+    passes = Pace(wall, cpu, first.once, first.once_cpu, device)
     values = {name: _kept(folder, name, some, run=store.run) for name in questions.passes}
     values = {name: value for name, value in values.items() if value is not None}
     probes = {}
@@ -327,6 +329,27 @@ def asking(
     if questions.snapshots and scalar is not None:
         values[TRAJECTORY] = np.stack([scalar] * len(questions.snapshots), -1)
     return Answered(passes, probes, values, device)
+
+
+def per_example(
+    took: Mapping[int, tuple[float, float]], total: int, *, models: int
+) -> tuple[float, float]:
+    """Returns (seconds, processor seconds) per model and example, if all examples are asked.
+
+    A part of what a query takes, such as that of its files, does not grow with the examples.
+
+    >>> [round(s, 9) for s in per_example({100: (3.0, 1.0), 200: (5.0, 1.0)}, 1_000, models=1)]
+    [0.021, 0.001]
+
+    Args:
+        took: {examples: the seconds of asking the models about so many}; may be empty.
+        total: the number of all examples.
+        models: the number of the models that were asked.
+    """
+    if not took:
+        return 0.0, 0.0
+    wall, cpu = (fitted(list(took), values, total) for values in zip(*took.values(), strict=True))
+    return wall / models / total, cpu / models / total
 
 
 def _untrained(plan: FleetPlan, models: Sequence[int], *, store: Store) -> None:

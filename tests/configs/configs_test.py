@@ -57,6 +57,7 @@ def test_arguments_are_typed():
     config = load("quickstart", "models=6,epochs=3")
     assert config.design.models == 6 and config.learner.epochs == 3
     assert load("quickstart", "quick").design.models == 16
+    assert load("attack_zoo", "epochs=20").learner.snapshots == (1, 2, 5, 10, 20)
 
 
 @pytest.mark.slow

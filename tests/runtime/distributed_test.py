@@ -213,7 +213,11 @@ def both(folder, *flags):
 
 
 def ended(processes, timeout=400):
-    streams = [process.communicate(timeout=timeout) for process in processes]
+    try:
+        streams = [process.communicate(timeout=timeout) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
     return [process.returncode for process in processes], [err for _, err in streams]
 
 
@@ -258,7 +262,7 @@ def test_two_processes_that_share_batches_make_the_files_of_one(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("asked", [0, 1])
 def test_a_signal_to_one_process_pauses_both(asked, tmp_path):
-    flags = ["--config.learner.epochs=300", "--config.run.checkpoint_every=0", "--stages=train"]
+    flags = ["--config.learner.epochs=60", "--config.run.checkpoint_every=0", "--stages=train"]
     done = subprocess.run(command(tmp_path / "one", *flags), cwd=ROOT, capture_output=True)
     assert done.returncode == 0
     processes = both(tmp_path / "two", *flags)
@@ -282,7 +286,7 @@ def test_a_process_that_is_lost_ends_the_others_with_a_sentence(tmp_path):
         time.sleep(0.05)
     processes[1].kill()
     codes, errors = ended(processes)
-    assert codes == [1, -signal.SIGKILL]
+    assert codes == [1, -signal.SIGKILL], errors
     assert "another process of this run was lost; start the same command" in errors[0]
     assert "Traceback" not in errors[0]
 
