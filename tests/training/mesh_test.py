@@ -50,15 +50,20 @@ train("apart", groups(data=2, parameters=True))
 """
 
 
-def in_process(code: str, *arguments, devices: int = 8) -> str:
-    """Runs code in a process with so many fake devices; returns what it prints."""
+def environment(devices: int) -> dict[str, str]:
+    """The environment of a process with so many fake devices."""
     flags = f"--xla_force_host_platform_device_count={devices}"
     if "optimization_level=0" in os.environ.get("XLA_FLAGS", ""):
         flags += " --xla_backend_optimization_level=0"
+    return os.environ | dict(XLA_FLAGS=flags, JAX_PLATFORMS="cpu")
+
+
+def in_process(code: str, *arguments, devices: int = 8) -> str:
+    """Runs code in a process with so many fake devices; returns what it prints."""
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
         cwd=ROOT,
-        env=os.environ | dict(XLA_FLAGS=flags, JAX_PLATFORMS="cpu"),
+        env=environment(devices),
         check=True,
         stdout=subprocess.PIPE,
         text=True,
@@ -216,11 +221,8 @@ def test_two_processes_that_share_batches_give_the_bits_of_one(tmp_path, more):
         )
         for i in (0, 1)
     ]
-    environment = os.environ | dict(
-        JAX_PLATFORMS="cpu", XLA_FLAGS="--xla_force_host_platform_device_count=2"
-    )
     processes = [
-        subprocess.Popen([sys.executable, "launch.py", *config, *own], cwd=ROOT, env=environment)
+        subprocess.Popen([sys.executable, "launch.py", *config, *own], cwd=ROOT, env=environment(2))
         for own in flags
     ]
     assert [process.wait(timeout=400) for process in processes] == [0, 0, 0]
