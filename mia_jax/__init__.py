@@ -11,6 +11,7 @@ __version__ = "0.2.0"
 
 PLACES = {  # public name -> its module
     "audit": "mia_jax.api",
+    "LabelInference": "mia_jax.external.label_inference",
     "Monitor": "mia_jax.monitor",
     "Results": "mia_jax.results",
 }

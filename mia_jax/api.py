@@ -17,6 +17,7 @@ import numpy as np
 from mia_jax import configuration
 from mia_jax.external import arrays as supplied_arrays
 from mia_jax.external import default_attacks
+from mia_jax.external import label_inference as label_pairs
 from mia_jax.external import models as external_models
 from mia_jax.external import rows as external_rows
 from mia_jax.measures import two_audits
@@ -51,6 +52,7 @@ def audit(
     report: Mapping = {},
     seed: int = 0,
     folder: str | pathlib.Path | None = None,
+    label_inference: label_pairs.LabelInference | Mapping | None = None,
     **more: np.ndarray,
 ) -> Results:
     """Audits a model, a training recipe, or arrays of answers.
@@ -60,6 +62,7 @@ def audit(
     audit(predict=model, x=x, y=y, member=member, fit=fit, shadows=16)   with shadow models
     audit(fit=fit, x=x, y=y, models=16)                                  a recipe
     audit(logits=logits, labels=labels, member=member)                   arrays
+    audit(label_inference=LabelInference(...))                           label privacy
     ```
 
     A recipe trains `models` models on random halves of the rows; each is a target, and the others
@@ -96,6 +99,10 @@ def audit(
         seed: of the attacks and the bootstrap; halves and models' seeds are derived from it.
         folder: keeps the workdir. What every trained model answers is there as soon as it exists,
             and the same call continues; without a folder it is kept only if something fails.
+        label_inference: the scores that a model gives to the labels it was trained on and to those
+            of a proxy model, from which epsilon of label differential privacy is bounded: a
+            `mia_jax.LabelInference` or a mapping of its fields, in place of all other data. The
+            claim is report=dict(audit=dict(epsilon=..., delta=...)).
         more: arrays as keywords (loss=..., labels=..., shadow_loss=...); column_<name> beside
             models.
 
@@ -130,6 +137,18 @@ def audit(
     asked = dict(predict=predict, fit=fit, x=x, y=y, member=member, shadows=shadows)
     asked |= dict(models=models, form=form, framework=framework, device=device)
     asked |= dict(batch_size=batch_size, population=population)
+    if label_inference is not None:
+        other = [key for key, value in asked.items() if value is not None]
+        other += ["the first argument"] if arrays is not None else [*more, *given]
+        if other:
+            raise ValueError(
+                f"label_inference is an audit of its own, and {other[0]} is given too; leave one "
+                "of them out."
+            )
+        given, fields["audit"] = label_pairs.prepared(
+            label_pairs.read(label_inference), fields=fields.get("audit") or {}, seed=seed
+        )
+        attacks = label_pairs.ATTACKS if attacks is None else attacks
     if predict is None and fit is None:
         more |= {key: value for key, value in asked.items() if value is not None}
     twice = sorted(map(str, set(given) & set(more)))

@@ -120,6 +120,12 @@ IN_SECTION = {  # the meanings of fields whose name means something else in anot
     "sum or rank_sum; the report shows all.",
     "report.audit.epsilon": "The claimed epsilon, of an audit of arrays; none: no claim.",
     "report.audit.guesses": "Shares of the canaries that are guessed.",
+    "report.audit.labels": "Whether the coins decide between two labels of a row, set by "
+    "mia_jax.audit(label_inference=...).",
+    "report.audit.shift": "Log odds by which coins about labels are not fair; none: estimated "
+    "from the control rows.",
+    "report.audit.slack": "The probability up to which report.audit.shift holds.",
+    "report.audit.control": "Guesses about labels of rows outside the training set.",
 }
 MEANINGS = dict(  # the meanings of fields that no maker's docstring explains
     standardize="Scale features to mean 0 and variance 1, by the population rows if there are "

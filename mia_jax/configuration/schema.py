@@ -45,7 +45,9 @@ PRIVATE_PASSED = ("num_rows", "batch_size", "epochs", "padded", "started", "shar
 MESH_PASSED = ("devices", "shards")  # likewise, of training/mesh.make
 # section -> the registry kind of what it chooses
 KINDS = dict(data="data", design="designs", model="models", learner="learners", attacks="attacks")
-AUDIT_HINTS = dict(attacks=Sequence[str], epsilon=float | None)
+AUDIT_HINTS = dict(
+    attacks=Sequence[str], epsilon=float | None, shift=float | None, control=Mapping | None
+)
 
 
 def arguments(

@@ -8,16 +8,29 @@ import numpy as np
 from scipy import stats
 
 from mia_jax import checks
-from mia_jax.privacy import audit, audit_order, audit_runs, audit_sums
+from mia_jax.privacy import audit, audit_order, audit_runs, audit_shift, audit_sums
+from mia_jax.privacy.audit_shift import Shift
 from mia_jax.types import Design
 
-FIELDS = dict(attacks=(), guesses=(0.05,), delta=None, method="one_run", epsilon=None)
+FIELDS = dict(
+    attacks=(),
+    guesses=(0.05,),
+    delta=None,
+    method="one_run",
+    epsilon=None,
+    labels=False,
+    shift=0.0,
+    slack=0.0,
+    control=None,
+)
 DELTA = 1e-5  # of an audit of training that promises none
 # what an attacker may know: nothing that was fitted on the target's own coins
 ALLOWED = ("nothing", "shadows", "population")
 # what an attacker may know so that its scores of one run depend on no other run
 SINGLE_RUN = ("nothing", "population")
 GROWING = ("order", "rank_sum")  # methods that add up runs
+# control rows refute a stated shift that is right with so small a probability
+REFUTED = 1e-3
 UNFAIR = 1e-6  # fair coins are as uneven as this or more with so small a probability
 ANY = "any mechanism"
 CURVE = "a mechanism whose trade-off curve is a Gaussian's"
@@ -47,10 +60,14 @@ def settings(
     Everything is fixed here, before any score is seen.
 
     Args:
-        section: {attacks, guesses, delta, method, epsilon}, each optional. `attacks` () means every
+        section: some of FIELDS. `attacks` () means every
             attack that knows no more than shadow models. `guesses` are k+/m = k-/m, the shares of
             the coins guessed IN and OUT. `delta` None means `promised`. `epsilon` is the claim
-            about supplied arrays. A section of None audits the design `canaries` and arrays with
+            about supplied arrays. `labels` says that each coin decides between two labels of one
+            row (label inference, external/label_inference.py), which differ from fair coins by
+            `shift` (log odds; None: estimated from `control`) up to `slack`; `control` are the
+            guesses {pairs, guesses, correct} about rows outside the training set, a list entry per
+            share. A section of None audits the design `canaries` and arrays with
             coins with the defaults, and no other design.
         design: the design of the run.
         knows: what each attack knows.
@@ -117,8 +134,87 @@ def settings(
     if arrays:
         check_coins(design)
     chosen |= dict(attacks=names, guesses=list(shares))
+    chosen |= check_shift(chosen)
     check_ceiling(chosen, design)
     return chosen | dict(single_run=[name for name in names if knows[name] in SINGLE_RUN])
+
+
+def check_shift(chosen: Mapping) -> dict:
+    """Returns the fields of the shift, as plain values.
+
+    Raises:
+        ValueError: labels are not audited and there is a shift, it is neither given nor can be
+            estimated, or control rows show that it is larger.
+    """
+    shift, control = chosen["shift"], chosen["control"]
+    if not chosen["labels"] and (shift != 0 or chosen["slack"] or control is not None):
+        raise ValueError(
+            f"report.audit: shift={shift}, slack={chosen['slack']} and control are about labels of "
+            "a proxy model; pass them in mia_jax.audit(label_inference=...). Fair coins have none."
+        )
+    if shift is None and control is None:
+        raise ValueError(
+            "report.audit.shift=None is estimated from guesses about control rows, and there are "
+            "none: pass the log odds, 0.0 if the proxy draws labels from their own distribution."
+        )
+    known = audit_shift.checked(Shift(0.0 if shift is None else shift, chosen["slack"]))
+    shown = shift_shown(chosen, alpha=REFUTED)
+    if shift is not None and shown is not None and shown > shift:
+        raise ValueError(
+            f"shift={shift}, and guesses about control rows, on which the model was not trained, "
+            f"show a shift of at least {shown:.3g}: the proxy's labels are further from their true "
+            "distribution than was stated, and no bound on epsilon follows. State a larger shift, "
+            "or pass shift=None to have it estimated."
+        )
+    return dict(
+        shift=None if shift is None else float(known.odds),
+        slack=float(known.slack),
+        control=None if control is None else {key: list(value) for key, value in control.items()},
+    )
+
+
+def shift_of(chosen: Mapping) -> tuple[Shift, float]:
+    """Returns the shift of the coins, and the alpha that is left for the bound.
+
+    A shift that is estimated from control rows takes half of alpha, shared over the numbers of
+    guesses.
+    """
+    alpha = 1 - chosen["level"]
+    if chosen["shift"] is not None:
+        return Shift(chosen["shift"], chosen["slack"]), alpha
+    control, counts = chosen["control"], len(chosen["control"]["guesses"])
+    odds = max(
+        audit_shift.estimated(guesses=guesses, correct=correct, alpha=alpha / 2 / counts)
+        for guesses, correct in zip(control["guesses"], control["correct"], strict=True)
+    )
+    return Shift(odds, chosen["slack"], estimated=True), alpha / 2
+
+
+def shift_shown(chosen: Mapping, *, alpha: float) -> float | None:
+    """Returns a lower bound on the shift from the guesses about control rows; None without any.
+
+    There only the order of the labels can be right, so what these guesses show of a mechanism's
+    epsilon is a bound on the shift.
+    """
+    control = chosen["control"]
+    if control is None:
+        return None
+    counts = zip(control["pairs"], control["guesses"], control["correct"], strict=True)
+    tries = [(0, audit.Guesses(*count)) for count in counts]
+    return audit.best(tries, delta=chosen["slack"], alpha=alpha).epsilon
+
+
+def shift_numbers(chosen: Mapping) -> dict | None:
+    """Returns what report.json says of the shift of label pairs; None for other coins.
+
+    Returns:
+        {odds, slack, estimated, control, shown}. `shown` is the lower bound on the shift that the
+            control rows prove, None without control rows.
+    """
+    if not chosen["labels"]:
+        return None
+    shown = shift_shown(chosen, alpha=1 - chosen["level"])
+    return shift_of(chosen)[0]._asdict() | dict(control=chosen["control"], shown=shown)
 
 
 def claim_about_arrays(planned: Mapping, design: Design) -> dict:
@@ -130,7 +226,11 @@ def claim_about_arrays(planned: Mapping, design: Design) -> dict:
     return dict(
         epsilon=planned["epsilon"],
         delta=planned["delta"],
-        adjacency="replace_one" if paired else "add_remove",
+        adjacency="replace_label"
+        if planned.get("labels")
+        else "replace_one"
+        if paired
+        else "add_remove",
     )
 
 
@@ -164,20 +264,35 @@ def check_ceiling(chosen: Mapping, design: Design) -> None:
     coins = len(inside)
     if method in audit_sums.METHODS:
         audit_sums.enough(coins)
-    alpha = (1 - chosen["level"]) / (
-        len(chosen["attacks"]) * len(design.targets) * len(shares_of(chosen, method))
-    )
+    shift, whole = shift_of(chosen)
+    alpha = whole / (len(chosen["attacks"]) * len(design.targets) * len(shares_of(chosen, method)))
     guesses = [guesses_about(coins, share, paired=paired) for share in shares_of(chosen, method)]
 
     def top(delta: float) -> float:
         return max(
-            audit.ceiling(canaries=coins, guesses=k, delta=delta, alpha=alpha, method=method)
+            audit.ceiling(
+                canaries=coins, guesses=k, delta=delta, alpha=alpha, method=method, shift=shift
+            )
             for k in guesses
         )
 
     if top(chosen["delta"]) > 0:
         return
     most = max(guesses)
+    if shift.odds and audit.ceiling(
+        canaries=coins, guesses=most, delta=chosen["delta"], alpha=alpha, method=method
+    ):
+        raise ValueError(
+            f"a shift of {shift.odds:.3g} (slack {shift.slack:g}) is too large for {coins:,} pairs "
+            f"of labels: {most} perfect guesses would show no epsilon above 0. Use a proxy model "
+            "that is nearer to the labels' distribution, more control rows, or more pairs."
+        )
+    if shift.slack:
+        raise ValueError(
+            f"slack={shift.slack} is too large for {coins:,} pairs of labels: "
+            f"up to 2 x {coins:,} x slack is added to every p-value, so {most} perfect guesses "
+            "would show nothing. Use method='fdp' or fewer pairs, or state the shift as log odds."
+        )
     if method in ("one_run", "fdp", "order_dp") and top(1e-12) > 0:
         raise ValueError(
             f"report.audit.delta={chosen['delta']} is too large for {coins:,} canaries: the method "
@@ -225,10 +340,12 @@ def measure(
 
     Returns:
         {bound, attacks, methods, growing, claim, refused, violated, other_neighbors, coins,
-            one_of_two, level, delta, method, assumes, guesses}; {why} if no attack scored a
-            target. `methods` are the rows of `by_method`, `growing` is what `over_runs` returns.
+            one_of_two, shift, level, delta, method, assumes, guesses}; {why} if no attack scored a
+            target. `shift` is what `shift_numbers` returns, `methods` are the rows of `by_method`,
+            `growing` is what `over_runs` returns.
     """
-    alpha, method, evidence = 1 - planned["level"], planned["method"], {}
+    method, evidence = planned["method"], {}
+    shift, alpha = shift_of(planned)
     for name in planned["attacks"]:
         score = np.asarray(score_TN[name])
         scored = [
@@ -251,7 +368,7 @@ def measure(
             for name, scored in evidence.items()
         }
 
-    share = dict(delta=planned["delta"], method=method)
+    share = dict(delta=planned["delta"], method=method, shift=shift)
     tries = tries_of(method)
     total = sum(map(len, tries.values()))
     lines = {
@@ -269,18 +386,20 @@ def measure(
     pairs = bool((np.bincount(design.coin_N[design.coin_N >= 0]) == 2).all())
     claimed = None if claim is None else claim["epsilon"]
     other = "" if claim is None else other_neighbors(claim, pairs=pairs)
+    shifted = shift_numbers(planned)
     violated = claimed is not None and not other and bound["epsilon"] > claimed
     return dict(
         bound=bound,
         attacks=lines,
         methods=by_method(tries_of, planned, mu=mu_of(claim, planned, other)),
-        growing=over_runs(evidence, planned, design),
+        growing=None if shifted else over_runs(evidence, planned, design),
         claim=None if claim is None else dict(claim),
         refused=list(refused),
         violated=violated,
         other_neighbors=other,
         coins=coins,
         one_of_two=pairs,
+        shift=shifted,
         level=planned["level"],
         delta=planned["delta"],
         method=planned["method"],
@@ -300,7 +419,7 @@ def other_neighbors(claim: Mapping, *, pairs: bool) -> str:
         '' where the coins test these neighbors.
     """
     adjacency = claim.get("adjacency")
-    if (adjacency == "replace_one") != pairs:
+    if (adjacency in ("replace_one", "replace_label")) != pairs:
         remedy = "design.pairs=True" if adjacency == "replace_one" else "design.pairs=False"
         return (
             f"not under the claimed adjacency {adjacency}: these coins test a different one; audit "
@@ -347,14 +466,18 @@ def by_method(
             `tests`. {method, assumes, why} if there are too few
             canaries.
     """
-    rows, alpha = [], 1 - planned["level"]
+    rows: list[dict] = []
+    shift, alpha = shift_of(planned)
     for method in audit.METHODS:
+        why = audit_shift.usable(shift, method, gaussian=method in audit.GAUSSIAN)
         try:
             tries = [(name, *one) for name, each in tries_of(method).items() for one in each]
         except ValueError as error:
-            rows.append(dict(method=method, assumes=ASSUMES[method], why=str(error)))
+            why = str(error)
+        if why:
+            rows.append(dict(method=method, assumes=ASSUMES[method], why=why))
             continue
-        common = dict(delta=planned["delta"], method=method)
+        common = dict(delta=planned["delta"], method=method, shift=shift)
         pairs = [(i, counts) for i, (_, _, counts) in enumerate(tries)]
         best = audit.best(pairs, alpha=alpha, **common)
         together = audit.best(pairs, alpha=alpha, tests=len(tries) * len(audit.METHODS), **common)

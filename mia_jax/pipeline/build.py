@@ -16,7 +16,7 @@ from mia_jax.configuration.settings import DataSettings, Settings
 from mia_jax.data import _pool as pools
 from mia_jax.designs import _rows
 from mia_jax.external import arrays as supplied_arrays
-from mia_jax.external import default_attacks
+from mia_jax.external import default_attacks, label_inference
 from mia_jax.external import target as targets
 from mia_jax.measures import privacy_audit
 from mia_jax.metrics import slices
@@ -169,7 +169,8 @@ def build_supplied(
         default_attacks.ARRAYS if notes is None else default_attacks.MODELS,
     )
     asked_here = notes is not None
-    notes = [*(notes or ()), *supplied.notes, *left_out]
+    labels = [label_inference.NOTE] if (config["report"]["audit"] or {}).get("labels") else []
+    notes = [*(notes or ()), *labels, *supplied.notes, *left_out]
     validate.check_report(report, sections)
     for note in notes:
         jobs.say(f"{name}: {note}")

@@ -7,7 +7,8 @@ these guesses can be right, so many right guesses prove a larger epsilon. k+ and
 the scores are seen. Several settings, models or attacks share alpha (Bonferroni).
 
 `one_run` computes the bound by every method; audit_order.py and audit_sums.py have those that
-assume more and show more, audit_runs.py adds up runs, audit_shuffle.py audits shuffled batches.
+assume more and show more, audit_shift.py corrects for coins that are not quite fair, audit_runs.py
+adds up runs, audit_shuffle.py audits shuffled batches.
 
 This file uses NumPy and SciPy only.
 """
@@ -22,7 +23,8 @@ import numpy as np
 from scipy import special, stats
 
 from mia_jax import checks
-from mia_jax.privacy import accounting, audit_order, audit_sums
+from mia_jax.privacy import accounting, audit_order, audit_shift, audit_sums
+from mia_jax.privacy.audit_shift import FAIR, Shift
 from mia_jax.privacy.audit_sums import Sums
 from mia_jax.privacy.refuted import largest
 
@@ -31,6 +33,7 @@ from mia_jax.privacy.refuted import largest
 # Gaussian; 'order_dp', 'order', 'sum' and 'rank_sum' that canaries answer independently.
 COUNTING = ("one_run", "fdp", "gdp", "order_dp", "order")
 METHODS = (*COUNTING, *audit_sums.METHODS)
+GAUSSIAN = ("gdp", "order", *audit_sums.METHODS)
 
 
 class Guesses(NamedTuple):
@@ -191,7 +194,12 @@ def gdp_epsilon(mu: float, delta: float) -> float:
 
 
 def one_run(
-    counts: Guesses | Sums, *, delta: float, alpha: float = 0.05, method: str = "one_run"
+    counts: Guesses | Sums,
+    *,
+    delta: float,
+    alpha: float = 0.05,
+    method: str = "one_run",
+    shift: Shift = FAIR,
 ) -> float:
     """Returns the largest epsilon that is refuted at level alpha.
 
@@ -209,6 +217,11 @@ def one_run(
             If canaries answer independently given the coins, these are bounds as well: 'order_dp'
             and, for Gaussian mechanisms, 'order' (audit_order.py), 'sum' and 'rank_sum'
             (audit_sums.py).
+        shift: how far the coins are from fair (audit_shift.py).
+
+    Raises:
+        ValueError: for an unknown method, counts of another kind, or a shift under which the method
+            has no bound.
     """
     checks.one_of(METHODS, method=method)
     checks.fraction(closed="neither", alpha=alpha)
@@ -219,23 +232,35 @@ def one_run(
             f"counts is {type(counts).__name__}: make it with "
             f"{'audit_sums.sums' if sums else 'audit.guess'}."
         )
-    if isinstance(counts, Sums):
-        return gdp_epsilon(audit_sums.mu(counts, alpha=alpha, method=method), delta)
-    fields = counts._asdict()
+    why = audit_shift.usable(audit_shift.checked(shift), method, gaussian=method in GAUSSIAN)
+    if why:
+        raise ValueError(f"method={method!r}: {why}.")
+    if method in GAUSSIAN:
+        refuted = refuted_mu(counts, alpha=alpha, method=method)
+        return gdp_epsilon(audit_shift.left_of_mu(refuted, shift), delta)
+    assert isinstance(counts, Guesses)  # sums have a Gaussian's methods alone
+    fields, slack = counts._asdict(), delta + shift.slack
     if method == "one_run":
-        return largest(lambda epsilon: p_value(**fields, epsilon=epsilon, delta=delta) <= alpha)
-    if method == "order_dp":
-        return largest(
-            lambda epsilon: audit_order.p_value_dp(**fields, epsilon=epsilon, delta=delta) <= alpha
+        refuted = largest(lambda epsilon: p_value(**fields, epsilon=epsilon, delta=slack) <= alpha)
+    elif method == "order_dp":
+        refuted = largest(
+            lambda epsilon: audit_order.p_value_dp(**fields, epsilon=epsilon, delta=slack) <= alpha
         )
-    if method == "fdp":
-        return largest(
-            lambda epsilon: fdp_rejected(approximate(epsilon, delta), **fields, alpha=alpha)
+    else:
+        refuted = largest(
+            lambda epsilon: fdp_rejected(approximate(epsilon, slack), **fields, alpha=alpha)
         )
+    return audit_shift.left_of_epsilon(refuted, shift)
+
+
+def refuted_mu(counts: Guesses | Sums, *, alpha: float, method: str) -> float:
+    """Returns the largest mu such that mu-Gaussian DP is refuted, by one of GAUSSIAN."""
+    if isinstance(counts, Sums):
+        return audit_sums.mu(counts, alpha=alpha, method=method)
     if method == "order":
-        mu = largest(lambda mu: audit_order.p_value(**fields, mu=mu) <= alpha)
-        return gdp_epsilon(mu, delta)
-    return gdp_epsilon(gdp_mu(counts, alpha=alpha), delta)
+        fields = counts._asdict()
+        return largest(lambda mu: audit_order.p_value(**fields, mu=mu) <= alpha)
+    return gdp_mu(counts, alpha=alpha)
 
 
 def gdp_mu(counts: Guesses, *, alpha: float = 0.05) -> float:
@@ -250,6 +275,7 @@ def ceiling(
     delta: float = 0.0,
     alpha: float = 0.05,
     method: str = "one_run",
+    shift: Shift = FAIR,
 ) -> float:
     """Returns the result of `one_run` if all `guesses` (None: all canaries) are right.
 
@@ -263,7 +289,7 @@ def ceiling(
     perfect: Guesses | Sums = Guesses(canaries, guesses, guesses)
     if method in audit_sums.METHODS:
         perfect = audit_sums.perfect(canaries)
-    return one_run(perfect, delta=delta, alpha=alpha, method=method)
+    return one_run(perfect, delta=delta, alpha=alpha, method=method, shift=shift)
 
 
 def ideal(
@@ -274,6 +300,7 @@ def ideal(
     delta: float,
     alpha: float = 0.05,
     method: str = "one_run",
+    shift: Shift = FAIR,
 ) -> float:
     """Returns the result of `one_run` that an ideal attacker of mu-Gaussian DP expects.
 
@@ -287,6 +314,7 @@ def ideal(
         delta: the delta of the claim.
         alpha: the level.
         method: one of METHODS.
+        shift: how far the coins are from fair; the attacker does not make use of it.
     """
     if method in audit_sums.METHODS:
         expected: Guesses | Sums = audit_sums.typical(mu, canaries=canaries)
@@ -294,7 +322,7 @@ def ideal(
         guesses = canaries if guesses is None else guesses
         right = guesses * audit_order.accuracy(mu, canaries=canaries, guesses=guesses)
         expected = Guesses(canaries, guesses, round(right))
-    return one_run(expected, delta=delta, alpha=alpha, method=method)
+    return one_run(expected, delta=delta, alpha=alpha, method=method, shift=shift)
 
 
 def gaussian_mu(epsilon: float, delta: float) -> float:
@@ -339,6 +367,7 @@ def best(
     alpha: float = 0.05,
     method: str = "one_run",
     tests: int | None = None,
+    shift: Shift = FAIR,
 ) -> Bound:
     """Returns the best bound over `tries`, each at level alpha / tests.
 
@@ -351,6 +380,7 @@ def best(
         alpha: the level of all tries together.
         method: one of METHODS.
         tests: the number of tries that share alpha; None for the number of `tries`.
+        shift: how far the coins are from fair.
     """
     tests = len(tries) if tests is None else tests
     if not 1 <= len(tries) <= tests:
@@ -368,10 +398,11 @@ def best(
         )
         for s in sorted(sizes)
     ]
-    values = {i: one_run(tries[i][1], delta=delta, alpha=share, method=method) for i in strongest}
+    how = dict(delta=delta, alpha=share, method=method, shift=shift)
+    values = {i: one_run(tries[i][1], **how) for i in strongest}
     at = max(strongest, key=lambda i: (values[i], strength(tries[i][1], method)))
     top = max(
-        ceiling(canaries=m, guesses=k, delta=delta, alpha=share, method=method)
+        ceiling(canaries=m, guesses=k, **how)
         for m, k in ({(m, 0) for m, _ in sizes} if method in audit_sums.METHODS else sizes)
     )
     return Bound(values[at], top, delta, 1 - alpha, method, tests, *tries[at])

@@ -243,6 +243,7 @@ def lines(report: Mapping) -> list[str]:
         failed=trust.failed(report)[1:],
         guarantee=report.get("guarantee"),
         bound=(report.get("audit") or {}).get("bound"),
+        labels=bool((report.get("audit") or {}).get("shift")),
         failed_models=len(design.get("failed") or ()),
         models=design.get("models"),
         checks=checks_passed(report),

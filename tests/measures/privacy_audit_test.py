@@ -41,6 +41,10 @@ def test_an_audit_is_fixed_before_scores_are_seen():
         method="one_run",
         level=0.95,
         epsilon=None,
+        labels=False,
+        shift=0.0,
+        slack=0.0,
+        control=None,
     )
     assert privacy_audit.settings(None, design=COINS, knows=KNOWS, level=0.95) == planned()
     plain = halves.make(num_examples=100, seed=0, models=4)

@@ -34,7 +34,7 @@ def text(*, audit: Mapping, guarantee: Mapping | None = None) -> str:
             "largest bound this audit could have shown",
             tables.epsilon(bound["ceiling"]),
             f"{'every guess correct' if 'correct' in bound else 'perfect scores'}, "
-            f"{audit['coins']:,} coins per model",
+            f"{audit['coins']:,} {'pairs of labels' if audit.get('shift') else 'coins per model'}",
         ]
     )
     return rendering.render(
@@ -53,6 +53,7 @@ def text(*, audit: Mapping, guarantee: Mapping | None = None) -> str:
         unavailable=[f"{row['method']}: {row['why']}" for row in unavailable(audit)],
         growing=audit.get("growing"),
         growing_lines=growing_lines(audit.get("growing")),
+        shift=audit.get("shift"),
         released=audit.get("releases"),
         release_lines=release_lines(audit.get("releases")),
     )
