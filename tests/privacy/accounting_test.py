@@ -99,7 +99,14 @@ def test_two_phases_cost_what_one_run_does():
     )
 
 
-@pytest.mark.parametrize("adjacency", ["add_remove", "zero_out", "replace_one"])
+@pytest.mark.parametrize(
+    "adjacency",
+    [
+        pytest.param("add_remove", marks=pytest.mark.slow),
+        pytest.param("zero_out", marks=pytest.mark.slow),
+        "replace_one",
+    ],
+)
 def test_a_kept_release_costs_what_dp_accounting_says(adjacency):
     for steps in (1, 50):
         declared = mechanism(steps=steps, adjacency=adjacency)
