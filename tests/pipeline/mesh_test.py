@@ -114,6 +114,7 @@ system.get("/bucket/run", str(folder / "stored"), recursive=True)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kind", ["plain", *CANARIES])
 def test_a_run_on_a_mesh_makes_the_files_of_one_device(tmp_path, kind):
     """By tasks, with growth, and in an object store with pauses on other meshes."""
@@ -133,6 +134,7 @@ def get_config(argument=""):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kind", ["plain", "private"])
 def test_two_processes_of_a_mesh_grow_the_fleet_of_one(tmp_path, kind):
     """The first models are one process's, the others are trained by two."""
@@ -147,7 +149,7 @@ def test_two_processes_of_a_mesh_grow_the_fleet_of_one(tmp_path, kind):
         return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=pipe, text=True)
 
     few = "--config.design.models=4"
-    codes, errors = distributed_test.ended([start("one"), start("two", few)])
+    codes, errors = distributed_test.ended([start("one"), start("two", few)], timeout=1000)
     assert codes == [0, 0], errors
     port = distributed_test.free_port()
     both = [
@@ -156,6 +158,6 @@ def test_two_processes_of_a_mesh_grow_the_fleet_of_one(tmp_path, kind):
         )
         for i in (0, 1)
     ]
-    codes, errors = distributed_test.ended(both)
+    codes, errors = distributed_test.ended(both, timeout=1000)
     assert codes == [0, 0], errors
     assert computed(tmp_path / "two") == computed(tmp_path / "one")

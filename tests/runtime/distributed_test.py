@@ -212,7 +212,7 @@ def both(folder, *flags):
     return [start(folder, i, port, *flags) for i in (0, 1)]
 
 
-def ended(processes, timeout=1500):
+def ended(processes, timeout=400):
     try:
         streams = [process.communicate(timeout=timeout) for process in processes]
     finally:
