@@ -156,3 +156,20 @@ def test_gradients_of_units_by_strips_are_those_of_all_patches():
     np.testing.assert_allclose(by_strips, expected, atol=1e-5)
     whole = convolution.ORDINARY["kernel"](at, x, g)
     np.testing.assert_allclose(by_strips.sum(0).reshape(whole.shape), whole, atol=1e-4)
+
+
+@pytest.mark.parametrize("units", [8, 4])
+def test_gradients_of_units_in_blocks_have_the_bits_of_all_at_once(monkeypatch, units):
+    at = convolution.windows((8, 9, 8, 3), 3, 1, "SAME")
+    x = jax.random.normal(jax.random.key(0), (8, 9, 8, 3))
+    g = jax.random.normal(jax.random.key(1), (8, *at.out, 4))
+
+    def gradients():
+        compiled = jax.jit(lambda x, g: convolution.unit_kernel_gradients(at, x, g, units))
+        return compiled.lower(x, g).as_text(), compiled(x, g)
+
+    text, whole = gradients()
+    assert "while" not in text
+    monkeypatch.setattr(convolution, "_BLOCK_BYTES", 1)
+    text, blocks = gradients()
+    assert "while" in text and np.array_equal(blocks, whole)

@@ -123,7 +123,7 @@ _tapped.defvjp(_forward, _backward)
 
 def _outer(x_UTF, g_UTO):
     """Returns what is kept of sum_t x_t g_t': (x, g), or the sums if they are not much larger."""
-    if _summed(*x_UTF.shape[1:], g_UTO.shape[2]):
+    if x_UTF.ndim == 3 and _summed(*x_UTF.shape[1:], g_UTO.shape[2]):
         return (
             jnp.einsum(
                 "utf,uto->ufo", x_UTF, g_UTO, precision=exact(), preferred_element_type=jnp.float32
@@ -142,7 +142,7 @@ def _outer_squares(parts):
     if len(parts) == 1:
         return _square(parts[0])
     x, g = (part.astype(jnp.float32) for part in parts)
-    if x.shape[1] == 1:
+    if x.ndim == 2:
         return _square(x) * _square(g)
     gram = [jnp.einsum("uti,usi->uts", a, a, precision=exact()) for a in (x, g)]
     terms = (jnp.sqrt(jnp.square(x).sum(2)) * jnp.sqrt(jnp.square(g).sum(2))).sum(1)
@@ -155,8 +155,8 @@ def _outer_gradient(parts, weight_U):
         (u, *shape) = parts[0].shape
         return jnp.matmul(weight_U[None], parts[0].reshape(u, -1), precision=exact()).reshape(shape)
     x, g = parts
-    g = weight_U[:, None, None] * g.astype(jnp.float32)
-    x, g = (a.reshape(-1, a.shape[2]) for a in (x.astype(jnp.float32), g))
+    g = weight_U.reshape(-1, *(1,) * (g.ndim - 1)) * g.astype(jnp.float32)
+    x, g = (a.reshape(-1, a.shape[-1]) for a in (x.astype(jnp.float32), g))
     return jnp.matmul(x.T, g, precision=exact())
 
 
@@ -166,8 +166,17 @@ def _square(a):
 
 
 def _by_unit(a, units: int):
-    """Returns Returns [B,...,F] as [U,T,F]."""
-    return a.reshape(units, -1, a.shape[-1])
+    """Returns [B,...,F] as [U,T,F]; as [U,F] where T is 1.
+
+    XLA copies an array with an axis of length 1 to change the place of that axis.
+    """
+    shape = (units, a.shape[-1]) if a.size == units * a.shape[-1] else (units, -1, a.shape[-1])
+    return a.reshape(shape)
+
+
+def _over_positions(a):
+    """Returns the sum over the positions of `_by_unit`, [U,F]."""
+    return a if a.ndim == 2 else a.sum(1)
 
 
 class Product(NamedTuple):
@@ -225,7 +234,7 @@ class Shift(NamedTuple):
         return x + w.reshape((1,) * (x.ndim - 1) + (-1,))
 
     def residue(self, x, g, units):
-        return (_by_unit(g, units).astype(jnp.float32).sum(1),)
+        return (_over_positions(_by_unit(g, units).astype(jnp.float32)),)
 
     def squares(self, parts):
         return _square(parts[0])
@@ -241,7 +250,8 @@ class Scale(Shift):
         return x * w.reshape((1,) * (x.ndim - 1) + (-1,))
 
     def residue(self, x, g, units):
-        return ((_by_unit(x, units).astype(jnp.float32) * _by_unit(g, units)).sum(1),)
+        products = _by_unit(x, units).astype(jnp.float32) * _by_unit(g, units)
+        return (_over_positions(products),)
 
 
 class Lookup(NamedTuple):
@@ -255,7 +265,7 @@ class Lookup(NamedTuple):
 
     def residue(self, x, g, units):
         # Integers below 2^24 are exact as float32.
-        return x.reshape(units, -1).astype(jnp.float32), _by_unit(g, units)
+        return x.reshape(units, -1).astype(jnp.float32), g.reshape(units, -1, g.shape[-1])
 
     def squares(self, parts):
         x, g = parts
