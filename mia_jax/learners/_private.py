@@ -90,6 +90,7 @@ def make(
     max_advantage: float | None = None,
     noise: str = "gaussian",
     bands: int = 1,
+    normals: str = "inverse",
 ) -> Private:
     """Returns private training: (sum_u clipped gradient_u + Gaussian noise) / expected batch.
 
@@ -134,11 +135,14 @@ def make(
             (privacy/banded.py), which needs sampling='cyclic_poisson' and jax_privacy.
         bands: the bands of the matrix, and the groups of cyclic Poisson sampling, each of which
             takes part in every bands-th step; 1 is independent noise and Poisson sampling.
+        normals: how random bits become normals: 'inverse', jax.random.normal bit for bit, or
+            'box_muller', which takes about half the time on a CPU (privacy/noise.py).
     """
     check_noise(noise, bands=bands, sampling=sampling, clipping=clipping)
     units, rows_each = _units(num_rows, columns, user, user_rows)
     checks.one_of(("stop", "truncate"), overflow=overflow)
     checks.one_of(gradients.METHODS, method=method)
+    checks.one_of(noises.NORMALS, **{"privacy.normals": normals})
     checks.at_least(
         1,
         batch_size=batch_size,
@@ -255,11 +259,12 @@ def make(
         AUTO if automatic else physical_batch // microbatch,
         at_once // microbatch,
         adaptive,
+        normals,
     )
 
 
 def _finished(
-    guarantee, plan, epochs, clip, rule, rows_each, physical_units, units, adaptive
+    guarantee, plan, epochs, clip, rule, rows_each, physical_units, units, adaptive, normals
 ) -> Private:
     """Returns the private part whose functions use these settings."""
     mechanism = guarantee.mechanism
@@ -308,7 +313,7 @@ def _finished(
             **{**vars(guarantee), "method": method, "notes": (*guarantee.notes, *sentences)}
         )
         return _finished(
-            settled, plan, epochs, clip, rule, rows_each, physical_units, units, adaptive
+            settled, plan, epochs, clip, rule, rows_each, physical_units, units, adaptive, normals
         )
 
     def at_once(many: int) -> int:
@@ -362,7 +367,9 @@ def _finished(
         clip = carried["clip_norm"]
         scale = clip / mechanism.clip_norm if adaptive else 1.0
         std = mechanism.noise_std_of_sum() * scale
-        drawn = noises.gaussian(jax.random.fold_in(key, jnp.uint32(NOISE_KEY)), clipped.total, std)
+        drawn = noises.gaussian(
+            jax.random.fold_in(key, jnp.uint32(NOISE_KEY)), clipped.total, std, normals
+        )
         after = {}
         if mechanism.bands > 1:
             drawn, after["noise"] = banded.correlated(drawn, carried["noise"])

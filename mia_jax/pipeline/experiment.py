@@ -47,7 +47,7 @@ LATER = dict(
 )
 # The same of the fields of learner.privacy.
 LATER_PRIVACY = dict.fromkeys(("max_tpr", "at_fpr", "max_advantage"))
-LATER_PRIVACY |= dict(noise="gaussian", bands=1)
+LATER_PRIVACY |= dict(noise="gaussian", bands=1, normals="inverse")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -13,11 +13,11 @@ from scipy import stats
 
 from mia_jax import configuration
 from mia_jax.data import digits
-from mia_jax.learners import backprop, stopping
+from mia_jax.learners import _private, backprop, stopping
 from mia_jax.models import half_image, layers, lenet_bn, linear, mlp, siamese
 from mia_jax.objectives import contrastive, cross_entropy
-from mia_jax.pipeline import build, run
-from mia_jax.privacy import accounting, noise
+from mia_jax.pipeline import build, experiment, run
+from mia_jax.privacy import accounting, gradients, noise
 from mia_jax.report.sections import guarantee
 from mia_jax.training import checkpoint, fleet
 from mia_jax.types import Aux
@@ -160,6 +160,46 @@ def test_normals_are_those_of_jax_bit_for_bit(shape):
     assert np.array_equal(jax.jit(jax.vmap(lambda key: noise.normal(key, shape)))(keys), expected)
     other = jax.random.key(3, impl="rbg")
     assert np.array_equal(noise.normal(other, shape), jax.random.normal(other, shape))
+
+
+def test_box_muller_normals_are_those_of_its_formula_and_their_law_is_normal():
+    key, shape = jax.random.key(3), (200, 500)
+    drawn = np.asarray(jax.jit(lambda key: noise.box_muller(key, shape))(key))
+    u, v = ((np.asarray(word).astype(np.float64) + 0.5) / 2**32 for word in noise.words(key, shape))
+    angle = np.pi * (v - np.round(v))
+    np.testing.assert_allclose(drawn, np.sqrt(-2 * np.log(u)) * np.sin(angle), atol=1e-4)
+    normals = drawn.ravel().astype(np.float64)
+    assert stats.kstest(normals, "norm").pvalue > 1e-3
+    assert stats.kstest(1.05 * normals, "norm").pvalue < 1e-3
+    for moment, expected, spread in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
+        assert abs((normals**moment).mean() - expected) < 4 * np.sqrt(spread / normals.size)
+    beyond = (np.abs(normals) > 3.5).sum()  # 47 are expected
+    assert 1e-3 < stats.poisson.cdf(beyond, normals.size * 2 * stats.norm.sf(3.5)) < 0.999
+    assert abs(np.corrcoef(normals[1:], normals[:-1])[0, 1]) < 4 / np.sqrt(normals.size)
+    least, most = noise._minus_two_logs(jnp.asarray([2**32 - 1, 0], jnp.uint32))
+    assert least == 0 and most == pytest.approx(2 * 33 * math.log(2), rel=1e-6)
+    other = noise.box_muller(jax.random.key(3, impl="rbg"), (50, 100))
+    assert np.std(other) == pytest.approx(1, abs=0.05)
+
+
+def test_the_choice_of_normals_is_that_of_the_step_and_a_part_of_the_hash():
+    made = _private.make(num_rows=N, batch_size=N, epochs=1, normals="box_muller", **FULL)
+    total = dict(a=jnp.zeros((3, 4)))
+    clipped = gradients.Clipped(total, *(jnp.zeros(N),) * 4, {})
+    given = dict(counted_U=jnp.ones(N, bool), real_U=jnp.ones(N, bool))
+    key = jax.random.key(1)
+    noisy, _, _ = made.noisy(clipped._replace(**given), key, dict(clip_norm=jnp.float32(1)))
+    step = noise.leaf_key(jax.random.fold_in(key, jnp.uint32(_private.NOISE_KEY)), "a")
+    std = made.guarantee.mechanism.noise_std()
+    np.testing.assert_allclose(noisy["a"], std * noise.box_muller(step, (3, 4)), rtol=1e-6)
+    with pytest.raises(ValueError, match="box_muller"):
+        _private.make(num_rows=N, batch_size=N, epochs=1, normals="polar", **FULL)
+
+    def recorded(normals):
+        return experiment.as_recorded("learner", dict(privacy=dict(normals=normals)))
+
+    assert recorded("inverse") == dict(privacy={})
+    assert recorded("box_muller") == dict(privacy=dict(normals="box_muller"))
 
 
 def test_steps_have_noise_of_their_own_whatever_the_batch():
