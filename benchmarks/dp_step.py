@@ -1,7 +1,8 @@
 """Times one private training step against the plain step, Opacus and jax-privacy.
 
     python -m benchmarks.dp_step [--quick] [--cases mlp,conv] [--runs 3]
-        [--peers plain,vmap,opacus,opacus_ghost,jax_privacy]
+        [--peers plain,box_muller,layers,plain_layers,vmap,opacus,opacus_ghost,jax_privacy]
+    python -m benchmarks.dp_step --pieces [--quick] [--cases mlp,conv]
 
 The cases:
 
@@ -10,10 +11,17 @@ The cases:
 
 Clip norm 1, noise multiplier 1, SGD, and the same batch size for all. Ours is the epoch of the
 learner: steps inside one lax.scan, with batches gathered from the pool. `clipping alone` is the
-private step without noise, and `noise` the difference to the whole step. `plain` is the same
-learner with gradient='mean', `vmap` with method='vmap'. The peers repeat one step on one batch that
-is already in memory; their threads or microbatches are chosen by a short trial. Seconds are per
-step, without compilation; memory is the peak of a contender's process.
+private step without noise. `plain` is the same learner with gradient='mean', `vmap` with
+method='vmap', `box_muller` with privacy.normals='box_muller'; `layers` and `plain_layers` are the
+private and the plain step with run.form='layers', the programs of their convolutions measured in
+their processes before. The peers repeat one step on one batch that is already in memory; their
+threads or microbatches are chosen by a short trial. Seconds are per step, without compilation; CPU
+time is that of all threads. "peak" is the most memory that a contender's process held, "by steps"
+by how much its first two calls raised it, when everything was built (jax-privacy's compile).
+
+`--pieces` prints where the time of our step goes: CPU milliseconds of one core, all pieces in turns
+in one process, medians. Each piece is a program of its own, so they do not add up exactly. "plain
+step + noise" is what no clipping can be faster than.
 
 Measured (2 CPU cores, no other load, medians of 2 runs):
 
@@ -35,38 +43,48 @@ vary by a quarter from process to process; in an earlier run of three, the clipp
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import NamedTuple
 
-import numpy as np
+from benchmarks import _dp_ours, _dp_peers, _pairs
 
-from benchmarks import _dp_peers, _pairs
-
-PEERS = ("plain", "vmap", "opacus", "opacus_ghost", "jax_privacy")
 OURS = ("whole", "clipping")
+VARIANTS = ("plain", "box_muller", "layers", "plain_layers", "vmap")
+PEERS = (*VARIANTS, "opacus", "opacus_ghost", "jax_privacy")
 LIBRARIES = dict(opacus="opacus", opacus_ghost="opacus", jax_privacy="jax_privacy")
+NAMES = dict(
+    whole="ours, whole private step",
+    clipping="ours, clipping alone",
+    plain="ours, plain step",
+    box_muller="ours, Box-Muller normals",
+    layers="ours, measured programs",
+    plain_layers="ours, plain, measured programs",
+    vmap="ours, vmap",
+    opacus="Opacus hooks",
+    opacus_ghost="Opacus ghost",
+    jax_privacy="jax-privacy",
+)
 
-
-class Case(NamedTuple):
-    """Holds the sizes of a case: `steps` steps in one scan, which is measured `repeats` times."""
-
-    model: str
-    batch: int
-    shape: tuple[int, ...]
-    steps: int
-    repeats: int
-
-
-CASES = dict(mlp=Case("mlp", 256, (28, 28, 1), 40, 15), conv=Case("conv", 64, (32, 32, 3), 6, 5))
+CASES = dict(
+    mlp=_dp_ours.Case("mlp", 256, (28, 28, 1), 40, 15, False),
+    conv=_dp_ours.Case("conv", 64, (32, 32, 3), 6, 5, True),
+)
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = _pairs.parser(__doc__, peers=PEERS, cases=CASES)
+    parser.add_argument(
+        "--pieces", action="store_true", help="only the pieces of our step, on one core"
+    )
     return _pairs.run(benchmark, answer, parser, argv)
 
 
 def benchmark(args) -> None:
     """Runs the cases in turn and prints a table and a JSON line for each comparison."""
+    if args.pieces:
+        for name in args.cases:
+            print_pieces(name, quick=args.quick)
+        return
     for peer in args.peers:
         if peer in LIBRARIES:
             _pairs.need(
@@ -80,58 +98,68 @@ def benchmark(args) -> None:
         )
 
 
+def print_pieces(name: str, *, quick: bool) -> None:
+    """Prints the CPU milliseconds of the pieces of our step, as a table and a JSON line."""
+    table = _pairs.contender("benchmarks.dp_step", role="pieces", case=name, quick=quick)
+    others = table.pop("others")
+    print(_dp_ours.text(name, table))
+    print(f"other processes used {100 * others:.0f}% of the machine\n")
+    for form, pieces in table.items():
+        record = dict(benchmark="dp_step", case=name, form=form, others=others)
+        record |= {f"{piece}, cpu_ms": ms for piece, ms in pieces.items()}
+        print(_pairs.line(record), flush=True)
+
+
 def measure(name: str, *, runs: int, peers: list[str], quick: bool) -> None:
     """Runs all contenders of one case in turns."""
+    roles = [role for role in (*OURS, *peers) if CASES[name].layers or not role.endswith("layers")]
     contenders = {
         role: lambda role=role: _pairs.contender(
             "benchmarks.dp_step", role=role, case=name, quick=quick
         )
-        for role in (*OURS, *peers)
+        for role in roles
     }
     samples = _pairs.interleaved(contenders, runs)
-    seconds = {
-        role: _pairs.median(role_samples, "seconds") for role, role_samples in samples.items()
-    }
-    memory = {
-        role: _pairs.median(role_samples, "peak_mb") for role, role_samples in samples.items()
-    }
-    noise, alone = (
-        seconds["whole"] - seconds["clipping"],
-        _pairs.median(samples["whole"], "noise_s"),
+    seconds, cpu, peak, held = (
+        {role: _pairs.median(samples[role], field) for role in roles}
+        for field in ("seconds", "cpu_s", "peak_mb", "step_mb")
     )
-    names = dict(
-        whole="ours, whole private step",
-        clipping="ours, clipping alone",
-        plain="plain step",
-        vmap="vmap",
-        opacus="Opacus hooks",
-    )
-    names |= dict(opacus_ghost="Opacus ghost", jax_privacy="jax-privacy")
-    rows = [
-        [
-            names[role],
-            _pairs.seconds(s),
-            f"{s / seconds['whole']:.2f}",
-            f"{memory[role]:,.0f} MB",
-            _pairs.seconds(max(noise, 0)) if role == "whole" else "",
-        ]
-        for role, s in seconds.items()
-    ]
+    noise = max(0.0, seconds["whole"] - seconds["clipping"])
+    rows = []
+    for role in roles:
+        plain = "plain_layers" if role == "layers" else "plain"
+        rows.append(
+            [
+                NAMES[role],
+                _pairs.seconds(seconds[role]),
+                f"{seconds[role] / seconds['whole']:.2f}",
+                _pairs.seconds(cpu[role]),
+                f"{cpu[role] / cpu[plain]:.2f}" if plain in cpu else "",
+                f"{peak[role]:,.0f} MB",
+                f"{held[role]:,.0f} MB",
+            ]
+        )
     print(
         f"\n{name}: batch {CASES[name].batch}, median of {runs} run{'s' * (runs > 1)}; noise by "
-        f"itself {_pairs.seconds(alone)}\n"
+        f"itself {_pairs.seconds(_pairs.median(samples['whole'], 'noise_s'))}, by difference "
+        f"{_pairs.seconds(noise)}\n"
     )
-    print(_pairs.table(["", "step", "x whole", "peak", "noise"], rows))
+    header = ["", "step", "x whole", "CPU time", "x plain", "peak", "of it by steps"]
+    print(_pairs.table(header, rows))
     others = max(sample["others"] for role_samples in samples.values() for sample in role_samples)
     print(f"other processes used {100 * others:.0f}% of the machine at most\n")
-    for peer in peers:
+    for peer in roles[len(OURS) :]:
         extra = dict(
             clipping_s=seconds["clipping"],
-            noise_s=max(noise, 0.0),
-            ours_mb=memory["whole"],
-            peer_mb=memory[peer],
+            noise_s=noise,
+            clipping_ratio=seconds[peer] / seconds["clipping"],
+            cpu_s=cpu["whole"],
+            peer_cpu_s=cpu[peer],
+            ours_mb=peak["whole"],
+            peer_mb=peak[peer],
+            ours_step_mb=held["whole"],
+            peer_step_mb=held[peer],
         )
-        extra |= dict(clipping_ratio=seconds[peer] / seconds["clipping"])
         record = _pairs.comparison(
             benchmark="dp_step",
             case=name,
@@ -146,90 +174,20 @@ def measure(name: str, *, runs: int, peers: list[str], quick: bool) -> None:
 def answer(*, role: str, case: str, quick: bool) -> dict:
     """Runs one contender's step in this process."""
     sizes = CASES[case]._replace(**(dict(steps=3, repeats=2) if quick else {}))
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(sizes.batch * sizes.steps, *sizes.shape)).astype(np.float32)
-    y = rng.integers(0, 10, len(x)).astype(np.int32)
+    if role == "pieces":
+        if hasattr(os, "sched_setaffinity"):  # one core, or XLA takes as many threads as there are
+            os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        return _dp_ours.pieces(sizes, rounds=2 if quick else 15)
+    if role in (*OURS, *VARIANTS):
+        return _dp_ours.timed(role, sizes)
+    x, y = (a[: sizes.batch] for a in _dp_ours.data(sizes))
     count = 3 if quick else max(5, min(30, sizes.steps * sizes.repeats // 4))
     if role.startswith("opacus"):
-        return _dp_peers.opacus(
-            x=x[: sizes.batch], y=y[: sizes.batch], ghost=role.endswith("ghost"), count=count
-        )
+        return _dp_peers.opacus(x=x, y=y, ghost=role.endswith("ghost"), count=count)
     from mia_jax import registry
 
     model = registry.make("models", sizes.model, num_classes=10)
-    if role == "jax_privacy":
-        return _dp_peers.jax_privacy(
-            model=model, x=x[: sizes.batch], y=y[: sizes.batch], count=min(count, 10)
-        )
-    return ours(role=role, model=model, x=x, y=y, sizes=sizes)
-
-
-def ours(*, role: str, model, x, y, sizes: Case) -> dict:
-    """Times the learner's epoch on batches of one permutation."""
-    import jax
-    import jax.numpy as jnp
-
-    from mia_jax.learners import backprop
-    from mia_jax.objectives import cross_entropy
-    from mia_jax.privacy import noise
-    from mia_jax.types import Pool, classification
-
-    pool = Pool(x=jnp.asarray(x), y=jnp.asarray(y), task=classification(10))
-    common = dict(
-        model=model,
-        loss=cross_entropy.make(model=model),
-        num_rows=len(x),
-        epochs=1,
-        batch_size=sizes.batch,
-    )
-    common |= dict(optimizer="sgd", learning_rate=_dp_peers.RATE)
-    if role != "plain":
-        settings = dict(
-            clip_norm=_dp_peers.CLIP,
-            noise_multiplier=0.0 if role == "clipping" else _dp_peers.NOISE,
-        )
-        settings |= dict(
-            sampling="shuffle", adjacency="zero_out", method="vmap" if role == "vmap" else "auto"
-        )
-        common |= dict(gradient="private", privacy=settings, sample=pool)
-    learner = backprop.make(**common)
-    state = learner.init(jax.random.key(0), pool)
-    index, weight = learner.plan(
-        jax.random.key(1), jnp.uint32(1), jnp.arange(len(x), dtype=jnp.int32), jnp.ones(len(x))
-    )
-    epoch = jax.jit(learner.epoch)
-    repeats = 2 if role == "vmap" else sizes.repeats
-    spent = _dp_peers.repeated(
-        lambda: jax.block_until_ready(epoch(state, pool, index, weight)), count=repeats, warm=1
-    )
-    result = dict(seconds=float(np.median(spent)) / sizes.steps, peak_mb=_pairs.peak_bytes() / 1e6)
-    if role == "whole":
-        params = state.variables["params"]
-
-        def draws(total):
-            return jax.lax.scan(
-                lambda t, s: (
-                    jax.tree.map(
-                        jnp.add, t, noise.gaussian(jax.random.fold_in(state.key, s), t, 1.0)
-                    ),
-                    None,
-                ),
-                total,
-                jnp.arange(sizes.steps),
-            )[0]
-
-        alone = jax.jit(draws)
-        result["noise_s"] = (
-            float(
-                np.median(
-                    _dp_peers.repeated(
-                        lambda: jax.block_until_ready(alone(params)), count=repeats, warm=1
-                    )
-                )
-            )
-            / sizes.steps
-        )
-    return result
+    return _dp_peers.jax_privacy(model=model, x=x, y=y, count=min(count, 10))
 
 
 if __name__ == "__main__":
