@@ -22,7 +22,6 @@ them chooses its program by one rule (`_alone` and `_bilinear`).
 from __future__ import annotations
 
 import functools
-import math
 from typing import Any, NamedTuple
 
 import jax
