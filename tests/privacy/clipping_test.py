@@ -166,9 +166,24 @@ def clipped(case, method, clip, rule="flat", *, weight_B=None, units=B, physical
     )
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name, method",
+    [
+        pytest.param(
+            name,
+            method,
+            marks=pytest.mark.slow
+            if method in ("vmap", "scan") and name not in ("dropout", "conv_group_norm")
+            else (),
+        )
+        for name in CASES
+        for method in METHODS
+    ],
+)
 def test_every_method_equals_a_loop_over_examples_and_optax(name, method):
+    """What taps and bookkeeping compute depends on the layers, so the fast tests have all nets of
+    them; vmap and scan know nothing of layers and have two.
+    """
     case = setting(name)
     gradient = each_gradient(name)
     clip = float(np.median(norms(gradient)))  # half of the examples are clipped
@@ -180,7 +195,13 @@ def test_every_method_equals_a_loop_over_examples_and_optax(name, method):
 
 
 @pytest.mark.filterwarnings("ignore:optax.global_norm is deprecated")
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in ("dropout", "embedding") else pytest.mark.slow)
+        for name in CASES
+    ],
+)
 def test_the_reference_equals_jax_privacy(name):
     losses, params, rows = case = setting(name)
     clip = float(np.median(norms(each_gradient(name))))
@@ -190,21 +211,22 @@ def test_the_reference_equals_jax_privacy(name):
     close(clipped(case, "vmap", clip).total, jax.jit(other)(params, rows))
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_without_a_bound_the_sum_is_the_ordinary_gradient(method):
+def test_without_a_bound_the_sum_is_the_ordinary_gradient():
     losses, params, rows = case = setting("conv_group_norm")
-    close(
-        clipped(case, method, jnp.inf).total,
-        jax.grad(lambda p: losses(p, {}, rows)[0].sum())(params),
-    )
+    gradient = jax.jit(jax.grad(lambda p: losses(p, {}, rows)[0].sum()))(params)
+    for method in METHODS:
+        close(clipped(case, method, jnp.inf).total, gradient)
 
 
 @pytest.mark.parametrize(
     "rule, method",
     [(r, "bookkeeping") for r in clipping.RULES] + [("per_layer", "tapped"), ("per_layer", "scan")],
 )
-def test_every_rule_is_the_same_by_every_method(rule, method):
-    case = setting("conv_group_norm")
+@pytest.mark.parametrize(
+    "name", ["dropout", pytest.param("conv_group_norm", marks=pytest.mark.slow)]
+)
+def test_every_rule_is_the_same_by_every_method(name, rule, method):
+    case = setting(name)
     close(clipped(case, method, 0.3, rule).total, clipped(case, "vmap", 0.3, rule).total)
 
 
@@ -225,8 +247,17 @@ def test_a_unit_adds_at_most_the_rules_bound(rule):
 EDGES = dict(huge=1e12, tiny=1e-30, denormal=1e-42, zero=0.0, nan=jnp.nan, infinite=jnp.inf)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method, dtype",
+    [
+        *((method, jnp.float32) for method in METHODS),
+        ("bookkeeping", jnp.bfloat16),
+        *(
+            pytest.param(method, jnp.bfloat16, marks=pytest.mark.slow)
+            for method in ("vmap", "scan", "tapped")
+        ),
+    ],
+)
 def test_neighbors_differ_by_at_most_the_sensitivity(method, dtype):
     """Example 2 is removed, or replaced by one of several extreme examples.
 
@@ -311,14 +342,20 @@ def test_a_nonfinite_example_and_padding_add_exactly_nothing(method, bad):
     assert all((np.asarray(leaf) == 0).all() for leaf in jax.tree.leaves(nothing.total))
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_units_at_a_time_change_nothing(method):
+@pytest.mark.parametrize(
+    "physical_units, method",
+    [
+        *((2, method) for method in METHODS),
+        (1, "bookkeeping"),
+        *(pytest.param(1, method, marks=pytest.mark.slow) for method in ("vmap", "scan", "tapped")),
+    ],
+)
+def test_units_at_a_time_change_nothing(physical_units, method):
     case = setting("dropout")
     close(
-        clipped(case, method, 0.3, physical_units=2).total, clipped(case, method, 0.3).total, 1e-6
-    )
-    close(
-        clipped(case, method, 0.3, physical_units=1).total, clipped(case, method, 0.3).total, 1e-6
+        clipped(case, method, 0.3, physical_units=physical_units).total,
+        clipped(case, method, 0.3).total,
+        1e-6,
     )
     with pytest.raises(ValueError, match=r"physical_units=4 must divide the 6 units"):
         clipped(case, method, 0.3, physical_units=4)

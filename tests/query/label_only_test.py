@@ -306,7 +306,7 @@ def test_questions_made_with_shadows_find_members_in_one_query_and_in_a_few(memo
     assert set(np.unique(np.nan_to_num(np.load(folder / "signal" / name / "00000.npy")))) == {0, 1}
 
 
-def test_a_question_for_a_model_is_made_without_it_and_its_twin(memorized):
+def test_a_question_for_a_model_is_made_without_it_and_its_twin():
     design = halves.make(num_examples=100, seed=0, models=8)
     assert interactive.attacker_models(design, 4, 4, 8).tolist() == [
         0,
