@@ -148,16 +148,20 @@ def test_the_mlp_is_as_good_as_scikit_learns():
     assert expected > 0.98 and actual > expected - 0.01
 
 
-def test_jobs_in_a_shared_program_equal_separate_fits():
-    jobs = [Job(*ring(n, n), ring(50, 0)[0], family=n) for n in (90, 41)]
-    for options in (
-        dict(network="r"),
+@pytest.mark.parametrize(
+    "options",
+    [
         dict(hidden=((8,),), alphas=(1e-3, 1.0), epochs=3, batch_size=16),
-    ):
-        head = mlp.make(**options)
-        together = head(jobs, KEY)
-        np.testing.assert_allclose(head(jobs[:1], KEY)[0], together[0], rtol=1e-3, atol=1e-4)
-        assert [len(s) for s in together] == [50, 50] and np.ptp(together[1]) > 0
+        pytest.param(dict(network="r"), marks=pytest.mark.slow),
+    ],
+    ids=["folds", "source"],
+)
+def test_jobs_in_a_shared_program_equal_separate_fits(options):
+    jobs = [Job(*ring(n, n), ring(50, 0)[0], family=n) for n in (90, 41)]
+    head = mlp.make(**options)
+    together = head(jobs, KEY)
+    np.testing.assert_allclose(head(jobs[:1], KEY)[0], together[0], rtol=1e-3, atol=1e-4)
+    assert [len(s) for s in together] == [50, 50] and np.ptp(together[1]) > 0
 
 
 def test_an_empty_batch_changes_nothing_and_a_short_one_is_a_mean():
@@ -210,7 +214,7 @@ def test_the_learning_rate_is_chosen_on_the_source_alone_and_pooled_over_a_famil
         )
     count = np.array(
         [
-            _correct(jobs, dict(settings, learning_rates=(rate,)))
+            _correct(jobs, dict(settings, learning_rates=(rate,) * 3))  # the same program
             for rate in settings["learning_rates"]
         ]
     )
