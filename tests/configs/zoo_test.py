@@ -192,7 +192,7 @@ def test_the_perceptron_objective_is_rosenblatts_rule():
         loss_B, aux = loss({"params": params}, toys.batch(x, y))
         return loss_B.sum(), (loss_B, aux.metrics["accuracy"])
 
-    gradient, (loss_B, right_B) = jax.grad(total, has_aux=True)(params)
+    gradient, (loss_B, right_B) = jax.jit(jax.grad(total, has_aux=True))(params)
     np.testing.assert_allclose(
         loss_B, [0, 1, 3]
     )  # right; class 1 named for class 0 at z = 1; class 0 named for class 1 at z = -3
@@ -242,7 +242,7 @@ def test_activations_by_their_formulas():
     )
     np.testing.assert_allclose(tanh(x), (1 - np.exp(-2 * x)) / (1 + np.exp(-2 * x)), atol=1e-6)
     np.testing.assert_allclose(
-        jax.vmap(jax.grad(sigmoid))(x), sigmoid(x) * (1 - sigmoid(x)), atol=1e-6
+        jax.jit(jax.vmap(jax.grad(sigmoid)))(x), sigmoid(x) * (1 - sigmoid(x)), atol=1e-6
     )
     np.testing.assert_allclose(rescaled(x), 4 * sigmoid(x) - 2, atol=1e-6)
     assert jax.grad(rescaled)(0.0) == pytest.approx(1) and rescaled(0.0) == 0

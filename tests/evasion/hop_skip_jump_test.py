@@ -33,16 +33,22 @@ def keys(examples, seed=1):
 
 @pytest.mark.parametrize("norm, within", [("l2", 1.05), ("linf", 1.1)])
 def test_distance_to_a_linear_boundary_at_2500_queries(norm, within):
+    """A misclassified example is at distance zero, for one query."""
     w, b, x, y = linear()
+    y[1] = 1 - y[1]
     result = jax.jit(lambda x, y, k: hop_skip_jump(labels(w, b), x, y, k, norm=norm, budget=2500))(
         x, y, keys(len(x))
     )
-    ratio = result.distance_B * np.linalg.norm(w, DUAL[norm]) / np.abs(x @ w + b)
+    assert result.distance_B[1] == 0 and result.queries_B[1] == 1
+    assert (result.distance_SB[:, 1] == 0).all()
+    np.testing.assert_array_equal(result.adversarial[1], x[1])
+    right = np.arange(len(x)) != 1
+    ratio = (result.distance_B * np.linalg.norm(w, DUAL[norm]) / np.abs(x @ w + b))[right]
     assert (ratio > 1 - 1e-4).all()  # nothing adversarial is nearer than the boundary
     assert (ratio < within).mean() >= 0.95
     assert (
         (result.queries_B <= 2500).all()
-        and (result.queries_B > 2243).all()
+        and (result.queries_B[right] > 2243).all()
         and result.found_B.all()
     )
     assert (labels(w, b)(np.asarray(result.adversarial)) != y).all()
@@ -53,7 +59,7 @@ def test_distance_to_a_linear_boundary_at_2500_queries(norm, within):
     )
     np.testing.assert_allclose(moved, result.distance_B, rtol=1e-5)
     assert (np.diff(result.distance_SB, axis=0) <= 0).all() and (
-        np.diff(result.queries_SB, axis=0) > 0
+        np.diff(result.queries_SB[:, right], axis=0) > 0
     ).all()
 
 
@@ -130,20 +136,6 @@ def test_a_walk_depends_on_its_own_row_alone_and_not_on_the_chunk():
     np.testing.assert_allclose(alone.distance_SB[:, 0], both.distance_SB[:, 2], rtol=1e-4)
     np.testing.assert_allclose(other.distance_SB, both.distance_SB, rtol=1e-4)
     np.testing.assert_array_equal(other.queries_B, both.queries_B)
-
-
-def test_misclassified_examples_are_at_distance_zero_for_one_query():
-    w, b, x, y = linear(examples=4)
-    y[1] = 1 - y[1]
-    result = hop_skip_jump(labels(w, b), x, y, keys(4), iterations=1)
-    assert (
-        result.distance_B[1] == 0
-        and result.queries_B[1] == 1
-        and result.found_B[1]
-        and (result.distance_SB[:, 1] == 0).all()
-    )
-    np.testing.assert_array_equal(result.adversarial[1], x[1])
-    assert (np.delete(result.distance_B, 1) > 0).all()
 
 
 def test_without_another_label_the_distance_is_the_farthest_corner():

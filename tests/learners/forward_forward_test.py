@@ -143,7 +143,7 @@ def test_a_layers_loss_moves_its_own_parameters_alone(which):
             model.parts["goodness"]({"params": params}, examples.x, label_BK), 1.5
         )[:, which].sum()
 
-    gradient = jax.grad(loss_of_layer)(variables["params"])
+    gradient = jax.jit(jax.grad(loss_of_layer))(variables["params"])
     norm = {
         name: float(sum(jnp.abs(leaf).sum() for leaf in jax.tree.leaves(g)))
         for name, g in gradient.items()

@@ -311,7 +311,7 @@ def test_max_pool_under_vmap():
     x = jax.random.normal(KEY, (3, 2, 5, 6, 2))
 
     def gradient(pool):
-        return jax.vmap(jax.grad(lambda x: jnp.square(pool(x)).sum()))
+        return jax.jit(jax.vmap(jax.grad(lambda x: jnp.square(pool(x)).sum())))
 
     for window, strides in ((2, 2), (3, 1)):
         ours = gradient(lambda x, w=window, s=strides: layers.max_pool(x, w, s))(x)

@@ -205,16 +205,21 @@ def test_the_sums_are_those_of_a_plain_loop_and_the_training_is_unchanged():
     start, other = plain.init(jax.random.key(1), pool), watching.init(jax.random.key(1), pool)
     index_SB, weight_SB = plain.plan(jax.random.key(2), 1, rows, np.ones(20, np.float32))
     expected, previous, state = np.zeros((2, 6)), None, start
+    step = jax.jit(plain.epoch)
+    gradient_of = jax.jit(
+        jax.grad(
+            lambda p, row: LOSS(
+                {"params": p}, backprop.rows(pool, row, np.ones(1, np.float32)), train=False
+            )[0][0]
+        )
+    )
     for s in range(len(index_SB)):
-        new, _ = plain.epoch(state, pool, index_SB[s : s + 1], weight_SB[s : s + 1])
+        new, _ = step(state, pool, index_SB[s : s + 1], weight_SB[s : s + 1])
         update = jax.tree.map(
             lambda a, b: a - b, state.variables["params"], new.variables["params"]
         )
         for c in range(6):
-            batch = backprop.rows(pool, np.array([c]), np.ones(1, np.float32))
-            gradient = jax.grad(
-                lambda p, batch=batch: LOSS({"params": p}, batch, train=False)[0][0]
-            )(state.variables["params"])
+            gradient = gradient_of(state.variables["params"], np.array([c]))
             gradient, update_flat = (
                 np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(t)])
                 for t in (gradient, update)

@@ -79,9 +79,8 @@ def test_without_noise_and_bound_a_step_is_the_gradient_over_the_expected_batch(
     before, after, _ = one_epoch(trainee, weight=weight)
     loss = cross_entropy.make(model=trainee.model)
     batch = backprop.rows(POOL, jnp.arange(30), jnp.ones(30))
-    gradient = jax.grad(lambda p: loss({"params": p}, batch, train=True)[0].sum() / N)(
-        before.variables["params"]
-    )
+    of_loss = jax.grad(lambda p: loss({"params": p}, batch, train=True)[0].sum() / N)
+    gradient = jax.jit(of_loss)(before.variables["params"])
     np.testing.assert_allclose(flat(moved(before, after)), -flat(gradient), atol=1e-6)
 
 
@@ -244,14 +243,16 @@ def test_an_epoch_is_traced_once_whatever_is_drawn_and_equals_itself_without_jit
     np.testing.assert_allclose(flat(plain.variables), flat(again.variables), atol=1e-6)
 
 
-@pytest.mark.parametrize("method", ["vmap", "tapped", "bookkeeping", "scan"])
-def test_methods_are_one_mechanism(method):
-    actual = learner(privacy=FULL | dict(clip_norm=0.1, method=method))
-    reference = learner(privacy=FULL | dict(clip_norm=0.1, method="vmap"))
-    np.testing.assert_allclose(
-        flat(moved(*one_epoch(actual)[:2])), flat(moved(*one_epoch(reference)[:2])), atol=1e-5
-    )
-    assert actual.guarantee.mechanism == reference.guarantee.mechanism
+def test_methods_are_one_mechanism():
+    expected, mechanism = None, None
+    for method in ("vmap", "tapped", "bookkeeping", "scan"):
+        actual = learner(privacy=FULL | dict(clip_norm=0.1, method=method))
+        move = flat(moved(*one_epoch(actual)[:2]))
+        if expected is None:
+            expected, mechanism = move, actual.guarantee.mechanism
+        np.testing.assert_allclose(move, expected, atol=1e-5, err_msg=method)
+        assert actual.guarantee.mechanism == mechanism
+    assert np.abs(expected).max() > 0
 
 
 def test_auto_says_what_it_chose():
@@ -329,13 +330,16 @@ def test_a_users_rows_are_one_unit():
     assert trainee.guarantee.mechanism.unit == "user" and trainee.guarantee.mechanism.num_units == 4
     before, after, _ = one_epoch(trainee, pool)
     loss, expected = cross_entropy.make(model=trainee.model), 0.0
+
+    @jax.jit
+    @jax.grad
+    def gradient_of(params, rows):
+        batch = backprop.rows(pool, rows, jnp.ones(10))
+        return loss({"params": params}, batch, train=True)[0].mean()
+
     for user in range(4):
-        batch = backprop.rows(pool, jnp.arange(10 * user, 10 * user + 10), jnp.ones(10))
-        gradient = flat(
-            jax.grad(lambda p, b=batch: loss({"params": p}, b, train=True)[0].mean())(
-                before.variables["params"]
-            )
-        )
+        rows = jnp.arange(10 * user, 10 * user + 10)
+        gradient = flat(gradient_of(before.variables["params"], rows))
         expected = expected + gradient * min(1, 0.05 / np.linalg.norm(gradient)) / 4
     np.testing.assert_allclose(flat(moved(before, after)), -expected, atol=1e-6)
 
@@ -570,7 +574,7 @@ class Stopped(Exception):
 
 
 def test_a_resumed_fleet_equals_an_uninterrupted_one_and_its_ledger_is_the_mechanism(tmp_path):
-    """The fleet is stopped in the second, the third and the last epoch.
+    """The fleet is stopped in the second and the last epoch.
 
     It has all kinds of state: Adam, moving averages, and a clip norm that moves.
     """
@@ -582,7 +586,7 @@ def test_a_resumed_fleet_equals_an_uninterrupted_one_and_its_ledger_is_the_mecha
         **state,
     )
     trained(tmp_path / "whole", trainee)
-    left = [2, 3, 4]
+    left = [2, 4]
 
     def stop(models, epoch, state, metrics):
         if left and epoch == left[0]:

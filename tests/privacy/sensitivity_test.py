@@ -31,8 +31,12 @@ MEASURED = (
 PROVED = "data-flow analysis; "
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow if i % 2 else ()) for i, n in enumerate(REFUSED)],
+)
 def test_a_net_that_trial_batches_show_to_mix_examples_is_refused(name):
+    """The trials compare answers and know nothing of how a net mixes: half of the nets shows it."""
     with pytest.raises(
         ValueError, match=r"other examples of its batch|normalizes by batch statistics"
     ):

@@ -61,8 +61,13 @@ PLANS = dict(
 )
 
 
-@pytest.mark.parametrize("spread_slots", [False, True])
-@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize(
+    "name, spread_slots",
+    [
+        *((name, True) for name in PLANS),  # spreads what a plan without it draws
+        *(pytest.param(name, False, marks=pytest.mark.slow) for name in PLANS),
+    ],
+)
 def test_a_sampling_plan_draws_the_same_units(name, spread_slots):
     index, weight, *_ = same(
         lambda: drawn(
@@ -172,8 +177,14 @@ def label(x):
     return out(x).argmax(-1).astype(jnp.int32)
 
 
-@pytest.mark.parametrize("features", [5, 70])
-@pytest.mark.parametrize("norm", ["l2", "linf"])
+@pytest.mark.parametrize(
+    "norm, features",
+    [
+        ("l2", 70),
+        ("linf", 5),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("l2", 5), ("linf", 70))),
+    ],
+)
 def test_the_walk_along_the_boundary_asks_the_same_questions(features, norm):
     x = X[:, :features]
     ask = lambda x: (x @ WEIGHTS[:features]).argmax(-1).astype(jnp.int32)  # noqa: E731
