@@ -111,5 +111,5 @@ def _png(encoder, image) -> bytes:
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.fromarray(image[..., 0]).save(buffer, "PNG")
+    Image.fromarray(image[..., 0]).save(buffer, "PNG", compress_level=1)  # 70,000 of them
     return buffer.getvalue()

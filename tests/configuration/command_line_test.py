@@ -21,6 +21,7 @@ from mia_jax.configuration import command_line, fields, listing
 from mia_jax.pipeline import build
 from mia_jax.pipeline import run as pipeline_run
 from mia_jax.runtime import jobs
+from tests import sources
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 LIBRARY_WORDS = (
@@ -780,16 +781,15 @@ def test_nobody_but_the_command_line_is_told_flags():
             continue
         if path.stem == "distributed" or path.parent.name == "commands":
             continue
-        tree = ast.parse(path.read_text(encoding="utf-8"))
         bodies = [
             node.body
-            for node in ast.walk(tree)
+            for node in sources.nodes(path)
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
         ]
         docs = {id(body[0].value) for body in bodies if body and isinstance(body[0], ast.Expr)}
         texts = [
             node
-            for node in ast.walk(tree)
+            for node in sources.nodes(path)
             if isinstance(node, ast.Constant)
             and isinstance(node.value, str)
             and id(node) not in docs

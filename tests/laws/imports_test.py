@@ -3,12 +3,15 @@ seen in a fresh interpreter.
 """
 
 import ast
+import functools
 import os
 import pathlib
 import subprocess
 import sys
 
 import pytest
+
+from tests import sources
 
 ROOT = pathlib.Path(__file__).parents[2]
 FILES = sorted((ROOT / "mia_jax").rglob("*.py"))
@@ -100,18 +103,18 @@ def module_of(path: pathlib.Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-def imported(path: pathlib.Path) -> set[str]:
+@functools.cache
+def imported(path: pathlib.Path) -> frozenset[str]:
     """The modules that a file imports anywhere, those under `if TYPE_CHECKING` excepted."""
-    tree = ast.parse(path.read_text())
     typing_only = {
         id(node)
-        for guard in ast.walk(tree)
+        for guard in sources.nodes(path)
         if isinstance(guard, ast.If) and ast.unparse(guard.test).endswith("TYPE_CHECKING")
         for statement in guard.body
         for node in ast.walk(statement)
     }
     imports = set()
-    for node in ast.walk(tree):
+    for node in sources.nodes(path):
         if id(node) in typing_only:
             continue
         if isinstance(node, ast.Import):
@@ -123,7 +126,7 @@ def imported(path: pathlib.Path) -> set[str]:
                 if node.module.split(".")[0] == "mia_jax"
                 else {node.module}
             )
-    return imports
+    return frozenset(imports)
 
 
 def own_imports(path: pathlib.Path) -> set[str]:

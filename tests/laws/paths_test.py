@@ -7,6 +7,8 @@ The tests read the syntax trees of the package.
 import ast
 import pathlib
 
+from tests import sources
+
 PACKAGE = pathlib.Path(__file__).resolve().parents[2] / "mia_jax"
 STORE = "runtime/store.py"
 # files that join paths of something else than a workdir
@@ -61,7 +63,7 @@ def trees(*folders: str):
     for path in sorted(PACKAGE.rglob("*.py")):
         name = path.relative_to(PACKAGE).as_posix()
         if not folders or name.split("/")[0] in folders:
-            yield name, ast.parse(path.read_text(encoding="utf-8"))
+            yield name, sources.tree(path)
 
 
 def is_text(node: ast.AST) -> bool:

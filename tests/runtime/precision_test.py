@@ -22,6 +22,7 @@ from mia_jax.privacy import sampling
 from mia_jax.runtime import files as workdir
 from mia_jax.training import programs
 from mia_jax.training.devices import spread
+from tests import sources
 
 ROOT = pathlib.Path(__file__).parents[2]
 FILES = sorted((ROOT / "mia_jax").rglob("*.py"))
@@ -494,7 +495,7 @@ def faults(tree) -> list[str]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_every_draw_and_every_new_array_says_its_dtype(path):
-    assert faults(ast.parse(path.read_text())) == []
+    assert faults(sources.tree(path)) == []
 
 
 @pytest.mark.parametrize(
