@@ -10,7 +10,8 @@ cyclic Poisson sampling. The noise of each is chosen for the budget. The learnin
 seeds 0 to 2, each time by the best mean accuracy, and the table has the mean and the standard error
 of the other 10. `in sums` is the root mean square of the noise in the sums of the first t releases,
 over all t, which is the noise in the parameters of a linear problem, relative to that of one band;
-`in steps` is the same of single releases. Every case is a line of the file of --out; what is there is not computed again.
+`in steps` is the same of single releases. Every case is a line of the file of --out; what is there
+is not computed again.
 """
 
 from __future__ import annotations
