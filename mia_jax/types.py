@@ -506,6 +506,8 @@ class Attack(NamedTuple):
             The attacks on the first parts are plotted against their cost.
         threshold: the score from which the attack itself predicts membership; used if
             knows='nothing', or if no shadow can be scored to choose a threshold.
+        claimed: fields of the config that stand for this attack's own in the claim of its scores:
+            settings with the same scores, to the bit, have the same claim.
     """
 
     score: Callable[..., np.ndarray]
@@ -516,3 +518,4 @@ class Attack(NamedTuple):
     diagnose: Callable[..., dict[str, float]] | None = None
     at: Callable[[int], Attack] | None = None
     threshold: float | None = None
+    claimed: Mapping[str, Any] = {}

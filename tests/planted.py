@@ -43,8 +43,8 @@ def fleet(
 
     sign * signal of model m on example n ~ N(d_n + mu * member, 1) with difficulties d_n ~ N(0,
     spread^2), independent of everything. 'correct' thresholds such a value at mu / 2 without
-    difficulties; 'logits' puts it on the true label; 'loss_trajectory' is exp(-value) at 3 epochs
-    with a third, two thirds and all of mu.
+    difficulties; 'logits' puts it on the true label; 'log_probability' is that of its sigmoid;
+    'loss_trajectory' is exp(-value) at 3 epochs with a third, two thirds and all of mu.
     """
     rng = np.random.default_rng(seed)
     m, n = design.member_MN.shape
@@ -70,6 +70,10 @@ def fleet(
             signal[name] = value.astype(np.float32)
         elif name == "correct":
             signal[name] = (noise_MAN > mu / 2).astype(np.float32)
+        elif name.startswith("log_probability"):  # of the sigmoid of the value, in two parts
+            value = -np.logaddexp(0, -(noise_MAN + rng.normal(size=n) * spread))
+            first = value.astype(np.float32)
+            signal[name] = np.stack([first, (value - first).astype(np.float32)], -1)
         elif sign == 0:
             signal[name] = (
                 np.eye(classes)[y] * (noise_MAN + rng.normal(size=n) * spread)[..., None]

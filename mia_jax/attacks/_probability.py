@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -16,7 +16,8 @@ from mia_jax import checks
 from mia_jax.threat_model import Evidence, FleetSignals, Stack
 from mia_jax.types import Attack
 
-SIGNALS = ("logits", "loss", "confidence")
+SIGNALS = ("log_probability", "logits", "loss", "confidence")
+VECTORS = SIGNALS[:2]  # of several numbers per example
 TINY = np.nextafter(0.0, 1.0)  # stands for a confidence of 0
 WHOLE = 2**30  # bytes of log_p; what has more is computed whenever it is read
 SIZE = 2**22  # numbers at a time: bounds the float64 copies of logits
@@ -30,6 +31,7 @@ def attack(
     needs: Sequence[str],
     note: str,
     diagnose: Callable | None = None,
+    claimed: Mapping[str, str] = {},
 ) -> Attack:
     """Makes the attack of score(evidence) -> score_N on log probabilities.
 
@@ -38,11 +40,12 @@ def attack(
 
     Args:
         score: score(evidence) -> score_N.
-        signal: 'logits', 'loss' or 'confidence', from which log p_y is computed.
+        signal: one of SIGNALS, from which log p_y is computed.
         temperature: of the softmax; 1 if the signal is 'confidence'.
         needs: the attack's needs without signals and y.
         note: the attack's note.
         diagnose: diagnose(evidence) of the same evidence.
+        claimed: see Attack.claimed.
     """
     asked = _needs(signal, temperature)
     of = dict(signal=signal, temperature=temperature)
@@ -76,29 +79,34 @@ def attack(
         score_all=score_all,
         note=note,
         diagnose=diagnose_log_p,
+        claimed=claimed,
     )
 
 
 def _needs(signal: str, temperature: float) -> tuple[str, ...]:
     """Returns the signals and labels that an attack must ask for.
 
-    The loss is measured at the temperature, as the signal tempered_loss.
+    What is measured at the temperature has it in its name; the loss is the signal tempered_loss.
 
     Raises:
         ValueError: The signal cannot give the temperature.
     """
     checks.one_of(SIGNALS, signal=signal)
     checks.positive(temperature=temperature)
+    short = f"{temperature:g}"
+    at = short if float(short) == temperature else repr(float(temperature))
     if signal == "logits":
         return "logits", "y"
+    if signal == "log_probability":
+        return (f"log_probability:temperature={at}",)
     if temperature == 1:
         return (signal,)
     if signal != "loss":
         raise ValueError(
-            f"temperature={temperature} needs signal='logits' or 'loss'; {signal!r} is measured at "
-            "temperature 1."
+            f"temperature={temperature} needs signal='log_probability', 'logits' or 'loss'; "
+            f"{signal!r} is measured at temperature 1."
         )
-    return (f"tempered_loss:temperature={temperature:g}",)
+    return (f"tempered_loss:temperature={at}",)
 
 
 def _log_probabilities(
@@ -106,20 +114,24 @@ def _log_probabilities(
 ) -> np.ndarray | Stack:
     """Returns log p_y [..,N] in float64; NaN (a hidden row) stays NaN. A large Stack stays one.
 
-    That is log softmax(z / temperature)_y of logits [..,N,C], -loss, or the log of the confidence.
+    That is the sum of both parts of a log_probability [..,N,2], log softmax(z / temperature)_y of
+    logits [..,N,C], -loss, or the log of the confidence.
 
     Raises:
         ValueError: Logits have no class axis, or another signal has one.
     """
-    axes = {3: "A,N", 4: "M,A,N"}.get(value.ndim + (signal != "logits"))
-    if axes is None:
-        expected = "[..,A,N,C]" if signal == "logits" else "[..,A,N]"
+    vector = signal in VECTORS
+    axes = {3: "A,N", 4: "M,A,N"}.get(value.ndim + (not vector))
+    if axes is None or (signal == "log_probability" and value.shape[-1] != 2):
+        expected = dict(logits="[..,A,N,C]", log_probability="[..,A,N,2]").get(signal, "[..,A,N]")
         raise ValueError(
             f"signal {signal!r} has shape {value.shape}; this attack needs {expected}."
         )
-    shape = value.shape[:-1] if signal == "logits" else value.shape
+    shape = value.shape[:-1] if vector else value.shape
 
     def of(value, rows) -> np.ndarray:
+        if signal == "log_probability":
+            return value.sum(-1, dtype=np.float64)
         if signal == "loss":
             return -value.astype(np.float64)
         if signal == "confidence":
@@ -133,7 +145,7 @@ def _log_probabilities(
     size = max(1, SIZE // each)
     for start in range(0, shape[-1], size):
         rows = slice(start, start + size)
-        inside = (..., rows, slice(None)) if signal == "logits" else (..., rows)
+        inside = (..., rows, slice(None)) if vector else (..., rows)
         log_p[..., rows] = of(value[inside], rows)
     return log_p
 

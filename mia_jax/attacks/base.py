@@ -28,8 +28,9 @@ def make(
             offline map of RMIA (Zarifzadeh et al. 2024, arXiv:2312.03262, section 3).
         temperature: of the softmax.
         a: the constant of the offline map; 1 is the plain OUT mean.
-        signal: 'logits'; or 'loss', measured at the temperature (the signal tempered_loss): one
-            number per example instead of one per class; or 'confidence' at temperature 1.
+        signal: 'logits'; 'log_probability', measured at the temperature: two numbers per example
+            that add up to it; 'loss', measured at the temperature (the signal tempered_loss), in
+            the rounding of float32; or 'confidence' at temperature 1.
 
     Raises:
         ValueError: No shadow is OUT (or IN, online) on any evaluated row.

@@ -25,7 +25,7 @@ def make(
     gamma: float = 2.0,
     temperature: float = 2.0,
     a: float | str = 0.33,
-    signal: str = "logits",
+    signal: str = "log_probability",
     population_p: str = "offline",
     views: str = "mean",
 ) -> Attack:
@@ -46,9 +46,10 @@ def make(
         temperature: of the softmax.
         a: the constant of the offline map; 'tuned' (offline): the best mean AUC over 0, .1 .. 1
             with every shadow as target in turn and OUT models of the rest.
-        signal: 'logits'; or 'loss', measured at the temperature (the signal tempered_loss): one
-            number per example instead of one per class, equal up to the rounding of float32; or
-            'confidence' at temperature 1.
+        signal: 'log_probability', measured at the temperature: two numbers per example that add up
+            to it, with the scores of 'logits', one number per class. 'loss', measured at the
+            temperature (the signal tempered_loss), is one number, so scores are equal up to the
+            rounding of float32. 'confidence' is measured at temperature 1.
         population_p: p(z) of population rows, which have no IN shadow. 'offline': the offline map,
             in both modes; 'out': the plain OUT mean.
         views: 'mean': the mean of the scores of the query views, x against z under the same view.
@@ -89,7 +90,14 @@ def make(
     )
     read = (*needs, "shadow_own") if tuned else needs
     return _probability.attack(
-        score, signal=signal, temperature=temperature, needs=read, note=note, diagnose=diagnose
+        score,
+        signal=signal,
+        temperature=temperature,
+        needs=read,
+        note=note,
+        diagnose=diagnose,
+        # counts of comparisons are the same, so scores that were computed from logits are these
+        claimed=dict(signal="logits") if signal == "log_probability" else {},
     )
 
 

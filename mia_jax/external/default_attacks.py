@@ -5,7 +5,7 @@ These are all quick attacks that the arrays allow; the report says why the other
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from mia_jax import checks, registry, threat_model
 from mia_jax.attacks import quantile
@@ -36,6 +36,7 @@ def sections_of(have: set[str], *, classes: bool) -> dict[str, dict]:
         dict(signal=s) | (dict(sign=1) if s == "score" else {}) for s in (best, plain)
     )
     likelihood = dict(signal="logits") if "logits" in have else dict(signal="loss", temperature=1.0)
+    ratios = {} if "log_probability" in have else likelihood
     learned = dict(features=("probabilities", "loss") if "logits" in have else (plain,))
     scalars = dict(
         loss="loss",
@@ -61,8 +62,8 @@ def sections_of(have: set[str], *, classes: bool) -> dict[str, dict]:
         reference=simple,
         base=likelihood,
         base_offline=dict(likelihood, name="base", mode="offline"),
-        rmia=likelihood,
-        rmia_offline=dict(likelihood, name="rmia", mode="offline"),
+        rmia=ratios,
+        rmia_offline=dict(ratios, name="rmia", mode="offline"),
         population=simple,
         quantile=dict(gaussian, features=("x",)),
         class_threshold=simple
@@ -172,8 +173,29 @@ def why_not(
     return ""
 
 
-# The standard set for classifiers that answer with logits.
-SECTIONS = sections_of({"logits", "rescaled_logit", "loss"}, classes=True)
+# The standard set for classifiers that answer with logits and can be asked for every signal.
+SECTIONS = sections_of({"log_probability", "logits", "rescaled_logit", "loss"}, classes=True)
+
+
+def readable(section: Mapping, have: Iterable[str]) -> Mapping:
+    """Returns the section with which an attack is made where only these signals can be read.
+
+    It reads the logits in place of the signal that it reads by default, if only they were supplied.
+
+    Args:
+        section: its section of config.attacks.
+        have: the names of the signals that were supplied.
+    """
+    name, known = section["name"], set(have)
+    keywords = registry.keywords("attacks", name)
+    if "signal" not in keywords or "logits" not in known:
+        return section
+    if section.get("signal", keywords["signal"].default) != keywords["signal"].default:
+        return section
+    attack = registry.make("attacks", name, {k: v for k, v in section.items() if k in keywords})
+    if threat_model.asked_signals({name: attack}) <= known:
+        return section
+    return dict(section) | dict(signal="logits")
 
 
 def section(name: str, *, label: str = "attacks") -> dict:

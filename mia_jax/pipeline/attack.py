@@ -273,7 +273,8 @@ def claim_of(planned: PlannedAttack, reader: SignalReader) -> dict:
 
     This is its config, the views, and who trained on what, with labels and columns.
     """
-    claim = dict(attack=without_defaults(planned.section), query=reader.views)
+    section = without_defaults(planned.section) | dict(planned.attack.claimed)
+    claim = dict(attack=section, query=reader.views)
     claim |= dict(models=len(reader.design.member_MN)) | reader.digests
     claim |= dict(scored=reader.scored_models)
     return claim | (dict(failed=sorted(reader.failed)) if reader.failed else {})

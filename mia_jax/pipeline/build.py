@@ -100,12 +100,13 @@ def build(config: Mapping, *, seed: int) -> Experiment:
     learner = watched(learner, config["learner"], config["attacks"], **parts)
     if learner.guarantee is not None:
         jobs.say("\n".join(f"privacy: {note}" for note in learner.guarantee.notes))
-    attacks = make_attacks(config["attacks"])
     supplied = {}
     if typed.target.signals:
         views = len(typed.query.views)
         path = typed.target.signals
         design, supplied = targets.with_target(path, design=design, pool=pool, views=views)
+    attacks = make_attacks(config["attacks"], have=supplied or None)
+    if typed.target.signals:
         targets.check_signals(attacks, supplied)
     elif typed.target.black_box:
         design = targets.with_black_box(typed.target, design=design, pool=pool)
@@ -189,7 +190,7 @@ def build_supplied(
         query=query | dict(views=tuple(f"view {a}" for a in range(count))),
     )
     typed = settings.settings_of(config)
-    attacks = make_attacks(sections)
+    attacks = make_attacks(sections, have=supplied.signal)
     check_report(typed, attacks, design=design, pool=pool, arrays=True)
     targets.check_signals(attacks, supplied.signal)
     validate.check_attacks(attacks, design=design)

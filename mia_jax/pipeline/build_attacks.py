@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import jax
 
 from mia_jax import defenses, registry
+from mia_jax.external import default_attacks
 from mia_jax.pipeline.attack import own_fields
 from mia_jax.pipeline.build_parts import make
 from mia_jax.threat_model import PlannedAttack, asked_signals
 from mia_jax.types import Attack
 
 
-def make_attacks(sections: Mapping[str, Mapping]) -> dict[str, Attack]:
-    """Returns {name: Attack} of config.attacks."""
+def make_attacks(
+    sections: Mapping[str, Mapping], *, have: Iterable[str] | None = None
+) -> dict[str, Attack]:
+    """Returns {name: Attack} of config.attacks.
+
+    Args:
+      sections: config.attacks.
+      have: the signals that the user supplied, which are all that can be read; None: others can be
+        asked.
+    """
+    if have is not None:
+        sections = {n: default_attacks.readable(section, have) for n, section in sections.items()}
     return {name: make("attacks", own_fields(section)) for name, section in sections.items()}
 
 

@@ -439,7 +439,8 @@ def check_defenses(attacks: Sequence[PlannedAttack], *, design: Design) -> None:
 
 
 def check_task(attacks: Mapping[str, Attack], *, task: Task) -> None:
-    """Raises ValueError for an attack on logits or class numbers where there are no classes."""
+    """Raises ValueError for an attack whose signals, logits or labels this task does not have."""
+    signals = registry.names("signals")
     for name, attack in attacks.items():
         read = {"logits": "the logits of classes", "y": "class numbers"}
         for need in (need for need in read if need in attack.needs and not task.has_classes):
@@ -448,6 +449,12 @@ def check_task(attacks: Mapping[str, Attack], *, task: Task) -> None:
                 "give it a signal='loss' where it has that field, or use threshold, lira, "
                 "reference, offset or population."
             )
+        for need in sorted(asked_signals({name: attack})):
+            if need.partition(":")[0] in signals:
+                try:
+                    check_signal(need, registry.make("signals", need), defense="", task=task)
+                except ValueError as error:
+                    raise ValueError(f"attack {name!r}: {error}") from error
 
 
 def make_signals(asked: Iterable[str], *, pool: Pool, model: Model) -> dict[str, Signal]:

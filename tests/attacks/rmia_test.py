@@ -176,24 +176,64 @@ def test_log_softmax_is_exact_at_saturation():
     np.testing.assert_allclose(_probability.log_softmax_at(z, y, 2.0), expected, rtol=1e-12)
 
 
-def test_one_number_per_example_at_the_temperature_replaces_the_logits():
-    """In float32: scores move by a few steps of 1 / Z at most, the AUC not at all to 4 digits."""
-    design = halves.make(num_examples=400, seed=0, models=8, population=0.2)
-    fleet = planted.fleet(design, "logits", mu=3.0, seed=0, query_views=2)
-    attack = rmia.make(signal="loss")
-    asked = "tempered_loss:temperature=2"
-    assert attack.needs[0] == asked and "y" not in attack.needs
-    measure = registry.make("signals", asked).measure
-    batch = toys.examples(fleet.y)
-    value_MAN = np.stack(
-        [[measure(jnp.asarray(out_NC), batch) for out_NC in out] for out in fleet.signal["logits"]]
+def measured(fleet: FleetSignals, attack) -> FleetSignals:
+    """The fleet with the one signal that the attack reads, measured on its logits as models are."""
+    asked = attack.needs[0]
+    measure = jax.jit(
+        jax.vmap(jax.vmap(registry.make("signals", asked).measure, (0, None)), (0, None))
     )
-    one = dataclasses.replace(fleet, signal={asked: value_MAN.astype(np.float32)})
-    expected, scored = rmia.make().score_all(fleet, KEY), attack.score_all(one, KEY)
-    shown = design.evaluated_MN
-    assert np.abs(scored - expected)[shown].max() <= 3 / design.population_N.sum()
-    auc = [planted.mean_auc(fleet, score_TN) for score_TN in (expected, scored)]
-    assert abs(auc[0] - auc[1]) < 1e-4
+    value_MAN = measure(jnp.asarray(fleet.signal["logits"]), toys.examples(fleet.y))
+    return dataclasses.replace(fleet, signal={asked: np.asarray(value_MAN)})
+
+
+def noisy_logits(num_examples: int, seed: int, *, classes: int, scale: float) -> FleetSignals:
+    design = halves.make(num_examples=num_examples, seed=seed, models=6, population=0.4, targets=2)
+    fleet = planted.fleet(design, "logits", mu=3.0, seed=seed, query_views=2, classes=classes)
+    z = fleet.signal["logits"]
+    noise = np.random.default_rng(seed).normal(size=z.shape)
+    return dataclasses.replace(fleet, signal=dict(logits=(scale * (z + noise)).astype(np.float32)))
+
+
+@pytest.mark.parametrize(
+    "fields, classes, scale",
+    [
+        ({}, 10, 1.0),
+        (dict(gamma=1.0, temperature=1 / 3), 3, 30.0),  # saturated: many ratios are equal
+        (dict(mode="offline", views="majority", gamma=1.0), 10, 1e-3),
+    ],
+)
+def test_two_numbers_per_example_have_the_scores_of_logits_to_the_bit(fields, classes, scale):
+    """Of 42,000 scores of 12,000 comparisons each, one float32 number changes about 20."""
+    fleet = noisy_logits(1500, 0, classes=classes, scale=scale)
+    attack = rmia.make(**fields)
+    assert attack.needs[0].startswith("log_probability:temperature=") and "y" not in attack.needs
+    expected = rmia.make(signal="logits", **fields).score_all(fleet, KEY)
+    np.testing.assert_array_equal(attack.score_all(measured(fleet, attack), KEY), expected)
+    assert attack.claimed == dict(signal="logits") and not rmia.make(signal="logits").claimed
+    assert len(np.unique(expected)) > 50
+
+
+def test_one_number_per_example_changes_few_comparisons():
+    fleet = noisy_logits(2000, 0, classes=10, scale=1.0)
+    attack, shown = rmia.make(signal="loss"), fleet.design.evaluated_MN[list(fleet.design.targets)]
+    assert attack.needs[0] == "tempered_loss:temperature=2" and "y" not in attack.needs
+    expected = rmia.make(signal="logits").score_all(fleet, KEY)
+    scored = attack.score_all(measured(fleet, attack), KEY)
+    assert np.abs(scored - expected)[shown].max() <= 3 / fleet.design.population_N.sum()
+    assert (scored != expected)[shown].sum() < 20
+
+
+def test_a_log_probability_is_exact_to_48_bits():
+    y = np.array([0, 0, 0, 1, 2])
+    z = np.array([[60.0, 0, 0], [0, 0, 0], [-2000, 0, 0], [1e6, -1e6, 0], [0.1, -0.2, 0.3]])
+    z = z.astype(np.float32)
+    measure = registry.make("signals", "log_probability").measure
+    value_N2 = np.asarray(jax.jit(measure)(z, toys.examples(y)), np.float64)
+    assert value_N2.shape == (5, 2)
+    expected = _probability.log_softmax_at(z, y, 2.0)
+    np.testing.assert_allclose(value_N2.sum(-1), expected, rtol=2.0**-46, atol=1e-30)
+    np.testing.assert_array_equal(value_N2[:, 0], expected.astype(np.float32))
+    assert jnp.zeros(1).dtype == jnp.float32  # the setting is as before
 
 
 def test_logits_at_temperature_one_are_the_other_signals(monkeypatch):
@@ -204,12 +244,13 @@ def test_logits_at_temperature_one_are_the_other_signals(monkeypatch):
     p = np.exp(z) / np.exp(z).sum(-1, keepdims=True)
     p = np.take_along_axis(p, fleet.y[None, None, :, None], -1)[..., 0]
     other = dataclasses.replace(fleet, signal=dict(loss=-np.log(p), confidence=p))
-    one_TN = rmia.make(temperature=1.0).score_all(fleet, KEY)
+    one_TN = rmia.make(signal="logits", temperature=1.0).score_all(fleet, KEY)
     for signal in ("loss", "confidence"):
         np.testing.assert_allclose(
             rmia.make(signal=signal, temperature=1.0).score_all(other, KEY), one_TN, atol=1e-12
         )
-    assert (rmia.make(temperature=2.0).score_all(fleet, KEY) != one_TN)[design.evaluated_MN].any()
+    two_TN = rmia.make(signal="logits", temperature=2.0).score_all(fleet, KEY)
+    assert (two_TN != one_TN)[design.evaluated_MN].any()
     with pytest.raises(ValueError, match=r"signal 'loss' has shape .* needs \[..,A,N\]"):
         wrong = dataclasses.replace(fleet, signal=dict(loss=fleet.signal["logits"]))
         rmia.make(signal="loss", temperature=1.0).score_all(wrong, KEY)
@@ -268,7 +309,7 @@ def test_examples_without_in_or_out_shadows_are_scored():
 )
 def test_offline_runs_where_no_shadow_is_in(maker):
     fleet = planted.fleet(maker(), "logits", mu=6.0, seed=0)
-    attack = rmia.make(mode="offline")
+    attack = rmia.make(mode="offline", signal="logits")
     assert not fleet.refuse(attack, "rmia") and "shadow_in" in fleet.refuse(rmia.make(), "rmia")
     assert planted.mean_auc(fleet, attack.score_all(fleet, KEY)) > 0.9
 
@@ -365,7 +406,7 @@ def test_ties_at_the_top_are_diagnosed():
         (dict(mode="on"), "mode='on' is not one of"),
         (dict(gamma=0.0), "gamma=0.0 must be > 0"),
         (dict(temperature=-1.0), "temperature=-1.0 must be > 0"),
-        (dict(signal="confidence"), "temperature=2.0 needs signal='logits' or 'loss'"),
+        (dict(signal="confidence"), "temperature=2.0 needs signal='log_probability', 'logits' or"),
         (dict(a=1.5), r"a=1.5 must lie in \[0, 1\]"),
         (dict(a="tuned"), "belongs to mode='offline'"),
         (dict(signal="hinge"), "signal='hinge' is not one of"),
@@ -384,7 +425,7 @@ def test_population_and_shadows_are_required():
     )
     assert "needs population rows" in none.refuse(rmia.make(), "rmia")
     with pytest.raises(ValueError, match="0 population rows"):
-        rmia.make().score_all(none, KEY)
+        rmia.make(signal="logits").score_all(none, KEY)
     design = bernoulli.make(num_examples=40, seed=0, models=4)
     fleet = planted.fleet(
         dataclasses.replace(design, member_MN=design.member_MN & (np.arange(4) == 0)[:, None]),
@@ -392,10 +433,11 @@ def test_population_and_shadows_are_required():
         mu=1.0,
         seed=0,
     )
+    attack = rmia.make(signal="logits")
     with pytest.raises(
         ValueError, match=r"no usable shadow is IN on any evaluated row \(0 of 3 shadows"
     ):
-        rmia.make().score(fleet.evidence_against(0, rmia.make().needs), KEY)
+        attack.score(fleet.evidence_against(0, attack.needs), KEY)
 
 
 def test_memory_grows_with_n_plus_z():

@@ -298,8 +298,10 @@ def test_a_signal_that_broadcasts_over_sequence_logits_is_refused_before_trainin
          r"needs logits \[B,C\], here \(5, 3\): .*task=sequence\(vocabulary\)"),
         ("tokens", dict(attacks=dict(gap=dict())), "signal 'correct' is for classification, .*is "
                                                    "sequence; signals for it: loss"),
-        ("tokens", dict(attacks=dict(rmia=dict())), "attack 'rmia' reads the logits of classes, "
-                                                    "and the task of this data is sequence"),
+        ("tokens", dict(attacks=dict(rmia=dict(signal="logits"))),
+         "attack 'rmia' reads the logits of classes, and the task of this data is sequence"),
+        ("tokens", dict(attacks=dict(rmia=dict())), "attack 'rmia': signal 'log_probability.* is "
+                                                    "for classification, .*signals for it: loss"),
         ("tokens", dict(attacks=dict(t=dict(name="class_threshold", signal="loss"))),
          "attack 't' reads class numbers"),
         ("tokens", dict(objective="squared"), "objective 'squared' is for regression, and the task "

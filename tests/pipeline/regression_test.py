@@ -90,7 +90,15 @@ def test_cross_validation_by_hand():
             "signals for it: .*loss.*squared_loss",
         ),
         (dict(attacks=dict(lira=dict())), "signal 'rescaled_logit' is for classification"),
-        (dict(attacks=dict(rmia=dict())), "attack 'rmia' reads the logits of classes"),
+        (
+            dict(attacks=dict(rmia=dict())),
+            r"attack 'rmia': signal 'log_probability:temperature=2' is for classification, and .* "
+            "regression; signals for it: .*loss",
+        ),
+        (
+            dict(attacks=dict(rmia=dict(signal="logits"))),
+            "attack 'rmia' reads the logits of classes",
+        ),
         (
             dict(objective="cross_entropy"),
             "objective 'cross_entropy' is for classification or sequence.*regression: use "
