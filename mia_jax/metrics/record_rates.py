@@ -93,7 +93,7 @@ def _calibrated_fold(fold: Scored) -> tuple[np.ndarray, np.ndarray]:
     whole = moments.moments(fold.score_TN, fold.outside_TN)
     variance, dof = variances.prior(whole.m2, whole.count - 1)
     _, unit_T = np.unique(fold.unit_T, return_inverse=True)
-    for cols in moments.blocks(p_TN.shape[1]):
+    for cols in moments.blocks(fold.score_TN.shape[1]):
         score_TN, outside_TN = fold.score_TN[:, cols], fold.outside_TN[:, cols]
         others = moments.leave_unit_out_moments(score_TN, outside_TN, unit_T)
         p_TN[:, cols], count_TN[:, cols] = _p_values(
@@ -245,7 +245,8 @@ def _curve(value_TN: np.ndarray, scored: Scored, fprs: Sequence[float]) -> Curve
 
     points = np.array([[at(fpr), at(fpr / 2), at(2 * fpr)] for fpr in fprs]).reshape(-1, 3, 3)
     slope_F = np.nan_to_num((points[:, 2, 0] - points[:, 1, 0]) / (1.5 * np.array(fprs)))
-    return Curve(value_TN, inside_TN, outside_TN, *points[:, 0].T, slope_F)
+    tpr_F, fpr_F, threshold_F = points[:, 0].T
+    return Curve(value_TN, inside_TN, outside_TN, tpr_F, fpr_F, threshold_F, slope_F)
 
 
 def _without_models(scored: Scored, p_TN: np.ndarray, pooled: Curve, single: Curve) -> np.ndarray:

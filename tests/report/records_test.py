@@ -10,7 +10,8 @@ import pytest
 
 import mia_jax
 from mia_jax.measures import exposed_records
-from mia_jax.report import html, page
+from mia_jax.report import answer, html, page
+from mia_jax.report import tables as report_tables
 from mia_jax.report.sections import records as section
 from tests.report.html_test import EVIL, Reader
 
@@ -114,6 +115,27 @@ def test_the_numbers_of_the_markdown_are_those_of_the_report(shown):
             f"{near['record']} ("
         )
     assert "data:image" not in page.report(shown)
+
+
+def test_pooled_rates_and_rates_per_record_are_next_to_each_other(shown):
+    table = shown["records"]["by_loss"]
+    rows = table["at_fpr"]["rates"]
+    assert [row["fpr"] for row in rows] == [0.001, 0.01, 0.1]
+    markdown, line = page.report(shown), answer.per_record(shown)
+    shown_rows = [cells for body in tables(html.report(shown)) for cells in body]
+    for row in rows:
+        of = [report_tables.tpr(row[kind]) for kind in ("pooled", "per_record")]
+        name = f"TPR at {100 * row['fpr']:g}% FPR"
+        assert f"| {name} | {of[0]} | {of[1]} |" in markdown
+        assert any(cells[1:3] == of for cells in shown_rows)
+    stated = next(row for row in rows if line.startswith(f"TPR at {100 * row['fpr']:g}% FPR "))
+    assert line.endswith(
+        f"{report_tables.tpr(stated['pooled'])} pooled over records, "
+        f"{report_tables.tpr(stated['per_record'])} with a threshold per record "
+        "(shadow models of the other fold)"
+    )
+    assert line in "\n".join(answer.lines(shown)) and table["pool"]["fraction"] < 1
+    assert table["at_fpr"]["models"] >= 2 and "Rates that hold per record" in markdown
 
 
 def test_the_page_says_of_how_many_records_it_holds_copies(shown, numbers):
