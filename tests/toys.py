@@ -2,6 +2,8 @@
 fleet.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ from mia_jax.learners import backprop
 from mia_jax.objectives import cross_entropy
 from mia_jax.runtime import jobs
 from mia_jax.training import programs
-from mia_jax.types import Batch, Examples, Model, Pool, classification
+from mia_jax.types import Batch, Examples, Learner, Model, Pool, classification
 
 
 def mlp(num_classes=3, width=8, rate=0.0):
@@ -85,6 +87,26 @@ def learner(num_rows=30, model=None, **fields):
     return backprop.make(
         model=model, loss=cross_entropy.make(model=model), num_rows=num_rows, **fields
     )
+
+
+@functools.cache
+def plain() -> Learner:
+    """`learner()`, the same object for all tests, so that they share its programs."""
+    return learner()
+
+
+PROGRAMS: dict = {}  # keeps the learners, whose ids are the keys
+
+
+def compiled(learner: Learner, *, chunk: int, validation: bool = False) -> programs.Programs:
+    """Returns the programs of a chunk of models, made once: who trains again compiles nothing."""
+    key = (id(learner), chunk, validation)
+    if key not in PROGRAMS:
+        PROGRAMS[key] = (
+            learner,
+            programs.make(learner=learner, chunk=chunk, validation=validation),
+        )
+    return PROGRAMS[key][1]
 
 
 def same(a, b):

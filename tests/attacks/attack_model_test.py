@@ -66,7 +66,12 @@ def advantage(score_N: np.ndarray, member_N: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize(
-    "kind, per_class", [*((kind, False) for kind in FAST), ("logistic", True), ("mlp", True)]
+    "kind, per_class",
+    [
+        *((kind, False) for kind in FAST),
+        ("logistic", True),  # the classes are divided before the kind is asked
+        pytest.param("mlp", True, marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize("fit", ["shadows", "target"])
 def test_a_planted_leak_is_found(kind, fit, per_class):
@@ -240,7 +245,13 @@ def test_uninformative_signals_stay_uninformative_with_unequal_sides():
 
 
 @pytest.mark.parametrize(
-    "kind, fit", [("logistic", "shadows"), ("knn", "target"), ("mlp", "target"), ("mlp", "shadows")]
+    "kind, fit",
+    [
+        ("logistic", "shadows"),
+        ("knn", "target"),
+        ("mlp", "shadows"),
+        pytest.param("mlp", "target", marks=pytest.mark.slow),
+    ],
 )
 def test_unequal_sides_reveal_nothing(kind, fit):
     aucs = []
@@ -328,7 +339,7 @@ def test_features_are_what_their_names_say():
     "kind, fit",
     [
         ("mlp", "shadows"),
-        ("mlp", "target"),
+        pytest.param("mlp", "target", marks=pytest.mark.slow),
         ("random_forest", "target"),
         ("gradient_boosting", "shadows"),
     ],

@@ -2,6 +2,8 @@
 the run goes on without it and says so.
 """
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -17,14 +19,22 @@ from mia_jax.training import checkpoint, failures, fleet, programs
 from tests import toys
 
 
+@functools.cache
+def plain():
+    return toys.learner(epochs=6)
+
+
 def train(folder, *, pool=None, rows=None, learner=None, models=6, **fields):
     """The toy fleet in a folder; returns ({model: arrays on disk but its seconds}, records of those
     that failed).
     """
     half_rows, weight = toys.halves(models=6)
     rows = half_rows if rows is None else rows
+    learner, chunk = learner or plain(), fields.pop("chunk", 3)
     common = dict(
-        learner=learner or toys.learner(epochs=6),
+        learner=learner,
+        program=toys.compiled(learner, chunk=chunk),
+        chunk=chunk,
         pool=pool or toys.pool(),
         rows_MK=rows,
         weight_MK=weight,
@@ -32,7 +42,7 @@ def train(folder, *, pool=None, rows=None, learner=None, models=6, **fields):
         seed=0,
     )
     failed = fleet.train(
-        **common, **dict(models=range(models), chunk=3, checkpoint_every=2, lanes=1) | fields
+        **common, **dict(models=range(models), checkpoint_every=2, lanes=1) | fields
     )
     return {m: read(folder, m) for m in checkpoint.finished(folder, range(models))}, failed
 

@@ -558,6 +558,7 @@ def trained(folder, trainee, models=(0, 1), chunk=2, **more):
     rows, weight = np.tile(np.arange(N, dtype=np.int32), (2, 1)), np.ones((2, N), np.float32)
     return fleet.train(
         learner=trainee,
+        program=toys.compiled(trainee, chunk=chunk),
         pool=POOL,
         rows_MK=rows,
         weight_MK=weight,

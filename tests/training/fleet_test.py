@@ -29,8 +29,11 @@ def train(folder, *, models=4, learner=None, **fields):
     """Trains the toy fleet in a folder; returns {model: arrays on disk without its seconds}."""
     rows, weight = toys.halves(models=max(models, 4))
     fields = dict(chunk=2, checkpoint_every=2, seed=0, lanes=1) | fields
+    learner = learner or toys.plain()
+    validation = fields.get("validation") is not None
     fleet.train(
-        learner=learner or toys.learner(),
+        learner=learner,
+        program=toys.compiled(learner, chunk=fields["chunk"], validation=validation),
         pool=toys.pool(),
         rows_MK=rows,
         weight_MK=weight,
