@@ -23,22 +23,19 @@ by how much its first two calls raised it, when everything was built (jax-privac
 in one process, medians. Each piece is a program of its own, so they do not add up exactly. "plain
 step + noise" is what no clipping can be faster than.
 
-Measured (2 CPU cores, no other load, medians of 2 runs):
+Measured (CPU ms per step of one core, under much other load; in brackets times the plain step):
 
                        mlp                          conv
-    whole step         2.14 ms, 605 MB              99.0 ms, 1,093 MB
-    clipping alone     1.56 ms, 581 MB              99.9 ms, 1,058 MB
-      against plain    1.11 x                       1.34 x
-    plain              1.41 ms, 523 MB              74.3 ms, 788 MB
-    Opacus ghost       4.88 ms, 434 MB              158 ms, 625 MB
-    vmap               48.1 ms, 816 MB              222 ms, 1,091 MB
-    noise              0.59 ms                      below the spread
-    jax-privacy        60.6 ms, 1,200 MB            120 ms, 1,882 MB
-    Opacus hooks       165 ms, 851 MB               332 ms, 1,172 MB
+    plain              2.81                         186
+    clipping alone     2.88 (1.02)                  204 (1.10)
+    whole step         3.99 (1.42)                  208 (1.12)
+    with Box-Muller    3.53 (1.25)                  207 (1.12)
+    by steps           15 MB                        101 MB (plain 60)
+    Opacus ghost       20 MB                        209 MB
 
-The last two rows are from single runs, in which the whole step took 2.08 and 97.3 ms. Steps of 2 ms
-vary by a quarter from process to process; in an earlier run of three, the clipping of the mlp took
-1.05 times the plain step.
+What remains of the mlp's step is its noise: plain step + noise is 1.40 (Box-Muller 1.22). On an
+idle machine, before the sums became faster, whole step, plain step and Opacus ghost took 2.14, 1.41
+and 4.88 ms (mlp) and 99.0, 74.3 and 158 ms (conv) of wall time on 2 cores.
 """
 
 from __future__ import annotations
