@@ -246,8 +246,7 @@ Plan = Callable[..., tuple[jax.Array, jax.Array]]
 class Stop(NamedTuple):
     """Holds the state of an early-stopping rule for one model.
 
-    Epochs are 1-based, and 0 means "not yet". `best_variables` is None unless the rule restores
-    them.
+    Epochs start at 1; 0 means "not yet". `best_variables` is None unless the rule restores them.
     """
 
     best: Any
@@ -293,8 +292,8 @@ class Learner(NamedTuple):
             added over the parts of an epoch; 'weight' is their divisor.
         evaluate: evaluate(variables, pool, rows_K, weight_K) -> sums.
         plan: which rows each step of an epoch sees.
-        epochs: the largest number of epochs.
-        stopping: the early-stopping rule of a model; None trains for `epochs` epochs.
+        epochs: the largest number of epochs, and without `stopping` the number.
+        stopping: the early-stopping rule of a model; may be None.
         model: answers the queries after training.
         guarantee: the promise of a private learner (privacy/guarantee.py); None for others.
         released: released(state) -> the variables that are saved; None for state.variables.
@@ -333,8 +332,7 @@ class Probe(NamedTuple):
     Attributes:
         label: label(x_B..) -> label_B, int32 (argmax; a tie goes to the lowest class number).
         out: out(x_B..) -> out_BC, the logits, differentiable.
-        inside: inside(x_B..) -> {name: array}, the intermediate outputs; also None if the model has
-            none.
+        inside: inside(x_B..) -> {name: array}, intermediate outputs; None if the model has none.
         shadows: the attacker's models; never the target or its twin.
     """
 
@@ -370,8 +368,7 @@ class Signal(NamedTuple):
         measure: measure(out, batch) -> value. `out` is the model's output with the axes of
             `batch.task.out`, `batch` holds the Examples that were given to it. The value is one
             number [B] or one vector [B,K] per example.
-        sign: +1 if larger values indicate members, -1 if smaller values do (in every component), 0
-            if neither.
+        sign: +1 if larger values (in every component) indicate members, -1 if smaller do, else 0.
         ask: ask(probe, x_B.., y_B, key_B) -> value_B.., in batches of its choice. `key_B` holds one
             key per example derived from (seed, signal, example), so an answer does not depend on
             the batch. It may return (value_B, count_B) or (value_BP, count_BP), where count is the
