@@ -29,12 +29,17 @@ lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# Files stay on one worker, because their tests share fixtures and compiled programs. Rewriting
+# assertions for the few that fail takes 8 seconds of each worker; a failure shows its locals instead,
+# and `pytest FILE` rewrites.
+PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile --assert=plain --showlocals
+
 # most of a first run is compilation: less of it here, all of it in test-all
 test: lint
-	XLA_FLAGS="--xla_backend_optimization_level=0 $(XLA_FLAGS)" $(BIN)/python -m pytest -q -n 2 -m "not slow"
+	XLA_FLAGS="--xla_backend_optimization_level=0 $(XLA_FLAGS)" $(PYTEST) -m "not slow"
 
 test-all: lint
-	$(BIN)/python -m pytest -q -n 2
+	$(PYTEST)
 
 wheel: $(VENV)/test.stamp
 	$(BIN)/python -m build --wheel

@@ -3,6 +3,7 @@ defaults.
 """
 
 import dataclasses
+import functools
 import zlib
 
 import jax
@@ -516,12 +517,18 @@ def questions(name: str, transform=None):
     return ask, signal, variables, x_B, y_B, key_B
 
 
+@functools.cache
+def compiled_questions(name: str):
+    """Returns `questions(name)` with its `ask` compiled, once for all tests."""
+    ask, *rest = questions(name)
+    return jax.jit(ask), *rest
+
+
 @pytest.mark.parametrize("name", ASKING)
 def test_an_asking_signal_is_finite_counted_and_independent_of_the_batch(
     name,
 ):
-    ask, signal, variables, x_B, y_B, key_B = questions(name)
-    ask = jax.jit(ask)
+    ask, signal, variables, x_B, y_B, key_B = compiled_questions(name)
     value, *counts = ask(variables, x_B, y_B, key_B)
     assert value.dtype == jnp.float32 and len(value) == 6 and np.isfinite(value).all()
     assert signal.sign in (-1, 0, 1) and signal.access in ACCESS
@@ -545,10 +552,10 @@ def test_an_asking_signal_is_finite_counted_and_independent_of_the_batch(
 
 @pytest.mark.parametrize("name", ASKING)
 def test_an_asking_signal_works_under_vmap_over_models(name):
-    ask, _, variables, x_B, y_B, key_B = questions(name)
+    ask, _, variables, x_B, y_B, key_B = compiled_questions(name)
     several = jax.tree.map(lambda a: jnp.stack([a, -a]), variables)
     value_MB = jax.jit(jax.vmap(ask, (0, None, None, None)))(several, x_B, y_B, key_B)[0]
-    alone = jax.jit(ask)(variables, x_B, y_B, key_B)[0]
+    alone = ask(variables, x_B, y_B, key_B)[0]
     np.testing.assert_allclose(value_MB[0], alone, rtol=1e-3, atol=1e-4)
 
 
@@ -559,10 +566,10 @@ def test_a_label_only_signal_sees_labels_only(name):
     """It works on a probe without outputs, and a defense that leaves the labels leaves it unchanged
     to the bit.
     """
-    ask, signal, variables, *rest = questions(name)
+    ask, signal, variables, *rest = compiled_questions(name)
     probe = interactive.probe_of(toys.mlp(num_classes=3, width=16), variables, signal=signal)
     assert probe.out is None and probe.inside is None
-    plain = jax.jit(ask)(variables, *rest)
+    plain = ask(variables, *rest)
     defended, _, variables, *rest = questions(
         name, transform=lambda out_BC: jax.nn.one_hot(out_BC.argmax(-1), out_BC.shape[-1])
     )
