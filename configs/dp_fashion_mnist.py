@@ -25,7 +25,8 @@ the images that trained no model (mean and sd over models):
     AUC of threshold_loss  0.526 [0.509, 0.544]            0.978 [0.972, 0.982]
     audited epsilon        >= 0 (61 and 62 of 100 correct) >= 2.86, the maximum for 100 guesses
 
-The audited epsilon is that of one run at 95% confidence. The leakage falls, but the best attack on
+The audited epsilon is that of one run at 95% confidence; RESULTS.md has the bounds by every method,
+with `watch` for the private models. The leakage falls, but the best attack on
 the private models is still distinguishable from random guessing.
 
 Arguments:
