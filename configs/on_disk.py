@@ -6,7 +6,7 @@ TensorFlow Datasets has prepared as array_record is read as it is, and so are re
 
     python launch.py --config=configs/on_disk.py:files=/data/fashion_mnist/3.0.1 --workdir=runs/disk
 
-Time: 139 CPU seconds (116 of them in training), on a machine that others kept busy.
+Time: 141 CPU seconds (116 of them in training), on a machine that others kept busy.
 
 Expected, means over 8 targets with 95% intervals:
 
