@@ -22,6 +22,7 @@ Control rows are other rows, on which the model was not trained, so that the shi
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -180,19 +181,22 @@ def table(cases: Sequence[Case], repeats: int) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="the small cases, 40 repetitions")
     parser.add_argument("--repeats", type=int, default=200)
     parser.add_argument("--trained", action="store_true", help="trained models alone, 100 audits")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.trained:
         print(trained_table(20 if args.quick else 100))
-        return
+        return 0
     cases = [case for case in CASES if not args.quick or case.rows < 10_000]
     print(table(cases, 40 if args.quick else args.repeats))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 import pathlib
+import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -268,19 +269,22 @@ def figure(path: pathlib.Path) -> None:
     shown.savefig(path, dpi=110)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     """Prints the table of all cases."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="20 fleets of the small cases")
     parser.add_argument("--repeats", type=int, default=200)
     parser.add_argument("--figure", type=pathlib.Path, help="draws the figure into this file")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.figure:
         figure(args.figure)
     names = [name for name in CASES if not args.quick or "16" in name]
     made = [row for name in names for row in rows(name, 20 if args.quick else args.repeats)]
     print(table(made), flush=True)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

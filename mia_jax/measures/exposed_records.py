@@ -99,7 +99,7 @@ def _among_new_records(
             of the records on which a model is trained. None where a model is trained on all.
     """
     used_N = design.member_MN.any(0)
-    fraction = float(design.member_MN[list(design.targets)][:, used_N].mean())
+    fraction = float(design.of_targets().member_TN[:, used_N].mean())
     if not fraction < 1:
         return None
     held = winner["held_out_auc"]

@@ -205,7 +205,7 @@ def test_only_rows_that_are_needed_are_read():
 
     bytes_ = np.random.default_rng(0).integers(0, 256, (N, 4, 5, 3)).astype(np.uint8)
     seen = measure(pool_of(x=Stored(bytes_, factor=1 / 255)))
-    expected = measure(pool_of(x=bytes_ * np.float32(1 / 255)))
+    expected = measure(pool_of(x=bytes_ / np.float32(255)))
     assert measured.as_json(seen) == measured.as_json(expected)
     assert np.array_equal(pixels(seen.cards[1].content.picture), bytes_[3])
 
