@@ -7,6 +7,7 @@ import pytest
 import scipy.optimize
 
 from mia_jax.models import mlp, scaled
+from mia_jax.types import Model
 from tests import toys
 
 
@@ -59,3 +60,35 @@ def test_members_train_the_body_and_the_extra_rows_the_temperature():
     assert np.log(t) == pytest.approx(best.x, abs=0.05) and abs(best.x) > 0.2
     with pytest.raises(ValueError, match=r"learner\.trainable"):
         toys.learner(extra_trainable="temperature/")
+
+
+def test_statistics_of_the_members_stay_while_the_extra_rows_train():
+    """The statistics count the steps: 2 epochs of 2 batches of members, none of extra rows."""
+
+    def init(key, x):
+        return dict(
+            params=dict(w=jnp.ones((5, 3)), p=jnp.zeros(3)), stats=dict(steps=jnp.zeros(()))
+        )
+
+    def apply(variables, x, *, key_B=None, weight_B=None, train=False):
+        params, steps = variables["params"], variables["stats"]["steps"]
+        return x @ params["w"] + params["p"][None], dict(steps=steps + train)
+
+    learner = toys.learner(
+        model=Model(init, apply, lambda x: ""),
+        train_on="members_then_extra",
+        members_epochs=2,
+        epochs=5,
+        num_rows=20,
+        num_extra=10,
+        batch_size=10,
+        extra_trainable="p",
+    )
+    pool, weight = toys.pool(examples=30), jnp.concatenate([jnp.ones(20), jnp.zeros(10)])
+    state, seen = learner.init(jax.random.key(0), pool), []
+    epoch = jax.jit(learner.epoch)
+    for e in range(1, 6):
+        rows = learner.plan(jax.random.key(e), e, jnp.arange(30), weight)
+        state = epoch(state, pool, *rows)[0]
+        seen.append(float(state.variables["stats"]["steps"]))
+    assert seen == [2, 4, 4, 4, 4]
