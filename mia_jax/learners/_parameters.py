@@ -67,7 +67,7 @@ def where(pattern: str, new, old, *, matching):
     hits = {name: bool(re.search(pattern, name)) for name in names}
     if len(set(hits.values())) == 1:
         raise ValueError(
-            f"extra_trainable={pattern!r} matches {'every' if hits[names[0]] else 'no'} trained "
+            f"learner.extra_trainable={pattern!r} matches {'every' if hits[names[0]] else 'no'} trained "
             f"parameter, and either phase trains some; the paths are {', '.join(names)}."
         )
     leaves, form = jax.tree.flatten(new)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 
+from mia_jax.learners import _parameters
 from mia_jax.models import mlp, scaled
 from mia_jax.types import Model
 from tests import toys
@@ -60,6 +61,13 @@ def test_members_train_the_body_and_the_extra_rows_the_temperature():
     assert np.log(t) == pytest.approx(best.x, abs=0.05) and abs(best.x) > 0.2
     with pytest.raises(ValueError, match=r"learner\.trainable"):
         toys.learner(extra_trainable="temperature/")
+
+
+@pytest.mark.parametrize(("pattern", "hit"), [("nope", "no"), ("", "every"), ("a|b", "every")])
+def test_a_pattern_that_leaves_one_phase_without_parameters_is_refused(pattern, hit):
+    tree = dict(a=jnp.zeros(2), b=jnp.zeros(2))
+    with pytest.raises(ValueError, match=rf"learner\.extra_trainable='.*' matches {hit} trained"):
+        _parameters.where(pattern, tree, tree, matching=True)
 
 
 def test_statistics_of_the_members_stay_while_the_extra_rows_train():
