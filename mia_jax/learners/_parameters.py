@@ -66,9 +66,10 @@ def where(pattern: str, new, old, *, matching):
     names = list(paths(new))
     hits = {name: bool(re.search(pattern, name)) for name in names}
     if len(set(hits.values())) == 1:
+        how_many = "every" if hits[names[0]] else "no"
         raise ValueError(
-            f"learner.extra_trainable={pattern!r} matches {'every' if hits[names[0]] else 'no'} trained "
-            f"parameter, and either phase trains some; the paths are {', '.join(names)}."
+            f"learner.extra_trainable={pattern!r} matches {how_many} trained parameter, and "
+            f"either phase trains some; the paths are {', '.join(names)}."
         )
     leaves, form = jax.tree.flatten(new)
     chosen = [
